@@ -1,0 +1,34 @@
+# Two commands on a fresh machine:
+#   make demo    three hosts behind closed firewalls, on this one machine
+#   make test    all tests, those in network namespaces included
+# Both set up what is missing first, or say what to install.
+
+CARGO_HOME ?= $(HOME)/.cargo
+export PATH := $(CARGO_HOME)/bin:$(PATH)
+
+PREFIX ?= /usr/local
+PROGRAMS = lcroute lcsync lcagent
+
+.PHONY: demo test bench setup install
+
+demo:
+	netns-tests/setup demo
+	cargo build --package netns-tests --bin lcroute-demo
+	cargo run --quiet --package netns-tests --bin lcroute-demo -- demo $(ARGS)
+
+test:
+	netns-tests/setup test
+	cargo test --workspace $(ARGS)
+
+bench:
+	netns-tests/setup demo
+	cargo run --release --package netns-tests --bin lcroute-demo -- bench $(ARGS)
+
+setup:
+	netns-tests/setup test
+
+install:
+	cargo build --release --package netns-tests $(PROGRAMS:%=--package %)
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/lcroute
+	install $(PROGRAMS:%=$(or $(CARGO_TARGET_DIR),target)/release/%) $(DESTDIR)$(PREFIX)/bin
+	install $(or $(CARGO_TARGET_DIR),target)/release/lcroute-demo $(DESTDIR)$(PREFIX)/lib/lcroute

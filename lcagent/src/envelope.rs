@@ -1,0 +1,579 @@
+//! One signed command: what an operator sends in a single datagram and what an agent believes.
+//!
+//! Version 1, big-endian:
+//!
+//! ```text
+//!   0  version 8 = 1 | flags 8 = 0        a flag that is not known is refused
+//!   2  operator key 256                   ed25519 public key
+//!  34  issued 64                          Unix seconds by the operator's clock
+//!  42  not after 64                       Unix seconds, at most MAX_LIFETIME_S behind issued
+//!  50  sequence 64                        from 1, rising; see the module `replay`
+//!  58  nonce 128                          random
+//!  74  selector length 16 | selector      UTF-8, at most MAX_SELECTOR bytes; see `selector`
+//!      payload length 16 | payload hash 256
+//!      signature 512                      ed25519 over CONTEXT, 0x00, everything before it
+//!      payload                            to the end of the datagram
+//! ```
+//!
+//! The payload hash is `derive_key("lcagent 2026 payload", payload)`; so the signature covers a few
+//! hundred bytes, whatever the payload. What is cheap is looked at first, and what costs (the hash,
+//! then the signature) only for a key that the agent knows and a command it has not seen:
+//!
+//! ```text
+//! length -> fields -> times -> key known -> replay window -> payload hash -> signature
+//!        -> selector parsed -> remembered in the replay window -> accepted
+//! ```
+
+use librecast::id::{PeerId, SecretKey, derive};
+use librecast::wire::{Reader, WireError, Writer};
+use thiserror::Error;
+
+use crate::replay::{ReplayError, ReplayWindow};
+use crate::selector::{MAX_SELECTOR, Selector, SelectorError};
+
+/// Largest envelope in bytes. It travels as one UDP datagram: above the MTU in fragments, of which
+/// the loss of one loses all, so large content goes another way.
+pub const MAX_ENVELOPE: usize = 32 * 1024;
+/// Longest time between issue and expiry: a week, in seconds.
+pub const MAX_LIFETIME_S: u64 = 7 * 24 * 3600;
+/// How far an operator's clock may be ahead of the agent's: an hour, in seconds.
+pub const MAX_AHEAD_S: u64 = 3600;
+
+const VERSION: u8 = 1;
+const CONTEXT: &str = "lcagent 2026 command";
+const PAYLOAD_CONTEXT: &str = "lcagent 2026 payload";
+
+/// A command before it is signed and after it has been believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    /// For which nodes it is.
+    pub selector: Selector,
+    /// Unix seconds by the operator's clock when it was made.
+    pub issued: u64,
+    /// Unix seconds after which no agent may start it.
+    pub not_after: u64,
+    /// From 1, rising with each command of a key.
+    pub sequence: u64,
+    /// Random: tells commands of one key from each other that were given the same sequence.
+    pub nonce: [u8; 16],
+    /// What to do; opaque here.
+    pub payload: Vec<u8>,
+}
+
+/// Why a command cannot be signed.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum SignError {
+    /// The envelope would be longer than [`MAX_ENVELOPE`].
+    #[error("command of {0} bytes; at most {MAX_ENVELOPE}")]
+    TooLong(usize),
+    /// The written selector would be longer than [`MAX_SELECTOR`].
+    #[error(transparent)]
+    Selector(#[from] SelectorError),
+    /// Expiry before issue, or more than [`MAX_LIFETIME_S`] behind it.
+    #[error("expiry must follow the issue within {MAX_LIFETIME_S} s")]
+    Lifetime,
+    /// Sequence 0 is none.
+    #[error("sequences start at 1")]
+    Sequence,
+}
+
+/// Why an agent does not believe an envelope. Each has a [name](Refusal::name) for its counter.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// Longer than [`MAX_ENVELOPE`].
+    #[error("envelope of {0} bytes; at most {MAX_ENVELOPE}")]
+    TooLong(usize),
+    /// Not an envelope of this version.
+    #[error("malformed envelope: {0}")]
+    Malformed(#[from] WireError),
+    /// Expired so many seconds ago by the agent's clock.
+    #[error("expired {0} s ago")]
+    Expired(u64),
+    /// Issued so many seconds in the agent's future: more than [`MAX_AHEAD_S`].
+    #[error("issued {0} s in the future; a clock is wrong")]
+    ClockAhead(u64),
+    /// Valid for longer than [`MAX_LIFETIME_S`], or expired before it was issued.
+    #[error("lifetime out of bounds")]
+    Lifetime,
+    /// The policy does not know this key.
+    #[error("unknown operator key {0}")]
+    UnknownKey(PeerId),
+    /// Seen before, or too old to tell.
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
+    /// The payload is not the one that was signed.
+    #[error("payload does not match its hash")]
+    PayloadHash,
+    /// The signature does not verify.
+    #[error("signature does not verify")]
+    Signature,
+    /// Signed by a known key, but its selector cannot be read.
+    #[error(transparent)]
+    Selector(#[from] SelectorError),
+}
+
+/// A command that a known operator has signed, in time and for the first time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accepted {
+    /// Whose it is.
+    pub operator: PeerId,
+    /// What was signed.
+    pub command: Command,
+    /// By how many seconds the operator's clock is ahead of the agent's, 0 if it is not: the
+    /// difference that was tolerated and is worth a warning.
+    pub ahead_s: u64,
+}
+
+impl Command {
+    /// The envelope, signed with the operator's key.
+    pub fn sign(&self, key: &SecretKey) -> Result<Vec<u8>, SignError> {
+        let selector = self.selector.to_string();
+        if selector.len() > MAX_SELECTOR {
+            return Err(SelectorError::TooLong(selector.len()).into());
+        }
+        if !lifetime_is_bounded(self.issued, self.not_after) {
+            return Err(SignError::Lifetime);
+        }
+        if self.sequence == 0 {
+            return Err(SignError::Sequence);
+        }
+        let length = FIXED + selector.len() + self.payload.len();
+        if length > MAX_ENVELOPE {
+            return Err(SignError::TooLong(length));
+        }
+        // both lengths are below MAX_ENVELOPE here, which fits 16 bits
+        let mut w = Writer::new();
+        w.u8(VERSION).u8(0).put(key.peer_id().public_key());
+        w.u64(self.issued)
+            .u64(self.not_after)
+            .u64(self.sequence)
+            .put(&self.nonce);
+        w.u16(selector.len() as u16).put(selector.as_bytes());
+        w.u16(self.payload.len() as u16)
+            .put(&derive(PAYLOAD_CONTEXT, &[&self.payload]));
+        let signature = key.sign(CONTEXT, w.as_slice());
+        w.put(&signature).put(&self.payload);
+        Ok(w.into_vec())
+    }
+}
+
+/// Decides whether the agent believes `datagram`, and remembers it in `replay` if so: whether or not
+/// the selector then picks this node, the command never counts a second time.
+///
+/// `now` is the agent's clock in Unix seconds, `known` says whether the policy lists a key.
+pub fn verify(
+    datagram: &[u8],
+    now: u64,
+    known: impl Fn(&PeerId) -> bool,
+    replay: &mut ReplayWindow,
+) -> Result<Accepted, Refusal> {
+    let envelope = Envelope::decode(datagram)?;
+    let ahead_s = envelope.check_times(now)?;
+    // a key that is no point on the curve is not in any policy either
+    let operator = PeerId::from_public_key(*envelope.operator)
+        .map_err(|_| Refusal::Malformed(WireError::Bad("operator key")))?;
+    if !known(&operator) {
+        return Err(Refusal::UnknownKey(operator));
+    }
+    replay.check(&operator, envelope.sequence, envelope.nonce)?;
+    if derive(PAYLOAD_CONTEXT, &[envelope.payload]) != *envelope.payload_hash {
+        return Err(Refusal::PayloadHash);
+    }
+    operator
+        .verify(CONTEXT, envelope.signed, envelope.signature)
+        .map_err(|_| Refusal::Signature)?;
+    let selector = envelope.selector.parse()?;
+    replay.accept(&operator, envelope.sequence, envelope.nonce)?;
+    let command = Command {
+        selector,
+        issued: envelope.issued,
+        not_after: envelope.not_after,
+        sequence: envelope.sequence,
+        nonce: *envelope.nonce,
+        payload: envelope.payload.to_vec(),
+    };
+    Ok(Accepted {
+        operator,
+        command,
+        ahead_s,
+    })
+}
+
+impl Refusal {
+    /// A short fixed name, for counters and logs.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::TooLong(_) => "too_long",
+            Self::Malformed(_) => "malformed",
+            Self::Expired(_) => "expired",
+            Self::ClockAhead(_) => "clock_ahead",
+            Self::Lifetime => "lifetime",
+            Self::UnknownKey(_) => "unknown_key",
+            Self::Replay(ReplayError::Replayed) => "replayed",
+            Self::Replay(ReplayError::BelowWindow) => "below_window",
+            Self::Replay(ReplayError::TooManyKeys) => "too_many_keys",
+            Self::PayloadHash => "payload_hash",
+            Self::Signature => "signature",
+            Self::Selector(_) => "selector",
+        }
+    }
+}
+
+/// Bytes of an envelope without selector and payload.
+const FIXED: usize = 1 + 1 + 32 + 3 * 8 + 16 + 2 + 2 + 32 + 64;
+
+/// The fields where they lie in the datagram; nothing is believed yet.
+struct Envelope<'a> {
+    operator: &'a [u8; 32],
+    issued: u64,
+    not_after: u64,
+    sequence: u64,
+    nonce: &'a [u8; 16],
+    selector: &'a str,
+    payload_hash: &'a [u8; 32],
+    signed: &'a [u8],
+    signature: &'a [u8; 64],
+    payload: &'a [u8],
+}
+
+impl<'a> Envelope<'a> {
+    fn decode(datagram: &'a [u8]) -> Result<Self, Refusal> {
+        if datagram.len() > MAX_ENVELOPE {
+            return Err(Refusal::TooLong(datagram.len()));
+        }
+        let mut r = Reader::new(datagram);
+        match r.u8()? {
+            VERSION => {}
+            other => return Err(WireError::Version(other).into()),
+        }
+        if r.u8()? != 0 {
+            return Err(WireError::Bad("flags").into());
+        }
+        let operator = array(&mut r)?;
+        let (issued, not_after, sequence) = (r.u64()?, r.u64()?, r.u64()?);
+        let nonce = array(&mut r)?;
+        let selector = r.bytes16()?;
+        if selector.len() > MAX_SELECTOR {
+            return Err(WireError::Bad("selector length").into());
+        }
+        let selector = std::str::from_utf8(selector).map_err(|_| WireError::Bad("utf-8"))?;
+        let payload_len = r.u16()?;
+        let payload_hash = array(&mut r)?;
+        let signed = &datagram[..datagram.len() - r.rest().len()];
+        let signature = array(&mut r)?;
+        let payload = r.take(payload_len.into())?;
+        r.finish()?;
+        Ok(Self {
+            operator,
+            issued,
+            not_after,
+            sequence,
+            nonce,
+            selector,
+            payload_hash,
+            signed,
+            signature,
+            payload,
+        })
+    }
+
+    /// By how many seconds the operator's clock is ahead.
+    fn check_times(&self, now: u64) -> Result<u64, Refusal> {
+        if !lifetime_is_bounded(self.issued, self.not_after) {
+            return Err(Refusal::Lifetime);
+        }
+        if self.not_after < now {
+            return Err(Refusal::Expired(now - self.not_after));
+        }
+        let ahead = self.issued.saturating_sub(now);
+        if ahead > MAX_AHEAD_S {
+            Err(Refusal::ClockAhead(ahead))
+        } else {
+            Ok(ahead)
+        }
+    }
+}
+
+fn lifetime_is_bounded(issued: u64, not_after: u64) -> bool {
+    not_after
+        .checked_sub(issued)
+        .is_some_and(|lifetime| lifetime <= MAX_LIFETIME_S)
+}
+
+fn array<'a, const N: usize>(r: &mut Reader<'a>) -> Result<&'a [u8; N], WireError> {
+    r.take(N)?.try_into().map_err(|_| WireError::Truncated)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOW: u64 = 1_800_000_000;
+
+    fn key() -> SecretKey {
+        SecretKey::from_seed(&[42; 32])
+    }
+
+    fn command(payload: &[u8]) -> Command {
+        Command {
+            selector: "role=web,!site=berlin*+db1".parse().unwrap(),
+            issued: NOW,
+            not_after: NOW + 60,
+            sequence: 1,
+            nonce: [9; 16],
+            payload: payload.to_vec(),
+        }
+    }
+
+    fn verify_at(datagram: &[u8], now: u64) -> Result<Accepted, Refusal> {
+        verify(
+            datagram,
+            now,
+            |k| *k == key().peer_id(),
+            &mut ReplayWindow::new(),
+        )
+    }
+
+    /// Signs bytes that `Command::sign` would never sign.
+    fn signed_by_hand(change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+        let command = command(b"x");
+        let mut bytes = command.sign(&key()).unwrap();
+        bytes.truncate(bytes.len() - 65);
+        change(&mut bytes);
+        let signature = key().sign(CONTEXT, &bytes);
+        [&bytes, signature.as_slice(), b"x"].concat()
+    }
+
+    #[test]
+    fn golden_bytes_of_version_1() {
+        let command = Command {
+            selector: Selector::all(),
+            ..command(b"uptime")
+        };
+        let bytes = command.sign(&key()).unwrap();
+        let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(
+            hex,
+            include_str!("../tests/golden/envelope-v1.hex")
+                .split_whitespace()
+                .collect::<String>()
+        );
+        assert_eq!(verify_at(&bytes, NOW).unwrap().command, command);
+    }
+
+    #[test]
+    fn command_of_a_known_operator_is_accepted_once() {
+        let bytes = command(b"payload").sign(&key()).unwrap();
+        let mut replay = ReplayWindow::new();
+        let accepted = verify(&bytes, NOW, |_| true, &mut replay).unwrap();
+        assert_eq!(accepted.operator, key().peer_id());
+        assert_eq!(accepted.command, command(b"payload"));
+        assert_eq!(accepted.ahead_s, 0);
+        let mut after_restart = ReplayWindow::decode(&replay.encode()).unwrap();
+        for replay in [&mut replay, &mut after_restart] {
+            let again = verify(&bytes, NOW, |_| true, replay).unwrap_err();
+            assert_eq!(again, Refusal::Replay(ReplayError::Replayed));
+        }
+    }
+
+    #[test]
+    fn unknown_key_is_refused_before_its_signature_is_looked_at() {
+        let stranger = SecretKey::from_seed(&[1; 32]);
+        let mut bytes = command(b"").sign(&stranger).unwrap();
+        assert_eq!(
+            verify_at(&bytes, NOW),
+            Err(Refusal::UnknownKey(stranger.peer_id()))
+        );
+        *bytes.last_mut().unwrap() ^= 1;
+        assert_eq!(
+            verify_at(&bytes, NOW),
+            Err(Refusal::UnknownKey(stranger.peer_id()))
+        );
+    }
+
+    #[test]
+    fn forged_command_leaves_no_trace_in_the_replay_window() {
+        let good = command(b"payload").sign(&key()).unwrap();
+        let mut forged = good.clone();
+        let at = forged.len() - b"payload".len() - 1;
+        forged[at] ^= 1;
+        let mut replay = ReplayWindow::new();
+        assert_eq!(
+            verify(&forged, NOW, |_| true, &mut replay),
+            Err(Refusal::Signature)
+        );
+        assert_eq!(replay, ReplayWindow::new());
+        assert!(verify(&good, NOW, |_| true, &mut replay).is_ok());
+    }
+
+    #[test]
+    fn expiry_is_the_agents_clock_to_the_second() {
+        let bytes = command(b"").sign(&key()).unwrap();
+        assert!(verify_at(&bytes, NOW + 60).is_ok());
+        assert_eq!(verify_at(&bytes, NOW + 61), Err(Refusal::Expired(1)));
+        assert_eq!(
+            verify_at(&bytes, u64::MAX),
+            Err(Refusal::Expired(u64::MAX - NOW - 60))
+        );
+    }
+
+    #[test]
+    fn operators_clock_may_be_an_hour_ahead_and_the_difference_is_told() {
+        let bytes = command(b"").sign(&key()).unwrap();
+        assert_eq!(verify_at(&bytes, NOW - 3600).unwrap().ahead_s, 3600);
+        assert_eq!(
+            verify_at(&bytes, NOW - 3601),
+            Err(Refusal::ClockAhead(3601))
+        );
+        assert_eq!(verify_at(&bytes, 0), Err(Refusal::ClockAhead(NOW)));
+    }
+
+    #[test]
+    fn agents_clock_may_be_an_hour_ahead_if_the_command_lives_that_long() {
+        let long = Command {
+            not_after: NOW + 2 * 3600,
+            ..command(b"")
+        };
+        assert!(verify_at(&long.sign(&key()).unwrap(), NOW + 3600).is_ok());
+    }
+
+    #[test]
+    fn what_cannot_be_verified_cannot_be_signed() {
+        let key = key();
+        let c = || command(b"");
+        let too_long = command(&vec![0; MAX_ENVELOPE]).sign(&key);
+        assert!(matches!(too_long, Err(SignError::TooLong(_))));
+        let backwards = Command {
+            not_after: NOW - 1,
+            ..c()
+        }
+        .sign(&key);
+        assert_eq!(backwards, Err(SignError::Lifetime));
+        let for_ever = Command {
+            not_after: NOW + MAX_LIFETIME_S + 1,
+            ..c()
+        }
+        .sign(&key);
+        assert_eq!(for_ever, Err(SignError::Lifetime));
+        assert_eq!(
+            Command { sequence: 0, ..c() }.sign(&key),
+            Err(SignError::Sequence)
+        );
+
+        let room = MAX_ENVELOPE - FIXED - c().selector.to_string().len();
+        let largest = command(&vec![1; room]).sign(&key).unwrap();
+        assert_eq!(largest.len(), MAX_ENVELOPE);
+        assert!(verify_at(&largest, NOW).is_ok());
+    }
+
+    #[test]
+    fn a_signature_does_not_make_bad_fields_good() {
+        assert!(
+            verify_at(&signed_by_hand(|_| {}), NOW).is_ok(),
+            "the helper itself"
+        );
+        let refusal =
+            |change: fn(&mut Vec<u8>)| verify_at(&signed_by_hand(change), NOW).unwrap_err();
+        assert_eq!(
+            refusal(|b| b[0] = 2),
+            Refusal::Malformed(WireError::Version(2))
+        );
+        assert_eq!(
+            refusal(|b| b[1] = 1),
+            Refusal::Malformed(WireError::Bad("flags"))
+        );
+        let for_ever = refusal(|b| b[42..50].copy_from_slice(&u64::MAX.to_be_bytes()));
+        assert_eq!(for_ever, Refusal::Lifetime);
+        let sequence_0 = refusal(|b| b[50..58].fill(0));
+        assert_eq!(sequence_0, Refusal::Replay(ReplayError::BelowWindow));
+        assert_eq!(
+            refusal(|b| b[76] = 0xff),
+            Refusal::Malformed(WireError::Bad("utf-8"))
+        );
+        assert!(matches!(refusal(|b| b[76] = b','), Refusal::Selector(_)));
+    }
+
+    #[test]
+    fn oversize_is_refused_by_its_length_alone() {
+        let huge = vec![1; 10 * 1024 * 1024];
+        assert_eq!(verify_at(&huge, NOW), Err(Refusal::TooLong(huge.len())));
+        let trailing = [command(b"").sign(&key()).unwrap(), vec![0]].concat();
+        assert_eq!(
+            verify_at(&trailing, NOW),
+            Err(Refusal::Malformed(WireError::Trailing))
+        );
+    }
+
+    #[test]
+    fn signature_of_another_purpose_does_not_serve() {
+        let mut bytes = command(b"x").sign(&key()).unwrap();
+        let at = bytes.len() - 65;
+        let other = key().sign("lcagent 2026 answer", &bytes[..at]);
+        bytes[at..at + 64].copy_from_slice(&other);
+        assert_eq!(verify_at(&bytes, NOW), Err(Refusal::Signature));
+    }
+
+    #[test]
+    fn tampering_with_any_bit_is_refused() {
+        let good = command(b"rm -r /tmp/x").sign(&key()).unwrap();
+        for at in 0..good.len() {
+            for bit in 0..8 {
+                let mut bytes = good.clone();
+                bytes[at] ^= 1 << bit;
+                assert!(
+                    verify(&bytes, NOW, |_| true, &mut ReplayWindow::new()).is_err(),
+                    "{at}.{bit}"
+                );
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn round_trips(
+            payload in prop::collection::vec(any::<u8>(), 0..3000),
+            lifetime in 0..=MAX_LIFETIME_S,
+            sequence in 1_u64..,
+            nonce in any::<[u8; 16]>(),
+            selector in "!?[a-z]{1,9}(=[a-z?*]{0,9})?([,+]!?[a-z*]{1,9}){0,5}",
+        ) {
+            let selector = selector.parse().unwrap();
+            let command = Command { selector, issued: NOW, not_after: NOW + lifetime, sequence, nonce, payload };
+            let bytes = command.sign(&key()).unwrap();
+            prop_assert_eq!(verify_at(&bytes, NOW).unwrap().command, command);
+        }
+
+        #[test]
+        fn other_bytes_in_any_place_are_refused(
+            at in any::<prop::sample::Index>(),
+            other in prop::collection::vec(any::<u8>(), 1..40),
+        ) {
+            let good = command(b"rm -r /tmp/x").sign(&key()).unwrap();
+            let (mut bytes, at) = (good.clone(), at.index(good.len()));
+            bytes.splice(at..(at + other.len()).min(good.len()), other);
+            prop_assume!(bytes != good);
+            prop_assert!(verify_at(&bytes, NOW).is_err());
+        }
+
+        #[test]
+        fn truncated_is_refused(at in any::<prop::sample::Index>()) {
+            let bytes = command(b"payload").sign(&key()).unwrap();
+            let cut = &bytes[..at.index(bytes.len())];
+            prop_assert_eq!(verify_at(cut, NOW), Err(Refusal::Malformed(WireError::Truncated)));
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(
+            bytes in prop::collection::vec(any::<u8>(), 0..600),
+            now in any::<u64>(),
+        ) {
+            prop_assert!(verify(&bytes, now, |_| true, &mut ReplayWindow::new()).is_err());
+            // past the version, so that the fields are reached
+            let versioned = [&[1, 0], bytes.as_slice()].concat();
+            prop_assert!(verify(&versioned, now, |_| true, &mut ReplayWindow::new()).is_err());
+        }
+    }
+}

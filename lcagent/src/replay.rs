@@ -1,0 +1,399 @@
+//! Which commands of an operator have been seen already: a state machine without clock or disk.
+//!
+//! A command is named by its operator, sequence and nonce. Per operator the window remembers the
+//! [`WINDOW`] commands with the highest sequences. When one more comes in, the lowest is forgotten
+//! and becomes the floor: whatever is not above it is refused, seen or not. So commands may arrive
+//! in any order, a replay is never accepted, the memory is bounded, and no clock takes part (a clock
+//! that is set back brings nothing back to life).
+//!
+//! The agent writes [`ReplayWindow::encode`] to its state directory before it runs what was accepted,
+//! and starts from it again. An operator's sequences rise: microseconds of Unix time, or one more than
+//! the last where the clock stands, so that one key can be used on two machines.
+//!
+//! Snapshot, version 1 (big-endian): `version 8 | keys 16 | keys x { operator key 256 | floor 64 |
+//! commands 16 | commands x { sequence 64 | nonce 128 } } | checksum 256`; keys and commands in
+//! ascending order; the checksum is `derive_key("lcagent 2026 replay window", all before it)`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use librecast::id::{PeerId, derive};
+use librecast::wire::{Reader, WireError, Writer};
+use thiserror::Error;
+
+/// Commands remembered per operator key.
+pub const WINDOW: usize = 1024;
+/// Operator keys remembered; an agent's policy lists far fewer.
+pub const MAX_KEYS: usize = 256;
+/// Largest snapshot, in bytes: what a reader of the file has to accept.
+pub const MAX_SNAPSHOT: usize = 3 + MAX_KEYS * (32 + 8 + 2 + WINDOW * (8 + 16)) + 32;
+
+const VERSION: u8 = 1;
+const CHECKSUM_CONTEXT: &str = "lcagent 2026 replay window";
+
+/// Why a command may not run (again).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum ReplayError {
+    /// This very command has been accepted before.
+    #[error("seen before")]
+    Replayed,
+    /// Older than all that is remembered: whether it was seen cannot be said any more.
+    #[error("older than the replay window")]
+    BelowWindow,
+    /// [`MAX_KEYS`] other keys are remembered.
+    #[error("too many operator keys")]
+    TooManyKeys,
+}
+
+/// The commands seen, per operator.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ReplayWindow {
+    operators: BTreeMap<PeerId, Operator>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Operator {
+    /// The highest sequence that has been forgotten; 0 is no sequence.
+    floor: u64,
+    seen: BTreeSet<(u64, [u8; 16])>,
+}
+
+impl ReplayWindow {
+    /// A window that has seen nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether the command would be accepted; changes nothing, so it may be asked before the
+    /// signature has been verified.
+    pub fn check(
+        &self,
+        operator: &PeerId,
+        sequence: u64,
+        nonce: &[u8; 16],
+    ) -> Result<(), ReplayError> {
+        let Some(state) = self.operators.get(operator) else {
+            return match (sequence, self.operators.len()) {
+                (0, _) => Err(ReplayError::BelowWindow),
+                (_, MAX_KEYS..) => Err(ReplayError::TooManyKeys),
+                _ => Ok(()),
+            };
+        };
+        if sequence <= state.floor {
+            return Err(ReplayError::BelowWindow);
+        }
+        if state.seen.contains(&(sequence, *nonce)) {
+            return Err(ReplayError::Replayed);
+        }
+        // a full window forgets the lowest, which must not be the one that is to be remembered
+        match state.seen.first() {
+            Some(lowest) if state.seen.len() >= WINDOW && (sequence, *nonce) < *lowest => {
+                Err(ReplayError::BelowWindow)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Remembers a command whose signature has been verified, unless [`Self::check`] refuses it.
+    pub fn accept(
+        &mut self,
+        operator: &PeerId,
+        sequence: u64,
+        nonce: &[u8; 16],
+    ) -> Result<(), ReplayError> {
+        self.check(operator, sequence, nonce)?;
+        let state = self.operators.entry(*operator).or_default();
+        state.seen.insert((sequence, *nonce));
+        if state.seen.len() > WINDOW
+            && let Some((lowest, _)) = state.seen.pop_first()
+        {
+            state.floor = lowest;
+            // others with the same sequence are below the floor from now on
+            while state
+                .seen
+                .first()
+                .is_some_and(|(sequence, _)| *sequence <= lowest)
+            {
+                state.seen.pop_first();
+            }
+        }
+        Ok(())
+    }
+
+    /// The snapshot that survives a restart.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut w = Writer::new();
+        // both counts are held below their bounds by `accept`
+        w.u8(VERSION).u16(self.operators.len() as u16);
+        for (operator, state) in &self.operators {
+            w.put(operator.public_key())
+                .u64(state.floor)
+                .u16(state.seen.len() as u16);
+            for (sequence, nonce) in &state.seen {
+                w.u64(*sequence).put(nonce);
+            }
+        }
+        let checksum = derive(CHECKSUM_CONTEXT, &[w.as_slice()]);
+        w.put(&checksum);
+        w.into_vec()
+    }
+
+    /// Reads a snapshot; a file that was cut short or changed is refused, never read in part.
+    pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        let (body, checksum) = bytes.split_last_chunk::<32>().ok_or(WireError::Truncated)?;
+        if bytes.len() > MAX_SNAPSHOT {
+            return Err(WireError::Trailing);
+        }
+        if derive(CHECKSUM_CONTEXT, &[body]) != *checksum {
+            return Err(WireError::Bad("checksum"));
+        }
+        let mut r = Reader::new(body);
+        match r.u8()? {
+            VERSION => {}
+            other => return Err(WireError::Version(other)),
+        }
+        let mut operators = BTreeMap::new();
+        for _ in 0..bounded(r.u16()?, MAX_KEYS)? {
+            let operator =
+                PeerId::from_public_key(r.array()?).map_err(|_| WireError::Bad("operator key"))?;
+            if operators
+                .last_key_value()
+                .is_some_and(|(last, _)| *last >= operator)
+            {
+                return Err(WireError::Bad("order"));
+            }
+            operators.insert(operator, Operator::decode(&mut r)?);
+        }
+        r.finish()?;
+        Ok(Self { operators })
+    }
+}
+
+impl Operator {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, WireError> {
+        let floor = r.u64()?;
+        let mut seen = BTreeSet::new();
+        for _ in 0..bounded(r.u16()?, WINDOW)? {
+            let command = (r.u64()?, r.array()?);
+            if command.0 <= floor || seen.last().is_some_and(|last| *last >= command) {
+                return Err(WireError::Bad("order"));
+            }
+            seen.insert(command);
+        }
+        Ok(Self { floor, seen })
+    }
+}
+
+fn bounded(count: u16, most: usize) -> Result<u16, WireError> {
+    if usize::from(count) > most {
+        Err(WireError::Bad("count"))
+    } else {
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use librecast::id::SecretKey;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn operator(n: u16) -> PeerId {
+        let mut seed = [1; 32];
+        seed[..2].copy_from_slice(&n.to_be_bytes());
+        SecretKey::from_seed(&seed).peer_id()
+    }
+
+    const NONCE: [u8; 16] = [7; 16];
+
+    #[test]
+    fn command_runs_once_in_whatever_order_it_comes() {
+        let (mut window, key) = (ReplayWindow::new(), operator(1));
+        for sequence in [5, 9, 1, 7] {
+            assert_eq!(window.accept(&key, sequence, &NONCE), Ok(()));
+            assert_eq!(
+                window.accept(&key, sequence, &NONCE),
+                Err(ReplayError::Replayed)
+            );
+        }
+        // the same sequence drawn on another machine is another command
+        assert_eq!(window.accept(&key, 9, &[8; 16]), Ok(()));
+        // operators do not disturb each other
+        assert_eq!(window.accept(&operator(2), 9, &NONCE), Ok(()));
+        assert_eq!(
+            window.accept(&key, 0, &NONCE),
+            Err(ReplayError::BelowWindow)
+        );
+        assert_eq!(
+            window.accept(&operator(3), 0, &NONCE),
+            Err(ReplayError::BelowWindow)
+        );
+    }
+
+    #[test]
+    fn full_window_forgets_the_lowest_and_refuses_what_is_not_above() {
+        let (mut window, key) = (ReplayWindow::new(), operator(1));
+        let count = WINDOW as u64;
+        for sequence in 10..10 + count {
+            window.accept(&key, sequence, &NONCE).unwrap();
+        }
+        // full: what is lower than everything remembered could be a replay
+        assert_eq!(
+            window.accept(&key, 9, &NONCE),
+            Err(ReplayError::BelowWindow)
+        );
+        assert_eq!(window.accept(&key, 10 + count, &NONCE), Ok(()));
+        assert_eq!(
+            window.accept(&key, 10, &[9; 16]),
+            Err(ReplayError::BelowWindow)
+        );
+        assert_eq!(window.accept(&key, 11, &NONCE), Err(ReplayError::Replayed));
+        assert_eq!(window.operators[&key].seen.len(), WINDOW);
+    }
+
+    #[test]
+    fn keys_are_bounded() {
+        let mut window = ReplayWindow::new();
+        for n in 0..MAX_KEYS as u16 {
+            window.accept(&operator(n), 1, &NONCE).unwrap();
+        }
+        let one_more = operator(MAX_KEYS as u16);
+        assert_eq!(
+            window.accept(&one_more, 1, &NONCE),
+            Err(ReplayError::TooManyKeys)
+        );
+        assert_eq!(window.accept(&operator(0), 2, &NONCE), Ok(()));
+    }
+
+    #[test]
+    fn replay_is_refused_after_a_restart() {
+        let (mut window, key) = (ReplayWindow::new(), operator(1));
+        for sequence in 1..2000 {
+            window.accept(&key, sequence, &NONCE).unwrap();
+        }
+        let mut window = ReplayWindow::decode(&window.encode()).unwrap();
+        for sequence in 1..2000 {
+            assert!(window.accept(&key, sequence, &NONCE).is_err(), "{sequence}");
+        }
+        assert_eq!(window.accept(&key, 2000, &NONCE), Ok(()));
+    }
+
+    #[test]
+    fn largest_snapshot_is_read_back() {
+        let key = operator(1);
+        let mut window = ReplayWindow::new();
+        for n in 0..MAX_KEYS as u16 {
+            window.accept(&operator(n), 1, &NONCE).unwrap();
+        }
+        let full: Operator = Operator {
+            floor: 0,
+            seen: (1..=WINDOW as u64).map(|s| (s, NONCE)).collect(),
+        };
+        for state in window.operators.values_mut() {
+            *state = full.clone();
+        }
+        let bytes = window.encode();
+        assert_eq!(bytes.len(), MAX_SNAPSHOT);
+        assert_eq!(ReplayWindow::decode(&bytes).unwrap().operators[&key], full);
+    }
+
+    /// A body with a checksum that fits, so that the checks behind the checksum are reached.
+    fn sealed(body: &[u8]) -> Vec<u8> {
+        [body, &derive(CHECKSUM_CONTEXT, &[body])].concat()
+    }
+
+    #[test]
+    fn snapshot_that_breaks_the_rules_is_refused_although_its_checksum_fits() {
+        let key = operator(1);
+        let one = |floor: u64, sequences: &[u64]| {
+            let mut w = Writer::new();
+            w.u8(1)
+                .u16(1)
+                .put(key.public_key())
+                .u64(floor)
+                .u16(sequences.len() as u16);
+            for s in sequences {
+                w.u64(*s).put(&NONCE);
+            }
+            sealed(w.as_slice())
+        };
+        assert!(ReplayWindow::decode(&one(1, &[2, 3])).is_ok());
+        assert_eq!(
+            ReplayWindow::decode(&one(1, &[3, 2])),
+            Err(WireError::Bad("order"))
+        );
+        assert_eq!(
+            ReplayWindow::decode(&one(1, &[2, 2])),
+            Err(WireError::Bad("order"))
+        );
+        assert_eq!(
+            ReplayWindow::decode(&one(2, &[2])),
+            Err(WireError::Bad("order"))
+        );
+        let too_many: Vec<u64> = (1..=WINDOW as u64 + 1).collect();
+        assert_eq!(
+            ReplayWindow::decode(&one(0, &too_many)),
+            Err(WireError::Bad("count"))
+        );
+        assert_eq!(
+            ReplayWindow::decode(&sealed(&[2, 0, 0])),
+            Err(WireError::Version(2))
+        );
+        assert_eq!(
+            ReplayWindow::decode(&sealed(&[1, 0, 0, 0])),
+            Err(WireError::Trailing)
+        );
+        assert_eq!(
+            ReplayWindow::decode(&sealed(&[1, 0])),
+            Err(WireError::Truncated)
+        );
+        assert_eq!(
+            ReplayWindow::decode(&sealed(&[1, 0xff, 0xff])),
+            Err(WireError::Bad("count"))
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn snapshot_round_trips(commands in prop::collection::vec((0_u16..4, 1_u64..40, any::<bool>()), 0..64)) {
+            let mut window = ReplayWindow::new();
+            for (n, sequence, other) in commands {
+                let _ = window.accept(&operator(n), sequence, &[u8::from(other); 16]);
+            }
+            prop_assert_eq!(ReplayWindow::decode(&window.encode()), Ok(window));
+        }
+
+        #[test]
+        fn changed_snapshot_is_refused(at in any::<prop::sample::Index>(), flip in 1_u8..) {
+            let mut window = ReplayWindow::new();
+            window.accept(&operator(1), 1, &NONCE).unwrap();
+            let mut bytes = window.encode();
+            let at = at.index(bytes.len());
+            bytes[at] ^= flip;
+            prop_assert!(ReplayWindow::decode(&bytes).is_err());
+            bytes.truncate(at);
+            prop_assert!(ReplayWindow::decode(&bytes).is_err());
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(body in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = ReplayWindow::decode(&body);
+            let _ = ReplayWindow::decode(&sealed(&body));
+        }
+
+        /// Whatever the order and the repeats: at most once each.
+        #[test]
+        fn nothing_is_accepted_twice(sequences in prop::collection::vec(1_u64..3000, 0..3000)) {
+            let (mut window, key) = (ReplayWindow::new(), operator(1));
+            let mut ran = BTreeSet::new();
+            for sequence in sequences {
+                if window.accept(&key, sequence, &NONCE).is_ok() {
+                    prop_assert!(ran.insert(sequence), "{} ran twice", sequence);
+                }
+                prop_assert!(window.operators.get(&key).is_none_or(|o| o.seen.len() <= WINDOW));
+            }
+        }
+    }
+}

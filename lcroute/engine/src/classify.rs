@@ -1,0 +1,350 @@
+//! What an IPv6 packet is to a multicast router: the same rules for packets from `lc0` and from links.
+
+use std::net::Ipv6Addr;
+
+use librecast::mld;
+use librecast::wire::{Reader, WireError};
+
+use crate::drops::DropReason;
+
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const AUTHENTICATION: u8 = 51;
+const ICMPV6: u8 = 58;
+const DESTINATION_OPTIONS: u8 = 60;
+const MOBILITY: u8 = 135;
+const IPV6_HEADER_LEN: usize = 40;
+
+/// Extension headers that are followed before a packet counts as malformed.
+const MAX_EXTENSION_HEADERS: usize = 16;
+
+/// Groups of scope 2 that are never carried, listed or not: all nodes, all routers, MLDv2 routers.
+const NEVER_CARRIED: [Ipv6Addr; 3] = [mld::ALL_NODES, mld::ALL_ROUTERS, mld::ALL_MLDV2_ROUTERS];
+
+/// Source and group of a multicast packet that may be carried as far as its form says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flow {
+    /// The sender.
+    pub source: Ipv6Addr,
+    /// The group that it is sent to.
+    pub group: Ipv6Addr,
+}
+
+/// What to do with a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// Multicast of a scope that is carried.
+    Carried(Flow),
+    /// An MLD message: for the querier and proxy of this link.
+    Mld,
+    /// Neither.
+    Dropped(DropReason),
+}
+
+/// Groups of this form are carried: scope 5 and wider; of scope 2 those listed.
+#[derive(Debug, Clone, Default)]
+pub struct CarriedScopes {
+    link_scope_groups: Vec<Ipv6Addr>,
+}
+
+impl CarriedScopes {
+    /// With these groups of scope 2. Those that are never carried are left out.
+    #[must_use]
+    pub fn new(link_scope_groups: &[Ipv6Addr]) -> Self {
+        let mut listed: Vec<_> = link_scope_groups
+            .iter()
+            .filter(|g| g.is_multicast() && is_link_scope(**g) && !NEVER_CARRIED.contains(g))
+            .copied()
+            .collect();
+        listed.sort_unstable();
+        listed.dedup();
+        Self {
+            link_scope_groups: listed,
+        }
+    }
+
+    /// Whether packets to this group are carried.
+    #[must_use]
+    pub fn contains(&self, group: Ipv6Addr) -> bool {
+        match scope(group) {
+            0x2 => self.link_scope_groups.binary_search(&group).is_ok(),
+            0x5..=0xe => group.is_multicast(),
+            _ => false,
+        }
+    }
+
+    /// What `packet` is. Bytes behind its payload length do not count, see [`trimmed`].
+    #[must_use]
+    pub fn classify(&self, packet: &[u8]) -> Class {
+        self.try_classify(packet)
+            .unwrap_or(Class::Dropped(DropReason::Malformed))
+    }
+
+    fn try_classify(&self, packet: &[u8]) -> Result<Class, WireError> {
+        let mut r = Reader::new(packet);
+        if r.u32()? >> 28 != 6 {
+            return Err(WireError::Bad("IP version"));
+        }
+        let payload_len = r.u16()?;
+        let next_header = r.u8()?;
+        let _hop_limit = r.u8()?;
+        let flow = Flow {
+            source: r.ipv6()?,
+            group: r.ipv6()?,
+        };
+        let payload = Reader::new(r.take(payload_len.into())?);
+        if !flow.group.is_multicast() {
+            return Ok(Class::Dropped(DropReason::UnicastOff));
+        }
+        if flow.source.is_multicast() {
+            return Err(WireError::Bad("source"));
+        }
+        match icmpv6_type(next_header, payload)? {
+            Some(kind) if mld::is_mld(kind) => return Ok(Class::Mld),
+            Some(kind) if is_link_control(kind) => {
+                return Ok(Class::Dropped(DropReason::LinkControl));
+            }
+            _ => {}
+        }
+        if self.contains(flow.group) {
+            Ok(Class::Carried(flow))
+        } else {
+            Ok(Class::Dropped(DropReason::ScopeNotCarried))
+        }
+    }
+}
+
+/// The packet without what follows its payload. Call it for packets that were classified.
+#[must_use]
+pub fn trimmed(packet: &[u8]) -> &[u8] {
+    match packet.get(4..6) {
+        Some(&[high, low]) => {
+            let len = IPV6_HEADER_LEN + usize::from(u16::from_be_bytes([high, low]));
+            packet.get(..len).unwrap_or(packet)
+        }
+        _ => packet,
+    }
+}
+
+/// The scope field of a multicast address (RFC 4291 §2.7).
+#[must_use]
+pub fn scope(group: Ipv6Addr) -> u8 {
+    group.octets()[1] & 0x0f
+}
+
+/// Whether a group stays on a link unless it is listed.
+#[must_use]
+pub fn is_link_scope(group: Ipv6Addr) -> bool {
+    scope(group) == 2
+}
+
+/// Whether a group is source-specific: ff3x::/32 (RFC 4607 §1).
+#[must_use]
+pub fn is_source_specific(group: Ipv6Addr) -> bool {
+    let [first, second, ..] = group.segments();
+    first & 0xfff0 == 0xff30 && second == 0
+}
+
+/// Router and neighbour discovery with its extensions, redirect, renumbering, MLD, multicast router
+/// discovery: what could configure the hosts of another link.
+fn is_link_control(icmpv6_type: u8) -> bool {
+    matches!(icmpv6_type, 130..=138 | 141..=143 | 148 | 149 | 151..=154)
+}
+
+/// Follows the extension headers (RFC 8200 §4) to the ICMPv6 type; `None` if something else is there,
+/// or a later fragment, whose type went with the first.
+fn icmpv6_type(first_header: u8, mut r: Reader<'_>) -> Result<Option<u8>, WireError> {
+    let mut header = first_header;
+    for _ in 0..MAX_EXTENSION_HEADERS {
+        header = match header {
+            HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | MOBILITY => {
+                let next = r.u8()?;
+                let units = usize::from(r.u8()?);
+                r.take(units * 8 + 6)?;
+                next
+            }
+            AUTHENTICATION => {
+                let next = r.u8()?;
+                let units = usize::from(r.u8()?);
+                r.take(units * 4 + 6)?;
+                next
+            }
+            FRAGMENT => {
+                let next = r.u8()?;
+                r.u8()?;
+                let offset = r.u16()? >> 3;
+                r.u32()?;
+                if offset != 0 {
+                    return Ok(None);
+                }
+                next
+            }
+            // a fragment too short to show its type is refused: RFC 7112 §5
+            ICMPV6 => return r.u8().map(Some),
+            _ => return Ok(None),
+        };
+    }
+    Err(WireError::Bad("extension headers"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::{packet_with, udp_packet};
+
+    const SOURCE: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
+    const MDNS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xfb);
+
+    fn group(first: u16) -> Ipv6Addr {
+        Ipv6Addr::new(first, 0, 0, 0, 0, 0, 0, 0x99)
+    }
+
+    fn class_of(group: Ipv6Addr) -> Class {
+        CarriedScopes::new(&[MDNS]).classify(&udp_packet(SOURCE, group, b"x"))
+    }
+
+    #[test]
+    fn scopes() {
+        for carried in [0xff05, 0xff08, 0xff0e, 0xff1e, 0xff3e, 0xff15, 0xff18] {
+            let flow = Flow {
+                source: SOURCE,
+                group: group(carried),
+            };
+            assert_eq!(class_of(group(carried)), Class::Carried(flow));
+        }
+        for stays in [0xff00, 0xff01, 0xff02, 0xff12, 0xff03, 0xff04, 0xff0f] {
+            assert_eq!(
+                class_of(group(stays)),
+                Class::Dropped(DropReason::ScopeNotCarried)
+            );
+        }
+        assert_eq!(
+            class_of(MDNS),
+            Class::Carried(Flow {
+                source: SOURCE,
+                group: MDNS
+            })
+        );
+        assert_eq!(class_of(SOURCE), Class::Dropped(DropReason::UnicastOff));
+    }
+
+    #[test]
+    fn link_control_groups_are_not_carried_even_if_listed() {
+        let interface_local = Ipv6Addr::new(0xff01, 0, 0, 0, 0, 0, 0, 0xfb);
+        let unicast = Ipv6Addr::new(0xfe02, 0, 0, 0, 0, 0, 0, 0xfb);
+        let mut listed = NEVER_CARRIED.to_vec();
+        listed.extend([interface_local, unicast]);
+        let scopes = CarriedScopes::new(&listed);
+        assert!(listed.iter().all(|g| !scopes.contains(*g)));
+    }
+
+    #[test]
+    fn discovery_and_mld_are_never_carried_whatever_is_before_them() {
+        let scopes = CarriedScopes::default();
+        let options = |next: u8| vec![next, 0, 1, 4, 0, 0, 0, 0];
+        for kind in [133, 134, 135, 136, 137, 138, 141, 142, 151] {
+            let icmp = vec![kind, 0, 0, 0, 0, 0, 0, 0];
+            let bare = packet_with(SOURCE, group(0xff1e), ICMPV6, &icmp);
+            let behind = [options(DESTINATION_OPTIONS), options(ICMPV6), icmp.clone()].concat();
+            let behind = packet_with(SOURCE, group(0xff1e), HOP_BY_HOP, &behind);
+            let fragment = [vec![ICMPV6, 0, 0, 1, 0, 0, 0, 9], icmp].concat();
+            let fragment = packet_with(SOURCE, group(0xff1e), FRAGMENT, &fragment);
+            for packet in [bare, behind, fragment] {
+                let class = scopes.classify(&packet);
+                assert_eq!(
+                    class,
+                    Class::Dropped(DropReason::LinkControl),
+                    "type {kind}"
+                );
+            }
+        }
+        for kind in [130, 131, 132, 143] {
+            let packet = packet_with(SOURCE, group(0xff1e), ICMPV6, &[kind, 0, 0, 0]);
+            assert_eq!(scopes.classify(&packet), Class::Mld);
+        }
+        let echo = packet_with(SOURCE, group(0xff1e), ICMPV6, &[128, 0, 0, 0]);
+        assert!(
+            matches!(scopes.classify(&echo), Class::Carried(_)),
+            "ping is carried"
+        );
+    }
+
+    #[test]
+    fn fragments_are_carried_without_their_udp_header() {
+        let scopes = CarriedScopes::default();
+        for offset in [0u16, 8] {
+            let [high, low] = (offset << 3 | 1).to_be_bytes();
+            let payload = [17, 0, high, low, 0, 0, 0, 1, 1, 2, 3];
+            let packet = packet_with(SOURCE, group(0xff1e), FRAGMENT, &payload);
+            assert!(matches!(scopes.classify(&packet), Class::Carried(_)));
+        }
+        // a first fragment that hides its ICMPv6 type
+        let packet = packet_with(
+            SOURCE,
+            group(0xff1e),
+            FRAGMENT,
+            &[ICMPV6, 0, 0, 1, 0, 0, 0, 1],
+        );
+        assert_eq!(
+            scopes.classify(&packet),
+            Class::Dropped(DropReason::Malformed)
+        );
+    }
+
+    #[test]
+    fn malformed_packets() {
+        let scopes = CarriedScopes::default();
+        let good = udp_packet(SOURCE, group(0xff1e), b"hello");
+        for len in [0, 1, 39, good.len() - 1] {
+            assert_eq!(
+                scopes.classify(&good[..len]),
+                Class::Dropped(DropReason::Malformed)
+            );
+        }
+        let mut longer = good.clone();
+        longer.extend([0; 7]);
+        assert!(matches!(scopes.classify(&longer), Class::Carried(_)));
+        assert_eq!(trimmed(&longer), good);
+        let mut version_4 = good.clone();
+        version_4[0] = 0x45;
+        assert_eq!(
+            scopes.classify(&version_4),
+            Class::Dropped(DropReason::Malformed)
+        );
+        let from_group = udp_packet(group(0xff1e), group(0xff1e), b"x");
+        assert_eq!(
+            scopes.classify(&from_group),
+            Class::Dropped(DropReason::Malformed)
+        );
+        let chain = [DESTINATION_OPTIONS, 0, 1, 4, 0, 0, 0, 0].repeat(40);
+        let endless = packet_with(SOURCE, group(0xff1e), DESTINATION_OPTIONS, &chain);
+        assert_eq!(
+            scopes.classify(&endless),
+            Class::Dropped(DropReason::Malformed)
+        );
+    }
+
+    #[test]
+    fn source_specific_range() {
+        assert!(is_source_specific(group(0xff3e)));
+        assert!(!is_source_specific(group(0xff1e)));
+        assert!(!is_source_specific(Ipv6Addr::new(
+            0xff3e, 1, 0, 0, 0, 0, 0, 1
+        )));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let scopes = CarriedScopes::new(&[MDNS]);
+            let _ = (scopes.classify(&bytes), trimmed(&bytes));
+            for next_header in [HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, ICMPV6] {
+                let packet = packet_with(SOURCE, group(0xff1e), next_header, &bytes);
+                let _ = scopes.classify(&packet);
+            }
+        }
+    }
+}

@@ -1,0 +1,490 @@
+//! Messages of a link's control channel.
+//!
+//! A channel message is a batch of elements, at most 16 KiB in all: type (1 byte), length of the value
+//! (2 bytes), value. Unknown types are skipped; bytes behind the known fields of a HELLO are ignored.
+
+use std::net::Ipv6Addr;
+
+use librecast::id::OriginId;
+use librecast::mld::MAX_SOURCES;
+use librecast::wire::{Reader, WireError, Writer};
+
+use crate::filter::Filter;
+
+/// Longest message that is sent, in bytes. Longer ones are refused as well.
+pub const MAX_MESSAGE: usize = 16 << 10;
+
+const TYPE_HELLO: u8 = 1;
+const TYPE_INTEREST: u8 = 2;
+const TYPE_REFUSAL: u8 = 3;
+const ELEMENT_HEADER: usize = 3;
+
+const FLAG_WANTED: u8 = 0x01;
+const FLAG_SENDING: u8 = 0x02;
+const FLAG_EXCLUDE: u8 = 0x04;
+
+/// Group addresses that share their first bits; a single group has 128.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Prefix {
+    addr: Ipv6Addr,
+    len: u8,
+}
+
+impl Prefix {
+    /// Every multicast group: `ff00::/8`.
+    pub const ALL: Self = Self {
+        addr: Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0),
+        len: 8,
+    };
+
+    /// One group.
+    #[must_use]
+    pub fn group(group: Ipv6Addr) -> Self {
+        Self {
+            addr: group,
+            len: 128,
+        }
+    }
+
+    /// The first `len` bits of `addr`, at least 8 of them; `None` if these are not multicast.
+    #[must_use]
+    pub fn new(addr: Ipv6Addr, len: u8) -> Option<Self> {
+        if !addr.is_multicast() || !(8..=128).contains(&len) {
+            return None;
+        }
+        let mask = u128::MAX << (128 - u32::from(len));
+        Some(Self {
+            addr: Ipv6Addr::from_bits(addr.to_bits() & mask),
+            len,
+        })
+    }
+
+    /// The one group, if it is one.
+    #[must_use]
+    pub fn as_group(&self) -> Option<Ipv6Addr> {
+        (self.len == 128).then_some(self.addr)
+    }
+
+    fn encode(&self, w: &mut Writer) {
+        w.u8(self.len)
+            .put(&self.addr.octets()[..usize::from(self.len).div_ceil(8)]);
+    }
+
+    fn decode(r: &mut Reader<'_>) -> Result<Self, WireError> {
+        let len = r.u8()?;
+        if len > 128 {
+            return Err(WireError::Bad("prefix length"));
+        }
+        let bytes = r.take(usize::from(len).div_ceil(8))?;
+        let mut octets = [0; 16];
+        octets[..bytes.len()].copy_from_slice(bytes);
+        Self::new(Ipv6Addr::from(octets), len).ok_or(WireError::Bad("group prefix"))
+    }
+}
+
+/// The whole interest of a neighbour in (root, prefix) from now on; it replaces what he said before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interest {
+    /// The tree.
+    pub root: OriginId,
+    /// Groups.
+    pub prefix: Prefix,
+    /// W: wanted beyond the sender of this message, with the merged source filter.
+    pub wanted: Option<Filter>,
+    /// S: somebody beyond the sender of this message sends, or wants to know who listens.
+    pub sending: bool,
+}
+
+/// Why interest was not kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RefusalReason {
+    /// The neighbour's bound for entries is reached.
+    TooManyGroups,
+    /// The neighbour's bound for source addresses is reached.
+    TooManySources,
+    /// W for a prefix instead of one group.
+    WantedPrefix,
+    /// A reason that this version does not know.
+    Other(u8),
+}
+
+impl RefusalReason {
+    /// The name shown in `groups`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::TooManyGroups => "too_many_groups",
+            Self::TooManySources => "too_many_sources",
+            Self::WantedPrefix => "wanted_prefix",
+            Self::Other(_) => "other",
+        }
+    }
+
+    fn code(self) -> u8 {
+        match self {
+            Self::TooManyGroups => 1,
+            Self::TooManySources => 2,
+            Self::WantedPrefix => 3,
+            Self::Other(code) => code,
+        }
+    }
+
+    fn from_code(code: u8) -> Self {
+        match code {
+            1 => Self::TooManyGroups,
+            2 => Self::TooManySources,
+            3 => Self::WantedPrefix,
+            other => Self::Other(other),
+        }
+    }
+}
+
+/// One element of a control message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Element {
+    /// The first element on a link: the incarnation of its sender.
+    Hello {
+        /// Raised at every start of the daemon.
+        incarnation: u32,
+    },
+    /// Interest of the sender.
+    Interest(Interest),
+    /// The sender did not keep this interest.
+    Refusal {
+        /// Why.
+        reason: RefusalReason,
+        /// The tree.
+        root: OriginId,
+        /// The groups.
+        prefix: Prefix,
+    },
+}
+
+/// Reads a message; one error makes all of it void.
+pub fn decode(message: &[u8]) -> Result<Vec<Element>, WireError> {
+    if message.len() > MAX_MESSAGE {
+        return Err(WireError::Bad("message length"));
+    }
+    let mut r = Reader::new(message);
+    let mut elements = Vec::new();
+    while !r.is_empty() {
+        let kind = r.u8()?;
+        let value = Reader::new(r.bytes16()?);
+        match kind {
+            TYPE_HELLO => elements.push(decode_hello(value)?),
+            TYPE_INTEREST => decode_interest(value, &mut elements)?,
+            TYPE_REFUSAL => decode_refusal(value, &mut elements)?,
+            _ => {}
+        }
+    }
+    Ok(elements)
+}
+
+fn decode_hello(mut r: Reader<'_>) -> Result<Element, WireError> {
+    Ok(Element::Hello {
+        incarnation: r.u32()?,
+    })
+}
+
+fn decode_interest(mut r: Reader<'_>, elements: &mut Vec<Element>) -> Result<(), WireError> {
+    let root = OriginId(r.u64()?);
+    while !r.is_empty() {
+        let flags = r.u8()?;
+        let prefix = Prefix::decode(&mut r)?;
+        let wanted = if flags & FLAG_WANTED != 0 {
+            let count = usize::from(r.u8()?);
+            if count > MAX_SOURCES {
+                return Err(WireError::Bad("source count"));
+            }
+            let sources = (0..count)
+                .map(|_| r.ipv6())
+                .collect::<Result<Vec<_>, _>>()?;
+            if flags & FLAG_EXCLUDE != 0 {
+                Some(Filter::exclude(sources))
+            } else {
+                Some(Filter::include(sources).ok_or(WireError::Bad("empty INCLUDE"))?)
+            }
+        } else {
+            None
+        };
+        let sending = flags & FLAG_SENDING != 0;
+        elements.push(Element::Interest(Interest {
+            root,
+            prefix,
+            wanted,
+            sending,
+        }));
+    }
+    Ok(())
+}
+
+fn decode_refusal(mut r: Reader<'_>, elements: &mut Vec<Element>) -> Result<(), WireError> {
+    let root = OriginId(r.u64()?);
+    while !r.is_empty() {
+        let reason = RefusalReason::from_code(r.u8()?);
+        let prefix = Prefix::decode(&mut r)?;
+        elements.push(Element::Refusal {
+            reason,
+            root,
+            prefix,
+        });
+    }
+    Ok(())
+}
+
+/// Builds messages of at most [`MAX_MESSAGE`] bytes from elements. Neighbouring elements of one type
+/// and root share their element header and the root.
+#[derive(Debug, Default)]
+pub struct Batch {
+    messages: Vec<Vec<u8>>,
+    current: Vec<u8>,
+    /// Type, root and start of the element that can still grow.
+    open: Option<(u8, OriginId, usize)>,
+}
+
+impl Batch {
+    /// Appends one element.
+    pub fn push(&mut self, element: &Element) {
+        match element {
+            Element::Hello { incarnation } => {
+                self.append_whole(TYPE_HELLO, &incarnation.to_be_bytes());
+            }
+            Element::Interest(interest) => {
+                self.append(TYPE_INTEREST, interest.root, &encode_interest(interest));
+            }
+            Element::Refusal {
+                reason,
+                root,
+                prefix,
+            } => {
+                let mut w = Writer::new();
+                w.u8(reason.code());
+                prefix.encode(&mut w);
+                self.append(TYPE_REFUSAL, *root, w.as_slice());
+            }
+        }
+    }
+
+    /// The finished messages; none if nothing was pushed.
+    #[must_use]
+    pub fn finish(mut self) -> Vec<Vec<u8>> {
+        self.close();
+        self.messages
+    }
+
+    fn append(&mut self, kind: u8, root: OriginId, entry: &[u8]) {
+        let joins = matches!(self.open, Some((k, r, _)) if k == kind && r == root);
+        if !joins || self.current.len() + entry.len() > MAX_MESSAGE {
+            self.begin(kind, &root.0.to_be_bytes(), entry.len());
+            self.open = Some((kind, root, self.current.len() - ELEMENT_HEADER - 8));
+        }
+        self.current.extend_from_slice(entry);
+        if let Some((_, _, start)) = self.open {
+            set_length(&mut self.current, start);
+        }
+    }
+
+    fn append_whole(&mut self, kind: u8, value: &[u8]) {
+        self.begin(kind, value, 0);
+        self.open = None;
+    }
+
+    /// A new element with the first part of its value; a new message where it would not fit.
+    fn begin(&mut self, kind: u8, value: &[u8], more: usize) {
+        if self.current.len() + ELEMENT_HEADER + value.len() + more > MAX_MESSAGE {
+            self.close();
+        }
+        let start = self.current.len();
+        self.current.extend_from_slice(&[kind, 0, 0]);
+        self.current.extend_from_slice(value);
+        set_length(&mut self.current, start);
+    }
+
+    fn close(&mut self) {
+        self.open = None;
+        if !self.current.is_empty() {
+            self.messages.push(std::mem::take(&mut self.current));
+        }
+    }
+}
+
+/// Writes the length of the element that began at `start` and reaches to the end.
+fn set_length(message: &mut [u8], start: usize) {
+    // MAX_MESSAGE bounds it far below 2^16
+    let length = (message.len() - start - ELEMENT_HEADER) as u16;
+    message[start + 1..start + ELEMENT_HEADER].copy_from_slice(&length.to_be_bytes());
+}
+
+fn encode_interest(interest: &Interest) -> Vec<u8> {
+    let mut w = Writer::new();
+    let mode = match &interest.wanted {
+        None => 0,
+        Some(Filter::Include(_)) => FLAG_WANTED,
+        Some(Filter::Exclude(_)) => FLAG_WANTED | FLAG_EXCLUDE,
+    };
+    w.u8(mode | if interest.sending { FLAG_SENDING } else { 0 });
+    interest.prefix.encode(&mut w);
+    if let Some(filter) = &interest.wanted {
+        // a Filter holds at most MAX_SOURCES
+        w.u8(filter.sources().len() as u8);
+        for source in filter.sources() {
+            w.ipv6(*source);
+        }
+    }
+    w.into_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_prefix() -> impl Strategy<Value = Prefix> {
+        (any::<u128>(), 8u8..=128).prop_map(|(bits, len)| {
+            Prefix::new(Ipv6Addr::from_bits(bits | 0xff << 120), len).unwrap()
+        })
+    }
+
+    fn any_filter() -> impl Strategy<Value = Option<Filter>> {
+        let sources = |n| prop::collection::vec(any::<u128>().prop_map(Ipv6Addr::from_bits), n);
+        prop_oneof![
+            Just(None),
+            sources(0..=64).prop_map(Filter::include),
+            sources(0..=64).prop_map(|s| Some(Filter::exclude(s))),
+        ]
+    }
+
+    fn any_element() -> impl Strategy<Value = Element> {
+        let root = || (0u64..3).prop_map(OriginId);
+        prop_oneof![
+            any::<u32>().prop_map(|incarnation| Element::Hello { incarnation }),
+            (root(), any_prefix(), any_filter(), any::<bool>()).prop_map(
+                |(root, prefix, wanted, sending)| {
+                    Element::Interest(Interest {
+                        root,
+                        prefix,
+                        wanted,
+                        sending,
+                    })
+                }
+            ),
+            (any::<u8>(), root(), any_prefix()).prop_map(|(code, root, prefix)| {
+                Element::Refusal {
+                    reason: RefusalReason::from_code(code),
+                    root,
+                    prefix,
+                }
+            }),
+        ]
+    }
+
+    fn encode(elements: &[Element]) -> Vec<Vec<u8>> {
+        let mut batch = Batch::default();
+        elements.iter().for_each(|e| batch.push(e));
+        batch.finish()
+    }
+
+    fn wanted(group: u16) -> Element {
+        Element::Interest(Interest {
+            root: OriginId(1),
+            prefix: Prefix::group(Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 0, 0, group)),
+            wanted: Some(Filter::all()),
+            sending: false,
+        })
+    }
+
+    #[test]
+    fn golden_bytes() {
+        let elements = [
+            Element::Hello { incarnation: 7 },
+            Element::Interest(Interest {
+                root: OriginId(1),
+                prefix: Prefix::ALL,
+                wanted: None,
+                sending: true,
+            }),
+            wanted(9),
+            Element::Refusal {
+                reason: RefusalReason::TooManyGroups,
+                root: OriginId(1),
+                prefix: Prefix::ALL,
+            },
+        ];
+        let mut bytes = vec![1, 0, 4, 0, 0, 0, 7]; // HELLO
+        bytes.extend([2, 0, 30, 0, 0, 0, 0, 0, 0, 0, 1]); // INTEREST, length, root
+        bytes.extend([0x02, 8, 0xff]); // S for ff00::/8
+        bytes.extend([
+            0x05, 128, 0xff, 0x1e, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0,
+        ]); // W, EXCLUDE{}
+        bytes.extend([3, 0, 11, 0, 0, 0, 0, 0, 0, 0, 1, 1, 8, 0xff]); // REFUSAL
+        assert_eq!(encode(&elements), vec![bytes.clone()]);
+        assert_eq!(decode(&bytes).unwrap(), elements);
+    }
+
+    #[test]
+    fn unknown_types_are_skipped_and_hello_may_grow() {
+        let bytes = [200, 0, 2, 9, 9, 1, 0, 6, 0, 0, 0, 7, 1, 1];
+        assert_eq!(decode(&bytes).unwrap(), [Element::Hello { incarnation: 7 }]);
+    }
+
+    #[test]
+    fn a_batched_interest_is_small() {
+        let two: usize = encode(&[wanted(1), wanted(2)]).iter().map(Vec::len).sum();
+        let one: usize = encode(&[wanted(1)]).iter().map(Vec::len).sum();
+        assert!(one <= 48 && two - one <= 24, "{one} {two}");
+    }
+
+    #[test]
+    fn long_batches_are_split() {
+        let elements: Vec<_> = (0..5000).map(wanted).collect();
+        let messages = encode(&elements);
+        assert!(messages.len() > 1 && messages.iter().all(|m| m.len() <= MAX_MESSAGE));
+        let read: Vec<_> = messages.iter().flat_map(|m| decode(m).unwrap()).collect();
+        assert_eq!(read, elements);
+    }
+
+    #[test]
+    fn broken_messages_are_refused() {
+        for bytes in [
+            &[1, 0][..],                                         // no length
+            &[1, 0, 3, 0, 0, 0],                                 // short HELLO
+            &[2, 0, 9, 0, 0, 0, 0, 0, 0, 0, 1, 1],               // no prefix
+            &[2, 0, 12, 0, 0, 0, 0, 0, 0, 0, 1, 1, 8, 0xff, 0],  // INCLUDE{}
+            &[2, 0, 12, 0, 0, 0, 0, 0, 0, 0, 1, 1, 8, 0xff, 65], // 65 sources
+            &[2, 0, 11, 0, 0, 0, 0, 0, 0, 0, 1, 2, 8, 0xfe],     // not multicast
+            &[2, 0, 11, 0, 0, 0, 0, 0, 0, 0, 1, 2, 7, 0xff],     // wider than multicast
+            &[3, 0, 11, 0, 0, 0, 0, 0, 0, 0, 1, 1, 200, 0xff],   // prefix length
+        ] {
+            assert!(decode(bytes).is_err(), "{bytes:?}");
+        }
+        assert!(decode(&vec![0; MAX_MESSAGE + 1]).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn round_trip(elements in prop::collection::vec(any_element(), 0..40)) {
+            let messages = encode(&elements);
+            let read: Vec<_> = messages.iter().flat_map(|m| decode(m).unwrap()).collect();
+            prop_assert_eq!(read, elements);
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = decode(&bytes);
+        }
+
+        #[test]
+        fn broken_valid_messages_never_panic(
+            elements in prop::collection::vec(any_element(), 1..10), at: prop::sample::Index, to: u8,
+        ) {
+            for mut message in encode(&elements) {
+                let i = at.index(message.len());
+                message[i] = to;
+                let _ = decode(&message);
+                let _ = decode(&message[..i]);
+            }
+        }
+    }
+}

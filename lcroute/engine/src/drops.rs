@@ -1,0 +1,133 @@
+//! Every reason for which a packet or message goes no further, and how often it happened.
+
+use std::collections::BTreeMap;
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+        /// Why a packet or a message was dropped. Names are stable: users and tests read them.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum DropReason { $($(#[$doc])* $variant,)* }
+
+        impl DropReason {
+            /// All reasons, in the order of their declaration.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The name shown in `status --json`.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Not an IPv6 packet, or one that ends before its headers do.
+    Malformed = "malformed",
+    /// To a unicast address.
+    UnicastOff = "unicast_off",
+    /// To a group that stays on its host or link: scopes 0 to 4, except listed ones of scope 2.
+    ScopeNotCarried = "scope_not_carried",
+    /// Neighbour or router discovery, redirect, or MLD: never carried, whatever its destination.
+    LinkControl = "link_control",
+    /// From `lc0` with a source that is not this node's, or its link-local one beyond scope 2.
+    ForeignSource = "foreign_source",
+    /// From a link with a source that is not its origin's.
+    ForgedSource = "forged_source",
+    /// To a group outside the prefixes that the sender's certificate permits.
+    NotPermitted = "not_permitted",
+    /// Nobody in the network listens.
+    NoListener = "no_listener",
+    /// Arrived, but no program on this host wants it from this source.
+    NotJoined = "not_joined",
+    /// A sequence number seen before, or behind the duplicate window.
+    Duplicate = "duplicate",
+    /// Sent by an earlier run of its origin's daemon.
+    OldIncarnation = "old_incarnation",
+    /// Arrived over a link behind which its origin or its tree's root does not lie.
+    ReversePath = "reverse_path",
+    /// A data header that is too short or of a kind this version does not know.
+    BadHeader = "bad_header",
+    /// The overlay's hop limit is used up.
+    HopLimit = "hop_limit",
+    /// For or from a link that is not up.
+    UnknownLink = "unknown_link",
+    /// A control message that cannot be read, or that comes out of turn.
+    BadControl = "bad_control",
+    /// An MLD message that RFC 9777 tells us to ignore.
+    BadMld = "bad_mld",
+    /// An MLD report from the unspecified address.
+    MldUnspecifiedSource = "mld_unspecified_source",
+    /// A local join beyond the bound of the group table.
+    GroupLimit = "group_limit",
+    /// Interest of a neighbour beyond its bounds; it was told.
+    InterestRefused = "interest_refused",
+}
+
+/// Counts of dropped packets by reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drops([u64; DropReason::ALL.len()]);
+
+impl Default for Drops {
+    fn default() -> Self {
+        Self([0; DropReason::ALL.len()])
+    }
+}
+
+impl Drops {
+    /// Counts one.
+    pub fn count(&mut self, reason: DropReason) {
+        self.add(reason, 1);
+    }
+
+    /// Counts several.
+    pub fn add(&mut self, reason: DropReason, n: u64) {
+        let slot = &mut self.0[reason as usize];
+        *slot = slot.saturating_add(n);
+    }
+
+    /// How often it happened.
+    #[must_use]
+    pub fn get(&self, reason: DropReason) -> u64 {
+        self.0[reason as usize]
+    }
+
+    /// Those that happened, by name.
+    #[must_use]
+    pub fn by_name(&self) -> BTreeMap<&'static str, u64> {
+        DropReason::ALL
+            .iter()
+            .map(|&reason| (reason.name(), self.get(reason)))
+            .filter(|&(_, n)| n > 0)
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_distinct_snake_case() {
+        let mut names: Vec<_> = DropReason::ALL.iter().map(|r| r.name()).collect();
+        assert!(
+            names
+                .iter()
+                .all(|n| n.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
+        );
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), DropReason::ALL.len());
+    }
+
+    #[test]
+    fn counts_appear_under_their_names() {
+        let mut drops = Drops::default();
+        drops.count(DropReason::NoListener);
+        drops.add(DropReason::NoListener, 7);
+        drops.add(DropReason::Duplicate, u64::MAX);
+        drops.count(DropReason::Duplicate);
+        let expected = BTreeMap::from([("duplicate", u64::MAX), ("no_listener", 8)]);
+        assert_eq!(drops.by_name(), expected);
+    }
+}

@@ -1,0 +1,164 @@
+//! The data header, version 1: 32 bytes before each packet on a data channel.
+//!
+//! ```text
+//!  0                   1                   2                   3
+//!  0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
+//! +-------+-------+---------------+---------------+-------+-------+
+//! |ver = 1|payload|     flags     |   hop limit   | auth  | zero  |
+//! +-------+-------+---------------+---------------+-------+-------+
+//! |                         root (64 bits)                        |
+//! |                        origin (64 bits)                       |
+//! |                     incarnation (32 bits)                     |
+//! |                       sequence (48 bits)      +---------------+
+//! |                                               |   key epoch   |
+//! +-----------------------------------------------+---------------+
+//! ```
+
+use librecast::id::OriginId;
+use librecast::wire::{Reader, WireError};
+
+/// Length of the header in bytes.
+pub const HEADER_LEN: usize = 32;
+/// The version in the high nibble of the first byte.
+pub const VERSION: u8 = 1;
+/// The overlay's own hop limit of a packet at its origin.
+pub const HOP_LIMIT: u8 = 64;
+/// Sequence numbers have 48 bits.
+pub const MAX_SEQUENCE: u64 = (1 << 48) - 1;
+
+const PAYLOAD_IPV6: u8 = 6;
+const AUTH_NONE: u8 = 0;
+
+/// A data header of version 1 in front of an IPv6 packet without authentication tag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DataHeader {
+    /// Flags; none is defined, receivers ignore them.
+    pub flags: u8,
+    /// Routers that may still forward it; 0 is not accepted.
+    pub hop_limit: u8,
+    /// The root of the tree that it travels on.
+    pub root: OriginId,
+    /// The router whose host sent it.
+    pub origin: OriginId,
+    /// The origin's incarnation.
+    pub incarnation: u32,
+    /// Counts the origin's packets; 48 bits.
+    pub sequence: u64,
+    /// Epoch of the group key; 0 without authentication.
+    pub key_epoch: u16,
+}
+
+impl DataHeader {
+    /// The header as bytes. `sequence` is cut to its 48 bits.
+    #[must_use]
+    pub fn encode(&self) -> [u8; HEADER_LEN] {
+        let mut b = [0; HEADER_LEN];
+        b[0] = VERSION << 4 | PAYLOAD_IPV6;
+        b[1] = self.flags;
+        b[2] = self.hop_limit;
+        b[3] = AUTH_NONE << 4;
+        b[4..12].copy_from_slice(&self.root.0.to_be_bytes());
+        b[12..20].copy_from_slice(&self.origin.0.to_be_bytes());
+        b[20..24].copy_from_slice(&self.incarnation.to_be_bytes());
+        b[24..30].copy_from_slice(&self.sequence.to_be_bytes()[2..]);
+        b[30..32].copy_from_slice(&self.key_epoch.to_be_bytes());
+        b
+    }
+
+    /// Splits a message into its header and the packet behind it.
+    pub fn decode(message: &[u8]) -> Result<(Self, &[u8]), WireError> {
+        let mut r = Reader::new(message);
+        let kind = r.u8()?;
+        if kind >> 4 != VERSION {
+            return Err(WireError::Version(kind >> 4));
+        }
+        if kind & 0x0f != PAYLOAD_IPV6 {
+            return Err(WireError::Bad("payload type"));
+        }
+        let flags = r.u8()?;
+        let hop_limit = r.u8()?;
+        if r.u8()? >> 4 != AUTH_NONE {
+            return Err(WireError::Bad("authentication type"));
+        }
+        let header = Self {
+            flags,
+            hop_limit,
+            root: OriginId(r.u64()?),
+            origin: OriginId(r.u64()?),
+            incarnation: r.u32()?,
+            sequence: u64::from(r.u16()?) << 32 | u64::from(r.u32()?),
+            key_epoch: r.u16()?,
+        };
+        Ok((header, r.rest()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn golden() -> DataHeader {
+        DataHeader {
+            flags: 0,
+            hop_limit: 64,
+            root: OriginId(0x0102_0304_0506_0708),
+            origin: OriginId(0x1112_1314_1516_1718),
+            incarnation: 0x2122_2324,
+            sequence: 0x3132_3334_3536,
+            key_epoch: 0x4142,
+        }
+    }
+
+    #[test]
+    fn golden_bytes() {
+        let bytes = [
+            0x16, 0x00, 0x40, 0x00, // version and payload, flags, hop limit, authentication
+            0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x08, // root
+            0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18, // origin
+            0x21, 0x22, 0x23, 0x24, // incarnation
+            0x31, 0x32, 0x33, 0x34, 0x35, 0x36, // sequence
+            0x41, 0x42, // key epoch
+        ];
+        assert_eq!(golden().encode(), bytes);
+        assert_eq!(DataHeader::decode(&bytes).unwrap(), (golden(), &[][..]));
+    }
+
+    #[test]
+    fn other_kinds_are_refused_by_name() {
+        let with = |i: usize, v: u8| {
+            let mut b = golden().encode();
+            b[i] = v;
+            DataHeader::decode(&b).unwrap_err()
+        };
+        assert_eq!(with(0, 0x26), WireError::Version(2));
+        assert_eq!(with(0, 0x14), WireError::Bad("payload type"));
+        assert_eq!(with(3, 0x10), WireError::Bad("authentication type"));
+        assert_eq!(
+            DataHeader::decode(&golden().encode()[..31]).unwrap_err(),
+            WireError::Truncated
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn round_trip(
+            flags: u8, hop_limit: u8, root: u64, origin: u64, incarnation: u32,
+            sequence in 0..=MAX_SEQUENCE, key_epoch: u16, packet: Vec<u8>,
+        ) {
+            let (root, origin) = (OriginId(root), OriginId(origin));
+            let h = DataHeader { flags, hop_limit, root, origin, incarnation, sequence, key_epoch };
+            let message = [&h.encode()[..], &packet].concat();
+            prop_assert_eq!(DataHeader::decode(&message).unwrap(), (h, &packet[..]));
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
+            if let Ok((h, packet)) = DataHeader::decode(&bytes) {
+                prop_assert_eq!(packet.len() + HEADER_LEN, bytes.len());
+                prop_assert!(h.sequence <= MAX_SEQUENCE);
+            }
+        }
+    }
+}

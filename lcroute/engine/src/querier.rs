@@ -1,0 +1,893 @@
+//! The querier of `lc0`: which groups local programs have joined, and which sources of them
+//! (RFC 9777 §6 and §7, with explicit tracking of each reporter and therefore leaving at once).
+//!
+//! ```text
+//!             IS_IN ALLOW TO_IN {B}                     IS_EX TO_EX {B}
+//!   (nothing) ---------------------> INCLUDE {sources} ----------------> EXCLUDE {sources}
+//!       ^                            |  each with a timer <------------- one timer
+//!       |  BLOCK of the last one,    |              IS_IN TO_IN {B}      |
+//!       |  TO_IN {}, timers          |                                   |  TO_IN {}, timer
+//!       +----------------------------+-----------------------------------+
+//! ```
+//!
+//! As the only router of its link it never yields to another querier.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::Ipv6Addr;
+use std::time::{Duration, Instant};
+
+use librecast::mld::{MAX_SOURCES, Query, Record, RecordType};
+
+use crate::drops::DropReason;
+use crate::filter::{Filter, merge};
+use crate::output::TimerKind;
+use crate::table::Table;
+use crate::traffic::Traffic;
+
+/// Robustness Variable (RFC 9777 §9.1).
+pub const ROBUSTNESS: u8 = 2;
+/// Query Interval (§9.2).
+const QUERY_INTERVAL: Duration = Duration::from_secs(125);
+/// Query Response Interval (§9.3).
+const QUERY_RESPONSE_INTERVAL: Duration = Duration::from_secs(10);
+/// Multicast Address Listening Interval (§9.4).
+const LISTENING_INTERVAL: Duration = Duration::from_secs(2 * 125 + 10);
+/// Startup Query Interval (§9.6).
+const STARTUP_QUERY_INTERVAL: Duration = Duration::from_millis(31_250);
+/// Last Listener Query Interval (§9.8).
+const LAST_LISTENER_QUERY_INTERVAL: Duration = Duration::from_secs(1);
+/// Last Listener Query Time (§9.10).
+const LAST_LISTENER_QUERY_TIME: Duration = Duration::from_secs(2);
+/// Response time that makes the kernel answer at once, all groups in as few reports as possible.
+const AT_ONCE: Duration = Duration::from_millis(1);
+/// General queries out of turn are at least this far apart.
+const MIN_QUERY_GAP: Duration = Duration::from_secs(1);
+/// Group-specific queries that wait for their repeat.
+const MAX_PROBES: usize = 1_024;
+
+/// What one reporter wants of one group.
+#[derive(Debug)]
+enum Reporter {
+    /// These sources, each until its timer runs out; never empty.
+    Include(BTreeMap<Ipv6Addr, Instant>),
+    /// All but these, until the timer runs out.
+    Exclude {
+        sources: BTreeSet<Ipv6Addr>,
+        expires: Instant,
+        /// False if it stands for more sources than are kept.
+        exact: bool,
+    },
+}
+
+/// A group-specific query that a record gives cause for, or one for these sources.
+type Probe = Vec<Ipv6Addr>;
+
+impl Reporter {
+    fn filter(&self) -> Option<Filter> {
+        match self {
+            Self::Include(sources) => Filter::include(sources.keys().copied()),
+            Self::Exclude { sources, .. } => Some(Filter::exclude(sources.iter().copied())),
+        }
+    }
+
+    fn next_expiry(&self) -> Option<Instant> {
+        match self {
+            Self::Include(sources) => sources.values().min().copied(),
+            Self::Exclude { expires, .. } => Some(*expires),
+        }
+    }
+
+    /// What is left when timers that ran out are obeyed.
+    fn at(mut self, now: Instant) -> Option<Self> {
+        match &mut self {
+            Self::Include(sources) => {
+                sources.retain(|_, expires| *expires > now);
+                (!sources.is_empty()).then_some(self)
+            }
+            Self::Exclude { expires, .. } => (*expires > now).then_some(self),
+        }
+    }
+
+    fn include(sources: BTreeMap<Ipv6Addr, Instant>, expires: Instant) -> Option<Self> {
+        match sources.len() {
+            0 => None,
+            n if n > MAX_SOURCES => Some(Self::everything(expires)),
+            _ => Some(Self::Include(sources)),
+        }
+    }
+
+    /// EXCLUDE{} in place of more sources than are kept.
+    fn everything(expires: Instant) -> Self {
+        Self::Exclude {
+            sources: BTreeSet::new(),
+            expires,
+            exact: false,
+        }
+    }
+
+    fn exclude(sources: BTreeSet<Ipv6Addr>, expires: Instant) -> Self {
+        if sources.len() > MAX_SOURCES {
+            return Self::everything(expires);
+        }
+        Self::Exclude {
+            sources,
+            expires,
+            exact: true,
+        }
+    }
+
+    /// Asks for an end soon, unless the reporter answers a query.
+    fn lower(&mut self, at: Instant) {
+        match self {
+            Self::Include(sources) => sources.values_mut().for_each(|e| *e = at.min(*e)),
+            Self::Exclude { expires, .. } => *expires = at.min(*expires),
+        }
+    }
+}
+
+/// The reporter's state after a record (RFC 9777 §7.4), and whether to ask back.
+fn apply(
+    state: Option<Reporter>,
+    record: &Record,
+    now: Instant,
+) -> (Option<Reporter>, Option<Probe>) {
+    use RecordType::{AllowNewSources, BlockOldSources, ChangeToInclude, ModeIsInclude};
+    let expires = now + LISTENING_INTERVAL;
+    let listed = record.sources.iter().copied();
+    if record.kind.is_exclude() {
+        if record.truncated {
+            return (Some(Reporter::everything(expires)), None);
+        }
+        return (Some(Reporter::exclude(listed.collect(), expires)), None);
+    }
+    if record.truncated && record.kind != BlockOldSources {
+        return (Some(Reporter::everything(expires)), None);
+    }
+    let timed = listed.clone().map(|s| (s, expires));
+    match (state, record.kind) {
+        (Some(Reporter::Include(mut sources)), ModeIsInclude | AllowNewSources) => {
+            sources.extend(timed);
+            (Reporter::include(sources, expires), None)
+        }
+        (Some(Reporter::Include(sources)), ChangeToInclude) => {
+            change_to_include(sources, &record.sources, now)
+        }
+        (Some(Reporter::Include(mut sources)), _) => {
+            sources.retain(|s, _| !record.sources.contains(s));
+            (Reporter::include(sources, expires), None)
+        }
+        (Some(exclude), AllowNewSources | BlockOldSources) => change_exclude(exclude, record, now),
+        (None, BlockOldSources) => (None, None),
+        (None | Some(_), _) => (Reporter::include(timed.collect(), expires), None),
+    }
+}
+
+/// TO_IN{B} in INCLUDE{A}. An empty B says "left". Otherwise it may be a part of a list that was
+/// split, so A - B is asked for before it goes.
+fn change_to_include(
+    mut sources: BTreeMap<Ipv6Addr, Instant>,
+    listed: &[Ipv6Addr],
+    now: Instant,
+) -> (Option<Reporter>, Option<Probe>) {
+    if listed.is_empty() {
+        return (None, None);
+    }
+    let mut missing = Vec::new();
+    for (source, expires) in sources.iter_mut().filter(|(s, _)| !listed.contains(s)) {
+        *expires = (now + LAST_LISTENER_QUERY_TIME).min(*expires);
+        missing.push(*source);
+    }
+    let expires = now + LISTENING_INTERVAL;
+    sources.extend(listed.iter().map(|s| (*s, expires)));
+    (
+        Reporter::include(sources, expires),
+        (!missing.is_empty()).then_some(missing),
+    )
+}
+
+/// ALLOW or BLOCK in EXCLUDE. Where more sources were named than are kept, only the reporter knows
+/// what is left.
+fn change_exclude(
+    mut state: Reporter,
+    record: &Record,
+    now: Instant,
+) -> (Option<Reporter>, Option<Probe>) {
+    let block = record.kind == RecordType::BlockOldSources;
+    match state {
+        Reporter::Exclude {
+            mut sources,
+            expires,
+            exact: true,
+        } => {
+            if block {
+                sources.extend(&record.sources);
+            } else {
+                sources.retain(|s| !record.sources.contains(s));
+            }
+            (Some(Reporter::exclude(sources, expires)), None)
+        }
+        _ if block && !record.sources.is_empty() => {
+            state.lower(now + LAST_LISTENER_QUERY_TIME);
+            (Some(state), Some(Vec::new()))
+        }
+        _ => (Some(state), None),
+    }
+}
+
+#[derive(Debug)]
+struct Group {
+    reporters: BTreeMap<Ipv6Addr, Reporter>,
+    /// What all reporters together want.
+    filter: Option<Filter>,
+    /// When the group stands in the deadline list: not after its first timer.
+    wake: Instant,
+    traffic: Traffic,
+}
+
+impl Group {
+    fn next_expiry(&self) -> Option<Instant> {
+        self.reporters
+            .values()
+            .filter_map(Reporter::next_expiry)
+            .min()
+    }
+
+    fn update_filter(&mut self) {
+        let filters: Vec<_> = self
+            .reporters
+            .values()
+            .filter_map(Reporter::filter)
+            .collect();
+        self.filter = merge(&filters);
+    }
+}
+
+/// The querier and its listener table.
+#[derive(Debug)]
+pub struct Querier {
+    groups: Table<Ipv6Addr, Group>,
+    max_groups: usize,
+    max_reporters: usize,
+    /// One entry a group; moved only when it comes up, so that a refresh costs nothing here.
+    deadlines: BTreeSet<(Instant, Ipv6Addr)>,
+    /// Groups that changed since the last [`Self::take_changes`], with what was wanted before.
+    changed: BTreeMap<Ipv6Addr, Option<Filter>>,
+    queries: Vec<Query>,
+    next_general: Option<Instant>,
+    last_general: Option<Instant>,
+    startup_queries: u8,
+    /// The next general query asks for an answer at once.
+    urgent: bool,
+    /// Repeats of specific queries.
+    probes: VecDeque<(Instant, Ipv6Addr, Probe)>,
+}
+
+impl Querier {
+    /// A querier that says nothing before [`Self::start`].
+    pub fn new(max_groups: usize, max_reporters: usize, seed: u64) -> Self {
+        Self {
+            groups: Table::new(seed),
+            max_groups,
+            max_reporters,
+            deadlines: BTreeSet::new(),
+            changed: BTreeMap::new(),
+            queries: Vec::new(),
+            next_general: None,
+            last_general: None,
+            startup_queries: 0,
+            urgent: false,
+            probes: VecDeque::new(),
+        }
+    }
+
+    /// The interface is up: asks for everything at once, again soon, then in the usual interval.
+    pub fn start(&mut self, now: Instant) {
+        self.startup_queries = ROBUSTNESS;
+        self.urgent = true;
+        self.send_general(now);
+    }
+
+    /// A general query out of turn: joins may have been missed. At most one in `gap`.
+    pub fn query_again(&mut self, gap: Duration, now: Instant) {
+        let Some(last) = self.last_general else {
+            return;
+        };
+        let earliest = last + gap.max(MIN_QUERY_GAP);
+        self.urgent = true;
+        if earliest <= now {
+            self.send_general(now);
+        } else {
+            self.next_general = Some(self.next_general.map_or(earliest, |at| at.min(earliest)));
+        }
+    }
+
+    /// A version 2 record. The caller has checked that the group is carried.
+    pub fn handle_record(
+        &mut self,
+        reporter: Ipv6Addr,
+        record: &Record,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        self.transition(reporter, record.group, now, |state| {
+            apply(state, record, now)
+        })
+    }
+
+    /// A version 1 report counts as IS_EX{} (RFC 9777 §8.3.2).
+    pub fn handle_v1_report(
+        &mut self,
+        reporter: Ipv6Addr,
+        group: Ipv6Addr,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let record = Record::new(RecordType::ModeIsExclude, group, Vec::new());
+        self.handle_record(reporter, &record, now)
+    }
+
+    /// A version 1 done: others of its host may have kept silent, so they are asked.
+    pub fn handle_v1_done(&mut self, reporter: Ipv6Addr, group: Ipv6Addr, now: Instant) {
+        // without a new state nothing can be refused
+        let _ = self.transition(reporter, group, now, |state| {
+            let mut state = state;
+            let probe = state.as_mut().map(|s| {
+                s.lower(now + LAST_LISTENER_QUERY_TIME);
+                Vec::new()
+            });
+            (state, probe)
+        });
+    }
+
+    /// Takes the reporter's state through `change` and books what follows.
+    fn transition(
+        &mut self,
+        reporter: Ipv6Addr,
+        group: Ipv6Addr,
+        now: Instant,
+        change: impl FnOnce(Option<Reporter>) -> (Option<Reporter>, Option<Probe>),
+    ) -> Result<(), DropReason> {
+        let known = self.groups.get_mut(&group);
+        let reporters = known.as_ref().map_or(0, |g| g.reporters.len());
+        let state = known.and_then(|g| g.reporters.remove(&reporter));
+        let is_new = state.is_none();
+        let (state, probe) = change(state);
+        let full = if reporters == 0 {
+            self.groups.len() >= self.max_groups
+        } else {
+            reporters >= self.max_reporters
+        };
+        if is_new && state.is_some() && full {
+            return Err(DropReason::GroupLimit);
+        }
+        if let Some(sources) = probe {
+            self.probe(group, sources, now);
+        }
+        if state.is_some() || !is_new {
+            self.store(group, reporter, state, now);
+        }
+        Ok(())
+    }
+
+    fn store(
+        &mut self,
+        group: Ipv6Addr,
+        reporter: Ipv6Addr,
+        state: Option<Reporter>,
+        now: Instant,
+    ) {
+        let never = now + LISTENING_INTERVAL + LISTENING_INTERVAL;
+        let entry = self.groups.get_or_insert_with(group, || Group {
+            reporters: BTreeMap::new(),
+            filter: None,
+            wake: never,
+            traffic: Traffic::default(),
+        });
+        if let Some(state) = state {
+            entry.reporters.insert(reporter, state);
+        }
+        self.settle(group);
+    }
+
+    /// After a change of reporters: filter, deadline, and the end of an empty group.
+    fn settle(&mut self, group: Ipv6Addr) {
+        let Some(entry) = self.groups.get_mut(&group) else {
+            return;
+        };
+        let before = entry.filter.take();
+        entry.update_filter();
+        if entry.filter != before {
+            self.changed.entry(group).or_insert(before);
+        }
+        match entry.next_expiry() {
+            None => {
+                self.deadlines.remove(&(entry.wake, group));
+                self.groups.remove(&group);
+            }
+            Some(first) if first < entry.wake => {
+                self.deadlines.remove(&(entry.wake, group));
+                entry.wake = first;
+                self.deadlines.insert((first, group));
+            }
+            Some(_) => {}
+        }
+    }
+
+    fn probe(&mut self, group: Ipv6Addr, sources: Probe, now: Instant) {
+        self.queries.push(specific_query(group, sources.clone()));
+        if self.probes.len() < MAX_PROBES {
+            self.probes
+                .push_back((now + LAST_LISTENER_QUERY_INTERVAL, group, sources));
+        }
+    }
+
+    fn send_general(&mut self, now: Instant) {
+        let max_response = if self.urgent {
+            AT_ONCE
+        } else {
+            QUERY_RESPONSE_INTERVAL
+        };
+        self.queries.push(query(max_response, None, Vec::new()));
+        self.urgent = false;
+        self.last_general = Some(now);
+        self.startup_queries = self.startup_queries.saturating_sub(1);
+        let interval = if self.startup_queries > 0 {
+            STARTUP_QUERY_INTERVAL
+        } else {
+            QUERY_INTERVAL
+        };
+        self.next_general = Some(now + interval);
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.next_general.is_some_and(|at| at <= now) {
+            self.send_general(now);
+        }
+        while let Some((_, group, sources)) = self.probes.pop_front_if(|(at, ..)| *at <= now) {
+            if self.groups.get(&group).is_some() {
+                self.queries.push(specific_query(group, sources));
+            }
+        }
+        while let Some(&(at, group)) = self.deadlines.first()
+            && at <= now
+        {
+            self.deadlines.pop_first();
+            self.expire(group, now);
+        }
+    }
+
+    fn expire(&mut self, group: Ipv6Addr, now: Instant) {
+        let Some(entry) = self.groups.get_mut(&group) else {
+            return;
+        };
+        let reporters = std::mem::take(&mut entry.reporters);
+        entry.reporters = reporters
+            .into_iter()
+            .filter_map(|(r, state)| Some((r, state.at(now)?)))
+            .collect();
+        // its deadline was taken out: any next one is earlier than this
+        entry.wake = now + LISTENING_INTERVAL + LISTENING_INTERVAL;
+        self.settle(group);
+    }
+
+    /// When [`Self::handle_timeout`] has something to do.
+    pub fn next_timeout(&self) -> Option<(Instant, TimerKind)> {
+        let general = self.next_general.map(|at| (at, TimerKind::GeneralQuery));
+        let specific = self
+            .probes
+            .front()
+            .map(|(at, ..)| (*at, TimerKind::SpecificQuery));
+        let expiry = self
+            .deadlines
+            .first()
+            .map(|(at, _)| (*at, TimerKind::ListenerExpiry));
+        [general, specific, expiry].into_iter().flatten().min()
+    }
+
+    /// Forgets groups that are not carried any more.
+    pub fn retain(&mut self, carried: impl Fn(Ipv6Addr) -> bool) {
+        for group in self
+            .groups
+            .sorted_keys()
+            .into_iter()
+            .filter(|g| !carried(*g))
+        {
+            if let Some(entry) = self.groups.get_mut(&group) {
+                entry.reporters.clear();
+            }
+            self.settle(group);
+        }
+    }
+
+    /// Queries to be sent into `lc0`, in order.
+    pub fn take_queries(&mut self) -> Vec<Query> {
+        std::mem::take(&mut self.queries)
+    }
+
+    /// Groups that changed since the last call, with what was wanted before.
+    pub fn take_changes(&mut self) -> BTreeMap<Ipv6Addr, Option<Filter>> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// What local programs want of a group.
+    pub fn filter(&self, group: Ipv6Addr) -> Option<&Filter> {
+        self.groups.get(&group)?.filter.as_ref()
+    }
+
+    /// The counters of a group that a local program wants from `source`.
+    pub fn wanted(&mut self, group: Ipv6Addr, source: Ipv6Addr) -> Option<&mut Traffic> {
+        let entry = self.groups.get_mut(&group)?;
+        entry
+            .filter
+            .as_ref()?
+            .allows(source)
+            .then_some(&mut entry.traffic)
+    }
+
+    /// The counters of a group.
+    pub fn traffic(&self, group: Ipv6Addr) -> Option<&Traffic> {
+        self.groups.get(&group).map(|g| &g.traffic)
+    }
+
+    /// All groups, in order.
+    pub fn groups(&self) -> Vec<Ipv6Addr> {
+        self.groups.sorted_keys()
+    }
+
+    /// Number of groups.
+    pub fn len(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// Work that waits for a timer besides the general query.
+    pub fn pending(&self) -> usize {
+        self.probes.len() + self.deadlines.len()
+    }
+}
+
+fn query(max_response: Duration, group: Option<Ipv6Addr>, sources: Vec<Ipv6Addr>) -> Query {
+    Query {
+        max_response,
+        group,
+        suppress_router_processing: false,
+        robustness: ROBUSTNESS,
+        query_interval: QUERY_INTERVAL,
+        sources,
+        truncated: false,
+        version_1: false,
+    }
+}
+
+fn specific_query(group: Ipv6Addr, sources: Probe) -> Query {
+    query(LAST_LISTENER_QUERY_INTERVAL, Some(group), sources)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::start;
+    use RecordType::{
+        AllowNewSources as Allow, BlockOldSources as Block, ChangeToExclude as ToEx,
+        ChangeToInclude as ToIn, ModeIsExclude as IsEx, ModeIsInclude as IsIn,
+    };
+
+    const HOST: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+    const OTHER: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 2);
+    const G: Ipv6Addr = Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 0, 0, 1);
+
+    fn source(n: u16) -> Ipv6Addr {
+        Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, n)
+    }
+
+    fn secs(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    struct Bench {
+        querier: Querier,
+        now: Instant,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let now = start();
+            let mut querier = Querier::new(4, 2, 1);
+            querier.start(now);
+            Self { querier, now }
+        }
+
+        fn says(&mut self, who: Ipv6Addr, kind: RecordType, sources: &[u16]) -> &mut Self {
+            let sources = sources.iter().map(|n| source(*n)).collect();
+            let record = Record::new(kind, G, sources);
+            self.querier.handle_record(who, &record, self.now).unwrap();
+            self
+        }
+
+        fn after(&mut self, time: Duration) -> &mut Self {
+            let end = self.now + time;
+            while let Some((at, _)) = self.querier.next_timeout().filter(|(at, _)| *at <= end) {
+                self.now = at.max(self.now);
+                self.querier.handle_timeout(self.now);
+            }
+            self.now = end;
+            self
+        }
+
+        fn include(&mut self, sources: &[u16]) -> &mut Self {
+            let expected = Filter::include(sources.iter().map(|n| source(*n)));
+            assert_eq!(self.querier.filter(G), expected.as_ref());
+            self
+        }
+
+        fn exclude(&mut self, sources: &[u16]) -> &mut Self {
+            let expected = Filter::exclude(sources.iter().map(|n| source(*n)));
+            assert_eq!(self.querier.filter(G), Some(&expected));
+            self
+        }
+
+        fn queries(&mut self) -> Vec<(Option<Ipv6Addr>, Vec<Ipv6Addr>, Duration)> {
+            let queries = self.querier.take_queries();
+            queries
+                .into_iter()
+                .map(|q| (q.group, q.sources, q.max_response))
+                .collect()
+        }
+    }
+
+    #[test]
+    fn general_queries_at_once_then_at_start_up_then_in_the_usual_interval() {
+        let mut b = Bench::new();
+        assert_eq!(b.queries(), [(None, vec![], AT_ONCE)]);
+        b.after(Duration::from_millis(31_249));
+        assert!(b.queries().is_empty());
+        b.after(Duration::from_millis(1));
+        assert_eq!(b.queries(), [(None, vec![], QUERY_RESPONSE_INTERVAL)]);
+        b.after(secs(125));
+        assert_eq!(b.queries(), [(None, vec![], QUERY_RESPONSE_INTERVAL)]);
+        b.after(secs(1250));
+        assert_eq!(b.queries().len(), 10);
+    }
+
+    #[test]
+    fn an_overflow_is_answered_once_a_second() {
+        let mut b = Bench::new();
+        b.queries();
+        for _ in 0..100 {
+            b.querier.query_again(Duration::ZERO, b.now);
+            b.after(Duration::from_millis(10));
+        }
+        assert_eq!(b.queries(), [(None, vec![], AT_ONCE)]);
+        b.after(secs(5));
+        assert!(b.queries().is_empty());
+        b.querier.query_again(Duration::ZERO, b.now);
+        assert_eq!(b.queries(), [(None, vec![], AT_ONCE)]);
+    }
+
+    #[test]
+    fn join_and_leave_take_effect_at_once() {
+        let mut b = Bench::new();
+        b.says(HOST, ToEx, &[]).exclude(&[]);
+        assert_eq!(b.querier.take_changes(), BTreeMap::from([(G, None)]));
+        b.says(HOST, ToEx, &[]).exclude(&[]);
+        assert!(
+            b.querier.take_changes().is_empty(),
+            "the robustness repeat changes nothing"
+        );
+        b.says(HOST, ToIn, &[]).include(&[]);
+        assert_eq!(
+            b.querier.take_changes(),
+            BTreeMap::from([(G, Some(Filter::all()))])
+        );
+        assert_eq!((b.querier.len(), b.querier.pending()), (0, 0));
+    }
+
+    #[test]
+    fn source_specific_join_and_leave() {
+        let mut b = Bench::new();
+        b.says(HOST, Allow, &[1]).include(&[1]);
+        b.says(HOST, Allow, &[2]).include(&[1, 2]);
+        b.says(HOST, Block, &[1]).include(&[2]);
+        b.says(HOST, Block, &[2]).include(&[]);
+        assert_eq!((b.querier.len(), b.querier.pending()), (0, 0));
+    }
+
+    #[test]
+    fn modes_change_in_both_directions() {
+        let mut b = Bench::new();
+        b.says(HOST, ToEx, &[1]).exclude(&[1]);
+        b.says(HOST, Block, &[2]).exclude(&[1, 2]);
+        b.says(HOST, Allow, &[1]).exclude(&[2]);
+        b.says(HOST, ToIn, &[3]).include(&[3]);
+        b.says(HOST, ToEx, &[]).exclude(&[]);
+        b.says(HOST, IsIn, &[4]).include(&[4]);
+        b.says(HOST, IsEx, &[5]).exclude(&[5]);
+    }
+
+    #[test]
+    fn one_of_two_reporters_may_leave() {
+        let mut b = Bench::new();
+        b.says(HOST, ToEx, &[1, 2])
+            .says(OTHER, Allow, &[1])
+            .exclude(&[2]);
+        b.says(HOST, ToIn, &[]).include(&[1]);
+        b.says(OTHER, Block, &[1]).include(&[]);
+        assert_eq!(b.querier.len(), 0);
+    }
+
+    #[test]
+    fn who_answers_no_query_is_forgotten() {
+        let mut b = Bench::new();
+        b.says(HOST, ToEx, &[]).says(OTHER, Allow, &[7]);
+        b.after(secs(200)).says(OTHER, IsIn, &[7]);
+        b.after(secs(59)).exclude(&[]);
+        b.after(secs(1)).include(&[7]);
+        b.after(secs(199)).include(&[7]);
+        b.after(secs(1)).include(&[]);
+        assert_eq!((b.querier.len(), b.querier.pending()), (0, 0));
+    }
+
+    #[test]
+    fn who_answers_stays_for_ever() {
+        let mut b = Bench::new();
+        b.says(HOST, ToEx, &[]);
+        b.querier.take_changes();
+        for _ in 0..20 {
+            b.after(secs(125)).says(HOST, IsEx, &[]).exclude(&[]);
+        }
+        assert!(b.querier.take_changes().is_empty());
+    }
+
+    #[test]
+    fn split_lists_add_up_and_missing_sources_are_asked_for() {
+        let mut b = Bench::new();
+        b.queries();
+        b.says(HOST, ToIn, &[1, 2])
+            .says(HOST, ToIn, &[3])
+            .include(&[1, 2, 3]);
+        let ask = (
+            Some(G),
+            vec![source(1), source(2)],
+            LAST_LISTENER_QUERY_INTERVAL,
+        );
+        assert_eq!(b.queries(), std::slice::from_ref(&ask));
+        b.says(HOST, IsIn, &[1]);
+        b.after(Duration::from_millis(1500));
+        assert_eq!(b.queries(), [ask], "asked twice");
+        b.after(secs(1)).include(&[1, 3]);
+    }
+
+    #[test]
+    fn more_sources_than_kept_count_as_all() {
+        let mut b = Bench::new();
+        b.queries();
+        let many: Vec<u16> = (1..=40).collect();
+        let more: Vec<u16> = (41..=80).collect();
+        b.says(HOST, IsIn, &many).include(&many);
+        b.says(HOST, IsIn, &more).exclude(&[]);
+        // some are left: only the reporter knows which remain
+        b.says(HOST, Block, &many).exclude(&[]);
+        assert_eq!(b.queries().len(), 1);
+        b.says(HOST, IsIn, &more).include(&more);
+        b.says(HOST, Allow, &many).exclude(&[]);
+        b.says(HOST, Block, &many).says(HOST, Block, &more);
+        b.after(LAST_LISTENER_QUERY_TIME).include(&[]);
+        assert_eq!(b.querier.len(), 0, "no answer: left");
+    }
+
+    #[test]
+    fn truncated_records_never_deliver_less() {
+        let mut b = Bench::new();
+        for kind in [IsIn, ToIn, Allow, IsEx, ToEx] {
+            let record = Record {
+                truncated: true,
+                ..Record::new(kind, G, vec![source(1)])
+            };
+            b.querier.handle_record(HOST, &record, b.now).unwrap();
+            b.exclude(&[]);
+            b.says(HOST, ToIn, &[]).include(&[]);
+        }
+    }
+
+    #[test]
+    fn version_1_joins_leave_after_being_asked() {
+        let mut b = Bench::new();
+        b.queries();
+        b.querier.handle_v1_report(HOST, G, b.now).unwrap();
+        b.exclude(&[]);
+        b.querier.handle_v1_done(HOST, G, b.now);
+        assert_eq!(
+            b.queries(),
+            [(Some(G), vec![], LAST_LISTENER_QUERY_INTERVAL)]
+        );
+        b.after(secs(1)).exclude(&[]);
+        b.querier.handle_v1_report(HOST, G, b.now).unwrap();
+        b.after(secs(5)).exclude(&[]);
+        b.querier.handle_v1_done(HOST, G, b.now);
+        b.after(secs(2)).include(&[]);
+        b.querier.handle_v1_done(HOST, G, b.now);
+        assert_eq!((b.querier.len(), b.querier.pending()), (0, 0));
+    }
+
+    #[test]
+    fn groups_and_reporters_are_bounded() {
+        let mut b = Bench::new();
+        let join = |b: &mut Bench, who: u16, n: u16| {
+            let group = Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 0, 0, n);
+            let who = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, who);
+            b.querier
+                .handle_record(who, &Record::new(ToEx, group, vec![]), b.now)
+        };
+        for n in 0..4 {
+            assert!(join(&mut b, 1, n).is_ok());
+        }
+        assert_eq!(join(&mut b, 1, 4), Err(DropReason::GroupLimit));
+        assert!(join(&mut b, 1, 0).is_ok(), "those inside may refresh");
+        assert!(join(&mut b, 2, 0).is_ok());
+        assert_eq!(join(&mut b, 3, 0), Err(DropReason::GroupLimit));
+        assert_eq!(b.querier.len(), 4);
+    }
+
+    #[test]
+    fn groups_no_longer_carried_are_forgotten() {
+        let mut b = Bench::new();
+        b.says(HOST, ToEx, &[]);
+        b.querier.take_changes();
+        b.querier.retain(|g| g != G);
+        assert_eq!(
+            b.querier.take_changes(),
+            BTreeMap::from([(G, Some(Filter::all()))])
+        );
+        assert_eq!((b.querier.len(), b.querier.pending()), (0, 0));
+    }
+
+    /// The state of a host as RFC 9777 §6 describes it.
+    #[derive(Debug, Clone, PartialEq)]
+    struct Host {
+        exclude: bool,
+        sources: BTreeSet<u16>,
+    }
+
+    fn any_host() -> impl Strategy<Value = Host> {
+        (any::<bool>(), prop::collection::btree_set(1u16..6, 0..5))
+            .prop_map(|(exclude, sources)| Host { exclude, sources })
+    }
+
+    /// The records by which a host goes from one state to another (RFC 9777 §6.1).
+    fn reports(from: &Host, to: &Host) -> Vec<(RecordType, Vec<u16>)> {
+        let minus = |a: &BTreeSet<u16>, b: &BTreeSet<u16>| a.difference(b).copied().collect();
+        match (from.exclude, to.exclude) {
+            (false, true) => vec![(ToEx, to.sources.iter().copied().collect())],
+            (true, false) => vec![(ToIn, to.sources.iter().copied().collect())],
+            (false, false) => vec![
+                (Allow, minus(&to.sources, &from.sources)),
+                (Block, minus(&from.sources, &to.sources)),
+            ],
+            (true, true) => vec![
+                (Allow, minus(&from.sources, &to.sources)),
+                (Block, minus(&to.sources, &from.sources)),
+            ],
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn follows_a_host_exactly(states in prop::collection::vec(any_host(), 1..20), twice: bool) {
+            let mut b = Bench::new();
+            let mut at = Host { exclude: false, sources: BTreeSet::new() };
+            for next in states {
+                for (kind, sources) in reports(&at, &next) {
+                    b.says(HOST, kind, &sources);
+                    if twice {
+                        b.says(HOST, kind, &sources);
+                    }
+                }
+                let listed: Vec<u16> = next.sources.iter().copied().collect();
+                if next.exclude { b.exclude(&listed) } else { b.include(&listed) };
+                at = next;
+            }
+            b.after(LISTENING_INTERVAL);
+            prop_assert_eq!((b.querier.len(), b.querier.pending()), (0, 0));
+        }
+    }
+}

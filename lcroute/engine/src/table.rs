@@ -1,0 +1,111 @@
+//! Hash tables keyed from the engine's seed. They cannot be iterated in hash order, so no output can
+//! depend on it; and nobody outside can choose keys that collide.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hash};
+
+use siphasher::sip::SipHasher13;
+
+/// Keys of a SipHash-1-3.
+#[derive(Debug, Clone, Copy)]
+pub struct SeededState(u64, u64);
+
+impl SeededState {
+    /// From the seed of the engine.
+    pub fn new(seed: u64) -> Self {
+        Self(seed, seed.rotate_left(32) ^ 0x9e37_79b9_7f4a_7c15)
+    }
+}
+
+impl BuildHasher for SeededState {
+    type Hasher = SipHasher13;
+
+    fn build_hasher(&self) -> SipHasher13 {
+        SipHasher13::new_with_keys(self.0, self.1)
+    }
+}
+
+/// A hash table without an order of its own.
+#[derive(Debug)]
+pub struct Table<K, V>(HashMap<K, V, SeededState>);
+
+impl<K: Hash + Eq + Ord + Copy, V> Table<K, V> {
+    /// An empty table.
+    pub fn new(seed: u64) -> Self {
+        Self(HashMap::with_hasher(SeededState::new(seed)))
+    }
+
+    /// The value of `key`.
+    pub fn get(&self, key: &K) -> Option<&V> {
+        self.0.get(key)
+    }
+
+    /// The value of `key`.
+    pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
+        self.0.get_mut(key)
+    }
+
+    /// The value of `key`, made if it is missing.
+    pub fn get_or_insert_with(&mut self, key: K, make: impl FnOnce() -> V) -> &mut V {
+        self.0.entry(key).or_insert_with(make)
+    }
+
+    /// Replaces the value of `key`.
+    pub fn insert(&mut self, key: K, value: V) -> Option<V> {
+        self.0.insert(key, value)
+    }
+
+    /// Takes the value of `key` out.
+    pub fn remove(&mut self, key: &K) -> Option<V> {
+        let value = self.0.remove(key);
+        // what a crowd once filled is given back when it has left
+        if self.0.capacity() > 1024 && self.0.len() < self.0.capacity() / 8 {
+            self.0.shrink_to(self.0.len() * 2);
+        }
+        value
+    }
+
+    /// Number of entries.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// All keys in their own order: for rare work on the whole table.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that brings keys into an order"
+    )]
+    pub fn sorted_keys(&self) -> Vec<K> {
+        let mut keys: Vec<K> = self.0.keys().copied().collect();
+        keys.sort_unstable();
+        keys
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_come_in_order() {
+        let mut table = Table::new(3);
+        for n in [5, 1, 9, 3] {
+            table.insert(n, ());
+        }
+        table.remove(&9);
+        assert_eq!(table.sorted_keys(), [1, 3, 5]);
+    }
+
+    #[test]
+    fn memory_is_given_back() {
+        let mut table = Table::new(3);
+        for n in 0..100_000 {
+            table.insert(n, [0u64; 4]);
+        }
+        for n in 0..100_000 {
+            table.remove(&n);
+        }
+        assert_eq!(table.len(), 0);
+        assert!(table.0.capacity() < 4096, "{}", table.0.capacity());
+    }
+}

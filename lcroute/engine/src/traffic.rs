@@ -1,0 +1,70 @@
+//! What went through a group, for `groups`.
+
+use std::net::Ipv6Addr;
+use std::time::{Duration, Instant};
+
+/// Senders that are remembered per group.
+const MAX_SENDERS: usize = 16;
+/// A sender that was silent for this long is no longer shown.
+const SENDER_MEMORY: Duration = Duration::from_secs(60);
+
+/// Counters of a group, and who sent.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    /// Packets carried.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    senders: Vec<(Ipv6Addr, Instant)>,
+}
+
+impl Traffic {
+    /// Counts a packet.
+    pub fn count(&mut self, source: Ipv6Addr, len: usize, now: Instant) {
+        self.packets += 1;
+        self.bytes += len as u64;
+        if let Some((_, last)) = self.senders.iter_mut().find(|(s, _)| *s == source) {
+            *last = now;
+            return;
+        }
+        if self.senders.len() >= MAX_SENDERS
+            && let Some(oldest) = (0..self.senders.len()).min_by_key(|i| self.senders[*i].1)
+        {
+            self.senders.swap_remove(oldest);
+        }
+        self.senders.push((source, now));
+    }
+
+    /// Who sent within the last minute, in order.
+    pub fn senders(&self, now: Instant) -> Vec<Ipv6Addr> {
+        let recent = |last: Instant| now.saturating_duration_since(last) < SENDER_MEMORY;
+        let mut list: Vec<_> = self
+            .senders
+            .iter()
+            .filter(|(_, last)| recent(*last))
+            .map(|(s, _)| *s)
+            .collect();
+        list.sort_unstable();
+        list
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn senders_are_bounded_and_age() {
+        let start = crate::testing::start();
+        let mut traffic = Traffic::default();
+        for n in 0..100u16 {
+            let source = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, n);
+            traffic.count(source, 10, start + Duration::from_secs(n.into()));
+        }
+        assert_eq!((traffic.packets, traffic.bytes), (100, 1000));
+        let at = start + Duration::from_secs(99);
+        assert_eq!(traffic.senders(at).len(), MAX_SENDERS);
+        assert_eq!(traffic.senders(at + Duration::from_secs(50)).len(), 10);
+        assert_eq!(traffic.senders(at + SENDER_MEMORY).len(), 0);
+    }
+}

@@ -1,0 +1,851 @@
+//! The engine from outside: one or two of them, every input and output by hand.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use common::{MDNS, addresses, config, group, join, leave, neighbor, report, start, udp};
+use lcroute_engine::control::{self, Element, Interest, Prefix, RefusalReason};
+use lcroute_engine::header::DataHeader;
+use lcroute_engine::{Config, Engine, Filter, Limits, LinkId, Output, ROUTER_ADDRESS};
+use librecast::cert::GroupPrefix;
+use librecast::mld::{self, Message, Query, RecordType};
+
+const L: LinkId = LinkId(1);
+
+/// Node 1 with links 2, 3, ... to nodes of the same number, everything exchanged.
+struct Bench {
+    engine: Engine,
+    now: Instant,
+}
+
+impl Bench {
+    fn with(config: Config, neighbors: &[u16]) -> Self {
+        let now = start();
+        let mut b = Self {
+            engine: Engine::new(config, now),
+            now,
+        };
+        b.engine.handle_start(now);
+        for n in neighbors {
+            b.engine
+                .handle_link_up(LinkId((*n).into()), neighbor(*n), now);
+            b.says(*n, &[Element::Hello { incarnation: 1 }]);
+        }
+        b.outputs();
+        b
+    }
+
+    fn new(neighbors: &[u16]) -> Self {
+        Self::with(config(1), neighbors)
+    }
+
+    fn says(&mut self, n: u16, elements: &[Element]) {
+        let mut batch = control::Batch::default();
+        elements.iter().for_each(|e| batch.push(e));
+        for message in batch.finish() {
+            self.engine
+                .handle_control(LinkId(n.into()), &message, self.now);
+        }
+    }
+
+    fn wants(&mut self, n: u16, g: u16, wanted: Option<Filter>) {
+        let root = addresses(1).origin;
+        self.says(n, &[interest(root.0, g, wanted)]);
+    }
+
+    fn local(&mut self, packet: &[u8]) {
+        self.engine.handle_local_packet(packet, self.now);
+    }
+
+    fn data(&mut self, n: u16, header: DataHeader, packet: &[u8]) {
+        let message = [&header.encode()[..], packet].concat();
+        self.engine
+            .handle_data(LinkId(n.into()), &message, self.now);
+    }
+
+    fn outputs(&mut self) -> Vec<Output> {
+        std::iter::from_fn(|| self.engine.poll_output()).collect()
+    }
+
+    fn control(&mut self) -> Vec<(u32, Vec<Element>)> {
+        let outputs = self.outputs().into_iter();
+        outputs
+            .filter_map(|o| match o {
+                Output::Control { link, message } => {
+                    Some((link.0, control::decode(&message).unwrap()))
+                }
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn mld(&mut self) -> Vec<Message> {
+        let outputs = self.outputs().into_iter();
+        outputs
+            .filter_map(|o| match o {
+                Output::LocalMld { packet } => {
+                    let (source, message) = mld::parse_packet(&packet).unwrap();
+                    assert_eq!(source, ROUTER_ADDRESS);
+                    Some(message)
+                }
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn after(&mut self, time: Duration) -> Vec<Output> {
+        let end = self.now + time;
+        let mut outputs = self.outputs();
+        while let Some((at, _)) = self.engine.poll_timeout().filter(|(at, _)| *at <= end) {
+            self.now = at.max(self.now);
+            self.engine.handle_timeout(self.now);
+            outputs.extend(self.outputs());
+        }
+        self.now = end;
+        outputs
+    }
+
+    fn drops(&self, reason: &str) -> u64 {
+        self.engine
+            .snapshot()
+            .counters
+            .drops
+            .get(reason)
+            .copied()
+            .unwrap_or(0)
+    }
+}
+
+fn interest(root: u64, g: u16, wanted: Option<Filter>) -> Element {
+    let root = librecast::id::OriginId(root);
+    Element::Interest(Interest {
+        root,
+        prefix: Prefix::group(group(g)),
+        wanted,
+        sending: false,
+    })
+}
+
+fn header_of(n: u16, sequence: u64) -> DataHeader {
+    let origin = addresses(n).origin;
+    DataHeader {
+        flags: 0,
+        hop_limit: 64,
+        root: origin,
+        origin,
+        incarnation: 1,
+        sequence,
+        key_epoch: 0,
+    }
+}
+
+fn data_links(outputs: &[Output]) -> Vec<Vec<u32>> {
+    let links = |o: &Output| match o {
+        Output::Data { links, .. } => Some(links.iter().map(|l| l.0).collect()),
+        _ => None,
+    };
+    outputs.iter().filter_map(links).collect()
+}
+
+fn local_packets(outputs: Vec<Output>) -> Vec<Bytes> {
+    let local = |o| match o {
+        Output::Local { packet } => Some(packet),
+        _ => None,
+    };
+    outputs.into_iter().filter_map(local).collect()
+}
+
+fn records(kind: RecordType, g: u16) -> Vec<Message> {
+    vec![Message::Report(vec![mld::Record::new(
+        kind,
+        group(g),
+        vec![],
+    )])]
+}
+
+const ALL: fn() -> Option<Filter> = || Some(Filter::all());
+
+#[test]
+fn start_asks_for_everything_at_once() {
+    let mut engine = Engine::new(config(1), start());
+    assert_eq!(engine.poll_output(), None, "nothing before lc0 is up");
+    engine.handle_start(start());
+    let Some(Output::LocalMld { packet }) = engine.poll_output() else {
+        panic!("no query")
+    };
+    let (source, message) = mld::parse_packet(&packet).unwrap();
+    let Message::Query(query) = message else {
+        panic!("{message:?}")
+    };
+    assert_eq!((source, query.group), (ROUTER_ADDRESS, None));
+    assert_eq!(query.max_response, Duration::from_millis(1));
+}
+
+#[test]
+fn an_overflow_of_lc0_is_answered_with_a_query() {
+    let mut b = Bench::new(&[]);
+    b.after(Duration::from_secs(2));
+    b.engine.handle_tx_queue_overflow(b.now);
+    assert!(matches!(
+        &b.mld()[..],
+        [Message::Query(Query { group: None, .. })]
+    ));
+}
+
+#[test]
+fn a_report_without_address_is_ignored_and_asked_again() {
+    let mut b = Bench::new(&[2]);
+    b.after(Duration::from_secs(6));
+    let record = mld::Record::new(RecordType::ChangeToExclude, group(1), vec![]);
+    let packet = mld::report_packets(std::net::Ipv6Addr::UNSPECIFIED, &[record], 1280).remove(0);
+    b.local(&packet);
+    assert!(matches!(&b.mld()[..], [Message::Query(_)]));
+    assert_eq!(b.drops("mld_unspecified_source"), 1);
+    assert!(b.engine.snapshot().groups.is_empty());
+}
+
+#[test]
+fn a_link_begins_with_hello_and_all_that_is_wanted() {
+    let mut b = Bench::new(&[]);
+    b.local(&join(group(1)));
+    b.engine.handle_link_up(LinkId(2), neighbor(2), b.now);
+    b.local(&join(group(2)));
+    let sending = Element::Interest(Interest {
+        root: addresses(1).origin,
+        prefix: Prefix::ALL,
+        wanted: None,
+        sending: true,
+    });
+    let root = addresses(2).origin.0;
+    let expected = vec![
+        Element::Hello { incarnation: 1 },
+        sending,
+        interest(root, 1, ALL()),
+        interest(root, 2, ALL()),
+    ];
+    assert_eq!(b.control(), [(2, expected)]);
+    assert!(b.control().is_empty(), "once");
+}
+
+#[test]
+fn joins_of_one_turn_leave_in_one_message_per_link() {
+    let mut b = Bench::new(&[2, 3]);
+    for n in 0..100 {
+        b.local(&join(group(n)));
+    }
+    b.local(&leave(group(7)));
+    let control = b.control();
+    assert_eq!(control.len(), 2);
+    assert_eq!((control[0].0, control[0].1.len()), (2, 99));
+    assert_eq!((control[1].0, control[1].1.len()), (3, 99));
+    b.local(&leave(group(8)));
+    let withdrawn = |n: u16| (n.into(), vec![interest(addresses(n).origin.0, 8, None)]);
+    assert_eq!(b.control(), [withdrawn(2), withdrawn(3)]);
+}
+
+#[test]
+fn two_thousand_joins_fit_few_messages() {
+    let mut b = Bench::new(&[2]);
+    let joins: Vec<_> = (0..2000)
+        .map(|n| mld::Record::new(RecordType::ChangeToExclude, group(n), vec![]))
+        .collect();
+    for packet in mld::report_packets(common::KERNEL, &joins, 1280) {
+        b.local(&packet);
+    }
+    let control = b.control();
+    assert_eq!(control.iter().map(|(_, e)| e.len()).sum::<usize>(), 2000);
+    assert_eq!(control.len(), 3, "16 KiB each");
+    assert_eq!(b.engine.snapshot().tables.listener_groups, 2000);
+}
+
+#[test]
+fn a_source_specific_join_goes_only_where_the_source_lies() {
+    let mut b = Bench::new(&[2, 3]);
+    let source = addresses(3).address;
+    b.local(&report(RecordType::AllowNewSources, group(1), &[source]));
+    let root = addresses(3).origin.0;
+    assert_eq!(
+        b.control(),
+        [(3, vec![interest(root, 1, Filter::include([source]))])]
+    );
+    b.local(&report(RecordType::BlockOldSources, group(1), &[source]));
+    assert_eq!(b.control(), [(3, vec![interest(root, 1, None)])]);
+    // all but one: nothing to the one
+    b.local(&report(RecordType::ChangeToExclude, group(1), &[source]));
+    assert_eq!(
+        b.control(),
+        [(2, vec![interest(addresses(2).origin.0, 1, ALL())])]
+    );
+}
+
+#[test]
+fn a_packet_goes_once_to_all_links_that_want_it() {
+    let mut b = Bench::new(&[2, 3, 4]);
+    b.wants(2, 1, ALL());
+    b.wants(4, 1, ALL());
+    b.wants(3, 2, ALL());
+    b.outputs();
+    let packet = udp(addresses(1).address, group(1), b"hello");
+    b.local(&packet);
+    b.local(&packet);
+    let outputs = b.outputs();
+    assert_eq!(data_links(&outputs), [[2, 4], [2, 4]]);
+    let Output::Data {
+        header,
+        packet: sent,
+        ..
+    } = &outputs[1]
+    else {
+        panic!()
+    };
+    assert_eq!(sent[..], packet[..], "to the byte, hop limit included");
+    let (header, rest) = DataHeader::decode(header).unwrap();
+    assert!(rest.is_empty());
+    assert_eq!(
+        header,
+        DataHeader {
+            sequence: 2,
+            ..header_of(1, 2)
+        }
+    );
+    let counters = b.engine.snapshot().counters;
+    assert_eq!((counters.link_tx_packets, counters.tun_rx_packets), (4, 2));
+}
+
+#[test]
+fn nothing_leaves_without_a_listener() {
+    let mut b = Bench::new(&[2]);
+    b.wants(2, 2, ALL());
+    b.wants(2, 1, Filter::include([addresses(3).address]));
+    // interest in a tree of which this node is not the root
+    b.says(2, &[interest(addresses(3).origin.0, 1, ALL())]);
+    b.outputs();
+    for _ in 0..20 {
+        b.local(&udp(addresses(1).address, group(1), b"hello"));
+    }
+    assert!(b.outputs().is_empty());
+    assert_eq!(b.drops("no_listener"), 12, "eight wait");
+    assert!(data_links(&b.after(Duration::from_secs(2))).is_empty());
+    assert_eq!(b.drops("no_listener"), 20);
+    b.after(Duration::from_secs(60));
+    assert_eq!(b.engine.snapshot().tables.flows, 0);
+}
+
+#[test]
+fn first_packets_wait_for_the_first_listener_and_keep_their_order() {
+    let mut b = Bench::new(&[2, 3]);
+    for n in 0..3u8 {
+        b.local(&udp(addresses(1).address, group(1), &[n]));
+    }
+    b.wants(2, 1, ALL());
+    b.local(&udp(addresses(1).address, group(1), &[3]));
+    let outputs = b.outputs();
+    let sent = outputs.iter().filter_map(|o| match o {
+        Output::Data { packet, .. } => packet.last().copied(),
+        _ => None,
+    });
+    assert_eq!(sent.collect::<Vec<_>>(), [0, 1, 2, 3]);
+    assert_eq!(b.engine.snapshot().groups[0].packets, 4);
+    assert_eq!(b.drops("no_listener"), 0);
+}
+
+#[test]
+fn remote_interest_is_reported_into_lc0() {
+    let mut b = Bench::new(&[2, 3]);
+    b.after(Duration::from_secs(40));
+    b.wants(2, 1, ALL());
+    assert_eq!(b.mld(), records(RecordType::ChangeToExclude, 1));
+    b.wants(3, 1, ALL());
+    b.engine.handle_link_down(LinkId(2), b.now);
+    assert!(b.mld().is_empty(), "one reporter for all of the network");
+    b.after(Duration::from_secs(2));
+    b.wants(3, 1, None);
+    assert_eq!(b.mld(), records(RecordType::ChangeToInclude, 1));
+    b.after(Duration::from_secs(2));
+    b.wants(3, 1, ALL());
+    b.outputs();
+    b.engine.handle_link_down(LinkId(3), b.now);
+    assert_eq!(b.mld(), records(RecordType::ChangeToInclude, 1));
+    b.after(Duration::from_secs(2));
+    assert_eq!(b.engine.snapshot().tables, Default::default());
+}
+
+#[test]
+fn a_query_of_a_local_program_is_answered() {
+    let mut b = Bench::new(&[2]);
+    b.wants(2, 1, ALL());
+    b.after(Duration::from_secs(5));
+    let mut query = Query {
+        max_response: Duration::from_secs(1),
+        group: Some(group(1)),
+        suppress_router_processing: false,
+        robustness: 2,
+        query_interval: Duration::from_secs(125),
+        sources: vec![],
+        truncated: false,
+        version_1: false,
+    };
+    b.local(&mld::query_packet(addresses(1).link_local, &query));
+    assert_eq!(b.mld(), records(RecordType::ModeIsExclude, 1));
+    query.group = None;
+    b.after(Duration::from_secs(1));
+    b.local(&mld::query_packet(addresses(1).link_local, &query));
+    assert_eq!(b.mld(), records(RecordType::ModeIsExclude, 1));
+}
+
+#[test]
+fn interest_is_reported_after_each_general_query() {
+    let mut b = Bench::new(&[2]);
+    b.wants(2, 1, ALL());
+    b.after(Duration::from_secs(5));
+    let mut seen = Vec::new();
+    for output in b.after(Duration::from_secs(300)) {
+        if let Output::LocalMld { packet } = output {
+            seen.push(mld::parse_packet(&packet).unwrap().1);
+        }
+    }
+    assert_eq!(seen.len(), 6);
+    for pair in seen.chunks(2) {
+        assert!(matches!(pair[0], Message::Query(_)));
+        assert_eq!(pair[1..], records(RecordType::ModeIsExclude, 1));
+    }
+}
+
+#[test]
+fn remote_interest_in_what_is_not_carried_here_is_not_reported() {
+    let mut b = Bench::new(&[2]);
+    let root = addresses(1).origin;
+    for g in ["ff02::1", "ff02::16", "ff02::c", "ff01::5", "ff03::5"] {
+        let prefix = Prefix::group(g.parse().unwrap());
+        b.says(
+            2,
+            &[Element::Interest(Interest {
+                root,
+                prefix,
+                wanted: ALL(),
+                sending: false,
+            })],
+        );
+    }
+    assert!(b.mld().is_empty());
+    b.engine
+        .set_link_scope_groups(&["ff02::c".parse().unwrap()], b.now);
+    let Some(Message::Report(records)) = b.mld().pop() else {
+        panic!("no report")
+    };
+    assert_eq!(
+        records[0].group,
+        "ff02::c".parse::<std::net::Ipv6Addr>().unwrap()
+    );
+    assert_eq!(records.len(), 1);
+}
+
+#[test]
+fn a_packet_is_delivered_only_to_who_joined() {
+    let mut b = Bench::new(&[2, 3]);
+    let packet = udp(addresses(2).address, group(1), b"hello");
+    b.data(2, header_of(2, 1), &packet);
+    assert_eq!(b.drops("not_joined"), 1);
+    b.local(&join(group(1)));
+    b.data(2, header_of(2, 2), &packet);
+    assert_eq!(
+        local_packets(b.outputs()),
+        [Bytes::copy_from_slice(&packet)]
+    );
+    b.local(&report(
+        RecordType::BlockOldSources,
+        group(1),
+        &[addresses(2).address],
+    ));
+    b.data(2, header_of(2, 3), &packet);
+    b.data(
+        3,
+        header_of(3, 1),
+        &udp(addresses(3).address, group(1), b"x"),
+    );
+    assert_eq!(
+        local_packets(b.outputs()).len(),
+        1,
+        "the blocked one is not"
+    );
+    assert_eq!(b.drops("not_joined"), 2);
+    let groups = b.engine.snapshot().groups;
+    assert_eq!((groups[0].local, groups[0].packets), (true, 2));
+    assert_eq!(
+        groups[0].sources,
+        [addresses(2).address, addresses(3).address]
+    );
+}
+
+#[test]
+fn a_sender_that_is_a_member_gets_no_echo() {
+    let mut b = Bench::new(&[2]);
+    b.local(&join(group(1)));
+    b.wants(2, 1, ALL());
+    b.outputs();
+    b.local(&udp(addresses(1).address, group(1), b"hello"));
+    let outputs = b.outputs();
+    assert_eq!(data_links(&outputs), [[2]]);
+    assert!(local_packets(outputs).is_empty());
+    // nor from somebody who sends it back
+    b.data(
+        2,
+        header_of(2, 1),
+        &udp(addresses(1).address, group(1), b"hello"),
+    );
+    assert!(local_packets(b.outputs()).is_empty());
+    assert_eq!(b.drops("forged_source"), 1);
+}
+
+#[test]
+fn every_drop_of_a_local_packet_has_its_name() {
+    let mut b = Bench::with(
+        Config {
+            may_send: vec!["ff1e::/112".parse::<GroupPrefix>().unwrap()],
+            ..config(1)
+        },
+        &[2],
+    );
+    let own = addresses(1);
+    let cases = [
+        (vec![0x45; 60], "malformed"),
+        (udp(own.address, addresses(2).address, b"x"), "unicast_off"),
+        (
+            udp(own.address, "ff02::c".parse().unwrap(), b"x"),
+            "scope_not_carried",
+        ),
+        (
+            udp(own.address, "ff01::5".parse().unwrap(), b"x"),
+            "scope_not_carried",
+        ),
+        (udp(addresses(2).address, group(1), b"x"), "foreign_source"),
+        (udp(own.link_local, group(1), b"x"), "foreign_source"),
+        (
+            udp(own.address, "ff1e::1:0".parse().unwrap(), b"x"),
+            "not_permitted",
+        ),
+    ];
+    for (packet, reason) in cases {
+        let before = b.drops(reason);
+        b.local(&packet);
+        assert_eq!(b.drops(reason), before + 1, "{reason}");
+    }
+    let mut broken = join(group(1));
+    broken[60] ^= 1;
+    b.local(&broken);
+    assert_eq!(b.drops("bad_mld"), 1);
+    assert!(b.outputs().is_empty());
+}
+
+#[test]
+fn every_drop_of_a_data_message_has_its_name() {
+    let mut b = Bench::new(&[3]);
+    let restricted = lcroute_engine::Neighbor {
+        may_send: vec!["ff1e::/112".parse::<GroupPrefix>().unwrap()],
+        ..neighbor(2)
+    };
+    b.engine.handle_link_up(LinkId(2), restricted, b.now);
+    b.says(2, &[Element::Hello { incarnation: 1 }]);
+    for g in ["ff1e::1", "ff1e::1:0"] {
+        b.local(&join(g.parse().unwrap()));
+    }
+    b.outputs();
+    let good = udp(addresses(2).address, group(1), b"x");
+    let other_root = DataHeader {
+        root: addresses(3).origin,
+        ..header_of(2, 1)
+    };
+    let other_origin = DataHeader {
+        origin: addresses(3).origin,
+        ..header_of(2, 1)
+    };
+    let used_up = DataHeader {
+        hop_limit: 0,
+        ..header_of(2, 1)
+    };
+    let old = DataHeader {
+        incarnation: 0,
+        ..header_of(2, 1)
+    };
+    let forbidden = udp(addresses(2).address, "ff1e::1:0".parse().unwrap(), b"x");
+    let solicitation = {
+        let mut p = udp(addresses(2).address, group(1), b"x");
+        (p[6], p[40]) = (58, 135);
+        p
+    };
+    b.data(2, header_of(2, 100), &good);
+    assert_eq!(local_packets(b.outputs()).len(), 1);
+    let cases = [
+        (header_of(2, 100), good.clone(), "duplicate"),
+        (other_root, good.clone(), "reverse_path"),
+        (other_origin, good.clone(), "reverse_path"),
+        (used_up, good.clone(), "hop_limit"),
+        (old, good.clone(), "old_incarnation"),
+        (header_of(2, 101), forbidden, "not_permitted"),
+        (
+            header_of(2, 102),
+            udp(addresses(3).address, group(1), b"x"),
+            "forged_source",
+        ),
+        (
+            header_of(2, 103),
+            udp(addresses(2).link_local, group(1), b"x"),
+            "forged_source",
+        ),
+        (header_of(2, 104), good[..20].to_vec(), "malformed"),
+        (
+            header_of(2, 105),
+            udp(addresses(2).address, addresses(1).address, b"x"),
+            "unicast_off",
+        ),
+        (header_of(2, 106), join(group(1)), "link_control"),
+        (header_of(2, 107), solicitation, "link_control"),
+    ];
+    for (header, packet, reason) in cases {
+        let before = b.drops(reason);
+        b.data(2, header, &packet);
+        assert_eq!(b.drops(reason), before + 1, "{reason}");
+    }
+    b.data(9, header_of(9, 1), &good);
+    assert_eq!(b.drops("unknown_link"), 1);
+    b.engine.handle_data(LinkId(2), &[0x26; 80], b.now);
+    assert_eq!(b.drops("bad_header"), 1);
+    assert!(b.outputs().is_empty());
+}
+
+#[test]
+fn listed_link_scope_groups_are_carried_from_both_addresses() {
+    let mut b = Bench::new(&[2]);
+    b.local(&join(MDNS));
+    let [(2, elements)] = &b.control()[..] else {
+        panic!()
+    };
+    assert_eq!(elements.len(), 1);
+    let from = addresses(2);
+    b.data(2, header_of(2, 1), &udp(from.link_local, MDNS, b"x"));
+    b.data(2, header_of(2, 2), &udp(from.address, MDNS, b"x"));
+    assert_eq!(local_packets(b.outputs()).len(), 2);
+    let root = addresses(1).origin;
+    let prefix = Prefix::group(MDNS);
+    b.says(
+        2,
+        &[Element::Interest(Interest {
+            root,
+            prefix,
+            wanted: ALL(),
+            sending: false,
+        })],
+    );
+    b.outputs();
+    b.local(&udp(addresses(1).link_local, MDNS, b"x"));
+    b.local(&udp(addresses(1).address, MDNS, b"x"));
+    assert_eq!(data_links(&b.outputs()).len(), 2);
+}
+
+#[test]
+fn a_neighbour_that_breaks_the_protocol_is_closed_and_ignored() {
+    let faults: [&[u8]; 4] = [
+        &[2, 0, 11, 0, 0, 0, 0, 0, 0, 0, 1, 2, 8, 0xff], // before HELLO
+        &[1, 0, 2, 0, 0],
+        &[1, 0, 4, 0, 0, 0, 1, 1, 0, 4, 0, 0, 0, 1], // twice
+        &[1],
+    ];
+    for message in faults {
+        let mut b = Bench::new(&[]);
+        b.local(&join(group(1)));
+        b.engine.handle_link_up(L, neighbor(2), b.now);
+        b.outputs();
+        b.engine.handle_control(L, message, b.now);
+        assert!(
+            matches!(&b.outputs()[..], [Output::LinkFault { link: L, .. }]),
+            "{message:?}"
+        );
+        b.engine.handle_control(L, message, b.now);
+        let header = header_of(2, 1).encode();
+        let packet = udp(addresses(2).address, group(1), b"x");
+        b.engine
+            .handle_data(L, &[&header[..], &packet].concat(), b.now);
+        assert!(b.outputs().is_empty(), "nothing more is taken from it");
+        assert_eq!((b.drops("bad_control"), b.drops("unknown_link")), (2, 1));
+    }
+}
+
+#[test]
+fn a_bound_is_answered_with_a_refusal() {
+    let limits = Limits {
+        interests_per_neighbor: 2,
+        ..Limits::default()
+    };
+    let mut b = Bench::with(
+        Config {
+            limits,
+            ..config(1)
+        },
+        &[2, 3],
+    );
+    for g in 1..=3 {
+        b.wants(2, g, ALL());
+    }
+    b.wants(3, 3, ALL());
+    let refusal = Element::Refusal {
+        reason: RefusalReason::TooManyGroups,
+        root: addresses(1).origin,
+        prefix: Prefix::group(group(3)),
+    };
+    assert_eq!(b.control(), [(2, vec![refusal])]);
+    assert_eq!(b.drops("interest_refused"), 1);
+    b.local(&udp(addresses(1).address, group(3), b"x"));
+    assert_eq!(
+        data_links(&b.outputs()),
+        [[3]],
+        "the other neighbour is unharmed"
+    );
+}
+
+#[test]
+fn what_was_refused_is_shown_and_asked_for_again() {
+    let mut b = Bench::new(&[2]);
+    b.local(&join(group(1)));
+    b.outputs();
+    let root = addresses(2).origin;
+    let refusal = |g: u16| Element::Refusal {
+        reason: RefusalReason::TooManyGroups,
+        root,
+        prefix: Prefix::group(group(g)),
+    };
+    b.says(2, &[refusal(1), refusal(2)]);
+    let snapshot = b.engine.snapshot();
+    assert_eq!(
+        snapshot.groups[0].refused,
+        [(LinkId(2), RefusalReason::TooManyGroups)]
+    );
+    assert_eq!(
+        snapshot.tables.refused, 1,
+        "what we never asked for cannot be refused"
+    );
+    let again = b.after(Duration::from_secs(8));
+    let again = again
+        .iter()
+        .filter(|o| matches!(o, Output::Control { .. }))
+        .count();
+    assert_eq!(again, 1);
+    b.after(Duration::from_secs(20));
+    assert!(
+        b.engine.snapshot().groups[0].refused.is_empty(),
+        "silence is consent"
+    );
+    b.says(2, &[refusal(1)]);
+    b.local(&leave(group(1)));
+    b.outputs();
+    assert_eq!(b.engine.snapshot().tables.refused, 0);
+}
+
+#[test]
+fn a_restarted_neighbour_begins_anew() {
+    let mut b = Bench::new(&[]);
+    b.local(&join(group(1)));
+    let packet = udp(addresses(2).address, group(1), b"x");
+    let up = |b: &mut Bench, link: u16, incarnation| {
+        b.engine
+            .handle_link_up(LinkId(link.into()), neighbor(2), b.now);
+        b.says(link, &[Element::Hello { incarnation }]);
+    };
+    up(&mut b, 1, 5);
+    b.data(
+        1,
+        DataHeader {
+            incarnation: 5,
+            ..header_of(2, 1)
+        },
+        &packet,
+    );
+    // its new run is here before the old link is noticed to be dead
+    up(&mut b, 2, 6);
+    b.data(
+        2,
+        DataHeader {
+            incarnation: 6,
+            ..header_of(2, 1)
+        },
+        &packet,
+    );
+    b.data(
+        1,
+        DataHeader {
+            incarnation: 5,
+            ..header_of(2, 2)
+        },
+        &packet,
+    );
+    assert_eq!(local_packets(b.outputs()).len(), 2);
+    assert_eq!(b.drops("old_incarnation"), 1);
+    b.engine.handle_link_down(LinkId(1), b.now);
+    b.data(
+        2,
+        DataHeader {
+            incarnation: 6,
+            ..header_of(2, 1)
+        },
+        &packet,
+    );
+    b.data(
+        2,
+        DataHeader {
+            incarnation: 6,
+            ..header_of(2, 2)
+        },
+        &packet,
+    );
+    assert_eq!(b.drops("duplicate"), 1, "the window outlives the old link");
+    assert_eq!(local_packets(b.outputs()).len(), 1);
+}
+
+#[test]
+fn the_local_group_table_is_bounded() {
+    let limits = Limits {
+        groups: 10,
+        ..Limits::default()
+    };
+    let mut b = Bench::with(
+        Config {
+            limits,
+            ..config(1)
+        },
+        &[],
+    );
+    for n in 0..15 {
+        b.local(&join(group(n)));
+    }
+    assert_eq!(b.drops("group_limit"), 5);
+    assert_eq!(b.engine.snapshot().tables.listener_groups, 10);
+}
+
+#[test]
+fn the_same_inputs_give_the_same_outputs() {
+    let now = start();
+    let run = || {
+        let mut b = Bench {
+            engine: Engine::new(config(1), now),
+            now,
+        };
+        b.engine.handle_start(now);
+        let mut outputs = Vec::new();
+        for n in 2..6 {
+            b.engine.handle_link_up(LinkId(n), neighbor(n as u16), now);
+            b.says(n as u16, &[Element::Hello { incarnation: 1 }]);
+            for g in 0..200 {
+                b.wants(n as u16, g * n as u16, ALL());
+                b.local(&join(group(g * 7 % 61)));
+            }
+            outputs.extend(b.after(Duration::from_millis(333)));
+        }
+        b.engine.handle_link_down(LinkId(3), b.now);
+        outputs.extend(b.after(Duration::from_secs(200)));
+        (outputs, b.engine.snapshot())
+    };
+    assert_eq!(run(), run());
+}

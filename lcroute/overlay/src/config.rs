@@ -1,0 +1,81 @@
+//! Who this node is, and the bounds within which its overlay works.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use librecast::cert::Chain;
+use librecast::id::{NetworkId, PeerId, SecretKey};
+
+/// This node's key and its membership.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    pub(crate) key: Arc<SecretKey>,
+    pub(crate) network: NetworkId,
+    pub(crate) chain: Chain,
+}
+
+impl Identity {
+    /// The identity of `key` in `network`, to which `chain` shows that it belongs.
+    #[must_use]
+    pub fn new(key: Arc<SecretKey>, network: NetworkId, chain: Chain) -> Self {
+        Self {
+            key,
+            network,
+            chain,
+        }
+    }
+
+    /// The node's PeerId.
+    #[must_use]
+    pub fn peer_id(&self) -> PeerId {
+        self.key.peer_id()
+    }
+
+    /// The network.
+    #[must_use]
+    pub fn network(&self) -> NetworkId {
+        self.network
+    }
+}
+
+/// How an overlay is set up.
+#[derive(Debug, Clone)]
+pub struct OverlayConfig {
+    /// Who we are.
+    pub identity: Identity,
+    /// The wall clock: seconds since 1970, for certificates and the age of messages.
+    pub clock: fn() -> u64,
+    /// Seed of the backoff's jitter.
+    pub seed: u64,
+    /// MTU of `lc0` in bytes: a packet of this size fits one datagram where it can.
+    pub mtu: u16,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+/// Bounds of memory and time.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Most peers that are known at a time.
+    pub peers: usize,
+    /// Most bytes that wait in a data channel, before [`crate::SendError::QueueFull`].
+    pub data_queue: usize,
+    /// The same of a control channel.
+    pub control_queue: usize,
+    /// How long an attempt may take until both channels are authenticated.
+    pub attempt: Duration,
+    /// First and longest pause between attempts.
+    pub backoff: (Duration, Duration),
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            peers: 1_024,
+            data_queue: 1 << 20,
+            control_queue: 8 << 20,
+            attempt: Duration::from_secs(15),
+            backoff: (Duration::from_secs(1), Duration::from_secs(30)),
+        }
+    }
+}

@@ -1,0 +1,640 @@
+//! One WebRTC peer connection: ICE, DTLS, SCTP and the two channels, without any notion of who the
+//! peer is. The crate `rtc` does the protocols; its traps are dealt with here.
+//!
+//! ```text
+//! offer() ------ description ------> answer()
+//! accept() <---- description --------
+//!          ICE checks, DTLS (the answerer is its client), SCTP, channels open
+//! Happening::Open on both sides; then messages; Happening::Closed at the end
+//! ```
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use rtc::crypto::{HashAlgorithm, RTCCryptoProvider, SignatureScheme};
+use rtc::data_channel::{RTCDataChannelId, RTCDataChannelInit};
+use rtc::ice::mdns::MulticastDnsMode;
+use rtc::peer_connection::certificate::{CertificateParams, RTCCertificate};
+use rtc::peer_connection::configuration::RTCConfigurationBuilder;
+use rtc::peer_connection::configuration::setting_engine::{SettingEngine, SettingEngineBuilder};
+use rtc::peer_connection::event::{RTCDataChannelEvent, RTCPeerConnectionEvent};
+use rtc::peer_connection::message::{RTCMessage, TaggedRTCMessage};
+use rtc::peer_connection::sdp::RTCSessionDescription;
+use rtc::peer_connection::state::{RTCIceConnectionState, RTCPeerConnectionState};
+use rtc::peer_connection::transport::{
+    RTCDtlsTransportState, RTCIceCandidate, RTCIceCandidateInit,
+};
+use rtc::peer_connection::{RTCPeerConnection, RTCPeerConnectionBuilder};
+use rtc::sansio::Protocol;
+use rtc::shared::{TaggedBytesMut, TransportContext, TransportProtocol};
+
+use crate::auth::Role;
+use crate::config::Limits;
+use crate::description::{Candidate, Description, Fingerprint, Kind, SdpKind, credentials_of};
+use crate::event::{SendError, Transmit};
+use crate::flight::Flight;
+use crate::stun::Credentials;
+
+/// The names that the channels carry in their `protocol` field.
+pub(crate) const CONTROL_PROTOCOL: &str = "/lcroute/control/1";
+pub(crate) const DATA_PROTOCOL: &str = "/lcroute/data/1";
+/// Longest message in bytes, as our descriptions say.
+const MAX_MESSAGE: usize = 65_536;
+/// Data header (32), SCTP common and DATA headers (28): what a packet of `lc0` needs besides itself.
+const PACKET_OVERHEAD: u32 = 60;
+/// ICE check interval, and checks until a pair is given up: a closed firewall opens only when both
+/// sides have sent, which may take until the slower one has got the answer.
+const CHECK_EVERY: Duration = Duration::from_millis(100);
+const MAX_CHECKS: u16 = 200;
+/// SCTP's receive window: 4 MiB carry 1.6 Gbit/s over 20 ms.
+const RECEIVE_BUFFER: u32 = 4 << 20;
+
+/// Why a connection cannot be made.
+pub(crate) type Error = rtc::shared::error::Error;
+type Result<T> = std::result::Result<T, Error>;
+
+/// What all connections of a process share.
+pub(crate) struct Factory {
+    provider: Arc<dyn RTCCryptoProvider>,
+    certificate: RTCCertificate,
+    fingerprint: Fingerprint,
+    mtu: u32,
+    data_queue: usize,
+    control_queue: usize,
+}
+
+/// What a connection tells its owner.
+#[derive(Debug)]
+pub(crate) enum Happening {
+    /// Both channels are open.
+    Open,
+    Control(Bytes),
+    Data(Bytes),
+    /// ICE has chosen a path.
+    Path {
+        local: SocketAddr,
+        remote: SocketAddr,
+    },
+    /// It is over, with the reason.
+    Closed(&'static str),
+}
+
+/// The channels of a link: the offerer opens `control`, and each side opens the `data` it sends on.
+/// (An SCTP stream goes one way; a channel that `rtc` accepts sends reliably and in order whatever
+/// the far side asked for, so nobody sends data on one that he has accepted.)
+#[derive(Debug)]
+struct Channels {
+    control: Option<RTCDataChannelId>,
+    data_out: RTCDataChannelId,
+    data_in: Option<RTCDataChannelId>,
+    control_open: bool,
+    data_out_open: bool,
+}
+
+/// One peer connection.
+pub(crate) struct Connection {
+    pc: RTCPeerConnection,
+    role: Role,
+    channels: Channels,
+    opened: bool,
+    /// DTLS has something to send that only a timeout brings out.
+    kick: bool,
+    flight: Flight,
+    repeated: Vec<Transmit>,
+    credentials: Credentials,
+    hosts: Vec<SocketAddr>,
+    path: Option<(SocketAddr, SocketAddr)>,
+    data_queue: usize,
+    control_queue: usize,
+}
+
+impl Factory {
+    /// Makes the DTLS certificate of this process: ECDSA P-256.
+    pub(crate) fn new(mtu: u16, limits: &Limits) -> Result<Self> {
+        let provider = rtc::crypto::default_provider().map_err(|e| Error::Crypto(e.to_string()))?;
+        let certificate = RTCCertificate::generate(
+            provider.crypto(),
+            SignatureScheme::EcdsaP256Sha256,
+            CertificateParams::default(),
+        )?;
+        let der = certificate
+            .dtls_certificate
+            .certificate
+            .first()
+            .ok_or(Error::ErrNonCertificate)?;
+        let fingerprint = sha256(provider.as_ref(), der)?;
+        // 1,400 is the most that fits an Ethernet path: DTLS adds 37, UDP and IPv6 48
+        let mtu = (u32::from(mtu) + PACKET_OVERHEAD)
+            .next_multiple_of(4)
+            .clamp(1_200, 1_400);
+        let (data_queue, control_queue) = (limits.data_queue, limits.control_queue);
+        Ok(Self {
+            provider,
+            certificate,
+            fingerprint,
+            mtu,
+            data_queue,
+            control_queue,
+        })
+    }
+
+    /// SHA-256 of our certificate.
+    pub(crate) fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
+    }
+
+    pub(crate) fn provider(&self) -> &dyn RTCCryptoProvider {
+        self.provider.as_ref()
+    }
+
+    fn settings(&self) -> SettingEngine {
+        SettingEngineBuilder::new()
+            .with_crypto_provider(self.provider.clone())
+            .with_multicast_dns_mode(MulticastDnsMode::Disabled)
+            // the overlay has its own timers: ICE neither fails nor sends keepalives by itself
+            .with_ice_timeouts(
+                Some(Duration::ZERO),
+                Some(Duration::ZERO),
+                Some(Duration::ZERO),
+            )
+            .with_ice_connection_attempts(Some(CHECK_EVERY), Some(MAX_CHECKS))
+            .with_host_acceptance_min_wait(Some(Duration::ZERO))
+            .with_srflx_acceptance_min_wait(Some(Duration::from_millis(200)))
+            .with_prflx_acceptance_min_wait(Some(Duration::from_millis(300)))
+            .with_discard_local_candidates_during_ice_restart(true)
+            .with_sctp_max_receive_buffer_size(RECEIVE_BUFFER)
+            .with_sctp_mtu(self.mtu)
+            .build()
+    }
+
+    fn connection(&self, role: Role, hosts: &[SocketAddr], now: Instant) -> Result<Connection> {
+        let configuration = RTCConfigurationBuilder::new()
+            .with_certificates(vec![self.certificate.clone()])
+            .build();
+        let mut pc = RTCPeerConnectionBuilder::new()
+            .with_configuration(configuration)
+            .with_setting_engine(self.settings())
+            .build(now)?;
+        let control = RTCDataChannelInit {
+            protocol: CONTROL_PROTOCOL.to_owned(),
+            ..Default::default()
+        };
+        let data = RTCDataChannelInit {
+            ordered: false,
+            max_retransmits: Some(0),
+            protocol: DATA_PROTOCOL.to_owned(),
+            ..Default::default()
+        };
+        let control = match role {
+            Role::Offerer => Some(pc.create_data_channel("control", Some(control))?.id()),
+            Role::Answerer => None,
+        };
+        let channels = Channels {
+            control,
+            data_out: pc.create_data_channel("data", Some(data))?.id(),
+            data_in: None,
+            control_open: false,
+            data_out_open: false,
+        };
+        Ok(Connection {
+            pc,
+            role,
+            channels,
+            opened: false,
+            kick: false,
+            flight: Flight::default(),
+            repeated: Vec::new(),
+            credentials: Credentials::default(),
+            hosts: hosts.to_vec(),
+            path: None,
+            data_queue: self.data_queue,
+            control_queue: self.control_queue,
+        })
+    }
+
+    /// A new connection, and the offer that makes it.
+    pub(crate) fn offer(
+        &self,
+        hosts: &[SocketAddr],
+        reflexive: &[SocketAddr],
+        now: Instant,
+    ) -> Result<(Connection, Description)> {
+        let mut connection = self.connection(Role::Offerer, hosts, now)?;
+        connection.describe_offer(now)?;
+        let description = connection.description(self.fingerprint, reflexive);
+        Ok((connection, description))
+    }
+
+    /// A new connection for an offer, and the answer to it.
+    pub(crate) fn answer(
+        &self,
+        offer: &Description,
+        hosts: &[SocketAddr],
+        reflexive: &[SocketAddr],
+        now: Instant,
+    ) -> Result<(Connection, Description)> {
+        let mut connection = self.connection(Role::Answerer, hosts, now)?;
+        connection.describe_answer(offer, now)?;
+        let description = connection.description(self.fingerprint, reflexive);
+        Ok((connection, description))
+    }
+
+    /// Restarts ICE (RFC 8445, section 9) with other local addresses; DTLS and the channels stay.
+    pub(crate) fn restart_offer(
+        &self,
+        connection: &mut Connection,
+        hosts: &[SocketAddr],
+        reflexive: &[SocketAddr],
+        now: Instant,
+    ) -> Result<Description> {
+        connection.hosts = hosts.to_vec();
+        connection.path = None;
+        connection.pc.restart_ice();
+        connection.describe_offer(now)?;
+        Ok(connection.description(self.fingerprint, reflexive))
+    }
+
+    /// The far side of [`Self::restart_offer`].
+    pub(crate) fn restart_answer(
+        &self,
+        connection: &mut Connection,
+        offer: &Description,
+        hosts: &[SocketAddr],
+        reflexive: &[SocketAddr],
+        now: Instant,
+    ) -> Result<Description> {
+        connection.hosts = hosts.to_vec();
+        connection.path = None;
+        connection.describe_answer(offer, now)?;
+        Ok(connection.description(self.fingerprint, reflexive))
+    }
+}
+
+impl fmt::Debug for Factory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Factory")
+            .field("mtu", &self.mtu)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Connection {
+    pub(crate) fn role(&self) -> Role {
+        self.role
+    }
+
+    pub(crate) fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+
+    pub(crate) fn path(&self) -> Option<(SocketAddr, SocketAddr)> {
+        self.path
+    }
+
+    /// Whether the answer to our offer is still to come.
+    pub(crate) fn awaits_answer(&self) -> bool {
+        self.credentials.remote_ufrag.is_empty()
+    }
+
+    /// The answer to our offer.
+    pub(crate) fn accept(&mut self, answer: &Description, now: Instant) -> Result<()> {
+        self.set_remote(answer);
+        let sdp = answer.to_sdp(SdpKind::Answer);
+        self.pc
+            .set_remote_description(now, RTCSessionDescription::answer(sdp)?)
+    }
+
+    /// SHA-256 of the certificate that the far side showed in DTLS.
+    pub(crate) fn remote_fingerprint(&self, factory: &Factory) -> Option<Fingerprint> {
+        let sctp = self.pc.sctp()?;
+        let chain = sctp.transport().get_remote_certificates();
+        sha256(factory.provider(), chain.first()?).ok()
+    }
+
+    /// A datagram from `from` that belongs to this connection.
+    pub(crate) fn handle_datagram(
+        &mut self,
+        from: SocketAddr,
+        to_local: SocketAddr,
+        datagram: &[u8],
+        now: Instant,
+    ) {
+        let Some(local_addr) = self.local_candidate(to_local, from) else {
+            return;
+        };
+        let transport = TransportContext {
+            local_addr,
+            peer_addr: from,
+            ecn: None,
+            transport_protocol: TransportProtocol::UDP,
+        };
+        self.flight.received(datagram);
+        let message = BytesMut::from(datagram);
+        // its errors are those of single packets, which it has logged
+        let _ = self.pc.handle_read(TaggedBytesMut {
+            now,
+            transport,
+            message,
+        });
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        let _ = self.pc.handle_timeout(now);
+        // the client's last flight was heard when its handshake is over, the server's when the
+        // client sends data
+        if self.role == Role::Answerer && self.dtls_is_connected() {
+            self.flight.finish();
+        }
+        self.repeated
+            .extend(self.flight.repeat(now).iter().cloned());
+    }
+
+    pub(crate) fn deadline(&mut self) -> Option<Instant> {
+        [self.pc.poll_timeout(), self.flight.deadline()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    fn dtls_is_connected(&self) -> bool {
+        let state = self.pc.sctp().map(|sctp| sctp.transport().state());
+        state == Some(RTCDtlsTransportState::Connected)
+    }
+
+    /// Takes everything that the connection has to say and to send.
+    pub(crate) fn drain(
+        &mut self,
+        happenings: &mut Vec<Happening>,
+        transmits: &mut VecDeque<Transmit>,
+        now: Instant,
+    ) {
+        // first what is there: the answer to a nominating check must not be overtaken by the
+        // ClientHello that the event of the nomination causes, or the far side drops that for a second
+        self.drain_writes(transmits, now);
+        self.drain_events(happenings);
+        while let Some(TaggedRTCMessage { message, .. }) = self.pc.poll_read() {
+            let RTCMessage::DataChannelMessage(channel, message) = message else {
+                continue;
+            };
+            if !self.channels.knows(channel) {
+                self.drain_events(happenings);
+            }
+            let bytes = message.data.freeze();
+            if self.channels.control == Some(channel) {
+                happenings.push(Happening::Control(bytes));
+            } else if self.channels.data_in == Some(channel) {
+                happenings.push(Happening::Data(bytes));
+            }
+        }
+        if std::mem::take(&mut self.kick) {
+            self.handle_timeout(now);
+        }
+        self.drain_writes(transmits, now);
+    }
+
+    fn drain_events(&mut self, happenings: &mut Vec<Happening>) {
+        while let Some(event) = self.pc.poll_event() {
+            self.handle_event(&event, happenings);
+        }
+    }
+
+    fn drain_writes(&mut self, transmits: &mut VecDeque<Transmit>, now: Instant) {
+        transmits.extend(self.repeated.drain(..));
+        while let Some(datagram) = self.pc.poll_write() {
+            let transmit = Transmit {
+                to: datagram.transport.peer_addr,
+                from: Some(datagram.transport.local_addr),
+                contents: datagram.message.freeze(),
+            };
+            self.flight.sent(&transmit, now);
+            transmits.push_back(transmit);
+        }
+    }
+
+    pub(crate) fn send_control(
+        &mut self,
+        message: &[u8],
+        now: Instant,
+    ) -> std::result::Result<(), SendError> {
+        let control = self.channels.control.ok_or(SendError::NoSuchLink)?;
+        self.send(control, self.control_queue, [message, &[]], now)
+    }
+
+    pub(crate) fn send_data(
+        &mut self,
+        parts: [&[u8]; 2],
+        now: Instant,
+    ) -> std::result::Result<(), SendError> {
+        self.send(self.channels.data_out, self.data_queue, parts, now)
+    }
+
+    /// Says goodbye; the datagrams that do are in `transmits`.
+    pub(crate) fn close(&mut self, transmits: &mut VecDeque<Transmit>, now: Instant) {
+        self.flight.finish();
+        let _ = self.pc.close();
+        self.drain_writes(transmits, now);
+    }
+
+    fn send(
+        &mut self,
+        channel: RTCDataChannelId,
+        most: usize,
+        [head, body]: [&[u8]; 2],
+        now: Instant,
+    ) -> std::result::Result<(), SendError> {
+        let size = head.len() + body.len();
+        if size > MAX_MESSAGE {
+            return Err(SendError::TooLarge);
+        }
+        let mut channel = self.pc.data_channel(channel).ok_or(SendError::NoSuchLink)?;
+        if channel.outstanding_bytes() + size > most {
+            return Err(SendError::QueueFull);
+        }
+        let mut message = BytesMut::with_capacity(size);
+        message.extend_from_slice(head);
+        message.extend_from_slice(body);
+        channel
+            .send(now, message)
+            .map_err(|_| SendError::NoSuchLink)
+    }
+
+    fn handle_event(&mut self, event: &RTCPeerConnectionEvent, happenings: &mut Vec<Happening>) {
+        use RTCPeerConnectionEvent as E;
+        match event {
+            E::OnDataChannel(RTCDataChannelEvent::OnOpen(channel)) => {
+                if !self.handle_open(*channel) {
+                    happenings.push(Happening::Closed("opened an unknown channel"));
+                } else if self.channels.complete() && !std::mem::replace(&mut self.opened, true) {
+                    happenings.push(Happening::Open);
+                }
+            }
+            E::OnDataChannel(RTCDataChannelEvent::OnClose(_) | RTCDataChannelEvent::OnError(_)) => {
+                happenings.push(Happening::Closed("closed by the peer"));
+            }
+            E::OnConnectionStateChangeEvent(RTCPeerConnectionState::Failed) => {
+                happenings.push(Happening::Closed("DTLS failed"));
+            }
+            E::OnConnectionStateChangeEvent(RTCPeerConnectionState::Closed) => {
+                happenings.push(Happening::Closed("closed by the peer"));
+            }
+            E::OnIceConnectionStateChangeEvent(RTCIceConnectionState::Connected) => {
+                if let Some((local, remote)) = self.selected() {
+                    self.path = Some((local, remote));
+                    self.kick = true;
+                    happenings.push(Happening::Path { local, remote });
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A channel is open: one of ours, or one that the far side may open; false for any other.
+    fn handle_open(&mut self, channel: RTCDataChannelId) -> bool {
+        if channel == self.channels.data_out {
+            self.channels.data_out_open = true;
+            return true;
+        }
+        if self.channels.control == Some(channel) {
+            self.channels.control_open = true;
+            return true;
+        }
+        let Some(opened) = self.pc.data_channel(channel) else {
+            return false;
+        };
+        match opened.protocol() {
+            CONTROL_PROTOCOL if self.channels.control.is_none() => {
+                self.channels.control = Some(channel);
+                self.channels.control_open = true;
+                true
+            }
+            DATA_PROTOCOL if self.channels.data_in.is_none() => {
+                self.channels.data_in = Some(channel);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn selected(&self) -> Option<(SocketAddr, SocketAddr)> {
+        let pair = self
+            .pc
+            .sctp()?
+            .transport()
+            .ice_transport()
+            .get_selected_candidate_pair()?;
+        Some((address(pair.local())?, address(pair.remote())?))
+    }
+
+    /// The local candidate that a datagram came in at: `rtc` takes no other address. Where the
+    /// system did not say which it was, any of the family is as good.
+    fn local_candidate(&self, to: SocketAddr, from: SocketAddr) -> Option<SocketAddr> {
+        let exact = self.hosts.iter().find(|h| **h == to);
+        let family = || self.hosts.iter().find(|h| h.is_ipv4() == from.is_ipv4());
+        exact.or_else(family).copied()
+    }
+
+    fn describe_offer(&mut self, now: Instant) -> Result<()> {
+        let offer = self.pc.create_offer(None)?;
+        self.set_local(&offer.sdp)?;
+        self.credentials.remote_ufrag.clear();
+        self.pc.set_local_description(now, offer)?;
+        self.add_hosts()
+    }
+
+    fn describe_answer(&mut self, offer: &Description, now: Instant) -> Result<()> {
+        let sdp = offer.to_sdp(SdpKind::Offer);
+        self.pc
+            .set_remote_description(now, RTCSessionDescription::offer(sdp)?)?;
+        let answer = self.pc.create_answer(None)?;
+        self.set_local(&answer.sdp)?;
+        self.set_remote(offer);
+        self.pc.set_local_description(now, answer)?;
+        self.add_hosts()
+    }
+
+    /// Server-reflexive candidates are told to the far side only: their base is a host candidate,
+    /// from which the checks go out anyway.
+    fn add_hosts(&mut self) -> Result<()> {
+        for (rank, addr) in self.hosts.iter().enumerate() {
+            let candidate = Candidate {
+                kind: Kind::Host,
+                addr: *addr,
+            }
+            .to_attribute(rank);
+            self.pc.add_local_candidate(RTCIceCandidateInit {
+                candidate,
+                ..Default::default()
+            })?;
+        }
+        Ok(())
+    }
+
+    fn set_local(&mut self, sdp: &str) -> Result<()> {
+        let missing = || Error::ErrSessionDescriptionMissingIceUfrag;
+        let (ufrag, pwd) = credentials_of(sdp).ok_or_else(missing)?;
+        self.credentials.local_ufrag = ufrag;
+        self.credentials.local_pwd = pwd;
+        Ok(())
+    }
+
+    fn set_remote(&mut self, description: &Description) {
+        self.credentials.remote_ufrag.clone_from(&description.ufrag);
+        self.credentials.remote_pwd.clone_from(&description.pwd);
+    }
+
+    fn description(&self, fingerprint: Fingerprint, reflexive: &[SocketAddr]) -> Description {
+        let host = self.hosts.iter().map(|a| Candidate {
+            kind: Kind::Host,
+            addr: *a,
+        });
+        let reflexive = reflexive.iter().map(|a| Candidate {
+            kind: Kind::ServerReflexive,
+            addr: *a,
+        });
+        Description {
+            ufrag: self.credentials.local_ufrag.clone(),
+            pwd: self.credentials.local_pwd.clone(),
+            fingerprint,
+            candidates: host.chain(reflexive).collect(),
+        }
+    }
+}
+
+impl Channels {
+    fn knows(&self, channel: RTCDataChannelId) -> bool {
+        self.control == Some(channel) || self.data_in == Some(channel) || self.data_out == channel
+    }
+
+    fn complete(&self) -> bool {
+        self.control_open && self.data_out_open && self.data_in.is_some()
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("role", &self.role)
+            .field("channels", &self.channels)
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+fn address(candidate: &RTCIceCandidate) -> Option<SocketAddr> {
+    let ip: IpAddr = candidate.address.parse().ok()?;
+    Some(SocketAddr::new(ip, candidate.port))
+}
+
+fn sha256(provider: &dyn RTCCryptoProvider, der: impl AsRef<[u8]>) -> Result<Fingerprint> {
+    let hash = provider
+        .crypto()
+        .hash(HashAlgorithm::Sha256, der.as_ref())
+        .map_err(|e| Error::Crypto(e.to_string()))?;
+    hash.as_slice()
+        .try_into()
+        .map_err(|_| Error::Crypto("hash length".to_owned()))
+}

@@ -1,0 +1,292 @@
+//! What one end of a link tells the other about its ICE and DTLS: the few facts of an SDP, in binary.
+//!
+//! The text of an SDP never crosses the network: [`Description::to_sdp`] writes it anew from these
+//! fields, so the SDP parser of the WebRTC stack only ever reads what this file wrote.
+//!
+//! ```text
+//! ufrag (u8 length, text) | pwd (u8 length, text) | SHA-256 of the DTLS certificate 32
+//! | count u8 | count x { kind u8 (0 host, 1 srflx) | family u8 (4, 6) | address 4 or 16 | port 16 }
+//! ```
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use librecast::wire::{Reader, WireError, Writer};
+
+/// Most candidates in a description.
+pub(crate) const MAX_CANDIDATES: usize = 16;
+
+/// SHA-256 of a DTLS certificate.
+pub(crate) type Fingerprint = [u8; 32];
+
+/// Where a candidate comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    /// An address of the host itself.
+    Host = 0,
+    /// The address that a STUN server saw.
+    ServerReflexive = 1,
+}
+
+/// An address at which a node may be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Candidate {
+    pub(crate) kind: Kind,
+    pub(crate) addr: SocketAddr,
+}
+
+/// Which of the two SDPs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SdpKind {
+    Offer,
+    Answer,
+}
+
+/// One end of a link, before it is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Description {
+    pub(crate) ufrag: String,
+    pub(crate) pwd: String,
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) candidates: Vec<Candidate>,
+}
+
+impl Candidate {
+    /// An attribute value of SDP (RFC 8839, section 5.1); `rank` orders candidates of one kind.
+    pub(crate) fn to_attribute(self, rank: usize) -> String {
+        let (name, preference) = match self.kind {
+            Kind::Host => ("host", 126_u32),
+            Kind::ServerReflexive => ("srflx", 100),
+        };
+        let rank = u32::try_from(rank).unwrap_or(u32::MAX).min(65_535);
+        let priority = (preference << 24) | ((65_535 - rank) << 8) | 255;
+        let (ip, port) = (self.addr.ip(), self.addr.port());
+        let related = match (self.kind, ip) {
+            (Kind::Host, _) => "",
+            (Kind::ServerReflexive, IpAddr::V4(_)) => " raddr 0.0.0.0 rport 0",
+            (Kind::ServerReflexive, IpAddr::V6(_)) => " raddr :: rport 0",
+        };
+        format!("candidate:{rank} 1 udp {priority} {ip} {port} typ {name}{related}")
+    }
+
+    fn write(self, w: &mut Writer) {
+        w.u8(self.kind as u8);
+        match self.addr.ip() {
+            IpAddr::V4(ip) => w.u8(4).put(&ip.octets()),
+            IpAddr::V6(ip) => w.u8(6).ipv6(ip),
+        };
+        w.u16(self.addr.port());
+    }
+
+    fn read(r: &mut Reader<'_>) -> Result<Self, WireError> {
+        let kind = match r.u8()? {
+            0 => Kind::Host,
+            1 => Kind::ServerReflexive,
+            _ => return Err(WireError::Bad("candidate kind")),
+        };
+        let ip = match r.u8()? {
+            4 => IpAddr::V4(Ipv4Addr::from(r.array::<4>()?)),
+            6 => IpAddr::V6(r.ipv6()?),
+            _ => return Err(WireError::Bad("candidate family")),
+        };
+        let port = r.u16()?;
+        // nobody makes us send checks to groups, broadcast or nowhere
+        let never =
+            ip.is_unspecified() || ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST);
+        let mapped = matches!(ip, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
+        if never || mapped || port == 0 {
+            return Err(WireError::Bad("candidate address"));
+        }
+        Ok(Self {
+            kind,
+            addr: SocketAddr::new(ip, port),
+        })
+    }
+}
+
+impl Description {
+    pub(crate) fn write(&self, w: &mut Writer) -> Result<(), WireError> {
+        w.text8(&self.ufrag)?
+            .text8(&self.pwd)?
+            .put(&self.fingerprint);
+        let count = self.candidates.len().min(MAX_CANDIDATES);
+        w.u8(u8::try_from(count).map_err(|_| WireError::Bad("candidates"))?);
+        self.candidates.iter().take(count).for_each(|c| c.write(w));
+        Ok(())
+    }
+
+    pub(crate) fn read(r: &mut Reader<'_>) -> Result<Self, WireError> {
+        let ufrag = ice_chars(r.text8()?, 4)?;
+        let pwd = ice_chars(r.text8()?, 22)?;
+        let fingerprint = r.array()?;
+        let count = usize::from(r.u8()?);
+        if count > MAX_CANDIDATES {
+            return Err(WireError::Bad("candidate count"));
+        }
+        let candidates = (0..count)
+            .map(|_| Candidate::read(r))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            ufrag,
+            pwd,
+            fingerprint,
+            candidates,
+        })
+    }
+
+    /// The SDP of RFC 8841 that this stands for.
+    pub(crate) fn to_sdp(&self, kind: SdpKind) -> String {
+        let setup = match kind {
+            SdpKind::Offer => "actpass",
+            SdpKind::Answer => "active",
+        };
+        let fingerprint = colon_hex(&self.fingerprint);
+        let mut sdp = format!(
+            "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=fingerprint:sha-256 {fingerprint}\r\n\
+             a=group:BUNDLE 0\r\nm=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\n\
+             c=IN IP4 0.0.0.0\r\na=setup:{setup}\r\na=mid:0\r\na=sendrecv\r\na=sctp-port:5000\r\n\
+             a=max-message-size:65536\r\na=ice-ufrag:{}\r\na=ice-pwd:{}\r\n",
+            self.ufrag, self.pwd
+        );
+        for (rank, candidate) in self.candidates.iter().enumerate() {
+            // writing to a String cannot fail
+            let _ = write!(sdp, "a={}\r\n", candidate.to_attribute(rank));
+        }
+        sdp
+    }
+}
+
+/// ICE user fragment and password of an SDP that our own stack wrote.
+pub(crate) fn credentials_of(sdp: &str) -> Option<(String, String)> {
+    let find = |name: &str| sdp.lines().find_map(|l| l.trim_end().strip_prefix(name));
+    Some((
+        find("a=ice-ufrag:")?.to_owned(),
+        find("a=ice-pwd:")?.to_owned(),
+    ))
+}
+
+/// RFC 8839, section 5.4: letters, digits, `+` and `/`, up to 256.
+fn ice_chars(text: &str, least: usize) -> Result<String, WireError> {
+    let ok = text
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || b == b'+' || b == b'/');
+    if ok && text.len() >= least {
+        Ok(text.to_owned())
+    } else {
+        Err(WireError::Bad("credentials"))
+    }
+}
+
+fn colon_hex(bytes: &[u8]) -> String {
+    bytes
+        .iter()
+        .map(|b| format!("{b:02X}"))
+        .collect::<Vec<_>>()
+        .join(":")
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    pub(crate) fn description() -> impl Strategy<Value = Description> {
+        let candidate = (
+            any::<bool>(),
+            any::<std::net::Ipv6Addr>(),
+            any::<Ipv4Addr>(),
+            1_u16..,
+            any::<bool>(),
+        )
+            .prop_filter_map("never sent", |(host, v6, v4, port, six)| {
+                let ip = if six { IpAddr::V6(v6) } else { IpAddr::V4(v4) };
+                let mapped = matches!(ip, IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some());
+                let kind = if host {
+                    Kind::Host
+                } else {
+                    Kind::ServerReflexive
+                };
+                (!mapped && !ip.is_multicast() && !ip.is_unspecified() && v4 != Ipv4Addr::BROADCAST)
+                    .then(|| Candidate {
+                        kind,
+                        addr: SocketAddr::new(ip, port),
+                    })
+            });
+        (
+            "[a-zA-Z0-9+/]{4,32}",
+            "[a-zA-Z0-9+/]{22,64}",
+            any::<[u8; 32]>(),
+            prop::collection::vec(candidate, 0..=16),
+        )
+            .prop_map(|(ufrag, pwd, fingerprint, candidates)| Description {
+                ufrag,
+                pwd,
+                fingerprint,
+                candidates,
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn description_comes_back(d in description()) {
+            let mut w = Writer::new();
+            d.write(&mut w).unwrap();
+            let bytes = w.into_vec();
+            let mut r = Reader::new(&bytes);
+            prop_assert_eq!(Description::read(&mut r).unwrap(), d);
+            prop_assert!(r.is_empty());
+        }
+
+        #[test]
+        fn arbitrary_bytes_are_refused_or_read(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
+            let _ = Description::read(&mut Reader::new(&bytes));
+        }
+
+        #[test]
+        fn the_sdp_written_is_understood_by_the_stack(d in description()) {
+            use rtc::peer_connection::sdp::RTCSessionDescription;
+            let sdp = d.to_sdp(SdpKind::Offer);
+            prop_assert_eq!(credentials_of(&sdp), Some((d.ufrag.clone(), d.pwd.clone())));
+            prop_assert!(RTCSessionDescription::offer(sdp).unwrap().unmarshal().is_ok());
+        }
+    }
+
+    #[test]
+    fn line_breaks_cannot_enter_the_sdp() {
+        let mut w = Writer::new();
+        w.text8("abcd\r\na=x")
+            .unwrap()
+            .text8(&"p".repeat(22))
+            .unwrap()
+            .put(&[0; 32])
+            .u8(0);
+        assert_eq!(
+            Description::read(&mut Reader::new(w.as_slice())),
+            Err(WireError::Bad("credentials"))
+        );
+    }
+
+    #[test]
+    fn groups_and_broadcast_are_no_candidates() {
+        for ip in [
+            "224.0.0.1",
+            "255.255.255.255",
+            "0.0.0.0",
+            "ff02::1",
+            "::",
+            "::ffff:10.0.0.1",
+        ] {
+            let ip: IpAddr = ip.parse().unwrap();
+            let mut w = Writer::new();
+            Candidate {
+                kind: Kind::Host,
+                addr: SocketAddr::new(ip, 9),
+            }
+            .write(&mut w);
+            assert!(
+                Candidate::read(&mut Reader::new(w.as_slice())).is_err(),
+                "{ip}"
+            );
+        }
+    }
+}

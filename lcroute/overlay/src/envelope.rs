@@ -1,0 +1,371 @@
+//! The sealed, signed message that makes a link: everything about a peer is checked here, before
+//! any ICE or DTLS state exists.
+//!
+//! ```text
+//! sealed box to the recipient (X25519, XSalsa20-Poly1305; 48 bytes more than what is inside):
+//!   version 8 = 1 | kind 8 | sender 256 | recipient 256 | network 256 | time 64 (unix seconds)
+//!   | nonce 128 = { session 64 (random per process) | sequence 64 (counts up per session) }
+//!   | session of the recipient 64 (0: unknown) | chain (u16 length, bytes) | payload (u16 length, bytes)
+//!   | ed25519 signature 512 over all of the above
+//!
+//! knock  (1): flags 8 (bit 0: ICE restart wanted)
+//! offer  (2): flags 8 (bit 0: ICE restart) | attempt 256 (random) | description
+//! answer (3): flags 8 | attempt 256 (of the offer) | nonce 256 (random) | description
+//! ```
+//!
+//! An offer and an answer name the recipient's session, so they cannot be replayed to another run of
+//! its process; the sequence is checked against a window, so they cannot be replayed to this one.
+
+use crypto_box::aead::OsRng;
+use crypto_box::{PublicKey, SecretKey as BoxKey};
+use librecast::cert::{CLOCK_SKEW, CertError, Chain, Member};
+use librecast::id::PeerId;
+use librecast::wire::{Reader, WireError, Writer};
+use thiserror::Error;
+
+use crate::MAX_SIGNAL;
+use crate::config::Identity;
+use crate::description::Description;
+
+const VERSION: u8 = 1;
+const CONTEXT: &str = "lcroute 2026 signal";
+const RESTART: u8 = 1;
+
+/// Why a signalling message is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Error)]
+pub(crate) enum Refusal {
+    #[error("too large")]
+    Size,
+    #[error("cannot be opened: tampered, or not for this node")]
+    Sealed,
+    #[error("malformed")]
+    Malformed,
+    #[error("unknown version")]
+    Version,
+    #[error("wrong recipient")]
+    Recipient,
+    #[error("another network")]
+    Network,
+    #[error("clock differs by more than a day")]
+    Clock,
+    #[error("forged signature")]
+    Signature,
+    #[error("malformed certificate")]
+    Certificate,
+    #[error("certificate of another network")]
+    CertificateNetwork,
+    #[error("forged certificate")]
+    CertificateForged,
+    #[error("expired certificate")]
+    CertificateExpired,
+    #[error("certificate not valid yet")]
+    CertificateEarly,
+    #[error("certificate of another node")]
+    CertificateSubject,
+    #[error("replayed")]
+    Replayed,
+    #[error("for an earlier run of this node")]
+    Session,
+    #[error("too many messages")]
+    Rate,
+    #[error("peer table full")]
+    Full,
+    #[error("authentication failed")]
+    Auth,
+}
+
+impl Refusal {
+    /// The reason as logs, counters and `peers` show it.
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Self::Size => "too large",
+            Self::Sealed => "tampered or not for this node",
+            Self::Malformed => "malformed",
+            Self::Version => "unknown version",
+            Self::Recipient => "wrong recipient",
+            Self::Network => "another network",
+            Self::Clock => "clock differs by more than a day",
+            Self::Signature => "forged signature",
+            Self::Certificate => "malformed certificate",
+            Self::CertificateNetwork => "certificate of another network",
+            Self::CertificateForged => "forged certificate",
+            Self::CertificateExpired => "expired certificate",
+            Self::CertificateEarly => "certificate not valid yet",
+            Self::CertificateSubject => "certificate of another node",
+            Self::Replayed => "replayed",
+            Self::Session => "for an earlier run of this node",
+            Self::Rate => "too many messages",
+            Self::Full => "peer table full",
+            Self::Auth => "authentication failed",
+        }
+    }
+
+    /// Whether the sender itself is at fault, and not whoever carried its message.
+    pub(crate) fn blames_sender(self) -> bool {
+        matches!(
+            self,
+            Self::Network
+                | Self::Clock
+                | Self::Certificate
+                | Self::CertificateNetwork
+                | Self::CertificateForged
+                | Self::CertificateExpired
+                | Self::CertificateEarly
+                | Self::CertificateSubject
+                | Self::Auth
+        )
+    }
+}
+
+impl From<CertError> for Refusal {
+    fn from(error: CertError) -> Self {
+        match error {
+            CertError::OtherNetwork => Self::CertificateNetwork,
+            CertError::Expired(_) => Self::CertificateExpired,
+            CertError::NotYetValid(_) => Self::CertificateEarly,
+            CertError::Malformed(_) | CertError::BadToken(_) => Self::Certificate,
+            CertError::Forged(_) | CertError::Order | CertError::Widened(_) => {
+                Self::CertificateForged
+            }
+        }
+    }
+}
+
+/// What a message asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Payload {
+    /// I have no link to you (or, `restart`: my address changed): the smaller PeerId offers.
+    Knock { restart: bool },
+    Offer {
+        restart: bool,
+        attempt: [u8; 32],
+        description: Description,
+    },
+    Answer {
+        restart: bool,
+        attempt: [u8; 32],
+        nonce: [u8; 32],
+        description: Description,
+    },
+}
+
+/// A message whose sender, membership, network and age have been checked.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) member: Member,
+    pub(crate) session: u64,
+    pub(crate) sequence: u64,
+    pub(crate) to_session: u64,
+    pub(crate) payload: Payload,
+}
+
+/// The moving parts of a message to be sealed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stamp {
+    pub(crate) time: u64,
+    pub(crate) session: u64,
+    pub(crate) sequence: u64,
+    pub(crate) to_session: u64,
+}
+
+/// Signs and seals a message.
+pub(crate) fn seal(
+    identity: &Identity,
+    to: &PeerId,
+    stamp: Stamp,
+    payload: &Payload,
+) -> Result<Vec<u8>, Refusal> {
+    let mut inner = write(identity, to, stamp, payload).map_err(|_| Refusal::Size)?;
+    let signature = identity.key.sign(CONTEXT, inner.as_slice());
+    inner.put(&signature);
+    let key = PublicKey::from(to.x25519().map_err(|_| Refusal::Recipient)?);
+    key.seal(&mut OsRng, inner.as_slice())
+        .map_err(|_| Refusal::Size)
+}
+
+fn write(
+    identity: &Identity,
+    to: &PeerId,
+    stamp: Stamp,
+    payload: &Payload,
+) -> Result<Writer, WireError> {
+    let mut w = Writer::new();
+    w.u8(VERSION).u8(payload.kind());
+    w.put(identity.peer_id().public_key()).put(to.public_key());
+    w.put(identity.network.public_key());
+    w.u64(stamp.time)
+        .u64(stamp.session)
+        .u64(stamp.sequence)
+        .u64(stamp.to_session);
+    w.bytes16(&identity.chain.encode())?;
+    w.bytes16(&payload.encode()?)?;
+    Ok(w)
+}
+
+/// Opens a message and checks all that it says about its sender; the error comes with the sender
+/// it names, where its signature shows that it is so.
+pub(crate) fn open(
+    identity: &Identity,
+    now: u64,
+    sealed: &[u8],
+) -> Result<Opened, (Refusal, Option<PeerId>)> {
+    if sealed.len() > MAX_SIGNAL {
+        return Err((Refusal::Size, None));
+    }
+    let key = BoxKey::from(*identity.key.x25519());
+    let inner = key.unseal(sealed).map_err(|_| (Refusal::Sealed, None))?;
+    let letter = Letter::read(&inner).map_err(|e| match e {
+        WireError::Version(_) => (Refusal::Version, None),
+        _ => (Refusal::Malformed, None),
+    })?;
+    letter
+        .sender
+        .verify(CONTEXT, letter.signed, &letter.signature)
+        .map_err(|_| (Refusal::Signature, None))?;
+    letter
+        .check(identity, now)
+        .map_err(|refusal| (refusal, Some(letter.sender)))
+}
+
+/// A message as it lies in its envelope.
+struct Letter<'a> {
+    signed: &'a [u8],
+    kind: u8,
+    sender: PeerId,
+    recipient: [u8; 32],
+    network: [u8; 32],
+    time: u64,
+    session: u64,
+    sequence: u64,
+    to_session: u64,
+    chain: &'a [u8],
+    payload: &'a [u8],
+    signature: [u8; 64],
+}
+
+impl<'a> Letter<'a> {
+    fn read(inner: &'a [u8]) -> Result<Self, WireError> {
+        let mut r = Reader::new(inner);
+        match r.u8()? {
+            VERSION => {}
+            other => return Err(WireError::Version(other)),
+        }
+        let letter = Self {
+            kind: r.u8()?,
+            sender: PeerId::from_public_key(r.array()?).map_err(|_| WireError::Bad("sender"))?,
+            recipient: r.array()?,
+            network: r.array()?,
+            time: r.u64()?,
+            session: r.u64()?,
+            sequence: r.u64()?,
+            to_session: r.u64()?,
+            chain: r.bytes16()?,
+            payload: r.bytes16()?,
+            signed: &inner[..inner.len() - r.rest().len()],
+            signature: r.array()?,
+        };
+        r.finish()?;
+        Ok(letter)
+    }
+
+    fn check(&self, identity: &Identity, now: u64) -> Result<Opened, Refusal> {
+        if &self.recipient != identity.peer_id().public_key() {
+            return Err(Refusal::Recipient);
+        }
+        if &self.network != identity.network.public_key() {
+            return Err(Refusal::Network);
+        }
+        if self.time.abs_diff(now) > CLOCK_SKEW {
+            return Err(Refusal::Clock);
+        }
+        let chain = Chain::decode(self.chain).map_err(|_| Refusal::Certificate)?;
+        let member = chain.verify(&identity.network, now)?;
+        if member.peer != self.sender || self.sender == identity.peer_id() {
+            return Err(Refusal::CertificateSubject);
+        }
+        let payload = Payload::decode(self.kind, self.payload).map_err(|_| Refusal::Malformed)?;
+        Ok(Opened {
+            member,
+            session: self.session,
+            sequence: self.sequence,
+            to_session: self.to_session,
+            payload,
+        })
+    }
+}
+
+impl Payload {
+    fn kind(&self) -> u8 {
+        match self {
+            Self::Knock { .. } => 1,
+            Self::Offer { .. } => 2,
+            Self::Answer { .. } => 3,
+        }
+    }
+
+    fn encode(&self) -> Result<Vec<u8>, WireError> {
+        let mut w = Writer::new();
+        match self {
+            Self::Knock { restart } => {
+                w.u8(u8::from(*restart));
+            }
+            Self::Offer {
+                restart,
+                attempt,
+                description,
+            } => {
+                w.u8(u8::from(*restart)).put(attempt);
+                description.write(&mut w)?;
+            }
+            Self::Answer {
+                restart,
+                attempt,
+                nonce,
+                description,
+            } => {
+                w.u8(u8::from(*restart)).put(attempt).put(nonce);
+                description.write(&mut w)?;
+            }
+        }
+        Ok(w.into_vec())
+    }
+
+    fn decode(kind: u8, bytes: &[u8]) -> Result<Self, WireError> {
+        let mut r = Reader::new(bytes);
+        let restart = r.u8()? & RESTART != 0;
+        let payload = match kind {
+            1 => Self::Knock { restart },
+            2 => {
+                let attempt = r.array()?;
+                Self::Offer {
+                    restart,
+                    attempt,
+                    description: Description::read(&mut r)?,
+                }
+            }
+            3 => {
+                let (attempt, nonce) = (r.array()?, r.array()?);
+                Self::Answer {
+                    restart,
+                    attempt,
+                    nonce,
+                    description: Description::read(&mut r)?,
+                }
+            }
+            _ => return Err(WireError::Bad("kind")),
+        };
+        r.finish()?;
+        Ok(payload)
+    }
+}
+
+impl Payload {
+    /// For logs.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Knock { .. } => "knock",
+            Self::Offer { .. } => "offer",
+            Self::Answer { .. } => "answer",
+        }
+    }
+}

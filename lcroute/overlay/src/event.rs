@@ -1,0 +1,160 @@
+//! What goes in and out of the overlay: links, presence, events, datagrams, peers as users see them.
+
+use std::net::{Ipv6Addr, SocketAddr};
+
+use bytes::Bytes;
+use librecast::cert::Member;
+use librecast::id::PeerId;
+use serde::Serialize;
+use thiserror::Error;
+
+/// One link between two nodes; a number is never used twice within a run of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LinkId(pub u32);
+
+/// One way for signalling messages, for example one backbone server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CarrierId(pub u32);
+
+/// Who can be reached over a carrier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// This peer can be reached now; said again, it has come back and is tried at once.
+    Online(PeerId),
+    /// This peer cannot be reached any more. Links stay.
+    Offline(PeerId),
+    /// The carrier works. Its peers follow as [`Presence::Online`].
+    CarrierUp,
+    /// The carrier is gone, and every peer with it. Links stay.
+    CarrierDown,
+}
+
+/// A datagram for the one UDP socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transmit {
+    /// Destination; IPv4 as plain IPv4.
+    pub to: SocketAddr,
+    /// The local address to send from (IP_PKTINFO), where it matters.
+    pub from: Option<SocketAddr>,
+    /// What to send: at most one datagram.
+    pub contents: Bytes,
+}
+
+/// What the overlay tells its owner.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// An authenticated link to a member of the network.
+    LinkUp {
+        /// Its number.
+        link: LinkId,
+        /// Who is at the other end, as its certificate says.
+        member: Box<Member>,
+    },
+    /// A link that was up is gone; the overlay tries to make a new one.
+    LinkDown {
+        /// Its number.
+        link: LinkId,
+        /// Who was at the other end.
+        peer: PeerId,
+        /// Why, for logs.
+        reason: &'static str,
+    },
+    /// A message of the control channel: reliable, in order.
+    Control {
+        /// Where it came from.
+        link: LinkId,
+        /// The message.
+        message: Bytes,
+    },
+    /// A message of the data channel: unordered, never sent again.
+    Data {
+        /// Where it came from.
+        link: LinkId,
+        /// The message.
+        message: Bytes,
+    },
+    /// A sealed message to be carried to a peer, over every carrier on which it is present.
+    Signal {
+        /// To whom.
+        to: PeerId,
+        /// At most [`crate::MAX_SIGNAL`] bytes.
+        bytes: Bytes,
+    },
+    /// A peer was refused a link (told once per peer and reason).
+    PeerRefused {
+        /// Who, as far as it is known.
+        peer: Option<PeerId>,
+        /// Why.
+        reason: &'static str,
+    },
+}
+
+/// Why a message could not be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum SendError {
+    /// The link is not up.
+    #[error("no such link")]
+    NoSuchLink,
+    /// The channel holds as much as it may.
+    #[error("queue full")]
+    QueueFull,
+    /// Longer than the far side accepts.
+    #[error("message too large")]
+    TooLarge,
+}
+
+/// State of a peer, as the contract names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PeerState {
+    /// A link is being made.
+    Connecting,
+    /// There is a link.
+    Connected,
+    /// There was a link; it is tried again.
+    Lost,
+    /// It gets no link; the reason says why.
+    Refused,
+}
+
+/// Which lane of a link carries data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Lane {
+    /// The unordered data channel.
+    Data,
+}
+
+/// A row of `peers --json`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PeerInfo {
+    /// The peer's identity.
+    pub peer_id: PeerId,
+    /// Its name, once its certificate has been seen.
+    pub name: Option<String>,
+    /// Its address in the network, once its certificate has been seen.
+    pub address: Option<Ipv6Addr>,
+    /// Where it stands.
+    pub state: PeerState,
+    /// Round trip in milliseconds, smoothed.
+    pub rtt_ms: Option<f64>,
+    /// Share of probes that were not answered, 0..=1.
+    pub loss: Option<f64>,
+    /// The lane in use.
+    pub lane: Lane,
+    /// UDP payload bytes sent to it, over all its links.
+    pub tx_bytes: u64,
+    /// UDP payload bytes received from it.
+    pub rx_bytes: u64,
+    /// UDP datagrams sent to it.
+    pub tx_packets: u64,
+    /// UDP datagrams received from it.
+    pub rx_packets: u64,
+    /// Seconds in this state.
+    pub since_s: u64,
+    /// Why it is refused or lost.
+    pub reason: Option<&'static str>,
+    /// The link, where there is one.
+    #[serde(skip)]
+    pub link: Option<LinkId>,
+}

@@ -1,0 +1,34 @@
+//! Links between nodes.
+//!
+//! [`Overlay`] is a state machine without sockets and clocks: presence, sealed messages and
+//! datagrams go in, events, sealed messages and datagrams come out. [`signal`] has the carriers.
+
+mod auth;
+mod backoff;
+mod config;
+mod connection;
+mod datagrams;
+mod description;
+mod envelope;
+mod event;
+mod flight;
+mod gather;
+mod liveness;
+mod negotiate;
+mod overlay;
+mod peer;
+mod replay;
+pub mod signal;
+mod stun;
+
+pub use config::{Identity, Limits, OverlayConfig};
+pub use event::{
+    CarrierId, Event, Lane, LinkId, PeerInfo, PeerState, Presence, SendError, Transmit,
+};
+pub use overlay::{Overlay, OverlayError};
+
+/// Longest sealed message in bytes.
+pub const MAX_SIGNAL: usize = 32 * 1024;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,674 @@
+//! From presence to a connection: knocks, offers, answers, restarts.
+//!
+//! ```text
+//! larger PeerId                         smaller PeerId
+//!   | --- knock (certificates) ------------> |  verified: only now does ICE state come to be
+//!   | <-- offer (to this run of us) -------- |
+//!   | --- answer --------------------------> |
+//!   | <========= ICE, DTLS, Auth ==========> |
+//! ```
+//! A knock says "I have no link to you"; both sides knock when they see each other, and after every
+//! pause, until there is a link. The smaller PeerId answers a knock with an offer, the larger one with
+//! a knock of its own, so it does not matter whose got lost.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use librecast::id::PeerId;
+use tracing::debug;
+
+use crate::auth::{Binding, Role};
+use crate::connection::Connection;
+use crate::description::{Description, Fingerprint};
+use crate::envelope::{Opened, Payload, Refusal, Stamp, open, seal};
+use crate::event::{CarrierId, Event, PeerState, Presence};
+use crate::overlay::Overlay;
+use crate::peer::{Link, Offered, Restart, Waiting};
+
+/// A knock within this time after our own offer or knock has crossed it.
+const CROSSING: Duration = Duration::from_secs(1);
+/// Messages that are opened per second, and at once: opening one costs half a millisecond.
+const SIGNAL_RATE: f64 = 200.0;
+const SIGNAL_BURST: f64 = 1_000.0;
+/// How long a restart waits for STUN.
+const RESTART_PATIENCE: Duration = Duration::from_millis(250);
+/// Most carriers.
+const MAX_CARRIERS: usize = 16;
+
+impl Overlay {
+    /// Who can be reached over a carrier.
+    pub fn handle_presence(&mut self, carrier: CarrierId, presence: Presence, now: Instant) {
+        self.observe(now);
+        if self.stopped {
+            return;
+        }
+        match presence {
+            Presence::Online(id) => self.handle_online(carrier, id, now),
+            Presence::Offline(id) => {
+                if let Some(&index) = self.by_id.get(&id) {
+                    self.handle_offline(carrier, index);
+                }
+            }
+            Presence::CarrierUp => debug!(carrier = carrier.0, "carrier up"),
+            Presence::CarrierDown => {
+                debug!(carrier = carrier.0, "carrier down");
+                for index in self.indices() {
+                    self.handle_offline(carrier, index);
+                }
+            }
+        }
+        self.drain_dirty();
+    }
+
+    /// A sealed message from a carrier, which believes that it comes from `from`.
+    ///
+    /// Certificates, signature, recipient, network, age and novelty are checked before anything is
+    /// kept of the sender; what fails is counted, and shown in [`Overlay::peers`] with its reason.
+    pub fn handle_signal(
+        &mut self,
+        carrier: CarrierId,
+        from: Option<PeerId>,
+        bytes: &[u8],
+        now: Instant,
+    ) {
+        self.observe(now);
+        if self.stopped {
+            return;
+        }
+        if let Err((refusal, sender)) = self.handle_message(carrier, bytes, now) {
+            self.refuse(refusal, sender.or(from), now);
+        }
+        self.drain_dirty();
+    }
+
+    fn handle_online(&mut self, carrier: CarrierId, id: PeerId, now: Instant) {
+        if id == self.own {
+            return;
+        }
+        let Some(index) = self.peer_index(id, false) else {
+            return;
+        };
+        let Some(peer) = self.peers[index].as_mut() else {
+            return;
+        };
+        if peer.carriers.len() < MAX_CARRIERS {
+            peer.carriers.insert(carrier);
+        }
+        peer.failures = 0;
+        match peer.link.as_mut() {
+            // it came back: does it still know of the link?
+            Some(link) => {
+                if let Some(up) = link.up.as_mut() {
+                    up.liveness.suspect(now);
+                }
+                self.mark_dirty(index);
+            }
+            None => self.knock(index, false, now),
+        }
+    }
+
+    fn handle_offline(&mut self, carrier: CarrierId, index: usize) {
+        let Some(peer) = self.peers[index].as_mut() else {
+            return;
+        };
+        peer.carriers.remove(&carrier);
+        if peer.carriers.is_empty() && peer.link.is_none() && peer.member.is_none() {
+            let id = peer.id;
+            self.forget(id);
+        }
+    }
+
+    fn handle_message(
+        &mut self,
+        carrier: CarrierId,
+        bytes: &[u8],
+        now: Instant,
+    ) -> Result<(), (Refusal, Option<PeerId>)> {
+        self.spend_token(now).map_err(|e| (e, None))?;
+        let opened = open(&self.config.identity, (self.config.clock)(), bytes)?;
+        let sender = opened.member.peer;
+        let refuse = |refusal| (refusal, Some(sender));
+        if !self.replay.is_new(&sender, opened.session, opened.sequence) {
+            return Err(refuse(Refusal::Replayed));
+        }
+        let index = self.peer_index(sender, true).ok_or(refuse(Refusal::Full))?;
+        self.refused.remove(&sender);
+        debug!(peer = %sender, carrier = carrier.0, payload = opened.payload.name(), "signal");
+        self.handle_opened(index, opened, now).map_err(refuse)
+    }
+
+    fn spend_token(&mut self, now: Instant) -> Result<(), Refusal> {
+        let (spent, at) = &mut self.signal_tokens;
+        let refill = now.saturating_duration_since(*at).as_secs_f64() * SIGNAL_RATE;
+        *spent = (*spent - refill).max(0.0);
+        *at = now;
+        if *spent >= SIGNAL_BURST {
+            return Err(Refusal::Rate);
+        }
+        *spent += 1.0;
+        Ok(())
+    }
+
+    fn handle_opened(&mut self, index: usize, opened: Opened, now: Instant) -> Result<(), Refusal> {
+        let Opened {
+            member,
+            session,
+            sequence,
+            to_session,
+            payload,
+        } = opened;
+        let Some(peer) = self.peers[index].as_mut() else {
+            return Ok(());
+        };
+        peer.member = Some(member);
+        peer.session = session;
+        if peer.state == PeerState::Refused {
+            peer.set_state(PeerState::Connecting, None, now);
+        }
+        let smaller = self.own < peer.id;
+        let for_us = to_session == self.session;
+        match payload {
+            Payload::Knock { restart } => self.handle_knock(index, session, sequence, restart, now),
+            Payload::Offer { .. } if smaller => return Err(Refusal::Malformed),
+            Payload::Answer { .. } if !smaller => return Err(Refusal::Malformed),
+            Payload::Offer { .. } if !for_us => {
+                // it does not know yet that we have restarted
+                self.knock_back(index, now);
+                return Err(Refusal::Session);
+            }
+            Payload::Answer { .. } if !for_us => return Err(Refusal::Session),
+            Payload::Offer {
+                restart,
+                attempt,
+                description,
+            } => {
+                let offered = Offered {
+                    session,
+                    sequence,
+                    attempt,
+                    description,
+                };
+                self.handle_offer(index, offered, restart, now);
+            }
+            Payload::Answer {
+                restart,
+                attempt,
+                nonce,
+                description,
+            } => {
+                let answer = Answered {
+                    session,
+                    sequence,
+                    attempt,
+                    nonce,
+                    description,
+                };
+                self.handle_answer(index, &answer, restart, now);
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_knock(
+        &mut self,
+        index: usize,
+        session: u64,
+        sequence: u64,
+        restart: bool,
+        now: Instant,
+    ) {
+        let Some(peer) = self.peers[index].as_mut() else {
+            return;
+        };
+        let smaller = self.own < peer.id;
+        if let Some(link) = peer.link.as_mut() {
+            let stale = session == link.session && sequence < link.sequence;
+            let crossing = link.up.is_none() && now < link.began + CROSSING;
+            match link.up.as_mut() {
+                _ if stale => return,
+                // a peer that was killed and is back; its old link shows within half a second
+                Some(up) if session != link.session => {
+                    up.liveness.suspect(now);
+                    peer.waiting = Some(Waiting::Knock { session, sequence });
+                    return self.mark_dirty(index);
+                }
+                Some(_) if restart && smaller => return self.begin_restart(index, now),
+                Some(_) => self.replace_link(index, "given up by the peer", now),
+                None if crossing && session == link.session => return,
+                None => self.replace_link(index, "begun anew by the peer", now),
+            }
+        }
+        self.set_waiting(index, Waiting::Knock { session, sequence }, now);
+    }
+
+    fn handle_offer(&mut self, index: usize, offered: Offered, restart: bool, now: Instant) {
+        let Some(peer) = self.peers[index].as_mut() else {
+            return;
+        };
+        if let Some(link) = peer.link.as_mut() {
+            let same = offered.session == link.session;
+            match link.up.as_mut() {
+                _ if same && offered.sequence < link.sequence => return,
+                Some(_) if same && restart => return self.answer_restart(index, &offered, now),
+                Some(up) if !same => {
+                    up.liveness.suspect(now);
+                    peer.waiting = Some(Waiting::Offer(Box::new(offered)));
+                    return self.mark_dirty(index);
+                }
+                _ => self.replace_link(index, "replaced by the peer", now),
+            }
+        }
+        if !restart {
+            self.set_waiting(index, Waiting::Offer(Box::new(offered)), now);
+        }
+    }
+
+    fn handle_answer(&mut self, index: usize, answer: &Answered, restart: bool, now: Instant) {
+        let (own, network) = (self.own, self.config.identity.network);
+        let own_fingerprint = self.factory.fingerprint();
+        let Some(peer) = self.peers[index].as_mut() else {
+            return;
+        };
+        let Some(link) = peer.link.as_mut() else {
+            return;
+        };
+        let expected = match &link.restart {
+            Some(Restart {
+                attempt: Some(attempt),
+                ..
+            }) if restart => attempt,
+            None if !restart => &link.attempt,
+            _ => return,
+        };
+        let fits = *expected == answer.attempt && link.session == answer.session;
+        if !fits || !link.connection.awaits_answer() {
+            return;
+        }
+        link.sequence = answer.sequence;
+        if !restart {
+            link.binding = Some(Binding {
+                network,
+                offerer: own,
+                answerer: peer.id,
+                offerer_fingerprint: own_fingerprint,
+                answerer_fingerprint: answer.description.fingerprint,
+                attempt: answer.attempt,
+                nonce: answer.nonce,
+            });
+        }
+        let accepted = link.connection.accept(&answer.description, now);
+        match accepted {
+            Ok(()) => self.mark_dirty(index),
+            Err(error) => {
+                debug!(%error, "answer not accepted");
+                self.end_link(index, "answer not accepted", now);
+            }
+        }
+    }
+
+    /// Takes the old link out of the way of a new one.
+    fn replace_link(&mut self, index: usize, reason: &'static str, now: Instant) {
+        let lived = self.take_link(index, reason, now);
+        if let (Some(_), Some(peer)) = (lived, self.peers[index].as_mut()) {
+            peer.set_state(PeerState::Lost, Some(reason), now);
+        }
+    }
+
+    /// Keeps what the peer wants, and does it if nothing is in its way.
+    fn set_waiting(&mut self, index: usize, waiting: Waiting, now: Instant) {
+        if let Some(peer) = self.peers[index].as_mut() {
+            peer.waiting = Some(waiting);
+        }
+        self.settle_peer(index, now);
+    }
+
+    /// Does for all peers what waited for our addresses.
+    pub(crate) fn settle_waiting(&mut self, now: Instant) {
+        if !std::mem::take(&mut self.unsettled) {
+            return;
+        }
+        let patient = self.gatherer.is_patient(now);
+        let restarting = |p: &crate::peer::Peer| {
+            p.link
+                .as_ref()
+                .is_some_and(|l| l.restart.as_ref().is_some_and(|r| r.attempt.is_none()))
+        };
+        self.was_patient = patient;
+        for index in self.indices() {
+            let Some(peer) = self.peers[index].as_ref() else {
+                continue;
+            };
+            if peer.waiting.is_some() {
+                self.settle_peer(index, now);
+            } else if restarting(peer) {
+                self.offer_restart(index, now);
+            }
+        }
+    }
+
+    /// Does what a peer waits for, if there is no link and our addresses are known.
+    pub(crate) fn settle_peer(&mut self, index: usize, now: Instant) {
+        let patient = self.gatherer.is_patient(now);
+        let Some(peer) = self.peers[index].as_mut() else {
+            return;
+        };
+        if peer.link.is_some() || peer.waiting.is_none() {
+            return;
+        }
+        if patient || self.hosts.is_empty() {
+            self.unsettled = true;
+            return;
+        }
+        let smaller = self.own < peer.id;
+        match peer.waiting.take() {
+            Some(Waiting::Knock { .. }) if !smaller => self.knock_back(index, now),
+            Some(Waiting::Knock { session, sequence }) => self.offer(index, session, sequence, now),
+            Some(Waiting::Offer(offered)) => self.answer(index, &offered, now),
+            None => {}
+        }
+    }
+
+    /// Says that there is no link; comes again after a pause.
+    pub(crate) fn knock(&mut self, index: usize, restart: bool, now: Instant) {
+        let (first, longest) = self.config.limits.backoff;
+        let Some(peer) = self.peers.get_mut(index).and_then(Option::as_mut) else {
+            return;
+        };
+        peer.knocked_at = Some(now);
+        peer.retry_at = Some(now + self.jitter.pause(peer.failures, first, longest));
+        peer.failures = peer.failures.saturating_add(1);
+        self.send_signal(index, &Payload::Knock { restart });
+        self.mark_dirty(index);
+    }
+
+    /// Answers a knock with a knock, unless ours is under way.
+    fn knock_back(&mut self, index: usize, now: Instant) {
+        let Some(peer) = self.peers[index].as_ref() else {
+            return;
+        };
+        if peer.knocked_at.is_none_or(|at| now >= at + CROSSING) {
+            self.knock(index, false, now);
+        }
+    }
+
+    fn offer(&mut self, index: usize, session: u64, sequence: u64, now: Instant) {
+        let reflexive = self.gatherer.addresses();
+        match self.factory.offer(&self.hosts, &reflexive, now) {
+            Ok((connection, description)) => {
+                let attempt = random();
+                let link = Link::new(connection, session, sequence, attempt, now);
+                self.install(index, link, now);
+                self.send_signal(
+                    index,
+                    &Payload::Offer {
+                        restart: false,
+                        attempt,
+                        description,
+                    },
+                );
+            }
+            Err(error) => self.fail_to_begin(index, &error.to_string(), now),
+        }
+    }
+
+    fn answer(&mut self, index: usize, offered: &Offered, now: Instant) {
+        let reflexive = self.gatherer.addresses();
+        let made = self
+            .factory
+            .answer(&offered.description, &self.hosts, &reflexive, now);
+        let Some(offerer) = self.peers[index].as_ref().map(|p| p.id) else {
+            return;
+        };
+        match made {
+            Ok((connection, description)) => {
+                let Offered {
+                    session,
+                    sequence,
+                    attempt,
+                    ..
+                } = *offered;
+                let nonce = random();
+                let mut link = Link::new(connection, session, sequence, attempt, now);
+                link.binding = Some(Binding {
+                    network: self.config.identity.network,
+                    offerer,
+                    answerer: self.own,
+                    offerer_fingerprint: offered.description.fingerprint,
+                    answerer_fingerprint: self.factory.fingerprint(),
+                    attempt,
+                    nonce,
+                });
+                self.install(index, link, now);
+                let payload = Payload::Answer {
+                    restart: false,
+                    attempt,
+                    nonce,
+                    description,
+                };
+                self.send_signal(index, &payload);
+            }
+            Err(error) => self.fail_to_begin(index, &error.to_string(), now),
+        }
+    }
+
+    fn install(&mut self, index: usize, link: Link, now: Instant) {
+        let Some(peer) = self.peers[index].as_mut() else {
+            return;
+        };
+        self.by_ufrag
+            .insert(link.connection.credentials().local_ufrag.clone(), index);
+        if peer.state != PeerState::Lost {
+            peer.set_state(PeerState::Connecting, None, now);
+        }
+        peer.retry_at = None;
+        peer.link = Some(link);
+        self.mark_dirty(index);
+    }
+
+    fn fail_to_begin(&mut self, index: usize, error: &str, now: Instant) {
+        debug!(error, "cannot begin a connection");
+        self.end_link(index, "cannot begin a connection", now);
+    }
+
+    /// Our addresses changed: what becomes of this peer?
+    pub(crate) fn move_peer(&mut self, index: usize, now: Instant) {
+        let Some(peer) = self.peers[index].as_mut() else {
+            return;
+        };
+        let Some(link) = peer.link.as_mut() else {
+            peer.failures = 0;
+            return self.knock(index, false, now);
+        };
+        if link.up.is_none() {
+            return self.begin_anew(index, now);
+        }
+        let kept = link
+            .connection
+            .path()
+            .is_some_and(|(local, _)| self.hosts.contains(&local));
+        if kept {
+            return;
+        }
+        match link.connection.role() {
+            Role::Offerer => self.begin_restart(index, now),
+            Role::Answerer => {
+                link.restart = Some(Restart {
+                    since: now,
+                    attempt: None,
+                });
+                self.send_signal(index, &Payload::Knock { restart: true });
+                self.mark_dirty(index);
+            }
+        }
+    }
+
+    /// We know an address that the attempt under way has not told.
+    pub(crate) fn begin_anew(&mut self, index: usize, now: Instant) {
+        self.take_link(index, "addresses changed", now);
+        if let Some(peer) = self.peers[index].as_mut() {
+            peer.failures = 0;
+            self.knock(index, false, now);
+        }
+    }
+
+    fn begin_restart(&mut self, index: usize, now: Instant) {
+        let Some(link) = self.link_mut(index) else {
+            return;
+        };
+        if link.connection.role() == Role::Offerer {
+            link.restart = Some(Restart {
+                since: now,
+                attempt: None,
+            });
+            self.offer_restart(index, now);
+        }
+    }
+
+    /// Offers the restart, once STUN has answered or a moment has passed.
+    fn offer_restart(&mut self, index: usize, now: Instant) {
+        let patient = self.gatherer.is_patient(now);
+        let reflexive = self.gatherer.addresses();
+        let Some(link) = self.peers[index].as_mut().and_then(|p| p.link.as_mut()) else {
+            return;
+        };
+        let Some(restart) = link.restart.as_mut() else {
+            return;
+        };
+        let wait = patient && now < restart.since + RESTART_PATIENCE;
+        if link.connection.role() != Role::Offerer {
+            return;
+        }
+        if wait || self.hosts.is_empty() {
+            self.unsettled = true;
+            return;
+        }
+        let attempt = random();
+        restart.attempt = Some(attempt);
+        self.by_ufrag
+            .remove(&link.connection.credentials().local_ufrag);
+        if let Some((_, remote)) = link.connection.path() {
+            self.by_addr.remove(&remote);
+        }
+        let made = self
+            .factory
+            .restart_offer(&mut link.connection, &self.hosts, &reflexive, now);
+        match made {
+            Ok(description) => {
+                let ufrag = link.connection.credentials().local_ufrag.clone();
+                self.by_ufrag.insert(ufrag, index);
+                self.send_signal(
+                    index,
+                    &Payload::Offer {
+                        restart: true,
+                        attempt,
+                        description,
+                    },
+                );
+                self.mark_dirty(index);
+            }
+            Err(error) => self.fail_to_begin(index, &error.to_string(), now),
+        }
+    }
+
+    fn answer_restart(&mut self, index: usize, offered: &Offered, now: Instant) {
+        let reflexive = self.gatherer.addresses();
+        let Some(link) = self.peers[index].as_mut().and_then(|p| p.link.as_mut()) else {
+            return;
+        };
+        if link.connection.role() != Role::Answerer || self.hosts.is_empty() {
+            return;
+        }
+        let attempt = offered.attempt;
+        link.sequence = offered.sequence;
+        link.restart = Some(Restart {
+            since: now,
+            attempt: Some(attempt),
+        });
+        self.by_ufrag
+            .remove(&link.connection.credentials().local_ufrag);
+        if let Some((_, remote)) = link.connection.path() {
+            self.by_addr.remove(&remote);
+        }
+        let connection: &mut Connection = &mut link.connection;
+        let offer = &offered.description;
+        let made = self
+            .factory
+            .restart_answer(connection, offer, &self.hosts, &reflexive, now);
+        match made {
+            Ok(description) => {
+                let ufrag = link.connection.credentials().local_ufrag.clone();
+                self.by_ufrag.insert(ufrag, index);
+                let nonce = random();
+                let payload = Payload::Answer {
+                    restart: true,
+                    attempt,
+                    nonce,
+                    description,
+                };
+                self.send_signal(index, &payload);
+                self.mark_dirty(index);
+            }
+            Err(error) => self.fail_to_begin(index, &error.to_string(), now),
+        }
+    }
+
+    fn send_signal(&mut self, index: usize, payload: &Payload) {
+        let Some(peer) = self.peers[index].as_ref() else {
+            return;
+        };
+        self.sequence += 1;
+        let stamp = Stamp {
+            time: (self.config.clock)(),
+            session: self.session,
+            sequence: self.sequence,
+            to_session: peer.session,
+        };
+        match seal(&self.config.identity, &peer.id, stamp, payload) {
+            Ok(bytes) => {
+                self.events.push_back(Event::Signal {
+                    to: peer.id,
+                    bytes: Bytes::from(bytes),
+                });
+            }
+            Err(refusal) => self.count(refusal.reason()),
+        }
+    }
+}
+
+/// An answer, checked.
+struct Answered {
+    session: u64,
+    sequence: u64,
+    attempt: [u8; 32],
+    nonce: [u8; 32],
+    description: Description,
+}
+
+impl Link {
+    fn new(
+        connection: Connection,
+        session: u64,
+        sequence: u64,
+        attempt: [u8; 32],
+        now: Instant,
+    ) -> Self {
+        Self {
+            connection,
+            session,
+            sequence,
+            attempt,
+            binding: None,
+            auth_sent: false,
+            auth_received: false,
+            up: None,
+            began: now,
+            restart: None,
+        }
+    }
+}
+
+fn random() -> Fingerprint {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).expect("the system's random number generator works");
+    bytes
+}

@@ -1,0 +1,559 @@
+//! The overlay's core: all peers over one UDP socket, without any I/O.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `overlay` | the interface, the table of peers, the timers |
+//! | `negotiate` | presence and signalling: from a knock to an answer, restarts |
+//! | `datagrams` | demultiplexing, draining connections, Auth, liveness |
+//! | `peer` | what is kept of a peer |
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use librecast::cert::Chain;
+use librecast::id::PeerId;
+use thiserror::Error;
+use tracing::{debug, info, warn};
+
+use crate::backoff::Jitter;
+use crate::config::OverlayConfig;
+use crate::connection::{Factory, Happening};
+use crate::envelope::Refusal;
+use crate::event::{Event, LinkId, PeerInfo, PeerState, SendError, Transmit};
+use crate::gather::Gatherer;
+use crate::peer::{Peer, RESTART_GRACE, STABLE};
+use crate::replay::ReplayCache;
+use crate::stun::TxId;
+
+/// Most refused strangers that `peers` shows.
+const MAX_REFUSED: usize = 64;
+/// Most own addresses in a description.
+const MAX_HOSTS: usize = 8;
+/// Senders that the replay cache remembers.
+const REPLAY_SENDERS: usize = 4_096;
+
+/// Why an overlay cannot start.
+#[derive(Debug, Error)]
+pub enum OverlayError {
+    /// The DTLS certificate could not be made.
+    #[error("cannot make a DTLS certificate: {0}")]
+    Certificate(String),
+}
+
+/// A node's links to all its peers.
+///
+/// After each `handle_*` or `send_*` the owner empties [`Overlay::poll_transmit`] and
+/// [`Overlay::poll_event`], and calls [`Overlay::handle_timeout`] at [`Overlay::poll_timeout`].
+/// Several datagrams may be handled before: acknowledgements then share packets.
+#[derive(Debug)]
+pub struct Overlay {
+    pub(crate) config: OverlayConfig,
+    pub(crate) own: PeerId,
+    pub(crate) factory: Factory,
+    pub(crate) jitter: Jitter,
+    pub(crate) now: Instant,
+    /// This run of the process, and the number of the next message.
+    pub(crate) session: u64,
+    pub(crate) sequence: u64,
+    pub(crate) hosts: Vec<SocketAddr>,
+    pub(crate) stun_servers: Vec<SocketAddr>,
+    pub(crate) gatherer: Gatherer,
+    pub(crate) was_patient: bool,
+    /// Somebody waits for our addresses, or for a restart.
+    pub(crate) unsettled: bool,
+    pub(crate) peers: Vec<Option<Peer>>,
+    pub(crate) by_id: HashMap<PeerId, usize>,
+    pub(crate) by_link: HashMap<LinkId, usize>,
+    pub(crate) by_addr: HashMap<SocketAddr, usize>,
+    pub(crate) by_ufrag: HashMap<String, usize>,
+    /// ICE checks under way, to find whose answer an answer is.
+    pub(crate) checks: HashMap<TxId, usize>,
+    pub(crate) check_order: VecDeque<(Instant, TxId)>,
+    pub(crate) timers: BinaryHeap<Reverse<(Instant, usize)>>,
+    pub(crate) dirty: Vec<usize>,
+    pub(crate) undrained: u32,
+    /// From, to, and what: DTLS that came before its path was known.
+    pub(crate) early: VecDeque<(SocketAddr, SocketAddr, Bytes)>,
+    pub(crate) happenings: Vec<Happening>,
+    pub(crate) transmits: VecDeque<Transmit>,
+    pub(crate) events: VecDeque<Event>,
+    pub(crate) replay: ReplayCache,
+    pub(crate) signal_tokens: (f64, Instant),
+    pub(crate) refused: BTreeMap<PeerId, (&'static str, Instant)>,
+    pub(crate) drops: BTreeMap<&'static str, u64>,
+    pub(crate) warned_at: Option<Instant>,
+    pub(crate) next_link: u32,
+    pub(crate) stopped: bool,
+}
+
+impl Overlay {
+    /// A node without links.
+    pub fn new(config: OverlayConfig, now: Instant) -> Result<Self, OverlayError> {
+        let factory = Factory::new(config.mtu, &config.limits)
+            .map_err(|e| OverlayError::Certificate(e.to_string()))?;
+        let mut session = [0; 8];
+        getrandom::fill(&mut session).expect("the system's random number generator works");
+        Ok(Self {
+            own: config.identity.peer_id(),
+            factory,
+            jitter: Jitter::new(config.seed),
+            now,
+            // 0 stands for unknown
+            session: u64::from_be_bytes(session).max(1),
+            sequence: 0,
+            hosts: Vec::new(),
+            stun_servers: Vec::new(),
+            gatherer: Gatherer::default(),
+            was_patient: false,
+            unsettled: false,
+            peers: Vec::new(),
+            by_id: HashMap::new(),
+            by_link: HashMap::new(),
+            by_addr: HashMap::new(),
+            by_ufrag: HashMap::new(),
+            checks: HashMap::new(),
+            check_order: VecDeque::new(),
+            timers: BinaryHeap::new(),
+            dirty: Vec::new(),
+            undrained: 0,
+            early: VecDeque::new(),
+            happenings: Vec::new(),
+            transmits: VecDeque::new(),
+            events: VecDeque::new(),
+            replay: ReplayCache::new(REPLAY_SENDERS),
+            signal_tokens: (0.0, now),
+            refused: BTreeMap::new(),
+            drops: BTreeMap::new(),
+            warned_at: None,
+            next_link: 1,
+            stopped: false,
+            config,
+        })
+    }
+
+    /// Our own identity.
+    #[must_use]
+    pub fn peer_id(&self) -> PeerId {
+        self.own
+    }
+
+    /// A renewed certificate chain: what is signed from now on carries it.
+    pub fn set_chain(&mut self, chain: Chain) {
+        self.config.identity.chain = chain;
+    }
+
+    /// The addresses at which the UDP socket can be reached, best first; at most eight count.
+    /// Links whose address has gone restart their ICE, attempts under way start over.
+    pub fn set_local_candidates(&mut self, mut host: Vec<SocketAddr>, now: Instant) {
+        self.observe(now);
+        host.truncate(MAX_HOSTS);
+        if host == self.hosts {
+            return;
+        }
+        debug!(addresses = ?host, "local addresses");
+        self.hosts = host;
+        self.gatherer.reset(&self.hosts, &self.stun_servers, now);
+        self.was_patient = self.gatherer.is_patient(now);
+        for index in self.indices() {
+            self.move_peer(index, now);
+        }
+        self.settle_waiting(now);
+        self.drain_dirty();
+    }
+
+    /// The STUN servers to ask for our address as others see it, over and over.
+    pub fn set_stun_servers(&mut self, servers: Vec<SocketAddr>, now: Instant) {
+        self.observe(now);
+        if servers == self.stun_servers {
+            return;
+        }
+        self.stun_servers = servers;
+        self.gatherer.reset(&self.hosts, &self.stun_servers, now);
+        self.was_patient = self.gatherer.is_patient(now);
+        let transmits = &mut self.transmits;
+        self.gatherer.poll(now, |t| transmits.push_back(t));
+    }
+
+    /// Sends over the reliable, ordered channel.
+    pub fn send_control(
+        &mut self,
+        link: LinkId,
+        message: &[u8],
+        now: Instant,
+    ) -> Result<(), SendError> {
+        let index = self.link_index(link, now)?;
+        let result = match self.link_mut(index) {
+            Some(link) => link.connection.send_control(message, now),
+            None => Err(SendError::NoSuchLink),
+        };
+        self.mark_dirty(index);
+        result
+    }
+
+    /// Sends `parts` as one message over the unordered channel without retransmission.
+    pub fn send_data(
+        &mut self,
+        link: LinkId,
+        parts: [&[u8]; 2],
+        now: Instant,
+    ) -> Result<(), SendError> {
+        let index = self.link_index(link, now)?;
+        let result = match self.link_mut(index) {
+            Some(link) => link.connection.send_data(parts, now),
+            None => Err(SendError::NoSuchLink),
+        };
+        self.mark_dirty(index);
+        result
+    }
+
+    /// Closes a link; the peer is tried again after a pause.
+    pub fn close_link(&mut self, link: LinkId, reason: &'static str, now: Instant) {
+        self.observe(now);
+        if let Some(&index) = self.by_link.get(&link) {
+            if let Some(peer) = self.peers[index].as_mut() {
+                // who broke the protocol is not tried again at once
+                peer.failures = peer.failures.max(3);
+            }
+            self.end_link(index, reason, now);
+        }
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.observe(now);
+        if self.stopped {
+            return;
+        }
+        let transmits = &mut self.transmits;
+        self.gatherer.poll(now, |t| transmits.push_back(t));
+        self.settle_waiting(now);
+        while let Some(Reverse((at, index))) = self.timers.peek().copied() {
+            if at > now {
+                break;
+            }
+            self.timers.pop();
+            let Some(peer) = self.peers.get_mut(index).and_then(Option::as_mut) else {
+                continue;
+            };
+            if peer.scheduled == Some(at) {
+                peer.scheduled = None;
+                self.handle_peer_timeout(index, now);
+                self.mark_dirty(index);
+            }
+        }
+        self.drain_dirty();
+    }
+
+    /// When [`Self::handle_timeout`] is to be called next, at the latest.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        if self.stopped {
+            return None;
+        }
+        let peers = self.timers.peek().map(|Reverse((at, _))| *at);
+        [peers, self.gatherer.deadline(self.now)]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// The next datagram to send.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        if self.transmits.is_empty() {
+            self.drain_dirty();
+        }
+        self.transmits.pop_front()
+    }
+
+    /// The next event.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        if self.events.is_empty() {
+            self.drain_dirty();
+        }
+        self.events.pop_front()
+    }
+
+    /// Peers as users see them: those with a link, those tried, those refused.
+    #[must_use]
+    pub fn peers(&self) -> Vec<PeerInfo> {
+        let mut rows: Vec<_> = self
+            .peers
+            .iter()
+            .flatten()
+            .map(|p| p.info(self.now))
+            .collect();
+        let strangers = self
+            .refused
+            .iter()
+            .filter(|(id, _)| !self.by_id.contains_key(id));
+        rows.extend(strangers.map(|(id, (reason, since))| {
+            let mut peer = Peer::new(*id, *since);
+            peer.set_state(PeerState::Refused, Some(reason), *since);
+            peer.info(self.now)
+        }));
+        rows.sort_by_key(|row| row.peer_id);
+        rows
+    }
+
+    /// What was dropped so far, by reason.
+    #[must_use]
+    pub fn drops(&self) -> &BTreeMap<&'static str, u64> {
+        &self.drops
+    }
+
+    /// Says goodbye on all links; send what [`Self::poll_transmit`] gives after this, and stop.
+    pub fn shutdown(&mut self, now: Instant) {
+        self.observe(now);
+        for index in self.indices() {
+            if let Some(peer) = self.peers[index].as_mut() {
+                peer.waiting = None;
+                peer.retry_at = None;
+            }
+            self.take_link(index, "shutting down", now);
+        }
+        self.stopped = true;
+    }
+}
+
+/// The table of peers.
+impl Overlay {
+    pub(crate) fn observe(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+    }
+
+    pub(crate) fn indices(&self) -> Vec<usize> {
+        (0..self.peers.len())
+            .filter(|i| self.peers[*i].is_some())
+            .collect()
+    }
+
+    pub(crate) fn link_mut(&mut self, index: usize) -> Option<&mut crate::peer::Link> {
+        self.peers.get_mut(index)?.as_mut()?.link.as_mut()
+    }
+
+    fn link_index(&mut self, link: LinkId, now: Instant) -> Result<usize, SendError> {
+        self.observe(now);
+        self.by_link
+            .get(&link)
+            .copied()
+            .ok_or(SendError::NoSuchLink)
+    }
+
+    /// The peer's place, made if there is room. A verified peer may take an unverified one's.
+    pub(crate) fn peer_index(&mut self, id: PeerId, verified: bool) -> Option<usize> {
+        if let Some(index) = self.by_id.get(&id) {
+            return Some(*index);
+        }
+        if self.by_id.len() >= self.config.limits.peers {
+            let evictable = |p: &&Peer| p.link.is_none() && p.member.is_none();
+            let victim = self.peers.iter().flatten().find(evictable).map(|p| p.id);
+            match victim {
+                Some(victim) if verified => self.forget(victim),
+                _ => {
+                    self.count(Refusal::Full.reason());
+                    return None;
+                }
+            }
+        }
+        let peer = Peer::new(id, self.now);
+        let index = match self.peers.iter().position(Option::is_none) {
+            Some(free) => {
+                self.peers[free] = Some(peer);
+                free
+            }
+            None => {
+                self.peers.push(Some(peer));
+                self.peers.len() - 1
+            }
+        };
+        self.by_id.insert(id, index);
+        Some(index)
+    }
+
+    pub(crate) fn forget(&mut self, id: PeerId) {
+        if let Some(index) = self.by_id.remove(&id) {
+            self.take_link(index, "forgotten", self.now);
+            self.peers[index] = None;
+        }
+    }
+
+    pub(crate) fn count(&mut self, reason: &'static str) {
+        *self.drops.entry(reason).or_default() += 1;
+    }
+
+    /// Counts a refusal, shows it in `peers` where the sender is known, logs it now and then.
+    pub(crate) fn refuse(&mut self, refusal: Refusal, peer: Option<PeerId>, now: Instant) {
+        let reason = refusal.reason();
+        self.count(reason);
+        let quiet = self
+            .warned_at
+            .is_some_and(|at| now < at + Duration::from_secs(1));
+        // the same message over two carriers is no attack
+        let quiet = quiet || refusal == Refusal::Replayed;
+        match peer {
+            Some(id) if !quiet => warn!(peer = %id, reason, "signalling refused"),
+            None if !quiet => warn!(reason, "signalling refused"),
+            _ => debug!(?peer, reason, "signalling refused"),
+        }
+        if !quiet {
+            self.warned_at = Some(now);
+        }
+        let Some(id) = peer else { return };
+        let known = self.by_id.get(&id).and_then(|i| self.peers[*i].as_mut());
+        let told = match known {
+            // what somebody replays or spoils says nothing of a peer that we know
+            Some(peer) if !refusal.blames_sender() && peer.member.is_some() => return,
+            Some(peer) if peer.up().is_some() => return,
+            Some(peer) => {
+                let told = peer.state == PeerState::Refused && peer.reason == Some(reason);
+                peer.set_state(PeerState::Refused, Some(reason), now);
+                peer.failures = peer.failures.max(5);
+                told
+            }
+            None => self.remember_refused(id, reason, now),
+        };
+        if !told {
+            self.events.push_back(Event::PeerRefused {
+                peer: Some(id),
+                reason,
+            });
+        }
+    }
+
+    fn remember_refused(&mut self, id: PeerId, reason: &'static str, now: Instant) -> bool {
+        let told = self
+            .refused
+            .get(&id)
+            .is_some_and(|(known, _)| *known == reason);
+        if !told {
+            let oldest = self
+                .refused
+                .iter()
+                .min_by_key(|(_, (_, since))| *since)
+                .map(|(id, _)| *id);
+            if let Some(oldest) = oldest.filter(|_| self.refused.len() >= MAX_REFUSED) {
+                self.refused.remove(&oldest);
+            }
+            self.refused.insert(id, (reason, now));
+        }
+        told
+    }
+}
+
+/// The life of links.
+impl Overlay {
+    fn handle_peer_timeout(&mut self, index: usize, now: Instant) {
+        let limit = self.config.limits.attempt;
+        let Some(peer) = self.peers.get_mut(index).and_then(Option::as_mut) else {
+            return;
+        };
+        if let Some(link) = peer.link.as_mut() {
+            link.connection.handle_timeout(now);
+            let late = link.up.is_none() && now >= link.too_late(limit);
+            let stuck = link
+                .restart
+                .as_ref()
+                .is_some_and(|r| now >= r.since + RESTART_GRACE);
+            if late {
+                self.end_link(index, "no connection", now);
+            } else if stuck {
+                self.end_link(index, "no path after an address change", now);
+            } else {
+                self.probe(index, now);
+            }
+        }
+        let Some(peer) = self.peers.get_mut(index).and_then(Option::as_mut) else {
+            return;
+        };
+        if peer.link.is_none() && peer.retry_at.is_some_and(|at| at <= now) {
+            self.knock(index, false, now);
+        }
+    }
+
+    /// The link is over: tells so, and tries again, at once if it was a good one.
+    pub(crate) fn end_link(&mut self, index: usize, reason: &'static str, now: Instant) {
+        let lived = self.take_link(index, reason, now);
+        let Some(peer) = self.peers.get_mut(index).and_then(Option::as_mut) else {
+            return;
+        };
+        if self.stopped {
+            return;
+        }
+        let state = if lived.is_some() || peer.state == PeerState::Lost {
+            PeerState::Lost
+        } else {
+            PeerState::Connecting
+        };
+        peer.set_state(state, Some(reason), now);
+        if lived.is_some_and(|lived| lived >= STABLE) && peer.failures < 3 {
+            peer.failures = 0;
+            peer.retry_at = Some(now);
+        } else {
+            let (first, longest) = self.config.limits.backoff;
+            peer.retry_at = Some(now + self.jitter.pause(peer.failures, first, longest));
+            peer.failures = peer.failures.saturating_add(1);
+        }
+        self.mark_dirty(index);
+        self.settle_peer(index, now);
+    }
+
+    /// Takes a link away, saying goodbye; how long it was up, if it was.
+    pub(crate) fn take_link(
+        &mut self,
+        index: usize,
+        reason: &'static str,
+        now: Instant,
+    ) -> Option<Duration> {
+        let peer = self.peers.get_mut(index)?.as_mut()?;
+        let mut link = peer.link.take()?;
+        let mut goodbye = VecDeque::new();
+        link.connection.close(&mut goodbye, now);
+        for transmit in goodbye {
+            peer.traffic.sent(transmit.contents.len());
+            self.transmits.push_back(transmit);
+        }
+        self.by_ufrag
+            .remove(&link.connection.credentials().local_ufrag);
+        if let Some((_, remote)) = link.connection.path()
+            && self.by_addr.get(&remote) == Some(&index)
+        {
+            self.by_addr.remove(&remote);
+        }
+        let up = link.up?;
+        self.by_link.remove(&up.id);
+        info!(peer = %peer.id, reason, "link down");
+        self.events.push_back(Event::LinkDown {
+            link: up.id,
+            peer: peer.id,
+            reason,
+        });
+        Some(now.saturating_duration_since(up.since))
+    }
+
+    pub(crate) fn mark_dirty(&mut self, index: usize) {
+        if let Some(peer) = self.peers.get_mut(index).and_then(Option::as_mut)
+            && !peer.dirty
+        {
+            peer.dirty = true;
+            self.dirty.push(index);
+        }
+    }
+
+    /// Puts the peer's next deadline on the heap, unless an earlier one is there.
+    pub(crate) fn schedule(&mut self, index: usize) {
+        let limit = self.config.limits.attempt;
+        let Some(peer) = self.peers.get_mut(index).and_then(Option::as_mut) else {
+            return;
+        };
+        let Some(at) = peer.deadline(limit) else {
+            return;
+        };
+        if peer.scheduled.is_none_or(|scheduled| at < scheduled) {
+            peer.scheduled = Some(at);
+            self.timers.push(Reverse((at, index)));
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Has this message been seen? A bounded window per sender.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use librecast::id::PeerId;
+
+/// Runs of a sender's process that are remembered.
+const SESSIONS: usize = 4;
+/// Messages of a run that may come out of order.
+const WINDOW: u64 = 64;
+
+/// Sequences seen of one run: the highest, and a bit for each of the 64 up to it.
+#[derive(Debug)]
+struct Session {
+    id: u64,
+    highest: u64,
+    seen: u64,
+}
+
+/// Windows of all senders. Only verified members get one, so strangers cannot fill it.
+#[derive(Debug)]
+pub(crate) struct ReplayCache {
+    senders: BTreeMap<PeerId, VecDeque<Session>>,
+    /// Senders in the order in which they came, to forget the eldest.
+    order: VecDeque<PeerId>,
+    capacity: usize,
+}
+
+impl ReplayCache {
+    /// Remembers at most `capacity` senders.
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self {
+            senders: BTreeMap::new(),
+            order: VecDeque::new(),
+            capacity,
+        }
+    }
+
+    /// Whether this message is new; from now on it is not.
+    pub(crate) fn is_new(&mut self, sender: &PeerId, session: u64, sequence: u64) -> bool {
+        if !self.senders.contains_key(sender) {
+            self.make_room();
+            self.order.push_back(*sender);
+        }
+        let sessions = self.senders.entry(*sender).or_default();
+        if let Some(known) = sessions.iter_mut().find(|s| s.id == session) {
+            return known.is_new(sequence);
+        }
+        if sessions.len() == SESSIONS {
+            sessions.pop_front();
+        }
+        sessions.push_back(Session {
+            id: session,
+            highest: sequence,
+            seen: 1,
+        });
+        true
+    }
+
+    fn make_room(&mut self) {
+        while self.order.len() >= self.capacity {
+            if let Some(eldest) = self.order.pop_front() {
+                self.senders.remove(&eldest);
+            }
+        }
+    }
+}
+
+impl Session {
+    fn is_new(&mut self, sequence: u64) -> bool {
+        if sequence > self.highest {
+            let step = sequence - self.highest;
+            self.seen = if step >= WINDOW { 0 } else { self.seen << step };
+            self.seen |= 1;
+            self.highest = sequence;
+            return true;
+        }
+        let age = self.highest - sequence;
+        if age >= WINDOW || self.seen & (1 << age) != 0 {
+            return false;
+        }
+        self.seen |= 1 << age;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use librecast::id::SecretKey;
+    use proptest::prelude::*;
+    use std::collections::HashSet;
+
+    fn peer(n: u8) -> PeerId {
+        SecretKey::from_seed(&[n; 32]).peer_id()
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_new_twice(messages in prop::collection::vec((0_u8..3, 0_u64..3, 0_u64..200), 0..400)) {
+            let mut cache = ReplayCache::new(8);
+            let mut accepted = HashSet::new();
+            for (sender, session, sequence) in messages {
+                if cache.is_new(&peer(sender), session, sequence) {
+                    prop_assert!(accepted.insert((sender, session, sequence)));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn order_does_not_matter_within_the_window() {
+        let mut cache = ReplayCache::new(8);
+        assert!(cache.is_new(&peer(1), 1, 70));
+        assert!(cache.is_new(&peer(1), 1, 7));
+        assert!(!cache.is_new(&peer(1), 1, 6), "older than the window");
+        assert!(!cache.is_new(&peer(1), 1, 7));
+        assert!(cache.is_new(&peer(1), 1, u64::MAX));
+        assert!(!cache.is_new(&peer(1), 1, 70));
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let mut cache = ReplayCache::new(4);
+        for n in 0..100 {
+            for session in 0..100 {
+                cache.is_new(&peer(n), session, 1);
+            }
+        }
+        assert_eq!(cache.senders.len(), 4);
+        assert_eq!(cache.order.len(), 4);
+        assert!(cache.senders.values().all(|s| s.len() == SESSIONS));
+    }
+}

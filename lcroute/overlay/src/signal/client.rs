@@ -1,0 +1,292 @@
+//! The node's side of backbones: a task for each server, which connects for ever.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use librecast::id::{NetworkId, PeerId, SecretKey};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::{
+    Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config,
+};
+
+use super::wire::{MAX_MESSAGE, PROOF_CONTEXT, Room, ToBackbone, ToNode, proof};
+use crate::event::{CarrierId, Presence};
+
+const CONNECT: Duration = Duration::from_secs(10);
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+/// A server that is silent for this long is gone.
+const SILENCE: Duration = Duration::from_secs(25);
+/// First and longest pause between attempts: a server that comes back is found within seconds.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
+/// Sealed messages that may wait for one server.
+const QUEUE: usize = 256;
+
+/// What comes from backbones.
+#[derive(Debug)]
+pub enum ClientEvent {
+    /// Who can be reached.
+    Presence(CarrierId, Presence),
+    /// A sealed message.
+    Signal {
+        /// Over which server.
+        carrier: CarrierId,
+        /// From whom, as the server says.
+        from: PeerId,
+        /// The message.
+        bytes: Vec<u8>,
+    },
+}
+
+/// Connections to all servers. Dropping it closes them.
+#[derive(Debug)]
+pub struct Clients {
+    me: Arc<Me>,
+    events: mpsc::Sender<ClientEvent>,
+    servers: BTreeMap<String, Connection>,
+    next: u32,
+}
+
+#[derive(Debug)]
+struct Me {
+    key: Arc<SecretKey>,
+    room: Room,
+}
+
+#[derive(Debug)]
+struct Connection {
+    queue: mpsc::Sender<(PeerId, Bytes)>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Clients {
+    /// No server yet; to be called within a tokio runtime.
+    #[must_use]
+    pub fn new(key: Arc<SecretKey>, network: NetworkId, events: mpsc::Sender<ClientEvent>) -> Self {
+        let me = Arc::new(Me {
+            key,
+            room: Room::of(&network),
+        });
+        Self {
+            me,
+            events,
+            servers: BTreeMap::new(),
+            next: 0,
+        }
+    }
+
+    /// Connects to these servers (`ws://` or `wss://`) and leaves others; known ones stay as they are.
+    pub fn set_servers(&mut self, urls: &[String]) {
+        self.servers.retain(|url, _| urls.contains(url));
+        for url in urls {
+            if !self.servers.contains_key(url) {
+                let carrier = CarrierId(self.next);
+                self.next += 1;
+                let (queue, messages) = mpsc::channel(QUEUE);
+                let session = Session {
+                    url: url.clone(),
+                    carrier,
+                    me: self.me.clone(),
+                    events: self.events.clone(),
+                    messages,
+                };
+                let task = tokio::spawn(session.run());
+                self.servers.insert(url.clone(), Connection { queue, task });
+            }
+        }
+    }
+
+    /// Sends a sealed message over every server; the far side ignores copies.
+    pub fn send(&self, to: PeerId, bytes: &Bytes) {
+        for (url, connection) in &self.servers {
+            if connection.queue.try_send((to, bytes.clone())).is_err() {
+                // signalling repeats itself
+                tracing::debug!("{url}: queue full, message dropped");
+            }
+        }
+    }
+}
+
+struct Session {
+    url: String,
+    carrier: CarrierId,
+    me: Arc<Me>,
+    events: mpsc::Sender<ClientEvent>,
+    messages: mpsc::Receiver<(PeerId, Bytes)>,
+}
+
+/// The owner of the events has gone: the session ends.
+struct Closed;
+
+impl Session {
+    async fn run(mut self) {
+        let mut pause = BACKOFF.0;
+        let mut told = false;
+        loop {
+            let connected = Instant::now();
+            let error = match self.connect().await {
+                Ok(mut socket) => {
+                    tracing::info!("signalling by {}", self.url);
+                    told = false;
+                    let result = self.converse(&mut socket).await;
+                    if self.tell(Presence::CarrierDown).await.is_err() {
+                        return;
+                    }
+                    match result {
+                        Ok(Closed) => return,
+                        Err(e) => e,
+                    }
+                }
+                Err(e) => e,
+            };
+            if connected.elapsed() > BACKOFF.1 {
+                pause = BACKOFF.0;
+            }
+            // once loud, then quiet: a server may be away for days
+            if told {
+                tracing::debug!("{}: {error:#}; next try in {pause:?}", self.url);
+            } else {
+                tracing::warn!("{}: {error:#}; trying again", self.url);
+                told = true;
+            }
+            tokio::time::sleep(with_jitter(pause)).await;
+            pause = (pause * 2).min(BACKOFF.1);
+        }
+    }
+
+    async fn connect(
+        &mut self,
+    ) -> anyhow::Result<WebSocketStream<MaybeTlsStream<tokio::net::TcpStream>>> {
+        let config = WebSocketConfig::default()
+            .max_message_size(Some(MAX_MESSAGE))
+            .max_frame_size(Some(MAX_MESSAGE));
+        let connector = match self.url.starts_with("wss:") {
+            true => Connector::Rustls(super::tls::client()?),
+            false => Connector::Plain,
+        };
+        let connecting =
+            connect_async_tls_with_config(&self.url, Some(config), true, Some(connector));
+        let (mut socket, _) = timeout(CONNECT, connecting).await??;
+        timeout(CONNECT, self.register(&mut socket)).await??;
+        // what waited for the old connection is stale
+        while self.messages.try_recv().is_ok() {}
+        Ok(socket)
+    }
+
+    async fn register<S>(&self, socket: &mut WebSocketStream<S>) -> anyhow::Result<()>
+    where
+        WebSocketStream<S>: Socket,
+    {
+        while let Some(message) = socket.next().await {
+            let Message::Binary(bytes) = message? else {
+                continue;
+            };
+            let ToNode::Challenge(challenge) = ToNode::decode(&bytes)? else {
+                anyhow::bail!("no challenge: is it a signalling server?");
+            };
+            let room = self.me.room;
+            let signature = self.me.key.sign(PROOF_CONTEXT, &proof(&challenge, &room));
+            let register = ToBackbone::Register {
+                peer: self.me.key.peer_id(),
+                room,
+                signature,
+            };
+            socket.send(Message::binary(register.encode())).await?;
+            return Ok(());
+        }
+        Err(io::Error::from(io::ErrorKind::UnexpectedEof).into())
+    }
+
+    async fn converse<S>(&mut self, socket: &mut WebSocketStream<S>) -> anyhow::Result<Closed>
+    where
+        WebSocketStream<S>: Socket,
+    {
+        if self.tell(Presence::CarrierUp).await.is_err() {
+            return Ok(Closed);
+        }
+        let mut ping = tokio::time::interval(PING_INTERVAL);
+        let mut heard = Instant::now();
+        loop {
+            tokio::select! {
+                waiting = self.messages.recv() => {
+                    let Some((to, bytes)) = waiting else { return Ok(Closed) };
+                    let message = ToBackbone::Send { to, bytes: bytes.to_vec() };
+                    timeout(CONNECT, socket.send(Message::binary(message.encode()))).await??;
+                }
+                message = socket.next() => {
+                    let Some(message) = message.transpose()? else { anyhow::bail!("closed by the server") };
+                    heard = Instant::now();
+                    if let Message::Binary(bytes) = message
+                        && self.handle(ToNode::decode(&bytes)?).await?.is_err()
+                    {
+                        return Ok(Closed);
+                    }
+                }
+                _ = ping.tick() => {
+                    if heard.elapsed() > SILENCE {
+                        anyhow::bail!("silent for {SILENCE:?}");
+                    }
+                    timeout(CONNECT, socket.send(Message::Ping(Bytes::new()))).await??;
+                }
+            }
+        }
+    }
+
+    async fn handle(&self, message: ToNode) -> anyhow::Result<Result<(), Closed>> {
+        let event = match message {
+            ToNode::Present(peer) => ClientEvent::Presence(self.carrier, Presence::Online(peer)),
+            ToNode::Gone(peer) => ClientEvent::Presence(self.carrier, Presence::Offline(peer)),
+            ToNode::Deliver { from, bytes } => ClientEvent::Signal {
+                carrier: self.carrier,
+                from,
+                bytes,
+            },
+            ToNode::Refused(reason) => anyhow::bail!("refused by the server: {reason}"),
+            ToNode::Challenge(_) => anyhow::bail!("challenged twice"),
+        };
+        Ok(self.events.send(event).await.map_err(|_| Closed))
+    }
+
+    async fn tell(&self, presence: Presence) -> Result<(), Closed> {
+        self.events
+            .send(ClientEvent::Presence(self.carrier, presence))
+            .await
+            .map_err(|_| Closed)
+    }
+}
+
+/// Up to a quarter more: the clients of a server that restarts do not come all at once.
+fn with_jitter(pause: Duration) -> Duration {
+    let mut random = [0];
+    // without randomness the pause is as good
+    let _ = getrandom::fill(&mut random);
+    pause + pause.mul_f64(f64::from(random[0]) / 1_024.0)
+}
+
+/// A WebSocket over whatever carries it.
+trait Socket:
+    StreamExt<Item = Result<Message, tokio_tungstenite::tungstenite::Error>>
+    + SinkExt<Message, Error = tokio_tungstenite::tungstenite::Error>
+    + Unpin
+{
+}
+
+impl<T> Socket for T where
+    T: StreamExt<Item = Result<Message, tokio_tungstenite::tungstenite::Error>>
+        + SinkExt<Message, Error = tokio_tungstenite::tungstenite::Error>
+        + Unpin
+{
+}

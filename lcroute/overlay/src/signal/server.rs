@@ -1,0 +1,447 @@
+//! The backbone: tells the nodes of a room about one another and relays their sealed messages.
+//!
+//! It learns PeerIds and the addresses that its clients come from, nothing else. Everything a client can
+//! fill is bounded; a client that does not read is cut off.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use librecast::id::PeerId;
+use librecast::pacing::TokenBucket;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+
+pub use super::tls::TlsFiles;
+use super::wire::{MAX_MESSAGE, PROOF_CONTEXT, Room, ToBackbone, ToNode, proof};
+use crate::stun;
+
+/// Most connections at a time.
+const MAX_CLIENTS: usize = 8_192;
+/// Most nodes of one room.
+const MAX_ROOM: usize = 4_096;
+/// Messages that may wait for a client.
+const QUEUE: usize = 1_024;
+/// Sealed messages are larger than presence: so many of all that wait (2 MiB at most).
+const QUEUE_SEALED: usize = 64;
+/// A client proves who it is within this time.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+/// A client that is silent for this long is gone.
+const SILENCE: Duration = Duration::from_secs(25);
+/// Bits per second of one client's messages, and the burst in bytes; above it the backbone reads slower.
+const CLIENT_RATE: u64 = 8_000_000;
+const CLIENT_BURST: u64 = 8 << 20;
+
+/// A bound backbone.
+#[derive(Debug)]
+pub struct Server {
+    tcp: TcpListener,
+    udp: UdpSocket,
+    tls: Option<Arc<rustls::ServerConfig>>,
+}
+
+impl Server {
+    /// Binds TCP (WebSocket, with TLS if files are given) and UDP (STUN) on the same port.
+    pub async fn bind(listen: SocketAddr, tls: Option<&TlsFiles>) -> io::Result<Self> {
+        let tls = tls.map(super::tls::server).transpose()?;
+        let tcp = TcpListener::bind(listen).await?;
+        let udp = UdpSocket::bind(tcp.local_addr()?).await?;
+        Ok(Self { tcp, udp, tls })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.tcp.local_addr()
+    }
+
+    /// Serves until `shutdown` resolves.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+        let rooms = Arc::new(Rooms::default());
+        tokio::select! {
+            () = shutdown => {}
+            () = accept(self.tcp, self.tls, rooms) => {}
+            () = answer_stun(self.udp) => {}
+        }
+    }
+}
+
+async fn accept(tcp: TcpListener, tls: Option<Arc<rustls::ServerConfig>>, rooms: Arc<Rooms>) {
+    let places = Arc::new(Semaphore::new(MAX_CLIENTS));
+    let acceptor = tls.map(TlsAcceptor::from);
+    // ends the clients when the server ends
+    let mut clients = tokio::task::JoinSet::new();
+    loop {
+        while clients.try_join_next().is_some() {}
+        let (stream, from) = match tcp.accept().await {
+            Ok(accepted) => accepted,
+            Err(e) => {
+                // out of descriptors, most likely: others may leave meanwhile
+                tracing::warn!("accept: {e}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let Ok(place) = places.clone().try_acquire_owned() else {
+            tracing::warn!("{from} turned away: {MAX_CLIENTS} clients are connected");
+            continue;
+        };
+        let (acceptor, rooms) = (acceptor.clone(), rooms.clone());
+        clients.spawn(async move {
+            if let Err(e) = converse(stream, acceptor, &rooms).await {
+                tracing::debug!("{from}: {e}");
+            }
+            drop(place);
+        });
+    }
+}
+
+async fn answer_stun(udp: UdpSocket) {
+    let mut buffer = [0; 1_500];
+    loop {
+        match udp.recv_from(&mut buffer).await {
+            Ok((n, from)) => {
+                let plain = SocketAddr::new(from.ip().to_canonical(), from.port());
+                if let Some(response) = stun::respond(&buffer[..n], plain) {
+                    // STUN asks again
+                    let _ = udp.try_send_to(&response, from);
+                }
+            }
+            Err(e) => {
+                tracing::debug!("stun: {e}");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+    }
+}
+
+async fn converse(
+    stream: TcpStream,
+    acceptor: Option<TlsAcceptor>,
+    rooms: &Rooms,
+) -> anyhow::Result<()> {
+    stream.set_nodelay(true)?;
+    match acceptor {
+        None => serve_client(stream, rooms).await,
+        Some(acceptor) => {
+            let stream = timeout(HANDSHAKE, acceptor.accept(stream)).await??;
+            serve_client(stream, rooms).await
+        }
+    }
+}
+
+async fn serve_client<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    rooms: &Rooms,
+) -> anyhow::Result<()> {
+    let config = WebSocketConfig::default()
+        .max_message_size(Some(MAX_MESSAGE))
+        .max_frame_size(Some(MAX_MESSAGE));
+    let accepted = tokio_tungstenite::accept_async_with_config(stream, Some(config));
+    let mut socket = timeout(HANDSHAKE, accepted).await??;
+    let (peer, room) = timeout(HANDSHAKE, register(&mut socket)).await??;
+    let Some(mut seat) = rooms.enter(room, peer) else {
+        let full = ToNode::Refused("the room is full".into()).encode();
+        socket.send(Message::binary(full)).await?;
+        anyhow::bail!("the room is full");
+    };
+    tracing::debug!("{peer} is here");
+    relay(&mut socket, &mut seat).await
+}
+
+async fn register<S: AsyncRead + AsyncWrite + Unpin>(
+    socket: &mut WebSocketStream<S>,
+) -> anyhow::Result<(PeerId, Room)> {
+    let mut challenge = [0; 32];
+    getrandom::fill(&mut challenge).map_err(|e| anyhow::anyhow!("random numbers: {e}"))?;
+    socket
+        .send(Message::binary(ToNode::Challenge(challenge).encode()))
+        .await?;
+    while let Some(message) = socket.next().await {
+        let Message::Binary(bytes) = message? else {
+            continue;
+        };
+        let ToBackbone::Register {
+            peer,
+            room,
+            signature,
+        } = ToBackbone::decode(&bytes)?
+        else {
+            anyhow::bail!("not registered");
+        };
+        if peer
+            .verify(PROOF_CONTEXT, &proof(&challenge, &room), &signature)
+            .is_err()
+        {
+            socket
+                .send(Message::binary(
+                    ToNode::Refused("signature".into()).encode(),
+                ))
+                .await?;
+            anyhow::bail!("{peer}: signature does not verify");
+        }
+        return Ok((peer, room));
+    }
+    anyhow::bail!("closed before it registered")
+}
+
+async fn relay<S: AsyncRead + AsyncWrite + Unpin>(
+    socket: &mut WebSocketStream<S>,
+    seat: &mut Seat<'_>,
+) -> anyhow::Result<()> {
+    let mut ping = tokio::time::interval(PING_INTERVAL);
+    let mut heard = Instant::now();
+    let mut bucket = TokenBucket::new(CLIENT_RATE, CLIENT_BURST, heard.into_std());
+    loop {
+        tokio::select! {
+            waiting = seat.queue.recv() => match waiting {
+                // a client that does not take what it gets must not hold its messages for ever
+                Some(bytes) => timeout(HANDSHAKE, socket.send(Message::Binary(bytes))).await??,
+                None => anyhow::bail!("replaced by a newer connection, or too slow"),
+            },
+            message = socket.next() => {
+                let Some(message) = message.transpose()? else { return Ok(()) };
+                heard = Instant::now();
+                bucket.spend(message.len() as u64, heard.into_std());
+                match message {
+                    Message::Binary(bytes) => seat.forward(ToBackbone::decode(&bytes)?)?,
+                    Message::Close(_) => return Ok(()),
+                    _ => {}
+                }
+                tokio::time::sleep_until(bucket.ready_at().into()).await;
+            }
+            _ = ping.tick() => {
+                if heard.elapsed() > SILENCE {
+                    anyhow::bail!("silent for {SILENCE:?}");
+                }
+                timeout(HANDSHAKE, socket.send(Message::Ping(Bytes::new()))).await??;
+            }
+        }
+    }
+}
+
+type Places = HashMap<PeerId, Place>;
+
+/// Who is where.
+#[derive(Debug, Default)]
+struct Rooms {
+    rooms: Mutex<HashMap<Room, Places>>,
+    entered: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Place {
+    number: u64,
+    queue: mpsc::Sender<Bytes>,
+}
+
+/// A client's place in its room; leaving is dropping it.
+struct Seat<'a> {
+    rooms: &'a Rooms,
+    room: Room,
+    peer: PeerId,
+    number: u64,
+    queue: mpsc::Receiver<Bytes>,
+}
+
+impl Rooms {
+    fn locked(&self) -> std::sync::MutexGuard<'_, HashMap<Room, Places>> {
+        // no code between lock and unlock leaves the table half changed
+        self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a place, the old one of the same peer included; none if the room is full.
+    fn enter(&self, room: Room, peer: PeerId) -> Option<Seat<'_>> {
+        let mut rooms = self.locked();
+        let places = rooms.entry(room).or_default();
+        if places.len() >= MAX_ROOM && !places.contains_key(&peer) {
+            return None;
+        }
+        // room for everybody's presence, and messages on top
+        let (sender, queue) = mpsc::channel(places.len() + QUEUE);
+        let number = self.entered.fetch_add(1, Ordering::Relaxed);
+        places.insert(
+            peer,
+            Place {
+                number,
+                queue: sender.clone(),
+            },
+        );
+        for other in places.keys().filter(|other| **other != peer) {
+            // the queue was made long enough
+            let _ = sender.try_send(ToNode::Present(*other).encode().into());
+        }
+        tell(places, &peer, &ToNode::Present(peer));
+        Some(Seat {
+            rooms: self,
+            room,
+            peer,
+            number,
+            queue,
+        })
+    }
+}
+
+/// Tells everybody else of the room; who cannot take more is cut off.
+fn tell(places: &mut Places, about: &PeerId, what: &ToNode) {
+    let bytes = Bytes::from(what.encode());
+    places.retain(|peer, place| peer == about || place.queue.try_send(bytes.clone()).is_ok());
+}
+
+impl Seat<'_> {
+    fn forward(&self, message: ToBackbone) -> anyhow::Result<()> {
+        let ToBackbone::Send { to, bytes } = message else {
+            anyhow::bail!("registered twice");
+        };
+        let message = ToNode::Deliver {
+            from: self.peer,
+            bytes,
+        };
+        let mut rooms = self.rooms.locked();
+        let places = rooms.get_mut(&self.room);
+        if let Some(place) = places.and_then(|places| places.get_mut(&to)) {
+            // signalling repeats itself: a queue that is full loses this message only
+            let waiting = place.queue.max_capacity() - place.queue.capacity();
+            if waiting < QUEUE_SEALED {
+                let _ = place.queue.try_send(message.encode().into());
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        let mut rooms = self.rooms.locked();
+        let Some(places) = rooms.get_mut(&self.room) else {
+            return;
+        };
+        match places.get(&self.peer) {
+            // a newer connection of the same peer sits here now
+            Some(place) if place.number != self.number => return,
+            Some(_) | None => {}
+        }
+        places.remove(&self.peer);
+        tell(places, &self.peer, &ToNode::Gone(self.peer));
+        if places.is_empty() {
+            rooms.remove(&self.room);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use librecast::id::SecretKey;
+
+    use super::*;
+
+    fn room() -> Room {
+        Room::of(&SecretKey::from_seed(&[9; 32]).peer_id())
+    }
+
+    fn peer(n: u8) -> PeerId {
+        SecretKey::from_seed(&[n; 32]).peer_id()
+    }
+
+    fn heard(seat: &mut Seat<'_>) -> Vec<ToNode> {
+        std::iter::from_fn(|| seat.queue.try_recv().ok())
+            .map(|b| ToNode::decode(&b).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn a_room_tells_who_comes_and_goes_and_relays() {
+        let rooms = Rooms::default();
+        let mut a = rooms.enter(room(), peer(1)).unwrap();
+        let mut b = rooms.enter(room(), peer(2)).unwrap();
+        assert_eq!(heard(&mut a), [ToNode::Present(peer(2))]);
+        assert_eq!(heard(&mut b), [ToNode::Present(peer(1))]);
+        a.forward(ToBackbone::Send {
+            to: peer(2),
+            bytes: vec![7],
+        })
+        .unwrap();
+        assert_eq!(
+            heard(&mut b),
+            [ToNode::Deliver {
+                from: peer(1),
+                bytes: vec![7]
+            }]
+        );
+        drop(b);
+        assert_eq!(heard(&mut a), [ToNode::Gone(peer(2))]);
+        drop(a);
+        assert!(rooms.locked().is_empty());
+    }
+
+    #[test]
+    fn rooms_are_closed_to_each_other() {
+        let rooms = Rooms::default();
+        let mut a = rooms.enter(room(), peer(1)).unwrap();
+        let b = rooms.enter(Room([0; 32]), peer(2)).unwrap();
+        b.forward(ToBackbone::Send {
+            to: peer(1),
+            bytes: vec![7],
+        })
+        .unwrap();
+        assert!(heard(&mut a).is_empty());
+    }
+
+    #[test]
+    fn a_newer_connection_takes_the_place_of_the_older() {
+        let rooms = Rooms::default();
+        let mut watcher = rooms.enter(room(), peer(3)).unwrap();
+        let old = rooms.enter(room(), peer(1)).unwrap();
+        let new = rooms.enter(room(), peer(1)).unwrap();
+        drop(old);
+        assert_eq!(
+            heard(&mut watcher),
+            [ToNode::Present(peer(1)), ToNode::Present(peer(1))]
+        );
+        drop(new);
+        assert_eq!(heard(&mut watcher), [ToNode::Gone(peer(1))]);
+    }
+
+    #[test]
+    fn a_client_that_does_not_read_is_cut_off() {
+        let rooms = Rooms::default();
+        let mut slow = rooms.enter(room(), peer(1)).unwrap();
+        for _ in 0..QUEUE {
+            drop(rooms.enter(room(), peer(2)).unwrap());
+        }
+        while slow.queue.try_recv().is_ok() {}
+        assert!(slow.queue.is_closed(), "its sender was dropped");
+    }
+
+    #[test]
+    fn a_full_room_takes_nobody_new() {
+        let rooms = Rooms::default();
+        let mut places = Places::new();
+        let (queue, _keep) = mpsc::channel(1);
+        for n in 0..MAX_ROOM as u64 {
+            let mut seed = [0; 32];
+            seed[..8].copy_from_slice(&n.to_be_bytes());
+            places.insert(
+                SecretKey::from_seed(&seed).peer_id(),
+                Place {
+                    number: n,
+                    queue: queue.clone(),
+                },
+            );
+        }
+        rooms.locked().insert(room(), places);
+        assert!(rooms.enter(room(), peer(200)).is_none());
+    }
+}

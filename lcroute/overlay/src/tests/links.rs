@@ -1,0 +1,398 @@
+//! How links come, live and go.
+
+use std::time::Duration;
+
+use super::net::{BACKBONE, Net, Network, today};
+use crate::{PeerState, Presence, SendError};
+use librecast::id::SecretKey;
+
+const SOON: Duration = Duration::from_secs(2);
+const LONG: Duration = Duration::from_secs(60);
+
+fn connected(count: u8) -> Net {
+    let mut net = Net::mesh(count);
+    net.join_all();
+    net.until(LONG, "full mesh", |net| {
+        (0..net.nodes.len()).all(|a| net.nodes[a].links.len() == net.nodes.len() - 1)
+    });
+    net
+}
+
+#[test]
+fn two_closed_hosts_get_a_link_in_both_directions() {
+    let mut net = Net::mesh(2);
+    net.join_all();
+    let took = net.until(SOON, "link", |net| net.linked(0, 1));
+    assert!(took < Duration::from_millis(800), "{took:?}");
+    let (ab, ba) = (net.link(0, 1).unwrap(), net.link(1, 0).unwrap());
+    let now = net.now;
+    net.nodes[0]
+        .overlay
+        .send_control(ab, b"control from 0", now)
+        .unwrap();
+    net.nodes[1]
+        .overlay
+        .send_control(ba, b"control from 1", now)
+        .unwrap();
+    net.nodes[0]
+        .overlay
+        .send_data(ab, [&[0x10], b"data from 0"], now)
+        .unwrap();
+    net.nodes[1]
+        .overlay
+        .send_data(ba, [&[0x10], b"data from 1"], now)
+        .unwrap();
+    net.until(SOON, "messages", |net| {
+        net.nodes
+            .iter()
+            .all(|n| n.control.len() == 1 && n.data.len() == 1)
+    });
+    let (zero, one) = (net.nodes[0].id, net.nodes[1].id);
+    assert_eq!(net.nodes[1].control[0], (zero, "control from 0".into()));
+    assert_eq!(net.nodes[0].control[0], (one, "control from 1".into()));
+    assert_eq!(net.nodes[1].data[0], (zero, "\u{10}data from 0".into()));
+    assert_eq!(net.nodes[0].data[0], (one, "\u{10}data from 1".into()));
+    let row = net.row(0, 1).unwrap();
+    assert_eq!(
+        (row.state, row.name.as_deref()),
+        (PeerState::Connected, Some("node1"))
+    );
+    assert!(row.tx_bytes > 0 && row.rx_bytes > 0 && row.address.is_some());
+}
+
+#[test]
+fn both_directions_of_the_data_channel_are_unordered_and_unretransmitted() {
+    let mut net = connected(2);
+    net.loss = 200;
+    for (a, b) in [(0, 1), (1, 0)] {
+        let link = net.link(a, b).unwrap();
+        for n in 0..200_u8 {
+            let now = net.now;
+            // a stalled association may refuse, and a link may not outlive the loss
+            let _ = net.nodes[a]
+                .overlay
+                .send_data(link, [&[0x10], &[n; 100]], now);
+            net.run(Duration::from_millis(1));
+        }
+    }
+    net.run(Duration::from_secs(5));
+    net.loss = 0;
+    net.run(Duration::from_secs(10));
+    for node in &net.nodes {
+        let got = node.data.len();
+        assert!(
+            got > 0 && got < 200,
+            "{got} of 200 at 20 % loss: lost ones come again"
+        );
+    }
+}
+
+#[test]
+fn an_idle_link_stays_and_costs_little() {
+    let mut net = connected(2);
+    let before: u64 = net.nodes.iter().map(|n| n.sent).sum();
+    net.run(Duration::from_secs(600));
+    assert!(net.nodes.iter().all(|n| n.ups == 1 && n.downs.is_empty()));
+    let sent = net.nodes.iter().map(|n| n.sent).sum::<u64>() - before;
+    assert!(sent < 600 * 15, "{sent} datagrams in ten minutes");
+    let rtt = net.row(0, 1).unwrap().rtt_ms.unwrap();
+    assert!((3.9..5.0).contains(&rtt), "{rtt} ms over 2 x 2 ms");
+}
+
+#[test]
+fn links_outlive_loss_that_stalls_sctp() {
+    let mut net = connected(2);
+    net.loss = 100;
+    for _ in 0..600 {
+        let now = net.now;
+        if let Some(link) = net.link(0, 1) {
+            let _ = net.nodes[0]
+                .overlay
+                .send_data(link, [&[0x10], &[0; 1000]], now);
+        }
+        net.run(Duration::from_millis(100));
+    }
+    assert!(
+        net.nodes.iter().all(|n| n.downs.is_empty()),
+        "{:?}",
+        net.nodes[0].downs
+    );
+    let loss = net.row(0, 1).unwrap().loss.unwrap();
+    assert!((0.02..0.5).contains(&loss), "{loss}");
+}
+
+#[test]
+fn goodbye_is_noticed_at_once() {
+    let mut net = connected(2);
+    let now = net.now;
+    net.nodes[1].overlay.shutdown(now);
+    let took = net.until(SOON, "goodbye", |net| net.nodes[0].links.is_empty());
+    assert!(took < Duration::from_millis(50), "{took:?}");
+    assert_eq!(net.row(0, 1).unwrap().state, PeerState::Lost);
+}
+
+#[test]
+fn a_dead_peer_is_noticed_in_about_a_second() {
+    let mut net = connected(2);
+    net.run(Duration::from_secs(10));
+    net.kill(1);
+    let took = net.until(SOON, "death", |net| net.nodes[0].links.is_empty());
+    assert!(took < Duration::from_millis(1_400), "{took:?}");
+    assert_eq!(net.nodes[0].downs, ["silent"]);
+    net.run(LONG);
+    assert!(
+        net.nodes[0].overlay.poll_timeout().is_some(),
+        "it is tried for ever"
+    );
+}
+
+#[test]
+fn a_cut_link_comes_back_when_the_cut_heals() {
+    let mut net = connected(2);
+    net.run(Duration::from_secs(10));
+    net.cut.insert((0, 1));
+    net.until(SOON, "cut", |net| {
+        net.nodes.iter().all(|n| n.links.is_empty())
+    });
+    net.run(Duration::from_secs(20));
+    net.cut.clear();
+    net.until(Duration::from_secs(60), "healed", |net| net.linked(0, 1));
+}
+
+#[test]
+fn a_killed_and_restarted_peer_replaces_its_link_quickly() {
+    // the smaller PeerId offers, the larger answers: both ways
+    for n in [0, 1] {
+        let mut net = connected(2);
+        net.run(Duration::from_secs(10));
+        let network = Network::new(1);
+        let mut keys: Vec<_> = [100, 101].map(|s| SecretKey::from_seed(&[s; 32])).into();
+        keys.sort_by_key(SecretKey::peer_id);
+        net.kill(n);
+        net.run(Duration::from_millis(50));
+        net.restart(n, &network.identity(keys.swap_remove(n), "again"));
+        let took = net.until(SOON * 2, "again", |net| {
+            net.linked(0, 1) && net.nodes[1 - n].ups == 2
+        });
+        assert!(took < Duration::from_millis(1_500), "{n}: {took:?}");
+        net.run(Duration::from_secs(10));
+        assert!(net.linked(0, 1));
+        assert_eq!(net.nodes[1 - n].ups, 2, "and stays");
+    }
+}
+
+#[test]
+fn the_backbone_may_go_without_harm_to_links() {
+    let mut net = connected(3);
+    net.backbone = false;
+    let now = net.now;
+    for node in &mut net.nodes {
+        node.overlay
+            .handle_presence(BACKBONE, Presence::CarrierDown, now);
+    }
+    net.run(LONG);
+    assert!(
+        net.nodes
+            .iter()
+            .all(|n| n.links.len() == 2 && n.downs.is_empty())
+    );
+}
+
+#[test]
+fn lost_signalling_is_made_up_for() {
+    let mut net = Net::mesh(2);
+    net.backbone = false;
+    net.join_all();
+    net.run(Duration::from_secs(3));
+    net.backbone = true;
+    net.until(Duration::from_secs(12), "link", |net| net.linked(0, 1));
+}
+
+#[test]
+fn an_address_change_keeps_the_link() {
+    // the offerer restarts ICE itself, the answerer asks for it
+    for n in [0, 1] {
+        let mut net = connected(2);
+        net.run(Duration::from_secs(3));
+        net.move_to(n, "10.9.9.9:7777");
+        let link = net.link(0, 1).unwrap();
+        net.run(Duration::from_secs(3));
+        let now = net.now;
+        net.nodes[0]
+            .overlay
+            .send_data(link, [&[0x10], b"after"], now)
+            .unwrap();
+        net.until(SOON, "data after the move", |net| {
+            !net.nodes[1].data.is_empty()
+        });
+        assert!(
+            net.nodes.iter().all(|n| n.ups == 1 && n.downs.is_empty()),
+            "moving {n}"
+        );
+        net.run(LONG);
+        assert!(
+            net.nodes.iter().all(|n| n.ups == 1 && n.downs.is_empty()),
+            "moving {n}, later"
+        );
+    }
+}
+
+#[test]
+fn both_addresses_may_change_at_once() {
+    let mut net = connected(2);
+    net.run(Duration::from_secs(3));
+    net.move_to(0, "10.9.9.9:7777");
+    net.move_to(1, "10.8.8.8:8888");
+    net.run(Duration::from_secs(1));
+    // and again, before the first restart has settled everywhere
+    net.move_to(0, "10.7.7.7:7777");
+    net.until(LONG, "data after the move", |net| {
+        net.linked(0, 1) && net.row(0, 1).is_some_and(|row| row.rtt_ms.is_some())
+    });
+    net.run(Duration::from_secs(10));
+    let (link, now) = (net.link(0, 1).unwrap(), net.now);
+    net.nodes[0]
+        .overlay
+        .send_data(link, [&[0x10], b"after"], now)
+        .unwrap();
+    net.until(SOON, "data", |net| !net.nodes[1].data.is_empty());
+}
+
+#[test]
+fn links_are_made_in_spite_of_loss_and_disorder() {
+    for dice in 0..30 {
+        let mut net = Net::mesh(2);
+        (net.dice, net.loss, net.jitter) = (dice * 7_919, 100, 20);
+        net.join_all();
+        net.until(Duration::from_secs(40), "link", |net| net.linked(0, 1));
+    }
+}
+
+#[test]
+fn disorder_alone_costs_no_retry() {
+    for dice in 0..30 {
+        let mut net = Net::mesh(2);
+        (net.dice, net.jitter) = (dice * 7_919, 20);
+        net.join_all();
+        let took = net.until(LONG, "link", |net| net.linked(0, 1));
+        assert!(took < Duration::from_millis(1_000), "{dice}: {took:?}");
+    }
+}
+
+#[test]
+fn an_address_more_disturbs_nothing() {
+    let mut net = connected(2);
+    let (host, now) = (net.nodes[0].host, net.now);
+    let more = vec!["10.9.9.9:7000".parse().unwrap(), host];
+    net.nodes[0].overlay.set_local_candidates(more, now);
+    let before = net.carried.len();
+    net.run(Duration::from_secs(5));
+    assert_eq!(net.carried.len(), before, "no signalling");
+    assert!(net.nodes.iter().all(|n| n.ups == 1 && n.downs.is_empty()));
+}
+
+#[test]
+fn two_nodes_behind_different_nats_connect() {
+    let network = Network::new(1);
+    let mut net = Net::new();
+    for (seed, nat) in [(1, "198.51.100.1:7000"), (2, "198.51.100.2:7001")] {
+        let identity = network.identity(SecretKey::from_seed(&[seed; 32]), "natted");
+        net.add(&identity, today, Some(nat));
+    }
+    net.join_all();
+    net.until(Duration::from_secs(5), "link", |net| net.linked(0, 1));
+    net.run(LONG);
+    assert!(net.nodes.iter().all(|n| n.ups == 1 && n.downs.is_empty()));
+}
+
+#[test]
+fn four_nodes_make_a_full_mesh_over_one_socket_each() {
+    let mut net = connected(4);
+    for a in 0..4 {
+        for b in (0..4).filter(|b| *b != a) {
+            let link = net.link(a, b).unwrap();
+            let now = net.now;
+            net.nodes[a]
+                .overlay
+                .send_data(link, [&[0x10], &[a as u8, b as u8]], now)
+                .unwrap();
+        }
+    }
+    net.run(SOON);
+    for b in 0..4 {
+        assert_eq!(net.nodes[b].data.len(), 3);
+        for (from, message) in &net.nodes[b].data {
+            assert_eq!(
+                message[..],
+                [0x10, net.index(*from).unwrap() as u8, b as u8]
+            );
+        }
+    }
+    net.run(LONG);
+    assert!(net.nodes.iter().all(|n| n.ups == 3 && n.downs.is_empty()));
+}
+
+#[test]
+fn reachable_peers_retry_with_growing_pauses() {
+    let mut net = Net::mesh(2);
+    net.cut.insert((0, 1));
+    net.join_all();
+    net.run(Duration::from_secs(120));
+    let early = net.carried.len();
+    assert!((5..80).contains(&early), "{early} signals in two minutes");
+    net.run(Duration::from_secs(600));
+    let late = net.carried.len() - early;
+    assert!((10..200).contains(&late), "{late} signals in ten minutes");
+    net.cut.clear();
+    net.until(LONG, "healed", |net| net.linked(0, 1));
+}
+
+#[test]
+fn a_full_channel_refuses_instead_of_growing() {
+    let mut net = connected(2);
+    let link = net.link(0, 1).unwrap();
+    net.cut.insert((0, 1));
+    let now = net.now;
+    let body = [0; 1_200];
+    let mut taken = 0;
+    let refusal = loop {
+        match net.nodes[0].overlay.send_data(link, [&[0x10], &body], now) {
+            Ok(()) => taken += 1,
+            Err(error) => break error,
+        }
+        assert!(taken < 10_000, "no bound");
+    };
+    assert_eq!(refusal, SendError::QueueFull);
+    assert!(taken * 1_201 <= 1 << 20 && taken > 500, "{taken}");
+    let most = vec![0; 70_000];
+    assert_eq!(
+        net.nodes[0].overlay.send_control(link, &most, now),
+        Err(SendError::TooLarge)
+    );
+}
+
+#[test]
+fn closing_a_link_is_told_to_both() {
+    let mut net = connected(2);
+    let (link, now) = (net.link(0, 1).unwrap(), net.now);
+    net.nodes[0]
+        .overlay
+        .close_link(link, "broke the protocol", now);
+    net.until(SOON, "closed", |net| {
+        net.nodes[0].downs.len() == 1 && net.nodes[1].downs.len() == 1
+    });
+    assert_eq!(net.nodes[0].downs, ["broke the protocol"]);
+    assert_eq!(
+        net.nodes[0].overlay.send_data(link, [b"x", b""], now),
+        Err(SendError::NoSuchLink)
+    );
+    net.until(LONG, "tried again", |net| net.linked(0, 1));
+}
+
+#[test]
+fn nothing_is_sent_without_peers() {
+    let mut net = Net::mesh(1);
+    net.run(LONG);
+    assert_eq!(net.nodes[0].sent, 0);
+    assert!(net.nodes[0].overlay.poll_event().is_none());
+}

@@ -1,0 +1,6 @@
+//! Overlays against each other, in memory and on virtual time.
+
+mod links;
+mod membership;
+mod net;
+mod security;

@@ -1,0 +1,478 @@
+//! A network in memory: overlays, closed firewalls, NATs, a STUN server and a backbone, on virtual time.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use librecast::cert::Chain;
+use librecast::id::{PeerId, SecretKey};
+
+use crate::stun::respond;
+use crate::{
+    CarrierId, Event, Identity, Limits, LinkId, Overlay, OverlayConfig, PeerInfo, Presence,
+    Transmit,
+};
+
+pub(crate) const BACKBONE: CarrierId = CarrierId(1);
+pub(crate) const STUN: &str = "192.0.2.1:7117";
+pub(crate) const TODAY: u64 = 1_800_000_000;
+const DAY: u64 = 86_400;
+
+pub(crate) fn today() -> u64 {
+    TODAY
+}
+
+/// The key of a test network, and what makes its nodes.
+pub(crate) struct Network {
+    pub(crate) key: SecretKey,
+}
+
+impl Network {
+    pub(crate) fn new(seed: u8) -> Self {
+        Self {
+            key: SecretKey::from_seed(&[seed; 32]),
+        }
+    }
+
+    /// A certificate chain for `node` that was valid for a week from `from` on.
+    pub(crate) fn chain(&self, node: PeerId, name: &str, from: u64) -> Chain {
+        super::membership::chain(&self.key, node, name, from, from + 7 * DAY)
+    }
+
+    pub(crate) fn identity(&self, key: SecretKey, name: &str) -> Identity {
+        let chain = self.chain(key.peer_id(), name, TODAY - DAY);
+        Identity::new(Arc::new(key), self.key.peer_id(), chain)
+    }
+}
+
+pub(crate) struct Node {
+    pub(crate) overlay: Overlay,
+    pub(crate) id: PeerId,
+    pub(crate) host: SocketAddr,
+    /// Public address of the NAT in front.
+    pub(crate) nat: Option<SocketAddr>,
+    pub(crate) closed: bool,
+    pub(crate) flows: HashSet<SocketAddr>,
+    pub(crate) alive: bool,
+    pub(crate) present: bool,
+    pub(crate) links: BTreeMap<LinkId, PeerId>,
+    pub(crate) ups: usize,
+    pub(crate) downs: Vec<&'static str>,
+    pub(crate) control: Vec<(PeerId, Bytes)>,
+    pub(crate) data: Vec<(PeerId, Bytes)>,
+    pub(crate) refusals: Vec<(Option<PeerId>, &'static str)>,
+    pub(crate) sent: u64,
+}
+
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Parcel {
+    Datagram {
+        from: SocketAddr,
+        to: SocketAddr,
+        contents: Vec<u8>,
+    },
+    Signal {
+        from: PeerId,
+        to: PeerId,
+        bytes: Vec<u8>,
+    },
+    Presence {
+        to: PeerId,
+        about: PeerId,
+        online: bool,
+    },
+}
+
+pub(crate) struct Net {
+    pub(crate) now: Instant,
+    pub(crate) nodes: Vec<Node>,
+    queue: BinaryHeap<Reverse<(Instant, u64, Parcel)>>,
+    order: u64,
+    pub(crate) delay: Duration,
+    pub(crate) signal_delay: Duration,
+    /// Datagrams lost, of a thousand.
+    pub(crate) loss: u64,
+    /// Pairs of nodes that cannot hear each other.
+    pub(crate) cut: BTreeSet<(usize, usize)>,
+    /// Signals that were carried, for those who replay and tamper.
+    pub(crate) carried: Vec<(PeerId, PeerId, Vec<u8>)>,
+    pub(crate) backbone: bool,
+    /// Milliseconds of delay more or less.
+    pub(crate) jitter: u64,
+    pub(crate) dice: u64,
+}
+
+impl Net {
+    pub(crate) fn new() -> Self {
+        let now = Instant::now();
+        Self {
+            now,
+            nodes: Vec::new(),
+            queue: BinaryHeap::new(),
+            order: 0,
+            delay: Duration::from_millis(2),
+            signal_delay: Duration::from_millis(10),
+            loss: 0,
+            cut: BTreeSet::new(),
+            carried: Vec::new(),
+            backbone: true,
+            jitter: 0,
+            dice: 42,
+        }
+    }
+
+    /// Nodes of one network, closed and reachable, sorted by PeerId: the first one offers.
+    pub(crate) fn mesh(count: u8) -> Self {
+        let network = Network::new(1);
+        let mut keys: Vec<_> = (0..count)
+            .map(|n| SecretKey::from_seed(&[100 + n; 32]))
+            .collect();
+        keys.sort_by_key(SecretKey::peer_id);
+        let mut net = Self::new();
+        for (n, key) in keys.into_iter().enumerate() {
+            let identity = network.identity(key, &format!("node{n}"));
+            net.add(&identity, today, None);
+        }
+        net
+    }
+
+    pub(crate) fn add(
+        &mut self,
+        identity: &Identity,
+        clock: fn() -> u64,
+        nat: Option<&str>,
+    ) -> usize {
+        let n = self.nodes.len();
+        let host: SocketAddr = format!("10.0.{n}.2:700{n}").parse().unwrap();
+        let overlay = self.overlay(identity, clock, host, nat.is_some());
+        self.nodes.push(Node {
+            overlay,
+            id: identity.peer_id(),
+            host,
+            nat: nat.map(|a| a.parse().unwrap()),
+            closed: true,
+            flows: HashSet::new(),
+            alive: true,
+            present: false,
+            links: BTreeMap::new(),
+            ups: 0,
+            downs: Vec::new(),
+            control: Vec::new(),
+            data: Vec::new(),
+            refusals: Vec::new(),
+            sent: 0,
+        });
+        n
+    }
+
+    fn overlay(
+        &self,
+        identity: &Identity,
+        clock: fn() -> u64,
+        host: SocketAddr,
+        stun: bool,
+    ) -> Overlay {
+        let config = OverlayConfig {
+            identity: identity.clone(),
+            clock,
+            seed: 7,
+            mtu: 1280,
+            limits: Limits::default(),
+        };
+        let mut overlay = Overlay::new(config, self.now).unwrap();
+        overlay.set_local_candidates(vec![host], self.now);
+        if stun {
+            overlay.set_stun_servers(vec![STUN.parse().unwrap()], self.now);
+        }
+        overlay
+    }
+
+    /// The process is killed: nothing is said to anybody.
+    pub(crate) fn kill(&mut self, n: usize) {
+        self.nodes[n].alive = false;
+        self.nodes[n].links.clear();
+    }
+
+    /// A new process with the same key.
+    pub(crate) fn restart(&mut self, n: usize, identity: &Identity) {
+        let overlay = self.overlay(
+            identity,
+            today,
+            self.nodes[n].host,
+            self.nodes[n].nat.is_some(),
+        );
+        let node = &mut self.nodes[n];
+        node.overlay = overlay;
+        node.alive = true;
+        self.join(n);
+    }
+
+    /// The node registers with the backbone.
+    pub(crate) fn join(&mut self, n: usize) {
+        self.nodes[n].present = true;
+        let id = self.nodes[n].id;
+        for m in 0..self.nodes.len() {
+            if m != n && self.nodes[m].present {
+                let other = self.nodes[m].id;
+                self.post_signal(Parcel::Presence {
+                    to: other,
+                    about: id,
+                    online: true,
+                });
+                self.post_signal(Parcel::Presence {
+                    to: id,
+                    about: other,
+                    online: true,
+                });
+            }
+        }
+    }
+
+    pub(crate) fn join_all(&mut self) {
+        (0..self.nodes.len()).for_each(|n| self.join(n));
+    }
+
+    /// The node's address changes, as when a laptop changes its network.
+    pub(crate) fn move_to(&mut self, n: usize, host: &str) {
+        let host: SocketAddr = host.parse().unwrap();
+        let node = &mut self.nodes[n];
+        node.host = host;
+        node.flows.clear();
+        node.overlay.set_local_candidates(vec![host], self.now);
+        self.collect(n);
+    }
+
+    pub(crate) fn index(&self, id: PeerId) -> Option<usize> {
+        self.nodes.iter().position(|n| n.id == id)
+    }
+
+    /// The link from `a` to `b`, if `a` has one.
+    pub(crate) fn link(&self, a: usize, b: usize) -> Option<LinkId> {
+        let id = self.nodes[b].id;
+        self.nodes[a]
+            .links
+            .iter()
+            .find(|(_, peer)| **peer == id)
+            .map(|(link, _)| *link)
+    }
+
+    pub(crate) fn row(&self, a: usize, b: usize) -> Option<PeerInfo> {
+        self.nodes[a]
+            .overlay
+            .peers()
+            .into_iter()
+            .find(|p| p.peer_id == self.nodes[b].id)
+    }
+
+    pub(crate) fn linked(&self, a: usize, b: usize) -> bool {
+        self.link(a, b).is_some() && self.link(b, a).is_some()
+    }
+
+    /// Runs until the condition holds; panics when it does not within `most` of virtual time.
+    pub(crate) fn until(
+        &mut self,
+        most: Duration,
+        what: &str,
+        condition: impl Fn(&Self) -> bool,
+    ) -> Duration {
+        let (began, end) = (self.now, self.now + most);
+        while !condition(self) {
+            assert!(
+                self.now < end,
+                "{what}: not within {most:?}; {:#?}",
+                self.describe()
+            );
+            self.step(end);
+        }
+        self.now - began
+    }
+
+    pub(crate) fn run(&mut self, span: Duration) {
+        let end = self.now + span;
+        while self.now < end {
+            self.step(end);
+        }
+    }
+
+    fn describe(&self) -> Vec<(usize, Vec<PeerInfo>, BTreeMap<&'static str, u64>)> {
+        let rows = |n: &Node| (n.overlay.peers(), n.overlay.drops().clone());
+        self.nodes
+            .iter()
+            .enumerate()
+            .map(|(i, n)| (i, rows(n).0, rows(n).1))
+            .collect()
+    }
+
+    /// To the next thing that happens, `end` at the latest.
+    fn step(&mut self, end: Instant) {
+        (0..self.nodes.len()).for_each(|n| self.collect(n));
+        let timers = self
+            .nodes
+            .iter()
+            .filter(|n| n.alive)
+            .filter_map(|n| n.overlay.poll_timeout());
+        let parcel = self.queue.peek().map(|Reverse((at, _, _))| *at);
+        let next = timers.chain(parcel).min().unwrap_or(end).min(end);
+        // a deadline in the past is served a little later: an overlay that spins does not stop the clock
+        self.now = next.max(self.now + Duration::from_micros(10));
+        while let Some(Reverse((at, _, _))) = self.queue.peek() {
+            if *at > self.now {
+                break;
+            }
+            if let Some(Reverse((_, _, parcel))) = self.queue.pop() {
+                self.deliver(parcel);
+            }
+        }
+        for n in 0..self.nodes.len() {
+            let now = self.now;
+            let node = &mut self.nodes[n];
+            if node.alive && node.overlay.poll_timeout().is_some_and(|at| at <= now) {
+                node.overlay.handle_timeout(now);
+            }
+        }
+    }
+
+    fn post(&mut self, delay: Duration, parcel: Parcel) {
+        self.order += 1;
+        self.queue
+            .push(Reverse((self.now + delay, self.order, parcel)));
+    }
+
+    fn post_signal(&mut self, parcel: Parcel) {
+        self.post(self.signal_delay, parcel);
+    }
+
+    pub(crate) fn post_bytes(&mut self, from: PeerId, to: PeerId, bytes: Vec<u8>) {
+        self.post_signal(Parcel::Signal { from, to, bytes });
+    }
+
+    fn deliver(&mut self, parcel: Parcel) {
+        let now = self.now;
+        match parcel {
+            Parcel::Signal { from, to, bytes } => {
+                if let Some(n) = self.index(to).filter(|n| self.nodes[*n].alive) {
+                    self.nodes[n]
+                        .overlay
+                        .handle_signal(BACKBONE, Some(from), &bytes, now);
+                }
+            }
+            Parcel::Presence { to, about, online } => {
+                let presence = if online {
+                    Presence::Online(about)
+                } else {
+                    Presence::Offline(about)
+                };
+                if let Some(n) = self.index(to).filter(|n| self.nodes[*n].alive) {
+                    self.nodes[n]
+                        .overlay
+                        .handle_presence(BACKBONE, presence, now);
+                }
+            }
+            Parcel::Datagram { from, to, contents } => self.deliver_datagram(from, to, &contents),
+        }
+    }
+
+    fn deliver_datagram(&mut self, from: SocketAddr, to: SocketAddr, contents: &[u8]) {
+        if to.to_string() == STUN {
+            if let Some(answer) = respond(contents, from) {
+                self.post(
+                    self.delay,
+                    Parcel::Datagram {
+                        from: to,
+                        to: from,
+                        contents: answer,
+                    },
+                );
+            }
+            return;
+        }
+        let sender = self
+            .nodes
+            .iter()
+            .position(|n| n.nat.unwrap_or(n.host) == from);
+        let target = self
+            .nodes
+            .iter()
+            .position(|n| n.nat.unwrap_or(n.host) == to);
+        let (Some(target), now) = (target, self.now) else {
+            return;
+        };
+        if sender
+            .is_some_and(|s| self.cut.contains(&(s, target)) || self.cut.contains(&(target, s)))
+        {
+            return;
+        }
+        let node = &mut self.nodes[target];
+        let open = !(node.closed || node.nat.is_some()) || node.flows.contains(&from);
+        if node.alive && open {
+            let host = node.host;
+            node.overlay.handle_datagram(from, host, contents, now);
+        }
+    }
+
+    fn roll(&mut self) -> u64 {
+        self.dice = self
+            .dice
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        self.dice >> 33
+    }
+
+    /// Takes what a node has to say and to send.
+    pub(crate) fn collect(&mut self, n: usize) {
+        if !self.nodes[n].alive {
+            return;
+        }
+        while let Some(Transmit { to, from, contents }) = self.nodes[n].overlay.poll_transmit() {
+            let node = &mut self.nodes[n];
+            // from an address that it no longer has, nothing leaves a host
+            if from.is_some_and(|from| from != node.host) {
+                continue;
+            }
+            node.sent += 1;
+            node.flows.insert(to);
+            let from = node.nat.unwrap_or(node.host);
+            let dice = self.roll();
+            if dice % 1_000 >= self.loss {
+                let late = self.roll() % (1_000 * self.jitter + 1);
+                let contents = contents.to_vec();
+                let parcel = Parcel::Datagram { from, to, contents };
+                self.post(self.delay + Duration::from_micros(late), parcel);
+            }
+        }
+        while let Some(event) = self.nodes[n].overlay.poll_event() {
+            self.handle_event(n, event);
+        }
+    }
+
+    fn handle_event(&mut self, n: usize, event: Event) {
+        let id = self.nodes[n].id;
+        let node = &mut self.nodes[n];
+        match event {
+            Event::LinkUp { link, member } => {
+                assert!(
+                    !node.links.values().any(|peer| *peer == member.peer),
+                    "two links to one peer"
+                );
+                node.links.insert(link, member.peer);
+                node.ups += 1;
+            }
+            Event::LinkDown { link, reason, .. } => {
+                assert!(node.links.remove(&link).is_some(), "down, but never up");
+                node.downs.push(reason);
+            }
+            Event::Control { link, message } => node.control.push((node.links[&link], message)),
+            Event::Data { link, message } => node.data.push((node.links[&link], message)),
+            Event::PeerRefused { peer, reason } => node.refusals.push((peer, reason)),
+            Event::Signal { to, bytes } => {
+                self.carried.push((id, to, bytes.to_vec()));
+                if self.backbone {
+                    self.post_bytes(id, to, bytes.to_vec());
+                }
+            }
+        }
+    }
+}

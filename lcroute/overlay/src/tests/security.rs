@@ -1,0 +1,418 @@
+//! Who gets no link, and why: every refusal has its name, and costs no ICE state.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use librecast::id::{PeerId, SecretKey};
+use proptest::prelude::*;
+
+use super::membership::forged;
+use super::net::{BACKBONE, Net, Network, TODAY, today};
+use crate::description::tests::description;
+use crate::envelope::{Payload, Refusal, Stamp, open, seal};
+use crate::{Identity, PeerState};
+
+const DAY: u64 = 86_400;
+const LONG: Duration = Duration::from_secs(40);
+
+fn key(seed: u8) -> SecretKey {
+    SecretKey::from_seed(&[seed; 32])
+}
+
+fn member(seed: u8) -> Identity {
+    Network::new(1).identity(key(seed), "member")
+}
+
+fn stamp() -> Stamp {
+    Stamp {
+        time: TODAY,
+        session: 1,
+        sequence: 1,
+        to_session: 0,
+    }
+}
+
+fn knock() -> Payload {
+    Payload::Knock { restart: false }
+}
+
+/// A member, and a node whose identity is wrong in some way, both at one backbone.
+fn meet(wrong: &Identity, clock: fn() -> u64) -> Net {
+    let mut net = Net::new();
+    net.add(&member(1), today, None);
+    net.add(wrong, clock, None);
+    net.join_all();
+    net.run(LONG);
+    net
+}
+
+/// The member refuses the other with this reason, and has spent no ICE state on it.
+fn assert_refused(net: &Net, reason: &str) {
+    let honest = &net.nodes[0];
+    assert!(honest.links.is_empty() && honest.ups == 0);
+    let row = net.row(0, 1).unwrap();
+    assert_eq!((row.state, row.reason), (PeerState::Refused, Some(reason)));
+    assert!(honest.overlay.drops()[reason] > 0);
+    assert!(
+        honest.overlay.by_ufrag.is_empty(),
+        "no connection was begun"
+    );
+    assert_eq!(honest.sent, 0, "not one datagram");
+    let told = honest
+        .refusals
+        .iter()
+        .filter(|(peer, _)| *peer == Some(net.nodes[1].id));
+    assert_eq!(told.count(), 1, "told once: {:?}", honest.refusals);
+}
+
+#[test]
+fn a_stranger_of_another_network_is_refused() {
+    let net = meet(&Network::new(2).identity(key(2), "stranger"), today);
+    assert_refused(&net, "another network");
+}
+
+#[test]
+fn a_certificate_of_another_network_is_refused() {
+    let chain = Network::new(2).chain(key(2).peer_id(), "stranger", TODAY);
+    let wrong = Identity::new(Arc::new(key(2)), Network::new(1).key.peer_id(), chain);
+    assert_refused(&meet(&wrong, today), "certificate of another network");
+}
+
+#[test]
+fn a_forged_chain_is_refused() {
+    let network = Network::new(1).key.peer_id();
+    let (mallory, id) = (key(66), key(2).peer_id());
+    let chain = forged(&mallory, &mallory, network, id, "forged", (0, TODAY + DAY));
+    let wrong = Identity::new(Arc::new(key(2)), network, chain);
+    assert_refused(&meet(&wrong, today), "forged certificate");
+}
+
+#[test]
+fn an_expired_certificate_is_refused() {
+    let chain = Network::new(1).chain(key(2).peer_id(), "old", TODAY - 30 * DAY);
+    let wrong = Identity::new(Arc::new(key(2)), Network::new(1).key.peer_id(), chain);
+    assert_refused(&meet(&wrong, today), "expired certificate");
+}
+
+#[test]
+fn somebody_elses_certificate_is_refused() {
+    let chain = Network::new(1).chain(key(3).peer_id(), "stolen", TODAY - DAY);
+    let wrong = Identity::new(Arc::new(key(2)), Network::new(1).key.peer_id(), chain);
+    assert_refused(&meet(&wrong, today), "certificate of another node");
+}
+
+#[test]
+fn a_clock_off_by_more_than_a_day_is_refused() {
+    let net = meet(&member(2), || TODAY + 2 * DAY);
+    assert_refused(&net, "clock differs by more than a day");
+}
+
+#[test]
+fn a_clock_off_by_half_a_day_is_tolerated() {
+    let net = meet(&member(2), || TODAY - DAY / 2);
+    assert!(net.linked(0, 1));
+}
+
+#[test]
+fn tampered_and_replayed_messages_get_nothing() {
+    let mut net = Net::mesh(2);
+    net.join_all();
+    net.run(Duration::from_secs(3));
+    assert!(net.linked(0, 1));
+    let messages = net.carried.clone();
+    let before = (net.nodes[0].sent, net.nodes[1].sent);
+    for (from, to, bytes) in &messages {
+        net.post_bytes(*from, *to, bytes.clone());
+        let mut tampered = bytes.clone();
+        tampered[bytes.len() / 2] ^= 1;
+        net.post_bytes(*from, *to, tampered);
+    }
+    net.run(Duration::from_secs(10));
+    assert!(net.linked(0, 1) && net.nodes.iter().all(|n| n.ups == 1 && n.downs.is_empty()));
+    for n in 0..2 {
+        let drops = net.nodes[n].overlay.drops();
+        let to_us = messages
+            .iter()
+            .filter(|(_, to, _)| *to == net.nodes[n].id)
+            .count() as u64;
+        assert_eq!(drops["replayed"], to_us);
+        assert_eq!(drops["tampered or not for this node"], to_us);
+        assert_eq!(
+            net.row(n, 1 - n).unwrap().state,
+            PeerState::Connected,
+            "nobody is blamed"
+        );
+    }
+    let sent = net.nodes[0].sent - before.0 + net.nodes[1].sent - before.1;
+    assert!(sent < 200, "{sent}: the usual probes only");
+}
+
+#[test]
+fn what_was_for_an_earlier_run_of_a_node_makes_no_link() {
+    let mut net = Net::mesh(2);
+    net.join_all();
+    net.run(Duration::from_secs(3));
+    let old = net.carried.clone();
+    let mut keys: Vec<_> = [100, 101].map(key).into();
+    keys.sort_by_key(SecretKey::peer_id);
+    net.kill(1);
+    net.run(Duration::from_secs(5));
+    net.kill(0);
+    net.restart(1, &Network::new(1).identity(keys.swap_remove(1), "again"));
+    for (from, to, bytes) in old {
+        net.post_bytes(from, to, bytes);
+    }
+    net.run(Duration::from_secs(5));
+    let node = &net.nodes[1];
+    assert!(
+        node.overlay.by_ufrag.is_empty(),
+        "an old offer makes no ICE state"
+    );
+    assert_eq!(node.overlay.drops()["for an earlier run of this node"], 1);
+}
+
+#[test]
+fn a_message_for_another_node_cannot_be_opened() {
+    let (sender, right, wrong) = (member(1), member(2), member(3));
+    let bytes = seal(&sender, &right.peer_id(), stamp(), &knock()).unwrap();
+    assert_eq!(
+        open(&wrong, TODAY, &bytes).unwrap_err(),
+        (Refusal::Sealed, None)
+    );
+    assert!(open(&right, TODAY, &bytes).is_ok());
+}
+
+#[test]
+fn a_message_sealed_again_for_another_node_is_refused() {
+    let (sender, right, wrong) = (member(1), member(2), member(3));
+    let bytes = seal(&sender, &right.peer_id(), stamp(), &knock()).unwrap();
+    // `right` passes on what was for it
+    let inner = crypto_box::SecretKey::from(*right.key.x25519())
+        .unseal(&bytes)
+        .unwrap();
+    let to = crypto_box::PublicKey::from(wrong.peer_id().x25519().unwrap());
+    let bytes = to.seal(&mut crypto_box::aead::OsRng, &inner).unwrap();
+    let refusal = open(&wrong, TODAY, &bytes).unwrap_err();
+    assert_eq!(refusal, (Refusal::Recipient, Some(sender.peer_id())));
+}
+
+#[test]
+fn auth_over_another_dtls_session_closes_the_link() {
+    let mut net = Net::mesh(2);
+    net.join_all();
+    net.until(LONG, "binding", |net| {
+        let peer = net.nodes[1].overlay.peers.iter().flatten().next();
+        peer.is_some_and(|p| p.link.as_ref().is_some_and(|l| l.binding.is_some()))
+    });
+    // the answerer signs the fingerprint of a session that is not this one
+    let peer = net.nodes[1]
+        .overlay
+        .peers
+        .iter_mut()
+        .flatten()
+        .next()
+        .unwrap();
+    let binding = peer.link.as_mut().unwrap().binding.as_mut().unwrap();
+    binding.answerer_fingerprint = [9; 32];
+    net.until(LONG, "refused", |net| {
+        net.nodes[0]
+            .overlay
+            .drops()
+            .contains_key("authentication failed")
+    });
+    assert_eq!(net.nodes[0].ups + net.nodes[1].ups, 0);
+    let row = net.row(0, 1).unwrap();
+    assert_eq!(
+        (row.state, row.reason),
+        (PeerState::Refused, Some("authentication failed"))
+    );
+}
+
+#[test]
+fn a_dtls_peer_other_than_the_signalled_one_gets_no_auth() {
+    let mut net = Net::mesh(2);
+    net.join_all();
+    net.until(LONG, "binding", |net| {
+        let peer = net.nodes[1].overlay.peers.iter().flatten().next();
+        peer.is_some_and(|p| p.link.as_ref().is_some_and(|l| l.binding.is_some()))
+    });
+    let peer = net.nodes[1]
+        .overlay
+        .peers
+        .iter_mut()
+        .flatten()
+        .next()
+        .unwrap();
+    let binding = peer.link.as_mut().unwrap().binding.as_mut().unwrap();
+    binding.offerer_fingerprint = [9; 32];
+    net.until(LONG, "refused", |net| {
+        net.nodes[1]
+            .overlay
+            .drops()
+            .contains_key("authentication failed")
+    });
+    assert_eq!(net.nodes[0].ups + net.nodes[1].ups, 0);
+}
+
+#[test]
+fn strangers_cannot_fill_the_table_of_peers() {
+    let mut net = Net::new();
+    net.add(&member(1), today, None);
+    net.add(&member(2), today, None);
+    let now = net.now;
+    let most = 1_024;
+    for n in 0..most as u32 + 500 {
+        let mut seed = [3; 32];
+        seed[..4].copy_from_slice(&n.to_be_bytes());
+        let id = SecretKey::from_seed(&seed).peer_id();
+        net.nodes[0]
+            .overlay
+            .handle_presence(BACKBONE, crate::Presence::Online(id), now);
+        while net.nodes[0].overlay.poll_event().is_some() {}
+    }
+    assert_eq!(net.nodes[0].overlay.peers().len(), most);
+    assert_eq!(net.nodes[0].overlay.drops()["peer table full"], 500);
+    // a member that proves itself takes a stranger's place
+    net.join_all();
+    net.until(LONG, "link", |net| net.linked(0, 1));
+    assert_eq!(net.nodes[0].overlay.peers().len(), most);
+}
+
+#[test]
+fn refused_strangers_are_remembered_within_bounds() {
+    let mut net = Net::new();
+    let honest = net.add(&member(1), today, None);
+    let to = net.nodes[honest].id;
+    let now = net.now;
+    for n in 0..200_u8 {
+        let stranger = Network::new(2).identity(SecretKey::from_seed(&[n; 32]), "stranger");
+        let bytes = seal(&stranger, &to, stamp(), &knock()).unwrap();
+        net.nodes[honest]
+            .overlay
+            .handle_signal(BACKBONE, None, &bytes, now);
+    }
+    assert_eq!(net.nodes[honest].overlay.peers().len(), 64);
+}
+
+#[test]
+fn a_flood_of_messages_is_not_even_opened() {
+    let mut net = Net::new();
+    let honest = net.add(&member(1), today, None);
+    let now = net.now;
+    for _ in 0..1_500 {
+        net.nodes[honest]
+            .overlay
+            .handle_signal(BACKBONE, None, &[0; 100], now);
+    }
+    let drops = net.nodes[honest].overlay.drops();
+    assert_eq!(drops["tampered or not for this node"], 1_000);
+    assert_eq!(drops["too many messages"], 500);
+}
+
+#[test]
+fn datagrams_from_nowhere_are_counted_and_cost_nothing() {
+    let mut net = Net::mesh(2);
+    net.join_all();
+    net.run(Duration::from_secs(2));
+    let (from, to) = ("192.0.2.66:6666".parse().unwrap(), net.nodes[0].host);
+    let now = net.now;
+    for datagram in [
+        &[][..],
+        &[0; 3],
+        &[22; 1_400],
+        &[128; 40],
+        &[
+            1, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12,
+        ],
+    ] {
+        net.nodes[0]
+            .overlay
+            .handle_datagram(from, to, datagram, now);
+    }
+    assert!(net.nodes[0].overlay.poll_transmit().is_none());
+    let drops = net.nodes[0].overlay.drops();
+    assert_eq!(drops["datagram of no protocol"], 2);
+    assert_eq!(drops["datagram of no link"], 1);
+    assert_eq!(drops["malformed STUN"], 1);
+    assert_eq!(drops["STUN answer to no question"], 1);
+    net.run(Duration::from_secs(5));
+    assert!(net.linked(0, 1));
+}
+
+fn payload() -> impl Strategy<Value = Payload> {
+    prop_oneof![
+        any::<bool>().prop_map(|restart| Payload::Knock { restart }),
+        (any::<bool>(), any::<[u8; 32]>(), description()).prop_map(
+            |(restart, attempt, description)| Payload::Offer {
+                restart,
+                attempt,
+                description
+            }
+        ),
+        (
+            any::<bool>(),
+            any::<[u8; 32]>(),
+            any::<[u8; 32]>(),
+            description()
+        )
+            .prop_map(|(restart, attempt, nonce, description)| Payload::Answer {
+                restart,
+                attempt,
+                nonce,
+                description
+            }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn a_message_comes_out_as_it_went_in(payload in payload(), session: u64, sequence: u64, to_session: u64) {
+        let (from, to) = (member(1), member(2));
+        let stamp = Stamp { time: TODAY, session, sequence, to_session };
+        let bytes = seal(&from, &to.peer_id(), stamp, &payload).unwrap();
+        prop_assert!(bytes.len() < 4_096);
+        let opened = open(&to, TODAY, &bytes).unwrap();
+        prop_assert_eq!(opened.payload, payload);
+        prop_assert_eq!((opened.session, opened.sequence, opened.to_session), (session, sequence, to_session));
+        prop_assert_eq!(opened.member.peer, from.peer_id());
+    }
+
+    #[test]
+    fn arbitrary_bytes_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..2_000)) {
+        prop_assert!(open(&member(2), TODAY, &bytes).is_err());
+    }
+
+    /// Sealed properly, so that the parser behind the seal gets to see them.
+    #[test]
+    fn arbitrary_bytes_in_a_seal_are_refused(mut bytes in prop::collection::vec(any::<u8>(), 0..2_000), version: bool) {
+        if version && !bytes.is_empty() {
+            bytes[0] = 1;
+        }
+        if bytes.len() >= 34 {
+            bytes[2..34].copy_from_slice(member(1).peer_id().public_key());
+        }
+        let to = crypto_box::PublicKey::from(member(2).peer_id().x25519().unwrap());
+        let sealed = to.seal(&mut crypto_box::aead::OsRng, &bytes).unwrap();
+        prop_assert!(open(&member(2), TODAY, &sealed).is_err());
+    }
+
+    #[test]
+    fn a_changed_bit_behind_the_seal_is_refused(at: prop::sample::Index, bit in 0_u8..8) {
+        let (from, to) = (member(1), member(2));
+        let bytes = seal(&from, &to.peer_id(), stamp(), &knock()).unwrap();
+        let mut inner = crypto_box::SecretKey::from(*to.key.x25519()).unseal(&bytes).unwrap();
+        let at = at.index(inner.len());
+        inner[at] ^= 1_u8 << bit;
+        let box_key = crypto_box::PublicKey::from(to.peer_id().x25519().unwrap());
+        let sealed = box_key.seal(&mut crypto_box::aead::OsRng, &inner).unwrap();
+        prop_assert!(open(&to, TODAY, &sealed).is_err());
+    }
+}
+
+#[test]
+fn what_is_too_long_is_refused_unopened() {
+    let refusal = open(&member(1), TODAY, &vec![0; crate::MAX_SIGNAL + 1]).unwrap_err();
+    assert_eq!(refusal, (Refusal::Size, None::<PeerId>));
+}

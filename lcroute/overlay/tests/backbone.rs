@@ -1,0 +1,121 @@
+//! A real backbone and real clients over loopback.
+
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail as the test does")]
+
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use lcroute_overlay::Presence;
+use lcroute_overlay::signal::client::{ClientEvent, Clients};
+use lcroute_overlay::signal::server::Server;
+use librecast::id::{PeerId, SecretKey};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+struct Node {
+    key: Arc<SecretKey>,
+    clients: Clients,
+    events: mpsc::Receiver<ClientEvent>,
+}
+
+impl Node {
+    fn new(network: PeerId, url: &str) -> Self {
+        let key = Arc::new(SecretKey::generate());
+        let (sender, events) = mpsc::channel(64);
+        let mut clients = Clients::new(key.clone(), network, sender);
+        clients.set_servers(&[url.to_owned()]);
+        Self {
+            key,
+            clients,
+            events,
+        }
+    }
+
+    fn id(&self) -> PeerId {
+        self.key.peer_id()
+    }
+
+    async fn until(
+        &mut self,
+        what: &str,
+        mut found: impl FnMut(&ClientEvent) -> bool,
+    ) -> ClientEvent {
+        let wait = async {
+            loop {
+                let event = self.events.recv().await.expect("the client lives");
+                if found(&event) {
+                    return event;
+                }
+            }
+        };
+        timeout(PATIENCE, wait)
+            .await
+            .unwrap_or_else(|_| panic!("waited for: {what}"))
+    }
+
+    async fn until_presence(&mut self, presence: Presence) {
+        let wanted = |e: &ClientEvent| matches!(e, ClientEvent::Presence(_, p) if *p == presence);
+        self.until(&format!("{presence:?}"), wanted).await;
+    }
+}
+
+async fn start(
+    listen: SocketAddr,
+) -> (SocketAddr, oneshot::Sender<()>, tokio::task::JoinHandle<()>) {
+    let server = Server::bind(listen, None).await.unwrap();
+    let addr = server.local_addr().unwrap();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let task = tokio::spawn(server.run(async {
+        let _ = stopped.await;
+    }));
+    (addr, stop, task)
+}
+
+#[tokio::test]
+async fn nodes_meet_talk_and_survive_a_restart_of_the_backbone() {
+    let any = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0));
+    let (addr, stop, task) = start(any).await;
+    let url = format!("ws://{addr}");
+    let network = SecretKey::generate().peer_id();
+    let (mut a, mut b) = (Node::new(network, &url), Node::new(network, &url));
+    let mut stranger = Node::new(SecretKey::generate().peer_id(), &url);
+    a.until_presence(Presence::Online(b.id())).await;
+    b.until_presence(Presence::Online(a.id())).await;
+
+    a.clients.send(b.id(), &Bytes::from_static(b"hello"));
+    let is_signal = |e: &ClientEvent| matches!(e, ClientEvent::Signal { .. });
+    let ClientEvent::Signal { from, bytes, .. } = b.until("a message", is_signal).await else {
+        unreachable!()
+    };
+    assert_eq!((from, bytes.as_slice()), (a.id(), b"hello".as_slice()));
+
+    let _ = stop.send(());
+    task.await.unwrap();
+    a.until_presence(Presence::CarrierDown).await;
+    let (_, _stop, _task) = start(addr).await;
+    a.until_presence(Presence::Online(b.id())).await;
+
+    // whoever does not know the network hears of nobody
+    stranger.until_presence(Presence::CarrierUp).await;
+    stranger
+        .clients
+        .send(a.id(), &Bytes::from_static(b"let me in"));
+    while let Ok(event) = stranger.events.try_recv() {
+        assert!(
+            !matches!(event, ClientEvent::Presence(_, Presence::Online(_))),
+            "{event:?}"
+        );
+    }
+    drop(b);
+    a.until("b to leave", |e| {
+        matches!(e, ClientEvent::Presence(_, Presence::Offline(_)))
+    })
+    .await;
+    while let Ok(event) = a.events.try_recv() {
+        assert!(!is_signal(&event), "a stranger's message came through");
+    }
+}

@@ -1,0 +1,338 @@
+//! The command line: what can be said, and where the common settings come from.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use librecast::cert::GroupPrefix;
+use librecast::cli::{Exit, finish, init_logging};
+use librecast::units;
+
+use crate::commands;
+use crate::config::Config;
+use crate::state::StateDir;
+
+const EXAMPLES: &str = "\
+Examples:
+  lcroute demo                              see it work on this machine
+  lcroute init && lcroute invite            found a network, print a token
+  lcroute join lct1...                      on another host: join it
+  lcroute run                               the daemon (root, or CAP_NET_ADMIN)
+  lcroute listen ff1e::42                   on one host ...
+  lcroute say ff1e::42 hello                ... and on another";
+
+/// Multicast for everyone: an interface, lc0, on which IPv6 multicast reaches every listener on
+/// every other node of its network.
+#[derive(Debug, Parser)]
+#[command(name = "lcroute", version, after_help = EXAMPLES, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Settings of every verb; flags win over environment, environment over file.
+#[derive(Debug, Args)]
+pub struct Common {
+    /// Keys and membership [default: /var/lib/lcroute, or $XDG_STATE_HOME/lcroute]
+    #[arg(long, global = true, env = "LCROUTE_STATE_DIR", value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// Configuration [default: /etc/lcroute/lcroute.toml if it exists]
+    #[arg(long, global = true, env = "LCROUTE_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Control socket [default: /run/lcroute/control.sock, or $XDG_RUNTIME_DIR/lcroute/control.sock]
+    #[arg(long, global = true, env = "LCROUTE_CONTROL", value_name = "PATH")]
+    control: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// error, warn, info, debug, trace or a filter of tracing [default: $RUST_LOG]
+    #[arg(long, global = true, value_name = "LEVEL")]
+    log: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Three nodes behind closed firewalls on this machine: watch the whole thing work
+    #[command(after_help = "Makes network namespaces of its own and leaves nothing behind.")]
+    Demo {
+        /// How many nodes
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=16))]
+        nodes: u8,
+    },
+    /// A new identity and a new network, with this node as its first issuer
+    Init {
+        /// This node's name [default: the host's]
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Print a token that makes other hosts members
+    #[command(
+        after_help = "Example: lcroute invite --ttl 24h --label site=berlin --signal ws://meet.example:7117"
+    )]
+    Invite(Invite),
+    /// Become a member by a token
+    Join {
+        /// The token, or - to read it from standard input
+        token: String,
+        /// This node's name [default: the host's]
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// The daemon, in the foreground
+    Run {
+        /// Interface name [default: lc0]
+        #[arg(long, value_name = "NAME")]
+        tun: Option<String>,
+        /// Signalling server; may be repeated
+        #[arg(long, value_name = "URL", value_parser = signal_url)]
+        signal: Vec<String>,
+    },
+    /// The signalling backbone: WebSocket on TCP, STUN on the same UDP port
+    #[command(after_help = "Example: lcroute signal --listen [::]:7117")]
+    Signal {
+        /// Where to listen
+        #[arg(long, value_name = "ADDR:PORT")]
+        listen: SocketAddr,
+        /// Certificate chain in PEM: serve wss://
+        #[arg(long, value_name = "FILE", requires = "tls_key")]
+        tls_cert: Option<PathBuf>,
+        /// Its key in PEM
+        #[arg(long, value_name = "FILE", requires = "tls_cert")]
+        tls_key: Option<PathBuf>,
+    },
+    /// PeerId, node address and network
+    Id,
+    /// What the daemon is doing
+    Status(Watch),
+    /// Nodes with which a link exists or is tried
+    Peers(Watch),
+    /// Groups that are listened to or sent to
+    Groups(Watch),
+    /// Read the configuration again; with --exec, execute the binary anew and keep lc0
+    Reload {
+        /// Execute the binary anew (after an upgrade)
+        #[arg(long)]
+        exec: bool,
+    },
+    /// Join a group with a plain socket and print what comes and from whom
+    Listen {
+        #[command(flatten)]
+        group: Group,
+    },
+    /// Send text to a group with a plain socket: TEXT, or lines from standard input
+    Say {
+        #[command(flatten)]
+        group: Group,
+        /// What to say
+        text: Option<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Invite {
+    /// How long it can be used, such as 24h
+    #[arg(long, default_value = "7d", value_parser = units::parse_duration)]
+    ttl: Duration,
+    /// A label that its nodes get; may be repeated
+    #[arg(long, value_name = "K=V", value_parser = label)]
+    label: Vec<(String, String)>,
+    /// Where its nodes meet; may be repeated [default: those of the configuration]
+    #[arg(long, value_name = "URL", value_parser = signal_url)]
+    signal: Vec<String>,
+    /// Groups that its nodes may send to; may be repeated [default: all]
+    #[arg(long, value_name = "P")]
+    prefix: Vec<GroupPrefix>,
+    /// Its nodes may be roots of shared trees
+    #[arg(long)]
+    core: bool,
+}
+
+#[derive(Debug, Args)]
+struct Watch {
+    /// Once a second, for ever
+    #[arg(long)]
+    watch: bool,
+}
+
+#[derive(Debug, Args)]
+struct Group {
+    /// An IPv6 group such as ff1e::42
+    #[arg(value_parser = group)]
+    group: std::net::Ipv6Addr,
+    /// UDP port
+    #[arg(long, default_value_t = librecast::channel::TALK_PORT)]
+    port: u16,
+    /// Interface [default: the daemon's, if there is one, else what the routes say]
+    #[arg(short, long, value_name = "IFACE")]
+    interface: Option<String>,
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((k, v)) if !k.is_empty() => Ok((k.to_owned(), v.to_owned())),
+        _ => Err("write it as key=value".into()),
+    }
+}
+
+fn group(text: &str) -> Result<std::net::Ipv6Addr, String> {
+    let group: std::net::Ipv6Addr = text.parse().map_err(|e| format!("{e}"))?;
+    if group.is_multicast() {
+        Ok(group)
+    } else {
+        Err("not a multicast address (ff00::/8)".into())
+    }
+}
+
+/// `ws://HOST:PORT` or `wss://HOST:PORT`, with or without a path.
+pub fn signal_url(text: &str) -> Result<String, String> {
+    let rest = text
+        .strip_prefix("ws://")
+        .or_else(|| text.strip_prefix("wss://"));
+    match rest {
+        Some(rest) if !rest.is_empty() && text.len() <= 255 => Ok(text.to_owned()),
+        _ => Err("write it as ws://HOST:7117 or wss://HOST:7117".into()),
+    }
+}
+
+impl Common {
+    /// The configuration file.
+    pub fn load_config(&self) -> anyhow::Result<Config> {
+        Ok(Config::load(self.config.as_deref())?)
+    }
+
+    /// The configuration file that was named, if one was.
+    pub fn config_path(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+
+    /// Where keys and membership are.
+    pub fn state_dir(&self, config: &Config) -> StateDir {
+        let default = || match (
+            is_root(),
+            std::env::var_os("XDG_STATE_HOME"),
+            std::env::var_os("HOME"),
+        ) {
+            (false, Some(dir), _) => PathBuf::from(dir).join("lcroute"),
+            (false, None, Some(home)) => PathBuf::from(home).join(".local/state/lcroute"),
+            _ => PathBuf::from("/var/lib/lcroute"),
+        };
+        StateDir::new(
+            self.state_dir
+                .clone()
+                .or_else(|| config.state_dir.clone())
+                .unwrap_or_else(default),
+        )
+    }
+
+    /// Where the daemon answers.
+    pub fn control(&self, config: &Config) -> PathBuf {
+        let default = || match (is_root(), std::env::var_os("XDG_RUNTIME_DIR")) {
+            (false, Some(dir)) => PathBuf::from(dir).join("lcroute/control.sock"),
+            _ => PathBuf::from("/run/lcroute/control.sock"),
+        };
+        self.control
+            .clone()
+            .or_else(|| config.control.clone())
+            .unwrap_or_else(default)
+    }
+}
+
+fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// Runs the program with the arguments of this process.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            // clap prints help on stdout and errors on stderr; the reader may have gone
+            let _ = e.print();
+            return if e.use_stderr() {
+                Exit::Usage.into()
+            } else {
+                Exit::Ok.into()
+            };
+        }
+    };
+    finish("lcroute", execute(cli))
+}
+
+fn execute(cli: Cli) -> anyhow::Result<Exit> {
+    let Cli { common, command } = cli;
+    let config = common.load_config()?;
+    let daemon = matches!(command, Command::Run { .. } | Command::Signal { .. });
+    let level = common.log.as_deref().or(config.log.as_deref());
+    init_logging(level, if daemon { "info" } else { "warn" })?;
+    let control = common.control(&config);
+    match command {
+        Command::Demo { nodes } => commands::demo::run(nodes, common.json),
+        Command::Init { name } => commands::membership::init(&common, &config, name),
+        Command::Invite(i) => {
+            let wish = commands::membership::Wish {
+                ttl: i.ttl,
+                labels: i.label,
+                signal: i.signal,
+                prefixes: i.prefix,
+                core: i.core,
+            };
+            commands::membership::invite(&common, &config, wish)
+        }
+        Command::Join { token, name } => commands::membership::join(&common, &config, &token, name),
+        Command::Id => commands::membership::id(&common, &config),
+        Command::Run { tun, signal } => {
+            let overrides = crate::daemon::Overrides { tun, signal };
+            crate::daemon::run(&common, config, overrides)
+        }
+        Command::Signal {
+            listen,
+            tls_cert,
+            tls_key,
+        } => commands::signal::run(listen, tls_cert.zip(tls_key)),
+        Command::Status(w) => commands::query::run(
+            &control,
+            commands::query::What::Status,
+            common.json,
+            w.watch,
+        ),
+        Command::Peers(w) => {
+            commands::query::run(&control, commands::query::What::Peers, common.json, w.watch)
+        }
+        Command::Groups(w) => commands::query::run(
+            &control,
+            commands::query::What::Groups,
+            common.json,
+            w.watch,
+        ),
+        Command::Reload { exec } => commands::query::reload(&control, exec),
+        Command::Listen { group: g } => {
+            commands::selftest::listen(&target(g, &config), common.json)
+        }
+        Command::Say { group: g, text } => {
+            commands::selftest::say(&target(g, &config), text.as_deref())
+        }
+    }
+}
+
+fn target(g: Group, config: &Config) -> commands::selftest::Target {
+    commands::selftest::Target {
+        group: g.group,
+        port: g.port,
+        interface: g.interface,
+        default_interface: config.tun.name.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        super::Cli::command().debug_assert();
+    }
+}

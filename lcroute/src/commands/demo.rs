@@ -1,0 +1,33 @@
+//! `lcroute demo`: executes the program `lcroute-demo`, which holds all three programs and the demo.
+
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use librecast::cli::{Exit, ExitError};
+
+const PROGRAM: &str = "lcroute-demo";
+
+/// Becomes the demo; returns only when it cannot be found or executed.
+pub fn run(nodes: u8, json: bool) -> anyhow::Result<Exit> {
+    let own = std::env::current_exe()?;
+    let places: Vec<PathBuf> = own
+        .parent()
+        .into_iter()
+        .flat_map(|dir| [dir.join(PROGRAM), dir.join("../lib/lcroute").join(PROGRAM)])
+        .collect();
+    let Some(program) = places.iter().find(|p| p.is_file()) else {
+        let tried: Vec<_> = places.iter().map(|p| p.display().to_string()).collect();
+        let message = format!(
+            "{PROGRAM} is not installed (looked for {})",
+            tried.join(" and ")
+        );
+        return Err(ExitError::new(Exit::Failed, message).into());
+    };
+    let mut command = Command::new(program);
+    command.args(["demo", "--nodes", &nodes.to_string()]);
+    if json {
+        command.arg("--json");
+    }
+    Err(anyhow::Error::new(command.exec()).context(program.display().to_string()))
+}

@@ -1,0 +1,285 @@
+//! `init`, `invite`, `join`, `id`: verbs on the state directory, with or without a daemon.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::time::Duration;
+
+use anyhow::Context;
+use librecast::cert::{CertError, Certificate, Chain, Grant, GroupPrefix, Kind, MAX_TOKEN, Token};
+use librecast::cli::{Exit, ExitError};
+use librecast::id::NodeAddresses;
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use crate::cli::Common;
+use crate::config::Config;
+use crate::state::{Identity, Membership, StateDir, unix_now};
+
+/// An issuer, and the founding node's own membership, last ten years.
+const FOUNDER_TTL: u64 = 10 * 365 * 86_400;
+
+/// Founds a network.
+pub fn init(common: &Common, config: &Config, name: Option<String>) -> anyhow::Result<Exit> {
+    let state = common.state_dir(config);
+    if state.membership()?.is_some() {
+        anyhow::bail!(
+            "{} belongs to a network already; use another --state-dir",
+            state.path().display()
+        );
+    }
+    let node = state.node_key_or_new()?;
+    // an interrupted init left its network key behind: go on with it
+    let network = match state.network_key()? {
+        Some(key) => key,
+        None => state.new_network_key()?,
+    };
+    let now = unix_now();
+    let issuer = Grant {
+        not_before: now,
+        not_after: now + FOUNDER_TTL,
+        core: true,
+        name: String::new(),
+        labels: BTreeMap::new(),
+        prefixes: vec![GroupPrefix::ALL],
+    };
+    let member = Grant {
+        name: node_name(name, config)?,
+        ..issuer.clone()
+    };
+    let (id, peer) = (network.peer_id(), node.peer_id());
+    let chain = Chain::new(vec![
+        Certificate::sign(Kind::Issuer, id, peer, issuer, &network)?,
+        Certificate::sign(Kind::Node, id, peer, member, &node).map_err(usage)?,
+    ])?;
+    state.store_membership(&Membership::new(id, Vec::new(), &chain))?;
+    show(&state.identity(now)?, common.json);
+    if !common.json {
+        eprintln!(
+            "The network's key is {}: keep a copy offline; whoever has it owns the network.",
+            state.path().join("network.key").display()
+        );
+    }
+    Ok(Exit::Ok)
+}
+
+/// What an invitation shall grant.
+#[derive(Debug)]
+pub struct Wish {
+    /// How long the token can be used.
+    pub ttl: Duration,
+    /// Labels of its nodes.
+    pub labels: Vec<(String, String)>,
+    /// Where they meet.
+    pub signal: Vec<String>,
+    /// Groups they may send to; empty for all.
+    pub prefixes: Vec<GroupPrefix>,
+    /// Whether they may be roots.
+    pub core: bool,
+}
+
+/// Prints a token.
+pub fn invite(common: &Common, config: &Config, wish: Wish) -> anyhow::Result<Exit> {
+    let identity = common.state_dir(config).identity(unix_now())?;
+    let issuer = identity.chain.issuer();
+    if issuer.subject() != identity.key.peer_id() {
+        let message = "this node may not invite: only a node that holds an issuer certificate can (the one that ran `lcroute init`)";
+        return Err(ExitError::new(Exit::NotPermitted, message).into());
+    }
+    let signal = if wish.signal.is_empty() {
+        configured_urls(config, &identity)
+    } else {
+        wish.signal
+    };
+    if signal.is_empty() {
+        eprintln!(
+            "lcroute: the token names no signalling server: give --signal URL here, or to `run` on the other side"
+        );
+    }
+    let now = unix_now();
+    let grant = Grant {
+        not_before: now,
+        not_after: now.saturating_add(wish.ttl.as_secs()),
+        core: wish.core,
+        name: String::new(),
+        labels: wish.labels.into_iter().collect(),
+        prefixes: if wish.prefixes.is_empty() {
+            issuer.grant().prefixes.clone()
+        } else {
+            wish.prefixes
+        },
+    };
+    let token = Token::invite(issuer, &identity.key, grant, signal).map_err(|e| match e {
+        CertError::Widened(_) => ExitError::new(Exit::NotPermitted, e.to_string()),
+        e => ExitError::new(Exit::Usage, e.to_string()),
+    })?;
+    let text = token.encode();
+    if common.json {
+        println!(
+            "{}",
+            json!({ "token": text.as_str(), "not_after": now + wish.ttl.as_secs(), "signal": token.signal })
+        );
+    } else {
+        println!("{}", text.as_str());
+    }
+    Ok(Exit::Ok)
+}
+
+/// Signalling servers of file and membership, and this daemon itself if it serves.
+fn configured_urls(config: &Config, identity: &Identity) -> Vec<String> {
+    let mut urls = config.signal.servers.clone();
+    if let Some(listen) = config.signal.listen {
+        if listen.ip().is_unspecified() {
+            let addresses =
+                crate::netlink::host_addresses(&[&config.tun.name], None).unwrap_or_default();
+            urls.extend(
+                addresses
+                    .into_iter()
+                    .filter(|ip| !ip.is_loopback())
+                    .map(|ip| format!("ws://{}", std::net::SocketAddr::new(ip, listen.port()))),
+            );
+        } else {
+            urls.push(format!("ws://{listen}"));
+        }
+    }
+    urls.extend(identity.membership.signal.iter().cloned());
+    let mut seen = std::collections::BTreeSet::new();
+    urls.retain(|url| seen.insert(url.clone()));
+    urls.truncate(8);
+    urls
+}
+
+/// Becomes a member.
+pub fn join(
+    common: &Common,
+    config: &Config,
+    token: &str,
+    name: Option<String>,
+) -> anyhow::Result<Exit> {
+    let state = common.state_dir(config);
+    let text = read_token(token)?;
+    let token: Token = text.parse().map_err(usage)?;
+    let now = unix_now();
+    let old = state.membership()?;
+    if old.as_ref().is_some_and(|m| m.network != token.network()) {
+        anyhow::bail!(
+            "{} belongs to another network already; use another --state-dir",
+            state.path().display()
+        );
+    }
+    if state.network_key()?.is_some() {
+        anyhow::bail!(
+            "{} founded this network and needs no token",
+            state.path().display()
+        );
+    }
+    let name = match (name, &old) {
+        (None, Some(old)) => known_name(&state, old, config)?,
+        (name, _) => node_name(name, config)?,
+    };
+    let key = state.node_key_or_new()?;
+    let chain = token.join(key.peer_id(), &name, now).map_err(|e| match e {
+        CertError::Malformed(_) => ExitError::new(Exit::Usage, e.to_string()),
+        e => ExitError::new(
+            Exit::NotPermitted,
+            format!("the token is not accepted: {e}"),
+        ),
+    })?;
+    state.store_membership(&Membership::new(
+        token.network(),
+        token.signal.clone(),
+        &chain,
+    ))?;
+    show(&state.identity(now)?, common.json);
+    Ok(Exit::Ok)
+}
+
+/// A node that joins again keeps its name.
+fn known_name(state: &StateDir, old: &Membership, config: &Config) -> anyhow::Result<String> {
+    let known = old
+        .chain()
+        .ok()
+        .and_then(|chain| chain.verify(&old.network, unix_now()).ok());
+    let own = state.node_key()?.map(|key| key.peer_id());
+    match known {
+        Some(member) if Some(member.peer) == own => Ok(member.name),
+        _ => node_name(None, config),
+    }
+}
+
+/// Tokens are secret: better by standard input than by an argument others can see.
+fn read_token(token: &str) -> anyhow::Result<Zeroizing<String>> {
+    let mut text = Zeroizing::new(String::new());
+    if token == "-" {
+        std::io::stdin()
+            .take(MAX_TOKEN as u64 + 1)
+            .read_to_string(&mut text)
+            .context("standard input")?;
+    } else {
+        text.push_str(token);
+    }
+    Ok(text)
+}
+
+/// Shows who this node is.
+pub fn id(common: &Common, config: &Config) -> anyhow::Result<Exit> {
+    let state = common.state_dir(config);
+    let Some(key) = state.node_key()? else {
+        let message = format!(
+            "{}: no node key; run `lcroute init` or `lcroute join TOKEN`",
+            state.path().display()
+        );
+        return Err(ExitError::new(Exit::NotPermitted, message).into());
+    };
+    match state.membership()? {
+        Some(_) => show(&state.identity(unix_now())?, common.json),
+        None if common.json => println!("{}", json!({ "peer_id": key.peer_id() })),
+        None => println!(
+            "PeerId   {}\nnetwork  none: run `lcroute join TOKEN`",
+            key.peer_id()
+        ),
+    }
+    Ok(Exit::Ok)
+}
+
+fn show(identity: &Identity, json: bool) {
+    let member = &identity.member;
+    let network = identity.membership.network;
+    let NodeAddresses {
+        address,
+        link_local,
+        ..
+    } = member.addresses;
+    if json {
+        println!(
+            "{}",
+            json!({
+                "peer_id": member.peer,
+                "name": member.name,
+                "address": address,
+                "link_local": link_local,
+                "network": network,
+                "labels": member.labels,
+                "prefixes": member.prefixes.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                "core": member.core,
+                "not_after": member.not_after,
+            })
+        );
+    } else {
+        println!(
+            "name     {}\nPeerId   {}\naddress  {address}\nnetwork  {network}",
+            member.name, member.peer
+        );
+    }
+}
+
+fn node_name(name: Option<String>, config: &Config) -> anyhow::Result<String> {
+    if let Some(name) = name.or_else(|| config.name.clone()) {
+        return Ok(name);
+    }
+    let host = nix::unistd::gethostname().context("host name")?;
+    Ok(host.to_string_lossy().into_owned())
+}
+
+fn usage(e: impl std::fmt::Display) -> ExitError {
+    ExitError::new(Exit::Usage, e.to_string())
+}

@@ -1,0 +1,152 @@
+//! `status`, `peers`, `groups`, `reload`: questions to a running daemon.
+
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use librecast::cli::Exit;
+use serde_json::Value;
+
+use crate::control::Request;
+use crate::control::client::Client;
+use crate::status::{Group, Peer, Status};
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy)]
+pub enum What {
+    /// `status`
+    Status,
+    /// `peers`
+    Peers,
+    /// `groups`
+    Groups,
+}
+
+/// Asks once, or once a second for ever.
+pub fn run(control: &Path, what: What, json: bool, watch: bool) -> anyhow::Result<Exit> {
+    loop {
+        let text = ask(control, what, json)?;
+        let mut out = std::io::stdout().lock();
+        if watch && !json && out.is_terminal() {
+            // home, and clear to the end of the screen
+            write!(out, "\x1b[H\x1b[J")?;
+        }
+        out.write_all(text.as_bytes())?;
+        out.flush()?;
+        if !watch {
+            return Ok(Exit::Ok);
+        }
+        drop(out);
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}
+
+fn ask(control: &Path, what: What, json: bool) -> anyhow::Result<String> {
+    let request = match what {
+        What::Status => Request::Status,
+        What::Peers => Request::Peers,
+        What::Groups => Request::Groups,
+    };
+    let answer: Value = Client::connect(control)?.ask(request)?;
+    if json {
+        return Ok(format!("{answer}\n"));
+    }
+    Ok(match what {
+        What::Status => status(&serde_json::from_value(answer)?),
+        What::Peers => peers(&serde_json::from_value::<Vec<Peer>>(answer)?),
+        What::Groups => groups(&serde_json::from_value::<Vec<Group>>(answer)?),
+    })
+}
+
+/// Tells the daemon to read its configuration again, or to execute its binary anew.
+pub fn reload(control: &Path, exec: bool) -> anyhow::Result<Exit> {
+    let _: Value = Client::connect(control)?.ask(Request::Reload { exec })?;
+    Ok(Exit::Ok)
+}
+
+fn status(s: &Status) -> String {
+    let c = &s.counters;
+    let mut text = format!(
+        "{} ({})\n  address   {} on {}\n  network   {}\n  state     {:?}, up {}, {} peers, {} groups\n",
+        s.name,
+        s.peer_id,
+        s.address,
+        s.tun,
+        s.network,
+        s.state,
+        duration(s.uptime_s),
+        s.peers,
+        s.groups
+    )
+    .replace("Connect", "connect");
+    let line = |what, packets, bytes| format!("  {what:<10}{packets} packets, {bytes} bytes\n");
+    text += &line("from lc0", c.tun_rx_packets, c.tun_rx_bytes);
+    text += &line("to lc0", c.tun_tx_packets, c.tun_tx_bytes);
+    text += &line("sent", c.link_tx_packets, c.link_tx_bytes);
+    text += &line("received", c.link_rx_packets, c.link_rx_bytes);
+    for (reason, n) in &c.drops {
+        text += &format!("  dropped   {n} {reason}\n");
+    }
+    text
+}
+
+fn peers(list: &[Peer]) -> String {
+    if list.is_empty() {
+        return "no peers\n".into();
+    }
+    let mut text = format!(
+        "{:<16} {:<11} {:>9} {:>6}  {}\n",
+        "NAME", "STATE", "RTT", "LOSS", "PEER"
+    );
+    for p in list {
+        let rtt = p.rtt_ms.map_or("-".into(), |ms| format!("{ms:.1} ms"));
+        let loss = p
+            .loss
+            .map_or("-".into(), |loss| format!("{:.1}%", loss * 100.0));
+        let name = p.name.as_deref().unwrap_or("?");
+        let reason = p
+            .reason
+            .as_ref()
+            .map_or(String::new(), |r| format!("  {r}"));
+        text += &format!(
+            "{name:<16} {:<11} {rtt:>9} {loss:>6}  {}{reason}\n",
+            p.state, p.peer_id
+        );
+    }
+    text
+}
+
+fn groups(list: &[Group]) -> String {
+    if list.is_empty() {
+        return "no groups\n".into();
+    }
+    let mut text = format!(
+        "{:<40} {:<6} {:>5} {:>10}  {}\n",
+        "GROUP", "LOCAL", "LINKS", "PACKETS", "SOURCES"
+    );
+    for g in list {
+        let sources: Vec<_> = g.sources.iter().map(ToString::to_string).collect();
+        let local = if g.local { "yes" } else { "no" };
+        let refused = g
+            .refused
+            .as_ref()
+            .map_or(String::new(), |r| format!("  refused: {r}"));
+        text += &format!(
+            "{:<40} {local:<6} {:>5} {:>10}  {}{refused}\n",
+            g.group.to_string(),
+            g.links.len(),
+            g.packets,
+            sources.join(" ")
+        );
+    }
+    text
+}
+
+fn duration(s: u64) -> String {
+    match (s / 86_400, s / 3_600 % 24, s / 60 % 60, s % 60) {
+        (0, 0, 0, s) => format!("{s} s"),
+        (0, 0, m, s) => format!("{m} min {s} s"),
+        (0, h, m, _) => format!("{h} h {m} min"),
+        (d, h, ..) => format!("{d} d {h} h"),
+    }
+}

@@ -1,0 +1,35 @@
+//! `lcroute signal`: the backbone as a program of its own.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use lcroute_overlay::signal::server::{Server, TlsFiles};
+use librecast::cli::{Exit, ExitError};
+
+use crate::slow_side::stop_signal;
+
+/// Serves until SIGINT or SIGTERM.
+pub fn run(listen: SocketAddr, tls: Option<(PathBuf, PathBuf)>) -> anyhow::Result<Exit> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let tls = tls.map(|(cert, key)| TlsFiles { cert, key });
+    runtime.block_on(async {
+        let stop = stop_signal()?;
+        let server = Server::bind(listen, tls.as_ref())
+            .await
+            .map_err(|e| match e.kind() {
+                std::io::ErrorKind::InvalidInput => ExitError::new(Exit::Usage, e.to_string()),
+                std::io::ErrorKind::PermissionDenied => {
+                    ExitError::new(Exit::NotPermitted, format!("{listen}: {e}"))
+                }
+                _ => ExitError::new(Exit::Failed, format!("{listen}: {e}")),
+            })?;
+        let scheme = if tls.is_some() { "wss" } else { "ws" };
+        println!("ready: {scheme}://{}", server.local_addr()?);
+        // without systemd there is nobody to tell
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        server.run(stop).await;
+        Ok(Exit::Ok)
+    })
+}

@@ -1,0 +1,283 @@
+//! The configuration file: every key optional, an unknown key an error.
+
+use std::net::{Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use librecast::cert::GroupPrefix;
+use librecast::cli::{Exit, ExitError};
+use serde::Deserialize;
+
+/// Where the configuration is looked for when nobody names it.
+pub const DEFAULT_PATH: &str = "/etc/lcroute/lcroute.toml";
+/// The interface that programs see.
+pub const DEFAULT_TUN: &str = "lc0";
+const DEFAULT_MTU: u16 = 1280;
+
+/// The whole file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// This node's name for `join` and `init`; default: the host's name.
+    pub name: Option<String>,
+    /// Keys and membership.
+    pub state_dir: Option<PathBuf>,
+    /// Path of the control socket.
+    pub control: Option<PathBuf>,
+    /// Log filter, such as `info`.
+    pub log: Option<String>,
+    /// The interface.
+    pub tun: Tun,
+    /// How nodes find one another.
+    pub signal: Signal,
+    /// How links are made.
+    pub ice: Ice,
+    /// What is carried.
+    pub network: Network,
+}
+
+/// `[tun]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tun {
+    /// Interface name.
+    pub name: String,
+    /// `tun` or `tap`.
+    pub mode: TunMode,
+    /// Bytes, at least 1280.
+    #[serde(deserialize_with = "mtu")]
+    pub mtu: u16,
+    /// Which groups of programs that name no interface go to it.
+    pub routes: Routes,
+}
+
+impl Default for Tun {
+    fn default() -> Self {
+        Self {
+            name: DEFAULT_TUN.into(),
+            mode: TunMode::Tun,
+            mtu: DEFAULT_MTU,
+            routes: Routes::All(true),
+        }
+    }
+}
+
+fn mtu<'de, D: serde::Deserializer<'de>>(d: D) -> Result<u16, D::Error> {
+    let mtu = u16::deserialize(d)?;
+    // below 1280 the kernel takes IPv6 off the interface, memberships included
+    if (DEFAULT_MTU..=9_000).contains(&mtu) {
+        Ok(mtu)
+    } else {
+        Err(serde::de::Error::custom(
+            "mtu must lie between 1280 and 9000",
+        ))
+    }
+}
+
+/// Kind of interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TunMode {
+    /// IPv6 packets, point to point.
+    Tun,
+    /// Ethernet frames, for programs that skip point-to-point interfaces.
+    Tap,
+}
+
+/// `routes = true | false | [PREFIX...]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "expected true, false or a list of prefixes such as [\"ff1e::/16\"]"
+)]
+pub enum Routes {
+    /// The scopes 8 and e, or none.
+    All(bool),
+    /// These.
+    Some(#[serde(deserialize_with = "prefixes")] Vec<GroupPrefix>),
+}
+
+impl Routes {
+    /// The prefixes to route to the interface.
+    #[must_use]
+    pub fn prefixes(&self) -> Vec<GroupPrefix> {
+        match self {
+            Self::All(false) => Vec::new(),
+            Self::Some(list) => list.clone(),
+            Self::All(true) => [0xff08, 0xff18, 0xff38, 0xff0e, 0xff1e, 0xff3e]
+                .into_iter()
+                .filter_map(|high| {
+                    GroupPrefix::new(Ipv6Addr::new(high, 0, 0, 0, 0, 0, 0, 0), 16).ok()
+                })
+                .collect(),
+        }
+    }
+}
+
+fn prefixes<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<GroupPrefix>, D::Error> {
+    let list = Vec::<String>::deserialize(d)?;
+    list.iter()
+        .map(|s| {
+            s.parse()
+                .map_err(|e| serde::de::Error::custom(format!("`{s}`: {e}")))
+        })
+        .collect()
+}
+
+/// `[signal]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Signal {
+    /// `ws://HOST:PORT` or `wss://HOST:PORT`; those of the token are used as well.
+    pub servers: Vec<String>,
+    /// Serve as a backbone oneself.
+    pub listen: Option<SocketAddr>,
+}
+
+/// `[ice]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ice {
+    /// More STUN servers, `HOST:PORT`; every signalling server is one already.
+    pub stun: Vec<String>,
+    /// The UDP port of all links; 0 lets the system choose.
+    pub port: u16,
+    /// Use the addresses of these interfaces only.
+    pub interfaces: Vec<String>,
+}
+
+/// `[network]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Network {
+    /// Groups of scope 2 that are carried, such as `ff02::fb`.
+    #[serde(deserialize_with = "link_scope_groups")]
+    pub link_scope_groups: Vec<Ipv6Addr>,
+}
+
+fn link_scope_groups<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<Ipv6Addr>, D::Error> {
+    let list = Vec::<Ipv6Addr>::deserialize(d)?;
+    let reserved = |group: &Ipv6Addr| {
+        // all nodes, all routers, MLDv2 routers: the host's own business
+        let low = group.segments();
+        low[0] == 0xff02 && low[1..7] == [0; 6] && matches!(low[7], 1 | 2 | 0x16)
+    };
+    for group in &list {
+        if !group.is_multicast() || group.segments()[0] & 0xf != 2 {
+            return Err(serde::de::Error::custom(format!(
+                "`{group}` is not a group of scope 2 (ffx2::)"
+            )));
+        }
+        if reserved(group) {
+            return Err(serde::de::Error::custom(format!(
+                "`{group}` is never carried"
+            )));
+        }
+    }
+    Ok(list)
+}
+
+impl Config {
+    /// Reads `path`, or the default file if it exists, or nothing.
+    pub fn load(path: Option<&Path>) -> Result<Self, ExitError> {
+        let (path, required) = match path {
+            Some(path) => (path, true),
+            None => (Path::new(DEFAULT_PATH), false),
+        };
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::parse(&path.display().to_string(), &text),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && !required => Ok(Self::default()),
+            Err(e) => Err(ExitError::new(
+                Exit::Usage,
+                format!("{}: {e}", path.display()),
+            )),
+        }
+    }
+
+    /// Parses the text of a file called `file`; errors name file, line and key.
+    pub fn parse(file: &str, text: &str) -> Result<Self, ExitError> {
+        toml::from_str(text).map_err(|e| {
+            let start = e.span().map_or(0, |span| span.start.min(text.len()));
+            let line = text[..start].matches('\n').count() + 1;
+            let source = text.lines().nth(line - 1).unwrap_or_default();
+            let key = source
+                .split('=')
+                .next()
+                .unwrap_or_default()
+                .trim()
+                .trim_matches(['[', ']']);
+            ExitError::new(
+                Exit::Usage,
+                format!("{file}:{line}: {key}: {}", e.message()),
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_is_read() {
+        let text = r#"
+            name = "alpha"
+            state_dir = "/s"
+            control = "/c"
+            log = "debug"
+            [tun]
+            name = "lc1"
+            mode = "tap"
+            mtu = 1400
+            routes = ["ff15::/16"]
+            [signal]
+            servers = ["ws://a:7117"]
+            listen = "[::]:7117"
+            [ice]
+            stun = ["b:3478"]
+            port = 7000
+            interfaces = ["eth0"]
+            [network]
+            link_scope_groups = ["ff02::fb"]
+        "#;
+        let c = Config::parse("f", text).unwrap();
+        assert_eq!(c.tun.mode, TunMode::Tap);
+        assert_eq!(c.tun.routes.prefixes(), ["ff15::/16".parse().unwrap()]);
+        assert_eq!(c.network.link_scope_groups.len(), 1);
+        assert_eq!(
+            Config::parse("f", "").unwrap().tun.routes.prefixes().len(),
+            6
+        );
+        assert!(
+            Config::parse("f", "[tun]\nroutes = false")
+                .unwrap()
+                .tun
+                .routes
+                .prefixes()
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn errors_name_file_line_and_key() {
+        let cases = [
+            ("name = \"a\"\n[tun]\nmtuu = 1400\n", "f:3: mtuu: "),
+            ("[tun]\nmtu = 1000\n", "f:2: mtu: "),
+            ("[tun]\nmode = \"l2\"\n", "f:2: mode: "),
+            ("[tun]\nroutes = [\"fe80::/10\"]\n", "f:2: routes: "),
+            (
+                "[network]\nlink_scope_groups = [\"ff02::1\"]\n",
+                "f:2: link_scope_groups: ",
+            ),
+            ("\n[nonsense]\n", "f:2: nonsense: "),
+            ("name = \n", "f:1: name: "),
+        ];
+        for (text, start) in cases {
+            let error = Config::parse("f", text).unwrap_err();
+            assert_eq!(error.exit, Exit::Usage);
+            assert!(
+                error.to_string().starts_with(start),
+                "{error} should start with {start}"
+            );
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Asks a running daemon.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
+use librecast::cli::{Exit, ExitError};
+use serde::de::DeserializeOwned;
+
+use super::{Answer, Request};
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A connection to the daemon.
+#[derive(Debug)]
+pub struct Client {
+    stream: BufReader<UnixStream>,
+}
+
+impl Client {
+    /// Connects; exit code 3 if no daemon answers there, 4 if it may not be asked.
+    pub fn connect(path: &Path) -> anyhow::Result<Self> {
+        let stream = UnixStream::connect(path).map_err(|e| {
+            let (exit, hint) = match e.kind() {
+                std::io::ErrorKind::PermissionDenied => {
+                    (Exit::NotPermitted, "be root or in group lcroute")
+                }
+                _ => (
+                    Exit::Unreachable,
+                    "is `lcroute run` running, with this --control?",
+                ),
+            };
+            ExitError::new(exit, format!("{}: {e}: {hint}", path.display()))
+        })?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        Ok(Self {
+            stream: BufReader::new(stream),
+        })
+    }
+
+    /// Asks and waits for the answer.
+    pub fn ask<T: DeserializeOwned>(&mut self, request: Request) -> anyhow::Result<T> {
+        let mut line = serde_json::to_string(&request)?;
+        line.push('\n');
+        self.stream
+            .get_mut()
+            .write_all(line.as_bytes())
+            .map_err(silent)?;
+        let mut answer = String::new();
+        self.stream.read_line(&mut answer).map_err(silent)?;
+        if answer.is_empty() {
+            return Err(
+                ExitError::new(Exit::Unreachable, "the daemon closed the connection").into(),
+            );
+        }
+        match serde_json::from_str(&answer).context("the daemon's answer")? {
+            Answer::Ok(value) => Ok(serde_json::from_value(value).context("the daemon's answer")?),
+            Answer::Error(message) => anyhow::bail!("the daemon refused: {message}"),
+        }
+    }
+}
+
+fn silent(e: std::io::Error) -> anyhow::Error {
+    match e.kind() {
+        std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut => {
+            ExitError::new(Exit::Unreachable, "the daemon does not answer").into()
+        }
+        _ => anyhow::Error::new(e).context("control socket"),
+    }
+}

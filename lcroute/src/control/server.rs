@@ -1,0 +1,115 @@
+//! Answers on the control socket. Who may ask is a matter of file permissions.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use librecast::cli::{Exit, ExitError};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+
+use super::{Answer, MAX_CONNECTIONS, MAX_REQUEST, Request};
+use crate::packet_loop::Inbox;
+
+/// The bound socket; removed when dropped.
+#[derive(Debug)]
+pub struct ControlSocket {
+    listener: std::os::unix::net::UnixListener,
+    path: PathBuf,
+}
+
+impl ControlSocket {
+    /// Binds `path` with mode 0660 and group `lcroute` where it exists. A socket that a crashed daemon left
+    /// is replaced; a living daemon is an error.
+    pub fn bind(path: &Path) -> anyhow::Result<Self> {
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            anyhow::bail!("{}: another lcroute is running", path.display());
+        }
+        let error = |e: io::Error| -> anyhow::Error {
+            let exit = match e.kind() {
+                io::ErrorKind::PermissionDenied => Exit::NotPermitted,
+                _ => Exit::Failed,
+            };
+            ExitError::new(exit, format!("{}: {e}", path.display())).into()
+        };
+        if let Some(dir) = path.parent() {
+            std::fs::create_dir_all(dir).map_err(error)?;
+        }
+        match std::fs::symlink_metadata(path) {
+            Ok(meta) if !std::os::unix::fs::FileTypeExt::is_socket(&meta.file_type()) => {
+                anyhow::bail!(
+                    "{}: is not a socket; choose another --control",
+                    path.display()
+                )
+            }
+            Ok(_) => std::fs::remove_file(path).map_err(error)?,
+            Err(_) => {}
+        }
+        let listener = std::os::unix::net::UnixListener::bind(path).map_err(error)?;
+        listener.set_nonblocking(true)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(error)?;
+        if let Ok(Some(group)) = nix::unistd::Group::from_name("lcroute") {
+            // a daemon without the right to do so still serves root
+            let _ = nix::unistd::chown(path, None, Some(group.gid));
+        }
+        Ok(Self {
+            listener,
+            path: path.to_owned(),
+        })
+    }
+
+    /// Serves until the future is dropped.
+    pub async fn serve(&self, inbox: Inbox) -> io::Result<()> {
+        let listener = UnixListener::from_std(self.listener.try_clone()?)?;
+        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        loop {
+            let (stream, _) = listener.accept().await?;
+            // above the bound new ones are closed at once: they see it and say so
+            if let Ok(place) = places.clone().try_acquire_owned() {
+                let inbox = inbox.clone();
+                tokio::spawn(async move {
+                    if let Err(e) = converse(stream, &inbox).await {
+                        tracing::debug!("control connection: {e}");
+                    }
+                    drop(place);
+                });
+            }
+        }
+    }
+}
+
+impl Drop for ControlSocket {
+    fn drop(&mut self) {
+        // somebody may have removed it already
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+async fn converse(stream: UnixStream, inbox: &Inbox) -> io::Result<()> {
+    let (read, mut write) = stream.into_split();
+    let mut read = BufReader::new(read);
+    loop {
+        let mut line = Vec::new();
+        (&mut read)
+            .take(MAX_REQUEST as u64 + 1)
+            .read_until(b'\n', &mut line)
+            .await?;
+        if line.is_empty() {
+            return Ok(());
+        }
+        let too_long = line.len() > MAX_REQUEST;
+        let answer = match serde_json::from_slice::<Request>(&line) {
+            _ if too_long => Answer::Error("request too long".into()),
+            Ok(request) => inbox.ask(request).await,
+            Err(e) => Answer::Error(format!("not a request: {e}")),
+        };
+        let mut text = serde_json::to_vec(&answer)?;
+        text.push(b'\n');
+        write.write_all(&text).await?;
+        if too_long {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! `lcroute run`: puts the parts together, and takes them apart in the right order.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Context;
+use lcroute_engine::Engine;
+use lcroute_overlay::signal::server;
+use lcroute_overlay::{Identity as OverlayIdentity, Overlay, OverlayConfig};
+use librecast::cert::Member;
+use librecast::cli::{Exit, ExitError};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::cli::Common;
+use crate::config::{Config, TunMode};
+use crate::control::server::ControlSocket;
+use crate::packet_loop::{End, Inbox, PacketLoop, Parts};
+use crate::slow_side::{SlowSide, SystemSignals};
+use crate::state::{Identity, StateDir, unix_now};
+use crate::waker::Waker;
+use crate::{netlink, tun, udp};
+
+/// Sealed messages that may wait for the slow side.
+const OUTBOX: usize = 1_024;
+/// 500, the default, loses bursts of joins.
+const TX_QUEUE_LEN: u32 = 10_000;
+
+/// Tells the next image of this process which descriptor is lc0.
+const DEVICE_FD: &str = "LCROUTE_DEVICE_FD";
+
+/// Flags of `run` that win over the file.
+#[derive(Debug, Clone)]
+pub struct Overrides {
+    /// Interface name.
+    pub tun: Option<String>,
+    /// Signalling servers.
+    pub signal: Vec<String>,
+}
+
+impl Overrides {
+    /// The configuration with the flags applied.
+    #[must_use]
+    pub fn apply(&self, mut config: Config) -> Config {
+        if let Some(name) = &self.tun {
+            config.tun.name.clone_from(name);
+        }
+        if !self.signal.is_empty() {
+            config.signal.servers.clone_from(&self.signal);
+        }
+        config
+    }
+}
+
+/// Runs the daemon until it is told to stop.
+pub fn run(common: &Common, config: Config, overrides: Overrides) -> anyhow::Result<Exit> {
+    let program = std::env::current_exe().context("own path")?;
+    let config = overrides.apply(config);
+    let state = common.state_dir(&config);
+    let identity = state.identity(unix_now())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    // before anything exists that a signal would leave behind
+    let signals = {
+        let _context = runtime.enter();
+        SystemSignals::new()?
+    };
+    let (slow, fast) = assemble(
+        common, &config, overrides, &state, identity, signals, &runtime,
+    )?;
+    let (ended, on_end) = oneshot::channel();
+    let slow = std::thread::Builder::new()
+        .name("slow side".into())
+        .spawn(move || runtime.block_on(slow.run(on_end)))?;
+    announce_ready(&config, &fast);
+    let result = PacketLoop::new(fast, Instant::now())?.run();
+    // the slow side may have panicked: then it has ended as well
+    let _ = ended.send(());
+    let slow_ended = slow.join();
+    let (end, device) = result?;
+    if slow_ended.is_err() {
+        anyhow::bail!("the control thread panicked; see the log above");
+    }
+    match end {
+        End::Stop => {
+            device.close().context(config.tun.name)?;
+            Ok(Exit::Ok)
+        }
+        End::Exec => {
+            // the interface never loses its reader, nor programs their joins
+            let device = device.keep().context(config.tun.name)?;
+            tracing::info!("executing {} anew", program.display());
+            Err(exec(&program, &device))
+        }
+    }
+}
+
+fn exec(program: &Path, device: &OwnedFd) -> anyhow::Error {
+    let mut args = std::env::args_os();
+    let name = args.next();
+    let mut command = std::process::Command::new(program);
+    if let Some(name) = name {
+        command.arg0(name);
+    }
+    command
+        .args(args)
+        .env(DEVICE_FD, device.as_raw_fd().to_string());
+    anyhow::Error::new(command.exec()).context(program.display().to_string())
+}
+
+fn assemble(
+    common: &Common,
+    config: &Config,
+    overrides: Overrides,
+    state: &StateDir,
+    identity: Identity,
+    signals: SystemSignals,
+    runtime: &tokio::runtime::Runtime,
+) -> anyhow::Result<(SlowSide, Parts)> {
+    let now = Instant::now();
+    // first, so that a second daemon stops here
+    let control = ControlSocket::bind(&common.control(config))?;
+    let waker = Waker::new()?;
+    let (inbox, messages, reloads) = Inbox::new(waker.clone());
+    let (outbox, sealed) = mpsc::channel(OUTBOX);
+    let socket = udp::Socket::open(config.ice.port)
+        .with_context(|| format!("[ice] port = {}", config.ice.port))?;
+    let key = Arc::new(identity.key);
+    let network = identity.membership.network;
+    let overlay = Overlay::new(
+        OverlayConfig {
+            identity: OverlayIdentity::new(key.clone(), network, identity.chain),
+            clock: unix_now,
+            seed: seed(),
+            mtu: config.tun.mtu,
+            limits: lcroute_overlay::Limits::default(),
+        },
+        now,
+    )?;
+    let engine = Engine::new(
+        lcroute_engine::Config {
+            own: identity.member.addresses,
+            incarnation: state.next_incarnation()?,
+            mtu: config.tun.mtu,
+            link_scope_groups: config.network.link_scope_groups.clone(),
+            may_send: identity.member.prefixes.clone(),
+            seed: seed(),
+            limits: lcroute_engine::Limits::default(),
+        },
+        now,
+    );
+    let backbone = match config.signal.listen {
+        Some(listen) => Some(
+            runtime
+                .block_on(server::Server::bind(listen, None))
+                .with_context(|| format!("[signal] listen = {listen}"))?,
+        ),
+        None => None,
+    };
+    let slow = SlowSide {
+        inbox,
+        reloads,
+        sealed,
+        control,
+        signals,
+        backbone,
+        key,
+        network,
+        token_servers: identity.membership.signal,
+        config: config.clone(),
+        config_path: common.config_path().map(Path::to_owned),
+        overrides,
+    };
+    // last: whatever failed before leaves no interface behind
+    let monitor = netlink::Monitor::open().context("netlink")?;
+    let settings = tun_settings(config, &identity.member);
+    let device = open_device(&settings).map_err(|e| {
+        let exit = match &e {
+            e if e.is_permission() => Exit::NotPermitted,
+            e if e.is_configuration() => Exit::Usage,
+            _ => Exit::Failed,
+        };
+        ExitError::new(exit, e.to_string())
+    })?;
+    let fast = Parts {
+        device,
+        settings,
+        socket,
+        monitor,
+        engine,
+        overlay,
+        inbox: messages,
+        outbox,
+        waker,
+        member: identity.member,
+        network,
+        interfaces: config.ice.interfaces.clone(),
+    };
+    Ok((slow, fast))
+}
+
+/// The device that the previous image of this process kept open, or a new (or adopted) one.
+fn open_device(settings: &tun::Settings) -> Result<tun::Device, tun::Error> {
+    let fd = std::env::var(DEVICE_FD).ok().and_then(|fd| fd.parse().ok());
+    match fd.and_then(|fd| tun::Device::inherit(fd, settings)) {
+        // the configuration names another device now: this one is left as a crash would leave it
+        None | Some(Err(tun::Error::Inherited { .. })) => tun::Device::open(settings),
+        Some(device) => device,
+    }
+}
+
+fn seed() -> u64 {
+    let mut bytes = [0; 8];
+    // without a system RNG there is no safe way to go on
+    getrandom::fill(&mut bytes).expect("the system's random number generator works");
+    u64::from_ne_bytes(bytes)
+}
+
+fn tun_settings(config: &Config, member: &Member) -> tun::Settings {
+    tun::Settings {
+        name: config.tun.name.clone(),
+        mode: match config.tun.mode {
+            TunMode::Tun => tun::Mode::Tun,
+            TunMode::Tap => tun::Mode::Tap,
+        },
+        mtu: config.tun.mtu,
+        tx_queue_len: TX_QUEUE_LEN,
+        address: member.addresses.address,
+        link_local: member.addresses.link_local,
+        routes: config
+            .tun
+            .routes
+            .prefixes()
+            .into_iter()
+            .map(tun::Prefix::from)
+            .collect(),
+    }
+}
+
+/// Says on stdout, and to systemd, that programs can use lc0 now.
+fn announce_ready(config: &Config, fast: &Parts) {
+    let member = &fast.member;
+    println!(
+        "ready: {} has {} ({})",
+        config.tun.name, member.addresses.address, member.name
+    );
+    tracing::info!(
+        "ready: {} has {}, peer id {}",
+        config.tun.name,
+        member.addresses.address,
+        member.peer
+    );
+    // without systemd there is nobody to tell
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+}

@@ -1,0 +1,27 @@
+//! The multicast router daemon and its command line.
+//!
+//! A packet's way: `tun` -> engine (`lcroute-engine`) -> overlay (`lcroute-overlay`) -> `udp`, and back. The loop
+//! that carries it is `packet_loop`; everything that may be slow (names, WebSockets, the control
+//! socket) lives in `slow_side`, on another thread.
+
+mod cli;
+mod commands;
+pub mod config;
+mod control;
+mod daemon;
+mod netlink;
+mod packet_loop;
+mod slow_side;
+pub mod state;
+pub mod status;
+mod tun;
+mod udp;
+mod waker;
+
+use std::process::ExitCode;
+
+/// Runs the program with the arguments of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    cli::main()
+}

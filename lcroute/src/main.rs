@@ -1,0 +1,5 @@
+//! `lcroute`: see the library.
+
+fn main() -> std::process::ExitCode {
+    lcroute::main()
+}

@@ -1,0 +1,12 @@
+//! Routing netlink (rtnetlink(7)): the host's interfaces, addresses and routes.
+//!
+//! Everything here is synchronous. The kernel answers a netlink request before `send` returns, so
+//! there is nothing to wait for, and [`Monitor`] is a descriptor that the packet loop polls.
+
+mod host;
+mod monitor;
+mod request;
+
+pub use host::host_addresses;
+pub use monitor::Monitor;
+pub(crate) use request::Connection;

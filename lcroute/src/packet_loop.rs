@@ -1,0 +1,704 @@
+//! The loop that every packet goes through: one thread, no locks.
+//!
+//! ```text
+//!            lc0 ---> engine ---> overlay ---> UDP
+//!            lc0 <--- engine <--- overlay <--- UDP
+//! ```
+//!
+//! Each turn reads a batch from every source that is ready, lets engine and overlay decide, and writes
+//! what they say. Nothing here waits but the one `poll`.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use lcroute_engine::{Engine, Neighbor, Output};
+use lcroute_overlay::{CarrierId, Event, LinkId, Overlay, Presence, SendError};
+use librecast::cert::Member;
+use librecast::id::{NodeAddresses, PeerId};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::control::{Answer, Request};
+use crate::status::{Counters, Group, Peer, State, Status};
+use crate::waker::Waker;
+use crate::{netlink, tun, udp};
+
+/// Packets read from lc0 in one turn, before the links get theirs.
+const TUN_BATCH: usize = 128;
+/// Messages of the slow side that may wait.
+const INBOX: usize = 1_024;
+/// How often the interface's counters are looked at.
+const TICK: Duration = Duration::from_secs(1);
+/// Changes of addresses come in bursts: they are looked at once.
+const SETTLE: Duration = Duration::from_millis(200);
+/// Stands for a local address that the kernel did not tell.
+const UNKNOWN: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
+/// What the slow side tells the loop.
+#[derive(Debug)]
+pub enum Message {
+    /// Who can be reached over a carrier.
+    Presence(CarrierId, Presence),
+    /// A sealed signalling message.
+    Signal(CarrierId, Option<PeerId>, Vec<u8>),
+    /// Addresses of STUN servers.
+    StunServers(Vec<SocketAddr>),
+    /// A question of the control socket.
+    Ask(Request, oneshot::Sender<Answer>),
+    /// Settings that can change while running.
+    Reconfigure(Reconfigure),
+    /// Leave the network.
+    Stop(End),
+}
+
+/// What a reload can change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reconfigure {
+    /// Routes of lc0.
+    pub routes: Vec<librecast::cert::GroupPrefix>,
+    /// Groups of scope 2 that are carried.
+    pub link_scope_groups: Vec<std::net::Ipv6Addr>,
+    /// Interfaces whose addresses are used.
+    pub interfaces: Vec<String>,
+}
+
+/// How the loop ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// lc0 goes away.
+    Stop,
+    /// lc0 stays, with the joins of programs, for the binary that is executed next.
+    Exec,
+}
+
+/// Where the slow side puts its messages.
+#[derive(Debug, Clone)]
+pub struct Inbox {
+    messages: mpsc::Sender<Message>,
+    reload: mpsc::Sender<Reload>,
+    waker: Waker,
+}
+
+/// A wish to reload: by exec or by reading the file; the answer tells how it went.
+#[derive(Debug)]
+pub struct Reload {
+    /// Execute the binary anew.
+    pub exec: bool,
+    /// What became of it.
+    pub done: oneshot::Sender<Result<(), String>>,
+}
+
+impl Inbox {
+    /// An inbox, and the ends at which its messages come out.
+    pub fn new(waker: Waker) -> (Self, mpsc::Receiver<Message>, mpsc::Receiver<Reload>) {
+        let (messages, received) = mpsc::channel(INBOX);
+        let (reload, reloads) = mpsc::channel(1);
+        (
+            Self {
+                messages,
+                reload,
+                waker,
+            },
+            received,
+            reloads,
+        )
+    }
+
+    /// Hands a message over; waits while the loop is behind. False when the loop has ended.
+    pub async fn send(&self, message: Message) -> bool {
+        let sent = self.messages.send(message).await.is_ok();
+        self.waker.wake();
+        sent
+    }
+
+    /// Asks the daemon.
+    pub async fn ask(&self, request: Request) -> Answer {
+        let stopping = || Answer::Error("the daemon is stopping".into());
+        if let Request::Reload { exec } = request {
+            let (done, result) = oneshot::channel();
+            if self.reload.send(Reload { exec, done }).await.is_err() {
+                return stopping();
+            }
+            return match result.await {
+                Ok(Ok(())) => Answer::Ok(serde_json::json!({})),
+                Ok(Err(e)) => Answer::Error(e),
+                Err(_) => stopping(),
+            };
+        }
+        let (answer, answered) = oneshot::channel();
+        if !self.send(Message::Ask(request, answer)).await {
+            return stopping();
+        }
+        answered.await.unwrap_or_else(|_| stopping())
+    }
+}
+
+/// What the loop is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// lc0.
+    pub device: tun::Device,
+    /// How lc0 shall be.
+    pub settings: tun::Settings,
+    /// The one UDP socket.
+    pub socket: udp::Socket,
+    /// Tells of changes to the host's network.
+    pub monitor: netlink::Monitor,
+    /// Decides where packets go.
+    pub engine: Engine,
+    /// Carries them.
+    pub overlay: Overlay,
+    /// Messages of the slow side.
+    pub inbox: mpsc::Receiver<Message>,
+    /// Sealed messages for peers.
+    pub outbox: mpsc::Sender<(PeerId, Bytes)>,
+    /// Wakes the loop.
+    pub waker: Waker,
+    /// Who we are.
+    pub member: Member,
+    /// Our network.
+    pub network: PeerId,
+    /// Interfaces whose addresses are used; empty for all.
+    pub interfaces: Vec<String>,
+}
+
+/// The running daemon's fast side.
+#[derive(Debug)]
+pub struct PacketLoop {
+    parts: Parts,
+    port: u16,
+    links: BTreeMap<LinkId, PeerId>,
+    counters: Counters,
+    drops: BTreeMap<&'static str, u64>,
+    outgoing: Outgoing,
+    started: Instant,
+    next_tick: Instant,
+    host_changed: Option<Instant>,
+    overruns: u64,
+    end: Option<End>,
+}
+
+impl PacketLoop {
+    /// Ready to run.
+    pub fn new(parts: Parts, now: Instant) -> std::io::Result<Self> {
+        Ok(Self {
+            port: parts.socket.port()?,
+            parts,
+            links: BTreeMap::new(),
+            counters: Counters::default(),
+            drops: BTreeMap::new(),
+            outgoing: Outgoing::default(),
+            started: now,
+            next_tick: now + TICK,
+            host_changed: None,
+            overruns: 0,
+            end: None,
+        })
+    }
+
+    /// Carries packets until told to stop; gives lc0 back.
+    pub fn run(mut self) -> anyhow::Result<(End, tun::Device)> {
+        let mut now = Instant::now();
+        self.update_candidates(now);
+        self.overruns = self.parts.device.overruns().unwrap_or(0);
+        self.parts.engine.handle_start(now);
+        self.deliver(now);
+        let mut packet = vec![0; tun::READ_BUFFER];
+        loop {
+            let ready = self.wait(now)?;
+            now = Instant::now();
+            if ready.waker {
+                self.parts.waker.clear();
+            }
+            // also without a wake: a message may have come between clear and the last look
+            self.read_inbox(now);
+            if ready.tun {
+                self.read_tun(&mut packet, now)?;
+            }
+            if ready.udp {
+                self.read_udp(now);
+            }
+            if ready.monitor {
+                self.read_monitor(now)?;
+            }
+            self.run_timers(now);
+            self.deliver(now);
+            if let Some(end) = self.end {
+                return Ok((end, self.leave(end, now)));
+            }
+        }
+    }
+
+    fn wait(&self, now: Instant) -> anyhow::Result<Ready> {
+        let p = &self.parts;
+        let mut due = self.next_tick;
+        let timers = [
+            p.engine.poll_timeout().map(|(at, _)| at),
+            p.overlay.poll_timeout(),
+            self.host_changed,
+        ];
+        for at in timers.into_iter().flatten() {
+            due = due.min(at);
+        }
+        let wait = due.saturating_duration_since(now);
+        // rounded up: waking a little early would spin until the timer is due
+        let ms = u16::try_from(wait.as_micros().div_ceil(1_000)).unwrap_or(u16::MAX);
+        let mut fds = [
+            PollFd::new(p.device.as_fd(), PollFlags::POLLIN),
+            PollFd::new(p.socket.as_fd(), PollFlags::POLLIN),
+            PollFd::new(p.waker.as_fd(), PollFlags::POLLIN),
+            PollFd::new(p.monitor.as_fd(), PollFlags::POLLIN),
+        ];
+        match poll(&mut fds, PollTimeout::from(ms)) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(e) => return Err(anyhow::Error::new(e).context("poll")),
+        }
+        let ready = |i: usize| fds[i].revents().is_some_and(|r| !r.is_empty());
+        Ok(Ready {
+            tun: ready(0),
+            udp: ready(1),
+            waker: ready(2),
+            monitor: ready(3),
+        })
+    }
+
+    fn read_tun(&mut self, buffer: &mut [u8], now: Instant) -> anyhow::Result<()> {
+        for _ in 0..TUN_BATCH {
+            match self.parts.device.read(buffer) {
+                Ok(Some(packet)) => {
+                    self.counters.tun_rx_packets += 1;
+                    self.counters.tun_rx_bytes += packet.len() as u64;
+                    self.parts.engine.handle_local_packet(packet, now);
+                }
+                Ok(None) => break,
+                Err(e) => {
+                    // the interface was deleted under us: nothing to carry packets with any more
+                    return Err(anyhow::Error::new(e).context(self.parts.settings.name.clone()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn read_udp(&mut self, now: Instant) {
+        let port = self.port;
+        let Parts {
+            socket, overlay, ..
+        } = &mut self.parts;
+        let received = socket.recv(|from, to, datagram| {
+            let to = SocketAddr::new(to.unwrap_or(UNKNOWN), port);
+            overlay.handle_datagram(from, to, datagram, now);
+        });
+        if let Err(e) = received {
+            tracing::debug!("udp receive: {e}");
+            *self.drops.entry("udp_receive_error").or_default() += 1;
+        }
+    }
+
+    fn read_monitor(&mut self, now: Instant) -> anyhow::Result<()> {
+        let changes = self.parts.monitor.drain(self.parts.device.index())?;
+        if changes.device || changes.host {
+            self.host_changed.get_or_insert(now + SETTLE);
+        }
+        Ok(())
+    }
+
+    fn read_inbox(&mut self, now: Instant) {
+        while let Ok(message) = self.parts.inbox.try_recv() {
+            match message {
+                Message::Presence(carrier, presence) => {
+                    self.parts.overlay.handle_presence(carrier, presence, now);
+                }
+                Message::Signal(carrier, from, bytes) => {
+                    self.parts.overlay.handle_signal(carrier, from, &bytes, now);
+                }
+                Message::StunServers(servers) => self.parts.overlay.set_stun_servers(servers, now),
+                Message::Ask(request, answer) => {
+                    // who asked may have gone
+                    let _ = answer.send(self.answer(request, now));
+                }
+                Message::Reconfigure(new) => self.reconfigure(new, now),
+                Message::Stop(end) => self.end = Some(end),
+            }
+        }
+    }
+
+    fn reconfigure(&mut self, new: Reconfigure, now: Instant) {
+        self.parts.settings.routes = new.routes.into_iter().map(tun::Prefix::from).collect();
+        self.parts
+            .engine
+            .set_link_scope_groups(&new.link_scope_groups, now);
+        self.parts.interfaces = new.interfaces;
+        self.host_changed = Some(now);
+    }
+
+    fn run_timers(&mut self, now: Instant) {
+        let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        if is_due(self.parts.engine.poll_timeout().map(|(at, _)| at)) {
+            self.parts.engine.handle_timeout(now);
+        }
+        if is_due(self.parts.overlay.poll_timeout()) {
+            self.parts.overlay.handle_timeout(now);
+        }
+        if is_due(self.host_changed) {
+            self.host_changed = None;
+            self.repair(now);
+            self.update_candidates(now);
+        }
+        if self.next_tick <= now {
+            self.next_tick = now + TICK;
+            self.check_overruns(now);
+        }
+    }
+
+    /// Puts back what somebody took from lc0: addresses, routes.
+    fn repair(&mut self, now: Instant) {
+        match self.parts.device.ensure(&self.parts.settings) {
+            Ok(false) => {}
+            Ok(true) => {
+                tracing::info!(
+                    "{}: addresses and routes set anew",
+                    self.parts.settings.name
+                );
+                // reports sent meanwhile had no valid source
+                self.parts.engine.handle_tx_queue_overflow(now);
+            }
+            Err(e) => tracing::warn!("{}: {e}", self.parts.settings.name),
+        }
+    }
+
+    fn update_candidates(&mut self, now: Instant) {
+        let p = &mut self.parts;
+        let only = (!p.interfaces.is_empty()).then_some(p.interfaces.as_slice());
+        match netlink::host_addresses(&[&p.settings.name], only) {
+            Ok(addresses) => {
+                let reachable = |ip: &IpAddr| ip.is_ipv4() || p.socket.has_ipv6();
+                let host = addresses.into_iter().filter(reachable);
+                let host = host.map(|ip| SocketAddr::new(ip, self.port)).collect();
+                p.overlay.set_local_candidates(host, now);
+            }
+            Err(e) => tracing::warn!("addresses of this host: {e}"),
+        }
+    }
+
+    /// Reports that lc0 lost towards us are asked for again.
+    fn check_overruns(&mut self, now: Instant) {
+        let overruns = self.parts.device.overruns().unwrap_or(self.overruns);
+        if overruns > self.overruns {
+            *self.drops.entry("tun_overrun").or_default() += overruns - self.overruns;
+            self.parts.engine.handle_tx_queue_overflow(now);
+        }
+        self.overruns = overruns;
+    }
+
+    /// Hands on what engine and overlay have for one another and for the outside, until both are silent.
+    fn deliver(&mut self, now: Instant) {
+        loop {
+            let mut silent = true;
+            while let Some(output) = self.parts.engine.poll_output() {
+                silent = false;
+                self.handle_output(output, now);
+            }
+            while let Some(event) = self.parts.overlay.poll_event() {
+                silent = false;
+                self.handle_event(event, now);
+            }
+            while let Some(transmit) = self.parts.overlay.poll_transmit() {
+                silent = false;
+                let t = (transmit.to, transmit.from);
+                self.outgoing.push(
+                    t,
+                    &transmit.contents,
+                    &mut self.parts.socket,
+                    &mut self.drops,
+                );
+            }
+            if silent {
+                break;
+            }
+        }
+        self.outgoing.flush(&mut self.parts.socket, &mut self.drops);
+    }
+
+    fn handle_output(&mut self, output: Output, now: Instant) {
+        match output {
+            Output::Data {
+                links,
+                header,
+                packet,
+            } => {
+                for link in links.iter() {
+                    let sent =
+                        self.parts
+                            .overlay
+                            .send_data(LinkId(link.0), [&header, &packet], now);
+                    self.count_sent(sent, header.len() + packet.len());
+                }
+            }
+            Output::Control { link, message } => {
+                let link = LinkId(link.0);
+                if let Err(e) = self.parts.overlay.send_control(link, &message, now)
+                    && e != SendError::NoSuchLink
+                {
+                    // control is hard state: a link that cannot carry it is made anew
+                    self.parts
+                        .overlay
+                        .close_link(link, "control channel is stuck", now);
+                }
+            }
+            Output::Local { packet } => {
+                let written = self.parts.device.write(&packet);
+                self.count_written(written, packet.len());
+            }
+            Output::LocalMld { packet } => {
+                let written = self.parts.device.write_mld(&packet);
+                self.count_written(written, packet.len());
+            }
+            Output::LinkFault { link, reason } => {
+                self.parts.overlay.close_link(LinkId(link.0), reason, now);
+            }
+        }
+    }
+
+    fn count_sent(&mut self, sent: Result<(), SendError>, bytes: usize) {
+        match sent {
+            Ok(()) => {
+                self.counters.link_tx_packets += 1;
+                self.counters.link_tx_bytes += bytes as u64;
+            }
+            Err(e) => {
+                let reason = match e {
+                    SendError::NoSuchLink => "no_such_link",
+                    SendError::QueueFull => "queue_full",
+                    SendError::TooLarge => "too_large",
+                };
+                *self.drops.entry(reason).or_default() += 1;
+            }
+        }
+    }
+
+    fn count_written(&mut self, written: std::io::Result<()>, bytes: usize) {
+        match written {
+            Ok(()) => {
+                self.counters.tun_tx_packets += 1;
+                self.counters.tun_tx_bytes += bytes as u64;
+            }
+            Err(e) => {
+                tracing::debug!("write to lc0: {e}");
+                *self.drops.entry("tun_write_error").or_default() += 1;
+            }
+        }
+    }
+
+    fn handle_event(&mut self, event: Event, now: Instant) {
+        match event {
+            Event::LinkUp { link, member } => {
+                self.links.insert(link, member.peer);
+                let NodeAddresses {
+                    address,
+                    link_local,
+                    origin,
+                } = member.addresses;
+                let neighbor = Neighbor {
+                    origin,
+                    address,
+                    link_local,
+                    may_send: member.prefixes,
+                };
+                self.parts
+                    .engine
+                    .handle_link_up(lcroute_engine::LinkId(link.0), neighbor, now);
+            }
+            Event::LinkDown { link, .. } => {
+                self.links.remove(&link);
+                self.parts
+                    .engine
+                    .handle_link_down(lcroute_engine::LinkId(link.0), now);
+            }
+            Event::Control { link, message } => {
+                self.parts
+                    .engine
+                    .handle_control(lcroute_engine::LinkId(link.0), &message, now);
+            }
+            Event::Data { link, message } => {
+                self.counters.link_rx_packets += 1;
+                self.counters.link_rx_bytes += message.len() as u64;
+                self.parts
+                    .engine
+                    .handle_data(lcroute_engine::LinkId(link.0), &message, now);
+            }
+            Event::Signal { to, bytes } => {
+                // signalling repeats itself: a full queue costs time, not a link
+                if self.parts.outbox.try_send((to, bytes)).is_err() {
+                    *self.drops.entry("signal_queue_full").or_default() += 1;
+                }
+            }
+            // the overlay has logged it, and `peers` shows it
+            Event::PeerRefused { .. } => {}
+        }
+    }
+
+    fn answer(&self, request: Request, now: Instant) -> Answer {
+        let value = match request {
+            Request::Status => serde_json::to_value(self.status(now)),
+            Request::Peers => serde_json::to_value(self.peers()),
+            Request::Groups => serde_json::to_value(self.groups()),
+            Request::Reload { .. } => return Answer::Error("not a question".into()),
+        };
+        value.map_or_else(|e| Answer::Error(e.to_string()), Answer::Ok)
+    }
+
+    fn status(&self, now: Instant) -> Status {
+        let p = &self.parts;
+        let snapshot = p.engine.snapshot();
+        let mut counters = self.counters.clone();
+        let (overlay, tun, udp) = (p.overlay.drops(), p.device.counters(), p.socket.counters());
+        let edges = [
+            ("tun_not_ipv6", tun.not_ipv6),
+            ("tun_truncated", tun.truncated),
+            ("udp_receive_error", udp.receive),
+            ("udp_unreachable", udp.unreachable),
+            ("udp_too_big", udp.too_big),
+            ("udp_congested", udp.congested),
+            ("udp_send_error", udp.other),
+        ];
+        let counted = [&snapshot.counters.drops, overlay, &self.drops];
+        let counted = counted
+            .into_iter()
+            .flatten()
+            .map(|(reason, n)| (*reason, *n));
+        for (reason, n) in counted.chain(edges).filter(|(_, n)| *n > 0) {
+            *counters.drops.entry(reason.to_owned()).or_default() += n;
+        }
+        Status {
+            peer_id: p.member.peer,
+            name: p.member.name.clone(),
+            address: p.member.addresses.address,
+            network: p.network,
+            tun: p.settings.name.clone(),
+            state: match self.end {
+                Some(_) => State::Stopping,
+                None if self.links.is_empty() => State::Connecting,
+                None => State::Connected,
+            },
+            uptime_s: now.duration_since(self.started).as_secs(),
+            peers: self.links.len(),
+            groups: snapshot.groups.len(),
+            counters,
+        }
+    }
+
+    fn peers(&self) -> Vec<Peer> {
+        self.parts
+            .overlay
+            .peers()
+            .into_iter()
+            .map(|p| Peer {
+                peer_id: p.peer_id,
+                name: p.name,
+                address: NodeAddresses::derive(&self.parts.network, &p.peer_id).address,
+                state: lower(&p.state),
+                rtt_ms: p.rtt_ms,
+                loss: p.loss,
+                lane: lower(&p.lane),
+                tx_bytes: p.tx_bytes,
+                rx_bytes: p.rx_bytes,
+                since_s: p.since_s,
+                reason: p.reason.map(str::to_owned),
+            })
+            .collect()
+    }
+
+    fn groups(&self) -> Vec<Group> {
+        let peer = |link: &lcroute_engine::LinkId| self.links.get(&LinkId(link.0)).copied();
+        self.parts
+            .engine
+            .snapshot()
+            .groups
+            .into_iter()
+            .map(|g| Group {
+                group: g.group,
+                local: g.local,
+                links: g.links.iter().filter_map(peer).collect(),
+                sources: g.sources,
+                packets: g.packets,
+                bytes: g.bytes,
+                refused: g
+                    .refused
+                    .first()
+                    .map(|(_, reason)| format!("{reason:?}").to_lowercase()),
+            })
+            .collect()
+    }
+
+    /// Says goodbye to everybody.
+    fn leave(mut self, end: End, now: Instant) -> tun::Device {
+        self.parts.overlay.shutdown(now);
+        self.deliver(now);
+        tracing::info!("leaving: {end:?}");
+        self.parts.device
+    }
+}
+
+fn lower(state: &impl std::fmt::Debug) -> String {
+    format!("{state:?}").to_lowercase()
+}
+
+struct Ready {
+    tun: bool,
+    udp: bool,
+    waker: bool,
+    monitor: bool,
+}
+
+/// Datagrams of equal size for one destination leave in one system call.
+#[derive(Debug, Default)]
+struct Outgoing {
+    to: Option<(SocketAddr, Option<SocketAddr>)>,
+    segment: usize,
+    count: usize,
+    buffer: Vec<u8>,
+}
+
+/// The kernel takes 64 segments of at most 64 KiB in all.
+const MAX_SEGMENTS: usize = 50;
+const MAX_BATCH: usize = 60_000;
+
+impl Outgoing {
+    fn push(
+        &mut self,
+        to: (SocketAddr, Option<SocketAddr>),
+        datagram: &[u8],
+        socket: &mut udp::Socket,
+        drops: &mut BTreeMap<&'static str, u64>,
+    ) {
+        let fits = self.to == Some(to)
+            && datagram.len() <= self.segment
+            && self.count < MAX_SEGMENTS
+            && self.buffer.len() + datagram.len() <= MAX_BATCH
+            // only the last segment may be short
+            && self.buffer.len() == self.count * self.segment;
+        if !fits {
+            self.flush(socket, drops);
+            self.to = Some(to);
+            self.segment = datagram.len();
+        }
+        self.buffer.extend_from_slice(datagram);
+        self.count += 1;
+    }
+
+    fn flush(&mut self, socket: &mut udp::Socket, drops: &mut BTreeMap<&'static str, u64>) {
+        if let Some((to, from)) = self.to.take() {
+            let segment = (self.count > 1).then_some(self.segment);
+            if let Err(e) = socket.send(to, from.map(|a| a.ip()), segment, &self.buffer) {
+                tracing::debug!("udp send to {to}: {e}");
+                *drops.entry("udp_send_error").or_default() += self.count as u64;
+            }
+        }
+        self.count = 0;
+        self.buffer.clear();
+    }
+}

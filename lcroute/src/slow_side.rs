@@ -1,0 +1,335 @@
+//! Everything that may wait: names, WebSockets, the control socket, signals of the system.
+//!
+//! One thread with tokio; it talks to the packet loop through the [`Inbox`] and a channel back.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use lcroute_overlay::signal::{client, server};
+use librecast::id::{NetworkId, PeerId, SecretKey};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::config::Config;
+use crate::control::server::ControlSocket;
+use crate::daemon::Overrides;
+use crate::packet_loop::{End, Inbox, Message, Reconfigure, Reload};
+
+/// Names of STUN servers are looked up this often: addresses of hosts change.
+const LOOKUP_INTERVAL: Duration = Duration::from_secs(60);
+/// While a name does not resolve, it is tried more often.
+const LOOKUP_RETRY: Duration = Duration::from_secs(3);
+/// Default port of signalling and STUN.
+const SIGNAL_PORT: u16 = 7117;
+
+/// The signals that a daemon obeys.
+#[derive(Debug)]
+pub struct SystemSignals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+    user2: Signal,
+}
+
+impl SystemSignals {
+    /// From now on they no longer end the process; called within a tokio runtime.
+    pub fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+            user2: signal(SignalKind::user_defined2())?,
+        })
+    }
+
+    async fn next(&mut self) -> Told {
+        tokio::select! {
+            _ = self.interrupt.recv() => Told::End(End::Stop),
+            _ = self.terminate.recv() => Told::End(End::Stop),
+            _ = self.user2.recv() => Told::End(End::Exec),
+            _ = self.hangup.recv() => Told::Reload,
+        }
+    }
+}
+
+enum Told {
+    End(End),
+    Reload,
+}
+
+/// Resolves at SIGINT or SIGTERM; for programs that have nothing else to obey.
+pub fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+/// What the slow side works with.
+#[derive(Debug)]
+pub struct SlowSide {
+    /// To the packet loop.
+    pub inbox: Inbox,
+    /// Wishes to reload.
+    pub reloads: mpsc::Receiver<Reload>,
+    /// Sealed messages for peers.
+    pub sealed: mpsc::Receiver<(PeerId, Bytes)>,
+    /// Answers questions.
+    pub control: ControlSocket,
+    /// Signals of the system.
+    pub signals: SystemSignals,
+    /// The backbone inside this daemon.
+    pub backbone: Option<server::Server>,
+    /// Proves to a backbone who we are.
+    pub key: Arc<SecretKey>,
+    /// Our network.
+    pub network: NetworkId,
+    /// Signalling servers of the membership.
+    pub token_servers: Vec<String>,
+    /// The configuration so far.
+    pub config: Config,
+    /// Where it is read again.
+    pub config_path: Option<PathBuf>,
+    /// Flags that win over it.
+    pub overrides: Overrides,
+}
+
+impl SlowSide {
+    /// Works until the packet loop has ended.
+    pub async fn run(mut self, mut ended: oneshot::Receiver<()>) {
+        let control = {
+            let (control, inbox) = (self.control, self.inbox.clone());
+            tokio::spawn(async move {
+                if let Err(e) = control.serve(inbox).await {
+                    tracing::error!("control socket: {e}");
+                }
+            })
+        };
+        if let Some(backbone) = self.backbone.take() {
+            tokio::spawn(backbone.run(std::future::pending()));
+        }
+        let (events, mut heard) = mpsc::channel(256);
+        let mut clients = client::Clients::new(self.key.clone(), self.network, events);
+        clients.set_servers(&servers(&self.config, &self.token_servers));
+        let mut lookup = Lookup::start(&self.config, &self.token_servers, &self.inbox);
+        loop {
+            let reload = tokio::select! {
+                _ = &mut ended => break,
+                told = self.signals.next() => match told {
+                    Told::End(end) => {
+                        self.inbox.send(Message::Stop(end)).await;
+                        None
+                    }
+                    Told::Reload => Some(None),
+                },
+                Some(wish) = self.reloads.recv() => {
+                    if wish.exec {
+                        // the answer must be out before the process is another
+                        let _ = wish.done.send(Ok(()));
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                        self.inbox.send(Message::Stop(End::Exec)).await;
+                        None
+                    } else {
+                        Some(Some(wish.done))
+                    }
+                }
+                Some((to, bytes)) = self.sealed.recv() => {
+                    clients.send(to, &bytes);
+                    None
+                }
+                Some(event) = heard.recv() => {
+                    self.inbox.send(message(event)).await;
+                    None
+                }
+            };
+            if let Some(done) = reload {
+                let result = reread(
+                    &mut self.config,
+                    self.config_path.as_deref(),
+                    &self.overrides,
+                );
+                if let Err(e) = &result {
+                    tracing::error!("configuration kept as it was: {e}");
+                } else {
+                    clients.set_servers(&servers(&self.config, &self.token_servers));
+                    lookup = Lookup::start(&self.config, &self.token_servers, &self.inbox);
+                    self.inbox
+                        .send(Message::Reconfigure(reconfigure(&self.config)))
+                        .await;
+                    tracing::info!("configuration read again");
+                }
+                if let Some(done) = done {
+                    // who asked may have gone
+                    let _ = done.send(result);
+                }
+            }
+        }
+        drop(lookup);
+        control.abort();
+        // its socket file goes when the task is dropped
+        let _ = control.await;
+    }
+}
+
+fn message(event: client::ClientEvent) -> Message {
+    match event {
+        client::ClientEvent::Presence(carrier, presence) => Message::Presence(carrier, presence),
+        client::ClientEvent::Signal {
+            carrier,
+            from,
+            bytes,
+        } => Message::Signal(carrier, Some(from), bytes),
+    }
+}
+
+/// Servers of file or flags, and of the token, each once.
+fn servers(config: &Config, token: &[String]) -> Vec<String> {
+    let mut seen = BTreeSet::new();
+    let own = config.signal.listen.map(|listen| {
+        // ourselves, by loopback where we listen everywhere
+        let ip = match listen.ip() {
+            ip if !ip.is_unspecified() => ip,
+            std::net::IpAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+            std::net::IpAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+        };
+        format!("ws://{}", SocketAddr::new(ip, listen.port()))
+    });
+    let all = own
+        .into_iter()
+        .chain(config.signal.servers.iter().cloned())
+        .chain(token.iter().cloned());
+    all.filter(|url| seen.insert(url.clone())).collect()
+}
+
+fn reread(
+    config: &mut Config,
+    path: Option<&std::path::Path>,
+    overrides: &Overrides,
+) -> Result<(), String> {
+    let new = overrides.apply(Config::load(path).map_err(|e| e.to_string())?);
+    let fixed = |c: &Config| {
+        let tun = (c.tun.name.clone(), c.tun.mode, c.tun.mtu);
+        (
+            c.state_dir.clone(),
+            c.control.clone(),
+            tun,
+            c.signal.listen,
+            c.ice.port,
+        )
+    };
+    if fixed(&new) != fixed(config) {
+        tracing::warn!(
+            "state_dir, control, [tun] name mode mtu, [signal] listen and [ice] port change with the next start"
+        );
+    }
+    *config = new;
+    Ok(())
+}
+
+fn reconfigure(config: &Config) -> Reconfigure {
+    Reconfigure {
+        routes: config.tun.routes.prefixes(),
+        link_scope_groups: config.network.link_scope_groups.clone(),
+        interfaces: config.ice.interfaces.clone(),
+    }
+}
+
+/// Looks up the addresses of STUN servers again and again; ends when dropped.
+struct Lookup(tokio::task::JoinHandle<()>);
+
+impl Lookup {
+    fn start(config: &Config, token: &[String], inbox: &Inbox) -> Self {
+        let mut names: Vec<String> = config.ice.stun.clone();
+        names.extend(
+            servers(config, token)
+                .iter()
+                .filter_map(|url| stun_name(url)),
+        );
+        let inbox = inbox.clone();
+        Self(tokio::spawn(async move {
+            let mut known = None;
+            loop {
+                let (addresses, complete) = resolve(&names).await;
+                if known.as_ref() != Some(&addresses) {
+                    let list = addresses.iter().copied().collect();
+                    if !inbox.send(Message::StunServers(list)).await {
+                        return;
+                    }
+                    known = Some(addresses);
+                }
+                tokio::time::sleep(if complete {
+                    LOOKUP_INTERVAL
+                } else {
+                    LOOKUP_RETRY
+                })
+                .await;
+            }
+        }))
+    }
+}
+
+impl Drop for Lookup {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn resolve(names: &[String]) -> (BTreeSet<SocketAddr>, bool) {
+    let (mut addresses, mut complete) = (BTreeSet::new(), true);
+    for name in names {
+        match tokio::net::lookup_host(name).await {
+            // a loopback server would say that we are loopback
+            Ok(found) => addresses.extend(found.filter(|a| !a.ip().is_loopback())),
+            Err(e) => {
+                tracing::debug!("{name}: {e}");
+                complete = false;
+            }
+        }
+    }
+    (addresses, complete)
+}
+
+/// `ws://HOST:PORT/path` -> `HOST:PORT`: a signalling server answers STUN on the same UDP port.
+fn stun_name(url: &str) -> Option<String> {
+    let rest = url
+        .strip_prefix("ws://")
+        .or_else(|| url.strip_prefix("wss://"))?;
+    let host = rest.split('/').next()?;
+    let has_port = host.rsplit_once(':').is_some_and(|(before, port)| {
+        port.parse::<u16>().is_ok() && (!before.contains(':') || before.ends_with(']'))
+    });
+    Some(if has_port {
+        host.to_owned()
+    } else {
+        format!("{host}:{SIGNAL_PORT}")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signalling_url_names_a_stun_server() {
+        let cases = [
+            ("ws://meet.example:7000", "meet.example:7000"),
+            ("wss://meet.example/path", "meet.example:7117"),
+            ("ws://[fd00::1]:7117", "[fd00::1]:7117"),
+            ("ws://[fd00::1]", "[fd00::1]:7117"),
+            ("ws://10.0.0.1:7117/", "10.0.0.1:7117"),
+        ];
+        for (url, name) in cases {
+            assert_eq!(stun_name(url).as_deref(), Some(name));
+        }
+        assert_eq!(stun_name("http://x"), None);
+    }
+}

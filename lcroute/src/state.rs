@@ -1,0 +1,254 @@
+//! The state directory: identity, membership, incarnation. Files of mode 0600 in a folder of mode 0700.
+
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use librecast::cert::{Chain, Member};
+use librecast::cli::{Exit, ExitError};
+use librecast::id::{IdError, NetworkId, SecretKey};
+use serde::{Deserialize, Serialize};
+
+const NODE_KEY: &str = "node.key";
+const NETWORK_KEY: &str = "network.key";
+const MEMBERSHIP: &str = "membership.toml";
+const INCARNATION: &str = "incarnation";
+
+/// Seconds since 1970 by the host's clock.
+#[must_use]
+pub fn unix_now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_secs())
+}
+
+/// An opened state directory.
+#[derive(Debug)]
+pub struct StateDir {
+    path: PathBuf,
+}
+
+/// What a node knows of the network it belongs to.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Membership {
+    /// The network's public key.
+    pub network: NetworkId,
+    /// Signalling servers of the token.
+    #[serde(default)]
+    pub signal: Vec<String>,
+    /// The certificate chain in base58.
+    chain: String,
+}
+
+impl Membership {
+    /// Of a fresh chain.
+    #[must_use]
+    pub fn new(network: NetworkId, signal: Vec<String>, chain: &Chain) -> Self {
+        Self {
+            network,
+            signal,
+            chain: bs58::encode(chain.encode()).into_string(),
+        }
+    }
+
+    /// The certificate chain.
+    pub fn chain(&self) -> anyhow::Result<Chain> {
+        let bytes = bs58::decode(&self.chain)
+            .into_vec()
+            .context("chain is not base58")?;
+        Chain::decode(&bytes).context("chain")
+    }
+}
+
+/// Key and membership together: all that a node needs to speak.
+#[derive(Debug)]
+pub struct Identity {
+    /// The node's key.
+    pub key: SecretKey,
+    /// Its network.
+    pub membership: Membership,
+    /// Its certificates.
+    pub chain: Chain,
+    /// What they say.
+    pub member: Member,
+}
+
+impl StateDir {
+    /// The directory at `path`; made when the first file is written.
+    #[must_use]
+    pub fn new(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn create(&self) -> anyhow::Result<()> {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.path)
+            .map_err(|e| permission(&e, &self.path))
+    }
+
+    /// The node's key, if it has one.
+    pub fn node_key(&self) -> anyhow::Result<Option<SecretKey>> {
+        self.load_key(NODE_KEY)
+    }
+
+    /// The network's key, if it is kept here.
+    pub fn network_key(&self) -> anyhow::Result<Option<SecretKey>> {
+        self.load_key(NETWORK_KEY)
+    }
+
+    fn load_key(&self, name: &str) -> anyhow::Result<Option<SecretKey>> {
+        match SecretKey::load(&self.path.join(name)) {
+            Ok(key) => Ok(Some(key)),
+            Err(IdError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                Ok(None)
+            }
+            Err(e) => Err(ExitError::new(Exit::NotPermitted, e.to_string()).into()),
+        }
+    }
+
+    /// The node's key, made if it is missing.
+    pub fn node_key_or_new(&self) -> anyhow::Result<SecretKey> {
+        if let Some(key) = self.node_key()? {
+            return Ok(key);
+        }
+        self.store_new_key(NODE_KEY)
+    }
+
+    /// A new network key; never overwrites one.
+    pub fn new_network_key(&self) -> anyhow::Result<SecretKey> {
+        self.store_new_key(NETWORK_KEY)
+    }
+
+    fn store_new_key(&self, name: &str) -> anyhow::Result<SecretKey> {
+        self.create()?;
+        let key = SecretKey::generate();
+        match key.store(&self.path.join(name)) {
+            Ok(()) => Ok(key),
+            Err(IdError::Io { source, .. }) => Err(permission(&source, &self.path.join(name))),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// The membership, if the node has one.
+    pub fn membership(&self) -> anyhow::Result<Option<Membership>> {
+        let path = self.path.join(MEMBERSHIP);
+        match std::fs::read_to_string(&path) {
+            Ok(text) => toml::from_str(&text)
+                .with_context(|| format!("{}: damaged", path.display()))
+                .map(Some),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(permission(&e, &path)),
+        }
+    }
+
+    /// Replaces the membership.
+    pub fn store_membership(&self, membership: &Membership) -> anyhow::Result<()> {
+        self.write(MEMBERSHIP, toml::to_string(membership)?.as_bytes())
+    }
+
+    /// Key and membership, verified at `now`; exit code 4 if the node has none or it has expired.
+    pub fn identity(&self, now: u64) -> anyhow::Result<Identity> {
+        let missing = |what: &str| {
+            ExitError::new(
+                Exit::NotPermitted,
+                format!(
+                    "{}: {what}; run `lcroute init` to found a network or `lcroute join TOKEN` to join one",
+                    self.path.display()
+                ),
+            )
+        };
+        let key = self.node_key()?.ok_or_else(|| missing("no node key"))?;
+        let membership = self
+            .membership()?
+            .ok_or_else(|| missing("member of no network"))?;
+        let chain = membership.chain()?;
+        let member = chain
+            .verify(&membership.network, now)
+            .map_err(|e| ExitError::new(Exit::NotPermitted, format!("own certificate: {e}")))?;
+        if member.peer != key.peer_id() {
+            return Err(missing("the certificate belongs to another key").into());
+        }
+        Ok(Identity {
+            key,
+            membership,
+            chain,
+            member,
+        })
+    }
+
+    /// The incarnation of this start: one more than that of the last, written before it is used.
+    pub fn next_incarnation(&self) -> anyhow::Result<u32> {
+        let path = self.path.join(INCARNATION);
+        let last = match std::fs::read_to_string(&path) {
+            // a damaged file must not bring an old incarnation back: the clock is above any count of starts
+            Ok(text) => text.trim().parse().unwrap_or_else(|_| unix_now() as u32),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => 0,
+            Err(e) => return Err(permission(&e, &path)),
+        };
+        let next = last.wrapping_add(1).max(1);
+        self.write(INCARNATION, format!("{next}\n").as_bytes())?;
+        Ok(next)
+    }
+
+    fn write(&self, name: &str, contents: &[u8]) -> anyhow::Result<()> {
+        self.create()?;
+        let (path, new) = (self.path.join(name), self.path.join(format!("{name}.new")));
+        let write = || {
+            let mut file = std::fs::OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&new)?;
+            file.write_all(contents)?;
+            file.sync_all()?;
+            std::fs::rename(&new, &path)
+        };
+        write().map_err(|e| permission(&e, &path))
+    }
+}
+
+fn permission(e: &std::io::Error, path: &Path) -> anyhow::Error {
+    let message = format!("{}: {e}", path.display());
+    match e.kind() {
+        std::io::ErrorKind::PermissionDenied => ExitError::new(Exit::NotPermitted, message).into(),
+        _ => anyhow::Error::msg(message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn incarnation_rises_at_every_start_and_survives_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::new(dir.path().join("deep/state"));
+        assert_eq!(state.next_incarnation().unwrap(), 1);
+        assert_eq!(state.next_incarnation().unwrap(), 2);
+        std::fs::write(state.path().join(INCARNATION), "garbage").unwrap();
+        assert!(state.next_incarnation().unwrap() > 1_000_000);
+    }
+
+    #[test]
+    fn a_node_without_membership_is_not_permitted() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::new(dir.path().into());
+        let error = state.identity(unix_now()).unwrap_err();
+        assert_eq!(
+            error.downcast_ref::<ExitError>().unwrap().exit,
+            Exit::NotPermitted
+        );
+    }
+}

@@ -1,0 +1,116 @@
+//! The shapes of `status --json`, `peers --json` and `groups --json`.
+
+use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
+
+use librecast::id::PeerId;
+use serde::{Deserialize, Serialize};
+
+/// What a daemon is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Not ready yet.
+    Starting,
+    /// No link yet.
+    Connecting,
+    /// At least one link.
+    Connected,
+    /// Told to stop.
+    Stopping,
+}
+
+/// `status --json`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Status {
+    /// Who it is.
+    pub peer_id: PeerId,
+    /// Its name.
+    pub name: String,
+    /// Its address on the network.
+    pub address: Ipv6Addr,
+    /// The network's public key.
+    pub network: PeerId,
+    /// Name of the interface.
+    pub tun: String,
+    /// What it is doing.
+    pub state: State,
+    /// Seconds since its start.
+    pub uptime_s: u64,
+    /// Links that are up.
+    pub peers: usize,
+    /// Groups known, those of remote listeners included.
+    pub groups: usize,
+    /// Counters since the start.
+    pub counters: Counters,
+}
+
+/// Packets and bytes since the start; bytes on links are the multicast packets with their data header,
+/// without what WebRTC, UDP and IP add.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Counters {
+    /// Packets read from the interface: sent by this host's programs and kernel.
+    pub tun_rx_packets: u64,
+    /// Their bytes.
+    pub tun_rx_bytes: u64,
+    /// Packets written into the interface.
+    pub tun_tx_packets: u64,
+    /// Their bytes.
+    pub tun_tx_bytes: u64,
+    /// Data messages received over links.
+    pub link_rx_packets: u64,
+    /// Their bytes.
+    pub link_rx_bytes: u64,
+    /// Data messages sent over links, one for each link.
+    pub link_tx_packets: u64,
+    /// Their bytes.
+    pub link_tx_bytes: u64,
+    /// Packets dropped, by reason.
+    pub drops: BTreeMap<String, u64>,
+}
+
+/// One element of `peers --json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Peer {
+    /// Who it is.
+    pub peer_id: PeerId,
+    /// Its name, once its certificate is known.
+    pub name: Option<String>,
+    /// Its address on the network.
+    pub address: Ipv6Addr,
+    /// `connecting`, `connected`, `lost` or `refused`.
+    pub state: String,
+    /// Smoothed round trip in milliseconds.
+    pub rtt_ms: Option<f64>,
+    /// Share of packets lost on the way to us, 0 to 1.
+    pub loss: Option<f64>,
+    /// `data`: the SCTP data channel.
+    pub lane: String,
+    /// Payload bytes sent on both channels.
+    pub tx_bytes: u64,
+    /// Payload bytes received on both channels.
+    pub rx_bytes: u64,
+    /// Seconds in this state.
+    pub since_s: u64,
+    /// Why it is lost or refused.
+    pub reason: Option<String>,
+}
+
+/// One element of `groups --json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Group {
+    /// The group.
+    pub group: Ipv6Addr,
+    /// A program on this host has joined.
+    pub local: bool,
+    /// Over which links it is wanted.
+    pub links: Vec<PeerId>,
+    /// Sources that local or remote listeners ask for; empty for any.
+    pub sources: Vec<Ipv6Addr>,
+    /// Packets forwarded or delivered.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Why a neighbour refused the interest, if one did.
+    pub refused: Option<String>,
+}

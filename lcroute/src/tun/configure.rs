@@ -1,0 +1,571 @@
+//! Brings an interface to its settings over netlink, touching only what differs.
+//!
+//! The order matters: everything about the link is set while it is down (a new one comes up
+//! without a random link-local address and without a router solicitation), the link-local
+//! address comes before the node address (reports get it as their source), routes come last (they
+//! attract programs).
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
+use netlink_packet_route::link::{
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType,
+    LinkMessage,
+};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use nix::libc;
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use rtnetlink::{AddressMessageBuilder, LinkUnspec, RouteMessageBuilder};
+
+use super::{Error, Mode, NETWORK_PREFIX_LEN, Prefix, Settings, frame, sysctl};
+use crate::netlink::Connection;
+
+/// Marks a device as made by lcroute, for people and for the next start.
+const ALIAS: &str = "lcroute";
+
+/// Routing table `local`, the only one in which multicast routes move programs.
+const TABLE_LOCAL: u8 = 255;
+
+/// Metric of our routes: better than the 256 that every interface has for ff00::/8.
+const METRIC: u32 = 100;
+
+/// Metric of the route for ff00::/8 that the kernel makes for each interface. Among equal ones
+/// the oldest wins, so an `lc0` that is up before the LAN would attract groups that are the LAN's.
+const KERNEL_METRIC: u32 = 256;
+
+/// Metric of what replaces it on `lc0`: enough to send to any group when `lc0` is named.
+const FALLBACK_METRIC: u32 = 4096;
+
+const ALL_GROUPS: Prefix = Prefix {
+    addr: Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0),
+    len: 8,
+};
+
+/// What is done with IPv6 addresses that the settings do not name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Extra {
+    /// They are of an earlier identity: removed.
+    Remove,
+    /// They may be an administrator's: left, except link-local ones.
+    Leave,
+}
+
+/// What is known of an interface.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) index: u32,
+    pub(super) up: bool,
+    /// Its type is Ethernet.
+    pub(super) ethernet: bool,
+    /// A device that lcroute has made.
+    pub(super) ours: bool,
+    /// What it is, as `ip -details link` says it.
+    pub(super) kind: String,
+    name: String,
+    alias: Option<String>,
+    arp: bool,
+    mac: Option<Vec<u8>>,
+    mtu: Option<u32>,
+    tx_queue_len: Option<u32>,
+    /// `None` if the interface has no IPv6 at all.
+    address_generation: Option<In6AddrGenMode>,
+    transmit_drops: u64,
+}
+
+/// The interface of that name, if there is one.
+pub(super) fn find(netlink: &mut Connection, name: &str) -> Result<Option<Link>, Error> {
+    match netlink.get(RouteNetlinkMessage::GetLink(
+        LinkUnspec::new_with_name(name).build(),
+    )) {
+        Ok(RouteNetlinkMessage::NewLink(link)) => Ok(Some(Link::from(link))),
+        Ok(_) => Ok(None),
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+        Err(error) => Err(Error::kernel("look up the interface", error)),
+    }
+}
+
+fn by_index(netlink: &mut Connection, index: u32) -> std::io::Result<Link> {
+    let question = LinkUnspec::new_with_index(index).build();
+    match netlink.get(RouteNetlinkMessage::GetLink(question))? {
+        RouteNetlinkMessage::NewLink(link) => Ok(Link::from(link)),
+        _ => Err(std::io::Error::other(
+            "the kernel's answer is not about a link",
+        )),
+    }
+}
+
+/// Packets that the kernel could not give to the device's reader.
+pub(super) fn transmit_drops(netlink: &mut Connection, index: u32) -> std::io::Result<u64> {
+    Ok(by_index(netlink, index)?.transmit_drops)
+}
+
+/// Takes the interface down.
+pub(super) fn take_down(netlink: &mut Connection, index: u32) -> Result<(), Error> {
+    let message = LinkUnspec::new_with_index(index).down().build();
+    set_link(netlink, message, "take the interface down")
+}
+
+/// Brings the interface to its settings; says whether anything had to be changed.
+pub(super) fn repair(
+    netlink: &mut Connection,
+    index: u32,
+    settings: &Settings,
+    extra: Extra,
+) -> Result<bool, Error> {
+    let mut changed = repair_link(netlink, index, settings)?;
+    changed |= repair_addresses(netlink, index, settings, extra)?;
+    changed |= repair_routes(netlink, index, &settings.routes)?;
+    Ok(changed)
+}
+
+fn repair_link(netlink: &mut Connection, index: u32, settings: &Settings) -> Result<bool, Error> {
+    let mut link = look(netlink, index)?;
+    let mtu = u32::from(settings.mtu);
+    let mut changed = link.mtu != Some(mtu);
+    if changed {
+        // Alone and first: below 1280 the interface has no IPv6 whose settings could be read.
+        let message = LinkUnspec::new_with_index(index).mtu(mtu).build();
+        set_link(netlink, message, "set the MTU")?;
+        link = look(netlink, index)?;
+    }
+    if link.address_generation.is_none() {
+        return Err(Error::NoIpv6 {
+            name: settings.name.clone(),
+        });
+    }
+    sysctl::apply(&link.name)?;
+    if let Some(message) = link_correction(&link, settings) {
+        set_link(netlink, message, "configure the interface")?;
+        changed = true;
+    }
+    if !link.up {
+        // Alone: the kernel would bring it up before the other settings of the same message.
+        let message = LinkUnspec::new_with_index(index).up().build();
+        set_link(netlink, message, "bring the interface up")?;
+        changed = true;
+    }
+    Ok(changed)
+}
+
+/// The message that sets what differs, if anything does.
+fn link_correction(link: &Link, settings: &Settings) -> Option<LinkMessage> {
+    let mut message = LinkUnspec::new_with_index(link.index);
+    let mut differs = false;
+    if link.tx_queue_len != Some(settings.tx_queue_len) {
+        message = message.txqueuelen(settings.tx_queue_len);
+        differs = true;
+    }
+    if link.address_generation != Some(In6AddrGenMode::None) {
+        let inet6 = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
+        message = message.append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![inet6]));
+        differs = true;
+    }
+    if link.alias.as_deref() != Some(ALIAS) {
+        message = message.alias(ALIAS);
+        differs = true;
+    }
+    let mac = frame::node_mac(settings.link_local);
+    if settings.mode == Mode::Tap && (link.arp || link.mac.as_deref() != Some(&mac)) {
+        message = message.arp(false).address(mac.to_vec());
+        differs = true;
+    }
+    differs.then(|| message.build())
+}
+
+fn repair_addresses(
+    netlink: &mut Connection,
+    index: u32,
+    settings: &Settings,
+    extra: Extra,
+) -> Result<bool, Error> {
+    let present = addresses(netlink, index)?;
+    let wanted = [
+        (settings.link_local, 64),
+        (settings.address, NETWORK_PREFIX_LEN),
+    ];
+    let mut changed = false;
+    for (address, prefix_len) in wanted {
+        match present.iter().find(|there| there.address == address) {
+            Some(there) if there.prefix_len == prefix_len && there.usable => continue,
+            Some(there) => delete_address(netlink, index, there)?,
+            None => {}
+        }
+        add_address(netlink, index, address, prefix_len)?;
+        changed = true;
+    }
+    for there in present {
+        let ours = wanted.iter().any(|(address, _)| *address == there.address);
+        let removable = extra == Extra::Remove || there.address.is_unicast_link_local();
+        if !ours && removable {
+            delete_address(netlink, index, &there)?;
+            changed = true;
+        }
+    }
+    Ok(changed)
+}
+
+/// An IPv6 address of the interface.
+#[derive(Debug, PartialEq, Eq)]
+struct Assigned {
+    address: Ipv6Addr,
+    prefix_len: u8,
+    /// Neither tentative nor refused by duplicate detection nor about to expire.
+    usable: bool,
+}
+
+fn addresses(netlink: &mut Connection, index: u32) -> Result<Vec<Assigned>, Error> {
+    let mut question = AddressMessage::default();
+    question.header.family = AddressFamily::Inet6;
+    question.header.index = index;
+    let answers = netlink
+        .dump(RouteNetlinkMessage::GetAddress(question))
+        .map_err(|error| Error::kernel("read the interface's addresses", error))?;
+    Ok(answers
+        .iter()
+        .filter_map(|answer| assigned(answer, index))
+        .collect())
+}
+
+fn assigned(answer: &RouteNetlinkMessage, index: u32) -> Option<Assigned> {
+    let RouteNetlinkMessage::NewAddress(message) = answer else {
+        return None;
+    };
+    if message.header.index != index || message.header.family != AddressFamily::Inet6 {
+        return None;
+    }
+    let mut address = None;
+    let mut local = None;
+    let mut flags = AddressFlags::from_bits_retain(u32::from(message.header.flags.bits()));
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Address(IpAddr::V6(value)) => address = Some(*value),
+            AddressAttribute::Local(IpAddr::V6(value)) => local = Some(*value),
+            AddressAttribute::Flags(value) => flags |= *value,
+            _ => {}
+        }
+    }
+    let unusable = AddressFlags::Tentative | AddressFlags::Dadfailed | AddressFlags::Deprecated;
+    let usable = flags.contains(AddressFlags::Permanent) && !flags.intersects(unusable);
+    Some(Assigned {
+        address: local.or(address)?,
+        prefix_len: message.header.prefix_len,
+        usable,
+    })
+}
+
+fn add_address(
+    netlink: &mut Connection,
+    index: u32,
+    address: Ipv6Addr,
+    prefix_len: u8,
+) -> Result<(), Error> {
+    let mut message = address_message(index, address, prefix_len);
+    // The address comes from a hash of a key: there are no duplicates to look for.
+    message
+        .attributes
+        .push(AddressAttribute::Flags(AddressFlags::Nodad));
+    netlink
+        .change(
+            RouteNetlinkMessage::NewAddress(message),
+            NLM_F_CREATE | NLM_F_EXCL,
+        )
+        .or_else(|error| tolerate(error, libc::EEXIST))
+        .map_err(|error| Error::kernel("set the interface's addresses", error))
+}
+
+fn delete_address(netlink: &mut Connection, index: u32, there: &Assigned) -> Result<(), Error> {
+    let message = address_message(index, there.address, there.prefix_len);
+    netlink
+        .change(RouteNetlinkMessage::DelAddress(message), 0)
+        .or_else(|error| tolerate(error, libc::EADDRNOTAVAIL))
+        .map_err(|error| Error::kernel("remove an address of the interface", error))
+}
+
+fn address_message(index: u32, address: Ipv6Addr, prefix_len: u8) -> AddressMessage {
+    AddressMessageBuilder::<Ipv6Addr>::new()
+        .index(index)
+        .address(address, prefix_len)
+        .build()
+}
+
+fn repair_routes(netlink: &mut Connection, index: u32, routes: &[Prefix]) -> Result<bool, Error> {
+    let present = multicast_routes(netlink, index)?;
+    let wanted = wanted_routes(routes);
+    let missing = wanted
+        .iter()
+        .filter(|(prefix, metric)| !present.iter().any(|r| r.is(*prefix, *metric)));
+    let mut changed = false;
+    for &(prefix, metric) in missing {
+        let message = route_message(index, prefix, metric);
+        netlink
+            .change(
+                RouteNetlinkMessage::NewRoute(message),
+                NLM_F_CREATE | NLM_F_EXCL,
+            )
+            .or_else(|error| tolerate(error, libc::EEXIST))
+            .map_err(|error| Error::kernel("add the interface's multicast routes", error))?;
+        changed = true;
+    }
+    for route in present.iter().filter(|route| route.is_surplus(&wanted)) {
+        let message = route_message(index, route.prefix, route.metric);
+        netlink
+            .change(RouteNetlinkMessage::DelRoute(message), 0)
+            .or_else(|error| tolerate(error, libc::ESRCH))
+            .map_err(|error| Error::kernel("remove a multicast route of the interface", error))?;
+        changed = true;
+    }
+    Ok(changed)
+}
+
+fn wanted_routes(routes: &[Prefix]) -> Vec<(Prefix, u32)> {
+    let fallback = (ALL_GROUPS, FALLBACK_METRIC);
+    routes
+        .iter()
+        .map(|route| (network(*route), METRIC))
+        .chain([fallback])
+        .collect()
+}
+
+/// A multicast route of the interface in table `local`.
+#[derive(Debug, PartialEq, Eq)]
+struct Route {
+    prefix: Prefix,
+    metric: u32,
+    /// Made by lcroute or the kernel; all others are an administrator's.
+    kernel: bool,
+}
+
+impl Route {
+    fn is(&self, prefix: Prefix, metric: u32) -> bool {
+        self.prefix == prefix && self.metric == metric
+    }
+
+    /// Whether it is of earlier settings, or what the fallback replaces.
+    fn is_surplus(&self, wanted: &[(Prefix, u32)]) -> bool {
+        let ours = self.metric == METRIC || self.is(ALL_GROUPS, KERNEL_METRIC);
+        self.kernel && ours && !wanted.contains(&(self.prefix, self.metric))
+    }
+}
+
+/// The prefix with the bits behind it cleared, as the kernel gives it back.
+fn network(prefix: Prefix) -> Prefix {
+    let mask = u128::MAX
+        .checked_shl(128 - u32::from(prefix.len))
+        .unwrap_or(0);
+    Prefix {
+        addr: Ipv6Addr::from_bits(prefix.addr.to_bits() & mask),
+        len: prefix.len,
+    }
+}
+
+fn multicast_routes(netlink: &mut Connection, index: u32) -> Result<Vec<Route>, Error> {
+    let mut question = RouteMessage::default();
+    question.header.address_family = AddressFamily::Inet6;
+    question.header.table = TABLE_LOCAL;
+    question.attributes.push(RouteAttribute::Oif(index));
+    let answers = netlink
+        .dump(RouteNetlinkMessage::GetRoute(question))
+        .map_err(|error| Error::kernel("read the interface's routes", error))?;
+    Ok(answers
+        .iter()
+        .filter_map(|answer| multicast_route(answer, index))
+        .collect())
+}
+
+fn multicast_route(answer: &RouteNetlinkMessage, index: u32) -> Option<Route> {
+    let RouteNetlinkMessage::NewRoute(route) = answer else {
+        return None;
+    };
+    if route.header.table != TABLE_LOCAL || route.header.kind != RouteType::Multicast {
+        return None;
+    }
+    let mut addr = None;
+    let mut metric = 0;
+    let mut interface = 0;
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet6(value)) => addr = Some(*value),
+            RouteAttribute::Priority(value) => metric = *value,
+            RouteAttribute::Oif(value) => interface = *value,
+            _ => {}
+        }
+    }
+    let prefix = Prefix {
+        addr: addr?,
+        len: route.header.destination_prefix_length,
+    };
+    let kernel = route.header.protocol == RouteProtocol::Kernel;
+    (interface == index).then_some(Route {
+        prefix,
+        metric,
+        kernel,
+    })
+}
+
+fn route_message(index: u32, prefix: Prefix, metric: u32) -> RouteMessage {
+    let mut message = RouteMessageBuilder::<Ipv6Addr>::new()
+        .destination_prefix(prefix.addr, prefix.len)
+        .output_interface(index)
+        .priority(metric)
+        .kind(RouteType::Multicast)
+        // Network managers remove foreign routes, except those of the kernel.
+        .protocol(RouteProtocol::Kernel)
+        .build();
+    message.header.table = TABLE_LOCAL;
+    message
+}
+
+fn look(netlink: &mut Connection, index: u32) -> Result<Link, Error> {
+    by_index(netlink, index).map_err(|error| Error::kernel("read the interface's state", error))
+}
+
+fn set_link(
+    netlink: &mut Connection,
+    message: LinkMessage,
+    action: &'static str,
+) -> Result<(), Error> {
+    netlink
+        .change(RouteNetlinkMessage::SetLink(message), 0)
+        .map_err(|error| Error::kernel(action, error))
+}
+
+/// Somebody else has just done the same.
+fn tolerate(error: std::io::Error, errno: i32) -> std::io::Result<()> {
+    if error.raw_os_error() == Some(errno) {
+        Ok(())
+    } else {
+        Err(error)
+    }
+}
+
+impl From<LinkMessage> for Link {
+    fn from(message: LinkMessage) -> Self {
+        let flags = message.header.flags;
+        let mut link = Self {
+            index: message.header.index,
+            up: flags.contains(LinkFlags::Up),
+            ethernet: message.header.link_layer_type == LinkLayerType::Ether,
+            ours: false,
+            kind: "a hardware interface".to_owned(),
+            name: String::new(),
+            alias: None,
+            arp: !flags.contains(LinkFlags::Noarp),
+            mac: None,
+            mtu: None,
+            tx_queue_len: None,
+            address_generation: None,
+            transmit_drops: 0,
+        };
+        for attribute in message.attributes {
+            link.take(attribute);
+        }
+        link.ours = link.alias.as_deref() == Some(ALIAS);
+        link
+    }
+}
+
+impl Link {
+    fn take(&mut self, attribute: LinkAttribute) {
+        match attribute {
+            LinkAttribute::IfName(name) => self.name = name,
+            LinkAttribute::IfAlias(alias) => self.alias = Some(alias),
+            LinkAttribute::Address(mac) => self.mac = Some(mac),
+            LinkAttribute::Mtu(mtu) => self.mtu = Some(mtu),
+            LinkAttribute::TxQueueLen(length) => self.tx_queue_len = Some(length),
+            LinkAttribute::Stats64(stats) => self.transmit_drops = stats.tx_dropped,
+            LinkAttribute::LinkInfo(infos) => {
+                for info in infos {
+                    if let LinkInfo::Kind(kind) = info {
+                        self.kind = format!("a {kind} interface");
+                    }
+                }
+            }
+            LinkAttribute::AfSpecUnspec(families) => {
+                self.address_generation = families.iter().find_map(address_generation);
+            }
+            _ => {}
+        }
+    }
+}
+
+fn address_generation(family: &AfSpecUnspec) -> Option<In6AddrGenMode> {
+    let AfSpecUnspec::Inet6(settings) = family else {
+        return None;
+    };
+    settings.iter().find_map(|setting| match setting {
+        AfSpecInet6::AddrGenMode(mode) => Some(*mode),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OURS: Prefix = Prefix {
+        addr: Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 0, 0, 0),
+        len: 16,
+    };
+    const OLD: Prefix = Prefix {
+        addr: Ipv6Addr::new(0xff05, 0, 0, 0, 0, 0, 0, 0),
+        len: 16,
+    };
+
+    #[test]
+    fn a_message_for_a_route_reads_back_as_that_route() {
+        let message = RouteNetlinkMessage::NewRoute(route_message(7, OURS, METRIC));
+        let route = Route {
+            prefix: OURS,
+            metric: METRIC,
+            kernel: true,
+        };
+        assert_eq!(multicast_route(&message, 7), Some(route));
+        assert_eq!(multicast_route(&message, 8), None, "another interface");
+    }
+
+    #[test]
+    fn routes_of_earlier_settings_go_and_an_administrators_stay() {
+        let wanted = wanted_routes(&[OURS]);
+        let route = |prefix, metric, kernel| Route {
+            prefix,
+            metric,
+            kernel,
+        };
+        assert!(route(OLD, METRIC, true).is_surplus(&wanted));
+        assert!(route(ALL_GROUPS, KERNEL_METRIC, true).is_surplus(&wanted));
+        assert!(!route(OURS, METRIC, true).is_surplus(&wanted));
+        assert!(!route(ALL_GROUPS, FALLBACK_METRIC, true).is_surplus(&wanted));
+        assert!(!route(OLD, METRIC, false).is_surplus(&wanted));
+        assert!(!route(OLD, 50, true).is_surplus(&wanted));
+    }
+
+    #[test]
+    fn prefixes_are_compared_as_the_kernel_gives_them() {
+        let prefix = |addr: &str, len| Prefix {
+            addr: addr.parse().unwrap(),
+            len,
+        };
+        assert_eq!(network(prefix("ff1e::1", 16)), prefix("ff1e::", 16));
+        assert_eq!(network(prefix("ff1e::1", 128)), prefix("ff1e::1", 128));
+        assert_eq!(network(prefix("ff1e::1", 0)), prefix("::", 0));
+    }
+
+    #[test]
+    fn an_address_that_does_not_work_is_not_taken_for_there() {
+        let address = "fe80::1".parse().unwrap();
+        let with = |flags| {
+            let mut message = address_message(7, address, 64);
+            message.attributes.push(AddressAttribute::Flags(flags));
+            assigned(&RouteNetlinkMessage::NewAddress(message), 7)
+                .unwrap()
+                .usable
+        };
+        assert!(with(AddressFlags::Permanent | AddressFlags::Nodad));
+        assert!(!with(AddressFlags::Permanent | AddressFlags::Tentative));
+        assert!(!with(AddressFlags::Permanent | AddressFlags::Dadfailed));
+        assert!(!with(AddressFlags::empty()), "it expires");
+    }
+}

@@ -1,0 +1,179 @@
+//! What may stand in the way of `lc0`, and what to do about it.
+
+use std::io;
+use std::net::Ipv6Addr;
+
+use nix::libc;
+
+use super::{MIN_MTU, Mode, Prefix};
+
+/// Why `lc0` could not be made, adopted or kept.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The driver is not there.
+    #[error(
+        "/dev/net/tun is missing: load the driver with `modprobe tun`; in a container, bind-mount \
+         the host's /dev/net/tun"
+    )]
+    NoDriver,
+
+    /// The device file is there but may not be opened.
+    #[error(
+        "not permitted to open /dev/net/tun: run as root, or give this user access to it (with \
+         systemd: DeviceAllow=/dev/net/tun rw)"
+    )]
+    DriverDenied,
+
+    /// A capability is missing.
+    #[error(
+        "not permitted to {action}: this needs CAP_NET_ADMIN in the user namespace of this network \
+         namespace; run as root, or give the capability (with systemd: \
+         AmbientCapabilities=CAP_NET_ADMIN and no PrivateUsers=)"
+    )]
+    NotPermitted {
+        /// What was tried.
+        action: &'static str,
+    },
+
+    /// Another process has the device open.
+    #[error(
+        "interface {name} is in use by another program, perhaps another lcroute: stop that one, or \
+         choose another name with --tun NAME"
+    )]
+    InUse {
+        /// Interface name.
+        name: String,
+    },
+
+    /// The name belongs to an interface of another kind.
+    #[error(
+        "{name} exists and is {kind}, not a {mode} device of lcroute: choose another name with \
+         --tun NAME, or remove it with `ip link delete {name}`"
+    )]
+    OtherKind {
+        /// Interface name.
+        name: String,
+        /// What it is, as `ip -details link` says it.
+        kind: String,
+        /// What was wanted.
+        mode: Mode,
+    },
+
+    /// The interface was removed, or moved to another namespace, under the running daemon.
+    #[error("the interface has been removed by another program: restart lcroute")]
+    Vanished,
+
+    /// The descriptor handed over by the previous program image is not what is wanted now.
+    #[error("the inherited device is {found}, not the {mode} device {name} that is wanted now")]
+    Inherited {
+        /// What it is.
+        found: String,
+        /// Interface name wanted.
+        name: String,
+        /// What was wanted.
+        mode: Mode,
+    },
+
+    /// This kernel has no IPv6.
+    #[error(
+        "this kernel has no IPv6 (perhaps ipv6.disable=1 on its command line): lcroute needs it on \
+         {name}"
+    )]
+    NoIpv6 {
+        /// Interface name.
+        name: String,
+    },
+
+    /// IPv6 is switched off and cannot be switched on from here.
+    #[error(
+        "IPv6 is switched off on {name} and may not be switched on from here: run `sysctl \
+         net.ipv6.conf.default.disable_ipv6=0` first"
+    )]
+    Ipv6Disabled {
+        /// Interface name.
+        name: String,
+    },
+
+    /// Not an interface name.
+    #[error("{name:?} is no interface name: 1 to 15 visible ASCII characters without / % :")]
+    Name {
+        /// What was given.
+        name: String,
+    },
+
+    /// The MTU is too small for IPv6.
+    #[error("an MTU of {mtu} is too small: IPv6 needs at least {MIN_MTU}")]
+    Mtu {
+        /// What was given, in bytes.
+        mtu: u16,
+    },
+
+    /// Not a node's pair of addresses.
+    #[error("{address} and {link_local} are not a unique local and a link-local address")]
+    Address {
+        /// Given as the node address.
+        address: Ipv6Addr,
+        /// Given as the link-local address.
+        link_local: Ipv6Addr,
+    },
+
+    /// Not a multicast prefix.
+    #[error("{route} is not an IPv6 multicast prefix: a route is for example ff1e::/16")]
+    Route {
+        /// What was given.
+        route: Prefix,
+    },
+
+    /// Anything else that the kernel refused.
+    #[error("cannot {action}: {source}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// Whether a missing permission or capability is the reason (exit code 4), not a fault.
+    pub fn is_permission(&self) -> bool {
+        matches!(
+            self,
+            Self::NoDriver | Self::DriverDenied | Self::NotPermitted { .. }
+        )
+    }
+
+    /// Whether the settings are wrong (exit code 2).
+    pub fn is_configuration(&self) -> bool {
+        matches!(
+            self,
+            Self::Name { .. } | Self::Mtu { .. } | Self::Address { .. } | Self::Route { .. }
+        )
+    }
+
+    /// Names what an I/O error of the kernel's configuration interfaces means.
+    pub(super) fn kernel(action: &'static str, source: io::Error) -> Self {
+        match source.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES) => Self::NotPermitted { action },
+            Some(libc::ENODEV) => Self::Vanished,
+            _ => Self::Io { action, source },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_capability_is_told_from_a_fault() {
+        let denied = Error::kernel("try", io::Error::from_raw_os_error(libc::EPERM));
+        assert!(denied.is_permission());
+        assert!(denied.to_string().contains("CAP_NET_ADMIN"));
+        let fault = Error::kernel("try", io::Error::from_raw_os_error(libc::ENOBUFS));
+        assert!(!fault.is_permission());
+        assert!(!fault.is_configuration());
+        let gone = Error::kernel("try", io::Error::from_raw_os_error(libc::ENODEV));
+        assert!(matches!(gone, Error::Vanished));
+    }
+}

@@ -1,0 +1,271 @@
+//! The bytes around an IPv6 packet on the device's descriptor.
+//!
+//! ```text
+//! TUN   | flags 2 | protocol 2 | IPv6 packet
+//! TAP   | flags 2 | protocol 2 | destination 6 | source 6 | EtherType 2 | IPv6 packet
+//! ```
+//! Flags and protocol are the driver's packet information (`struct tun_pi`).
+
+use std::net::Ipv6Addr;
+use std::ops::Range;
+
+use super::Mode;
+
+/// Length of the packet information.
+pub(super) const INFO_LEN: usize = 4;
+
+/// Length of an Ethernet header.
+pub(super) const ETHERNET_LEN: usize = 14;
+
+/// Length of the fixed IPv6 header (RFC 8200, section 3).
+const IPV6_LEN: usize = 40;
+
+const ETHERTYPE_IPV6: u16 = 0x86dd;
+
+/// An EtherType for local experiments (IEEE 802), which no protocol of the kernel handles: what
+/// carries it is seen by packet taps and by nobody else.
+const ETHERTYPE_TAP_ONLY: u16 = 0x88b5;
+
+/// The driver cut the packet to the length of the buffer.
+const TUN_PKT_STRIP: u16 = 0x0001;
+
+/// Why what was read is no packet for the router.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Skip {
+    /// Another protocol, for example IPv4 or ARP.
+    NotIpv6,
+    /// Longer than the buffer it was read into.
+    Truncated,
+}
+
+/// An Ethernet address.
+pub(super) type Mac = [u8; 6];
+
+/// Headers of a packet that is written, at most as long as those of TAP.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Header {
+    bytes: [u8; INFO_LEN + ETHERNET_LEN],
+    len: usize,
+}
+
+impl Header {
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
+    /// Of a packet for the kernel; `own` is the device's own Ethernet address. `None` if the
+    /// bytes are no IPv6 packet.
+    pub(super) fn of(mode: Mode, packet: &[u8], own: Mac) -> Option<Self> {
+        match mode {
+            Mode::Tun => is_ipv6(packet).then(|| Self::info(ETHERTYPE_IPV6)),
+            Mode::Tap => Self::info(ETHERTYPE_IPV6).with_ethernet(packet, own),
+        }
+    }
+
+    /// Of a packet for packet taps alone, with an Ethernet header also on a TUN.
+    pub(super) fn for_taps(packet: &[u8], own: Mac) -> Option<Self> {
+        Self::info(ETHERTYPE_TAP_ONLY).with_ethernet(packet, own)
+    }
+
+    fn info(protocol: u16) -> Self {
+        let mut bytes = [0; INFO_LEN + ETHERNET_LEN];
+        bytes[2..INFO_LEN].copy_from_slice(&protocol.to_be_bytes());
+        Self {
+            bytes,
+            len: INFO_LEN,
+        }
+    }
+
+    fn with_ethernet(mut self, packet: &[u8], own: Mac) -> Option<Self> {
+        let (source, destination) = addresses(packet)?;
+        let destination = if destination.is_multicast() {
+            group_mac(destination)
+        } else {
+            own
+        };
+        self.bytes[4..10].copy_from_slice(&destination);
+        self.bytes[10..16].copy_from_slice(&node_mac(source));
+        self.bytes[16..18].copy_from_slice(&ETHERTYPE_IPV6.to_be_bytes());
+        self.len = INFO_LEN + ETHERNET_LEN;
+        Some(self)
+    }
+}
+
+/// Where in what was read the IPv6 packet is.
+pub(super) fn packet(mode: Mode, read: &[u8]) -> Result<Range<usize>, Skip> {
+    let (info, rest) = read.split_first_chunk::<INFO_LEN>().ok_or(Skip::NotIpv6)?;
+    let [flags_high, flags_low, protocol_high, protocol_low] = *info;
+    // The driver writes the flags in the host's byte order, the protocol in the network's.
+    if u16::from_ne_bytes([flags_high, flags_low]) & TUN_PKT_STRIP != 0 {
+        return Err(Skip::Truncated);
+    }
+    let (protocol, packet, start) = match mode {
+        Mode::Tun => (
+            u16::from_be_bytes([protocol_high, protocol_low]),
+            rest,
+            INFO_LEN,
+        ),
+        Mode::Tap => {
+            let (ethernet, packet) = rest
+                .split_first_chunk::<ETHERNET_LEN>()
+                .ok_or(Skip::NotIpv6)?;
+            let protocol = u16::from_be_bytes([ethernet[12], ethernet[13]]);
+            (protocol, packet, INFO_LEN + ETHERNET_LEN)
+        }
+    };
+    // On a TUN that says it is Ethernet, a program may send frames: those are none of ours.
+    if protocol != ETHERTYPE_IPV6 || !is_ipv6(packet) {
+        return Err(Skip::NotIpv6);
+    }
+    Ok(start..read.len())
+}
+
+/// Ethernet address of a node, locally administered, from the low 40 bits of its address: both
+/// addresses of a node end in its origin id, so both give the same.
+pub(super) fn node_mac(address: Ipv6Addr) -> Mac {
+    let [.., a, b, c, d, e] = address.octets();
+    [0x02, a, b, c, d, e]
+}
+
+/// Ethernet address of a group (RFC 2464, section 7).
+fn group_mac(group: Ipv6Addr) -> Mac {
+    let [.., a, b, c, d] = group.octets();
+    [0x33, 0x33, a, b, c, d]
+}
+
+fn is_ipv6(packet: &[u8]) -> bool {
+    packet.len() >= IPV6_LEN && packet[0] >> 4 == 6
+}
+
+/// Source and destination.
+fn addresses(packet: &[u8]) -> Option<(Ipv6Addr, Ipv6Addr)> {
+    if !is_ipv6(packet) {
+        return None;
+    }
+    let source = packet.get(8..24)?.first_chunk::<16>()?;
+    let destination = packet.get(24..40)?.first_chunk::<16>()?;
+    Some((Ipv6Addr::from(*source), Ipv6Addr::from(*destination)))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const OWN: Mac = [0x02, 9, 9, 9, 9, 9];
+
+    fn ipv6(source: &str, destination: &str) -> Vec<u8> {
+        let mut packet = vec![0; IPV6_LEN];
+        packet[0] = 0x60;
+        packet[8..24].copy_from_slice(&source.parse::<Ipv6Addr>().unwrap().octets());
+        packet[24..40].copy_from_slice(&destination.parse::<Ipv6Addr>().unwrap().octets());
+        packet
+    }
+
+    fn written(header: Header, packet: &[u8]) -> Vec<u8> {
+        [header.as_bytes(), packet].concat()
+    }
+
+    #[test]
+    fn a_tun_packet_has_four_bytes_in_front() {
+        let packet = ipv6("fd00::1", "ff1e::1234:5678");
+        let header = Header::of(Mode::Tun, &packet, OWN).unwrap();
+        assert_eq!(header.as_bytes(), [0, 0, 0x86, 0xdd]);
+    }
+
+    #[test]
+    fn a_tap_packet_goes_to_the_mac_of_its_group() {
+        let packet = ipv6("fd00::a1:b2c3:d4e5", "ff1e::1234:5678");
+        let header = Header::of(Mode::Tap, &packet, OWN).unwrap();
+        let expected = [
+            [0, 0, 0x86, 0xdd].as_slice(),
+            &[0x33, 0x33, 0x12, 0x34, 0x56, 0x78],
+            &[0x02, 0xa1, 0xb2, 0xc3, 0xd4, 0xe5],
+            &[0x86, 0xdd],
+        ];
+        assert_eq!(header.as_bytes(), expected.concat());
+    }
+
+    #[test]
+    fn a_tap_packet_to_this_node_goes_to_its_own_mac() {
+        let packet = ipv6("fd00::1", "fd00::2");
+        let header = Header::of(Mode::Tap, &packet, OWN).unwrap();
+        assert_eq!(header.as_bytes()[4..10], OWN);
+    }
+
+    #[test]
+    fn packet_taps_see_ethernet_behind_a_protocol_that_the_kernel_ignores() {
+        let packet = ipv6("fe80::1", "ff02::16");
+        let header = Header::for_taps(&packet, OWN).unwrap();
+        let bytes = header.as_bytes();
+        assert_eq!(bytes[..4], [0, 0, 0x88, 0xb5]);
+        assert_eq!(bytes[4..10], [0x33, 0x33, 0, 0, 0, 0x16]);
+        assert_eq!(bytes[16..], [0x86, 0xdd]);
+    }
+
+    #[test]
+    fn both_addresses_of_a_node_give_one_mac() {
+        let mac = node_mac("fd12:3456:789a:bcde:1122:3344:5566:7788".parse().unwrap());
+        assert_eq!(mac, node_mac("fe80::1122:3344:5566:7788".parse().unwrap()));
+        assert_eq!(mac, [0x02, 0x44, 0x55, 0x66, 0x77, 0x88]);
+        assert_eq!(mac[0] & 0b11, 0b10, "unicast and locally administered");
+    }
+
+    #[test]
+    fn other_protocols_are_told_from_ipv6() {
+        let packet = ipv6("fe80::1", "ff02::16");
+        assert_eq!(
+            super::packet(Mode::Tun, &[0, 0, 0x08, 0x00]),
+            Err(Skip::NotIpv6)
+        );
+        assert_eq!(
+            super::packet(Mode::Tun, &[0, 0, 0x86, 0xdd, 0x60]),
+            Err(Skip::NotIpv6)
+        );
+        assert_eq!(super::packet(Mode::Tap, &[0; 17]), Err(Skip::NotIpv6));
+        let mut arp = written(Header::of(Mode::Tap, &packet, OWN).unwrap(), &packet);
+        arp[16..18].copy_from_slice(&[0x08, 0x06]);
+        assert_eq!(super::packet(Mode::Tap, &arp), Err(Skip::NotIpv6));
+        let mut ipv4 = written(Header::of(Mode::Tun, &packet, OWN).unwrap(), &packet);
+        ipv4[INFO_LEN] = 0x45;
+        assert_eq!(super::packet(Mode::Tun, &ipv4), Err(Skip::NotIpv6));
+    }
+
+    #[test]
+    fn a_packet_cut_by_the_driver_is_not_taken_for_whole() {
+        let packet = ipv6("fe80::1", "ff02::16");
+        let mut read = written(Header::of(Mode::Tun, &packet, OWN).unwrap(), &packet);
+        read[..2].copy_from_slice(&TUN_PKT_STRIP.to_ne_bytes());
+        assert_eq!(super::packet(Mode::Tun, &read), Err(Skip::Truncated));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(
+            tap: bool,
+            head in any::<[u8; 39]>(),
+            payload in proptest::collection::vec(any::<u8>(), 0..64),
+        ) {
+            let mode = if tap { Mode::Tap } else { Mode::Tun };
+            let packet = [[0x60].as_slice(), &head, &payload].concat();
+            let read = written(Header::of(mode, &packet, OWN).unwrap(), &packet);
+            let range = super::packet(mode, &read).unwrap();
+            prop_assert_eq!(&read[range], &packet[..]);
+        }
+
+        #[test]
+        fn any_bytes_give_a_packet_within_them_or_none(
+            tap: bool,
+            bytes in proptest::collection::vec(any::<u8>(), 0..100),
+        ) {
+            let mode = if tap { Mode::Tap } else { Mode::Tun };
+            if let Ok(range) = super::packet(mode, &bytes) {
+                prop_assert!(is_ipv6(&bytes[range]));
+            }
+            let header = Header::of(mode, &bytes, OWN);
+            prop_assert_eq!(header.is_some(), is_ipv6(&bytes));
+            prop_assert_eq!(Header::for_taps(&bytes, OWN).is_some(), is_ipv6(&bytes));
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! The ioctls of the TUN driver: the only `unsafe` of the interface.
+
+use std::fs::File;
+use std::mem;
+use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+
+use nix::errno::Errno;
+use nix::libc;
+
+use super::Mode;
+
+mod raw {
+    use nix::libc;
+
+    nix::ioctl_write_ptr_bad!(set_interface, libc::TUNSETIFF, libc::ifreq);
+    nix::ioctl_read_bad!(get_interface, libc::TUNGETIFF, libc::ifreq);
+    nix::ioctl_write_int_bad!(set_persist, libc::TUNSETPERSIST);
+    nix::ioctl_write_int_bad!(set_link_type, libc::TUNSETLINK);
+}
+
+/// An interface as the driver names it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Attached {
+    pub(super) name: String,
+    /// `None` if it hands out frames in a form that [`attach`] does not ask for.
+    pub(super) mode: Option<Mode>,
+}
+
+/// Makes the interface, or takes over a persistent one that nobody has open. Packets come with
+/// packet information (no `IFF_NO_PI`).
+pub(super) fn attach(file: &File, name: &str, mode: Mode) -> nix::Result<()> {
+    let mut request = empty_request();
+    if name.len() >= request.ifr_name.len() {
+        return Err(Errno::ENAMETOOLONG);
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = libc::c_char::from_ne_bytes([from]);
+    }
+    request.ifr_ifru.ifru_flags = match mode {
+        Mode::Tun => flag(libc::IFF_TUN),
+        Mode::Tap => flag(libc::IFF_TAP),
+    };
+    // SAFETY: the descriptor is open for the call's duration and TUNSETIFF reads and writes one
+    // `ifreq`, which `request` is, fully initialised, with its name ended by a zero.
+    unsafe { raw::set_interface(file.as_raw_fd(), &request) }.map(drop)
+}
+
+/// Takes over a descriptor that the previous program image left open. `None` if it is not an open TUN device.
+pub(super) fn inherit(fd: RawFd) -> Option<File> {
+    let mut request = empty_request();
+    // SAFETY: TUNGETIFF writes one `ifreq`; on a descriptor that is closed or something else it only fails.
+    unsafe { raw::get_interface(fd, &mut request) }.ok()?;
+    // SAFETY: the descriptor is an open TUN device, and this process has opened none yet: it belongs to
+    // nobody but the previous image, which left it for us.
+    Some(unsafe { File::from_raw_fd(fd) })
+}
+
+/// Which interface an open descriptor belongs to.
+pub(super) fn attached(file: &File) -> nix::Result<Attached> {
+    let mut request = empty_request();
+    // SAFETY: the descriptor is open for the call's duration and TUNGETIFF writes one `ifreq`.
+    unsafe { raw::get_interface(file.as_raw_fd(), &mut request) }?;
+    // SAFETY: TUNGETIFF fills the flags member of the union; any bits are a valid `c_short`.
+    let flags = unsafe { request.ifr_ifru.ifru_flags };
+    let has = |bits: libc::c_int| flags & flag(bits) != 0;
+    let mode = match (has(libc::IFF_TUN), has(libc::IFF_TAP)) {
+        // IFF_NO_PI cannot be told here: its bit means something else in the answer.
+        _ if has(libc::IFF_VNET_HDR) => None,
+        (true, false) => Some(Mode::Tun),
+        (false, true) => Some(Mode::Tap),
+        _ => None,
+    };
+    let name = request.ifr_name.iter().map(|&byte| byte.to_ne_bytes()[0]);
+    let name = name.take_while(|&byte| byte != 0).collect::<Vec<u8>>();
+    Ok(Attached {
+        name: String::from_utf8_lossy(&name).into_owned(),
+        mode,
+    })
+}
+
+/// Whether the interface outlives the descriptor.
+pub(super) fn persist(file: &File, persist: bool) -> nix::Result<()> {
+    // SAFETY: the descriptor is open for the call's duration; the argument is a plain integer.
+    unsafe { raw::set_persist(file.as_raw_fd(), libc::c_int::from(persist)) }.map(drop)
+}
+
+/// Makes a TUN say that it is Ethernet. It must be down.
+pub(super) fn claim_ethernet(file: &File) -> nix::Result<()> {
+    // SAFETY: the descriptor is open for the call's duration; the argument is a plain integer.
+    unsafe { raw::set_link_type(file.as_raw_fd(), libc::c_int::from(libc::ARPHRD_ETHER)) }.map(drop)
+}
+
+fn empty_request() -> libc::ifreq {
+    // SAFETY: `ifreq` is plain old data of C, for which all zeroes is a valid value.
+    unsafe { mem::zeroed() }
+}
+
+/// The driver's flags are 16 bits in `ifreq`; the highest is its sign.
+fn flag(bits: libc::c_int) -> libc::c_short {
+    let [low, high, ..] = bits.to_le_bytes();
+    libc::c_short::from_le_bytes([low, high])
+}

@@ -1,0 +1,222 @@
+//! The host's interface to the network: `lc0`, a TUN or TAP device.
+//!
+//! ```text
+//! app -> socket -> kernel -> lc0 -> Device::read        (packets, and MLD reports when it joins)
+//! app <- socket <- kernel <- lc0 <- Device::write       (packets of other nodes)
+//!  MLD listener    <-        lc0 <- Device::write_mld   (interest of other nodes, as reports)
+//! ```
+//!
+//! The device is persistent: when the daemon dies without [`Device::close`], the interface stays
+//! with its addresses, routes and the groups that programs have joined, and the next
+//! [`Device::open`] adopts it. [`Device::keep`] and [`Device::inherit`] hand the open device
+//! over to a new program image.
+//!
+//! Files: `device` (life and packets), `configure` (what netlink sets), `sysctl` (what only /proc
+//! sets), `frame` (the bytes around a packet), `ioctl` (the only `unsafe`), `error`.
+
+mod configure;
+mod device;
+mod error;
+mod frame;
+mod ioctl;
+mod sysctl;
+
+use std::fmt;
+use std::net::Ipv6Addr;
+
+use librecast::cert::GroupPrefix;
+
+pub use device::{Device, READ_BUFFER};
+pub use error::Error;
+
+/// Prefix length of the node address on `lc0`: that of the whole network.
+///
+/// The network is on link even where unicast is not carried, for two reasons. Hosts that check
+/// the reverse path (firewalld does by default) drop multicast whose source has no route back
+/// through the interface it came in on. And packets to a node must not leave by the default route
+/// in the clear: on `lc0` they are dropped and counted.
+pub const NETWORK_PREFIX_LEN: u8 = 48;
+
+/// Smallest MTU of a link that carries IPv6 (RFC 8200, section 5). Below it the kernel takes all
+/// addresses and all memberships from the interface, for good.
+pub const MIN_MTU: u16 = 1280;
+
+/// How `lc0` looks to programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Layer 3, point-to-point.
+    Tun,
+    /// Ethernet frames, broadcast, without neighbour discovery: for programs that skip
+    /// point-to-point interfaces.
+    Tap,
+}
+
+/// An IPv6 prefix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Prefix {
+    /// Network address; bits beyond `len` are zero.
+    pub addr: Ipv6Addr,
+    /// Length in bits, 0 to 128.
+    pub len: u8,
+}
+
+/// What `lc0` is to look like.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Interface name, 1 to 15 bytes.
+    pub name: String,
+    /// TUN or TAP.
+    pub mode: Mode,
+    /// In bytes, at least [`MIN_MTU`].
+    pub mtu: u16,
+    /// In packets. The usual 500 lose reports when thousands of groups are joined at once.
+    pub tx_queue_len: u32,
+    /// The node address (unique local), set with [`NETWORK_PREFIX_LEN`].
+    pub address: Ipv6Addr,
+    /// The only link-local address, set as a /64.
+    pub link_local: Ipv6Addr,
+    /// Multicast prefixes that move programs which name no interface to `lc0`.
+    pub routes: Vec<Prefix>,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tun => "tun",
+            Self::Tap => "tap",
+        })
+    }
+}
+
+impl From<GroupPrefix> for Prefix {
+    fn from(groups: GroupPrefix) -> Self {
+        Self {
+            addr: groups.addr(),
+            len: groups.prefix_len(),
+        }
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.addr, self.len)
+    }
+}
+
+impl Settings {
+    /// Refuses what the kernel would take for something else or would refuse without a reason.
+    fn check(&self) -> Result<(), Error> {
+        // "%d" makes the kernel choose a number; "all" and "default" are not interfaces in /proc.
+        let byte = |byte: u8| byte.is_ascii_graphic() && !b"/%:".contains(&byte);
+        let reserved = ["all", "default", ".", ".."].contains(&self.name.as_str());
+        if !(1..=15).contains(&self.name.len()) || !self.name.bytes().all(byte) || reserved {
+            return Err(Error::Name {
+                name: self.name.clone(),
+            });
+        }
+        if self.mtu < MIN_MTU {
+            return Err(Error::Mtu { mtu: self.mtu });
+        }
+        if !self.link_local.is_unicast_link_local() || self.address.is_unicast_link_local() {
+            return Err(Error::Address {
+                address: self.address,
+                link_local: self.link_local,
+            });
+        }
+        match self
+            .routes
+            .iter()
+            .find(|route| !route.addr.is_multicast() || route.len > 128)
+        {
+            Some(&route) => Err(Error::Route { route }),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> Settings {
+        Settings {
+            name: "lc0".to_owned(),
+            mode: Mode::Tun,
+            mtu: MIN_MTU,
+            tx_queue_len: 10_000,
+            address: "fd12:3456:789a::1".parse().unwrap(),
+            link_local: "fe80::1".parse().unwrap(),
+            routes: vec![Prefix {
+                addr: "ff1e::".parse().unwrap(),
+                len: 16,
+            }],
+        }
+    }
+
+    #[test]
+    fn ordinary_settings_pass() {
+        settings().check().unwrap();
+        for name in ["l", "lc0", "fifteen-bytes-x", "a.b"] {
+            Settings {
+                name: name.to_owned(),
+                ..settings()
+            }
+            .check()
+            .unwrap();
+        }
+    }
+
+    #[test]
+    fn names_that_mean_something_else_are_refused() {
+        for name in [
+            "",
+            "sixteen-bytes-xx",
+            "lc%d",
+            "a/b",
+            "a b",
+            "all",
+            "default",
+            ".",
+            "..",
+            "é",
+        ] {
+            let refused = Settings {
+                name: name.to_owned(),
+                ..settings()
+            }
+            .check();
+            assert!(matches!(refused, Err(Error::Name { .. })), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn an_mtu_that_would_cost_the_memberships_is_refused() {
+        let refused = Settings {
+            mtu: 1279,
+            ..settings()
+        }
+        .check();
+        assert!(matches!(refused, Err(Error::Mtu { mtu: 1279 })));
+    }
+
+    #[test]
+    fn unicast_routes_and_swapped_addresses_are_refused() {
+        let route = Prefix {
+            addr: "fd00::".parse().unwrap(),
+            len: 8,
+        };
+        let refused = Settings {
+            routes: vec![route],
+            ..settings()
+        }
+        .check();
+        assert!(matches!(refused, Err(Error::Route { .. })));
+        let good = settings();
+        let swapped = Settings {
+            address: good.link_local,
+            link_local: good.address,
+            ..settings()
+        };
+        assert!(matches!(swapped.check(), Err(Error::Address { .. })));
+    }
+}

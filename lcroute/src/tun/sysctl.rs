@@ -1,0 +1,69 @@
+//! Settings of an interface that only /proc/sys has.
+//!
+//! A sandbox may make them read-only. Then they stay as they are, and no harm comes of it: what
+//! the kernel sends because of them is dropped by the router, and what they would let in is never
+//! written into `lc0`.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::Error;
+
+/// No router configures `lc0`, and MLD on it is version 2 whatever a local program asks.
+const WANTED: [(&str, &str); 5] = [
+    ("accept_ra", "0"),
+    ("accept_redirects", "0"),
+    ("autoconf", "0"),
+    ("force_mld_version", "2"),
+    ("router_solicitations", "0"),
+];
+
+/// Sets what differs; says so only to the log where it cannot.
+pub(super) fn apply(name: &str) -> Result<(), Error> {
+    let directory = PathBuf::from("/proc/sys/net/ipv6/conf").join(name);
+    enable(&directory, name)?;
+    for (key, value) in WANTED {
+        if let Err(error) = set(&directory.join(key), value) {
+            tracing::debug!(interface = name, key, %error, "left a kernel setting as it is");
+        }
+    }
+    Ok(())
+}
+
+fn enable(directory: &Path, name: &str) -> Result<(), Error> {
+    match set(&directory.join("disable_ipv6"), "0") {
+        Ok(()) => Ok(()),
+        // No /proc here: adding the address will tell.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(_) => Err(Error::Ipv6Disabled {
+            name: name.to_owned(),
+        }),
+    }
+}
+
+fn set(path: &Path, value: &str) -> io::Result<()> {
+    if fs::read_to_string(path)?.trim() == value {
+        return Ok(());
+    }
+    fs::write(path, value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_differs_is_written() {
+        let directory = std::env::temp_dir().join(format!("sysctl-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let key = directory.join("key");
+        fs::write(&key, "1\n").unwrap();
+        set(&key, "1").unwrap();
+        assert_eq!(fs::read_to_string(&key).unwrap(), "1\n");
+        set(&key, "0").unwrap();
+        assert_eq!(fs::read_to_string(&key).unwrap(), "0");
+        assert!(set(&directory.join("none"), "0").is_err());
+        fs::remove_dir_all(&directory).unwrap();
+    }
+}

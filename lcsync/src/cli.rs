@@ -1,0 +1,232 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use librecast::cli::{Exit, ExitError, finish, init_logging};
+use librecast::units::{parse_duration, parse_rate};
+
+use crate::block::BlockHash;
+use crate::index::{HashCache, Index};
+use crate::{local, receive, server};
+
+/// Longest NAME, in bytes.
+const MAX_NAME: usize = 255;
+
+/// File sync over multicast, to any number of receivers at the cost of one, and locally.
+#[derive(Debug, Parser)]
+#[command(
+    name = "lcsync",
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_precedence_over_arg = true,
+    after_help = "Examples:\n  \
+        lcsync share ~/photos                 serve a folder as lc:photos; no port is opened\n  \
+        lcsync lc:photos /backup/photos       fetch it, or what has changed\n  \
+        lcsync lc:photos#ROOTHASH DEST        exactly this version\n  \
+        lcsync -a src/ dest                   locally, as rsync does\n  \
+        lcsync hash /backup/photos            the root hash, as `share` prints it"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    sync: Sync,
+    /// Log level: error, warn, info, debug, trace
+    #[arg(long, global = true, value_name = "LEVEL")]
+    log: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve files and folders until told to stop
+    #[command(after_help = "Example:\n  lcsync share --name backup -i eth0 --bwlimit 200M /srv/data")]
+    Share(Share),
+    /// Print the root hash of a file or folder
+    Hash {
+        /// File or folder
+        path: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Share {
+    /// Files and folders
+    #[arg(required = true)]
+    path: Vec<PathBuf>,
+    /// Share under this name instead of the path's last component
+    #[arg(long)]
+    name: Option<String>,
+    /// Use this interface only (may be repeated); all multicast-capable ones by default
+    #[arg(short, value_name = "IFACE")]
+    interface: Vec<String>,
+    /// Send no faster than this, all channels together, in bits per second
+    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
+    bwlimit: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+struct Sync {
+    /// lc:NAME, lc:NAME#ROOTHASH, or a local path
+    #[arg(value_name = "SRC", required = true)]
+    source: Option<OsString>,
+    /// Where to
+    #[arg(value_name = "DEST", required = true)]
+    dest: Option<PathBuf>,
+    /// Archive: folders, links, modes, times (locally also owners, if permitted)
+    #[arg(short)]
+    archive: bool,
+    /// Recurse into folders (local SRC)
+    #[arg(short)]
+    recursive: bool,
+    /// Dry run: say what would be done
+    #[arg(short = 'n')]
+    dry_run: bool,
+    /// Print the names of changed files
+    #[arg(short)]
+    verbose: bool,
+    /// Print nothing but errors
+    #[arg(short)]
+    quiet: bool,
+    /// Delete from DEST what is not in SRC
+    #[arg(long)]
+    delete: bool,
+    /// Use this interface only (may be repeated); all multicast-capable ones by default
+    #[arg(short, value_name = "IFACE")]
+    interface: Vec<String>,
+    /// Give up after so long without a single packet
+    #[arg(long, value_name = "D", default_value = "30s", value_parser = parse_duration)]
+    timeout: Duration,
+    /// Receive no faster than this on average, in bits per second
+    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
+    bwlimit: Option<u64>,
+    /// Progress and result as JSON, one document a line
+    #[arg(long)]
+    json: bool,
+}
+
+/// The program.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    finish("lcsync", run(cli))
+}
+
+fn run(cli: Cli) -> anyhow::Result<Exit> {
+    init_logging(cli.log.as_deref(), "warn")?;
+    match cli.command {
+        Some(Command::Share(share)) => server::shell::share(&server::shell::Options {
+            paths: share.path,
+            name: share.name,
+            interfaces: share.interface,
+            limit: share.bwlimit,
+        }),
+        Some(Command::Hash { path }) => hash(&path),
+        None => sync(cli.sync),
+    }
+}
+
+fn hash(path: &Path) -> anyhow::Result<Exit> {
+    let index = Index::build(path, b"", &mut HashCache::default())?;
+    println!("{}", index.root.hash);
+    Ok(Exit::Ok)
+}
+
+fn sync(sync: Sync) -> anyhow::Result<Exit> {
+    // clap has seen to it that both are there
+    let (Some(source), Some(dest)) = (sync.source, sync.dest) else {
+        return Err(ExitError::new(Exit::Usage, "SRC and DEST are needed").into());
+    };
+    if let Some(remote) = source.to_str().and_then(|s| s.strip_prefix("lc:")) {
+        let (name, pinned) = parse_remote(remote).map_err(|e| ExitError::new(Exit::Usage, e))?;
+        return receive::transfer::receive(&receive::transfer::Options {
+            name,
+            pinned,
+            dest,
+            interfaces: sync.interface,
+            timeout: sync.timeout,
+            dry_run: sync.dry_run,
+            archive: sync.archive,
+            delete: sync.delete,
+            limit: sync.bwlimit,
+            json: sync.json,
+            verbose: sync.verbose,
+            quiet: sync.quiet,
+        });
+    }
+    if dest.to_str().is_some_and(|d| d.starts_with("lc:")) {
+        let message = "DEST is a local path; to serve files, use `lcsync share`";
+        return Err(ExitError::new(Exit::Usage, message).into());
+    }
+    local::copy(&local::Options {
+        source: source.into(),
+        dest,
+        archive: sync.archive,
+        recursive: sync.recursive || sync.archive,
+        dry_run: sync.dry_run,
+        verbose: sync.verbose && !sync.quiet,
+        quiet: sync.quiet,
+        delete: sync.delete,
+    })
+}
+
+/// NAME, or NAME#ROOTHASH.
+fn parse_remote(text: &str) -> Result<(String, Option<BlockHash>), String> {
+    let (name, pinned) = match text.split_once('#') {
+        Some((name, hash)) => {
+            let hash = BlockHash::from_hex(hash)
+                .ok_or_else(|| format!("{hash:?} is no root hash: 64 hexadecimal digits"))?;
+            (name, Some(hash))
+        }
+        None => (text, None),
+    };
+    check_name(name).map_err(|e| format!("{name:?}: {e}"))?;
+    Ok((name.to_owned(), pinned))
+}
+
+/// Whether a share may have this name.
+pub fn check_name(name: &str) -> Result<(), &'static str> {
+    if name.is_empty() || name.len() > MAX_NAME {
+        return Err("a name has 1 to 255 bytes");
+    }
+    if name.contains('#') || name.chars().any(char::is_control) {
+        return Err("a name contains no # and no control characters; give another with --name");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sources_are_told_apart() {
+        let hash = "ab".repeat(32);
+        assert_eq!(parse_remote("photos").unwrap(), ("photos".into(), None));
+        let pinned = parse_remote(&format!("photos#{hash}")).unwrap().1.unwrap();
+        assert_eq!(pinned.to_string(), hash);
+        for bad in ["", "#", "photos#", "photos#12", "a#b#c", "a\nb"] {
+            assert!(parse_remote(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn verbs_and_paths_are_told_apart() {
+        let parse = |args: &[&str]| Cli::try_parse_from([&["lcsync"], args].concat());
+        assert!(matches!(parse(&["share", "x"]).unwrap().command, Some(Command::Share(_))));
+        assert!(parse(&["-a", "--delete", "src/", "dest"]).unwrap().command.is_none());
+        assert!(parse(&["lc:x", "dest", "-i", "a", "-i", "b", "--timeout", "2s"]).is_ok());
+        for bad in [&["src"][..], &[], &["share"], &["keygen", "f", "g"], &["share", "x", "--sign", "k"]] {
+            assert!(parse(bad).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,386 @@
+//! The index of a share: its root, and for each channel the block that is sent there.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use librecast::channel::{ChannelId, block_channel};
+use thiserror::Error;
+
+use crate::block::{BlockHash, BlockRef};
+use crate::layout::{Cut, Layout, Piece};
+use crate::listing::{self, Entry};
+use crate::scan::{Scan, Stamp};
+use crate::tree::{Root, RootKind, Stream};
+
+/// Why a path could not be indexed or a block not be read.
+#[derive(Debug, Error)]
+pub enum IndexError {
+    /// The path itself.
+    #[error("{path}: {source}")]
+    Path {
+        /// Which.
+        path: String,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// More bytes than there are numbers.
+    #[error("the files are too large")]
+    TooLarge,
+    /// A file is no longer what it was when it was indexed.
+    #[error("a file has changed since it was indexed")]
+    Changed,
+    /// No such block.
+    #[error("no such block")]
+    Unknown,
+}
+
+/// Hashes of blocks by what they are made of, kept from one version of a share to the next.
+#[derive(Debug, Default)]
+pub struct HashCache(HashMap<[u8; 16], BlockHash>);
+
+/// Everything that is needed to serve a share.
+#[derive(Debug)]
+pub struct Index {
+    /// What was found on disk.
+    pub scan: Scan,
+    /// Name of the root node.
+    pub root: BlockRef,
+    /// Modes and times.
+    pub metadata: Stream,
+    layout: Layout,
+    places: HashMap<ChannelId, Located>,
+    /// Root node, hash nodes, listing and metadata.
+    nodes: Vec<Vec<u8>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Located {
+    block: BlockRef,
+    place: Place,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    /// Index into `nodes`.
+    Node(u32),
+    /// Start in the content stream.
+    Content(u64),
+}
+
+impl Index {
+    /// Reads and hashes everything below `path`, except what `cache` knows. `key` is the share's key, or empty.
+    pub fn build(path: &Path, key: &[u8], cache: &mut HashCache) -> Result<Self, IndexError> {
+        let error = |source| IndexError::Path { path: path.display().to_string(), source };
+        Self::of(Scan::of(path).map_err(error)?, key, cache)
+    }
+
+    /// The index of what a scan has found.
+    pub fn of(mut scan: Scan, key: &[u8], cache: &mut HashCache) -> Result<Self, IndexError> {
+        loop {
+            let layout = Layout::new(&scan.entries).ok_or(IndexError::TooLarge)?;
+            let cuts = layout.cuts(&scan.entries);
+            match hash_all(&scan, &layout, &cuts, cache) {
+                Ok(leaves) => return Ok(Self::assemble(scan, layout, &cuts, &leaves, key)),
+                Err((unreadable, source)) => {
+                    let path = scan.path_of(unreadable).display().to_string();
+                    if !matches!(scan.kind, RootKind::Folder) {
+                        return Err(IndexError::Path { path, source });
+                    }
+                    tracing::warn!("left out: {path}: {source}");
+                    scan.remove(unreadable);
+                }
+            }
+        }
+    }
+
+    fn assemble(scan: Scan, layout: Layout, cuts: &[Cut], leaves: &[BlockRef], key: &[u8]) -> Self {
+        let mut index = Self {
+            root: BlockRef { hash: BlockHash::default(), length: 0 },
+            metadata: Stream::default(),
+            layout,
+            places: HashMap::with_capacity(cuts.len()),
+            nodes: Vec::new(),
+            scan,
+        };
+        for (cut, block) in cuts.iter().zip(leaves) {
+            index.put(key, *block, Place::Content(cut.start));
+        }
+        let content = index.add_stream_nodes(key, leaves);
+        let folder = index.scan.kind == RootKind::Folder;
+        let (entries, listing) = if folder {
+            let blocks = listing::encode(&index.scan.entries);
+            (index.scan.entries.len() as u64, index.add_stream(key, blocks))
+        } else {
+            (0, Stream::default())
+        };
+        // a file's only entry is the root itself
+        let described = if folder { &index.scan.metadata[..] } else { &index.scan.metadata[..1] };
+        let blocks = listing::encode_metadata(described);
+        index.metadata = index.add_stream(key, blocks);
+        let root = Root { kind: index.scan.kind, entries, listing, content }.encode();
+        index.root = BlockRef::of(&root);
+        index.add_node(key, root);
+        index
+    }
+
+    /// The block that belongs on a channel.
+    #[must_use]
+    pub fn find(&self, channel: ChannelId) -> Option<BlockRef> {
+        self.places.get(&channel).map(|l| l.block)
+    }
+
+    /// How many channels there are.
+    #[must_use]
+    pub fn channels(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Bytes of all files.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.layout.length()
+    }
+
+    /// The bytes of a channel's block, verified: a file may have changed since.
+    pub fn read(&self, channel: ChannelId) -> Result<Vec<u8>, IndexError> {
+        let located = self.places.get(&channel).ok_or(IndexError::Unknown)?;
+        let start = match located.place {
+            Place::Node(n) => return Ok(self.nodes[n as usize].clone()),
+            Place::Content(start) => start,
+        };
+        let mut reader = PieceReader::new(&self.scan);
+        let length = located.block.length as usize;
+        let mut bytes = Vec::with_capacity(length);
+        for piece in self.layout.pieces(start, length) {
+            reader.read(piece, &mut bytes).map_err(|_| IndexError::Changed)?;
+        }
+        if BlockRef::of(&bytes) != located.block {
+            return Err(IndexError::Changed);
+        }
+        Ok(bytes)
+    }
+
+    fn put(&mut self, key: &[u8], block: BlockRef, place: Place) {
+        let channel = block_channel(key, &block.hash.0, 0);
+        self.places.entry(channel).or_insert(Located { block, place });
+    }
+
+    fn add_node(&mut self, key: &[u8], bytes: Vec<u8>) -> BlockRef {
+        let block = BlockRef::of(&bytes);
+        self.put(key, block, Place::Node(self.nodes.len() as u32));
+        self.nodes.push(bytes);
+        block
+    }
+
+    fn add_stream_nodes(&mut self, key: &[u8], leaves: &[BlockRef]) -> Stream {
+        let (stream, nodes) = Stream::build(leaves);
+        for (_, bytes) in nodes {
+            self.add_node(key, bytes);
+        }
+        stream
+    }
+
+    fn add_stream(&mut self, key: &[u8], blocks: Vec<Vec<u8>>) -> Stream {
+        let leaves: Vec<BlockRef> = blocks.into_iter().map(|b| self.add_node(key, b)).collect();
+        self.add_stream_nodes(key, &leaves)
+    }
+}
+
+/// Hashes all cuts, on all processors. The error names a file that could not be read.
+fn hash_all(
+    scan: &Scan,
+    layout: &Layout,
+    cuts: &[Cut],
+    cache: &mut HashCache,
+) -> Result<Vec<BlockRef>, (usize, io::Error)> {
+    let next = AtomicUsize::new(0);
+    let failed = Mutex::new(None);
+    let workers = thread::available_parallelism().map_or(1, usize::from).min(cuts.len().max(1));
+    let known = &*cache;
+    let work = || {
+        let mut found = Vec::new();
+        let mut reader = PieceReader::new(scan);
+        let mut bytes = Vec::new();
+        while let Some(n) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|n| *n < cuts.len()) {
+            let key = cache_key(scan, layout, cuts[n]);
+            let hash = known.0.get(&key).copied().map_or_else(
+                || hash_cut(&mut reader, layout, cuts[n], &mut bytes),
+                Ok,
+            );
+            match hash {
+                Ok(hash) => found.push((n, key, hash)),
+                Err(error) => {
+                    next.store(cuts.len(), Ordering::Relaxed);
+                    *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                }
+            }
+        }
+        found
+    };
+    let found: Vec<_> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().filter_map(|t| t.join().ok()).flatten().collect()
+    });
+    if let Some(error) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        cache.0.extend(found.into_iter().map(|(_, key, hash)| (key, hash)));
+        return Err(error);
+    }
+    let mut leaves: Vec<BlockRef> = cuts
+        .iter()
+        .map(|c| BlockRef { hash: BlockHash::default(), length: c.length as u32 })
+        .collect();
+    cache.0 = found
+        .into_iter()
+        .map(|(n, key, hash)| {
+            leaves[n].hash = hash;
+            (key, hash)
+        })
+        .collect();
+    Ok(leaves)
+}
+
+fn hash_cut(
+    reader: &mut PieceReader<'_>,
+    layout: &Layout,
+    cut: Cut,
+    bytes: &mut Vec<u8>,
+) -> Result<BlockHash, (usize, io::Error)> {
+    bytes.clear();
+    for piece in layout.pieces(cut.start, cut.length) {
+        reader.read(piece, bytes).map_err(|e| (piece.file, e))?;
+    }
+    Ok(BlockHash::of(bytes))
+}
+
+/// Files with their versions, and places in them.
+fn cache_key(scan: &Scan, layout: &Layout, cut: Cut) -> [u8; 16] {
+    let mut hasher = blake3::Hasher::new();
+    for piece in layout.pieces(cut.start, cut.length) {
+        let Entry { path, .. } = &scan.entries[piece.file];
+        let stamp: &Stamp = &scan.stamps[piece.file];
+        let text = format!("{} {:?} {} {} ", path.len(), stamp, piece.offset, piece.length);
+        hasher.update(text.as_bytes()).update(path);
+    }
+    let mut key = [0; 16];
+    hasher.finalize_xof().fill(&mut key);
+    key
+}
+
+/// Reads pieces; keeps the last file open.
+struct PieceReader<'a> {
+    scan: &'a Scan,
+    open: Option<(usize, File)>,
+}
+
+impl<'a> PieceReader<'a> {
+    fn new(scan: &'a Scan) -> Self {
+        Self { scan, open: None }
+    }
+
+    /// Appends the piece's bytes; a file that has become shorter is an error.
+    fn read(&mut self, piece: Piece, out: &mut Vec<u8>) -> io::Result<()> {
+        if self.open.as_ref().is_none_or(|(n, _)| *n != piece.file) {
+            self.open = Some((piece.file, File::open(self.scan.path_of(piece.file))?));
+        }
+        let start = out.len();
+        out.resize(start + piece.length, 0);
+        match &self.open {
+            Some((_, file)) => file.read_exact_at(&mut out[start..], piece.offset),
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn build(path: &Path) -> Index {
+        Index::build(path, b"", &mut HashCache::default()).unwrap()
+    }
+
+    fn sample() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("sub")).unwrap();
+        fs::write(dir.path().join("sub/big"), vec![7; 600_000]).unwrap();
+        for n in 0..100 {
+            fs::write(dir.path().join(format!("small{n}")), format!("content {n}")).unwrap();
+        }
+        dir
+    }
+
+    #[test]
+    fn every_channel_reads_back_its_block() {
+        let dir = sample();
+        let index = build(dir.path());
+        for channel in index.places.keys() {
+            assert_eq!(Some(BlockRef::of(&index.read(*channel).unwrap())), index.find(*channel));
+        }
+        // two of the three blocks of the big file are alike; pack, content node, listing, metadata, root
+        assert_eq!(index.channels(), 2 + 5);
+    }
+
+    #[test]
+    fn root_hash_follows_content_names_and_kinds_not_times() {
+        let (a, b) = (sample(), sample());
+        let root = build(a.path()).root;
+        assert_eq!(build(b.path()).root, root);
+        fs::rename(b.path().join("small1"), b.path().join("renamed")).unwrap();
+        assert_ne!(build(b.path()).root, root);
+        fs::rename(b.path().join("renamed"), b.path().join("small1")).unwrap();
+        assert_eq!(build(b.path()).root, root);
+        fs::write(b.path().join("small1"), "other").unwrap();
+        assert_ne!(build(b.path()).root, root);
+    }
+
+    #[test]
+    fn a_files_root_hash_does_not_depend_on_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("a"), b"same").unwrap();
+        fs::write(dir.path().join("b"), b"same").unwrap();
+        assert_eq!(build(&dir.path().join("a")).root, build(&dir.path().join("b")).root);
+        fs::write(dir.path().join("b"), b"").unwrap();
+        assert_ne!(build(&dir.path().join("a")).root, build(&dir.path().join("b")).root);
+    }
+
+    #[test]
+    fn a_changed_file_is_noticed_when_it_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("f"), b"before").unwrap();
+        let index = build(dir.path());
+        let channel = block_channel(b"", &BlockHash::of(b"before").0, 0);
+        assert_eq!(index.read(channel).unwrap(), b"before");
+        fs::write(dir.path().join("f"), b"behind").unwrap();
+        assert!(matches!(index.read(channel), Err(IndexError::Changed)));
+        fs::remove_file(dir.path().join("f")).unwrap();
+        assert!(matches!(index.read(channel), Err(IndexError::Changed)));
+    }
+
+    #[test]
+    fn a_second_version_hashes_only_what_changed() {
+        let dir = sample();
+        let mut cache = HashCache::default();
+        Index::build(dir.path(), b"", &mut cache).unwrap();
+        let old = cache.0.clone();
+        fs::write(dir.path().join("small1"), "other").unwrap();
+        let index = Index::build(dir.path(), b"", &mut cache).unwrap();
+        assert_eq!(index.root, build(dir.path()).root);
+        let kept = cache.0.keys().filter(|k| old.contains_key(*k)).count();
+        assert_eq!((cache.0.len(), kept), (4, 3));
+    }
+
+    #[test]
+    fn an_empty_folder_and_an_empty_file_can_be_shared() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(build(dir.path()).bytes(), 0);
+        fs::write(dir.path().join("f"), b"").unwrap();
+        assert_eq!(build(&dir.path().join("f")).bytes(), 0);
+    }
+}

@@ -1,0 +1,32 @@
+//! SIGINT, SIGTERM and SIGHUP as events, on a thread of their own.
+
+use std::io;
+use std::thread;
+
+use librecast::cli::Exit;
+use nix::sys::signal::{SigSet, Signal};
+
+/// Calls `handle` for each of `signals` from now on. To be called before other threads are started, as these
+/// inherit that the signals are blocked.
+pub fn on_signals(
+    signals: &[Signal],
+    mut handle: impl FnMut(Signal) + Send + 'static,
+) -> io::Result<()> {
+    let set: SigSet = signals.iter().copied().collect();
+    set.thread_block()?;
+    thread::Builder::new().name("signals".into()).spawn(move || {
+        while let Ok(signal) = set.wait() {
+            handle(signal);
+        }
+    })?;
+    Ok(())
+}
+
+/// For commands that end: an interrupt ends the process with 130 or 143, after `clean_up`.
+pub fn exit_on_interrupt(clean_up: impl Fn() + Send + 'static) -> io::Result<()> {
+    on_signals(&[Signal::SIGINT, Signal::SIGTERM], move |signal| {
+        clean_up();
+        let exit = if signal == Signal::SIGINT { Exit::Interrupted } else { Exit::Terminated };
+        std::process::exit(exit as i32);
+    })
+}

@@ -1,0 +1,31 @@
+//! File sync over multicast (any number of receivers at the cost of one) and locally.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`cli`] | the command line |
+//! | [`block`], [`tree`], [`listing`], [`layout`] | the format: blocks, the tree of hashes above them, names, where files lie |
+//! | [`packet`], [`record`] | the datagrams |
+//! | [`scan`], [`index`] | what a server knows of its files |
+//! | [`server`] | serving: who has joined what, what is sent when |
+//! | [`receive`] | receiving: the window of channels, decoding, comparing |
+//! | [`place`] | writing below DEST and nowhere else |
+//! | [`local`] | copies without a network |
+//! | [`progress`], [`interrupt`] | bars and JSON lines; signals |
+
+pub mod block;
+pub mod cli;
+pub mod index;
+pub mod interrupt;
+pub mod layout;
+pub mod listing;
+pub mod local;
+pub mod packet;
+pub mod place;
+pub mod progress;
+pub mod receive;
+pub mod record;
+pub mod scan;
+pub mod server;
+pub mod tree;
+
+pub use cli::main;

@@ -1,0 +1,340 @@
+//! `lcsync SRC DEST`: local copies as rsync makes them.
+
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use librecast::cli::{Exit, ExitError};
+use nix::sys::stat::{Mode, umask};
+
+use crate::interrupt;
+use crate::listing::{Kind, Metadata, is_plain_name};
+use crate::place::{Found, Owner, Place, system_time};
+use crate::scan::Scan;
+use crate::tree::RootKind;
+
+/// Names the partial folder of local copies: apart from those of transfers, which are found again.
+const PARTIAL_LABEL: &[u8] = b"local copy";
+
+/// What the command line says.
+#[derive(Debug)]
+pub struct Options {
+    /// SRC; with a slash at its end its content is meant.
+    pub source: PathBuf,
+    /// DEST.
+    pub dest: PathBuf,
+    /// Links, modes, times, owners.
+    pub archive: bool,
+    /// Folders.
+    pub recursive: bool,
+    /// Say what would be done.
+    pub dry_run: bool,
+    /// Print names.
+    pub verbose: bool,
+    /// Print nothing but errors.
+    pub quiet: bool,
+    /// Delete from DEST what is not in SRC.
+    pub delete: bool,
+}
+
+/// Copies what is different.
+pub fn copy(options: &Options) -> anyhow::Result<Exit> {
+    let shown = options.source.display();
+    let content = ends_with_slash(&options.source);
+    let meta = if content { fs::metadata(&options.source) } else { fs::symlink_metadata(&options.source) };
+    let meta = meta.with_context(|| shown.to_string())?;
+    if options.delete && !options.recursive {
+        let message = "--delete does not work without -r or -a";
+        return Err(ExitError::new(Exit::Usage, message).into());
+    }
+    if meta.is_dir() && !options.recursive {
+        options.say(&format!("skipping directory {shown}"));
+        return Ok(Exit::Ok);
+    }
+    if !meta.is_dir() && !meta.is_file() && !(meta.is_symlink() && options.archive) {
+        options.say(&format!("skipping non-regular file \"{shown}\""));
+        return Ok(Exit::Ok);
+    }
+    let job = if meta.is_dir() { folder_job(options, content)? } else { file_job(options)? };
+    let Some(mut copier) = Copier::open(options, &job)? else { return Ok(Exit::Ok) };
+    copier.run(&job)?;
+    copier.close(&job)
+}
+
+/// What is copied where.
+struct Job {
+    scan: Scan,
+    /// The folder that the scan's paths are copied below.
+    folder: PathBuf,
+    /// Printed before each name.
+    prefix: String,
+    whole_folder: bool,
+}
+
+impl Job {
+    fn path_of(&self, n: usize) -> PathBuf {
+        if self.whole_folder { self.scan.path_of(n) } else { self.scan.root.clone() }
+    }
+}
+
+fn folder_job(options: &Options, content: bool) -> anyhow::Result<Job> {
+    let scan = Scan::of(&options.source).with_context(|| options.source.display().to_string())?;
+    let (folder, prefix) = if content {
+        (options.dest.clone(), String::new())
+    } else {
+        let full = options.source.canonicalize()?;
+        let name = full.file_name().context("SRC has no name: write it with a slash at its end")?;
+        (options.dest.join(name), format!("{}/", name.to_string_lossy()))
+    };
+    Ok(Job { scan, folder, prefix, whole_folder: true })
+}
+
+/// A file or link: the scan of a folder with nothing else in it.
+fn file_job(options: &Options) -> anyhow::Result<Job> {
+    let source = &options.source;
+    let name = source.file_name().context("SRC has no name")?;
+    let into = options.dest.is_dir() || ends_with_slash(&options.dest);
+    let (folder, target) = if into {
+        (options.dest.clone(), name.as_bytes())
+    } else {
+        let parent = options.dest.parent().filter(|p| !p.as_os_str().is_empty());
+        let name = options.dest.file_name().context("DEST has no name")?;
+        (parent.unwrap_or(Path::new(".")).to_path_buf(), name.as_bytes())
+    };
+    if !is_plain_name(target) {
+        return Err(ExitError::new(Exit::Usage, format!("{}: not a file's name", options.dest.display())).into());
+    }
+    let mut scan = if fs::symlink_metadata(source)?.is_symlink() {
+        Scan::of_link(source)?
+    } else {
+        Scan::of(source)?
+    };
+    scan.kind = RootKind::Folder;
+    scan.entries[0].path = target.to_vec();
+    Ok(Job { scan, folder, prefix: String::new(), whole_folder: false })
+}
+
+struct Copier<'a> {
+    options: &'a Options,
+    place: Option<Place>,
+    umask: u16,
+    root: bool,
+    failed: usize,
+}
+
+impl<'a> Copier<'a> {
+    fn open(options: &'a Options, job: &Job) -> anyhow::Result<Option<Self>> {
+        let mask = umask(Mode::empty());
+        umask(mask);
+        let mut place = None;
+        if job.folder.is_dir() || !options.dry_run {
+            make_folders(options, job)?;
+            let mut opened = Place::open(&job.folder).with_context(|| job.folder.display().to_string())?;
+            opened.allow_special_modes();
+            if !options.dry_run {
+                let partial = job.folder.join(Place::partial_name(PARTIAL_LABEL));
+                interrupt::exit_on_interrupt(move || {
+                    // nothing to remove if it was not made yet
+                    let _ = fs::remove_dir_all(&partial);
+                })?;
+                opened.open_partial(PARTIAL_LABEL).with_context(|| job.folder.display().to_string())?;
+            }
+            place = Some(opened);
+        }
+        let root = nix::unistd::geteuid().is_root();
+        Ok(Some(Self { options, place, umask: mask.bits() as u16, root, failed: 0 }))
+    }
+
+    fn run(&mut self, job: &Job) -> anyhow::Result<()> {
+        for n in 0..job.scan.entries.len() {
+            if let Err(e) = self.copy_entry(job, n) {
+                self.failed += 1;
+                eprintln!("lcsync: {}: {e:#}", job.path_of(n).display());
+            }
+        }
+        if self.options.delete && job.whole_folder {
+            if self.failed == 0 {
+                self.delete(job)?;
+            } else {
+                eprintln!("lcsync: errors: nothing is deleted");
+            }
+        }
+        Ok(())
+    }
+
+    fn close(mut self, job: &Job) -> anyhow::Result<Exit> {
+        if !self.options.dry_run {
+            if self.options.archive && job.whole_folder {
+                self.set_folders(job)?;
+            }
+            if let Some(place) = &mut self.place {
+                place.remove_partial()?;
+                if self.options.archive && job.whole_folder {
+                    place.set_metadata(b"", &job.scan.metadata[0], false)?;
+                }
+            }
+        }
+        anyhow::ensure!(self.failed == 0, "{} entries could not be copied", self.failed);
+        Ok(Exit::Ok)
+    }
+
+    fn copy_entry(&mut self, job: &Job, n: usize) -> anyhow::Result<()> {
+        let entry = &job.scan.entries[n];
+        let metadata = &job.scan.metadata[n + 1];
+        let there = match &mut self.place {
+            Some(place) => place.look(&entry.path)?,
+            None => None,
+        };
+        let changed = match &entry.kind {
+            Kind::Folder => there != Some(Found::Folder),
+            Kind::Link { target } => {
+                if !self.options.archive {
+                    let name = String::from_utf8_lossy(&entry.path);
+                    self.options.say(&format!("skipping non-regular file \"{}{name}\"", job.prefix));
+                    return Ok(());
+                }
+                there.as_ref() != Some(&Found::Link(target.clone()))
+            }
+            Kind::File { size, .. } => {
+                there != Some(Found::File(*size)) || !self.same_time(&entry.path, metadata)
+            }
+        };
+        if changed {
+            self.show(job, &entry.path, entry.kind == Kind::Folder);
+        }
+        if self.options.dry_run {
+            return Ok(());
+        }
+        if changed {
+            self.replace(job, n, there.as_ref())?;
+        }
+        // folders get theirs when nothing changes in them any more
+        if self.options.archive && entry.kind != Kind::Folder {
+            self.set_metadata(job, n)?;
+        }
+        Ok(())
+    }
+
+    fn same_time(&mut self, path: &[u8], source: &Metadata) -> bool {
+        let there = self.place.as_mut().and_then(|p| p.metadata(path).ok());
+        there.is_some_and(|there| (there.mtime, there.nanos) == (source.mtime, source.nanos))
+    }
+
+    fn replace(&mut self, job: &Job, n: usize, there: Option<&Found>) -> anyhow::Result<()> {
+        let (umask, force) = (self.umask, self.options.delete);
+        let Some(place) = &mut self.place else { return Ok(()) };
+        let entry = &job.scan.entries[n];
+        let metadata = &job.scan.metadata[n + 1];
+        let folder = entry.kind == Kind::Folder;
+        // a rename replaces files and links, and nothing else
+        if there.is_some() && (folder || there == Some(&Found::Folder)) {
+            place.make_way(&entry.path, force).context("cannot make way")?;
+        }
+        match &entry.kind {
+            Kind::Folder => place.make_folder(&entry.path)?,
+            Kind::Link { target } => place.make_link(&entry.path, target)?,
+            Kind::File { .. } => {
+                let mut from = fs::File::open(job.path_of(n))?;
+                let mut to = place.stage(&entry.path, 0)?;
+                io::copy(&mut from, &mut to)?;
+                let existing = matches!(there, Some(Found::File(_)));
+                let mode = match (self.options.archive, existing) {
+                    (true, _) => metadata.mode,
+                    (false, true) => place.metadata(&entry.path)?.mode,
+                    (false, false) => metadata.mode & 0o777 & !umask,
+                };
+                to.set_permissions(fs::Permissions::from_mode(mode.into()))?;
+                if self.options.archive {
+                    to.set_modified(system_time(metadata))?;
+                }
+                place.install(&entry.path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Owner before mode: changing the owner takes special bits away.
+    fn set_metadata(&mut self, job: &Job, n: usize) -> anyhow::Result<()> {
+        let Some(place) = &mut self.place else { return Ok(()) };
+        let entry = &job.scan.entries[n];
+        let link = matches!(entry.kind, Kind::Link { .. });
+        if self.root {
+            let meta = fs::symlink_metadata(job.path_of(n))?;
+            place.set_owner(&entry.path, Owner { user: meta.uid(), group: meta.gid() })?;
+        }
+        Ok(place.set_metadata(&entry.path, &job.scan.metadata[n + 1], link)?)
+    }
+
+    fn set_folders(&mut self, job: &Job) -> anyhow::Result<()> {
+        for n in (0..job.scan.entries.len()).rev() {
+            if job.scan.entries[n].kind == Kind::Folder {
+                self.set_metadata(job, n)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn delete(&mut self, job: &Job) -> anyhow::Result<()> {
+        let wanted: HashSet<&[u8]> = job.scan.entries.iter().map(|e| e.path.as_slice()).collect();
+        let folders = job.scan.entries.iter().filter(|e| e.kind == Kind::Folder).map(|e| e.path.as_slice());
+        for folder in std::iter::once(&b""[..]).chain(folders) {
+            let Some(place) = &mut self.place else { return Ok(()) };
+            if !folder.is_empty() && place.look(folder)? != Some(Found::Folder) {
+                continue;
+            }
+            for name in place.names(folder)? {
+                let path = if folder.is_empty() { name } else { [folder, b"/", &name].concat() };
+                if wanted.contains(path.as_slice()) {
+                    continue;
+                }
+                if self.options.verbose || self.options.dry_run {
+                    println!("deleting {}{}", job.prefix, String::from_utf8_lossy(&path));
+                }
+                if let (false, Some(place)) = (self.options.dry_run, &mut self.place) {
+                    place.make_way(&path, true)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn show(&self, job: &Job, path: &[u8], folder: bool) {
+        if self.options.verbose || (self.options.dry_run && !self.options.quiet) {
+            let slash = if folder { "/" } else { "" };
+            println!("{}{}{slash}", job.prefix, String::from_utf8_lossy(path));
+        }
+    }
+}
+
+/// Makes DEST, one level of it, and for a folder without slash the folder in it.
+fn make_folders(options: &Options, job: &Job) -> anyhow::Result<()> {
+    let mut needed: Vec<&Path> = vec![];
+    if job.whole_folder || ends_with_slash(&options.dest) {
+        needed.push(&options.dest);
+    }
+    needed.push(&job.folder);
+    for folder in needed {
+        if !folder.is_dir() {
+            fs::create_dir(folder).with_context(|| folder.display().to_string())?;
+        }
+    }
+    Ok(())
+}
+
+fn ends_with_slash(path: &Path) -> bool {
+    let bytes = OsStr::as_bytes(path.as_os_str());
+    bytes.ends_with(b"/") || bytes.ends_with(b"/.") || bytes == b"."
+}
+
+impl Options {
+    fn say(&self, line: &str) {
+        if !self.quiet {
+            eprintln!("{line}");
+        }
+    }
+}

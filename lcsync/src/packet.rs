@@ -1,0 +1,173 @@
+//! The datagrams of a share: symbols of blocks on the blocks' channels, records on the root channel.
+
+use librecast::coding::{MAX_ESI, SYMBOL_SIZE, symbols_of};
+use librecast::wire::{Reader, WireError, Writer};
+
+use crate::record::Record;
+
+/// Version of all datagrams.
+const VERSION: u8 = 1;
+const RECORD: u8 = 1;
+const SYMBOL: u8 = 2;
+/// Header of a symbol.
+pub const SYMBOL_HEADER: usize = 28;
+/// A whole symbol datagram; with IPv6 and UDP 1,100 bytes.
+pub const SYMBOL_PACKET: usize = SYMBOL_HEADER + SYMBOL_SIZE;
+
+/// A datagram, taken apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Packet<'a> {
+    /// The state of the share.
+    Record(Box<Record>),
+    /// A piece of a block.
+    Symbol(Symbol<'a>),
+}
+
+/// A symbol of a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Symbol<'a> {
+    /// Chosen at random when a server starts: tells its packets from those of others.
+    pub server: u32,
+    /// Counts the packets of this server on this channel and interface, so that losses show.
+    pub sequence: u32,
+    /// The channel it is for (low 64 bits of the group).
+    pub channel: u64,
+    /// Bytes of the block.
+    pub block_length: u32,
+    /// Encoding symbol id: below K a source symbol, else a repair symbol.
+    pub esi: u32,
+    /// [`SYMBOL_SIZE`] bytes.
+    pub data: &'a [u8],
+}
+
+impl Symbol<'_> {
+    /// Appends the 28 bytes before the data.
+    pub fn write_header(&self, out: &mut Vec<u8>) {
+        let mut w = Writer::new();
+        w.u8(VERSION).u8(SYMBOL).u16(0).u32(self.server).u32(self.sequence);
+        w.u64(self.channel).u32(self.block_length).u32(self.esi);
+        out.extend_from_slice(w.as_slice());
+    }
+}
+
+/// The bytes of a record's datagram.
+pub fn encode_record(record: &Record) -> Result<Vec<u8>, WireError> {
+    let mut w = Writer::new();
+    w.u8(VERSION).u8(RECORD).u16(0);
+    record.write(&mut w)?;
+    Ok(w.into_vec())
+}
+
+/// Takes a datagram apart. What comes out has been checked field by field.
+pub fn decode(datagram: &[u8]) -> Result<Packet<'_>, WireError> {
+    let mut r = Reader::new(datagram);
+    match r.u8()? {
+        VERSION => {}
+        other => return Err(WireError::Version(other)),
+    }
+    let kind = r.u8()?;
+    // flags are for later; a receiver of this version takes nothing that has some
+    if r.u16()? != 0 {
+        return Err(WireError::Bad("flags"));
+    }
+    let packet = match kind {
+        RECORD => Packet::Record(Box::new(Record::read(&mut r)?)),
+        SYMBOL => Packet::Symbol(read_symbol(&mut r)?),
+        _ => return Err(WireError::Bad("packet type")),
+    };
+    r.finish()?;
+    Ok(packet)
+}
+
+fn read_symbol<'a>(r: &mut Reader<'a>) -> Result<Symbol<'a>, WireError> {
+    let symbol = Symbol {
+        server: r.u32()?,
+        sequence: r.u32()?,
+        channel: r.u64()?,
+        block_length: r.u32()?,
+        esi: r.u32()?,
+        data: r.take(SYMBOL_SIZE)?,
+    };
+    if symbols_of(symbol.block_length as usize).is_err() {
+        return Err(WireError::Bad("block length"));
+    }
+    if symbol.esi > MAX_ESI {
+        return Err(WireError::Bad("symbol id"));
+    }
+    Ok(symbol)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::tests::records;
+    use librecast::coding::MAX_BLOCK;
+    use proptest::prelude::*;
+
+    fn bytes_of(symbol: &Symbol<'_>) -> Vec<u8> {
+        let mut out = Vec::new();
+        symbol.write_header(&mut out);
+        out.extend_from_slice(symbol.data);
+        out
+    }
+
+    #[test]
+    fn a_symbol_fits_the_least_mtu() {
+        assert!(40 + 8 + SYMBOL_PACKET <= 1280);
+    }
+
+    #[test]
+    fn symbol_bytes_are_frozen() {
+        let data = [0xaa; SYMBOL_SIZE];
+        let symbol = Symbol { server: 1, sequence: 2, channel: 3, block_length: 4, esi: 5, data: &data };
+        let bytes = bytes_of(&symbol);
+        let expected = "0102000000000001000000020000000000000003\
+                        0000000400000005";
+        let hex: String = bytes[..SYMBOL_HEADER].iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(hex, expected);
+        assert_eq!(bytes.len(), SYMBOL_PACKET);
+    }
+
+    proptest! {
+        #[test]
+        fn symbol_round_trip(server: u32, sequence: u32, channel: u64, block_length in 1..=MAX_BLOCK as u32, esi in 0..=MAX_ESI, fill: u8) {
+            let data = [fill; SYMBOL_SIZE];
+            let symbol = Symbol { server, sequence, channel, block_length, esi, data: &data };
+            let bytes = bytes_of(&symbol);
+            prop_assert_eq!(decode(&bytes), Ok(Packet::Symbol(symbol)));
+            prop_assert!(decode(&bytes[..bytes.len() - 1]).is_err());
+        }
+
+        #[test]
+        fn symbols_out_of_range_are_refused(block_length in MAX_BLOCK as u32 + 1.., esi in MAX_ESI + 1..) {
+            let data = [0; SYMBOL_SIZE];
+            let good = Symbol { server: 0, sequence: 0, channel: 1, block_length: 1, esi: 0, data: &data };
+            let bytes = bytes_of(&Symbol { block_length, ..good });
+            prop_assert!(decode(&bytes).is_err());
+            let bytes = bytes_of(&Symbol { block_length: 0, ..good });
+            prop_assert!(decode(&bytes).is_err());
+            let bytes = bytes_of(&Symbol { esi, ..good });
+            prop_assert!(decode(&bytes).is_err());
+        }
+
+        #[test]
+        fn record_round_trip(record in records()) {
+            let bytes = encode_record(&record).unwrap();
+            prop_assert!(40 + 8 + bytes.len() <= 1280);
+            prop_assert_eq!(decode(&bytes), Ok(Packet::Record(Box::new(record))));
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..1400)) {
+            let _ = decode(&bytes);
+        }
+
+        #[test]
+        fn damaged_records_never_panic(record in records(), at: usize, value: u8) {
+            let mut bytes = encode_record(&record).unwrap();
+            let at = at % bytes.len();
+            bytes[at] = value;
+            let _ = decode(&bytes);
+        }
+    }
+}

@@ -1,0 +1,490 @@
+//! Writing below a folder and nowhere else.
+//!
+//! Every path is walked from the folder's own descriptor, one component after the other, never through a
+//! symbolic link: whoever plants links in DEST, before or meanwhile, cannot lead anything out of it. Files are made in
+//! a hidden partial folder on the same file system and renamed into place when they are whole.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags, Flock, FlockArg, OFlag, openat, readlinkat, renameat};
+use nix::libc;
+use nix::sys::stat::{FileStat, Mode, UtimensatFlags, fchmod, fstatat, mkdirat, utimensat};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, symlinkat, syncfs, unlinkat};
+
+use crate::listing::{Metadata, PARTIAL_PREFIX, is_plain_name, parent_of};
+
+/// What is at a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// A regular file of this size.
+    File(u64),
+    /// A folder.
+    Folder,
+    /// A symbolic link with this target.
+    Link(Vec<u8>),
+    /// A device, socket or pipe.
+    Other,
+}
+
+/// A folder that is written below.
+#[derive(Debug)]
+pub struct Place {
+    root: OwnedFd,
+    /// The folder that was walked to last: listings come folder by folder.
+    last: Option<(Vec<u8>, OwnedFd)>,
+    partial: Option<Partial>,
+    /// Bits that are taken over from a mode.
+    mode_mask: u32,
+}
+
+/// Numbers of a user and a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    /// User.
+    pub user: u32,
+    /// Group.
+    pub group: u32,
+}
+
+/// Where files are made before they are whole; locked against a second receiver.
+#[derive(Debug)]
+struct Partial {
+    name: Vec<u8>,
+    folder: OwnedFd,
+    _lock: Flock<OwnedFd>,
+}
+
+const FOLDER: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+const READ: OFlag =
+    OFlag::O_RDONLY.union(OFlag::O_NOFOLLOW).union(OFlag::O_NONBLOCK).union(OFlag::O_CLOEXEC);
+const STAGE: OFlag = OFlag::O_RDWR.union(OFlag::O_CREAT).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+
+impl Place {
+    /// The folder `path`, which exists. It may itself be reached through links: the user has named it.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let root = openat(AT_FDCWD, path, flags, Mode::empty())?;
+        // set-user-id and the like never come from the network
+        Ok(Self { root, last: None, partial: None, mode_mask: 0o777 })
+    }
+
+    /// Takes set-user-id, set-group-id and sticky bits over as well.
+    pub fn allow_special_modes(&mut self) {
+        self.mode_mask = 0o7777;
+    }
+
+    /// The name of the partial folder for `label`.
+    #[must_use]
+    pub fn partial_name(label: &[u8]) -> String {
+        if label.is_empty() {
+            return PARTIAL_PREFIX.into();
+        }
+        format!("{PARTIAL_PREFIX}.{}", &blake3::hash(label).to_hex()[..16])
+    }
+
+    /// Opens, or makes, the partial folder for `label` (nothing for a whole tree, else a file's name).
+    pub fn open_partial(&mut self, label: &[u8]) -> io::Result<()> {
+        let name = Self::partial_name(label).into_bytes();
+        match mkdirat(&self.root, OsStr::from_bytes(&name), Mode::S_IRWXU) {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(e) => return Err(e.into()),
+        }
+        let folder = openat(&self.root, OsStr::from_bytes(&name), FOLDER, Mode::empty())?;
+        let lock = Flock::lock(folder.try_clone()?, FlockArg::LockExclusiveNonblock).map_err(|(_, e)| {
+            if e == Errno::EWOULDBLOCK {
+                let text = "another lcsync is writing here";
+                return io::Error::new(io::ErrorKind::ResourceBusy, text);
+            }
+            e.into()
+        })?;
+        self.partial = Some(Partial { name, folder, _lock: lock });
+        Ok(())
+    }
+
+    /// Removes the partial folder with everything in it.
+    pub fn remove_partial(&mut self) -> io::Result<()> {
+        match self.partial.take() {
+            Some(partial) => remove_all(&self.root, &partial.name),
+            None => Ok(()),
+        }
+    }
+
+    /// What is at `path`; `None` if nothing, or if the way there leads through something that is no folder.
+    pub fn look(&mut self, path: &[u8]) -> io::Result<Option<Found>> {
+        match self.stat(path) {
+            Ok(stat) => self.describe(path, &stat).map(Some),
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Permission bits and modification time at `path`.
+    pub fn metadata(&mut self, path: &[u8]) -> io::Result<Metadata> {
+        let stat = self.stat(path)?;
+        Ok(Metadata {
+            mode: (stat.st_mode & 0o7777) as u16,
+            mtime: stat.st_mtime,
+            nanos: u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
+        })
+    }
+
+    /// Opens the regular file at `path` for reading.
+    pub fn open_file(&mut self, path: &[u8]) -> io::Result<File> {
+        let (folder, name) = self.parent(path)?;
+        let file = File::from(openat(folder, name, READ, Mode::empty())?);
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        Ok(file)
+    }
+
+    /// Makes a folder. One that is there already is fine.
+    pub fn make_folder(&mut self, path: &[u8]) -> io::Result<()> {
+        let (folder, name) = self.parent(path)?;
+        match mkdirat(folder, name, Mode::from_bits_truncate(0o777)) {
+            Ok(()) | Err(Errno::EEXIST) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Removes what stands where something else has to come: links and files, folders if they are empty or
+    /// `force` is set.
+    pub fn make_way(&mut self, path: &[u8], force: bool) -> io::Result<()> {
+        let folder_there = self.look(path)? == Some(Found::Folder);
+        let (folder, name) = self.parent(path)?;
+        let result = if !folder_there {
+            unlinkat(folder, name, UnlinkatFlags::NoRemoveDir).map_err(io::Error::from)
+        } else if force {
+            remove_all(folder, name.as_bytes())
+        } else {
+            unlinkat(folder, name, UnlinkatFlags::RemoveDir).map_err(io::Error::from)
+        };
+        self.last = None;
+        match result {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Makes a symbolic link, in place of any file or link of that name.
+    pub fn make_link(&mut self, path: &[u8], target: &[u8]) -> io::Result<()> {
+        let temporary = self.staged_name(path);
+        let staging = self.staging()?.try_clone()?;
+        let temporary = OsStr::from_bytes(&temporary);
+        match unlinkat(&staging, temporary, UnlinkatFlags::NoRemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(e) => return Err(e.into()),
+        }
+        symlinkat(OsStr::from_bytes(target), &staging, temporary)?;
+        let (folder, name) = self.parent(path)?;
+        match renameat(&staging, temporary, folder, name) {
+            Err(Errno::EXDEV) => {
+                // nothing of a link can be half-written
+                let _ = unlinkat(folder, name, UnlinkatFlags::NoRemoveDir);
+                symlinkat(OsStr::from_bytes(target), folder, name)?;
+                Ok(())
+            }
+            other => other.map_err(io::Error::from),
+        }
+    }
+
+    /// Opens the partial file of `path`, if there is one.
+    pub fn open_staged(&mut self, path: &[u8]) -> io::Result<Option<File>> {
+        let name = self.staged_name(path);
+        match openat(self.staging()?, OsStr::from_bytes(&name), READ, Mode::empty()) {
+            Ok(file) => {
+                let file = File::from(file);
+                Ok(file.metadata()?.is_file().then_some(file))
+            }
+            Err(Errno::ENOENT) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Opens, or makes, the partial file of `path` for writing, `size` bytes long.
+    pub fn stage(&mut self, path: &[u8], size: u64) -> io::Result<File> {
+        let name = self.staged_name(path);
+        let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+        let file = File::from(openat(self.staging()?, OsStr::from_bytes(&name), STAGE, mode)?);
+        file.set_len(size)?;
+        Ok(file)
+    }
+
+    /// Renames the whole partial file of `path` into place.
+    pub fn install(&mut self, path: &[u8]) -> io::Result<()> {
+        let staged = self.staged_name(path);
+        let staging = self.staging()?.try_clone()?;
+        let (folder, name) = self.parent(path)?;
+        match renameat(&staging, OsStr::from_bytes(&staged), folder, name) {
+            Err(Errno::EXDEV) => install_by_copy(&staging, &staged, folder, name),
+            other => other.map_err(io::Error::from),
+        }
+    }
+
+    /// Sets the modification time, and unless it is a link the permission bits.
+    pub fn set_metadata(&mut self, path: &[u8], metadata: &Metadata, link: bool) -> io::Result<()> {
+        let mode = Mode::from_bits_truncate(u32::from(metadata.mode) & self.mode_mask);
+        if path.is_empty() {
+            fchmod(&self.root, mode)?;
+            return set_time(&self.root, OsStr::new("."), metadata);
+        }
+        let (folder, name) = self.parent(path)?;
+        if !link {
+            let opened = openat(folder, name, READ, Mode::empty())?;
+            fchmod(&opened, mode)?;
+        }
+        set_time(folder, name, metadata)
+    }
+
+    /// Gives what is at `path` to another owner.
+    pub fn set_owner(&mut self, path: &[u8], owner: Owner) -> io::Result<()> {
+        let (folder, name) = self.parent(path)?;
+        let (user, group) = (Uid::from_raw(owner.user), Gid::from_raw(owner.group));
+        Ok(fchownat(folder, name, Some(user), Some(group), AtFlags::AT_SYMLINK_NOFOLLOW)?)
+    }
+
+    /// Names in the folder at `path` (empty: the top), without lcsync's own.
+    pub fn names(&mut self, path: &[u8]) -> io::Result<Vec<Vec<u8>>> {
+        let fd = if path.is_empty() {
+            openat(&self.root, ".", FOLDER, Mode::empty())?
+        } else {
+            let (folder, name) = self.parent(path)?;
+            openat(folder, name, FOLDER, Mode::empty())?
+        };
+        let mut names = Vec::new();
+        for entry in Dir::from_fd(fd)?.iter() {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if is_plain_name(name) {
+                names.push(name.to_vec());
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Waits until everything written is on disk.
+    pub fn sync(&self) -> io::Result<()> {
+        Ok(syncfs(&self.root)?)
+    }
+
+    /// Waits until the folder that `path` is in is on disk: a rename, that is.
+    pub fn sync_parent(&mut self, path: &[u8]) -> io::Result<()> {
+        let (folder, _) = self.parent(path)?;
+        Ok(nix::unistd::fsync(folder)?)
+    }
+
+    fn stat(&mut self, path: &[u8]) -> Result<FileStat, Errno> {
+        if path.is_empty() {
+            return nix::sys::stat::fstat(&self.root);
+        }
+        let (folder, name) = self.parent(path)?;
+        fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW)
+    }
+
+    fn describe(&mut self, path: &[u8], stat: &FileStat) -> io::Result<Found> {
+        Ok(match stat.st_mode & libc::S_IFMT {
+            libc::S_IFREG => Found::File(u64::try_from(stat.st_size).unwrap_or(0)),
+            libc::S_IFDIR => Found::Folder,
+            libc::S_IFLNK => {
+                let (folder, name) = self.parent(path)?;
+                Found::Link(readlinkat(folder, name)?.as_bytes().to_vec())
+            }
+            _ => Found::Other,
+        })
+    }
+
+    fn staging(&self) -> io::Result<&OwnedFd> {
+        let missing = || io::Error::new(io::ErrorKind::NotFound, "no partial folder");
+        self.partial.as_ref().map(|p| &p.folder).ok_or_else(missing)
+    }
+
+    /// The name of a path's partial file: the same in every run, so that an interrupted transfer is found again.
+    fn staged_name(&self, path: &[u8]) -> Vec<u8> {
+        blake3::hash(path).to_hex().as_bytes()[..32].to_vec()
+    }
+
+    /// The folder that `path` is in, and its name there.
+    fn parent<'a>(&mut self, path: &'a [u8]) -> Result<(&OwnedFd, &'a OsStr), Errno> {
+        let (folder, name) = match parent_of(path) {
+            Some([]) => return Err(Errno::EINVAL),
+            Some(folder) => (folder, &path[folder.len() + 1..]),
+            None => (&[][..], path),
+        };
+        if !is_plain_name(name) {
+            return Err(Errno::EINVAL);
+        }
+        if folder.is_empty() {
+            return Ok((&self.root, OsStr::from_bytes(name)));
+        }
+        if self.last.as_ref().is_none_or(|(last, _)| last != folder) {
+            let fd = self.walk(folder)?;
+            self.last = Some((folder.to_vec(), fd));
+        }
+        let (_, fd) = self.last.as_ref().ok_or(Errno::ENOENT)?;
+        Ok((fd, OsStr::from_bytes(name)))
+    }
+
+    fn walk(&self, folder: &[u8]) -> Result<OwnedFd, Errno> {
+        let mut at = None;
+        for name in folder.split(|c| *c == b'/') {
+            if !is_plain_name(name) {
+                return Err(Errno::EINVAL);
+            }
+            let from = at.as_ref().unwrap_or(&self.root);
+            at = Some(openat(from, OsStr::from_bytes(name), FOLDER, Mode::empty())?);
+        }
+        at.ok_or(Errno::ENOENT)
+    }
+}
+
+fn set_time(folder: impl AsFd, name: &OsStr, metadata: &Metadata) -> io::Result<()> {
+    let time = TimeSpec::new(metadata.mtime, i64::from(metadata.nanos));
+    let no_follow = UtimensatFlags::NoFollowSymlink;
+    Ok(utimensat(folder, name, &time, &time, no_follow)?)
+}
+
+/// The modification time as the standard library has it.
+#[must_use]
+pub fn system_time(metadata: &Metadata) -> SystemTime {
+    let nanos = Duration::from_nanos(metadata.nanos.into());
+    let seconds = Duration::from_secs(metadata.mtime.unsigned_abs());
+    let whole = if metadata.mtime < 0 { UNIX_EPOCH.checked_sub(seconds) } else { UNIX_EPOCH.checked_add(seconds) };
+    whole.and_then(|t| t.checked_add(nanos)).unwrap_or(UNIX_EPOCH)
+}
+
+/// For a mount point inside DEST: copies next to the target first, so that the last step is a rename all the same.
+fn install_by_copy(staging: &OwnedFd, staged: &[u8], folder: &OwnedFd, name: &OsStr) -> io::Result<()> {
+    let mut from = File::from(openat(staging, OsStr::from_bytes(staged), READ, Mode::empty())?);
+    let temporary = [PARTIAL_PREFIX.as_bytes(), b"-", staged].concat();
+    let temporary = OsStr::from_bytes(&temporary);
+    let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+    let mut to = File::from(openat(folder, temporary, STAGE | OFlag::O_TRUNC, mode)?);
+    let meta = from.metadata()?;
+    io::copy(&mut from, &mut to)?;
+    to.set_permissions(meta.permissions())?;
+    to.set_modified(meta.modified()?)?;
+    to.sync_all()?;
+    renameat(folder, temporary, folder, name)?;
+    unlinkat(staging, OsStr::from_bytes(staged), UnlinkatFlags::NoRemoveDir)?;
+    Ok(())
+}
+
+/// Removes a folder and everything below it, never following links. The depth is bounded by that of paths.
+fn remove_all(folder: impl AsFd, name: &[u8]) -> io::Result<()> {
+    let name = OsStr::from_bytes(name);
+    match unlinkat(&folder, name, UnlinkatFlags::NoRemoveDir) {
+        Err(Errno::EISDIR | Errno::EPERM) => {}
+        other => return other.map_err(io::Error::from),
+    }
+    let inner = openat(&folder, name, FOLDER, Mode::empty())?;
+    let names: Vec<Vec<u8>> = Dir::from_fd(inner.try_clone()?)?
+        .iter()
+        .map(|e| e.map(|e| e.file_name().to_bytes().to_vec()))
+        .collect::<Result<_, _>>()?;
+    for name in names.iter().filter(|n| !matches!(n.as_slice(), b"." | b"..")) {
+        remove_all(&inner, name)?;
+    }
+    Ok(unlinkat(&folder, name, UnlinkatFlags::RemoveDir)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, symlink};
+
+    fn place() -> (tempfile::TempDir, Place) {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("dest")).unwrap();
+        let mut place = Place::open(&dir.path().join("dest")).unwrap();
+        place.open_partial(b"").unwrap();
+        (dir, place)
+    }
+
+    #[test]
+    fn a_staged_file_appears_whole_under_its_name() {
+        let (dir, mut place) = place();
+        place.make_folder(b"a").unwrap();
+        let file = place.stage(b"a/f", 3).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, b"new", 0).unwrap();
+        assert!(!dir.path().join("dest/a/f").exists());
+        place.install(b"a/f").unwrap();
+        assert_eq!(fs::read(dir.path().join("dest/a/f")).unwrap(), b"new");
+        place.remove_partial().unwrap();
+        assert!(!dir.path().join("dest/.lcsync-partial").exists());
+    }
+
+    #[test]
+    fn a_planted_link_leads_nowhere() {
+        let (dir, mut place) = place();
+        fs::create_dir(dir.path().join("outside")).unwrap();
+        fs::write(dir.path().join("outside/f"), b"precious").unwrap();
+        symlink("../outside", dir.path().join("dest/link")).unwrap();
+        symlink("../outside/f", dir.path().join("dest/file")).unwrap();
+        assert!(place.make_folder(b"link/x").is_err());
+        assert!(place.open_file(b"link/f").is_err());
+        assert!(place.open_file(b"file").is_err());
+        assert_eq!(place.look(b"link/f").unwrap(), None);
+        place.stage(b"link/f", 1).unwrap();
+        assert!(place.install(b"link/f").is_err());
+        place.stage(b"file", 0).unwrap();
+        place.install(b"file").unwrap();
+        assert_eq!(fs::read(dir.path().join("outside/f")).unwrap(), b"precious");
+        assert!(fs::symlink_metadata(dir.path().join("dest/file")).unwrap().is_file());
+        assert!(place.make_folder(b"../x").is_err());
+        assert!(place.make_folder(b"/x").is_err());
+    }
+
+    #[test]
+    fn a_link_planted_as_partial_folder_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        symlink("/tmp", dir.path().join(PARTIAL_PREFIX)).unwrap();
+        assert!(Place::open(dir.path()).unwrap().open_partial(b"").is_err());
+    }
+
+    #[test]
+    fn two_receivers_do_not_write_to_one_place() {
+        let (dir, _place) = place();
+        let mut other = Place::open(&dir.path().join("dest")).unwrap();
+        assert_eq!(other.open_partial(b"").unwrap_err().kind(), io::ErrorKind::ResourceBusy);
+        assert!(other.open_partial(b"some file").is_ok());
+    }
+
+    #[test]
+    fn removing_a_tree_does_not_follow_links() {
+        let (dir, mut place) = place();
+        fs::create_dir_all(dir.path().join("dest/a/b/c")).unwrap();
+        fs::write(dir.path().join("keep"), b"x").unwrap();
+        symlink("../../keep", dir.path().join("dest/a/l")).unwrap();
+        symlink(dir.path(), dir.path().join("dest/a/b/up")).unwrap();
+        assert!(place.make_way(b"a", false).is_err());
+        place.make_way(b"a", true).unwrap();
+        assert!(!dir.path().join("dest/a").exists());
+        assert!(dir.path().join("keep").exists());
+    }
+
+    #[test]
+    fn links_folders_and_times_are_made() {
+        let (dir, mut place) = place();
+        place.make_folder(b"d").unwrap();
+        place.make_link(b"d/l", b"../x").unwrap();
+        place.make_link(b"d/l", b"../y").unwrap();
+        assert_eq!(place.look(b"d/l").unwrap(), Some(Found::Link(b"../y".to_vec())));
+        let time = Metadata { mode: 0o4750, mtime: 1_000_000_000, nanos: 5 };
+        place.set_metadata(b"d/l", &time, true).unwrap();
+        place.set_metadata(b"d", &time, false).unwrap();
+        let meta = fs::metadata(dir.path().join("dest/d")).unwrap();
+        assert_eq!((meta.mode() & 0o7777, meta.mtime()), (0o750, 1_000_000_000));
+        assert_eq!(place.names(b"").unwrap(), [b"d".to_vec()]);
+    }
+}

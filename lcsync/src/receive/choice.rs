@@ -1,0 +1,135 @@
+//! Which version of a share a receiver takes, of those whose records it hears.
+
+use std::time::{Duration, Instant};
+
+use crate::block::BlockHash;
+use crate::record::Record;
+
+/// A server not heard for so long does not hold a receiver to its version: records come five times a second.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What a record means for the transfer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The first one, or the version in hand again.
+    Current,
+    /// Another version takes its place: what has been fetched so far is checked against it.
+    Changed,
+    /// Not taken: another server has another version under the same name. Said once.
+    Conflict,
+    /// Not taken.
+    Ignored,
+}
+
+/// The version in hand.
+#[derive(Debug)]
+pub struct Choice {
+    pinned: Option<BlockHash>,
+    record: Option<Record>,
+    heard: Instant,
+    conflict_said: bool,
+}
+
+impl Choice {
+    /// None yet; with `pinned`, no other root hash will do.
+    #[must_use]
+    pub fn new(pinned: Option<BlockHash>, now: Instant) -> Self {
+        Self { pinned, record: None, heard: now, conflict_said: false }
+    }
+
+    /// The newest record of the version in hand.
+    #[must_use]
+    pub fn record(&self) -> Option<&Record> {
+        self.record.as_ref()
+    }
+
+    /// A record was heard.
+    pub fn handle(&mut self, record: Record, now: Instant) -> Verdict {
+        if self.pinned.is_some_and(|pinned| pinned != record.root.hash) {
+            return self.conflict();
+        }
+        let Some(current) = &self.record else {
+            (self.record, self.heard) = (Some(record), now);
+            return Verdict::Current;
+        };
+        if record.root == current.root && record.metadata == current.metadata {
+            self.heard = now;
+            self.record = Some(record);
+            return Verdict::Current;
+        }
+        let newer = record.server == current.server && record.generation > current.generation;
+        let orphaned = now.saturating_duration_since(self.heard) >= PATIENCE;
+        if newer || orphaned {
+            (self.record, self.heard) = (Some(record), now);
+            return Verdict::Changed;
+        }
+        // the same files with other times, or an old record that was late
+        if record.root == current.root || record.server == current.server {
+            return Verdict::Ignored;
+        }
+        self.conflict()
+    }
+
+    fn conflict(&mut self) -> Verdict {
+        if std::mem::replace(&mut self.conflict_said, true) { Verdict::Ignored } else { Verdict::Conflict }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::BlockRef;
+    use crate::tree::{ROOT_SIZE, Stream};
+
+    fn record(server: u32, generation: u64, root: u8) -> Record {
+        Record {
+            server,
+            generation,
+            root: BlockRef { hash: BlockHash([root; 32]), length: ROOT_SIZE as u32 },
+            metadata: Stream::default(),
+            channel_rate: 1,
+            total_rate: 0,
+            max_channels: 1,
+            authentication: Vec::new(),
+            sending: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_first_version_counts_and_a_conflict_is_said_once() {
+        let now = Instant::now();
+        let mut choice = Choice::new(None, now);
+        assert_eq!(choice.handle(record(1, 5, 1), now), Verdict::Current);
+        assert_eq!(choice.handle(record(2, 9, 2), now), Verdict::Conflict);
+        assert_eq!(choice.handle(record(2, 9, 2), now), Verdict::Ignored);
+        assert_eq!(choice.handle(record(3, 1, 1), now), Verdict::Current);
+    }
+
+    #[test]
+    fn a_newer_generation_of_the_same_server_replaces_an_older_does_not() {
+        let now = Instant::now();
+        let mut choice = Choice::new(None, now);
+        choice.handle(record(1, 5, 1), now);
+        assert_eq!(choice.handle(record(1, 4, 2), now), Verdict::Ignored);
+        assert_eq!(choice.handle(record(1, 6, 2), now), Verdict::Changed);
+        assert_eq!(choice.record().unwrap().generation, 6);
+    }
+
+    #[test]
+    fn when_the_server_is_gone_another_version_is_taken() {
+        let now = Instant::now();
+        let mut choice = Choice::new(None, now);
+        choice.handle(record(1, 5, 1), now);
+        assert_eq!(choice.handle(record(2, 1, 2), now + PATIENCE), Verdict::Changed);
+    }
+
+    #[test]
+    fn a_pinned_root_admits_no_other() {
+        let now = Instant::now();
+        let mut choice = Choice::new(Some(BlockHash([7; 32])), now);
+        assert_eq!(choice.handle(record(1, 5, 1), now), Verdict::Conflict);
+        assert!(choice.record().is_none());
+        assert_eq!(choice.handle(record(2, 5, 7), now), Verdict::Current);
+        assert_eq!(choice.handle(record(2, 6, 8), now + PATIENCE * 2), Verdict::Ignored);
+    }
+}

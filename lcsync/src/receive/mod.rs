@@ -1,0 +1,12 @@
+//! Receiving shares.
+//!
+//! [`fetch`] (channels, decoding), [`window`] (how many channels) and [`choice`] (which version) decide; [`network`] and
+//! [`transfer`] are the process around them; [`plan`] and [`finish`] put everything in place.
+
+pub mod choice;
+pub mod fetch;
+pub mod finish;
+pub mod network;
+pub mod plan;
+pub mod transfer;
+pub mod window;

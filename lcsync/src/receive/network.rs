@@ -1,0 +1,156 @@
+//! The receiver's memberships and sockets.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::time::{Duration, Instant};
+
+use librecast::channel::{ChannelId, LCSYNC_PORT, ROOT_CHANNEL, SharePrefix, channel_of};
+use librecast::socket::{Datagram, ReceiveSockets, multicast_interfaces};
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::time::TimeSpec;
+
+/// How often interfaces are looked at.
+const INTERFACES_INTERVAL: Duration = Duration::from_secs(1);
+/// A server not heard on its interface for so long may be followed on another.
+const FOLLOW: Duration = Duration::from_secs(2);
+
+/// Channels of one share, joined on the interfaces where its servers are heard.
+#[derive(Debug)]
+pub struct Network {
+    sockets: ReceiveSockets,
+    prefix: SharePrefix,
+    only: Vec<String>,
+    interfaces: BTreeMap<u32, String>,
+    looked_at: Option<Instant>,
+    joined: BTreeSet<ChannelId>,
+    /// Where each server is heard: on more interfaces than one it is still the same data.
+    heard_on: BTreeMap<u32, (u32, Instant)>,
+}
+
+impl Network {
+    /// Opens the sockets; `only` names interfaces, none for all.
+    pub fn open(prefix: SharePrefix, only: &[String]) -> io::Result<Self> {
+        Ok(Self {
+            sockets: ReceiveSockets::open(LCSYNC_PORT)?,
+            prefix,
+            only: only.to_vec(),
+            interfaces: BTreeMap::new(),
+            looked_at: None,
+            joined: BTreeSet::new(),
+            heard_on: BTreeMap::new(),
+        })
+    }
+
+    /// The interfaces in use, for messages.
+    #[must_use]
+    pub fn interface_names(&self) -> String {
+        self.interfaces.values().cloned().collect::<Vec<_>>().join(", ")
+    }
+
+    /// Joins a channel, wherever it may come from.
+    pub fn join(&mut self, channel: ChannelId) {
+        if self.joined.insert(channel) {
+            for interface in self.carriers(channel) {
+                self.join_on(channel, interface);
+            }
+        }
+    }
+
+    /// Leaves a channel.
+    pub fn leave(&mut self, channel: ChannelId) {
+        if self.joined.remove(&channel) {
+            for interface in self.interfaces.keys() {
+                self.sockets.leave(self.prefix.group(channel), *interface);
+            }
+        }
+    }
+
+    /// A record of `server` came in by `interface`.
+    pub fn heard(&mut self, server: u32, interface: u32, now: Instant) {
+        let known = self.heard_on.get(&server).copied();
+        match known {
+            Some((at, _)) if at == interface => {
+                self.heard_on.insert(server, (interface, now));
+            }
+            Some((_, last)) if now.saturating_duration_since(last) < FOLLOW => {}
+            _ => {
+                self.heard_on.retain(|_, (_, last)| now.saturating_duration_since(*last) < FOLLOW);
+                self.heard_on.insert(server, (interface, now));
+                self.rejoin();
+            }
+        }
+    }
+
+    /// Looks for interfaces that have come or gone, from time to time.
+    pub fn look_at_interfaces(&mut self, now: Instant) -> io::Result<()> {
+        if self.looked_at.is_some_and(|at| now.saturating_duration_since(at) < INTERFACES_INTERVAL) {
+            return Ok(());
+        }
+        self.looked_at = Some(now);
+        let found: BTreeMap<u32, String> =
+            multicast_interfaces(&self.only)?.into_iter().map(|(n, i)| (n, i.name)).collect();
+        if found == self.interfaces {
+            return Ok(());
+        }
+        for gone in self.interfaces.keys().filter(|i| !found.contains_key(i)) {
+            self.heard_on.retain(|_, (at, _)| at != gone);
+            for channel in &self.joined {
+                self.sockets.leave(self.prefix.group(*channel), *gone);
+            }
+        }
+        self.interfaces = found;
+        self.rejoin();
+        Ok(())
+    }
+
+    /// Hands over what has come on the share's channels; true if there may be more.
+    pub fn receive(&mut self, mut take: impl FnMut(ChannelId, &Datagram<'_>)) -> io::Result<bool> {
+        let prefix = self.prefix;
+        self.sockets.receive(|datagram| {
+            if SharePrefix::of_group(datagram.group) == Some(prefix) {
+                take(channel_of(datagram.group), &datagram);
+            }
+        })
+    }
+
+    /// Waits for something to come.
+    pub fn wait(&self, until: Instant) -> io::Result<()> {
+        let timeout = until.saturating_duration_since(Instant::now());
+        let mut fds: Vec<PollFd<'_>> =
+            self.sockets.fds().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        match ppoll(&mut fds, Some(TimeSpec::from_duration(timeout)), None) {
+            Ok(_) | Err(nix::Error::EINTR) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// The root channel is joined everywhere, blocks where a server is heard.
+    fn carriers(&self, channel: ChannelId) -> Vec<u32> {
+        if channel == ROOT_CHANNEL || self.heard_on.is_empty() {
+            return self.interfaces.keys().copied().collect();
+        }
+        let heard: BTreeSet<u32> = self.heard_on.values().map(|(at, _)| *at).collect();
+        heard.into_iter().collect()
+    }
+
+    fn rejoin(&mut self) {
+        for channel in self.joined.clone() {
+            let carriers = self.carriers(channel);
+            for interface in self.interfaces.keys() {
+                if !carriers.contains(interface) {
+                    self.sockets.leave(self.prefix.group(channel), *interface);
+                }
+            }
+            for interface in carriers {
+                self.join_on(channel, interface);
+            }
+        }
+    }
+
+    fn join_on(&mut self, channel: ChannelId, interface: u32) {
+        // an interface that has just gone is noticed soon
+        if let Err(e) = self.sockets.join(self.prefix.group(channel), interface) {
+            tracing::debug!("joining on interface {interface}: {e}");
+        }
+    }
+}

@@ -1,0 +1,426 @@
+//! What of a share is at DEST already, what has to be fetched, and putting it together.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+
+use nix::sys::stat::{Mode, umask};
+
+use crate::block::{BlockHash, BlockRef};
+use crate::layout::{Layout, Piece};
+use crate::listing::{Entry, Kind, Metadata};
+use crate::place::{Found, Place, system_time};
+
+/// Partial files kept open.
+const MAX_OPEN: usize = 64;
+/// Whole files that wait to be renamed into place together.
+const MAX_FINISHED: usize = 2_000;
+/// Up to so many are flushed to disk one by one.
+const FEW: usize = 8;
+
+/// A block of the content stream.
+#[derive(Debug, Clone, Copy)]
+struct Leaf {
+    start: u64,
+    block: BlockRef,
+    found: Option<Preference>,
+}
+
+/// Where a block's pieces were found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Preference {
+    /// All in the files at DEST.
+    Dest,
+    /// In partial files where there are some, else at DEST.
+    Staged,
+    /// At DEST where the file has its right size, else in partial files.
+    RightSize,
+}
+
+/// A file of the listing.
+#[derive(Debug, Clone, Copy, Default)]
+struct FileState {
+    /// Size of the regular file at DEST.
+    dest: Option<u64>,
+    /// Whether there is a partial file.
+    staged: bool,
+    /// DEST has it, byte for byte.
+    current: bool,
+    /// Bytes that are still to be fetched.
+    missing: u64,
+    /// The partial file is whole.
+    whole: bool,
+}
+
+/// The plan, and how far it is.
+#[derive(Debug)]
+pub struct Plan<'a> {
+    entries: &'a [Entry],
+    metadata: Option<&'a [Metadata]>,
+    layout: Layout,
+    leaves: Vec<Leaf>,
+    files: Vec<FileState>,
+    wanted: HashMap<BlockHash, Vec<usize>>,
+    open: HashMap<usize, File>,
+    finished: Vec<usize>,
+    umask: u16,
+    /// Paths of files made, in order.
+    pub installed: Vec<usize>,
+    /// Entries that could not be made, with the reason.
+    pub failures: Vec<String>,
+}
+
+/// Files opened last for reading: pieces come in order.
+#[derive(Default)]
+struct Readers {
+    dest: Option<(usize, File)>,
+    staged: Option<(usize, File)>,
+}
+
+impl<'a> Plan<'a> {
+    /// Compares DEST with the share. `leaves` are the blocks of the content stream in order, `metadata` is
+    /// that of the entries (without the root's). Without a `place` there is nothing at DEST.
+    pub fn compare(
+        entries: &'a [Entry],
+        metadata: Option<&'a [Metadata]>,
+        leaves: &[BlockRef],
+        place: Option<&mut Place>,
+    ) -> anyhow::Result<Self> {
+        let layout = Layout::new(entries).ok_or_else(|| anyhow::anyhow!("sizes beyond all numbers"))?;
+        let mut start = 0;
+        let leaves: Vec<Leaf> = leaves
+            .iter()
+            .map(|block| {
+                let leaf = Leaf { start, block: *block, found: None };
+                start += u64::from(block.length);
+                leaf
+            })
+            .collect();
+        anyhow::ensure!(start == layout.length(), "listing and content do not agree");
+        let mask = umask(Mode::empty());
+        umask(mask);
+        let mut plan = Self {
+            entries,
+            metadata,
+            layout,
+            leaves,
+            files: vec![FileState::default(); entries.len()],
+            wanted: HashMap::new(),
+            open: HashMap::new(),
+            finished: Vec::new(),
+            umask: mask.bits() as u16,
+            installed: Vec::new(),
+            failures: Vec::new(),
+        };
+        if let Some(place) = place {
+            plan.look(place)?;
+            plan.find_leaves(place);
+        }
+        plan.conclude();
+        Ok(plan)
+    }
+
+    /// Blocks to be fetched.
+    pub fn wanted(&self) -> impl Iterator<Item = BlockRef> + '_ {
+        // in stream order, so that files become whole one after the other
+        let mut seen = HashSet::new();
+        self.leaves
+            .iter()
+            .filter(|l| l.found.is_none() && self.wanted.contains_key(&l.block.hash))
+            .map(|l| l.block)
+            .filter(move |b| seen.insert(b.hash))
+    }
+
+    /// Entries that are files and not at DEST as they should be.
+    pub fn changed_files(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.files.len())
+            .filter(|n| matches!(self.entries[*n].kind, Kind::File { .. }) && !self.files[*n].current)
+    }
+
+    /// Makes room for the files to come and puts together what is there already.
+    pub fn begin(&mut self, place: &mut Place, force: bool) -> anyhow::Result<()> {
+        for n in self.changed_files().collect::<Vec<_>>() {
+            let path = &self.entries[n].path;
+            if place.look(path)? == Some(Found::Folder)
+                && let Err(e) = place.make_way(path, force)
+            {
+                let name = String::from_utf8_lossy(path);
+                self.failures.push(format!("{name}: in the way is a folder: {e} (--delete removes it)"));
+            }
+        }
+        self.copy_found(place)?;
+        for n in self.changed_files().collect::<Vec<_>>() {
+            if self.files[n].missing == 0 && !self.files[n].whole {
+                self.finish_file(n, place)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A wanted block has come.
+    pub fn put(&mut self, block: BlockRef, bytes: &[u8], place: &mut Place) -> anyhow::Result<()> {
+        for n in self.wanted.remove(&block.hash).unwrap_or_default() {
+            let mut rest = bytes;
+            let pieces: Vec<Piece> =
+                self.layout.pieces(self.leaves[n].start, block.length as usize).collect();
+            for piece in pieces {
+                let (part, after) = rest.split_at_checked(piece.length).unwrap_or((rest, &[]));
+                rest = after;
+                self.put_piece(piece, part, place)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Renames into place what is whole. To be called at the end once more.
+    pub fn flush(&mut self, place: &mut Place) -> anyhow::Result<()> {
+        let few = self.finished.len() <= FEW;
+        if !few {
+            self.open.clear();
+            place.sync()?;
+        }
+        for n in std::mem::take(&mut self.finished) {
+            let path = &self.entries[n].path;
+            if few && let Some(file) = self.open.get(&n) {
+                file.sync_all()?;
+            }
+            self.open.remove(&n);
+            match place.install(path) {
+                Ok(()) => {
+                    self.installed.push(n);
+                    if few {
+                        place.sync_parent(path)?;
+                    }
+                }
+                Err(e) => self.failures.push(format!("{}: {e}", String::from_utf8_lossy(path))),
+            }
+        }
+        Ok(())
+    }
+
+    /// Permission bits that entry `n` gets, given those of a file that was there.
+    pub fn mode_of(&self, n: usize, executable: bool, existing: Option<u16>) -> u16 {
+        if let Some(metadata) = self.metadata.and_then(|m| m.get(n)) {
+            return metadata.mode & 0o777;
+        }
+        let base = existing.map_or(0o666 & !self.umask, |m| m & 0o666);
+        // who may read it may execute it, as far as the umask allows
+        let execute = if executable { (base >> 2) & 0o111 | 0o100 } else { 0 };
+        base | execute
+    }
+
+    fn look(&mut self, place: &mut Place) -> io::Result<()> {
+        for (n, entry) in self.entries.iter().enumerate() {
+            if let Kind::File { .. } = entry.kind {
+                if let Some(Found::File(size)) = place.look(&entry.path)? {
+                    self.files[n].dest = Some(size);
+                }
+                self.files[n].staged = place.open_staged(&entry.path).is_ok_and(|f| f.is_some());
+            }
+        }
+        Ok(())
+    }
+
+    fn find_leaves(&mut self, place: &mut Place) {
+        let mut readers = Readers::default();
+        let mut bytes = Vec::new();
+        for n in 0..self.leaves.len() {
+            let leaf = self.leaves[n];
+            let tries = [Preference::Dest, Preference::Staged, Preference::RightSize];
+            self.leaves[n].found = tries.into_iter().find(|preference| {
+                self.worth_trying(leaf, *preference)
+                    && self.read_leaf(leaf, *preference, place, &mut readers, &mut bytes)
+                    && BlockHash::of(&bytes) == leaf.block.hash
+            });
+        }
+    }
+
+    fn worth_trying(&self, leaf: Leaf, preference: Preference) -> bool {
+        let mut pieces = self.layout.pieces(leaf.start, leaf.block.length as usize);
+        match preference {
+            Preference::Dest => pieces.all(|p| {
+                self.files[p.file].dest.is_some_and(|size| size >= p.offset + p.length as u64)
+            }),
+            Preference::Staged => pieces.any(|p| self.files[p.file].staged),
+            Preference::RightSize => {
+                let mut both = (false, false);
+                for p in pieces {
+                    both.0 |= self.files[p.file].staged;
+                    both.1 |= self.has_right_size(p.file);
+                }
+                both == (true, true)
+            }
+        }
+    }
+
+    fn has_right_size(&self, file: usize) -> bool {
+        matches!(self.entries[file].kind, Kind::File { size, .. } if self.files[file].dest == Some(size))
+    }
+
+    /// Whether a piece is taken from DEST rather than from a partial file.
+    fn from_dest(&self, file: usize, preference: Preference) -> bool {
+        match preference {
+            Preference::Dest => true,
+            Preference::Staged => !self.files[file].staged,
+            Preference::RightSize => self.has_right_size(file) || !self.files[file].staged,
+        }
+    }
+
+    fn read_leaf(
+        &self,
+        leaf: Leaf,
+        preference: Preference,
+        place: &mut Place,
+        readers: &mut Readers,
+        bytes: &mut Vec<u8>,
+    ) -> bool {
+        bytes.clear();
+        self.layout.pieces(leaf.start, leaf.block.length as usize).all(|piece| {
+            let start = bytes.len();
+            bytes.resize(start + piece.length, 0);
+            let dest = self.from_dest(piece.file, preference);
+            self.read_piece(piece, dest, place, readers, &mut bytes[start..]).is_ok()
+        })
+    }
+
+    fn read_piece(
+        &self,
+        piece: Piece,
+        dest: bool,
+        place: &mut Place,
+        readers: &mut Readers,
+        out: &mut [u8],
+    ) -> io::Result<()> {
+        let slot = if dest { &mut readers.dest } else { &mut readers.staged };
+        if slot.as_ref().is_none_or(|(n, _)| *n != piece.file) {
+            let path = &self.entries[piece.file].path;
+            let file = if dest { Some(place.open_file(path)?) } else { place.open_staged(path)? };
+            *slot = Some((piece.file, file.ok_or(io::ErrorKind::NotFound)?));
+        }
+        match slot {
+            Some((_, file)) => file.read_exact_at(out, piece.offset),
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    /// From what was found: which files are as they should be, what is missing of the others.
+    fn conclude(&mut self) {
+        for (n, entry) in self.entries.iter().enumerate() {
+            self.files[n].current =
+                matches!(entry.kind, Kind::File { size, .. } if self.files[n].dest == Some(size));
+        }
+        for (n, leaf) in self.leaves.iter().enumerate() {
+            for piece in self.layout.pieces(leaf.start, leaf.block.length as usize) {
+                let from_dest = leaf.found.is_some_and(|p| self.from_dest(piece.file, p));
+                let file = &mut self.files[piece.file];
+                file.current &= from_dest;
+                if leaf.found.is_none() {
+                    file.missing += piece.length as u64;
+                }
+            }
+            if leaf.found.is_none() {
+                self.wanted.entry(leaf.block.hash).or_default().push(n);
+            }
+        }
+    }
+
+    /// Copies what files that change can take from their old versions, and blocks that are there elsewhere.
+    fn copy_found(&mut self, place: &mut Place) -> anyhow::Result<()> {
+        let mut readers = Readers::default();
+        let mut bytes = Vec::new();
+        for n in 0..self.leaves.len() {
+            let leaf = self.leaves[n];
+            let Some(preference) = leaf.found else { continue };
+            let length = leaf.block.length as usize;
+            let pieces: Vec<Piece> = self.layout.pieces(leaf.start, length).collect();
+            let twin = self.wanted.contains_key(&leaf.block.hash);
+            if !twin && pieces.iter().all(|p| self.files[p.file].current) {
+                continue;
+            }
+            if !self.read_leaf(leaf, preference, place, &mut readers, &mut bytes) {
+                anyhow::bail!("files at DEST change while they are read");
+            }
+            let mut rest = &bytes[..];
+            for piece in pieces {
+                let (part, after) = rest.split_at(piece.length);
+                rest = after;
+                if !self.files[piece.file].current && self.from_dest(piece.file, preference) {
+                    self.write(piece, part, place)?;
+                }
+            }
+            if twin {
+                let copy = std::mem::take(&mut bytes);
+                self.put(leaf.block, &copy, place)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn put_piece(&mut self, piece: Piece, part: &[u8], place: &mut Place) -> anyhow::Result<()> {
+        let whole = matches!(self.entries[piece.file].kind, Kind::File { size, .. } if size == part.len() as u64);
+        if whole && self.has_right_size(piece.file) && self.is_at_dest(piece, part, place) {
+            // its neighbours in the pack have changed, it has not
+            self.files[piece.file].current = true;
+            self.files[piece.file].missing = 0;
+            return Ok(());
+        }
+        self.write(piece, part, place)?;
+        let file = &mut self.files[piece.file];
+        file.missing = file.missing.saturating_sub(part.len() as u64);
+        if file.missing == 0 {
+            self.finish_file(piece.file, place)?;
+        }
+        Ok(())
+    }
+
+    fn is_at_dest(&self, piece: Piece, part: &[u8], place: &mut Place) -> bool {
+        let mut there = vec![0; part.len()];
+        let mut readers = Readers::default();
+        self.read_piece(piece, true, place, &mut readers, &mut there).is_ok() && there == part
+    }
+
+    fn write(&mut self, piece: Piece, part: &[u8], place: &mut Place) -> io::Result<()> {
+        self.staged_file(piece.file, place)?.write_all_at(part, piece.offset)
+    }
+
+    fn staged_file(&mut self, n: usize, place: &mut Place) -> io::Result<&File> {
+        if !self.open.contains_key(&n) && self.open.len() >= MAX_OPEN {
+            // those that are whole wait for their flush, the others can be opened again
+            let finished: HashSet<usize> = self.finished.iter().copied().collect();
+            self.open.retain(|k, _| finished.contains(k) && finished.len() <= FEW);
+        }
+        match self.open.entry(n) {
+            std::collections::hash_map::Entry::Occupied(found) => Ok(found.into_mut()),
+            std::collections::hash_map::Entry::Vacant(free) => {
+                let size = match self.entries[n].kind {
+                    Kind::File { size, .. } => size,
+                    _ => 0,
+                };
+                Ok(free.insert(place.stage(&self.entries[n].path, size)?))
+            }
+        }
+    }
+
+    /// All bytes of the file are in its partial file: gives it its mode and time.
+    fn finish_file(&mut self, n: usize, place: &mut Place) -> anyhow::Result<()> {
+        let Kind::File { executable, .. } = self.entries[n].kind else { return Ok(()) };
+        let existing = match self.files[n].dest {
+            Some(_) => place.metadata(&self.entries[n].path).ok().map(|m| m.mode),
+            None => None,
+        };
+        let mode = self.mode_of(n, executable, existing);
+        let time = self.metadata.and_then(|m| m.get(n)).map(system_time);
+        let file = self.staged_file(n, place)?;
+        file.set_permissions(std::fs::Permissions::from_mode(mode.into()))?;
+        if let Some(time) = time {
+            file.set_modified(time)?;
+        }
+        self.files[n].whole = true;
+        self.finished.push(n);
+        if self.finished.len() >= MAX_FINISHED {
+            self.flush(place)?;
+        }
+        Ok(())
+    }
+}

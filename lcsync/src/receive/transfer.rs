@@ -1,0 +1,479 @@
+//! `lcsync lc:NAME DEST`: one transfer from the first record to the last rename.
+//!
+//! ```text
+//! record -> root node -> listing, hash nodes -> compare with DEST -> missing blocks -> rename into place
+//!    ^                                                                  |
+//!    +------------------- the share has changed ------------------------+
+//! ```
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use librecast::channel::{ROOT_CHANNEL, SharePrefix};
+use librecast::cli::{Exit, ExitError};
+use serde_json::json;
+use thiserror::Error;
+
+use super::choice::{Choice, Verdict};
+use super::fetch::{Event, Fetch, Source};
+use super::finish;
+use super::network::Network;
+use super::plan::Plan;
+use super::window::Window;
+use crate::block::{BlockHash, BlockRef};
+use crate::interrupt;
+use crate::listing::{self, Entry, Kind, METADATA_SIZE, Metadata};
+use crate::packet::{self, Packet};
+use crate::place::Place;
+use crate::progress::{Progress, Snapshot, human_bytes};
+use crate::record::Record;
+use crate::tree::{self, Child, Root, RootKind, Stream};
+
+/// Channels held until the first conclusions about loss.
+const START_WINDOW: usize = 16;
+/// Before a record says otherwise.
+const MAX_WINDOW: usize = 128;
+/// A listing, or the hash nodes of one level, may be so large; a larger one is refused, not held in memory.
+const MAX_IN_MEMORY: u64 = 1 << 30;
+
+/// What the command line says.
+#[derive(Debug)]
+pub struct Options {
+    /// NAME of `lc:NAME`.
+    pub name: String,
+    /// No other root hash will do.
+    pub pinned: Option<BlockHash>,
+    /// Where to.
+    pub dest: PathBuf,
+    /// Interfaces; empty for all.
+    pub interfaces: Vec<String>,
+    /// How long nothing may come.
+    pub timeout: Duration,
+    /// Say what would be done.
+    pub dry_run: bool,
+    /// Modes and times too.
+    pub archive: bool,
+    /// Remove from DEST what is not in the share.
+    pub delete: bool,
+    /// Bits per second to receive.
+    pub limit: Option<u64>,
+    /// JSON lines.
+    pub json: bool,
+    /// Print names.
+    pub verbose: bool,
+    /// Print nothing.
+    pub quiet: bool,
+}
+
+/// The share has a new version: what is being fetched may not be served any more.
+#[derive(Debug, Error)]
+#[error("the share has changed")]
+struct Changed;
+
+/// Receives the share.
+pub fn receive(options: &Options) -> anyhow::Result<Exit> {
+    interrupt::exit_on_interrupt(|| {})?;
+    let mut transfer = Transfer::open(options)?;
+    loop {
+        transfer.wait_for_record()?;
+        match transfer.sync() {
+            Err(e) if e.is::<Changed>() => tracing::info!("the share has changed: starting over"),
+            result => {
+                transfer.progress.finish();
+                return result;
+            }
+        }
+    }
+}
+
+struct Transfer<'a> {
+    options: &'a Options,
+    network: Network,
+    choice: Choice,
+    fetch: Fetch,
+    progress: Progress,
+    started: Instant,
+    heard: Instant,
+    symbol: Instant,
+    changed: bool,
+    fetched: u64,
+    shown: Snapshot,
+}
+
+/// A share's tree, without the data.
+struct Tree {
+    root: Root,
+    entries: Vec<Entry>,
+    /// Of the root, then of each entry.
+    metadata: Option<Vec<Metadata>>,
+    leaves: Vec<BlockRef>,
+}
+
+impl<'a> Transfer<'a> {
+    fn open(options: &'a Options) -> anyhow::Result<Self> {
+        let now = Instant::now();
+        check_interfaces(&options.interfaces)?;
+        let prefix = SharePrefix::of_name(b"", &options.name);
+        let mut network = Network::open(prefix, &options.interfaces).context("receiving socket")?;
+        network.join(ROOT_CHANNEL);
+        network.look_at_interfaces(now)?;
+        Ok(Self {
+            options,
+            network,
+            choice: Choice::new(options.pinned, now),
+            fetch: Fetch::new(Window::new(START_WINDOW, MAX_WINDOW, now), options.limit, now),
+            progress: Progress::new(options.json, options.quiet, now),
+            started: now,
+            heard: now,
+            symbol: now,
+            changed: false,
+            fetched: 0,
+            shown: Snapshot::default(),
+        })
+    }
+
+    fn wait_for_record(&mut self) -> anyhow::Result<()> {
+        self.fetch.clear();
+        self.changed = false;
+        while self.choice.record().is_none() {
+            self.turn()?;
+        }
+        self.changed = false;
+        Ok(())
+    }
+
+    fn sync(&mut self) -> anyhow::Result<Exit> {
+        let record = self.choice.record().context("no record")?.clone();
+        let name = &self.options.name;
+        tracing::info!("lc:{name} {} from server {:08x}", record.root.hash, record.server);
+        let (folder, file_name) = self.target(&record)?;
+        let tree = self.fetch_tree(&record, file_name.as_deref())?;
+        let mut place = if folder.exists() || !self.options.dry_run {
+            Some(Place::open(&folder).with_context(|| folder.display().to_string())?)
+        } else {
+            None
+        };
+        if let (Some(place), false) = (&mut place, self.options.dry_run) {
+            let label = file_name.as_deref().unwrap_or_default();
+            place.open_partial(label).with_context(|| folder.display().to_string())?;
+        }
+        let of_entries = tree.metadata.as_ref().map(|m| match tree.root.kind {
+            RootKind::Folder => &m[1..],
+            RootKind::File { .. } => &m[..1],
+        });
+        let plan = Plan::compare(&tree.entries, of_entries, &tree.leaves, place.as_mut())?;
+        let bytes = tree.root.content.length;
+        let missing: u64 = plan.wanted().map(|b| u64::from(b.length)).sum();
+        self.progress.event(&json!({
+            "event": "start", "root": record.root.hash.to_string(), "generation": record.generation,
+            "files": tree.entries.iter().filter(|e| matches!(e.kind, Kind::File { .. })).count(),
+            "bytes": bytes, "missing_bytes": missing,
+        }));
+        self.shown = Snapshot { total: missing, ..Snapshot::default() };
+        match place {
+            Some(mut place) if !self.options.dry_run => self.transfer(&record, &tree, plan, &mut place),
+            mut place => {
+                finish::describe(self.options, &tree.entries, &plan, place.as_mut())?;
+                self.say(&format!("{} to fetch of {}", human_bytes(missing), human_bytes(bytes)));
+                Ok(Exit::Ok)
+            }
+        }
+    }
+
+    fn transfer(
+        &mut self,
+        record: &Record,
+        tree: &Tree,
+        mut plan: Plan<'_>,
+        place: &mut Place,
+    ) -> anyhow::Result<Exit> {
+        finish::make_folders(&tree.entries, &mut plan, place)?;
+        plan.begin(place, self.options.delete)?;
+        let wanted: Vec<BlockRef> = plan.wanted().collect();
+        self.fetch_blocks(&wanted, |block, bytes| {
+            plan.put(block, &bytes, place).context("writing to DEST (what has come is kept there)")
+        })?;
+        plan.flush(place)?;
+        let folder = tree.root.kind == RootKind::Folder;
+        let removed = finish::finish(self.options, &tree.entries, tree.metadata.as_deref(), folder, &mut plan, place)?;
+        self.report(record, tree, &plan, &removed);
+        if plan.failures.is_empty() {
+            place.remove_partial()?;
+            return Ok(Exit::Ok);
+        }
+        for failure in &plan.failures {
+            tracing::error!("{failure}");
+        }
+        bail!("{} of {} entries could not be put in place", plan.failures.len(), tree.entries.len());
+    }
+
+    fn report(&self, record: &Record, tree: &Tree, plan: &Plan<'_>, removed: &[Vec<u8>]) {
+        self.progress.finish();
+        let text = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
+        if self.options.verbose {
+            for path in plan.installed.iter().map(|n| &tree.entries[*n].path) {
+                println!("{}", text(path));
+            }
+            for path in removed {
+                println!("deleting {}", text(path));
+            }
+        }
+        let seconds = self.started.elapsed().as_secs_f64();
+        let counters = self.fetch.counters();
+        let received = counters.symbols * librecast::coding::SYMBOL_SIZE as u64;
+        self.progress.event(&json!({
+            "event": "done", "root": record.root.hash.to_string(), "bytes": tree.root.content.length,
+            "fetched_bytes": self.fetched, "received_bytes": received, "lost_packets": counters.lost,
+            "duplicate_packets": counters.duplicate, "files_changed": plan.installed.len(),
+            "files_deleted": removed.len(), "seconds": (seconds * 1e3).round() / 1e3,
+        }));
+        let rate = self.fetched as f64 * 8.0 / 1e6 / seconds.max(1e-6);
+        let fetched = human_bytes(self.fetched);
+        self.say(&format!("{} files changed, {fetched} fetched in {seconds:.1} s ({rate:.0} Mbit/s)", plan.installed.len()));
+        tracing::debug!("{counters:?}");
+    }
+
+    /// A line for people.
+    fn say(&self, line: &str) {
+        if !self.options.quiet && !self.options.json {
+            eprintln!("{line}");
+        }
+    }
+
+    /// The folder to write in, made if missing, and for a shared file its name there.
+    fn target(&mut self, record: &Record) -> anyhow::Result<(PathBuf, Option<Vec<u8>>)> {
+        let root = self.fetch_root(record)?;
+        let dest = &self.options.dest;
+        let usage = |message: String| ExitError::new(Exit::Usage, message);
+        match root.kind {
+            RootKind::Folder => {
+                if !self.options.dry_run {
+                    fs::create_dir_all(dest).with_context(|| dest.display().to_string())?;
+                }
+                Ok((dest.clone(), None))
+            }
+            RootKind::File { .. } => {
+                use std::os::unix::ffi::OsStrExt;
+                let into = dest.is_dir() || dest.as_os_str().as_bytes().ends_with(b"/");
+                let (folder, name) = if into {
+                    (dest.as_path(), self.options.name.as_bytes())
+                } else {
+                    let parent = dest.parent().filter(|p| !p.as_os_str().is_empty());
+                    let name = dest.file_name().context("DEST has no name")?;
+                    (parent.unwrap_or(Path::new(".")), name.as_bytes())
+                };
+                if !listing::is_plain_name(name) {
+                    let text = String::from_utf8_lossy(name);
+                    return Err(usage(format!("{text:?} cannot be a file's name: name the file in DEST")).into());
+                }
+                Ok((folder.to_path_buf(), Some(name.to_vec())))
+            }
+        }
+    }
+
+    fn fetch_root(&mut self, record: &Record) -> anyhow::Result<Root> {
+        let bytes = self.fetch_all(&[record.root])?;
+        let bytes = bytes.get(&record.root.hash).context("root node")?;
+        Root::decode(bytes).context("root node")
+    }
+
+    fn fetch_tree(&mut self, record: &Record, file: Option<&[u8]>) -> anyhow::Result<Tree> {
+        let root = self.fetch_root(record)?;
+        let entries = match (root.kind, file) {
+            (RootKind::File { executable }, Some(name)) => {
+                vec![Entry { path: name.to_vec(), kind: Kind::File { size: root.content.length, executable } }]
+            }
+            _ => listing::decode(&self.fetch_stream(root.listing)?, root.entries)?,
+        };
+        let mut metadata = None;
+        if self.options.archive && record.metadata.length > 0 {
+            let expected = root.entries + 1;
+            ensure!(record.metadata.length == expected * METADATA_SIZE as u64, "metadata and listing do not agree");
+            let bytes = self.fetch_stream(record.metadata)?;
+            metadata = Some(listing::decode_metadata(&bytes, expected)?);
+        }
+        let leaves = self.fetch_leaves(root.content)?;
+        Ok(Tree { root, entries, metadata, leaves })
+    }
+
+    fn fetch_stream(&mut self, stream: Stream) -> anyhow::Result<Vec<u8>> {
+        ensure!(stream.length <= MAX_IN_MEMORY, "a listing of {} bytes is too large", stream.length);
+        let leaves = self.fetch_leaves(stream)?;
+        let blocks = self.fetch_all(&leaves)?;
+        let mut bytes = Vec::new();
+        for leaf in &leaves {
+            bytes.extend_from_slice(blocks.get(&leaf.hash).context("block of a listing")?);
+        }
+        Ok(bytes)
+    }
+
+    /// The leaf blocks of a stream, in order.
+    fn fetch_leaves(&mut self, stream: Stream) -> anyhow::Result<Vec<BlockRef>> {
+        let top = stream.top.map(|block| Child { block, span: stream.length });
+        let mut level: Vec<Child> = top.into_iter().collect();
+        for depth in (1..=stream.depth).rev() {
+            let size: u64 = level.iter().map(|c| u64::from(c.block.length)).sum();
+            ensure!(size <= MAX_IN_MEMORY, "the share has too many blocks");
+            let blocks: Vec<BlockRef> = level.iter().map(|c| c.block).collect();
+            let nodes = self.fetch_all(&blocks)?;
+            let mut below = Vec::new();
+            for child in &level {
+                let bytes = nodes.get(&child.block.hash).context("hash node")?;
+                below.extend(tree::decode_node(bytes, depth, child.span)?);
+            }
+            level = below;
+        }
+        Ok(level.into_iter().map(|c| c.block).collect())
+    }
+
+    fn fetch_all(&mut self, blocks: &[BlockRef]) -> anyhow::Result<HashMap<BlockHash, Vec<u8>>> {
+        let mut found = HashMap::new();
+        self.fetch_blocks(blocks, |block, bytes| {
+            found.insert(block.hash, bytes);
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    /// Fetches blocks; gives each to `take` as it comes.
+    fn fetch_blocks(
+        &mut self,
+        blocks: &[BlockRef],
+        mut take: impl FnMut(BlockRef, Vec<u8>) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        for block in blocks {
+            self.fetch.want(*block);
+        }
+        self.symbol = Instant::now();
+        loop {
+            while let Some(event) = self.fetch.poll_event(Instant::now()) {
+                match event {
+                    Event::Join(channel) => self.network.join(channel),
+                    Event::Leave(channel) => self.network.leave(channel),
+                    Event::Liar(source) => tracing::warn!(
+                        "{} sends symbols that do not make the block: not listened to any more",
+                        source.address
+                    ),
+                    Event::Block { block, bytes } => {
+                        self.fetched += u64::from(block.length);
+                        self.shown.done += u64::from(block.length);
+                        take(block, bytes)?;
+                    }
+                }
+            }
+            if self.fetch.missing() == 0 {
+                return Ok(());
+            }
+            self.turn()?;
+            if self.changed {
+                return Err(Changed.into());
+            }
+        }
+    }
+
+    /// Waits for packets and takes them.
+    fn turn(&mut self) -> anyhow::Result<()> {
+        let now = Instant::now();
+        self.network.look_at_interfaces(now)?;
+        self.fetch.handle_timeout(now);
+        self.network.wait(self.fetch.poll_timeout())?;
+        self.take_packets()?;
+        let now = Instant::now();
+        self.show(now);
+        self.check_timeout(now)
+    }
+
+    fn take_packets(&mut self) -> anyhow::Result<()> {
+        let mut records = Vec::new();
+        let Self { network, fetch, heard, symbol: last_symbol, .. } = self;
+        network.receive(|channel, datagram| {
+            let now = Instant::now();
+            match packet::decode(datagram.payload) {
+                Ok(Packet::Symbol(symbol)) => {
+                    let source = Source {
+                        address: datagram.source,
+                        interface: datagram.interface,
+                        server: symbol.server,
+                    };
+                    fetch.handle_symbol(channel, source, &symbol, now);
+                    (*heard, *last_symbol) = (now, now);
+                }
+                Ok(Packet::Record(record)) if channel == ROOT_CHANNEL => {
+                    *heard = now;
+                    records.push((*record, datagram.interface));
+                }
+                Ok(Packet::Record(_)) => tracing::debug!("a record on a block's channel"),
+                Err(e) => tracing::debug!("packet from {}: {e}", datagram.source),
+            }
+        })?;
+        for (record, interface) in records {
+            self.take_record(record, interface);
+        }
+        Ok(())
+    }
+
+    fn take_record(&mut self, record: Record, interface: u32) {
+        let now = Instant::now();
+        let (server, root) = (record.server, record.root.hash);
+        match self.choice.handle(record, now) {
+            Verdict::Current => {}
+            Verdict::Changed => self.changed = true,
+            Verdict::Conflict => {
+                tracing::warn!("server {server:08x} shares something else under this name, {root}: ignored");
+                return;
+            }
+            Verdict::Ignored => return,
+        }
+        self.network.heard(server, interface, now);
+        if let Some(record) = self.choice.record() {
+            self.fetch.set_record(&record.sending, window_limit(record, self.options.limit));
+        }
+    }
+
+    fn show(&mut self, now: Instant) {
+        self.shown.loss = self.fetch.window().loss();
+        self.shown.channels = self.fetch.channels();
+        self.progress.show(&self.shown, now);
+    }
+
+    fn check_timeout(&self, now: Instant) -> anyhow::Result<()> {
+        let timeout = self.options.timeout;
+        let message = if now.saturating_duration_since(self.heard) >= timeout {
+            let names = self.network.interface_names();
+            let on = if names.is_empty() { "no interface is up".into() } else { format!("on {names}") };
+            format!("nothing heard of lc:{} for {timeout:?} ({on})", self.options.name)
+        } else if self.choice.record().is_none() && now.saturating_duration_since(self.started) >= timeout {
+            format!("no server of lc:{} has this root hash", self.options.name)
+        } else if self.fetch.missing() > 0 && now.saturating_duration_since(self.symbol) >= timeout {
+            format!("the server of lc:{} answers, but sends none of the blocks asked for", self.options.name)
+        } else {
+            return Ok(());
+        };
+        Err(ExitError::new(Exit::Unreachable, message).into())
+    }
+}
+
+/// Channels that make sense: what the server allows, what it can send, what this side wants.
+fn window_limit(record: &Record, limit: Option<u64>) -> usize {
+    let rate = u64::from(record.channel_rate).max(1);
+    let mut channels = u64::from(record.max_channels);
+    if record.total_rate > 0 {
+        channels = channels.min(2 * u64::from(record.total_rate).div_ceil(rate) + 2);
+    }
+    if let Some(limit) = limit {
+        channels = channels.min((limit / 1_000).div_ceil(rate));
+    }
+    usize::try_from(channels).unwrap_or(MAX_WINDOW).clamp(1, 1_024)
+}
+
+fn check_interfaces(names: &[String]) -> anyhow::Result<()> {
+    let known: BTreeSet<String> =
+        librecast::socket::interfaces()?.into_values().map(|i| i.name).collect();
+    match names.iter().find(|n| !known.contains(*n)) {
+        Some(name) => Err(ExitError::new(Exit::Usage, format!("no interface {name:?}")).into()),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,118 @@
+//! The root record: what a share is at the moment, in one datagram, repeated while the root channel is joined.
+
+use librecast::wire::{Reader, WireError, Writer};
+
+use crate::block::{BlockHash, BlockRef};
+use crate::tree::{ROOT_SIZE, Stream};
+
+/// Channels that a record names as being sent, at most: it has to fit one datagram.
+pub const MAX_SENDING: usize = 64;
+/// Bytes of authentication that a record may carry.
+const MAX_AUTHENTICATION: usize = 256;
+
+/// What a server says about its share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Chosen at random when the server starts.
+    pub server: u32,
+    /// Grows with each version of the share: milliseconds since 1970 when it was published.
+    pub generation: u64,
+    /// The root node; its hash is the root hash.
+    pub root: BlockRef,
+    /// Modes and times, for who wants them. Not covered by the root hash.
+    pub metadata: Stream,
+    /// Kilobits per second at which each channel is sent (IP packets, all headers included).
+    pub channel_rate: u32,
+    /// Kilobits per second over all channels, 0 if unlimited.
+    pub total_rate: u32,
+    /// Channels a receiver may hold at once.
+    pub max_channels: u16,
+    /// Room for a signature over all of the above; empty in this version of the program.
+    pub authentication: Vec<u8>,
+    /// Channels that are being sent right now: joining them costs the server least.
+    pub sending: Vec<u64>,
+}
+
+impl Record {
+    /// Appends the record.
+    pub fn write(&self, w: &mut Writer) -> Result<(), WireError> {
+        if self.authentication.len() > MAX_AUTHENTICATION || self.sending.len() > MAX_SENDING {
+            return Err(WireError::Bad("length"));
+        }
+        w.u32(self.server).u64(self.generation);
+        w.put(&self.root.hash.0).u32(self.root.length);
+        self.metadata.write(w);
+        w.u32(self.channel_rate).u32(self.total_rate).u16(self.max_channels);
+        w.bytes16(&self.authentication)?;
+        w.u8(self.sending.len() as u8);
+        for channel in &self.sending {
+            w.u64(*channel);
+        }
+        Ok(())
+    }
+
+    /// Reads a record.
+    pub fn read(r: &mut Reader<'_>) -> Result<Self, WireError> {
+        let (server, generation) = (r.u32()?, r.u64()?);
+        let root = BlockRef { hash: BlockHash(r.array()?), length: r.u32()? };
+        if root.length as usize != ROOT_SIZE {
+            return Err(WireError::Bad("length of root node"));
+        }
+        let metadata = Stream::read(r)?;
+        let (channel_rate, total_rate, max_channels) = (r.u32()?, r.u32()?, r.u16()?);
+        if channel_rate == 0 || max_channels == 0 {
+            return Err(WireError::Bad("rate"));
+        }
+        let authentication = r.bytes16()?;
+        if authentication.len() > MAX_AUTHENTICATION {
+            return Err(WireError::Bad("authentication"));
+        }
+        let count = usize::from(r.u8()?);
+        if count > MAX_SENDING {
+            return Err(WireError::Bad("number of channels"));
+        }
+        let sending = (0..count).map(|_| r.u64()).collect::<Result<_, _>>()?;
+        Ok(Self {
+            server,
+            generation,
+            root,
+            metadata,
+            channel_rate,
+            total_rate,
+            max_channels,
+            authentication: authentication.to_vec(),
+            sending,
+        })
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Any record that can be.
+    pub(crate) fn records() -> impl Strategy<Value = Record> {
+        let rates = (1..u32::MAX, any::<u32>(), 1..u16::MAX);
+        let lists = (
+            proptest::collection::vec(any::<u8>(), 0..=MAX_AUTHENTICATION),
+            proptest::collection::vec(any::<u64>(), 0..=MAX_SENDING),
+        );
+        (any::<u32>(), any::<u64>(), any::<[u8; 32]>(), rates, lists, 0..1000u32).prop_map(
+            |(server, generation, hash, (channel_rate, total_rate, max_channels), (authentication, sending), meta)| {
+                let leaves: Vec<BlockRef> = (0..meta % 4).map(|n| BlockRef::of(&[n as u8; 28])).collect();
+                Record {
+                    server,
+                    generation,
+                    root: BlockRef { hash: BlockHash(hash), length: ROOT_SIZE as u32 },
+                    metadata: Stream::build(&leaves).0,
+                    channel_rate,
+                    total_rate,
+                    max_channels,
+                    authentication,
+                    sending,
+                }
+            },
+        )
+    }
+}

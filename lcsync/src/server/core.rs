@@ -1,0 +1,501 @@
+//! The server as a state machine: MLD messages in, queries, records and symbols out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv6Addr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use librecast::channel::{ROOT_CHANNEL, SharePrefix, channel_of};
+use librecast::mld::{self, ALL_NODES, Message, Query, RecordType};
+
+use super::querier::{Querier, group_query};
+use super::schedule::{Action, Channel, Evidence, Rates, Reporters, Schedule};
+use crate::block::BlockRef;
+use crate::index::Index;
+use crate::packet::encode_record;
+use crate::record::{MAX_SENDING, Record};
+
+/// Records a second on a joined root channel: 5.
+const RECORD_INTERVAL: Duration = Duration::from_millis(200);
+/// Longer than a querier's interval: without evidence of members for so long, they are asked.
+const ROOT_EVIDENCE: Duration = Duration::from_secs(12);
+const ROOT_ASK_AGAIN: Duration = Duration::from_secs(1);
+const ROOT_ASKS: u8 = 3;
+/// Channels per receiver (design §4: kernels pay for each on every packet).
+pub const MAX_CHANNELS: u16 = 128;
+
+/// A share as it is served.
+#[derive(Debug, Clone)]
+pub struct Share {
+    /// What is in it.
+    pub index: Arc<Index>,
+    /// Version, growing.
+    pub generation: u64,
+}
+
+/// Why reports had no effect, and how often.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Drops {
+    /// Not a correct MLD message, or from elsewhere than this link.
+    pub malformed: u64,
+    /// A group in a prefix of ours that is no channel.
+    pub unknown_channel: u64,
+    /// Lost by the kernel because the queue was full.
+    pub lost: u64,
+    /// From an interface that is not watched.
+    pub unwatched: u64,
+}
+
+/// What the shell is to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Send this ICMPv6 message.
+    Query {
+        /// Out of here.
+        interface: u32,
+        /// Link-local address to send from.
+        source: Ipv6Addr,
+        /// Where to.
+        destination: Ipv6Addr,
+        /// The message without checksum.
+        message: Vec<u8>,
+    },
+    /// Send this datagram.
+    Record {
+        /// Where.
+        channel: Channel,
+        /// The datagram.
+        datagram: Vec<u8>,
+    },
+    /// Send these symbols of the channel's block.
+    Symbols {
+        /// Where.
+        channel: Channel,
+        /// Sequence number of the first.
+        sequence: u32,
+        /// Encoding symbol ids.
+        ids: Vec<u32>,
+    },
+}
+
+/// A joined root channel.
+#[derive(Debug)]
+struct Root {
+    reporters: Reporters,
+    next: Instant,
+    evidence_at: Instant,
+    asked: u8,
+    ask_at: Instant,
+}
+
+/// Shares, interfaces, and who has joined what.
+#[derive(Debug)]
+pub struct Server {
+    id: u32,
+    rates: Rates,
+    shares: BTreeMap<SharePrefix, Share>,
+    queriers: BTreeMap<u32, Querier>,
+    roots: BTreeMap<Channel, Root>,
+    schedule: Schedule,
+    drops: Drops,
+}
+
+impl Server {
+    /// No share and no interface yet. `id` tells this server from others, `seed` where its symbols start.
+    #[must_use]
+    pub fn new(id: u32, rates: Rates, seed: u64, now: Instant) -> Self {
+        Self {
+            id,
+            rates,
+            shares: BTreeMap::new(),
+            queriers: BTreeMap::new(),
+            roots: BTreeMap::new(),
+            schedule: Schedule::new(rates, seed, now),
+            drops: Drops::default(),
+        }
+    }
+
+    /// Serves a share, or a new version of it: channels whose blocks are gone stop.
+    pub fn set_share(&mut self, prefix: SharePrefix, share: Share, now: Instant) {
+        let index = Arc::clone(&share.index);
+        let gone = |c: &Channel| {
+            SharePrefix::of_group(c.group) == Some(prefix)
+                && index.find(channel_of(c.group)).is_none()
+        };
+        self.schedule.stop_all(gone, now);
+        self.shares.insert(prefix, share);
+        for (channel, root) in &mut self.roots {
+            if SharePrefix::of_group(channel.group) == Some(prefix) {
+                root.next = now;
+            }
+        }
+    }
+
+    /// The share that a channel belongs to.
+    #[must_use]
+    pub fn share_of(&self, group: Ipv6Addr) -> Option<&Share> {
+        self.shares.get(&SharePrefix::of_group(group)?)
+    }
+
+    /// The interfaces that are watched, with a link-local address of each.
+    pub fn set_interfaces(&mut self, all: &BTreeMap<u32, Ipv6Addr>, now: Instant) {
+        self.queriers.retain(|i, q| all.get(i) == Some(&q.address()));
+        let gone: BTreeSet<u32> = self.schedule_interfaces().difference(&all.keys().copied().collect()).copied().collect();
+        self.schedule.stop_all(|c| gone.contains(&c.interface), now);
+        self.roots.retain(|c, _| !gone.contains(&c.interface));
+        for (interface, address) in all {
+            self.queriers.entry(*interface).or_insert_with(|| Querier::new(*address, now));
+        }
+    }
+
+    fn schedule_interfaces(&self) -> BTreeSet<u32> {
+        let joined = self.schedule.interfaces();
+        joined.into_iter().chain(self.roots.keys().map(|c| c.interface)).collect()
+    }
+
+    /// An MLD message came in.
+    pub fn handle_mld(
+        &mut self,
+        interface: u32,
+        source: Ipv6Addr,
+        hop_limit: u8,
+        icmpv6: &[u8],
+        now: Instant,
+    ) {
+        if !self.queriers.contains_key(&interface) {
+            self.drops.unwatched += 1;
+            return;
+        }
+        // from farther away than this link, or before the host had an address (RFC 9777 §5.2.13)
+        let message = match mld::parse_message(source, icmpv6) {
+            Ok(message) if hop_limit == 1 && !source.is_unspecified() => message,
+            _ => {
+                self.drops.malformed += 1;
+                return;
+            }
+        };
+        match message {
+            Message::Query(query) => self.handle_query(interface, source, &query, now),
+            Message::ReportV1 { group } => {
+                self.joined(Channel { interface, group }, source, Evidence::Confirmed, now);
+            }
+            Message::DoneV1 { group } => self.parted(Channel { interface, group }, source, now),
+            Message::Report(records) => {
+                for record in records {
+                    let channel = Channel { interface, group: record.group };
+                    let nobody = record.sources.is_empty();
+                    match record.kind {
+                        RecordType::ModeIsExclude => self.joined(channel, source, Evidence::Confirmed, now),
+                        RecordType::ChangeToExclude => self.joined(channel, source, Evidence::Joined, now),
+                        RecordType::ModeIsInclude if !nobody => {
+                            self.joined(channel, source, Evidence::Confirmed, now);
+                        }
+                        RecordType::ChangeToInclude | RecordType::AllowNewSources if !nobody => {
+                            self.joined(channel, source, Evidence::Joined, now);
+                        }
+                        RecordType::ChangeToInclude | RecordType::BlockOldSources => {
+                            self.parted(channel, source, now);
+                        }
+                        RecordType::ModeIsInclude | RecordType::AllowNewSources => {}
+                    }
+                }
+            }
+        }
+    }
+
+    fn handle_query(&mut self, interface: u32, source: Ipv6Addr, query: &Query, now: Instant) {
+        if let Some(querier) = self.queriers.get_mut(&interface) {
+            querier.heard(source, query, now);
+        }
+    }
+
+    /// The kernel has lost `count` messages: everybody is asked.
+    pub fn handle_lost(&mut self, count: u32, now: Instant) {
+        self.drops.lost += u64::from(count);
+        for querier in self.queriers.values_mut() {
+            querier.ask_all(now);
+        }
+    }
+
+    /// The block of this channel can no longer be read.
+    pub fn handle_block_gone(&mut self, channel: Channel, now: Instant) {
+        self.schedule.stop(channel, now);
+    }
+
+    /// Reports that had no effect.
+    #[must_use]
+    pub fn drops(&self) -> Drops {
+        self.drops
+    }
+
+    /// Channels joined, root channels not counted.
+    #[must_use]
+    pub fn joined_channels(&self) -> usize {
+        self.schedule.joined()
+    }
+
+    fn joined(&mut self, channel: Channel, source: Ipv6Addr, evidence: Evidence, now: Instant) {
+        let Some(share) = self.share_of(channel.group) else { return };
+        if channel_of(channel.group) == ROOT_CHANNEL {
+            let root = self.roots.entry(channel).or_insert_with(|| Root {
+                reporters: Reporters::default(),
+                next: now,
+                evidence_at: now,
+                asked: 0,
+                ask_at: now,
+            });
+            // a new receiver need not wait
+            if root.reporters.add(source) {
+                root.next = now;
+            }
+            (root.evidence_at, root.asked) = (now, 0);
+            return;
+        }
+        match share.index.find(channel_of(channel.group)) {
+            Some(BlockRef { length, .. }) => {
+                self.schedule.join(channel, length as usize, source, evidence, now);
+            }
+            None => self.drops.unknown_channel += 1,
+        }
+    }
+
+    fn parted(&mut self, channel: Channel, source: Ipv6Addr, now: Instant) {
+        let Some(root) = self.roots.get_mut(&channel) else {
+            self.schedule.part(channel, source, now);
+            return;
+        };
+        match root.reporters.remove(source) {
+            Some(true) => {
+                self.roots.remove(&channel);
+            }
+            Some(false) => {}
+            None => root.evidence_at = now.checked_sub(ROOT_EVIDENCE).unwrap_or(now),
+        }
+    }
+
+    /// When [`poll_output`](Self::poll_output) will have something.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let queries = self.queriers.values().map(Querier::poll_timeout);
+        let records = self.roots.values().map(|r| r.next);
+        queries.chain(records).chain(self.schedule.poll_timeout()).min()
+    }
+
+    /// The next thing to do now.
+    pub fn poll_output(&mut self, now: Instant) -> Option<Output> {
+        self.poll_query(now).or_else(|| self.poll_root(now)).or_else(|| self.poll_schedule(now))
+    }
+
+    fn poll_query(&mut self, now: Instant) -> Option<Output> {
+        self.queriers.iter_mut().find_map(|(interface, querier)| {
+            let query = querier.poll(now)?;
+            Some(Output::Query {
+                interface: *interface,
+                source: querier.address(),
+                destination: ALL_NODES,
+                message: mld::query_message(&query),
+            })
+        })
+    }
+
+    fn poll_schedule(&mut self, now: Instant) -> Option<Output> {
+        loop {
+            match self.schedule.poll(now)? {
+                Action::Symbols { channel, sequence, ids } => {
+                    return Some(Output::Symbols { channel, sequence, ids });
+                }
+                Action::Ask { channel } => {
+                    if let Some(output) = self.ask(channel) {
+                        return Some(output);
+                    }
+                }
+            }
+        }
+    }
+
+    fn ask(&self, channel: Channel) -> Option<Output> {
+        let source = self.queriers.get(&channel.interface)?.address();
+        Some(Output::Query {
+            interface: channel.interface,
+            source,
+            destination: channel.group,
+            message: mld::query_message(&group_query(channel.group)),
+        })
+    }
+
+    fn poll_root(&mut self, now: Instant) -> Option<Output> {
+        let (channel, root) = self.roots.iter_mut().find(|(_, r)| r.next <= now)?;
+        let channel = *channel;
+        root.next = now + RECORD_INTERVAL;
+        let stale = now.saturating_duration_since(root.evidence_at) >= ROOT_EVIDENCE;
+        if stale && now >= root.ask_at {
+            if root.asked == ROOT_ASKS {
+                self.roots.remove(&channel);
+                return self.poll_root(now);
+            }
+            root.asked += 1;
+            root.ask_at = now + ROOT_ASK_AGAIN;
+            if let Some(output) = self.ask(channel) {
+                return Some(output);
+            }
+        }
+        let record = self.record(channel)?;
+        let datagram = encode_record(&record).ok()?;
+        Some(Output::Record { channel, datagram })
+    }
+
+    fn record(&self, channel: Channel) -> Option<Record> {
+        let share = self.share_of(channel.group)?;
+        let prefix = SharePrefix::of_group(channel.group);
+        let sending = self
+            .schedule
+            .bursting(channel.interface, usize::MAX)
+            .into_iter()
+            .filter(|group| SharePrefix::of_group(*group) == prefix)
+            .map(channel_of)
+            .take(MAX_SENDING)
+            .collect();
+        let kilobits = |rate: u64| u32::try_from(rate / 1_000).unwrap_or(u32::MAX);
+        Some(Record {
+            server: self.id,
+            generation: share.generation,
+            root: share.index.root,
+            metadata: share.index.metadata,
+            channel_rate: kilobits(self.rates.channel).max(1),
+            total_rate: self.rates.total.map_or(0, |r| kilobits(r).max(1)),
+            max_channels: MAX_CHANNELS,
+            authentication: Vec::new(),
+            sending,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::HashCache;
+    use crate::packet::{Packet, decode};
+    use librecast::mld::report_messages;
+
+    fn server(now: Instant) -> (Server, SharePrefix, Arc<Index>, tempfile::TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("f"), vec![1; 5_000]).unwrap();
+        let index = Arc::new(Index::build(dir.path(), b"", &mut HashCache::default()).unwrap());
+        let prefix = SharePrefix::of_name(b"", "test");
+        let rates = Rates { channel: 20_000_000, total: None };
+        let mut server = Server::new(7, rates, 1, now);
+        server.set_share(prefix, Share { index: Arc::clone(&index), generation: 1 }, now);
+        server.set_interfaces(&BTreeMap::from([(3, host(99))]), now);
+        (server, prefix, index, dir)
+    }
+
+    fn host(n: u16) -> Ipv6Addr {
+        Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, n)
+    }
+
+    fn report(server: &mut Server, kind: RecordType, group: Ipv6Addr, from: u16, now: Instant) {
+        let record = mld::Record::new(kind, group, Vec::new());
+        for message in report_messages(&[record], 1280) {
+            server.handle_mld(3, host(from), 1, &message, now);
+        }
+    }
+
+    /// Records, symbols and queries until `span` has passed.
+    fn run(server: &mut Server, from: Instant, span: Duration) -> (usize, usize, usize) {
+        let (mut now, mut counts) = (from, (0, 0, 0));
+        loop {
+            while let Some(output) = server.poll_output(now) {
+                match output {
+                    Output::Record { .. } => counts.0 += 1,
+                    Output::Symbols { ids, .. } => counts.1 += ids.len(),
+                    Output::Query { .. } => counts.2 += 1,
+                }
+            }
+            match server.poll_timeout() {
+                Some(at) if at <= from + span => now = at.max(now),
+                _ => return counts,
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_but_queries_until_somebody_joins() {
+        let now = Instant::now();
+        let (mut server, prefix, ..) = server(now);
+        let (records, symbols, queries) = run(&mut server, now, Duration::from_secs(10));
+        assert_eq!((records, symbols), (0, 0));
+        assert!(queries >= 3);
+        let later = now + Duration::from_secs(10);
+        report(&mut server, RecordType::ChangeToExclude, prefix.group(0), 1, later);
+        let (records, symbols, _) = run(&mut server, later, Duration::from_secs(1));
+        assert!((5..=6).contains(&records), "{records}");
+        assert_eq!(symbols, 0);
+        let end = later + Duration::from_secs(1);
+        report(&mut server, RecordType::ChangeToInclude, prefix.group(0), 1, end);
+        assert_eq!(run(&mut server, end, Duration::from_secs(10)).0, 0);
+    }
+
+    #[test]
+    fn a_root_channel_whose_members_do_not_answer_ends() {
+        let now = Instant::now();
+        let (mut server, prefix, ..) = server(now);
+        report(&mut server, RecordType::ChangeToExclude, prefix.group(0), 1, now);
+        run(&mut server, now, Duration::from_secs(20));
+        let later = now + Duration::from_secs(20);
+        assert_eq!(run(&mut server, later, Duration::from_secs(10)).0, 0);
+    }
+
+    #[test]
+    fn a_joined_block_is_sent_and_shown_in_the_record() {
+        let now = Instant::now();
+        let (mut server, prefix, index, _dir) = server(now);
+        let channel = librecast::channel::block_channel(b"", &index.root.hash.0, 0);
+        report(&mut server, RecordType::ChangeToExclude, prefix.group(channel), 1, now);
+        let channel_here = Channel { interface: 3, group: prefix.group(0) };
+        let record = server.record(channel_here).unwrap();
+        assert_eq!(record.sending, [channel]);
+        let bytes = encode_record(&record).unwrap();
+        assert!(matches!(decode(&bytes), Ok(Packet::Record(r)) if *r == record));
+        assert!(run(&mut server, now, Duration::from_secs(30)).1 >= 3);
+        assert_eq!(server.joined_channels(), 0);
+    }
+
+    #[test]
+    fn reports_from_elsewhere_count_as_dropped() {
+        let now = Instant::now();
+        let (mut server, prefix, ..) = server(now);
+        let record = mld::Record::new(RecordType::ChangeToExclude, prefix.group(0), Vec::new());
+        let message = report_messages(&[record], 1280).remove(0);
+        server.handle_mld(3, host(1), 2, &message, now);
+        server.handle_mld(3, "2001:db8::1".parse().unwrap(), 1, &message, now);
+        server.handle_mld(3, Ipv6Addr::UNSPECIFIED, 1, &message, now);
+        server.handle_mld(4, host(1), 1, &message, now);
+        assert_eq!(server.drops(), Drops { malformed: 3, unwatched: 1, ..Drops::default() });
+        assert_eq!(run(&mut server, now, Duration::from_secs(5)).0, 0);
+        report(&mut server, RecordType::ChangeToExclude, prefix.group(12345), 1, now);
+        report(&mut server, RecordType::ChangeToExclude, "ff1e::99".parse().unwrap(), 1, now);
+        assert_eq!(server.drops().unknown_channel, 1);
+    }
+
+    #[test]
+    fn blocks_that_a_new_version_does_not_have_stop() {
+        let now = Instant::now();
+        let (mut server, prefix, index, dir) = server(now);
+        let channel = librecast::channel::block_channel(b"", &index.root.hash.0, 0);
+        report(&mut server, RecordType::ChangeToExclude, prefix.group(channel), 1, now);
+        assert_eq!(server.joined_channels(), 1);
+        std::fs::write(dir.path().join("g"), b"new").unwrap();
+        let index = Arc::new(Index::build(dir.path(), b"", &mut HashCache::default()).unwrap());
+        server.set_share(prefix, Share { index, generation: 2 }, now);
+        assert_eq!(server.joined_channels(), 0);
+    }
+
+    #[test]
+    fn an_interface_that_is_gone_takes_its_channels_along() {
+        let now = Instant::now();
+        let (mut server, prefix, ..) = server(now);
+        report(&mut server, RecordType::ChangeToExclude, prefix.group(0), 1, now);
+        server.set_interfaces(&BTreeMap::new(), now);
+        assert_eq!(server.poll_timeout(), None);
+    }
+}

@@ -1,0 +1,170 @@
+//! Querier election and queries on one interface (RFC 9777 §7.6.2): a querier where there is none, silent
+//! where there is one.
+
+use std::net::Ipv6Addr;
+use std::time::{Duration, Instant};
+
+use librecast::mld::Query;
+
+/// Hosts repeat a change this often: at 20 % loss 0.03 % of the JOINs are lost, instead of 4 %.
+const ROBUSTNESS: u8 = 5;
+const INTERVAL: Duration = Duration::from_secs(10);
+/// The first query finds who joined before this program ran: these receivers wait already.
+const FIRST_RESPONSE: Duration = Duration::from_millis(100);
+const RESPONSE: Duration = Duration::from_secs(1);
+/// Answers to a question about one group.
+const GROUP_RESPONSE: Duration = Duration::from_millis(100);
+/// Queries in quick succession at start, as any of them may be lost.
+const STARTUP_QUERIES: u8 = 3;
+const STARTUP_INTERVAL: Duration = Duration::from_secs(2);
+/// Additional queries (reports were lost) are not sent more often than this.
+const LEAST_GAP: Duration = Duration::from_secs(1);
+
+/// The querier's state on one interface.
+#[derive(Debug)]
+pub struct Querier {
+    own: Ipv6Addr,
+    next: Instant,
+    startup_left: u8,
+    last: Option<Instant>,
+    other_until: Option<Instant>,
+}
+
+impl Querier {
+    /// Starts on an interface whose link-local address is `own`: the first query is due at once.
+    #[must_use]
+    pub fn new(own: Ipv6Addr, now: Instant) -> Self {
+        Self { own, next: now, startup_left: STARTUP_QUERIES, last: None, other_until: None }
+    }
+
+    /// The link-local address that queries come from.
+    #[must_use]
+    pub fn address(&self) -> Ipv6Addr {
+        self.own
+    }
+
+    /// A query of another router was heard: the lowest address is the querier.
+    pub fn heard(&mut self, source: Ipv6Addr, query: &Query, now: Instant) {
+        if source >= self.own {
+            return;
+        }
+        let robustness = u32::from(query.robustness.max(2));
+        // a version 1 querier says no interval: the default
+        let interval = if query.version_1 { Duration::from_secs(125) } else { query.query_interval };
+        self.other_until = Some(now + interval * robustness + query.max_response / 2);
+    }
+
+    /// Reports have been lost: everybody is asked again soon, whoever is the querier.
+    pub fn ask_all(&mut self, now: Instant) {
+        let earliest = self.last.map_or(now, |l| l + LEAST_GAP).max(now);
+        self.startup_left = self.startup_left.max(1);
+        self.next = self.next.min(earliest);
+    }
+
+    /// When [`poll`](Self::poll) is to be called.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Instant {
+        self.next
+    }
+
+    /// The general query that is due, if one is.
+    pub fn poll(&mut self, now: Instant) -> Option<Query> {
+        if now < self.next {
+            return None;
+        }
+        let silent = self.other_until.is_some_and(|until| now < until);
+        if self.startup_left == 0 && silent {
+            self.next = self.other_until.unwrap_or(now).max(now + INTERVAL);
+            return None;
+        }
+        let first = self.startup_left > 0;
+        self.startup_left = self.startup_left.saturating_sub(1);
+        self.next = now + if self.startup_left > 0 { STARTUP_INTERVAL } else { INTERVAL };
+        // one query finds who is there; more are for the querier only
+        if silent {
+            self.startup_left = 0;
+        }
+        self.last = Some(now);
+        Some(query(None, if first { FIRST_RESPONSE } else { RESPONSE }))
+    }
+}
+
+/// A question about one group. Routers are told not to mind.
+#[must_use]
+pub fn group_query(group: Ipv6Addr) -> Query {
+    Query { suppress_router_processing: true, ..query(Some(group), GROUP_RESPONSE) }
+}
+
+fn query(group: Option<Ipv6Addr>, max_response: Duration) -> Query {
+    Query {
+        max_response,
+        group,
+        suppress_router_processing: false,
+        robustness: ROBUSTNESS,
+        query_interval: INTERVAL,
+        sources: Vec::new(),
+        truncated: false,
+        version_1: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(n: u16) -> Ipv6Addr {
+        Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, n)
+    }
+
+    /// Queries sent within `span`.
+    fn count(querier: &mut Querier, from: Instant, span: Duration) -> usize {
+        let (mut now, mut sent) = (from, 0);
+        while now <= from + span {
+            sent += usize::from(querier.poll(now).is_some());
+            now = querier.poll_timeout().max(now + Duration::from_millis(1));
+        }
+        sent
+    }
+
+    #[test]
+    fn a_lone_querier_asks_at_once_and_every_ten_seconds() {
+        let now = Instant::now();
+        let mut querier = Querier::new(address(5), now);
+        assert_eq!(querier.poll(now).unwrap().group, None);
+        let sent = count(&mut querier, now, Duration::from_secs(104));
+        assert_eq!(sent, 2 + 10);
+    }
+
+    #[test]
+    fn a_lower_address_silences_until_it_is_gone() {
+        let now = Instant::now();
+        let mut querier = Querier::new(address(5), now);
+        assert!(querier.poll(now).is_some());
+        let other = Query { query_interval: Duration::from_secs(125), robustness: 2, ..query(None, RESPONSE) };
+        querier.heard(address(1), &other, now);
+        let sent = count(&mut querier, now, Duration::from_secs(249));
+        assert_eq!(sent, 1, "one startup query more, then silence");
+        assert!(count(&mut querier, now + Duration::from_secs(249), Duration::from_secs(60)) >= 4);
+    }
+
+    #[test]
+    fn a_higher_address_does_not_silence() {
+        let now = Instant::now();
+        let mut querier = Querier::new(address(5), now);
+        querier.heard(address(9), &query(None, RESPONSE), now);
+        assert!(count(&mut querier, now, Duration::from_secs(60)) >= 7);
+    }
+
+    #[test]
+    fn lost_reports_bring_one_query_even_of_a_silent_one() {
+        let now = Instant::now();
+        let mut querier = Querier::new(address(5), now);
+        querier.heard(address(1), &query(None, RESPONSE), now);
+        count(&mut querier, now, Duration::from_secs(5));
+        let then = now + Duration::from_secs(10);
+        for _ in 0..100 {
+            querier.ask_all(then);
+        }
+        assert_eq!(count(&mut querier, then, Duration::from_secs(10)), 1);
+    }
+}

@@ -1,0 +1,216 @@
+//! Looks at the shared files again and again, on a thread of its own, and publishes what has changed.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use librecast::channel::SharePrefix;
+use nix::sys::eventfd::EventFd;
+
+use super::core::Share;
+use crate::index::{HashCache, Index};
+use crate::scan::Scan;
+
+/// Time between two looks, and how much longer than a look itself takes.
+const INTERVAL: Duration = Duration::from_secs(1);
+const IDLE_FACTOR: u32 = 20;
+/// Files that keep changing are published after so many looks all the same.
+const PATIENCE: u32 = 10;
+
+/// A path and the name it is shared under.
+#[derive(Debug, Clone)]
+pub struct Watched {
+    /// NAME.
+    pub name: String,
+    /// Of the name.
+    pub prefix: SharePrefix,
+    /// Absolute.
+    pub path: PathBuf,
+}
+
+/// What the thread has to say.
+#[derive(Debug)]
+pub enum Update {
+    /// A version of a share.
+    Share {
+        /// Which.
+        watched: Watched,
+        /// The version.
+        share: Share,
+        /// Whether it is the first one.
+        first: bool,
+    },
+    /// A path cannot be shared at all.
+    Failed(anyhow::Error),
+}
+
+/// A share between two looks.
+struct Watch {
+    watched: Watched,
+    cache: HashCache,
+    published: Option<Share>,
+    /// A changed state that was seen once: it is published when it is seen again.
+    pending: Option<Scan>,
+    unsettled: u32,
+}
+
+/// Starts the thread. `wake` is written to after each update; `hurry` asks for a look at once.
+pub fn start(
+    shares: Vec<Watched>,
+    wake: Arc<EventFd>,
+    hurry: Arc<AtomicBool>,
+) -> std::io::Result<Receiver<Update>> {
+    let (sender, receiver) = channel();
+    thread::Builder::new().name("rescan".into()).spawn(move || {
+        // a receiver that is gone is the end of the process
+        let _ = run(shares, &sender, &wake, &hurry);
+    })?;
+    Ok(receiver)
+}
+
+fn run(
+    shares: Vec<Watched>,
+    updates: &Sender<Update>,
+    wake: &EventFd,
+    hurry: &AtomicBool,
+) -> Option<()> {
+    let publish = |update| {
+        updates.send(update).ok()?;
+        // a full counter wakes as well
+        let _ = wake.write(1);
+        Some(())
+    };
+    let mut watches: Vec<Watch> = shares.into_iter().map(Watch::new).collect();
+    for watch in &mut watches {
+        match watch.first() {
+            Ok(update) => publish(update)?,
+            Err(error) => return publish(Update::Failed(error)),
+        }
+    }
+    let mut pause = INTERVAL;
+    loop {
+        let until = Instant::now() + pause;
+        while Instant::now() < until && !hurry.swap(false, Ordering::SeqCst) {
+            thread::sleep(Duration::from_millis(100));
+        }
+        let start = Instant::now();
+        for watch in &mut watches {
+            if let Some(update) = watch.look() {
+                publish(update)?;
+            }
+        }
+        pause = INTERVAL.max(start.elapsed() * IDLE_FACTOR);
+    }
+}
+
+impl Watch {
+    fn new(watched: Watched) -> Self {
+        Self { watched, cache: HashCache::default(), published: None, pending: None, unsettled: 0 }
+    }
+
+    fn first(&mut self) -> anyhow::Result<Update> {
+        let index = Index::build(&self.watched.path, b"", &mut self.cache)?;
+        Ok(self.publish(index, true))
+    }
+
+    /// A new version, if there is one and it has come to rest.
+    fn look(&mut self) -> Option<Update> {
+        let name = &self.watched.name;
+        let scan = match Scan::of(&self.watched.path) {
+            Ok(scan) => scan,
+            Err(e) => {
+                tracing::warn!("lc:{name}: {}: {e}; still serving the last version", self.watched.path.display());
+                return None;
+            }
+        };
+        if self.published.as_ref().is_some_and(|s| s.index.scan == scan) {
+            self.pending = None;
+            return None;
+        }
+        let settled = self.pending.as_ref() == Some(&scan);
+        self.unsettled += 1;
+        if !settled && self.unsettled < PATIENCE {
+            self.pending = Some(scan);
+            return None;
+        }
+        (self.pending, self.unsettled) = (None, 0);
+        match Index::of(scan, b"", &mut self.cache) {
+            Ok(index) => Some(self.publish(index, false)),
+            Err(e) => {
+                tracing::warn!("lc:{name}: {e}; still serving the last version");
+                None
+            }
+        }
+    }
+
+    fn publish(&mut self, index: Index, first: bool) -> Update {
+        let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+        let last = self.published.as_ref().map_or(0, |s| s.generation);
+        let share = Share { index: Arc::new(index), generation: clock.max(last + 1) };
+        self.published = Some(share.clone());
+        Update::Share { watched: self.watched.clone(), share, first }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn watch(path: &std::path::Path) -> Watch {
+        Watch::new(Watched {
+            name: "t".into(),
+            prefix: SharePrefix::of_name(b"", "t"),
+            path: path.to_path_buf(),
+        })
+    }
+
+    fn generation(update: Update) -> u64 {
+        match update {
+            Update::Share { share, .. } => share.generation,
+            Update::Failed(e) => panic!("{e}"),
+        }
+    }
+
+    #[test]
+    fn a_change_is_published_once_it_has_come_to_rest() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("f"), b"1").unwrap();
+        let mut watch = watch(dir.path());
+        let first = generation(watch.first().unwrap());
+        assert!(watch.look().is_none());
+        fs::write(dir.path().join("f"), b"22").unwrap();
+        assert!(watch.look().is_none(), "may still be being written");
+        assert!(generation(watch.look().unwrap()) > first);
+        assert!(watch.look().is_none());
+    }
+
+    #[test]
+    fn what_never_rests_is_published_in_the_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut watch = watch(dir.path());
+        watch.first().unwrap();
+        let published = (1..=2 * PATIENCE as usize)
+            .filter(|n| {
+                fs::write(dir.path().join("f"), vec![0; *n]).unwrap();
+                watch.look().is_some()
+            })
+            .count();
+        assert_eq!(published, 2);
+    }
+
+    #[test]
+    fn a_path_that_vanishes_leaves_the_last_version() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("f");
+        fs::write(&file, b"1").unwrap();
+        let mut watch = watch(&file);
+        watch.first().unwrap();
+        fs::remove_file(&file).unwrap();
+        assert!(watch.look().is_none());
+        assert!(watch.published.is_some());
+    }
+}

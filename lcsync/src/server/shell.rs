@@ -1,0 +1,384 @@
+//! `lcsync share`: the sockets, files and threads around the server's core.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use librecast::channel::{LCSYNC_PORT, SharePrefix, channel_of};
+use librecast::cli::{Exit, ExitError};
+use librecast::coding::Encoder;
+use librecast::listener::MldListener;
+use librecast::socket::{Interface, SendSocket, multicast_interfaces};
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::signal::Signal;
+use nix::sys::time::TimeSpec;
+
+use super::core::{Drops, Output, Server};
+use super::rescan::{self, Update, Watched};
+use super::schedule::{Channel, Rates};
+use crate::block::BlockHash;
+use crate::interrupt;
+use crate::packet::{SYMBOL_PACKET, Symbol};
+
+/// Default rate of a channel: a window of 32 fills half a gigabit.
+const CHANNEL_RATE: u64 = 20_000_000;
+/// With a limit over all, so many channels share it at least.
+const CHANNELS_UNDER_LIMIT: u64 = 4;
+const MIN_CHANNEL_RATE: u64 = 64_000;
+/// Beyond the host's own network, but not far.
+const HOP_LIMIT: u8 = 8;
+/// How often interfaces are looked at.
+const INTERFACES_INTERVAL: Duration = Duration::from_secs(1);
+/// Blocks held in memory, with what encoding them took: more than are in a burst at once.
+const CACHED_BLOCKS: usize = 160;
+/// MLD is looked at after so many packets sent, at the latest.
+const OUTPUTS_PER_TURN: usize = 16;
+/// The longest MLD message that fits an Ethernet of jumbo frames.
+const MESSAGE_SIZE: usize = 9_216;
+
+/// What the command line says.
+#[derive(Debug)]
+pub struct Options {
+    /// What is shared.
+    pub paths: Vec<PathBuf>,
+    /// The name of the only path.
+    pub name: Option<String>,
+    /// Interfaces; empty for all.
+    pub interfaces: Vec<String>,
+    /// Bits per second over all channels.
+    pub limit: Option<u64>,
+}
+
+/// Serves until told to stop.
+pub fn share(options: &Options) -> anyhow::Result<Exit> {
+    let watched = named(options)?;
+    let wake = Arc::new(EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?);
+    let (stop, rescan) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    catch_signals(&wake, &stop, &rescan)?;
+    let listener = MldListener::open().map_err(explain_socket)?;
+    let updates = rescan::start(watched, Arc::clone(&wake), rescan)?;
+    let mut shell = Shell::new(options, listener)?;
+    shell.run(&updates, &wake, &stop)?;
+    Ok(Exit::Ok)
+}
+
+/// Each path with its share's name and prefix.
+fn named(options: &Options) -> anyhow::Result<Vec<Watched>> {
+    let usage = |message: String| ExitError::new(Exit::Usage, message);
+    if options.name.is_some() && options.paths.len() > 1 {
+        return Err(usage("--name goes with one PATH only".into()).into());
+    }
+    let mut shares: Vec<Watched> = Vec::new();
+    for path in &options.paths {
+        let full = path.canonicalize().with_context(|| path.display().to_string())?;
+        let name = match &options.name {
+            Some(name) => name.clone(),
+            None => full
+                .file_name()
+                .and_then(|n| n.to_str())
+                .ok_or_else(|| usage(format!("{}: give it a name with --name", path.display())))?
+                .to_owned(),
+        };
+        crate::cli::check_name(&name).map_err(|e| usage(format!("{name:?}: {e}")))?;
+        if shares.iter().any(|s| s.name == name) {
+            return Err(usage(format!("two shares are named {name:?}: share one with --name")).into());
+        }
+        shares.push(Watched { prefix: SharePrefix::of_name(b"", &name), name, path: full });
+    }
+    Ok(shares)
+}
+
+fn catch_signals(
+    wake: &Arc<EventFd>,
+    stop: &Arc<AtomicBool>,
+    rescan: &Arc<AtomicBool>,
+) -> anyhow::Result<()> {
+    let (wake, stop, rescan) = (Arc::clone(wake), Arc::clone(stop), Arc::clone(rescan));
+    let signals = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
+    interrupt::on_signals(&signals, move |signal| {
+        let flag = if signal == Signal::SIGHUP { &rescan } else { &stop };
+        flag.store(true, Ordering::SeqCst);
+        // a counter that is full wakes as well
+        let _ = wake.write(1);
+    })?;
+    Ok(())
+}
+
+fn explain_socket(error: std::io::Error) -> anyhow::Error {
+    if error.kind() == std::io::ErrorKind::PermissionDenied {
+        let message = "sharing watches MLD on a raw ICMPv6 socket, which needs CAP_NET_RAW: run as root, \
+                       or once `setcap cap_net_raw+ep` on this program";
+        return ExitError::new(Exit::NotPermitted, message).into();
+    }
+    anyhow::Error::new(error).context("raw ICMPv6 socket")
+}
+
+struct Shell {
+    only: Vec<String>,
+    listener: MldListener,
+    server: Server,
+    id: u32,
+    interfaces: BTreeMap<u32, Interface>,
+    sockets: BTreeMap<u32, SendSocket>,
+    blocks: BlockCache,
+    packets: Vec<u8>,
+    drops_shown: Drops,
+}
+
+impl Shell {
+    fn new(options: &Options, listener: MldListener) -> anyhow::Result<Self> {
+        let mut random = [0; 12];
+        getrandom::fill(&mut random).map_err(|e| anyhow::anyhow!("random numbers: {e}"))?;
+        let [a, b, c, d, seed @ ..] = random;
+        let id = u32::from_be_bytes([a, b, c, d]);
+        let shared = options.limit.map(|l| (l / CHANNELS_UNDER_LIMIT).max(MIN_CHANNEL_RATE));
+        let channel = shared.map_or(CHANNEL_RATE, |r| r.min(CHANNEL_RATE));
+        let rates = Rates { channel, total: options.limit };
+        Ok(Self {
+            only: options.interfaces.clone(),
+            listener,
+            server: Server::new(id, rates, u64::from_be_bytes(seed), Instant::now()),
+            id,
+            interfaces: BTreeMap::new(),
+            sockets: BTreeMap::new(),
+            blocks: BlockCache::default(),
+            packets: Vec::new(),
+            drops_shown: Drops::default(),
+        })
+    }
+
+    fn run(
+        &mut self,
+        updates: &Receiver<Update>,
+        wake: &EventFd,
+        stop: &AtomicBool,
+    ) -> anyhow::Result<()> {
+        let mut interfaces_at = Instant::now();
+        let mut message = vec![0; MESSAGE_SIZE];
+        while !stop.load(Ordering::SeqCst) {
+            let now = Instant::now();
+            if now >= interfaces_at {
+                self.look_at_interfaces(now)?;
+                interfaces_at = now + INTERFACES_INTERVAL;
+            }
+            self.take_updates(updates, now)?;
+            self.receive(&mut message)?;
+            if self.send_due() {
+                continue;
+            }
+            let due = self.server.poll_timeout().map_or(interfaces_at, |t| t.min(interfaces_at));
+            wait(&self.listener, wake, due)?;
+        }
+        Ok(())
+    }
+
+    fn take_updates(&mut self, updates: &Receiver<Update>, now: Instant) -> anyhow::Result<()> {
+        while let Ok(update) = updates.try_recv() {
+            match update {
+                Update::Share { watched, share, first } => {
+                    let root = share.index.root.hash;
+                    tracing::info!(
+                        "lc:{} {root}: {} bytes in {} channels",
+                        watched.name,
+                        share.index.bytes(),
+                        share.index.channels()
+                    );
+                    self.server.set_share(watched.prefix, share, now);
+                    if first {
+                        let mut out = std::io::stdout().lock();
+                        writeln!(out, "lc:{} {root}", watched.name)?;
+                        out.flush()?;
+                    }
+                }
+                Update::Failed(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn look_at_interfaces(&mut self, now: Instant) -> anyhow::Result<()> {
+        let mut found = multicast_interfaces(&self.only)?;
+        // without a link-local address there is nothing to query from, and no report comes from a host's own
+        found.retain(|_, i| i.link_local().is_some());
+        for index in self.interfaces.keys().filter(|i| !found.contains_key(i)) {
+            self.listener.unwatch(*index);
+        }
+        let mut watched = BTreeMap::new();
+        for (index, interface) in &found {
+            // the kernel forgets memberships of an interface that was away
+            if let Err(e) = self.listener.watch(*index) {
+                tracing::warn!("{}: cannot watch MLD: {e}", interface.name);
+                continue;
+            }
+            if let Some(address) = interface.link_local() {
+                watched.insert(*index, address);
+            }
+            if self.interfaces.get(index) != Some(interface) {
+                tracing::info!("watching {}", interface.name);
+            }
+        }
+        let old = &self.interfaces;
+        self.sockets.retain(|index, _| found.contains_key(index) && old.get(index) == found.get(index));
+        self.interfaces = found;
+        self.server.set_interfaces(&watched, now);
+        self.show_drops();
+        Ok(())
+    }
+
+    fn show_drops(&mut self) {
+        let drops = self.server.drops();
+        if drops != self.drops_shown {
+            tracing::debug!("reports without effect: {drops:?}");
+            self.drops_shown = drops;
+        }
+    }
+
+    fn receive(&mut self, buffer: &mut [u8]) -> anyhow::Result<()> {
+        let mut lost = 0;
+        // as many as may come while a turn is sent; the rest waits in the socket
+        for _ in 0..256 {
+            let Some(message) = self.listener.receive(buffer).context("raw ICMPv6 socket")? else { break };
+            lost += message.lost;
+            let bytes = &buffer[..message.length.min(buffer.len())];
+            let now = Instant::now();
+            self.server.handle_mld(message.interface, message.source, message.hop_limit, bytes, now);
+        }
+        if lost > 0 {
+            tracing::warn!("{lost} MLD reports lost, asking everybody");
+            self.server.handle_lost(lost, Instant::now());
+        }
+        Ok(())
+    }
+
+    /// Sends what is due; true if there is more.
+    fn send_due(&mut self) -> bool {
+        for _ in 0..OUTPUTS_PER_TURN {
+            match self.server.poll_output(Instant::now()) {
+                Some(output) => self.perform(output),
+                None => return false,
+            }
+        }
+        true
+    }
+
+    fn perform(&mut self, output: Output) {
+        match output {
+            Output::Query { interface, source, destination, message } => {
+                if let Err(e) = self.listener.send(interface, source, destination, &message) {
+                    tracing::debug!("query on interface {interface}: {e}");
+                }
+            }
+            Output::Record { channel, datagram } => {
+                let size = datagram.len();
+                self.packets = datagram;
+                self.send(channel, size);
+            }
+            Output::Symbols { channel, sequence, ids } => self.send_symbols(channel, sequence, &ids),
+        }
+    }
+
+    fn send_symbols(&mut self, channel: Channel, sequence: u32, ids: &[u32]) {
+        let Some(share) = self.server.share_of(channel.group) else { return };
+        let id = channel_of(channel.group);
+        let Some(block) = share.index.find(id) else { return };
+        let encoder = match self.blocks.get(block.hash, || share.index.read(id)) {
+            Ok(encoder) => encoder,
+            Err(e) => {
+                tracing::debug!("block {}: {e}", block.hash);
+                self.server.handle_block_gone(channel, Instant::now());
+                return;
+            }
+        };
+        self.packets.clear();
+        for (n, esi) in ids.iter().enumerate() {
+            let symbol = Symbol {
+                server: self.id,
+                sequence: sequence.wrapping_add(n as u32),
+                channel: id,
+                block_length: block.length,
+                esi: *esi,
+                data: &[],
+            };
+            symbol.write_header(&mut self.packets);
+            // the schedule's ids are in range
+            if encoder.symbol(*esi, &mut self.packets).is_err() {
+                return;
+            }
+        }
+        self.send(channel, SYMBOL_PACKET);
+    }
+
+    /// Sends what is in `packets`, datagrams of `size` bytes.
+    fn send(&mut self, channel: Channel, size: usize) {
+        let Channel { interface, group } = channel;
+        if !self.sockets.contains_key(&interface) {
+            match SendSocket::open(interface, group, LCSYNC_PORT, HOP_LIMIT) {
+                Ok(socket) => {
+                    self.sockets.insert(interface, socket);
+                }
+                Err(e) => {
+                    tracing::debug!("socket on interface {interface}: {e}");
+                    return;
+                }
+            }
+        }
+        let Some(socket) = self.sockets.get(&interface) else { return };
+        if let Err(e) = socket.send(group, &self.packets, size) {
+            tracing::debug!("sending on interface {interface}: {e}");
+            let full = matches!(e.raw_os_error(), Some(nix::libc::ENOBUFS | nix::libc::EAGAIN));
+            // its source address may be gone
+            if !full {
+                self.sockets.remove(&interface);
+            }
+        }
+    }
+}
+
+fn wait(listener: &MldListener, wake: &EventFd, until: Instant) -> anyhow::Result<()> {
+    let timeout = until.saturating_duration_since(Instant::now());
+    let mut fds =
+        [PollFd::new(listener.as_fd(), PollFlags::POLLIN), PollFd::new(wake.as_fd(), PollFlags::POLLIN)];
+    match ppoll(&mut fds, Some(TimeSpec::from_duration(timeout)), None) {
+        Ok(_) | Err(nix::Error::EINTR) => {}
+        Err(e) => return Err(e.into()),
+    }
+    // empty if it was not the reason
+    let _ = wake.read();
+    Ok(())
+}
+
+/// Blocks that are being sent, ready to give symbols; the least recently used one goes.
+#[derive(Debug, Default)]
+struct BlockCache {
+    blocks: HashMap<BlockHash, (u64, Encoder)>,
+    clock: u64,
+}
+
+impl BlockCache {
+    fn get(
+        &mut self,
+        hash: BlockHash,
+        read: impl FnOnce() -> Result<Vec<u8>, crate::index::IndexError>,
+    ) -> anyhow::Result<&mut Encoder> {
+        self.clock += 1;
+        if !self.blocks.contains_key(&hash) {
+            if self.blocks.len() >= CACHED_BLOCKS
+                && let Some(oldest) =
+                    self.blocks.iter().min_by_key(|(_, (used, _))| *used).map(|(h, _)| *h)
+            {
+                self.blocks.remove(&oldest);
+            }
+            self.blocks.insert(hash, (self.clock, Encoder::new(read()?)?));
+        }
+        let (used, encoder) = self.blocks.get_mut(&hash).context("just inserted")?;
+        *used = self.clock;
+        Ok(encoder)
+    }
+}

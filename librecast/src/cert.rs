@@ -1,0 +1,848 @@
+//! Who belongs to a network: certificates, chains and invitation tokens.
+//!
+//! ```text
+//! network key --signs--> issuer --signs--> invitation --signs--> node
+//!                              \----------signs----------------> node
+//! ```
+//!
+//! A certificate narrows what the one above it allows: its group prefixes lie inside, it is not
+//! `core` unless the other is, labels only add up. It is valid while every certificate above it is.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::Ipv6Addr;
+use std::str::FromStr;
+
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use crate::id::{NetworkId, NodeAddresses, PeerId, SecretKey};
+use crate::wire::{Reader, WireError, Writer};
+
+const CONTEXT: &str = "lcroute 2026 certificate";
+const VERSION: u8 = 1;
+/// Longest certificate in bytes; a chain holds at most three.
+pub const MAX_CERTIFICATE: usize = 2_048;
+/// Longest chain in bytes.
+pub const MAX_CHAIN: usize = 3 * (MAX_CERTIFICATE + 2) + 1;
+/// Most labels, and most prefixes, of one certificate.
+pub const MAX_ENTRIES: usize = 16;
+/// Longest node name and label in bytes.
+pub const MAX_NAME: usize = 63;
+/// Clocks of members may differ by a day (seconds).
+pub const CLOCK_SKEW: u64 = 86_400;
+const FLAG_CORE: u8 = 1;
+
+/// Why a certificate, a chain or a token is not accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum CertError {
+    /// The bytes are not a certificate of this version.
+    #[error("malformed certificate: {0}")]
+    Malformed(#[from] WireError),
+    /// A certificate of another network.
+    #[error("certificate of another network")]
+    OtherNetwork,
+    /// A signature does not verify, or the wrong key signed.
+    #[error("forged certificate ({0:?} not signed by the one above it)")]
+    Forged(Kind),
+    /// The kinds do not follow one another.
+    #[error("certificates in wrong order")]
+    Order,
+    /// Too late by the verifier's clock, the tolerance included.
+    #[error("{0:?} certificate expired")]
+    Expired(Kind),
+    /// Too early by the verifier's clock, the tolerance included.
+    #[error("{0:?} certificate not valid yet: is the clock right?")]
+    NotYetValid(Kind),
+    /// Grants more than the certificate above it.
+    #[error("{0:?} certificate grants more than its issuer has")]
+    Widened(Kind),
+    /// The token's text is damaged.
+    #[error("not a token: {0}")]
+    BadToken(&'static str),
+}
+
+/// What a certificate makes of its subject.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// May invite and renew; signed by the network key.
+    Issuer = 1,
+    /// A bearer key that makes node certificates until it expires; signed by an issuer.
+    Invitation = 2,
+    /// A member; signed by an issuer or an invitation.
+    Node = 3,
+}
+
+/// A range of group addresses, such as `ff1e::/16`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GroupPrefix {
+    addr: Ipv6Addr,
+    len: u8,
+}
+
+impl GroupPrefix {
+    /// All groups: `ff00::/8`.
+    pub const ALL: Self = Self {
+        addr: Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0),
+        len: 8,
+    };
+
+    /// A multicast prefix; bits behind its length must be zero.
+    pub fn new(addr: Ipv6Addr, len: u8) -> Result<Self, WireError> {
+        let ok =
+            (8..=128).contains(&len) && addr.is_multicast() && addr.to_bits() & !mask(len) == 0;
+        if ok {
+            Ok(Self { addr, len })
+        } else {
+            Err(WireError::Bad("group prefix"))
+        }
+    }
+
+    /// The first address.
+    #[must_use]
+    pub fn addr(&self) -> Ipv6Addr {
+        self.addr
+    }
+
+    /// The length in bits, 8..=128.
+    #[must_use]
+    pub fn prefix_len(&self) -> u8 {
+        self.len
+    }
+
+    /// Whether `group` lies inside.
+    #[must_use]
+    pub fn contains(&self, group: Ipv6Addr) -> bool {
+        group.to_bits() & mask(self.len) == self.addr.to_bits()
+    }
+
+    /// Whether all of `other` lies inside.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        other.len >= self.len && self.contains(other.addr)
+    }
+}
+
+fn mask(len: u8) -> u128 {
+    u128::MAX.checked_shl(128 - u32::from(len)).unwrap_or(0)
+}
+
+impl fmt::Display for GroupPrefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.addr, self.len)
+    }
+}
+
+impl FromStr for GroupPrefix {
+    type Err = WireError;
+
+    fn from_str(s: &str) -> Result<Self, WireError> {
+        let bad = || WireError::Bad("group prefix: write it as ff1e::/16");
+        let (addr, len) = s.split_once('/').unwrap_or((s, "128"));
+        Self::new(
+            addr.parse().map_err(|_| bad())?,
+            len.parse().map_err(|_| bad())?,
+        )
+        .map_err(|_| bad())
+    }
+}
+
+/// What a certificate grants its subject.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// Unix seconds.
+    pub not_before: u64,
+    /// Unix seconds.
+    pub not_after: u64,
+    /// May be the root of shared trees.
+    pub core: bool,
+    /// A node's name; empty for issuers and invitations.
+    pub name: String,
+    /// Labels that selectors can use.
+    pub labels: BTreeMap<String, String>,
+    /// Groups that the subject may send to.
+    pub prefixes: Vec<GroupPrefix>,
+}
+
+/// One signed statement about one key.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Certificate {
+    kind: Kind,
+    network: NetworkId,
+    subject: PeerId,
+    grant: Grant,
+    /// As received: what was signed is never encoded anew.
+    bytes: Vec<u8>,
+}
+
+impl fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:?} certificate of {} ({:?})",
+            self.kind, self.subject, self.grant
+        )
+    }
+}
+
+impl Certificate {
+    /// Signs a certificate. Fails if the grant exceeds what the format holds.
+    pub fn sign(
+        kind: Kind,
+        network: NetworkId,
+        subject: PeerId,
+        grant: Grant,
+        signer: &SecretKey,
+    ) -> Result<Self, WireError> {
+        if grant.labels.len() > MAX_ENTRIES || grant.prefixes.len() > MAX_ENTRIES {
+            return Err(WireError::Bad("number of labels or prefixes (at most 16)"));
+        }
+        check_text(&grant.name, "name (at most 63 printable bytes)")?;
+        let mut w = Writer::new();
+        w.u8(VERSION)
+            .u8(kind as u8)
+            .put(network.public_key())
+            .put(subject.public_key());
+        w.u64(grant.not_before)
+            .u64(grant.not_after)
+            .u8(if grant.core { FLAG_CORE } else { 0 });
+        w.text8(&grant.name)?;
+        w.u8(grant.labels.len() as u8);
+        for (key, value) in &grant.labels {
+            check_text(key, "label (at most 63 printable bytes)")?;
+            check_text(value, "label (at most 63 printable bytes)")?;
+            w.text8(key)?.text8(value)?;
+        }
+        w.u8(grant.prefixes.len() as u8);
+        for prefix in &grant.prefixes {
+            w.ipv6(prefix.addr).u8(prefix.len);
+        }
+        let signature = signer.sign(CONTEXT, w.as_slice());
+        w.put(&signature);
+        if w.len() > MAX_CERTIFICATE {
+            return Err(WireError::Bad("length of the certificate"));
+        }
+        Ok(Self {
+            kind,
+            network,
+            subject,
+            grant,
+            bytes: w.into_vec(),
+        })
+    }
+
+    /// Reads a certificate; its signature is not checked here but by [`Chain::verify`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        if bytes.len() > MAX_CERTIFICATE {
+            return Err(WireError::Bad("length of the certificate"));
+        }
+        let mut r = Reader::new(bytes);
+        match r.u8()? {
+            VERSION => {}
+            version => return Err(WireError::Version(version)),
+        }
+        let kind = match r.u8()? {
+            1 => Kind::Issuer,
+            2 => Kind::Invitation,
+            3 => Kind::Node,
+            _ => return Err(WireError::Bad("certificate kind")),
+        };
+        let key = |r: &mut Reader<'_>| {
+            PeerId::from_public_key(r.array()?).map_err(|_| WireError::Bad("public key"))
+        };
+        let (network, subject) = (key(&mut r)?, key(&mut r)?);
+        let grant = decode_grant(&mut r)?;
+        r.array::<64>()?;
+        r.finish()?;
+        Ok(Self {
+            kind,
+            network,
+            subject,
+            grant,
+            bytes: bytes.to_vec(),
+        })
+    }
+
+    /// The key that the certificate speaks of.
+    #[must_use]
+    pub fn subject(&self) -> PeerId {
+        self.subject
+    }
+
+    /// What it grants.
+    #[must_use]
+    pub fn grant(&self) -> &Grant {
+        &self.grant
+    }
+
+    /// The network it belongs to.
+    #[must_use]
+    pub fn network(&self) -> NetworkId {
+        self.network
+    }
+
+    /// The signed form.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    fn verify_by(
+        &self,
+        signer: &PeerId,
+        network: &NetworkId,
+        now: u64,
+        skew: u64,
+    ) -> Result<(), CertError> {
+        if self.network != *network {
+            return Err(CertError::OtherNetwork);
+        }
+        let (message, signature) = self
+            .bytes
+            .split_last_chunk::<64>()
+            .ok_or(CertError::Malformed(WireError::Truncated))?;
+        signer
+            .verify(CONTEXT, message, signature)
+            .map_err(|_| CertError::Forged(self.kind))?;
+        if now > self.grant.not_after.saturating_add(skew) {
+            return Err(CertError::Expired(self.kind));
+        }
+        if now.saturating_add(skew) < self.grant.not_before {
+            return Err(CertError::NotYetValid(self.kind));
+        }
+        Ok(())
+    }
+
+    fn narrows(&self, above: &Grant) -> Result<(), CertError> {
+        let inside = |p: &GroupPrefix| above.prefixes.iter().any(|a| a.covers(p));
+        let labels = above
+            .labels
+            .iter()
+            .all(|(k, v)| self.grant.labels.get(k) == Some(v));
+        let ok =
+            self.grant.prefixes.iter().all(inside) && (!self.grant.core || above.core) && labels;
+        if ok {
+            Ok(())
+        } else {
+            Err(CertError::Widened(self.kind))
+        }
+    }
+}
+
+/// Names and labels are shown in terminals: no control characters, bounded.
+fn check_text(text: &str, what: &'static str) -> Result<(), WireError> {
+    if text.len() <= MAX_NAME && !text.chars().any(char::is_control) {
+        Ok(())
+    } else {
+        Err(WireError::Bad(what))
+    }
+}
+
+fn decode_grant(r: &mut Reader<'_>) -> Result<Grant, WireError> {
+    let (not_before, not_after) = (r.u64()?, r.u64()?);
+    let core = match r.u8()? {
+        0 => false,
+        FLAG_CORE => true,
+        _ => return Err(WireError::Bad("flags")),
+    };
+    let text = |r: &mut Reader<'_>| -> Result<String, WireError> {
+        let text = r.text8()?;
+        check_text(text, "text")?;
+        Ok(text.to_owned())
+    };
+    let name = text(r)?;
+    let mut labels = BTreeMap::new();
+    for _ in 0..count(r)? {
+        if labels.insert(text(r)?, text(r)?).is_some() {
+            return Err(WireError::Bad("label given twice"));
+        }
+    }
+    let mut prefixes = Vec::new();
+    for _ in 0..count(r)? {
+        prefixes.push(GroupPrefix::new(r.ipv6()?, r.u8()?)?);
+    }
+    Ok(Grant {
+        not_before,
+        not_after,
+        core,
+        name,
+        labels,
+        prefixes,
+    })
+}
+
+fn count(r: &mut Reader<'_>) -> Result<usize, WireError> {
+    let n = usize::from(r.u8()?);
+    if n <= MAX_ENTRIES {
+        Ok(n)
+    } else {
+        Err(WireError::Bad("count"))
+    }
+}
+
+/// A verified node: what its chain proves of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Who it is.
+    pub peer: PeerId,
+    /// The name it gave itself.
+    pub name: String,
+    /// Labels of its certificate.
+    pub labels: BTreeMap<String, String>,
+    /// Groups it may send to.
+    pub prefixes: Vec<GroupPrefix>,
+    /// May be the root of shared trees.
+    pub core: bool,
+    /// Unix seconds: the earliest expiry in its chain.
+    pub not_after: u64,
+    /// Where it is.
+    pub addresses: NodeAddresses,
+}
+
+/// The certificates that lead from the network key to a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chain(Vec<Certificate>);
+
+impl Chain {
+    /// From issuer to node, with or without an invitation between.
+    pub fn new(certificates: Vec<Certificate>) -> Result<Self, CertError> {
+        let kinds: Vec<_> = certificates.iter().map(|c| c.kind).collect();
+        match kinds.as_slice() {
+            [Kind::Issuer, Kind::Node] | [Kind::Issuer, Kind::Invitation, Kind::Node] => {
+                Ok(Self(certificates))
+            }
+            _ => Err(CertError::Order),
+        }
+    }
+
+    /// The certificate of the issuer.
+    #[must_use]
+    pub fn issuer(&self) -> &Certificate {
+        // the constructor holds 2 or 3 certificates
+        &self.0[0]
+    }
+
+    /// Binary form: count, then each certificate behind a two-byte length.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut w = Writer::new();
+        w.u8(self.0.len() as u8);
+        for certificate in &self.0 {
+            // a certificate is at most MAX_CERTIFICATE long
+            w.u16(certificate.bytes.len() as u16)
+                .put(&certificate.bytes);
+        }
+        w.into_vec()
+    }
+
+    /// Reads what [`Chain::encode`] wrote.
+    pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        if bytes.len() > MAX_CHAIN {
+            return Err(WireError::Bad("length of the chain"));
+        }
+        let mut r = Reader::new(bytes);
+        let n = r.u8()?;
+        if !(2..=3).contains(&n) {
+            return Err(WireError::Bad("number of certificates"));
+        }
+        let certificates = (0..n)
+            .map(|_| Certificate::decode(r.bytes16()?))
+            .collect::<Result<_, _>>()?;
+        r.finish()?;
+        Self::new(certificates).map_err(|_| WireError::Bad("order of certificates"))
+    }
+
+    /// Checks the whole chain against the network key at `now` (Unix seconds, a day of skew allowed).
+    pub fn verify(&self, network: &NetworkId, now: u64) -> Result<Member, CertError> {
+        let (mut signer, mut above, mut not_after) = (*network, None::<&Grant>, u64::MAX);
+        for certificate in &self.0 {
+            certificate.verify_by(&signer, network, now, CLOCK_SKEW)?;
+            if let Some(above) = above {
+                certificate.narrows(above)?;
+            }
+            not_after = not_after.min(certificate.grant.not_after);
+            signer = certificate.subject;
+            above = Some(&certificate.grant);
+        }
+        let grant = above.ok_or(CertError::Order)?;
+        Ok(Member {
+            peer: signer,
+            name: grant.name.clone(),
+            labels: grant.labels.clone(),
+            prefixes: grant.prefixes.clone(),
+            core: grant.core,
+            not_after,
+            addresses: NodeAddresses::derive(network, &signer),
+        })
+    }
+}
+
+/// A bearer invitation: who holds it can make itself a member until it expires.
+pub struct Token {
+    network: NetworkId,
+    issuer: Certificate,
+    invitation: Certificate,
+    secret: SecretKey,
+    /// Where to meet: `ws://HOST:PORT` or `wss://...`.
+    pub signal: Vec<String>,
+}
+
+const TOKEN_PREFIX: &str = "lct1";
+/// Most signalling URLs in a token, and their greatest length.
+const MAX_URLS: u8 = 8;
+/// Longest token in characters.
+pub const MAX_TOKEN: usize = 8_192;
+
+impl Token {
+    /// Makes an invitation with an issuer's key; the grant's prefixes and `core` must lie inside the issuer's.
+    pub fn invite(
+        issuer: &Certificate,
+        key: &SecretKey,
+        grant: Grant,
+        signal: Vec<String>,
+    ) -> Result<Self, CertError> {
+        if issuer.kind != Kind::Issuer || issuer.subject != key.peer_id() {
+            return Err(CertError::Order);
+        }
+        if signal.len() > MAX_URLS.into() || signal.iter().any(|url| url.len() > 255) {
+            return Err(CertError::BadToken(
+                "at most 8 signalling URLs of at most 255 bytes",
+            ));
+        }
+        let secret = SecretKey::generate();
+        let network = issuer.network;
+        let invitation =
+            Certificate::sign(Kind::Invitation, network, secret.peer_id(), grant, key)?;
+        invitation.narrows(&issuer.grant)?;
+        Ok(Self {
+            network,
+            issuer: issuer.clone(),
+            invitation,
+            secret,
+            signal,
+        })
+    }
+
+    /// The network it leads to.
+    #[must_use]
+    pub fn network(&self) -> NetworkId {
+        self.network
+    }
+
+    /// Makes `node` a member called `name`; refused when the token has expired (no skew: this is the own clock).
+    pub fn join(&self, node: PeerId, name: &str, now: u64) -> Result<Chain, CertError> {
+        self.issuer
+            .verify_by(&self.network, &self.network, now, CLOCK_SKEW)?;
+        self.invitation
+            .verify_by(&self.issuer.subject, &self.network, now, 0)
+            .or_else(|e| match e {
+                // issued moments ago by a clock that runs ahead of ours
+                CertError::NotYetValid(_)
+                    if self.invitation.grant.not_before <= now + CLOCK_SKEW =>
+                {
+                    Ok(())
+                }
+                e => Err(e),
+            })?;
+        let grant = Grant {
+            name: name.to_owned(),
+            not_before: now,
+            ..self.invitation.grant.clone()
+        };
+        let node = Certificate::sign(Kind::Node, self.network, node, grant, &self.secret)?;
+        Chain::new(vec![self.issuer.clone(), self.invitation.clone(), node])
+    }
+
+    /// One line of text, to be handed over secretly.
+    #[must_use]
+    pub fn encode(&self) -> Zeroizing<String> {
+        let mut w = Writer::new();
+        w.put(self.network.public_key())
+            .put(self.secret.seed().as_slice());
+        for certificate in [&self.issuer, &self.invitation] {
+            w.u16(certificate.bytes.len() as u16)
+                .put(&certificate.bytes);
+        }
+        w.u8(self.signal.len() as u8);
+        for url in &self.signal {
+            // the constructor and the decoder hold at most 255 bytes
+            w.u8(url.len() as u8).put(url.as_bytes());
+        }
+        let bytes = Zeroizing::new(w.into_vec());
+        Zeroizing::new(format!(
+            "{TOKEN_PREFIX}{}",
+            bs58::encode(bytes.as_slice()).with_check().into_string()
+        ))
+    }
+}
+
+impl FromStr for Token {
+    type Err = CertError;
+
+    fn from_str(text: &str) -> Result<Self, CertError> {
+        let text = text.trim();
+        if text.len() > MAX_TOKEN {
+            return Err(CertError::BadToken("too long"));
+        }
+        let body = text
+            .strip_prefix(TOKEN_PREFIX)
+            .ok_or(CertError::BadToken("it starts with lct1"))?;
+        let bytes = bs58::decode(body)
+            .with_check(None)
+            .into_vec()
+            .map_err(|_| CertError::BadToken("damaged: was it copied whole?"))?;
+        let bytes = Zeroizing::new(bytes);
+        let mut r = Reader::new(&bytes);
+        let network =
+            PeerId::from_public_key(r.array()?).map_err(|_| CertError::BadToken("network key"))?;
+        let secret = SecretKey::from_seed(&Zeroizing::new(r.array()?));
+        let issuer = Certificate::decode(r.bytes16()?)?;
+        let invitation = Certificate::decode(r.bytes16()?)?;
+        let urls = r.u8()?;
+        if urls > MAX_URLS {
+            return Err(CertError::BadToken("too many URLs"));
+        }
+        let signal = (0..urls)
+            .map(|_| r.text8().map(str::to_owned))
+            .collect::<Result<_, _>>()?;
+        r.finish()?;
+        let right = issuer.kind == Kind::Issuer
+            && invitation.kind == Kind::Invitation
+            && invitation.subject == secret.peer_id();
+        if !right {
+            return Err(CertError::BadToken("its parts do not belong together"));
+        }
+        Ok(Self {
+            network,
+            issuer,
+            invitation,
+            secret,
+            signal,
+        })
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Token of network {}", self.network)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOW: u64 = 1_800_000_000;
+    const DAY: u64 = 86_400;
+
+    fn grant(name: &str) -> Grant {
+        Grant {
+            not_before: NOW,
+            not_after: NOW + 7 * DAY,
+            core: false,
+            name: name.to_owned(),
+            labels: BTreeMap::new(),
+            prefixes: vec![GroupPrefix::ALL],
+        }
+    }
+
+    struct Network {
+        key: SecretKey,
+        issuer_key: SecretKey,
+        issuer: Certificate,
+    }
+
+    fn network() -> Network {
+        let (key, issuer_key) = (SecretKey::generate(), SecretKey::generate());
+        let wide = Grant {
+            not_after: NOW + 3_650 * DAY,
+            core: true,
+            ..grant("")
+        };
+        let issuer = Certificate::sign(
+            Kind::Issuer,
+            key.peer_id(),
+            issuer_key.peer_id(),
+            wide,
+            &key,
+        )
+        .unwrap();
+        Network {
+            key,
+            issuer_key,
+            issuer,
+        }
+    }
+
+    fn token(n: &Network, grant: Grant) -> Token {
+        Token::invite(
+            &n.issuer,
+            &n.issuer_key,
+            grant,
+            vec!["ws://host:7117".into()],
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn a_token_makes_a_member() {
+        let n = network();
+        let mut invited = grant("");
+        invited.labels.insert("site".into(), "berlin".into());
+        let text = token(&n, invited).encode();
+        let token: Token = text.parse().unwrap();
+        assert_eq!(token.signal, ["ws://host:7117"]);
+        let node = SecretKey::generate().peer_id();
+        let chain = token.join(node, "alpha", NOW + 5).unwrap();
+        let chain = Chain::decode(&chain.encode()).unwrap();
+        let member = chain.verify(&n.key.peer_id(), NOW + 10).unwrap();
+        assert_eq!((member.peer, member.name.as_str()), (node, "alpha"));
+        assert_eq!(member.labels["site"], "berlin");
+        assert_eq!(member.not_after, NOW + 7 * DAY);
+        assert_eq!(
+            chain.verify(&SecretKey::generate().peer_id(), NOW),
+            Err(CertError::OtherNetwork)
+        );
+    }
+
+    #[test]
+    fn expiry_counts_with_a_day_of_tolerance_but_a_token_without() {
+        let n = network();
+        let token = token(&n, grant(""));
+        let chain = token
+            .join(SecretKey::generate().peer_id(), "a", NOW)
+            .unwrap();
+        let net = n.key.peer_id();
+        assert!(chain.verify(&net, NOW + 8 * DAY).is_ok());
+        assert_eq!(
+            chain.verify(&net, NOW + 8 * DAY + 1),
+            Err(CertError::Expired(Kind::Invitation))
+        );
+        assert!(chain.verify(&net, NOW - DAY).is_ok());
+        assert_eq!(
+            chain.verify(&net, NOW - DAY - 1),
+            Err(CertError::NotYetValid(Kind::Issuer))
+        );
+        let late = token.join(SecretKey::generate().peer_id(), "a", NOW + 7 * DAY + 1);
+        assert_eq!(late, Err(CertError::Expired(Kind::Invitation)));
+    }
+
+    #[test]
+    fn nobody_grants_more_than_he_has() {
+        let n = network();
+        let narrow = Grant {
+            prefixes: vec!["ff1e::/16".parse().unwrap()],
+            ..grant("")
+        };
+        let token = token(&n, narrow);
+        let node = SecretKey::generate();
+        let net = n.key.peer_id();
+        let wide =
+            Certificate::sign(Kind::Node, net, node.peer_id(), grant("x"), &token.secret).unwrap();
+        let chain = Chain::new(vec![n.issuer.clone(), token.invitation.clone(), wide]).unwrap();
+        assert_eq!(chain.verify(&net, NOW), Err(CertError::Widened(Kind::Node)));
+        let core = Grant {
+            core: true,
+            ..token.invitation.grant.clone()
+        };
+        let core = Certificate::sign(Kind::Node, net, node.peer_id(), core, &token.secret).unwrap();
+        let chain = Chain::new(vec![n.issuer.clone(), token.invitation.clone(), core]).unwrap();
+        assert_eq!(chain.verify(&net, NOW), Err(CertError::Widened(Kind::Node)));
+        // an issuer's invitation, too
+        let issuer = Grant {
+            prefixes: vec!["ff1e::/16".parse().unwrap()],
+            ..n.issuer.grant.clone()
+        };
+        let issuer =
+            Certificate::sign(Kind::Issuer, net, n.issuer_key.peer_id(), issuer, &n.key).unwrap();
+        assert!(matches!(
+            Token::invite(&issuer, &n.issuer_key, grant(""), vec![]),
+            Err(CertError::Widened(Kind::Invitation))
+        ));
+    }
+
+    #[test]
+    fn forged_and_misplaced_certificates_are_refused() {
+        let n = network();
+        let net = n.key.peer_id();
+        let stranger = SecretKey::generate();
+        let node =
+            Certificate::sign(Kind::Node, net, stranger.peer_id(), grant("x"), &stranger).unwrap();
+        let chain = Chain::new(vec![n.issuer.clone(), node.clone()]).unwrap();
+        assert_eq!(chain.verify(&net, NOW), Err(CertError::Forged(Kind::Node)));
+        assert_eq!(Chain::new(vec![node.clone()]), Err(CertError::Order));
+        assert_eq!(
+            Chain::new(vec![node, n.issuer.clone()]),
+            Err(CertError::Order)
+        );
+    }
+
+    #[test]
+    fn any_flipped_bit_is_noticed() {
+        let n = network();
+        let chain = token(&n, grant(""))
+            .join(SecretKey::generate().peer_id(), "a", NOW)
+            .unwrap();
+        let bytes = chain.encode();
+        for i in 0..bytes.len() {
+            let mut bad = bytes.clone();
+            bad[i] ^= 1;
+            let verdict = Chain::decode(&bad).map(|c| c.verify(&n.key.peer_id(), NOW));
+            assert!(!matches!(verdict, Ok(Ok(_))), "byte {i}");
+        }
+    }
+
+    #[test]
+    fn damaged_tokens_say_so() {
+        let n = network();
+        let text = token(&n, grant("")).encode();
+        assert!(text[..text.len() - 3].parse::<Token>().is_err());
+        assert!("lct1".parse::<Token>().is_err());
+        assert!("hello".parse::<Token>().is_err());
+        assert!("1".repeat(100_000).parse::<Token>().is_err());
+    }
+
+    #[test]
+    fn prefixes_are_multicast_and_clean() {
+        let p: GroupPrefix = "ff1e::/16".parse().unwrap();
+        assert!(p.contains("ff1e:1::9".parse().unwrap()));
+        assert!(!p.contains("ff15::9".parse().unwrap()));
+        assert!(GroupPrefix::ALL.covers(&p) && !p.covers(&GroupPrefix::ALL));
+        for bad in [
+            "::/0",
+            "fe80::/16",
+            "ff1e::1/16",
+            "ff1e::/129",
+            "ff1e::/x",
+            "",
+            "ff00::/7",
+        ] {
+            assert!(bad.parse::<GroupPrefix>().is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..3_000)) {
+            let _ = Certificate::decode(&bytes);
+            let _ = Chain::decode(&bytes);
+            let text = format!("lct1{}", bs58::encode(&bytes).with_check().into_string());
+            prop_assert!(text.parse::<Token>().is_err());
+        }
+
+        #[test]
+        fn certificates_survive_the_wire(
+            name in "[a-zA-Z0-9 äöü.-]{0,20}",
+            labels in proptest::collection::btree_map("[a-z]{1,8}", "[a-z0-9]{0,20}", 0..5),
+            core: bool,
+            not_after in NOW..NOW * 2,
+        ) {
+            let key = SecretKey::from_seed(&[5; 32]);
+            let grant = Grant { not_before: NOW, not_after, core, name, labels, prefixes: vec![GroupPrefix::ALL] };
+            let cert = Certificate::sign(Kind::Node, key.peer_id(), key.peer_id(), grant, &key).unwrap();
+            prop_assert_eq!(Certificate::decode(cert.as_bytes()).unwrap(), cert);
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Where lcsync and lcagent meet: group addresses and UDP ports, derived by BLAKE3 from names.
+
+use std::net::Ipv6Addr;
+
+use crate::id::{PeerId, derive};
+
+/// UDP destination port of lcsync's channels.
+pub const LCSYNC_PORT: u16 = 14242;
+/// UDP destination port of lcagent's channels.
+pub const LCAGENT_PORT: u16 = 14243;
+/// Default UDP port of `lcroute listen` and `lcroute say`.
+pub const TALK_PORT: u16 = 14244;
+
+/// Transient multicast groups of global scope (RFC 4291 §2.7).
+const TRANSIENT_GLOBAL: [u8; 2] = [0xff, 0x1e];
+
+/// The /64 of a share: all its channels lie in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SharePrefix([u8; 8]);
+
+/// A channel of a share: the low 64 bits of its group. 0 is the root channel.
+pub type ChannelId = u64;
+
+/// The channel that carries the root record.
+pub const ROOT_CHANNEL: ChannelId = 0;
+
+impl SharePrefix {
+    /// The prefix of `lc:NAME`; `key` is the share's symmetric key, empty if it has none.
+    #[must_use]
+    pub fn of_name(key: &[u8], name: &str) -> Self {
+        let hash = derive("lcsync 2026 name", &[key, &[0], name.as_bytes()]);
+        let mut prefix = [0; 8];
+        prefix[..2].copy_from_slice(&TRANSIENT_GLOBAL);
+        prefix[2..].copy_from_slice(&hash[..6]);
+        Self(prefix)
+    }
+
+    /// The prefix that `group` lies in, if it is of the kind that shares have.
+    #[must_use]
+    pub fn of_group(group: Ipv6Addr) -> Option<Self> {
+        let prefix = *group.octets().first_chunk::<8>()?;
+        (prefix[..2] == TRANSIENT_GLOBAL).then_some(Self(prefix))
+    }
+
+    /// The group of one channel.
+    #[must_use]
+    pub fn group(self, channel: ChannelId) -> Ipv6Addr {
+        let mut octets = [0; 16];
+        octets[..8].copy_from_slice(&self.0);
+        octets[8..].copy_from_slice(&channel.to_be_bytes());
+        Ipv6Addr::from(octets)
+    }
+
+    /// The first address of the /64, as for an announcement.
+    #[must_use]
+    pub fn address(self) -> Ipv6Addr {
+        self.group(ROOT_CHANNEL)
+    }
+}
+
+/// The channel of a group, in whatever share.
+#[must_use]
+pub fn channel_of(group: Ipv6Addr) -> ChannelId {
+    let [.., a, b, c, d, e, f, g, h] = group.octets();
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+}
+
+/// The channel of a block: layer 0 is the normal rate. Never the root channel.
+#[must_use]
+pub fn block_channel(key: &[u8], block_hash: &[u8; 32], layer: u8) -> ChannelId {
+    let hash = derive("lcsync 2026 block", &[key, &[0], block_hash, &[layer]]);
+    hash.chunks_exact(8)
+        .map(|c| c.iter().fold(0, |n, b| n << 8 | u64::from(*b)))
+        .find(|c| *c != ROOT_CHANNEL)
+        .unwrap_or(1)
+}
+
+/// The group of an lcagent channel.
+#[must_use]
+pub fn agent_group(name: &str) -> Ipv6Addr {
+    let hash = derive("lcagent 2026 channel", &[name.as_bytes()]);
+    let mut octets = [0; 16];
+    octets[..2].copy_from_slice(&TRANSIENT_GLOBAL);
+    octets[2..].copy_from_slice(&hash[..14]);
+    Ipv6Addr::from(octets)
+}
+
+/// The source-specific group (RFC 4607) on which agents answer an operator.
+#[must_use]
+pub fn agent_answers(operator: &PeerId) -> Ipv6Addr {
+    let hash = derive("lcagent 2026 answers", &[operator.public_key()]);
+    let [a, b, c, d, ..] = hash;
+    let low = 0x8000_0000 | (u32::from_be_bytes([a, b, c, d]) >> 1);
+    Ipv6Addr::new(
+        0xff3e,
+        0,
+        0,
+        0,
+        0,
+        0,
+        (low >> 16) as u16,
+        (low & 0xffff) as u16,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::SecretKey;
+
+    #[test]
+    fn channels_of_a_share_lie_in_its_prefix() {
+        let share = SharePrefix::of_name(b"", "photos");
+        let channel = block_channel(b"", &[7; 32], 0);
+        let group = share.group(channel);
+        assert_eq!(group.segments()[0], 0xff1e);
+        assert_eq!(SharePrefix::of_group(group), Some(share));
+        assert_eq!(channel_of(group), channel);
+        assert_eq!(channel_of(share.address()), ROOT_CHANNEL);
+        assert_eq!(SharePrefix::of_group("ff02::16".parse().unwrap()), None);
+    }
+
+    #[test]
+    fn name_key_hash_and_layer_all_count() {
+        assert_ne!(
+            SharePrefix::of_name(b"", "a"),
+            SharePrefix::of_name(b"", "b")
+        );
+        assert_ne!(
+            SharePrefix::of_name(b"", "a"),
+            SharePrefix::of_name(b"k", "a")
+        );
+        assert_ne!(
+            block_channel(b"", &[1; 32], 0),
+            block_channel(b"", &[2; 32], 0)
+        );
+        assert_ne!(
+            block_channel(b"", &[1; 32], 0),
+            block_channel(b"", &[1; 32], 1)
+        );
+        assert_ne!(
+            block_channel(b"", &[1; 32], 0),
+            block_channel(b"k", &[1; 32], 0)
+        );
+    }
+
+    #[test]
+    fn derivations_are_frozen() {
+        let share = SharePrefix::of_name(b"", "photos");
+        assert_eq!(share.address().to_string(), "FROZEN-NAME");
+        assert_eq!(block_channel(b"", &[7; 32], 0), 0xF00D);
+    }
+
+    #[test]
+    fn answers_are_source_specific() {
+        let group = agent_answers(&SecretKey::from_seed(&[1; 32]).peer_id());
+        assert_eq!(group.segments()[..6], [0xff3e, 0, 0, 0, 0, 0]);
+        assert!(group.segments()[6] >= 0x8000);
+        assert_eq!(agent_group("ops").segments()[0], 0xff1e);
+    }
+}

@@ -1,0 +1,386 @@
+//! Identities: ed25519 keys, PeerIds in libp2p's form, addresses derived from keys.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::Ipv6Addr;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use std::str::FromStr;
+
+use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+/// libp2p: identity multihash (0x00, 36 bytes) of a protobuf {type: Ed25519, data: 32 bytes}.
+const PEER_ID_PREFIX: [u8; 6] = [0x00, 0x24, 0x08, 0x01, 0x12, 0x20];
+
+/// Why an identity could not be read or used.
+#[derive(Debug, Error)]
+pub enum IdError {
+    /// Not an ed25519 PeerId in base58.
+    #[error("not an ed25519 PeerId: {0}")]
+    NotAPeerId(String),
+    /// The bytes are not a point on the curve, or a weak one.
+    #[error("not a usable ed25519 public key")]
+    BadKey,
+    /// The signature does not verify.
+    #[error("signature does not verify")]
+    BadSignature,
+    /// A key file that others can read.
+    #[error("{path}: key file may be read by others (mode {mode:o}); chmod 600 it")]
+    Permissions {
+        /// The file.
+        path: String,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// A key file that does not hold 32 bytes.
+    #[error("{0}: not a key file of ours (32 bytes expected)")]
+    NotAKeyFile(String),
+    /// The file could not be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: String,
+        /// The system's error.
+        source: io::Error,
+    },
+}
+
+/// A public identity: an ed25519 public key, shown as a libp2p PeerId (`12D3KooW...`).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PeerId([u8; 32]);
+
+impl PeerId {
+    /// From the raw public key; refuses what is not a point of full order.
+    pub fn from_public_key(key: [u8; 32]) -> Result<Self, IdError> {
+        let point = VerifyingKey::from_bytes(&key).map_err(|_| IdError::BadKey)?;
+        if point.is_weak() {
+            return Err(IdError::BadKey);
+        }
+        Ok(Self(key))
+    }
+
+    /// The raw ed25519 public key.
+    #[must_use]
+    pub fn public_key(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The X25519 public key of the same secret, for sealing to this identity.
+    pub fn x25519(&self) -> Result<[u8; 32], IdError> {
+        let point = VerifyingKey::from_bytes(&self.0).map_err(|_| IdError::BadKey)?;
+        Ok(point.to_montgomery().to_bytes())
+    }
+
+    /// Verifies `signature` over `context || 0x00 || message` (strictly: RFC 8032 without malleability).
+    pub fn verify(
+        &self,
+        context: &str,
+        message: &[u8],
+        signature: &[u8; 64],
+    ) -> Result<(), IdError> {
+        let point = VerifyingKey::from_bytes(&self.0).map_err(|_| IdError::BadKey)?;
+        point
+            .verify_strict(
+                &signed_bytes(context, message),
+                &Signature::from_bytes(signature),
+            )
+            .map_err(|_| IdError::BadSignature)
+    }
+}
+
+impl fmt::Display for PeerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut bytes = [0; 38];
+        bytes[..6].copy_from_slice(&PEER_ID_PREFIX);
+        bytes[6..].copy_from_slice(&self.0);
+        f.write_str(&bs58::encode(bytes).into_string())
+    }
+}
+
+impl fmt::Debug for PeerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for PeerId {
+    type Err = IdError;
+
+    fn from_str(s: &str) -> Result<Self, IdError> {
+        let bad = || IdError::NotAPeerId(s.chars().take(80).collect());
+        // 38 bytes are 52 characters of base58: anything longer is not looked at
+        if s.len() > 60 {
+            return Err(bad());
+        }
+        let bytes = bs58::decode(s).into_vec().map_err(|_| bad())?;
+        let key = bytes.strip_prefix(&PEER_ID_PREFIX).ok_or_else(bad)?;
+        Self::from_public_key(key.try_into().map_err(|_| bad())?)
+    }
+}
+
+impl serde::Serialize for PeerId {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for PeerId {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(d)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// A secret ed25519 key; wiped from memory when dropped, never shown.
+pub struct SecretKey(SigningKey);
+
+impl SecretKey {
+    /// A new key from the system's randomness.
+    #[must_use]
+    pub fn generate() -> Self {
+        let mut seed = Zeroizing::new([0; 32]);
+        // without a system RNG there is no safe way to go on
+        getrandom::fill(seed.as_mut()).expect("the system's random number generator works");
+        Self::from_seed(&seed)
+    }
+
+    /// The key of this 32-byte seed (RFC 8032 secret key).
+    #[must_use]
+    pub fn from_seed(seed: &[u8; 32]) -> Self {
+        Self(SigningKey::from_bytes(seed))
+    }
+
+    /// The seed, for a token or a file.
+    #[must_use]
+    pub fn seed(&self) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(self.0.to_bytes())
+    }
+
+    /// The X25519 secret of the same key, for opening what was sealed to [`PeerId::x25519`].
+    #[must_use]
+    pub fn x25519(&self) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(self.0.to_scalar_bytes())
+    }
+
+    /// The public identity.
+    #[must_use]
+    pub fn peer_id(&self) -> PeerId {
+        PeerId(self.0.verifying_key().to_bytes())
+    }
+
+    /// Signs `context || 0x00 || message`. Contexts keep signatures of one purpose from serving another.
+    #[must_use]
+    pub fn sign(&self, context: &str, message: &[u8]) -> [u8; 64] {
+        self.0.sign(&signed_bytes(context, message)).to_bytes()
+    }
+
+    /// Reads a key file; refuses one that others can read.
+    pub fn load(path: &Path) -> Result<Self, IdError> {
+        let io = |source| IdError::Io {
+            path: path.display().to_string(),
+            source,
+        };
+        let mut file = std::fs::File::open(path).map_err(io)?;
+        let mode = file.metadata().map_err(io)?.permissions().mode() & 0o777;
+        if mode & 0o077 != 0 {
+            return Err(IdError::Permissions {
+                path: path.display().to_string(),
+                mode,
+            });
+        }
+        let mut bytes = Zeroizing::new(Vec::with_capacity(64));
+        io::Read::by_ref(&mut file)
+            .take(64)
+            .read_to_end(&mut bytes)
+            .map_err(io)?;
+        let seed: &[u8; 32] = bytes
+            .as_slice()
+            .try_into()
+            .map_err(|_| IdError::NotAKeyFile(path.display().to_string()))?;
+        Ok(Self::from_seed(seed))
+    }
+
+    /// Writes a new key file with mode 0600; never overwrites one.
+    pub fn store(&self, path: &Path) -> Result<(), IdError> {
+        let io = |source| IdError::Io {
+            path: path.display().to_string(),
+            source,
+        };
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(io)?;
+        file.write_all(self.seed().as_slice())
+            .and_then(|()| file.sync_all())
+            .map_err(io)
+    }
+}
+
+impl fmt::Debug for SecretKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SecretKey of {}", self.peer_id())
+    }
+}
+
+fn signed_bytes(context: &str, message: &[u8]) -> Vec<u8> {
+    [context.as_bytes(), &[0], message].concat()
+}
+
+/// Hash of `parts`, concatenated, under a BLAKE3 `derive_key` context.
+#[must_use]
+pub fn derive(context: &str, parts: &[&[u8]]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new_derive_key(context);
+    for part in parts {
+        hasher.update(part);
+    }
+    *hasher.finalize().as_bytes()
+}
+
+/// A network: the public key that its certificates descend from.
+pub type NetworkId = PeerId;
+
+/// Low 64 bits of a node's address: its name in data headers and trees.
+#[derive(
+    Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
+pub struct OriginId(pub u64);
+
+impl fmt::Display for OriginId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl fmt::Debug for OriginId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The three names a node has on a network, all derived from its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NodeAddresses {
+    /// The unique local address (network /48, 80 bits of the node's hash).
+    pub address: Ipv6Addr,
+    /// fe80::/64 and the origin id.
+    pub link_local: Ipv6Addr,
+    /// The low 64 bits of `address`.
+    pub origin: OriginId,
+}
+
+impl NodeAddresses {
+    /// The addresses of `node` on `network`.
+    #[must_use]
+    pub fn derive(network: &NetworkId, node: &PeerId) -> Self {
+        let net = derive("lcroute 2026 network", &[network.public_key()]);
+        let host = derive("lcroute 2026 node", &[node.public_key()]);
+        let mut octets = [0; 16];
+        octets[0] = 0xfd;
+        octets[1..6].copy_from_slice(&net[..5]);
+        octets[6..].copy_from_slice(&host[..10]);
+        let address = Ipv6Addr::from(octets);
+        let mut low = [0; 8];
+        low.copy_from_slice(&octets[8..]);
+        Self {
+            address,
+            link_local: link_local(low),
+            origin: OriginId(u64::from_be_bytes(low)),
+        }
+    }
+}
+
+fn link_local(low: [u8; 8]) -> Ipv6Addr {
+    let mut octets = [0; 16];
+    octets[0] = 0xfe;
+    octets[1] = 0x80;
+    octets[8..].copy_from_slice(&low);
+    Ipv6Addr::from(octets)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peer_id_has_libp2p_form() {
+        // the example of the libp2p specification: ed25519 key and its PeerId share this prefix and length
+        let id = SecretKey::from_seed(&[7; 32]).peer_id();
+        let text = id.to_string();
+        assert!(text.starts_with("12D3KooW"), "{text}");
+        assert_eq!(text.len(), 52);
+        assert_eq!(text.parse::<PeerId>().unwrap(), id);
+    }
+
+    #[test]
+    fn peer_id_refuses_garbage() {
+        for text in [
+            "",
+            "12D3KooW",
+            "QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N",
+            &"1".repeat(1000),
+        ] {
+            assert!(text.parse::<PeerId>().is_err(), "{text}");
+        }
+        assert!(PeerId::from_public_key([0; 32]).is_err(), "weak point");
+    }
+
+    #[test]
+    fn signature_holds_for_its_context_only() {
+        let key = SecretKey::generate();
+        let signature = key.sign("a", b"message");
+        assert!(key.peer_id().verify("a", b"message", &signature).is_ok());
+        assert!(key.peer_id().verify("b", b"message", &signature).is_err());
+        assert!(key.peer_id().verify("a", b"massage", &signature).is_err());
+        assert!(
+            SecretKey::generate()
+                .peer_id()
+                .verify("a", b"message", &signature)
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn key_file_is_private_and_never_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("node.key");
+        let key = SecretKey::generate();
+        key.store(&path).unwrap();
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        assert_eq!(SecretKey::load(&path).unwrap().peer_id(), key.peer_id());
+        assert!(SecretKey::generate().store(&path).is_err());
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(matches!(
+            SecretKey::load(&path),
+            Err(IdError::Permissions { .. })
+        ));
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        std::fs::write(&path, b"short").unwrap();
+        assert!(matches!(
+            SecretKey::load(&path),
+            Err(IdError::NotAKeyFile(_))
+        ));
+    }
+
+    #[test]
+    fn addresses_follow_the_keys() {
+        let (net, node) = (
+            SecretKey::from_seed(&[1; 32]).peer_id(),
+            SecretKey::from_seed(&[2; 32]).peer_id(),
+        );
+        let a = NodeAddresses::derive(&net, &node);
+        assert_eq!(a.address.octets()[0], 0xfd);
+        assert_eq!(a.address.octets()[8..], a.link_local.octets()[8..]);
+        assert_eq!(a.origin.0.to_be_bytes(), a.address.octets()[8..]);
+        assert_eq!(a.link_local.segments()[..4], [0xfe80, 0, 0, 0]);
+        let other = NodeAddresses::derive(&SecretKey::from_seed(&[3; 32]).peer_id(), &node);
+        assert_eq!(a.address.octets()[6..], other.address.octets()[6..]);
+        assert_ne!(a.address.octets()[..6], other.address.octets()[..6]);
+    }
+}

@@ -1,0 +1,30 @@
+//! What lcroute, lcsync and lcagent share.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`wire`] | bounded cursors that every binary format of ours is read and written with |
+//! | [`id`] | ed25519 identities, libp2p PeerIds, addresses derived from keys |
+//! | [`cert`] | certificates, chains, invitation tokens |
+//! | [`mld`] | MLDv2 and MLDv1 messages (RFC 9777, RFC 2710) as bytes |
+//! | [`channel`] | group addresses and ports of lcsync and lcagent |
+//! | [`pacing`] | a token bucket without a clock of its own |
+//! | [`units`] | sizes, rates and durations as users write them |
+//! | `listener`, `socket` (feature `net`) | MLD seen from a raw socket; multicast sockets |
+//! | `coding` (feature `coding`) | RaptorQ (RFC 6330) behind an interface that cannot panic |
+//! | `cli` (feature `cli`) | exit codes and logging of the three programs |
+
+pub mod cert;
+pub mod channel;
+#[cfg(feature = "cli")]
+pub mod cli;
+#[cfg(feature = "coding")]
+pub mod coding;
+pub mod id;
+#[cfg(feature = "net")]
+pub mod listener;
+pub mod mld;
+pub mod pacing;
+#[cfg(feature = "net")]
+pub mod socket;
+pub mod units;
+pub mod wire;

@@ -1,0 +1,203 @@
+//! MLD seen from a raw ICMPv6 socket: who joins and leaves groups on which interface, and queries.
+//!
+//! The kernel hands MLD reports to raw sockets only if the host has joined ff02::16 on the interface
+//! (RFC 9777 §5.2.14), so [`MldListener::watch`] does that. The socket can receive nothing but the four MLD types.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::{Ipv6Addr, SocketAddrV6};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use nix::libc;
+use nix::sys::socket::{
+    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn6, recvmsg, sendmsg, setsockopt,
+    sockopt,
+};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::mld::ALL_MLDV2_ROUTERS;
+
+
+/// Query, MLDv1 report, MLDv1 done, MLDv2 report.
+const MLD_TYPES: [u8; 4] = [130, 131, 132, 143];
+/// Linux: `ICMPV6_FILTER` (RFC 3542 §3.2); a set bit blocks the type.
+const ICMPV6_FILTER: libc::c_int = 1;
+/// Router Alert for MLD in a hop-by-hop header (RFC 2711); the kernel fills in the next header.
+const ROUTER_ALERT: [u8; 8] = [0, 0, 5, 2, 0, 0, 1, 0];
+/// Reports of 30,000 joins at once fit.
+const RECEIVE_BUFFER: usize = 4 << 20;
+
+/// A raw socket for MLD on many interfaces.
+#[derive(Debug)]
+pub struct MldListener {
+    socket: Socket,
+    control: Vec<u8>,
+    /// The kernel's count of messages lost by a full queue, as last seen.
+    lost: u32,
+}
+
+/// One received message: its bytes are at the front of the caller's buffer.
+#[derive(Debug, Clone, Copy)]
+pub struct Received {
+    /// Bytes of ICMPv6 (the checksum has been verified by the kernel).
+    pub length: usize,
+    /// Index of the interface it came in by.
+    pub interface: u32,
+    /// Its source address.
+    pub source: Ipv6Addr,
+    /// Its hop limit; MLD demands 1.
+    pub hop_limit: u8,
+    /// How many messages have been lost before it since the last one received.
+    pub lost: u32,
+}
+
+impl MldListener {
+    /// Opens the socket; needs CAP_NET_RAW.
+    pub fn open() -> io::Result<Self> {
+        let socket = Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6))?;
+        // nothing is let through before the filter stands
+        set_option(&socket, libc::IPPROTO_ICMPV6, ICMPV6_FILTER, &mld_filter())?;
+        set_option(
+            &socket,
+            libc::IPPROTO_IPV6,
+            libc::IPV6_HOPOPTS,
+            &ROUTER_ALERT,
+        )?;
+        socket.set_multicast_hops_v6(1)?;
+        // other programs of this host need not see our queries, the kernel answers them anyway
+        socket.set_nonblocking(true)?;
+        setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?;
+        setsockopt(&socket, sockopt::Ipv6RecvHopLimit, &true)?;
+        setsockopt(&socket, sockopt::RxqOvfl, &1)?;
+        crate::socket::enlarge_receive_buffer(&socket, RECEIVE_BUFFER);
+        Ok(Self {
+            socket,
+            control: nix::cmsg_space!(libc::in6_pktinfo, i32, u32),
+            lost: 0,
+        })
+    }
+
+    /// Starts to hear reports of this interface.
+    pub fn watch(&self, interface: u32) -> io::Result<()> {
+        match self.socket.join_multicast_v6(&ALL_MLDV2_ROUTERS, interface) {
+            Err(e) if e.kind() == io::ErrorKind::AddrInUse => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Stops to hear reports of this interface. An interface that is gone is no error.
+    pub fn unwatch(&self, interface: u32) {
+        let _ = self
+            .socket
+            .leave_multicast_v6(&ALL_MLDV2_ROUTERS, interface);
+    }
+
+    /// The next message, `None` if there is none now. Longer messages than `buffer` are cut.
+    pub fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<Received>> {
+        let mut parts = [IoSliceMut::new(buffer)];
+        let fd = self.socket.as_raw_fd();
+        let flags = MsgFlags::MSG_DONTWAIT;
+        let message = match recvmsg::<SockaddrIn6>(fd, &mut parts, Some(&mut self.control), flags) {
+            Ok(message) => message,
+            Err(nix::Error::EAGAIN | nix::Error::EINTR) => return Ok(None),
+            Err(e) => return Err(e.into()),
+        };
+        let mut received = Received {
+            length: message.bytes,
+            interface: 0,
+            source: message.address.map_or(Ipv6Addr::UNSPECIFIED, |a| a.ip()),
+            hop_limit: 0,
+            lost: 0,
+        };
+        for control in message.cmsgs()? {
+            match control {
+                ControlMessageOwned::Ipv6PacketInfo(info) => received.interface = info.ipi6_ifindex,
+                ControlMessageOwned::Ipv6HopLimit(hops) => {
+                    received.hop_limit = u8::try_from(hops).unwrap_or(u8::MAX);
+                }
+                ControlMessageOwned::RxqOvfl(total) => {
+                    received.lost = total.wrapping_sub(self.lost);
+                    self.lost = total;
+                }
+                _ => {}
+            }
+        }
+        Ok(Some(received))
+    }
+
+    /// Sends a query (ICMPv6 bytes; the kernel fills in the checksum) with hop limit 1 and Router Alert.
+    /// `source` must be a link-local address of the interface (RFC 9777 §5.1.14).
+    pub fn send(
+        &self,
+        interface: u32,
+        source: Ipv6Addr,
+        destination: Ipv6Addr,
+        icmpv6: &[u8],
+    ) -> io::Result<()> {
+        let info = libc::in6_pktinfo {
+            ipi6_addr: libc::in6_addr {
+                s6_addr: source.octets(),
+            },
+            ipi6_ifindex: interface,
+        };
+        let to = SockaddrIn6::from(SocketAddrV6::new(destination, 0, 0, interface));
+        let control = [ControlMessage::Ipv6PacketInfo(&info)];
+        let parts = [IoSlice::new(icmpv6)];
+        let fd = self.socket.as_raw_fd();
+        sendmsg(fd, &parts, &control, MsgFlags::MSG_DONTWAIT, Some(&to))?;
+        Ok(())
+    }
+}
+
+impl AsFd for MldListener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Blocks everything but MLD.
+fn mld_filter() -> [u32; 8] {
+    let mut filter = [u32::MAX; 8];
+    for kind in MLD_TYPES {
+        filter[usize::from(kind / 32)] &= !(1 << (kind % 32));
+    }
+    filter
+}
+
+/// Sets an option that the crates do not know.
+fn set_option<T: Copy>(
+    socket: &Socket,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: &T,
+) -> io::Result<()> {
+    let length = size_of::<T>() as libc::socklen_t;
+    // SAFETY: the pointer and the length are those of `value`, which outlives the call; the kernel only reads it.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            std::ptr::from_ref(value).cast(),
+            length,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filter_passes_mld_and_nothing_else() {
+        let filter = mld_filter();
+        let passed: Vec<u8> = (0..=255)
+            .filter(|k| filter[usize::from(k / 32)] & (1 << (k % 32)) == 0)
+            .collect();
+        assert_eq!(passed, MLD_TYPES);
+    }
+}

@@ -1,0 +1,70 @@
+//! `lcroute demo`: the whole system on one machine, in namespaces of its own, step by step.
+//!
+//! `narrator` prints, `steps` does and proves. Nothing outlives the process: namespaces are
+//! anonymous, files lie in a private tmpfs, programs die with their parent.
+
+mod narrator;
+mod steps;
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use nix::sys::signal::{SigSet, Signal};
+
+use crate::lab::{self, Lab};
+use narrator::Narrator;
+
+/// Shows lcroute and lcsync working: nodes behind closed firewalls, one of them behind NAT, on
+/// this one machine, in network namespaces that vanish afterwards.
+#[derive(Debug, Parser)]
+#[command(name = "lcroute demo")]
+struct Args {
+    /// How many nodes.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=16))]
+    nodes: u8,
+    /// Print one JSON line a step, and a summary.
+    #[arg(long)]
+    json: bool,
+}
+
+/// The program.
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    let mut narrator = Narrator::new(args.json);
+    match show(&args, &mut narrator) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            narrator.fail(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn show(args: &Args, narrator: &mut Narrator) -> Result<()> {
+    lab::isolate()?;
+    exit_on_signals()?;
+    let program = std::fs::read_link("/proc/self/exe").context("/proc/self/exe")?;
+    let lab = Lab::new("demo", &program)?;
+    let shown = steps::run(&lab, usize::from(args.nodes), narrator);
+    if shown.is_err() {
+        eprintln!("{}", lab.logs());
+    }
+    shown
+}
+
+/// Ends the process on SIGINT and SIGTERM with the exit code that shells expect. The kernel does
+/// the rest: programs die with us, and with them the namespaces and the tmpfs.
+fn exit_on_signals() -> Result<()> {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGINT);
+    signals.add(Signal::SIGTERM);
+    signals.thread_block().context("blocking signals")?;
+    std::thread::spawn(move || {
+        if let Ok(signal) = signals.wait() {
+            eprintln!("\nstopped by {signal}; nothing is left behind");
+            std::process::exit(128 + signal as i32);
+        }
+    });
+    Ok(())
+}

@@ -1,0 +1,89 @@
+//! Folders to sync: made of reproducible noise, compared byte by byte.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+
+/// Makes a folder as people have them: a big file, small ones, an empty one, names with spaces and
+/// non-ASCII letters, sub-folders, an empty folder. `bytes` in all, in the big file mostly.
+///
+/// # Errors
+/// The disk is full.
+pub fn make_folder(folder: &Path, bytes: usize) -> Result<()> {
+    let files: [(&str, usize); 7] = [
+        ("big.bin", bytes.saturating_sub(40_000)),
+        ("notes.txt", 4_321),
+        ("empty", 0),
+        ("one byte", 1),
+        ("sub/exactly one block", 262_144.min(bytes / 4)),
+        ("sub/deep/er/Grüße.txt", 17_000),
+        ("sub/deep/another.bin", 18_678),
+    ];
+    for (seed, (name, size)) in (1_u64..).zip(files) {
+        let path = folder.join(name);
+        fs::create_dir_all(path.parent().unwrap_or(folder))?;
+        fs::write(&path, noise(seed, size)).with_context(|| path.display().to_string())?;
+    }
+    fs::create_dir_all(folder.join("an empty folder"))?;
+    Ok(())
+}
+
+/// `size` bytes that look random (nothing can compress them) and depend on `seed` only.
+#[must_use]
+pub fn noise(seed: u64, size: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut bytes = Vec::with_capacity(size + 8);
+    while bytes.len() < size {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(size);
+    bytes
+}
+
+/// Checks that two folders have the same names and the same bytes.
+///
+/// # Errors
+/// The first differences.
+pub fn same_content(a: &Path, b: &Path) -> Result<()> {
+    let (first, second) = (listing(a)?, listing(b)?);
+    let names = |of: &BTreeMap<PathBuf, Option<Vec<u8>>>| of.keys().cloned().collect::<Vec<_>>();
+    ensure!(
+        names(&first) == names(&second),
+        "names differ:\n{:?}\n{:?}",
+        names(&first),
+        names(&second)
+    );
+    for (name, content) in &first {
+        ensure!(
+            second.get(name) == Some(content),
+            "the content of {} differs",
+            name.display()
+        );
+    }
+    Ok(())
+}
+
+/// Relative path -> content, `None` for a folder.
+fn listing(root: &Path) -> Result<BTreeMap<PathBuf, Option<Vec<u8>>>> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let entries = fs::read_dir(&folder).with_context(|| folder.display().to_string())?;
+        for entry in entries {
+            let path = entry?.path();
+            let name = path.strip_prefix(root)?.to_owned();
+            if path.is_dir() {
+                found.insert(name, None);
+                folders.push(path);
+            } else {
+                found.insert(name, Some(fs::read(&path)?));
+            }
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,224 @@
+//! nftables on hosts and routers: closed firewalls, NAT, loss, cut links, counters.
+//!
+//! Each concern is a table of its own, so each can be set and lifted without the others.
+
+use std::net::IpAddr;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::Host;
+use super::topology::UPLINK;
+
+/// A payload of this many bytes makes a packet that the uplink counts as data. Keepalives and
+/// control messages of an idle link are smaller.
+const LARGE: u32 = 900;
+
+/// Packets and bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes, headers included.
+    pub bytes: u64,
+}
+
+impl std::ops::Sub for Traffic {
+    type Output = Traffic;
+
+    fn sub(self, earlier: Traffic) -> Traffic {
+        Traffic {
+            packets: self.packets.saturating_sub(earlier.packets),
+            bytes: self.bytes.saturating_sub(earlier.bytes),
+        }
+    }
+}
+
+impl Host {
+    /// The usual closed host: through the uplink come only answers, and ICMPv6.
+    ///
+    /// # Errors
+    /// `nft` fails.
+    pub fn close_uplink(&self) -> Result<()> {
+        self.nft(&format!(
+            "table inet closed {{
+               counter refused {{ }}
+               chain input {{
+                 type filter hook input priority 0; policy accept;
+                 iifname \"{UPLINK}\" jump uplink
+               }}
+               chain uplink {{
+                 ct state established,related accept
+                 meta l4proto ipv6-icmp accept
+                 counter name refused drop
+               }}
+             }}"
+        ))
+    }
+
+    /// The strictest host: no UDP and no TCP is accepted on any interface, `lc0` included, except
+    /// answers; ICMPv6 is.
+    ///
+    /// # Errors
+    /// `nft` fails.
+    pub fn close_everywhere(&self) -> Result<()> {
+        self.nft(
+            "table inet closed {
+               counter refused { }
+               chain input {
+                 type filter hook input priority 0; policy drop;
+                 iifname \"lo\" accept
+                 ct state established,related accept
+                 meta l4proto ipv6-icmp accept
+                 counter name refused drop
+               }
+             }",
+        )
+    }
+
+    /// A home router: source NAT, and nothing comes in but answers.
+    pub(super) fn masquerade(&self, outside: &str) -> Result<()> {
+        self.nft(&format!(
+            "table inet closed {{
+               counter refused {{ }}
+               chain input {{
+                 type filter hook input priority 0; policy accept;
+                 iifname \"{outside}\" ct state established,related accept
+                 iifname \"{outside}\" meta l4proto icmp accept
+                 iifname \"{outside}\" counter name refused drop
+               }}
+               chain forward {{
+                 type filter hook forward priority 0; policy accept;
+                 iifname \"{outside}\" ct state established,related accept
+                 iifname \"{outside}\" counter name refused drop
+               }}
+             }}
+             table ip nat {{
+               chain postrouting {{
+                 type nat hook postrouting priority 100;
+                 oifname \"{outside}\" masquerade
+               }}
+             }}"
+        ))
+    }
+
+    /// Packets that a closed firewall has dropped.
+    ///
+    /// # Errors
+    /// The host is not closed.
+    pub fn refused(&self) -> Result<Traffic> {
+        self.counter("closed", "refused")
+    }
+
+    /// Drops `percent` of all packets of an interface, each way.
+    ///
+    /// # Errors
+    /// `nft` fails.
+    pub fn set_loss(&self, interface: &str, percent: u8) -> Result<()> {
+        self.drop_on(
+            "loss",
+            interface,
+            &format!("numgen random mod 100 < {percent}"),
+        )
+    }
+
+    /// Cuts the uplink: it stays up, but nothing passes.
+    ///
+    /// # Errors
+    /// `nft` fails.
+    pub fn cut_uplink(&self) -> Result<()> {
+        self.drop_on("cut", UPLINK, "")
+    }
+
+    /// Heals a cut uplink.
+    ///
+    /// # Errors
+    /// It was not cut.
+    pub fn heal_uplink(&self) -> Result<()> {
+        self.nft("delete table inet cut")
+    }
+
+    /// Drops all packets from and to one other host.
+    ///
+    /// # Errors
+    /// `nft` fails.
+    pub fn cut_towards(&self, address: IpAddr) -> Result<()> {
+        let family = if address.is_ipv4() { "ip" } else { "ip6" };
+        self.nft(&format!(
+            "table inet cut {{
+               chain in {{ type filter hook prerouting priority -400; {family} saddr {address} drop; }}
+               chain out {{ type filter hook postrouting priority 350; {family} daddr {address} drop; }}
+             }}"
+        ))
+    }
+
+    fn drop_on(&self, table: &str, interface: &str, condition: &str) -> Result<()> {
+        self.nft(&format!(
+            "table inet {table} {{
+               chain in {{ type filter hook prerouting priority -400; iifname \"{interface}\" {condition} drop; }}
+               chain out {{ type filter hook postrouting priority 350; oifname \"{interface}\" {condition} drop; }}
+             }}"
+        ))
+    }
+
+    pub(super) fn count_uplink(&self) -> Result<()> {
+        self.nft(&format!(
+            "table inet count {{
+               counter sent {{ }}
+               counter received {{ }}
+               counter sent_large {{ }}
+               counter received_large {{ }}
+               chain in {{
+                 type filter hook prerouting priority -450;
+                 iifname \"{UPLINK}\" counter name received
+                 iifname \"{UPLINK}\" meta length >= {LARGE} counter name received_large
+               }}
+               chain out {{
+                 type filter hook postrouting priority 400;
+                 oifname \"{UPLINK}\" counter name sent
+                 oifname \"{UPLINK}\" meta length >= {LARGE} counter name sent_large
+               }}
+             }}"
+        ))
+    }
+
+    /// Everything sent and received on the uplink: (received, sent).
+    ///
+    /// # Errors
+    /// The host has no uplink.
+    pub fn uplink_traffic(&self) -> Result<(Traffic, Traffic)> {
+        Ok((
+            self.counter("count", "received")?,
+            self.counter("count", "sent")?,
+        ))
+    }
+
+    /// Packets of 900 bytes and more on the uplink, that is data: (received, sent).
+    ///
+    /// # Errors
+    /// The host has no uplink.
+    pub fn uplink_data(&self) -> Result<(Traffic, Traffic)> {
+        Ok((
+            self.counter("count", "received_large")?,
+            self.counter("count", "sent_large")?,
+        ))
+    }
+
+    fn counter(&self, table: &str, name: &str) -> Result<Traffic> {
+        let shown = self
+            .ask("nft", &["-j", "list", "counter", "inet", table, name])?
+            .success()?;
+        let parsed: Value = serde_json::from_str(&shown.stdout).context("output of nft -j")?;
+        let counter = parsed["nftables"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find_map(|item| {
+                let counter = item.get("counter")?;
+                Some((counter["packets"].as_u64()?, counter["bytes"].as_u64()?))
+            });
+        ensure!(counter.is_some(), "no counter {name} in {}", shown.stdout);
+        let (packets, bytes) = counter.unwrap_or_default();
+        Ok(Traffic { packets, bytes })
+    }
+}

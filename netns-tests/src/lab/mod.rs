@@ -1,0 +1,212 @@
+//! Worlds made of network namespaces: hosts, links, firewalls, NAT, loss, processes, logs.
+//!
+//! | file | what |
+//! |---|---|
+//! | `isolate` | leaving the host behind, before the first thread; what the machine must have |
+//! | `namespace` | one anonymous network namespace |
+//! | `host` | a namespace with a name, a folder and programs that run in it |
+//! | `topology` | the Internet, homes behind NAT, LANs |
+//! | `firewall` | closed hosts, loss, cut links, counters |
+//! | `process`, `wait` | running programs; waiting for conditions |
+//! | `ports` | which sockets of a process can receive |
+//! | `network` | an lcroute network: backbone, members, daemons, their JSON |
+//! | `traffic` | the ordinary programs `mc-send` and `mc-recv` as handles |
+//! | `files` | folders to sync: made, compared |
+
+mod files;
+mod firewall;
+mod host;
+mod isolate;
+mod namespace;
+mod network;
+mod ports;
+mod process;
+mod topology;
+mod traffic;
+mod wait;
+
+use std::cell::{Cell, RefCell};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+use anyhow::{Context, Result, ensure};
+
+pub use files::{make_folder, noise, same_content};
+pub use firewall::Traffic;
+pub use host::Host;
+pub use isolate::{check_requirements, find_program, isolate, isolate_or_exit};
+pub use namespace::Namespace;
+pub use network::{Backbone, Member, Network};
+pub use ports::{OpenSocket, open_sockets};
+pub use process::{Output, Process, tail};
+pub use topology::{LAN, UPLINK};
+pub use traffic::{MldWatch, Receiver, Sent};
+pub use wait::{Hopeless, PATIENCE, eventually, within};
+
+/// The programs in the multi-call binary, found by hosts under these names.
+pub const APPLETS: [&str; 6] = [
+    "lcroute",
+    "lcsync",
+    "lcagent",
+    "mc-send",
+    "mc-recv",
+    "mld-watch",
+];
+
+/// How many worlds may run at once in one process: the tests share two cores.
+const WORLDS_AT_ONCE: usize = 2;
+
+/// Lines of each error log, and of each output, that a failed test shows, and their length.
+const LOG_LINES: usize = 100;
+const OUTPUT_LINES: usize = 5;
+const LOG_LINE: usize = 300;
+
+/// A world of its own: an Internet to which hosts are attached. Gone when dropped.
+#[derive(Debug)]
+pub struct Lab {
+    world: Arc<World>,
+    internet: Host,
+    attached: Cell<u8>,
+    /// Keeps routers and switches alive of which nobody holds a handle.
+    hosts: RefCell<Vec<Host>>,
+}
+
+/// What all hosts of a world share.
+#[derive(Debug)]
+struct World {
+    folder: PathBuf,
+    programs: PathBuf,
+}
+
+impl Lab {
+    /// A world called `name`. `program` is the multi-call binary its hosts run.
+    ///
+    /// # Errors
+    /// The process is not isolated, or the machine lacks something (named).
+    pub fn new(name: &str, program: &Path) -> Result<Lab> {
+        let worlds = Path::new(isolate::WORLDS);
+        ensure!(
+            worlds.is_dir(),
+            "{} is missing: isolate() comes first",
+            worlds.display()
+        );
+        check_requirements()?;
+        let folder = worlds.join(name);
+        let programs = folder.join("bin");
+        fs::create_dir_all(&programs).with_context(|| programs.display().to_string())?;
+        for applet in APPLETS {
+            std::os::unix::fs::symlink(program, programs.join(applet)).with_context(|| applet)?;
+        }
+        let world = Arc::new(World { folder, programs });
+        let internet = Host::new(&world, "internet")?;
+        for forwarding in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
+            internet.namespace().sysctl(forwarding, "1")?;
+        }
+        Ok(Lab {
+            world,
+            internet,
+            attached: Cell::new(0),
+            hosts: RefCell::default(),
+        })
+    }
+
+    /// The router in the middle, which forwards between all hosts.
+    #[must_use]
+    pub fn internet(&self) -> &Host {
+        &self.internet
+    }
+
+    /// A host by its name, e.g. the router in front of a host behind NAT: `NAME-nat`.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<Host> {
+        self.hosts
+            .borrow()
+            .iter()
+            .find(|host| host.name() == name)
+            .cloned()
+    }
+
+    /// The last lines of everything that ran in this world.
+    #[must_use]
+    pub fn logs(&self) -> String {
+        let mut text = String::new();
+        for file in log_files(&self.world.folder) {
+            let content = process::read_lossy(&file);
+            if content.trim().is_empty() {
+                continue;
+            }
+            let name = file.strip_prefix(&self.world.folder).unwrap_or(&file);
+            text += &format!("--- {}\n", name.display());
+            let is_output = file.extension().is_some_and(|extension| extension == "out");
+            let lines = if is_output { OUTPUT_LINES } else { LOG_LINES };
+            for line in tail(&content, lines).lines() {
+                text.extend(line.chars().take(LOG_LINE));
+                text.push('\n');
+            }
+        }
+        text
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.logs());
+        }
+        // The tmpfs goes with the process anyway; this only frees memory early.
+        let _ = fs::remove_dir_all(&self.world.folder);
+    }
+}
+
+/// Runs a test in a world of its own, at most two at a time, and shows all logs if it fails.
+///
+/// # Panics
+/// The test returned an error.
+pub fn world(name: &str, program: &str, test: impl FnOnce(&Lab) -> Result<()>) {
+    let _turn = Turn::wait();
+    let lab = match Lab::new(name, Path::new(program)) {
+        Ok(lab) => lab,
+        Err(error) => panic!("{error:#}"),
+    };
+    if let Err(error) = test(&lab) {
+        panic!("{error:#}"); // the logs come from Lab::drop
+    }
+}
+
+fn log_files(world: &Path) -> Vec<PathBuf> {
+    let entries = |folder: &Path| -> Vec<PathBuf> {
+        let listed = fs::read_dir(folder).into_iter().flatten().flatten();
+        listed.map(|entry| entry.path()).collect()
+    };
+    let hosts = entries(world).into_iter();
+    let mut files: Vec<PathBuf> = hosts.flat_map(|host| entries(&host.join("logs"))).collect();
+    files.sort();
+    files
+}
+
+/// The right to run a world: at most two are held at once.
+#[derive(Debug)]
+pub struct Turn(());
+
+static RUNNING: Mutex<usize> = Mutex::new(0);
+static ENDED: Condvar = Condvar::new();
+
+impl Turn {
+    /// Waits for one.
+    #[must_use]
+    pub fn wait() -> Turn {
+        let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+        let full = |running: &mut usize| *running >= WORLDS_AT_ONCE;
+        let waited = ENDED.wait_while(running, full);
+        *waited.unwrap_or_else(PoisonError::into_inner) += 1;
+        Turn(())
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        ENDED.notify_one();
+    }
+}

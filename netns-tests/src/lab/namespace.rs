@@ -1,0 +1,100 @@
+//! A network namespace without a name: it lives as long as somebody holds it open or runs in it.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow};
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::{Pid, getppid};
+
+/// A network namespace, held by a file descriptor.
+#[derive(Clone, Debug)]
+pub struct Namespace {
+    file: Arc<File>,
+}
+
+impl Namespace {
+    /// A new namespace with nothing but its loopback interface, which is up.
+    ///
+    /// # Errors
+    /// No right to make one.
+    pub fn new() -> Result<Namespace> {
+        let made = std::thread::spawn(|| -> Result<File> {
+            unshare(CloneFlags::CLONE_NEWNET).context("new network namespace")?;
+            File::open("/proc/thread-self/ns/net").context("/proc/thread-self/ns/net")
+        });
+        let file = made
+            .join()
+            .map_err(|_| anyhow!("the thread of a namespace panicked"))??;
+        Ok(Namespace {
+            file: Arc::new(file),
+        })
+    }
+
+    /// A path that `ip link ... netns` understands, valid while this process lives.
+    #[must_use]
+    pub fn path(&self) -> String {
+        format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd())
+    }
+
+    /// Runs `work` in a thread of its own inside the namespace.
+    ///
+    /// # Errors
+    /// The namespace cannot be entered, or what `work` returned.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        std::thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                setns(&*self.file, CloneFlags::CLONE_NEWNET).context("entering a namespace")?;
+                work()
+            });
+            inside
+                .join()
+                .map_err(|_| anyhow!("a thread in a namespace panicked"))?
+        })
+    }
+
+    /// A command that will run inside the namespace and die with the thread that starts it.
+    #[must_use]
+    pub fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        let file = Arc::clone(&self.file);
+        let parent = Pid::this();
+        let enter = move || {
+            set_pdeathsig(Signal::SIGKILL)?;
+            if getppid() != parent {
+                return Err(io::ErrorKind::BrokenPipe.into()); // the parent died in between
+            }
+            SigSet::empty().thread_set_mask()?; // the parent may have blocked some
+            setns(&*file, CloneFlags::CLONE_NEWNET)?;
+            Ok(())
+        };
+        // SAFETY: between fork and exec `enter` makes four system calls and neither allocates
+        // nor takes a lock (the error kinds it returns need no memory).
+        unsafe { command.pre_exec(enter) };
+        command
+    }
+
+    /// Sets a kernel parameter, `key` written with slashes: `net/ipv6/conf/eth0/accept_dad`.
+    ///
+    /// # Errors
+    /// There is no such parameter in this namespace.
+    pub fn sysctl(&self, key: &str, value: &str) -> Result<()> {
+        let path = format!("/proc/sys/{key}");
+        self.run(|| std::fs::write(&path, value).with_context(|| path.clone()))
+    }
+
+    /// Reads a file as it looks from inside, e.g. `/proc/thread-self/net/dev`.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn read(&self, path: &str) -> Result<String> {
+        self.run(|| std::fs::read_to_string(path).with_context(|| path.to_owned()))
+    }
+}

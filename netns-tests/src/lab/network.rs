@@ -1,0 +1,404 @@
+//! An lcroute network in a world: the backbone, the members, their daemons and what they report.
+
+use std::net::Ipv6Addr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use super::{Host, Lab, Process, eventually, within};
+
+/// The signalling server on a public host of its own.
+#[derive(Debug)]
+pub struct Backbone {
+    /// Its host.
+    pub host: Host,
+    process: Option<Process>,
+}
+
+/// A node: a host that belongs to the network, with or without its daemon running.
+#[derive(Debug)]
+pub struct Member {
+    /// Its host.
+    pub host: Host,
+    /// More arguments for `lcroute run`.
+    pub run_args: Vec<String>,
+    daemon: Option<Process>,
+}
+
+/// A backbone and members.
+#[derive(Debug)]
+pub struct Network {
+    /// The signalling server.
+    pub backbone: Backbone,
+    /// The nodes; the first one founded the network.
+    pub members: Vec<Member>,
+    /// What `lcroute invite` printed.
+    pub token: String,
+}
+
+impl Lab {
+    /// A backbone on a public host.
+    ///
+    /// # Errors
+    /// It does not come up.
+    pub fn backbone(&self) -> Result<Backbone> {
+        let mut backbone = Backbone {
+            host: self.host("backbone")?,
+            process: None,
+        };
+        backbone.start()?;
+        Ok(backbone)
+    }
+
+    /// Public hosts with closed firewalls as members of one network, all linked with each other.
+    ///
+    /// ```text
+    ///                internet
+    ///     ┌─────────────┼─────────┬──────── ...
+    ///  backbone      a (closed)  b (closed)
+    /// ```
+    ///
+    /// # Errors
+    /// The first step that fails.
+    pub fn closed_network<const N: usize>(&self, names: [&str; N]) -> Result<Network> {
+        let mut network = self.network(self.closed_hosts(&names)?)?;
+        network.start()?;
+        Ok(network)
+    }
+
+    /// Public hosts whose uplink lets in nothing but answers and ICMPv6.
+    ///
+    /// # Errors
+    /// `ip` or `nft` fails.
+    pub fn closed_hosts(&self, names: &[&str]) -> Result<Vec<Host>> {
+        let closed = |name: &&str| {
+            let host = self.host(name)?;
+            host.close_uplink()?;
+            Ok(host)
+        };
+        names.iter().map(closed).collect()
+    }
+
+    /// These hosts as members of one network; their daemons are not started yet.
+    ///
+    /// # Errors
+    /// `init`, `invite` or `join` fails.
+    pub fn network(&self, hosts: Vec<Host>) -> Result<Network> {
+        let backbone = self.backbone()?;
+        let founder = hosts.first().context("a network needs a host")?;
+        founder
+            .run("lcroute", &["init", "--name", founder.name()])?
+            .success()
+            .context("lcroute init")?;
+        let invited = founder.run("lcroute", &["invite", "--signal", &backbone.url()?])?;
+        let token = invited
+            .success()
+            .context("lcroute invite")?
+            .stdout
+            .trim()
+            .to_owned();
+        for host in &hosts[1..] {
+            let joined = host.run("lcroute", &["join", &token, "--name", host.name()])?;
+            joined.success().context("lcroute join")?;
+        }
+        let mut members: Vec<Member> = hosts.into_iter().map(Member::new).collect();
+        // Only those who joined have the backbone's address from the token.
+        members[0].run_args = vec!["--signal".to_owned(), backbone.url()?];
+        Ok(Network {
+            backbone,
+            members,
+            token,
+        })
+    }
+}
+
+impl Backbone {
+    /// Where nodes meet.
+    ///
+    /// # Errors
+    /// The host has no address.
+    pub fn url(&self) -> Result<String> {
+        Ok(format!("ws://{}:7117", self.host.v4()?))
+    }
+
+    /// Starts the server and waits until it listens.
+    ///
+    /// # Errors
+    /// It ends instead.
+    pub fn start(&mut self) -> Result<()> {
+        let process = self.process.insert(
+            self.host
+                .spawn("lcroute", &["signal", "--listen", "[::]:7117"])?,
+        );
+        eventually("the backbone listens", || {
+            process.must_run()?;
+            let open = super::open_sockets(process.pid())?;
+            let listens = open.iter().any(|socket| socket.protocol.starts_with("tcp"));
+            ensure!(listens, "no listening socket yet");
+            Ok(())
+        })
+    }
+
+    /// Kills the server without a warning.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process
+            .take()
+            .context("the backbone does not run")?
+            .kill()
+    }
+}
+
+impl Network {
+    /// Starts all daemons and waits until each is linked with each.
+    ///
+    /// # Errors
+    /// They are not.
+    pub fn start(&mut self) -> Result<()> {
+        for member in &mut self.members {
+            member.start()?;
+        }
+        self.wait_linked()
+    }
+
+    /// Waits until each member is linked with each other one.
+    ///
+    /// # Errors
+    /// They are not.
+    pub fn wait_linked(&self) -> Result<()> {
+        self.members
+            .iter()
+            .try_for_each(|member| member.wait_links(self.members.len() - 1))
+    }
+
+    /// The members by position, for `let [a, b, c] = network.hosts()?`.
+    ///
+    /// # Errors
+    /// There are more or fewer members.
+    pub fn nodes<const N: usize>(&self) -> Result<[&Member; N]> {
+        let nodes: Vec<&Member> = self.members.iter().collect();
+        <[&Member; N]>::try_from(nodes).map_err(|nodes| anyhow::anyhow!("{} members", nodes.len()))
+    }
+}
+
+impl Member {
+    /// A host that holds a membership.
+    #[must_use]
+    pub fn new(host: Host) -> Member {
+        Member {
+            host,
+            run_args: Vec::new(),
+            daemon: None,
+        }
+    }
+
+    /// Starts the daemon and waits until it is ready.
+    ///
+    /// # Errors
+    /// It ends instead.
+    pub fn start(&mut self) -> Result<()> {
+        let args: Vec<&str> = self.run_args.iter().map(String::as_str).collect();
+        self.daemon = Some(
+            self.host
+                .spawn("lcroute", &[&["run"], &args[..]].concat())?,
+        );
+        self.wait_ready()
+    }
+
+    /// Waits until the daemon answers.
+    ///
+    /// # Errors
+    /// It does not run, or does not answer.
+    pub fn wait_ready(&mut self) -> Result<()> {
+        let daemon = self.daemon.as_mut().context("no daemon was started")?;
+        let host = &self.host;
+        eventually(&format!("lcroute on {} is ready", host.name()), || {
+            daemon.must_run()?;
+            ask(host, "status").map(drop)
+        })
+    }
+
+    /// The daemon.
+    ///
+    /// # Errors
+    /// It was never started.
+    pub fn daemon(&mut self) -> Result<&mut Process> {
+        self.daemon
+            .as_mut()
+            .with_context(|| format!("{} has no daemon", self.host.name()))
+    }
+
+    /// SIGTERM to the daemon; it must end with exit code 0.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn stop(&mut self) -> Result<()> {
+        let code = self.daemon()?.stop()?;
+        ensure!(
+            code == 0,
+            "lcroute on {} ended with exit code {code}",
+            self.host.name()
+        );
+        Ok(())
+    }
+
+    /// `lcroute status --json`.
+    ///
+    /// # Errors
+    /// The daemon does not answer.
+    pub fn status(&self) -> Result<Value> {
+        ask(&self.host, "status")
+    }
+
+    /// `lcroute peers --json`.
+    ///
+    /// # Errors
+    /// The daemon does not answer.
+    pub fn peers(&self) -> Result<Vec<Value>> {
+        list(ask(&self.host, "peers")?)
+    }
+
+    /// `lcroute groups --json`.
+    ///
+    /// # Errors
+    /// The daemon does not answer.
+    pub fn groups(&self) -> Result<Vec<Value>> {
+        list(ask(&self.host, "groups")?)
+    }
+
+    /// A counter of `status`, such as `link_tx_packets` or `drops/no_listener`.
+    ///
+    /// # Errors
+    /// There is no such counter. A drop reason that never occurred counts as 0.
+    pub fn counter(&self, name: &str) -> Result<u64> {
+        let status = self.status()?;
+        match status
+            .pointer(&format!("/counters/{name}"))
+            .and_then(Value::as_u64)
+        {
+            Some(value) => Ok(value),
+            None if name.starts_with("drops/") => Ok(0),
+            None => bail!("no counter {name} in {status}"),
+        }
+    }
+
+    /// This node's address on the network.
+    ///
+    /// # Errors
+    /// The daemon does not answer.
+    pub fn address(&self) -> Result<Ipv6Addr> {
+        Ok(text(&self.status()?, "address")?.parse()?)
+    }
+
+    /// This node's PeerId.
+    ///
+    /// # Errors
+    /// The daemon does not answer.
+    pub fn peer_id(&self) -> Result<String> {
+        text(&self.status()?, "peer_id")
+    }
+
+    /// The PeerIds of those with whom a link is up.
+    ///
+    /// # Errors
+    /// The daemon does not answer.
+    pub fn linked_with(&self) -> Result<Vec<String>> {
+        let peers = self.peers()?;
+        let up = peers.iter().filter(|peer| peer["state"] == "connected");
+        up.map(|peer| text(peer, "peer_id")).collect()
+    }
+
+    /// Waits until exactly `count` links are up.
+    ///
+    /// # Errors
+    /// They are not.
+    pub fn wait_links(&self, count: usize) -> Result<()> {
+        eventually(&format!("{} has {count} links", self.host.name()), || {
+            let peers = self.peers()?;
+            let up = peers
+                .iter()
+                .filter(|peer| peer["state"] == "connected")
+                .count();
+            ensure!(up == count, "{up} links up: {}", Value::from(peers));
+            Ok(())
+        })
+    }
+
+    /// Waits until `other`'s programs are known here to want `group`.
+    ///
+    /// # Errors
+    /// Nothing was heard of it.
+    pub fn wait_wanted(&self, group: &str, by: &Member) -> Result<()> {
+        let (want, peer) = (group.parse::<Ipv6Addr>()?, by.peer_id()?);
+        let what = format!(
+            "{} knows that {} wants {group}",
+            self.host.name(),
+            by.host.name()
+        );
+        eventually(&what, || {
+            let groups = self.groups()?;
+            ensure!(
+                self.wants(&groups, want, &peer),
+                "groups: {}",
+                Value::from(groups)
+            );
+            Ok(())
+        })
+    }
+
+    /// Waits until `other`'s programs are known here to want `group` no longer.
+    ///
+    /// # Errors
+    /// They are still said to want it.
+    pub fn wait_unwanted(&self, group: &str, by: &Member) -> Result<()> {
+        let (want, peer) = (group.parse::<Ipv6Addr>()?, by.peer_id()?);
+        let what = format!(
+            "{} knows that {} left {group}",
+            self.host.name(),
+            by.host.name()
+        );
+        within(Duration::from_secs(60), &what, || {
+            let groups = self.groups()?;
+            ensure!(
+                !self.wants(&groups, want, &peer),
+                "groups: {}",
+                Value::from(groups)
+            );
+            Ok(())
+        })
+    }
+
+    fn wants(&self, groups: &[Value], group: Ipv6Addr, peer: &str) -> bool {
+        let is_group = |entry: &&Value| {
+            entry["group"].as_str().and_then(|text| text.parse().ok()) == Some(group)
+        };
+        let links = groups
+            .iter()
+            .filter(is_group)
+            .filter_map(|entry| entry["links"].as_array());
+        links.flatten().any(|link| link == peer)
+    }
+}
+
+fn ask(host: &Host, verb: &str) -> Result<Value> {
+    let said = host.ask("lcroute", &[verb, "--json"])?.success()?;
+    serde_json::from_str(&said.stdout)
+        .with_context(|| format!("lcroute {verb} --json: {}", said.stdout))
+}
+
+fn list(value: Value) -> Result<Vec<Value>> {
+    match value {
+        Value::Array(list) => Ok(list),
+        other => bail!("a JSON list was expected: {other}"),
+    }
+}
+
+fn text(value: &Value, key: &str) -> Result<String> {
+    Ok(value[key]
+        .as_str()
+        .with_context(|| format!("no {key} in {value}"))?
+        .to_owned())
+}

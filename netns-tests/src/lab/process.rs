@@ -1,0 +1,210 @@
+//! A process of a host: output in files, stopped by its own id, gone with its handle.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::wait::{self, Hopeless};
+
+/// How long a command of the lab may take before it counts as hung.
+const COMMAND: Duration = Duration::from_secs(60);
+
+/// A running (or ended) process with its captured output.
+#[derive(Debug)]
+pub struct Process {
+    title: String,
+    child: Child,
+    stdout: PathBuf,
+    stderr: PathBuf,
+}
+
+/// How a command ended, and what it said.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// The exit code; 128 + the signal's number if a signal ended it, as shells say it.
+    pub code: i32,
+    /// All of standard output.
+    pub stdout: String,
+    /// All of standard error.
+    pub stderr: String,
+}
+
+impl Output {
+    /// The output of a command that must have succeeded.
+    ///
+    /// # Errors
+    /// The exit code was not 0: says what the command wrote.
+    pub fn success(self) -> Result<Output> {
+        ensure!(
+            self.code == 0,
+            "exit code {}: {}{}",
+            self.code,
+            self.stderr,
+            self.stdout
+        );
+        Ok(self)
+    }
+}
+
+impl Process {
+    /// Starts `command` with its output in `logs/TITLE.out` and `logs/TITLE.err`.
+    pub(super) fn start(mut command: Command, logs: &Path, title: &str) -> Result<Process> {
+        let file = title.replace(['/', ' '], "_");
+        let (stdout, stderr) = (
+            logs.join(format!("{file}.out")),
+            logs.join(format!("{file}.err")),
+        );
+        let create = |path: &Path| File::create(path).with_context(|| path.display().to_string());
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(create(&stdout)?)
+            .stderr(create(&stderr)?)
+            .spawn()
+            .with_context(|| format!("starting {}", command.get_program().to_string_lossy()))?;
+        Ok(Process {
+            title: title.to_owned(),
+            child,
+            stdout,
+            stderr,
+        })
+    }
+
+    /// The id of the process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Standard output so far.
+    #[must_use]
+    pub fn stdout(&self) -> String {
+        read_lossy(&self.stdout)
+    }
+
+    /// Standard error so far.
+    #[must_use]
+    pub fn stderr(&self) -> String {
+        read_lossy(&self.stderr)
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// The process has ended and was waited for.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = i32::try_from(self.child.id()).context("process id")?;
+        kill(Pid::from_raw(pid), signal).with_context(|| format!("{signal} to {}", self.title))
+    }
+
+    /// Waits until the process has ended, for `patience`; its exit code.
+    ///
+    /// # Errors
+    /// It still runs then.
+    pub fn wait(&mut self, patience: Duration) -> Result<i32> {
+        let deadline = Instant::now() + patience;
+        let mut pause = Duration::from_millis(1);
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(exit_code(status));
+            }
+            if Instant::now() >= deadline {
+                bail!(
+                    "{} still runs after {patience:?}: {}",
+                    self.title,
+                    tail(&self.stderr(), 5)
+                );
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(20));
+        }
+    }
+
+    /// Whether it has not ended yet.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// For waiting loops: goes on only as long as there is something to wait for.
+    ///
+    /// # Errors
+    /// The process has ended ([`Hopeless`]): says what it wrote.
+    pub fn must_run(&mut self) -> Result<()> {
+        match self.child.try_wait()? {
+            None => Ok(()),
+            Some(status) => {
+                let (title, code) = (&self.title, exit_code(status));
+                let said = tail(&(self.stdout() + &self.stderr()), 10);
+                Err(Hopeless(format!("{title} has ended with exit code {code}: {said}")).into())
+            }
+        }
+    }
+
+    /// SIGTERM, then waits; the exit code.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub fn stop(&mut self) -> Result<i32> {
+        if self.is_running() {
+            self.signal(Signal::SIGTERM)?;
+        }
+        self.wait(wait::PATIENCE)
+    }
+
+    /// SIGKILL, then waits.
+    ///
+    /// # Errors
+    /// It does not end even so.
+    pub fn kill(&mut self) -> Result<()> {
+        if self.is_running() {
+            self.signal(Signal::SIGKILL)?;
+        }
+        self.wait(wait::PATIENCE).map(drop)
+    }
+
+    /// Waits for the end of a command.
+    ///
+    /// # Errors
+    /// It hangs.
+    pub fn output(mut self) -> Result<Output> {
+        let code = self.wait(COMMAND)?;
+        Ok(Output {
+            code,
+            stdout: self.stdout(),
+            stderr: self.stderr(),
+        })
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if self.is_running() {
+            // Nobody is left to hear of an error here.
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+fn exit_code(status: ExitStatus) -> i32 {
+    use std::os::unix::process::ExitStatusExt;
+    status
+        .code()
+        .unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
+}
+
+/// A file as text; output of programs need not be UTF-8.
+pub(super) fn read_lossy(path: &Path) -> String {
+    String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
+}
+
+/// The last `lines` lines of a text.
+#[must_use]
+pub fn tail(text: &str, lines: usize) -> String {
+    let all: Vec<&str> = text.lines().collect();
+    all[all.len().saturating_sub(lines)..].join("\n")
+}

@@ -1,0 +1,201 @@
+//! The ordinary programs `mc-send` and `mc-recv` (and `mld-watch`) as handles.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::{Host, Process, eventually};
+
+/// A running `mc-recv`.
+#[derive(Debug)]
+pub struct Receiver {
+    process: Process,
+}
+
+/// What `mc-send` says at its end.
+#[derive(Clone, Copy, Debug)]
+pub struct Sent {
+    /// Datagrams that the kernel took.
+    pub packets: u64,
+    /// Seconds from the first to the last.
+    pub seconds: f64,
+    /// With `--member`: datagrams that came back.
+    pub received: u64,
+}
+
+/// A running `mld-watch`.
+#[derive(Debug)]
+pub struct MldWatch {
+    process: Process,
+}
+
+impl Host {
+    /// Starts `mc-recv GROUP ARGS...` and waits until it has joined.
+    ///
+    /// # Errors
+    /// It cannot join.
+    pub fn receive(&self, group: &str, args: &[&str]) -> Result<Receiver> {
+        let mut receiver = Receiver {
+            process: self.spawn("mc-recv", &[&[group], args].concat())?,
+        };
+        eventually("a receiver has joined", || {
+            let runs = receiver.process.is_running();
+            ensure!(
+                runs || receiver.state().is_ok(),
+                "mc-recv: {}",
+                receiver.process.stderr()
+            );
+            receiver.state().map(drop)
+        })?;
+        Ok(receiver)
+    }
+
+    /// Runs `mc-send GROUP --count COUNT ARGS...` to its end.
+    ///
+    /// # Errors
+    /// It fails, or the kernel refused a datagram.
+    pub fn send(&self, group: &str, count: u64, args: &[&str]) -> Result<Sent> {
+        let count = count.to_string();
+        let done = self
+            .run("mc-send", &[&[group, "--count", &count], args].concat())?
+            .success()?;
+        let said: Value = serde_json::from_str(&done.stdout).context("output of mc-send")?;
+        ensure!(said["errors"] == 0, "the kernel refused datagrams: {said}");
+        Ok(Sent {
+            packets: said["sent"].as_u64().context("sent")?,
+            seconds: said["seconds"].as_f64().context("seconds")?,
+            received: said["received"].as_u64().context("received")?,
+        })
+    }
+
+    /// Starts a sender that goes on for ever (until its handle is dropped), 50 datagrams a second.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn send_for_ever(&self, group: &str) -> Result<Process> {
+        self.spawn(
+            "mc-send",
+            &[
+                group,
+                "--count",
+                "1000000000",
+                "--rate",
+                "50",
+                "--size",
+                "200",
+            ],
+        )
+    }
+
+    /// Starts `mld-watch ARGS...` and waits until it listens.
+    ///
+    /// # Errors
+    /// It cannot listen.
+    pub fn watch_mld(&self, args: &[&str]) -> Result<MldWatch> {
+        let mut watch = MldWatch {
+            process: self.spawn("mld-watch", args)?,
+        };
+        eventually("an MLD watcher listens", || {
+            watch.process.must_run()?;
+            ensure!(watch.process.stdout().contains("watching"), "not yet");
+            Ok(())
+        })?;
+        Ok(watch)
+    }
+}
+
+impl Receiver {
+    /// The last report: see `mc-recv`.
+    ///
+    /// # Errors
+    /// It has not joined yet.
+    pub fn state(&self) -> Result<Value> {
+        let output = self.process.stdout();
+        // The last line may still be on its way: only what ends with a newline counts.
+        let complete = output
+            .rfind('\n')
+            .map(|end| &output[..end])
+            .context("has not joined yet")?;
+        let last = complete.lines().next_back().unwrap_or_default();
+        serde_json::from_str(last).with_context(|| last.to_owned())
+    }
+
+    /// A number of the last report.
+    ///
+    /// # Errors
+    /// There is no such number.
+    pub fn number(&self, key: &str) -> Result<u64> {
+        let state = self.state()?;
+        state[key]
+            .as_u64()
+            .with_context(|| format!("no number {key} in {state}"))
+    }
+
+    /// How many datagrams have come.
+    ///
+    /// # Errors
+    /// It has not joined yet.
+    pub fn packets(&self) -> Result<u64> {
+        self.number("packets")
+    }
+
+    /// Waits until `count` datagrams have come.
+    ///
+    /// # Errors
+    /// They do not come.
+    pub fn expect(&self, count: u64) -> Result<()> {
+        eventually(&format!("{count} datagrams have come"), || {
+            let state = self.state()?;
+            ensure!(state["packets"].as_u64() >= Some(count), "got {state}");
+            Ok(())
+        })
+    }
+
+    /// Waits until `count` datagrams have come, and checks that these are `count` different ones.
+    ///
+    /// # Errors
+    /// They do not come, or come twice, or others come.
+    pub fn expect_exactly(&self, count: u64) -> Result<()> {
+        self.expect(count)?;
+        let state = self.state()?;
+        ensure!(
+            state["unique"].as_u64() == Some(count),
+            "{count} different datagrams expected: {state}"
+        );
+        ensure!(state["duplicates"] == 0, "duplicates: {state}");
+        Ok(())
+    }
+
+    /// Waits until more comes than has come so far.
+    ///
+    /// # Errors
+    /// Nothing comes.
+    pub fn expect_more(&self, what: &str) -> Result<()> {
+        let before = self.packets()?;
+        eventually(what, || {
+            ensure!(self.packets()? > before, "still {before} datagrams");
+            Ok(())
+        })
+    }
+
+    /// The process, e.g. to end it (that leaves the group).
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+}
+
+impl MldWatch {
+    /// How many JOINs or PARTs of `group` it has heard.
+    ///
+    /// # Errors
+    /// It printed something unexpected.
+    pub fn heard(&self, change: &str, group: &str) -> Result<usize> {
+        let output = self.process.stdout();
+        let complete = output.rfind('\n').map_or("", |end| &output[..end]);
+        let mut count = 0;
+        for line in complete.lines() {
+            let line: Value = serde_json::from_str(line).with_context(|| line.to_owned())?;
+            count += usize::from(line["change"] == change && line["group"] == group);
+        }
+        Ok(count)
+    }
+}

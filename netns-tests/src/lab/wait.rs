@@ -1,0 +1,51 @@
+//! Waiting for conditions. Deadlines are generous: they end a broken test, they measure nothing.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+/// The deadline of [`eventually`].
+pub const PATIENCE: Duration = Duration::from_secs(40);
+
+/// Tries until `attempt` succeeds, for [`PATIENCE`].
+///
+/// # Errors
+/// What still was not so at the end: the last error of `attempt`.
+pub fn eventually<T>(what: &str, attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    within(PATIENCE, what, attempt)
+}
+
+/// An error after which waiting is hopeless, e.g. because the process waited for has ended.
+#[derive(Debug)]
+pub struct Hopeless(pub String);
+
+impl fmt::Display for Hopeless {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Hopeless {}
+
+/// Tries until `attempt` succeeds, for `patience`, or until it says that there is no hope.
+///
+/// # Errors
+/// What still was not so at the end: the last error of `attempt`.
+pub fn within<T>(
+    patience: Duration,
+    what: &str,
+    mut attempt: impl FnMut() -> Result<T>,
+) -> Result<T> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match attempt() {
+            Ok(value) => return Ok(value),
+            Err(error) if error.is::<Hopeless>() || Instant::now() >= deadline => {
+                return Err(error)
+                    .with_context(|| format!("waited (up to {patience:?}) until {what}"));
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Which crate may depend on which (docs/architecture.md), held against the manifests.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::Command;
+
+/// What the deciding cores must not reach, not even over three corners: sockets, the kernel, a runtime.
+const IO_CRATES: &[&str] = &[
+    "tokio",
+    "mio",
+    "async-io",
+    "socket2",
+    "nix",
+    "rustix",
+    "quinn-udp",
+    "rtc",
+    "rtnetlink",
+    "netlink-sys",
+];
+
+/// Output of cargo on this workspace; everything it needs was fetched to build this test.
+fn cargo(args: &[&str]) -> String {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let out = Command::new(env!("CARGO"))
+        .args(args)
+        .args(["--offline", "--locked"])
+        .current_dir(workspace)
+        .output()
+        .unwrap();
+    assert!(
+        out.status.success(),
+        "cargo {args:?}: {}",
+        String::from_utf8_lossy(&out.stderr)
+    );
+    String::from_utf8(out.stdout).unwrap()
+}
+
+/// Our crates, each with those of ours that it reaches: by any kind of dependency, directly or not.
+fn ours() -> BTreeMap<String, BTreeSet<String>> {
+    let metadata = cargo(&["metadata", "--no-deps", "--format-version", "1"]);
+    let metadata: serde_json::Value = serde_json::from_str(&metadata).unwrap();
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    let packages = metadata["packages"].as_array().unwrap();
+    let names: BTreeSet<String> = packages.iter().map(|p| text(&p["name"])).collect();
+    let mut reached: BTreeMap<String, BTreeSet<String>> = packages
+        .iter()
+        .map(|p| {
+            let direct = p["dependencies"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|d| text(&d["name"]));
+            (
+                text(&p["name"]),
+                direct.filter(|name| names.contains(name)).collect(),
+            )
+        })
+        .collect();
+    // as many rounds as there are crates reach everything
+    for _ in 0..names.len() {
+        for name in &names {
+            let further: BTreeSet<String> = reached[name]
+                .iter()
+                .flat_map(|direct| reached[direct].clone())
+                .collect();
+            reached.get_mut(name).unwrap().extend(further);
+        }
+    }
+    reached
+}
+
+/// Names of all crates that `package` is built from, with the features it asks for itself.
+fn built_from(package: &str) -> BTreeSet<String> {
+    let tree = cargo(&[
+        "tree", "-p", package, "-e", "normal", "--prefix", "none", "--format", "{p}",
+    ]);
+    let names: BTreeSet<String> = tree
+        .lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .map(str::to_owned)
+        .collect();
+    assert!(
+        names.contains(package),
+        "cargo tree did not name {package} itself: {tree}"
+    );
+    names
+}
+
+#[test]
+fn engine_reaches_no_io() {
+    let crates = built_from("lcroute-engine");
+    let forbidden: Vec<_> = IO_CRATES
+        .iter()
+        .filter(|name| crates.contains(**name))
+        .collect();
+    assert!(
+        forbidden.is_empty(),
+        "lcroute-engine depends on {forbidden:?}"
+    );
+}
+
+#[test]
+fn librecast_depends_on_none_of_ours() {
+    assert_eq!(ours()["librecast"], BTreeSet::new());
+}
+
+#[test]
+fn engine_and_overlay_do_not_know_each_other() {
+    let ours = ours();
+    let only_librecast = BTreeSet::from(["librecast".to_owned()]);
+    assert_eq!(ours["lcroute-engine"], only_librecast);
+    assert_eq!(ours["lcroute-overlay"], only_librecast);
+}
+
+#[test]
+fn programs_do_not_know_each_other() {
+    let ours = ours();
+    for program in ["lcsync", "lcagent"] {
+        assert_eq!(
+            ours[program],
+            BTreeSet::from(["librecast".to_owned()]),
+            "{program}"
+        );
+    }
+    for program in ["lcsync", "lcagent"] {
+        assert!(
+            !ours["lcroute"].contains(program),
+            "lcroute depends on {program}"
+        );
+    }
+}
+
+#[test]
+fn nobody_depends_on_the_tests() {
+    for (name, reached) in ours() {
+        assert!(
+            !reached.contains("netns-tests"),
+            "{name} depends on netns-tests"
+        );
+    }
+}

@@ -1,0 +1,107 @@
+//! The signalling backbone: needed to meet, not to stay together.
+
+use anyhow::ensure;
+use netns_tests::lab::{Member, eventually};
+
+use crate::world;
+
+#[test]
+fn links_outlive_the_backbone_and_new_ones_come_when_it_is_back() {
+    world("backbone", |lab| {
+        let mut network = lab.closed_network(["a", "b"])?;
+        let receiver = network.members[1].host.receive("ff1e::42", &[])?;
+        let sender = network.members[0].host.send_for_ever("ff1e::42")?;
+        receiver.expect_more("the receiver hears the sender")?;
+        network.backbone.kill()?;
+        receiver.expect_more("the dead backbone stops nothing")?;
+        drop(sender);
+
+        // A third one comes while there is no backbone: it starts, and waits.
+        let third = lab.closed_hosts(&["c"])?.remove(0);
+        third
+            .run("lcroute", &["join", &network.token, "--name", "c"])?
+            .success()?;
+        let mut third = Member::new(third);
+        third.start()?;
+        ensure!(
+            third.status()?["state"] == "connecting",
+            "{}",
+            third.status()?
+        );
+        network.wait_linked()?;
+
+        network.backbone.start()?;
+        network.members.push(third);
+        network.wait_linked()?;
+        let [a, b, c] = network.nodes()?;
+        let at_c = c.host.receive("ff1e::42", &[])?;
+        a.wait_wanted("ff1e::42", c)?;
+        a.wait_wanted("ff1e::42", b)?;
+        let before = receiver.packets()?;
+        a.host.send("ff1e::42", 100, &[])?;
+        at_c.expect_exactly(100)?;
+        receiver.expect(before + 100)
+    });
+}
+
+#[test]
+fn the_backbone_carries_no_data() {
+    world("no-data", |lab| {
+        let network = lab.closed_network(["a", "b"])?;
+        let [a, b] = network.nodes()?;
+        let receiver = b.host.receive("ff1e::42", &[])?;
+        a.wait_wanted("ff1e::42", b)?;
+        let before = network.backbone.host.uplink_data()?;
+        a.host.send("ff1e::42", 500, &[])?;
+        receiver.expect_exactly(500)?;
+        ensure!(
+            network.backbone.host.uplink_data()? == before,
+            "the backbone saw data"
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn a_daemon_can_be_the_backbone_itself() {
+    world("signal-listen", |lab| {
+        let alpha = lab.host("alpha")?;
+        let beta = lab.closed_hosts(&["beta"])?.remove(0);
+        alpha.write("lcroute.toml", "[signal]\nlisten = \"[::]:7117\"\n")?;
+        alpha
+            .run("lcroute", &["init", "--name", "alpha"])?
+            .success()?;
+        let url = format!("ws://{}:7117", alpha.v4()?);
+        let token = alpha
+            .run("lcroute", &["invite", "--signal", &url])?
+            .success()?
+            .stdout;
+        beta.run("lcroute", &["join", token.trim(), "--name", "beta"])?
+            .success()?;
+        let (mut alpha, mut beta) = (Member::new(alpha), Member::new(beta));
+        alpha.start()?;
+        beta.start()?;
+        alpha.wait_links(1)?;
+        let receiver = beta.host.receive("ff1e::42", &[])?;
+        alpha.wait_wanted("ff1e::42", &beta)?;
+        alpha.host.send("ff1e::42", 100, &[])?;
+        receiver.expect_exactly(100)
+    });
+}
+
+#[test]
+fn a_stopped_backbone_ends_with_0() {
+    world("backbone-stop", |lab| {
+        let host = lab.host("backbone")?;
+        let mut server = host.spawn("lcroute", &["signal", "--listen", "[::]:7117"])?;
+        eventually("the server listens", || {
+            let open = netns_tests::lab::open_sockets(server.pid())?;
+            let protocols: Vec<&str> = open.iter().map(|socket| socket.protocol).collect();
+            ensure!(protocols == ["tcp6", "udp6"], "{protocols:?}");
+            Ok(())
+        })?;
+        let code = server.stop()?;
+        ensure!(code == 0, "exit code {code}");
+        Ok(())
+    });
+}

@@ -1,0 +1,225 @@
+//! The command line: exit codes, messages, `listen` and `say`.
+
+use anyhow::{Result, ensure};
+use netns_tests::lab::{Host, eventually};
+
+use crate::world;
+
+#[test]
+fn wrong_usage_ends_with_2() {
+    world("usage", |lab| {
+        let host = lab.lone_host("a")?;
+        for args in [
+            &["frobnicate"][..],
+            &["run", "--frobnicate"],
+            &["listen", "fe80::1"],
+            &["invite", "--ttl", "x"],
+        ] {
+            exits(&host, args, 2, "")?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn without_a_daemon_queries_end_with_3_and_name_the_socket() {
+    world("no-daemon", |lab| {
+        let host = lab.lone_host("a")?;
+        for verb in ["status", "peers", "groups"] {
+            exits(&host, &[verb, "--json"], 3, "control.sock")?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn without_a_membership_run_and_invite_end_with_4_and_say_what_to_do() {
+    world("no-membership", |lab| {
+        let host = lab.lone_host("a")?;
+        exits(&host, &["run"], 4, "lcroute init")?;
+        exits(&host, &["invite"], 4, "lcroute init")
+    });
+}
+
+#[test]
+fn a_configuration_error_names_file_line_and_key() {
+    world("config", |lab| {
+        let host = lab.lone_host("a")?;
+        host.run("lcroute", &["init"])?.success()?;
+        for (content, line, key) in [
+            ("name = \"a\"\n\n[tun]\nmood = \"tap\"\n", "4", "mood"),
+            ("[tun]\nmode = \"tape\"\n", "2", "mode"),
+            ("[signal]\nservers = [\"http://x\"]\n", "2", "servers"),
+            ("[tun\n", "1", ""),
+        ] {
+            host.write("lcroute.toml", content)?;
+            for said in ["lcroute.toml", line, key] {
+                exits(&host, &["run"], 2, said)?;
+            }
+        }
+        ensure!(!host.has_interface("lc0"));
+        Ok(())
+    });
+}
+
+#[test]
+fn a_configuration_file_that_was_named_must_exist() {
+    world("config-missing", |lab| {
+        let host = lab.lone_host("a")?;
+        exits(
+            &host,
+            &["run", "--config", "nowhere.toml"],
+            2,
+            "nowhere.toml",
+        )
+    });
+}
+
+#[test]
+fn listen_prints_what_say_says_and_from_whom() {
+    world("talk", |lab| {
+        let network = lab.closed_network(["a", "b"])?;
+        let [a, b] = network.nodes()?;
+        let mut plain = b.host.spawn("lcroute", &["listen", "ff1e::42"])?;
+        let mut json = b.host.spawn("lcroute", &["listen", "ff1e::42", "--json"])?;
+        a.wait_wanted("ff1e::42", b)?;
+        a.host
+            .run("lcroute", &["say", "ff1e::42", "hello over there"])?
+            .success()?;
+        let from = a.address()?.to_string();
+        eventually("both print the text and the sender", || {
+            let heard = plain.stdout();
+            ensure!(
+                heard.contains(&from) && heard.contains("hello over there"),
+                "{heard}"
+            );
+            let heard: serde_json::Value = serde_json::from_str(&json.stdout())?;
+            ensure!(
+                heard["from"] == from && heard["text"] == "hello over there",
+                "{heard}"
+            );
+            Ok(())
+        })?;
+        for listener in [&mut plain, &mut json] {
+            let code = listener.stop()?;
+            ensure!(code == 0, "listen ended with {code}: {}", listener.stderr());
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn the_json_of_a_daemon_has_what_the_contract_names() {
+    world("json", |lab| {
+        let network = lab.closed_network(["a", "b"])?;
+        let [a, b] = network.nodes()?;
+        let _local = a.host.receive("ff1e::1", &[])?;
+        let source = b.address()?.to_string();
+        let _remote = b
+            .host
+            .receive("ff3e::8000:2", &["--source", &a.address()?.to_string()])?;
+        a.wait_wanted("ff3e::8000:2", b)?;
+        let status = a.status()?;
+        let named = "peer_id name address network tun state uptime_s peers groups counters";
+        has_keys(&status, named)?;
+        let named = "tun_rx_packets tun_rx_bytes tun_tx_packets tun_tx_bytes link_rx_packets \
+            link_rx_bytes link_tx_packets link_tx_bytes drops";
+        has_keys(&status["counters"], named)?;
+        ensure!(
+            status["state"] == "connected" && status["peers"] == 1,
+            "{status}"
+        );
+        let peer = a.peers()?.remove(0);
+        has_keys(
+            &peer,
+            "peer_id name address state rtt_ms loss lane tx_bytes rx_bytes since_s reason",
+        )?;
+        ensure!(
+            peer["name"] == "b" && peer["address"] == source && peer["lane"] == "data",
+            "{peer}"
+        );
+        let groups = a.groups()?;
+        ensure!(groups.len() == 2, "{}", serde_json::Value::from(groups));
+        for group in &groups {
+            has_keys(group, "group local links sources packets bytes refused")?;
+            let is_local = group["group"] == "ff1e::1";
+            ensure!(group["local"] == is_local, "{group}");
+            let links = group["links"].as_array().map_or(0, Vec::len);
+            ensure!(links == usize::from(!is_local), "{group}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn the_control_socket_is_open_to_its_owner_and_group_only() {
+    use std::os::unix::fs::PermissionsExt;
+    world("control", |lab| {
+        let network = lab.closed_network(["a"])?;
+        let socket = network.members[0].host.path("run/control.sock");
+        let mode = std::fs::metadata(&socket)?.permissions().mode();
+        ensure!(mode & 0o777 == 0o660, "mode {mode:o}");
+        Ok(())
+    });
+}
+
+#[test]
+fn two_daemons_on_one_state_directory_are_refused() {
+    world("twice", |lab| {
+        let network = lab.closed_network(["a", "b"])?;
+        let [a, _] = network.nodes()?;
+        exits(&a.host, &["run"], 1, "")?;
+        ensure!(
+            a.host.has_interface("lc0"),
+            "the second one took lc0 from the first"
+        );
+        a.status().map(drop)
+    });
+}
+
+#[test]
+fn a_daemon_that_was_stopped_while_it_waited_for_links_ends_with_0() {
+    world("lonely", |lab| {
+        let host = lab.host("a")?;
+        host.run("lcroute", &["init"])?.success()?;
+        let mut member = netns_tests::lab::Member::new(host);
+        // Nobody listens there, and never will.
+        member.run_args = vec!["--signal".to_owned(), "ws://198.18.200.1:7117".to_owned()];
+        member.start()?;
+        ensure!(
+            member.status()?["state"] == "connecting",
+            "{}",
+            member.status()?
+        );
+        member.stop()
+    });
+}
+
+/// Runs `lcroute ARGS`, which must end with `code` and say `said` on standard error.
+fn exits(host: &Host, args: &[&str], code: i32, said: &str) -> Result<()> {
+    let ended = host.run("lcroute", args)?;
+    ensure!(
+        ended.code == code,
+        "lcroute {args:?}: exit code {}: {}",
+        ended.code,
+        ended.stderr
+    );
+    ensure!(
+        ended.stderr.contains(said),
+        "lcroute {args:?} does not say {said:?}: {}",
+        ended.stderr
+    );
+    ensure!(
+        ended.stdout.is_empty(),
+        "lcroute {args:?} writes an error to stdout: {}",
+        ended.stdout
+    );
+    Ok(())
+}
+
+fn has_keys(value: &serde_json::Value, named: &str) -> Result<()> {
+    for key in named.split_whitespace() {
+        ensure!(value.get(key).is_some(), "no {key} in {value}");
+    }
+    Ok(())
+}

@@ -1,0 +1,143 @@
+//! The daemon's life: killed, restarted, replaced, stopped.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use netns_tests::lab::{Host, eventually};
+use nix::sys::signal::Signal;
+
+use crate::world;
+
+/// The contract's promise to those who stop a daemon.
+const LEAVES_WITHIN: Duration = Duration::from_secs(2);
+
+#[test]
+fn a_killed_receiver_daemon_adopts_lc0_and_its_joins_when_it_comes_back() {
+    world("kill-receiver", |lab| {
+        let mut network = lab.closed_network(["a", "b"])?;
+        let receiver = network.members[1].host.receive("ff1e::42", &[])?;
+        let _sender = network.members[0].host.send_for_ever("ff1e::42")?;
+        receiver.expect_more("the receiver hears the sender")?;
+        let before = index_of_lc0(&network.members[1].host)?;
+        network.members[1].daemon()?.kill()?;
+        network.members[0].wait_links(0)?;
+        ensure!(
+            index_of_lc0(&network.members[1].host)? == before,
+            "lc0 did not outlive the daemon"
+        );
+        network.members[1].start()?;
+        ensure!(
+            index_of_lc0(&network.members[1].host)? == before,
+            "lc0 was not adopted"
+        );
+        receiver.expect_more("the same program hears the sender again")?;
+        ensure!(
+            receiver.state()?["duplicates"] == 0,
+            "{}",
+            receiver.state()?
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn a_killed_sender_daemon_goes_on_where_it_was() {
+    world("kill-sender", |lab| {
+        let mut network = lab.closed_network(["a", "b"])?;
+        let receiver = network.members[1].host.receive("ff1e::42", &[])?;
+        let _sender = network.members[0].host.send_for_ever("ff1e::42")?;
+        receiver.expect_more("the receiver hears the sender")?;
+        network.members[0].daemon()?.kill()?;
+        network.members[1].wait_links(0)?;
+        network.members[0].start()?;
+        receiver.expect_more("the receiver hears the same program again")?;
+        ensure!(
+            receiver.state()?["duplicates"] == 0,
+            "{}",
+            receiver.state()?
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn a_daemon_that_executes_itself_anew_keeps_lc0_and_the_joins() {
+    world("anew", |lab| {
+        let mut network = lab.closed_network(["a", "b"])?;
+        let receiver = network.members[1].host.receive("ff1e::42", &[])?;
+        let _sender = network.members[0].host.send_for_ever("ff1e::42")?;
+        receiver.expect_more("the receiver hears the sender")?;
+        let index = index_of_lc0(&network.members[1].host)?;
+        let uptime = network.members[1].status()?["uptime_s"]
+            .as_u64()
+            .context("uptime_s")?;
+        eventually("the daemon is older than a second", || {
+            ensure!(network.members[1].status()?["uptime_s"].as_u64() > Some(uptime + 1));
+            Ok(())
+        })?;
+        network.members[1].daemon()?.signal(Signal::SIGUSR2)?;
+        eventually("the daemon has started over", || {
+            let now = network.members[1].status()?["uptime_s"].as_u64();
+            ensure!(now <= Some(uptime + 1), "uptime {now:?}");
+            Ok(())
+        })?;
+        ensure!(
+            network.members[1].daemon()?.is_running(),
+            "the process is another one"
+        );
+        ensure!(
+            index_of_lc0(&network.members[1].host)? == index,
+            "lc0 is another one"
+        );
+        network.wait_linked()?;
+        receiver.expect_more("the same program hears the sender again")
+    });
+}
+
+#[test]
+fn sigterm_and_sigint_take_lc0_away_and_end_with_0() {
+    world("sigterm", |lab| {
+        let mut network = lab.closed_network(["a", "b", "c"])?;
+        for (stopped, signal) in [(2, Signal::SIGTERM), (1, Signal::SIGINT)] {
+            let member = &mut network.members[stopped];
+            ensure!(
+                member.host.has_interface("lc0"),
+                "no lc0 on {}",
+                member.host.name()
+            );
+            let begin = Instant::now();
+            member.daemon()?.signal(signal)?;
+            let code = member.daemon()?.wait(Duration::from_secs(20))?;
+            ensure!(code == 0, "exit code {code} after {signal}");
+            ensure!(
+                begin.elapsed() < LEAVES_WITHIN,
+                "took {:?} after {signal}",
+                begin.elapsed()
+            );
+            ensure!(
+                !member.host.has_interface("lc0"),
+                "lc0 is still there after {signal}"
+            );
+            network.members[0].wait_links(stopped - 1)?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_reload_keeps_links_and_joins() {
+    world("reload", |lab| {
+        let network = lab.closed_network(["a", "b"])?;
+        let [a, b] = network.nodes()?;
+        let receiver = b.host.receive("ff1e::42", &[])?;
+        a.wait_wanted("ff1e::42", b)?;
+        b.host.run("lcroute", &["reload"])?.success()?;
+        a.host.send("ff1e::42", 200, &[])?;
+        receiver.expect_exactly(200)
+    });
+}
+
+fn index_of_lc0(host: &Host) -> Result<u32> {
+    host.namespace()
+        .run(|| nix::net::if_::if_nametoindex("lc0").context("lc0"))
+}

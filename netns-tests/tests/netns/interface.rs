@@ -1,0 +1,216 @@
+//! `lc0` as programs see it: TUN and TAP, MLD watchers, names, capabilities.
+
+use anyhow::{Context, Result, ensure};
+use netns_tests::lab::{Host, Lab, Network, eventually};
+
+use crate::world;
+
+#[test]
+fn an_mld_watcher_on_a_raw_socket_sees_a_remote_join_and_part() {
+    world("mld-raw", |lab| watcher_sees_join_and_part(lab, "tun", &[]));
+}
+
+#[test]
+fn an_mld_watcher_that_sniffs_ethernet_frames_sees_a_remote_join_and_part_on_tun() {
+    world("mld-packet", |lab| {
+        watcher_sees_join_and_part(lab, "tun", &["--packet"])
+    });
+}
+
+#[test]
+fn an_mld_watcher_that_sniffs_ethernet_frames_sees_a_remote_join_and_part_on_tap() {
+    world("mld-packet-tap", |lab| {
+        watcher_sees_join_and_part(lab, "tap", &["--packet"])
+    });
+}
+
+#[test]
+fn a_node_in_tap_mode_and_one_in_tun_mode_understand_each_other() {
+    world("tap", |lab| {
+        let network = network_with_mode(lab, "tap")?;
+        let [a, b] = network.nodes()?;
+        ensure!(
+            link_kind(&a.host)? == ("tap".to_owned(), true),
+            "{:?}",
+            link_kind(&a.host)?
+        );
+        ensure!(
+            link_kind(&b.host)? == ("tun".to_owned(), true),
+            "{:?}",
+            link_kind(&b.host)?
+        );
+        let (at_a, at_b) = (
+            a.host.receive("ff1e::a", &[])?,
+            b.host.receive("ff1e::b", &[])?,
+        );
+        a.wait_wanted("ff1e::b", b)?;
+        b.wait_wanted("ff1e::a", a)?;
+        a.host.send("ff1e::b", 200, &[])?;
+        b.host.send("ff1e::a", 200, &["--size", "3000"])?;
+        at_b.expect_exactly(200)?;
+        at_a.expect_exactly(200)
+    });
+}
+
+#[test]
+fn lc0_has_the_address_that_status_shows_and_one_link_local() {
+    world("addresses", |lab| {
+        let network = lab.closed_network(["a", "b"])?;
+        let [a, _] = network.nodes()?;
+        let shown = a
+            .host
+            .run("ip", &["-j", "-6", "addr", "show", "dev", "lc0"])?
+            .success()?;
+        let shown: serde_json::Value = serde_json::from_str(&shown.stdout)?;
+        let addresses = shown[0]["addr_info"].as_array().context("addr_info")?;
+        let mut found: Vec<&str> = addresses
+            .iter()
+            .filter_map(|address| address["local"].as_str())
+            .collect();
+        found.sort_unstable();
+        let address = a.address()?;
+        let [_, _, _, _, e, f, g, h] = address.segments();
+        let link_local = std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, e, f, g, h).to_string();
+        let mut expected = [address.to_string(), link_local];
+        expected.sort_unstable();
+        ensure!(found == expected, "{found:?}, expected {expected:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_taken_interface_name_is_said_and_the_interface_left_alone() {
+    world("taken", |lab| {
+        let host = lab.host("a")?;
+        host.ip("link add lc0 type veth peer name other")?;
+        host.run("lcroute", &["init"])?.success()?;
+        let refused = host.run("lcroute", &["run"])?;
+        ensure!(refused.code == 1, "exit code {}", refused.code);
+        ensure!(
+            refused.stderr.contains("lc0"),
+            "the name is not said: {}",
+            refused.stderr
+        );
+        ensure!(host.has_interface("lc0"), "a foreign interface was removed");
+        Ok(())
+    });
+}
+
+#[test]
+fn another_name_for_the_interface_works() {
+    world("name", |lab| {
+        let hosts = lab.closed_hosts(&["a", "b"])?;
+        let mut network = lab.network(hosts)?;
+        network.members[0]
+            .run_args
+            .extend(["--tun".to_owned(), "mc7".to_owned()]);
+        network.start()?;
+        let [a, b] = network.nodes()?;
+        ensure!(a.host.has_interface("mc7") && !a.host.has_interface("lc0"));
+        ensure!(a.status()?["tun"] == "mc7", "{}", a.status()?);
+        let receiver = b.host.receive("ff1e::42", &[])?;
+        a.wait_wanted("ff1e::42", b)?;
+        a.host.send("ff1e::42", 50, &[])?;
+        receiver.expect_exactly(50)
+    });
+}
+
+#[test]
+fn without_the_capability_it_says_which_one_is_missing() {
+    world("capability", |lab| {
+        let host = lab.host("a")?;
+        host.run("lcroute", &["init"])?.success()?;
+        let program = crate::PROGRAM;
+        let drop = [
+            "--bounding-set=-net_admin",
+            "--inh-caps=-all",
+            program,
+            "lcroute",
+            "run",
+        ];
+        let refused = host.run("setpriv", &drop)?;
+        ensure!(
+            refused.code == 4,
+            "exit code {}: {}",
+            refused.code,
+            refused.stderr
+        );
+        ensure!(
+            refused.stderr.contains("CAP_NET_ADMIN"),
+            "{}",
+            refused.stderr
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn programs_that_name_no_interface_keep_their_lan_for_other_groups() {
+    world("routes", |lab| {
+        let network = lab.closed_network(["a", "b"])?;
+        let [a, _] = network.nodes()?;
+        for (group, expected) in [
+            ("ff1e::1", "lc0"),
+            ("ff08::1", "lc0"),
+            ("ff18::1", "lc0"),
+            ("ff38::1", "lc0"),
+            ("ff0e::1", "lc0"),
+            ("ff3e::1", "lc0"),
+            ("ff02::1234", "eth0"),
+            ("ff05::1234", "eth0"),
+        ] {
+            let route = a
+                .host
+                .run("ip", &["-6", "route", "get", group])?
+                .success()?
+                .stdout;
+            ensure!(
+                route.contains(&format!("dev {expected} ")),
+                "{group}: {route}"
+            );
+        }
+        Ok(())
+    });
+}
+
+/// Two closed nodes; the first one's `lc0` is of the given mode, the second one's is a TUN.
+fn network_with_mode(lab: &Lab, mode: &str) -> Result<Network> {
+    let hosts = lab.closed_hosts(&["a", "b"])?;
+    hosts[0].write("lcroute.toml", format!("[tun]\nmode = \"{mode}\"\n"))?;
+    let mut network = lab.network(hosts)?;
+    network.start()?;
+    Ok(network)
+}
+
+fn watcher_sees_join_and_part(lab: &Lab, mode: &str, watcher: &[&str]) -> Result<()> {
+    let network = network_with_mode(lab, mode)?;
+    let [a, b] = network.nodes()?;
+    let watch = a.host.watch_mld(watcher)?;
+    let mut receiver = b.host.receive("ff1e::42", &[])?;
+    eventually("the watcher hears the JOIN", || {
+        ensure!(watch.heard("JOIN", "ff1e::42")? > 0, "it has not");
+        Ok(())
+    })?;
+    ensure!(
+        watch.heard("PART", "ff1e::42")? == 0,
+        "a PART before anybody left"
+    );
+    receiver.process().kill()?;
+    eventually("the watcher hears the PART", || {
+        ensure!(watch.heard("PART", "ff1e::42")? > 0, "it has not");
+        Ok(())
+    })
+}
+
+/// `tun` or `tap`, and whether it survives its program.
+fn link_kind(host: &Host) -> Result<(String, bool)> {
+    let shown = host
+        .run("ip", &["-j", "-d", "link", "show", "dev", "lc0"])?
+        .success()?;
+    let shown: serde_json::Value = serde_json::from_str(&shown.stdout)?;
+    let data = &shown[0]["linkinfo"]["info_data"];
+    let kind = data["type"]
+        .as_str()
+        .with_context(|| format!("no tun type in {shown}"))?;
+    Ok((kind.to_owned(), data["persist"] == true))
+}

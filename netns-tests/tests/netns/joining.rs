@@ -1,0 +1,248 @@
+//! Who receives what: joins, leaves, late comers, many groups.
+
+use anyhow::{Result, ensure};
+use netns_tests::lab::{Member, Network, eventually};
+
+use crate::world;
+
+#[test]
+fn a_joined_program_receives_each_packet_once_and_nobody_else_gets_any() {
+    world("join", |lab| {
+        let network = lab.closed_network(["a", "b", "c"])?;
+        let [a, b, c] = network.nodes()?;
+        let receiver = b.host.receive("ff1e::42", &[])?;
+        a.wait_wanted("ff1e::42", b)?;
+        let (c_before, _) = c.host.uplink_data()?;
+        a.host.send("ff1e::42", 500, &[])?;
+        receiver.expect_exactly(500)?;
+        let (c_after, _) = c.host.uplink_data()?;
+        ensure!(
+            c_after == c_before,
+            "data reached the uplink of c, where nobody has joined"
+        );
+        ensure!(c.counter("link_rx_packets")? == 0, "c: {}", c.status()?);
+        Ok(())
+    });
+}
+
+#[test]
+fn after_a_leave_nothing_is_sent_any_more() {
+    world("leave", |lab| {
+        let network = lab.closed_network(["a", "b"])?;
+        let [a, b] = network.nodes()?;
+        let mut receiver = b.host.receive("ff1e::42", &[])?;
+        a.wait_wanted("ff1e::42", b)?;
+        a.host.send("ff1e::42", 100, &[])?;
+        receiver.expect_exactly(100)?;
+        receiver.process().kill()?;
+        a.wait_unwanted("ff1e::42", b)?;
+        sent_into_the_void(a, "ff1e::42", 200)?;
+        ensure!(b.counter("link_rx_packets")? == 100, "b: {}", b.status()?);
+        Ok(())
+    });
+}
+
+#[test]
+fn without_a_listener_no_data_byte_leaves_the_host() {
+    world("silence", |lab| {
+        let network = lab.closed_network(["a", "b", "c"])?;
+        let [a, b, _] = network.nodes()?;
+        // Somebody listens to another group: that must not open this one.
+        let other = b.host.receive("ff1e::43", &[])?;
+        a.wait_wanted("ff1e::43", b)?;
+        sent_into_the_void(a, "ff1e::42", 500)?;
+        ensure!(
+            other.packets()? == 0,
+            "the listener of another group got packets"
+        );
+        // The counter that showed nothing does show data when there is some.
+        let (_, before) = a.host.uplink_data()?;
+        a.host.send("ff1e::43", 500, &[])?;
+        other.expect_exactly(500)?;
+        let (_, after) = a.host.uplink_data()?;
+        ensure!(
+            (after - before).bytes >= 500 * 1_200,
+            "the counter misses data: {:?}",
+            after - before
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn two_groups_reach_their_own_listeners_only() {
+    world("two-groups", |lab| {
+        let network = lab.closed_network(["a", "b", "c"])?;
+        let [a, b, c] = network.nodes()?;
+        let (at_b, at_c) = (
+            b.host.receive("ff1e::b", &[])?,
+            c.host.receive("ff1e::c", &[])?,
+        );
+        a.wait_wanted("ff1e::b", b)?;
+        a.wait_wanted("ff1e::c", c)?;
+        a.host.send("ff1e::b", 200, &[])?;
+        a.host.send("ff1e::c", 300, &[])?;
+        at_b.expect_exactly(200)?;
+        at_c.expect_exactly(300)?;
+        for (member, count) in [(b, 200), (c, 300)] {
+            ensure!(
+                member.counter("link_rx_packets")? == count,
+                "{}",
+                member.status()?
+            );
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn who_joins_while_others_send_receives_from_then_on() {
+    world("late", |lab| {
+        let network = lab.closed_network(["a", "b", "c"])?;
+        let [a, b, c] = network.nodes()?;
+        let _sender = a.host.send_for_ever("ff1e::42")?;
+        eventually("packets without a listener are dropped at a", || {
+            ensure!(a.counter("drops/no_listener")? > 20, "{}", a.status()?);
+            Ok(())
+        })?;
+        let first = b.host.receive("ff1e::42", &[])?;
+        first.expect_more("the first listener receives from a running sender")?;
+        let second = c.host.receive("ff1e::42", &[])?;
+        second.expect_more("the second listener receives from a running sender")?;
+        let also = b.host.receive("ff1e::42", &[])?;
+        also.expect_more("a second program on one host receives as well")?;
+        for receiver in [first, second, also] {
+            let state = receiver.state()?;
+            ensure!(state["duplicates"] == 0, "{state}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn when_one_of_two_programs_of_a_host_leaves_the_other_goes_on() {
+    world("shared", |lab| {
+        let network = lab.closed_network(["a", "b"])?;
+        let [a, b] = network.nodes()?;
+        let stays = b.host.receive("ff1e::42", &[])?;
+        let mut leaves = b.host.receive("ff1e::42", &[])?;
+        a.wait_wanted("ff1e::42", b)?;
+        a.host.send("ff1e::42", 100, &[])?;
+        leaves.expect_exactly(100)?;
+        leaves.process().kill()?;
+        a.host.send("ff1e::42", 300, &[])?;
+        stays.expect_exactly(400)
+    });
+}
+
+#[test]
+fn everybody_may_send_and_receive_at_once() {
+    world("conference", |lab| {
+        let network = lab.closed_network(["a", "b", "c"])?;
+        let members = network.nodes::<3>()?;
+        let receivers: Vec<_> = members
+            .iter()
+            .map(|member| member.host.receive("ff1e::42", &[]))
+            .collect::<Result<_>>()?;
+        for (listener, speaker) in [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)] {
+            members[speaker].wait_wanted("ff1e::42", members[listener])?;
+        }
+        for member in members {
+            member.host.send("ff1e::42", 100, &[])?;
+        }
+        // The kernel loops a host's own packets back to its own listeners: 3 x 100 everywhere.
+        receivers
+            .iter()
+            .try_for_each(|receiver| receiver.expect_exactly(300))?;
+        for receiver in &receivers {
+            let state = receiver.state()?;
+            ensure!(
+                state["senders"].as_object().map(serde_json::Map::len) == Some(3),
+                "{state}"
+            );
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_sender_that_is_a_member_hears_no_echo() {
+    world("echo", |lab| {
+        let network = lab.closed_network(["a", "b"])?;
+        let [a, b] = network.nodes()?;
+        let receiver = b.host.receive("ff1e::42", &[])?;
+        a.wait_wanted("ff1e::42", b)?;
+        let sent = a.host.send("ff1e::42", 200, &["--member"])?;
+        receiver.expect_exactly(200)?;
+        ensure!(
+            sent.received == 0,
+            "the sender got {} of its own packets back",
+            sent.received
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn one_host_joins_two_thousand_groups_and_leaves_them() {
+    const GROUPS: usize = 2_000;
+    world("many-groups", |lab| {
+        let network = lab.closed_network(["a", "b"])?;
+        let [a, b] = network.nodes()?;
+        let mut receiver = b.host.receive("ff1e::1:0", &["--groups", "2000"])?;
+        wait_wanted_groups(&network, GROUPS)?;
+        a.host.send(
+            "ff1e::1:0",
+            2_000,
+            &["--groups", "2000", "--rate", "1000", "--size", "100"],
+        )?;
+        receiver.expect_exactly(2_000)?;
+        ensure!(receiver.number("groups")? == 2_000, "{}", receiver.state()?);
+        receiver.process().kill()?;
+        wait_wanted_groups(&network, 0)?;
+        eventually("b has forgotten the groups", || {
+            let count = b.groups()?.len();
+            ensure!(count == 0, "b still knows {count} groups");
+            Ok(())
+        })
+    });
+}
+
+/// Waits until the first member knows exactly `count` groups that the second wants.
+fn wait_wanted_groups(network: &Network, count: usize) -> Result<()> {
+    let [a, b] = network.nodes()?;
+    let peer = b.peer_id()?;
+    eventually(&format!("{count} groups are wanted"), || {
+        let groups = a.groups()?;
+        let is_wanted = |group: &&serde_json::Value| {
+            group["links"]
+                .as_array()
+                .is_some_and(|links| links.iter().any(|link| *link == *peer))
+        };
+        let wanted = groups.iter().filter(is_wanted).count();
+        ensure!(wanted == count, "{wanted} groups are wanted");
+        Ok(())
+    })
+}
+
+/// Sends packets that nobody wants, waits until all are dropped, and checks that the uplink of the
+/// sender carried none of them.
+fn sent_into_the_void(from: &Member, group: &str, count: u64) -> Result<()> {
+    let dropped_before = from.counter("drops/no_listener")?;
+    let sent_before = from.counter("link_tx_packets")?;
+    let (_, before) = from.host.uplink_data()?;
+    from.host.send(group, count, &[])?;
+    eventually("packets that nobody wants are dropped", || {
+        let dropped = from.counter("drops/no_listener")? - dropped_before;
+        ensure!(dropped == count, "{dropped} of {count} were dropped");
+        Ok(())
+    })?;
+    let (_, after) = from.host.uplink_data()?;
+    ensure!(after == before, "data left the host: {:?}", after - before);
+    ensure!(
+        from.counter("link_tx_packets")? == sent_before,
+        "{}",
+        from.status()?
+    );
+    Ok(())
+}

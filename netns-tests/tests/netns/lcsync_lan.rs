@@ -1,0 +1,310 @@
+//! lcsync on a plain LAN, without lcroute.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use netns_tests::lab::{
+    Host, Lab, Process, eventually, make_folder, noise, open_sockets, same_content, within,
+};
+
+use crate::world;
+
+const MEGABYTE: usize = 1_000_000;
+
+#[test]
+fn a_folder_reaches_two_receivers_at_the_cost_of_one() {
+    world("lan", |lab| {
+        let lan = Lan::new(lab, &["first", "second"], 6 * MEGABYTE)?;
+        let (_, before) = lan.server.interface_traffic("lan0")?;
+        let mut receivers = lan.fetch_all(&["lc:folder", "copy"])?;
+        lan.arrive(&mut receivers)?;
+        let (_, after) = lan.server.interface_traffic("lan0")?;
+        let sent = (after - before).bytes as f64 / (6 * MEGABYTE) as f64;
+        ensure!(
+            sent < 1.7,
+            "the server sent {sent:.2} bytes per byte for two receivers"
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn five_percent_of_loss_changes_nothing_but_the_time() {
+    world("lan-loss", |lab| {
+        let lan = Lan::new(lab, &["first", "second"], 3 * MEGABYTE)?;
+        for receiver in &lan.receivers {
+            receiver.set_loss("lan0", 5)?;
+        }
+        let mut receivers = lan.fetch_all(&["lc:folder", "copy"])?;
+        lan.arrive(&mut receivers)
+    });
+}
+
+#[test]
+fn the_server_has_no_port_and_is_silent_unless_somebody_listens() {
+    world("lan-silent", |lab| {
+        let lan = Lan::new(lab, &["first"], MEGABYTE)?;
+        lan.server.close_everywhere()?;
+        let open = open_sockets(lan.share.pid())?;
+        ensure!(open.is_empty(), "the server has open sockets: {open:?}");
+        let mut receivers = lan.fetch_all(&["lc:folder", "copy"])?;
+        lan.arrive(&mut receivers)?;
+        let open = open_sockets(lan.share.pid())?;
+        ensure!(open.is_empty(), "the server has opened sockets: {open:?}");
+        eventually("the server has fallen silent", || {
+            let (_, before) = lan.server.interface_traffic("lan0")?;
+            std::thread::sleep(Duration::from_millis(700));
+            let (_, after) = lan.server.interface_traffic("lan0")?;
+            // The kernel's own MLD reports may pass; they are few and small.
+            let sent = after - before;
+            ensure!(sent.bytes < 1_000, "it sent {sent:?} in 0.7 s");
+            Ok(())
+        })?;
+        ensure!(
+            lan.server.refused()?.packets == 0,
+            "somebody sent TCP or UDP to the server"
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn a_killed_receiver_fetches_only_what_is_missing() {
+    const SIZE: usize = 12 * MEGABYTE;
+    world("lan-resume", |lab| {
+        let lan = Lan::with_args(lab, &["first"], SIZE, &["--bwlimit", "24M"])?;
+        let receiver = &lan.receivers[0];
+        let sent = || Ok::<_, anyhow::Error>(lan.server.interface_traffic("lan0")?.1.bytes);
+        let before = sent()?;
+        let mut first = receiver.spawn("lcsync", &["lc:folder", "copy", "-i", "lan0"])?;
+        eventually("half of the folder has been sent", || {
+            let sent = sent()? - before;
+            ensure!(sent > SIZE as u64 / 2, "{sent} bytes");
+            Ok(())
+        })?;
+        first.kill()?;
+        ensure!(
+            !receiver.path("copy/big.bin").exists(),
+            "a half-written file is in place"
+        );
+        let middle = sent()?;
+        let mut second = lan.fetch_all(&["lc:folder", "copy"])?;
+        lan.arrive(&mut second)?;
+        let again = (sent()? - middle) as f64 / SIZE as f64;
+        ensure!(again < 0.85, "{again:.2} of the folder was sent again");
+        Ok(())
+    });
+}
+
+#[test]
+fn what_is_there_already_is_not_sent_again() {
+    const SIZE: usize = 6 * MEGABYTE;
+    world("lan-delta", |lab| {
+        let lan = Lan::new(lab, &["first"], SIZE)?;
+        let receiver = &lan.receivers[0];
+        let mut old = std::fs::read(lan.folder.join("big.bin"))?;
+        old[SIZE / 2] ^= 1;
+        receiver.write("copy/big.bin", old)?;
+        let (_, before) = lan.server.interface_traffic("lan0")?;
+        let mut receivers = lan.fetch_all(&["lc:folder", "copy"])?;
+        lan.arrive(&mut receivers)?;
+        let (_, after) = lan.server.interface_traffic("lan0")?;
+        let sent = (after - before).bytes as f64 / SIZE as f64;
+        ensure!(
+            sent < 0.5,
+            "{sent:.2} of the folder was sent for one changed byte"
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn a_change_on_the_server_is_what_the_next_receiver_gets() {
+    world("lan-change", |lab| {
+        let lan = Lan::new(lab, &["first"], MEGABYTE)?;
+        let mut receivers = lan.fetch_all(&["lc:folder", "copy"])?;
+        lan.arrive(&mut receivers)?;
+        std::fs::write(lan.folder.join("notes.txt"), "new words")?;
+        std::fs::write(lan.folder.join("new file"), noise(99, 70_000))?;
+        std::fs::remove_file(lan.folder.join("one byte"))?;
+        eventually("the receiver has the new content", || {
+            let done =
+                lan.receivers[0].run("lcsync", &["lc:folder", "copy", "--delete", "-i", "lan0"])?;
+            ensure!(done.code == 0, "exit code {}: {}", done.code, done.stderr);
+            same_content(&lan.folder, &lan.receivers[0].path("copy"))
+        })
+    });
+}
+
+#[test]
+fn a_file_becomes_the_destination_or_lands_in_its_folder() {
+    world("lan-file", |lab| {
+        let hosts = lab.lan(&["server", "receiver"])?;
+        let content = noise(5, 300_000);
+        hosts[0].write("image.iso", &content)?;
+        let (_share, root) = share(&hosts[0], &["image.iso", "-i", "lan0"])?;
+        hosts[1].write("folder/other", "stays")?;
+        for (destination, expected) in [("got.iso", "got.iso"), ("folder", "folder/image.iso")] {
+            let done = hosts[1].run("lcsync", &["lc:image.iso", destination, "-i", "lan0"])?;
+            done.success()?;
+            let got = std::fs::read(hosts[1].path(expected)).context(expected)?;
+            ensure!(got == content, "{expected} differs");
+            let hash = hosts[1].run("lcsync", &["hash", expected])?.success()?;
+            ensure!(hash.stdout.contains(&root), "{} is not {root}", hash.stdout);
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn with_a_key_only_its_holders_can_fetch() {
+    world("lan-key", |lab| {
+        let hosts = lab.lan(&["server", "friend", "stranger"])?;
+        hosts[0].write("secret.txt", "between us")?;
+        hosts[0].run("lcsync", &["keygen", "key"])?.success()?;
+        std::fs::copy(hosts[0].path("key"), hosts[1].path("key"))?;
+        let (_share, _) = share(&hosts[0], &["secret.txt", "--keyfile", "key", "-i", "lan0"])?;
+        let fetch = ["lc:secret.txt", "got.txt", "-i", "lan0", "--timeout", "3s"];
+        hosts[1]
+            .run("lcsync", &[&fetch[..], &["--keyfile", "key"]].concat())?
+            .success()?;
+        ensure!(std::fs::read_to_string(hosts[1].path("got.txt"))? == "between us");
+        let refused = hosts[2].run("lcsync", &fetch)?;
+        ensure!(
+            refused.code == 3,
+            "exit code {} without the key: {}",
+            refused.code,
+            refused.stderr
+        );
+        ensure!(
+            !hosts[2].path("got.txt").exists(),
+            "the stranger got a file"
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn without_a_server_it_ends_with_3_and_leaves_nothing() {
+    world("lan-nobody", |lab| {
+        let host = lab.lan(&["alone"])?.remove(0);
+        let ended = host.run(
+            "lcsync",
+            &["lc:nothing", "copy", "-i", "lan0", "--timeout", "1s"],
+        )?;
+        ensure!(
+            ended.code == 3,
+            "exit code {}: {}",
+            ended.code,
+            ended.stderr
+        );
+        ensure!(
+            ended.stderr.contains("nothing"),
+            "the name is not said: {}",
+            ended.stderr
+        );
+        ensure!(!host.path("copy").exists(), "an empty destination was left");
+        Ok(())
+    });
+}
+
+#[test]
+fn an_interrupted_fetch_ends_with_130_and_a_stopped_server_with_0() {
+    world("lan-stop", |lab| {
+        let mut lan = Lan::with_args(lab, &["first"], 4 * MEGABYTE, &["--bwlimit", "2M"])?;
+        let mut fetch = lan.receivers[0].spawn("lcsync", &["lc:folder", "copy", "-i", "lan0"])?;
+        eventually("the transfer runs", || {
+            let (received, _) = lan.receivers[0].interface_traffic("lan0")?;
+            ensure!(received.bytes > 200_000, "{received:?}");
+            Ok(())
+        })?;
+        fetch.signal(nix::sys::signal::Signal::SIGINT)?;
+        let code = fetch.wait(Duration::from_secs(20))?;
+        ensure!(code == 130, "the interrupted receiver ended with {code}");
+        let code = lan.share.stop()?;
+        ensure!(
+            code == 0,
+            "the stopped server ended with {code}: {}",
+            lan.share.stderr()
+        );
+        Ok(())
+    });
+}
+
+/// A server that shares a folder, and receivers, on one Ethernet.
+struct Lan {
+    server: Host,
+    receivers: Vec<Host>,
+    folder: PathBuf,
+    share: Process,
+}
+
+impl Lan {
+    fn new(lab: &Lab, receivers: &[&str], bytes: usize) -> Result<Lan> {
+        Lan::with_args(lab, receivers, bytes, &[])
+    }
+
+    fn with_args(lab: &Lab, receivers: &[&str], bytes: usize, args: &[&str]) -> Result<Lan> {
+        let mut hosts = lab.lan(&[&["server"], receivers].concat())?;
+        let receivers = hosts.split_off(1);
+        let server = hosts.remove(0);
+        let folder = server.path("folder");
+        make_folder(&folder, bytes)?;
+        let (share, _) = share(&server, &[&["folder", "-i", "lan0"], args].concat())?;
+        Ok(Lan {
+            server,
+            receivers,
+            folder,
+            share,
+        })
+    }
+
+    /// Starts `lcsync ARGS -i lan0` on all receivers.
+    fn fetch_all(&self, args: &[&str]) -> Result<Vec<Process>> {
+        let args = [args, &["-i", "lan0"]].concat();
+        self.receivers
+            .iter()
+            .map(|receiver| receiver.spawn("lcsync", &args))
+            .collect()
+    }
+
+    /// Waits until all fetches have succeeded, and compares what came with what is shared.
+    fn arrive(&self, fetches: &mut [Process]) -> Result<()> {
+        for (fetch, receiver) in fetches.iter_mut().zip(&self.receivers) {
+            let code = fetch.wait(Duration::from_secs(120))?;
+            ensure!(
+                code == 0,
+                "{}: exit code {code}: {}",
+                receiver.name(),
+                fetch.stderr()
+            );
+            same_content(&self.folder, &receiver.path("copy"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Starts `lcsync share ARGS` and waits until it serves; the process and the root hash.
+pub fn share(host: &Host, args: &[&str]) -> Result<(Process, String)> {
+    let mut process = host.spawn("lcsync", &[&["share"], args].concat())?;
+    let line = within(Duration::from_secs(60), "the share is ready", || {
+        ensure!(
+            process.is_running(),
+            "lcsync share ended: {}",
+            process.stderr()
+        );
+        let said = process.stdout();
+        let line = said
+            .lines()
+            .find(|line| line.starts_with("lc:"))
+            .context("no line lc:NAME")?;
+        Ok(line.to_owned())
+    });
+    let line = line?;
+    let root = line
+        .split_whitespace()
+        .nth(1)
+        .with_context(|| format!("no root hash in {line:?}"))?;
+    Ok((process, root.to_owned()))
+}

@@ -1,0 +1,30 @@
+//! The whole system in network namespaces. Every test builds a world of its own (two run at a
+//! time), waits for conditions with generous deadlines and shows all logs when it fails.
+//!
+//! One binary, so that the whole suite shares the two worlds; one file a theme.
+
+mod backbone;
+mod cli;
+mod daemon;
+mod demo;
+mod interface;
+mod joining;
+mod lcsync_lan;
+mod lcsync_lc0;
+mod links;
+mod membership;
+mod nat;
+mod ordinary_programs;
+mod packets;
+mod ssm;
+mod the_lab;
+
+netns_tests::isolate_before_main!();
+
+/// The multi-call binary.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_lcroute-demo");
+
+/// Runs a test in a world of its own.
+fn world(name: &str, test: impl FnOnce(&netns_tests::lab::Lab) -> anyhow::Result<()>) {
+    netns_tests::lab::world(name, PROGRAM, test);
+}

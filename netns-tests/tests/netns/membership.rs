@@ -1,0 +1,238 @@
+//! Who is not a member gets nothing.
+
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use netns_tests::lab::{Host, Lab, Member, eventually};
+
+use crate::world;
+
+const NOT_PERMITTED: i32 = 4;
+
+#[test]
+fn a_stranger_on_the_same_backbone_gets_no_link_and_no_packet() {
+    world("stranger", |lab| {
+        let network = lab.closed_network(["a", "b"])?;
+        let [a, b] = network.nodes()?;
+        let mut stranger = Member::new(founder(lab, "stranger")?);
+        stranger.run_args = vec!["--signal".to_owned(), network.backbone.url()?];
+        stranger.start()?;
+        let at_stranger = stranger.host.receive("ff1e::42", &[])?;
+        let at_b = b.host.receive("ff1e::42", &[])?;
+        a.wait_wanted("ff1e::42", b)?;
+        let (before, _) = stranger.host.uplink_data()?;
+        a.host.send("ff1e::42", 300, &[])?;
+        at_b.expect_exactly(300)?;
+        ensure!(at_stranger.packets()? == 0, "{}", at_stranger.state()?);
+        ensure!(
+            stranger.host.uplink_data()?.0 == before,
+            "data reached the stranger's uplink"
+        );
+        ensure!(stranger.linked_with()?.is_empty(), "the stranger has links");
+        let known = a.peers()?;
+        ensure!(
+            known.len() == 1,
+            "a knows more than b: {}",
+            serde_json::Value::from(known)
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn a_foreign_network_pasted_into_a_membership_is_refused() {
+    world("pasted", |lab| {
+        let (honest, stranger) = (founder(lab, "honest")?, founder(lab, "stranger")?);
+        let (network, own) = (network_of(&honest)?, network_of(&stranger)?);
+        let path = stranger.state_dir().join("membership.toml");
+        let forged = fs::read_to_string(&path)?.replace(&own, &network);
+        ensure!(
+            forged.contains(&network),
+            "the file does not name the network"
+        );
+        fs::write(&path, forged)?;
+        refuses_to_run(&stranger)
+    });
+}
+
+#[test]
+fn a_certificate_without_its_key_is_refused() {
+    world("stolen", |lab| {
+        let (honest, stranger) = (founder(lab, "honest")?, founder(lab, "stranger")?);
+        let file = "membership.toml";
+        fs::copy(
+            honest.state_dir().join(file),
+            stranger.state_dir().join(file),
+        )?;
+        refuses_to_run(&stranger)
+    });
+}
+
+#[test]
+fn a_certificate_with_one_changed_byte_is_refused() {
+    world("tampered", |lab| {
+        let host = founder(lab, "host")?;
+        let path = host.state_dir().join("membership.toml");
+        let text = fs::read_to_string(&path)?;
+        let chain = text
+            .find("chain = \"")
+            .context("no chain in membership.toml")?
+            + 9;
+        let at = chain + text[chain..].find('"').context("an unclosed string")? - 20;
+        let other = if &text[at..=at] == "2" { "3" } else { "2" };
+        fs::write(&path, [&text[..at], other, &text[at + 1..]].concat())?;
+        refuses_to_run(&host)
+    });
+}
+
+#[test]
+fn an_expired_token_makes_no_members() {
+    world("expired", |lab| {
+        let host = founder(lab, "founder")?;
+        let token = host
+            .run("lcroute", &["invite", "--ttl", "1s"])?
+            .success()?
+            .stdout;
+        let mut number = 0;
+        eventually("the token has expired", || {
+            number += 1;
+            let folder = host.path(&format!("state/late-{number}"));
+            let folder = folder.to_string_lossy();
+            let late = [
+                "join",
+                token.trim(),
+                "--name",
+                "late",
+                "--state-dir",
+                &folder,
+            ];
+            let refused = host.ask("lcroute", &late)?;
+            ensure!(
+                refused.code == NOT_PERMITTED,
+                "exit code {}: {}",
+                refused.code,
+                refused.stderr
+            );
+            ensure!(
+                refused.stderr.contains("expired"),
+                "no word of expiry: {}",
+                refused.stderr
+            );
+            Ok(())
+        })
+    });
+}
+
+#[test]
+fn a_mistyped_token_is_named_as_such() {
+    world("mistyped", |lab| {
+        let (host, other) = (founder(lab, "founder")?, lab.lone_host("other")?);
+        let token = host.run("lcroute", &["invite"])?.success()?.stdout;
+        let token = token.trim();
+        let last = if token.ends_with('2') { "3" } else { "2" };
+        for wrong in [
+            format!("{}{last}", &token[..token.len() - 1]),
+            "lct1".to_owned(),
+            "x".to_owned(),
+        ] {
+            let refused = other.run("lcroute", &["join", &wrong])?;
+            ensure!(
+                [2, NOT_PERMITTED].contains(&refused.code),
+                "exit code {}",
+                refused.code
+            );
+            ensure!(refused.stderr.contains("token"), "{}", refused.stderr);
+        }
+        ensure!(
+            !other.state_dir().join("membership.toml").exists(),
+            "a membership was made"
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn a_member_with_a_prefix_can_send_to_its_groups_only() {
+    world("prefix", |lab| {
+        let mut network = lab.closed_network(["a"])?;
+        let host = lab.closed_hosts(&["b"])?.remove(0);
+        let url = network.backbone.url()?;
+        let invite = ["invite", "--prefix", "ff1e:1::/32", "--signal", &url];
+        let token = network.members[0]
+            .host
+            .run("lcroute", &invite)?
+            .success()?
+            .stdout;
+        host.run("lcroute", &["join", token.trim(), "--name", "b"])?
+            .success()?;
+        let mut restricted = Member::new(host);
+        restricted.start()?;
+        network.members.push(restricted);
+        network.wait_linked()?;
+        let [a, b] = network.nodes()?;
+        let forbidden = a.host.receive("ff1e:2::1", &[])?;
+        let allowed = a.host.receive("ff1e:1::1", &[])?;
+        b.wait_wanted("ff1e:2::1", a)?;
+        b.wait_wanted("ff1e:1::1", a)?;
+        b.host.send("ff1e:2::1", 100, &[])?;
+        b.host.send("ff1e:1::1", 100, &[])?;
+        allowed.expect_exactly(100)?;
+        ensure!(forbidden.packets()? == 0, "{}", forbidden.state()?);
+        // The other direction is not restricted.
+        let receiver = b.host.receive("ff1e:3::1", &[])?;
+        a.wait_wanted("ff1e:3::1", b)?;
+        a.host.send("ff1e:3::1", 100, &[])?;
+        receiver.expect_exactly(100)
+    });
+}
+
+#[test]
+fn keys_can_be_read_by_their_owner_only() {
+    use std::os::unix::fs::PermissionsExt;
+    world("modes", |lab| {
+        let host = founder(lab, "founder")?;
+        let folder = fs::metadata(host.state_dir())?.permissions().mode();
+        ensure!(
+            folder & 0o777 == 0o700,
+            "the state directory has mode {folder:o}"
+        );
+        for entry in fs::read_dir(host.state_dir())? {
+            let entry = entry?;
+            let mode = entry.metadata()?.permissions().mode();
+            ensure!(
+                mode & 0o777 == 0o600,
+                "{:?} has mode {mode:o}",
+                entry.file_name()
+            );
+        }
+        Ok(())
+    });
+}
+
+/// A closed host with a network of its own.
+fn founder(lab: &Lab, name: &str) -> Result<Host> {
+    let host = lab.closed_hosts(&[name])?.remove(0);
+    host.run("lcroute", &["init", "--name", name])?.success()?;
+    Ok(host)
+}
+
+fn network_of(host: &Host) -> Result<String> {
+    let id = host.run("lcroute", &["id", "--json"])?.success()?.stdout;
+    let id: serde_json::Value = serde_json::from_str(&id)?;
+    Ok(id["network"]
+        .as_str()
+        .with_context(|| format!("no network in {id}"))?
+        .to_owned())
+}
+
+fn refuses_to_run(host: &Host) -> Result<()> {
+    let refused = host.run("lcroute", &["run"])?;
+    ensure!(
+        refused.code == NOT_PERMITTED,
+        "exit code {}: {}",
+        refused.code,
+        refused.stderr
+    );
+    ensure!(!host.has_interface("lc0"), "lc0 was made nevertheless");
+    Ok(())
+}

@@ -1,0 +1,97 @@
+//! Programs from elsewhere, as Debian installs them, that never heard of lcroute.
+
+use anyhow::{Context, Result, ensure};
+use netns_tests::lab::{Lab, Network, eventually};
+
+use crate::world;
+
+const PYTHON_RECEIVER: &str = "
+import socket, struct
+s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+s.bind(('', 5007))
+group = socket.inet_pton(socket.AF_INET6, 'ff1e::7')
+s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, group + struct.pack('@I', 0))
+while True:
+    data, sender = s.recvfrom(2000)
+    print(data.decode(), 'from', sender[0], flush=True)
+";
+
+const PYTHON_SENDER: &str = "
+import socket
+s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+s.sendto(b'hello from python', ('ff1e::7', 5007))
+";
+
+#[test]
+fn python_sockets() {
+    world("python", |lab| {
+        let network = pair(lab)?;
+        let [a, b] = network.nodes()?;
+        let receiver = b.host.spawn("python3", &["-c", PYTHON_RECEIVER])?;
+        a.wait_wanted("ff1e::7", b)?;
+        a.host.run("python3", &["-c", PYTHON_SENDER])?.success()?;
+        let expected = format!("hello from python from {}", a.address()?);
+        eventually("python prints what came", || {
+            ensure!(
+                receiver.stdout().contains(&expected),
+                "{:?}",
+                receiver.stdout()
+            );
+            Ok(())
+        })
+    });
+}
+
+#[test]
+fn socat() {
+    world("socat", |lab| {
+        let network = pair(lab)?;
+        let [a, b] = network.nodes()?;
+        // Interface 0 leaves the choice to the routes.
+        let join = "UDP6-RECV:5008,ipv6-join-group=[ff1e::8]:0";
+        let receiver = b.host.spawn("socat", &["-u", join, "STDOUT"])?;
+        a.wait_wanted("ff1e::8", b)?;
+        let text = a.host.write("text", "hello from socat\n")?;
+        let from = format!("OPEN:{}", text.display());
+        a.host
+            .run("socat", &["-u", &from, "UDP6-SENDTO:[ff1e::8]:5008"])?
+            .success()?;
+        eventually("socat prints what came", || {
+            ensure!(
+                receiver.stdout() == "hello from socat\n",
+                "{:?}",
+                receiver.stdout()
+            );
+            Ok(())
+        })
+    });
+}
+
+#[test]
+fn iperf() {
+    world("iperf", |lab| {
+        let network = pair(lab)?;
+        let [a, b] = network.nodes()?;
+        let server = ["-s", "-u", "-V", "-B", "ff1e::9", "-y", "C"];
+        let server = b.host.spawn("iperf", &server)?;
+        a.wait_wanted("ff1e::9", b)?;
+        let client = [
+            "-c", "ff1e::9", "-u", "-V", "-b", "2M", "-l", "1000", "-n", "250000",
+        ];
+        a.host.run("iperf", &client)?.success()?;
+        eventually("the iperf server reports", || {
+            // date,address,port,address,port,id,interval,bytes,bits/s,jitter,lost,total,...
+            let report = server.stdout();
+            let line = report.lines().next_back().context("no report yet")?;
+            let fields: Vec<&str> = line.split(',').collect();
+            let bytes: u64 = fields.get(7).context("no bytes")?.parse()?;
+            ensure!(bytes >= 250_000, "{line}");
+            ensure!(fields.get(10) == Some(&"0"), "packets were lost: {line}");
+            Ok(())
+        })
+    });
+}
+
+fn pair(lab: &Lab) -> Result<Network> {
+    lab.closed_network(["a", "b"])
+}

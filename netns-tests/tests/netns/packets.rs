@@ -1,0 +1,57 @@
+//! What happens to a packet on its way: nothing.
+
+use anyhow::ensure;
+
+use crate::world;
+
+#[test]
+fn the_hop_limit_is_what_the_sender_set() {
+    world("hop-limit", |lab| {
+        let network = lab.closed_network(["a", "b"])?;
+        let [a, b] = network.nodes()?;
+        let receiver = b.host.receive("ff1e::42", &[])?;
+        a.wait_wanted("ff1e::42", b)?;
+        // Programs that set nothing send with hop limit 1.
+        a.host.send("ff1e::42", 50, &[])?;
+        receiver.expect_exactly(50)?;
+        a.host.send("ff1e::42", 50, &["--hops", "37"])?;
+        receiver.expect_exactly(100)?;
+        let state = receiver.state()?;
+        ensure!(state["hop_limits"] == serde_json::json!([1, 37]), "{state}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_datagram_larger_than_the_mtu_arrives_whole() {
+    world("fragments", |lab| {
+        let network = lab.closed_network(["a", "b"])?;
+        let [a, b] = network.nodes()?;
+        let receiver = b.host.receive("ff1e::42", &[])?;
+        a.wait_wanted("ff1e::42", b)?;
+        a.host
+            .send("ff1e::42", 100, &["--size", "3000", "--rate", "200"])?;
+        receiver.expect_exactly(100)?;
+        let state = receiver.state()?;
+        ensure!(
+            state["largest"] == 3_000 && state["bytes"] == 300_000,
+            "{state}"
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn packets_come_from_the_address_that_status_shows() {
+    world("source", |lab| {
+        let network = lab.closed_network(["a", "b"])?;
+        let [a, b] = network.nodes()?;
+        let receiver = b.host.receive("ff1e::42", &[])?;
+        a.wait_wanted("ff1e::42", b)?;
+        a.host.send("ff1e::42", 50, &[])?;
+        receiver.expect_exactly(50)?;
+        let state = receiver.state()?;
+        ensure!(state["senders"][a.address()?.to_string()] == 50, "{state}");
+        Ok(())
+    });
+}

@@ -1,0 +1,58 @@
+//! Source-specific multicast (RFC 4607): a join names the sender it wants.
+
+use anyhow::ensure;
+use netns_tests::lab::eventually;
+
+use crate::world;
+
+#[test]
+fn a_join_of_one_of_two_senders_brings_this_one_only() {
+    world("ssm", |lab| {
+        let network = lab.closed_network(["a", "b", "c"])?;
+        let [a, b, c] = network.nodes()?;
+        let wanted = a.address()?.to_string();
+        let receiver = c.host.receive("ff3e::8000:1", &["--source", &wanted])?;
+        a.wait_wanted("ff3e::8000:1", c)?;
+        let (_, before) = b.host.uplink_data()?;
+        b.host.send("ff3e::8000:1", 200, &[])?;
+        eventually(
+            "the packets of the unwanted sender are dropped at home",
+            || {
+                let dropped = b.counter("drops/no_listener")?;
+                ensure!(dropped >= 200, "{}", b.status()?);
+                Ok(())
+            },
+        )?;
+        a.host.send("ff3e::8000:1", 200, &[])?;
+        receiver.expect_exactly(200)?;
+        let state = receiver.state()?;
+        ensure!(state["senders"][&wanted] == 200, "from whom: {state}");
+        let (_, after) = b.host.uplink_data()?;
+        ensure!(
+            after == before,
+            "the unwanted sender's data left its host: {:?}",
+            after - before
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn the_second_source_can_be_joined_later_and_the_first_left() {
+    world("ssm-change", |lab| {
+        let network = lab.closed_network(["a", "b", "c"])?;
+        let [a, b, c] = network.nodes()?;
+        let (from_a, from_b) = (a.address()?.to_string(), b.address()?.to_string());
+        let mut first = c.host.receive("ff3e::8000:2", &["--source", &from_a])?;
+        let second = c.host.receive("ff3e::8000:2", &["--source", &from_b])?;
+        a.wait_wanted("ff3e::8000:2", c)?;
+        b.wait_wanted("ff3e::8000:2", c)?;
+        first.process().kill()?;
+        a.wait_unwanted("ff3e::8000:2", c)?;
+        a.host.send("ff3e::8000:2", 50, &[])?;
+        b.host.send("ff3e::8000:2", 200, &[])?;
+        second.expect_exactly(200)?;
+        ensure!(a.counter("link_tx_packets")? == 0, "{}", a.status()?);
+        Ok(())
+    });
+}
