@@ -23,6 +23,9 @@ Examples:
   lcroute listen ff1e::42                   on one host ...
   lcroute say ff1e::42 hello                ... and on another";
 
+/// The WebRTC crates log every packet they do not like.
+const DAEMON_LOG: &str = "info,rtc=warn,rtc_ice=error,rtc_dtls=error,rtc_sctp=error";
+
 /// Multicast for everyone: an interface, lc0, on which IPv6 multicast reaches every listener on
 /// every other node of its network.
 #[derive(Debug, Parser)]
@@ -267,7 +270,7 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
     let config = common.load_config()?;
     let daemon = matches!(command, Command::Run { .. } | Command::Signal { .. });
     let level = common.log.as_deref().or(config.log.as_deref());
-    init_logging(level, if daemon { "info" } else { "warn" })?;
+    init_logging(level, if daemon { DAEMON_LOG } else { "warn" })?;
     let control = common.control(&config);
     match command {
         Command::Demo { nodes } => commands::demo::run(nodes, common.json),

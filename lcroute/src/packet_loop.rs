@@ -171,7 +171,9 @@ pub struct PacketLoop {
     parts: Parts,
     port: u16,
     links: BTreeMap<LinkId, PeerId>,
-    counters: Counters,
+    /// Taken by links; the engine counts everything else.
+    sent_packets: u64,
+    sent_bytes: u64,
     drops: BTreeMap<&'static str, u64>,
     outgoing: Outgoing,
     started: Instant,
@@ -188,7 +190,8 @@ impl PacketLoop {
             port: parts.socket.port()?,
             parts,
             links: BTreeMap::new(),
-            counters: Counters::default(),
+            sent_packets: 0,
+            sent_bytes: 0,
             drops: BTreeMap::new(),
             outgoing: Outgoing::default(),
             started: now,
@@ -269,8 +272,6 @@ impl PacketLoop {
         for _ in 0..TUN_BATCH {
             match self.parts.device.read(buffer) {
                 Ok(Some(packet)) => {
-                    self.counters.tun_rx_packets += 1;
-                    self.counters.tun_rx_bytes += packet.len() as u64;
                     self.parts.engine.handle_local_packet(packet, now);
                 }
                 Ok(None) => break,
@@ -451,11 +452,11 @@ impl PacketLoop {
             }
             Output::Local { packet } => {
                 let written = self.parts.device.write(&packet);
-                self.count_written(written, packet.len());
+                self.count_written(written);
             }
             Output::LocalMld { packet } => {
                 let written = self.parts.device.write_mld(&packet);
-                self.count_written(written, packet.len());
+                self.count_written(written);
             }
             Output::LinkFault { link, reason } => {
                 self.parts.overlay.close_link(LinkId(link.0), reason, now);
@@ -466,8 +467,8 @@ impl PacketLoop {
     fn count_sent(&mut self, sent: Result<(), SendError>, bytes: usize) {
         match sent {
             Ok(()) => {
-                self.counters.link_tx_packets += 1;
-                self.counters.link_tx_bytes += bytes as u64;
+                self.sent_packets += 1;
+                self.sent_bytes += bytes as u64;
             }
             Err(e) => {
                 let reason = match e {
@@ -480,16 +481,10 @@ impl PacketLoop {
         }
     }
 
-    fn count_written(&mut self, written: std::io::Result<()>, bytes: usize) {
-        match written {
-            Ok(()) => {
-                self.counters.tun_tx_packets += 1;
-                self.counters.tun_tx_bytes += bytes as u64;
-            }
-            Err(e) => {
-                tracing::debug!("write to lc0: {e}");
-                *self.drops.entry("tun_write_error").or_default() += 1;
-            }
+    fn count_written(&mut self, written: std::io::Result<()>) {
+        if let Err(e) = written {
+            tracing::debug!("write to lc0: {e}");
+            *self.drops.entry("tun_write_error").or_default() += 1;
         }
     }
 
@@ -524,8 +519,6 @@ impl PacketLoop {
                     .handle_control(lcroute_engine::LinkId(link.0), &message, now);
             }
             Event::Data { link, message } => {
-                self.counters.link_rx_packets += 1;
-                self.counters.link_rx_bytes += message.len() as u64;
                 self.parts
                     .engine
                     .handle_data(lcroute_engine::LinkId(link.0), &message, now);
@@ -551,11 +544,10 @@ impl PacketLoop {
         value.map_or_else(|e| Answer::Error(e.to_string()), Answer::Ok)
     }
 
-    fn status(&self, now: Instant) -> Status {
+    fn counters(&self) -> Counters {
         let p = &self.parts;
-        let snapshot = p.engine.snapshot();
-        let mut counters = self.counters.clone();
-        let (overlay, tun, udp) = (p.overlay.drops(), p.device.counters(), p.socket.counters());
+        let engine = p.engine.counters();
+        let (tun, udp) = (p.device.counters(), p.socket.counters());
         let edges = [
             ("tun_not_ipv6", tun.not_ipv6),
             ("tun_truncated", tun.truncated),
@@ -565,14 +557,30 @@ impl PacketLoop {
             ("udp_congested", udp.congested),
             ("udp_send_error", udp.other),
         ];
-        let counted = [&snapshot.counters.drops, overlay, &self.drops];
-        let counted = counted
+        let tables = [&engine.drops, p.overlay.drops(), &self.drops];
+        let counted = tables
             .into_iter()
             .flatten()
             .map(|(reason, n)| (*reason, *n));
+        let mut drops = BTreeMap::new();
         for (reason, n) in counted.chain(edges).filter(|(_, n)| *n > 0) {
-            *counters.drops.entry(reason.to_owned()).or_default() += n;
+            *drops.entry(reason.to_owned()).or_default() += n;
         }
+        Counters {
+            tun_rx_packets: engine.tun_rx_packets,
+            tun_rx_bytes: engine.tun_rx_bytes,
+            tun_tx_packets: engine.tun_tx_packets,
+            tun_tx_bytes: engine.tun_tx_bytes,
+            link_rx_packets: engine.link_rx_packets,
+            link_rx_bytes: engine.link_rx_bytes,
+            link_tx_packets: self.sent_packets,
+            link_tx_bytes: self.sent_bytes,
+            drops,
+        }
+    }
+
+    fn status(&self, now: Instant) -> Status {
+        let p = &self.parts;
         Status {
             peer_id: p.member.peer,
             name: p.member.name.clone(),
@@ -586,8 +594,8 @@ impl PacketLoop {
             },
             uptime_s: now.duration_since(self.started).as_secs(),
             peers: self.links.len(),
-            groups: snapshot.groups.len(),
-            counters,
+            groups: p.engine.group_count(),
+            counters: self.counters(),
         }
     }
 
@@ -629,7 +637,7 @@ impl PacketLoop {
                 refused: g
                     .refused
                     .first()
-                    .map(|(_, reason)| format!("{reason:?}").to_lowercase()),
+                    .map(|(_, reason)| reason.name().to_owned()),
             })
             .collect()
     }

@@ -14,6 +14,9 @@ pub const SYMBOL_HEADER: usize = 28;
 /// A whole symbol datagram; with IPv6 and UDP 1,100 bytes.
 pub const SYMBOL_PACKET: usize = SYMBOL_HEADER + SYMBOL_SIZE;
 
+/// Bytes of a symbol on the wire, from the IPv6 header on.
+pub const WIRE_SIZE: u64 = 40 + 8 + SYMBOL_PACKET as u64;
+
 /// A datagram, taken apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Packet<'a> {

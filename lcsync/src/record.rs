@@ -30,7 +30,16 @@ pub struct Record {
     /// Room for a signature over all of the above; empty in this version of the program.
     pub authentication: Vec<u8>,
     /// Channels that are being sent right now: joining them costs the server least.
-    pub sending: Vec<u64>,
+    pub sending: Vec<Sending>,
+}
+
+/// A channel that is being sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sending {
+    /// Low 64 bits of its group.
+    pub channel: u64,
+    /// Symbols that will come without a further JOIN.
+    pub left: u16,
 }
 
 impl Record {
@@ -45,8 +54,8 @@ impl Record {
         w.u32(self.channel_rate).u32(self.total_rate).u16(self.max_channels);
         w.bytes16(&self.authentication)?;
         w.u8(self.sending.len() as u8);
-        for channel in &self.sending {
-            w.u64(*channel);
+        for sending in &self.sending {
+            w.u64(sending.channel).u16(sending.left);
         }
         Ok(())
     }
@@ -71,7 +80,9 @@ impl Record {
         if count > MAX_SENDING {
             return Err(WireError::Bad("number of channels"));
         }
-        let sending = (0..count).map(|_| r.u64()).collect::<Result<_, _>>()?;
+        let sending = (0..count)
+            .map(|_| Ok(Sending { channel: r.u64()?, left: r.u16()? }))
+            .collect::<Result<_, WireError>>()?;
         Ok(Self {
             server,
             generation,
@@ -96,7 +107,7 @@ pub(crate) mod tests {
         let rates = (1..u32::MAX, any::<u32>(), 1..u16::MAX);
         let lists = (
             proptest::collection::vec(any::<u8>(), 0..=MAX_AUTHENTICATION),
-            proptest::collection::vec(any::<u64>(), 0..=MAX_SENDING),
+            proptest::collection::vec(any::<(u64, u16)>(), 0..=MAX_SENDING),
         );
         (any::<u32>(), any::<u64>(), any::<[u8; 32]>(), rates, lists, 0..1000u32).prop_map(
             |(server, generation, hash, (channel_rate, total_rate, max_channels), (authentication, sending), meta)| {
@@ -110,7 +121,7 @@ pub(crate) mod tests {
                     total_rate,
                     max_channels,
                     authentication,
-                    sending,
+                    sending: sending.into_iter().map(|(channel, left)| Sending { channel, left }).collect(),
                 }
             },
         )

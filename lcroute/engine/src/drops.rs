@@ -42,7 +42,7 @@ reasons! {
     NotJoined = "not_joined",
     /// A sequence number seen before, or behind the duplicate window.
     Duplicate = "duplicate",
-    /// Sent by an earlier run of its origin's daemon.
+    /// Sent by another run of its origin's daemon than the one that said HELLO.
     OldIncarnation = "old_incarnation",
     /// Arrived over a link behind which its origin or its tree's root does not lie.
     ReversePath = "reverse_path",

@@ -128,12 +128,22 @@ impl Engine {
         }
     }
 
-    fn snapshot_groups(&self) -> Vec<GroupSnapshot> {
+    /// Groups that a local program has joined or a neighbour wants from this node.
+    #[must_use]
+    pub fn group_count(&self) -> usize {
+        self.groups().len()
+    }
+
+    fn groups(&self) -> Vec<Ipv6Addr> {
         let mut groups = self.querier.groups();
         groups.extend(self.forwarding.groups(self.config.own.origin));
         groups.sort_unstable();
         groups.dedup();
         groups
+    }
+
+    fn snapshot_groups(&self) -> Vec<GroupSnapshot> {
+        self.groups()
             .into_iter()
             .map(|group| self.snapshot_group(group))
             .collect()

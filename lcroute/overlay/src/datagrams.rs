@@ -47,11 +47,31 @@ impl Overlay {
         match datagram.first() {
             Some(0..=3) => self.handle_stun(from, to_local, datagram, now),
             Some(20..=63) => match self.by_addr.get(&from) {
-                Some(&index) => self.feed(index, from, to_local, datagram, now),
+                Some(&index) => self.handle_dtls(index, from, to_local, datagram, now),
                 None => self.keep_early(from, to_local, datagram),
             },
             _ => self.count("datagram of no protocol"),
         }
+    }
+
+    fn handle_dtls(
+        &mut self,
+        index: usize,
+        from: SocketAddr,
+        to_local: SocketAddr,
+        datagram: &[u8],
+        now: Instant,
+    ) {
+        let up = self
+            .peers
+            .get(index)
+            .and_then(|p| p.as_ref()?.up())
+            .is_some();
+        if up && !is_encrypted(datagram) {
+            // a link that is up has nothing to say in the clear: late, or of somebody else
+            return self.count("plaintext DTLS on a link");
+        }
+        self.feed(index, from, to_local, datagram, now);
     }
 
     fn feed(
@@ -456,5 +476,47 @@ impl Overlay {
         peer.failures = peer.failures.max(3);
         self.end_link(index, Refusal::Auth.reason(), now);
         self.refuse(Refusal::Auth, Some(id), now);
+    }
+}
+
+/// Whether all records of a datagram belong to an encrypted epoch (RFC 6347, section 4.1).
+fn is_encrypted(mut datagram: &[u8]) -> bool {
+    while let Some((header, rest)) = datagram.split_first_chunk::<13>() {
+        let epoch = u16::from_be_bytes([header[3], header[4]]);
+        let length = usize::from(u16::from_be_bytes([header[11], header[12]]));
+        match rest.get(length..) {
+            Some(next) if epoch != 0 => datagram = next,
+            _ => return false,
+        }
+    }
+    datagram.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn record(epoch: u8, length: u8) -> Vec<u8> {
+        let mut record = vec![23, 254, 253, 0, epoch, 0, 0, 0, 0, 0, 1, 0, length];
+        record.resize(13 + usize::from(length), 7);
+        record
+    }
+
+    #[test]
+    fn every_record_must_be_of_an_encrypted_epoch() {
+        assert!(is_encrypted(&record(1, 40)));
+        assert!(is_encrypted(&[record(1, 40), record(2, 1)].concat()));
+        assert!(!is_encrypted(&record(0, 40)));
+        assert!(!is_encrypted(&[record(1, 40), record(0, 1)].concat()));
+        assert!(!is_encrypted(&record(1, 40)[..50]));
+        assert!(!is_encrypted(&[record(1, 40), vec![0; 5]].concat()));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_do_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = is_encrypted(&bytes);
+        }
     }
 }

@@ -103,7 +103,18 @@ impl Overlay {
                 }
                 self.mark_dirty(index);
             }
-            None => self.knock(index, false, now),
+            // whoever flaps does not make us sign as fast
+            None => match peer
+                .knocked_at
+                .map(|at| at + CROSSING)
+                .filter(|at| now < *at)
+            {
+                Some(later) => {
+                    peer.retry_at = Some(later);
+                    self.mark_dirty(index);
+                }
+                None => self.knock(index, false, now),
+            },
         }
     }
 

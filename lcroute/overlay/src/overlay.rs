@@ -348,11 +348,9 @@ impl Overlay {
             return Some(*index);
         }
         if self.by_id.len() >= self.config.limits.peers {
-            let evictable = |p: &&Peer| p.link.is_none() && p.member.is_none();
-            let victim = self.peers.iter().flatten().find(evictable).map(|p| p.id);
-            match victim {
-                Some(victim) if verified => self.forget(victim),
-                _ => {
+            match self.evictable().filter(|_| verified) {
+                Some(victim) => self.forget(victim),
+                None => {
                     self.count(Refusal::Full.reason());
                     return None;
                 }
@@ -371,6 +369,20 @@ impl Overlay {
         };
         self.by_id.insert(id, index);
         Some(index)
+    }
+
+    /// Whose place may be taken: somebody unverified, else who is gone for longest.
+    fn evictable(&self) -> Option<PeerId> {
+        let idle = || self.peers.iter().flatten().filter(|p| p.link.is_none());
+        let gone = || {
+            idle()
+                .filter(|p| p.carriers.is_empty())
+                .min_by_key(|p| p.since)
+        };
+        idle()
+            .find(|p| p.member.is_none())
+            .or_else(gone)
+            .map(|p| p.id)
     }
 
     pub(crate) fn forget(&mut self, id: PeerId) {
@@ -392,7 +404,8 @@ impl Overlay {
             .warned_at
             .is_some_and(|at| now < at + Duration::from_secs(1));
         // the same message over two carriers is no attack
-        let quiet = quiet || refusal == Refusal::Replayed;
+        // and one for an earlier run is what a restart looks like
+        let quiet = quiet || matches!(refusal, Refusal::Replayed | Refusal::Session);
         match peer {
             Some(id) if !quiet => warn!(peer = %id, reason, "signalling refused"),
             None if !quiet => warn!(reason, "signalling refused"),

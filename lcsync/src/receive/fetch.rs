@@ -5,12 +5,13 @@ use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 
 use librecast::channel::{ChannelId, block_channel};
-use librecast::coding::{Decoder, Progress};
+use librecast::coding::{Decoder, MAX_SYMBOLS, Progress};
 use librecast::pacing::TokenBucket;
 
 use super::window::Window;
 use crate::block::{BlockHash, BlockRef};
-use crate::packet::Symbol;
+use crate::packet::{Symbol, WIRE_SIZE};
+use crate::record::Record;
 
 /// A channel that brings nothing for so long is left and joined again; longer each time.
 const SILENCE: Duration = Duration::from_millis(800);
@@ -23,6 +24,8 @@ const TICK: Duration = Duration::from_millis(50);
 const MAX_STREAMS: usize = 8;
 /// A larger gap is a server that has started anew.
 const MAX_GAP: u32 = 1 << 16;
+/// Symbols that must still be to come for a channel to be worth joining out of turn.
+const WORTH_JOINING: u32 = MAX_SYMBOLS / 2;
 /// Blocks half received that were put aside when the window shrank.
 const MAX_PARKED: usize = 128;
 
@@ -82,11 +85,19 @@ pub struct Fetch {
     next_order: u64,
     active: BTreeMap<ChannelId, Active>,
     parked: BTreeMap<ChannelId, Decoder>,
-    being_sent: Vec<ChannelId>,
+    being_sent: Vec<BeingSent>,
     banned: BTreeSet<Source>,
     events: VecDeque<Event>,
     counters: Counters,
     next_tick: Instant,
+}
+
+/// A channel that somebody else has joined already.
+#[derive(Debug, Clone, Copy)]
+struct BeingSent {
+    channel: ChannelId,
+    /// Until then at least half of a block comes without a JOIN of ours.
+    until: Instant,
 }
 
 #[derive(Debug)]
@@ -171,8 +182,18 @@ impl Fetch {
     }
 
     /// What the record says: channels that are being sent anyway, and how many may be held.
-    pub fn set_record(&mut self, being_sent: &[ChannelId], max_channels: usize) {
-        self.being_sent = being_sent.to_vec();
+    pub fn set_record(&mut self, record: &Record, max_channels: usize, now: Instant) {
+        let symbol_time = 8.0 * WIRE_SIZE as f64 / (f64::from(record.channel_rate) * 1e3);
+        let spare = |left: u16| u32::from(left).saturating_sub(WORTH_JOINING);
+        self.being_sent = record
+            .sending
+            .iter()
+            .filter(|s| spare(s.left) > 0)
+            .map(|s| BeingSent {
+                channel: s.channel,
+                until: now + Duration::from_secs_f64(symbol_time * f64::from(spare(s.left))),
+            })
+            .collect();
         self.window.set_max(max_channels);
     }
 
@@ -273,7 +294,8 @@ impl Fetch {
                 return;
             }
             let order_of = &self.order_of;
-            let hot = self.being_sent.iter().find_map(|c| order_of.get(c)).copied();
+            let fresh = self.being_sent.iter().filter(|s| s.until > now);
+            let hot = fresh.filter_map(|s| order_of.get(&s.channel)).next().copied();
             let first = self.wanted.first_key_value().map(|(order, _)| *order);
             let Some(block) = hot.or(first).and_then(|order| self.wanted.remove(&order)) else { return };
             let channel = block_channel(b"", &block.hash.0, 0);
@@ -282,7 +304,7 @@ impl Fetch {
             // lengths have been checked when the block's parent was parsed
             let Ok(decoder) = parked.unwrap_or_else(|| Decoder::new(block.length as usize)) else { continue };
             if let Some(limit) = &mut self.limit {
-                limit.spend(u64::from(decoder.symbols() - decoder.received()) * 1_100, now);
+                limit.spend(u64::from(decoder.symbols() - decoder.received()) * WIRE_SIZE, now);
             }
             let active = Active {
                 block,
@@ -376,6 +398,8 @@ impl Active {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::Sending;
+    use crate::tree::Stream;
     use librecast::coding::{Encoder, SYMBOL_SIZE};
 
     fn source(n: u16) -> Source {
@@ -384,6 +408,21 @@ mod tests {
 
     fn fetch(window: usize, now: Instant) -> Fetch {
         Fetch::new(Window::new(window, 128, now), None, now)
+    }
+
+    fn record(sending: &[(u64, u16)]) -> Record {
+        let sending = sending.iter().map(|(channel, left)| Sending { channel: *channel, left: *left });
+        Record {
+            server: 1,
+            generation: 1,
+            root: BlockRef::of(b"root"),
+            metadata: Stream::default(),
+            channel_rate: 10_000,
+            total_rate: 0,
+            max_channels: 128,
+            authentication: Vec::new(),
+            sending: sending.collect(),
+        }
     }
 
     struct Feeder {
@@ -465,7 +504,7 @@ mod tests {
         for feeder in &blocks {
             fetch.want(feeder.block);
         }
-        fetch.set_record(&[blocks[7].channel, 99], 128);
+        fetch.set_record(&record(&[(blocks[7].channel, 200), (99, 200), (blocks[5].channel, 100)]), 128, now);
         let joined = events(&mut fetch, now);
         assert_eq!(joined, [Event::Join(blocks[7].channel), Event::Join(blocks[0].channel)]);
     }
@@ -539,12 +578,12 @@ mod tests {
                 feeder.send(&mut fetch, source(1), esi, now);
             }
         }
-        fetch.set_record(&[], 1);
+        fetch.set_record(&record(&[]), 1, now);
         fetch.handle_timeout(now);
         let left: Vec<Event> = feeders[..3].iter().map(|f| Event::Leave(f.channel)).collect();
         assert_eq!(events(&mut fetch, now), left);
         assert_eq!(fetch.missing(), 4);
-        fetch.set_record(&[], 4);
+        fetch.set_record(&record(&[]), 4, now);
         fetch.window = Window::new(4, 4, now);
         events(&mut fetch, now);
         for esi in 3..10 {

@@ -429,7 +429,7 @@ impl<'a> Transfer<'a> {
         }
         self.network.heard(server, interface, now);
         if let Some(record) = self.choice.record() {
-            self.fetch.set_record(&record.sending, window_limit(record, self.options.limit));
+            self.fetch.set_record(record, window_limit(record, self.options.limit), now);
         }
     }
 

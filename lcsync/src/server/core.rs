@@ -13,10 +13,11 @@ use super::schedule::{Action, Channel, Evidence, Rates, Reporters, Schedule};
 use crate::block::BlockRef;
 use crate::index::Index;
 use crate::packet::encode_record;
-use crate::record::{MAX_SENDING, Record};
+use crate::record::{MAX_SENDING, Record, Sending};
 
-/// Records a second on a joined root channel: 5.
+/// Records on a joined root channel: five a second, more while blocks are sent, so that receivers know which.
 const RECORD_INTERVAL: Duration = Duration::from_millis(200);
+const BUSY_INTERVAL: Duration = Duration::from_millis(40);
 /// Longer than a querier's interval: without evidence of members for so long, they are asked.
 const ROOT_EVIDENCE: Duration = Duration::from_secs(12);
 const ROOT_ASK_AGAIN: Duration = Duration::from_secs(1);
@@ -324,9 +325,10 @@ impl Server {
     }
 
     fn poll_root(&mut self, now: Instant) -> Option<Output> {
-        let (channel, root) = self.roots.iter_mut().find(|(_, r)| r.next <= now)?;
-        let channel = *channel;
-        root.next = now + RECORD_INTERVAL;
+        let channel = *self.roots.iter().find(|(_, r)| r.next <= now)?.0;
+        let busy = self.bursting(channel).next().is_some();
+        let root = self.roots.get_mut(&channel)?;
+        root.next = now + if busy { BUSY_INTERVAL } else { RECORD_INTERVAL };
         let stale = now.saturating_duration_since(root.evidence_at) >= ROOT_EVIDENCE;
         if stale && now >= root.ask_at {
             if root.asked == ROOT_ASKS {
@@ -344,17 +346,24 @@ impl Server {
         Some(Output::Record { channel, datagram })
     }
 
+    /// Channels in their burst of the share that this root channel belongs to.
+    fn bursting(&self, root: Channel) -> impl Iterator<Item = Sending> + '_ {
+        let prefix = SharePrefix::of_group(root.group);
+        self.schedule
+            .bursting(root.interface)
+            .filter(move |(group, _)| SharePrefix::of_group(*group) == prefix)
+            .map(|(group, left)| Sending {
+                channel: channel_of(group),
+                left: u16::try_from(left).unwrap_or(u16::MAX),
+            })
+    }
+
     fn record(&self, channel: Channel) -> Option<Record> {
         let share = self.share_of(channel.group)?;
-        let prefix = SharePrefix::of_group(channel.group);
-        let sending = self
-            .schedule
-            .bursting(channel.interface, usize::MAX)
-            .into_iter()
-            .filter(|group| SharePrefix::of_group(*group) == prefix)
-            .map(channel_of)
-            .take(MAX_SENDING)
-            .collect();
+        let mut sending: Vec<Sending> = self.bursting(channel).collect();
+        // the fresher, the more of it is still to come
+        sending.sort_by_key(|s| std::cmp::Reverse(s.left));
+        sending.truncate(MAX_SENDING);
         let kilobits = |rate: u64| u32::try_from(rate / 1_000).unwrap_or(u32::MAX);
         Some(Record {
             server: self.id,
@@ -453,7 +462,7 @@ mod tests {
         report(&mut server, RecordType::ChangeToExclude, prefix.group(channel), 1, now);
         let channel_here = Channel { interface: 3, group: prefix.group(0) };
         let record = server.record(channel_here).unwrap();
-        assert_eq!(record.sending, [channel]);
+        assert_eq!(record.sending, [Sending { channel, left: 3 }]);
         let bytes = encode_record(&record).unwrap();
         assert!(matches!(decode(&bytes), Ok(Packet::Record(r)) if *r == record));
         assert!(run(&mut server, now, Duration::from_secs(30)).1 >= 3);

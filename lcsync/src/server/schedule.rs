@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use librecast::coding::{MAX_ESI, SYMBOL_SIZE};
 use librecast::pacing::TokenBucket;
 
-use crate::packet::SYMBOL_PACKET;
+use crate::packet::WIRE_SIZE;
 
 /// A group on an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -69,8 +69,6 @@ pub enum Action {
     },
 }
 
-/// Bytes of a symbol on the wire, from the IPv6 header on.
-pub const WIRE_SIZE: u64 = 40 + 8 + SYMBOL_PACKET as u64;
 /// Symbols beyond K in a burst: as many as decoding may need when nothing is lost.
 const MARGIN: u32 = 2;
 /// Longer than a PART takes from the receiver's decision to here (the kernel reports after some 10 ms).
@@ -254,16 +252,14 @@ impl Schedule {
         }
     }
 
-    /// Channels in their burst on an interface, at most `most`.
-    pub fn bursting(&self, interface: u32, most: usize) -> Vec<Ipv6Addr> {
+    /// Channels in their burst on an interface, with the symbols they have left.
+    pub fn bursting(&self, interface: u32) -> impl Iterator<Item = (Ipv6Addr, u32)> + '_ {
         let all = Channel { interface, group: Ipv6Addr::UNSPECIFIED }
             ..=Channel { interface, group: Ipv6Addr::from(u128::MAX) };
-        self.channels
-            .range(all)
-            .filter(|(_, s)| matches!(s.stage, Stage::Burst { .. }))
-            .map(|(c, _)| c.group)
-            .take(most)
-            .collect()
+        self.channels.range(all).filter_map(|(channel, sending)| match sending.stage {
+            Stage::Burst { left } => Some((channel.group, left)),
+            _ => None,
+        })
     }
 
     /// Interfaces with joined channels.
@@ -654,7 +650,7 @@ mod tests {
             schedule.join(Channel { interface: 1, group }, 1024, host(1), Evidence::Joined, now);
         }
         assert_eq!((schedule.joined(), schedule.refused()), (MAX_CHANNELS, 5));
-        assert!(schedule.bursting(1, usize::MAX).len() <= MAX_BURSTS);
+        assert!(schedule.bursting(1).count() <= MAX_BURSTS);
         run(&mut schedule, now, Duration::from_secs(1_000));
         assert_eq!(schedule.joined(), 0);
     }

@@ -158,30 +158,33 @@ fn a_file_becomes_the_destination_or_lands_in_its_folder() {
 }
 
 #[test]
-fn with_a_key_only_its_holders_can_fetch() {
-    world("lan-key", |lab| {
-        let hosts = lab.lan(&["server", "friend", "stranger"])?;
-        hosts[0].write("secret.txt", "between us")?;
-        hosts[0].run("lcsync", &["keygen", "key"])?.success()?;
-        std::fs::copy(hosts[0].path("key"), hosts[1].path("key"))?;
-        let (_share, _) = share(&hosts[0], &["secret.txt", "--keyfile", "key", "-i", "lan0"])?;
-        let fetch = ["lc:secret.txt", "got.txt", "-i", "lan0", "--timeout", "3s"];
-        hosts[1]
-            .run("lcsync", &[&fetch[..], &["--keyfile", "key"]].concat())?
-            .success()?;
-        ensure!(std::fs::read_to_string(hosts[1].path("got.txt"))? == "between us");
-        let refused = hosts[2].run("lcsync", &fetch)?;
-        ensure!(
-            refused.code == 3,
-            "exit code {} without the key: {}",
-            refused.code,
-            refused.stderr
-        );
-        ensure!(
-            !hosts[2].path("got.txt").exists(),
-            "the stranger got a file"
-        );
-        Ok(())
+fn a_pinned_root_is_the_only_one_that_is_taken() {
+    world("lan-pinned", |lab| {
+        let lan = Lan::new(lab, &["first"], 200_000)?;
+        let root = lan
+            .share
+            .stdout()
+            .split_whitespace()
+            .nth(1)
+            .context("no root")?
+            .to_owned();
+        let other = root.chars().rev().collect::<String>();
+        for (pinned, succeeds) in [(other, false), (root, true)] {
+            let source = format!("lc:folder#{pinned}");
+            let fetch = [source.as_str(), "copy", "-i", "lan0", "--timeout", "3s"];
+            let done = lan.receivers[0].run("lcsync", &fetch)?;
+            ensure!(
+                (done.code == 0) == succeeds,
+                "exit code {} for {source}: {}",
+                done.code,
+                done.stderr
+            );
+            ensure!(
+                lan.receivers[0].path("copy").exists() == succeeds,
+                "DEST after {source}"
+            );
+        }
+        same_content(&lan.folder, &lan.receivers[0].path("copy"))
     });
 }
 

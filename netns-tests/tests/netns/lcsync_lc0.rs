@@ -21,6 +21,7 @@ fn a_folder_comes_from_a_server_that_accepts_no_tcp_and_no_udp_on_any_interface(
         let (process, root) = share(&server.host, &["folder"])?;
         let open = open_sockets(process.pid())?;
         ensure!(open.is_empty(), "the server has open sockets: {open:?}");
+        let before = server.counter("tun_rx_bytes")?;
         let mut fetches = Vec::new();
         for receiver in [first, second] {
             fetches.push((
@@ -46,6 +47,12 @@ fn a_folder_comes_from_a_server_that_accepts_no_tcp_and_no_udp_on_any_interface(
         }
         let open = open_sockets(process.pid())?;
         ensure!(open.is_empty(), "the server has opened sockets: {open:?}");
+        let sent = (server.counter("tun_rx_bytes")? - before) as f64 / (3 * MEGABYTE) as f64;
+        ensure!(
+            sent < 2.5,
+            "{sent:.2} bytes per byte for two receivers: {}",
+            server.status()?
+        );
         Ok(())
     });
 }

@@ -103,7 +103,7 @@ fn a_host_that_changes_its_addresses_is_found_again() {
         eventually("b reaches the Internet from its new addresses", || {
             let pinged = b
                 .host
-                .ask("ping", &["-c1", "-w1", &a.host.v4()?.to_string()])?;
+                .ask("ping", &["-c1", "-w1", &a.host.v6()?.to_string()])?;
             pinged.success().map(drop)
         })?;
         receiver.expect_more("b hears a at its new addresses")?;

@@ -95,6 +95,11 @@ fn an_idle_link_stays_and_costs_little() {
     assert!(net.nodes.iter().all(|n| n.ups == 1 && n.downs.is_empty()));
     let sent = net.nodes.iter().map(|n| n.sent).sum::<u64>() - before;
     assert!(sent < 600 * 15, "{sent} datagrams in ten minutes");
+    let wakeups: u64 = net.nodes.iter().map(|n| n.wakeups).sum();
+    assert!(
+        wakeups < 2 * 600 * 20,
+        "{wakeups} timers in ten minutes of two nodes"
+    );
     let rtt = net.row(0, 1).unwrap().rtt_ms.unwrap();
     assert!((3.9..5.0).contains(&rtt), "{rtt} ms over 2 x 2 ms");
 }

@@ -65,6 +65,7 @@ pub(crate) struct Node {
     pub(crate) data: Vec<(PeerId, Bytes)>,
     pub(crate) refusals: Vec<(Option<PeerId>, &'static str)>,
     pub(crate) sent: u64,
+    pub(crate) wakeups: u64,
 }
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
@@ -164,6 +165,7 @@ impl Net {
             data: Vec::new(),
             refusals: Vec::new(),
             sent: 0,
+            wakeups: 0,
         });
         n
     }
@@ -330,6 +332,7 @@ impl Net {
             let now = self.now;
             let node = &mut self.nodes[n];
             if node.alive && node.overlay.poll_timeout().is_some_and(|at| at <= now) {
+                node.wakeups += 1;
                 node.overlay.handle_timeout(now);
             }
         }

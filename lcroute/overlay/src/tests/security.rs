@@ -339,6 +339,33 @@ fn datagrams_from_nowhere_are_counted_and_cost_nothing() {
     assert!(net.linked(0, 1));
 }
 
+#[test]
+fn plaintext_dtls_from_a_spoofed_address_is_dropped() {
+    let mut net = Net::mesh(2);
+    net.join_all();
+    net.run(Duration::from_secs(2));
+    let (from, to, now) = (net.nodes[1].host, net.nodes[0].host, net.now);
+    // a fatal alert, as anybody could write it
+    let alert = [21, 254, 253, 0, 0, 0, 0, 0, 0, 0, 99, 0, 2, 2, 40];
+    net.nodes[0].overlay.handle_datagram(from, to, &alert, now);
+    assert_eq!(net.nodes[0].overlay.drops()["plaintext DTLS on a link"], 1);
+    net.run(Duration::from_secs(5));
+    assert!(net.linked(0, 1) && net.nodes.iter().all(|n| n.downs.is_empty()));
+}
+
+#[test]
+fn presence_that_flaps_does_not_make_us_knock_each_time() {
+    let mut net = Net::mesh(2);
+    let (other, now) = (net.nodes[1].id, net.now);
+    for _ in 0..1_000 {
+        net.nodes[0]
+            .overlay
+            .handle_presence(BACKBONE, crate::Presence::Online(other), now);
+    }
+    net.collect(0);
+    assert_eq!(net.carried.len(), 1);
+}
+
 fn payload() -> impl Strategy<Value = Payload> {
     prop_oneof![
         any::<bool>().prop_map(|restart| Payload::Knock { restart }),

@@ -1,0 +1,324 @@
+//! A server and its receivers under simulated time: what crosses the server's link, and that everybody finishes.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::Ipv6Addr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lcsync::block::{BlockRef, MAX_BLOCK};
+use lcsync::index::{HashCache, Index};
+use lcsync::packet::{Packet, Symbol, decode};
+use lcsync::receive::fetch::{Event, Fetch, Source};
+use lcsync::receive::window::Window;
+use lcsync::server::core::{Output, Server, Share};
+use lcsync::server::schedule::{Channel, Rates};
+use librecast::channel::{ChannelId, SharePrefix, block_channel, channel_of};
+use librecast::coding::Encoder;
+use librecast::mld::{Record, RecordType, report_messages};
+
+const INTERFACE: u32 = 2;
+const RATE: u64 = 10_000_000;
+const STEP: Duration = Duration::from_millis(1);
+
+/// A seeded generator: the simulation is the same in every run.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn chance(&mut self, p: f64) -> bool {
+        (self.next() >> 11) as f64 / (1_u64 << 53) as f64 <= p
+    }
+}
+
+struct Receiver {
+    address: Ipv6Addr,
+    fetch: Fetch,
+    loss: f64,
+    starts: Duration,
+    started: bool,
+    member: BTreeSet<ChannelId>,
+    received: BTreeMap<BlockRef, bool>,
+    finished: Option<Duration>,
+}
+
+struct Simulation {
+    start: Instant,
+    random: Random,
+    server: Server,
+    index: Arc<Index>,
+    prefix: SharePrefix,
+    receivers: Vec<Receiver>,
+    blocks: Vec<BlockRef>,
+    /// Reports on their way: when, from whom, what.
+    reports: Vec<(Duration, Ipv6Addr, RecordType, ChannelId)>,
+    report_loss: f64,
+    encoders: HashMap<ChannelId, Encoder>,
+    symbols_sent: u64,
+    _dir: tempfile::TempDir,
+}
+
+impl Simulation {
+    /// A share of `blocks` full blocks, and receivers that start at these times with this loss each.
+    fn new(blocks: usize, receivers: &[(u64, f64)]) -> Self {
+        let start = Instant::now();
+        let mut random = Random(0x2545_f491_4f6c_dd1d);
+        let dir = tempfile::tempdir().unwrap();
+        let data: Vec<u8> =
+            (0..blocks * MAX_BLOCK / 8).flat_map(|_| random.next().to_le_bytes()).collect();
+        std::fs::write(dir.path().join("f"), &data).unwrap();
+        let index = Index::build(&dir.path().join("f"), b"", &mut HashCache::default()).unwrap();
+        let index = Arc::new(index);
+        let prefix = SharePrefix::of_name(b"", "simulated");
+        let mut server = Server::new(1, Rates { channel: RATE, total: None }, 1, start);
+        server.set_share(prefix, Share { index: Arc::clone(&index), generation: 1 }, start);
+        let own = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xff);
+        server.set_interfaces(&BTreeMap::from([(INTERFACE, own)]), start);
+        let receivers = receivers.iter().enumerate().map(|(n, (starts, loss))| Receiver {
+            address: Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 1, n as u16),
+            fetch: Fetch::new(Window::new(32, 128, start), None, start),
+            loss: *loss,
+            starts: Duration::from_millis(*starts),
+            started: false,
+            member: BTreeSet::new(),
+            received: BTreeMap::new(),
+            finished: None,
+        });
+        Self {
+            start,
+            random,
+            server,
+            index,
+            prefix,
+            receivers: receivers.collect(),
+            blocks: data.chunks(MAX_BLOCK).map(BlockRef::of).collect(),
+            reports: Vec::new(),
+            report_loss: 0.0,
+            encoders: HashMap::new(),
+            symbols_sent: 0,
+            _dir: dir,
+        }
+    }
+
+    /// Runs until everybody has everything; gives symbols sent per source symbol.
+    fn run(&mut self) -> f64 {
+        let mut time = Duration::ZERO;
+        while self.receivers.iter().any(|r| r.finished.is_none()) {
+            time += STEP;
+            assert!(time < Duration::from_secs(300), "somebody never finishes");
+            self.start_receivers(time);
+            self.deliver_reports(time);
+            self.drive_server(time);
+            self.drive_receivers(time);
+        }
+        self.symbols_sent as f64 / (self.blocks.len() * 256) as f64
+    }
+
+    fn start_receivers(&mut self, time: Duration) {
+        let address_and_root: Vec<Ipv6Addr> = self
+            .receivers
+            .iter_mut()
+            .filter(|r| !r.started && r.starts <= time)
+            .map(|r| {
+                r.started = true;
+                for block in &self.blocks {
+                    r.fetch.want(*block);
+                }
+                r.member.insert(0);
+                r.address
+            })
+            .collect();
+        for address in address_and_root {
+            self.report(time, address, RecordType::ChangeToExclude, 0);
+        }
+    }
+
+    /// The kernel sends a change 4 to 12 ms later, and once more within a second.
+    fn report(&mut self, time: Duration, from: Ipv6Addr, kind: RecordType, channel: ChannelId) {
+        for _ in 0..2 {
+            let delay = Duration::from_micros(4_000 + self.random.next() % 8_000);
+            if !self.random.chance(self.report_loss) {
+                self.reports.push((time + delay, from, kind, channel));
+                return;
+            }
+        }
+    }
+
+    fn deliver_reports(&mut self, time: Duration) {
+        self.reports.sort_by_key(|(at, ..)| *at);
+        while self.reports.first().is_some_and(|(at, ..)| *at <= time) {
+            let (_, from, kind, channel) = self.reports.remove(0);
+            let record = Record::new(kind, self.prefix.group(channel), Vec::new());
+            for message in report_messages(&[record], 1280) {
+                self.server.handle_mld(INTERFACE, from, 1, &message, self.start + time);
+            }
+        }
+    }
+
+    fn drive_server(&mut self, time: Duration) {
+        let now = self.start + time;
+        while let Some(output) = self.server.poll_output(now) {
+            match output {
+                Output::Query { destination, .. } => self.answer(time, destination),
+                Output::Record { datagram, .. } => {
+                    let Ok(Packet::Record(record)) = decode(&datagram) else { panic!("our own record") };
+                    for r in self.receivers.iter_mut().filter(|r| r.member.contains(&0)) {
+                        if !self.random.chance(r.loss) {
+                            r.fetch.set_record(&record, 128, now);
+                        }
+                    }
+                }
+                Output::Symbols { channel, sequence, ids } => self.symbols(channel, sequence, &ids, now),
+            }
+        }
+    }
+
+    fn answer(&mut self, time: Duration, group: Ipv6Addr) {
+        if SharePrefix::of_group(group) != Some(self.prefix) {
+            return;
+        }
+        let channel = channel_of(group);
+        let members: Vec<Ipv6Addr> =
+            self.receivers.iter().filter(|r| r.member.contains(&channel)).map(|r| r.address).collect();
+        for member in members {
+            self.report(time, member, RecordType::ModeIsExclude, channel);
+        }
+    }
+
+    fn symbols(&mut self, channel: Channel, sequence: u32, ids: &[u32], now: Instant) {
+        let id = channel_of(channel.group);
+        let block = self.index.find(id).unwrap();
+        let index = &self.index;
+        let encoder =
+            self.encoders.entry(id).or_insert_with(|| Encoder::new(index.read(id).unwrap()).unwrap());
+        for (n, esi) in ids.iter().enumerate() {
+            self.symbols_sent += 1;
+            let mut data = Vec::new();
+            encoder.symbol(*esi, &mut data).unwrap();
+            let symbol = Symbol {
+                server: 1,
+                sequence: sequence + n as u32,
+                channel: id,
+                block_length: block.length,
+                esi: *esi,
+                data: &data,
+            };
+            let source = Source { address: Ipv6Addr::LOCALHOST, interface: INTERFACE, server: 1 };
+            for r in self.receivers.iter_mut().filter(|r| r.member.contains(&id)) {
+                if !self.random.chance(r.loss) {
+                    r.fetch.handle_symbol(id, source, &symbol, now);
+                }
+            }
+        }
+    }
+
+    fn drive_receivers(&mut self, time: Duration) {
+        let now = self.start + time;
+        let mut changes = Vec::new();
+        for r in self.receivers.iter_mut().filter(|r| r.started) {
+            r.fetch.handle_timeout(now);
+            while let Some(event) = r.fetch.poll_event(now) {
+                match event {
+                    Event::Join(channel) => {
+                        r.member.insert(channel);
+                        changes.push((r.address, RecordType::ChangeToExclude, channel));
+                    }
+                    Event::Leave(channel) => {
+                        r.member.remove(&channel);
+                        changes.push((r.address, RecordType::ChangeToInclude, channel));
+                    }
+                    Event::Block { block, bytes } => {
+                        assert_eq!(BlockRef::of(&bytes), block);
+                        assert!(r.received.insert(block, true).is_none(), "a block twice");
+                    }
+                    Event::Liar(source) => panic!("{source:?} is honest"),
+                }
+            }
+            if r.fetch.missing() == 0 && r.finished.is_none() {
+                assert_eq!(r.received.len(), self.blocks.len());
+                r.finished = Some(time - r.starts);
+                r.member.remove(&0);
+                changes.push((r.address, RecordType::ChangeToInclude, 0));
+            }
+        }
+        for (address, kind, channel) in changes {
+            self.report(time, address, kind, channel);
+        }
+    }
+
+    /// What the server sends in the seconds after the last receiver has left.
+    fn sent_afterwards(&mut self) -> u64 {
+        let end = self.receivers.iter().filter_map(|r| Some(r.starts + r.finished?)).max().unwrap();
+        let settled = end + Duration::from_millis(50);
+        self.deliver_reports(settled);
+        let before = self.symbols_sent;
+        for n in 1..=10 {
+            self.drive_server(settled + Duration::from_secs(n));
+        }
+        self.symbols_sent - before
+    }
+
+    fn slowest(&self) -> Duration {
+        self.receivers.iter().filter_map(|r| r.finished).max().unwrap()
+    }
+}
+
+#[test]
+fn one_receiver_without_loss_costs_hardly_more_than_the_data() {
+    let mut sim = Simulation::new(200, &[(0, 0.0)]);
+    let cost = sim.run();
+    println!("{cost:.3} in {:?}", sim.slowest());
+    assert!(cost < 1.03, "{cost}");
+    assert_eq!(sim.sent_afterwards(), 0);
+}
+
+#[test]
+fn eight_receivers_cost_little_more_than_one() {
+    let mut sim = Simulation::new(200, &[(0, 0.0); 8]);
+    let cost = sim.run();
+    println!("{cost:.3} in {:?}", sim.slowest());
+    assert!(cost < 1.35, "{cost}");
+    assert_eq!(sim.sent_afterwards(), 0);
+}
+
+#[test]
+fn receivers_that_start_a_little_apart_share() {
+    let mut sim = Simulation::new(200, &[(0, 0.0), (30, 0.0), (70, 0.0), (150, 0.0)]);
+    let cost = sim.run();
+    println!("{cost:.3} in {:?}", sim.slowest());
+    assert!(cost < 2.0, "{cost}");
+}
+
+#[test]
+fn staggered_receivers_cost_far_less_than_each_for_itself() {
+    let mut sim = Simulation::new(400, &[(0, 0.0), (300, 0.0), (600, 0.0), (900, 0.0)]);
+    let cost = sim.run();
+    println!("{cost:.3} in {:?}", sim.slowest());
+    assert!(cost < 3.0, "{cost}");
+    assert_eq!(sim.sent_afterwards(), 0);
+}
+
+#[test]
+fn loss_costs_what_was_lost() {
+    for (loss, most) in [(0.01, 1.06), (0.05, 1.15), (0.2, 1.6)] {
+        let mut sim = Simulation::new(100, &[(0, loss)]);
+        let cost = sim.run();
+        println!("{loss}: {cost:.3} in {:?}", sim.slowest());
+        assert!(cost < most, "{cost} at {loss}");
+        assert_eq!(sim.sent_afterwards(), 0);
+    }
+}
+
+#[test]
+fn lost_reports_delay_but_do_not_stop() {
+    let mut sim = Simulation::new(60, &[(0, 0.05), (10, 0.05)]);
+    sim.report_loss = 0.3;
+    let cost = sim.run();
+    println!("{cost:.3} in {:?}", sim.slowest());
+    assert!(cost < 4.0, "{cost}");
+}
