@@ -1,9 +1,9 @@
-//! The whole system in network namespaces: firewalls, NAT, loss, failures; the demo
+//! The whole system in network namespaces: firewalls, NAT, loss, failures; the demo.
 //!
-//! - [`lab`]: worlds made of namespaces, in which hosts run programs
-//! - [`programs`]: ordinary multicast programs (`mc-send`, `mc-recv`, `mld-watch`)
-//! - [`demo`]: `lcroute demo`
-//! - [`bench`]: measurements
+//! - [`lab`] holds worlds made of namespaces, in which hosts run programs
+//! - [`programs`] holds ordinary multicast programs (`mc-send`, `mc-recv`, `mld-watch`)
+//! - [`demo`] is `lcroute demo`
+//! - [`bench`] holds measurements
 
 pub mod bench;
 pub mod demo;

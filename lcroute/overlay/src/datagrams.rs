@@ -50,7 +50,7 @@ impl Overlay {
                 Some(&index) => self.handle_dtls(index, from, to_local, datagram, now),
                 None => self.keep_early(from, to_local, datagram),
             },
-            _ => self.count("datagram of no protocol"),
+            _ => self.count("udp_no_protocol"),
         }
     }
 
@@ -69,7 +69,7 @@ impl Overlay {
             .is_some();
         if up && !is_encrypted(datagram) {
             // a link that is up has nothing to say in the clear: late, or of somebody else
-            return self.count("plaintext DTLS on a link");
+            return self.count("dtls_plaintext");
         }
         self.feed(index, from, to_local, datagram, now);
     }
@@ -108,7 +108,7 @@ impl Overlay {
             .flatten()
             .any(|p| p.link.is_some() && p.up().is_none());
         if !making || datagram.len() > MAX_EARLY_SIZE {
-            return self.count("datagram of no link");
+            return self.count("udp_no_link");
         }
         if self.early.len() == MAX_EARLY {
             self.early.pop_front();
@@ -139,14 +139,14 @@ impl Overlay {
         now: Instant,
     ) {
         let Some(mut binding) = Binding::parse(datagram) else {
-            return self.count("malformed STUN");
+            return self.count("stun_malformed");
         };
         match binding.class() {
             Class::Request => {
                 let username = binding.username().unwrap_or_default();
                 let ours = username.split(':').next().unwrap_or_default();
                 let Some(&index) = self.by_ufrag.get(ours) else {
-                    return self.count("STUN check of no link");
+                    return self.count("stun_no_link");
                 };
                 if !self.answer_probe(index, from, &mut binding, now) {
                     self.feed(index, from, to_local, datagram, now);
@@ -159,7 +159,7 @@ impl Overlay {
                     self.handle_mapping(&binding, from, now);
                 }
             }
-            Class::Other => self.count("malformed STUN"),
+            Class::Other => self.count("stun_malformed"),
         }
     }
 
@@ -236,7 +236,7 @@ impl Overlay {
 
     fn handle_mapping(&mut self, response: &Binding, from: SocketAddr, now: Instant) {
         match self.gatherer.handle_response(response, from, now) {
-            None => self.count("STUN answer to no question"),
+            None => self.count("stun_unasked"),
             Some(false) => {}
             Some(true) => {
                 debug!(addresses = ?self.gatherer.addresses(), "server-reflexive addresses");
@@ -384,7 +384,7 @@ impl Overlay {
                         });
                     }
                 }
-                None => self.count("data before authentication"),
+                None => self.count("unauthenticated_data"),
             },
             Happening::Closed(reason) => self.end_link(index, reason, now),
         }

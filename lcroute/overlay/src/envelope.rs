@@ -16,12 +16,13 @@
 //! An offer and an answer name the recipient's session, so they cannot be replayed to another run of
 //! its process; the sequence is checked against a window, so they cannot be replayed to this one.
 
+use std::fmt;
+
 use crypto_box::aead::OsRng;
 use crypto_box::{PublicKey, SecretKey as BoxKey};
 use librecast::cert::{CLOCK_SKEW, CertError, Chain, Member};
 use librecast::id::PeerId;
 use librecast::wire::{Reader, WireError, Writer};
-use thiserror::Error;
 
 use crate::MAX_SIGNAL;
 use crate::config::Identity;
@@ -32,72 +33,69 @@ const CONTEXT: &str = "lcroute 2026 signal";
 const RESTART: u8 = 1;
 
 /// Why a signalling message is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Refusal {
-    #[error("too large")]
     Size,
-    #[error("cannot be opened: tampered, or not for this node")]
     Sealed,
-    #[error("malformed")]
     Malformed,
-    #[error("unknown version")]
     Version,
-    #[error("wrong recipient")]
     Recipient,
-    #[error("another network")]
     Network,
-    #[error("clock differs by more than a day")]
     Clock,
-    #[error("forged signature")]
     Signature,
-    #[error("malformed certificate")]
     Certificate,
-    #[error("certificate of another network")]
     CertificateNetwork,
-    #[error("forged certificate")]
     CertificateForged,
-    #[error("expired certificate")]
     CertificateExpired,
-    #[error("certificate not valid yet")]
     CertificateEarly,
-    #[error("certificate of another node")]
     CertificateSubject,
-    #[error("replayed")]
     Replayed,
-    #[error("for an earlier run of this node")]
     Session,
-    #[error("too many messages")]
     Rate,
-    #[error("peer table full")]
     Full,
-    #[error("authentication failed")]
     Auth,
 }
 
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.reason())
+    }
+}
+
 impl Refusal {
-    /// The reason as logs, counters and `peers` show it.
-    pub(crate) fn reason(self) -> &'static str {
+    /// The name of its counter, and the reason as logs and `peers` show it.
+    fn words(self) -> (&'static str, &'static str) {
         match self {
-            Self::Size => "too large",
-            Self::Sealed => "tampered or not for this node",
-            Self::Malformed => "malformed",
-            Self::Version => "unknown version",
-            Self::Recipient => "wrong recipient",
-            Self::Network => "another network",
-            Self::Clock => "clock differs by more than a day",
-            Self::Signature => "forged signature",
-            Self::Certificate => "malformed certificate",
-            Self::CertificateNetwork => "certificate of another network",
-            Self::CertificateForged => "forged certificate",
-            Self::CertificateExpired => "expired certificate",
-            Self::CertificateEarly => "certificate not valid yet",
-            Self::CertificateSubject => "certificate of another node",
-            Self::Replayed => "replayed",
-            Self::Session => "for an earlier run of this node",
-            Self::Rate => "too many messages",
-            Self::Full => "peer table full",
-            Self::Auth => "authentication failed",
+            Self::Size => ("signal_too_large", "too large"),
+            Self::Sealed => ("signal_not_opened", "tampered or not for this node"),
+            Self::Malformed => ("signal_malformed", "malformed"),
+            Self::Version => ("signal_version", "unknown version"),
+            Self::Recipient => ("signal_recipient", "wrong recipient"),
+            Self::Network => ("signal_network", "another network"),
+            Self::Clock => ("signal_clock", "clock differs by more than a day"),
+            Self::Signature => ("signal_forged", "forged signature"),
+            Self::Certificate => ("certificate_malformed", "malformed certificate"),
+            Self::CertificateNetwork => ("certificate_network", "certificate of another network"),
+            Self::CertificateForged => ("certificate_forged", "forged certificate"),
+            Self::CertificateExpired => ("certificate_expired", "expired certificate"),
+            Self::CertificateEarly => ("certificate_early", "certificate not valid yet"),
+            Self::CertificateSubject => ("certificate_subject", "certificate of another node"),
+            Self::Replayed => ("signal_replayed", "replayed"),
+            Self::Session => ("signal_session", "for an earlier run of this node"),
+            Self::Rate => ("signal_rate", "too many messages"),
+            Self::Full => ("peers_full", "peer table full"),
+            Self::Auth => ("auth_failed", "authentication failed"),
         }
+    }
+
+    /// The name of its counter.
+    pub(crate) fn counter(self) -> &'static str {
+        self.words().0
+    }
+
+    /// The reason as logs and `peers` show it.
+    pub(crate) fn reason(self) -> &'static str {
+        self.words().1
     }
 
     /// Whether the sender itself is at fault, and not whoever carried its message.

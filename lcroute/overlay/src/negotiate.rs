@@ -641,7 +641,7 @@ impl Overlay {
                     bytes: Bytes::from(bytes),
                 });
             }
-            Err(refusal) => self.count(refusal.reason()),
+            Err(refusal) => self.count(refusal.counter()),
         }
     }
 }

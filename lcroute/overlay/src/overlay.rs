@@ -351,7 +351,7 @@ impl Overlay {
             match self.evictable().filter(|_| verified) {
                 Some(victim) => self.forget(victim),
                 None => {
-                    self.count(Refusal::Full.reason());
+                    self.count(Refusal::Full.counter());
                     return None;
                 }
             }
@@ -399,7 +399,7 @@ impl Overlay {
     /// Counts a refusal, shows it in `peers` where the sender is known, logs it now and then.
     pub(crate) fn refuse(&mut self, refusal: Refusal, peer: Option<PeerId>, now: Instant) {
         let reason = refusal.reason();
-        self.count(reason);
+        self.count(refusal.counter());
         let quiet = self
             .warned_at
             .is_some_and(|at| now < at + Duration::from_secs(1));
