@@ -18,7 +18,9 @@ impl BlockHash {
     /// From 64 hexadecimal digits.
     #[must_use]
     pub fn from_hex(text: &str) -> Option<Self> {
-        blake3::Hash::from_hex(text).ok().map(|h| Self(*h.as_bytes()))
+        blake3::Hash::from_hex(text)
+            .ok()
+            .map(|h| Self(*h.as_bytes()))
     }
 }
 
@@ -48,6 +50,9 @@ impl BlockRef {
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
         debug_assert!(!bytes.is_empty() && bytes.len() <= MAX_BLOCK);
-        Self { hash: BlockHash::of(bytes), length: bytes.len() as u32 }
+        Self {
+            hash: BlockHash::of(bytes),
+            length: bytes.len() as u32,
+        }
     }
 }

@@ -43,7 +43,9 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve files and folders until told to stop
-    #[command(after_help = "Example:\n  lcsync share --name backup -i eth0 --bwlimit 200M /srv/data")]
+    #[command(
+        after_help = "Example:\n  lcsync share --name backup -i eth0 --bwlimit 200M /srv/data"
+    )]
     Share(Share),
     /// Print the root hash of a file or folder
     Hash {
@@ -222,10 +224,24 @@ mod tests {
     #[test]
     fn verbs_and_paths_are_told_apart() {
         let parse = |args: &[&str]| Cli::try_parse_from([&["lcsync"], args].concat());
-        assert!(matches!(parse(&["share", "x"]).unwrap().command, Some(Command::Share(_))));
-        assert!(parse(&["-a", "--delete", "src/", "dest"]).unwrap().command.is_none());
+        assert!(matches!(
+            parse(&["share", "x"]).unwrap().command,
+            Some(Command::Share(_))
+        ));
+        assert!(
+            parse(&["-a", "--delete", "src/", "dest"])
+                .unwrap()
+                .command
+                .is_none()
+        );
         assert!(parse(&["lc:x", "dest", "-i", "a", "-i", "b", "--timeout", "2s"]).is_ok());
-        for bad in [&["src"][..], &[], &["share"], &["keygen", "f", "g"], &["share", "x", "--sign", "k"]] {
+        for bad in [
+            &["src"][..],
+            &[],
+            &["share"],
+            &["keygen", "f", "g"],
+            &["share", "x", "--sign", "k"],
+        ] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }
     }

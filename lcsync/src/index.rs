@@ -76,7 +76,10 @@ enum Place {
 impl Index {
     /// Reads and hashes everything below `path`, except what `cache` knows. `key` is the share's key, or empty.
     pub fn build(path: &Path, key: &[u8], cache: &mut HashCache) -> Result<Self, IndexError> {
-        let error = |source| IndexError::Path { path: path.display().to_string(), source };
+        let error = |source| IndexError::Path {
+            path: path.display().to_string(),
+            source,
+        };
         Self::of(Scan::of(path).map_err(error)?, key, cache)
     }
 
@@ -101,7 +104,10 @@ impl Index {
 
     fn assemble(scan: Scan, layout: Layout, cuts: &[Cut], leaves: &[BlockRef], key: &[u8]) -> Self {
         let mut index = Self {
-            root: BlockRef { hash: BlockHash::default(), length: 0 },
+            root: BlockRef {
+                hash: BlockHash::default(),
+                length: 0,
+            },
             metadata: Stream::default(),
             layout,
             places: HashMap::with_capacity(cuts.len()),
@@ -115,15 +121,28 @@ impl Index {
         let folder = index.scan.kind == RootKind::Folder;
         let (entries, listing) = if folder {
             let blocks = listing::encode(&index.scan.entries);
-            (index.scan.entries.len() as u64, index.add_stream(key, blocks))
+            (
+                index.scan.entries.len() as u64,
+                index.add_stream(key, blocks),
+            )
         } else {
             (0, Stream::default())
         };
         // a file's only entry is the root itself
-        let described = if folder { &index.scan.metadata[..] } else { &index.scan.metadata[..1] };
+        let described = if folder {
+            &index.scan.metadata[..]
+        } else {
+            &index.scan.metadata[..1]
+        };
         let blocks = listing::encode_metadata(described);
         index.metadata = index.add_stream(key, blocks);
-        let root = Root { kind: index.scan.kind, entries, listing, content }.encode();
+        let root = Root {
+            kind: index.scan.kind,
+            entries,
+            listing,
+            content,
+        }
+        .encode();
         index.root = BlockRef::of(&root);
         index.add_node(key, root);
         index
@@ -158,7 +177,9 @@ impl Index {
         let length = located.block.length as usize;
         let mut bytes = Vec::with_capacity(length);
         for piece in self.layout.pieces(start, length) {
-            reader.read(piece, &mut bytes).map_err(|_| IndexError::Changed)?;
+            reader
+                .read(piece, &mut bytes)
+                .map_err(|_| IndexError::Changed)?;
         }
         if BlockRef::of(&bytes) != located.block {
             return Err(IndexError::Changed);
@@ -168,7 +189,9 @@ impl Index {
 
     fn put(&mut self, key: &[u8], block: BlockRef, place: Place) {
         let channel = block_channel(key, &block.hash.0, 0);
-        self.places.entry(channel).or_insert(Located { block, place });
+        self.places
+            .entry(channel)
+            .or_insert(Located { block, place });
     }
 
     fn add_node(&mut self, key: &[u8], bytes: Vec<u8>) -> BlockRef {
@@ -201,7 +224,9 @@ fn hash_all(
 ) -> Result<Vec<BlockRef>, (usize, io::Error)> {
     let next = AtomicUsize::new(0);
     let failed = Mutex::new(None);
-    let workers = thread::available_parallelism().map_or(1, usize::from).min(cuts.len().max(1));
+    let workers = thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(cuts.len().max(1));
     let known = &*cache;
     let work = || {
         let mut found = Vec::new();
@@ -209,10 +234,11 @@ fn hash_all(
         let mut bytes = Vec::new();
         while let Some(n) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|n| *n < cuts.len()) {
             let key = cache_key(scan, layout, cuts[n]);
-            let hash = known.0.get(&key).copied().map_or_else(
-                || hash_cut(&mut reader, layout, cuts[n], &mut bytes),
-                Ok,
-            );
+            let hash = known
+                .0
+                .get(&key)
+                .copied()
+                .map_or_else(|| hash_cut(&mut reader, layout, cuts[n], &mut bytes), Ok);
             match hash {
                 Ok(hash) => found.push((n, key, hash)),
                 Err(error) => {
@@ -225,15 +251,24 @@ fn hash_all(
     };
     let found: Vec<_> = thread::scope(|scope| {
         let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
-        threads.into_iter().filter_map(|t| t.join().ok()).flatten().collect()
+        threads
+            .into_iter()
+            .filter_map(|t| t.join().ok())
+            .flatten()
+            .collect()
     });
     if let Some(error) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        cache.0.extend(found.into_iter().map(|(_, key, hash)| (key, hash)));
+        cache
+            .0
+            .extend(found.into_iter().map(|(_, key, hash)| (key, hash)));
         return Err(error);
     }
     let mut leaves: Vec<BlockRef> = cuts
         .iter()
-        .map(|c| BlockRef { hash: BlockHash::default(), length: c.length as u32 })
+        .map(|c| BlockRef {
+            hash: BlockHash::default(),
+            length: c.length as u32,
+        })
         .collect();
     cache.0 = found
         .into_iter()
@@ -264,7 +299,13 @@ fn cache_key(scan: &Scan, layout: &Layout, cut: Cut) -> [u8; 16] {
     for piece in layout.pieces(cut.start, cut.length) {
         let Entry { path, .. } = &scan.entries[piece.file];
         let stamp: &Stamp = &scan.stamps[piece.file];
-        let text = format!("{} {:?} {} {} ", path.len(), stamp, piece.offset, piece.length);
+        let text = format!(
+            "{} {:?} {} {} ",
+            path.len(),
+            stamp,
+            piece.offset,
+            piece.length
+        );
         hasher.update(text.as_bytes()).update(path);
     }
     let mut key = [0; 16];
@@ -321,7 +362,10 @@ mod tests {
         let dir = sample();
         let index = build(dir.path());
         for channel in index.places.keys() {
-            assert_eq!(Some(BlockRef::of(&index.read(*channel).unwrap())), index.find(*channel));
+            assert_eq!(
+                Some(BlockRef::of(&index.read(*channel).unwrap())),
+                index.find(*channel)
+            );
         }
         // two of the three blocks of the big file are alike; pack, content node, listing, metadata, root
         assert_eq!(index.channels(), 2 + 5);
@@ -345,9 +389,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("a"), b"same").unwrap();
         fs::write(dir.path().join("b"), b"same").unwrap();
-        assert_eq!(build(&dir.path().join("a")).root, build(&dir.path().join("b")).root);
+        assert_eq!(
+            build(&dir.path().join("a")).root,
+            build(&dir.path().join("b")).root
+        );
         fs::write(dir.path().join("b"), b"").unwrap();
-        assert_ne!(build(&dir.path().join("a")).root, build(&dir.path().join("b")).root);
+        assert_ne!(
+            build(&dir.path().join("a")).root,
+            build(&dir.path().join("b")).root
+        );
     }
 
     #[test]

@@ -14,11 +14,13 @@ pub fn on_signals(
 ) -> io::Result<()> {
     let set: SigSet = signals.iter().copied().collect();
     set.thread_block()?;
-    thread::Builder::new().name("signals".into()).spawn(move || {
-        while let Ok(signal) = set.wait() {
-            handle(signal);
-        }
-    })?;
+    thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            while let Ok(signal) = set.wait() {
+                handle(signal);
+            }
+        })?;
     Ok(())
 }
 
@@ -26,7 +28,11 @@ pub fn on_signals(
 pub fn exit_on_interrupt(clean_up: impl Fn() + Send + 'static) -> io::Result<()> {
     on_signals(&[Signal::SIGINT, Signal::SIGTERM], move |signal| {
         clean_up();
-        let exit = if signal == Signal::SIGINT { Exit::Interrupted } else { Exit::Terminated };
+        let exit = if signal == Signal::SIGINT {
+            Exit::Interrupted
+        } else {
+            Exit::Terminated
+        };
         std::process::exit(exit as i32);
     })
 }

@@ -50,7 +50,11 @@ impl Layout {
             if let Kind::File { size, .. } = entry.kind
                 && size > 0
             {
-                layout.files.push(FileSpan { file, start: layout.length, size });
+                layout.files.push(FileSpan {
+                    file,
+                    start: layout.length,
+                    size,
+                });
                 layout.length = layout.length.checked_add(size)?;
             }
         }
@@ -67,11 +71,18 @@ impl Layout {
     pub fn pieces(&self, start: u64, length: usize) -> impl Iterator<Item = Piece> + '_ {
         let end = start + length as u64;
         let first = self.files.partition_point(|f| f.start + f.size <= start);
-        self.files[first..].iter().take_while(move |f| f.start < end).map(move |f| {
-            let from = start.max(f.start);
-            let to = end.min(f.start + f.size);
-            Piece { file: f.file, offset: from - f.start, length: (to - from) as usize }
-        })
+        self.files[first..]
+            .iter()
+            .take_while(move |f| f.start < end)
+            .map(move |f| {
+                let from = start.max(f.start);
+                let to = end.min(f.start + f.size);
+                Piece {
+                    file: f.file,
+                    offset: from - f.start,
+                    length: (to - from) as usize,
+                }
+            })
     }
 
     /// Where this program cuts the stream when it shares. A file larger than a block begins one and has its
@@ -80,12 +91,18 @@ impl Layout {
     #[must_use]
     pub fn cuts(&self, entries: &[Entry]) -> Vec<Cut> {
         let mut cuts = Vec::new();
-        let mut pack = Cut { start: 0, length: 0 };
+        let mut pack = Cut {
+            start: 0,
+            length: 0,
+        };
         let close = |cuts: &mut Vec<Cut>, pack: &mut Cut| {
             if pack.length > 0 {
                 cuts.push(*pack);
             }
-            *pack = Cut { start: pack.start + pack.length as u64, length: 0 };
+            *pack = Cut {
+                start: pack.start + pack.length as u64,
+                length: 0,
+            };
         };
         for span in &self.files {
             if span.size > MAX_BLOCK as u64 {
@@ -127,7 +144,10 @@ mod tests {
             .enumerate()
             .map(|(n, size)| Entry {
                 path: format!("f{n:07}").into_bytes(),
-                kind: Kind::File { size: *size, executable: false },
+                kind: Kind::File {
+                    size: *size,
+                    executable: false,
+                },
             })
             .collect()
     }
@@ -148,10 +168,24 @@ mod tests {
         let lengths = |cuts: &[Cut]| cuts.iter().map(|c| c.length).collect::<Vec<_>>();
         let old = entries(&[1000; 5_000]);
         let mut new = old.clone();
-        new.insert(0, Entry { path: b"a".to_vec(), kind: Kind::File { size: 5, executable: false } });
+        new.insert(
+            0,
+            Entry {
+                path: b"a".to_vec(),
+                kind: Kind::File {
+                    size: 5,
+                    executable: false,
+                },
+            },
+        );
         let old = lengths(&Layout::new(&old).unwrap().cuts(&old));
         let new = lengths(&Layout::new(&new).unwrap().cuts(&new));
-        let same = old.iter().rev().zip(new.iter().rev()).take_while(|(a, b)| a == b).count();
+        let same = old
+            .iter()
+            .rev()
+            .zip(new.iter().rev())
+            .take_while(|(a, b)| a == b)
+            .count();
         assert!(same + 4 >= old.len(), "{same} of {}", old.len());
     }
 

@@ -159,14 +159,21 @@ pub fn encode(entries: &[Entry]) -> Vec<Vec<u8>> {
 }
 
 fn write_entry(w: &mut Writer, entry: &Entry, previous: &[u8]) {
-    let shared = previous.iter().zip(&entry.path).take_while(|(a, b)| a == b).count();
+    let shared = previous
+        .iter()
+        .zip(&entry.path)
+        .take_while(|(a, b)| a == b)
+        .count();
     let kind = match &entry.kind {
         Kind::File { executable, .. } => u8::from(*executable) << 7,
         Kind::Folder => 1,
         Kind::Link { .. } => 2,
     };
     let rest = &entry.path[shared..];
-    w.u8(kind).u16(shared as u16).u16(rest.len() as u16).put(rest);
+    w.u8(kind)
+        .u16(shared as u16)
+        .u16(rest.len() as u16)
+        .put(rest);
     match &entry.kind {
         Kind::File { size, .. } => {
             w.u64(*size);
@@ -190,7 +197,10 @@ pub fn decode(bytes: &[u8], expected: u64) -> Result<Vec<Entry>, ListingError> {
         let entry = read_entry(&mut r, previous)?;
         let name = || String::from_utf8_lossy(&entry.path).into_owned();
         if entries.len() as u64 == expected {
-            return Err(ListingError::Count { found: expected + 1, expected });
+            return Err(ListingError::Count {
+                found: expected + 1,
+                expected,
+            });
         }
         if !entries.is_empty() && compare_paths(previous, &entry.path) != Ordering::Less {
             return Err(ListingError::Order(name()));
@@ -216,31 +226,43 @@ pub fn decode(bytes: &[u8], expected: u64) -> Result<Vec<Entry>, ListingError> {
         entries.push(entry);
     }
     if entries.len() as u64 != expected {
-        return Err(ListingError::Count { found: entries.len() as u64, expected });
+        return Err(ListingError::Count {
+            found: entries.len() as u64,
+            expected,
+        });
     }
     Ok(entries)
 }
 
 fn read_entry(r: &mut Reader<'_>, previous: &[u8]) -> Result<Entry, ListingError> {
     let kind = r.u8()?;
-    let shared = previous.get(..r.u16()?.into()).ok_or(WireError::Bad("shared length"))?;
+    let shared = previous
+        .get(..r.u16()?.into())
+        .ok_or(WireError::Bad("shared length"))?;
     let rest = r.bytes16()?;
     if shared.len() + rest.len() > MAX_PATH {
         return Err(WireError::Bad("path length").into());
     }
     let path = [shared, rest].concat();
     if !path.split(|c| *c == b'/').all(is_plain_name) {
-        return Err(ListingError::Name(String::from_utf8_lossy(&path).into_owned()));
+        return Err(ListingError::Name(
+            String::from_utf8_lossy(&path).into_owned(),
+        ));
     }
     let kind = match kind {
-        0 | 0x80 => Kind::File { size: r.u64()?, executable: kind == 0x80 },
+        0 | 0x80 => Kind::File {
+            size: r.u64()?,
+            executable: kind == 0x80,
+        },
         1 => Kind::Folder,
         2 => {
             let target = r.bytes16()?;
             if target.is_empty() || target.len() > MAX_PATH || target.contains(&0) {
                 return Err(WireError::Bad("link target").into());
             }
-            Kind::Link { target: target.to_vec() }
+            Kind::Link {
+                target: target.to_vec(),
+            }
         }
         _ => return Err(WireError::Bad("kind of entry").into()),
     };
@@ -269,7 +291,11 @@ pub fn decode_metadata(bytes: &[u8], expected: u64) -> Result<Vec<Metadata>, Wir
     let mut r = Reader::new(bytes);
     let mut all = Vec::with_capacity(bytes.len() / METADATA_SIZE);
     while !r.is_empty() {
-        let m = Metadata { mode: r.u16()?, mtime: r.u64()? as i64, nanos: r.u32()? };
+        let m = Metadata {
+            mode: r.u16()?,
+            mtime: r.u64()? as i64,
+            nanos: r.u32()?,
+        };
         if m.mode > 0o7777 || m.nanos >= 1_000_000_000 {
             return Err(WireError::Bad("metadata"));
         }
@@ -285,10 +311,19 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn file(path: &str) -> Entry {
-        Entry { path: path.into(), kind: Kind::File { size: 1, executable: false } }
+        Entry {
+            path: path.into(),
+            kind: Kind::File {
+                size: 1,
+                executable: false,
+            },
+        }
     }
     fn folder(path: &str) -> Entry {
-        Entry { path: path.into(), kind: Kind::Folder }
+        Entry {
+            path: path.into(),
+            kind: Kind::Folder,
+        }
     }
     fn raw(entries: &[Entry]) -> Result<Vec<Entry>, ListingError> {
         decode(&encode(entries).concat(), entries.len() as u64)
@@ -296,26 +331,68 @@ mod tests {
 
     #[test]
     fn order_keeps_folders_together() {
-        let entries = [folder("a"), folder("a/b"), file("a/b/x"), file("a/c"), file("a.txt")];
+        let entries = [
+            folder("a"),
+            folder("a/b"),
+            file("a/b/x"),
+            file("a/c"),
+            file("a.txt"),
+        ];
         assert_eq!(raw(&entries).unwrap(), entries);
-        assert!(matches!(raw(&[file("a.txt"), folder("a")]), Err(ListingError::Order(_))));
-        assert!(matches!(raw(&[folder("a"), folder("a")]), Err(ListingError::Order(_))));
+        assert!(matches!(
+            raw(&[file("a.txt"), folder("a")]),
+            Err(ListingError::Order(_))
+        ));
+        assert!(matches!(
+            raw(&[folder("a"), folder("a")]),
+            Err(ListingError::Order(_))
+        ));
     }
 
     #[test]
     fn an_entry_without_its_folder_is_refused() {
         assert!(matches!(raw(&[file("a/b")]), Err(ListingError::Order(_))));
-        assert!(matches!(raw(&[file("a"), file("a/b")]), Err(ListingError::Order(_))));
-        let link = Entry { path: b"l".to_vec(), kind: Kind::Link { target: b"/etc".to_vec() } };
-        assert!(matches!(raw(&[link, file("l/passwd")]), Err(ListingError::Order(_))));
-        assert!(raw(&[folder("a"), folder("a/b"), file("a/b/c"), folder("a/d"), file("a/d/e")]).is_ok());
+        assert!(matches!(
+            raw(&[file("a"), file("a/b")]),
+            Err(ListingError::Order(_))
+        ));
+        let link = Entry {
+            path: b"l".to_vec(),
+            kind: Kind::Link {
+                target: b"/etc".to_vec(),
+            },
+        };
+        assert!(matches!(
+            raw(&[link, file("l/passwd")]),
+            Err(ListingError::Order(_))
+        ));
+        assert!(
+            raw(&[
+                folder("a"),
+                folder("a/b"),
+                file("a/b/c"),
+                folder("a/d"),
+                file("a/d/e")
+            ])
+            .is_ok()
+        );
         assert!(raw(&[folder("a"), folder("a/b"), folder("c"), file("c/b")]).is_ok());
         assert!(raw(&[folder("a"), folder("a/b"), folder("c"), file("c/b/x")]).is_err());
     }
 
     #[test]
     fn names_that_lead_out_are_refused() {
-        for bad in ["..", ".", "a/../b", "/a", "a//b", "a/", "", "a\0b", ".lcsync-partial"] {
+        for bad in [
+            "..",
+            ".",
+            "a/../b",
+            "/a",
+            "a//b",
+            "a/",
+            "",
+            "a\0b",
+            ".lcsync-partial",
+        ] {
             let entries = [folder("a"), file(bad)];
             assert!(raw(&entries).is_err(), "{bad:?}");
         }
@@ -326,8 +403,17 @@ mod tests {
     fn links_may_point_inside_only() {
         assert!(link_stays_inside(b"a/l", b"../b"));
         assert!(link_stays_inside(b"l", b"a/../b"));
-        for (path, target) in [("l", ".."), ("a/l", "../../x"), ("l", "/etc/passwd"), ("l", "a/../../b"), ("l", "")] {
-            assert!(!link_stays_inside(path.as_bytes(), target.as_bytes()), "{path} {target}");
+        for (path, target) in [
+            ("l", ".."),
+            ("a/l", "../../x"),
+            ("l", "/etc/passwd"),
+            ("l", "a/../../b"),
+            ("l", ""),
+        ] {
+            assert!(
+                !link_stays_inside(path.as_bytes(), target.as_bytes()),
+                "{path} {target}"
+            );
         }
     }
 
@@ -343,7 +429,10 @@ mod tests {
     }
 
     fn listings() -> impl Strategy<Value = Vec<Entry>> {
-        let name = proptest::collection::vec(prop_oneof![Just(b'a'), Just(b'b'), Just(b'.'), Just(200)], 1..6);
+        let name = proptest::collection::vec(
+            prop_oneof![Just(b'a'), Just(b'b'), Just(b'.'), Just(200)],
+            1..6,
+        );
         let path = proptest::collection::vec(name, 1..5);
         let leaf = (any::<u64>(), any::<bool>(), any::<bool>());
         proptest::collection::vec((path, leaf), 0..60).prop_map(|items| {
@@ -352,16 +441,28 @@ mod tests {
                 if !path.iter().all(|n| is_plain_name(n)) || tree.contains_key(&path) {
                     continue;
                 }
-                if (1..path.len()).any(|n| tree.get(&path[..n]).is_some_and(|k| *k != Kind::Folder)) {
+                if (1..path.len()).any(|n| tree.get(&path[..n]).is_some_and(|k| *k != Kind::Folder))
+                {
                     continue;
                 }
                 for n in 1..path.len() {
                     tree.insert(path[..n].to_vec(), Kind::Folder);
                 }
-                let kind = if link { Kind::Link { target: b"x/y".to_vec() } } else { Kind::File { size, executable } };
+                let kind = if link {
+                    Kind::Link {
+                        target: b"x/y".to_vec(),
+                    }
+                } else {
+                    Kind::File { size, executable }
+                };
                 tree.insert(path, kind);
             }
-            tree.into_iter().map(|(path, kind)| Entry { path: path.join(&b'/'), kind }).collect()
+            tree.into_iter()
+                .map(|(path, kind)| Entry {
+                    path: path.join(&b'/'),
+                    kind,
+                })
+                .collect()
         })
     }
 

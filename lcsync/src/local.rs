@@ -46,7 +46,11 @@ pub struct Options {
 pub fn copy(options: &Options) -> anyhow::Result<Exit> {
     let shown = options.source.display();
     let content = ends_with_slash(&options.source);
-    let meta = if content { fs::metadata(&options.source) } else { fs::symlink_metadata(&options.source) };
+    let meta = if content {
+        fs::metadata(&options.source)
+    } else {
+        fs::symlink_metadata(&options.source)
+    };
     let meta = meta.with_context(|| shown.to_string())?;
     if options.delete && !options.recursive {
         let message = "--delete does not work without -r or -a";
@@ -60,8 +64,14 @@ pub fn copy(options: &Options) -> anyhow::Result<Exit> {
         options.say(&format!("skipping non-regular file \"{shown}\""));
         return Ok(Exit::Ok);
     }
-    let job = if meta.is_dir() { folder_job(options, content)? } else { file_job(options)? };
-    let Some(mut copier) = Copier::open(options, &job)? else { return Ok(Exit::Ok) };
+    let job = if meta.is_dir() {
+        folder_job(options, content)?
+    } else {
+        file_job(options)?
+    };
+    let Some(mut copier) = Copier::open(options, &job)? else {
+        return Ok(Exit::Ok);
+    };
     copier.run(&job)?;
     copier.close(&job)
 }
@@ -78,7 +88,11 @@ struct Job {
 
 impl Job {
     fn path_of(&self, n: usize) -> PathBuf {
-        if self.whole_folder { self.scan.path_of(n) } else { self.scan.root.clone() }
+        if self.whole_folder {
+            self.scan.path_of(n)
+        } else {
+            self.scan.root.clone()
+        }
     }
 }
 
@@ -88,10 +102,20 @@ fn folder_job(options: &Options, content: bool) -> anyhow::Result<Job> {
         (options.dest.clone(), String::new())
     } else {
         let full = options.source.canonicalize()?;
-        let name = full.file_name().context("SRC has no name: write it with a slash at its end")?;
-        (options.dest.join(name), format!("{}/", name.to_string_lossy()))
+        let name = full
+            .file_name()
+            .context("SRC has no name: write it with a slash at its end")?;
+        (
+            options.dest.join(name),
+            format!("{}/", name.to_string_lossy()),
+        )
     };
-    Ok(Job { scan, folder, prefix, whole_folder: true })
+    Ok(Job {
+        scan,
+        folder,
+        prefix,
+        whole_folder: true,
+    })
 }
 
 /// A file or link: the scan of a folder with nothing else in it.
@@ -104,10 +128,17 @@ fn file_job(options: &Options) -> anyhow::Result<Job> {
     } else {
         let parent = options.dest.parent().filter(|p| !p.as_os_str().is_empty());
         let name = options.dest.file_name().context("DEST has no name")?;
-        (parent.unwrap_or(Path::new(".")).to_path_buf(), name.as_bytes())
+        (
+            parent.unwrap_or(Path::new(".")).to_path_buf(),
+            name.as_bytes(),
+        )
     };
     if !is_plain_name(target) {
-        return Err(ExitError::new(Exit::Usage, format!("{}: not a file's name", options.dest.display())).into());
+        return Err(ExitError::new(
+            Exit::Usage,
+            format!("{}: not a file's name", options.dest.display()),
+        )
+        .into());
     }
     let mut scan = if fs::symlink_metadata(source)?.is_symlink() {
         Scan::of_link(source)?
@@ -116,7 +147,12 @@ fn file_job(options: &Options) -> anyhow::Result<Job> {
     };
     scan.kind = RootKind::Folder;
     scan.entries[0].path = target.to_vec();
-    Ok(Job { scan, folder, prefix: String::new(), whole_folder: false })
+    Ok(Job {
+        scan,
+        folder,
+        prefix: String::new(),
+        whole_folder: false,
+    })
 }
 
 struct Copier<'a> {
@@ -134,7 +170,8 @@ impl<'a> Copier<'a> {
         let mut place = None;
         if job.folder.is_dir() || !options.dry_run {
             make_folders(options, job)?;
-            let mut opened = Place::open(&job.folder).with_context(|| job.folder.display().to_string())?;
+            let mut opened =
+                Place::open(&job.folder).with_context(|| job.folder.display().to_string())?;
             opened.allow_special_modes();
             if !options.dry_run {
                 let partial = job.folder.join(Place::partial_name(PARTIAL_LABEL));
@@ -142,12 +179,20 @@ impl<'a> Copier<'a> {
                     // nothing to remove if it was not made yet
                     let _ = fs::remove_dir_all(&partial);
                 })?;
-                opened.open_partial(PARTIAL_LABEL).with_context(|| job.folder.display().to_string())?;
+                opened
+                    .open_partial(PARTIAL_LABEL)
+                    .with_context(|| job.folder.display().to_string())?;
             }
             place = Some(opened);
         }
         let root = nix::unistd::geteuid().is_root();
-        Ok(Some(Self { options, place, umask: mask.bits() as u16, root, failed: 0 }))
+        Ok(Some(Self {
+            options,
+            place,
+            umask: mask.bits() as u16,
+            root,
+            failed: 0,
+        }))
     }
 
     fn run(&mut self, job: &Job) -> anyhow::Result<()> {
@@ -179,7 +224,11 @@ impl<'a> Copier<'a> {
                 }
             }
         }
-        anyhow::ensure!(self.failed == 0, "{} entries could not be copied", self.failed);
+        anyhow::ensure!(
+            self.failed == 0,
+            "{} entries could not be copied",
+            self.failed
+        );
         Ok(Exit::Ok)
     }
 
@@ -195,7 +244,10 @@ impl<'a> Copier<'a> {
             Kind::Link { target } => {
                 if !self.options.archive {
                     let name = String::from_utf8_lossy(&entry.path);
-                    self.options.say(&format!("skipping non-regular file \"{}{name}\"", job.prefix));
+                    self.options.say(&format!(
+                        "skipping non-regular file \"{}{name}\"",
+                        job.prefix
+                    ));
                     return Ok(());
                 }
                 there.as_ref() != Some(&Found::Link(target.clone()))
@@ -227,13 +279,17 @@ impl<'a> Copier<'a> {
 
     fn replace(&mut self, job: &Job, n: usize, there: Option<&Found>) -> anyhow::Result<()> {
         let (umask, force) = (self.umask, self.options.delete);
-        let Some(place) = &mut self.place else { return Ok(()) };
+        let Some(place) = &mut self.place else {
+            return Ok(());
+        };
         let entry = &job.scan.entries[n];
         let metadata = &job.scan.metadata[n + 1];
         let folder = entry.kind == Kind::Folder;
         // a rename replaces files and links, and nothing else
         if there.is_some() && (folder || there == Some(&Found::Folder)) {
-            place.make_way(&entry.path, force).context("cannot make way")?;
+            place
+                .make_way(&entry.path, force)
+                .context("cannot make way")?;
         }
         match &entry.kind {
             Kind::Folder => place.make_folder(&entry.path)?,
@@ -260,12 +316,20 @@ impl<'a> Copier<'a> {
 
     /// Owner before mode: changing the owner takes special bits away.
     fn set_metadata(&mut self, job: &Job, n: usize) -> anyhow::Result<()> {
-        let Some(place) = &mut self.place else { return Ok(()) };
+        let Some(place) = &mut self.place else {
+            return Ok(());
+        };
         let entry = &job.scan.entries[n];
         let link = matches!(entry.kind, Kind::Link { .. });
         if self.root {
             let meta = fs::symlink_metadata(job.path_of(n))?;
-            place.set_owner(&entry.path, Owner { user: meta.uid(), group: meta.gid() })?;
+            place.set_owner(
+                &entry.path,
+                Owner {
+                    user: meta.uid(),
+                    group: meta.gid(),
+                },
+            )?;
         }
         Ok(place.set_metadata(&entry.path, &job.scan.metadata[n + 1], link)?)
     }
@@ -281,14 +345,25 @@ impl<'a> Copier<'a> {
 
     fn delete(&mut self, job: &Job) -> anyhow::Result<()> {
         let wanted: HashSet<&[u8]> = job.scan.entries.iter().map(|e| e.path.as_slice()).collect();
-        let folders = job.scan.entries.iter().filter(|e| e.kind == Kind::Folder).map(|e| e.path.as_slice());
+        let folders = job
+            .scan
+            .entries
+            .iter()
+            .filter(|e| e.kind == Kind::Folder)
+            .map(|e| e.path.as_slice());
         for folder in std::iter::once(&b""[..]).chain(folders) {
-            let Some(place) = &mut self.place else { return Ok(()) };
+            let Some(place) = &mut self.place else {
+                return Ok(());
+            };
             if !folder.is_empty() && place.look(folder)? != Some(Found::Folder) {
                 continue;
             }
             for name in place.names(folder)? {
-                let path = if folder.is_empty() { name } else { [folder, b"/", &name].concat() };
+                let path = if folder.is_empty() {
+                    name
+                } else {
+                    [folder, b"/", &name].concat()
+                };
                 if wanted.contains(path.as_slice()) {
                     continue;
                 }

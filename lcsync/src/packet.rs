@@ -47,7 +47,11 @@ impl Symbol<'_> {
     /// Appends the 28 bytes before the data.
     pub fn write_header(&self, out: &mut Vec<u8>) {
         let mut w = Writer::new();
-        w.u8(VERSION).u8(SYMBOL).u16(0).u32(self.server).u32(self.sequence);
+        w.u8(VERSION)
+            .u8(SYMBOL)
+            .u16(0)
+            .u32(self.server)
+            .u32(self.sequence);
         w.u64(self.channel).u32(self.block_length).u32(self.esi);
         out.extend_from_slice(w.as_slice());
     }
@@ -122,11 +126,21 @@ mod tests {
     #[test]
     fn symbol_bytes_are_frozen() {
         let data = [0xaa; SYMBOL_SIZE];
-        let symbol = Symbol { server: 1, sequence: 2, channel: 3, block_length: 4, esi: 5, data: &data };
+        let symbol = Symbol {
+            server: 1,
+            sequence: 2,
+            channel: 3,
+            block_length: 4,
+            esi: 5,
+            data: &data,
+        };
         let bytes = bytes_of(&symbol);
         let expected = "0102000000000001000000020000000000000003\
                         0000000400000005";
-        let hex: String = bytes[..SYMBOL_HEADER].iter().map(|b| format!("{b:02x}")).collect();
+        let hex: String = bytes[..SYMBOL_HEADER]
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect();
         assert_eq!(hex, expected);
         assert_eq!(bytes.len(), SYMBOL_PACKET);
     }

@@ -63,10 +63,17 @@ struct Partial {
     _lock: Flock<OwnedFd>,
 }
 
-const FOLDER: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
-const READ: OFlag =
-    OFlag::O_RDONLY.union(OFlag::O_NOFOLLOW).union(OFlag::O_NONBLOCK).union(OFlag::O_CLOEXEC);
-const STAGE: OFlag = OFlag::O_RDWR.union(OFlag::O_CREAT).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+const FOLDER: OFlag = OFlag::O_DIRECTORY
+    .union(OFlag::O_NOFOLLOW)
+    .union(OFlag::O_CLOEXEC);
+const READ: OFlag = OFlag::O_RDONLY
+    .union(OFlag::O_NOFOLLOW)
+    .union(OFlag::O_NONBLOCK)
+    .union(OFlag::O_CLOEXEC);
+const STAGE: OFlag = OFlag::O_RDWR
+    .union(OFlag::O_CREAT)
+    .union(OFlag::O_NOFOLLOW)
+    .union(OFlag::O_CLOEXEC);
 
 impl Place {
     /// The folder `path`, which exists. It may itself be reached through links: the user has named it.
@@ -74,7 +81,12 @@ impl Place {
         let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let root = openat(AT_FDCWD, path, flags, Mode::empty())?;
         // set-user-id and the like never come from the network
-        Ok(Self { root, last: None, partial: None, mode_mask: 0o777 })
+        Ok(Self {
+            root,
+            last: None,
+            partial: None,
+            mode_mask: 0o777,
+        })
     }
 
     /// Takes set-user-id, set-group-id and sticky bits over as well.
@@ -99,14 +111,20 @@ impl Place {
             Err(e) => return Err(e.into()),
         }
         let folder = openat(&self.root, OsStr::from_bytes(&name), FOLDER, Mode::empty())?;
-        let lock = Flock::lock(folder.try_clone()?, FlockArg::LockExclusiveNonblock).map_err(|(_, e)| {
-            if e == Errno::EWOULDBLOCK {
-                let text = "another lcsync is writing here";
-                return io::Error::new(io::ErrorKind::ResourceBusy, text);
-            }
-            e.into()
-        })?;
-        self.partial = Some(Partial { name, folder, _lock: lock });
+        let lock = Flock::lock(folder.try_clone()?, FlockArg::LockExclusiveNonblock).map_err(
+            |(_, e)| {
+                if e == Errno::EWOULDBLOCK {
+                    let text = "another lcsync is writing here";
+                    return io::Error::new(io::ErrorKind::ResourceBusy, text);
+                }
+                e.into()
+            },
+        )?;
+        self.partial = Some(Partial {
+            name,
+            folder,
+            _lock: lock,
+        });
         Ok(())
     }
 
@@ -142,7 +160,10 @@ impl Place {
         let (folder, name) = self.parent(path)?;
         let file = File::from(openat(folder, name, READ, Mode::empty())?);
         if !file.metadata()?.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "not a regular file",
+            ));
         }
         Ok(file)
     }
@@ -200,7 +221,12 @@ impl Place {
     /// Opens the partial file of `path`, if there is one.
     pub fn open_staged(&mut self, path: &[u8]) -> io::Result<Option<File>> {
         let name = self.staged_name(path);
-        match openat(self.staging()?, OsStr::from_bytes(&name), READ, Mode::empty()) {
+        match openat(
+            self.staging()?,
+            OsStr::from_bytes(&name),
+            READ,
+            Mode::empty(),
+        ) {
             Ok(file) => {
                 let file = File::from(file);
                 Ok(file.metadata()?.is_file().then_some(file))
@@ -214,7 +240,12 @@ impl Place {
     pub fn stage(&mut self, path: &[u8], size: u64) -> io::Result<File> {
         let name = self.staged_name(path);
         let mode = Mode::S_IRUSR | Mode::S_IWUSR;
-        let file = File::from(openat(self.staging()?, OsStr::from_bytes(&name), STAGE, mode)?);
+        let file = File::from(openat(
+            self.staging()?,
+            OsStr::from_bytes(&name),
+            STAGE,
+            mode,
+        )?);
         file.set_len(size)?;
         Ok(file)
     }
@@ -249,7 +280,13 @@ impl Place {
     pub fn set_owner(&mut self, path: &[u8], owner: Owner) -> io::Result<()> {
         let (folder, name) = self.parent(path)?;
         let (user, group) = (Uid::from_raw(owner.user), Gid::from_raw(owner.group));
-        Ok(fchownat(folder, name, Some(user), Some(group), AtFlags::AT_SYMLINK_NOFOLLOW)?)
+        Ok(fchownat(
+            folder,
+            name,
+            Some(user),
+            Some(group),
+            AtFlags::AT_SYMLINK_NOFOLLOW,
+        )?)
     }
 
     /// Names in the folder at `path` (empty: the top), without lcsync's own.
@@ -341,7 +378,12 @@ impl Place {
                 return Err(Errno::EINVAL);
             }
             let from = at.as_ref().unwrap_or(&self.root);
-            at = Some(openat(from, OsStr::from_bytes(name), FOLDER, Mode::empty())?);
+            at = Some(openat(
+                from,
+                OsStr::from_bytes(name),
+                FOLDER,
+                Mode::empty(),
+            )?);
         }
         at.ok_or(Errno::ENOENT)
     }
@@ -358,13 +400,29 @@ fn set_time(folder: impl AsFd, name: &OsStr, metadata: &Metadata) -> io::Result<
 pub fn system_time(metadata: &Metadata) -> SystemTime {
     let nanos = Duration::from_nanos(metadata.nanos.into());
     let seconds = Duration::from_secs(metadata.mtime.unsigned_abs());
-    let whole = if metadata.mtime < 0 { UNIX_EPOCH.checked_sub(seconds) } else { UNIX_EPOCH.checked_add(seconds) };
-    whole.and_then(|t| t.checked_add(nanos)).unwrap_or(UNIX_EPOCH)
+    let whole = if metadata.mtime < 0 {
+        UNIX_EPOCH.checked_sub(seconds)
+    } else {
+        UNIX_EPOCH.checked_add(seconds)
+    };
+    whole
+        .and_then(|t| t.checked_add(nanos))
+        .unwrap_or(UNIX_EPOCH)
 }
 
 /// For a mount point inside DEST: copies next to the target first, so that the last step is a rename all the same.
-fn install_by_copy(staging: &OwnedFd, staged: &[u8], folder: &OwnedFd, name: &OsStr) -> io::Result<()> {
-    let mut from = File::from(openat(staging, OsStr::from_bytes(staged), READ, Mode::empty())?);
+fn install_by_copy(
+    staging: &OwnedFd,
+    staged: &[u8],
+    folder: &OwnedFd,
+    name: &OsStr,
+) -> io::Result<()> {
+    let mut from = File::from(openat(
+        staging,
+        OsStr::from_bytes(staged),
+        READ,
+        Mode::empty(),
+    )?);
     let temporary = [PARTIAL_PREFIX.as_bytes(), b"-", staged].concat();
     let temporary = OsStr::from_bytes(&temporary);
     let mode = Mode::S_IRUSR | Mode::S_IWUSR;
@@ -375,7 +433,11 @@ fn install_by_copy(staging: &OwnedFd, staged: &[u8], folder: &OwnedFd, name: &Os
     to.set_modified(meta.modified()?)?;
     to.sync_all()?;
     renameat(folder, temporary, folder, name)?;
-    unlinkat(staging, OsStr::from_bytes(staged), UnlinkatFlags::NoRemoveDir)?;
+    unlinkat(
+        staging,
+        OsStr::from_bytes(staged),
+        UnlinkatFlags::NoRemoveDir,
+    )?;
     Ok(())
 }
 
@@ -391,7 +453,10 @@ fn remove_all(folder: impl AsFd, name: &[u8]) -> io::Result<()> {
         .iter()
         .map(|e| e.map(|e| e.file_name().to_bytes().to_vec()))
         .collect::<Result<_, _>>()?;
-    for name in names.iter().filter(|n| !matches!(n.as_slice(), b"." | b"..")) {
+    for name in names
+        .iter()
+        .filter(|n| !matches!(n.as_slice(), b"." | b".."))
+    {
         remove_all(&inner, name)?;
     }
     Ok(unlinkat(&folder, name, UnlinkatFlags::RemoveDir)?)
@@ -440,7 +505,11 @@ mod tests {
         place.stage(b"file", 0).unwrap();
         place.install(b"file").unwrap();
         assert_eq!(fs::read(dir.path().join("outside/f")).unwrap(), b"precious");
-        assert!(fs::symlink_metadata(dir.path().join("dest/file")).unwrap().is_file());
+        assert!(
+            fs::symlink_metadata(dir.path().join("dest/file"))
+                .unwrap()
+                .is_file()
+        );
         assert!(place.make_folder(b"../x").is_err());
         assert!(place.make_folder(b"/x").is_err());
     }
@@ -456,7 +525,10 @@ mod tests {
     fn two_receivers_do_not_write_to_one_place() {
         let (dir, _place) = place();
         let mut other = Place::open(&dir.path().join("dest")).unwrap();
-        assert_eq!(other.open_partial(b"").unwrap_err().kind(), io::ErrorKind::ResourceBusy);
+        assert_eq!(
+            other.open_partial(b"").unwrap_err().kind(),
+            io::ErrorKind::ResourceBusy
+        );
         assert!(other.open_partial(b"some file").is_ok());
     }
 
@@ -479,8 +551,15 @@ mod tests {
         place.make_folder(b"d").unwrap();
         place.make_link(b"d/l", b"../x").unwrap();
         place.make_link(b"d/l", b"../y").unwrap();
-        assert_eq!(place.look(b"d/l").unwrap(), Some(Found::Link(b"../y".to_vec())));
-        let time = Metadata { mode: 0o4750, mtime: 1_000_000_000, nanos: 5 };
+        assert_eq!(
+            place.look(b"d/l").unwrap(),
+            Some(Found::Link(b"../y".to_vec()))
+        );
+        let time = Metadata {
+            mode: 0o4750,
+            mtime: 1_000_000_000,
+            nanos: 5,
+        };
         place.set_metadata(b"d/l", &time, true).unwrap();
         place.set_metadata(b"d", &time, false).unwrap();
         let meta = fs::metadata(dir.path().join("dest/d")).unwrap();

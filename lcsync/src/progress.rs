@@ -47,12 +47,21 @@ impl Progress {
             }
             bar
         });
-        Self { bar, json, shown: now, shown_done: 0 }
+        Self {
+            bar,
+            json,
+            shown: now,
+            shown_done: 0,
+        }
     }
 
     /// Shows a snapshot, if it is time to.
     pub fn show(&mut self, snapshot: &Snapshot, now: Instant) {
-        let interval = if self.json { JSON_INTERVAL } else { BAR_INTERVAL };
+        let interval = if self.json {
+            JSON_INTERVAL
+        } else {
+            BAR_INTERVAL
+        };
         let elapsed = now.saturating_duration_since(self.shown);
         if elapsed < interval {
             return;
@@ -60,9 +69,14 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.set_length(snapshot.total);
             bar.set_position(snapshot.done);
-            bar.set_message(format!("loss {:.1} %, {} channels", snapshot.loss * 100.0, snapshot.channels));
+            bar.set_message(format!(
+                "loss {:.1} %, {} channels",
+                snapshot.loss * 100.0,
+                snapshot.channels
+            ));
         }
-        let rate = snapshot.done.saturating_sub(self.shown_done) as f64 * 8.0 / elapsed.as_secs_f64();
+        let rate =
+            snapshot.done.saturating_sub(self.shown_done) as f64 * 8.0 / elapsed.as_secs_f64();
         self.event(&json!({
             "event": "progress", "bytes": snapshot.done, "total_bytes": snapshot.total, "rate_bps": rate as u64,
             "loss": (snapshot.loss * 1e4).round() / 1e4, "channels": snapshot.channels,

@@ -51,7 +51,9 @@ impl Record {
         w.u32(self.server).u64(self.generation);
         w.put(&self.root.hash.0).u32(self.root.length);
         self.metadata.write(w);
-        w.u32(self.channel_rate).u32(self.total_rate).u16(self.max_channels);
+        w.u32(self.channel_rate)
+            .u32(self.total_rate)
+            .u16(self.max_channels);
         w.bytes16(&self.authentication)?;
         w.u8(self.sending.len() as u8);
         for sending in &self.sending {
@@ -63,7 +65,10 @@ impl Record {
     /// Reads a record.
     pub fn read(r: &mut Reader<'_>) -> Result<Self, WireError> {
         let (server, generation) = (r.u32()?, r.u64()?);
-        let root = BlockRef { hash: BlockHash(r.array()?), length: r.u32()? };
+        let root = BlockRef {
+            hash: BlockHash(r.array()?),
+            length: r.u32()?,
+        };
         if root.length as usize != ROOT_SIZE {
             return Err(WireError::Bad("length of root node"));
         }
@@ -81,7 +86,12 @@ impl Record {
             return Err(WireError::Bad("number of channels"));
         }
         let sending = (0..count)
-            .map(|_| Ok(Sending { channel: r.u64()?, left: r.u16()? }))
+            .map(|_| {
+                Ok(Sending {
+                    channel: r.u64()?,
+                    left: r.u16()?,
+                })
+            })
             .collect::<Result<_, WireError>>()?;
         Ok(Self {
             server,
@@ -109,21 +119,44 @@ pub(crate) mod tests {
             proptest::collection::vec(any::<u8>(), 0..=MAX_AUTHENTICATION),
             proptest::collection::vec(any::<(u64, u16)>(), 0..=MAX_SENDING),
         );
-        (any::<u32>(), any::<u64>(), any::<[u8; 32]>(), rates, lists, 0..1000u32).prop_map(
-            |(server, generation, hash, (channel_rate, total_rate, max_channels), (authentication, sending), meta)| {
-                let leaves: Vec<BlockRef> = (0..meta % 4).map(|n| BlockRef::of(&[n as u8; 28])).collect();
-                Record {
+        (
+            any::<u32>(),
+            any::<u64>(),
+            any::<[u8; 32]>(),
+            rates,
+            lists,
+            0..1000u32,
+        )
+            .prop_map(
+                |(
                     server,
                     generation,
-                    root: BlockRef { hash: BlockHash(hash), length: ROOT_SIZE as u32 },
-                    metadata: Stream::build(&leaves).0,
-                    channel_rate,
-                    total_rate,
-                    max_channels,
-                    authentication,
-                    sending: sending.into_iter().map(|(channel, left)| Sending { channel, left }).collect(),
-                }
-            },
-        )
+                    hash,
+                    (channel_rate, total_rate, max_channels),
+                    (authentication, sending),
+                    meta,
+                )| {
+                    let leaves: Vec<BlockRef> = (0..meta % 4)
+                        .map(|n| BlockRef::of(&[n as u8; 28]))
+                        .collect();
+                    Record {
+                        server,
+                        generation,
+                        root: BlockRef {
+                            hash: BlockHash(hash),
+                            length: ROOT_SIZE as u32,
+                        },
+                        metadata: Stream::build(&leaves).0,
+                        channel_rate,
+                        total_rate,
+                        max_channels,
+                        authentication,
+                        sending: sending
+                            .into_iter()
+                            .map(|(channel, left)| Sending { channel, left })
+                            .collect(),
+                    }
+                },
+            )
     }
 }

@@ -50,8 +50,13 @@ impl Scan {
         if meta.is_dir() {
             scan.walk()?;
         } else if meta.is_file() {
-            scan.kind = RootKind::File { executable: executable(&meta) };
-            let kind = Kind::File { size: meta.len(), executable: executable(&meta) };
+            scan.kind = RootKind::File {
+                executable: executable(&meta),
+            };
+            let kind = Kind::File {
+                size: meta.len(),
+                executable: executable(&meta),
+            };
             scan.push(Vec::new(), kind, &meta);
         } else {
             let message = format!("{}: neither a file nor a folder", root.display());
@@ -80,7 +85,11 @@ impl Scan {
     pub fn path_of(&self, n: usize) -> PathBuf {
         let path = &self.entries[n].path;
         // joining an empty path would add a slash
-        if path.is_empty() { self.root.clone() } else { self.root.join(std::ffi::OsStr::from_bytes(path)) }
+        if path.is_empty() {
+            self.root.clone()
+        } else {
+            self.root.join(std::ffi::OsStr::from_bytes(path))
+        }
     }
 
     /// Leaves entry number `n`, a file, out.
@@ -124,7 +133,11 @@ impl Scan {
                     continue;
                 }
             };
-            let below = if kind == Kind::Folder { names_in(&at, &path) } else { Ok(Vec::new()) };
+            let below = if kind == Kind::Folder {
+                names_in(&at, &path)
+            } else {
+                Ok(Vec::new())
+            };
             match below {
                 Ok(names) => waiting.extend(names),
                 Err(e) => {
@@ -143,7 +156,11 @@ fn names_in(at: &Path, path: &[u8]) -> io::Result<Vec<Vec<u8>>> {
     let mut paths = Vec::new();
     for item in fs::read_dir(at)? {
         let name = item?.file_name().into_vec();
-        let below = if path.is_empty() { name.clone() } else { [path, b"/", &name].concat() };
+        let below = if path.is_empty() {
+            name.clone()
+        } else {
+            [path, b"/", &name].concat()
+        };
         // lcsync's own partial transfers, and what is too long to name
         if is_plain_name(&name) && below.len() <= MAX_PATH {
             paths.push(below);
@@ -156,11 +173,16 @@ fn names_in(at: &Path, path: &[u8]) -> io::Result<Vec<Vec<u8>>> {
 fn kind_of(at: &Path, meta: &fs::Metadata) -> io::Result<Option<Kind>> {
     let kind = meta.file_type();
     Ok(Some(if kind.is_file() {
-        Kind::File { size: meta.len(), executable: executable(meta) }
+        Kind::File {
+            size: meta.len(),
+            executable: executable(meta),
+        }
     } else if kind.is_dir() {
         Kind::Folder
     } else if kind.is_symlink() {
-        Kind::Link { target: fs::read_link(at)?.into_os_string().into_vec() }
+        Kind::Link {
+            target: fs::read_link(at)?.into_os_string().into_vec(),
+        }
     } else {
         return Ok(None);
     }))
@@ -197,10 +219,26 @@ mod tests {
         std::os::unix::fs::symlink("a/x", dir.path().join("link")).unwrap();
         fs::create_dir(dir.path().join(".lcsync-partial")).unwrap();
         let scan = Scan::of(dir.path()).unwrap();
-        let paths: Vec<_> = scan.entries.iter().map(|e| String::from_utf8_lossy(&e.path)).collect();
-        assert_eq!(paths, ["a", "a/b", "a/b/c", "a/x", "a-b", "a-b/y", "a.txt", "link", "z"]);
-        assert!(scan.entries.windows(2).all(|w| compare_paths(&w[0].path, &w[1].path) == Ordering::Less));
-        assert_eq!(decode(&encode(&scan.entries).concat(), 9).unwrap(), scan.entries);
+        let paths: Vec<_> = scan
+            .entries
+            .iter()
+            .map(|e| String::from_utf8_lossy(&e.path))
+            .collect();
+        assert_eq!(
+            paths,
+            [
+                "a", "a/b", "a/b/c", "a/x", "a-b", "a-b/y", "a.txt", "link", "z"
+            ]
+        );
+        assert!(
+            scan.entries
+                .windows(2)
+                .all(|w| compare_paths(&w[0].path, &w[1].path) == Ordering::Less)
+        );
+        assert_eq!(
+            decode(&encode(&scan.entries).concat(), 9).unwrap(),
+            scan.entries
+        );
         assert_eq!(scan.metadata.len(), 10);
     }
 

@@ -95,7 +95,9 @@ impl Root {
             other => return Err(WireError::Version(other)),
         }
         let kind = match (r.u8()?, r.u8()?) {
-            (0, flags @ 0..=1) => RootKind::File { executable: flags == 1 },
+            (0, flags @ 0..=1) => RootKind::File {
+                executable: flags == 1,
+            },
             (1, 0) => RootKind::Folder,
             _ => return Err(WireError::Bad("kind of root")),
         };
@@ -103,7 +105,12 @@ impl Root {
             return Err(WireError::Bad("reserved byte"));
         }
         let entries = r.u64()?;
-        let root = Self { kind, entries, listing: Stream::read(&mut r)?, content: Stream::read(&mut r)? };
+        let root = Self {
+            kind,
+            entries,
+            listing: Stream::read(&mut r)?,
+            content: Stream::read(&mut r)?,
+        };
         r.finish()?;
         // an entry takes at least six bytes
         let file = matches!(kind, RootKind::File { .. });
@@ -120,7 +127,9 @@ impl Root {
 impl Stream {
     /// Appends the 45 bytes of the description.
     pub fn write(&self, w: &mut Writer) {
-        let (hash, length) = self.top.map_or((BlockHash::default(), 0), |t| (t.hash, t.length));
+        let (hash, length) = self
+            .top
+            .map_or((BlockHash::default(), 0), |t| (t.hash, t.length));
         w.u64(self.length).u8(self.depth).u32(length).put(&hash.0);
     }
 
@@ -130,7 +139,11 @@ impl Stream {
         let hash = BlockHash(r.array()?);
         if length == 0 {
             let empty = depth == 0 && block == 0 && hash == BlockHash::default();
-            return if empty { Ok(Self::default()) } else { Err(WireError::Bad("empty stream")) };
+            return if empty {
+                Ok(Self::default())
+            } else {
+                Err(WireError::Bad("empty stream"))
+            };
         }
         let fits = match depth {
             0 => u64::from(block) == length && block as usize <= MAX_BLOCK,
@@ -140,15 +153,27 @@ impl Stream {
         if !fits {
             return Err(WireError::Bad("stream"));
         }
-        Ok(Self { length, depth, top: Some(BlockRef { hash, length: block }) })
+        Ok(Self {
+            length,
+            depth,
+            top: Some(BlockRef {
+                hash,
+                length: block,
+            }),
+        })
     }
 
     /// Builds the hash nodes above `leaves`; gives the stream and all nodes' bytes.
     #[must_use]
     pub fn build(leaves: &[BlockRef]) -> (Self, Vec<(BlockRef, Vec<u8>)>) {
         let mut nodes = Vec::new();
-        let mut level: Vec<Child> =
-            leaves.iter().map(|l| Child { block: *l, span: l.length.into() }).collect();
+        let mut level: Vec<Child> = leaves
+            .iter()
+            .map(|l| Child {
+                block: *l,
+                span: l.length.into(),
+            })
+            .collect();
         let mut depth = 0;
         while level.len() > 1 {
             depth += 1;
@@ -158,7 +183,10 @@ impl Stream {
                     let bytes = encode_node(children);
                     let block = BlockRef::of(&bytes);
                     nodes.push((block, bytes));
-                    Child { block, span: children.iter().map(|c| c.span).sum() }
+                    Child {
+                        block,
+                        span: children.iter().map(|c| c.span).sum(),
+                    }
                 })
                 .collect();
         }
@@ -178,7 +206,9 @@ fn is_node_size(bytes: usize) -> bool {
 fn encode_node(children: &[Child]) -> Vec<u8> {
     let mut w = Writer::new();
     for child in children {
-        w.put(&child.block.hash.0).u32(child.block.length).u64(child.span);
+        w.put(&child.block.hash.0)
+            .u32(child.block.length)
+            .u64(child.span);
     }
     w.into_vec()
 }
@@ -193,7 +223,13 @@ pub fn decode_node(bytes: &[u8], depth: u8, span: u64) -> Result<Vec<Child>, Wir
     let mut total = 0_u64;
     while !r.is_empty() {
         let hash = BlockHash(r.array()?);
-        let child = Child { block: BlockRef { hash, length: r.u32()? }, span: r.u64()? };
+        let child = Child {
+            block: BlockRef {
+                hash,
+                length: r.u32()?,
+            },
+            span: r.u64()?,
+        };
         let length = child.block.length as usize;
         let fits = match depth {
             0 | 1 => length > 0 && length <= MAX_BLOCK && child.span == length as u64,
@@ -202,7 +238,9 @@ pub fn decode_node(bytes: &[u8], depth: u8, span: u64) -> Result<Vec<Child>, Wir
         if !fits {
             return Err(WireError::Bad("child of hash node"));
         }
-        total = total.checked_add(child.span).ok_or(WireError::Bad("span"))?;
+        total = total
+            .checked_add(child.span)
+            .ok_or(WireError::Bad("span"))?;
         children.push(child);
     }
     if total != span {
@@ -217,18 +255,34 @@ mod tests {
     use proptest::prelude::*;
 
     fn leaf(n: u32) -> BlockRef {
-        BlockRef { hash: BlockHash::of(&n.to_be_bytes()), length: n % MAX_BLOCK as u32 + 1 }
+        BlockRef {
+            hash: BlockHash::of(&n.to_be_bytes()),
+            length: n % MAX_BLOCK as u32 + 1,
+        }
     }
 
     #[test]
     fn nodes_lead_to_all_leaves_in_order() {
-        for count in [0, 1, 2, MAX_CHILDREN, MAX_CHILDREN + 1, 2 * MAX_CHILDREN + 7] {
+        for count in [
+            0,
+            1,
+            2,
+            MAX_CHILDREN,
+            MAX_CHILDREN + 1,
+            2 * MAX_CHILDREN + 7,
+        ] {
             let leaves: Vec<BlockRef> = (0..count as u32).map(leaf).collect();
             let (stream, nodes) = Stream::build(&leaves);
-            assert_eq!(stream.length, leaves.iter().map(|l| u64::from(l.length)).sum::<u64>());
+            assert_eq!(
+                stream.length,
+                leaves.iter().map(|l| u64::from(l.length)).sum::<u64>()
+            );
             let mut level: Vec<Child> = stream
                 .top
-                .map(|block| Child { block, span: stream.length })
+                .map(|block| Child {
+                    block,
+                    span: stream.length,
+                })
                 .into_iter()
                 .collect();
             for depth in (1..=stream.depth).rev() {

@@ -12,7 +12,7 @@ use lcsync::receive::fetch::{Event, Fetch, Source};
 use lcsync::receive::window::Window;
 use lcsync::server::core::{Output, Server, Share};
 use lcsync::server::schedule::{Channel, Rates};
-use librecast::channel::{ChannelId, SharePrefix, block_channel, channel_of};
+use librecast::channel::{ChannelId, SharePrefix, channel_of};
 use librecast::coding::Encoder;
 use librecast::mld::{Record, RecordType, report_messages};
 
@@ -69,26 +69,45 @@ impl Simulation {
         let start = Instant::now();
         let mut random = Random(0x2545_f491_4f6c_dd1d);
         let dir = tempfile::tempdir().unwrap();
-        let data: Vec<u8> =
-            (0..blocks * MAX_BLOCK / 8).flat_map(|_| random.next().to_le_bytes()).collect();
+        let data: Vec<u8> = (0..blocks * MAX_BLOCK / 8)
+            .flat_map(|_| random.next().to_le_bytes())
+            .collect();
         std::fs::write(dir.path().join("f"), &data).unwrap();
         let index = Index::build(&dir.path().join("f"), b"", &mut HashCache::default()).unwrap();
         let index = Arc::new(index);
         let prefix = SharePrefix::of_name(b"", "simulated");
-        let mut server = Server::new(1, Rates { channel: RATE, total: None }, 1, start);
-        server.set_share(prefix, Share { index: Arc::clone(&index), generation: 1 }, start);
+        let mut server = Server::new(
+            1,
+            Rates {
+                channel: RATE,
+                total: None,
+            },
+            1,
+            start,
+        );
+        server.set_share(
+            prefix,
+            Share {
+                index: Arc::clone(&index),
+                generation: 1,
+            },
+            start,
+        );
         let own = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xff);
         server.set_interfaces(&BTreeMap::from([(INTERFACE, own)]), start);
-        let receivers = receivers.iter().enumerate().map(|(n, (starts, loss))| Receiver {
-            address: Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 1, n as u16),
-            fetch: Fetch::new(Window::new(32, 128, start), None, start),
-            loss: *loss,
-            starts: Duration::from_millis(*starts),
-            started: false,
-            member: BTreeSet::new(),
-            received: BTreeMap::new(),
-            finished: None,
-        });
+        let receivers = receivers
+            .iter()
+            .enumerate()
+            .map(|(n, (starts, loss))| Receiver {
+                address: Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 1, n as u16),
+                fetch: Fetch::new(Window::new(32, 128, start), None, start),
+                loss: *loss,
+                starts: Duration::from_millis(*starts),
+                started: false,
+                member: BTreeSet::new(),
+                received: BTreeMap::new(),
+                finished: None,
+            });
         Self {
             start,
             random,
@@ -155,7 +174,8 @@ impl Simulation {
             let (_, from, kind, channel) = self.reports.remove(0);
             let record = Record::new(kind, self.prefix.group(channel), Vec::new());
             for message in report_messages(&[record], 1280) {
-                self.server.handle_mld(INTERFACE, from, 1, &message, self.start + time);
+                self.server
+                    .handle_mld(INTERFACE, from, 1, &message, self.start + time);
             }
         }
     }
@@ -166,14 +186,20 @@ impl Simulation {
             match output {
                 Output::Query { destination, .. } => self.answer(time, destination),
                 Output::Record { datagram, .. } => {
-                    let Ok(Packet::Record(record)) = decode(&datagram) else { panic!("our own record") };
+                    let Ok(Packet::Record(record)) = decode(&datagram) else {
+                        panic!("our own record")
+                    };
                     for r in self.receivers.iter_mut().filter(|r| r.member.contains(&0)) {
                         if !self.random.chance(r.loss) {
                             r.fetch.set_record(&record, 128, now);
                         }
                     }
                 }
-                Output::Symbols { channel, sequence, ids } => self.symbols(channel, sequence, &ids, now),
+                Output::Symbols {
+                    channel,
+                    sequence,
+                    ids,
+                } => self.symbols(channel, sequence, &ids, now),
             }
         }
     }
@@ -183,8 +209,12 @@ impl Simulation {
             return;
         }
         let channel = channel_of(group);
-        let members: Vec<Ipv6Addr> =
-            self.receivers.iter().filter(|r| r.member.contains(&channel)).map(|r| r.address).collect();
+        let members: Vec<Ipv6Addr> = self
+            .receivers
+            .iter()
+            .filter(|r| r.member.contains(&channel))
+            .map(|r| r.address)
+            .collect();
         for member in members {
             self.report(time, member, RecordType::ModeIsExclude, channel);
         }
@@ -194,8 +224,10 @@ impl Simulation {
         let id = channel_of(channel.group);
         let block = self.index.find(id).unwrap();
         let index = &self.index;
-        let encoder =
-            self.encoders.entry(id).or_insert_with(|| Encoder::new(index.read(id).unwrap()).unwrap());
+        let encoder = self
+            .encoders
+            .entry(id)
+            .or_insert_with(|| Encoder::new(index.read(id).unwrap()).unwrap());
         for (n, esi) in ids.iter().enumerate() {
             self.symbols_sent += 1;
             let mut data = Vec::new();
@@ -208,7 +240,11 @@ impl Simulation {
                 esi: *esi,
                 data: &data,
             };
-            let source = Source { address: Ipv6Addr::LOCALHOST, interface: INTERFACE, server: 1 };
+            let source = Source {
+                address: Ipv6Addr::LOCALHOST,
+                interface: INTERFACE,
+                server: 1,
+            };
             for r in self.receivers.iter_mut().filter(|r| r.member.contains(&id)) {
                 if !self.random.chance(r.loss) {
                     r.fetch.handle_symbol(id, source, &symbol, now);
@@ -253,7 +289,12 @@ impl Simulation {
 
     /// What the server sends in the seconds after the last receiver has left.
     fn sent_afterwards(&mut self) -> u64 {
-        let end = self.receivers.iter().filter_map(|r| Some(r.starts + r.finished?)).max().unwrap();
+        let end = self
+            .receivers
+            .iter()
+            .filter_map(|r| Some(r.starts + r.finished?))
+            .max()
+            .unwrap();
         let settled = end + Duration::from_millis(50);
         self.deliver_reports(settled);
         let before = self.symbols_sent;
@@ -264,7 +305,11 @@ impl Simulation {
     }
 
     fn slowest(&self) -> Duration {
-        self.receivers.iter().filter_map(|r| r.finished).max().unwrap()
+        self.receivers
+            .iter()
+            .filter_map(|r| r.finished)
+            .max()
+            .unwrap()
     }
 }
 

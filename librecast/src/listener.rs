@@ -16,7 +16,6 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::mld::ALL_MLDV2_ROUTERS;
 
-
 /// Query, MLDv1 report, MLDv1 done, MLDv2 report.
 const MLD_TYPES: [u8; 4] = [130, 131, 132, 143];
 /// Linux: `ICMPV6_FILTER` (RFC 3542 §3.2); a set bit blocks the type.

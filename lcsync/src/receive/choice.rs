@@ -34,7 +34,12 @@ impl Choice {
     /// None yet; with `pinned`, no other root hash will do.
     #[must_use]
     pub fn new(pinned: Option<BlockHash>, now: Instant) -> Self {
-        Self { pinned, record: None, heard: now, conflict_said: false }
+        Self {
+            pinned,
+            record: None,
+            heard: now,
+            conflict_said: false,
+        }
     }
 
     /// The newest record of the version in hand.
@@ -71,7 +76,11 @@ impl Choice {
     }
 
     fn conflict(&mut self) -> Verdict {
-        if std::mem::replace(&mut self.conflict_said, true) { Verdict::Ignored } else { Verdict::Conflict }
+        if std::mem::replace(&mut self.conflict_said, true) {
+            Verdict::Ignored
+        } else {
+            Verdict::Conflict
+        }
     }
 }
 
@@ -85,7 +94,10 @@ mod tests {
         Record {
             server,
             generation,
-            root: BlockRef { hash: BlockHash([root; 32]), length: ROOT_SIZE as u32 },
+            root: BlockRef {
+                hash: BlockHash([root; 32]),
+                length: ROOT_SIZE as u32,
+            },
             metadata: Stream::default(),
             channel_rate: 1,
             total_rate: 0,
@@ -120,7 +132,10 @@ mod tests {
         let now = Instant::now();
         let mut choice = Choice::new(None, now);
         choice.handle(record(1, 5, 1), now);
-        assert_eq!(choice.handle(record(2, 1, 2), now + PATIENCE), Verdict::Changed);
+        assert_eq!(
+            choice.handle(record(2, 1, 2), now + PATIENCE),
+            Verdict::Changed
+        );
     }
 
     #[test]
@@ -130,6 +145,9 @@ mod tests {
         assert_eq!(choice.handle(record(1, 5, 1), now), Verdict::Conflict);
         assert!(choice.record().is_none());
         assert_eq!(choice.handle(record(2, 5, 7), now), Verdict::Current);
-        assert_eq!(choice.handle(record(2, 6, 8), now + PATIENCE * 2), Verdict::Ignored);
+        assert_eq!(
+            choice.handle(record(2, 6, 8), now + PATIENCE * 2),
+            Verdict::Ignored
+        );
     }
 }

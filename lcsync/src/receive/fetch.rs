@@ -210,7 +210,8 @@ impl Fetch {
             return;
         };
         let fits = symbol.channel == channel && symbol.block_length == active.block.length;
-        if !fits || self.banned.contains(&source) || active.only.is_some_and(|only| only != source) {
+        if !fits || self.banned.contains(&source) || active.only.is_some_and(|only| only != source)
+        {
             self.counters.refused += 1;
             return;
         }
@@ -260,7 +261,10 @@ impl Fetch {
     fn complete(&mut self, channel: ChannelId, bytes: Vec<u8>, now: Instant) {
         if let Some(active) = self.active.remove(&channel) {
             self.events.push_back(Event::Leave(channel));
-            self.events.push_back(Event::Block { block: active.block, bytes });
+            self.events.push_back(Event::Block {
+                block: active.block,
+                bytes,
+            });
             self.window.on_block();
             self.fill(now);
         }
@@ -269,10 +273,16 @@ impl Fetch {
     /// Symbols of a block did not make the block: somebody has lied. If it can only have been one, he is
     /// not listened to any more; else the sources are tried one by one.
     fn forged(&mut self, channel: ChannelId) {
-        let Some(active) = self.active.get_mut(&channel) else { return };
+        let Some(active) = self.active.get_mut(&channel) else {
+            return;
+        };
         self.counters.forged += 1;
         let suspects: Vec<Source> = active.streams.keys().copied().collect();
-        let liar = active.only.or(if let [one] = suspects[..] { Some(one) } else { None });
+        let liar = active.only.or(if let [one] = suspects[..] {
+            Some(one)
+        } else {
+            None
+        });
         active.only = None;
         match liar {
             Some(liar) => {
@@ -295,16 +305,26 @@ impl Fetch {
             }
             let order_of = &self.order_of;
             let fresh = self.being_sent.iter().filter(|s| s.until > now);
-            let hot = fresh.filter_map(|s| order_of.get(&s.channel)).next().copied();
+            let hot = fresh
+                .filter_map(|s| order_of.get(&s.channel))
+                .next()
+                .copied();
             let first = self.wanted.first_key_value().map(|(order, _)| *order);
-            let Some(block) = hot.or(first).and_then(|order| self.wanted.remove(&order)) else { return };
+            let Some(block) = hot.or(first).and_then(|order| self.wanted.remove(&order)) else {
+                return;
+            };
             let channel = block_channel(b"", &block.hash.0, 0);
             self.order_of.remove(&channel);
             let parked = self.parked.remove(&channel).map(Ok);
             // lengths have been checked when the block's parent was parsed
-            let Ok(decoder) = parked.unwrap_or_else(|| Decoder::new(block.length as usize)) else { continue };
+            let Ok(decoder) = parked.unwrap_or_else(|| Decoder::new(block.length as usize)) else {
+                continue;
+            };
             if let Some(limit) = &mut self.limit {
-                limit.spend(u64::from(decoder.symbols() - decoder.received()) * WIRE_SIZE, now);
+                limit.spend(
+                    u64::from(decoder.symbols() - decoder.received()) * WIRE_SIZE,
+                    now,
+                );
             }
             let active = Active {
                 block,
@@ -323,14 +343,27 @@ impl Fetch {
     /// Leaves the channels that have brought least, until the window is kept; what they brought is kept.
     fn shrink(&mut self) {
         while self.active.len() > self.window.size() {
-            let least = self.active.iter().min_by_key(|(_, a)| a.decoder.received()).map(|(c, _)| *c);
-            let Some((channel, active)) = least.and_then(|c| self.active.remove_entry(&c)) else { return };
+            let least = self
+                .active
+                .iter()
+                .min_by_key(|(_, a)| a.decoder.received())
+                .map(|(c, _)| *c);
+            let Some((channel, active)) = least.and_then(|c| self.active.remove_entry(&c)) else {
+                return;
+            };
             if active.rejoin_at.is_none() {
                 self.events.push_back(Event::Leave(channel));
             }
             // it comes next again: orders of started blocks are never used twice
-            let order = self.wanted.first_key_value().map_or(self.next_order, |(o, _)| *o);
-            let order = if order > 0 { order - 1 } else { self.bump_orders() };
+            let order = self
+                .wanted
+                .first_key_value()
+                .map_or(self.next_order, |(o, _)| *o);
+            let order = if order > 0 {
+                order - 1
+            } else {
+                self.bump_orders()
+            };
             self.next_order = self.next_order.max(order + 1);
             self.wanted.insert(order, active.block);
             self.order_of.insert(channel, order);
@@ -344,7 +377,10 @@ impl Fetch {
     fn bump_orders(&mut self) -> u64 {
         const ROOM: u64 = 1 << 20;
         let moved = std::mem::take(&mut self.wanted);
-        self.wanted = moved.into_iter().map(|(order, block)| (order + ROOM, block)).collect();
+        self.wanted = moved
+            .into_iter()
+            .map(|(order, block)| (order + ROOM, block))
+            .collect();
         for order in self.order_of.values_mut() {
             *order += ROOM;
         }
@@ -362,7 +398,9 @@ impl Fetch {
                 }
                 continue;
             }
-            let patience = SILENCE.saturating_mul(1 << active.silences.min(8)).min(MAX_SILENCE);
+            let patience = SILENCE
+                .saturating_mul(1 << active.silences.min(8))
+                .min(MAX_SILENCE);
             if now.saturating_duration_since(active.heard) >= patience {
                 active.silences += 1;
                 active.rejoin_at = Some(now + REJOIN);
@@ -403,7 +441,11 @@ mod tests {
     use librecast::coding::{Encoder, SYMBOL_SIZE};
 
     fn source(n: u16) -> Source {
-        Source { address: Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, n), interface: 1, server: n.into() }
+        Source {
+            address: Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, n),
+            interface: 1,
+            server: n.into(),
+        }
     }
 
     fn fetch(window: usize, now: Instant) -> Fetch {
@@ -411,7 +453,10 @@ mod tests {
     }
 
     fn record(sending: &[(u64, u16)]) -> Record {
-        let sending = sending.iter().map(|(channel, left)| Sending { channel: *channel, left: *left });
+        let sending = sending.iter().map(|(channel, left)| Sending {
+            channel: *channel,
+            left: *left,
+        });
         Record {
             server: 1,
             generation: 1,
@@ -436,7 +481,12 @@ mod tests {
         fn new(data: &[u8]) -> Self {
             let block = BlockRef::of(data);
             let channel = block_channel(b"", &block.hash.0, 0);
-            Self { channel, block, encoder: Encoder::new(data.to_vec()).unwrap(), sequence: 0 }
+            Self {
+                channel,
+                block,
+                encoder: Encoder::new(data.to_vec()).unwrap(),
+                sequence: 0,
+            }
         }
 
         fn send(&mut self, fetch: &mut Fetch, from: Source, esi: u32, now: Instant) {
@@ -445,7 +495,14 @@ mod tests {
             self.deliver(fetch, from, esi, &data, now);
         }
 
-        fn deliver(&mut self, fetch: &mut Fetch, from: Source, esi: u32, data: &[u8], now: Instant) {
+        fn deliver(
+            &mut self,
+            fetch: &mut Fetch,
+            from: Source,
+            esi: u32,
+            data: &[u8],
+            now: Instant,
+        ) {
             let symbol = Symbol {
                 server: from.server,
                 sequence: self.sequence,
@@ -475,8 +532,14 @@ mod tests {
         for esi in 0..5 {
             feeder.send(&mut fetch, source(1), esi, now);
         }
-        let done = Event::Block { block: feeder.block, bytes: data };
-        assert_eq!(events(&mut fetch, now), [Event::Leave(feeder.channel), done]);
+        let done = Event::Block {
+            block: feeder.block,
+            bytes: data,
+        };
+        assert_eq!(
+            events(&mut fetch, now),
+            [Event::Leave(feeder.channel), done]
+        );
         assert_eq!(fetch.missing(), 0);
         feeder.send(&mut fetch, source(1), 6, now);
         assert_eq!(fetch.counters().unwanted, 1);
@@ -489,7 +552,14 @@ mod tests {
         let mut fetch = fetch(8, now);
         fetch.want(feeder.block);
         events(&mut fetch, now);
-        for (n, server) in [(0, 1), (1, 1), (4, 1), (1_000_000, 2), (1_000_003, 2), (3, 1)] {
+        for (n, server) in [
+            (0, 1),
+            (1, 1),
+            (4, 1),
+            (1_000_000, 2),
+            (1_000_003, 2),
+            (3, 1),
+        ] {
             feeder.sequence = n;
             feeder.send(&mut fetch, source(server), n % 50, now);
         }
@@ -504,9 +574,23 @@ mod tests {
         for feeder in &blocks {
             fetch.want(feeder.block);
         }
-        fetch.set_record(&record(&[(blocks[7].channel, 200), (99, 200), (blocks[5].channel, 100)]), 128, now);
+        fetch.set_record(
+            &record(&[
+                (blocks[7].channel, 200),
+                (99, 200),
+                (blocks[5].channel, 100),
+            ]),
+            128,
+            now,
+        );
         let joined = events(&mut fetch, now);
-        assert_eq!(joined, [Event::Join(blocks[7].channel), Event::Join(blocks[0].channel)]);
+        assert_eq!(
+            joined,
+            [
+                Event::Join(blocks[7].channel),
+                Event::Join(blocks[0].channel)
+            ]
+        );
     }
 
     #[test]
@@ -525,7 +609,9 @@ mod tests {
             feeder.deliver(&mut fetch, source(66), esi, &[9; SYMBOL_SIZE], now);
             feeder.send(&mut fetch, source(1), esi, now);
         }
-        assert!(matches!(&events(&mut fetch, now)[1], Event::Block { bytes, .. } if *bytes == data));
+        assert!(
+            matches!(&events(&mut fetch, now)[1], Event::Block { bytes, .. } if *bytes == data)
+        );
         assert_eq!(fetch.counters().refused, 4);
     }
 
@@ -539,13 +625,26 @@ mod tests {
         let mut seen = events(&mut fetch, now);
         for round in 0..20 {
             for esi in 0..4 {
-                feeder.deliver(&mut fetch, source(1), 100 + round * 4 + esi, &[9; SYMBOL_SIZE], now);
+                feeder.deliver(
+                    &mut fetch,
+                    source(1),
+                    100 + round * 4 + esi,
+                    &[9; SYMBOL_SIZE],
+                    now,
+                );
                 feeder.send(&mut fetch, source(2), esi, now);
             }
             seen.extend(events(&mut fetch, now));
         }
-        assert!(seen.iter().any(|e| matches!(e, Event::Block { bytes, .. } if *bytes == data)), "{seen:?}");
-        assert!(!seen.contains(&Event::Liar(source(2))), "the honest one is not blamed");
+        assert!(
+            seen.iter()
+                .any(|e| matches!(e, Event::Block { bytes, .. } if *bytes == data)),
+            "{seen:?}"
+        );
+        assert!(
+            !seen.contains(&Event::Liar(source(2))),
+            "the honest one is not blamed"
+        );
     }
 
     #[test]
@@ -561,13 +660,18 @@ mod tests {
             now += Duration::from_millis(50);
         }
         let (join, leave) = (Event::Join(feeder.channel), Event::Leave(feeder.channel));
-        assert_eq!(seen, [join.clone(), leave.clone(), join.clone(), leave, join]);
+        assert_eq!(
+            seen,
+            [join.clone(), leave.clone(), join.clone(), leave, join]
+        );
     }
 
     #[test]
     fn a_shrunk_window_keeps_what_has_come() {
         let now = Instant::now();
-        let mut feeders: Vec<Feeder> = (0..4).map(|n| Feeder::new(&[n; 10 * SYMBOL_SIZE])).collect();
+        let mut feeders: Vec<Feeder> = (0..4)
+            .map(|n| Feeder::new(&[n; 10 * SYMBOL_SIZE]))
+            .collect();
         let mut fetch = fetch(4, now);
         for feeder in &feeders {
             fetch.want(feeder.block);
@@ -580,7 +684,10 @@ mod tests {
         }
         fetch.set_record(&record(&[]), 1, now);
         fetch.handle_timeout(now);
-        let left: Vec<Event> = feeders[..3].iter().map(|f| Event::Leave(f.channel)).collect();
+        let left: Vec<Event> = feeders[..3]
+            .iter()
+            .map(|f| Event::Leave(f.channel))
+            .collect();
         assert_eq!(events(&mut fetch, now), left);
         assert_eq!(fetch.missing(), 4);
         fetch.set_record(&record(&[]), 4, now);
@@ -589,7 +696,11 @@ mod tests {
         for esi in 3..10 {
             feeders[2].send(&mut fetch, source(1), esi, now);
         }
-        assert!(events(&mut fetch, now).iter().any(|e| matches!(e, Event::Block { .. })));
+        assert!(
+            events(&mut fetch, now)
+                .iter()
+                .any(|e| matches!(e, Event::Block { .. }))
+        );
     }
 
     #[test]
@@ -607,6 +718,9 @@ mod tests {
             fetch.active.clear();
         }
         let bytes = joined * 40 * 1_100;
-        assert!((3_800_000..4_700_000).contains(&bytes), "{bytes} in 4 s at 1 MB/s");
+        assert!(
+            (3_800_000..4_700_000).contains(&bytes),
+            "{bytes} in 4 s at 1 MB/s"
+        );
     }
 }

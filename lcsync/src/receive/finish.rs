@@ -8,12 +8,18 @@ use crate::listing::{Entry, Kind, Metadata, link_stays_inside};
 use crate::place::{Found, Place};
 
 /// Makes all folders, so that files find their place.
-pub fn make_folders(entries: &[Entry], plan: &mut Plan<'_>, place: &mut Place) -> anyhow::Result<()> {
+pub fn make_folders(
+    entries: &[Entry],
+    plan: &mut Plan<'_>,
+    place: &mut Place,
+) -> anyhow::Result<()> {
     for entry in entries.iter().filter(|e| e.kind == Kind::Folder) {
         let result = match place.look(&entry.path)? {
             Some(Found::Folder) => Ok(()),
             None => place.make_folder(&entry.path),
-            Some(_) => place.make_way(&entry.path, false).and_then(|()| place.make_folder(&entry.path)),
+            Some(_) => place
+                .make_way(&entry.path, false)
+                .and_then(|()| place.make_folder(&entry.path)),
         };
         if let Err(e) = result {
             plan.failures.push(format!("{}: {e}", text(&entry.path)));
@@ -90,7 +96,10 @@ fn make_link(entry: &Entry, target: &[u8], force: bool, place: &mut Place) -> an
 /// What is at DEST and not in the share; folders stand for all in them.
 fn extraneous(entries: &[Entry], place: &mut Place) -> anyhow::Result<Vec<Vec<u8>>> {
     let shared: HashSet<&[u8]> = entries.iter().map(|e| e.path.as_slice()).collect();
-    let folders = entries.iter().filter(|e| e.kind == Kind::Folder).map(|e| e.path.as_slice());
+    let folders = entries
+        .iter()
+        .filter(|e| e.kind == Kind::Folder)
+        .map(|e| e.path.as_slice());
     let mut found = Vec::new();
     for folder in std::iter::once(&b""[..]).chain(folders) {
         // a dry run has not made it
@@ -98,7 +107,11 @@ fn extraneous(entries: &[Entry], place: &mut Place) -> anyhow::Result<Vec<Vec<u8
             continue;
         }
         for name in place.names(folder)? {
-            let path = if folder.is_empty() { name } else { [folder, b"/", &name].concat() };
+            let path = if folder.is_empty() {
+                name
+            } else {
+                [folder, b"/", &name].concat()
+            };
             if !shared.contains(path.as_slice()) {
                 found.push(path);
             }
@@ -108,29 +121,44 @@ fn extraneous(entries: &[Entry], place: &mut Place) -> anyhow::Result<Vec<Vec<u8
 }
 
 /// Modes and times of what was not just made; folders last and deepest first, as all else changes their times.
-fn set_modes(entries: &[Entry], metadata: Option<&[Metadata]>, plan: &mut Plan<'_>, place: &mut Place) {
+fn set_modes(
+    entries: &[Entry],
+    metadata: Option<&[Metadata]>,
+    plan: &mut Plan<'_>,
+    place: &mut Place,
+) {
     let is_folder = |n: &usize| entries[*n].kind == Kind::Folder;
     let files = (0..entries.len()).filter(|n| !is_folder(n));
     let folders = (0..entries.len()).rev().filter(is_folder);
     for n in files.chain(folders) {
         let wanted = metadata.and_then(|m| m.get(n + 1).or(m.first().filter(|_| m.len() == 1)));
         let entry = &entries[n];
-        let result = place.metadata(&entry.path).and_then(|now| match (&entry.kind, wanted) {
-            (Kind::Folder | Kind::Link { .. }, None) => Ok(()),
-            (Kind::File { executable, .. }, None) => {
-                // who was never executable here stays as he is
-                let mode = plan.mode_of(n, *executable, Some(now.mode));
-                let as_it_is = (now.mode & 0o100 != 0) == *executable;
-                let after = Metadata { mode, ..now };
-                if as_it_is { Ok(()) } else { place.set_metadata(&entry.path, &after, false) }
-            }
-            (kind, Some(wanted)) => {
-                let link = matches!(kind, Kind::Link { .. });
-                let same_time = (now.mtime, now.nanos) == (wanted.mtime, wanted.nanos);
-                let same = same_time && (link || now.mode == wanted.mode & 0o777);
-                if same { Ok(()) } else { place.set_metadata(&entry.path, wanted, link) }
-            }
-        });
+        let result = place
+            .metadata(&entry.path)
+            .and_then(|now| match (&entry.kind, wanted) {
+                (Kind::Folder | Kind::Link { .. }, None) => Ok(()),
+                (Kind::File { executable, .. }, None) => {
+                    // who was never executable here stays as he is
+                    let mode = plan.mode_of(n, *executable, Some(now.mode));
+                    let as_it_is = (now.mode & 0o100 != 0) == *executable;
+                    let after = Metadata { mode, ..now };
+                    if as_it_is {
+                        Ok(())
+                    } else {
+                        place.set_metadata(&entry.path, &after, false)
+                    }
+                }
+                (kind, Some(wanted)) => {
+                    let link = matches!(kind, Kind::Link { .. });
+                    let same_time = (now.mtime, now.nanos) == (wanted.mtime, wanted.nanos);
+                    let same = same_time && (link || now.mode == wanted.mode & 0o777);
+                    if same {
+                        Ok(())
+                    } else {
+                        place.set_metadata(&entry.path, wanted, link)
+                    }
+                }
+            });
         if let Err(e) = result
             && e.kind() != std::io::ErrorKind::NotFound
         {

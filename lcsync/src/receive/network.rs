@@ -44,7 +44,11 @@ impl Network {
     /// The interfaces in use, for messages.
     #[must_use]
     pub fn interface_names(&self) -> String {
-        self.interfaces.values().cloned().collect::<Vec<_>>().join(", ")
+        self.interfaces
+            .values()
+            .cloned()
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 
     /// Joins a channel, wherever it may come from.
@@ -74,7 +78,8 @@ impl Network {
             }
             Some((_, last)) if now.saturating_duration_since(last) < FOLLOW => {}
             _ => {
-                self.heard_on.retain(|_, (_, last)| now.saturating_duration_since(*last) < FOLLOW);
+                self.heard_on
+                    .retain(|_, (_, last)| now.saturating_duration_since(*last) < FOLLOW);
                 self.heard_on.insert(server, (interface, now));
                 self.rejoin();
             }
@@ -83,12 +88,17 @@ impl Network {
 
     /// Looks for interfaces that have come or gone, from time to time.
     pub fn look_at_interfaces(&mut self, now: Instant) -> io::Result<()> {
-        if self.looked_at.is_some_and(|at| now.saturating_duration_since(at) < INTERFACES_INTERVAL) {
+        if self
+            .looked_at
+            .is_some_and(|at| now.saturating_duration_since(at) < INTERFACES_INTERVAL)
+        {
             return Ok(());
         }
         self.looked_at = Some(now);
-        let found: BTreeMap<u32, String> =
-            multicast_interfaces(&self.only)?.into_iter().map(|(n, i)| (n, i.name)).collect();
+        let found: BTreeMap<u32, String> = multicast_interfaces(&self.only)?
+            .into_iter()
+            .map(|(n, i)| (n, i.name))
+            .collect();
         if found == self.interfaces {
             return Ok(());
         }
@@ -116,8 +126,11 @@ impl Network {
     /// Waits for something to come.
     pub fn wait(&self, until: Instant) -> io::Result<()> {
         let timeout = until.saturating_duration_since(Instant::now());
-        let mut fds: Vec<PollFd<'_>> =
-            self.sockets.fds().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        let mut fds: Vec<PollFd<'_>> = self
+            .sockets
+            .fds()
+            .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+            .collect();
         match ppoll(&mut fds, Some(TimeSpec::from_duration(timeout)), None) {
             Ok(_) | Err(nix::Error::EINTR) => Ok(()),
             Err(e) => Err(e.into()),

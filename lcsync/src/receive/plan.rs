@@ -87,12 +87,17 @@ impl<'a> Plan<'a> {
         leaves: &[BlockRef],
         place: Option<&mut Place>,
     ) -> anyhow::Result<Self> {
-        let layout = Layout::new(entries).ok_or_else(|| anyhow::anyhow!("sizes beyond all numbers"))?;
+        let layout =
+            Layout::new(entries).ok_or_else(|| anyhow::anyhow!("sizes beyond all numbers"))?;
         let mut start = 0;
         let leaves: Vec<Leaf> = leaves
             .iter()
             .map(|block| {
-                let leaf = Leaf { start, block: *block, found: None };
+                let leaf = Leaf {
+                    start,
+                    block: *block,
+                    found: None,
+                };
                 start += u64::from(block.length);
                 leaf
             })
@@ -132,10 +137,44 @@ impl<'a> Plan<'a> {
             .filter(move |b| seen.insert(b.hash))
     }
 
+    /// Missing packs with files that may not have changed, only their neighbours: to know, they are to be fetched.
+    pub fn uncertain(&self) -> Vec<BlockRef> {
+        let has_candidate = |leaf: &&Leaf| {
+            self.layout
+                .pieces(leaf.start, leaf.block.length as usize)
+                .any(|p| self.is_whole(p) && self.has_right_size(p.file))
+        };
+        self.leaves
+            .iter()
+            .filter(|l| l.found.is_none())
+            .filter(has_candidate)
+            .map(|l| l.block)
+            .collect()
+    }
+
+    /// Compares the files in a pack with those at DEST, and writes nothing.
+    pub fn settle(&mut self, block: BlockRef, bytes: &[u8], place: &mut Place) {
+        for n in self.wanted.get(&block.hash).cloned().unwrap_or_default() {
+            let mut rest = bytes;
+            let pieces: Vec<Piece> = self
+                .layout
+                .pieces(self.leaves[n].start, block.length as usize)
+                .collect();
+            for piece in pieces {
+                let (part, after) = rest.split_at_checked(piece.length).unwrap_or((rest, &[]));
+                rest = after;
+                if self.is_whole(piece) && self.has_right_size(piece.file) {
+                    self.files[piece.file].current = self.is_at_dest(piece, part, place);
+                }
+            }
+        }
+    }
+
     /// Entries that are files and not at DEST as they should be.
     pub fn changed_files(&self) -> impl Iterator<Item = usize> + '_ {
-        (0..self.files.len())
-            .filter(|n| matches!(self.entries[*n].kind, Kind::File { .. }) && !self.files[*n].current)
+        (0..self.files.len()).filter(|n| {
+            matches!(self.entries[*n].kind, Kind::File { .. }) && !self.files[*n].current
+        })
     }
 
     /// Makes room for the files to come and puts together what is there already.
@@ -146,7 +185,9 @@ impl<'a> Plan<'a> {
                 && let Err(e) = place.make_way(path, force)
             {
                 let name = String::from_utf8_lossy(path);
-                self.failures.push(format!("{name}: in the way is a folder: {e} (--delete removes it)"));
+                self.failures.push(format!(
+                    "{name}: in the way is a folder: {e} (--delete removes it)"
+                ));
             }
         }
         self.copy_found(place)?;
@@ -162,8 +203,10 @@ impl<'a> Plan<'a> {
     pub fn put(&mut self, block: BlockRef, bytes: &[u8], place: &mut Place) -> anyhow::Result<()> {
         for n in self.wanted.remove(&block.hash).unwrap_or_default() {
             let mut rest = bytes;
-            let pieces: Vec<Piece> =
-                self.layout.pieces(self.leaves[n].start, block.length as usize).collect();
+            let pieces: Vec<Piece> = self
+                .layout
+                .pieces(self.leaves[n].start, block.length as usize)
+                .collect();
             for piece in pieces {
                 let (part, after) = rest.split_at_checked(piece.length).unwrap_or((rest, &[]));
                 rest = after;
@@ -193,7 +236,9 @@ impl<'a> Plan<'a> {
                         place.sync_parent(path)?;
                     }
                 }
-                Err(e) => self.failures.push(format!("{}: {e}", String::from_utf8_lossy(path))),
+                Err(e) => self
+                    .failures
+                    .push(format!("{}: {e}", String::from_utf8_lossy(path))),
             }
         }
         Ok(())
@@ -206,7 +251,11 @@ impl<'a> Plan<'a> {
         }
         let base = existing.map_or(0o666 & !self.umask, |m| m & 0o666);
         // who may read it may execute it, as far as the umask allows
-        let execute = if executable { (base >> 2) & 0o111 | 0o100 } else { 0 };
+        let execute = if executable {
+            (base >> 2) & 0o111 | 0o100
+        } else {
+            0
+        };
         base | execute
     }
 
@@ -240,7 +289,9 @@ impl<'a> Plan<'a> {
         let mut pieces = self.layout.pieces(leaf.start, leaf.block.length as usize);
         match preference {
             Preference::Dest => pieces.all(|p| {
-                self.files[p.file].dest.is_some_and(|size| size >= p.offset + p.length as u64)
+                self.files[p.file]
+                    .dest
+                    .is_some_and(|size| size >= p.offset + p.length as u64)
             }),
             Preference::Staged => pieces.any(|p| self.files[p.file].staged),
             Preference::RightSize => {
@@ -276,12 +327,15 @@ impl<'a> Plan<'a> {
         bytes: &mut Vec<u8>,
     ) -> bool {
         bytes.clear();
-        self.layout.pieces(leaf.start, leaf.block.length as usize).all(|piece| {
-            let start = bytes.len();
-            bytes.resize(start + piece.length, 0);
-            let dest = self.from_dest(piece.file, preference);
-            self.read_piece(piece, dest, place, readers, &mut bytes[start..]).is_ok()
-        })
+        self.layout
+            .pieces(leaf.start, leaf.block.length as usize)
+            .all(|piece| {
+                let start = bytes.len();
+                bytes.resize(start + piece.length, 0);
+                let dest = self.from_dest(piece.file, preference);
+                self.read_piece(piece, dest, place, readers, &mut bytes[start..])
+                    .is_ok()
+            })
     }
 
     fn read_piece(
@@ -292,10 +346,18 @@ impl<'a> Plan<'a> {
         readers: &mut Readers,
         out: &mut [u8],
     ) -> io::Result<()> {
-        let slot = if dest { &mut readers.dest } else { &mut readers.staged };
+        let slot = if dest {
+            &mut readers.dest
+        } else {
+            &mut readers.staged
+        };
         if slot.as_ref().is_none_or(|(n, _)| *n != piece.file) {
             let path = &self.entries[piece.file].path;
-            let file = if dest { Some(place.open_file(path)?) } else { place.open_staged(path)? };
+            let file = if dest {
+                Some(place.open_file(path)?)
+            } else {
+                place.open_staged(path)?
+            };
             *slot = Some((piece.file, file.ok_or(io::ErrorKind::NotFound)?));
         }
         match slot {
@@ -331,7 +393,9 @@ impl<'a> Plan<'a> {
         let mut bytes = Vec::new();
         for n in 0..self.leaves.len() {
             let leaf = self.leaves[n];
-            let Some(preference) = leaf.found else { continue };
+            let Some(preference) = leaf.found else {
+                continue;
+            };
             let length = leaf.block.length as usize;
             let pieces: Vec<Piece> = self.layout.pieces(leaf.start, length).collect();
             let twin = self.wanted.contains_key(&leaf.block.hash);
@@ -358,8 +422,10 @@ impl<'a> Plan<'a> {
     }
 
     fn put_piece(&mut self, piece: Piece, part: &[u8], place: &mut Place) -> anyhow::Result<()> {
-        let whole = matches!(self.entries[piece.file].kind, Kind::File { size, .. } if size == part.len() as u64);
-        if whole && self.has_right_size(piece.file) && self.is_at_dest(piece, part, place) {
+        if self.is_whole(piece)
+            && self.has_right_size(piece.file)
+            && self.is_at_dest(piece, part, place)
+        {
             // its neighbours in the pack have changed, it has not
             self.files[piece.file].current = true;
             self.files[piece.file].missing = 0;
@@ -374,21 +440,29 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
+    fn is_whole(&self, piece: Piece) -> bool {
+        matches!(self.entries[piece.file].kind, Kind::File { size, .. } if size == piece.length as u64)
+    }
+
     fn is_at_dest(&self, piece: Piece, part: &[u8], place: &mut Place) -> bool {
         let mut there = vec![0; part.len()];
         let mut readers = Readers::default();
-        self.read_piece(piece, true, place, &mut readers, &mut there).is_ok() && there == part
+        self.read_piece(piece, true, place, &mut readers, &mut there)
+            .is_ok()
+            && there == part
     }
 
     fn write(&mut self, piece: Piece, part: &[u8], place: &mut Place) -> io::Result<()> {
-        self.staged_file(piece.file, place)?.write_all_at(part, piece.offset)
+        self.staged_file(piece.file, place)?
+            .write_all_at(part, piece.offset)
     }
 
     fn staged_file(&mut self, n: usize, place: &mut Place) -> io::Result<&File> {
         if !self.open.contains_key(&n) && self.open.len() >= MAX_OPEN {
             // those that are whole wait for their flush, the others can be opened again
             let finished: HashSet<usize> = self.finished.iter().copied().collect();
-            self.open.retain(|k, _| finished.contains(k) && finished.len() <= FEW);
+            self.open
+                .retain(|k, _| finished.contains(k) && finished.len() <= FEW);
         }
         match self.open.entry(n) {
             std::collections::hash_map::Entry::Occupied(found) => Ok(found.into_mut()),
@@ -404,7 +478,9 @@ impl<'a> Plan<'a> {
 
     /// All bytes of the file are in its partial file: gives it its mode and time.
     fn finish_file(&mut self, n: usize, place: &mut Place) -> anyhow::Result<()> {
-        let Kind::File { executable, .. } = self.entries[n].kind else { return Ok(()) };
+        let Kind::File { executable, .. } = self.entries[n].kind else {
+            return Ok(());
+        };
         let existing = match self.files[n].dest {
             Some(_) => place.metadata(&self.entries[n].path).ok().map(|m| m.mode),
             None => None,

@@ -33,7 +33,7 @@ use crate::record::Record;
 use crate::tree::{self, Child, Root, RootKind, Stream};
 
 /// Channels held until the first conclusions about loss.
-const START_WINDOW: usize = 16;
+const START_WINDOW: usize = 32;
 /// Before a record says otherwise.
 const MAX_WINDOW: usize = 128;
 /// A listing, or the hash nodes of one level, may be so large; a larger one is refused, not held in memory.
@@ -124,7 +124,11 @@ impl<'a> Transfer<'a> {
             options,
             network,
             choice: Choice::new(options.pinned, now),
-            fetch: Fetch::new(Window::new(START_WINDOW, MAX_WINDOW, now), options.limit, now),
+            fetch: Fetch::new(
+                Window::new(START_WINDOW, MAX_WINDOW, now),
+                options.limit,
+                now,
+            ),
             progress: Progress::new(options.json, options.quiet, now),
             started: now,
             heard: now,
@@ -148,7 +152,11 @@ impl<'a> Transfer<'a> {
     fn sync(&mut self) -> anyhow::Result<Exit> {
         let record = self.choice.record().context("no record")?.clone();
         let name = &self.options.name;
-        tracing::info!("lc:{name} {} from server {:08x}", record.root.hash, record.server);
+        tracing::info!(
+            "lc:{name} {} from server {:08x}",
+            record.root.hash,
+            record.server
+        );
         let (folder, file_name) = self.target(&record)?;
         let tree = self.fetch_tree(&record, file_name.as_deref())?;
         let mut place = if folder.exists() || !self.options.dry_run {
@@ -158,13 +166,15 @@ impl<'a> Transfer<'a> {
         };
         if let (Some(place), false) = (&mut place, self.options.dry_run) {
             let label = file_name.as_deref().unwrap_or_default();
-            place.open_partial(label).with_context(|| folder.display().to_string())?;
+            place
+                .open_partial(label)
+                .with_context(|| folder.display().to_string())?;
         }
         let of_entries = tree.metadata.as_ref().map(|m| match tree.root.kind {
             RootKind::Folder => &m[1..],
             RootKind::File { .. } => &m[..1],
         });
-        let plan = Plan::compare(&tree.entries, of_entries, &tree.leaves, place.as_mut())?;
+        let mut plan = Plan::compare(&tree.entries, of_entries, &tree.leaves, place.as_mut())?;
         let bytes = tree.root.content.length;
         let missing: u64 = plan.wanted().map(|b| u64::from(b.length)).sum();
         self.progress.event(&json!({
@@ -172,12 +182,28 @@ impl<'a> Transfer<'a> {
             "files": tree.entries.iter().filter(|e| matches!(e.kind, Kind::File { .. })).count(),
             "bytes": bytes, "missing_bytes": missing,
         }));
-        self.shown = Snapshot { total: missing, ..Snapshot::default() };
+        self.shown = Snapshot {
+            total: missing,
+            ..Snapshot::default()
+        };
         match place {
-            Some(mut place) if !self.options.dry_run => self.transfer(&record, &tree, plan, &mut place),
+            Some(mut place) if !self.options.dry_run => {
+                self.transfer(&record, &tree, plan, &mut place)
+            }
             mut place => {
+                if let Some(place) = &mut place {
+                    let uncertain = plan.uncertain();
+                    self.fetch_blocks(&uncertain, |block, bytes| {
+                        plan.settle(block, &bytes, place);
+                        Ok(())
+                    })?;
+                }
                 finish::describe(self.options, &tree.entries, &plan, place.as_mut())?;
-                self.say(&format!("{} to fetch of {}", human_bytes(missing), human_bytes(bytes)));
+                self.say(&format!(
+                    "{} to fetch of {}",
+                    human_bytes(missing),
+                    human_bytes(bytes)
+                ));
                 Ok(Exit::Ok)
             }
         }
@@ -194,11 +220,19 @@ impl<'a> Transfer<'a> {
         plan.begin(place, self.options.delete)?;
         let wanted: Vec<BlockRef> = plan.wanted().collect();
         self.fetch_blocks(&wanted, |block, bytes| {
-            plan.put(block, &bytes, place).context("writing to DEST (what has come is kept there)")
+            plan.put(block, &bytes, place)
+                .context("writing to DEST (what has come is kept there)")
         })?;
         plan.flush(place)?;
         let folder = tree.root.kind == RootKind::Folder;
-        let removed = finish::finish(self.options, &tree.entries, tree.metadata.as_deref(), folder, &mut plan, place)?;
+        let removed = finish::finish(
+            self.options,
+            &tree.entries,
+            tree.metadata.as_deref(),
+            folder,
+            &mut plan,
+            place,
+        )?;
         self.report(record, tree, &plan, &removed);
         if plan.failures.is_empty() {
             place.remove_partial()?;
@@ -207,7 +241,11 @@ impl<'a> Transfer<'a> {
         for failure in &plan.failures {
             tracing::error!("{failure}");
         }
-        bail!("{} of {} entries could not be put in place", plan.failures.len(), tree.entries.len());
+        bail!(
+            "{} of {} entries could not be put in place",
+            plan.failures.len(),
+            tree.entries.len()
+        );
     }
 
     fn report(&self, record: &Record, tree: &Tree, plan: &Plan<'_>, removed: &[Vec<u8>]) {
@@ -232,7 +270,10 @@ impl<'a> Transfer<'a> {
         }));
         let rate = self.fetched as f64 * 8.0 / 1e6 / seconds.max(1e-6);
         let fetched = human_bytes(self.fetched);
-        self.say(&format!("{} files changed, {fetched} fetched in {seconds:.1} s ({rate:.0} Mbit/s)", plan.installed.len()));
+        self.say(&format!(
+            "{} files changed, {fetched} fetched in {seconds:.1} s ({rate:.0} Mbit/s)",
+            plan.installed.len()
+        ));
         tracing::debug!("{counters:?}");
     }
 
@@ -267,7 +308,10 @@ impl<'a> Transfer<'a> {
                 };
                 if !listing::is_plain_name(name) {
                     let text = String::from_utf8_lossy(name);
-                    return Err(usage(format!("{text:?} cannot be a file's name: name the file in DEST")).into());
+                    return Err(usage(format!(
+                        "{text:?} cannot be a file's name: name the file in DEST"
+                    ))
+                    .into());
                 }
                 Ok((folder.to_path_buf(), Some(name.to_vec())))
             }
@@ -284,23 +328,41 @@ impl<'a> Transfer<'a> {
         let root = self.fetch_root(record)?;
         let entries = match (root.kind, file) {
             (RootKind::File { executable }, Some(name)) => {
-                vec![Entry { path: name.to_vec(), kind: Kind::File { size: root.content.length, executable } }]
+                vec![Entry {
+                    path: name.to_vec(),
+                    kind: Kind::File {
+                        size: root.content.length,
+                        executable,
+                    },
+                }]
             }
             _ => listing::decode(&self.fetch_stream(root.listing)?, root.entries)?,
         };
         let mut metadata = None;
         if self.options.archive && record.metadata.length > 0 {
             let expected = root.entries + 1;
-            ensure!(record.metadata.length == expected * METADATA_SIZE as u64, "metadata and listing do not agree");
+            ensure!(
+                record.metadata.length == expected * METADATA_SIZE as u64,
+                "metadata and listing do not agree"
+            );
             let bytes = self.fetch_stream(record.metadata)?;
             metadata = Some(listing::decode_metadata(&bytes, expected)?);
         }
         let leaves = self.fetch_leaves(root.content)?;
-        Ok(Tree { root, entries, metadata, leaves })
+        Ok(Tree {
+            root,
+            entries,
+            metadata,
+            leaves,
+        })
     }
 
     fn fetch_stream(&mut self, stream: Stream) -> anyhow::Result<Vec<u8>> {
-        ensure!(stream.length <= MAX_IN_MEMORY, "a listing of {} bytes is too large", stream.length);
+        ensure!(
+            stream.length <= MAX_IN_MEMORY,
+            "a listing of {} bytes is too large",
+            stream.length
+        );
         let leaves = self.fetch_leaves(stream)?;
         let blocks = self.fetch_all(&leaves)?;
         let mut bytes = Vec::new();
@@ -312,7 +374,10 @@ impl<'a> Transfer<'a> {
 
     /// The leaf blocks of a stream, in order.
     fn fetch_leaves(&mut self, stream: Stream) -> anyhow::Result<Vec<BlockRef>> {
-        let top = stream.top.map(|block| Child { block, span: stream.length });
+        let top = stream.top.map(|block| Child {
+            block,
+            span: stream.length,
+        });
         let mut level: Vec<Child> = top.into_iter().collect();
         for depth in (1..=stream.depth).rev() {
             let size: u64 = level.iter().map(|c| u64::from(c.block.length)).sum();
@@ -388,7 +453,13 @@ impl<'a> Transfer<'a> {
 
     fn take_packets(&mut self) -> anyhow::Result<()> {
         let mut records = Vec::new();
-        let Self { network, fetch, heard, symbol: last_symbol, .. } = self;
+        let Self {
+            network,
+            fetch,
+            heard,
+            symbol: last_symbol,
+            ..
+        } = self;
         network.receive(|channel, datagram| {
             let now = Instant::now();
             match packet::decode(datagram.payload) {
@@ -422,14 +493,17 @@ impl<'a> Transfer<'a> {
             Verdict::Current => {}
             Verdict::Changed => self.changed = true,
             Verdict::Conflict => {
-                tracing::warn!("server {server:08x} shares something else under this name, {root}: ignored");
+                tracing::warn!(
+                    "server {server:08x} shares something else under this name, {root}: ignored"
+                );
                 return;
             }
             Verdict::Ignored => return,
         }
         self.network.heard(server, interface, now);
         if let Some(record) = self.choice.record() {
-            self.fetch.set_record(record, window_limit(record, self.options.limit), now);
+            self.fetch
+                .set_record(record, window_limit(record, self.options.limit), now);
         }
     }
 
@@ -443,12 +517,25 @@ impl<'a> Transfer<'a> {
         let timeout = self.options.timeout;
         let message = if now.saturating_duration_since(self.heard) >= timeout {
             let names = self.network.interface_names();
-            let on = if names.is_empty() { "no interface is up".into() } else { format!("on {names}") };
-            format!("nothing heard of lc:{} for {timeout:?} ({on})", self.options.name)
-        } else if self.choice.record().is_none() && now.saturating_duration_since(self.started) >= timeout {
+            let on = if names.is_empty() {
+                "no interface is up".into()
+            } else {
+                format!("on {names}")
+            };
+            format!(
+                "nothing heard of lc:{} for {timeout:?} ({on})",
+                self.options.name
+            )
+        } else if self.choice.record().is_none()
+            && now.saturating_duration_since(self.started) >= timeout
+        {
             format!("no server of lc:{} has this root hash", self.options.name)
-        } else if self.fetch.missing() > 0 && now.saturating_duration_since(self.symbol) >= timeout {
-            format!("the server of lc:{} answers, but sends none of the blocks asked for", self.options.name)
+        } else if self.fetch.missing() > 0 && now.saturating_duration_since(self.symbol) >= timeout
+        {
+            format!(
+                "the server of lc:{} answers, but sends none of the blocks asked for",
+                self.options.name
+            )
         } else {
             return Ok(());
         };
@@ -466,12 +553,16 @@ fn window_limit(record: &Record, limit: Option<u64>) -> usize {
     if let Some(limit) = limit {
         channels = channels.min((limit / 1_000).div_ceil(rate));
     }
-    usize::try_from(channels).unwrap_or(MAX_WINDOW).clamp(1, 1_024)
+    usize::try_from(channels)
+        .unwrap_or(MAX_WINDOW)
+        .clamp(1, 1_024)
 }
 
 fn check_interfaces(names: &[String]) -> anyhow::Result<()> {
-    let known: BTreeSet<String> =
-        librecast::socket::interfaces()?.into_values().map(|i| i.name).collect();
+    let known: BTreeSet<String> = librecast::socket::interfaces()?
+        .into_values()
+        .map(|i| i.name)
+        .collect();
     match names.iter().find(|n| !known.contains(*n)) {
         Some(name) => Err(ExitError::new(Exit::Usage, format!("no interface {name:?}")).into()),
         None => Ok(()),

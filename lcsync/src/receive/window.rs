@@ -88,7 +88,11 @@ impl Window {
         if self.trial.is_some() || self.settle > 0 {
             return;
         }
-        let step = if self.slow_start { 1.0 } else { 1.0 / self.size };
+        let step = if self.slow_start {
+            1.0
+        } else {
+            1.0 / self.size
+        };
         self.size = (self.size + step).min(self.max as f64);
     }
 
@@ -115,7 +119,10 @@ impl Window {
             Some(trial) => self.conclude(trial, rate, loss),
             None if loss > self.granted + TOLERANCE && self.size > 1.0 => {
                 self.slow_start = false;
-                self.trial = Some(Trial { size: self.size, rate });
+                self.trial = Some(Trial {
+                    size: self.size,
+                    rate,
+                });
                 self.size = (self.size / 2.0).max(1.0);
                 self.settle = 1;
             }
@@ -185,7 +192,10 @@ mod tests {
     fn a_full_link_is_left_some_air() {
         for capacity in [5.0, 20.0, 50.0] {
             let mean = simulate(capacity, 0.0, 16, 60);
-            assert!(mean > capacity * 0.75 && mean < capacity * 1.25 + 1.0, "{mean} of {capacity}");
+            assert!(
+                mean > capacity * 0.75 && mean < capacity * 1.25 + 1.0,
+                "{mean} of {capacity}"
+            );
         }
     }
 

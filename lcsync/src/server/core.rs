@@ -140,18 +140,28 @@ impl Server {
 
     /// The interfaces that are watched, with a link-local address of each.
     pub fn set_interfaces(&mut self, all: &BTreeMap<u32, Ipv6Addr>, now: Instant) {
-        self.queriers.retain(|i, q| all.get(i) == Some(&q.address()));
-        let gone: BTreeSet<u32> = self.schedule_interfaces().difference(&all.keys().copied().collect()).copied().collect();
+        self.queriers
+            .retain(|i, q| all.get(i) == Some(&q.address()));
+        let gone: BTreeSet<u32> = self
+            .schedule_interfaces()
+            .difference(&all.keys().copied().collect())
+            .copied()
+            .collect();
         self.schedule.stop_all(|c| gone.contains(&c.interface), now);
         self.roots.retain(|c, _| !gone.contains(&c.interface));
         for (interface, address) in all {
-            self.queriers.entry(*interface).or_insert_with(|| Querier::new(*address, now));
+            self.queriers
+                .entry(*interface)
+                .or_insert_with(|| Querier::new(*address, now));
         }
     }
 
     fn schedule_interfaces(&self) -> BTreeSet<u32> {
         let joined = self.schedule.interfaces();
-        joined.into_iter().chain(self.roots.keys().map(|c| c.interface)).collect()
+        joined
+            .into_iter()
+            .chain(self.roots.keys().map(|c| c.interface))
+            .collect()
     }
 
     /// An MLD message came in.
@@ -178,16 +188,28 @@ impl Server {
         match message {
             Message::Query(query) => self.handle_query(interface, source, &query, now),
             Message::ReportV1 { group } => {
-                self.joined(Channel { interface, group }, source, Evidence::Confirmed, now);
+                self.joined(
+                    Channel { interface, group },
+                    source,
+                    Evidence::Confirmed,
+                    now,
+                );
             }
             Message::DoneV1 { group } => self.parted(Channel { interface, group }, source, now),
             Message::Report(records) => {
                 for record in records {
-                    let channel = Channel { interface, group: record.group };
+                    let channel = Channel {
+                        interface,
+                        group: record.group,
+                    };
                     let nobody = record.sources.is_empty();
                     match record.kind {
-                        RecordType::ModeIsExclude => self.joined(channel, source, Evidence::Confirmed, now),
-                        RecordType::ChangeToExclude => self.joined(channel, source, Evidence::Joined, now),
+                        RecordType::ModeIsExclude => {
+                            self.joined(channel, source, Evidence::Confirmed, now)
+                        }
+                        RecordType::ChangeToExclude => {
+                            self.joined(channel, source, Evidence::Joined, now)
+                        }
                         RecordType::ModeIsInclude if !nobody => {
                             self.joined(channel, source, Evidence::Confirmed, now);
                         }
@@ -236,7 +258,9 @@ impl Server {
     }
 
     fn joined(&mut self, channel: Channel, source: Ipv6Addr, evidence: Evidence, now: Instant) {
-        let Some(share) = self.share_of(channel.group) else { return };
+        let Some(share) = self.share_of(channel.group) else {
+            return;
+        };
         if channel_of(channel.group) == ROOT_CHANNEL {
             let root = self.roots.entry(channel).or_insert_with(|| Root {
                 reporters: Reporters::default(),
@@ -254,7 +278,8 @@ impl Server {
         }
         match share.index.find(channel_of(channel.group)) {
             Some(BlockRef { length, .. }) => {
-                self.schedule.join(channel, length as usize, source, evidence, now);
+                self.schedule
+                    .join(channel, length as usize, source, evidence, now);
             }
             None => self.drops.unknown_channel += 1,
         }
@@ -279,12 +304,17 @@ impl Server {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let queries = self.queriers.values().map(Querier::poll_timeout);
         let records = self.roots.values().map(|r| r.next);
-        queries.chain(records).chain(self.schedule.poll_timeout()).min()
+        queries
+            .chain(records)
+            .chain(self.schedule.poll_timeout())
+            .min()
     }
 
     /// The next thing to do now.
     pub fn poll_output(&mut self, now: Instant) -> Option<Output> {
-        self.poll_query(now).or_else(|| self.poll_root(now)).or_else(|| self.poll_schedule(now))
+        self.poll_query(now)
+            .or_else(|| self.poll_root(now))
+            .or_else(|| self.poll_schedule(now))
     }
 
     fn poll_query(&mut self, now: Instant) -> Option<Output> {
@@ -302,8 +332,16 @@ impl Server {
     fn poll_schedule(&mut self, now: Instant) -> Option<Output> {
         loop {
             match self.schedule.poll(now)? {
-                Action::Symbols { channel, sequence, ids } => {
-                    return Some(Output::Symbols { channel, sequence, ids });
+                Action::Symbols {
+                    channel,
+                    sequence,
+                    ids,
+                } => {
+                    return Some(Output::Symbols {
+                        channel,
+                        sequence,
+                        ids,
+                    });
                 }
                 Action::Ask { channel } => {
                     if let Some(output) = self.ask(channel) {
@@ -391,9 +429,19 @@ mod tests {
         std::fs::write(dir.path().join("f"), vec![1; 5_000]).unwrap();
         let index = Arc::new(Index::build(dir.path(), b"", &mut HashCache::default()).unwrap());
         let prefix = SharePrefix::of_name(b"", "test");
-        let rates = Rates { channel: 20_000_000, total: None };
+        let rates = Rates {
+            channel: 20_000_000,
+            total: None,
+        };
         let mut server = Server::new(7, rates, 1, now);
-        server.set_share(prefix, Share { index: Arc::clone(&index), generation: 1 }, now);
+        server.set_share(
+            prefix,
+            Share {
+                index: Arc::clone(&index),
+                generation: 1,
+            },
+            now,
+        );
         server.set_interfaces(&BTreeMap::from([(3, host(99))]), now);
         (server, prefix, index, dir)
     }
@@ -435,12 +483,24 @@ mod tests {
         assert_eq!((records, symbols), (0, 0));
         assert!(queries >= 3);
         let later = now + Duration::from_secs(10);
-        report(&mut server, RecordType::ChangeToExclude, prefix.group(0), 1, later);
+        report(
+            &mut server,
+            RecordType::ChangeToExclude,
+            prefix.group(0),
+            1,
+            later,
+        );
         let (records, symbols, _) = run(&mut server, later, Duration::from_secs(1));
         assert!((5..=6).contains(&records), "{records}");
         assert_eq!(symbols, 0);
         let end = later + Duration::from_secs(1);
-        report(&mut server, RecordType::ChangeToInclude, prefix.group(0), 1, end);
+        report(
+            &mut server,
+            RecordType::ChangeToInclude,
+            prefix.group(0),
+            1,
+            end,
+        );
         assert_eq!(run(&mut server, end, Duration::from_secs(10)).0, 0);
     }
 
@@ -448,7 +508,13 @@ mod tests {
     fn a_root_channel_whose_members_do_not_answer_ends() {
         let now = Instant::now();
         let (mut server, prefix, ..) = server(now);
-        report(&mut server, RecordType::ChangeToExclude, prefix.group(0), 1, now);
+        report(
+            &mut server,
+            RecordType::ChangeToExclude,
+            prefix.group(0),
+            1,
+            now,
+        );
         run(&mut server, now, Duration::from_secs(20));
         let later = now + Duration::from_secs(20);
         assert_eq!(run(&mut server, later, Duration::from_secs(10)).0, 0);
@@ -459,8 +525,17 @@ mod tests {
         let now = Instant::now();
         let (mut server, prefix, index, _dir) = server(now);
         let channel = librecast::channel::block_channel(b"", &index.root.hash.0, 0);
-        report(&mut server, RecordType::ChangeToExclude, prefix.group(channel), 1, now);
-        let channel_here = Channel { interface: 3, group: prefix.group(0) };
+        report(
+            &mut server,
+            RecordType::ChangeToExclude,
+            prefix.group(channel),
+            1,
+            now,
+        );
+        let channel_here = Channel {
+            interface: 3,
+            group: prefix.group(0),
+        };
         let record = server.record(channel_here).unwrap();
         assert_eq!(record.sending, [Sending { channel, left: 3 }]);
         let bytes = encode_record(&record).unwrap();
@@ -479,10 +554,29 @@ mod tests {
         server.handle_mld(3, "2001:db8::1".parse().unwrap(), 1, &message, now);
         server.handle_mld(3, Ipv6Addr::UNSPECIFIED, 1, &message, now);
         server.handle_mld(4, host(1), 1, &message, now);
-        assert_eq!(server.drops(), Drops { malformed: 3, unwatched: 1, ..Drops::default() });
+        assert_eq!(
+            server.drops(),
+            Drops {
+                malformed: 3,
+                unwatched: 1,
+                ..Drops::default()
+            }
+        );
         assert_eq!(run(&mut server, now, Duration::from_secs(5)).0, 0);
-        report(&mut server, RecordType::ChangeToExclude, prefix.group(12345), 1, now);
-        report(&mut server, RecordType::ChangeToExclude, "ff1e::99".parse().unwrap(), 1, now);
+        report(
+            &mut server,
+            RecordType::ChangeToExclude,
+            prefix.group(12345),
+            1,
+            now,
+        );
+        report(
+            &mut server,
+            RecordType::ChangeToExclude,
+            "ff1e::99".parse().unwrap(),
+            1,
+            now,
+        );
         assert_eq!(server.drops().unknown_channel, 1);
     }
 
@@ -491,11 +585,24 @@ mod tests {
         let now = Instant::now();
         let (mut server, prefix, index, dir) = server(now);
         let channel = librecast::channel::block_channel(b"", &index.root.hash.0, 0);
-        report(&mut server, RecordType::ChangeToExclude, prefix.group(channel), 1, now);
+        report(
+            &mut server,
+            RecordType::ChangeToExclude,
+            prefix.group(channel),
+            1,
+            now,
+        );
         assert_eq!(server.joined_channels(), 1);
         std::fs::write(dir.path().join("g"), b"new").unwrap();
         let index = Arc::new(Index::build(dir.path(), b"", &mut HashCache::default()).unwrap());
-        server.set_share(prefix, Share { index, generation: 2 }, now);
+        server.set_share(
+            prefix,
+            Share {
+                index,
+                generation: 2,
+            },
+            now,
+        );
         assert_eq!(server.joined_channels(), 0);
     }
 
@@ -503,7 +610,13 @@ mod tests {
     fn an_interface_that_is_gone_takes_its_channels_along() {
         let now = Instant::now();
         let (mut server, prefix, ..) = server(now);
-        report(&mut server, RecordType::ChangeToExclude, prefix.group(0), 1, now);
+        report(
+            &mut server,
+            RecordType::ChangeToExclude,
+            prefix.group(0),
+            1,
+            now,
+        );
         server.set_interfaces(&BTreeMap::new(), now);
         assert_eq!(server.poll_timeout(), None);
     }

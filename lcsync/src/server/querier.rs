@@ -34,7 +34,13 @@ impl Querier {
     /// Starts on an interface whose link-local address is `own`: the first query is due at once.
     #[must_use]
     pub fn new(own: Ipv6Addr, now: Instant) -> Self {
-        Self { own, next: now, startup_left: STARTUP_QUERIES, last: None, other_until: None }
+        Self {
+            own,
+            next: now,
+            startup_left: STARTUP_QUERIES,
+            last: None,
+            other_until: None,
+        }
     }
 
     /// The link-local address that queries come from.
@@ -50,7 +56,11 @@ impl Querier {
         }
         let robustness = u32::from(query.robustness.max(2));
         // a version 1 querier says no interval: the default
-        let interval = if query.version_1 { Duration::from_secs(125) } else { query.query_interval };
+        let interval = if query.version_1 {
+            Duration::from_secs(125)
+        } else {
+            query.query_interval
+        };
         self.other_until = Some(now + interval * robustness + query.max_response / 2);
     }
 
@@ -79,7 +89,12 @@ impl Querier {
         }
         let first = self.startup_left > 0;
         self.startup_left = self.startup_left.saturating_sub(1);
-        self.next = now + if self.startup_left > 0 { STARTUP_INTERVAL } else { INTERVAL };
+        self.next = now
+            + if self.startup_left > 0 {
+                STARTUP_INTERVAL
+            } else {
+                INTERVAL
+            };
         // one query finds who is there; more are for the querier only
         if silent {
             self.startup_left = 0;
@@ -92,7 +107,10 @@ impl Querier {
 /// A question about one group. Routers are told not to mind.
 #[must_use]
 pub fn group_query(group: Ipv6Addr) -> Query {
-    Query { suppress_router_processing: true, ..query(Some(group), GROUP_RESPONSE) }
+    Query {
+        suppress_router_processing: true,
+        ..query(Some(group), GROUP_RESPONSE)
+    }
 }
 
 fn query(group: Option<Ipv6Addr>, max_response: Duration) -> Query {
@@ -140,11 +158,21 @@ mod tests {
         let now = Instant::now();
         let mut querier = Querier::new(address(5), now);
         assert!(querier.poll(now).is_some());
-        let other = Query { query_interval: Duration::from_secs(125), robustness: 2, ..query(None, RESPONSE) };
+        let other = Query {
+            query_interval: Duration::from_secs(125),
+            robustness: 2,
+            ..query(None, RESPONSE)
+        };
         querier.heard(address(1), &other, now);
         let sent = count(&mut querier, now, Duration::from_secs(249));
         assert_eq!(sent, 1, "one startup query more, then silence");
-        assert!(count(&mut querier, now + Duration::from_secs(249), Duration::from_secs(60)) >= 4);
+        assert!(
+            count(
+                &mut querier,
+                now + Duration::from_secs(249),
+                Duration::from_secs(60)
+            ) >= 4
+        );
     }
 
     #[test]

@@ -64,10 +64,12 @@ pub fn start(
     hurry: Arc<AtomicBool>,
 ) -> std::io::Result<Receiver<Update>> {
     let (sender, receiver) = channel();
-    thread::Builder::new().name("rescan".into()).spawn(move || {
-        // a receiver that is gone is the end of the process
-        let _ = run(shares, &sender, &wake, &hurry);
-    })?;
+    thread::Builder::new()
+        .name("rescan".into())
+        .spawn(move || {
+            // a receiver that is gone is the end of the process
+            let _ = run(shares, &sender, &wake, &hurry);
+        })?;
     Ok(receiver)
 }
 
@@ -108,7 +110,13 @@ fn run(
 
 impl Watch {
     fn new(watched: Watched) -> Self {
-        Self { watched, cache: HashCache::default(), published: None, pending: None, unsettled: 0 }
+        Self {
+            watched,
+            cache: HashCache::default(),
+            published: None,
+            pending: None,
+            unsettled: 0,
+        }
     }
 
     fn first(&mut self) -> anyhow::Result<Update> {
@@ -122,11 +130,18 @@ impl Watch {
         let scan = match Scan::of(&self.watched.path) {
             Ok(scan) => scan,
             Err(e) => {
-                tracing::warn!("lc:{name}: {}: {e}; still serving the last version", self.watched.path.display());
+                tracing::warn!(
+                    "lc:{name}: {}: {e}; still serving the last version",
+                    self.watched.path.display()
+                );
                 return None;
             }
         };
-        if self.published.as_ref().is_some_and(|s| s.index.scan == scan) {
+        if self
+            .published
+            .as_ref()
+            .is_some_and(|s| s.index.scan == scan)
+        {
             self.pending = None;
             return None;
         }
@@ -147,11 +162,21 @@ impl Watch {
     }
 
     fn publish(&mut self, index: Index, first: bool) -> Update {
-        let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+        let clock = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_millis() as u64;
         let last = self.published.as_ref().map_or(0, |s| s.generation);
-        let share = Share { index: Arc::new(index), generation: clock.max(last + 1) };
+        let share = Share {
+            index: Arc::new(index),
+            generation: clock.max(last + 1),
+        };
         self.published = Some(share.clone());
-        Update::Share { watched: self.watched.clone(), share, first }
+        Update::Share {
+            watched: self.watched.clone(),
+            share,
+            first,
+        }
     }
 }
 

@@ -181,10 +181,13 @@ impl Schedule {
     /// Nothing joined. `seed` decides where symbols start.
     #[must_use]
     pub fn new(rates: Rates, seed: u64, now: Instant) -> Self {
-        let symbol_time = Duration::from_nanos(WIRE_SIZE * 8 * 1_000_000_000 / rates.channel.max(1));
+        let symbol_time =
+            Duration::from_nanos(WIRE_SIZE * 8 * 1_000_000_000 / rates.channel.max(1));
         let turn = (TURN.as_nanos() / symbol_time.as_nanos().max(1)).clamp(1, MAX_TURN.into());
         // a turn may overdraw the bucket; its size decides how much goes out back to back
-        let bucket = rates.total.map(|rate| TokenBucket::new(rate, (rate / 8 / 500).max(WIRE_SIZE), now));
+        let bucket = rates
+            .total
+            .map(|rate| TokenBucket::new(rate, (rate / 8 / 500).max(WIRE_SIZE), now));
         Self {
             turn: turn as u32,
             symbol_time,
@@ -225,7 +228,9 @@ impl Schedule {
 
     /// `reporter` has left.
     pub fn part(&mut self, channel: Channel, reporter: Ipv6Addr, now: Instant) {
-        let Some(sending) = self.channels.get_mut(&channel) else { return };
+        let Some(sending) = self.channels.get_mut(&channel) else {
+            return;
+        };
         match sending.reporters.remove(reporter) {
             Some(true) => self.stop(channel, now),
             Some(false) => {}
@@ -235,7 +240,9 @@ impl Schedule {
 
     /// Sends no more on `channel`: its block is gone.
     pub fn stop(&mut self, channel: Channel, now: Instant) {
-        let Some(sending) = self.channels.remove(&channel) else { return };
+        let Some(sending) = self.channels.remove(&channel) else {
+            return;
+        };
         self.turns.remove(&(sending.due, channel));
         if matches!(sending.stage, Stage::Burst { .. }) {
             self.bursts -= 1;
@@ -254,12 +261,19 @@ impl Schedule {
 
     /// Channels in their burst on an interface, with the symbols they have left.
     pub fn bursting(&self, interface: u32) -> impl Iterator<Item = (Ipv6Addr, u32)> + '_ {
-        let all = Channel { interface, group: Ipv6Addr::UNSPECIFIED }
-            ..=Channel { interface, group: Ipv6Addr::from(u128::MAX) };
-        self.channels.range(all).filter_map(|(channel, sending)| match sending.stage {
-            Stage::Burst { left } => Some((channel.group, left)),
-            _ => None,
-        })
+        let all = Channel {
+            interface,
+            group: Ipv6Addr::UNSPECIFIED,
+        }..=Channel {
+            interface,
+            group: Ipv6Addr::from(u128::MAX),
+        };
+        self.channels
+            .range(all)
+            .filter_map(|(channel, sending)| match sending.stage {
+                Stage::Burst { left } => Some((channel.group, left)),
+                _ => None,
+            })
     }
 
     /// Interfaces with joined channels.
@@ -284,7 +298,11 @@ impl Schedule {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let (due, _) = self.turns.first()?;
-        Some(self.bucket.as_ref().map_or(*due, |b| b.ready_at().max(*due)))
+        Some(
+            self.bucket
+                .as_ref()
+                .map_or(*due, |b| b.ready_at().max(*due)),
+        )
     }
 
     /// The next thing to do now.
@@ -308,7 +326,9 @@ impl Schedule {
         }
         let mut reporters = Reporters::default();
         reporters.add(reporter);
-        let position = self.recall(channel, now).unwrap_or_else(|| self.fresh_position(symbols));
+        let position = self
+            .recall(channel, now)
+            .unwrap_or_else(|| self.fresh_position(symbols));
         let sending = Sending {
             symbols,
             reporters,
@@ -325,12 +345,16 @@ impl Schedule {
 
     /// A fresh budget, at once: the channel has its place already or takes one over the limit.
     fn start_burst(&mut self, channel: Channel, now: Instant) {
-        let Some(sending) = self.channels.get_mut(&channel) else { return };
+        let Some(sending) = self.channels.get_mut(&channel) else {
+            return;
+        };
         match &mut sending.stage {
             Stage::Waiting => {}
             Stage::Burst { left } => *left = sending.symbols + MARGIN,
             stage @ (Stage::Trickle { .. } | Stage::Asked { .. }) => {
-                *stage = Stage::Burst { left: sending.symbols + MARGIN };
+                *stage = Stage::Burst {
+                    left: sending.symbols + MARGIN,
+                };
                 self.bursts += 1;
                 self.turns.remove(&(sending.due, channel));
                 sending.due = now;
@@ -342,13 +366,19 @@ impl Schedule {
     /// Gives free places to those that wait longest.
     fn promote(&mut self, now: Instant) {
         while self.bursts < MAX_BURSTS {
-            let Some(channel) = self.waiting.pop_front() else { return };
-            let Some(sending) = self.channels.get_mut(&channel) else { continue };
+            let Some(channel) = self.waiting.pop_front() else {
+                return;
+            };
+            let Some(sending) = self.channels.get_mut(&channel) else {
+                continue;
+            };
             // left and joined again while it waited: it stands in the queue twice
             if sending.stage != Stage::Waiting {
                 continue;
             }
-            sending.stage = Stage::Burst { left: sending.symbols + MARGIN };
+            sending.stage = Stage::Burst {
+                left: sending.symbols + MARGIN,
+            };
             self.bursts += 1;
             sending.due = now;
             self.turns.insert((now, channel));
@@ -356,7 +386,9 @@ impl Schedule {
     }
 
     fn ask_at_next_turn(&mut self, channel: Channel, now: Instant) {
-        let Some(sending) = self.channels.get_mut(&channel) else { return };
+        let Some(sending) = self.channels.get_mut(&channel) else {
+            return;
+        };
         if let Stage::Burst { .. } | Stage::Trickle { .. } = sending.stage {
             // time out the evidence: the next turn asks
             sending.evidence_at = now.checked_sub(HARD_TIME).unwrap_or(sending.evidence_at);
@@ -375,8 +407,9 @@ impl Schedule {
                     sending.stage = Stage::Burst { left: left - count };
                     Duration::ZERO
                 } else {
-                    sending.stage =
-                        Stage::Trickle { left: (sending.symbols / 4).max(MIN_TRICKLE) };
+                    sending.stage = Stage::Trickle {
+                        left: (sending.symbols / 4).max(MIN_TRICKLE),
+                    };
                     self.bursts -= 1;
                     PAUSE
                 };
@@ -424,7 +457,9 @@ impl Schedule {
         let symbol_time = self.symbol_time;
         let sending = self.channels.get_mut(&channel)?;
         let sequence = sending.position.sequence;
-        let ids = (0..count).map(|_| sending.position.next(sending.symbols)).collect();
+        let ids = (0..count)
+            .map(|_| sending.position.next(sending.symbols))
+            .collect();
         sending.sent_on_evidence += count;
         let earliest = now.checked_sub(MAX_LAG).unwrap_or(now);
         sending.due = sending.due.max(earliest) + symbol_time * count * slower + pause;
@@ -432,7 +467,11 @@ impl Schedule {
         if let Some(bucket) = &mut self.bucket {
             bucket.spend(u64::from(count) * WIRE_SIZE, now);
         }
-        Some(Action::Symbols { channel, sequence, ids })
+        Some(Action::Symbols {
+            channel,
+            sequence,
+            ids,
+        })
     }
 
     fn remember(&mut self, channel: Channel, position: Position, now: Instant) {
@@ -454,7 +493,11 @@ impl Schedule {
         {
             self.forgetting.pop_front();
             // it may have been remembered anew since
-            if self.memory.get(&channel).is_some_and(|(then, _)| *then == at) {
+            if self
+                .memory
+                .get(&channel)
+                .is_some_and(|(then, _)| *then == at)
+            {
                 self.memory.remove(&channel);
             }
         }
@@ -497,11 +540,17 @@ impl Position {
 mod tests {
     use super::*;
 
-    const RATES: Rates = Rates { channel: 20_000_000, total: None };
+    const RATES: Rates = Rates {
+        channel: 20_000_000,
+        total: None,
+    };
     const BLOCK: usize = 256 * SYMBOL_SIZE;
 
     fn channel(n: u16) -> Channel {
-        Channel { interface: 1, group: Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 0, 0, n) }
+        Channel {
+            interface: 1,
+            group: Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 0, 0, n),
+        }
     }
     fn host(n: u16) -> Ipv6Addr {
         Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, n)
@@ -531,7 +580,9 @@ mod tests {
     }
 
     fn asks(seen: &[(Duration, Action)]) -> usize {
-        seen.iter().filter(|(_, a)| matches!(a, Action::Ask { .. })).count()
+        seen.iter()
+            .filter(|(_, a)| matches!(a, Action::Ask { .. }))
+            .count()
     }
 
     #[test]
@@ -542,8 +593,16 @@ mod tests {
         let seen = run(&mut schedule, now, Duration::from_secs(100));
         let ids = ids(&seen);
         assert_eq!(ids.len(), 256 + 2 + 64);
-        assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len(), "no symbol twice");
-        assert_eq!(ids[..256].iter().filter(|i| **i < 256).count(), 256, "source symbols first");
+        assert_eq!(
+            ids.iter().collect::<BTreeSet<_>>().len(),
+            ids.len(),
+            "no symbol twice"
+        );
+        assert_eq!(
+            ids[..256].iter().filter(|i| **i < 256).count(),
+            256,
+            "source symbols first"
+        );
         assert_eq!(asks(&seen), 2);
         assert_eq!(schedule.joined(), 0);
     }
@@ -555,7 +614,10 @@ mod tests {
         schedule.join(channel(1), BLOCK, host(1), Evidence::Joined, now);
         let seen = run(&mut schedule, now, Duration::from_millis(100));
         let bits = ids(&seen).len() as u64 * WIRE_SIZE * 8;
-        assert!((1_900_000..=2_200_000).contains(&bits), "{bits} bits in 0.1 s at 20 Mbit/s");
+        assert!(
+            (1_900_000..=2_200_000).contains(&bits),
+            "{bits} bits in 0.1 s at 20 Mbit/s"
+        );
     }
 
     #[test]
@@ -567,7 +629,10 @@ mod tests {
         }
         schedule.poll(now);
         schedule.part(channel(1), host(1), now);
-        assert!(schedule.poll_timeout().is_some(), "the other one is still there");
+        assert!(
+            schedule.poll_timeout().is_some(),
+            "the other one is still there"
+        );
         schedule.part(channel(1), host(2), now);
         assert_eq!(schedule.poll_timeout(), None);
         assert_eq!(schedule.poll(now + Duration::from_secs(5)), None);
@@ -623,7 +688,10 @@ mod tests {
     #[test]
     fn channels_share_the_total_rate_fairly() {
         let now = Instant::now();
-        let rates = Rates { total: Some(10_000_000), ..RATES };
+        let rates = Rates {
+            total: Some(10_000_000),
+            ..RATES
+        };
         let mut schedule = Schedule::new(rates, 1, now);
         for n in 1..=10 {
             schedule.join(channel(n), BLOCK, host(1), Evidence::Joined, now);
@@ -636,7 +704,10 @@ mod tests {
             }
         }
         let total: u64 = each.values().sum::<u64>() * WIRE_SIZE * 8;
-        assert!((9_500_000..=10_700_000).contains(&total), "{total} bits in a second");
+        assert!(
+            (9_500_000..=10_700_000).contains(&total),
+            "{total} bits in a second"
+        );
         let (least, most) = (each.values().min().unwrap(), each.values().max().unwrap());
         assert!(each.len() == 10 && most - least <= 32, "{each:?}");
     }
@@ -647,7 +718,16 @@ mod tests {
         let mut schedule = Schedule::new(RATES, 1, now);
         for n in 0..MAX_CHANNELS as u32 + 5 {
             let group = Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 0, (n >> 16) as u16, n as u16);
-            schedule.join(Channel { interface: 1, group }, 1024, host(1), Evidence::Joined, now);
+            schedule.join(
+                Channel {
+                    interface: 1,
+                    group,
+                },
+                1024,
+                host(1),
+                Evidence::Joined,
+                now,
+            );
         }
         assert_eq!((schedule.joined(), schedule.refused()), (MAX_CHANNELS, 5));
         assert!(schedule.bursting(1).count() <= MAX_BURSTS);
@@ -666,7 +746,10 @@ mod tests {
             schedule.part(channel(1), host(n), now);
         }
         assert_eq!(schedule.joined(), 1);
-        assert_eq!(asks(&run(&mut schedule, now, Duration::from_millis(300))), 1);
+        assert_eq!(
+            asks(&run(&mut schedule, now, Duration::from_millis(300))),
+            1
+        );
     }
 
     #[test]
@@ -676,7 +759,13 @@ mod tests {
         schedule.join(channel(1), BLOCK, host(1), Evidence::Joined, now);
         let mut all = ids(&run(&mut schedule, now, Duration::from_millis(50)));
         schedule.part(channel(1), host(1), now);
-        schedule.join(channel(1), BLOCK, host(1), Evidence::Joined, now + Duration::from_millis(80));
+        schedule.join(
+            channel(1),
+            BLOCK,
+            host(1),
+            Evidence::Joined,
+            now + Duration::from_millis(80),
+        );
         let then = now + Duration::from_millis(80);
         all.extend(ids(&run(&mut schedule, then, Duration::from_millis(50))));
         assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());

@@ -27,8 +27,9 @@ use crate::block::BlockHash;
 use crate::interrupt;
 use crate::packet::{SYMBOL_PACKET, Symbol};
 
-/// Default rate of a channel: a window of 32 fills half a gigabit.
-const CHANNEL_RATE: u64 = 20_000_000;
+/// Default rate of a channel: the window of 128 fills a gigabit. A block then takes a quarter of a second, long beside
+/// the ten milliseconds that JOINs of different receivers differ by.
+const CHANNEL_RATE: u64 = 10_000_000;
 /// With a limit over all, so many channels share it at least.
 const CHANNELS_UNDER_LIMIT: u64 = 4;
 const MIN_CHANNEL_RATE: u64 = 64_000;
@@ -59,8 +60,13 @@ pub struct Options {
 /// Serves until told to stop.
 pub fn share(options: &Options) -> anyhow::Result<Exit> {
     let watched = named(options)?;
-    let wake = Arc::new(EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?);
-    let (stop, rescan) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let wake = Arc::new(EventFd::from_flags(
+        EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC,
+    )?);
+    let (stop, rescan) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicBool::new(false)),
+    );
     catch_signals(&wake, &stop, &rescan)?;
     let listener = MldListener::open().map_err(explain_socket)?;
     let updates = rescan::start(watched, Arc::clone(&wake), rescan)?;
@@ -77,7 +83,9 @@ fn named(options: &Options) -> anyhow::Result<Vec<Watched>> {
     }
     let mut shares: Vec<Watched> = Vec::new();
     for path in &options.paths {
-        let full = path.canonicalize().with_context(|| path.display().to_string())?;
+        let full = path
+            .canonicalize()
+            .with_context(|| path.display().to_string())?;
         let name = match &options.name {
             Some(name) => name.clone(),
             None => full
@@ -88,9 +96,16 @@ fn named(options: &Options) -> anyhow::Result<Vec<Watched>> {
         };
         crate::cli::check_name(&name).map_err(|e| usage(format!("{name:?}: {e}")))?;
         if shares.iter().any(|s| s.name == name) {
-            return Err(usage(format!("two shares are named {name:?}: share one with --name")).into());
+            return Err(usage(format!(
+                "two shares are named {name:?}: share one with --name"
+            ))
+            .into());
         }
-        shares.push(Watched { prefix: SharePrefix::of_name(b"", &name), name, path: full });
+        shares.push(Watched {
+            prefix: SharePrefix::of_name(b"", &name),
+            name,
+            path: full,
+        });
     }
     Ok(shares)
 }
@@ -103,7 +118,11 @@ fn catch_signals(
     let (wake, stop, rescan) = (Arc::clone(wake), Arc::clone(stop), Arc::clone(rescan));
     let signals = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
     interrupt::on_signals(&signals, move |signal| {
-        let flag = if signal == Signal::SIGHUP { &rescan } else { &stop };
+        let flag = if signal == Signal::SIGHUP {
+            &rescan
+        } else {
+            &stop
+        };
         flag.store(true, Ordering::SeqCst);
         // a counter that is full wakes as well
         let _ = wake.write(1);
@@ -138,9 +157,14 @@ impl Shell {
         getrandom::fill(&mut random).map_err(|e| anyhow::anyhow!("random numbers: {e}"))?;
         let [a, b, c, d, seed @ ..] = random;
         let id = u32::from_be_bytes([a, b, c, d]);
-        let shared = options.limit.map(|l| (l / CHANNELS_UNDER_LIMIT).max(MIN_CHANNEL_RATE));
+        let shared = options
+            .limit
+            .map(|l| (l / CHANNELS_UNDER_LIMIT).max(MIN_CHANNEL_RATE));
         let channel = shared.map_or(CHANNEL_RATE, |r| r.min(CHANNEL_RATE));
-        let rates = Rates { channel, total: options.limit };
+        let rates = Rates {
+            channel,
+            total: options.limit,
+        };
         Ok(Self {
             only: options.interfaces.clone(),
             listener,
@@ -173,7 +197,10 @@ impl Shell {
             if self.send_due() {
                 continue;
             }
-            let due = self.server.poll_timeout().map_or(interfaces_at, |t| t.min(interfaces_at));
+            let due = self
+                .server
+                .poll_timeout()
+                .map_or(interfaces_at, |t| t.min(interfaces_at));
             wait(&self.listener, wake, due)?;
         }
         Ok(())
@@ -182,7 +209,11 @@ impl Shell {
     fn take_updates(&mut self, updates: &Receiver<Update>, now: Instant) -> anyhow::Result<()> {
         while let Ok(update) = updates.try_recv() {
             match update {
-                Update::Share { watched, share, first } => {
+                Update::Share {
+                    watched,
+                    share,
+                    first,
+                } => {
                     let root = share.index.root.hash;
                     tracing::info!(
                         "lc:{} {root}: {} bytes in {} channels",
@@ -225,7 +256,8 @@ impl Shell {
             }
         }
         let old = &self.interfaces;
-        self.sockets.retain(|index, _| found.contains_key(index) && old.get(index) == found.get(index));
+        self.sockets
+            .retain(|index, _| found.contains_key(index) && old.get(index) == found.get(index));
         self.interfaces = found;
         self.server.set_interfaces(&watched, now);
         self.show_drops();
@@ -244,11 +276,19 @@ impl Shell {
         let mut lost = 0;
         // as many as may come while a turn is sent; the rest waits in the socket
         for _ in 0..256 {
-            let Some(message) = self.listener.receive(buffer).context("raw ICMPv6 socket")? else { break };
+            let Some(message) = self.listener.receive(buffer).context("raw ICMPv6 socket")? else {
+                break;
+            };
             lost += message.lost;
             let bytes = &buffer[..message.length.min(buffer.len())];
             let now = Instant::now();
-            self.server.handle_mld(message.interface, message.source, message.hop_limit, bytes, now);
+            self.server.handle_mld(
+                message.interface,
+                message.source,
+                message.hop_limit,
+                bytes,
+                now,
+            );
         }
         if lost > 0 {
             tracing::warn!("{lost} MLD reports lost, asking everybody");
@@ -270,7 +310,12 @@ impl Shell {
 
     fn perform(&mut self, output: Output) {
         match output {
-            Output::Query { interface, source, destination, message } => {
+            Output::Query {
+                interface,
+                source,
+                destination,
+                message,
+            } => {
                 if let Err(e) = self.listener.send(interface, source, destination, &message) {
                     tracing::debug!("query on interface {interface}: {e}");
                 }
@@ -280,14 +325,22 @@ impl Shell {
                 self.packets = datagram;
                 self.send(channel, size);
             }
-            Output::Symbols { channel, sequence, ids } => self.send_symbols(channel, sequence, &ids),
+            Output::Symbols {
+                channel,
+                sequence,
+                ids,
+            } => self.send_symbols(channel, sequence, &ids),
         }
     }
 
     fn send_symbols(&mut self, channel: Channel, sequence: u32, ids: &[u32]) {
-        let Some(share) = self.server.share_of(channel.group) else { return };
+        let Some(share) = self.server.share_of(channel.group) else {
+            return;
+        };
         let id = channel_of(channel.group);
-        let Some(block) = share.index.find(id) else { return };
+        let Some(block) = share.index.find(id) else {
+            return;
+        };
         let encoder = match self.blocks.get(block.hash, || share.index.read(id)) {
             Ok(encoder) => encoder,
             Err(e) => {
@@ -329,10 +382,15 @@ impl Shell {
                 }
             }
         }
-        let Some(socket) = self.sockets.get(&interface) else { return };
+        let Some(socket) = self.sockets.get(&interface) else {
+            return;
+        };
         if let Err(e) = socket.send(group, &self.packets, size) {
             tracing::debug!("sending on interface {interface}: {e}");
-            let full = matches!(e.raw_os_error(), Some(nix::libc::ENOBUFS | nix::libc::EAGAIN));
+            let full = matches!(
+                e.raw_os_error(),
+                Some(nix::libc::ENOBUFS | nix::libc::EAGAIN)
+            );
             // its source address may be gone
             if !full {
                 self.sockets.remove(&interface);
@@ -343,8 +401,10 @@ impl Shell {
 
 fn wait(listener: &MldListener, wake: &EventFd, until: Instant) -> anyhow::Result<()> {
     let timeout = until.saturating_duration_since(Instant::now());
-    let mut fds =
-        [PollFd::new(listener.as_fd(), PollFlags::POLLIN), PollFd::new(wake.as_fd(), PollFlags::POLLIN)];
+    let mut fds = [
+        PollFd::new(listener.as_fd(), PollFlags::POLLIN),
+        PollFd::new(wake.as_fd(), PollFlags::POLLIN),
+    ];
     match ppoll(&mut fds, Some(TimeSpec::from_duration(timeout)), None) {
         Ok(_) | Err(nix::Error::EINTR) => {}
         Err(e) => return Err(e.into()),
@@ -370,12 +430,16 @@ impl BlockCache {
         self.clock += 1;
         if !self.blocks.contains_key(&hash) {
             if self.blocks.len() >= CACHED_BLOCKS
-                && let Some(oldest) =
-                    self.blocks.iter().min_by_key(|(_, (used, _))| *used).map(|(h, _)| *h)
+                && let Some(oldest) = self
+                    .blocks
+                    .iter()
+                    .min_by_key(|(_, (used, _))| *used)
+                    .map(|(h, _)| *h)
             {
                 self.blocks.remove(&oldest);
             }
-            self.blocks.insert(hash, (self.clock, Encoder::new(read()?)?));
+            self.blocks
+                .insert(hash, (self.clock, Encoder::new(read()?)?));
         }
         let (used, encoder) = self.blocks.get_mut(&hash).context("just inserted")?;
         *used = self.clock;
