@@ -33,6 +33,8 @@ pub struct Config {
     pub ice: Ice,
     /// What is carried.
     pub network: Network,
+    /// How live packets travel.
+    pub live: Live,
 }
 
 /// `[tun]`
@@ -143,6 +145,25 @@ pub struct Ice {
     pub port: u16,
     /// Use the addresses of these interfaces only.
     pub interfaces: Vec<String>,
+}
+
+/// `[live]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Live {
+    /// Offer the media lane (SRTP); without it, data channels carry everything.
+    pub media: bool,
+    /// How long a packet may wait for a slow link, in milliseconds.
+    pub queue_ms: u16,
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        Self {
+            media: true,
+            queue_ms: 20,
+        }
+    }
 }
 
 /// `[network]`

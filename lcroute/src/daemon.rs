@@ -4,7 +4,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use lcroute_engine::Engine;
@@ -136,7 +136,11 @@ fn assemble(
             clock: unix_now,
             seed: seed(),
             mtu: config.tun.mtu,
-            limits: lcroute_overlay::Limits::default(),
+            media: config.live.media,
+            limits: lcroute_overlay::Limits {
+                media_queue: Duration::from_millis(config.live.queue_ms.into()),
+                ..Default::default()
+            },
         },
         now,
     )?;

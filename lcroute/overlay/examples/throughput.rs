@@ -1,7 +1,7 @@
 //! How much one link carries: two overlays in one process and one thread, datagrams handed over in
-//! memory, 1,200-byte messages through the data channel for some seconds.
+//! memory, 1,200-byte messages through each lane for some seconds.
 //!
-//! `cargo run --release -p lcroute-overlay --example throughput [SECONDS]`
+//! `cargo run --release -p lcroute-overlay --example throughput [SECONDS [BYTES]]`
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use lcroute_overlay::{
 use librecast::cert::{Certificate, Chain, Grant, GroupPrefix, Kind};
 use librecast::id::SecretKey;
 
-const MESSAGE: usize = 1_200;
+const HEADER: usize = 32;
 
 struct Node {
     overlay: Overlay,
@@ -50,12 +50,13 @@ fn identity(network: &SecretKey) -> anyhow::Result<Identity> {
     ))
 }
 
-fn node(network: &SecretKey, addr: &str) -> anyhow::Result<Node> {
+fn node(network: &SecretKey, addr: &str, media: bool) -> anyhow::Result<Node> {
     let config = OverlayConfig {
         identity: identity(network)?,
         clock: unix_now,
         seed: 1,
         mtu: 1280,
+        media,
         limits: Limits::default(),
     };
     let addr = addr.parse()?;
@@ -97,12 +98,22 @@ fn shuttle(a: &mut Node, b: &mut Node) -> bool {
     moved
 }
 
-fn main() -> anyhow::Result<()> {
-    let seconds = std::env::args().nth(1).map_or(Ok(3), |s| s.parse())?;
+/// CPU time of this process, in seconds.
+fn cpu() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat.rsplit(')').next().unwrap_or_default();
+    let ticks = |n| -> f64 {
+        let field = fields.split_whitespace().nth(n);
+        field.and_then(|f| f.parse().ok()).unwrap_or(0.0)
+    };
+    (ticks(11) + ticks(12)) / 100.0
+}
+
+fn connect(media: bool) -> anyhow::Result<(Node, Node)> {
     let network = SecretKey::generate();
     let (mut a, mut b) = (
-        node(&network, "10.0.0.1:7000")?,
-        node(&network, "10.0.0.2:7000")?,
+        node(&network, "10.0.0.1:7000", media)?,
+        node(&network, "10.0.0.2:7000", media)?,
     );
     let ids = [&a, &b].map(|n| n.overlay.peer_id());
     let now = Instant::now();
@@ -115,16 +126,19 @@ fn main() -> anyhow::Result<()> {
         shuttle(&mut b, &mut a);
         anyhow::ensure!(now.elapsed() < Duration::from_secs(30), "no link");
     }
-    println!("link after {:?}", now.elapsed());
+    Ok((a, b))
+}
+
+fn measure(media: bool, size: usize, seconds: u64) -> anyhow::Result<()> {
+    let (mut a, mut b) = connect(media)?;
     let link = a.link.context("the link is up")?;
-    let body = [0x5a; MESSAGE - 32];
-    let (began, mut sent, mut full) = (Instant::now(), 0_u64, 0_u64);
+    let body = vec![0x5a; size.saturating_sub(HEADER)];
+    let (began, used) = (Instant::now(), cpu());
+    let (mut sent, mut full) = (0_u64, 0_u64);
     while began.elapsed() < Duration::from_secs(seconds) {
+        let now = Instant::now();
         for _ in 0..64 {
-            match a
-                .overlay
-                .send_data(link, [&[0x10; 32], &body], Instant::now())
-            {
+            match a.overlay.send_data(link, [&[0x10; HEADER], &body], now) {
                 Ok(()) => sent += 1,
                 Err(_) => {
                     full += 1;
@@ -135,11 +149,27 @@ fn main() -> anyhow::Result<()> {
         shuttle(&mut a, &mut b);
         shuttle(&mut b, &mut a);
     }
-    let took = began.elapsed().as_secs_f64();
-    let rate = b.received as f64 * MESSAGE as f64 * 8.0 / took / 1e6;
+    let (took, used) = (began.elapsed().as_secs_f64(), cpu() - used);
+    let bytes = b.received as f64 * size as f64;
+    let lane = if media { "media" } else { "data" };
     println!(
-        "sent {sent}, refused {full}, received {}: {rate:.0} Mbit/s",
-        b.received
+        "{lane}: {:.0} Mbit/s, {:.0} packets/s of {size} bytes; {:.2} CPU s/GB for both sides, \
+         {:.0} Mbit/s per CPU second; {sent} sent, {} received, {full} refused, drops {:?}",
+        bytes * 8.0 / took / 1e6,
+        b.received as f64 / took,
+        used / (bytes / 1e9),
+        bytes * 8.0 / used / 1e6,
+        b.received,
+        a.overlay.drops(),
     );
+    Ok(())
+}
+
+fn main() -> anyhow::Result<()> {
+    let seconds = std::env::args().nth(1).map_or(Ok(3), |s| s.parse())?;
+    let size = std::env::args().nth(2).map_or(Ok(1_200), |s| s.parse())?;
+    for media in [false, true] {
+        measure(media, size, seconds)?;
+    }
     Ok(())
 }

@@ -49,6 +49,8 @@ pub struct OverlayConfig {
     pub seed: u64,
     /// MTU of `lc0` in bytes: a packet of this size fits one datagram where it can.
     pub mtu: u16,
+    /// Whether the media lane is offered; the data channel always is.
+    pub media: bool,
     /// Bounds.
     pub limits: Limits,
 }
@@ -60,7 +62,9 @@ pub struct Limits {
     pub peers: usize,
     /// Most bytes that wait in a data channel, before [`crate::SendError::QueueFull`].
     pub data_queue: usize,
-    /// The same of a control channel.
+    /// How long a message may wait for its turn in the media lane.
+    pub media_queue: Duration,
+    /// The same as `data_queue`, of a control channel.
     pub control_queue: usize,
     /// How long an attempt may take until both channels are authenticated.
     pub attempt: Duration,
@@ -73,6 +77,7 @@ impl Default for Limits {
         Self {
             peers: 1_024,
             data_queue: 1 << 20,
+            media_queue: Duration::from_millis(20),
             control_queue: 8 << 20,
             attempt: Duration::from_secs(15),
             backoff: (Duration::from_secs(1), Duration::from_secs(30)),

@@ -37,6 +37,7 @@ use crate::config::Limits;
 use crate::description::{Candidate, Description, Fingerprint, Kind, SdpKind, credentials_of};
 use crate::event::{SendError, Transmit};
 use crate::flight::Flight;
+use crate::media::{KeyTap, LinkKeys};
 use crate::stun::Credentials;
 
 /// The names that the channels carry in their `protocol` field.
@@ -63,6 +64,7 @@ pub(crate) struct Factory {
     certificate: RTCCertificate,
     fingerprint: Fingerprint,
     mtu: u32,
+    media: bool,
     data_queue: usize,
     control_queue: usize,
 }
@@ -103,6 +105,9 @@ pub(crate) struct Connection {
     opened: bool,
     /// DTLS has something to send that only a timeout brings out.
     kick: bool,
+    keys: Arc<KeyTap>,
+    /// Whether each side offers the media lane.
+    media: [bool; 2],
     flight: Flight,
     repeated: Vec<Transmit>,
     credentials: Credentials,
@@ -114,7 +119,7 @@ pub(crate) struct Connection {
 
 impl Factory {
     /// Makes the DTLS certificate of this process: ECDSA P-256.
-    pub(crate) fn new(mtu: u16, limits: &Limits) -> Result<Self> {
+    pub(crate) fn new(mtu: u16, media: bool, limits: &Limits) -> Result<Self> {
         let provider = rtc::crypto::default_provider().map_err(|e| Error::Crypto(e.to_string()))?;
         let certificate = RTCCertificate::generate(
             provider.crypto(),
@@ -137,6 +142,7 @@ impl Factory {
             certificate,
             fingerprint,
             mtu,
+            media,
             data_queue,
             control_queue,
         })
@@ -151,9 +157,9 @@ impl Factory {
         self.provider.as_ref()
     }
 
-    fn settings(&self) -> SettingEngine {
+    fn settings(&self, provider: Arc<dyn RTCCryptoProvider>) -> SettingEngine {
         SettingEngineBuilder::new()
-            .with_crypto_provider(self.provider.clone())
+            .with_crypto_provider(provider)
             .with_multicast_dns_mode(MulticastDnsMode::Disabled)
             // the overlay has its own timers: ICE neither fails nor sends keepalives by itself
             .with_ice_timeouts(
@@ -175,9 +181,10 @@ impl Factory {
         let configuration = RTCConfigurationBuilder::new()
             .with_certificates(vec![self.certificate.clone()])
             .build();
+        let keys = Arc::new(KeyTap::new(self.provider.clone()));
         let mut pc = RTCPeerConnectionBuilder::new()
             .with_configuration(configuration)
-            .with_setting_engine(self.settings())
+            .with_setting_engine(self.settings(keys.clone()))
             .build(now)?;
         let control = RTCDataChannelInit {
             protocol: CONTROL_PROTOCOL.to_owned(),
@@ -206,6 +213,8 @@ impl Factory {
             channels,
             opened: false,
             kick: false,
+            keys,
+            media: [self.media, false],
             flight: Flight::default(),
             repeated: Vec::new(),
             credentials: Credentials::default(),
@@ -295,6 +304,11 @@ impl Connection {
         self.path
     }
 
+    /// The keys of the media lane, if both sides offer it and DTLS has made some.
+    pub(crate) fn media_keys(&self) -> Option<LinkKeys> {
+        (self.media == [true; 2]).then(|| self.keys.keys())?
+    }
+
     /// Whether the answer to our offer is still to come.
     pub(crate) fn awaits_answer(&self) -> bool {
         self.credentials.remote_ufrag.is_empty()
@@ -303,6 +317,7 @@ impl Connection {
     /// The answer to our offer.
     pub(crate) fn accept(&mut self, answer: &Description, now: Instant) -> Result<()> {
         self.set_remote(answer);
+        self.media[1] = answer.media;
         let sdp = answer.to_sdp(SdpKind::Answer);
         self.pc
             .set_remote_description(now, RTCSessionDescription::answer(sdp)?)
@@ -552,6 +567,7 @@ impl Connection {
         let answer = self.pc.create_answer(None)?;
         self.set_local(&answer.sdp)?;
         self.set_remote(offer);
+        self.media[1] = offer.media;
         self.pc.set_local_description(now, answer)?;
         self.add_hosts()
     }
@@ -599,6 +615,7 @@ impl Connection {
             ufrag: self.credentials.local_ufrag.clone(),
             pwd: self.credentials.local_pwd.clone(),
             fingerprint,
+            media: self.media[0],
             candidates: host.chain(reflexive).collect(),
         }
     }

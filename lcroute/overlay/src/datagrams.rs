@@ -50,6 +50,7 @@ impl Overlay {
                 Some(&index) => self.handle_dtls(index, from, to_local, datagram, now),
                 None => self.keep_early(from, to_local, datagram),
             },
+            Some(128..=191) => self.handle_media(from, datagram, now),
             _ => self.count("udp_no_protocol"),
         }
     }
@@ -360,6 +361,7 @@ impl Overlay {
                     up.liveness.heard(now);
                 }
                 self.feed_early(index, remote, now);
+                self.move_media(index, now);
                 self.mark_dirty(index);
             }
             Happening::Open => self.send_auth(index, now),
@@ -439,6 +441,11 @@ impl Overlay {
 
     /// The link is up once each side has shown the other who it is.
     fn raise_link(&mut self, index: usize, now: Instant) {
+        let link = self
+            .peers
+            .get(index)
+            .and_then(|p| p.as_ref()?.link.as_ref());
+        let media = link.and_then(|link| self.new_media(&link.connection, now));
         let Some(peer) = self.peers.get_mut(index).and_then(Option::as_mut) else {
             return;
         };
@@ -451,10 +458,14 @@ impl Overlay {
         };
         let id = LinkId(self.next_link);
         self.next_link += 1;
+        if let Some(media) = &media {
+            self.by_ssrc.insert(media.receiving_ssrc(), index);
+        }
         link.up = Some(Up {
             id,
             since: now,
             liveness: Liveness::new(now),
+            media,
         });
         peer.set_state(PeerState::Connected, None, now);
         peer.waiting = None;

@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! ufrag (u8 length, text) | pwd (u8 length, text) | SHA-256 of the DTLS certificate 32
+//! | lanes u8 (bit 0: /lcroute/media/1; the others are ignored)
 //! | count u8 | count x { kind u8 (0 host, 1 srflx) | family u8 (4, 6) | address 4 or 16 | port 16 }
 //! ```
 
@@ -15,6 +16,9 @@ use librecast::wire::{Reader, WireError, Writer};
 
 /// Most candidates in a description.
 pub(crate) const MAX_CANDIDATES: usize = 16;
+
+/// The bit of the media lane in `lanes`.
+const MEDIA: u8 = 1;
 
 /// SHA-256 of a DTLS certificate.
 pub(crate) type Fingerprint = [u8; 32];
@@ -48,6 +52,8 @@ pub(crate) struct Description {
     pub(crate) ufrag: String,
     pub(crate) pwd: String,
     pub(crate) fingerprint: Fingerprint,
+    /// Whether it speaks `/lcroute/media/1`.
+    pub(crate) media: bool,
     pub(crate) candidates: Vec<Candidate>,
 }
 
@@ -108,7 +114,8 @@ impl Description {
     pub(crate) fn write(&self, w: &mut Writer) -> Result<(), WireError> {
         w.text8(&self.ufrag)?
             .text8(&self.pwd)?
-            .put(&self.fingerprint);
+            .put(&self.fingerprint)
+            .u8(if self.media { MEDIA } else { 0 });
         let count = self.candidates.len().min(MAX_CANDIDATES);
         w.u8(u8::try_from(count).map_err(|_| WireError::Bad("candidates"))?);
         self.candidates.iter().take(count).for_each(|c| c.write(w));
@@ -119,6 +126,7 @@ impl Description {
         let ufrag = ice_chars(r.text8()?, 4)?;
         let pwd = ice_chars(r.text8()?, 22)?;
         let fingerprint = r.array()?;
+        let media = r.u8()? & MEDIA != 0;
         let count = usize::from(r.u8()?);
         if count > MAX_CANDIDATES {
             return Err(WireError::Bad("candidate count"));
@@ -130,6 +138,7 @@ impl Description {
             ufrag,
             pwd,
             fingerprint,
+            media,
             candidates,
         })
     }
@@ -216,12 +225,14 @@ pub(crate) mod tests {
             "[a-zA-Z0-9+/]{4,32}",
             "[a-zA-Z0-9+/]{22,64}",
             any::<[u8; 32]>(),
+            any::<bool>(),
             prop::collection::vec(candidate, 0..=16),
         )
-            .prop_map(|(ufrag, pwd, fingerprint, candidates)| Description {
+            .prop_map(|(ufrag, pwd, fingerprint, media, candidates)| Description {
                 ufrag,
                 pwd,
                 fingerprint,
+                media,
                 candidates,
             })
     }

@@ -123,6 +123,8 @@ pub enum PeerState {
 pub enum Lane {
     /// The unordered data channel.
     Data,
+    /// RTP under SRTP, between nodes that both offer it.
+    Media,
 }
 
 /// A row of `peers --json`.

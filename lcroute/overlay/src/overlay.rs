@@ -5,6 +5,7 @@
 //! | `overlay` | the interface, the table of peers, the timers |
 //! | `negotiate` | presence and signalling: from a knock to an answer, restarts |
 //! | `datagrams` | demultiplexing, draining connections, Auth, liveness |
+//! | `lanes` | the links' media lanes |
 //! | `peer` | what is kept of a peer |
 
 use std::cmp::Reverse;
@@ -69,6 +70,10 @@ pub struct Overlay {
     pub(crate) by_link: HashMap<LinkId, usize>,
     pub(crate) by_addr: HashMap<SocketAddr, usize>,
     pub(crate) by_ufrag: HashMap<String, usize>,
+    /// SSRC of what comes from a link: finds it when its address is not known.
+    pub(crate) by_ssrc: HashMap<u32, usize>,
+    /// Links with a media packet that is being filled.
+    pub(crate) filling: Vec<usize>,
     /// ICE checks under way, to find whose answer an answer is.
     pub(crate) checks: HashMap<TxId, usize>,
     pub(crate) check_order: VecDeque<(Instant, TxId)>,
@@ -92,7 +97,7 @@ pub struct Overlay {
 impl Overlay {
     /// A node without links.
     pub fn new(config: OverlayConfig, now: Instant) -> Result<Self, OverlayError> {
-        let factory = Factory::new(config.mtu, &config.limits)
+        let factory = Factory::new(config.mtu, config.media, &config.limits)
             .map_err(|e| OverlayError::Certificate(e.to_string()))?;
         let mut session = [0; 8];
         getrandom::fill(&mut session).expect("the system's random number generator works");
@@ -114,6 +119,8 @@ impl Overlay {
             by_link: HashMap::new(),
             by_addr: HashMap::new(),
             by_ufrag: HashMap::new(),
+            by_ssrc: HashMap::new(),
+            filling: Vec::new(),
             checks: HashMap::new(),
             check_order: VecDeque::new(),
             timers: BinaryHeap::new(),
@@ -193,7 +200,10 @@ impl Overlay {
         result
     }
 
-    /// Sends `parts` as one message over the unordered channel without retransmission.
+    /// Sends `parts` as one message that may get lost: in the media lane, or the data channel.
+    ///
+    /// In the media lane it shares a packet with what is sent to the link until
+    /// [`Self::poll_transmit`] has given all; what the lane must drop is counted in [`Self::drops`].
     pub fn send_data(
         &mut self,
         link: LinkId,
@@ -201,6 +211,9 @@ impl Overlay {
         now: Instant,
     ) -> Result<(), SendError> {
         let index = self.link_index(link, now)?;
+        if self.send_media(index, parts, now) {
+            return Ok(());
+        }
         let result = match self.link_mut(index) {
             Some(link) => link.connection.send_data(parts, now),
             None => Err(SendError::NoSuchLink),
@@ -263,6 +276,7 @@ impl Overlay {
     /// The next datagram to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
         if self.transmits.is_empty() {
+            self.finish_media();
             self.drain_dirty();
         }
         self.transmits.pop_front()
@@ -475,6 +489,7 @@ impl Overlay {
             } else if stuck {
                 self.end_link(index, "no path after an address change", now);
             } else {
+                self.poll_media(index, now);
                 self.probe(index, now);
             }
         }
@@ -537,6 +552,11 @@ impl Overlay {
         }
         let up = link.up?;
         self.by_link.remove(&up.id);
+        if let Some(media) = &up.media
+            && self.by_ssrc.get(&media.receiving_ssrc()) == Some(&index)
+        {
+            self.by_ssrc.remove(&media.receiving_ssrc());
+        }
         info!(peer = %peer.id, reason, "link down");
         self.events.push_back(Event::LinkDown {
             link: up.id,

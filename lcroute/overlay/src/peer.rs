@@ -17,6 +17,7 @@ use crate::connection::Connection;
 use crate::description::Description;
 use crate::event::{CarrierId, Lane, LinkId, PeerInfo, PeerState};
 use crate::liveness::Liveness;
+use crate::media::Media;
 
 /// How long a link is kept while ICE restarts.
 pub(crate) const RESTART_GRACE: Duration = Duration::from_secs(6);
@@ -89,6 +90,7 @@ pub(crate) struct Up {
     pub(crate) id: LinkId,
     pub(crate) since: Instant,
     pub(crate) liveness: Liveness,
+    pub(crate) media: Option<Box<Media>>,
 }
 
 /// ICE is being restarted.
@@ -156,16 +158,23 @@ impl Peer {
     /// The row of `peers --json`.
     pub(crate) fn info(&self, now: Instant) -> PeerInfo {
         let up = self.up();
+        let media = up.and_then(|up| up.media.as_deref());
+        let rtt = || up.and_then(|up| up.liveness.rtt());
+        let loss = || up.map(|up| up.liveness.loss());
         PeerInfo {
             peer_id: self.id,
             name: self.member.as_ref().map(|m| m.name.clone()),
             address: self.member.as_ref().map(|m| m.addresses.address),
             state: self.state,
-            rtt_ms: up
-                .and_then(|up| up.liveness.rtt())
+            rtt_ms: media
+                .and_then(Media::rtt)
+                .or_else(rtt)
                 .map(|rtt| rtt.as_secs_f64() * 1_000.0),
-            loss: up.map(|up| up.liveness.loss()),
-            lane: Lane::Data,
+            loss: media.and_then(Media::loss).or_else(loss),
+            lane: match media {
+                Some(_) => Lane::Media,
+                None => Lane::Data,
+            },
             tx_bytes: self.traffic.tx_bytes,
             rx_bytes: self.traffic.rx_bytes,
             tx_packets: self.traffic.tx_packets,
@@ -194,6 +203,11 @@ impl Link {
             (None, Some(up)) => up.liveness.deadline(),
             (None, None) => self.too_late(attempt),
         };
+        let media = self
+            .up
+            .as_ref()
+            .and_then(|up| up.media.as_ref()?.deadline());
+        let own = media.map_or(own, |media| own.min(media));
         self.connection
             .deadline()
             .map_or(Some(own), |theirs| Some(own.min(theirs)))

@@ -59,6 +59,7 @@ impl Node {
             clock: unix_now,
             seed: u64::from(seed),
             mtu: 1280,
+            media: true,
             limits: Limits::default(),
         };
         let socket = UdpSocket::bind((ip, 0)).await.unwrap();

@@ -135,7 +135,7 @@ fn the_json_of_a_daemon_has_what_the_contract_names() {
             "peer_id name address state rtt_ms loss lane tx_bytes rx_bytes since_s reason",
         )?;
         ensure!(
-            peer["name"] == "b" && peer["address"] == source && peer["lane"] == "data",
+            peer["name"] == "b" && peer["address"] == source && peer["lane"] == "media",
             "{peer}"
         );
         let groups = a.groups()?;

@@ -10,7 +10,12 @@ const SOON: Duration = Duration::from_secs(2);
 const LONG: Duration = Duration::from_secs(60);
 
 fn connected(count: u8) -> Net {
-    let mut net = Net::mesh(count);
+    connected_by(&vec![true; count.into()])
+}
+
+/// Nodes with links, each offering the media lane or not.
+pub(super) fn connected_by(media: &[bool]) -> Net {
+    let mut net = Net::mesh_of(media);
     net.join_all();
     net.until(LONG, "full mesh", |net| {
         (0..net.nodes.len()).all(|a| net.nodes[a].links.len() == net.nodes.len() - 1)
@@ -62,7 +67,7 @@ fn two_closed_hosts_get_a_link_in_both_directions() {
 
 #[test]
 fn both_directions_of_the_data_channel_are_unordered_and_unretransmitted() {
-    let mut net = connected(2);
+    let mut net = connected_by(&[false; 2]);
     net.loss = 200;
     for (a, b) in [(0, 1), (1, 0)] {
         let link = net.link(a, b).unwrap();
@@ -216,8 +221,8 @@ fn lost_signalling_is_made_up_for() {
 #[test]
 fn an_address_change_keeps_the_link() {
     // the offerer restarts ICE itself, the answerer asks for it
-    for n in [0, 1] {
-        let mut net = connected(2);
+    for (n, media) in [(0, false), (1, false), (0, true), (1, true)] {
+        let mut net = connected_by(&[media; 2]);
         net.run(Duration::from_secs(3));
         net.move_to(n, "10.9.9.9:7777");
         let link = net.link(0, 1).unwrap();
@@ -354,7 +359,7 @@ fn reachable_peers_retry_with_growing_pauses() {
 
 #[test]
 fn a_full_channel_refuses_instead_of_growing() {
-    let mut net = connected(2);
+    let mut net = connected_by(&[false; 2]);
     let link = net.link(0, 1).unwrap();
     net.cut.insert((0, 1));
     let now = net.now;

@@ -1,6 +1,7 @@
 //! Overlays against each other, in memory and on virtual time.
 
 mod links;
+mod media;
 mod membership;
 mod net;
 mod security;

@@ -63,6 +63,8 @@ pub(crate) struct Node {
     pub(crate) downs: Vec<&'static str>,
     pub(crate) control: Vec<(PeerId, Bytes)>,
     pub(crate) data: Vec<(PeerId, Bytes)>,
+    /// When each of them came.
+    pub(crate) data_at: Vec<Instant>,
     pub(crate) refusals: Vec<(Option<PeerId>, &'static str)>,
     pub(crate) sent: u64,
     pub(crate) wakeups: u64,
@@ -104,6 +106,54 @@ pub(crate) struct Net {
     /// Milliseconds of delay more or less.
     pub(crate) jitter: u64,
     pub(crate) dice: u64,
+    /// Whether nodes added from now on offer the media lane.
+    pub(crate) media: bool,
+    /// Media packets get lost, all else does not.
+    pub(crate) media_cut: bool,
+    /// Media packets that were sent, for those who replay them.
+    pub(crate) tapped: Option<Vec<(SocketAddr, SocketAddr, Vec<u8>)>>,
+    /// What each node sends goes through such a pipe.
+    pub(crate) pipe: Option<Pipe>,
+}
+
+/// A bottleneck: a rate, and a queue that drops what comes when it is full.
+#[derive(Debug, Clone)]
+pub(crate) struct Pipe {
+    /// Bytes a second, IP and UDP headers included.
+    pub(crate) rate: f64,
+    pub(crate) queue: Duration,
+    /// When each node's pipe is empty.
+    pub(crate) free_at: BTreeMap<usize, Instant>,
+    /// Waiting times.
+    pub(crate) waits: Vec<Duration>,
+    pub(crate) bytes: u64,
+}
+
+impl Pipe {
+    pub(crate) fn new(bits: f64, queue: Duration) -> Self {
+        Self {
+            rate: bits / 8.0,
+            queue,
+            free_at: BTreeMap::new(),
+            waits: Vec::new(),
+            bytes: 0,
+        }
+    }
+
+    /// How long a datagram takes through it; none if it is dropped.
+    pub(crate) fn pass(&mut self, node: usize, size: usize, now: Instant) -> Option<Duration> {
+        let free_at = self.free_at.entry(node).or_insert(now);
+        let wait = free_at.saturating_duration_since(now);
+        if wait > self.queue {
+            return None;
+        }
+        let size = size + 48;
+        let transfer = Duration::from_secs_f64(size as f64 / self.rate);
+        *free_at = (*free_at).max(now) + transfer;
+        self.waits.push(wait);
+        self.bytes += size as u64;
+        Some(wait + transfer)
+    }
 }
 
 impl Net {
@@ -122,18 +172,29 @@ impl Net {
             backbone: true,
             jitter: 0,
             dice: 42,
+            media: true,
+            media_cut: false,
+            tapped: None,
+            pipe: None,
         }
     }
 
     /// Nodes of one network, closed and reachable, sorted by PeerId: the first one offers.
     pub(crate) fn mesh(count: u8) -> Self {
+        Self::mesh_of(&vec![true; count.into()])
+    }
+
+    /// The same; each node offers the media lane or does not.
+    pub(crate) fn mesh_of(media: &[bool]) -> Self {
         let network = Network::new(1);
-        let mut keys: Vec<_> = (0..count)
-            .map(|n| SecretKey::from_seed(&[100 + n; 32]))
+        let mut keys: Vec<_> = (100_u8..)
+            .take(media.len())
+            .map(|n| SecretKey::from_seed(&[n; 32]))
             .collect();
         keys.sort_by_key(SecretKey::peer_id);
         let mut net = Self::new();
         for (n, key) in keys.into_iter().enumerate() {
+            net.media = media[n];
             let identity = network.identity(key, &format!("node{n}"));
             net.add(&identity, today, None);
         }
@@ -163,6 +224,7 @@ impl Net {
             downs: Vec::new(),
             control: Vec::new(),
             data: Vec::new(),
+            data_at: Vec::new(),
             refusals: Vec::new(),
             sent: 0,
             wakeups: 0,
@@ -182,6 +244,7 @@ impl Net {
             clock,
             seed: 7,
             mtu: 1280,
+            media: self.media,
             limits: Limits::default(),
         };
         let mut overlay = Overlay::new(config, self.now).unwrap();
@@ -439,11 +502,20 @@ impl Net {
             node.flows.insert(to);
             let from = node.nat.unwrap_or(node.host);
             let dice = self.roll();
-            if dice % 1_000 >= self.loss {
+            let media = matches!(contents.first(), Some(128..=191));
+            if media && let Some(tapped) = self.tapped.as_mut() {
+                tapped.push((from, to, contents.to_vec()));
+            }
+            if dice % 1_000 >= self.loss && !(media && self.media_cut) {
+                let through = match self.pipe.as_mut() {
+                    Some(pipe) => pipe.pass(n, contents.len(), self.now),
+                    None => Some(Duration::ZERO),
+                };
+                let Some(through) = through else { continue };
                 let late = self.roll() % (1_000 * self.jitter + 1);
                 let contents = contents.to_vec();
                 let parcel = Parcel::Datagram { from, to, contents };
-                self.post(self.delay + Duration::from_micros(late), parcel);
+                self.post(self.delay + through + Duration::from_micros(late), parcel);
             }
         }
         while let Some(event) = self.nodes[n].overlay.poll_event() {
@@ -468,7 +540,10 @@ impl Net {
                 node.downs.push(reason);
             }
             Event::Control { link, message } => node.control.push((node.links[&link], message)),
-            Event::Data { link, message } => node.data.push((node.links[&link], message)),
+            Event::Data { link, message } => {
+                node.data.push((node.links[&link], message));
+                node.data_at.push(self.now);
+            }
             Event::PeerRefused { peer, reason } => node.refusals.push((peer, reason)),
             Event::Signal { to, bytes } => {
                 self.carried.push((id, to, bytes.to_vec()));

@@ -1,0 +1,181 @@
+//! The media lanes of all links: to whom a packet belongs, what is sent in a turn, their timers.
+
+use std::cmp::Reverse;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::connection::Connection;
+use crate::event::{Event, LinkId, Transmit};
+use crate::liveness::Liveness;
+use crate::media::{Dropped, Media, Outbox, ssrc_of};
+use crate::overlay::Overlay;
+use crate::peer::Peer;
+
+/// The lane of a link that is up.
+struct Lane<'a> {
+    link: LinkId,
+    media: &'a mut Media,
+    liveness: &'a mut Liveness,
+    /// None while ICE looks for a new path.
+    out: Option<Outbox<'a>>,
+}
+
+fn lane<'a>(
+    peers: &'a mut [Option<Peer>],
+    transmits: &'a mut VecDeque<Transmit>,
+    index: usize,
+) -> Option<Lane<'a>> {
+    let peer = peers.get_mut(index)?.as_mut()?;
+    let link = peer.link.as_mut()?;
+    let up = link.up.as_mut()?;
+    let traffic = &mut peer.traffic;
+    Some(Lane {
+        link: up.id,
+        media: up.media.as_deref_mut()?,
+        liveness: &mut up.liveness,
+        out: link.connection.path().map(|path| Outbox {
+            path,
+            transmits,
+            traffic,
+        }),
+    })
+}
+
+impl Overlay {
+    /// The lane of a connection that has just been authenticated, if both sides offer it.
+    pub(crate) fn new_media(&self, connection: &Connection, now: Instant) -> Option<Box<Media>> {
+        let keys = connection.media_keys()?;
+        let crypto = self.factory.provider().crypto();
+        let queue = self.config.limits.media_queue;
+        // the session is random, and nobody else's business
+        let media = Media::new(&keys, crypto, self.config.mtu, queue, self.session, now)?;
+        Some(Box::new(media))
+    }
+
+    /// Sends a message in the link's media lane; false if it has none that takes it.
+    pub(crate) fn send_media(&mut self, index: usize, parts: [&[u8]; 2], now: Instant) -> bool {
+        let Some(mut lane) = lane(&mut self.peers, &mut self.transmits, index) else {
+            return false;
+        };
+        let size = parts[0].len() + parts[1].len();
+        if size == 0 || size > lane.media.longest() {
+            return false;
+        }
+        let mut dropped = Dropped::default();
+        lane.media.send(parts, lane.out.as_mut(), &mut dropped, now);
+        if !std::mem::replace(&mut lane.media.filling, true) {
+            self.filling.push(index);
+        }
+        self.count_dropped(dropped);
+        true
+    }
+
+    /// The turn is over: packets that are not full go out as they are.
+    pub(crate) fn finish_media(&mut self) {
+        let now = self.now;
+        while let Some(index) = self.filling.pop() {
+            let Some(mut lane) = lane(&mut self.peers, &mut self.transmits, index) else {
+                continue;
+            };
+            lane.media.filling = false;
+            if let Some(out) = lane.out.as_mut() {
+                lane.media.flush(out, now);
+            }
+            self.schedule_media(index);
+        }
+    }
+
+    /// A datagram of the range of RTP and RTCP.
+    pub(crate) fn handle_media(&mut self, from: SocketAddr, datagram: &[u8], now: Instant) {
+        let Some(index) = self.media_index(from, datagram) else {
+            return self.count("media_no_link");
+        };
+        let Some(mut lane) = lane(&mut self.peers, &mut self.transmits, index) else {
+            return self.count("unauthenticated_data");
+        };
+        let (link, events, mut dropped) = (lane.link, &mut self.events, Dropped::default());
+        let mut deliver = |message: Bytes| {
+            // high nibble 0 is the overlay's own, and empty
+            if message.first().is_some_and(|first| first >> 4 != 0) {
+                events.push_back(Event::Data { link, message });
+            }
+        };
+        let (media, out) = (&mut *lane.media, lane.out.as_mut());
+        let result = media.handle(datagram, out, &mut deliver, &mut dropped, now);
+        match result {
+            Ok(()) => {
+                lane.liveness.heard(now);
+                if let Some(out) = lane.out {
+                    out.traffic.received(datagram.len());
+                }
+                self.schedule_media(index);
+            }
+            Err(reason) => self.count(reason),
+        }
+        self.count_dropped(dropped);
+    }
+
+    /// Whose packet it is. The keys decide in the end; the address is a hint, which may be an old one
+    /// when the path has changed on the way to us.
+    fn media_index(&self, from: SocketAddr, datagram: &[u8]) -> Option<usize> {
+        let ssrc = ssrc_of(datagram)?;
+        let by_addr = self.by_addr.get(&from).copied().filter(|index| {
+            let up = self.peers.get(*index).and_then(|p| p.as_ref()?.up());
+            let media = up.and_then(|up| up.media.as_ref());
+            media.is_none_or(|media| media.receiving_ssrc() == ssrc)
+        });
+        by_addr.or_else(|| self.by_ssrc.get(&ssrc).copied())
+    }
+
+    /// ICE has found another path for a link.
+    pub(crate) fn move_media(&mut self, index: usize, now: Instant) {
+        let mut dropped = Dropped::default();
+        if let Some(Lane {
+            media,
+            out: Some(mut out),
+            ..
+        }) = lane(&mut self.peers, &mut self.transmits, index)
+        {
+            media.path_changed(&mut out, &mut dropped, now);
+        }
+        self.count_dropped(dropped);
+    }
+
+    /// Does what is due in a link's lane.
+    pub(crate) fn poll_media(&mut self, index: usize, now: Instant) {
+        let mut dropped = Dropped::default();
+        if let Some(mut lane) = lane(&mut self.peers, &mut self.transmits, index) {
+            lane.media.poll(lane.out.as_mut(), &mut dropped, now);
+        }
+        self.count_dropped(dropped);
+    }
+
+    /// Makes sure that the lane's timer is on the heap, without asking the connection for its own.
+    fn schedule_media(&mut self, index: usize) {
+        let Some(peer) = self.peers.get_mut(index).and_then(Option::as_mut) else {
+            return;
+        };
+        let media = peer.up().and_then(|up| up.media.as_ref());
+        let Some(at) = media.and_then(|media| media.deadline()) else {
+            return;
+        };
+        if peer.scheduled.is_none_or(|scheduled| at < scheduled) {
+            peer.scheduled = Some(at);
+            self.timers.push(Reverse((at, index)));
+        }
+    }
+
+    fn count_dropped(&mut self, dropped: Dropped) {
+        for (reason, count) in [
+            ("queue_delay", dropped.late),
+            ("queue_full", dropped.overflow),
+        ] {
+            if count > 0 {
+                *self.drops.entry(reason).or_default() += count;
+            }
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! What the receiver tells the sender: how far it got, what is missing, and when packets came.
+//!
+//! ```text
+//! RTCP APP (type 204, subtype 1), after its header with the reporter's SSRC, all under SRTCP:
+//! name "lcfb" | highest index 64 | packets received 64 | time of the report 32
+//! | samples 8 | words 8 | zero 16
+//! | samples x { index: highest minus this 32 | age 32 }
+//! | words x 64: bit 63 of the first is the highest index, the next bits those below
+//! ```
+//!
+//! Times are microseconds of the receiver's clock, modulo 2^32; an age says how long before the report
+//! the packet came. The first sample is the highest packet. Counts are totals, so a lost report costs
+//! nothing but time.
+
+use std::time::{Duration, Instant};
+
+use bytes::{BufMut, BytesMut};
+use librecast::wire::{Reader, WireError};
+
+use super::replay::ReplayWindow;
+
+const NAME: &[u8; 4] = b"lcfb";
+/// Most samples, and most words of the bitmap, in a report.
+pub(crate) const MAX_SAMPLES: usize = 16;
+pub(crate) const MAX_WORDS: usize = 16;
+/// A report is made at the latest so long after the first packet it tells of.
+const EVERY: Duration = Duration::from_millis(20);
+/// Packets after which it is made at once: one sixteenth of the last 20 ms, but from 16 to 256.
+const LEAST_PACKETS: u32 = 16;
+const MOST_PACKETS: u32 = 256;
+
+/// One report, as the sender of the media reads it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Report {
+    pub(crate) highest: u64,
+    pub(crate) received: u64,
+    /// Receiver's clock, microseconds.
+    pub(crate) time: u32,
+    pub(crate) samples: Vec<Sample>,
+    /// Bitmap downwards from the highest index.
+    pub(crate) words: Vec<u64>,
+}
+
+/// When a packet came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sample {
+    pub(crate) index: u64,
+    /// Microseconds before the report.
+    pub(crate) age: u32,
+}
+
+impl Report {
+    pub(crate) fn read(bytes: &[u8]) -> Result<Self, WireError> {
+        let mut r = Reader::new(bytes);
+        if r.array::<4>()? != *NAME {
+            return Err(WireError::Bad("name"));
+        }
+        let (highest, received, time) = (r.u64()?, r.u64()?, r.u32()?);
+        let (samples, words) = (usize::from(r.u8()?), usize::from(r.u8()?));
+        r.u16()?;
+        if samples > MAX_SAMPLES || words > MAX_WORDS {
+            return Err(WireError::Bad("count"));
+        }
+        let mut sample = || {
+            let index = highest.checked_sub(u64::from(r.u32()?));
+            let index = index.ok_or(WireError::Bad("sample"))?;
+            let age = r.u32()?;
+            Ok::<_, WireError>(Sample { index, age })
+        };
+        let samples = (0..samples).map(|_| sample()).collect::<Result<_, _>>()?;
+        let words = (0..words).map(|_| r.u64()).collect::<Result<_, _>>()?;
+        r.finish()?;
+        Ok(Self {
+            highest,
+            received,
+            time,
+            samples,
+            words,
+        })
+    }
+
+    pub(crate) fn write(&self, out: &mut BytesMut) {
+        out.put_slice(NAME);
+        out.put_u64(self.highest);
+        out.put_u64(self.received);
+        out.put_u32(self.time);
+        let samples = &self.samples[..self.samples.len().min(MAX_SAMPLES)];
+        let words = &self.words[..self.words.len().min(MAX_WORDS)];
+        // both are at most 16
+        out.put_slice(&[samples.len() as u8, words.len() as u8, 0, 0]);
+        for sample in samples {
+            let below = self.highest.saturating_sub(sample.index);
+            out.put_u32(u32::try_from(below).unwrap_or(u32::MAX));
+            out.put_u32(sample.age);
+        }
+        words.iter().for_each(|word| out.put_u64(*word));
+    }
+}
+
+/// The receiver's side: notes arrivals, and says when to report.
+#[derive(Debug)]
+pub(crate) struct Reporter {
+    began: Instant,
+    received: u64,
+    newest: Option<(u64, Instant)>,
+    samples: Vec<(u64, Instant)>,
+    unreported: u32,
+    due: Option<Instant>,
+    /// How many packets are reported at once, and what that follows.
+    batch: u32,
+    recent: (Instant, u32),
+    reported: u64,
+}
+
+impl Reporter {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self {
+            began: now,
+            received: 0,
+            newest: None,
+            samples: Vec::with_capacity(MAX_SAMPLES),
+            unreported: 0,
+            due: None,
+            batch: LEAST_PACKETS,
+            recent: (now, 0),
+            reported: 0,
+        }
+    }
+
+    /// A packet came; whether it is time to report.
+    pub(crate) fn handle(&mut self, index: u64, now: Instant) -> bool {
+        self.received += 1;
+        if self.newest.is_none_or(|(newest, _)| index > newest) {
+            self.newest = Some((index, now));
+        }
+        // evenly over the batch
+        let stride = (self.batch / 8).max(1);
+        if self.unreported.is_multiple_of(stride) && self.samples.len() < MAX_SAMPLES - 1 {
+            self.samples.push((index, now));
+        }
+        self.unreported += 1;
+        let (since, count) = &mut self.recent;
+        *count += 1;
+        if now >= *since + EVERY {
+            self.batch = (*count / 16).clamp(LEAST_PACKETS, MOST_PACKETS);
+            self.recent = (now, 0);
+        }
+        if self.due.is_none() {
+            self.due = Some(now + EVERY);
+        }
+        self.unreported >= self.batch || self.due.is_some_and(|due| now >= due)
+    }
+
+    /// When a report is due.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// No report this time; the next one tells all.
+    pub(crate) fn skip(&mut self) {
+        self.due = None;
+        self.unreported = 0;
+        self.samples.clear();
+    }
+
+    /// The report of all that came; none if nothing has since the last.
+    pub(crate) fn report(&mut self, seen: &ReplayWindow, now: Instant) -> Option<Report> {
+        self.due.take()?;
+        self.unreported = 0;
+        let (highest, at) = self.newest?;
+        let sample = |(index, at): (u64, Instant)| Sample {
+            index,
+            age: micros(now, at),
+        };
+        let mut samples = vec![sample((highest, at))];
+        // one that came with a jump of billions says nothing of today's delay
+        let near = |(index, _): &(u64, Instant)| highest - index < u64::from(u32::MAX);
+        samples.extend(self.samples.drain(..).filter(near).map(sample));
+        let fresh = highest.saturating_sub(self.reported).div_ceil(64) + 1;
+        self.reported = highest;
+        let words = (0..fresh.min(MAX_WORDS as u64)).map(|w| word(seen, highest, w * 64));
+        Some(Report {
+            highest,
+            received: self.received,
+            time: micros(now, self.began),
+            samples,
+            words: words.collect(),
+        })
+    }
+}
+
+/// The 64 bits from `below` the highest index downwards.
+fn word(seen: &ReplayWindow, highest: u64, below: u64) -> u64 {
+    (0..64).fold(0, |word, n| {
+        let index = highest.checked_sub(below + n);
+        word << 1 | u64::from(index.is_some_and(|index| seen.was_seen(index)))
+    })
+}
+
+/// Microseconds from `earlier` to `later`, modulo 2^32.
+pub(crate) fn micros(later: Instant, earlier: Instant) -> u32 {
+    let micros = later.saturating_duration_since(earlier).as_micros();
+    // the remainder fits
+    (micros & u128::from(u32::MAX)) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn golden_bytes() {
+        let report = Report {
+            highest: 0x102,
+            received: 3,
+            time: 4,
+            samples: vec![Sample {
+                index: 0x100,
+                age: 5,
+            }],
+            words: vec![1 << 63],
+        };
+        let mut bytes = BytesMut::new();
+        report.write(&mut bytes);
+        let golden = [
+            b"lcfb\0\0\0\0\0\0\x01\x02".as_slice(),
+            &[0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 4, 1, 1, 0, 0],
+            &[0, 0, 0, 2, 0, 0, 0, 5, 0x80, 0, 0, 0, 0, 0, 0, 0],
+        ]
+        .concat();
+        assert_eq!(bytes[..], golden);
+        assert_eq!(Report::read(&bytes).unwrap(), report);
+        assert_eq!(bytes.len() % 4, 0, "RTCP counts words");
+    }
+
+    #[test]
+    fn a_report_tells_what_came_and_when() {
+        let start = Instant::now();
+        let (mut seen, mut reporter) = (ReplayWindow::new(16), Reporter::new(start));
+        assert!(reporter.report(&seen, start).is_none());
+        for (n, index) in [0, 1, 3, 2, 5].into_iter().enumerate() {
+            seen.mark(index);
+            let at = start + Duration::from_millis(n as u64);
+            assert!(!reporter.handle(index, at));
+        }
+        assert_eq!(reporter.deadline(), Some(start + EVERY));
+        let report = reporter.report(&seen, start + EVERY).unwrap();
+        assert_eq!(
+            (report.highest, report.received, report.time),
+            (5, 5, 20_000)
+        );
+        let newest = Sample {
+            index: 5,
+            age: 16_000,
+        };
+        assert_eq!(report.samples[0], newest);
+        assert_eq!(report.words[0], 0b10_1111 << 58);
+        assert!(reporter.report(&seen, start + EVERY).is_none());
+    }
+
+    #[test]
+    fn many_packets_are_reported_at_once() {
+        let start = Instant::now();
+        let (mut seen, mut reporter) = (ReplayWindow::new(1_024), Reporter::new(start));
+        let mut reports = 0;
+        for n in 0..100_000_u64 {
+            let now = start + Duration::from_micros(n * 2);
+            seen.mark(n);
+            if reporter.handle(n, now) {
+                assert!(reporter.report(&seen, now).unwrap().words.len() <= MAX_WORDS);
+                reports += 1;
+            }
+        }
+        assert!((390..1_300).contains(&reports), "{reports}");
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_do_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = Report::read(&bytes);
+            let _ = Report::read(&[&b"lcfb"[..], &bytes].concat());
+        }
+
+        #[test]
+        fn reports_come_back(highest in 0_u64..1 << 48, received: u64, time: u32,
+            samples in prop::collection::vec((0_u32.., any::<u32>()), 0..=MAX_SAMPLES),
+            words in prop::collection::vec(any::<u64>(), 0..=MAX_WORDS)) {
+            let samples = samples.into_iter()
+                .map(|(below, age)| Sample { index: highest.saturating_sub(below.into()), age })
+                .collect();
+            let report = Report { highest, received, time, samples, words };
+            let mut bytes = BytesMut::new();
+            report.write(&mut bytes);
+            prop_assert_eq!(Report::read(&bytes).unwrap(), report);
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! The keys of a link's media: from its own DTLS (RFC 5764) to those of each packet (RFC 3711, 4.3).
+//!
+//! `rtc` exports the SRTP master keys when a handshake is over, but hands them to nobody. It derives
+//! session keys from them through the crypto provider of the connection, so a provider that listens
+//! learns them: [`KeyTap`]. AES blocks are encrypted one by one for nothing else.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rtc::crypto::{
+    ActiveKeyExchange, AeadAlgorithm, AeadCipher, BlockCipherAlgorithm, CbcAlgorithm, CbcCipher,
+    CryptoAlgorithm, CryptoError, HashAlgorithm, HmacAlgorithm, KeyExchangeAlgorithm, Mac,
+    PublicKey, RTCCrypto, RTCCryptoProvider, RTCRandom, SignatureScheme, SigningKey, StreamCipher,
+    StreamCipherAlgorithm,
+};
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+/// Labels of the key derivation; the last is our own.
+const SRTP_ENCRYPTION: u8 = 0;
+const SRTP_SALT: u8 = 2;
+const SRTCP_ENCRYPTION: u8 = 3;
+const SRTCP_SALT: u8 = 5;
+const SSRC: u8 = 0x80;
+
+/// Master key and salt of one direction, AEAD_AES_128_GCM.
+#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
+pub(crate) struct MasterKey {
+    pub(crate) key: [u8; 16],
+    pub(crate) salt: [u8; 12],
+}
+
+/// Keys of both directions.
+#[derive(Debug, Clone)]
+pub(crate) struct LinkKeys {
+    pub(crate) sending: MasterKey,
+    pub(crate) receiving: MasterKey,
+}
+
+/// What packets of one direction are sealed with.
+#[derive(Zeroize, ZeroizeOnDrop)]
+pub(crate) struct SessionKeys {
+    pub(crate) rtp_key: [u8; 16],
+    pub(crate) rtp_salt: [u8; 12],
+    pub(crate) rtcp_key: [u8; 16],
+    pub(crate) rtcp_salt: [u8; 12],
+    /// Both sides know it: an answer finds its link even from an address that nobody knows.
+    pub(crate) ssrc: u32,
+}
+
+impl MasterKey {
+    /// The keys derived from it; the key derivation rate is 0.
+    pub(crate) fn session(&self, crypto: &dyn RTCCrypto) -> Result<SessionKeys, CryptoError> {
+        let block = |label| derive(crypto, self, label);
+        Ok(SessionKeys {
+            rtp_key: block(SRTP_ENCRYPTION)?,
+            rtp_salt: first(&block(SRTP_SALT)?),
+            rtcp_key: block(SRTCP_ENCRYPTION)?,
+            rtcp_salt: first(&block(SRTCP_SALT)?),
+            ssrc: u32::from_be_bytes(first(&block(SSRC)?)),
+        })
+    }
+}
+
+/// The first 16 bytes of AES-CM keystream under `label` (RFC 3711, section 4.3.3).
+fn derive(crypto: &dyn RTCCrypto, master: &MasterKey, label: u8) -> Result<[u8; 16], CryptoError> {
+    let mut block = [0; 16];
+    block[..12].copy_from_slice(&master.salt);
+    block[7] ^= label;
+    crypto.block_encrypt(BlockCipherAlgorithm::Aes128, &master.key, &mut block)?;
+    Ok(block)
+}
+
+fn first<const N: usize>(block: &[u8; 16]) -> [u8; N] {
+    std::array::from_fn(|i| block[i])
+}
+
+impl fmt::Debug for MasterKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MasterKey(..)")
+    }
+}
+
+/// A crypto provider for one connection that keeps the SRTP master keys it sees.
+pub(crate) struct KeyTap {
+    inner: Arc<dyn RTCCryptoProvider>,
+    crypto: TappedCrypto,
+}
+
+struct TappedCrypto {
+    inner: Arc<dyn RTCCryptoProvider>,
+    /// In the order of their first use: ours, then theirs.
+    seen: Mutex<Vec<MasterKey>>,
+}
+
+impl KeyTap {
+    pub(crate) fn new(inner: Arc<dyn RTCCryptoProvider>) -> Self {
+        let crypto = TappedCrypto {
+            inner: inner.clone(),
+            seen: Mutex::new(Vec::new()),
+        };
+        Self { inner, crypto }
+    }
+
+    /// The keys, once the handshake is over.
+    pub(crate) fn keys(&self) -> Option<LinkKeys> {
+        let seen = self
+            .crypto
+            .seen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match seen.as_slice() {
+            [sending, receiving] => Some(LinkKeys {
+                sending: sending.clone(),
+                receiving: receiving.clone(),
+            }),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Debug for KeyTap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyTap")
+    }
+}
+
+impl RTCCryptoProvider for KeyTap {
+    fn name(&self) -> &'static str {
+        self.inner.name()
+    }
+
+    fn crypto(&self) -> &dyn RTCCrypto {
+        &self.crypto
+    }
+
+    fn random(&self) -> &dyn RTCRandom {
+        self.inner.random()
+    }
+}
+
+impl TappedCrypto {
+    /// The first block under a master key is that of label 0: the salt as it is, and zeros, of which
+    /// other profiles than AEAD_AES_128_GCM (a salt of 14 bytes, a key of 32) have fewer.
+    fn see(&self, key: &[u8], block: &[u8]) {
+        let (Ok(key), Ok(block)) = (key.try_into(), <[u8; 16]>::try_from(block)) else {
+            return;
+        };
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.iter().all(|master| master.key != key) && block[12..] == [0; 4] {
+            let salt = first(&block);
+            seen.push(MasterKey { key, salt });
+        }
+    }
+}
+
+impl RTCCrypto for TappedCrypto {
+    fn supports(&self, algorithm: CryptoAlgorithm) -> bool {
+        self.inner.crypto().supports(algorithm)
+    }
+
+    fn hash(&self, algorithm: HashAlgorithm, data: &[u8]) -> Result<Vec<u8>, CryptoError> {
+        self.inner.crypto().hash(algorithm, data)
+    }
+
+    fn block_encrypt(
+        &self,
+        algorithm: BlockCipherAlgorithm,
+        key: &[u8],
+        block: &mut [u8],
+    ) -> Result<(), CryptoError> {
+        self.see(key, block);
+        self.inner.crypto().block_encrypt(algorithm, key, block)
+    }
+
+    fn new_hmac(&self, algorithm: HmacAlgorithm, key: &[u8]) -> Result<Box<dyn Mac>, CryptoError> {
+        self.inner.crypto().new_hmac(algorithm, key)
+    }
+
+    fn new_stream_cipher(
+        &self,
+        algorithm: StreamCipherAlgorithm,
+        key: &[u8],
+    ) -> Result<Box<dyn StreamCipher>, CryptoError> {
+        self.inner.crypto().new_stream_cipher(algorithm, key)
+    }
+
+    fn new_aead(
+        &self,
+        algorithm: AeadAlgorithm,
+        key: &[u8],
+    ) -> Result<Box<dyn AeadCipher>, CryptoError> {
+        self.inner.crypto().new_aead(algorithm, key)
+    }
+
+    fn new_cbc(
+        &self,
+        algorithm: CbcAlgorithm,
+        key: &[u8],
+    ) -> Result<Box<dyn CbcCipher>, CryptoError> {
+        self.inner.crypto().new_cbc(algorithm, key)
+    }
+
+    fn start_key_exchange(
+        &self,
+        algorithm: KeyExchangeAlgorithm,
+    ) -> Result<Box<dyn ActiveKeyExchange>, CryptoError> {
+        self.inner.crypto().start_key_exchange(algorithm)
+    }
+
+    fn generate_signing_key(
+        &self,
+        scheme: SignatureScheme,
+    ) -> Result<Arc<dyn SigningKey>, CryptoError> {
+        self.inner.crypto().generate_signing_key(scheme)
+    }
+
+    fn import_signing_key(
+        &self,
+        scheme: SignatureScheme,
+        pkcs8_der: &[u8],
+    ) -> Result<Arc<dyn SigningKey>, CryptoError> {
+        self.inner.crypto().import_signing_key(scheme, pkcs8_der)
+    }
+
+    fn verify_signature(
+        &self,
+        scheme: SignatureScheme,
+        public_key: PublicKey<'_>,
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<(), CryptoError> {
+        self.inner
+            .crypto()
+            .verify_signature(scheme, public_key, message, signature)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rtc::crypto::default_provider;
+    use rtc::srtp::context::Context;
+    use rtc::srtp::protection_profile::ProtectionProfile;
+
+    #[test]
+    fn keys_are_learned_from_the_contexts_that_the_stack_makes() {
+        let tap = KeyTap::new(default_provider().unwrap());
+        assert!(tap.keys().is_none());
+        for side in [1, 2] {
+            let (key, salt) = ([side; 16], [side + 10; 12]);
+            let profile = ProtectionProfile::AeadAes128Gcm;
+            Context::new(&key, &salt, profile, None, None, tap.crypto()).unwrap();
+        }
+        let keys = tap.keys().unwrap();
+        assert_eq!((keys.sending.key, keys.sending.salt), ([1; 16], [11; 12]));
+        assert_eq!(
+            (keys.receiving.key, keys.receiving.salt),
+            ([2; 16], [12; 12])
+        );
+    }
+
+    #[test]
+    fn other_profiles_give_no_keys() {
+        let tap = KeyTap::new(default_provider().unwrap());
+        let profile = ProtectionProfile::Aes128CmHmacSha1_80;
+        for side in [1, 2] {
+            let (key, salt) = ([side; 16], [side + 10; 14]);
+            Context::new(&key, &salt, profile, None, None, tap.crypto()).unwrap();
+        }
+        assert!(tap.keys().is_none());
+    }
+
+    /// RFC 3711, appendix B.3, with the last two bytes of its salt zero as they are for GCM.
+    #[test]
+    fn session_keys_are_those_of_the_rfc() {
+        let provider = default_provider().unwrap();
+        let mut block = [0; 16];
+        block[..14].copy_from_slice(&[
+            0x0e, 0xc6, 0x75, 0xad, 0x49, 0x8a, 0xfe, 0xeb, 0xb6, 0x96, 0x0b, 0x3a, 0xab, 0xe6,
+        ]);
+        let key = [
+            0xe1, 0xf9, 0x7a, 0x0d, 0x3e, 0x01, 0x8b, 0xe0, 0xd6, 0x4f, 0xa3, 0x2c, 0x06, 0xde,
+            0x41, 0x39,
+        ];
+        let crypto = provider.crypto();
+        crypto
+            .block_encrypt(BlockCipherAlgorithm::Aes128, &key, &mut block)
+            .unwrap();
+        assert_eq!(block[..4], [0xc6, 0x1e, 0x7a, 0x93]);
+        let master = MasterKey { key, salt: [7; 12] };
+        let keys = master.session(crypto).unwrap();
+        let all = [keys.rtp_key, keys.rtcp_key];
+        assert_ne!(all[0], all[1]);
+        assert_ne!(keys.rtp_salt, keys.rtcp_salt);
+    }
+}

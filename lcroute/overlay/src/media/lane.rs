@@ -1,0 +1,342 @@
+//! One link's media lane.
+//!
+//! ```text
+//! send --window open--> packet being filled --full, or end of turn--> sealed, out
+//!      \--window shut--> fair queue ------------report--------------/
+//! ```
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use rtc::crypto::RTCCrypto;
+
+use super::congestion::Controller;
+use super::feedback::{Report, Reporter};
+use super::keys::LinkKeys;
+use super::payload::{
+    CHUNK_HEADER, Chunk, MAX_PIECES, PIECE_HEADER, Pieced, Reassembly, put_piece, put_whole, take,
+};
+use super::queue::{Dropped, FairQueue};
+use super::srtp::{Drop, MALFORMED, Opener, RTCP_HEADER, RTP_HEADER, Sealer, TAG, is_rtcp};
+use crate::event::Transmit;
+use crate::peer::Traffic;
+
+/// Buffers that packets are cut from: about fifty packets share one.
+const BUFFER: usize = 64 * 1024;
+/// UDP payload that any Ethernet path takes over IPv6, and that any path is asked to take.
+const MOST_LIMIT: usize = 1_452;
+const LEAST_LIMIT: usize = 1_200;
+/// Data header, and what a message needs in a packet of its own.
+const OVERHEAD: usize = 32 + CHUNK_HEADER + RTP_HEADER + TAG;
+
+/// Where datagrams of a link go.
+pub(crate) struct Outbox<'a> {
+    pub(crate) path: (SocketAddr, SocketAddr),
+    pub(crate) transmits: &'a mut VecDeque<Transmit>,
+    pub(crate) traffic: &'a mut Traffic,
+}
+
+impl Outbox<'_> {
+    fn push(&mut self, contents: Bytes) {
+        self.traffic.sent(contents.len());
+        let (from, to) = self.path;
+        self.transmits.push_back(Transmit {
+            to,
+            from: Some(from),
+            contents,
+        });
+    }
+}
+
+/// The lane, both directions.
+pub(crate) struct Media {
+    sealer: Sealer,
+    opener: Opener,
+    /// SSRC of what the far side sends.
+    receiving_ssrc: u32,
+    /// Longest datagram.
+    limit: usize,
+    /// The packet being filled, room for its header first; or nothing.
+    packet: BytesMut,
+    next_message: u16,
+    controller: Controller,
+    queue: FairQueue,
+    input: BytesMut,
+    reassembly: Reassembly,
+    reporter: Reporter,
+    /// In the overlay's list of lanes that have a packet to be finished.
+    pub(crate) filling: bool,
+}
+
+impl Media {
+    /// A lane under the keys of a link, for packets of lc0 of up to `mtu` bytes; `None` if the keys
+    /// are of no use.
+    pub(crate) fn new(
+        keys: &LinkKeys,
+        crypto: &dyn RTCCrypto,
+        mtu: u16,
+        queue: Duration,
+        seed: u64,
+        now: Instant,
+    ) -> Option<Self> {
+        let sending = keys.sending.session(crypto).ok()?;
+        let receiving = keys.receiving.session(crypto).ok()?;
+        Some(Self {
+            sealer: Sealer::new(&sending).ok()?,
+            opener: Opener::new(&receiving).ok()?,
+            receiving_ssrc: receiving.ssrc,
+            limit: (usize::from(mtu) + OVERHEAD).clamp(LEAST_LIMIT, MOST_LIMIT),
+            packet: BytesMut::new(),
+            next_message: 0,
+            controller: Controller::new(now),
+            queue: FairQueue::new(seed, queue),
+            input: BytesMut::new(),
+            reassembly: Reassembly::default(),
+            reporter: Reporter::new(now),
+            filling: false,
+        })
+    }
+
+    pub(crate) fn receiving_ssrc(&self) -> u32 {
+        self.receiving_ssrc
+    }
+
+    /// Round trip and loss, as far as media has flowed.
+    pub(crate) fn rtt(&self) -> Option<Duration> {
+        self.controller.rtt()
+    }
+
+    pub(crate) fn loss(&self) -> Option<f64> {
+        self.controller.loss()
+    }
+
+    /// The longest message that it takes.
+    pub(crate) fn longest(&self) -> usize {
+        MAX_PIECES * self.piece()
+    }
+
+    fn piece(&self) -> usize {
+        self.limit - RTP_HEADER - TAG - CHUNK_HEADER - PIECE_HEADER
+    }
+
+    /// Sends a message, or queues it. It goes out when its packet is full, at [`Self::flush`] at the
+    /// latest; without a path it waits, as long as the queue lets it.
+    pub(crate) fn send(
+        &mut self,
+        parts: [&[u8]; 2],
+        out: Option<&mut Outbox<'_>>,
+        dropped: &mut Dropped,
+        now: Instant,
+    ) {
+        match out {
+            Some(out) if self.queue.is_empty() && self.controller.is_open(self.packet.len()) => {
+                self.put(parts, out, now);
+            }
+            _ => {
+                let rate = self.controller.rate();
+                self.queue.push(parts, rate, now, dropped);
+            }
+        }
+    }
+
+    /// Finishes the packet being filled.
+    pub(crate) fn flush(&mut self, out: &mut Outbox<'_>, now: Instant) {
+        if self.packet.is_empty() {
+            return;
+        }
+        match self.sealer.seal(&mut self.packet) {
+            Some(index) => {
+                let packet = self.packet.split().freeze();
+                self.controller.sent(index, packet.len(), now);
+                out.push(packet);
+            }
+            // 2^48 packets: years at a million a second
+            None => self.packet.clear(),
+        }
+    }
+
+    /// A datagram of the media range. Messages go to `deliver`; an error is the name of a counter.
+    pub(crate) fn handle(
+        &mut self,
+        datagram: &[u8],
+        out: Option<&mut Outbox<'_>>,
+        deliver: &mut dyn FnMut(Bytes),
+        dropped: &mut Dropped,
+        now: Instant,
+    ) -> Result<(), Drop> {
+        if is_rtcp(datagram) {
+            return self.handle_report(datagram, out, dropped, now);
+        }
+        make_room(&mut self.input, datagram.len());
+        let index = match self.opener.open(datagram, &mut self.input) {
+            Ok(index) => index,
+            Err(reason) => {
+                self.input.clear();
+                return Err(reason);
+            }
+        };
+        let due = self.reporter.handle(index, now);
+        if let (true, Some(out)) = (due, out) {
+            self.report(out, now);
+        }
+        let mut payload = self.input.split().freeze();
+        while let Some(chunk) = take(&mut payload).map_err(|()| MALFORMED)? {
+            match chunk {
+                Chunk::Whole(message) => deliver(message),
+                Chunk::Piece {
+                    message,
+                    piece,
+                    last,
+                    bytes,
+                } => match self.reassembly.handle(message, piece, last, &bytes) {
+                    Pieced::Waiting => {}
+                    Pieced::Complete(message) => deliver(message),
+                    Pieced::Displaced => return Err("media_incomplete"),
+                    Pieced::Malformed => return Err(MALFORMED),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_report(
+        &mut self,
+        datagram: &[u8],
+        out: Option<&mut Outbox<'_>>,
+        dropped: &mut Dropped,
+        now: Instant,
+    ) -> Result<(), Drop> {
+        let mut payload = BytesMut::with_capacity(datagram.len());
+        self.opener.open_rtcp(datagram, &mut payload)?;
+        let report = Report::read(&payload).map_err(|_| MALFORMED)?;
+        if !self.controller.handle(&report, self.sealer.next(), now) {
+            return Err(MALFORMED);
+        }
+        if let Some(out) = out {
+            self.drain(out, dropped, now);
+        }
+        Ok(())
+    }
+
+    /// When [`Self::poll`] has something to do.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        [self.reporter.deadline(), self.controller.deadline()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Does what is due.
+    pub(crate) fn poll(
+        &mut self,
+        out: Option<&mut Outbox<'_>>,
+        dropped: &mut Dropped,
+        now: Instant,
+    ) {
+        let silent = self.controller.poll(now);
+        let due = self.reporter.deadline().is_some_and(|due| due <= now);
+        match out {
+            Some(out) => {
+                if due {
+                    self.report(out, now);
+                }
+                if silent {
+                    self.drain(out, dropped, now);
+                }
+            }
+            // nobody can be told
+            None if due => self.reporter.skip(),
+            None => {}
+        }
+    }
+
+    /// There is a new path: its round trip is another, and what waited can go.
+    pub(crate) fn path_changed(
+        &mut self,
+        out: &mut Outbox<'_>,
+        dropped: &mut Dropped,
+        now: Instant,
+    ) {
+        self.controller.path_changed();
+        self.drain(out, dropped, now);
+    }
+
+    /// Sends from the queue what the window lets through.
+    fn drain(&mut self, out: &mut Outbox<'_>, dropped: &mut Dropped, now: Instant) {
+        if self.queue.is_empty() {
+            return;
+        }
+        while self.controller.is_open(self.packet.len())
+            && let Some(message) = self.queue.pop(now, dropped)
+        {
+            self.put([&message, &[]], out, now);
+        }
+        self.flush(out, now);
+    }
+
+    /// Puts a message into the packet being filled, or into as many as it needs.
+    fn put(&mut self, parts: [&[u8]; 2], out: &mut Outbox<'_>, now: Instant) {
+        let size = CHUNK_HEADER + parts[0].len() + parts[1].len();
+        if !self.packet.is_empty() && self.packet.len() + size + TAG > self.limit {
+            self.flush(out, now);
+        }
+        if RTP_HEADER + size + TAG <= self.limit {
+            self.begin();
+            put_whole(&mut self.packet, parts);
+        } else {
+            self.put_pieces(&parts.concat(), out, now);
+        }
+    }
+
+    fn put_pieces(&mut self, message: &[u8], out: &mut Outbox<'_>, now: Instant) {
+        let id = self.next_message;
+        self.next_message = id.wrapping_add(1);
+        let pieces = message.len().div_ceil(self.piece());
+        // of one size each: the packets stay together on the way out
+        let size = message.len().div_ceil(pieces.max(1));
+        for (n, piece) in message.chunks(size).enumerate() {
+            self.begin();
+            // at most 16
+            put_piece(&mut self.packet, id, n as u8, (pieces - 1) as u8, piece);
+            self.flush(out, now);
+        }
+    }
+
+    fn begin(&mut self) {
+        if self.packet.is_empty() {
+            make_room(&mut self.packet, self.limit);
+            self.packet.extend_from_slice(&[0; RTP_HEADER]);
+        }
+    }
+
+    fn report(&mut self, out: &mut Outbox<'_>, now: Instant) {
+        let Some(report) = self.reporter.report(self.opener.seen(), now) else {
+            return;
+        };
+        let mut packet = BytesMut::with_capacity(320);
+        packet.extend_from_slice(&[0; RTCP_HEADER]);
+        report.write(&mut packet);
+        if self.sealer.seal_rtcp(&mut packet).is_some() {
+            out.push(packet.freeze());
+        }
+    }
+}
+
+impl fmt::Debug for Media {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Media")
+            .field("controller", &self.controller)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Room for `size` bytes in an empty buffer: what is left of it, what its packets have given back, or
+/// a new one.
+fn make_room(buffer: &mut BytesMut, size: usize) {
+    if !buffer.try_reclaim(size) {
+        *buffer = BytesMut::with_capacity(BUFFER.max(size));
+    }
+}

@@ -1,0 +1,46 @@
+//! The media lane, `/lcroute/media/1`: data messages in RTP under SRTP, beside the data channels in the
+//! same ICE and DTLS, without SCTP and its stalls.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `lane` | one link's lane: the way of a message in and out |
+//! | `keys` | SRTP keys from the link's DTLS (RFC 5764, RFC 3711) |
+//! | `srtp` | sealing and opening packets (RFC 7714), replay windows |
+//! | `payload` | messages in packets, whole or in pieces |
+//! | `feedback` | RTCP reports of what arrived, and when |
+//! | `congestion` | how much may be under way |
+//! | `queue` | who waits, and for how long |
+//!
+//! ```text
+//! RTP packet, one UDP datagram of at most the lane's limit:
+//!   0x80 | 96 | sequence 16 = index | timestamp 32 = index | SSRC 32     12 bytes, authenticated
+//!   payload (see payload.rs)                                             encrypted
+//!   tag                                                                  16 bytes
+//!
+//! RTCP packet, every 20 ms or every 16 to 256 packets while packets come:
+//!   0x81 | 204 | length 16 | SSRC 32                                     8 bytes, authenticated
+//!   report (see feedback.rs)                                             encrypted
+//!   tag 16 bytes | 1 bit, SRTCP index 31                                 authenticated
+//! ```
+//!
+//! The index counts up from 0 in each direction. Keys are those of AEAD_AES_128_GCM from
+//! "EXTRACTOR-dtls_srtp"; the SSRC of a direction is the first 32 bits of its key derivation under
+//! label 0x80, so both sides know it and it is of use where an address is not.
+//!
+//! A packet of lc0 (1,280 bytes) needs 32 of data header, 2 of chunk, 12 and 16 of SRTP: 1,342 in UDP,
+//! 1,390 in IPv6, 110 below an Ethernet path. That is the limit to which small messages are put
+//! together as well.
+
+mod congestion;
+mod feedback;
+mod keys;
+mod lane;
+mod payload;
+mod queue;
+mod replay;
+mod srtp;
+
+pub(crate) use keys::{KeyTap, LinkKeys};
+pub(crate) use lane::{Media, Outbox};
+pub(crate) use queue::Dropped;
+pub(crate) use srtp::ssrc_of;

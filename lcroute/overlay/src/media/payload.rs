@@ -1,0 +1,251 @@
+//! What is inside of a media packet: messages, whole or in pieces.
+//!
+//! ```text
+//! payload = chunk, chunk, ... to the end
+//! chunk   = kind 2 bits | length 14 bits | as many bytes
+//! kind 0: one message, at least a byte
+//! kind 1: a piece of one: message id 16 | piece 8 | last piece 8 | bytes
+//! kinds 2 and 3: reserved, skipped
+//! ```
+//!
+//! Pieces of a message have one size, but for the last, which may be shorter; a message of more than
+//! [`MAX_PIECES`] takes the data channel.
+
+use std::collections::VecDeque;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+/// What a chunk needs besides its bytes, and what a piece needs besides that.
+pub(crate) const CHUNK_HEADER: usize = 2;
+pub(crate) const PIECE_HEADER: usize = 4;
+/// Most pieces of a message.
+pub(crate) const MAX_PIECES: usize = 16;
+/// Messages that wait for more of their pieces; the oldest makes room.
+const MAX_PARTIAL: usize = 32;
+
+const WHOLE: u16 = 0;
+const PIECE: u16 = 1;
+
+/// One chunk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Chunk {
+    Whole(Bytes),
+    Piece {
+        message: u16,
+        piece: u8,
+        last: u8,
+        bytes: Bytes,
+    },
+}
+
+/// Appends one message as a chunk. It must be shorter than 16,384 bytes.
+pub(crate) fn put_whole(packet: &mut BytesMut, parts: [&[u8]; 2]) {
+    packet.put_slice(&header(WHOLE, parts[0].len() + parts[1].len()));
+    packet.put_slice(parts[0]);
+    packet.put_slice(parts[1]);
+}
+
+/// Appends one piece of a message.
+pub(crate) fn put_piece(packet: &mut BytesMut, message: u16, piece: u8, last: u8, bytes: &[u8]) {
+    packet.put_slice(&header(PIECE, PIECE_HEADER + bytes.len()));
+    packet.put_u16(message);
+    packet.put_slice(&[piece, last]);
+    packet.put_slice(bytes);
+}
+
+fn header(kind: u16, length: usize) -> [u8; CHUNK_HEADER] {
+    debug_assert!(length < 1 << 14);
+    // a datagram is shorter than a chunk may be
+    (kind << 14 | u16::try_from(length).unwrap_or_default() & 0x3fff).to_be_bytes()
+}
+
+/// Takes the next chunk that is not of a reserved kind; none at the end.
+pub(crate) fn take(payload: &mut Bytes) -> Result<Option<Chunk>, ()> {
+    while payload.has_remaining() {
+        let word = payload.try_get_u16().map_err(|_| ())?;
+        let length = usize::from(word & 0x3fff);
+        if payload.len() < length || length == 0 {
+            return Err(());
+        }
+        let mut bytes = payload.split_to(length);
+        match word >> 14 {
+            WHOLE => return Ok(Some(Chunk::Whole(bytes))),
+            PIECE if bytes.len() > PIECE_HEADER => {
+                return Ok(Some(Chunk::Piece {
+                    message: bytes.get_u16(),
+                    piece: bytes.get_u8(),
+                    last: bytes.get_u8(),
+                    bytes,
+                }));
+            }
+            PIECE => return Err(()),
+            _ => {}
+        }
+    }
+    Ok(None)
+}
+
+/// Puts pieces together. Bounded: [`MAX_PARTIAL`] messages of [`MAX_PIECES`] pieces.
+#[derive(Debug, Default)]
+pub(crate) struct Reassembly {
+    partial: VecDeque<Partial>,
+}
+
+#[derive(Debug)]
+struct Partial {
+    message: u16,
+    last: u8,
+    missing: u32,
+    pieces: [Option<Bytes>; MAX_PIECES],
+}
+
+/// What a piece led to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Pieced {
+    Waiting,
+    Complete(Bytes),
+    /// An older message lost its place to this one.
+    Displaced,
+    /// Contradicts itself, or the pieces before.
+    Malformed,
+}
+
+impl Reassembly {
+    /// One piece.
+    pub(crate) fn handle(&mut self, message: u16, piece: u8, last: u8, bytes: &[u8]) -> Pieced {
+        let (slot, pieces) = (usize::from(piece), usize::from(last) + 1);
+        if slot >= pieces || !(2..=MAX_PIECES).contains(&pieces) {
+            return Pieced::Malformed;
+        }
+        let known = self.partial.iter().rposition(|p| p.message == message);
+        let mut displaced = false;
+        let at = known.unwrap_or_else(|| {
+            displaced = self.partial.len() == MAX_PARTIAL;
+            if displaced {
+                self.partial.pop_front();
+            }
+            self.partial.push_back(Partial {
+                message,
+                last,
+                missing: u32::from(last) + 1,
+                pieces: Default::default(),
+            });
+            self.partial.len() - 1
+        });
+        let partial = &mut self.partial[at];
+        if partial.last != last || partial.pieces[slot].is_some() {
+            return Pieced::Malformed;
+        }
+        // a copy: what came in shares its buffer with forty other packets, and may wait long
+        partial.pieces[slot] = Some(Bytes::copy_from_slice(bytes));
+        partial.missing -= 1;
+        if partial.missing > 0 {
+            return if displaced {
+                Pieced::Displaced
+            } else {
+                Pieced::Waiting
+            };
+        }
+        let whole = self.partial.remove(at).map(|p| p.join());
+        whole.map_or(Pieced::Malformed, Pieced::Complete)
+    }
+}
+
+impl Partial {
+    fn join(self) -> Bytes {
+        let pieces: Vec<_> = self.pieces.into_iter().flatten().collect();
+        pieces.concat().into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn all(payload: BytesMut) -> Result<Vec<Chunk>, ()> {
+        let (mut payload, mut chunks) = (payload.freeze(), Vec::new());
+        while let Some(chunk) = take(&mut payload)? {
+            chunks.push(chunk);
+        }
+        Ok(chunks)
+    }
+
+    #[test]
+    fn golden_bytes() {
+        let mut p = BytesMut::new();
+        put_whole(&mut p, [b"ab", b"c"]);
+        put_piece(&mut p, 0x1234, 1, 2, b"xyz");
+        let golden = b"\x00\x03abc\x40\x07\x12\x34\x01\x02xyz";
+        assert_eq!(p[..], golden[..]);
+        let piece = Chunk::Piece {
+            message: 0x1234,
+            piece: 1,
+            last: 2,
+            bytes: "xyz".into(),
+        };
+        assert_eq!(all(p).unwrap(), [Chunk::Whole("abc".into()), piece]);
+    }
+
+    #[test]
+    fn reserved_kinds_are_skipped() {
+        let p = BytesMut::from(&b"\x80\x02zz\x00\x01a\xc0\x01z"[..]);
+        assert_eq!(all(p).unwrap(), [Chunk::Whole("a".into())]);
+    }
+
+    #[test]
+    fn the_oldest_partial_message_makes_room() {
+        let mut r = Reassembly::default();
+        for message in 0..32 {
+            assert_eq!(r.handle(message, 0, 1, b"a"), Pieced::Waiting);
+        }
+        assert_eq!(r.handle(32, 0, 1, b"a"), Pieced::Displaced);
+        assert_eq!(r.handle(31, 1, 1, b"b"), Pieced::Complete("ab".into()));
+        assert_eq!(r.handle(32, 0, 1, b"a"), Pieced::Malformed);
+        assert_eq!(r.handle(32, 1, 2, b"a"), Pieced::Malformed);
+        assert_eq!(r.handle(9, 2, 1, b"a"), Pieced::Malformed);
+        assert_eq!(r.handle(9, 0, 16, b"a"), Pieced::Malformed);
+        assert_eq!(r.handle(9, 0, 0, b"a"), Pieced::Malformed);
+        assert_eq!(r.partial.len(), 31);
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_do_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let mut r = Reassembly::default();
+            for chunk in all(bytes[..].into()).into_iter().flatten() {
+                if let Chunk::Piece { message, piece, last, bytes } = chunk {
+                    r.handle(message, piece, last, &bytes);
+                }
+            }
+        }
+
+        #[test]
+        fn messages_come_back(messages in prop::collection::vec(
+            prop::collection::vec(any::<u8>(), 1..100), 0..10)) {
+            let mut p = BytesMut::new();
+            for message in &messages {
+                let (a, b) = message.split_at(message.len() / 2);
+                put_whole(&mut p, [a, b]);
+            }
+            let got = all(p).unwrap();
+            let whole = messages.into_iter().map(|m| Chunk::Whole(m.into())).collect::<Vec<_>>();
+            prop_assert_eq!(got, whole);
+        }
+
+        #[test]
+        fn pieces_in_any_order_make_the_message(
+            order in Just((0..16_u8).collect::<Vec<_>>()).prop_shuffle(), last in 1_u8..16) {
+            let mut r = Reassembly::default();
+            let mut whole = None;
+            for piece in order.into_iter().filter(|piece| *piece <= last) {
+                match r.handle(7, piece, last, &[piece; 3]) {
+                    Pieced::Complete(message) => whole = Some(message),
+                    other => prop_assert_eq!(other, Pieced::Waiting),
+                }
+            }
+            let expected: Vec<u8> = (0..=last).flat_map(|n| [n; 3]).collect();
+            prop_assert_eq!(whole, Some(expected.into()));
+        }
+    }
+}

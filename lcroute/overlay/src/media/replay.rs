@@ -1,0 +1,125 @@
+//! Which packet indices have been seen: a sliding bitmap (RFC 3711, section 3.3.2).
+
+/// A window of the last `64 x words` indices, rounded down to whole words.
+#[derive(Debug)]
+pub(crate) struct ReplayWindow {
+    words: Box<[u64]>,
+    /// The highest index seen, if any.
+    highest: Option<u64>,
+}
+
+impl ReplayWindow {
+    /// A window over at least `64 x (words - 1)` indices; `words` is a power of two.
+    pub(crate) fn new(words: usize) -> Self {
+        debug_assert!(words.is_power_of_two());
+        Self {
+            words: vec![0; words].into_boxed_slice(),
+            highest: None,
+        }
+    }
+
+    pub(crate) fn highest(&self) -> Option<u64> {
+        self.highest
+    }
+
+    /// Whether `index` may still come: neither seen nor too old.
+    pub(crate) fn is_new(&self, index: u64) -> bool {
+        match self.highest {
+            Some(highest) if index <= highest => {
+                self.covers(index, highest) && self.word(index) & bit(index) == 0
+            }
+            _ => true,
+        }
+    }
+
+    /// Remembers an index that [`Self::is_new`] and authentic.
+    pub(crate) fn mark(&mut self, index: u64) {
+        let from = match self.highest {
+            Some(highest) if index <= highest => None,
+            Some(highest) => Some(highest / 64 + 1),
+            None => Some(0),
+        };
+        if let Some(from) = from {
+            let (word, size) = (index / 64, self.words.len() as u64);
+            // an outage of any length costs no more than one round
+            for fresh in from.max((word + 1).saturating_sub(size))..=word {
+                self.words[slot(fresh, size)] = 0;
+            }
+            self.highest = Some(index);
+        }
+        let size = self.words.len() as u64;
+        self.words[slot(index / 64, size)] |= bit(index);
+    }
+
+    /// Whether `index` was seen, as far as the window reaches.
+    pub(crate) fn was_seen(&self, index: u64) -> bool {
+        self.highest.is_some_and(|highest| {
+            index <= highest && self.covers(index, highest) && self.word(index) & bit(index) != 0
+        })
+    }
+
+    fn covers(&self, index: u64, highest: u64) -> bool {
+        highest / 64 - index / 64 < self.words.len() as u64
+    }
+
+    fn word(&self, index: u64) -> u64 {
+        self.words[slot(index / 64, self.words.len() as u64)]
+    }
+}
+
+fn bit(index: u64) -> u64 {
+    1 << (index % 64)
+}
+
+fn slot(word: u64, size: u64) -> usize {
+    // less than the number of words, which is a usize
+    usize::try_from(word & (size - 1)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn each_index_counts_once() {
+        let mut w = ReplayWindow::new(4);
+        for index in [0, 5, 3, 200, 199, 140] {
+            assert!(w.is_new(index));
+            w.mark(index);
+            assert!(!w.is_new(index), "{index}");
+        }
+        assert!(w.is_new(4));
+        w.mark(256);
+        assert!(!w.is_new(4), "too old");
+        assert!(w.is_new(64));
+    }
+
+    #[test]
+    fn a_jump_forgets_all() {
+        let mut w = ReplayWindow::new(4);
+        (0..256).for_each(|i| w.mark(i));
+        w.mark(1 << 40);
+        assert!(w.is_new((1 << 40) - 1) && !w.is_new(255) && !w.is_new(1 << 40));
+    }
+
+    proptest! {
+        /// Against a set that forgets nothing.
+        #[test]
+        fn agrees_with_a_set(steps in prop::collection::vec((any::<bool>(), 0_u64..500), 1..300)) {
+            let (mut w, mut seen, mut top) = (ReplayWindow::new(4), BTreeSet::new(), 0_u64);
+            for (ahead, by) in steps {
+                let index = if ahead { top + by } else { top.saturating_sub(by) };
+                let old = top / 64 - index.min(top) / 64 >= 4;
+                prop_assert_eq!(w.is_new(index), !seen.contains(&index) && !old);
+                if w.is_new(index) {
+                    w.mark(index);
+                    seen.insert(index);
+                    top = top.max(index);
+                    prop_assert!(w.was_seen(index));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,418 @@
+//! The media lane: chosen by both, honest under loss, gone with no outage, deaf to forgers.
+
+use std::time::{Duration, Instant};
+
+use librecast::id::SecretKey;
+
+use super::links::connected_by;
+use super::net::{Net, Network, Pipe};
+use crate::Lane;
+
+const SOON: Duration = Duration::from_secs(2);
+
+fn media() -> Net {
+    connected_by(&[true; 2])
+}
+
+/// A data header and an IPv6 packet to `group`, with a number at the end.
+fn message(group: u8, number: u32, size: usize) -> Vec<u8> {
+    let mut message = vec![0; size];
+    message[0] = 0x10;
+    message[32 + 39] = group;
+    message[size - 4..].copy_from_slice(&number.to_be_bytes());
+    message
+}
+
+/// A flow from node 0 to node 1.
+struct Flow {
+    group: u8,
+    size: usize,
+    /// Messages a second.
+    rate: f64,
+}
+
+/// What became of it.
+#[derive(Debug)]
+struct Outcome {
+    sent: usize,
+    /// Sorted.
+    delays: Vec<Duration>,
+}
+
+impl Outcome {
+    fn delivered(&self) -> f64 {
+        self.delays.len() as f64 / self.sent as f64
+    }
+
+    fn percentile(&self, percent: usize) -> Duration {
+        self.delays[(self.delays.len() * percent / 100).min(self.delays.len() - 1)]
+    }
+}
+
+/// Runs flows side by side for `span`, and half a second more.
+fn run(net: &mut Net, flows: &[Flow], span: Duration) -> Vec<Outcome> {
+    let began = net.now;
+    let at = |flow: &Flow, n: usize| began + Duration::from_secs_f64(n as f64 / flow.rate);
+    let mut sent: Vec<Vec<Instant>> = flows.iter().map(|_| Vec::new()).collect();
+    net.nodes[1].data.clear();
+    net.nodes[1].data_at.clear();
+    while net.now < began + span {
+        let now = net.now;
+        for (flow, sent) in flows.iter().zip(&mut sent) {
+            while at(flow, sent.len()) <= now {
+                let body = message(flow.group, sent.len() as u32, flow.size);
+                sent.push(now);
+                if let Some(link) = net.link(0, 1) {
+                    let _ = net.nodes[0]
+                        .overlay
+                        .send_data(link, [&body[..32], &body[32..]], now);
+                }
+            }
+        }
+        let next = flows.iter().zip(&sent).map(|(f, s)| at(f, s.len())).min();
+        net.run(next.unwrap_or(now).saturating_duration_since(now));
+    }
+    net.run(Duration::from_millis(500));
+    let node = &net.nodes[1];
+    let outcome = |(flow, sent): (&Flow, &Vec<Instant>)| {
+        let ours = node.data.iter().zip(&node.data_at);
+        let ours = ours.filter(|((_, message), _)| message[32 + 39] == flow.group);
+        let delay = |((_, message), came): ((_, &bytes::Bytes), &Instant)| {
+            let number = message
+                .last_chunk()
+                .map(|n| u32::from_be_bytes(*n))
+                .unwrap();
+            *came - sent[number as usize]
+        };
+        let mut delays: Vec<_> = ours.map(|((p, m), t)| delay(((p, m), t))).collect();
+        delays.sort_unstable();
+        Outcome {
+            sent: sent.len(),
+            delays,
+        }
+    };
+    flows.iter().zip(&sent).map(outcome).collect()
+}
+
+fn one(net: &mut Net, rate: f64, size: usize, span: Duration) -> Outcome {
+    let flow = Flow {
+        group: 1,
+        size,
+        rate,
+    };
+    run(net, &[flow], span).remove(0)
+}
+
+#[test]
+fn the_lane_is_media_only_where_both_offer_it() {
+    for (offers, lane) in [
+        ([true, true], Lane::Media),
+        ([true, false], Lane::Data),
+        ([false, true], Lane::Data),
+        ([false, false], Lane::Data),
+    ] {
+        let mut net = connected_by(&offers);
+        for (a, b) in [(0, 1), (1, 0)] {
+            assert_eq!(net.row(a, b).unwrap().lane, lane, "{offers:?}");
+            let (link, now) = (net.link(a, b).unwrap(), net.now);
+            let body = message(1, 7, 1_312);
+            net.nodes[a]
+                .overlay
+                .send_data(link, [&body[..32], &body[32..]], now)
+                .unwrap();
+            net.until(SOON, "data", |net| !net.nodes[b].data.is_empty());
+            assert_eq!(net.nodes[b].data[0].1, body);
+        }
+    }
+}
+
+#[test]
+fn a_full_packet_of_lc0_is_one_datagram_and_small_ones_share() {
+    let mut net = media();
+    net.tapped = Some(Vec::new());
+    let (link, now) = (net.link(0, 1).unwrap(), net.now);
+    for n in 0..2 {
+        let body = message(1, n, 1_312);
+        let overlay = &mut net.nodes[0].overlay;
+        overlay
+            .send_data(link, [&body[..32], &body[32..]], now)
+            .unwrap();
+    }
+    net.run(Duration::from_millis(10));
+    let sizes = |net: &Net| -> Vec<_> {
+        let tapped = net.tapped.iter().flatten();
+        let rtp = tapped.filter(|(_, _, bytes)| bytes[1] == 96);
+        rtp.map(|(_, _, bytes)| bytes.len()).collect()
+    };
+    assert_eq!(sizes(&net), [1_342, 1_342]);
+    net.tapped = Some(Vec::new());
+    let now = net.now;
+    for n in 0..20 {
+        let body = message(1, n, 100);
+        net.nodes[0]
+            .overlay
+            .send_data(link, [&body, &[]], now)
+            .unwrap();
+    }
+    net.run(Duration::from_millis(10));
+    assert_eq!(net.nodes[1].data.len(), 22);
+    // 12 x 102 + 28, and the rest
+    assert_eq!(sizes(&net), [1_252, 844]);
+}
+
+#[test]
+fn messages_of_all_sizes_arrive_on_both_lanes() {
+    for media in [true, false] {
+        let mut net = connected_by(&[media; 2]);
+        let sizes = [76, 1_000, 1_312, 1_313, 2_000, 9_032, 20_000, 40_000];
+        for size in sizes {
+            let (link, now) = (net.link(0, 1).unwrap(), net.now);
+            let body = message(1, size as u32, size);
+            let overlay = &mut net.nodes[0].overlay;
+            overlay
+                .send_data(link, [&body[..32], &body[32..]], now)
+                .unwrap();
+            net.run(Duration::from_millis(50));
+        }
+        let got: Vec<_> = net.nodes[1].data.iter().map(|(_, m)| m.clone()).collect();
+        assert_eq!(
+            got,
+            sizes.map(|size| message(1, size as u32, size)),
+            "{media}"
+        );
+    }
+}
+
+#[test]
+fn loss_takes_what_it_takes_and_no_more() {
+    for loss in [50, 200] {
+        let mut net = media();
+        net.delay = Duration::from_millis(10);
+        net.loss = loss;
+        let outcome = one(&mut net, 5_000.0, 1_200, Duration::from_secs(4));
+        let most = 1.0 - loss as f64 / 1_000.0;
+        let delivered = outcome.delivered();
+        assert!(
+            (most - 0.02..most + 0.02).contains(&delivered),
+            "{delivered} at {loss}"
+        );
+        let p99 = outcome.percentile(99);
+        assert!(p99 < Duration::from_millis(15), "{p99:?} at {loss}");
+        let row = net.row(0, 1).unwrap();
+        let seen = row.loss.unwrap();
+        assert!(
+            (seen - loss as f64 / 1_000.0).abs() < 0.05,
+            "{seen} at {loss}"
+        );
+        let rtt = row.rtt_ms.unwrap();
+        assert!((19.0..22.0).contains(&rtt), "{rtt}");
+    }
+}
+
+#[test]
+fn a_fast_flow_gets_its_rate_at_once() {
+    let mut net = media();
+    net.delay = Duration::from_millis(10);
+    // 200 Mbit/s over 20 ms
+    let rate = 200e6 / 8.0 / 1_200.0;
+    one(&mut net, rate, 1_200, SOON);
+    let outcome = one(&mut net, rate, 1_200, SOON);
+    assert!(outcome.delivered() > 0.999, "{}", outcome.delivered());
+    assert!(outcome.percentile(99) < Duration::from_millis(12));
+}
+
+#[test]
+fn a_bottleneck_is_filled_but_its_queue_is_not() {
+    let mut net = media();
+    net.delay = Duration::from_millis(10);
+    net.pipe = Some(Pipe::new(20e6, Duration::from_millis(500)));
+    let rate = 100e6 / 8.0 / 1_200.0;
+    one(&mut net, rate, 1_200, Duration::from_secs(3));
+    net.pipe = Some(Pipe::new(20e6, Duration::from_millis(500)));
+    let outcome = one(&mut net, rate, 1_200, Duration::from_secs(5));
+    let bits = outcome.delays.len() as f64 * 1_200.0 * 8.0 / 5.0;
+    assert!((15e6..20e6).contains(&bits), "{bits} of 20 Mbit/s");
+    let pipe = net.pipe.take().unwrap();
+    let mut waits = pipe.waits;
+    waits.sort_unstable();
+    let p99 = waits[waits.len() * 99 / 100];
+    assert!(
+        p99 < Duration::from_millis(50),
+        "{p99:?} in the bottleneck's queue"
+    );
+    // one way, the bottleneck's queue, and our own
+    let p99 = outcome.percentile(99);
+    assert!(p99 < Duration::from_millis(90), "{p99:?}");
+    assert!(net.nodes[0].overlay.drops()["queue_full"] > 1_000);
+}
+
+#[test]
+fn a_flood_in_one_group_leaves_another_its_latency() {
+    let mut net = media();
+    net.delay = Duration::from_millis(5);
+    net.pipe = Some(Pipe::new(20e6, Duration::from_millis(200)));
+    let flows = [
+        Flow {
+            group: 1,
+            size: 1_200,
+            rate: 10_000.0,
+        },
+        Flow {
+            group: 2,
+            size: 200,
+            rate: 200.0,
+        },
+    ];
+    run(&mut net, &flows, Duration::from_secs(2));
+    let outcomes = run(&mut net, &flows, Duration::from_secs(4));
+    assert!(outcomes[0].delivered() < 0.3, "a flood");
+    assert!(
+        outcomes[1].delivered() > 0.98,
+        "{}",
+        outcomes[1].delivered()
+    );
+    let p99 = outcomes[1].percentile(99);
+    assert!(p99 < Duration::from_millis(60), "{p99:?}");
+}
+
+#[test]
+fn an_outage_of_ten_seconds_is_survived() {
+    let mut net = media();
+    net.delay = Duration::from_millis(5);
+    let before = one(&mut net, 2_000.0, 1_200, SOON);
+    assert!(before.delivered() > 0.99);
+    net.media_cut = true;
+    let during = one(&mut net, 2_000.0, 1_200, Duration::from_secs(10));
+    assert_eq!(during.delays.len(), 0);
+    net.media_cut = false;
+    one(&mut net, 2_000.0, 1_200, Duration::from_secs(1));
+    let after = one(&mut net, 2_000.0, 1_200, SOON);
+    assert!(after.delivered() > 0.999, "{}", after.delivered());
+    assert!(net.nodes.iter().all(|n| n.ups == 1 && n.downs.is_empty()));
+}
+
+#[test]
+fn disorder_is_no_loss() {
+    let mut net = media();
+    (net.delay, net.jitter) = (Duration::from_millis(10), 10);
+    one(&mut net, 5_000.0, 1_200, SOON);
+    let outcome = one(&mut net, 5_000.0, 1_200, SOON);
+    assert!(outcome.delivered() > 0.999, "{}", outcome.delivered());
+    let seen = net.row(0, 1).unwrap().loss.unwrap();
+    assert!(seen < 0.02, "{seen}");
+}
+
+#[test]
+fn replayed_and_forged_packets_are_dropped_and_counted() {
+    let mut net = media();
+    net.tapped = Some(Vec::new());
+    one(&mut net, 500.0, 1_200, Duration::from_secs(1));
+    let got = net.nodes[1].data.len();
+    assert!(got > 490);
+    let tapped = net.tapped.take().unwrap();
+    let (host, now) = (net.nodes[1].host, net.now);
+    let theirs = tapped.iter().filter(|(_, to, _)| *to == host);
+    let mut replayed = 0;
+    for (from, _, datagram) in theirs {
+        let mut forged = datagram.clone();
+        // a later index: not a replay by its number
+        forged[2] ^= 0x40;
+        forged[6] ^= 0x40;
+        let overlay = &mut net.nodes[1].overlay;
+        for datagram in [datagram, &forged] {
+            overlay.handle_datagram(*from, host, datagram, now);
+        }
+        overlay.handle_datagram("192.0.2.9:9".parse().unwrap(), host, datagram, now);
+        replayed += 1;
+    }
+    let drops = net.nodes[1].overlay.drops().clone();
+    assert_eq!(drops["media_replayed"], 2 * replayed);
+    let refused = drops["media_forged"] + drops.get("media_malformed").unwrap_or(&0);
+    assert_eq!(refused, replayed);
+    assert!(replayed > 490);
+    let outcome = one(&mut net, 500.0, 1_200, Duration::from_secs(1));
+    assert!(outcome.delivered() > 0.999, "nothing is spoiled");
+}
+
+#[test]
+fn a_packet_from_an_address_that_nobody_knows_finds_its_link() {
+    let mut net = media();
+    net.tapped = Some(Vec::new());
+    net.media_cut = true;
+    one(&mut net, 100.0, 1_200, Duration::from_millis(50));
+    let tapped = net.tapped.take().unwrap();
+    let (host, now) = (net.nodes[1].host, net.now);
+    let (_, _, datagram) = tapped.iter().find(|(_, to, _)| *to == host).unwrap();
+    let from = "192.0.2.9:9".parse().unwrap();
+    net.nodes[1]
+        .overlay
+        .handle_datagram(from, host, datagram, now);
+    net.collect(1);
+    assert_eq!(net.nodes[1].data.len(), 1);
+}
+
+#[test]
+fn a_restarted_peer_has_new_keys() {
+    let mut net = media();
+    net.tapped = Some(Vec::new());
+    net.run(Duration::from_secs(6));
+    one(&mut net, 500.0, 1_200, Duration::from_millis(200));
+    let old = net.tapped.take().unwrap();
+    let network = Network::new(1);
+    let mut keys: Vec<_> = [100, 101].map(|s| SecretKey::from_seed(&[s; 32])).into();
+    keys.sort_by_key(SecretKey::peer_id);
+    net.kill(1);
+    net.run(Duration::from_millis(50));
+    net.restart(1, &network.identity(keys.swap_remove(1), "again"));
+    net.until(SOON * 2, "again", |net| {
+        net.linked(0, 1) && net.nodes[0].ups == 2
+    });
+    let host = net.nodes[1].host;
+    for (from, _, datagram) in old.iter().filter(|(_, to, _)| *to == host) {
+        let now = net.now;
+        net.nodes[1]
+            .overlay
+            .handle_datagram(*from, host, datagram, now);
+    }
+    net.nodes[1].data.clear();
+    net.collect(1);
+    assert!(net.nodes[1].data.is_empty(), "old packets mean nothing now");
+    let outcome = one(&mut net, 500.0, 1_200, SOON);
+    assert!(outcome.delivered() > 0.999, "{}", outcome.delivered());
+}
+
+#[test]
+fn media_flows_on_over_an_address_change() {
+    for n in [0, 1] {
+        let mut net = media();
+        one(&mut net, 500.0, 1_200, SOON);
+        net.move_to(n, "10.9.9.9:7777");
+        let outcome = one(&mut net, 500.0, 1_200, SOON);
+        assert!(outcome.delivered() > 0.5, "{}", outcome.delivered());
+        let outcome = one(&mut net, 500.0, 1_200, SOON);
+        assert!(outcome.delivered() > 0.999, "{}", outcome.delivered());
+        assert!(net.nodes.iter().all(|n| n.ups == 1 && n.downs.is_empty()));
+        assert_eq!(net.row(0, 1).unwrap().lane, Lane::Media);
+    }
+}
+
+#[test]
+fn media_is_a_sign_of_life() {
+    let mut net = media();
+    net.run(SOON);
+    let sent = net.nodes[0].sent;
+    one(&mut net, 50.0, 200, Duration::from_secs(10));
+    assert!(net.nodes.iter().all(|n| n.downs.is_empty()));
+    let sent = net.nodes[0].sent - sent;
+    assert!(sent < 50 * 10 + 100, "{sent}: no more probes than before");
+}
+
+#[test]
+fn an_idle_lane_costs_nothing() {
+    let mut net = media();
+    one(&mut net, 50.0, 200, Duration::from_secs(1));
+    net.run(SOON);
+    net.tapped = Some(Vec::new());
+    net.run(Duration::from_secs(60));
+    assert_eq!(net.tapped.map(|tapped| tapped.len()), Some(0));
+}
