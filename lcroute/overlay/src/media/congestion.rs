@@ -65,6 +65,8 @@ pub(crate) struct Controller {
     under_way: VecDeque<Sent>,
     first: u64,
     bytes: u64,
+    /// Bytes since the last packet that asked for a report.
+    unmarked: u64,
     /// Somebody had to wait since the last report.
     blocked: bool,
     progress: Instant,
@@ -129,6 +131,7 @@ impl Controller {
             under_way: VecDeque::new(),
             first: 0,
             bytes: 0,
+            unmarked: 0,
             blocked: false,
             progress: now,
             highest: None,
@@ -162,6 +165,17 @@ impl Controller {
         let bytes = u16::try_from(bytes).unwrap_or(u16::MAX);
         self.under_way.push_back(Sent { at, bytes });
         self.bytes += u64::from(bytes);
+    }
+
+    /// Whether the packet that goes out next, of about `bytes`, should ask for a report: four times in
+    /// a window, so that a short one does not wait for the receiver's timer.
+    pub(crate) fn wants_report(&mut self, bytes: usize) -> bool {
+        self.unmarked += bytes as u64;
+        let wants = self.unmarked as f64 * 4.0 >= self.window;
+        if wants {
+            self.unmarked = 0;
+        }
+        wants
     }
 
     /// The path is another one: its delay has nothing to do with that of the old.

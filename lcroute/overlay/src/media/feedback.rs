@@ -25,8 +25,7 @@ pub(crate) const MAX_SAMPLES: usize = 16;
 pub(crate) const MAX_WORDS: usize = 16;
 /// A report is made at the latest so long after the first packet it tells of.
 const EVERY: Duration = Duration::from_millis(20);
-/// Packets after which it is made at once: one sixteenth of the last 20 ms, but from 16 to 256.
-const LEAST_PACKETS: u32 = 16;
+/// Packets after which it is made at once.
 const MOST_PACKETS: u32 = 256;
 
 /// One report, as the sender of the media reads it.
@@ -105,10 +104,9 @@ pub(crate) struct Reporter {
     newest: Option<(u64, Instant)>,
     samples: Vec<(u64, Instant)>,
     unreported: u32,
+    /// Every so many packets one is sampled.
+    stride: u32,
     due: Option<Instant>,
-    /// How many packets are reported at once, and what that follows.
-    batch: u32,
-    recent: (Instant, u32),
     reported: u64,
 }
 
@@ -120,35 +118,37 @@ impl Reporter {
             newest: None,
             samples: Vec::with_capacity(MAX_SAMPLES),
             unreported: 0,
+            stride: 1,
             due: None,
-            batch: LEAST_PACKETS,
-            recent: (now, 0),
             reported: 0,
         }
     }
 
-    /// A packet came; whether it is time to report.
-    pub(crate) fn handle(&mut self, index: u64, now: Instant) -> bool {
+    /// A packet came, which may ask for a report; whether it is time for one.
+    pub(crate) fn handle(&mut self, index: u64, marker: bool, now: Instant) -> bool {
         self.received += 1;
         if self.newest.is_none_or(|(newest, _)| index > newest) {
             self.newest = Some((index, now));
         }
-        // evenly over the batch
-        let stride = (self.batch / 8).max(1);
-        if self.unreported.is_multiple_of(stride) && self.samples.len() < MAX_SAMPLES - 1 {
-            self.samples.push((index, now));
+        if self.unreported.is_multiple_of(self.stride) {
+            self.sample(index, now);
         }
         self.unreported += 1;
-        let (since, count) = &mut self.recent;
-        *count += 1;
-        if now >= *since + EVERY {
-            self.batch = (*count / 16).clamp(LEAST_PACKETS, MOST_PACKETS);
-            self.recent = (now, 0);
+        let due = *self.due.get_or_insert(now + EVERY);
+        marker || self.unreported >= MOST_PACKETS || now >= due
+    }
+
+    /// Keeps samples that lie evenly over what is unreported.
+    fn sample(&mut self, index: u64, now: Instant) {
+        if self.samples.len() == MAX_SAMPLES - 1 {
+            let mut nth = 0;
+            self.samples.retain(|_| {
+                nth += 1;
+                nth % 2 == 1
+            });
+            self.stride *= 2;
         }
-        if self.due.is_none() {
-            self.due = Some(now + EVERY);
-        }
-        self.unreported >= self.batch || self.due.is_some_and(|due| now >= due)
+        self.samples.push((index, now));
     }
 
     /// When a report is due.
@@ -159,14 +159,14 @@ impl Reporter {
     /// No report this time; the next one tells all.
     pub(crate) fn skip(&mut self) {
         self.due = None;
-        self.unreported = 0;
         self.samples.clear();
+        (self.unreported, self.stride) = (0, 1);
     }
 
     /// The report of all that came; none if nothing has since the last.
     pub(crate) fn report(&mut self, seen: &ReplayWindow, now: Instant) -> Option<Report> {
         self.due.take()?;
-        self.unreported = 0;
+        (self.unreported, self.stride) = (0, 1);
         let (highest, at) = self.newest?;
         let sample = |(index, at): (u64, Instant)| Sample {
             index,
@@ -242,7 +242,7 @@ mod tests {
         for (n, index) in [0, 1, 3, 2, 5].into_iter().enumerate() {
             seen.mark(index);
             let at = start + Duration::from_millis(n as u64);
-            assert!(!reporter.handle(index, at));
+            assert!(!reporter.handle(index, false, at));
         }
         assert_eq!(reporter.deadline(), Some(start + EVERY));
         let report = reporter.report(&seen, start + EVERY).unwrap();
@@ -267,12 +267,17 @@ mod tests {
         for n in 0..100_000_u64 {
             let now = start + Duration::from_micros(n * 2);
             seen.mark(n);
-            if reporter.handle(n, now) {
-                assert!(reporter.report(&seen, now).unwrap().words.len() <= MAX_WORDS);
+            if reporter.handle(n, false, now) {
+                let report = reporter.report(&seen, now).unwrap();
+                assert!(report.words.len() <= MAX_WORDS && report.samples.len() > 7);
                 reports += 1;
             }
         }
-        assert!((390..1_300).contains(&reports), "{reports}");
+        assert_eq!(reports, 100_000 / 256);
+        assert!(
+            reporter.handle(100_000, true, start),
+            "who asks is told at once"
+        );
     }
 
     proptest! {

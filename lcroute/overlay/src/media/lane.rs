@@ -147,7 +147,8 @@ impl Media {
         if self.packet.is_empty() {
             return;
         }
-        match self.sealer.seal(&mut self.packet) {
+        let marker = self.controller.wants_report(self.packet.len());
+        match self.sealer.seal(&mut self.packet, marker) {
             Some(index) => {
                 let packet = self.packet.split().freeze();
                 self.controller.sent(index, packet.len(), now);
@@ -171,14 +172,14 @@ impl Media {
             return self.handle_report(datagram, out, dropped, now);
         }
         make_room(&mut self.input, datagram.len());
-        let index = match self.opener.open(datagram, &mut self.input) {
-            Ok(index) => index,
+        let (index, marker) = match self.opener.open(datagram, &mut self.input) {
+            Ok(opened) => opened,
             Err(reason) => {
                 self.input.clear();
                 return Err(reason);
             }
         };
-        let due = self.reporter.handle(index, now);
+        let due = self.reporter.handle(index, marker, now);
         if let (true, Some(out)) = (due, out) {
             self.report(out, now);
         }

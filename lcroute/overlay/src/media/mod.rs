@@ -13,11 +13,11 @@
 //!
 //! ```text
 //! RTP packet, one UDP datagram of at most the lane's limit:
-//!   0x80 | 96 | sequence 16 = index | timestamp 32 = index | SSRC 32     12 bytes, authenticated
+//!   0x80 | marker 1 bit, 96 | sequence 16 = index | timestamp 32 = index | SSRC 32     12 bytes, authenticated
 //!   payload (see payload.rs)                                             encrypted
 //!   tag                                                                  16 bytes
 //!
-//! RTCP packet, every 20 ms or every 16 to 256 packets while packets come:
+//! RTCP packet, 20 ms or 256 packets after the last while packets come, and at once after a marker:
 //!   0x81 | 204 | length 16 | SSRC 32                                     8 bytes, authenticated
 //!   report (see feedback.rs)                                             encrypted
 //!   tag 16 bytes | 1 bit, SRTCP index 31                                 authenticated

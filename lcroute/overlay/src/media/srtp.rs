@@ -18,8 +18,9 @@ pub(crate) const RTCP_HEADER: usize = 8;
 const RTCP_TRAILER: usize = 4;
 /// Version 2, no padding, no extension, no CSRC.
 const VERSION: u8 = 0x80;
-/// Payload type, dynamic.
+/// Payload type, dynamic; the marker bit asks for a report at once.
 const PAYLOAD_TYPE: u8 = 96;
+const MARKER: u8 = 0x80;
 /// Application-defined RTCP (RFC 3550, section 6.7), subtype 1.
 const RTCP_FIRST: u8 = VERSION | 1;
 const RTCP_TYPE: u8 = 204;
@@ -102,9 +103,9 @@ impl Sealer {
         self.next
     }
 
-    /// Seals `packet`: room for the RTP header, then payload; the tag is put behind. The index it got,
-    /// or none when there are no more.
-    pub(crate) fn seal(&mut self, packet: &mut BytesMut) -> Option<u64> {
+    /// Seals `packet`: room for the RTP header, then payload; the tag is put behind. With `marker` it
+    /// asks for a report. The index it got, or none when there are no more.
+    pub(crate) fn seal(&mut self, packet: &mut BytesMut, marker: bool) -> Option<u64> {
         let index = self.next;
         if index > LAST_INDEX {
             return None;
@@ -113,7 +114,7 @@ impl Sealer {
         let [s3, s2, s1, s0] = self.ssrc.to_be_bytes();
         let header = [
             VERSION,
-            PAYLOAD_TYPE,
+            PAYLOAD_TYPE | if marker { MARKER } else { 0 },
             t1,
             t0,
             t3,
@@ -181,11 +182,16 @@ impl Opener {
         &self.seen
     }
 
-    /// Opens an RTP packet into `payload`, which is empty before; the packet's index.
-    pub(crate) fn open(&mut self, packet: &[u8], payload: &mut BytesMut) -> Result<u64, Drop> {
+    /// Opens an RTP packet into `payload`, which is empty before; the packet's index, and whether it
+    /// asks for a report.
+    pub(crate) fn open(
+        &mut self,
+        packet: &[u8],
+        payload: &mut BytesMut,
+    ) -> Result<(u64, bool), Drop> {
         let (header, body) = packet.split_first_chunk::<RTP_HEADER>().ok_or(MALFORMED)?;
         let [first, second, q1, q0, t3, t2, t1, t0, ssrc @ ..] = *header;
-        let plain = first == VERSION && second == PAYLOAD_TYPE && [q1, q0] == [t1, t0];
+        let plain = first == VERSION && second & !MARKER == PAYLOAD_TYPE && [q1, q0] == [t1, t0];
         if !plain || u32::from_be_bytes(ssrc) != self.ssrc {
             return Err(MALFORMED);
         }
@@ -197,7 +203,7 @@ impl Opener {
         let nonce = self.rtp.nonce(self.ssrc, index);
         open(&self.rtp.key, nonce, header, body, payload)?;
         self.seen.mark(index);
-        Ok(index)
+        Ok((index, second & MARKER != 0))
     }
 
     /// Opens an RTCP packet into `payload`, which is empty before.
@@ -288,13 +294,14 @@ mod tests {
 
     fn sealed(sealer: &mut Sealer, payload: &[u8]) -> BytesMut {
         let mut packet = packet(RTP_HEADER, payload);
-        sealer.seal(&mut packet).unwrap();
+        sealer.seal(&mut packet, false).unwrap();
         packet
     }
 
     fn opened(opener: &mut Opener, packet: &[u8]) -> Result<(u64, Vec<u8>), Drop> {
         let mut payload = BytesMut::new();
-        let index = opener.open(packet, &mut payload)?;
+        let (index, marker) = opener.open(packet, &mut payload)?;
+        assert!(!marker);
         Ok((index, payload.to_vec()))
     }
 
@@ -330,6 +337,9 @@ mod tests {
                 assert_eq!(plain[RTP_HEADER..], n.to_be_bytes());
             }
         }
+        let mut marked = packet(RTP_HEADER, b"m");
+        sealer.seal(&mut marked, true).unwrap();
+        assert_eq!(theirs.decrypt_rtp(&marked).unwrap()[RTP_HEADER..], *b"m");
         let mut report = packet(RTCP_HEADER, b"lcfbabcd");
         sealer.seal_rtcp(&mut report).unwrap();
         let plain = theirs.decrypt_rtcp(&report).unwrap();
@@ -378,8 +388,8 @@ mod tests {
     fn the_last_index_is_the_end() {
         let (mut sealer, _) = pair();
         sealer.next = LAST_INDEX;
-        assert!(sealer.seal(&mut packet(RTP_HEADER, b"x")).is_some());
-        assert!(sealer.seal(&mut packet(RTP_HEADER, b"x")).is_none());
+        assert!(sealer.seal(&mut packet(RTP_HEADER, b"x"), true).is_some());
+        assert!(sealer.seal(&mut packet(RTP_HEADER, b"x"), true).is_none());
     }
 
     #[test]
