@@ -1,16 +1,18 @@
 //! How much may be under way: a window steered by queueing delay, fit for live traffic.
 //!
 //! ```text
-//! start --delay over half the target, or loss over 30 %--> steer --low delay for long--> start
+//! start --delay over half the target, or a trial--> steer --low delay for long--> start
 //!   window grows by what arrives         window follows (target - delay) / target
 //! ```
 //!
-//! - Loss alone changes nothing below 30 %: a radio link that loses packets keeps its rate. Loss
-//!   together with delay is a full queue, and answered at once.
-//! - A window is never cut below what demonstrably arrives: delivered rate x (base round trip + half
-//!   the target). So a wrong guess, such as a process that slept, costs little.
-//! - If the delay stays although we have made room, somebody else fills the queue (TCP): then we
-//!   compete, with a higher target, additive increase and a cut at loss, until the queue is seen empty.
+//! - Loss that appears is put to a trial: the window shrinks to what arrives for a few rounds. If the
+//!   loss stays, it has other causes (radio) and is ignored from then on; if it goes, a queue too short
+//!   to be felt was full, and the window grows with care.
+//! - A standing queue is drained every five seconds, for a few rounds. If it is not seen empty
+//!   then, somebody else fills it (TCP): we compete, with a higher target, additive increase and a cut
+//!   at loss, until a later drain shows an empty queue.
+//! - At high delay the window is cut to what demonstrably arrives: delivered rate x (base round trip +
+//!   half the target). So a wrong guess, such as a process that slept, costs little.
 //!
 //! Delay is one way, arrival minus sending on two clocks, less the smallest of the last minute.
 
@@ -22,13 +24,32 @@ use super::feedback::{Report, micros};
 /// Queueing delay that is aimed at, and that while competing, in microseconds.
 const TARGET: i64 = 20_000;
 const COMPETING_TARGET: i64 = 80_000;
-/// Loss that is answered without any delay: the bottleneck has no queue to speak of.
+/// Loss beyond what is known to be random that calls for a trial.
+const NEW_LOSS: f64 = 0.02;
+/// Loss that is never put up with.
 const HEAVY_LOSS: f64 = 0.3;
-/// Loss that together with delay says that a queue is full.
-const QUEUE_LOSS: f64 = 0.02;
+/// Packets of a round that prove something.
+const PROOF: u64 = 16;
+/// Rounds of a trial or a drain that count, from a round trip and so long after its begin.
+const TRIAL_ROUNDS: u32 = 2;
+const LATE: Duration = Duration::from_millis(40);
+/// The pause after a trial that found random loss, and how long one that found a full queue is heeded.
+const TRIAL_PAUSE: Duration = Duration::from_secs(2);
+const HEED: Duration = Duration::from_secs(10);
+/// How often a standing queue is drained, and how soon again at high delay.
+const DRAIN_EVERY: Duration = Duration::from_secs(5);
+const DRAIN_AGAIN: Duration = Duration::from_secs(2);
+/// Drains in a row that must fail at high delay, until others are to blame.
+const FAILED_DRAINS: u32 = 2;
+/// High delay, in microseconds: flows of ours that share a queue keep it below.
+const HIGH: i64 = TARGET * 5 / 4;
+/// What a drain leaves of the window that the path itself holds.
+const DRAINED: f64 = 0.75;
+/// Known random loss fades within about so many seconds once it is gone.
+const FADE: f64 = 10.0;
 /// Window in bytes: at first, at least, at most.
 const FIRST: f64 = 65_536.0;
-const LEAST: f64 = 10_240.0;
+const LEAST: f64 = 3_000.0;
 const MOST: f64 = 67_108_864.0;
 /// Most packets under way.
 const MAX_PACKETS: usize = 65_000;
@@ -40,8 +61,8 @@ const GAIN: f64 = 0.5;
 const SILENCE: Duration = Duration::from_millis(250);
 /// A round is a round trip, but at least this many microseconds.
 const LEAST_ROUND: i64 = 20_000;
-/// Rounds of high delay after which others are to blame; of low delay, after which we start anew.
-const HIGH_ROUNDS: u32 = 6;
+/// Rounds of high delay after which the queue is drained; of low delay, after which we start anew.
+const HIGH_ROUNDS: u32 = 3;
 const LOW_ROUNDS: u32 = 3;
 /// The smallest delay is that of so many spans of so long.
 const SPANS: usize = 6;
@@ -72,14 +93,52 @@ pub(crate) struct Controller {
     progress: Instant,
     highest: Option<u64>,
     received: u64,
+    settled: u64,
+    lost: u64,
     srtt: Option<i64>,
     base: BaseDelay,
+    /// The least round trip, likewise.
+    least_trip: Least,
     delay: i64,
     rate: f64,
     loss: Option<f64>,
     round: Round,
     high_rounds: u32,
     low_rounds: u32,
+    /// Loss that has been found to be random.
+    random_loss: f64,
+    experiment: Option<Experiment>,
+    next_trial: Instant,
+    next_drain: Instant,
+    failed_drains: u32,
+    /// Up to where the window may grow fast, and until when that is heeded.
+    ceiling: Option<(f64, Instant)>,
+}
+
+/// The window is held down for some rounds to see what follows.
+#[derive(Debug)]
+struct Experiment {
+    kind: Kind,
+    /// The window before.
+    window: f64,
+    /// Loss before.
+    loss: f64,
+    /// What is reported from then on counts.
+    since: Instant,
+    rounds: u32,
+    settled: u64,
+    lost: u64,
+    /// The queue has been seen empty.
+    empty: bool,
+}
+
+/// What an experiment is to find out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Does loss go?
+    Trial,
+    /// Does the queue go, which was long before or not?
+    Drain { high: bool },
 }
 
 /// What happened in about a round trip.
@@ -88,26 +147,25 @@ struct Round {
     /// Receiver's clock.
     since: Option<u32>,
     delivered: f64,
-    expected: u64,
-    received: u64,
+    /// Packets that were judged, and those of them that are lost.
+    settled: u64,
+    lost: u64,
     least_delay: Option<i64>,
     limited: bool,
     cut: bool,
+    /// Most bytes that were under way.
+    peak: f64,
 }
 
-/// The smallest one-way delay of the last minute: clocks drift, routes change.
+/// The smallest value of the last minute: clocks drift, routes change.
 #[derive(Debug, Default)]
-struct BaseDelay {
-    /// The first value seen: all others are counted from it, so that clocks may wrap.
-    origin: Option<u32>,
+struct Least {
     spans: VecDeque<(Instant, i64)>,
 }
 
-impl BaseDelay {
-    /// Queueing delay of a packet that took `delay` by the two clocks.
-    fn queueing(&mut self, delay: u32, now: Instant) -> i64 {
-        let origin = *self.origin.get_or_insert(delay);
-        let value = i64::from(delay.wrapping_sub(origin).cast_signed());
+impl Least {
+    /// One more value; the smallest.
+    fn note(&mut self, value: i64, now: Instant) -> i64 {
         match self.spans.back_mut() {
             Some((since, least)) if now < *since + SPAN => *least = value.min(*least),
             _ => {
@@ -117,7 +175,28 @@ impl BaseDelay {
                 }
             }
         }
-        value - self.spans.iter().map(|s| s.1).min().unwrap_or(value)
+        self.get().unwrap_or(value)
+    }
+
+    fn get(&self) -> Option<i64> {
+        self.spans.iter().map(|s| s.1).min()
+    }
+}
+
+/// The smallest one-way delay.
+#[derive(Debug, Default)]
+struct BaseDelay {
+    /// The first value seen: all others are counted from it, so that clocks may wrap.
+    origin: Option<u32>,
+    least: Least,
+}
+
+impl BaseDelay {
+    /// Queueing delay of a packet that took `delay` by the two clocks.
+    fn queueing(&mut self, delay: u32, now: Instant) -> i64 {
+        let origin = *self.origin.get_or_insert(delay);
+        let value = i64::from(delay.wrapping_sub(origin).cast_signed());
+        value - self.least.note(value, now)
     }
 }
 
@@ -136,6 +215,8 @@ impl Controller {
             progress: now,
             highest: None,
             received: 0,
+            settled: 0,
+            lost: 0,
             srtt: None,
             base: BaseDelay::default(),
             delay: 0,
@@ -144,6 +225,13 @@ impl Controller {
             round: Round::default(),
             high_rounds: 0,
             low_rounds: 0,
+            least_trip: Least::default(),
+            random_loss: 0.0,
+            experiment: None,
+            next_trial: now,
+            next_drain: now + DRAIN_EVERY,
+            failed_drains: 0,
+            ceiling: None,
         }
     }
 
@@ -167,11 +255,11 @@ impl Controller {
         self.bytes += u64::from(bytes);
     }
 
-    /// Whether the packet that goes out next, of about `bytes`, should ask for a report: four times in
+    /// Whether the packet that goes out next, of about `bytes`, should ask for a report: eight times in
     /// a window, so that a short one does not wait for the receiver's timer.
     pub(crate) fn wants_report(&mut self, bytes: usize) -> bool {
         self.unmarked += bytes as u64;
-        let wants = self.unmarked as f64 * 4.0 >= self.window;
+        let wants = self.unmarked as f64 * 8.0 >= self.window;
         if wants {
             self.unmarked = 0;
         }
@@ -181,7 +269,9 @@ impl Controller {
     /// The path is another one: its delay has nothing to do with that of the old.
     pub(crate) fn path_changed(&mut self) {
         self.base = BaseDelay::default();
+        self.least_trip = Least::default();
         self.round = Round::default();
+        (self.experiment, self.ceiling) = (None, None);
         (self.starting, self.competing) = (true, false);
     }
 
@@ -193,7 +283,7 @@ impl Controller {
 
     /// Share of packets that do not arrive, smoothed over about a second.
     pub(crate) fn loss(&self) -> Option<f64> {
-        self.loss.map(|loss| loss.max(0.0))
+        self.loss
     }
 
     /// Bytes a second that arrive, of the last round.
@@ -216,6 +306,7 @@ impl Controller {
         self.progress = now;
         self.window = (self.window / 2.0).max(LEAST);
         self.starting = true;
+        self.experiment = None;
         self.round = Round::default();
         true
     }
@@ -226,18 +317,23 @@ impl Controller {
 
     /// A report of the far side; false if it cannot be true.
     pub(crate) fn handle(&mut self, report: &Report, next: u64, now: Instant) -> bool {
-        if report.highest >= next || report.received > report.highest.saturating_add(1) {
+        // what follows adds up: no total may be more than we have sent
+        let most = report.highest.saturating_add(1);
+        let sane = report.received <= most && report.lost <= report.settled;
+        if report.highest >= next || report.settled > most || !sane {
             return false;
         }
         let known = self.highest.map_or(0, |highest| highest + 1);
-        if report.highest + 1 < known || report.received < self.received {
+        let older = report.received < self.received || report.settled < self.settled;
+        if most < known || older {
             // overtaken by a later one
             return true;
         }
         let delay = self.handle_samples(report, now);
         let limited = std::mem::take(&mut self.blocked) || self.bytes as f64 * 2.0 >= self.window;
+        let under_way = self.bytes as f64;
         let passed = self.pass(report.highest) as f64;
-        let expected = report.highest + 1 - known;
+        let expected = most - known;
         let received = report.received - self.received;
         self.highest = Some(report.highest);
         self.received = report.received;
@@ -249,15 +345,19 @@ impl Controller {
         };
         let round = &mut self.round;
         round.delivered += passed * share;
-        round.expected += expected;
-        round.received += received;
+        round.settled += report.settled.saturating_sub(self.settled);
+        round.lost += report.lost.saturating_sub(self.lost);
+        (self.settled, self.lost) = (report.settled, report.lost);
         round.limited |= limited;
+        round.peak = round.peak.max(under_way);
         if let Some(delay) = delay {
             self.delay = delay;
             round.least_delay = Some(round.least_delay.map_or(delay, |d| d.min(delay)));
-            self.steer(delay, passed, limited, report.time);
+            if self.experiment.is_none() {
+                self.steer(delay, passed, limited, report.time, now);
+            }
         }
-        self.end_round(report.time);
+        self.end_round(report.time, now);
         true
     }
 
@@ -274,6 +374,7 @@ impl Controller {
             if n == 0 {
                 let trip = i64::from(micros(now, self.began).wrapping_sub(sent));
                 let trip = (trip - i64::from(sample.age)).max(0);
+                self.least_trip.note(trip, now);
                 self.srtt = Some(self.srtt.map_or(trip, |srtt| (srtt * 7 + trip) / 8));
             }
         }
@@ -306,7 +407,7 @@ impl Controller {
     }
 
     /// Moves the window, `passed` bytes having left the path.
-    fn steer(&mut self, delay: i64, passed: f64, limited: bool, time: u32) {
+    fn steer(&mut self, delay: i64, passed: f64, limited: bool, time: u32, now: Instant) {
         let target = self.target();
         if self.starting {
             if delay > target / 2 {
@@ -324,7 +425,7 @@ impl Controller {
         let share = passed / self.window;
         if off < 0.0 {
             self.shrink(self.window + passed * gain * off);
-        } else if limited && self.competing {
+        } else if limited && (self.competing || self.is_careful(now)) {
             self.grow(STEP * share);
         } else if limited {
             self.grow(passed * gain * off + STEP * share);
@@ -343,65 +444,157 @@ impl Controller {
         self.window = to.clamp(LEAST, self.window.max(LEAST));
     }
 
+    /// Near a window at which a queue was full not long ago.
+    fn is_careful(&self, now: Instant) -> bool {
+        let near = |(ceiling, until): (f64, Instant)| now < until && self.window > ceiling * 0.95;
+        self.ceiling.is_some_and(near)
+    }
+
     /// Leaves half the target of a queue at the rate that arrives.
     fn cut_to_rate(&mut self, time: u32) {
         let rate = self.round.rate(time).unwrap_or(0.0).max(self.rate);
-        let srtt = self.srtt.unwrap_or(LEAST_ROUND);
-        let trip = (srtt - self.delay).max(0) + TARGET / 2;
-        self.shrink(rate * trip as f64 / 1e6);
+        self.shrink(rate * (self.path_trip() + TARGET / 2) as f64 / 1e6);
+    }
+
+    /// Round trip of the path without any queue.
+    fn path_trip(&self) -> i64 {
+        self.least_trip.get().unwrap_or(LEAST_ROUND)
     }
 
     /// Once in a round trip: rate, loss, and who fills the queue.
-    fn end_round(&mut self, time: u32) {
+    fn end_round(&mut self, time: u32, now: Instant) {
         let since = *self.round.since.get_or_insert(time);
         let span = self.srtt.unwrap_or(0).max(LEAST_ROUND);
         if i64::from(time.wrapping_sub(since)) < span {
             return;
         }
-        let round = std::mem::replace(
-            &mut self.round,
-            Round {
-                since: Some(time),
-                ..Round::default()
-            },
-        );
-        if round.expected == 0 {
+        let fresh = Round {
+            since: Some(time),
+            ..Round::default()
+        };
+        let round = std::mem::replace(&mut self.round, fresh);
+        self.rate = round.rate(time).unwrap_or(self.rate);
+        if round.settled == 0 {
             return;
         }
-        self.rate = round.rate(time).unwrap_or(self.rate);
-        // less than none where packets were late: they count against the rounds before
-        let loss = 1.0 - round.received as f64 / round.expected as f64;
-        let weight = (span as f64 / 1e6).min(1.0);
-        self.loss = Some(self.loss.map_or(loss, |old| old + (loss - old) * weight));
-        let delay = round.least_delay.unwrap_or(self.delay);
-        let full = loss > QUEUE_LOSS && delay > TARGET / 2;
-        // a few packets prove nothing
-        if round.expected >= 16 && (loss > HEAVY_LOSS || full) {
-            self.starting = false;
-            let keep = if self.competing { 0.7 } else { 0.85 };
-            self.shrink(self.window * keep);
+        let loss = (round.lost as f64 / round.settled as f64).min(1.0);
+        let seconds = span as f64 / 1e6;
+        self.loss = Some(
+            self.loss
+                .map_or(loss, |old| old + (loss - old) * seconds.min(1.0)),
+        );
+        if loss < self.random_loss {
+            let fade = (loss - self.random_loss) * (seconds / FADE).min(1.0);
+            self.random_loss = (self.random_loss + fade).max(0.0);
         }
-        self.judge_delay(delay, round.limited, time);
+        let delay = round.least_delay.unwrap_or(self.delay);
+        if self.experiment.is_some() {
+            self.judge(&round, delay, now);
+        } else {
+            self.judge_loss(&round, loss, delay, now);
+            self.judge_delay(&round, delay, now);
+        }
     }
 
-    fn judge_delay(&mut self, delay: i64, limited: bool, time: u32) {
-        if delay < TARGET / 2 {
-            (self.high_rounds, self.competing) = (0, false);
-        } else if delay > TARGET {
-            self.high_rounds += 1;
+    /// Loss that is new: a cut while competing, else a trial.
+    fn judge_loss(&mut self, round: &Round, loss: f64, delay: i64, now: Instant) {
+        let packets = round.settled as f64;
+        let known = self.random_loss * packets;
+        let beyond = loss * packets - known - 3.0 * known.sqrt();
+        if self.competing {
+            if beyond > 0.5 && delay > TARGET / 2 {
+                self.shrink(self.window * 0.7);
+            }
+        } else if beyond > NEW_LOSS * packets && round.settled >= PROOF && now >= self.next_trial {
+            self.begin(Kind::Trial, loss, now);
+            self.shrink(self.window.min(round.peak) * (1.0 - loss).max(0.2));
         }
-        if self.high_rounds == HIGH_ROUNDS / 2 {
-            self.cut_to_rate(time);
-        } else if self.high_rounds >= HIGH_ROUNDS {
-            self.competing = true;
-        }
-        self.low_rounds = if delay < TARGET / 4 && limited {
-            self.low_rounds + 1
+    }
+
+    fn judge_delay(&mut self, round: &Round, delay: i64, now: Instant) {
+        self.high_rounds = if delay > HIGH {
+            self.high_rounds + 1
         } else {
             0
         };
-        if self.low_rounds >= LOW_ROUNDS {
+        let low = delay < TARGET / 4 && round.limited;
+        self.low_rounds = if low { self.low_rounds + 1 } else { 0 };
+        let again = self.next_drain - DRAIN_EVERY + DRAIN_AGAIN;
+        let high = self.high_rounds >= HIGH_ROUNDS && !self.competing && now >= again;
+        let standing = delay > TARGET / 4 && now >= self.next_drain;
+        if self.experiment.is_some() || self.starting {
+            return;
+        }
+        if high || standing {
+            self.next_drain = now + DRAIN_EVERY;
+            self.begin(Kind::Drain { high }, 0.0, now);
+            self.shrink(self.rate * self.path_trip() as f64 / 1e6 * DRAINED);
+        } else if self.low_rounds >= LOW_ROUNDS && !self.is_careful(now) {
             self.starting = true;
+        }
+    }
+
+    fn begin(&mut self, kind: Kind, loss: f64, now: Instant) {
+        // reports tell of loss a round trip and 30 ms late
+        let since = now + self.rtt().unwrap_or_default() + LATE;
+        self.starting = false;
+        (self.high_rounds, self.low_rounds) = (0, 0);
+        self.experiment = Some(Experiment {
+            kind,
+            window: self.window,
+            loss,
+            since,
+            rounds: 0,
+            settled: 0,
+            lost: 0,
+            empty: false,
+        });
+    }
+
+    /// A round of an experiment.
+    fn judge(&mut self, round: &Round, delay: i64, now: Instant) {
+        let Some(mut experiment) = self.experiment.take() else {
+            return;
+        };
+        // it goes on when the queue seems empty: that the base delay was too high shows only then
+        experiment.empty |= delay < TARGET / 4;
+        let empty = experiment.empty;
+        if now >= experiment.since {
+            experiment.rounds += 1;
+            experiment.settled += round.settled;
+            experiment.lost += round.lost;
+        }
+        let over = experiment.rounds >= TRIAL_ROUNDS;
+        match experiment.kind {
+            Kind::Drain { high } if over => {
+                let blamed = self.failed_drains + u32::from(high);
+                self.failed_drains = if empty { 0 } else { blamed };
+                self.competing = self.failed_drains >= FAILED_DRAINS;
+                self.window = experiment.window;
+                if empty {
+                    // whose queue it was, there is no need for all of it
+                    self.cut_to_rate_of(self.rate / DRAINED);
+                }
+            }
+            Kind::Trial if over && experiment.settled > 0 => self.conclude(&experiment, now),
+            _ => self.experiment = Some(experiment),
+        }
+    }
+
+    fn cut_to_rate_of(&mut self, rate: f64) {
+        self.shrink(rate * (self.path_trip() + TARGET) as f64 / 1e6);
+    }
+
+    /// A trial is over: was it us?
+    fn conclude(&mut self, trial: &Experiment, now: Instant) {
+        let loss = trial.lost as f64 / trial.settled as f64;
+        let ours = loss < self.random_loss + (trial.loss - self.random_loss) / 2.0;
+        if ours || loss > HEAVY_LOSS {
+            self.ceiling = Some((self.window, now + HEED));
+        } else {
+            self.random_loss = self.random_loss.max(loss).min(HEAVY_LOSS);
+            self.window = self.window.max(trial.window);
+            self.next_trial = now + TRIAL_PAUSE;
         }
     }
 }
@@ -411,5 +604,102 @@ impl Round {
     fn rate(&self, time: u32) -> Option<f64> {
         let span = time.wrapping_sub(self.since?);
         (span >= 5_000).then(|| self.delivered * 1e6 / f64::from(span))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::feedback::Sample;
+    use super::*;
+    use proptest::prelude::*;
+
+    fn sent(count: u64) -> (Controller, Instant) {
+        let now = Instant::now();
+        let mut controller = Controller::new(now);
+        for index in 0..count {
+            controller.sent(index, 1_200, now);
+        }
+        (controller, now)
+    }
+
+    fn report(highest: u64) -> Report {
+        Report {
+            highest,
+            received: highest + 1,
+            settled: highest + 1,
+            ..Report::default()
+        }
+    }
+
+    #[test]
+    fn a_full_window_shuts_until_a_report_or_a_long_silence() {
+        let (mut controller, now) = sent(60);
+        assert!(!controller.is_open(0));
+        let soon = now + Duration::from_millis(10);
+        assert!(controller.handle(&report(29), 60, soon));
+        assert!(controller.is_open(0));
+        let (mut controller, now) = sent(60);
+        assert!(!controller.poll(now + SILENCE / 2));
+        assert!(controller.poll(now + SILENCE));
+        assert!(controller.is_open(0) && controller.deadline().is_none());
+    }
+
+    #[test]
+    fn what_cannot_be_true_is_refused() {
+        let (mut controller, now) = sent(10);
+        assert!(!controller.handle(&report(10), 10, now), "not sent yet");
+        for wrong in [
+            Report {
+                received: 11,
+                ..report(9)
+            },
+            Report {
+                settled: 11,
+                ..report(9)
+            },
+            Report {
+                settled: 5,
+                lost: 6,
+                ..report(9)
+            },
+        ] {
+            assert!(!controller.handle(&wrong, 10, now), "{wrong:?}");
+        }
+        assert!(controller.handle(&report(9), 10, now));
+        assert!(
+            controller.handle(&report(3), 10, now),
+            "an old one is no crime"
+        );
+        assert_eq!(controller.bytes, 0);
+    }
+
+    #[test]
+    fn clocks_may_wrap() {
+        let now = Instant::now();
+        let mut base = BaseDelay::default();
+        assert_eq!(base.queueing(u32::MAX - 10, now), 0);
+        assert_eq!(base.queueing(20, now), 31);
+        assert_eq!(base.queueing(u32::MAX - 20, now), 0);
+        assert_eq!(base.queueing(0, now), 21);
+    }
+
+    proptest! {
+        #[test]
+        fn no_report_makes_it_panic_or_shut_for_ever(reports in prop::collection::vec(
+            (0_u64..100, 0_u64..120, 0_u64..120, 0_u64..120, any::<u32>(), any::<u32>(), 0_u64..10_000),
+            0..60)) {
+            let (mut controller, mut now) = sent(100);
+            for (highest, received, settled, lost, time, age, millis) in reports {
+                now += Duration::from_millis(millis);
+                let samples = vec![Sample { index: highest, age }];
+                let words = Vec::new();
+                let report = Report { highest, received, settled, lost, time, samples, words };
+                controller.handle(&report, 100, now);
+                prop_assert!((LEAST..=MOST).contains(&controller.window));
+            }
+            let silence = controller.silence();
+            controller.poll(now + silence);
+            prop_assert!(controller.is_open(0));
+        }
     }
 }

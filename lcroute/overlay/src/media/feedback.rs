@@ -2,16 +2,19 @@
 //!
 //! ```text
 //! RTCP APP (type 204, subtype 1), after its header with the reporter's SSRC, all under SRTCP:
-//! name "lcfb" | highest index 64 | packets received 64 | time of the report 32
+//! name "lcfb" | highest index 64 | packets received 64 | settled 64 | lost 64
+//! | time of the report 32
 //! | samples 8 | words 8 | zero 16
 //! | samples x { index: highest minus this 32 | age 32 }
 //! | words x 64: bit 63 of the first is the highest index, the next bits those below
 //! ```
 //!
-//! Times are microseconds of the receiver's clock, modulo 2^32; an age says how long before the report
+//! All packets below index `settled` have had 30 ms to be overtaken by others; `lost` of them have not
+//! come. Times are microseconds of the receiver's clock, modulo 2^32; an age says how long before the report
 //! the packet came. The first sample is the highest packet. Counts are totals, so a lost report costs
 //! nothing but time.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, BytesMut};
@@ -28,11 +31,18 @@ const EVERY: Duration = Duration::from_millis(20);
 /// Packets after which it is made at once.
 const MOST_PACKETS: u32 = 256;
 
+/// A packet that has not come so long after a later one is lost; how finely that is looked at.
+const REORDER: Duration = Duration::from_millis(30);
+const SETTLE_EVERY: Duration = Duration::from_millis(5);
+
 /// One report, as the sender of the media reads it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Report {
     pub(crate) highest: u64,
     pub(crate) received: u64,
+    /// Indices below this are judged, and how many of them are lost.
+    pub(crate) settled: u64,
+    pub(crate) lost: u64,
     /// Receiver's clock, microseconds.
     pub(crate) time: u32,
     pub(crate) samples: Vec<Sample>,
@@ -54,7 +64,8 @@ impl Report {
         if r.array::<4>()? != *NAME {
             return Err(WireError::Bad("name"));
         }
-        let (highest, received, time) = (r.u64()?, r.u64()?, r.u32()?);
+        let (highest, received) = (r.u64()?, r.u64()?);
+        let (settled, lost, time) = (r.u64()?, r.u64()?, r.u32()?);
         let (samples, words) = (usize::from(r.u8()?), usize::from(r.u8()?));
         r.u16()?;
         if samples > MAX_SAMPLES || words > MAX_WORDS {
@@ -72,6 +83,8 @@ impl Report {
         Ok(Self {
             highest,
             received,
+            settled,
+            lost,
             time,
             samples,
             words,
@@ -82,6 +95,8 @@ impl Report {
         out.put_slice(NAME);
         out.put_u64(self.highest);
         out.put_u64(self.received);
+        out.put_u64(self.settled);
+        out.put_u64(self.lost);
         out.put_u32(self.time);
         let samples = &self.samples[..self.samples.len().min(MAX_SAMPLES)];
         let words = &self.words[..self.words.len().min(MAX_WORDS)];
@@ -108,6 +123,10 @@ pub(crate) struct Reporter {
     stride: u32,
     due: Option<Instant>,
     reported: u64,
+    settled: u64,
+    lost: u64,
+    /// Highest indices of the last 30 ms.
+    marks: VecDeque<(Instant, u64)>,
 }
 
 impl Reporter {
@@ -121,6 +140,9 @@ impl Reporter {
             stride: 1,
             due: None,
             reported: 0,
+            settled: 0,
+            lost: 0,
+            marks: VecDeque::new(),
         }
     }
 
@@ -178,14 +200,32 @@ impl Reporter {
         samples.extend(self.samples.drain(..).filter(near).map(sample));
         let fresh = highest.saturating_sub(self.reported).div_ceil(64) + 1;
         self.reported = highest;
+        self.settle(highest, seen, now);
         let words = (0..fresh.min(MAX_WORDS as u64)).map(|w| word(seen, highest, w * 64));
         Some(Report {
             highest,
             received: self.received,
+            settled: self.settled,
+            lost: self.lost,
             time: micros(now, self.began),
             samples,
             words: words.collect(),
         })
+    }
+
+    /// Judges what had its time.
+    fn settle(&mut self, highest: u64, seen: &ReplayWindow, now: Instant) {
+        let last = self.marks.back();
+        if last.is_none_or(|(at, _)| now >= *at + SETTLE_EVERY) {
+            self.marks.push_back((now, highest));
+        }
+        while let Some((at, index)) = self.marks.front().copied()
+            && now >= at + REORDER
+        {
+            self.lost += seen.missing(self.settled, index);
+            self.settled = self.settled.max(index + 1);
+            self.marks.pop_front();
+        }
     }
 }
 
@@ -214,6 +254,8 @@ mod tests {
         let report = Report {
             highest: 0x102,
             received: 3,
+            settled: 6,
+            lost: 7,
             time: 4,
             samples: vec![Sample {
                 index: 0x100,
@@ -225,7 +267,8 @@ mod tests {
         report.write(&mut bytes);
         let golden = [
             b"lcfb\0\0\0\0\0\0\x01\x02".as_slice(),
-            &[0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 4, 1, 1, 0, 0],
+            &[0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 6],
+            &[0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 4, 1, 1, 0, 0],
             &[0, 0, 0, 2, 0, 0, 0, 5, 0x80, 0, 0, 0, 0, 0, 0, 0],
         ]
         .concat();
@@ -260,6 +303,30 @@ mod tests {
     }
 
     #[test]
+    fn what_is_late_is_not_lost() {
+        let start = Instant::now();
+        let (mut seen, mut reporter) = (ReplayWindow::new(16), Reporter::new(start));
+        let mut report = None;
+        for n in 0..400_u64 {
+            // every tenth packet is overtaken by fifteen others, every twentieth gets lost
+            let index = match n % 10 {
+                0 => n.saturating_sub(15) / 10 * 10,
+                _ => n,
+            };
+            let now = start + Duration::from_millis(n);
+            if index % 20 != 7 && seen.is_new(index) {
+                seen.mark(index);
+                if reporter.handle(index, false, now) {
+                    report = reporter.report(&seen, now);
+                }
+            }
+        }
+        let report = report.unwrap();
+        assert!((330..380).contains(&report.settled), "{report:?}");
+        assert!(report.lost.abs_diff(report.settled / 20) <= 1, "{report:?}");
+    }
+
+    #[test]
     fn many_packets_are_reported_at_once() {
         let start = Instant::now();
         let (mut seen, mut reporter) = (ReplayWindow::new(1_024), Reporter::new(start));
@@ -288,13 +355,13 @@ mod tests {
         }
 
         #[test]
-        fn reports_come_back(highest in 0_u64..1 << 48, received: u64, time: u32,
+        fn reports_come_back(highest in 0_u64..1 << 48, received: u64, settled: u64, lost: u64, time: u32,
             samples in prop::collection::vec((0_u32.., any::<u32>()), 0..=MAX_SAMPLES),
             words in prop::collection::vec(any::<u64>(), 0..=MAX_WORDS)) {
             let samples = samples.into_iter()
                 .map(|(below, age)| Sample { index: highest.saturating_sub(below.into()), age })
                 .collect();
-            let report = Report { highest, received, time, samples, words };
+            let report = Report { highest, received, settled, lost, time, samples, words };
             let mut bytes = BytesMut::new();
             report.write(&mut bytes);
             prop_assert_eq!(Report::read(&bytes).unwrap(), report);

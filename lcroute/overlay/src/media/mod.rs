@@ -38,6 +38,8 @@ mod lane;
 mod payload;
 mod queue;
 mod replay;
+#[cfg(test)]
+mod simulation;
 mod srtp;
 
 pub(crate) use keys::{KeyTap, LinkKeys};

@@ -58,6 +58,30 @@ impl ReplayWindow {
         })
     }
 
+    /// How many of the indices from `from` to `to` were not seen; what the window no longer shows
+    /// counts as such.
+    pub(crate) fn missing(&self, from: u64, to: u64) -> u64 {
+        let Some(highest) = self.highest.filter(|_| from <= to) else {
+            return 0;
+        };
+        let oldest = (highest / 64 + 1).saturating_sub(self.words.len() as u64);
+        let words = (from / 64).max(oldest)..=(to / 64).min(highest / 64);
+        let seen = words.map(|word| {
+            let below = if word == from / 64 {
+                !0 << (from % 64)
+            } else {
+                !0
+            };
+            let above = if word == to / 64 {
+                !0 >> (63 - to % 64)
+            } else {
+                !0
+            };
+            u64::from((self.word(word * 64) & below & above).count_ones())
+        });
+        to - from + 1 - seen.sum::<u64>()
+    }
+
     fn covers(&self, index: u64, highest: u64) -> bool {
         highest / 64 - index / 64 < self.words.len() as u64
     }
@@ -119,6 +143,11 @@ mod tests {
                     top = top.max(index);
                     prop_assert!(w.was_seen(index));
                 }
+            }
+            let oldest = (top / 64 + 1).saturating_sub(4) * 64;
+            for (from, to) in [(oldest, top), (oldest + 1, top), (top / 2, top), (top, top)] {
+                let count = (from..=to).filter(|i| *i < oldest || !seen.contains(i)).count();
+                prop_assert_eq!(w.missing(from, to), count as u64);
             }
         }
     }

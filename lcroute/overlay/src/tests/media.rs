@@ -416,3 +416,37 @@ fn an_idle_lane_costs_nothing() {
     net.run(Duration::from_secs(60));
     assert_eq!(net.tapped.map(|tapped| tapped.len()), Some(0));
 }
+
+#[test]
+fn arbitrary_media_bytes_change_nothing() {
+    let mut net = media();
+    one(&mut net, 100.0, 1_200, Duration::from_millis(100));
+    net.tapped = Some(Vec::new());
+    one(&mut net, 100.0, 1_200, Duration::from_millis(100));
+    let tapped = net.tapped.take().unwrap();
+    let (host, mut dice) = (net.nodes[1].host, 7_u64);
+    let theirs: Vec<_> = tapped.iter().filter(|(_, to, _)| *to == host).collect();
+    let got = net.nodes[1].data.len();
+    for _ in 0..20_000 {
+        dice = dice
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        let (from, _, datagram) = theirs[(dice >> 40) as usize % theirs.len()];
+        // header and SSRC of a real packet, any length, any bytes behind
+        let length = (dice >> 20) as usize % 100;
+        let mut datagram = datagram[..datagram.len().min(length)].to_vec();
+        if let Some(byte) = datagram.get_mut(1 + (dice >> 50) as usize % 60) {
+            *byte ^= (dice >> 30) as u8;
+        }
+        if datagram.is_empty() {
+            datagram.push(128 + (dice >> 58) as u8);
+        }
+        let now = net.now;
+        net.nodes[1]
+            .overlay
+            .handle_datagram(*from, host, &datagram, now);
+    }
+    net.collect(1);
+    assert_eq!(net.nodes[1].data.len(), got);
+    assert!(one(&mut net, 500.0, 1_200, SOON).delivered() > 0.999);
+}
