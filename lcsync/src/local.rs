@@ -60,7 +60,8 @@ pub fn copy(options: &Options) -> anyhow::Result<Exit> {
         options.say(&format!("skipping directory {shown}"));
         return Ok(Exit::Ok);
     }
-    if !meta.is_dir() && !meta.is_file() && !(meta.is_symlink() && options.archive) {
+    let link = meta.is_symlink() && options.archive;
+    if !(meta.is_dir() || meta.is_file() || link) {
         options.say(&format!("skipping non-regular file \"{shown}\""));
         return Ok(Exit::Ok);
     }

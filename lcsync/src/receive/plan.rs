@@ -15,7 +15,7 @@ use crate::place::{Found, Place, system_time};
 /// Partial files kept open.
 const MAX_OPEN: usize = 64;
 /// Whole files that wait to be renamed into place together.
-const MAX_FINISHED: usize = 2_000;
+const MAX_FINISHED: usize = 20_000;
 /// Up to so many are flushed to disk one by one.
 const FEW: usize = 8;
 
@@ -310,7 +310,7 @@ impl<'a> Plan<'a> {
     }
 
     /// Whether a piece is taken from DEST rather than from a partial file.
-    fn from_dest(&self, file: usize, preference: Preference) -> bool {
+    fn is_from_dest(&self, file: usize, preference: Preference) -> bool {
         match preference {
             Preference::Dest => true,
             Preference::Staged => !self.files[file].staged,
@@ -332,7 +332,7 @@ impl<'a> Plan<'a> {
             .all(|piece| {
                 let start = bytes.len();
                 bytes.resize(start + piece.length, 0);
-                let dest = self.from_dest(piece.file, preference);
+                let dest = self.is_from_dest(piece.file, preference);
                 self.read_piece(piece, dest, place, readers, &mut bytes[start..])
                     .is_ok()
             })
@@ -374,7 +374,7 @@ impl<'a> Plan<'a> {
         }
         for (n, leaf) in self.leaves.iter().enumerate() {
             for piece in self.layout.pieces(leaf.start, leaf.block.length as usize) {
-                let from_dest = leaf.found.is_some_and(|p| self.from_dest(piece.file, p));
+                let from_dest = leaf.found.is_some_and(|p| self.is_from_dest(piece.file, p));
                 let file = &mut self.files[piece.file];
                 file.current &= from_dest;
                 if leaf.found.is_none() {
@@ -409,7 +409,7 @@ impl<'a> Plan<'a> {
             for piece in pieces {
                 let (part, after) = rest.split_at(piece.length);
                 rest = after;
-                if !self.files[piece.file].current && self.from_dest(piece.file, preference) {
+                if !self.files[piece.file].current && self.is_from_dest(piece.file, preference) {
                     self.write(piece, part, place)?;
                 }
             }
