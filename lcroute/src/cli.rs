@@ -11,7 +11,7 @@ use librecast::cli::{Exit, finish, init_logging};
 use librecast::units;
 
 use crate::commands;
-use crate::config::Config;
+use crate::config::{Config, signal_url};
 use crate::state::StateDir;
 
 const EXAMPLES: &str = "\
@@ -24,7 +24,7 @@ Examples:
   lcroute say ff1e::42 hello                ... and on another";
 
 /// The WebRTC crates log every packet they do not like.
-const DAEMON_LOG: &str = "info,rtc=warn,rtc_ice=error,rtc_dtls=error,rtc_sctp=error";
+const DAEMON_LOG: &str = "info,rtc=error,rtc_ice=error,rtc_dtls=error,rtc_sctp=error";
 
 /// Multicast for everyone: an interface, lc0, on which IPv6 multicast reaches every listener on
 /// every other node of its network.
@@ -187,17 +187,6 @@ fn group(text: &str) -> Result<std::net::Ipv6Addr, String> {
         Ok(group)
     } else {
         Err("not a multicast address (ff00::/8)".into())
-    }
-}
-
-/// `ws://HOST:PORT` or `wss://HOST:PORT`, with or without a path.
-pub fn signal_url(text: &str) -> Result<String, String> {
-    let rest = text
-        .strip_prefix("ws://")
-        .or_else(|| text.strip_prefix("wss://"));
-    match rest {
-        Some(rest) if !rest.is_empty() && text.len() <= 255 => Ok(text.to_owned()),
-        _ => Err("write it as ws://HOST:7117 or wss://HOST:7117".into()),
     }
 }
 

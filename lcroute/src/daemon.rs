@@ -12,9 +12,10 @@ use lcroute_overlay::signal::server;
 use lcroute_overlay::{Identity as OverlayIdentity, Overlay, OverlayConfig};
 use librecast::cert::Member;
 use librecast::cli::{Exit, ExitError};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::cli::Common;
+use crate::commands::print_line;
 use crate::config::{Config, TunMode};
 use crate::control::server::ControlSocket;
 use crate::packet_loop::{End, Inbox, PacketLoop, Parts};
@@ -63,6 +64,7 @@ pub fn run(common: &Common, config: Config, overrides: Overrides) -> anyhow::Res
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
+    allow_many_descriptors();
     // before anything exists that a signal would leave behind
     let signals = {
         let _context = runtime.enter();
@@ -74,7 +76,11 @@ pub fn run(common: &Common, config: Config, overrides: Overrides) -> anyhow::Res
     let (ended, on_end) = oneshot::channel();
     let slow = std::thread::Builder::new()
         .name("slow side".into())
-        .spawn(move || runtime.block_on(slow.run(on_end)))?;
+        .spawn(move || {
+            runtime.block_on(slow.run(on_end));
+            // a name that is being looked up does not hold up the end
+            runtime.shutdown_background();
+        })?;
     announce_ready(&config, &fast);
     let result = PacketLoop::new(fast, Instant::now())?.run();
     // the slow side may have panicked: then it has ended as well
@@ -124,6 +130,7 @@ fn assemble(
     // first, so that a second daemon stops here
     let control = ControlSocket::bind(&common.control(config))?;
     let waker = Waker::new()?;
+    let moved = Arc::new(Notify::new());
     let (inbox, messages, reloads) = Inbox::new(waker.clone());
     let (outbox, sealed) = mpsc::channel(OUTBOX);
     let socket = udp::Socket::open(config.ice.port)
@@ -164,6 +171,7 @@ fn assemble(
         inbox,
         reloads,
         sealed,
+        moved: moved.clone(),
         control,
         signals,
         backbone,
@@ -195,6 +203,7 @@ fn assemble(
         inbox: messages,
         outbox,
         waker,
+        moved,
         member: identity.member,
         network,
         interfaces: config.ice.interfaces.clone(),
@@ -209,6 +218,18 @@ fn open_device(settings: &tun::Settings) -> Result<tun::Device, tun::Error> {
         // the configuration names another device now: this one is left as a crash would leave it
         None | Some(Err(tun::Error::Inherited { .. })) => tun::Device::open(settings),
         Some(device) => device,
+    }
+}
+
+/// A backbone holds one descriptor for each client; many systems begin with 1,024.
+pub fn allow_many_descriptors() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+        // with fewer, fewer clients are served
+        && let Err(e) = setrlimit(Resource::RLIMIT_NOFILE, hard.min(65_536).max(soft), hard)
+    {
+        tracing::debug!("limit of open files: {e}");
     }
 }
 
@@ -243,10 +264,11 @@ fn tun_settings(config: &Config, member: &Member) -> tun::Settings {
 /// Says on stdout, and to systemd, that programs can use lc0 now.
 fn announce_ready(config: &Config, fast: &Parts) {
     let member = &fast.member;
-    println!(
+    // whoever started us need not listen
+    let _ = print_line(format_args!(
         "ready: {} has {} ({})",
         config.tun.name, member.addresses.address, member.name
-    );
+    ));
     tracing::info!(
         "ready: {} has {}, peer id {}",
         config.tun.name,

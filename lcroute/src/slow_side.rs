@@ -13,7 +13,7 @@ use bytes::Bytes;
 use lcroute_overlay::signal::{client, server};
 use librecast::id::{NetworkId, PeerId, SecretKey};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::config::Config;
 use crate::control::server::ControlSocket;
@@ -83,6 +83,8 @@ pub struct SlowSide {
     pub reloads: mpsc::Receiver<Reload>,
     /// Sealed messages for peers.
     pub sealed: mpsc::Receiver<(PeerId, Bytes)>,
+    /// Fires when addresses of this host have changed.
+    pub moved: Arc<Notify>,
     /// Answers questions.
     pub control: ControlSocket,
     /// Signals of the system.
@@ -125,22 +127,38 @@ impl SlowSide {
             let reload = tokio::select! {
                 _ = &mut ended => break,
                 told = self.signals.next() => match told {
-                    Told::End(end) => {
-                        self.inbox.send(Message::Stop(end)).await;
+                    Told::End(End::Stop) => {
+                        self.inbox.send(Message::Stop(End::Stop)).await;
+                        None
+                    }
+                    Told::End(End::Exec) => {
+                        match may_exec(self.config_path.as_deref()) {
+                            Ok(()) => { self.inbox.send(Message::Stop(End::Exec)).await; }
+                            Err(e) => tracing::error!("going on as before: {e}"),
+                        }
                         None
                     }
                     Told::Reload => Some(None),
                 },
                 Some(wish) = self.reloads.recv() => {
                     if wish.exec {
-                        // the answer must be out before the process is another
-                        let _ = wish.done.send(Ok(()));
-                        tokio::time::sleep(Duration::from_millis(50)).await;
-                        self.inbox.send(Message::Stop(End::Exec)).await;
+                        let may = may_exec(self.config_path.as_deref());
+                        let go = may.is_ok();
+                        // who asked may have gone
+                        let _ = wish.done.send(may);
+                        if go {
+                            // the answer must be out before the process is another
+                            tokio::time::sleep(Duration::from_millis(50)).await;
+                            self.inbox.send(Message::Stop(End::Exec)).await;
+                        }
                         None
                     } else {
                         Some(Some(wish.done))
                     }
+                }
+                () = self.moved.notified() => {
+                    clients.addresses_changed();
+                    None
                 }
                 Some((to, bytes)) = self.sealed.recv() => {
                     clients.send(to, &bytes);
@@ -233,6 +251,11 @@ fn reread(
     }
     *config = new;
     Ok(())
+}
+
+/// A file that the next image would refuse must not end this one.
+fn may_exec(path: Option<&std::path::Path>) -> Result<(), String> {
+    Config::load(path).map(drop).map_err(|e| e.to_string())
 }
 
 fn reconfigure(config: &Config) -> Reconfigure {

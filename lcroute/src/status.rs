@@ -20,6 +20,19 @@ pub enum State {
     Stopping,
 }
 
+impl State {
+    /// As users read it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Connecting => "connecting",
+            Self::Connected => "connected",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
 /// `status --json`
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Status {

@@ -239,8 +239,10 @@ impl<'a> Transfer<'a> {
             place,
         )?;
         self.report(record, tree, &plan, &removed);
-        if plan.failures.is_empty() {
+        if plan.is_placed() {
             place.remove_partial()?;
+        }
+        if plan.failures.is_empty() {
             return Ok(Exit::Ok);
         }
         for failure in &plan.failures {

@@ -218,10 +218,7 @@ fn auth_over_another_dtls_session_closes_the_link() {
     let binding = peer.link.as_mut().unwrap().binding.as_mut().unwrap();
     binding.answerer_fingerprint = [9; 32];
     net.until(LONG, "refused", |net| {
-        net.nodes[0]
-            .overlay
-            .drops()
-            .contains_key("auth_failed")
+        net.nodes[0].overlay.drops().contains_key("auth_failed")
     });
     assert_eq!(net.nodes[0].ups + net.nodes[1].ups, 0);
     let row = net.row(0, 1).unwrap();
@@ -249,10 +246,7 @@ fn a_dtls_peer_other_than_the_signalled_one_gets_no_auth() {
     let binding = peer.link.as_mut().unwrap().binding.as_mut().unwrap();
     binding.offerer_fingerprint = [9; 32];
     net.until(LONG, "refused", |net| {
-        net.nodes[1]
-            .overlay
-            .drops()
-            .contains_key("auth_failed")
+        net.nodes[1].overlay.drops().contains_key("auth_failed")
     });
     assert_eq!(net.nodes[0].ups + net.nodes[1].ups, 0);
 }
