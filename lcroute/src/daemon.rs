@@ -64,7 +64,6 @@ pub fn run(common: &Common, config: Config, overrides: Overrides) -> anyhow::Res
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    allow_many_descriptors();
     // before anything exists that a signal would leave behind
     let signals = {
         let _context = runtime.enter();
@@ -163,7 +162,8 @@ fn assemble(
         Some(listen) => Some(
             runtime
                 .block_on(server::Server::bind(listen, None))
-                .with_context(|| format!("[signal] listen = {listen}"))?,
+                .with_context(|| format!("[signal] listen = {listen}"))?
+                .with_max_clients(room_for_clients()),
         ),
         None => None,
     };
@@ -221,16 +221,21 @@ fn open_device(settings: &tun::Settings) -> Result<tun::Device, tun::Error> {
     }
 }
 
-/// A backbone holds one descriptor for each client; many systems begin with 1,024.
-pub fn allow_many_descriptors() {
+/// Raises the limit of open files, as a backbone holds one for each client and many systems begin with
+/// 1,024; gives the number of clients that leave enough for everything else.
+pub fn room_for_clients() -> usize {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
-        && soft < hard
-        // with fewer, fewer clients are served
-        && let Err(e) = setrlimit(Resource::RLIMIT_NOFILE, hard.min(65_536).max(soft), hard)
-    {
-        tracing::debug!("limit of open files: {e}");
-    }
+    let limit = match getrlimit(Resource::RLIMIT_NOFILE) {
+        Ok((soft, hard)) => {
+            let more = hard.min(65_536).max(soft);
+            match setrlimit(Resource::RLIMIT_NOFILE, more, hard) {
+                Ok(()) => more,
+                Err(_) => soft,
+            }
+        }
+        Err(_) => 1_024,
+    };
+    usize::try_from(limit).unwrap_or(usize::MAX) / 2
 }
 
 fn seed() -> u64 {

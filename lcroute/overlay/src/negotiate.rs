@@ -472,7 +472,8 @@ impl Overlay {
         };
         self.by_ufrag
             .insert(link.connection.credentials().local_ufrag.clone(), index);
-        if peer.state != PeerState::Lost {
+        // why the last attempt failed stays readable during the next
+        if !matches!(peer.state, PeerState::Lost | PeerState::Connecting) {
             peer.set_state(PeerState::Connecting, None, now);
         }
         peer.retry_at = None;

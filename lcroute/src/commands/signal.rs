@@ -15,8 +15,8 @@ pub fn run(listen: SocketAddr, tls: Option<(PathBuf, PathBuf)>) -> anyhow::Resul
         .enable_all()
         .build()?;
     let tls = tls.map(|(cert, key)| TlsFiles { cert, key });
-    crate::daemon::allow_many_descriptors();
     runtime.block_on(async {
+        let max_clients = crate::daemon::room_for_clients();
         let stop = stop_signal()?;
         let mut hangup = signal(SignalKind::hangup())?;
         let server = Server::bind(listen, tls.as_ref())
@@ -27,7 +27,8 @@ pub fn run(listen: SocketAddr, tls: Option<(PathBuf, PathBuf)>) -> anyhow::Resul
                     ExitError::new(Exit::NotPermitted, format!("{listen}: {e}"))
                 }
                 _ => ExitError::new(Exit::Failed, format!("{listen}: {e}")),
-            })?;
+            })?
+            .with_max_clients(max_clients);
         let scheme = if tls.is_some() { "wss" } else { "ws" };
         let ready = format!("ready: {scheme}://{}", server.local_addr()?);
         // whoever started us need not listen

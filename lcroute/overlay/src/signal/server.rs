@@ -53,6 +53,7 @@ pub struct Server {
     tcp: TcpListener,
     udp: UdpSocket,
     tls: Option<(Arc<rustls::ServerConfig>, Arc<Certificate>)>,
+    max_clients: usize,
 }
 
 impl Server {
@@ -61,7 +62,23 @@ impl Server {
         let tls = tls.map(super::tls::server).transpose()?;
         let tcp = TcpListener::bind(listen).await?;
         let udp = UdpSocket::bind(tcp.local_addr()?).await?;
-        Ok(Self { tcp, udp, tls })
+        Ok(Self {
+            tcp,
+            udp,
+            tls,
+            max_clients: MAX_CLIENTS,
+        })
+    }
+
+    /// Serves at most `n` clients at a time: each costs a descriptor, and whatever else lives in this process
+    /// needs some as well.
+    #[must_use]
+    pub fn with_max_clients(self, n: usize) -> Self {
+        let max_clients = self.max_clients.min(n);
+        Self {
+            max_clients,
+            ..self
+        }
     }
 
     /// Where it listens.
@@ -81,14 +98,20 @@ impl Server {
         let rooms = Arc::new(Rooms::default());
         tokio::select! {
             () = shutdown => {}
-            () = accept(self.tcp, self.tls.map(|(config, _)| config), rooms) => {}
+            () = accept(self.tcp, self.tls.map(|(config, _)| config), self.max_clients, rooms) => {}
             () = answer_stun(self.udp) => {}
         }
     }
 }
 
-async fn accept(tcp: TcpListener, tls: Option<Arc<rustls::ServerConfig>>, rooms: Arc<Rooms>) {
-    let places = Arc::new(Semaphore::new(MAX_CLIENTS));
+async fn accept(
+    tcp: TcpListener,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    max_clients: usize,
+    rooms: Arc<Rooms>,
+) {
+    let places = Arc::new(Semaphore::new(max_clients));
+    let mut told = false;
     let acceptor = tls.map(TlsAcceptor::from);
     // ends the clients when the server ends
     let mut clients = tokio::task::JoinSet::new();
@@ -98,15 +121,21 @@ async fn accept(tcp: TcpListener, tls: Option<Arc<rustls::ServerConfig>>, rooms:
             Ok(accepted) => accepted,
             Err(e) => {
                 // out of descriptors, most likely: others may leave meanwhile
-                tracing::warn!("accept: {e}");
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!("accept: {e}");
+                }
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
         };
         let Ok(place) = places.clone().try_acquire_owned() else {
-            tracing::warn!("{from} turned away: {MAX_CLIENTS} clients are connected");
+            // once for each time that it fills up: who knocks on cannot fill the log
+            if !std::mem::replace(&mut told, true) {
+                tracing::warn!("{from} turned away: {max_clients} clients are connected");
+            }
             continue;
         };
+        told = false;
         let (acceptor, rooms) = (acceptor.clone(), rooms.clone());
         clients.spawn(async move {
             if let Err(e) = converse(stream, acceptor, &rooms).await {

@@ -379,6 +379,23 @@ fn reachable_peers_retry_with_growing_pauses() {
 }
 
 #[test]
+fn why_there_is_no_link_stays_readable_while_it_is_tried_again() {
+    let mut net = Net::mesh(2);
+    net.cut.insert((0, 1));
+    net.cut.insert((1, 0));
+    net.join_all();
+    let reason = |net: &Net| net.row(0, 1).and_then(|row| row.reason);
+    net.until(LONG, "a failed attempt", |net| reason(net).is_some());
+    for _ in 0..40 {
+        net.run(Duration::from_secs(1));
+        assert!(reason(&net).is_some_and(|r| r.starts_with("no direct path")));
+    }
+    net.cut.clear();
+    net.until(Duration::from_secs(90), "link", |net| net.linked(0, 1));
+    assert_eq!(reason(&net), None);
+}
+
+#[test]
 fn a_full_channel_refuses_instead_of_growing() {
     let mut net = connected(2);
     let link = net.link(0, 1).unwrap();
