@@ -14,13 +14,14 @@ use librecast::cert::Member;
 use librecast::cli::{Exit, ExitError};
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use crate::cli::Common;
 use crate::commands::print_line;
 use crate::config::{Config, TunMode};
 use crate::control::server::ControlSocket;
 use crate::packet_loop::{End, Inbox, PacketLoop, Parts};
-use crate::slow_side::{SlowSide, SystemSignals};
+use crate::settings::{Common, Overrides};
+use crate::slow_side::SlowSide;
 use crate::state::{Identity, StateDir, unix_now};
+use crate::system::{SystemSignals, room_for_clients};
 use crate::waker::Waker;
 use crate::{netlink, tun, udp};
 
@@ -31,29 +32,6 @@ const TX_QUEUE_LEN: u32 = 10_000;
 
 /// Tells the next image of this process which descriptor is lc0.
 const DEVICE_FD: &str = "LCROUTE_DEVICE_FD";
-
-/// Flags of `run` that win over the file.
-#[derive(Debug, Clone)]
-pub struct Overrides {
-    /// Interface name.
-    pub tun: Option<String>,
-    /// Signalling servers.
-    pub signal: Vec<String>,
-}
-
-impl Overrides {
-    /// The configuration with the flags applied.
-    #[must_use]
-    pub fn apply(&self, mut config: Config) -> Config {
-        if let Some(name) = &self.tun {
-            config.tun.name.clone_from(name);
-        }
-        if !self.signal.is_empty() {
-            config.signal.servers.clone_from(&self.signal);
-        }
-        config
-    }
-}
 
 /// Runs the daemon until it is told to stop.
 pub fn run(common: &Common, config: Config, overrides: Overrides) -> anyhow::Result<Exit> {
@@ -219,23 +197,6 @@ fn open_device(settings: &tun::Settings) -> Result<tun::Device, tun::Error> {
         None | Some(Err(tun::Error::Inherited { .. })) => tun::Device::open(settings),
         Some(device) => device,
     }
-}
-
-/// Raises the limit of open files, as a backbone holds one for each client and many systems begin with
-/// 1,024; gives the number of clients that leave enough for everything else.
-pub fn room_for_clients() -> usize {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let limit = match getrlimit(Resource::RLIMIT_NOFILE) {
-        Ok((soft, hard)) => {
-            let more = hard.min(65_536).max(soft);
-            match setrlimit(Resource::RLIMIT_NOFILE, more, hard) {
-                Ok(()) => more,
-                Err(_) => soft,
-            }
-        }
-        Err(_) => 1_024,
-    };
-    usize::try_from(limit).unwrap_or(usize::MAX) / 2
 }
 
 fn seed() -> u64 {

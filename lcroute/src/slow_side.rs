@@ -3,7 +3,6 @@
 //! One thread with tokio; it talks to the packet loop through the [`Inbox`] and a channel back.
 
 use std::collections::BTreeSet;
-use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,13 +11,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use lcroute_overlay::signal::{client, server};
 use librecast::id::{NetworkId, PeerId, SecretKey};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::config::Config;
 use crate::control::server::ControlSocket;
-use crate::daemon::Overrides;
 use crate::packet_loop::{End, Inbox, Message, Reconfigure, Reload};
+use crate::settings::Overrides;
+use crate::system::{SystemSignals, Told};
 
 /// Names of STUN servers are looked up this often: addresses of hosts change.
 const LOOKUP_INTERVAL: Duration = Duration::from_secs(60);
@@ -26,53 +25,6 @@ const LOOKUP_INTERVAL: Duration = Duration::from_secs(60);
 const LOOKUP_RETRY: Duration = Duration::from_secs(3);
 /// Default port of signalling and STUN.
 const SIGNAL_PORT: u16 = 7117;
-
-/// The signals that a daemon obeys.
-#[derive(Debug)]
-pub struct SystemSignals {
-    interrupt: Signal,
-    terminate: Signal,
-    hangup: Signal,
-    user2: Signal,
-}
-
-impl SystemSignals {
-    /// From now on they no longer end the process; called within a tokio runtime.
-    pub fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hangup: signal(SignalKind::hangup())?,
-            user2: signal(SignalKind::user_defined2())?,
-        })
-    }
-
-    async fn next(&mut self) -> Told {
-        tokio::select! {
-            _ = self.interrupt.recv() => Told::End(End::Stop),
-            _ = self.terminate.recv() => Told::End(End::Stop),
-            _ = self.user2.recv() => Told::End(End::Exec),
-            _ = self.hangup.recv() => Told::Reload,
-        }
-    }
-}
-
-enum Told {
-    End(End),
-    Reload,
-}
-
-/// Resolves at SIGINT or SIGTERM; for programs that have nothing else to obey.
-pub fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    })
-}
 
 /// What the slow side works with.
 #[derive(Debug)]

@@ -12,8 +12,8 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::{hint, print_line};
-use crate::cli::Common;
 use crate::config::Config;
+use crate::settings::Common;
 use crate::state::{Identity, Membership, StateDir, unix_now};
 
 /// An issuer, and the founding node's own membership, last ten years.

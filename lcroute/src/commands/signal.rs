@@ -7,7 +7,7 @@ use lcroute_overlay::signal::server::{Server, TlsFiles};
 use librecast::cli::{Exit, ExitError};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::slow_side::stop_signal;
+use crate::system::{room_for_clients, stop_signal};
 
 /// Serves until SIGINT or SIGTERM; SIGHUP reads the certificate again.
 pub fn run(listen: SocketAddr, tls: Option<(PathBuf, PathBuf)>) -> anyhow::Result<Exit> {
@@ -16,7 +16,7 @@ pub fn run(listen: SocketAddr, tls: Option<(PathBuf, PathBuf)>) -> anyhow::Resul
         .build()?;
     let tls = tls.map(|(cert, key)| TlsFiles { cert, key });
     runtime.block_on(async {
-        let max_clients = crate::daemon::room_for_clients();
+        let max_clients = room_for_clients();
         let stop = stop_signal()?;
         let mut hangup = signal(SignalKind::hangup())?;
         let server = Server::bind(listen, tls.as_ref())
