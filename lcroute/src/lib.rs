@@ -9,6 +9,7 @@ mod commands;
 pub mod config;
 mod control;
 mod daemon;
+mod inbound_probe;
 mod netlink;
 mod packet_loop;
 mod settings;

@@ -23,7 +23,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::control::{Answer, Request};
-use crate::status::{Counters, Group, Peer, State, Status};
+use crate::inbound_probe::InboundProbe;
+use crate::status::{Counters, Group, Inbound, Peer, State, Status};
 use crate::waker::Waker;
 use crate::{netlink, tun, udp};
 
@@ -183,6 +184,7 @@ pub struct PacketLoop {
     outgoing: Outgoing,
     started: Instant,
     next_tick: Instant,
+    inbound: InboundProbe,
     host_changed: Option<Instant>,
     hosts: Vec<SocketAddr>,
     overruns: u64,
@@ -202,6 +204,7 @@ impl PacketLoop {
             outgoing: Outgoing::default(),
             started: now,
             next_tick: now + TICK,
+            inbound: InboundProbe::default(),
             host_changed: None,
             hosts: Vec::new(),
             overruns: 0,
@@ -226,6 +229,7 @@ impl PacketLoop {
         self.overruns = self.parts.device.overruns().unwrap_or(0);
         self.parts.engine.handle_start(now);
         self.deliver(now);
+        self.probe_inbound(now);
         let mut packet = vec![0; tun::READ_BUFFER];
         loop {
             let ready = self.wait(now)?;
@@ -358,6 +362,7 @@ impl PacketLoop {
             .engine
             .set_link_scope_groups(&new.link_scope_groups, now);
         self.parts.interfaces = new.interfaces;
+        self.probe_inbound(now);
         self.host_changed = Some(now);
     }
 
@@ -377,6 +382,31 @@ impl PacketLoop {
         if self.next_tick <= now {
             self.next_tick = now + TICK;
             self.check_overruns(now);
+            if self.inbound.look(now) {
+                self.report_inbound();
+            }
+        }
+    }
+
+    fn probe_inbound(&mut self, now: Instant) {
+        let p = &mut self.parts;
+        if let Err(e) = self
+            .inbound
+            .start(&mut p.device, p.member.addresses.address, now)
+        {
+            tracing::debug!("probe of the host's firewall: {e}");
+        }
+    }
+
+    fn report_inbound(&self) {
+        let name = &self.parts.settings.name;
+        match self.inbound.verdict() {
+            Inbound::Blocked => tracing::warn!(
+                "this host's firewall drops UDP that arrives on {name}: programs here receive nothing; `lcroute status` shows the rule"
+            ),
+            Inbound::Open | Inbound::Unknown => {
+                tracing::debug!("this host lets in what arrives on {name}");
+            }
         }
     }
 
@@ -616,6 +646,7 @@ impl PacketLoop {
             address: p.member.addresses.address,
             network: p.network,
             tun: p.settings.name.clone(),
+            inbound: self.inbound.verdict(),
             state: match self.end {
                 Some(_) => State::Stopping,
                 None if self.links.is_empty() => State::Connecting,

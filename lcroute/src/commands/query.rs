@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::control::Request;
 use crate::control::client::Client;
-use crate::status::{Group, Peer, Status};
+use crate::status::{Group, Inbound, Peer, Status};
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy)]
@@ -78,6 +78,14 @@ fn status(s: &Status) -> String {
         count(s.peers, "peer"),
         count(s.groups, "group"),
     );
+    if s.inbound == Inbound::Blocked {
+        text += &format!(
+            "  firewall  this host drops UDP that arrives on {0}: programs here receive nothing. Let it in, for example:\n            \
+             nft insert rule inet filter input iifname \"{0}\" ip6 daddr ff00::/8 accept\n            \
+             then: lcroute reload\n",
+            s.tun
+        );
+    }
     let mut line = |what: &str, packets, bytes| {
         text += &format!("  {what:<9} {packets} packets, {bytes} bytes\n");
     };
