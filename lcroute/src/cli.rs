@@ -1,7 +1,7 @@
-//! The command line: what can be said, and where the common settings come from.
+//! The command line: what can be said.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use librecast::cli::{Exit, finish, init_logging};
 use librecast::units;
 
 use crate::commands;
-use crate::config::Config;
-use crate::state::StateDir;
+use crate::config::{Config, signal_url};
+use crate::settings::{Common, Overrides};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -24,7 +24,7 @@ Examples:
   lcroute say ff1e::42 hello                ... and on another";
 
 /// The WebRTC crates log every packet they do not like.
-const DAEMON_LOG: &str = "info,rtc=warn,rtc_ice=error,rtc_dtls=error,rtc_sctp=error";
+const DAEMON_LOG: &str = "info,rtc=error,rtc_ice=error,rtc_dtls=error,rtc_sctp=error";
 
 /// Multicast for everyone: an interface, lc0, on which IPv6 multicast reaches every listener on
 /// every other node of its network.
@@ -35,26 +35,6 @@ pub struct Cli {
     common: Common,
     #[command(subcommand)]
     command: Command,
-}
-
-/// Settings of every verb; flags win over environment, environment over file.
-#[derive(Debug, Args)]
-pub struct Common {
-    /// Keys and membership [default: /var/lib/lcroute, or $XDG_STATE_HOME/lcroute]
-    #[arg(long, global = true, env = "LCROUTE_STATE_DIR", value_name = "DIR")]
-    state_dir: Option<PathBuf>,
-    /// Configuration [default: /etc/lcroute/lcroute.toml if it exists]
-    #[arg(long, global = true, env = "LCROUTE_CONFIG", value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Control socket [default: /run/lcroute/control.sock, or $XDG_RUNTIME_DIR/lcroute/control.sock]
-    #[arg(long, global = true, env = "LCROUTE_CONTROL", value_name = "PATH")]
-    control: Option<PathBuf>,
-    /// Print JSON
-    #[arg(long, global = true)]
-    pub json: bool,
-    /// error, warn, info, debug, trace or a filter of tracing [default: $RUST_LOG]
-    #[arg(long, global = true, value_name = "LEVEL")]
-    log: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -190,64 +170,6 @@ fn group(text: &str) -> Result<std::net::Ipv6Addr, String> {
     }
 }
 
-/// `ws://HOST:PORT` or `wss://HOST:PORT`, with or without a path.
-pub fn signal_url(text: &str) -> Result<String, String> {
-    let rest = text
-        .strip_prefix("ws://")
-        .or_else(|| text.strip_prefix("wss://"));
-    match rest {
-        Some(rest) if !rest.is_empty() && text.len() <= 255 => Ok(text.to_owned()),
-        _ => Err("write it as ws://HOST:7117 or wss://HOST:7117".into()),
-    }
-}
-
-impl Common {
-    /// The configuration file.
-    pub fn load_config(&self) -> anyhow::Result<Config> {
-        Ok(Config::load(self.config.as_deref())?)
-    }
-
-    /// The configuration file that was named, if one was.
-    pub fn config_path(&self) -> Option<&Path> {
-        self.config.as_deref()
-    }
-
-    /// Where keys and membership are.
-    pub fn state_dir(&self, config: &Config) -> StateDir {
-        let default = || match (
-            is_root(),
-            std::env::var_os("XDG_STATE_HOME"),
-            std::env::var_os("HOME"),
-        ) {
-            (false, Some(dir), _) => PathBuf::from(dir).join("lcroute"),
-            (false, None, Some(home)) => PathBuf::from(home).join(".local/state/lcroute"),
-            _ => PathBuf::from("/var/lib/lcroute"),
-        };
-        StateDir::new(
-            self.state_dir
-                .clone()
-                .or_else(|| config.state_dir.clone())
-                .unwrap_or_else(default),
-        )
-    }
-
-    /// Where the daemon answers.
-    pub fn control(&self, config: &Config) -> PathBuf {
-        let default = || match (is_root(), std::env::var_os("XDG_RUNTIME_DIR")) {
-            (false, Some(dir)) => PathBuf::from(dir).join("lcroute/control.sock"),
-            _ => PathBuf::from("/run/lcroute/control.sock"),
-        };
-        self.control
-            .clone()
-            .or_else(|| config.control.clone())
-            .unwrap_or_else(default)
-    }
-}
-
-fn is_root() -> bool {
-    nix::unistd::geteuid().is_root()
-}
-
 /// Runs the program with the arguments of this process.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -288,7 +210,7 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
         Command::Join { token, name } => commands::membership::join(&common, &config, &token, name),
         Command::Id => commands::membership::id(&common, &config),
         Command::Run { tun, signal } => {
-            let overrides = crate::daemon::Overrides { tun, signal };
+            let overrides = Overrides { tun, signal };
             crate::daemon::run(&common, config, overrides)
         }
         Command::Signal {

@@ -130,9 +130,57 @@ fn prefixes<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<GroupPrefix>, 
 #[serde(deny_unknown_fields, default)]
 pub struct Signal {
     /// `ws://HOST:PORT` or `wss://HOST:PORT`; those of the token are used as well.
+    #[serde(deserialize_with = "signal_urls")]
     pub servers: Vec<String>,
     /// Serve as a backbone oneself.
     pub listen: Option<SocketAddr>,
+}
+
+/// `ws://HOST:PORT` or `wss://HOST:PORT`, with or without a path.
+pub fn signal_url(text: &str) -> Result<String, String> {
+    let rest = text
+        .strip_prefix("ws://")
+        .or_else(|| text.strip_prefix("wss://"));
+    let authority = rest.map(|rest| rest.split('/').next().unwrap_or_default());
+    let printable = text.len() <= 255 && text.bytes().all(|b| b.is_ascii_graphic());
+    match authority {
+        Some(authority) if printable && is_authority(authority, false) => Ok(text.to_owned()),
+        _ => Err("write it as ws://HOST:7117 or wss://HOST:7117".into()),
+    }
+}
+
+/// `HOST` or `HOST:PORT`; IPv6 addresses in brackets.
+fn is_authority(text: &str, needs_port: bool) -> bool {
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => match rest.split_once(']') {
+            Some((ip, port)) if ip.parse::<Ipv6Addr>().is_ok() => (ip, port),
+            _ => return false,
+        },
+        None => text.split_at(text.find(':').unwrap_or(text.len())),
+    };
+    let port_fits = match port.strip_prefix(':') {
+        Some(port) => port.parse::<u16>().is_ok_and(|port| port != 0),
+        None => port.is_empty() && !needs_port,
+    };
+    !host.is_empty() && !host.contains(['@', '?', '#']) && port_fits
+}
+
+fn signal_urls<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<String>, D::Error> {
+    let list = Vec::<String>::deserialize(d)?;
+    for url in &list {
+        signal_url(url).map_err(|e| serde::de::Error::custom(format!("`{url}`: {e}")))?;
+    }
+    Ok(list)
+}
+
+fn stun_servers<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<String>, D::Error> {
+    let list = Vec::<String>::deserialize(d)?;
+    match list.iter().find(|name| !is_authority(name, true)) {
+        Some(name) => Err(serde::de::Error::custom(format!(
+            "`{name}`: write it as HOST:PORT"
+        ))),
+        None => Ok(list),
+    }
 }
 
 /// `[ice]`
@@ -140,6 +188,7 @@ pub struct Signal {
 #[serde(deny_unknown_fields, default)]
 pub struct Ice {
     /// More STUN servers, `HOST:PORT`; every signalling server is one already.
+    #[serde(deserialize_with = "stun_servers")]
     pub stun: Vec<String>,
     /// The UDP port of all links; 0 lets the system choose.
     pub port: u16,
@@ -208,7 +257,10 @@ impl Config {
             Ok(text) => Self::parse(&path.display().to_string(), &text),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound && !required => Ok(Self::default()),
             Err(e) => Err(ExitError::new(
-                Exit::Usage,
+                match e.kind() {
+                    std::io::ErrorKind::PermissionDenied => Exit::NotPermitted,
+                    _ => Exit::Usage,
+                },
                 format!("{}: {e}", path.display()),
             )),
         }
@@ -289,6 +341,9 @@ mod tests {
                 "[network]\nlink_scope_groups = [\"ff02::1\"]\n",
                 "f:2: link_scope_groups: ",
             ),
+            ("[signal]\nservers = [\"http://a\"]\n", "f:2: servers: "),
+            ("[signal]\nservers = [\"http://a\"]\n", "f:2: servers: "),
+            ("[ice]\nstun = [\"no-port\"]\n", "f:2: stun: "),
             ("\n[nonsense]\n", "f:2: nonsense: "),
             ("name = \n", "f:1: name: "),
         ];
@@ -299,6 +354,37 @@ mod tests {
                 error.to_string().starts_with(start),
                 "{error} should start with {start}"
             );
+        }
+    }
+
+    #[test]
+    fn signalling_urls_are_looked_at_before_they_are_used() {
+        for good in [
+            "ws://meet.example:7117",
+            "wss://meet.example/path?x",
+            "ws://10.0.0.1:7117/",
+            "wss://[fd00::1]:7117",
+            "ws://[fd00::1]",
+        ] {
+            assert_eq!(signal_url(good).as_deref(), Ok(good));
+        }
+        let long = format!("ws://{}", "h".repeat(260));
+        for bad in [
+            "http://x",
+            "meet.example:7117",
+            "ws://",
+            "ws://:7117",
+            "ws://a b",
+            "ws://user@host:7117",
+            "ws://host:99999",
+            "ws://host:0",
+            "ws://fd00::1",
+            "ws://[fd00::zz]:7117",
+            "ws://[fd00::1",
+            "ws://h\u{e4}:1",
+            &long,
+        ] {
+            assert!(signal_url(bad).is_err(), "{bad}");
         }
     }
 }

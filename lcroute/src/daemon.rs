@@ -12,14 +12,16 @@ use lcroute_overlay::signal::server;
 use lcroute_overlay::{Identity as OverlayIdentity, Overlay, OverlayConfig};
 use librecast::cert::Member;
 use librecast::cli::{Exit, ExitError};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
-use crate::cli::Common;
+use crate::commands::print_line;
 use crate::config::{Config, TunMode};
 use crate::control::server::ControlSocket;
 use crate::packet_loop::{End, Inbox, PacketLoop, Parts};
-use crate::slow_side::{SlowSide, SystemSignals};
+use crate::settings::{Common, Overrides};
+use crate::slow_side::SlowSide;
 use crate::state::{Identity, StateDir, unix_now};
+use crate::system::{SystemSignals, room_for_clients};
 use crate::waker::Waker;
 use crate::{netlink, tun, udp};
 
@@ -30,29 +32,6 @@ const TX_QUEUE_LEN: u32 = 10_000;
 
 /// Tells the next image of this process which descriptor is lc0.
 const DEVICE_FD: &str = "LCROUTE_DEVICE_FD";
-
-/// Flags of `run` that win over the file.
-#[derive(Debug, Clone)]
-pub struct Overrides {
-    /// Interface name.
-    pub tun: Option<String>,
-    /// Signalling servers.
-    pub signal: Vec<String>,
-}
-
-impl Overrides {
-    /// The configuration with the flags applied.
-    #[must_use]
-    pub fn apply(&self, mut config: Config) -> Config {
-        if let Some(name) = &self.tun {
-            config.tun.name.clone_from(name);
-        }
-        if !self.signal.is_empty() {
-            config.signal.servers.clone_from(&self.signal);
-        }
-        config
-    }
-}
 
 /// Runs the daemon until it is told to stop.
 pub fn run(common: &Common, config: Config, overrides: Overrides) -> anyhow::Result<Exit> {
@@ -74,7 +53,11 @@ pub fn run(common: &Common, config: Config, overrides: Overrides) -> anyhow::Res
     let (ended, on_end) = oneshot::channel();
     let slow = std::thread::Builder::new()
         .name("slow side".into())
-        .spawn(move || runtime.block_on(slow.run(on_end)))?;
+        .spawn(move || {
+            runtime.block_on(slow.run(on_end));
+            // a name that is being looked up does not hold up the end
+            runtime.shutdown_background();
+        })?;
     announce_ready(&config, &fast);
     let result = PacketLoop::new(fast, Instant::now())?.run();
     // the slow side may have panicked: then it has ended as well
@@ -124,6 +107,7 @@ fn assemble(
     // first, so that a second daemon stops here
     let control = ControlSocket::bind(&common.control(config))?;
     let waker = Waker::new()?;
+    let moved = Arc::new(Notify::new());
     let (inbox, messages, reloads) = Inbox::new(waker.clone());
     let (outbox, sealed) = mpsc::channel(OUTBOX);
     let socket = udp::Socket::open(config.ice.port)
@@ -160,7 +144,8 @@ fn assemble(
         Some(listen) => Some(
             runtime
                 .block_on(server::Server::bind(listen, None))
-                .with_context(|| format!("[signal] listen = {listen}"))?,
+                .with_context(|| format!("[signal] listen = {listen}"))?
+                .with_max_clients(room_for_clients()),
         ),
         None => None,
     };
@@ -168,6 +153,7 @@ fn assemble(
         inbox,
         reloads,
         sealed,
+        moved: moved.clone(),
         control,
         signals,
         backbone,
@@ -199,6 +185,7 @@ fn assemble(
         inbox: messages,
         outbox,
         waker,
+        moved,
         member: identity.member,
         network,
         interfaces: config.ice.interfaces.clone(),
@@ -247,10 +234,11 @@ fn tun_settings(config: &Config, member: &Member) -> tun::Settings {
 /// Says on stdout, and to systemd, that programs can use lc0 now.
 fn announce_ready(config: &Config, fast: &Parts) {
     let member = &fast.member;
-    println!(
+    // whoever started us need not listen
+    let _ = print_line(format_args!(
         "ready: {} has {} ({})",
         config.tun.name, member.addresses.address, member.name
-    );
+    ));
     tracing::info!(
         "ready: {} has {}, peer id {}",
         config.tun.name,

@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -19,10 +20,11 @@ use lcroute_overlay::{CarrierId, Event, LinkId, Overlay, Presence, SendError};
 use librecast::cert::Member;
 use librecast::id::{NodeAddresses, PeerId};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::control::{Answer, Request};
-use crate::status::{Counters, Group, Peer, State, Status};
+use crate::inbound_probe::InboundProbe;
+use crate::status::{Counters, Group, Inbound, Peer, State, Status};
 use crate::waker::Waker;
 use crate::{netlink, tun, udp};
 
@@ -30,6 +32,8 @@ use crate::{netlink, tun, udp};
 const TUN_BATCH: usize = 128;
 /// Messages of the slow side that may wait.
 const INBOX: usize = 1_024;
+/// Of these so many are read in one turn: packets come first.
+const INBOX_BATCH: usize = 64;
 /// How often the interface's counters are looked at.
 const TICK: Duration = Duration::from_secs(1);
 /// Changes of addresses come in bursts: they are looked at once.
@@ -157,6 +161,8 @@ pub struct Parts {
     pub outbox: mpsc::Sender<(PeerId, Bytes)>,
     /// Wakes the loop.
     pub waker: Waker,
+    /// Tells the slow side that addresses of this host have changed.
+    pub moved: Arc<Notify>,
     /// Who we are.
     pub member: Member,
     /// Our network.
@@ -178,7 +184,9 @@ pub struct PacketLoop {
     outgoing: Outgoing,
     started: Instant,
     next_tick: Instant,
+    inbound: InboundProbe,
     host_changed: Option<Instant>,
+    hosts: Vec<SocketAddr>,
     overruns: u64,
     end: Option<End>,
 }
@@ -196,19 +204,32 @@ impl PacketLoop {
             outgoing: Outgoing::default(),
             started: now,
             next_tick: now + TICK,
+            inbound: InboundProbe::default(),
             host_changed: None,
+            hosts: Vec::new(),
             overruns: 0,
             end: None,
         })
     }
 
-    /// Carries packets until told to stop; gives lc0 back.
+    /// Carries packets until told to stop; gives lc0 back. Whatever ends it, peers hear of it.
     pub fn run(mut self) -> anyhow::Result<(End, tun::Device)> {
+        let ended = self.carry();
+        let now = Instant::now();
+        self.parts.overlay.shutdown(now);
+        self.deliver(now);
+        let end = ended?;
+        tracing::info!("leaving: {end:?}");
+        Ok((end, self.parts.device))
+    }
+
+    fn carry(&mut self) -> anyhow::Result<End> {
         let mut now = Instant::now();
         self.update_candidates(now);
         self.overruns = self.parts.device.overruns().unwrap_or(0);
         self.parts.engine.handle_start(now);
         self.deliver(now);
+        self.probe_inbound(now);
         let mut packet = vec![0; tun::READ_BUFFER];
         loop {
             let ready = self.wait(now)?;
@@ -230,7 +251,7 @@ impl PacketLoop {
             self.run_timers(now);
             self.deliver(now);
             if let Some(end) = self.end {
-                return Ok((end, self.leave(end, now)));
+                return Ok(end);
             }
         }
     }
@@ -276,8 +297,11 @@ impl PacketLoop {
                 }
                 Ok(None) => break,
                 Err(e) => {
-                    // the interface was deleted under us: nothing to carry packets with any more
-                    return Err(anyhow::Error::new(e).context(self.parts.settings.name.clone()));
+                    // nothing to carry packets with any more
+                    let name = &self.parts.settings.name;
+                    return Err(anyhow::Error::new(e).context(format!(
+                        "{name} was deleted by somebody; start lcroute again"
+                    )));
                 }
             }
         }
@@ -308,7 +332,10 @@ impl PacketLoop {
     }
 
     fn read_inbox(&mut self, now: Instant) {
-        while let Ok(message) = self.parts.inbox.try_recv() {
+        for _ in 0..INBOX_BATCH {
+            let Ok(message) = self.parts.inbox.try_recv() else {
+                return;
+            };
             match message {
                 Message::Presence(carrier, presence) => {
                     self.parts.overlay.handle_presence(carrier, presence, now);
@@ -325,6 +352,8 @@ impl PacketLoop {
                 Message::Stop(end) => self.end = Some(end),
             }
         }
+        // there may be more
+        self.parts.waker.wake();
     }
 
     fn reconfigure(&mut self, new: Reconfigure, now: Instant) {
@@ -333,6 +362,7 @@ impl PacketLoop {
             .engine
             .set_link_scope_groups(&new.link_scope_groups, now);
         self.parts.interfaces = new.interfaces;
+        self.probe_inbound(now);
         self.host_changed = Some(now);
     }
 
@@ -352,6 +382,31 @@ impl PacketLoop {
         if self.next_tick <= now {
             self.next_tick = now + TICK;
             self.check_overruns(now);
+            if self.inbound.look(now) {
+                self.report_inbound();
+            }
+        }
+    }
+
+    fn probe_inbound(&mut self, now: Instant) {
+        let p = &mut self.parts;
+        if let Err(e) = self
+            .inbound
+            .start(&mut p.device, p.member.addresses.address, now)
+        {
+            tracing::debug!("probe of the host's firewall: {e}");
+        }
+    }
+
+    fn report_inbound(&self) {
+        let name = &self.parts.settings.name;
+        match self.inbound.verdict() {
+            Inbound::Blocked => tracing::warn!(
+                "this host's firewall drops UDP that arrives on {name}: programs here receive nothing; `lcroute status` shows the rule"
+            ),
+            Inbound::Open | Inbound::Unknown => {
+                tracing::debug!("this host lets in what arrives on {name}");
+            }
         }
     }
 
@@ -378,7 +433,11 @@ impl PacketLoop {
             Ok(addresses) => {
                 let reachable = |ip: &IpAddr| ip.is_ipv4() || p.socket.has_ipv6();
                 let host = addresses.into_iter().filter(reachable);
-                let host = host.map(|ip| SocketAddr::new(ip, self.port)).collect();
+                let host: Vec<_> = host.map(|ip| SocketAddr::new(ip, self.port)).collect();
+                if host != self.hosts {
+                    p.moved.notify_one();
+                    self.hosts.clone_from(&host);
+                }
                 p.overlay.set_local_candidates(host, now);
             }
             Err(e) => tracing::warn!("addresses of this host: {e}"),
@@ -587,6 +646,7 @@ impl PacketLoop {
             address: p.member.addresses.address,
             network: p.network,
             tun: p.settings.name.clone(),
+            inbound: self.inbound.verdict(),
             state: match self.end {
                 Some(_) => State::Stopping,
                 None if self.links.is_empty() => State::Connecting,
@@ -640,14 +700,6 @@ impl PacketLoop {
                     .map(|(_, reason)| reason.name().to_owned()),
             })
             .collect()
-    }
-
-    /// Says goodbye to everybody.
-    fn leave(mut self, end: End, now: Instant) -> tun::Device {
-        self.parts.overlay.shutdown(now);
-        self.deliver(now);
-        tracing::info!("leaving: {end:?}");
-        self.parts.device
     }
 }
 

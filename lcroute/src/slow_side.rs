@@ -3,7 +3,6 @@
 //! One thread with tokio; it talks to the packet loop through the [`Inbox`] and a channel back.
 
 use std::collections::BTreeSet;
-use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,13 +11,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use lcroute_overlay::signal::{client, server};
 use librecast::id::{NetworkId, PeerId, SecretKey};
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::config::Config;
 use crate::control::server::ControlSocket;
-use crate::daemon::Overrides;
 use crate::packet_loop::{End, Inbox, Message, Reconfigure, Reload};
+use crate::settings::Overrides;
+use crate::system::{SystemSignals, Told};
 
 /// Names of STUN servers are looked up this often: addresses of hosts change.
 const LOOKUP_INTERVAL: Duration = Duration::from_secs(60);
@@ -26,53 +25,6 @@ const LOOKUP_INTERVAL: Duration = Duration::from_secs(60);
 const LOOKUP_RETRY: Duration = Duration::from_secs(3);
 /// Default port of signalling and STUN.
 const SIGNAL_PORT: u16 = 7117;
-
-/// The signals that a daemon obeys.
-#[derive(Debug)]
-pub struct SystemSignals {
-    interrupt: Signal,
-    terminate: Signal,
-    hangup: Signal,
-    user2: Signal,
-}
-
-impl SystemSignals {
-    /// From now on they no longer end the process; called within a tokio runtime.
-    pub fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hangup: signal(SignalKind::hangup())?,
-            user2: signal(SignalKind::user_defined2())?,
-        })
-    }
-
-    async fn next(&mut self) -> Told {
-        tokio::select! {
-            _ = self.interrupt.recv() => Told::End(End::Stop),
-            _ = self.terminate.recv() => Told::End(End::Stop),
-            _ = self.user2.recv() => Told::End(End::Exec),
-            _ = self.hangup.recv() => Told::Reload,
-        }
-    }
-}
-
-enum Told {
-    End(End),
-    Reload,
-}
-
-/// Resolves at SIGINT or SIGTERM; for programs that have nothing else to obey.
-pub fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    })
-}
 
 /// What the slow side works with.
 #[derive(Debug)]
@@ -83,6 +35,8 @@ pub struct SlowSide {
     pub reloads: mpsc::Receiver<Reload>,
     /// Sealed messages for peers.
     pub sealed: mpsc::Receiver<(PeerId, Bytes)>,
+    /// Fires when addresses of this host have changed.
+    pub moved: Arc<Notify>,
     /// Answers questions.
     pub control: ControlSocket,
     /// Signals of the system.
@@ -125,22 +79,38 @@ impl SlowSide {
             let reload = tokio::select! {
                 _ = &mut ended => break,
                 told = self.signals.next() => match told {
-                    Told::End(end) => {
-                        self.inbox.send(Message::Stop(end)).await;
+                    Told::End(End::Stop) => {
+                        self.inbox.send(Message::Stop(End::Stop)).await;
+                        None
+                    }
+                    Told::End(End::Exec) => {
+                        match may_exec(self.config_path.as_deref()) {
+                            Ok(()) => { self.inbox.send(Message::Stop(End::Exec)).await; }
+                            Err(e) => tracing::error!("going on as before: {e}"),
+                        }
                         None
                     }
                     Told::Reload => Some(None),
                 },
                 Some(wish) = self.reloads.recv() => {
                     if wish.exec {
-                        // the answer must be out before the process is another
-                        let _ = wish.done.send(Ok(()));
-                        tokio::time::sleep(Duration::from_millis(50)).await;
-                        self.inbox.send(Message::Stop(End::Exec)).await;
+                        let may = may_exec(self.config_path.as_deref());
+                        let go = may.is_ok();
+                        // who asked may have gone
+                        let _ = wish.done.send(may);
+                        if go {
+                            // the answer must be out before the process is another
+                            tokio::time::sleep(Duration::from_millis(50)).await;
+                            self.inbox.send(Message::Stop(End::Exec)).await;
+                        }
                         None
                     } else {
                         Some(Some(wish.done))
                     }
+                }
+                () = self.moved.notified() => {
+                    clients.addresses_changed();
+                    None
                 }
                 Some((to, bytes)) = self.sealed.recv() => {
                     clients.send(to, &bytes);
@@ -233,6 +203,11 @@ fn reread(
     }
     *config = new;
     Ok(())
+}
+
+/// A file that the next image would refuse must not end this one.
+fn may_exec(path: Option<&std::path::Path>) -> Result<(), String> {
+    Config::load(path).map(drop).map_err(|e| e.to_string())
 }
 
 fn reconfigure(config: &Config) -> Reconfigure {

@@ -143,13 +143,27 @@ impl StateDir {
     /// The membership, if the node has one.
     pub fn membership(&self) -> anyhow::Result<Option<Membership>> {
         let path = self.path.join(MEMBERSHIP);
-        match std::fs::read_to_string(&path) {
-            Ok(text) => toml::from_str(&text)
-                .with_context(|| format!("{}: damaged", path.display()))
-                .map(Some),
+        let damaged = |e: &dyn std::fmt::Display| self.damaged(e);
+        match std::fs::read(&path) {
+            Ok(bytes) => {
+                let text = String::from_utf8(bytes).map_err(|e| damaged(&e))?;
+                let membership = toml::from_str(&text).map_err(|e| damaged(&e.message()))?;
+                Ok(Some(membership))
+            }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(permission(&e, &path)),
         }
+    }
+
+    fn damaged(&self, why: &dyn std::fmt::Display) -> ExitError {
+        let path = self.path.join(MEMBERSHIP);
+        ExitError::new(
+            Exit::NotPermitted,
+            format!(
+                "{}: damaged ({why}); put back a copy, or remove it and run `lcroute join TOKEN` again",
+                path.display()
+            ),
+        )
     }
 
     /// Replaces the membership.
@@ -172,10 +186,14 @@ impl StateDir {
         let membership = self
             .membership()?
             .ok_or_else(|| missing("member of no network"))?;
-        let chain = membership.chain()?;
-        let member = chain
-            .verify(&membership.network, now)
-            .map_err(|e| ExitError::new(Exit::NotPermitted, format!("own certificate: {e}")))?;
+        let chain = membership
+            .chain()
+            .map_err(|e| self.damaged(&format!("{e:#}")))?;
+        let member = chain.verify(&membership.network, now).map_err(|e| {
+            let message =
+                format!("own membership: {e}; `lcroute join TOKEN` with a new token renews it");
+            ExitError::new(Exit::NotPermitted, message)
+        })?;
         if member.peer != key.peer_id() {
             return Err(missing("the certificate belongs to another key").into());
         }
@@ -190,9 +208,12 @@ impl StateDir {
     /// The incarnation of this start: one more than that of the last, written before it is used.
     pub fn next_incarnation(&self) -> anyhow::Result<u32> {
         let path = self.path.join(INCARNATION);
-        let last = match std::fs::read_to_string(&path) {
+        let last = match std::fs::read(&path) {
             // a damaged file must not bring an old incarnation back: the clock is above any count of starts
-            Ok(text) => text.trim().parse().unwrap_or_else(|_| unix_now() as u32),
+            Ok(bytes) => std::str::from_utf8(&bytes)
+                .ok()
+                .and_then(|text| text.trim().parse().ok())
+                .unwrap_or_else(|| unix_now() as u32),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => 0,
             Err(e) => return Err(permission(&e, &path)),
         };
@@ -237,8 +258,34 @@ mod tests {
         let state = StateDir::new(dir.path().join("deep/state"));
         assert_eq!(state.next_incarnation().unwrap(), 1);
         assert_eq!(state.next_incarnation().unwrap(), 2);
-        std::fs::write(state.path().join(INCARNATION), "garbage").unwrap();
-        assert!(state.next_incarnation().unwrap() > 1_000_000);
+        for garbage in [b"garbage".as_slice(), b"", b"\xff\xfe\x00"] {
+            std::fs::write(state.path().join(INCARNATION), garbage).unwrap();
+            assert!(state.next_incarnation().unwrap() > 1_000_000);
+        }
+    }
+
+    #[test]
+    fn a_damaged_membership_is_named_and_not_permitted() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::new(dir.path().into());
+        state.node_key_or_new().unwrap();
+        let network = SecretKey::generate().peer_id();
+        let no_chain = format!("network = \"{network}\"\nchain = \"0OIl\"\n");
+        for text in [
+            b"".as_slice(),
+            b"network = 1",
+            b"\xff\xfe",
+            no_chain.as_bytes(),
+        ] {
+            std::fs::write(dir.path().join(MEMBERSHIP), text).unwrap();
+            let error = state.identity(unix_now()).unwrap_err();
+            assert!(
+                error.to_string().contains("membership.toml: damaged"),
+                "{error}"
+            );
+            let exit = error.downcast_ref::<ExitError>().unwrap().exit;
+            assert_eq!(exit, Exit::NotPermitted);
+        }
     }
 
     #[test]

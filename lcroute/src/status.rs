@@ -20,6 +20,31 @@ pub enum State {
     Stopping,
 }
 
+impl State {
+    /// As users read it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Connecting => "connecting",
+            Self::Connected => "connected",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+/// Whether this host's own firewall lets multicast in that arrives on the interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Inbound {
+    /// Not tried yet.
+    Unknown,
+    /// UDP that arrives on the interface reaches programs.
+    Open,
+    /// It does not: programs here will receive nothing.
+    Blocked,
+}
+
 /// `status --json`
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Status {
@@ -33,6 +58,8 @@ pub struct Status {
     pub network: PeerId,
     /// Name of the interface.
     pub tun: String,
+    /// Whether UDP that arrives on it reaches programs.
+    pub inbound: Inbound,
     /// What it is doing.
     pub state: State,
     /// Seconds since its start.

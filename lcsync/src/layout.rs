@@ -86,7 +86,7 @@ impl Layout {
     }
 
     /// Where this program cuts the stream when it shares. A file larger than a block begins one and has its
-    /// blocks for itself; smaller ones are packed. A pack ends when it is full, or from [`MIN_PACK`] on after a
+    /// blocks for itself; smaller ones are packed. A pack ends when it is full, or from 64 KiB on after a
     /// file whose name says so: a file that comes, goes or grows then changes the packs around it only.
     #[must_use]
     pub fn cuts(&self, entries: &[Entry]) -> Vec<Cut> {

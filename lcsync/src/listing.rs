@@ -111,20 +111,26 @@ pub fn parent_of(path: &[u8]) -> Option<&[u8]> {
     path.iter().rposition(|c| *c == b'/').map(|at| &path[..at])
 }
 
-/// Whether a link at `path` with this target stays inside the shared folder.
+/// Whether a link at `path` with this target stays inside the shared folder. `..` is let pass at the front only:
+/// there it climbs real folders, after a name it might climb from wherever another link leads.
 #[must_use]
 pub fn link_stays_inside(path: &[u8], target: &[u8]) -> bool {
     if target.is_empty() || target.first() == Some(&b'/') || target.contains(&0) {
         return false;
     }
-    let mut depth = path.iter().filter(|c| **c == b'/').count() as i64;
-    target.split(|c| *c == b'/').all(|part| {
-        match part {
-            b"" | b"." => {}
-            b".." => depth -= 1,
-            _ => depth += 1,
+    let mut depth = path.iter().filter(|c| **c == b'/').count();
+    let mut descending = false;
+    target.split(|c| *c == b'/').all(|part| match part {
+        b"" | b"." => true,
+        b".." if descending || depth == 0 => false,
+        b".." => {
+            depth -= 1;
+            true
         }
-        depth >= 0
+        _ => {
+            descending = true;
+            true
+        }
     })
 }
 
@@ -402,12 +408,13 @@ mod tests {
     #[test]
     fn links_may_point_inside_only() {
         assert!(link_stays_inside(b"a/l", b"../b"));
-        assert!(link_stays_inside(b"l", b"a/../b"));
+        assert!(link_stays_inside(b"a/b/l", b"./../../c/d"));
         for (path, target) in [
             ("l", ".."),
             ("a/l", "../../x"),
             ("l", "/etc/passwd"),
             ("l", "a/../../b"),
+            ("z", "a/b/link-to-the-top/.."),
             ("l", ""),
         ] {
             assert!(

@@ -60,7 +60,8 @@ pub fn copy(options: &Options) -> anyhow::Result<Exit> {
         options.say(&format!("skipping directory {shown}"));
         return Ok(Exit::Ok);
     }
-    if !meta.is_dir() && !meta.is_file() && !(meta.is_symlink() && options.archive) {
+    let link = meta.is_symlink() && options.archive;
+    if !(meta.is_dir() || meta.is_file() || link) {
         options.say(&format!("skipping non-regular file \"{shown}\""));
         return Ok(Exit::Ok);
     }
@@ -69,9 +70,15 @@ pub fn copy(options: &Options) -> anyhow::Result<Exit> {
     } else {
         file_job(options)?
     };
-    let Some(mut copier) = Copier::open(options, &job)? else {
-        return Ok(Exit::Ok);
-    };
+    let partial = job.folder.join(Place::partial_name(PARTIAL_LABEL));
+    let dry_run = options.dry_run;
+    interrupt::exit_on_interrupt(move || {
+        if !dry_run {
+            // nothing to remove if it was not made yet
+            let _ = fs::remove_dir_all(&partial);
+        }
+    })?;
+    let mut copier = Copier::open(options, &job)?;
     copier.run(&job)?;
     copier.close(&job)
 }
@@ -164,7 +171,7 @@ struct Copier<'a> {
 }
 
 impl<'a> Copier<'a> {
-    fn open(options: &'a Options, job: &Job) -> anyhow::Result<Option<Self>> {
+    fn open(options: &'a Options, job: &Job) -> anyhow::Result<Self> {
         let mask = umask(Mode::empty());
         umask(mask);
         let mut place = None;
@@ -174,11 +181,6 @@ impl<'a> Copier<'a> {
                 Place::open(&job.folder).with_context(|| job.folder.display().to_string())?;
             opened.allow_special_modes();
             if !options.dry_run {
-                let partial = job.folder.join(Place::partial_name(PARTIAL_LABEL));
-                interrupt::exit_on_interrupt(move || {
-                    // nothing to remove if it was not made yet
-                    let _ = fs::remove_dir_all(&partial);
-                })?;
                 opened
                     .open_partial(PARTIAL_LABEL)
                     .with_context(|| job.folder.display().to_string())?;
@@ -186,13 +188,13 @@ impl<'a> Copier<'a> {
             place = Some(opened);
         }
         let root = nix::unistd::geteuid().is_root();
-        Ok(Some(Self {
+        Ok(Self {
             options,
             place,
             umask: mask.bits() as u16,
             root,
             failed: 0,
-        }))
+        })
     }
 
     fn run(&mut self, job: &Job) -> anyhow::Result<()> {
@@ -388,11 +390,10 @@ impl<'a> Copier<'a> {
 
 /// Makes DEST, one level of it, and for a folder without slash the folder in it.
 fn make_folders(options: &Options, job: &Job) -> anyhow::Result<()> {
-    let mut needed: Vec<&Path> = vec![];
+    let mut needed: Vec<&Path> = Vec::new();
     if job.whole_folder || ends_with_slash(&options.dest) {
-        needed.push(&options.dest);
+        needed.extend([options.dest.as_path(), &job.folder]);
     }
-    needed.push(&job.folder);
     for folder in needed {
         if !folder.is_dir() {
             fs::create_dir(folder).with_context(|| folder.display().to_string())?;
@@ -411,5 +412,152 @@ impl Options {
         if !self.quiet {
             eprintln!("{line}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn options(source: PathBuf, dest: PathBuf) -> Options {
+        Options {
+            source,
+            dest,
+            archive: false,
+            recursive: false,
+            dry_run: false,
+            verbose: false,
+            quiet: true,
+            delete: false,
+        }
+    }
+
+    /// A copy without the process around it: tests have no signals of their own.
+    fn run(options: &Options) -> anyhow::Result<()> {
+        let content = ends_with_slash(&options.source);
+        let folder = fs::metadata(&options.source)?.is_dir();
+        let job = if folder {
+            folder_job(options, content)?
+        } else {
+            file_job(options)?
+        };
+        let mut copier = Copier::open(options, &job)?;
+        copier.run(&job)?;
+        copier.close(&job).map(drop)
+    }
+
+    fn sample() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        let source = dir.path().join("src");
+        fs::create_dir_all(source.join("sub")).unwrap();
+        fs::write(source.join("sub/f"), b"content").unwrap();
+        fs::write(source.join("run"), b"#!").unwrap();
+        fs::set_permissions(source.join("run"), fs::Permissions::from_mode(0o750)).unwrap();
+        symlink("sub/f", source.join("link")).unwrap();
+        dir
+    }
+
+    #[test]
+    fn a_slash_means_the_content() {
+        let dir = sample();
+        let at = |p: &str| dir.path().join(p);
+        let recursive = |source: &str, dest: &str| Options {
+            recursive: true,
+            ..options(at(source), at(dest))
+        };
+        run(&recursive("src/", "a")).unwrap();
+        assert_eq!(fs::read(at("a/sub/f")).unwrap(), b"content");
+        assert!(!at("a/link").exists(), "-r alone copies no links");
+        run(&recursive("src", "b")).unwrap();
+        assert_eq!(fs::read(at("b/src/sub/f")).unwrap(), b"content");
+        let left: Vec<_> = fs::read_dir(at("a"))
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .collect();
+        assert_eq!(left.len(), 2, "{left:?}");
+    }
+
+    #[test]
+    fn archive_keeps_links_modes_and_times_and_a_second_run_changes_nothing() {
+        let dir = sample();
+        let archive = Options {
+            archive: true,
+            recursive: true,
+            ..options(dir.path().join("src/"), dir.path().join("dest"))
+        };
+        run(&archive).unwrap();
+        let (from, to) = (dir.path().join("src"), dir.path().join("dest"));
+        assert_eq!(fs::read_link(to.join("link")).unwrap(), Path::new("sub/f"));
+        for path in ["run", "sub", "sub/f"] {
+            let (a, b) = (
+                fs::metadata(from.join(path)).unwrap(),
+                fs::metadata(to.join(path)).unwrap(),
+            );
+            assert_eq!(
+                (a.mode(), a.mtime(), a.mtime_nsec()),
+                (b.mode(), b.mtime(), b.mtime_nsec())
+            );
+        }
+        let inode = fs::metadata(to.join("sub/f")).unwrap().ino();
+        run(&archive).unwrap();
+        assert_eq!(fs::metadata(to.join("sub/f")).unwrap().ino(), inode);
+    }
+
+    #[test]
+    fn a_file_goes_to_a_name_or_into_a_folder() {
+        let dir = sample();
+        let at = |p: &str| dir.path().join(p);
+        run(&options(at("src/run"), at("copy"))).unwrap();
+        assert_eq!(fs::read(at("copy")).unwrap(), b"#!");
+        fs::create_dir(at("folder")).unwrap();
+        run(&options(at("src/run"), at("folder"))).unwrap();
+        assert_eq!(fs::read(at("folder/run")).unwrap(), b"#!");
+        assert!(run(&options(at("src/run"), at("missing/copy"))).is_err());
+    }
+
+    #[test]
+    fn delete_removes_what_is_not_in_src_and_a_dry_run_nothing() {
+        let dir = sample();
+        let delete = Options {
+            recursive: true,
+            delete: true,
+            ..options(dir.path().join("src/"), dir.path().join("dest"))
+        };
+        fs::create_dir_all(dir.path().join("dest/old/deep")).unwrap();
+        fs::write(dir.path().join("dest/old/deep/f"), b"x").unwrap();
+        run(&Options {
+            dry_run: true,
+            ..options(dir.path().join("src/"), dir.path().join("dest"))
+        })
+        .unwrap();
+        assert!(
+            dir.path().join("dest/old/deep/f").exists() && !dir.path().join("dest/run").exists()
+        );
+        run(&delete).unwrap();
+        assert!(!dir.path().join("dest/old").exists() && dir.path().join("dest/run").exists());
+    }
+
+    #[test]
+    fn a_folder_in_the_way_of_a_file_stays_unless_it_is_to_be_deleted() {
+        let dir = sample();
+        fs::create_dir_all(dir.path().join("dest/run/precious")).unwrap();
+        let plain = Options {
+            recursive: true,
+            ..options(dir.path().join("src/"), dir.path().join("dest"))
+        };
+        assert!(run(&plain).is_err());
+        assert!(dir.path().join("dest/run/precious").exists());
+        assert_eq!(
+            fs::read(dir.path().join("dest/sub/f")).unwrap(),
+            b"content",
+            "the rest is copied"
+        );
+        run(&Options {
+            delete: true,
+            ..plain
+        })
+        .unwrap();
+        assert_eq!(fs::read(dir.path().join("dest/run")).unwrap(), b"#!");
     }
 }

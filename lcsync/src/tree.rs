@@ -200,7 +200,7 @@ impl Stream {
 }
 
 fn is_node_size(bytes: usize) -> bool {
-    bytes >= CHILD_SIZE && bytes <= MAX_CHILDREN * CHILD_SIZE && bytes.is_multiple_of(CHILD_SIZE)
+    (CHILD_SIZE..=MAX_CHILDREN * CHILD_SIZE).contains(&bytes) && bytes.is_multiple_of(CHILD_SIZE)
 }
 
 fn encode_node(children: &[Child]) -> Vec<u8> {

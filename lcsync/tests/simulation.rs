@@ -1,5 +1,7 @@
 //! A server and its receivers under simulated time: what crosses the server's link, and that everybody finishes.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv6Addr;
 use std::sync::Arc;

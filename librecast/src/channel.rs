@@ -147,8 +147,8 @@ mod tests {
     #[test]
     fn derivations_are_frozen() {
         let share = SharePrefix::of_name(b"", "photos");
-        assert_eq!(share.address().to_string(), "FROZEN-NAME");
-        assert_eq!(block_channel(b"", &[7; 32], 0), 0xF00D);
+        assert_eq!(share.address().to_string(), "ff1e:27fd:1b0e:a9cb::");
+        assert_eq!(block_channel(b"", &[7; 32], 0), 0xdfc9_98ae_e83a_d4a8);
     }
 
     #[test]

@@ -99,6 +99,8 @@ pub fn init_logging(level: Option<&str>, default: &str) -> Result<(), ExitError>
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // a reader of stderr that has gone must not end a daemon: complaining there would panic
+        .log_internal_errors(false)
         .with_ansi(ansi);
     let _already_set = if std::env::var_os("JOURNAL_STREAM").is_some() {
         builder.without_time().with_target(false).try_init()

@@ -471,7 +471,14 @@ fn packet(source: Ipv6Addr, destination: Ipv6Addr, icmp: &[u8]) -> Vec<u8> {
 /// checksum field zero it is the value to fill in; over a received message it is 0 if all is well.
 #[must_use]
 pub fn icmpv6_checksum(source: Ipv6Addr, destination: Ipv6Addr, icmp: &[u8]) -> u16 {
-    let mut sum = u64::from(ICMPV6) + icmp.len() as u64;
+    checksum(ICMPV6, source, destination, icmp)
+}
+
+/// The Internet checksum of an upper-layer `message` and its pseudo-header (RFC 8200 §8.1), for any
+/// `next_header`.
+#[must_use]
+pub fn checksum(next_header: u8, source: Ipv6Addr, destination: Ipv6Addr, message: &[u8]) -> u16 {
+    let mut sum = u64::from(next_header) + message.len() as u64;
     for address in [source, destination] {
         sum += address
             .segments()
@@ -479,7 +486,7 @@ pub fn icmpv6_checksum(source: Ipv6Addr, destination: Ipv6Addr, icmp: &[u8]) -> 
             .map(|s| u64::from(*s))
             .sum::<u64>();
     }
-    let (words, odd) = icmp.as_chunks::<2>();
+    let (words, odd) = message.as_chunks::<2>();
     sum += words
         .iter()
         .map(|w| u64::from(u16::from_be_bytes(*w)))

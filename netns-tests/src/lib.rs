@@ -3,7 +3,7 @@
 //! - [`lab`] holds worlds made of namespaces, in which hosts run programs
 //! - [`programs`] holds ordinary multicast programs (`mc-send`, `mc-recv`, `mld-watch`)
 //! - [`demo`] is `lcroute demo`
-//! - [`bench`] holds measurements
+//! - [mod@bench] holds measurements
 
 pub mod bench;
 pub mod demo;

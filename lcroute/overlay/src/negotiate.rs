@@ -101,6 +101,10 @@ impl Overlay {
                 if let Some(up) = link.up.as_mut() {
                     up.liveness.suspect(now);
                 }
+                if link.restart.is_some() {
+                    // what asked for it may have been lost with the carrier that just came back
+                    self.ask_restart(index, now);
+                }
                 self.mark_dirty(index);
             }
             // whoever flaps does not make us sign as fast
@@ -468,7 +472,8 @@ impl Overlay {
         };
         self.by_ufrag
             .insert(link.connection.credentials().local_ufrag.clone(), index);
-        if peer.state != PeerState::Lost {
+        // why the last attempt failed stays readable during the next
+        if !matches!(peer.state, PeerState::Lost | PeerState::Connecting) {
             peer.set_state(PeerState::Connecting, None, now);
         }
         peer.retry_at = None;
@@ -500,6 +505,13 @@ impl Overlay {
         if kept {
             return;
         }
+        self.ask_restart(index, now);
+    }
+
+    fn ask_restart(&mut self, index: usize, now: Instant) {
+        let Some(link) = self.link_mut(index) else {
+            return;
+        };
         match link.connection.role() {
             Role::Offerer => self.begin_restart(index, now),
             Role::Answerer => {

@@ -485,7 +485,12 @@ impl Overlay {
                 .as_ref()
                 .is_some_and(|r| now >= r.since + RESTART_GRACE);
             if late {
-                self.end_link(index, "no connection", now);
+                let reason = if link.connection.awaits_answer() {
+                    "no answer"
+                } else {
+                    "no direct path: firewalls or NATs on the way"
+                };
+                self.end_link(index, reason, now);
             } else if stuck {
                 self.end_link(index, "no path after an address change", now);
             } else {

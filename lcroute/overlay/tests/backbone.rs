@@ -24,10 +24,14 @@ struct Node {
 
 impl Node {
     fn new(network: PeerId, url: &str) -> Self {
+        Self::with_urls(network, &[url.to_owned()])
+    }
+
+    fn with_urls(network: PeerId, urls: &[String]) -> Self {
         let key = Arc::new(SecretKey::generate());
         let (sender, events) = mpsc::channel(64);
         let mut clients = Clients::new(key.clone(), network, sender);
-        clients.set_servers(&[url.to_owned()]);
+        clients.set_servers(urls);
         Self {
             key,
             clients,
@@ -118,4 +122,75 @@ async fn nodes_meet_talk_and_survive_a_restart_of_the_backbone() {
     while let Ok(event) = a.events.try_recv() {
         assert!(!is_signal(&event), "a stranger's message came through");
     }
+}
+
+/// Two URLs of one backbone, such as its IPv4 and its IPv6 address.
+#[tokio::test]
+async fn connections_by_several_urls_live_side_by_side() {
+    let any = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0));
+    let (addr, _stop, _task) = start(any).await;
+    let network = SecretKey::generate().peer_id();
+    let urls = [format!("ws://{addr}"), format!("ws://{addr}/")];
+    let mut b = Node::with_urls(network, &urls);
+    b.until_presence(Presence::CarrierUp).await;
+    b.until_presence(Presence::CarrierUp).await;
+    let mut a = Node::new(network, &urls[0]);
+    a.until_presence(Presence::Online(b.id())).await;
+    let mut seen = std::collections::BTreeSet::new();
+    while seen.len() < 2 {
+        a.clients.send(b.id(), &Bytes::from_static(b"hello"));
+        let event = b.until("a message", |e| {
+            assert!(
+                !matches!(e, ClientEvent::Presence(_, Presence::CarrierDown)),
+                "one connection has cut the other"
+            );
+            matches!(e, ClientEvent::Signal { .. })
+        });
+        let ClientEvent::Signal { carrier, .. } = event.await else {
+            unreachable!()
+        };
+        seen.insert(carrier);
+    }
+}
+
+/// A pipe to `server` that goes deaf, without a word, when told to.
+async fn pipe(server: SocketAddr) -> (SocketAddr, oneshot::Sender<()>) {
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .await
+        .unwrap();
+    let addr = listener.local_addr().unwrap();
+    let (deaf, deafened) = oneshot::channel::<()>();
+    tokio::spawn(async move {
+        let (mut near, _) = listener.accept().await.unwrap();
+        let mut far = tokio::net::TcpStream::connect(server).await.unwrap();
+        tokio::select! {
+            _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+            _ = deafened => std::future::pending().await,
+        }
+    });
+    (addr, deaf)
+}
+
+#[tokio::test]
+async fn a_change_of_addresses_finds_dead_connections_and_spares_living_ones() {
+    // far below the silence that a connection may have otherwise
+    const SOON: Duration = Duration::from_secs(12);
+    let any = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0));
+    let (server, _stop, _task) = start(any).await;
+    let (through, deaf) = pipe(server).await;
+    let network = SecretKey::generate().peer_id();
+    let mut a = Node::new(network, &format!("ws://{through}"));
+    let mut b = Node::new(network, &format!("ws://{server}"));
+    a.until_presence(Presence::Online(b.id())).await;
+    a.clients.addresses_changed();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    while let Ok(event) = a.events.try_recv() {
+        let down = matches!(event, ClientEvent::Presence(_, Presence::CarrierDown));
+        assert!(!down, "cut although the server answers");
+    }
+    let _ = deaf.send(());
+    a.clients.addresses_changed();
+    let down = a.until_presence(Presence::CarrierDown);
+    timeout(SOON, down).await.expect("noticed");
+    b.until_presence(Presence::Online(a.id())).await;
 }

@@ -11,8 +11,9 @@ use librecast::id::NodeAddresses;
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use crate::cli::Common;
+use super::{hint, print_line};
 use crate::config::Config;
+use crate::settings::Common;
 use crate::state::{Identity, Membership, StateDir, unix_now};
 
 /// An issuer, and the founding node's own membership, last ten years.
@@ -52,12 +53,12 @@ pub fn init(common: &Common, config: &Config, name: Option<String>) -> anyhow::R
         Certificate::sign(Kind::Node, id, peer, member, &node).map_err(usage)?,
     ])?;
     state.store_membership(&Membership::new(id, Vec::new(), &chain))?;
-    show(&state.identity(now)?, common.json);
+    show(&state.identity(now)?, common.json)?;
     if !common.json {
-        eprintln!(
-            "The network's key is {}: keep a copy offline; whoever has it owns the network.",
+        hint(format_args!(
+            "the network's key is {}: keep a copy offline; whoever has it owns the network",
             state.path().join("network.key").display()
-        );
+        ));
     }
     Ok(Exit::Ok)
 }
@@ -91,14 +92,21 @@ pub fn invite(common: &Common, config: &Config, wish: Wish) -> anyhow::Result<Ex
         wish.signal
     };
     if signal.is_empty() {
-        eprintln!(
-            "lcroute: the token names no signalling server: give --signal URL here, or to `run` on the other side"
+        hint(
+            "the token names no signalling server: give --signal URL here, or to `run` on the other side",
         );
     }
     let now = unix_now();
+    if wish.ttl.as_secs() == 0 {
+        return Err(usage("--ttl: a token that nobody can use: at least 1s").into());
+    }
+    // it ends with the issuer's certificate in any case
+    let not_after = now
+        .saturating_add(wish.ttl.as_secs())
+        .min(issuer.grant().not_after);
     let grant = Grant {
         not_before: now,
-        not_after: now.saturating_add(wish.ttl.as_secs()),
+        not_after,
         core: wish.core,
         name: String::new(),
         labels: wish.labels.into_iter().collect(),
@@ -114,12 +122,11 @@ pub fn invite(common: &Common, config: &Config, wish: Wish) -> anyhow::Result<Ex
     })?;
     let text = token.encode();
     if common.json {
-        println!(
-            "{}",
-            json!({ "token": text.as_str(), "not_after": now + wish.ttl.as_secs(), "signal": token.signal })
-        );
+        let token =
+            json!({ "token": text.as_str(), "not_after": not_after, "signal": token.signal });
+        print_line(token)?;
     } else {
-        println!("{}", text.as_str());
+        print_line(text.as_str())?;
     }
     Ok(Exit::Ok)
 }
@@ -189,7 +196,7 @@ pub fn join(
         token.signal.clone(),
         &chain,
     ))?;
-    show(&state.identity(now)?, common.json);
+    show(&state.identity(now)?, common.json)?;
     Ok(Exit::Ok)
 }
 
@@ -231,17 +238,17 @@ pub fn id(common: &Common, config: &Config) -> anyhow::Result<Exit> {
         return Err(ExitError::new(Exit::NotPermitted, message).into());
     };
     match state.membership()? {
-        Some(_) => show(&state.identity(unix_now())?, common.json),
-        None if common.json => println!("{}", json!({ "peer_id": key.peer_id() })),
-        None => println!(
+        Some(_) => show(&state.identity(unix_now())?, common.json)?,
+        None if common.json => print_line(json!({ "peer_id": key.peer_id() }))?,
+        None => print_line(format_args!(
             "PeerId   {}\nnetwork  none: run `lcroute join TOKEN`",
             key.peer_id()
-        ),
+        ))?,
     }
     Ok(Exit::Ok)
 }
 
-fn show(identity: &Identity, json: bool) {
+fn show(identity: &Identity, json: bool) -> std::io::Result<()> {
     let member = &identity.member;
     let network = identity.membership.network;
     let NodeAddresses {
@@ -250,34 +257,37 @@ fn show(identity: &Identity, json: bool) {
         ..
     } = member.addresses;
     if json {
-        println!(
-            "{}",
-            json!({
-                "peer_id": member.peer,
-                "name": member.name,
-                "address": address,
-                "link_local": link_local,
-                "network": network,
-                "labels": member.labels,
-                "prefixes": member.prefixes.iter().map(ToString::to_string).collect::<Vec<_>>(),
-                "core": member.core,
-                "not_after": member.not_after,
-            })
-        );
+        print_line(json!({
+            "peer_id": member.peer,
+            "name": member.name,
+            "address": address,
+            "link_local": link_local,
+            "network": network,
+            "labels": member.labels,
+            "prefixes": member.prefixes.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "core": member.core,
+            "not_after": member.not_after,
+        }))
     } else {
-        println!(
+        print_line(format_args!(
             "name     {}\nPeerId   {}\naddress  {address}\nnetwork  {network}",
             member.name, member.peer
-        );
+        ))
     }
 }
 
 fn node_name(name: Option<String>, config: &Config) -> anyhow::Result<String> {
-    if let Some(name) = name.or_else(|| config.name.clone()) {
-        return Ok(name);
+    let name = match name.or_else(|| config.name.clone()) {
+        Some(name) => name,
+        None => nix::unistd::gethostname()
+            .context("host name")?
+            .to_string_lossy()
+            .into_owned(),
+    };
+    if name.trim().is_empty() {
+        return Err(usage("the node needs a name: --name NAME").into());
     }
-    let host = nix::unistd::gethostname().context("host name")?;
-    Ok(host.to_string_lossy().into_owned())
+    Ok(name)
 }
 
 fn usage(e: impl std::fmt::Display) -> ExitError {

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::control::Request;
 use crate::control::client::Client;
-use crate::status::{Group, Peer, Status};
+use crate::status::{Group, Inbound, Peer, Status};
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy)]
@@ -67,23 +67,32 @@ pub fn reload(control: &Path, exec: bool) -> anyhow::Result<Exit> {
 fn status(s: &Status) -> String {
     let c = &s.counters;
     let mut text = format!(
-        "{} ({})\n  address   {} on {}\n  network   {}\n  state     {:?}, up {}, {} peers, {} groups\n",
+        "{} ({})\n  address   {} on {}\n  network   {}\n  state     {}, up {}, {}, {}\n",
         s.name,
         s.peer_id,
         s.address,
         s.tun,
         s.network,
-        s.state,
+        s.state.name(),
         duration(s.uptime_s),
-        s.peers,
-        s.groups
-    )
-    .replace("Connect", "connect");
-    let line = |what, packets, bytes| format!("  {what:<10}{packets} packets, {bytes} bytes\n");
-    text += &line("from lc0", c.tun_rx_packets, c.tun_rx_bytes);
-    text += &line("to lc0", c.tun_tx_packets, c.tun_tx_bytes);
-    text += &line("sent", c.link_tx_packets, c.link_tx_bytes);
-    text += &line("received", c.link_rx_packets, c.link_rx_bytes);
+        count(s.peers, "peer"),
+        count(s.groups, "group"),
+    );
+    if s.inbound == Inbound::Blocked {
+        text += &format!(
+            "  firewall  this host drops UDP that arrives on {0}: programs here receive nothing. Let it in, for example:\n            \
+             nft insert rule inet filter input iifname \"{0}\" ip6 daddr ff00::/8 accept\n            \
+             then: lcroute reload\n",
+            s.tun
+        );
+    }
+    let mut line = |what: &str, packets, bytes| {
+        text += &format!("  {what:<9} {packets} packets, {bytes} bytes\n");
+    };
+    line(&format!("from {}", s.tun), c.tun_rx_packets, c.tun_rx_bytes);
+    line(&format!("to {}", s.tun), c.tun_tx_packets, c.tun_tx_bytes);
+    line("sent", c.link_tx_packets, c.link_tx_bytes);
+    line("received", c.link_rx_packets, c.link_rx_bytes);
     for (reason, n) in &c.drops {
         text += &format!("  dropped   {n} {reason}\n");
     }
@@ -142,11 +151,54 @@ fn groups(list: &[Group]) -> String {
     text
 }
 
+fn count(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
 fn duration(s: u64) -> String {
     match (s / 86_400, s / 3_600 % 24, s / 60 % 60, s % 60) {
         (0, 0, 0, s) => format!("{s} s"),
         (0, 0, m, s) => format!("{m} min {s} s"),
         (0, h, m, _) => format!("{h} h {m} min"),
         (d, h, ..) => format!("{d} d {h} h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use librecast::id::SecretKey;
+
+    use super::*;
+    use crate::status::{Counters, State};
+
+    #[test]
+    fn status_is_readable() {
+        let id = SecretKey::from_seed(&[1; 32]).peer_id();
+        let mut counters = Counters {
+            tun_rx_packets: 7,
+            ..Counters::default()
+        };
+        counters.drops.insert("no_listener".into(), 3);
+        let text = status(&Status {
+            peer_id: id,
+            name: "Connector".into(),
+            address: std::net::Ipv6Addr::LOCALHOST,
+            network: id,
+            tun: "lc7".into(),
+            state: State::Connected,
+            uptime_s: 3_700,
+            peers: 1,
+            groups: 2,
+            counters,
+        });
+        for part in [
+            "Connector (",
+            "on lc7",
+            "state     connected, up 1 h 1 min, 1 peer, 2 groups",
+            "from lc7  7 packets",
+            "dropped   3 no_listener",
+        ] {
+            assert!(text.contains(part), "{part} in\n{text}");
+        }
     }
 }

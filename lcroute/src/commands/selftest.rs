@@ -58,10 +58,10 @@ pub fn listen(target: &Target, json: bool) -> anyhow::Result<Exit> {
     let stop = stop_fd()?;
     let mut buffer = vec![0; 65_536];
     if !json {
-        eprintln!(
+        super::hint(format_args!(
             "listening to {} port {}; Ctrl-C ends",
             target.group, target.port
-        );
+        ));
     }
     loop {
         let mut fds = [
@@ -123,16 +123,17 @@ pub fn say(target: &Target, text: Option<&str>) -> anyhow::Result<Exit> {
     if index != 0 {
         socket.set_multicast_if_v6(index)?;
     }
-    let send = |line: &str| {
+    let send = |line: &[u8]| {
         socket
-            .send_to(line.as_bytes(), &target.address().into())
+            .send_to(line, &target.address().into())
             .with_context(|| format!("send to {}", target.group))
     };
     if let Some(text) = text {
-        send(text)?;
+        send(text.as_bytes())?;
         return Ok(Exit::Ok);
     }
-    for line in std::io::stdin().lock().lines() {
+    // whatever the lines are made of
+    for line in std::io::stdin().lock().split(b'\n') {
         send(&line?)?;
     }
     Ok(Exit::Ok)

@@ -5,17 +5,20 @@ use std::path::PathBuf;
 
 use lcroute_overlay::signal::server::{Server, TlsFiles};
 use librecast::cli::{Exit, ExitError};
+use tokio::signal::unix::{SignalKind, signal};
 
-use crate::slow_side::stop_signal;
+use crate::system::{room_for_clients, stop_signal};
 
-/// Serves until SIGINT or SIGTERM.
+/// Serves until SIGINT or SIGTERM; SIGHUP reads the certificate again.
 pub fn run(listen: SocketAddr, tls: Option<(PathBuf, PathBuf)>) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let tls = tls.map(|(cert, key)| TlsFiles { cert, key });
     runtime.block_on(async {
+        let max_clients = room_for_clients();
         let stop = stop_signal()?;
+        let mut hangup = signal(SignalKind::hangup())?;
         let server = Server::bind(listen, tls.as_ref())
             .await
             .map_err(|e| match e.kind() {
@@ -24,12 +27,28 @@ pub fn run(listen: SocketAddr, tls: Option<(PathBuf, PathBuf)>) -> anyhow::Resul
                     ExitError::new(Exit::NotPermitted, format!("{listen}: {e}"))
                 }
                 _ => ExitError::new(Exit::Failed, format!("{listen}: {e}")),
-            })?;
+            })?
+            .with_max_clients(max_clients);
         let scheme = if tls.is_some() { "wss" } else { "ws" };
-        println!("ready: {scheme}://{}", server.local_addr()?);
+        let ready = format!("ready: {scheme}://{}", server.local_addr()?);
+        // whoever started us need not listen
+        let _ = super::print_line(ready);
         // without systemd there is nobody to tell
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-        server.run(stop).await;
+        let certificate = server.certificate();
+        let renew = async {
+            while hangup.recv().await.is_some() {
+                match certificate.as_ref().map(|c| c.reload()) {
+                    Some(Ok(())) => tracing::info!("certificate read again"),
+                    Some(Err(e)) => tracing::error!("certificate kept as it was: {e}"),
+                    None => {}
+                }
+            }
+        };
+        tokio::select! {
+            () = server.run(stop) => {}
+            () = renew => {}
+        }
         Ok(Exit::Ok)
     })
 }

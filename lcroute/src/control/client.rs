@@ -48,13 +48,11 @@ impl Client {
         self.stream
             .get_mut()
             .write_all(line.as_bytes())
-            .map_err(silent)?;
+            .map_err(|e| silent(&e))?;
         let mut answer = String::new();
-        self.stream.read_line(&mut answer).map_err(silent)?;
+        self.stream.read_line(&mut answer).map_err(|e| silent(&e))?;
         if answer.is_empty() {
-            return Err(
-                ExitError::new(Exit::Unreachable, "the daemon closed the connection").into(),
-            );
+            return Err(silent(&std::io::ErrorKind::UnexpectedEof.into()));
         }
         match serde_json::from_str(&answer).context("the daemon's answer")? {
             Answer::Ok(value) => Ok(serde_json::from_value(value).context("the daemon's answer")?),
@@ -63,11 +61,16 @@ impl Client {
     }
 }
 
-fn silent(e: std::io::Error) -> anyhow::Error {
+fn silent(e: &std::io::Error) -> anyhow::Error {
     match e.kind() {
         std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut => {
             ExitError::new(Exit::Unreachable, "the daemon does not answer").into()
         }
-        _ => anyhow::Error::new(e).context("control socket"),
+        // no io::Error inside: a broken pipe here is not that of our output
+        _ => ExitError::new(
+            Exit::Unreachable,
+            format!("the daemon closed the connection ({e}): it is stopping, or too many programs ask it"),
+        )
+        .into(),
     }
 }

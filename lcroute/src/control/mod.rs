@@ -37,3 +37,5 @@ pub enum Answer {
 const MAX_REQUEST: usize = 64 * 1024;
 /// Most connections at a time.
 const MAX_CONNECTIONS: usize = 64;
+/// A request is complete, and its answer taken, within this time.
+const IDLE: std::time::Duration = std::time::Duration::from_secs(30);

@@ -9,8 +9,9 @@ use librecast::cli::{Exit, ExitError};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
-use super::{Answer, MAX_CONNECTIONS, MAX_REQUEST, Request};
+use super::{Answer, IDLE, MAX_CONNECTIONS, MAX_REQUEST, Request};
 use crate::packet_loop::Inbox;
 
 /// The bound socket; removed when dropped.
@@ -28,11 +29,14 @@ impl ControlSocket {
             anyhow::bail!("{}: another lcroute is running", path.display());
         }
         let error = |e: io::Error| -> anyhow::Error {
-            let exit = match e.kind() {
-                io::ErrorKind::PermissionDenied => Exit::NotPermitted,
-                _ => Exit::Failed,
+            let (exit, hint) = match e.kind() {
+                io::ErrorKind::PermissionDenied => (
+                    Exit::NotPermitted,
+                    ": run as root, or choose another place with --control",
+                ),
+                _ => (Exit::Failed, ""),
             };
-            ExitError::new(exit, format!("{}: {e}", path.display())).into()
+            ExitError::new(exit, format!("{}: {e}{hint}", path.display())).into()
         };
         if let Some(dir) = path.parent() {
             std::fs::create_dir_all(dir).map_err(error)?;
@@ -60,12 +64,20 @@ impl ControlSocket {
         })
     }
 
-    /// Serves until the future is dropped.
+    /// Serves until the future is dropped; returns only when it cannot begin.
     pub async fn serve(&self, inbox: Inbox) -> io::Result<()> {
         let listener = UnixListener::from_std(self.listener.try_clone()?)?;
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         loop {
-            let (stream, _) = listener.accept().await?;
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(e) => {
+                    // out of descriptors, most likely: others may end meanwhile
+                    tracing::warn!("control socket: {e}");
+                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
             // above the bound new ones are closed at once: they see it and say so
             if let Ok(place) = places.clone().try_acquire_owned() {
                 let inbox = inbox.clone();
@@ -92,10 +104,14 @@ async fn converse(stream: UnixStream, inbox: &Inbox) -> io::Result<()> {
     let mut read = BufReader::new(read);
     loop {
         let mut line = Vec::new();
-        (&mut read)
-            .take(MAX_REQUEST as u64 + 1)
-            .read_until(b'\n', &mut line)
-            .await?;
+        // who says nothing, or does not read, must not keep others out for ever
+        timeout(
+            IDLE,
+            (&mut read)
+                .take(MAX_REQUEST as u64 + 1)
+                .read_until(b'\n', &mut line),
+        )
+        .await??;
         if line.is_empty() {
             return Ok(());
         }
@@ -107,9 +123,60 @@ async fn converse(stream: UnixStream, inbox: &Inbox) -> io::Result<()> {
         };
         let mut text = serde_json::to_vec(&answer)?;
         text.push(b'\n');
-        write.write_all(&text).await?;
+        timeout(IDLE, write.write_all(&text)).await??;
         if too_long {
             return Ok(());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet_loop::Message;
+    use crate::waker::Waker;
+
+    async fn ask(path: &Path, request: &[u8]) -> io::Result<String> {
+        let mut stream = UnixStream::connect(path).await?;
+        stream.write_all(request).await?;
+        let mut answer = String::new();
+        BufReader::new(stream).read_line(&mut answer).await?;
+        Ok(answer)
+    }
+
+    #[tokio::test]
+    async fn hostile_clients_keep_nobody_out_for_long() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c");
+        let socket = ControlSocket::bind(&path).unwrap();
+        let (inbox, mut messages, _reloads) = Inbox::new(Waker::new().unwrap());
+        tokio::spawn(async move { socket.serve(inbox).await });
+        tokio::spawn(async move {
+            while let Some(message) = messages.recv().await {
+                if let Message::Ask(_, answer) = message {
+                    let _ = answer.send(Answer::Ok(serde_json::json!("answered")));
+                }
+            }
+        });
+        let status = b"{\"cmd\":\"status\"}\n";
+        assert!(ask(&path, status).await.unwrap().contains("answered"));
+        for garbage in [
+            b"\n".as_slice(),
+            b"{}\n",
+            b"\xff\n",
+            b"{\"cmd\":\"nope\"}\n",
+        ] {
+            assert!(ask(&path, garbage).await.unwrap().contains("not a request"));
+        }
+        let long = vec![b'a'; MAX_REQUEST + 1];
+        assert!(ask(&path, &long).await.unwrap().contains("too long"));
+        let mut idle = Vec::new();
+        for _ in 0..MAX_CONNECTIONS {
+            idle.push(UnixStream::connect(&path).await.unwrap());
+        }
+        // the places are taken: closed without an answer
+        assert_eq!(ask(&path, status).await.unwrap_or_default(), "");
+        drop(idle);
+        while !matches!(ask(&path, status).await, Ok(answer) if answer.contains("answered")) {}
     }
 }

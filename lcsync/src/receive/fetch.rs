@@ -90,6 +90,8 @@ pub struct Fetch {
     events: VecDeque<Event>,
     counters: Counters,
     next_tick: Instant,
+    /// Blocks that whoever takes them has room for.
+    room: usize,
 }
 
 /// A channel that somebody else has joined already.
@@ -131,6 +133,7 @@ impl Fetch {
             events: VecDeque::new(),
             counters: Counters::default(),
             next_tick: now,
+            room: usize::MAX,
         }
     }
 
@@ -195,6 +198,11 @@ impl Fetch {
             })
             .collect();
         self.window.set_max(max_channels);
+    }
+
+    /// No more blocks than these are fetched at once, whatever the window allows.
+    pub fn set_room(&mut self, room: usize) {
+        self.room = room;
     }
 
     /// A symbol came on `channel`.
@@ -299,7 +307,7 @@ impl Fetch {
 
     /// Joins channels while the window and the limit have room: first what is being sent anyway.
     fn fill(&mut self, now: Instant) {
-        while self.active.len() < self.window.size() && !self.wanted.is_empty() {
+        while self.active.len() < self.window.size().min(self.room) && !self.wanted.is_empty() {
             if self.limit.as_mut().is_some_and(|l| !l.ready(now)) {
                 return;
             }

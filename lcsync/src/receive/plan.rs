@@ -15,7 +15,7 @@ use crate::place::{Found, Place, system_time};
 /// Partial files kept open.
 const MAX_OPEN: usize = 64;
 /// Whole files that wait to be renamed into place together.
-const MAX_FINISHED: usize = 2_000;
+const MAX_FINISHED: usize = 20_000;
 /// Up to so many are flushed to disk one by one.
 const FEW: usize = 8;
 
@@ -216,6 +216,12 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
+    /// Whether the partial files are of no more use: all that were whole have been renamed into place.
+    pub fn is_placed(&self) -> bool {
+        self.wanted.is_empty()
+            && self.installed.len() == self.files.iter().filter(|f| f.whole).count()
+    }
+
     /// Renames into place what is whole. To be called at the end once more.
     pub fn flush(&mut self, place: &mut Place) -> anyhow::Result<()> {
         let few = self.finished.len() <= FEW;
@@ -310,7 +316,7 @@ impl<'a> Plan<'a> {
     }
 
     /// Whether a piece is taken from DEST rather than from a partial file.
-    fn from_dest(&self, file: usize, preference: Preference) -> bool {
+    fn is_from_dest(&self, file: usize, preference: Preference) -> bool {
         match preference {
             Preference::Dest => true,
             Preference::Staged => !self.files[file].staged,
@@ -332,7 +338,7 @@ impl<'a> Plan<'a> {
             .all(|piece| {
                 let start = bytes.len();
                 bytes.resize(start + piece.length, 0);
-                let dest = self.from_dest(piece.file, preference);
+                let dest = self.is_from_dest(piece.file, preference);
                 self.read_piece(piece, dest, place, readers, &mut bytes[start..])
                     .is_ok()
             })
@@ -374,7 +380,7 @@ impl<'a> Plan<'a> {
         }
         for (n, leaf) in self.leaves.iter().enumerate() {
             for piece in self.layout.pieces(leaf.start, leaf.block.length as usize) {
-                let from_dest = leaf.found.is_some_and(|p| self.from_dest(piece.file, p));
+                let from_dest = leaf.found.is_some_and(|p| self.is_from_dest(piece.file, p));
                 let file = &mut self.files[piece.file];
                 file.current &= from_dest;
                 if leaf.found.is_none() {
@@ -409,7 +415,7 @@ impl<'a> Plan<'a> {
             for piece in pieces {
                 let (part, after) = rest.split_at(piece.length);
                 rest = after;
-                if !self.files[piece.file].current && self.from_dest(piece.file, preference) {
+                if !self.files[piece.file].current && self.is_from_dest(piece.file, preference) {
                     self.write(piece, part, place)?;
                 }
             }
@@ -498,5 +504,192 @@ impl<'a> Plan<'a> {
             self.flush(place)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::MAX_BLOCK;
+    use std::collections::BTreeMap;
+    use std::fs;
+    use std::os::unix::fs::MetadataExt;
+
+    /// A share: names and contents, in listing order.
+    struct Sample {
+        files: BTreeMap<&'static str, Vec<u8>>,
+        entries: Vec<Entry>,
+        blocks: HashMap<BlockHash, Vec<u8>>,
+        leaves: Vec<BlockRef>,
+    }
+
+    impl Sample {
+        fn new(files: &[(&'static str, Vec<u8>)]) -> Self {
+            let files: BTreeMap<_, _> = files.iter().cloned().collect();
+            let entries: Vec<Entry> = files
+                .iter()
+                .map(|(name, data)| Entry {
+                    path: name.as_bytes().to_vec(),
+                    kind: Kind::File {
+                        size: data.len() as u64,
+                        executable: false,
+                    },
+                })
+                .collect();
+            let stream: Vec<u8> = files.values().flatten().copied().collect();
+            let cuts = Layout::new(&entries).unwrap().cuts(&entries);
+            let pieces: Vec<Vec<u8>> = cuts
+                .iter()
+                .map(|c| stream[c.start as usize..][..c.length].to_vec())
+                .collect();
+            Self {
+                files,
+                entries,
+                leaves: pieces.iter().map(|p| BlockRef::of(p)).collect(),
+                blocks: pieces.into_iter().map(|p| (BlockHash::of(&p), p)).collect(),
+            }
+        }
+
+        fn plan(&self, place: &mut Place) -> Plan<'_> {
+            Plan::compare(&self.entries, None, &self.leaves, Some(place)).unwrap()
+        }
+
+        /// Transfers at most `most` blocks; gives how many were wanted.
+        fn transfer(&self, place: &mut Place, most: usize) -> usize {
+            let mut plan = self.plan(place);
+            plan.begin(place, false).unwrap();
+            let wanted: Vec<BlockRef> = plan.wanted().collect();
+            for block in wanted.iter().take(most) {
+                plan.put(*block, &self.blocks[&block.hash], place).unwrap();
+            }
+            if wanted.len() <= most {
+                plan.flush(place).unwrap();
+                assert_eq!(plan.failures, [""; 0]);
+            }
+            wanted.len()
+        }
+
+        fn check(&self, dest: &std::path::Path) {
+            for (name, data) in &self.files {
+                assert!(fs::read(dest.join(name)).unwrap() == *data, "{name}");
+            }
+        }
+    }
+
+    fn noise(seed: u8, length: usize) -> Vec<u8> {
+        let mut out = vec![0; length];
+        blake3::Hasher::new()
+            .update(&[seed])
+            .finalize_xof()
+            .fill(&mut out);
+        out
+    }
+
+    fn place() -> (tempfile::TempDir, Place) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut place = Place::open(dir.path()).unwrap();
+        place.open_partial(b"").unwrap();
+        (dir, place)
+    }
+
+    fn sample() -> Sample {
+        Sample::new(&[
+            ("a", noise(1, 3 * MAX_BLOCK + 77)),
+            ("b", noise(2, 1_000)),
+            ("c", Vec::new()),
+            ("d", noise(3, 2_000)),
+            ("e", noise(4, 2 * MAX_BLOCK)),
+        ])
+    }
+
+    #[test]
+    fn everything_is_fetched_once_and_then_nothing() {
+        let (dir, mut place) = place();
+        let sample = sample();
+        assert_eq!(sample.transfer(&mut place, usize::MAX), 4 + 1 + 2);
+        sample.check(dir.path());
+        assert_eq!(sample.transfer(&mut place, usize::MAX), 0);
+        assert_eq!(sample.plan(&mut place).changed_files().count(), 0);
+    }
+
+    #[test]
+    fn an_interrupted_transfer_fetches_the_rest_only() {
+        let sample = sample();
+        for most in 0..7 {
+            let (dir, mut place) = place();
+            assert_eq!(sample.transfer(&mut place, most), 7);
+            assert!(
+                !dir.path().join("e").exists(),
+                "nothing half-written is in place"
+            );
+            assert_eq!(sample.transfer(&mut place, usize::MAX), 7 - most);
+            sample.check(dir.path());
+        }
+    }
+
+    #[test]
+    fn only_differing_blocks_are_fetched() {
+        let (dir, mut place) = place();
+        let mut old = noise(1, 3 * MAX_BLOCK + 77);
+        old[MAX_BLOCK + 5] ^= 1;
+        fs::write(dir.path().join("a"), &old).unwrap();
+        fs::write(dir.path().join("e"), noise(4, MAX_BLOCK)).unwrap();
+        let sample = sample();
+        // the second block of a, the pack, the second block of e
+        assert_eq!(sample.transfer(&mut place, usize::MAX), 3);
+        sample.check(dir.path());
+    }
+
+    #[test]
+    fn a_file_whose_neighbour_in_the_pack_changed_is_not_touched() {
+        let (dir, mut place) = place();
+        let sample = sample();
+        sample.transfer(&mut place, usize::MAX);
+        fs::write(dir.path().join("d"), noise(9, 2_000)).unwrap();
+        let inode = fs::metadata(dir.path().join("b")).unwrap().ino();
+        let mut plan = sample.plan(&mut place);
+        let uncertain = plan.uncertain();
+        assert_eq!((plan.changed_files().count(), uncertain.len()), (2, 1));
+        plan.settle(uncertain[0], &sample.blocks[&uncertain[0].hash], &mut place);
+        assert_eq!(plan.changed_files().collect::<Vec<_>>(), [3]);
+        assert_eq!(sample.transfer(&mut place, usize::MAX), 1);
+        assert_eq!(fs::metadata(dir.path().join("b")).unwrap().ino(), inode);
+        sample.check(dir.path());
+    }
+
+    #[test]
+    fn equal_blocks_are_fetched_once() {
+        let (dir, mut place) = place();
+        let twins = Sample::new(&[
+            ("a", noise(1, 2 * MAX_BLOCK)),
+            ("b", noise(1, 2 * MAX_BLOCK)),
+            ("z", vec![0; 4 * MAX_BLOCK]),
+        ]);
+        assert_eq!(twins.transfer(&mut place, usize::MAX), 2 + 1);
+        twins.check(dir.path());
+        fs::remove_file(dir.path().join("b")).unwrap();
+        assert_eq!(
+            twins.transfer(&mut place, usize::MAX),
+            0,
+            "its blocks are in the other file"
+        );
+        twins.check(dir.path());
+    }
+
+    #[test]
+    fn a_folder_in_the_way_fails_that_file_and_no_other() {
+        let (dir, mut place) = place();
+        fs::create_dir_all(dir.path().join("b/precious")).unwrap();
+        let sample = sample();
+        let mut plan = sample.plan(&mut place);
+        plan.begin(&mut place, false).unwrap();
+        for block in plan.wanted().collect::<Vec<_>>() {
+            plan.put(block, &sample.blocks[&block.hash], &mut place)
+                .unwrap();
+        }
+        plan.flush(&mut place).unwrap();
+        assert!(!plan.failures.is_empty());
+        assert!(dir.path().join("b/precious").exists());
+        assert!(fs::read(dir.path().join("d")).unwrap() == sample.files["d"]);
     }
 }

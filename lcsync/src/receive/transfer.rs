@@ -9,6 +9,10 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -36,6 +40,8 @@ use crate::tree::{self, Child, Root, RootKind, Stream};
 const START_WINDOW: usize = 32;
 /// Before a record says otherwise.
 const MAX_WINDOW: usize = 128;
+/// Blocks that may wait to be written.
+const WRITE_QUEUE: usize = 192;
 /// A listing, or the hash nodes of one level, may be so large; a larger one is refused, not held in memory.
 const MAX_IN_MEMORY: u64 = 1 << 30;
 
@@ -101,6 +107,8 @@ struct Transfer<'a> {
     changed: bool,
     fetched: u64,
     shown: Snapshot,
+    /// Blocks that wait to be written.
+    queued: Arc<AtomicUsize>,
 }
 
 /// A share's tree, without the data.
@@ -136,6 +144,7 @@ impl<'a> Transfer<'a> {
             changed: false,
             fetched: 0,
             shown: Snapshot::default(),
+            queued: Arc::default(),
         })
     }
 
@@ -219,11 +228,7 @@ impl<'a> Transfer<'a> {
         finish::make_folders(&tree.entries, &mut plan, place)?;
         plan.begin(place, self.options.delete)?;
         let wanted: Vec<BlockRef> = plan.wanted().collect();
-        self.fetch_blocks(&wanted, |block, bytes| {
-            plan.put(block, &bytes, place)
-                .context("writing to DEST (what has come is kept there)")
-        })?;
-        plan.flush(place)?;
+        self.fetch_and_write(&wanted, &mut plan, place)?;
         let folder = tree.root.kind == RootKind::Folder;
         let removed = finish::finish(
             self.options,
@@ -234,8 +239,10 @@ impl<'a> Transfer<'a> {
             place,
         )?;
         self.report(record, tree, &plan, &removed);
-        if plan.failures.is_empty() {
+        if plan.is_placed() {
             place.remove_partial()?;
+        }
+        if plan.failures.is_empty() {
             return Ok(Exit::Ok);
         }
         for failure in &plan.failures {
@@ -246,6 +253,40 @@ impl<'a> Transfer<'a> {
             plan.failures.len(),
             tree.entries.len()
         );
+    }
+
+    /// Writing has a thread of its own: packets do not wait for disks.
+    fn fetch_and_write(
+        &mut self,
+        wanted: &[BlockRef],
+        plan: &mut Plan<'_>,
+        place: &mut Place,
+    ) -> anyhow::Result<()> {
+        let queued = Arc::clone(&self.queued);
+        let (sender, receiver) = sync_channel::<(BlockRef, Vec<u8>)>(WRITE_QUEUE);
+        thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                for (block, bytes) in receiver {
+                    plan.put(block, &bytes, place)?;
+                    queued.fetch_sub(1, Ordering::SeqCst);
+                }
+                plan.flush(place)
+            });
+            let fetched = self.fetch_blocks(wanted, |block, bytes| {
+                queued.fetch_add(1, Ordering::SeqCst);
+                // the writer has failed: its error says why
+                sender
+                    .send((block, bytes))
+                    .map_err(|_| anyhow::anyhow!("writing has failed"))
+            });
+            drop(sender);
+            let written = writer
+                .join()
+                .map_err(|_| anyhow::anyhow!("writing has failed"))?;
+            queued.store(0, Ordering::SeqCst);
+            written.context("writing to DEST (what has come is kept there)")?;
+            fetched
+        })
     }
 
     fn report(&self, record: &Record, tree: &Tree, plan: &Plan<'_>, removed: &[Vec<u8>]) {
@@ -414,6 +455,12 @@ impl<'a> Transfer<'a> {
         }
         self.symbol = Instant::now();
         loop {
+            let room = WRITE_QUEUE.saturating_sub(self.queued.load(Ordering::SeqCst));
+            self.fetch.set_room(room);
+            if room == 0 {
+                // the disk is slow, not the network
+                self.symbol = Instant::now();
+            }
             while let Some(event) = self.fetch.poll_event(Instant::now()) {
                 match event {
                     Event::Join(channel) => self.network.join(channel),

@@ -22,7 +22,7 @@ const MAX_GRANTED: f64 = 0.5;
 pub struct Window {
     size: f64,
     max: usize,
-    /// Doubling until the first decrease.
+    /// Tripling with every round of blocks until the first decrease.
     slow_start: bool,
     received: u64,
     lost: u64,

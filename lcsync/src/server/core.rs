@@ -198,32 +198,39 @@ impl Server {
             Message::DoneV1 { group } => self.parted(Channel { interface, group }, source, now),
             Message::Report(records) => {
                 for record in records {
-                    let channel = Channel {
-                        interface,
-                        group: record.group,
-                    };
-                    let nobody = record.sources.is_empty();
-                    match record.kind {
-                        RecordType::ModeIsExclude => {
-                            self.joined(channel, source, Evidence::Confirmed, now)
-                        }
-                        RecordType::ChangeToExclude => {
-                            self.joined(channel, source, Evidence::Joined, now)
-                        }
-                        RecordType::ModeIsInclude if !nobody => {
-                            self.joined(channel, source, Evidence::Confirmed, now);
-                        }
-                        RecordType::ChangeToInclude | RecordType::AllowNewSources if !nobody => {
-                            self.joined(channel, source, Evidence::Joined, now);
-                        }
-                        RecordType::ChangeToInclude | RecordType::BlockOldSources => {
-                            self.parted(channel, source, now);
-                        }
-                        RecordType::ModeIsInclude | RecordType::AllowNewSources => {}
-                    }
+                    self.handle_record(interface, source, &record, now);
                 }
             }
         }
+    }
+
+    /// Filters do not matter: whoever wants any source may want this one.
+    fn handle_record(
+        &mut self,
+        interface: u32,
+        source: Ipv6Addr,
+        record: &mld::Record,
+        now: Instant,
+    ) {
+        let channel = Channel {
+            interface,
+            group: record.group,
+        };
+        let nobody = record.sources.is_empty();
+        let evidence = match record.kind {
+            RecordType::ModeIsExclude => Evidence::Confirmed,
+            RecordType::ModeIsInclude if !nobody => Evidence::Confirmed,
+            RecordType::ChangeToExclude => Evidence::Joined,
+            RecordType::ChangeToInclude | RecordType::AllowNewSources if !nobody => {
+                Evidence::Joined
+            }
+            RecordType::ChangeToInclude | RecordType::BlockOldSources => {
+                self.parted(channel, source, now);
+                return;
+            }
+            RecordType::ModeIsInclude | RecordType::AllowNewSources => return,
+        };
+        self.joined(channel, source, evidence, now);
     }
 
     fn handle_query(&mut self, interface: u32, source: Ipv6Addr, query: &Query, now: Instant) {

@@ -16,7 +16,7 @@ use crate::scan::Scan;
 
 /// Time between two looks, and how much longer than a look itself takes.
 const INTERVAL: Duration = Duration::from_secs(1);
-const IDLE_FACTOR: u32 = 20;
+const IDLE_FACTOR: u32 = 5;
 /// Files that keep changing are published after so many looks all the same.
 const PATIENCE: u32 = 10;
 
@@ -104,7 +104,12 @@ fn run(
                 publish(update)?;
             }
         }
-        pause = INTERVAL.max(start.elapsed() * IDLE_FACTOR);
+        let settling = watches.iter().any(|w| w.pending.is_some());
+        pause = if settling {
+            INTERVAL
+        } else {
+            INTERVAL.max(start.elapsed() * IDLE_FACTOR)
+        };
     }
 }
 

@@ -95,7 +95,7 @@ const MAX_REPORTERS: usize = 64;
 const TURN: Duration = Duration::from_millis(7);
 const MAX_TURN: u64 = 32;
 /// A sender that was held up does not catch up on more than this.
-const MAX_LAG: Duration = Duration::from_millis(5);
+const MAX_LAG: Duration = Duration::from_millis(20);
 
 /// Joined channels and their turns.
 #[derive(Debug)]

@@ -1,5 +1,6 @@
 //! `lcsync share`: the sockets, files and threads around the server's core.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -371,19 +372,17 @@ impl Shell {
     /// Sends what is in `packets`, datagrams of `size` bytes.
     fn send(&mut self, channel: Channel, size: usize) {
         let Channel { interface, group } = channel;
-        if !self.sockets.contains_key(&interface) {
-            match SendSocket::open(interface, group, LCSYNC_PORT, HOP_LIMIT) {
-                Ok(socket) => {
-                    self.sockets.insert(interface, socket);
-                }
-                Err(e) => {
-                    tracing::debug!("socket on interface {interface}: {e}");
-                    return;
+        let socket = match self.sockets.entry(interface) {
+            Entry::Occupied(open) => open.into_mut(),
+            Entry::Vacant(place) => {
+                match SendSocket::open(interface, group, LCSYNC_PORT, HOP_LIMIT) {
+                    Ok(socket) => place.insert(socket),
+                    Err(e) => {
+                        tracing::debug!("socket on interface {interface}: {e}");
+                        return;
+                    }
                 }
             }
-        }
-        let Some(socket) = self.sockets.get(&interface) else {
-            return;
         };
         if let Err(e) = socket.send(group, &self.packets, size) {
             tracing::debug!("sending on interface {interface}: {e}");

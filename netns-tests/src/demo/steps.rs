@@ -216,8 +216,12 @@ fn links(network: &Network, step: &mut Step) -> Result<()> {
         Some(ends + &rtt)
     };
     let lines: Vec<String> = shown.iter().filter_map(line).collect();
-    for row in lines.chunks(3).take(5) {
+    const SHOWN: usize = 15;
+    for row in lines[..lines.len().min(SHOWN)].chunks(3) {
         step.say(&row.join("    "));
+    }
+    if lines.len() > SHOWN {
+        step.say(&format!("and {} more", lines.len() - SHOWN));
     }
     let count = network.members.len() * (network.members.len() - 1) / 2;
     ensure!(
@@ -369,13 +373,18 @@ fn sync(network: &Network, step: &mut Step) -> Result<Vec<String>> {
     let (share, root) = share(&alpha.host)?;
     let open = open_sockets(share.pid())?;
     ensure!(open.is_empty(), "the server has open sockets: {open:?}");
-    step.say("ss -lntup shows none of it: the server has no TCP or UDP socket that could receive.");
+    let listed = alpha.host.run("ss", &["-Hlntup"])?.success()?.stdout;
+    ensure!(
+        !listed.contains(&format!("pid={},", share.pid())),
+        "ss lists lcsync: {listed}"
+    );
+    step.say("ss -lntup lists no socket of it: nobody can send it TCP or UDP.");
     let into_lc0 = alpha.counter("tun_rx_bytes")?;
     let receivers: Vec<(&Member, Process)> = others
         .iter()
         .map(|member| Ok((member, member.host.spawn("lcsync", &["lc:photos", "copy"])?)))
         .collect::<Result<_>>()?;
-    step.command("the others", "lcsync lc:photos copy");
+    step.command("others", "lcsync lc:photos copy");
     let count = receivers.len();
     for (member, mut process) in receivers {
         let code = process.wait(Duration::from_secs(60))?;

@@ -1,7 +1,7 @@
 //! `lc0` as programs see it: TUN and TAP, MLD watchers, names, capabilities.
 
 use anyhow::{Context, Result, ensure};
-use netns_tests::lab::{Host, Lab, Network, eventually};
+use netns_tests::lab::{Host, Lab, Member, Network, eventually};
 
 use crate::world;
 
@@ -76,6 +76,29 @@ fn lc0_has_the_address_that_status_shows_and_one_link_local() {
         ensure!(found == expected, "{found:?}, expected {expected:?}");
         Ok(())
     });
+}
+
+#[test]
+fn a_host_firewall_that_drops_what_arrives_on_lc0_is_noticed_and_the_rule_shown() {
+    world("inbound", |lab| {
+        let network = lab.closed_network(["a", "b"])?;
+        let [a, _] = network.nodes()?;
+        wait_inbound(a, "open")?;
+        a.host.close_everywhere()?;
+        a.host.run("lcroute", &["reload"])?.success()?;
+        wait_inbound(a, "blocked")?;
+        let shown = a.host.run("lcroute", &["status"])?.success()?.stdout;
+        ensure!(shown.contains("iifname \"lc0\""), "no rule: {shown}");
+        Ok(())
+    });
+}
+
+fn wait_inbound(member: &Member, verdict: &str) -> Result<()> {
+    eventually("lcroute to know its host's firewall", || {
+        let status = member.status()?;
+        ensure!(status["inbound"] == verdict, "{}", status["inbound"]);
+        Ok(())
+    })
 }
 
 #[test]

@@ -18,7 +18,7 @@ fn a_folder_comes_from_a_server_that_accepts_no_tcp_and_no_udp_on_any_interface(
         network.start()?;
         let [server, first, second] = network.nodes()?;
         make_folder(&server.host.path("folder"), 3 * MEGABYTE)?;
-        let (process, root) = share(&server.host, &["folder"])?;
+        let (process, root) = share(&server.host, &["folder", "--bwlimit", "15M"])?;
         let open = open_sockets(process.pid())?;
         ensure!(open.is_empty(), "the server has open sockets: {open:?}");
         let before = server.counter("tun_rx_bytes")?;

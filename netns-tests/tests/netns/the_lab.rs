@@ -2,7 +2,7 @@
 //! other test worthless.
 
 use anyhow::{Result, ensure};
-use netns_tests::lab::{LAN, UPLINK, eventually, open_sockets};
+use netns_tests::lab::{LAN, MldWatch, UPLINK, eventually, open_sockets};
 
 use crate::world;
 
@@ -83,18 +83,9 @@ fn the_mld_watchers_hear_what_a_kernel_says_on_a_lan() {
             let mut receiver = hosts[1].receive(group, args)?;
             hosts[0].send(group, 20, &["--interface", LAN])?;
             receiver.expect_exactly(20)?;
+            hears(&[&raw, &sniffer], "JOIN", group)?;
             receiver.process().kill()?;
-            for (watch, change) in [
-                (&raw, "JOIN"),
-                (&sniffer, "JOIN"),
-                (&raw, "PART"),
-                (&sniffer, "PART"),
-            ] {
-                eventually(&format!("a watcher hears the {change} of {group}"), || {
-                    ensure!(watch.heard(change, group)? > 0, "it has not");
-                    Ok(())
-                })?;
-            }
+            hears(&[&raw, &sniffer], "PART", group)?;
         }
         Ok(())
     });
@@ -135,4 +126,14 @@ fn an_open_socket_is_found_and_a_connected_one_is_not_counted() {
         }
         Ok(())
     });
+}
+
+/// Waits until all watchers have heard a change.
+fn hears(watchers: &[&MldWatch], change: &str, group: &str) -> Result<()> {
+    eventually(&format!("watchers hear the {change} of {group}"), || {
+        for watch in watchers {
+            ensure!(watch.heard(change, group)? > 0, "one has not");
+        }
+        Ok(())
+    })
 }

@@ -8,7 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use librecast::id::{NetworkId, PeerId, SecretKey};
-use tokio::sync::mpsc;
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tokio_tungstenite::tungstenite::Message;
@@ -24,6 +25,8 @@ const CONNECT: Duration = Duration::from_secs(10);
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// A server that is silent for this long is gone.
 const SILENCE: Duration = Duration::from_secs(25);
+/// After a change of addresses it must answer within this time.
+const PROBE: Duration = Duration::from_secs(2);
 /// First and longest pause between attempts: a server that comes back is found within seconds.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 /// Sealed messages that may wait for one server.
@@ -52,6 +55,7 @@ pub struct Clients {
     events: mpsc::Sender<ClientEvent>,
     servers: BTreeMap<String, Connection>,
     next: u32,
+    moved: watch::Sender<()>,
 }
 
 #[derive(Debug)]
@@ -85,6 +89,7 @@ impl Clients {
             events,
             servers: BTreeMap::new(),
             next: 0,
+            moved: watch::Sender::new(()),
         }
     }
 
@@ -102,11 +107,18 @@ impl Clients {
                     me: self.me.clone(),
                     events: self.events.clone(),
                     messages,
+                    moved: self.moved.subscribe(),
                 };
                 let task = tokio::spawn(session.run());
                 self.servers.insert(url.clone(), Connection { queue, task });
             }
         }
+    }
+
+    /// The addresses of this host have changed: connections that this has cut are made anew at once,
+    /// long before TCP would notice.
+    pub fn addresses_changed(&self) {
+        self.moved.send_replace(());
     }
 
     /// Sends a sealed message over every server; the far side ignores copies.
@@ -126,6 +138,7 @@ struct Session {
     me: Arc<Me>,
     events: mpsc::Sender<ClientEvent>,
     messages: mpsc::Receiver<(PeerId, Bytes)>,
+    moved: watch::Receiver<()>,
 }
 
 /// The owner of the events has gone: the session ends.
@@ -157,19 +170,21 @@ impl Session {
             }
             // once loud, then quiet: a server may be away for days
             if told {
-                tracing::debug!("{}: {error:#}; next try in {pause:?}", self.url);
+                tracing::debug!("{}: {error}; next try in {pause:?}", self.url);
             } else {
-                tracing::warn!("{}: {error:#}; trying again", self.url);
+                tracing::warn!("{}: {error}; trying again", self.url);
                 told = true;
             }
-            tokio::time::sleep(with_jitter(pause)).await;
-            pause = (pause * 2).min(BACKOFF.1);
+            // a new address may be the way that was missing
+            match timeout(with_jitter(pause), self.moved.changed()).await {
+                Err(_) => pause = (pause * 2).min(BACKOFF.1),
+                Ok(Ok(())) => pause = BACKOFF.0,
+                Ok(Err(_)) => return,
+            }
         }
     }
 
-    async fn connect(
-        &mut self,
-    ) -> anyhow::Result<WebSocketStream<MaybeTlsStream<tokio::net::TcpStream>>> {
+    async fn connect(&mut self) -> anyhow::Result<WebSocketStream<MaybeTlsStream<TcpStream>>> {
         let config = WebSocketConfig::default()
             .max_message_size(Some(MAX_MESSAGE))
             .max_frame_size(Some(MAX_MESSAGE));
@@ -179,10 +194,14 @@ impl Session {
         };
         let connecting =
             connect_async_tls_with_config(&self.url, Some(config), true, Some(connector));
-        let (mut socket, _) = timeout(CONNECT, connecting).await??;
-        timeout(CONNECT, self.register(&mut socket)).await??;
+        let silent = |_| anyhow::anyhow!("no answer within {CONNECT:?}");
+        let (mut socket, _) = timeout(CONNECT, connecting).await.map_err(silent)??;
+        timeout(CONNECT, self.register(&mut socket))
+            .await
+            .map_err(silent)??;
         // what waited for the old connection is stale
         while self.messages.try_recv().is_ok() {}
+        self.moved.mark_unchanged();
         Ok(socket)
     }
 
@@ -219,8 +238,22 @@ impl Session {
         }
         let mut ping = tokio::time::interval(PING_INTERVAL);
         let mut heard = Instant::now();
+        let mut answer_by = None;
         loop {
             tokio::select! {
+                changed = self.moved.changed() => {
+                    if changed.is_err() {
+                        return Ok(Closed);
+                    }
+                    if !socket.address_is_ours() {
+                        anyhow::bail!("this host lost the address of the connection");
+                    }
+                    answer_by = Some(Instant::now() + PROBE);
+                    timeout(PROBE, socket.send(Message::Ping(Bytes::new()))).await??;
+                }
+                () = until(answer_by) => {
+                    anyhow::bail!("no answer after a change of addresses");
+                }
                 waiting = self.messages.recv() => {
                     let Some((to, bytes)) = waiting else { return Ok(Closed) };
                     let message = ToBackbone::Send { to, bytes: bytes.to_vec() };
@@ -229,6 +262,7 @@ impl Session {
                 message = socket.next() => {
                     let Some(message) = message.transpose()? else { anyhow::bail!("closed by the server") };
                     heard = Instant::now();
+                    answer_by = None;
                     if let Message::Binary(bytes) = message
                         && self.handle(ToNode::decode(&bytes)?).await?.is_err()
                     {
@@ -276,17 +310,35 @@ fn with_jitter(pause: Duration) -> Duration {
     pause + pause.mul_f64(f64::from(random[0]) / 1_024.0)
 }
 
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// A WebSocket over whatever carries it.
 trait Socket:
     StreamExt<Item = Result<Message, tokio_tungstenite::tungstenite::Error>>
     + SinkExt<Message, Error = tokio_tungstenite::tungstenite::Error>
     + Unpin
 {
+    /// Whether this host still has the address that the connection was made from.
+    fn address_is_ours(&self) -> bool;
 }
 
-impl<T> Socket for T where
-    T: StreamExt<Item = Result<Message, tokio_tungstenite::tungstenite::Error>>
-        + SinkExt<Message, Error = tokio_tungstenite::tungstenite::Error>
-        + Unpin
-{
+impl Socket for WebSocketStream<MaybeTlsStream<TcpStream>> {
+    fn address_is_ours(&self) -> bool {
+        let tcp = match self.get_ref() {
+            MaybeTlsStream::Plain(tcp) => tcp,
+            MaybeTlsStream::Rustls(tls) => tls.get_ref().0,
+            _ => return true,
+        };
+        let Ok(mut local) = tcp.local_addr() else {
+            return false;
+        };
+        // only an address of this host can be bound
+        local.set_port(0);
+        std::net::UdpSocket::bind(local).is_ok()
+    }
 }

@@ -24,7 +24,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
-pub use super::tls::TlsFiles;
+pub use super::tls::{Certificate, TlsFiles};
 use super::wire::{MAX_MESSAGE, PROOF_CONTEXT, Room, ToBackbone, ToNode, proof};
 use crate::stun;
 
@@ -32,6 +32,8 @@ use crate::stun;
 const MAX_CLIENTS: usize = 8_192;
 /// Most nodes of one room.
 const MAX_ROOM: usize = 4_096;
+/// Connections of one node: it may know the backbone by several URLs, and an old connection may be dying.
+const MAX_SEATS: usize = 4;
 /// Messages that may wait for a client.
 const QUEUE: usize = 1_024;
 /// Sealed messages are larger than presence: so many of all that wait (2 MiB at most).
@@ -50,7 +52,8 @@ const CLIENT_BURST: u64 = 8 << 20;
 pub struct Server {
     tcp: TcpListener,
     udp: UdpSocket,
-    tls: Option<Arc<rustls::ServerConfig>>,
+    tls: Option<(Arc<rustls::ServerConfig>, Arc<Certificate>)>,
+    max_clients: usize,
 }
 
 impl Server {
@@ -59,7 +62,23 @@ impl Server {
         let tls = tls.map(super::tls::server).transpose()?;
         let tcp = TcpListener::bind(listen).await?;
         let udp = UdpSocket::bind(tcp.local_addr()?).await?;
-        Ok(Self { tcp, udp, tls })
+        Ok(Self {
+            tcp,
+            udp,
+            tls,
+            max_clients: MAX_CLIENTS,
+        })
+    }
+
+    /// Serves at most `n` clients at a time: each costs a descriptor, and whatever else lives in this process
+    /// needs some as well.
+    #[must_use]
+    pub fn with_max_clients(self, n: usize) -> Self {
+        let max_clients = self.max_clients.min(n);
+        Self {
+            max_clients,
+            ..self
+        }
     }
 
     /// Where it listens.
@@ -67,19 +86,32 @@ impl Server {
         self.tcp.local_addr()
     }
 
+    /// The certificate of a server with TLS.
+    pub fn certificate(&self) -> Option<Arc<Certificate>> {
+        self.tls
+            .as_ref()
+            .map(|(_, certificate)| certificate.clone())
+    }
+
     /// Serves until `shutdown` resolves.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let rooms = Arc::new(Rooms::default());
         tokio::select! {
             () = shutdown => {}
-            () = accept(self.tcp, self.tls, rooms) => {}
+            () = accept(self.tcp, self.tls.map(|(config, _)| config), self.max_clients, rooms) => {}
             () = answer_stun(self.udp) => {}
         }
     }
 }
 
-async fn accept(tcp: TcpListener, tls: Option<Arc<rustls::ServerConfig>>, rooms: Arc<Rooms>) {
-    let places = Arc::new(Semaphore::new(MAX_CLIENTS));
+async fn accept(
+    tcp: TcpListener,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    max_clients: usize,
+    rooms: Arc<Rooms>,
+) {
+    let places = Arc::new(Semaphore::new(max_clients));
+    let mut told = false;
     let acceptor = tls.map(TlsAcceptor::from);
     // ends the clients when the server ends
     let mut clients = tokio::task::JoinSet::new();
@@ -89,15 +121,21 @@ async fn accept(tcp: TcpListener, tls: Option<Arc<rustls::ServerConfig>>, rooms:
             Ok(accepted) => accepted,
             Err(e) => {
                 // out of descriptors, most likely: others may leave meanwhile
-                tracing::warn!("accept: {e}");
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!("accept: {e}");
+                }
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
         };
         let Ok(place) = places.clone().try_acquire_owned() else {
-            tracing::warn!("{from} turned away: {MAX_CLIENTS} clients are connected");
+            // once for each time that it fills up: who knocks on cannot fill the log
+            if !std::mem::replace(&mut told, true) {
+                tracing::warn!("{from} turned away: {max_clients} clients are connected");
+            }
             continue;
         };
+        told = false;
         let (acceptor, rooms) = (acceptor.clone(), rooms.clone());
         clients.spawn(async move {
             if let Err(e) = converse(stream, acceptor, &rooms).await {
@@ -209,7 +247,7 @@ async fn relay<S: AsyncRead + AsyncWrite + Unpin>(
             waiting = seat.queue.recv() => match waiting {
                 // a client that does not take what it gets must not hold its messages for ever
                 Some(bytes) => timeout(HANDSHAKE, socket.send(Message::Binary(bytes))).await??,
-                None => anyhow::bail!("replaced by a newer connection, or too slow"),
+                None => anyhow::bail!("replaced by newer connections, or too slow"),
             },
             message = socket.next() => {
                 let Some(message) = message.transpose()? else { return Ok(()) };
@@ -232,7 +270,8 @@ async fn relay<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-type Places = HashMap<PeerId, Place>;
+/// Never an empty list.
+type Places = HashMap<PeerId, Vec<Place>>;
 
 /// Who is where.
 #[derive(Debug, Default)]
@@ -262,7 +301,7 @@ impl Rooms {
         self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a place, the old one of the same peer included; none if the room is full.
+    /// Takes a place; none if the room is full. Of a peer with too many the oldest is cut off.
     fn enter(&self, room: Room, peer: PeerId) -> Option<Seat<'_>> {
         let mut rooms = self.locked();
         let places = rooms.entry(room).or_default();
@@ -272,17 +311,18 @@ impl Rooms {
         // room for everybody's presence, and messages on top
         let (sender, queue) = mpsc::channel(places.len() + QUEUE);
         let number = self.entered.fetch_add(1, Ordering::Relaxed);
-        places.insert(
-            peer,
-            Place {
-                number,
-                queue: sender.clone(),
-            },
-        );
         for other in places.keys().filter(|other| **other != peer) {
             // the queue was made long enough
             let _ = sender.try_send(ToNode::Present(*other).encode().into());
         }
+        let own = places.entry(peer).or_default();
+        if own.len() >= MAX_SEATS {
+            own.remove(0);
+        }
+        own.push(Place {
+            number,
+            queue: sender,
+        });
         tell(places, &peer, &ToNode::Present(peer));
         Some(Seat {
             rooms: self,
@@ -297,10 +337,16 @@ impl Rooms {
 /// Tells everybody else of the room; who cannot take more is cut off.
 fn tell(places: &mut Places, about: &PeerId, what: &ToNode) {
     let bytes = Bytes::from(what.encode());
-    places.retain(|peer, place| peer == about || place.queue.try_send(bytes.clone()).is_ok());
+    places.retain(|peer, seats| {
+        if peer != about {
+            seats.retain(|place| place.queue.try_send(bytes.clone()).is_ok());
+        }
+        !seats.is_empty()
+    });
 }
 
 impl Seat<'_> {
+    /// Over all connections of the recipient, as the newest need not be the living one.
     fn forward(&self, message: ToBackbone) -> anyhow::Result<()> {
         let ToBackbone::Send { to, bytes } = message else {
             anyhow::bail!("registered twice");
@@ -309,13 +355,14 @@ impl Seat<'_> {
             from: self.peer,
             bytes,
         };
-        let mut rooms = self.rooms.locked();
-        let places = rooms.get_mut(&self.room);
-        if let Some(place) = places.and_then(|places| places.get_mut(&to)) {
+        let bytes = Bytes::from(message.encode());
+        let rooms = self.rooms.locked();
+        let seats = rooms.get(&self.room).and_then(|places| places.get(&to));
+        for place in seats.into_iter().flatten() {
             // signalling repeats itself: a queue that is full loses this message only
             let waiting = place.queue.max_capacity() - place.queue.capacity();
             if waiting < QUEUE_SEALED {
-                let _ = place.queue.try_send(message.encode().into());
+                let _ = place.queue.try_send(bytes.clone());
             }
         }
         Ok(())
@@ -328,12 +375,13 @@ impl Drop for Seat<'_> {
         let Some(places) = rooms.get_mut(&self.room) else {
             return;
         };
-        match places.get(&self.peer) {
-            // a newer connection of the same peer sits here now
-            Some(place) if place.number != self.number => return,
-            Some(_) | None => {}
+        if let Some(seats) = places.get_mut(&self.peer) {
+            seats.retain(|place| place.number != self.number);
+            if !seats.is_empty() {
+                return;
+            }
+            places.remove(&self.peer);
         }
-        places.remove(&self.peer);
         tell(places, &self.peer, &ToNode::Gone(self.peer));
         if places.is_empty() {
             rooms.remove(&self.room);
@@ -400,18 +448,41 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_connection_takes_the_place_of_the_older() {
+    fn a_peer_is_present_until_its_last_connection_ends() {
         let rooms = Rooms::default();
         let mut watcher = rooms.enter(room(), peer(3)).unwrap();
-        let old = rooms.enter(room(), peer(1)).unwrap();
-        let new = rooms.enter(room(), peer(1)).unwrap();
-        drop(old);
+        let mut old = rooms.enter(room(), peer(1)).unwrap();
+        let mut new = rooms.enter(room(), peer(1)).unwrap();
         assert_eq!(
             heard(&mut watcher),
-            [ToNode::Present(peer(1)), ToNode::Present(peer(1))]
+            [ToNode::Present(peer(1)), ToNode::Present(peer(1))],
+            "who comes again may have restarted"
         );
+        assert_eq!(heard(&mut old), [ToNode::Present(peer(3))]);
+        heard(&mut new);
+        watcher
+            .forward(ToBackbone::Send {
+                to: peer(1),
+                bytes: vec![7],
+            })
+            .unwrap();
+        assert_eq!((heard(&mut old).len(), heard(&mut new).len()), (1, 1));
         drop(new);
+        assert!(heard(&mut watcher).is_empty());
+        drop(old);
         assert_eq!(heard(&mut watcher), [ToNode::Gone(peer(1))]);
+    }
+
+    #[test]
+    fn of_too_many_connections_of_a_peer_the_oldest_is_cut_off() {
+        let rooms = Rooms::default();
+        let mut seats: Vec<_> = (0..=MAX_SEATS)
+            .map(|_| rooms.enter(room(), peer(1)).unwrap())
+            .collect();
+        assert!(seats[0].queue.is_closed() && !seats[1].queue.is_closed());
+        assert!(seats[0].queue.try_recv().is_err(), "nothing left to read");
+        drop(seats);
+        assert!(rooms.locked().is_empty());
     }
 
     #[test]
@@ -435,10 +506,10 @@ mod tests {
             seed[..8].copy_from_slice(&n.to_be_bytes());
             places.insert(
                 SecretKey::from_seed(&seed).peer_id(),
-                Place {
+                vec![Place {
                     number: n,
                     queue: queue.clone(),
-                },
+                }],
             );
         }
         rooms.locked().insert(room(), places);

@@ -248,6 +248,32 @@ fn an_address_change_keeps_the_link() {
 }
 
 #[test]
+fn an_address_change_that_cuts_the_carrier_too_keeps_the_link() {
+    for n in [0, 1] {
+        let mut net = connected(2);
+        net.run(Duration::from_secs(3));
+        // what asks for the restart is lost with the old connection to the backbone ...
+        net.backbone = false;
+        net.move_to(n, "10.9.9.9:7777");
+        net.run(Duration::from_millis(200));
+        // ... and asked anew over the next
+        net.backbone = true;
+        net.join(n);
+        net.run(LONG);
+        assert!(
+            net.nodes.iter().all(|n| n.ups == 1 && n.downs.is_empty()),
+            "moving {n}"
+        );
+        let (link, now) = (net.link(0, 1).unwrap(), net.now);
+        net.nodes[0]
+            .overlay
+            .send_data(link, [&[0x10], b"after"], now)
+            .unwrap();
+        net.until(SOON, "data", |net| !net.nodes[1].data.is_empty());
+    }
+}
+
+#[test]
 fn both_addresses_may_change_at_once() {
     let mut net = connected(2);
     net.run(Duration::from_secs(3));
@@ -355,6 +381,23 @@ fn reachable_peers_retry_with_growing_pauses() {
     assert!((10..200).contains(&late), "{late} signals in ten minutes");
     net.cut.clear();
     net.until(LONG, "healed", |net| net.linked(0, 1));
+}
+
+#[test]
+fn why_there_is_no_link_stays_readable_while_it_is_tried_again() {
+    let mut net = Net::mesh(2);
+    net.cut.insert((0, 1));
+    net.cut.insert((1, 0));
+    net.join_all();
+    let reason = |net: &Net| net.row(0, 1).and_then(|row| row.reason);
+    net.until(LONG, "a failed attempt", |net| reason(net).is_some());
+    for _ in 0..40 {
+        net.run(Duration::from_secs(1));
+        assert!(reason(&net).is_some_and(|r| r.starts_with("no direct path")));
+    }
+    net.cut.clear();
+    net.until(Duration::from_secs(90), "link", |net| net.linked(0, 1));
+    assert_eq!(reason(&net), None);
 }
 
 #[test]

@@ -1,0 +1,135 @@
+//! Does this host's own firewall let in what arrives on lc0?
+//!
+//! A firewall that drops inbound UDP on all interfaces drops multicast on lc0 as well: programs join, packets
+//! come, and nothing is received. So lcroute writes one datagram into lc0, as if another node had sent
+//! it, to a group of link scope that only its own short-lived socket has joined, and looks whether it comes out.
+
+use std::io;
+use std::net::{Ipv6Addr, SocketAddrV6, UdpSocket};
+use std::time::{Duration, Instant};
+
+use librecast::mld::checksum;
+use librecast::wire::Writer;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::status::Inbound;
+use crate::tun;
+
+/// The datagram crosses one interface of this host: longer means never.
+const PATIENCE: Duration = Duration::from_millis(700);
+const UDP: u8 = 17;
+const CONTENT: [u8; 16] = *b"lcroute: let in?";
+
+/// The verdict so far, and a trial while one is under way.
+#[derive(Debug, Default)]
+pub struct InboundProbe {
+    trial: Option<Trial>,
+    verdict: Option<bool>,
+}
+
+#[derive(Debug)]
+struct Trial {
+    socket: UdpSocket,
+    until: Instant,
+}
+
+impl InboundProbe {
+    /// What is known.
+    pub fn verdict(&self) -> Inbound {
+        match self.verdict {
+            None => Inbound::Unknown,
+            Some(true) => Inbound::Open,
+            Some(false) => Inbound::Blocked,
+        }
+    }
+
+    /// Begins a trial; the socket exists until [`InboundProbe::look`] has the result.
+    pub fn start(
+        &mut self,
+        device: &mut tun::Device,
+        own: Ipv6Addr,
+        now: Instant,
+    ) -> io::Result<()> {
+        let group = group_of(own);
+        let socket = Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP))?;
+        socket.set_only_v6(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&SocketAddrV6::new(group, 0, 0, device.index()).into())?;
+        socket.join_multicast_v6(&group, device.index())?;
+        let socket = UdpSocket::from(socket);
+        let port = socket.local_addr()?.port();
+        device.write(&datagram(neighbor_of(own), group, port))?;
+        self.trial = Some(Trial {
+            socket,
+            until: now + PATIENCE,
+        });
+        Ok(())
+    }
+
+    /// Looks whether the datagram has come; true when that is decided and differs from before.
+    pub fn look(&mut self, now: Instant) -> bool {
+        let Some(trial) = &self.trial else {
+            return false;
+        };
+        let mut buffer = [0; CONTENT.len()];
+        let came = matches!(trial.socket.recv(&mut buffer), Ok(n) if buffer[..n] == CONTENT);
+        if !came && now < trial.until {
+            return false;
+        }
+        self.trial = None;
+        self.verdict.replace(came) != Some(came)
+    }
+}
+
+/// A transient group of link scope: never carried to other nodes.
+fn group_of(own: Ipv6Addr) -> Ipv6Addr {
+    let mut octets = own.octets();
+    octets[0] = 0xff;
+    octets[1] = 0x12;
+    octets.into()
+}
+
+/// An address of the network that is not ours: firewalls tell the two apart.
+fn neighbor_of(own: Ipv6Addr) -> Ipv6Addr {
+    Ipv6Addr::from_bits(own.to_bits() ^ 1)
+}
+
+fn datagram(source: Ipv6Addr, group: Ipv6Addr, port: u16) -> Vec<u8> {
+    // the UDP header is 8 bytes, and everything here is short
+    let length = 8 + CONTENT.len() as u16;
+    let mut udp = Writer::new();
+    udp.u16(port).u16(port).u16(length).u16(0).put(&CONTENT);
+    let mut udp = udp.into_vec();
+    // zero would say that there is none (RFC 8200 §8.1)
+    let sum = match checksum(UDP, source, group, &udp) {
+        0 => 0xffff,
+        sum => sum,
+    };
+    udp[6..8].copy_from_slice(&sum.to_be_bytes());
+    let mut packet = Writer::new();
+    packet
+        .u32(6 << 28)
+        .u16(length)
+        .u8(UDP)
+        .u8(1)
+        .ipv6(source)
+        .ipv6(group)
+        .put(&udp);
+    packet.into_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_datagram_is_well_formed_and_stays_on_its_link() {
+        let own: Ipv6Addr = "fd12:3456:789a:1::2".parse().unwrap();
+        let group = group_of(own);
+        assert!(group.is_multicast() && group.segments()[0] == 0xff12);
+        assert_ne!(neighbor_of(own), own);
+        let packet = datagram(neighbor_of(own), group, 9);
+        assert_eq!(packet.len(), 40 + 8 + CONTENT.len());
+        assert_eq!(checksum(UDP, neighbor_of(own), group, &packet[40..]), 0);
+    }
+}

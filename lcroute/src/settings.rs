@@ -1,0 +1,98 @@
+//! Where the settings of all verbs come from: flags, environment, file, defaults.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use crate::config::Config;
+use crate::state::StateDir;
+
+/// Settings of every verb; flags win over environment, environment over file.
+#[derive(Debug, Args)]
+pub struct Common {
+    /// Keys and membership [default: /var/lib/lcroute, or $XDG_STATE_HOME/lcroute]
+    #[arg(long, global = true, env = "LCROUTE_STATE_DIR", value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// Configuration [default: /etc/lcroute/lcroute.toml if it exists]
+    #[arg(long, global = true, env = "LCROUTE_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Control socket [default: /run/lcroute/control.sock, or $XDG_RUNTIME_DIR/lcroute/control.sock]
+    #[arg(long, global = true, env = "LCROUTE_CONTROL", value_name = "PATH")]
+    control: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// error, warn, info, debug, trace or a filter of tracing [default: $RUST_LOG]
+    #[arg(long, global = true, value_name = "LEVEL")]
+    pub log: Option<String>,
+}
+
+impl Common {
+    /// The configuration file.
+    pub fn load_config(&self) -> anyhow::Result<Config> {
+        Ok(Config::load(self.config.as_deref())?)
+    }
+
+    /// The configuration file that was named, if one was.
+    pub fn config_path(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+
+    /// Where keys and membership are.
+    pub fn state_dir(&self, config: &Config) -> StateDir {
+        let default = || match (
+            is_root(),
+            std::env::var_os("XDG_STATE_HOME"),
+            std::env::var_os("HOME"),
+        ) {
+            (false, Some(dir), _) => PathBuf::from(dir).join("lcroute"),
+            (false, None, Some(home)) => PathBuf::from(home).join(".local/state/lcroute"),
+            _ => PathBuf::from("/var/lib/lcroute"),
+        };
+        StateDir::new(
+            self.state_dir
+                .clone()
+                .or_else(|| config.state_dir.clone())
+                .unwrap_or_else(default),
+        )
+    }
+
+    /// Where the daemon answers.
+    pub fn control(&self, config: &Config) -> PathBuf {
+        let default = || match (is_root(), std::env::var_os("XDG_RUNTIME_DIR")) {
+            (false, Some(dir)) => PathBuf::from(dir).join("lcroute/control.sock"),
+            _ => PathBuf::from("/run/lcroute/control.sock"),
+        };
+        self.control
+            .clone()
+            .or_else(|| config.control.clone())
+            .unwrap_or_else(default)
+    }
+}
+
+fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// Flags of `run` that win over the file.
+#[derive(Debug, Clone)]
+pub struct Overrides {
+    /// Interface name.
+    pub tun: Option<String>,
+    /// Signalling servers.
+    pub signal: Vec<String>,
+}
+
+impl Overrides {
+    /// The configuration with the flags applied.
+    #[must_use]
+    pub fn apply(&self, mut config: Config) -> Config {
+        if let Some(name) = &self.tun {
+            config.tun.name.clone_from(name);
+        }
+        if !self.signal.is_empty() {
+            config.signal.servers.clone_from(&self.signal);
+        }
+        config
+    }
+}

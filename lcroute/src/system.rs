@@ -1,0 +1,76 @@
+//! What the operating system tells a daemon and allows it: signals, open files.
+
+use std::future::Future;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::packet_loop::End;
+
+/// The signals that a daemon obeys.
+#[derive(Debug)]
+pub struct SystemSignals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+    user2: Signal,
+}
+
+impl SystemSignals {
+    /// From now on they no longer end the process; called within a tokio runtime.
+    pub fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+            user2: signal(SignalKind::user_defined2())?,
+        })
+    }
+
+    /// The next one that comes.
+    pub async fn next(&mut self) -> Told {
+        tokio::select! {
+            _ = self.interrupt.recv() => Told::End(End::Stop),
+            _ = self.terminate.recv() => Told::End(End::Stop),
+            _ = self.user2.recv() => Told::End(End::Exec),
+            _ = self.hangup.recv() => Told::Reload,
+        }
+    }
+}
+
+/// What a signal says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// Leave the network.
+    End(End),
+    /// Read the configuration again.
+    Reload,
+}
+
+/// Resolves at SIGINT or SIGTERM; for programs that have nothing else to obey.
+pub fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+/// Raises the limit of open files, as a backbone holds one for each client and many systems begin with
+/// 1,024; gives the number of clients that leave enough for everything else.
+pub fn room_for_clients() -> usize {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let limit = match getrlimit(Resource::RLIMIT_NOFILE) {
+        Ok((soft, hard)) => {
+            let more = hard.min(65_536).max(soft);
+            match setrlimit(Resource::RLIMIT_NOFILE, more, hard) {
+                Ok(()) => more,
+                Err(_) => soft,
+            }
+        }
+        Err(_) => 1_024,
+    };
+    usize::try_from(limit).unwrap_or(usize::MAX) / 2
+}
