@@ -1,7 +1,6 @@
 //! The media lanes of all links: to whom a packet belongs, what is sent in a turn, their timers.
 
 use std::cmp::Reverse;
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -10,37 +9,30 @@ use bytes::Bytes;
 use crate::connection::Connection;
 use crate::event::{Event, LinkId, Transmit};
 use crate::liveness::Liveness;
-use crate::media::{Dropped, Media, Outbox, ssrc_of};
+use crate::media::{Dropped, Media, ssrc_of};
 use crate::overlay::Overlay;
-use crate::peer::Peer;
+use crate::peer::{Peer, Traffic};
 
 /// The lane of a link that is up.
 struct Lane<'a> {
     link: LinkId,
     media: &'a mut Media,
     liveness: &'a mut Liveness,
-    /// None while ICE looks for a new path.
-    out: Option<Outbox<'a>>,
+    traffic: &'a mut Traffic,
+    /// From and to; none while ICE looks for a new one.
+    path: Option<(SocketAddr, SocketAddr)>,
 }
 
-fn lane<'a>(
-    peers: &'a mut [Option<Peer>],
-    transmits: &'a mut VecDeque<Transmit>,
-    index: usize,
-) -> Option<Lane<'a>> {
+fn lane(peers: &mut [Option<Peer>], index: usize) -> Option<Lane<'_>> {
     let peer = peers.get_mut(index)?.as_mut()?;
     let link = peer.link.as_mut()?;
     let up = link.up.as_mut()?;
-    let traffic = &mut peer.traffic;
     Some(Lane {
         link: up.id,
         media: up.media.as_deref_mut()?,
         liveness: &mut up.liveness,
-        out: link.connection.path().map(|path| Outbox {
-            path,
-            transmits,
-            traffic,
-        }),
+        traffic: &mut peer.traffic,
+        path: link.connection.path(),
     })
 }
 
@@ -57,7 +49,7 @@ impl Overlay {
 
     /// Sends a message in the link's media lane; false if it has none that takes it.
     pub(crate) fn send_media(&mut self, index: usize, parts: [&[u8]; 2], now: Instant) -> bool {
-        let Some(mut lane) = lane(&mut self.peers, &mut self.transmits, index) else {
+        let Some(lane) = lane(&mut self.peers, index) else {
             return false;
         };
         let size = parts[0].len() + parts[1].len();
@@ -65,10 +57,9 @@ impl Overlay {
             return false;
         }
         let mut dropped = Dropped::default();
-        lane.media.send(parts, lane.out.as_mut(), &mut dropped, now);
-        if !std::mem::replace(&mut lane.media.filling, true) {
-            self.filling.push(index);
-        }
+        let has_path = lane.path.is_some();
+        lane.media.send(parts, has_path, &mut dropped, now);
+        list(&mut self.sending, lane.media, index);
         self.count_dropped(dropped);
         true
     }
@@ -76,16 +67,27 @@ impl Overlay {
     /// The turn is over: packets that are not full go out as they are.
     pub(crate) fn finish_media(&mut self) {
         let now = self.now;
-        while let Some(index) = self.filling.pop() {
-            let Some(mut lane) = lane(&mut self.peers, &mut self.transmits, index) else {
+        let mut sending = std::mem::take(&mut self.sending);
+        for index in sending.drain(..) {
+            let Some(lane) = lane(&mut self.peers, index) else {
                 continue;
             };
-            lane.media.filling = false;
-            if let Some(out) = lane.out.as_mut() {
-                lane.media.flush(out, now);
+            lane.media.listed = false;
+            let Some((from, to)) = lane.path else {
+                continue;
+            };
+            for contents in lane.media.finish(now) {
+                lane.traffic.sent(contents.len());
+                self.transmits.push_back(Transmit {
+                    to,
+                    from: Some(from),
+                    contents,
+                });
             }
             self.schedule_media(index);
         }
+        // empty again; its room is used next time
+        self.sending = sending;
     }
 
     /// A datagram of the range of RTP and RTCP.
@@ -93,7 +95,7 @@ impl Overlay {
         let Some(index) = self.media_index(from, datagram) else {
             return self.count("media_no_link");
         };
-        let Some(mut lane) = lane(&mut self.peers, &mut self.transmits, index) else {
+        let Some(lane) = lane(&mut self.peers, index) else {
             return self.count("unauthenticated_data");
         };
         let (link, events, mut dropped) = (lane.link, &mut self.events, Dropped::default());
@@ -103,14 +105,13 @@ impl Overlay {
                 events.push_back(Event::Data { link, message });
             }
         };
-        let (media, out) = (&mut *lane.media, lane.out.as_mut());
-        let result = media.handle(datagram, out, &mut deliver, &mut dropped, now);
+        let (media, has_path) = (lane.media, lane.path.is_some());
+        let result = media.handle(datagram, has_path, &mut deliver, &mut dropped, now);
+        list(&mut self.sending, media, index);
         match result {
             Ok(()) => {
                 lane.liveness.heard(now);
-                if let Some(out) = lane.out {
-                    out.traffic.received(datagram.len());
-                }
+                lane.traffic.received(datagram.len());
                 self.schedule_media(index);
             }
             Err(reason) => self.count(reason),
@@ -133,13 +134,9 @@ impl Overlay {
     /// ICE has found another path for a link.
     pub(crate) fn move_media(&mut self, index: usize, now: Instant) {
         let mut dropped = Dropped::default();
-        if let Some(Lane {
-            media,
-            out: Some(mut out),
-            ..
-        }) = lane(&mut self.peers, &mut self.transmits, index)
-        {
-            media.path_changed(&mut out, &mut dropped, now);
+        if let Some(lane) = lane(&mut self.peers, index) {
+            lane.media.path_changed(&mut dropped, now);
+            list(&mut self.sending, lane.media, index);
         }
         self.count_dropped(dropped);
     }
@@ -147,8 +144,9 @@ impl Overlay {
     /// Does what is due in a link's lane.
     pub(crate) fn poll_media(&mut self, index: usize, now: Instant) {
         let mut dropped = Dropped::default();
-        if let Some(mut lane) = lane(&mut self.peers, &mut self.transmits, index) {
-            lane.media.poll(lane.out.as_mut(), &mut dropped, now);
+        if let Some(lane) = lane(&mut self.peers, index) {
+            lane.media.poll(lane.path.is_some(), &mut dropped, now);
+            list(&mut self.sending, lane.media, index);
         }
         self.count_dropped(dropped);
     }
@@ -177,5 +175,13 @@ impl Overlay {
                 *self.drops.entry(reason).or_default() += count;
             }
         }
+    }
+}
+
+/// Remembers a lane that has something to send, once.
+fn list(sending: &mut Vec<usize>, media: &mut Media, index: usize) {
+    if !media.listed && media.has_output() {
+        media.listed = true;
+        sending.push(index);
     }
 }

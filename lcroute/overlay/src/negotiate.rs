@@ -686,6 +686,7 @@ impl Link {
             up: None,
             began: now,
             restart: None,
+            connection_due: None,
         }
     }
 }

@@ -72,8 +72,8 @@ pub struct Overlay {
     pub(crate) by_ufrag: HashMap<String, usize>,
     /// SSRC of what comes from a link: finds it when its address is not known.
     pub(crate) by_ssrc: HashMap<u32, usize>,
-    /// Links with a media packet that is being filled.
-    pub(crate) filling: Vec<usize>,
+    /// Links whose media lane has something to send.
+    pub(crate) sending: Vec<usize>,
     /// ICE checks under way, to find whose answer an answer is.
     pub(crate) checks: HashMap<TxId, usize>,
     pub(crate) check_order: VecDeque<(Instant, TxId)>,
@@ -120,7 +120,7 @@ impl Overlay {
             by_addr: HashMap::new(),
             by_ufrag: HashMap::new(),
             by_ssrc: HashMap::new(),
-            filling: Vec::new(),
+            sending: Vec::new(),
             checks: HashMap::new(),
             check_order: VecDeque::new(),
             timers: BinaryHeap::new(),
@@ -253,6 +253,11 @@ impl Overlay {
             };
             if peer.scheduled == Some(at) {
                 peer.scheduled = None;
+                if peer.only_media_is_due(now) {
+                    self.poll_media(index, now);
+                    self.schedule_cheaply(index);
+                    continue;
+                }
                 self.handle_peer_timeout(index, now);
                 self.mark_dirty(index);
             }
@@ -276,8 +281,8 @@ impl Overlay {
     /// The next datagram to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
         if self.transmits.is_empty() {
-            self.finish_media();
             self.drain_dirty();
+            self.finish_media();
         }
         self.transmits.pop_front()
     }
@@ -582,6 +587,14 @@ impl Overlay {
 
     /// Puts the peer's next deadline on the heap, unless an earlier one is there.
     pub(crate) fn schedule(&mut self, index: usize) {
+        if let Some(link) = self.link_mut(index) {
+            link.connection_due = link.connection.deadline();
+        }
+        self.schedule_cheaply(index);
+    }
+
+    /// The same where the connection has not been touched: asking it for its deadline is dear.
+    fn schedule_cheaply(&mut self, index: usize) {
         let limit = self.config.limits.attempt;
         let Some(peer) = self.peers.get_mut(index).and_then(Option::as_mut) else {
             return;

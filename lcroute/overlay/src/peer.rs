@@ -82,6 +82,8 @@ pub(crate) struct Link {
     pub(crate) up: Option<Up>,
     pub(crate) began: Instant,
     pub(crate) restart: Option<Restart>,
+    /// When the connection wants its timeout, as of when it was last drained.
+    pub(crate) connection_due: Option<Instant>,
 }
 
 /// A link that is authenticated.
@@ -148,11 +150,21 @@ impl Peer {
     }
 
     /// When something must be done for this peer.
-    pub(crate) fn deadline(&mut self, attempt: Duration) -> Option<Instant> {
-        match self.link.as_mut() {
+    pub(crate) fn deadline(&self, attempt: Duration) -> Option<Instant> {
+        match self.link.as_ref() {
             Some(link) => link.deadline(attempt),
             None => self.retry_at,
         }
+    }
+
+    /// Whether a timeout is the media lane's alone: nothing of the WebRTC stack need be touched.
+    pub(crate) fn only_media_is_due(&self, now: Instant) -> bool {
+        let Some(link) = self.link.as_ref().filter(|link| link.restart.is_none()) else {
+            return false;
+        };
+        let quiet = link.connection_due.is_none_or(|due| now < due);
+        let alive = |up: &Up| up.media.is_some() && now < up.liveness.deadline();
+        quiet && !self.dirty && link.up.as_ref().is_some_and(alive)
     }
 
     /// The row of `peers --json`.
@@ -197,7 +209,7 @@ impl Link {
             }
     }
 
-    fn deadline(&mut self, attempt: Duration) -> Option<Instant> {
+    fn deadline(&self, attempt: Duration) -> Option<Instant> {
         let own = match (&self.restart, &self.up) {
             (Some(restart), _) => restart.since + RESTART_GRACE,
             (None, Some(up)) => up.liveness.deadline(),
@@ -208,8 +220,7 @@ impl Link {
             .as_ref()
             .and_then(|up| up.media.as_ref()?.deadline());
         let own = media.map_or(own, |media| own.min(media));
-        self.connection
-            .deadline()
+        self.connection_due
             .map_or(Some(own), |theirs| Some(own.min(theirs)))
     }
 }

@@ -7,7 +7,6 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -21,8 +20,6 @@ use super::payload::{
 };
 use super::queue::{Dropped, FairQueue};
 use super::srtp::{Drop, MALFORMED, Opener, RTCP_HEADER, RTP_HEADER, Sealer, TAG, is_rtcp};
-use crate::event::Transmit;
-use crate::peer::Traffic;
 
 /// Buffers that packets are cut from: about fifty packets share one.
 const BUFFER: usize = 64 * 1024;
@@ -31,25 +28,6 @@ const MOST_LIMIT: usize = 1_452;
 const LEAST_LIMIT: usize = 1_200;
 /// Data header, and what a message needs in a packet of its own.
 const OVERHEAD: usize = 32 + CHUNK_HEADER + RTP_HEADER + TAG;
-
-/// Where datagrams of a link go.
-pub(crate) struct Outbox<'a> {
-    pub(crate) path: (SocketAddr, SocketAddr),
-    pub(crate) transmits: &'a mut VecDeque<Transmit>,
-    pub(crate) traffic: &'a mut Traffic,
-}
-
-impl Outbox<'_> {
-    fn push(&mut self, contents: Bytes) {
-        self.traffic.sent(contents.len());
-        let (from, to) = self.path;
-        self.transmits.push_back(Transmit {
-            to,
-            from: Some(from),
-            contents,
-        });
-    }
-}
 
 /// The lane, both directions.
 pub(crate) struct Media {
@@ -61,14 +39,16 @@ pub(crate) struct Media {
     limit: usize,
     /// The packet being filled, room for its header first; or nothing.
     packet: BytesMut,
+    /// Sealed packets of this turn: those of one link go out one after another, for GSO.
+    ready: VecDeque<Bytes>,
     next_message: u16,
     controller: Controller,
     queue: FairQueue,
     input: BytesMut,
     reassembly: Reassembly,
     reporter: Reporter,
-    /// In the overlay's list of lanes that have a packet to be finished.
-    pub(crate) filling: bool,
+    /// In the overlay's list of lanes that have something to send.
+    pub(crate) listed: bool,
 }
 
 impl Media {
@@ -90,13 +70,14 @@ impl Media {
             receiving_ssrc: receiving.ssrc,
             limit: (usize::from(mtu) + OVERHEAD).clamp(LEAST_LIMIT, MOST_LIMIT),
             packet: BytesMut::new(),
+            ready: VecDeque::new(),
             next_message: 0,
             controller: Controller::new(now),
             queue: FairQueue::new(seed, queue),
             input: BytesMut::new(),
             reassembly: Reassembly::default(),
             reporter: Reporter::new(now),
-            filling: false,
+            listed: false,
         })
     }
 
@@ -122,28 +103,35 @@ impl Media {
         self.limit - RTP_HEADER - TAG - CHUNK_HEADER - PIECE_HEADER
     }
 
-    /// Sends a message, or queues it. It goes out when its packet is full, at [`Self::flush`] at the
-    /// latest; without a path it waits, as long as the queue lets it.
+    /// Sends a message, or queues it: while the window is shut, or there is no path.
     pub(crate) fn send(
         &mut self,
         parts: [&[u8]; 2],
-        out: Option<&mut Outbox<'_>>,
+        has_path: bool,
         dropped: &mut Dropped,
         now: Instant,
     ) {
-        match out {
-            Some(out) if self.queue.is_empty() && self.controller.is_open(self.packet.len()) => {
-                self.put(parts, out, now);
-            }
-            _ => {
-                let rate = self.controller.rate();
-                self.queue.push(parts, rate, now, dropped);
-            }
+        if has_path && self.queue.is_empty() && self.controller.is_open(self.packet.len()) {
+            self.put(parts, now);
+        } else {
+            let rate = self.controller.rate();
+            self.queue.push(parts, rate, now, dropped);
         }
     }
 
+    /// Whether [`Self::finish`] has something to do.
+    pub(crate) fn has_output(&self) -> bool {
+        !self.ready.is_empty() || !self.packet.is_empty()
+    }
+
+    /// The turn is over: the packet being filled is finished, and all are handed out.
+    pub(crate) fn finish(&mut self, now: Instant) -> impl Iterator<Item = Bytes> + '_ {
+        self.flush(now);
+        self.ready.drain(..)
+    }
+
     /// Finishes the packet being filled.
-    pub(crate) fn flush(&mut self, out: &mut Outbox<'_>, now: Instant) {
+    fn flush(&mut self, now: Instant) {
         if self.packet.is_empty() {
             return;
         }
@@ -152,7 +140,7 @@ impl Media {
             Some(index) => {
                 let packet = self.packet.split().freeze();
                 self.controller.sent(index, packet.len(), now);
-                out.push(packet);
+                self.ready.push_back(packet);
             }
             // 2^48 packets: years at a million a second
             None => self.packet.clear(),
@@ -163,13 +151,13 @@ impl Media {
     pub(crate) fn handle(
         &mut self,
         datagram: &[u8],
-        out: Option<&mut Outbox<'_>>,
+        has_path: bool,
         deliver: &mut dyn FnMut(Bytes),
         dropped: &mut Dropped,
         now: Instant,
     ) -> Result<(), Drop> {
         if is_rtcp(datagram) {
-            return self.handle_report(datagram, out, dropped, now);
+            return self.handle_report(datagram, has_path, dropped, now);
         }
         make_room(&mut self.input, datagram.len());
         let (index, marker) = match self.opener.open(datagram, &mut self.input) {
@@ -180,8 +168,8 @@ impl Media {
             }
         };
         let due = self.reporter.handle(index, marker, now);
-        if let (true, Some(out)) = (due, out) {
-            self.report(out, now);
+        if due {
+            self.report(has_path, now);
         }
         let mut payload = self.input.split().freeze();
         while let Some(chunk) = take(&mut payload).map_err(|()| MALFORMED)? {
@@ -206,7 +194,7 @@ impl Media {
     fn handle_report(
         &mut self,
         datagram: &[u8],
-        out: Option<&mut Outbox<'_>>,
+        has_path: bool,
         dropped: &mut Dropped,
         now: Instant,
     ) -> Result<(), Drop> {
@@ -216,8 +204,8 @@ impl Media {
         if !self.controller.handle(&report, self.sealer.next(), now) {
             return Err(MALFORMED);
         }
-        if let Some(out) = out {
-            self.drain(out, dropped, now);
+        if has_path {
+            self.drain(dropped, now);
         }
         Ok(())
     }
@@ -231,68 +219,45 @@ impl Media {
     }
 
     /// Does what is due.
-    pub(crate) fn poll(
-        &mut self,
-        out: Option<&mut Outbox<'_>>,
-        dropped: &mut Dropped,
-        now: Instant,
-    ) {
-        let silent = self.controller.poll(now);
-        let due = self.reporter.deadline().is_some_and(|due| due <= now);
-        match out {
-            Some(out) => {
-                if due {
-                    self.report(out, now);
-                }
-                if silent {
-                    self.drain(out, dropped, now);
-                }
-            }
-            // nobody can be told
-            None if due => self.reporter.skip(),
-            None => {}
+    pub(crate) fn poll(&mut self, has_path: bool, dropped: &mut Dropped, now: Instant) {
+        if self.reporter.deadline().is_some_and(|due| due <= now) {
+            self.report(has_path, now);
+        }
+        if self.controller.poll(now) && has_path {
+            self.drain(dropped, now);
         }
     }
 
     /// There is a new path: its round trip is another, and what waited can go.
-    pub(crate) fn path_changed(
-        &mut self,
-        out: &mut Outbox<'_>,
-        dropped: &mut Dropped,
-        now: Instant,
-    ) {
+    pub(crate) fn path_changed(&mut self, dropped: &mut Dropped, now: Instant) {
         self.controller.path_changed();
-        self.drain(out, dropped, now);
+        self.drain(dropped, now);
     }
 
     /// Sends from the queue what the window lets through.
-    fn drain(&mut self, out: &mut Outbox<'_>, dropped: &mut Dropped, now: Instant) {
-        if self.queue.is_empty() {
-            return;
-        }
+    fn drain(&mut self, dropped: &mut Dropped, now: Instant) {
         while self.controller.is_open(self.packet.len())
             && let Some(message) = self.queue.pop(now, dropped)
         {
-            self.put([&message, &[]], out, now);
+            self.put([&message, &[]], now);
         }
-        self.flush(out, now);
     }
 
     /// Puts a message into the packet being filled, or into as many as it needs.
-    fn put(&mut self, parts: [&[u8]; 2], out: &mut Outbox<'_>, now: Instant) {
+    fn put(&mut self, parts: [&[u8]; 2], now: Instant) {
         let size = CHUNK_HEADER + parts[0].len() + parts[1].len();
         if !self.packet.is_empty() && self.packet.len() + size + TAG > self.limit {
-            self.flush(out, now);
+            self.flush(now);
         }
         if RTP_HEADER + size + TAG <= self.limit {
             self.begin();
             put_whole(&mut self.packet, parts);
         } else {
-            self.put_pieces(&parts.concat(), out, now);
+            self.put_pieces(&parts.concat(), now);
         }
     }
 
-    fn put_pieces(&mut self, message: &[u8], out: &mut Outbox<'_>, now: Instant) {
+    fn put_pieces(&mut self, message: &[u8], now: Instant) {
         let id = self.next_message;
         self.next_message = id.wrapping_add(1);
         let pieces = message.len().div_ceil(self.piece());
@@ -302,7 +267,7 @@ impl Media {
             self.begin();
             // at most 16
             put_piece(&mut self.packet, id, n as u8, (pieces - 1) as u8, piece);
-            self.flush(out, now);
+            self.flush(now);
         }
     }
 
@@ -313,7 +278,11 @@ impl Media {
         }
     }
 
-    fn report(&mut self, out: &mut Outbox<'_>, now: Instant) {
+    fn report(&mut self, has_path: bool, now: Instant) {
+        if !has_path {
+            // nobody can be told
+            return self.reporter.skip();
+        }
         let Some(report) = self.reporter.report(self.opener.seen(), now) else {
             return;
         };
@@ -321,7 +290,7 @@ impl Media {
         packet.extend_from_slice(&[0; RTCP_HEADER]);
         report.write(&mut packet);
         if self.sealer.seal_rtcp(&mut packet).is_some() {
-            out.push(packet.freeze());
+            self.ready.push_back(packet.freeze());
         }
     }
 }

@@ -43,6 +43,6 @@ mod simulation;
 mod srtp;
 
 pub(crate) use keys::{KeyTap, LinkKeys};
-pub(crate) use lane::{Media, Outbox};
+pub(crate) use lane::Media;
 pub(crate) use queue::Dropped;
 pub(crate) use srtp::ssrc_of;

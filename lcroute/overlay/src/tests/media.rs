@@ -450,3 +450,28 @@ fn arbitrary_media_bytes_change_nothing() {
     assert_eq!(net.nodes[1].data.len(), got);
     assert!(one(&mut net, 500.0, 1_200, SOON).delivered() > 0.999);
 }
+
+#[test]
+fn packets_of_one_link_go_out_one_after_another() {
+    let mut net = connected_by(&[true; 3]);
+    let links = [1, 2].map(|to| net.link(0, to).unwrap());
+    let now = net.now;
+    let overlay = &mut net.nodes[0].overlay;
+    for n in 0..20 {
+        for link in links {
+            let body = message(1, n, 1_200);
+            overlay
+                .send_data(link, [&body[..32], &body[32..]], now)
+                .unwrap();
+        }
+    }
+    let mut runs = vec![];
+    while let Some(transmit) = overlay.poll_transmit() {
+        if matches!(transmit.contents[0], 128..=191) {
+            runs.push((transmit.to, transmit.contents.len()));
+        }
+    }
+    assert_eq!(runs.len(), 40);
+    runs.dedup();
+    assert_eq!(runs.len(), 2, "{runs:?}");
+}
