@@ -66,7 +66,7 @@ pub enum Event {
         /// The message.
         message: Bytes,
     },
-    /// A message of the data channel: unordered, never sent again.
+    /// A message of the media lane or the data channel: unordered, never sent again.
     Data {
         /// Where it came from.
         link: LinkId,
@@ -138,9 +138,9 @@ pub struct PeerInfo {
     pub address: Option<Ipv6Addr>,
     /// Where it stands.
     pub state: PeerState,
-    /// Round trip in milliseconds, smoothed.
+    /// Round trip in milliseconds, smoothed: of media packets once some have flowed, else of probes.
     pub rtt_ms: Option<f64>,
-    /// Share of probes that were not answered, 0..=1.
+    /// Share of media packets that got lost, else of probes that were not answered, 0..=1.
     pub loss: Option<f64>,
     /// The lane in use.
     pub lane: Lane,

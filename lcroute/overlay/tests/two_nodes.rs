@@ -51,7 +51,12 @@ struct Node {
 }
 
 impl Node {
-    async fn new(ip: IpAddr, seed: u8, backbone: SocketAddr, seen: mpsc::Sender<Event>) -> Self {
+    async fn new(
+        ip: IpAddr,
+        (seed, media): (u8, bool),
+        backbone: SocketAddr,
+        seen: mpsc::Sender<Event>,
+    ) -> Self {
         let network = SecretKey::from_seed(&[51; 32]);
         let key = Arc::new(SecretKey::from_seed(&[seed; 32]));
         let config = OverlayConfig {
@@ -59,7 +64,7 @@ impl Node {
             clock: unix_now,
             seed: u64::from(seed),
             mtu: 1280,
-            media: true,
+            media,
             limits: Limits::default(),
         };
         let socket = UdpSocket::bind((ip, 0)).await.unwrap();
@@ -134,14 +139,14 @@ impl Node {
     }
 }
 
-async fn meet(ip: IpAddr) {
+async fn meet(ip: IpAddr, media: bool) {
     let server = Server::bind(SocketAddr::new(ip, 0), None).await.unwrap();
     let backbone = server.local_addr().unwrap();
     tokio::spawn(server.run(std::future::pending()));
     let mut seen = Vec::new();
     for seed in [1, 2] {
         let (sender, receiver) = mpsc::channel(64);
-        tokio::spawn(Node::new(ip, seed, backbone, sender).await.run());
+        tokio::spawn(Node::new(ip, (seed, media), backbone, sender).await.run());
         seen.push(receiver);
     }
     for events in &mut seen {
@@ -166,10 +171,14 @@ async fn meet(ip: IpAddr) {
 
 #[tokio::test]
 async fn two_nodes_meet_over_ipv4() {
-    meet(Ipv4Addr::LOCALHOST.into()).await;
+    for media in [true, false] {
+        meet(Ipv4Addr::LOCALHOST.into(), media).await;
+    }
 }
 
 #[tokio::test]
 async fn two_nodes_meet_over_ipv6() {
-    meet(Ipv6Addr::LOCALHOST.into()).await;
+    for media in [true, false] {
+        meet(Ipv6Addr::LOCALHOST.into(), media).await;
+    }
 }

@@ -349,6 +349,18 @@ fn two_of_ours_share_a_bottleneck() {
 }
 
 #[test]
+fn a_flow_starts_fast() {
+    for (offered, delay) in [(50.0, 10), (200.0, 10), (1_000.0, 1)] {
+        let mut sim = Sim::new(2_000.0, 100, delay);
+        sim.ours(offered);
+        let (first, _) = sim.run(0.2);
+        let (then, _) = sim.run(0.3);
+        println!("{offered} Mbit/s over 2 x {delay} ms: {first:.1?}, after 0.2 s {then:.1?}");
+        assert!(then[0] > offered * 0.99, "{then:?}");
+    }
+}
+
+#[test]
 fn what_fits_is_never_held_back() {
     for loss in [0.0, 0.05, 0.2] {
         let mut sim = Sim::new(1_000.0, 100, 10);
