@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,10 +12,8 @@ use librecast::units::{parse_duration, parse_rate};
 
 use crate::block::BlockHash;
 use crate::index::{HashCache, Index};
+use crate::name::check_name;
 use crate::{local, receive, server};
-
-/// Longest NAME, in bytes.
-const MAX_NAME: usize = 255;
 
 /// File sync over multicast, to any number of receivers at the cost of one, and locally.
 #[derive(Debug, Parser)]
@@ -133,7 +132,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
 
 fn hash(path: &Path) -> anyhow::Result<Exit> {
     let index = Index::build(path, b"", &mut HashCache::default())?;
-    println!("{}", index.root.hash);
+    writeln!(std::io::stdout(), "{}", index.root.hash)?;
     Ok(Exit::Ok)
 }
 
@@ -187,17 +186,6 @@ fn parse_remote(text: &str) -> Result<(String, Option<BlockHash>), String> {
     };
     check_name(name).map_err(|e| format!("{name:?}: {e}"))?;
     Ok((name.to_owned(), pinned))
-}
-
-/// Whether a share may have this name.
-pub fn check_name(name: &str) -> Result<(), &'static str> {
-    if name.is_empty() || name.len() > MAX_NAME {
-        return Err("a name has 1 to 255 bytes");
-    }
-    if name.contains('#') || name.chars().any(char::is_control) {
-        return Err("a name contains no # and no control characters; give another with --name");
-    }
-    Ok(())
 }
 
 #[cfg(test)]

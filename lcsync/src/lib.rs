@@ -9,6 +9,7 @@
 //! | [`server`] | serving: who has joined what, what is sent when |
 //! | [`receive`] | receiving: the window of channels, decoding, comparing |
 //! | [`place`] | writing below DEST and nowhere else |
+//! | [`name`] | what a share may be called |
 //! | [`local`] | copies without a network |
 //! | [`progress`], [`interrupt`] | bars and JSON lines; signals |
 
@@ -19,6 +20,7 @@ pub mod interrupt;
 pub mod layout;
 pub mod listing;
 pub mod local;
+pub mod name;
 pub mod packet;
 pub mod place;
 pub mod progress;

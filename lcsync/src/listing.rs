@@ -111,6 +111,19 @@ pub fn parent_of(path: &[u8]) -> Option<&[u8]> {
     path.iter().rposition(|c| *c == b'/').map(|at| &path[..at])
 }
 
+/// A path for people, control characters as rsync shows them (`\#033`): a name must not command the terminal.
+#[must_use]
+pub fn shown(path: &[u8]) -> String {
+    let text = String::from_utf8_lossy(path);
+    text.chars()
+        .map(|c| match c {
+            c if c.is_ascii_control() => format!("\\#{:03o}", u32::from(c)),
+            c if c.is_control() => char::REPLACEMENT_CHARACTER.to_string(),
+            c => c.to_string(),
+        })
+        .collect()
+}
+
 /// Whether a link at `path` with this target stays inside the shared folder. `..` is let pass at the front only:
 /// there it climbs real folders, after a name it might climb from wherever another link leads.
 #[must_use]
@@ -312,6 +325,13 @@ pub fn decode_metadata(bytes: &[u8], expected: u64) -> Result<Vec<Metadata>, Wir
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn names_do_not_command_the_terminal() {
+        assert_eq!(shown("ü b".as_bytes()), "ü b");
+        assert_eq!(shown(b"a\x1b[31m\n\xff"), "a\\#033[31m\\#012\u{fffd}");
+        assert_eq!(shown("\u{9b}31m".as_bytes()), "\u{fffd}31m");
+    }
+
     use super::*;
     use proptest::prelude::*;
     use std::collections::BTreeMap;

@@ -1,9 +1,8 @@
 //! `lcsync SRC DEST`: local copies as rsync makes them.
 
-use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -13,7 +12,7 @@ use librecast::cli::{Exit, ExitError};
 use nix::sys::stat::{Mode, umask};
 
 use crate::interrupt;
-use crate::listing::{Kind, Metadata, is_plain_name};
+use crate::listing::{Kind, Metadata, is_plain_name, shown};
 use crate::place::{Found, Owner, Place, system_time};
 use crate::scan::Scan;
 use crate::tree::RootKind;
@@ -245,7 +244,7 @@ impl<'a> Copier<'a> {
             Kind::Folder => there != Some(Found::Folder),
             Kind::Link { target } => {
                 if !self.options.archive {
-                    let name = String::from_utf8_lossy(&entry.path);
+                    let name = shown(&entry.path);
                     self.options.say(&format!(
                         "skipping non-regular file \"{}{name}\"",
                         job.prefix
@@ -259,7 +258,7 @@ impl<'a> Copier<'a> {
             }
         };
         if changed {
-            self.show(job, &entry.path, entry.kind == Kind::Folder);
+            self.show(job, &entry.path, entry.kind == Kind::Folder)?;
         }
         if self.options.dry_run {
             return Ok(());
@@ -346,45 +345,26 @@ impl<'a> Copier<'a> {
     }
 
     fn delete(&mut self, job: &Job) -> anyhow::Result<()> {
-        let wanted: HashSet<&[u8]> = job.scan.entries.iter().map(|e| e.path.as_slice()).collect();
-        let folders = job
-            .scan
-            .entries
-            .iter()
-            .filter(|e| e.kind == Kind::Folder)
-            .map(|e| e.path.as_slice());
-        for folder in std::iter::once(&b""[..]).chain(folders) {
-            let Some(place) = &mut self.place else {
-                return Ok(());
-            };
-            if !folder.is_empty() && place.look(folder)? != Some(Found::Folder) {
-                continue;
+        let Some(place) = &mut self.place else {
+            return Ok(());
+        };
+        for path in place.extraneous(&job.scan.entries)? {
+            if self.options.verbose || self.options.dry_run {
+                writeln!(io::stdout(), "deleting {}{}", job.prefix, shown(&path))?;
             }
-            for name in place.names(folder)? {
-                let path = if folder.is_empty() {
-                    name
-                } else {
-                    [folder, b"/", &name].concat()
-                };
-                if wanted.contains(path.as_slice()) {
-                    continue;
-                }
-                if self.options.verbose || self.options.dry_run {
-                    println!("deleting {}{}", job.prefix, String::from_utf8_lossy(&path));
-                }
-                if let (false, Some(place)) = (self.options.dry_run, &mut self.place) {
-                    place.make_way(&path, true)?;
-                }
+            if !self.options.dry_run {
+                place.make_way(&path, true)?;
             }
         }
         Ok(())
     }
 
-    fn show(&self, job: &Job, path: &[u8], folder: bool) {
+    fn show(&self, job: &Job, path: &[u8], folder: bool) -> io::Result<()> {
         if self.options.verbose || (self.options.dry_run && !self.options.quiet) {
             let slash = if folder { "/" } else { "" };
-            println!("{}{}{slash}", job.prefix, String::from_utf8_lossy(path));
+            writeln!(io::stdout(), "{}{}{slash}", job.prefix, shown(path))?;
         }
+        Ok(())
     }
 }
 

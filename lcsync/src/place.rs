@@ -4,6 +4,7 @@
 //! symbolic link: whoever plants links in DEST, before or meanwhile, cannot lead anything out of it. Files are made in
 //! a hidden partial folder on the same file system and renamed into place when they are whole.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
@@ -20,7 +21,7 @@ use nix::sys::stat::{FileStat, Mode, UtimensatFlags, fchmod, fstatat, mkdirat, u
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, symlinkat, syncfs, unlinkat};
 
-use crate::listing::{Metadata, PARTIAL_PREFIX, is_plain_name, parent_of};
+use crate::listing::{Entry, Kind, Metadata, PARTIAL_PREFIX, is_plain_name, parent_of};
 
 /// What is at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -307,6 +308,33 @@ impl Place {
         }
         names.sort_unstable();
         Ok(names)
+    }
+
+    /// What is here and not among `entries`; folders stand for all in them.
+    pub fn extraneous(&mut self, entries: &[Entry]) -> io::Result<Vec<Vec<u8>>> {
+        let wanted: HashSet<&[u8]> = entries.iter().map(|e| e.path.as_slice()).collect();
+        let folders = entries
+            .iter()
+            .filter(|e| e.kind == Kind::Folder)
+            .map(|e| e.path.as_slice());
+        let mut found = Vec::new();
+        for folder in std::iter::once(&b""[..]).chain(folders) {
+            // a dry run has not made it
+            if !folder.is_empty() && self.look(folder)? != Some(Found::Folder) {
+                continue;
+            }
+            for name in self.names(folder)? {
+                let path = if folder.is_empty() {
+                    name
+                } else {
+                    [folder, b"/", &name].concat()
+                };
+                if !wanted.contains(path.as_slice()) {
+                    found.push(path);
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// Waits until everything written is on disk.

@@ -14,7 +14,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use librecast::cert::Chain;
+
+use librecast::cert::{CLOCK_SKEW, Chain};
 use librecast::id::PeerId;
 use thiserror::Error;
 use tracing::{debug, info, warn};
@@ -482,6 +483,16 @@ impl Overlay {
         let Some(peer) = self.peers.get_mut(index).and_then(Option::as_mut) else {
             return;
         };
+        let expired = peer.up().is_some()
+            && peer
+                .member
+                .as_ref()
+                .is_some_and(|m| (self.config.clock)() > m.not_after.saturating_add(CLOCK_SKEW));
+        if expired {
+            let id = peer.id;
+            self.end_link(index, Refusal::CertificateExpired.reason(), now);
+            return self.refuse(Refusal::CertificateExpired, Some(id), now);
+        }
         if let Some(link) = peer.link.as_mut() {
             link.connection.handle_timeout(now);
             let late = link.up.is_none() && now >= link.too_late(limit);

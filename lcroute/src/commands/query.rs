@@ -185,6 +185,7 @@ mod tests {
             address: std::net::Ipv6Addr::LOCALHOST,
             network: id,
             tun: "lc7".into(),
+            inbound: Inbound::Blocked,
             state: State::Connected,
             uptime_s: 3_700,
             peers: 1,
@@ -194,6 +195,7 @@ mod tests {
         for part in [
             "Connector (",
             "on lc7",
+            "iifname \"lc7\" ip6 daddr ff00::/8 accept",
             "state     connected, up 1 h 1 min, 1 peer, 2 groups",
             "from lc7  7 packets",
             "dropped   3 no_listener",

@@ -5,11 +5,12 @@ use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 
 use librecast::channel::{ChannelId, block_channel};
-use librecast::coding::{Decoder, MAX_SYMBOLS, Progress};
+use librecast::coding::MAX_SYMBOLS;
 use librecast::pacing::TokenBucket;
 
+use super::collector::{Collector, Outcome};
 use super::window::Window;
-use crate::block::{BlockHash, BlockRef};
+use crate::block::BlockRef;
 use crate::packet::{Symbol, WIRE_SIZE};
 use crate::record::Record;
 
@@ -28,6 +29,11 @@ const MAX_GAP: u32 = 1 << 16;
 const WORTH_JOINING: u32 = MAX_SYMBOLS / 2;
 /// Blocks half received that were put aside when the window shrank.
 const MAX_PARKED: usize = 128;
+/// A liar is not listened to for so long: not for ever, as somebody else may have sent under his address.
+const BAN: Duration = Duration::from_secs(10);
+const MAX_BANNED: usize = 64;
+/// Sources that are known to have brought a whole block.
+const MAX_TRUSTED: usize = 16;
 
 /// Who a packet is from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,7 +60,7 @@ pub enum Event {
         /// Its bytes.
         bytes: Vec<u8>,
     },
-    /// This source has sent symbols that are not of the block; it is no longer listened to.
+    /// This source has sent symbols that are not of the block; it is not listened to for a while.
     Liar(Source),
 }
 
@@ -84,9 +90,13 @@ pub struct Fetch {
     order_of: HashMap<ChannelId, u64>,
     next_order: u64,
     active: BTreeMap<ChannelId, Active>,
-    parked: BTreeMap<ChannelId, Decoder>,
+    parked: BTreeMap<ChannelId, Collector>,
     being_sent: Vec<BeingSent>,
-    banned: BTreeSet<Source>,
+    /// Liars, until when.
+    banned: BTreeMap<Source, Instant>,
+    trusted: BTreeSet<Source>,
+    /// Somebody has lied: symbols of different sources are no longer mixed.
+    apart: bool,
     events: VecDeque<Event>,
     counters: Counters,
     next_tick: Instant,
@@ -105,15 +115,13 @@ struct BeingSent {
 #[derive(Debug)]
 struct Active {
     block: BlockRef,
-    decoder: Decoder,
+    collector: Collector,
     /// Joined, or left for a moment until then.
     rejoin_at: Option<Instant>,
     heard: Instant,
     silences: u32,
     /// Next expected sequence number of each server.
     streams: BTreeMap<Source, u32>,
-    /// After a forged symbol, from an unknown one of several: only this source counts.
-    only: Option<Source>,
 }
 
 impl Fetch {
@@ -129,7 +137,9 @@ impl Fetch {
             active: BTreeMap::new(),
             parked: BTreeMap::new(),
             being_sent: Vec::new(),
-            banned: BTreeSet::new(),
+            banned: BTreeMap::new(),
+            trusted: BTreeSet::new(),
+            apart: false,
             events: VecDeque::new(),
             counters: Counters::default(),
             next_tick: now,
@@ -205,23 +215,22 @@ impl Fetch {
         self.room = room;
     }
 
-    /// A symbol came on `channel`.
+    /// A symbol came on `channel`; whether it was of any use.
     pub fn handle_symbol(
         &mut self,
         channel: ChannelId,
         source: Source,
         symbol: &Symbol<'_>,
         now: Instant,
-    ) {
+    ) -> bool {
         let Some(active) = self.active.get_mut(&channel) else {
             self.counters.unwanted += 1;
-            return;
+            return false;
         };
         let fits = symbol.channel == channel && symbol.block_length == active.block.length;
-        if !fits || self.banned.contains(&source) || active.only.is_some_and(|only| only != source)
-        {
+        if !fits || self.banned.get(&source).is_some_and(|until| now < *until) {
             self.counters.refused += 1;
-            return;
+            return false;
         }
         self.counters.symbols += 1;
         active.heard = now;
@@ -229,14 +238,28 @@ impl Fetch {
         let lost = u64::from(active.follow(source, symbol.sequence));
         self.counters.lost += lost;
         self.window.on_packet(lost);
+        let trusted = self.trusted.contains(&source);
         // length and id have been checked when the packet was parsed
-        match active.decoder.receive(symbol.esi, symbol.data) {
-            Ok(Progress::Kept) | Err(_) => {}
-            Ok(Progress::Duplicate) => self.counters.duplicate += 1,
-            Ok(Progress::Decoded(bytes)) if BlockHash::of(&bytes) == active.block.hash => {
+        match active.collector.receive(source, trusted, symbol.esi, symbol.data) {
+            Ok(Outcome::Kept) => true,
+            Ok(Outcome::Block(bytes, from)) => {
+                if let Some(from) = from
+                    && self.trusted.len() < MAX_TRUSTED
+                {
+                    self.trusted.insert(from);
+                }
                 self.complete(channel, bytes, now);
+                true
             }
-            Ok(Progress::Decoded(_) | Progress::Overfull) => self.forged(channel),
+            Ok(Outcome::Duplicate) => {
+                self.counters.duplicate += 1;
+                false
+            }
+            Ok(Outcome::Forged(liar)) => {
+                self.forged(liar, now);
+                false
+            }
+            Err(_) => false,
         }
     }
 
@@ -278,30 +301,19 @@ impl Fetch {
         }
     }
 
-    /// Symbols of a block did not make the block: somebody has lied. If it can only have been one, he is
-    /// not listened to any more; else the sources are tried one by one.
-    fn forged(&mut self, channel: ChannelId) {
-        let Some(active) = self.active.get_mut(&channel) else {
+    /// Symbols of a block did not make the block: somebody has lied. If it can only have been one, he is not
+    /// listened to for a while; else the sources are told apart from now on.
+    fn forged(&mut self, liar: Option<Source>, now: Instant) {
+        self.counters.forged += 1;
+        let Some(liar) = liar else {
+            self.apart = true;
             return;
         };
-        self.counters.forged += 1;
-        let suspects: Vec<Source> = active.streams.keys().copied().collect();
-        let liar = active.only.or(if let [one] = suspects[..] {
-            Some(one)
-        } else {
-            None
-        });
-        active.only = None;
-        match liar {
-            Some(liar) => {
-                active.streams.remove(&liar);
-                self.banned.insert(liar);
-                self.events.push_back(Event::Liar(liar));
-            }
-            None => active.only = suspects.iter().find(|s| !self.banned.contains(s)).copied(),
-        }
-        if let Ok(decoder) = Decoder::new(active.block.length as usize) {
-            active.decoder = decoder;
+        self.trusted.remove(&liar);
+        self.banned.retain(|_, until| now < *until);
+        if self.banned.len() < MAX_BANNED {
+            self.banned.insert(liar, now + BAN);
+            self.events.push_back(Event::Liar(liar));
         }
     }
 
@@ -325,23 +337,19 @@ impl Fetch {
             self.order_of.remove(&channel);
             let parked = self.parked.remove(&channel).map(Ok);
             // lengths have been checked when the block's parent was parsed
-            let Ok(decoder) = parked.unwrap_or_else(|| Decoder::new(block.length as usize)) else {
+            let Ok(collector) = parked.unwrap_or_else(|| Collector::new(block, self.apart)) else {
                 continue;
             };
             if let Some(limit) = &mut self.limit {
-                limit.spend(
-                    u64::from(decoder.symbols() - decoder.received()) * WIRE_SIZE,
-                    now,
-                );
+                limit.spend(u64::from(collector.missing()) * WIRE_SIZE, now);
             }
             let active = Active {
                 block,
-                decoder,
+                collector,
                 rejoin_at: None,
                 heard: now,
                 silences: 0,
                 streams: BTreeMap::new(),
-                only: None,
             };
             self.active.insert(channel, active);
             self.events.push_back(Event::Join(channel));
@@ -354,7 +362,7 @@ impl Fetch {
             let least = self
                 .active
                 .iter()
-                .min_by_key(|(_, a)| a.decoder.received())
+                .min_by_key(|(_, a)| a.collector.received())
                 .map(|(c, _)| *c);
             let Some((channel, active)) = least.and_then(|c| self.active.remove_entry(&c)) else {
                 return;
@@ -376,7 +384,7 @@ impl Fetch {
             self.wanted.insert(order, active.block);
             self.order_of.insert(channel, order);
             if self.parked.len() < MAX_PARKED {
-                self.parked.insert(channel, active.decoder);
+                self.parked.insert(channel, active.collector);
             }
         }
     }
@@ -412,8 +420,6 @@ impl Fetch {
             if now.saturating_duration_since(active.heard) >= patience {
                 active.silences += 1;
                 active.rejoin_at = Some(now + REJOIN);
-                // the one source that counts may be gone
-                active.only = None;
                 self.events.push_back(Event::Leave(*channel));
             }
         }
@@ -653,6 +659,27 @@ mod tests {
             !seen.contains(&Event::Liar(source(2))),
             "the honest one is not blamed"
         );
+    }
+
+    #[test]
+    fn a_liar_is_heard_again_after_a_while_and_all_that_is_kept_of_liars_is_bounded() {
+        let now = Instant::now();
+        let mut feeder = Feeder::new(&[5; 100]);
+        let mut fetch = fetch(8, now);
+        fetch.want(feeder.block);
+        events(&mut fetch, now);
+        for n in 0..1_000 {
+            feeder.deliver(&mut fetch, source(n), 0, &[9; SYMBOL_SIZE], now);
+        }
+        assert_eq!(events(&mut fetch, now).len(), MAX_BANNED);
+        assert_eq!(fetch.banned.len(), MAX_BANNED);
+        feeder.send(&mut fetch, source(1), 0, now);
+        assert_eq!(events(&mut fetch, now), []);
+        feeder.send(&mut fetch, source(1), 0, now + BAN);
+        assert!(matches!(
+            events(&mut fetch, now + BAN)[..],
+            [Event::Leave(_), Event::Block { .. }]
+        ));
     }
 
     #[test]

@@ -1,10 +1,9 @@
 //! Everything of a tree that is no file content: folders, links, modes and times, deletions.
 
-use std::collections::HashSet;
+use std::io::Write;
 
 use super::plan::Plan;
-use super::transfer::Options;
-use crate::listing::{Entry, Kind, Metadata, link_stays_inside};
+use crate::listing::{Entry, Kind, Metadata, link_stays_inside, shown};
 use crate::place::{Found, Place};
 
 /// Makes all folders, so that files find their place.
@@ -22,7 +21,7 @@ pub fn make_folders(
                 .and_then(|()| place.make_folder(&entry.path)),
         };
         if let Err(e) = result {
-            plan.failures.push(format!("{}: {e}", text(&entry.path)));
+            plan.failures.push(format!("{}: {e}", shown(&entry.path)));
         }
     }
     Ok(())
@@ -31,7 +30,7 @@ pub fn make_folders(
 /// Makes links, sets modes and times, deletes what is not in the share if told to and if all went well.
 /// Gives the paths deleted. `metadata` begins with the root's.
 pub fn finish(
-    options: &Options,
+    delete: bool,
     entries: &[Entry],
     metadata: Option<&[Metadata]>,
     folder: bool,
@@ -40,14 +39,14 @@ pub fn finish(
 ) -> anyhow::Result<Vec<Vec<u8>>> {
     for entry in entries {
         if let Kind::Link { target } = &entry.kind
-            && let Err(e) = make_link(entry, target, options.delete, place)
+            && let Err(e) = make_link(entry, target, delete, place)
         {
-            plan.failures.push(format!("{}: {e:#}", text(&entry.path)));
+            plan.failures.push(format!("{}: {e:#}", shown(&entry.path)));
         }
     }
     let mut removed = Vec::new();
-    if options.delete && folder && plan.failures.is_empty() {
-        for path in extraneous(entries, place)? {
+    if delete && folder && plan.failures.is_empty() {
+        for path in place.extraneous(entries)? {
             place.make_way(&path, true)?;
             removed.push(path);
         }
@@ -61,17 +60,18 @@ pub fn finish(
 
 /// Says what a transfer would do.
 pub fn describe(
-    options: &Options,
+    delete: bool,
     entries: &[Entry],
     plan: &Plan<'_>,
     place: Option<&mut Place>,
 ) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
     for n in plan.changed_files() {
-        println!("{}", text(&entries[n].path));
+        writeln!(out, "{}", shown(&entries[n].path))?;
     }
-    if let (true, Some(place)) = (options.delete, place) {
-        for path in extraneous(entries, place)? {
-            println!("deleting {}", text(&path));
+    if let (true, Some(place)) = (delete, place) {
+        for path in place.extraneous(entries)? {
+            writeln!(out, "deleting {}", shown(&path))?;
         }
     }
     Ok(())
@@ -85,39 +85,12 @@ fn make_link(entry: &Entry, target: &[u8], force: bool, place: &mut Place) -> an
     anyhow::ensure!(
         link_stays_inside(&entry.path, target),
         "a link out of DEST, to {:?}: refused",
-        text(target)
+        shown(target)
     );
     if there == Some(Found::Folder) {
         place.make_way(&entry.path, force)?;
     }
     Ok(place.make_link(&entry.path, target)?)
-}
-
-/// What is at DEST and not in the share; folders stand for all in them.
-fn extraneous(entries: &[Entry], place: &mut Place) -> anyhow::Result<Vec<Vec<u8>>> {
-    let shared: HashSet<&[u8]> = entries.iter().map(|e| e.path.as_slice()).collect();
-    let folders = entries
-        .iter()
-        .filter(|e| e.kind == Kind::Folder)
-        .map(|e| e.path.as_slice());
-    let mut found = Vec::new();
-    for folder in std::iter::once(&b""[..]).chain(folders) {
-        // a dry run has not made it
-        if !folder.is_empty() && place.look(folder)? != Some(Found::Folder) {
-            continue;
-        }
-        for name in place.names(folder)? {
-            let path = if folder.is_empty() {
-                name
-            } else {
-                [folder, b"/", &name].concat()
-            };
-            if !shared.contains(path.as_slice()) {
-                found.push(path);
-            }
-        }
-    }
-    Ok(found)
 }
 
 /// Modes and times of what was not just made; folders last and deepest first, as all else changes their times.
@@ -162,11 +135,7 @@ fn set_modes(
         if let Err(e) = result
             && e.kind() != std::io::ErrorKind::NotFound
         {
-            plan.failures.push(format!("{}: {e}", text(&entry.path)));
+            plan.failures.push(format!("{}: {e}", shown(&entry.path)));
         }
     }
-}
-
-fn text(path: &[u8]) -> String {
-    String::from_utf8_lossy(path).into_owned()
 }

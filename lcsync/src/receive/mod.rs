@@ -1,9 +1,10 @@
 //! Receiving shares.
 //!
-//! [`fetch`] (channels, decoding), [`window`] (how many channels) and [`choice`] (which version) decide; [`network`] and
+//! [`fetch`] (channels), [`collector`] (symbols), [`window`] (how many channels) and [`choice`] (which version) decide; [`network`] and
 //! [`transfer`] are the process around them; [`plan`] and [`finish`] put everything in place.
 
 pub mod choice;
+pub mod collector;
 pub mod fetch;
 pub mod finish;
 pub mod network;

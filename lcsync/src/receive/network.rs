@@ -13,6 +13,8 @@ use nix::sys::time::TimeSpec;
 const INTERFACES_INTERVAL: Duration = Duration::from_secs(1);
 /// A server not heard on its interface for so long may be followed on another.
 const FOLLOW: Duration = Duration::from_secs(2);
+/// Servers told apart; on the interfaces of these blocks are joined.
+const MAX_SERVERS: usize = 64;
 
 /// Channels of one share, joined on the interfaces where its servers are heard.
 #[derive(Debug)]
@@ -78,10 +80,15 @@ impl Network {
             }
             Some((_, last)) if now.saturating_duration_since(last) < FOLLOW => {}
             _ => {
+                let before = self.carriers_of_blocks();
                 self.heard_on
                     .retain(|_, (_, last)| now.saturating_duration_since(*last) < FOLLOW);
-                self.heard_on.insert(server, (interface, now));
-                self.rejoin();
+                if self.heard_on.len() < MAX_SERVERS {
+                    self.heard_on.insert(server, (interface, now));
+                }
+                if self.carriers_of_blocks() != before {
+                    self.rejoin();
+                }
             }
         }
     }
@@ -138,12 +145,15 @@ impl Network {
     }
 
     /// The root channel is joined everywhere, blocks where a server is heard.
-    fn carriers(&self, channel: ChannelId) -> Vec<u32> {
+    fn carriers(&self, channel: ChannelId) -> BTreeSet<u32> {
         if channel == ROOT_CHANNEL || self.heard_on.is_empty() {
             return self.interfaces.keys().copied().collect();
         }
-        let heard: BTreeSet<u32> = self.heard_on.values().map(|(at, _)| *at).collect();
-        heard.into_iter().collect()
+        self.carriers_of_blocks()
+    }
+
+    fn carriers_of_blocks(&self) -> BTreeSet<u32> {
+        self.heard_on.values().map(|(at, _)| *at).collect()
     }
 
     fn rejoin(&mut self) {

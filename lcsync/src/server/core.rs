@@ -84,6 +84,7 @@ pub enum Output {
 struct Root {
     reporters: Reporters,
     next: Instant,
+    sent_at: Option<Instant>,
     evidence_at: Instant,
     asked: u8,
     ask_at: Instant,
@@ -272,13 +273,15 @@ impl Server {
             let root = self.roots.entry(channel).or_insert_with(|| Root {
                 reporters: Reporters::default(),
                 next: now,
+                sent_at: None,
                 evidence_at: now,
                 asked: 0,
                 ask_at: now,
             });
-            // a new receiver need not wait
+            // a new receiver need not wait, but no number of reporters makes this a flood
             if root.reporters.add(source) {
-                root.next = now;
+                let earliest = root.sent_at.map_or(now, |at| at + BUSY_INTERVAL);
+                root.next = root.next.min(earliest.max(now));
             }
             (root.evidence_at, root.asked) = (now, 0);
             return;
@@ -385,6 +388,9 @@ impl Server {
             if let Some(output) = self.ask(channel) {
                 return Some(output);
             }
+        }
+        if let Some(root) = self.roots.get_mut(&channel) {
+            root.sent_at = Some(now);
         }
         let record = self.record(channel)?;
         let datagram = encode_record(&record).ok()?;
@@ -525,6 +531,20 @@ mod tests {
         run(&mut server, now, Duration::from_secs(20));
         let later = now + Duration::from_secs(20);
         assert_eq!(run(&mut server, later, Duration::from_secs(10)).0, 0);
+    }
+
+    #[test]
+    fn any_number_of_reporters_gets_no_more_records_than_a_busy_channel_has() {
+        let now = Instant::now();
+        let (mut server, prefix, ..) = server(now);
+        let mut records = 0;
+        for n in 0..1_000_u16 {
+            let at = now + Duration::from_millis(n.into());
+            let kind = RecordType::ChangeToExclude;
+            report(&mut server, kind, prefix.group(0), n + 1, at);
+            records += run(&mut server, at, Duration::ZERO).0;
+        }
+        assert!((10..=26).contains(&records), "{records}");
     }
 
     #[test]

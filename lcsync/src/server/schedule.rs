@@ -106,7 +106,9 @@ pub struct Schedule {
     bucket: Option<TokenBucket>,
     channels: BTreeMap<Channel, Sending>,
     turns: BTreeSet<(Instant, Channel)>,
-    waiting: VecDeque<Channel>,
+    /// By ticket: those that wait longest come first.
+    waiting: BTreeMap<u64, Channel>,
+    next_ticket: u64,
     bursts: usize,
     memory: BTreeMap<Channel, (Instant, Position)>,
     forgetting: VecDeque<(Instant, Channel)>,
@@ -127,7 +129,7 @@ struct Sending {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    Waiting,
+    Waiting { ticket: u64 },
     Burst { left: u32 },
     Trickle { left: u32 },
     Asked { times: u8 },
@@ -194,7 +196,8 @@ impl Schedule {
             bucket,
             channels: BTreeMap::new(),
             turns: BTreeSet::new(),
-            waiting: VecDeque::new(),
+            waiting: BTreeMap::new(),
+            next_ticket: 0,
             bursts: 0,
             memory: BTreeMap::new(),
             forgetting: VecDeque::new(),
@@ -244,8 +247,12 @@ impl Schedule {
             return;
         };
         self.turns.remove(&(sending.due, channel));
-        if matches!(sending.stage, Stage::Burst { .. }) {
-            self.bursts -= 1;
+        match sending.stage {
+            Stage::Burst { .. } => self.bursts -= 1,
+            Stage::Waiting { ticket } => {
+                self.waiting.remove(&ticket);
+            }
+            Stage::Trickle { .. } | Stage::Asked { .. } => {}
         }
         self.remember(channel, sending.position, now);
         self.promote(now);
@@ -329,17 +336,19 @@ impl Schedule {
         let position = self
             .recall(channel, now)
             .unwrap_or_else(|| self.fresh_position(symbols));
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
         let sending = Sending {
             symbols,
             reporters,
-            stage: Stage::Waiting,
+            stage: Stage::Waiting { ticket },
             position,
             due: now,
             evidence_at: now,
             sent_on_evidence: 0,
         };
         self.channels.insert(channel, sending);
-        self.waiting.push_back(channel);
+        self.waiting.insert(ticket, channel);
         self.promote(now);
     }
 
@@ -349,7 +358,7 @@ impl Schedule {
             return;
         };
         match &mut sending.stage {
-            Stage::Waiting => {}
+            Stage::Waiting { .. } => {}
             Stage::Burst { left } => *left = sending.symbols + MARGIN,
             stage @ (Stage::Trickle { .. } | Stage::Asked { .. }) => {
                 *stage = Stage::Burst {
@@ -366,16 +375,12 @@ impl Schedule {
     /// Gives free places to those that wait longest.
     fn promote(&mut self, now: Instant) {
         while self.bursts < MAX_BURSTS {
-            let Some(channel) = self.waiting.pop_front() else {
+            let Some((_, channel)) = self.waiting.pop_first() else {
                 return;
             };
             let Some(sending) = self.channels.get_mut(&channel) else {
                 continue;
             };
-            // left and joined again while it waited: it stands in the queue twice
-            if sending.stage != Stage::Waiting {
-                continue;
-            }
             sending.stage = Stage::Burst {
                 left: sending.symbols + MARGIN,
             };
@@ -400,7 +405,7 @@ impl Schedule {
         let spent = sending.sent_on_evidence >= HARD_SYMBOLS * sending.symbols + MIN_TRICKLE
             || now.saturating_duration_since(sending.evidence_at) >= HARD_TIME;
         match sending.stage {
-            Stage::Waiting => None,
+            Stage::Waiting { .. } => None,
             Stage::Burst { left } if !spent => {
                 let count = left.min(self.turn);
                 let pause = if left > count {
@@ -605,6 +610,23 @@ mod tests {
         );
         assert_eq!(asks(&seen), 2);
         assert_eq!(schedule.joined(), 0);
+    }
+
+    #[test]
+    fn whoever_joins_and_leaves_while_he_waits_is_forgotten() {
+        let now = Instant::now();
+        let mut schedule = Schedule::new(RATES, 1, now);
+        for n in 0..MAX_BURSTS as u16 {
+            schedule.join(channel(n + 1), BLOCK, host(1), Evidence::Joined, now);
+        }
+        for _ in 0..1_000 {
+            schedule.join(channel(9_999), BLOCK, host(1), Evidence::Joined, now);
+            schedule.part(channel(9_999), host(1), now);
+        }
+        assert_eq!(schedule.waiting.len(), 0);
+        schedule.join(channel(9_999), BLOCK, host(1), Evidence::Joined, now);
+        schedule.part(channel(1), host(1), now);
+        assert!(schedule.bursting(1).any(|(group, _)| group == channel(9_999).group));
     }
 
     #[test]

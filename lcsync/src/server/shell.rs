@@ -26,6 +26,7 @@ use super::rescan::{self, Update, Watched};
 use super::schedule::{Channel, Rates};
 use crate::block::BlockHash;
 use crate::interrupt;
+use crate::name::check_name;
 use crate::packet::{SYMBOL_PACKET, Symbol};
 
 /// Default rate of a channel: the window of 128 fills a gigabit. A block then takes a quarter of a second, long beside
@@ -42,6 +43,7 @@ const INTERFACES_INTERVAL: Duration = Duration::from_secs(1);
 const CACHED_BLOCKS: usize = 160;
 /// MLD is looked at after so many packets sent, at the latest.
 const OUTPUTS_PER_TURN: usize = 16;
+const LONG_TURN: Duration = Duration::from_millis(100);
 /// The longest MLD message that fits an Ethernet of jumbo frames.
 const MESSAGE_SIZE: usize = 9_216;
 
@@ -84,18 +86,19 @@ fn named(options: &Options) -> anyhow::Result<Vec<Watched>> {
     }
     let mut shares: Vec<Watched> = Vec::new();
     for path in &options.paths {
-        let full = path
-            .canonicalize()
-            .with_context(|| path.display().to_string())?;
+        let shown = || path.display().to_string();
+        let resolved = path.canonicalize().with_context(shown)?;
         let name = match &options.name {
             Some(name) => name.clone(),
-            None => full
+            // a link's own name; `.` and `..` have none
+            None => path
                 .file_name()
+                .or_else(|| resolved.file_name())
                 .and_then(|n| n.to_str())
-                .ok_or_else(|| usage(format!("{}: give it a name with --name", path.display())))?
+                .ok_or_else(|| usage(format!("{}: give it a name with --name", shown())))?
                 .to_owned(),
         };
-        crate::cli::check_name(&name).map_err(|e| usage(format!("{name:?}: {e}")))?;
+        check_name(&name).map_err(|e| usage(format!("{name:?}: {e}")))?;
         if shares.iter().any(|s| s.name == name) {
             return Err(usage(format!(
                 "two shares are named {name:?}: share one with --name"
@@ -105,7 +108,8 @@ fn named(options: &Options) -> anyhow::Result<Vec<Watched>> {
         shares.push(Watched {
             prefix: SharePrefix::of_name(b"", &name),
             name,
-            path: full,
+            // not resolved: a link that is changed is a change on disk
+            path: std::path::absolute(path)?,
         });
     }
     Ok(shares)
@@ -268,6 +272,10 @@ impl Shell {
     fn show_drops(&mut self) {
         let drops = self.server.drops();
         if drops != self.drops_shown {
+            let lost = drops.lost - self.drops_shown.lost;
+            if lost > 0 {
+                tracing::warn!("{lost} MLD reports lost, asking everybody");
+            }
             tracing::debug!("reports without effect: {drops:?}");
             self.drops_shown = drops;
         }
@@ -292,7 +300,6 @@ impl Shell {
             );
         }
         if lost > 0 {
-            tracing::warn!("{lost} MLD reports lost, asking everybody");
             self.server.handle_lost(lost, Instant::now());
         }
         Ok(())
@@ -300,10 +307,15 @@ impl Shell {
 
     /// Sends what is due; true if there is more.
     fn send_due(&mut self) -> bool {
+        let start = Instant::now();
         for _ in 0..OUTPUTS_PER_TURN {
             match self.server.poll_output(Instant::now()) {
                 Some(output) => self.perform(output),
                 None => return false,
+            }
+            // an interface that takes nothing holds up neither the others nor a signal for long
+            if start.elapsed() >= LONG_TURN {
+                break;
             }
         }
         true

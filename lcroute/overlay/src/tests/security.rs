@@ -1,6 +1,7 @@
 //! Who gets no link, and why: every refusal has its name, and costs no ICE state.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use librecast::id::{PeerId, SecretKey};
@@ -95,6 +96,22 @@ fn an_expired_certificate_is_refused() {
     let chain = Network::new(1).chain(key(2).peer_id(), "old", TODAY - 30 * DAY);
     let wrong = Identity::new(Arc::new(key(2)), Network::new(1).key.peer_id(), chain);
     assert_refused(&meet(&wrong, today), Refusal::CertificateExpired);
+}
+
+#[test]
+fn a_link_ends_when_its_certificate_does() {
+    static CLOCK: AtomicU64 = AtomicU64::new(TODAY);
+    let clock = || CLOCK.load(Ordering::Relaxed);
+    let mut net = Net::new();
+    net.add(&member(1), clock, None);
+    net.add(&member(2), clock, None);
+    net.join_all();
+    net.until(LONG, "a link", |net| net.linked(0, 1));
+    CLOCK.store(TODAY + 3_650 * DAY, Ordering::Relaxed);
+    net.until(LONG, "its end", |net| !net.linked(0, 1));
+    let row = net.row(0, 1).unwrap();
+    let reason = Some(Refusal::CertificateExpired.reason());
+    assert_eq!((row.state, row.reason), (PeerState::Refused, reason));
 }
 
 #[test]
