@@ -311,11 +311,20 @@ mod tests {
             interfaces = ["eth0"]
             [network]
             link_scope_groups = ["ff02::fb"]
+
+            [live]
+            media = false
+            queue_ms = 5
         "#;
         let c = Config::parse("f", text).unwrap();
         assert_eq!(c.tun.mode, TunMode::Tap);
         assert_eq!(c.tun.routes.prefixes(), ["ff15::/16".parse().unwrap()]);
         assert_eq!(c.network.link_scope_groups.len(), 1);
+        let expected = Live {
+            media: false,
+            queue_ms: 5,
+        };
+        assert_eq!(c.live, expected);
         assert_eq!(
             Config::parse("f", "").unwrap().tun.routes.prefixes().len(),
             6
