@@ -194,11 +194,12 @@ fn reread(
             tun,
             c.signal.listen,
             c.ice.port,
+            c.live.clone(),
         )
     };
     if fixed(&new) != fixed(config) {
         tracing::warn!(
-            "state_dir, control, [tun] name mode mtu, [signal] listen and [ice] port change with the next start"
+            "state_dir, control, [tun] name mode mtu, [signal] listen, [ice] port and [live] change with the next start"
         );
     }
     *config = new;

@@ -43,8 +43,10 @@ const DRAIN_AGAIN: Duration = Duration::from_secs(2);
 const FAILED_DRAINS: u32 = 2;
 /// High delay, in microseconds: flows of ours that share a queue keep it below.
 const HIGH: i64 = TARGET * 5 / 4;
-/// What a drain leaves of the window that the path itself holds.
+/// What a drain leaves of the window that the path itself holds, and so many microseconds of a queue: on
+/// a short path the hosts take longer to turn round than the packets do.
 const DRAINED: f64 = 0.75;
+const DRAIN_SLACK: f64 = 3_000.0;
 /// Known random loss fades within about so many seconds once it is gone.
 const FADE: f64 = 10.0;
 /// Window in bytes: at first, at least, at most.
@@ -512,7 +514,8 @@ impl Controller {
     }
 
     fn judge_delay(&mut self, round: &Round, delay: i64, now: Instant) {
-        self.high_rounds = if delay > HIGH {
+        // a queue that is not ours to make is not ours to drain
+        self.high_rounds = if delay > HIGH && round.limited {
             self.high_rounds + 1
         } else {
             0
@@ -521,14 +524,15 @@ impl Controller {
         self.low_rounds = if low { self.low_rounds + 1 } else { 0 };
         let again = self.next_drain - DRAIN_EVERY + DRAIN_AGAIN;
         let high = self.high_rounds >= HIGH_ROUNDS && !self.competing && now >= again;
-        let standing = delay > TARGET / 4 && now >= self.next_drain;
+        let standing = delay > TARGET / 4 && round.limited && now >= self.next_drain;
         if self.experiment.is_some() || self.starting {
             return;
         }
         if high || standing {
             self.next_drain = now + DRAIN_EVERY;
             self.begin(Kind::Drain { high }, 0.0, now);
-            self.shrink(self.rate * self.path_trip() as f64 / 1e6 * DRAINED);
+            let left = self.path_trip() as f64 * DRAINED + DRAIN_SLACK;
+            self.shrink(self.rate * left / 1e6);
         } else if self.low_rounds >= LOW_ROUNDS && !self.is_careful(now) {
             self.starting = true;
         }
