@@ -1,6 +1,6 @@
 //! The index of a share: its root, and for each channel the block that is sent there.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -90,13 +90,16 @@ impl Index {
             let cuts = layout.cuts(&scan.entries);
             match hash_all(&scan, &layout, &cuts, cache) {
                 Ok(leaves) => return Ok(Self::assemble(scan, layout, &cuts, &leaves, key)),
-                Err((unreadable, source)) => {
-                    let path = scan.path_of(unreadable).display().to_string();
-                    if !matches!(scan.kind, RootKind::Folder) {
-                        return Err(IndexError::Path { path, source });
+                Err(unreadable) => {
+                    for (n, source) in &unreadable {
+                        let path = scan.path_of(*n).display().to_string();
+                        if !matches!(scan.kind, RootKind::Folder) {
+                            let source = io::Error::new(source.kind(), source.to_string());
+                            return Err(IndexError::Path { path, source });
+                        }
+                        tracing::warn!("left out: {path}: {source}");
                     }
-                    tracing::warn!("left out: {path}: {source}");
-                    scan.remove(unreadable);
+                    scan.remove(&unreadable.into_keys().collect());
                 }
             }
         }
@@ -215,15 +218,18 @@ impl Index {
     }
 }
 
-/// Hashes all cuts, on all processors. The error names a file that could not be read.
+/// Files that could not be read, by their number in the scan.
+type Unreadable = BTreeMap<usize, io::Error>;
+
+/// Hashes all cuts, on all processors. The error names the files that could not be read.
 fn hash_all(
     scan: &Scan,
     layout: &Layout,
     cuts: &[Cut],
     cache: &mut HashCache,
-) -> Result<Vec<BlockRef>, (usize, io::Error)> {
+) -> Result<Vec<BlockRef>, Unreadable> {
     let next = AtomicUsize::new(0);
-    let failed = Mutex::new(None);
+    let failed = Mutex::new(Unreadable::new());
     let workers = thread::available_parallelism()
         .map_or(1, usize::from)
         .min(cuts.len().max(1));
@@ -241,10 +247,11 @@ fn hash_all(
                 .map_or_else(|| hash_cut(&mut reader, layout, cuts[n], &mut bytes), Ok);
             match hash {
                 Ok(hash) => found.push((n, key, hash)),
-                Err(error) => {
-                    next.store(cuts.len(), Ordering::Relaxed);
-                    *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                }
+                // the others are read all the same: what else cannot be is to be known at once
+                Err(files) => failed
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .extend(files),
             }
         }
         found
@@ -253,15 +260,15 @@ fn hash_all(
         let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
         threads
             .into_iter()
-            .filter_map(|t| t.join().ok())
-            .flatten()
+            .flat_map(|t| t.join().unwrap_or_else(|e| std::panic::resume_unwind(e)))
             .collect()
     });
-    if let Some(error) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+    let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if !failed.is_empty() {
         cache
             .0
             .extend(found.into_iter().map(|(_, key, hash)| (key, hash)));
-        return Err(error);
+        return Err(failed);
     }
     let mut leaves: Vec<BlockRef> = cuts
         .iter()
@@ -285,12 +292,19 @@ fn hash_cut(
     layout: &Layout,
     cut: Cut,
     bytes: &mut Vec<u8>,
-) -> Result<BlockHash, (usize, io::Error)> {
+) -> Result<BlockHash, Unreadable> {
     bytes.clear();
+    let mut failed = Unreadable::new();
     for piece in layout.pieces(cut.start, cut.length) {
-        reader.read(piece, bytes).map_err(|e| (piece.file, e))?;
+        if let Err(e) = reader.read(piece, bytes) {
+            failed.insert(piece.file, e);
+        }
     }
-    Ok(BlockHash::of(bytes))
+    if failed.is_empty() {
+        Ok(BlockHash::of(bytes))
+    } else {
+        Err(failed)
+    }
 }
 
 /// Files with their versions, and places in them.
@@ -355,6 +369,22 @@ mod tests {
             fs::write(dir.path().join(format!("small{n}")), format!("content {n}")).unwrap();
         }
         dir
+    }
+
+    #[test]
+    fn files_that_cannot_be_read_are_left_out_and_the_others_keep_their_places() {
+        let dir = sample();
+        let scan = Scan::of(dir.path()).unwrap();
+        for n in (0..100).filter(|n| n % 3 != 0) {
+            fs::remove_file(dir.path().join(format!("small{n}"))).unwrap();
+        }
+        fs::remove_file(dir.path().join("sub/big")).unwrap();
+        let index = Index::of(scan, b"", &mut HashCache::default()).unwrap();
+        let rest = Scan::of(dir.path()).unwrap();
+        assert_eq!(index.scan.entries, rest.entries);
+        let file = |scan: &Scan, n: usize| (scan.stamps[n], scan.metadata[n + 1]);
+        assert!((0..34).all(|n| file(&index.scan, n) == file(&rest, n)));
+        assert_eq!(index.scan.entries.len(), 34 + 1);
     }
 
     #[test]

@@ -214,7 +214,7 @@ pub fn decode(bytes: &[u8], expected: u64) -> Result<Vec<Entry>, ListingError> {
     while !r.is_empty() {
         let previous = entries.last().map_or(&[][..], |e| &e.path);
         let entry = read_entry(&mut r, previous)?;
-        let name = || String::from_utf8_lossy(&entry.path).into_owned();
+        let name = || shown(&entry.path);
         if entries.len() as u64 == expected {
             return Err(ListingError::Count {
                 found: expected + 1,
@@ -264,9 +264,7 @@ fn read_entry(r: &mut Reader<'_>, previous: &[u8]) -> Result<Entry, ListingError
     }
     let path = [shared, rest].concat();
     if !path.split(|c| *c == b'/').all(is_plain_name) {
-        return Err(ListingError::Name(
-            String::from_utf8_lossy(&path).into_owned(),
-        ));
+        return Err(ListingError::Name(shown(&path)));
     }
     let kind = match kind {
         0 | 0x80 => Kind::File {
@@ -325,13 +323,6 @@ pub fn decode_metadata(bytes: &[u8], expected: u64) -> Result<Vec<Metadata>, Wir
 
 #[cfg(test)]
 mod tests {
-    #[test]
-    fn names_do_not_command_the_terminal() {
-        assert_eq!(shown("ü b".as_bytes()), "ü b");
-        assert_eq!(shown(b"a\x1b[31m\n\xff"), "a\\#033[31m\\#012\u{fffd}");
-        assert_eq!(shown("\u{9b}31m".as_bytes()), "\u{fffd}31m");
-    }
-
     use super::*;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
@@ -353,6 +344,13 @@ mod tests {
     }
     fn raw(entries: &[Entry]) -> Result<Vec<Entry>, ListingError> {
         decode(&encode(entries).concat(), entries.len() as u64)
+    }
+
+    #[test]
+    fn names_do_not_command_the_terminal() {
+        assert_eq!(shown("ü b".as_bytes()), "ü b");
+        assert_eq!(shown(b"a\x1b[31m\n\xff"), "a\\#033[31m\\#012\u{fffd}");
+        assert_eq!(shown("\u{9b}31m".as_bytes()), "\u{fffd}31m");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -14,6 +14,7 @@ use nix::sys::stat::{Mode, umask};
 use crate::interrupt;
 use crate::listing::{Kind, Metadata, is_plain_name, shown};
 use crate::place::{Found, Owner, Place, system_time};
+use crate::progress::print_line;
 use crate::scan::Scan;
 use crate::tree::RootKind;
 
@@ -258,7 +259,7 @@ impl<'a> Copier<'a> {
             }
         };
         if changed {
-            self.show(job, &entry.path, entry.kind == Kind::Folder)?;
+            self.show(job, &entry.path, entry.kind == Kind::Folder);
         }
         if self.options.dry_run {
             return Ok(());
@@ -350,7 +351,7 @@ impl<'a> Copier<'a> {
         };
         for path in place.extraneous(&job.scan.entries)? {
             if self.options.verbose || self.options.dry_run {
-                writeln!(io::stdout(), "deleting {}{}", job.prefix, shown(&path))?;
+                print_line(&format!("deleting {}{}", job.prefix, shown(&path)));
             }
             if !self.options.dry_run {
                 place.make_way(&path, true)?;
@@ -359,12 +360,11 @@ impl<'a> Copier<'a> {
         Ok(())
     }
 
-    fn show(&self, job: &Job, path: &[u8], folder: bool) -> io::Result<()> {
+    fn show(&self, job: &Job, path: &[u8], folder: bool) {
         if self.options.verbose || (self.options.dry_run && !self.options.quiet) {
             let slash = if folder { "/" } else { "" };
-            writeln!(io::stdout(), "{}{}{slash}", job.prefix, shown(path))?;
+            print_line(&format!("{}{}{slash}", job.prefix, shown(path)));
         }
-        Ok(())
     }
 }
 

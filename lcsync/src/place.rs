@@ -17,9 +17,11 @@ use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, Flock, FlockArg, OFlag, openat, readlinkat, renameat};
 use nix::libc;
-use nix::sys::stat::{FileStat, Mode, UtimensatFlags, fchmod, fstatat, mkdirat, utimensat};
+use nix::sys::stat::{
+    FchmodatFlags, FileStat, Mode, UtimensatFlags, fchmod, fchmodat, fstatat, mkdirat, utimensat,
+};
 use nix::sys::time::TimeSpec;
-use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, symlinkat, syncfs, unlinkat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, geteuid, symlinkat, syncfs, unlinkat};
 
 use crate::listing::{Entry, Kind, Metadata, PARTIAL_PREFIX, is_plain_name, parent_of};
 
@@ -112,6 +114,14 @@ impl Place {
             Err(e) => return Err(e.into()),
         }
         let folder = openat(&self.root, OsStr::from_bytes(&name), FOLDER, Mode::empty())?;
+        // in a folder like /tmp anybody can make one first, and change files in it between check and rename
+        if nix::sys::stat::fstat(&folder)?.st_uid != geteuid().as_raw() {
+            let text = format!(
+                "{} belongs to somebody else",
+                String::from_utf8_lossy(&name)
+            );
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+        }
         let lock = Flock::lock(folder.try_clone()?, FlockArg::LockExclusiveNonblock).map_err(
             |(_, e)| {
                 if e == Errno::EWOULDBLOCK {
@@ -221,32 +231,30 @@ impl Place {
 
     /// Opens the partial file of `path`, if there is one.
     pub fn open_staged(&mut self, path: &[u8]) -> io::Result<Option<File>> {
-        let name = self.staged_name(path);
-        match openat(
-            self.staging()?,
-            OsStr::from_bytes(&name),
-            READ,
-            Mode::empty(),
-        ) {
-            Ok(file) => {
-                let file = File::from(file);
-                Ok(file.metadata()?.is_file().then_some(file))
-            }
-            Err(Errno::ENOENT) => Ok(None),
-            Err(e) => Err(e.into()),
+        match self.open_own(&self.staged_name(path), READ) {
+            Ok(file) => Ok(file.metadata()?.is_file().then_some(file)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
         }
+    }
+
+    /// A partial file that was whole when its transfer was interrupted may have a mode that forbids its owner.
+    fn open_own(&self, name: &[u8], flags: OFlag) -> io::Result<File> {
+        let (staging, name) = (self.staging()?, OsStr::from_bytes(name));
+        let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+        let opened = match openat(staging, name, flags, mode) {
+            Err(Errno::EACCES) => {
+                fchmodat(staging, name, mode, FchmodatFlags::FollowSymlink)?;
+                openat(staging, name, flags, mode)
+            }
+            other => other,
+        };
+        Ok(File::from(opened?))
     }
 
     /// Opens, or makes, the partial file of `path` for writing, `size` bytes long.
     pub fn stage(&mut self, path: &[u8], size: u64) -> io::Result<File> {
-        let name = self.staged_name(path);
-        let mode = Mode::S_IRUSR | Mode::S_IWUSR;
-        let file = File::from(openat(
-            self.staging()?,
-            OsStr::from_bytes(&name),
-            STAGE,
-            mode,
-        )?);
+        let file = self.open_own(&self.staged_name(path), STAGE)?;
         file.set_len(size)?;
         Ok(file)
     }
@@ -453,20 +461,30 @@ fn install_by_copy(
     )?);
     let temporary = [PARTIAL_PREFIX.as_bytes(), b"-", staged].concat();
     let temporary = OsStr::from_bytes(&temporary);
-    let mode = Mode::S_IRUSR | Mode::S_IWUSR;
-    let mut to = File::from(openat(folder, temporary, STAGE | OFlag::O_TRUNC, mode)?);
-    let meta = from.metadata()?;
-    io::copy(&mut from, &mut to)?;
-    to.set_permissions(meta.permissions())?;
-    to.set_modified(meta.modified()?)?;
-    to.sync_all()?;
-    renameat(folder, temporary, folder, name)?;
+    // left by a run that was killed, or planted
+    let _ = unlinkat(folder, temporary, UnlinkatFlags::NoRemoveDir);
+    let copied = copy_beside(&mut from, folder, temporary)
+        .and_then(|()| Ok(renameat(folder, temporary, folder, name)?));
+    if copied.is_err() {
+        let _ = unlinkat(folder, temporary, UnlinkatFlags::NoRemoveDir);
+        return copied;
+    }
     unlinkat(
         staging,
         OsStr::from_bytes(staged),
         UnlinkatFlags::NoRemoveDir,
     )?;
     Ok(())
+}
+
+fn copy_beside(from: &mut File, folder: &OwnedFd, temporary: &OsStr) -> io::Result<()> {
+    let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+    let mut to = File::from(openat(folder, temporary, STAGE | OFlag::O_EXCL, mode)?);
+    let meta = from.metadata()?;
+    io::copy(from, &mut to)?;
+    to.set_permissions(meta.permissions())?;
+    to.set_modified(meta.modified()?)?;
+    to.sync_all()
 }
 
 /// Removes a folder and everything below it, never following links. The depth is bounded by that of paths.
@@ -494,7 +512,7 @@ fn remove_all(folder: impl AsFd, name: &[u8]) -> io::Result<()> {
 mod tests {
     use super::*;
     use std::fs;
-    use std::os::unix::fs::{MetadataExt, symlink};
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
     fn place() -> (tempfile::TempDir, Place) {
         let dir = tempfile::tempdir().unwrap();
@@ -547,6 +565,42 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         symlink("/tmp", dir.path().join(PARTIAL_PREFIX)).unwrap();
         assert!(Place::open(dir.path()).unwrap().open_partial(b"").is_err());
+    }
+
+    #[test]
+    fn a_partial_file_left_with_a_read_only_mode_is_taken_up_again() {
+        let (_dir, mut place) = place();
+        for mode in [0o444, 0] {
+            let file = place.stage(b"f", 3).unwrap();
+            file.set_permissions(fs::Permissions::from_mode(mode))
+                .unwrap();
+            assert!(place.open_staged(b"f").unwrap().is_some());
+            assert_eq!(place.stage(b"f", 3).unwrap().metadata().unwrap().len(), 3);
+        }
+    }
+
+    #[test]
+    fn what_is_copied_over_mount_points_is_whole_and_leaves_nothing() {
+        let (dir, mut place) = place();
+        let name = OsStr::new("f");
+        for content in ["one", "two"] {
+            let file = place.stage(b"f", 3).unwrap();
+            std::os::unix::fs::FileExt::write_all_at(&file, content.as_bytes(), 0).unwrap();
+            let staged = place.staged_name(b"f");
+            let temporary = [PARTIAL_PREFIX.as_bytes(), b"-", &staged].concat();
+            symlink(
+                "/etc/passwd",
+                dir.path().join("dest").join(OsStr::from_bytes(&temporary)),
+            )
+            .unwrap();
+            install_by_copy(place.staging().unwrap(), &staged, &place.root, name).unwrap();
+            assert_eq!(
+                fs::read(dir.path().join("dest/f")).unwrap(),
+                content.as_bytes()
+            );
+        }
+        place.remove_partial().unwrap();
+        assert_eq!(fs::read_dir(dir.path().join("dest")).unwrap().count(), 1);
     }
 
     #[test]

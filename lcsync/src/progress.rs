@@ -101,6 +101,11 @@ impl Progress {
     }
 }
 
+/// Prints a line on stdout. A reader that went away is no reason to stop half-way.
+pub fn print_line(line: &str) {
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
+}
+
 /// Bytes for people.
 #[must_use]
 pub fn human_bytes(bytes: u64) -> String {

@@ -1,5 +1,6 @@
 //! What is on disk below a path: names, kinds, sizes, times.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -92,11 +93,19 @@ impl Scan {
         }
     }
 
-    /// Leaves entry number `n`, a file, out.
-    pub fn remove(&mut self, n: usize) {
-        self.entries.remove(n);
-        self.stamps.remove(n);
-        self.metadata.remove(n + 1);
+    /// Leaves these entries, files, out.
+    pub fn remove(&mut self, those: &BTreeSet<usize>) {
+        fn keep<T>(all: &mut Vec<T>, from: usize, those: &BTreeSet<usize>) {
+            let mut n = 0;
+            all.retain(|_| {
+                n += 1;
+                n <= from || !those.contains(&(n - 1 - from))
+            });
+        }
+        keep(&mut self.entries, 0, those);
+        keep(&mut self.stamps, 0, those);
+        // the root's comes first
+        keep(&mut self.metadata, 1, those);
     }
 
     fn push(&mut self, path: Vec<u8>, kind: Kind, meta: &fs::Metadata) {

@@ -1,5 +1,6 @@
 //! Which version of a share a receiver takes, of those whose records it hears.
 
+use std::collections::VecDeque;
 use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 
@@ -8,6 +9,8 @@ use crate::record::Record;
 
 /// A server not heard for so long does not hold a receiver to its version: records come five times a second.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// Versions remembered of which nothing came.
+const MAX_HOLLOW: usize = 64;
 
 /// What a record means for the transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +34,8 @@ pub struct Choice {
     from: Ipv6Addr,
     heard: Instant,
     conflict_said: bool,
+    /// Versions of which nothing came: taken only where there is no other.
+    hollow: VecDeque<BlockHash>,
 }
 
 impl Choice {
@@ -43,6 +48,7 @@ impl Choice {
             from: Ipv6Addr::UNSPECIFIED,
             heard: now,
             conflict_said: false,
+            hollow: VecDeque::new(),
         }
     }
 
@@ -50,6 +56,19 @@ impl Choice {
     #[must_use]
     pub fn record(&self) -> Option<&Record> {
         self.record.as_ref()
+    }
+
+    /// Nothing of the version in hand comes, not even its root node: any other that is heard takes its place.
+    pub fn nothing_comes(&mut self) {
+        let Some(record) = &self.record else {
+            return;
+        };
+        if !self.hollow.contains(&record.root.hash) {
+            if self.hollow.len() == MAX_HOLLOW {
+                self.hollow.pop_front();
+            }
+            self.hollow.push_back(record.root.hash);
+        }
     }
 
     /// A record was heard. Only the server that is followed may replace its version, from the address it has: its
@@ -62,7 +81,9 @@ impl Choice {
             self.follow(record, from, now);
             return Verdict::Current;
         };
-        let orphaned = now.saturating_duration_since(self.heard) >= PATIENCE;
+        let is_hollow = |hash| self.hollow.contains(hash);
+        let orphaned = now.saturating_duration_since(self.heard) >= PATIENCE
+            || (is_hollow(&current.root.hash) && !is_hollow(&record.root.hash));
         let followed = record.server == current.server && from == self.from;
         if record.root == current.root && record.metadata == current.metadata {
             if followed || orphaned {
@@ -126,10 +147,22 @@ mod tests {
     fn the_first_version_counts_and_a_conflict_is_said_once() {
         let now = Instant::now();
         let mut choice = Choice::new(None, now);
-        assert_eq!(choice.handle(&record(1, 5, 1), host(1), now), Verdict::Current);
-        assert_eq!(choice.handle(&record(2, 9, 2), host(2), now), Verdict::Conflict);
-        assert_eq!(choice.handle(&record(2, 9, 2), host(2), now), Verdict::Ignored);
-        assert_eq!(choice.handle(&record(3, 1, 1), host(3), now), Verdict::Current);
+        assert_eq!(
+            choice.handle(&record(1, 5, 1), host(1), now),
+            Verdict::Current
+        );
+        assert_eq!(
+            choice.handle(&record(2, 9, 2), host(2), now),
+            Verdict::Conflict
+        );
+        assert_eq!(
+            choice.handle(&record(2, 9, 2), host(2), now),
+            Verdict::Ignored
+        );
+        assert_eq!(
+            choice.handle(&record(3, 1, 1), host(3), now),
+            Verdict::Current
+        );
     }
 
     #[test]
@@ -137,8 +170,14 @@ mod tests {
         let now = Instant::now();
         let mut choice = Choice::new(None, now);
         choice.handle(&record(1, 5, 1), host(1), now);
-        assert_eq!(choice.handle(&record(1, 4, 2), host(1), now), Verdict::Ignored);
-        assert_eq!(choice.handle(&record(1, 6, 2), host(1), now), Verdict::Changed);
+        assert_eq!(
+            choice.handle(&record(1, 4, 2), host(1), now),
+            Verdict::Ignored
+        );
+        assert_eq!(
+            choice.handle(&record(1, 6, 2), host(1), now),
+            Verdict::Changed
+        );
         assert_eq!(choice.record().unwrap().generation, 6);
     }
 
@@ -180,12 +219,32 @@ mod tests {
     }
 
     #[test]
+    fn a_version_of_which_nothing_comes_gives_way_to_another() {
+        let now = Instant::now();
+        let mut choice = Choice::new(None, now);
+        choice.handle(&record(1, 5, 1), host(1), now);
+        choice.nothing_comes();
+        let same = choice.handle(&record(1, 5, 1), host(1), now);
+        assert_eq!(same, Verdict::Current);
+        let other = choice.handle(&record(2, 5, 2), host(2), now);
+        assert_eq!(other, Verdict::Changed);
+        let back = choice.handle(&record(1, 5, 1), host(1), now);
+        assert_ne!(back, Verdict::Changed);
+    }
+
+    #[test]
     fn a_pinned_root_admits_no_other() {
         let now = Instant::now();
         let mut choice = Choice::new(Some(BlockHash([7; 32])), now);
-        assert_eq!(choice.handle(&record(1, 5, 1), host(1), now), Verdict::Conflict);
+        assert_eq!(
+            choice.handle(&record(1, 5, 1), host(1), now),
+            Verdict::Conflict
+        );
         assert!(choice.record().is_none());
-        assert_eq!(choice.handle(&record(2, 5, 7), host(2), now), Verdict::Current);
+        assert_eq!(
+            choice.handle(&record(2, 5, 7), host(2), now),
+            Verdict::Current
+        );
         assert_eq!(
             choice.handle(&record(2, 6, 8), host(2), now + PATIENCE * 2),
             Verdict::Ignored

@@ -240,7 +240,10 @@ impl Fetch {
         self.window.on_packet(lost);
         let trusted = self.trusted.contains(&source);
         // length and id have been checked when the packet was parsed
-        match active.collector.receive(source, trusted, symbol.esi, symbol.data) {
+        match active
+            .collector
+            .receive(source, trusted, symbol.esi, symbol.data)
+        {
             Ok(Outcome::Kept) => true,
             Ok(Outcome::Block(bytes, from)) => {
                 if let Some(from) = from

@@ -9,7 +9,7 @@ use nix::sys::stat::{Mode, umask};
 
 use crate::block::{BlockHash, BlockRef};
 use crate::layout::{Layout, Piece};
-use crate::listing::{Entry, Kind, Metadata};
+use crate::listing::{Entry, Kind, Metadata, shown};
 use crate::place::{Found, Place, system_time};
 
 /// Partial files kept open.
@@ -155,14 +155,7 @@ impl<'a> Plan<'a> {
     /// Compares the files in a pack with those at DEST, and writes nothing.
     pub fn settle(&mut self, block: BlockRef, bytes: &[u8], place: &mut Place) {
         for n in self.wanted.get(&block.hash).cloned().unwrap_or_default() {
-            let mut rest = bytes;
-            let pieces: Vec<Piece> = self
-                .layout
-                .pieces(self.leaves[n].start, block.length as usize)
-                .collect();
-            for piece in pieces {
-                let (part, after) = rest.split_at_checked(piece.length).unwrap_or((rest, &[]));
-                rest = after;
+            for (piece, part) in self.parts(n, bytes) {
                 if self.is_whole(piece) && self.has_right_size(piece.file) {
                     self.files[piece.file].current = self.is_at_dest(piece, part, place);
                 }
@@ -184,7 +177,7 @@ impl<'a> Plan<'a> {
             if place.look(path)? == Some(Found::Folder)
                 && let Err(e) = place.make_way(path, force)
             {
-                let name = String::from_utf8_lossy(path);
+                let name = shown(path);
                 self.failures.push(format!(
                     "{name}: in the way is a folder: {e} (--delete removes it)"
                 ));
@@ -202,14 +195,7 @@ impl<'a> Plan<'a> {
     /// A wanted block has come.
     pub fn put(&mut self, block: BlockRef, bytes: &[u8], place: &mut Place) -> anyhow::Result<()> {
         for n in self.wanted.remove(&block.hash).unwrap_or_default() {
-            let mut rest = bytes;
-            let pieces: Vec<Piece> = self
-                .layout
-                .pieces(self.leaves[n].start, block.length as usize)
-                .collect();
-            for piece in pieces {
-                let (part, after) = rest.split_at_checked(piece.length).unwrap_or((rest, &[]));
-                rest = after;
+            for (piece, part) in self.parts(n, bytes) {
                 self.put_piece(piece, part, place)?;
             }
         }
@@ -242,9 +228,7 @@ impl<'a> Plan<'a> {
                         place.sync_parent(path)?;
                     }
                 }
-                Err(e) => self
-                    .failures
-                    .push(format!("{}: {e}", String::from_utf8_lossy(path))),
+                Err(e) => self.failures.push(format!("{}: {e}", shown(path))),
             }
         }
         Ok(())
@@ -403,18 +387,18 @@ impl<'a> Plan<'a> {
                 continue;
             };
             let length = leaf.block.length as usize;
-            let pieces: Vec<Piece> = self.layout.pieces(leaf.start, length).collect();
             let twin = self.wanted.contains_key(&leaf.block.hash);
-            if !twin && pieces.iter().all(|p| self.files[p.file].current) {
+            let as_they_should_be = self
+                .layout
+                .pieces(leaf.start, length)
+                .all(|p| self.files[p.file].current);
+            if !twin && as_they_should_be {
                 continue;
             }
             if !self.read_leaf(leaf, preference, place, &mut readers, &mut bytes) {
                 anyhow::bail!("files at DEST change while they are read");
             }
-            let mut rest = &bytes[..];
-            for piece in pieces {
-                let (part, after) = rest.split_at(piece.length);
-                rest = after;
+            for (piece, part) in self.parts(n, &bytes) {
                 if !self.files[piece.file].current && self.is_from_dest(piece.file, preference) {
                     self.write(piece, part, place)?;
                 }
@@ -425,6 +409,18 @@ impl<'a> Plan<'a> {
             }
         }
         Ok(())
+    }
+
+    /// The bytes of leaf `n`, piece by piece.
+    fn parts<'b>(&self, n: usize, mut bytes: &'b [u8]) -> Vec<(Piece, &'b [u8])> {
+        self.layout
+            .pieces(self.leaves[n].start, bytes.len())
+            .map(|piece| {
+                let (part, rest) = bytes.split_at_checked(piece.length).unwrap_or((bytes, &[]));
+                bytes = rest;
+                (piece, part)
+            })
+            .collect()
     }
 
     fn put_piece(&mut self, piece: Piece, part: &[u8], place: &mut Place) -> anyhow::Result<()> {
@@ -466,9 +462,9 @@ impl<'a> Plan<'a> {
     fn staged_file(&mut self, n: usize, place: &mut Place) -> io::Result<&File> {
         if !self.open.contains_key(&n) && self.open.len() >= MAX_OPEN {
             // those that are whole wait for their flush, the others can be opened again
-            let finished: HashSet<usize> = self.finished.iter().copied().collect();
+            let finished = &self.finished;
             self.open
-                .retain(|k, _| finished.contains(k) && finished.len() <= FEW);
+                .retain(|n, _| finished.len() <= FEW && finished.contains(n));
         }
         match self.open.entry(n) {
             std::collections::hash_map::Entry::Occupied(found) => Ok(found.into_mut()),

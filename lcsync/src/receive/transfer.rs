@@ -8,10 +8,11 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
+use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -29,10 +30,10 @@ use super::plan::Plan;
 use super::window::Window;
 use crate::block::{BlockHash, BlockRef};
 use crate::interrupt;
-use crate::listing::{self, Entry, Kind, METADATA_SIZE, Metadata};
+use crate::listing::{self, Entry, Kind, METADATA_SIZE, Metadata, shown};
 use crate::packet::{self, Packet};
 use crate::place::Place;
-use crate::progress::{Progress, Snapshot, human_bytes};
+use crate::progress::{Progress, Snapshot, human_bytes, print_line};
 use crate::record::Record;
 use crate::tree::{self, Child, Root, RootKind, Stream};
 
@@ -42,8 +43,17 @@ const START_WINDOW: usize = 32;
 const MAX_WINDOW: usize = 128;
 /// Blocks that may wait to be written.
 const WRITE_QUEUE: usize = 192;
-/// A listing, or the hash nodes of one level, may be so large; a larger one is refused, not held in memory.
+/// The hash nodes of one level may be so large; more are refused, not held in memory.
 const MAX_IN_MEMORY: u64 = 1 << 30;
+/// And a listing.
+const MAX_LISTING: u64 = 256 << 20;
+const MAX_ENTRIES: u64 = 1 << 24;
+/// In place of the number of blocks that wait to be written: nobody takes them any more.
+const WRITER_GONE: usize = usize::MAX;
+/// Liars are named up to so many.
+const MAX_NAMED: u32 = 8;
+/// A version whose root node does not come for so long gives way to any other that is heard.
+const ROOT_PATIENCE: Duration = Duration::from_secs(3);
 
 /// What the command line says.
 #[derive(Debug)]
@@ -79,6 +89,11 @@ pub struct Options {
 #[error("the share has changed")]
 struct Changed;
 
+/// Blocks cannot be written any more; the writer's own error says why.
+#[derive(Debug, Error)]
+#[error("writing has failed")]
+struct WriterGone;
+
 /// Receives the share.
 pub fn receive(options: &Options) -> anyhow::Result<Exit> {
     interrupt::exit_on_interrupt(|| {})?;
@@ -105,6 +120,9 @@ struct Transfer<'a> {
     heard: Instant,
     symbol: Instant,
     changed: bool,
+    /// Until then the root node should come.
+    root_due: Option<Instant>,
+    liars: u32,
     fetched: u64,
     shown: Snapshot,
     /// Blocks that wait to be written.
@@ -142,6 +160,8 @@ impl<'a> Transfer<'a> {
             heard: now,
             symbol: now,
             changed: false,
+            root_due: None,
+            liars: 0,
             fetched: 0,
             shown: Snapshot::default(),
             queued: Arc::default(),
@@ -166,8 +186,9 @@ impl<'a> Transfer<'a> {
             record.root.hash,
             record.server
         );
-        let (folder, file_name) = self.target(&record)?;
-        let tree = self.fetch_tree(&record, file_name.as_deref())?;
+        let root = self.fetch_root(&record)?;
+        let (folder, file_name) = self.target(&root)?;
+        let tree = self.fetch_tree(&record, root, file_name.as_deref())?;
         let mut place = if folder.exists() || !self.options.dry_run {
             Some(Place::open(&folder).with_context(|| folder.display().to_string())?)
         } else {
@@ -207,7 +228,7 @@ impl<'a> Transfer<'a> {
                         Ok(())
                     })?;
                 }
-                finish::describe(self.options, &tree.entries, &plan, place.as_mut())?;
+                finish::describe(self.options.delete, &tree.entries, &plan, place.as_mut())?;
                 self.say(&format!(
                     "{} to fetch of {}",
                     human_bytes(missing),
@@ -231,7 +252,7 @@ impl<'a> Transfer<'a> {
         self.fetch_and_write(&wanted, &mut plan, place)?;
         let folder = tree.root.kind == RootKind::Folder;
         let removed = finish::finish(
-            self.options,
+            self.options.delete,
             &tree.entries,
             tree.metadata.as_deref(),
             folder,
@@ -266,23 +287,19 @@ impl<'a> Transfer<'a> {
         let (sender, receiver) = sync_channel::<(BlockRef, Vec<u8>)>(WRITE_QUEUE);
         thread::scope(|scope| {
             let writer = scope.spawn(|| {
-                for (block, bytes) in receiver {
-                    plan.put(block, &bytes, place)?;
-                    queued.fetch_sub(1, Ordering::SeqCst);
+                let result = write_all(receiver, plan, place, &queued);
+                if result.is_err() {
+                    queued.store(WRITER_GONE, Ordering::SeqCst);
                 }
-                plan.flush(place)
+                result
             });
             let fetched = self.fetch_blocks(wanted, |block, bytes| {
                 queued.fetch_add(1, Ordering::SeqCst);
                 // the writer has failed: its error says why
-                sender
-                    .send((block, bytes))
-                    .map_err(|_| anyhow::anyhow!("writing has failed"))
+                sender.send((block, bytes)).map_err(|_| WriterGone.into())
             });
             drop(sender);
-            let written = writer
-                .join()
-                .map_err(|_| anyhow::anyhow!("writing has failed"))?;
+            let written = writer.join().map_err(|_| WriterGone)?;
             queued.store(0, Ordering::SeqCst);
             written.context("writing to DEST (what has come is kept there)")?;
             fetched
@@ -291,13 +308,12 @@ impl<'a> Transfer<'a> {
 
     fn report(&self, record: &Record, tree: &Tree, plan: &Plan<'_>, removed: &[Vec<u8>]) {
         self.progress.finish();
-        let text = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
         if self.options.verbose {
             for path in plan.installed.iter().map(|n| &tree.entries[*n].path) {
-                println!("{}", text(path));
+                print_line(&shown(path));
             }
             for path in removed {
-                println!("deleting {}", text(path));
+                print_line(&format!("deleting {}", shown(path)));
             }
         }
         let seconds = self.started.elapsed().as_secs_f64();
@@ -326,8 +342,7 @@ impl<'a> Transfer<'a> {
     }
 
     /// The folder to write in, made if missing, and for a shared file its name there.
-    fn target(&mut self, record: &Record) -> anyhow::Result<(PathBuf, Option<Vec<u8>>)> {
-        let root = self.fetch_root(record)?;
+    fn target(&self, root: &Root) -> anyhow::Result<(PathBuf, Option<Vec<u8>>)> {
         let dest = &self.options.dest;
         let usage = |message: String| ExitError::new(Exit::Usage, message);
         match root.kind {
@@ -348,7 +363,7 @@ impl<'a> Transfer<'a> {
                     (parent.unwrap_or(Path::new(".")), name.as_bytes())
                 };
                 if !listing::is_plain_name(name) {
-                    let text = String::from_utf8_lossy(name);
+                    let text = shown(name);
                     return Err(usage(format!(
                         "{text:?} cannot be a file's name: name the file in DEST"
                     ))
@@ -360,13 +375,24 @@ impl<'a> Transfer<'a> {
     }
 
     fn fetch_root(&mut self, record: &Record) -> anyhow::Result<Root> {
+        self.root_due = Some(Instant::now() + ROOT_PATIENCE);
         let bytes = self.fetch_all(&[record.root])?;
+        self.root_due = None;
         let bytes = bytes.get(&record.root.hash).context("root node")?;
         Root::decode(bytes).context("root node")
     }
 
-    fn fetch_tree(&mut self, record: &Record, file: Option<&[u8]>) -> anyhow::Result<Tree> {
-        let root = self.fetch_root(record)?;
+    fn fetch_tree(
+        &mut self,
+        record: &Record,
+        root: Root,
+        file: Option<&[u8]>,
+    ) -> anyhow::Result<Tree> {
+        ensure!(
+            root.entries <= MAX_ENTRIES,
+            "a listing of {} entries is too long",
+            root.entries
+        );
         let entries = match (root.kind, file) {
             (RootKind::File { executable }, Some(name)) => {
                 vec![Entry {
@@ -400,7 +426,7 @@ impl<'a> Transfer<'a> {
 
     fn fetch_stream(&mut self, stream: Stream) -> anyhow::Result<Vec<u8>> {
         ensure!(
-            stream.length <= MAX_IN_MEMORY,
+            stream.length <= MAX_LISTING,
             "a listing of {} bytes is too large",
             stream.length
         );
@@ -455,7 +481,11 @@ impl<'a> Transfer<'a> {
         }
         self.symbol = Instant::now();
         loop {
-            let room = WRITE_QUEUE.saturating_sub(self.queued.load(Ordering::SeqCst));
+            let queued = self.queued.load(Ordering::SeqCst);
+            if queued == WRITER_GONE {
+                return Err(WriterGone.into());
+            }
+            let room = WRITE_QUEUE.saturating_sub(queued);
             self.fetch.set_room(room);
             if room == 0 {
                 // the disk is slow, not the network
@@ -465,10 +495,7 @@ impl<'a> Transfer<'a> {
                 match event {
                     Event::Join(channel) => self.network.join(channel),
                     Event::Leave(channel) => self.network.leave(channel),
-                    Event::Liar(source) => tracing::warn!(
-                        "{} sends symbols that do not make the block: not listened to any more",
-                        source.address
-                    ),
+                    Event::Liar(source) => self.name_liar(source),
                     Event::Block { block, bytes } => {
                         self.fetched += u64::from(block.length);
                         self.shown.done += u64::from(block.length);
@@ -486,6 +513,19 @@ impl<'a> Transfer<'a> {
         }
     }
 
+    fn name_liar(&mut self, source: Source) {
+        self.liars += 1;
+        if self.liars <= MAX_NAMED {
+            tracing::warn!(
+                "{} sends symbols that do not make the block: not listened to for a while",
+                source.address
+            );
+        }
+        if self.liars == MAX_NAMED {
+            tracing::warn!("further ones are not named");
+        }
+    }
+
     /// Waits for packets and takes them.
     fn turn(&mut self) -> anyhow::Result<()> {
         let now = Instant::now();
@@ -494,6 +534,9 @@ impl<'a> Transfer<'a> {
         self.network.wait(self.fetch.poll_timeout())?;
         self.take_packets()?;
         let now = Instant::now();
+        if self.root_due.is_some_and(|due| now >= due) {
+            self.choice.nothing_comes();
+        }
         self.show(now);
         self.check_timeout(now)
     }
@@ -516,27 +559,29 @@ impl<'a> Transfer<'a> {
                         interface: datagram.interface,
                         server: symbol.server,
                     };
-                    fetch.handle_symbol(channel, source, &symbol, now);
-                    (*heard, *last_symbol) = (now, now);
+                    *heard = now;
+                    if fetch.handle_symbol(channel, source, &symbol, now) {
+                        *last_symbol = now;
+                    }
                 }
                 Ok(Packet::Record(record)) if channel == ROOT_CHANNEL => {
                     *heard = now;
-                    records.push((*record, datagram.interface));
+                    records.push((record, datagram.source, datagram.interface));
                 }
                 Ok(Packet::Record(_)) => tracing::debug!("a record on a block's channel"),
                 Err(e) => tracing::debug!("packet from {}: {e}", datagram.source),
             }
         })?;
-        for (record, interface) in records {
-            self.take_record(record, interface);
+        for (record, source, interface) in records {
+            self.take_record(&record, source, interface);
         }
         Ok(())
     }
 
-    fn take_record(&mut self, record: Record, interface: u32) {
+    fn take_record(&mut self, record: &Record, source: Ipv6Addr, interface: u32) {
         let now = Instant::now();
         let (server, root) = (record.server, record.root.hash);
-        match self.choice.handle(record, now) {
+        match self.choice.handle(record, source, now) {
             Verdict::Current => {}
             Verdict::Changed => self.changed = true,
             Verdict::Conflict => {
@@ -548,9 +593,9 @@ impl<'a> Transfer<'a> {
             Verdict::Ignored => return,
         }
         self.network.heard(server, interface, now);
-        if let Some(record) = self.choice.record() {
-            self.fetch
-                .set_record(record, window_limit(record, self.options.limit), now);
+        if let Some(followed) = self.choice.record() {
+            let limit = window_limit(followed, self.options.limit);
+            self.fetch.set_record(record, limit, now);
         }
     }
 
@@ -588,6 +633,20 @@ impl<'a> Transfer<'a> {
         };
         Err(ExitError::new(Exit::Unreachable, message).into())
     }
+}
+
+/// Writes blocks as they come.
+fn write_all(
+    blocks: Receiver<(BlockRef, Vec<u8>)>,
+    plan: &mut Plan<'_>,
+    place: &mut Place,
+    queued: &AtomicUsize,
+) -> anyhow::Result<()> {
+    for (block, bytes) in blocks {
+        plan.put(block, &bytes, place)?;
+        queued.fetch_sub(1, Ordering::SeqCst);
+    }
+    plan.flush(place)
 }
 
 /// Channels that make sense: what the server allows, what it can send, what this side wants.

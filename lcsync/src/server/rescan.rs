@@ -7,11 +7,12 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use anyhow::Context;
 use librecast::channel::SharePrefix;
 use nix::sys::eventfd::EventFd;
 
 use super::core::Share;
-use crate::index::{HashCache, Index};
+use crate::index::{HashCache, Index, IndexError};
 use crate::scan::Scan;
 
 /// Time between two looks, and how much longer than a look itself takes.
@@ -52,6 +53,8 @@ struct Watch {
     watched: Watched,
     cache: HashCache,
     published: Option<Share>,
+    /// What it was made of, where that is more than what is in it: files that could not be read.
+    found: Option<Scan>,
     /// A changed state that was seen once: it is published when it is seen again.
     pending: Option<Scan>,
     unsettled: u32,
@@ -119,13 +122,16 @@ impl Watch {
             watched,
             cache: HashCache::default(),
             published: None,
+            found: None,
             pending: None,
             unsettled: 0,
         }
     }
 
     fn first(&mut self) -> anyhow::Result<Update> {
-        let index = Index::build(&self.watched.path, b"", &mut self.cache)?;
+        let path = &self.watched.path;
+        let scan = Scan::of(path).with_context(|| path.display().to_string())?;
+        let index = self.index(scan)?;
         Ok(self.publish(index, true))
     }
 
@@ -142,11 +148,8 @@ impl Watch {
                 return None;
             }
         };
-        if self
-            .published
-            .as_ref()
-            .is_some_and(|s| s.index.scan == scan)
-        {
+        let published = self.published.as_ref().map(|s| &s.index.scan);
+        if self.found.as_ref().or(published) == Some(&scan) {
             self.pending = None;
             return None;
         }
@@ -157,13 +160,21 @@ impl Watch {
             return None;
         }
         (self.pending, self.unsettled) = (None, 0);
-        match Index::of(scan, b"", &mut self.cache) {
+        match self.index(scan) {
             Ok(index) => Some(self.publish(index, false)),
             Err(e) => {
+                let name = &self.watched.name;
                 tracing::warn!("lc:{name}: {e}; still serving the last version");
                 None
             }
         }
+    }
+
+    fn index(&mut self, scan: Scan) -> Result<Index, IndexError> {
+        let found = scan.clone();
+        let index = Index::of(scan, b"", &mut self.cache)?;
+        self.found = (found != index.scan).then_some(found);
+        Ok(index)
     }
 
     fn publish(&mut self, index: Index, first: bool) -> Update {
@@ -230,6 +241,24 @@ mod tests {
             })
             .count();
         assert_eq!(published, 2);
+    }
+
+    #[test]
+    fn what_was_found_is_compared_and_not_what_could_be_read() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("a"), b"a").unwrap();
+        std::fs::write(dir.path().join("b"), b"b").unwrap();
+        let mut watch = watch(dir.path());
+        let scan = Scan::of(dir.path()).unwrap();
+        std::fs::remove_file(dir.path().join("b")).unwrap();
+        let index = watch.index(scan.clone()).unwrap();
+        assert_eq!(index.scan.entries.len(), 1);
+        watch.publish(index, true);
+        assert_eq!(watch.found, Some(scan));
+        assert!(watch.look().is_none());
+        generation(watch.look().unwrap());
+        assert_eq!(watch.found, None);
+        assert!(watch.look().is_none() && watch.look().is_none());
     }
 
     #[test]

@@ -626,7 +626,11 @@ mod tests {
         assert_eq!(schedule.waiting.len(), 0);
         schedule.join(channel(9_999), BLOCK, host(1), Evidence::Joined, now);
         schedule.part(channel(1), host(1), now);
-        assert!(schedule.bursting(1).any(|(group, _)| group == channel(9_999).group));
+        assert!(
+            schedule
+                .bursting(1)
+                .any(|(group, _)| group == channel(9_999).group)
+        );
     }
 
     #[test]

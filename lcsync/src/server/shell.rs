@@ -15,7 +15,7 @@ use librecast::channel::{LCSYNC_PORT, SharePrefix, channel_of};
 use librecast::cli::{Exit, ExitError};
 use librecast::coding::Encoder;
 use librecast::listener::MldListener;
-use librecast::socket::{Interface, SendSocket, multicast_interfaces};
+use librecast::socket::{Interface, SendSocket, interfaces, multicast_interfaces};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::Signal;
@@ -73,9 +73,21 @@ pub fn share(options: &Options) -> anyhow::Result<Exit> {
     catch_signals(&wake, &stop, &rescan)?;
     let listener = MldListener::open().map_err(explain_socket)?;
     let updates = rescan::start(watched, Arc::clone(&wake), rescan)?;
+    warn_of_unknown(&options.interfaces)?;
     let mut shell = Shell::new(options, listener)?;
     shell.run(&updates, &wake, &stop)?;
     Ok(Exit::Ok)
+}
+
+/// An interface may come later, as `lc0` does; or its name is misspelt.
+fn warn_of_unknown(names: &[String]) -> anyhow::Result<()> {
+    let known = interfaces()?;
+    for name in names {
+        if !known.values().any(|i| i.name == *name) {
+            tracing::warn!("there is no interface {name:?} yet: waiting for it");
+        }
+    }
+    Ok(())
 }
 
 /// Each path with its share's name and prefix.
@@ -455,5 +467,28 @@ impl BlockCache {
         let (used, encoder) = self.blocks.get_mut(&hash).context("just inserted")?;
         *used = self.clock;
         Ok(encoder)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_is_shared_under_its_own_name_and_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("2026")).unwrap();
+        let link = dir.path().join("current");
+        std::os::unix::fs::symlink("2026", &link).unwrap();
+        let options = Options {
+            paths: vec![link.clone(), link.join("..").join("2026/.")],
+            name: None,
+            interfaces: Vec::new(),
+            limit: None,
+        };
+        let shares = named(&options).unwrap();
+        let names: Vec<&str> = shares.iter().map(|s| s.name.as_str()).collect();
+        assert_eq!(names, ["current", "2026"]);
+        assert_eq!(shares[0].path, link);
     }
 }

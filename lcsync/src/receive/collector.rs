@@ -1,0 +1,266 @@
+//! The symbols of one block, from sources of which some may lie.
+//!
+//! As long as nobody has lied, the symbols of all servers complete each other in one decoder. Then each source
+//! has its own: what decodes to something else than the block is one source's doing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use librecast::coding::{CodingError, Decoder, Progress};
+
+use super::fetch::Source;
+use crate::block::{BlockHash, BlockRef};
+
+/// Decoders of one block. Every one may hold twice the block.
+const MAX_APART: usize = 4;
+/// Sources told apart in a common decoder: two are enough to know that it was not one alone.
+const MAX_KNOWN: usize = 2;
+
+/// What a symbol did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// More are needed.
+    Kept,
+    /// It had been received before.
+    Duplicate,
+    /// The block, verified. The source, if it was one alone.
+    Block(Vec<u8>, Option<Source>),
+    /// Symbols that are not of the block were among those received, which are thrown away. The source, if it was
+    /// one alone.
+    Forged(Option<Source>),
+}
+
+/// Collects the symbols of one block.
+#[derive(Debug)]
+pub struct Collector {
+    block: BlockRef,
+    symbols: u32,
+    decoders: Decoders,
+}
+
+#[derive(Debug)]
+enum Decoders {
+    Common {
+        decoder: Decoder,
+        sources: BTreeSet<Source>,
+    },
+    Apart(BTreeMap<Source, Apart>),
+}
+
+#[derive(Debug)]
+struct Apart {
+    decoder: Decoder,
+    trusted: bool,
+}
+
+impl Collector {
+    /// Nothing received yet; `apart` if somebody is known to lie.
+    pub fn new(block: BlockRef, apart: bool) -> Result<Self, CodingError> {
+        let decoder = Decoder::new(block.length as usize)?;
+        Ok(Self {
+            block,
+            symbols: decoder.symbols(),
+            decoders: if apart {
+                Decoders::Apart(BTreeMap::new())
+            } else {
+                Decoders::Common {
+                    decoder,
+                    sources: BTreeSet::new(),
+                }
+            },
+        })
+    }
+
+    /// Symbols received by the decoder that has most.
+    #[must_use]
+    pub fn received(&self) -> u32 {
+        match &self.decoders {
+            Decoders::Common { decoder, .. } => decoder.received(),
+            Decoders::Apart(all) => all
+                .values()
+                .map(|a| a.decoder.received())
+                .max()
+                .unwrap_or(0),
+        }
+    }
+
+    /// Symbols that are still to come at least.
+    #[must_use]
+    pub fn missing(&self) -> u32 {
+        self.symbols.saturating_sub(self.received())
+    }
+
+    /// Takes the symbol `esi` of `source`; a `trusted` one has brought whole blocks before.
+    pub fn receive(
+        &mut self,
+        source: Source,
+        trusted: bool,
+        esi: u32,
+        symbol: &[u8],
+    ) -> Result<Outcome, CodingError> {
+        let length = self.block.length as usize;
+        let (decoder, alone) = match &mut self.decoders {
+            Decoders::Common { decoder, sources } => {
+                if sources.len() < MAX_KNOWN {
+                    sources.insert(source);
+                }
+                let alone = (sources.len() == 1).then_some(source);
+                (decoder, alone)
+            }
+            Decoders::Apart(all) => (
+                &mut own(all, source, trusted, length)?.decoder,
+                Some(source),
+            ),
+        };
+        Ok(match decoder.receive(esi, symbol)? {
+            Progress::Kept => Outcome::Kept,
+            Progress::Duplicate => Outcome::Duplicate,
+            Progress::Decoded(bytes) if BlockHash::of(&bytes) == self.block.hash => {
+                Outcome::Block(bytes, alone)
+            }
+            Progress::Decoded(_) | Progress::Overfull => {
+                self.start_over(source);
+                Outcome::Forged(alone)
+            }
+        })
+    }
+
+    fn start_over(&mut self, source: Source) {
+        if let Decoders::Apart(all) = &mut self.decoders {
+            all.remove(&source);
+        } else {
+            self.decoders = Decoders::Apart(BTreeMap::new());
+        }
+    }
+}
+
+/// The decoder of `source`. A new one takes the place of the one that has brought least, trusted ones last: sources
+/// invented packet by packet take places from each other.
+fn own(
+    all: &mut BTreeMap<Source, Apart>,
+    source: Source,
+    trusted: bool,
+    length: usize,
+) -> Result<&mut Apart, CodingError> {
+    if !all.contains_key(&source) && all.len() >= MAX_APART {
+        let least = all
+            .iter()
+            .min_by_key(|(_, a)| (a.trusted, a.decoder.received()))
+            .map(|(source, _)| *source);
+        if let Some(least) = least {
+            all.remove(&least);
+        }
+    }
+    match all.entry(source) {
+        std::collections::btree_map::Entry::Occupied(found) => Ok(found.into_mut()),
+        std::collections::btree_map::Entry::Vacant(free) => Ok(free.insert(Apart {
+            decoder: Decoder::new(length)?,
+            trusted,
+        })),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use librecast::coding::{Encoder, SYMBOL_SIZE};
+    use std::net::Ipv6Addr;
+
+    const LENGTH: usize = 20 * SYMBOL_SIZE;
+
+    fn source(server: u32) -> Source {
+        Source {
+            address: Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1),
+            interface: 1,
+            server,
+        }
+    }
+
+    struct Honest {
+        data: Vec<u8>,
+        encoder: Encoder,
+    }
+
+    impl Honest {
+        fn new() -> (Self, BlockRef) {
+            let data: Vec<u8> = (0..LENGTH).map(|n| (n / 7) as u8).collect();
+            let block = BlockRef::of(&data);
+            let encoder = Encoder::new(data.clone()).unwrap();
+            (Self { data, encoder }, block)
+        }
+
+        fn send(&mut self, to: &mut Collector, from: u32, trusted: bool, esi: u32) -> Outcome {
+            let mut symbol = Vec::new();
+            self.encoder.symbol(esi, &mut symbol).unwrap();
+            to.receive(source(from), trusted, esi, &symbol).unwrap()
+        }
+    }
+
+    fn forge(to: &mut Collector, from: u32, esi: u32) -> Outcome {
+        to.receive(source(from), false, esi, &[7; SYMBOL_SIZE])
+            .unwrap()
+    }
+
+    #[test]
+    fn honest_servers_complete_each_other() {
+        let (mut honest, block) = Honest::new();
+        let mut collector = Collector::new(block, false).unwrap();
+        for esi in 0..19 {
+            assert_eq!(
+                honest.send(&mut collector, esi % 3, false, esi),
+                Outcome::Kept
+            );
+        }
+        let last = honest.send(&mut collector, 1, false, 19);
+        assert_eq!(last, Outcome::Block(honest.data, None));
+    }
+
+    #[test]
+    fn a_lone_liar_is_named_and_one_of_several_when_they_are_told_apart() {
+        let (mut honest, block) = Honest::new();
+        let mut collector = Collector::new(block, false).unwrap();
+        honest.send(&mut collector, 1, false, 0);
+        for esi in 1..19 {
+            assert_eq!(forge(&mut collector, 2, esi), Outcome::Kept);
+        }
+        assert_eq!(forge(&mut collector, 2, 19), Outcome::Forged(None));
+        for esi in 0..19 {
+            forge(&mut collector, 2, esi);
+            honest.send(&mut collector, 1, false, esi);
+        }
+        let named = Outcome::Forged(Some(source(2)));
+        assert_eq!(forge(&mut collector, 2, 19), named);
+        let last = honest.send(&mut collector, 1, false, 19);
+        assert_eq!(last, Outcome::Block(honest.data, Some(source(1))));
+    }
+
+    #[test]
+    fn sources_invented_packet_by_packet_do_not_stop_a_trusted_server() {
+        let (mut honest, block) = Honest::new();
+        let mut collector = Collector::new(block, true).unwrap();
+        let mut invented = 100;
+        for esi in 0..20 {
+            for _ in 0..50 {
+                invented += 1;
+                assert_eq!(forge(&mut collector, invented, esi), Outcome::Kept);
+            }
+            let outcome = honest.send(&mut collector, 1, true, esi);
+            assert_eq!(matches!(outcome, Outcome::Block(..)), esi == 19);
+        }
+        assert!(matches!(&collector.decoders, Decoders::Apart(all) if all.len() <= MAX_APART));
+    }
+
+    #[test]
+    fn bursts_of_an_unknown_server_get_through_invented_sources() {
+        let (mut honest, block) = Honest::new();
+        let mut collector = Collector::new(block, true).unwrap();
+        let mut invented = 100;
+        for esi in 0..20 {
+            honest.send(&mut collector, 1, false, esi);
+            for _ in 0..if esi % 4 == 3 { 50 } else { 0 } {
+                invented += 1;
+                forge(&mut collector, invented, 0);
+            }
+        }
+        assert_eq!(collector.received(), 20);
+    }
+}
