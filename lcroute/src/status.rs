@@ -111,11 +111,11 @@ pub struct Peer {
     pub rtt_ms: Option<f64>,
     /// Share of packets lost on the way to us, 0 to 1.
     pub loss: Option<f64>,
-    /// `data`: the SCTP data channel.
+    /// `media` (SRTP) or `data` (the SCTP data channel).
     pub lane: String,
-    /// Payload bytes sent on both channels.
+    /// UDP payload bytes sent to it.
     pub tx_bytes: u64,
-    /// Payload bytes received on both channels.
+    /// UDP payload bytes received from it.
     pub rx_bytes: u64,
     /// Seconds in this state.
     pub since_s: u64,
@@ -132,7 +132,7 @@ pub struct Group {
     pub local: bool,
     /// Over which links it is wanted.
     pub links: Vec<PeerId>,
-    /// Sources that local or remote listeners ask for; empty for any.
+    /// Who sent to it within the last minute, as far as this node saw.
     pub sources: Vec<Ipv6Addr>,
     /// Packets forwarded or delivered.
     pub packets: u64,
