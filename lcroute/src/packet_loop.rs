@@ -89,7 +89,7 @@ pub struct Inbox {
 /// A wish to reload: by exec or by reading the file; the answer tells how it went.
 #[derive(Debug)]
 pub struct Reload {
-    /// Execute the binary anew.
+    /// Execute the binary anew: the answer says whether it may, and who asked sends the [`Message::Stop`].
     pub exec: bool,
     /// What became of it.
     pub done: oneshot::Sender<Result<(), String>>,

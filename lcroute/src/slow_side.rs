@@ -94,15 +94,8 @@ impl SlowSide {
                 },
                 Some(wish) = self.reloads.recv() => {
                     if wish.exec {
-                        let may = may_exec(self.config_path.as_deref());
-                        let go = may.is_ok();
-                        // who asked may have gone
-                        let _ = wish.done.send(may);
-                        if go {
-                            // the answer must be out before the process is another
-                            tokio::time::sleep(Duration::from_millis(50)).await;
-                            self.inbox.send(Message::Stop(End::Exec)).await;
-                        }
+                        // the control socket goes on once its answer is out; who asked may have gone
+                        let _ = wish.done.send(may_exec(self.config_path.as_deref()));
                         None
                     } else {
                         Some(Some(wish.done))

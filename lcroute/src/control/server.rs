@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::{Answer, IDLE, MAX_CONNECTIONS, MAX_REQUEST, Request};
-use crate::packet_loop::Inbox;
+use crate::packet_loop::{End, Inbox, Message};
 
 /// The bound socket; removed when dropped.
 #[derive(Debug)]
@@ -116,14 +116,22 @@ async fn converse(stream: UnixStream, inbox: &Inbox) -> io::Result<()> {
             return Ok(());
         }
         let too_long = line.len() > MAX_REQUEST;
-        let answer = match serde_json::from_slice::<Request>(&line) {
+        let request = serde_json::from_slice::<Request>(&line);
+        let exec = matches!(request, Ok(Request::Reload { exec: true }));
+        let answer = match request {
             _ if too_long => Answer::Error("request too long".into()),
             Ok(request) => inbox.ask(request).await,
             Err(e) => Answer::Error(format!("not a request: {e}")),
         };
+        let exec = exec && matches!(answer, Answer::Ok(_));
         let mut text = serde_json::to_vec(&answer)?;
         text.push(b'\n');
-        timeout(IDLE, write.write_all(&text)).await??;
+        let written = timeout(IDLE, write.write_all(&text)).await;
+        if exec {
+            // only now: the answer must be out before the process is another
+            inbox.send(Message::Stop(End::Exec)).await;
+        }
+        written??;
         if too_long {
             return Ok(());
         }
@@ -133,7 +141,6 @@ async fn converse(stream: UnixStream, inbox: &Inbox) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packet_loop::Message;
     use crate::waker::Waker;
 
     async fn ask(path: &Path, request: &[u8]) -> io::Result<String> {
@@ -178,5 +185,27 @@ mod tests {
         assert_eq!(ask(&path, status).await.unwrap_or_default(), "");
         drop(idle);
         while !matches!(ask(&path, status).await, Ok(answer) if answer.contains("answered")) {}
+    }
+    #[tokio::test]
+    async fn the_binary_is_executed_anew_only_when_it_may_and_the_answer_is_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c");
+        let socket = ControlSocket::bind(&path).unwrap();
+        let (inbox, mut messages, mut reloads) = Inbox::new(Waker::new().unwrap());
+        tokio::spawn(async move { socket.serve(inbox).await });
+        let wish = b"{\"cmd\":\"reload\",\"exec\":true}\n";
+        for verdict in [Err("bad file".to_owned()), Ok(())] {
+            let may = verdict.is_ok();
+            let decide = async { reloads.recv().await.unwrap().done.send(verdict) };
+            let (answer, decided) = tokio::join!(ask(&path, wish), decide);
+            decided.unwrap();
+            assert_eq!(answer.unwrap().contains("ok"), may);
+            if may {
+                let stop = messages.recv().await;
+                assert!(matches!(stop, Some(Message::Stop(End::Exec))), "{stop:?}");
+            } else {
+                assert!(messages.try_recv().is_err(), "refused, and yet executed");
+            }
+        }
     }
 }
