@@ -203,7 +203,7 @@ impl Overlay {
                 contents,
             });
         }
-        self.mark_dirty(index);
+        self.schedule_cheaply(index);
         true
     }
 
@@ -231,7 +231,7 @@ impl Overlay {
             return false;
         }
         let ours = up.liveness.answered(answer.id(), now);
-        self.mark_dirty(index);
+        self.schedule_cheaply(index);
         ours
     }
 
@@ -446,6 +446,7 @@ impl Overlay {
             .get(index)
             .and_then(|p| p.as_ref()?.link.as_ref());
         let media = link.and_then(|link| self.new_media(&link.connection, now));
+        let liveness = Liveness::new(self.epoch, now);
         let Some(peer) = self.peers.get_mut(index).and_then(Option::as_mut) else {
             return;
         };
@@ -464,7 +465,7 @@ impl Overlay {
         link.up = Some(Up {
             id,
             since: now,
-            liveness: Liveness::new(now),
+            liveness,
             media,
         });
         peer.set_state(PeerState::Connected, None, now);
