@@ -200,7 +200,7 @@ impl Overlay {
             let answer = Transmit::plain(from, Some(local), answer.into());
             self.transmits.push_back(answer);
         }
-        self.mark_dirty(index);
+        self.schedule_cheaply(index);
         true
     }
 
@@ -228,7 +228,7 @@ impl Overlay {
             return false;
         }
         let ours = up.liveness.answered(answer.id(), now);
-        self.mark_dirty(index);
+        self.schedule_cheaply(index);
         ours
     }
 
@@ -439,6 +439,7 @@ impl Overlay {
             .get(index)
             .and_then(|p| p.as_ref()?.link.as_ref());
         let media = link.and_then(|link| self.new_media(&link.connection, now));
+        let liveness = Liveness::new(self.epoch, now);
         let Some(peer) = self.peers.get_mut(index).and_then(Option::as_mut) else {
             return;
         };
@@ -457,7 +458,7 @@ impl Overlay {
         link.up = Some(Up {
             id,
             since: now,
-            liveness: Liveness::new(now),
+            liveness,
             media,
         });
         peer.set_state(PeerState::Connected, None, now);

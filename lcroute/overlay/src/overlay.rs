@@ -57,6 +57,8 @@ pub struct Overlay {
     pub(crate) factory: Factory,
     pub(crate) jitter: Jitter,
     pub(crate) now: Instant,
+    /// When it was made: the probes of all links keep step with it.
+    pub(crate) epoch: Instant,
     /// This run of the process, and the number of the next message.
     pub(crate) session: u64,
     pub(crate) sequence: u64,
@@ -107,6 +109,7 @@ impl Overlay {
             factory,
             jitter: Jitter::new(config.seed),
             now,
+            epoch: now,
             // 0 stands for unknown
             session: u64::from_be_bytes(session).max(1),
             sequence: 0,
@@ -254,8 +257,9 @@ impl Overlay {
             };
             if peer.scheduled == Some(at) {
                 peer.scheduled = None;
-                if peer.only_media_is_due(now) {
+                if peer.connection_is_quiet(now) && !self.expire(index, now) {
                     self.poll_media(index, now);
+                    self.probe(index, now);
                     self.schedule_cheaply(index);
                     continue;
                 }
@@ -478,21 +482,30 @@ impl Overlay {
 
 /// The life of links.
 impl Overlay {
+    /// Ends a link whose peer's certificate has expired; whether it did.
+    fn expire(&mut self, index: usize, now: Instant) -> bool {
+        let Some(peer) = self.peers.get(index).and_then(Option::as_ref) else {
+            return false;
+        };
+        let member = peer.member.as_ref().filter(|_| peer.up().is_some());
+        let clock = self.config.clock;
+        if member.is_none_or(|m| clock() <= m.not_after.saturating_add(CLOCK_SKEW)) {
+            return false;
+        }
+        let id = peer.id;
+        self.end_link(index, Refusal::CertificateExpired.reason(), now);
+        self.refuse(Refusal::CertificateExpired, Some(id), now);
+        true
+    }
+
     fn handle_peer_timeout(&mut self, index: usize, now: Instant) {
+        if self.expire(index, now) {
+            return;
+        }
         let limit = self.config.limits.attempt;
         let Some(peer) = self.peers.get_mut(index).and_then(Option::as_mut) else {
             return;
         };
-        let expired = peer.up().is_some()
-            && peer
-                .member
-                .as_ref()
-                .is_some_and(|m| (self.config.clock)() > m.not_after.saturating_add(CLOCK_SKEW));
-        if expired {
-            let id = peer.id;
-            self.end_link(index, Refusal::CertificateExpired.reason(), now);
-            return self.refuse(Refusal::CertificateExpired, Some(id), now);
-        }
         if let Some(link) = peer.link.as_mut() {
             link.connection.handle_timeout(now);
             let late = link.up.is_none() && now >= link.too_late(limit);
@@ -605,7 +618,7 @@ impl Overlay {
     }
 
     /// The same where the connection has not been touched: asking it for its deadline is dear.
-    fn schedule_cheaply(&mut self, index: usize) {
+    pub(crate) fn schedule_cheaply(&mut self, index: usize) {
         let limit = self.config.limits.attempt;
         let Some(peer) = self.peers.get_mut(index).and_then(Option::as_mut) else {
             return;
