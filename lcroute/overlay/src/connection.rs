@@ -429,11 +429,8 @@ impl Connection {
     fn drain_writes(&mut self, transmits: &mut VecDeque<Transmit>, now: Instant) {
         transmits.extend(self.repeated.drain(..));
         while let Some(datagram) = self.pc.poll_write() {
-            let transmit = Transmit {
-                to: datagram.transport.peer_addr,
-                from: Some(datagram.transport.local_addr),
-                contents: datagram.message.freeze(),
-            };
+            let (to, from) = (datagram.transport.peer_addr, datagram.transport.local_addr);
+            let transmit = Transmit::plain(to, Some(from), datagram.message.freeze());
             self.flight.sent(&transmit, now);
             transmits.push_back(transmit);
         }
