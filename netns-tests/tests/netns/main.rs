@@ -16,6 +16,7 @@ mod membership;
 mod nat;
 mod ordinary_programs;
 mod packets;
+mod paths;
 mod ssm;
 mod the_lab;
 
