@@ -317,9 +317,9 @@ impl PacketLoop {
         let Parts {
             socket, overlay, ..
         } = &mut self.parts;
-        let received = socket.recv(|from, to, datagram| {
+        let received = socket.recv(|from, to, ecn, datagram| {
             let to = SocketAddr::new(to.unwrap_or(UNKNOWN), port);
-            overlay.handle_datagram(from, to, datagram, now);
+            overlay.handle_datagram(from, to, datagram, ecn, now);
         });
         if let Err(e) = received {
             tracing::debug!("udp receive: {e}");
@@ -472,9 +472,14 @@ impl PacketLoop {
             }
             while let Some(transmit) = self.parts.overlay.poll_transmit() {
                 silent = false;
-                let t = (transmit.to, transmit.from);
+                let way = udp::Way {
+                    to: transmit.to,
+                    from: transmit.from.map(|from| from.ip()),
+                    ecn: transmit.ecn,
+                    dont_fragment: transmit.dont_fragment,
+                };
                 self.outgoing.push(
-                    t,
+                    way,
                     &transmit.contents,
                     &mut self.parts.socket,
                     &mut self.drops,
@@ -671,6 +676,7 @@ impl PacketLoop {
                 rtt_ms: p.rtt_ms,
                 loss: p.loss,
                 lane: lower(&p.lane),
+                congested_packets: p.congested_packets,
                 tx_bytes: p.tx_bytes,
                 rx_bytes: p.rx_bytes,
                 since_s: p.since_s,
@@ -716,7 +722,7 @@ struct Ready {
 /// Datagrams of equal size for one destination leave in one system call.
 #[derive(Debug, Default)]
 struct Outgoing {
-    to: Option<(SocketAddr, Option<SocketAddr>)>,
+    way: Option<udp::Way>,
     segment: usize,
     count: usize,
     buffer: Vec<u8>,
@@ -729,12 +735,12 @@ const MAX_BATCH: usize = 60_000;
 impl Outgoing {
     fn push(
         &mut self,
-        to: (SocketAddr, Option<SocketAddr>),
+        way: udp::Way,
         datagram: &[u8],
         socket: &mut udp::Socket,
         drops: &mut BTreeMap<&'static str, u64>,
     ) {
-        let fits = self.to == Some(to)
+        let fits = self.way == Some(way)
             && datagram.len() <= self.segment
             && self.count < MAX_SEGMENTS
             && self.buffer.len() + datagram.len() <= MAX_BATCH
@@ -742,7 +748,7 @@ impl Outgoing {
             && self.buffer.len() == self.count * self.segment;
         if !fits {
             self.flush(socket, drops);
-            self.to = Some(to);
+            self.way = Some(way);
             self.segment = datagram.len();
         }
         self.buffer.extend_from_slice(datagram);
@@ -750,10 +756,10 @@ impl Outgoing {
     }
 
     fn flush(&mut self, socket: &mut udp::Socket, drops: &mut BTreeMap<&'static str, u64>) {
-        if let Some((to, from)) = self.to.take() {
+        if let Some(way) = self.way.take() {
             let segment = (self.count > 1).then_some(self.segment);
-            if let Err(e) = socket.send(to, from.map(|a| a.ip()), segment, &self.buffer) {
-                tracing::debug!("udp send to {to}: {e}");
+            if let Err(e) = socket.send(&way, segment, &self.buffer) {
+                tracing::debug!("udp send to {}: {e}", way.to);
                 *drops.entry("udp_send_error").or_default() += self.count as u64;
             }
         }

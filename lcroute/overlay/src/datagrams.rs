@@ -14,7 +14,7 @@ use tracing::{debug, info};
 use crate::auth::Role;
 use crate::connection::Happening;
 use crate::envelope::Refusal;
-use crate::event::{Event, LinkId, PeerState, Transmit};
+use crate::event::{Ecn, Event, LinkId, PeerState, Transmit};
 use crate::liveness::{Liveness, Verdict};
 use crate::overlay::Overlay;
 use crate::peer::Up;
@@ -37,6 +37,7 @@ impl Overlay {
         from: SocketAddr,
         to_local: SocketAddr,
         datagram: &[u8],
+        ecn: Ecn,
         now: Instant,
     ) {
         self.observe(now);
@@ -50,7 +51,7 @@ impl Overlay {
                 Some(&index) => self.handle_dtls(index, from, to_local, datagram, now),
                 None => self.keep_early(from, to_local, datagram),
             },
-            Some(128..=191) => self.handle_media(from, datagram, now),
+            Some(128..=191) => self.handle_media(from, datagram, ecn, now),
             _ => self.count("udp_no_protocol"),
         }
     }
@@ -196,12 +197,8 @@ impl Overlay {
         if let Some(answer) = request.success(from, Some((password, crypto))) {
             peer.traffic.received(answer.len());
             peer.traffic.sent(answer.len());
-            let contents = answer.into();
-            self.transmits.push_back(Transmit {
-                to: from,
-                from: Some(local),
-                contents,
-            });
+            let answer = Transmit::plain(from, Some(local), answer.into());
+            self.transmits.push_back(answer);
         }
         self.schedule_cheaply(index);
         true
@@ -277,12 +274,8 @@ impl Overlay {
                 };
                 if let Some(request) = probe(id, link.connection.credentials(), crypto) {
                     peer.traffic.sent(request.len());
-                    let contents = request.into();
-                    self.transmits.push_back(Transmit {
-                        to: remote,
-                        from: Some(local),
-                        contents,
-                    });
+                    let request = Transmit::plain(remote, Some(local), request.into());
+                    self.transmits.push_back(request);
                 }
             }
         }

@@ -37,6 +37,9 @@ const MAX_HOSTS: usize = 8;
 /// Senders that the replay cache remembers.
 const REPLAY_SENDERS: usize = 4_096;
 
+/// After so long without a message the timers of a connection are looked at once a second.
+const CALM: Duration = Duration::from_secs(5);
+
 /// Why an overlay cannot start.
 #[derive(Debug, Error)]
 pub enum OverlayError {
@@ -611,8 +614,15 @@ impl Overlay {
 
     /// Puts the peer's next deadline on the heap, unless an earlier one is there.
     pub(crate) fn schedule(&mut self, index: usize) {
+        let (now, epoch) = (self.now, self.epoch);
         if let Some(link) = self.link_mut(index) {
-            link.connection_due = link.connection.deadline();
+            let due = link.connection.deadline();
+            let calm = link.up.is_some()
+                && link.restart.is_none()
+                && now.saturating_duration_since(link.connection.used()) > CALM;
+            // ICE wants to be asked five times a second for nothing
+            let patient = due.map(|due| due.max(next_second(epoch, now)));
+            link.connection_due = if calm { patient } else { due };
         }
         self.schedule_cheaply(index);
     }
@@ -631,4 +641,10 @@ impl Overlay {
             self.timers.push(Reverse((at, index)));
         }
     }
+}
+
+/// The next whole second since `epoch`: what can wait for it is done for all links at once.
+fn next_second(epoch: Instant, now: Instant) -> Instant {
+    let since = now.saturating_duration_since(epoch).as_secs();
+    epoch + Duration::from_secs(since + 1)
 }

@@ -187,6 +187,7 @@ impl Peer {
                 Some(_) => Lane::Media,
                 None => Lane::Data,
             },
+            congested_packets: media.map_or(0, Media::congested),
             tx_bytes: self.traffic.tx_bytes,
             rx_bytes: self.traffic.rx_bytes,
             tx_packets: self.traffic.tx_packets,
