@@ -59,8 +59,12 @@ impl Overlay {
         let mut dropped = Dropped::default();
         let has_path = lane.path.is_some();
         lane.media.send(parts, has_path, &mut dropped, now);
+        let waits = lane.media.is_waiting();
         list(&mut self.sending, lane.media, index);
         self.count_dropped(dropped);
+        if waits {
+            self.schedule_media(index);
+        }
         true
     }
 
@@ -176,6 +180,7 @@ impl Overlay {
     fn count_dropped(&mut self, dropped: Dropped) {
         for (reason, count) in [
             ("queue_delay", dropped.late),
+            ("queue_codel", dropped.standing),
             ("queue_full", dropped.overflow),
         ] {
             if count > 0 {

@@ -27,6 +27,8 @@ const BUFFER: usize = 64 * 1024;
 /// UDP payload that any Ethernet path takes over IPv6, and that any path is asked to take.
 const MOST_LIMIT: usize = 1_452;
 const LEAST_LIMIT: usize = 1_200;
+/// How often what waits for its time is looked after: timers are no finer, and packets go out together.
+const TICK: Duration = Duration::from_millis(1);
 /// Data header, and what a message needs in a packet of its own.
 const OVERHEAD: usize = 32 + CHUNK_HEADER + RTP_HEADER + TAG;
 
@@ -45,6 +47,10 @@ pub(crate) struct Media {
     next_message: u16,
     controller: Controller,
     queue: FairQueue,
+    /// What the last one was: its room is used again.
+    message: Vec<u8>,
+    /// When the next of them may go.
+    wake: Option<Instant>,
     input: BytesMut,
     reassembly: Reassembly,
     reporter: Reporter,
@@ -75,6 +81,8 @@ impl Media {
             next_message: 0,
             controller: Controller::new(now),
             queue: FairQueue::new(seed, queue),
+            message: Vec::new(),
+            wake: None,
             input: BytesMut::new(),
             reassembly: Reassembly::default(),
             reporter: Reporter::new(now),
@@ -117,12 +125,27 @@ impl Media {
         dropped: &mut Dropped,
         now: Instant,
     ) {
-        if has_path && self.queue.is_empty() && self.controller.is_open(self.packet.len()) {
+        if has_path && self.queue.is_empty() && self.controller.is_open(self.packet.len(), now) {
             self.put(parts, now);
         } else {
             let rate = self.controller.rate();
             self.queue.push(parts, rate, now, dropped);
+            if has_path {
+                self.wait(now);
+            }
         }
+    }
+
+    /// Remembers when what is queued may go on, if it only waits for its time.
+    fn wait(&mut self, now: Instant) {
+        if self.wake.is_none() && !self.queue.is_empty() {
+            self.wake = self.controller.opens_at().map(|at| at.max(now + TICK));
+        }
+    }
+
+    /// Whether [`Self::deadline`] may have come nearer because of what is queued.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.wake.is_some()
     }
 
     /// Whether [`Self::finish`] has something to do.
@@ -219,7 +242,8 @@ impl Media {
 
     /// When [`Self::poll`] has something to do.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        [self.reporter.deadline(), self.controller.deadline()]
+        let [reporter, controller] = [self.reporter.deadline(), self.controller.deadline()];
+        [reporter, controller, self.wake]
             .into_iter()
             .flatten()
             .min()
@@ -230,7 +254,8 @@ impl Media {
         if self.reporter.deadline().is_some_and(|due| due <= now) {
             self.report(has_path, now);
         }
-        if self.controller.poll(now) && has_path {
+        let awake = self.wake.take_if(|at| *at <= now).is_some();
+        if (self.controller.poll(now) || awake) && has_path {
             self.drain(dropped, now);
         }
     }
@@ -243,11 +268,14 @@ impl Media {
 
     /// Sends from the queue what the window lets through.
     fn drain(&mut self, dropped: &mut Dropped, now: Instant) {
-        while self.controller.is_open(self.packet.len())
-            && let Some(message) = self.queue.pop(now, dropped)
+        let mut message = std::mem::take(&mut self.message);
+        while self.controller.is_open(self.packet.len(), now)
+            && self.queue.pop(&mut message, now, dropped)
         {
             self.put([&message, &[]], now);
         }
+        self.message = message;
+        self.wait(now);
     }
 
     /// Puts a message into the packet being filled, or into as many as it needs.

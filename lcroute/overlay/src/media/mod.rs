@@ -9,7 +9,7 @@
 //! | `payload` | messages in packets, whole or in pieces |
 //! | `feedback` | RTCP reports of what arrived, and when |
 //! | `congestion` | how much may be under way |
-//! | `queue` | who waits, and for how long |
+//! | `queue`, `codel` | who waits, and for how long |
 //!
 //! ```text
 //! RTP packet, one UDP datagram of at most the lane's limit:
@@ -31,6 +31,7 @@
 //! 1,390 in IPv6, 110 below an Ethernet path. That is the limit to which small messages are put
 //! together as well.
 
+mod codel;
 mod congestion;
 mod feedback;
 mod keys;

@@ -1,20 +1,33 @@
-//! Messages that wait for the window: fair between flows, short, and fresh.
+//! Messages that wait for the window: fair between flows, short, and fresh (FQ-CoDel, RFC 8290).
 //!
-//! Deficit round robin (Shreedhar and Varghese) over 256 buckets of flows; a flow is an origin and a
-//! group, so a flood in one group leaves the others their latency. Nothing waits longer than the bound:
-//! late messages are dropped from the head, where the newer ones gain most.
+//! ```text
+//! push --> flow (hash of origin and group) --idle before--> new --its turn is over--> old --empty--> idle
+//! pop: new before old, a quantum of bytes each; CoDel and the time bound drop from the head
+//! ```
+//!
+//! A flow that sends less than its share finds itself in the list of new ones and goes first, so a flood
+//! in one group leaves the others their latency. Nothing waits longer than the bound: the newer messages
+//! gain most when late ones are dropped.
 
 use std::collections::VecDeque;
 use std::hash::Hasher as _;
 use std::time::{Duration, Instant};
 
-/// Buckets: flows that share one share its turn.
-const BUCKETS: usize = 256;
+use super::codel::{Codel, Limits};
+
+/// Flows that are told apart; those that share a place share its turn.
+const FLOWS: usize = 256;
 /// Bytes that a flow may send in its turn.
 const QUANTUM: usize = 1_500;
 /// Bytes that may wait at any rate, and at most.
 const LEAST_BYTES: usize = 64 * 1024;
-const MOST_BYTES: usize = 8 << 20;
+const MOST_BYTES: usize = 4 << 20;
+/// What a message costs besides its bytes.
+const OVERHEAD: usize = 64;
+/// Buffers that are kept for messages to come, of how many bytes at most; and the room of an idle flow.
+const SPARE: usize = 64;
+const SPARE_BYTES: usize = 2_048;
+const IDLE_ROOM: usize = 16;
 /// Where origin and group are: data header (docs/protocol.md), IPv6 header.
 const ORIGIN: std::ops::Range<usize> = 12..20;
 const GROUP: std::ops::Range<usize> = 32 + 24..32 + 40;
@@ -24,23 +37,37 @@ const GROUP: std::ops::Range<usize> = 32 + 24..32 + 40;
 pub(crate) struct FairQueue {
     seed: u64,
     bound: Duration,
-    buckets: Vec<Bucket>,
-    /// Buckets with something in them, in the order of their turns.
-    turns: VecDeque<usize>,
+    limits: Limits,
+    flows: Vec<Flow>,
+    /// Flows in the order of their turns: those that were idle, and the others.
+    new: VecDeque<usize>,
+    old: VecDeque<usize>,
     bytes: usize,
+    spare: Vec<Vec<u8>>,
 }
 
 #[derive(Debug, Default)]
-struct Bucket {
-    messages: VecDeque<(Instant, Box<[u8]>)>,
+struct Flow {
+    messages: VecDeque<Message>,
     bytes: usize,
-    deficit: usize,
+    /// What is left of its turn, or has been taken too much.
+    credit: isize,
+    /// In one of the lists.
+    listed: bool,
+    codel: Codel,
 }
 
-/// What was dropped: late at the head, and to keep within the bound.
+#[derive(Debug)]
+struct Message {
+    since: Instant,
+    bytes: Vec<u8>,
+}
+
+/// What was dropped at the head: late, for a queue that stands, and to keep within the bound of bytes.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Dropped {
     pub(crate) late: u64,
+    pub(crate) standing: u64,
     pub(crate) overflow: u64,
 }
 
@@ -49,14 +76,17 @@ impl FairQueue {
         Self {
             seed,
             bound,
-            buckets: Vec::new(),
-            turns: VecDeque::new(),
+            limits: Limits::within(bound),
+            flows: Vec::new(),
+            new: VecDeque::new(),
+            old: VecDeque::new(),
             bytes: 0,
+            spare: Vec::new(),
         }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.turns.is_empty()
+        self.bytes == 0
     }
 
     /// Queues a message; `rate` is that of the link in bytes a second.
@@ -67,79 +97,124 @@ impl FairQueue {
         now: Instant,
         dropped: &mut Dropped,
     ) {
-        if self.buckets.is_empty() {
-            self.buckets.resize_with(BUCKETS, Bucket::default);
+        if self.flows.is_empty() {
+            self.flows.resize_with(FLOWS, Flow::default);
         }
         let most = ((rate * self.bound.as_secs_f64()) as usize).clamp(LEAST_BYTES, MOST_BYTES);
-        let at = self.bucket_of(parts);
-        let message = parts.concat().into_boxed_slice();
-        let bucket = &mut self.buckets[at];
-        if bucket.messages.is_empty() {
-            bucket.deficit = 0;
-            self.turns.push_back(at);
+        let at = self.flow_of(parts);
+        let mut bytes = self.spare.pop().unwrap_or_default();
+        bytes.extend_from_slice(parts[0]);
+        bytes.extend_from_slice(parts[1]);
+        let flow = &mut self.flows[at];
+        if !flow.listed {
+            flow.listed = true;
+            flow.credit = QUANTUM as isize;
+            self.new.push_back(at);
         }
-        bucket.bytes += message.len();
-        self.bytes += message.len();
-        bucket.messages.push_back((now, message));
+        flow.bytes += bytes.len() + OVERHEAD;
+        self.bytes += bytes.len() + OVERHEAD;
+        flow.messages.push_back(Message { since: now, bytes });
         self.drop_late(at, now, dropped);
-        while self.bytes > most {
+        while self.bytes > most
+            && let Some(longest) = self.longest()
+        {
             // whoever fills the queue pays for it
-            let longest = self.turns.iter().max_by_key(|at| self.buckets[**at].bytes);
-            let Some(&longest) = longest else { break };
-            self.take_head(longest);
+            self.discard_head(longest);
             dropped.overflow += 1;
-            self.retire(longest);
         }
     }
 
-    /// The next message whose turn it is.
-    pub(crate) fn pop(&mut self, now: Instant, dropped: &mut Dropped) -> Option<Box<[u8]>> {
+    /// Puts the next message whose turn it is in the place of what `message` was; false if there is none.
+    pub(crate) fn pop(
+        &mut self,
+        message: &mut Vec<u8>,
+        now: Instant,
+        dropped: &mut Dropped,
+    ) -> bool {
         loop {
-            let at = *self.turns.front()?;
+            let is_new = !self.new.is_empty();
+            let list = if is_new { &mut self.new } else { &mut self.old };
+            let Some(at) = list.pop_front() else {
+                return false;
+            };
+            if self.flows[at].credit <= 0 {
+                self.flows[at].credit += QUANTUM as isize;
+                self.old.push_back(at);
+                continue;
+            }
             self.drop_late(at, now, dropped);
-            let bucket = &mut self.buckets[at];
-            let Some((_, head)) = bucket.messages.front() else {
-                self.turns.pop_front();
+            self.drop_standing(at, now, dropped);
+            let Some(next) = self.take_head(at) else {
+                if is_new {
+                    // so that one that comes and goes cannot keep the others waiting
+                    self.old.push_back(at);
+                } else {
+                    self.flows[at].retire();
+                }
                 continue;
             };
-            if bucket.deficit < head.len() {
-                bucket.deficit += QUANTUM;
-                self.turns.rotate_left(1);
-                continue;
-            }
-            bucket.deficit -= head.len();
-            let message = self.take_head(at);
-            if self.buckets[at].messages.is_empty() {
-                self.turns.pop_front();
-            }
-            return message;
+            self.flows[at].credit -= next.len() as isize;
+            let list = if is_new { &mut self.new } else { &mut self.old };
+            list.push_front(at);
+            self.keep(std::mem::replace(message, next));
+            return true;
         }
+    }
+
+    /// The flow with most bytes.
+    fn longest(&self) -> Option<usize> {
+        let listed = self.new.iter().chain(&self.old).copied();
+        listed.max_by_key(|at| self.flows[*at].bytes)
     }
 
     fn drop_late(&mut self, at: usize, now: Instant, dropped: &mut Dropped) {
-        while let Some((since, _)) = self.buckets[at].messages.front()
-            && now.saturating_duration_since(*since) > self.bound
+        while let Some(head) = self.flows[at].messages.front()
+            && now.saturating_duration_since(head.since) > self.bound
         {
-            self.take_head(at);
+            self.discard_head(at);
             dropped.late += 1;
         }
     }
 
-    fn take_head(&mut self, at: usize) -> Option<Box<[u8]>> {
-        let bucket = &mut self.buckets[at];
-        let (_, message) = bucket.messages.pop_front()?;
-        bucket.bytes -= message.len();
-        self.bytes -= message.len();
-        Some(message)
-    }
-
-    fn retire(&mut self, at: usize) {
-        if self.buckets[at].messages.is_empty() {
-            self.turns.retain(|turn| *turn != at);
+    fn drop_standing(&mut self, at: usize, now: Instant, dropped: &mut Dropped) {
+        loop {
+            let flow = &mut self.flows[at];
+            let Some(head) = flow.messages.front() else {
+                return;
+            };
+            let waited = now.saturating_duration_since(head.since);
+            let alone = flow.bytes <= QUANTUM;
+            if !flow.codel.drops(&self.limits, waited, alone, now) {
+                return;
+            }
+            self.discard_head(at);
+            dropped.standing += 1;
         }
     }
 
-    fn bucket_of(&self, parts: [&[u8]; 2]) -> usize {
+    fn discard_head(&mut self, at: usize) {
+        if let Some(bytes) = self.take_head(at) {
+            self.keep(bytes);
+        }
+    }
+
+    fn take_head(&mut self, at: usize) -> Option<Vec<u8>> {
+        let flow = &mut self.flows[at];
+        let Message { bytes, .. } = flow.messages.pop_front()?;
+        flow.bytes -= bytes.len() + OVERHEAD;
+        self.bytes -= bytes.len() + OVERHEAD;
+        Some(bytes)
+    }
+
+    /// Keeps a buffer for messages to come.
+    fn keep(&mut self, mut bytes: Vec<u8>) {
+        if self.spare.len() < SPARE && bytes.capacity() <= SPARE_BYTES {
+            bytes.clear();
+            self.spare.push(bytes);
+        }
+    }
+
+    fn flow_of(&self, parts: [&[u8]; 2]) -> usize {
         let mut head = [0; GROUP.end];
         let (first, second) = head.split_at_mut(parts[0].len().min(GROUP.end));
         first.copy_from_slice(&parts[0][..first.len()]);
@@ -150,7 +225,15 @@ impl FairQueue {
         hasher.write(&head[ORIGIN]);
         hasher.write(&head[GROUP]);
         // the remainder is less than 256
-        (hasher.finish() % BUCKETS as u64) as usize
+        (hasher.finish() % FLOWS as u64) as usize
+    }
+}
+
+impl Flow {
+    /// It has nothing left: what room it needed may be needed elsewhere.
+    fn retire(&mut self) {
+        self.listed = false;
+        self.messages.shrink_to(IDLE_ROOM);
     }
 }
 
@@ -165,82 +248,164 @@ mod tests {
         message
     }
 
-    fn queue() -> (FairQueue, Instant, Dropped) {
-        let bound = Duration::from_millis(20);
-        (FairQueue::new(1, bound), Instant::now(), Dropped::default())
+    fn group(message: &[u8]) -> u8 {
+        message[GROUP.end - 1]
+    }
+
+    struct Bench {
+        queue: FairQueue,
+        now: Instant,
+        dropped: Dropped,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            Self {
+                queue: FairQueue::new(1, Duration::from_millis(20)),
+                now: Instant::now(),
+                dropped: Dropped::default(),
+            }
+        }
+
+        fn push(&mut self, message: &[u8], rate: f64) {
+            let parts = message.split_at(message.len() / 3);
+            let parts = [parts.0, parts.1];
+            self.queue.push(parts, rate, self.now, &mut self.dropped);
+        }
+
+        fn pop(&mut self) -> Option<Vec<u8>> {
+            let mut message = Vec::new();
+            let found = self.queue.pop(&mut message, self.now, &mut self.dropped);
+            found.then_some(message)
+        }
+
+        fn wait(&mut self, micros: u64) {
+            self.now += Duration::from_micros(micros);
+        }
     }
 
     #[test]
     fn a_flood_leaves_others_their_turns() {
-        let (mut q, now, mut dropped) = queue();
+        let mut b = Bench::new();
         for _ in 0..1_000 {
-            q.push([&message(1, 1_200), &[]], 0.0, now, &mut dropped);
+            b.push(&message(1, 1_200), 0.0);
         }
-        assert!(dropped.overflow > 900, "the flood pays for itself");
-        let before = dropped;
+        assert!(b.dropped.overflow > 900, "the flood pays for itself");
+        let before = b.dropped;
         for _ in 0..4 {
-            q.push([&message(2, 100), &[]], 0.0, now, &mut dropped);
+            b.push(&message(2, 100), 0.0);
         }
-        let next: Vec<_> = (0..6).filter_map(|_| q.pop(now, &mut dropped)).collect();
-        let mine = next.iter().filter(|m| m[GROUP.end - 1] == 2).count();
+        let next: Vec<_> = (0..6).filter_map(|_| b.pop()).collect();
+        let mine = next.iter().filter(|m| group(m) == 2).count();
         assert_eq!(mine, 4, "within the first six");
-        assert_eq!(dropped.late, before.late);
+        assert_eq!(b.dropped.late, before.late);
+    }
+
+    #[test]
+    fn a_sparse_flow_goes_first_whenever_it_comes() {
+        let mut b = Bench::new();
+        for n in 0..2_000 {
+            for flood in 1..4 {
+                b.push(&message(flood, 1_200), 1e6);
+            }
+            if n % 10 == 0 {
+                b.push(&message(9, 200), 1e6);
+            }
+            let waits = n % 10 == 0;
+            // what was being sent goes on to the end of its turn
+            let served = [b.pop().unwrap(), b.pop().unwrap()];
+            assert!(
+                n == 0 || !waits || served.iter().any(|m| group(m) == 9),
+                "{n}"
+            );
+            b.wait(2_000);
+        }
+    }
+
+    #[test]
+    fn nobody_can_stay_new() {
+        let mut b = Bench::new();
+        for _ in 0..20 {
+            b.push(&message(1, 1_200), 1e6);
+        }
+        let mut served = [0; 3];
+        for _ in 0..300 {
+            // always one message, and back as soon as it is gone
+            b.push(&message(2, 1_400), 1e6);
+            b.push(&message(1, 1_200), 1e6);
+            served[usize::from(group(&b.pop().unwrap()))] += 1;
+        }
+        assert!(served[1] > 100 && served[2] > 100, "{served:?}");
     }
 
     #[test]
     fn flows_share_by_bytes() {
-        let (mut q, now, mut dropped) = queue();
+        let mut b = Bench::new();
         for _ in 0..40 {
-            q.push([&message(1, 1_200), &[]], 0.0, now, &mut dropped);
+            b.push(&message(1, 1_200), 1e9);
             for _ in 0..4 {
-                q.push([&message(2, 300), &[]], 1e9, now, &mut dropped);
+                b.push(&message(2, 300), 1e9);
             }
         }
         let mut bytes = [0; 3];
         for _ in 0..100 {
-            let message = q.pop(now, &mut dropped).unwrap();
-            bytes[usize::from(message[GROUP.end - 1])] += message.len();
+            let message = b.pop().unwrap();
+            bytes[usize::from(group(&message))] += message.len();
         }
         assert!(bytes[1].abs_diff(bytes[2]) <= 3_000, "{bytes:?}");
     }
 
     #[test]
     fn what_is_late_is_dropped_from_the_head() {
-        let (mut q, now, mut dropped) = queue();
+        let mut b = Bench::new();
         for n in 0..10 {
-            let at = now + Duration::from_millis(n * 4);
-            q.push([&[n as u8; 100], &[]], 1e9, at, &mut dropped);
+            b.push(&[n; 100], 1e9);
+            b.wait(4_000);
         }
-        let at = now + Duration::from_millis(40);
-        let kept: Vec<_> = std::iter::from_fn(|| q.pop(at, &mut dropped)).collect();
+        let kept: Vec<_> = std::iter::from_fn(|| b.pop()).collect();
         assert_eq!(
             kept.iter().map(|m| m[0]).collect::<Vec<_>>(),
             [5, 6, 7, 8, 9]
         );
-        assert_eq!(
-            dropped,
-            Dropped {
-                late: 5,
-                overflow: 0
-            }
-        );
-        assert!(q.is_empty() && q.bytes == 0);
+        let late = Dropped {
+            late: 5,
+            ..Dropped::default()
+        };
+        assert_eq!(b.dropped, late);
+        assert!(b.queue.is_empty() && b.queue.old.is_empty());
+    }
+
+    #[test]
+    fn a_queue_that_stands_below_the_bound_is_shortened() {
+        let mut b = Bench::new();
+        for _ in 0..10 {
+            b.push(&message(1, 1_200), 1e9);
+        }
+        // one comes as one goes: each would wait for 10 ms
+        let mut waiting = 10;
+        for _ in 0..1_000 {
+            b.push(&message(1, 1_200), 1e9);
+            b.wait(1_000);
+            assert!(b.pop().is_some());
+            let left = b.queue.flows.iter().map(|flow| flow.messages.len());
+            waiting = left.sum();
+        }
+        assert!(b.dropped.standing > 3 && waiting < 7, "{waiting}");
+        assert_eq!((b.dropped.late, b.dropped.overflow), (0, 0));
     }
 
     #[test]
     fn the_bound_holds_for_any_sizes() {
-        let (mut q, now, mut dropped) = queue();
+        let mut b = Bench::new();
         for n in 0..5_000_u32 {
-            let body = vec![0; (n as usize * 7_919) % 9_000];
-            q.push([&message(n as u8, 60), &body], 1e6, now, &mut dropped);
-            assert!(q.bytes <= LEAST_BYTES);
+            let size = (n as usize * 7_919) % 9_000;
+            b.push(&message(n as u8, size), 1e6);
+            assert!(b.queue.bytes <= LEAST_BYTES);
         }
-        while q.pop(now, &mut dropped).is_some() {}
-        assert!(q.bytes == 0 && q.turns.is_empty());
-        assert!(
-            q.buckets
-                .iter()
-                .all(|b| b.bytes == 0 && b.messages.is_empty())
-        );
+        while b.pop().is_some() {}
+        let q = &b.queue;
+        assert!(q.is_empty() && q.new.is_empty() && q.old.is_empty());
+        assert!(q.flows.iter().all(|flow| flow.bytes == 0 && !flow.listed));
+        assert!(q.spare.len() <= SPARE);
     }
 }

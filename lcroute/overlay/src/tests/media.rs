@@ -141,7 +141,7 @@ fn a_full_packet_of_lc0_is_one_datagram_and_small_ones_share() {
     net.run(Duration::from_millis(10));
     let sizes = |net: &Net| -> Vec<_> {
         let tapped = net.tapped.iter().flatten();
-        let rtp = tapped.filter(|(_, _, bytes)| bytes[1] == 96);
+        let rtp = tapped.filter(|(_, _, bytes)| bytes[1] & 0x7f == 96);
         rtp.map(|(_, _, bytes)| bytes.len()).collect()
     };
     assert_eq!(sizes(&net), [1_342, 1_342]);
@@ -207,11 +207,12 @@ fn loss_takes_what_it_takes_and_no_more() {
         let most = 1.0 - loss as f64 / 1_000.0;
         let delivered = outcome.delivered();
         assert!(
-            (most - 0.02..most + 0.02).contains(&delivered),
+            (most - 0.03..most + 0.02).contains(&delivered),
             "{delivered} at {loss}"
         );
         let p99 = outcome.percentile(99);
-        assert!(p99 < Duration::from_millis(15), "{p99:?} at {loss}");
+        // at the start the window is still small, and loss not yet known to be random
+        assert!(p99 < Duration::from_millis(20), "{p99:?} at {loss}");
         let row = net.row(0, 1).unwrap();
         let seen = row.loss.unwrap();
         assert!(
@@ -257,7 +258,11 @@ fn a_bottleneck_is_filled_but_its_queue_is_not() {
     // one way, the bottleneck's queue, and our own
     let p99 = outcome.percentile(99);
     assert!(p99 < Duration::from_millis(90), "{p99:?}");
-    assert!(net.nodes[0].overlay.drops()["queue_full"] > 1_000);
+    let drops = net.nodes[0].overlay.drops();
+    assert!(
+        drops["queue_full"] > 1_000 && drops["queue_codel"] > 0,
+        "{drops:?}"
+    );
 }
 
 #[test]
@@ -285,8 +290,51 @@ fn a_flood_in_one_group_leaves_another_its_latency() {
         "{}",
         outcomes[1].delivered()
     );
+    // the path, its queue, and little more
+    let mut waits = net.pipe.take().unwrap().waits;
+    waits.sort_unstable();
+    let most = waits[waits.len() * 99 / 100] + Duration::from_millis(5 + 5);
     let p99 = outcomes[1].percentile(99);
-    assert!(p99 < Duration::from_millis(60), "{p99:?}");
+    assert!(
+        p99 < most && most < Duration::from_millis(40),
+        "{p99:?} of {most:?}"
+    );
+}
+
+#[test]
+fn a_slow_link_does_not_slow_a_fast_one() {
+    let mut net = connected_by(&[true; 3]);
+    net.delay = Duration::from_millis(5);
+    let mut pipe = Pipe::new(5e6, Duration::from_millis(200));
+    pipe.only = Some(net.nodes[1].host);
+    net.pipe = Some(pipe);
+    // 48 Mbit/s to both
+    let (count, every) = (10_000, Duration::from_micros(200));
+    let mut sent = Vec::new();
+    for n in 0..count {
+        let (body, now) = (message(1, n, 1_200), net.now);
+        for to in [1, 2] {
+            let link = net.link(0, to).unwrap();
+            let overlay = &mut net.nodes[0].overlay;
+            overlay
+                .send_data(link, [&body[..32], &body[32..]], now)
+                .unwrap();
+        }
+        sent.push(now);
+        net.run(every);
+    }
+    net.run(SOON);
+    let slow = net.nodes[1].data.len() as f64 * 1_200.0 * 8.0 / 2.0;
+    assert!((3e6..5e6).contains(&slow), "{slow} of 5 Mbit/s");
+    // but for the start, while the window is small
+    let fast = net.nodes[2].data.iter().zip(&net.nodes[2].data_at);
+    let number = |message: &[u8]| u32::from_be_bytes(*message.last_chunk().unwrap()) as usize;
+    let delays = fast.map(|((_, message), came)| (number(message), *came));
+    let delays = delays.filter(|(n, _)| *n >= 1_000);
+    let delays: Vec<_> = delays.map(|(n, came)| came - sent[n]).collect();
+    assert_eq!(delays.len(), sent.len() - 1_000);
+    let most = delays.iter().max().unwrap();
+    assert!(*most < Duration::from_millis(7), "{most:?}");
 }
 
 #[test]

@@ -125,6 +125,8 @@ pub(crate) struct Pipe {
     /// Bytes a second, IP and UDP headers included.
     pub(crate) rate: f64,
     pub(crate) queue: Duration,
+    /// What goes elsewhere does not go through it.
+    pub(crate) only: Option<SocketAddr>,
     /// When each node's pipe is empty.
     pub(crate) free_at: BTreeMap<usize, Instant>,
     /// Waiting times.
@@ -137,6 +139,7 @@ impl Pipe {
         Self {
             rate: bits / 8.0,
             queue,
+            only: None,
             free_at: BTreeMap::new(),
             waits: Vec::new(),
             bytes: 0,
@@ -524,7 +527,8 @@ impl Net {
                 tapped.push((from, to, contents.to_vec()));
             }
             if dice % 1_000 >= self.loss && !(media && self.media_cut) {
-                let through = match self.pipe.as_mut() {
+                let pipe = self.pipe.as_mut();
+                let through = match pipe.filter(|pipe| pipe.only.is_none_or(|only| only == to)) {
                     Some(pipe) => pipe.pass(n, contents.len(), self.now),
                     None => Some(Duration::ZERO),
                 };
