@@ -230,7 +230,6 @@ impl PacketLoop {
         self.parts.engine.handle_start(now);
         self.deliver(now);
         self.probe_inbound(now);
-        let mut packet = vec![0; tun::READ_BUFFER];
         loop {
             let ready = self.wait(now)?;
             now = Instant::now();
@@ -240,7 +239,7 @@ impl PacketLoop {
             // also without a wake: a message may have come between clear and the last look
             self.read_inbox(now);
             if ready.tun {
-                self.read_tun(&mut packet, now)?;
+                self.read_tun(now)?;
             }
             if ready.udp {
                 self.read_udp(now);
@@ -289,13 +288,18 @@ impl PacketLoop {
         })
     }
 
-    fn read_tun(&mut self, buffer: &mut [u8], now: Instant) -> anyhow::Result<()> {
+    fn read_tun(&mut self, now: Instant) -> anyhow::Result<()> {
+        let Parts { device, engine, .. } = &mut self.parts;
+        let mut packets = 0;
+        // what is not to be carried costs as well
         for _ in 0..TUN_BATCH {
-            match self.parts.device.read(buffer) {
-                Ok(Some(packet)) => {
-                    self.parts.engine.handle_local_packet(packet, now);
-                }
-                Ok(None) => break,
+            let read = device.read(&mut |packet| {
+                engine.handle_local_packet(packet, now);
+                packets += 1;
+            });
+            match read {
+                Ok(true) if packets < TUN_BATCH => {}
+                Ok(_) => break,
                 Err(e) => {
                     // nothing to carry packets with any more
                     let name = &self.parts.settings.name;
@@ -485,6 +489,7 @@ impl PacketLoop {
                 break;
             }
         }
+        self.parts.device.flush();
         self.outgoing.flush(&mut self.parts.socket, &mut self.drops);
     }
 
@@ -514,13 +519,12 @@ impl PacketLoop {
                         .close_link(link, "control channel is stuck", now);
                 }
             }
-            Output::Local { packet } => {
-                let written = self.parts.device.write(&packet);
-                self.count_written(written);
-            }
+            Output::Local { packet } => self.parts.device.queue(packet),
             Output::LocalMld { packet } => {
-                let written = self.parts.device.write_mld(&packet);
-                self.count_written(written);
+                if let Err(e) = self.parts.device.write_mld(&packet) {
+                    tracing::debug!("write to lc0: {e}");
+                    *self.drops.entry("tun_write_error").or_default() += 1;
+                }
             }
             Output::LinkFault { link, reason } => {
                 self.parts.overlay.close_link(LinkId(link.0), reason, now);
@@ -542,13 +546,6 @@ impl PacketLoop {
                 };
                 *self.drops.entry(reason).or_default() += 1;
             }
-        }
-    }
-
-    fn count_written(&mut self, written: std::io::Result<()>) {
-        if let Err(e) = written {
-            tracing::debug!("write to lc0: {e}");
-            *self.drops.entry("tun_write_error").or_default() += 1;
         }
     }
 
@@ -585,7 +582,7 @@ impl PacketLoop {
             Event::Data { link, message } => {
                 self.parts
                     .engine
-                    .handle_data(lcroute_engine::LinkId(link.0), &message, now);
+                    .handle_data(lcroute_engine::LinkId(link.0), message, now);
             }
             Event::Signal { to, bytes } => {
                 // signalling repeats itself: a full queue costs time, not a link
@@ -615,6 +612,8 @@ impl PacketLoop {
         let edges = [
             ("tun_not_ipv6", tun.not_ipv6),
             ("tun_truncated", tun.truncated),
+            ("tun_bad_offload", tun.bad_offload),
+            ("tun_write_error", tun.write_error),
             ("udp_receive_error", udp.receive),
             ("udp_unreachable", udp.unreachable),
             ("udp_too_big", udp.too_big),

@@ -14,6 +14,7 @@ mod lcsync_lc0;
 mod links;
 mod membership;
 mod nat;
+mod offload;
 mod ordinary_programs;
 mod packets;
 mod paths;
