@@ -64,13 +64,10 @@ fn narrow_hosts(lab: &Lab, v4: bool) -> anyhow::Result<Vec<Host>> {
     Ok(hosts)
 }
 
-/// All packets of the router to these hosts must be this short.
-fn narrow(lab: &Lab, hosts: &[Host], mtu: u32) -> anyhow::Result<()> {
-    for host in hosts {
-        let port = host.v4()?.octets()[2];
-        lab.internet().ip(&format!("link set to{port} mtu {mtu}"))?;
-    }
-    Ok(())
+/// What the router sends to this host must be this short.
+fn narrow(lab: &Lab, host: &Host, mtu: u32) -> anyhow::Result<()> {
+    let port = host.v4()?.octets()[2];
+    lab.internet().ip(&format!("link set to{port} mtu {mtu}"))
 }
 
 /// Full packets of lc0 arrive, each once, on paths of several lengths, and no IP fragment is ever seen.
@@ -81,7 +78,7 @@ fn full_packets_pass(lab: &Lab, v4: bool, config: &str) -> anyhow::Result<()> {
     }
     let mut network = lab.network(hosts.clone())?;
     for mtu in [1_500, 1_400, 1_300, 1_280] {
-        narrow(lab, &hosts, mtu)?;
+        narrow(lab, &hosts[1], mtu)?;
         network.start()?;
         let [a, b] = network.nodes()?;
         let receiver = b.host.receive("ff1e::42", &[])?;
@@ -143,7 +140,7 @@ fn a_path_that_becomes_narrow_is_noticed() {
             ensure!(limit()? == 1_452, "{}", limit()?);
             Ok(())
         })?;
-        narrow(lab, &hosts, 1_300)?;
+        narrow(lab, &hosts[1], 1_300)?;
         let size = ["--size", "1232"];
         eventually("a knows that the path is narrow", || {
             a.host.send("ff1e::42", 20, &size)?;
