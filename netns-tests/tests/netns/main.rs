@@ -17,6 +17,7 @@ mod nat;
 mod offload;
 mod ordinary_programs;
 mod packets;
+mod paths;
 mod ssm;
 mod the_lab;
 
