@@ -3,9 +3,9 @@
 //!
 //! ```text
 //! start --a queue, loss--> look --done--> climb --15 ms of queue, new loss--> look ...
-//!  doubles in a round        |              ever faster, paced
-//!                            \--twice no end of the queue--> compete --every 4 s--> look
-//!                                                              as TCP: a packet a round, a cut at loss
+//!  doubles in a round       |              ever faster
+//!                           \--no end of the queue, again and again--> compete --every 4 s--> look
+//!                                                                      as CUBIC
 //! ```
 //!
 //! - A look holds the window for a few rounds at a bit less than the path holds by itself. It drains the
@@ -15,8 +15,9 @@
 //! - If the queue does not go, somebody else fills it (TCP): we compete until it goes in a later look.
 //! - Loss that does not go in a look has other causes (radio): it is the floor that new loss is
 //!   measured by. Loss that goes was a queue too short to be felt.
-//! - Pauses of the hosts look like queues and bursts: what counts is the least delay of a round, and a
-//!   look costs little, because it leaves what has been seen to arrive.
+//! - Pauses of the hosts look like queues and bursts: delay counts only if it stays for some time of the
+//!   receiver's, and a look costs little, because it leaves what has been seen to arrive.
+//! - Packets are paced by the window over the path's round trip, so that short queues last.
 //!
 //! Delay is one way, arrival minus sending on two clocks, less the smallest of the last minute.
 
@@ -46,7 +47,7 @@ const NEW_LOSS: f64 = 0.02;
 const MUCH_LOSS: f64 = 0.1;
 /// A floor is never higher.
 const MOST_FLOOR: f64 = 0.4;
-/// Packets of a round that prove something, and those that make a floor anew.
+/// Packets that prove a sudden loss, and those that make a floor anew.
 const PROOF: u64 = 16;
 const FLOOR_PACKETS: f64 = 200.0;
 /// Rounds of a look at most, at delay and at loss.
@@ -311,9 +312,20 @@ impl Controller {
         Some(self.began + Duration::from_micros(self.paced.max(0.0) as u64))
     }
 
+    /// A packet goes out that fills nothing and may get lost: a probe of the path.
+    pub(crate) fn probed(&mut self, index: u64, now: Instant) {
+        if self.under_way.is_empty() {
+            self.first = index;
+        }
+        let at = micros(now, self.began);
+        self.under_way.push_back(Sent { at, bytes: 0 });
+    }
+
     /// A packet goes out; indices count up by one.
     pub(crate) fn sent(&mut self, index: u64, bytes: usize, now: Instant) {
-        if self.under_way.is_empty() {
+        if self.bytes == 0 {
+            // probes, if any
+            self.under_way.clear();
             self.first = index;
             self.progress = now;
         }
@@ -345,8 +357,9 @@ impl Controller {
         self.base = BaseDelay::default();
         self.least_trip = Least::default();
         self.round = Round::default();
-        (self.look, self.ceiling) = (None, None);
-        (self.starting, self.competing) = (true, false);
+        (self.look, self.ceiling, self.high_since) = (None, None, None);
+        (self.starting, self.competing, self.failed_looks) = (true, false, 0);
+        (self.delay, self.longest) = (0, 0);
     }
 
     /// Whether a queue stands in the path: what gets lost now is likely lost to it, and more than the data
@@ -379,7 +392,7 @@ impl Controller {
 
     /// When [`Self::poll`] has something to do.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        (!self.under_way.is_empty()).then(|| self.progress + self.silence())
+        (self.bytes > 0).then(|| self.progress + self.silence())
     }
 
     /// Gives up on feedback for what is under way, if none has come for long; whether it did.
@@ -496,7 +509,8 @@ impl Controller {
     }
 
     /// Grows the window, `passed` bytes having left the path: in the start phase to the double in a round
-    /// trip, as TCP while competing, else by steps that are longer the longer all goes well.
+    /// trip, as TCP while competing, else by steps that are longer the longer all has gone well, and shorter
+    /// near the target.
     fn climb(&mut self, passed: f64, now: Instant) {
         let rounds = now.saturating_duration_since(self.climbing).as_secs_f64() / ROUND;
         let step = if self.starting {
