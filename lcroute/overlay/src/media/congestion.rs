@@ -245,6 +245,17 @@ impl Controller {
         open
     }
 
+    /// The same, asked by whoever would only use what is left over.
+    pub(crate) fn has_room(&self, pending: usize) -> bool {
+        ((self.bytes + pending as u64) as f64) < self.window && self.under_way.len() < MAX_PACKETS
+    }
+
+    /// Whether a queue stands in the path: more than the data itself would make it worse.
+    pub(crate) fn is_congested(&self) -> bool {
+        let drain = matches!(&self.experiment, Some(e) if e.kind != Kind::Trial);
+        drain || self.competing || self.delay > TARGET / 2
+    }
+
     /// A packet goes out; indices count up by one.
     pub(crate) fn sent(&mut self, index: u64, bytes: usize, now: Instant) {
         if self.under_way.is_empty() {

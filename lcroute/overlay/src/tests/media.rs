@@ -6,6 +6,7 @@ use librecast::id::SecretKey;
 
 use super::links::connected_by;
 use super::net::{Net, Network, Pipe};
+use super::repair::repaired_within;
 use crate::Lane;
 
 const SOON: Duration = Duration::from_secs(2);
@@ -15,7 +16,7 @@ fn media() -> Net {
 }
 
 /// A data header and an IPv6 packet to `group`, with a number at the end.
-fn message(group: u8, number: u32, size: usize) -> Vec<u8> {
+pub(super) fn message(group: u8, number: u32, size: usize) -> Vec<u8> {
     let mut message = vec![0; size];
     message[0] = 0x10;
     message[32 + 39] = group;
@@ -24,27 +25,27 @@ fn message(group: u8, number: u32, size: usize) -> Vec<u8> {
 }
 
 /// A flow from node 0 to node 1.
-struct Flow {
-    group: u8,
-    size: usize,
+pub(super) struct Flow {
+    pub(super) group: u8,
+    pub(super) size: usize,
     /// Messages a second.
-    rate: f64,
+    pub(super) rate: f64,
 }
 
 /// What became of it.
 #[derive(Debug)]
-struct Outcome {
+pub(super) struct Outcome {
     sent: usize,
     /// Sorted.
-    delays: Vec<Duration>,
+    pub(super) delays: Vec<Duration>,
 }
 
 impl Outcome {
-    fn delivered(&self) -> f64 {
+    pub(super) fn delivered(&self) -> f64 {
         self.delays.len() as f64 / self.sent as f64
     }
 
-    fn percentile(&self, percent: usize) -> Duration {
+    pub(super) fn percentile(&self, percent: usize) -> Duration {
         self.delays[(self.delays.len() * percent / 100).min(self.delays.len() - 1)]
     }
 }
@@ -94,7 +95,7 @@ fn run(net: &mut Net, flows: &[Flow], span: Duration) -> Vec<Outcome> {
     flows.iter().zip(&sent).map(outcome).collect()
 }
 
-fn one(net: &mut Net, rate: f64, size: usize, span: Duration) -> Outcome {
+pub(super) fn one(net: &mut Net, rate: f64, size: usize, span: Duration) -> Outcome {
     let flow = Flow {
         group: 1,
         size,
@@ -186,7 +187,7 @@ fn messages_of_all_sizes_arrive_on_both_lanes() {
 #[test]
 fn loss_takes_what_it_takes_and_no_more() {
     for loss in [50, 200] {
-        let mut net = media();
+        let mut net = repaired_within(0);
         net.delay = Duration::from_millis(10);
         net.loss = loss;
         let outcome = one(&mut net, 5_000.0, 1_200, Duration::from_secs(4));
