@@ -6,7 +6,9 @@
 //! | [`id`] | ed25519 identities, libp2p PeerIds, addresses derived from keys |
 //! | [`cert`] | certificates, chains, invitation tokens |
 //! | [`mld`] | MLDv2 and MLDv1 messages (RFC 9777, RFC 2710) as bytes |
+//! | [`checksum`] | the Internet checksum |
 //! | [`channel`] | group addresses and ports of lcsync and lcagent |
+//! | [`pool`] | buffers that packets are cut from |
 //! | [`pacing`] | a token bucket without a clock of its own |
 //! | [`units`] | sizes, rates and durations as users write them |
 //! | `listener`, `socket` (feature `net`) | MLD seen from a raw socket; multicast sockets |
@@ -15,6 +17,7 @@
 
 pub mod cert;
 pub mod channel;
+pub mod checksum;
 #[cfg(feature = "cli")]
 pub mod cli;
 #[cfg(feature = "coding")]
@@ -24,6 +27,7 @@ pub mod id;
 pub mod listener;
 pub mod mld;
 pub mod pacing;
+pub mod pool;
 #[cfg(feature = "net")]
 pub mod socket;
 pub mod units;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use rtc::crypto::RTCCrypto;
 
-use crate::event::RepairInfo;
+use crate::event::{Ecn, RepairInfo};
 
 use super::congestion::Controller;
 use super::feedback::{Report, Reporter};
@@ -36,7 +36,7 @@ const LEAST_LIMIT: usize = 1_200;
 /// Data header, and what a message needs in a packet of its own.
 const OVERHEAD: usize = 32 + CHUNK_HEADER + RTP_HEADER + TAG;
 
-/// When so many of about so many messages had to wait, the path is too narrow for data alone.
+/// When so many of about so many messages find the window shut, the path is too narrow for data alone.
 const MOST_PRESSED: f64 = 0.5;
 const PRESSED_OVER: f64 = 64.0;
 
@@ -55,7 +55,7 @@ pub(crate) struct Media {
     next_message: u16,
     controller: Controller,
     queue: FairQueue,
-    /// Share of the last messages that had to wait.
+    /// Share of the last messages that found the window shut.
     pressed: f64,
     input: BytesMut,
     reassembly: Reassembly,
@@ -122,6 +122,11 @@ impl Media {
         }
     }
 
+    /// Packets of ours that came with a mark of congestion.
+    pub(crate) fn congested(&self) -> u64 {
+        self.controller.congested()
+    }
+
     /// The longest message that it takes.
     pub(crate) fn longest(&self) -> usize {
         MAX_PIECES * self.piece()
@@ -139,9 +144,9 @@ impl Media {
         dropped: &mut Dropped,
         now: Instant,
     ) {
-        let open = has_path && self.queue.is_empty() && self.controller.is_open(self.packet.len());
-        self.pressed += (f64::from(u8::from(!open)) - self.pressed) / PRESSED_OVER;
-        if open {
+        let shut = f64::from(u8::from(!self.controller.has_room(self.packet.len())));
+        self.pressed += (shut - self.pressed) / PRESSED_OVER;
+        if has_path && self.queue.is_empty() && self.controller.is_open(self.packet.len()) {
             self.put(parts, now);
         } else {
             let rate = self.controller.rate();
@@ -189,13 +194,16 @@ impl Media {
         Some((index, size))
     }
 
+    /// Whether data leaves something of the window.
+    fn has_left(&self) -> bool {
+        self.queue.is_empty() && self.controller.has_room(self.packet.len())
+    }
+
     /// Sends for repair what is due, as far as data leaves room.
     fn repair(&mut self, now: Instant) {
-        if self.pressed > MOST_PRESSED || self.controller.is_congested() {
-            return;
-        }
-        while self.queue.is_empty()
-            && self.controller.has_room(self.packet.len())
+        let held = self.pressed > MOST_PRESSED || self.controller.is_congested();
+        let mut probe = self.repair.takes_probe();
+        while (std::mem::take(&mut probe) || !held && self.has_left())
             && let Some(work) = self.repair.next(now)
         {
             self.flush(now);
@@ -212,6 +220,7 @@ impl Media {
     pub(crate) fn handle(
         &mut self,
         datagram: &[u8],
+        ecn: Ecn,
         has_path: bool,
         deliver: &mut dyn FnMut(Bytes),
         dropped: &mut Dropped,
@@ -228,7 +237,7 @@ impl Media {
                 return Err(reason);
             }
         };
-        let due = self.reporter.handle(index, marker, now);
+        let due = self.reporter.handle(index, marker, ecn, now);
         if due {
             self.report(has_path, now);
         }
@@ -478,7 +487,8 @@ mod tests {
                 a.seal(false, now);
                 let datagrams: Vec<_> = a.finish(now).collect();
                 for datagram in datagrams {
-                    let _ = b.handle(&datagram, true, &mut |_| {}, &mut Dropped::default(), now);
+                    let mut dropped = Dropped::default();
+                    let _ = b.handle(&datagram, Ecn::None, true, &mut |_| {}, &mut dropped, now);
                 }
             }
         }

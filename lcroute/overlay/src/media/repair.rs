@@ -82,6 +82,7 @@ pub(crate) struct Repair {
     rtt: Duration,
     deviation: Duration,
     coding: bool,
+    probe: bool,
     /// Bytes that may be spent.
     saved: f64,
     asked: Instant,
@@ -150,6 +151,7 @@ impl Repair {
             rtt: Duration::ZERO,
             deviation: Duration::ZERO,
             coding: false,
+            probe: false,
             saved: SAVED / 4.0,
             asked: now,
             loss: Loss::default(),
@@ -354,12 +356,19 @@ impl Repair {
         (soon + FEEDBACK <= late).then(|| at + late.min(soon + MISSED))
     }
 
-    /// No report comes of what was sent: it goes out again.
+    /// No report comes of what was sent: it goes out again. The first packet of it must, also when the
+    /// window is shut: it asks for the report that would open it (RFC 8985, section 7).
     pub(crate) fn poll(&mut self, now: Instant) {
+        self.probe = !self.coding && self.deadline().is_some_and(|due| due <= now);
         while !self.coding && self.deadline().is_some_and(|due| due <= now) {
             self.lose(self.judged, true, now);
             self.judged += 1;
         }
+    }
+
+    /// Whether the next packet must go out.
+    pub(crate) fn takes_probe(&mut self) -> bool {
+        std::mem::take(&mut self.probe)
     }
 
     /// What was due and could not be sent has to wait.

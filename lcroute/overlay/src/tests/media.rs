@@ -7,7 +7,7 @@ use librecast::id::SecretKey;
 use super::links::connected_by;
 use super::net::{Net, Network, Pipe};
 use super::repair::repaired_within;
-use crate::Lane;
+use crate::{Ecn, Lane};
 
 const SOON: Duration = Duration::from_secs(2);
 
@@ -36,6 +36,8 @@ pub(super) struct Flow {
 #[derive(Debug)]
 pub(super) struct Outcome {
     sent: usize,
+    /// Messages, of this flow or another, that waited too long for the window.
+    dropped: usize,
     /// Sorted.
     pub(super) delays: Vec<Duration>,
 }
@@ -45,9 +47,20 @@ impl Outcome {
         self.delays.len() as f64 / self.sent as f64
     }
 
+    /// The same of what was not dropped by the sender.
+    pub(super) fn arrived(&self) -> f64 {
+        self.delays.len() as f64 / (self.sent - self.dropped) as f64
+    }
+
     pub(super) fn percentile(&self, percent: usize) -> Duration {
         self.delays[(self.delays.len() * percent / 100).min(self.delays.len() - 1)]
     }
+}
+
+fn queue_drops(net: &Net) -> usize {
+    let drops = net.nodes[0].overlay.drops();
+    let count = |reason| drops.get(reason).copied().unwrap_or(0) as usize;
+    count("queue_delay") + count("queue_full")
 }
 
 /// Runs flows side by side for `span`, and half a second more.
@@ -57,6 +70,7 @@ fn run(net: &mut Net, flows: &[Flow], span: Duration) -> Vec<Outcome> {
     let mut sent: Vec<Vec<Instant>> = flows.iter().map(|_| Vec::new()).collect();
     net.nodes[1].data.clear();
     net.nodes[1].data_at.clear();
+    let before = queue_drops(net);
     while net.now < began + span {
         let now = net.now;
         for (flow, sent) in flows.iter().zip(&mut sent) {
@@ -74,6 +88,7 @@ fn run(net: &mut Net, flows: &[Flow], span: Duration) -> Vec<Outcome> {
         net.run(next.unwrap_or(now).saturating_duration_since(now));
     }
     net.run(Duration::from_millis(500));
+    let dropped = queue_drops(net) - before;
     let node = &net.nodes[1];
     let outcome = |(flow, sent): (&Flow, &Vec<Instant>)| {
         let ours = node.data.iter().zip(&node.data_at);
@@ -89,6 +104,7 @@ fn run(net: &mut Net, flows: &[Flow], span: Duration) -> Vec<Outcome> {
         delays.sort_unstable();
         Outcome {
             sent: sent.len(),
+            dropped,
             delays,
         }
     };
@@ -182,6 +198,20 @@ fn messages_of_all_sizes_arrive_on_both_lanes() {
             "{media}"
         );
     }
+}
+
+#[test]
+fn marks_of_congestion_come_back_to_the_sender() {
+    let mut net = media();
+    let span = Duration::from_secs(1);
+    one(&mut net, 500.0, 1_000, span);
+    assert_eq!(net.row(0, 1).unwrap().congested_packets, 0);
+    net.congested = true;
+    let marked = one(&mut net, 500.0, 1_000, span).sent as u64;
+    let counted = net.row(0, 1).unwrap().congested_packets;
+    assert!((marked - 20..=marked).contains(&counted), "{counted}");
+    // reports are not marked, and what is wiped off harms nothing
+    assert_eq!(net.row(1, 0).unwrap().congested_packets, 0);
 }
 
 #[test]
@@ -321,9 +351,15 @@ fn replayed_and_forged_packets_are_dropped_and_counted() {
         forged[6] ^= 0x40;
         let overlay = &mut net.nodes[1].overlay;
         for datagram in [datagram, &forged] {
-            overlay.handle_datagram(*from, host, datagram, now);
+            overlay.handle_datagram(*from, host, datagram, Ecn::None, now);
         }
-        overlay.handle_datagram("192.0.2.9:9".parse().unwrap(), host, datagram, now);
+        overlay.handle_datagram(
+            "192.0.2.9:9".parse().unwrap(),
+            host,
+            datagram,
+            Ecn::None,
+            now,
+        );
         replayed += 1;
     }
     let drops = net.nodes[1].overlay.drops().clone();
@@ -347,7 +383,7 @@ fn a_packet_from_an_address_that_nobody_knows_finds_its_link() {
     let from = "192.0.2.9:9".parse().unwrap();
     net.nodes[1]
         .overlay
-        .handle_datagram(from, host, datagram, now);
+        .handle_datagram(from, host, datagram, Ecn::None, now);
     net.collect(1);
     assert_eq!(net.nodes[1].data.len(), 1);
 }
@@ -373,7 +409,7 @@ fn a_restarted_peer_has_new_keys() {
         let now = net.now;
         net.nodes[1]
             .overlay
-            .handle_datagram(*from, host, datagram, now);
+            .handle_datagram(*from, host, datagram, Ecn::None, now);
     }
     net.nodes[1].data.clear();
     net.collect(1);
@@ -445,7 +481,7 @@ fn arbitrary_media_bytes_change_nothing() {
         let now = net.now;
         net.nodes[1]
             .overlay
-            .handle_datagram(*from, host, &datagram, now);
+            .handle_datagram(*from, host, &datagram, Ecn::None, now);
     }
     net.collect(1);
     assert_eq!(net.nodes[1].data.len(), got);
