@@ -703,6 +703,7 @@ impl PacketLoop {
                 rtt_ms: p.rtt_ms,
                 loss: p.loss,
                 lane: lower(&p.lane),
+                path_mtu: p.path_mtu,
                 congested_packets: p.congested_packets,
                 tx_bytes: p.tx_bytes,
                 rx_bytes: p.rx_bytes,

@@ -572,6 +572,15 @@ mod tests {
         );
         a.send(&way(to), None, &vec![0; 70_000]).unwrap();
         assert_eq!(a.counters().too_big, 1);
+        // A probe that is too long is an answer, not a loss; what follows may be fragmented again.
+        let probe = Way {
+            dont_fragment: true,
+            ..way(to)
+        };
+        a.send(&probe, None, &vec![0; 70_000]).unwrap();
+        a.send(&probe, None, b"short").unwrap();
+        assert_eq!(receive(&mut b, 1)[0].2, b"short");
+        assert_eq!(a.counters().too_big, 1);
         // Nobody there: the answer is an ICMP error, which must not spoil the next datagram.
         let nobody = UdpSocket::bind("127.0.0.1:0")
             .unwrap()
