@@ -7,6 +7,7 @@ mod backbone;
 mod cli;
 mod daemon;
 mod demo;
+mod hostile_load;
 mod interface;
 mod joining;
 mod lcsync_lan;
