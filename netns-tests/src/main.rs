@@ -46,6 +46,7 @@ fn run(name: &str) -> Option<ExitCode> {
         "mc-send" => programs::send(),
         "mc-recv" => programs::receive(),
         "mld-watch" => programs::mld_watch(),
+        "bare-relay" => bench::bare_relay(),
         _ => return None,
     })
 }

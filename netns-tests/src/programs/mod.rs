@@ -1,6 +1,8 @@
 //! Ordinary multicast programs that know nothing of lcroute: a sender, a receiver, a watcher of
 //! MLD. They do what programs in the wild do and report in JSON what the kernel gave them.
 
+mod inbox;
+mod latencies;
 mod mld_watch;
 mod payload;
 mod receive;
