@@ -19,6 +19,7 @@ demo:
 test:
 	netns-tests/setup test
 	cargo test --workspace $(ARGS)
+	NETNS_OFFLOAD=off cargo test --package netns-tests --test netns $(ARGS)
 
 bench:
 	netns-tests/setup demo

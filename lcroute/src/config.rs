@@ -50,6 +50,8 @@ pub struct Tun {
     pub mtu: u16,
     /// Which groups of programs that name no interface go to it.
     pub routes: Routes,
+    /// Many packets cross in one system call, where the kernel can.
+    pub offload: bool,
 }
 
 impl Default for Tun {
@@ -59,6 +61,7 @@ impl Default for Tun {
             mode: TunMode::Tun,
             mtu: DEFAULT_MTU,
             routes: Routes::All(true),
+            offload: true,
         }
     }
 }
@@ -302,6 +305,7 @@ mod tests {
             mode = "tap"
             mtu = 1400
             routes = ["ff15::/16"]
+            offload = false
             [signal]
             servers = ["ws://a:7117"]
             listen = "[::]:7117"
@@ -317,7 +321,8 @@ mod tests {
             queue_ms = 5
         "#;
         let c = Config::parse("f", text).unwrap();
-        assert_eq!(c.tun.mode, TunMode::Tap);
+        assert_eq!((c.tun.mode, c.tun.offload), (TunMode::Tap, false));
+        assert!(Config::parse("f", "").unwrap().tun.offload);
         assert_eq!(c.tun.routes.prefixes(), ["ff15::/16".parse().unwrap()]);
         assert_eq!(c.network.link_scope_groups.len(), 1);
         let expected = Live {

@@ -228,6 +228,7 @@ fn tun_settings(config: &Config, member: &Member) -> tun::Settings {
             .into_iter()
             .map(tun::Prefix::from)
             .collect(),
+        offload: config.tun.offload,
     }
 }
 

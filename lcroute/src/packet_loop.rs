@@ -230,7 +230,6 @@ impl PacketLoop {
         self.parts.engine.handle_start(now);
         self.deliver(now);
         self.probe_inbound(now);
-        let mut packet = vec![0; tun::READ_BUFFER];
         loop {
             let ready = self.wait(now)?;
             now = Instant::now();
@@ -240,7 +239,7 @@ impl PacketLoop {
             // also without a wake: a message may have come between clear and the last look
             self.read_inbox(now);
             if ready.tun {
-                self.read_tun(&mut packet, now)?;
+                self.read_tun(now)?;
             }
             if ready.udp {
                 self.read_udp(now);
@@ -289,13 +288,18 @@ impl PacketLoop {
         })
     }
 
-    fn read_tun(&mut self, buffer: &mut [u8], now: Instant) -> anyhow::Result<()> {
+    fn read_tun(&mut self, now: Instant) -> anyhow::Result<()> {
+        let Parts { device, engine, .. } = &mut self.parts;
+        let mut packets = 0;
+        // what is not to be carried costs as well
         for _ in 0..TUN_BATCH {
-            match self.parts.device.read(buffer) {
-                Ok(Some(packet)) => {
-                    self.parts.engine.handle_local_packet(packet, now);
-                }
-                Ok(None) => break,
+            let read = device.read(&mut |packet| {
+                engine.handle_local_packet(packet, now);
+                packets += 1;
+            });
+            match read {
+                Ok(true) if packets < TUN_BATCH => {}
+                Ok(_) => break,
                 Err(e) => {
                     // nothing to carry packets with any more
                     let name = &self.parts.settings.name;
@@ -313,9 +317,9 @@ impl PacketLoop {
         let Parts {
             socket, overlay, ..
         } = &mut self.parts;
-        let received = socket.recv(|from, to, datagram| {
+        let received = socket.recv(|from, to, ecn, datagram| {
             let to = SocketAddr::new(to.unwrap_or(UNKNOWN), port);
-            overlay.handle_datagram(from, to, datagram, now);
+            overlay.handle_datagram(from, to, datagram, ecn, now);
         });
         if let Err(e) = received {
             tracing::debug!("udp receive: {e}");
@@ -468,9 +472,14 @@ impl PacketLoop {
             }
             while let Some(transmit) = self.parts.overlay.poll_transmit() {
                 silent = false;
-                let t = (transmit.to, transmit.from);
+                let way = udp::Way {
+                    to: transmit.to,
+                    from: transmit.from.map(|from| from.ip()),
+                    ecn: transmit.ecn,
+                    dont_fragment: transmit.dont_fragment,
+                };
                 self.outgoing.push(
-                    t,
+                    way,
                     &transmit.contents,
                     &mut self.parts.socket,
                     &mut self.drops,
@@ -480,6 +489,7 @@ impl PacketLoop {
                 break;
             }
         }
+        self.parts.device.flush();
         self.outgoing.flush(&mut self.parts.socket, &mut self.drops);
     }
 
@@ -509,13 +519,12 @@ impl PacketLoop {
                         .close_link(link, "control channel is stuck", now);
                 }
             }
-            Output::Local { packet } => {
-                let written = self.parts.device.write(&packet);
-                self.count_written(written);
-            }
+            Output::Local { packet } => self.parts.device.queue(packet),
             Output::LocalMld { packet } => {
-                let written = self.parts.device.write_mld(&packet);
-                self.count_written(written);
+                if let Err(e) = self.parts.device.write_mld(&packet) {
+                    tracing::debug!("write to lc0: {e}");
+                    *self.drops.entry("tun_write_error").or_default() += 1;
+                }
             }
             Output::LinkFault { link, reason } => {
                 self.parts.overlay.close_link(LinkId(link.0), reason, now);
@@ -537,13 +546,6 @@ impl PacketLoop {
                 };
                 *self.drops.entry(reason).or_default() += 1;
             }
-        }
-    }
-
-    fn count_written(&mut self, written: std::io::Result<()>) {
-        if let Err(e) = written {
-            tracing::debug!("write to lc0: {e}");
-            *self.drops.entry("tun_write_error").or_default() += 1;
         }
     }
 
@@ -580,7 +582,7 @@ impl PacketLoop {
             Event::Data { link, message } => {
                 self.parts
                     .engine
-                    .handle_data(lcroute_engine::LinkId(link.0), &message, now);
+                    .handle_data(lcroute_engine::LinkId(link.0), message, now);
             }
             Event::Signal { to, bytes } => {
                 // signalling repeats itself: a full queue costs time, not a link
@@ -610,6 +612,8 @@ impl PacketLoop {
         let edges = [
             ("tun_not_ipv6", tun.not_ipv6),
             ("tun_truncated", tun.truncated),
+            ("tun_bad_offload", tun.bad_offload),
+            ("tun_write_error", tun.write_error),
             ("udp_receive_error", udp.receive),
             ("udp_unreachable", udp.unreachable),
             ("udp_too_big", udp.too_big),
@@ -672,6 +676,7 @@ impl PacketLoop {
                 rtt_ms: p.rtt_ms,
                 loss: p.loss,
                 lane: lower(&p.lane),
+                congested_packets: p.congested_packets,
                 tx_bytes: p.tx_bytes,
                 rx_bytes: p.rx_bytes,
                 since_s: p.since_s,
@@ -717,7 +722,7 @@ struct Ready {
 /// Datagrams of equal size for one destination leave in one system call.
 #[derive(Debug, Default)]
 struct Outgoing {
-    to: Option<(SocketAddr, Option<SocketAddr>)>,
+    way: Option<udp::Way>,
     segment: usize,
     count: usize,
     buffer: Vec<u8>,
@@ -730,12 +735,12 @@ const MAX_BATCH: usize = 60_000;
 impl Outgoing {
     fn push(
         &mut self,
-        to: (SocketAddr, Option<SocketAddr>),
+        way: udp::Way,
         datagram: &[u8],
         socket: &mut udp::Socket,
         drops: &mut BTreeMap<&'static str, u64>,
     ) {
-        let fits = self.to == Some(to)
+        let fits = self.way == Some(way)
             && datagram.len() <= self.segment
             && self.count < MAX_SEGMENTS
             && self.buffer.len() + datagram.len() <= MAX_BATCH
@@ -743,7 +748,7 @@ impl Outgoing {
             && self.buffer.len() == self.count * self.segment;
         if !fits {
             self.flush(socket, drops);
-            self.to = Some(to);
+            self.way = Some(way);
             self.segment = datagram.len();
         }
         self.buffer.extend_from_slice(datagram);
@@ -751,10 +756,10 @@ impl Outgoing {
     }
 
     fn flush(&mut self, socket: &mut udp::Socket, drops: &mut BTreeMap<&'static str, u64>) {
-        if let Some((to, from)) = self.to.take() {
+        if let Some(way) = self.way.take() {
             let segment = (self.count > 1).then_some(self.segment);
-            if let Err(e) = socket.send(to, from.map(|a| a.ip()), segment, &self.buffer) {
-                tracing::debug!("udp send to {to}: {e}");
+            if let Err(e) = socket.send(&way, segment, &self.buffer) {
+                tracing::debug!("udp send to {}: {e}", way.to);
                 *drops.entry("udp_send_error").or_default() += self.count as u64;
             }
         }

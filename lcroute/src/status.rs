@@ -113,6 +113,8 @@ pub struct Peer {
     pub loss: Option<f64>,
     /// `media` (SRTP) or `data` (the SCTP data channel).
     pub lane: String,
+    /// Packets sent to it over the present link that met a filling queue (ECN).
+    pub congested_packets: u64,
     /// UDP payload bytes sent to it.
     pub tx_bytes: u64,
     /// UDP payload bytes received from it.

@@ -6,9 +6,10 @@ use std::io::{self, ErrorKind, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 
+use lcroute_overlay::Ecn;
 use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
-use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
+use quinn_udp::{EcnCodepoint, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, SockRef, Type};
 
 /// Bursts of all links arrive in one buffer while the packet loop is busy elsewhere.
@@ -60,6 +61,19 @@ pub struct Counters {
     pub receive: u64,
 }
 
+/// Where datagrams go, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Way {
+    /// Destination; IPv4 as plain IPv4.
+    pub to: SocketAddr,
+    /// The local address to send from, where it matters.
+    pub from: Option<IpAddr>,
+    /// How they are marked.
+    pub ecn: Ecn,
+    /// They probe the path: nobody shall fragment them.
+    pub dont_fragment: bool,
+}
+
 /// The socket. It never blocks.
 pub struct Socket {
     socket: UdpSocket,
@@ -94,8 +108,7 @@ impl Socket {
                 false,
             ),
         };
-        let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
-        allow_fragments(&socket, ipv6);
+        let state = set_up(&socket, ipv6)?;
         enlarge_buffers(&socket)?;
         Ok(Self {
             segmentation: state.max_gso_segments() > 1,
@@ -123,13 +136,13 @@ impl Socket {
     }
 
     /// Gives each datagram that has come in, up to a bound, to `each`: who sent it, to which
-    /// address of this host, and its content. Says how many there were.
+    /// address of this host, how it is marked, and its content. Says how many there were.
     ///
     /// Poll again afterwards; where more are waiting, that returns at once. IPv4 addresses are
     /// given as such.
     pub fn recv(
         &mut self,
-        mut each: impl FnMut(SocketAddr, Option<IpAddr>, &[u8]),
+        mut each: impl FnMut(SocketAddr, Option<IpAddr>, Ecn, &[u8]),
     ) -> io::Result<usize> {
         let mut datagrams = 0;
         for _ in 0..RECEIVE_CALLS {
@@ -146,8 +159,10 @@ impl Socket {
             for (meta, unit) in metas[..units].iter().zip(self.buffer.chunks(UNIT)) {
                 let from = plain(meta.addr);
                 let to = meta.dst_ip.map(|ip| ip.to_canonical());
+                // datagrams of different marks are not coalesced
+                let ecn = mark(meta.ecn);
                 for datagram in unit[..meta.len.min(UNIT)].chunks(meta.stride.max(1)) {
-                    each(from, to, datagram);
+                    each(from, to, ecn, datagram);
                     datagrams += 1;
                 }
             }
@@ -167,15 +182,14 @@ impl Socket {
             .recv(UdpSockRef::from(&self.socket), &mut slices, metas)
     }
 
-    /// Sends `contents` to `to`, from the local address `from` where given. With `segment_size`,
-    /// `contents` is several datagrams of that size in a row, of which the last may be shorter.
+    /// Sends `contents`. With `segment_size` it is several datagrams of that size in a row, of which
+    /// the last may be shorter.
     ///
     /// `WouldBlock`: nothing was sent, the socket's buffer is full. All other troubles are
     /// those of a network that loses datagrams: counted, and `Ok`.
     pub fn send(
         &mut self,
-        to: SocketAddr,
-        from: Option<IpAddr>,
+        way: &Way,
         segment_size: Option<usize>,
         contents: &[u8],
     ) -> io::Result<()> {
@@ -190,12 +204,15 @@ impl Socket {
         } else {
             size
         };
+        if way.dont_fragment {
+            return self.probe(way, size, contents);
+        }
         // An empty datagram is one as well.
         let mut bursts = contents.chunks(burst);
-        self.send_burst(to, from, size, bursts.next().unwrap_or_default())?;
+        self.send_burst(way, size, bursts.next().unwrap_or_default())?;
         let mut sent = burst;
         for part in bursts {
-            if self.send_burst(to, from, size, part).is_err() {
+            if self.send_burst(way, size, part).is_err() {
                 self.counters.congested += count(contents.len() - sent, size);
                 break;
             }
@@ -204,16 +221,28 @@ impl Socket {
         Ok(())
     }
 
+    /// Sends datagrams that may be too large for the path: that they do not arrive is the answer, and
+    /// no trouble.
+    fn probe(&mut self, way: &Way, size: usize, contents: &[u8]) -> io::Result<()> {
+        set_fragments(&self.socket, self.ipv6, false);
+        let sent = contents
+            .chunks(size)
+            .try_for_each(|datagram| self.transmit(way, None, datagram));
+        set_fragments(&self.socket, self.ipv6, true);
+        match sent {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(error),
+            Err(error) if error.raw_os_error() != Some(libc::EMSGSIZE) => {
+                self.count_unsent(&error, 1);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
     /// Sends what the kernel takes at once. The only error is `WouldBlock`, with nothing sent.
-    fn send_burst(
-        &mut self,
-        to: SocketAddr,
-        from: Option<IpAddr>,
-        size: usize,
-        burst: &[u8],
-    ) -> io::Result<()> {
+    fn send_burst(&mut self, way: &Way, size: usize, burst: &[u8]) -> io::Result<()> {
         let several = burst.len() > size;
-        let error = match self.transmit(to, from, several.then_some(size), burst) {
+        let error = match self.transmit(way, several.then_some(size), burst) {
             Ok(()) => return Ok(()),
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(error),
             Err(error) => error,
@@ -232,7 +261,7 @@ impl Socket {
             self.segmentation = false;
         }
         for datagram in burst.chunks(size) {
-            match self.transmit(to, from, None, datagram) {
+            match self.transmit(way, None, datagram) {
                 Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.counters.congested += 1,
                 Err(error) => self.count_unsent(&error, 1),
@@ -241,14 +270,8 @@ impl Socket {
         Ok(())
     }
 
-    fn transmit(
-        &self,
-        to: SocketAddr,
-        from: Option<IpAddr>,
-        segment_size: Option<usize>,
-        contents: &[u8],
-    ) -> io::Result<()> {
-        let destination = match to {
+    fn transmit(&self, way: &Way, segment_size: Option<usize>, contents: &[u8]) -> io::Result<()> {
+        let destination = match way.to {
             SocketAddr::V4(v4) if self.ipv6 => {
                 SocketAddrV6::new(v4.ip().to_ipv6_mapped(), v4.port(), 0, 0).into()
             }
@@ -258,10 +281,11 @@ impl Socket {
             other => other,
         };
         // A source of the other family is of no use.
-        let src_ip = from.filter(|from| from.is_ipv4() == to.is_ipv4());
+        let src_ip = way.from.filter(|from| from.is_ipv4() == way.to.is_ipv4());
+        let capable = way.ecn != Ecn::None;
         let transmit = Transmit {
             destination,
-            ecn: None,
+            ecn: capable.then_some(EcnCodepoint::Ect0),
             contents,
             segment_size,
             src_ip,
@@ -271,6 +295,12 @@ impl Socket {
     }
 
     fn count_unsent(&mut self, error: &io::Error, datagrams: u64) {
+        // after one such error the crate leaves out the marks of IPv4, for good
+        if error.raw_os_error() == Some(libc::EINVAL)
+            && let Ok(state) = set_up(&self.socket, self.ipv6)
+        {
+            self.state = state;
+        }
         let counter = match error.raw_os_error() {
             Some(libc::EMSGSIZE) => &mut self.counters.too_big,
             Some(libc::ENOBUFS | libc::ENOMEM) => &mut self.counters.congested,
@@ -298,15 +328,30 @@ fn bind(domain: Domain, address: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
+fn set_up(socket: &UdpSocket, ipv6: bool) -> io::Result<UdpSocketState> {
+    let state = UdpSocketState::new(UdpSockRef::from(socket))?;
+    // nobody reads them, and they take the room in which the kernel would tell the mark
+    setsockopt(socket, sockopt::ReceiveTimestampns, &false)?;
+    set_fragments(socket, ipv6, true);
+    Ok(state)
+}
+
 /// Many paths carry less than 1,500 bytes and tell nobody: over IPv4 routers may fragment (a
 /// fragmented datagram arrives, one with DF set does not), over IPv6 the kernel fragments once it
 /// knows the path.
-fn allow_fragments(socket: &UdpSocket, ipv6: bool) {
+///
+/// Where they are not allowed, what the kernel believes of the path does not count either.
+fn set_fragments(socket: &UdpSocket, ipv6: bool, allowed: bool) {
+    let (v4, v6) = if allowed {
+        (libc::IP_PMTUDISC_DONT, libc::IPV6_PMTUDISC_WANT)
+    } else {
+        (libc::IP_PMTUDISC_PROBE, libc::IPV6_PMTUDISC_PROBE)
+    };
     // Best effort: without these only large datagrams over narrow paths suffer.
-    let _ = setsockopt(socket, option::MtuDiscoverV4, &libc::IP_PMTUDISC_DONT);
+    let _ = setsockopt(socket, option::MtuDiscoverV4, &v4);
     if ipv6 {
-        let _ = setsockopt(socket, option::MtuDiscoverV6, &libc::IPV6_PMTUDISC_WANT);
-        let _ = setsockopt(socket, sockopt::Ipv6DontFrag, &false);
+        let _ = setsockopt(socket, option::MtuDiscoverV6, &v6);
+        let _ = setsockopt(socket, sockopt::Ipv6DontFrag, &!allowed);
     }
 }
 
@@ -352,6 +397,14 @@ fn plain(address: SocketAddr) -> SocketAddr {
     }
 }
 
+fn mark(ecn: Option<EcnCodepoint>) -> Ecn {
+    match ecn {
+        None => Ecn::None,
+        Some(EcnCodepoint::Ect0 | EcnCodepoint::Ect1) => Ecn::Capable,
+        Some(EcnCodepoint::Ce) => Ecn::Congested,
+    }
+}
+
 fn count(bytes: usize, size: usize) -> u64 {
     // Lossless: no platform of Linux has a usize wider than 64 bits.
     bytes.div_ceil(size) as u64
@@ -384,7 +437,7 @@ mod tests {
             )
             .unwrap();
             socket
-                .recv(|from, to, datagram| received.push((from, to, datagram.to_vec())))
+                .recv(|from, to, _, datagram| received.push((from, to, datagram.to_vec())))
                 .unwrap();
         }
         received
@@ -394,14 +447,59 @@ mod tests {
         (ip.parse::<IpAddr>().unwrap(), socket.port().unwrap()).into()
     }
 
+    fn way(to: SocketAddr) -> Way {
+        Way {
+            to,
+            from: None,
+            ecn: Ecn::None,
+            dont_fragment: false,
+        }
+    }
+
+    fn from(ip: &str, to: SocketAddr) -> Way {
+        Way {
+            from: Some(ip.parse().unwrap()),
+            ..way(to)
+        }
+    }
+
+    #[test]
+    fn marks_are_sent_and_seen() {
+        let (mut a, mut b) = (Socket::open(0).unwrap(), Socket::open(0).unwrap());
+        // an address that has gone must not cost the marks of later datagrams
+        a.send(&from("192.0.2.1", at("127.0.0.1", &b)), None, b"not ours")
+            .unwrap();
+        assert_eq!(a.counters().unreachable, 1);
+        let mut to = vec![at("127.0.0.1", &b)];
+        to.extend(UdpSocket::bind("[::1]:0").is_ok().then(|| at("::1", &b)));
+        for (to, ecn) in to
+            .iter()
+            .flat_map(|to| [(*to, Ecn::None), (*to, Ecn::Capable)])
+        {
+            let way = Way { ecn, ..way(to) };
+            a.send(&way, Some(100), &[7; 300]).unwrap();
+            let mut marks = Vec::new();
+            while marks.len() < 3 {
+                let mut fds = [PollFd::new(b.as_fd(), PollFlags::POLLIN)];
+                assert_eq!(poll(&mut fds, PollTimeout::from(20_000_u16)).unwrap(), 1);
+                b.recv(|_, _, ecn, _| marks.push(ecn)).unwrap();
+            }
+            assert_eq!(marks, [ecn; 3], "{to}");
+        }
+    }
+
     #[test]
     fn ipv4_addresses_are_plain_in_both_directions() {
         let (mut a, mut b) = (Socket::open(0).unwrap(), Socket::open(0).unwrap());
-        a.send(at("127.0.0.1", &b), None, None, b"hello").unwrap();
+        a.send(&way(at("127.0.0.1", &b)), None, b"hello").unwrap();
         let received = receive(&mut b, 1);
         let to = Some("127.0.0.1".parse().unwrap());
         assert_eq!(received, [(at("127.0.0.1", &a), to, b"hello".to_vec())]);
-        b.send(received[0].0, received[0].1, None, b"back").unwrap();
+        let back = Way {
+            from: received[0].1,
+            ..way(received[0].0)
+        };
+        b.send(&back, None, b"back").unwrap();
         assert_eq!(receive(&mut a, 1)[0].2, b"back");
     }
 
@@ -410,13 +508,12 @@ mod tests {
         let (mut a, mut b) = (Socket::open(0).unwrap(), Socket::open(0).unwrap());
         if UdpSocket::bind("[::1]:0").is_err() {
             assert!(
-                a.send(at("::1", &b), None, None, b"hello").is_ok(),
+                a.send(&way(at("::1", &b)), None, b"hello").is_ok(),
                 "lost, not failed"
             );
             return;
         }
-        a.send(at("::1", &b), Some("::1".parse().unwrap()), None, b"hello")
-            .unwrap();
+        a.send(&from("::1", at("::1", &b)), None, b"hello").unwrap();
         let to = Some("::1".parse().unwrap());
         assert_eq!(receive(&mut b, 1), [(at("::1", &a), to, b"hello".to_vec())]);
     }
@@ -424,9 +521,8 @@ mod tests {
     #[test]
     fn the_source_address_is_the_one_asked_for() {
         let (mut a, mut b) = (Socket::open(0).unwrap(), Socket::open(0).unwrap());
-        let from = "127.0.0.2".parse().unwrap();
-        a.send(at("127.0.0.1", &b), Some(from), None, b"hello")
-            .unwrap();
+        let way = from("127.0.0.2", at("127.0.0.1", &b));
+        a.send(&way, None, b"hello").unwrap();
         assert_eq!(receive(&mut b, 1)[0].0, at("127.0.0.2", &a));
     }
 
@@ -437,7 +533,7 @@ mod tests {
             a.segmentation &= segmentation;
             // More than one call takes, and a short one at the end.
             let contents: Vec<u8> = (0..100 * 1000 + 10).map(|i| (i / 1000) as u8).collect();
-            a.send(at("127.0.0.1", &b), None, Some(1000), &contents)
+            a.send(&way(at("127.0.0.1", &b)), Some(1000), &contents)
                 .unwrap();
             let received = receive(&mut b, 101);
             let joined: Vec<u8> = received.iter().flat_map(|(_, _, d)| d.clone()).collect();
@@ -456,8 +552,7 @@ mod tests {
     fn what_cannot_be_sent_is_counted_and_harms_nothing() {
         let (mut a, mut b) = (Socket::open(0).unwrap(), Socket::open(0).unwrap());
         let to = at("127.0.0.1", &b);
-        a.send(to, Some("192.0.2.1".parse().unwrap()), None, b"not ours")
-            .unwrap();
+        a.send(&from("192.0.2.1", to), None, b"not ours").unwrap();
         assert_eq!(
             a.counters(),
             Counters {
@@ -465,17 +560,17 @@ mod tests {
                 ..Counters::default()
             }
         );
-        a.send(to, None, None, &vec![0; 70_000]).unwrap();
+        a.send(&way(to), None, &vec![0; 70_000]).unwrap();
         assert_eq!(a.counters().too_big, 1);
         // Nobody there: the answer is an ICMP error, which must not spoil the next datagram.
         let nobody = UdpSocket::bind("127.0.0.1:0")
             .unwrap()
             .local_addr()
             .unwrap();
-        a.send(nobody, None, None, b"anybody?").unwrap();
-        a.send(to, None, None, b"hello").unwrap();
+        a.send(&way(nobody), None, b"anybody?").unwrap();
+        a.send(&way(to), None, b"hello").unwrap();
         assert_eq!(receive(&mut b, 1)[0].2, b"hello");
-        assert_eq!(a.recv(|_, _, _| ()).unwrap(), 0);
+        assert_eq!(a.recv(|_, _, _, _| ()).unwrap(), 0);
     }
 
     #[test]

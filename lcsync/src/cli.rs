@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use librecast::cli::{Exit, ExitError, finish, init_logging};
 use librecast::units::{parse_duration, parse_rate};
 
@@ -20,7 +22,7 @@ use crate::{local, receive, server};
 #[command(
     name = "lcsync",
     version,
-    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
     subcommand_precedence_over_arg = true,
     after_help = "Examples:\n  \
         lcsync share ~/photos                 serve a folder as lc:photos; no port is opened\n  \
@@ -112,8 +114,24 @@ struct Sync {
 /// The program.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = parse(std::env::args_os()).unwrap_or_else(|e| e.exit());
     finish("lcsync", run(cli))
+}
+
+/// Options of a transfer have no meaning before a verb; `--log` has. (The parser's own rule for this
+/// takes `--log debug share PATH` for a SRC called "share".)
+fn parse(args: impl IntoIterator<Item = OsString>) -> clap::error::Result<Cli> {
+    let mut command = Cli::command();
+    let matches = command.try_get_matches_from_mut(args)?;
+    let stray = matches.ids().map(clap::Id::as_str).find(|id| {
+        let given = matches.value_source(id) == Some(ValueSource::CommandLine);
+        given && !["log", "Sync"].contains(id)
+    });
+    if let (Some((verb, _)), Some(id)) = (matches.subcommand(), stray) {
+        let message = format!("`{id}` must follow `{verb}`, if `{verb}` knows it");
+        return Err(command.error(ErrorKind::ArgumentConflict, message));
+    }
+    Cli::from_arg_matches(&matches)
 }
 
 fn run(cli: Cli) -> anyhow::Result<Exit> {
@@ -211,7 +229,15 @@ mod tests {
 
     #[test]
     fn verbs_and_paths_are_told_apart() {
-        let parse = |args: &[&str]| Cli::try_parse_from([&["lcsync"], args].concat());
+        let parse = |args: &[&str]| parse([&["lcsync"], args].concat().iter().map(OsString::from));
+        for log_first in [
+            &["--log", "debug", "share", "x"][..],
+            &["share", "--log=debug", "x"],
+        ] {
+            let cli = parse(log_first).unwrap();
+            assert!(matches!(cli.command, Some(Command::Share(_))));
+            assert_eq!(cli.log.as_deref(), Some("debug"));
+        }
         assert!(matches!(
             parse(&["share", "x"]).unwrap().command,
             Some(Command::Share(_))
@@ -229,6 +255,8 @@ mod tests {
             &["share"],
             &["keygen", "f", "g"],
             &["share", "x", "--sign", "k"],
+            &["-a", "share", "x"],
+            &["--timeout", "3s", "hash", "x"],
         ] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }

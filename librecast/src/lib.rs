@@ -6,6 +6,7 @@
 //! | [`id`] | ed25519 identities, libp2p PeerIds, addresses derived from keys |
 //! | [`cert`] | certificates, chains, invitation tokens |
 //! | [`mld`] | MLDv2 and MLDv1 messages (RFC 9777, RFC 2710) as bytes |
+//! | [`checksum`] | the Internet checksum |
 //! | [`channel`] | group addresses and ports of lcsync and lcagent |
 //! | [`pacing`] | a token bucket without a clock of its own |
 //! | [`units`] | sizes, rates and durations as users write them |
@@ -15,6 +16,7 @@
 
 pub mod cert;
 pub mod channel;
+pub mod checksum;
 #[cfg(feature = "cli")]
 pub mod cli;
 #[cfg(feature = "coding")]

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::checksum::Sum;
 use crate::wire::{Reader, WireError, Writer};
 
 /// Sources that are kept of a record or query (`mld_max_msf` of Linux).
@@ -478,24 +479,10 @@ pub fn icmpv6_checksum(source: Ipv6Addr, destination: Ipv6Addr, icmp: &[u8]) -> 
 /// `next_header`.
 #[must_use]
 pub fn checksum(next_header: u8, source: Ipv6Addr, destination: Ipv6Addr, message: &[u8]) -> u16 {
-    let mut sum = u64::from(next_header) + message.len() as u64;
-    for address in [source, destination] {
-        sum += address
-            .segments()
-            .iter()
-            .map(|s| u64::from(*s))
-            .sum::<u64>();
-    }
-    let (words, odd) = message.as_chunks::<2>();
-    sum += words
-        .iter()
-        .map(|w| u64::from(u16::from_be_bytes(*w)))
-        .sum::<u64>();
-    sum += odd.first().map_or(0, |b| u64::from(*b) << 8);
-    while sum >> 16 != 0 {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !(sum as u16)
+    let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
+    !Sum::pseudo_header(next_header, source, destination, length)
+        .bytes(message)
+        .fold()
 }
 
 /// Milliseconds of a version 2 maximum response code (RFC 9777 §5.1.3).

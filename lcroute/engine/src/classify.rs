@@ -2,6 +2,7 @@
 
 use std::net::Ipv6Addr;
 
+use bytes::Bytes;
 use librecast::mld;
 use librecast::wire::{Reader, WireError};
 
@@ -74,7 +75,7 @@ impl CarriedScopes {
         }
     }
 
-    /// What `packet` is. Bytes behind its payload length do not count, see [`trimmed`].
+    /// What `packet` is. Bytes behind its payload length do not count, see [`trim`].
     #[must_use]
     pub fn classify(&self, packet: &[u8]) -> Class {
         self.try_classify(packet)
@@ -115,15 +116,10 @@ impl CarriedScopes {
     }
 }
 
-/// The packet without what follows its payload. Call it for packets that were classified.
-#[must_use]
-pub fn trimmed(packet: &[u8]) -> &[u8] {
-    match packet.get(4..6) {
-        Some(&[high, low]) => {
-            let len = IPV6_HEADER_LEN + usize::from(u16::from_be_bytes([high, low]));
-            packet.get(..len).unwrap_or(packet)
-        }
-        _ => packet,
+/// Cuts off what follows the payload. Call it for packets that were classified.
+pub fn trim(packet: &mut Bytes) {
+    if let Some(&[high, low]) = packet.get(4..6) {
+        packet.truncate(IPV6_HEADER_LEN + usize::from(u16::from_be_bytes([high, low])));
     }
 }
 
@@ -307,7 +303,9 @@ mod tests {
         let mut longer = good.clone();
         longer.extend([0; 7]);
         assert!(matches!(scopes.classify(&longer), Class::Carried(_)));
-        assert_eq!(trimmed(&longer), good);
+        let mut trimmed = Bytes::from(longer);
+        trim(&mut trimmed);
+        assert_eq!(trimmed, good);
         let mut version_4 = good.clone();
         version_4[0] = 0x45;
         assert_eq!(
@@ -340,7 +338,8 @@ mod tests {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let scopes = CarriedScopes::new(&[MDNS]);
-            let _ = (scopes.classify(&bytes), trimmed(&bytes));
+            let _ = scopes.classify(&bytes);
+            trim(&mut Bytes::copy_from_slice(&bytes));
             for next_header in [HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, ICMPV6] {
                 let packet = packet_with(SOURCE, group(0xff1e), next_header, &bytes);
                 let _ = scopes.classify(&packet);

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use librecast::id::OriginId;
 use librecast::mld::{self, Message};
 
-use crate::classify::{CarriedScopes, Class, Flow, is_source_specific, trimmed};
+use crate::classify::{CarriedScopes, Class, Flow, is_source_specific, trim};
 use crate::config::{Config, LinkId, Neighbor, NodeSources};
 use crate::control::{self, Element, Interest};
 use crate::drops::{DropReason, Drops};
@@ -131,21 +131,25 @@ impl Engine {
         self.querier.query_again(Duration::ZERO, now);
     }
 
-    /// An IPv6 packet read from `lc0`, without packet information or Ethernet header.
-    pub fn handle_local_packet(&mut self, packet: &[u8], now: Instant) {
+    /// An IPv6 packet read from `lc0`, without packet information or Ethernet header. What goes out is a
+    /// part of it, not a copy.
+    pub fn handle_local_packet(&mut self, mut packet: Bytes, now: Instant) {
         self.now = now;
         self.counters.tun_rx_packets += 1;
         self.counters.tun_rx_bytes += packet.len() as u64;
-        let result = match self.scopes.classify(packet) {
-            Class::Carried(flow) => self.send(flow, trimmed(packet)),
-            Class::Mld => self.handle_mld(packet),
+        let result = match self.scopes.classify(&packet) {
+            Class::Carried(flow) => {
+                trim(&mut packet);
+                self.send(flow, packet)
+            }
+            Class::Mld => self.handle_mld(&packet),
             Class::Dropped(reason) => Err(reason),
         };
         self.count(result);
     }
 
-    /// One message of a data channel: data header and packet.
-    pub fn handle_data(&mut self, link: LinkId, message: &[u8], now: Instant) {
+    /// One message of a data channel: data header and packet. What is written is a part of it, not a copy.
+    pub fn handle_data(&mut self, link: LinkId, message: Bytes, now: Instant) {
         self.now = now;
         self.counters.link_rx_packets += 1;
         self.counters.link_rx_bytes += message.len() as u64;
@@ -268,7 +272,7 @@ impl Engine {
 
 /// Packets from local programs.
 impl Engine {
-    fn send(&mut self, flow: Flow, packet: &[u8]) -> Result<(), DropReason> {
+    fn send(&mut self, flow: Flow, packet: Bytes) -> Result<(), DropReason> {
         if !self.sources.allows(flow.source, flow.group) {
             return Err(DropReason::ForeignSource);
         }
@@ -277,7 +281,7 @@ impl Engine {
         }
         let key = (self.config.own.origin, flow.group);
         let Some((links, traffic)) = self.forwarding.outgoing(key, flow.source) else {
-            let waits = self.held.offer(flow, packet, self.now);
+            let waits = self.held.offer(flow, &packet, self.now);
             return if waits {
                 Ok(())
             } else {
@@ -285,7 +289,7 @@ impl Engine {
             };
         };
         traffic.count(flow.source, packet.len(), self.now);
-        self.emit_data(links, Bytes::copy_from_slice(packet));
+        self.emit_data(links, packet);
         Ok(())
     }
 
@@ -369,10 +373,10 @@ impl Engine {
 
 /// Packets and messages from neighbours.
 impl Engine {
-    fn receive(&mut self, link: LinkId, message: &[u8]) -> Result<(), DropReason> {
+    fn receive(&mut self, link: LinkId, mut message: Bytes) -> Result<(), DropReason> {
         let adjacency = self.adjacencies.get(&link).filter(|a| !a.faulty);
         let adjacency = adjacency.ok_or(DropReason::UnknownLink)?;
-        let (header, packet) = DataHeader::decode(message).map_err(|_| DropReason::BadHeader)?;
+        let (header, packet) = DataHeader::decode(&message).map_err(|_| DropReason::BadHeader)?;
         if header.hop_limit == 0 {
             return Err(DropReason::HopLimit);
         }
@@ -401,12 +405,11 @@ impl Engine {
             .accept(origin, header.incarnation, header.sequence)?;
         let wanted = self.querier.wanted(flow.group, flow.source);
         let traffic = wanted.ok_or(DropReason::NotJoined)?;
-        let packet = trimmed(packet);
-        traffic.count(flow.source, packet.len(), self.now);
-        self.count_local(packet.len());
-        self.outputs.push_back(Output::Local {
-            packet: Bytes::copy_from_slice(packet),
-        });
+        message.advance(HEADER_LEN);
+        trim(&mut message);
+        traffic.count(flow.source, message.len(), self.now);
+        self.count_local(message.len());
+        self.outputs.push_back(Output::Local { packet: message });
         Ok(())
     }
 

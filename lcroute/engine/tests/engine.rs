@@ -58,13 +58,14 @@ impl Bench {
     }
 
     fn local(&mut self, packet: &[u8]) {
-        self.engine.handle_local_packet(packet, self.now);
+        self.engine
+            .handle_local_packet(Bytes::copy_from_slice(packet), self.now);
     }
 
     fn data(&mut self, n: u16, header: DataHeader, packet: &[u8]) {
         let message = [&header.encode()[..], packet].concat();
         self.engine
-            .handle_data(LinkId(n.into()), &message, self.now);
+            .handle_data(LinkId(n.into()), message.into(), self.now);
     }
 
     fn outputs(&mut self) -> Vec<Output> {
@@ -314,6 +315,34 @@ fn a_packet_goes_once_to_all_links_that_want_it() {
     );
     let counters = b.engine.snapshot().counters;
     assert_eq!((counters.link_tx_packets, counters.tun_rx_packets), (4, 2));
+}
+
+#[test]
+fn packets_are_handed_on_without_a_copy() {
+    let mut b = Bench::new(&[2]);
+    b.wants(2, 1, ALL());
+    b.local(&join(group(1)));
+    b.outputs();
+    let mut longer = udp(addresses(1).address, group(1), b"hello");
+    longer.extend(b"behind the payload");
+    let packet = Bytes::from(longer);
+    b.engine.handle_local_packet(packet.clone(), b.now);
+    let message = [
+        &header_of(2, 1).encode()[..],
+        &udp(addresses(2).address, group(1), b"hello"),
+    ];
+    let message = Bytes::from(message.concat());
+    b.engine.handle_data(LinkId(2), message.clone(), b.now);
+    let [
+        Output::Data { packet: sent, .. },
+        Output::Local { packet: written },
+    ] = &b.outputs()[..]
+    else {
+        panic!()
+    };
+    assert_eq!(sent.as_ptr(), packet.as_ptr());
+    assert_eq!(sent.len(), 48 + b"hello".len());
+    assert_eq!(written.as_ptr(), message[32..].as_ptr());
 }
 
 #[test]
@@ -612,7 +641,8 @@ fn every_drop_of_a_data_message_has_its_name() {
     }
     b.data(9, header_of(9, 1), &good);
     assert_eq!(b.drops("unknown_link"), 1);
-    b.engine.handle_data(LinkId(2), &[0x26; 80], b.now);
+    b.engine
+        .handle_data(LinkId(2), Bytes::from_static(&[0x26; 80]), b.now);
     assert_eq!(b.drops("bad_header"), 1);
     assert!(b.outputs().is_empty());
 }
@@ -668,7 +698,7 @@ fn a_neighbour_that_breaks_the_protocol_is_closed_and_ignored() {
         let header = header_of(2, 1).encode();
         let packet = udp(addresses(2).address, group(1), b"x");
         b.engine
-            .handle_data(L, &[&header[..], &packet].concat(), b.now);
+            .handle_data(L, [&header[..], &packet].concat().into(), b.now);
         assert!(b.outputs().is_empty(), "nothing more is taken from it");
         assert_eq!((b.drops("bad_control"), b.drops("unknown_link")), (2, 1));
     }

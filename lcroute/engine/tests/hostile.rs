@@ -166,8 +166,10 @@ fn any_input() -> impl Strategy<Value = Input> {
 
 fn apply(engine: &mut Engine, input: &Input, now: &mut Instant) {
     match input {
-        Input::Local(packet) => engine.handle_local_packet(packet, *now),
-        Input::Data(link, message) => engine.handle_data(LinkId(*link), message, *now),
+        Input::Local(packet) => engine.handle_local_packet(packet.clone().into(), *now),
+        Input::Data(link, message) => {
+            engine.handle_data(LinkId(*link), message.clone().into(), *now);
+        }
         Input::Control(link, message) => engine.handle_control(LinkId(*link), message, *now),
         Input::Up(link, n) => {
             engine.handle_link_up(LinkId(*link), neighbor(*n), *now);
@@ -283,9 +285,9 @@ fn a_flooding_neighbour_harms_nobody_else() {
         (80_000 - limit) as u64
     );
     engine.handle_control(LinkId(3), &encoded(&[wants(group(1))]), now);
-    engine.handle_local_packet(&join(group(2)), now);
+    engine.handle_local_packet(join(group(2)).into(), now);
     drain(&mut engine);
-    engine.handle_local_packet(&udp(addresses(1).address, group(1), b"x"), now);
+    engine.handle_local_packet(udp(addresses(1).address, group(1), b"x").into(), now);
     let Some(Output::Data { links, .. }) = engine.poll_output() else {
         panic!("no data")
     };

@@ -428,7 +428,9 @@ impl Mesh {
 
     fn report(&mut self, n: usize, records: &[Record]) {
         for packet in mld::report_packets(KERNEL, records, 1280) {
-            self.input(n, |engine, now| engine.handle_local_packet(&packet, now));
+            self.input(n, |engine, now| {
+                engine.handle_local_packet(packet.into(), now);
+            });
         }
     }
 
@@ -489,7 +491,9 @@ impl Mesh {
         self.totals.sent += 1;
         let id = self.totals.sent;
         let packet = udp(source, group, &id.to_be_bytes());
-        self.input(n, |engine, now| engine.handle_local_packet(&packet, now));
+        self.input(n, |engine, now| {
+            engine.handle_local_packet(packet.into(), now);
+        });
         (id, source)
     }
 
@@ -534,7 +538,9 @@ impl Mesh {
                 message,
             } => {
                 if let Some((n, link)) = self.receiver(connection, to) {
-                    self.input(n, |engine, now| engine.handle_data(link, &message, now));
+                    self.input(n, |engine, now| {
+                        engine.handle_data(link, message.into(), now);
+                    });
                 }
             }
             Event::LinkDown { connection, side } => self.link_down(connection, side),

@@ -77,8 +77,9 @@ fn shuttle(a: &mut Node, b: &mut Node) -> bool {
     let mut moved = false;
     while let Some(transmit) = a.overlay.poll_transmit() {
         moved = true;
+        let (to, datagram) = (transmit.to, &transmit.contents);
         b.overlay
-            .handle_datagram(a.addr, transmit.to, &transmit.contents, now);
+            .handle_datagram(a.addr, to, datagram, transmit.ecn, now);
     }
     while let Some(event) = a.overlay.poll_event() {
         moved = true;

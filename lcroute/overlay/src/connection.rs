@@ -110,6 +110,8 @@ pub(crate) struct Connection {
     media: [bool; 2],
     flight: Flight,
     repeated: Vec<Transmit>,
+    /// When it last sent or got something.
+    used: Instant,
     credentials: Credentials,
     hosts: Vec<SocketAddr>,
     path: Option<(SocketAddr, SocketAddr)>,
@@ -217,6 +219,7 @@ impl Factory {
             media: [self.media, false],
             flight: Flight::default(),
             repeated: Vec::new(),
+            used: now,
             credentials: Credentials::default(),
             hosts: hosts.to_vec(),
             path: None,
@@ -341,6 +344,7 @@ impl Connection {
         let Some(local_addr) = self.local_candidate(to_local, from) else {
             return;
         };
+        self.used = now;
         let transport = TransportContext {
             local_addr,
             peer_addr: from,
@@ -366,6 +370,11 @@ impl Connection {
         }
         self.repeated
             .extend(self.flight.repeat(now).iter().cloned());
+    }
+
+    /// When it last sent or got something.
+    pub(crate) fn used(&self) -> Instant {
+        self.used
     }
 
     pub(crate) fn deadline(&mut self) -> Option<Instant> {
@@ -420,11 +429,8 @@ impl Connection {
     fn drain_writes(&mut self, transmits: &mut VecDeque<Transmit>, now: Instant) {
         transmits.extend(self.repeated.drain(..));
         while let Some(datagram) = self.pc.poll_write() {
-            let transmit = Transmit {
-                to: datagram.transport.peer_addr,
-                from: Some(datagram.transport.local_addr),
-                contents: datagram.message.freeze(),
-            };
+            let (to, from) = (datagram.transport.peer_addr, datagram.transport.local_addr);
+            let transmit = Transmit::plain(to, Some(from), datagram.message.freeze());
             self.flight.sent(&transmit, now);
             transmits.push_back(transmit);
         }
@@ -461,6 +467,7 @@ impl Connection {
         [head, body]: [&[u8]; 2],
         now: Instant,
     ) -> std::result::Result<(), SendError> {
+        self.used = now;
         let size = head.len() + body.len();
         if size > MAX_MESSAGE {
             return Err(SendError::TooLarge);

@@ -14,7 +14,7 @@ use tracing::{debug, info};
 use crate::auth::Role;
 use crate::connection::Happening;
 use crate::envelope::Refusal;
-use crate::event::{Event, LinkId, PeerState, Transmit};
+use crate::event::{Ecn, Event, LinkId, PeerState, Transmit};
 use crate::liveness::{Liveness, Verdict};
 use crate::overlay::Overlay;
 use crate::peer::Up;
@@ -37,6 +37,7 @@ impl Overlay {
         from: SocketAddr,
         to_local: SocketAddr,
         datagram: &[u8],
+        ecn: Ecn,
         now: Instant,
     ) {
         self.observe(now);
@@ -50,7 +51,7 @@ impl Overlay {
                 Some(&index) => self.handle_dtls(index, from, to_local, datagram, now),
                 None => self.keep_early(from, to_local, datagram),
             },
-            Some(128..=191) => self.handle_media(from, datagram, now),
+            Some(128..=191) => self.handle_media(from, datagram, ecn, now),
             _ => self.count("udp_no_protocol"),
         }
     }
@@ -196,14 +197,10 @@ impl Overlay {
         if let Some(answer) = request.success(from, Some((password, crypto))) {
             peer.traffic.received(answer.len());
             peer.traffic.sent(answer.len());
-            let contents = answer.into();
-            self.transmits.push_back(Transmit {
-                to: from,
-                from: Some(local),
-                contents,
-            });
+            let answer = Transmit::plain(from, Some(local), answer.into());
+            self.transmits.push_back(answer);
         }
-        self.mark_dirty(index);
+        self.schedule_cheaply(index);
         true
     }
 
@@ -231,7 +228,7 @@ impl Overlay {
             return false;
         }
         let ours = up.liveness.answered(answer.id(), now);
-        self.mark_dirty(index);
+        self.schedule_cheaply(index);
         ours
     }
 
@@ -277,12 +274,8 @@ impl Overlay {
                 };
                 if let Some(request) = probe(id, link.connection.credentials(), crypto) {
                     peer.traffic.sent(request.len());
-                    let contents = request.into();
-                    self.transmits.push_back(Transmit {
-                        to: remote,
-                        from: Some(local),
-                        contents,
-                    });
+                    let request = Transmit::plain(remote, Some(local), request.into());
+                    self.transmits.push_back(request);
                 }
             }
         }
@@ -446,6 +439,7 @@ impl Overlay {
             .get(index)
             .and_then(|p| p.as_ref()?.link.as_ref());
         let media = link.and_then(|link| self.new_media(&link.connection, now));
+        let liveness = Liveness::new(self.epoch, now);
         let Some(peer) = self.peers.get_mut(index).and_then(Option::as_mut) else {
             return;
         };
@@ -464,7 +458,7 @@ impl Overlay {
         link.up = Some(Up {
             id,
             since: now,
-            liveness: Liveness::new(now),
+            liveness,
             media,
         });
         peer.set_state(PeerState::Connected, None, now);

@@ -29,6 +29,18 @@ pub enum Presence {
     CarrierDown,
 }
 
+/// What the IP header of a datagram says of congestion (RFC 3168).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Ecn {
+    /// Nothing: the sender would not heed a mark, or somebody on the way wiped it off.
+    #[default]
+    None,
+    /// The sender heeds marks. ECT(0) is sent, ECT(1) counts as the same.
+    Capable,
+    /// A queue on the way was filling.
+    Congested,
+}
+
 /// A datagram for the one UDP socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transmit {
@@ -38,6 +50,23 @@ pub struct Transmit {
     pub from: Option<SocketAddr>,
     /// What to send: at most one datagram.
     pub contents: Bytes,
+    /// How it is marked: datagrams are marked whose sender hears of congestion.
+    pub ecn: Ecn,
+    /// A probe of the path: it must arrive whole or not at all.
+    pub dont_fragment: bool,
+}
+
+impl Transmit {
+    /// A datagram without a mark, which may be fragmented.
+    pub(crate) fn plain(to: SocketAddr, from: Option<SocketAddr>, contents: Bytes) -> Self {
+        Self {
+            to,
+            from,
+            contents,
+            ecn: Ecn::None,
+            dont_fragment: false,
+        }
+    }
 }
 
 /// What the overlay tells its owner.
@@ -144,6 +173,8 @@ pub struct PeerInfo {
     pub loss: Option<f64>,
     /// The lane in use.
     pub lane: Lane,
+    /// Packets sent to it over the present link that met a filling queue (ECN).
+    pub congested_packets: u64,
     /// UDP payload bytes sent to it, over all its links.
     pub tx_bytes: u64,
     /// UDP payload bytes received from it.

@@ -85,11 +85,7 @@ mod tests {
 
     fn datagram(kind: u8, byte: u8) -> Transmit {
         let to = "192.0.2.1:1".parse().unwrap();
-        Transmit {
-            to,
-            from: None,
-            contents: Bytes::copy_from_slice(&[kind, byte]),
-        }
+        Transmit::plain(to, None, Bytes::copy_from_slice(&[kind, byte]))
     }
 
     #[test]

@@ -106,12 +106,11 @@ impl Gatherer {
                 query.mapped = None;
             }
             if let Some(request) = address_request(query.id) {
-                let contents = request.into();
-                send(Transmit {
-                    to: query.server,
-                    from: Some(query.base),
-                    contents,
-                });
+                send(Transmit::plain(
+                    query.server,
+                    Some(query.base),
+                    request.into(),
+                ));
             }
             query.next = now + (FIRST_RETRY * 2_u32.pow(query.unanswered.min(6))).min(REFRESH);
             query.unanswered = query.unanswered.saturating_add(1);

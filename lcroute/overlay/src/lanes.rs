@@ -7,9 +7,9 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use crate::connection::Connection;
-use crate::event::{Event, LinkId, Transmit};
+use crate::event::{Ecn, Event, LinkId, Transmit};
 use crate::liveness::Liveness;
-use crate::media::{Dropped, Media, ssrc_of};
+use crate::media::{Dropped, Media, is_rtcp, ssrc_of};
 use crate::overlay::Overlay;
 use crate::peer::{Peer, Traffic};
 
@@ -78,11 +78,12 @@ impl Overlay {
             };
             for contents in lane.media.finish(now) {
                 lane.traffic.sent(contents.len());
-                self.transmits.push_back(Transmit {
-                    to,
-                    from: Some(from),
-                    contents,
-                });
+                let mut transmit = Transmit::plain(to, Some(from), contents);
+                // reports answer to no controller
+                if !is_rtcp(&transmit.contents) {
+                    transmit.ecn = Ecn::Capable;
+                }
+                self.transmits.push_back(transmit);
             }
             self.schedule_media(index);
         }
@@ -91,7 +92,13 @@ impl Overlay {
     }
 
     /// A datagram of the range of RTP and RTCP.
-    pub(crate) fn handle_media(&mut self, from: SocketAddr, datagram: &[u8], now: Instant) {
+    pub(crate) fn handle_media(
+        &mut self,
+        from: SocketAddr,
+        datagram: &[u8],
+        ecn: Ecn,
+        now: Instant,
+    ) {
         let Some(index) = self.media_index(from, datagram) else {
             return self.count("media_no_link");
         };
@@ -106,7 +113,7 @@ impl Overlay {
             }
         };
         let (media, has_path) = (lane.media, lane.path.is_some());
-        let result = media.handle(datagram, has_path, &mut deliver, &mut dropped, now);
+        let result = media.handle(datagram, ecn, has_path, &mut deliver, &mut dropped, now);
         list(&mut self.sending, media, index);
         match result {
             Ok(()) => {

@@ -25,7 +25,7 @@ mod stun;
 
 pub use config::{Identity, Limits, OverlayConfig};
 pub use event::{
-    CarrierId, Event, Lane, LinkId, PeerInfo, PeerState, Presence, SendError, Transmit,
+    CarrierId, Ecn, Event, Lane, LinkId, PeerInfo, PeerState, Presence, SendError, Transmit,
 };
 pub use overlay::{Overlay, OverlayError};
 

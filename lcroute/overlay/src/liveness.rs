@@ -38,6 +38,9 @@ pub(crate) enum Verdict {
 /// Liveness of one link.
 #[derive(Debug)]
 pub(crate) struct Liveness {
+    /// Probes of all links go out at this time and whole multiples of [`PROBE_EVERY`] later: a node with
+    /// many links wakes no more often than one with few.
+    epoch: Instant,
     heard: Instant,
     suspected: Option<(Instant, u32)>,
     next_probe: Instant,
@@ -47,8 +50,9 @@ pub(crate) struct Liveness {
 }
 
 impl Liveness {
-    pub(crate) fn new(now: Instant) -> Self {
+    pub(crate) fn new(epoch: Instant, now: Instant) -> Self {
         Self {
+            epoch,
             heard: now,
             suspected: None,
             next_probe: now,
@@ -62,8 +66,18 @@ impl Liveness {
     pub(crate) fn heard(&mut self, now: Instant) {
         self.heard = now;
         if self.suspected.take().is_some() {
-            self.next_probe = now + PROBE_EVERY;
+            self.next_probe = self.next_common(now);
         }
+    }
+
+    /// The time of the next probe, about [`PROBE_EVERY`] from now.
+    fn next_common(&self, now: Instant) -> Instant {
+        let since = now.saturating_duration_since(self.epoch);
+        let past = since.as_nanos() % PROBE_EVERY.as_nanos();
+        // less than a period, which fits
+        let left = PROBE_EVERY - Duration::from_nanos(past as u64);
+        let soon = left < PROBE_EVERY / 8;
+        now + if soon { left + PROBE_EVERY } else { left }
     }
 
     /// Somebody says that the link is dead: find out now.
@@ -103,14 +117,13 @@ impl Liveness {
         if now < self.next_probe {
             return Verdict::Wait;
         }
-        let every = match &mut self.suspected {
+        self.next_probe = match &mut self.suspected {
             Some((_, probes)) => {
                 *probes += 1;
-                PROBE_EVERY_SUSPECTED
+                now + PROBE_EVERY_SUSPECTED
             }
-            None => PROBE_EVERY,
+            None => self.next_common(now),
         };
-        self.next_probe = now + every;
         let id = new_id();
         if self.outstanding.len() == MAX_OUTSTANDING {
             self.outstanding.pop_front();
@@ -185,7 +198,7 @@ mod tests {
     #[test]
     fn a_peer_that_answers_lives() {
         let start = Instant::now();
-        let mut live = Liveness::new(start);
+        let mut live = Liveness::new(start, start);
         assert_eq!(
             run(&mut live, start, Duration::from_secs(60), |_| true),
             None
@@ -195,9 +208,24 @@ mod tests {
     }
 
     #[test]
+    fn all_links_of_a_node_probe_at_once() {
+        let epoch = Instant::now();
+        let next = |late: u64| {
+            let now = epoch + Duration::from_millis(late);
+            let mut live = Liveness::new(epoch, now);
+            assert!(matches!(live.poll(now), Verdict::Probe(_)));
+            live.next_probe - epoch
+        };
+        assert_eq!(next(0), PROBE_EVERY);
+        assert_eq!(next(100), PROBE_EVERY);
+        assert_eq!(next(320), PROBE_EVERY * 2, "not again at once");
+        assert_eq!(next(1_000), PROBE_EVERY * 4);
+    }
+
+    #[test]
     fn a_dead_peer_is_noticed_within_about_a_second() {
         let start = Instant::now();
-        let mut live = Liveness::new(start);
+        let mut live = Liveness::new(start, start);
         let at = run(&mut live, start, Duration::from_secs(60), |t| {
             t < Duration::from_secs(5)
         })
@@ -211,7 +239,7 @@ mod tests {
     #[test]
     fn a_gap_shorter_than_the_suspicion_is_forgiven() {
         let start = Instant::now();
-        let mut live = Liveness::new(start);
+        let mut live = Liveness::new(start, start);
         let gap = |t: Duration| !(5_000..5_600).contains(&t.as_millis());
         assert_eq!(run(&mut live, start, Duration::from_secs(20), gap), None);
         assert!(live.loss() > 0.0);
@@ -220,7 +248,7 @@ mod tests {
     #[test]
     fn who_slept_asks_before_it_judges() {
         let start = Instant::now();
-        let mut live = Liveness::new(start);
+        let mut live = Liveness::new(start, start);
         live.heard(start);
         let woke = start + Duration::from_secs(30);
         assert!(matches!(live.poll(woke), Verdict::Probe(_)));
@@ -236,7 +264,7 @@ mod tests {
     #[test]
     fn strangers_answers_do_not_count() {
         let start = Instant::now();
-        let mut live = Liveness::new(start);
+        let mut live = Liveness::new(start, start);
         assert!(matches!(live.poll(start), Verdict::Probe(_)));
         assert!(!live.answered([0; 12], start));
     }

@@ -37,6 +37,9 @@ const MAX_HOSTS: usize = 8;
 /// Senders that the replay cache remembers.
 const REPLAY_SENDERS: usize = 4_096;
 
+/// After so long without a message the timers of a connection are looked at once a second.
+const CALM: Duration = Duration::from_secs(5);
+
 /// Why an overlay cannot start.
 #[derive(Debug, Error)]
 pub enum OverlayError {
@@ -57,6 +60,8 @@ pub struct Overlay {
     pub(crate) factory: Factory,
     pub(crate) jitter: Jitter,
     pub(crate) now: Instant,
+    /// When it was made: the probes of all links keep step with it.
+    pub(crate) epoch: Instant,
     /// This run of the process, and the number of the next message.
     pub(crate) session: u64,
     pub(crate) sequence: u64,
@@ -107,6 +112,7 @@ impl Overlay {
             factory,
             jitter: Jitter::new(config.seed),
             now,
+            epoch: now,
             // 0 stands for unknown
             session: u64::from_be_bytes(session).max(1),
             sequence: 0,
@@ -254,8 +260,9 @@ impl Overlay {
             };
             if peer.scheduled == Some(at) {
                 peer.scheduled = None;
-                if peer.only_media_is_due(now) {
+                if peer.connection_is_quiet(now) && !self.expire(index, now) {
                     self.poll_media(index, now);
+                    self.probe(index, now);
                     self.schedule_cheaply(index);
                     continue;
                 }
@@ -478,21 +485,30 @@ impl Overlay {
 
 /// The life of links.
 impl Overlay {
+    /// Ends a link whose peer's certificate has expired; whether it did.
+    fn expire(&mut self, index: usize, now: Instant) -> bool {
+        let Some(peer) = self.peers.get(index).and_then(Option::as_ref) else {
+            return false;
+        };
+        let member = peer.member.as_ref().filter(|_| peer.up().is_some());
+        let clock = self.config.clock;
+        if member.is_none_or(|m| clock() <= m.not_after.saturating_add(CLOCK_SKEW)) {
+            return false;
+        }
+        let id = peer.id;
+        self.end_link(index, Refusal::CertificateExpired.reason(), now);
+        self.refuse(Refusal::CertificateExpired, Some(id), now);
+        true
+    }
+
     fn handle_peer_timeout(&mut self, index: usize, now: Instant) {
+        if self.expire(index, now) {
+            return;
+        }
         let limit = self.config.limits.attempt;
         let Some(peer) = self.peers.get_mut(index).and_then(Option::as_mut) else {
             return;
         };
-        let expired = peer.up().is_some()
-            && peer
-                .member
-                .as_ref()
-                .is_some_and(|m| (self.config.clock)() > m.not_after.saturating_add(CLOCK_SKEW));
-        if expired {
-            let id = peer.id;
-            self.end_link(index, Refusal::CertificateExpired.reason(), now);
-            return self.refuse(Refusal::CertificateExpired, Some(id), now);
-        }
         if let Some(link) = peer.link.as_mut() {
             link.connection.handle_timeout(now);
             let late = link.up.is_none() && now >= link.too_late(limit);
@@ -598,14 +614,21 @@ impl Overlay {
 
     /// Puts the peer's next deadline on the heap, unless an earlier one is there.
     pub(crate) fn schedule(&mut self, index: usize) {
+        let (now, epoch) = (self.now, self.epoch);
         if let Some(link) = self.link_mut(index) {
-            link.connection_due = link.connection.deadline();
+            let due = link.connection.deadline();
+            let calm = link.up.is_some()
+                && link.restart.is_none()
+                && now.saturating_duration_since(link.connection.used()) > CALM;
+            // ICE wants to be asked five times a second for nothing
+            let patient = due.map(|due| due.max(next_second(epoch, now)));
+            link.connection_due = if calm { patient } else { due };
         }
         self.schedule_cheaply(index);
     }
 
     /// The same where the connection has not been touched: asking it for its deadline is dear.
-    fn schedule_cheaply(&mut self, index: usize) {
+    pub(crate) fn schedule_cheaply(&mut self, index: usize) {
         let limit = self.config.limits.attempt;
         let Some(peer) = self.peers.get_mut(index).and_then(Option::as_mut) else {
             return;
@@ -618,4 +641,10 @@ impl Overlay {
             self.timers.push(Reverse((at, index)));
         }
     }
+}
+
+/// The next whole second since `epoch`: what can wait for it is done for all links at once.
+fn next_second(epoch: Instant, now: Instant) -> Instant {
+    let since = now.saturating_duration_since(epoch).as_secs();
+    epoch + Duration::from_secs(since + 1)
 }

@@ -157,14 +157,14 @@ impl Peer {
         }
     }
 
-    /// Whether a timeout is the media lane's alone: nothing of the WebRTC stack need be touched.
-    pub(crate) fn only_media_is_due(&self, now: Instant) -> bool {
+    /// Whether a timeout is the media lane's or the liveness probe's: the WebRTC stack, whose timers
+    /// cost far more, need not be touched.
+    pub(crate) fn connection_is_quiet(&self, now: Instant) -> bool {
         let Some(link) = self.link.as_ref().filter(|link| link.restart.is_none()) else {
             return false;
         };
         let quiet = link.connection_due.is_none_or(|due| now < due);
-        let alive = |up: &Up| up.media.is_some() && now < up.liveness.deadline();
-        quiet && !self.dirty && link.up.as_ref().is_some_and(alive)
+        quiet && !self.dirty && link.up.is_some()
     }
 
     /// The row of `peers --json`.
@@ -187,6 +187,7 @@ impl Peer {
                 Some(_) => Lane::Media,
                 None => Lane::Data,
             },
+            congested_packets: media.map_or(0, Media::congested),
             tx_bytes: self.traffic.tx_bytes,
             rx_bytes: self.traffic.rx_bytes,
             tx_packets: self.traffic.tx_packets,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use lcroute_overlay::signal::client::{ClientEvent, Clients};
 use lcroute_overlay::signal::server::Server;
-use lcroute_overlay::{Event, Identity, Limits, LinkId, Overlay, OverlayConfig};
+use lcroute_overlay::{Ecn, Event, Identity, Limits, LinkId, Overlay, OverlayConfig};
 use librecast::cert::{Certificate, Chain, Grant, GroupPrefix, Kind};
 use librecast::id::SecretKey;
 use tokio::net::UdpSocket;
@@ -99,7 +99,8 @@ impl Node {
             tokio::select! {
                 received = self.socket.recv_from(&mut buffer) => {
                     let (n, from) = received.unwrap();
-                    self.overlay.handle_datagram(from, self.addr, &buffer[..n], Instant::now());
+                    let (datagram, now) = (&buffer[..n], Instant::now());
+                    self.overlay.handle_datagram(from, self.addr, datagram, Ecn::None, now);
                 }
                 Some(event) = self.events.recv() => match event {
                     ClientEvent::Presence(carrier, presence) => {

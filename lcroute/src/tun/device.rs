@@ -1,46 +1,65 @@
 //! The device's life (made, adopted, kept, removed) and its packets.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 
+use bytes::{Bytes, BytesMut};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::libc;
 
+use super::coalesce::{self, HEADERS_LEN, MAX_PACKETS, Runs};
 use super::configure::{self, Link};
-use super::frame::{self, ETHERNET_LEN, Header, INFO_LEN, Mac, Skip};
+use super::frame::{self, Header, Mac, Skip, TAP_LEN};
+use super::ioctl::Offloads;
+use super::offload::Offload;
 use super::{Error, Mode, Settings, ioctl};
 use crate::netlink::Connection;
 
 const CLONE_DEVICE: &str = "/dev/net/tun";
 
-/// Bytes that hold whatever [`Device::read`] may read: the largest IPv6 packet and its headers.
-pub const READ_BUFFER: usize = 40 + 65_535 + ETHERNET_LEN + INFO_LEN;
+/// Bytes that hold whatever can be read: the largest IPv6 packet and its headers.
+const LONGEST: usize = 40 + 65_535 + TAP_LEN;
 
-/// Reads that may be passed over in one call of [`Device::read`], lest a flood of IPv4 hold up
-/// everything else.
-const SKIP_LIMIT: usize = 64;
+/// Packets that are read share room of this size; it is used again when none of them is left.
+const ROOM: usize = 256 << 10;
 
-/// What [`Device::read`] has passed over.
+/// What went no further at the device.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Packets of other protocols than IPv6.
     pub not_ipv6: u64,
-    /// Packets longer than the buffer that was given.
+    /// Packets longer than the kernel could give us.
     pub truncated: u64,
+    /// Packets whose offload header makes no sense.
+    pub bad_offload: u64,
+    /// Packets given to [`Device::queue`] that the kernel did not take.
+    pub write_error: u64,
 }
 
 /// The open device. Dropping it leaves the interface as a crash does; see [`Device::close`].
 #[derive(Debug)]
 pub struct Device {
-    file: File,
+    port: Port,
     netlink: Connection,
     index: u32,
+    /// What was read last.
+    buffer: Vec<u8>,
+    room: BytesMut,
+    runs: Runs,
+    counters: Counters,
+}
+
+/// The descriptor, and how to speak to it.
+#[derive(Debug)]
+struct Port {
+    file: File,
     mode: Mode,
     mac: Mac,
-    counters: Counters,
+    /// Whether the kernel takes super-packets.
+    super_packets: bool,
 }
 
 impl Device {
@@ -62,9 +81,11 @@ impl Device {
             ioctl::claim_ethernet(&file).map_err(|e| kernel("set the link type", e))?;
         }
         configure::repair(&mut netlink, link.index, settings, configure::Extra::Remove)?;
+        let device = Self::new(file, netlink, &link, settings)?;
         // Last, so that a failure before this leaves nothing behind.
-        ioctl::persist(&file, true).map_err(|e| kernel("make the interface persistent", e))?;
-        Ok(Self::new(file, netlink, &link, settings))
+        ioctl::persist(&device.port.file, true)
+            .map_err(|e| kernel("make the interface persistent", e))?;
+        Ok(device)
     }
 
     /// Goes on with the descriptor that [`Device::keep`] gave to the previous program image. `None` if it is
@@ -93,18 +114,32 @@ impl Device {
         let mut netlink = connect()?;
         let link = configure::find(&mut netlink, &settings.name)?.ok_or(Error::Vanished)?;
         configure::repair(&mut netlink, link.index, settings, configure::Extra::Remove)?;
-        Ok(Self::new(file, netlink, &link, settings))
+        Self::new(file, netlink, &link, settings)
     }
 
-    fn new(file: File, netlink: Connection, link: &Link, settings: &Settings) -> Self {
-        Self {
+    fn new(
+        file: File,
+        netlink: Connection,
+        link: &Link,
+        settings: &Settings,
+    ) -> Result<Self, Error> {
+        let offloads = agree(&file, settings.offload).map_err(|e| kernel("set offloads", e))?;
+        tracing::debug!(?offloads, "{}", settings.name);
+        let port = Port {
             file,
-            netlink,
-            index: link.index,
             mode: settings.mode,
             mac: frame::node_mac(settings.link_local),
+            super_packets: offloads == Offloads::Datagrams,
+        };
+        Ok(Self {
+            port,
+            netlink,
+            index: link.index,
+            buffer: vec![0; LONGEST],
+            room: BytesMut::new(),
+            runs: Runs::default(),
             counters: Counters::default(),
-        }
+        })
     }
 
     /// Interface index: what `netlink::Monitor::drain` is to call `device`.
@@ -112,60 +147,83 @@ impl Device {
         self.index
     }
 
-    /// What [`Device::read`] has passed over so far.
+    /// What was passed over so far.
     pub fn counters(&self) -> Counters {
         self.counters
     }
 
-    /// One IPv6 packet that a program or the kernel has sent, without the headers around it.
+    /// Reads once, and gives the IPv6 packets that a program or the kernel has sent, without the
+    /// headers around them, to `each`: one, several at once, or none that is to be carried.
     ///
-    /// `None`: nothing more for now, poll again. `buffer` takes packet and headers; one of
-    /// [`READ_BUFFER`] bytes takes any. An error means that the interface is gone.
-    pub fn read<'b>(&mut self, buffer: &'b mut [u8]) -> io::Result<Option<&'b [u8]>> {
-        for _ in 0..SKIP_LIMIT {
-            let length = match self.file.read(buffer) {
-                Ok(length) => length,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
-            };
-            match frame::packet(self.mode, &buffer[..length]) {
-                Ok(packet) => return Ok(Some(&buffer[packet])),
-                Err(Skip::NotIpv6) => self.counters.not_ipv6 += 1,
-                Err(Skip::Truncated) => self.counters.truncated += 1,
-            }
+    /// False: nothing more for now, poll again. An error means that the interface is gone.
+    pub fn read(&mut self, each: &mut impl FnMut(Bytes)) -> io::Result<bool> {
+        let length = match self.port.file.read(&mut self.buffer) {
+            Ok(length) => length,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(true),
+            Err(error) => return Err(error),
+        };
+        let room = &mut self.room;
+        let unpacked =
+            frame::packet(self.port.mode, &self.buffer[..length]).and_then(|(offload, packet)| {
+                let each = &mut |parts: [&[u8]; 2]| each(put(room, parts));
+                let unpacked = offload.unpack(&mut self.buffer[packet], each);
+                unpacked.map_err(|_| Skip::BadOffload)
+            });
+        match unpacked {
+            Ok(()) => {}
+            Err(Skip::NotIpv6) => self.counters.not_ipv6 += 1,
+            Err(Skip::Truncated) => self.counters.truncated += 1,
+            Err(Skip::BadOffload) => self.counters.bad_offload += 1,
         }
-        Ok(None)
+        Ok(true)
     }
 
-    /// Gives an IPv6 packet to the kernel, as if it had come in on `lc0`.
+    /// Gives an IPv6 packet to the kernel, as if it had come in on `lc0`, at once.
     ///
     /// Errors concern this packet: `InvalidInput` if it is not IPv6, `EIO` while an administrator
     /// holds the interface down, `EBADFD` when it is gone.
     pub fn write(&mut self, packet: &[u8]) -> io::Result<()> {
-        let header = Header::of(self.mode, packet, self.mac).ok_or_else(not_ipv6)?;
-        self.write_frame(header, packet)
+        self.port.write(packet)
+    }
+
+    /// As [`Device::write`], but the kernel may get it only with the next [`Device::flush`], together
+    /// with others of its flow. Errors are counted.
+    pub fn queue(&mut self, packet: Bytes) {
+        let Self {
+            port,
+            runs,
+            counters,
+            ..
+        } = self;
+        if port.super_packets {
+            runs.push(packet, &mut |run| port.write_run(run, counters));
+        } else {
+            port.write_run(&[packet], counters);
+        }
+    }
+
+    /// Gives the kernel what [`Device::queue`] holds back.
+    pub fn flush(&mut self) {
+        let Self {
+            port,
+            runs,
+            counters,
+            ..
+        } = self;
+        runs.flush(&mut |run| port.write_run(run, counters));
     }
 
     /// Gives an MLD message to the kernel and, on a TUN, once more with an Ethernet header to
     /// programs that watch MLD on packet sockets and expect one. The kernel ignores the second.
     pub fn write_mld(&mut self, packet: &[u8]) -> io::Result<()> {
-        self.write(packet)?;
-        match self.mode {
+        self.port.write(packet)?;
+        match self.port.mode {
             Mode::Tap => Ok(()),
             Mode::Tun => {
-                let header = Header::for_taps(packet, self.mac).ok_or_else(not_ipv6)?;
-                self.write_frame(header, packet)
-            }
-        }
-    }
-
-    fn write_frame(&mut self, header: Header, packet: &[u8]) -> io::Result<()> {
-        let parts = [IoSlice::new(header.as_bytes()), IoSlice::new(packet)];
-        loop {
-            match self.file.write_vectored(&parts) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                other => return other.map(drop), // the driver takes a packet whole or not at all
+                let header = Header::for_taps(packet, self.port.mac).ok_or_else(not_ipv6)?;
+                self.port
+                    .write_parts(&[IoSlice::new(header.as_bytes()), IoSlice::new(packet)])
             }
         }
     }
@@ -192,19 +250,103 @@ impl Device {
 
     /// Removes the interface.
     pub fn close(self) -> io::Result<()> {
-        ioctl::persist(&self.file, false).map_err(io::Error::from)
+        ioctl::persist(&self.port.file, false).map_err(io::Error::from)
     }
 
     /// The open device for the next program image: it stays open over `exec`.
     pub fn keep(self) -> io::Result<OwnedFd> {
-        set_flags(&self.file, false).map_err(io::Error::from)?;
-        Ok(self.file.into())
+        let file = self.port.file;
+        // it may be an image that knows nothing of offloads
+        ioctl::set_offloads(&file, Offloads::None)?;
+        set_flags(&file, false)?;
+        Ok(file.into())
     }
+}
+
+impl Port {
+    fn write(&self, packet: &[u8]) -> io::Result<()> {
+        let header = Header::of(self.mode, packet, self.mac).ok_or_else(not_ipv6)?;
+        self.write_parts(&[IoSlice::new(header.as_bytes()), IoSlice::new(packet)])
+    }
+
+    /// Writes the packets of a run: in one call if the kernel takes it so.
+    fn write_run(&mut self, run: &[Bytes], counters: &mut Counters) {
+        if run.len() > 1 && self.super_packets {
+            match self.write_super_packet(run) {
+                Ok(()) => return,
+                Err(error) if error.kind() == ErrorKind::InvalidInput => {
+                    tracing::warn!("the kernel takes no super-packets: {error}");
+                    self.super_packets = false;
+                }
+                Err(error) => {
+                    tracing::debug!("write to the interface: {error}");
+                    counters.write_error += run.len() as u64;
+                    return;
+                }
+            }
+        }
+        for packet in run {
+            if let Err(error) = self.write(packet) {
+                tracing::debug!("write to the interface: {error}");
+                counters.write_error += 1;
+            }
+        }
+    }
+
+    fn write_super_packet(&self, run: &[Bytes]) -> io::Result<()> {
+        let headers = coalesce::headers(run);
+        // the size of a run is bounded
+        let segment = (run[0].len() - HEADERS_LEN) as u16;
+        let header = Header::of(self.mode, &headers, self.mac)
+            .ok_or_else(not_ipv6)?
+            .with_offload(Offload::of_datagrams(segment));
+        let mut parts = [IoSlice::new(&[]); 2 + MAX_PACKETS];
+        parts[0] = IoSlice::new(header.as_bytes());
+        parts[1] = IoSlice::new(&headers);
+        for (part, packet) in parts[2..].iter_mut().zip(run) {
+            *part = IoSlice::new(&packet[HEADERS_LEN..]);
+        }
+        self.write_parts(&parts[..2 + run.len()])
+    }
+
+    fn write_parts(&self, parts: &[IoSlice<'_>]) -> io::Result<()> {
+        loop {
+            match (&self.file).write_vectored(parts) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                other => return other.map(drop), // the driver takes a packet whole or not at all
+            }
+        }
+    }
+}
+
+/// Puts a packet of two parts into the common room.
+fn put(room: &mut BytesMut, parts: [&[u8]; 2]) -> Bytes {
+    let length = parts[0].len() + parts[1].len();
+    if room.capacity() - room.len() < length {
+        // what it held is used again if all of it was dropped
+        room.reserve(ROOM.max(length));
+    }
+    room.extend_from_slice(parts[0]);
+    room.extend_from_slice(parts[1]);
+    room.split().freeze()
+}
+
+/// Tells the driver what may be left over: as much as is permitted and known to both sides.
+fn agree(file: &File, permitted: bool) -> nix::Result<Offloads> {
+    if permitted {
+        for offloads in [Offloads::Datagrams, Offloads::Checksums] {
+            match ioctl::set_offloads(file, offloads) {
+                Err(Errno::EINVAL) => {}
+                other => return other.map(|()| offloads),
+            }
+        }
+    }
+    ioctl::set_offloads(file, Offloads::None).map(|()| Offloads::None)
 }
 
 impl AsFd for Device {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
+        self.port.file.as_fd()
     }
 }
 

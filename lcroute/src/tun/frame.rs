@@ -1,15 +1,17 @@
 //! The bytes around an IPv6 packet on the device's descriptor.
 //!
 //! ```text
-//! TUN   | flags 2 | protocol 2 | IPv6 packet
-//! TAP   | flags 2 | protocol 2 | destination 6 | source 6 | EtherType 2 | IPv6 packet
+//! TUN   | flags 2 | protocol 2 | offload 10 | IPv6 packet
+//! TAP   | flags 2 | protocol 2 | offload 10 | destination 6 | source 6 | EtherType 2 | IPv6 packet
 //! ```
-//! Flags and protocol are the driver's packet information (`struct tun_pi`).
+//! Flags and protocol are the driver's packet information (`struct tun_pi`); what `offload` says stands
+//! in the file of that name.
 
 use std::net::Ipv6Addr;
 use std::ops::Range;
 
 use super::Mode;
+use super::offload::{BadOffload, OFFLOAD_LEN, Offload};
 
 /// Length of the packet information.
 pub(super) const INFO_LEN: usize = 4;
@@ -17,8 +19,14 @@ pub(super) const INFO_LEN: usize = 4;
 /// Length of an Ethernet header.
 pub(super) const ETHERNET_LEN: usize = 14;
 
+/// Length of what is before an IPv6 packet on a TUN.
+const TUN_LEN: usize = INFO_LEN + OFFLOAD_LEN;
+
+/// Length of what is before an IPv6 packet on a TAP.
+pub(super) const TAP_LEN: usize = TUN_LEN + ETHERNET_LEN;
+
 /// Length of the fixed IPv6 header (RFC 8200, section 3).
-const IPV6_LEN: usize = 40;
+pub(super) const IPV6_LEN: usize = 40;
 
 const ETHERTYPE_IPV6: u16 = 0x86dd;
 
@@ -36,6 +44,8 @@ pub(super) enum Skip {
     NotIpv6,
     /// Longer than the buffer it was read into.
     Truncated,
+    /// The offload header makes no sense.
+    BadOffload,
 }
 
 /// An Ethernet address.
@@ -44,7 +54,7 @@ pub(super) type Mac = [u8; 6];
 /// Headers of a packet that is written, at most as long as those of TAP.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Header {
-    bytes: [u8; INFO_LEN + ETHERNET_LEN],
+    bytes: [u8; TAP_LEN],
     len: usize,
 }
 
@@ -67,12 +77,19 @@ impl Header {
         Self::info(ETHERTYPE_TAP_ONLY).with_ethernet(packet, own)
     }
 
+    /// For a packet with work left to the kernel.
+    pub(super) fn with_offload(mut self, offload: Offload) -> Self {
+        let link_header = (self.len - TUN_LEN) as u16;
+        self.bytes[INFO_LEN..TUN_LEN].copy_from_slice(&offload.encode(link_header));
+        self
+    }
+
     fn info(protocol: u16) -> Self {
-        let mut bytes = [0; INFO_LEN + ETHERNET_LEN];
+        let mut bytes = [0; TAP_LEN];
         bytes[2..INFO_LEN].copy_from_slice(&protocol.to_be_bytes());
         Self {
             bytes,
-            len: INFO_LEN,
+            len: TUN_LEN,
         }
     }
 
@@ -83,41 +100,43 @@ impl Header {
         } else {
             own
         };
-        self.bytes[4..10].copy_from_slice(&destination);
-        self.bytes[10..16].copy_from_slice(&node_mac(source));
-        self.bytes[16..18].copy_from_slice(&ETHERTYPE_IPV6.to_be_bytes());
-        self.len = INFO_LEN + ETHERNET_LEN;
+        let ethernet = &mut self.bytes[TUN_LEN..];
+        ethernet[..6].copy_from_slice(&destination);
+        ethernet[6..12].copy_from_slice(&node_mac(source));
+        ethernet[12..].copy_from_slice(&ETHERTYPE_IPV6.to_be_bytes());
+        self.len = TAP_LEN;
         Some(self)
     }
 }
 
-/// Where in what was read the IPv6 packet is.
-pub(super) fn packet(mode: Mode, read: &[u8]) -> Result<Range<usize>, Skip> {
+/// Where in what was read the IPv6 packet is, and what is to be done with it.
+pub(super) fn packet(mode: Mode, read: &[u8]) -> Result<(Offload, Range<usize>), Skip> {
     let (info, rest) = read.split_first_chunk::<INFO_LEN>().ok_or(Skip::NotIpv6)?;
+    let (offload, rest) = rest
+        .split_first_chunk::<OFFLOAD_LEN>()
+        .ok_or(Skip::NotIpv6)?;
     let [flags_high, flags_low, protocol_high, protocol_low] = *info;
     // The driver writes the flags in the host's byte order, the protocol in the network's.
     if u16::from_ne_bytes([flags_high, flags_low]) & TUN_PKT_STRIP != 0 {
         return Err(Skip::Truncated);
     }
-    let (protocol, packet, start) = match mode {
-        Mode::Tun => (
-            u16::from_be_bytes([protocol_high, protocol_low]),
-            rest,
-            INFO_LEN,
-        ),
+    let (protocol, packet, link_header) = match mode {
+        Mode::Tun => (u16::from_be_bytes([protocol_high, protocol_low]), rest, 0),
         Mode::Tap => {
             let (ethernet, packet) = rest
                 .split_first_chunk::<ETHERNET_LEN>()
                 .ok_or(Skip::NotIpv6)?;
             let protocol = u16::from_be_bytes([ethernet[12], ethernet[13]]);
-            (protocol, packet, INFO_LEN + ETHERNET_LEN)
+            (protocol, packet, ETHERNET_LEN)
         }
     };
     // On a TUN that says it is Ethernet, a program may send frames: those are none of ours.
     if protocol != ETHERTYPE_IPV6 || !is_ipv6(packet) {
         return Err(Skip::NotIpv6);
     }
-    Ok(start..read.len())
+    let offload =
+        Offload::decode(*offload, link_header as u16).map_err(|BadOffload| Skip::BadOffload)?;
+    Ok((offload, TUN_LEN + link_header..read.len()))
 }
 
 /// Ethernet address of a node, locally administered, from the low 40 bits of its address: both
@@ -168,10 +187,11 @@ mod tests {
     }
 
     #[test]
-    fn a_tun_packet_has_four_bytes_in_front() {
+    fn a_tun_packet_has_its_protocol_and_no_offload_in_front() {
         let packet = ipv6("fd00::1", "ff1e::1234:5678");
         let header = Header::of(Mode::Tun, &packet, OWN).unwrap();
-        assert_eq!(header.as_bytes(), [0, 0, 0x86, 0xdd]);
+        assert_eq!(header.as_bytes()[..4], [0, 0, 0x86, 0xdd]);
+        assert_eq!(header.as_bytes()[4..], [0; 10]);
     }
 
     #[test]
@@ -180,6 +200,7 @@ mod tests {
         let header = Header::of(Mode::Tap, &packet, OWN).unwrap();
         let expected = [
             [0, 0, 0x86, 0xdd].as_slice(),
+            &[0; 10],
             &[0x33, 0x33, 0x12, 0x34, 0x56, 0x78],
             &[0x02, 0xa1, 0xb2, 0xc3, 0xd4, 0xe5],
             &[0x86, 0xdd],
@@ -191,7 +212,7 @@ mod tests {
     fn a_tap_packet_to_this_node_goes_to_its_own_mac() {
         let packet = ipv6("fd00::1", "fd00::2");
         let header = Header::of(Mode::Tap, &packet, OWN).unwrap();
-        assert_eq!(header.as_bytes()[4..10], OWN);
+        assert_eq!(header.as_bytes()[14..20], OWN);
     }
 
     #[test]
@@ -200,8 +221,9 @@ mod tests {
         let header = Header::for_taps(&packet, OWN).unwrap();
         let bytes = header.as_bytes();
         assert_eq!(bytes[..4], [0, 0, 0x88, 0xb5]);
-        assert_eq!(bytes[4..10], [0x33, 0x33, 0, 0, 0, 0x16]);
-        assert_eq!(bytes[16..], [0x86, 0xdd]);
+        assert_eq!(bytes[4..14], [0; 10]);
+        assert_eq!(bytes[14..20], [0x33, 0x33, 0, 0, 0, 0x16]);
+        assert_eq!(bytes[26..], [0x86, 0xdd]);
     }
 
     #[test]
@@ -215,20 +237,16 @@ mod tests {
     #[test]
     fn other_protocols_are_told_from_ipv6() {
         let packet = ipv6("fe80::1", "ff02::16");
-        assert_eq!(
-            super::packet(Mode::Tun, &[0, 0, 0x08, 0x00]),
-            Err(Skip::NotIpv6)
-        );
-        assert_eq!(
-            super::packet(Mode::Tun, &[0, 0, 0x86, 0xdd, 0x60]),
-            Err(Skip::NotIpv6)
-        );
-        assert_eq!(super::packet(Mode::Tap, &[0; 17]), Err(Skip::NotIpv6));
+        let ipv4 = [[0, 0, 0x08, 0x00].as_slice(), &[0; 10], &packet].concat();
+        assert_eq!(super::packet(Mode::Tun, &ipv4), Err(Skip::NotIpv6));
+        let short = [[0, 0, 0x86, 0xdd].as_slice(), &[0; 10], &[0x60]].concat();
+        assert_eq!(super::packet(Mode::Tun, &short), Err(Skip::NotIpv6));
+        assert_eq!(super::packet(Mode::Tap, &[0; 27]), Err(Skip::NotIpv6));
         let mut arp = written(Header::of(Mode::Tap, &packet, OWN).unwrap(), &packet);
-        arp[16..18].copy_from_slice(&[0x08, 0x06]);
+        arp[26..28].copy_from_slice(&[0x08, 0x06]);
         assert_eq!(super::packet(Mode::Tap, &arp), Err(Skip::NotIpv6));
         let mut ipv4 = written(Header::of(Mode::Tun, &packet, OWN).unwrap(), &packet);
-        ipv4[INFO_LEN] = 0x45;
+        ipv4[TUN_LEN] = 0x45;
         assert_eq!(super::packet(Mode::Tun, &ipv4), Err(Skip::NotIpv6));
     }
 
@@ -249,9 +267,13 @@ mod tests {
         ) {
             let mode = if tap { Mode::Tap } else { Mode::Tun };
             let packet = [[0x60].as_slice(), &head, &payload].concat();
-            let read = written(Header::of(mode, &packet, OWN).unwrap(), &packet);
-            let range = super::packet(mode, &read).unwrap();
-            prop_assert_eq!(&read[range], &packet[..]);
+            let header = Header::of(mode, &packet, OWN).unwrap();
+            let read = written(header, &packet);
+            let (offload, range) = super::packet(mode, &read).unwrap();
+            prop_assert_eq!((offload, &read[range]), (Offload::default(), &packet[..]));
+            let datagrams = Offload::of_datagrams(9);
+            let (offload, _) = super::packet(mode, &written(header.with_offload(datagrams), &packet)).unwrap();
+            prop_assert_eq!(offload, datagrams);
         }
 
         #[test]
@@ -260,7 +282,7 @@ mod tests {
             bytes in proptest::collection::vec(any::<u8>(), 0..100),
         ) {
             let mode = if tap { Mode::Tap } else { Mode::Tun };
-            if let Ok(range) = super::packet(mode, &bytes) {
+            if let Ok((_, range)) = super::packet(mode, &bytes) {
                 prop_assert!(is_ipv6(&bytes[range]));
             }
             let header = Header::of(mode, &bytes, OWN);

@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use nix::libc;
 
 use super::Mode;
+use super::offload::OFFLOAD_LEN;
 
 mod raw {
     use nix::libc;
@@ -16,6 +17,8 @@ mod raw {
     nix::ioctl_read_bad!(get_interface, libc::TUNGETIFF, libc::ifreq);
     nix::ioctl_write_int_bad!(set_persist, libc::TUNSETPERSIST);
     nix::ioctl_write_int_bad!(set_link_type, libc::TUNSETLINK);
+    nix::ioctl_write_int_bad!(set_offload, libc::TUNSETOFFLOAD);
+    nix::ioctl_write_ptr_bad!(set_header_size, libc::TUNSETVNETHDRSZ, libc::c_int);
 }
 
 /// An interface as the driver names it.
@@ -27,7 +30,8 @@ pub(super) struct Attached {
 }
 
 /// Makes the interface, or takes over a persistent one that nobody has open. Packets come with
-/// packet information (no `IFF_NO_PI`).
+/// packet information (no `IFF_NO_PI`) and an offload header (`IFF_VNET_HDR`), whether or not anything
+/// is to be offloaded: one form for all.
 pub(super) fn attach(file: &File, name: &str, mode: Mode) -> nix::Result<()> {
     let mut request = empty_request();
     if name.len() >= request.ifr_name.len() {
@@ -36,10 +40,11 @@ pub(super) fn attach(file: &File, name: &str, mode: Mode) -> nix::Result<()> {
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
         *to = libc::c_char::from_ne_bytes([from]);
     }
-    request.ifr_ifru.ifru_flags = match mode {
-        Mode::Tun => flag(libc::IFF_TUN),
-        Mode::Tap => flag(libc::IFF_TAP),
+    let kind = match mode {
+        Mode::Tun => libc::IFF_TUN,
+        Mode::Tap => libc::IFF_TAP,
     };
+    request.ifr_ifru.ifru_flags = flag(kind | libc::IFF_VNET_HDR);
     // SAFETY: the descriptor is open for the call's duration and TUNSETIFF reads and writes one
     // `ifreq`, which `request` is, fully initialised, with its name ended by a zero.
     unsafe { raw::set_interface(file.as_raw_fd(), &request) }.map(drop)
@@ -65,7 +70,7 @@ pub(super) fn attached(file: &File) -> nix::Result<Attached> {
     let has = |bits: libc::c_int| flags & flag(bits) != 0;
     let mode = match (has(libc::IFF_TUN), has(libc::IFF_TAP)) {
         // IFF_NO_PI cannot be told here: its bit means something else in the answer.
-        _ if has(libc::IFF_VNET_HDR) => None,
+        _ if !has(libc::IFF_VNET_HDR) => None,
         (true, false) => Some(Mode::Tun),
         (false, true) => Some(Mode::Tap),
         _ => None,
@@ -82,6 +87,34 @@ pub(super) fn attached(file: &File) -> nix::Result<Attached> {
 pub(super) fn persist(file: &File, persist: bool) -> nix::Result<()> {
     // SAFETY: the descriptor is open for the call's duration; the argument is a plain integer.
     unsafe { raw::set_persist(file.as_raw_fd(), libc::c_int::from(persist)) }.map(drop)
+}
+
+/// Work that may be left over when a packet crosses, in both directions. There is none for TCP: it is
+/// not carried, so the kernel segments it as for any plain interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Offloads {
+    /// Packets are as on the wire.
+    None,
+    /// Checksums of packets that are read may be partial.
+    Checksums,
+    /// As well, UDP datagrams come and go in super-packets.
+    Datagrams,
+}
+
+/// Says what may be left over. The interface remembers it beyond the descriptor, so it is to be said
+/// again whenever one is opened. `EINVAL`: this kernel does not know it.
+pub(super) fn set_offloads(file: &File, offloads: Offloads) -> nix::Result<()> {
+    let bits = match offloads {
+        Offloads::None => 0,
+        Offloads::Checksums => libc::TUN_F_CSUM,
+        // the driver takes both or none
+        Offloads::Datagrams => libc::TUN_F_CSUM | libc::TUN_F_USO4 | libc::TUN_F_USO6,
+    };
+    let size = libc::c_int::try_from(OFFLOAD_LEN).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: the descriptor is open for the call's duration and TUNSETVNETHDRSZ reads one `c_int`.
+    unsafe { raw::set_header_size(file.as_raw_fd(), &raw const size) }?;
+    // SAFETY: the descriptor is open for the call's duration; the argument is a plain integer.
+    unsafe { raw::set_offload(file.as_raw_fd(), bits.cast_signed()) }.map(drop)
 }
 
 /// Makes a TUN say that it is Ethernet. It must be down.

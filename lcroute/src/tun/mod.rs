@@ -11,22 +11,31 @@
 //! [`Device::open`] adopts it. [`Device::keep`] and [`Device::inherit`] hand the open device
 //! over to a new program image.
 //!
+//! Where the kernel offers it and [`Settings::offload`] permits, many packets of a flow cross in one
+//! system call, in both directions: super-packets. Neither the other side of this module nor any
+//! other node sees a difference.
+//!
 //! Files: `device` (life and packets), `configure` (what netlink sets), `sysctl` (what only /proc
-//! sets), `frame` (the bytes around a packet), `ioctl` (the only `unsafe`), `error`.
+//! sets), `frame` (the bytes around a packet), `offload` (super-packets that are read), `coalesce`
+//! (super-packets that are written), `ioctl` (the only `unsafe`), `error`.
 
+mod coalesce;
 mod configure;
 mod device;
 mod error;
 mod frame;
 mod ioctl;
+mod offload;
 mod sysctl;
+#[cfg(test)]
+mod testing;
 
 use std::fmt;
 use std::net::Ipv6Addr;
 
 use librecast::cert::GroupPrefix;
 
-pub use device::{Device, READ_BUFFER};
+pub use device::Device;
 pub use error::Error;
 
 /// Prefix length of the node address on `lc0`: that of the whole network.
@@ -77,6 +86,8 @@ pub struct Settings {
     pub link_local: Ipv6Addr,
     /// Multicast prefixes that move programs which name no interface to `lc0`.
     pub routes: Vec<Prefix>,
+    /// Let checksums and datagrams in super-packets cross, where the kernel can.
+    pub offload: bool,
 }
 
 impl fmt::Display for Mode {
@@ -150,6 +161,7 @@ mod tests {
                 addr: "ff1e::".parse().unwrap(),
                 len: 16,
             }],
+            offload: true,
         }
     }
 

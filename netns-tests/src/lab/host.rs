@@ -14,6 +14,16 @@ use super::namespace::Namespace;
 use super::process::{Output, Process};
 use super::{World, find_program};
 
+/// The configuration of a host's daemon, if it has one.
+const CONFIG: &str = "lcroute.toml";
+
+/// Whether daemons leave work to the kernel at `lc0`, as they do by default: not with `NETNS_OFFLOAD=off`
+/// in the environment of the tests.
+#[must_use]
+pub fn offload() -> bool {
+    std::env::var_os("NETNS_OFFLOAD").is_none_or(|wish| wish != "off")
+}
+
 /// A host of a world. Clones are the same host.
 #[derive(Clone, Debug)]
 pub struct Host {
@@ -48,6 +58,9 @@ impl Host {
                 addresses: std::sync::OnceLock::new(),
             }),
         };
+        if !offload() {
+            host.configure("")?;
+        }
         host.ip("link set lo up")?;
         Ok(host)
     }
@@ -129,7 +142,7 @@ impl Host {
                 std::env::var("LAB_LOG").unwrap_or_else(|_| "info".to_owned()),
             )
             .env_remove("LCROUTE_CONFIG");
-        let config = self.path("lcroute.toml");
+        let config = self.path(CONFIG);
         if config.exists() {
             command.env("LCROUTE_CONFIG", config);
         }
@@ -243,6 +256,22 @@ impl Host {
             packets: fields[at + 1],
         };
         Ok((traffic(0), traffic(8)))
+    }
+
+    /// Writes the configuration of this host's daemon. Without offloads at `lc0` if [`offload`] says so
+    /// and `content` does not say otherwise.
+    ///
+    /// # Errors
+    /// The disk is full.
+    pub fn configure(&self, content: &str) -> Result<()> {
+        let mut content = content.to_owned();
+        if !offload() && !content.contains("offload =") {
+            match content.find("[tun]\n") {
+                Some(at) => content.insert_str(at + "[tun]\n".len(), "offload = false\n"),
+                None => content.push_str("\n[tun]\noffload = false\n"),
+            }
+        }
+        self.write(CONFIG, content).map(drop)
     }
 
     /// The folder in which a program of this host keeps its state.

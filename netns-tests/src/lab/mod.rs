@@ -34,7 +34,7 @@ use anyhow::{Context, Result, ensure};
 
 pub use files::{make_folder, noise, same_content};
 pub use firewall::Traffic;
-pub use host::Host;
+pub use host::{Host, offload};
 pub use isolate::{check_requirements, exit_on_signals, find_program, isolate, isolate_or_exit};
 pub use namespace::Namespace;
 pub use network::{Backbone, Member, Network};

@@ -67,7 +67,7 @@ fn a_daemon_can_be_the_backbone_itself() {
     world("signal-listen", |lab| {
         let alpha = lab.host("alpha")?;
         let beta = lab.closed_hosts(&["beta"])?.remove(0);
-        alpha.write("lcroute.toml", "[signal]\nlisten = \"[::]:7117\"\n")?;
+        alpha.configure("[signal]\nlisten = \"[::]:7117\"\n")?;
         alpha
             .run("lcroute", &["init", "--name", "alpha"])?
             .success()?;

@@ -199,7 +199,7 @@ fn programs_that_name_no_interface_keep_their_lan_for_other_groups() {
 /// Two closed nodes; the first one's `lc0` is of the given mode, the second one's is a TUN.
 fn network_with_mode(lab: &Lab, mode: &str) -> Result<Network> {
     let hosts = lab.closed_hosts(&["a", "b"])?;
-    hosts[0].write("lcroute.toml", format!("[tun]\nmode = \"{mode}\"\n"))?;
+    hosts[0].configure(&format!("[tun]\nmode = \"{mode}\"\n"))?;
     let mut network = lab.network(hosts)?;
     network.start()?;
     Ok(network)

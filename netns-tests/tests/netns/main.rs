@@ -15,8 +15,10 @@ mod lcsync_lc0;
 mod links;
 mod membership;
 mod nat;
+mod offload;
 mod ordinary_programs;
 mod packets;
+mod paths;
 mod ssm;
 mod the_lab;
 

@@ -97,6 +97,7 @@ pub(crate) struct Controller {
     received: u64,
     settled: u64,
     lost: u64,
+    ce: u64,
     srtt: Option<i64>,
     base: BaseDelay,
     /// The least round trip, likewise.
@@ -219,6 +220,7 @@ impl Controller {
             received: 0,
             settled: 0,
             lost: 0,
+            ce: 0,
             srtt: None,
             base: BaseDelay::default(),
             delay: 0,
@@ -288,6 +290,11 @@ impl Controller {
         self.loss
     }
 
+    /// Packets that met a filling queue, as its mark says.
+    pub(crate) fn congested(&self) -> u64 {
+        self.ce
+    }
+
     /// Bytes a second that arrive, of the last round.
     pub(crate) fn rate(&self) -> f64 {
         self.rate
@@ -321,7 +328,9 @@ impl Controller {
     pub(crate) fn handle(&mut self, report: &Report, next: u64, now: Instant) -> bool {
         // what follows adds up: no total may be more than we have sent
         let most = report.highest.saturating_add(1);
-        let sane = report.received <= most && report.lost <= report.settled;
+        let sane = report.received <= most
+            && report.lost <= report.settled
+            && report.ce <= report.received;
         if report.highest >= next || report.settled > most || !sane {
             return false;
         }
@@ -350,6 +359,7 @@ impl Controller {
         round.settled += report.settled.saturating_sub(self.settled);
         round.lost += report.lost.saturating_sub(self.lost);
         (self.settled, self.lost) = (report.settled, report.lost);
+        self.ce = self.ce.max(report.ce);
         round.limited |= limited;
         round.peak = round.peak.max(under_way);
         if let Some(delay) = delay {
@@ -666,6 +676,10 @@ mod tests {
                 lost: 6,
                 ..report(9)
             },
+            Report {
+                ce: 11,
+                ..report(9)
+            },
         ] {
             assert!(!controller.handle(&wrong, 10, now), "{wrong:?}");
         }
@@ -690,14 +704,14 @@ mod tests {
     proptest! {
         #[test]
         fn no_report_makes_it_panic_or_shut_for_ever(reports in prop::collection::vec(
-            (0_u64..100, 0_u64..120, 0_u64..120, 0_u64..120, any::<u32>(), any::<u32>(), 0_u64..10_000),
-            0..60)) {
+            (0_u64..100, 0_u64..120, 0_u64..120, 0_u64..120, 0_u64..120, any::<u32>(), any::<u32>(),
+                0_u64..10_000), 0..60)) {
             let (mut controller, mut now) = sent(100);
-            for (highest, received, settled, lost, time, age, millis) in reports {
+            for (highest, received, settled, lost, ce, time, age, millis) in reports {
                 now += Duration::from_millis(millis);
                 let samples = vec![Sample { index: highest, age }];
                 let words = Vec::new();
-                let report = Report { highest, received, settled, lost, time, samples, words };
+                let report = Report { highest, received, settled, lost, ce, time, samples, words };
                 controller.handle(&report, 100, now);
                 prop_assert!((LEAST..=MOST).contains(&controller.window));
             }

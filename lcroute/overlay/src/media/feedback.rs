@@ -3,14 +3,14 @@
 //! ```text
 //! RTCP APP (type 204, subtype 1), after its header with the reporter's SSRC, all under SRTCP:
 //! name "lcfb" | highest index 64 | packets received 64 | settled 64 | lost 64
-//! | time of the report 32
+//! | congested 64 | time of the report 32
 //! | samples 8 | words 8 | zero 16
 //! | samples x { index: highest minus this 32 | age 32 }
 //! | words x 64: bit 63 of the first is the highest index, the next bits those below
 //! ```
 //!
 //! All packets below index `settled` have had 30 ms to be overtaken by others; `lost` of them have not
-//! come. Times are microseconds of the receiver's clock, modulo 2^32; an age says how long before the report
+//! come. `congested` packets came with the mark of a filling queue (ECN CE, RFC 3168). Times are microseconds of the receiver's clock, modulo 2^32; an age says how long before the report
 //! the packet came. The first sample is the highest packet. Counts are totals, so a lost report costs
 //! nothing but time.
 
@@ -21,6 +21,7 @@ use bytes::{BufMut, BytesMut};
 use librecast::wire::{Reader, WireError};
 
 use super::replay::ReplayWindow;
+use crate::event::Ecn;
 
 const NAME: &[u8; 4] = b"lcfb";
 /// Most samples, and most words of the bitmap, in a report.
@@ -43,6 +44,8 @@ pub(crate) struct Report {
     /// Indices below this are judged, and how many of them are lost.
     pub(crate) settled: u64,
     pub(crate) lost: u64,
+    /// Packets that came with the mark of congestion.
+    pub(crate) ce: u64,
     /// Receiver's clock, microseconds.
     pub(crate) time: u32,
     pub(crate) samples: Vec<Sample>,
@@ -65,7 +68,8 @@ impl Report {
             return Err(WireError::Bad("name"));
         }
         let (highest, received) = (r.u64()?, r.u64()?);
-        let (settled, lost, time) = (r.u64()?, r.u64()?, r.u32()?);
+        let (settled, lost, ce) = (r.u64()?, r.u64()?, r.u64()?);
+        let time = r.u32()?;
         let (samples, words) = (usize::from(r.u8()?), usize::from(r.u8()?));
         r.u16()?;
         if samples > MAX_SAMPLES || words > MAX_WORDS {
@@ -85,6 +89,7 @@ impl Report {
             received,
             settled,
             lost,
+            ce,
             time,
             samples,
             words,
@@ -97,6 +102,7 @@ impl Report {
         out.put_u64(self.received);
         out.put_u64(self.settled);
         out.put_u64(self.lost);
+        out.put_u64(self.ce);
         out.put_u32(self.time);
         let samples = &self.samples[..self.samples.len().min(MAX_SAMPLES)];
         let words = &self.words[..self.words.len().min(MAX_WORDS)];
@@ -116,6 +122,7 @@ impl Report {
 pub(crate) struct Reporter {
     began: Instant,
     received: u64,
+    ce: u64,
     newest: Option<(u64, Instant)>,
     samples: Vec<(u64, Instant)>,
     unreported: u32,
@@ -134,6 +141,7 @@ impl Reporter {
         Self {
             began: now,
             received: 0,
+            ce: 0,
             newest: None,
             samples: Vec::with_capacity(MAX_SAMPLES),
             unreported: 0,
@@ -147,8 +155,9 @@ impl Reporter {
     }
 
     /// A packet came, which may ask for a report; whether it is time for one.
-    pub(crate) fn handle(&mut self, index: u64, marker: bool, now: Instant) -> bool {
+    pub(crate) fn handle(&mut self, index: u64, marker: bool, ecn: Ecn, now: Instant) -> bool {
         self.received += 1;
+        self.ce += u64::from(ecn == Ecn::Congested);
         if self.newest.is_none_or(|(newest, _)| index > newest) {
             self.newest = Some((index, now));
         }
@@ -207,6 +216,7 @@ impl Reporter {
             received: self.received,
             settled: self.settled,
             lost: self.lost,
+            ce: self.ce,
             time: micros(now, self.began),
             samples,
             words: words.collect(),
@@ -256,6 +266,7 @@ mod tests {
             received: 3,
             settled: 6,
             lost: 7,
+            ce: 8,
             time: 4,
             samples: vec![Sample {
                 index: 0x100,
@@ -268,7 +279,8 @@ mod tests {
         let golden = [
             b"lcfb\0\0\0\0\0\0\x01\x02".as_slice(),
             &[0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 6],
-            &[0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 4, 1, 1, 0, 0],
+            &[0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 8],
+            &[0, 0, 0, 4, 1, 1, 0, 0],
             &[0, 0, 0, 2, 0, 0, 0, 5, 0x80, 0, 0, 0, 0, 0, 0, 0],
         ]
         .concat();
@@ -285,7 +297,7 @@ mod tests {
         for (n, index) in [0, 1, 3, 2, 5].into_iter().enumerate() {
             seen.mark(index);
             let at = start + Duration::from_millis(n as u64);
-            assert!(!reporter.handle(index, false, at));
+            assert!(!reporter.handle(index, false, Ecn::None, at));
         }
         assert_eq!(reporter.deadline(), Some(start + EVERY));
         let report = reporter.report(&seen, start + EVERY).unwrap();
@@ -316,7 +328,7 @@ mod tests {
             let now = start + Duration::from_millis(n);
             if index % 20 != 7 && seen.is_new(index) {
                 seen.mark(index);
-                if reporter.handle(index, false, now) {
+                if reporter.handle(index, false, Ecn::None, now) {
                     report = reporter.report(&seen, now);
                 }
             }
@@ -334,7 +346,7 @@ mod tests {
         for n in 0..100_000_u64 {
             let now = start + Duration::from_micros(n * 2);
             seen.mark(n);
-            if reporter.handle(n, false, now) {
+            if reporter.handle(n, false, Ecn::None, now) {
                 let report = reporter.report(&seen, now).unwrap();
                 assert!(report.words.len() <= MAX_WORDS && report.samples.len() > 7);
                 reports += 1;
@@ -342,7 +354,7 @@ mod tests {
         }
         assert_eq!(reports, 100_000 / 256);
         assert!(
-            reporter.handle(100_000, true, start),
+            reporter.handle(100_000, true, Ecn::None, start),
             "who asks is told at once"
         );
     }
@@ -355,13 +367,13 @@ mod tests {
         }
 
         #[test]
-        fn reports_come_back(highest in 0_u64..1 << 48, received: u64, settled: u64, lost: u64, time: u32,
+        fn reports_come_back(highest in 0_u64..1 << 48, received: u64, settled: u64, lost: u64, ce: u64, time: u32,
             samples in prop::collection::vec((0_u32.., any::<u32>()), 0..=MAX_SAMPLES),
             words in prop::collection::vec(any::<u64>(), 0..=MAX_WORDS)) {
             let samples = samples.into_iter()
                 .map(|(below, age)| Sample { index: highest.saturating_sub(below.into()), age })
                 .collect();
-            let report = Report { highest, received, settled, lost, time, samples, words };
+            let report = Report { highest, received, settled, lost, ce, time, samples, words };
             let mut bytes = BytesMut::new();
             report.write(&mut bytes);
             prop_assert_eq!(Report::read(&bytes).unwrap(), report);

@@ -20,6 +20,7 @@ use super::payload::{
 };
 use super::queue::{Dropped, FairQueue};
 use super::srtp::{Drop, MALFORMED, Opener, RTCP_HEADER, RTP_HEADER, Sealer, TAG, is_rtcp};
+use crate::event::Ecn;
 
 /// Buffers that packets are cut from: about fifty packets share one.
 const BUFFER: usize = 64 * 1024;
@@ -94,6 +95,11 @@ impl Media {
         self.controller.loss()
     }
 
+    /// Packets of ours that came with a mark of congestion.
+    pub(crate) fn congested(&self) -> u64 {
+        self.controller.congested()
+    }
+
     /// The longest message that it takes.
     pub(crate) fn longest(&self) -> usize {
         MAX_PIECES * self.piece()
@@ -151,6 +157,7 @@ impl Media {
     pub(crate) fn handle(
         &mut self,
         datagram: &[u8],
+        ecn: Ecn,
         has_path: bool,
         deliver: &mut dyn FnMut(Bytes),
         dropped: &mut Dropped,
@@ -167,7 +174,7 @@ impl Media {
                 return Err(reason);
             }
         };
-        let due = self.reporter.handle(index, marker, now);
+        let due = self.reporter.handle(index, marker, ecn, now);
         if due {
             self.report(has_path, now);
         }

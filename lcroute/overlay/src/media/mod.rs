@@ -45,4 +45,4 @@ mod srtp;
 pub(crate) use keys::{KeyTap, LinkKeys};
 pub(crate) use lane::Media;
 pub(crate) use queue::Dropped;
-pub(crate) use srtp::ssrc_of;
+pub(crate) use srtp::{is_rtcp, ssrc_of};

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::congestion::Controller;
 use super::feedback::{Report, Reporter};
 use super::replay::ReplayWindow;
+use crate::event::Ecn;
 
 const SIZE: usize = 1_250;
 const STEP: u64 = 100;
@@ -220,7 +221,9 @@ impl Sim {
             (Flow::Ours(ours), Parcel::Packet(number)) => {
                 self.delivered[n] += SIZE as f64;
                 ours.seen.mark(number >> 1);
-                if ours.reporter.handle(number >> 1, number & 1 == 1, now)
+                if ours
+                    .reporter
+                    .handle(number >> 1, number & 1 == 1, Ecn::None, now)
                     && let Some(report) = ours.reporter.report(&ours.seen, now)
                 {
                     self.tell(n, &report);

@@ -6,7 +6,7 @@ use librecast::id::SecretKey;
 
 use super::links::connected_by;
 use super::net::{Net, Network, Pipe};
-use crate::Lane;
+use crate::{Ecn, Lane};
 
 const SOON: Duration = Duration::from_secs(2);
 
@@ -184,6 +184,20 @@ fn messages_of_all_sizes_arrive_on_both_lanes() {
 }
 
 #[test]
+fn marks_of_congestion_come_back_to_the_sender() {
+    let mut net = media();
+    let span = Duration::from_secs(1);
+    one(&mut net, 500.0, 1_000, span);
+    assert_eq!(net.row(0, 1).unwrap().congested_packets, 0);
+    net.congested = true;
+    let marked = one(&mut net, 500.0, 1_000, span).sent as u64;
+    let counted = net.row(0, 1).unwrap().congested_packets;
+    assert!((marked - 20..=marked).contains(&counted), "{counted}");
+    // reports are not marked, and what is wiped off harms nothing
+    assert_eq!(net.row(1, 0).unwrap().congested_packets, 0);
+}
+
+#[test]
 fn loss_takes_what_it_takes_and_no_more() {
     for loss in [50, 200] {
         let mut net = media();
@@ -320,9 +334,15 @@ fn replayed_and_forged_packets_are_dropped_and_counted() {
         forged[6] ^= 0x40;
         let overlay = &mut net.nodes[1].overlay;
         for datagram in [datagram, &forged] {
-            overlay.handle_datagram(*from, host, datagram, now);
+            overlay.handle_datagram(*from, host, datagram, Ecn::None, now);
         }
-        overlay.handle_datagram("192.0.2.9:9".parse().unwrap(), host, datagram, now);
+        overlay.handle_datagram(
+            "192.0.2.9:9".parse().unwrap(),
+            host,
+            datagram,
+            Ecn::None,
+            now,
+        );
         replayed += 1;
     }
     let drops = net.nodes[1].overlay.drops().clone();
@@ -346,7 +366,7 @@ fn a_packet_from_an_address_that_nobody_knows_finds_its_link() {
     let from = "192.0.2.9:9".parse().unwrap();
     net.nodes[1]
         .overlay
-        .handle_datagram(from, host, datagram, now);
+        .handle_datagram(from, host, datagram, Ecn::None, now);
     net.collect(1);
     assert_eq!(net.nodes[1].data.len(), 1);
 }
@@ -372,7 +392,7 @@ fn a_restarted_peer_has_new_keys() {
         let now = net.now;
         net.nodes[1]
             .overlay
-            .handle_datagram(*from, host, datagram, now);
+            .handle_datagram(*from, host, datagram, Ecn::None, now);
     }
     net.nodes[1].data.clear();
     net.collect(1);
@@ -444,7 +464,7 @@ fn arbitrary_media_bytes_change_nothing() {
         let now = net.now;
         net.nodes[1]
             .overlay
-            .handle_datagram(*from, host, &datagram, now);
+            .handle_datagram(*from, host, &datagram, Ecn::None, now);
     }
     net.collect(1);
     assert_eq!(net.nodes[1].data.len(), got);

@@ -12,7 +12,7 @@ use librecast::id::{PeerId, SecretKey};
 
 use crate::stun::respond;
 use crate::{
-    CarrierId, Event, Identity, Limits, LinkId, Overlay, OverlayConfig, PeerInfo, Presence,
+    CarrierId, Ecn, Event, Identity, Limits, LinkId, Overlay, OverlayConfig, PeerInfo, Presence,
     Transmit,
 };
 
@@ -76,6 +76,7 @@ enum Parcel {
         from: SocketAddr,
         to: SocketAddr,
         contents: Vec<u8>,
+        ecn: Ecn,
     },
     Signal {
         from: PeerId,
@@ -112,6 +113,8 @@ pub(crate) struct Net {
     pub(crate) media_cut: bool,
     /// Media packets that were sent, for those who replay them.
     pub(crate) tapped: Option<Vec<(SocketAddr, SocketAddr, Vec<u8>)>>,
+    /// Routers mark what may be marked.
+    pub(crate) congested: bool,
     /// What each node sends goes through such a pipe.
     pub(crate) pipe: Option<Pipe>,
 }
@@ -175,6 +178,7 @@ impl Net {
             media: true,
             media_cut: false,
             tapped: None,
+            congested: false,
             pipe: None,
         }
     }
@@ -437,11 +441,16 @@ impl Net {
                         .handle_presence(BACKBONE, presence, now);
                 }
             }
-            Parcel::Datagram { from, to, contents } => self.deliver_datagram(from, to, &contents),
+            Parcel::Datagram {
+                from,
+                to,
+                contents,
+                ecn,
+            } => self.deliver_datagram(from, to, &contents, ecn),
         }
     }
 
-    fn deliver_datagram(&mut self, from: SocketAddr, to: SocketAddr, contents: &[u8]) {
+    fn deliver_datagram(&mut self, from: SocketAddr, to: SocketAddr, contents: &[u8], ecn: Ecn) {
         if to.to_string() == STUN {
             if let Some(answer) = respond(contents, from) {
                 self.post(
@@ -450,6 +459,7 @@ impl Net {
                         from: to,
                         to: from,
                         contents: answer,
+                        ecn: Ecn::None,
                     },
                 );
             }
@@ -475,7 +485,7 @@ impl Net {
         let open = !(node.closed || node.nat.is_some()) || node.flows.contains(&from);
         if node.alive && open {
             let host = node.host;
-            node.overlay.handle_datagram(from, host, contents, now);
+            node.overlay.handle_datagram(from, host, contents, ecn, now);
         }
     }
 
@@ -492,7 +502,14 @@ impl Net {
         if !self.nodes[n].alive {
             return;
         }
-        while let Some(Transmit { to, from, contents }) = self.nodes[n].overlay.poll_transmit() {
+        while let Some(transmit) = self.nodes[n].overlay.poll_transmit() {
+            let Transmit {
+                to,
+                from,
+                contents,
+                mut ecn,
+                ..
+            } = transmit;
             let node = &mut self.nodes[n];
             // from an address that it no longer has, nothing leaves a host
             if from.is_some_and(|from| from != node.host) {
@@ -513,8 +530,15 @@ impl Net {
                 };
                 let Some(through) = through else { continue };
                 let late = self.roll() % (1_000 * self.jitter + 1);
-                let contents = contents.to_vec();
-                let parcel = Parcel::Datagram { from, to, contents };
+                if ecn == Ecn::Capable && self.congested {
+                    ecn = Ecn::Congested;
+                }
+                let parcel = Parcel::Datagram {
+                    from,
+                    to,
+                    contents: contents.to_vec(),
+                    ecn,
+                };
                 self.post(self.delay + through + Duration::from_micros(late), parcel);
             }
         }

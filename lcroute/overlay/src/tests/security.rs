@@ -11,7 +11,7 @@ use super::membership::forged;
 use super::net::{BACKBONE, Net, Network, TODAY, today};
 use crate::description::tests::description;
 use crate::envelope::{Payload, Refusal, Stamp, open, seal};
-use crate::{Identity, PeerState};
+use crate::{Ecn, Identity, PeerState};
 
 const DAY: u64 = 86_400;
 const LONG: Duration = Duration::from_secs(40);
@@ -327,7 +327,8 @@ fn a_flood_of_messages_is_not_even_opened() {
 fn datagrams_from_nowhere_are_counted_and_cost_nothing() {
     let mut net = Net::mesh(2);
     net.join_all();
-    net.run(Duration::from_secs(2));
+    // between two probes
+    net.run(Duration::from_millis(2_150));
     let (from, to) = ("192.0.2.66:6666".parse().unwrap(), net.nodes[0].host);
     let now = net.now;
     for datagram in [
@@ -341,7 +342,7 @@ fn datagrams_from_nowhere_are_counted_and_cost_nothing() {
     ] {
         net.nodes[0]
             .overlay
-            .handle_datagram(from, to, datagram, now);
+            .handle_datagram(from, to, datagram, Ecn::None, now);
     }
     assert!(net.nodes[0].overlay.poll_transmit().is_none());
     let drops = net.nodes[0].overlay.drops();
@@ -362,7 +363,9 @@ fn plaintext_dtls_from_a_spoofed_address_is_dropped() {
     let (from, to, now) = (net.nodes[1].host, net.nodes[0].host, net.now);
     // a fatal alert, as anybody could write it
     let alert = [21, 254, 253, 0, 0, 0, 0, 0, 0, 0, 99, 0, 2, 2, 40];
-    net.nodes[0].overlay.handle_datagram(from, to, &alert, now);
+    net.nodes[0]
+        .overlay
+        .handle_datagram(from, to, &alert, Ecn::None, now);
     assert_eq!(net.nodes[0].overlay.drops()["dtls_plaintext"], 1);
     net.run(Duration::from_secs(5));
     assert!(net.linked(0, 1) && net.nodes.iter().all(|n| n.downs.is_empty()));

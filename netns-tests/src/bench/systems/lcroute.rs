@@ -7,7 +7,7 @@ use crate::lab::{Host, Lab};
 
 pub fn start(lab: &Lab, hosts: Vec<Host>, config: &str) -> Result<System> {
     for host in &hosts {
-        host.write("lcroute.toml", config)?;
+        host.configure(config)?;
     }
     let mut network = lab.network(hosts)?;
     network.start()?;

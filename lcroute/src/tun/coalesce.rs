@@ -1,0 +1,330 @@
+//! Datagrams of one flow that are written into the kernel together, as one super-packet.
+//!
+//! A run is datagrams with the same headers and of the same size, of which the last may be shorter. The
+//! kernel computes the checksums of a super-packet anew, so what joins a run was verified before: a
+//! wrong checksum must not become right on the way.
+
+use bytes::Bytes;
+use librecast::checksum::Sum;
+
+use super::frame::IPV6_LEN;
+use super::offload::{UDP_CHECKSUM, UDP_LEN};
+
+/// Flows that are gathered at the same time.
+const MAX_RUNS: usize = 8;
+
+/// Datagrams of a run.
+pub(super) const MAX_PACKETS: usize = 64;
+
+/// Bytes of a run, with the headers of the super-packet.
+const MAX_BYTES: usize = 65_000;
+
+/// Length of the headers that a run has once.
+pub(super) const HEADERS_LEN: usize = IPV6_LEN + UDP_LEN;
+
+const UDP: u8 = 17;
+
+/// The runs that are being gathered, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Runs {
+    open: Vec<Run>,
+    /// Lists to be used again.
+    spare: Vec<Vec<Bytes>>,
+}
+
+#[derive(Debug)]
+struct Run {
+    /// Not empty, none longer than the first.
+    packets: Vec<Bytes>,
+    /// Of the super-packet.
+    bytes: usize,
+    /// The checksum of the first was looked at, and those of all others.
+    verified: bool,
+}
+
+impl Runs {
+    /// Takes a packet, and gives what is to be written before it, or at once, to `write`: the packets
+    /// of a run. The order within a flow is kept.
+    pub(super) fn push(&mut self, packet: Bytes, write: &mut impl FnMut(&[Bytes])) {
+        if !is_datagram(&packet) {
+            // it may belong to any of the flows, as fragments do
+            self.flush(write);
+            return write(&[packet]);
+        }
+        let Some(at) = self.open.iter().position(|run| run.is_of_flow(&packet)) else {
+            if self.open.len() == MAX_RUNS {
+                self.close(0, write);
+            }
+            return self.begin(packet);
+        };
+        if self.open[at].takes(&packet) {
+            let run = &mut self.open[at];
+            run.bytes += packet.len() - HEADERS_LEN;
+            run.packets.push(packet);
+            if run.is_full() {
+                self.close(at, write);
+            }
+        } else {
+            self.close(at, write);
+            self.begin(packet);
+        }
+    }
+
+    /// Writes all runs.
+    pub(super) fn flush(&mut self, write: &mut impl FnMut(&[Bytes])) {
+        while !self.open.is_empty() {
+            self.close(0, write);
+        }
+    }
+
+    fn begin(&mut self, packet: Bytes) {
+        let mut packets = self.spare.pop().unwrap_or_default();
+        let bytes = packet.len();
+        packets.push(packet);
+        self.open.push(Run {
+            packets,
+            bytes,
+            verified: false,
+        });
+    }
+
+    fn close(&mut self, at: usize, write: &mut impl FnMut(&[Bytes])) {
+        let mut packets = self.open.remove(at).packets;
+        write(&packets);
+        packets.clear();
+        self.spare.push(packets);
+    }
+}
+
+impl Run {
+    /// Whether IPv6 and UDP headers are the same but for lengths and checksum.
+    fn is_of_flow(&self, packet: &[u8]) -> bool {
+        let first = &self.packets[0];
+        first[..4] == packet[..4] && first[6..44] == packet[6..44]
+    }
+
+    /// Whether a datagram of the flow can be the next one.
+    fn takes(&mut self, packet: &[u8]) -> bool {
+        if packet.len() > self.packets[0].len() || self.bytes + packet.len() > MAX_BYTES {
+            return false;
+        }
+        self.verified = self.verified || is_right(&self.packets[0]);
+        self.verified && is_right(packet)
+    }
+
+    fn is_full(&self) -> bool {
+        let shorter = |last: &Bytes| last.len() < self.packets[0].len();
+        self.packets.len() == MAX_PACKETS || self.packets.last().is_some_and(shorter)
+    }
+}
+
+/// The headers of a run's super-packet, with the sum of the pseudo-header as its checksum.
+pub(super) fn headers(run: &[Bytes]) -> [u8; HEADERS_LEN] {
+    let mut headers = [0; HEADERS_LEN];
+    headers.copy_from_slice(&run[0][..HEADERS_LEN]);
+    let payloads: usize = run.iter().map(|packet| packet.len() - HEADERS_LEN).sum();
+    // a run is bounded
+    let length = (UDP_LEN + payloads) as u16;
+    headers[4..6].copy_from_slice(&length.to_be_bytes());
+    headers[44..46].copy_from_slice(&length.to_be_bytes());
+    let sum = pseudo_header(&run[0], length).fold();
+    headers[46..48].copy_from_slice(&sum.to_be_bytes());
+    headers
+}
+
+/// A whole UDP datagram with a payload, directly behind its IPv6 header, with a checksum.
+fn is_datagram(packet: &[u8]) -> bool {
+    let Some((headers, payload)) = packet.split_first_chunk::<HEADERS_LEN>() else {
+        return false;
+    };
+    let length = packet.len() - IPV6_LEN;
+    let word = |at: usize| usize::from(u16::from_be_bytes([headers[at], headers[at + 1]]));
+    headers[0] >> 4 == 6
+        && headers[6] == UDP
+        && !payload.is_empty()
+        && word(4) == length
+        && word(IPV6_LEN + 4) == length
+        && word(IPV6_LEN + UDP_CHECKSUM) != 0
+}
+
+/// Whether a datagram's checksum is right.
+fn is_right(packet: &[u8]) -> bool {
+    let length = (packet.len() - IPV6_LEN) as u16;
+    pseudo_header(packet, length)
+        .bytes(&packet[IPV6_LEN..])
+        .fold()
+        == 0xffff
+}
+
+fn pseudo_header(packet: &[u8], length: u16) -> Sum {
+    // source and destination stand one behind the other
+    Sum::default()
+        .bytes(&packet[8..IPV6_LEN])
+        .word(length)
+        .word(UDP.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::offload::Offload;
+    use super::super::testing::{self, datagram, super_packet};
+    use super::*;
+
+    /// What is written: runs as lists of packets.
+    fn written(packets: &[Vec<u8>]) -> Vec<Vec<Vec<u8>>> {
+        let mut runs = Runs::default();
+        let mut written = Vec::new();
+        let mut write = |run: &[Bytes]| written.push(run.iter().map(|p| p.to_vec()).collect());
+        for packet in packets {
+            runs.push(Bytes::copy_from_slice(packet), &mut write);
+        }
+        runs.flush(&mut write);
+        assert!(runs.open.is_empty());
+        assert!(runs.spare.len() <= MAX_RUNS);
+        written
+    }
+
+    fn counts(packets: &[Vec<u8>]) -> Vec<usize> {
+        written(packets).iter().map(Vec::len).collect()
+    }
+
+    fn of_size(size: usize) -> Vec<u8> {
+        datagram(1, &vec![size as u8; size])
+    }
+
+    #[test]
+    fn equal_sizes_make_one_run_and_a_shorter_one_ends_it() {
+        assert_eq!(counts(&[of_size(9), of_size(9), of_size(9)]), [3]);
+        assert_eq!(
+            counts(&[of_size(9), of_size(9), of_size(5), of_size(5)]),
+            [3, 1]
+        );
+        assert_eq!(counts(&[of_size(5), of_size(9), of_size(9)]), [1, 2]);
+        assert_eq!(counts(&(1..10).map(of_size).collect::<Vec<_>>()), [1; 9]);
+    }
+
+    #[test]
+    fn flows_are_gathered_side_by_side_up_to_a_bound() {
+        let flows = |n: u16| (0..n).map(|port| datagram(port, b"x"));
+        let twice = |n: u16| flows(n).chain(flows(n)).collect::<Vec<_>>();
+        assert_eq!(counts(&twice(8)), [2; 8]);
+        assert_eq!(counts(&twice(9)), [1; 18]);
+    }
+
+    #[test]
+    fn a_run_is_bounded_in_packets_and_bytes() {
+        assert_eq!(counts(&vec![of_size(9); 150]), [64, 64, 22]);
+        let runs = written(&vec![of_size(1_400); 100]);
+        for run in &runs[..2] {
+            let bytes: usize = 48 + run.iter().map(|p| p.len() - 48).sum::<usize>();
+            assert!((60_000..=MAX_BYTES).contains(&bytes), "{bytes}");
+        }
+    }
+
+    #[test]
+    fn headers_that_differ_make_flows_of_their_own() {
+        // traffic class, flow label, hop limit, source, group, ports
+        for byte in [1, 3, 7, 9, 30, 41, 43] {
+            let mut other = of_size(9);
+            other[byte] ^= 1;
+            testing::set_checksum(&mut other);
+            assert_eq!(
+                counts(&[of_size(9), other.clone(), of_size(9), other]),
+                [2, 2],
+                "{byte}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_wrong_checksum_never_joins_a_run() {
+        let mut wrong = of_size(9);
+        wrong[50] ^= 1;
+        let right = of_size(9);
+        let packets = |order: [&Vec<u8>; 4]| order.map(Clone::clone);
+        for (order, expected) in [
+            (packets([&wrong, &right, &right, &right]), vec![1, 3]),
+            (packets([&right, &right, &wrong, &right]), vec![2, 1, 1]),
+            (packets([&wrong, &wrong, &right, &right]), vec![1, 1, 2]),
+            (packets([&right, &wrong, &wrong, &wrong]), vec![1; 4]),
+        ] {
+            let runs = written(&order);
+            assert_eq!(runs.iter().map(Vec::len).collect::<Vec<_>>(), expected);
+            assert_eq!(runs.concat(), order, "in order, and as it was");
+        }
+    }
+
+    #[test]
+    fn what_is_no_datagram_goes_alone_and_nothing_of_its_flow_passes_it() {
+        let datagram = of_size(9);
+        let mut fragment = datagram.clone();
+        fragment[6] = 44;
+        let mut without_checksum = datagram.clone();
+        without_checksum[46..48].fill(0);
+        let mut lying = datagram.clone();
+        lying[45] += 1;
+        let empty = testing::datagram(1, b"");
+        for other in [
+            fragment,
+            without_checksum,
+            lying,
+            empty,
+            vec![0x60; 47],
+            vec![],
+        ] {
+            let packets = [
+                datagram.clone(),
+                datagram.clone(),
+                other.clone(),
+                datagram.clone(),
+            ];
+            let runs = written(&packets);
+            assert_eq!(runs.concat(), packets);
+            assert_eq!(runs.iter().map(Vec::len).collect::<Vec<_>>(), [2, 1, 1]);
+        }
+    }
+
+    /// Splits a run's super-packet again.
+    fn split(run: &[Vec<u8>]) -> Vec<Vec<u8>> {
+        let run: Vec<&[u8]> = run.iter().map(Vec::as_slice).collect();
+        let (offload, mut packet) = super_packet(&run);
+        let mut packets = Vec::new();
+        let offload = Offload::decode(offload.encode(14), 14).unwrap();
+        let each = &mut |parts: [&[u8]; 2]| packets.push(parts.concat());
+        offload.unpack(&mut packet, each).unwrap();
+        packets
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_coalesced_is_split_into_the_same_bytes(
+            sizes in prop::collection::vec((0..3_u16, prop_oneof![Just(100_usize), 1..200_usize]), 1..200),
+            seed: u8,
+        ) {
+            let packets: Vec<Vec<u8>> = sizes.iter().enumerate()
+                .map(|(n, (port, size))| datagram(*port, &vec![seed ^ n as u8; *size]))
+                .collect();
+            let runs = written(&packets);
+            for port in 0..3 {
+                let of_port = |p: &&Vec<u8>| p[41] == port as u8;
+                let sent: Vec<_> = packets.iter().filter(of_port).collect();
+                let parts: Vec<_> = runs.iter().flat_map(|run| split(run)).collect();
+                let got: Vec<_> = parts.iter().filter(of_port).collect();
+                prop_assert_eq!(got, sent);
+            }
+        }
+
+        #[test]
+        fn any_bytes_come_out_as_they_went_in(
+            packets in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..80), 0..40),
+        ) {
+            let mut out = written(&packets).concat();
+            let mut packets = packets;
+            out.sort();
+            packets.sort();
+            prop_assert_eq!(out, packets);
+        }
+    }
+}

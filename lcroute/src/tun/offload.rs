@@ -1,0 +1,365 @@
+//! What the driver says of a packet beyond its bytes, and what is left for us to do: checksums to
+//! complete, super-packets to split.
+//!
+//! ```text
+//! | flags 1 | kind 1 | header length 2 | segment 2 | checksum start 2 | checksum offset 2 |
+//! ```
+//! `struct virtio_net_hdr` (Virtio 1.2, section 5.1.6), in the machine's byte order. A super-packet is
+//! one IPv6 and one UDP header in front of the payloads of several datagrams, all of `segment` bytes but
+//! the last, which may be shorter.
+
+use librecast::checksum::Sum;
+
+use super::frame::IPV6_LEN;
+
+/// Length of the header.
+pub(super) const OFFLOAD_LEN: usize = 10;
+
+/// Length of a UDP header.
+pub(super) const UDP_LEN: usize = 8;
+
+/// Where in a UDP header the checksum is.
+pub(super) const UDP_CHECKSUM: usize = 6;
+
+/// Datagrams that a program can put into one system call (`UDP_MAX_SEGMENTS`).
+const MAX_SEGMENTS: usize = 128;
+
+/// The checksum field holds the sum of the pseudo-header; the rest is to be added from its start on.
+const NEEDS_CHECKSUM: u8 = 1;
+
+const KIND_NONE: u8 = 0;
+const KIND_UDP: u8 = 5;
+
+/// The header. `checksum_start` counts from the IPv6 header, also on a TAP.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Offload {
+    flags: u8,
+    kind: u8,
+    segment: u16,
+    checksum_start: u16,
+    checksum_offset: u16,
+}
+
+/// The header does not fit the packet behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct BadOffload;
+
+impl Offload {
+    /// Of a super-packet with UDP directly behind the IPv6 header and its checksum to be completed.
+    pub(super) fn of_datagrams(segment: u16) -> Self {
+        Self {
+            flags: NEEDS_CHECKSUM,
+            kind: KIND_UDP,
+            segment,
+            checksum_start: IPV6_LEN as u16,
+            checksum_offset: UDP_CHECKSUM as u16,
+        }
+    }
+
+    /// The header as bytes, in front of a packet that has `link_header` bytes before its IPv6 header.
+    pub(super) fn encode(self, link_header: u16) -> [u8; OFFLOAD_LEN] {
+        let (start, headers) = match self.flags {
+            0 => (0, 0),
+            _ => {
+                let start = self.checksum_start + link_header;
+                (start, start + UDP_LEN as u16)
+            }
+        };
+        let [h0, h1] = headers.to_ne_bytes();
+        let [s0, s1] = self.segment.to_ne_bytes();
+        let [c0, c1] = start.to_ne_bytes();
+        let [o0, o1] = self.checksum_offset.to_ne_bytes();
+        [self.flags, self.kind, h0, h1, s0, s1, c0, c1, o0, o1]
+    }
+
+    /// Reads what [`Self::encode`] writes. The length of the headers says nothing new.
+    pub(super) fn decode(bytes: [u8; OFFLOAD_LEN], link_header: u16) -> Result<Self, BadOffload> {
+        let [flags, kind, _, _, s0, s1, c0, c1, o0, o1] = bytes;
+        let start = u16::from_ne_bytes([c0, c1]);
+        let checksum_start = match flags & NEEDS_CHECKSUM {
+            0 => 0,
+            _ => start.checked_sub(link_header).ok_or(BadOffload)?,
+        };
+        Ok(Self {
+            flags,
+            kind,
+            segment: u16::from_ne_bytes([s0, s1]),
+            checksum_start,
+            checksum_offset: u16::from_ne_bytes([o0, o1]),
+        })
+    }
+
+    /// Gives the packets in `packet`, one or several, to `each`: as two parts to be put together, with
+    /// their checksums complete.
+    pub(super) fn unpack(
+        self,
+        packet: &mut [u8],
+        each: &mut impl FnMut([&[u8]; 2]),
+    ) -> Result<(), BadOffload> {
+        match self.kind {
+            KIND_NONE => {
+                if self.flags & NEEDS_CHECKSUM != 0 {
+                    self.complete(packet)?;
+                }
+                each([packet, &[]]);
+                Ok(())
+            }
+            KIND_UDP => self.split(packet, each),
+            // TCP is not carried, so the driver was told to segment it itself
+            _ => Err(BadOffload),
+        }
+    }
+
+    /// Adds what is missing to a partial checksum.
+    fn complete(self, packet: &mut [u8]) -> Result<(), BadOffload> {
+        let message = packet.get_mut(self.checksum_start.into()..);
+        let message = message.ok_or(BadOffload)?;
+        let sum = complement(Sum::default().bytes(message));
+        let at = usize::from(self.checksum_offset);
+        let field = message.get_mut(at..at + 2).ok_or(BadOffload)?;
+        field.copy_from_slice(&sum.to_be_bytes());
+        Ok(())
+    }
+
+    fn split(self, packet: &mut [u8], each: &mut impl FnMut([&[u8]; 2])) -> Result<(), BadOffload> {
+        let udp = usize::from(self.checksum_start);
+        let segment = usize::from(self.segment);
+        let whole = packet.len();
+        let partial = self.flags & NEEDS_CHECKSUM != 0;
+        if !partial || usize::from(self.checksum_offset) != UDP_CHECKSUM || udp < IPV6_LEN {
+            return Err(BadOffload);
+        }
+        let (headers, payload) = packet
+            .split_at_mut_checked(udp + UDP_LEN)
+            .ok_or(BadOffload)?;
+        if segment == 0 || payload.is_empty() || payload.len().div_ceil(segment) > MAX_SEGMENTS {
+            return Err(BadOffload);
+        }
+        let word = |at: usize| u16::from_be_bytes([headers[at], headers[at + 1]]);
+        let length = word(udp + 4);
+        if usize::from(length) != whole - udp || usize::from(word(4)) != whole - IPV6_LEN {
+            return Err(BadOffload);
+        }
+        // ports, and the pseudo-header without the length of all
+        let fixed = Sum::default()
+            .word(word(udp))
+            .word(word(udp + 2))
+            .word(word(udp + UDP_CHECKSUM))
+            .word(!length);
+        for chunk in payload.chunks(segment) {
+            // no longer than the whole, whose lengths fit
+            let length = (UDP_LEN + chunk.len()) as u16;
+            let sum = complement(fixed.word(length).word(length).bytes(chunk));
+            let ipv6 = (udp - IPV6_LEN) as u16 + length;
+            headers[4..6].copy_from_slice(&ipv6.to_be_bytes());
+            headers[udp + 4..udp + 6].copy_from_slice(&length.to_be_bytes());
+            headers[udp + 6..udp + 8].copy_from_slice(&sum.to_be_bytes());
+            each([headers, chunk]);
+        }
+        Ok(())
+    }
+}
+
+/// The checksum that belongs to a sum. Never 0, which for UDP would mean that there is none.
+fn complement(sum: Sum) -> u16 {
+    match !sum.fold() {
+        0 => 0xffff,
+        checksum => checksum,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::testing::{is_right, super_packet, udp_packet};
+    use super::*;
+
+    fn unpack(offload: Offload, packet: &[u8]) -> Result<Vec<Vec<u8>>, BadOffload> {
+        let mut packets = Vec::new();
+        let mut packet = packet.to_vec();
+        offload.unpack(&mut packet, &mut |parts| packets.push(parts.concat()))?;
+        Ok(packets)
+    }
+
+    #[test]
+    fn a_packet_without_offload_stays_as_it_is() {
+        let mut wrong = udp_packet(b"payload");
+        wrong[50] ^= 1;
+        assert_eq!(unpack(Offload::default(), &wrong), Ok(vec![wrong]));
+    }
+
+    #[test]
+    fn a_partial_checksum_is_completed() {
+        let whole = udp_packet(b"an odd payload!");
+        let (offload, partial) = super_packet(&[&whole]);
+        let offload = Offload {
+            kind: KIND_NONE,
+            ..offload
+        };
+        assert_ne!(partial, whole);
+        assert_eq!(unpack(offload, &partial), Ok(vec![whole]));
+    }
+
+    #[test]
+    fn a_checksum_that_comes_out_as_zero_is_written_as_ones() {
+        // the payload's word is what the sum of the rest lacks
+        let rest = udp_packet(&[0, 0]);
+        let lacking = u16::from_be_bytes([rest[46], rest[47]]);
+        let whole = udp_packet(&lacking.to_be_bytes());
+        assert_eq!(whole[46..48], [0xff, 0xff]);
+        let (offload, partial) = super_packet(&[&whole]);
+        assert_eq!(
+            unpack(
+                Offload {
+                    kind: KIND_NONE,
+                    ..offload
+                },
+                &partial
+            ),
+            Ok(vec![whole.clone()])
+        );
+        assert_eq!(unpack(offload, &partial), Ok(vec![whole]));
+    }
+
+    #[test]
+    fn extension_headers_are_kept_in_every_segment() {
+        let plain = udp_packet(&[7; 2_500]);
+        let (offload, partial) = super_packet(&[&plain]);
+        let options = [17, 0, 1, 4, 0, 0, 0, 0];
+        let mut packet = [&partial[..40], &options, &partial[40..]].concat();
+        packet[6] = 60;
+        let length = (packet.len() - 40) as u16;
+        packet[4..6].copy_from_slice(&length.to_be_bytes());
+        let offload = Offload {
+            checksum_start: 48,
+            segment: 1_000,
+            ..offload
+        };
+        let packets = unpack(offload, &packet).unwrap();
+        assert_eq!(packets.len(), 3);
+        for (packet, payload) in packets.iter().zip([1_000, 1_000, 500]) {
+            assert_eq!(packet.len(), 56 + payload);
+            assert_eq!(packet[40..48], options);
+            assert_eq!(
+                usize::from(u16::from_be_bytes([packet[4], packet[5]])),
+                16 + payload
+            );
+            let mut without = [&packet[..40], &packet[48..]].concat();
+            without[4..6].copy_from_slice(&(8 + payload as u16).to_be_bytes());
+            without[6] = 17;
+            assert!(
+                is_right(&without),
+                "its checksum covers no extension header"
+            );
+        }
+    }
+
+    #[test]
+    fn headers_that_do_not_fit_are_refused() {
+        let whole = udp_packet(&[7; 2_000]);
+        let (good, packet) = super_packet(&[&whole]);
+        let good = Offload {
+            segment: 1_000,
+            ..good
+        };
+        assert_eq!(unpack(good, &packet).unwrap().len(), 2);
+        let bad = [
+            Offload { segment: 0, ..good },
+            Offload {
+                segment: 15,
+                ..good
+            },
+            Offload { flags: 0, ..good },
+            Offload { kind: 1, ..good },
+            Offload { kind: 4, ..good },
+            Offload {
+                kind: KIND_UDP | 0x80,
+                ..good
+            },
+            Offload {
+                checksum_offset: 16,
+                ..good
+            },
+            Offload {
+                checksum_start: 39,
+                ..good
+            },
+            Offload {
+                checksum_start: 41,
+                ..good
+            },
+            Offload {
+                checksum_start: 2_040,
+                ..good
+            },
+            Offload {
+                checksum_start: u16::MAX,
+                ..good
+            },
+            Offload {
+                kind: KIND_NONE,
+                checksum_start: 2_043,
+                ..good
+            },
+            Offload {
+                kind: KIND_NONE,
+                checksum_start: u16::MAX,
+                ..good
+            },
+            Offload {
+                kind: KIND_NONE,
+                checksum_offset: u16::MAX,
+                ..good
+            },
+        ];
+        for offload in bad {
+            assert_eq!(unpack(offload, &packet), Err(BadOffload), "{offload:?}");
+        }
+        let mut lying = packet.clone();
+        lying[44] ^= 1;
+        assert_eq!(unpack(good, &lying), Err(BadOffload), "length of UDP");
+        let mut lying = packet.clone();
+        lying[4] ^= 1;
+        assert_eq!(unpack(good, &lying), Err(BadOffload), "length of IPv6");
+    }
+
+    proptest! {
+        #[test]
+        fn any_header_before_any_bytes_gives_bounded_packets_or_none(
+            header: [u8; OFFLOAD_LEN],
+            link_header in prop_oneof![Just(0_u16), Just(14)],
+            bytes in prop::collection::vec(any::<u8>(), 0..300),
+        ) {
+            if let Ok(offload) = Offload::decode(header, link_header)
+                && let Ok(packets) = unpack(offload, &bytes)
+            {
+                prop_assert!(packets.len() <= MAX_SEGMENTS);
+                prop_assert!(packets.iter().all(|p| p.len() <= bytes.len()));
+            }
+        }
+
+        #[test]
+        fn any_header_before_a_super_packet_does_no_harm(
+            start in 0..80_u16, offset in 0..20_u16, segment in 0..70_u16, kind in 0..7_u8, flags in 0..4_u8,
+            payload in prop::collection::vec(any::<u8>(), 1..300),
+        ) {
+            let (_, packet) = super_packet(&[&udp_packet(&payload)]);
+            let offload = Offload {
+                flags, kind, segment, checksum_start: start, checksum_offset: offset,
+            };
+            if let Ok(packets) = unpack(offload, &packet) && kind == KIND_UDP {
+                prop_assert_eq!((start, offset), (40, 6));
+                prop_assert!(packets.iter().all(|p| is_right(p)));
+            }
+        }
+
+        #[test]
+        fn what_is_encoded_is_decoded(segment: u16, tap: bool) {
+            let link_header = if tap { 14 } else { 0 };
+            for offload in [Offload::default(), Offload::of_datagrams(segment)] {
+                prop_assert_eq!(Offload::decode(offload.encode(link_header), link_header), Ok(offload));
+            }
+        }
+    }
+}
