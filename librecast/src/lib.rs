@@ -8,6 +8,7 @@
 //! | [`mld`] | MLDv2 and MLDv1 messages (RFC 9777, RFC 2710) as bytes |
 //! | [`checksum`] | the Internet checksum |
 //! | [`channel`] | group addresses and ports of lcsync and lcagent |
+//! | [`pool`] | buffers that packets are cut from |
 //! | [`pacing`] | a token bucket without a clock of its own |
 //! | [`units`] | sizes, rates and durations as users write them |
 //! | `listener`, `socket` (feature `net`) | MLD seen from a raw socket; multicast sockets |
@@ -26,6 +27,7 @@ pub mod id;
 pub mod listener;
 pub mod mld;
 pub mod pacing;
+pub mod pool;
 #[cfg(feature = "net")]
 pub mod socket;
 pub mod units;

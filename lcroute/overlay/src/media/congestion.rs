@@ -247,9 +247,20 @@ impl Controller {
         open
     }
 
+    /// A packet goes out that fills nothing and may get lost: a probe of the path.
+    pub(crate) fn probed(&mut self, index: u64, now: Instant) {
+        if self.under_way.is_empty() {
+            self.first = index;
+        }
+        let at = micros(now, self.began);
+        self.under_way.push_back(Sent { at, bytes: 0 });
+    }
+
     /// A packet goes out; indices count up by one.
     pub(crate) fn sent(&mut self, index: u64, bytes: usize, now: Instant) {
-        if self.under_way.is_empty() {
+        if self.bytes == 0 {
+            // probes, if any
+            self.under_way.clear();
             self.first = index;
             self.progress = now;
         }
@@ -302,7 +313,7 @@ impl Controller {
 
     /// When [`Self::poll`] has something to do.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        (!self.under_way.is_empty()).then(|| self.progress + self.silence())
+        (self.bytes > 0).then(|| self.progress + self.silence())
     }
 
     /// Gives up on feedback for what is under way, if none has come for long; whether it did.

@@ -96,6 +96,13 @@ impl Report {
         })
     }
 
+    /// Whether packet `index` has come, as far as the bitmap says.
+    pub(crate) fn came(&self, index: u64) -> bool {
+        let below = self.highest.checked_sub(index);
+        let word = below.and_then(|n| Some((self.words.get(usize::try_from(n / 64).ok()?)?, n)));
+        word.is_some_and(|(word, n)| word << (n % 64) >> 63 != 0)
+    }
+
     pub(crate) fn write(&self, out: &mut BytesMut) {
         out.put_slice(NAME);
         out.put_u64(self.highest);
