@@ -44,6 +44,8 @@ const SHORT: f64 = 0.8;
 /// Where the cost of a modest stream and the latency of a thin one are measured.
 const MODEST_RATE: u64 = 5_000;
 const THIN_RATE: u64 = 1_000;
+/// The load of a machine on which others do not disturb.
+const QUIET: f64 = 0.5;
 /// What the kernel takes as one train.
 const TRAIN: u64 = 50;
 const TRAIN_BYTES: u64 = 65_000;
@@ -140,6 +142,10 @@ fn measure(args: &Args) -> Result<Value> {
     if cfg!(debug_assertions) {
         eprintln!("built without --release: the figures say little");
     }
+    let busy = load()?;
+    if busy > QUIET {
+        eprintln!("the machine is busy (load {busy}): the figures will be worse than it can do");
+    }
     let program = std::fs::read_link("/proc/self/exe").context("/proc/self/exe")?;
     let mut systems = Map::new();
     if Part::of_systems().iter().any(|part| args.wants(*part)) {
@@ -157,6 +163,7 @@ fn measure(args: &Args) -> Result<Value> {
     }
     let mut figures = json!({
         "optimized": !cfg!(debug_assertions),
+        "load_before": busy,
         "payload_bytes": args.size,
         "listeners": args.listeners,
         "seconds": args.seconds,
@@ -172,6 +179,13 @@ fn measure(args: &Args) -> Result<Value> {
         figures["file_over_veth"] = files::files(&Lab::new("bench-files", &program)?)?;
     }
     Ok(figures)
+}
+
+/// Processes that wanted to run during the last minute, on average.
+fn load() -> Result<f64> {
+    let said = std::fs::read_to_string("/proc/loadavg").context("/proc/loadavg")?;
+    let first = said.split(' ').next().unwrap_or_default();
+    first.parse().with_context(|| said.clone())
 }
 
 impl Part {
