@@ -59,7 +59,7 @@ const PERSISTS: u32 = 10_000;
 const PERSISTS_UNUSED: u32 = 40_000;
 /// Looks in a row that must not see the queue's end until others are to blame; those that saw a long one
 /// count twice.
-const FAILED_LOOKS: u32 = 6;
+const FAILED_LOOKS: u32 = 7;
 /// How soon after a look that failed the next one is: others of us may not have come to the end of their
 /// climb, because they do not know the base delay.
 const LOOK_AGAIN: Duration = Duration::from_millis(400);
@@ -71,7 +71,7 @@ const JOIN_AFTER: Duration = Duration::from_secs(1);
 const LOSS_PAUSE: Duration = Duration::from_millis(500);
 const HEED: Duration = Duration::from_secs(10);
 /// Window in bytes: at first, at least, at most.
-const FIRST: f64 = 32_768.0;
+const FIRST: f64 = 65_536.0;
 const LEAST: f64 = 3_000.0;
 const MOST: f64 = 67_108_864.0;
 /// Most packets under way.
@@ -90,6 +90,7 @@ const RATES: usize = 4;
 const SPANS: usize = 6;
 const SPAN: Duration = Duration::from_secs(10);
 /// Pacing: the window in a round trip, and somewhat more; a burst in microseconds; from what trip on.
+const START_PACE: f64 = 2.0;
 const PACE: f64 = 1.2;
 const BURST: f64 = 3_000.0;
 const PACED_TRIP: i64 = 3_000;
@@ -316,9 +317,11 @@ impl Controller {
     pub(crate) fn probed(&mut self, index: u64, now: Instant) {
         if self.under_way.is_empty() {
             self.first = index;
+            self.progress = now;
         }
         let at = micros(now, self.began);
         self.under_way.push_back(Sent { at, bytes: 0 });
+        self.next = index + 1;
     }
 
     /// A packet goes out; indices count up by one.
@@ -337,8 +340,9 @@ impl Controller {
         let trip = self.path_trip();
         let elapsed = now.saturating_duration_since(self.began).as_micros() as f64;
         let burst = BURST.max(trip as f64 / 8.0);
-        self.paced =
-            self.paced.max(elapsed - burst) + f64::from(bytes) * trip as f64 / (self.window * PACE);
+        let pace = if self.starting { START_PACE } else { PACE };
+        let takes = f64::from(bytes) * trip as f64 / (self.window * pace);
+        self.paced = self.paced.max(elapsed - burst) + takes;
     }
 
     /// Whether the packet that goes out next, of about `bytes`, should ask for a report: eight times in
@@ -553,7 +557,7 @@ impl Controller {
         let seconds = (now.saturating_duration_since(at) + trip).as_secs_f64();
         let plateau = (most / STEP * (1.0 - TCP_CUT) / 0.4).cbrt();
         let aim = most + 0.4 * STEP * (seconds - plateau).powi(3);
-        (aim - self.window).clamp(STEP * 2.0, self.window.max(STEP * 4.0) / 2.0)
+        (aim - self.window).clamp(STEP * 2.25, self.window.max(STEP * 5.0) / 2.0)
     }
 
     fn shrink(&mut self, to: f64) {
@@ -596,12 +600,17 @@ impl Controller {
             ..Round::default()
         };
         let round = std::mem::replace(&mut self.round, fresh);
-        self.rate = round.rate(time).unwrap_or(self.rate);
-        self.rates.rotate_right(1);
-        self.rates[0] = self.rate;
+        if round.delivered > 0.0 {
+            // else probes, which have no bytes, or a host that paused
+            self.rate = round.rate(time).unwrap_or(self.rate);
+            self.rates.rotate_right(1);
+            self.rates[0] = self.rate;
+        }
         let loss = round.loss();
         if round.settled > 0 {
-            let weight = (span as f64 / 1e6).min(1.0);
+            // a few packets, such as probes, tell little
+            let told = (round.settled as f64 / PROOF as f64).min(1.0);
+            let weight = (span as f64 / 1e6).min(1.0) * told;
             self.loss = Some(self.loss.map_or(loss, |old| old + (loss - old) * weight));
         }
         if round.ce > 0 {
@@ -874,12 +883,12 @@ mod tests {
 
     #[test]
     fn a_full_window_shuts_until_a_report_or_a_long_silence() {
-        let (mut controller, now) = sent(30);
+        let (mut controller, now) = sent(60);
         assert!(!controller.is_open(0, now));
         let soon = now + Duration::from_millis(10);
-        assert!(controller.handle(&report(14), 30, soon));
+        assert!(controller.handle(&report(29), 60, soon));
         assert!(controller.is_open(0, now));
-        let (mut controller, now) = sent(30);
+        let (mut controller, now) = sent(60);
         assert!(!controller.poll(now + SILENCE / 2));
         assert!(controller.poll(now + SILENCE));
         assert!(controller.is_open(0, now) && controller.deadline().is_none());

@@ -15,8 +15,10 @@ use std::time::{Duration, Instant};
 
 use super::codel::{Codel, Limits};
 
-/// Flows that are told apart; those that share a place share its turn.
+/// Flows that are told apart, each in one of some places; only if all of these are taken it shares one's
+/// turn.
 const FLOWS: usize = 256;
+const WAYS: usize = 8;
 /// Bytes that a flow may send in its turn.
 const QUANTUM: usize = 1_500;
 /// Bytes that may wait at any rate, and at most.
@@ -48,6 +50,8 @@ pub(crate) struct FairQueue {
 
 #[derive(Debug, Default)]
 struct Flow {
+    /// Hash of origin and group of the first message, while listed.
+    key: u64,
     messages: VecDeque<Message>,
     bytes: usize,
     /// What is left of its turn, or has been taken too much.
@@ -101,13 +105,14 @@ impl FairQueue {
             self.flows.resize_with(FLOWS, Flow::default);
         }
         let most = ((rate * self.bound.as_secs_f64()) as usize).clamp(LEAST_BYTES, MOST_BYTES);
-        let at = self.flow_of(parts);
+        let key = self.key_of(parts);
+        let at = self.place_of(key);
         let mut bytes = self.spare.pop().unwrap_or_default();
         bytes.extend_from_slice(parts[0]);
         bytes.extend_from_slice(parts[1]);
         let flow = &mut self.flows[at];
         if !flow.listed {
-            flow.listed = true;
+            (flow.listed, flow.key) = (true, key);
             flow.credit = QUANTUM as isize;
             self.new.push_back(at);
         }
@@ -214,7 +219,17 @@ impl FairQueue {
         }
     }
 
-    fn flow_of(&self, parts: [&[u8]; 2]) -> usize {
+    /// Its place, or an idle one, or that of another.
+    fn place_of(&self, key: u64) -> usize {
+        // remainders are less than 256
+        let first = (key % (FLOWS / WAYS) as u64) as usize * WAYS;
+        let ways = &self.flows[first..first + WAYS];
+        let own = ways.iter().position(|flow| flow.listed && flow.key == key);
+        let way = own.or_else(|| ways.iter().position(|flow| !flow.listed));
+        first + way.unwrap_or((key >> 32) as usize % WAYS)
+    }
+
+    fn key_of(&self, parts: [&[u8]; 2]) -> u64 {
         let mut head = [0; GROUP.end];
         let (first, second) = head.split_at_mut(parts[0].len().min(GROUP.end));
         first.copy_from_slice(&parts[0][..first.len()]);
@@ -224,8 +239,7 @@ impl FairQueue {
         hasher.write_u64(self.seed);
         hasher.write(&head[ORIGIN]);
         hasher.write(&head[GROUP]);
-        // the remainder is less than 256
-        (hasher.finish() % FLOWS as u64) as usize
+        hasher.finish()
     }
 }
 
@@ -320,6 +334,16 @@ mod tests {
             );
             b.wait(2_000);
         }
+    }
+
+    #[test]
+    fn flows_rarely_meet() {
+        let mut b = Bench::new();
+        for n in 0..100 {
+            b.push(&message(n, 100), 1e9);
+        }
+        let taken = b.queue.flows.iter().filter(|flow| flow.listed).count();
+        assert!(taken >= 98, "{taken}");
     }
 
     #[test]

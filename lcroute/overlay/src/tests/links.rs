@@ -15,17 +15,18 @@ fn connected(count: u8) -> Net {
 
 /// Nodes with links, each offering the media lane or not.
 pub(super) fn connected_by(media: &[bool]) -> Net {
-    join(Net::mesh_of(media))
+    joined(Net::mesh_of(media))
 }
 
 /// The same on a way that takes `delay`.
 pub(super) fn connected_over(media: &[bool], delay: Duration) -> Net {
     let mut net = Net::mesh_of(media);
     net.delay = delay;
-    join(net)
+    joined(net)
 }
 
-fn join(mut net: Net) -> Net {
+/// Nodes that have found each other.
+pub(super) fn joined(mut net: Net) -> Net {
     net.join_all();
     net.until(LONG, "full mesh", |net| {
         (0..net.nodes.len()).all(|a| net.nodes[a].links.len() == net.nodes.len() - 1)
