@@ -10,6 +10,7 @@ pub mod config;
 mod control;
 mod daemon;
 mod inbound_probe;
+mod lone;
 mod netlink;
 mod packet_loop;
 mod settings;

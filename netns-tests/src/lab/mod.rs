@@ -45,13 +45,14 @@ pub use traffic::{MldWatch, Receiver, Sent};
 pub use wait::{Hopeless, PATIENCE, eventually, within};
 
 /// The programs in the multi-call binary, found by hosts under these names.
-pub const APPLETS: [&str; 7] = [
+pub const APPLETS: [&str; 8] = [
     "lcroute",
     "lcsync",
     "lcagent",
     "mc-send",
     "mc-recv",
     "mld-watch",
+    "udp-flood",
     "bare-relay",
 ];
 

@@ -8,6 +8,7 @@ mod bench;
 mod cli;
 mod daemon;
 mod demo;
+mod hostile_load;
 mod interface;
 mod joining;
 mod lcsync_lan;
