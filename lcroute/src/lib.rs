@@ -22,6 +22,9 @@ mod tun;
 mod udp;
 mod waker;
 
+#[doc(hidden)]
+pub use tun::bench;
+
 use std::process::ExitCode;
 
 /// Runs the program with the arguments of this process.

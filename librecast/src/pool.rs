@@ -9,10 +9,8 @@ use std::fmt;
 
 use bytes::BytesMut;
 
-/// The buffers of one place that makes packets.
+/// The buffers of one place that makes packets, but for the one that is being filled.
 pub struct Pool {
-    /// The one that is being filled.
-    current: Option<BytesMut>,
     /// Full ones, oldest first; packets of theirs may still be around.
     full: VecDeque<BytesMut>,
     size: usize,
@@ -24,29 +22,21 @@ impl Pool {
     #[must_use]
     pub fn new(size: usize, most: usize) -> Self {
         Self {
-            current: None,
             full: VecDeque::new(),
             size,
             most,
         }
     }
 
-    /// An empty buffer with room for `length` bytes. Fill it and `split` off what was filled.
-    pub fn room(&mut self, length: usize) -> &mut BytesMut {
-        let current = match self.current.take() {
-            Some(mut current) => {
-                debug_assert!(current.is_empty(), "what was filled is split off");
-                current.clear();
-                if current.try_reclaim(length) {
-                    current
-                } else {
-                    self.full.push_back(current);
-                    self.next(length)
-                }
-            }
-            None => self.next(length),
-        };
-        self.current.insert(current)
+    /// Makes room for `length` bytes in an empty `buffer`: what is left of it, what its packets have given
+    /// back, or another one. Fill it and `split` off what was filled.
+    pub fn make_room(&mut self, buffer: &mut BytesMut, length: usize) {
+        debug_assert!(buffer.is_empty(), "what was filled is split off");
+        if buffer.try_reclaim(length) {
+            return;
+        }
+        let last = std::mem::replace(buffer, self.next(length));
+        self.full.push_back(last);
     }
 
     /// The oldest, if nothing of it is around any more, or a new one.
@@ -55,7 +45,7 @@ impl Pool {
             if oldest.try_reclaim(length) {
                 return oldest;
             }
-            if self.full.len() < self.most {
+            if self.full.len() + 1 < self.most {
                 self.full.push_front(oldest);
             }
         }
@@ -79,20 +69,21 @@ mod tests {
 
     use super::*;
 
-    fn packet(pool: &mut Pool, byte: u8) -> Bytes {
-        let room = pool.room(100);
-        assert!(room.capacity() >= 100);
-        room.resize(100, byte);
-        room.split().freeze()
+    fn packet(pool: &mut Pool, buffer: &mut BytesMut, byte: u8) -> Bytes {
+        pool.make_room(buffer, 100);
+        assert!(buffer.capacity() >= 100);
+        buffer.resize(100, byte);
+        buffer.split().freeze()
     }
 
     #[test]
     fn buffers_are_used_again_once_their_packets_are_gone() {
-        let mut pool = Pool::new(1_000, 4);
+        let (mut pool, mut buffer) = (Pool::new(1_000, 4), BytesMut::new());
         let mut places = HashSet::new();
         for round in 0..100 {
             // three buffers' worth at a time
-            let packets: Vec<_> = (0..30).map(|n| packet(&mut pool, n)).collect();
+            let mut next = |n| packet(&mut pool, &mut buffer, n);
+            let packets: Vec<_> = (0..30).map(&mut next).collect();
             for (n, packet) in packets.iter().enumerate() {
                 assert_eq!(packet[..], [n as u8; 100]);
                 let new = places.insert(packet.as_ptr());
@@ -102,11 +93,11 @@ mod tests {
     }
 
     #[test]
-    fn a_packet_that_stays_keeps_its_bytes_and_no_more_than_its_buffer() {
-        let mut pool = Pool::new(1_000, 4);
-        let kept = packet(&mut pool, 77);
+    fn a_packet_that_stays_keeps_its_bytes_and_costs_its_buffer_at_most() {
+        let (mut pool, mut buffer) = (Pool::new(1_000, 4), BytesMut::new());
+        let kept = packet(&mut pool, &mut buffer, 77);
         for n in 0..=200 {
-            drop(packet(&mut pool, n));
+            drop(packet(&mut pool, &mut buffer, n));
             assert!(pool.full.len() <= 4);
         }
         assert_eq!(kept[..], [77; 100]);
@@ -114,8 +105,10 @@ mod tests {
 
     #[test]
     fn a_large_one_gets_room_as_well() {
-        let mut pool = Pool::new(1_000, 2);
-        assert!(pool.room(70_000).capacity() >= 70_000);
-        assert!(pool.room(10).capacity() >= 10);
+        let (mut pool, mut buffer) = (Pool::new(1_000, 2), BytesMut::new());
+        pool.make_room(&mut buffer, 70_000);
+        assert!(buffer.capacity() >= 70_000);
+        pool.make_room(&mut buffer, 10);
+        assert!(buffer.capacity() >= 10);
     }
 }

@@ -11,6 +11,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use librecast::pool::Pool;
 use rtc::crypto::RTCCrypto;
 
 use crate::event::RepairInfo;
@@ -32,6 +33,8 @@ use crate::event::Ecn;
 
 /// Buffers that packets are cut from: about fifty packets share one.
 const BUFFER: usize = 64 * 1024;
+/// So many of them are kept in each direction: what a turn of the loop needs.
+const BUFFERS: usize = 8;
 /// Data header, and what a message needs in a packet of its own.
 const OVERHEAD: usize = 32 + CHUNK_HEADER + RTP_HEADER + TAG;
 
@@ -51,6 +54,7 @@ pub(crate) struct Media {
     probes: Vec<Bytes>,
     /// The packet being filled, room for its header first; or nothing.
     packet: BytesMut,
+    packets: Pool,
     /// Sealed packets of this turn: those of one link go out one after another, for GSO.
     ready: VecDeque<Bytes>,
     next_message: u16,
@@ -59,6 +63,7 @@ pub(crate) struct Media {
     /// Share of the last messages that found the window shut.
     pressed: f64,
     input: BytesMut,
+    inputs: Pool,
     reassembly: Reassembly,
     reporter: Reporter,
     repair: Repair,
@@ -88,12 +93,14 @@ impl Media {
             path: PathMtu::new(usize::from(mtu) + OVERHEAD + CODE_OVERHEAD, now),
             probes: Vec::new(),
             packet: BytesMut::new(),
+            packets: Pool::new(BUFFER, BUFFERS),
             ready: VecDeque::new(),
             next_message: 0,
             controller: Controller::new(now),
             queue: FairQueue::new(seed, queue),
             pressed: 0.0,
             input: BytesMut::new(),
+            inputs: Pool::new(BUFFER, BUFFERS),
             reassembly: Reassembly::default(),
             reporter: Reporter::new(!repair.is_zero(), now),
             repair: Repair::new(repair, now),
@@ -250,7 +257,7 @@ impl Media {
         if is_rtcp(datagram) {
             return self.handle_report(datagram, has_path, dropped, now);
         }
-        make_room(&mut self.input, datagram.len());
+        self.inputs.make_room(&mut self.input, datagram.len());
         let (index, marker) = match self.opener.open(datagram, &mut self.input) {
             Ok(opened) => opened,
             Err(reason) => {
@@ -441,7 +448,7 @@ impl Media {
 
     fn begin(&mut self) {
         if self.packet.is_empty() {
-            make_room(&mut self.packet, self.path.limit());
+            self.packets.make_room(&mut self.packet, self.path.limit());
             self.packet.extend_from_slice(&[0; RTP_HEADER]);
         }
     }
@@ -489,14 +496,6 @@ impl fmt::Debug for Media {
         f.debug_struct("Media")
             .field("controller", &self.controller)
             .finish_non_exhaustive()
-    }
-}
-
-/// Room for `size` bytes in an empty buffer: what is left of it, what its packets have given back, or
-/// a new one.
-fn make_room(buffer: &mut BytesMut, size: usize) {
-    if !buffer.try_reclaim(size) {
-        *buffer = BytesMut::with_capacity(BUFFER.max(size));
     }
 }
 
