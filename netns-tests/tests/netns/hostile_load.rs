@@ -14,7 +14,7 @@ fn besieged(lab: &Lab) -> Result<(Network, Host)> {
     let hosts = vec![lab.host("a")?, lab.host("b")?];
     hosts[0].cut_towards(hosts[1].v6()?.into())?;
     for host in &hosts {
-        host.write("lcroute.toml", &format!("[ice]\nport = {PORT}\n"))?;
+        host.configure(&format!("[ice]\nport = {PORT}\n"))?;
     }
     let mallory = lab.host("mallory")?;
     let mut network = lab.network(hosts)?;
