@@ -207,6 +207,8 @@ pub struct Live {
     pub media: bool,
     /// How long a packet may wait for a slow link, in milliseconds.
     pub queue_ms: u16,
+    /// How much later than at its first try a packet may still come by repair, in milliseconds; 0: no repair.
+    pub repair_ms: u16,
 }
 
 impl Default for Live {
@@ -214,6 +216,7 @@ impl Default for Live {
         Self {
             media: true,
             queue_ms: 20,
+            repair_ms: 25,
         }
     }
 }
@@ -319,6 +322,7 @@ mod tests {
             [live]
             media = false
             queue_ms = 5
+            repair_ms = 0
         "#;
         let c = Config::parse("f", text).unwrap();
         assert_eq!((c.tun.mode, c.tun.offload), (TunMode::Tap, false));
@@ -328,6 +332,7 @@ mod tests {
         let expected = Live {
             media: false,
             queue_ms: 5,
+            repair_ms: 0,
         };
         assert_eq!(c.live, expected);
         assert_eq!(

@@ -123,6 +123,7 @@ fn assemble(
             media: config.live.media,
             limits: lcroute_overlay::Limits {
                 media_queue: Duration::from_millis(config.live.queue_ms.into()),
+                media_repair: Duration::from_millis(config.live.repair_ms.into()),
                 ..Default::default()
             },
         },

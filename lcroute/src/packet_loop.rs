@@ -24,6 +24,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::control::{Answer, Request};
 use crate::inbound_probe::InboundProbe;
+use crate::lone::Lone;
 use crate::status::{Counters, Group, Inbound, Peer, State, Status};
 use crate::waker::Waker;
 use crate::{netlink, tun, udp};
@@ -185,6 +186,7 @@ pub struct PacketLoop {
     sent_packets: u64,
     sent_bytes: u64,
     drops: BTreeMap<&'static str, u64>,
+    lone: Lone,
     outgoing: Outgoing,
     started: Instant,
     next_tick: Instant,
@@ -205,6 +207,7 @@ impl PacketLoop {
             sent_packets: 0,
             sent_bytes: 0,
             drops: BTreeMap::new(),
+            lone: Lone::default(),
             outgoing: Outgoing::default(),
             started: now,
             next_tick: now + TICK,
@@ -237,16 +240,16 @@ impl PacketLoop {
         loop {
             let ready = self.wait(now)?;
             now = Instant::now();
-            if ready.waker {
-                self.parts.waker.clear();
-            }
-            // also without a wake: a message may have come between clear and the last look
-            self.read_inbox(now);
             if ready.tun {
                 self.read_tun(now)?;
             }
             if ready.udp {
                 self.read_udp(now);
+            }
+            if ready.waker {
+                // each message is followed by a wake: what is not seen now wakes again
+                self.parts.waker.clear();
+                self.read_inbox(now);
             }
             if ready.monitor {
                 self.read_monitor(now)?;
@@ -295,15 +298,20 @@ impl PacketLoop {
     fn read_tun(&mut self, now: Instant) -> anyhow::Result<()> {
         let Parts { device, engine, .. } = &mut self.parts;
         let mut packets = 0;
+        let most = if self.lone.is_lone(now) { 1 } else { TUN_BATCH };
         // what is not to be carried costs as well
-        for _ in 0..TUN_BATCH {
+        for _ in 0..most {
             let read = device.read(&mut |packet| {
                 engine.handle_local_packet(packet, now);
                 packets += 1;
             });
             match read {
                 Ok(true) if packets < TUN_BATCH => {}
-                Ok(_) => break,
+                Ok(true) => break,
+                Ok(false) => {
+                    self.lone.drained(packets);
+                    break;
+                }
                 Err(e) => {
                     // nothing to carry packets with any more
                     let name = &self.parts.settings.name;

@@ -47,6 +47,7 @@ fn run(name: &str) -> Option<ExitCode> {
         "mc-recv" => programs::receive(),
         "udp-flood" => programs::flood(),
         "mld-watch" => programs::mld_watch(),
+        "bare-relay" => bench::bare_relay(),
         _ => return None,
     })
 }

@@ -64,6 +64,8 @@ pub struct Limits {
     pub data_queue: usize,
     /// How long a message may wait for its turn in the media lane.
     pub media_queue: Duration,
+    /// How much later than at its first try a message may still come by repair; 0: there is none.
+    pub media_repair: Duration,
     /// The same as `data_queue`, of a control channel.
     pub control_queue: usize,
     /// How long an attempt may take until both channels are authenticated.
@@ -78,6 +80,7 @@ impl Default for Limits {
             peers: 1_024,
             data_queue: 1 << 20,
             media_queue: Duration::from_millis(20),
+            media_repair: Duration::from_millis(25),
             control_queue: 8 << 20,
             attempt: Duration::from_secs(15),
             backoff: (Duration::from_secs(1), Duration::from_secs(30)),

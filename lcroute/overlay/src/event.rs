@@ -156,6 +156,17 @@ pub enum Lane {
     Media,
 }
 
+/// What repair has done on a media lane, in packets.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct RepairInfo {
+    /// Packets sent again.
+    pub media_resent: u64,
+    /// Repair symbols sent.
+    pub media_symbols: u64,
+    /// Lost packets of the peer whose messages came by either.
+    pub media_repaired: u64,
+}
+
 /// A row of `peers --json`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PeerInfo {
@@ -185,6 +196,8 @@ pub struct PeerInfo {
     pub tx_packets: u64,
     /// UDP datagrams received from it.
     pub rx_packets: u64,
+    /// What repair has done on its link.
+    pub repair: RepairInfo,
     /// Seconds in this state.
     pub since_s: u64,
     /// Why it is refused or lost.

@@ -41,9 +41,10 @@ impl Overlay {
     pub(crate) fn new_media(&self, connection: &Connection, now: Instant) -> Option<Box<Media>> {
         let keys = connection.media_keys()?;
         let crypto = self.factory.provider().crypto();
-        let queue = self.config.limits.media_queue;
+        let limits = &self.config.limits;
+        let times = (limits.media_queue, limits.media_repair);
         // the session is random, and nobody else's business
-        let media = Media::new(&keys, crypto, self.config.mtu, queue, self.session, now)?;
+        let media = Media::new(&keys, crypto, self.config.mtu, times, self.session, now)?;
         Some(Box::new(media))
     }
 

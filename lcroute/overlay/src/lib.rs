@@ -25,7 +25,8 @@ mod stun;
 
 pub use config::{Identity, Limits, OverlayConfig};
 pub use event::{
-    CarrierId, Ecn, Event, Lane, LinkId, PeerInfo, PeerState, Presence, SendError, Transmit,
+    CarrierId, Ecn, Event, Lane, LinkId, PeerInfo, PeerState, Presence, RepairInfo, SendError,
+    Transmit,
 };
 pub use overlay::{Overlay, OverlayError};
 

@@ -193,6 +193,7 @@ impl Peer {
             rx_bytes: self.traffic.rx_bytes,
             tx_packets: self.traffic.tx_packets,
             rx_packets: self.traffic.rx_packets,
+            repair: media.map(Media::repaired).unwrap_or_default(),
             since_s: now.saturating_duration_since(self.since).as_secs(),
             reason: self.reason,
             link: up.map(|up| up.id),

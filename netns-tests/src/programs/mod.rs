@@ -2,6 +2,8 @@
 //! MLD. They do what programs in the wild do and report in JSON what the kernel gave them.
 
 mod flood;
+mod inbox;
+mod latencies;
 mod mld_watch;
 mod payload;
 mod receive;

@@ -251,9 +251,21 @@ impl Controller {
     pub(crate) fn probed(&mut self, index: u64, now: Instant) {
         if self.under_way.is_empty() {
             self.first = index;
+            self.progress = now;
         }
         let at = micros(now, self.began);
         self.under_way.push_back(Sent { at, bytes: 0 });
+    }
+
+    /// The same, asked by whoever would only use what is left over.
+    pub(crate) fn has_room(&self, pending: usize) -> bool {
+        ((self.bytes + pending as u64) as f64) < self.window && self.under_way.len() < MAX_PACKETS
+    }
+
+    /// Whether a queue stands in the path: more than the data itself would make it worse.
+    pub(crate) fn is_congested(&self) -> bool {
+        let drain = matches!(&self.experiment, Some(e) if e.kind != Kind::Trial);
+        drain || self.competing || self.delay > TARGET / 2
     }
 
     /// A packet goes out; indices count up by one.

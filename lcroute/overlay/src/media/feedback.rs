@@ -31,6 +31,14 @@ pub(crate) const MAX_WORDS: usize = 16;
 const EVERY: Duration = Duration::from_millis(20);
 /// Packets after which it is made at once.
 const MOST_PACKETS: u32 = 256;
+/// For repair, a gap is told after so many later packets, or so long; once more after a while; and not more
+/// often than that.
+const GAP_PACKETS: u32 = 3;
+const GAP_WAIT: Duration = Duration::from_millis(2);
+const GAP_AGAIN: Duration = Duration::from_millis(4);
+const GAP_EVERY: Duration = Duration::from_millis(1);
+/// With gaps, the bitmap reaches as far back as that of so many reports before.
+const OVERLAP: usize = 4;
 
 /// A packet that has not come so long after a later one is lost; how finely that is looked at.
 const REORDER: Duration = Duration::from_millis(30);
@@ -136,7 +144,13 @@ pub(crate) struct Reporter {
     /// Every so many packets one is sampled.
     stride: u32,
     due: Option<Instant>,
-    reported: u64,
+    /// Highest indices of the last reports, the latest last.
+    reported: [u64; OVERLAP],
+    /// Gaps are told soon.
+    gaps: bool,
+    /// Packets that came since a gap that is not told.
+    gap: Option<u32>,
+    told: Instant,
     settled: u64,
     lost: u64,
     /// Highest indices of the last 30 ms.
@@ -144,7 +158,8 @@ pub(crate) struct Reporter {
 }
 
 impl Reporter {
-    pub(crate) fn new(now: Instant) -> Self {
+    /// With `gaps` it tells of missing packets soon, so that they can be sent again.
+    pub(crate) fn new(gaps: bool, now: Instant) -> Self {
         Self {
             began: now,
             received: 0,
@@ -154,7 +169,10 @@ impl Reporter {
             unreported: 0,
             stride: 1,
             due: None,
-            reported: 0,
+            reported: [0; OVERLAP],
+            gaps,
+            gap: None,
+            told: now,
             settled: 0,
             lost: 0,
             marks: VecDeque::new(),
@@ -165,6 +183,9 @@ impl Reporter {
     pub(crate) fn handle(&mut self, index: u64, marker: bool, ecn: Ecn, now: Instant) -> bool {
         self.received += 1;
         self.ce += u64::from(ecn == Ecn::Congested);
+        if self.gaps {
+            self.look_for_gap(index, now);
+        }
         if self.newest.is_none_or(|(newest, _)| index > newest) {
             self.newest = Some((index, now));
         }
@@ -174,6 +195,23 @@ impl Reporter {
         self.unreported += 1;
         let due = *self.due.get_or_insert(now + EVERY);
         marker || self.unreported >= MOST_PACKETS || now >= due
+    }
+
+    /// A report is due soon if packets before `index` are missing.
+    fn look_for_gap(&mut self, index: u64, now: Instant) {
+        if let Some(packets) = &mut self.gap {
+            *packets += 1;
+            if *packets == GAP_PACKETS {
+                self.hurry(now.max(self.told + GAP_EVERY));
+            }
+        } else if index > self.newest.map_or(0, |(newest, _)| newest + 1) {
+            self.gap = Some(1);
+            self.hurry(now.max(self.told) + GAP_WAIT);
+        }
+    }
+
+    fn hurry(&mut self, at: Instant) {
+        self.due = Some(self.due.map_or(at, |due| due.min(at)));
     }
 
     /// Keeps samples that lie evenly over what is unreported.
@@ -214,8 +252,20 @@ impl Reporter {
         // one that came with a jump of billions says nothing of today's delay
         let near = |(index, _): &(u64, Instant)| highest - index < u64::from(u32::MAX);
         samples.extend(self.samples.drain(..).filter(near).map(sample));
-        let fresh = highest.saturating_sub(self.reported).div_ceil(64) + 1;
-        self.reported = highest;
+        let [before, .., last] = self.reported;
+        let gap = self.gap.take().is_some();
+        let from = if self.gaps && (gap || seen.missing(before, highest) > 0) {
+            before
+        } else {
+            last
+        };
+        let fresh = highest.saturating_sub(from).div_ceil(64) + 1;
+        self.reported.rotate_left(1);
+        self.reported[OVERLAP - 1] = highest;
+        self.told = now;
+        if gap {
+            self.due = Some(now + GAP_AGAIN);
+        }
         self.settle(highest, seen, now);
         let words = (0..fresh.min(MAX_WORDS as u64)).map(|w| word(seen, highest, w * 64));
         Some(Report {
@@ -299,7 +349,7 @@ mod tests {
     #[test]
     fn a_report_tells_what_came_and_when() {
         let start = Instant::now();
-        let (mut seen, mut reporter) = (ReplayWindow::new(16), Reporter::new(start));
+        let (mut seen, mut reporter) = (ReplayWindow::new(16), Reporter::new(false, start));
         assert!(reporter.report(&seen, start).is_none());
         for (n, index) in [0, 1, 3, 2, 5].into_iter().enumerate() {
             seen.mark(index);
@@ -324,7 +374,7 @@ mod tests {
     #[test]
     fn what_is_late_is_not_lost() {
         let start = Instant::now();
-        let (mut seen, mut reporter) = (ReplayWindow::new(16), Reporter::new(start));
+        let (mut seen, mut reporter) = (ReplayWindow::new(16), Reporter::new(false, start));
         let mut report = None;
         for n in 0..400_u64 {
             // every tenth packet is overtaken by fifteen others, every twentieth gets lost
@@ -348,7 +398,7 @@ mod tests {
     #[test]
     fn many_packets_are_reported_at_once() {
         let start = Instant::now();
-        let (mut seen, mut reporter) = (ReplayWindow::new(1_024), Reporter::new(start));
+        let (mut seen, mut reporter) = (ReplayWindow::new(1_024), Reporter::new(false, start));
         let mut reports = 0;
         for n in 0..100_000_u64 {
             let now = start + Duration::from_micros(n * 2);
@@ -363,6 +413,35 @@ mod tests {
         assert!(
             reporter.handle(100_000, true, Ecn::None, start),
             "who asks is told at once"
+        );
+    }
+
+    #[test]
+    fn a_gap_is_told_soon_and_twice() {
+        let start = Instant::now();
+        let (mut seen, mut reporter) = (ReplayWindow::new(16), Reporter::new(true, start));
+        let mut come = |reporter: &mut Reporter, index, after| {
+            seen.mark(index);
+            let now = start + after;
+            let due = reporter.handle(index, false, Ecn::None, now);
+            due.then(|| reporter.report(&seen, now)).flatten()
+        };
+        let ms = Duration::from_millis;
+        assert_eq!(come(&mut reporter, 0, ms(100)), None);
+        assert_eq!(come(&mut reporter, 2, ms(101)), None);
+        assert_eq!(reporter.deadline(), Some(start + ms(101) + GAP_WAIT));
+        assert_eq!(come(&mut reporter, 3, ms(101)), None);
+        let report = come(&mut reporter, 4, ms(101)).unwrap();
+        let came = [0, 1, 2, 3, 4, 5].map(|index| report.came(index));
+        assert_eq!(came, [true, false, true, true, true, false]);
+        assert_eq!(reporter.deadline(), Some(start + ms(101) + GAP_AGAIN));
+        // not at once again
+        (6..9).for_each(|index| assert_eq!(come(&mut reporter, index, ms(101)), None));
+        assert_eq!(reporter.deadline(), Some(start + ms(101) + GAP_EVERY));
+        let report = come(&mut reporter, 200, ms(102)).unwrap();
+        assert!(
+            report.came(2) && !report.came(1),
+            "what was told is told again"
         );
     }
 

@@ -3,6 +3,7 @@
 //! ```text
 //! send --window open--> packet being filled --full, or end of turn--> sealed, out
 //!      \--window shut--> fair queue ------------report--------------/
+//!                                                repair -----------/  what data leaves of the window
 //! ```
 
 use std::collections::VecDeque;
@@ -12,21 +13,31 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use rtc::crypto::RTCCrypto;
 
+use crate::event::RepairInfo;
+
 use super::congestion::Controller;
 use super::feedback::{Report, Reporter};
 use super::keys::LinkKeys;
 use super::path_mtu::PathMtu;
 use super::payload::{
-    CHUNK_HEADER, Chunk, MAX_PIECES, PIECE_HEADER, Pieced, Reassembly, put_piece, put_whole, take,
+    CHUNK_HEADER, Chunk, MAX_PIECES, PIECE_HEADER, Pieced, RESENT, Reassembly, SYMBOL, kind_of,
+    put_piece, put_whole, take,
 };
 use super::queue::{Dropped, FairQueue};
-use super::srtp::{Drop, MALFORMED, Opener, RTCP_HEADER, RTP_HEADER, Sealer, TAG, is_rtcp};
+use super::recovery::Recovery;
+use super::repair::Repair;
+use super::srtp::{Drop, MALFORMED, Opener, RTCP_HEADER, RTP_HEADER, Sealer, TAG, extend, is_rtcp};
+use super::window_code::CODE_OVERHEAD;
 use crate::event::Ecn;
 
 /// Buffers that packets are cut from: about fifty packets share one.
 const BUFFER: usize = 64 * 1024;
 /// Data header, and what a message needs in a packet of its own.
 const OVERHEAD: usize = 32 + CHUNK_HEADER + RTP_HEADER + TAG;
+
+/// When so many of about so many messages find the window shut, the path is too narrow for data alone.
+const MOST_PRESSED: f64 = 0.5;
+const PRESSED_OVER: f64 = 64.0;
 
 /// The lane, both directions.
 pub(crate) struct Media {
@@ -45,21 +56,26 @@ pub(crate) struct Media {
     next_message: u16,
     controller: Controller,
     queue: FairQueue,
+    /// Share of the last messages that found the window shut.
+    pressed: f64,
     input: BytesMut,
     reassembly: Reassembly,
     reporter: Reporter,
+    repair: Repair,
+    recovery: Recovery,
     /// In the overlay's list of lanes that have something to send.
     pub(crate) listed: bool,
 }
 
 impl Media {
     /// A lane under the keys of a link, for packets of lc0 of up to `mtu` bytes; `None` if the keys
-    /// are of no use.
+    /// are of no use. `queue` and `repair` say how long a packet may wait, and how much later repair may
+    /// still deliver it.
     pub(crate) fn new(
         keys: &LinkKeys,
         crypto: &dyn RTCCrypto,
         mtu: u16,
-        queue: Duration,
+        (queue, repair): (Duration, Duration),
         seed: u64,
         now: Instant,
     ) -> Option<Self> {
@@ -69,16 +85,19 @@ impl Media {
             sealer: Sealer::new(&sending).ok()?,
             opener: Opener::new(&receiving).ok()?,
             receiving_ssrc: receiving.ssrc,
-            path: PathMtu::new(usize::from(mtu) + OVERHEAD, now),
+            path: PathMtu::new(usize::from(mtu) + OVERHEAD + CODE_OVERHEAD, now),
             probes: Vec::new(),
             packet: BytesMut::new(),
             ready: VecDeque::new(),
             next_message: 0,
             controller: Controller::new(now),
             queue: FairQueue::new(seed, queue),
+            pressed: 0.0,
             input: BytesMut::new(),
             reassembly: Reassembly::default(),
-            reporter: Reporter::new(now),
+            reporter: Reporter::new(!repair.is_zero(), now),
+            repair: Repair::new(repair, now),
+            recovery: Recovery::new(repair),
             listed: false,
         })
     }
@@ -100,9 +119,9 @@ impl Media {
             .filter(|_| self.controller.rate() > 0.0)
     }
 
-    /// The longest datagram that is sent.
+    /// The longest datagram of data: what repairs it is longer, and must fit the path as well.
     pub(crate) fn limit(&self) -> usize {
-        self.path.limit()
+        self.path.limit() - CODE_OVERHEAD
     }
 
     /// Whether media packets may carry the mark of ECN.
@@ -115,13 +134,22 @@ impl Media {
         self.controller.congested()
     }
 
+    /// What repair has done, both ways.
+    pub(crate) fn repaired(&self) -> RepairInfo {
+        RepairInfo {
+            media_resent: self.repair.resent,
+            media_symbols: self.repair.symbols,
+            media_repaired: self.recovery.count,
+        }
+    }
+
     /// The longest message that it takes.
     pub(crate) fn longest(&self) -> usize {
         MAX_PIECES * self.piece()
     }
 
     fn piece(&self) -> usize {
-        self.path.limit() - RTP_HEADER - TAG - CHUNK_HEADER - PIECE_HEADER
+        self.limit() - RTP_HEADER - TAG - CHUNK_HEADER - PIECE_HEADER
     }
 
     /// Sends a message, or queues it: while the window is shut, or there is no path.
@@ -132,6 +160,8 @@ impl Media {
         dropped: &mut Dropped,
         now: Instant,
     ) {
+        let shut = f64::from(u8::from(!self.controller.has_room(self.packet.len())));
+        self.pressed += (shut - self.pressed) / PRESSED_OVER;
         if has_path && self.queue.is_empty() && self.controller.is_open(self.packet.len()) {
             self.put(parts, now);
         } else {
@@ -147,7 +177,9 @@ impl Media {
 
     /// The turn is over: the packet being filled is finished, and all are handed out.
     pub(crate) fn finish(&mut self, now: Instant) -> impl Iterator<Item = Bytes> + '_ {
-        self.flush(now);
+        let last = !self.packet.is_empty() && self.repair.wants_report(now);
+        self.flush_marked(last, now);
+        self.repair(now);
         self.ready.drain(..)
     }
 
@@ -158,18 +190,50 @@ impl Media {
 
     /// Finishes the packet being filled.
     fn flush(&mut self, now: Instant) {
-        if self.packet.is_empty() {
-            return;
+        self.flush_marked(false, now);
+    }
+
+    fn flush_marked(&mut self, marker: bool, now: Instant) {
+        if let Some(payload) = self.packet.get(RTP_HEADER..) {
+            self.repair.sent(self.sealer.next(), payload, now);
+            self.seal(marker, now);
         }
-        let marker = self.controller.wants_report(self.packet.len());
-        match self.sealer.seal(&mut self.packet, marker) {
-            Some(index) => {
-                let packet = self.packet.split().freeze();
-                self.controller.sent(index, packet.len(), now);
-                self.ready.push_back(packet);
-            }
+    }
+
+    /// Seals the packet being filled; its index, and how long it is.
+    fn seal(&mut self, marker: bool, now: Instant) -> Option<(u64, usize)> {
+        let marker = self.controller.wants_report(self.packet.len()) || marker;
+        let Some(index) = self.sealer.seal(&mut self.packet, marker) else {
             // 2^48 packets: years at a million a second
-            None => self.packet.clear(),
+            self.packet.clear();
+            return None;
+        };
+        let packet = self.packet.split().freeze();
+        let size = packet.len();
+        self.controller.sent(index, size, now);
+        self.ready.push_back(packet);
+        Some((index, size))
+    }
+
+    /// Whether data leaves something of the window.
+    fn has_left(&self) -> bool {
+        self.queue.is_empty() && self.controller.has_room(self.packet.len())
+    }
+
+    /// Sends for repair what is due, as far as data leaves room.
+    fn repair(&mut self, now: Instant) {
+        let held = self.pressed > MOST_PRESSED || self.controller.is_congested();
+        let mut probe = self.repair.takes_probe();
+        while (std::mem::take(&mut probe) || !held && self.has_left())
+            && let Some(work) = self.repair.next(now)
+        {
+            self.flush(now);
+            self.begin();
+            self.repair.write(work, &mut self.packet, now);
+            let marker = self.repair.wants_report(now);
+            if let Some((index, size)) = self.seal(marker, now) {
+                self.repair.repaired(index, work, size, now);
+            }
         }
     }
 
@@ -198,9 +262,59 @@ impl Media {
         if due {
             self.report(has_path, now);
         }
-        let mut payload = self.input.split().freeze();
-        while let Some(chunk) = take(&mut payload).map_err(|()| MALFORMED)? {
+        let payload = self.input.split().freeze();
+        self.handle_payload(index, payload, deliver, now)?;
+        // a copy that comes later is not the first any more
+        while let Some(mut payload) = self.recovery.next(self.opener.seen()) {
+            self.unpack(&mut payload, deliver)?;
+        }
+        Ok(())
+    }
+
+    /// What packet `index` carries: messages, those of another packet again, or a symbol.
+    fn handle_payload(
+        &mut self,
+        index: u64,
+        mut payload: Bytes,
+        deliver: &mut dyn FnMut(Bytes),
+        now: Instant,
+    ) -> Result<(), Drop> {
+        let (malformed, seen) = (|()| MALFORMED, self.opener.seen());
+        let mut origin = index;
+        match kind_of(&payload) {
+            SYMBOL => {
+                let Some(Chunk::Symbol(symbol)) = take(&mut payload).map_err(malformed)? else {
+                    return Err(MALFORMED);
+                };
+                let result = self.recovery.symbol(&symbol, index, seen, now);
+                return result.map_err(malformed);
+            }
+            RESENT => {
+                let Some(Chunk::Resent(low)) = take(&mut payload).map_err(malformed)? else {
+                    return Err(MALFORMED);
+                };
+                origin = extend(low, index);
+                if origin >= index {
+                    return Err(MALFORMED);
+                }
+                if !self.recovery.repair(origin, seen) {
+                    return Ok(());
+                }
+            }
+            // late: its messages have come by repair
+            _ if !self.recovery.is_new(index) => return Ok(()),
+            _ => {}
+        }
+        self.recovery.keep(origin, &payload, now);
+        self.unpack(&mut payload, deliver)
+    }
+
+    /// Delivers messages.
+    fn unpack(&mut self, payload: &mut Bytes, deliver: &mut dyn FnMut(Bytes)) -> Result<(), Drop> {
+        while let Some(chunk) = take(payload).map_err(|()| MALFORMED)? {
             match chunk {
+                // only at the beginning of a packet
+                Chunk::Resent(_) | Chunk::Symbol(_) => return Err(MALFORMED),
                 Chunk::Whole(message) => deliver(message),
                 Chunk::Piece {
                     message,
@@ -236,15 +350,23 @@ impl Media {
         if !self.controller.handle(&report, self.sealer.next(), now) {
             return Err(MALFORMED);
         }
+        let (rtt, rate) = (self.controller.rtt(), self.controller.rate());
+        self.repair
+            .handle(&report, rtt.unwrap_or_default(), rate, now);
         if has_path {
             self.drain(dropped, now);
+            self.repair(now);
         }
         Ok(())
     }
 
     /// When [`Self::poll`] has something to do.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let others = [self.reporter.deadline(), self.controller.deadline()];
+        let others = [
+            self.reporter.deadline(),
+            self.controller.deadline(),
+            self.repair.deadline(),
+        ];
         let others = others.into_iter().flatten().min();
         let probe = self.path.deadline();
         Some(others.map_or(probe, |at| at.min(probe)))
@@ -263,6 +385,13 @@ impl Media {
         }
         if self.path.deadline() <= now {
             self.probe(has_path, now);
+        }
+        if self.repair.deadline().is_some_and(|due| due <= now) {
+            self.repair.poll(now);
+            if has_path {
+                self.repair(now);
+            }
+            self.repair.defer(now);
         }
     }
 
@@ -285,10 +414,10 @@ impl Media {
     /// Puts a message into the packet being filled, or into as many as it needs.
     fn put(&mut self, parts: [&[u8]; 2], now: Instant) {
         let size = CHUNK_HEADER + parts[0].len() + parts[1].len();
-        if !self.packet.is_empty() && self.packet.len() + size + TAG > self.path.limit() {
+        if !self.packet.is_empty() && self.packet.len() + size + TAG > self.limit() {
             self.flush(now);
         }
-        if RTP_HEADER + size + TAG <= self.path.limit() {
+        if RTP_HEADER + size + TAG <= self.limit() {
             self.begin();
             put_whole(&mut self.packet, parts);
         } else {
@@ -331,6 +460,7 @@ impl Media {
             put_whole(&mut packet, [&padding, &[]]);
             if let Some(index) = self.sealer.seal(&mut packet, true) {
                 self.controller.probed(index, now);
+                self.repair.passed_over(index, now);
                 self.path.sent(index, size);
                 self.probes.push(packet.freeze());
             }
@@ -367,5 +497,53 @@ impl fmt::Debug for Media {
 fn make_room(buffer: &mut BytesMut, size: usize) {
     if !buffer.try_reclaim(size) {
         *buffer = BytesMut::with_capacity(BUFFER.max(size));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::keys::MasterKey;
+    use proptest::prelude::*;
+    use rtc::crypto::default_provider;
+
+    fn lanes(now: Instant) -> [Media; 2] {
+        let provider = default_provider().unwrap();
+        let master = |n: u8| MasterKey {
+            key: [n; 16],
+            salt: [n; 12],
+        };
+        [(1, 2), (2, 1)].map(|(sending, receiving)| {
+            let keys = LinkKeys {
+                sending: master(sending),
+                receiving: master(receiving),
+            };
+            let times = (Duration::from_millis(20), Duration::from_millis(25));
+            Media::new(&keys, provider.crypto(), 1_280, times, 1, now).unwrap()
+        })
+    }
+
+    proptest! {
+        /// A peer with the keys may send anything.
+        #[test]
+        fn no_payload_makes_it_panic(payloads in prop::collection::vec(
+            (0_u8..4, prop::collection::vec(any::<u8>(), 0..300), any::<bool>()), 1..80)) {
+            let now = Instant::now();
+            let [mut a, mut b] = lanes(now);
+            for (kind, mut body, fits) in payloads {
+                if fits {
+                    let mut chunk = (u16::from(kind) << 14 | body.len() as u16).to_be_bytes().to_vec();
+                    chunk.append(&mut body);
+                    body = chunk;
+                }
+                a.begin();
+                a.packet.extend_from_slice(&body);
+                a.seal(false, now);
+                let datagrams: Vec<_> = a.finish(now).collect();
+                for datagram in datagrams {
+                    let _ = b.handle(&datagram, Ecn::None, true, &mut |_| {}, &mut Dropped::default(), now);
+                }
+            }
+        }
     }
 }

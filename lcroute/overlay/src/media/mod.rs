@@ -11,6 +11,10 @@
 //! | `congestion` | how much may be under way |
 //! | `path_mtu` | how long a datagram may be |
 //! | `queue` | who waits, and for how long |
+//! | `repair` | what is sent again when, or in a symbol |
+//! | `history` | what was sent lately |
+//! | `recovery` | what came by repair: once, and in time |
+//! | `window_code`, `gf256` | symbols over the last packets, and solving for lost ones |
 //!
 //! ```text
 //! RTP packet, one UDP datagram of at most the lane's limit:
@@ -33,15 +37,20 @@
 
 mod congestion;
 mod feedback;
+mod gf256;
+mod history;
 mod keys;
 mod lane;
 mod path_mtu;
 mod payload;
 mod queue;
+mod recovery;
+mod repair;
 mod replay;
 #[cfg(test)]
 mod simulation;
 mod srtp;
+mod window_code;
 
 pub(crate) use keys::{KeyTap, LinkKeys};
 pub(crate) use lane::Media;

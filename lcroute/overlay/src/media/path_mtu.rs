@@ -282,7 +282,7 @@ mod tests {
                 now,
                 next: 0,
                 seen: ReplayWindow::new(16),
-                reporter: Reporter::new(now),
+                reporter: Reporter::new(false, now),
                 search: PathMtu::new(wanted, now),
                 probes: 0,
             }

@@ -5,7 +5,8 @@
 //! chunk   = kind 2 bits | length 14 bits | as many bytes
 //! kind 0: one message, at least a byte
 //! kind 1: a piece of one: message id 16 | piece 8 | last piece 8 | bytes
-//! kinds 2 and 3: reserved, skipped
+//! kind 2: first index 32: the chunks behind it were first sent in that packet
+//! kind 3: a repair symbol (see window_code.rs)
 //! ```
 //!
 //! Pieces of a message have one size, but for the last, which may be shorter; a message of more than
@@ -25,6 +26,10 @@ const MAX_PARTIAL: usize = 32;
 
 const WHOLE: u16 = 0;
 const PIECE: u16 = 1;
+pub(crate) const RESENT: u16 = 2;
+pub(crate) const SYMBOL: u16 = 3;
+/// Bytes of a chunk that says what is sent again.
+const RESENT_SIZE: usize = 4;
 
 /// One chunk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +41,10 @@ pub(crate) enum Chunk {
         last: u8,
         bytes: Bytes,
     },
+    /// The chunks that follow were first sent in the packet whose index has these low bits.
+    Resent(u32),
+    /// A repair symbol.
+    Symbol(Bytes),
 }
 
 /// Appends one message as a chunk. It must be shorter than 16,384 bytes.
@@ -53,36 +62,51 @@ pub(crate) fn put_piece(packet: &mut BytesMut, message: u16, piece: u8, last: u8
     packet.put_slice(bytes);
 }
 
+/// Says that what follows was first sent in packet `index`.
+pub(crate) fn put_resent(packet: &mut BytesMut, index: u64) {
+    packet.put_slice(&header(RESENT, RESENT_SIZE));
+    packet.put_u32(index as u32);
+}
+
+/// Begins a repair symbol of so many bytes, which must follow.
+pub(crate) fn put_symbol_header(packet: &mut BytesMut, length: usize) {
+    packet.put_slice(&header(SYMBOL, length));
+}
+
+/// The kind of the first chunk: of a packet for repair [`RESENT`] or [`SYMBOL`].
+pub(crate) fn kind_of(payload: &[u8]) -> u16 {
+    payload.first().map_or(WHOLE, |first| u16::from(first >> 6))
+}
+
 fn header(kind: u16, length: usize) -> [u8; CHUNK_HEADER] {
     debug_assert!(length < 1 << 14);
     // a datagram is shorter than a chunk may be
     (kind << 14 | u16::try_from(length).unwrap_or_default() & 0x3fff).to_be_bytes()
 }
 
-/// Takes the next chunk that is not of a reserved kind; none at the end.
+/// Takes the next chunk; none at the end.
 pub(crate) fn take(payload: &mut Bytes) -> Result<Option<Chunk>, ()> {
-    while payload.has_remaining() {
-        let word = payload.try_get_u16().map_err(|_| ())?;
-        let length = usize::from(word & 0x3fff);
-        if payload.len() < length || length == 0 {
-            return Err(());
-        }
-        let mut bytes = payload.split_to(length);
-        match word >> 14 {
-            WHOLE => return Ok(Some(Chunk::Whole(bytes))),
-            PIECE if bytes.len() > PIECE_HEADER => {
-                return Ok(Some(Chunk::Piece {
-                    message: bytes.get_u16(),
-                    piece: bytes.get_u8(),
-                    last: bytes.get_u8(),
-                    bytes,
-                }));
-            }
-            PIECE => return Err(()),
-            _ => {}
-        }
+    if !payload.has_remaining() {
+        return Ok(None);
     }
-    Ok(None)
+    let word = payload.try_get_u16().map_err(|_| ())?;
+    let length = usize::from(word & 0x3fff);
+    if payload.len() < length || length == 0 {
+        return Err(());
+    }
+    let mut bytes = payload.split_to(length);
+    Ok(Some(match word >> 14 {
+        WHOLE => Chunk::Whole(bytes),
+        PIECE if bytes.len() > PIECE_HEADER => Chunk::Piece {
+            message: bytes.get_u16(),
+            piece: bytes.get_u8(),
+            last: bytes.get_u8(),
+            bytes,
+        },
+        RESENT if bytes.len() == RESENT_SIZE => Chunk::Resent(bytes.get_u32()),
+        SYMBOL => Chunk::Symbol(bytes),
+        _ => return Err(()),
+    }))
 }
 
 /// Puts pieces together. Bounded: [`MAX_PARTIAL`] messages of [`MAX_PIECES`] pieces.
@@ -188,9 +212,16 @@ mod tests {
     }
 
     #[test]
-    fn reserved_kinds_are_skipped() {
-        let p = BytesMut::from(&b"\x80\x02zz\x00\x01a\xc0\x01z"[..]);
-        assert_eq!(all(p).unwrap(), [Chunk::Whole("a".into())]);
+    fn golden_bytes_of_repair() {
+        let mut p = BytesMut::new();
+        put_resent(&mut p, 0x1_2345_6789);
+        put_symbol_header(&mut p, 2);
+        assert_eq!([kind_of(&p), kind_of(&p[6..])], [RESENT, SYMBOL]);
+        p.put_slice(b"xy");
+        assert_eq!(p[..], b"\x80\x04\x23\x45\x67\x89\xc0\x02xy"[..]);
+        let chunks = [Chunk::Resent(0x2345_6789), Chunk::Symbol("xy".into())];
+        assert_eq!(all(p).unwrap(), chunks);
+        assert!(all(b"\x80\x02zz"[..].into()).is_err());
     }
 
     #[test]

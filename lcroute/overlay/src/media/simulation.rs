@@ -93,7 +93,7 @@ impl Sim {
             offered: offered * 1e6,
             debt: 0.0,
             next: 0,
-            reporter: Reporter::new(now),
+            reporter: Reporter::new(false, now),
             seen: ReplayWindow::new(1_024),
         })));
     }

@@ -15,7 +15,11 @@ fn connected(count: u8) -> Net {
 
 /// Nodes with links, each offering the media lane or not.
 pub(super) fn connected_by(media: &[bool]) -> Net {
-    let mut net = Net::mesh_of(media);
+    joined(Net::mesh_of(media))
+}
+
+/// Nodes that have found each other.
+pub(super) fn joined(mut net: Net) -> Net {
     net.join_all();
     net.until(LONG, "full mesh", |net| {
         (0..net.nodes.len()).all(|a| net.nodes[a].links.len() == net.nodes.len() - 1)

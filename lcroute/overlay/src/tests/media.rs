@@ -6,6 +6,7 @@ use librecast::id::SecretKey;
 
 use super::links::connected_by;
 use super::net::{Net, Network, Pipe};
+use super::repair::repaired_within;
 use crate::{Ecn, Lane};
 
 const SOON: Duration = Duration::from_secs(2);
@@ -18,7 +19,7 @@ fn media() -> Net {
 }
 
 /// A data header and an IPv6 packet to `group`, with a number at the end.
-fn message(group: u8, number: u32, size: usize) -> Vec<u8> {
+pub(super) fn message(group: u8, number: u32, size: usize) -> Vec<u8> {
     let mut message = vec![0; size];
     message[0] = 0x10;
     message[32 + 39] = group;
@@ -27,29 +28,42 @@ fn message(group: u8, number: u32, size: usize) -> Vec<u8> {
 }
 
 /// A flow from node 0 to node 1.
-struct Flow {
-    group: u8,
-    size: usize,
+pub(super) struct Flow {
+    pub(super) group: u8,
+    pub(super) size: usize,
     /// Messages a second.
-    rate: f64,
+    pub(super) rate: f64,
 }
 
 /// What became of it.
 #[derive(Debug)]
-struct Outcome {
+pub(super) struct Outcome {
     sent: usize,
+    /// Messages, of this flow or another, that waited too long for the window.
+    dropped: usize,
     /// Sorted.
-    delays: Vec<Duration>,
+    pub(super) delays: Vec<Duration>,
 }
 
 impl Outcome {
-    fn delivered(&self) -> f64 {
+    pub(super) fn delivered(&self) -> f64 {
         self.delays.len() as f64 / self.sent as f64
     }
 
-    fn percentile(&self, percent: usize) -> Duration {
+    /// The same of what was not dropped by the sender.
+    pub(super) fn arrived(&self) -> f64 {
+        self.delays.len() as f64 / (self.sent - self.dropped) as f64
+    }
+
+    pub(super) fn percentile(&self, percent: usize) -> Duration {
         self.delays[(self.delays.len() * percent / 100).min(self.delays.len() - 1)]
     }
+}
+
+fn queue_drops(net: &Net) -> usize {
+    let drops = net.nodes[0].overlay.drops();
+    let count = |reason| drops.get(reason).copied().unwrap_or(0) as usize;
+    count("queue_delay") + count("queue_full")
 }
 
 /// Runs flows side by side for `span`, and half a second more.
@@ -59,6 +73,7 @@ fn run(net: &mut Net, flows: &[Flow], span: Duration) -> Vec<Outcome> {
     let mut sent: Vec<Vec<Instant>> = flows.iter().map(|_| Vec::new()).collect();
     net.nodes[1].data.clear();
     net.nodes[1].data_at.clear();
+    let before = queue_drops(net);
     while net.now < began + span {
         let now = net.now;
         for (flow, sent) in flows.iter().zip(&mut sent) {
@@ -76,6 +91,7 @@ fn run(net: &mut Net, flows: &[Flow], span: Duration) -> Vec<Outcome> {
         net.run(next.unwrap_or(now).saturating_duration_since(now));
     }
     net.run(Duration::from_millis(500));
+    let dropped = queue_drops(net) - before;
     let node = &net.nodes[1];
     let outcome = |(flow, sent): (&Flow, &Vec<Instant>)| {
         let ours = node.data.iter().zip(&node.data_at);
@@ -91,13 +107,14 @@ fn run(net: &mut Net, flows: &[Flow], span: Duration) -> Vec<Outcome> {
         delays.sort_unstable();
         Outcome {
             sent: sent.len(),
+            dropped,
             delays,
         }
     };
     flows.iter().zip(&sent).map(outcome).collect()
 }
 
-fn one(net: &mut Net, rate: f64, size: usize, span: Duration) -> Outcome {
+pub(super) fn one(net: &mut Net, rate: f64, size: usize, span: Duration) -> Outcome {
     let flow = Flow {
         group: 1,
         size,
@@ -269,7 +286,7 @@ fn marks_of_congestion_come_back_to_the_sender() {
 #[test]
 fn loss_takes_what_it_takes_and_no_more() {
     for loss in [50, 200] {
-        let mut net = media();
+        let mut net = repaired_within(0);
         net.delay = Duration::from_millis(10);
         net.loss = loss;
         let outcome = one(&mut net, 5_000.0, 1_200, Duration::from_secs(4));

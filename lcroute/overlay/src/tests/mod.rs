@@ -4,4 +4,5 @@ mod links;
 mod media;
 mod membership;
 mod net;
+mod repair;
 mod security;

@@ -109,8 +109,9 @@ pub(crate) struct Net {
     /// Milliseconds of delay more or less.
     pub(crate) jitter: u64,
     pub(crate) dice: u64,
-    /// Whether nodes added from now on offer the media lane.
+    /// Whether nodes added from now on offer the media lane, and their bounds.
     pub(crate) media: bool,
+    pub(crate) limits: Limits,
     /// Media packets get lost, all else does not.
     pub(crate) media_cut: bool,
     /// Media packets that were sent, for those who replay them.
@@ -180,6 +181,7 @@ impl Net {
             jitter: 0,
             dice: 42,
             media: true,
+            limits: Limits::default(),
             media_cut: false,
             tapped: None,
             mtu: usize::MAX,
@@ -195,6 +197,11 @@ impl Net {
 
     /// The same; each node offers the media lane or does not.
     pub(crate) fn mesh_of(media: &[bool]) -> Self {
+        Self::mesh_within(media, Limits::default())
+    }
+
+    /// The same, within such bounds.
+    pub(crate) fn mesh_within(media: &[bool], limits: Limits) -> Self {
         let network = Network::new(1);
         let mut keys: Vec<_> = (100_u8..)
             .take(media.len())
@@ -202,6 +209,7 @@ impl Net {
             .collect();
         keys.sort_by_key(SecretKey::peer_id);
         let mut net = Self::new();
+        net.limits = limits;
         for (n, key) in keys.into_iter().enumerate() {
             net.media = media[n];
             let identity = network.identity(key, &format!("node{n}"));
@@ -255,7 +263,7 @@ impl Net {
             seed: 7,
             mtu: 1280,
             media: self.media,
-            limits: Limits::default(),
+            limits: self.limits.clone(),
         };
         let mut overlay = Overlay::new(config, self.now).unwrap();
         overlay.set_local_candidates(vec![host], self.now);

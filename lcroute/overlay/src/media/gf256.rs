@@ -1,0 +1,143 @@
+//! Arithmetic in GF(256), polynomial 0x11d as in RFC 8681: sums of packets with factors.
+
+const POLYNOMIAL: u16 = 0x11d;
+
+/// Logarithms, and powers of 2 twice around.
+const TABLES: ([u8; 256], [u8; 512]) = tables();
+
+const fn tables() -> ([u8; 256], [u8; 512]) {
+    let (mut log, mut power) = ([0; 256], [0; 512]);
+    let (mut value, mut n) = (1_u16, 0);
+    while n < 255 {
+        (power[n], power[n + 255]) = (value as u8, value as u8);
+        log[value as usize] = n as u8;
+        value <<= 1;
+        if value > 255 {
+            value ^= POLYNOMIAL;
+        }
+        n += 1;
+    }
+    (log, power)
+}
+
+pub(crate) fn multiply(a: u8, b: u8) -> u8 {
+    if a == 0 || b == 0 {
+        return 0;
+    }
+    let log = |n: u8| usize::from(TABLES.0[usize::from(n)]);
+    TABLES.1[log(a) + log(b)]
+}
+
+/// The inverse of what is not 0.
+pub(crate) fn inverse(a: u8) -> u8 {
+    TABLES.1[255 - usize::from(TABLES.0[usize::from(a)])]
+}
+
+/// Twice a byte; without a branch, so that whole registers go at once.
+fn double(byte: u8) -> u8 {
+    let carry = (byte.cast_signed() >> 7).cast_unsigned();
+    byte << 1 ^ carry & POLYNOMIAL as u8
+}
+
+pub(crate) fn add(to: &mut [u8], bytes: &[u8]) {
+    to.iter_mut().zip(bytes).for_each(|(to, byte)| *to ^= byte);
+}
+
+/// Adds `factor` times `bytes`.
+pub(crate) fn add_times(to: &mut [u8], factor: u8, bytes: &[u8]) {
+    let masks: [u8; 8] = std::array::from_fn(|bit| 0_u8.wrapping_sub(factor >> bit & 1));
+    for (to, byte) in to.iter_mut().zip(bytes) {
+        let mut power = *byte;
+        for mask in masks {
+            *to ^= power & mask;
+            power = double(power);
+        }
+    }
+}
+
+/// A sum of many byte strings with factors, which doubles once at the end instead of once per string:
+/// plane n holds the sum of those whose factor has bit n.
+#[derive(Debug, Default)]
+pub(crate) struct Sum {
+    planes: Vec<u8>,
+    size: usize,
+}
+
+impl Sum {
+    /// Begins anew, `size` bytes long.
+    pub(crate) fn begin(&mut self, size: usize) {
+        self.size = size.max(1);
+        self.planes.clear();
+        self.planes.resize(8 * self.size, 0);
+    }
+
+    /// Adds `factor` times `bytes`, from `at` on; what is beyond the end is left out.
+    pub(crate) fn add(&mut self, factor: u8, at: usize, bytes: &[u8]) {
+        let planes = self.planes.chunks_exact_mut(self.size).enumerate();
+        for (_, plane) in planes.filter(|(bit, _)| factor >> bit & 1 != 0) {
+            add(plane.get_mut(at..).unwrap_or_default(), bytes);
+        }
+    }
+
+    /// The sum.
+    pub(crate) fn finish(&mut self) -> &[u8] {
+        let (lower, sum) = self.planes.split_at_mut(7 * self.size);
+        for plane in lower.chunks_exact(self.size).rev() {
+            for (sum, byte) in sum.iter_mut().zip(plane) {
+                *sum = double(*sum) ^ byte;
+            }
+        }
+        sum
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Bit by bit, as the book says.
+    fn slow(a: u8, b: u8) -> u8 {
+        let (mut product, mut power) = (0, u16::from(a));
+        for bit in 0..8 {
+            if b >> bit & 1 != 0 {
+                product ^= power;
+            }
+            power <<= 1;
+            if power > 255 {
+                power ^= POLYNOMIAL;
+            }
+        }
+        product as u8
+    }
+
+    #[test]
+    fn products_and_inverses() {
+        for a in 0..=255 {
+            for b in 0..=255 {
+                assert_eq!(multiply(a, b), slow(a, b));
+            }
+            if a != 0 {
+                assert_eq!(multiply(a, inverse(a)), 1);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn sums_are_those_of_their_products(
+            terms in prop::collection::vec((any::<u8>(), prop::collection::vec(any::<u8>(), 1..40)), 1..9)) {
+            let (mut expected, mut one_by_one, mut sum) = ([0; 40], [0; 40], Sum::default());
+            sum.begin(40);
+            for (factor, bytes) in &terms {
+                for (e, byte) in expected.iter_mut().zip(bytes) {
+                    *e ^= slow(*factor, *byte);
+                }
+                add_times(&mut one_by_one, *factor, bytes);
+                sum.add(*factor, 0, bytes);
+            }
+            prop_assert_eq!(one_by_one, expected);
+            prop_assert_eq!(sum.finish(), expected);
+        }
+    }
+}
