@@ -410,6 +410,7 @@ impl PacketLoop {
         if self.next_tick <= now {
             self.next_tick = now + TICK;
             self.check_overruns(now);
+            self.parts.socket.count_overflow();
             if self.inbound.look(now) {
                 self.report_inbound();
             }
@@ -642,6 +643,7 @@ impl PacketLoop {
             ("tun_bad_offload", tun.bad_offload),
             ("tun_write_error", tun.write_error),
             ("udp_receive_error", udp.receive),
+            ("udp_receive_overflow", udp.overflow),
             ("udp_unreachable", udp.unreachable),
             ("udp_too_big", udp.too_big),
             ("udp_congested", udp.congested),

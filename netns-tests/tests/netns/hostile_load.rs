@@ -104,7 +104,8 @@ fn full_blast() {
         if setting("KNOWN", "") == "1" {
             args.extend(["--source", &known]);
         }
-        let flood = mallory.spawn("udp-flood", &args)?;
+        drop(mallory);
+        let flood = lab.internet().spawn("udp-flood", &args)?;
         std::thread::sleep(std::time::Duration::from_secs(1));
         let count = flow.parse::<u64>()? * 5;
         let sent = a.host.send("ff1e::42", count, &["--rate", &flow])?;
