@@ -677,6 +677,7 @@ impl PacketLoop {
                 loss: p.loss,
                 lane: lower(&p.lane),
                 congested_packets: p.congested_packets,
+                repair: p.repair,
                 tx_bytes: p.tx_bytes,
                 rx_bytes: p.rx_bytes,
                 since_s: p.since_s,
