@@ -1,6 +1,8 @@
 # Two commands on a fresh machine:
 #   make demo    three hosts behind closed firewalls, on this one machine
 #   make test    all tests, those in network namespaces included
+# and to measure:
+#   make bench   lcroute on this machine; ARGS="--through lcroute,relay" beside the limit (docs/benchmarks.md)
 # Both set up what is missing first, or say what to install.
 
 CARGO_HOME ?= $(HOME)/.cargo

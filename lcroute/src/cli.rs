@@ -1,5 +1,6 @@
 //! The command line: what can be said.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -17,6 +18,7 @@ use crate::settings::{Common, Overrides};
 const EXAMPLES: &str = "\
 Examples:
   lcroute demo                              see it work on this machine
+  lcroute bench                             measure it on this machine
   lcroute init && lcroute invite            found a network, print a token
   lcroute join lct1...                      on another host: join it
   lcroute run                               the daemon (root, or CAP_NET_ADMIN)
@@ -45,6 +47,13 @@ enum Command {
         /// How many nodes
         #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=16))]
         nodes: u8,
+    },
+    /// Measure multicast on this machine: highest rate, CPU, latency; see bench --help
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// What to measure, and how
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
     },
     /// A new identity and a new network, with this node as its first issuer
     Init {
@@ -195,7 +204,11 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
     init_logging(level, if daemon { DAEMON_LOG } else { "warn" })?;
     let control = common.control(&config);
     match command {
-        Command::Demo { nodes } => commands::demo::run(nodes, common.json),
+        Command::Demo { nodes } => {
+            let args = ["--nodes".to_owned(), nodes.to_string()].map(OsString::from);
+            commands::demo::run("demo", args, common.json)
+        }
+        Command::Bench { args } => commands::demo::run("bench", args, common.json),
         Command::Init { name } => commands::membership::init(&common, &config, name),
         Command::Invite(i) => {
             let wish = commands::membership::Wish {

@@ -10,6 +10,7 @@ pub mod config;
 mod control;
 mod daemon;
 mod inbound_probe;
+mod lone;
 mod netlink;
 mod packet_loop;
 mod settings;
@@ -20,6 +21,9 @@ mod system;
 mod tun;
 mod udp;
 mod waker;
+
+#[doc(hidden)]
+pub use tun::bench;
 
 use std::process::ExitCode;
 

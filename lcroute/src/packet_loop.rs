@@ -24,12 +24,17 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::control::{Answer, Request};
 use crate::inbound_probe::InboundProbe;
+use crate::lone::Lone;
 use crate::status::{Counters, Group, Inbound, Peer, State, Status};
 use crate::waker::Waker;
 use crate::{netlink, tun, udp};
 
 /// Packets read from lc0 in one turn, before the links get theirs.
 const TUN_BATCH: usize = 128;
+/// System calls in one turn that receive from links: they must not starve what is to be sent.
+const UDP_CALLS: usize = 4;
+/// Datagrams of links after which packets are handed on: while they are in the processor's caches.
+const UDP_BATCH: usize = 32;
 /// Messages of the slow side that may wait.
 const INBOX: usize = 1_024;
 /// Of these so many are read in one turn: packets come first.
@@ -181,6 +186,7 @@ pub struct PacketLoop {
     sent_packets: u64,
     sent_bytes: u64,
     drops: BTreeMap<&'static str, u64>,
+    lone: Lone,
     outgoing: Outgoing,
     started: Instant,
     next_tick: Instant,
@@ -201,6 +207,7 @@ impl PacketLoop {
             sent_packets: 0,
             sent_bytes: 0,
             drops: BTreeMap::new(),
+            lone: Lone::default(),
             outgoing: Outgoing::default(),
             started: now,
             next_tick: now + TICK,
@@ -233,16 +240,16 @@ impl PacketLoop {
         loop {
             let ready = self.wait(now)?;
             now = Instant::now();
-            if ready.waker {
-                self.parts.waker.clear();
-            }
-            // also without a wake: a message may have come between clear and the last look
-            self.read_inbox(now);
             if ready.tun {
                 self.read_tun(now)?;
             }
             if ready.udp {
                 self.read_udp(now);
+            }
+            if ready.waker {
+                // each message is followed by a wake: what is not seen now wakes again
+                self.parts.waker.clear();
+                self.read_inbox(now);
             }
             if ready.monitor {
                 self.read_monitor(now)?;
@@ -291,15 +298,20 @@ impl PacketLoop {
     fn read_tun(&mut self, now: Instant) -> anyhow::Result<()> {
         let Parts { device, engine, .. } = &mut self.parts;
         let mut packets = 0;
+        let most = if self.lone.is_lone(now) { 1 } else { TUN_BATCH };
         // what is not to be carried costs as well
-        for _ in 0..TUN_BATCH {
+        for _ in 0..most {
             let read = device.read(&mut |packet| {
                 engine.handle_local_packet(packet, now);
                 packets += 1;
             });
             match read {
                 Ok(true) if packets < TUN_BATCH => {}
-                Ok(_) => break,
+                Ok(true) => break,
+                Ok(false) => {
+                    self.lone.drained(packets);
+                    break;
+                }
                 Err(e) => {
                     // nothing to carry packets with any more
                     let name = &self.parts.settings.name;
@@ -313,17 +325,29 @@ impl PacketLoop {
     }
 
     fn read_udp(&mut self, now: Instant) {
-        let port = self.port;
-        let Parts {
-            socket, overlay, ..
-        } = &mut self.parts;
-        let received = socket.recv(|from, to, ecn, datagram| {
-            let to = SocketAddr::new(to.unwrap_or(UNKNOWN), port);
-            overlay.handle_datagram(from, to, datagram, ecn, now);
-        });
-        if let Err(e) = received {
-            tracing::debug!("udp receive: {e}");
-            *self.drops.entry("udp_receive_error").or_default() += 1;
+        let mut waiting = 0;
+        for _ in 0..UDP_CALLS {
+            let units = self.parts.socket.receive().unwrap_or_else(|e| {
+                tracing::debug!("udp receive: {e}");
+                *self.drops.entry("udp_receive_error").or_default() += 1;
+                0
+            });
+            for unit in 0..units {
+                for datagram in self.parts.socket.unit(unit) {
+                    waiting += 1;
+                    let to = SocketAddr::new(datagram.to.unwrap_or(UNKNOWN), self.port);
+                    let (from, ecn) = (datagram.from, datagram.ecn);
+                    let overlay = &mut self.parts.overlay;
+                    overlay.handle_datagram(from, to, datagram.content, ecn, now);
+                }
+                if waiting >= UDP_BATCH {
+                    waiting = 0;
+                    self.hand_on(now);
+                }
+            }
+            if units < udp::UNITS {
+                return;
+            }
         }
     }
 
@@ -458,18 +482,11 @@ impl PacketLoop {
         self.overruns = overruns;
     }
 
-    /// Hands on what engine and overlay have for one another and for the outside, until both are silent.
+    /// Ends a turn: everything that engine and overlay have for one another and for the outside, until
+    /// both are silent.
     fn deliver(&mut self, now: Instant) {
         loop {
-            let mut silent = true;
-            while let Some(output) = self.parts.engine.poll_output() {
-                silent = false;
-                self.handle_output(output, now);
-            }
-            while let Some(event) = self.parts.overlay.poll_event() {
-                silent = false;
-                self.handle_event(event, now);
-            }
+            let mut silent = !self.hand_on(now);
             while let Some(transmit) = self.parts.overlay.poll_transmit() {
                 silent = false;
                 let way = udp::Way {
@@ -478,12 +495,8 @@ impl PacketLoop {
                     ecn: transmit.ecn,
                     dont_fragment: transmit.dont_fragment,
                 };
-                self.outgoing.push(
-                    way,
-                    &transmit.contents,
-                    &mut self.parts.socket,
-                    &mut self.drops,
-                );
+                let (socket, drops) = (&mut self.parts.socket, &mut self.drops);
+                self.outgoing.push(way, &transmit.contents, socket, drops);
             }
             if silent {
                 break;
@@ -491,6 +504,20 @@ impl PacketLoop {
         }
         self.parts.device.flush();
         self.outgoing.flush(&mut self.parts.socket, &mut self.drops);
+    }
+
+    /// What engine and overlay have for one another and for lc0. False: nothing.
+    fn hand_on(&mut self, now: Instant) -> bool {
+        let mut something = false;
+        while let Some(event) = self.parts.overlay.poll_event() {
+            something = true;
+            self.handle_event(event, now);
+        }
+        while let Some(output) = self.parts.engine.poll_output() {
+            something = true;
+            self.handle_output(output, now);
+        }
+        something
     }
 
     fn handle_output(&mut self, output: Output, now: Instant) {
@@ -676,6 +703,7 @@ impl PacketLoop {
                 rtt_ms: p.rtt_ms,
                 loss: p.loss,
                 lane: lower(&p.lane),
+                path_mtu: p.path_mtu,
                 congested_packets: p.congested_packets,
                 repair: p.repair,
                 tx_bytes: p.tx_bytes,

@@ -114,6 +114,8 @@ pub struct Peer {
     pub loss: Option<f64>,
     /// `media` (SRTP) or `data` (the SCTP data channel).
     pub lane: String,
+    /// Longest UDP payload that is known to reach it; absent in the data channel.
+    pub path_mtu: Option<usize>,
     /// Packets sent to it over the present link that met a filling queue (ECN).
     pub congested_packets: u64,
     /// What repair has done on the present link, both ways.

@@ -22,10 +22,7 @@ const SEND_BUFFER: usize = 8 << 20;
 const UNIT: usize = 64 << 10;
 
 /// Units taken with one system call.
-const UNITS: usize = 8;
-
-/// System calls in one [`Socket::recv`]: received traffic must not starve what is to be sent.
-const RECEIVE_CALLS: usize = 4;
+pub const UNITS: usize = 8;
 
 /// Segments that the kernel takes in one call (`UDP_MAX_SEGMENTS`), and their bytes in all.
 const SEGMENTS: usize = 64;
@@ -82,8 +79,23 @@ pub struct Socket {
     ipv6: bool,
     /// Whether the kernel cuts bursts into datagrams.
     segmentation: bool,
+    /// What was received last.
     buffer: Vec<u8>,
+    metas: [RecvMeta; UNITS],
     counters: Counters,
+}
+
+/// A datagram that has come in. IPv4 addresses are given as such.
+#[derive(Debug, Clone, Copy)]
+pub struct Received<'a> {
+    /// Who sent it.
+    pub from: SocketAddr,
+    /// To which address of this host, if the kernel says so.
+    pub to: Option<IpAddr>,
+    /// How it is marked.
+    pub ecn: Ecn,
+    /// What it says.
+    pub content: &'a [u8],
 }
 
 impl fmt::Debug for Socket {
@@ -113,6 +125,7 @@ impl Socket {
         Ok(Self {
             segmentation: state.max_gso_segments() > 1,
             buffer: vec![0; UNITS * UNIT],
+            metas: [RecvMeta::default(); UNITS],
             counters: Counters::default(),
             socket,
             state,
@@ -135,42 +148,36 @@ impl Socket {
         self.counters
     }
 
-    /// Gives each datagram that has come in, up to a bound, to `each`: who sent it, to which
-    /// address of this host, how it is marked, and its content. Says how many there were.
-    ///
-    /// Poll again afterwards; where more are waiting, that returns at once. IPv4 addresses are
-    /// given as such.
-    pub fn recv(
-        &mut self,
-        mut each: impl FnMut(SocketAddr, Option<IpAddr>, Ecn, &[u8]),
-    ) -> io::Result<usize> {
-        let mut datagrams = 0;
-        for _ in 0..RECEIVE_CALLS {
-            let mut metas = [RecvMeta::default(); UNITS];
-            let units = match self.receive_units(&mut metas) {
-                Ok(units) => units,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) if is_transient(&error) => {
-                    self.counters.receive += 1;
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            for (meta, unit) in metas[..units].iter().zip(self.buffer.chunks(UNIT)) {
-                let from = plain(meta.addr);
-                let to = meta.dst_ip.map(|ip| ip.to_canonical());
-                // datagrams of different marks are not coalesced
-                let ecn = mark(meta.ecn);
-                for datagram in unit[..meta.len.min(UNIT)].chunks(meta.stride.max(1)) {
-                    each(from, to, ecn, datagram);
-                    datagrams += 1;
-                }
+    /// Takes what has come in with one system call: up to [`UNITS`] units, as [`Self::unit`] gives them.
+    /// Zero: nothing for now, poll again.
+    pub fn receive(&mut self) -> io::Result<usize> {
+        let mut metas = [RecvMeta::default(); UNITS];
+        match self.receive_units(&mut metas) {
+            Ok(units) => {
+                self.metas = metas;
+                Ok(units)
             }
-            if units < UNITS {
-                break;
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
+            Err(error) if is_transient(&error) => {
+                self.counters.receive += 1;
+                Ok(0)
             }
+            Err(error) => Err(error),
         }
-        Ok(datagrams)
+    }
+
+    /// The datagrams of a unit: one, or several of one sender that the kernel has coalesced.
+    pub fn unit(&self, number: usize) -> impl Iterator<Item = Received<'_>> {
+        let meta = self.metas[number];
+        let unit = &self.buffer[number * UNIT..][..meta.len.min(UNIT)];
+        let datagrams = unit.chunks(meta.stride.max(1));
+        datagrams.map(move |content| Received {
+            from: plain(meta.addr),
+            to: meta.dst_ip.map(|ip| ip.to_canonical()),
+            // datagrams of different marks are not coalesced
+            ecn: mark(meta.ecn),
+            content,
+        })
     }
 
     fn receive_units(&mut self, metas: &mut [RecvMeta; UNITS]) -> io::Result<usize> {
@@ -436,9 +443,10 @@ mod tests {
                 timeout,
             )
             .unwrap();
-            socket
-                .recv(|from, to, _, datagram| received.push((from, to, datagram.to_vec())))
-                .unwrap();
+            for unit in 0..socket.receive().unwrap() {
+                let datagrams = socket.unit(unit);
+                received.extend(datagrams.map(|d| (d.from, d.to, d.content.to_vec())));
+            }
         }
         received
     }
@@ -482,7 +490,9 @@ mod tests {
             while marks.len() < 3 {
                 let mut fds = [PollFd::new(b.as_fd(), PollFlags::POLLIN)];
                 assert_eq!(poll(&mut fds, PollTimeout::from(20_000_u16)).unwrap(), 1);
-                b.recv(|_, _, ecn, _| marks.push(ecn)).unwrap();
+                for unit in 0..b.receive().unwrap() {
+                    marks.extend(b.unit(unit).map(|datagram| datagram.ecn));
+                }
             }
             assert_eq!(marks, [ecn; 3], "{to}");
         }
@@ -562,6 +572,15 @@ mod tests {
         );
         a.send(&way(to), None, &vec![0; 70_000]).unwrap();
         assert_eq!(a.counters().too_big, 1);
+        // A probe that is too long is an answer, not a loss; what follows may be fragmented again.
+        let probe = Way {
+            dont_fragment: true,
+            ..way(to)
+        };
+        a.send(&probe, None, &vec![0; 70_000]).unwrap();
+        a.send(&probe, None, b"short").unwrap();
+        assert_eq!(receive(&mut b, 1)[0].2, b"short");
+        assert_eq!(a.counters().too_big, 1);
         // Nobody there: the answer is an ICMP error, which must not spoil the next datagram.
         let nobody = UdpSocket::bind("127.0.0.1:0")
             .unwrap()
@@ -570,7 +589,7 @@ mod tests {
         a.send(&way(nobody), None, b"anybody?").unwrap();
         a.send(&way(to), None, b"hello").unwrap();
         assert_eq!(receive(&mut b, 1)[0].2, b"hello");
-        assert_eq!(a.recv(|_, _, _, _| ()).unwrap(), 0);
+        assert_eq!(a.receive().unwrap(), 0);
     }
 
     #[test]

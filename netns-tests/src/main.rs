@@ -45,7 +45,9 @@ fn run(name: &str) -> Option<ExitCode> {
         "bench" => bench::main(),
         "mc-send" => programs::send(),
         "mc-recv" => programs::receive(),
+        "udp-flood" => programs::flood(),
         "mld-watch" => programs::mld_watch(),
+        "bare-relay" => bench::bare_relay(),
         _ => return None,
     })
 }

@@ -87,6 +87,7 @@ impl HeldFlows {
         match self.flows.get_mut(&key).map(|held| &mut held.state) {
             Some(State::Holding(packets)) if fits && packets.len() < self.max_packets => {
                 self.bytes += packet.len();
+                // a copy: a small packet must not keep a buffer of many for a second
                 packets.push(Bytes::copy_from_slice(packet));
                 true
             }

@@ -45,8 +45,8 @@ pub(crate) const CONTROL_PROTOCOL: &str = "/lcroute/control/1";
 pub(crate) const DATA_PROTOCOL: &str = "/lcroute/data/1";
 /// Longest message in bytes, as our descriptions say.
 const MAX_MESSAGE: usize = 65_536;
-/// Data header (32), SCTP common and DATA headers (28): what a packet of `lc0` needs besides itself.
-const PACKET_OVERHEAD: u32 = 60;
+/// SCTP packets fit every path of IPv6 without fragments: DTLS adds 37, UDP and IPv6 48, 1,273 in all.
+const SCTP_MTU: u32 = 1_188;
 /// ICE check interval, and checks until a pair is given up: a closed firewall opens only when both
 /// sides have sent, which may take until the slower one has got the answer.
 const CHECK_EVERY: Duration = Duration::from_millis(100);
@@ -63,7 +63,6 @@ pub(crate) struct Factory {
     provider: Arc<dyn RTCCryptoProvider>,
     certificate: RTCCertificate,
     fingerprint: Fingerprint,
-    mtu: u32,
     media: bool,
     data_queue: usize,
     control_queue: usize,
@@ -121,7 +120,7 @@ pub(crate) struct Connection {
 
 impl Factory {
     /// Makes the DTLS certificate of this process: ECDSA P-256.
-    pub(crate) fn new(mtu: u16, media: bool, limits: &Limits) -> Result<Self> {
+    pub(crate) fn new(media: bool, limits: &Limits) -> Result<Self> {
         let provider = rtc::crypto::default_provider().map_err(|e| Error::Crypto(e.to_string()))?;
         let certificate = RTCCertificate::generate(
             provider.crypto(),
@@ -134,16 +133,11 @@ impl Factory {
             .first()
             .ok_or(Error::ErrNonCertificate)?;
         let fingerprint = sha256(provider.as_ref(), der)?;
-        // 1,400 is the most that fits an Ethernet path: DTLS adds 37, UDP and IPv6 48
-        let mtu = (u32::from(mtu) + PACKET_OVERHEAD)
-            .next_multiple_of(4)
-            .clamp(1_200, 1_400);
         let (data_queue, control_queue) = (limits.data_queue, limits.control_queue);
         Ok(Self {
             provider,
             certificate,
             fingerprint,
-            mtu,
             media,
             data_queue,
             control_queue,
@@ -175,7 +169,7 @@ impl Factory {
             .with_prflx_acceptance_min_wait(Some(Duration::from_millis(300)))
             .with_discard_local_candidates_during_ice_restart(true)
             .with_sctp_max_receive_buffer_size(RECEIVE_BUFFER)
-            .with_sctp_mtu(self.mtu)
+            .with_sctp_mtu(SCTP_MTU)
             .build()
     }
 
@@ -289,7 +283,7 @@ impl Factory {
 impl fmt::Debug for Factory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Factory")
-            .field("mtu", &self.mtu)
+            .field("media", &self.media)
             .finish_non_exhaustive()
     }
 }

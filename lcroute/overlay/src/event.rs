@@ -184,6 +184,8 @@ pub struct PeerInfo {
     pub loss: Option<f64>,
     /// The lane in use.
     pub lane: Lane,
+    /// Longest UDP payload that is sent in the media lane.
+    pub path_mtu: Option<usize>,
     /// Packets sent to it over the present link that met a filling queue (ECN).
     pub congested_packets: u64,
     /// UDP payload bytes sent to it, over all its links.

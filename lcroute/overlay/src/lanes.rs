@@ -77,14 +77,25 @@ impl Overlay {
             let Some((from, to)) = lane.path else {
                 continue;
             };
+            let ecn = if lane.media.marks() {
+                Ecn::Capable
+            } else {
+                Ecn::None
+            };
             for contents in lane.media.finish(now) {
                 lane.traffic.sent(contents.len());
                 let mut transmit = Transmit::plain(to, Some(from), contents);
                 // reports answer to no controller
                 if !is_rtcp(&transmit.contents) {
-                    transmit.ecn = Ecn::Capable;
+                    transmit.ecn = ecn;
                 }
                 self.transmits.push_back(transmit);
+            }
+            for contents in lane.media.take_probes() {
+                lane.traffic.sent(contents.len());
+                let mut probe = Transmit::plain(to, Some(from), contents);
+                (probe.ecn, probe.dont_fragment) = (ecn, true);
+                self.transmits.push_back(probe);
             }
             self.schedule_media(index);
         }

@@ -103,7 +103,7 @@ pub struct Overlay {
 impl Overlay {
     /// A node without links.
     pub fn new(config: OverlayConfig, now: Instant) -> Result<Self, OverlayError> {
-        let factory = Factory::new(config.mtu, config.media, &config.limits)
+        let factory = Factory::new(config.media, &config.limits)
             .map_err(|e| OverlayError::Certificate(e.to_string()))?;
         let mut session = [0; 8];
         getrandom::fill(&mut session).expect("the system's random number generator works");

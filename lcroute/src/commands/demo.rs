@@ -1,5 +1,7 @@
-//! `lcroute demo`: executes the program `lcroute-demo`, which holds all three programs and the demo.
+//! `lcroute demo` and `lcroute bench`: execute the program `lcroute-demo`, which holds all three
+//! programs, the demo and the measurements.
 
+use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
@@ -8,8 +10,12 @@ use librecast::cli::{Exit, ExitError};
 
 const PROGRAM: &str = "lcroute-demo";
 
-/// Becomes the demo; returns only when it cannot be found or executed.
-pub fn run(nodes: u8, json: bool) -> anyhow::Result<Exit> {
+/// Becomes `lcroute-demo VERB ARGS...`; returns only when it cannot be found or executed.
+pub fn run(
+    verb: &str,
+    args: impl IntoIterator<Item = OsString>,
+    json: bool,
+) -> anyhow::Result<Exit> {
     let own = std::env::current_exe()?;
     let places: Vec<PathBuf> = own
         .parent()
@@ -25,7 +31,7 @@ pub fn run(nodes: u8, json: bool) -> anyhow::Result<Exit> {
         return Err(ExitError::new(Exit::Failed, message).into());
     };
     let mut command = Command::new(program);
-    command.args(["demo", "--nodes", &nodes.to_string()]);
+    command.arg(verb).args(args);
     if json {
         command.arg("--json");
     }

@@ -5,7 +5,8 @@ use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use librecast::pool::Pool;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::libc;
@@ -23,8 +24,11 @@ const CLONE_DEVICE: &str = "/dev/net/tun";
 /// Bytes that hold whatever can be read: the largest IPv6 packet and its headers.
 const LONGEST: usize = 40 + 65_535 + TAP_LEN;
 
-/// Packets that are read share room of this size; it is used again when none of them is left.
-const ROOM: usize = 256 << 10;
+/// Packets that are read share buffers of this size.
+const BUFFER: usize = 64 << 10;
+
+/// So many of them hold the packets of a turn.
+const BUFFERS: usize = 8;
 
 /// What went no further at the device.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -47,7 +51,7 @@ pub struct Device {
     index: u32,
     /// What was read last.
     buffer: Vec<u8>,
-    room: BytesMut,
+    packets: Pool,
     runs: Runs,
     counters: Counters,
 }
@@ -136,7 +140,7 @@ impl Device {
             netlink,
             index: link.index,
             buffer: vec![0; LONGEST],
-            room: BytesMut::new(),
+            packets: Pool::new(BUFFER, BUFFERS),
             runs: Runs::default(),
             counters: Counters::default(),
         })
@@ -163,10 +167,10 @@ impl Device {
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(true),
             Err(error) => return Err(error),
         };
-        let room = &mut self.room;
+        let pool = &mut self.packets;
         let unpacked =
             frame::packet(self.port.mode, &self.buffer[..length]).and_then(|(offload, packet)| {
-                let each = &mut |parts: [&[u8]; 2]| each(put(room, parts));
+                let each = &mut |parts: [&[u8]; 2]| each(put(pool, parts));
                 let unpacked = offload.unpack(&mut self.buffer[packet], each);
                 unpacked.map_err(|_| Skip::BadOffload)
             });
@@ -319,13 +323,9 @@ impl Port {
     }
 }
 
-/// Puts a packet of two parts into the common room.
-fn put(room: &mut BytesMut, parts: [&[u8]; 2]) -> Bytes {
-    let length = parts[0].len() + parts[1].len();
-    if room.capacity() - room.len() < length {
-        // what it held is used again if all of it was dropped
-        room.reserve(ROOM.max(length));
-    }
+/// A packet of two parts.
+fn put(pool: &mut Pool, parts: [&[u8]; 2]) -> Bytes {
+    let room = pool.room(parts[0].len() + parts[1].len());
     room.extend_from_slice(parts[0]);
     room.extend_from_slice(parts[1]);
     room.split().freeze()

@@ -19,6 +19,8 @@
 //! sets), `frame` (the bytes around a packet), `offload` (super-packets that are read), `coalesce`
 //! (super-packets that are written), `ioctl` (the only `unsafe`), `error`.
 
+#[doc(hidden)]
+pub mod bench;
 mod coalesce;
 mod configure;
 mod device;

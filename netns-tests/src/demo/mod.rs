@@ -10,10 +10,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use nix::sys::signal::{SigSet, Signal};
 
 use crate::lab::{self, Lab};
 use narrator::Narrator;
+pub(crate) use narrator::grouped;
 
 /// Shows lcroute and lcsync working: nodes behind closed firewalls, one of them behind NAT, on
 /// this one machine, in network namespaces that vanish afterwards.
@@ -43,7 +43,7 @@ pub fn main() -> ExitCode {
 
 fn show(args: &Args, narrator: &mut Narrator) -> Result<()> {
     lab::isolate()?;
-    exit_on_signals()?;
+    lab::exit_on_signals()?;
     let program = std::fs::read_link("/proc/self/exe").context("/proc/self/exe")?;
     let lab = Lab::new("demo", &program)?;
     let shown = steps::run(&lab, usize::from(args.nodes), narrator);
@@ -51,20 +51,4 @@ fn show(args: &Args, narrator: &mut Narrator) -> Result<()> {
         eprintln!("{}", lab.logs());
     }
     shown
-}
-
-/// Ends the process on SIGINT and SIGTERM with the exit code that shells expect. The kernel does
-/// the rest: programs die with us, and with them the namespaces and the tmpfs.
-fn exit_on_signals() -> Result<()> {
-    let mut signals = SigSet::empty();
-    signals.add(Signal::SIGINT);
-    signals.add(Signal::SIGTERM);
-    signals.thread_block().context("blocking signals")?;
-    std::thread::spawn(move || {
-        if let Ok(signal) = signals.wait() {
-            eprintln!("\nstopped by {signal}; nothing is left behind");
-            std::process::exit(128 + signal as i32);
-        }
-    });
-    Ok(())
 }

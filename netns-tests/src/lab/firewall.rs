@@ -182,6 +182,47 @@ impl Host {
         ))
     }
 
+    /// Counts the IP fragments that come in from now on.
+    ///
+    /// # Errors
+    /// `nft` fails.
+    pub fn count_fragments(&self) -> Result<()> {
+        self.nft(
+            "table inet fragments {
+               counter seen { }
+               chain in {
+                 type filter hook prerouting priority -450
+                 ip frag-off & 0x3fff != 0 counter name seen
+                 exthdr frag exists counter name seen
+               }
+             }",
+        )
+    }
+
+    /// The fragments that came.
+    ///
+    /// # Errors
+    /// They are not counted.
+    pub fn fragments(&self) -> Result<Traffic> {
+        self.counter("fragments", "seen")
+    }
+
+    /// A router that never says that a packet is too big.
+    ///
+    /// # Errors
+    /// `nft` fails.
+    pub fn hush(&self) -> Result<()> {
+        self.nft(
+            "table inet hush {
+               chain out {
+                 type filter hook output priority 0
+                 icmp type destination-unreachable drop
+                 icmpv6 type packet-too-big drop
+               }
+             }",
+        )
+    }
+
     /// Everything sent and received on the uplink: (received, sent).
     ///
     /// # Errors

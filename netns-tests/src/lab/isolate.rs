@@ -15,6 +15,7 @@ use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{getegid, geteuid};
 
 /// Where worlds keep their files: a tmpfs that only this process and its children see.
@@ -75,6 +76,26 @@ pub fn isolate() -> Result<()> {
 const ALLOW_USER_NAMESPACES: &str = "run as root, or allow them: \
     sysctl -w kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000 \
     kernel.apparmor_restrict_unprivileged_userns=0 (those your kernel knows)";
+
+/// Ends the process on SIGINT and SIGTERM with the exit code that shells expect. The kernel does
+/// the rest: programs die with us, and with them the namespaces and the tmpfs. To be called before
+/// other threads exist.
+///
+/// # Errors
+/// Signals cannot be blocked.
+pub fn exit_on_signals() -> Result<()> {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGINT);
+    signals.add(Signal::SIGTERM);
+    signals.thread_block().context("blocking signals")?;
+    std::thread::spawn(move || {
+        if let Ok(signal) = signals.wait() {
+            eprintln!("\nstopped by {signal}; nothing is left behind");
+            std::process::exit(128 + signal as i32);
+        }
+    });
+    Ok(())
+}
 
 /// [`isolate`] for a constructor: says what is wrong and ends the process.
 #[doc(hidden)]

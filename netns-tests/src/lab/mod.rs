@@ -35,7 +35,7 @@ use anyhow::{Context, Result, ensure};
 pub use files::{make_folder, noise, same_content};
 pub use firewall::Traffic;
 pub use host::{Host, offload};
-pub use isolate::{check_requirements, find_program, isolate, isolate_or_exit};
+pub use isolate::{check_requirements, exit_on_signals, find_program, isolate, isolate_or_exit};
 pub use namespace::Namespace;
 pub use network::{Backbone, Member, Network};
 pub use ports::{OpenSocket, open_sockets};
@@ -45,13 +45,15 @@ pub use traffic::{MldWatch, Receiver, Sent};
 pub use wait::{Hopeless, PATIENCE, eventually, within};
 
 /// The programs in the multi-call binary, found by hosts under these names.
-pub const APPLETS: [&str; 6] = [
+pub const APPLETS: [&str; 8] = [
     "lcroute",
     "lcsync",
     "lcagent",
     "mc-send",
     "mc-recv",
     "mld-watch",
+    "udp-flood",
+    "bare-relay",
 ];
 
 /// How many worlds may run at once in one process: the tests share two cores.

@@ -97,6 +97,21 @@ impl Lab {
         Ok(hosts)
     }
 
+    /// Drops `percent` of all packets from and to a host with public addresses.
+    ///
+    /// The kernel carries a train of datagrams (`UDP_SEGMENT`) over a veth as one packet, which
+    /// the firewall would drop as a whole: so trains are cut before.
+    ///
+    /// # Errors
+    /// The host has no public addresses, `ip` or `nft` fails.
+    pub fn lose(&self, host: &Host, percent: u8) -> Result<()> {
+        let [_, _, n, _] = host.v4()?.octets();
+        self.internet
+            .ip(&format!("link set to{n} gso_max_segs 1"))?;
+        host.ip(&format!("link set {UPLINK} gso_max_segs 1"))?;
+        host.set_loss(UPLINK, percent)
+    }
+
     fn attach(&self, host: &Host) -> Result<()> {
         let n = self
             .attached

@@ -20,6 +20,8 @@ pub struct Sent {
     pub seconds: f64,
     /// With `--member`: datagrams that came back.
     pub received: u64,
+    /// CPU seconds that the program used.
+    pub cpu_seconds: f64,
 }
 
 /// A running `mld-watch`.
@@ -64,6 +66,7 @@ impl Host {
             packets: said["sent"].as_u64().context("sent")?,
             seconds: said["seconds"].as_f64().context("seconds")?,
             received: said["received"].as_u64().context("received")?,
+            cpu_seconds: said["cpu_s"].as_f64().context("cpu_s")?,
         })
     }
 

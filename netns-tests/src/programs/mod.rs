@@ -1,12 +1,16 @@
 //! Ordinary multicast programs that know nothing of lcroute: a sender, a receiver, a watcher of
 //! MLD. They do what programs in the wild do and report in JSON what the kernel gave them.
 
+mod flood;
+mod inbox;
+mod latencies;
 mod mld_watch;
 mod payload;
 mod receive;
 mod send;
 mod syscalls;
 
+pub use flood::main as flood;
 pub use mld_watch::main as mld_watch;
 pub use receive::main as receive;
 pub use send::main as send;

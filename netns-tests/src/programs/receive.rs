@@ -2,23 +2,23 @@
 //!
 //! Prints a JSON line as soon as it has joined, and one after each change, at most 20 a second.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::io::{IoSliceMut, Write};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, ErrorKind, Write};
 use std::net::{Ipv6Addr, SocketAddrV6};
-use std::os::fd::AsRawFd;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrIn6, recvmsg, setsockopt, sockopt};
+use nix::sys::socket::{setsockopt, sockopt};
 use serde_json::json;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::inbox::{Inbox, Received};
+use super::latencies::Latencies;
 use super::payload::Header;
-use super::syscalls::{join_source, monotonic_ns};
+use super::syscalls::{cpu_seconds, join_source, monotonic_ns};
 
 /// Joins a multicast group and counts; prints JSON lines until it is stopped.
 #[derive(Debug, Parser)]
@@ -44,6 +44,9 @@ struct Args {
     /// Leave the group again after this many datagrams, but go on counting.
     #[arg(long)]
     leave_after: Option<u64>,
+    /// Take trains of datagrams that the kernel has coalesced (UDP_GRO).
+    #[arg(long)]
+    gro: bool,
 }
 
 /// The program.
@@ -57,12 +60,12 @@ fn receive(args: &Args) -> Result<()> {
         None => 0,
     };
     let socket = open(args, interface)?;
+    let mut inbox = Inbox::new();
     let mut tally = Tally::new();
     tally.report()?;
     let mut joined = true;
-    let mut buffer = vec![0; 65_536];
     loop {
-        read_all(&socket, &mut buffer, &mut tally)?;
+        read_all(&socket, &mut inbox, &mut tally).context("receiving")?;
         tally.report_change()?;
         if joined && args.leave_after.is_some_and(|count| tally.packets >= count) {
             socket.leave_multicast_v6(&args.group, interface)?;
@@ -82,6 +85,9 @@ fn open(args: &Args, interface: u32) -> Result<Socket> {
     let _ = setsockopt(&socket, sockopt::RcvBufForce, &(16 << 20));
     socket.set_recv_hoplimit_v6(true)?;
     socket.set_read_timeout(Some(Duration::from_millis(20)))?;
+    if args.gro {
+        setsockopt(&socket, sockopt::UdpGroSegment, &true).context("UDP_GRO")?;
+    }
     let address = if args.groups == 1 {
         args.group
     } else {
@@ -103,29 +109,21 @@ fn open(args: &Args, interface: u32) -> Result<Socket> {
 }
 
 /// Reads until nothing comes for 20 ms, or for 50 ms at most.
-fn read_all(socket: &Socket, buffer: &mut [u8], tally: &mut Tally) -> Result<()> {
+fn read_all(socket: &Socket, inbox: &mut Inbox, tally: &mut Tally) -> io::Result<()> {
     let start = Instant::now();
-    let mut control = nix::cmsg_space!(i32);
     while start.elapsed() < Duration::from_millis(50) {
-        let mut slices = [IoSliceMut::new(buffer)];
-        let got = recvmsg::<SockaddrIn6>(
-            socket.as_raw_fd(),
-            &mut slices,
-            Some(&mut control),
-            MsgFlags::empty(),
-        );
-        let message = match got {
-            Ok(message) => message,
-            Err(Errno::EAGAIN | Errno::EINTR) => return Ok(()),
-            Err(error) => return Err(error).context("receiving"),
-        };
-        let from = message.address.map(|address| address.ip());
-        let hops = message.cmsgs()?.find_map(|part| match part {
-            ControlMessageOwned::Ipv6HopLimit(hops) => Some(hops),
-            _ => None,
+        let mut now = None;
+        let got = inbox.receive(socket, |datagram| {
+            tally.count(&datagram, *now.get_or_insert_with(monotonic_ns));
         });
-        let length = message.bytes;
-        tally.count(&buffer[..length], from, hops);
+        match got {
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
+            {
+                return Ok(());
+            }
+            other => other?,
+        }
     }
     Ok(())
 }
@@ -138,14 +136,35 @@ struct Tally {
     bytes: u64,
     foreign: u64,
     largest: usize,
-    senders: BTreeMap<Ipv6Addr, u64>,
+    senders: Runs<Ipv6Addr, u64>,
     groups: BTreeSet<Ipv6Addr>,
-    hop_limits: BTreeSet<i32>,
-    seen: HashMap<u64, Vec<u64>>,
+    last_group: Option<Ipv6Addr>,
+    hop_limits: Runs<i32, u64>,
+    /// Per sender process, a bit for each sequence number.
+    seen: Runs<u64, Vec<u64>>,
     first_ns: Option<u64>,
     last_ns: u64,
-    latencies_us: Latencies,
+    latencies: Latencies,
     reported: (u64, Instant),
+}
+
+/// A small map for keys that come in long runs: the last one is looked at first.
+struct Runs<K, V>(Vec<(K, V)>, usize);
+
+impl<K: PartialEq, V: Default> Runs<K, V> {
+    fn entry(&mut self, key: K) -> &mut V {
+        let Runs(entries, last) = self;
+        if entries.get(*last).is_none_or(|(known, _)| *known != key) {
+            *last = entries
+                .iter()
+                .position(|(known, _)| *known == key)
+                .unwrap_or_else(|| {
+                    entries.push((key, V::default()));
+                    entries.len() - 1
+                });
+        }
+        &mut entries[*last].1
+    }
 }
 
 impl Tally {
@@ -157,40 +176,43 @@ impl Tally {
             bytes: 0,
             foreign: 0,
             largest: 0,
-            senders: BTreeMap::new(),
+            senders: Runs(Vec::new(), 0),
             groups: BTreeSet::new(),
-            hop_limits: BTreeSet::new(),
-            seen: HashMap::new(),
+            last_group: None,
+            hop_limits: Runs(Vec::new(), 0),
+            seen: Runs(Vec::new(), 0),
             first_ns: None,
             last_ns: 0,
-            latencies_us: Latencies::default(),
+            latencies: Latencies::default(),
             reported: (0, Instant::now()),
         }
     }
 
-    fn count(&mut self, datagram: &[u8], from: Option<Ipv6Addr>, hops: Option<i32>) {
-        let now = monotonic_ns();
+    fn count(&mut self, datagram: &Received, now: u64) {
         self.first_ns.get_or_insert(now);
         self.last_ns = now;
         self.packets += 1;
-        self.bytes += datagram.len() as u64;
-        self.largest = self.largest.max(datagram.len());
-        self.hop_limits.extend(hops);
-        if let Some(from) = from {
-            *self.senders.entry(from).or_default() += 1;
+        self.bytes += datagram.bytes.len() as u64;
+        self.largest = self.largest.max(datagram.bytes.len());
+        if let Some(hops) = datagram.hops {
+            *self.hop_limits.entry(hops) += 1;
         }
-        let Some(header) = Header::read(datagram) else {
+        *self.senders.entry(datagram.from) += 1;
+        let Some(header) = Header::read(datagram.bytes) else {
             self.foreign += 1;
             return;
         };
-        self.groups.insert(header.group);
-        self.latencies_us
+        if self.last_group != Some(header.group) {
+            self.last_group = Some(header.group);
+            self.groups.insert(header.group);
+        }
+        self.latencies
             .add(now.saturating_sub(header.sent_ns) / 1_000);
         self.unique += u64::from(self.is_new(header));
     }
 
     fn is_new(&mut self, header: Header) -> bool {
-        let seen = self.seen.entry(header.run).or_default();
+        let seen = self.seen.entry(header.run);
         let (word, bit) = (
             (header.sequence / 64) as usize,
             1_u64 << (header.sequence % 64),
@@ -213,8 +235,9 @@ impl Tally {
 
     fn report(&mut self) -> Result<()> {
         self.reported = (self.packets, Instant::now());
-        let latency = &self.latencies_us;
         let first = self.first_ns.unwrap_or(self.joined_ns);
+        let senders: BTreeMap<Ipv6Addr, u64> = self.senders.0.iter().copied().collect();
+        let hop_limits: BTreeSet<i32> = self.hop_limits.0.iter().map(|(hops, _)| *hops).collect();
         let line = json!({
             "packets": self.packets,
             "unique": self.unique,
@@ -222,40 +245,16 @@ impl Tally {
             "foreign": self.foreign,
             "bytes": self.bytes,
             "largest": self.largest,
-            "senders": self.senders,
+            "senders": senders,
             "groups": self.groups.len(),
-            "hop_limits": self.hop_limits,
+            "hop_limits": hop_limits,
             "join_to_first_ms": self.first_ns.map(|first| (first - self.joined_ns) as f64 / 1e6),
             "seconds": self.last_ns.saturating_sub(first) as f64 / 1e9,
-            "latency_us": {"p50": latency.quantile(50), "p99": latency.quantile(99), "max": latency.quantile(100)},
+            "latency_us": self.latencies.summary(),
+            "cpu_s": cpu_seconds(),
         });
         let mut out = std::io::stdout().lock();
         writeln!(out, "{line}")?;
         Ok(out.flush()?)
-    }
-}
-
-/// How often each latency came, in microseconds rounded down to two digits.
-#[derive(Default)]
-struct Latencies {
-    counts: BTreeMap<u64, u64>,
-    total: u64,
-}
-
-impl Latencies {
-    fn add(&mut self, micros: u64) {
-        let step = 10_u64.pow(micros.max(1).ilog10().saturating_sub(1));
-        *self.counts.entry(micros / step * step).or_default() += 1;
-        self.total += 1;
-    }
-
-    fn quantile(&self, percent: u64) -> Option<u64> {
-        let rank = (self.total * percent).div_ceil(100).max(1);
-        let mut passed = 0;
-        let reaches = |(micros, count): (&u64, &u64)| {
-            passed += count;
-            (passed >= rank).then_some(*micros)
-        };
-        self.counts.iter().find_map(reaches)
     }
 }

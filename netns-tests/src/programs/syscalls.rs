@@ -5,6 +5,8 @@ use std::net::{Ipv6Addr, SocketAddrV6};
 use std::os::fd::AsRawFd;
 
 use nix::libc;
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
 use socket2::{SockAddr, Socket};
 
 /// Joins `group` from one `source` only (MLDv2 INCLUDE, RFC 3678). Interface 0: the route decides.
@@ -77,4 +79,31 @@ pub fn monotonic_ns() -> u64 {
     // SAFETY: the pointer is to a timespec that outlives the call. It cannot fail for this clock.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
     u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
+}
+
+/// Sleeps until the monotonic clock shows `deadline_ns`.
+pub fn sleep_until(deadline_ns: u64) {
+    let deadline = libc::timespec {
+        tv_sec: libc::time_t::try_from(deadline_ns / 1_000_000_000).unwrap_or(libc::time_t::MAX),
+        // Below 10^9, so it fits.
+        tv_nsec: (deadline_ns % 1_000_000_000) as libc::c_long,
+    };
+    // SAFETY: `deadline` outlives the call, and nothing is asked back.
+    while unsafe {
+        libc::clock_nanosleep(
+            libc::CLOCK_MONOTONIC,
+            libc::TIMER_ABSTIME,
+            &raw const deadline,
+            std::ptr::null_mut(),
+        )
+    } == libc::EINTR
+    {}
+}
+
+/// Seconds of CPU time that this process has used.
+pub fn cpu_seconds() -> f64 {
+    getrusage(UsageWho::RUSAGE_SELF).map_or(0.0, |usage| {
+        let used = usage.user_time() + usage.system_time();
+        used.num_microseconds() as f64 / 1e6
+    })
 }

@@ -4,9 +4,11 @@
 //! One binary, so that the whole suite shares the two worlds; one file a theme.
 
 mod backbone;
+mod bench;
 mod cli;
 mod daemon;
 mod demo;
+mod hostile_load;
 mod interface;
 mod joining;
 mod lcsync_lan;

@@ -18,21 +18,34 @@ const PORT: u16 = 5001;
 
 #[test]
 fn trains_of_datagrams_arrive_whole_at_ordinary_and_at_coalescing_receivers() {
-    world("trains", |lab| {
-        let network = lab.closed_network(["a", "b"])?;
-        let (sender, [plain, coalescing]) = programs(&network)?;
-        let mut longest = 0;
-        for number in 0..20 {
-            let train = equal_sizes(number);
-            send_train(&sender, &train)?;
-            ensure!(receive(&plain, train.len())?.datagrams == train);
-            let received = receive(&coalescing, train.len())?;
-            ensure!(received.datagrams == train);
-            longest = longest.max(received.longest);
-        }
-        ensure!((longest > 1) == offload(), "{longest} came at once");
-        Ok(())
-    });
+    world("trains", |lab| trains_arrive_whole(lab, "tun"));
+}
+
+#[test]
+fn trains_of_datagrams_arrive_whole_through_taps() {
+    world("trains-tap", |lab| trains_arrive_whole(lab, "tap"));
+}
+
+fn trains_arrive_whole(lab: &Lab, mode: &str) -> Result<()> {
+    let mut network = lab.network(lab.closed_hosts(&["a", "b"])?)?;
+    for member in &network.members {
+        member
+            .host
+            .configure(&format!("[tun]\nmode = \"{mode}\"\n"))?;
+    }
+    network.start()?;
+    let (sender, [plain, coalescing]) = programs(&network)?;
+    let mut longest = 0;
+    for number in 0..20 {
+        let train = equal_sizes(number);
+        send_train(&sender, &train)?;
+        ensure!(receive(&plain, train.len())?.datagrams == train);
+        let received = receive(&coalescing, train.len())?;
+        ensure!(received.datagrams == train);
+        longest = longest.max(received.longest);
+    }
+    ensure!((longest > 1) == offload(), "{longest} came at once");
+    Ok(())
 }
 
 #[test]

@@ -247,6 +247,16 @@ impl Controller {
         open
     }
 
+    /// A packet goes out that fills nothing and may get lost: a probe of the path.
+    pub(crate) fn probed(&mut self, index: u64, now: Instant) {
+        if self.under_way.is_empty() {
+            self.first = index;
+            self.progress = now;
+        }
+        let at = micros(now, self.began);
+        self.under_way.push_back(Sent { at, bytes: 0 });
+    }
+
     /// The same, asked by whoever would only use what is left over.
     pub(crate) fn has_room(&self, pending: usize) -> bool {
         ((self.bytes + pending as u64) as f64) < self.window && self.under_way.len() < MAX_PACKETS
@@ -260,7 +270,9 @@ impl Controller {
 
     /// A packet goes out; indices count up by one.
     pub(crate) fn sent(&mut self, index: u64, bytes: usize, now: Instant) {
-        if self.under_way.is_empty() {
+        if self.bytes == 0 {
+            // probes, if any
+            self.under_way.clear();
             self.first = index;
             self.progress = now;
         }
@@ -313,7 +325,7 @@ impl Controller {
 
     /// When [`Self::poll`] has something to do.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        (!self.under_way.is_empty()).then(|| self.progress + self.silence())
+        (self.bytes > 0).then(|| self.progress + self.silence())
     }
 
     /// Gives up on feedback for what is under way, if none has come for long; whether it did.

@@ -13,11 +13,12 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use rtc::crypto::RTCCrypto;
 
-use crate::event::{Ecn, RepairInfo};
+use crate::event::RepairInfo;
 
 use super::congestion::Controller;
 use super::feedback::{Report, Reporter};
 use super::keys::LinkKeys;
+use super::path_mtu::PathMtu;
 use super::payload::{
     CHUNK_HEADER, Chunk, MAX_PIECES, PIECE_HEADER, Pieced, RESENT, Reassembly, SYMBOL, kind_of,
     put_piece, put_whole, take,
@@ -27,12 +28,10 @@ use super::recovery::Recovery;
 use super::repair::Repair;
 use super::srtp::{Drop, MALFORMED, Opener, RTCP_HEADER, RTP_HEADER, Sealer, TAG, extend, is_rtcp};
 use super::window_code::CODE_OVERHEAD;
+use crate::event::Ecn;
 
 /// Buffers that packets are cut from: about fifty packets share one.
 const BUFFER: usize = 64 * 1024;
-/// UDP payload that any Ethernet path takes over IPv6, also of repair, and that any path is asked to take.
-const MOST_LIMIT: usize = 1_452 - CODE_OVERHEAD;
-const LEAST_LIMIT: usize = 1_200;
 /// Data header, and what a message needs in a packet of its own.
 const OVERHEAD: usize = 32 + CHUNK_HEADER + RTP_HEADER + TAG;
 
@@ -47,7 +46,9 @@ pub(crate) struct Media {
     /// SSRC of what the far side sends.
     receiving_ssrc: u32,
     /// Longest datagram.
-    limit: usize,
+    path: PathMtu,
+    /// Probes of the path to be sent.
+    probes: Vec<Bytes>,
     /// The packet being filled, room for its header first; or nothing.
     packet: BytesMut,
     /// Sealed packets of this turn: those of one link go out one after another, for GSO.
@@ -84,7 +85,8 @@ impl Media {
             sealer: Sealer::new(&sending).ok()?,
             opener: Opener::new(&receiving).ok()?,
             receiving_ssrc: receiving.ssrc,
-            limit: (usize::from(mtu) + OVERHEAD).clamp(LEAST_LIMIT, MOST_LIMIT),
+            path: PathMtu::new(usize::from(mtu) + OVERHEAD + CODE_OVERHEAD, now),
+            probes: Vec::new(),
             packet: BytesMut::new(),
             ready: VecDeque::new(),
             next_message: 0,
@@ -104,13 +106,32 @@ impl Media {
         self.receiving_ssrc
     }
 
-    /// Round trip and loss, as far as media has flowed.
+    /// Round trip and loss, as far as media has flowed: probes of the path are seldom.
     pub(crate) fn rtt(&self) -> Option<Duration> {
-        self.controller.rtt()
+        self.controller
+            .rtt()
+            .filter(|_| self.controller.rate() > 0.0)
     }
 
     pub(crate) fn loss(&self) -> Option<f64> {
-        self.controller.loss()
+        self.controller
+            .loss()
+            .filter(|_| self.controller.rate() > 0.0)
+    }
+
+    /// The longest datagram of data: what repairs it is longer, and must fit the path as well.
+    pub(crate) fn limit(&self) -> usize {
+        self.path.limit() - CODE_OVERHEAD
+    }
+
+    /// Whether media packets may carry the mark of ECN.
+    pub(crate) fn marks(&self) -> bool {
+        self.path.marks()
+    }
+
+    /// Packets of ours that came with a mark of congestion.
+    pub(crate) fn congested(&self) -> u64 {
+        self.controller.congested()
     }
 
     /// What repair has done, both ways.
@@ -122,18 +143,13 @@ impl Media {
         }
     }
 
-    /// Packets of ours that came with a mark of congestion.
-    pub(crate) fn congested(&self) -> u64 {
-        self.controller.congested()
-    }
-
     /// The longest message that it takes.
     pub(crate) fn longest(&self) -> usize {
         MAX_PIECES * self.piece()
     }
 
     fn piece(&self) -> usize {
-        self.limit - RTP_HEADER - TAG - CHUNK_HEADER - PIECE_HEADER
+        self.limit() - RTP_HEADER - TAG - CHUNK_HEADER - PIECE_HEADER
     }
 
     /// Sends a message, or queues it: while the window is shut, or there is no path.
@@ -156,7 +172,7 @@ impl Media {
 
     /// Whether [`Self::finish`] has something to do.
     pub(crate) fn has_output(&self) -> bool {
-        !self.ready.is_empty() || !self.packet.is_empty()
+        !self.ready.is_empty() || !self.packet.is_empty() || !self.probes.is_empty()
     }
 
     /// The turn is over: the packet being filled is finished, and all are handed out.
@@ -165,6 +181,11 @@ impl Media {
         self.flush_marked(last, now);
         self.repair(now);
         self.ready.drain(..)
+    }
+
+    /// Probes of the path: nobody may fragment them.
+    pub(crate) fn take_probes(&mut self) -> impl Iterator<Item = Bytes> + '_ {
+        self.probes.drain(..)
     }
 
     /// Finishes the packet being filled.
@@ -320,7 +341,12 @@ impl Media {
     ) -> Result<(), Drop> {
         let mut payload = BytesMut::with_capacity(datagram.len());
         self.opener.open_rtcp(datagram, &mut payload)?;
-        let report = Report::read(&payload).map_err(|_| MALFORMED)?;
+        let mut report = Report::read(&payload).map_err(|_| MALFORMED)?;
+        if report.highest < self.sealer.next() {
+            self.path.handle(&report, now);
+            // a probe that was too long says nothing of congestion
+            report.lost = report.lost.saturating_sub(self.path.lost());
+        }
         if !self.controller.handle(&report, self.sealer.next(), now) {
             return Err(MALFORMED);
         }
@@ -336,14 +362,14 @@ impl Media {
 
     /// When [`Self::poll`] has something to do.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        [
+        let others = [
             self.reporter.deadline(),
             self.controller.deadline(),
             self.repair.deadline(),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        ];
+        let others = others.into_iter().flatten().min();
+        let probe = self.path.deadline();
+        Some(others.map_or(probe, |at| at.min(probe)))
     }
 
     /// Does what is due.
@@ -351,8 +377,14 @@ impl Media {
         if self.reporter.deadline().is_some_and(|due| due <= now) {
             self.report(has_path, now);
         }
-        if self.controller.poll(now) && has_path {
-            self.drain(dropped, now);
+        if self.controller.poll(now) {
+            self.path.doubt(now);
+            if has_path {
+                self.drain(dropped, now);
+            }
+        }
+        if self.path.deadline() <= now {
+            self.probe(has_path, now);
         }
         if self.repair.deadline().is_some_and(|due| due <= now) {
             self.repair.poll(now);
@@ -366,6 +398,7 @@ impl Media {
     /// There is a new path: its round trip is another, and what waited can go.
     pub(crate) fn path_changed(&mut self, dropped: &mut Dropped, now: Instant) {
         self.controller.path_changed();
+        self.path.path_changed(now);
         self.drain(dropped, now);
     }
 
@@ -381,10 +414,10 @@ impl Media {
     /// Puts a message into the packet being filled, or into as many as it needs.
     fn put(&mut self, parts: [&[u8]; 2], now: Instant) {
         let size = CHUNK_HEADER + parts[0].len() + parts[1].len();
-        if !self.packet.is_empty() && self.packet.len() + size + TAG > self.limit {
+        if !self.packet.is_empty() && self.packet.len() + size + TAG > self.limit() {
             self.flush(now);
         }
-        if RTP_HEADER + size + TAG <= self.limit {
+        if RTP_HEADER + size + TAG <= self.limit() {
             self.begin();
             put_whole(&mut self.packet, parts);
         } else {
@@ -408,8 +441,29 @@ impl Media {
 
     fn begin(&mut self) {
         if self.packet.is_empty() {
-            make_room(&mut self.packet, self.limit);
+            make_room(&mut self.packet, self.path.limit());
             self.packet.extend_from_slice(&[0; RTP_HEADER]);
+        }
+    }
+
+    /// Asks the path how much it takes.
+    fn probe(&mut self, has_path: bool, now: Instant) {
+        if !has_path {
+            return self.path.postpone(now);
+        }
+        let sizes = self.path.poll(self.controller.rtt(), now);
+        for size in sizes.into_iter().flatten() {
+            let mut packet = BytesMut::with_capacity(size);
+            packet.extend_from_slice(&[0; RTP_HEADER]);
+            // a message of zeroes is nobody's
+            let padding = vec![0; size - RTP_HEADER - CHUNK_HEADER - TAG];
+            put_whole(&mut packet, [&padding, &[]]);
+            if let Some(index) = self.sealer.seal(&mut packet, true) {
+                self.controller.probed(index, now);
+                self.repair.passed_over(index, now);
+                self.path.sent(index, size);
+                self.probes.push(packet.freeze());
+            }
         }
     }
 
@@ -487,8 +541,7 @@ mod tests {
                 a.seal(false, now);
                 let datagrams: Vec<_> = a.finish(now).collect();
                 for datagram in datagrams {
-                    let mut dropped = Dropped::default();
-                    let _ = b.handle(&datagram, Ecn::None, true, &mut |_| {}, &mut dropped, now);
+                    let _ = b.handle(&datagram, Ecn::None, true, &mut |_| {}, &mut Dropped::default(), now);
                 }
             }
         }

@@ -9,6 +9,7 @@
 //! | `payload` | messages in packets, whole or in pieces |
 //! | `feedback` | RTCP reports of what arrived, and when |
 //! | `congestion` | how much may be under way |
+//! | `path_mtu` | how long a datagram may be |
 //! | `queue` | who waits, and for how long |
 //! | `repair` | what is sent again when, or in a symbol |
 //! | `history` | what was sent lately |
@@ -32,8 +33,7 @@
 //! label 0x80, so both sides know it and it is of use where an address is not.
 //!
 //! A packet of lc0 (1,280 bytes) needs 32 of data header, 2 of chunk, 12 and 16 of SRTP: 1,342 in UDP,
-//! 1,390 in IPv6, 110 below an Ethernet path. That is the limit to which small messages are put
-//! together as well.
+//! 1,390 in IPv6, 110 below an Ethernet path. Small messages are put together up to what the path takes.
 
 mod congestion;
 mod feedback;
@@ -41,6 +41,7 @@ mod gf256;
 mod history;
 mod keys;
 mod lane;
+mod path_mtu;
 mod payload;
 mod queue;
 mod recovery;

@@ -68,6 +68,8 @@ pub(crate) struct Node {
     pub(crate) refusals: Vec<(Option<PeerId>, &'static str)>,
     pub(crate) sent: u64,
     pub(crate) wakeups: u64,
+    /// Datagrams that nobody may fragment.
+    pub(crate) probes: usize,
 }
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
@@ -114,6 +116,8 @@ pub(crate) struct Net {
     pub(crate) media_cut: bool,
     /// Media packets that were sent, for those who replay them.
     pub(crate) tapped: Option<Vec<(SocketAddr, SocketAddr, Vec<u8>)>>,
+    /// The longest datagram that passes, of UDP payload.
+    pub(crate) mtu: usize,
     /// Routers mark what may be marked.
     pub(crate) congested: bool,
     /// What each node sends goes through such a pipe.
@@ -180,6 +184,7 @@ impl Net {
             limits: Limits::default(),
             media_cut: false,
             tapped: None,
+            mtu: usize::MAX,
             congested: false,
             pipe: None,
         }
@@ -240,6 +245,7 @@ impl Net {
             refusals: Vec::new(),
             sent: 0,
             wakeups: 0,
+            probes: 0,
         });
         n
     }
@@ -516,9 +522,10 @@ impl Net {
                 from,
                 contents,
                 mut ecn,
-                ..
+                dont_fragment,
             } = transmit;
             let node = &mut self.nodes[n];
+            node.probes += usize::from(dont_fragment);
             // from an address that it no longer has, nothing leaves a host
             if from.is_some_and(|from| from != node.host) {
                 continue;
@@ -531,7 +538,8 @@ impl Net {
             if media && let Some(tapped) = self.tapped.as_mut() {
                 tapped.push((from, to, contents.to_vec()));
             }
-            if dice % 1_000 >= self.loss && !(media && self.media_cut) {
+            let passes = contents.len() <= self.mtu && !(media && self.media_cut);
+            if dice % 1_000 >= self.loss && passes {
                 let through = match self.pipe.as_mut() {
                     Some(pipe) => pipe.pass(n, contents.len(), self.now),
                     None => Some(Duration::ZERO),

@@ -1,0 +1,171 @@
+//! What the engine does with each packet: who wants it, and on the other side, is it new and does a
+//! program here want it.
+
+#![allow(clippy::unwrap_used, reason = "a bench fails by panicking")]
+
+#[path = "../tests/common/mod.rs"]
+mod common;
+
+use std::hint::black_box;
+use std::net::Ipv6Addr;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use common::{KERNEL, addresses, config, group, neighbor, start, udp};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use lcroute_engine::{Engine, LinkId, Output};
+use librecast::mld::{self, Record, RecordType};
+
+/// Packets between two looks at the clock.
+const BATCH: usize = 64;
+const PAYLOAD: usize = 1_200;
+
+/// Two nodes with a link; programs on the second have joined groups.
+struct Pair {
+    sender: Engine,
+    listener: Engine,
+    now: Instant,
+    packets: Vec<Bytes>,
+    next: usize,
+}
+
+const LINK: LinkId = LinkId(7);
+
+impl Pair {
+    fn new(groups: u16) -> Self {
+        let now = start();
+        let (mut sender, mut listener) = (Engine::new(config(1), now), Engine::new(config(2), now));
+        for (engine, other) in [(&mut sender, 2), (&mut listener, 1)] {
+            engine.handle_start(now);
+            engine.handle_link_up(LINK, neighbor(other), now);
+        }
+        let joins: Vec<Record> = (0..groups)
+            .map(|n| Record::new(RecordType::ChangeToExclude, group(n), Vec::new()))
+            .collect();
+        for report in mld::report_packets(KERNEL, &joins, 1280) {
+            listener.handle_local_packet(report.into(), now);
+        }
+        let from: Ipv6Addr = addresses(1).address;
+        let packet = |n| Bytes::from(udp(from, group(n), &[0x5a; PAYLOAD]));
+        let mut pair = Self {
+            sender,
+            listener,
+            now,
+            packets: (0..groups).map(packet).collect(),
+            next: 0,
+        };
+        pair.settle();
+        pair
+    }
+
+    /// Lets the two talk for two seconds of their time.
+    fn settle(&mut self) {
+        for _ in 0..200 {
+            self.now += Duration::from_millis(10);
+            turn(&mut self.sender, &mut self.listener, self.now);
+            turn(&mut self.listener, &mut self.sender, self.now);
+        }
+    }
+
+    /// Sends to all groups in turn; how long the engine took, and what came out of it.
+    fn send(&mut self) -> (Duration, Vec<Bytes>) {
+        let batch: Vec<Bytes> = (0..BATCH)
+            .map(|at| self.packets[(self.next + at) % self.packets.len()].clone())
+            .collect();
+        self.next += BATCH;
+        let mut sent = Vec::with_capacity(BATCH);
+        let began = clock();
+        for packet in batch {
+            self.sender.handle_local_packet(packet, self.now);
+            while let Some(output) = self.sender.poll_output() {
+                sent.push(output);
+            }
+        }
+        let took = began.elapsed_since();
+        let message = |output| match output {
+            Output::Data { header, packet, .. } => Bytes::from([&header[..], &packet].concat()),
+            other => panic!("{other:?}"),
+        };
+        let messages: Vec<Bytes> = sent.into_iter().map(message).collect();
+        assert_eq!(messages.len(), BATCH, "every group is wanted");
+        (took, messages)
+    }
+
+    fn receive(&mut self, messages: Vec<Bytes>) -> Duration {
+        let mut delivered = 0;
+        let began = clock();
+        for message in messages {
+            self.listener.handle_data(LINK, message, self.now);
+            while let Some(output) = self.listener.poll_output() {
+                delivered += usize::from(matches!(black_box(output), Output::Local { .. }));
+            }
+        }
+        let took = began.elapsed_since();
+        assert_eq!(delivered, BATCH, "every packet is new and joined");
+        took
+    }
+}
+
+/// Timers of an engine, and what it tells the other one.
+fn turn(engine: &mut Engine, other: &mut Engine, now: Instant) {
+    if engine.poll_timeout().is_some_and(|(at, _)| at <= now) {
+        engine.handle_timeout(now);
+    }
+    while let Some(output) = engine.poll_output() {
+        if let Output::Control { message, .. } = output {
+            other.handle_control(LINK, &message, now);
+        }
+    }
+}
+
+/// The real clock, which the engine itself never looks at.
+struct Clock(Instant);
+
+#[expect(clippy::disallowed_methods, reason = "what is measured is real time")]
+fn clock() -> Clock {
+    Clock(Instant::now())
+}
+
+impl Clock {
+    #[expect(clippy::disallowed_methods, reason = "what is measured is real time")]
+    fn elapsed_since(&self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+/// The time of `iterations` packets, measured in batches.
+fn batches(iterations: u64, mut batch: impl FnMut() -> Duration) -> Duration {
+    let count = iterations.div_ceil(BATCH as u64);
+    let sum: Duration = (0..count).map(|_| batch()).sum();
+    sum.mul_f64(iterations as f64 / (count * BATCH as u64) as f64)
+}
+
+fn engine(criterion: &mut Criterion) {
+    let mut bench = criterion.benchmark_group("engine");
+    bench.throughput(Throughput::Elements(1));
+    for groups in [1, 100, 2_000] {
+        let mut pair = Pair::new(groups);
+        bench.bench_function(BenchmarkId::new("forward, groups", groups), |bench| {
+            bench.iter_custom(|iterations| batches(iterations, || pair.send().0));
+        });
+        let mut pair = Pair::new(groups);
+        bench.bench_function(BenchmarkId::new("receive, groups", groups), |bench| {
+            bench.iter_custom(|iterations| {
+                batches(iterations, || {
+                    let (_, messages) = pair.send();
+                    pair.receive(messages)
+                })
+            });
+        });
+    }
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .sample_size(20)
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(2));
+    targets = engine
+}
+criterion_main!(benches);

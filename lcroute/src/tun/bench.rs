@@ -1,0 +1,63 @@
+//! The work on super-packets as `benches/tun.rs` sees it; not part of any interface.
+
+use bytes::Bytes;
+
+use super::coalesce::{HEADERS_LEN, Runs, headers};
+use super::offload::Offload;
+
+/// A super-packet as the kernel gives it, and its datagrams.
+#[derive(Debug)]
+pub struct Train {
+    offload: Offload,
+    packet: Vec<u8>,
+    datagrams: Vec<Bytes>,
+    runs: Runs,
+}
+
+impl Train {
+    /// Of `count` datagrams with `payload` bytes each.
+    #[must_use]
+    pub fn new(count: usize, payload: u16) -> Self {
+        let mut first = vec![0x60, 0, 0, 0, 0, 0, 17, 1];
+        first.resize(24, 0xfd);
+        first.resize(HEADERS_LEN, 0xff);
+        first.resize(HEADERS_LEN + usize::from(payload), 0x5a);
+        let same = vec![Bytes::from(first); count];
+        let mut packet = headers(&same).to_vec();
+        for datagram in &same {
+            packet.extend_from_slice(&datagram[HEADERS_LEN..]);
+        }
+        let mut train = Self {
+            offload: Offload::of_datagrams(payload),
+            packet,
+            datagrams: Vec::new(),
+            runs: Runs::default(),
+        };
+        train.datagrams = train.split();
+        train
+    }
+
+    /// What is done with a super-packet read from `lc0`.
+    pub fn split(&mut self) -> Vec<Bytes> {
+        let mut datagrams = Vec::with_capacity(64);
+        let mut packet = self.packet.clone();
+        // It is well formed: nothing is left out.
+        let _ = self.offload.unpack(&mut packet, &mut |parts: [&[u8]; 2]| {
+            datagrams.push(Bytes::from(parts.concat()));
+        });
+        datagrams
+    }
+
+    /// What is done with datagrams before they are written to `lc0`; how many writes there are.
+    pub fn coalesce(&mut self) -> usize {
+        let mut writes = 0;
+        let mut write = |run: &[Bytes]| {
+            writes += usize::from(headers(run)[6] == 17);
+        };
+        for datagram in &self.datagrams {
+            self.runs.push(datagram.clone(), &mut write);
+        }
+        self.runs.flush(&mut write);
+        writes
+    }
+}

@@ -1,0 +1,206 @@
+//! The highest rate at which a path loses less than a bound. Nothing here knows what a packet is.
+
+use anyhow::Result;
+
+/// What came of offering a rate.
+pub trait Outcome {
+    /// Packets a second that the sender really sent.
+    fn rate(&self) -> u64;
+    /// The part of them that did not arrive, 0 to 1.
+    fn loss(&self) -> f64;
+}
+
+/// How long a trial lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Length {
+    /// Enough to steer the search.
+    Short,
+    /// Enough to print its result.
+    Full,
+}
+
+/// Where to search.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Packets a second that are tried first; must be possible for any path.
+    pub start: u64,
+    /// The loss that is too much, 0 to 1.
+    pub loss: f64,
+}
+
+/// A sender that stays this far below what it should send cannot send more.
+const REACHED: f64 = 0.97;
+/// The search ends when good and bad lie this close together.
+const CLOSE: f64 = 0.04;
+/// A disturbed machine must not end the search: a rate has failed when it failed this often.
+const TRIES: usize = 2;
+/// After a failed confirmation the rate is lowered to this part of it.
+const STEP_BACK: f64 = 0.95;
+/// So often at most; then the last result is as good as it gets.
+const STEPS_BACK: usize = 12;
+/// Who does not carry this many packets a second carries nothing.
+const LOWEST: u64 = 10;
+
+/// Doubles the rate until too much is lost or the sender can send no more, halves the distance
+/// between good and bad, and confirms what it found by a full trial. A sender's own rate counts,
+/// not the one it was told to send at.
+///
+/// # Errors
+/// A trial fails.
+pub fn highest_rate<T: Outcome>(
+    bounds: Bounds,
+    mut trial: impl FnMut(u64, Length) -> Result<T>,
+) -> Result<T> {
+    let (mut good, mut bad) = (0, None::<u64>);
+    let mut rate = bounds.start;
+    loop {
+        let found = best_of(TRIES, bounds, || trial(rate, Length::Short))?;
+        if found.loss() < bounds.loss {
+            let sent = found.rate();
+            if (sent as f64) < rate as f64 * REACHED {
+                good = good.max(sent);
+                break;
+            }
+            good = rate;
+        } else {
+            bad = Some(rate);
+        }
+        rate = match bad {
+            None => rate.saturating_mul(2),
+            Some(bad) if (bad - good) as f64 <= bad as f64 * CLOSE => break,
+            Some(bad) => good.midpoint(bad),
+        };
+        if rate < LOWEST {
+            break;
+        }
+    }
+    confirm(bounds, good.max(LOWEST), trial)
+}
+
+fn confirm<T: Outcome>(
+    bounds: Bounds,
+    mut rate: u64,
+    mut trial: impl FnMut(u64, Length) -> Result<T>,
+) -> Result<T> {
+    let mut steps = 0;
+    loop {
+        let found = best_of(TRIES, bounds, || trial(rate, Length::Full))?;
+        if found.loss() < bounds.loss || steps == STEPS_BACK {
+            return Ok(found);
+        }
+        steps += 1;
+        rate = ((rate as f64 * STEP_BACK) as u64).max(1);
+    }
+}
+
+/// The first result that is good, else the last one.
+fn best_of<T: Outcome>(
+    tries: usize,
+    bounds: Bounds,
+    mut trial: impl FnMut() -> Result<T>,
+) -> Result<T> {
+    let mut found = trial()?;
+    for _ in 1..tries {
+        if found.loss() < bounds.loss {
+            break;
+        }
+        found = trial()?;
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct Found {
+        rate: u64,
+        loss: f64,
+    }
+
+    impl Outcome for Found {
+        fn rate(&self) -> u64 {
+            self.rate
+        }
+
+        fn loss(&self) -> f64 {
+            self.loss
+        }
+    }
+
+    const BOUNDS: Bounds = Bounds {
+        start: 10_000,
+        loss: 0.01,
+    };
+
+    /// A path that carries `capacity` and loses the rest, fed by a sender that reaches `sender`.
+    fn path(capacity: u64, sender: u64) -> impl FnMut(u64, Length) -> Result<Found> {
+        move |offered, _| {
+            let rate = offered.min(sender);
+            let loss = rate.saturating_sub(capacity) as f64 / rate as f64;
+            Ok(Found { rate, loss })
+        }
+    }
+
+    fn near(found: u64, expected: u64) -> bool {
+        found.abs_diff(expected) as f64 <= expected as f64 * 0.05
+    }
+
+    #[test]
+    fn it_finds_what_the_path_carries() {
+        for capacity in [300, 9_999, 10_000, 123_456, 2_000_000] {
+            let found = highest_rate(BOUNDS, path(capacity, u64::MAX)).unwrap();
+            assert!(near(found.rate, capacity), "{found:?} of {capacity}");
+            assert!(found.loss < 0.01);
+        }
+    }
+
+    #[test]
+    fn a_sender_that_can_send_no_more_has_measured_itself() {
+        let found = highest_rate(BOUNDS, path(u64::MAX, 77_000)).unwrap();
+        assert_eq!(found.rate, 77_000);
+    }
+
+    #[test]
+    fn one_disturbed_trial_does_not_end_the_search() {
+        let mut calm = path(100_000, u64::MAX);
+        let mut count = 0;
+        let disturbed = |rate, length| {
+            count += 1;
+            let found = calm(rate, length)?;
+            Ok(Found {
+                loss: if count % 3 == 0 { 0.5 } else { found.loss },
+                ..found
+            })
+        };
+        let found = highest_rate(BOUNDS, disturbed).unwrap();
+        assert!(near(found.rate, 100_000), "{found:?}");
+    }
+
+    #[test]
+    fn the_result_is_confirmed_by_a_full_trial() {
+        let mut short = path(100_000, u64::MAX);
+        let mut full = path(60_000, u64::MAX);
+        let found = highest_rate(BOUNDS, |rate, length| match length {
+            Length::Short => short(rate, length),
+            Length::Full => full(rate, length),
+        });
+        let found = found.unwrap();
+        assert!(near(found.rate, 60_000), "{found:?}");
+    }
+
+    #[test]
+    fn a_path_that_carries_nothing_ends_the_search_too() {
+        let found = highest_rate(BOUNDS, path(0, u64::MAX)).unwrap();
+        assert!(found.loss > 0.9);
+    }
+
+    #[test]
+    fn a_trial_that_fails_ends_the_search() {
+        let failed = highest_rate(BOUNDS, |_, _| -> Result<Found> {
+            anyhow::bail!("no such path")
+        });
+        assert_eq!(failed.unwrap_err().to_string(), "no such path");
+    }
+}

@@ -1,0 +1,147 @@
+//! Systems under test: each gives hosts an interface on which multicast goes from host to host.
+//!
+//! ```text
+//!             internet (a router)
+//!      ┌─────────┼─────────┬───────────┐
+//!    sender   listener1 listener2 ... idle     all with public addresses, no firewall
+//! ```
+//!
+//! `idle` belongs to the system as the others do, but nobody on it listens: what comes to it is
+//! what the system wastes.
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+
+use crate::lab::{Host, Lab, Network, Process, find_program};
+
+use super::systems::{fastd, lcroute, openvpn, relay, tinc};
+
+/// What can be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Through {
+    /// lcroute, as it was built.
+    Lcroute,
+    /// The limit: TUN, AES-GCM, UDP, TUN, and nothing else.
+    Relay,
+    /// fastd with one tap interface, which floods.
+    Fastd,
+    /// fastd with an interface per peer in a bridge that snoops MLD.
+    FastdMultitap,
+    /// tinc in switch mode, which floods.
+    Tinc,
+    /// OpenVPN with tap interfaces and its server on the sending host, which floods.
+    Openvpn,
+}
+
+/// A host of a system.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// The host.
+    pub host: Host,
+    /// The interface that programs are to use.
+    pub interface: &'static str,
+    /// The process id of its daemon.
+    pub daemon: Option<u32>,
+}
+
+/// A system that is up.
+#[derive(Debug)]
+pub struct System {
+    /// The sender, the listeners, and the one that does not listen.
+    pub nodes: Vec<Node>,
+    /// lcroute's own handles.
+    pub network: Option<Network>,
+    /// Daemons that end with the system.
+    #[expect(dead_code, reason = "held, not read")]
+    pub processes: Vec<Process>,
+}
+
+/// How a system is to be.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Hosts that listen.
+    pub listeners: usize,
+    /// Lines for lcroute's configuration.
+    pub config: String,
+    /// Percent of packets lost at each listener, both ways.
+    pub loss: u8,
+}
+
+impl Through {
+    /// Its name on the command line.
+    #[must_use]
+    pub fn name(self) -> String {
+        let value = self.to_possible_value();
+        value.map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    /// The Debian package that it needs and that is not installed.
+    #[must_use]
+    pub fn missing(self) -> Option<&'static str> {
+        let needed: &[(&str, &str)] = match self {
+            Through::Lcroute | Through::Relay => &[],
+            Through::Fastd | Through::FastdMultitap => &[("fastd", "fastd")],
+            Through::Tinc => &[("tincd", "tinc")],
+            Through::Openvpn => &[("openvpn", "openvpn"), ("openssl", "openssl")],
+        };
+        let lacks = |(program, _): &&(&str, &str)| find_program(program).is_none();
+        needed.iter().find(lacks).map(|(_, package)| *package)
+    }
+
+    /// Starts it in a world of its own.
+    ///
+    /// # Errors
+    /// Its programs do not start.
+    pub fn start(self, lab: &Lab, plan: &Plan) -> Result<System> {
+        let hosts = hosts(lab, plan.listeners)?;
+        let system = match self {
+            Through::Lcroute => lcroute::start(lab, hosts, &plan.config),
+            Through::Relay => relay::start(hosts),
+            Through::Fastd => fastd::start(hosts, fastd::Mode::Tap),
+            Through::FastdMultitap => fastd::start(hosts, fastd::Mode::Multitap),
+            Through::Tinc => tinc::start(hosts),
+            Through::Openvpn => openvpn::start(hosts),
+        };
+        let system = system.with_context(|| self.name())?;
+        if plan.loss > 0 {
+            for node in system.listeners() {
+                lab.lose(&node.host, plan.loss)?;
+            }
+        }
+        Ok(system)
+    }
+}
+
+impl System {
+    /// Where the sending program runs.
+    #[must_use]
+    pub fn sender(&self) -> &Node {
+        &self.nodes[0]
+    }
+
+    /// Where receiving programs run.
+    #[must_use]
+    pub fn listeners(&self) -> &[Node] {
+        &self.nodes[1..self.nodes.len() - 1]
+    }
+
+    /// Where nobody listens.
+    #[must_use]
+    pub fn idle(&self) -> &Node {
+        &self.nodes[self.nodes.len() - 1]
+    }
+
+    /// The process ids of all daemons, the sender's first.
+    pub fn daemons(&self) -> impl Iterator<Item = u32> {
+        self.nodes.iter().filter_map(|node| node.daemon)
+    }
+}
+
+fn hosts(lab: &Lab, listeners: usize) -> Result<Vec<Host>> {
+    let listening = (1..=listeners).map(|number| format!("listener{number}"));
+    std::iter::once("sender".to_owned())
+        .chain(listening)
+        .chain(["idle".to_owned()])
+        .map(|name| lab.host(&name))
+        .collect()
+}

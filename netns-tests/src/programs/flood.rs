@@ -1,0 +1,163 @@
+//! `udp-flood`: garbage for a UDP port, with forged sources.
+
+use std::io::IoSlice;
+use std::net::SocketAddrV4;
+use std::os::fd::AsRawFd;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use clap::Parser;
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, sendmmsg};
+use serde_json::json;
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Packets of one system call.
+const BATCH: usize = 64;
+const IP_HEADER: usize = 20;
+const UDP_HEADER: usize = 8;
+
+/// Sends garbage of every kind that a port of ICE, DTLS and SRTP has to tell apart; prints one JSON line at
+/// the end.
+#[derive(Debug, Parser)]
+#[command(name = "udp-flood")]
+struct Args {
+    /// The port to flood.
+    target: SocketAddrV4,
+    /// Forged sources; by default every packet comes from another one.
+    #[arg(long)]
+    source: Vec<SocketAddrV4>,
+    /// One of the kinds only, by number.
+    #[arg(long)]
+    kind: Option<usize>,
+    /// Packets a second; 0: as fast as possible.
+    #[arg(long, default_value_t = 0)]
+    rate: u64,
+    /// How long.
+    #[arg(long, default_value_t = 10.0)]
+    seconds: f64,
+}
+
+/// The program.
+pub fn main() -> ExitCode {
+    super::run(flood)
+}
+
+fn flood(args: &Args) -> Result<()> {
+    // with IPPROTO_RAW the IP header is ours
+    let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(255)))?;
+    socket.set_send_buffer_size(4 << 20)?;
+    let to = [Some(SockaddrIn::from(args.target)); BATCH];
+    let mut headers = MultiHeaders::preallocate(BATCH, None);
+    let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
+    let (began, mut sent) = (Instant::now(), 0_u64);
+    while began.elapsed().as_secs_f64() < args.seconds {
+        if args.rate > 0 {
+            let due = Duration::from_secs_f64(sent as f64 / args.rate as f64);
+            std::thread::sleep(due.saturating_sub(began.elapsed()));
+        }
+        let packets: Vec<_> = (0..BATCH)
+            .map(|n| {
+                let n = sent as usize + n;
+                let source = match args.source.as_slice() {
+                    [] => dice.source(),
+                    sources => sources[n / KINDS.len() % sources.len()],
+                };
+                let kind = args.kind.unwrap_or(n) % KINDS.len();
+                datagram(source, args.target, &dice.payload(KINDS[kind]))
+            })
+            .collect();
+        let slices: Vec<_> = packets.iter().map(|p| [IoSlice::new(p)]).collect();
+        let flags = MsgFlags::empty();
+        match sendmmsg(socket.as_raw_fd(), &mut headers, &slices, to, [], flags) {
+            Ok(results) => sent += results.count() as u64,
+            Err(Errno::ENOBUFS | Errno::EAGAIN | Errno::EPERM) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    println!("{}", json!({"sent": sent, "seconds": seconds}));
+    Ok(())
+}
+
+/// How a payload begins, and how long it is at least and at most.
+type Kind = (&'static [u8], usize, usize);
+
+const KINDS: [Kind; 10] = [
+    // STUN: cut off, a request for a user that nobody knows, an answer that nobody asked for
+    (b"\x00\x01\x00\x20\x21\x12\xa4\x42", 8, 60),
+    (
+        b"\x00\x01\x00\x0c\x21\x12\xa4\x42lcfloodlcflo\x00\x06\x00\x08abcd:efg",
+        32,
+        32,
+    ),
+    (b"\x01\x01\x00\x00\x21\x12\xa4\x42", 20, 20),
+    // DTLS: a handshake, and data under keys
+    (
+        b"\x16\xfe\xfd\x00\x00\x00\x00\x00\x00\x00\x00\x00\x2f",
+        60,
+        60,
+    ),
+    (
+        b"\x17\xfe\xfd\x00\x01\x00\x01\x00\x00\x00\x07\x00\x57",
+        100,
+        100,
+    ),
+    // RTP, RTCP
+    (b"\x80\x60", 12, 1_300),
+    (b"\x81\xcc\x00\x10", 60, 100),
+    // nothing that RFC 7983 knows, one byte, nothing at all
+    (b"\xff", 1, 1_400),
+    (b"\x80", 1, 1),
+    (b"", 0, 0),
+];
+
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    /// Some address of 203.0.113.0/24 and 192.0.2.0/24 (documentation), some port.
+    fn source(&mut self) -> SocketAddrV4 {
+        let roll = self.roll();
+        let net = if roll & 1 == 0 {
+            [203, 0, 113]
+        } else {
+            [192, 0, 2]
+        };
+        let port = (roll >> 16) as u16 | 1;
+        SocketAddrV4::new([net[0], net[1], net[2], (roll >> 8) as u8].into(), port)
+    }
+
+    fn payload(&mut self, (head, least, most): Kind) -> Vec<u8> {
+        let size = least + self.roll() as usize % (most - least + 1);
+        let mut payload = head[..head.len().min(size)].to_vec();
+        while payload.len() < size {
+            payload.extend(self.roll().to_ne_bytes());
+        }
+        payload.truncate(size);
+        payload
+    }
+}
+
+/// An IP packet; the kernel writes its checksum, and UDP over IPv4 needs none.
+fn datagram(from: SocketAddrV4, to: SocketAddrV4, payload: &[u8]) -> Vec<u8> {
+    let length = (UDP_HEADER + payload.len()) as u16;
+    let mut packet = vec![0; IP_HEADER];
+    packet[0] = 0x45;
+    packet[2..4].copy_from_slice(&(IP_HEADER as u16 + length).to_be_bytes());
+    packet[8..10].copy_from_slice(&[64, 17]);
+    packet[12..16].copy_from_slice(&from.ip().octets());
+    packet[16..20].copy_from_slice(&to.ip().octets());
+    for word in [from.port(), to.port(), length, 0] {
+        packet.extend(word.to_be_bytes());
+    }
+    packet.extend_from_slice(payload);
+    packet
+}
