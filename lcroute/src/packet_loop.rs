@@ -707,6 +707,7 @@ impl PacketLoop {
                 lane: lower(&p.lane),
                 path_mtu: p.path_mtu,
                 congested_packets: p.congested_packets,
+                repair: p.repair,
                 tx_bytes: p.tx_bytes,
                 rx_bytes: p.rx_bytes,
                 since_s: p.since_s,
