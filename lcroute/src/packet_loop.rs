@@ -410,6 +410,7 @@ impl PacketLoop {
         if self.next_tick <= now {
             self.next_tick = now + TICK;
             self.check_overruns(now);
+            self.parts.socket.count_overflow();
             if self.inbound.look(now) {
                 self.report_inbound();
             }
@@ -642,6 +643,7 @@ impl PacketLoop {
             ("tun_bad_offload", tun.bad_offload),
             ("tun_write_error", tun.write_error),
             ("udp_receive_error", udp.receive),
+            ("udp_receive_overflow", udp.overflow),
             ("udp_unreachable", udp.unreachable),
             ("udp_too_big", udp.too_big),
             ("udp_congested", udp.congested),
@@ -705,6 +707,7 @@ impl PacketLoop {
                 lane: lower(&p.lane),
                 path_mtu: p.path_mtu,
                 congested_packets: p.congested_packets,
+                repair: p.repair,
                 tx_bytes: p.tx_bytes,
                 rx_bytes: p.rx_bytes,
                 since_s: p.since_s,

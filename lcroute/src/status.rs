@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 
+use lcroute_overlay::RepairInfo;
 use librecast::id::PeerId;
 use serde::{Deserialize, Serialize};
 
@@ -117,6 +118,9 @@ pub struct Peer {
     pub path_mtu: Option<usize>,
     /// Packets sent to it over the present link that met a filling queue (ECN).
     pub congested_packets: u64,
+    /// What repair has done on the present link, both ways.
+    #[serde(flatten)]
+    pub repair: RepairInfo,
     /// UDP payload bytes sent to it.
     pub tx_bytes: u64,
     /// UDP payload bytes received from it.

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::io::{self, ErrorKind, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use lcroute_overlay::Ecn;
 use nix::libc;
@@ -12,8 +12,11 @@ use nix::sys::socket::{setsockopt, sockopt};
 use quinn_udp::{EcnCodepoint, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, SockRef, Type};
 
-/// Bursts of all links arrive in one buffer while the packet loop is busy elsewhere.
-const RECEIVE_BUFFER: usize = 32 << 20;
+/// Bursts of all links arrive in one buffer while the packet loop is busy elsewhere. The kernel doubles it,
+/// and counts a datagram as its memory, up to 2,304 bytes for one of 1,200: about 7,000 fit, or 20,000 short
+/// ones. Under a flood that is the queue in which live packets wait as well: with four times as much, that
+/// was a quarter of a second.
+const RECEIVE_BUFFER: usize = 8 << 20;
 
 /// Queues belong above the socket, where they are fair: this only has to hold a few bursts.
 const SEND_BUFFER: usize = 8 << 20;
@@ -56,6 +59,8 @@ pub struct Counters {
     pub other: u64,
     /// Errors reported while receiving.
     pub receive: u64,
+    /// Came when the receive buffer was full.
+    pub overflow: u64,
 }
 
 /// Where datagrams go, and how.
@@ -83,6 +88,8 @@ pub struct Socket {
     buffer: Vec<u8>,
     metas: [RecvMeta; UNITS],
     counters: Counters,
+    /// What the kernel had counted of drops when it was last asked.
+    dropped: u32,
 }
 
 /// A datagram that has come in. IPv4 addresses are given as such.
@@ -127,6 +134,7 @@ impl Socket {
             buffer: vec![0; UNITS * UNIT],
             metas: [RecvMeta::default(); UNITS],
             counters: Counters::default(),
+            dropped: 0,
             socket,
             state,
             ipv6,
@@ -141,6 +149,15 @@ impl Socket {
     /// Whether it reaches IPv6 addresses.
     pub fn has_ipv6(&self) -> bool {
         self.ipv6
+    }
+
+    /// Asks the kernel what it has dropped; more often than its 32 bits wrap.
+    pub fn count_overflow(&mut self) {
+        if let Some(dropped) = kernel_drops(&self.socket) {
+            let new = dropped.wrapping_sub(self.dropped);
+            self.counters.overflow += u64::from(new);
+            self.dropped = dropped;
+        }
     }
 
     /// What went wrong so far.
@@ -364,13 +381,44 @@ fn set_fragments(socket: &UdpSocket, ipv6: bool, allowed: bool) {
 
 /// Beyond the limits of the host where that is permitted, up to them where not.
 fn enlarge_buffers(socket: &UdpSocket) -> io::Result<()> {
+    let plain = SockRef::from(socket);
     if setsockopt(socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
-        SockRef::from(socket).set_recv_buffer_size(RECEIVE_BUFFER)?;
+        plain.set_recv_buffer_size(RECEIVE_BUFFER)?;
     }
     if setsockopt(socket, sockopt::SndBufForce, &SEND_BUFFER).is_err() {
-        SockRef::from(socket).set_send_buffer_size(SEND_BUFFER)?;
+        plain.set_send_buffer_size(SEND_BUFFER)?;
+    }
+    // the kernel says twice what it grants
+    for (name, size, wanted) in [
+        ("receive", plain.recv_buffer_size()? / 2, RECEIVE_BUFFER),
+        ("send", plain.send_buffer_size()? / 2, SEND_BUFFER),
+    ] {
+        if size < wanted {
+            tracing::info!("UDP {name} buffer: {size} of {wanted} bytes; bursts may get lost");
+        }
     }
     Ok(())
+}
+
+/// What the kernel has dropped at a socket, modulo 2^32; none on a kernel before 4.12.
+fn kernel_drops(socket: &UdpSocket) -> Option<u32> {
+    /// `SK_MEMINFO_VARS`, and `SK_MEMINFO_DROPS` among them.
+    const VALUES: usize = 9;
+    const DROPS: usize = 8;
+    let mut values = [0_u32; VALUES];
+    let size = size_of_val(&values) as libc::socklen_t;
+    let mut length = size;
+    // SAFETY: `values` and `length` outlive the call, and `length` says how much may be written.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            values.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    (result == 0 && length == size).then_some(values[DROPS])
 }
 
 /// Errors that the network or a firewall causes.
@@ -590,6 +638,24 @@ mod tests {
         a.send(&way(to), None, b"hello").unwrap();
         assert_eq!(receive(&mut b, 1)[0].2, b"hello");
         assert_eq!(a.receive().unwrap(), 0);
+    }
+
+    #[test]
+    fn what_the_kernel_drops_for_lack_of_room_is_counted() {
+        let (mut a, mut b) = (Socket::open(0).unwrap(), Socket::open(0).unwrap());
+        SockRef::from(&b.socket)
+            .set_recv_buffer_size(4_096)
+            .unwrap();
+        let to = way(at("127.0.0.1", &b));
+        for _ in 0..100 {
+            a.send(&to, None, &[0; 1_000]).unwrap();
+        }
+        b.count_overflow();
+        let dropped = usize::try_from(b.counters().overflow).unwrap();
+        assert!(dropped > 50);
+        assert_eq!(receive(&mut b, 100 - dropped).len(), 100 - dropped);
+        b.count_overflow();
+        assert_eq!(b.counters().overflow, dropped as u64);
     }
 
     #[test]

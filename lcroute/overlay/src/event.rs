@@ -5,7 +5,7 @@ use std::net::{Ipv6Addr, SocketAddr};
 use bytes::Bytes;
 use librecast::cert::Member;
 use librecast::id::PeerId;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// One link between two nodes; a number is never used twice within a run of the process.
@@ -157,7 +157,7 @@ pub enum Lane {
 }
 
 /// What repair has done on a media lane, in packets.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepairInfo {
     /// Packets sent again.
     pub media_resent: u64,
@@ -197,6 +197,7 @@ pub struct PeerInfo {
     /// UDP datagrams received from it.
     pub rx_packets: u64,
     /// What repair has done on its link.
+    #[serde(flatten)]
     pub repair: RepairInfo,
     /// Seconds in this state.
     pub since_s: u64,

@@ -187,7 +187,7 @@ impl Peer {
                 Some(_) => Lane::Media,
                 None => Lane::Data,
             },
-            path_mtu: media.map(Media::limit),
+            path_mtu: media.map(Media::path_mtu),
             congested_packets: media.map_or(0, Media::congested),
             tx_bytes: self.traffic.tx_bytes,
             rx_bytes: self.traffic.rx_bytes,

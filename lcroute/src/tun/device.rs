@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use librecast::pool::Pool;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -51,9 +51,16 @@ pub struct Device {
     index: u32,
     /// What was read last.
     buffer: Vec<u8>,
-    packets: Pool,
+    packets: Packets,
     runs: Runs,
     counters: Counters,
+}
+
+/// Where packets go that were read.
+#[derive(Debug)]
+struct Packets {
+    pool: Pool,
+    room: BytesMut,
 }
 
 /// The descriptor, and how to speak to it.
@@ -140,7 +147,10 @@ impl Device {
             netlink,
             index: link.index,
             buffer: vec![0; LONGEST],
-            packets: Pool::new(BUFFER, BUFFERS),
+            packets: Packets {
+                pool: Pool::new(BUFFER, BUFFERS),
+                room: BytesMut::new(),
+            },
             runs: Runs::default(),
             counters: Counters::default(),
         })
@@ -167,10 +177,10 @@ impl Device {
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(true),
             Err(error) => return Err(error),
         };
-        let pool = &mut self.packets;
+        let packets = &mut self.packets;
         let unpacked =
             frame::packet(self.port.mode, &self.buffer[..length]).and_then(|(offload, packet)| {
-                let each = &mut |parts: [&[u8]; 2]| each(put(pool, parts));
+                let each = &mut |parts: [&[u8]; 2]| each(packets.put(parts));
                 let unpacked = offload.unpack(&mut self.buffer[packet], each);
                 unpacked.map_err(|_| Skip::BadOffload)
             });
@@ -267,6 +277,17 @@ impl Device {
     }
 }
 
+impl Packets {
+    /// A packet of two parts.
+    fn put(&mut self, parts: [&[u8]; 2]) -> Bytes {
+        let length = parts[0].len() + parts[1].len();
+        self.pool.make_room(&mut self.room, length);
+        self.room.extend_from_slice(parts[0]);
+        self.room.extend_from_slice(parts[1]);
+        self.room.split().freeze()
+    }
+}
+
 impl Port {
     fn write(&self, packet: &[u8]) -> io::Result<()> {
         let header = Header::of(self.mode, packet, self.mac).ok_or_else(not_ipv6)?;
@@ -321,14 +342,6 @@ impl Port {
             }
         }
     }
-}
-
-/// A packet of two parts.
-fn put(pool: &mut Pool, parts: [&[u8]; 2]) -> Bytes {
-    let room = pool.room(parts[0].len() + parts[1].len());
-    room.extend_from_slice(parts[0]);
-    room.extend_from_slice(parts[1]);
-    room.split().freeze()
 }
 
 /// Tells the driver what may be left over: as much as is permitted and known to both sides.

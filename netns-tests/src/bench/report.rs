@@ -1,11 +1,14 @@
 //! The figures as a table, and lcroute's as multiples of the others'.
 
+use clap::ValueEnum;
 use serde_json::{Map, Value, json};
 
 use super::system::Through;
 
 /// A row of the table: what people read, where it is in the JSON, digits after the point.
-const ROWS: [(&str, &str, usize); 14] = [
+type Row = (&'static str, &'static str, usize);
+
+const ROWS: [Row; 14] = [
     ("packets/s", "/rate/packets_per_s", 0),
     ("Mbit/s", "/rate/mbit_per_s", 0),
     ("lost %", "/rate/loss_percent", 2),
@@ -38,6 +41,9 @@ const ROWS: [(&str, &str, usize); 14] = [
     ),
 ];
 
+/// Rows of which a ratio says nothing: they are 0 where all is well.
+const NO_RATIO: [&str; 2] = ["/rate/loss_percent", "/rate/idle_node_bytes_per_byte"];
+
 const LABEL: usize = 30;
 const COLUMN: usize = 15;
 
@@ -50,7 +56,8 @@ pub fn ratios(systems: &Map<String, Value>) -> Value {
         .iter()
         .filter(|(name, _)| **name != Through::Lcroute.name());
     let compared = others.map(|(name, other)| {
-        let ratio = |(_, pointer, _): &(&str, &str, usize)| {
+        let ratio = |(_, pointer, _): &Row| {
+            (!NO_RATIO.contains(pointer)).then_some(())?;
             let (own, other) = (number(own, pointer)?, number(other, pointer)?);
             (other > 0.0).then(|| ((*pointer).to_owned(), json!(own / other)))
         };
@@ -101,18 +108,24 @@ fn headline(figures: &Value) -> String {
 fn section(
     title: &str,
     entries: Option<&Map<String, Value>>,
-    cell: impl Fn(&Value, &(&str, &str, usize)) -> Option<String>,
+    cell: impl Fn(&Value, &Row) -> Option<String>,
 ) -> String {
     let Some(entries) = entries.filter(|entries| !entries.is_empty()) else {
         return String::new();
     };
     let mut text = format!("\n{title:<LABEL$}");
-    for name in entries.keys() {
+    let names = Through::value_variants()
+        .iter()
+        .map(|through| through.name());
+    let entries: Vec<(String, &Value)> = names
+        .filter_map(|name| entries.get(&name).map(|entry| (name, entry)))
+        .collect();
+    for (name, _) in &entries {
         text += &format!("{name:>COLUMN$}");
     }
     text.push('\n');
     for row in &ROWS {
-        let cells: Vec<_> = entries.values().map(|entry| cell(entry, row)).collect();
+        let cells: Vec<_> = entries.iter().map(|(_, entry)| cell(entry, row)).collect();
         if cells.iter().all(Option::is_none) {
             continue;
         }
@@ -152,6 +165,7 @@ mod tests {
         let ratios = ratios(&systems);
         assert_eq!(ratios["fastd"]["/rate/packets_per_s"], 4.0);
         assert_eq!(ratios["fastd"].get("/rate/loss_percent"), None);
+        assert_eq!(ratios["fastd"].get("/rate/latency_us/p50"), None);
         let all = json!({"systems": systems, "ratios": ratios, "seconds": 1.0, "payload_bytes": 1200, "listeners": 1, "link_loss_percent": 0});
         let table = table(&all);
         assert!(

@@ -34,10 +34,11 @@ const REACHED: f64 = 0.97;
 const CLOSE: f64 = 0.04;
 /// A disturbed machine must not end the search: a rate has failed when it failed this often.
 const TRIES: usize = 2;
-/// After a failed confirmation the rate is lowered to this part of it.
-const STEP_BACK: f64 = 0.95;
+/// After a failed confirmation the rate is lowered by this part of it, after the next by twice
+/// that, and so on.
+const STEP_BACK: f64 = 0.05;
 /// So often at most; then the last result is as good as it gets.
-const STEPS_BACK: usize = 12;
+const STEPS_BACK: u8 = 12;
 /// Who does not carry this many packets a second carries nothing.
 const LOWEST: u64 = 10;
 
@@ -82,14 +83,14 @@ fn confirm<T: Outcome>(
     mut rate: u64,
     mut trial: impl FnMut(u64, Length) -> Result<T>,
 ) -> Result<T> {
-    let mut steps = 0;
+    let mut steps = 0_u8;
     loop {
         let found = best_of(TRIES, bounds, || trial(rate, Length::Full))?;
         if found.loss() < bounds.loss || steps == STEPS_BACK {
             return Ok(found);
         }
         steps += 1;
-        rate = ((rate as f64 * STEP_BACK) as u64).max(1);
+        rate = ((rate as f64 * (1.0 - STEP_BACK * f64::from(steps))) as u64).max(1);
     }
 }
 

@@ -23,10 +23,10 @@ pub enum Through {
     Lcroute,
     /// The limit: TUN, AES-GCM, UDP, TUN, and nothing else.
     Relay,
-    /// fastd with one tap interface, which floods.
-    Fastd,
     /// fastd with an interface per peer in a bridge that snoops MLD.
     FastdMultitap,
+    /// fastd with one tap interface, which floods.
+    Fastd,
     /// tinc in switch mode, which floods.
     Tinc,
     /// OpenVPN with tap interfaces and its server on the sending host, which floods.

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::lab::{Receiver, Traffic, UPLINK, within};
 
@@ -58,6 +58,8 @@ pub struct Trial {
     /// Bytes that the sending host put on the wire, and bytes that came to the host which does
     /// not listen, per byte of payload.
     pub wire: [f64; 2],
+    /// What lcroute has dropped on each host, under its own names.
+    pub drops: Value,
 }
 
 impl Outcome for Trial {
@@ -161,6 +163,7 @@ impl<'a> Path<'a> {
                 .daemons()
                 .map(usage::resident_bytes)
                 .collect::<Result<_>>()?,
+            drops: used.drops,
             wire: [used.sent, used.idle].map(|traffic| traffic.bytes as f64 / gigabytes / 1e9),
         })
     }
@@ -214,6 +217,7 @@ impl Trial {
             "resident_bytes": self.resident,
             "sender_wire_bytes_per_byte": self.wire[0],
             "idle_node_bytes_per_byte": self.wire[1],
+            "drops": self.drops,
         })
     }
 
@@ -230,7 +234,11 @@ impl fmt::Display for Trial {
         write!(
             f,
             "{wanted:>9} packets/s wanted, {sent:>9} sent, {lost:6.2} % lost"
-        )
+        )?;
+        match self.drops.as_object() {
+            Some(drops) if !drops.is_empty() => write!(f, " {}", self.drops),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -252,6 +260,7 @@ struct Meters {
     cpu: Vec<Option<f64>>,
     sent: Traffic,
     idle: Traffic,
+    drops: Value,
 }
 
 impl Meters {
@@ -261,6 +270,7 @@ impl Meters {
             cpu: system.nodes.iter().map(cpu).collect::<Result<_>>()?,
             sent: system.sender().host.interface_traffic(UPLINK)?.1,
             idle: system.idle().host.interface_traffic(UPLINK)?.0,
+            drops: drops(system)?,
         })
     }
 
@@ -270,6 +280,54 @@ impl Meters {
             cpu: both.map(|(now, then)| Some((*now)? - (*then)?)).collect(),
             sent: self.sent - before.sent,
             idle: self.idle - before.idle,
+            drops: grown(&self.drops, &before.drops),
         }
+    }
+}
+
+/// What has been dropped so far: host -> reason -> packets.
+fn drops(system: &System) -> Result<Value> {
+    let members = system.network.iter().flat_map(|network| &network.members);
+    let dropped = members.map(|member| {
+        let name = member.host.name().to_owned();
+        Ok((name, member.status()?["counters"]["drops"].clone()))
+    });
+    Ok(Value::Object(dropped.collect::<Result<_>>()?))
+}
+
+/// The numbers that are larger than before, by how much.
+fn grown(now: &Value, before: &Value) -> Value {
+    match (now.as_object(), now.as_u64()) {
+        (Some(entries), _) => {
+            let part = |(name, now): (&String, &Value)| {
+                let grown = grown(now, &before[name]);
+                (!grown.is_null()).then(|| (name.clone(), grown))
+            };
+            let parts: Map<String, Value> = entries.iter().filter_map(part).collect();
+            if parts.is_empty() {
+                Value::Null
+            } else {
+                Value::Object(parts)
+            }
+        }
+        (None, Some(now)) => match now.saturating_sub(before.as_u64().unwrap_or(0)) {
+            0 => Value::Null,
+            more => Value::from(more),
+        },
+        (None, None) => Value::Null,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_dropped_since_is_told() {
+        let before = json!({"a": {"no_listener": 3, "expired": 1}, "b": {}});
+        let now = json!({"a": {"no_listener": 3, "expired": 5}, "b": {"duplicate": 2}, "c": {}});
+        let since = json!({"a": {"expired": 4}, "b": {"duplicate": 2}});
+        assert_eq!(grown(&now, &before), since);
+        assert_eq!(grown(&before, &before), Value::Null);
     }
 }

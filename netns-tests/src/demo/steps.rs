@@ -478,6 +478,7 @@ struct Row {
 
 impl Measured {
     fn begin(network: &Network) -> Result<Measured> {
+        network.wait_probed()?;
         network
             .members
             .iter()

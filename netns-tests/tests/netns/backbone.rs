@@ -51,6 +51,7 @@ fn the_backbone_carries_no_data() {
         let [a, b] = network.nodes()?;
         let receiver = b.host.receive("ff1e::42", &[])?;
         a.wait_wanted("ff1e::42", b)?;
+        network.wait_probed()?;
         let before = network.backbone.host.uplink_data()?;
         a.host.send("ff1e::42", 500, &[])?;
         receiver.expect_exactly(500)?;

@@ -14,7 +14,7 @@ fn besieged(lab: &Lab) -> Result<(Network, Host)> {
     let hosts = vec![lab.host("a")?, lab.host("b")?];
     hosts[0].cut_towards(hosts[1].v6()?.into())?;
     for host in &hosts {
-        host.write("lcroute.toml", &format!("[ice]\nport = {PORT}\n"))?;
+        host.configure(&format!("[ice]\nport = {PORT}\n"))?;
     }
     let mallory = lab.host("mallory")?;
     let mut network = lab.network(hosts)?;
@@ -104,7 +104,8 @@ fn full_blast() {
         if setting("KNOWN", "") == "1" {
             args.extend(["--source", &known]);
         }
-        let flood = mallory.spawn("udp-flood", &args)?;
+        drop(mallory);
+        let flood = lab.internet().spawn("udp-flood", &args)?;
         std::thread::sleep(std::time::Duration::from_secs(1));
         let count = flow.parse::<u64>()? * 5;
         let sent = a.host.send("ff1e::42", count, &["--rate", &flow])?;

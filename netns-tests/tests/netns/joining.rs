@@ -12,6 +12,7 @@ fn a_joined_program_receives_each_packet_once_and_nobody_else_gets_any() {
         let [a, b, c] = network.nodes()?;
         let receiver = b.host.receive("ff1e::42", &[])?;
         a.wait_wanted("ff1e::42", b)?;
+        network.wait_probed()?;
         let (c_before, _) = c.host.uplink_data()?;
         a.host.send("ff1e::42", 500, &[])?;
         receiver.expect_exactly(500)?;
@@ -30,6 +31,7 @@ fn after_a_leave_nothing_is_sent_any_more() {
     world("leave", |lab| {
         let network = lab.closed_network(["a", "b"])?;
         let [a, b] = network.nodes()?;
+        network.wait_probed()?;
         let mut receiver = b.host.receive("ff1e::42", &[])?;
         a.wait_wanted("ff1e::42", b)?;
         a.host.send("ff1e::42", 100, &[])?;
@@ -47,6 +49,7 @@ fn without_a_listener_no_data_byte_leaves_the_host() {
     world("silence", |lab| {
         let network = lab.closed_network(["a", "b", "c"])?;
         let [a, b, _] = network.nodes()?;
+        network.wait_probed()?;
         // Somebody listens to another group: that must not open this one.
         let other = b.host.receive("ff1e::43", &[])?;
         a.wait_wanted("ff1e::43", b)?;

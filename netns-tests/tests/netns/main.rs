@@ -20,6 +20,7 @@ mod offload;
 mod ordinary_programs;
 mod packets;
 mod paths;
+mod repair;
 mod ssm;
 mod the_lab;
 

@@ -20,6 +20,7 @@ fn a_stranger_on_the_same_backbone_gets_no_link_and_no_packet() {
         let at_stranger = stranger.host.receive("ff1e::42", &[])?;
         let at_b = b.host.receive("ff1e::42", &[])?;
         a.wait_wanted("ff1e::42", b)?;
+        network.wait_probed()?;
         let (before, _) = stranger.host.uplink_data()?;
         a.host.send("ff1e::42", 300, &[])?;
         at_b.expect_exactly(300)?;

@@ -21,6 +21,7 @@ fn two_hosts_behind_different_nats_connect_directly() {
         );
         a.wait_wanted("ff1e::b", b)?;
         b.wait_wanted("ff1e::a", a)?;
+        network.wait_probed()?;
         let before = network.backbone.host.uplink_data()?;
         a.host.send("ff1e::b", 300, &[])?;
         b.host.send("ff1e::a", 300, &[])?;

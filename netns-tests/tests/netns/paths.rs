@@ -74,7 +74,7 @@ fn narrow(lab: &Lab, host: &Host, mtu: u32) -> anyhow::Result<()> {
 fn full_packets_pass(lab: &Lab, v4: bool, config: &str) -> anyhow::Result<()> {
     let hosts = narrow_hosts(lab, v4)?;
     for host in &hosts {
-        host.write("lcroute.toml", config)?;
+        host.configure(config)?;
     }
     let mut network = lab.network(hosts.clone())?;
     for mtu in [1_500, 1_400, 1_300, 1_280] {

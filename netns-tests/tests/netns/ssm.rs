@@ -13,6 +13,7 @@ fn a_join_of_one_of_two_senders_brings_this_one_only() {
         let wanted = a.address()?.to_string();
         let receiver = c.host.receive("ff3e::8000:1", &["--source", &wanted])?;
         a.wait_wanted("ff3e::8000:1", c)?;
+        network.wait_probed()?;
         let (_, before) = b.host.uplink_data()?;
         b.host.send("ff3e::8000:1", 200, &[])?;
         eventually(

@@ -134,8 +134,13 @@ impl Media {
             .filter(|_| self.controller.rate() > 0.0)
     }
 
+    /// The longest datagram that the path takes, as far as we know.
+    pub(crate) fn path_mtu(&self) -> usize {
+        self.path.limit()
+    }
+
     /// The longest datagram of data: what repairs it is longer, and must fit the path as well.
-    pub(crate) fn limit(&self) -> usize {
+    fn limit(&self) -> usize {
         self.path.limit() - CODE_OVERHEAD
     }
 

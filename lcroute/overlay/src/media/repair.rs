@@ -32,6 +32,8 @@ const DISTANCE: Duration = Duration::from_millis(2);
 const REORDER_FADE: Duration = Duration::from_secs(5);
 /// Lost packets that are watched for turning up after all.
 const MOST_WATCHED: usize = 256;
+/// Packets that may get lost unmissed, of which the indices are remembered.
+const MOST_PASSED_OVER: usize = 16;
 /// Payloads that wait to be sent again.
 const MOST_WAITING: usize = 4_096;
 /// From a loss to its report, besides the round trip; and how long after a packet its report is missed.
@@ -70,6 +72,8 @@ pub(crate) struct Repair {
     history: History,
     /// Indices below have been judged.
     judged: u64,
+    /// The last packets that nobody misses.
+    passed_over: VecDeque<u64>,
     watched: VecDeque<Watched>,
     /// How much later packets are sent that overtake others, and since when that is known.
     reorder: Duration,
@@ -143,6 +147,7 @@ impl Repair {
             on_until: None,
             history: History::new(budget),
             judged: 0,
+            passed_over: VecDeque::new(),
             watched: VecDeque::new(),
             reorder: Duration::ZERO,
             reordered: now,
@@ -191,6 +196,13 @@ impl Repair {
 
     /// A packet goes out as `index` that nobody misses if it gets lost.
     pub(crate) fn passed_over(&mut self, index: u64, now: Instant) {
+        if self.budget.is_zero() {
+            return;
+        }
+        if self.passed_over.len() == MOST_PASSED_OVER {
+            self.passed_over.pop_front();
+        }
+        self.passed_over.push_back(index);
         if self.on_until.is_some() {
             self.history.sent_again(index, None, now);
         }
@@ -222,6 +234,8 @@ impl Repair {
         while self.judged <= report.highest {
             if report.came(self.judged) {
                 self.history.came(self.judged);
+            } else if self.passed_over.contains(&self.judged) {
+                // it may well be lost
             } else if self.is_lost(self.judged, report.highest) {
                 self.lose(self.judged, false, now);
             } else {
@@ -368,7 +382,9 @@ impl Repair {
     pub(crate) fn poll(&mut self, now: Instant) {
         self.probe = !self.coding && self.deadline().is_some_and(|due| due <= now);
         while !self.coding && self.deadline().is_some_and(|due| due <= now) {
-            self.lose(self.judged, true, now);
+            if !self.passed_over.contains(&self.judged) {
+                self.lose(self.judged, true, now);
+            }
             self.judged += 1;
         }
     }
@@ -576,6 +592,17 @@ mod tests {
         assert_eq!(repair.next(now), None, "21 may be overtaken by eight");
         repair.handle(&report(39, !(1 << 18)), MS, 0.0, now);
         assert!(repair.next(now).is_some(), "not by eighteen");
+    }
+
+    #[test]
+    fn what_nobody_misses_does_not_turn_it_on() {
+        let now = Instant::now();
+        let mut repair = Repair::new(BUDGET, now);
+        repair.passed_over(3, now);
+        repair.handle(&report(9, 0b11_1011_1111), MS, 0.0, now);
+        assert!(repair.on_until.is_none());
+        repair.handle(&report(19, !(1 << 6)), MS, 0.0, now);
+        assert!(repair.on_until.is_some(), "13 is data");
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub(crate) const MAX_SPAN: u64 = 192;
 const HEADER: usize = 4 + 2 + 1;
 /// Bytes of the length in a symbol.
 const LENGTH: usize = 2;
+/// Longest symbol: a datagram is no longer on any path that is asked.
+const MAX_SYMBOL: usize = 9_000;
 /// By how much a packet with a symbol is longer than the longest in the sum, at most.
 pub(crate) const CODE_OVERHEAD: usize = CHUNK_HEADER + HEADER + MAX_SPAN as usize / 8 + LENGTH;
 /// Indices that the decoder remembers: a power of two.
@@ -194,7 +196,8 @@ impl Decoder {
         let bit = |n: &u64| map[*n as usize / 8] & 0x80 >> (n % 8) != 0;
         let span = map.len() as u64 * 8;
         let last = first + (0..span).rfind(bit).ok_or(())?;
-        if symbol.len() <= LENGTH || span > MAX_SPAN || last >= carrier {
+        let sized = LENGTH < symbol.len() && symbol.len() <= MAX_SYMBOL;
+        if !sized || span > MAX_SPAN || last >= carrier {
             return Err(());
         }
         self.heard = now;

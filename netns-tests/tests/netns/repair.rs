@@ -1,0 +1,87 @@
+//! Live traffic over a path that loses packets: what is lost comes again, unless that is switched off.
+
+use anyhow::{Context, Result, ensure};
+use netns_tests::lab::{Lab, Member, Receiver, UPLINK, eventually};
+
+use crate::world;
+
+const MESSAGES: u64 = 5_000;
+
+/// What b got of [`MESSAGES`] from a with 5 % loss in both directions, of those that a let out.
+struct Outcome {
+    receiver: Receiver,
+    let_out: f64,
+    resent: u64,
+    repaired: u64,
+}
+
+impl Outcome {
+    fn share(&self) -> Result<f64> {
+        Ok(self.receiver.packets()? as f64 / self.let_out)
+    }
+}
+
+fn run(lab: &Lab, config: &str) -> Result<Outcome> {
+    let hosts = lab.closed_hosts(&["a", "b"])?;
+    for host in &hosts {
+        host.configure(config)?;
+    }
+    let mut network = lab.network(hosts)?;
+    network.start()?;
+    let [a, b] = network.nodes()?;
+    let receiver = b.host.receive("ff1e::42", &[])?;
+    a.wait_wanted("ff1e::42", b)?;
+    b.host.set_loss(UPLINK, 5)?;
+    a.host.send("ff1e::42", MESSAGES, &["--rate", "1000"])?;
+    // what follows is out of the way of what is counted
+    eventually("most has come", || {
+        ensure!(receiver.packets()? > MESSAGES / 2, "{}", receiver.state()?);
+        Ok(())
+    })?;
+    let waited = a.counter("drops/queue_delay")? + a.counter("drops/queue_full")?;
+    Ok(Outcome {
+        let_out: (MESSAGES - waited) as f64,
+        resent: repair(a, "media_resent")?,
+        repaired: repair(b, "media_repaired")?,
+        receiver,
+    })
+}
+
+fn repair(node: &Member, what: &str) -> Result<u64> {
+    let peers = node.peers()?;
+    let peer = peers.first().context("no peer")?;
+    peer[what].as_u64().with_context(|| format!("{peer}"))
+}
+
+#[test]
+fn lost_packets_come_again() {
+    world("repair", |lab| {
+        let outcome = run(lab, "")?;
+        eventually("all but a few have come", || {
+            // 0.999 on a quiet machine: what a sleeping process holds up is late
+            let share = outcome.share()?;
+            ensure!(share >= 0.995, "{share}");
+            Ok(())
+        })?;
+        let Outcome {
+            resent, repaired, ..
+        } = outcome;
+        ensure!(resent > 100 && repaired > 100, "{resent}, {repaired}");
+        ensure!(outcome.receiver.number("duplicates")? == 0);
+        Ok(())
+    });
+}
+
+#[test]
+fn without_repair_the_path_takes_its_share() {
+    world("no-repair", |lab| {
+        let outcome = run(lab, "[live]\nrepair_ms = 0\n")?;
+        eventually("what the path delivers has come", || {
+            let share = outcome.share()?;
+            ensure!((0.92..0.98).contains(&share), "{share}");
+            Ok(())
+        })?;
+        ensure!((outcome.resent, outcome.repaired) == (0, 0));
+        Ok(())
+    });
+}
