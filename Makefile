@@ -1,9 +1,8 @@
 # Two commands on a fresh machine:
 #   make demo    three hosts behind closed firewalls, on this one machine
 #   make test    all tests, those in network namespaces included
-# and to measure:
+# Both set up what is missing first, or say what to install. And to measure:
 #   make bench   lcroute on this machine; ARGS="--through lcroute,relay" beside the limit (docs/benchmarks.md)
-# Both set up what is missing first, or say what to install.
 
 CARGO_HOME ?= $(HOME)/.cargo
 export PATH := $(CARGO_HOME)/bin:$(PATH)
@@ -21,7 +20,7 @@ demo:
 test:
 	netns-tests/setup test
 	cargo test --workspace $(ARGS)
-	NETNS_OFFLOAD=off cargo test --package netns-tests --test netns $(ARGS)
+	NETNS_OFFLOAD=off cargo test --workspace --test netns $(ARGS)
 
 bench:
 	netns-tests/setup demo

@@ -74,6 +74,8 @@ const HEED: Duration = Duration::from_secs(10);
 const FIRST: f64 = 65_536.0;
 const LEAST: f64 = 3_000.0;
 const MOST: f64 = 67_108_864.0;
+/// Bytes a second of a path that nothing is known of.
+const FIRST_RATE: f64 = 12_500_000.0;
 /// Most packets under way.
 const MAX_PACKETS: usize = 65_000;
 /// What the window grows by in a first round trip of a climb.
@@ -575,6 +577,12 @@ impl Controller {
     /// Round trip of the path without any queue.
     fn path_trip(&self) -> i64 {
         self.least_trip.get().unwrap_or(0)
+    }
+
+    /// Bytes a second that may be expected to arrive: what did at best of late, and not less than a guess. A
+    /// pause of a host, or the begin of a flow, is not the path's rate.
+    pub(crate) fn capacity(&self) -> f64 {
+        self.best_rate().max(FIRST_RATE)
     }
 
     /// Bytes a second that arrived at best in the last few rounds.

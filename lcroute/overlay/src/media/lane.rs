@@ -185,7 +185,7 @@ impl Media {
         if has_path && self.queue.is_empty() && self.controller.is_open(self.packet.len(), now) {
             self.put(parts, now);
         } else {
-            let rate = self.controller.rate();
+            let rate = self.controller.capacity();
             self.queue.push(parts, rate, now, dropped);
             if has_path {
                 self.wait(now);

@@ -293,6 +293,8 @@ fn loss_takes_what_it_takes_and_no_more() {
     for loss in [50, 200] {
         let mut net = repaired_over(0, Duration::from_millis(10));
         net.loss = loss;
+        // the start is another matter
+        one(&mut net, 5_000.0, 1_200, Duration::from_secs(2));
         let outcome = one(&mut net, 5_000.0, 1_200, Duration::from_secs(4));
         let most = 1.0 - loss as f64 / 1_000.0;
         let delivered = outcome.delivered();
