@@ -160,7 +160,12 @@ fn knock(lab: &Lab, hosts: &[Host], step: &mut Step) -> Result<()> {
             Ok(())
         })?;
         sent += 2;
-        dropped += wall.refused()?.packets - before;
+        // on a busy machine they are still on their way
+        dropped += eventually("the knocks were dropped", || {
+            let dropped = wall.refused()?.packets - before;
+            ensure!(dropped >= 2, "{dropped} of 2");
+            Ok(dropped)
+        })?;
     }
     ensure!(dropped == sent, "{dropped} of {sent} knocks were dropped");
     step.say(&format!("An outsider knocks at each (UDP and TCP): {sent} packets sent, {dropped} dropped, none answered."));
