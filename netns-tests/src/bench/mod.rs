@@ -63,7 +63,7 @@ compared with one another; with those of another run only on a quiet machine.";
 
 /// Measures multicast from one host to others on this machine: highest rate, CPU, latency.
 #[derive(Debug, Parser)]
-#[command(name = "lcroute bench", after_help = EXAMPLES)]
+#[command(name = "lcroute bench", bin_name = "lcroute bench", after_help = EXAMPLES)]
 struct Args {
     /// What to measure, one after the other
     #[arg(long, value_enum, value_delimiter = ',', default_value = "lcroute")]

