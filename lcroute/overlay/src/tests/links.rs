@@ -460,3 +460,31 @@ fn nothing_is_sent_without_peers() {
     assert_eq!(net.nodes[0].sent, 0);
     assert!(net.nodes[0].overlay.poll_event().is_none());
 }
+
+#[test]
+fn a_node_holds_256_links() {
+    const LINKS: u16 = 256;
+    let (network, mut net) = (Network::new(1), Net::new());
+    for n in 0..=LINKS {
+        let mut seed = [1; 32];
+        seed[..2].copy_from_slice(&n.to_be_bytes());
+        let identity = network.identity(SecretKey::from_seed(&seed), &format!("node{n}"));
+        net.add(&identity, today, None);
+    }
+    for n in 1..=usize::from(LINKS) {
+        net.introduce(0, n);
+    }
+    net.until(LONG, "links", |net| {
+        net.nodes[0].links.len() == usize::from(LINKS)
+    });
+    net.run(SOON);
+    let links: Vec<_> = net.nodes[0].links.keys().copied().collect();
+    assert_eq!(links.len(), usize::from(LINKS));
+    for link in links {
+        let (now, message) = (net.now, [&[0x10; 32][..], b"to each"]);
+        net.nodes[0].overlay.send_data(link, message, now).unwrap();
+    }
+    net.run(SOON);
+    assert!(net.nodes[1..].iter().all(|node| node.data.len() == 1));
+    assert!(net.nodes.iter().all(|node| node.downs.is_empty()));
+}

@@ -228,7 +228,8 @@ impl Net {
         nat: Option<&str>,
     ) -> usize {
         let n = self.nodes.len();
-        let host: SocketAddr = format!("10.0.{n}.2:700{n}").parse().unwrap();
+        let host = format!("10.{}.{}.2:{}", n / 256, n % 256, 7_000 + n);
+        let host: SocketAddr = host.parse().unwrap();
         let overlay = self.overlay(identity, clock, host, nat.is_some());
         self.nodes.push(Node {
             overlay,
@@ -299,21 +300,19 @@ impl Net {
     /// The node registers with the backbone.
     pub(crate) fn join(&mut self, n: usize) {
         self.nodes[n].present = true;
-        let id = self.nodes[n].id;
         for m in 0..self.nodes.len() {
             if m != n && self.nodes[m].present {
-                let other = self.nodes[m].id;
-                self.post_signal(Parcel::Presence {
-                    to: other,
-                    about: id,
-                    online: true,
-                });
-                self.post_signal(Parcel::Presence {
-                    to: id,
-                    about: other,
-                    online: true,
-                });
+                self.introduce(n, m);
             }
+        }
+    }
+
+    /// Two nodes hear of each other.
+    pub(crate) fn introduce(&mut self, a: usize, b: usize) {
+        let [a, b] = [a, b].map(|n| self.nodes[n].id);
+        for (to, about) in [(b, a), (a, b)] {
+            let online = true;
+            self.post_signal(Parcel::Presence { to, about, online });
         }
     }
 
