@@ -12,15 +12,20 @@
 //! [`control`] -> [`Output::Control`] -> [`Engine::handle_control`] -> `forward` -> `proxy` ->
 //! [`Output::LocalMld`].
 
+#[cfg(test)]
+extern crate self as lcroute_engine;
+
 pub mod classify;
 mod config;
 pub mod control;
+pub mod database;
 mod drops;
 mod duplicate;
 mod engine;
 mod filter;
 mod flush;
 mod forward;
+pub mod graph;
 pub mod header;
 mod hold;
 mod interest;
@@ -28,6 +33,7 @@ mod output;
 mod proxy;
 mod querier;
 mod random;
+mod services;
 mod snapshot;
 mod table;
 #[cfg(test)]
@@ -40,4 +46,7 @@ pub use engine::Engine;
 pub use filter::Filter;
 pub use output::{Links, Output, TimerKind};
 pub use proxy::ROUTER_ADDRESS;
+pub use services::{
+    Credential, RecordError, Revocation, SIGNATURE_CONTEXT, Services, signed_message,
+};
 pub use snapshot::{Counters, GroupSnapshot, NeighborSnapshot, Snapshot, Tables};
