@@ -69,6 +69,10 @@ pub struct Limits {
     pub held_packets: usize,
     /// Bytes held for the first listener, of all flows.
     pub held_bytes: usize,
+    /// Routers whose certificates are kept.
+    pub routers: usize,
+    /// Revocations that are kept.
+    pub revocations: usize,
     /// Sequence numbers that a duplicate window covers; rounded up to a multiple of 64, at least 4,096.
     pub duplicate_window: usize,
 }
@@ -84,6 +88,8 @@ impl Default for Limits {
             flows: 4_096,
             held_packets: 8,
             held_bytes: 4 << 20,
+            routers: 4_096,
+            revocations: 4_096,
             duplicate_window: 8_192,
         }
     }

@@ -62,6 +62,24 @@ reasons! {
     GroupLimit = "group_limit",
     /// Interest of a neighbour beyond its bounds; it was told.
     InterestRefused = "interest_refused",
+    /// More records or summaries of the link state than a router may send; the newest waits.
+    FloodLimited = "flood_limited",
+    /// A record of the link state that cannot be read.
+    BadRecord = "bad_record",
+    /// A record of the link state that its router, or the network, did not sign.
+    ForgedRecord = "forged_record",
+    /// Certificates in the link state that do not count: forged, expired, or not valid yet.
+    CredentialRefused = "credential_refused",
+    /// A record of, or by, a key that was revoked.
+    Revoked = "revoked",
+    /// Certificates of a second key with the origin of a router that is known.
+    OriginClash = "origin_clash",
+    /// An advertisement of a router whose certificates are not known.
+    UnknownRouter = "unknown_router",
+    /// A router or revocation beyond the bound of the link state.
+    DatabaseFull = "database_full",
+    /// A router announces groups outside its certificate.
+    AnnouncementNotPermitted = "announcement_not_permitted",
 }
 
 /// Counts of dropped packets by reason.
