@@ -248,9 +248,9 @@ impl Engine {
     }
 
     /// A signed revocation, of this node's operator or from the disk: it is flooded.
-    pub fn add_revocation(&mut self, record: Bytes, now: Instant) -> Result<(), &'static str> {
+    pub fn add_revocation(&mut self, record: &[u8], now: Instant) -> Result<(), &'static str> {
         self.turn(now);
-        self.database.add_revocation(&record, now)
+        self.database.add_revocation(record, now)
     }
 
     /// An IPv6 packet read from `lc0`, without packet information or Ethernet header. What goes out is a

@@ -192,7 +192,7 @@ impl Engine {
         // what is both passed on and delivered is one packet
         let carried = |of: fn(&Traffic) -> u64| {
             let passed: u64 = traffic.iter().map(|t| of(t)).sum();
-            passed + local.map_or(0, |t| of(t))
+            passed + local.map_or(0, of)
         };
         let mut links: Vec<_> = roots().flat_map(|r| self.trees.links(r, group)).collect();
         links.sort_unstable();

@@ -885,11 +885,7 @@ impl Trees {
 
     /// Number of S prefixes, heard or our own.
     pub fn prefixes(&self) -> usize {
-        let of = |root| {
-            self.states
-                .get(root)
-                .map_or(0, |s: &Box<TreeState>| s.prefixes.len())
-        };
-        self.roots.iter().map(of).sum()
+        let states = self.roots.iter().filter_map(|root| self.states.get(root));
+        states.map(|s| s.prefixes.len()).sum()
     }
 }
