@@ -25,6 +25,8 @@ const LIMITS: Limits = Limits {
     held_packets: 4,
     held_bytes: 1_000,
     duplicate_window: 4_096,
+    routers: 64,
+    revocations: 16,
 };
 
 #[derive(Debug, Clone)]

@@ -768,6 +768,34 @@ fn an_advertisement_waits_for_its_credential() {
 }
 
 #[test]
+fn a_router_that_is_named_but_unknown_is_asked_for() {
+    let mut network = Network::ring(4);
+    network.run(5 * MINUTE);
+    let (now, link, origin) = (network.now, network.links_of(0)[0], network.origin(2));
+    let known = network.router(0, 2).unwrap().advertisement().unwrap();
+    let mut links: Vec<_> = known.links().collect();
+    links.push((OriginId(12_345), 10));
+    links.sort_unstable();
+    let content = network.nodes[2].database.own.content(&[], links);
+    let version = Version::new(1, 1_000);
+    let services = TestServices::new(2);
+    let record = Advertisement::sign(origin, version, &content, &services).unwrap();
+    let database = &mut network.nodes[0].database;
+    database
+        .handle_record(link, KIND_ADVERTISEMENT, record.bytes(), now)
+        .unwrap();
+    database.take_messages();
+    database.handle_timeout(now + 2 * SECOND);
+    let ask = |m: &Message| matches!(m, Message::Summary(Summary::Digest { ask: true, .. }));
+    let asked = database
+        .take_messages()
+        .iter()
+        .filter(|(_, m)| ask(m))
+        .count();
+    assert_eq!(asked, 1);
+}
+
+#[test]
 fn what_is_kept_aside_is_bounded_and_asked_for() {
     let now = start();
     let mut here = node(TestServices::new(1), 1, &Limits::default(), now);
