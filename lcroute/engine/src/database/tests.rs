@@ -578,7 +578,7 @@ fn false_revocations_do_not_count() {
     let good = revocation(&peer, NOT_AFTER);
     let mut w = Writer::new();
     w.u64(revocation_key(&peer)).u64(NOT_AFTER + 1).put(&good);
-    let record = w.into_vec().into();
+    let record = w.into_vec();
     let result = database.handle_record(link, KIND_REVOCATION, &record, now);
     assert_eq!(
         result,
@@ -1165,7 +1165,7 @@ proptest! {
         let database = &mut network.nodes[0].database;
         let before = database.sums();
         for (kind, bytes) in inputs {
-            let _ = database.handle_record(link, kind, &bytes.clone().into(), now);
+            let _ = database.handle_record(link, kind, &bytes, now);
             if let Ok(summary) = Summary::decode(&mut Reader::new(&bytes)) {
                 let _ = database.handle_summary(link, &summary, now);
             }
@@ -1175,7 +1175,7 @@ proptest! {
             let mut bytes = bytes.to_vec();
             let position = at / known.len() % bytes.len();
             bytes[position] ^= flip | 1;
-            let _ = database.handle_record(link, *kind, &bytes.into(), now);
+            let _ = database.handle_record(link, *kind, &bytes, now);
         }
         database.handle_timeout(now + MINUTE);
         prop_assert_eq!(database.sums(), before, "nothing of it was believed");
