@@ -347,7 +347,7 @@ impl Database {
         &mut self,
         link: LinkId,
         kind: u8,
-        bytes: &Bytes,
+        bytes: &[u8],
         now: Instant,
     ) -> Result<(), DropReason> {
         self.now = now;
@@ -360,9 +360,9 @@ impl Database {
         };
         let id = RecordId { key, kind };
         if let Some((known, stored)) = self.stored(id)
-            && (version, &bytes[..]) <= (known, stored)
+            && (version, bytes) <= (known, &stored[..])
         {
-            let same = bytes[..] == stored[..];
+            let same = bytes == &stored[..];
             if let Some(state) = self.links.get_mut(&link) {
                 if same {
                     state.remove(id);

@@ -10,6 +10,8 @@
 //! with `key 64 | version 64`, kind 2 has them behind its version byte: whether a record is news is seen
 //! before anything is verified.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use librecast::cert::MAX_CHAIN;
 use librecast::id::{OriginId, PeerId, derive};
@@ -112,7 +114,7 @@ pub(crate) fn signed_part(kind: u8, record: &[u8]) -> Result<(Vec<u8>, [u8; 64])
 #[derive(Debug, PartialEq, Eq)]
 pub struct CredentialRecord {
     bytes: Bytes,
-    credential: Credential,
+    credential: Arc<Credential>,
     version: Version,
 }
 
@@ -140,7 +142,7 @@ impl CredentialRecord {
         Ok(Self {
             // a copy: `record` may be a part of something far larger
             bytes: Bytes::copy_from_slice(record),
-            credential: Credential::clone(&credential),
+            credential,
             version,
         })
     }
