@@ -790,7 +790,7 @@ fn groups() -> Vec<Ipv6Addr> {
 fn run_seed(size: usize, seed: u64, steps: usize) -> Totals {
     let groups = groups();
     // in a large network nobody says S for everything
-    let small_network = if seed % 3 == 0 { 0 } else { 32 };
+    let small_network = if seed.is_multiple_of(3) { 0 } else { 32 };
     let limits = Limits {
         small_network,
         ..Limits::default()
