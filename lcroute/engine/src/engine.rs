@@ -486,6 +486,10 @@ impl Engine {
         if is_new {
             self.unflushed = true;
             self.interest_changed.insert(group);
+            if root != own {
+                // S is told when this turn ends, and this packet goes out before
+                self.late.open((root, group), now);
+            }
         }
         let route = self.trees.route(root, group, flow.source);
         let Some((route, traffic)) = route.filter(|(route, _)| !route.links.is_empty()) else {
