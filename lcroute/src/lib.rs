@@ -13,6 +13,8 @@ mod inbound_probe;
 mod lone;
 mod netlink;
 mod packet_loop;
+pub mod renewal;
+pub mod revocations;
 mod settings;
 mod slow_side;
 pub mod state;
