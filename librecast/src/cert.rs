@@ -182,7 +182,7 @@ pub struct KeysAbove {
 impl KeysAbove {
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &PeerId> {
-        self.issuers.iter().chain(&self.invitations)
+        self.into_iter()
     }
 
     fn len(&self) -> usize {
@@ -198,6 +198,15 @@ impl KeysAbove {
         if !list.contains(&key) {
             list.push(key);
         }
+    }
+}
+
+impl<'a> IntoIterator for &'a KeysAbove {
+    type Item = &'a PeerId;
+    type IntoIter = std::iter::Chain<std::slice::Iter<'a, PeerId>, std::slice::Iter<'a, PeerId>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.issuers.iter().chain(&self.invitations)
     }
 }
 
