@@ -58,8 +58,12 @@ pub struct OverlayConfig {
 /// Bounds of memory and time.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Most peers that are known at a time.
+    /// Most peers that are tried, linked or shown at a time.
     pub peers: usize,
+    /// Most links, made and being made, before a peer that we do not want is refused.
+    pub links: usize,
+    /// Most peers whose presence on carriers is remembered.
+    pub present: usize,
     /// Most bytes that wait in a data channel, before [`crate::SendError::QueueFull`].
     pub data_queue: usize,
     /// How long a message may wait for its turn in the media lane.
@@ -78,6 +82,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             peers: 1_024,
+            links: 256,
+            present: 8_192,
             data_queue: 1 << 20,
             media_queue: Duration::from_millis(20),
             media_repair: Duration::from_millis(25),

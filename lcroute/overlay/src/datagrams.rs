@@ -290,7 +290,9 @@ impl Overlay {
                 peer.dirty = false;
             }
             self.drain(index);
-            self.schedule(index);
+            if !self.tidy(index) {
+                self.schedule(index);
+            }
         }
     }
 
@@ -462,7 +464,7 @@ impl Overlay {
             media,
         });
         peer.set_state(PeerState::Connected, None, now);
-        peer.waiting = None;
+        (peer.waiting, peer.keep_until) = (None, None);
         peer.failures = 0;
         self.by_link.insert(id, index);
         info!(peer = %peer.id, name = %member.name, "link up");
@@ -470,6 +472,7 @@ impl Overlay {
             link: id,
             member: Box::new(member),
         });
+        self.count_success(index);
         self.mark_dirty(index);
     }
 

@@ -19,9 +19,11 @@ mod media;
 mod negotiate;
 mod overlay;
 mod peer;
+mod reach;
 mod replay;
 pub mod signal;
 mod stun;
+mod wanted;
 
 pub use config::{Identity, Limits, OverlayConfig};
 pub use event::{
@@ -30,6 +32,8 @@ pub use event::{
 };
 pub use overlay::{Overlay, OverlayError};
 
+/// The carrier that is the overlay itself: messages travel over links, from node to node.
+pub const OVERLAY_CARRIER: CarrierId = CarrierId(u32::MAX);
 /// Longest sealed message in bytes.
 pub const MAX_SIGNAL: usize = 32 * 1024;
 

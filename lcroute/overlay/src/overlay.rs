@@ -6,10 +6,11 @@
 //! | `negotiate` | presence and signalling: from a knock to an answer, restarts |
 //! | `datagrams` | demultiplexing, draining connections, Auth, liveness |
 //! | `lanes` | the links' media lanes |
+//! | `wanted` | which peers are tried |
 //! | `peer` | what is kept of a peer |
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -27,7 +28,8 @@ use crate::envelope::Refusal;
 use crate::event::{Event, LinkId, PeerInfo, PeerState, SendError, Transmit};
 use crate::gather::Gatherer;
 use crate::peer::{Peer, RESTART_GRACE, STABLE};
-use crate::replay::ReplayCache;
+use crate::reach::Reach;
+use crate::replay::{Copies, ReplayCache};
 use crate::stun::TxId;
 
 /// Most refused strangers that `peers` shows.
@@ -71,6 +73,11 @@ pub struct Overlay {
     pub(crate) was_patient: bool,
     /// Somebody waits for our addresses, or for a restart.
     pub(crate) unsettled: bool,
+    /// Those to which a link is to be made.
+    pub(crate) wanted: BTreeSet<PeerId>,
+    /// Those of which it was told that attempts fail.
+    pub(crate) failing: BTreeSet<PeerId>,
+    pub(crate) reach: Reach,
     pub(crate) peers: Vec<Option<Peer>>,
     pub(crate) by_id: HashMap<PeerId, usize>,
     pub(crate) by_link: HashMap<LinkId, usize>,
@@ -92,6 +99,7 @@ pub struct Overlay {
     pub(crate) transmits: VecDeque<Transmit>,
     pub(crate) events: VecDeque<Event>,
     pub(crate) replay: ReplayCache,
+    pub(crate) copies: Copies,
     pub(crate) signal_tokens: (f64, Instant),
     pub(crate) refused: BTreeMap<PeerId, (&'static str, Instant)>,
     pub(crate) drops: BTreeMap<&'static str, u64>,
@@ -121,6 +129,9 @@ impl Overlay {
             gatherer: Gatherer::default(),
             was_patient: false,
             unsettled: false,
+            wanted: BTreeSet::new(),
+            failing: BTreeSet::new(),
+            reach: Reach::new(config.limits.present),
             peers: Vec::new(),
             by_id: HashMap::new(),
             by_link: HashMap::new(),
@@ -138,6 +149,7 @@ impl Overlay {
             transmits: VecDeque::new(),
             events: VecDeque::new(),
             replay: ReplayCache::new(REPLAY_SENDERS),
+            copies: Copies::default(),
             signal_tokens: (0.0, now),
             refused: BTreeMap::new(),
             drops: BTreeMap::new(),
@@ -229,7 +241,7 @@ impl Overlay {
         result
     }
 
-    /// Closes a link; the peer is tried again after a pause.
+    /// Closes a link; a wanted peer is tried again after a pause.
     pub fn close_link(&mut self, link: LinkId, reason: &'static str, now: Instant) {
         self.observe(now);
         if let Some(&index) = self.by_link.get(&link) {
@@ -303,7 +315,8 @@ impl Overlay {
         self.events.pop_front()
     }
 
-    /// Peers as users see them: those with a link, those tried, those refused.
+    /// Peers as users see them: those with a link, those tried, those refused, and for ten seconds those
+    /// that knocked at us in vain.
     #[must_use]
     pub fn peers(&self) -> Vec<PeerInfo> {
         let mut rows: Vec<_> = self
@@ -369,13 +382,14 @@ impl Overlay {
             .ok_or(SendError::NoSuchLink)
     }
 
-    /// The peer's place, made if there is room. A verified peer may take an unverified one's.
-    pub(crate) fn peer_index(&mut self, id: PeerId, verified: bool) -> Option<usize> {
+    /// The peer's place, made if there is room. Who is verified or wanted may take that of one who is
+    /// neither wanted nor linked.
+    pub(crate) fn peer_index(&mut self, id: PeerId) -> Option<usize> {
         if let Some(index) = self.by_id.get(&id) {
             return Some(*index);
         }
         if self.by_id.len() >= self.config.limits.peers {
-            match self.evictable().filter(|_| verified) {
+            match self.evictable() {
                 Some(victim) => self.forget(victim),
                 None => {
                     self.count(Refusal::Full.counter());
@@ -398,18 +412,11 @@ impl Overlay {
         Some(index)
     }
 
-    /// Whose place may be taken: somebody unverified, else who is gone for longest.
+    /// Whose place may be taken: of those without a link and not wanted, who stands still for longest.
     fn evictable(&self) -> Option<PeerId> {
-        let idle = || self.peers.iter().flatten().filter(|p| p.link.is_none());
-        let gone = || {
-            idle()
-                .filter(|p| p.carriers.is_empty())
-                .min_by_key(|p| p.since)
-        };
-        idle()
-            .find(|p| p.member.is_none())
-            .or_else(gone)
-            .map(|p| p.id)
+        let idle = self.peers.iter().flatten().filter(|p| p.link.is_none());
+        let idle = idle.filter(|p| !self.wanted.contains(&p.id));
+        idle.min_by_key(|p| p.since).map(|p| p.id)
     }
 
     pub(crate) fn forget(&mut self, id: PeerId) {
@@ -430,8 +437,7 @@ impl Overlay {
         let quiet = self
             .warned_at
             .is_some_and(|at| now < at + Duration::from_secs(1));
-        // the same message over two carriers is no attack
-        // and one for an earlier run is what a restart looks like
+        // one that came late is no attack, and one for an earlier run is what a restart looks like
         let quiet = quiet || matches!(refusal, Refusal::Replayed | Refusal::Session);
         match peer {
             Some(id) if !quiet => warn!(peer = %id, reason, "signalling refused"),
@@ -505,6 +511,7 @@ impl Overlay {
         if self.expire(index, now) {
             return;
         }
+        self.judge_failure(index, now);
         let limit = self.config.limits.attempt;
         let Some(peer) = self.peers.get_mut(index).and_then(Option::as_mut) else {
             return;
@@ -538,9 +545,11 @@ impl Overlay {
         }
     }
 
-    /// The link is over: tells so, and tries again, at once if it was a good one.
+    /// The link is over: tells so, and tries again if it is wanted, at once if it was a good one.
     pub(crate) fn end_link(&mut self, index: usize, reason: &'static str, now: Instant) {
         let lived = self.take_link(index, reason, now);
+        let id = self.peers.get(index).and_then(Option::as_ref).map(|p| p.id);
+        let tries = id.is_some_and(|id| self.may_try(&id));
         let Some(peer) = self.peers.get_mut(index).and_then(Option::as_mut) else {
             return;
         };
@@ -553,13 +562,18 @@ impl Overlay {
             PeerState::Connecting
         };
         peer.set_state(state, Some(reason), now);
+        peer.keep_until = None;
         if lived.is_some_and(|lived| lived >= STABLE) && peer.failures < 3 {
             peer.failures = 0;
-            peer.retry_at = Some(now);
+            peer.retry_at = tries.then_some(now);
         } else {
             let (first, longest) = self.config.limits.backoff;
-            peer.retry_at = Some(now + self.jitter.pause(peer.failures, first, longest));
+            let pause = self.jitter.pause(peer.failures, first, longest);
+            peer.retry_at = tries.then_some(now + pause);
             peer.failures = peer.failures.saturating_add(1);
+        }
+        if lived.is_none() {
+            self.count_failure(index, now);
         }
         self.mark_dirty(index);
         self.settle_peer(index, now);
@@ -576,9 +590,10 @@ impl Overlay {
         let mut link = peer.link.take()?;
         let mut goodbye = VecDeque::new();
         link.connection.close(&mut goodbye, now);
-        for transmit in goodbye {
+        // twice: nobody asks for it again if it gets lost
+        for transmit in goodbye.iter().chain(&goodbye) {
             peer.traffic.sent(transmit.contents.len());
-            self.transmits.push_back(transmit);
+            self.transmits.push_back(transmit.clone());
         }
         self.by_ufrag
             .remove(&link.connection.credentials().local_ufrag);

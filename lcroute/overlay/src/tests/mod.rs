@@ -6,3 +6,4 @@ mod membership;
 mod net;
 mod repair;
 mod security;
+mod wanted;
