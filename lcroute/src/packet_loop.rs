@@ -8,7 +8,7 @@
 //! Each turn reads a batch from every source that is ready, lets engine and overlay decide, and writes
 //! what they say. Nothing here waits but the one `poll`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -182,6 +182,8 @@ pub struct PacketLoop {
     parts: Parts,
     port: u16,
     links: BTreeMap<LinkId, PeerId>,
+    /// A full mesh: everybody who has been heard of.
+    wanted: BTreeSet<PeerId>,
     /// Taken by links; the engine counts everything else.
     sent_packets: u64,
     sent_bytes: u64,
@@ -204,6 +206,7 @@ impl PacketLoop {
             port: parts.socket.port()?,
             parts,
             links: BTreeMap::new(),
+            wanted: BTreeSet::new(),
             sent_packets: 0,
             sent_bytes: 0,
             drops: BTreeMap::new(),
@@ -366,6 +369,11 @@ impl PacketLoop {
             };
             match message {
                 Message::Presence(carrier, presence) => {
+                    if let Presence::Online(peer) = presence
+                        && self.wanted.insert(peer)
+                    {
+                        self.parts.overlay.set_wanted(self.wanted.clone(), now);
+                    }
                     self.parts.overlay.handle_presence(carrier, presence, now);
                 }
                 Message::Signal(carrier, from, bytes) => {
@@ -612,14 +620,14 @@ impl PacketLoop {
                     .engine
                     .handle_data(lcroute_engine::LinkId(link.0), message, now);
             }
-            Event::Signal { to, bytes } => {
+            Event::Signal { to, bytes, .. } => {
                 // signalling repeats itself: a full queue costs time, not a link
                 if self.parts.outbox.try_send((to, bytes)).is_err() {
                     *self.drops.entry("signal_queue_full").or_default() += 1;
                 }
             }
             // the overlay has logged it, and `peers` shows it
-            Event::PeerRefused { .. } => {}
+            Event::PeerRefused { .. } | Event::DirectFailure { .. } => {}
         }
     }
 
