@@ -62,7 +62,7 @@ pub struct Overlay {
     pub(crate) factory: Factory,
     pub(crate) jitter: Jitter,
     pub(crate) now: Instant,
-    /// When it was made: the probes of all links keep step with it.
+    /// When it was made: the hellos of all links keep step with it.
     pub(crate) epoch: Instant,
     /// This run of the process, and the number of the next message.
     pub(crate) session: u64,
@@ -274,7 +274,7 @@ impl Overlay {
                 peer.scheduled = None;
                 if peer.connection_is_quiet(now) && !self.expire(index, now) {
                     self.poll_media(index, now);
-                    self.probe(index, now);
+                    self.say_hello(index, now);
                     self.schedule_cheaply(index);
                     continue;
                 }
@@ -534,7 +534,7 @@ impl Overlay {
                 self.end_link(index, "no path after an address change", now);
             } else {
                 self.poll_media(index, now);
-                self.probe(index, now);
+                self.say_hello(index, now);
             }
         }
         let Some(peer) = self.peers.get_mut(index).and_then(Option::as_mut) else {
