@@ -395,6 +395,8 @@ pub struct Member {
     pub core: bool,
     /// Unix seconds: the earliest expiry in its chain.
     pub not_after: u64,
+    /// The keys above it in its chain: the issuer's, then the invitation's if there is one.
+    pub keys: Vec<PeerId>,
     /// Where it is.
     pub addresses: NodeAddresses,
 }
@@ -455,6 +457,7 @@ impl Chain {
     /// Checks the whole chain against the network key at `now` (Unix seconds, a day of skew allowed).
     pub fn verify(&self, network: &NetworkId, now: u64) -> Result<Member, CertError> {
         let (mut signer, mut above, mut not_after) = (*network, None::<&Grant>, u64::MAX);
+        let mut keys = Vec::new();
         for certificate in &self.0 {
             certificate.verify_by(&signer, network, now, CLOCK_SKEW)?;
             if let Some(above) = above {
@@ -462,8 +465,10 @@ impl Chain {
             }
             not_after = not_after.min(certificate.grant.not_after);
             signer = certificate.subject;
+            keys.push(signer);
             above = Some(&certificate.grant);
         }
+        keys.pop();
         let grant = above.ok_or(CertError::Order)?;
         Ok(Member {
             peer: signer,
@@ -472,6 +477,7 @@ impl Chain {
             prefixes: grant.prefixes.clone(),
             core: grant.core,
             not_after,
+            keys,
             addresses: NodeAddresses::derive(network, &signer),
         })
     }

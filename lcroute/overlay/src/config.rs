@@ -12,7 +12,24 @@ pub struct Identity {
     pub(crate) key: Arc<SecretKey>,
     pub(crate) network: NetworkId,
     pub(crate) chain: Chain,
+    /// What it speaks: everybody the same, but in tests.
+    pub(crate) speaks: Versions,
 }
+
+/// Versions of what two nodes must have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Versions {
+    /// Of sealed messages.
+    pub(crate) signal: u8,
+    /// Of control messages, `/lcroute/control/N`.
+    pub(crate) control: u8,
+}
+
+/// What we speak.
+pub(crate) const SPEAKS: Versions = Versions {
+    signal: 2,
+    control: 2,
+};
 
 impl Identity {
     /// The identity of `key` in `network`, to which `chain` shows that it belongs.
@@ -22,6 +39,7 @@ impl Identity {
             key,
             network,
             chain,
+            speaks: SPEAKS,
         }
     }
 

@@ -400,6 +400,12 @@ impl Overlay {
                 }
                 None => self.count("unauthenticated_data"),
             },
+            Happening::OtherControl(theirs) => {
+                let refusal = Refusal::of_control(theirs, self.factory.control);
+                let id = peer.id;
+                self.end_link(index, refusal.reason(), now);
+                self.refuse(refusal, Some(id), now);
+            }
             Happening::Closed(reason) => self.end_link(index, reason, now),
         }
     }

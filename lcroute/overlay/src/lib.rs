@@ -16,6 +16,7 @@ mod gather;
 mod lanes;
 mod liveness;
 mod media;
+mod membership;
 mod negotiate;
 mod overlay;
 mod peer;

@@ -21,7 +21,7 @@ use crate::OVERLAY_CARRIER;
 use crate::auth::{Binding, Role};
 use crate::connection::Connection;
 use crate::description::{Description, Fingerprint};
-use crate::envelope::{Opened, Payload, Refusal, Stamp, open, seal};
+use crate::envelope::{Opened, Payload, Refusal, Stamp, Told, open, seal};
 use crate::event::{CarrierId, Event, PeerState, Presence};
 use crate::overlay::Overlay;
 use crate::peer::{LINGER, Link, Offered, Restart, Waiting};
@@ -160,11 +160,81 @@ impl Overlay {
             return Err(refuse(Refusal::Replayed));
         }
         self.copies.insert(hash);
-        let index = self.peer_index(sender).ok_or(refuse(Refusal::Full))?;
+        let result = self.handle_new(carrier, opened, now);
+        result.map_err(refuse)
+    }
+
+    /// A message that has not come before, of a member.
+    fn handle_new(
+        &mut self,
+        carrier: CarrierId,
+        opened: Opened,
+        now: Instant,
+    ) -> Result<(), Refusal> {
+        let sender = opened.member.peer;
+        let (session, theirs) = (opened.session, opened.control);
+        let ours = self.config.identity.speaks.control;
+        if let Payload::Refusal(told) = opened.payload {
+            if opened.to_session != self.session {
+                return Err(Refusal::Session);
+            }
+            self.handle_refusal(&sender, told, now);
+            if theirs != ours {
+                return Err(Refusal::of_control(theirs, ours));
+            }
+            return Ok(());
+        }
+        let result = if self.names_revoked(&opened.member) {
+            Err(Refusal::Revoked)
+        } else if theirs != ours {
+            Err(Refusal::of_control(theirs, ours))
+        } else {
+            self.handle_member(carrier, opened, now)
+        };
+        if let Some(told) = result.err().and_then(Refusal::told) {
+            let to = (&sender, session, Some(carrier));
+            self.post(to, &Payload::Refusal(told));
+        }
+        result
+    }
+
+    fn handle_member(
+        &mut self,
+        carrier: CarrierId,
+        opened: Opened,
+        now: Instant,
+    ) -> Result<(), Refusal> {
+        let sender = opened.member.peer;
+        let linked = |i: &usize| self.peers[*i].as_ref().is_some_and(|p| p.link.is_some());
+        let linked = self.by_id.get(&sender).is_some_and(linked);
+        let full = || self.link_count() >= self.config.limits.links;
+        if !linked && !self.wanted.contains(&sender) && full() {
+            return Err(Refusal::Full);
+        }
+        let index = self.peer_index(sender).ok_or(Refusal::Full)?;
         self.refused.remove(&sender);
         debug!(peer = %sender, carrier = carrier.0, payload = opened.payload.name(), "signal");
         self.handle_opened(index, carrier, opened, now)
-            .map_err(refuse)
+    }
+
+    /// A peer gives us no link, and says why.
+    fn handle_refusal(&mut self, sender: &PeerId, told: Told, now: Instant) {
+        let Some(&index) = self.by_id.get(sender) else {
+            return;
+        };
+        let Some(peer) = self.peers[index].as_mut() else {
+            return;
+        };
+        if peer.up().is_some() {
+            return;
+        }
+        debug!(peer = %sender, reason = told.reason(), "refused by the peer");
+        peer.waiting = None;
+        peer.failures = peer.failures.max(5);
+        self.end_link(index, told.reason(), now);
+        if let Some(peer) = self.peers[index].as_mut() {
+            peer.set_state(PeerState::Refused, Some(told.reason()), now);
+        }
     }
 
     fn spend_token(&mut self, now: Instant) -> Result<(), Refusal> {
@@ -192,8 +262,8 @@ impl Overlay {
             sequence,
             to_session,
             payload,
+            ..
         } = opened;
-        let full = self.link_count() >= self.config.limits.links;
         let Some(peer) = self.peers[index].as_mut() else {
             return Ok(());
         };
@@ -201,9 +271,6 @@ impl Overlay {
         peer.session = session;
         peer.heard_over = Some(carrier);
         peer.keep_until = Some(now + LINGER);
-        if full && peer.link.is_none() && !self.wanted.contains(&peer.id) {
-            return Err(Refusal::Full);
-        }
         if peer.state == PeerState::Refused {
             peer.set_state(PeerState::Connecting, None, now);
         }
@@ -211,6 +278,7 @@ impl Overlay {
         let for_us = to_session == self.session;
         match payload {
             Payload::Knock { restart } => self.handle_knock(index, session, sequence, restart, now),
+            Payload::Refusal(_) => {}
             Payload::Offer { .. } if smaller => return Err(Refusal::Malformed),
             Payload::Answer { .. } if !smaller => return Err(Refusal::Malformed),
             Payload::Offer { .. } if !for_us => {
@@ -682,21 +750,32 @@ impl Overlay {
         let Some(peer) = self.peers[index].as_ref() else {
             return;
         };
+        let (id, session, heard_over) = (peer.id, peer.session, peer.heard_over);
+        self.post((&id, session, heard_over), payload);
+    }
+
+    /// Seals a message to a run of a peer, and says over which carriers it may go: those where it is
+    /// present, and the one it was heard over.
+    fn post(
+        &mut self,
+        (to, to_session, heard_over): (&PeerId, u64, Option<CarrierId>),
+        payload: &Payload,
+    ) {
         self.sequence += 1;
         let stamp = Stamp {
             time: (self.config.clock)(),
             session: self.session,
             sequence: self.sequence,
-            to_session: peer.session,
+            to_session,
         };
-        match seal(&self.config.identity, &peer.id, stamp, payload) {
+        match seal(&self.config.identity, to, stamp, payload) {
             Ok(bytes) => {
-                let (links, backbone) = self.reach.ways(&peer.id);
-                let heard_over_links = peer.heard_over == Some(OVERLAY_CARRIER);
+                let (links, backbone) = self.reach.ways(to);
+                let heard_over_links = heard_over == Some(OVERLAY_CARRIER);
                 let over_links = links || heard_over_links;
-                let heard_over_backbone = peer.heard_over.is_some() && !heard_over_links;
+                let heard_over_backbone = heard_over.is_some() && !heard_over_links;
                 self.events.push_back(Event::Signal {
-                    to: peer.id,
+                    to: *to,
                     bytes: Bytes::from(bytes),
                     over_links,
                     over_backbone: backbone || heard_over_backbone || !over_links,

@@ -7,6 +7,7 @@
 //! | `datagrams` | demultiplexing, draining connections, Auth, liveness |
 //! | `lanes` | the links' media lanes |
 //! | `wanted` | which peers are tried |
+//! | `membership` | certificates renewed, keys revoked |
 //! | `peer` | what is kept of a peer |
 
 use std::cmp::Reverse;
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use librecast::cert::{CLOCK_SKEW, Chain};
+use librecast::cert::CLOCK_SKEW;
 use librecast::id::PeerId;
 use thiserror::Error;
 use tracing::{debug, info, warn};
@@ -78,6 +79,8 @@ pub struct Overlay {
     /// Those of which it was told that attempts fail.
     pub(crate) failing: BTreeSet<PeerId>,
     pub(crate) reach: Reach,
+    /// Keys of nodes, invitations and issuers that count no more.
+    pub(crate) revoked: BTreeSet<PeerId>,
     pub(crate) peers: Vec<Option<Peer>>,
     pub(crate) by_id: HashMap<PeerId, usize>,
     pub(crate) by_link: HashMap<LinkId, usize>,
@@ -111,7 +114,8 @@ pub struct Overlay {
 impl Overlay {
     /// A node without links.
     pub fn new(config: OverlayConfig, now: Instant) -> Result<Self, OverlayError> {
-        let factory = Factory::new(config.media, &config.limits)
+        let control = config.identity.speaks.control;
+        let factory = Factory::new(control, config.media, &config.limits)
             .map_err(|e| OverlayError::Certificate(e.to_string()))?;
         let mut session = [0; 8];
         getrandom::fill(&mut session).expect("the system's random number generator works");
@@ -131,6 +135,7 @@ impl Overlay {
             unsettled: false,
             wanted: BTreeSet::new(),
             failing: BTreeSet::new(),
+            revoked: BTreeSet::new(),
             reach: Reach::new(config.limits.present),
             peers: Vec::new(),
             by_id: HashMap::new(),
@@ -164,11 +169,6 @@ impl Overlay {
     #[must_use]
     pub fn peer_id(&self) -> PeerId {
         self.own
-    }
-
-    /// A renewed certificate chain: what is signed from now on carries it.
-    pub fn set_chain(&mut self, chain: Chain) {
-        self.config.identity.chain = chain;
     }
 
     /// The addresses at which the UDP socket can be reached, best first; at most eight count.

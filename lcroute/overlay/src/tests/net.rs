@@ -41,7 +41,7 @@ impl Network {
 
     /// A certificate chain for `node` that was valid for a week from `from` on.
     pub(crate) fn chain(&self, node: PeerId, name: &str, from: u64) -> Chain {
-        super::membership::chain(&self.key, node, name, from, from + 7 * DAY)
+        super::membership::chain(&self.key, node, name, (from, from + 7 * DAY))
     }
 
     pub(crate) fn identity(&self, key: SecretKey, name: &str) -> Identity {
@@ -356,6 +356,12 @@ impl Net {
 
     pub(crate) fn index(&self, id: PeerId) -> Option<usize> {
         self.nodes.iter().position(|n| n.id == id)
+    }
+
+    /// The nodes to which `n` has links.
+    pub(crate) fn links_of(&self, n: usize) -> Vec<usize> {
+        let peers = self.nodes[n].links.values();
+        peers.filter_map(|peer| self.index(*peer)).collect()
     }
 
     /// The link from `a` to `b`, if `a` has one.
