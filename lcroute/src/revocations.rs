@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use librecast::cert::CLOCK_SKEW;
+use librecast::cert::{CLOCK_SKEW, Member};
 use librecast::id::{NetworkId, PeerId};
 use librecast::revocation::Revocation;
 
@@ -12,7 +12,7 @@ use librecast::revocation::Revocation;
 pub const MAX_REVOCATIONS: usize = 4_096;
 
 /// The revocations that a node knows: one for each key.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Revocations(BTreeMap<PeerId, Revocation>);
 
 impl Revocations {
@@ -54,6 +54,13 @@ impl Revocations {
             }
         }
         true
+    }
+
+    /// Whether `member` is out.
+    #[must_use]
+    pub fn expel(&self, member: &Member) -> bool {
+        let mut keys = std::iter::once(&member.peer).chain(member.keys.iter());
+        keys.any(|key| self.0.get(key).is_some_and(|r| r.expels(member)))
     }
 
     /// All of them, by key.

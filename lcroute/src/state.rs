@@ -30,7 +30,7 @@ pub fn unix_now() -> u64 {
 }
 
 /// An opened state directory.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct StateDir {
     path: PathBuf,
 }
@@ -229,8 +229,13 @@ impl StateDir {
             Err(e) => return Err(permission(&e, &path)),
         };
         let next = last.wrapping_add(1).max(1);
-        self.write(INCARNATION, format!("{next}\n").as_bytes())?;
+        self.store_incarnation(next)?;
         Ok(next)
+    }
+
+    /// The incarnation in use: the next start takes a later one.
+    pub fn store_incarnation(&self, used: u32) -> anyhow::Result<()> {
+        self.write(INCARNATION, format!("{used}\n").as_bytes())
     }
 
     /// The revocations that this node knows and that are not over. A damaged line costs no other.
@@ -283,6 +288,34 @@ fn permission(e: &std::io::Error, path: &Path) -> anyhow::Error {
     match e.kind() {
         std::io::ErrorKind::PermissionDenied => ExitError::new(Exit::NotPermitted, message).into(),
         _ => anyhow::Error::msg(message),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use std::collections::BTreeMap;
+
+    use librecast::cert::{Certificate, Grant, GroupPrefix, Kind};
+
+    use super::*;
+
+    /// A founder's chain in `network`, and the same renewed.
+    pub(crate) fn chains(network: &SecretKey, now: u64) -> (Chain, Chain) {
+        let (id, key) = (network.peer_id(), SecretKey::generate());
+        let peer = key.peer_id();
+        let grant = Grant {
+            not_before: now,
+            not_after: now + 1_000,
+            core: true,
+            name: String::new(),
+            labels: BTreeMap::new(),
+            prefixes: vec![GroupPrefix::ALL],
+        };
+        let issuer = Certificate::sign(Kind::Issuer, id, peer, grant.clone(), network).unwrap();
+        let node = Certificate::sign(Kind::Node, id, peer, grant, &key).unwrap();
+        let old = Chain::new(vec![issuer.clone(), node]).unwrap();
+        let new = old.renew(&issuer, &key, now + 500, 400).unwrap();
+        (old, new)
     }
 }
 

@@ -572,6 +572,13 @@ impl Chain {
         ends.min().unwrap_or_default()
     }
 
+    /// Unix seconds: the latest start in it.
+    #[must_use]
+    pub fn not_before(&self) -> u64 {
+        let starts = self.0.iter().map(|c| c.grant.not_before);
+        starts.max().unwrap_or_default()
+    }
+
     /// For how many seconds such a membership is meant to last: the node's certificate, or the invitation
     /// that it was made from (of whose time a part was over by then).
     #[must_use]
