@@ -203,8 +203,7 @@ impl Engine {
         self.turn(now);
         self.scopes = CarriedScopes::new(groups);
         self.querier.retain(|group| self.scopes.contains(group));
-        self.interest_changed
-            .extend(self.trees.keys().into_iter().map(|(_, group)| group));
+        self.interest_changed.extend(self.trees.groups());
         self.querier.query_again(Duration::ZERO, now);
     }
 
@@ -217,6 +216,7 @@ impl Engine {
         self.database
             .set_announced(announced.iter().copied().collect(), now);
         self.config.announce = announced;
+        self.interest_changed.extend(self.trees.groups());
         self.routing.force();
         refused
     }
@@ -225,6 +225,7 @@ impl Engine {
     pub fn set_watch(&mut self, watch: Vec<GroupPrefix>, now: Instant) {
         self.turn(now);
         self.config.watch = watch;
+        self.interest_changed.extend(self.trees.groups());
         self.routing.force();
     }
 
@@ -340,7 +341,8 @@ impl Engine {
         for adjacency in self.adjacencies.values_mut() {
             adjacency.refusals.handle_timeout(now);
         }
-        self.local.handle_timeout(&mut self.trees, now);
+        let idle = self.local.handle_timeout(&mut self.trees, now);
+        self.interest_changed.extend(idle);
         self.database.handle_timeout(now);
         self.topology.handle_timeout(now);
         while let Some(&(at, origin)) = self.gone.first()
@@ -476,7 +478,10 @@ impl Engine {
             false => database.root_of(group).unwrap_or(own),
         };
         let (root, is_new) = self.local.send(group, root, &mut self.trees, now);
-        self.unflushed |= is_new;
+        if is_new {
+            self.unflushed = true;
+            self.interest_changed.insert(group);
+        }
         let route = self.trees.route(root, group, flow.source);
         let Some((route, traffic)) = route.filter(|(route, _)| !route.links.is_empty()) else {
             let waits = self.held.offer(flow, &packet, now);

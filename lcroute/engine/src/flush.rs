@@ -148,7 +148,7 @@ impl Engine {
         for group in std::mem::take(&mut self.interest_changed) {
             let wanted = self
                 .remote_interest(group)
-                .filter(|_| self.scopes.contains(group));
+                .filter(|_| self.scopes.contains(group) && self.is_watched(group));
             self.proxy.set(group, wanted, self.now);
         }
         self.proxy.handle_timeout(self.now);
