@@ -12,7 +12,7 @@ use librecast::mld::{self, Message};
 
 use crate::adjacency::Adjacency;
 use crate::audit::{self, AUDIT_EVERY, Digests, REPAIR_GAP};
-use crate::classify::{CarriedScopes, Class, Flow, is_source_specific, trim};
+use crate::classify::{CarriedScopes, Class, Flow, flow_of, is_source_specific, trim};
 use crate::config::{Config, LinkId, Neighbor, NodeSources};
 use crate::control::{
     self, Audit, Element, Interest, MAX_ROUTED, Prefix, RefusalReason, Routed, RoutedKind,
@@ -25,6 +25,7 @@ use crate::duplicate::Duplicates;
 use crate::graph::{Graph, Tree};
 use crate::header::{DataHeader, HEADER_LEN, HOP_LIMIT, MAX_SEQUENCE};
 use crate::hold::HeldFlows;
+use crate::late::Late;
 use crate::local::Local;
 use crate::output::{Links, Output, TimerKind};
 use crate::proxy::{Proxy, ROUTER_ADDRESS};
@@ -72,6 +73,7 @@ pub struct Engine {
     pub(crate) local: Local,
     pub(crate) topology: Topology,
     pub(crate) held: HeldFlows,
+    pub(crate) late: Late,
     pub(crate) duplicates: Duplicates,
     pub(crate) adjacencies: BTreeMap<LinkId, Adjacency>,
     /// The link that leads to each neighbour.
@@ -127,6 +129,7 @@ impl Engine {
             local: Local::new(own, limits.flows, seed),
             topology: Topology::new(own, config.topology, seed, now),
             held: HeldFlows::new(limits, seed),
+            late: Late::new(limits, seed),
             duplicates: Duplicates::new(limits.duplicate_window, seed),
             adjacencies: BTreeMap::new(),
             neighbors: BTreeMap::new(),
@@ -338,6 +341,7 @@ impl Engine {
         self.querier.handle_timeout(now);
         self.drops
             .add(DropReason::NoListener, self.held.handle_timeout(now));
+        self.late.handle_timeout(now);
         for adjacency in self.adjacencies.values_mut() {
             adjacency.refusals.handle_timeout(now);
         }
@@ -368,6 +372,7 @@ impl Engine {
             self.proxy.next_timeout(),
             self.held.next_timeout(),
             self.local.next_timeout(),
+            named(self.late.next_timeout(), TimerKind::LateListeners),
             named(retry, TimerKind::InterestRetry),
             named(audit, TimerKind::Audit),
             named(self.database.next_timeout(), TimerKind::LinkState),
@@ -481,6 +486,10 @@ impl Engine {
         if is_new {
             self.unflushed = true;
             self.interest_changed.insert(group);
+            if root != own {
+                // S is told when this turn ends, and this packet goes out before
+                self.late.open((root, group), now);
+            }
         }
         let route = self.trees.route(root, group, flow.source);
         let Some((route, traffic)) = route.filter(|(route, _)| !route.links.is_empty()) else {
@@ -513,6 +522,12 @@ impl Engine {
     }
 
     fn transmit(&mut self, links: Links, header: DataHeader, packet: Bytes) {
+        if !self.late.is_idle()
+            && let Some(flow) = flow_of(&packet)
+        {
+            let group = flow.group;
+            self.late.keep(flow.source, header, &packet, group, &links);
+        }
         self.counters.link_tx_packets += links.len() as u64;
         self.counters.link_tx_bytes += (links.len() * (HEADER_LEN + packet.len())) as u64;
         self.outputs.push_back(Output::Data {
@@ -544,6 +559,24 @@ impl Engine {
                 }
                 self.emit_data(root, links.clone(), packet);
             }
+        }
+    }
+
+    /// Packets that went out a moment ago follow over links that want them now.
+    pub(crate) fn send_late(&mut self, root: OriginId, group: Ipv6Addr) {
+        if self.late.is_idle() {
+            return;
+        }
+        let trees = &mut self.trees;
+        let wanting = |source| Some(trees.route(root, group, source)?.0.links.clone());
+        for (links, header, packet) in self.late.take_new((root, group), wanting) {
+            self.counters.link_tx_packets += links.len() as u64;
+            self.counters.link_tx_bytes += (links.len() * (HEADER_LEN + packet.len())) as u64;
+            self.outputs.push_back(Output::Data {
+                links,
+                header: header.encode(),
+                packet,
+            });
         }
     }
 
@@ -1009,6 +1042,7 @@ impl Engine {
                 }
                 DatabaseEvent::Incarnation(origin, incarnation) => {
                     self.duplicates.confirm(origin, incarnation);
+                    self.late.clear();
                 }
                 DatabaseEvent::RouterUp(origin) => self.announce_reachable(origin, true),
                 DatabaseEvent::RouterDown(origin) => self.announce_reachable(origin, false),

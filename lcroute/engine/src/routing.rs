@@ -28,6 +28,8 @@ const TOPOLOGY_GAP: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub struct Routing {
     seen: Option<u64>,
+    /// Which graph was known when packets were last kept for late listeners.
+    noticed: Option<u64>,
     forced: bool,
     next: Instant,
     small: bool,
@@ -47,6 +49,7 @@ impl Routing {
     pub fn new(now: Instant) -> Self {
         Self {
             seen: None,
+            noticed: None,
             forced: false,
             next: now,
             small: true,
@@ -88,6 +91,11 @@ impl Engine {
         self.database.update();
         self.handle_database_events();
         let version = self.database.version();
+        let graph_version = Some(self.database.graph_version());
+        if self.routing.noticed != graph_version {
+            self.routing.noticed = graph_version;
+            self.late.clear();
+        }
         let changed = self.routing.seen != Some(version);
         if self.routing.forced || changed && self.routing.next <= self.now {
             self.look_again(version, changed);
