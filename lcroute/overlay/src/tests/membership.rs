@@ -1,6 +1,6 @@
 //! Certificates for tests, and what becomes of links when they are renewed or revoked.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
