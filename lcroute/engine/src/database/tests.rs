@@ -577,8 +577,10 @@ fn false_revocations_do_not_count() {
     let link = *database.links.keys().next().unwrap();
     let good = revocation(&peer, NOT_AFTER);
     let mut w = Writer::new();
-    w.u64(revocation_key(&peer)).u64(NOT_AFTER + 1).put(&good);
-    let record = w.into_vec();
+    w.u64(revocation_key(&peer, true))
+        .u64(NOT_AFTER + 1)
+        .put(&good);
+    let record = w.into_vec().into();
     let result = database.handle_record(link, KIND_REVOCATION, &record, now);
     assert_eq!(
         result,
