@@ -518,16 +518,15 @@ impl Engine {
             sequence: self.sequence,
             key_epoch: 0,
         };
+        if !self.late.is_idle()
+            && let Some(flow) = flow_of(&packet)
+        {
+            self.late.keep(flow, header, &packet, &links);
+        }
         self.transmit(links, header, packet);
     }
 
     fn transmit(&mut self, links: Links, header: DataHeader, packet: Bytes) {
-        if !self.late.is_idle()
-            && let Some(flow) = flow_of(&packet)
-        {
-            let group = flow.group;
-            self.late.keep(flow.source, header, &packet, group, &links);
-        }
         self.counters.link_tx_packets += links.len() as u64;
         self.counters.link_tx_bytes += (links.len() * (HEADER_LEN + packet.len())) as u64;
         self.outputs.push_back(Output::Data {
@@ -733,6 +732,13 @@ impl Engine {
         } else {
             route.links.clone()
         };
+        if !self.late.is_idle() && header.hop_limit > 1 {
+            let onward = DataHeader {
+                hop_limit: header.hop_limit - 1,
+                ..header
+            };
+            self.late.keep(flow, onward, &message, &links);
+        }
         // a packet that is both passed on and delivered counts once
         let local = self.querier.wanted(group, source);
         let is_local = local.is_some();

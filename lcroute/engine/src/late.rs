@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use librecast::id::OriginId;
 
+use crate::classify::Flow;
 use crate::config::{Limits, LinkId};
 use crate::header::DataHeader;
 use crate::output::Links;
@@ -68,14 +69,8 @@ impl Late {
     }
 
     /// A packet went out over these links.
-    pub fn keep(
-        &mut self,
-        source: Ipv6Addr,
-        header: DataHeader,
-        packet: &Bytes,
-        group: Ipv6Addr,
-        links: &Links,
-    ) {
+    pub fn keep(&mut self, flow: Flow, header: DataHeader, packet: &Bytes, links: &Links) {
+        let Flow { source, group } = flow;
         let Some(kept) = self.groups.get_mut(&(header.root, group)) else {
             return;
         };
@@ -155,6 +150,11 @@ mod tests {
     const GROUP: Ipv6Addr = Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 0, 0, 1);
     const SOURCE: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
 
+    const FLOW: Flow = Flow {
+        source: SOURCE,
+        group: GROUP,
+    };
+
     fn header(sequence: u64) -> DataHeader {
         DataHeader {
             flags: 0,
@@ -183,9 +183,9 @@ mod tests {
     fn packets_follow_over_each_new_link_once() {
         let (mut late, now) = (late(), start());
         let packet = Bytes::from_static(b"x");
-        late.keep(SOURCE, header(1), &packet, GROUP, &links(&[1]));
+        late.keep(FLOW, header(1), &packet, &links(&[1]));
         late.open((ROOT, GROUP), now);
-        late.keep(SOURCE, header(2), &packet, GROUP, &links(&[1]));
+        late.keep(FLOW, header(2), &packet, &links(&[1]));
         let mut further = |all: &[u32]| {
             let new = late.take_new((ROOT, GROUP), |_| Some(links(all)));
             let sequence_and_links = |(links, header, _): (Links, DataHeader, Bytes)| {
@@ -211,13 +211,7 @@ mod tests {
         let (mut late, now) = (late(), start());
         late.open((ROOT, GROUP), now);
         for n in 0..20 {
-            late.keep(
-                SOURCE,
-                header(n),
-                &Bytes::from(vec![0; 100]),
-                GROUP,
-                &links(&[1]),
-            );
+            late.keep(FLOW, header(n), &Bytes::from(vec![0; 100]), &links(&[1]));
         }
         assert_eq!(late.bytes(), 800, "eight packets");
         assert_eq!(late.next_timeout(), Some(now + KEEP));
