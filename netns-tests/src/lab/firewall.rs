@@ -157,6 +157,30 @@ impl Host {
     /// # Errors
     /// `nft` fails, or one of them has no addresses.
     pub fn cut_from<'a>(&self, others: impl IntoIterator<Item = &'a Host>) -> Result<()> {
+        self.drop_hosts("cut", others)
+    }
+
+    /// As [`Host::cut_from`], beside it; [`Host::rejoin`] lifts it.
+    ///
+    /// # Errors
+    /// `nft` fails, or one of them has no addresses.
+    pub fn part_from<'a>(&self, others: impl IntoIterator<Item = &'a Host>) -> Result<()> {
+        self.drop_hosts("parted", others)
+    }
+
+    /// Lifts [`Host::part_from`].
+    ///
+    /// # Errors
+    /// It was not parted.
+    pub fn rejoin(&self) -> Result<()> {
+        self.nft("delete table inet parted")
+    }
+
+    fn drop_hosts<'a>(
+        &self,
+        table: &str,
+        others: impl IntoIterator<Item = &'a Host>,
+    ) -> Result<()> {
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
         for other in others {
             v4.push(other.v4()?.to_string());
@@ -164,7 +188,7 @@ impl Host {
         }
         let (v4, v6) = (v4.join(", "), v6.join(", "));
         self.nft(&format!(
-            "table inet cut {{
+            "table inet {table} {{
                chain in {{
                  type filter hook prerouting priority -400
                  ip saddr {{ {v4} }} drop
