@@ -52,6 +52,7 @@ impl Middle {
         let now = start();
         let limits = Limits {
             interests_per_neighbor: 2_000_000,
+            small_network: 0,
             ..Limits::DEFAULT
         };
         let root = Config {

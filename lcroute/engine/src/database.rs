@@ -230,7 +230,8 @@ pub struct Database {
     /// When certificates expire, Unix seconds.
     expiries: BTreeSet<(u64, OriginId)>,
     revocations: BTreeMap<u64, Revoked>,
-    revoked: BTreeSet<PeerId>,
+    /// The same by key, and whether the network signed.
+    revoked: BTreeSet<(PeerId, bool)>,
     aside: BTreeMap<OriginId, Aside>,
     /// Routers with an advertisement that waits.
     waiting: BTreeSet<OriginId>,
@@ -347,7 +348,7 @@ impl Database {
         &mut self,
         link: LinkId,
         kind: u8,
-        bytes: &Bytes,
+        bytes: &[u8],
         now: Instant,
     ) -> Result<(), DropReason> {
         self.now = now;
@@ -360,9 +361,9 @@ impl Database {
         };
         let id = RecordId { key, kind };
         if let Some((known, stored)) = self.stored(id)
-            && (version, &bytes[..]) <= (known, stored)
+            && (version, bytes) <= (known, &stored[..])
         {
-            let same = bytes[..] == stored[..];
+            let same = bytes == &stored[..];
             if let Some(state) = self.links.get_mut(&link) {
                 if same {
                     state.remove(id);
@@ -465,7 +466,8 @@ impl Database {
         self.now = now;
         let revocation = self.services.verify_revocation(bytes)?;
         let mut w = Writer::new();
-        w.u64(revocation_key(&revocation.key)).u64(revocation.until);
+        w.u64(revocation_key(&revocation.key, revocation.by_network));
+        w.u64(revocation.until);
         w.put(bytes);
         match self.handle_revocation(None, w.as_slice()) {
             Ok(()) => Ok(()),
@@ -637,7 +639,7 @@ impl Database {
     /// Whether certificates that go by this key do not count.
     #[must_use]
     pub fn is_revoked(&self, key: &PeerId) -> bool {
-        self.revoked.contains(key)
+        [true, false].map(|by| self.revoked.contains(&(*key, by))) != [false; 2]
     }
 
     /// How much there is.

@@ -257,7 +257,7 @@ impl Engine {
             routers: self.database.tables().routers,
             proxied_groups: self.proxy.len(),
             flows: self.held.len(),
-            held_bytes: self.held.bytes(),
+            held_bytes: self.held.bytes() + self.late.bytes(),
             origins: self.duplicates.len(),
             refused: self
                 .adjacencies

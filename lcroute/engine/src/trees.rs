@@ -878,6 +878,11 @@ impl Trees {
         self.roots.iter().flat_map(groups).collect()
     }
 
+    /// All groups, one on several trees more than once.
+    pub fn groups(&self) -> impl Iterator<Item = Ipv6Addr> + use<> {
+        self.keys().into_iter().map(|(_, group)| group)
+    }
+
     /// Number of (root, group) entries.
     pub fn len(&self) -> usize {
         self.entries

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use librecast::cert::CLOCK_SKEW;
-use librecast::id::OriginId;
+use librecast::id::{OriginId, PeerId};
 
 use super::advertisement::Advertisement;
 use super::bucket::Bucket;
@@ -18,7 +18,7 @@ use super::{ADVERTISEMENT_RATE, Aside, Database, DatabaseEvent, FORGET_AFTER, Re
 use crate::config::LinkId;
 use crate::drops::DropReason;
 use crate::graph::link_digest;
-use crate::services::{Credential, RecordError};
+use crate::services::{Credential, RecordError, Revocation};
 
 /// Advertisements without a credential are kept so long.
 const ASIDE_FOR: Duration = Duration::from_secs(30);
@@ -276,7 +276,7 @@ impl Database {
             .services
             .verify_revocation(bytes)
             .map_err(|_| DropReason::ForgedRecord)?;
-        let key = revocation_key(&revocation.key);
+        let key = revocation_key(&revocation.key, revocation.by_network);
         if head[..8] != key.to_be_bytes() || head[8..] != revocation.until.to_be_bytes() {
             return Err(DropReason::BadRecord);
         }
@@ -289,10 +289,13 @@ impl Database {
             return Ok(());
         }
         if known.is_none() && self.revocations.len() >= self.max_revocations {
-            // those that are needed longest stay: in the end all routers have the same
-            let by_time = |(key, revoked): (&u64, &Revoked)| (revoked.revocation.until, *key);
+            // the network's own, and those that are needed longest, stay: in the end all routers have the same
+            let by_time = |(key, Revoked { revocation: r, .. }): (&u64, &Revoked)| {
+                (r.by_network, r.until, *key)
+            };
+            let new = (revocation.by_network, revocation.until, key);
             match self.revocations.iter().map(by_time).min() {
-                Some(first) if first < (revocation.until, key) => self.remove_revocation(first.1),
+                Some(first) if first < new => self.remove_revocation(first.2),
                 _ => return Err(DropReason::DatabaseFull),
             }
         }
@@ -301,7 +304,8 @@ impl Database {
             record: Bytes::copy_from_slice(record),
         };
         self.revocations.insert(key, revoked);
-        self.revoked.insert(revocation.key);
+        let who = (revocation.key, revocation.by_network);
+        self.revoked.insert(who);
         let kind = KIND_REVOCATION;
         self.flood(RecordId { key, kind }, from);
         let event = DatabaseEvent::Revoked(revocation.key, Bytes::copy_from_slice(bytes));
@@ -321,15 +325,24 @@ impl Database {
 
     pub(super) fn remove_revocation(&mut self, key: u64) {
         if let Some(revoked) = self.revocations.remove(&key) {
-            self.revoked.remove(&revoked.revocation.key);
+            let Revocation {
+                key: who,
+                by_network,
+                ..
+            } = revoked.revocation;
+            self.revoked.remove(&(who, by_network));
             let kind = KIND_REVOCATION;
             self.unflood(RecordId { key, kind });
         }
     }
 
     pub(super) fn goes_by_revoked(&self, credential: &Credential) -> bool {
-        self.revoked.contains(&credential.member.peer)
-            || credential.keys.iter().any(|key| self.revoked.contains(key))
+        let member = &credential.member;
+        let is_out = |key: &PeerId, by_network| {
+            self.revoked.contains(&(*key, by_network)) && member.is_expelled_by(key, by_network)
+        };
+        let mut keys = member.keys.iter().chain([&member.peer]);
+        keys.any(|key| is_out(key, true) || is_out(key, false))
     }
 
     /// Forgets a router; never this one.

@@ -577,7 +577,9 @@ fn false_revocations_do_not_count() {
     let link = *database.links.keys().next().unwrap();
     let good = revocation(&peer, NOT_AFTER);
     let mut w = Writer::new();
-    w.u64(revocation_key(&peer)).u64(NOT_AFTER + 1).put(&good);
+    w.u64(revocation_key(&peer, true))
+        .u64(NOT_AFTER + 1)
+        .put(&good);
     let record = w.into_vec().into();
     let result = database.handle_record(link, KIND_REVOCATION, &record, now);
     assert_eq!(
@@ -765,6 +767,34 @@ fn an_advertisement_waits_for_its_credential() {
             .take_events()
             .contains(&DatabaseEvent::RouterUp(origin))
     );
+}
+
+#[test]
+fn a_router_that_is_named_but_unknown_is_asked_for() {
+    let mut network = Network::ring(4);
+    network.run(5 * MINUTE);
+    let (now, link, origin) = (network.now, network.links_of(0)[0], network.origin(2));
+    let known = network.router(0, 2).unwrap().advertisement().unwrap();
+    let mut links: Vec<_> = known.links().collect();
+    links.push((OriginId(12_345), 10));
+    links.sort_unstable();
+    let content = network.nodes[2].database.own.content(&[], links);
+    let version = Version::new(1, 1_000);
+    let services = TestServices::new(2);
+    let record = Advertisement::sign(origin, version, &content, &services).unwrap();
+    let database = &mut network.nodes[0].database;
+    database
+        .handle_record(link, KIND_ADVERTISEMENT, record.bytes(), now)
+        .unwrap();
+    database.take_messages();
+    database.handle_timeout(now + 2 * SECOND);
+    let ask = |m: &Message| matches!(m, Message::Summary(Summary::Digest { ask: true, .. }));
+    let asked = database
+        .take_messages()
+        .iter()
+        .filter(|(_, m)| ask(m))
+        .count();
+    assert_eq!(asked, 1);
 }
 
 #[test]
@@ -1137,7 +1167,7 @@ proptest! {
         let database = &mut network.nodes[0].database;
         let before = database.sums();
         for (kind, bytes) in inputs {
-            let _ = database.handle_record(link, kind, &bytes.clone().into(), now);
+            let _ = database.handle_record(link, kind, &bytes, now);
             if let Ok(summary) = Summary::decode(&mut Reader::new(&bytes)) {
                 let _ = database.handle_summary(link, &summary, now);
             }
@@ -1147,7 +1177,7 @@ proptest! {
             let mut bytes = bytes.to_vec();
             let position = at / known.len() % bytes.len();
             bytes[position] ^= flip | 1;
-            let _ = database.handle_record(link, *kind, &bytes.into(), now);
+            let _ = database.handle_record(link, *kind, &bytes, now);
         }
         database.handle_timeout(now + MINUTE);
         prop_assert_eq!(database.sums(), before, "nothing of it was believed");

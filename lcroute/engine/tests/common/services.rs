@@ -222,6 +222,10 @@ impl Services for TestServices {
             .peer_id()
             .verify("test revocation", message, signature)
             .map_err(|_| "forged")?;
-        Ok(Revocation { key, until })
+        Ok(Revocation {
+            key,
+            by_network: true,
+            until,
+        })
     }
 }
