@@ -45,6 +45,7 @@ fn run(name: &str) -> Option<ExitCode> {
         "bench" => bench::main(),
         "mc-send" => programs::send(),
         "mc-recv" => programs::receive(),
+        "mc-flap" => programs::flap(),
         "udp-flood" => programs::flood(),
         "mld-watch" => programs::mld_watch(),
         "bare-relay" => bench::bare_relay(),

@@ -135,6 +135,10 @@ fn build(lab: &Lab, names: &[&str]) -> Result<Vec<Host>> {
     let behind_nat = lab.host_behind_nat(last)?;
     behind_nat.close_uplink()?;
     hosts.push(behind_nat);
+    // by themselves more than eight would make fewer links
+    for host in &hosts {
+        host.configure("[topology]\npolicy = \"mesh\"\n")?;
+    }
     Ok(hosts)
 }
 

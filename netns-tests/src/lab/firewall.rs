@@ -152,6 +152,57 @@ impl Host {
         ))
     }
 
+    /// Drops all packets from and to several other hosts; [`Host::heal_uplink`] lifts it.
+    ///
+    /// # Errors
+    /// `nft` fails, or one of them has no addresses.
+    pub fn cut_from<'a>(&self, others: impl IntoIterator<Item = &'a Host>) -> Result<()> {
+        self.drop_hosts("cut", others)
+    }
+
+    /// As [`Host::cut_from`], beside it; [`Host::rejoin`] lifts it.
+    ///
+    /// # Errors
+    /// `nft` fails, or one of them has no addresses.
+    pub fn part_from<'a>(&self, others: impl IntoIterator<Item = &'a Host>) -> Result<()> {
+        self.drop_hosts("parted", others)
+    }
+
+    /// Lifts [`Host::part_from`].
+    ///
+    /// # Errors
+    /// It was not parted.
+    pub fn rejoin(&self) -> Result<()> {
+        self.nft("delete table inet parted")
+    }
+
+    fn drop_hosts<'a>(
+        &self,
+        table: &str,
+        others: impl IntoIterator<Item = &'a Host>,
+    ) -> Result<()> {
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        for other in others {
+            v4.push(other.v4()?.to_string());
+            v6.push(other.v6()?.to_string());
+        }
+        let (v4, v6) = (v4.join(", "), v6.join(", "));
+        self.nft(&format!(
+            "table inet {table} {{
+               chain in {{
+                 type filter hook prerouting priority -400
+                 ip saddr {{ {v4} }} drop
+                 ip6 saddr {{ {v6} }} drop
+               }}
+               chain out {{
+                 type filter hook postrouting priority 350
+                 ip daddr {{ {v4} }} drop
+                 ip6 daddr {{ {v6} }} drop
+               }}
+             }}"
+        ))
+    }
+
     fn drop_on(&self, table: &str, interface: &str, condition: &str) -> Result<()> {
         self.nft(&format!(
             "table inet {table} {{

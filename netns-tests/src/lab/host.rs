@@ -141,6 +141,8 @@ impl Host {
                 "RUST_LOG",
                 std::env::var("LAB_LOG").unwrap_or_else(|_| "info".to_owned()),
             )
+            // logs have the time in them even if the tests run under systemd
+            .env_remove("JOURNAL_STREAM")
             .env_remove("LCROUTE_CONFIG");
         let config = self.path(CONFIG);
         if config.exists() {

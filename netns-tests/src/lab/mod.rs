@@ -37,7 +37,7 @@ pub use firewall::Traffic;
 pub use host::{Host, offload};
 pub use isolate::{check_requirements, exit_on_signals, find_program, isolate, isolate_or_exit};
 pub use namespace::Namespace;
-pub use network::{Backbone, Member, Network};
+pub use network::{Backbone, Member, Network, wait_reach};
 pub use ports::{OpenSocket, open_sockets};
 pub use process::{Output, Process, tail};
 pub use topology::{LAN, UPLINK};
@@ -45,12 +45,13 @@ pub use traffic::{MldWatch, Receiver, Sent};
 pub use wait::{Hopeless, PATIENCE, eventually, within};
 
 /// The programs in the multi-call binary, found by hosts under these names.
-pub const APPLETS: [&str; 8] = [
+pub const APPLETS: [&str; 9] = [
     "lcroute",
     "lcsync",
     "lcagent",
     "mc-send",
     "mc-recv",
+    "mc-flap",
     "mld-watch",
     "udp-flood",
     "bare-relay",

@@ -1,5 +1,6 @@
 //! An lcroute network in a world: the backbone, the members, their daemons and what they report.
 
+use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ pub struct Member {
     pub host: Host,
     /// More arguments for `lcroute run`.
     pub run_args: Vec<String>,
+    /// What runs as its daemon: `lcroute`, or that with a wrong clock.
+    pub program: &'static str,
     daemon: Option<Process>,
 }
 
@@ -78,6 +81,27 @@ impl Lab {
             Ok(host)
         };
         names.iter().map(closed).collect()
+    }
+
+    /// Closed hosts in a row: none gets anything from or to others than its neighbours (and the backbone).
+    ///
+    /// ```text
+    ///   first ── second ── third ── ...
+    /// ```
+    ///
+    /// # Errors
+    /// `ip` or `nft` fails.
+    pub fn hosts_in_a_row(&self, names: &[&str]) -> Result<Vec<Host>> {
+        let hosts = self.closed_hosts(names)?;
+        for (at, host) in hosts.iter().enumerate() {
+            let others = hosts.iter().enumerate();
+            let far = others.filter(|(other, _)| other.abs_diff(at) > 1);
+            let far: Vec<&Host> = far.map(|(_, host)| host).collect();
+            if !far.is_empty() {
+                host.cut_from(far)?;
+            }
+        }
+        Ok(hosts)
     }
 
     /// These hosts as members of one network; their daemons are not started yet.
@@ -164,6 +188,20 @@ impl Network {
         self.wait_linked()
     }
 
+    /// Starts all daemons at once and waits until each reaches each, over links of their own choice.
+    ///
+    /// # Errors
+    /// They do not.
+    pub fn start_routed(&mut self) -> Result<()> {
+        for member in &mut self.members {
+            member.launch()?;
+        }
+        for member in &mut self.members {
+            member.wait_ready()?;
+        }
+        wait_reach(&self.members.iter().collect::<Vec<_>>())
+    }
+
     /// Waits until each member is linked with each other one.
     ///
     /// # Errors
@@ -201,6 +239,36 @@ impl Network {
     }
 }
 
+/// Waits until each of these members reaches exactly the others, over whatever links.
+///
+/// # Errors
+/// They do not.
+pub fn wait_reach(members: &[&Member]) -> Result<()> {
+    let ids = members.iter().map(|member| member.peer_id());
+    let ids = ids.collect::<Result<BTreeSet<String>>>()?;
+    for member in members {
+        let own = member.peer_id()?;
+        let others = ids.iter().filter(|id| **id != own).cloned().collect();
+        let what = format!("{} reaches all others", member.host.name());
+        eventually(&what, || {
+            let routes = member.routes()?;
+            let reached: BTreeSet<String> = routes
+                .iter()
+                .map(|route| text(route, "peer_id"))
+                .collect::<Result<_>>()?;
+            let missing = BTreeSet::difference(&others, &reached).count();
+            ensure!(
+                reached == others,
+                "{missing} missing of {}, {} reached",
+                others.len(),
+                reached.len()
+            );
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
 impl Member {
     /// A host that holds a membership.
     #[must_use]
@@ -208,6 +276,7 @@ impl Member {
         Member {
             host,
             run_args: Vec::new(),
+            program: "lcroute",
             daemon: None,
         }
     }
@@ -217,12 +286,19 @@ impl Member {
     /// # Errors
     /// It ends instead.
     pub fn start(&mut self) -> Result<()> {
-        let args: Vec<&str> = self.run_args.iter().map(String::as_str).collect();
-        self.daemon = Some(
-            self.host
-                .spawn("lcroute", &[&["run"], &args[..]].concat())?,
-        );
+        self.launch()?;
         self.wait_ready()
+    }
+
+    /// Starts the daemon.
+    ///
+    /// # Errors
+    /// There is no such program.
+    pub fn launch(&mut self) -> Result<()> {
+        let args: Vec<&str> = self.run_args.iter().map(String::as_str).collect();
+        let program = self.program;
+        self.daemon = Some(self.host.spawn(program, &[&["run"], &args[..]].concat())?);
+        Ok(())
     }
 
     /// Waits until the daemon answers.
@@ -284,6 +360,25 @@ impl Member {
     /// The daemon does not answer.
     pub fn groups(&self) -> Result<Vec<Value>> {
         list(ask(&self.host, "groups")?)
+    }
+
+    /// `lcroute routes --json`.
+    ///
+    /// # Errors
+    /// The daemon does not answer.
+    pub fn routes(&self) -> Result<Vec<Value>> {
+        list(ask(&self.host, "routes")?)
+    }
+
+    /// Links on the way to `other`, if there is one.
+    ///
+    /// # Errors
+    /// A daemon does not answer.
+    pub fn hops(&self, other: &Member) -> Result<Option<u64>> {
+        let id = other.peer_id()?;
+        let routes = self.routes()?;
+        let route = routes.iter().find(|route| route["peer_id"] == *id);
+        Ok(route.and_then(|route| route["hops"].as_u64()))
     }
 
     /// A counter of `status`, such as `link_tx_packets` or `drops/no_listener`.

@@ -141,6 +141,26 @@ impl Receiver {
         self.number("packets")
     }
 
+    /// All pauses of 100 ms and more between two datagrams so far, in milliseconds.
+    ///
+    /// # Errors
+    /// It has not joined yet.
+    pub fn pauses(&self) -> Result<Vec<f64>> {
+        let state = self.state()?;
+        let pauses = state["pauses_ms"].as_array().context("pauses_ms")?;
+        Ok(pauses.iter().filter_map(Value::as_f64).collect())
+    }
+
+    /// Checks that nothing came twice.
+    ///
+    /// # Errors
+    /// Something did.
+    pub fn expect_no_duplicates(&self) -> Result<()> {
+        let state = self.state()?;
+        ensure!(state["duplicates"] == 0, "duplicates: {state}");
+        Ok(())
+    }
+
     /// Waits until `count` datagrams have come.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! Ordinary multicast programs that know nothing of lcroute: a sender, a receiver, a watcher of
 //! MLD. They do what programs in the wild do and report in JSON what the kernel gave them.
 
+mod flap;
 mod flood;
 mod inbox;
 mod latencies;
@@ -10,6 +11,7 @@ mod receive;
 mod send;
 mod syscalls;
 
+pub use flap::main as flap;
 pub use flood::main as flood;
 pub use mld_watch::main as mld_watch;
 pub use receive::main as receive;

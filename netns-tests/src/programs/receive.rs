@@ -49,6 +49,11 @@ struct Args {
     gro: bool,
 }
 
+/// Between two datagrams: what is shorter is no pause.
+const PAUSE_NS: u64 = 100_000_000;
+/// Pauses that are kept; later ones are not.
+const MAX_PAUSES: usize = 256;
+
 /// The program.
 pub fn main() -> ExitCode {
     super::run(receive)
@@ -145,6 +150,7 @@ struct Tally {
     first_ns: Option<u64>,
     last_ns: u64,
     latencies: Latencies,
+    pauses: Vec<f64>,
     reported: (u64, Instant),
 }
 
@@ -184,11 +190,17 @@ impl Tally {
             first_ns: None,
             last_ns: 0,
             latencies: Latencies::default(),
+            pauses: Vec::new(),
             reported: (0, Instant::now()),
         }
     }
 
     fn count(&mut self, datagram: &Received, now: u64) {
+        let before = self.first_ns.map(|_| self.last_ns);
+        let pause = now.saturating_sub(before.unwrap_or(now));
+        if pause >= PAUSE_NS && self.pauses.len() < MAX_PAUSES {
+            self.pauses.push(pause as f64 / 1e6);
+        }
         self.first_ns.get_or_insert(now);
         self.last_ns = now;
         self.packets += 1;
@@ -251,6 +263,7 @@ impl Tally {
             "join_to_first_ms": self.first_ns.map(|first| (first - self.joined_ns) as f64 / 1e6),
             "seconds": self.last_ns.saturating_sub(first) as f64 / 1e9,
             "latency_us": self.latencies.summary(),
+            "pauses_ms": self.pauses,
             "cpu_s": cpu_seconds(),
         });
         let mut out = std::io::stdout().lock();

@@ -21,6 +21,7 @@ mod ordinary_programs;
 mod packets;
 mod paths;
 mod repair;
+mod routing;
 mod ssm;
 mod the_lab;
 
