@@ -4,7 +4,7 @@ use std::future::Future;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::packet_loop::End;
+use crate::inbox::End;
 
 /// The signals that a daemon obeys.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! Certificates that were renewed, keys that were revoked.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use librecast::cert::{Chain, Member};
@@ -59,21 +59,24 @@ impl Overlay {
         }
     }
 
-    /// A key of a node, an invitation or an issuer counts no more: links to members that it made or is
-    /// end at once, and they get no other.
-    pub fn revoke(&mut self, key: PeerId, now: Instant) {
+    /// A key of a node, an invitation or (by the network's key) an issuer counts no more: links to members that
+    /// it made or is end at once, and they get no other.
+    pub fn revoke(&mut self, key: PeerId, by_network: bool, now: Instant) {
         self.observe(now);
-        if self.revoked.len() < MAX_REVOKED {
-            self.revoked.insert(key);
-        } else if !self.revoked.contains(&key) {
+        if let Some(by) = self.revoked.get_mut(&key) {
+            *by |= by_network;
+        } else if self.revoked.len() < MAX_REVOKED {
+            self.revoked.insert(key, by_network);
+        } else {
             warn!(%key, "too many revoked keys: its links end, but it may come back");
             self.count("revocations_full");
         }
-        self.expel(&|revoked| *revoked == key, now);
+        self.expel(&BTreeMap::from([(key, by_network)]), now);
     }
 
-    /// All keys that count no more, in place of those before; at most 8,192 are heeded.
-    pub fn set_revoked(&mut self, keys: BTreeSet<PeerId>, now: Instant) {
+    /// All keys that count no more, and whether the network's key said so, in place of those before; at most
+    /// 8,192 are heeded.
+    pub fn set_revoked(&mut self, keys: BTreeMap<PeerId, bool>, now: Instant) {
         self.observe(now);
         self.revoked = keys;
         while self.revoked.len() > MAX_REVOKED {
@@ -81,17 +84,17 @@ impl Overlay {
             self.count("revocations_full");
         }
         let keys = self.revoked.clone();
-        self.expel(&|key| keys.contains(key), now);
+        self.expel(&keys, now);
         let rows = self.peers.iter().flatten();
         let revoked = rows.map(|peer| peer.id).filter(|id| self.is_revoked(id));
         let revoked: BTreeSet<_> = revoked.collect();
-        let free = |id: &PeerId| !revoked.contains(id) && !keys.contains(id);
+        let free = |id: &PeerId| !revoked.contains(id) && !keys.contains_key(id);
         self.readmit(Refusal::Revoked, &free, now);
         self.drain_dirty();
     }
 
     /// Ends the links of all whom such a key made or is.
-    fn expel(&mut self, is_revoked: &dyn Fn(&PeerId) -> bool, now: Instant) {
+    fn expel(&mut self, keys: &BTreeMap<PeerId, bool>, now: Instant) {
         if self.stopped {
             return;
         }
@@ -99,8 +102,8 @@ impl Overlay {
             let Some(peer) = self.peers[index].as_ref() else {
                 continue;
             };
-            let made_by = peer.member.iter().flat_map(|member| &member.keys);
-            if !made_by.chain([&peer.id]).any(is_revoked) {
+            let member = peer.member.as_ref();
+            if !member.map_or(keys.contains_key(&peer.id), |m| is_expelled(m, keys)) {
                 continue;
             }
             let id = peer.id;
@@ -116,14 +119,21 @@ impl Overlay {
 
     /// Whether a key of this member's chain is revoked.
     pub(crate) fn names_revoked(&self, member: &Member) -> bool {
-        let mut keys = member.keys.iter().chain([&member.peer]);
-        keys.any(|key| self.revoked.contains(key))
+        is_expelled(member, &self.revoked)
     }
 
     /// Whether a peer is expelled, as far as we know its chain.
     pub(crate) fn is_revoked(&self, id: &PeerId) -> bool {
         let peer = self.by_id.get(id).and_then(|i| self.peers[*i].as_ref());
         let member = peer.and_then(|peer| peer.member.as_ref());
-        self.revoked.contains(id) || member.is_some_and(|member| self.names_revoked(member))
+        member.map_or(self.revoked.contains_key(id), |m| self.names_revoked(m))
     }
+}
+
+fn is_expelled(member: &Member, keys: &BTreeMap<PeerId, bool>) -> bool {
+    let by = |key: &PeerId| keys.get(key).map(|by_network| (*key, *by_network));
+    let named = member.keys.iter().chain([&member.peer]).filter_map(by);
+    named
+        .into_iter()
+        .any(|(key, by_network)| member.is_expelled_by(&key, by_network))
 }

@@ -79,8 +79,8 @@ pub struct Overlay {
     /// Those of which it was told that attempts fail.
     pub(crate) failing: BTreeSet<PeerId>,
     pub(crate) reach: Reach,
-    /// Keys of nodes, invitations and issuers that count no more.
-    pub(crate) revoked: BTreeSet<PeerId>,
+    /// Keys of nodes, invitations and issuers that count no more; whether the network's key said so.
+    pub(crate) revoked: BTreeMap<PeerId, bool>,
     pub(crate) peers: Vec<Option<Peer>>,
     pub(crate) by_id: HashMap<PeerId, usize>,
     pub(crate) by_link: HashMap<LinkId, usize>,
@@ -135,7 +135,7 @@ impl Overlay {
             unsettled: false,
             wanted: BTreeSet::new(),
             failing: BTreeSet::new(),
-            revoked: BTreeSet::new(),
+            revoked: BTreeMap::new(),
             reach: Reach::new(config.limits.present),
             peers: Vec::new(),
             by_id: HashMap::new(),

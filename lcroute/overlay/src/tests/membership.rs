@@ -1,6 +1,6 @@
 //! Certificates for tests, and what becomes of links when they are renewed or revoked.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -63,7 +63,7 @@ fn a_revoked_node_loses_its_link_at_once_and_gets_no_other() {
     let mut net = joined(Net::mesh(3));
     net.run(LONG);
     let (expelled, now) = (net.nodes[2].id, net.now);
-    net.nodes[0].overlay.revoke(expelled, now);
+    net.nodes[0].overlay.revoke(expelled, false, now);
     let took = net.until(SOON, "the end", |net| {
         !net.links_of(0).contains(&2) && !net.links_of(2).contains(&0)
     });
@@ -95,7 +95,13 @@ fn a_revoked_issuer_takes_its_nodes_with_it() {
     let mut net = joined(net);
     let (issuer, now) = (SecretKey::from_seed(&[88; 32]).peer_id(), net.now);
     for n in 0..3 {
-        net.nodes[n].overlay.revoke(issuer, now);
+        net.nodes[n].overlay.revoke(issuer, false, now);
+    }
+    net.run(LONG);
+    assert!(net.linked(0, 2), "issuers do not expel one another");
+    let now = net.now;
+    for n in 0..3 {
+        net.nodes[n].overlay.revoke(issuer, true, now);
     }
     net.until(SOON, "the end", |net| net.nodes[2].links.is_empty());
     net.run(LONG);
@@ -107,7 +113,7 @@ fn a_revoked_issuer_takes_its_nodes_with_it() {
 fn what_was_revoked_before_gets_no_link_until_it_is_forgotten() {
     let mut net = Net::mesh(2);
     let (expelled, now) = (net.nodes[1].id, net.now);
-    let keys = BTreeSet::from([expelled]);
+    let keys = BTreeMap::from([(expelled, false)]);
     net.nodes[0].overlay.set_revoked(keys, now);
     net.join_all();
     net.run(LONG);
@@ -118,7 +124,7 @@ fn what_was_revoked_before_gets_no_link_until_it_is_forgotten() {
     assert_eq!(state(&net, 0, 1), REVOKED);
     // revocations expire with the certificates that they are about
     let now = net.now;
-    net.nodes[0].overlay.set_revoked(BTreeSet::new(), now);
+    net.nodes[0].overlay.set_revoked(BTreeMap::new(), now);
     net.until(SOON, "link", |net| net.linked(0, 1));
 }
 
@@ -130,13 +136,13 @@ fn revoked_keys_are_bounded() {
     for n in 0..9_000_u32 {
         let mut seed = [9; 32];
         seed[..4].copy_from_slice(&n.to_be_bytes());
-        overlay.revoke(SecretKey::from_seed(&seed).peer_id(), now);
+        overlay.revoke(SecretKey::from_seed(&seed).peer_id(), false, now);
     }
     assert_eq!(overlay.revoked.len(), 8_192);
     assert_eq!(overlay.drops()["revocations_full"], 9_000 - 8_192);
     // a link ends all the same
     let expelled = net.nodes[1].id;
-    net.nodes[0].overlay.revoke(expelled, now);
+    net.nodes[0].overlay.revoke(expelled, false, now);
     net.until(SOON, "the end", |net| net.nodes[0].links.is_empty());
 }
 

@@ -1,0 +1,655 @@
+//! The link state: what every router of the network says of itself, flooded and signed, and what
+//! follows from it: the graph, who is reachable, who is the root of what.
+//!
+//! ```text
+//! handle_record --> newer than ours? --> signature, certificates, rates --> stored --> other links
+//!                      no: nothing, or ours goes back                         |
+//!                                              graph <-- reachable, elections-+--> own advertisement
+//! ```
+//!
+//! Inputs change the records; [`Database::update`] draws the conclusions. [`Database::graph`],
+//! [`Database::take_events`] and [`Database::take_messages`] call it, the other questions are answered
+//! as of the last time.
+
+mod advertisement;
+mod bucket;
+mod conclude;
+mod cost;
+mod election;
+mod exchange;
+mod flooding;
+mod intake;
+mod own;
+mod record;
+mod summary;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv6Addr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use librecast::cert::GroupPrefix;
+use librecast::id::{OriginId, PeerId};
+use librecast::wire::Writer;
+
+pub use advertisement::{
+    Advertisement, Announced, FLAG_CORE, FLAG_ISSUER, FLAG_UNICAST, MAX_LINKS, MAX_PREFIXES,
+    UNKNOWN_CENTRALITY,
+};
+use bucket::{Bucket, Rate};
+pub use election::SLOTS;
+use election::{Candidate, SlotRoots, slot_of};
+use flooding::{Link, SUMMARY_RATE, VERIFY_RATE};
+use own::Own;
+pub use own::OwnRouter;
+pub use record::{
+    CredentialRecord, KIND_ADVERTISEMENT, KIND_CREDENTIAL, KIND_REVOCATION, MAX_REVOCATION, Record,
+    RecordId, Version,
+};
+use record::{first_version, peek, revocation_key};
+pub use summary::{BUCKETS, Summary, SummaryEntry};
+
+use crate::config::{Limits, LinkId};
+use crate::drops::DropReason;
+use crate::graph::{Graph, router_digest};
+use crate::services::{Credential, Revocation, Services};
+
+/// Advertisements of one router that are taken in: more wait for their turn, and only the newest.
+const ADVERTISEMENT_RATE: Rate = Rate {
+    burst: 16,
+    interval: Duration::from_secs(1),
+};
+/// Routers that cannot be reached are remembered so long.
+const FORGET_AFTER: Duration = Duration::from_secs(3_600);
+/// After these times neighbours are asked for what is missing: the first, doubled up to the last.
+const ASK_FIRST: Duration = Duration::from_secs(1);
+const ASK_LAST: Duration = Duration::from_secs(3_600);
+
+/// What is sent over a link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Message {
+    /// A RECORD element.
+    Record(Record),
+    /// A SUMMARY element.
+    Summary(Summary),
+}
+
+/// What changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DatabaseEvent {
+    /// Links lead to this router now.
+    RouterUp(OriginId),
+    /// No links lead to this router any more, or it lost its credential.
+    RouterDown(OriginId),
+    /// The router has (re)started as this incarnation. For the own router: use it from now on, and
+    /// persist it.
+    Incarnation(OriginId, u32),
+    /// The router has other certificates than before.
+    CredentialChanged(OriginId),
+    /// The key counts no longer, by this revocation.
+    Revoked(PeerId, Bytes),
+    /// Roots of slots or announced prefixes are others than before.
+    RootsChanged,
+    /// Something that had been taken in was dropped later, or in part.
+    Dropped(DropReason),
+    /// The neighbour passed on what its router did not sign.
+    Forged(LinkId),
+}
+
+/// A router of the network: its certificates and what it says of itself.
+#[derive(Debug)]
+pub struct Router {
+    credential: Arc<CredentialRecord>,
+    advertisement: Option<Arc<Advertisement>>,
+    reachable: bool,
+    /// When it ceased to be reachable, if it is not.
+    gone_since: Instant,
+    /// Links that both ends claim.
+    links: u16,
+    rate: Bucket,
+    /// The newest advertisement that has to wait, and where it came from.
+    waiting: Option<Box<(LinkId, Version, Bytes)>>,
+}
+
+impl Router {
+    /// What its certificates prove.
+    #[must_use]
+    pub fn credential(&self) -> &Credential {
+        self.credential.credential()
+    }
+
+    /// Its certificates as they are flooded.
+    #[must_use]
+    pub fn credential_record(&self) -> &CredentialRecord {
+        &self.credential
+    }
+
+    /// What it says of itself; `None` until it has come.
+    #[must_use]
+    pub fn advertisement(&self) -> Option<&Arc<Advertisement>> {
+        self.advertisement.as_ref()
+    }
+
+    /// Whether links lead there.
+    #[must_use]
+    pub fn is_reachable(&self) -> bool {
+        self.reachable
+    }
+
+    /// Whether it may be the root of shared trees before others: it and its certificate say so.
+    #[must_use]
+    pub fn is_core(&self) -> bool {
+        self.has_flag(FLAG_CORE) && self.credential().member.core
+    }
+
+    /// Whether its advertisement has this flag.
+    #[must_use]
+    pub fn has_flag(&self, flag: u8) -> bool {
+        self.advertisement
+            .as_ref()
+            .is_some_and(|a| a.flags() & flag != 0)
+    }
+
+    /// The groups that it announces and that its certificate permits.
+    pub fn announced(&self) -> impl Iterator<Item = Announced> + '_ {
+        let permitted = &self.credential().member.prefixes;
+        let prefixes = self.advertisement.iter().flat_map(|a| a.prefixes());
+        prefixes
+            .filter(|announced| permitted.iter().any(|p| p.covers(&announced.prefix)))
+            .copied()
+    }
+
+    fn candidate(&self, origin: OriginId) -> Option<Candidate> {
+        let advertisement = self.advertisement.as_ref()?;
+        let claims = (0..SLOTS).filter(|&slot| advertisement.claims(slot));
+        self.reachable.then(|| Candidate {
+            origin,
+            claims: claims.map(|slot| 1 << slot).sum(),
+            core: self.is_core(),
+            centrality: advertisement.centrality(),
+        })
+    }
+}
+
+/// A prefix that reachable routers announce.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AnnouncedPrefix {
+    /// The one whose tree is used.
+    pub root: OriginId,
+    /// All who announce it, in ascending order.
+    pub announcers: Vec<OriginId>,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Roots {
+    slots: [SlotRoots; SLOTS as usize],
+    prefixes: BTreeMap<GroupPrefix, AnnouncedPrefix>,
+    /// Lengths of the prefixes, the longest first.
+    lengths: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Revoked {
+    revocation: Revocation,
+    record: Bytes,
+}
+
+/// An advertisement whose router is not known yet.
+#[derive(Debug)]
+struct Aside {
+    link: LinkId,
+    version: Version,
+    bytes: Bytes,
+    until: Instant,
+}
+
+/// How much of what there is, for tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DatabaseTables {
+    /// Routers whose certificates are known.
+    pub routers: usize,
+    /// Those that links lead to, this one included.
+    pub reachable: usize,
+    /// Revocations.
+    pub revocations: usize,
+    /// Advertisements kept for want of a credential.
+    pub aside: usize,
+}
+
+/// The link state as one router has it.
+#[derive(Debug)]
+pub struct Database {
+    services: Arc<dyn Services>,
+    max_routers: usize,
+    max_revocations: usize,
+    own: Own,
+    routers: BTreeMap<OriginId, Router>,
+    /// When certificates expire, Unix seconds.
+    expiries: BTreeSet<(u64, OriginId)>,
+    revocations: BTreeMap<u64, Revoked>,
+    /// The same by key, and whether the network signed.
+    revoked: BTreeSet<(PeerId, bool)>,
+    aside: BTreeMap<OriginId, Aside>,
+    /// Routers with an advertisement that waits.
+    waiting: BTreeSet<OriginId>,
+    links: BTreeMap<LinkId, Link>,
+    /// Sum over all links that both ends claim.
+    digest: u64,
+    graph: Arc<Graph>,
+    /// The graph, or who belongs to it, has changed.
+    graph_changed: bool,
+    roots: Roots,
+    roots_changed: bool,
+    /// The neighbour that was asked for what we lack, and until when it may answer.
+    asked: Option<(LinkId, Instant)>,
+    /// When neighbours are asked again, because something is missing.
+    ask_at: Option<Instant>,
+    ask_after: Duration,
+    /// Something was refused that may be accepted another time.
+    refused: bool,
+    /// The first time at which a router that is gone may be forgotten.
+    forget_at: Option<Instant>,
+    clock_at: Option<Instant>,
+    events: Vec<DatabaseEvent>,
+    version: u64,
+    graph_version: u64,
+    roots_version: u64,
+    now: Instant,
+}
+
+/// Inputs.
+impl Database {
+    /// A database that knows this router alone.
+    #[must_use]
+    pub fn new(own: OwnRouter, limits: &Limits, services: Arc<dyn Services>, now: Instant) -> Self {
+        let origin = own.origin;
+        let chain = own.chain.clone();
+        let graph = Graph::new(router_digest(origin), [origin], &[]);
+        let mut database = Self {
+            services,
+            max_routers: limits.routers.max(1),
+            max_revocations: limits.revocations,
+            own: Own::new(own, now),
+            routers: BTreeMap::new(),
+            expiries: BTreeSet::new(),
+            revocations: BTreeMap::new(),
+            revoked: BTreeSet::new(),
+            aside: BTreeMap::new(),
+            waiting: BTreeSet::new(),
+            links: BTreeMap::new(),
+            digest: 0,
+            graph: Arc::new(graph),
+            graph_changed: true,
+            roots: Roots::default(),
+            roots_changed: true,
+            asked: None,
+            ask_at: None,
+            ask_after: ASK_FIRST,
+            refused: false,
+            forget_at: None,
+            clock_at: None,
+            events: Vec::new(),
+            version: 0,
+            graph_version: 0,
+            roots_version: 0,
+            now,
+        };
+        if let Err(reason) = database.set_own_chain(chain, now) {
+            tracing::warn!(
+                reason,
+                "own certificates do not count: others cannot see this node"
+            );
+        }
+        database.update();
+        // nobody has to be told what is so from the start
+        database.events.clear();
+        database
+    }
+
+    /// A link is up.
+    pub fn link_up(&mut self, link: LinkId, neighbor: OriginId, now: Instant) {
+        self.now = now;
+        let buckets = Box::new(self.sums());
+        let mut state = Link::new(neighbor, now);
+        state.push_summary(Summary::Digest {
+            ask: false,
+            buckets,
+        });
+        // who has just come is known to all at once
+        for kind in [KIND_CREDENTIAL, KIND_ADVERTISEMENT] {
+            let key = self.own.router.origin.0;
+            state.push_news(RecordId { key, kind });
+        }
+        self.links.insert(link, state);
+        self.own.set_linked(true, now);
+    }
+
+    /// A link is gone.
+    pub fn link_down(&mut self, link: LinkId, now: Instant) {
+        self.now = now;
+        self.links.remove(&link);
+        self.asked.take_if(|(asked, _)| *asked == link);
+        self.own.set_linked(!self.links.is_empty(), now);
+    }
+
+    /// The round-trip time of a link was measured, or smoothed.
+    pub fn set_rtt(&mut self, link: LinkId, rtt: Duration, now: Instant) {
+        self.now = now;
+        if let Some(link) = self.links.get_mut(&link) {
+            link.cost.set(rtt, now);
+        }
+    }
+
+    /// A record from a neighbour.
+    pub fn handle_record(
+        &mut self,
+        link: LinkId,
+        kind: u8,
+        bytes: &[u8],
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        self.now = now;
+        if !self.links.contains_key(&link) {
+            return Err(DropReason::UnknownLink);
+        }
+        let Some((key, version)) = peek(kind, bytes).map_err(|_| DropReason::BadRecord)? else {
+            // a kind of a later version: without knowing it we cannot pass it on
+            return Ok(());
+        };
+        let id = RecordId { key, kind };
+        if let Some((known, stored)) = self.stored(id)
+            && (version, bytes) <= (known, &stored[..])
+        {
+            let same = bytes == &stored[..];
+            if let Some(state) = self.links.get_mut(&link) {
+                if same {
+                    state.remove(id);
+                } else {
+                    state.push_news(id);
+                }
+            }
+            return Ok(());
+        }
+        let rate = |state: &mut Link| state.verify.take(VERIFY_RATE, now);
+        if !self.links.get_mut(&link).is_some_and(rate) {
+            self.ask_later(true);
+            return Err(DropReason::FloodLimited);
+        }
+        match kind {
+            _ if kind != KIND_REVOCATION && key == self.own.router.origin.0 => {
+                self.overtaken(kind, bytes, version)
+            }
+            KIND_CREDENTIAL => self.handle_credential(link, bytes),
+            KIND_ADVERTISEMENT => self.handle_advertisement(link, OriginId(key), version, bytes),
+            _ => self.handle_revocation(Some(link), bytes),
+        }
+    }
+
+    /// A summary from a neighbour.
+    pub fn handle_summary(
+        &mut self,
+        link: LinkId,
+        summary: &Summary,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        self.now = now;
+        let Some(state) = self.links.get_mut(&link) else {
+            return Err(DropReason::UnknownLink);
+        };
+        if !state.summarize.take(SUMMARY_RATE, now) {
+            return Err(DropReason::FloodLimited);
+        }
+        match summary {
+            Summary::Digest { ask, buckets } => {
+                // it may cost us a long answer
+                state.summarize.spend(SUMMARY_RATE, 15, now);
+                state.digest = Some(buckets.clone());
+                if *ask {
+                    let buckets = Box::new(self.sums());
+                    self.push_summary(
+                        link,
+                        Summary::Digest {
+                            ask: false,
+                            buckets,
+                        },
+                    );
+                }
+            }
+            Summary::Have {
+                from,
+                to,
+                last,
+                entries,
+            } => self.answer(link, (*from, *to), *last, entries),
+            Summary::End => {
+                self.asked.take_if(|(asked, _)| *asked == link);
+            }
+        }
+        Ok(())
+    }
+
+    /// This router announces these groups from now on; those outside its certificate, and more than
+    /// [`MAX_PREFIXES`], are not said.
+    pub fn set_announced(&mut self, announced: BTreeSet<GroupPrefix>, now: Instant) {
+        self.now = now;
+        self.own.router.announced = announced;
+    }
+
+    /// This router has these flags from now on: [`FLAG_CORE`] and others.
+    pub fn set_flags(&mut self, flags: u8, now: Instant) {
+        self.now = now;
+        self.own.router.flags = flags;
+    }
+
+    /// This router has these certificates from now on.
+    pub fn set_own_chain(&mut self, chain: Bytes, now: Instant) -> Result<(), &'static str> {
+        self.now = now;
+        let origin = self.own.router.origin;
+        let credential = self.services.verify_chain(&chain)?;
+        let known = self.routers.get(&origin).map(|router| &router.credential);
+        if known.is_some_and(|known| known.chain() == &chain[..]) {
+            return Ok(());
+        }
+        let first = first_version(credential.issued, &chain);
+        let version = known.map_or(first, |known| {
+            first.max(Version(known.version().0.saturating_add(1)))
+        });
+        self.own.router.chain = chain;
+        self.sign_credential(version)
+    }
+
+    /// A revocation, as [`Services::verify_revocation`] knows it, to be told to all.
+    pub fn add_revocation(&mut self, bytes: &[u8], now: Instant) -> Result<(), &'static str> {
+        self.now = now;
+        let revocation = self.services.verify_revocation(bytes)?;
+        let mut w = Writer::new();
+        w.u64(revocation_key(&revocation.key, revocation.by_network));
+        w.u64(revocation.until);
+        w.put(bytes);
+        match self.handle_revocation(None, w.as_slice()) {
+            Ok(()) => Ok(()),
+            Err(DropReason::DatabaseFull) => Err("too many revocations"),
+            Err(_) => Err("it has expired, or is too long"),
+        }
+    }
+
+    /// To be called when the time of [`Self::next_timeout`] has come.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.now = now;
+        for link in self.links.values_mut() {
+            link.cost.handle_timeout(now);
+        }
+        self.aside.retain(|_, aside| now < aside.until);
+        self.asked.take_if(|(_, until)| now >= *until);
+        self.release_waiting();
+        if self.forget_at.take_if(|at| now >= *at).is_some() {
+            self.forget_gone();
+        }
+        if self.clock_at.take_if(|at| now >= *at).is_some() {
+            self.expire();
+        }
+        if self.ask_at.take_if(|at| now >= *at).is_some() {
+            self.ask_for_missing();
+        }
+        self.update();
+    }
+
+    /// When to call [`Self::handle_timeout`].
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Instant> {
+        let waiting = self
+            .waiting
+            .iter()
+            .filter_map(|origin| self.routers.get(origin));
+        let links = self.links.values();
+        let times = [
+            self.own.next_timeout(self.now),
+            self.asked.map(|(_, until)| until),
+            self.ask_at,
+            self.forget_at,
+            self.clock_at,
+            self.aside.values().map(|aside| aside.until).min(),
+            waiting.map(|r| r.rate.next(ADVERTISEMENT_RATE)).min(),
+            links.clone().filter_map(|l| l.cost.next_timeout()).min(),
+            links.filter_map(Link::next_timeout).min(),
+        ];
+        times.into_iter().flatten().min()
+    }
+}
+
+/// Questions.
+impl Database {
+    /// The graph of all links that both ends claim. It contains this router, and others only with links.
+    pub fn graph(&mut self) -> Arc<Graph> {
+        self.update();
+        Arc::clone(&self.graph)
+    }
+
+    /// What is to be sent, in order.
+    pub fn take_messages(&mut self) -> Vec<(LinkId, Message)> {
+        self.update();
+        let ids: Vec<LinkId> = self.links.keys().copied().collect();
+        let mut messages = Vec::new();
+        for id in ids {
+            while let Some(record) = self.next_record(id) {
+                messages.push((id, Message::Record(record)));
+            }
+            let Some(link) = self.links.get_mut(&id) else {
+                continue;
+            };
+            while let Some(summary) = link.next_summary() {
+                messages.push((id, Message::Summary(summary)));
+            }
+        }
+        messages
+    }
+
+    /// What changed since the last time.
+    pub fn take_events(&mut self) -> Vec<DatabaseEvent> {
+        self.update();
+        std::mem::take(&mut self.events)
+    }
+
+    /// Rises with every change of what can be asked here.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Rises with every change of the graph.
+    #[must_use]
+    pub fn graph_version(&self) -> u64 {
+        self.graph_version
+    }
+
+    /// Rises with every change of the roots of slots and prefixes, and of who announces these.
+    #[must_use]
+    pub fn roots_version(&self) -> u64 {
+        self.roots_version
+    }
+
+    /// The incarnation of this router: higher than it was given if another was seen.
+    #[must_use]
+    pub fn incarnation(&self) -> u32 {
+        self.own.router.incarnation
+    }
+
+    /// A router whose certificates are known; this one is among them.
+    #[must_use]
+    pub fn router(&self, origin: OriginId) -> Option<&Router> {
+        self.routers.get(&origin)
+    }
+
+    /// All of them, in ascending order.
+    pub fn routers(&self) -> impl Iterator<Item = (OriginId, &Router)> {
+        self.routers
+            .iter()
+            .map(|(origin, router)| (*origin, router))
+    }
+
+    /// Whether links lead to this router.
+    #[must_use]
+    pub fn is_reachable(&self, origin: OriginId) -> bool {
+        self.routers.get(&origin).is_some_and(|r| r.reachable)
+    }
+
+    /// Reachable routers that renew certificates, in ascending order.
+    pub fn issuers(&self) -> impl Iterator<Item = OriginId> + '_ {
+        let can = |r: &Router| r.reachable && r.has_flag(FLAG_ISSUER) && r.credential().can_issue;
+        self.routers()
+            .filter(move |(_, router)| can(router))
+            .map(|(origin, _)| origin)
+    }
+
+    /// The root of the shared tree of this slot, 0 to 3.
+    #[must_use]
+    pub fn slot_root(&self, slot: u8) -> Option<OriginId> {
+        self.roots.slots.get(usize::from(slot))?.elected
+    }
+
+    /// The longest announced prefix that the group lies in, and the root of its tree.
+    #[must_use]
+    pub fn owner(&self, group: Ipv6Addr) -> Option<(GroupPrefix, OriginId)> {
+        self.roots.lengths.iter().find_map(|&length| {
+            let mask = u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0);
+            let first = Ipv6Addr::from_bits(group.to_bits() & mask);
+            let prefix = GroupPrefix::new(first, length).ok()?;
+            let announced = self.roots.prefixes.get(&prefix)?;
+            Some((prefix, announced.root))
+        })
+    }
+
+    /// The root of the tree of an any-source group: of the prefix that it lies in, else of its slot.
+    #[must_use]
+    pub fn root_of(&self, group: Ipv6Addr) -> Option<OriginId> {
+        match self.owner(group) {
+            Some((_, root)) => Some(root),
+            None => self.slot_root(slot_of(group)),
+        }
+    }
+
+    /// All announced prefixes in ascending order.
+    pub fn announced(&self) -> impl Iterator<Item = (&GroupPrefix, &AnnouncedPrefix)> {
+        self.roots.prefixes.iter()
+    }
+
+    /// Whether certificates that go by this key do not count.
+    #[must_use]
+    pub fn is_revoked(&self, key: &PeerId) -> bool {
+        [true, false].map(|by| self.revoked.contains(&(*key, by))) != [false; 2]
+    }
+
+    /// How much there is.
+    #[must_use]
+    pub fn tables(&self) -> DatabaseTables {
+        DatabaseTables {
+            routers: self.routers.len(),
+            reachable: self.routers.values().filter(|r| r.reachable).count(),
+            revocations: self.revocations.len(),
+            aside: self.aside.len(),
+        }
+    }
+}
