@@ -113,6 +113,8 @@ pub(crate) struct Connection {
     control: u8,
     /// Whether each side offers the media lane.
     media: [bool; 2],
+    /// Whether the far side takes control messages in it; we do.
+    lane_control: bool,
     flight: Flight,
     repeated: Vec<Transmit>,
     /// When it last sent or got something.
@@ -219,6 +221,7 @@ impl Factory {
             keys,
             control: self.control,
             media: [self.media, false],
+            lane_control: false,
             flight: Flight::default(),
             repeated: Vec::new(),
             used: now,
@@ -314,6 +317,11 @@ impl Connection {
         (self.media == [true; 2]).then(|| self.keys.keys())?
     }
 
+    /// Whether control messages travel in the media lane.
+    pub(crate) fn lane_carries_control(&self) -> bool {
+        self.media == [true; 2] && self.lane_control
+    }
+
     /// Whether the answer to our offer is still to come.
     pub(crate) fn awaits_answer(&self) -> bool {
         self.credentials.remote_ufrag.is_empty()
@@ -322,7 +330,7 @@ impl Connection {
     /// The answer to our offer.
     pub(crate) fn accept(&mut self, answer: &Description, now: Instant) -> Result<()> {
         self.set_remote(answer);
-        self.media[1] = answer.media;
+        (self.media[1], self.lane_control) = (answer.media, answer.lane_control);
         let sdp = answer.to_sdp(SdpKind::Answer);
         self.pc
             .set_remote_description(now, RTCSessionDescription::answer(sdp)?)
@@ -578,7 +586,7 @@ impl Connection {
         let answer = self.pc.create_answer(None)?;
         self.set_local(&answer.sdp)?;
         self.set_remote(offer);
-        self.media[1] = offer.media;
+        (self.media[1], self.lane_control) = (offer.media, offer.lane_control);
         self.pc.set_local_description(now, answer)?;
         self.add_hosts()
     }
@@ -627,6 +635,7 @@ impl Connection {
             pwd: self.credentials.local_pwd.clone(),
             fingerprint,
             media: self.media[0],
+            lane_control: self.media[0],
             candidates: host.chain(reflexive).collect(),
         }
     }

@@ -380,10 +380,7 @@ impl Overlay {
             Happening::Control(message) => match link.up.as_mut() {
                 Some(up) => {
                     up.liveness.heard(now);
-                    self.events.push_back(Event::Control {
-                        link: up.id,
-                        message,
-                    });
+                    self.handle_control(index, message, now);
                 }
                 None => self.handle_auth(index, &message, now),
             },
