@@ -378,8 +378,7 @@ impl Connection {
         if self.role == Role::Answerer && self.dtls_is_connected() {
             self.flight.finish();
         }
-        self.repeated
-            .extend(self.flight.repeat(now).iter().cloned());
+        self.repeated.extend(self.flight.repeat(now));
     }
 
     /// When it last sent or got something.
@@ -463,9 +462,14 @@ impl Connection {
         self.send(self.channels.data_out, self.data_queue, parts, now)
     }
 
+    /// The link is up.
+    pub(crate) fn link_is_made(&mut self) {
+        self.flight.link_is_made();
+    }
+
     /// Says goodbye; the datagrams that do are in `transmits`.
     pub(crate) fn close(&mut self, transmits: &mut VecDeque<Transmit>, now: Instant) {
-        self.flight.finish();
+        self.flight.stop();
         let _ = self.pc.close();
         self.drain_writes(transmits, now);
     }
