@@ -32,6 +32,7 @@ mod snapshot;
 mod table;
 #[cfg(test)]
 mod testing;
+pub mod topology;
 mod traffic;
 
 pub use config::{Config, Limits, LinkId, Neighbor};

@@ -1,0 +1,304 @@
+//! Feeds a [`Policy`](super::Policy) and acts on its wishes.
+//!
+//! A link's life, seen from one end:
+//!
+//! ```text
+//!   wanted here ──> Wanted ──> link up ──> Keep(true) ... Keep(false) ──┐
+//!                                 ^                                      ├─ 30 s of both ──> Retire
+//!   wanted by the peer ───────────┘     KEEP from the peer: not wanted ─┘
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use librecast::id::OriginId;
+
+use super::{Known, LinkView, Path, Policy, TopologyConfig, View};
+use crate::config::LinkId;
+
+/// Members that are known at a time, and directions that fail.
+pub(super) const MAX_KNOWN: usize = 4_096;
+/// Changes often come in crowds: links are decided on when nothing has changed for so long,
+const DEBOUNCE: Duration = Duration::from_millis(100);
+/// or so long after the first change.
+const MAX_DEBOUNCE: Duration = Duration::from_secs(1);
+/// A link that nobody wants is closed after this time.
+const RETIRE_AFTER: Duration = Duration::from_secs(30);
+
+/// What the topology asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TopologyEvent {
+    /// All with whom there should be a link, from now on.
+    Wanted(BTreeSet<OriginId>),
+    /// Tell the peer whether this node wants the link.
+    Keep {
+        /// The link.
+        link: LinkId,
+        /// Whether it is wanted here.
+        wanted: bool,
+    },
+    /// Close the link: nobody has wanted it for a while.
+    Retire {
+        /// The link.
+        link: LinkId,
+    },
+}
+
+#[derive(Debug)]
+struct Link {
+    neighbor: OriginId,
+    since: Instant,
+    rtt: Option<Duration>,
+    /// Until the peer says so, it is not known to be in vain.
+    peer_wants: bool,
+    told: Option<bool>,
+    unwanted_since: Option<Instant>,
+    retired: bool,
+}
+
+/// The policy with its inputs and outputs.
+#[derive(Debug)]
+pub struct Topology {
+    own: OriginId,
+    seed: u64,
+    config: TopologyConfig,
+    policy: Box<dyn Policy>,
+    known: BTreeMap<OriginId, Known>,
+    /// Kept apart: it may be said of who is not known yet.
+    failing: BTreeSet<OriginId>,
+    links: BTreeMap<LinkId, Link>,
+    wanted: BTreeSet<OriginId>,
+    /// The first and the last change since the last decision.
+    changed: Option<(Instant, Instant)>,
+    events: VecDeque<TopologyEvent>,
+}
+
+impl Topology {
+    /// For node `own`, which knows nobody. `seed` jitters trials.
+    pub fn new(own: OriginId, config: TopologyConfig, seed: u64, now: Instant) -> Self {
+        Self {
+            own,
+            seed,
+            config,
+            policy: config.policy(seed, now),
+            known: BTreeMap::new(),
+            failing: BTreeSet::new(),
+            links: BTreeMap::new(),
+            wanted: BTreeSet::new(),
+            changed: None,
+            events: VecDeque::new(),
+        }
+    }
+
+    /// Another policy or degree.
+    pub fn set_config(&mut self, config: TopologyConfig, now: Instant) {
+        if self.config != config {
+            self.config = config;
+            self.policy = config.policy(self.seed, now);
+            self.change(now);
+        }
+    }
+
+    /// All other routers that are reachable in the link state. Cheap if the same ones are reachable as before.
+    pub fn set_reachable(&mut self, routers: &BTreeMap<OriginId, Path>, now: Instant) {
+        let mut changed = false;
+        self.known.retain(|origin, known| {
+            let path = routers.get(origin).copied();
+            changed |= path.is_some() != known.path.is_some();
+            known.path = path;
+            known.path.is_some() || known.present
+        });
+        for (origin, path) in routers {
+            if *origin != self.own && !self.known.contains_key(origin) && self.has_room() {
+                changed = true;
+                let known = self.entry(*origin);
+                known.path = Some(*path);
+            }
+        }
+        if changed {
+            self.change(now);
+        }
+    }
+
+    /// A carrier of signalling says whether this member is online.
+    pub fn set_present(&mut self, origin: OriginId, online: bool, now: Instant) {
+        if origin == self.own {
+            return;
+        }
+        if let Some(known) = self.known.get_mut(&origin) {
+            if known.present == online {
+                return;
+            }
+            known.present = online;
+            if !online && known.path.is_none() {
+                self.known.remove(&origin);
+            }
+        } else if online && self.known.len() < MAX_KNOWN {
+            self.entry(origin).present = true;
+        } else {
+            return;
+        }
+        self.change(now);
+    }
+
+    /// Trials to link with this member directly fail, or do so no longer.
+    pub fn set_direct_failure(&mut self, origin: OriginId, failing: bool, now: Instant) {
+        let changed = if !failing {
+            self.failing.remove(&origin)
+        } else {
+            self.failing.len() < MAX_KNOWN && self.failing.insert(origin)
+        };
+        if !changed {
+            return;
+        }
+        if let Some(known) = self.known.get_mut(&origin) {
+            known.direct_fails = failing;
+            self.change(now);
+        }
+    }
+
+    /// A link has come up.
+    pub fn link_up(&mut self, link: LinkId, neighbor: OriginId, now: Instant) {
+        self.links.insert(
+            link,
+            Link {
+                neighbor,
+                since: now,
+                rtt: None,
+                peer_wants: true,
+                told: None,
+                unwanted_since: None,
+                retired: false,
+            },
+        );
+        self.review_links(now);
+        self.change(now);
+    }
+
+    /// A link is gone.
+    pub fn link_down(&mut self, link: LinkId, now: Instant) {
+        if self.links.remove(&link).is_some() {
+            self.change(now);
+        }
+    }
+
+    /// A link's smoothed round trip.
+    pub fn set_rtt(&mut self, link: LinkId, rtt: Duration) {
+        if let Some(link) = self.links.get_mut(&link) {
+            link.rtt = Some(rtt);
+        }
+    }
+
+    /// The peer says whether it wants the link (KEEP).
+    pub fn set_peer_wants(&mut self, link: LinkId, wants: bool, now: Instant) {
+        if let Some(link) = self.links.get_mut(&link) {
+            link.peer_wants = wants;
+            self.review_links(now);
+        }
+    }
+
+    /// All with whom there should be a link.
+    pub fn wanted(&self) -> &BTreeSet<OriginId> {
+        &self.wanted
+    }
+
+    /// Time has come to what [`Self::poll_timeout`] said.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let policy = self.policy.next_timeout().is_some_and(|at| at <= now);
+        if policy || self.decision_at().is_some_and(|at| at <= now) {
+            self.decide(now);
+        }
+        for (id, link) in &mut self.links {
+            let over = link.unwanted_since.is_some_and(|t| t + RETIRE_AFTER <= now);
+            if over && !link.retired {
+                link.retired = true;
+                self.events.push_back(TopologyEvent::Retire { link: *id });
+            }
+        }
+    }
+
+    /// When to call [`Self::handle_timeout`].
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let unwanted = self.links.values().filter(|link| !link.retired);
+        let retire = unwanted.filter_map(|link| Some(link.unwanted_since? + RETIRE_AFTER));
+        retire
+            .chain(self.decision_at())
+            .chain(self.policy.next_timeout())
+            .min()
+    }
+
+    /// The next thing to do.
+    pub fn poll_event(&mut self) -> Option<TopologyEvent> {
+        self.events.pop_front()
+    }
+
+    fn entry(&mut self, origin: OriginId) -> &mut Known {
+        let direct_fails = self.failing.contains(&origin);
+        self.known.entry(origin).or_insert(Known {
+            direct_fails,
+            ..Known::default()
+        })
+    }
+
+    /// Makes room for a router of the link state: those of whom a carrier only says that they are there give way.
+    fn has_room(&mut self) -> bool {
+        if self.known.len() < MAX_KNOWN {
+            return true;
+        }
+        let weak = self.known.iter().rev().find(|(_, k)| k.path.is_none());
+        let weak = weak.map(|(origin, _)| *origin);
+        weak.is_some_and(|origin| self.known.remove(&origin).is_some())
+    }
+
+    fn change(&mut self, now: Instant) {
+        let first = self.changed.map_or(now, |(first, _)| first);
+        self.changed = Some((first, now));
+    }
+
+    fn decision_at(&self) -> Option<Instant> {
+        self.changed
+            .map(|(first, last)| (last + DEBOUNCE).min(first + MAX_DEBOUNCE))
+    }
+
+    fn decide(&mut self, now: Instant) {
+        self.changed = None;
+        // whoever is linked is there, whatever others know
+        let mut known = std::borrow::Cow::Borrowed(&self.known);
+        let mut links = BTreeMap::new();
+        for link in self.links.values().filter(|link| !link.retired) {
+            if !known.contains_key(&link.neighbor) {
+                known.to_mut().insert(link.neighbor, Known::default());
+            }
+            let (rtt, since) = (link.rtt, link.since);
+            links.insert(link.neighbor, LinkView { rtt, since });
+        }
+        let view = View {
+            own: self.own,
+            known: &known,
+            links: &links,
+        };
+        let wanted = self.policy.wanted(&view, now);
+        if wanted != self.wanted {
+            self.events.push_back(TopologyEvent::Wanted(wanted.clone()));
+            self.wanted = wanted;
+        }
+        self.review_links(now);
+    }
+
+    /// Tells wishes that have changed and looks which links nobody wants.
+    fn review_links(&mut self, now: Instant) {
+        for (id, link) in &mut self.links {
+            let wanted = self.wanted.contains(&link.neighbor);
+            if link.told != Some(wanted) {
+                link.told = Some(wanted);
+                self.events
+                    .push_back(TopologyEvent::Keep { link: *id, wanted });
+            }
+            if wanted || link.peer_wants {
+                link.unwanted_since = None;
+            } else {
+                link.unwanted_since.get_or_insert(now);
+            }
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Which links there should be: one [`Policy`] of several, and a driver that feeds it and acts on its wishes.
+//!
+//! ```text
+//!   who is there (link state, carriers) ─┐
+//!   what cannot be reached directly     ─┼─> Topology ──> Policy: mesh, regular, auto
+//!   links, their RTT, the peers' wishes ─┘      │
+//!                                               └──> Wanted (to make), Keep (to tell), Retire (to close)
+//! ```
+//!
+//! A link is there as long as one of its ends wants it. Most links are wanted by both, because both compute
+//! them from the same members; where their views differ, KEEP says so, and nothing flaps.
+//!
+//! | file | what |
+//! |---|---|
+//! | `driver` | inputs, debouncing, wishes told, links retired |
+//! | `mesh` | everybody |
+//! | `regular` | about k links: rings, and for k >= 6 two near ones |
+//! | `rings` | random rings on which everybody knows his place |
+//! | `near` | links chosen by latency |
+
+mod driver;
+mod mesh;
+mod near;
+mod regular;
+mod rings;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+use std::time::{Duration, Instant};
+
+use librecast::id::OriginId;
+
+pub use driver::{Topology, TopologyEvent};
+use mesh::Mesh;
+use regular::Regular;
+
+/// Nodes, this one included, up to which `auto` is a mesh.
+const MESH_UP_TO: usize = 8;
+/// Nodes at which `auto` becomes a mesh again.
+const MESH_AGAIN_AT: usize = 6;
+/// With fewer than two links a node there is no ring.
+const DEGREES: std::ops::RangeInclusive<u8> = 2..=64;
+
+/// Which policy decides on links.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PolicyKind {
+    /// A mesh of up to 8 nodes, regular above; a mesh again at 6.
+    #[default]
+    Auto,
+    /// A link with everybody.
+    Mesh,
+    /// A random regular graph.
+    Regular,
+}
+
+/// `[topology]` of the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TopologyConfig {
+    /// The policy.
+    pub policy: PolicyKind,
+    /// Links of a node where the policy is regular; 2 to 64, what lies outside is brought inside.
+    pub degree: u8,
+}
+
+impl Default for TopologyConfig {
+    fn default() -> Self {
+        Self {
+            policy: PolicyKind::Auto,
+            degree: 8,
+        }
+    }
+}
+
+impl TopologyConfig {
+    /// The policy. `seed` gives it jitter.
+    fn policy(self, seed: u64, now: Instant) -> Box<dyn Policy> {
+        let degree = self.degree.clamp(*DEGREES.start(), *DEGREES.end());
+        let regular = Regular::new(degree, seed, now);
+        match self.policy {
+            PolicyKind::Auto => Box::new(Auto {
+                regular,
+                is_mesh: true,
+            }),
+            PolicyKind::Mesh => Box::new(Mesh),
+            PolicyKind::Regular => Box::new(regular),
+        }
+    }
+}
+
+/// How the link state reaches a router.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Path {
+    /// Cost of the shortest path, in units of 100 us.
+    pub cost: u32,
+    /// Links on it.
+    pub hops: u16,
+    /// Links that the router has.
+    pub links: u16,
+}
+
+/// What is known of another member. It is reachable in the link state, present on a carrier, or linked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Known {
+    /// Its place in the link state, if it is reachable there.
+    pub path: Option<Path>,
+    /// A carrier of signalling says that it is online.
+    pub present: bool,
+    /// Trials to link with it directly fail.
+    pub direct_fails: bool,
+}
+
+/// A link that is up.
+#[derive(Debug, Clone, Copy)]
+pub struct LinkView {
+    /// Smoothed round trip.
+    pub rtt: Option<Duration>,
+    /// Up since then.
+    pub since: Instant,
+}
+
+/// What a policy decides from.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    /// This node.
+    pub own: OriginId,
+    /// All other members that are there.
+    pub known: &'a BTreeMap<OriginId, Known>,
+    /// The links that are up.
+    pub links: &'a BTreeMap<OriginId, LinkView>,
+}
+
+/// How much a policy may build on a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// It is part of the network, and a link with it is there or likely.
+    Good,
+    /// It is online, but not part of the network: it is about to come, or has just died.
+    Arriving,
+    /// No direct link has come about so far.
+    Failing,
+}
+
+impl View<'_> {
+    fn standing(&self, origin: OriginId) -> Option<Standing> {
+        if self.links.contains_key(&origin) {
+            return Some(Standing::Good);
+        }
+        let known = self.known.get(&origin)?;
+        Some(match known {
+            Known {
+                direct_fails: true, ..
+            } => Standing::Failing,
+            Known { path: Some(_), .. } => Standing::Good,
+            _ => Standing::Arriving,
+        })
+    }
+}
+
+/// Decides which links this node wants. The same views at the same times give the same wishes.
+pub trait Policy: Debug + Send {
+    /// Everybody with whom there should be a link, linked already or not.
+    fn wanted(&mut self, view: &View<'_>, now: Instant) -> BTreeSet<OriginId>;
+
+    /// When to ask again even if nothing changes.
+    fn next_timeout(&self) -> Option<Instant>;
+}
+
+/// A mesh as long as that is small. Nodes may differ about it for a while: who wants more links gets them.
+#[derive(Debug)]
+struct Auto {
+    regular: Regular,
+    is_mesh: bool,
+}
+
+impl Policy for Auto {
+    fn wanted(&mut self, view: &View<'_>, now: Instant) -> BTreeSet<OriginId> {
+        let nodes = view.known.len() + 1;
+        self.is_mesh = nodes
+            <= if self.is_mesh {
+                MESH_UP_TO
+            } else {
+                MESH_AGAIN_AT
+            };
+        if self.is_mesh {
+            Mesh.wanted(view, now)
+        } else {
+            self.regular.wanted(view, now)
+        }
+    }
+
+    fn next_timeout(&self) -> Option<Instant> {
+        if self.is_mesh {
+            None
+        } else {
+            self.regular.next_timeout()
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! Links chosen by latency, beside the rings.
+//!
+//! ```text
+//!   two hops away, cheapest path ──> trial: a link ──10 s──> among the best two, or 25 % better than the
+//!   linked already (the peer chose us) ────────────────────> worse of them: chosen.  Else it is let go, and
+//!                                                            the pause before the next trial doubles.
+//! ```
+
+use std::collections::BTreeSet;
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use librecast::id::OriginId;
+
+use super::{Standing, View};
+use crate::random::Random;
+
+/// A link is judged by its RTT when it is this old.
+const SETTLE: Duration = Duration::from_secs(10);
+/// A trial that has made no link by then is given up.
+const MAX_TRIAL: Duration = Duration::from_secs(30);
+/// Before the next trial while there are fewer than wanted.
+const FILL_PAUSE: Duration = Duration::from_secs(2);
+/// At least so far apart are swaps.
+const SWAP_PAUSE: Duration = Duration::from_secs(60);
+/// Trials that come to nothing become rarer, down to one in this time.
+const MAX_PAUSE: Duration = Duration::from_secs(3_600);
+/// Who was tried in vain is not tried again for so long, if remembered.
+const MEMORY: Duration = Duration::from_secs(1_800);
+const MAX_MEMORY: usize = 64;
+/// Who has so many links beyond the degree is nobody's candidate, and tries nobody: no hubs.
+const MAX_EXTRA_LINKS: u16 = 1;
+
+#[derive(Debug)]
+struct Trial {
+    origin: OriginId,
+    since: Instant,
+}
+
+#[derive(Debug)]
+pub(super) struct Near {
+    count: usize,
+    max_links: u16,
+    chosen: Vec<OriginId>,
+    trial: Option<Trial>,
+    in_vain: VecDeque<(OriginId, Instant)>,
+    next_trial: Instant,
+    last_swap: Option<Instant>,
+    pause: Duration,
+    /// When the trial, if any, is to be judged.
+    judge_at: Option<Instant>,
+    random: Random,
+}
+
+impl Near {
+    pub(super) fn new(count: u8, degree: u8, seed: u64, now: Instant) -> Self {
+        let mut random = Random::new(seed);
+        // not everybody at once
+        let next_trial = now + random.between(FILL_PAUSE, 5 * FILL_PAUSE);
+        Self {
+            count: count.into(),
+            max_links: u16::from(degree) + MAX_EXTRA_LINKS,
+            chosen: Vec::new(),
+            trial: None,
+            in_vain: VecDeque::new(),
+            next_trial,
+            last_swap: None,
+            pause: SWAP_PAUSE,
+            judge_at: None,
+            random,
+        }
+    }
+
+    /// The chosen ones, and who is on trial.
+    pub(super) fn wanted(&self) -> impl Iterator<Item = OriginId> {
+        let trial = self.trial.iter().map(|trial| trial.origin);
+        self.chosen.iter().copied().chain(trial)
+    }
+
+    pub(super) fn next_timeout(&self) -> Option<Instant> {
+        match self.trial {
+            Some(_) => self.judge_at,
+            None => Some(self.next_trial),
+        }
+    }
+
+    /// One turn. `rings` are wanted anyway.
+    pub(super) fn update(&mut self, view: &View<'_>, rings: &BTreeSet<OriginId>, now: Instant) {
+        let is_good =
+            |o: &OriginId| view.standing(*o) == Some(Standing::Good) && !rings.contains(o);
+        self.chosen.retain(is_good);
+        if self
+            .trial
+            .as_ref()
+            .is_some_and(|trial| !is_good(&trial.origin))
+        {
+            self.end_trial(false, now);
+        }
+        self.judge(view, now);
+        if self.trial.is_none() && now >= self.next_trial {
+            self.adopt(view, rings, now);
+            self.begin_trial(view, rings, now);
+        }
+    }
+
+    fn judge(&mut self, view: &View<'_>, now: Instant) {
+        let Some(Trial { origin, since }) = self.trial else {
+            return;
+        };
+        let deadline = since + MAX_TRIAL;
+        let Some(link) = view.links.get(&origin) else {
+            self.judge_at = Some(deadline);
+            if now >= deadline {
+                self.end_trial(false, now);
+            }
+            return;
+        };
+        // a trial may begin with a link that is there already
+        let settled = link.since.max(since) + SETTLE;
+        self.judge_at = Some(settled);
+        if now < settled {
+            return;
+        }
+        let better = self.choose(view, origin, now);
+        self.end_trial(better, now);
+    }
+
+    /// Takes `origin` among the chosen, if it is good enough.
+    fn choose(&mut self, view: &View<'_>, origin: OriginId, now: Instant) -> bool {
+        let rtt = |o: &OriginId| view.links.get(o).and_then(|link| link.rtt);
+        let Some(new) = rtt(&origin) else {
+            return false;
+        };
+        if self.chosen.len() < self.count {
+            self.chosen.push(origin);
+            return true;
+        }
+        let worst = self.chosen.iter_mut().max_by_key(|o| {
+            let known = rtt(o);
+            (known.is_none(), known, **o)
+        });
+        let Some(worst) = worst else {
+            return false;
+        };
+        // a chosen one whose link is just being made anew is not compared
+        let better = rtt(worst).is_some_and(|old| new * 4 <= old * 3);
+        if better {
+            *worst = origin;
+            self.last_swap = Some(now);
+        }
+        better
+    }
+
+    fn end_trial(&mut self, success: bool, now: Instant) {
+        let Some(trial) = self.trial.take() else {
+            return;
+        };
+        self.judge_at = None;
+        if success {
+            self.pause = SWAP_PAUSE;
+        } else {
+            self.in_vain.push_back((trial.origin, now));
+            if self.in_vain.len() > MAX_MEMORY {
+                self.in_vain.pop_front();
+            }
+        }
+        let pause = if self.chosen.len() < self.count {
+            FILL_PAUSE
+        } else {
+            let pause = self.pause;
+            if !success {
+                self.pause = (pause * 2).min(MAX_PAUSE);
+            }
+            pause
+        };
+        self.next_trial = now + self.random.between(pause, pause * 5 / 4);
+    }
+
+    /// Links that are there cost nothing: a peer that chose us is chosen first.
+    fn adopt(&mut self, view: &View<'_>, rings: &BTreeSet<OriginId>, now: Instant) {
+        while self.chosen.len() < self.count || self.may_swap(now) {
+            let free = view.links.iter().filter(|(origin, link)| {
+                !rings.contains(origin)
+                    && !self.chosen.contains(origin)
+                    && now >= link.since + SETTLE
+            });
+            let best = free
+                .filter_map(|(origin, link)| Some((link.rtt?, *origin)))
+                .min();
+            let Some((_, origin)) = best else {
+                return;
+            };
+            if !self.choose(view, origin, now) {
+                return;
+            }
+        }
+    }
+
+    fn may_swap(&self, now: Instant) -> bool {
+        self.last_swap.is_none_or(|last| now >= last + SWAP_PAUSE)
+    }
+
+    fn begin_trial(&mut self, view: &View<'_>, rings: &BTreeSet<OriginId>, now: Instant) {
+        self.in_vain.retain(|(_, when)| now < *when + MEMORY);
+        let full = self.chosen.len() >= self.count;
+        let has_room = view.links.len() <= usize::from(self.max_links);
+        let candidate = if full && !(self.may_swap(now) && has_room) {
+            None
+        } else {
+            self.candidate(view, rings)
+        };
+        let Some(origin) = candidate else {
+            let pause = if full { self.pause } else { 5 * FILL_PAUSE };
+            self.next_trial = now + self.random.between(pause, pause * 5 / 4);
+            return;
+        };
+        self.judge_at = Some(now + MAX_TRIAL);
+        self.trial = Some(Trial { origin, since: now });
+    }
+
+    /// The nearest of those two hops away.
+    fn candidate(&self, view: &View<'_>, rings: &BTreeSet<OriginId>) -> Option<OriginId> {
+        let costs = view.known.iter().filter_map(|(origin, known)| {
+            let path = known
+                .path
+                .filter(|p| p.hops == 2 && p.links < self.max_links)?;
+            let free = !known.direct_fails
+                && !view.links.contains_key(origin)
+                && !rings.contains(origin)
+                && !self.chosen.contains(origin)
+                && !self.in_vain.iter().any(|(tried, _)| tried == origin);
+            free.then_some((path.cost, *origin))
+        });
+        costs.min().map(|(_, origin)| origin)
+    }
+}

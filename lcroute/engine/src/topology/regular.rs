@@ -1,0 +1,58 @@
+//! About k links a node, whatever the size of the network.
+//!
+//! k / 2 random rings are k-regular, connected as long as one of them is, of logarithmic diameter, and a
+//! node that dies costs its neighbours one new link each. An odd k is rounded down to rings, and one more
+//! ring is cut into pairs. For k >= 6 two of the links are left to latency.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use librecast::id::OriginId;
+
+use super::near::Near;
+use super::rings::Rings;
+use super::{Policy, View};
+
+/// From this degree on some links are chosen by latency.
+const NEAR_FROM: u8 = 6;
+/// How many.
+const NEAR_LINKS: u8 = 2;
+
+#[derive(Debug)]
+pub(super) struct Regular {
+    degree: u8,
+    rings: Rings,
+    near: Option<Near>,
+}
+
+impl Regular {
+    pub(super) fn new(degree: u8, seed: u64, now: Instant) -> Self {
+        let near = (degree >= NEAR_FROM).then(|| Near::new(NEAR_LINKS, degree, seed, now));
+        let on_rings = degree - if near.is_some() { NEAR_LINKS } else { 0 };
+        Self {
+            degree,
+            rings: Rings::new(on_rings),
+            near,
+        }
+    }
+}
+
+impl Policy for Regular {
+    fn wanted(&mut self, view: &View<'_>, now: Instant) -> BTreeSet<OriginId> {
+        self.rings.set_members(view.own, view.known);
+        let mut wanted = if view.known.len() <= usize::from(self.degree) {
+            view.known.keys().copied().collect()
+        } else {
+            self.rings.wanted(view)
+        };
+        if let Some(near) = &mut self.near {
+            near.update(view, &wanted, now);
+            wanted.extend(near.wanted());
+        }
+        wanted
+    }
+
+    fn next_timeout(&self) -> Option<Instant> {
+        self.near.as_ref().and_then(Near::next_timeout)
+    }
+}
