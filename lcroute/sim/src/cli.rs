@@ -130,7 +130,7 @@ pub fn run(arguments: &Arguments, json: bool) -> anyhow::Result<Exit> {
         print_line(scenario.to_toml().trim_end())?;
         return Ok(Exit::Ok);
     }
-    let population = Arc::new(Population::new(scenario.nodes));
+    let population = Arc::new(Population::of(&scenario));
     let mut exit = Exit::Ok;
     for seed in scenario.seed..=scenario.seed.saturating_add(arguments.seeds - 1) {
         let scenario = Arc::new(Scenario {
@@ -140,7 +140,7 @@ pub fn run(arguments: &Arguments, json: bool) -> anyhow::Result<Exit> {
         let script = workload::script(&scenario);
         let bar = Bar::new(json);
         let mut progress = |now, end| bar.show(now, end);
-        let outcome = run_script(&scenario, &population, script.clone(), &mut progress);
+        let outcome = run_script(&scenario, &population, script.clone(), None, &mut progress);
         drop(bar);
         print_outcome(&outcome, json)?;
         if outcome.violation.is_some() {
@@ -156,9 +156,11 @@ pub fn run(arguments: &Arguments, json: bool) -> anyhow::Result<Exit> {
 
 fn replay(trace: &Trace, json: bool) -> anyhow::Result<Exit> {
     let scenario = Arc::new(trace.scenario.clone());
-    let population = Arc::new(Population::new(scenario.nodes));
-    let script = trace.script().map_err(|e| ExitError::new(Exit::Usage, e))?;
-    let outcome = run_script(&scenario, &population, script, &mut |_, _| ());
+    let population = Arc::new(Population::of(&scenario));
+    let usage = |e| ExitError::new(Exit::Usage, e);
+    let script = trace.script().map_err(usage)?;
+    let until = trace.until().map_err(usage)?;
+    let outcome = run_script(&scenario, &population, script, Some(until), &mut |_, _| ());
     print_outcome(&outcome, json)?;
     Ok(match outcome.violation {
         Some(_) => Exit::Failed,

@@ -23,6 +23,7 @@ mod queue;
 mod random;
 mod run;
 pub mod scenario;
+mod services;
 mod simulation;
 mod statistics;
 #[cfg(test)]

@@ -203,6 +203,14 @@ impl Simulation {
         }
     }
 
+    /// A router says that a link is no longer needed.
+    pub(crate) fn retire(&mut self, node: u32, id: u32) {
+        self.statistics.links_retired += 1;
+        self.end_link(id, node, true);
+        self.nodes[node as usize].links.remove(&id);
+        self.input(node, |router, now| router.link_down(id, now));
+    }
+
     /// A node lets go of a link; the other end hears of it, or notices.
     pub(crate) fn end_link(&mut self, id: u32, node: u32, goodbye: bool) {
         let link = &mut self.links[id as usize];

@@ -14,7 +14,7 @@ const RUNS: u32 = 2_000;
 /// Events of all runs together at most, in multiples of the first run's, and in any case.
 const EVENTS: (u64, u64) = (60, 2_000_000);
 /// A shortened script may break the rule so much later.
-const LATER: Nanos = 10 * SECOND;
+pub const LATER: Nanos = 10 * SECOND;
 
 struct Minimizer<'a> {
     scenario: &'a Arc<Scenario>,

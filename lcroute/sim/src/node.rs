@@ -2,13 +2,18 @@
 
 use std::collections::BTreeSet;
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
+use lcroute_engine::topology::{PolicyKind, TopologyConfig};
 use lcroute_engine::{Config, Engine, Limits, LinkId, Neighbor, Output, Tables};
 use librecast::cert::GroupPrefix;
 
 use crate::kernel::Kernel;
 use crate::population::{Identity, Population};
-use crate::scenario::Scenario;
+use crate::scenario::{Policy, Scenario};
+use crate::services::NodeServices;
 use crate::time::{Clock, Nanos};
 
 /// A node: the host with its programs, and the daemon while it runs.
@@ -41,14 +46,28 @@ pub enum Effect {
     Local { packet: Bytes },
     /// MLD into `lc0`.
     Mld { packet: Bytes },
+    /// Links to these nodes are wanted from now on.
+    Wanted { nodes: BTreeSet<u32> },
+    /// Nobody needs this link any more.
+    Retire { link: u32 },
     /// The neighbour broke the protocol.
     Fault { link: u32, reason: &'static str },
+}
+
+/// How a daemon starts.
+#[derive(Debug)]
+pub struct Start<'a> {
+    pub scenario: &'a Scenario,
+    pub incarnation: u32,
+    pub seed: u64,
+    pub announced: &'a [GroupPrefix],
 }
 
 /// The daemon of a node.
 #[derive(Debug)]
 pub struct Router {
     engine: Engine,
+    population: Arc<Population>,
     clock: Clock,
 }
 
@@ -58,40 +77,47 @@ fn link_id(link: u32) -> LinkId {
 
 impl Router {
     /// A daemon that has just started.
-    pub fn start(
-        identity: &Identity,
-        incarnation: u32,
-        seed: u64,
-        scenario: &Scenario,
-        clock: Clock,
-        now: Nanos,
-    ) -> Self {
+    pub fn start(services: NodeServices, start: &Start<'_>, clock: Clock, now: Nanos) -> Self {
+        let (population, identity) = (services.population(), services.identity());
         let mut limits = Limits::default();
-        if let Some(interests) = scenario.limits.interests_per_neighbor {
+        if let Some(interests) = start.scenario.limits.interests_per_neighbor {
             limits.interests_per_neighbor = interests;
         }
         let config = Config {
-            own: identity.addresses,
-            incarnation,
+            member: identity.member.clone(),
+            incarnation: start.incarnation,
             mtu: 1280,
             link_scope_groups: Vec::new(),
-            may_send: vec![GroupPrefix::ALL],
-            seed,
+            chain: identity.chain.clone(),
+            can_issue: false,
+            announce: start.announced.to_vec(),
+            watch: Vec::new(),
+            unicast: false,
+            topology: TopologyConfig {
+                policy: match start.scenario.topology.policy {
+                    Policy::Auto => PolicyKind::Auto,
+                    Policy::Mesh => PolicyKind::Mesh,
+                    Policy::Regular => PolicyKind::Regular,
+                },
+                degree: start.scenario.topology.degree,
+            },
+            seed: start.seed,
             limits,
         };
         let now = clock.instant(now);
-        let mut engine = Engine::new(config, now);
+        let mut engine = Engine::new(config, Arc::new(services), now);
         engine.handle_start(now);
-        Self { engine, clock }
+        Self {
+            engine,
+            population,
+            clock,
+        }
     }
 
     /// A link is up.
     pub fn link_up(&mut self, link: u32, other: &Identity, now: Nanos) {
         let neighbor = Neighbor {
-            origin: other.addresses.origin,
-            address: other.addresses.address,
-            link_local: other.addresses.link_local,
-            may_send: vec![GroupPrefix::ALL],
+            member: other.member.clone(),
         };
         let now = self.clock.instant(now);
         self.engine.handle_link_up(link_id(link), neighbor, now);
@@ -104,13 +130,22 @@ impl Router {
     }
 
     /// A round trip was measured.
-    pub fn round_trip(&mut self, _link: u32, _round_trip: Nanos, _now: Nanos) {}
+    pub fn round_trip(&mut self, link: u32, round_trip: Nanos, now: Nanos) {
+        let (rtt, now) = (Duration::from_nanos(round_trip), self.clock.instant(now));
+        self.engine.handle_link_rtt(link_id(link), rtt, now);
+    }
 
     /// The signalling server says that a node is there, or that it has gone.
-    pub fn presence(&mut self, _other: &Identity, _online: bool, _now: Nanos) {}
+    pub fn presence(&mut self, other: &Identity, online: bool, now: Nanos) {
+        let (origin, now) = (other.member.addresses.origin, self.clock.instant(now));
+        self.engine.handle_presence(origin, online, now);
+    }
 
     /// A direct link to a node cannot be made, or can again.
-    pub fn direct_failure(&mut self, _other: &Identity, _failing: bool, _now: Nanos) {}
+    pub fn direct_failure(&mut self, other: &Identity, failing: bool, now: Nanos) {
+        let (origin, now) = (other.member.addresses.origin, self.clock.instant(now));
+        self.engine.handle_direct_failure(origin, failing, now);
+    }
 
     /// A packet that a local program or the kernel wrote into `lc0`.
     pub fn local_packet(&mut self, packet: Vec<u8>, now: Nanos) {
@@ -143,16 +178,23 @@ impl Router {
     }
 
     /// What it announces from now on.
-    pub fn announce(&mut self, _prefixes: &[GroupPrefix], _now: Nanos) {}
-
-    /// The neighbours that it wants; changes come as effects.
-    pub fn wanted_at_start(&self, own: u32, population: &Population) -> BTreeSet<u32> {
-        (0..population.len()).filter(|n| *n != own).collect()
+    pub fn announce(&mut self, prefixes: &[GroupPrefix], now: Nanos) {
+        let now = self.clock.instant(now);
+        self.engine.set_announced(prefixes.to_vec(), now);
     }
 
     /// The next thing to do.
     pub fn poll(&mut self) -> Option<Effect> {
-        Some(match self.engine.poll_output()? {
+        loop {
+            let output = self.engine.poll_output()?;
+            if let Some(effect) = self.effect(output) {
+                return Some(effect);
+            }
+        }
+    }
+
+    fn effect(&self, output: Output) -> Option<Effect> {
+        Some(match output {
             Output::Data {
                 links,
                 header,
@@ -172,6 +214,19 @@ impl Router {
             },
             Output::Local { packet } => Effect::Local { packet },
             Output::LocalMld { packet } => Effect::Mld { packet },
+            Output::Wanted(origins) => Effect::Wanted {
+                nodes: origins
+                    .into_iter()
+                    .filter_map(|origin| self.population.node(origin))
+                    .collect(),
+            },
+            Output::Retire { link } => Effect::Retire { link: link.0 },
+            // the link state tells its own story; identities and routed messages are for the shell
+            Output::Routed { .. }
+            | Output::Reachable { .. }
+            | Output::Incarnation(_)
+            | Output::Revoked { .. }
+            | Output::Renewed { .. } => return None,
             Output::LinkFault { link, reason } => Effect::Fault {
                 link: link.0,
                 reason,
@@ -188,7 +243,10 @@ impl Router {
     pub fn leftovers(&self) -> Option<String> {
         let tables = self.engine.tables();
         let left = Tables {
+            // as long as the routers are there
             origins: 0,
+            routers: 0,
+            prefixes: 0,
             ..tables
         };
         (left != Tables::default()).then(|| format!("{left:?}"))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::action::Script;
-use crate::minimize::minimize;
+use crate::minimize::{LATER, minimize};
 use crate::model::Violation;
 use crate::population::Population;
 use crate::scenario::Scenario;
@@ -49,18 +49,20 @@ pub fn run(
     population: &Arc<Population>,
     progress: &mut dyn FnMut(Nanos, Nanos),
 ) -> Outcome {
-    run_script(scenario, population, workload::script(scenario), progress)
+    let script = workload::script(scenario);
+    run_script(scenario, population, script, None, progress)
 }
 
-/// Runs a script in the network of a scenario.
+/// Runs a script in the network of a scenario, until a time or a little longer than the script.
 pub fn run_script(
     scenario: &Arc<Scenario>,
     population: &Arc<Population>,
     script: Script,
+    until: Option<Nanos>,
     progress: &mut dyn FnMut(Nanos, Nanos),
 ) -> Outcome {
     let mut simulation = Simulation::new(scenario.clone(), population.clone(), script);
-    let end = simulation.end() + TAIL;
+    let end = until.unwrap_or(simulation.end() + TAIL);
     while simulation.now() < end && simulation.violation.is_none() {
         progress(simulation.now(), end);
         simulation.run_until((simulation.now() + SECOND).min(end));
@@ -86,6 +88,7 @@ pub fn explain(
     let violation = outcome.violation.as_ref()?;
     let events = outcome.statistics.events;
     let short = minimize(scenario, population, script, violation, events);
-    let again = run_script(scenario, population, short.clone(), &mut |_, _| ());
+    let until = Some(violation.at + LATER);
+    let again = run_script(scenario, population, short.clone(), until, &mut |_, _| ());
     Some(Trace::new(scenario, &short, &again.violation?))
 }

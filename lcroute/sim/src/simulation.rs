@@ -15,11 +15,12 @@ use crate::kernel::Joined;
 use crate::link::{Link, Map};
 use crate::links::Pair;
 use crate::model::{LISTENER_SETTLE, Model, Rule, Sent, Violation};
-use crate::node::{Effect, Node, Router};
+use crate::node::{Effect, Node, Router, Start};
 use crate::packet;
 use crate::population::Population;
 use crate::random::{Random, mix};
 use crate::scenario::{Defect, Scenario};
+use crate::services::{NodeServices, Watch};
 use crate::statistics::Statistics;
 use crate::time::{Clock, MILLISECOND, Nanos, SECOND};
 
@@ -92,6 +93,8 @@ pub struct Simulation {
     /// Links lose nothing any more.
     pub(crate) calm: bool,
     pub(crate) statistics: Statistics,
+    watch: Arc<Watch>,
+    graphs: u64,
     /// Every delivery, if somebody wants them.
     pub(crate) deliveries: Option<Vec<Delivery>>,
     pub(crate) violation: Option<Violation>,
@@ -126,6 +129,8 @@ impl Simulation {
             partition: None,
             calm: false,
             statistics: Statistics::default(),
+            watch: Arc::default(),
+            graphs: 0,
             deliveries: None,
             violation: None,
             pieces: None,
@@ -177,6 +182,9 @@ impl Simulation {
             };
             if next > end {
                 break;
+            }
+            if next / SECOND != self.now / SECOND {
+                self.watch.set_seconds(next / SECOND);
             }
             self.now = next;
             self.expire();
@@ -286,22 +294,21 @@ impl Simulation {
         }
         self.statistics.starts += 1;
         self.changed();
-        let (now, clock) = (self.now, self.clock);
+        let (now, population) = (self.now, self.population.clone());
         let seed = Random::stream(self.scenario.seed, &[9, node.into()]).next();
+        let services = NodeServices::new(population, node, self.watch.clone());
         let n = &mut self.nodes[node as usize];
         n.incarnation += 1;
         n.started = now;
-        let identity = self.population.get(node);
-        let router = Router::start(identity, n.incarnation, seed, &self.scenario, clock, now);
-        let wanted = router.wanted_at_start(node, &self.population);
-        let (announced, incarnation) = (n.announced.clone(), n.incarnation);
-        n.router = Some(router);
-        self.input(node, |router, now| {
-            if !announced.is_empty() {
-                router.announce(&announced, now);
-            }
-        });
-        self.want(node, wanted);
+        let start = Start {
+            scenario: &self.scenario,
+            incarnation: n.incarnation,
+            seed,
+            announced: &n.announced,
+        };
+        n.router = Some(Router::start(services, &start, self.clock, now));
+        let incarnation = n.incarnation;
+        self.input(node, |_, _| ());
         self.at(50 * MILLISECOND, Event::Presence { node, incarnation });
     }
 
@@ -534,17 +541,28 @@ impl Simulation {
 
     fn drain(&mut self, node: u32) {
         let poll = |n: &mut Node| n.router.as_mut().and_then(Router::poll);
+        let mut retired = Vec::new();
         while let Some(effect) = poll(&mut self.nodes[node as usize]) {
             match effect {
                 Effect::Data { links, message } => self.send_data(node, &links, &message),
                 Effect::Control { link, message } => self.send_control(node, link, message),
                 Effect::Local { packet } => self.deliver(node, &packet),
                 Effect::Mld { packet } => self.write_mld(node, &packet),
+                Effect::Wanted { nodes } => self.want(node, nodes),
+                Effect::Retire { link } => retired.push(link),
                 Effect::Fault { link, reason } => {
                     let text = format!("its router complains of link {link}: {reason}");
                     self.violate(Rule::Protocol, node, text);
                 }
             }
+        }
+        // what else came out of the same turn still goes over the link
+        for link in retired {
+            self.retire(node, link);
+        }
+        if self.watch.graphs() != self.graphs {
+            self.graphs = self.watch.graphs();
+            self.model.network_changed(self.now);
         }
         let n = &mut self.nodes[node as usize];
         let next = n.router.as_ref().and_then(Router::next_timeout);

@@ -20,6 +20,8 @@ pub struct Statistics {
     pub links_made: u64,
     /// Links that died without a word, those of crashed nodes not counted.
     pub links_broken: u64,
+    /// Links that routers gave up.
+    pub links_retired: u64,
     /// Memberships that were changed.
     pub joins: u64,
     /// Packets of programs.

@@ -19,16 +19,22 @@ fn named(name: &str, nodes: u32, seed: u64) -> Scenario {
 }
 
 fn run(scenario: Scenario) -> Outcome {
-    let population = Arc::new(Population::new(scenario.nodes));
+    let population = Arc::new(Population::of(&scenario));
     let script = workload::script(&scenario);
-    run_script(&Arc::new(scenario), &population, script, &mut |_, _| ())
+    run_script(
+        &Arc::new(scenario),
+        &population,
+        script,
+        None,
+        &mut |_, _| (),
+    )
 }
 
 /// Runs it; on a broken rule panics with the trace to replay.
 fn holds(scenario: Scenario) -> Outcome {
     let outcome = run(scenario.clone());
     if outcome.violation.is_some() {
-        let population = Arc::new(Population::new(scenario.nodes));
+        let population = Arc::new(Population::of(&scenario));
         let script = workload::script(&scenario);
         let trace = explain(&Arc::new(scenario), &population, &script, &outcome);
         let trace = trace.map(|t| t.to_toml()).unwrap_or_default();
@@ -77,22 +83,28 @@ fn is_found(defect: Defect, rules: &[Rule]) {
         duration: Span::seconds(30),
         ..named("churn", 10, 1)
     });
-    let population = Arc::new(Population::new(scenario.nodes));
+    let population = Arc::new(Population::of(&scenario));
     let script = workload::script(&scenario);
-    let outcome = run_script(&scenario, &population, script.clone(), &mut |_, _| ());
+    let outcome = run_script(&scenario, &population, script.clone(), None, &mut |_, _| ());
     let violation = outcome.violation.clone().expect("the defect is found");
     assert!(rules.contains(&violation.rule), "{violation:?}");
     let trace = explain(&scenario, &population, &script, &outcome).expect("it is explained");
     let text = trace.to_toml();
     let read = Trace::parse("trace.toml", &text).unwrap();
-    let short = read.script().unwrap();
+    let (short, until) = (read.script().unwrap(), read.until().ok());
     assert!(
         short.len() * 2 < script.len(),
         "{} of {}\n{text}",
         short.len(),
         script.len()
     );
-    let again = run_script(&Arc::new(read.scenario), &population, short, &mut |_, _| ());
+    let again = run_script(
+        &Arc::new(read.scenario),
+        &population,
+        short,
+        until,
+        &mut |_, _| (),
+    );
     assert_eq!(again.violation.expect("it replays").rule, violation.rule);
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::action::{Script, line, parse_line};
 use crate::model::Violation;
 use crate::scenario::{Scenario, at_line};
-use crate::time::At;
+use crate::time::{At, Nanos, SECOND};
 
 /// The file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -15,6 +15,8 @@ pub struct Trace {
     /// What was broken, for humans.
     #[serde(default)]
     violation: String,
+    /// Until when it runs, in seconds.
+    until: String,
     /// One action a line.
     script: Vec<String>,
     /// What it ran in. Workloads, churn and events are in the script.
@@ -32,6 +34,7 @@ impl Trace {
         } = violation;
         Self {
             violation: format!("{} node {node}: {rule}: {text}", At(*at)),
+            until: At(at.saturating_add(SECOND)).to_string(),
             script: script.iter().map(line).collect(),
             scenario: scenario.clone(),
         }
@@ -42,6 +45,7 @@ impl Trace {
         let trace: Self = toml::from_str(text).map_err(|e| at_line(file, text, &e))?;
         let usage = |e: String| ExitError::new(Exit::Usage, format!("{file}: {e}"));
         trace.scenario.validate().map_err(usage)?;
+        trace.until().map_err(usage)?;
         let script = trace.script().map_err(usage)?;
         let beyond = |node: u32| node >= trace.scenario.nodes;
         if let Some((at, action)) = script.iter().find(|(_, a)| a.nodes().any(beyond)) {
@@ -56,6 +60,11 @@ impl Trace {
         let mut script = lines.collect::<Result<Script, _>>()?;
         script.sort_by_key(|(at, _)| *at);
         Ok(script)
+    }
+
+    /// Until when it runs.
+    pub fn until(&self) -> Result<Nanos, String> {
+        Ok(self.until.parse::<At>()?.0)
     }
 
     /// The file's text.
