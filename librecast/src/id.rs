@@ -249,6 +249,15 @@ pub type NetworkId = PeerId;
 )]
 pub struct OriginId(pub u64);
 
+impl OriginId {
+    /// Of a node's address, or its link-local one: both end in it.
+    #[must_use]
+    pub fn of(address: Ipv6Addr) -> Self {
+        // the low half is meant
+        Self(address.to_bits() as u64)
+    }
+}
+
 impl fmt::Display for OriginId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)

@@ -34,7 +34,10 @@ const LINK: LinkId = LinkId(7);
 impl Pair {
     fn new(groups: u16) -> Self {
         let now = start();
-        let (mut sender, mut listener) = (Engine::new(config(1), now), Engine::new(config(2), now));
+        let (mut sender, mut listener) = (
+            common::engine(config(1), now),
+            common::engine(config(2), now),
+        );
         for (engine, other) in [(&mut sender, 2), (&mut listener, 1)] {
             engine.handle_start(now);
             engine.handle_link_up(LINK, neighbor(other), now);

@@ -1,4 +1,4 @@
-//! What an IPv6 packet is to a multicast router: the same rules for packets from `lc0` and from links.
+//! What an IPv6 packet is to the router: the same rules for packets from `lc0` and from links.
 
 use std::net::Ipv6Addr;
 
@@ -28,7 +28,7 @@ const NEVER_CARRIED: [Ipv6Addr; 3] = [mld::ALL_NODES, mld::ALL_ROUTERS, mld::ALL
 pub struct Flow {
     /// The sender.
     pub source: Ipv6Addr,
-    /// The group that it is sent to.
+    /// The group that it is sent to; of unicast the node.
     pub group: Ipv6Addr,
 }
 
@@ -37,6 +37,8 @@ pub struct Flow {
 pub enum Class {
     /// Multicast of a scope that is carried.
     Carried(Flow),
+    /// Unicast; what could configure the other host is not among it.
+    Unicast(Flow),
     /// An MLD message: for the querier and proxy of this link.
     Mld,
     /// Neither.
@@ -95,9 +97,6 @@ impl CarriedScopes {
             group: r.ipv6()?,
         };
         let payload = Reader::new(r.take(payload_len.into())?);
-        if !flow.group.is_multicast() {
-            return Ok(Class::Dropped(DropReason::UnicastOff));
-        }
         if flow.source.is_multicast() {
             return Err(WireError::Bad("source"));
         }
@@ -108,7 +107,9 @@ impl CarriedScopes {
             }
             _ => {}
         }
-        if self.contains(flow.group) {
+        if !flow.group.is_multicast() {
+            Ok(Class::Unicast(flow))
+        } else if self.contains(flow.group) {
             Ok(Class::Carried(flow))
         } else {
             Ok(Class::Dropped(DropReason::ScopeNotCarried))
@@ -224,7 +225,11 @@ mod tests {
                 group: MDNS
             })
         );
-        assert_eq!(class_of(SOURCE), Class::Dropped(DropReason::UnicastOff));
+        let flow = Flow {
+            source: SOURCE,
+            group: SOURCE,
+        };
+        assert_eq!(class_of(SOURCE), Class::Unicast(flow));
     }
 
     #[test]

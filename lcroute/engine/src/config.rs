@@ -3,10 +3,12 @@
 use std::fmt;
 use std::net::Ipv6Addr;
 
-use librecast::cert::GroupPrefix;
-use librecast::id::{NodeAddresses, OriginId};
+use bytes::Bytes;
+use librecast::cert::{GroupPrefix, Member};
+use librecast::id::NodeAddresses;
 
 use crate::classify::is_link_scope;
+use crate::topology::TopologyConfig;
 
 /// A link of the overlay. Given by the overlay, never used again within a run of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
@@ -21,16 +23,27 @@ impl fmt::Display for LinkId {
 /// What the engine needs to know of this node.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The addresses of this node: the only sources that its programs may use.
-    pub own: NodeAddresses,
+    /// This node as its certificate describes it: its addresses are the only sources that its programs may
+    /// use.
+    pub member: Member,
     /// Raised at every start of the daemon and persisted by the shell.
     pub incarnation: u32,
     /// MTU of `lc0` in bytes: reports and queries are built to fit.
     pub mtu: u16,
     /// Groups of scope 2 that are carried.
     pub link_scope_groups: Vec<Ipv6Addr>,
-    /// Groups that this node's certificate lets it send to; empty: none.
-    pub may_send: Vec<GroupPrefix>,
+    /// This node's certificate chain, as it is shown to others.
+    pub chain: Bytes,
+    /// This node holds an issuer's key: it renews certificates.
+    pub can_issue: bool,
+    /// Groups whose tree has its root here.
+    pub announce: Vec<GroupPrefix>,
+    /// Groups of which a program here wants to know who listens before it sends.
+    pub watch: Vec<GroupPrefix>,
+    /// Unicast between node addresses is carried.
+    pub unicast: bool,
+    /// Which links are made.
+    pub topology: TopologyConfig,
     /// All randomness of the engine: report jitter and hash keys.
     pub seed: u64,
     /// Bounds of the tables.
@@ -40,14 +53,8 @@ pub struct Config {
 /// A router at the other end of a link, as its verified certificate describes it.
 #[derive(Debug, Clone)]
 pub struct Neighbor {
-    /// Its name in data headers and of its tree.
-    pub origin: OriginId,
-    /// Its unique local address.
-    pub address: Ipv6Addr,
-    /// Its link-local address.
-    pub link_local: Ipv6Addr,
-    /// Groups that it may send to; empty: none.
-    pub may_send: Vec<GroupPrefix>,
+    /// Who it is.
+    pub member: Member,
 }
 
 /// Bounds of every table that others can fill.
@@ -71,21 +78,32 @@ pub struct Limits {
     pub held_bytes: usize,
     /// Sequence numbers that a duplicate window covers; rounded up to a multiple of 64, at least 4,096.
     pub duplicate_window: usize,
+    /// Routers whose certificates are kept.
+    pub routers: usize,
+    /// Revocations that are kept.
+    pub revocations: usize,
+}
+
+impl Limits {
+    /// What a daemon uses.
+    pub const DEFAULT: Self = Self {
+        groups: 16_384,
+        reporters: 16,
+        interests_per_neighbor: 16_384,
+        sources_per_neighbor: 65_536,
+        prefixes_per_neighbor: 256,
+        flows: 4_096,
+        held_packets: 8,
+        held_bytes: 4 << 20,
+        duplicate_window: 8_192,
+        routers: 4_096,
+        revocations: 4_096,
+    };
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            groups: 16_384,
-            reporters: 16,
-            interests_per_neighbor: 16_384,
-            sources_per_neighbor: 65_536,
-            prefixes_per_neighbor: 256,
-            flows: 4_096,
-            held_packets: 8,
-            held_bytes: 4 << 20,
-            duplicate_window: 8_192,
-        }
+        Self::DEFAULT
     }
 }
 
@@ -104,16 +122,19 @@ impl NodeSources {
         }
     }
 
-    pub(crate) fn of_neighbor(neighbor: &Neighbor) -> Self {
-        Self {
-            address: neighbor.address,
-            link_local: neighbor.link_local,
-        }
-    }
-
     /// Whether a packet to `group` may come from `source`: the link-local address only in scope 2.
     pub(crate) fn allows(&self, source: Ipv6Addr, group: Ipv6Addr) -> bool {
         source == self.address || source == self.link_local && is_link_scope(group)
+    }
+
+    /// Whether unicast may come from `source`: between link-local addresses, or between the others.
+    pub(crate) fn allows_unicast(&self, source: Ipv6Addr, to_link_local: bool) -> bool {
+        source
+            == if to_link_local {
+                self.link_local
+            } else {
+                self.address
+            }
     }
 
     /// The sources that packets to `group` may come from.

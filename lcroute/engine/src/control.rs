@@ -5,10 +5,13 @@
 
 use std::net::Ipv6Addr;
 
+use bytes::Bytes;
+use librecast::cert::GroupPrefix;
 use librecast::id::OriginId;
 use librecast::mld::MAX_SOURCES;
 use librecast::wire::{Reader, WireError, Writer};
 
+use crate::database::{Record, Summary};
 use crate::filter::Filter;
 
 /// Longest message that is sent, in bytes. Longer ones are refused as well.
@@ -17,7 +20,20 @@ pub const MAX_MESSAGE: usize = 16 << 10;
 const TYPE_HELLO: u8 = 1;
 const TYPE_INTEREST: u8 = 2;
 const TYPE_REFUSAL: u8 = 3;
+const TYPE_SUMMARY: u8 = 4;
+const TYPE_RECORD: u8 = 5;
+const TYPE_ROUTED: u8 = 6;
+const TYPE_AUDIT: u8 = 7;
+const TYPE_KEEP: u8 = 8;
 const ELEMENT_HEADER: usize = 3;
+/// Buckets into which an audit sorts all interest of a link.
+pub const AUDIT_BUCKETS: usize = 256;
+const AUDIT_DIGEST: u8 = 0;
+const AUDIT_BUCKET_DIGESTS: u8 = 1;
+const AUDIT_RESET: u8 = 2;
+/// Longest payload of a [`Routed`] message in bytes.
+pub const MAX_ROUTED: usize = MAX_MESSAGE - ELEMENT_HEADER - ROUTED_HEADER;
+const ROUTED_HEADER: usize = 18;
 
 const FLAG_WANTED: u8 = 0x01;
 const FLAG_SENDING: u8 = 0x02;
@@ -44,6 +60,31 @@ impl Prefix {
             addr: group,
             len: 128,
         }
+    }
+
+    /// Whether `group` lies inside.
+    #[must_use]
+    pub fn contains(&self, group: Ipv6Addr) -> bool {
+        let mask = u128::MAX << (128 - u32::from(self.len));
+        group.to_bits() & mask == self.addr.to_bits()
+    }
+
+    /// Whether all of `other` lies inside.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        other.len >= self.len && self.contains(other.addr)
+    }
+
+    /// The first address.
+    #[must_use]
+    pub fn addr(&self) -> Ipv6Addr {
+        self.addr
+    }
+
+    /// The length in bits, 8..=128.
+    #[must_use]
+    pub fn prefix_len(&self) -> u8 {
+        self.len
     }
 
     /// The first `len` bits of `addr`, at least 8 of them; `None` if these are not multicast.
@@ -93,6 +134,82 @@ pub struct Interest {
     pub wanted: Option<Filter>,
     /// S: somebody beyond the sender of this message sends, or wants to know who listens.
     pub sending: bool,
+}
+
+impl From<GroupPrefix> for Prefix {
+    fn from(prefix: GroupPrefix) -> Self {
+        Self {
+            addr: prefix.addr(),
+            len: prefix.prefix_len(),
+        }
+    }
+}
+
+/// What a routed message carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum RoutedKind {
+    /// A sealed signalling message.
+    Signal,
+    /// To be answered with the same payload.
+    Echo,
+    /// The answer.
+    EchoReply,
+    /// A member asks an issuer for a new certificate.
+    Renew,
+    /// The issuer's answer.
+    Renewed,
+    /// One that this version does not know; it is passed on.
+    Other(u8),
+}
+
+impl RoutedKind {
+    fn code(self) -> u8 {
+        match self {
+            Self::Signal => 1,
+            Self::Echo => 2,
+            Self::EchoReply => 3,
+            Self::Renew => 4,
+            Self::Renewed => 5,
+            Self::Other(code) => code,
+        }
+    }
+
+    fn from_code(code: u8) -> Self {
+        match code {
+            1 => Self::Signal,
+            2 => Self::Echo,
+            3 => Self::EchoReply,
+            4 => Self::Renew,
+            5 => Self::Renewed,
+            other => Self::Other(other),
+        }
+    }
+}
+
+/// A message from router to router over the control channels between them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Routed {
+    /// To whom.
+    pub destination: OriginId,
+    /// From whom, as it says itself: nothing but the payload can prove it.
+    pub source: OriginId,
+    /// Routers that may still pass it on.
+    pub hop_limit: u8,
+    /// What it is.
+    pub kind: RoutedKind,
+    /// At most [`MAX_ROUTED`] bytes.
+    pub payload: Bytes,
+}
+
+/// Whether both ends of a link hold the same of what one of them told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Audit {
+    /// The sender told all this: XOR of the digests of all its interest.
+    Digest(u64),
+    /// It differs here: XOR by bucket of all that the sender of this message heard.
+    BucketDigests(Box<[u64; AUDIT_BUCKETS]>),
+    /// What was told in these buckets is void; it is told anew behind this element. Bit n is bucket n.
+    Reset([u64; AUDIT_BUCKETS / 64]),
 }
 
 /// Why interest was not kept.
@@ -147,6 +264,8 @@ pub enum Element {
     Hello {
         /// Raised at every start of the daemon.
         incarnation: u32,
+        /// Key of the digests by which this link's interest is audited.
+        salt: u64,
     },
     /// Interest of the sender.
     Interest(Interest),
@@ -159,6 +278,16 @@ pub enum Element {
         /// The groups.
         prefix: Prefix,
     },
+    /// Part of what the sender's database holds.
+    Summary(Summary),
+    /// A signed record of the link state.
+    Record(Record),
+    /// A message from router to router.
+    Routed(Routed),
+    /// Part of the audit of this link's interest.
+    Audit(Audit),
+    /// Whether the sender wants this link.
+    Keep(bool),
 }
 
 /// Reads a message; one error makes all of it void.
@@ -170,11 +299,16 @@ pub fn decode(message: &[u8]) -> Result<Vec<Element>, WireError> {
     let mut elements = Vec::new();
     while !r.is_empty() {
         let kind = r.u8()?;
-        let value = Reader::new(r.bytes16()?);
+        let mut value = Reader::new(r.bytes16()?);
         match kind {
             TYPE_HELLO => elements.push(decode_hello(value)?),
             TYPE_INTEREST => decode_interest(value, &mut elements)?,
             TYPE_REFUSAL => decode_refusal(value, &mut elements)?,
+            TYPE_SUMMARY => elements.push(Element::Summary(Summary::decode(&mut value)?)),
+            TYPE_RECORD => elements.push(Element::Record(Record::decode(&mut value)?)),
+            TYPE_ROUTED => elements.push(decode_routed(value)?),
+            TYPE_AUDIT => elements.push(decode_audit(value)?),
+            TYPE_KEEP => elements.push(decode_keep(value)?),
             _ => {}
         }
     }
@@ -184,7 +318,44 @@ pub fn decode(message: &[u8]) -> Result<Vec<Element>, WireError> {
 fn decode_hello(mut r: Reader<'_>) -> Result<Element, WireError> {
     Ok(Element::Hello {
         incarnation: r.u32()?,
+        salt: r.u64()?,
     })
+}
+
+fn decode_keep(mut r: Reader<'_>) -> Result<Element, WireError> {
+    Ok(Element::Keep(r.u8()? & 1 != 0))
+}
+
+fn decode_routed(mut r: Reader<'_>) -> Result<Element, WireError> {
+    Ok(Element::Routed(Routed {
+        destination: OriginId(r.u64()?),
+        source: OriginId(r.u64()?),
+        hop_limit: r.u8()?,
+        kind: RoutedKind::from_code(r.u8()?),
+        payload: Bytes::copy_from_slice(r.rest()),
+    }))
+}
+
+fn decode_audit(mut r: Reader<'_>) -> Result<Element, WireError> {
+    let audit = match r.u8()? {
+        AUDIT_DIGEST => Audit::Digest(r.u64()?),
+        AUDIT_BUCKET_DIGESTS => {
+            let mut buckets = Box::new([0; AUDIT_BUCKETS]);
+            for bucket in buckets.iter_mut() {
+                *bucket = r.u64()?;
+            }
+            Audit::BucketDigests(buckets)
+        }
+        AUDIT_RESET => {
+            let mut bits = [0; AUDIT_BUCKETS / 64];
+            for word in &mut bits {
+                *word = r.u64()?;
+            }
+            Audit::Reset(bits)
+        }
+        _ => return Err(WireError::Bad("audit")),
+    };
+    Ok(Element::Audit(audit))
 }
 
 fn decode_interest(mut r: Reader<'_>, elements: &mut Vec<Element>) -> Result<(), WireError> {
@@ -247,9 +418,32 @@ impl Batch {
     /// Appends one element.
     pub fn push(&mut self, element: &Element) {
         match element {
-            Element::Hello { incarnation } => {
-                self.append_whole(TYPE_HELLO, &incarnation.to_be_bytes());
+            Element::Hello { incarnation, salt } => {
+                let mut w = Writer::new();
+                w.u32(*incarnation).u64(*salt);
+                self.append_whole(TYPE_HELLO, w.as_slice());
             }
+            Element::Summary(summary) => {
+                let mut w = Writer::new();
+                summary.encode(&mut w);
+                self.append_whole(TYPE_SUMMARY, w.as_slice());
+            }
+            Element::Record(record) => {
+                let mut w = Writer::new();
+                record.encode(&mut w);
+                self.append_whole(TYPE_RECORD, w.as_slice());
+            }
+            Element::Routed(routed) => {
+                let mut w = Writer::new();
+                w.u64(routed.destination.0).u64(routed.source.0);
+                w.u8(routed.hop_limit).u8(routed.kind.code());
+                w.put(&routed.payload);
+                self.append_whole(TYPE_ROUTED, w.as_slice());
+            }
+            Element::Audit(audit) => {
+                self.append_whole(TYPE_AUDIT, &encode_audit(audit));
+            }
+            Element::Keep(keep) => self.append_whole(TYPE_KEEP, &[u8::from(*keep)]),
             Element::Interest(interest) => {
                 self.append(TYPE_INTEREST, interest.root, &encode_interest(interest));
             }
@@ -316,6 +510,20 @@ fn set_length(message: &mut [u8], start: usize) {
     message[start + 1..start + ELEMENT_HEADER].copy_from_slice(&length.to_be_bytes());
 }
 
+fn encode_audit(audit: &Audit) -> Vec<u8> {
+    let mut w = Writer::new();
+    let (kind, words): (u8, &[u64]) = match audit {
+        Audit::Digest(digest) => (AUDIT_DIGEST, std::slice::from_ref(digest)),
+        Audit::BucketDigests(buckets) => (AUDIT_BUCKET_DIGESTS, buckets.as_slice()),
+        Audit::Reset(bits) => (AUDIT_RESET, bits),
+    };
+    w.u8(kind);
+    for word in words {
+        w.u64(*word);
+    }
+    w.into_vec()
+}
+
 fn encode_interest(interest: &Interest) -> Vec<u8> {
     let mut w = Writer::new();
     let mode = match &interest.wanted {
@@ -356,10 +564,33 @@ mod tests {
         ]
     }
 
+    fn any_routed() -> impl Strategy<Value = Routed> {
+        let payload = prop::collection::vec(any::<u8>(), 0..100);
+        (
+            any::<u64>(),
+            any::<u64>(),
+            any::<u8>(),
+            any::<u8>(),
+            payload,
+        )
+            .prop_map(|(to, from, hop_limit, kind, payload)| Routed {
+                destination: OriginId(to),
+                source: OriginId(from),
+                hop_limit,
+                kind: RoutedKind::from_code(kind),
+                payload: payload.into(),
+            })
+    }
+
     fn any_element() -> impl Strategy<Value = Element> {
         let root = || (0u64..3).prop_map(OriginId);
         prop_oneof![
-            any::<u32>().prop_map(|incarnation| Element::Hello { incarnation }),
+            (any::<u32>(), any::<u64>())
+                .prop_map(|(incarnation, salt)| Element::Hello { incarnation, salt }),
+            any::<bool>().prop_map(Element::Keep),
+            any::<u64>().prop_map(|digest| Element::Audit(Audit::Digest(digest))),
+            any::<[u64; 4]>().prop_map(|bits| Element::Audit(Audit::Reset(bits))),
+            any_routed().prop_map(Element::Routed),
             (root(), any_prefix(), any_filter(), any::<bool>()).prop_map(
                 |(root, prefix, wanted, sending)| {
                     Element::Interest(Interest {
@@ -398,7 +629,10 @@ mod tests {
     #[test]
     fn golden_bytes() {
         let elements = [
-            Element::Hello { incarnation: 7 },
+            Element::Hello {
+                incarnation: 7,
+                salt: 9,
+            },
             Element::Interest(Interest {
                 root: OriginId(1),
                 prefix: Prefix::ALL,
@@ -411,22 +645,40 @@ mod tests {
                 root: OriginId(1),
                 prefix: Prefix::ALL,
             },
+            Element::Routed(Routed {
+                destination: OriginId(2),
+                source: OriginId(1),
+                hop_limit: 64,
+                kind: RoutedKind::Echo,
+                payload: vec![7, 7].into(),
+            }),
+            Element::Audit(Audit::Digest(5)),
+            Element::Keep(true),
         ];
-        let mut bytes = vec![1, 0, 4, 0, 0, 0, 7]; // HELLO
+        let mut bytes = vec![1, 0, 12, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 9]; // HELLO
         bytes.extend([2, 0, 30, 0, 0, 0, 0, 0, 0, 0, 1]); // INTEREST, length, root
         bytes.extend([0x02, 8, 0xff]); // S for ff00::/8
         bytes.extend([
             0x05, 128, 0xff, 0x1e, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0,
         ]); // W, EXCLUDE{}
         bytes.extend([3, 0, 11, 0, 0, 0, 0, 0, 0, 0, 1, 1, 8, 0xff]); // REFUSAL
+        bytes.extend([6, 0, 20]); // ROUTED
+        bytes.extend([0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 1, 64, 2, 7, 7]);
+        bytes.extend([7, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 5]); // AUDIT
+        bytes.extend([8, 0, 1, 1]); // KEEP
         assert_eq!(encode(&elements), vec![bytes.clone()]);
         assert_eq!(decode(&bytes).unwrap(), elements);
     }
 
     #[test]
     fn unknown_types_are_skipped_and_hello_may_grow() {
-        let bytes = [200, 0, 2, 9, 9, 1, 0, 6, 0, 0, 0, 7, 1, 1];
-        assert_eq!(decode(&bytes).unwrap(), [Element::Hello { incarnation: 7 }]);
+        let mut bytes = vec![200, 0, 2, 9, 9];
+        bytes.extend([1, 0, 14, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 9, 1, 1]);
+        let hello = Element::Hello {
+            incarnation: 7,
+            salt: 9,
+        };
+        assert_eq!(decode(&bytes).unwrap(), [hello]);
     }
 
     #[test]

@@ -24,7 +24,7 @@ macro_rules! reasons {
 reasons! {
     /// Not an IPv6 packet, or one that ends before its headers do.
     Malformed = "malformed",
-    /// To a unicast address.
+    /// Unicast, where one of both ends does not want any.
     UnicastOff = "unicast_off",
     /// To a group that stays on its host or link: scopes 0 to 4, except listed ones of scope 2.
     ScopeNotCarried = "scope_not_carried",
@@ -62,6 +62,32 @@ reasons! {
     GroupLimit = "group_limit",
     /// Interest of a neighbour beyond its bounds; it was told.
     InterestRefused = "interest_refused",
+    /// More records or summaries of the link state than a router may send; the newest waits.
+    FloodLimited = "flood_limited",
+    /// A record of the link state that cannot be read.
+    BadRecord = "bad_record",
+    /// A record of the link state that its router, or the network, did not sign.
+    ForgedRecord = "forged_record",
+    /// Certificates in the link state that do not count: forged, expired, or not valid yet.
+    CredentialRefused = "credential_refused",
+    /// A record of, or by, a key that was revoked.
+    Revoked = "revoked",
+    /// Certificates of a second key with the origin of a router that is known.
+    OriginClash = "origin_clash",
+    /// An advertisement of a router whose certificates are not known.
+    UnknownRouter = "unknown_router",
+    /// A router or revocation beyond the bound of the link state.
+    DatabaseFull = "database_full",
+    /// A router announces groups outside its certificate.
+    AnnouncementNotPermitted = "announcement_not_permitted",
+    /// No way leads to its destination.
+    NoRoute = "no_route",
+    /// Longer than the far side takes.
+    TooBig = "too_big",
+    /// More messages from router to router than a neighbour may pass on.
+    RoutedLimited = "routed_limited",
+    /// A neighbour told something else than was heard: it is told anew.
+    AuditDiffers = "audit_differs",
 }
 
 /// Counts of dropped packets by reason.

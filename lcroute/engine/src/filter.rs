@@ -81,6 +81,16 @@ impl Filter {
         }
     }
 
+    /// The same with only those of its listed sources that are kept; `None` if nothing is wanted then.
+    #[must_use]
+    pub fn retain(&self, keep: impl Fn(Ipv6Addr) -> bool) -> Option<Self> {
+        let listed = || self.sources().iter().copied().filter(|s| keep(*s));
+        match self {
+            Self::Include(_) => Self::include(listed()),
+            Self::Exclude(_) => Some(Self::exclude(listed())),
+        }
+    }
+
     /// What is left where only `present` can send; `None` if that is nothing. INCLUDE{S} thus goes
     /// only where S lies, and nobody is told of sources that he has not.
     #[must_use]

@@ -1,20 +1,28 @@
 //! The end of a turn: what its inputs changed becomes control messages, queries and reports.
 
+use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 
 use bytes::Bytes;
 use librecast::mld;
 
-use crate::control::{Batch, Element, Interest, Prefix};
-use crate::engine::{Adjacency, Engine};
-use crate::filter::Filter;
+use crate::adjacency::Adjacency;
+use crate::audit::AUDIT_EVERY;
+use crate::classify::is_source_specific;
+use crate::config::LinkId;
+use crate::control::{Audit, Batch, Element, Interest};
+use crate::database::Message;
+use crate::engine::Engine;
+use crate::filter::{Filter, merge};
 use crate::output::Output;
 use crate::proxy::ROUTER_ADDRESS;
-use crate::querier::Querier;
+use crate::topology::TopologyEvent;
+use crate::trees::Statement;
 
 impl Engine {
     /// Neighbours first: a JOIN should not wait behind reports.
     pub(crate) fn flush(&mut self) {
+        self.settle();
         self.flush_control();
         if self.has_started() {
             self.flush_queries();
@@ -23,52 +31,109 @@ impl Engine {
     }
 
     fn flush_control(&mut self) {
-        let changes: Vec<Change> = self
-            .querier
-            .take_changes()
-            .into_iter()
-            .map(|(group, before)| Change {
-                group,
-                before,
-                after: self.querier.filter(group).cloned(),
-            })
-            .collect();
-        let hello = self.hello();
+        let mut batches: BTreeMap<LinkId, Batch> = BTreeMap::new();
+        let salt = self.salt;
         for (link, adjacency) in &mut self.adjacencies {
-            let mut batch = Batch::default();
-            if std::mem::take(&mut adjacency.told.is_new) {
-                hello.iter().for_each(|element| batch.push(element));
-                push_everything(&mut batch, adjacency, &self.querier);
-            } else {
-                push_changes(&mut batch, adjacency, &changes);
+            let mut elements = Vec::new();
+            if std::mem::take(&mut adjacency.is_new) {
+                elements.push(Element::Hello {
+                    incarnation: self.config.incarnation,
+                    salt,
+                });
             }
-            push_retries(&mut batch, adjacency, &self.querier);
-            push_refusals(&mut batch, adjacency);
+            elements.append(&mut adjacency.say);
+            push_refusals(&mut elements, adjacency);
+            if !elements.is_empty() {
+                let batch = batches.entry(*link).or_default();
+                elements.iter().for_each(|element| batch.push(element));
+            }
+        }
+        for (link, message) in self.database.take_messages() {
+            let batch = batches.entry(link).or_default();
+            batch.push(&match message {
+                Message::Record(record) => Element::Record(record),
+                Message::Summary(summary) => Element::Summary(summary),
+            });
+        }
+        while let Some(event) = self.topology.poll_event() {
+            match event {
+                TopologyEvent::Keep { link, wanted } => {
+                    let batch = batches.entry(link).or_default();
+                    batch.push(&Element::Keep(wanted));
+                }
+                TopologyEvent::Wanted(wanted) => self.outputs.push_back(Output::Wanted(wanted)),
+                TopologyEvent::Retire { link } => self.outputs.push_back(Output::Retire { link }),
+            }
+        }
+        for (link, routed) in std::mem::take(&mut self.routed) {
+            let batch = batches.entry(link).or_default();
+            batch.push(&Element::Routed(routed));
+        }
+        let adjacencies = &mut self.adjacencies;
+        let mut say = |statement: Statement<'_>| {
+            let Some(adjacency) = adjacencies.get_mut(&statement.link) else {
+                return;
+            };
+            book_told(adjacency, &statement);
+            let batch = batches.entry(statement.link).or_default();
+            batch.push(&Element::Interest(Interest {
+                root: statement.root,
+                prefix: statement.prefix,
+                wanted: statement.after.0.filter(),
+                sending: statement.after.1,
+            }));
+        };
+        let changed = self.trees.flush(&mut say);
+        self.push_retries(&mut batches);
+        self.push_audits(&mut batches);
+        for (link, batch) in batches {
+            if !self.adjacencies.contains_key(&link) {
+                continue;
+            }
             for message in batch.finish() {
                 self.counters.control_tx_messages += 1;
+                self.counters.control_tx_bytes += message.len() as u64;
                 let message = Bytes::from(message);
-                self.outputs.push_back(Output::Control {
-                    link: *link,
-                    message,
-                });
+                self.outputs.push_back(Output::Control { link, message });
+            }
+        }
+        for (_, group) in changed {
+            self.release(group);
+            self.interest_changed.insert(group);
+        }
+    }
+
+    fn push_retries(&mut self, batches: &mut BTreeMap<LinkId, Batch>) {
+        for (link, adjacency) in &mut self.adjacencies {
+            for (root, prefix) in adjacency.refusals.take_again() {
+                let Some((want, sending)) = self.trees.told_prefix(*link, root, prefix) else {
+                    adjacency.refusals.forget((root, prefix));
+                    continue;
+                };
+                adjacency.told.toggle(root, prefix, &want, sending);
+                let batch = batches.entry(*link).or_default();
+                batch.push(&Element::Interest(Interest {
+                    root,
+                    prefix,
+                    wanted: want.filter(),
+                    sending,
+                }));
             }
         }
     }
 
-    /// Every router sends on its own tree, and wants to know who listens to whatever it might send.
-    fn hello(&self) -> [Element; 2] {
-        let sending = Interest {
-            root: self.config.own.origin,
-            prefix: Prefix::ALL,
-            wanted: None,
-            sending: true,
-        };
-        [
-            Element::Hello {
-                incarnation: self.config.incarnation,
-            },
-            Element::Interest(sending),
-        ]
+    /// Behind all that was told: so the digest fits what the other side has heard when it reads it.
+    fn push_audits(&mut self, batches: &mut BTreeMap<LinkId, Batch>) {
+        for (link, adjacency) in &mut self.adjacencies {
+            if adjacency.next_audit <= self.now {
+                adjacency.next_audit = self.now + AUDIT_EVERY;
+                let digest = Audit::Digest(adjacency.told.total());
+                batches
+                    .entry(*link)
+                    .or_default()
+                    .push(&Element::Audit(digest));
+            }
+        }
     }
 
     fn flush_queries(&mut self) {
@@ -80,14 +145,10 @@ impl Engine {
     }
 
     fn flush_reports(&mut self) {
-        let own = self.config.own.origin;
         for group in std::mem::take(&mut self.interest_changed) {
-            let carried = self.scopes.contains(group);
-            let present = self.sources.present(group);
             let wanted = self
-                .forwarding
-                .merged((own, group), &present)
-                .filter(|_| carried);
+                .remote_interest(group)
+                .filter(|_| self.scopes.contains(group));
             self.proxy.set(group, wanted, self.now);
         }
         self.proxy.handle_timeout(self.now);
@@ -95,6 +156,23 @@ impl Engine {
         for packet in mld::report_packets(ROUTER_ADDRESS, &records, self.config.mtu.into()) {
             self.emit_mld(packet);
         }
+    }
+
+    /// What the rest of the network wants of this host: on the group's tree, and on the one that was its
+    /// tree until a moment ago, as listeners go over in their own time.
+    fn remote_interest(&self, group: Ipv6Addr) -> Option<Filter> {
+        let present = self.sources.present(group);
+        let root = self.root_of(group);
+        let before: Vec<_> = if is_source_specific(group) {
+            Vec::new()
+        } else {
+            self.routing.roots_before().filter(|r| *r != root).collect()
+        };
+        let roots = before.into_iter().chain([root]);
+        let parts: Vec<_> = roots
+            .filter_map(|root| self.trees.wanted_of(root, group, &present))
+            .collect();
+        merge(&parts)
     }
 
     fn emit_mld(&mut self, packet: Vec<u8>) {
@@ -105,74 +183,20 @@ impl Engine {
     }
 }
 
-/// A group whose local filter changed in this turn.
-struct Change {
-    group: Ipv6Addr,
-    before: Option<Filter>,
-    after: Option<Filter>,
-}
-
-/// What of `filter` concerns a neighbour's own tree: only what it can send itself.
-pub(crate) fn wanted_from(
-    adjacency: &Adjacency,
-    group: Ipv6Addr,
-    filter: &Filter,
-) -> Option<Filter> {
-    filter.restricted_to(&adjacency.sources.present(group))
-}
-
-fn interest(adjacency: &Adjacency, group: Ipv6Addr, wanted: Option<Filter>) -> Element {
-    let root = adjacency.neighbor.origin;
-    Element::Interest(Interest {
-        root,
-        prefix: Prefix::group(group),
-        wanted,
-        sending: false,
-    })
-}
-
-fn push_everything(batch: &mut Batch, adjacency: &Adjacency, querier: &Querier) {
-    for group in querier.groups() {
-        let wanted = querier
-            .filter(group)
-            .and_then(|f| wanted_from(adjacency, group, f));
-        if wanted.is_some() {
-            batch.push(&interest(adjacency, group, wanted));
-        }
+fn book_told(adjacency: &mut Adjacency, statement: &Statement<'_>) {
+    let (root, prefix) = (statement.root, statement.prefix);
+    if !adjacency.refusals.is_refused((root, prefix)) {
+        let (want, sending) = statement.before;
+        adjacency.told.toggle(root, prefix, want, sending);
     }
+    adjacency.refusals.forget((root, prefix));
+    let (want, sending) = statement.after;
+    adjacency.told.toggle(root, prefix, want, sending);
 }
 
-fn push_changes(batch: &mut Batch, adjacency: &mut Adjacency, changes: &[Change]) {
-    for change in changes {
-        let from = |f: &Option<Filter>| {
-            f.as_ref()
-                .and_then(|f| wanted_from(adjacency, change.group, f))
-        };
-        let (before, after) = (from(&change.before), from(&change.after));
-        if before == after {
-            continue;
-        }
-        if after.is_none() {
-            adjacency
-                .told
-                .forget((adjacency.neighbor.origin, change.group));
-        }
-        batch.push(&interest(adjacency, change.group, after));
-    }
-}
-
-fn push_retries(batch: &mut Batch, adjacency: &mut Adjacency, querier: &Querier) {
-    for (_, group) in adjacency.told.take_again() {
-        let wanted = querier
-            .filter(group)
-            .and_then(|f| wanted_from(adjacency, group, f));
-        batch.push(&interest(adjacency, group, wanted));
-    }
-}
-
-fn push_refusals(batch: &mut Batch, adjacency: &mut Adjacency) {
-    for ((root, prefix), reason) in adjacency.told.take_refusals() {
-        batch.push(&Element::Refusal {
+fn push_refusals(elements: &mut Vec<Element>, adjacency: &mut Adjacency) {
+    for ((root, prefix), reason) in adjacency.refusals.take_refusals() {
+        elements.push(Element::Refusal {
             reason,
             root,
             prefix,

@@ -4,41 +4,61 @@
 //! to be done, [`Engine::poll_timeout`] when to call again and why. The same inputs in the same order
 //! always give the same outputs.
 //!
-//! A packet's way: [`Engine::handle_local_packet`] -> [`classify`] -> `forward` (who wants it) ->
-//! [`Output::Data`] -> [`Engine::handle_data`] -> [`header`] -> `duplicate` -> `querier` (did a local
-//! program join) -> [`Output::Local`].
+//! A packet's way: [`Engine::handle_local_packet`] -> [`classify`] -> `local` (which tree) -> `trees`
+//! (who wants it) -> [`Output::Data`] -> [`Engine::handle_data`] -> [`header`] -> `trees` (does it come over
+//! the right edge, who else wants it) -> `duplicate` -> `querier` (did a local program join) ->
+//! [`Output::Local`].
 //!
-//! A JOIN's way: an MLD report in [`Engine::handle_local_packet`] -> `querier` -> `interest` ->
-//! [`control`] -> [`Output::Control`] -> [`Engine::handle_control`] -> `forward` -> `proxy` ->
-//! [`Output::LocalMld`].
+//! A JOIN's way: an MLD report in [`Engine::handle_local_packet`] -> `querier` -> `routing` (which tree) ->
+//! `trees` (who is told) -> [`control`] -> [`Output::Control`] -> [`Engine::handle_control`] -> `trees` ->
+//! `proxy` -> [`Output::LocalMld`].
+//!
+//! What the network looks like: links and their costs -> [`database`] (flooded, signed) -> [`graph`] (shortest
+//! paths) -> `routing` (roots, edges) -> `trees`; and -> [`topology`] (which links there should be).
 
+#[cfg(test)]
+extern crate self as lcroute_engine;
+
+mod adjacency;
+mod audit;
 pub mod classify;
 mod config;
 pub mod control;
+pub mod database;
 mod drops;
 mod duplicate;
 mod engine;
 mod filter;
 mod flush;
-mod forward;
+pub mod graph;
 pub mod header;
 mod hold;
-mod interest;
+mod local;
 mod output;
 mod proxy;
 mod querier;
 mod random;
+mod routing;
+mod services;
 mod snapshot;
 mod table;
 #[cfg(test)]
 mod testing;
+mod tokens;
 pub mod topology;
 mod traffic;
+mod trees;
+mod unicast;
+mod want;
 
 pub use config::{Config, Limits, LinkId, Neighbor};
+pub use control::RoutedKind;
 pub use drops::{DropReason, Drops};
 pub use engine::Engine;
 pub use filter::Filter;
 pub use output::{Links, Output, TimerKind};
 pub use proxy::ROUTER_ADDRESS;
-pub use snapshot::{Counters, GroupSnapshot, NeighborSnapshot, Snapshot, Tables};
+pub use services::{
+    Credential, RecordError, Revocation, SIGNATURE_CONTEXT, Services, signed_message,
+};
+pub use snapshot::{Counters, GroupSnapshot, NeighborSnapshot, RouteSnapshot, Snapshot, Tables};

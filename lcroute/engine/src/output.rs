@@ -1,11 +1,15 @@
 //! What comes out of the engine.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use librecast::id::{OriginId, PeerId};
 
 use crate::config::LinkId;
+use crate::control::RoutedKind;
 use crate::header::HEADER_LEN;
+use crate::services::Credential;
 
 /// Links that one packet goes out on; shared with the forwarding table, so cloning costs nothing.
 pub type Links = Arc<[LinkId]>;
@@ -39,6 +43,43 @@ pub enum Output {
         /// The IPv6 packet.
         packet: Bytes,
     },
+    /// All nodes with which there should be a link, from now on.
+    Wanted(BTreeSet<OriginId>),
+    /// Nobody needs this link any more: close it in good order.
+    Retire {
+        /// The link.
+        link: LinkId,
+    },
+    /// A message from another router.
+    Routed {
+        /// From whom, as it says itself.
+        from: OriginId,
+        /// What it is.
+        kind: RoutedKind,
+        /// At most 16 KiB.
+        payload: Bytes,
+    },
+    /// A router can be reached over the links of the network, or no longer.
+    Reachable {
+        /// Which; [`crate::Engine::member`] knows more.
+        origin: OriginId,
+        /// Whether.
+        up: bool,
+    },
+    /// Another run of this node was seen with a higher incarnation: this one is used and to be kept.
+    Incarnation(u32),
+    /// Certificates that go by this key no longer count: end its links, and keep the record.
+    Revoked {
+        /// A node, or an invitation.
+        key: PeerId,
+        /// The signed revocation.
+        record: Bytes,
+    },
+    /// A router has new certificates.
+    Renewed {
+        /// What they say.
+        credential: Arc<Credential>,
+    },
     /// The neighbour broke the protocol: close this link.
     LinkFault {
         /// The link.
@@ -67,4 +108,16 @@ pub enum TimerKind {
     FlowIdle,
     /// Another try after a neighbour's refusal.
     InterestRetry,
+    /// A tree that is no longer a group's is left.
+    TreeChange,
+    /// The digest of what was told.
+    Audit,
+    /// Something of the link state: an advertisement, a rate limit, an end.
+    LinkState,
+    /// Shortest paths are looked at again, or packets no longer taken over edges of before.
+    ShortestPaths,
+    /// Links are decided on.
+    Topology,
+    /// The duplicate window of a router that has gone.
+    RouterGone,
 }

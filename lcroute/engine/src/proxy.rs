@@ -234,6 +234,11 @@ impl Proxy {
         std::mem::take(&mut self.records)
     }
 
+    /// Groups that are reported, in order.
+    pub fn groups(&self) -> Vec<Ipv6Addr> {
+        self.groups.sorted_keys()
+    }
+
     /// When [`Self::handle_timeout`] has something to do.
     pub fn next_timeout(&self) -> Option<(Instant, TimerKind)> {
         let repeat = self

@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 
+use librecast::cert::Member;
 use librecast::id::OriginId;
 
+use crate::adjacency::Adjacency;
 use crate::config::LinkId;
-use crate::control::RefusalReason;
-use crate::engine::{Adjacency, Engine};
+use crate::control::{Prefix, RefusalReason};
+use crate::engine::Engine;
 use crate::filter::Filter;
+use crate::traffic::Traffic;
 
 /// The whole state at one moment, in a fixed order.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
@@ -59,6 +62,21 @@ pub struct NeighborSnapshot {
     pub sending_prefixes: usize,
 }
 
+/// A router that can be reached.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RouteSnapshot {
+    /// Its name on the wire.
+    pub origin: OriginId,
+    /// Who it is.
+    pub member: Member,
+    /// The neighbour that leads to it.
+    pub via: OriginId,
+    /// Links on the way.
+    pub hops: u16,
+    /// Sum of their costs, in units of 100 us.
+    pub cost: u32,
+}
+
 /// Packets and bytes since the start; names as in `status --json`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Counters {
@@ -82,6 +100,10 @@ pub struct Counters {
     pub control_rx_messages: u64,
     /// Control messages handed out.
     pub control_tx_messages: u64,
+    /// Bytes of control messages that arrived.
+    pub control_rx_bytes: u64,
+    /// Bytes of control messages handed out.
+    pub control_tx_bytes: u64,
     /// Dropped packets and messages by reason.
     pub drops: BTreeMap<&'static str, u64>,
 }
@@ -91,8 +113,14 @@ pub struct Counters {
 pub struct Tables {
     /// Groups joined on this host.
     pub listener_groups: usize,
-    /// (root, group) pairs that some neighbour wants.
+    /// (root, group) pairs that somebody wants or sends to.
     pub interests: usize,
+    /// (root, prefix) pairs of which somebody says S.
+    pub prefixes: usize,
+    /// Groups to which programs of this host send.
+    pub sending: usize,
+    /// Routers that are known.
+    pub routers: usize,
     /// Groups reported into `lc0`.
     pub proxied_groups: usize,
     /// Flows without a listener.
@@ -136,7 +164,9 @@ impl Engine {
 
     fn groups(&self) -> Vec<Ipv6Addr> {
         let mut groups = self.querier.groups();
-        groups.extend(self.forwarding.groups(self.config.own.origin));
+        let wanted = |(root, group): &(OriginId, Ipv6Addr)| self.trees.is_wanted(*root, *group);
+        let keys = self.trees.keys().into_iter().filter(wanted);
+        groups.extend(keys.map(|(_, group)| group));
         groups.sort_unstable();
         groups.dedup();
         groups
@@ -150,24 +180,36 @@ impl Engine {
     }
 
     fn snapshot_group(&self, group: Ipv6Addr) -> GroupSnapshot {
-        let key = (self.config.own.origin, group);
         let local_filter = self.querier.filter(group).cloned();
-        let traffic = [self.querier.traffic(group), self.forwarding.traffic(key)];
-        let traffic = || traffic.into_iter().flatten();
-        let mut sources: Vec<_> = traffic().flat_map(|t| t.senders(self.now)).collect();
+        let roots = || self.trees.roots();
+        let on_trees = roots().filter_map(|root| self.trees.traffic(root, group));
+        let traffic: Vec<_> = on_trees.collect();
+        let local = self.querier.traffic(group);
+        let senders = traffic.iter().copied().chain(local);
+        let mut sources: Vec<_> = senders.flat_map(|t| t.senders(self.now)).collect();
         sources.sort_unstable();
         sources.dedup();
+        // what is both passed on and delivered is one packet
+        let carried = |of: fn(&Traffic) -> u64| {
+            let passed: u64 = traffic.iter().map(|t| of(t)).sum();
+            passed + local.map_or(0, |t| of(t))
+        };
+        let mut links: Vec<_> = roots().flat_map(|r| self.trees.links(r, group)).collect();
+        links.sort_unstable();
+        links.dedup();
+        let prefix = Prefix::group(group);
         let refused = |(link, a): (&LinkId, &Adjacency)| {
-            Some((*link, a.told.refused((a.neighbor.origin, group))?))
+            let reason = roots().find_map(|root| a.refusals.refused((root, prefix)));
+            Some((*link, reason?))
         };
         GroupSnapshot {
             group,
             local: local_filter.is_some(),
             local_filter,
-            links: self.forwarding.links(key),
+            links,
             sources,
-            packets: traffic().map(|t| t.packets).sum(),
-            bytes: traffic().map(|t| t.bytes).sum(),
+            packets: carried(|t| t.packets),
+            bytes: carried(|t| t.bytes),
             refused: self.adjacencies.iter().filter_map(refused).collect(),
         }
     }
@@ -175,12 +217,33 @@ impl Engine {
     fn snapshot_neighbors(&self) -> Vec<NeighborSnapshot> {
         let neighbor = |(link, a): (&LinkId, &Adjacency)| NeighborSnapshot {
             link: *link,
-            origin: a.neighbor.origin,
+            origin: a.origin(),
             incarnation: a.incarnation,
-            interests: a.heard.len(),
-            sending_prefixes: a.heard.sending_prefixes(),
+            interests: a.account.entries,
+            sending_prefixes: a.account.prefixes,
         };
         self.adjacencies.iter().map(neighbor).collect()
+    }
+
+    /// All other routers that can be reached, by origin.
+    #[must_use]
+    pub fn routes(&self) -> Vec<RouteSnapshot> {
+        let Some(tree) = self.services.tree(&self.graph, self.own) else {
+            return Vec::new();
+        };
+        let route = |origin: &OriginId| {
+            let credential = self.database.router(*origin)?.credential();
+            let via = tree.edge(self.own, *origin)?;
+            Some(RouteSnapshot {
+                origin: *origin,
+                member: credential.member.clone(),
+                via,
+                hops: tree.depth(*origin)?,
+                cost: tree.distance(*origin)?,
+            })
+        };
+        let others = self.graph.routers().iter().filter(|x| **x != self.own);
+        others.filter_map(route).collect()
     }
 
     /// Sizes of the tables: cheap.
@@ -188,7 +251,10 @@ impl Engine {
     pub fn tables(&self) -> Tables {
         Tables {
             listener_groups: self.querier.len(),
-            interests: self.forwarding.len(),
+            interests: self.trees.len(),
+            prefixes: self.trees.prefixes(),
+            sending: self.local.flows(),
+            routers: self.database.tables().routers,
             proxied_groups: self.proxy.len(),
             flows: self.held.len(),
             held_bytes: self.held.bytes(),
@@ -196,7 +262,7 @@ impl Engine {
             refused: self
                 .adjacencies
                 .values()
-                .map(|a| a.told.refused_len())
+                .map(|a| a.refusals.refused_len())
                 .sum(),
             pending: self.querier.pending() + self.proxy.pending(),
         }

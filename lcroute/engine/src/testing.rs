@@ -2,6 +2,11 @@
 
 use std::net::Ipv6Addr;
 
+#[path = "../tests/common/services.rs"]
+mod services;
+
+pub use services::*;
+
 /// An IPv6 packet with hop limit 1.
 pub fn packet_with(source: Ipv6Addr, to: Ipv6Addr, next_header: u8, payload: &[u8]) -> Vec<u8> {
     let mut packet = vec![0x60, 0, 0, 0];

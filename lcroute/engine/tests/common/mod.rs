@@ -2,13 +2,20 @@
 
 #![allow(dead_code, reason = "each test program takes what it needs")]
 
+mod services;
+
+use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Instant;
 
-use lcroute_engine::{Config, Limits, Neighbor};
-use librecast::cert::GroupPrefix;
+use lcroute_engine::topology::TopologyConfig;
+use lcroute_engine::{Config, Engine, Limits, Neighbor, Services};
+use librecast::cert::Member;
 use librecast::id::{NodeAddresses, OriginId};
 use librecast::mld::{self, Record, RecordType};
+
+pub use services::*;
 
 /// What the kernel's reports come from.
 pub const KERNEL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xbeef);
@@ -20,37 +27,67 @@ pub fn start() -> Instant {
 }
 
 pub fn addresses(n: u16) -> NodeAddresses {
-    NodeAddresses {
-        address: Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 1, n),
-        link_local: Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 1, n),
-        origin: OriginId(0x1_0000 + u64::from(n)),
-    }
+    member(n).addresses
+}
+
+/// Node `n` with full rights.
+pub fn member(n: u16) -> Member {
+    static MEMBERS: LazyLock<Mutex<BTreeMap<u16, Member>>> = LazyLock::new(Mutex::default);
+    let mut members = MEMBERS.lock().unwrap();
+    let make = || {
+        let services = TestServices::new(n);
+        let credential = services.verify_chain(&services.chain()).unwrap();
+        credential.member.clone()
+    };
+    members.entry(n).or_insert_with(make).clone()
+}
+
+pub fn services(n: u16) -> Arc<TestServices> {
+    Arc::new(TestServices::new(n))
+}
+
+/// A node with less than full rights: its services and configuration.
+pub fn restricted(n: u16, rights: &Rights) -> (Arc<TestServices>, Config) {
+    let services = Arc::new(TestServices::with(n, rights));
+    let credential = services.verify_chain(&services.chain()).unwrap();
+    let config = Config {
+        member: credential.member.clone(),
+        chain: services.chain(),
+        ..config(n)
+    };
+    (services, config)
+}
+
+pub fn engine(config: Config, now: Instant) -> Engine {
+    let n = number(config.member.addresses.origin);
+    Engine::new(config, services(n), now)
+}
+
+/// The number of a node.
+pub fn number(origin: OriginId) -> u16 {
+    let mut all = 1..;
+    all.find(|n| addresses(*n).origin == origin).unwrap()
 }
 
 pub fn config(n: u16) -> Config {
     Config {
-        own: addresses(n),
+        member: member(n),
         incarnation: 1,
         mtu: 1280,
         link_scope_groups: vec![MDNS],
-        may_send: vec![GroupPrefix::ALL],
+        chain: services(n).chain(),
+        can_issue: false,
+        announce: Vec::new(),
+        watch: Vec::new(),
+        unicast: false,
+        topology: TopologyConfig::default(),
         seed: 0xfeed + u64::from(n),
         limits: Limits::default(),
     }
 }
 
 pub fn neighbor(n: u16) -> Neighbor {
-    let NodeAddresses {
-        address,
-        link_local,
-        origin,
-    } = addresses(n);
-    Neighbor {
-        origin,
-        address,
-        link_local,
-        may_send: vec![GroupPrefix::ALL],
-    }
+    Neighbor { member: member(n) }
 }
 
 pub const MDNS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xfb);

@@ -1,5 +1,5 @@
-//! Full meshes of engines under virtual time: random joins, leaves, source filters, sends, link flaps
-//! and restarts, from a seed; beside them a model that knows who must receive what.
+//! Networks of engines under virtual time, from a ring to a full mesh: random joins, leaves, source filters,
+//! sends, link flaps and restarts, from a seed; beside them a model that knows who must receive what.
 //!
 //! Control is ordered and lossless while a link lives, data is lost, doubled and reordered.
 
@@ -179,6 +179,8 @@ struct Totals {
 }
 
 struct Mesh {
+    /// Who has a connection with whom when all is well.
+    pairs: Vec<(usize, usize)>,
     now: Instant,
     random: Random,
     nodes: Vec<Node>,
@@ -201,9 +203,17 @@ impl Mesh {
             watched: BTreeMap::new(),
             received: BTreeSet::new(),
         };
+        let mut random = Random(seed);
+        // a ring, and of the other pairs some, all or none
+        let density = [0, 20, 50, 100][random.below(4)];
+        let all = (0..size).flat_map(|b| (0..b).map(move |a| (a, b)));
+        let mut kept =
+            |(a, b): &(usize, usize)| b - a == 1 || b - a == size - 1 || random.percent(density);
+        let pairs = all.filter(|pair| kept(pair)).collect();
         let mut mesh = Self {
+            pairs,
             now,
-            random: Random(seed),
+            random,
             nodes: (0..size).map(node).collect(),
             connections: Vec::new(),
             events: BTreeMap::new(),
@@ -235,13 +245,15 @@ impl Mesh {
             limits: self.limits.clone(),
             ..config(n as u16 + 1)
         };
-        let mut engine = Engine::new(config, self.now);
+        let mut engine = common::engine(config, self.now);
         engine.handle_start(self.now);
         node.engine = Some(engine);
         self.drain(n);
-        for other in (0..self.nodes.len()).filter(|o| *o != n) {
-            let after = self.random.ms(50, 500);
-            self.at(after, Event::Connect { a: n, b: other });
+        for (a, b) in self.pairs.clone() {
+            if a == n || b == n {
+                let after = self.random.ms(50, 500);
+                self.at(after, Event::Connect { a, b });
+            }
         }
     }
 
@@ -320,7 +332,10 @@ impl Mesh {
                 Output::Control { link, message } => self.send_control(n, link, message),
                 Output::Local { packet } => self.deliver(n, &packet),
                 Output::LocalMld { packet } => self.write_mld(n, &packet),
-                Output::LinkFault { reason, .. } => panic!("node {n}: {reason}"),
+                // the test decides on links
+                Output::Wanted(_) | Output::Retire { .. } => {}
+                Output::Reachable { .. } | Output::Renewed { .. } => {}
+                other => panic!("node {n}: {other:?}"),
             }
         }
     }
@@ -628,10 +643,8 @@ impl Mesh {
     }
 
     fn wants(&self, n: usize, group: Ipv6Addr, source: Ipv6Addr) -> bool {
-        self.nodes[n]
-            .joined
-            .get(&group)
-            .is_some_and(|j| j.allows(source))
+        let joined = self.nodes[n].joined.get(&group);
+        joined.is_some_and(|j| j.allows(source))
     }
 
     /// Who must get a packet of node `n`.
@@ -647,15 +660,18 @@ impl Mesh {
         self.run(Duration::from_secs(12));
         for n in 0..self.nodes.len() {
             for group in groups {
-                let before = self.link_packets(n);
+                let before = self.link_packets();
                 let (id, source) = self.send(n, *group);
                 let expected = self.listeners(n, *group, source);
-                assert_eq!(
-                    self.link_packets(n) - before,
-                    expected.len() as u64,
-                    "links used"
+                self.run(Duration::from_millis(60 * self.nodes.len() as u64));
+                let used = self.link_packets() - before;
+                // a tree that reaches the listeners, and over no link twice
+                let (least, most) = (expected.len() as u64, self.nodes.len() as u64 - 1);
+                let most = if expected.is_empty() { 0 } else { most };
+                assert!(
+                    (least..=most).contains(&used),
+                    "{used} links used for {expected:?}"
                 );
-                self.run(Duration::from_millis(100));
                 let got: BTreeSet<_> = (0..self.nodes.len())
                     .filter(|o| self.nodes[*o].received.contains(&id))
                     .collect();
@@ -666,12 +682,12 @@ impl Mesh {
         self.loss_percent = 10;
     }
 
-    fn link_packets(&self, n: usize) -> u64 {
-        let engine = self.nodes[n]
-            .engine
-            .as_ref()
-            .expect("all run when it is quiet");
-        engine.snapshot().counters.link_tx_packets
+    fn link_packets(&self) -> u64 {
+        let engines = self.nodes.iter().map(|node| {
+            let engine = node.engine.as_ref();
+            engine.expect("all run when it is quiet")
+        });
+        engines.map(|e| e.counters().link_tx_packets).sum()
     }
 
     /// A program that watches MLD knows exactly whether somebody else wants its packets.
@@ -709,7 +725,12 @@ impl Mesh {
         self.run(Duration::from_secs(130));
         for node in &self.nodes {
             let snapshot = node.engine.as_ref().expect("it runs").snapshot();
-            assert_eq!(snapshot.tables, Tables::default());
+            // who was there is remembered for an hour
+            let tables = Tables {
+                routers: 0,
+                ..snapshot.tables
+            };
+            assert_eq!(tables, Tables::default());
             assert!(snapshot.neighbors.is_empty());
         }
     }
@@ -773,11 +794,11 @@ fn run_seed(size: usize, seed: u64, steps: usize) -> Totals {
     mesh.totals
 }
 
-/// Each seed is a run of its own: 4,000 steps in a mesh of 2 to 8 nodes.
+/// Each seed is a run of its own: 4,000 steps in a network of 2 to 8 nodes.
 const SEEDS: u64 = 40;
 
 #[test]
-fn random_meshes_deliver_exactly_what_is_wanted() {
+fn random_networks_deliver_exactly_what_is_wanted() {
     let mut all = Totals::default();
     for seed in 0..SEEDS {
         let size = 2 + seed as usize % 7;
@@ -811,7 +832,7 @@ fn refused_joins_get_through_when_there_is_room() {
     };
     let mut mesh = Mesh::new(3, 7, limits);
     mesh.loss_percent = 0;
-    for n in 1..=8 {
+    for n in 1..=24 {
         mesh.join(0, group(n), &Joined::everything());
     }
     mesh.run(Duration::from_secs(3));
@@ -824,29 +845,34 @@ fn refused_joins_get_through_when_there_is_room() {
             .tables
             .refused
     };
-    assert_eq!(refused(&mesh), 8, "four at each of two neighbours");
-    for node in &mesh.nodes[1..] {
-        assert_eq!(node.engine.as_ref().unwrap().snapshot().tables.interests, 4);
-    }
+    let kept = |mesh: &Mesh, n: u16| {
+        let engine = mesh.nodes[1].engine.as_ref().unwrap();
+        let groups = engine.snapshot().groups;
+        groups.iter().any(|g| g.group == group(n))
+    };
+    assert!(refused(&mesh) > 0);
     // a refused group is not reached, the others and other nodes are not harmed
+    let served: Vec<u16> = (1..=24).filter(|n| kept(&mesh, *n)).collect();
+    assert!((1..24).contains(&served.len()), "{served:?}");
     let before = mesh.totals.delivered;
-    for n in 1..=8 {
+    for n in 1..=24 {
         mesh.send(1, group(n));
     }
-    mesh.run(Duration::from_millis(200));
-    assert_eq!(mesh.totals.delivered - before, 4);
-    for n in 1..=4 {
+    mesh.run(Duration::from_millis(400));
+    assert_eq!(mesh.totals.delivered - before, served.len() as u64);
+    for n in 3..=24 {
         mesh.join(0, group(n), &Joined::nothing());
     }
     mesh.run(Duration::from_secs(60));
     assert_eq!(refused(&mesh), 0);
+    let left: Vec<_> = mesh.nodes[0].joined.keys().copied().collect();
     let before = mesh.totals.delivered;
-    for n in 5..=8 {
-        mesh.send(1, group(n));
-        mesh.send(2, group(n));
+    for group in &left {
+        mesh.send(1, *group);
+        mesh.send(2, *group);
     }
-    mesh.run(Duration::from_millis(200));
-    assert_eq!(mesh.totals.delivered - before, 8);
+    mesh.run(Duration::from_millis(400));
+    assert_eq!(mesh.totals.delivered - before, 2 * left.len() as u64);
 }
 
 #[test]

@@ -1,0 +1,202 @@
+//! What interest costs: changes a second, and memory for a million entries.
+
+#![allow(clippy::unwrap_used, reason = "a bench fails by panicking")]
+
+#[path = "../tests/common/mod.rs"]
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::hint::black_box;
+use std::net::Ipv6Addr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use common::{addresses, config, neighbor, start};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use lcroute_engine::control::{Batch, Element, Interest, Prefix};
+use lcroute_engine::{Config, Engine, Filter, Limits, LinkId, Output};
+use librecast::cert::GroupPrefix;
+
+/// Counts what is allocated.
+struct Counting;
+
+static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: passes everything on to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATED.fetch_add(layout.size(), Ordering::Relaxed);
+        // SAFETY: as the caller promised.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        ALLOCATED.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: as the caller promised.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// A router between two neighbours: what 3 wants is told to 2.
+struct Middle {
+    engine: Engine,
+    others: [Engine; 2],
+    now: Instant,
+}
+
+impl Middle {
+    fn new() -> Self {
+        let now = start();
+        let limits = Limits {
+            interests_per_neighbor: 2_000_000,
+            ..Limits::DEFAULT
+        };
+        let root = Config {
+            announce: vec![GroupPrefix::ALL],
+            ..config(2)
+        };
+        let middle = Config {
+            limits,
+            ..config(1)
+        };
+        let mut all = Self {
+            engine: common::engine(middle, now),
+            others: [common::engine(root, now), common::engine(config(3), now)],
+            now,
+        };
+        for n in [2, 3] {
+            all.engine
+                .handle_link_up(LinkId(n.into()), neighbor(n), now);
+            all.others[usize::from(n) - 2].handle_link_up(LinkId(1), neighbor(1), now);
+        }
+        for _ in 0..1_000 {
+            all.turn();
+        }
+        all
+    }
+
+    /// Lets all three talk.
+    fn turn(&mut self) {
+        self.now += Duration::from_millis(10);
+        for engine in self.others.iter_mut().chain([&mut self.engine]) {
+            if engine.poll_timeout().is_some_and(|(at, _)| at <= self.now) {
+                engine.handle_timeout(self.now);
+            }
+        }
+        for (n, other) in self.others.iter_mut().enumerate() {
+            while let Some(output) = other.poll_output() {
+                if let Output::Control { message, .. } = output {
+                    let link = LinkId(n as u32 + 2);
+                    self.engine.handle_control(link, &message, self.now);
+                }
+            }
+        }
+        while let Some(output) = self.engine.poll_output() {
+            if let Output::Control { link, message } = output {
+                let other = &mut self.others[link.0 as usize - 2];
+                other.handle_control(LinkId(1), &message, self.now);
+            }
+        }
+    }
+
+    /// Neighbour 3 says these; how long the router worked, and how many messages came out.
+    fn hear(&mut self, messages: &[Vec<u8>]) -> (Duration, usize) {
+        let mut said = 0;
+        let began = clock();
+        for message in messages {
+            self.engine.handle_control(LinkId(3), message, self.now);
+            while let Some(output) = self.engine.poll_output() {
+                said += usize::from(matches!(black_box(output), Output::Control { .. }));
+            }
+        }
+        (began.elapsed_since(), said)
+    }
+}
+
+fn group(n: u32) -> Ipv6Addr {
+    let [high, low] = [(n >> 16) as u16, n as u16];
+    Ipv6Addr::new(0xff1e, 7, 0, 0, 0, 0, high, low)
+}
+
+fn messages(groups: std::ops::Range<u32>, wanted: bool) -> Vec<Vec<u8>> {
+    let mut batch = Batch::default();
+    for n in groups {
+        batch.push(&Element::Interest(Interest {
+            root: addresses(2).origin,
+            prefix: Prefix::group(group(n)),
+            wanted: wanted.then(Filter::all),
+            sending: false,
+        }));
+    }
+    batch.finish()
+}
+
+/// The real clock, which the engine itself never looks at.
+struct Clock(Instant);
+
+#[expect(clippy::disallowed_methods, reason = "what is measured is real time")]
+fn clock() -> Clock {
+    Clock(Instant::now())
+}
+
+impl Clock {
+    #[expect(clippy::disallowed_methods, reason = "what is measured is real time")]
+    fn elapsed_since(&self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+const CHANGES: u32 = 1_000;
+
+fn interest(criterion: &mut Criterion) {
+    let mut bench = criterion.benchmark_group("interest");
+    bench.throughput(Throughput::Elements(u64::from(CHANGES) * 2));
+    let mut middle = Middle::new();
+    let joins = messages(0..CHANGES, true);
+    let leaves = messages(0..CHANGES, false);
+    bench.bench_function("join and leave, passed on", |bench| {
+        bench.iter_custom(|iterations| {
+            let mut took = Duration::ZERO;
+            for _ in 0..iterations {
+                for messages in [&joins, &leaves] {
+                    let (time, said) = middle.hear(messages);
+                    took += time;
+                    assert!(said > 0, "it is told to the root");
+                }
+            }
+            took
+        });
+    });
+    bench.finish();
+    million(&mut middle);
+}
+
+/// A million groups that one neighbour wants and another is told of.
+fn million(middle: &mut Middle) {
+    const ENTRIES: u32 = 1_000_000;
+    let before = ALLOCATED.load(Ordering::Relaxed);
+    for first in (0..ENTRIES).step_by(10_000) {
+        middle.hear(&messages(first..first + 10_000, true));
+    }
+    let grown = ALLOCATED.load(Ordering::Relaxed) - before;
+    let entries = middle.engine.tables().interests;
+    assert!(entries >= ENTRIES as usize);
+    println!(
+        "interest/memory         {entries} entries: {} MiB, {} bytes each",
+        grown >> 20,
+        grown / entries
+    );
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(2));
+    targets = interest
+}
+criterion_main!(benches);

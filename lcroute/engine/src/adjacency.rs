@@ -1,0 +1,363 @@
+//! A neighbour: what was said over the link to it, within bounds that are answered with a refusal, and
+//! what it refused of ours, which is asked for again with backoff.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use librecast::id::OriginId;
+
+use crate::audit::Digests;
+use crate::config::{Limits, Neighbor};
+use crate::control::{Element, Prefix, RefusalReason};
+use crate::random::Random;
+use crate::tokens::Tokens;
+use crate::trees::HeardBefore;
+use crate::want::Want;
+
+/// Groups on a tree.
+pub type RootPrefix = (OriginId, Prefix);
+
+/// First wait after a refusal; doubles with each further one.
+const FIRST_RETRY: Duration = Duration::from_secs(5);
+const LONGEST_RETRY: Duration = Duration::from_secs(320);
+/// Added to a wait at random, so that refused groups do not come back all at once.
+const RETRY_JITTER: Duration = Duration::from_secs(2);
+/// Without another refusal for this long, interest counts as kept.
+const ACCEPTED_AFTER: Duration = Duration::from_secs(10);
+/// Messages from router to router that one neighbour may send or pass on, per second and at once.
+const ROUTED_RATE: u32 = 200;
+const ROUTED_BURST: u32 = 400;
+
+/// A neighbour, and what was said in both directions.
+#[derive(Debug)]
+pub struct Adjacency {
+    pub neighbor: Neighbor,
+    pub incarnation: Option<u32>,
+    /// Nothing was said yet: HELLO goes out with the next flush.
+    pub is_new: bool,
+    /// It broke the protocol; nothing more is taken from it until the link is gone.
+    pub faulty: bool,
+    pub account: Account,
+    pub refusals: Refusals,
+    /// Of what we told, and of what it told, once its HELLO was there.
+    pub told: Digests,
+    pub heard: Option<Digests>,
+    /// Goes out with the next flush, before what the flush itself has to say.
+    pub say: Vec<Element>,
+    pub next_audit: Instant,
+    pub repaired: Option<Instant>,
+    pub routed: Tokens,
+}
+
+impl Adjacency {
+    /// A link that has just come up.
+    pub fn new(neighbor: Neighbor, told: Digests, next_audit: Instant, now: Instant) -> Self {
+        Self {
+            neighbor,
+            incarnation: None,
+            is_new: true,
+            faulty: false,
+            account: Account::default(),
+            refusals: Refusals::default(),
+            told,
+            heard: None,
+            say: Vec::new(),
+            next_audit,
+            repaired: None,
+            routed: Tokens::new(ROUTED_RATE, ROUTED_BURST, now),
+        }
+    }
+
+    pub fn origin(&self) -> OriginId {
+        self.neighbor.member.addresses.origin
+    }
+}
+
+/// How much a neighbour keeps here.
+#[derive(Debug, Default)]
+pub struct Account {
+    /// (root, group) entries.
+    pub entries: usize,
+    /// Sources in all its filters.
+    pub sources: usize,
+    /// Prefixes with S.
+    pub prefixes: usize,
+}
+
+impl Account {
+    /// Books an entry in place of what was there before. One that is refused is not kept at all, not even
+    /// as it was.
+    pub fn book(
+        &mut self,
+        before: &HeardBefore,
+        want: &Want,
+        sending: bool,
+        limits: &Limits,
+    ) -> Result<(), RefusalReason> {
+        self.entries -= usize::from(before.existed);
+        self.sources -= before.sources;
+        if !sending && !want.is_something() {
+            return Ok(());
+        }
+        if self.entries >= limits.interests_per_neighbor {
+            return Err(RefusalReason::TooManyGroups);
+        }
+        if self.sources + want.sources() > limits.sources_per_neighbor {
+            return Err(RefusalReason::TooManySources);
+        }
+        self.entries += 1;
+        self.sources += want.sources();
+        Ok(())
+    }
+
+    /// Books S for a prefix, or its end.
+    pub fn book_prefix(
+        &mut self,
+        before: bool,
+        sending: bool,
+        limits: &Limits,
+    ) -> Result<(), RefusalReason> {
+        self.prefixes -= usize::from(before);
+        if sending && self.prefixes >= limits.prefixes_per_neighbor {
+            return Err(RefusalReason::TooManyGroups);
+        }
+        self.prefixes += usize::from(sending);
+        Ok(())
+    }
+}
+
+/// Interest of ours that the neighbour did not keep.
+#[derive(Debug)]
+struct Refused {
+    reason: RefusalReason,
+    attempts: u32,
+    at: Instant,
+    asked_again: bool,
+}
+
+/// Interest that was refused, in both directions of a link.
+#[derive(Debug, Default)]
+pub struct Refusals {
+    refused: BTreeMap<RootPrefix, Refused>,
+    /// When to look at a refused one again; one entry each.
+    timers: BTreeSet<(Instant, RootPrefix)>,
+    again: BTreeSet<RootPrefix>,
+    refusals: BTreeMap<RootPrefix, RefusalReason>,
+}
+
+impl Refusals {
+    /// The neighbour refused what we told: ask again later, and later still. False: we knew that.
+    pub fn handle_refusal(
+        &mut self,
+        key: RootPrefix,
+        reason: RefusalReason,
+        random: &mut Random,
+        now: Instant,
+    ) -> bool {
+        let attempts = match self.refused.get(&key) {
+            Some(refused) if !refused.asked_again => return false,
+            Some(refused) => refused.attempts + 1,
+            None => 0,
+        };
+        self.forget(key);
+        let wait = FIRST_RETRY
+            .saturating_mul(1 << attempts.min(10))
+            .min(LONGEST_RETRY);
+        let at = now + wait + random.between(Duration::ZERO, RETRY_JITTER);
+        self.refused.insert(
+            key,
+            Refused {
+                reason,
+                attempts,
+                at,
+                asked_again: false,
+            },
+        );
+        self.timers.insert((at, key));
+        true
+    }
+
+    /// Whether the neighbour does not keep it, as far as we know.
+    pub fn is_refused(&self, key: RootPrefix) -> bool {
+        self.refused.get(&key).is_some_and(|r| !r.asked_again)
+    }
+
+    /// We do not want it any more.
+    pub fn forget(&mut self, key: RootPrefix) {
+        if let Some(refused) = self.refused.remove(&key) {
+            self.timers.remove(&(refused.at, key));
+        }
+        self.again.remove(&key);
+    }
+
+    /// Asks again what is due, with the next flush.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(&(at, key)) = self.timers.first()
+            && at <= now
+        {
+            self.timers.pop_first();
+            let Some(refused) = self.refused.get_mut(&key) else {
+                continue;
+            };
+            if refused.asked_again {
+                self.refused.remove(&key);
+                continue;
+            }
+            refused.asked_again = true;
+            refused.at = now + ACCEPTED_AFTER;
+            self.timers.insert((refused.at, key));
+            self.again.insert(key);
+        }
+    }
+
+    /// When [`Self::handle_timeout`] has something to do.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// Interest to be said again with the next flush.
+    pub fn take_again(&mut self) -> BTreeSet<RootPrefix> {
+        std::mem::take(&mut self.again)
+    }
+
+    /// Tells the neighbour that we did not keep its interest.
+    pub fn refuse(&mut self, key: RootPrefix, reason: RefusalReason) {
+        self.refusals.insert(key, reason);
+    }
+
+    /// Refusals to be said with the next flush.
+    pub fn take_refusals(&mut self) -> BTreeMap<RootPrefix, RefusalReason> {
+        std::mem::take(&mut self.refusals)
+    }
+
+    /// Why the neighbour does not keep our interest.
+    pub fn refused(&self, key: RootPrefix) -> Option<RefusalReason> {
+        self.refused.get(&key).map(|r| r.reason)
+    }
+
+    /// Number of refused interests.
+    pub fn refused_len(&self) -> usize {
+        self.refused.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv6Addr;
+
+    use super::*;
+    use crate::filter::Filter;
+    use crate::testing::start;
+
+    const ROOT: OriginId = OriginId(1);
+
+    fn group(n: u16) -> Prefix {
+        Prefix::group(Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 0, 0, n))
+    }
+
+    fn limits() -> Limits {
+        Limits {
+            interests_per_neighbor: 3,
+            sources_per_neighbor: 10,
+            prefixes_per_neighbor: 2,
+            ..Limits::default()
+        }
+    }
+
+    fn entry(sources: usize) -> HeardBefore {
+        HeardBefore {
+            existed: true,
+            sources,
+            ..HeardBefore::default()
+        }
+    }
+
+    fn some(sources: u16) -> Want {
+        Filter::include((0..sources).map(|n| Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, n))).into()
+    }
+
+    #[test]
+    fn entries_of_a_neighbour_are_bounded() {
+        let (mut account, none) = (Account::default(), HeardBefore::default());
+        for _ in 0..3 {
+            assert_eq!(account.book(&none, &Want::All, false, &limits()), Ok(()));
+        }
+        assert_eq!(
+            account.book(&entry(0), &Want::All, false, &limits()),
+            Ok(()),
+            "said again"
+        );
+        let refused = Err(RefusalReason::TooManyGroups);
+        assert_eq!(account.book(&none, &Want::All, false, &limits()), refused);
+        assert_eq!(
+            account.book(&entry(0), &Want::Nothing, false, &limits()),
+            Ok(())
+        );
+        assert_eq!(
+            account.book(&none, &Want::Nothing, true, &limits()),
+            Ok(()),
+            "S counts too"
+        );
+        assert_eq!(account.entries, 3);
+    }
+
+    #[test]
+    fn sources_of_a_neighbour_are_bounded() {
+        let (mut account, none) = (Account::default(), HeardBefore::default());
+        assert_eq!(account.book(&none, &some(6), false, &limits()), Ok(()));
+        let refused = Err(RefusalReason::TooManySources);
+        assert_eq!(account.book(&none, &some(5), false, &limits()), refused);
+        assert_eq!(account.book(&none, &some(4), false, &limits()), Ok(()));
+        // what grows beyond the bound is not kept as it was before either
+        assert_eq!(account.book(&entry(4), &some(5), false, &limits()), refused);
+        assert_eq!((account.entries, account.sources), (1, 6));
+    }
+
+    #[test]
+    fn prefixes_of_a_neighbour_are_bounded() {
+        let mut account = Account::default();
+        for _ in 0..2 {
+            assert_eq!(account.book_prefix(false, true, &limits()), Ok(()));
+        }
+        let refused = Err(RefusalReason::TooManyGroups);
+        assert_eq!(account.book_prefix(false, true, &limits()), refused);
+        assert_eq!(account.book_prefix(true, false, &limits()), Ok(()));
+        assert_eq!(account.prefixes, 1);
+    }
+
+    #[test]
+    fn a_refused_interest_is_asked_for_again_with_growing_waits() {
+        let (mut told, mut random, mut now) = (Refusals::default(), Random::new(1), start());
+        let key = (ROOT, group(1));
+        let mut waits = Vec::new();
+        for _ in 0..9 {
+            told.handle_refusal(key, RefusalReason::TooManyGroups, &mut random, now);
+            told.handle_refusal(key, RefusalReason::TooManyGroups, &mut random, now);
+            let at = told.next_timeout().unwrap();
+            waits.push((at - now).as_secs());
+            told.handle_timeout(at - Duration::from_millis(1));
+            assert!(told.take_again().is_empty());
+            now = at;
+            told.handle_timeout(now);
+            assert_eq!(told.take_again(), BTreeSet::from([key]));
+            assert_eq!(told.refused(key), Some(RefusalReason::TooManyGroups));
+        }
+        for (wait, least) in waits.iter().zip([5, 10, 20, 40, 80, 160, 320, 320, 320]) {
+            assert!((least..=least + 2).contains(wait), "{waits:?}");
+        }
+        // no further refusal: it is kept now
+        told.handle_timeout(now + ACCEPTED_AFTER);
+        assert_eq!((told.refused_len(), told.next_timeout()), (0, None));
+    }
+
+    #[test]
+    fn what_is_no_longer_wanted_is_not_asked_for() {
+        let (mut told, mut random, now) = (Refusals::default(), Random::new(1), start());
+        let key = (ROOT, group(1));
+        told.handle_refusal(key, RefusalReason::TooManyGroups, &mut random, now);
+        told.forget(key);
+        assert_eq!((told.refused_len(), told.next_timeout()), (0, None));
+        told.handle_timeout(now + LONGEST_RETRY * 2);
+        assert!(told.take_again().is_empty());
+    }
+}

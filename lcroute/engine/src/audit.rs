@@ -1,0 +1,168 @@
+//! Digests of the interest of a link, so that both ends can see whether they hold the same.
+//!
+//! Interest is hard state: what is lost by a mistake stays lost. Every half minute each side says one
+//! digest of all that it told. Where it differs from what the other heard, that side answers with its
+//! digests by bucket, and the buckets that differ are told anew: only differences travel.
+
+use std::hash::Hasher;
+use std::time::Duration;
+
+use librecast::id::OriginId;
+use siphasher::sip::SipHasher13;
+
+use crate::control::{AUDIT_BUCKETS, Prefix};
+use crate::filter::Filter;
+use crate::want::Want;
+
+/// How often each side says its digest.
+pub const AUDIT_EVERY: Duration = Duration::from_secs(30);
+/// Buckets are told anew at most this often, whoever asks.
+pub const REPAIR_GAP: Duration = Duration::from_secs(10);
+
+/// XOR of the hashes of all interest told in one direction of a link, by bucket.
+#[derive(Debug)]
+pub struct Digests {
+    key: (u64, u64),
+    buckets: Box<[u64; AUDIT_BUCKETS]>,
+}
+
+impl Digests {
+    /// Nothing was told. The key is what the teller said in its HELLO, and its name.
+    pub fn new(salt: u64, teller: OriginId) -> Self {
+        Self {
+            key: (salt, teller.0),
+            buckets: Box::new([0; AUDIT_BUCKETS]),
+        }
+    }
+
+    /// The bucket of (root, prefix).
+    pub fn bucket(&self, root: OriginId, prefix: Prefix) -> usize {
+        let mut hasher = self.hasher(root, prefix);
+        hasher.write_u8(0);
+        (hasher.finish() % AUDIT_BUCKETS as u64) as usize
+    }
+
+    fn hasher(&self, root: OriginId, prefix: Prefix) -> SipHasher13 {
+        let mut hasher = SipHasher13::new_with_keys(self.key.0, self.key.1);
+        hasher.write_u64(root.0);
+        hasher.write(&prefix.addr().octets());
+        hasher.write_u8(prefix.prefix_len());
+        hasher
+    }
+
+    /// Puts in what was not there, or takes out what was. Nothing at all changes nothing.
+    pub fn toggle(&mut self, root: OriginId, prefix: Prefix, want: &Want, sending: bool) {
+        if !sending && !want.is_something() {
+            return;
+        }
+        let mut hasher = self.hasher(root, prefix);
+        hasher.write_u8(1 + u8::from(sending));
+        match want {
+            Want::Nothing => hasher.write_u8(0),
+            Want::All => hasher.write_u8(1),
+            Want::Some(filter) => {
+                hasher.write_u8(if matches!(**filter, Filter::Include(_)) {
+                    2
+                } else {
+                    3
+                });
+                for source in filter.sources() {
+                    hasher.write(&source.octets());
+                }
+            }
+        }
+        let bucket = self.bucket(root, prefix);
+        self.buckets[bucket] ^= hasher.finish();
+    }
+
+    /// One digest of everything.
+    pub fn total(&self) -> u64 {
+        self.buckets.iter().fold(0, |all, bucket| all ^ bucket)
+    }
+
+    /// The digests by bucket.
+    pub fn buckets(&self) -> &[u64; AUDIT_BUCKETS] {
+        &self.buckets
+    }
+
+    /// Which buckets differ: bit n is bucket n.
+    pub fn differing(&self, theirs: &[u64; AUDIT_BUCKETS]) -> [u64; AUDIT_BUCKETS / 64] {
+        let mut bits = [0; AUDIT_BUCKETS / 64];
+        for (at, (ours, theirs)) in self.buckets.iter().zip(theirs).enumerate() {
+            if ours != theirs {
+                bits[at / 64] |= 1 << (at % 64);
+            }
+        }
+        bits
+    }
+}
+
+/// Whether a bucket is among those.
+pub fn is_in(bits: &[u64; AUDIT_BUCKETS / 64], bucket: usize) -> bool {
+    bits[bucket / 64] >> (bucket % 64) & 1 != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv6Addr;
+
+    use super::*;
+
+    const ROOT: OriginId = OriginId(1);
+
+    fn prefix(n: u16) -> Prefix {
+        Prefix::group(Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 0, 0, n))
+    }
+
+    #[test]
+    fn what_is_taken_out_again_leaves_no_trace() {
+        let mut digests = Digests::new(7, OriginId(2));
+        for n in 0..1000 {
+            digests.toggle(ROOT, prefix(n), &Want::All, n % 2 == 0);
+        }
+        assert_ne!(digests.total(), 0);
+        for n in 0..1000 {
+            digests.toggle(ROOT, prefix(n), &Want::All, n % 2 == 0);
+        }
+        assert_eq!(
+            (digests.total(), *digests.buckets()),
+            (0, [0; AUDIT_BUCKETS])
+        );
+    }
+
+    #[test]
+    fn a_difference_shows_in_its_bucket_only() {
+        let (mut a, mut b) = (Digests::new(7, OriginId(2)), Digests::new(7, OriginId(2)));
+        for n in 0..100 {
+            a.toggle(ROOT, prefix(n), &Want::All, false);
+            b.toggle(ROOT, prefix(n), &Want::All, n == 42);
+        }
+        let bits = a.differing(b.buckets());
+        let differing: Vec<_> = (0..AUDIT_BUCKETS).filter(|n| is_in(&bits, *n)).collect();
+        assert_eq!(differing, [a.bucket(ROOT, prefix(42))]);
+        assert_ne!(a.total(), b.total());
+    }
+
+    #[test]
+    fn modes_filters_and_keys_count() {
+        let source = || [Ipv6Addr::LOCALHOST];
+        let wants = [
+            Want::All,
+            Filter::include(source()).into(),
+            Some(Filter::exclude(source())).into(),
+        ];
+        let mut totals = Vec::new();
+        for key in [1, 2] {
+            for want in &wants {
+                for sending in [false, true] {
+                    let mut digests = Digests::new(key, ROOT);
+                    digests.toggle(ROOT, prefix(1), want, sending);
+                    totals.push(digests.total());
+                }
+            }
+        }
+        totals.sort_unstable();
+        totals.dedup();
+        assert_eq!(totals.len(), 12);
+    }
+}

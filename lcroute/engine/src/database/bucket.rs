@@ -1,0 +1,73 @@
+//! A token bucket in one moment of time.
+
+use std::time::{Duration, Instant};
+
+/// How often something may happen.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rate {
+    /// How often at once.
+    pub burst: u32,
+    /// Time for one more.
+    pub interval: Duration,
+}
+
+/// A bucket that is full again at this moment, if nothing is taken out of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bucket(Instant);
+
+impl Bucket {
+    pub fn full(now: Instant) -> Self {
+        Self(now)
+    }
+
+    /// Takes a token; false if there is none.
+    pub fn take(&mut self, rate: Rate, now: Instant) -> bool {
+        if self.0.max(now) + rate.interval > now + rate.interval * rate.burst {
+            return false;
+        }
+        self.spend(rate, 1, now);
+        true
+    }
+
+    /// Takes tokens, whether they are there or not.
+    pub fn spend(&mut self, rate: Rate, tokens: u32, now: Instant) {
+        self.0 = self.0.max(now) + rate.interval * tokens;
+    }
+
+    /// Gives a token back.
+    pub fn refund(&mut self, rate: Rate) {
+        self.0 = self.0.checked_sub(rate.interval).unwrap_or(self.0);
+    }
+
+    /// When there is a token.
+    pub fn next(&self, rate: Rate) -> Instant {
+        (self.0 + rate.interval)
+            .checked_sub(rate.interval * rate.burst)
+            .unwrap_or(self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::start;
+
+    #[test]
+    fn a_burst_then_one_per_interval() {
+        let second = Duration::from_secs(1);
+        let rate = Rate {
+            burst: 3,
+            interval: second,
+        };
+        let t = start();
+        let mut bucket = Bucket::full(t);
+        assert!((0..3).all(|_| bucket.take(rate, t)));
+        assert!(!bucket.take(rate, t));
+        assert_eq!(bucket.next(rate), t + second);
+        assert!(bucket.take(rate, t + second) && !bucket.take(rate, t + second));
+        bucket.refund(rate);
+        assert!(bucket.take(rate, t + second));
+        let later = t + 100 * second;
+        assert_eq!((0..9).filter(|_| bucket.take(rate, later)).count(), 3);
+    }
+}

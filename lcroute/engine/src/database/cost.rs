@@ -1,0 +1,115 @@
+//! What a link costs: its round-trip time in units of 100 us, in steps and damped, because every change
+//! is told to the whole network and may move trees.
+
+use std::time::{Duration, Instant};
+
+/// Cost of 1 ms; all shorter times cost the same.
+const FLOOR: u16 = 10;
+/// The last step, 4 s.
+const CEILING: u16 = 40_000;
+/// Cost of a link before its time has been measured: 50 ms.
+const UNMEASURED: u16 = 500;
+/// A link costs more only when it was worse all this time.
+const WORSE_FOR: Duration = Duration::from_secs(30);
+
+/// The first step that is not below `rtt`: 1 ms, then each 1.5 times the one before.
+fn step(rtt: Duration) -> u16 {
+    let units = rtt.as_micros().div_ceil(100);
+    let mut step = FLOOR;
+    while u128::from(step) < units && step < CEILING {
+        step = (u32::from(step) * 3).div_ceil(2).min(u32::from(CEILING)) as u16;
+    }
+    step
+}
+
+/// The cost of one link.
+#[derive(Debug, Default)]
+pub(crate) struct Cost {
+    current: Option<u16>,
+    /// Since when it is worse, and the least that it was in that time.
+    worse: Option<(Instant, u16)>,
+}
+
+impl Cost {
+    /// A new measurement: better counts at once, worse when it lasts.
+    pub fn set(&mut self, rtt: Duration, now: Instant) {
+        self.handle_timeout(now);
+        let measured = step(rtt);
+        match self.current {
+            Some(current) if measured > current => {
+                let (_, least) = self.worse.get_or_insert((now, measured));
+                *least = measured.min(*least);
+            }
+            _ => {
+                self.current = Some(measured);
+                self.worse = None;
+            }
+        }
+    }
+
+    /// To be called when the time of [`Self::next_timeout`] has come.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if let Some((_, least)) = self.worse.take_if(|(since, _)| now >= *since + WORSE_FOR) {
+            self.current = Some(least);
+        }
+    }
+
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.worse.map(|(since, _)| since + WORSE_FOR)
+    }
+
+    /// Units of 100 us.
+    pub fn get(&self) -> u16 {
+        self.current.unwrap_or(UNMEASURED)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::start;
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn steps_are_half_as_much_again() {
+        assert_eq!(step(Duration::ZERO), 10);
+        assert_eq!(step(ms(1)), 10);
+        assert_eq!(step(Duration::from_micros(1_001)), 15);
+        assert_eq!(
+            [2, 3, 5, 20, 50, 100].map(|n| step(ms(n))),
+            [23, 35, 53, 270, 608, 1368]
+        );
+        assert_eq!(step(Duration::from_secs(100)), CEILING);
+    }
+
+    #[test]
+    fn better_at_once_worse_when_it_lasts() {
+        let (mut cost, t) = (Cost::default(), start());
+        assert_eq!(cost.get(), UNMEASURED);
+        cost.set(ms(100), t);
+        assert_eq!(cost.get(), 1368, "the first counts whatever it is");
+        cost.set(ms(5), t);
+        assert_eq!(cost.get(), 53);
+        cost.set(ms(50), t + ms(1_000));
+        cost.set(ms(20), t + ms(20_000));
+        assert_eq!(cost.get(), 53);
+        assert_eq!(cost.next_timeout(), Some(t + ms(31_000)));
+        cost.handle_timeout(t + ms(31_000));
+        assert_eq!(cost.get(), 270, "the least it was");
+        assert_eq!(cost.next_timeout(), None);
+    }
+
+    #[test]
+    fn one_good_moment_ends_a_bad_time() {
+        let (mut cost, t) = (Cost::default(), start());
+        cost.set(ms(5), t);
+        cost.set(ms(50), t);
+        cost.set(ms(5), t + ms(29_000));
+        cost.set(ms(50), t + ms(30_000));
+        cost.handle_timeout(t + ms(59_000));
+        assert_eq!(cost.get(), 53);
+    }
+}

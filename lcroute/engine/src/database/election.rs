@@ -1,0 +1,225 @@
+//! Which router is the root of what: pure functions of the link state, so that all who have the same
+//! agree without a word.
+//!
+//! - A slot: a router that claims it goes before one that does not, then `core` before not, then the
+//!   lower centrality in steps of a quarter, then the lower hash of (slot, origin).
+//! - An announced prefix: of those who announce it the one that claims it, then the lower hash of
+//!   (prefix, origin).
+
+use std::net::Ipv6Addr;
+
+use librecast::cert::GroupPrefix;
+use librecast::id::{OriginId, derive};
+
+use super::advertisement::UNKNOWN_CENTRALITY;
+
+/// Shared trees.
+pub const SLOTS: u8 = 4;
+
+/// The slot of a group that nobody announces.
+pub(crate) fn slot_of(group: Ipv6Addr) -> u8 {
+    derive("lcroute 2026 slot", &[&group.octets()])[0] >> 6
+}
+
+/// What counts of a router that may be a root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Candidate {
+    pub origin: OriginId,
+    /// Bit s: it claims slot s.
+    pub claims: u8,
+    /// By its flag and its certificate.
+    pub core: bool,
+    pub centrality: u16,
+}
+
+impl Candidate {
+    /// Whether it is so much better placed than `root` that it may take the slot from it.
+    pub fn may_challenge(&self, root: &Self) -> bool {
+        if self.core != root.core {
+            return self.core;
+        }
+        self.centrality != UNKNOWN_CENTRALITY
+            && u32::from(self.centrality) * 4 <= u32::from(root.centrality) * 3
+    }
+
+    fn rank(&self) -> (bool, u8) {
+        (!self.core, centrality_step(self.centrality))
+    }
+}
+
+/// Logarithm to the base of 1.25, in integers: a router is not better placed for a little.
+fn centrality_step(centrality: u16) -> u8 {
+    if centrality == UNKNOWN_CENTRALITY {
+        return u8::MAX;
+    }
+    let (mut step, mut limit) = (0, 4u32);
+    while u32::from(centrality) > limit {
+        limit += limit / 4;
+        step += 1;
+    }
+    step
+}
+
+/// The outcome for one slot.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct SlotRoots {
+    /// The root.
+    pub elected: Option<OriginId>,
+    /// Who it would be if nobody claimed anything.
+    pub best: Option<OriginId>,
+}
+
+/// Elects the root of a slot.
+pub(crate) fn elect_slot(slot: u8, candidates: &[Candidate]) -> SlotRoots {
+    let lowest = |claims_count: bool| {
+        let rank = |c: &Candidate| {
+            let claimed = claims_count && c.claims & 1 << slot != 0;
+            (!claimed, c.rank())
+        };
+        let first = candidates.iter().map(rank).min()?;
+        candidates
+            .iter()
+            .filter(|c| rank(c) == first)
+            .map(|c| c.origin)
+            .min_by_key(|origin| {
+                let hash = derive(
+                    "lcroute 2026 slot root",
+                    &[&[slot], &origin.0.to_be_bytes()],
+                );
+                (hash, *origin)
+            })
+    };
+    SlotRoots {
+        elected: lowest(true),
+        best: lowest(false),
+    }
+}
+
+/// Elects the root of a prefix among those who announce it, and say whether they claim it.
+pub(crate) fn elect_announcer(
+    prefix: &GroupPrefix,
+    announcers: &[(OriginId, bool)],
+) -> Option<OriginId> {
+    let hash = |origin: OriginId| {
+        derive(
+            "lcroute 2026 prefix root",
+            &[
+                &prefix.addr().octets(),
+                &[prefix.prefix_len()],
+                &origin.0.to_be_bytes(),
+            ],
+        )
+    };
+    match announcers {
+        [(only, _)] => Some(*only),
+        _ => announcers
+            .iter()
+            .min_by_key(|(origin, claimed)| (!claimed, hash(*origin), *origin))
+            .map(|(origin, _)| *origin),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn candidate(origin: u64, claims: u8, core: bool, centrality: u16) -> Candidate {
+        Candidate {
+            origin: OriginId(origin),
+            claims,
+            core,
+            centrality,
+        }
+    }
+
+    fn elected(candidates: &[Candidate]) -> u64 {
+        elect_slot(2, candidates).elected.unwrap().0
+    }
+
+    #[test]
+    fn claim_then_core_then_place_decide() {
+        let far = candidate(1, 0, false, 900);
+        let near = candidate(2, 0, false, 100);
+        let core = candidate(3, 0, true, 500);
+        let claimant = candidate(4, 0b0100, false, UNKNOWN_CENTRALITY);
+        assert_eq!(elected(&[far, near]), 2);
+        assert_eq!(elected(&[far, near, core]), 3);
+        let roots = elect_slot(2, &[far, near, core, claimant]);
+        assert_eq!(roots.elected, Some(OriginId(4)));
+        assert_eq!(roots.best, Some(OriginId(3)));
+        let elsewhere = candidate(4, 0b1011, false, 100);
+        assert_eq!(elected(&[core, elsewhere]), 3, "claims other slots");
+        assert_eq!(elect_slot(0, &[]), SlotRoots::default());
+    }
+
+    #[test]
+    fn small_differences_are_left_to_the_hash_which_spreads_slots() {
+        let candidates: Vec<_> = (0..40)
+            .map(|n| candidate(n, 0, true, 1000 + 3 * n as u16))
+            .collect();
+        let roots: std::collections::BTreeSet<_> = (0..SLOTS)
+            .map(|slot| elect_slot(slot, &candidates).elected)
+            .collect();
+        assert_eq!(roots.len(), 4, "{roots:?}");
+    }
+
+    #[test]
+    fn challengers_are_a_quarter_better() {
+        let root = candidate(1, 4, false, 400);
+        assert!(candidate(2, 0, false, 300).may_challenge(&root));
+        assert!(!candidate(2, 0, false, 301).may_challenge(&root));
+        assert!(candidate(2, 0, true, 900).may_challenge(&root), "core");
+        let core = candidate(1, 4, true, 400);
+        assert!(!candidate(2, 0, false, 1).may_challenge(&core));
+        let unknown = candidate(1, 4, true, UNKNOWN_CENTRALITY);
+        assert!(candidate(2, 0, true, 400).may_challenge(&unknown));
+        assert!(!candidate(2, 0, true, UNKNOWN_CENTRALITY).may_challenge(&unknown));
+    }
+
+    #[test]
+    fn a_claim_keeps_a_prefix() {
+        let prefix = "ff1e:1234::/32".parse().unwrap();
+        let both = [(OriginId(1), false), (OriginId(2), false)];
+        let first = elect_announcer(&prefix, &both).unwrap();
+        for claimant in [1, 2] {
+            let claimed = both.map(|(origin, _)| (origin, origin.0 == claimant));
+            assert_eq!(elect_announcer(&prefix, &claimed), Some(OriginId(claimant)));
+        }
+        let turned = [both[1], both[0]];
+        assert_eq!(elect_announcer(&prefix, &turned), Some(first));
+        assert_eq!(elect_announcer(&prefix, &[]), None);
+    }
+
+    #[test]
+    fn slots_are_used_alike() {
+        let mut used = [0; SLOTS as usize];
+        for n in 0..400u16 {
+            used[usize::from(slot_of(Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 0, 0, n)))] += 1;
+        }
+        assert!(used.iter().all(|n| (60..140).contains(n)), "{used:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn a_quarter_better_is_another_step(root in 8u16..60_000) {
+            let better = (u32::from(root) * 3 / 4) as u16;
+            prop_assert!(centrality_step(better) < centrality_step(root));
+        }
+
+        #[test]
+        fn order_does_not_matter(
+            ranks in prop::collection::btree_map(any::<u64>(), (0u8..16, any::<bool>(), 90u16..150), 1..20),
+            slot in 0..SLOTS,
+        ) {
+            let mut candidates: Vec<_> = ranks
+                .into_iter()
+                .map(|(origin, (claims, core, centrality))| candidate(origin, claims, core, centrality))
+                .collect();
+            let one = elect_slot(slot, &candidates);
+            candidates.reverse();
+            prop_assert_eq!(one, elect_slot(slot, &candidates));
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! What goes over each link: news at once, what a neighbour lacks at a bounded rate.
+//!
+//! The control channel of a link is reliable and in order, so a record that was sent needs no
+//! acknowledgement while the link is up. Queues hold names: a record that changes while it waits is
+//! sent once, as it is then.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use librecast::id::OriginId;
+
+use super::bucket::{Bucket, Rate};
+use super::cost::Cost;
+use super::record::RecordId;
+use super::summary::{BUCKETS, Summary};
+
+/// Records of one neighbour that are verified: a whole network at once, then 256 a second.
+pub(crate) const VERIFY_RATE: Rate = Rate {
+    burst: 16_384,
+    interval: Duration::from_micros(3_906),
+};
+/// Summaries that one neighbour may send.
+pub(crate) const SUMMARY_RATE: Rate = Rate {
+    burst: 192,
+    interval: Duration::from_millis(250),
+};
+/// Bytes of records that are sent over one link, in steps of a kilobyte: 1 MB a second.
+const SEND_RATE: Rate = Rate {
+    burst: 256,
+    interval: Duration::from_millis(1),
+};
+
+/// One link, seen from here.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub neighbor: OriginId,
+    pub cost: Cost,
+    pub verify: Bucket,
+    pub summarize: Bucket,
+    /// The neighbour's sums, which were different from ours.
+    pub digest: Option<Box<[u64; BUCKETS]>>,
+    summaries: VecDeque<Summary>,
+    news: BTreeSet<RecordId>,
+    lacking: BTreeSet<RecordId>,
+    /// END follows when nothing is lacking.
+    end: bool,
+    sending: Bucket,
+}
+
+impl Link {
+    pub fn new(neighbor: OriginId, now: Instant) -> Self {
+        Self {
+            neighbor,
+            cost: Cost::default(),
+            verify: Bucket::full(now),
+            summarize: Bucket::full(now),
+            digest: None,
+            summaries: VecDeque::new(),
+            news: BTreeSet::new(),
+            lacking: BTreeSet::new(),
+            end: false,
+            sending: Bucket::full(now),
+        }
+    }
+
+    /// A record that the neighbour does not have.
+    pub fn push_news(&mut self, id: RecordId) {
+        self.news.insert(id);
+    }
+
+    /// A record that the neighbour asked for.
+    pub fn push_lacking(&mut self, id: RecordId) {
+        self.lacking.insert(id);
+    }
+
+    pub fn push_summary(&mut self, summary: Summary) {
+        self.summaries.push_back(summary);
+    }
+
+    pub fn push_end(&mut self) {
+        self.end = true;
+    }
+
+    /// The neighbour has it, or it is no more.
+    pub fn remove(&mut self, id: RecordId) {
+        self.news.remove(&id);
+        self.lacking.remove(&id);
+    }
+
+    /// The next summary to be sent; they go before records.
+    pub fn next_summary(&mut self) -> Option<Summary> {
+        if let Some(summary) = self.summaries.pop_front() {
+            return Some(summary);
+        }
+        (self.end && self.lacking.is_empty()).then(|| {
+            self.end = false;
+            Summary::End
+        })
+    }
+
+    /// The next record to be sent, if one may be sent now.
+    pub fn next_record(&mut self, now: Instant) -> Option<RecordId> {
+        if now < self.sending.next(SEND_RATE) {
+            return None;
+        }
+        self.news.pop_first().or_else(|| self.lacking.pop_first())
+    }
+
+    /// Something of this length was sent.
+    pub fn sent(&mut self, bytes: usize, now: Instant) {
+        let kilobytes = bytes.div_ceil(1_000) as u32;
+        self.sending.spend(SEND_RATE, kilobytes, now);
+    }
+
+    /// When more can be sent, if something waits.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        let waits = !self.news.is_empty() || !self.lacking.is_empty();
+        waits.then(|| self.sending.next(SEND_RATE))
+    }
+}

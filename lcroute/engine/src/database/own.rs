@@ -1,0 +1,305 @@
+//! What this router says of itself, and when.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use librecast::cert::GroupPrefix;
+use librecast::id::OriginId;
+
+use super::advertisement::{Content, UNKNOWN_CENTRALITY};
+use super::bucket::{Bucket, Rate};
+use super::election::{Candidate, SLOTS, SlotRoots};
+use super::record::Version;
+
+/// Ordinary changes are told at most once in this time.
+const ADVERTISEMENT_GAP: Duration = Duration::from_secs(5);
+/// Links that come shortly one after the other are said together.
+const TOGETHER: Duration = Duration::from_millis(50);
+/// New links and prefixes need not wait so long, if there are few of them.
+const PROMPT_RATE: Rate = Rate {
+    burst: 8,
+    interval: ADVERTISEMENT_GAP,
+};
+/// Lost links are told at once, but no more often than this.
+const URGENT_RATE: Rate = Rate {
+    burst: 8,
+    interval: Duration::from_secs(1),
+};
+/// A router that has found links learns who is there before it claims anything.
+const SETTLE: Duration = Duration::from_secs(2);
+/// How long a router must have been better placed than the root to take its place.
+const CHALLENGE: Duration = Duration::from_secs(60);
+/// The own centrality is looked at no more often than this.
+const CENTRALITY_GAP: Duration = Duration::from_secs(60);
+
+/// This router, as it is told to the database.
+#[derive(Debug, Clone)]
+pub struct OwnRouter {
+    /// Its name.
+    pub origin: OriginId,
+    /// Raised at every start of the daemon and persisted by the shell.
+    pub incarnation: u32,
+    /// Its certificates.
+    pub chain: Bytes,
+    /// MTU of `lc0` in bytes.
+    pub mtu: u16,
+    /// [`FLAG_CORE`] and others.
+    pub flags: u8,
+    /// Group prefixes that it announces.
+    pub announced: BTreeSet<GroupPrefix>,
+}
+
+/// This router's part in the link state.
+#[derive(Debug)]
+pub(crate) struct Own {
+    pub router: OwnRouter,
+    pub sequence: u32,
+    pub centrality: u16,
+    claims: u8,
+    claimed: BTreeSet<GroupPrefix>,
+    linked_since: Option<Instant>,
+    challenges: [Option<Instant>; SLOTS as usize],
+    said: Option<Content>,
+    last_said: Option<Instant>,
+    urgent: Bucket,
+    prompt: Bucket,
+    /// A newer advertisement of ours than we made was seen.
+    overtaken: bool,
+    /// It happened before: two hosts have our key, and answer each other in no haste.
+    twins: bool,
+    /// When the next advertisement may go out, if there is something to say.
+    due: Option<Instant>,
+    /// The graph in which the centrality was computed, and when.
+    placed: Option<(u64, Instant)>,
+    place_at: Option<Instant>,
+}
+
+impl Own {
+    pub fn new(router: OwnRouter, now: Instant) -> Self {
+        Self {
+            router,
+            sequence: 0,
+            centrality: UNKNOWN_CENTRALITY,
+            claims: 0,
+            claimed: BTreeSet::new(),
+            linked_since: None,
+            challenges: Default::default(),
+            said: None,
+            last_said: None,
+            urgent: Bucket::full(now),
+            prompt: Bucket::full(now),
+            overtaken: false,
+            twins: false,
+            due: None,
+            placed: None,
+            place_at: None,
+        }
+    }
+
+    /// Links came or went.
+    pub fn set_linked(&mut self, linked: bool, now: Instant) {
+        if linked {
+            self.linked_since.get_or_insert(now);
+        } else {
+            // who comes back takes nothing back
+            self.linked_since = None;
+            self.claims = 0;
+            self.claimed.clear();
+            self.centrality = UNKNOWN_CENTRALITY;
+            self.placed = None;
+            self.place_at = None;
+        }
+    }
+
+    fn settled(&self, now: Instant) -> bool {
+        self.linked_since.is_some_and(|since| now >= since + SETTLE)
+    }
+
+    /// Claims what it was elected to without a claim, gives up what another was elected to, and
+    /// challenges roots that are far worse placed.
+    pub fn review_slots(
+        &mut self,
+        roots: &[SlotRoots; SLOTS as usize],
+        candidate: impl Fn(OriginId) -> Option<Candidate>,
+        now: Instant,
+    ) {
+        let own = self.router.origin;
+        let settled = self.settled(now);
+        for (slot, roots) in roots.iter().enumerate() {
+            let bit = 1 << slot;
+            let challenge = &mut self.challenges[slot];
+            if roots.elected == Some(own) {
+                *challenge = None;
+                if settled {
+                    self.claims |= bit;
+                }
+                continue;
+            }
+            let better = roots.best == Some(own)
+                && match (candidate(own), roots.elected.and_then(&candidate)) {
+                    (Some(me), Some(root)) => me.may_challenge(&root),
+                    _ => false,
+                };
+            if !better || !settled {
+                self.claims &= !bit;
+                *challenge = None;
+            } else if self.claims & bit == 0 {
+                let since = *challenge.get_or_insert(now);
+                if now >= since + CHALLENGE {
+                    self.claims |= bit;
+                }
+            }
+        }
+    }
+
+    /// The same for the announced prefixes.
+    pub fn review_prefixes(
+        &mut self,
+        root: impl Fn(&GroupPrefix) -> Option<OriginId>,
+        now: Instant,
+    ) {
+        let settled = self.settled(now);
+        for prefix in &self.router.announced {
+            if root(prefix) != Some(self.router.origin) {
+                self.claimed.remove(prefix);
+            } else if settled {
+                self.claimed.insert(*prefix);
+            }
+        }
+        self.claimed
+            .retain(|prefix| self.router.announced.contains(prefix));
+    }
+
+    /// Whether the own centrality is to be computed now, in the graph of this digest.
+    pub fn must_place(&mut self, graph: u64, now: Instant) -> bool {
+        let Some(since) = self.linked_since else {
+            return false;
+        };
+        self.place_at = match self.placed {
+            None => Some(since + SETTLE),
+            Some((placed, _)) if placed == graph => None,
+            Some((_, at)) if self.centrality == UNKNOWN_CENTRALITY => Some(at + SETTLE),
+            Some((_, at)) => Some(at + CENTRALITY_GAP),
+        };
+        self.place_at.take_if(|at| now >= *at).is_some()
+    }
+
+    /// The own centrality is this: it is told if it is at least a quarter off.
+    pub fn place(&mut self, graph: u64, mean: Option<u16>, now: Instant) {
+        self.placed = Some((graph, now));
+        let old = self.centrality;
+        match mean {
+            Some(mean) => {
+                if old == UNKNOWN_CENTRALITY || u32::from(mean.abs_diff(old)) * 4 >= u32::from(old)
+                {
+                    self.centrality = mean;
+                }
+            }
+            None => self.centrality = UNKNOWN_CENTRALITY,
+        }
+    }
+
+    /// All that there is to say, with the prefixes that the own certificate permits.
+    pub fn content(&self, permitted: &[GroupPrefix], links: Vec<(OriginId, u16)>) -> Content {
+        let inside = |prefix: &GroupPrefix| permitted.iter().any(|p| p.covers(prefix));
+        let prefixes = self
+            .router
+            .announced
+            .iter()
+            .filter(|prefix| inside(prefix))
+            .take(super::MAX_PREFIXES)
+            .map(|prefix| super::Announced {
+                prefix: *prefix,
+                claimed: self.claimed.contains(prefix),
+            })
+            .collect();
+        Content {
+            flags: self.router.flags,
+            mtu: self.router.mtu,
+            centrality: self.centrality,
+            claims: self.claims,
+            prefixes,
+            links,
+        }
+    }
+
+    /// Whether this is to be said now; if so, it counts as said.
+    pub fn say(&mut self, content: &Content, now: Instant) -> bool {
+        self.due = None;
+        if self.said.as_ref() == Some(content) && !self.overtaken {
+            return false;
+        }
+        let urgent = self.overtaken && !self.twins
+            || self
+                .said
+                .as_ref()
+                .is_none_or(|said| is_urgent(said, content));
+        let prompt = self.said.as_ref().is_some_and(|s| is_prompt(s, content));
+        let next = self.urgent.next(URGENT_RATE);
+        let due = match self.last_said {
+            Some(_) if urgent => next,
+            Some(last) if prompt => next.max(last + TOGETHER).max(self.prompt.next(PROMPT_RATE)),
+            Some(last) => next.max(last + ADVERTISEMENT_GAP),
+            None => next,
+        };
+        if now < due {
+            self.due = Some(due);
+            return false;
+        }
+        self.urgent.spend(URGENT_RATE, 1, now);
+        if prompt && !urgent {
+            self.prompt.spend(PROMPT_RATE, 1, now);
+        }
+        self.last_said = Some(now);
+        self.said = Some(content.clone());
+        self.twins |= std::mem::take(&mut self.overtaken);
+        true
+    }
+
+    /// The next version to sign.
+    pub fn next_version(&mut self) -> Version {
+        // 2^32 advertisements last for centuries at one in 5 s
+        self.sequence = self.sequence.saturating_add(1);
+        Version::new(self.router.incarnation, self.sequence)
+    }
+
+    /// An advertisement of ours that is newer than we made: of an earlier run whose number was lost, or
+    /// of another host with our key. Ours will be newer; true if that takes a higher incarnation.
+    pub fn overtake(&mut self, seen: Version) -> bool {
+        self.overtaken = true;
+        if seen.incarnation() == self.router.incarnation && seen.sequence() < u32::MAX {
+            self.sequence = self.sequence.max(seen.sequence());
+            return false;
+        }
+        self.router.incarnation = seen.incarnation().saturating_add(1);
+        self.sequence = 0;
+        true
+    }
+
+    pub fn next_timeout(&self, now: Instant) -> Option<Instant> {
+        let settled = self.linked_since.map(|since| since + SETTLE);
+        let challenges = self
+            .challenges
+            .iter()
+            .flatten()
+            .map(|since| *since + CHALLENGE);
+        // a moment that has passed was looked at when it came
+        let looked_at = settled.into_iter().chain(challenges).filter(|at| *at > now);
+        looked_at.chain(self.due).chain(self.place_at).min()
+    }
+}
+
+/// A link has come, or a prefix came or went: who waits for it should not wait long, now and then.
+fn is_prompt(said: &Content, content: &Content) -> bool {
+    let known = |origin: &OriginId| said.links.binary_search_by_key(origin, |l| l.0).is_ok();
+    let prefixes = |c: &Content| c.prefixes.iter().map(|p| p.prefix).collect::<Vec<_>>();
+    !content.links.iter().all(|(origin, _)| known(origin)) || prefixes(said) != prefixes(content)
+}
+
+/// A link was lost, or the first has come.
+fn is_urgent(said: &Content, content: &Content) -> bool {
+    let first = said.links.is_empty() && !content.links.is_empty();
+    let still = |origin: &OriginId| content.links.binary_search_by_key(origin, |l| l.0).is_ok();
+    first || !said.links.iter().all(|(origin, _)| still(origin))
+}

@@ -1,0 +1,269 @@
+//! What is flooded: signed records, each with a kind, a key and a version.
+//!
+//! | kind | key | version |
+//! |---|---|---|
+//! | 1 credential | origin | chosen by the router, from its certificate's start |
+//! | 2 advertisement | origin | incarnation 32, sequence 32 |
+//! | 3 revocation | first 64 bits of the hash of the revoked key | until when it is kept, Unix seconds |
+//!
+//! Of two records with the same kind and key the one with the higher version counts. Kind 1 and 3 begin
+//! with `key 64 | version 64`, kind 2 has them behind its version byte: whether a record is news is seen
+//! before anything is verified.
+
+use bytes::Bytes;
+use librecast::cert::MAX_CHAIN;
+use librecast::id::{OriginId, PeerId, derive};
+use librecast::wire::{Reader, WireError, Writer};
+
+use super::advertisement::Advertisement;
+use crate::services::{Credential, RecordError, Services};
+
+/// A router's certificates.
+pub const KIND_CREDENTIAL: u8 = 1;
+/// What a router says of itself.
+pub const KIND_ADVERTISEMENT: u8 = 2;
+/// A key that counts no longer.
+pub const KIND_REVOCATION: u8 = 3;
+
+/// Longest revocation in bytes.
+pub const MAX_REVOCATION: usize = 8_192;
+
+/// Of two records the one with the higher version counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Version(pub u64);
+
+impl Version {
+    /// The version of an advertisement.
+    #[must_use]
+    pub fn new(incarnation: u32, sequence: u32) -> Self {
+        Self(u64::from(incarnation) << 32 | u64::from(sequence))
+    }
+
+    /// The upper half.
+    #[must_use]
+    pub fn incarnation(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// The lower half.
+    #[must_use]
+    pub fn sequence(self) -> u32 {
+        self.0 as u32
+    }
+}
+
+/// Names a record. In the order of keys first, so that a range of keys holds all kinds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RecordId {
+    /// Origin or hash.
+    pub key: u64,
+    /// [`KIND_CREDENTIAL`] and others.
+    pub kind: u8,
+}
+
+/// A record as it is sent: the value of a RECORD element is `kind 8 | bytes`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// [`KIND_CREDENTIAL`] and others; others are skipped.
+    pub kind: u8,
+    /// By kind.
+    pub bytes: Bytes,
+}
+
+impl Record {
+    /// Appends the value of the element.
+    pub fn encode(&self, w: &mut Writer) {
+        w.u8(self.kind).put(&self.bytes);
+    }
+
+    /// Reads the value of an element to its end.
+    pub fn decode(r: &mut Reader<'_>) -> Result<Self, WireError> {
+        let kind = r.u8()?;
+        let bytes = Bytes::copy_from_slice(r.take(r.rest().len())?);
+        Ok(Self { kind, bytes })
+    }
+}
+
+/// Key and version of a record that nobody has verified; `None` for kinds that we do not know.
+pub(crate) fn peek(kind: u8, bytes: &[u8]) -> Result<Option<(u64, Version)>, WireError> {
+    match kind {
+        KIND_CREDENTIAL | KIND_REVOCATION => {
+            let mut r = Reader::new(bytes);
+            Ok(Some((r.u64()?, Version(r.u64()?))))
+        }
+        KIND_ADVERTISEMENT => {
+            Advertisement::peek(bytes).map(|(origin, version)| Some((origin.0, version)))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// What a router signs, and its signature, which is at the end of the record.
+pub(crate) fn signed_part(kind: u8, record: &[u8]) -> Result<(Vec<u8>, [u8; 64]), WireError> {
+    let (message, signature) = record
+        .split_last_chunk::<64>()
+        .ok_or(WireError::Truncated)?;
+    Ok(([&[kind], message].concat(), *signature))
+}
+
+/// A router's certificates, signed by itself: only it decides which of them counts.
+///
+/// `origin 64 | version 64 | chain | signature 512`
+#[derive(Debug, PartialEq, Eq)]
+pub struct CredentialRecord {
+    bytes: Bytes,
+    credential: Credential,
+    version: Version,
+}
+
+impl CredentialRecord {
+    /// Reads a record, and verifies its signature and certificates.
+    pub fn verify<S: Services + ?Sized>(record: &[u8], services: &S) -> Result<Self, RecordError> {
+        let mut r = Reader::new(record);
+        let (origin, version) = (OriginId(r.u64()?), Version(r.u64()?));
+        let chain = r
+            .rest()
+            .split_last_chunk::<64>()
+            .ok_or(WireError::Truncated)?
+            .0;
+        if chain.len() > MAX_CHAIN {
+            return Err(WireError::Bad("length of the chain").into());
+        }
+        let credential = services.verify_chain(chain).map_err(RecordError::Refused)?;
+        if credential.member.addresses.origin != origin {
+            return Err(WireError::Bad("origin of a credential").into());
+        }
+        let (message, signature) = signed_part(KIND_CREDENTIAL, record)?;
+        if !services.verify(&credential.member.peer, &message, &signature) {
+            return Err(RecordError::Forged);
+        }
+        Ok(Self {
+            // a copy: `record` may be a part of something far larger
+            bytes: Bytes::copy_from_slice(record),
+            credential: Credential::clone(&credential),
+            version,
+        })
+    }
+
+    /// Builds and signs the record of this node.
+    pub(crate) fn sign<S: Services + ?Sized>(
+        origin: OriginId,
+        version: Version,
+        chain: &[u8],
+        services: &S,
+    ) -> Result<Self, RecordError> {
+        let mut w = Writer::new();
+        w.u64(origin.0).u64(version.0).put(chain);
+        let signature = services.sign(&[&[KIND_CREDENTIAL], w.as_slice()].concat());
+        w.put(&signature);
+        Self::verify(w.as_slice(), services)
+    }
+
+    /// The signed form.
+    #[must_use]
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// The certificates.
+    #[must_use]
+    pub fn chain(&self) -> &[u8] {
+        &self.bytes[16..self.bytes.len() - 64]
+    }
+
+    /// What the certificates prove.
+    #[must_use]
+    pub fn credential(&self) -> &Credential {
+        &self.credential
+    }
+
+    /// Of two records of a router the one with the higher counts.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.version
+    }
+}
+
+/// The version with which a router first publishes a chain: later certificates count more, and of two
+/// that were issued in one second some one.
+pub(crate) fn first_version(issued: u64, chain: &[u8]) -> Version {
+    let hash = derive("lcroute 2026 credential", &[chain]);
+    let low = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]);
+    Version(issued << 32 | u64::from(low))
+}
+
+/// The key under which the revocation of `key` is kept.
+pub(crate) fn revocation_key(key: &PeerId) -> u64 {
+    let hash = derive("lcroute 2026 revocation", &[key.public_key()]);
+    let mut first = [0; 8];
+    first.copy_from_slice(&hash[..8]);
+    u64::from_be_bytes(first)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::TestServices;
+
+    fn example(services: &TestServices) -> CredentialRecord {
+        let origin = services.origin();
+        CredentialRecord::sign(origin, Version(9), &services.chain(), services).unwrap()
+    }
+
+    #[test]
+    fn a_credential_survives_the_wire() {
+        let (one, two) = (TestServices::new(1), TestServices::new(2));
+        let record = example(&one);
+        assert_eq!(record.bytes[..8], one.origin().0.to_be_bytes());
+        assert_eq!(record.bytes[8..16], 9u64.to_be_bytes());
+        assert_eq!(record.chain(), one.chain());
+        assert_eq!(CredentialRecord::verify(&record.bytes, &two), Ok(record));
+    }
+
+    #[test]
+    fn a_credential_is_published_by_its_router_alone() {
+        let (one, two) = (TestServices::new(1), TestServices::new(2));
+        let by_another = CredentialRecord::sign(one.origin(), Version(9), &one.chain(), &two);
+        assert_eq!(by_another, Err(RecordError::Forged));
+        let for_another = CredentialRecord::sign(two.origin(), Version(9), &one.chain(), &one);
+        assert!(matches!(for_another, Err(RecordError::Malformed(_))));
+    }
+
+    #[test]
+    fn any_flipped_byte_is_noticed() {
+        let services = TestServices::new(1);
+        let record = example(&services);
+        for i in 0..record.bytes.len() {
+            let mut bad = record.bytes.to_vec();
+            bad[i] ^= 1;
+            assert!(
+                CredentialRecord::verify(&bad, &services).is_err(),
+                "byte {i}"
+            );
+        }
+    }
+
+    #[test]
+    fn later_certificates_count_more() {
+        assert!(first_version(2, b"a") > first_version(1, b"b"));
+        assert_ne!(first_version(1, b"a"), first_version(1, b"b"));
+    }
+
+    proptest! {
+        #[test]
+        fn records_survive_the_wire(kind: u8, bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+            let record = Record { kind, bytes: bytes.into() };
+            let mut w = Writer::new();
+            record.encode(&mut w);
+            prop_assert_eq!(Record::decode(&mut Reader::new(w.as_slice())), Ok(record));
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(kind in 0u8..5, bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = peek(kind, &bytes);
+            let _ = CredentialRecord::verify(&bytes, &TestServices::new(1));
+        }
+    }
+}

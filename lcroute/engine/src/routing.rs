@@ -1,0 +1,316 @@
+//! From the link state to trees: when shortest paths are looked at again, where the roots are, and what
+//! follows for interest.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv6Addr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use librecast::cert::GroupPrefix;
+use librecast::id::OriginId;
+
+use crate::classify::is_source_specific;
+use crate::control::Prefix;
+use crate::database::SLOTS;
+use crate::engine::Engine;
+use crate::filter::Filter;
+use crate::local::OLD_INTEREST;
+use crate::table::Table;
+use crate::topology::Path;
+use crate::trees::Edge;
+
+/// Changes of the link state that come closer together than this are looked at together.
+const SPF_GAP: Duration = Duration::from_millis(50);
+/// How often the topology hears of routers that came and went.
+const TOPOLOGY_GAP: Duration = Duration::from_millis(500);
+/// A router that knows of at most so many says S for everything: every source knows who listens.
+const SMALL: usize = 32;
+/// It stops when there are more than these, so that one that comes and goes changes nothing.
+const NOT_SMALL: usize = 40;
+
+/// Which state of the link state the trees show.
+#[derive(Debug)]
+pub struct Routing {
+    seen: Option<u64>,
+    forced: bool,
+    next: Instant,
+    small: bool,
+    slots: [Option<OriginId>; SLOTS as usize],
+    owners: BTreeMap<GroupPrefix, OriginId>,
+    /// Roots that groups had until shortly; interest on their trees still counts for the proxy.
+    before: Vec<(OriginId, Instant)>,
+    /// When packets are no longer taken over edges of before.
+    tree_expiry: Option<Instant>,
+    /// The topology has not seen the present graph.
+    topology_stale: bool,
+    topology_next: Instant,
+}
+
+impl Routing {
+    /// Nothing was looked at yet.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            seen: None,
+            forced: false,
+            next: now,
+            small: true,
+            slots: [None; SLOTS as usize],
+            owners: BTreeMap::new(),
+            before: Vec::new(),
+            tree_expiry: None,
+            topology_stale: true,
+            topology_next: now,
+        }
+    }
+
+    /// Links or settings changed: look again with the next flush.
+    pub fn force(&mut self) {
+        self.forced = true;
+    }
+
+    /// When something has to be looked at though nothing comes in.
+    pub fn next_timeout(&self, version: u64) -> Option<Instant> {
+        let waiting = (self.seen != Some(version)).then_some(self.next);
+        let before = self.before.first().map(|(_, until)| *until);
+        let topology = self.topology_stale.then_some(self.topology_next);
+        let all = [waiting, self.tree_expiry, before, topology];
+        all.into_iter().flatten().min()
+    }
+
+    /// Roots whose trees a group may have interest on: the present one and those of a moment ago.
+    pub fn roots_before(&self) -> impl Iterator<Item = OriginId> + '_ {
+        self.before.iter().map(|(root, _)| *root)
+    }
+}
+
+impl Engine {
+    /// Brings trees and interest into accord with listeners and link state.
+    pub(crate) fn settle(&mut self) {
+        for group in self.querier.take_changes().into_keys() {
+            self.listen(group, false);
+        }
+        self.database.update();
+        self.handle_database_events();
+        let version = self.database.version();
+        let changed = self.routing.seen != Some(version);
+        if self.routing.forced || changed && self.routing.next <= self.now {
+            self.look_again(version, changed);
+        }
+        for root in self.trees.take_unplaced() {
+            self.place(root, true);
+        }
+        if self.routing.tree_expiry.is_none_or(|at| at <= self.now) {
+            self.routing.tree_expiry = self.trees.expire(self.now);
+        }
+        self.forget_roots_before();
+        self.tell_topology();
+    }
+
+    fn look_again(&mut self, version: u64, changed: bool) {
+        self.routing.seen = Some(version);
+        self.routing.forced = false;
+        if changed {
+            self.routing.next = self.now + SPF_GAP;
+        }
+        let graph = self.database.graph();
+        let fresh = !Arc::ptr_eq(&graph, &self.graph);
+        self.graph = graph;
+        self.paths = Table::new(self.config.seed);
+        let roots: Vec<_> = self.trees.roots().collect();
+        for root in roots {
+            self.place(root, fresh);
+        }
+        self.routing.tree_expiry = self.trees.expire(self.now);
+        self.look_at_roots();
+        self.look_at_prefixes();
+        if fresh {
+            self.routing.topology_stale = true;
+            for group in self.querier.groups() {
+                if is_source_specific(group)
+                    && matches!(self.querier.filter(group), Some(Filter::Exclude(_)))
+                {
+                    self.listen(group, true);
+                }
+            }
+        }
+    }
+
+    /// Where this router stands in the tree of `root`. `fresh`: the graph is another.
+    fn place(&mut self, root: OriginId, fresh: bool) {
+        let tree = if fresh {
+            self.services.tree(&self.graph, root)
+        } else {
+            self.trees.tree(root)
+        };
+        let mut edges = Vec::new();
+        if let Some(tree) = &tree {
+            let parent = tree.parent(self.own).map(|n| (n, true));
+            let children = tree.children(self.own).map(|n| (n, false));
+            for (neighbor, is_parent) in parent.into_iter().chain(children) {
+                if let Some(link) = self.neighbors.get(&neighbor) {
+                    edges.push(Edge {
+                        neighbor,
+                        link: *link,
+                        is_parent,
+                    });
+                }
+            }
+        }
+        self.trees.place(root, tree, edges, self.now);
+    }
+
+    /// Roots of groups may be others now.
+    fn look_at_roots(&mut self) {
+        let mut slots = [None; SLOTS as usize];
+        for (slot, root) in (0..SLOTS).zip(&mut slots) {
+            *root = self.database.slot_root(slot);
+        }
+        let owners: BTreeMap<GroupPrefix, OriginId> = self
+            .database
+            .announced()
+            .map(|(prefix, announced)| (*prefix, announced.root))
+            .collect();
+        if slots == self.routing.slots && owners == self.routing.owners {
+            return;
+        }
+        let old_slots = std::mem::replace(&mut self.routing.slots, slots);
+        let old_owners = std::mem::replace(&mut self.routing.owners, owners);
+        let old: BTreeSet<OriginId> = old_slots
+            .into_iter()
+            .flatten()
+            .chain(old_owners.into_values())
+            .filter(|root| self.trees.is_used(*root))
+            .collect();
+        let until = self.now + OLD_INTEREST;
+        for root in old {
+            self.routing.before.retain(|(r, _)| *r != root);
+            self.routing.before.push((root, until));
+        }
+        for group in self.local.listened() {
+            self.listen(group, true);
+        }
+        let own = self.own;
+        let (database, trees) = (&self.database, &mut self.trees);
+        let root_of = |group| {
+            if is_source_specific(group) {
+                own
+            } else {
+                database.root_of(group).unwrap_or(own)
+            }
+        };
+        let reachable = |root| database.is_reachable(root);
+        self.local.reroot(root_of, reachable, trees, self.now);
+        self.interest_changed.extend(self.proxy.groups());
+        self.interest_changed
+            .extend(self.trees.keys().into_iter().map(|(_, group)| group));
+    }
+
+    fn forget_roots_before(&mut self) {
+        let now = self.now;
+        if self
+            .routing
+            .before
+            .first()
+            .is_some_and(|(_, until)| *until <= now)
+        {
+            self.routing.before.retain(|(_, until)| *until > now);
+            self.interest_changed.extend(self.proxy.groups());
+        }
+    }
+
+    /// The prefixes of which this router says S: those it announces where another is the root, those that
+    /// programs watch, and in a small network everything.
+    fn look_at_prefixes(&mut self) {
+        let known = self.database.tables().reachable;
+        let most = if self.routing.small { NOT_SMALL } else { SMALL };
+        self.routing.small = known <= most;
+        let mut watch: Vec<Prefix> = self.config.watch.iter().map(|p| (*p).into()).collect();
+        if self.routing.small {
+            watch = vec![Prefix::ALL];
+        }
+        let mut said = BTreeSet::new();
+        for root in self.routing.slots.into_iter().flatten() {
+            if root != self.own {
+                said.extend(watch.iter().map(|prefix| (root, *prefix)));
+            }
+        }
+        for (prefix, announced) in self.database.announced() {
+            if announced.root == self.own {
+                continue;
+            }
+            let prefix = Prefix::from(*prefix);
+            let narrower = |w: &Prefix| {
+                if w.covers(&prefix) {
+                    Some(prefix)
+                } else {
+                    prefix.covers(w).then_some(*w)
+                }
+            };
+            said.extend(
+                watch
+                    .iter()
+                    .filter_map(narrower)
+                    .map(|p| (announced.root, p)),
+            );
+            if announced.announcers.contains(&self.own) {
+                said.insert((announced.root, prefix));
+            }
+        }
+        self.trees.set_local_prefixes(&said);
+    }
+
+    /// What programs on this host want of a group goes onto its trees.
+    fn listen(&mut self, group: Ipv6Addr, rerooted: bool) {
+        let wanted = match self.querier.filter(group) {
+            None => Vec::new(),
+            Some(filter) if is_source_specific(group) => self.listen_to_sources(filter),
+            Some(filter) => vec![(self.root_of(group), filter.clone())],
+        };
+        let trees = &mut self.trees;
+        self.local.listen(group, wanted, rerooted, trees, self.now);
+    }
+
+    /// Each source of a source-specific group has a tree of its own. Who wants such a group from everybody
+    /// (RFC 4604 §2.2.2 lets routers ignore that) gets it where the network is small.
+    fn listen_to_sources(&self, filter: &Filter) -> Vec<(OriginId, Filter)> {
+        let Filter::Include(sources) = filter else {
+            if !self.routing.small {
+                return Vec::new();
+            }
+            let routers = self.graph.routers().iter().filter(|x| **x != self.own);
+            return routers.map(|x| (*x, filter.clone())).collect();
+        };
+        let mut by_origin: BTreeMap<OriginId, Vec<Ipv6Addr>> = BTreeMap::new();
+        for source in sources {
+            let origin = OriginId::of(*source);
+            if origin != self.own {
+                by_origin.entry(origin).or_default().push(*source);
+            }
+        }
+        let filter = |(origin, list): (_, Vec<_>)| Some((origin, Filter::include(list)?));
+        by_origin.into_iter().filter_map(filter).collect()
+    }
+
+    /// Which routers there are and how far, for whoever decides on links. It does not need to know at once.
+    fn tell_topology(&mut self) {
+        if !self.routing.topology_stale || self.now < self.routing.topology_next {
+            return;
+        }
+        self.routing.topology_stale = false;
+        self.routing.topology_next = self.now + TOPOLOGY_GAP;
+        let Some(tree) = self.services.tree(&self.graph, self.own) else {
+            return;
+        };
+        let path = |x: OriginId| {
+            Some(Path {
+                cost: tree.distance(x)?,
+                hops: tree.depth(x)?,
+                // bounded by what an advertisement holds
+                links: self.graph.neighbors(x).count() as u16,
+            })
+        };
+        let others = self.graph.routers().iter().filter(|x| **x != self.own);
+        let known = others.filter_map(|x| Some((*x, path(*x)?))).collect();
+        self.topology.set_reachable(&known, self.now);
+    }
+}

@@ -1,0 +1,895 @@
+//! Interest on trees: who wants what of (root, group), who sends to it, and over which links a packet
+//! therefore goes on.
+//!
+//! | | rootward | away from the root |
+//! |---|---|---|
+//! | **W** wanted beyond me | always | where the far side said S |
+//! | **S** somebody beyond me sends, or wants to know who listens | always | never |
+//!
+//! What a neighbour says is kept as it was said, whatever this router believes of the tree at the moment.
+//! It counts only while the link is an edge of the present tree. Whoever tells interest does so over the
+//! edges of its own tree only and withdraws it from all others: so interest that is there is at once the
+//! neighbour's word that it has this edge too, and nothing is sent over a new edge before that.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv6Addr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use librecast::id::OriginId;
+
+use crate::config::LinkId;
+use crate::control::Prefix;
+use crate::graph::Tree;
+use crate::output::Links;
+use crate::table::Table;
+use crate::traffic::Traffic;
+use crate::want::Want;
+
+/// How long packets are taken over the edges that a tree had before its last change.
+pub const PREVIOUS_TREE: Duration = Duration::from_secs(1);
+/// Sources per entry whose way is remembered.
+const MAX_ROUTES: usize = 8;
+
+/// One end of a tree's edge at this router.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Edge {
+    /// The router at the other end.
+    pub neighbor: OriginId,
+    /// The link to it.
+    pub link: LinkId,
+    /// It is nearer to the root.
+    pub is_parent: bool,
+}
+
+/// What is said of a group over one link, in both directions.
+#[derive(Debug)]
+struct LinkState {
+    link: LinkId,
+    heard_sending: bool,
+    told_sending: bool,
+    heard: Want,
+    told: Want,
+}
+
+impl LinkState {
+    fn new(link: LinkId) -> Self {
+        Self {
+            link,
+            heard_sending: false,
+            told_sending: false,
+            heard: Want::Nothing,
+            told: Want::Nothing,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        !(self.heard_sending
+            || self.told_sending
+            || self.heard.is_something()
+            || self.told.is_something())
+    }
+}
+
+/// The way of one source's packets through this router, as the tree and all interest stand.
+#[derive(Debug, Clone)]
+pub struct Route {
+    source: Ipv6Addr,
+    /// The place in the tree of which this is true.
+    version: u32,
+    /// The link behind which the origin lies; `None`: this router.
+    pub arrival: Option<LinkId>,
+    /// The same in the tree before.
+    pub previous: Option<LinkId>,
+    /// The links that want it.
+    pub links: Links,
+}
+
+/// What only entries have that carry packets.
+#[derive(Debug, Default)]
+struct Active {
+    routes: Vec<Route>,
+    traffic: Traffic,
+}
+
+/// One group on one tree.
+#[derive(Debug, Default)]
+struct Entry {
+    /// Sorted by link.
+    links: Vec<LinkState>,
+    /// What programs on this host want.
+    local: Want,
+    /// A program on this host sends.
+    local_sending: bool,
+    /// It is in the list of what the next flush looks at.
+    dirty: bool,
+    active: Option<Box<Active>>,
+}
+
+impl Entry {
+    fn link(&self, link: LinkId) -> Option<&LinkState> {
+        let at = self.links.binary_search_by_key(&link, |l| l.link).ok()?;
+        Some(&self.links[at])
+    }
+
+    fn link_mut(&mut self, link: LinkId) -> &mut LinkState {
+        let at = match self.links.binary_search_by_key(&link, |l| l.link) {
+            Ok(at) => at,
+            Err(at) => {
+                // there may be a million of these, most with two links
+                self.links.reserve_exact(1);
+                self.links.insert(at, LinkState::new(link));
+                at
+            }
+        };
+        &mut self.links[at]
+    }
+
+    /// Its routes are void, and the next flush looks at it. True: that is new.
+    fn touch(&mut self) -> bool {
+        if let Some(active) = &mut self.active {
+            active.routes.clear();
+        }
+        !std::mem::replace(&mut self.dirty, true)
+    }
+
+    fn tidy(&mut self) {
+        self.links.retain(|l| !l.is_empty());
+    }
+
+    fn is_empty(&self) -> bool {
+        self.links.is_empty() && !self.local.is_something() && !self.local_sending
+    }
+
+    fn lists_sources(&self) -> bool {
+        self.local.lists_sources() || self.links.iter().any(|l| l.heard.lists_sources())
+    }
+}
+
+/// S for many groups at once.
+#[derive(Debug, Default)]
+struct PrefixState {
+    heard: BTreeSet<LinkId>,
+    told: Option<LinkId>,
+    local: bool,
+}
+
+/// Where this router stands in a tree.
+#[derive(Debug, Default)]
+struct Place {
+    tree: Option<Arc<Tree>>,
+    previous: Option<Previous>,
+    /// Parent and children, sorted by link.
+    edges: Vec<Edge>,
+    /// Rises with every change.
+    version: u32,
+}
+
+/// A tree as far as this router is concerned.
+#[derive(Debug)]
+struct TreeState {
+    place: Place,
+    entries: Table<Ipv6Addr, Entry>,
+    prefixes: BTreeMap<Prefix, PrefixState>,
+    /// Groups of which not everything is wanted: what is told of them depends on where sources lie.
+    filtered: BTreeSet<Ipv6Addr>,
+}
+
+/// The tree as it was.
+#[derive(Debug)]
+struct Previous {
+    tree: Arc<Tree>,
+    edges: Vec<Edge>,
+    until: Instant,
+}
+
+impl TreeState {
+    fn new(seed: u64) -> Self {
+        Self {
+            place: Place::default(),
+            entries: Table::new(seed),
+            prefixes: BTreeMap::new(),
+            filtered: BTreeSet::new(),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.entries.len() == 0 && self.prefixes.is_empty()
+    }
+}
+
+impl Place {
+    fn edge(&self, link: LinkId) -> Option<&Edge> {
+        self.edges.iter().find(|e| e.link == link)
+    }
+
+    fn parent(&self) -> Option<&Edge> {
+        self.edges.iter().find(|e| e.is_parent)
+    }
+
+    /// The link over which `origin` is reached on this tree.
+    fn towards(&self, own: OriginId, origin: OriginId) -> Option<LinkId> {
+        towards(self.tree.as_ref()?, &self.edges, own, origin)
+    }
+
+    fn previously_towards(&self, own: OriginId, origin: OriginId) -> Option<LinkId> {
+        let previous = self.previous.as_ref()?;
+        towards(&previous.tree, &previous.edges, own, origin)
+    }
+
+    /// W for one edge: what all others want, of the sources that lie behind it.
+    fn wanted_over(&self, own: OriginId, entry: &Entry, edge: &Edge) -> Want {
+        let others = entry
+            .links
+            .iter()
+            .filter(|l| l.link != edge.link && l.heard.is_something())
+            .filter(|l| self.edge(l.link).is_some());
+        let mut want = entry.local.clone();
+        for other in others {
+            if want == Want::All {
+                break;
+            }
+            want = want.union(&other.heard);
+        }
+        let Want::Some(filter) = want else {
+            return want;
+        };
+        let behind = |s: Ipv6Addr| self.towards(own, OriginId::of(s)) == Some(edge.link);
+        filter.retain(behind).into()
+    }
+
+    /// Whether a program here or somebody below sends to the group.
+    fn is_sending_below(&self, entry: &Entry) -> bool {
+        let below = |l: &LinkState| {
+            l.heard_sending && self.edge(l.link).is_some_and(|edge| !edge.is_parent)
+        };
+        entry.local_sending || entry.links.iter().any(below)
+    }
+
+    fn compute_route(&self, own: OriginId, links: &[LinkState], source: Ipv6Addr) -> Route {
+        let origin = OriginId::of(source);
+        let is_local = origin == own;
+        let arrival = (!is_local).then(|| self.towards(own, origin)).flatten();
+        let previous = (!is_local)
+            .then(|| self.previously_towards(own, origin))
+            .flatten();
+        let wanting = links.iter().filter(|l| {
+            Some(l.link) != arrival && l.heard.allows(source) && self.edge(l.link).is_some()
+        });
+        Route {
+            source,
+            version: self.version,
+            arrival,
+            previous,
+            links: wanting.map(|l| l.link).collect(),
+        }
+    }
+}
+
+/// Whether somebody behind `link` said S for a prefix that `group` lies in.
+fn has_said(prefixes: &BTreeMap<Prefix, PrefixState>, link: LinkId, group: Ipv6Addr) -> bool {
+    let mut all = prefixes.iter();
+    all.any(|(prefix, state)| state.heard.contains(&link) && prefix.contains(group))
+}
+
+/// Whether `link` was told S for a prefix that `group` lies in.
+fn was_told(prefixes: &BTreeMap<Prefix, PrefixState>, link: LinkId, group: Ipv6Addr) -> bool {
+    let mut all = prefixes.iter();
+    all.any(|(prefix, state)| state.told == Some(link) && prefix.contains(group))
+}
+
+fn towards(tree: &Tree, edges: &[Edge], own: OriginId, origin: OriginId) -> Option<LinkId> {
+    let neighbor = tree.edge(own, origin)?;
+    Some(edges.iter().find(|e| e.neighbor == neighbor)?.link)
+}
+
+/// Something to be said over a link, and what was said before.
+#[derive(Debug)]
+pub struct Statement<'a> {
+    /// To whom.
+    pub link: LinkId,
+    /// The tree.
+    pub root: OriginId,
+    /// The groups.
+    pub prefix: Prefix,
+    /// W and S as they were told so far.
+    pub before: (&'a Want, bool),
+    /// W and S from now on.
+    pub after: (&'a Want, bool),
+}
+
+/// What a neighbour said before, for the account of what it keeps here.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct HeardBefore {
+    /// There was an entry of it.
+    pub existed: bool,
+    /// Sources that it listed.
+    pub sources: usize,
+    /// W and S, for the audit.
+    pub was: (Want, bool),
+}
+
+/// All trees that somebody uses.
+#[derive(Debug)]
+pub struct Trees {
+    own: OriginId,
+    seed: u64,
+    states: Table<OriginId, Box<TreeState>>,
+    /// Roots in use, in order.
+    roots: BTreeSet<OriginId>,
+    /// What the next flush looks at.
+    dirty: Vec<(OriginId, Ipv6Addr)>,
+    dirty_prefixes: BTreeSet<OriginId>,
+    unplaced: Vec<OriginId>,
+    entries: usize,
+}
+
+impl Trees {
+    /// No tree is in use.
+    pub fn new(own: OriginId, seed: u64) -> Self {
+        Self {
+            own,
+            seed,
+            states: Table::new(seed),
+            roots: BTreeSet::new(),
+            dirty: Vec::new(),
+            dirty_prefixes: BTreeSet::new(),
+            unplaced: Vec::new(),
+            entries: 0,
+        }
+    }
+
+    /// The tree of `root`, made if it is missing.
+    fn state(&mut self, root: OriginId) -> &mut TreeState {
+        let seed = self.seed;
+        if self.roots.insert(root) {
+            self.unplaced.push(root);
+        }
+        self.states
+            .get_or_insert_with(root, || Box::new(TreeState::new(seed)))
+    }
+
+    /// Whether the tree is in use.
+    pub fn is_used(&self, root: OriginId) -> bool {
+        self.roots.contains(&root)
+    }
+
+    /// Roots of all trees in use.
+    pub fn roots(&self) -> impl Iterator<Item = OriginId> + '_ {
+        self.roots.iter().copied()
+    }
+
+    /// Trees that came into use since the last call.
+    pub fn take_unplaced(&mut self) -> Vec<OriginId> {
+        std::mem::take(&mut self.unplaced)
+    }
+
+    /// The tree has this form now, and these are its edges here. Packets are taken over the edges that it
+    /// had until [`PREVIOUS_TREE`] from now.
+    pub fn place(
+        &mut self,
+        root: OriginId,
+        tree: Option<Arc<Tree>>,
+        mut edges: Vec<Edge>,
+        now: Instant,
+    ) {
+        let Some(state) = self.states.get_mut(&root) else {
+            return;
+        };
+        edges.sort_unstable_by_key(|e| e.link);
+        let place = &mut state.place;
+        let same_tree = match (&place.tree, &tree) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            (None, None) => true,
+            _ => false,
+        };
+        if same_tree && place.edges == edges {
+            return;
+        }
+        place.version = place.version.wrapping_add(1);
+        let edges_changed = place.edges != edges;
+        let old_edges = std::mem::replace(&mut place.edges, edges);
+        if let Some(old) = std::mem::replace(&mut place.tree, tree) {
+            place.previous = Some(Previous {
+                tree: old,
+                edges: old_edges,
+                until: now + PREVIOUS_TREE,
+            });
+        }
+        let groups: Vec<_> = if edges_changed {
+            self.dirty_prefixes.insert(root);
+            state.entries.sorted_keys()
+        } else {
+            state.filtered.iter().copied().collect()
+        };
+        for group in groups {
+            self.touch(root, group);
+        }
+    }
+
+    /// Forgets trees of before whose time is over; when the next one is to be forgotten.
+    pub fn expire(&mut self, now: Instant) -> Option<Instant> {
+        let mut next = None;
+        for root in &self.roots {
+            let Some(state) = self.states.get_mut(root) else {
+                continue;
+            };
+            let place = &mut state.place;
+            let Some(until) = place.previous.as_ref().map(|p| p.until) else {
+                continue;
+            };
+            if until <= now {
+                place.previous = None;
+                place.version = place.version.wrapping_add(1);
+            } else {
+                next = Some(next.map_or(until, |n: Instant| n.min(until)));
+            }
+        }
+        next
+    }
+
+    /// The tree as it was placed.
+    pub fn tree(&self, root: OriginId) -> Option<Arc<Tree>> {
+        self.states.get(&root)?.place.tree.clone()
+    }
+
+    fn touch(&mut self, root: OriginId, group: Ipv6Addr) {
+        let state = self.states.get_mut(&root);
+        if let Some(entry) = state.and_then(|s| s.entries.get_mut(&group))
+            && entry.touch()
+        {
+            self.dirty.push((root, group));
+        }
+    }
+
+    fn entry(&mut self, root: OriginId, group: Ipv6Addr) -> &mut Entry {
+        let state = self.state(root);
+        let is_new = state.entries.get(&group).is_none();
+        self.entries += usize::from(is_new);
+        self.state(root)
+            .entries
+            .get_or_insert_with(group, Entry::default)
+    }
+
+    fn note_sources(&mut self, root: OriginId, group: Ipv6Addr) {
+        let Some(state) = self.states.get_mut(&root) else {
+            return;
+        };
+        if state.entries.get(&group).is_some_and(Entry::lists_sources) {
+            state.filtered.insert(group);
+        } else if !state.filtered.is_empty() {
+            state.filtered.remove(&group);
+        }
+    }
+
+    /// What a neighbour keeps here of (root, group).
+    pub fn heard(&self, link: LinkId, root: OriginId, group: Ipv6Addr) -> HeardBefore {
+        let entry = self.states.get(&root).and_then(|s| s.entries.get(&group));
+        let Some(state) = entry.and_then(|e| e.link(link)) else {
+            return HeardBefore::default();
+        };
+        HeardBefore {
+            existed: state.heard_sending || state.heard.is_something(),
+            sources: state.heard.sources(),
+            was: (state.heard.clone(), state.heard_sending),
+        }
+    }
+
+    /// A neighbour says what it wants of (root, group) from now on, and whether somebody there sends.
+    pub fn hear(
+        &mut self,
+        link: LinkId,
+        root: OriginId,
+        group: Ipv6Addr,
+        want: Want,
+        sending: bool,
+    ) {
+        if !want.is_something()
+            && !sending
+            && self.heard(link, root, group) == HeardBefore::default()
+        {
+            return;
+        }
+        let state = self.entry(root, group).link_mut(link);
+        (state.heard, state.heard_sending) = (want, sending);
+        self.touch(root, group);
+        self.note_sources(root, group);
+    }
+
+    /// Whether a neighbour said S for a prefix.
+    pub fn has_heard_prefix(&self, link: LinkId, root: OriginId, prefix: Prefix) -> bool {
+        let state = self.states.get(&root).and_then(|s| s.prefixes.get(&prefix));
+        state.is_some_and(|p| p.heard.contains(&link))
+    }
+
+    /// A neighbour says S for a prefix, or withdraws it.
+    pub fn hear_prefix(&mut self, link: LinkId, root: OriginId, prefix: Prefix, sending: bool) {
+        if sending {
+            let prefixes = &mut self.state(root).prefixes;
+            prefixes.entry(prefix).or_default().heard.insert(link);
+        } else if let Some(state) = self.states.get_mut(&root)
+            && let Some(said) = state.prefixes.get_mut(&prefix)
+        {
+            said.heard.remove(&link);
+        }
+        self.touch_prefix(root, prefix);
+    }
+
+    /// What lies in the prefix is told or withdrawn with the next flush.
+    fn touch_prefix(&mut self, root: OriginId, prefix: Prefix) {
+        self.dirty_prefixes.insert(root);
+        let Some(state) = self.states.get(&root) else {
+            return;
+        };
+        let groups = state.entries.sorted_keys();
+        for group in groups.into_iter().filter(|g| prefix.contains(*g)) {
+            self.touch(root, group);
+        }
+    }
+
+    /// What programs on this host want of (root, group).
+    pub fn set_local(&mut self, root: OriginId, group: Ipv6Addr, want: Want) {
+        if !want.is_something() && self.lookup(root, group).is_none() {
+            return;
+        }
+        self.entry(root, group).local = want;
+        self.touch(root, group);
+        self.note_sources(root, group);
+    }
+
+    /// Whether a program on this host sends to the group.
+    pub fn set_local_sending(&mut self, root: OriginId, group: Ipv6Addr, sending: bool) {
+        if !sending && self.lookup(root, group).is_none() {
+            return;
+        }
+        self.entry(root, group).local_sending = sending;
+        self.touch(root, group);
+    }
+
+    /// The prefixes of which this router itself says S, all of them.
+    pub fn set_local_prefixes(&mut self, wanted: &BTreeSet<(OriginId, Prefix)>) {
+        for root in self.roots.clone() {
+            let Some(state) = self.states.get_mut(&root) else {
+                continue;
+            };
+            for (prefix, said) in &mut state.prefixes {
+                if said.local && !wanted.contains(&(root, *prefix)) {
+                    said.local = false;
+                    self.dirty_prefixes.insert(root);
+                }
+            }
+        }
+        for (root, prefix) in wanted {
+            let said = self.state(*root).prefixes.entry(*prefix).or_default();
+            if !said.local {
+                said.local = true;
+                self.dirty_prefixes.insert(*root);
+            }
+        }
+    }
+
+    fn lookup(&self, root: OriginId, group: Ipv6Addr) -> Option<&Entry> {
+        self.states.get(&root)?.entries.get(&group)
+    }
+
+    /// A link is gone, and all that was said over it in both directions.
+    pub fn link_down(&mut self, link: LinkId) {
+        for root in self.roots.clone() {
+            let Some(state) = self.states.get_mut(&root) else {
+                continue;
+            };
+            for said in state.prefixes.values_mut() {
+                if said.heard.remove(&link) || said.told == Some(link) {
+                    self.dirty_prefixes.insert(root);
+                }
+                said.told = said.told.filter(|told| *told != link);
+            }
+            let place = &mut state.place;
+            if place.edge(link).is_some() {
+                place.edges.retain(|e| e.link != link);
+                place.version = place.version.wrapping_add(1);
+                self.dirty_prefixes.insert(root);
+            }
+            for group in state.entries.sorted_keys() {
+                let Some(entry) = state.entries.get_mut(&group) else {
+                    continue;
+                };
+                if let Ok(at) = entry.links.binary_search_by_key(&link, |l| l.link) {
+                    entry.links.remove(at);
+                    if entry.touch() {
+                        self.dirty.push((root, group));
+                    }
+                }
+            }
+        }
+    }
+
+    /// All that was heard over a link in some buckets of the audit.
+    pub fn heard_in(
+        &self,
+        link: LinkId,
+        lies_in: &dyn Fn(OriginId, Prefix) -> bool,
+    ) -> Vec<(OriginId, Prefix)> {
+        let mut heard = Vec::new();
+        for root in &self.roots {
+            let Some(state) = self.states.get(root) else {
+                continue;
+            };
+            let said = |(p, s): (&Prefix, &PrefixState)| s.heard.contains(&link).then_some(*p);
+            let prefixes = state.prefixes.iter().filter_map(said);
+            let groups = state.entries.sorted_keys().into_iter();
+            let groups = groups.filter(|g| self.heard(link, *root, *g).existed);
+            let all = prefixes.chain(groups.map(Prefix::group));
+            heard.extend(all.filter(|p| lies_in(*root, *p)).map(|p| (*root, p)));
+        }
+        heard
+    }
+
+    /// All that was told over a link in some buckets of the audit.
+    pub fn told_in(
+        &self,
+        link: LinkId,
+        lies_in: &dyn Fn(OriginId, Prefix) -> bool,
+    ) -> Vec<(OriginId, Prefix, Want, bool)> {
+        let mut told = Vec::new();
+        for root in &self.roots {
+            let Some(state) = self.states.get(root) else {
+                continue;
+            };
+            for (prefix, said) in &state.prefixes {
+                if said.told == Some(link) && lies_in(*root, *prefix) {
+                    told.push((*root, *prefix, Want::Nothing, true));
+                }
+            }
+            for group in state.entries.sorted_keys() {
+                let said = state.entries.get(&group).and_then(|e| e.link(link));
+                if let Some(said) = said.filter(|l| l.told_sending || l.told.is_something())
+                    && lies_in(*root, Prefix::group(group))
+                {
+                    let prefix = Prefix::group(group);
+                    told.push((*root, prefix, said.told.clone(), said.told_sending));
+                }
+            }
+        }
+        told
+    }
+
+    /// What was told over a link of a group or prefix.
+    pub fn told_prefix(
+        &self,
+        link: LinkId,
+        root: OriginId,
+        prefix: Prefix,
+    ) -> Option<(Want, bool)> {
+        let Some(group) = prefix.as_group() else {
+            let said = self.states.get(&root)?.prefixes.get(&prefix)?;
+            return (said.told == Some(link)).then_some((Want::Nothing, true));
+        };
+        let said = self.lookup(root, group)?.link(link)?;
+        (said.told_sending || said.told.is_something())
+            .then(|| (said.told.clone(), said.told_sending))
+    }
+
+    /// Says what changed since the last flush; returns the groups whose outgoing links may be others now.
+    pub fn flush(&mut self, say: &mut dyn FnMut(Statement<'_>)) -> Vec<(OriginId, Ipv6Addr)> {
+        for root in std::mem::take(&mut self.dirty_prefixes) {
+            self.flush_prefixes(root, say);
+        }
+        let mut dirty = std::mem::take(&mut self.dirty);
+        dirty.sort_unstable();
+        for (root, group) in &dirty {
+            self.flush_entry(*root, *group, say);
+        }
+        dirty
+    }
+
+    /// S for prefixes, towards the root. It covers single groups, so it is said before them.
+    fn flush_prefixes(&mut self, root: OriginId, say: &mut dyn FnMut(Statement<'_>)) {
+        let Some(state) = self.states.get_mut(&root) else {
+            return;
+        };
+        let parent = state.place.parent().map(|e| e.link);
+        let edges: Vec<LinkId> = state.place.edges.iter().map(|e| e.link).collect();
+        let mut changed = Vec::new();
+        for (prefix, said) in &mut state.prefixes {
+            let below = |l: &LinkId| Some(*l) != parent && edges.contains(l);
+            let sends = said.local || said.heard.iter().any(below);
+            let told = parent.filter(|_| sends);
+            if told == said.told {
+                continue;
+            }
+            for (link, sending) in [(said.told, false), (told, true)] {
+                if let Some(link) = link {
+                    say(Statement {
+                        link,
+                        root,
+                        prefix: *prefix,
+                        before: (&Want::Nothing, !sending),
+                        after: (&Want::Nothing, sending),
+                    });
+                }
+            }
+            said.told = told;
+            changed.push(*prefix);
+        }
+        state
+            .prefixes
+            .retain(|_, said| said.local || said.told.is_some() || !said.heard.is_empty());
+        for prefix in changed {
+            // single groups may be covered now, or no longer
+            let groups = self.states.get(&root).map(|s| s.entries.sorted_keys());
+            for group in groups.into_iter().flatten() {
+                if prefix.contains(group) {
+                    self.touch(root, group);
+                }
+            }
+        }
+        self.tidy(root);
+    }
+
+    fn flush_entry(&mut self, root: OriginId, group: Ipv6Addr, say: &mut dyn FnMut(Statement<'_>)) {
+        let own = self.own;
+        let Some(state) = self.states.get_mut(&root) else {
+            return;
+        };
+        let (place, prefixes) = (&state.place, &state.prefixes);
+        let Some(entry) = state.entries.get_mut(&group) else {
+            return;
+        };
+        entry.dirty = false;
+        let prefix = Prefix::group(group);
+        for edge in &place.edges {
+            let said = entry.link(edge.link);
+            let asks = edge.is_parent
+                || said.is_some_and(|l| l.heard_sending)
+                || has_said(prefixes, edge.link, group);
+            let want = if asks {
+                place.wanted_over(own, entry, edge)
+            } else {
+                Want::Nothing
+            };
+            let sending = edge.is_parent
+                && place.is_sending_below(entry)
+                && !was_told(prefixes, edge.link, group);
+            let before = said.map_or((&Want::Nothing, false), |l| (&l.told, l.told_sending));
+            if before == (&want, sending) {
+                continue;
+            }
+            say(Statement {
+                link: edge.link,
+                root,
+                prefix,
+                before,
+                after: (&want, sending),
+            });
+            let told = entry.link_mut(edge.link);
+            (told.told, told.told_sending) = (want, sending);
+        }
+        // what was told over links that are no edges any more
+        for told in &mut entry.links {
+            let is_told = told.told_sending || told.told.is_something();
+            if is_told && place.edge(told.link).is_none() {
+                say(Statement {
+                    link: told.link,
+                    root,
+                    prefix,
+                    before: (&told.told, told.told_sending),
+                    after: (&Want::Nothing, false),
+                });
+                (told.told, told.told_sending) = (Want::Nothing, false);
+            }
+        }
+        entry.tidy();
+        if entry.is_empty() {
+            state.entries.remove(&group);
+            state.filtered.remove(&group);
+            self.entries -= 1;
+            self.tidy(root);
+        }
+    }
+
+    fn tidy(&mut self, root: OriginId) {
+        if self.states.get(&root).is_some_and(|s| s.is_empty()) {
+            self.states.remove(&root);
+            self.roots.remove(&root);
+        }
+    }
+
+    /// The way of a packet of `source`; `None` if nobody is interested in the group on this tree.
+    pub fn route(
+        &mut self,
+        root: OriginId,
+        group: Ipv6Addr,
+        source: Ipv6Addr,
+    ) -> Option<(&Route, &mut Traffic)> {
+        let state = self.states.get_mut(&root)?;
+        let place = &state.place;
+        let entry = state.entries.get_mut(&group)?;
+        let active = entry.active.get_or_insert_default();
+        let at = match active.routes.iter().position(|r| r.source == source) {
+            Some(at) if active.routes[at].version == place.version => at,
+            stale => {
+                if let Some(at) = stale {
+                    active.routes.remove(at);
+                } else if active.routes.len() == MAX_ROUTES {
+                    active.routes.remove(0);
+                }
+                let route = place.compute_route(self.own, &entry.links, source);
+                active.routes.push(route);
+                active.routes.len() - 1
+            }
+        };
+        Some((&active.routes[at], &mut active.traffic))
+    }
+
+    /// What all neighbours on the tree together want of (root, group), of the sources in `present`.
+    pub fn wanted_of(
+        &self,
+        root: OriginId,
+        group: Ipv6Addr,
+        present: &[Ipv6Addr],
+    ) -> Option<crate::filter::Filter> {
+        let state = self.states.get(&root)?;
+        let entry = state.entries.get(&group)?;
+        let mut merged = Want::Nothing;
+        for l in entry
+            .links
+            .iter()
+            .filter(|l| state.place.edge(l.link).is_some())
+        {
+            merged = merged.union(&l.heard);
+        }
+        merged.filter()?.restricted_to(present)
+    }
+
+    /// Whether a neighbour on the tree wants something of (root, group).
+    pub fn is_wanted(&self, root: OriginId, group: Ipv6Addr) -> bool {
+        !self.links(root, group).is_empty()
+    }
+
+    /// The links over which (root, group) is wanted, whatever its source.
+    pub fn links(&self, root: OriginId, group: Ipv6Addr) -> Vec<LinkId> {
+        let Some(state) = self.states.get(&root) else {
+            return Vec::new();
+        };
+        let Some(entry) = state.entries.get(&group) else {
+            return Vec::new();
+        };
+        let wanting = entry.links.iter();
+        wanting
+            .filter(|l| l.heard.is_something() && state.place.edge(l.link).is_some())
+            .map(|l| l.link)
+            .collect()
+    }
+
+    /// The counters of (root, group).
+    pub fn traffic(&self, root: OriginId, group: Ipv6Addr) -> Option<&Traffic> {
+        Some(&self.lookup(root, group)?.active.as_deref()?.traffic)
+    }
+
+    /// All (root, group) in order.
+    pub fn keys(&self) -> Vec<(OriginId, Ipv6Addr)> {
+        let groups = |root: &OriginId| {
+            let state = self.states.get(root);
+            let keys = state.map(|s| s.entries.sorted_keys()).unwrap_or_default();
+            let root = *root;
+            keys.into_iter().map(move |group| (root, group))
+        };
+        self.roots.iter().flat_map(groups).collect()
+    }
+
+    /// Number of (root, group) entries.
+    pub fn len(&self) -> usize {
+        self.entries
+    }
+
+    /// Number of S prefixes, heard or our own.
+    pub fn prefixes(&self) -> usize {
+        let of = |root| {
+            self.states
+                .get(root)
+                .map_or(0, |s: &Box<TreeState>| s.prefixes.len())
+        };
+        self.roots.iter().map(of).sum()
+    }
+}

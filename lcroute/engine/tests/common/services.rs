@@ -1,0 +1,224 @@
+//! A network with real keys and certificates. Its nodes are numbered; what one of them has verified, no
+//! other of the same process verifies again.
+//!
+//! The engine's own unit tests use this file, too.
+
+#![allow(dead_code, reason = "each test program takes what it needs")]
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex};
+
+use bytes::Bytes;
+use lcroute_engine::{Credential, Revocation, SIGNATURE_CONTEXT, Services, signed_message};
+use librecast::cert::{Certificate, Chain, Grant, GroupPrefix, Kind};
+use librecast::id::{NodeAddresses, OriginId, PeerId, SecretKey, derive};
+use librecast::wire::Reader;
+
+/// When test networks begin, Unix seconds.
+pub const UNIX_START: u64 = 1_800_000_000;
+/// Until when certificates are good if nothing else is said.
+pub const NOT_AFTER: u64 = UNIX_START + 30 * 86_400;
+
+struct Network {
+    key: SecretKey,
+    issuer_key: SecretKey,
+    issuer: Certificate,
+    /// Hashes of what has been verified.
+    verified: Mutex<BTreeMap<[u8; 32], bool>>,
+    chains: Mutex<BTreeMap<(Vec<u8>, u64), Result<Arc<Credential>, &'static str>>>,
+}
+
+static NETWORK: LazyLock<Network> = LazyLock::new(|| {
+    let (key, issuer_key) = (secret(0xffff), secret(0xfffe));
+    let everything = Grant {
+        not_before: UNIX_START - 86_400,
+        not_after: UNIX_START + 3_650 * 86_400,
+        core: true,
+        name: String::new(),
+        labels: BTreeMap::new(),
+        prefixes: vec![GroupPrefix::ALL],
+    };
+    let (network, subject) = (key.peer_id(), issuer_key.peer_id());
+    let issuer = Certificate::sign(Kind::Issuer, network, subject, everything, &key).unwrap();
+    Network {
+        key,
+        issuer_key,
+        issuer,
+        verified: Mutex::default(),
+        chains: Mutex::default(),
+    }
+});
+
+fn secret(n: u16) -> SecretKey {
+    let mut seed = [7; 32];
+    seed[..2].copy_from_slice(&n.to_be_bytes());
+    SecretKey::from_seed(&seed)
+}
+
+/// What a node's certificate says.
+#[derive(Debug, Clone)]
+pub struct Rights {
+    pub not_before: u64,
+    pub not_after: u64,
+    pub core: bool,
+    pub prefixes: Vec<GroupPrefix>,
+}
+
+impl Default for Rights {
+    fn default() -> Self {
+        Self {
+            not_before: UNIX_START,
+            not_after: NOT_AFTER,
+            core: true,
+            prefixes: vec![GroupPrefix::ALL],
+        }
+    }
+}
+
+/// The services of one node.
+#[derive(Debug)]
+pub struct TestServices {
+    key: SecretKey,
+    chain: Bytes,
+    unix: AtomicU64,
+    /// Signatures and chains that really were looked at, by this node.
+    verifications: AtomicU64,
+}
+
+impl TestServices {
+    /// Node `n` with full rights; always the same keys for the same number.
+    pub fn new(n: u16) -> Self {
+        Self::with(n, &Rights::default())
+    }
+
+    pub fn with(n: u16, rights: &Rights) -> Self {
+        Self {
+            key: secret(n),
+            chain: chain(n, rights),
+            unix: AtomicU64::new(UNIX_START),
+            verifications: AtomicU64::new(0),
+        }
+    }
+
+    pub fn peer(&self) -> PeerId {
+        self.key.peer_id()
+    }
+
+    pub fn addresses(&self) -> NodeAddresses {
+        NodeAddresses::derive(&NETWORK.key.peer_id(), &self.peer())
+    }
+
+    pub fn origin(&self) -> OriginId {
+        self.addresses().origin
+    }
+
+    pub fn chain(&self) -> Bytes {
+        self.chain.clone()
+    }
+
+    pub fn set_unix(&self, unix: u64) {
+        self.unix.store(unix, Ordering::Relaxed);
+    }
+
+    /// How often this node was asked to verify something.
+    pub fn verifications(&self) -> u64 {
+        self.verifications.load(Ordering::Relaxed)
+    }
+}
+
+/// The chain of node `n`.
+pub fn chain(n: u16, rights: &Rights) -> Bytes {
+    let grant = Grant {
+        not_before: rights.not_before,
+        not_after: rights.not_after,
+        core: rights.core,
+        name: format!("node-{n}"),
+        labels: BTreeMap::new(),
+        prefixes: rights.prefixes.clone(),
+    };
+    let (network, node) = (NETWORK.key.peer_id(), secret(n).peer_id());
+    let node = Certificate::sign(Kind::Node, network, node, grant, &NETWORK.issuer_key).unwrap();
+    let chain = Chain::new(vec![NETWORK.issuer.clone(), node]).unwrap();
+    chain.encode().into()
+}
+
+/// Start of the last certificate of a chain.
+fn issued(chain: &[u8]) -> Option<u64> {
+    let mut r = Reader::new(chain);
+    let count = r.u8().ok()?;
+    let certificates: Vec<&[u8]> = (0..count).map_while(|_| r.bytes16().ok()).collect();
+    let node = Certificate::decode(certificates.last()?).ok()?;
+    Some(node.grant().not_before)
+}
+
+/// A revocation of `key`: key 256, until 64, signature of the network.
+pub fn revocation(key: &PeerId, until: u64) -> Bytes {
+    let message = [&key.public_key()[..], &until.to_be_bytes()].concat();
+    let signature = NETWORK.key.sign("test revocation", &message);
+    [message.as_slice(), &signature].concat().into()
+}
+
+impl Services for TestServices {
+    fn unix_now(&self) -> u64 {
+        self.unix.load(Ordering::Relaxed)
+    }
+
+    fn sign(&self, message: &[u8]) -> [u8; 64] {
+        let message = signed_message(&NETWORK.key.peer_id(), message);
+        self.key.sign(SIGNATURE_CONTEXT, &message)
+    }
+
+    fn verify(&self, signer: &PeerId, message: &[u8], signature: &[u8; 64]) -> bool {
+        self.verifications.fetch_add(1, Ordering::Relaxed);
+        let name = derive("test", &[signer.public_key(), signature, message]);
+        *NETWORK
+            .verified
+            .lock()
+            .unwrap()
+            .entry(name)
+            .or_insert_with(|| {
+                let message = signed_message(&NETWORK.key.peer_id(), message);
+                signer
+                    .verify(SIGNATURE_CONTEXT, &message, signature)
+                    .is_ok()
+            })
+    }
+
+    fn verify_chain(&self, chain: &[u8]) -> Result<Arc<Credential>, &'static str> {
+        self.verifications.fetch_add(1, Ordering::Relaxed);
+        let unix = self.unix_now();
+        NETWORK
+            .chains
+            .lock()
+            .unwrap()
+            .entry((chain.to_vec(), unix))
+            .or_insert_with(|| {
+                let decoded = Chain::decode(chain).map_err(|_| "not a chain")?;
+                let member = decoded
+                    .verify(&NETWORK.key.peer_id(), unix)
+                    .map_err(|_| "chain does not count")?;
+                Ok(Arc::new(Credential {
+                    member,
+                    keys: vec![decoded.issuer().subject()],
+                    issued: issued(chain).ok_or("not a chain")?,
+                    can_issue: false,
+                }))
+            })
+            .clone()
+    }
+
+    fn verify_revocation(&self, bytes: &[u8]) -> Result<Revocation, &'static str> {
+        self.verifications.fetch_add(1, Ordering::Relaxed);
+        let (message, signature) = bytes.split_last_chunk::<64>().ok_or("too short")?;
+        let (key, until) = message.split_first_chunk::<32>().ok_or("too short")?;
+        let until = u64::from_be_bytes(until.try_into().map_err(|_| "wrong length")?);
+        let key = PeerId::from_public_key(*key).map_err(|_| "not a key")?;
+        NETWORK
+            .key
+            .peer_id()
+            .verify("test revocation", message, signature)
+            .map_err(|_| "forged")?;
+        Ok(Revocation { key, until })
+    }
+}
