@@ -8,10 +8,14 @@ use crate::random::Random;
 use crate::simulation::Simulation;
 
 impl Simulation {
-    /// Sends probes that everybody must get, and looks at what must hold at once.
-    pub(crate) fn check(&mut self) {
+    /// Sends probes that everybody must get, and looks at what must hold at once. A first round opens the flows.
+    pub(crate) fn check(&mut self, opening: bool) {
         self.check_bounds();
         self.check_whole();
+        if !self.model.is_stable(self.now) {
+            let text = "links and trees still change".to_owned();
+            return self.violate(Rule::Restless, 0, text);
+        }
         let groups = self.groups();
         let running: Vec<u32> = (0..self.nodes.len() as u32)
             .filter(|n| self.nodes[*n as usize].router.is_some())
@@ -30,7 +34,7 @@ impl Simulation {
             };
             let group = groups[place % groups.len()];
             let node = running[place / groups.len()];
-            self.send(node, group, 64, true);
+            self.send(node, group, 64, !opening);
             self.check_watcher(node, group);
         }
     }

@@ -59,7 +59,6 @@ impl Link {
         bytes: usize,
         now: Nanos,
         links: &Links,
-        loss: f64,
     ) -> Option<Nanos> {
         self.packets[side] += 1;
         let direction = &mut self.directions[side];
@@ -68,7 +67,7 @@ impl Link {
             return None;
         }
         direction.free_at = start + serialization(bytes, links.bandwidth);
-        if direction.random.chance(loss) {
+        if direction.random.chance(links.loss) {
             return None;
         }
         let jitter = direction.random.between(0, links.jitter.nanos());
@@ -76,14 +75,7 @@ impl Link {
     }
 
     /// When a control message that an end sends now arrives: in order, and later if pieces are lost.
-    pub fn send_control(
-        &mut self,
-        side: usize,
-        bytes: usize,
-        now: Nanos,
-        links: &Links,
-        loss: f64,
-    ) -> Nanos {
+    pub fn send_control(&mut self, side: usize, bytes: usize, now: Nanos, links: &Links) -> Nanos {
         let direction = &mut self.directions[side];
         let start = direction.free_at.max(now);
         direction.free_at = start + serialization(bytes, links.bandwidth);
@@ -91,7 +83,7 @@ impl Link {
         let mut arrival = direction.free_at + self.latency + jitter;
         // a lost message is sent again when its acknowledgement has not come
         let mut timeout = 2 * self.latency + 200 * MILLISECOND;
-        while direction.random.chance(loss) {
+        while direction.random.chance(links.loss) {
             arrival += timeout;
             timeout = (2 * timeout).min(2 * SECOND);
         }
@@ -174,26 +166,30 @@ mod tests {
         }
     }
 
+    fn lossy(loss: f64) -> Links {
+        Links { loss, ..links() }
+    }
+
     #[test]
     fn a_full_link_delays_and_then_drops() {
         let (links, latency) = (links(), 10 * MILLISECOND);
         let mut link = Link::new([0, 1], latency, 1, 0);
         let arrivals: Vec<_> = (0..8)
-            .map(|_| link.send_data(0, 1_000, 0, &links, 0.0))
+            .map(|_| link.send_data(0, 1_000, 0, &links))
             .collect();
         let ms = |n| Some(n * MILLISECOND);
         assert_eq!(arrivals[..3], [ms(11), ms(12), ms(13)]);
         assert_eq!(arrivals[5..], [ms(16), None, None]);
         // the other direction has a queue of its own
-        assert_eq!(link.send_data(1, 1_000, 0, &links, 0.0), ms(11));
+        assert_eq!(link.send_data(1, 1_000, 0, &links), ms(11));
     }
 
     #[test]
     fn control_comes_in_order_whatever_is_lost() {
-        let (links, latency) = (links(), 10 * MILLISECOND);
+        let (links, latency) = (lossy(0.2), 10 * MILLISECOND);
         let mut link = Link::new([0, 1], latency, 1, 0);
         let arrivals: Vec<_> = (0..200)
-            .map(|n| link.send_control(0, 50, n * MILLISECOND, &links, 0.2))
+            .map(|n| link.send_control(0, 50, n * MILLISECOND, &links))
             .collect();
         assert!(arrivals.is_sorted());
         assert!(
@@ -206,10 +202,10 @@ mod tests {
 
     #[test]
     fn loss_is_what_the_scenario_says() {
-        let (links, mut link) = (links(), Link::new([0, 1], 0, 1, 0));
+        let (links, mut link) = (lossy(0.1), Link::new([0, 1], 0, 1, 0));
         let sent = 20_000;
         let lost = (0..sent)
-            .filter(|n| link.send_data(0, 1, n * SECOND, &links, 0.1).is_none())
+            .filter(|n| link.send_data(0, 1, n * SECOND, &links).is_none())
             .count();
         assert!((1_850..2_150).contains(&lost), "{lost}");
     }

@@ -111,10 +111,10 @@ impl Simulation {
         let wants = |n: u32, o: u32| self.nodes[n as usize].wanted.contains(&o);
         let wanted = wants(a, b) || wants(b, a);
         let good = good && self.reaches(a, b);
-        let linked = self.linked(a, b);
+        let (linked, calm) = (self.linked(a, b), self.calm);
         let pair = self.pairs.entry(key(a, b)).or_default();
         pair.pending = false;
-        if !wanted || linked {
+        if !wanted || linked || calm {
             return;
         }
         if good {
@@ -181,7 +181,7 @@ impl Simulation {
         if !link.up[side] {
             return;
         }
-        let (node, measured) = (link.ends[side], link.round_trip(side, &self.scenario.links));
+        let (node, measured) = (link.ends[side], link.round_trip(side, &self.weather));
         self.input(node, |router, now| router.round_trip(id, measured, now));
         let after = self.scenario.links.rtt_interval.nanos();
         self.at(after, Event::RoundTrip { link: id, side });
@@ -205,6 +205,9 @@ impl Simulation {
 
     /// A router says that a link is no longer needed.
     pub(crate) fn retire(&mut self, node: u32, id: u32) {
+        if self.calm {
+            return;
+        }
         self.statistics.links_retired += 1;
         self.end_link(id, node, true);
         self.nodes[node as usize].links.remove(&id);

@@ -107,7 +107,7 @@ pub struct Scenario {
     pub warm_up: Span,
     /// How long workloads and churn go on.
     pub duration: Span,
-    /// Time without any change before everything is checked; at least 10 s.
+    /// Time without any change before everything is checked; at least 20 s.
     pub settle: Span,
     /// Whether at the end all leave, and all state must go.
     pub leave: bool,
@@ -139,7 +139,7 @@ impl Default for Scenario {
             seed: 1,
             warm_up: Span::seconds(20),
             duration: Span::seconds(60),
-            settle: Span::seconds(40),
+            settle: Span::seconds(80),
             leave: true,
             probes: 200,
             topology: Topology::default(),
@@ -519,8 +519,8 @@ impl Scenario {
         if !(1..=MAX_NODES).contains(&self.nodes) {
             return Err(format!("nodes = {}: 1 to {MAX_NODES}", self.nodes));
         }
-        if self.settle < Span::seconds(10) {
-            return Err(format!("settle = {}: at least 10s", self.settle));
+        if self.settle < Span::seconds(20) {
+            return Err(format!("settle = {}: at least 20s", self.settle));
         }
         share("links.loss", self.links.loss)?;
         if self.links.loss > 0.9 {

@@ -19,13 +19,15 @@ use crate::node::{Effect, Node, Router, Start};
 use crate::packet;
 use crate::population::Population;
 use crate::random::{Random, mix};
-use crate::scenario::{Defect, Scenario};
+use crate::scenario::{Defect, Links, Scenario, Span};
 use crate::services::{NodeServices, Watch};
 use crate::statistics::Statistics;
 use crate::time::{Clock, MILLISECOND, Nanos, SECOND};
 
 /// What kernels send their reports from.
 const KERNEL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xbeef);
+/// From the first packets of the final check to those that everybody must get.
+const OPENING: Nanos = 3 * SECOND;
 /// A router whose timers fire so often at one moment will never be done.
 const WAKES_AT_ONCE: u32 = 1_000;
 
@@ -56,6 +58,8 @@ pub enum Event {
     Presence { node: u32, incarnation: u32 },
     /// A router wanted to be woken.
     Wake { node: u32 },
+    /// Flows are open: everybody must get the next packet.
+    Probe,
     /// A kernel says again what changed.
     Repeat { node: u32, group: Ipv6Addr },
     /// A kernel answers a query.
@@ -90,8 +94,10 @@ pub struct Simulation {
     pub(crate) online: Vec<bool>,
     /// Nodes that hear only each other.
     pub(crate) partition: Option<BTreeSet<u32>>,
-    /// Links lose nothing any more.
+    /// Links neither come nor go any more, nor do they lose anything.
     pub(crate) calm: bool,
+    /// What links are like.
+    pub(crate) weather: Links,
     pub(crate) statistics: Statistics,
     watch: Arc<Watch>,
     graphs: u64,
@@ -128,6 +134,7 @@ impl Simulation {
             online: vec![false; count as usize],
             partition: None,
             calm: false,
+            weather: scenario.links.clone(),
             statistics: Statistics::default(),
             watch: Arc::default(),
             graphs: 0,
@@ -158,6 +165,25 @@ impl Simulation {
     /// What was done, and will be.
     pub fn into_script(self) -> Script {
         self.script
+    }
+
+    pub fn dbg(&self) {
+        let up = self
+            .links
+            .iter()
+            .filter(|l| l.alive && l.up == [true; 2])
+            .count();
+        let s = &self.statistics;
+        eprintln!(
+            "{} alive {up} made {} retired {} records {} interest {} keep {} summary {}",
+            self.now / SECOND,
+            s.links_made,
+            s.links_retired,
+            s.control.elements[5],
+            s.control.elements[2],
+            s.control.elements[8],
+            s.control.elements[4]
+        );
     }
 
     /// Virtual time.
@@ -257,6 +283,7 @@ impl Simulation {
             Event::RoundTrip { link, side } => self.round_trip(link, side),
             Event::Presence { node, incarnation } => self.presence(node, incarnation),
             Event::Wake { node } => self.wake(node),
+            Event::Probe => self.check(false),
             Event::Repeat { node, group } => {
                 let records = self.nodes[node as usize].kernel.repeat(group);
                 self.report(node, &records);
@@ -282,8 +309,11 @@ impl Simulation {
             Action::Break(a, b) => self.break_link(a, b),
             Action::Partition(side) => self.divide(Some(side.into_iter().collect())),
             Action::Heal => self.divide(None),
-            Action::Calm => self.calm = true,
-            Action::Check => self.check(),
+            Action::Calm => self.calm_down(),
+            Action::Check => {
+                self.at(OPENING, Event::Probe);
+                self.check(true);
+            }
             Action::Empty => self.check_empty(),
         }
     }
@@ -334,6 +364,14 @@ impl Simulation {
             30 * SECOND
         };
         self.at(after, Event::Presence { node, incarnation });
+    }
+
+    /// From now on nothing happens to the network. Routers go on to think about better links, but there
+    /// is nobody to make them.
+    fn calm_down(&mut self) {
+        self.calm = true;
+        self.weather.loss = 0.0;
+        self.weather.jitter = Span::ms(0);
     }
 
     fn announce(&mut self, node: u32, prefixes: Vec<GroupPrefix>) {
@@ -459,6 +497,24 @@ impl Simulation {
                 .filter(|n| self.has_wanted(*n, expired.group, source, expired.sent));
             let missed: Vec<u32> = missed.collect();
             if let Some(node) = missed.first() {
+                if std::env::var("DBG").is_ok() && self.violation.is_none() {
+                    eprintln!(
+                        "missed {} group {} origin {}",
+                        expired.number,
+                        expired.group,
+                        self.population.origin(expired.origin)
+                    );
+                    for n in 0..self.nodes.len() {
+                        if let Some(r) = &self.nodes[n].router {
+                            eprintln!(
+                                "{n} {} {} {}",
+                                self.population.origin(n as u32),
+                                r.dbg(),
+                                r.dbg_group(expired.group)
+                            );
+                        }
+                    }
+                }
                 let text = format!(
                     "packet {} for {} that node {} sent at {}; it is missed by nodes {missed:?}",
                     expired.number,
@@ -594,9 +650,8 @@ impl Simulation {
         }
         self.statistics.data_messages += 1;
         self.statistics.data_bytes += message.len() as u64;
-        let loss = self.loss();
         let link = &mut self.links[id as usize];
-        match link.send_data(side, message.len(), self.now, &self.scenario.links, loss) {
+        match link.send_data(side, message.len(), self.now, &self.weather) {
             Some(at) => {
                 let (to, message) = (1 - side, message.clone());
                 let event = Event::Data {
@@ -623,9 +678,8 @@ impl Simulation {
         if self.scenario.defect == Some(Defect::LostControl) && self.strikes(50) {
             return;
         }
-        let loss = self.loss();
         let link = &mut self.links[id as usize];
-        let at = link.send_control(side, message.len(), self.now, &self.scenario.links, loss);
+        let at = link.send_control(side, message.len(), self.now, &self.weather);
         let event = Event::Control {
             link: id,
             to: 1 - side,
@@ -647,14 +701,6 @@ impl Simulation {
                 self.violate(Rule::Protocol, node, text);
                 None
             }
-        }
-    }
-
-    fn loss(&self) -> f64 {
-        if self.calm {
-            0.0
-        } else {
-            self.scenario.links.loss
         }
     }
 

@@ -10,6 +10,8 @@ use crate::random::{Random, Zipf};
 use crate::scenario::{Event, Scenario, Span, Workload};
 use crate::time::{MILLISECOND, Nanos, SECOND};
 
+/// From the last thing that happens to the network until nothing changes any more.
+const RECOVERY: Nanos = 40 * SECOND;
 /// From the probes of the check to the time when all leave.
 const CHECK_TIME: Nanos = 10 * SECOND;
 /// From the time when all leave until nothing may be left: a flow is idle after 60 s.
@@ -353,8 +355,9 @@ impl<'a> Writer<'a> {
             Action::Start(node) => dead.get(node).is_none_or(|since| at < since),
             _ => true,
         });
-        let quiet = self.end;
-        self.put(quiet, Action::Heal);
+        // broken links and cut off nodes come back before the calm
+        let quiet = self.end + RECOVERY;
+        self.put(self.end, Action::Heal);
         self.put(quiet, Action::Calm);
         let check = quiet + self.scenario.settle.nanos();
         self.put(check, Action::Check);
