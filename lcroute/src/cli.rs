@@ -96,6 +96,18 @@ enum Command {
         #[arg(long, value_name = "FILE", requires = "tls_cert")]
         tls_key: Option<PathBuf>,
     },
+    /// Expel a node, or all that came by a token, from the whole network
+    #[command(
+        after_help = "Examples:\n  lcroute revoke alpha\n  lcroute revoke 12D3KooW...\n  lcroute revoke --token - < token"
+    )]
+    Revoke {
+        /// Its name, PeerId or address
+        #[arg(required_unless_present = "token")]
+        node: Option<String>,
+        /// The token, or - to read it from standard input
+        #[arg(long, conflicts_with = "node")]
+        token: Option<String>,
+    },
     /// PeerId, node address and network
     Id,
     /// What the daemon is doing
@@ -104,6 +116,13 @@ enum Command {
     Peers(Watch),
     /// Groups that are listened to or sent to
     Groups(Watch),
+    /// All nodes that can be reached, and over whom
+    Routes(Watch),
+    /// Groups and peers by what they carry now
+    Top(Watch),
+    /// Round trip to a node over the overlay
+    #[command(after_help = "Example: lcroute ping alpha -c 10 -i 200ms")]
+    Ping(Ping),
     /// Read the configuration again; with --exec, execute the binary anew and keep lc0
     Reload {
         /// Execute the binary anew (after an upgrade)
@@ -151,6 +170,21 @@ struct Watch {
     /// Once a second, for ever
     #[arg(long)]
     watch: bool,
+}
+
+#[derive(Debug, Args)]
+struct Ping {
+    /// Its name, PeerId or address
+    node: String,
+    /// How many messages
+    #[arg(short, long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
+    count: u32,
+    /// From one to the next
+    #[arg(short, long, default_value = "1s", value_parser = units::parse_duration)]
+    interval: Duration,
+    /// How long to wait for each answer, 20s at most
+    #[arg(long, default_value = "2s", value_parser = units::parse_duration)]
+    timeout: Duration,
 }
 
 #[derive(Debug, Args)]
@@ -224,6 +258,13 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
             commands::membership::invite(&common, &config, wish)
         }
         Command::Join { token, name } => commands::membership::join(&common, &config, &token, name),
+        Command::Revoke { node, token } => {
+            use commands::revoke::Whom;
+            // clap sees to it that one is given
+            let whom = token.map(Whom::Token).or(node.map(Whom::Node));
+            let whom = whom.ok_or_else(|| anyhow::anyhow!("NODE or --token"))?;
+            commands::revoke::run(&common, &config, &whom)
+        }
         Command::Id => commands::membership::id(&common, &config),
         Command::Run { tun, signal } => {
             let overrides = Overrides { tun, signal };
@@ -249,6 +290,22 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
             common.json,
             w.watch,
         ),
+        Command::Routes(w) => commands::query::run(
+            &control,
+            commands::query::What::Routes,
+            common.json,
+            w.watch,
+        ),
+        Command::Top(w) => commands::top::run(&control, common.json, w.watch),
+        Command::Ping(p) => {
+            let wish = commands::ping::Wish {
+                node: p.node,
+                count: p.count,
+                interval: p.interval,
+                timeout: p.timeout,
+            };
+            commands::ping::run(&control, &wish, common.json)
+        }
         Command::Reload { exec } => commands::query::reload(&control, exec),
         Command::Listen { group: g } => {
             commands::selftest::listen(&target(g, &config), common.json)

@@ -33,6 +33,8 @@ pub struct Config {
     pub ice: Ice,
     /// What is carried.
     pub network: Network,
+    /// Which links there are.
+    pub topology: Topology,
     /// How live packets travel.
     pub live: Live,
 }
@@ -225,6 +227,14 @@ impl Default for Live {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Network {
+    /// Carry packets between node addresses too: opens this host's ports to the network's members.
+    pub unicast: bool,
+    /// Groups that this node owns: their tree has its root here.
+    #[serde(deserialize_with = "announced")]
+    pub announce: Vec<GroupPrefix>,
+    /// Groups whose listeners programs here want to know of (by MLD reports) before they send.
+    #[serde(deserialize_with = "watched")]
+    pub watch: Vec<GroupPrefix>,
     /// Groups of scope 2 that are carried, such as `ff02::fb`.
     #[serde(deserialize_with = "link_scope_groups")]
     pub link_scope_groups: Vec<Ipv6Addr>,
@@ -250,6 +260,76 @@ fn link_scope_groups<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<Ipv6A
         }
     }
     Ok(list)
+}
+
+/// Most prefixes that one node announces, those of programs included; as many as one advertisement holds.
+pub const MAX_ANNOUNCED: usize = 64;
+/// Most prefixes that one node watches.
+const MAX_WATCHED: usize = 64;
+
+fn announced<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<GroupPrefix>, D::Error> {
+    some_prefixes(d, MAX_ANNOUNCED)
+}
+
+fn watched<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<GroupPrefix>, D::Error> {
+    some_prefixes(d, MAX_WATCHED)
+}
+
+fn some_prefixes<'de, D: serde::Deserializer<'de>>(
+    d: D,
+    most: usize,
+) -> Result<Vec<GroupPrefix>, D::Error> {
+    let mut list = prefixes(d)?;
+    list.sort_unstable();
+    list.dedup();
+    if list.len() > most {
+        let message = format!("{} prefixes: at most {most}", list.len());
+        return Err(serde::de::Error::custom(message));
+    }
+    Ok(list)
+}
+
+/// `[topology]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Topology {
+    /// Which links this node wants.
+    pub policy: Policy,
+    /// How many links a node has under `regular`.
+    #[serde(deserialize_with = "degree")]
+    pub degree: u8,
+}
+
+impl Default for Topology {
+    fn default() -> Self {
+        Self {
+            policy: Policy::Auto,
+            degree: 8,
+        }
+    }
+}
+
+/// Which links a node wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Policy {
+    /// A mesh up to 8 nodes, regular above.
+    Auto,
+    /// To everyone.
+    Mesh,
+    /// To `degree` others.
+    Regular,
+}
+
+/// With two links a network is one ring, which any two dead nodes cut in halves.
+const DEGREES: std::ops::RangeInclusive<u8> = 2..=64;
+
+fn degree<'de, D: serde::Deserializer<'de>>(d: D) -> Result<u8, D::Error> {
+    let degree = u64::deserialize(d)?;
+    match u8::try_from(degree) {
+        Ok(degree) if DEGREES.contains(&degree) => Ok(degree),
+        _ => Err(serde::de::Error::custom("degree must lie between 2 and 64")),
+    }
 }
 
 impl Config {
@@ -318,7 +398,12 @@ mod tests {
             interfaces = ["eth0"]
             [network]
             link_scope_groups = ["ff02::fb"]
-
+            unicast = true
+            announce = ["ff1e:2::/32", "ff1e:1::/32", "ff1e:2::/32"]
+            watch = ["ff00::/8"]
+            [topology]
+            policy = "regular"
+            degree = 3
             [live]
             media = false
             queue_ms = 5
@@ -329,6 +414,14 @@ mod tests {
         assert!(Config::parse("f", "").unwrap().tun.offload);
         assert_eq!(c.tun.routes.prefixes(), ["ff15::/16".parse().unwrap()]);
         assert_eq!(c.network.link_scope_groups.len(), 1);
+        assert!(c.network.unicast && !Config::parse("f", "").unwrap().network.unicast);
+        let announced: Vec<_> = c.network.announce.iter().map(ToString::to_string).collect();
+        assert_eq!(announced, ["ff1e:1::/32", "ff1e:2::/32"]);
+        assert_eq!(c.network.watch, [GroupPrefix::ALL]);
+        let topology = (c.topology.policy, c.topology.degree);
+        assert_eq!(topology, (Policy::Regular, 3));
+        let default = Config::parse("f", "").unwrap().topology;
+        assert_eq!((default.policy, default.degree), (Policy::Auto, 8));
         let expected = Live {
             media: false,
             queue_ms: 5,
@@ -361,7 +454,13 @@ mod tests {
                 "f:2: link_scope_groups: ",
             ),
             ("[signal]\nservers = [\"http://a\"]\n", "f:2: servers: "),
-            ("[signal]\nservers = [\"http://a\"]\n", "f:2: servers: "),
+            ("[network]\nunicast = 1\n", "f:2: unicast: "),
+            ("[network]\nannounce = [\"fe80::/10\"]\n", "f:2: announce: "),
+            ("[network]\n\nwatch = [\"ff1e::1/16\"]\n", "f:3: watch: "),
+            ("[topology]\npolicy = \"star\"\n", "f:2: policy: "),
+            ("[topology]\ndegree = 1\n", "f:2: degree: "),
+            ("[topology]\ndegree = 65\n", "f:2: degree: "),
+            ("[topology]\ndegree = -3\n", "f:2: degree: "),
             ("[ice]\nstun = [\"no-port\"]\n", "f:2: stun: "),
             ("\n[nonsense]\n", "f:2: nonsense: "),
             ("name = \n", "f:1: name: "),

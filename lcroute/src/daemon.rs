@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use lcroute_engine::Engine;
+use lcroute_engine::topology::{PolicyKind, TopologyConfig};
 use lcroute_overlay::signal::server;
 use lcroute_overlay::{Identity as OverlayIdentity, Overlay, OverlayConfig};
 use librecast::cert::Member;
@@ -15,9 +16,12 @@ use librecast::cli::{Exit, ExitError};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::commands::print_line;
-use crate::config::{Config, TunMode};
+use crate::config::{Config, Policy, Topology, TunMode};
 use crate::control::server::ControlSocket;
-use crate::packet_loop::{End, Inbox, PacketLoop, Parts};
+use crate::inbox::{End, Inbox};
+use crate::keeper::Keeper;
+use crate::packet_loop::{Network, NetworkStart, PacketLoop, Parts};
+use crate::services::HostServices;
 use crate::settings::{Common, Overrides};
 use crate::slow_side::SlowSide;
 use crate::state::{Identity, StateDir, unix_now};
@@ -114,9 +118,11 @@ fn assemble(
         .with_context(|| format!("[ice] port = {}", config.ice.port))?;
     let key = Arc::new(identity.key);
     let network = identity.membership.network;
+    let revocations = state.revocations(&network, unix_now())?;
+    let (keep, kept) = mpsc::unbounded_channel();
     let overlay = Overlay::new(
         OverlayConfig {
-            identity: OverlayIdentity::new(key.clone(), network, identity.chain),
+            identity: OverlayIdentity::new(key.clone(), network, identity.chain.clone()),
             clock: unix_now,
             seed: seed(),
             mtu: config.tun.mtu,
@@ -131,16 +137,31 @@ fn assemble(
     )?;
     let engine = Engine::new(
         lcroute_engine::Config {
-            own: identity.member.addresses,
+            member: identity.member.clone(),
             incarnation: state.next_incarnation()?,
             mtu: config.tun.mtu,
             link_scope_groups: config.network.link_scope_groups.clone(),
-            may_send: identity.member.prefixes.clone(),
+            chain: identity.chain.encode().into(),
+            can_issue: identity.member.is_issuer(),
+            announce: config.network.announce.clone(),
+            watch: config.network.watch.clone(),
+            unicast: config.network.unicast,
+            topology: topology(&config.topology),
             seed: seed(),
             limits: lcroute_engine::Limits::default(),
         },
+        Arc::new(HostServices::new(key.clone(), network)),
         now,
     );
+    let network_start = NetworkStart {
+        id: network,
+        key: key.clone(),
+        chain: identity.chain,
+        announce: config.network.announce.clone(),
+        revocations: revocations.clone(),
+        keep,
+        seed: seed(),
+    };
     let backbone = match config.signal.listen {
         Some(listen) => Some(
             runtime
@@ -160,7 +181,8 @@ fn assemble(
         backbone,
         key,
         network,
-        token_servers: identity.membership.signal,
+        token_servers: identity.membership.signal.clone(),
+        keeper: Keeper::new(state.clone(), identity.membership, revocations, kept),
         config: config.clone(),
         config_path: common.config_path().map(Path::to_owned),
         overrides,
@@ -188,7 +210,7 @@ fn assemble(
         waker,
         moved,
         member: identity.member,
-        network,
+        network: Network::new(network_start, now),
         interfaces: config.ice.interfaces.clone(),
     };
     Ok((slow, fast))
@@ -201,6 +223,17 @@ fn open_device(settings: &tun::Settings) -> Result<tun::Device, tun::Error> {
         // the configuration names another device now: this one is left as a crash would leave it
         None | Some(Err(tun::Error::Inherited { .. })) => tun::Device::open(settings),
         Some(device) => device,
+    }
+}
+
+fn topology(config: &Topology) -> TopologyConfig {
+    TopologyConfig {
+        policy: match config.policy {
+            Policy::Auto => PolicyKind::Auto,
+            Policy::Mesh => PolicyKind::Mesh,
+            Policy::Regular => PolicyKind::Regular,
+        },
+        degree: config.degree,
     }
 }
 

@@ -4,15 +4,22 @@
 //! that carries it is `packet_loop`; everything that may be slow (names, WebSockets, the control
 //! socket) lives in `slow_side`, on another thread.
 
+mod announcements;
 mod cli;
 mod commands;
 pub mod config;
 mod control;
 mod daemon;
 mod inbound_probe;
+mod inbox;
+mod keeper;
 mod lone;
 mod netlink;
 mod packet_loop;
+mod ping;
+mod renewal;
+mod revocations;
+mod services;
 mod settings;
 mod slow_side;
 pub mod state;

@@ -8,6 +8,10 @@
 //! Each turn reads a batch from every source that is ready, lets engine and overlay decide, and writes
 //! what they say. Nothing here waits but the one `poll`.
 
+mod answers;
+mod network;
+mod outgoing;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd;
@@ -16,18 +20,21 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use lcroute_engine::{Engine, Neighbor, Output};
-use lcroute_overlay::{CarrierId, Event, LinkId, Overlay, Presence, SendError};
+use lcroute_overlay::{Event, LinkId, Overlay, SendError};
 use librecast::cert::Member;
-use librecast::id::{NodeAddresses, PeerId};
+use librecast::id::PeerId;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc};
 
-use crate::control::{Answer, Request};
 use crate::inbound_probe::InboundProbe;
+use crate::inbox::{End, Message, Reconfigure};
 use crate::lone::Lone;
-use crate::status::{Counters, Group, Inbound, Peer, State, Status};
+use crate::status::Inbound;
 use crate::waker::Waker;
 use crate::{netlink, tun, udp};
+
+pub use network::{Network, NetworkStart};
+use outgoing::Outgoing;
 
 /// Packets read from lc0 in one turn, before the links get theirs.
 const TUN_BATCH: usize = 128;
@@ -35,8 +42,6 @@ const TUN_BATCH: usize = 128;
 const UDP_CALLS: usize = 4;
 /// Datagrams of links after which packets are handed on: while they are in the processor's caches.
 const UDP_BATCH: usize = 32;
-/// Messages of the slow side that may wait.
-const INBOX: usize = 1_024;
 /// Of these so many are read in one turn: packets come first.
 const INBOX_BATCH: usize = 64;
 /// How often the interface's counters are looked at.
@@ -45,105 +50,6 @@ const TICK: Duration = Duration::from_secs(1);
 const SETTLE: Duration = Duration::from_millis(200);
 /// Stands for a local address that the kernel did not tell.
 const UNKNOWN: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-
-/// What the slow side tells the loop.
-#[derive(Debug)]
-pub enum Message {
-    /// Who can be reached over a carrier.
-    Presence(CarrierId, Presence),
-    /// A sealed signalling message.
-    Signal(CarrierId, Option<PeerId>, Vec<u8>),
-    /// Addresses of STUN servers.
-    StunServers(Vec<SocketAddr>),
-    /// A question of the control socket.
-    Ask(Request, oneshot::Sender<Answer>),
-    /// Settings that can change while running.
-    Reconfigure(Reconfigure),
-    /// Leave the network.
-    Stop(End),
-}
-
-/// What a reload can change.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reconfigure {
-    /// Routes of lc0.
-    pub routes: Vec<librecast::cert::GroupPrefix>,
-    /// Groups of scope 2 that are carried.
-    pub link_scope_groups: Vec<std::net::Ipv6Addr>,
-    /// Interfaces whose addresses are used.
-    pub interfaces: Vec<String>,
-}
-
-/// How the loop ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
-    /// lc0 goes away.
-    Stop,
-    /// lc0 stays, with the joins of programs, for the binary that is executed next.
-    Exec,
-}
-
-/// Where the slow side puts its messages.
-#[derive(Debug, Clone)]
-pub struct Inbox {
-    messages: mpsc::Sender<Message>,
-    reload: mpsc::Sender<Reload>,
-    waker: Waker,
-}
-
-/// A wish to reload: by exec or by reading the file; the answer tells how it went.
-#[derive(Debug)]
-pub struct Reload {
-    /// Execute the binary anew: the answer says whether it may, and who asked sends the [`Message::Stop`].
-    pub exec: bool,
-    /// What became of it.
-    pub done: oneshot::Sender<Result<(), String>>,
-}
-
-impl Inbox {
-    /// An inbox, and the ends at which its messages come out.
-    pub fn new(waker: Waker) -> (Self, mpsc::Receiver<Message>, mpsc::Receiver<Reload>) {
-        let (messages, received) = mpsc::channel(INBOX);
-        let (reload, reloads) = mpsc::channel(1);
-        (
-            Self {
-                messages,
-                reload,
-                waker,
-            },
-            received,
-            reloads,
-        )
-    }
-
-    /// Hands a message over; waits while the loop is behind. False when the loop has ended.
-    pub async fn send(&self, message: Message) -> bool {
-        let sent = self.messages.send(message).await.is_ok();
-        self.waker.wake();
-        sent
-    }
-
-    /// Asks the daemon.
-    pub async fn ask(&self, request: Request) -> Answer {
-        let stopping = || Answer::Error("the daemon is stopping".into());
-        if let Request::Reload { exec } = request {
-            let (done, result) = oneshot::channel();
-            if self.reload.send(Reload { exec, done }).await.is_err() {
-                return stopping();
-            }
-            return match result.await {
-                Ok(Ok(())) => Answer::Ok(serde_json::json!({})),
-                Ok(Err(e)) => Answer::Error(e),
-                Err(_) => stopping(),
-            };
-        }
-        let (answer, answered) = oneshot::channel();
-        if !self.send(Message::Ask(request, answer)).await {
-            return stopping();
-        }
-        answered.await.unwrap_or_else(|_| stopping())
-    }
-}
 
 /// What the loop is made of.
 #[derive(Debug)]
@@ -170,8 +76,8 @@ pub struct Parts {
     pub moved: Arc<Notify>,
     /// Who we are.
     pub member: Member,
-    /// Our network.
-    pub network: PeerId,
+    /// What is known of other nodes.
+    pub network: Network,
     /// Interfaces whose addresses are used; empty for all.
     pub interfaces: Vec<String>,
 }
@@ -181,7 +87,7 @@ pub struct Parts {
 pub struct PacketLoop {
     parts: Parts,
     port: u16,
-    links: BTreeMap<LinkId, PeerId>,
+    links: BTreeMap<LinkId, Member>,
     /// Taken by links; the engine counts everything else.
     sent_packets: u64,
     sent_bytes: u64,
@@ -235,6 +141,7 @@ impl PacketLoop {
         self.update_candidates(now);
         self.overruns = self.parts.device.overruns().unwrap_or(0);
         self.parts.engine.handle_start(now);
+        self.start_network(now);
         self.deliver(now);
         self.probe_inbound(now);
         loop {
@@ -268,6 +175,7 @@ impl PacketLoop {
         let timers = [
             p.engine.poll_timeout().map(|(at, _)| at),
             p.overlay.poll_timeout(),
+            p.network.next_timeout(),
             self.host_changed,
         ];
         for at in timers.into_iter().flatten() {
@@ -366,16 +274,14 @@ impl PacketLoop {
             };
             match message {
                 Message::Presence(carrier, presence) => {
-                    self.parts.overlay.handle_presence(carrier, presence, now);
+                    self.handle_presence(carrier, presence, now);
                 }
                 Message::Signal(carrier, from, bytes) => {
                     self.parts.overlay.handle_signal(carrier, from, &bytes, now);
                 }
                 Message::StunServers(servers) => self.parts.overlay.set_stun_servers(servers, now),
-                Message::Ask(request, answer) => {
-                    // who asked may have gone
-                    let _ = answer.send(self.answer(request, now));
-                }
+                Message::Ask(request, answer) => self.answer(request, answer, now),
+                Message::Withdraw(prefix) => self.withdraw(prefix, now),
                 Message::Reconfigure(new) => self.reconfigure(new, now),
                 Message::Stop(end) => self.end = Some(end),
             }
@@ -390,6 +296,9 @@ impl PacketLoop {
             .engine
             .set_link_scope_groups(&new.link_scope_groups, now);
         self.parts.interfaces = new.interfaces;
+        self.parts.engine.set_watch(new.watch, now);
+        self.parts.engine.set_unicast(new.unicast, now);
+        self.reannounce(&new.announce, now);
         self.probe_inbound(now);
         self.host_changed = Some(now);
     }
@@ -402,6 +311,9 @@ impl PacketLoop {
         if is_due(self.parts.overlay.poll_timeout()) {
             self.parts.overlay.handle_timeout(now);
         }
+        if is_due(self.parts.network.next_timeout()) {
+            self.run_network_timers(now);
+        }
         if is_due(self.host_changed) {
             self.host_changed = None;
             self.repair(now);
@@ -411,6 +323,7 @@ impl PacketLoop {
             self.next_tick = now + TICK;
             self.check_overruns(now);
             self.parts.socket.count_overflow();
+            self.tell_round_trips(now);
             if self.inbound.look(now) {
                 self.report_inbound();
             }
@@ -557,6 +470,13 @@ impl PacketLoop {
             Output::LinkFault { link, reason } => {
                 self.parts.overlay.close_link(LinkId(link.0), reason, now);
             }
+            Output::Wanted(_)
+            | Output::Retire { .. }
+            | Output::Routed { .. }
+            | Output::Reachable { .. }
+            | Output::Incarnation(_)
+            | Output::Revoked { .. }
+            | Output::Renewed { .. } => self.handle_network_output(output, now),
         }
     }
 
@@ -580,18 +500,10 @@ impl PacketLoop {
     fn handle_event(&mut self, event: Event, now: Instant) {
         match event {
             Event::LinkUp { link, member } => {
-                self.links.insert(link, member.peer);
-                let NodeAddresses {
-                    address,
-                    link_local,
-                    origin,
-                } = member.addresses;
                 let neighbor = Neighbor {
-                    origin,
-                    address,
-                    link_local,
-                    may_send: member.prefixes,
+                    member: Member::clone(&member),
                 };
+                self.links.insert(link, *member);
                 self.parts
                     .engine
                     .handle_link_up(lcroute_engine::LinkId(link.0), neighbor, now);
@@ -612,135 +524,13 @@ impl PacketLoop {
                     .engine
                     .handle_data(lcroute_engine::LinkId(link.0), message, now);
             }
-            Event::Signal { to, bytes } => {
-                // signalling repeats itself: a full queue costs time, not a link
-                if self.parts.outbox.try_send((to, bytes)).is_err() {
-                    *self.drops.entry("signal_queue_full").or_default() += 1;
-                }
+            Event::Signal { .. } | Event::DirectFailure { .. } => {
+                self.handle_network_event(event, now);
             }
             // the overlay has logged it, and `peers` shows it
             Event::PeerRefused { .. } => {}
         }
     }
-
-    fn answer(&self, request: Request, now: Instant) -> Answer {
-        let value = match request {
-            Request::Status => serde_json::to_value(self.status(now)),
-            Request::Peers => serde_json::to_value(self.peers()),
-            Request::Groups => serde_json::to_value(self.groups()),
-            Request::Reload { .. } => return Answer::Error("not a question".into()),
-        };
-        value.map_or_else(|e| Answer::Error(e.to_string()), Answer::Ok)
-    }
-
-    fn counters(&self) -> Counters {
-        let p = &self.parts;
-        let engine = p.engine.counters();
-        let (tun, udp) = (p.device.counters(), p.socket.counters());
-        let edges = [
-            ("tun_not_ipv6", tun.not_ipv6),
-            ("tun_truncated", tun.truncated),
-            ("tun_bad_offload", tun.bad_offload),
-            ("tun_write_error", tun.write_error),
-            ("udp_receive_error", udp.receive),
-            ("udp_receive_overflow", udp.overflow),
-            ("udp_unreachable", udp.unreachable),
-            ("udp_too_big", udp.too_big),
-            ("udp_congested", udp.congested),
-            ("udp_send_error", udp.other),
-        ];
-        let tables = [&engine.drops, p.overlay.drops(), &self.drops];
-        let counted = tables
-            .into_iter()
-            .flatten()
-            .map(|(reason, n)| (*reason, *n));
-        let mut drops = BTreeMap::new();
-        for (reason, n) in counted.chain(edges).filter(|(_, n)| *n > 0) {
-            *drops.entry(reason.to_owned()).or_default() += n;
-        }
-        Counters {
-            tun_rx_packets: engine.tun_rx_packets,
-            tun_rx_bytes: engine.tun_rx_bytes,
-            tun_tx_packets: engine.tun_tx_packets,
-            tun_tx_bytes: engine.tun_tx_bytes,
-            link_rx_packets: engine.link_rx_packets,
-            link_rx_bytes: engine.link_rx_bytes,
-            link_tx_packets: self.sent_packets,
-            link_tx_bytes: self.sent_bytes,
-            drops,
-        }
-    }
-
-    fn status(&self, now: Instant) -> Status {
-        let p = &self.parts;
-        Status {
-            peer_id: p.member.peer,
-            name: p.member.name.clone(),
-            address: p.member.addresses.address,
-            network: p.network,
-            tun: p.settings.name.clone(),
-            inbound: self.inbound.verdict(),
-            state: match self.end {
-                Some(_) => State::Stopping,
-                None if self.links.is_empty() => State::Connecting,
-                None => State::Connected,
-            },
-            uptime_s: now.duration_since(self.started).as_secs(),
-            peers: self.links.len(),
-            groups: p.engine.group_count(),
-            counters: self.counters(),
-        }
-    }
-
-    fn peers(&self) -> Vec<Peer> {
-        self.parts
-            .overlay
-            .peers()
-            .into_iter()
-            .map(|p| Peer {
-                peer_id: p.peer_id,
-                name: p.name,
-                address: NodeAddresses::derive(&self.parts.network, &p.peer_id).address,
-                state: lower(&p.state),
-                rtt_ms: p.rtt_ms,
-                loss: p.loss,
-                lane: lower(&p.lane),
-                path_mtu: p.path_mtu,
-                congested_packets: p.congested_packets,
-                repair: p.repair,
-                tx_bytes: p.tx_bytes,
-                rx_bytes: p.rx_bytes,
-                since_s: p.since_s,
-                reason: p.reason.map(str::to_owned),
-            })
-            .collect()
-    }
-
-    fn groups(&self) -> Vec<Group> {
-        let peer = |link: &lcroute_engine::LinkId| self.links.get(&LinkId(link.0)).copied();
-        self.parts
-            .engine
-            .snapshot()
-            .groups
-            .into_iter()
-            .map(|g| Group {
-                group: g.group,
-                local: g.local,
-                links: g.links.iter().filter_map(peer).collect(),
-                sources: g.sources,
-                packets: g.packets,
-                bytes: g.bytes,
-                refused: g
-                    .refused
-                    .first()
-                    .map(|(_, reason)| reason.name().to_owned()),
-            })
-            .collect()
-    }
-}
-
-fn lower(state: &impl std::fmt::Debug) -> String {
-    format!("{state:?}").to_lowercase()
 }
 
 struct Ready {
@@ -748,53 +538,4 @@ struct Ready {
     udp: bool,
     waker: bool,
     monitor: bool,
-}
-
-/// Datagrams of equal size for one destination leave in one system call.
-#[derive(Debug, Default)]
-struct Outgoing {
-    way: Option<udp::Way>,
-    segment: usize,
-    count: usize,
-    buffer: Vec<u8>,
-}
-
-/// The kernel takes 64 segments of at most 64 KiB in all.
-const MAX_SEGMENTS: usize = 50;
-const MAX_BATCH: usize = 60_000;
-
-impl Outgoing {
-    fn push(
-        &mut self,
-        way: udp::Way,
-        datagram: &[u8],
-        socket: &mut udp::Socket,
-        drops: &mut BTreeMap<&'static str, u64>,
-    ) {
-        let fits = self.way == Some(way)
-            && datagram.len() <= self.segment
-            && self.count < MAX_SEGMENTS
-            && self.buffer.len() + datagram.len() <= MAX_BATCH
-            // only the last segment may be short
-            && self.buffer.len() == self.count * self.segment;
-        if !fits {
-            self.flush(socket, drops);
-            self.way = Some(way);
-            self.segment = datagram.len();
-        }
-        self.buffer.extend_from_slice(datagram);
-        self.count += 1;
-    }
-
-    fn flush(&mut self, socket: &mut udp::Socket, drops: &mut BTreeMap<&'static str, u64>) {
-        if let Some(way) = self.way.take() {
-            let segment = (self.count > 1).then_some(self.segment);
-            if let Err(e) = socket.send(&way, segment, &self.buffer) {
-                tracing::debug!("udp send to {}: {e}", way.to);
-                *drops.entry("udp_send_error").or_default() += self.count as u64;
-            }
-        }
-        self.count = 0;
-        self.buffer.clear();
-    }
 }

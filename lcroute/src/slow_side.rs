@@ -15,7 +15,8 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::config::Config;
 use crate::control::server::ControlSocket;
-use crate::packet_loop::{End, Inbox, Message, Reconfigure, Reload};
+use crate::inbox::{End, Inbox, Message, Reconfigure, Reload};
+use crate::keeper::Keeper;
 use crate::settings::Overrides;
 use crate::system::{SystemSignals, Told};
 
@@ -47,6 +48,8 @@ pub struct SlowSide {
     pub key: Arc<SecretKey>,
     /// Our network.
     pub network: NetworkId,
+    /// What must outlive the daemon.
+    pub keeper: Keeper,
     /// Signalling servers of the membership.
     pub token_servers: Vec<String>,
     /// The configuration so far.
@@ -109,6 +112,10 @@ impl SlowSide {
                     clients.send(to, &bytes);
                     None
                 }
+                Some(keep) = self.keeper.next() => {
+                    self.keeper.keep(Some(keep));
+                    None
+                }
                 Some(event) = heard.recv() => {
                     self.inbox.send(message(event)).await;
                     None
@@ -136,6 +143,8 @@ impl SlowSide {
                 }
             }
         }
+        // what the loop said last
+        self.keeper.keep(None);
         drop(lookup);
         control.abort();
         // its socket file goes when the task is dropped
@@ -188,11 +197,12 @@ fn reread(
             c.signal.listen,
             c.ice.port,
             c.live.clone(),
+            c.topology.clone(),
         )
     };
     if fixed(&new) != fixed(config) {
         tracing::warn!(
-            "state_dir, control, [tun] name mode mtu, [signal] listen, [ice] port and [live] change with the next start"
+            "state_dir, control, [tun] name mode mtu, [signal] listen, [ice] port, [live] and [topology] change with the next start"
         );
     }
     *config = new;
@@ -209,6 +219,9 @@ fn reconfigure(config: &Config) -> Reconfigure {
         routes: config.tun.routes.prefixes(),
         link_scope_groups: config.network.link_scope_groups.clone(),
         interfaces: config.ice.interfaces.clone(),
+        announce: config.network.announce.clone(),
+        watch: config.network.watch.clone(),
+        unicast: config.network.unicast,
     }
 }
 

@@ -1,6 +1,6 @@
-//! The state directory: identity, membership, incarnation. Files of mode 0600 in a folder of mode 0700.
+//! The state directory: identity, membership, revocations, incarnation. Files of mode 0600 in a folder of mode 0700.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -11,10 +11,15 @@ use librecast::cli::{Exit, ExitError};
 use librecast::id::{IdError, NetworkId, SecretKey};
 use serde::{Deserialize, Serialize};
 
+use crate::revocations::Revocations;
+
 const NODE_KEY: &str = "node.key";
 const NETWORK_KEY: &str = "network.key";
 const MEMBERSHIP: &str = "membership.toml";
 const INCARNATION: &str = "incarnation";
+const REVOCATIONS: &str = "revocations";
+/// More than [`MAX_REVOCATIONS`] of the longest take in base58.
+const MAX_REVOCATIONS_FILE: u64 = 16 << 20;
 
 /// Seconds since 1970 by the host's clock.
 #[must_use]
@@ -25,7 +30,7 @@ pub fn unix_now() -> u64 {
 }
 
 /// An opened state directory.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct StateDir {
     path: PathBuf,
 }
@@ -52,6 +57,12 @@ impl Membership {
             signal,
             chain: bs58::encode(chain.encode()).into_string(),
         }
+    }
+
+    /// The same with a renewed chain.
+    #[must_use]
+    pub fn renewed(&self, chain: &Chain) -> Self {
+        Self::new(self.network, self.signal.clone(), chain)
     }
 
     /// The certificate chain.
@@ -218,8 +229,40 @@ impl StateDir {
             Err(e) => return Err(permission(&e, &path)),
         };
         let next = last.wrapping_add(1).max(1);
-        self.write(INCARNATION, format!("{next}\n").as_bytes())?;
+        self.store_incarnation(next)?;
         Ok(next)
+    }
+
+    /// The incarnation in use: the next start takes a later one.
+    pub fn store_incarnation(&self, used: u32) -> anyhow::Result<()> {
+        self.write(INCARNATION, format!("{used}\n").as_bytes())
+    }
+
+    /// The revocations that this node knows and that are not over. A damaged line costs no other.
+    pub fn revocations(&self, network: &NetworkId, now: u64) -> anyhow::Result<Revocations> {
+        let path = self.path.join(REVOCATIONS);
+        let mut bytes = Vec::new();
+        let read = std::fs::File::open(&path)
+            .and_then(|file| file.take(MAX_REVOCATIONS_FILE).read_to_end(&mut bytes));
+        match read {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(permission(&e, &path)),
+            _ => {
+                let text = String::from_utf8_lossy(&bytes);
+                let (all, damaged) = Revocations::parse(&text, network, now);
+                if damaged > 0 {
+                    tracing::warn!(
+                        "{}: {damaged} lines are damaged and left out",
+                        path.display()
+                    );
+                }
+                Ok(all)
+            }
+        }
+    }
+
+    /// Replaces the revocations.
+    pub fn store_revocations(&self, all: &Revocations) -> anyhow::Result<()> {
+        self.write(REVOCATIONS, all.text().as_bytes())
     }
 
     fn write(&self, name: &str, contents: &[u8]) -> anyhow::Result<()> {
@@ -249,7 +292,37 @@ fn permission(e: &std::io::Error, path: &Path) -> anyhow::Error {
 }
 
 #[cfg(test)]
+pub(crate) mod testing {
+    use std::collections::BTreeMap;
+
+    use librecast::cert::{Certificate, Grant, GroupPrefix, Kind};
+
+    use super::*;
+
+    /// A founder's chain in `network`, and the same renewed.
+    pub(crate) fn chains(network: &SecretKey, now: u64) -> (Chain, Chain) {
+        let (id, key) = (network.peer_id(), SecretKey::generate());
+        let peer = key.peer_id();
+        let grant = Grant {
+            not_before: now,
+            not_after: now + 1_000,
+            core: true,
+            name: String::new(),
+            labels: BTreeMap::new(),
+            prefixes: vec![GroupPrefix::ALL],
+        };
+        let issuer = Certificate::sign(Kind::Issuer, id, peer, grant.clone(), network).unwrap();
+        let node = Certificate::sign(Kind::Node, id, peer, grant, &key).unwrap();
+        let old = Chain::new(vec![issuer.clone(), node]).unwrap();
+        let new = old.renew(&issuer, &key, now + 500, 400).unwrap();
+        (old, new)
+    }
+}
+
+#[cfg(test)]
 mod tests {
+    use librecast::revocation::Revocation;
+
     use super::*;
 
     #[test]
@@ -286,6 +359,29 @@ mod tests {
             let exit = error.downcast_ref::<ExitError>().unwrap().exit;
             assert_eq!(exit, Exit::NotPermitted);
         }
+    }
+
+    #[test]
+    fn revocations_outlive_the_daemon_and_a_damaged_file_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::new(dir.path().into());
+        let network = SecretKey::generate();
+        let node = SecretKey::generate().peer_id();
+        let (id, now) = (network.peer_id(), unix_now());
+        assert_eq!(state.revocations(&id, now).unwrap().iter().count(), 0);
+        let mut all = Revocations::default();
+        let revocation = Revocation::by_network(&network, node, now, now + 9).unwrap();
+        all.add(revocation, now);
+        state.store_revocations(&all).unwrap();
+        let read = state.revocations(&id, now).unwrap();
+        assert_eq!(read.iter().map(Revocation::key).collect::<Vec<_>>(), [node]);
+        let mode = std::fs::metadata(dir.path().join(REVOCATIONS)).unwrap();
+        assert_eq!(
+            std::os::unix::fs::PermissionsExt::mode(&mode.permissions()) & 0o777,
+            0o600
+        );
+        std::fs::write(dir.path().join(REVOCATIONS), b"\xff\xfe\n\0").unwrap();
+        assert_eq!(state.revocations(&id, now).unwrap().iter().count(), 0);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The shapes of `status --json`, `peers --json` and `groups --json`.
+//! The shapes of `status --json`, `peers --json`, `groups --json` and `routes --json`.
 
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
@@ -148,4 +148,103 @@ pub struct Group {
     pub bytes: u64,
     /// Why a neighbour refused the interest, if one did.
     pub refused: Option<String>,
+}
+
+/// One element of `routes --json`: a node that can be reached.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Route {
+    /// Who it is.
+    pub peer_id: PeerId,
+    /// Its name.
+    pub name: String,
+    /// Its address on the network.
+    pub address: Ipv6Addr,
+    /// The neighbour that leads to it; itself, where there is a link.
+    pub via: PeerId,
+    /// Links on the way.
+    pub hops: u16,
+    /// Sum of their costs: units of 100 us, at least 10 a link.
+    pub cost: u32,
+}
+
+/// The answer to a ping.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Pong {
+    /// Who was asked.
+    pub peer_id: PeerId,
+    /// Its name.
+    pub name: String,
+    /// Its address on the network.
+    pub address: Ipv6Addr,
+    /// Links on the way, as routes are now.
+    pub hops: u16,
+    /// Bytes of the message that went there and back.
+    pub bytes: usize,
+    /// Round trip in milliseconds; null: no answer in time.
+    pub rtt_ms: Option<f64>,
+}
+
+/// Why a node's name leads to no node.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotFound {
+    /// No node that can be reached is called so.
+    #[error("{0}: no node of this name, PeerId or address can be reached")]
+    Nobody(String),
+    /// More than one.
+    #[error("{0}: several nodes have this name; give a PeerId: {1}")]
+    Several(String, String),
+}
+
+/// The node that `node` means: its name, PeerId or address.
+pub fn find<'a>(routes: &'a [Route], node: &str) -> Result<&'a Route, NotFound> {
+    let peer = node.parse::<PeerId>().ok();
+    let address = node.parse::<Ipv6Addr>().ok();
+    let exact = |r: &&Route| Some(r.peer_id) == peer || Some(r.address) == address;
+    if let Some(route) = routes.iter().find(exact) {
+        return Ok(route);
+    }
+    let named: Vec<_> = routes.iter().filter(|r| r.name == node).collect();
+    match named.as_slice() {
+        [] => Err(NotFound::Nobody(node.to_owned())),
+        [route] => Ok(route),
+        several => {
+            let ids: Vec<_> = several.iter().map(|r| r.peer_id.to_string()).collect();
+            Err(NotFound::Several(node.to_owned(), ids.join(", ")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use librecast::id::{NodeAddresses, SecretKey};
+
+    use super::*;
+
+    #[test]
+    fn a_node_is_found_by_name_peer_id_and_address() {
+        let id = |seed: u8| SecretKey::from_seed(&[seed; 32]).peer_id();
+        let route = |seed: u8, name: &str| Route {
+            peer_id: id(seed),
+            name: name.into(),
+            address: NodeAddresses::derive(&id(9), &id(seed)).address,
+            via: id(1),
+            hops: 1,
+            cost: 10,
+        };
+        let routes = [route(1, "a"), route(2, "b"), route(3, "b")];
+        assert_eq!(find(&routes, "a").unwrap().peer_id, id(1));
+        for r in &routes {
+            let by_id = find(&routes, &r.peer_id.to_string()).unwrap();
+            let by_address = find(&routes, &r.address.to_string()).unwrap();
+            assert_eq!((by_id.peer_id, by_address.peer_id), (r.peer_id, r.peer_id));
+        }
+        let several = find(&routes, "b").unwrap_err().to_string();
+        assert!(several.contains(&id(2).to_string()) && several.contains(&id(3).to_string()));
+        for nobody in ["c", "", "::1", &id(4).to_string()] {
+            assert_eq!(
+                find(&routes, nobody).err(),
+                Some(NotFound::Nobody(nobody.into()))
+            );
+        }
+    }
 }

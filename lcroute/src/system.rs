@@ -6,7 +6,7 @@ use librecast::cli::Exit;
 use nix::sys::signal::SigSet;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::packet_loop::End;
+use crate::inbox::End;
 
 /// The signals that a daemon obeys.
 #[derive(Debug)]

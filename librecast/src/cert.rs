@@ -7,6 +7,9 @@
 //!
 //! A certificate narrows what the one above it allows: its group prefixes lie inside, it is not
 //! `core` unless the other is, labels only add up. It is valid while every certificate above it is.
+//!
+//! Any issuer can renew a node ([`Chain::renew`]): the new certificate hangs directly under the issuer, and
+//! remembers the keys that the old one stood on, so that who loses one of them loses the renewed ones too.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -31,7 +34,10 @@ pub const MAX_ENTRIES: usize = 16;
 pub const MAX_NAME: usize = 63;
 /// Clocks of members may differ by a day (seconds).
 pub const CLOCK_SKEW: u64 = 86_400;
+/// Most keys that a renewed certificate remembers.
+pub const MAX_PREVIOUS: usize = 8;
 const FLAG_CORE: u8 = 1;
+const FLAG_RENEWED: u8 = 2;
 
 /// Why a certificate, a chain or a token is not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -164,6 +170,46 @@ pub struct Grant {
     pub prefixes: Vec<GroupPrefix>,
 }
 
+/// Keys that a membership stands on: whoever revokes one of them ends it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KeysAbove {
+    /// The issuer, then those of earlier certificates.
+    pub issuers: Vec<PeerId>,
+    /// The invitation, if there was one, and those of earlier certificates.
+    pub invitations: Vec<PeerId>,
+}
+
+impl KeysAbove {
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &PeerId> {
+        self.into_iter()
+    }
+
+    fn len(&self) -> usize {
+        self.issuers.len() + self.invitations.len()
+    }
+
+    fn add(&mut self, kind: Kind, key: PeerId) {
+        let list = match kind {
+            Kind::Issuer => &mut self.issuers,
+            Kind::Invitation => &mut self.invitations,
+            Kind::Node => return,
+        };
+        if !list.contains(&key) {
+            list.push(key);
+        }
+    }
+}
+
+impl<'a> IntoIterator for &'a KeysAbove {
+    type Item = &'a PeerId;
+    type IntoIter = std::iter::Chain<std::slice::Iter<'a, PeerId>, std::slice::Iter<'a, PeerId>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.issuers.iter().chain(&self.invitations)
+    }
+}
+
 /// One signed statement about one key.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Certificate {
@@ -171,6 +217,8 @@ pub struct Certificate {
     network: NetworkId,
     subject: PeerId,
     grant: Grant,
+    /// Of a renewed node: what its earlier certificates stood on.
+    previous: KeysAbove,
     /// As received: what was signed is never encoded anew.
     bytes: Vec<u8>,
 }
@@ -194,6 +242,22 @@ impl Certificate {
         grant: Grant,
         signer: &SecretKey,
     ) -> Result<Self, WireError> {
+        Self::sign_with(kind, network, subject, grant, KeysAbove::default(), signer)
+    }
+
+    fn sign_with(
+        kind: Kind,
+        network: NetworkId,
+        subject: PeerId,
+        grant: Grant,
+        previous: KeysAbove,
+        signer: &SecretKey,
+    ) -> Result<Self, WireError> {
+        if previous.len() > MAX_PREVIOUS {
+            return Err(WireError::Bad("number of earlier keys (at most 8)"));
+        }
+        let core = if grant.core { FLAG_CORE } else { 0 };
+        let renewed = if previous.len() > 0 { FLAG_RENEWED } else { 0 };
         if grant.labels.len() > MAX_ENTRIES || grant.prefixes.len() > MAX_ENTRIES {
             return Err(WireError::Bad("number of labels or prefixes (at most 16)"));
         }
@@ -205,7 +269,7 @@ impl Certificate {
             .put(subject.public_key());
         w.u64(grant.not_before)
             .u64(grant.not_after)
-            .u8(if grant.core { FLAG_CORE } else { 0 });
+            .u8(core | renewed);
         w.text8(&grant.name)?;
         w.u8(grant.labels.len() as u8);
         for (key, value) in &grant.labels {
@@ -217,6 +281,14 @@ impl Certificate {
         for prefix in &grant.prefixes {
             w.ipv6(prefix.addr).u8(prefix.len);
         }
+        if previous.len() > 0 {
+            w.u8(previous.len() as u8);
+            let issuers = previous.issuers.iter().map(|key| (Kind::Issuer, key));
+            let invitations = previous.invitations.iter();
+            for (kind, key) in issuers.chain(invitations.map(|key| (Kind::Invitation, key))) {
+                w.u8(kind as u8).put(key.public_key());
+            }
+        }
         let signature = signer.sign(CONTEXT, w.as_slice());
         w.put(&signature);
         if w.len() > MAX_CERTIFICATE {
@@ -227,6 +299,7 @@ impl Certificate {
             network,
             subject,
             grant,
+            previous,
             bytes: w.into_vec(),
         })
     }
@@ -247,11 +320,13 @@ impl Certificate {
             3 => Kind::Node,
             _ => return Err(WireError::Bad("certificate kind")),
         };
-        let key = |r: &mut Reader<'_>| {
-            PeerId::from_public_key(r.array()?).map_err(|_| WireError::Bad("public key"))
+        let (network, subject) = (public_key(&mut r)?, public_key(&mut r)?);
+        let (grant, renewed) = decode_grant(&mut r)?;
+        let previous = match (renewed, kind) {
+            (false, _) => KeysAbove::default(),
+            (true, Kind::Node) => decode_previous(&mut r)?,
+            (true, _) => return Err(WireError::Bad("flags")),
         };
-        let (network, subject) = (key(&mut r)?, key(&mut r)?);
-        let grant = decode_grant(&mut r)?;
         r.array::<64>()?;
         r.finish()?;
         Ok(Self {
@@ -259,8 +334,15 @@ impl Certificate {
             network,
             subject,
             grant,
+            previous,
             bytes: bytes.to_vec(),
         })
+    }
+
+    /// What it makes of its subject.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// The key that the certificate speaks of.
@@ -287,7 +369,8 @@ impl Certificate {
         &self.bytes
     }
 
-    fn verify_by(
+    /// That `signer` made it for `network`, and that it is valid at `now`, give or take `skew` seconds.
+    pub(crate) fn verify_by(
         &self,
         signer: &PeerId,
         network: &NetworkId,
@@ -338,13 +421,40 @@ fn check_text(text: &str, what: &'static str) -> Result<(), WireError> {
     }
 }
 
-fn decode_grant(r: &mut Reader<'_>) -> Result<Grant, WireError> {
+fn public_key(r: &mut Reader<'_>) -> Result<PeerId, WireError> {
+    PeerId::from_public_key(r.array()?).map_err(|_| WireError::Bad("public key"))
+}
+
+/// The keys behind the flag "renewed": at least one, none twice.
+fn decode_previous(r: &mut Reader<'_>) -> Result<KeysAbove, WireError> {
+    let mut previous = KeysAbove::default();
+    let n = usize::from(r.u8()?);
+    if !(1..=MAX_PREVIOUS).contains(&n) {
+        return Err(WireError::Bad("count"));
+    }
+    for _ in 0..n {
+        let kind = match r.u8()? {
+            1 => Kind::Issuer,
+            2 => Kind::Invitation,
+            _ => return Err(WireError::Bad("kind of an earlier key")),
+        };
+        previous.add(kind, public_key(r)?);
+    }
+    if previous.len() == n {
+        Ok(previous)
+    } else {
+        Err(WireError::Bad("earlier key given twice"))
+    }
+}
+
+/// A grant, and whether the flag "renewed" is set.
+fn decode_grant(r: &mut Reader<'_>) -> Result<(Grant, bool), WireError> {
     let (not_before, not_after) = (r.u64()?, r.u64()?);
-    let core = match r.u8()? {
-        0 => false,
-        FLAG_CORE => true,
-        _ => return Err(WireError::Bad("flags")),
-    };
+    let flags = r.u8()?;
+    if flags & !(FLAG_CORE | FLAG_RENEWED) != 0 {
+        return Err(WireError::Bad("flags"));
+    }
+    let (core, renewed) = (flags & FLAG_CORE != 0, flags & FLAG_RENEWED != 0);
     let text = |r: &mut Reader<'_>| -> Result<String, WireError> {
         let text = r.text8()?;
         check_text(text, "text")?;
@@ -361,14 +471,15 @@ fn decode_grant(r: &mut Reader<'_>) -> Result<Grant, WireError> {
     for _ in 0..count(r)? {
         prefixes.push(GroupPrefix::new(r.ipv6()?, r.u8()?)?);
     }
-    Ok(Grant {
+    let grant = Grant {
         not_before,
         not_after,
         core,
         name,
         labels,
         prefixes,
-    })
+    };
+    Ok((grant, renewed))
 }
 
 fn count(r: &mut Reader<'_>) -> Result<usize, WireError> {
@@ -397,6 +508,25 @@ pub struct Member {
     pub not_after: u64,
     /// Where it is.
     pub addresses: NodeAddresses,
+    /// The keys that its membership stands on.
+    pub keys: KeysAbove,
+}
+
+impl Member {
+    /// Whether it holds an issuer certificate: may invite, renew and revoke.
+    #[must_use]
+    pub fn is_issuer(&self) -> bool {
+        self.keys.issuers.contains(&self.peer)
+    }
+
+    /// Whether it is out once `key` is revoked. The network's key can expel everyone; issuers
+    /// (`by_network` is false) neither one another nor themselves.
+    #[must_use]
+    pub fn is_expelled_by(&self, key: &PeerId, by_network: bool) -> bool {
+        let issuer = self.keys.issuers.contains(key);
+        let node = self.peer == *key || self.keys.invitations.contains(key);
+        (node || issuer) && (by_network || !issuer)
+    }
 }
 
 /// The certificates that lead from the network key to a node.
@@ -420,6 +550,89 @@ impl Chain {
     pub fn issuer(&self) -> &Certificate {
         // the constructor holds 2 or 3 certificates
         &self.0[0]
+    }
+
+    /// The certificate of the node.
+    #[must_use]
+    pub fn node(&self) -> &Certificate {
+        // the constructor holds 2 or 3 certificates
+        &self.0[self.0.len() - 1]
+    }
+
+    /// When the node's certificate was made: of two chains of a node the one issued later counts.
+    #[must_use]
+    pub fn issued(&self) -> u64 {
+        self.node().grant.not_before
+    }
+
+    /// Unix seconds: the earliest expiry in it.
+    #[must_use]
+    pub fn not_after(&self) -> u64 {
+        let ends = self.0.iter().map(|c| c.grant.not_after);
+        ends.min().unwrap_or_default()
+    }
+
+    /// Unix seconds: the latest start in it.
+    #[must_use]
+    pub fn not_before(&self) -> u64 {
+        let starts = self.0.iter().map(|c| c.grant.not_before);
+        starts.max().unwrap_or_default()
+    }
+
+    /// For how many seconds such a membership is meant to last: the node's certificate, or the invitation
+    /// that it was made from (of whose time a part was over by then).
+    #[must_use]
+    pub fn life(&self) -> u64 {
+        let below_issuer = self.0.iter().skip(1);
+        let lives = below_issuer.map(|c| c.grant.not_after.saturating_sub(c.grant.not_before));
+        lives.max().unwrap_or_default()
+    }
+
+    /// The keys that it stands on.
+    fn keys(&self) -> KeysAbove {
+        let mut keys = KeysAbove::default();
+        for certificate in &self.0 {
+            keys.add(certificate.kind, certificate.subject);
+        }
+        let previous = &self.node().previous;
+        for key in &previous.issuers {
+            keys.add(Kind::Issuer, *key);
+        }
+        for key in &previous.invitations {
+            keys.add(Kind::Invitation, *key);
+        }
+        keys
+    }
+
+    /// Renews a node for `ttl` seconds from `now` with an issuer's key: the same name, labels, prefixes and
+    /// `core`, directly under that issuer, and no longer than its certificate lasts. Refused for what has
+    /// expired (a day of skew allowed) and for what that issuer could not grant.
+    pub fn renew(
+        &self,
+        issuer: &Certificate,
+        key: &SecretKey,
+        now: u64,
+        ttl: u64,
+    ) -> Result<Self, CertError> {
+        if issuer.kind != Kind::Issuer || issuer.subject != key.peer_id() {
+            return Err(CertError::Order);
+        }
+        let network = issuer.network;
+        self.verify(&network, now)?;
+        let old = self.node();
+        // later than the old one whatever the clocks say: of two chains the later one counts
+        let not_before = now.max(old.grant.not_before.saturating_add(1));
+        let grant = Grant {
+            not_before,
+            not_after: not_before.saturating_add(ttl).min(issuer.grant.not_after),
+            ..old.grant.clone()
+        };
+        let mut previous = self.keys();
+        previous.issuers.retain(|key| *key != issuer.subject);
+        let node = Certificate::sign_with(Kind::Node, network, old.subject, grant, previous, key)?;
+        let renewed = Self::new(vec![issuer.clone(), node])?;
+        renewed.verify(&network, now)?;
+        Ok(renewed)
     }
 
     /// Binary form: count, then each certificate behind a two-byte length.
@@ -473,6 +686,7 @@ impl Chain {
             core: grant.core,
             not_after,
             addresses: NodeAddresses::derive(network, &signer),
+            keys: self.keys(),
         })
     }
 }
@@ -527,6 +741,12 @@ impl Token {
     #[must_use]
     pub fn network(&self) -> NetworkId {
         self.network
+    }
+
+    /// The invitation's certificate; its subject is the key that revoking the token revokes.
+    #[must_use]
+    pub fn invitation(&self) -> &Certificate {
+        &self.invitation
     }
 
     /// Makes `node` a member called `name`; refused when the token has expired (no skew: this is the own clock).
@@ -792,6 +1012,198 @@ mod tests {
             let verdict = Chain::decode(&bad).map(|c| c.verify(&n.key.peer_id(), NOW));
             assert!(!matches!(verdict, Ok(Ok(_))), "byte {i}");
         }
+    }
+
+    #[test]
+    fn a_renewed_node_keeps_what_it_had_and_remembers_whom_it_owes_it() {
+        let n = network();
+        let net = n.key.peer_id();
+        let mut invited = grant("");
+        invited.labels.insert("site".into(), "berlin".into());
+        let token = token(&n, invited);
+        let node = SecretKey::generate().peer_id();
+        // joined in the invitation's last minute: it was meant for a week all the same
+        let chain = token.join(node, "alpha", NOW + 7 * DAY - 60).unwrap();
+        assert_eq!(chain.life(), 7 * DAY);
+        let later = NOW + 7 * DAY - 30;
+        let renewed = chain
+            .renew(&n.issuer, &n.issuer_key, later, chain.life())
+            .unwrap();
+        let renewed = Chain::decode(&renewed.encode()).unwrap();
+        let (old, new) = (
+            chain.verify(&net, later).unwrap(),
+            renewed.verify(&net, later + 8 * DAY).unwrap(),
+        );
+        assert_eq!(new.not_after, later + 7 * DAY);
+        assert_eq!(renewed.not_after(), new.not_after);
+        assert!(renewed.issued() > chain.issued());
+        assert_eq!(new.keys, old.keys);
+        assert_eq!(new.keys.invitations, [token.invitation().subject()]);
+        let without_time = |m: &Member| Member {
+            not_after: 0,
+            ..m.clone()
+        };
+        assert_eq!(without_time(&new), without_time(&old));
+        // and once more, by another issuer
+        let other_key = SecretKey::generate();
+        let other = Certificate::sign(
+            Kind::Issuer,
+            net,
+            other_key.peer_id(),
+            n.issuer.grant.clone(),
+            &n.key,
+        )
+        .unwrap();
+        let again = renewed.renew(&other, &other_key, later + 5, 60).unwrap();
+        let again = again.verify(&net, later + 5).unwrap();
+        assert_eq!(
+            again.keys.issuers,
+            [other_key.peer_id(), n.issuer_key.peer_id()]
+        );
+        assert_eq!(again.keys.invitations, new.keys.invitations);
+        // the clock of the one who renews runs behind: newer than the old one all the same
+        let behind = renewed
+            .renew(&n.issuer, &n.issuer_key, later - DAY / 2, DAY)
+            .unwrap();
+        assert!(behind.issued() > renewed.issued());
+    }
+
+    #[test]
+    fn nobody_renews_what_he_could_not_grant_or_what_is_over() {
+        let n = network();
+        let net = n.key.peer_id();
+        let chain = token(&n, grant(""))
+            .join(SecretKey::generate().peer_id(), "a", NOW)
+            .unwrap();
+        let narrow = Grant {
+            prefixes: vec!["ff1e::/16".parse().unwrap()],
+            ..n.issuer.grant.clone()
+        };
+        let key = SecretKey::generate();
+        let issuer = |grant: &Grant| {
+            Certificate::sign(Kind::Issuer, net, key.peer_id(), grant.clone(), &n.key).unwrap()
+        };
+        assert_eq!(
+            chain.renew(&issuer(&narrow), &key, NOW, DAY),
+            Err(CertError::Widened(Kind::Node))
+        );
+        assert_eq!(
+            chain.renew(&n.issuer, &key, NOW, DAY),
+            Err(CertError::Order),
+            "not its key"
+        );
+        let node = chain.node();
+        assert_eq!(
+            chain.renew(node, &key, NOW, DAY),
+            Err(CertError::Order),
+            "no issuer"
+        );
+        assert_eq!(
+            chain.renew(&n.issuer, &n.issuer_key, NOW + 8 * DAY + 1, DAY),
+            Err(CertError::Expired(Kind::Invitation))
+        );
+        let short = Grant {
+            not_after: NOW + 60,
+            ..n.issuer.grant.clone()
+        };
+        let renewed = chain.renew(&issuer(&short), &key, NOW, DAY).unwrap();
+        assert_eq!(renewed.not_after(), NOW + 60, "no longer than the issuer");
+        let other = network();
+        assert_eq!(
+            chain.renew(&other.issuer, &other.issuer_key, NOW, DAY),
+            Err(CertError::OtherNetwork)
+        );
+    }
+
+    #[test]
+    fn issuers_expel_nodes_and_invitations_and_only_the_network_expels_issuers() {
+        let n = network();
+        let net = n.key.peer_id();
+        let token = token(&n, grant(""));
+        let node = SecretKey::generate().peer_id();
+        let member = token
+            .join(node, "a", NOW)
+            .unwrap()
+            .verify(&net, NOW)
+            .unwrap();
+        let (issuer, invitation) = (n.issuer_key.peer_id(), token.invitation().subject());
+        for (key, by_issuer, by_network) in [
+            (node, true, true),
+            (invitation, true, true),
+            (issuer, false, true),
+            (SecretKey::generate().peer_id(), false, false),
+        ] {
+            assert_eq!(member.is_expelled_by(&key, false), by_issuer);
+            assert_eq!(member.is_expelled_by(&key, true), by_network);
+        }
+        assert!(!member.is_issuer());
+        // a founder: issuer and node with one key
+        let founder =
+            Certificate::sign(Kind::Node, net, issuer, grant("f"), &n.issuer_key).unwrap();
+        let founder = Chain::new(vec![n.issuer.clone(), founder]).unwrap();
+        let founder = founder.verify(&net, NOW).unwrap();
+        assert!(founder.is_issuer());
+        assert!(!founder.is_expelled_by(&issuer, false));
+        assert!(founder.is_expelled_by(&issuer, true));
+    }
+
+    #[test]
+    fn only_nodes_are_renewed_and_their_earlier_keys_are_bounded() {
+        let n = network();
+        let net = n.key.peer_id();
+        let sign = |kind, keys: usize| {
+            let issuers = (0..keys).map(|_| SecretKey::generate().peer_id()).collect();
+            let previous = KeysAbove {
+                issuers,
+                invitations: Vec::new(),
+            };
+            Certificate::sign_with(kind, net, net, grant("x"), previous, &n.key)
+        };
+        let node = sign(Kind::Node, MAX_PREVIOUS).unwrap();
+        assert_eq!(Certificate::decode(node.as_bytes()).unwrap(), node);
+        assert!(sign(Kind::Node, MAX_PREVIOUS + 1).is_err());
+        let invitation = sign(Kind::Invitation, 1).unwrap();
+        assert_eq!(
+            Certificate::decode(invitation.as_bytes()),
+            Err(WireError::Bad("flags"))
+        );
+    }
+
+    #[test]
+    fn the_bytes_of_a_renewed_certificate_do_not_change() {
+        let key = SecretKey::from_seed(&[1; 32]);
+        let id = |seed: u8| SecretKey::from_seed(&[seed; 32]).peer_id();
+        let grant = Grant {
+            not_before: 1,
+            not_after: 2,
+            core: true,
+            name: "n".into(),
+            labels: BTreeMap::from([("k".into(), "v".into())]),
+            prefixes: vec!["ff1e::/16".parse().unwrap()],
+        };
+        let previous = KeysAbove {
+            issuers: vec![id(3)],
+            invitations: vec![id(4)],
+        };
+        let cert = Certificate::sign_with(Kind::Node, id(1), id(2), grant, previous, &key).unwrap();
+        let mut golden = Writer::new();
+        golden
+            .u8(1)
+            .u8(3)
+            .put(id(1).public_key())
+            .put(id(2).public_key());
+        golden.u64(1).u64(2).u8(0b11);
+        golden.put(b"\x01n\x01\x01k\x01v\x01");
+        golden.ipv6("ff1e::".parse().unwrap()).u8(16);
+        golden
+            .u8(2)
+            .u8(1)
+            .put(id(3).public_key())
+            .u8(2)
+            .put(id(4).public_key());
+        let (signed, _) = cert.as_bytes().split_last_chunk::<64>().unwrap();
+        assert_eq!(signed, golden.as_slice());
+        assert_eq!(Certificate::decode(cert.as_bytes()).unwrap(), cert);
     }
 
     #[test]

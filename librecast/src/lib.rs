@@ -4,7 +4,8 @@
 //! |---|---|
 //! | [`wire`] | bounded cursors that every binary format of ours is read and written with |
 //! | [`id`] | ed25519 identities, libp2p PeerIds, addresses derived from keys |
-//! | [`cert`] | certificates, chains, invitation tokens |
+//! | [`cert`] | certificates, chains, invitation tokens, renewal |
+//! | [`revocation`] | signed statements that a key is not to be trusted any more |
 //! | [`mld`] | MLDv2 and MLDv1 messages (RFC 9777, RFC 2710) as bytes |
 //! | [`checksum`] | the Internet checksum |
 //! | [`channel`] | group addresses and ports of lcsync and lcagent |
@@ -28,6 +29,7 @@ pub mod listener;
 pub mod mld;
 pub mod pacing;
 pub mod pool;
+pub mod revocation;
 #[cfg(feature = "net")]
 pub mod socket;
 pub mod units;

@@ -29,7 +29,9 @@ struct Pair {
     next: usize,
 }
 
-const LINK: LinkId = LinkId(7);
+/// As each of both knows the other.
+const TO_LISTENER: LinkId = LinkId(2);
+const TO_SENDER: LinkId = LinkId(1);
 
 impl Pair {
     fn new(groups: u16) -> Self {
@@ -38,10 +40,10 @@ impl Pair {
             common::engine(config(1), now),
             common::engine(config(2), now),
         );
-        for (engine, other) in [(&mut sender, 2), (&mut listener, 1)] {
-            engine.handle_start(now);
-            engine.handle_link_up(LINK, neighbor(other), now);
-        }
+        sender.handle_start(now);
+        listener.handle_start(now);
+        sender.handle_link_up(TO_LISTENER, neighbor(2), now);
+        listener.handle_link_up(TO_SENDER, neighbor(1), now);
         let joins: Vec<Record> = (0..groups)
             .map(|n| Record::new(RecordType::ChangeToExclude, group(n), Vec::new()))
             .collect();
@@ -61,12 +63,12 @@ impl Pair {
         pair
     }
 
-    /// Lets the two talk for two seconds of their time.
+    /// Lets the two talk for ten seconds of their time.
     fn settle(&mut self) {
-        for _ in 0..200 {
+        for _ in 0..1_000 {
             self.now += Duration::from_millis(10);
-            turn(&mut self.sender, &mut self.listener, self.now);
-            turn(&mut self.listener, &mut self.sender, self.now);
+            let others = std::slice::from_mut(&mut self.listener);
+            common::exchange(&mut self.sender, others, self.now);
         }
     }
 
@@ -98,7 +100,7 @@ impl Pair {
         let mut delivered = 0;
         let began = clock();
         for message in messages {
-            self.listener.handle_data(LINK, message, self.now);
+            self.listener.handle_data(TO_SENDER, message, self.now);
             while let Some(output) = self.listener.poll_output() {
                 delivered += usize::from(matches!(black_box(output), Output::Local { .. }));
             }
@@ -106,18 +108,6 @@ impl Pair {
         let took = began.elapsed_since();
         assert_eq!(delivered, BATCH, "every packet is new and joined");
         took
-    }
-}
-
-/// Timers of an engine, and what it tells the other one.
-fn turn(engine: &mut Engine, other: &mut Engine, now: Instant) {
-    if engine.poll_timeout().is_some_and(|(at, _)| at <= now) {
-        engine.handle_timeout(now);
-    }
-    while let Some(output) = engine.poll_output() {
-        if let Output::Control { message, .. } = output {
-            other.handle_control(LINK, &message, now);
-        }
     }
 }
 

@@ -52,6 +52,7 @@ impl Middle {
         let now = start();
         let limits = Limits {
             interests_per_neighbor: 2_000_000,
+            small_network: 0,
             ..Limits::DEFAULT
         };
         let root = Config {
@@ -73,33 +74,10 @@ impl Middle {
             all.others[usize::from(n) - 2].handle_link_up(LinkId(1), neighbor(1), now);
         }
         for _ in 0..1_000 {
-            all.turn();
+            all.now += Duration::from_millis(10);
+            common::exchange(&mut all.engine, &mut all.others, all.now);
         }
         all
-    }
-
-    /// Lets all three talk.
-    fn turn(&mut self) {
-        self.now += Duration::from_millis(10);
-        for engine in self.others.iter_mut().chain([&mut self.engine]) {
-            if engine.poll_timeout().is_some_and(|(at, _)| at <= self.now) {
-                engine.handle_timeout(self.now);
-            }
-        }
-        for (n, other) in self.others.iter_mut().enumerate() {
-            while let Some(output) = other.poll_output() {
-                if let Output::Control { message, .. } = output {
-                    let link = LinkId(n as u32 + 2);
-                    self.engine.handle_control(link, &message, self.now);
-                }
-            }
-        }
-        while let Some(output) = self.engine.poll_output() {
-            if let Output::Control { link, message } = output {
-                let other = &mut self.others[link.0 as usize - 2];
-                other.handle_control(LinkId(1), &message, self.now);
-            }
-        }
     }
 
     /// Neighbour 3 says these; how long the router worked, and how many messages came out.

@@ -117,6 +117,19 @@ impl CarriedScopes {
     }
 }
 
+/// Source and destination of a packet that was classified.
+#[must_use]
+pub fn flow_of(packet: &[u8]) -> Option<Flow> {
+    let address = |at: usize| {
+        let octets: [u8; 16] = packet.get(at..at + 16)?.try_into().ok()?;
+        Some(Ipv6Addr::from(octets))
+    };
+    Some(Flow {
+        source: address(8)?,
+        group: address(24)?,
+    })
+}
+
 /// Cuts off what follows the payload. Call it for packets that were classified.
 pub fn trim(packet: &mut Bytes) {
     if let Some(&[high, low]) = packet.get(4..6) {

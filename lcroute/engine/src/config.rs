@@ -82,6 +82,9 @@ pub struct Limits {
     pub routers: usize,
     /// Revocations that are kept.
     pub revocations: usize,
+    /// A router that knows of at most so many, itself included, says S for everything: every source there
+    /// knows who listens.
+    pub small_network: usize,
 }
 
 impl Limits {
@@ -98,6 +101,7 @@ impl Limits {
         duplicate_window: 8_192,
         routers: 4_096,
         revocations: 4_096,
+        small_network: 32,
     };
 }
 

@@ -12,7 +12,7 @@ use librecast::mld::{self, Message};
 
 use crate::adjacency::Adjacency;
 use crate::audit::{self, AUDIT_EVERY, Digests, REPAIR_GAP};
-use crate::classify::{CarriedScopes, Class, Flow, is_source_specific, trim};
+use crate::classify::{CarriedScopes, Class, Flow, flow_of, is_source_specific, trim};
 use crate::config::{Config, LinkId, Neighbor, NodeSources};
 use crate::control::{
     self, Audit, Element, Interest, MAX_ROUTED, Prefix, RefusalReason, Routed, RoutedKind,
@@ -25,6 +25,7 @@ use crate::duplicate::Duplicates;
 use crate::graph::{Graph, Tree};
 use crate::header::{DataHeader, HEADER_LEN, HOP_LIMIT, MAX_SEQUENCE};
 use crate::hold::HeldFlows;
+use crate::late::Late;
 use crate::local::Local;
 use crate::output::{Links, Output, TimerKind};
 use crate::proxy::{Proxy, ROUTER_ADDRESS};
@@ -72,6 +73,7 @@ pub struct Engine {
     pub(crate) local: Local,
     pub(crate) topology: Topology,
     pub(crate) held: HeldFlows,
+    pub(crate) late: Late,
     pub(crate) duplicates: Duplicates,
     pub(crate) adjacencies: BTreeMap<LinkId, Adjacency>,
     /// The link that leads to each neighbour.
@@ -127,6 +129,7 @@ impl Engine {
             local: Local::new(own, limits.flows, seed),
             topology: Topology::new(own, config.topology, seed, now),
             held: HeldFlows::new(limits, seed),
+            late: Late::new(limits, seed),
             duplicates: Duplicates::new(limits.duplicate_window, seed),
             adjacencies: BTreeMap::new(),
             neighbors: BTreeMap::new(),
@@ -203,8 +206,7 @@ impl Engine {
         self.turn(now);
         self.scopes = CarriedScopes::new(groups);
         self.querier.retain(|group| self.scopes.contains(group));
-        self.interest_changed
-            .extend(self.trees.keys().into_iter().map(|(_, group)| group));
+        self.interest_changed.extend(self.trees.groups());
         self.querier.query_again(Duration::ZERO, now);
     }
 
@@ -217,6 +219,7 @@ impl Engine {
         self.database
             .set_announced(announced.iter().copied().collect(), now);
         self.config.announce = announced;
+        self.interest_changed.extend(self.trees.groups());
         self.routing.force();
         refused
     }
@@ -225,6 +228,7 @@ impl Engine {
     pub fn set_watch(&mut self, watch: Vec<GroupPrefix>, now: Instant) {
         self.turn(now);
         self.config.watch = watch;
+        self.interest_changed.extend(self.trees.groups());
         self.routing.force();
     }
 
@@ -248,9 +252,9 @@ impl Engine {
     }
 
     /// A signed revocation, of this node's operator or from the disk: it is flooded.
-    pub fn add_revocation(&mut self, record: Bytes, now: Instant) -> Result<(), &'static str> {
+    pub fn add_revocation(&mut self, record: &[u8], now: Instant) -> Result<(), &'static str> {
         self.turn(now);
-        self.database.add_revocation(&record, now)
+        self.database.add_revocation(record, now)
     }
 
     /// An IPv6 packet read from `lc0`, without packet information or Ethernet header. What goes out is a
@@ -337,10 +341,12 @@ impl Engine {
         self.querier.handle_timeout(now);
         self.drops
             .add(DropReason::NoListener, self.held.handle_timeout(now));
+        self.late.handle_timeout(now);
         for adjacency in self.adjacencies.values_mut() {
             adjacency.refusals.handle_timeout(now);
         }
-        self.local.handle_timeout(&mut self.trees, now);
+        let idle = self.local.handle_timeout(&mut self.trees, now);
+        self.interest_changed.extend(idle);
         self.database.handle_timeout(now);
         self.topology.handle_timeout(now);
         while let Some(&(at, origin)) = self.gone.first()
@@ -366,6 +372,7 @@ impl Engine {
             self.proxy.next_timeout(),
             self.held.next_timeout(),
             self.local.next_timeout(),
+            named(self.late.next_timeout(), TimerKind::LateListeners),
             named(retry, TimerKind::InterestRetry),
             named(audit, TimerKind::Audit),
             named(self.database.next_timeout(), TimerKind::LinkState),
@@ -476,7 +483,14 @@ impl Engine {
             false => database.root_of(group).unwrap_or(own),
         };
         let (root, is_new) = self.local.send(group, root, &mut self.trees, now);
-        self.unflushed |= is_new;
+        if is_new {
+            self.unflushed = true;
+            self.interest_changed.insert(group);
+            if root != own {
+                // S is told when this turn ends, and this packet goes out before
+                self.late.open((root, group), now);
+            }
+        }
         let route = self.trees.route(root, group, flow.source);
         let Some((route, traffic)) = route.filter(|(route, _)| !route.links.is_empty()) else {
             let waits = self.held.offer(flow, &packet, now);
@@ -504,6 +518,11 @@ impl Engine {
             sequence: self.sequence,
             key_epoch: 0,
         };
+        if !self.late.is_idle()
+            && let Some(flow) = flow_of(&packet)
+        {
+            self.late.keep(flow, header, &packet, &links);
+        }
         self.transmit(links, header, packet);
     }
 
@@ -539,6 +558,24 @@ impl Engine {
                 }
                 self.emit_data(root, links.clone(), packet);
             }
+        }
+    }
+
+    /// Packets that went out a moment ago follow over links that want them now.
+    pub(crate) fn send_late(&mut self, root: OriginId, group: Ipv6Addr) {
+        if self.late.is_idle() {
+            return;
+        }
+        let trees = &mut self.trees;
+        let wanting = |source| Some(trees.route(root, group, source)?.0.links.clone());
+        for (links, header, packet) in self.late.take_new((root, group), wanting) {
+            self.counters.link_tx_packets += links.len() as u64;
+            self.counters.link_tx_bytes += (links.len() * (HEADER_LEN + packet.len())) as u64;
+            self.outputs.push_back(Output::Data {
+                links,
+                header: header.encode(),
+                packet,
+            });
         }
     }
 
@@ -695,6 +732,13 @@ impl Engine {
         } else {
             route.links.clone()
         };
+        if !self.late.is_idle() && header.hop_limit > 1 {
+            let onward = DataHeader {
+                hop_limit: header.hop_limit - 1,
+                ..header
+            };
+            self.late.keep(flow, onward, &message, &links);
+        }
         // a packet that is both passed on and delivered counts once
         let local = self.querier.wanted(group, source);
         let is_local = local.is_some();
@@ -1004,6 +1048,7 @@ impl Engine {
                 }
                 DatabaseEvent::Incarnation(origin, incarnation) => {
                     self.duplicates.confirm(origin, incarnation);
+                    self.late.clear();
                 }
                 DatabaseEvent::RouterUp(origin) => self.announce_reachable(origin, true),
                 DatabaseEvent::RouterDown(origin) => self.announce_reachable(origin, false),

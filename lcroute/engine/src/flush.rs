@@ -69,12 +69,18 @@ impl Engine {
             let batch = batches.entry(link).or_default();
             batch.push(&Element::Routed(routed));
         }
-        let adjacencies = &mut self.adjacencies;
+        let (adjacencies, late, now) = (&mut self.adjacencies, &mut self.late, self.now);
         let mut say = |statement: Statement<'_>| {
             let Some(adjacency) = adjacencies.get_mut(&statement.link) else {
                 return;
             };
             book_told(adjacency, &statement);
+            if let Some(group) = statement.prefix.as_group()
+                && statement.after.1
+                && !statement.before.1
+            {
+                late.open((statement.root, group), now);
+            }
             let batch = batches.entry(statement.link).or_default();
             batch.push(&Element::Interest(Interest {
                 root: statement.root,
@@ -97,8 +103,9 @@ impl Engine {
                 self.outputs.push_back(Output::Control { link, message });
             }
         }
-        for (_, group) in changed {
+        for (root, group) in changed {
             self.release(group);
+            self.send_late(root, group);
             self.interest_changed.insert(group);
         }
     }
@@ -148,7 +155,7 @@ impl Engine {
         for group in std::mem::take(&mut self.interest_changed) {
             let wanted = self
                 .remote_interest(group)
-                .filter(|_| self.scopes.contains(group));
+                .filter(|_| self.scopes.contains(group) && self.is_watched(group));
             self.proxy.set(group, wanted, self.now);
         }
         self.proxy.handle_timeout(self.now);

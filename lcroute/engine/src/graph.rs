@@ -59,6 +59,9 @@ pub struct Graph {
     digest: u64,
     /// In ascending order; everything else speaks of positions in here.
     routers: Vec<OriginId>,
+    /// Where the routers begin whose first bits are these: ids are hashes and spread evenly.
+    index: Vec<u32>,
+    index_shift: u32,
     /// Where the edges of each router begin, and one past the last.
     first: Vec<u32>,
     /// By router, then by far end.
@@ -70,7 +73,7 @@ pub struct Graph {
 impl Graph {
     /// A graph with these routers, and links between them; both ends of a link are added where they
     /// are missing. A link given twice counts once, at the larger cost. Costs are in units of 100 us,
-    /// at least 1. `digest` names the content.
+    /// at least 1. At most 2^24 routers. `digest` names the content.
     #[must_use]
     pub fn new(
         digest: u64,
@@ -81,38 +84,59 @@ impl Graph {
         names.extend(links.iter().flat_map(|&(a, b, _)| [a, b]));
         names.sort_unstable();
         names.dedup();
-        let at = |origin: OriginId| names.partition_point(|&name| name < origin) as u32;
-        let mut directed: Vec<(u32, u32, u16)> = links
-            .iter()
-            .filter(|(a, b, _)| a != b)
-            .flat_map(|&(a, b, cost)| {
-                let (a, b, cost) = (at(a), at(b), cost.max(1));
-                [(a, b, cost), (b, a, cost)]
-            })
-            .collect();
-        // the largest cost of each link first
-        directed.sort_unstable_by_key(|&(from, to, cost)| (from, to, Reverse(cost)));
-        directed.dedup_by_key(|&mut (from, to, _)| (from, to));
-        let mut first = vec![0u32; names.len() + 1];
-        for &(from, ..) in &directed {
-            first[from as usize + 1] += 1;
-        }
-        for at in 1..first.len() {
-            first[at] += first[at - 1];
-        }
-        let edges = directed
-            .iter()
-            .map(|&(_, to, cost)| Edge { to, cost })
-            .collect();
         let mut graph = Self {
             digest,
             component: vec![NONE; names.len()],
             routers: names,
-            first,
-            edges,
+            index: Vec::new(),
+            index_shift: 0,
+            first: Vec::new(),
+            edges: Vec::new(),
         };
+        graph.build_index();
+        graph.build_edges(links);
         graph.find_components();
         graph
+    }
+
+    fn build_index(&mut self) {
+        // as many parts as routers, a power of two
+        let bits = self.routers.len().max(2).next_power_of_two().ilog2();
+        self.index_shift = 64 - bits;
+        self.index = vec![0; (1 << bits) + 1];
+        for origin in &self.routers {
+            self.index[(origin.0 >> self.index_shift) as usize + 1] += 1;
+        }
+        for at in 1..self.index.len() {
+            self.index[at] += self.index[at - 1];
+        }
+    }
+
+    fn build_edges(&mut self, links: &[(OriginId, OriginId, u16)]) {
+        // from 24 | to 24 | cost 16, inverted so that the largest cost of each link comes first
+        let pack = |a: usize, b: usize, cost: u16| {
+            (a as u64) << 40 | (b as u64) << 16 | u64::from(u16::MAX - cost.max(1))
+        };
+        let mut directed: Vec<u64> = Vec::with_capacity(2 * links.len());
+        for &(a, b, cost) in links.iter().filter(|(a, b, _)| a != b) {
+            if let (Some(a), Some(b)) = (self.index(a), self.index(b)) {
+                directed.extend([pack(a, b, cost), pack(b, a, cost)]);
+            }
+        }
+        directed.sort_unstable();
+        directed.dedup_by_key(|packed| *packed >> 16);
+        self.first = vec![0; self.routers.len() + 1];
+        for packed in &directed {
+            self.first[(packed >> 40) as usize + 1] += 1;
+        }
+        for at in 1..self.first.len() {
+            self.first[at] += self.first[at - 1];
+        }
+        let edge = |packed: u64| Edge {
+            to: (packed >> 16) as u32 & 0xff_ffff,
+            cost: u16::MAX - packed as u16,
+        };
+        self.edges = directed.into_iter().map(edge).collect();
     }
 
     /// Names the content: graphs with equal digest are equal.
@@ -173,7 +197,10 @@ impl Graph {
     }
 
     fn index(&self, x: OriginId) -> Option<usize> {
-        self.routers.binary_search(&x).ok()
+        let part = (x.0 >> self.index_shift) as usize;
+        let (from, to) = (self.index[part] as usize, self.index[part + 1] as usize);
+        let at = self.routers[from..to].binary_search(&x).ok()?;
+        Some(from + at)
     }
 
     fn edges_of(&self, at: usize) -> &[Edge] {
@@ -256,8 +283,6 @@ impl Tree {
         let root = graph.routers[start];
         let mut order = Vec::with_capacity(graph.len());
         let mut settled = vec![false; graph.len()];
-        // the value of the tie break by which the present parent was chosen
-        let mut chosen = vec![0u64; graph.len()];
         // distance in the upper half, position in the lower
         let mut waiting = BinaryHeap::with_capacity(graph.len());
         self.distance[start] = 0;
@@ -275,17 +300,18 @@ impl Tree {
                 if settled[to] || through > self.distance[to] {
                     continue;
                 }
-                let value = tie_break(root, graph.routers[at], graph.routers[to]);
-                if through == self.distance[to] {
-                    // equal values: the lower id, which settled[] and the order of positions make no
-                    // part of
-                    if (value, at as u32) < (chosen[to], self.parent[to]) {
-                        (chosen[to], self.parent[to]) = (value, at as u32);
-                    }
-                } else {
+                if through < self.distance[to] {
                     self.distance[to] = through;
-                    (chosen[to], self.parent[to]) = (value, at as u32);
+                    self.parent[to] = at as u32;
                     waiting.push(Reverse(u64::from(through) << 32 | to as u64));
+                    continue;
+                }
+                let value = |parent: u32| {
+                    let name = |at: usize| graph.routers[at];
+                    (tie_break(root, name(parent as usize), name(to)), parent)
+                };
+                if value(at as u32) < value(self.parent[to]) {
+                    self.parent[to] = at as u32;
                 }
             }
         }

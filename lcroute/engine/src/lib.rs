@@ -33,6 +33,7 @@ mod flush;
 pub mod graph;
 pub mod header;
 mod hold;
+mod late;
 mod local;
 mod output;
 mod proxy;

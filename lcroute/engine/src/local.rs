@@ -194,8 +194,14 @@ impl Local {
         self.listening.sorted_keys()
     }
 
-    /// Leaves what is to be left.
-    pub fn handle_timeout(&mut self, trees: &mut Trees, now: Instant) {
+    /// Whether a program here sends to the group, or did so a minute ago.
+    pub fn is_sending(&self, group: Ipv6Addr) -> bool {
+        self.sending.get(&group).is_some()
+    }
+
+    /// Leaves what is to be left; the groups to which nobody here sends any more.
+    pub fn handle_timeout(&mut self, trees: &mut Trees, now: Instant) -> Vec<Ipv6Addr> {
+        let mut idle_groups = Vec::new();
         while let Some(&(at, group)) = self.leaving.first()
             && at <= now
         {
@@ -238,7 +244,9 @@ impl Local {
                 trees.set_local_sending(root, group, false);
             }
             self.sending.remove(&group);
+            idle_groups.push(group);
         }
+        idle_groups
     }
 
     /// When [`Self::handle_timeout`] has something to do.

@@ -104,6 +104,8 @@ pub enum TimerKind {
     CurrentStateReport,
     /// The end of the wait for a first listener.
     HeldPackets,
+    /// Packets are no longer kept for listeners who come to be known late.
+    LateListeners,
     /// A flow without a listener went idle.
     FlowIdle,
     /// Another try after a neighbour's refusal.

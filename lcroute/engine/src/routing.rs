@@ -23,18 +23,17 @@ use crate::trees::Edge;
 const SPF_GAP: Duration = Duration::from_millis(50);
 /// How often the topology hears of routers that came and went.
 const TOPOLOGY_GAP: Duration = Duration::from_millis(500);
-/// A router that knows of at most so many says S for everything: every source knows who listens.
-const SMALL: usize = 32;
-/// It stops when there are more than these, so that one that comes and goes changes nothing.
-const NOT_SMALL: usize = 40;
 
 /// Which state of the link state the trees show.
 #[derive(Debug)]
 pub struct Routing {
     seen: Option<u64>,
+    /// Which graph was known when packets were last kept for late listeners.
+    noticed: Option<u64>,
     forced: bool,
     next: Instant,
     small: bool,
+    roots_version: Option<u64>,
     slots: [Option<OriginId>; SLOTS as usize],
     owners: BTreeMap<GroupPrefix, OriginId>,
     /// Roots that groups had until shortly; interest on their trees still counts for the proxy.
@@ -51,9 +50,11 @@ impl Routing {
     pub fn new(now: Instant) -> Self {
         Self {
             seen: None,
+            noticed: None,
             forced: false,
             next: now,
             small: true,
+            roots_version: None,
             slots: [None; SLOTS as usize],
             owners: BTreeMap::new(),
             before: Vec::new(),
@@ -92,6 +93,11 @@ impl Engine {
         self.database.update();
         self.handle_database_events();
         let version = self.database.version();
+        let graph_version = Some(self.database.graph_version());
+        if self.routing.noticed != graph_version {
+            self.routing.noticed = graph_version;
+            self.late.clear();
+        }
         let changed = self.routing.seen != Some(version);
         if self.routing.forced || changed && self.routing.next <= self.now {
             self.look_again(version, changed);
@@ -170,9 +176,12 @@ impl Engine {
             .announced()
             .map(|(prefix, announced)| (*prefix, announced.root))
             .collect();
-        if slots == self.routing.slots && owners == self.routing.owners {
+        // what went there and back again in between has left listeners on the tree there
+        let version = Some(self.database.roots_version());
+        if self.routing.roots_version == version {
             return;
         }
+        self.routing.roots_version = version;
         let old_slots = std::mem::replace(&mut self.routing.slots, slots);
         let old_owners = std::mem::replace(&mut self.routing.owners, owners);
         let old: BTreeSet<OriginId> = old_slots
@@ -201,8 +210,7 @@ impl Engine {
         let reachable = |root| database.is_reachable(root);
         self.local.reroot(root_of, reachable, trees, self.now);
         self.interest_changed.extend(self.proxy.groups());
-        self.interest_changed
-            .extend(self.trees.keys().into_iter().map(|(_, group)| group));
+        self.interest_changed.extend(self.trees.groups());
     }
 
     fn forget_roots_before(&mut self) {
@@ -222,8 +230,14 @@ impl Engine {
     /// programs watch, and in a small network everything.
     fn look_at_prefixes(&mut self) {
         let known = self.database.tables().reachable;
-        let most = if self.routing.small { NOT_SMALL } else { SMALL };
-        self.routing.small = known <= most;
+        // one that comes and goes changes nothing
+        let slack = if self.routing.small { known / 5 } else { 0 };
+        let was_small = self.routing.small;
+        self.routing.small = known - slack <= self.config.limits.small_network;
+        if self.routing.small != was_small {
+            self.interest_changed.extend(self.trees.groups());
+            self.interest_changed.extend(self.proxy.groups());
+        }
         let mut watch: Vec<Prefix> = self.config.watch.iter().map(|p| (*p).into()).collect();
         if self.routing.small {
             watch = vec![Prefix::ALL];
@@ -257,6 +271,18 @@ impl Engine {
             }
         }
         self.trees.set_local_prefixes(&said);
+    }
+
+    /// Whether this router gets to know who listens to a group: only then it tells its programs. What
+    /// merely passes through says little of the network.
+    pub(crate) fn is_watched(&self, group: Ipv6Addr) -> bool {
+        let own = self.own;
+        self.routing.small
+            || is_source_specific(group)
+            || self.config.watch.iter().any(|p| p.contains(group))
+            || self.config.announce.iter().any(|p| p.contains(group))
+            || self.local.is_sending(group)
+            || self.root_of(group) == own && self.database.owner(group).is_some()
     }
 
     /// What programs on this host want of a group goes onto its trees.

@@ -38,6 +38,8 @@ pub struct Credential {
 pub struct Revocation {
     /// A node, an invitation or an issuer.
     pub key: PeerId,
+    /// Signed by the network's key: issuers expel neither one another nor themselves.
+    pub by_network: bool,
     /// Unix seconds: by then every certificate that goes by the key has expired.
     pub until: u64,
 }

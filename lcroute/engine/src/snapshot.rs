@@ -192,7 +192,7 @@ impl Engine {
         // what is both passed on and delivered is one packet
         let carried = |of: fn(&Traffic) -> u64| {
             let passed: u64 = traffic.iter().map(|t| of(t)).sum();
-            passed + local.map_or(0, |t| of(t))
+            passed + local.map_or(0, of)
         };
         let mut links: Vec<_> = roots().flat_map(|r| self.trees.links(r, group)).collect();
         links.sort_unstable();
@@ -257,7 +257,7 @@ impl Engine {
             routers: self.database.tables().routers,
             proxied_groups: self.proxy.len(),
             flows: self.held.len(),
-            held_bytes: self.held.bytes(),
+            held_bytes: self.held.bytes() + self.late.bytes(),
             origins: self.duplicates.len(),
             refused: self
                 .adjacencies

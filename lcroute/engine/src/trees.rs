@@ -878,6 +878,11 @@ impl Trees {
         self.roots.iter().flat_map(groups).collect()
     }
 
+    /// All groups, one on several trees more than once.
+    pub fn groups(&self) -> impl Iterator<Item = Ipv6Addr> + use<> {
+        self.keys().into_iter().map(|(_, group)| group)
+    }
+
     /// Number of (root, group) entries.
     pub fn len(&self) -> usize {
         self.entries
@@ -885,11 +890,7 @@ impl Trees {
 
     /// Number of S prefixes, heard or our own.
     pub fn prefixes(&self) -> usize {
-        let of = |root| {
-            self.states
-                .get(root)
-                .map_or(0, |s: &Box<TreeState>| s.prefixes.len())
-        };
-        self.roots.iter().map(of).sum()
+        let states = self.roots.iter().filter_map(|root| self.states.get(root));
+        states.map(|s| s.prefixes.len()).sum()
     }
 }

@@ -103,11 +103,12 @@ impl Bench {
     }
 
     /// A program on node `n` wants this from now on.
-    fn wants(&mut self, n: u16, g: u16, wanted: Option<Filter>) {
-        let (kind, sources) = match &wanted {
-            None => (RecordType::ChangeToInclude, &[][..]),
-            Some(Filter::Include(list)) => (RecordType::ChangeToInclude, &list[..]),
-            Some(Filter::Exclude(list)) => (RecordType::ChangeToExclude, &list[..]),
+    fn wants(&mut self, n: u16, g: u16, wanted: impl Into<Option<Filter>>) {
+        let wanted = wanted.into();
+        let sources = wanted.as_ref().map_or(&[][..], Filter::sources);
+        let kind = match wanted {
+            Some(Filter::Exclude(_)) => RecordType::ChangeToExclude,
+            None | Some(Filter::Include(_)) => RecordType::ChangeToInclude,
         };
         let packet = report(kind, group(g), sources);
         let other = self.others.get_mut(&n).unwrap();

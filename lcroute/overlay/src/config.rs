@@ -12,7 +12,24 @@ pub struct Identity {
     pub(crate) key: Arc<SecretKey>,
     pub(crate) network: NetworkId,
     pub(crate) chain: Chain,
+    /// What it speaks: everybody the same, but in tests.
+    pub(crate) speaks: Versions,
 }
+
+/// Versions of what two nodes must have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Versions {
+    /// Of sealed messages.
+    pub(crate) signal: u8,
+    /// Of control messages, `/lcroute/control/N`.
+    pub(crate) control: u8,
+}
+
+/// What we speak.
+pub(crate) const SPEAKS: Versions = Versions {
+    signal: 2,
+    control: 2,
+};
 
 impl Identity {
     /// The identity of `key` in `network`, to which `chain` shows that it belongs.
@@ -22,6 +39,7 @@ impl Identity {
             key,
             network,
             chain,
+            speaks: SPEAKS,
         }
     }
 
@@ -58,8 +76,12 @@ pub struct OverlayConfig {
 /// Bounds of memory and time.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Most peers that are known at a time.
+    /// Most peers that are tried, linked or shown at a time.
     pub peers: usize,
+    /// Most links, made and being made, before a peer that we do not want is refused.
+    pub links: usize,
+    /// Most peers whose presence on carriers is remembered.
+    pub present: usize,
     /// Most bytes that wait in a data channel, before [`crate::SendError::QueueFull`].
     pub data_queue: usize,
     /// How long a message may wait for its turn in the media lane.
@@ -78,6 +100,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             peers: 1_024,
+            links: 256,
+            present: 8_192,
             data_queue: 1 << 20,
             media_queue: Duration::from_millis(20),
             media_repair: Duration::from_millis(25),

@@ -40,9 +40,9 @@ use crate::flight::Flight;
 use crate::media::{KeyTap, LinkKeys};
 use crate::stun::Credentials;
 
-/// The names that the channels carry in their `protocol` field.
-pub(crate) const CONTROL_PROTOCOL: &str = "/lcroute/control/1";
-pub(crate) const DATA_PROTOCOL: &str = "/lcroute/data/1";
+/// The names that the channels carry in their `protocol` field; behind the first comes its version.
+const CONTROL_PROTOCOL: &str = "/lcroute/control/";
+const DATA_PROTOCOL: &str = "/lcroute/data/1";
 /// Longest message in bytes, as our descriptions say.
 const MAX_MESSAGE: usize = 65_536;
 /// SCTP packets fit every path of IPv6 without fragments: DTLS adds 37, UDP and IPv6 48, 1,273 in all.
@@ -63,6 +63,8 @@ pub(crate) struct Factory {
     provider: Arc<dyn RTCCryptoProvider>,
     certificate: RTCCertificate,
     fingerprint: Fingerprint,
+    /// Version of control messages.
+    pub(crate) control: u8,
     media: bool,
     data_queue: usize,
     control_queue: usize,
@@ -80,6 +82,8 @@ pub(crate) enum Happening {
         local: SocketAddr,
         remote: SocketAddr,
     },
+    /// The far side offers another version of control messages.
+    OtherControl(u8),
     /// It is over, with the reason.
     Closed(&'static str),
 }
@@ -105,6 +109,8 @@ pub(crate) struct Connection {
     /// DTLS has something to send that only a timeout brings out.
     kick: bool,
     keys: Arc<KeyTap>,
+    /// Version of control messages.
+    control: u8,
     /// Whether each side offers the media lane.
     media: [bool; 2],
     flight: Flight,
@@ -120,7 +126,7 @@ pub(crate) struct Connection {
 
 impl Factory {
     /// Makes the DTLS certificate of this process: ECDSA P-256.
-    pub(crate) fn new(media: bool, limits: &Limits) -> Result<Self> {
+    pub(crate) fn new(control: u8, media: bool, limits: &Limits) -> Result<Self> {
         let provider = rtc::crypto::default_provider().map_err(|e| Error::Crypto(e.to_string()))?;
         let certificate = RTCCertificate::generate(
             provider.crypto(),
@@ -138,6 +144,7 @@ impl Factory {
             provider,
             certificate,
             fingerprint,
+            control,
             media,
             data_queue,
             control_queue,
@@ -183,7 +190,7 @@ impl Factory {
             .with_setting_engine(self.settings(keys.clone()))
             .build(now)?;
         let control = RTCDataChannelInit {
-            protocol: CONTROL_PROTOCOL.to_owned(),
+            protocol: format!("{CONTROL_PROTOCOL}{}", self.control),
             ..Default::default()
         };
         let data = RTCDataChannelInit {
@@ -210,6 +217,7 @@ impl Factory {
             opened: false,
             kick: false,
             keys,
+            control: self.control,
             media: [self.media, false],
             flight: Flight::default(),
             repeated: Vec::new(),
@@ -482,8 +490,8 @@ impl Connection {
         use RTCPeerConnectionEvent as E;
         match event {
             E::OnDataChannel(RTCDataChannelEvent::OnOpen(channel)) => {
-                if !self.handle_open(*channel) {
-                    happenings.push(Happening::Closed("opened an unknown channel"));
+                if let Err(happening) = self.handle_open(*channel) {
+                    happenings.push(happening);
                 } else if self.channels.complete() && !std::mem::replace(&mut self.opened, true) {
                     happenings.push(Happening::Open);
                 }
@@ -508,30 +516,32 @@ impl Connection {
         }
     }
 
-    /// A channel is open: one of ours, or one that the far side may open; false for any other.
-    fn handle_open(&mut self, channel: RTCDataChannelId) -> bool {
+    /// A channel is open: one of ours, or one that the far side may open; any other ends the link.
+    fn handle_open(&mut self, channel: RTCDataChannelId) -> std::result::Result<(), Happening> {
         if channel == self.channels.data_out {
             self.channels.data_out_open = true;
-            return true;
+            return Ok(());
         }
         if self.channels.control == Some(channel) {
             self.channels.control_open = true;
-            return true;
+            return Ok(());
         }
-        let Some(opened) = self.pc.data_channel(channel) else {
-            return false;
-        };
-        match opened.protocol() {
-            CONTROL_PROTOCOL if self.channels.control.is_none() => {
+        let unknown = || Happening::Closed("opened an unknown channel");
+        let opened = self.pc.data_channel(channel).ok_or_else(unknown)?;
+        let protocol = opened.protocol();
+        let version = protocol.strip_prefix(CONTROL_PROTOCOL);
+        match version.and_then(|version| version.parse().ok()) {
+            Some(version) if version != self.control => Err(Happening::OtherControl(version)),
+            Some(_) if self.channels.control.is_none() => {
                 self.channels.control = Some(channel);
                 self.channels.control_open = true;
-                true
+                Ok(())
             }
-            DATA_PROTOCOL if self.channels.data_in.is_none() => {
+            None if protocol == DATA_PROTOCOL && self.channels.data_in.is_none() => {
                 self.channels.data_in = Some(channel);
-                true
+                Ok(())
             }
-            _ => false,
+            _ => Err(unknown()),
         }
     }
 

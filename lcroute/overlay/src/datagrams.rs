@@ -18,7 +18,7 @@ use crate::event::{Ecn, Event, LinkId, PeerState, Transmit};
 use crate::liveness::{Liveness, Verdict};
 use crate::overlay::Overlay;
 use crate::peer::Up;
-use crate::stun::{Binding, Class, probe, request_id};
+use crate::stun::{Binding, Class, hello, request_id};
 
 /// ICE forgets its checks after 4 s.
 const CHECK_LIFETIME: Duration = Duration::from_secs(5);
@@ -150,14 +150,14 @@ impl Overlay {
                 let Some(&index) = self.by_ufrag.get(ours) else {
                     return self.count("stun_no_link");
                 };
-                if !self.answer_probe(index, from, &mut binding, now) {
+                if !self.answer_hello(index, from, &mut binding, now) {
                     self.feed(index, from, to_local, datagram, now);
                 }
             }
             Class::Response => {
                 if let Some(index) = self.checks.remove(&binding.id()) {
                     self.feed(index, from, to_local, datagram, now);
-                } else if !self.handle_probe_answer(from, &mut binding, now) {
+                } else if !self.handle_hello_answer(from, &mut binding, now) {
                     self.handle_mapping(&binding, from, now);
                 }
             }
@@ -166,7 +166,7 @@ impl Overlay {
     }
 
     /// Answers a consent check on the path of a link; everything else is ICE's.
-    fn answer_probe(
+    fn answer_hello(
         &mut self,
         index: usize,
         from: SocketAddr,
@@ -194,6 +194,9 @@ impl Overlay {
             return false;
         }
         up.liveness.heard(now);
+        if request.asks_for_hellos() {
+            up.liveness.asked(now);
+        }
         if let Some(answer) = request.success(from, Some((password, crypto))) {
             peer.traffic.received(answer.len());
             peer.traffic.sent(answer.len());
@@ -204,7 +207,7 @@ impl Overlay {
         true
     }
 
-    fn handle_probe_answer(
+    fn handle_hello_answer(
         &mut self,
         from: SocketAddr,
         answer: &mut Binding,
@@ -253,8 +256,8 @@ impl Overlay {
         self.settle_waiting(now);
     }
 
-    /// Probes a link, or finds it dead.
-    pub(crate) fn probe(&mut self, index: usize, now: Instant) {
+    /// Says hello on a link, or finds it dead.
+    pub(crate) fn say_hello(&mut self, index: usize, now: Instant) {
         let crypto = self.factory.provider().crypto();
         let Some(peer) = self.peers.get_mut(index).and_then(Option::as_mut) else {
             return;
@@ -268,16 +271,30 @@ impl Overlay {
         match up.liveness.poll(now) {
             Verdict::Wait => {}
             Verdict::Down => self.end_link(index, "silent", now),
-            Verdict::Probe(id) => {
+            Verdict::Hello { id, asks } => {
                 let Some((local, remote)) = link.connection.path() else {
                     return;
                 };
-                if let Some(request) = probe(id, link.connection.credentials(), crypto) {
+                let credentials = link.connection.credentials();
+                if let Some(request) = hello(id, asks, credentials, crypto) {
                     peer.traffic.sent(request.len());
                     let request = Transmit::plain(remote, Some(local), request.into());
                     self.transmits.push_back(request);
                 }
             }
+        }
+    }
+
+    /// The system says that nobody takes datagrams at `remote` (ICMP port unreachable and the like). Anybody
+    /// can forge that: the peer there is suspected, and has gone if it does not answer.
+    pub fn handle_unreachable(&mut self, remote: SocketAddr, now: Instant) {
+        self.observe(now);
+        let Some(&index) = self.by_addr.get(&remote) else {
+            return;
+        };
+        if let Some(up) = self.link_mut(index).and_then(|link| link.up.as_mut()) {
+            up.liveness.hint(now);
+            self.schedule_cheaply(index);
         }
     }
 
@@ -290,7 +307,9 @@ impl Overlay {
                 peer.dirty = false;
             }
             self.drain(index);
-            self.schedule(index);
+            if !self.tidy(index) {
+                self.schedule(index);
+            }
         }
     }
 
@@ -381,6 +400,12 @@ impl Overlay {
                 }
                 None => self.count("unauthenticated_data"),
             },
+            Happening::OtherControl(theirs) => {
+                let refusal = Refusal::of_control(theirs, self.factory.control);
+                let id = peer.id;
+                self.end_link(index, refusal.reason(), now);
+                self.refuse(refusal, Some(id), now);
+            }
             Happening::Closed(reason) => self.end_link(index, reason, now),
         }
     }
@@ -462,7 +487,7 @@ impl Overlay {
             media,
         });
         peer.set_state(PeerState::Connected, None, now);
-        peer.waiting = None;
+        (peer.waiting, peer.keep_until) = (None, None);
         peer.failures = 0;
         self.by_link.insert(id, index);
         info!(peer = %peer.id, name = %member.name, "link up");
@@ -470,6 +495,7 @@ impl Overlay {
             link: id,
             member: Box::new(member),
         });
+        self.count_success(index);
         self.mark_dirty(index);
     }
 

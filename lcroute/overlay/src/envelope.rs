@@ -3,15 +3,20 @@
 //!
 //! ```text
 //! sealed box to the recipient (X25519, XSalsa20-Poly1305; 48 bytes more than what is inside):
-//!   version 8 = 1 | kind 8 | sender 256 | recipient 256 | network 256 | time 64 (unix seconds)
+//!   version 8 = 2 | kind 8 | sender 256 | recipient 256 | network 256 | time 64 (unix seconds)
 //!   | nonce 128 = { session 64 (random per process) | sequence 64 (counts up per session) }
-//!   | session of the recipient 64 (0: unknown) | chain (u16 length, bytes) | payload (u16 length, bytes)
+//!   | session of the recipient 64 (0: unknown) | control 8 (version of control messages, 2)
+//!   | chain (u16 length, bytes) | payload (u16 length, bytes)
 //!   | ed25519 signature 512 over all of the above
 //!
 //! knock  (1): flags 8 (bit 0: ICE restart wanted)
 //! offer  (2): flags 8 (bit 0: ICE restart) | attempt 256 (random) | description
 //! answer (3): flags 8 | attempt 256 (of the offer) | nonce 256 (random) | description
+//! refusal (4): reason 8 (1 no room, 2 revoked, 3 another version)
 //! ```
+//!
+//! What comes before `time`, and the signature at the end, are the same in all versions: so who speaks another
+//! one is known by name.
 //!
 //! An offer and an answer name the recipient's session, so they cannot be replayed to another run of
 //! its process; the sequence is checked against a window, so they cannot be replayed to this one.
@@ -28,7 +33,6 @@ use crate::MAX_SIGNAL;
 use crate::config::Identity;
 use crate::description::Description;
 
-const VERSION: u8 = 1;
 const CONTEXT: &str = "lcroute 2026 signal";
 const RESTART: u8 = 1;
 
@@ -39,6 +43,10 @@ pub(crate) enum Refusal {
     Sealed,
     Malformed,
     Version,
+    SignalOlder,
+    SignalNewer,
+    ControlOlder,
+    ControlNewer,
     Recipient,
     Network,
     Clock,
@@ -53,6 +61,7 @@ pub(crate) enum Refusal {
     Session,
     Rate,
     Full,
+    Revoked,
     Auth,
 }
 
@@ -70,6 +79,22 @@ impl Refusal {
             Self::Sealed => ("signal_not_opened", "tampered or not for this node"),
             Self::Malformed => ("signal_malformed", "malformed"),
             Self::Version => ("signal_version", "unknown version"),
+            Self::SignalOlder => (
+                "signal_version",
+                "speaks another version of lcroute (signalling 1, here 2)",
+            ),
+            Self::SignalNewer => (
+                "signal_version",
+                "speaks another version of lcroute (signalling 3 or later, here 2)",
+            ),
+            Self::ControlOlder => (
+                "control_version",
+                "speaks another version of lcroute (control 1, here 2)",
+            ),
+            Self::ControlNewer => (
+                "control_version",
+                "speaks another version of lcroute (control 3 or later, here 2)",
+            ),
             Self::Recipient => ("signal_recipient", "wrong recipient"),
             Self::Network => ("signal_network", "another network"),
             Self::Clock => ("signal_clock", "clock differs by more than a day"),
@@ -83,7 +108,8 @@ impl Refusal {
             Self::Replayed => ("signal_replayed", "replayed"),
             Self::Session => ("signal_session", "for an earlier run of this node"),
             Self::Rate => ("signal_rate", "too many messages"),
-            Self::Full => ("peers_full", "peer table full"),
+            Self::Full => ("peers_full", "no room for more links"),
+            Self::Revoked => ("certificate_revoked", "revoked"),
             Self::Auth => ("auth_failed", "authentication failed"),
         }
     }
@@ -110,8 +136,82 @@ impl Refusal {
                 | Self::CertificateExpired
                 | Self::CertificateEarly
                 | Self::CertificateSubject
+                | Self::SignalOlder
+                | Self::SignalNewer
+                | Self::ControlOlder
+                | Self::ControlNewer
+                | Self::Revoked
                 | Self::Auth
         )
+    }
+}
+
+impl Refusal {
+    fn of_signal(theirs: u8, ours: u8) -> Self {
+        if theirs < ours {
+            Self::SignalOlder
+        } else {
+            Self::SignalNewer
+        }
+    }
+
+    /// For who speaks another version of control messages.
+    pub(crate) fn of_control(theirs: u8, ours: u8) -> Self {
+        if theirs < ours {
+            Self::ControlOlder
+        } else {
+            Self::ControlNewer
+        }
+    }
+
+    /// What a refused member is told, where it can be told.
+    pub(crate) fn told(self) -> Option<Told> {
+        match self {
+            Self::Full => Some(Told::Full),
+            Self::Revoked => Some(Told::Revoked),
+            Self::ControlOlder | Self::ControlNewer => Some(Told::Version),
+            _ => None,
+        }
+    }
+}
+
+/// The reason in a refusal that was received or is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Told {
+    Full,
+    Revoked,
+    Version,
+    /// One that later versions may have.
+    Other(u8),
+}
+
+impl Told {
+    fn number(self) -> u8 {
+        match self {
+            Self::Full => 1,
+            Self::Revoked => 2,
+            Self::Version => 3,
+            Self::Other(number) => number,
+        }
+    }
+
+    fn of(number: u8) -> Self {
+        match number {
+            1 => Self::Full,
+            2 => Self::Revoked,
+            3 => Self::Version,
+            other => Self::Other(other),
+        }
+    }
+
+    /// The reason as `peers` shows it.
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Self::Full => "the peer has no room for more links",
+            Self::Revoked => "the peer says that our certificate is revoked",
+            Self::Version => "the peer speaks another version of lcroute",
+            Self::Other(_) => "refused by the peer",
+        }
     }
 }
 
@@ -145,6 +245,8 @@ pub(crate) enum Payload {
         nonce: [u8; 32],
         description: Description,
     },
+    /// You get no link.
+    Refusal(Told),
 }
 
 /// A message whose sender, membership, network and age have been checked.
@@ -154,6 +256,8 @@ pub(crate) struct Opened {
     pub(crate) session: u64,
     pub(crate) sequence: u64,
     pub(crate) to_session: u64,
+    /// Version of its control messages.
+    pub(crate) control: u8,
     pub(crate) payload: Payload,
 }
 
@@ -188,13 +292,14 @@ fn write(
     payload: &Payload,
 ) -> Result<Writer, WireError> {
     let mut w = Writer::new();
-    w.u8(VERSION).u8(payload.kind());
+    w.u8(identity.speaks.signal).u8(payload.kind());
     w.put(identity.peer_id().public_key()).put(to.public_key());
     w.put(identity.network.public_key());
     w.u64(stamp.time)
         .u64(stamp.session)
         .u64(stamp.sequence)
-        .u64(stamp.to_session);
+        .u64(stamp.to_session)
+        .u8(identity.speaks.control);
     w.bytes16(&identity.chain.encode())?;
     w.bytes16(&payload.encode()?)?;
     Ok(w)
@@ -212,8 +317,8 @@ pub(crate) fn open(
     }
     let key = BoxKey::from(*identity.key.x25519());
     let inner = key.unseal(sealed).map_err(|_| (Refusal::Sealed, None))?;
-    let letter = Letter::read(&inner).map_err(|e| match e {
-        WireError::Version(_) => (Refusal::Version, None),
+    let letter = Letter::read(&inner, identity.speaks.signal).map_err(|e| match e {
+        WireError::Version(theirs) => refuse_version(identity, &inner, theirs),
         _ => (Refusal::Malformed, None),
     })?;
     letter
@@ -223,6 +328,29 @@ pub(crate) fn open(
     letter
         .check(identity, now)
         .map_err(|refusal| (refusal, Some(letter.sender)))
+}
+
+/// Why a message of another version is refused, with the sender if what all versions have in common is right.
+fn refuse_version(identity: &Identity, inner: &[u8], theirs: u8) -> (Refusal, Option<PeerId>) {
+    let sender = || {
+        let (signed, signature) = inner.split_last_chunk()?;
+        let mut r = Reader::new(signed);
+        r.array::<2>().ok()?;
+        let sender = PeerId::from_public_key(r.array().ok()?).ok()?;
+        let recipient: [u8; 32] = r.array().ok()?;
+        let network: [u8; 32] = r.array().ok()?;
+        let ours = &recipient == identity.peer_id().public_key()
+            && &network == identity.network.public_key();
+        let genuine = sender.verify(CONTEXT, signed, signature).is_ok();
+        (ours && genuine && sender != identity.peer_id()).then_some(sender)
+    };
+    match sender() {
+        Some(sender) => {
+            let refusal = Refusal::of_signal(theirs, identity.speaks.signal);
+            (refusal, Some(sender))
+        }
+        None => (Refusal::Version, None),
+    }
 }
 
 /// A message as it lies in its envelope.
@@ -236,16 +364,17 @@ struct Letter<'a> {
     session: u64,
     sequence: u64,
     to_session: u64,
+    control: u8,
     chain: &'a [u8],
     payload: &'a [u8],
     signature: [u8; 64],
 }
 
 impl<'a> Letter<'a> {
-    fn read(inner: &'a [u8]) -> Result<Self, WireError> {
+    fn read(inner: &'a [u8], version: u8) -> Result<Self, WireError> {
         let mut r = Reader::new(inner);
         match r.u8()? {
-            VERSION => {}
+            known if known == version => {}
             other => return Err(WireError::Version(other)),
         }
         let letter = Self {
@@ -257,6 +386,7 @@ impl<'a> Letter<'a> {
             session: r.u64()?,
             sequence: r.u64()?,
             to_session: r.u64()?,
+            control: r.u8()?,
             chain: r.bytes16()?,
             payload: r.bytes16()?,
             signed: &inner[..inner.len() - r.rest().len()],
@@ -287,6 +417,7 @@ impl<'a> Letter<'a> {
             session: self.session,
             sequence: self.sequence,
             to_session: self.to_session,
+            control: self.control,
             payload,
         })
     }
@@ -298,6 +429,7 @@ impl Payload {
             Self::Knock { .. } => 1,
             Self::Offer { .. } => 2,
             Self::Answer { .. } => 3,
+            Self::Refusal(_) => 4,
         }
     }
 
@@ -324,13 +456,17 @@ impl Payload {
                 w.u8(u8::from(*restart)).put(attempt).put(nonce);
                 description.write(&mut w)?;
             }
+            Self::Refusal(told) => {
+                w.u8(told.number());
+            }
         }
         Ok(w.into_vec())
     }
 
     fn decode(kind: u8, bytes: &[u8]) -> Result<Self, WireError> {
         let mut r = Reader::new(bytes);
-        let restart = r.u8()? & RESTART != 0;
+        let first = r.u8()?;
+        let restart = first & RESTART != 0;
         let payload = match kind {
             1 => Self::Knock { restart },
             2 => {
@@ -350,6 +486,7 @@ impl Payload {
                     description: Description::read(&mut r)?,
                 }
             }
+            4 => Self::Refusal(Told::of(first)),
             _ => return Err(WireError::Bad("kind")),
         };
         r.finish()?;
@@ -364,6 +501,7 @@ impl Payload {
             Self::Knock { .. } => "knock",
             Self::Offer { .. } => "offer",
             Self::Answer { .. } => "answer",
+            Self::Refusal(_) => "refusal",
         }
     }
 }

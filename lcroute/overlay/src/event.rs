@@ -12,7 +12,7 @@ use thiserror::Error;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LinkId(pub u32);
 
-/// One way for signalling messages, for example one backbone server.
+/// One way for signalling messages: a backbone server, or [`crate::OVERLAY_CARRIER`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CarrierId(pub u32);
 
@@ -102,12 +102,23 @@ pub enum Event {
         /// The message.
         message: Bytes,
     },
-    /// A sealed message to be carried to a peer, over every carrier on which it is present.
+    /// A sealed message to be carried to a peer; at least one of the two ways is named.
     Signal {
         /// To whom.
         to: PeerId,
         /// At most [`crate::MAX_SIGNAL`] bytes.
         bytes: Bytes,
+        /// Over links of the overlay ([`crate::OVERLAY_CARRIER`]).
+        over_links: bool,
+        /// Over every backbone.
+        over_backbone: bool,
+    },
+    /// Attempts to make a link to a wanted peer fail again and again, or work at last. They go on.
+    DirectFailure {
+        /// To whom.
+        peer: PeerId,
+        /// False: there is a link now.
+        failing: bool,
     },
     /// A peer was refused a link (told once per peer and reason).
     PeerRefused {

@@ -16,12 +16,15 @@ mod gather;
 mod lanes;
 mod liveness;
 mod media;
+mod membership;
 mod negotiate;
 mod overlay;
 mod peer;
+mod reach;
 mod replay;
 pub mod signal;
 mod stun;
+mod wanted;
 
 pub use config::{Identity, Limits, OverlayConfig};
 pub use event::{
@@ -30,6 +33,8 @@ pub use event::{
 };
 pub use overlay::{Overlay, OverlayError};
 
+/// The carrier that is the overlay itself: messages travel over links, from node to node.
+pub const OVERLAY_CARRIER: CarrierId = CarrierId(u32::MAX);
 /// Longest sealed message in bytes.
 pub const MAX_SIGNAL: usize = 32 * 1024;
 

@@ -1,36 +1,50 @@
 //! Is the other end of a link still there?
 //!
 //! ```text
-//! alive --400 ms without a sign--> suspected (20 probes a second) --500 ms more--> down
-//!       <-----------------------------any sign of life
+//! alive --silence: 350 ms, or less where much came--> suspected --400 ms more--> down
+//!       <----------------any sign of life-------------/
 //! ```
 //!
-//! A probe is an ICE consent check: authenticated, answered by the far side's ICE itself, and outside
-//! SCTP, which stalls for seconds at a few percent of loss. Signs of life are authenticated probes,
-//! their answers, and messages that came out of DTLS.
+//! A hello is an ICE consent check: authenticated, answered by the far side's ICE itself, and outside
+//! SCTP, which stalls for seconds at a few percent of loss. Signs of life are authentic hellos, their
+//! answers, media packets, and messages that came out of DTLS. Three hellos a second go out; who suspects
+//! the other sends forty, and asks in them for twenty. So all of these must get lost in a row, and the answers to
+//! the forty, before a link counts as dead by mistake: at 20 % of loss each way not once in hundreds of hours.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::stun::{TxId, new_id};
 
-const PROBE_EVERY: Duration = Duration::from_millis(333);
-const PROBE_EVERY_SUSPECTED: Duration = Duration::from_millis(50);
-const SILENCE: Duration = Duration::from_millis(400);
-const SUSPICION: Duration = Duration::from_millis(500);
-/// A process that slept must not blame the peer: so many probes go unanswered before a link is down.
-const LEAST_PROBES: u32 = 6;
-/// A probe that is not answered by then counts as lost.
+const HELLO_EVERY: Duration = Duration::from_millis(333);
+const HELLO_EVERY_ASKED: Duration = Duration::from_millis(50);
+const HELLO_EVERY_SUSPECTING: Duration = Duration::from_millis(25);
+/// Silence after which a peer is suspected: a little more than hellos are apart. Where packets came
+/// closer to each other, three times the longest gap of the last second or two, but at least the second.
+const SILENCE: Duration = Duration::from_millis(350);
+const LEAST_SILENCE: Duration = Duration::from_millis(100);
+const GAPS: u32 = 3;
+const GAP_MEMORY: Duration = Duration::from_secs(1);
+const SUSPICION: Duration = Duration::from_millis(400);
+/// A process that slept must not blame the peer: so many hellos go unanswered before a link is down, and
+/// what it sleeps longer than this while it suspects somebody does not count.
+const LEAST_HELLOS: u32 = 8;
+const ASLEEP: Duration = Duration::from_millis(100);
+/// For so long after the peer has asked for it we send hellos fast: it goes on asking.
+const ASKED: Duration = Duration::from_millis(300);
+/// A hello that is not answered by then counts as lost.
 const LOST_AFTER: Duration = Duration::from_secs(1);
 const MAX_OUTSTANDING: usize = 64;
+/// What others say is believed no more often: anybody can forge it.
+const HINT_EVERY: Duration = Duration::from_secs(1);
 
 /// What to do now.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// Nothing.
     Wait,
-    /// Send a probe with this transaction.
-    Probe(TxId),
+    /// Send a hello with this transaction, which asks for hellos or does not.
+    Hello { id: TxId, asks: bool },
     /// The link is dead.
     Down,
 }
@@ -38,12 +52,21 @@ pub(crate) enum Verdict {
 /// Liveness of one link.
 #[derive(Debug)]
 pub(crate) struct Liveness {
-    /// Probes of all links go out at this time and whole multiples of [`PROBE_EVERY`] later: a node with
+    /// Hellos of all links go out at this time and whole multiples of [`HELLO_EVERY`] later: a node with
     /// many links wakes no more often than one with few.
     epoch: Instant,
     heard: Instant,
+    /// The longest gaps between signs of life, in this second and the one before, and since when this one.
+    gaps: [Duration; 2],
+    gaps_since: Instant,
+    /// Since when, and hellos sent since.
     suspected: Option<(Instant, u32)>,
-    next_probe: Instant,
+    /// The peer suspects us until then.
+    asked_until: Option<Instant>,
+    hinted: Option<Instant>,
+    next_hello: Instant,
+    last_hello: Option<Instant>,
+    polled: Instant,
     outstanding: VecDeque<(TxId, Instant)>,
     rtt: Option<Duration>,
     loss: f64,
@@ -54,8 +77,14 @@ impl Liveness {
         Self {
             epoch,
             heard: now,
+            gaps: [SILENCE; 2],
+            gaps_since: now,
             suspected: None,
-            next_probe: now,
+            asked_until: None,
+            hinted: None,
+            next_hello: now,
+            last_hello: None,
+            polled: now,
             outstanding: VecDeque::new(),
             rtt: None,
             loss: 0.0,
@@ -64,31 +93,63 @@ impl Liveness {
 
     /// A sign of life.
     pub(crate) fn heard(&mut self, now: Instant) {
+        let gap = now.saturating_duration_since(self.heard);
+        if now.saturating_duration_since(self.gaps_since) >= GAP_MEMORY {
+            self.gaps = [Duration::ZERO, self.gaps[0]];
+            self.gaps_since = now;
+        }
+        self.gaps[0] = self.gaps[0].max(gap);
         self.heard = now;
-        if self.suspected.take().is_some() {
-            self.next_probe = self.next_common(now);
+        if self.suspected.take().is_some() && self.asked_until.is_none() {
+            self.next_hello = self.next_common(now);
         }
     }
 
-    /// The time of the next probe, about [`PROBE_EVERY`] from now.
+    /// The time of the next hello, about [`HELLO_EVERY`] from now.
     fn next_common(&self, now: Instant) -> Instant {
         let since = now.saturating_duration_since(self.epoch);
-        let past = since.as_nanos() % PROBE_EVERY.as_nanos();
+        let past = since.as_nanos() % HELLO_EVERY.as_nanos();
         // less than a period, which fits
-        let left = PROBE_EVERY - Duration::from_nanos(past as u64);
-        let soon = left < PROBE_EVERY / 8;
-        now + if soon { left + PROBE_EVERY } else { left }
+        let left = HELLO_EVERY - Duration::from_nanos(past as u64);
+        let soon = left < HELLO_EVERY / 8;
+        now + if soon { left + HELLO_EVERY } else { left }
     }
 
-    /// Somebody says that the link is dead: find out now.
+    /// Silence of so long makes the peer suspect.
+    fn patience(&self) -> Duration {
+        let longest = self.gaps[0].max(self.gaps[1]);
+        (longest * GAPS).clamp(LEAST_SILENCE, SILENCE)
+    }
+
+    /// There is reason to think that the peer has gone: find out now.
     pub(crate) fn suspect(&mut self, now: Instant) {
         if self.suspected.is_none() {
             self.suspected = Some((now, 0));
-            self.next_probe = now;
+            self.hello_soon(HELLO_EVERY_SUSPECTING, now);
         }
     }
 
-    /// A probe was answered; false if it is not one of ours.
+    /// Somebody who may be lying says that the peer has gone.
+    pub(crate) fn hint(&mut self, now: Instant) {
+        if self.hinted.is_none_or(|at| now >= at + HINT_EVERY) {
+            self.hinted = Some(now);
+            self.suspect(now);
+        }
+    }
+
+    /// The peer has heard nothing of us for a while, and asks for hellos.
+    pub(crate) fn asked(&mut self, now: Instant) {
+        self.asked_until = Some(now + ASKED);
+        self.hello_soon(HELLO_EVERY_ASKED, now);
+    }
+
+    /// The next hello comes `pause` after the last.
+    fn hello_soon(&mut self, pause: Duration, now: Instant) {
+        let soon = self.last_hello.map_or(now, |at| at + pause);
+        self.next_hello = self.next_hello.min(soon.max(now));
+    }
+
+    /// A hello was answered; false if it is not one of ours.
     pub(crate) fn answered(&mut self, id: TxId, now: Instant) -> bool {
         let Some(at) = self.outstanding.iter().position(|(known, _)| *known == id) else {
             return false;
@@ -104,42 +165,53 @@ impl Liveness {
 
     /// To be called at [`Self::deadline`], or whenever.
     pub(crate) fn poll(&mut self, now: Instant) -> Verdict {
+        let slept = now.saturating_duration_since(self.deadline().max(self.polled));
+        self.polled = now;
         self.forget_lost(now);
-        if self.suspected.is_none() && now.saturating_duration_since(self.heard) >= SILENCE {
+        if self.asked_until.is_some_and(|until| until <= now) {
+            self.asked_until = None;
+        }
+        let silence = now.saturating_duration_since(self.heard);
+        if self.suspected.is_none() && silence >= self.patience() {
             self.suspect(now);
         }
-        if let Some((since, probes)) = self.suspected
-            && now >= since + SUSPICION
-            && probes >= LEAST_PROBES
-        {
-            return Verdict::Down;
+        if let Some((since, hellos)) = &mut self.suspected {
+            if slept >= ASLEEP {
+                *since = (*since + slept).min(now);
+            }
+            if now >= *since + SUSPICION && *hellos >= LEAST_HELLOS {
+                return Verdict::Down;
+            }
         }
-        if now < self.next_probe {
+        if now < self.next_hello {
             return Verdict::Wait;
         }
-        self.next_probe = match &mut self.suspected {
-            Some((_, probes)) => {
-                *probes += 1;
-                now + PROBE_EVERY_SUSPECTED
+        self.next_hello = match &mut self.suspected {
+            Some((_, hellos)) => {
+                *hellos += 1;
+                now + HELLO_EVERY_SUSPECTING
             }
+            None if self.asked_until.is_some() => now + HELLO_EVERY_ASKED,
             None => self.next_common(now),
         };
+        self.last_hello = Some(now);
         let id = new_id();
         if self.outstanding.len() == MAX_OUTSTANDING {
             self.outstanding.pop_front();
         }
         self.outstanding.push_back((id, now));
-        Verdict::Probe(id)
+        let asks = self.suspected.is_some();
+        Verdict::Hello { id, asks }
     }
 
     /// When to poll next.
     pub(crate) fn deadline(&self) -> Instant {
         let judge = match self.suspected {
-            Some((since, probes)) if probes >= LEAST_PROBES => since + SUSPICION,
-            Some(_) => self.next_probe,
-            None => self.heard + SILENCE,
+            Some((since, hellos)) if hellos >= LEAST_HELLOS => since + SUSPICION,
+            Some(_) => self.next_hello,
+            None => self.heard + self.patience(),
         };
-        judge.min(self.next_probe)
+        judge.min(self.next_hello)
     }
 
     /// Smoothed round trip.
@@ -147,7 +219,7 @@ impl Liveness {
         self.rtt
     }
 
-    /// Share of probes that were not answered, over the last few dozen.
+    /// Share of hellos that were not answered, over the last few dozen.
     pub(crate) fn loss(&self) -> f64 {
         self.loss
     }
@@ -171,6 +243,8 @@ impl Liveness {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cmp::Reverse;
+    use std::collections::BinaryHeap;
 
     /// Runs the clock for `span`; `answer` says whether the probe sent at a time is answered.
     fn run(
@@ -183,7 +257,7 @@ mod tests {
         loop {
             match live.poll(now) {
                 Verdict::Down => return Some(now - start),
-                Verdict::Probe(id) if answer(now - start) => {
+                Verdict::Hello { id, .. } if answer(now - start) => {
                     assert!(live.answered(id, now + Duration::from_millis(1)));
                 }
                 _ => {}
@@ -208,18 +282,18 @@ mod tests {
     }
 
     #[test]
-    fn all_links_of_a_node_probe_at_once() {
+    fn all_links_of_a_node_say_hello_at_once() {
         let epoch = Instant::now();
         let next = |late: u64| {
             let now = epoch + Duration::from_millis(late);
             let mut live = Liveness::new(epoch, now);
-            assert!(matches!(live.poll(now), Verdict::Probe(_)));
-            live.next_probe - epoch
+            assert!(matches!(live.poll(now), Verdict::Hello { .. }));
+            live.next_hello - epoch
         };
-        assert_eq!(next(0), PROBE_EVERY);
-        assert_eq!(next(100), PROBE_EVERY);
-        assert_eq!(next(320), PROBE_EVERY * 2, "not again at once");
-        assert_eq!(next(1_000), PROBE_EVERY * 4);
+        assert_eq!(next(0), HELLO_EVERY);
+        assert_eq!(next(100), HELLO_EVERY);
+        assert_eq!(next(320), HELLO_EVERY * 2, "not again at once");
+        assert_eq!(next(1_000), HELLO_EVERY * 4);
     }
 
     #[test]
@@ -231,7 +305,7 @@ mod tests {
         })
         .unwrap();
         assert!(
-            at > Duration::from_millis(5_400) && at < Duration::from_millis(6_300),
+            at > Duration::from_millis(5_400) && at < Duration::from_millis(5_850),
             "{at:?}"
         );
     }
@@ -251,21 +325,265 @@ mod tests {
         let mut live = Liveness::new(start, start);
         live.heard(start);
         let woke = start + Duration::from_secs(30);
-        assert!(matches!(live.poll(woke), Verdict::Probe(_)));
-        assert_ne!(
-            live.poll(woke + Duration::from_secs(1)),
-            Verdict::Down,
-            "asleep again"
-        );
-        live.heard(woke + Duration::from_secs(1));
-        assert_eq!(live.poll(woke + Duration::from_secs(1)), Verdict::Wait);
+        assert!(matches!(live.poll(woke), Verdict::Hello { .. }));
+        // asleep again and again: a hello now and then, and what was slept does not count
+        for hello in 1..8 {
+            let now = woke + Duration::from_millis(250) * hello;
+            assert_ne!(live.poll(now), Verdict::Down, "{hello}");
+        }
+        live.heard(woke + Duration::from_secs(5));
+        assert_eq!(live.poll(woke + Duration::from_secs(5)), Verdict::Wait);
+    }
+
+    #[test]
+    fn a_forged_hint_makes_it_ask_once_a_second() {
+        let start = Instant::now();
+        let mut live = Liveness::new(start, start);
+        let mut hellos = 0;
+        let second = Duration::from_secs(1);
+        let mut now = start;
+        while now < start + second * 10 {
+            live.hint(now);
+            if let Verdict::Hello { id, .. } = live.poll(now) {
+                hellos += 1;
+                assert!(live.answered(id, now));
+            }
+            now += Duration::from_millis(1);
+        }
+        assert!((30..=50).contains(&hellos), "{hellos} in ten seconds");
+    }
+
+    #[test]
+    fn who_is_asked_sends_fast_for_a_while() {
+        let start = Instant::now();
+        let mut live = Liveness::new(start, start);
+        let answered = |_: Duration| true;
+        run(&mut live, start, Duration::from_secs(5), answered);
+        let now = start + Duration::from_secs(5);
+        let mut hellos = 0;
+        for ms in 0..1_000 {
+            let now = now + Duration::from_millis(ms);
+            if ms < 500 {
+                live.asked(now);
+            }
+            if let Verdict::Hello { asks, .. } = live.poll(now) {
+                hellos += 1;
+                assert!(!asks || ms > 500);
+            }
+            live.heard(now);
+        }
+        // twenty a second for 800 ms, however often it is asked
+        assert!((15..=19).contains(&hellos), "{hellos}");
     }
 
     #[test]
     fn strangers_answers_do_not_count() {
         let start = Instant::now();
         let mut live = Liveness::new(start, start);
-        assert!(matches!(live.poll(start), Verdict::Probe(_)));
+        assert!(matches!(live.poll(start), Verdict::Hello { .. }));
         assert!(!live.answered([0; 12], start));
+    }
+
+    /// Two ends of a link and the way between them, on virtual time.
+    struct Pair {
+        start: Instant,
+        now: Duration,
+        ends: [Liveness; 2],
+        /// When, in what order, to which end, what.
+        way: BinaryHeap<Reverse<(Duration, u64, usize, Packet)>>,
+        order: u64,
+        /// One way.
+        delay: Duration,
+        /// Of a hundred, in each direction.
+        loss: u64,
+        /// How often the first end sends data.
+        data: Option<Duration>,
+        next_data: Duration,
+        dice: u64,
+        sent: u64,
+        suspicions: u64,
+    }
+
+    #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+    enum Packet {
+        Hello(TxId, bool),
+        Answer(TxId),
+        Data,
+    }
+
+    impl Pair {
+        fn new(dice: u64, delay: u64, loss: u64, data: Option<u64>) -> Self {
+            let start = Instant::now();
+            let later = start + Duration::from_millis(dice * 37 % 333);
+            Self {
+                start,
+                now: Duration::from_millis(333),
+                ends: [start, later].map(|epoch| Liveness::new(epoch, start)),
+                way: BinaryHeap::new(),
+                order: 0,
+                delay: Duration::from_millis(delay),
+                loss,
+                data: data.map(Duration::from_millis),
+                next_data: Duration::ZERO,
+                dice,
+                sent: 0,
+                suspicions: 0,
+            }
+        }
+
+        fn roll(&mut self) -> u64 {
+            self.dice = self.dice.wrapping_mul(6_364_136_223_846_793_005);
+            self.dice = self.dice.wrapping_add(1_442_695_040_888_963_407);
+            self.dice >> 33
+        }
+
+        fn send(&mut self, to: usize, packet: Packet) {
+            self.sent += 1;
+            if self.roll() % 100 >= self.loss {
+                // up to 2 ms later than the others
+                let late = Duration::from_micros(self.roll() % 2_000);
+                let at = self.now + self.delay + late;
+                self.order += 1;
+                self.way.push(Reverse((at, self.order, to, packet)));
+            }
+        }
+
+        /// Runs until `end`; when an end says that the other is dead, if it does. From `death` on the
+        /// second end is.
+        fn run(&mut self, end: Duration, death: Option<Duration>) -> Option<Duration> {
+            loop {
+                let alive = |at: Duration| death.is_none_or(|death| at < death);
+                let mut next = self.ends[0].deadline() - self.start;
+                if alive(self.now) {
+                    next = next.min(self.ends[1].deadline() - self.start);
+                }
+                if let Some(Reverse((at, ..))) = self.way.peek() {
+                    next = next.min(*at);
+                }
+                if self.data.is_some() {
+                    next = next.min(self.next_data);
+                }
+                self.now = self.now.max(next);
+                if self.now >= end {
+                    return None;
+                }
+                if self.step(alive(self.now)) {
+                    return Some(self.now);
+                }
+            }
+        }
+
+        fn step(&mut self, alive: bool) -> bool {
+            if let Some(every) = self.data.filter(|_| self.next_data <= self.now) {
+                self.next_data = self.now + every;
+                self.send(1, Packet::Data);
+                // reports of what came
+                if alive {
+                    self.send(0, Packet::Data);
+                }
+            }
+            let now = self.start + self.now;
+            while let Some(Reverse((at, ..))) = self.way.peek() {
+                if *at > self.now {
+                    break;
+                }
+                let Some(Reverse((_, _, to, packet))) = self.way.pop() else {
+                    break;
+                };
+                if to == 1 && !alive {
+                    continue;
+                }
+                match packet {
+                    Packet::Data => self.ends[to].heard(now),
+                    Packet::Answer(id) => {
+                        self.ends[to].answered(id, now);
+                    }
+                    Packet::Hello(id, asks) => {
+                        self.ends[to].heard(now);
+                        if asks {
+                            self.ends[to].asked(now);
+                        }
+                        self.send(1 - to, Packet::Answer(id));
+                    }
+                }
+            }
+            for end in 0..=usize::from(alive) {
+                let suspected = self.ends[end].suspected.is_some();
+                match self.ends[end].poll(now) {
+                    Verdict::Wait => {}
+                    Verdict::Down => return true,
+                    Verdict::Hello { id, asks } => self.send(1 - end, Packet::Hello(id, asks)),
+                }
+                self.suspicions += u64::from(!suspected && self.ends[end].suspected.is_some());
+            }
+            false
+        }
+    }
+
+    const HOUR: u64 = 3_600;
+
+    /// RTT 1, 20 and 100 ms; idle, and with a stream.
+    #[test]
+    fn no_link_dies_by_mistake_in_200_hours_at_20_percent_loss_each_way() {
+        let (mut hours, mut suspicions, mut sent) = (0, 0, 0);
+        for (delay, data, count) in [
+            (0, None, 30),
+            (10, None, 50),
+            (50, None, 120),
+            (50, Some(100), 10),
+            (10, Some(20), 4),
+        ] {
+            for dice in 0..count {
+                let mut pair = Pair::new(dice, delay, 20, data);
+                let died = pair.run(Duration::from_secs(HOUR), None);
+                assert_eq!(died, None, "delay {delay} ms, data {data:?}, dice {dice}");
+                hours += 1;
+                if data.is_none() {
+                    suspicions += pair.suspicions;
+                    sent += pair.sent;
+                }
+            }
+        }
+        assert!(hours >= 200);
+        println!("{suspicions} suspicions, {sent} datagrams in 200 idle hours");
+        assert!(suspicions > 100_000, "{suspicions}: as many chances to err");
+    }
+
+    #[test]
+    fn without_loss_nobody_is_suspected_and_little_is_sent() {
+        for dice in 0..9 {
+            let mut pair = Pair::new(dice, 20, 0, None);
+            assert_eq!(pair.run(Duration::from_secs(HOUR), None), None);
+            assert!(pair.sent <= HOUR * 12 + 100, "{}", pair.sent);
+            assert!(pair.suspicions <= 4, "{}", pair.suspicions);
+        }
+    }
+
+    /// Times from death to verdict, sorted.
+    fn deaths(delay: u64, loss: u64, data: Option<u64>) -> Vec<Duration> {
+        let times = (0..500).map(|dice| {
+            let mut pair = Pair::new(dice, delay, loss, data);
+            let death = Duration::from_millis(10_000 + dice * 7_919 % 1_000);
+            let end = death + Duration::from_secs(10);
+            pair.run(end, Some(death)).unwrap() - death
+        });
+        let mut times: Vec<_> = times.collect();
+        times.sort_unstable();
+        times
+    }
+
+    #[test]
+    fn a_dead_neighbour_is_noticed_within_a_second_by_median_in_three_quarters_of_one() {
+        for delay in [0, 10, 50] {
+            for data in [None, Some(200), Some(50), Some(10)] {
+                for loss in [0, 20] {
+                    let times = deaths(delay, loss, data);
+                    let (median, worst) = (times[250], times[499]);
+                    println!("delay {delay}, data {data:?}, loss {loss}: {median:?} {worst:?}");
+                    assert!(worst <= Duration::from_secs(1), "{worst:?}");
+                    assert!(median <= Duration::from_millis(750), "{median:?}");
+                }
+            }
+        }
     }
 }

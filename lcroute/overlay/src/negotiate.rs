@@ -7,8 +7,8 @@
 //!   | --- answer --------------------------> |
 //!   | <========= ICE, DTLS, Auth ==========> |
 //! ```
-//! A knock says "I have no link to you"; both sides knock when they see each other, and after every
-//! pause, until there is a link. The smaller PeerId answers a knock with an offer, the larger one with
+//! A knock says "I have no link to you"; who wants a link knocks when it sees the other, and after every
+//! pause, until there is one. Who is knocked at answers, whether it wants the link itself or not. The smaller PeerId answers a knock with an offer, the larger one with
 //! a knock of its own, so it does not matter whose got lost.
 
 use std::time::{Duration, Instant};
@@ -17,13 +17,16 @@ use bytes::Bytes;
 use librecast::id::PeerId;
 use tracing::debug;
 
+use crate::OVERLAY_CARRIER;
 use crate::auth::{Binding, Role};
 use crate::connection::Connection;
 use crate::description::{Description, Fingerprint};
-use crate::envelope::{Opened, Payload, Refusal, Stamp, open, seal};
+use crate::envelope::{Opened, Payload, Refusal, Stamp, Told, open, seal};
 use crate::event::{CarrierId, Event, PeerState, Presence};
 use crate::overlay::Overlay;
-use crate::peer::{Link, Offered, Restart, Waiting};
+use crate::peer::{LINGER, Link, Offered, Restart, Waiting};
+use crate::reach::Noted;
+use crate::replay::Copies;
 
 /// A knock within this time after our own offer or knock has crossed it.
 const CROSSING: Duration = Duration::from_secs(1);
@@ -32,8 +35,6 @@ const SIGNAL_RATE: f64 = 200.0;
 const SIGNAL_BURST: f64 = 1_000.0;
 /// How long a restart waits for STUN.
 const RESTART_PATIENCE: Duration = Duration::from_millis(250);
-/// Most carriers.
-const MAX_CARRIERS: usize = 16;
 
 impl Overlay {
     /// Who can be reached over a carrier.
@@ -44,16 +45,12 @@ impl Overlay {
         }
         match presence {
             Presence::Online(id) => self.handle_online(carrier, id, now),
-            Presence::Offline(id) => {
-                if let Some(&index) = self.by_id.get(&id) {
-                    self.handle_offline(carrier, index);
-                }
-            }
+            Presence::Offline(id) => self.handle_offline(carrier, id),
             Presence::CarrierUp => debug!(carrier = carrier.0, "carrier up"),
             Presence::CarrierDown => {
                 debug!(carrier = carrier.0, "carrier down");
-                for index in self.indices() {
-                    self.handle_offline(carrier, index);
+                for id in self.reach.on(carrier) {
+                    self.handle_offline(carrier, id);
                 }
             }
         }
@@ -85,51 +82,62 @@ impl Overlay {
         if id == self.own {
             return;
         }
-        let Some(index) = self.peer_index(id, false) else {
-            return;
-        };
-        let Some(peer) = self.peers[index].as_mut() else {
-            return;
-        };
-        if peer.carriers.len() < MAX_CARRIERS {
-            peer.carriers.insert(carrier);
+        let over_links = carrier == OVERLAY_CARRIER;
+        match self.reach.insert(id, carrier, &self.wanted) {
+            Noted::Full => return self.count("presence_full"),
+            // that a path over links is still there is no news
+            Noted::Again if over_links => return,
+            Noted::New | Noted::Again => {}
         }
-        peer.failures = 0;
-        match peer.link.as_mut() {
+        if let Some(&index) = self.by_id.get(&id)
+            && let Some(link) = self.link_mut(index)
+        {
             // it came back: does it still know of the link?
-            Some(link) => {
-                if let Some(up) = link.up.as_mut() {
-                    up.liveness.suspect(now);
-                }
-                if link.restart.is_some() {
-                    // what asked for it may have been lost with the carrier that just came back
-                    self.ask_restart(index, now);
-                }
-                self.mark_dirty(index);
+            if let Some(up) = link.up.as_mut().filter(|_| !over_links) {
+                up.liveness.suspect(now);
             }
-            // whoever flaps does not make us sign as fast
-            None => match peer
-                .knocked_at
-                .map(|at| at + CROSSING)
-                .filter(|at| now < *at)
-            {
-                Some(later) => {
-                    peer.retry_at = Some(later);
-                    self.mark_dirty(index);
-                }
-                None => self.knock(index, false, now),
-            },
+            if link.restart.is_some() {
+                // what asked for it may have been lost with the carrier that just came back
+                self.ask_restart(index, now);
+            }
+            return self.mark_dirty(index);
+        }
+        if self.wanted.contains(&id) {
+            self.begin_trying(id, now);
         }
     }
 
-    fn handle_offline(&mut self, carrier: CarrierId, index: usize) {
+    fn handle_offline(&mut self, carrier: CarrierId, id: PeerId) {
+        self.reach.remove(&id, carrier);
+        let Some(&index) = self.by_id.get(&id) else {
+            return;
+        };
+        let Some(peer) = self.peers[index].as_ref() else {
+            return;
+        };
+        if self.reach.knows(&id) || peer.link.is_some() {
+            return;
+        }
+        if peer.member.is_none() {
+            self.forget(id);
+        } else {
+            self.stop_trying(index);
+        }
+    }
+
+    /// Knocks; whoever flaps does not make us sign as fast.
+    pub(crate) fn knock_soon(&mut self, index: usize, now: Instant) {
         let Some(peer) = self.peers[index].as_mut() else {
             return;
         };
-        peer.carriers.remove(&carrier);
-        if peer.carriers.is_empty() && peer.link.is_none() && peer.member.is_none() {
-            let id = peer.id;
-            self.forget(id);
+        let next = peer.knocked_at.map(|at| at + CROSSING);
+        match next.filter(|at| now < *at) {
+            Some(later) => {
+                peer.retry_at = Some(later);
+                self.expect_link(index, now);
+                self.mark_dirty(index);
+            }
+            None => self.knock(index, false, now),
         }
     }
 
@@ -140,16 +148,93 @@ impl Overlay {
         now: Instant,
     ) -> Result<(), (Refusal, Option<PeerId>)> {
         self.spend_token(now).map_err(|e| (e, None))?;
+        let hash = Copies::hash(bytes);
+        if self.copies.contains(&hash) {
+            self.count("signal_copy");
+            return Ok(());
+        }
         let opened = open(&self.config.identity, (self.config.clock)(), bytes)?;
         let sender = opened.member.peer;
         let refuse = |refusal| (refusal, Some(sender));
         if !self.replay.is_new(&sender, opened.session, opened.sequence) {
             return Err(refuse(Refusal::Replayed));
         }
-        let index = self.peer_index(sender, true).ok_or(refuse(Refusal::Full))?;
+        self.copies.insert(hash);
+        let result = self.handle_new(carrier, opened, now);
+        result.map_err(refuse)
+    }
+
+    /// A message that has not come before, of a member.
+    fn handle_new(
+        &mut self,
+        carrier: CarrierId,
+        opened: Opened,
+        now: Instant,
+    ) -> Result<(), Refusal> {
+        let sender = opened.member.peer;
+        let (session, theirs) = (opened.session, opened.control);
+        let ours = self.config.identity.speaks.control;
+        if let Payload::Refusal(told) = opened.payload {
+            if opened.to_session != self.session {
+                return Err(Refusal::Session);
+            }
+            self.handle_refusal(&sender, told, now);
+            if theirs != ours {
+                return Err(Refusal::of_control(theirs, ours));
+            }
+            return Ok(());
+        }
+        let result = if self.names_revoked(&opened.member) {
+            Err(Refusal::Revoked)
+        } else if theirs != ours {
+            Err(Refusal::of_control(theirs, ours))
+        } else {
+            self.handle_member(carrier, opened, now)
+        };
+        if let Some(told) = result.err().and_then(Refusal::told) {
+            let to = (&sender, session, Some(carrier));
+            self.post(to, &Payload::Refusal(told));
+        }
+        result
+    }
+
+    fn handle_member(
+        &mut self,
+        carrier: CarrierId,
+        opened: Opened,
+        now: Instant,
+    ) -> Result<(), Refusal> {
+        let sender = opened.member.peer;
+        let linked = |i: &usize| self.peers[*i].as_ref().is_some_and(|p| p.link.is_some());
+        let linked = self.by_id.get(&sender).is_some_and(linked);
+        let full = || self.link_count() >= self.config.limits.links;
+        if !linked && !self.wanted.contains(&sender) && full() {
+            return Err(Refusal::Full);
+        }
+        let index = self.peer_index(sender).ok_or(Refusal::Full)?;
         self.refused.remove(&sender);
         debug!(peer = %sender, carrier = carrier.0, payload = opened.payload.name(), "signal");
-        self.handle_opened(index, opened, now).map_err(refuse)
+        self.handle_opened(index, carrier, opened, now)
+    }
+
+    /// A peer gives us no link, and says why.
+    fn handle_refusal(&mut self, sender: &PeerId, told: Told, now: Instant) {
+        let Some(&index) = self.by_id.get(sender) else {
+            return;
+        };
+        let Some(peer) = self.peers[index].as_mut() else {
+            return;
+        };
+        if peer.up().is_some() {
+            return;
+        }
+        debug!(peer = %sender, reason = told.reason(), "refused by the peer");
+        peer.waiting = None;
+        peer.failures = peer.failures.max(5);
+        self.end_link(index, told.reason(), now);
+        if let Some(peer) = self.peers[index].as_mut() {
+            peer.set_state(PeerState::Refused, Some(told.reason()), now);
+        }
     }
 
     fn spend_token(&mut self, now: Instant) -> Result<(), Refusal> {
@@ -164,19 +249,28 @@ impl Overlay {
         Ok(())
     }
 
-    fn handle_opened(&mut self, index: usize, opened: Opened, now: Instant) -> Result<(), Refusal> {
+    fn handle_opened(
+        &mut self,
+        index: usize,
+        carrier: CarrierId,
+        opened: Opened,
+        now: Instant,
+    ) -> Result<(), Refusal> {
         let Opened {
             member,
             session,
             sequence,
             to_session,
             payload,
+            ..
         } = opened;
         let Some(peer) = self.peers[index].as_mut() else {
             return Ok(());
         };
         peer.member = Some(member);
         peer.session = session;
+        peer.heard_over = Some(carrier);
+        peer.keep_until = Some(now + LINGER);
         if peer.state == PeerState::Refused {
             peer.set_state(PeerState::Connecting, None, now);
         }
@@ -184,6 +278,7 @@ impl Overlay {
         let for_us = to_session == self.session;
         match payload {
             Payload::Knock { restart } => self.handle_knock(index, session, sequence, restart, now),
+            Payload::Refusal(_) => {}
             Payload::Offer { .. } if smaller => return Err(Refusal::Malformed),
             Payload::Answer { .. } if !smaller => return Err(Refusal::Malformed),
             Payload::Offer { .. } if !for_us => {
@@ -390,10 +485,22 @@ impl Overlay {
             return;
         };
         peer.knocked_at = Some(now);
-        peer.retry_at = Some(now + self.jitter.pause(peer.failures, first, longest));
+        peer.keep_until = Some(now + LINGER);
+        let pause = self.jitter.pause(peer.failures, first, longest);
         peer.failures = peer.failures.saturating_add(1);
+        let id = peer.id;
+        if self.may_try(&id) {
+            self.retry_at(index, now + pause);
+            self.expect_link(index, now);
+        }
         self.send_signal(index, &Payload::Knock { restart });
         self.mark_dirty(index);
+    }
+
+    fn retry_at(&mut self, index: usize, at: Instant) {
+        if let Some(peer) = self.peers[index].as_mut() {
+            peer.retry_at = Some(at);
+        }
     }
 
     /// Answers a knock with a knock, unless ours is under way.
@@ -493,7 +600,11 @@ impl Overlay {
         };
         let Some(link) = peer.link.as_mut() else {
             peer.failures = 0;
-            return self.knock(index, false, now);
+            let id = peer.id;
+            if self.may_try(&id) {
+                self.knock(index, false, now);
+            }
+            return;
         };
         if link.up.is_none() {
             return self.begin_anew(index, now);
@@ -639,18 +750,35 @@ impl Overlay {
         let Some(peer) = self.peers[index].as_ref() else {
             return;
         };
+        let (id, session, heard_over) = (peer.id, peer.session, peer.heard_over);
+        self.post((&id, session, heard_over), payload);
+    }
+
+    /// Seals a message to a run of a peer, and says over which carriers it may go: those where it is
+    /// present, and the one it was heard over.
+    fn post(
+        &mut self,
+        (to, to_session, heard_over): (&PeerId, u64, Option<CarrierId>),
+        payload: &Payload,
+    ) {
         self.sequence += 1;
         let stamp = Stamp {
             time: (self.config.clock)(),
             session: self.session,
             sequence: self.sequence,
-            to_session: peer.session,
+            to_session,
         };
-        match seal(&self.config.identity, &peer.id, stamp, payload) {
+        match seal(&self.config.identity, to, stamp, payload) {
             Ok(bytes) => {
+                let (links, backbone) = self.reach.ways(to);
+                let heard_over_links = heard_over == Some(OVERLAY_CARRIER);
+                let over_links = links || heard_over_links;
+                let heard_over_backbone = heard_over.is_some() && !heard_over_links;
                 self.events.push_back(Event::Signal {
-                    to: peer.id,
+                    to: *to,
                     bytes: Bytes::from(bytes),
+                    over_links,
+                    over_backbone: backbone || heard_over_backbone || !over_links,
                 });
             }
             Err(refusal) => self.count(refusal.counter()),

@@ -6,16 +6,18 @@
 //! | `negotiate` | presence and signalling: from a knock to an answer, restarts |
 //! | `datagrams` | demultiplexing, draining connections, Auth, liveness |
 //! | `lanes` | the links' media lanes |
+//! | `wanted` | which peers are tried |
+//! | `membership` | certificates renewed, keys revoked |
 //! | `peer` | what is kept of a peer |
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use librecast::cert::{CLOCK_SKEW, Chain};
+use librecast::cert::CLOCK_SKEW;
 use librecast::id::PeerId;
 use thiserror::Error;
 use tracing::{debug, info, warn};
@@ -27,7 +29,8 @@ use crate::envelope::Refusal;
 use crate::event::{Event, LinkId, PeerInfo, PeerState, SendError, Transmit};
 use crate::gather::Gatherer;
 use crate::peer::{Peer, RESTART_GRACE, STABLE};
-use crate::replay::ReplayCache;
+use crate::reach::Reach;
+use crate::replay::{Copies, ReplayCache};
 use crate::stun::TxId;
 
 /// Most refused strangers that `peers` shows.
@@ -60,7 +63,7 @@ pub struct Overlay {
     pub(crate) factory: Factory,
     pub(crate) jitter: Jitter,
     pub(crate) now: Instant,
-    /// When it was made: the probes of all links keep step with it.
+    /// When it was made: the hellos of all links keep step with it.
     pub(crate) epoch: Instant,
     /// This run of the process, and the number of the next message.
     pub(crate) session: u64,
@@ -71,6 +74,13 @@ pub struct Overlay {
     pub(crate) was_patient: bool,
     /// Somebody waits for our addresses, or for a restart.
     pub(crate) unsettled: bool,
+    /// Those to which a link is to be made.
+    pub(crate) wanted: BTreeSet<PeerId>,
+    /// Those of which it was told that attempts fail.
+    pub(crate) failing: BTreeSet<PeerId>,
+    pub(crate) reach: Reach,
+    /// Keys of nodes, invitations and issuers that count no more; whether the network's key said so.
+    pub(crate) revoked: BTreeMap<PeerId, bool>,
     pub(crate) peers: Vec<Option<Peer>>,
     pub(crate) by_id: HashMap<PeerId, usize>,
     pub(crate) by_link: HashMap<LinkId, usize>,
@@ -92,6 +102,7 @@ pub struct Overlay {
     pub(crate) transmits: VecDeque<Transmit>,
     pub(crate) events: VecDeque<Event>,
     pub(crate) replay: ReplayCache,
+    pub(crate) copies: Copies,
     pub(crate) signal_tokens: (f64, Instant),
     pub(crate) refused: BTreeMap<PeerId, (&'static str, Instant)>,
     pub(crate) drops: BTreeMap<&'static str, u64>,
@@ -103,7 +114,8 @@ pub struct Overlay {
 impl Overlay {
     /// A node without links.
     pub fn new(config: OverlayConfig, now: Instant) -> Result<Self, OverlayError> {
-        let factory = Factory::new(config.media, &config.limits)
+        let control = config.identity.speaks.control;
+        let factory = Factory::new(control, config.media, &config.limits)
             .map_err(|e| OverlayError::Certificate(e.to_string()))?;
         let mut session = [0; 8];
         getrandom::fill(&mut session).expect("the system's random number generator works");
@@ -121,6 +133,10 @@ impl Overlay {
             gatherer: Gatherer::default(),
             was_patient: false,
             unsettled: false,
+            wanted: BTreeSet::new(),
+            failing: BTreeSet::new(),
+            revoked: BTreeMap::new(),
+            reach: Reach::new(config.limits.present),
             peers: Vec::new(),
             by_id: HashMap::new(),
             by_link: HashMap::new(),
@@ -138,6 +154,7 @@ impl Overlay {
             transmits: VecDeque::new(),
             events: VecDeque::new(),
             replay: ReplayCache::new(REPLAY_SENDERS),
+            copies: Copies::default(),
             signal_tokens: (0.0, now),
             refused: BTreeMap::new(),
             drops: BTreeMap::new(),
@@ -152,11 +169,6 @@ impl Overlay {
     #[must_use]
     pub fn peer_id(&self) -> PeerId {
         self.own
-    }
-
-    /// A renewed certificate chain: what is signed from now on carries it.
-    pub fn set_chain(&mut self, chain: Chain) {
-        self.config.identity.chain = chain;
     }
 
     /// The addresses at which the UDP socket can be reached, best first; at most eight count.
@@ -229,7 +241,7 @@ impl Overlay {
         result
     }
 
-    /// Closes a link; the peer is tried again after a pause.
+    /// Closes a link; a wanted peer is tried again after a pause.
     pub fn close_link(&mut self, link: LinkId, reason: &'static str, now: Instant) {
         self.observe(now);
         if let Some(&index) = self.by_link.get(&link) {
@@ -262,7 +274,7 @@ impl Overlay {
                 peer.scheduled = None;
                 if peer.connection_is_quiet(now) && !self.expire(index, now) {
                     self.poll_media(index, now);
-                    self.probe(index, now);
+                    self.say_hello(index, now);
                     self.schedule_cheaply(index);
                     continue;
                 }
@@ -303,7 +315,8 @@ impl Overlay {
         self.events.pop_front()
     }
 
-    /// Peers as users see them: those with a link, those tried, those refused.
+    /// Peers as users see them: those with a link, those tried, those refused, and for ten seconds those
+    /// that knocked at us in vain.
     #[must_use]
     pub fn peers(&self) -> Vec<PeerInfo> {
         let mut rows: Vec<_> = self
@@ -369,13 +382,14 @@ impl Overlay {
             .ok_or(SendError::NoSuchLink)
     }
 
-    /// The peer's place, made if there is room. A verified peer may take an unverified one's.
-    pub(crate) fn peer_index(&mut self, id: PeerId, verified: bool) -> Option<usize> {
+    /// The peer's place, made if there is room. Who is verified or wanted may take that of one who is
+    /// neither wanted nor linked.
+    pub(crate) fn peer_index(&mut self, id: PeerId) -> Option<usize> {
         if let Some(index) = self.by_id.get(&id) {
             return Some(*index);
         }
         if self.by_id.len() >= self.config.limits.peers {
-            match self.evictable().filter(|_| verified) {
+            match self.evictable() {
                 Some(victim) => self.forget(victim),
                 None => {
                     self.count(Refusal::Full.counter());
@@ -398,18 +412,11 @@ impl Overlay {
         Some(index)
     }
 
-    /// Whose place may be taken: somebody unverified, else who is gone for longest.
+    /// Whose place may be taken: of those without a link and not wanted, who stands still for longest.
     fn evictable(&self) -> Option<PeerId> {
-        let idle = || self.peers.iter().flatten().filter(|p| p.link.is_none());
-        let gone = || {
-            idle()
-                .filter(|p| p.carriers.is_empty())
-                .min_by_key(|p| p.since)
-        };
-        idle()
-            .find(|p| p.member.is_none())
-            .or_else(gone)
-            .map(|p| p.id)
+        let idle = self.peers.iter().flatten().filter(|p| p.link.is_none());
+        let idle = idle.filter(|p| !self.wanted.contains(&p.id));
+        idle.min_by_key(|p| p.since).map(|p| p.id)
     }
 
     pub(crate) fn forget(&mut self, id: PeerId) {
@@ -430,8 +437,7 @@ impl Overlay {
         let quiet = self
             .warned_at
             .is_some_and(|at| now < at + Duration::from_secs(1));
-        // the same message over two carriers is no attack
-        // and one for an earlier run is what a restart looks like
+        // one that came late is no attack, and one for an earlier run is what a restart looks like
         let quiet = quiet || matches!(refusal, Refusal::Replayed | Refusal::Session);
         match peer {
             Some(id) if !quiet => warn!(peer = %id, reason, "signalling refused"),
@@ -505,6 +511,7 @@ impl Overlay {
         if self.expire(index, now) {
             return;
         }
+        self.judge_failure(index, now);
         let limit = self.config.limits.attempt;
         let Some(peer) = self.peers.get_mut(index).and_then(Option::as_mut) else {
             return;
@@ -527,7 +534,7 @@ impl Overlay {
                 self.end_link(index, "no path after an address change", now);
             } else {
                 self.poll_media(index, now);
-                self.probe(index, now);
+                self.say_hello(index, now);
             }
         }
         let Some(peer) = self.peers.get_mut(index).and_then(Option::as_mut) else {
@@ -538,9 +545,11 @@ impl Overlay {
         }
     }
 
-    /// The link is over: tells so, and tries again, at once if it was a good one.
+    /// The link is over: tells so, and tries again if it is wanted, at once if it was a good one.
     pub(crate) fn end_link(&mut self, index: usize, reason: &'static str, now: Instant) {
         let lived = self.take_link(index, reason, now);
+        let id = self.peers.get(index).and_then(Option::as_ref).map(|p| p.id);
+        let tries = id.is_some_and(|id| self.may_try(&id));
         let Some(peer) = self.peers.get_mut(index).and_then(Option::as_mut) else {
             return;
         };
@@ -553,13 +562,18 @@ impl Overlay {
             PeerState::Connecting
         };
         peer.set_state(state, Some(reason), now);
+        peer.keep_until = None;
         if lived.is_some_and(|lived| lived >= STABLE) && peer.failures < 3 {
             peer.failures = 0;
-            peer.retry_at = Some(now);
+            peer.retry_at = tries.then_some(now);
         } else {
             let (first, longest) = self.config.limits.backoff;
-            peer.retry_at = Some(now + self.jitter.pause(peer.failures, first, longest));
+            let pause = self.jitter.pause(peer.failures, first, longest);
+            peer.retry_at = tries.then_some(now + pause);
             peer.failures = peer.failures.saturating_add(1);
+        }
+        if lived.is_none() {
+            self.count_failure(index, now);
         }
         self.mark_dirty(index);
         self.settle_peer(index, now);
@@ -576,9 +590,10 @@ impl Overlay {
         let mut link = peer.link.take()?;
         let mut goodbye = VecDeque::new();
         link.connection.close(&mut goodbye, now);
-        for transmit in goodbye {
+        // twice: nobody asks for it again if it gets lost
+        for transmit in goodbye.iter().chain(&goodbye) {
             peer.traffic.sent(transmit.contents.len());
-            self.transmits.push_back(transmit);
+            self.transmits.push_back(transmit.clone());
         }
         self.by_ufrag
             .remove(&link.connection.credentials().local_ufrag);

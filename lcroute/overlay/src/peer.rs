@@ -6,7 +6,6 @@
 //!     \------------------- knock, after a pause ----------------------------------------/
 //! ```
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use librecast::cert::Member;
@@ -26,14 +25,21 @@ pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// A link that lived so long was a good one: the next attempt comes at once.
 pub(crate) const STABLE: Duration = Duration::from_secs(5);
 
+/// How long a message of a peer that we do not want, or one to it, is kept in mind.
+pub(crate) const LINGER: Duration = Duration::from_secs(10);
+/// A wanted peer without a link counts as one that cannot be reached directly after so long, and after
+/// so many attempts.
+pub(crate) const FAILS_AFTER: Duration = Duration::from_secs(10);
+pub(crate) const FAILS_AFTER_ATTEMPTS: u32 = 2;
+
 /// One peer.
 #[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) id: PeerId,
     /// Who it is, once a message of it has been verified.
     pub(crate) member: Option<Member>,
-    /// Where it can be reached for signalling.
-    pub(crate) carriers: BTreeSet<CarrierId>,
+    /// The carrier that brought its last message: answers may go that way.
+    pub(crate) heard_over: Option<CarrierId>,
     /// The newest run of its process that we know of; 0: none.
     pub(crate) session: u64,
     pub(crate) state: PeerState,
@@ -42,6 +48,11 @@ pub(crate) struct Peer {
     pub(crate) failures: u32,
     pub(crate) retry_at: Option<Instant>,
     pub(crate) knocked_at: Option<Instant>,
+    /// A peer that we do not want and have no link to is forgotten then: it may be about to answer.
+    pub(crate) keep_until: Option<Instant>,
+    /// When it counts as one that cannot be reached directly, and attempts that failed so far.
+    pub(crate) fails_at: Option<Instant>,
+    pub(crate) attempts: u32,
     pub(crate) link: Option<Link>,
     pub(crate) waiting: Option<Waiting>,
     pub(crate) traffic: Traffic,
@@ -117,7 +128,7 @@ impl Peer {
         Self {
             id,
             member: None,
-            carriers: BTreeSet::new(),
+            heard_over: None,
             session: 0,
             state: PeerState::Connecting,
             since: now,
@@ -125,6 +136,9 @@ impl Peer {
             failures: 0,
             retry_at: None,
             knocked_at: None,
+            keep_until: None,
+            fails_at: None,
+            attempts: 0,
             link: None,
             waiting: None,
             traffic: Traffic::default(),
@@ -151,10 +165,11 @@ impl Peer {
 
     /// When something must be done for this peer.
     pub(crate) fn deadline(&self, attempt: Duration) -> Option<Instant> {
-        match self.link.as_ref() {
+        let next = match self.link.as_ref() {
             Some(link) => link.deadline(attempt),
-            None => self.retry_at,
-        }
+            None => earliest([self.retry_at, self.keep_until]),
+        };
+        earliest([next, self.fails_at])
     }
 
     /// Whether a timeout is the media lane's or the liveness probe's: the WebRTC stack, whose timers
@@ -199,6 +214,10 @@ impl Peer {
             link: up.map(|up| up.id),
         }
     }
+}
+
+fn earliest<const N: usize>(times: [Option<Instant>; N]) -> Option<Instant> {
+    times.into_iter().flatten().min()
 }
 
 impl Link {

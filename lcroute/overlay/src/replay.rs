@@ -1,9 +1,13 @@
-//! Has this message been seen? A bounded window per sender.
+//! Has this message been seen? A bounded window per sender, and the last messages themselves: a copy that
+//! came over another carrier is no replay.
 
 use std::collections::{BTreeMap, VecDeque};
 
+use aws_lc_rs::digest::{SHA256, digest};
 use librecast::id::PeerId;
 
+/// Messages of which copies are known.
+const COPIES: usize = 256;
 /// Runs of a sender's process that are remembered.
 const SESSIONS: usize = 4;
 /// Messages of a run that may come out of order.
@@ -15,6 +19,30 @@ struct Session {
     id: u64,
     highest: u64,
     seen: u64,
+}
+
+/// The last messages that were accepted.
+#[derive(Debug, Default)]
+pub(crate) struct Copies(VecDeque<[u8; 32]>);
+
+impl Copies {
+    /// What a message is known by.
+    pub(crate) fn hash(message: &[u8]) -> [u8; 32] {
+        let mut hash = [0; 32];
+        hash.copy_from_slice(digest(&SHA256, message).as_ref());
+        hash
+    }
+
+    pub(crate) fn contains(&self, hash: &[u8; 32]) -> bool {
+        self.0.contains(hash)
+    }
+
+    pub(crate) fn insert(&mut self, hash: [u8; 32]) {
+        if self.0.len() == COPIES {
+            self.0.pop_front();
+        }
+        self.0.push_back(hash);
+    }
 }
 
 /// Windows of all senders. Only verified members get one, so strangers cannot fill it.
@@ -117,6 +145,19 @@ mod tests {
         assert!(!cache.is_new(&peer(1), 1, 7));
         assert!(cache.is_new(&peer(1), 1, u64::MAX));
         assert!(!cache.is_new(&peer(1), 1, 70));
+    }
+
+    #[test]
+    fn the_last_messages_are_known_again() {
+        let mut copies = Copies::default();
+        for n in 0..1_000_u32 {
+            let hash = Copies::hash(&n.to_be_bytes());
+            assert!(!copies.contains(&hash));
+            copies.insert(hash);
+            assert!(copies.contains(&hash));
+        }
+        assert_eq!(copies.0.len(), COPIES);
+        assert!(!copies.contains(&Copies::hash(&0_u32.to_be_bytes())));
     }
 
     #[test]

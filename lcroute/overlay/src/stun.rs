@@ -1,10 +1,10 @@
 //! STUN (RFC 8489) as far as the overlay speaks it itself: finding the server-reflexive address,
-//! answering those who ask for theirs, and probing a link's path with ICE consent checks (RFC 7675).
+//! answering those who ask for theirs, and saying hello on a link's path by ICE consent checks (RFC 7675).
 
 use std::net::{IpAddr, SocketAddr};
 
 use rtc::crypto::RTCCrypto;
-use rtc::stun::attributes::{ATTR_USE_CANDIDATE, ATTR_USERNAME};
+use rtc::stun::attributes::{ATTR_USE_CANDIDATE, ATTR_USERNAME, AttrType, RawAttribute};
 use rtc::stun::fingerprint::FINGERPRINT;
 use rtc::stun::integrity::MessageIntegrity;
 use rtc::stun::message::{
@@ -13,6 +13,10 @@ use rtc::stun::message::{
 };
 use rtc::stun::textattrs::Username;
 use rtc::stun::xoraddr::XorMappedAddress;
+
+/// Asks the receiver for twenty checks a second. It is for private use, and whoever does not know it ignores it
+/// (RFC 8489, sections 14 and 18.3); it has no value.
+const ATTR_HELLOS: AttrType = AttrType(0xFF1C);
 
 /// Longest STUN message that is looked at: checks are about 100 bytes.
 const MAX_MESSAGE: usize = 1_280;
@@ -82,6 +86,11 @@ impl Binding {
         self.message.contains(ATTR_USE_CANDIDATE)
     }
 
+    /// Whether the sender has heard nothing of us, and asks for checks.
+    pub(crate) fn asks_for_hellos(&self) -> bool {
+        self.message.contains(ATTR_HELLOS)
+    }
+
     /// XOR-MAPPED-ADDRESS of a response.
     pub(crate) fn mapped(&self) -> Option<SocketAddr> {
         use rtc::stun::message::Getter;
@@ -133,23 +142,32 @@ pub(crate) fn address_request(id: TxId) -> Option<Vec<u8>> {
     ])
 }
 
-/// A consent check (RFC 7675): only the other end of the link can answer it.
-pub(crate) fn probe(
+/// A consent check (RFC 7675): only the other end of the link can answer it. It may ask for more of them.
+pub(crate) fn hello(
     id: TxId,
+    asks: bool,
     credentials: &Credentials,
     crypto: &dyn RTCCrypto,
 ) -> Option<Vec<u8>> {
     let username = format!("{}:{}", credentials.remote_ufrag, credentials.local_ufrag);
     let key = credentials.remote_pwd.as_bytes().to_vec();
-    build(&[
+    let mut setters: Vec<Box<dyn Setter + '_>> = vec![
         Box::new(BINDING_REQUEST),
         Box::new(TransactionId(id)),
         Box::new(Username::new(ATTR_USERNAME, username)),
-        Box::new(MessageIntegrity::new_raw_integrity_with_provider(
-            key, crypto,
-        )),
-        Box::new(FINGERPRINT),
-    ])
+    ];
+    if asks {
+        setters.push(Box::new(RawAttribute {
+            typ: ATTR_HELLOS,
+            length: 0,
+            value: Vec::new(),
+        }));
+    }
+    setters.push(Box::new(MessageIntegrity::new_raw_integrity_with_provider(
+        key, crypto,
+    )));
+    setters.push(Box::new(FINGERPRINT));
+    build(&setters)
 }
 
 /// What a STUN server answers to a datagram: a success response without any state, or nothing.
@@ -222,10 +240,13 @@ mod tests {
     }
 
     #[test]
-    fn only_the_password_makes_a_probe_authentic() {
+    fn only_the_password_makes_a_hello_authentic() {
         let provider = rtc::crypto::default_provider().unwrap();
-        let request = probe([1; 12], &credentials(), provider.crypto()).unwrap();
+        let plain = hello([1; 12], false, &credentials(), provider.crypto()).unwrap();
+        assert!(!Binding::parse(&plain).unwrap().asks_for_hellos());
+        let request = hello([1; 12], true, &credentials(), provider.crypto()).unwrap();
         let mut request = Binding::parse(&request).unwrap();
+        assert!(request.asks_for_hellos());
         assert_eq!(request.username().as_deref(), Some("theirs:ours"));
         assert!(request.is_authentic("their password", provider.crypto()));
         assert!(!request.is_authentic("our password", provider.crypto()));

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail as the test does")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use lcroute_overlay::signal::client::{ClientEvent, Clients};
 use lcroute_overlay::signal::server::Server;
-use lcroute_overlay::{Ecn, Event, Identity, Limits, LinkId, Overlay, OverlayConfig};
+use lcroute_overlay::{Ecn, Event, Identity, Limits, LinkId, Overlay, OverlayConfig, Presence};
 use librecast::cert::{Certificate, Chain, Grant, GroupPrefix, Kind};
 use librecast::id::SecretKey;
 use tokio::net::UdpSocket;
@@ -104,7 +104,11 @@ impl Node {
                 }
                 Some(event) = self.events.recv() => match event {
                     ClientEvent::Presence(carrier, presence) => {
-                        self.overlay.handle_presence(carrier, presence, Instant::now());
+                        let now = Instant::now();
+                        if let Presence::Online(peer) = presence {
+                            self.overlay.set_wanted(BTreeSet::from([peer]), now);
+                        }
+                        self.overlay.handle_presence(carrier, presence, now);
                     }
                     ClientEvent::Signal { carrier, from, bytes } => {
                         self.overlay.handle_signal(carrier, Some(from), &bytes, Instant::now());
@@ -119,7 +123,7 @@ impl Node {
         while let Some(event) = self.overlay.poll_event() {
             let now = Instant::now();
             match &event {
-                Event::Signal { to, bytes } => self.clients.send(*to, bytes),
+                Event::Signal { to, bytes, .. } => self.clients.send(*to, bytes),
                 Event::LinkUp { link, .. } => {
                     self.overlay.send_control(*link, b"hello", now).unwrap();
                     self.overlay

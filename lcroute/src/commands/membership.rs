@@ -17,7 +17,7 @@ use crate::settings::Common;
 use crate::state::{Identity, Membership, StateDir, unix_now};
 
 /// An issuer, and the founding node's own membership, last ten years.
-const FOUNDER_TTL: u64 = 10 * 365 * 86_400;
+pub const FOUNDER_TTL: u64 = 10 * 365 * 86_400;
 
 /// Founds a network.
 pub fn init(common: &Common, config: &Config, name: Option<String>) -> anyhow::Result<Exit> {
@@ -214,7 +214,7 @@ fn known_name(state: &StateDir, old: &Membership, config: &Config) -> anyhow::Re
 }
 
 /// Tokens are secret: better by standard input than by an argument others can see.
-fn read_token(token: &str) -> anyhow::Result<Zeroizing<String>> {
+pub fn read_token(token: &str) -> anyhow::Result<Zeroizing<String>> {
     let mut text = Zeroizing::new(String::new());
     if token == "-" {
         std::io::stdin()

@@ -2,9 +2,12 @@
 
 pub mod demo;
 pub mod membership;
+pub mod ping;
 pub mod query;
+pub mod revoke;
 pub mod selftest;
 pub mod signal;
+pub mod top;
 
 /// Writes a line to standard output: a reader that has gone is an error, no panic.
 pub fn print_line(line: impl std::fmt::Display) -> std::io::Result<()> {

@@ -1,4 +1,4 @@
-//! `status`, `peers`, `groups`, `reload`: questions to a running daemon.
+//! `status`, `peers`, `groups`, `routes`, `reload`: questions to a running daemon.
 
 use std::io::{IsTerminal, Write};
 use std::path::Path;
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::control::Request;
 use crate::control::client::Client;
-use crate::status::{Group, Inbound, Peer, Status};
+use crate::status::{Group, Inbound, Peer, Route, Status};
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy)]
@@ -20,6 +20,8 @@ pub enum What {
     Peers,
     /// `groups`
     Groups,
+    /// `routes`
+    Routes,
 }
 
 /// Asks once, or once a second for ever.
@@ -46,8 +48,9 @@ fn ask(control: &Path, what: What, json: bool) -> anyhow::Result<String> {
         What::Status => Request::Status,
         What::Peers => Request::Peers,
         What::Groups => Request::Groups,
+        What::Routes => Request::Routes,
     };
-    let answer: Value = Client::connect(control)?.ask(request)?;
+    let answer: Value = Client::connect(control)?.ask(&request)?;
     if json {
         return Ok(format!("{answer}\n"));
     }
@@ -55,12 +58,13 @@ fn ask(control: &Path, what: What, json: bool) -> anyhow::Result<String> {
         What::Status => status(&serde_json::from_value(answer)?),
         What::Peers => peers(&serde_json::from_value::<Vec<Peer>>(answer)?),
         What::Groups => groups(&serde_json::from_value::<Vec<Group>>(answer)?),
+        What::Routes => routes(&serde_json::from_value::<Vec<Route>>(answer)?),
     })
 }
 
 /// Tells the daemon to read its configuration again, or to execute its binary anew.
 pub fn reload(control: &Path, exec: bool) -> anyhow::Result<Exit> {
-    let _: Value = Client::connect(control)?.ask(Request::Reload { exec })?;
+    let _: Value = Client::connect(control)?.ask(&Request::Reload { exec })?;
     Ok(Exit::Ok)
 }
 
@@ -125,6 +129,33 @@ fn peers(list: &[Peer]) -> String {
     text
 }
 
+fn routes(list: &[Route]) -> String {
+    if list.is_empty() {
+        return "no routes\n".into();
+    }
+    let mut text = format!(
+        "{:<16} {:>4} {:>6}  {:<16} {:<40} {}\n",
+        "NAME", "HOPS", "COST", "VIA", "ADDRESS", "PEER"
+    );
+    for r in list {
+        let via = list.iter().find(|other| other.peer_id == r.via);
+        let via = match via {
+            _ if r.via == r.peer_id => "-".into(),
+            Some(neighbor) => neighbor.name.clone(),
+            None => r.via.to_string(),
+        };
+        text += &format!(
+            "{:<16} {:>4} {:>6}  {via:<16} {:<40} {}\n",
+            r.name,
+            r.hops,
+            r.cost,
+            r.address.to_string(),
+            r.peer_id
+        );
+    }
+    text
+}
+
 fn groups(list: &[Group]) -> String {
     if list.is_empty() {
         return "no groups\n".into();
@@ -170,6 +201,28 @@ mod tests {
 
     use super::*;
     use crate::status::{Counters, State};
+
+    #[test]
+    fn routes_show_the_way() {
+        let id = |seed: u8| SecretKey::from_seed(&[seed; 32]).peer_id();
+        let route = |seed, name: &str, via, hops| Route {
+            peer_id: id(seed),
+            name: name.into(),
+            address: std::net::Ipv6Addr::LOCALHOST,
+            via: id(via),
+            hops,
+            cost: 10 * u32::from(hops),
+        };
+        let text = routes(&[route(1, "near", 1, 1), route(2, "far", 1, 2)]);
+        let lines: Vec<Vec<&str>> = text
+            .lines()
+            .map(|l| l.split_whitespace().collect())
+            .collect();
+        let far = id(2).to_string();
+        assert_eq!(lines[1][..5], ["near", "1", "10", "-", "::1"]);
+        assert_eq!(lines[2], ["far", "2", "20", "near", "::1", far.as_str()]);
+        assert_eq!(routes(&[]), "no routes\n");
+    }
 
     #[test]
     fn status_is_readable() {

@@ -1,6 +1,6 @@
 //! Asks a running daemon.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -41,9 +41,25 @@ impl Client {
         })
     }
 
+    /// Connects if a daemon is running; what else keeps it from answering is an error.
+    pub fn connect_if_running(path: &Path) -> anyhow::Result<Option<Self>> {
+        match UnixStream::connect(path) {
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
+                Ok(None)
+            }
+            _ => Self::connect(path).map(Some),
+        }
+    }
+
+    /// Answers may take so much longer from now on.
+    pub fn wait_for(&mut self, longer: Duration) -> anyhow::Result<()> {
+        let stream = self.stream.get_ref();
+        Ok(stream.set_read_timeout(Some(PATIENCE + longer))?)
+    }
+
     /// Asks and waits for the answer.
-    pub fn ask<T: DeserializeOwned>(&mut self, request: Request) -> anyhow::Result<T> {
-        let mut line = serde_json::to_string(&request)?;
+    pub fn ask<T: DeserializeOwned>(&mut self, request: &Request) -> anyhow::Result<T> {
+        let mut line = serde_json::to_string(request)?;
         line.push('\n');
         self.stream
             .get_mut()

@@ -6,7 +6,7 @@ pub mod server;
 use serde::{Deserialize, Serialize};
 
 /// What can be asked of a daemon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "cmd", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Request {
     /// [`crate::status::Status`].
@@ -15,12 +15,36 @@ pub enum Request {
     Peers,
     /// A list of [`crate::status::Group`].
     Groups,
+    /// A list of [`crate::status::Route`].
+    Routes,
+    /// One message to a node and back: [`crate::status::Pong`].
+    Ping {
+        /// Its name, PeerId or address.
+        node: String,
+        /// How long to wait for the answer, in milliseconds.
+        #[serde(default = "ping_timeout")]
+        timeout_ms: u64,
+    },
+    /// The tree of these groups has its root here as long as this connection lasts.
+    Announce {
+        /// Such as `ff1e:1::/32`.
+        prefix: String,
+    },
+    /// Expels from the whole network.
+    Revoke {
+        /// The signed revocation in base58.
+        record: String,
+    },
     /// Read the configuration again; or execute the binary anew.
     Reload {
         /// Execute the binary anew, as SIGUSR2 does.
         #[serde(default)]
         exec: bool,
     },
+}
+
+fn ping_timeout() -> u64 {
+    2_000
 }
 
 /// The answer.
@@ -35,7 +59,11 @@ pub enum Answer {
 
 /// Longest request line in bytes.
 const MAX_REQUEST: usize = 64 * 1024;
-/// Most connections at a time.
+/// Most connections at a time that announce nothing.
 const MAX_CONNECTIONS: usize = 64;
+/// Most connections at a time that announce something.
+const MAX_ANNOUNCERS: usize = crate::config::MAX_ANNOUNCED;
 /// A request is complete, and its answer taken, within this time.
 const IDLE: std::time::Duration = std::time::Duration::from_secs(30);
+/// Longest wait for the answer to a ping.
+pub const MAX_PING: std::time::Duration = std::time::Duration::from_secs(20);

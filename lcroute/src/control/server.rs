@@ -5,14 +5,15 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use librecast::cert::GroupPrefix;
 use librecast::cli::{Exit, ExitError};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use super::{Answer, IDLE, MAX_CONNECTIONS, MAX_REQUEST, Request};
-use crate::packet_loop::{End, Inbox, Message};
+use super::{Answer, IDLE, MAX_ANNOUNCERS, MAX_CONNECTIONS, MAX_REQUEST, Request};
+use crate::inbox::{End, Inbox, Message};
 
 /// The bound socket; removed when dropped.
 #[derive(Debug)]
@@ -68,6 +69,7 @@ impl ControlSocket {
     pub async fn serve(&self, inbox: Inbox) -> io::Result<()> {
         let listener = UnixListener::from_std(self.listener.try_clone()?)?;
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let announcers = Arc::new(Semaphore::new(MAX_ANNOUNCERS));
         loop {
             let stream = match listener.accept().await {
                 Ok((stream, _)) => stream,
@@ -80,12 +82,17 @@ impl ControlSocket {
             };
             // above the bound new ones are closed at once: they see it and say so
             if let Ok(place) = places.clone().try_acquire_owned() {
-                let inbox = inbox.clone();
+                let mut conversation = Conversation {
+                    inbox: inbox.clone(),
+                    place,
+                    announcers: announcers.clone(),
+                    announced: Vec::new(),
+                };
                 tokio::spawn(async move {
-                    if let Err(e) = converse(stream, &inbox).await {
+                    if let Err(e) = conversation.run(stream).await {
                         tracing::debug!("control connection: {e}");
                     }
-                    drop(place);
+                    conversation.end().await;
                 });
             }
         }
@@ -99,41 +106,85 @@ impl Drop for ControlSocket {
     }
 }
 
-async fn converse(stream: UnixStream, inbox: &Inbox) -> io::Result<()> {
-    let (read, mut write) = stream.into_split();
-    let mut read = BufReader::new(read);
-    loop {
-        let mut line = Vec::new();
-        // who says nothing, or does not read, must not keep others out for ever
-        timeout(
-            IDLE,
-            (&mut read)
-                .take(MAX_REQUEST as u64 + 1)
-                .read_until(b'\n', &mut line),
-        )
-        .await??;
-        if line.is_empty() {
-            return Ok(());
+/// One connection.
+struct Conversation {
+    inbox: Inbox,
+    /// Among the connections; with its first announcement it moves to the announcers.
+    place: OwnedSemaphorePermit,
+    announcers: Arc<Semaphore>,
+    /// What holds as long as this connection.
+    announced: Vec<GroupPrefix>,
+}
+
+impl Conversation {
+    async fn run(&mut self, stream: UnixStream) -> io::Result<()> {
+        let (read, mut write) = stream.into_split();
+        let mut read = BufReader::new(read);
+        loop {
+            let mut line = Vec::new();
+            let mut limited = (&mut read).take(MAX_REQUEST as u64 + 1);
+            let next = limited.read_until(b'\n', &mut line);
+            if self.announced.is_empty() {
+                // who says nothing, or does not read, must not keep others out for ever
+                timeout(IDLE, next).await??;
+            } else {
+                next.await?;
+            }
+            if line.is_empty() {
+                return Ok(());
+            }
+            let too_long = line.len() > MAX_REQUEST;
+            let request = serde_json::from_slice::<Request>(&line);
+            let exec = matches!(request, Ok(Request::Reload { exec: true }));
+            let answer = match request {
+                _ if too_long => Answer::Error("request too long".into()),
+                Ok(Request::Announce { prefix }) => self.announce(&prefix).await,
+                Ok(request) => self.inbox.ask(request).await,
+                Err(e) => Answer::Error(format!("not a request: {e}")),
+            };
+            let exec = exec && matches!(answer, Answer::Ok(_));
+            let mut text = serde_json::to_vec(&answer)?;
+            text.push(b'\n');
+            let written = timeout(IDLE, write.write_all(&text)).await;
+            if exec {
+                // only now: the answer must be out before the process is another
+                self.inbox.send(Message::Stop(End::Exec)).await;
+            }
+            written??;
+            if too_long {
+                return Ok(());
+            }
         }
-        let too_long = line.len() > MAX_REQUEST;
-        let request = serde_json::from_slice::<Request>(&line);
-        let exec = matches!(request, Ok(Request::Reload { exec: true }));
-        let answer = match request {
-            _ if too_long => Answer::Error("request too long".into()),
-            Ok(request) => inbox.ask(request).await,
-            Err(e) => Answer::Error(format!("not a request: {e}")),
+    }
+
+    async fn announce(&mut self, text: &str) -> Answer {
+        let prefix: GroupPrefix = match text.parse() {
+            Ok(prefix) => prefix,
+            Err(e) => return Answer::Error(format!("`{text}`: {e}")),
         };
-        let exec = exec && matches!(answer, Answer::Ok(_));
-        let mut text = serde_json::to_vec(&answer)?;
-        text.push(b'\n');
-        let written = timeout(IDLE, write.write_all(&text)).await;
-        if exec {
-            // only now: the answer must be out before the process is another
-            inbox.send(Message::Stop(End::Exec)).await;
+        if self.announced.contains(&prefix) {
+            return Answer::Ok(serde_json::json!({ "prefix": text }));
         }
-        written??;
-        if too_long {
-            return Ok(());
+        if self.announced.is_empty() {
+            match self.announcers.clone().try_acquire_owned() {
+                Ok(place) => self.place = place,
+                Err(_) => return Answer::Error("too many programs announce".into()),
+            }
+        }
+        let request = Request::Announce {
+            prefix: prefix.to_string(),
+        };
+        let answer = self.inbox.ask(request).await;
+        if matches!(answer, Answer::Ok(_)) {
+            self.announced.push(prefix);
+        }
+        answer
+    }
+
+    /// Takes back what was announced.
+    async fn end(self) {
+        for prefix in self.announced {
+            self.inbox.send(Message::Withdraw(prefix)).await;
         }
     }
 }
@@ -186,6 +237,80 @@ mod tests {
         drop(idle);
         while !matches!(ask(&path, status).await, Ok(answer) if answer.contains("answered")) {}
     }
+
+    #[tokio::test]
+    async fn an_announcement_holds_as_long_as_its_connection_and_takes_nobodys_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c");
+        let socket = ControlSocket::bind(&path).unwrap();
+        let (inbox, mut messages, _reloads) = Inbox::new(Waker::new().unwrap());
+        tokio::spawn(async move { socket.serve(inbox).await });
+        let (told, mut seen) = tokio::sync::mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Some(message) = messages.recv().await {
+                match message {
+                    Message::Ask(Request::Announce { prefix }, answer) => {
+                        let _ = answer.send(match prefix.as_str() {
+                            "ff1e:bad::/32" => Answer::Error("not permitted".into()),
+                            _ => Answer::Ok(serde_json::json!({})),
+                        });
+                        told.send(format!("+{prefix}")).unwrap();
+                    }
+                    Message::Withdraw(prefix) => told.send(format!("-{prefix}")).unwrap(),
+                    Message::Ask(_, answer) => {
+                        let _ = answer.send(Answer::Ok(serde_json::json!("answered")));
+                    }
+                    _ => {}
+                }
+            }
+        });
+        let mut announcers = Vec::new();
+        for n in 0..MAX_ANNOUNCERS {
+            let mut stream = BufReader::new(UnixStream::connect(&path).await.unwrap());
+            for prefix in [
+                format!("ff1e:{n:x}::/32"),
+                "ff1e:bad::/32".into(),
+                "x".into(),
+            ] {
+                let line = format!("{{\"cmd\":\"announce\",\"prefix\":\"{prefix}\"}}\n");
+                stream.write_all(line.as_bytes()).await.unwrap();
+                let mut answer = String::new();
+                stream.read_line(&mut answer).await.unwrap();
+                assert_eq!(
+                    answer.contains("ok"),
+                    prefix != "ff1e:bad::/32" && prefix != "x"
+                );
+            }
+            announcers.push(stream);
+        }
+        let more = b"{\"cmd\":\"announce\",\"prefix\":\"ff1e::/32\"}\n";
+        assert!(
+            ask(&path, more)
+                .await
+                .unwrap()
+                .contains("too many programs")
+        );
+        let mut idle = Vec::new();
+        for _ in 0..MAX_CONNECTIONS - 1 {
+            idle.push(UnixStream::connect(&path).await.unwrap());
+        }
+        assert!(
+            ask(&path, b"{\"cmd\":\"status\"}\n")
+                .await
+                .unwrap()
+                .contains("answered")
+        );
+        drop(announcers.remove(3));
+        loop {
+            // the refused ones were asked, and are not withdrawn
+            let seen = seen.recv().await.unwrap();
+            if seen.starts_with('-') {
+                assert_eq!(seen, "-ff1e:3::/32");
+                break;
+            }
+        }
+    }
+
     #[tokio::test]
     async fn the_binary_is_executed_anew_only_when_it_may_and_the_answer_is_out() {
         let dir = tempfile::tempdir().unwrap();

@@ -21,6 +21,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::Signal;
 use nix::sys::time::TimeSpec;
 
+use super::announce;
 use super::core::{Drops, Output, Server};
 use super::rescan::{self, Update, Watched};
 use super::schedule::{Channel, Rates};
@@ -72,6 +73,7 @@ pub fn share(options: &Options) -> anyhow::Result<Exit> {
     );
     catch_signals(&wake, &stop, &rescan)?;
     let listener = MldListener::open().map_err(explain_socket)?;
+    announce::start(watched.iter().map(|w| w.prefix).collect())?;
     let updates = rescan::start(watched, Arc::clone(&wake), rescan)?;
     warn_of_unknown(&options.interfaces)?;
     let mut shell = Shell::new(options, listener)?;

@@ -4,11 +4,13 @@
 //! |---|---|---|
 //! | 1 credential | origin | chosen by the router, from its certificate's start |
 //! | 2 advertisement | origin | incarnation 32, sequence 32 |
-//! | 3 revocation | first 64 bits of the hash of the revoked key | until when it is kept, Unix seconds |
+//! | 3 revocation | first 64 bits of the hash of the revoked key and who signed | until when it is kept, Unix seconds |
 //!
 //! Of two records with the same kind and key the one with the higher version counts. Kind 1 and 3 begin
 //! with `key 64 | version 64`, kind 2 has them behind its version byte: whether a record is news is seen
 //! before anything is verified.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use librecast::cert::MAX_CHAIN;
@@ -112,7 +114,7 @@ pub(crate) fn signed_part(kind: u8, record: &[u8]) -> Result<(Vec<u8>, [u8; 64])
 #[derive(Debug, PartialEq, Eq)]
 pub struct CredentialRecord {
     bytes: Bytes,
-    credential: Credential,
+    credential: Arc<Credential>,
     version: Version,
 }
 
@@ -140,7 +142,7 @@ impl CredentialRecord {
         Ok(Self {
             // a copy: `record` may be a part of something far larger
             bytes: Bytes::copy_from_slice(record),
-            credential: Credential::clone(&credential),
+            credential,
             version,
         })
     }
@@ -192,9 +194,11 @@ pub(crate) fn first_version(issued: u64, chain: &[u8]) -> Version {
     Version(issued << 32 | u64::from(low))
 }
 
-/// The key under which the revocation of `key` is kept.
-pub(crate) fn revocation_key(key: &PeerId) -> u64 {
-    let hash = derive("lcroute 2026 revocation", &[key.public_key()]);
+/// The key under which the revocation of `key` is kept: what an issuer says of a key does not stand in the
+/// way of what the network says of it.
+pub(crate) fn revocation_key(key: &PeerId, by_network: bool) -> u64 {
+    let by_network = [u8::from(by_network)];
+    let hash = derive("lcroute 2026 revocation", &[key.public_key(), &by_network]);
     let mut first = [0; 8];
     first.copy_from_slice(&hash[..8]);
     u64::from_be_bytes(first)

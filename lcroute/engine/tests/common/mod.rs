@@ -10,7 +10,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Instant;
 
 use lcroute_engine::topology::TopologyConfig;
-use lcroute_engine::{Config, Engine, Limits, Neighbor, Services};
+use lcroute_engine::{Config, Engine, Limits, LinkId, Neighbor, Output, Services};
 use librecast::cert::Member;
 use librecast::id::{NodeAddresses, OriginId};
 use librecast::mld::{self, Record, RecordType};
@@ -61,6 +61,28 @@ pub fn restricted(n: u16, rights: &Rights) -> (Arc<TestServices>, Config) {
 pub fn engine(config: Config, now: Instant) -> Engine {
     let n = number(config.member.addresses.origin);
     Engine::new(config, services(n), now)
+}
+
+/// Lets a router and its neighbours, which it knows as links 2, 3 ..., do what is due and talk to each other.
+/// They know it as link 1.
+pub fn exchange(engine: &mut Engine, others: &mut [Engine], now: Instant) {
+    for engine in others.iter_mut().chain([&mut *engine]) {
+        if engine.poll_timeout().is_some_and(|(at, _)| at <= now) {
+            engine.handle_timeout(now);
+        }
+    }
+    for (link, other) in (2..).map(LinkId).zip(others.iter_mut()) {
+        while let Some(output) = other.poll_output() {
+            if let Output::Control { message, .. } = output {
+                engine.handle_control(link, &message, now);
+            }
+        }
+    }
+    while let Some(output) = engine.poll_output() {
+        if let Output::Control { link, message } = output {
+            others[link.0 as usize - 2].handle_control(LinkId(1), &message, now);
+        }
+    }
 }
 
 /// The number of a node.

@@ -20,13 +20,16 @@ pub const UNIX_START: u64 = 1_800_000_000;
 /// Until when certificates are good if nothing else is said.
 pub const NOT_AFTER: u64 = UNIX_START + 30 * 86_400;
 
+/// By chain and time.
+type Verdicts = BTreeMap<(Vec<u8>, u64), Result<Arc<Credential>, &'static str>>;
+
 struct Network {
     key: SecretKey,
     issuer_key: SecretKey,
     issuer: Certificate,
     /// Hashes of what has been verified.
     verified: Mutex<BTreeMap<[u8; 32], bool>>,
-    chains: Mutex<BTreeMap<(Vec<u8>, u64), Result<Arc<Credential>, &'static str>>>,
+    chains: Mutex<Verdicts>,
 }
 
 static NETWORK: LazyLock<Network> = LazyLock::new(|| {
@@ -219,6 +222,10 @@ impl Services for TestServices {
             .peer_id()
             .verify("test revocation", message, signature)
             .map_err(|_| "forged")?;
-        Ok(Revocation { key, until })
+        Ok(Revocation {
+            key,
+            by_network: true,
+            until,
+        })
     }
 }

@@ -3,7 +3,7 @@
 
 #![allow(dead_code, reason = "each program takes what it needs")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -91,7 +91,7 @@ pub fn shuttle(a: &mut Node, b: &mut Node) -> bool {
             Event::Signal { bytes, .. } => {
                 b.overlay.handle_signal(CarrierId(0), None, &bytes, now);
             }
-            Event::Control { .. } | Event::PeerRefused { .. } => {}
+            Event::Control { .. } | Event::PeerRefused { .. } | Event::DirectFailure { .. } => {}
         }
     }
     if a.overlay.poll_timeout().is_some_and(|at| at <= now) {
@@ -109,10 +109,10 @@ pub fn connect(media: bool) -> anyhow::Result<(Node, Node)> {
     );
     let ids = [&a, &b].map(|n| n.overlay.peer_id());
     let now = Instant::now();
-    a.overlay
-        .handle_presence(CarrierId(0), Presence::Online(ids[1]), now);
-    b.overlay
-        .handle_presence(CarrierId(0), Presence::Online(ids[0]), now);
+    for (overlay, other) in [(&mut a.overlay, ids[1]), (&mut b.overlay, ids[0])] {
+        overlay.set_wanted(BTreeSet::from([other]), now);
+        overlay.handle_presence(CarrierId(0), Presence::Online(other), now);
+    }
     while a.link.is_none() || b.link.is_none() {
         shuttle(&mut a, &mut b);
         shuttle(&mut b, &mut a);

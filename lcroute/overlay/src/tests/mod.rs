@@ -6,3 +6,5 @@ mod membership;
 mod net;
 mod repair;
 mod security;
+mod versions;
+mod wanted;

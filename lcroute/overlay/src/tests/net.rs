@@ -12,11 +12,13 @@ use librecast::id::{PeerId, SecretKey};
 
 use crate::stun::respond;
 use crate::{
-    CarrierId, Ecn, Event, Identity, Limits, LinkId, Overlay, OverlayConfig, PeerInfo, Presence,
-    Transmit,
+    CarrierId, Ecn, Event, Identity, Limits, LinkId, OVERLAY_CARRIER, Overlay, OverlayConfig,
+    PeerInfo, Presence, Transmit,
 };
 
 pub(crate) const BACKBONE: CarrierId = CarrierId(1);
+/// What a control message begins with that carries a letter for a third node.
+const PASSED_ON: &[u8] = b"letter";
 pub(crate) const STUN: &str = "192.0.2.1:7117";
 pub(crate) const TODAY: u64 = 1_800_000_000;
 const DAY: u64 = 86_400;
@@ -39,7 +41,7 @@ impl Network {
 
     /// A certificate chain for `node` that was valid for a week from `from` on.
     pub(crate) fn chain(&self, node: PeerId, name: &str, from: u64) -> Chain {
-        super::membership::chain(&self.key, node, name, from, from + 7 * DAY)
+        super::membership::chain(&self.key, node, name, (from, from + 7 * DAY))
     }
 
     pub(crate) fn identity(&self, key: SecretKey, name: &str) -> Identity {
@@ -59,6 +61,9 @@ pub(crate) struct Node {
     pub(crate) alive: bool,
     pub(crate) present: bool,
     pub(crate) links: BTreeMap<LinkId, PeerId>,
+    pub(crate) wanted: BTreeSet<PeerId>,
+    /// What it was told of peers that cannot be reached directly.
+    pub(crate) failing: Vec<(PeerId, bool)>,
     pub(crate) ups: usize,
     pub(crate) downs: Vec<&'static str>,
     pub(crate) control: Vec<(PeerId, Bytes)>,
@@ -106,6 +111,8 @@ pub(crate) struct Net {
     /// Signals that were carried, for those who replay and tamper.
     pub(crate) carried: Vec<(PeerId, PeerId, Vec<u8>)>,
     pub(crate) backbone: bool,
+    /// Every node wants a link to whoever it hears of.
+    pub(crate) all_wanted: bool,
     /// Milliseconds of delay more or less.
     pub(crate) jitter: u64,
     pub(crate) dice: u64,
@@ -181,6 +188,7 @@ impl Net {
             cut: BTreeSet::new(),
             carried: Vec::new(),
             backbone: true,
+            all_wanted: true,
             jitter: 0,
             dice: 42,
             media: true,
@@ -241,6 +249,8 @@ impl Net {
             alive: true,
             present: false,
             links: BTreeMap::new(),
+            wanted: BTreeSet::new(),
+            failing: Vec::new(),
             ups: 0,
             downs: Vec::new(),
             control: Vec::new(),
@@ -294,6 +304,8 @@ impl Net {
         let node = &mut self.nodes[n];
         node.overlay = overlay;
         node.alive = true;
+        let wanted = node.wanted.clone();
+        node.overlay.set_wanted(wanted, self.now);
         self.join(n);
     }
 
@@ -305,6 +317,18 @@ impl Net {
                 self.introduce(n, m);
             }
         }
+    }
+
+    /// Node `n` wants a link to `peer`, or does not any more.
+    pub(crate) fn want(&mut self, n: usize, peer: PeerId, wants: bool) {
+        let node = &mut self.nodes[n];
+        if wants {
+            node.wanted.insert(peer);
+        } else {
+            node.wanted.remove(&peer);
+        }
+        let wanted = node.wanted.clone();
+        node.overlay.set_wanted(wanted, self.now);
     }
 
     /// Two nodes hear of each other.
@@ -332,6 +356,12 @@ impl Net {
 
     pub(crate) fn index(&self, id: PeerId) -> Option<usize> {
         self.nodes.iter().position(|n| n.id == id)
+    }
+
+    /// The nodes to which `n` has links.
+    pub(crate) fn links_of(&self, n: usize) -> Vec<usize> {
+        let peers = self.nodes[n].links.values();
+        peers.filter_map(|peer| self.index(*peer)).collect()
     }
 
     /// The link from `a` to `b`, if `a` has one.
@@ -364,6 +394,7 @@ impl Net {
         condition: impl Fn(&Self) -> bool,
     ) -> Duration {
         let (began, end) = (self.now, self.now + most);
+        self.collect_all();
         while !condition(self) {
             assert!(
                 self.now < end,
@@ -377,6 +408,7 @@ impl Net {
 
     pub(crate) fn run(&mut self, span: Duration) {
         let end = self.now + span;
+        self.collect_all();
         while self.now < end {
             self.step(end);
         }
@@ -393,7 +425,6 @@ impl Net {
 
     /// To the next thing that happens, `end` at the latest.
     fn step(&mut self, end: Instant) {
-        (0..self.nodes.len()).for_each(|n| self.collect(n));
         let timers = self
             .nodes
             .iter()
@@ -419,6 +450,11 @@ impl Net {
                 node.overlay.handle_timeout(now);
             }
         }
+        self.collect_all();
+    }
+
+    fn collect_all(&mut self) {
+        (0..self.nodes.len()).for_each(|n| self.collect(n));
     }
 
     fn post(&mut self, delay: Duration, parcel: Parcel) {
@@ -452,9 +488,11 @@ impl Net {
                     Presence::Offline(about)
                 };
                 if let Some(n) = self.index(to).filter(|n| self.nodes[*n].alive) {
-                    self.nodes[n]
-                        .overlay
-                        .handle_presence(BACKBONE, presence, now);
+                    if self.all_wanted && online {
+                        self.want(n, about, true);
+                    }
+                    let overlay = &mut self.nodes[n].overlay;
+                    overlay.handle_presence(BACKBONE, presence, now);
                 }
             }
             Parcel::Datagram {
@@ -582,18 +620,56 @@ impl Net {
                 assert!(node.links.remove(&link).is_some(), "down, but never up");
                 node.downs.push(reason);
             }
-            Event::Control { link, message } => node.control.push((node.links[&link], message)),
+            Event::Control { link, message } => {
+                let from = node.links[&link];
+                match message.strip_prefix(PASSED_ON) {
+                    Some(letter) => self.pass_on(n, letter),
+                    None => node.control.push((from, message)),
+                }
+            }
+            Event::DirectFailure { peer, failing } => node.failing.push((peer, failing)),
             Event::Data { link, message } => {
                 node.data.push((node.links[&link], message));
                 node.data_at.push(self.now);
             }
             Event::PeerRefused { peer, reason } => node.refusals.push((peer, reason)),
-            Event::Signal { to, bytes } => {
+            Event::Signal {
+                to,
+                bytes,
+                over_links,
+                over_backbone,
+            } => {
                 self.carried.push((id, to, bytes.to_vec()));
-                if self.backbone {
+                if self.backbone && over_backbone {
                     self.post_bytes(id, to, bytes.to_vec());
                 }
+                if over_links {
+                    let keys = [id, to].map(|id| *id.public_key()).concat();
+                    self.pass_on(n, &[&keys, &bytes[..]].concat());
+                }
             }
+        }
+    }
+
+    /// Node `n` has a letter, from 256, to 256, sealed message: it is for it, or goes on over the
+    /// control channel of the first link that leads to where it should go.
+    fn pass_on(&mut self, n: usize, letter: &[u8]) {
+        let id = |at: usize| PeerId::from_public_key(letter[at..at + 32].try_into().unwrap());
+        let (from, to, now) = (id(0).unwrap(), id(32).unwrap(), self.now);
+        if self.nodes[n].id == to {
+            let overlay = &mut self.nodes[n].overlay;
+            overlay.handle_signal(OVERLAY_CARRIER, Some(from), &letter[64..], now);
+            return self.collect(n);
+        }
+        let leads = |peer: PeerId| {
+            let links = self.index(peer).map(|n| &self.nodes[n].links);
+            peer == to || links.is_some_and(|links| links.values().any(|peer| *peer == to))
+        };
+        let next = self.nodes[n].links.iter().find(|(_, peer)| leads(**peer));
+        if let Some((link, _)) = next.map(|(link, peer)| (*link, *peer)) {
+            let message = [PASSED_ON, letter].concat();
+            let overlay = &mut self.nodes[n].overlay;
+            let _ = overlay.send_control(link, &message, now);
         }
     }
 }

@@ -1,0 +1,70 @@
+//! What a change of the topology costs: the graph anew, and each tree in use; and what a packet costs:
+//! behind which edge its origin lies.
+
+#![allow(clippy::unwrap_used, reason = "a bench fails by panicking")]
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use lcroute_engine::graph::{Graph, Tree};
+use librecast::id::OriginId;
+
+/// SplitMix64.
+fn random(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let z = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+type Links = Vec<(OriginId, OriginId, u16)>;
+
+/// Four random rings: eight links for each router, of 5 to 100 ms.
+fn links(routers: usize) -> (Vec<OriginId>, Links) {
+    let mut state = 7;
+    let names: Vec<OriginId> = (0..routers).map(|_| OriginId(random(&mut state))).collect();
+    let mut links = Links::new();
+    for _ in 0..4 {
+        let mut ring = names.clone();
+        ring.sort_by_cached_key(|_| random(&mut state));
+        for at in 0..routers {
+            let cost = 50 + (random(&mut state) % 950) as u16;
+            links.push((ring[at], ring[(at + 1) % routers], cost));
+        }
+    }
+    (names, links)
+}
+
+fn benches(c: &mut Criterion) {
+    for routers in [100, 1_000, 4_000] {
+        let (names, links) = links(routers);
+        let graph = Arc::new(Graph::new(1, [], &links));
+        let tree = Tree::compute(&graph, names[0]).unwrap();
+        assert!(names.iter().all(|&x| tree.contains(x)));
+        c.bench_with_input(BenchmarkId::new("graph", routers), &links, |b, links| {
+            b.iter(|| Graph::new(1, [], black_box(links)));
+        });
+        c.bench_with_input(BenchmarkId::new("tree", routers), &graph, |b, graph| {
+            let mut at = 0;
+            b.iter(|| {
+                at = (at + 1) % names.len();
+                Tree::compute(black_box(graph), names[at])
+            });
+        });
+        c.bench_with_input(BenchmarkId::new("edge", routers), &tree, |b, tree| {
+            let mut at = 0;
+            b.iter(|| {
+                at = (at + 7) % names.len();
+                black_box(tree).edge(names[3], names[at])
+            });
+        });
+    }
+}
+
+criterion_group! {
+    name = group;
+    config = Criterion::default();
+    targets = benches
+}
+criterion_main!(group);

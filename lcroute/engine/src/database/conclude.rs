@@ -1,0 +1,236 @@
+//! What follows from the records: the graph, who is reachable, who is the root of what, and what this
+//! router therefore says of itself.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use librecast::cert::GroupPrefix;
+use librecast::id::OriginId;
+
+use super::advertisement::{Advertisement, MAX_LINKS};
+use super::election::{Candidate, elect_announcer, elect_slot};
+use super::record::{CredentialRecord, KIND_ADVERTISEMENT, Version};
+use super::{AnnouncedPrefix, Database, DatabaseEvent, FORGET_AFTER, Roots, Router};
+use crate::drops::DropReason;
+use crate::graph::{Graph, router_digest};
+use crate::services::RecordError;
+
+impl Database {
+    /// Draws all conclusions from what has come in. Costs nothing if nothing has changed.
+    pub fn update(&mut self) {
+        // the own advertisement changes what it follows from; what it says is settled after two turns
+        for _ in 0..4 {
+            self.refresh_graph();
+            self.refresh_roots();
+            self.review_own();
+            if !self.advertise() {
+                break;
+            }
+        }
+        self.ask_neighbor();
+    }
+
+    pub(super) fn graph_digest(&self) -> u64 {
+        let own = self.own.router.origin;
+        let alone = self.routers.get(&own).is_none_or(|r| r.links == 0);
+        // the graph contains us even without links
+        self.digest ^ if alone { router_digest(own) } else { 0 }
+    }
+
+    pub(super) fn refresh_graph(&mut self) {
+        if !std::mem::take(&mut self.graph_changed) {
+            return;
+        }
+        let digest = self.graph_digest();
+        if digest != self.graph.digest() {
+            let (own, routers) = (self.own.router.origin, &self.routers);
+            self.graph = self
+                .services
+                .graph(digest, &mut || build_graph(digest, own, routers));
+            self.graph_version += 1;
+            self.version += 1;
+        }
+        self.refresh_reachable();
+    }
+
+    pub(super) fn refresh_reachable(&mut self) {
+        let own = self.own.router.origin;
+        let graph = Arc::clone(&self.graph);
+        let mut reachable = graph.reachable(own).peekable();
+        let mut oldest = None;
+        for (origin, router) in &mut self.routers {
+            while reachable.next_if(|next| next < origin).is_some() {}
+            let is = reachable.next_if_eq(origin).is_some();
+            if is != router.reachable {
+                router.reachable = is;
+                self.roots_changed = true;
+                self.version += 1;
+                self.events.push(if is {
+                    DatabaseEvent::RouterUp(*origin)
+                } else {
+                    router.gone_since = self.now;
+                    DatabaseEvent::RouterDown(*origin)
+                });
+            }
+            if !is {
+                let gone = *oldest.get_or_insert(router.gone_since);
+                oldest = Some(router.gone_since.min(gone));
+            }
+        }
+        self.forget_at = oldest.map(|gone| gone + FORGET_AFTER);
+    }
+
+    pub(super) fn refresh_roots(&mut self) {
+        if !std::mem::take(&mut self.roots_changed) {
+            return;
+        }
+        let candidates: Vec<Candidate> = self
+            .routers()
+            .filter_map(|(origin, router)| router.candidate(origin))
+            .collect();
+        let mut announced: BTreeMap<GroupPrefix, Vec<(OriginId, bool)>> = BTreeMap::new();
+        for (origin, router) in self.routers().filter(|(_, r)| r.reachable) {
+            for one in router.announced() {
+                let announcers = announced.entry(one.prefix).or_default();
+                announcers.push((origin, one.claimed));
+            }
+        }
+        let mut lengths: Vec<u8> = announced.keys().map(GroupPrefix::prefix_len).collect();
+        lengths.sort_unstable_by(|a, b| b.cmp(a));
+        lengths.dedup();
+        let elected = |(prefix, announcers): (GroupPrefix, Vec<(OriginId, bool)>)| {
+            let root = elect_announcer(&prefix, &announcers)?;
+            let announcers = announcers.into_iter().map(|(origin, _)| origin).collect();
+            Some((prefix, AnnouncedPrefix { root, announcers }))
+        };
+        let roots = Roots {
+            slots: [0, 1, 2, 3].map(|slot| elect_slot(slot, &candidates)),
+            prefixes: announced.into_iter().filter_map(elected).collect(),
+            lengths,
+        };
+        if roots != self.roots {
+            let slots = |roots: &Roots| roots.slots.map(|slot| slot.elected);
+            let same = slots(&roots) == slots(&self.roots) && roots.prefixes == self.roots.prefixes;
+            self.roots = roots;
+            if !same {
+                self.roots_version += 1;
+                self.version += 1;
+                self.events.push(DatabaseEvent::RootsChanged);
+            }
+        }
+    }
+
+    /// What this router wants to say may follow from what others say.
+    pub(super) fn review_own(&mut self) {
+        let now = self.now;
+        let digest = self.graph.digest();
+        if self.own.must_place(digest, now) {
+            let tree = self.services.tree(&self.graph, self.own.router.origin);
+            let mean = tree.and_then(|tree| tree.mean_distance());
+            self.own.place(digest, mean, now);
+            // says when to look again
+            self.own.must_place(digest, now);
+        }
+        let routers = &self.routers;
+        let candidate = |origin: OriginId| routers.get(&origin)?.candidate(origin);
+        self.own.review_slots(&self.roots.slots, candidate, now);
+        let prefixes = &self.roots.prefixes;
+        let root = |prefix: &GroupPrefix| prefixes.get(prefix).map(|p| p.root);
+        self.own.review_prefixes(root, now);
+    }
+
+    /// Signs and floods what has changed, if it is time; true if there was something.
+    pub(super) fn advertise(&mut self) -> bool {
+        let origin = self.own.router.origin;
+        let Some(router) = self.routers.get(&origin) else {
+            return false;
+        };
+        let mut costs: BTreeMap<OriginId, u16> = BTreeMap::new();
+        for link in self.links.values().filter(|link| link.neighbor != origin) {
+            let cost = link.cost.get();
+            let least = costs.entry(link.neighbor).or_insert(cost);
+            *least = cost.min(*least);
+        }
+        let links = costs.into_iter().take(MAX_LINKS).collect();
+        let permitted = &router.credential().member.prefixes;
+        let content = self.own.content(permitted, links);
+        if !self.own.say(&content, self.now) {
+            return false;
+        }
+        let version = self.own.next_version();
+        match Advertisement::sign(origin, version, &content, &*self.services) {
+            Ok(advertisement) => {
+                self.store_advertisement(&Arc::new(advertisement), None);
+                true
+            }
+            Err(error) => {
+                tracing::warn!(%error, "own advertisement cannot be built");
+                false
+            }
+        }
+    }
+
+    pub(super) fn sign_credential(&mut self, version: Version) -> Result<(), &'static str> {
+        let origin = self.own.router.origin;
+        let chain = &self.own.router.chain;
+        match CredentialRecord::sign(origin, version, chain, &*self.services) {
+            Ok(record) => {
+                self.store_credential(origin, Arc::new(record), None);
+                Ok(())
+            }
+            Err(RecordError::Refused(reason)) => Err(reason),
+            Err(RecordError::Malformed(_)) => Err("certificates of another node"),
+            Err(RecordError::Forged) => Err("certificates for another key"),
+        }
+    }
+
+    /// A record of ours that is newer than we made it.
+    pub(super) fn overtaken(
+        &mut self,
+        kind: u8,
+        bytes: &[u8],
+        version: Version,
+    ) -> Result<(), DropReason> {
+        let Some(router) = self.routers.get(&self.own.router.origin) else {
+            return Ok(());
+        };
+        let peer = router.credential().member.peer;
+        if kind == KIND_ADVERTISEMENT {
+            let seen = self.services.verify_advertisement(&peer, bytes);
+            seen.map_err(|error| self.reason(error))?;
+            if self.own.overtake(version) {
+                tracing::warn!(
+                    incarnation = self.own.router.incarnation,
+                    "own advertisement of a later incarnation seen: was the state directory lost?"
+                );
+            }
+            return Ok(());
+        }
+        let seen = self.services.verify_credential(bytes);
+        seen.map_err(|error| self.reason(error))?;
+        if version.0 == u64::MAX {
+            return Err(DropReason::BadRecord);
+        }
+        self.sign_credential(Version(version.0 + 1))
+            .map_err(|_| DropReason::CredentialRefused)
+    }
+}
+
+fn build_graph(digest: u64, own: OriginId, routers: &BTreeMap<OriginId, Router>) -> Graph {
+    let linked: Vec<(OriginId, &Advertisement)> = routers
+        .iter()
+        .filter(|(_, router)| router.links > 0)
+        .filter_map(|(origin, router)| Some((*origin, &**router.advertisement.as_ref()?)))
+        .collect();
+    let mut links = Vec::with_capacity(linked.len() * 4);
+    for (origin, advertisement) in &linked {
+        for (to, cost) in advertisement.links().filter(|(to, _)| to > origin) {
+            let far = linked.binary_search_by_key(&to, |(far, _)| *far);
+            let back = far.ok().and_then(|far| linked[far].1.cost_to(*origin));
+            if let Some(back) = back {
+                links.push((*origin, to, cost.max(back)));
+            }
+        }
+    }
+    Graph::new(digest, [own], &links)
+}

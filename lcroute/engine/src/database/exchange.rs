@@ -1,0 +1,194 @@
+//! What goes out: news to all neighbours, to each what it lacks, and questions for what we lack.
+
+use std::time::Duration;
+
+use librecast::id::OriginId;
+
+use super::record::{
+    KIND_ADVERTISEMENT, KIND_CREDENTIAL, KIND_REVOCATION, Record, RecordId, Version,
+};
+use super::summary::{BUCKETS, Summary, SummaryEntry, add_to, differing, have};
+use super::{ASK_FIRST, ASK_LAST, Database};
+use crate::config::LinkId;
+
+/// A neighbour that was asked answers in this time, or another is asked.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+impl Database {
+    /// All neighbours but one have to know.
+    pub(super) fn flood(&mut self, id: RecordId, from: Option<LinkId>) {
+        for (link, state) in &mut self.links {
+            if Some(*link) == from {
+                state.remove(id);
+            } else {
+                state.push_news(id);
+            }
+        }
+    }
+
+    pub(super) fn unflood(&mut self, id: RecordId) {
+        for link in self.links.values_mut() {
+            link.remove(id);
+        }
+    }
+
+    pub(super) fn push_summary(&mut self, link: LinkId, summary: Summary) {
+        if let Some(link) = self.links.get_mut(&link) {
+            link.push_summary(summary);
+        }
+    }
+
+    pub(super) fn next_record(&mut self, link: LinkId) -> Option<Record> {
+        loop {
+            let id = self.links.get_mut(&link)?.next_record(self.now)?;
+            let Some((_, bytes)) = self.stored(id) else {
+                continue;
+            };
+            let bytes = bytes.clone();
+            self.links.get_mut(&link)?.sent(bytes.len(), self.now);
+            return Some(Record {
+                kind: id.kind,
+                bytes,
+            });
+        }
+    }
+
+    /// Names and versions of what we have with keys in this range; of routers that are not reachable
+    /// only if asked for.
+    pub(super) fn entries(&self, from: u64, to: u64, unreachable: bool) -> Vec<SummaryEntry> {
+        let entry = |key, kind, version| SummaryEntry {
+            id: RecordId { key, kind },
+            version,
+        };
+        let own = self.own.router.origin;
+        let mut entries = Vec::new();
+        for (origin, router) in self.routers.range(OriginId(from)..=OriginId(to)) {
+            if !router.reachable && !unreachable && *origin != own {
+                continue;
+            }
+            let version = router.credential.version();
+            entries.push(entry(origin.0, KIND_CREDENTIAL, version));
+            if let Some(advertisement) = &router.advertisement {
+                let version = advertisement.version();
+                entries.push(entry(origin.0, KIND_ADVERTISEMENT, version));
+            }
+        }
+        for (key, revoked) in self.revocations.range(from..=to) {
+            let version = Version(revoked.revocation.until);
+            entries.push(entry(*key, KIND_REVOCATION, version));
+        }
+        entries.sort_unstable_by_key(|entry| entry.id);
+        entries
+    }
+
+    pub(super) fn sums(&self) -> [u64; BUCKETS] {
+        let mut sums = [0; BUCKETS];
+        for entry in self.entries(0, u64::MAX, false) {
+            add_to(&mut sums, &entry);
+        }
+        sums
+    }
+
+    /// The neighbour says what it has: it gets what it lacks. Routers that we cannot reach are not
+    /// passed on: who has forgotten them does not hear of them again.
+    pub(super) fn answer(
+        &mut self,
+        link: LinkId,
+        (from, to): (u64, u64),
+        last: bool,
+        theirs: &[SummaryEntry],
+    ) {
+        if from > to {
+            return;
+        }
+        let ours = self.entries(from, to, false);
+        let Some(state) = self.links.get_mut(&link) else {
+            return;
+        };
+        for entry in ours {
+            let known = theirs
+                .binary_search_by_key(&entry.id, |theirs| theirs.id)
+                .ok()
+                .map(|at| theirs[at].version);
+            if known < Some(entry.version) {
+                state.push_lacking(entry.id);
+            }
+        }
+        if last {
+            state.push_end();
+        }
+    }
+
+    /// Asks the first neighbour whose sums are not ours, if no other is being asked.
+    pub(super) fn ask_neighbor(&mut self) {
+        if self.asked.is_some() || self.links.values().all(|l| l.digest.is_none()) {
+            return;
+        }
+        let sums = self.sums();
+        let ids: Vec<LinkId> = self.links.keys().copied().collect();
+        for id in ids {
+            let digest = self.links.get_mut(&id).and_then(|link| link.digest.take());
+            let Some(digest) = digest else {
+                continue;
+            };
+            let mut parts = Vec::new();
+            for (from, to) in differing(&sums, &digest) {
+                let entries = self.entries(from, to, true);
+                have(from, to, &entries, &mut parts);
+            }
+            let Some(Summary::Have { last, .. }) = parts.last_mut() else {
+                continue;
+            };
+            *last = true;
+            for part in parts {
+                self.push_summary(id, part);
+            }
+            self.asked = Some((id, self.now + ANSWER_WITHIN));
+            return;
+        }
+    }
+
+    /// Something is missing: if it does not come by itself, neighbours are asked.
+    pub(super) fn ask_later(&mut self, refused: bool) {
+        self.refused |= refused;
+        if self.ask_at.is_none() {
+            self.ask_at = Some(self.now + self.ask_after);
+        }
+    }
+
+    /// Asks a neighbour for its sums if a router is missing that reachable ones name, or something was
+    /// refused. The next time is twice as far away.
+    pub(super) fn ask_for_missing(&mut self) {
+        let unknown = |to: OriginId| {
+            self.routers
+                .get(&to)
+                .is_none_or(|r| r.advertisement.is_none())
+        };
+        let missing = self
+            .routers
+            .values()
+            .filter(|router| router.reachable)
+            .filter_map(|router| router.advertisement.as_ref())
+            .any(|advertisement| advertisement.links().any(|(to, _)| unknown(to)));
+        let missing = missing || !self.aside.is_empty();
+        if !missing && !self.refused {
+            self.ask_after = ASK_FIRST;
+            return;
+        }
+        self.refused = false;
+        self.ask_after = (self.ask_after * 2).min(ASK_LAST);
+        self.ask_at = Some(self.now + self.ask_after);
+        // another one each time
+        let Some(turn) = self.link_of_turn() else {
+            return;
+        };
+        let buckets = Box::new(self.sums());
+        self.push_summary(turn, Summary::Digest { ask: true, buckets });
+    }
+
+    /// The link whose turn it is to be asked: the delay before, a power of two, counts the turns.
+    pub(super) fn link_of_turn(&self) -> Option<LinkId> {
+        let turn = self.ask_after.as_secs().max(1).ilog2() as usize;
+        let at = turn.checked_rem(self.links.len())?;
+        self.links.keys().nth(at).copied()
+    }
+}

@@ -1,0 +1,497 @@
+//! What comes in: records are verified once, when they are news, and kept within bounds.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use librecast::cert::CLOCK_SKEW;
+use librecast::id::{OriginId, PeerId};
+
+use super::advertisement::Advertisement;
+use super::bucket::Bucket;
+use super::election::SLOTS;
+use super::record::{
+    CredentialRecord, KIND_ADVERTISEMENT, KIND_CREDENTIAL, KIND_REVOCATION, MAX_REVOCATION,
+    RecordId, Version, revocation_key,
+};
+use super::{ADVERTISEMENT_RATE, Aside, Database, DatabaseEvent, FORGET_AFTER, Revoked, Router};
+use crate::config::LinkId;
+use crate::drops::DropReason;
+use crate::graph::link_digest;
+use crate::services::{Credential, RecordError, Revocation};
+
+/// Advertisements without a credential are kept so long.
+const ASIDE_FOR: Duration = Duration::from_secs(30);
+/// Most of them, in all and of one neighbour.
+const MAX_ASIDE: usize = 256;
+const MAX_ASIDE_OF_LINK: usize = 64;
+/// The clock of the host is looked at no later than this.
+const CLOCK_CHECK: Duration = Duration::from_secs(3_600);
+impl Database {
+    /// Version and bytes of a record that we have.
+    pub(super) fn stored(&self, id: RecordId) -> Option<(Version, &Bytes)> {
+        match id.kind {
+            KIND_REVOCATION => {
+                let revoked = self.revocations.get(&id.key)?;
+                Some((Version(revoked.revocation.until), &revoked.record))
+            }
+            KIND_CREDENTIAL => {
+                let record = &self.routers.get(&OriginId(id.key))?.credential;
+                Some((record.version(), record.bytes()))
+            }
+            KIND_ADVERTISEMENT => {
+                let router = self.routers.get(&OriginId(id.key))?;
+                let advertisement = router.advertisement.as_ref()?;
+                Some((advertisement.version(), advertisement.bytes()))
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn handle_credential(
+        &mut self,
+        link: LinkId,
+        bytes: &[u8],
+    ) -> Result<(), DropReason> {
+        let record = match self.services.verify_credential(bytes) {
+            Ok(record) => record,
+            Err(error) => {
+                let reason = self.reason(error);
+                // another time the clocks may agree
+                self.ask_later(reason == DropReason::CredentialRefused);
+                return Err(reason);
+            }
+        };
+        let origin = record.credential().member.addresses.origin;
+        let peer = record.credential().member.peer;
+        if let Some(known) = self.routers.get(&origin)
+            && known.credential().member.peer != peer
+        {
+            return Err(DropReason::OriginClash);
+        }
+        if self.goes_by_revoked(record.credential()) {
+            return Err(DropReason::Revoked);
+        }
+        if !self.routers.contains_key(&origin) && !self.make_room() {
+            self.ask_later(true);
+            return Err(DropReason::DatabaseFull);
+        }
+        self.store_credential(origin, record, Some(link));
+        let Some(aside) = self.aside.remove(&origin) else {
+            return Ok(());
+        };
+        self.handle_advertisement(aside.link, origin, aside.version, &aside.bytes)
+    }
+
+    pub(super) fn store_credential(
+        &mut self,
+        origin: OriginId,
+        record: Arc<CredentialRecord>,
+        from: Option<LinkId>,
+    ) {
+        let not_after = record.credential().member.not_after;
+        self.expiries.insert((not_after, origin));
+        match self.routers.get_mut(&origin) {
+            Some(router) => {
+                let old = std::mem::replace(&mut router.credential, record);
+                let old_not_after = old.credential().member.not_after;
+                if old_not_after != not_after {
+                    self.expiries.remove(&(old_not_after, origin));
+                }
+                if old.chain() != router.credential.chain() {
+                    self.events.push(DatabaseEvent::CredentialChanged(origin));
+                }
+            }
+            None => {
+                let router = Router {
+                    credential: record,
+                    advertisement: None,
+                    reachable: false,
+                    gone_since: self.now,
+                    links: 0,
+                    rate: Bucket::full(self.now),
+                    waiting: None,
+                };
+                self.routers.insert(origin, router);
+                self.graph_changed = true;
+            }
+        }
+        self.check_clock();
+        self.roots_changed = true;
+        self.version += 1;
+        let (key, kind) = (origin.0, KIND_CREDENTIAL);
+        self.flood(RecordId { key, kind }, from);
+    }
+
+    pub(super) fn handle_advertisement(
+        &mut self,
+        link: LinkId,
+        origin: OriginId,
+        version: Version,
+        bytes: &[u8],
+    ) -> Result<(), DropReason> {
+        let now = self.now;
+        let Some(router) = self.routers.get_mut(&origin) else {
+            return self.keep_aside(link, origin, version, bytes);
+        };
+        if router.waiting.is_some() || !router.rate.take(ADVERTISEMENT_RATE, now) {
+            let newest = router.waiting.as_ref().is_none_or(|w| w.1 < version);
+            if newest {
+                let bytes = Bytes::copy_from_slice(bytes);
+                router.waiting = Some(Box::new((link, version, bytes)));
+                self.waiting.insert(origin);
+            }
+            return Err(DropReason::FloodLimited);
+        }
+        let peer = router.credential().member.peer;
+        match self.services.verify_advertisement(&peer, bytes) {
+            Ok(advertisement) => {
+                self.store_advertisement(&advertisement, Some(link));
+                Ok(())
+            }
+            Err(error) => {
+                router.rate.refund(ADVERTISEMENT_RATE);
+                Err(self.reason(error))
+            }
+        }
+    }
+
+    /// An advertisement of a router whose certificates have not come yet.
+    pub(super) fn keep_aside(
+        &mut self,
+        link: LinkId,
+        origin: OriginId,
+        version: Version,
+        bytes: &[u8],
+    ) -> Result<(), DropReason> {
+        self.ask_later(false);
+        let known = self.aside.get(&origin);
+        if known.is_some_and(|aside| aside.version >= version) {
+            return Ok(());
+        }
+        let of_link = self
+            .aside
+            .values()
+            .filter(|aside| aside.link == link)
+            .count();
+        if known.is_none() && (self.aside.len() >= MAX_ASIDE || of_link >= MAX_ASIDE_OF_LINK) {
+            return Err(DropReason::UnknownRouter);
+        }
+        let aside = Aside {
+            link,
+            version,
+            bytes: Bytes::copy_from_slice(bytes),
+            until: self.now + ASIDE_FOR,
+        };
+        self.aside.insert(origin, aside);
+        Ok(())
+    }
+
+    pub(super) fn store_advertisement(&mut self, new: &Arc<Advertisement>, from: Option<LinkId>) {
+        let origin = new.origin();
+        let Some(router) = self.routers.get_mut(&origin) else {
+            return;
+        };
+        let old = router.advertisement.replace(Arc::clone(new));
+        if router.waiting.take_if(|w| w.1 <= new.version()).is_some() {
+            self.waiting.remove(&origin);
+        }
+        if router.announced().count() < new.prefixes().len() {
+            let reason = DropReason::AnnouncementNotPermitted;
+            self.events.push(DatabaseEvent::Dropped(reason));
+        }
+        if old
+            .as_ref()
+            .is_none_or(|old| old.incarnation() != new.incarnation())
+        {
+            let event = DatabaseEvent::Incarnation(origin, new.incarnation());
+            self.events.push(event);
+        }
+        let said = |a: &Advertisement| {
+            let claims: u8 = (0..SLOTS)
+                .map(|slot| u8::from(a.claims(slot)) << slot)
+                .sum();
+            (a.flags(), a.centrality(), claims)
+        };
+        let same =
+            |old: &Arc<Advertisement>| said(old) == said(new) && old.prefixes() == new.prefixes();
+        self.roots_changed |= !old.as_ref().is_some_and(same);
+        let same_links = |old: &Arc<Advertisement>| old.links().eq(new.links());
+        if !old.as_ref().is_some_and(same_links) {
+            if let Some(old) = old {
+                self.count_links(&old, false);
+            }
+            self.count_links(new, true);
+            let unknown = |(to, _): (OriginId, u16)| {
+                self.routers
+                    .get(&to)
+                    .is_none_or(|r| r.advertisement.is_none())
+            };
+            if new.links().any(unknown) {
+                self.ask_later(false);
+            }
+        }
+        self.version += 1;
+        let (key, kind) = (origin.0, KIND_ADVERTISEMENT);
+        self.flood(RecordId { key, kind }, from);
+    }
+
+    /// The links of an advertisement that the other end claims, too, come into the graph or leave it.
+    pub(super) fn count_links(&mut self, advertisement: &Advertisement, add: bool) {
+        let origin = advertisement.origin();
+        let mut own_links = 0;
+        for (to, cost) in advertisement.links() {
+            let Some(far) = self.routers.get_mut(&to) else {
+                continue;
+            };
+            let Some(back) = far.advertisement.as_ref().and_then(|a| a.cost_to(origin)) else {
+                continue;
+            };
+            self.digest ^= link_digest(origin, to, cost.max(back));
+            far.links = if add { far.links + 1 } else { far.links - 1 };
+            own_links += 1;
+        }
+        if let Some(router) = self.routers.get_mut(&origin) {
+            router.links = if add {
+                router.links + own_links
+            } else {
+                router.links - own_links
+            };
+        }
+        self.graph_changed |= own_links > 0;
+    }
+
+    pub(super) fn handle_revocation(
+        &mut self,
+        from: Option<LinkId>,
+        record: &[u8],
+    ) -> Result<(), DropReason> {
+        let (head, bytes) = record
+            .split_first_chunk::<16>()
+            .ok_or(DropReason::BadRecord)?;
+        if bytes.len() > MAX_REVOCATION {
+            return Err(DropReason::BadRecord);
+        }
+        let revocation = self
+            .services
+            .verify_revocation(bytes)
+            .map_err(|_| DropReason::ForgedRecord)?;
+        let key = revocation_key(&revocation.key, revocation.by_network);
+        if head[..8] != key.to_be_bytes() || head[8..] != revocation.until.to_be_bytes() {
+            return Err(DropReason::BadRecord);
+        }
+        if revocation.until < self.services.unix_now() {
+            return Err(DropReason::Revoked);
+        }
+        let known = self.revocations.get(&key);
+        let ours = known.map(|known| (known.revocation.until, &known.record[..]));
+        if ours >= Some((revocation.until, record)) {
+            return Ok(());
+        }
+        if known.is_none() && self.revocations.len() >= self.max_revocations {
+            // the network's own, and those that are needed longest, stay: in the end all routers have the same
+            let by_time = |(key, Revoked { revocation: r, .. }): (&u64, &Revoked)| {
+                (r.by_network, r.until, *key)
+            };
+            let new = (revocation.by_network, revocation.until, key);
+            match self.revocations.iter().map(by_time).min() {
+                Some(first) if first < new => self.remove_revocation(first.2),
+                _ => return Err(DropReason::DatabaseFull),
+            }
+        }
+        let revoked = Revoked {
+            revocation,
+            record: Bytes::copy_from_slice(record),
+        };
+        self.revocations.insert(key, revoked);
+        let who = (revocation.key, revocation.by_network);
+        self.revoked.insert(who);
+        let kind = KIND_REVOCATION;
+        self.flood(RecordId { key, kind }, from);
+        let event = DatabaseEvent::Revoked(revocation.key, Bytes::copy_from_slice(bytes));
+        self.events.push(event);
+        let revoked: Vec<OriginId> = self
+            .routers()
+            .filter(|(_, router)| self.goes_by_revoked(router.credential()))
+            .map(|(origin, _)| origin)
+            .collect();
+        for origin in revoked {
+            self.remove_router(origin);
+        }
+        self.check_clock();
+        self.version += 1;
+        Ok(())
+    }
+
+    pub(super) fn remove_revocation(&mut self, key: u64) {
+        if let Some(revoked) = self.revocations.remove(&key) {
+            let Revocation {
+                key: who,
+                by_network,
+                ..
+            } = revoked.revocation;
+            self.revoked.remove(&(who, by_network));
+            let kind = KIND_REVOCATION;
+            self.unflood(RecordId { key, kind });
+        }
+    }
+
+    pub(super) fn goes_by_revoked(&self, credential: &Credential) -> bool {
+        let member = &credential.member;
+        let is_out = |key: &PeerId, by_network| {
+            self.revoked.contains(&(*key, by_network)) && member.is_expelled_by(key, by_network)
+        };
+        let mut keys = member.keys.iter().chain([&member.peer]);
+        keys.any(|key| is_out(key, true) || is_out(key, false))
+    }
+
+    /// Forgets a router; never this one.
+    pub(super) fn remove_router(&mut self, origin: OriginId) {
+        if origin == self.own.router.origin {
+            return;
+        }
+        let advertisement = self
+            .routers
+            .get(&origin)
+            .and_then(|r| r.advertisement.clone());
+        if let Some(advertisement) = advertisement {
+            self.count_links(&advertisement, false);
+        }
+        let Some(router) = self.routers.remove(&origin) else {
+            return;
+        };
+        let not_after = router.credential().member.not_after;
+        self.expiries.remove(&(not_after, origin));
+        self.waiting.remove(&origin);
+        if router.reachable {
+            self.events.push(DatabaseEvent::RouterDown(origin));
+            self.roots_changed = true;
+        }
+        self.graph_changed = true;
+        self.version += 1;
+        for kind in [KIND_CREDENTIAL, KIND_ADVERTISEMENT] {
+            self.unflood(RecordId {
+                key: origin.0,
+                kind,
+            });
+        }
+    }
+
+    /// Whether there is room for one more router, if need be in place of the one that is gone longest.
+    pub(super) fn make_room(&mut self) -> bool {
+        if self.routers.len() < self.max_routers {
+            return true;
+        }
+        // who is reachable by what has come meanwhile does not have to leave
+        self.refresh_graph();
+        let own = self.own.router.origin;
+        let gone = self
+            .routers()
+            .filter(|(origin, router)| !router.reachable && *origin != own)
+            .map(|(origin, router)| (router.gone_since, origin))
+            .min();
+        match gone {
+            Some((_, origin)) => {
+                self.remove_router(origin);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Advertisements whose turn has come.
+    pub(super) fn release_waiting(&mut self) {
+        for origin in Vec::from_iter(self.waiting.iter().copied()) {
+            let Some(router) = self.routers.get_mut(&origin) else {
+                continue;
+            };
+            if self.now < router.rate.next(ADVERTISEMENT_RATE) {
+                continue;
+            }
+            self.waiting.remove(&origin);
+            let Some(waiting) = router.waiting.take() else {
+                continue;
+            };
+            let (link, version, bytes) = *waiting;
+            match self.handle_advertisement(link, origin, version, &bytes) {
+                Ok(()) => {}
+                Err(reason) => {
+                    if reason == DropReason::ForgedRecord {
+                        self.events.push(DatabaseEvent::Forged(link));
+                    }
+                    self.events.push(DatabaseEvent::Dropped(reason));
+                }
+            }
+        }
+    }
+
+    pub(super) fn forget_gone(&mut self) {
+        let now = self.now;
+        let own = self.own.router.origin;
+        let is_old = |router: &Router| !router.reachable && now >= router.gone_since + FORGET_AFTER;
+        let old: Vec<OriginId> = self
+            .routers()
+            .filter(|(origin, router)| is_old(router) && *origin != own)
+            .map(|(origin, _)| origin)
+            .collect();
+        for origin in old {
+            self.remove_router(origin);
+        }
+        self.graph_changed = true;
+    }
+
+    /// Certificates and revocations whose time is over leave.
+    pub(super) fn expire(&mut self) {
+        let unix = self.services.unix_now();
+        let own = self.own.router.origin;
+        let expired: Vec<OriginId> = self
+            .expiries
+            .iter()
+            .take_while(|(not_after, _)| not_after.saturating_add(CLOCK_SKEW) < unix)
+            .map(|(_, origin)| *origin)
+            .filter(|origin| *origin != own)
+            .collect();
+        for origin in expired {
+            self.remove_router(origin);
+        }
+        let over = |revoked: &Revoked| revoked.revocation.until < unix;
+        let over: Vec<u64> = self
+            .revocations
+            .iter()
+            .filter(|(_, revoked)| over(revoked))
+            .map(|(key, _)| *key)
+            .collect();
+        for key in over {
+            self.remove_revocation(key);
+        }
+        self.check_clock();
+    }
+
+    /// When something expires next.
+    pub(super) fn check_clock(&mut self) {
+        let unix = self.services.unix_now();
+        let own = self.own.router.origin;
+        let credential = self
+            .expiries
+            .iter()
+            .find(|(_, origin)| *origin != own)
+            .map(|(not_after, _)| not_after.saturating_add(CLOCK_SKEW));
+        let revocations = self.revocations.values().map(|r| r.revocation.until);
+        let next = credential.into_iter().chain(revocations).min();
+        self.clock_at = next.map(|next| {
+            let left = Duration::from_secs(next.saturating_sub(unix).saturating_add(1));
+            self.now + left.min(CLOCK_CHECK)
+        });
+    }
+
+    pub(super) fn reason(&self, error: RecordError) -> DropReason {
+        match error {
+            RecordError::Malformed(_) => DropReason::BadRecord,
+            RecordError::Forged => DropReason::ForgedRecord,
+            RecordError::Refused(reason) => {
+                tracing::debug!(reason, "credential refused");
+                DropReason::CredentialRefused
+            }
+        }
+    }
+}

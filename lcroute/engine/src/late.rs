@@ -1,0 +1,221 @@
+//! The first packets of a flow, for listeners who are not known yet.
+//!
+//! When S for a group is told towards the root, W may come back a round trip later: from then on packets go
+//! that way, too. Packets that went out meanwhile are kept for a moment, and follow over links that come to
+//! want them. So a program that sends one packet reaches listeners near and far alike.
+
+use std::collections::BTreeSet;
+use std::net::Ipv6Addr;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use librecast::id::OriginId;
+
+use crate::classify::Flow;
+use crate::config::{Limits, LinkId};
+use crate::header::DataHeader;
+use crate::output::Links;
+use crate::table::Table;
+
+/// How long after S was told packets are kept: as long as they wait for a first listener.
+const KEEP: Duration = Duration::from_secs(1);
+
+type Key = (OriginId, Ipv6Addr);
+
+#[derive(Debug)]
+struct Kept {
+    source: Ipv6Addr,
+    header: DataHeader,
+    packet: Bytes,
+    /// Where it went.
+    links: Vec<LinkId>,
+}
+
+/// Groups of which S was told a moment ago, with the packets that went out since.
+#[derive(Debug)]
+pub struct Late {
+    groups: Table<Key, Vec<Kept>>,
+    timers: BTreeSet<(Instant, Key)>,
+    bytes: usize,
+    max_groups: usize,
+    max_packets: usize,
+    max_bytes: usize,
+}
+
+impl Late {
+    /// Nothing is kept.
+    pub fn new(limits: &Limits, seed: u64) -> Self {
+        Self {
+            groups: Table::new(seed),
+            timers: BTreeSet::new(),
+            bytes: 0,
+            max_groups: limits.flows,
+            max_packets: limits.held_packets,
+            max_bytes: limits.held_bytes,
+        }
+    }
+
+    /// Whether any packet has to be kept.
+    pub fn is_idle(&self) -> bool {
+        self.timers.is_empty()
+    }
+
+    /// S was told for the group.
+    pub fn open(&mut self, key: Key, now: Instant) {
+        if self.groups.len() < self.max_groups && self.groups.get(&key).is_none() {
+            self.groups.insert(key, Vec::new());
+            self.timers.insert((now + KEEP, key));
+        }
+    }
+
+    /// A packet went out over these links.
+    pub fn keep(&mut self, flow: Flow, header: DataHeader, packet: &Bytes, links: &Links) {
+        let Flow { source, group } = flow;
+        let Some(kept) = self.groups.get_mut(&(header.root, group)) else {
+            return;
+        };
+        if kept.len() < self.max_packets && self.bytes + packet.len() <= self.max_bytes {
+            self.bytes += packet.len();
+            kept.push(Kept {
+                source,
+                header,
+                // a copy: a small packet must not keep a buffer of many for a second
+                packet: Bytes::copy_from_slice(packet),
+                links: links.to_vec(),
+            });
+        }
+    }
+
+    /// Interest in the group has changed: the packets that go over further links now.
+    pub fn take_new(
+        &mut self,
+        key: Key,
+        mut wanting: impl FnMut(Ipv6Addr) -> Option<Links>,
+    ) -> Vec<(Links, DataHeader, Bytes)> {
+        let mut new = Vec::new();
+        for kept in self.groups.get_mut(&key).into_iter().flatten() {
+            let Some(links) = wanting(kept.source) else {
+                continue;
+            };
+            let further: Vec<LinkId> = links
+                .iter()
+                .filter(|l| !kept.links.contains(l))
+                .copied()
+                .collect();
+            if !further.is_empty() {
+                kept.links.extend(&further);
+                new.push((further.into(), kept.header, kept.packet.clone()));
+            }
+        }
+        new
+    }
+
+    /// The network has changed: who comes now may have got the packets on another way before.
+    pub fn clear(&mut self) {
+        for (_, key) in std::mem::take(&mut self.timers) {
+            self.groups.remove(&key);
+        }
+        self.bytes = 0;
+    }
+
+    /// Forgets what was kept long enough.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(&(at, key)) = self.timers.first()
+            && at <= now
+        {
+            self.timers.pop_first();
+            for kept in self.groups.remove(&key).into_iter().flatten() {
+                self.bytes -= kept.packet.len();
+            }
+        }
+    }
+
+    /// When [`Self::handle_timeout`] has something to do.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// Bytes of packets that are kept.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::start;
+
+    const ROOT: OriginId = OriginId(1);
+    const GROUP: Ipv6Addr = Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 0, 0, 1);
+    const SOURCE: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
+
+    const FLOW: Flow = Flow {
+        source: SOURCE,
+        group: GROUP,
+    };
+
+    fn header(sequence: u64) -> DataHeader {
+        DataHeader {
+            flags: 0,
+            hop_limit: 64,
+            root: ROOT,
+            origin: OriginId::of(SOURCE),
+            incarnation: 1,
+            sequence,
+            key_epoch: 0,
+        }
+    }
+
+    fn links(list: &[u32]) -> Links {
+        list.iter().map(|n| LinkId(*n)).collect()
+    }
+
+    fn late() -> Late {
+        let limits = Limits {
+            held_bytes: 1_000,
+            ..Limits::default()
+        };
+        Late::new(&limits, 1)
+    }
+
+    #[test]
+    fn packets_follow_over_each_new_link_once() {
+        let (mut late, now) = (late(), start());
+        let packet = Bytes::from_static(b"x");
+        late.keep(FLOW, header(1), &packet, &links(&[1]));
+        late.open((ROOT, GROUP), now);
+        late.keep(FLOW, header(2), &packet, &links(&[1]));
+        let mut further = |all: &[u32]| {
+            let new = late.take_new((ROOT, GROUP), |_| Some(links(all)));
+            let sequence_and_links = |(links, header, _): (Links, DataHeader, Bytes)| {
+                (
+                    header.sequence,
+                    links.iter().map(|l| l.0).collect::<Vec<_>>(),
+                )
+            };
+            new.into_iter().map(sequence_and_links).collect::<Vec<_>>()
+        };
+        assert_eq!(further(&[1]), []);
+        assert_eq!(
+            further(&[1, 2]),
+            [(2, vec![2])],
+            "the first went out before S was told"
+        );
+        assert_eq!(further(&[2, 3]), [(2, vec![3])]);
+        assert_eq!(further(&[1, 2, 3]), []);
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_and_forgotten() {
+        let (mut late, now) = (late(), start());
+        late.open((ROOT, GROUP), now);
+        for n in 0..20 {
+            late.keep(FLOW, header(n), &Bytes::from(vec![0; 100]), &links(&[1]));
+        }
+        assert_eq!(late.bytes(), 800, "eight packets");
+        assert_eq!(late.next_timeout(), Some(now + KEEP));
+        late.handle_timeout(now + KEEP);
+        assert_eq!((late.bytes(), late.is_idle()), (0, true));
+    }
+}

@@ -1,0 +1,137 @@
+//! `revoke`: expels a node, or all that came by a token, from the whole network.
+
+use std::path::Path;
+
+use librecast::cert::{CLOCK_SKEW, Token};
+use librecast::cli::{Exit, ExitError};
+use librecast::id::PeerId;
+use librecast::revocation::{Revocation, RevocationError};
+use serde_json::{Value, json};
+
+use super::membership::{FOUNDER_TTL, read_token};
+use super::{hint, ping, print_line};
+use crate::config::Config;
+use crate::control::Request;
+use crate::control::client::Client;
+use crate::revocations;
+use crate::settings::Common;
+use crate::state::{Identity, StateDir, unix_now};
+
+/// Who shall be out.
+#[derive(Debug)]
+pub enum Whom {
+    /// A node: name, PeerId or address.
+    Node(String),
+    /// All that came by this token, or will come.
+    Token(String),
+}
+
+/// Signs the revocation; the daemon spreads it at once, or when it runs next.
+pub fn run(common: &Common, config: &Config, whom: &Whom) -> anyhow::Result<Exit> {
+    let state = common.state_dir(config);
+    let identity = state.identity(unix_now())?;
+    let signer = Signer::of(&state, &identity)?;
+    let control = common.control(config);
+    let key = key_of(whom, &identity, &control)?;
+    let revocation = signer.revoke(&identity, key)?;
+    let spread = match Client::connect_if_running(&control)? {
+        Some(mut client) => {
+            let record = revocations::text(&revocation);
+            let _: Value = client.ask(&Request::Revoke { record })?;
+            true
+        }
+        None => {
+            store(&state, &identity, revocation)?;
+            false
+        }
+    };
+    if common.json {
+        print_line(json!({ "revoked": key, "spread": spread }))?;
+    } else {
+        print_line(format_args!("revoked {key}"))?;
+        if !spread {
+            hint("no daemon is running here: the network hears of it when `lcroute run` runs next");
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+fn store(state: &StateDir, identity: &Identity, revocation: Revocation) -> anyhow::Result<()> {
+    let now = unix_now();
+    let mut all = state.revocations(&identity.membership.network, now)?;
+    all.add(revocation, now);
+    state.store_revocations(&all)
+}
+
+fn key_of(whom: &Whom, identity: &Identity, control: &Path) -> anyhow::Result<PeerId> {
+    let usage = |message: String| ExitError::new(Exit::Usage, message);
+    let key = match whom {
+        Whom::Token(text) => {
+            let token: Token = read_token(text)?
+                .parse()
+                .map_err(|e| usage(format!("{e}")))?;
+            if token.network() != identity.membership.network {
+                return Err(usage("a token of another network".into()).into());
+            }
+            token.invitation().subject()
+        }
+        Whom::Node(node) => match node.parse() {
+            // who is not there now, or not known here, can be expelled as well
+            Ok(key) => key,
+            Err(_) => match Client::connect_if_running(control)? {
+                Some(mut client) => ping::resolve(&mut client, node)?.peer_id,
+                None => {
+                    return Err(usage(format!(
+                        "{node}: without a running daemon names are not known; give a PeerId (12D3KooW...)"
+                    ))
+                    .into());
+                }
+            },
+        },
+    };
+    if key == identity.key.peer_id() {
+        return Err(usage("this is the node itself: let another issuer expel it".into()).into());
+    }
+    Ok(key)
+}
+
+/// With what revocations are signed.
+enum Signer {
+    /// The network's key: it can expel issuers as well.
+    Network(Box<librecast::id::SecretKey>),
+    /// This node's, which is an issuer's.
+    Issuer,
+}
+
+impl Signer {
+    fn of(state: &StateDir, identity: &Identity) -> anyhow::Result<Self> {
+        let network = state.network_key()?;
+        match network.filter(|key| key.peer_id() == identity.membership.network) {
+            Some(key) => Ok(Self::Network(Box::new(key))),
+            None if identity.member.is_issuer() => Ok(Self::Issuer),
+            None => {
+                let message = "this node may not expel others: only a node that holds an issuer certificate can (the one that ran `lcroute init`)";
+                Err(ExitError::new(Exit::NotPermitted, message).into())
+            }
+        }
+    }
+
+    fn revoke(&self, identity: &Identity, key: PeerId) -> anyhow::Result<Revocation> {
+        let now = unix_now();
+        // no chain outlives its issuer, whoever renews it
+        let issuer = identity.chain.issuer();
+        let made = match self {
+            Self::Network(network) => {
+                Revocation::by_network(network, key, now, now + FOUNDER_TTL + CLOCK_SKEW)
+            }
+            Self::Issuer => {
+                let until = issuer.grant().not_after.max(now) + CLOCK_SKEW;
+                Revocation::by_issuer(issuer, &identity.key, key, now, until)
+            }
+        };
+        made.map_err(|e| match e {
+            RevocationError::Key => ExitError::new(Exit::NotPermitted, e.to_string()).into(),
+            e => anyhow::Error::new(e),
+        })
+    }
+}

@@ -1,0 +1,121 @@
+//! How the slow side, and through it the control socket, speaks to the packet loop.
+
+use std::net::{Ipv6Addr, SocketAddr};
+
+use lcroute_overlay::{CarrierId, Presence};
+use librecast::cert::GroupPrefix;
+use librecast::id::PeerId;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::control::{Answer, Request};
+use crate::waker::Waker;
+
+/// Messages of the slow side that may wait.
+const INBOX: usize = 1_024;
+
+/// What the slow side tells the loop.
+#[derive(Debug)]
+pub enum Message {
+    /// Who can be reached over a carrier.
+    Presence(CarrierId, Presence),
+    /// A sealed signalling message.
+    Signal(CarrierId, Option<PeerId>, Vec<u8>),
+    /// Addresses of STUN servers.
+    StunServers(Vec<SocketAddr>),
+    /// A question of the control socket.
+    Ask(Request, oneshot::Sender<Answer>),
+    /// A program that announced this has gone.
+    Withdraw(GroupPrefix),
+    /// Settings that can change while running.
+    Reconfigure(Reconfigure),
+    /// Leave the network.
+    Stop(End),
+}
+
+/// What a reload can change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reconfigure {
+    /// Routes of lc0.
+    pub routes: Vec<GroupPrefix>,
+    /// Groups of scope 2 that are carried.
+    pub link_scope_groups: Vec<Ipv6Addr>,
+    /// Interfaces whose addresses are used.
+    pub interfaces: Vec<String>,
+    /// Groups that this node announces.
+    pub announce: Vec<GroupPrefix>,
+    /// Groups whose listeners programs here want to know of.
+    pub watch: Vec<GroupPrefix>,
+    /// Carry unicast.
+    pub unicast: bool,
+}
+
+/// How the loop ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// lc0 goes away.
+    Stop,
+    /// lc0 stays, with the joins of programs, for the binary that is executed next.
+    Exec,
+}
+
+/// Where the slow side puts its messages.
+#[derive(Debug, Clone)]
+pub struct Inbox {
+    messages: mpsc::Sender<Message>,
+    reload: mpsc::Sender<Reload>,
+    waker: Waker,
+}
+
+/// A wish to reload: by exec or by reading the file; the answer tells how it went.
+#[derive(Debug)]
+pub struct Reload {
+    /// Execute the binary anew: the answer says whether it may, and who asked sends the [`Message::Stop`].
+    pub exec: bool,
+    /// What became of it.
+    pub done: oneshot::Sender<Result<(), String>>,
+}
+
+impl Inbox {
+    /// An inbox, and the ends at which its messages come out.
+    pub fn new(waker: Waker) -> (Self, mpsc::Receiver<Message>, mpsc::Receiver<Reload>) {
+        let (messages, received) = mpsc::channel(INBOX);
+        let (reload, reloads) = mpsc::channel(1);
+        (
+            Self {
+                messages,
+                reload,
+                waker,
+            },
+            received,
+            reloads,
+        )
+    }
+
+    /// Hands a message over; waits while the loop is behind. False when the loop has ended.
+    pub async fn send(&self, message: Message) -> bool {
+        let sent = self.messages.send(message).await.is_ok();
+        self.waker.wake();
+        sent
+    }
+
+    /// Asks the daemon.
+    pub async fn ask(&self, request: Request) -> Answer {
+        let stopping = || Answer::Error("the daemon is stopping".into());
+        if let Request::Reload { exec } = request {
+            let (done, result) = oneshot::channel();
+            if self.reload.send(Reload { exec, done }).await.is_err() {
+                return stopping();
+            }
+            return match result.await {
+                Ok(Ok(())) => Answer::Ok(serde_json::json!({})),
+                Ok(Err(e)) => Answer::Error(e),
+                Err(_) => stopping(),
+            };
+        }
+        let (answer, answered) = oneshot::channel();
+        if !self.send(Message::Ask(request, answer)).await {
+            return stopping();
+        }
+        answered.await.unwrap_or_else(|_| stopping())
+    }
+}

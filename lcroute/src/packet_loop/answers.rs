@@ -1,0 +1,157 @@
+//! What the daemon says of itself on the control socket.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use lcroute_overlay::LinkId;
+use librecast::id::NodeAddresses;
+use tokio::sync::oneshot;
+
+use super::PacketLoop;
+use crate::control::{Answer, Request};
+use crate::status::{Counters, Group, Peer, Route, State, Status};
+
+impl PacketLoop {
+    /// Answers now, or, to a ping, when its answer has come.
+    pub(super) fn answer(&mut self, request: Request, to: oneshot::Sender<Answer>, now: Instant) {
+        let value = match request {
+            Request::Status => serde_json::to_value(self.status(now)),
+            Request::Peers => serde_json::to_value(self.peers()),
+            Request::Groups => serde_json::to_value(self.groups()),
+            Request::Routes => serde_json::to_value(self.routes()),
+            Request::Ping { node, timeout_ms } => return self.ping(&node, timeout_ms, to, now),
+            Request::Announce { prefix } => return reply(to, self.announce(&prefix, now)),
+            Request::Revoke { record } => return reply(to, self.revoke(&record, now)),
+            Request::Reload { .. } => return reply(to, Err("not a question".into())),
+        };
+        reply(to, value.map_err(|e| e.to_string()));
+    }
+
+    pub(super) fn routes(&self) -> Vec<Route> {
+        let engine = &self.parts.engine;
+        let peer = |origin| Some(engine.member(origin)?.peer);
+        let route = |r: lcroute_engine::RouteSnapshot| Route {
+            via: peer(r.via).unwrap_or(r.member.peer),
+            peer_id: r.member.peer,
+            name: r.member.name,
+            address: r.member.addresses.address,
+            hops: r.hops,
+            cost: r.cost,
+        };
+        engine.routes().into_iter().map(route).collect()
+    }
+
+    fn counters(&self) -> Counters {
+        let p = &self.parts;
+        let engine = p.engine.counters();
+        let (tun, udp) = (p.device.counters(), p.socket.counters());
+        let edges = [
+            ("tun_not_ipv6", tun.not_ipv6),
+            ("tun_truncated", tun.truncated),
+            ("tun_bad_offload", tun.bad_offload),
+            ("tun_write_error", tun.write_error),
+            ("udp_receive_error", udp.receive),
+            ("udp_receive_overflow", udp.overflow),
+            ("udp_unreachable", udp.unreachable),
+            ("udp_too_big", udp.too_big),
+            ("udp_congested", udp.congested),
+            ("udp_send_error", udp.other),
+        ];
+        let tables = [&engine.drops, p.overlay.drops(), &self.drops];
+        let counted = tables
+            .into_iter()
+            .flatten()
+            .map(|(reason, n)| (*reason, *n));
+        let mut drops = BTreeMap::new();
+        for (reason, n) in counted.chain(edges).filter(|(_, n)| *n > 0) {
+            *drops.entry(reason.to_owned()).or_default() += n;
+        }
+        Counters {
+            tun_rx_packets: engine.tun_rx_packets,
+            tun_rx_bytes: engine.tun_rx_bytes,
+            tun_tx_packets: engine.tun_tx_packets,
+            tun_tx_bytes: engine.tun_tx_bytes,
+            link_rx_packets: engine.link_rx_packets,
+            link_rx_bytes: engine.link_rx_bytes,
+            link_tx_packets: self.sent_packets,
+            link_tx_bytes: self.sent_bytes,
+            drops,
+        }
+    }
+
+    fn status(&self, now: Instant) -> Status {
+        let p = &self.parts;
+        Status {
+            peer_id: p.member.peer,
+            name: p.member.name.clone(),
+            address: p.member.addresses.address,
+            network: p.network.id(),
+            tun: p.settings.name.clone(),
+            inbound: self.inbound.verdict(),
+            state: match self.end {
+                Some(_) => State::Stopping,
+                None if self.links.is_empty() => State::Connecting,
+                None => State::Connected,
+            },
+            uptime_s: now.duration_since(self.started).as_secs(),
+            peers: self.links.len(),
+            groups: p.engine.group_count(),
+            counters: self.counters(),
+        }
+    }
+
+    fn peers(&self) -> Vec<Peer> {
+        self.parts
+            .overlay
+            .peers()
+            .into_iter()
+            .map(|p| Peer {
+                peer_id: p.peer_id,
+                name: p.name,
+                address: NodeAddresses::derive(&self.parts.network.id(), &p.peer_id).address,
+                state: lower(&p.state),
+                rtt_ms: p.rtt_ms,
+                loss: p.loss,
+                lane: lower(&p.lane),
+                path_mtu: p.path_mtu,
+                congested_packets: p.congested_packets,
+                repair: p.repair,
+                tx_bytes: p.tx_bytes,
+                rx_bytes: p.rx_bytes,
+                since_s: p.since_s,
+                reason: p.reason.map(str::to_owned),
+            })
+            .collect()
+    }
+
+    fn groups(&self) -> Vec<Group> {
+        let peer = |link: &lcroute_engine::LinkId| Some(self.links.get(&LinkId(link.0))?.peer);
+        self.parts
+            .engine
+            .snapshot()
+            .groups
+            .into_iter()
+            .map(|g| Group {
+                group: g.group,
+                local: g.local,
+                links: g.links.iter().filter_map(peer).collect(),
+                sources: g.sources,
+                packets: g.packets,
+                bytes: g.bytes,
+                refused: g
+                    .refused
+                    .first()
+                    .map(|(_, reason)| reason.name().to_owned()),
+            })
+            .collect()
+    }
+}
+
+/// Answers; who asked may have gone.
+pub(super) fn reply(to: oneshot::Sender<Answer>, answer: Result<serde_json::Value, String>) {
+    let _ = to.send(answer.map_or_else(Answer::Error, Answer::Ok));
+}
+
+fn lower(state: &impl std::fmt::Debug) -> String {
+    format!("{state:?}").to_lowercase()
+}

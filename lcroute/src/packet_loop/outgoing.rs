@@ -1,0 +1,56 @@
+//! Datagrams on their way to the UDP socket.
+
+use std::collections::BTreeMap;
+
+use crate::udp;
+
+/// Datagrams of equal size for one destination leave in one system call.
+#[derive(Debug, Default)]
+pub struct Outgoing {
+    way: Option<udp::Way>,
+    segment: usize,
+    count: usize,
+    buffer: Vec<u8>,
+}
+
+/// The kernel takes 64 segments of at most 64 KiB in all.
+const MAX_SEGMENTS: usize = 50;
+const MAX_BATCH: usize = 60_000;
+
+impl Outgoing {
+    /// One more datagram; sends those that it does not fit.
+    pub fn push(
+        &mut self,
+        way: udp::Way,
+        datagram: &[u8],
+        socket: &mut udp::Socket,
+        drops: &mut BTreeMap<&'static str, u64>,
+    ) {
+        let fits = self.way == Some(way)
+            && datagram.len() <= self.segment
+            && self.count < MAX_SEGMENTS
+            && self.buffer.len() + datagram.len() <= MAX_BATCH
+            // only the last segment may be short
+            && self.buffer.len() == self.count * self.segment;
+        if !fits {
+            self.flush(socket, drops);
+            self.way = Some(way);
+            self.segment = datagram.len();
+        }
+        self.buffer.extend_from_slice(datagram);
+        self.count += 1;
+    }
+
+    /// Sends what waits.
+    pub fn flush(&mut self, socket: &mut udp::Socket, drops: &mut BTreeMap<&'static str, u64>) {
+        if let Some(way) = self.way.take() {
+            let segment = (self.count > 1).then_some(self.segment);
+            if let Err(e) = socket.send(&way, segment, &self.buffer) {
+                tracing::debug!("udp send to {}: {e}", way.to);
+                *drops.entry("udp_send_error").or_default() += self.count as u64;
+            }
+        }
+        self.count = 0;
+        self.buffer.clear();
+    }
+}

@@ -1,0 +1,158 @@
+//! The revocations that a node knows, as they lie in its state directory: one a line, in base58.
+//!
+//! What a daemon learns must outlive it: an expelled node could come back through one that has forgotten.
+
+use std::collections::BTreeMap;
+
+use librecast::cert::{CLOCK_SKEW, Member};
+use librecast::id::{NetworkId, PeerId};
+use librecast::revocation::Revocation;
+
+/// Most that are kept; the ones that end first make room.
+pub const MAX_REVOCATIONS: usize = 4_096;
+
+/// The revocations that a node knows: one for each key.
+#[derive(Debug, Clone, Default)]
+pub struct Revocations(BTreeMap<PeerId, Revocation>);
+
+impl Revocations {
+    /// Reads the file's text; what is damaged or of another network is left out and counted.
+    pub fn parse(text: &str, network: &NetworkId, now: u64) -> (Self, usize) {
+        let (mut all, mut damaged) = (Self::default(), 0);
+        for line in text.lines().filter(|line| !line.trim().is_empty()) {
+            match parse(line, network) {
+                Ok(revocation) => {
+                    all.add(revocation, now);
+                }
+                Err(_) => damaged += 1,
+            }
+        }
+        (all, damaged)
+    }
+
+    /// The file's text.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let line = |r: &Revocation| text(r) + "\n";
+        self.iter().map(line).collect()
+    }
+
+    /// Adds a revocation that has been verified. False if nothing changes by it.
+    pub fn add(&mut self, revocation: Revocation, now: u64) -> bool {
+        self.0.retain(|_, r| !is_over(r, now));
+        if is_over(&revocation, now) {
+            return false;
+        }
+        match self.0.get(&revocation.key()) {
+            Some(known) if strength(known) >= strength(&revocation) => return false,
+            _ => self.0.insert(revocation.key(), revocation),
+        };
+        if self.0.len() > MAX_REVOCATIONS {
+            let first = self.iter().min_by_key(|r| (r.until(), r.key()));
+            if let Some(key) = first.map(Revocation::key) {
+                self.0.remove(&key);
+            }
+        }
+        true
+    }
+
+    /// Whether `member` is out.
+    #[must_use]
+    pub fn expel(&self, member: &Member) -> bool {
+        let mut keys = std::iter::once(&member.peer).chain(member.keys.iter());
+        keys.any(|key| self.0.get(key).is_some_and(|r| r.expels(member)))
+    }
+
+    /// All of them, by key.
+    pub fn iter(&self) -> impl Iterator<Item = &Revocation> {
+        self.0.values()
+    }
+}
+
+/// No chain can stand on its key any more.
+fn is_over(revocation: &Revocation, now: u64) -> bool {
+    now > revocation.until().saturating_add(CLOCK_SKEW)
+}
+
+/// Of two revocations of a key that of the network counts, then the one that is kept longer.
+fn strength(revocation: &Revocation) -> (bool, u64) {
+    (revocation.is_by_network(), revocation.until())
+}
+
+/// A revocation as text.
+#[must_use]
+pub fn text(revocation: &Revocation) -> String {
+    bs58::encode(revocation.as_bytes()).into_string()
+}
+
+/// Reads what [`text`] wrote, and checks that it counts in `network`.
+pub fn parse(text: &str, network: &NetworkId) -> Result<Revocation, String> {
+    let bytes = bs58::decode(text.trim()).into_vec();
+    let bytes = bytes.map_err(|e| format!("not a revocation: {e}"))?;
+    let revocation = Revocation::decode(&bytes).map_err(|e| e.to_string())?;
+    revocation.verify(network).map_err(|e| e.to_string())?;
+    Ok(revocation)
+}
+
+#[cfg(test)]
+mod tests {
+    use librecast::id::SecretKey;
+
+    use super::*;
+
+    const NOW: u64 = 1_800_000_000;
+
+    fn network() -> SecretKey {
+        SecretKey::from_seed(&[1; 32])
+    }
+
+    fn revocation(seed: u16, until: u64) -> Revocation {
+        let mut bytes = [7; 32];
+        bytes[..2].copy_from_slice(&seed.to_be_bytes());
+        let key = SecretKey::from_seed(&bytes).peer_id();
+        Revocation::by_network(&network(), key, NOW, until).unwrap()
+    }
+
+    #[test]
+    fn the_file_is_read_as_it_was_written_and_damage_costs_one_line() {
+        let mut all = Revocations::default();
+        for seed in 0..3 {
+            assert!(all.add(revocation(seed, NOW + 5), NOW));
+        }
+        let network = network().peer_id();
+        let (read, damaged) = Revocations::parse(&all.text(), &network, NOW);
+        assert_eq!((read.text(), damaged), (all.text(), 0));
+        let text = all.text().replacen('A', "B", 1) + "\n0OIl\n";
+        let (read, damaged) = Revocations::parse(&text, &network, NOW);
+        assert_eq!((read.iter().count(), damaged), (2, 2));
+        let other = SecretKey::from_seed(&[2; 32]).peer_id();
+        let (read, damaged) = Revocations::parse(&all.text(), &other, NOW);
+        assert_eq!((read.iter().count(), damaged), (0, 3));
+    }
+
+    #[test]
+    fn only_what_is_new_changes_anything() {
+        let mut all = Revocations::default();
+        assert!(all.add(revocation(1, NOW + 5), NOW));
+        assert!(!all.add(revocation(1, NOW + 5), NOW));
+        assert!(!all.add(revocation(1, NOW + 4), NOW), "ends earlier");
+        assert!(all.add(revocation(1, NOW + 6), NOW));
+        assert_eq!(all.iter().count(), 1);
+        assert!(!all.add(revocation(2, NOW), NOW + CLOCK_SKEW + 1), "over");
+        all.add(revocation(3, NOW + 9), NOW + 7 + CLOCK_SKEW);
+        assert_eq!(all.iter().count(), 1, "the first is over, too");
+    }
+
+    #[test]
+    fn of_too_many_those_that_end_first_are_forgotten() {
+        let mut all = Revocations::default();
+        let most = MAX_REVOCATIONS as u16;
+        for seed in 0..most {
+            all.add(revocation(seed, NOW + 100 + u64::from(seed)), NOW);
+        }
+        all.add(revocation(most, NOW + 10_000), NOW);
+        assert_eq!(all.iter().count(), MAX_REVOCATIONS);
+        let has = |seed| all.iter().any(|r| r.key() == revocation(seed, NOW).key());
+        assert!(!has(0) && has(1) && has(most));
+    }
+}

@@ -1,0 +1,372 @@
+//! Who no longer belongs to a network: signed statements that one key is not to be trusted any more.
+//!
+//! ```text
+//! network key --signs--> revocation of any key
+//! issuer      --signs--> revocation of a node or an invitation (its certificate lies inside)
+//! ```
+//!
+//! A revoked node is out; with a revoked invitation or issuer everyone whose membership stands on it, renewed or
+//! not ([`Member::is_expelled_by`]). A revocation is never taken back: who shall return gets a new key.
+
+use std::fmt;
+
+use thiserror::Error;
+
+use crate::cert::{CLOCK_SKEW, CertError, Certificate, Kind, MAX_CERTIFICATE, Member};
+use crate::id::{NetworkId, PeerId, SecretKey};
+use crate::wire::{Reader, WireError, Writer};
+
+const CONTEXT: &str = "lcroute 2026 revocation";
+const VERSION: u8 = 1;
+/// Longest revocation in bytes.
+pub const MAX_REVOCATION: usize = 1 + 32 + 32 + 8 + 8 + 2 + MAX_CERTIFICATE + 64;
+
+/// Why a revocation does not count.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum RevocationError {
+    /// The bytes are not a revocation of this version.
+    #[error("malformed revocation: {0}")]
+    Malformed(#[from] WireError),
+    /// A revocation of another network.
+    #[error("revocation of another network")]
+    OtherNetwork,
+    /// Not signed by the key that it names.
+    #[error("forged revocation")]
+    Forged,
+    /// The certificate of the one who signed is not good.
+    #[error("revocation by nobody who may: {0}")]
+    Signer(CertError),
+    /// Neither the network's key nor the own one can be revoked.
+    #[error("this key cannot be revoked")]
+    Key,
+}
+
+/// A signed statement that a key is not to be trusted any more.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Revocation {
+    network: NetworkId,
+    key: PeerId,
+    issued: u64,
+    until: u64,
+    /// The issuer that signed; none: the network key itself.
+    issuer: Option<Certificate>,
+    bytes: Vec<u8>,
+}
+
+impl fmt::Debug for Revocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let by = self.signer();
+        write!(
+            f,
+            "Revocation of {} by {by}, kept until {}",
+            self.key, self.until
+        )
+    }
+}
+
+impl Revocation {
+    /// Revokes the key of a node or an invitation with an issuer's key. Times in Unix seconds.
+    pub fn by_issuer(
+        issuer: &Certificate,
+        secret: &SecretKey,
+        key: PeerId,
+        now: u64,
+        until: u64,
+    ) -> Result<Self, RevocationError> {
+        if issuer.subject() != secret.peer_id() {
+            return Err(RevocationError::Signer(CertError::Order));
+        }
+        let network = issuer.network();
+        Self::sign(network, key, (now, until), Some(issuer.clone()), secret)
+    }
+
+    /// Revokes any key with that of the network. Times in Unix seconds.
+    pub fn by_network(
+        secret: &SecretKey,
+        key: PeerId,
+        now: u64,
+        until: u64,
+    ) -> Result<Self, RevocationError> {
+        Self::sign(secret.peer_id(), key, (now, until), None, secret)
+    }
+
+    fn sign(
+        network: NetworkId,
+        key: PeerId,
+        (issued, until): (u64, u64),
+        issuer: Option<Certificate>,
+        secret: &SecretKey,
+    ) -> Result<Self, RevocationError> {
+        let mut w = Writer::new();
+        w.u8(VERSION)
+            .put(network.public_key())
+            .put(key.public_key());
+        w.u64(issued).u64(until);
+        w.bytes16(issuer.as_ref().map_or(&[], Certificate::as_bytes))?;
+        let signature = secret.sign(CONTEXT, w.as_slice());
+        w.put(&signature);
+        let revocation = Self {
+            network,
+            key,
+            issued,
+            until,
+            issuer,
+            bytes: w.into_vec(),
+        };
+        // who may not revoke learns it here, and not from others
+        revocation.verify(&network)?;
+        Ok(revocation)
+    }
+
+    /// Reads a revocation; who signed it is not checked here but by [`Revocation::verify`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        if bytes.len() > MAX_REVOCATION {
+            return Err(WireError::Bad("length of the revocation"));
+        }
+        let mut r = Reader::new(bytes);
+        match r.u8()? {
+            VERSION => {}
+            version => return Err(WireError::Version(version)),
+        }
+        let key = |r: &mut Reader<'_>| {
+            PeerId::from_public_key(r.array()?).map_err(|_| WireError::Bad("public key"))
+        };
+        let (network, revoked) = (key(&mut r)?, key(&mut r)?);
+        let (issued, until) = (r.u64()?, r.u64()?);
+        let issuer = match r.bytes16()? {
+            [] => None,
+            certificate => Some(Certificate::decode(certificate)?),
+        };
+        r.array::<64>()?;
+        r.finish()?;
+        Ok(Self {
+            network,
+            key: revoked,
+            issued,
+            until,
+            issuer,
+            bytes: bytes.to_vec(),
+        })
+    }
+
+    /// Whether it counts in `network`: signed by its key, or by an issuer whose certificate was valid when it
+    /// was issued, and not about the network's key or that issuer's own. It stays good when that certificate
+    /// expires.
+    pub fn verify(&self, network: &NetworkId) -> Result<(), RevocationError> {
+        if self.network != *network {
+            return Err(RevocationError::OtherNetwork);
+        }
+        if self.until < self.issued {
+            return Err(WireError::Bad("time to keep").into());
+        }
+        if let Some(issuer) = &self.issuer {
+            if issuer.kind() != Kind::Issuer {
+                return Err(RevocationError::Signer(CertError::Order));
+            }
+            issuer
+                .verify_by(network, network, self.issued, CLOCK_SKEW)
+                .map_err(RevocationError::Signer)?;
+        }
+        let signer = self.signer();
+        let split = self.bytes.split_last_chunk::<64>();
+        let (message, signature) = split.ok_or(WireError::Truncated)?;
+        signer
+            .verify(CONTEXT, message, signature)
+            .map_err(|_| RevocationError::Forged)?;
+        if self.key == *network || self.key == signer {
+            return Err(RevocationError::Key);
+        }
+        Ok(())
+    }
+
+    fn signer(&self) -> PeerId {
+        self.issuer
+            .as_ref()
+            .map_or(self.network, Certificate::subject)
+    }
+
+    /// The revoked key: a node's, an invitation's, or (by the network) an issuer's.
+    #[must_use]
+    pub fn key(&self) -> PeerId {
+        self.key
+    }
+
+    /// When it was signed, Unix seconds.
+    #[must_use]
+    pub fn issued(&self) -> u64 {
+        self.issued
+    }
+
+    /// How long it must be kept, Unix seconds: then no chain that stands on the key can be valid.
+    #[must_use]
+    pub fn until(&self) -> u64 {
+        self.until
+    }
+
+    /// Whether the network's own key signed it: then it may be about an issuer.
+    #[must_use]
+    pub fn is_by_network(&self) -> bool {
+        self.issuer.is_none()
+    }
+
+    /// Whether `member` is out by it.
+    #[must_use]
+    pub fn expels(&self, member: &Member) -> bool {
+        member.is_expelled_by(&self.key, self.is_by_network())
+    }
+
+    /// The signed form.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::cert::{Grant, GroupPrefix};
+
+    const NOW: u64 = 1_800_000_000;
+    const YEAR: u64 = 365 * 86_400;
+
+    fn key(seed: u8) -> SecretKey {
+        SecretKey::from_seed(&[seed; 32])
+    }
+
+    /// Of the network whose key is `key(1)`, for the issuer `key(2)`.
+    fn certificate(kind: Kind) -> Certificate {
+        let grant = Grant {
+            not_before: NOW,
+            not_after: NOW + YEAR,
+            core: false,
+            name: String::new(),
+            labels: BTreeMap::new(),
+            prefixes: vec![GroupPrefix::ALL],
+        };
+        Certificate::sign(kind, key(1).peer_id(), key(2).peer_id(), grant, &key(1)).unwrap()
+    }
+
+    fn by_issuer(revoked: PeerId, now: u64) -> Result<Revocation, RevocationError> {
+        Revocation::by_issuer(
+            &certificate(Kind::Issuer),
+            &key(2),
+            revoked,
+            now,
+            now + YEAR,
+        )
+    }
+
+    #[test]
+    fn issuer_and_network_revoke_a_node() {
+        let (network, node) = (key(1).peer_id(), key(3).peer_id());
+        let by_network = Revocation::by_network(&key(1), node, NOW, NOW + 5).unwrap();
+        for revocation in [by_issuer(node, NOW).unwrap(), by_network.clone()] {
+            let read = Revocation::decode(revocation.as_bytes()).unwrap();
+            assert_eq!(read, revocation);
+            assert_eq!(read.verify(&network), Ok(()));
+            assert_eq!(read.key(), node);
+            let other = read.verify(&key(9).peer_id());
+            assert_eq!(other, Err(RevocationError::OtherNetwork));
+        }
+        assert!(by_network.is_by_network() && !by_issuer(node, NOW).unwrap().is_by_network());
+        assert_eq!((by_network.issued(), by_network.until()), (NOW, NOW + 5));
+    }
+
+    #[test]
+    fn who_may_not_revoke_is_refused() {
+        let node = key(3).peer_id();
+        let widely = [key(1).peer_id(), key(2).peer_id()];
+        for revoked in widely {
+            assert_eq!(by_issuer(revoked, NOW), Err(RevocationError::Key));
+        }
+        let own = Revocation::by_network(&key(1), key(1).peer_id(), NOW, NOW);
+        assert_eq!(own, Err(RevocationError::Key));
+        let invitation = certificate(Kind::Invitation);
+        assert_eq!(
+            Revocation::by_issuer(&invitation, &key(2), node, NOW, NOW),
+            Err(RevocationError::Signer(CertError::Order))
+        );
+        assert_eq!(
+            Revocation::by_issuer(&certificate(Kind::Issuer), &key(3), node, NOW, NOW),
+            Err(RevocationError::Signer(CertError::Order))
+        );
+        // a stranger with an issuer certificate of his own making
+        let forged = Certificate::sign(
+            Kind::Issuer,
+            key(1).peer_id(),
+            key(4).peer_id(),
+            certificate(Kind::Issuer).grant().clone(),
+            &key(4),
+        )
+        .unwrap();
+        assert_eq!(
+            Revocation::by_issuer(&forged, &key(4), node, NOW, NOW),
+            Err(RevocationError::Signer(CertError::Forged(Kind::Issuer)))
+        );
+    }
+
+    #[test]
+    fn the_issuer_must_have_been_one_when_it_signed_and_not_for_ever() {
+        let node = key(3).peer_id();
+        assert!(by_issuer(node, NOW + YEAR).is_ok());
+        let late = by_issuer(node, NOW + YEAR + CLOCK_SKEW + 1);
+        let expired = RevocationError::Signer(CertError::Expired(Kind::Issuer));
+        assert_eq!(late, Err(expired));
+    }
+
+    #[test]
+    fn any_flipped_bit_is_noticed() {
+        let network = key(1).peer_id();
+        let revocation = by_issuer(key(3).peer_id(), NOW).unwrap();
+        for i in 0..revocation.as_bytes().len() {
+            let mut bad = revocation.as_bytes().to_vec();
+            bad[i] ^= 1;
+            let verdict = Revocation::decode(&bad).map(|r| r.verify(&network));
+            assert!(!matches!(verdict, Ok(Ok(()))), "byte {i}");
+        }
+    }
+
+    #[test]
+    fn the_bytes_do_not_change() {
+        let node = key(3).peer_id();
+        let revocation = Revocation::by_network(&key(1), node, 0x0102, 0x0304).unwrap();
+        let mut golden = vec![1];
+        golden.extend(key(1).peer_id().public_key());
+        golden.extend(node.public_key());
+        golden.extend([0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0, 0, 3, 4, 0, 0]);
+        golden.extend(key(1).sign("lcroute 2026 revocation", &golden));
+        assert_eq!(revocation.as_bytes(), golden);
+        let issuer = certificate(Kind::Issuer);
+        let by_issuer = Revocation::by_issuer(&issuer, &key(2), node, NOW, NOW).unwrap();
+        let inside = &by_issuer.as_bytes()[1 + 32 + 32 + 16..by_issuer.as_bytes().len() - 64];
+        assert_eq!(&inside[2..], issuer.as_bytes());
+        assert_eq!(
+            usize::from(u16::from_be_bytes([inside[0], inside[1]])),
+            issuer.as_bytes().len()
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..3_000)) {
+            if let Ok(revocation) = Revocation::decode(&bytes) {
+                prop_assert!(revocation.verify(&key(1).peer_id()).is_err());
+            }
+        }
+
+        #[test]
+        fn revocations_survive_the_wire(seed in 10u8.., issued: u64, until: u64, cut in 1usize..60) {
+            let made = Revocation::by_network(&key(1), key(seed).peer_id(), issued, until);
+            prop_assert_eq!(made.is_ok(), issued <= until);
+            if let Ok(made) = made {
+                prop_assert_eq!(Revocation::decode(made.as_bytes()).unwrap(), made.clone());
+                prop_assert!(Revocation::decode(&made.as_bytes()[..made.as_bytes().len() - cut]).is_err());
+            }
+        }
+    }
+}
