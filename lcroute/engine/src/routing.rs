@@ -33,6 +33,7 @@ pub struct Routing {
     forced: bool,
     next: Instant,
     small: bool,
+    roots_version: Option<u64>,
     slots: [Option<OriginId>; SLOTS as usize],
     owners: BTreeMap<GroupPrefix, OriginId>,
     /// Roots that groups had until shortly; interest on their trees still counts for the proxy.
@@ -53,6 +54,7 @@ impl Routing {
             forced: false,
             next: now,
             small: true,
+            roots_version: None,
             slots: [None; SLOTS as usize],
             owners: BTreeMap::new(),
             before: Vec::new(),
@@ -174,9 +176,12 @@ impl Engine {
             .announced()
             .map(|(prefix, announced)| (*prefix, announced.root))
             .collect();
-        if slots == self.routing.slots && owners == self.routing.owners {
+        // what went there and back again in between has left listeners on the tree there
+        let version = Some(self.database.roots_version());
+        if self.routing.roots_version == version {
             return;
         }
+        self.routing.roots_version = version;
         let old_slots = std::mem::replace(&mut self.routing.slots, slots);
         let old_owners = std::mem::replace(&mut self.routing.owners, owners);
         let old: BTreeSet<OriginId> = old_slots

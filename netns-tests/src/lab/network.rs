@@ -439,7 +439,7 @@ impl Member {
         })
     }
 
-    /// Waits until `other`'s programs are known here to want `group`.
+    /// Waits until `group` is known here to be wanted by `by`, over whichever links.
     ///
     /// # Errors
     /// Nothing was heard of it.
@@ -451,20 +451,16 @@ impl Member {
             by.host.name()
         );
         eventually(&what, || {
-            let groups = self.groups()?;
-            ensure!(
-                self.wants(&groups, want, &peer),
-                "groups: {}",
-                Value::from(groups)
-            );
+            let way = self.way_to_listener(want, &peer)?;
+            ensure!(way, "groups: {}", Value::from(self.groups()?));
             Ok(())
         })
     }
 
-    /// Waits until `other`'s programs are known here to want `group` no longer.
+    /// Waits until `group` is known here to be wanted by `by` no longer.
     ///
     /// # Errors
-    /// They are still said to want it.
+    /// It is still said to be wanted.
     pub fn wait_unwanted(&self, group: &str, by: &Member) -> Result<()> {
         let (want, peer) = (group.parse::<Ipv6Addr>()?, by.peer_id()?);
         let what = format!(
@@ -473,26 +469,55 @@ impl Member {
             by.host.name()
         );
         within(Duration::from_secs(60), &what, || {
-            let groups = self.groups()?;
-            ensure!(
-                !self.wants(&groups, want, &peer),
-                "groups: {}",
-                Value::from(groups)
-            );
+            let way = self.way_to_listener(want, &peer)?;
+            ensure!(!way, "groups: {}", Value::from(self.groups()?));
             Ok(())
         })
     }
 
-    fn wants(&self, groups: &[Value], group: Ipv6Addr, peer: &str) -> bool {
-        let is_group = |entry: &&Value| {
-            entry["group"].as_str().and_then(|text| text.parse().ok()) == Some(group)
-        };
-        let links = groups
-            .iter()
-            .filter(is_group)
-            .filter_map(|entry| entry["links"].as_array());
-        links.flatten().any(|link| link == peer)
+    /// Whether links on which `group` is wanted lead from here to `peer`. Each node says it of its own
+    /// links only, so those on the way are asked in turn.
+    fn way_to_listener(&self, group: Ipv6Addr, peer: &str) -> Result<bool> {
+        let mut seen = BTreeSet::new();
+        let mut ways = vec![self.host.name().to_owned()];
+        while let Some(name) = ways.pop() {
+            let asked = |verb| list(ask_named(&self.host, &name, verb)?);
+            let links = wanted_over(&asked("groups")?, group);
+            if links.iter().any(|link| link == peer) {
+                return Ok(true);
+            }
+            if !seen.insert(name.clone()) || links.is_empty() {
+                continue;
+            }
+            for known in asked("peers")? {
+                if links.iter().any(|link| known["peer_id"] == **link) {
+                    let next = text(&known, "name")?;
+                    if !seen.contains(&next) {
+                        ways.push(next);
+                    }
+                }
+            }
+        }
+        Ok(false)
     }
+}
+
+/// The neighbours over whose links a group is wanted.
+fn wanted_over(groups: &[Value], group: Ipv6Addr) -> Vec<String> {
+    let is_group =
+        |entry: &&Value| entry["group"].as_str().and_then(|text| text.parse().ok()) == Some(group);
+    let entries = groups.iter().filter(is_group);
+    let links = entries.filter_map(|entry| entry["links"].as_array());
+    let peers = links.flatten().filter_map(Value::as_str);
+    peers.map(str::to_owned).collect()
+}
+
+/// What the daemon on the host called `name` says.
+fn ask_named(host: &Host, name: &str, verb: &str) -> Result<Value> {
+    let socket = host.path("..").join(name).join("run/control.sock");
+    let socket = socket.to_string_lossy();
+    let said = host.ask("lcroute", &["--control", &socket, verb, "--json"])?;
+    serde_json::from_str(&said.success()?.stdout).context("JSON")
 }
 
 fn ask(host: &Host, verb: &str) -> Result<Value> {
