@@ -141,6 +141,9 @@ enum Command {
         /// What to say
         text: Option<String>,
     },
+    /// The network simulator: many nodes on virtual time, and the rules that must hold
+    #[command(after_help = lcroute_sim::EXAMPLES)]
+    Sim(lcroute_sim::Arguments),
 }
 
 #[derive(Debug, Args)]
@@ -309,6 +312,10 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
         }
         Command::Say { group: g, text } => {
             commands::selftest::say(&target(g, &config), text.as_deref())
+        }
+        Command::Sim(arguments) => {
+            crate::system::exit_on_signals()?;
+            lcroute_sim::run(&arguments, common.json)
         }
     }
 }

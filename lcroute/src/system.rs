@@ -2,6 +2,8 @@
 
 use std::future::Future;
 
+use librecast::cli::Exit;
+use nix::sys::signal::SigSet;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::inbox::End;
@@ -56,6 +58,26 @@ pub fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
             _ = terminate.recv() => {}
         }
     })
+}
+
+/// For commands that end by themselves: from now on SIGINT and SIGTERM end the process with their exit codes.
+/// To be called before other threads are started, as these inherit that the signals are blocked.
+pub fn exit_on_signals() -> std::io::Result<()> {
+    let set: SigSet = [nix::sys::signal::SIGINT, nix::sys::signal::SIGTERM]
+        .into_iter()
+        .collect();
+    set.thread_block()?;
+    let wait = move || {
+        let exit = match set.wait() {
+            Ok(nix::sys::signal::SIGINT) => Exit::Interrupted,
+            _ => Exit::Terminated,
+        };
+        std::process::exit(exit as i32);
+    };
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(wait)?;
+    Ok(())
 }
 
 /// Raises the limit of open files, as a backbone holds one for each client and many systems begin with

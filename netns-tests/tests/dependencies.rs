@@ -115,6 +115,34 @@ fn engine_and_overlay_do_not_know_each_other() {
 }
 
 #[test]
+fn the_simulator_knows_the_engine_only() {
+    let ours = ours();
+    let below = BTreeSet::from(["librecast", "lcroute-engine"].map(str::to_owned));
+    assert_eq!(ours["lcroute-sim"], below);
+}
+
+#[test]
+fn no_packet_of_a_host_passes_the_simulator() {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut folders = vec![workspace.join("lcroute/src")];
+    let mut naming = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if std::fs::read_to_string(&path)
+                .unwrap()
+                .contains("lcroute_sim")
+            {
+                naming.push(path.file_name().unwrap().to_owned());
+            }
+        }
+    }
+    assert_eq!(naming, ["cli.rs"], "the verb `sim` alone leads to it");
+}
+
+#[test]
 fn programs_do_not_know_each_other() {
     let ours = ours();
     for program in ["lcsync", "lcagent"] {

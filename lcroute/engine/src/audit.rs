@@ -44,7 +44,7 @@ impl Digests {
 
     fn hasher(&self, root: OriginId, prefix: Prefix) -> SipHasher13 {
         let mut hasher = SipHasher13::new_with_keys(self.key.0, self.key.1);
-        hasher.write_u64(root.0);
+        hasher.write(&root.0.to_be_bytes());
         hasher.write(&prefix.addr().octets());
         hasher.write_u8(prefix.prefix_len());
         hasher

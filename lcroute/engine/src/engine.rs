@@ -31,6 +31,7 @@ use crate::output::{Links, Output, TimerKind};
 use crate::proxy::{Proxy, ROUTER_ADDRESS};
 use crate::querier::Querier;
 use crate::random::Random;
+use crate::routing::sending_root;
 use crate::services::Services;
 use crate::snapshot::Counters;
 use crate::table::Table;
@@ -456,14 +457,6 @@ impl Engine {
             self.outputs.push_back(Output::LinkFault { link, reason });
         }
     }
-
-    /// The tree on which a local program's packets to `group` travel.
-    pub(crate) fn root_of(&self, group: Ipv6Addr) -> OriginId {
-        if is_source_specific(group) {
-            return self.own;
-        }
-        self.database.root_of(group).unwrap_or(self.own)
-    }
 }
 
 /// Packets from local programs.
@@ -478,10 +471,8 @@ impl Engine {
         }
         let (group, now) = (flow.group, self.now);
         let (own, database) = (self.own, &self.database);
-        let root = || match is_source_specific(group) {
-            true => own,
-            false => database.root_of(group).unwrap_or(own),
-        };
+        let on_own = self.routing.sends_on_own.then_some(own);
+        let root = || sending_root(database, own, on_own, group);
         let (root, is_new) = self.local.send(group, root, &mut self.trees, now);
         if is_new {
             self.unflushed = true;

@@ -113,6 +113,8 @@ pub(crate) struct Connection {
     control: u8,
     /// Whether each side offers the media lane.
     media: [bool; 2],
+    /// Whether the far side takes control messages in it; we do.
+    lane_control: bool,
     flight: Flight,
     repeated: Vec<Transmit>,
     /// When it last sent or got something.
@@ -219,6 +221,7 @@ impl Factory {
             keys,
             control: self.control,
             media: [self.media, false],
+            lane_control: false,
             flight: Flight::default(),
             repeated: Vec::new(),
             used: now,
@@ -314,6 +317,11 @@ impl Connection {
         (self.media == [true; 2]).then(|| self.keys.keys())?
     }
 
+    /// Whether control messages travel in the media lane.
+    pub(crate) fn lane_carries_control(&self) -> bool {
+        self.media == [true; 2] && self.lane_control
+    }
+
     /// Whether the answer to our offer is still to come.
     pub(crate) fn awaits_answer(&self) -> bool {
         self.credentials.remote_ufrag.is_empty()
@@ -322,7 +330,7 @@ impl Connection {
     /// The answer to our offer.
     pub(crate) fn accept(&mut self, answer: &Description, now: Instant) -> Result<()> {
         self.set_remote(answer);
-        self.media[1] = answer.media;
+        (self.media[1], self.lane_control) = (answer.media, answer.lane_control);
         let sdp = answer.to_sdp(SdpKind::Answer);
         self.pc
             .set_remote_description(now, RTCSessionDescription::answer(sdp)?)
@@ -370,8 +378,7 @@ impl Connection {
         if self.role == Role::Answerer && self.dtls_is_connected() {
             self.flight.finish();
         }
-        self.repeated
-            .extend(self.flight.repeat(now).iter().cloned());
+        self.repeated.extend(self.flight.repeat(now));
     }
 
     /// When it last sent or got something.
@@ -455,9 +462,14 @@ impl Connection {
         self.send(self.channels.data_out, self.data_queue, parts, now)
     }
 
+    /// The link is up.
+    pub(crate) fn link_is_made(&mut self) {
+        self.flight.link_is_made();
+    }
+
     /// Says goodbye; the datagrams that do are in `transmits`.
     pub(crate) fn close(&mut self, transmits: &mut VecDeque<Transmit>, now: Instant) {
-        self.flight.finish();
+        self.flight.stop();
         let _ = self.pc.close();
         self.drain_writes(transmits, now);
     }
@@ -578,7 +590,7 @@ impl Connection {
         let answer = self.pc.create_answer(None)?;
         self.set_local(&answer.sdp)?;
         self.set_remote(offer);
-        self.media[1] = offer.media;
+        (self.media[1], self.lane_control) = (offer.media, offer.lane_control);
         self.pc.set_local_description(now, answer)?;
         self.add_hosts()
     }
@@ -627,6 +639,7 @@ impl Connection {
             pwd: self.credentials.local_pwd.clone(),
             fingerprint,
             media: self.media[0],
+            lane_control: self.media[0],
             candidates: host.chain(reflexive).collect(),
         }
     }

@@ -324,6 +324,10 @@ impl Overlay {
         {
             link.connection
                 .drain(&mut happenings, &mut self.transmits, now);
+            // not earlier: what made it up, our Auth, may have gone out just now
+            if link.up.is_some() {
+                link.connection.link_is_made();
+            }
         }
         self.account(index, before, now);
         let attempt = self.link_mut(index).map(|link| link.attempt);
@@ -380,10 +384,7 @@ impl Overlay {
             Happening::Control(message) => match link.up.as_mut() {
                 Some(up) => {
                     up.liveness.heard(now);
-                    self.events.push_back(Event::Control {
-                        link: up.id,
-                        message,
-                    });
+                    self.handle_control(index, message, now);
                 }
                 None => self.handle_auth(index, &message, now),
             },

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! ufrag (u8 length, text) | pwd (u8 length, text) | SHA-256 of the DTLS certificate 32
-//! | lanes u8 (bit 0: /lcroute/media/1; the others are ignored)
+//! | lanes u8 (bit 0: /lcroute/media/1, bit 1: control messages in it; the others are ignored)
 //! | count u8 | count x { kind u8 (0 host, 1 srflx) | family u8 (4, 6) | address 4 or 16 | port 16 }
 //! ```
 
@@ -17,8 +17,9 @@ use librecast::wire::{Reader, WireError, Writer};
 /// Most candidates in a description.
 pub(crate) const MAX_CANDIDATES: usize = 16;
 
-/// The bit of the media lane in `lanes`.
+/// The bits of the media lane in `lanes`, and of control messages in it.
 const MEDIA: u8 = 1;
+const LANE_CONTROL: u8 = 2;
 
 /// SHA-256 of a DTLS certificate.
 pub(crate) type Fingerprint = [u8; 32];
@@ -54,6 +55,8 @@ pub(crate) struct Description {
     pub(crate) fingerprint: Fingerprint,
     /// Whether it speaks `/lcroute/media/1`.
     pub(crate) media: bool,
+    /// Whether it takes control messages there.
+    pub(crate) lane_control: bool,
     pub(crate) candidates: Vec<Candidate>,
 }
 
@@ -112,10 +115,13 @@ impl Candidate {
 
 impl Description {
     pub(crate) fn write(&self, w: &mut Writer) -> Result<(), WireError> {
+        let bits = [(self.media, MEDIA), (self.lane_control, LANE_CONTROL)];
+        let lanes = bits.into_iter().filter(|(set, _)| *set);
+        let lanes = lanes.fold(0, |lanes, (_, bit)| lanes | bit);
         w.text8(&self.ufrag)?
             .text8(&self.pwd)?
             .put(&self.fingerprint)
-            .u8(if self.media { MEDIA } else { 0 });
+            .u8(lanes);
         let count = self.candidates.len().min(MAX_CANDIDATES);
         w.u8(u8::try_from(count).map_err(|_| WireError::Bad("candidates"))?);
         self.candidates.iter().take(count).for_each(|c| c.write(w));
@@ -126,7 +132,8 @@ impl Description {
         let ufrag = ice_chars(r.text8()?, 4)?;
         let pwd = ice_chars(r.text8()?, 22)?;
         let fingerprint = r.array()?;
-        let media = r.u8()? & MEDIA != 0;
+        let lanes = r.u8()?;
+        let (media, lane_control) = (lanes & MEDIA != 0, lanes & LANE_CONTROL != 0);
         let count = usize::from(r.u8()?);
         if count > MAX_CANDIDATES {
             return Err(WireError::Bad("candidate count"));
@@ -139,6 +146,7 @@ impl Description {
             pwd,
             fingerprint,
             media,
+            lane_control,
             candidates,
         })
     }
@@ -225,14 +233,15 @@ pub(crate) mod tests {
             "[a-zA-Z0-9+/]{4,32}",
             "[a-zA-Z0-9+/]{22,64}",
             any::<[u8; 32]>(),
-            any::<bool>(),
+            any::<[bool; 2]>(),
             prop::collection::vec(candidate, 0..=16),
         )
-            .prop_map(|(ufrag, pwd, fingerprint, media, candidates)| Description {
+            .prop_map(|(ufrag, pwd, fingerprint, lanes, candidates)| Description {
                 ufrag,
                 pwd,
                 fingerprint,
-                media,
+                media: lanes[0],
+                lane_control: lanes[1],
                 candidates,
             })
     }

@@ -4,7 +4,12 @@
 //! receiver's own timer (a repeated flight "fails to parse" there), and then both wait for ever: at 5 %
 //! of loss one handshake in twenty. The datagrams repeated here are the same byte for byte, so a
 //! receiver that has them drops them by their record numbers before its handshake sees them.
+//!
+//! What follows until the link is up (SCTP's handshake, the opening of channels, Auth) is sent again as it is
+//! as well, twice, whether it came or not: it is a dozen datagrams, and SCTP waits a second and more for
+//! each that gets lost.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::event::Transmit;
@@ -12,6 +17,10 @@ use crate::event::Transmit;
 /// First pause, doubled up to the longest.
 const FIRST: Duration = Duration::from_millis(250);
 const LONGEST: Duration = Duration::from_secs(1);
+/// When what follows is sent again.
+const AGAIN: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(150)];
+/// Most datagrams that wait for it.
+const MAX_AGAIN: usize = 64;
 /// A flight with a certificate is two or three datagrams.
 const MAX_DATAGRAMS: usize = 16;
 /// Record types of RFC 6347: what belongs to a handshake, and what shows that it is over.
@@ -27,12 +36,23 @@ pub(crate) struct Flight {
     pause: Duration,
     repeat_at: Option<Instant>,
     over: bool,
+    /// What is sent again, and when.
+    again: VecDeque<(Instant, Transmit)>,
+    /// The link is up.
+    made: bool,
 }
 
 impl Flight {
     /// A datagram that goes out; those of one instant are one flight.
     pub(crate) fn sent(&mut self, datagram: &Transmit, now: Instant) {
         let kind = datagram.contents.first();
+        if kind == Some(&APPLICATION_DATA) && !self.made {
+            for pause in AGAIN {
+                if self.again.len() < MAX_AGAIN {
+                    self.again.push_back((now + pause, datagram.clone()));
+                }
+            }
+        }
         if self.over || !matches!(kind, Some(&(CHANGE_CIPHER_SPEC | HANDSHAKE))) {
             return;
         }
@@ -56,25 +76,44 @@ impl Flight {
 
     /// The handshake is over: nothing is repeated any more.
     pub(crate) fn finish(&mut self) {
-        *self = Self {
-            over: true,
-            ..Self::default()
-        };
+        self.over = true;
+        self.datagrams.clear();
+        self.repeat_at = None;
+    }
+
+    /// The link is up: what is sent from now on is sent once.
+    pub(crate) fn link_is_made(&mut self) {
+        self.made = true;
+    }
+
+    /// Nothing is sent again.
+    pub(crate) fn stop(&mut self) {
+        self.finish();
+        self.made = true;
+        self.again.clear();
     }
 
     /// When to call [`Self::repeat`].
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.repeat_at
+        let again = self.again.iter().map(|(at, _)| *at).min();
+        [self.repeat_at, again].into_iter().flatten().min()
     }
 
     /// The datagrams to be sent again now.
-    pub(crate) fn repeat(&mut self, now: Instant) -> &[Transmit] {
-        if self.repeat_at.is_none_or(|at| now < at) {
-            return &[];
+    pub(crate) fn repeat(&mut self, now: Instant) -> Vec<Transmit> {
+        let mut due = Vec::new();
+        self.again.retain(|(at, datagram)| {
+            if *at <= now {
+                due.push(datagram.clone());
+            }
+            *at > now
+        });
+        if self.repeat_at.is_some_and(|at| at <= now) {
+            self.pause = (self.pause * 2).min(LONGEST);
+            self.repeat_at = Some(now + self.pause);
+            due.extend(self.datagrams.iter().cloned());
         }
-        self.pause = (self.pause * 2).min(LONGEST);
-        self.repeat_at = Some(now + self.pause);
-        &self.datagrams
+        due
     }
 }
 
@@ -125,6 +164,28 @@ mod tests {
         assert!(flight.deadline().is_none());
         flight.sent(&datagram(HANDSHAKE, 2), now);
         assert!(flight.repeat(now + LONGEST).is_empty());
+    }
+
+    #[test]
+    fn what_follows_goes_three_times_until_the_link_is_up() {
+        let now = Instant::now();
+        let mut flight = Flight::default();
+        let datagram = datagram(APPLICATION_DATA, 1);
+        flight.sent(&datagram, now);
+        flight.finish();
+        flight.link_is_made();
+        for pause in AGAIN {
+            assert_eq!(flight.deadline(), Some(now + pause));
+            assert_eq!(flight.repeat(now + pause), std::slice::from_ref(&datagram));
+        }
+        assert!(flight.deadline().is_none());
+        flight.sent(&datagram, now);
+        assert!(flight.deadline().is_none(), "the link is up");
+        let mut flight = Flight::default();
+        (0..100).for_each(|_| flight.sent(&datagram, now));
+        assert_eq!(flight.again.len(), MAX_AGAIN);
+        flight.stop();
+        assert!(flight.deadline().is_none());
     }
 
     #[test]

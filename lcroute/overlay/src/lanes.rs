@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use bytes::Bytes;
+use tracing::debug;
 
 use crate::connection::Connection;
-use crate::event::{Ecn, Event, LinkId, Transmit};
+use crate::event::{Ecn, Event, LinkId, SendError, Transmit};
 use crate::liveness::Liveness;
 use crate::media::{Dropped, Media, is_rtcp, ssrc_of};
 use crate::overlay::Overlay;
@@ -44,7 +45,10 @@ impl Overlay {
         let limits = &self.config.limits;
         let times = (limits.media_queue, limits.media_repair);
         // the session is random, and nobody else's business
-        let media = Media::new(&keys, crypto, self.config.mtu, times, self.session, now)?;
+        let mut media = Media::new(&keys, crypto, self.config.mtu, times, self.session, now)?;
+        if connection.lane_carries_control() {
+            media.carry_control(limits.control_queue, now);
+        }
         Some(Box::new(media))
     }
 
@@ -69,6 +73,47 @@ impl Overlay {
         true
     }
 
+    /// Sends a control message in the link's media lane; none if it does not carry them.
+    pub(crate) fn send_reliably(
+        &mut self,
+        index: usize,
+        message: &[u8],
+        now: Instant,
+    ) -> Option<Result<(), SendError>> {
+        let lane = lane(&mut self.peers, index)?;
+        let result = lane.media.send_control(message, now)?;
+        list(&mut self.sending, lane.media, index);
+        Some(result)
+    }
+
+    /// A message of the control channel of a link that is up.
+    pub(crate) fn handle_control(&mut self, index: usize, message: Bytes, now: Instant) {
+        if let Some(lane) = lane(&mut self.peers, index)
+            && lane.media.handle_channel(&message, now)
+        {
+            list(&mut self.sending, lane.media, index);
+            return self.deliver_control(index, now);
+        }
+        let up = self.peers.get(index).and_then(|p| p.as_ref()?.up());
+        if let Some(link) = up.map(|up| up.id) {
+            self.events.push_back(Event::Control { link, message });
+        }
+    }
+
+    /// Hands on the control messages that have come in a lane.
+    fn deliver_control(&mut self, index: usize, now: Instant) {
+        let Some(lane) = lane(&mut self.peers, index) else {
+            return;
+        };
+        let link = lane.link;
+        while let Some(message) = lane.media.take_control() {
+            self.events.push_back(Event::Control { link, message });
+        }
+        if lane.media.is_broken() {
+            self.end_link(index, "control messages that make no sense", now);
+        }
+    }
+
     /// The turn is over: packets that are not full go out as they are.
     pub(crate) fn finish_media(&mut self) {
         let now = self.now;
@@ -86,6 +131,8 @@ impl Overlay {
             } else {
                 Ecn::None
             };
+            let (trip, loss) = (lane.liveness.rtt(), lane.liveness.loss());
+            lane.media.hellos_show(trip, loss);
             for contents in lane.media.finish(now) {
                 lane.traffic.sent(contents.len());
                 let mut transmit = Transmit::plain(to, Some(from), contents);
@@ -95,16 +142,33 @@ impl Overlay {
                 }
                 self.transmits.push_back(transmit);
             }
+            let channel: Vec<_> = lane.media.take_channel().collect();
             for contents in lane.media.take_probes() {
                 lane.traffic.sent(contents.len());
                 let mut probe = Transmit::plain(to, Some(from), contents);
                 (probe.ecn, probe.dont_fragment) = (ecn, true);
                 self.transmits.push_back(probe);
             }
+            if !channel.is_empty() {
+                self.send_on_channel(index, &channel, now);
+            }
             self.schedule_media(index);
         }
         // empty again; its room is used next time
         self.sending = sending;
+    }
+
+    /// Sends what the lane cannot bring through; the channel loses nothing, but may be full.
+    fn send_on_channel(&mut self, index: usize, messages: &[Bytes], now: Instant) {
+        if let Some(link) = self.link_mut(index) {
+            let sent = messages.iter().filter(|message| {
+                let sent = link.connection.send_control(message, now);
+                sent.is_err()
+            });
+            let unsent = sent.count();
+            debug!(unsent, "the media lane is stalled");
+            self.mark_dirty(index);
+        }
     }
 
     /// A datagram of the range of RTP and RTCP.
@@ -140,6 +204,7 @@ impl Overlay {
             Err(reason) => self.count(reason),
         }
         self.count_dropped(dropped);
+        self.deliver_control(index, now);
     }
 
     /// Whose packet it is. The keys decide in the end; the address is a hint, which may be an old one

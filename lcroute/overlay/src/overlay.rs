@@ -203,7 +203,7 @@ impl Overlay {
         self.gatherer.poll(now, |t| transmits.push_back(t));
     }
 
-    /// Sends over the reliable, ordered channel.
+    /// Sends a message reliably and in order: in the media lane where both sides can, or on the control channel.
     pub fn send_control(
         &mut self,
         link: LinkId,
@@ -211,6 +211,9 @@ impl Overlay {
         now: Instant,
     ) -> Result<(), SendError> {
         let index = self.link_index(link, now)?;
+        if let Some(result) = self.send_reliably(index, message, now) {
+            return result;
+        }
         let result = match self.link_mut(index) {
             Some(link) => link.connection.send_control(message, now),
             None => Err(SendError::NoSuchLink),
@@ -303,6 +306,8 @@ impl Overlay {
         if self.transmits.is_empty() {
             self.drain_dirty();
             self.finish_media();
+            // what a lane cannot bring through goes on the channel
+            self.drain_dirty();
         }
         self.transmits.pop_front()
     }

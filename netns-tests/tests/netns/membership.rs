@@ -1,13 +1,17 @@
 //! Who is not a member gets nothing.
 
 use std::fs;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use netns_tests::lab::{Host, Lab, Member, eventually};
+use netns_tests::lab::{Host, Lab, Member, eventually, within};
+use serde_json::Value;
 
 use crate::world;
 
 const NOT_PERMITTED: i32 = 4;
+/// Longer than a membership of 20 seconds takes to renew, twice.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[test]
 fn a_stranger_on_the_same_backbone_gets_no_link_and_no_packet() {
@@ -184,6 +188,73 @@ fn a_member_with_a_prefix_can_send_to_its_groups_only() {
         a.wait_wanted("ff1e:3::1", b)?;
         a.host.send("ff1e:3::1", 100, &[])?;
         receiver.expect_exactly(100)
+    });
+}
+
+#[test]
+fn a_membership_renews_itself_and_its_token_takes_it_away_all_the_same() {
+    world("renewed", |lab| {
+        let mut network = lab.network(lab.closed_hosts(&["a", "b", "c"])?)?;
+        let url = network.backbone.url()?;
+        let invite = ["invite", "--ttl", "20s", "--signal", &url];
+        let short = network.members[0].host.run("lcroute", &invite)?;
+        let short = short.success()?.stdout.trim().to_owned();
+        let late = &network.members[2].host;
+        late.run("lcroute", &["join", &short])?.success()?;
+        let mut end = end_of_membership(late)?;
+        network.start()?;
+        let [a, b, c] = network.nodes()?;
+        for _ in 0..2 {
+            end = within(PATIENCE, "c has renewed its membership", || {
+                let new = end_of_membership(&c.host)?;
+                ensure!(new > end, "still until {end}");
+                Ok(new)
+            })?;
+        }
+        ensure!(b.host.run("lcroute", &["revoke", "a"])?.code == NOT_PERMITTED);
+        a.host
+            .run("lcroute", &["revoke", "--token", &short])?
+            .success()?;
+        let id = c.peer_id()?;
+        for node in [a, b] {
+            eventually("c is out", || {
+                ensure!(!node.linked_with()?.contains(&id), "a link");
+                Ok(())
+            })?;
+        }
+        ensure!(b.linked_with()? == [a.peer_id()?], "b is out as well");
+        Ok(())
+    });
+}
+
+/// Until when the membership in the state directory lasts.
+fn end_of_membership(host: &Host) -> Result<u64> {
+    let id = host.ask("lcroute", &["--json", "id"])?.success()?;
+    let id: Value = serde_json::from_str(&id.stdout)?;
+    id["not_after"].as_u64().context("not_after")
+}
+
+#[test]
+fn what_was_revoked_without_a_daemon_counts_when_it_runs() {
+    world("later", |lab| {
+        let mut network = lab.closed_network(["a", "b"])?;
+        let id = network.members[1].peer_id()?;
+        network.members[0].stop()?;
+        let founder = &network.members[0].host;
+        let unknown = founder.run("lcroute", &["revoke", "b"])?;
+        ensure!(unknown.code == 2, "exit code {}", unknown.code);
+        let revoked = founder.run("lcroute", &["revoke", &id])?.success()?;
+        ensure!(revoked.stdout.contains(&id), "{}", revoked.stdout);
+        network.members[0].start()?;
+        let [a, b] = network.nodes()?;
+        eventually("b hears why", || {
+            let peers = b.peers()?;
+            let refused = |p: &Value| p["state"] == "refused" && p["reason"] != Value::Null;
+            ensure!(peers.iter().any(refused), "{peers:?}");
+            Ok(())
+        })?;
+        ensure!(a.linked_with()?.is_empty(), "b has a link");
+        Ok(())
     });
 }
 

@@ -8,7 +8,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::graph::{Tree, mix};
-use crate::testing::{NOT_AFTER, Rights, TestServices, UNIX_START, chain, revocation, start};
+use crate::testing::{
+    NOT_AFTER, Rights, TestServices, UNIX_START, chain, revocation, revocation_by_issuer, start,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -560,6 +562,26 @@ fn the_issuers_revocation_takes_all_that_he_made() {
 }
 
 #[test]
+fn an_issuer_expels_nodes_and_no_issuer_nor_stands_in_the_networks_way() {
+    let mut network = Network::ring(6);
+    network.run(MINUTE);
+    let issuer = network.router(0, 1).unwrap().credential().keys[0];
+    let peer = network.nodes[4].services.peer();
+    let now = network.now;
+    let database = &mut network.nodes[0].database;
+    // by an issuer, and to be kept for longer than that of the network
+    let by_issuer = revocation_by_issuer(&issuer, NOT_AFTER + 9);
+    database.add_revocation(&by_issuer, now).unwrap();
+    assert_eq!(database.tables().routers, 6);
+    let of_node = revocation_by_issuer(&peer, NOT_AFTER);
+    database.add_revocation(&of_node, now).unwrap();
+    assert_eq!(database.tables().routers, 5);
+    let by_network = revocation(&issuer, NOT_AFTER);
+    database.add_revocation(&by_network, now).unwrap();
+    assert_eq!(database.tables().routers, 1, "itself");
+}
+
+#[test]
 fn false_revocations_do_not_count() {
     let mut network = Network::ring(4);
     network.run(MINUTE);
@@ -580,7 +602,7 @@ fn false_revocations_do_not_count() {
     w.u64(revocation_key(&peer, true))
         .u64(NOT_AFTER + 1)
         .put(&good);
-    let record = w.into_vec().into();
+    let record = w.into_vec();
     let result = database.handle_record(link, KIND_REVOCATION, &record, now);
     assert_eq!(
         result,

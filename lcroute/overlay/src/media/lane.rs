@@ -14,7 +14,7 @@ use bytes::{Bytes, BytesMut};
 use librecast::pool::Pool;
 use rtc::crypto::RTCCrypto;
 
-use crate::event::RepairInfo;
+use crate::event::{RepairInfo, SendError};
 
 use super::congestion::Controller;
 use super::feedback::{Report, Reporter};
@@ -26,6 +26,7 @@ use super::payload::{
 };
 use super::queue::{Dropped, FairQueue};
 use super::recovery::Recovery;
+use super::reliable::{Reliable, Way};
 use super::repair::Repair;
 use super::srtp::{Drop, MALFORMED, Opener, RTCP_HEADER, RTP_HEADER, Sealer, TAG, extend, is_rtcp};
 use super::window_code::CODE_OVERHEAD;
@@ -74,6 +75,14 @@ pub(crate) struct Media {
     reporter: Reporter,
     repair: Repair,
     recovery: Recovery,
+    /// Control messages, if they travel here.
+    control: Option<Box<Reliable>>,
+    /// What of them is for the control channel.
+    channel: Vec<Bytes>,
+    /// The far side breaks the rules of control messages.
+    broken: bool,
+    /// Share of packets that get lost, as hellos show.
+    hello_loss: f64,
     /// In the overlay's list of lanes that have something to send.
     pub(crate) listed: bool,
 }
@@ -113,8 +122,74 @@ impl Media {
             reporter: Reporter::new(!repair.is_zero(), now),
             repair: Repair::new(repair, now),
             recovery: Recovery::new(repair),
+            control: None,
+            channel: Vec::new(),
+            broken: false,
+            hello_loss: 0.0,
             listed: false,
         })
+    }
+
+    /// Control messages travel here from now on, at most `capacity` bytes of them waiting.
+    pub(crate) fn carry_control(&mut self, capacity: usize, now: Instant) {
+        self.control = Some(Box::new(Reliable::new(capacity, now)));
+    }
+
+    /// Sends a control message; none if they do not travel here.
+    pub(crate) fn send_control(
+        &mut self,
+        message: &[u8],
+        now: Instant,
+    ) -> Option<Result<(), SendError>> {
+        let control = self.control.as_mut()?;
+        Some(control.send(message, now))
+    }
+
+    /// A message of the control channel; false if it is a control message as it is.
+    pub(crate) fn handle_channel(&mut self, message: &Bytes, now: Instant) -> bool {
+        let Some(control) = self.control.as_mut() else {
+            return false;
+        };
+        self.broken |= control.handle(message, Way::Channel, now).is_err();
+        true
+    }
+
+    /// Round trip and loss as hellos show them, where the lane itself has not measured any yet.
+    pub(crate) fn hellos_show(&mut self, trip: Option<Duration>, loss: f64) {
+        // both ways
+        self.hello_loss = loss / 2.0;
+        if let (Some(control), Some(trip)) = (self.control.as_mut(), trip) {
+            control.expect_trip(trip);
+        }
+    }
+
+    /// The next control message that has come.
+    pub(crate) fn take_control(&mut self) -> Option<Bytes> {
+        self.control.as_mut()?.take()
+    }
+
+    /// Whether the far side has broken the rules of control messages: nothing comes any more.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    /// What is to be sent on the control channel.
+    pub(crate) fn take_channel(&mut self) -> impl Iterator<Item = Bytes> + '_ {
+        self.channel.drain(..)
+    }
+
+    /// Puts what is due of control messages into packets, whatever the window says: they are few.
+    fn put_control(&mut self, now: Instant) {
+        let Some(mut control) = self.control.take_if(|control| control.has_output()) else {
+            return;
+        };
+        let loss = self.controller.loss().unwrap_or(self.hello_loss);
+        let mut channel = std::mem::take(&mut self.channel);
+        control.poll(loss, now, &mut |way, parts| match way {
+            Way::Lane => self.put(parts, now),
+            Way::Channel => channel.push(parts.concat().into()),
+        });
+        (self.control, self.channel) = (Some(control), channel);
     }
 
     pub(crate) fn receiving_ssrc(&self) -> u32 {
@@ -207,11 +282,16 @@ impl Media {
 
     /// Whether [`Self::finish`] has something to do.
     pub(crate) fn has_output(&self) -> bool {
-        !self.ready.is_empty() || !self.packet.is_empty() || !self.probes.is_empty()
+        let control = self.control.as_ref();
+        !self.ready.is_empty()
+            || !self.packet.is_empty()
+            || !self.probes.is_empty()
+            || control.is_some_and(|control| control.has_output())
     }
 
     /// The turn is over: the packet being filled is finished, and all are handed out.
     pub(crate) fn finish(&mut self, now: Instant) -> impl Iterator<Item = Bytes> + '_ {
+        self.put_control(now);
         let last = !self.packet.is_empty() && self.repair.wants_report(now);
         self.flush_marked(last, now);
         self.repair(now);
@@ -301,7 +381,7 @@ impl Media {
         self.handle_payload(index, payload, deliver, now)?;
         // a copy that comes later is not the first any more
         while let Some(mut payload) = self.recovery.next(self.opener.seen()) {
-            self.unpack(&mut payload, deliver)?;
+            self.unpack(&mut payload, deliver, now)?;
         }
         Ok(())
     }
@@ -341,16 +421,26 @@ impl Media {
             _ => {}
         }
         self.recovery.keep(origin, &payload, now);
-        self.unpack(&mut payload, deliver)
+        self.unpack(&mut payload, deliver, now)
     }
 
     /// Delivers messages.
-    fn unpack(&mut self, payload: &mut Bytes, deliver: &mut dyn FnMut(Bytes)) -> Result<(), Drop> {
+    fn unpack(
+        &mut self,
+        payload: &mut Bytes,
+        deliver: &mut dyn FnMut(Bytes),
+        now: Instant,
+    ) -> Result<(), Drop> {
         while let Some(chunk) = take(payload).map_err(|()| MALFORMED)? {
             match chunk {
                 // only at the beginning of a packet
                 Chunk::Resent(_) | Chunk::Symbol(_) => return Err(MALFORMED),
-                Chunk::Whole(message) => deliver(message),
+                Chunk::Whole(message) => match self.control.as_mut() {
+                    Some(control) if Reliable::is_ours(&message) => {
+                        self.broken |= control.handle(&message, Way::Lane, now).is_err();
+                    }
+                    _ => deliver(message),
+                },
                 Chunk::Piece {
                     message,
                     piece,
@@ -401,6 +491,7 @@ impl Media {
             self.reporter.deadline(),
             self.controller.deadline(),
             self.repair.deadline(),
+            self.control.as_ref().and_then(|control| control.deadline()),
             self.wake,
         ];
         let others = others.into_iter().flatten().min();
@@ -416,6 +507,12 @@ impl Media {
         let silent = self.controller.poll(now);
         if silent {
             self.path.doubt(now);
+        }
+        if let Some(control) = self.control.as_mut()
+            && control.is_due(now)
+            && !has_path
+        {
+            control.postpone(now);
         }
         let awake = self.wake.take_if(|at| *at <= now).is_some();
         if (silent || awake) && has_path {
@@ -437,6 +534,9 @@ impl Media {
     pub(crate) fn path_changed(&mut self, dropped: &mut Dropped, now: Instant) {
         self.controller.path_changed();
         self.path.path_changed(now);
+        if let Some(control) = self.control.as_mut() {
+            control.path_changed(now);
+        }
         self.drain(dropped, now);
     }
 
@@ -552,7 +652,9 @@ mod tests {
                 receiving: master(receiving),
             };
             let times = (Duration::from_millis(20), Duration::from_millis(25));
-            Media::new(&keys, provider.crypto(), 1_280, times, 1, now).unwrap()
+            let mut media = Media::new(&keys, provider.crypto(), 1_280, times, 1, now).unwrap();
+            media.carry_control(1 << 20, now);
+            media
         })
     }
 

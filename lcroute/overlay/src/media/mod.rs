@@ -1,5 +1,5 @@
-//! The media lane, `/lcroute/media/1`: data messages in RTP under SRTP, beside the data channels in the
-//! same ICE and DTLS, without SCTP and its stalls.
+//! The media lane, `/lcroute/media/1`: data and control messages in RTP under SRTP, beside the data channels in
+//! the same ICE and DTLS, without SCTP and its stalls.
 //!
 //! | file | what it does |
 //! |---|---|
@@ -10,6 +10,7 @@
 //! | `feedback` | RTCP reports of what arrived, and when |
 //! | `congestion` | how much may be under way |
 //! | `path_mtu` | how long a datagram may be |
+//! | `reliable` | control messages: reliable, in order |
 //! | `queue`, `codel` | who waits, and for how long |
 //! | `repair` | what is sent again when, or in a symbol |
 //! | `history` | what was sent lately |
@@ -46,6 +47,7 @@ mod path_mtu;
 mod payload;
 mod queue;
 mod recovery;
+mod reliable;
 mod repair;
 mod replay;
 #[cfg(test)]

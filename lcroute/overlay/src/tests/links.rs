@@ -541,3 +541,24 @@ fn word_that_nobody_listens_is_believed_only_after_asking() {
     let took = net.until(SOON, "death", |net| net.nodes[0].links.is_empty());
     assert!(took < Duration::from_millis(450), "{took:?}");
 }
+
+#[test]
+#[ignore = "a measurement"]
+fn how_long_links_take_to_make() {
+    for loss in [0, 50, 200] {
+        let mut took: Vec<_> = (0..60)
+            .map(|dice| {
+                let mut net = Net::mesh(2);
+                net.delay = Duration::from_millis(50);
+                (net.dice, net.loss, net.jitter) = (dice * 7_919, loss, 5);
+                net.join_all();
+                net.until(LONG * 5, "link", |net| net.linked(0, 1))
+            })
+            .collect();
+        took.sort_unstable();
+        println!(
+            "{loss} of 1000 lost: {:?} {:?} {:?}",
+            took[30], took[54], took[59]
+        );
+    }
+}

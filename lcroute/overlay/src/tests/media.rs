@@ -682,3 +682,114 @@ fn memory_of_many_links() {
         }
     }
 }
+
+/// Latencies of control messages of 200 bytes, one every 100 ms, sorted; those that never came are left out.
+fn control_latencies(media: bool, delay: u64, loss: u64, count: usize) -> Vec<Duration> {
+    let mut net = connected_over(&[media; 2], Duration::from_millis(delay));
+    net.run(Duration::from_secs(2));
+    (net.loss, net.jitter) = (loss, 1);
+    // hellos find out how much gets lost
+    net.run(Duration::from_secs(5));
+    let mut sent = Vec::new();
+    for _ in 0..count {
+        let (link, now) = (net.link(0, 1).unwrap(), net.now);
+        sent.push(now);
+        net.nodes[0]
+            .overlay
+            .send_control(link, &[7; 200], now)
+            .unwrap();
+        net.run(Duration::from_millis(100));
+    }
+    net.run(Duration::from_secs(120));
+    let came = &net.nodes[1].control_at;
+    let mut took: Vec<_> = came
+        .iter()
+        .zip(&sent)
+        .map(|(at, sent)| *at - *sent)
+        .collect();
+    took.sort_unstable();
+    took
+}
+
+#[test]
+fn control_messages_take_round_trips_and_not_seconds_at_20_percent_loss() {
+    for (delay, most) in [(1, 30), (10, 100), (50, 350)] {
+        let took = control_latencies(true, delay, 200, 500);
+        assert_eq!(took.len(), 500);
+        let (median, p99) = (took[250], took[495]);
+        assert!(median <= Duration::from_millis(delay + 2), "{median:?}");
+        assert!(
+            p99 <= Duration::from_millis(most),
+            "{p99:?} over {delay} ms"
+        );
+    }
+}
+
+/// Sends numbered control messages of all sizes both ways for `seconds`; they must come in order, once.
+fn control_both_ways(net: &mut Net, seconds: u32) {
+    let before = [0, 1].map(|n| net.nodes[n].control.len());
+    for n in 0..seconds * 50 {
+        for (a, b) in [(0, 1), (1, 0)] {
+            let (link, now) = (net.link(a, b).unwrap(), net.now);
+            let mut message = n.to_be_bytes().to_vec();
+            message.resize(4 + [0, 60, 900, 4_000][(n % 4) as usize], 9);
+            let overlay = &mut net.nodes[a].overlay;
+            overlay.send_control(link, &message, now).unwrap();
+        }
+        net.run(Duration::from_millis(20));
+    }
+    net.run(Duration::from_secs(5));
+    for (n, before) in before.into_iter().enumerate() {
+        let came = net.nodes[n].control[before..].iter();
+        let numbers = came.map(|(_, m)| u32::from_be_bytes(m[..4].try_into().unwrap()));
+        assert!(numbers.eq(0..seconds * 50), "in order, once");
+    }
+}
+
+#[test]
+fn control_messages_outlive_loss_disorder_and_moves() {
+    let mut net = media_over(Duration::from_millis(10));
+    net.run(Duration::from_secs(1));
+    (net.loss, net.jitter) = (200, 10);
+    control_both_ways(&mut net, 5);
+    (net.loss, net.jitter) = (0, 0);
+    net.move_to(0, "10.9.9.9:7777");
+    control_both_ways(&mut net, 5);
+    assert!(net.nodes.iter().all(|n| n.ups == 1 && n.downs.is_empty()));
+}
+
+#[test]
+fn control_messages_take_the_channel_where_media_packets_do_not_pass() {
+    let mut net = media_over(Duration::from_millis(10));
+    net.media_cut = true;
+    let (link, now) = (net.link(0, 1).unwrap(), net.now);
+    net.nodes[0]
+        .overlay
+        .send_control(link, b"hello", now)
+        .unwrap();
+    let came = |net: &Net| net.nodes[1].control.len() == 1;
+    let took = net.until(SOON, "control", came);
+    assert!(took < Duration::from_millis(1_300), "{took:?}");
+    net.nodes[1].control.clear();
+    control_both_ways(&mut net, 5);
+    net.media_cut = false;
+    control_both_ways(&mut net, 2);
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn how_long_control_messages_take() {
+    for media in [false, true] {
+        for delay in [1, 10, 50] {
+            for loss in [0, 10, 50, 200] {
+                let took = control_latencies(media, delay, loss, 2_000);
+                let at = |share: f64| took[((took.len() - 1) as f64 * share) as usize];
+                let (median, p99, worst) = (at(0.5), at(0.99), at(1.0));
+                let came = took.len();
+                println!(
+                    "media {media}, {delay} ms, {loss} of 1000 lost: {came} of 2000 came, {median:?} {p99:?} {worst:?}"
+                );
+            }
+        }
+    }
+}

@@ -67,6 +67,7 @@ pub(crate) struct Node {
     pub(crate) ups: usize,
     pub(crate) downs: Vec<&'static str>,
     pub(crate) control: Vec<(PeerId, Bytes)>,
+    pub(crate) control_at: Vec<Instant>,
     pub(crate) data: Vec<(PeerId, Bytes)>,
     /// When each of them came.
     pub(crate) data_at: Vec<Instant>,
@@ -254,6 +255,7 @@ impl Net {
             ups: 0,
             downs: Vec::new(),
             control: Vec::new(),
+            control_at: Vec::new(),
             data: Vec::new(),
             data_at: Vec::new(),
             refusals: Vec::new(),
@@ -624,7 +626,10 @@ impl Net {
                 let from = node.links[&link];
                 match message.strip_prefix(PASSED_ON) {
                     Some(letter) => self.pass_on(n, letter),
-                    None => node.control.push((from, message)),
+                    None => {
+                        node.control.push((from, message));
+                        node.control_at.push(self.now);
+                    }
                 }
             }
             Event::DirectFailure { peer, failing } => node.failing.push((peer, failing)),

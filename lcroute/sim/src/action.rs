@@ -1,0 +1,243 @@
+//! What happens to a run from outside, as a list that can be shortened, written down and replayed.
+
+use std::fmt::{self, Write as _};
+use std::net::Ipv6Addr;
+use std::str::FromStr;
+
+use librecast::cert::GroupPrefix;
+
+use crate::time::{At, Nanos};
+
+/// Which sources of a group the programs of a node want; sources are nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Wish {
+    /// Not joined.
+    #[default]
+    Nothing,
+    /// Every source.
+    All,
+    /// These.
+    Only(Vec<u32>),
+    /// All but these.
+    Except(Vec<u32>),
+}
+
+/// One thing that is done to the network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// The daemon of a node starts.
+    Start(u32),
+    /// It ends and says goodbye.
+    Stop(u32),
+    /// It ends without a word.
+    Crash(u32),
+    /// What programs on a node want of a group from now on.
+    Join(u32, Ipv6Addr, Wish),
+    /// A program sends a packet of so many bytes.
+    Send(u32, Ipv6Addr, u16),
+    /// A node announces these prefixes and no others.
+    Announce(u32, Vec<GroupPrefix>),
+    /// The link between two nodes dies without a word.
+    Break(u32, u32),
+    /// These nodes and all others no longer hear each other.
+    Partition(Vec<u32>),
+    /// All hear each other again.
+    Heal,
+    /// From now on links lose nothing.
+    Calm,
+    /// Nothing has changed for a while: every listener must get every packet of every source.
+    Check,
+    /// Everybody has left for a while: nothing is left.
+    Empty,
+}
+
+impl Action {
+    /// The one node that acts.
+    pub fn node(&self) -> Option<u32> {
+        match self {
+            Self::Start(node)
+            | Self::Stop(node)
+            | Self::Crash(node)
+            | Self::Join(node, ..)
+            | Self::Send(node, ..)
+            | Self::Announce(node, _)
+            | Self::Break(node, _) => Some(*node),
+            _ => None,
+        }
+    }
+
+    /// Every node that it names.
+    pub fn nodes(&self) -> impl Iterator<Item = u32> {
+        let more: &[u32] = match self {
+            Self::Join(_, _, Wish::Only(nodes) | Wish::Except(nodes)) => nodes,
+            Self::Partition(nodes) => nodes,
+            Self::Break(_, other) => std::slice::from_ref(other),
+            _ => &[],
+        };
+        self.node().into_iter().chain(more.iter().copied())
+    }
+}
+
+/// Actions with their times, in order.
+pub type Script = Vec<(Nanos, Action)>;
+
+/// One line of a script.
+pub fn line((at, action): &(Nanos, Action)) -> String {
+    format!("{} {action}", At(*at))
+}
+
+/// Reads one line of a script.
+pub fn parse_line(text: &str) -> Result<(Nanos, Action), String> {
+    let (at, action) = text
+        .trim()
+        .split_once(' ')
+        .ok_or("a time, then an action")?;
+    Ok((at.parse::<At>()?.0, action.parse()?))
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Start(node) => write!(f, "start {node}"),
+            Self::Stop(node) => write!(f, "stop {node}"),
+            Self::Crash(node) => write!(f, "crash {node}"),
+            Self::Join(node, group, wish) => match wish {
+                Wish::Nothing => write!(f, "leave {node} {group}"),
+                Wish::All => write!(f, "join {node} {group} all"),
+                Wish::Only(sources) => write!(f, "join {node} {group} only{}", list(sources)),
+                Wish::Except(sources) => write!(f, "join {node} {group} except{}", list(sources)),
+            },
+            Self::Send(node, group, bytes) => write!(f, "send {node} {group} {bytes}"),
+            Self::Announce(node, prefixes) => {
+                write!(f, "announce {node}")?;
+                for prefix in prefixes {
+                    write!(f, " {prefix}")?;
+                }
+                Ok(())
+            }
+            Self::Break(a, b) => write!(f, "break {a} {b}"),
+            Self::Partition(side) => write!(f, "partition{}", list(side)),
+            Self::Heal => f.write_str("heal"),
+            Self::Calm => f.write_str("calm"),
+            Self::Check => f.write_str("check"),
+            Self::Empty => f.write_str("empty"),
+        }
+    }
+}
+
+fn list(nodes: &[u32]) -> String {
+    let mut text = String::new();
+    for node in nodes {
+        // writing into a string cannot fail
+        let _ = write!(text, " {node}");
+    }
+    text
+}
+
+impl FromStr for Action {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut words = Words(text, text.split_whitespace());
+        let verb = words.word()?;
+        let action = match verb {
+            "start" => Self::Start(words.parse()?),
+            "stop" => Self::Stop(words.parse()?),
+            "crash" => Self::Crash(words.parse()?),
+            "leave" => Self::Join(words.parse()?, words.parse()?, Wish::Nothing),
+            "join" => Self::Join(words.parse()?, words.parse()?, words.wish()?),
+            "send" => Self::Send(words.parse()?, words.parse()?, words.parse()?),
+            "announce" => Self::Announce(words.parse()?, words.rest()?),
+            "break" => Self::Break(words.parse()?, words.parse()?),
+            "partition" => Self::Partition(words.rest()?),
+            "heal" => Self::Heal,
+            "calm" => Self::Calm,
+            "check" => Self::Check,
+            "empty" => Self::Empty,
+            _ => return Err(format!("`{verb}` is no action")),
+        };
+        match words.1.next() {
+            None => Ok(action),
+            Some(word) => Err(format!("`{word}` is too much in `{text}`")),
+        }
+    }
+}
+
+struct Words<'a>(&'a str, std::str::SplitWhitespace<'a>);
+
+impl<'a> Words<'a> {
+    fn word(&mut self) -> Result<&'a str, String> {
+        let missing = || format!("something is missing in `{}`", self.0);
+        self.1.next().ok_or_else(missing)
+    }
+
+    fn parse<T: FromStr>(&mut self) -> Result<T, String> {
+        let word = self.word()?;
+        word.parse()
+            .map_err(|_| format!("`{word}` does not fit in `{}`", self.0))
+    }
+
+    fn rest<T: FromStr>(&mut self) -> Result<Vec<T>, String> {
+        let mut rest = Vec::new();
+        while self.1.clone().next().is_some() {
+            rest.push(self.parse()?);
+        }
+        Ok(rest)
+    }
+
+    fn wish(&mut self) -> Result<Wish, String> {
+        match self.word()? {
+            "all" => Ok(Wish::All),
+            "only" => Ok(Wish::Only(self.rest()?)),
+            "except" => Ok(Wish::Except(self.rest()?)),
+            word => Err(format!("`{word}` in `{}`: all, only or except", self.0)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_read_as_they_are_written() {
+        let lines = [
+            "0.000000001 start 3",
+            "1.500000000 stop 0",
+            "1.500000000 crash 0",
+            "2.000000000 join 1 ff1e::1 all",
+            "2.000000000 join 1 ff1e::1 only 2 3",
+            "2.000000000 join 1 ff1e::1 except 2",
+            "2.000000000 leave 1 ff1e::1",
+            "2.000000000 send 1 ff1e::1 100",
+            "2.000000000 announce 1 ff1e:0:1::/48 ff1e:0:2::/48",
+            "2.000000000 announce 1",
+            "2.000000000 break 1 2",
+            "2.000000000 partition 1 2 3",
+            "2.000000000 heal",
+            "2.000000000 calm",
+            "2.000000000 check",
+            "2.000000000 empty",
+        ];
+        for text in lines {
+            assert_eq!(line(&parse_line(text).unwrap()), text);
+        }
+    }
+
+    #[test]
+    fn what_is_no_action_is_named() {
+        for text in [
+            "",
+            "1",
+            "1 dance 3",
+            "x start 3",
+            "1 start",
+            "1 start 3 4",
+            "1 start -3",
+            "1 join 3 ff1e::1 some",
+            "1 announce 3 fd00::/8",
+        ] {
+            assert!(parse_line(text).is_err(), "{text}");
+        }
+    }
+}

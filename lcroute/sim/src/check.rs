@@ -1,0 +1,109 @@
+//! What must hold when the network has been quiet for a while.
+
+use std::collections::BTreeSet;
+use std::net::Ipv6Addr;
+
+use crate::model::Rule;
+use crate::random::Random;
+use crate::simulation::Simulation;
+
+impl Simulation {
+    /// Sends probes that everybody must get, and looks at what must hold at once. A first round opens the flows.
+    pub(crate) fn check(&mut self, opening: bool) {
+        self.check_bounds();
+        self.check_whole();
+        if !self.model.is_stable(self.now) {
+            let text = "links and trees still change".to_owned();
+            return self.violate(Rule::Restless, 0, text);
+        }
+        let groups = self.groups();
+        let running: Vec<u32> = (0..self.nodes.len() as u32)
+            .filter(|n| self.nodes[*n as usize].router.is_some())
+            .collect();
+        if groups.is_empty() || running.is_empty() {
+            return;
+        }
+        let mut random = Random::stream(self.scenario.seed, &[11]);
+        let all = groups.len() * running.len();
+        for number in 0..all.min(self.scenario.probes as usize) {
+            // every pair if there are few, else some of them
+            let place = if all <= self.scenario.probes as usize {
+                number
+            } else {
+                random.below(all)
+            };
+            let group = groups[place % groups.len()];
+            let node = running[place / groups.len()];
+            self.send(node, group, 64, !opening);
+            self.check_watcher(node, group);
+        }
+    }
+
+    /// Groups that somebody has joined.
+    fn groups(&self) -> Vec<Ipv6Addr> {
+        let of = |n: &crate::node::Node| n.kernel.groups().collect::<Vec<_>>();
+        let groups: BTreeSet<Ipv6Addr> = self.nodes.iter().flat_map(of).collect();
+        groups.into_iter().collect()
+    }
+
+    /// A program that watches MLD where a group is announced knows whether somebody wants its packets.
+    fn check_watcher(&mut self, node: u32, group: Ipv6Addr) {
+        let n = &self.nodes[node as usize];
+        if !n.announced.iter().any(|p| p.contains(group)) {
+            return;
+        }
+        let source = self.population.address(node);
+        let wants = |o: u32| {
+            let other = &self.nodes[o as usize];
+            o != node && other.router.is_some() && other.kernel.wants(group, source)
+        };
+        let wanted = self.model.listeners(group).any(wants);
+        let seen = n.kernel.sees_listener(group, source);
+        if seen != wanted {
+            let text = format!("{group}: a listener is seen: {seen}, there is one: {wanted}");
+            self.violate(Rule::Watcher, node, text);
+        }
+    }
+
+    fn check_whole(&mut self) {
+        // where some links cannot be made, pieces may be as good as it gets
+        if self.scenario.links.no_direct > 0.0 || self.partition.is_some() {
+            return;
+        }
+        let pieces = self.pieces().to_vec();
+        let runs = |n: &usize| self.nodes[*n].router.is_some();
+        let mut running = (0..self.nodes.len()).filter(runs);
+        let first = running.next();
+        let other = first.and_then(|f| running.find(|n| pieces[*n] != pieces[f]));
+        if let Some(node) = other {
+            let text = "it has no path to the first node".to_owned();
+            self.violate(Rule::Divided, node as u32, text);
+        }
+    }
+
+    fn check_bounds(&mut self) {
+        for node in 0..self.nodes.len() as u32 {
+            let Some(router) = &self.nodes[node as usize].router else {
+                continue;
+            };
+            if let Some(text) = router.beyond_bounds(&self.scenario) {
+                return self.violate(Rule::Bound, node, text);
+            }
+        }
+    }
+
+    /// All have left: nothing is left of what they wanted and sent.
+    pub(crate) fn check_empty(&mut self) {
+        for node in 0..self.nodes.len() as u32 {
+            let n = &self.nodes[node as usize];
+            if let Some(text) = n.router.as_ref().and_then(|r| r.leftovers()) {
+                return self.violate(Rule::Leftover, node, text);
+            }
+            let watched = n.kernel.watched().next();
+            if let Some(group) = watched {
+                let text = format!("{group} is still reported into lc0");
+                return self.violate(Rule::Leftover, node, text);
+            }
+        }
+    }
+}

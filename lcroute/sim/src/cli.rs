@@ -1,0 +1,277 @@
+//! `lcroute sim`: arguments and output.
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use librecast::cli::{Exit, ExitError};
+
+use crate::library;
+use crate::population::Population;
+use crate::run::{Outcome, explain, run_script};
+use crate::scenario::{Policy, Scenario, Span};
+use crate::time::{At, Nanos, SECOND};
+use crate::trace::Trace;
+use crate::workload;
+
+/// Examples for `--help`.
+pub const EXAMPLES: &str = "\
+Examples:
+  lcroute sim --scenario chat --nodes 200 --seed 7
+  lcroute sim --scenario bad-day --seeds 20       seeds 1 to 20
+  lcroute sim --scenario chat --print > my.toml   every key, to be changed
+  lcroute sim --scenario my.toml
+  lcroute sim --replay trace.toml
+
+Exit code 1: a rule was broken. The seed and a short trace that replays are printed.";
+
+/// Arguments of `lcroute sim`.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// A name (see --list) or a file
+    #[arg(long, value_name = "NAME|FILE", default_value = "zipf")]
+    scenario: String,
+    #[command(flatten)]
+    changes: Changes,
+    /// So many runs, with seeds from the scenario's on
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    seeds: u64,
+    /// Run a trace again
+    #[arg(long, value_name = "FILE", conflicts_with = "scenario")]
+    replay: Option<PathBuf>,
+    /// Where to write the trace of a broken rule
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+    /// Print the scenario with every key, and do nothing
+    #[arg(long)]
+    print: bool,
+    /// Print the names of scenarios, and do nothing
+    #[arg(long)]
+    list: bool,
+}
+
+/// What the command line changes in a scenario.
+#[derive(Debug, Args)]
+struct Changes {
+    /// How many nodes
+    #[arg(long, value_name = "N")]
+    nodes: Option<u32>,
+    /// All that is random
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Which links there are: mesh, regular or auto
+    #[arg(long)]
+    policy: Option<Policy>,
+    /// Links of a node
+    #[arg(long, value_name = "K")]
+    degree: Option<u8>,
+    /// How long the workloads go on, such as 2m
+    #[arg(long, value_name = "D")]
+    duration: Option<Span>,
+    /// Share of data messages that links lose
+    #[arg(long)]
+    loss: Option<f64>,
+}
+
+impl Changes {
+    fn apply(&self, scenario: &mut Scenario) {
+        fn set<T: Copy>(to: &mut T, value: Option<T>) {
+            *to = value.unwrap_or(*to);
+        }
+        set(&mut scenario.nodes, self.nodes);
+        set(&mut scenario.seed, self.seed);
+        set(&mut scenario.topology.policy, self.policy);
+        set(&mut scenario.topology.degree, self.degree);
+        set(&mut scenario.duration, self.duration);
+        set(&mut scenario.links.loss, self.loss);
+    }
+}
+
+impl Arguments {
+    fn load(&self) -> Result<Scenario, ExitError> {
+        let name = &self.scenario;
+        let mut scenario = match library::find(name) {
+            Some(scenario) => scenario,
+            None if Path::new(name).exists() => Scenario::parse(name, &read(Path::new(name))?)?,
+            None => {
+                let message =
+                    format!("{name}: no such file, and no scenario of this name (--list)");
+                return Err(ExitError::new(Exit::Usage, message));
+            }
+        };
+        self.changes.apply(&mut scenario);
+        let usage = |e| ExitError::new(Exit::Usage, e);
+        scenario.validate().map_err(usage)?;
+        Ok(scenario)
+    }
+}
+
+fn read(path: &Path) -> Result<String, ExitError> {
+    let failed = |e| ExitError::new(Exit::Usage, format!("{}: {e}", path.display()));
+    std::fs::read_to_string(path).map_err(failed)
+}
+
+/// Runs the simulator; results on standard output.
+pub fn run(arguments: &Arguments, json: bool) -> anyhow::Result<Exit> {
+    if arguments.list {
+        for (name, _) in library::all() {
+            print_line(name)?;
+        }
+        return Ok(Exit::Ok);
+    }
+    if let Some(path) = &arguments.replay {
+        let trace = Trace::parse(&path.display().to_string(), &read(path)?)?;
+        return replay(&trace, json);
+    }
+    let scenario = arguments.load()?;
+    if arguments.print {
+        print_line(scenario.to_toml().trim_end())?;
+        return Ok(Exit::Ok);
+    }
+    let population = Arc::new(Population::of(&scenario));
+    let mut exit = Exit::Ok;
+    for seed in scenario.seed..=scenario.seed.saturating_add(arguments.seeds - 1) {
+        let scenario = Arc::new(Scenario {
+            seed,
+            ..scenario.clone()
+        });
+        let script = workload::script(&scenario);
+        let bar = Bar::new(json);
+        let mut progress = |now, end| bar.show(now, end);
+        let outcome = run_script(&scenario, &population, script.clone(), None, &mut progress);
+        drop(bar);
+        print_outcome(&outcome, json)?;
+        if outcome.violation.is_some() {
+            exit = Exit::Failed;
+            hint("looking for the shortest script that does it");
+            if let Some(trace) = explain(&scenario, &population, &script, &outcome) {
+                print_trace(&trace, arguments.trace.as_deref())?;
+            }
+        }
+    }
+    Ok(exit)
+}
+
+fn replay(trace: &Trace, json: bool) -> anyhow::Result<Exit> {
+    let scenario = Arc::new(trace.scenario.clone());
+    let population = Arc::new(Population::of(&scenario));
+    let usage = |e| ExitError::new(Exit::Usage, e);
+    let script = trace.script().map_err(usage)?;
+    let until = trace.until().map_err(usage)?;
+    let outcome = run_script(&scenario, &population, script, Some(until), &mut |_, _| ());
+    print_outcome(&outcome, json)?;
+    Ok(match outcome.violation {
+        Some(_) => Exit::Failed,
+        None => Exit::Ok,
+    })
+}
+
+fn print_trace(trace: &Trace, path: Option<&Path>) -> anyhow::Result<()> {
+    match path {
+        None => hint(format_args!(
+            "replay it with --replay FILE:\n{}",
+            trace.to_toml()
+        )),
+        Some(path) => {
+            std::fs::write(path, trace.to_toml())?;
+            let path = path.display();
+            hint(format_args!("replay it with: lcroute sim --replay {path}"));
+        }
+    }
+    Ok(())
+}
+
+fn print_outcome(outcome: &Outcome, json: bool) -> anyhow::Result<()> {
+    if json {
+        return Ok(print_line(serde_json::to_string(outcome)?)?);
+    }
+    let s = &outcome.statistics;
+    let rows = [
+        ("nodes", outcome.nodes.to_string()),
+        ("seed", outcome.seed.to_string()),
+        ("virtual time", format!("{:.0} s", outcome.seconds)),
+        ("events", s.events.to_string()),
+        ("starts, ends", format!("{}, {}", s.starts, s.stops)),
+        (
+            "links made, broken",
+            format!("{}, {}", s.links_made, s.links_broken),
+        ),
+        ("joins and leaves", s.joins.to_string()),
+        (
+            "packets sent, delivered",
+            format!("{}, {}", s.sent, s.delivered),
+        ),
+        (
+            "data messages, lost",
+            format!("{}, {}", s.data_messages, s.lost),
+        ),
+        (
+            "control messages, bytes",
+            format!("{}, {}", s.control.messages, s.control.bytes),
+        ),
+        ("log", format!("{:016x}", outcome.log)),
+        (
+            "rules",
+            match &outcome.violation {
+                None => "all hold".into(),
+                Some(v) => format!(
+                    "BROKEN at {} by node {}: {}: {}",
+                    At(v.at),
+                    v.node,
+                    v.rule,
+                    v.text
+                ),
+            },
+        ),
+    ];
+    for (name, value) in rows {
+        print_line(format_args!("{name:<24} {value}"))?;
+    }
+    Ok(())
+}
+
+/// Writes a line to standard output: a reader that has gone is an error, no panic.
+fn print_line(line: impl std::fmt::Display) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}")?;
+    out.flush()
+}
+
+fn hint(line: impl std::fmt::Display) {
+    // a result stays good when nobody reads the hint
+    let _ = writeln!(std::io::stderr(), "lcroute sim: {line}");
+}
+
+/// A progress bar on a terminal, else nothing.
+struct Bar(Option<ProgressBar>);
+
+impl Bar {
+    fn new(json: bool) -> Self {
+        let shown = !json && std::io::stderr().is_terminal();
+        Self(shown.then(|| {
+            let bar = ProgressBar::new(0);
+            let template = "{wide_bar} {pos}/{len} virtual seconds {eta}";
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                bar.set_style(style);
+            }
+            bar
+        }))
+    }
+
+    fn show(&self, now: Nanos, end: Nanos) {
+        if let Some(bar) = &self.0 {
+            bar.set_length(end / SECOND);
+            bar.set_position(now / SECOND);
+        }
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
+    }
+}

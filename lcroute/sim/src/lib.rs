@@ -1,0 +1,35 @@
+//! The network simulator: many routers of `lcroute-engine` on virtual time, beside a model that knows who
+//! must receive what.
+//!
+//! [`scenario`] says what is simulated; `workload` makes of it a script of `action`s, such as joins, packets and
+//! crashes; `simulation` runs routers (`node`), hosts (`kernel`) and `links` through it and asks `model` at every
+//! step whether a rule was broken; then `minimize` makes the script as short as it can and `trace` writes it
+//! down. The same scenario gives the same run, bit for bit.
+
+mod action;
+mod check;
+mod cli;
+mod fast;
+mod kernel;
+mod library;
+mod link;
+mod links;
+mod minimize;
+mod model;
+mod node;
+mod packet;
+mod population;
+mod queue;
+mod random;
+mod run;
+pub mod scenario;
+mod services;
+mod simulation;
+mod statistics;
+#[cfg(test)]
+mod tests;
+mod time;
+mod trace;
+mod workload;
+
+pub use cli::{Arguments, EXAMPLES, run};

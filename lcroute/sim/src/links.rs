@@ -1,0 +1,304 @@
+//! Links are made and end.
+
+use std::collections::BTreeSet;
+
+use crate::link::Link;
+use crate::simulation::{Event, Simulation};
+use crate::time::{MILLISECOND, Nanos, SECOND};
+
+/// An end notices that its neighbour is gone within these times: the overlay's liveness.
+const DETECTION: (Nanos, Nanos) = (570 * MILLISECOND, 900 * MILLISECOND);
+/// Beside three round trips, making a link takes so long.
+const SETUP: Nanos = 50 * MILLISECOND;
+/// An attempt to reach nobody ends after this time.
+const ATTEMPT: Nanos = 5 * SECOND;
+/// Longest time between two attempts.
+const BACKOFF: Nanos = 60 * SECOND;
+
+/// What two nodes have with each other.
+#[derive(Debug, Default)]
+pub struct Pair {
+    /// The link that was made last.
+    link: Option<u32>,
+    /// An attempt goes on.
+    pending: bool,
+    /// Attempts that failed, one after another.
+    failures: u32,
+    /// Links so far.
+    number: u64,
+}
+
+/// The lowest node of a piece, in a forest of parents.
+fn find(above: &mut [u32], mut node: u32) -> u32 {
+    while above[node as usize] != node {
+        above[node as usize] = above[above[node as usize] as usize];
+        node = above[node as usize];
+    }
+    node
+}
+
+fn key(a: u32, b: u32) -> (u32, u32) {
+    (a.min(b), a.max(b))
+}
+
+impl Simulation {
+    /// A node wants links to these nodes from now on.
+    pub(crate) fn want(&mut self, node: u32, wanted: BTreeSet<u32>) {
+        let n = &mut self.nodes[node as usize];
+        let new: Vec<u32> = wanted.difference(&n.wanted).copied().collect();
+        n.wanted = wanted;
+        for other in new {
+            if self.online[other as usize] {
+                self.attempt(node, other);
+            }
+        }
+    }
+
+    /// In which piece of the network each node is: the lowest number of a node in it.
+    pub(crate) fn pieces(&mut self) -> &[u32] {
+        let links = &self.links;
+        let count = self.nodes.len() as u32;
+        self.pieces.get_or_insert_with(|| {
+            let mut above: Vec<u32> = (0..count).collect();
+            for link in links.iter().filter(|l| l.alive && l.up == [true; 2]) {
+                let [a, b] = link.ends.map(|n| find(&mut above, n));
+                above[a.max(b) as usize] = a.min(b);
+            }
+            (0..count).map(|n| find(&mut above, n)).collect()
+        })
+    }
+
+    /// A node tries to link to another.
+    fn attempt(&mut self, node: u32, other: u32) {
+        let linked = self.linked(node, other);
+        let pair = self.pairs.entry(key(node, other)).or_default();
+        if pair.pending || linked {
+            return;
+        }
+        pair.pending = true;
+        let good = self.reaches(node, other) && self.map.connects(node, other);
+        let after = if good {
+            6 * self.map.latency(node, other) + SETUP
+        } else {
+            ATTEMPT
+        };
+        let (a, b) = (node, other);
+        self.at(after, Event::Connect { a, b, good });
+    }
+
+    /// Whether both ends have a living link to each other.
+    fn linked(&self, a: u32, b: u32) -> bool {
+        let link = self.pairs.get(&key(a, b)).and_then(|p| p.link);
+        link.is_some_and(|l| {
+            let link = &self.links[l as usize];
+            link.alive && link.up == [true; 2]
+        })
+    }
+
+    /// Whether packets get from one node to another, and an introduction does.
+    fn reaches(&self, a: u32, b: u32) -> bool {
+        let runs = |n: u32| self.nodes[n as usize].router.is_some();
+        runs(a) && runs(b) && !self.is_divided(a, b)
+    }
+
+    fn is_divided(&self, a: u32, b: u32) -> bool {
+        let side = |n: u32| self.partition.as_ref().is_some_and(|p| p.contains(&n));
+        side(a) != side(b)
+    }
+
+    /// An attempt has ended. Nodes may have gone meanwhile.
+    pub(crate) fn connected(&mut self, a: u32, b: u32, good: bool) {
+        let wants = |n: u32, o: u32| self.nodes[n as usize].wanted.contains(&o);
+        let wanted = wants(a, b) || wants(b, a);
+        let good = good && self.reaches(a, b);
+        let (linked, calm) = (self.linked(a, b), self.calm);
+        let pair = self.pairs.entry(key(a, b)).or_default();
+        pair.pending = false;
+        if !wanted || linked || calm {
+            return;
+        }
+        if good {
+            pair.failures = 0;
+            self.link(a, b);
+        } else {
+            pair.failures += 1;
+            let backoff = (SECOND << pair.failures.min(6)).min(BACKOFF);
+            let after = self.random.between(backoff / 2, backoff);
+            self.tell_failing(a, b, true);
+            self.at(after, Event::Retry { a, b });
+        }
+    }
+
+    /// It is time for another attempt, if one of both still wants it.
+    pub(crate) fn retry(&mut self, a: u32, b: u32) {
+        for (node, other) in [(a, b), (b, a)] {
+            let n = &self.nodes[node as usize];
+            if n.router.is_some() && n.wanted.contains(&other) && self.online[other as usize] {
+                return self.attempt(node, other);
+            }
+        }
+    }
+
+    fn tell_failing(&mut self, a: u32, b: u32, failing: bool) {
+        let population = self.population.clone();
+        for (node, other) in [(a, b), (b, a)] {
+            self.input(node, |router, now| {
+                router.direct_failure(population.get(other), failing, now);
+            });
+        }
+    }
+
+    fn link(&mut self, a: u32, b: u32) {
+        let ends = [a.min(b), a.max(b)];
+        let id = self.links.len() as u32;
+        let latency = self.map.latency(a, b);
+        let pair = self.pairs.entry(key(a, b)).or_default();
+        let old = pair.link.replace(id);
+        pair.number += 1;
+        let link = Link::new(ends, latency, self.scenario.seed, pair.number);
+        self.links.push(link);
+        self.statistics.links_made += 1;
+        self.changed();
+        self.tell_failing(a, b, false);
+        let population = self.population.clone();
+        for side in 0..2 {
+            let other = population.get(ends[1 - side]);
+            self.nodes[ends[side] as usize].links.insert(id);
+            self.input(ends[side], |router, now| router.link_up(id, other, now));
+            self.round_trip(id, side);
+        }
+        // an end that still believes in the earlier link gives it up
+        for side in 0..2 {
+            if let Some(old) = old {
+                self.link_down(old, side);
+            }
+        }
+    }
+
+    /// An end measures its round trip, and will again.
+    pub(crate) fn round_trip(&mut self, id: u32, side: usize) {
+        let link = &mut self.links[id as usize];
+        if !link.up[side] {
+            return;
+        }
+        let (node, measured) = (link.ends[side], link.round_trip(side, &self.weather));
+        self.input(node, |router, now| router.round_trip(id, measured, now));
+        let after = self.scenario.links.rtt_interval.nanos();
+        self.at(after, Event::RoundTrip { link: id, side });
+    }
+
+    /// An end notices that a link is gone.
+    pub(crate) fn link_down(&mut self, id: u32, side: usize) {
+        let link = &mut self.links[id as usize];
+        link.alive = false;
+        if !std::mem::take(&mut link.up[side]) {
+            return;
+        }
+        let (node, other) = (link.ends[side], link.ends[1 - side]);
+        self.changed();
+        self.nodes[node as usize].links.remove(&id);
+        self.input(node, |router, now| router.link_down(id, now));
+        if self.nodes[node as usize].wanted.contains(&other) && self.online[other as usize] {
+            self.attempt(node, other);
+        }
+    }
+
+    /// A router says that a link is no longer needed.
+    pub(crate) fn retire(&mut self, node: u32, id: u32) {
+        if self.calm {
+            return;
+        }
+        self.statistics.links_retired += 1;
+        self.end_link(id, node, true);
+        self.nodes[node as usize].links.remove(&id);
+        self.input(node, |router, now| router.link_down(id, now));
+    }
+
+    /// A node lets go of a link; the other end hears of it, or notices.
+    pub(crate) fn end_link(&mut self, id: u32, node: u32, goodbye: bool) {
+        let link = &mut self.links[id as usize];
+        let (side, latency) = (link.side(node), link.latency);
+        link.up[side] = false;
+        if goodbye {
+            // what is on its way still arrives before the goodbye
+            let side = 1 - side;
+            self.at(latency + MILLISECOND, Event::LinkDown { link: id, side });
+        } else {
+            self.die(id, &[1 - side]);
+        }
+    }
+
+    /// Nothing arrives any more; these ends notice in their own time.
+    fn die(&mut self, id: u32, sides: &[usize]) {
+        self.links[id as usize].alive = false;
+        for &side in sides {
+            let after = self.random.between(DETECTION.0, DETECTION.1);
+            self.at(after, Event::LinkDown { link: id, side });
+        }
+    }
+
+    pub(crate) fn break_link(&mut self, a: u32, b: u32) {
+        let link = self.pairs.get(&key(a, b)).and_then(|p| p.link);
+        if let Some(link) = link.filter(|l| self.links[*l as usize].alive) {
+            self.statistics.links_broken += 1;
+            self.changed();
+            self.die(link, &[0, 1]);
+        }
+    }
+
+    /// Nodes are cut off from each other, or no longer.
+    pub(crate) fn divide(&mut self, partition: Option<BTreeSet<u32>>) {
+        if partition == self.partition {
+            return;
+        }
+        self.partition = partition;
+        self.changed();
+        for id in 0..self.links.len() {
+            let link = &self.links[id];
+            if link.alive && self.is_divided(link.ends[0], link.ends[1]) {
+                self.statistics.links_broken += 1;
+                self.die(id as u32, &[0, 1]);
+            }
+        }
+        if self.partition.is_none() {
+            self.attempt_all();
+        }
+    }
+
+    /// The network is whole again: nodes hear of each other at the signalling server.
+    fn attempt_all(&mut self) {
+        for node in 0..self.nodes.len() as u32 {
+            let wanted: Vec<u32> = self.nodes[node as usize].wanted.iter().copied().collect();
+            for other in wanted {
+                if self.online[other as usize] {
+                    self.attempt(node, other);
+                }
+            }
+        }
+    }
+
+    /// The signalling server notices that a node has come or gone, and tells all.
+    pub(crate) fn presence(&mut self, node: u32, incarnation: u32) {
+        let n = &self.nodes[node as usize];
+        let runs = n.router.is_some();
+        // what a node did since makes this old news
+        if n.incarnation != incarnation || self.online[node as usize] == runs {
+            return;
+        }
+        self.online[node as usize] = runs;
+        let population = self.population.clone();
+        let others = (0..self.nodes.len() as u32).filter(|o| *o != node);
+        for other in others {
+            let subject = population.get(node);
+            self.input(other, |router, now| router.presence(subject, runs, now));
+            if runs && self.online[other as usize] {
+                let present = population.get(other);
+                self.input(node, |router, now| router.presence(present, true, now));
+                let wants = |n: u32, o: u32| self.nodes[n as usize].wanted.contains(&o);
+                if wants(other, node) || wants(node, other) {
+                    self.attempt(other, node);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! The shortest script that still breaks the rule (delta debugging, Zeller and Hildebrandt 2002).
+
+use std::sync::Arc;
+
+use crate::action::{Action, Script};
+use crate::model::{Rule, Violation};
+use crate::population::Population;
+use crate::scenario::Scenario;
+use crate::simulation::Simulation;
+use crate::time::{Nanos, SECOND};
+
+/// Runs at most.
+const RUNS: u32 = 2_000;
+/// Events of all runs together at most, in multiples of the first run's, and in any case.
+const EVENTS: (u64, u64) = (60, 2_000_000);
+/// A shortened script may break the rule so much later.
+pub const LATER: Nanos = 10 * SECOND;
+
+struct Minimizer<'a> {
+    scenario: &'a Arc<Scenario>,
+    population: &'a Arc<Population>,
+    rule: Rule,
+    end: Nanos,
+    runs: u32,
+    events: u64,
+    script: Script,
+}
+
+/// Leaves out of `script` whatever is not needed to break the rule of `violation`; `events` is how many
+/// events the first run took.
+pub fn minimize(
+    scenario: &Arc<Scenario>,
+    population: &Arc<Population>,
+    script: &Script,
+    violation: &Violation,
+    events: u64,
+) -> Script {
+    let until = script.partition_point(|(at, _)| *at <= violation.at);
+    let mut minimizer = Minimizer {
+        scenario,
+        population,
+        rule: violation.rule,
+        end: violation.at + LATER,
+        runs: RUNS,
+        events: events * EVENTS.0 + EVENTS.1,
+        script: script[..until].to_vec(),
+    };
+    minimizer.without_nodes();
+    minimizer.in_chunks();
+    minimizer.script
+}
+
+impl Minimizer<'_> {
+    fn is_spent(&self) -> bool {
+        self.runs == 0 || self.events == 0
+    }
+
+    /// Takes the shorter script if it still breaks the rule.
+    fn try_script(&mut self, script: Script) -> bool {
+        if self.is_spent() || script.len() == self.script.len() {
+            return false;
+        }
+        self.runs -= 1;
+        let mut simulation =
+            Simulation::new(self.scenario.clone(), self.population.clone(), script);
+        simulation.run_until(self.end);
+        self.events = self.events.saturating_sub(simulation.statistics.events);
+        let broken = simulation.violation.as_ref().map(|v| v.rule) == Some(self.rule);
+        if broken {
+            self.script = simulation.into_script();
+        }
+        broken
+    }
+
+    /// Whole nodes first: half of what is left of them, then fewer.
+    fn without_nodes(&mut self) {
+        let mut chunk = self.scenario.nodes.div_ceil(2);
+        loop {
+            let mut first = 0;
+            while first < self.scenario.nodes && !self.is_spent() {
+                let of = |action: &Action| {
+                    action
+                        .node()
+                        .is_some_and(|n| (first..first + chunk).contains(&n))
+                };
+                let rest = self.script.iter().filter(|(_, a)| !of(a));
+                let rest = rest.cloned().collect();
+                self.try_script(rest);
+                first += chunk;
+            }
+            if chunk <= 1 {
+                return;
+            }
+            chunk = chunk.div_ceil(2);
+        }
+    }
+
+    /// Then pieces of the script, of half its length down to one line, until nothing more can go.
+    fn in_chunks(&mut self) {
+        let mut chunk = self.script.len().div_ceil(2).max(1);
+        loop {
+            let mut shorter = false;
+            let mut first = 0;
+            while first < self.script.len() && !self.is_spent() {
+                let mut rest = self.script.clone();
+                rest.drain(first..(first + chunk).min(rest.len()));
+                if self.try_script(rest) {
+                    shorter = true;
+                } else {
+                    first += chunk;
+                }
+            }
+            if self.is_spent() || chunk == 1 && !shorter {
+                return;
+            }
+            chunk = chunk.div_ceil(2);
+        }
+    }
+}

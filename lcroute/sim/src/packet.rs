@@ -1,0 +1,75 @@
+//! Datagrams of programs. The payload begins with the packet's number.
+
+use std::net::Ipv6Addr;
+
+use lcroute_engine::header::HEADER_LEN;
+
+const IPV6_AND_UDP: usize = 48;
+const NUMBER: usize = 8;
+
+/// A UDP datagram with hop limit 1, as most programs send it; `bytes` long behind the UDP header.
+pub fn datagram(source: Ipv6Addr, to: Ipv6Addr, number: u64, bytes: u16) -> Vec<u8> {
+    let payload = usize::from(bytes).clamp(NUMBER, 1_100);
+    let len = (payload + 8) as u16;
+    let mut packet = Vec::with_capacity(IPV6_AND_UDP + payload);
+    packet.extend([0x60, 0, 0, 0]);
+    packet.extend(len.to_be_bytes());
+    packet.extend([17, 1]);
+    packet.extend(source.octets());
+    packet.extend(to.octets());
+    packet.extend([0x37, 0xa4, 0x37, 0xa4]);
+    packet.extend(len.to_be_bytes());
+    packet.extend([0xab, 0xcd]);
+    packet.extend(number.to_be_bytes());
+    packet.resize(IPV6_AND_UDP + payload, 0);
+    packet
+}
+
+/// What a packet says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Label {
+    pub source: Ipv6Addr,
+    pub to: Ipv6Addr,
+    pub number: u64,
+}
+
+fn address(packet: &[u8], at: usize) -> Option<Ipv6Addr> {
+    let bytes: [u8; 16] = packet.get(at..at + 16)?.try_into().ok()?;
+    Some(bytes.into())
+}
+
+/// The label of a packet that was handed out for programs.
+pub fn label(packet: &[u8]) -> Option<Label> {
+    let number = packet.get(IPV6_AND_UDP..IPV6_AND_UDP + NUMBER)?;
+    Some(Label {
+        source: address(packet, 8)?,
+        to: address(packet, 24)?,
+        number: u64::from_be_bytes(number.try_into().ok()?),
+    })
+}
+
+/// The number of the packet in a data message.
+pub fn number(message: &[u8]) -> Option<u64> {
+    label(message.get(HEADER_LEN..)?).map(|l| l.number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_datagram_tells_its_label() {
+        let (source, to) = ("fd00::1".parse().unwrap(), "ff1e::1".parse().unwrap());
+        let packet = datagram(source, to, 77, 100);
+        assert_eq!(packet.len(), 148);
+        let expected = Label {
+            source,
+            to,
+            number: 77,
+        };
+        assert_eq!(label(&packet), Some(expected));
+        let message = [&[0; HEADER_LEN][..], &packet].concat();
+        assert_eq!(number(&message), Some(77));
+        assert_eq!(label(&packet[..50]), None);
+    }
+}

@@ -1,0 +1,97 @@
+//! One run from beginning to end.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::action::Script;
+use crate::minimize::{LATER, minimize};
+use crate::model::Violation;
+use crate::population::Population;
+use crate::scenario::Scenario;
+use crate::simulation::Simulation;
+use crate::statistics::Statistics;
+use crate::time::{Nanos, SECOND};
+use crate::trace::Trace;
+use crate::workload;
+
+/// After the last action, packets still have time to arrive.
+const TAIL: Nanos = 10 * SECOND;
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Outcome {
+    /// What was simulated.
+    pub nodes: u32,
+    /// Its seed.
+    pub seed: u64,
+    /// Virtual seconds.
+    pub seconds: f64,
+    /// Counts.
+    pub statistics: Statistics,
+    /// A hash of every event: two runs of one scenario have the same.
+    #[serde(serialize_with = "hex")]
+    pub log: u64,
+    /// The rule that was broken.
+    pub violation: Option<Violation>,
+    /// Where it can be replayed from.
+    #[serde(skip)]
+    pub trace: Option<Trace>,
+}
+
+fn hex<S: serde::Serializer>(value: &u64, s: S) -> Result<S::Ok, S::Error> {
+    s.collect_str(&format_args!("{value:016x}"))
+}
+
+/// Runs a scenario. `progress` is told virtual time and its end, about once a virtual second.
+pub fn run(
+    scenario: &Arc<Scenario>,
+    population: &Arc<Population>,
+    progress: &mut dyn FnMut(Nanos, Nanos),
+) -> Outcome {
+    let script = workload::script(scenario);
+    run_script(scenario, population, script, None, progress)
+}
+
+/// Runs a script in the network of a scenario, until a time or a little longer than the script.
+pub fn run_script(
+    scenario: &Arc<Scenario>,
+    population: &Arc<Population>,
+    script: Script,
+    until: Option<Nanos>,
+    progress: &mut dyn FnMut(Nanos, Nanos),
+) -> Outcome {
+    let mut simulation = Simulation::new(scenario.clone(), population.clone(), script);
+    let end = until.unwrap_or(simulation.end() + TAIL);
+    while simulation.now() < end && simulation.violation.is_none() {
+        progress(simulation.now(), end);
+        simulation.run_until((simulation.now() + SECOND).min(end));
+        if std::env::var("DBG").is_ok() && (simulation.now() / SECOND) % 10 == 0 {
+            simulation.dbg();
+        }
+    }
+    Outcome {
+        nodes: scenario.nodes,
+        seed: scenario.seed,
+        seconds: simulation.now() as f64 / SECOND as f64,
+        statistics: simulation.statistics,
+        log: simulation.log(),
+        violation: simulation.violation.clone(),
+        trace: None,
+    }
+}
+
+/// Shortens what broke a rule to a trace that replays.
+pub fn explain(
+    scenario: &Arc<Scenario>,
+    population: &Arc<Population>,
+    script: &Script,
+    outcome: &Outcome,
+) -> Option<Trace> {
+    let violation = outcome.violation.as_ref()?;
+    let events = outcome.statistics.events;
+    let short = minimize(scenario, population, script, violation, events);
+    let until = Some(violation.at + LATER);
+    let again = run_script(scenario, population, short.clone(), until, &mut |_, _| ());
+    Some(Trace::new(scenario, &short, &again.violation?))
+}

@@ -1,0 +1,218 @@
+//! What the engine asks of its host. All is real, but what one router of a simulation has verified or computed, no
+//! other one does again.
+
+use std::hash::Hash;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use lcroute_engine::database::{Advertisement, CredentialRecord};
+use lcroute_engine::graph::{Graph, Tree};
+use lcroute_engine::{
+    Credential, RecordError, Revocation, SIGNATURE_CONTEXT, Services, signed_message,
+};
+use librecast::cert::Chain;
+use librecast::id::{OriginId, PeerId};
+
+use crate::fast;
+use crate::population::{Identity, Population, UNIX_START};
+
+/// Results that are kept as long as they are asked for: at least the last `limit` of them.
+#[derive(Debug)]
+struct Memo<K, V> {
+    young: fast::Map<K, V>,
+    old: fast::Map<K, V>,
+    limit: usize,
+}
+
+impl<K: Hash + Eq + Clone, V: Clone> Memo<K, V> {
+    fn new(limit: usize) -> Self {
+        Self {
+            young: fast::Map::default(),
+            old: fast::Map::default(),
+            limit,
+        }
+    }
+
+    fn get_or(&mut self, key: &K, make: impl FnOnce() -> V) -> V {
+        if let Some(value) = self.young.get(key) {
+            return value.clone();
+        }
+        let value = self.old.remove(key).unwrap_or_else(make);
+        if self.young.len() >= self.limit {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(key.clone(), value.clone());
+        value
+    }
+}
+
+type Verified<T> = Result<Arc<T>, RecordError>;
+
+/// What all routers of a population have found out.
+#[derive(Debug)]
+pub struct Shared {
+    credentials: Mutex<Memo<Bytes, Verified<CredentialRecord>>>,
+    advertisements: Mutex<Memo<(PeerId, Bytes), Verified<Advertisement>>>,
+    graphs: Mutex<Memo<u64, Arc<Graph>>>,
+    trees: Mutex<Memo<(u64, OriginId), Option<Arc<Tree>>>>,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self {
+            credentials: Mutex::new(Memo::new(8_192)),
+            advertisements: Mutex::new(Memo::new(8_192)),
+            graphs: Mutex::new(Memo::new(256)),
+            trees: Mutex::new(Memo::new(4_096)),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // what a test that panicked has left is still right
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What changed for any of the routers of a run.
+#[derive(Debug, Default)]
+pub struct Watch {
+    /// How often a router took another graph.
+    graphs: AtomicU64,
+    /// Virtual seconds.
+    seconds: AtomicU64,
+}
+
+impl Watch {
+    /// How often a router of this run took another graph.
+    pub fn graphs(&self) -> u64 {
+        self.graphs.load(Ordering::Relaxed)
+    }
+
+    /// Virtual time goes on.
+    pub fn set_seconds(&self, seconds: u64) {
+        self.seconds.store(seconds, Ordering::Relaxed);
+    }
+}
+
+/// The services of one node.
+#[derive(Debug)]
+pub struct NodeServices {
+    population: Arc<Population>,
+    node: u32,
+    watch: Arc<Watch>,
+    graph: AtomicU64,
+}
+
+impl NodeServices {
+    /// Of a node in a run.
+    pub fn new(population: Arc<Population>, node: u32, watch: Arc<Watch>) -> Self {
+        Self {
+            population,
+            node,
+            watch,
+            graph: AtomicU64::new(0),
+        }
+    }
+
+    /// All nodes.
+    pub fn population(&self) -> Arc<Population> {
+        self.population.clone()
+    }
+
+    /// This node.
+    pub fn identity(&self) -> &Identity {
+        self.population.get(self.node)
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.population.shared
+    }
+}
+
+impl Services for NodeServices {
+    fn unix_now(&self) -> u64 {
+        UNIX_START + self.watch.seconds.load(Ordering::Relaxed)
+    }
+
+    fn sign(&self, message: &[u8]) -> [u8; 64] {
+        let message = signed_message(&self.population.network, message);
+        let key = &self.population.get(self.node).key;
+        key.sign(SIGNATURE_CONTEXT, &message)
+    }
+
+    fn verify(&self, signer: &PeerId, message: &[u8], signature: &[u8; 64]) -> bool {
+        let message = signed_message(&self.population.network, message);
+        let verified = signer.verify(SIGNATURE_CONTEXT, &message, signature);
+        verified.is_ok()
+    }
+
+    fn verify_chain(&self, chain: &[u8]) -> Result<Arc<Credential>, &'static str> {
+        let decoded = Chain::decode(chain).map_err(|_| "not a chain")?;
+        let member = decoded
+            .verify(&self.population.network, self.unix_now())
+            .map_err(|_| "chain does not count")?;
+        Ok(Arc::new(Credential {
+            member,
+            keys: vec![decoded.issuer().subject()],
+            issued: UNIX_START,
+            can_issue: false,
+        }))
+    }
+
+    fn verify_revocation(&self, _: &[u8]) -> Result<Revocation, &'static str> {
+        Err("nobody is revoked in a simulation")
+    }
+
+    fn verify_credential(&self, record: &[u8]) -> Verified<CredentialRecord> {
+        let mut credentials = lock(&self.shared().credentials);
+        credentials.get_or(&Bytes::copy_from_slice(record), || {
+            CredentialRecord::verify(record, self).map(Arc::new)
+        })
+    }
+
+    fn verify_advertisement(&self, signer: &PeerId, record: &[u8]) -> Verified<Advertisement> {
+        let mut advertisements = lock(&self.shared().advertisements);
+        let key = (*signer, Bytes::copy_from_slice(record));
+        advertisements.get_or(&key, || {
+            Advertisement::verify(record, signer, self).map(Arc::new)
+        })
+    }
+
+    fn graph(&self, digest: u64, build: &mut dyn FnMut() -> Graph) -> Arc<Graph> {
+        if self.graph.swap(digest, Ordering::Relaxed) != digest {
+            self.watch.graphs.fetch_add(1, Ordering::Relaxed);
+        }
+        lock(&self.shared().graphs).get_or(&digest, || Arc::new(build()))
+    }
+
+    fn tree(&self, graph: &Arc<Graph>, root: OriginId) -> Option<Arc<Tree>> {
+        lock(&self.shared().trees).get_or(&(graph.digest(), root), || {
+            Tree::compute(graph, root).map(Arc::new)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_for_is_kept() {
+        let mut memo = Memo::new(10);
+        let mut made = 0;
+        for round in 0..5 {
+            for key in 0..8 {
+                memo.get_or(&key, || made += 1);
+            }
+            memo.get_or(&(100 + round), || ());
+        }
+        assert_eq!(made, 8);
+        for key in 1_000..1_100 {
+            memo.get_or(&key, || ());
+        }
+        memo.get_or(&0, || made += 1);
+        assert_eq!(made, 9, "what nobody asks for goes");
+        assert!(memo.young.len() + memo.old.len() <= 20);
+    }
+}

@@ -1,0 +1,114 @@
+//! What is counted in a run.
+
+use serde::Serialize;
+
+/// Kinds of elements in control messages, by their type on the wire.
+const KINDS: [&str; 9] = [
+    "other", "hello", "interest", "refusal", "summary", "record", "routed", "audit", "keep",
+];
+
+/// Counts of a whole run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Statistics {
+    /// Things that happened.
+    pub events: u64,
+    /// Daemons that started.
+    pub starts: u64,
+    /// Daemons that stopped or crashed.
+    pub stops: u64,
+    /// Links that came up.
+    pub links_made: u64,
+    /// Links that died without a word, those of crashed nodes not counted.
+    pub links_broken: u64,
+    /// Links that routers gave up.
+    pub links_retired: u64,
+    /// Memberships that were changed.
+    pub joins: u64,
+    /// Packets of programs.
+    pub sent: u64,
+    /// Packets handed to programs.
+    pub delivered: u64,
+    /// Data messages on links.
+    pub data_messages: u64,
+    /// Bytes of them.
+    pub data_bytes: u64,
+    /// Data messages that links lost.
+    pub lost: u64,
+    /// Control messages on links.
+    pub control: Control,
+}
+
+/// Control messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Control {
+    /// All.
+    pub messages: u64,
+    /// Bytes of all.
+    pub bytes: u64,
+    /// Those with interest in them.
+    pub interest_messages: u64,
+    /// Elements by type.
+    #[serde(serialize_with = "by_name")]
+    pub elements: [u64; KINDS.len()],
+    /// Bytes of elements by type, with their headers.
+    #[serde(serialize_with = "by_name")]
+    pub element_bytes: [u64; KINDS.len()],
+}
+
+fn by_name<S: serde::Serializer>(counts: &[u64; KINDS.len()], s: S) -> Result<S::Ok, S::Error> {
+    s.collect_map(KINDS.iter().zip(counts).filter(|(_, n)| **n > 0))
+}
+
+/// Interest in [`Control::elements`].
+pub const INTEREST: usize = 2;
+
+impl Control {
+    /// Counts a message and its elements: type (1 byte), length (2 bytes), value.
+    pub fn count(&mut self, message: &[u8]) {
+        self.messages += 1;
+        self.bytes += message.len() as u64;
+        let (mut at, mut interest) = (0, false);
+        while let Some(&[kind, high, low]) = message.get(at..at + 3) {
+            let len = 3 + usize::from(u16::from_be_bytes([high, low]));
+            let kind = usize::from(kind);
+            let kind = if kind < KINDS.len() { kind } else { 0 };
+            self.elements[kind] += 1;
+            self.element_bytes[kind] += len as u64;
+            interest |= kind == INTEREST;
+            at += len;
+        }
+        self.interest_messages += u64::from(interest);
+    }
+
+    /// What was counted since `before`.
+    pub fn since(&self, before: &Self) -> Self {
+        let difference =
+            |a: &[u64; KINDS.len()], b: &[u64; KINDS.len()]| std::array::from_fn(|i| a[i] - b[i]);
+        Self {
+            messages: self.messages - before.messages,
+            bytes: self.bytes - before.bytes,
+            interest_messages: self.interest_messages - before.interest_messages,
+            elements: difference(&self.elements, &before.elements),
+            element_bytes: difference(&self.element_bytes, &before.element_bytes),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn elements_are_counted_by_type() {
+        let mut control = Control::default();
+        control.count(&[1, 0, 4, 0, 0, 0, 1, 2, 0, 1, 9, 2, 0, 0]);
+        control.count(&[200, 0, 0]);
+        assert_eq!((control.messages, control.bytes), (2, 17));
+        assert_eq!(control.interest_messages, 1);
+        assert_eq!(control.elements[..3], [1, 1, 2]);
+        assert_eq!(control.element_bytes[..3], [3, 7, 7]);
+        let before = control;
+        control.count(&[2, 0, 0]);
+        assert_eq!(control.since(&before).elements[INTEREST], 1);
+    }
+}

@@ -1,0 +1,74 @@
+//! A run as a file: its scenario and its script, to be replayed.
+
+use librecast::cli::{Exit, ExitError};
+use serde::{Deserialize, Serialize};
+
+use crate::action::{Script, line, parse_line};
+use crate::model::Violation;
+use crate::scenario::{Scenario, at_line};
+use crate::time::{At, Nanos, SECOND};
+
+/// The file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Trace {
+    /// What was broken, for humans.
+    #[serde(default)]
+    violation: String,
+    /// Until when it runs, in seconds.
+    until: String,
+    /// One action a line.
+    script: Vec<String>,
+    /// What it ran in. Workloads, churn and events are in the script.
+    pub scenario: Scenario,
+}
+
+impl Trace {
+    /// Of a script and what it broke.
+    pub fn new(scenario: &Scenario, script: &Script, violation: &Violation) -> Self {
+        let Violation {
+            rule,
+            at,
+            node,
+            text,
+        } = violation;
+        Self {
+            violation: format!("{} node {node}: {rule}: {text}", At(*at)),
+            until: At(at.saturating_add(SECOND)).to_string(),
+            script: script.iter().map(line).collect(),
+            scenario: scenario.clone(),
+        }
+    }
+
+    /// Reads the text of a file called `file`.
+    pub fn parse(file: &str, text: &str) -> Result<Self, ExitError> {
+        let trace: Self = toml::from_str(text).map_err(|e| at_line(file, text, &e))?;
+        let usage = |e: String| ExitError::new(Exit::Usage, format!("{file}: {e}"));
+        trace.scenario.validate().map_err(usage)?;
+        trace.until().map_err(usage)?;
+        let script = trace.script().map_err(usage)?;
+        let beyond = |node: u32| node >= trace.scenario.nodes;
+        if let Some((at, action)) = script.iter().find(|(_, a)| a.nodes().any(beyond)) {
+            return Err(usage(format!("{} {action}: no such node", At(*at))));
+        }
+        Ok(trace)
+    }
+
+    /// Its actions, in order of time.
+    pub fn script(&self) -> Result<Script, String> {
+        let lines = self.script.iter().map(|text| parse_line(text));
+        let mut script = lines.collect::<Result<Script, _>>()?;
+        script.sort_by_key(|(at, _)| *at);
+        Ok(script)
+    }
+
+    /// Until when it runs.
+    pub fn until(&self) -> Result<Nanos, String> {
+        Ok(self.until.parse::<At>()?.0)
+    }
+
+    /// The file's text.
+    pub fn to_toml(&self) -> String {
+        toml::to_string_pretty(self).expect("a trace consists of tables, numbers and strings")
+    }
+}
