@@ -419,7 +419,7 @@ fn an_announcement_outside_the_certificate_is_named_and_not_made() {
         host.run("lcroute", &join)?.success()?;
         host.configure("[network]\nannounce = [\"ff1e:1::/32\", \"ff1e:2::/32\"]\n")?;
         network.members.push(Member::new(host));
-        network.start_routed()?;
+        network.start()?;
         let log = network.members[2].daemon()?.stderr();
         let warning = "certificate does not permit ff1e:2::/32";
         ensure!(log.contains(warning), "no warning: {log}");
