@@ -37,6 +37,7 @@ impl PacketLoop {
             address: r.member.addresses.address,
             hops: r.hops,
             cost: r.cost,
+            links: r.links,
         };
         engine.routes().into_iter().map(route).collect()
     }
