@@ -20,8 +20,11 @@ use crate::table::Table;
 use crate::topology::Path;
 use crate::trees::Edge;
 
-/// Changes of the link state that come closer together than this are looked at together.
+/// Changes of the link state that come closer together than this are looked at together, where a look costs
+/// something. While routers differ packets get lost, so nobody waits without need.
 const SPF_GAP: Duration = Duration::from_millis(50);
+/// Routers up to which shortest paths cost next to nothing.
+const FEW: usize = 64;
 /// How often the topology hears of routers that came and went.
 const TOPOLOGY_GAP: Duration = Duration::from_millis(500);
 
@@ -144,10 +147,10 @@ impl Engine {
     fn look_again(&mut self, version: u64, changed: bool) {
         self.routing.seen = Some(version);
         self.routing.forced = false;
-        if changed {
+        let graph = self.database.graph();
+        if changed && graph.len() > FEW {
             self.routing.next = self.now + SPF_GAP;
         }
-        let graph = self.database.graph();
         let fresh = !Arc::ptr_eq(&graph, &self.graph);
         self.graph = graph;
         self.paths = Table::new(self.config.seed);

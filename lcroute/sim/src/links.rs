@@ -12,6 +12,8 @@ const DETECTION: (Nanos, Nanos) = (570 * MILLISECOND, 900 * MILLISECOND);
 const SETUP: Nanos = 50 * MILLISECOND;
 /// An attempt to reach nobody ends after this time.
 const ATTEMPT: Nanos = 5 * SECOND;
+/// So often the signalling server tells who has come and gone.
+const PRESENCE_TURN: Nanos = 50 * MILLISECOND;
 /// Longest time between two attempts.
 const BACKOFF: Nanos = 60 * SECOND;
 
@@ -277,7 +279,7 @@ impl Simulation {
         }
     }
 
-    /// The signalling server notices that a node has come or gone, and tells all.
+    /// The signalling server notices that a node has come or gone. It tells all at its next turn.
     pub(crate) fn presence(&mut self, node: u32, incarnation: u32) {
         let n = &self.nodes[node as usize];
         let runs = n.router.is_some();
@@ -286,18 +288,47 @@ impl Simulation {
             return;
         }
         self.online[node as usize] = runs;
+        if self.news.is_empty() {
+            self.at(PRESENCE_TURN, Event::PresenceTurn);
+        }
+        self.news.insert(node);
+    }
+
+    /// All hear of those who have come and gone; those who have come hear of all.
+    pub(crate) fn tell_presence(&mut self) {
+        let news = std::mem::take(&mut self.news);
         let population = self.population.clone();
-        let others = (0..self.nodes.len() as u32).filter(|o| *o != node);
-        for other in others {
-            let subject = population.get(node);
-            self.input(other, |router, now| router.presence(subject, runs, now));
-            if runs && self.online[other as usize] {
-                let present = population.get(other);
-                self.input(node, |router, now| router.presence(present, true, now));
-                let wants = |n: u32, o: u32| self.nodes[n as usize].wanted.contains(&o);
-                if wants(other, node) || wants(node, other) {
-                    self.attempt(other, node);
+        for node in 0..self.nodes.len() as u32 {
+            let all = 0..self.nodes.len() as u32;
+            let online = &self.online;
+            let subjects: Vec<(u32, bool)> = if news.contains(&node) && online[node as usize] {
+                all.filter(|o| online[*o as usize] || news.contains(o))
+                    .map(|o| (o, online[o as usize]))
+                    .collect()
+            } else {
+                news.iter().map(|o| (*o, online[*o as usize])).collect()
+            };
+            let subjects = subjects.into_iter().filter(|(o, _)| *o != node);
+            self.input(node, |router, now| {
+                for (other, online) in subjects {
+                    router.presence(population.get(other), online, now);
                 }
+            });
+        }
+        for node in news {
+            if self.online[node as usize] {
+                self.attempt_with(node);
+            }
+        }
+    }
+
+    /// Links that a node wants, or that others want with it.
+    fn attempt_with(&mut self, node: u32) {
+        for other in 0..self.nodes.len() as u32 {
+            let wants = |n: u32, o: u32| self.nodes[n as usize].wanted.contains(&o);
+            let both = wants(other, node) || wants(node, other);
+            if both && self.online[other as usize] {
+                self.attempt(other, node);
             }
         }
     }

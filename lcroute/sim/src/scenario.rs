@@ -103,8 +103,10 @@ pub struct Scenario {
     pub nodes: u32,
     /// All that is random.
     pub seed: u64,
-    /// From the start of the first node to the workloads. Nodes start within its first half.
+    /// From the start of the first node to the workloads.
     pub warm_up: Span,
+    /// Within this time all nodes start.
+    pub starts: Span,
     /// How long workloads and churn go on.
     pub duration: Span,
     /// Time without any change before everything is checked; at least 20 s.
@@ -138,6 +140,7 @@ impl Default for Scenario {
             nodes: 20,
             seed: 1,
             warm_up: Span::seconds(20),
+            starts: Span::seconds(10),
             duration: Span::seconds(60),
             settle: Span::seconds(80),
             leave: true,

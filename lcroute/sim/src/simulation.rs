@@ -56,6 +56,8 @@ pub enum Event {
     RoundTrip { link: u32, side: usize },
     /// The signalling server notices that a node has come or gone.
     Presence { node: u32, incarnation: u32 },
+    /// The signalling server tells what it noticed.
+    PresenceTurn,
     /// A router wanted to be woken.
     Wake { node: u32 },
     /// Flows are open: everybody must get the next packet.
@@ -92,6 +94,8 @@ pub struct Simulation {
     pub(crate) random: Random,
     /// Who the signalling server believes is there.
     pub(crate) online: Vec<bool>,
+    /// Nodes that have come or gone, as nobody was told yet.
+    pub(crate) news: BTreeSet<u32>,
     /// Nodes that hear only each other.
     pub(crate) partition: Option<BTreeSet<u32>>,
     /// Links neither come nor go any more, nor do they lose anything.
@@ -132,6 +136,7 @@ impl Simulation {
             model: Model::new(count),
             random: Random::stream(seed, &[8]),
             online: vec![false; count as usize],
+            news: BTreeSet::new(),
             partition: None,
             calm: false,
             weather: scenario.links.clone(),
@@ -282,6 +287,7 @@ impl Simulation {
             Event::Retry { a, b } => self.retry(a, b),
             Event::RoundTrip { link, side } => self.round_trip(link, side),
             Event::Presence { node, incarnation } => self.presence(node, incarnation),
+            Event::PresenceTurn => self.tell_presence(),
             Event::Wake { node } => self.wake(node),
             Event::Probe => self.check(false),
             Event::Repeat { node, group } => {

@@ -93,7 +93,7 @@ impl<'a> Writer<'a> {
     fn starts(&mut self) {
         let mut random = self.random(&[1]);
         for node in 0..self.scenario.nodes {
-            let at = random.between(0, self.begin / 2);
+            let at = random.between(0, self.scenario.starts.nanos());
             self.put(at, Action::Start(node));
         }
     }

@@ -39,7 +39,9 @@ impl PacketLoop {
             cost: r.cost,
             links: r.links,
         };
-        engine.routes().into_iter().map(route).collect()
+        let mut routes: Vec<Route> = engine.routes().into_iter().map(route).collect();
+        routes.sort_by(|a, b| (a.hops, &a.name).cmp(&(b.hops, &b.name)));
+        routes
     }
 
     fn counters(&self) -> Counters {

@@ -8,7 +8,7 @@ use librecast::cert::GroupPrefix;
 use librecast::id::OriginId;
 
 use super::advertisement::{Advertisement, MAX_LINKS};
-use super::election::{Candidate, elect_announcer, elect_slot};
+use super::election::{Candidate, elect_announcer, elect_slots};
 use super::record::{CredentialRecord, KIND_ADVERTISEMENT, Version};
 use super::{AnnouncedPrefix, Database, DatabaseEvent, FORGET_AFTER, Roots, Router};
 use crate::drops::DropReason;
@@ -104,7 +104,9 @@ impl Database {
             Some((prefix, AnnouncedPrefix { root, announcers }))
         };
         let roots = Roots {
-            slots: [0, 1, 2, 3].map(|slot| elect_slot(slot, &candidates)),
+            slots: elect_slots(&candidates, |origin| {
+                Some(self.routers.get(&origin)?.credential.lots())
+            }),
             prefixes: announced.into_iter().filter_map(elected).collect(),
             lengths,
         };

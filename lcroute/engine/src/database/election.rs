@@ -69,30 +69,39 @@ pub(crate) struct SlotRoots {
     pub best: Option<OriginId>,
 }
 
-/// Elects the root of a slot.
-pub(crate) fn elect_slot(slot: u8, candidates: &[Candidate]) -> SlotRoots {
-    let lowest = |claims_count: bool| {
-        let rank = |c: &Candidate| {
-            let claimed = claims_count && c.claims & 1 << slot != 0;
-            (!claimed, c.rank())
-        };
-        let first = candidates.iter().map(rank).min()?;
-        candidates
-            .iter()
-            .filter(|c| rank(c) == first)
-            .map(|c| c.origin)
-            .min_by_key(|origin| {
-                let hash = derive(
-                    "lcroute 2026 slot root",
-                    &[&[slot], &origin.0.to_be_bytes()],
-                );
-                (hash, *origin)
-            })
+/// A router's lot in each slot: of routers that are placed alike, the lowest is the root.
+pub(crate) type Lots = [[u8; 32]; SLOTS as usize];
+
+/// The lots of a router.
+pub(crate) fn lots(origin: OriginId) -> Lots {
+    [0, 1, 2, 3].map(|slot: u8| {
+        let parts: [&[u8]; 2] = [&[slot], &origin.0.to_be_bytes()];
+        derive("lcroute 2026 slot root", &parts)
+    })
+}
+
+/// Elects the roots of all slots. `lots` gives what [`lots`] computes.
+pub(crate) fn elect_slots<'a>(
+    candidates: &[Candidate],
+    lots: impl Fn(OriginId) -> Option<&'a Lots>,
+) -> [SlotRoots; SLOTS as usize] {
+    let ranks: Vec<_> = candidates.iter().map(Candidate::rank).collect();
+    let ranked = || ranks.iter().copied().zip(candidates);
+    let lot = |slot: u8, origin: OriginId| Some(lots(origin)?[usize::from(slot)]);
+    let lowest = |slot: u8, among: &dyn Fn(&Candidate) -> bool| {
+        let first = ranked().filter(|(_, c)| among(c)).map(|(r, _)| r).min()?;
+        ranked()
+            .filter(|(rank, c)| *rank == first && among(c))
+            .map(|(_, c)| c.origin)
+            .min_by_key(|origin| (lot(slot, *origin), *origin))
     };
-    SlotRoots {
-        elected: lowest(true),
-        best: lowest(false),
-    }
+    [0, 1, 2, 3].map(|slot| {
+        let best = lowest(slot, &|_| true);
+        SlotRoots {
+            elected: lowest(slot, &|c| c.claims & 1 << slot != 0).or(best),
+            best,
+        }
+    })
 }
 
 /// Elects the root of a prefix among those who announce it, and say whether they claim it.
@@ -132,6 +141,14 @@ mod tests {
             core,
             centrality,
         }
+    }
+
+    fn elect_slot(slot: u8, candidates: &[Candidate]) -> SlotRoots {
+        let all: std::collections::BTreeMap<OriginId, Lots> = candidates
+            .iter()
+            .map(|c| (c.origin, lots(c.origin)))
+            .collect();
+        elect_slots(candidates, |origin| all.get(&origin))[usize::from(slot)]
     }
 
     fn elected(candidates: &[Candidate]) -> u64 {

@@ -18,6 +18,7 @@ use librecast::id::{OriginId, PeerId, derive};
 use librecast::wire::{Reader, WireError, Writer};
 
 use super::advertisement::Advertisement;
+use super::election::{Lots, lots};
 use crate::services::{Credential, RecordError, Services};
 
 /// A router's certificates.
@@ -116,6 +117,8 @@ pub struct CredentialRecord {
     bytes: Bytes,
     credential: Arc<Credential>,
     version: Version,
+    /// Of its router; they follow from its name, and elections ask for them often.
+    lots: Lots,
 }
 
 impl CredentialRecord {
@@ -144,6 +147,7 @@ impl CredentialRecord {
             bytes: Bytes::copy_from_slice(record),
             credential,
             version,
+            lots: lots(origin),
         })
     }
 
@@ -165,6 +169,11 @@ impl CredentialRecord {
     #[must_use]
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
+    }
+
+    /// Its router's lots in elections.
+    pub(crate) fn lots(&self) -> &Lots {
+        &self.lots
     }
 
     /// The certificates.
