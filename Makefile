@@ -30,7 +30,7 @@ setup:
 	netns-tests/setup test
 
 install:
-	cargo build --release --package netns-tests $(PROGRAMS:%=--package %)
+	cargo build --release --package netns-tests $(PROGRAMS:%=--package %) --bin lcroute-demo $(PROGRAMS:%=--bin %)
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/lcroute
 	install $(PROGRAMS:%=$(or $(CARGO_TARGET_DIR),target)/release/%) $(DESTDIR)$(PREFIX)/bin
 	install $(or $(CARGO_TARGET_DIR),target)/release/lcroute-demo $(DESTDIR)$(PREFIX)/lib/lcroute

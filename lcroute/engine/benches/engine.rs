@@ -133,6 +133,19 @@ fn batches(iterations: u64, mut batch: impl FnMut() -> Duration) -> Duration {
     sum.mul_f64(iterations as f64 / (count * BATCH as u64) as f64)
 }
 
+/// What one look into a hash map of the standard library takes on this machine, to compare with.
+fn machine(criterion: &mut Criterion) {
+    let map: std::collections::HashMap<Ipv6Addr, u64> =
+        (0..2_000).map(|n| (group(n), n.into())).collect();
+    let mut next = 0;
+    criterion.bench_function("machine/hash map lookup, 2,000 entries", |bench| {
+        bench.iter(|| {
+            next = (next + 1) % 2_000;
+            *black_box(&map).get(&group(next)).unwrap()
+        });
+    });
+}
+
 fn engine(criterion: &mut Criterion) {
     let mut bench = criterion.benchmark_group("engine");
     bench.throughput(Throughput::Elements(1));
@@ -159,6 +172,6 @@ criterion_group! {
         .sample_size(20)
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2));
-    targets = engine
+    targets = machine, engine
 }
 criterion_main!(benches);

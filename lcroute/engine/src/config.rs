@@ -85,6 +85,9 @@ pub struct Limits {
     /// A router that knows of at most so many, itself included, says S for everything: every source there
     /// knows who listens.
     pub small_network: usize,
+    /// A router that knows of at most so many sends on its own tree: the shortest ways, over nobody who is
+    /// not needed.
+    pub source_trees: usize,
 }
 
 impl Limits {
@@ -102,6 +105,7 @@ impl Limits {
         routers: 4_096,
         revocations: 4_096,
         small_network: 32,
+        source_trees: 8,
     };
 }
 

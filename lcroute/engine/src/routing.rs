@@ -10,8 +10,9 @@ use librecast::cert::GroupPrefix;
 use librecast::id::OriginId;
 
 use crate::classify::is_source_specific;
+use crate::config::NodeSources;
 use crate::control::Prefix;
-use crate::database::SLOTS;
+use crate::database::{Database, SLOTS};
 use crate::engine::Engine;
 use crate::filter::Filter;
 use crate::local::OLD_INTEREST;
@@ -19,8 +20,11 @@ use crate::table::Table;
 use crate::topology::Path;
 use crate::trees::Edge;
 
-/// Changes of the link state that come closer together than this are looked at together.
+/// Changes of the link state that come closer together than this are looked at together, where a look costs
+/// something. While routers differ packets get lost, so nobody waits without need.
 const SPF_GAP: Duration = Duration::from_millis(50);
+/// Routers up to which shortest paths cost next to nothing.
+const FEW: usize = 64;
 /// How often the topology hears of routers that came and went.
 const TOPOLOGY_GAP: Duration = Duration::from_millis(500);
 
@@ -32,7 +36,11 @@ pub struct Routing {
     noticed: Option<u64>,
     forced: bool,
     next: Instant,
-    small: bool,
+    pub(crate) small: bool,
+    /// Programs here send on this router's own tree.
+    pub(crate) sends_on_own: bool,
+    /// Programs here listen on the trees of all routers, as these may send on them.
+    listens_on_all: bool,
     roots_version: Option<u64>,
     slots: [Option<OriginId>; SLOTS as usize],
     owners: BTreeMap<GroupPrefix, OriginId>,
@@ -54,6 +62,8 @@ impl Routing {
             forced: false,
             next: now,
             small: true,
+            sends_on_own: false,
+            listens_on_all: false,
             roots_version: None,
             slots: [None; SLOTS as usize],
             owners: BTreeMap::new(),
@@ -84,7 +94,29 @@ impl Routing {
     }
 }
 
+/// The tree on which programs of `own` send to a group. `sends_on_own`: where no prefix says otherwise, on its
+/// own.
+pub fn sending_root(
+    database: &Database,
+    own: OriginId,
+    sends_on_own: Option<OriginId>,
+    group: Ipv6Addr,
+) -> OriginId {
+    if is_source_specific(group) {
+        return own;
+    }
+    let owner = database.owner(group).map(|(_, owner)| owner);
+    let slot = || database.root_of(group);
+    owner.or(sends_on_own).or_else(slot).unwrap_or(own)
+}
+
 impl Engine {
+    /// The tree on which a local program's packets to `group` travel.
+    pub(crate) fn root_of(&self, group: Ipv6Addr) -> OriginId {
+        let on_own = self.routing.sends_on_own.then_some(self.own);
+        sending_root(&self.database, self.own, on_own, group)
+    }
+
     /// Brings trees and interest into accord with listeners and link state.
     pub(crate) fn settle(&mut self) {
         for group in self.querier.take_changes().into_keys() {
@@ -115,10 +147,10 @@ impl Engine {
     fn look_again(&mut self, version: u64, changed: bool) {
         self.routing.seen = Some(version);
         self.routing.forced = false;
-        if changed {
+        let graph = self.database.graph();
+        if changed && graph.len() > FEW {
             self.routing.next = self.now + SPF_GAP;
         }
-        let graph = self.database.graph();
         let fresh = !Arc::ptr_eq(&graph, &self.graph);
         self.graph = graph;
         self.paths = Table::new(self.config.seed);
@@ -127,17 +159,18 @@ impl Engine {
             self.place(root, fresh);
         }
         self.routing.tree_expiry = self.trees.expire(self.now);
-        self.look_at_roots();
+        let before = (self.routing.sends_on_own, self.routing.listens_on_all);
+        let most = self.config.limits.source_trees;
+        let known = self.database.tables().reachable;
+        self.routing.sends_on_own = known <= most;
+        // with a margin: nobody sends where he is not heard while routers come and go
+        self.routing.listens_on_all = known <= most + most / 2;
+        let modes = (self.routing.sends_on_own, self.routing.listens_on_all);
+        self.look_at_roots(before != modes);
         self.look_at_prefixes();
         if fresh {
             self.routing.topology_stale = true;
-            for group in self.querier.groups() {
-                if is_source_specific(group)
-                    && matches!(self.querier.filter(group), Some(Filter::Exclude(_)))
-                {
-                    self.listen(group, true);
-                }
-            }
+            self.listen_to_all_again();
         }
     }
 
@@ -166,7 +199,7 @@ impl Engine {
     }
 
     /// Roots of groups may be others now.
-    fn look_at_roots(&mut self) {
+    fn look_at_roots(&mut self, forced: bool) {
         let mut slots = [None; SLOTS as usize];
         for (slot, root) in (0..SLOTS).zip(&mut slots) {
             *root = self.database.slot_root(slot);
@@ -178,7 +211,7 @@ impl Engine {
             .collect();
         // what went there and back again in between has left listeners on the tree there
         let version = Some(self.database.roots_version());
-        if self.routing.roots_version == version {
+        if self.routing.roots_version == version && !forced {
             return;
         }
         self.routing.roots_version = version;
@@ -198,15 +231,9 @@ impl Engine {
         for group in self.local.listened() {
             self.listen(group, true);
         }
-        let own = self.own;
         let (database, trees) = (&self.database, &mut self.trees);
-        let root_of = |group| {
-            if is_source_specific(group) {
-                own
-            } else {
-                database.root_of(group).unwrap_or(own)
-            }
-        };
+        let sends = self.routing.sends_on_own.then_some(self.own);
+        let root_of = |group| sending_root(database, self.own, sends, group);
         let reachable = |root| database.is_reachable(root);
         self.local.reroot(root_of, reachable, trees, self.now);
         self.interest_changed.extend(self.proxy.groups());
@@ -290,10 +317,42 @@ impl Engine {
         let wanted = match self.querier.filter(group) {
             None => Vec::new(),
             Some(filter) if is_source_specific(group) => self.listen_to_sources(filter),
-            Some(filter) => vec![(self.root_of(group), filter.clone())],
+            Some(filter) => self.listen_to_roots(group, filter),
         };
         let trees = &mut self.trees;
         self.local.listen(group, wanted, rerooted, trees, self.now);
+    }
+
+    /// On the tree of the group's root, and where routers send on trees of their own, on these.
+    fn listen_to_roots(&self, group: Ipv6Addr, filter: &Filter) -> Vec<(OriginId, Filter)> {
+        let root = self.database.root_of(group).unwrap_or(self.own);
+        let mut wanted = vec![(root, filter.clone())];
+        if self.routing.listens_on_all && self.database.owner(group).is_none() {
+            let others = self
+                .database
+                .routers()
+                .filter(|(x, r)| *x != self.own && *x != root && r.is_reachable());
+            wanted.extend(others.filter_map(|(x, router)| {
+                let sources = NodeSources::of_node(&router.credential().member.addresses);
+                Some((x, filter.restricted_to(&sources.present(group))?))
+            }));
+        }
+        wanted
+    }
+
+    /// Routers have come or gone, on whose own trees programs here may have to listen.
+    fn listen_to_all_again(&mut self) {
+        for group in self.querier.groups() {
+            let exclude = matches!(self.querier.filter(group), Some(Filter::Exclude(_)));
+            let affected = if is_source_specific(group) {
+                exclude
+            } else {
+                self.routing.listens_on_all
+            };
+            if affected {
+                self.listen(group, true);
+            }
+        }
     }
 
     /// Each source of a source-specific group has a tree of its own. Who wants such a group from everybody

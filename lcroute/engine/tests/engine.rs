@@ -942,3 +942,101 @@ fn the_same_inputs_give_the_same_outputs() {
     };
     assert_eq!(run(), run());
 }
+
+/// Type, code and fourth word of ICMPv6 errors written into `lc0`.
+fn icmp_errors(outputs: Vec<Output>) -> Vec<(u8, u8, u32)> {
+    let errors = local_packets(outputs).into_iter();
+    let parsed = errors.map(|p| {
+        assert_eq!((p[6], &p[8..24]), (58, &ROUTER_ADDRESS.octets()[..]));
+        (
+            p[40],
+            p[41],
+            u32::from_be_bytes(p[44..48].try_into().unwrap()),
+        )
+    });
+    parsed.collect()
+}
+
+#[test]
+fn unicast_goes_to_its_node_or_an_error_comes_back() {
+    let unicast = |n| Config {
+        unicast: true,
+        ..config(n)
+    };
+    let mut b = Bench::with(unicast(1), &[]);
+    let far = Config {
+        mtu: 1_280,
+        ..unicast(2)
+    };
+    b.up(2, common::engine(far, b.now), neighbor(2));
+    b.up(3, common::engine(config(3), b.now), neighbor(3));
+    b.after(Duration::from_secs(10));
+    let (own, two) = (addresses(1), addresses(2));
+    b.local(&udp(own.address, two.address, b"x"));
+    b.local(&udp(own.link_local, two.link_local, b"x"));
+    let outputs = b.outputs();
+    assert_eq!(data_links(&outputs), [[2], [2]]);
+    assert!(icmp_errors(outputs).is_empty());
+    let unknown = std::net::Ipv6Addr::from_bits(two.address.to_bits() ^ 1);
+    let elsewhere = "2001:db8::1".parse().unwrap();
+    let cases = [
+        (
+            udp(own.address, two.address, &[0; 1_300]),
+            (2, 0, 1_280),
+            "too_big",
+        ),
+        (
+            udp(own.address, addresses(3).address, b"x"),
+            (1, 1, 0),
+            "unicast_off",
+        ),
+        (udp(own.address, unknown, b"x"), (1, 0, 0), "no_route"),
+        (udp(own.address, elsewhere, b"x"), (1, 0, 0), "no_route"),
+    ];
+    for (packet, error, reason) in cases {
+        let before = b.drops(reason);
+        b.local(&packet);
+        assert_eq!(icmp_errors(b.outputs()), [error]);
+        assert_eq!(b.drops(reason), before + 1);
+    }
+    // what comes in: for this node, from where its source lies
+    let header = |sequence| DataHeader {
+        root: own.origin,
+        ..header_of(2, sequence)
+    };
+    b.data(2, header(1), &udp(two.address, own.address, b"x"));
+    assert_eq!(local_packets(b.outputs()).len(), 1);
+    b.data(3, header(2), &udp(two.address, own.address, b"x"));
+    b.data(2, header(3), &udp(addresses(3).address, own.address, b"x"));
+    let solicitation = {
+        let mut p = udp(two.address, own.address, b"x");
+        (p[6], p[40]) = (58, 135);
+        p
+    };
+    b.data(2, header(4), &solicitation);
+    assert!(b.outputs().is_empty());
+    assert_eq!((b.drops("reverse_path"), b.drops("forged_source")), (1, 1));
+    assert_eq!(b.drops("link_control"), 1);
+    b.engine.set_unicast(false, b.now);
+    b.data(2, header(5), &udp(two.address, own.address, b"x"));
+    assert!(local_packets(b.outputs()).is_empty());
+}
+
+#[test]
+fn interest_that_got_lost_is_found_by_the_audit() {
+    let mut b = Bench::new(&[2, 3]);
+    b.wants(2, 1, ALL());
+    b.wants(2, 2, ALL());
+    b.outputs();
+    // node 1 hears something that node 2 never said, and something it said is taken back
+    let root = addresses(1).origin.0;
+    b.says(2, &[interest(root, 3, ALL()), interest(root, 1, None)]);
+    let wanted = |b: &mut Bench, g| {
+        b.local(&udp(addresses(1).address, group(g), b"x"));
+        !data_links(&b.outputs()).is_empty()
+    };
+    assert_eq!([1, 2, 3].map(|g| wanted(&mut b, g)), [false, true, true]);
+    b.after(Duration::from_secs(120));
+    assert_eq!([1, 2, 3].map(|g| wanted(&mut b, g)), [true, true, false]);
+    assert_eq!(b.drops("audit_differs"), 1, "and once is enough");
+}

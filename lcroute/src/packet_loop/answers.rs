@@ -38,7 +38,9 @@ impl PacketLoop {
             hops: r.hops,
             cost: r.cost,
         };
-        engine.routes().into_iter().map(route).collect()
+        let mut routes: Vec<Route> = engine.routes().into_iter().map(route).collect();
+        routes.sort_by(|a, b| (a.hops, &a.name).cmp(&(b.hops, &b.name)));
+        routes
     }
 
     fn counters(&self) -> Counters {

@@ -40,6 +40,8 @@ pub struct Network {
     /// Over the links of the network; the engine bounds it.
     reachable: BTreeMap<OriginId, PeerId>,
     announcements: Announcements,
+    /// Those of the configuration that the certificate does not permit: told once.
+    forbidden: Vec<GroupPrefix>,
     pings: Pings<Asker>,
     renewal: Renewal,
     renewer: Option<Renewer>,
@@ -105,6 +107,7 @@ impl Network {
             by_origin: BTreeMap::new(),
             reachable: BTreeMap::new(),
             announcements: Announcements::new(&start.announce),
+            forbidden: Vec::new(),
             pings: Pings::new(!seed),
             renewer: may_issue.then(|| Renewer::new(key.clone(), issuer.clone(), now)),
             renewal: Renewal::new(key, id, chain, seed, now),
@@ -437,10 +440,16 @@ impl PacketLoop {
     }
 
     fn push_announcements(&mut self, now: Instant) {
-        let all = self.parts.network.announcements.all();
-        for prefix in self.parts.engine.set_announced(all, now) {
-            tracing::warn!("[network] announce: this node's certificate does not permit {prefix}");
+        let p = &mut self.parts;
+        let refused = p.engine.set_announced(p.network.announcements.all(), now);
+        for prefix in &refused {
+            if !p.network.forbidden.contains(prefix) {
+                tracing::warn!(
+                    "[network] announce: this node's certificate does not permit {prefix}"
+                );
+            }
         }
+        p.network.forbidden = refused;
     }
 
     /// `{"cmd": "ping"}`: answered when the echo is.

@@ -135,13 +135,14 @@ fn build(lab: &Lab, names: &[&str]) -> Result<Vec<Host>> {
     let behind_nat = lab.host_behind_nat(last)?;
     behind_nat.close_uplink()?;
     hosts.push(behind_nat);
-    // By themselves more than eight would make fewer links, and one of them all would be the root of
-    // the group's tree: who sends goes straight to who listens only where that is the sender.
-    let mesh = "[topology]\npolicy = \"mesh\"\n";
-    for host in &hosts {
-        host.configure(mesh)?;
+    if hosts.len() > 8 {
+        // by themselves so many would make fewer links, and one of them all would be the root of the tree
+        let mesh = "[topology]\npolicy = \"mesh\"\n";
+        for host in &hosts {
+            host.configure(mesh)?;
+        }
+        hosts[0].configure(&format!("[network]\nannounce = [\"{GROUP}/128\"]\n{mesh}"))?;
     }
-    hosts[0].configure(&format!("[network]\nannounce = [\"{GROUP}/128\"]\n{mesh}"))?;
     Ok(hosts)
 }
 

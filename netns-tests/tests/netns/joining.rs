@@ -1,14 +1,14 @@
 //! Who receives what: joins, leaves, late comers, many groups.
 
 use anyhow::{Result, ensure};
-use netns_tests::lab::{Lab, Member, Network, eventually};
+use netns_tests::lab::{Member, Network, eventually};
 
 use crate::world;
 
 #[test]
 fn a_joined_program_receives_each_packet_once_and_nobody_else_gets_any() {
     world("join", |lab| {
-        let network = rooted_at_a(lab)?;
+        let network = lab.closed_network(["a", "b", "c"])?;
         let [a, b, c] = network.nodes()?;
         let receiver = b.host.receive("ff1e::42", &[])?;
         a.wait_wanted("ff1e::42", b)?;
@@ -75,7 +75,7 @@ fn without_a_listener_no_data_byte_leaves_the_host() {
 #[test]
 fn two_groups_reach_their_own_listeners_only() {
     world("two-groups", |lab| {
-        let network = rooted_at_a(lab)?;
+        let network = lab.closed_network(["a", "b", "c"])?;
         let [a, b, c] = network.nodes()?;
         let (at_b, at_c) = (
             b.host.receive("ff1e::b", &[])?,
@@ -248,14 +248,4 @@ fn sent_into_the_void(from: &Member, group: &str, count: u64) -> Result<()> {
         from.status()?
     );
     Ok(())
-}
-
-/// Three nodes; the trees of all groups have their root at `a`, so that its packets go straight to who listens.
-/// By themselves groups share four trees, and a node can be the root of one without listening.
-fn rooted_at_a(lab: &Lab) -> Result<Network> {
-    let hosts = lab.closed_hosts(&["a", "b", "c"])?;
-    hosts[0].configure("[network]\nannounce = [\"ff1e::/16\"]\n")?;
-    let mut network = lab.network(hosts)?;
-    network.start()?;
-    Ok(network)
 }

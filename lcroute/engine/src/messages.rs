@@ -1,0 +1,274 @@
+//! Control messages: what neighbours say, and messages from router to router.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use librecast::id::OriginId;
+
+use crate::audit::{self, Digests, REPAIR_GAP};
+use crate::config::LinkId;
+use crate::control::{Audit, Element, Interest, Prefix, RefusalReason, Routed, RoutedKind};
+use crate::database::{DatabaseEvent, Record};
+use crate::drops::DropReason;
+use crate::engine::Engine;
+use crate::header::HOP_LIMIT;
+use crate::output::Output;
+use crate::want::Want;
+
+/// How long the duplicate window of a router is kept that cannot be reached any more.
+const WINDOW_MEMORY: Duration = Duration::from_secs(10);
+
+/// Messages from neighbours.
+impl Engine {
+    pub(crate) fn handle_elements(
+        &mut self,
+        link: LinkId,
+        elements: Vec<Element>,
+    ) -> Result<(), &'static str> {
+        for element in elements {
+            let Some(adjacency) = self.adjacencies.get_mut(&link) else {
+                return Ok(());
+            };
+            if adjacency.incarnation.is_none() && !matches!(element, Element::Hello { .. }) {
+                return Err("control before HELLO");
+            }
+            match element {
+                Element::Hello { .. } if adjacency.incarnation.is_some() => {
+                    return Err("second HELLO");
+                }
+                Element::Hello { incarnation, salt } => {
+                    adjacency.incarnation = Some(incarnation);
+                    adjacency.heard = Some(Digests::new(salt, adjacency.origin()));
+                }
+                Element::Interest(interest) => self.handle_interest(link, interest),
+                Element::Refusal {
+                    reason,
+                    root,
+                    prefix,
+                } => self.handle_refusal(link, root, prefix, reason),
+                Element::Summary(summary) => {
+                    let result = self.database.handle_summary(link, &summary, self.now);
+                    self.count(result);
+                }
+                Element::Record(record) => {
+                    let Record { kind, bytes } = record;
+                    let result = self.database.handle_record(link, kind, &bytes, self.now);
+                    self.count(result);
+                }
+                Element::Routed(routed) => {
+                    let result = self.handle_routed(link, routed);
+                    self.count(result);
+                }
+                Element::Audit(audit) => self.handle_audit(link, &audit),
+                Element::Keep(keep) => self.topology.set_peer_wants(link, keep, self.now),
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_interest(&mut self, link: LinkId, interest: Interest) {
+        let Some(adjacency) = self.adjacencies.get_mut(&link) else {
+            return;
+        };
+        let limits = &self.config.limits;
+        let Interest {
+            root,
+            prefix,
+            wanted,
+            sending,
+        } = interest;
+        let want = Want::from(wanted);
+        let Some(heard) = &mut adjacency.heard else {
+            return;
+        };
+        let booked = if let Some(group) = prefix.as_group() {
+            let before = self.trees.heard(link, root, group);
+            let booked = adjacency.account.book(&before, &want, sending, limits);
+            heard.toggle(root, prefix, &before.was.0, before.was.1);
+            let (want, sending) = match booked {
+                Ok(()) => (want, sending),
+                Err(_) => (Want::Nothing, false),
+            };
+            heard.toggle(root, prefix, &want, sending);
+            self.trees.hear(link, root, group, want, sending);
+            booked
+        } else {
+            let before = self.trees.has_heard_prefix(link, root, prefix);
+            let booked = adjacency.account.book_prefix(before, sending, limits);
+            let sending = sending && booked.is_ok();
+            heard.toggle(root, prefix, &Want::Nothing, before);
+            heard.toggle(root, prefix, &Want::Nothing, sending);
+            self.trees.hear_prefix(link, root, prefix, sending);
+            if want.is_something() {
+                Err(RefusalReason::WantedPrefix)
+            } else {
+                booked
+            }
+        };
+        if let Err(reason) = booked {
+            self.drops.count(DropReason::InterestRefused);
+            adjacency.refusals.refuse((root, prefix), reason);
+        }
+    }
+
+    fn handle_refusal(
+        &mut self,
+        link: LinkId,
+        root: OriginId,
+        prefix: Prefix,
+        reason: RefusalReason,
+    ) {
+        let Some((want, sending)) = self.trees.told_prefix(link, root, prefix) else {
+            return;
+        };
+        if let Some(adjacency) = self.adjacencies.get_mut(&link) {
+            let (random, now) = (&mut self.random, self.now);
+            let key = (root, prefix);
+            if adjacency.refusals.handle_refusal(key, reason, random, now) {
+                adjacency.told.toggle(root, prefix, &want, sending);
+            }
+        }
+    }
+
+    fn handle_routed(&mut self, link: LinkId, routed: Routed) -> Result<(), DropReason> {
+        let adjacency = self.adjacencies.get_mut(&link);
+        if !adjacency.is_some_and(|a| a.routed.take(self.now)) {
+            return Err(DropReason::RoutedLimited);
+        }
+        if routed.hop_limit == 0 {
+            return Err(DropReason::HopLimit);
+        }
+        self.route(routed)
+    }
+
+    pub(crate) fn route(&mut self, routed: Routed) -> Result<(), DropReason> {
+        if routed.destination != self.own {
+            if routed.hop_limit <= 1 {
+                return Err(DropReason::HopLimit);
+            }
+            let next = self.path(routed.destination).and_then(|p| p.next);
+            let next = next.ok_or(DropReason::NoRoute)?;
+            let hop_limit = routed.hop_limit - 1;
+            let routed = Routed {
+                hop_limit,
+                ..routed
+            };
+            self.routed.push((next, routed));
+            return Ok(());
+        }
+        if routed.kind == RoutedKind::Echo {
+            return self.route(Routed {
+                destination: routed.source,
+                source: self.own,
+                hop_limit: HOP_LIMIT,
+                kind: RoutedKind::EchoReply,
+                payload: routed.payload,
+            });
+        }
+        self.outputs.push_back(Output::Routed {
+            from: routed.source,
+            kind: routed.kind,
+            payload: routed.payload,
+        });
+        Ok(())
+    }
+
+    fn handle_audit(&mut self, link: LinkId, audit: &Audit) {
+        let Some(adjacency) = self.adjacencies.get_mut(&link) else {
+            return;
+        };
+        match audit {
+            Audit::Digest(digest) => {
+                let Some(heard) = adjacency.heard.as_ref().filter(|h| h.total() != *digest) else {
+                    return;
+                };
+                self.drops.count(DropReason::AuditDiffers);
+                let buckets = Audit::BucketDigests(Box::new(*heard.buckets()));
+                adjacency.say.push(Element::Audit(buckets));
+            }
+            Audit::BucketDigests(buckets) => {
+                let soon = |at: Instant| self.now < at + REPAIR_GAP;
+                let bits = adjacency.told.differing(buckets);
+                if adjacency.repaired.is_some_and(soon) || bits.iter().all(|word| *word == 0) {
+                    return;
+                }
+                adjacency.repaired = Some(self.now);
+                adjacency.say.push(Element::Audit(Audit::Reset(bits)));
+                let lies_in =
+                    |root, prefix| audit::is_in(&bits, adjacency.told.bucket(root, prefix));
+                for (root, prefix, want, sending) in self.trees.told_in(link, &lies_in) {
+                    if adjacency.refusals.is_refused((root, prefix)) {
+                        continue;
+                    }
+                    adjacency.say.push(Element::Interest(Interest {
+                        root,
+                        prefix,
+                        wanted: want.filter(),
+                        sending,
+                    }));
+                }
+            }
+            Audit::Reset(bits) => {
+                let Some(heard) = &adjacency.heard else {
+                    return;
+                };
+                let lies_in = |root, prefix| audit::is_in(bits, heard.bucket(root, prefix));
+                let void = self.trees.heard_in(link, &lies_in);
+                for (root, prefix) in void {
+                    self.handle_interest(
+                        link,
+                        Interest {
+                            root,
+                            prefix,
+                            wanted: None,
+                            sending: false,
+                        },
+                    );
+                }
+            }
+        }
+    }
+
+    pub(crate) fn handle_database_events(&mut self) {
+        for event in self.database.take_events() {
+            match event {
+                DatabaseEvent::Incarnation(origin, incarnation) if origin == self.own => {
+                    self.config.incarnation = incarnation;
+                    self.outputs.push_back(Output::Incarnation(incarnation));
+                }
+                DatabaseEvent::Incarnation(origin, incarnation) => {
+                    self.duplicates.confirm(origin, incarnation);
+                    self.late.clear();
+                }
+                DatabaseEvent::RouterUp(origin) => self.announce_reachable(origin, true),
+                DatabaseEvent::RouterDown(origin) => self.announce_reachable(origin, false),
+                DatabaseEvent::Revoked(key, record) => {
+                    self.outputs.push_back(Output::Revoked { key, record });
+                }
+                DatabaseEvent::CredentialChanged(origin) => {
+                    if let Some(router) = self.database.router(origin) {
+                        let credential = Arc::new(router.credential().clone());
+                        self.outputs.push_back(Output::Renewed { credential });
+                    }
+                }
+                DatabaseEvent::Dropped(reason) => self.drops.count(reason),
+                DatabaseEvent::Forged(link) => {
+                    self.fault(link, "passes on what was not signed");
+                    self.find_neighbors();
+                }
+                DatabaseEvent::RootsChanged => {}
+            }
+        }
+    }
+
+    fn announce_reachable(&mut self, origin: OriginId, up: bool) {
+        if origin == self.own {
+            return;
+        }
+        self.gone.retain(|(_, gone)| *gone != origin);
+        if !up {
+            self.gone.insert((self.now + WINDOW_MEMORY, origin));
+        }
+        self.outputs.push_back(Output::Reachable { origin, up });
+    }
+}
