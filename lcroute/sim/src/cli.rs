@@ -9,9 +9,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 use librecast::cli::{Exit, ExitError};
 
 use crate::library;
+use crate::measure::{Subject, measure};
 use crate::population::Population;
 use crate::run::{Outcome, explain, run_script};
-use crate::scenario::{Policy, Scenario, Span};
+use crate::scenario::{MAX_NODES, Policy, Scenario, Span};
+use crate::table::table;
 use crate::time::{At, Nanos, SECOND};
 use crate::trace::Trace;
 use crate::workload;
@@ -24,8 +26,12 @@ Examples:
   lcroute sim --scenario chat --print > my.toml   every key, to be changed
   lcroute sim --scenario my.toml
   lcroute sim --replay trace.toml
+  lcroute sim --measure 10,100 --policy regular   the figures of docs/routing-measured.md
 
 Exit code 1: a rule was broken. The seed and a short trace that replays are printed.";
+
+/// A mesh of more nodes is not measured.
+const MAX_MESH: u32 = 100;
 
 /// Arguments of `lcroute sim`.
 #[derive(Debug, Args)]
@@ -44,6 +50,9 @@ pub struct Arguments {
     /// Where to write the trace of a broken rule
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
+    /// Measure networks of so many nodes: the figures of docs/routing-measured.md
+    #[arg(long, value_name = "N,..", value_delimiter = ',', conflicts_with_all = ["scenario", "replay"])]
+    measure: Vec<u32>,
     /// Print the scenario with every key, and do nothing
     #[arg(long)]
     print: bool,
@@ -125,6 +134,9 @@ pub fn run(arguments: &Arguments, json: bool) -> anyhow::Result<Exit> {
         let trace = Trace::parse(&path.display().to_string(), &read(path)?)?;
         return replay(&trace, json);
     }
+    if !arguments.measure.is_empty() {
+        return measure_all(arguments, json);
+    }
     let scenario = arguments.load()?;
     if arguments.print {
         print_line(scenario.to_toml().trim_end())?;
@@ -152,6 +164,42 @@ pub fn run(arguments: &Arguments, json: bool) -> anyhow::Result<Exit> {
         }
     }
     Ok(exit)
+}
+
+fn measure_all(arguments: &Arguments, json: bool) -> anyhow::Result<Exit> {
+    let changes = &arguments.changes;
+    let policies = match changes.policy {
+        Some(policy) => vec![policy],
+        None => vec![Policy::Mesh, Policy::Regular],
+    };
+    let mut all = Vec::new();
+    for policy in policies {
+        for &nodes in &arguments.measure {
+            if !(4..=MAX_NODES).contains(&nodes) {
+                let message = format!("--measure {nodes}: 4 to {MAX_NODES} nodes");
+                return Err(ExitError::new(Exit::Usage, message).into());
+            }
+            if policy == Policy::Mesh && nodes > MAX_MESH {
+                continue;
+            }
+            let subject = Subject {
+                nodes,
+                policy,
+                degree: changes.degree.unwrap_or(8),
+                seed: changes.seed.unwrap_or(1),
+            };
+            let bar = Bar::spinner(json);
+            let mut progress = |what: &str| bar.say(&format!("{policy} {nodes}: {what}"));
+            all.push(measure(subject, &mut progress));
+        }
+    }
+    if json {
+        print_line(serde_json::to_string(&all)?)?;
+    } else {
+        print_line(table(&all))?;
+    }
+    let broken = all.iter().any(|f| f.broken_rule.is_some());
+    Ok(if broken { Exit::Failed } else { Exit::Ok })
 }
 
 fn replay(trace: &Trace, json: bool) -> anyhow::Result<Exit> {
@@ -258,6 +306,19 @@ impl Bar {
             }
             bar
         }))
+    }
+
+    /// Shows what is being done instead of how much.
+    fn spinner(json: bool) -> Self {
+        let shown = !json && std::io::stderr().is_terminal();
+        Self(shown.then(ProgressBar::new_spinner))
+    }
+
+    fn say(&self, what: &str) {
+        if let Some(bar) = &self.0 {
+            bar.set_message(what.to_owned());
+            bar.tick();
+        }
     }
 
     fn show(&self, now: Nanos, end: Nanos) {

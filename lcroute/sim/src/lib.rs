@@ -14,6 +14,7 @@ mod kernel;
 mod library;
 mod link;
 mod links;
+mod measure;
 mod minimize;
 mod model;
 mod node;
@@ -26,6 +27,7 @@ pub mod scenario;
 mod services;
 mod simulation;
 mod statistics;
+mod table;
 #[cfg(test)]
 mod tests;
 mod time;

@@ -1,6 +1,7 @@
 //! Links are made and end.
 
-use std::collections::BTreeSet;
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap};
 
 use crate::link::Link;
 use crate::simulation::{Event, Simulation};
@@ -68,6 +69,28 @@ impl Simulation {
             }
             (0..count).map(|n| find(&mut above, n)).collect()
         })
+    }
+
+    /// Latency of the fastest path from a node to each other one.
+    pub(crate) fn latencies(&self, from: u32) -> Vec<Nanos> {
+        let mut far = vec![Nanos::MAX; self.nodes.len()];
+        let mut edges: Vec<Vec<(u32, Nanos)>> = vec![Vec::new(); self.nodes.len()];
+        for link in self.links.iter().filter(|l| l.alive && l.up == [true; 2]) {
+            for side in 0..2 {
+                edges[link.ends[side] as usize].push((link.ends[1 - side], link.latency));
+            }
+        }
+        let mut heap = BinaryHeap::from([Reverse((0, from))]);
+        while let Some(Reverse((distance, node))) = heap.pop() {
+            if distance >= far[node as usize] {
+                continue;
+            }
+            far[node as usize] = distance;
+            for (to, latency) in &edges[node as usize] {
+                heap.push(Reverse((distance + latency, *to)));
+            }
+        }
+        far
     }
 
     /// A node tries to link to another.
@@ -268,7 +291,7 @@ impl Simulation {
     }
 
     /// The network is whole again: nodes hear of each other at the signalling server.
-    fn attempt_all(&mut self) {
+    pub(crate) fn attempt_all(&mut self) {
         for node in 0..self.nodes.len() as u32 {
             let wanted: Vec<u32> = self.nodes[node as usize].wanted.iter().copied().collect();
             for other in wanted {

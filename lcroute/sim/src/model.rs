@@ -215,14 +215,19 @@ impl Model {
         self.first + self.packets.len() as u64 - 1
     }
 
+    /// The number that the next packet will have.
+    pub fn next_number(&self) -> u64 {
+        self.first + self.packets.len() as u64
+    }
+
     fn packet(&mut self, number: u64) -> Option<&mut Packet> {
         let place = usize::try_from(number.checked_sub(self.first)?).ok()?;
         self.packets.get_mut(place)
     }
 
-    /// When and by whom a packet was sent that is on its way.
-    pub fn origin(&mut self, number: u64) -> Option<(u32, Nanos)> {
-        self.packet(number).map(|p| (p.origin, p.sent))
+    /// When a packet was sent that is on its way.
+    pub fn sent(&mut self, number: u64) -> Option<Nanos> {
+        self.packet(number).map(|p| p.sent)
     }
 
     /// A copy was lost on a link: nobody must get it.

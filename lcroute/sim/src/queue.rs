@@ -55,11 +55,6 @@ impl<E> Queue<E> {
         let event = self.events[place as usize].take()?;
         Some((at, event))
     }
-
-    /// How many events wait.
-    pub fn len(&self) -> usize {
-        self.heap.len()
-    }
 }
 
 #[cfg(test)]
@@ -77,7 +72,7 @@ mod tests {
         assert_eq!(queue.next_at(), Some(3));
         let rest: String = std::iter::from_fn(|| queue.pop()).map(|(_, e)| e).collect();
         assert_eq!(rest, "befac");
-        assert_eq!((queue.len(), queue.next_at()), (0, None));
+        assert_eq!(queue.next_at(), None);
         assert!(queue.events.len() <= 5, "places are used again");
     }
 }

@@ -13,7 +13,6 @@ use crate::simulation::Simulation;
 use crate::statistics::Statistics;
 use crate::time::{Nanos, SECOND};
 use crate::trace::Trace;
-use crate::workload;
 
 /// After the last action, packets still have time to arrive.
 const TAIL: Nanos = 10 * SECOND;
@@ -43,17 +42,8 @@ fn hex<S: serde::Serializer>(value: &u64, s: S) -> Result<S::Ok, S::Error> {
     s.collect_str(&format_args!("{value:016x}"))
 }
 
-/// Runs a scenario. `progress` is told virtual time and its end, about once a virtual second.
-pub fn run(
-    scenario: &Arc<Scenario>,
-    population: &Arc<Population>,
-    progress: &mut dyn FnMut(Nanos, Nanos),
-) -> Outcome {
-    let script = workload::script(scenario);
-    run_script(scenario, population, script, None, progress)
-}
-
-/// Runs a script in the network of a scenario, until a time or a little longer than the script.
+/// Runs a script in the network of a scenario, until a time or a little longer than the script. `progress` is
+/// told virtual time and its end, once a virtual second.
 pub fn run_script(
     scenario: &Arc<Scenario>,
     population: &Arc<Population>,

@@ -72,7 +72,6 @@ pub enum Event {
 #[derive(Debug, Clone, Copy)]
 pub struct Delivery {
     pub number: u64,
-    pub origin: u32,
     pub node: u32,
     pub sent: Nanos,
     pub at: Nanos,
@@ -159,12 +158,6 @@ impl Simulation {
     /// When the last action happens.
     pub fn end(&self) -> Nanos {
         self.script.last().map_or(0, |(at, _)| *at)
-    }
-
-    /// Adds an action to the end of the script. It must not lie before the last one.
-    pub fn then(&mut self, at: Nanos, action: Action) {
-        debug_assert!(at >= self.end());
-        self.script.push((at, action));
     }
 
     /// What was done, and will be.
@@ -301,7 +294,8 @@ impl Simulation {
         }
     }
 
-    fn act(&mut self, action: Action) {
+    /// Does it now.
+    pub(crate) fn act(&mut self, action: Action) {
         self.note(3, 0, action.to_string().as_bytes());
         match action {
             Action::Start(node) => self.start(node),
@@ -378,6 +372,13 @@ impl Simulation {
         self.calm = true;
         self.weather.loss = 0.0;
         self.weather.jitter = Span::ms(0);
+    }
+
+    /// Links come and go again.
+    pub(crate) fn end_calm(&mut self) {
+        self.calm = false;
+        self.weather = self.scenario.links.clone();
+        self.attempt_all();
     }
 
     fn announce(&mut self, node: u32, prefixes: Vec<GroupPrefix>) {
@@ -461,6 +462,11 @@ impl Simulation {
         let packet = packet::datagram(source, group, number, bytes);
         self.input(node, |router, now| router.local_packet(packet, now));
         number
+    }
+
+    /// The number that the next packet will have.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.model.next_number()
     }
 
     /// Who has wanted a packet for a while.
@@ -549,12 +555,11 @@ impl Simulation {
             return self.violate(Rule::NotWanted, node, text);
         }
         self.statistics.delivered += 1;
-        if let (Some(deliveries), Some((origin, sent))) =
-            (&mut self.deliveries, self.model.origin(label.number))
+        if let (Some(deliveries), Some(sent)) =
+            (&mut self.deliveries, self.model.sent(label.number))
         {
             deliveries.push(Delivery {
                 number: label.number,
-                origin,
                 node,
                 sent,
                 at: self.now,

@@ -1,0 +1,606 @@
+//! The figures of docs/routing-measured.md: one network, brought to rest, and one experiment after another.
+
+use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
+use std::sync::Arc;
+
+use librecast::cert::GroupPrefix;
+use serde::Serialize;
+
+use crate::action::{Action, Wish};
+use crate::population::Population;
+use crate::random::{Random, Zipf};
+use crate::scenario::{Links, Policy, Scenario, Span, Topology};
+use crate::simulation::{Delivery, Simulation};
+use crate::statistics::INTEREST;
+use crate::time::{MILLISECOND, Nanos, SECOND};
+use crate::workload;
+
+/// From the first start until links and roots have settled.
+const REST: Nanos = 150 * SECOND;
+/// How long control traffic is counted.
+const WINDOW: Nanos = 60 * SECOND;
+/// Between two packets of the stream that shows outages.
+const PERIOD: Nanos = 20 * MILLISECOND;
+/// How long an outage is watched.
+const OUTAGE: Nanos = 6 * SECOND;
+/// Restarts per node and hour of "under churn".
+const CHURN: f64 = 2.0;
+
+/// What is measured.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject {
+    pub nodes: u32,
+    pub policy: Policy,
+    pub degree: u8,
+    pub seed: u64,
+}
+
+/// All figures of one network.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Figures {
+    pub nodes: u32,
+    pub policy: String,
+    pub links_mean: f64,
+    pub links_max: usize,
+    pub rest_bytes: f64,
+    pub churn_bytes: f64,
+    pub first_join: Cost,
+    pub further_join: Cost,
+    pub new_flow: Cost,
+    pub burst_bytes: f64,
+    pub join_round_trips: f64,
+    pub join_extra_ms: f64,
+    pub join_extra_max_ms: f64,
+    pub stretch_shared: f64,
+    pub stretch_announced: f64,
+    pub stretch_source: f64,
+    pub discovery_messages: f64,
+    pub hottest: f64,
+    pub hottest_share: f64,
+    pub entries_mean: f64,
+    pub entries_max: usize,
+    pub node_death: Outage,
+    pub link_death: Outage,
+    pub deaths: Vec<(f64, Outage)>,
+    pub broken_rule: Option<String>,
+}
+
+/// Interest messages, on average.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct Cost {
+    pub messages: f64,
+    pub bytes_each: f64,
+}
+
+/// What listeners saw of something that broke.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct Outage {
+    /// Of the listeners that live.
+    pub interrupted: f64,
+    /// Of the listeners that live: nothing came any more.
+    pub cut_off: f64,
+    pub median_ms: f64,
+    pub p99_ms: f64,
+    /// How many interruptions there were.
+    pub count: usize,
+    /// Gaps that began more than a second later, per listener: trees change again when links come back.
+    pub later: f64,
+}
+
+/// Measures one network. `progress` is told what is being done.
+pub fn measure(subject: Subject, progress: &mut dyn FnMut(&str)) -> Figures {
+    let mut bench = Bench::new(subject);
+    progress("coming to rest");
+    bench.run(REST);
+    let mut figures = Figures {
+        nodes: subject.nodes,
+        policy: subject.policy.to_string(),
+        ..Figures::default()
+    };
+    progress("at rest");
+    figures.rest_bytes = bench.control_bytes(WINDOW);
+    (figures.links_mean, figures.links_max) = bench.links();
+    bench.simulation.act(Action::Calm);
+    bench.run(15 * SECOND);
+    progress("joins and flows");
+    bench.interest(&mut figures);
+    progress("stretch");
+    figures.stretch_shared = bench.stretch(Kind::Shared);
+    figures.stretch_announced = bench.stretch(Kind::Announced);
+    figures.stretch_source = bench.stretch(Kind::Source);
+    progress("discovery");
+    bench.discovery(&mut figures);
+    progress("state");
+    bench.state(&mut figures);
+    bench.end_calm();
+    progress("deaths");
+    bench.deaths(&mut figures);
+    progress("churn");
+    figures.churn_bytes = bench.churn();
+    figures.broken_rule = bench.simulation.violation.map(|v| format!("{v:?}"));
+    figures
+}
+
+/// Whose tree a group uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Shared,
+    Announced,
+    Source,
+}
+
+/// A network under measurement.
+struct Bench {
+    simulation: Simulation,
+    random: Random,
+    nodes: u32,
+    groups: u32,
+}
+
+impl Bench {
+    fn new(subject: Subject) -> Self {
+        let scenario = Arc::new(Scenario {
+            nodes: subject.nodes,
+            seed: subject.seed,
+            starts: Span::seconds(1),
+            topology: Topology {
+                policy: subject.policy,
+                degree: subject.degree,
+                core: 1.0,
+            },
+            links: Links {
+                jitter: Span::ms(0),
+                ..Links::default()
+            },
+            ..Scenario::default()
+        });
+        let population = Arc::new(Population::of(&scenario));
+        let starts = |action: &Action| matches!(action, Action::Start(_));
+        let mut script = workload::script(&scenario);
+        script.retain(|(_, action)| starts(action));
+        Self {
+            random: Random::stream(subject.seed, &[20]),
+            nodes: subject.nodes,
+            simulation: Simulation::new(scenario, population, script),
+            groups: 0,
+        }
+    }
+
+    fn run(&mut self, time: Nanos) {
+        let end = self.simulation.now() + time;
+        self.simulation.run_until(end);
+    }
+
+    fn end_calm(&mut self) {
+        self.simulation.end_calm();
+        self.run(40 * SECOND);
+    }
+
+    fn node(&mut self) -> u32 {
+        self.random.below(self.nodes as usize) as u32
+    }
+
+    fn runs(&self, node: u32) -> bool {
+        self.simulation.nodes[node as usize].router.is_some()
+    }
+
+    /// A group that nobody has used.
+    fn group(&mut self) -> Ipv6Addr {
+        self.groups += 1;
+        Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 9, 0, self.groups as u16)
+    }
+
+    fn join(&mut self, node: u32, group: Ipv6Addr) {
+        self.simulation.act(Action::Join(node, group, Wish::All));
+    }
+
+    fn leave(&mut self, node: u32, group: Ipv6Addr) {
+        let leave = Action::Join(node, group, Wish::Nothing);
+        self.simulation.act(leave);
+    }
+
+    fn links(&mut self) -> (f64, usize) {
+        let counts = self.simulation.nodes.iter().map(|n| n.links.len());
+        let (sum, max) = counts.fold((0, 0), |(sum, max), n| (sum + n, n.max(max)));
+        (sum as f64 / f64::from(self.nodes), max)
+    }
+
+    /// Control bytes per node and second.
+    fn control_bytes(&mut self, window: Nanos) -> f64 {
+        let before = self.simulation.statistics.control.bytes;
+        self.run(window);
+        let bytes = self.simulation.statistics.control.bytes - before;
+        bytes as f64 / f64::from(self.nodes) / (window as f64 / SECOND as f64)
+    }
+
+    /// Interest messages that `f` causes, on average over `rounds`.
+    fn cost(&mut self, rounds: u32, mut f: impl FnMut(&mut Self)) -> Cost {
+        let (mut messages, mut bytes) = (0, 0);
+        for _ in 0..rounds {
+            let before = self.simulation.statistics.control;
+            f(self);
+            self.run(2 * SECOND);
+            let since = self.simulation.statistics.control.since(&before);
+            messages += since.interest_messages;
+            bytes += since.element_bytes[INTEREST];
+        }
+        Cost {
+            messages: messages as f64 / f64::from(rounds),
+            bytes_each: bytes as f64 / messages.max(1) as f64,
+        }
+    }
+
+    fn interest(&mut self, figures: &mut Figures) {
+        figures.first_join = self.cost(20, |b| {
+            let (node, group) = (b.node(), b.group());
+            b.join(node, group);
+        });
+        let groups: Vec<Ipv6Addr> = (0..20).map(|_| self.group()).collect();
+        for group in &groups {
+            let node = self.node();
+            self.join(node, *group);
+        }
+        self.run(3 * SECOND);
+        let mut next = groups.into_iter();
+        figures.new_flow = self.cost(20, |b| {
+            let (node, group) = (b.node(), next.next());
+            b.simulation
+                .send(node, group.unwrap_or(Ipv6Addr::UNSPECIFIED), 100, false);
+        });
+        let (group, count) = (self.group(), self.nodes as usize * 3 / 10);
+        for node in self.random.sample(self.nodes as usize, count) {
+            self.join(node, group);
+        }
+        self.run(3 * SECOND);
+        let others: Vec<u32> = (0..self.nodes)
+            .filter(|n| {
+                self.simulation.nodes[*n as usize]
+                    .kernel
+                    .membership(group)
+                    .is_none()
+            })
+            .collect();
+        let joiners = self.random.sample(others.len(), 30);
+        let mut joiners = joiners.iter().map(|place| others[*place as usize]);
+        let count = joiners.len() as u32;
+        figures.further_join = self.cost(count, |b| {
+            if let Some(node) = joiners.next() {
+                b.join(node, group);
+            }
+        });
+        // a receiver joins the groups of many blocks at once
+        let (node, groups): (u32, Vec<Ipv6Addr>) =
+            (self.node(), (0..32).map(|_| self.group()).collect());
+        let burst = self.cost(1, |b| {
+            for group in &groups {
+                b.join(node, *group);
+            }
+        });
+        // each slot has a tree, and so a message at each hop of its own
+        let single = figures.first_join.messages.max(1.0);
+        figures.burst_bytes = burst.messages * burst.bytes_each / (32.0 * single);
+        self.join_times(figures);
+    }
+
+    fn join_times(&mut self, figures: &mut Figures) {
+        let (mut ratios, mut extra) = (Vec::new(), Vec::new());
+        for _ in 0..30 {
+            let (source, listener, group) = (self.node(), self.node(), self.group());
+            if source == listener {
+                continue;
+            }
+            self.stream(source, group, MILLISECOND, SECOND);
+            self.simulation.deliveries = Some(Vec::new());
+            let joined = self.simulation.now();
+            self.join(listener, group);
+            self.stream(source, group, MILLISECOND, SECOND);
+            let deliveries = self.simulation.deliveries.take().unwrap_or_default();
+            if let (Some(first), Some(last)) = (deliveries.first(), deliveries.last()) {
+                let round_trip = 2 * (last.at - last.sent);
+                let took = first.at - joined;
+                ratios.push(took as f64 / round_trip as f64);
+                extra.push((took as f64 - round_trip as f64) / MILLISECOND as f64);
+            }
+            self.leave(listener, group);
+        }
+        figures.join_round_trips = mean(&ratios);
+        figures.join_extra_ms = mean(&extra);
+        figures.join_extra_max_ms = extra.iter().copied().fold(0.0, f64::max);
+    }
+
+    fn stream(&mut self, source: u32, group: Ipv6Addr, period: Nanos, time: Nanos) {
+        for _ in 0..time / period {
+            self.simulation.send(source, group, 100, false);
+            self.run(period);
+        }
+    }
+
+    /// How much longer packets travel than on the shortest path, on average.
+    fn stretch(&mut self, kind: Kind) -> f64 {
+        let mut ratios = Vec::new();
+        for number in 0..8u16 {
+            let source = self.node();
+            let (group, wish) = match kind {
+                Kind::Shared => (self.group(), Wish::All),
+                Kind::Announced => {
+                    let addr = Ipv6Addr::new(0xff1e, 0x2000 + number, 0, 0, 0, 0, 0, 0);
+                    let prefix = GroupPrefix::new(addr, 32).into_iter().collect();
+                    self.simulation.act(Action::Announce(source, prefix));
+                    self.run(8 * SECOND);
+                    (Ipv6Addr::from_bits(addr.to_bits() | 1), Wish::All)
+                }
+                Kind::Source => {
+                    let group = Ipv6Addr::new(0xff3e, 0, 0, 0, 0, 9, 0x8000, number);
+                    (group, Wish::Only(vec![source]))
+                }
+            };
+            let listeners = self.random.sample(self.nodes as usize, 20);
+            for node in listeners {
+                self.simulation.act(Action::Join(node, group, wish.clone()));
+            }
+            self.run(3 * SECOND);
+            self.simulation.send(source, group, 100, false);
+            self.run(3 * SECOND);
+            self.simulation.deliveries = Some(Vec::new());
+            self.simulation.send(source, group, 8, false);
+            self.run(2 * SECOND);
+            let shortest = self.simulation.latencies(source);
+            for delivery in self.simulation.deliveries.take().unwrap_or_default() {
+                let direct = shortest[delivery.node as usize] as f64;
+                ratios.push((delivery.at - delivery.sent) as f64 / direct);
+            }
+        }
+        mean(&ratios)
+    }
+
+    fn discovery(&mut self, figures: &mut Figures) {
+        let (group, before) = (self.group(), self.simulation.statistics.control);
+        let order = self.random.sample(self.nodes as usize, self.nodes as usize);
+        let step = 10 * SECOND / u64::from(self.nodes);
+        for node in &order {
+            self.join(*node, group);
+            self.simulation.send(*node, group, 200, false);
+            self.run(step);
+        }
+        self.run(3 * SECOND);
+        let since = self.simulation.statistics.control.since(&before);
+        figures.discovery_messages = since.interest_messages as f64 / f64::from(self.nodes);
+        let before = self.packets();
+        for node in &order {
+            self.simulation.send(*node, group, 200, false);
+            self.run(MILLISECOND);
+        }
+        self.run(3 * SECOND);
+        let carried: Vec<u64> = self
+            .packets()
+            .iter()
+            .zip(&before)
+            .flat_map(|(now, before)| [now[0] - before[0], now[1] - before[1]])
+            .collect();
+        let sum: u64 = carried.iter().sum();
+        let most = carried.iter().copied().max().unwrap_or(0);
+        let used = carried.iter().filter(|n| **n > 0).count().max(1);
+        figures.hottest = most as f64 / (sum as f64 / used as f64);
+        figures.hottest_share = most as f64 / sum.max(1) as f64;
+    }
+
+    fn packets(&self) -> Vec<[u64; 2]> {
+        self.simulation.links.iter().map(|l| l.packets).collect()
+    }
+
+    fn state(&mut self, figures: &mut Figures) {
+        let groups: Vec<Ipv6Addr> = (0..self.nodes / 2).map(|_| self.group()).collect();
+        let law = Zipf::new(groups.len(), 1.0);
+        let before: usize = self.entries().iter().sum();
+        let old = self.entries();
+        for node in 0..self.nodes {
+            for _ in 0..3 {
+                let group = groups[law.draw(&mut self.random)];
+                self.join(node, group);
+            }
+        }
+        self.run(5 * SECOND);
+        let entries = self.entries();
+        let more: usize = entries.iter().sum::<usize>() - before;
+        figures.entries_mean = more as f64 / f64::from(self.nodes);
+        let grown = entries
+            .iter()
+            .zip(&old)
+            .map(|(now, old)| now - old.min(now));
+        figures.entries_max = grown.max().unwrap_or(0);
+    }
+
+    fn entries(&self) -> Vec<usize> {
+        let routers = self.simulation.nodes.iter();
+        routers
+            .map(|n| n.router.as_ref().map_or(0, |r| r.entries()))
+            .collect()
+    }
+
+    fn deaths(&mut self, figures: &mut Figures) {
+        let group = self.group();
+        let source = self.node();
+        let count = (self.nodes as usize / 2).min(200);
+        let listeners = self.random.sample(self.nodes as usize, count);
+        for node in listeners.iter().filter(|n| **n != source) {
+            self.join(*node, group);
+        }
+        self.run(3 * SECOND);
+        let rounds = 10;
+        let mut seen = Vec::new();
+        for _ in 0..rounds {
+            let Some((node, _)) = self.on_tree(source, group) else {
+                break;
+            };
+            seen.push(self.outage(source, group, &[Action::Crash(node)]));
+            self.simulation.act(Action::Start(node));
+            self.run(15 * SECOND);
+        }
+        figures.node_death = Seen::together(&seen);
+        seen.clear();
+        for _ in 0..rounds {
+            let Some((a, b)) = self.on_tree(source, group) else {
+                break;
+            };
+            seen.push(self.outage(source, group, &[Action::Break(a, b)]));
+            self.run(10 * SECOND);
+        }
+        figures.link_death = Seen::together(&seen);
+        for share in [0.01, 0.05, 0.20] {
+            let count = (share * f64::from(self.nodes)).round() as usize;
+            if count == 0 {
+                continue;
+            }
+            let victims: Vec<u32> = self
+                .random
+                .sample(self.nodes as usize, count + 1)
+                .into_iter()
+                .filter(|n| *n != source)
+                .take(count)
+                .collect();
+            let crashes: Vec<Action> = victims.iter().map(|n| Action::Crash(*n)).collect();
+            let seen = self.outage(source, group, &crashes);
+            figures.deaths.push((share, Seen::together(&[seen])));
+            for node in victims {
+                self.simulation.act(Action::Start(node));
+            }
+            self.run(60 * SECOND);
+        }
+    }
+
+    /// A node that passes packets of the stream on, and one that it passes them to.
+    fn on_tree(&mut self, source: u32, group: Ipv6Addr) -> Option<(u32, u32)> {
+        let before = self.packets();
+        self.stream(source, group, PERIOD, SECOND / 2);
+        let mut edges = Vec::new();
+        for (id, now) in self.packets().iter().enumerate() {
+            let old = before.get(id).copied().unwrap_or_default();
+            let link = &self.simulation.links[id];
+            for side in 0..2 {
+                let (from, to) = (link.ends[side], link.ends[1 - side]);
+                if link.alive && now[side] > old[side] && from != source {
+                    edges.push((from, to));
+                }
+            }
+        }
+        let place = self.random.below(edges.len());
+        edges.get(place).copied()
+    }
+
+    /// Does what breaks something, and looks when listeners hear the stream again.
+    fn outage(&mut self, source: u32, group: Ipv6Addr, actions: &[Action]) -> Seen {
+        self.stream(source, group, PERIOD, SECOND / 2);
+        self.simulation.deliveries = Some(Vec::new());
+        self.stream(source, group, PERIOD, SECOND / 5);
+        let began = self.simulation.now();
+        for action in actions {
+            self.simulation.act(action.clone());
+        }
+        let first = self.simulation.next_number();
+        self.stream(source, group, PERIOD, OUTAGE);
+        let last = self.simulation.next_number();
+        self.run(2 * SECOND);
+        let mut got: BTreeMap<u32, Vec<Delivery>> = BTreeMap::new();
+        for delivery in self.simulation.deliveries.take().unwrap_or_default() {
+            got.entry(delivery.node).or_default().push(delivery);
+        }
+        let mut seen = Seen::default();
+        let listeners: Vec<u32> = self.simulation.model.listeners(group).collect();
+        for node in listeners {
+            if node == source || !self.runs(node) {
+                continue;
+            }
+            seen.listeners += 1;
+            let empty = Vec::new();
+            let all = got.get(&node).unwrap_or(&empty);
+            let gaps = gaps(all, first - 10..last);
+            let at_once = |gap: &&(u64, Option<Nanos>)| gap.0 < first + SECOND / PERIOD;
+            seen.later += gaps.iter().filter(|g| !at_once(g)).count();
+            match gaps.first().filter(at_once) {
+                None => {}
+                Some((_, Some(again))) => seen.recovered.push(again.saturating_sub(began)),
+                Some((_, None)) => seen.cut_off += 1,
+            }
+        }
+        seen
+    }
+
+    fn churn(&mut self) -> f64 {
+        let before = self.simulation.statistics.control.bytes;
+        let count = f64::from(self.nodes) * CHURN / 60.0;
+        let count = (count.round() as u64).max(1);
+        for number in 0..count {
+            let node = self.node();
+            let action = if number % 2 == 0 {
+                Action::Crash(node)
+            } else {
+                Action::Stop(node)
+            };
+            self.simulation.act(action);
+            self.run(WINDOW / count / 2);
+            self.simulation.act(Action::Start(node));
+            self.run(WINDOW / count / 2);
+        }
+        let bytes = self.simulation.statistics.control.bytes - before;
+        bytes as f64 / f64::from(self.nodes) / (WINDOW as f64 / SECOND as f64)
+    }
+}
+
+/// What listeners saw of one outage.
+#[derive(Debug, Default)]
+struct Seen {
+    listeners: usize,
+    cut_off: usize,
+    recovered: Vec<Nanos>,
+    /// Gaps that began later.
+    later: usize,
+}
+
+impl Seen {
+    fn together(all: &[Self]) -> Outage {
+        let listeners: usize = all.iter().map(|s| s.listeners).sum();
+        let cut_off: usize = all.iter().map(|s| s.cut_off).sum();
+        let mut times: Vec<Nanos> = all.iter().flat_map(|s| s.recovered.clone()).collect();
+        times.sort_unstable();
+        let at = |share: f64| {
+            let place = ((times.len() as f64 * share).ceil() as usize).max(1) - 1;
+            times
+                .get(place)
+                .map_or(0.0, |t| *t as f64 / MILLISECOND as f64)
+        };
+        let share = |n: usize| n as f64 / listeners.max(1) as f64;
+        Outage {
+            interrupted: share(times.len() + cut_off),
+            cut_off: share(cut_off),
+            median_ms: at(0.5),
+            p99_ms: at(0.99),
+            count: times.len(),
+            later: all.iter().map(|s| s.later).sum::<usize>() as f64 / listeners.max(1) as f64,
+        }
+    }
+}
+
+/// Packets of `sent` that are missing in `got`: the first of each gap, and when the next one came.
+fn gaps(got: &[Delivery], sent: std::ops::Range<u64>) -> Vec<(u64, Option<Nanos>)> {
+    let came: BTreeMap<u64, Nanos> = got.iter().map(|d| (d.number, d.at)).collect();
+    let mut gaps: Vec<(u64, Option<Nanos>)> = Vec::new();
+    let mut open = false;
+    for number in sent {
+        match (came.get(&number), open) {
+            (None, false) => gaps.push((number, None)),
+            (Some(at), true) => {
+                if let Some(gap) = gaps.last_mut() {
+                    gap.1 = Some(*at);
+                }
+            }
+            _ => {}
+        }
+        open = !came.contains_key(&number);
+    }
+    gaps
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len().max(1) as f64
+}
