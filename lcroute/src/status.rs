@@ -165,6 +165,8 @@ pub struct Route {
     pub hops: u16,
     /// Sum of their costs: units of 100 us, at least 10 a link.
     pub cost: u32,
+    /// Links that the node has, as far as it is known here.
+    pub links: u16,
 }
 
 /// The answer to a ping.
@@ -230,6 +232,7 @@ mod tests {
             via: id(1),
             hops: 1,
             cost: 10,
+            links: 1,
         };
         let routes = [route(1, "a"), route(2, "b"), route(3, "b")];
         assert_eq!(find(&routes, "a").unwrap().peer_id, id(1));

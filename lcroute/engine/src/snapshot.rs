@@ -75,6 +75,8 @@ pub struct RouteSnapshot {
     pub hops: u16,
     /// Sum of their costs, in units of 100 us.
     pub cost: u32,
+    /// Links that it has.
+    pub links: u16,
 }
 
 /// Packets and bytes since the start; names as in `status --json`.
@@ -240,6 +242,8 @@ impl Engine {
                 via,
                 hops: tree.depth(*origin)?,
                 cost: tree.distance(*origin)?,
+                // bounded by what an advertisement holds
+                links: self.graph.neighbors(*origin).count() as u16,
             })
         };
         let others = self.graph.routers().iter().filter(|x| **x != self.own);

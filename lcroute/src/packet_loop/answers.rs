@@ -37,6 +37,7 @@ impl PacketLoop {
             address: r.member.addresses.address,
             hops: r.hops,
             cost: r.cost,
+            links: r.links,
         };
         let mut routes: Vec<Route> = engine.routes().into_iter().map(route).collect();
         routes.sort_by(|a, b| (a.hops, &a.name).cmp(&(b.hops, &b.name)));

@@ -1,6 +1,6 @@
 //! An lcroute network in a world: the backbone, the members, their daemons and what they report.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
@@ -207,9 +207,11 @@ impl Network {
     /// # Errors
     /// They are not.
     pub fn wait_linked(&self) -> Result<()> {
-        self.members
+        let members: Vec<&Member> = self.members.iter().collect();
+        members
             .iter()
-            .try_for_each(|member| member.wait_links(self.members.len() - 1))
+            .try_for_each(|member| member.wait_links(members.len() - 1))?;
+        wait_reach(&members)
     }
 
     /// Waits until each link knows that its path is Ethernet's: the probes that find out are as long as
@@ -239,34 +241,34 @@ impl Network {
     }
 }
 
-/// Waits until each of these members reaches exactly the others, over whatever links.
+/// Waits until each of these members reaches exactly the others, over whatever links, and all know of all
+/// these links: while trees change a packet can be lost.
 ///
 /// # Errors
 /// They do not.
 pub fn wait_reach(members: &[&Member]) -> Result<()> {
-    let ids = members.iter().map(|member| member.peer_id());
-    let ids = ids.collect::<Result<BTreeSet<String>>>()?;
-    for member in members {
-        let own = member.peer_id()?;
-        let others = ids.iter().filter(|id| **id != own).cloned().collect();
-        let what = format!("{} reaches all others", member.host.name());
-        eventually(&what, || {
-            let routes = member.routes()?;
-            let reached: BTreeSet<String> = routes
-                .iter()
-                .map(|route| text(route, "peer_id"))
-                .collect::<Result<_>>()?;
-            let missing = BTreeSet::difference(&others, &reached).count();
+    eventually("all reach all others and agree about their links", || {
+        let mut links = BTreeMap::new();
+        for member in members {
+            links.insert(member.peer_id()?, member.linked_with()?.len() as u64);
+        }
+        for member in members {
+            let own = member.peer_id()?;
+            let mut known = BTreeMap::from([(own.clone(), links[&own])]);
+            for route in member.routes()? {
+                let count = route["links"].as_u64().context("links")?;
+                known.insert(text(&route, "peer_id")?, count);
+            }
+            let name = member.host.name();
+            let missing = links.keys().filter(|id| !known.contains_key(*id)).count();
+            ensure!(missing == 0, "{name} does not reach {missing} of them");
             ensure!(
-                reached == others,
-                "{missing} missing of {}, {} reached",
-                others.len(),
-                reached.len()
+                known == links,
+                "{name} knows {known:?}, there are {links:?}"
             );
-            Ok(())
-        })?;
-    }
-    Ok(())
+        }
+        Ok(())
+    })
 }
 
 impl Member {

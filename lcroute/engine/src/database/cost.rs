@@ -9,6 +9,8 @@ const FLOOR: u16 = 10;
 const CEILING: u16 = 40_000;
 /// Cost of a link before its time has been measured: 50 ms.
 const UNMEASURED: u16 = 500;
+/// An eighth of a round trip may be noise.
+const MARGIN: u32 = 8;
 /// A link costs more only when it was worse all this time.
 const WORSE_FOR: Duration = Duration::from_secs(30);
 
@@ -31,20 +33,23 @@ pub(crate) struct Cost {
 }
 
 impl Cost {
-    /// A new measurement: better counts at once, worse when it lasts.
+    /// A new measurement: better counts at once, worse when it lasts. What wavers about the border of two
+    /// steps is neither.
     pub fn set(&mut self, rtt: Duration, now: Instant) {
         self.handle_timeout(now);
-        let measured = step(rtt);
-        match self.current {
-            Some(current) if measured > current => {
-                let (_, least) = self.worse.get_or_insert((now, measured));
-                *least = measured.min(*least);
-            }
-            _ => {
-                self.current = Some(measured);
-                self.worse = None;
-            }
+        let margin = rtt / MARGIN;
+        let Some(current) = self.current else {
+            self.current = Some(step(rtt));
+            return;
+        };
+        if step(rtt.saturating_sub(margin)) > current {
+            let measured = step(rtt);
+            let (_, least) = self.worse.get_or_insert((now, measured));
+            *least = measured.min(*least);
+            return;
         }
+        self.worse = None;
+        self.current = Some(current.min(step(rtt + margin)));
     }
 
     /// To be called when the time of [`Self::next_timeout`] has come.
@@ -91,7 +96,7 @@ mod tests {
         assert_eq!(cost.get(), UNMEASURED);
         cost.set(ms(100), t);
         assert_eq!(cost.get(), 1368, "the first counts whatever it is");
-        cost.set(ms(5), t);
+        cost.set(ms(4), t);
         assert_eq!(cost.get(), 53);
         cost.set(ms(50), t + ms(1_000));
         cost.set(ms(20), t + ms(20_000));
@@ -100,6 +105,20 @@ mod tests {
         cost.handle_timeout(t + ms(31_000));
         assert_eq!(cost.get(), 270, "the least it was");
         assert_eq!(cost.next_timeout(), None);
+    }
+
+    #[test]
+    fn what_wavers_about_a_border_changes_nothing() {
+        let (mut cost, t) = (Cost::default(), start());
+        for n in 0..100 {
+            // 5.3 ms is the border
+            cost.set(
+                Duration::from_micros(if n % 7 == 0 { 5_000 } else { 5_700 }),
+                t + ms(n * 10_000),
+            );
+            cost.handle_timeout(t + ms(n * 10_000 + 9_000));
+            assert_eq!((cost.get(), cost.next_timeout()), (53, None), "{n}");
+        }
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub struct OwnRouter {
     pub chain: Bytes,
     /// MTU of `lc0` in bytes.
     pub mtu: u16,
-    /// [`FLAG_CORE`] and others.
+    /// [`super::FLAG_CORE`] and others.
     pub flags: u8,
     /// Group prefixes that it announces.
     pub announced: BTreeSet<GroupPrefix>,
