@@ -37,7 +37,7 @@ pub enum Action {
     Send(u32, Ipv6Addr, u16),
     /// A node announces these prefixes and no others.
     Announce(u32, Vec<GroupPrefix>),
-    /// The link between two nodes dies without a word.
+    /// The link between two nodes dies without a word; where there is none, another link of the first.
     Break(u32, u32),
     /// These nodes and all others no longer hear each other.
     Partition(Vec<u32>),

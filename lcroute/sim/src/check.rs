@@ -8,8 +8,8 @@ use crate::random::Random;
 use crate::simulation::Simulation;
 
 impl Simulation {
-    /// Sends probes that everybody must get, and looks at what must hold at once. A first round opens the flows.
-    pub(crate) fn check(&mut self, opening: bool) {
+    /// Sends probes that everybody must get, and looks at what must hold at once.
+    pub(crate) fn check(&mut self) {
         self.check_bounds();
         self.check_whole();
         if !self.model.is_stable(self.now) {
@@ -34,7 +34,7 @@ impl Simulation {
             };
             let group = groups[place % groups.len()];
             let node = running[place / groups.len()];
-            self.send(node, group, 64, !opening);
+            self.send(node, group, 64, true);
             self.check_watcher(node, group);
         }
     }

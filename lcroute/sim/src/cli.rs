@@ -249,7 +249,10 @@ fn print_outcome(outcome: &Outcome, json: bool) -> anyhow::Result<()> {
         ("joins and leaves", s.joins.to_string()),
         (
             "packets sent, delivered",
-            format!("{}, {}", s.sent, s.delivered),
+            format!(
+                "{}, {}, of which {} had to be",
+                s.sent, s.delivered, s.required
+            ),
         ),
         (
             "data messages, lost",

@@ -262,9 +262,14 @@ impl Simulation {
         }
     }
 
+    /// The link between two nodes dies; where there is none, another link of `a`, which `b` chooses.
     pub(crate) fn break_link(&mut self, a: u32, b: u32) {
-        let link = self.pairs.get(&key(a, b)).and_then(|p| p.link);
-        if let Some(link) = link.filter(|l| self.links[*l as usize].alive) {
+        let between = self.pairs.get(&key(a, b)).and_then(|p| p.link);
+        let between = between.filter(|l| self.links[*l as usize].alive);
+        let links = &self.nodes[a as usize].links;
+        let other = links.iter().nth(b as usize % links.len().max(1)).copied();
+        let other = other.filter(|l| self.links[*l as usize].alive);
+        if let Some(link) = between.or(other) {
             self.statistics.links_broken += 1;
             self.changed();
             self.die(link, &[0, 1]);

@@ -234,24 +234,6 @@ impl Router {
         })
     }
 
-    pub fn dbg(&self) -> String {
-        format!(
-            "{:?} {:?}",
-            self.engine.counters().drops,
-            self.engine.tables()
-        )
-    }
-
-    pub fn dbg_group(&self, group: std::net::Ipv6Addr) -> String {
-        let s = self.engine.snapshot();
-        format!(
-            "root {:?} known {} {:?}",
-            self.engine.root(group),
-            self.engine.routes().len(),
-            s.groups.iter().find(|g| g.group == group)
-        )
-    }
-
     /// (root, group) entries that neighbours keep here.
     pub fn entries(&self) -> usize {
         self.engine.tables().interests

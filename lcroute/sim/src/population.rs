@@ -111,11 +111,6 @@ impl Population {
         self.get(node).member.addresses.address
     }
 
-    /// The name of one of them in trees.
-    pub fn origin(&self, node: u32) -> OriginId {
-        self.get(node).member.addresses.origin
-    }
-
     /// Whose name it is.
     pub fn node(&self, origin: OriginId) -> Option<u32> {
         self.origins.get(&origin.0).copied()
@@ -139,7 +134,10 @@ mod tests {
     fn nodes_are_found_by_their_names() {
         let population = Population::new(5, 1.0);
         for node in 0..population.len() {
-            assert_eq!(population.node(population.origin(node)), Some(node));
+            assert_eq!(
+                population.node(population.get(node).member.addresses.origin),
+                Some(node)
+            );
         }
     }
 }

@@ -31,7 +31,7 @@ impl Random {
 
     /// 0 to `n` - 1; 0 if there is nothing to choose from.
     pub fn below(&mut self, n: usize) -> usize {
-        (u128::from(self.next()) * n as u128 >> 64) as usize
+        ((u128::from(self.next()) * n as u128) >> 64) as usize
     }
 
     /// 0 up to 1.

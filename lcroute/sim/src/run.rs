@@ -56,9 +56,6 @@ pub fn run_script(
     while simulation.now() < end && simulation.violation.is_none() {
         progress(simulation.now(), end);
         simulation.run_until((simulation.now() + SECOND).min(end));
-        if std::env::var("DBG").is_ok() && (simulation.now() / SECOND) % 10 == 0 {
-            simulation.dbg();
-        }
     }
     Outcome {
         nodes: scenario.nodes,

@@ -48,6 +48,8 @@ impl<K: Hash + Eq + Clone, V: Clone> Memo<K, V> {
 }
 
 type Verified<T> = Result<Arc<T>, RecordError>;
+/// By graph and root.
+type Trees = Memo<(u64, OriginId), Option<Arc<Tree>>>;
 
 /// What all routers of a population have found out.
 #[derive(Debug)]
@@ -55,7 +57,7 @@ pub struct Shared {
     credentials: Mutex<Memo<Bytes, Verified<CredentialRecord>>>,
     advertisements: Mutex<Memo<(PeerId, Bytes), Verified<Advertisement>>>,
     graphs: Mutex<Memo<u64, Arc<Graph>>>,
-    trees: Mutex<Memo<(u64, OriginId), Option<Arc<Tree>>>>,
+    trees: Mutex<Trees>,
 }
 
 impl Default for Shared {

@@ -26,8 +26,6 @@ use crate::time::{Clock, MILLISECOND, Nanos, SECOND};
 
 /// What kernels send their reports from.
 const KERNEL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xbeef);
-/// From the first packets of the final check to those that everybody must get.
-const OPENING: Nanos = 3 * SECOND;
 /// A router whose timers fire so often at one moment will never be done.
 const WAKES_AT_ONCE: u32 = 1_000;
 
@@ -60,8 +58,6 @@ pub enum Event {
     PresenceTurn,
     /// A router wanted to be woken.
     Wake { node: u32 },
-    /// Flows are open: everybody must get the next packet.
-    Probe,
     /// A kernel says again what changed.
     Repeat { node: u32, group: Ipv6Addr },
     /// A kernel answers a query.
@@ -165,25 +161,6 @@ impl Simulation {
         self.script
     }
 
-    pub fn dbg(&self) {
-        let up = self
-            .links
-            .iter()
-            .filter(|l| l.alive && l.up == [true; 2])
-            .count();
-        let s = &self.statistics;
-        eprintln!(
-            "{} alive {up} made {} retired {} records {} interest {} keep {} summary {}",
-            self.now / SECOND,
-            s.links_made,
-            s.links_retired,
-            s.control.elements[5],
-            s.control.elements[2],
-            s.control.elements[8],
-            s.control.elements[4]
-        );
-    }
-
     /// Virtual time.
     pub fn now(&self) -> Nanos {
         self.now
@@ -282,7 +259,6 @@ impl Simulation {
             Event::Presence { node, incarnation } => self.presence(node, incarnation),
             Event::PresenceTurn => self.tell_presence(),
             Event::Wake { node } => self.wake(node),
-            Event::Probe => self.check(false),
             Event::Repeat { node, group } => {
                 let records = self.nodes[node as usize].kernel.repeat(group);
                 self.report(node, &records);
@@ -305,15 +281,12 @@ impl Simulation {
             Action::Send(node, group, bytes) => {
                 self.send(node, group, bytes, false);
             }
-            Action::Announce(node, prefixes) => self.announce(node, prefixes),
+            Action::Announce(node, prefixes) => self.announce(node, &prefixes),
             Action::Break(a, b) => self.break_link(a, b),
             Action::Partition(side) => self.divide(Some(side.into_iter().collect())),
             Action::Heal => self.divide(None),
             Action::Calm => self.calm_down(),
-            Action::Check => {
-                self.at(OPENING, Event::Probe);
-                self.check(true);
-            }
+            Action::Check => self.check(),
             Action::Empty => self.check_empty(),
         }
     }
@@ -381,10 +354,10 @@ impl Simulation {
         self.attempt_all();
     }
 
-    fn announce(&mut self, node: u32, prefixes: Vec<GroupPrefix>) {
+    fn announce(&mut self, node: u32, prefixes: &[GroupPrefix]) {
         self.changed();
-        self.nodes[node as usize].announced = prefixes.clone();
-        self.input(node, |router, now| router.announce(&prefixes, now));
+        self.nodes[node as usize].announced = prefixes.to_vec();
+        self.input(node, |router, now| router.announce(prefixes, now));
     }
 
     fn wake(&mut self, node: u32) {
@@ -502,6 +475,7 @@ impl Simulation {
     /// Packets whose time is over: did everyone get them?
     fn expire(&mut self) {
         while let Some(expired) = self.model.expire(self.now) {
+            self.statistics.required += expired.kept;
             let source = self.population.address(expired.origin);
             let missed = expired
                 .missed
@@ -509,24 +483,6 @@ impl Simulation {
                 .filter(|n| self.has_wanted(*n, expired.group, source, expired.sent));
             let missed: Vec<u32> = missed.collect();
             if let Some(node) = missed.first() {
-                if std::env::var("DBG").is_ok() && self.violation.is_none() {
-                    eprintln!(
-                        "missed {} group {} origin {}",
-                        expired.number,
-                        expired.group,
-                        self.population.origin(expired.origin)
-                    );
-                    for n in 0..self.nodes.len() {
-                        if let Some(r) = &self.nodes[n].router {
-                            eprintln!(
-                                "{n} {} {} {}",
-                                self.population.origin(n as u32),
-                                r.dbg(),
-                                r.dbg_group(expired.group)
-                            );
-                        }
-                    }
-                }
                 let text = format!(
                     "packet {} for {} that node {} sent at {}; it is missed by nodes {missed:?}",
                     expired.number,

@@ -28,6 +28,8 @@ pub struct Statistics {
     pub sent: u64,
     /// Packets handed to programs.
     pub delivered: u64,
+    /// Of these, packets that had to arrive by the rules.
+    pub required: u64,
     /// Data messages on links.
     pub data_messages: u64,
     /// Bytes of them.

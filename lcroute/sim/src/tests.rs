@@ -63,8 +63,27 @@ fn every_scenario_holds_with_several_seeds() {
             let outcome = holds(named(name, nodes, seed));
             let s = outcome.statistics;
             assert!(s.delivered > 50, "{name}: the programs were idle: {s:?}");
+            assert!(s.required > 20, "{name}: the rules were idle: {s:?}");
         }
     }
+}
+
+#[test]
+fn two_hundred_nodes_hold() {
+    let mut scenario = Scenario {
+        starts: Span::seconds(1),
+        duration: Span::seconds(30),
+        ..named("churn", 200, 1)
+    };
+    // flooding costs with the square of the degree; tests are not optimized
+    scenario.topology.degree = 4;
+    scenario.churn.restarts_per_node_hour = 12.0;
+    scenario.churn.away = Span::seconds(5);
+    let s = holds(scenario).statistics;
+    assert!(
+        s.stops >= 5 && s.links_broken >= 5 && s.required > 1_000,
+        "{s:?}"
+    );
 }
 
 #[test]
@@ -81,7 +100,7 @@ fn is_found(defect: Defect, rules: &[Rule]) {
     let scenario = Arc::new(Scenario {
         defect: Some(defect),
         duration: Span::seconds(30),
-        ..named("churn", 10, 1)
+        ..named("chat", 6, 1)
     });
     let population = Arc::new(Population::of(&scenario));
     let script = workload::script(&scenario);

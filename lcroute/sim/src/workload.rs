@@ -170,9 +170,13 @@ impl<'a> Writer<'a> {
                 }
             }
         }
+        if rate <= 0.0 {
+            return;
+        }
+        let pause = std::time::Duration::from_secs_f64(1.0 / rate);
         let mut at = self.begin;
-        while rate > 0.0 {
-            at += random.exponential(std::time::Duration::from_secs_f64(1.0 / rate));
+        loop {
+            at += random.exponential(pause);
             if at >= self.end {
                 break;
             }
