@@ -151,6 +151,8 @@ impl Entry {
 struct PrefixState {
     heard: BTreeSet<LinkId>,
     told: Option<LinkId>,
+    /// The parent until a moment ago, who was told.
+    former: Option<LinkId>,
     local: bool,
 }
 
@@ -203,6 +205,13 @@ impl Place {
         self.edges.iter().find(|e| e.link == link)
     }
 
+    /// The edge of the tree as it was until a moment ago, if it is none any more.
+    fn former_edge(&self, link: LinkId) -> Option<&Edge> {
+        let previous = self.previous.as_ref()?;
+        let former = previous.edges.iter().find(|e| e.link == link);
+        former.filter(|_| self.edge(link).is_none())
+    }
+
     fn parent(&self) -> Option<&Edge> {
         self.edges.iter().find(|e| e.is_parent)
     }
@@ -253,9 +262,14 @@ impl Place {
         let previous = (!is_local)
             .then(|| self.previously_towards(own, origin))
             .flatten();
-        let wanting = links.iter().filter(|l| {
-            Some(l.link) != arrival && l.heard.allows(source) && self.edge(l.link).is_some()
-        });
+        // over edges of before as well: who is behind them may not have heard of the change
+        let leads_on = |link: LinkId| {
+            let former = || Some(link) != previous && self.former_edge(link).is_some();
+            Some(link) != arrival && (self.edge(link).is_some() || former())
+        };
+        let wanting = links
+            .iter()
+            .filter(|l| l.heard.allows(source) && leads_on(l.link));
         Route {
             source,
             version: self.version,
@@ -409,7 +423,7 @@ impl Trees {
 
     /// Forgets trees of before whose time is over; when the next one is to be forgotten.
     pub fn expire(&mut self, now: Instant) -> Option<Instant> {
-        let mut next = None;
+        let (mut next, mut over) = (None, Vec::new());
         for root in &self.roots {
             let Some(state) = self.states.get_mut(root) else {
                 continue;
@@ -421,8 +435,16 @@ impl Trees {
             if until <= now {
                 place.previous = None;
                 place.version = place.version.wrapping_add(1);
+                over.push((*root, state.entries.sorted_keys()));
             } else {
                 next = Some(next.map_or(until, |n: Instant| n.min(until)));
+            }
+        }
+        // what was told over edges of before is withdrawn now
+        for (root, groups) in over {
+            self.dirty_prefixes.insert(root);
+            for group in groups {
+                self.touch(root, group);
             }
         }
         next
@@ -583,8 +605,13 @@ impl Trees {
                     self.dirty_prefixes.insert(root);
                 }
                 said.told = said.told.filter(|told| *told != link);
+                said.former = said.former.filter(|former| *former != link);
             }
             let place = &mut state.place;
+            if let Some(previous) = &mut place.previous {
+                previous.edges.retain(|e| e.link != link);
+                place.version = place.version.wrapping_add(1);
+            }
             if place.edge(link).is_some() {
                 place.edges.retain(|e| e.link != link);
                 place.version = place.version.wrapping_add(1);
@@ -637,7 +664,8 @@ impl Trees {
                 continue;
             };
             for (prefix, said) in &state.prefixes {
-                if said.told == Some(link) && lies_in(*root, *prefix) {
+                let was_told = said.told == Some(link) || said.former == Some(link);
+                if was_told && lies_in(*root, *prefix) {
                     told.push((*root, *prefix, Want::Nothing, true));
                 }
             }
@@ -663,7 +691,8 @@ impl Trees {
     ) -> Option<(Want, bool)> {
         let Some(group) = prefix.as_group() else {
             let said = self.states.get(&root)?.prefixes.get(&prefix)?;
-            return (said.told == Some(link)).then_some((Want::Nothing, true));
+            let was_told = said.told == Some(link) || said.former == Some(link);
+            return was_told.then_some((Want::Nothing, true));
         };
         let said = self.lookup(root, group)?.link(link)?;
         (said.told_sending || said.told.is_something())
@@ -695,26 +724,42 @@ impl Trees {
             let below = |l: &LinkId| Some(*l) != parent && edges.contains(l);
             let sends = said.local || said.heard.iter().any(below);
             let told = parent.filter(|_| sends);
-            if told == said.told {
+            let mut withdrawn = Vec::new();
+            let stays = |link: LinkId| sends && state.place.former_edge(link).is_some();
+            let mut is_news = told != said.told;
+            if is_news {
+                let former = said.former.take();
+                // back again, and not withdrawn yet
+                is_news = former.is_none() || former != told;
+                withdrawn.extend(former.filter(|_| is_news));
+                match said.told {
+                    Some(old) if stays(old) => said.former = Some(old),
+                    old => withdrawn.extend(old),
+                }
+            } else if let Some(former) = said.former.filter(|former| !stays(*former)) {
+                said.former = None;
+                withdrawn.push(former);
+            } else {
                 continue;
             }
-            for (link, sending) in [(said.told, false), (told, true)] {
-                if let Some(link) = link {
-                    say(Statement {
-                        link,
-                        root,
-                        prefix: *prefix,
-                        before: (&Want::Nothing, !sending),
-                        after: (&Want::Nothing, sending),
-                    });
-                }
+            let news = told.filter(|_| is_news).into_iter();
+            let news = news.map(|link| (link, true));
+            for (link, sending) in withdrawn.into_iter().map(|l| (l, false)).chain(news) {
+                say(Statement {
+                    link,
+                    root,
+                    prefix: *prefix,
+                    before: (&Want::Nothing, !sending),
+                    after: (&Want::Nothing, sending),
+                });
             }
             said.told = told;
             changed.push(*prefix);
         }
-        state
-            .prefixes
-            .retain(|_, said| said.local || said.told.is_some() || !said.heard.is_empty());
+        state.prefixes.retain(|_, said| {
+            let told = said.told.is_some() || said.former.is_some();
+            said.local || told || !said.heard.is_empty()
+        });
         for prefix in changed {
             // single groups may be covered now, or no longer
             let groups = self.states.get(&root).map(|s| s.entries.sorted_keys());
@@ -765,10 +810,21 @@ impl Trees {
             let told = entry.link_mut(edge.link);
             (told.told, told.told_sending) = (want, sending);
         }
-        // what was told over links that are no edges any more
+        // what was told over links that are no edges any more; where they were until a moment ago, and the
+        // interest is still there, it stays for as long as packets may come that way
+        let kept: Vec<LinkId> = entry
+            .links
+            .iter()
+            .filter_map(|l| place.former_edge(l.link))
+            .filter(|edge| {
+                let wanted = place.wanted_over(own, entry, edge).is_something();
+                wanted || place.is_sending_below(entry)
+            })
+            .map(|edge| edge.link)
+            .collect();
         for told in &mut entry.links {
             let is_told = told.told_sending || told.told.is_something();
-            if is_told && place.edge(told.link).is_none() {
+            if is_told && place.edge(told.link).is_none() && !kept.contains(&told.link) {
                 say(Statement {
                     link: told.link,
                     root,

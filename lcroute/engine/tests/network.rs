@@ -921,3 +921,29 @@ fn listeners_are_served_across_query_intervals() {
         "over eleven query intervals"
     );
 }
+
+#[test]
+fn a_way_that_gets_better_loses_nothing() {
+    for seed in 0..20 {
+        let mut mesh = Mesh::new(3, seed, Limits::default());
+        mesh.loss_percent = 0;
+        mesh.join(2, group(1), &Joined::everything());
+        mesh.run(Duration::from_secs(15));
+        for _ in 0..5 {
+            let direct = |c: &Connection| c.alive && c.ends.contains(&0) && c.ends.contains(&2);
+            let direct = mesh.connections.iter().position(direct).unwrap();
+            mesh.cut(direct);
+            mesh.run(Duration::from_secs(10));
+            let before = mesh.totals.delivered;
+            for n in 0..600 {
+                if n == 100 {
+                    mesh.connect(0, 2);
+                }
+                mesh.send(0, group(1));
+                mesh.run(Duration::from_millis(5));
+            }
+            mesh.run(Duration::from_secs(10));
+            assert_eq!(mesh.totals.delivered - before, 600, "seed {seed}");
+        }
+    }
+}
