@@ -312,18 +312,14 @@ impl Database {
     /// A link is up.
     pub fn link_up(&mut self, link: LinkId, neighbor: OriginId, now: Instant) {
         self.now = now;
-        let buckets = Box::new(self.sums());
         let mut state = Link::new(neighbor, now);
-        state.push_summary(Summary::Digest {
-            ask: false,
-            buckets,
-        });
         // who has just come is known to all at once
         for kind in [KIND_CREDENTIAL, KIND_ADVERTISEMENT] {
             let key = self.own.router.origin.0;
             state.push_news(RecordId { key, kind });
         }
         self.links.insert(link, state);
+        self.tell(link, false);
         self.own.set_linked(true, now);
     }
 
@@ -408,14 +404,7 @@ impl Database {
                 state.summarize.spend(SUMMARY_RATE, 15, now);
                 state.digest = Some(buckets.clone());
                 if *ask {
-                    let buckets = Box::new(self.sums());
-                    self.push_summary(
-                        link,
-                        Summary::Digest {
-                            ask: false,
-                            buckets,
-                        },
-                    );
+                    self.tell(link, false);
                 }
             }
             Summary::Have {
@@ -493,6 +482,11 @@ impl Database {
         }
         if self.ask_at.take_if(|at| now >= *at).is_some() {
             self.ask_for_missing();
+        }
+        let due = |link: &Link| link.tell_at.is_some_and(|at| now >= at);
+        let due = self.links.iter().filter(|(_, link)| due(link));
+        for link in Vec::from_iter(due.map(|(id, _)| *id)) {
+            self.tell(link, false);
         }
         self.update();
     }

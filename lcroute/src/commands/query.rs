@@ -212,6 +212,7 @@ mod tests {
             via: id(via),
             hops,
             cost: 10 * u32::from(hops),
+            links: 2,
         };
         let text = routes(&[route(1, "near", 1, 1), route(2, "far", 1, 2)]);
         let lines: Vec<Vec<&str>> = text

@@ -66,6 +66,9 @@ impl Database {
                 self.roots_changed = true;
                 self.version += 1;
                 self.events.push(if is {
+                    for link in self.links.values_mut() {
+                        link.withheld(router.gone_since, self.now);
+                    }
                     DatabaseEvent::RouterUp(*origin)
                 } else {
                     router.gone_since = self.now;

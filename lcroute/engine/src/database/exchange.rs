@@ -88,8 +88,17 @@ impl Database {
         sums
     }
 
+    /// Tells a neighbour the sums over what there is.
+    pub(super) fn tell(&mut self, link: LinkId, ask: bool) {
+        let buckets = Box::new(self.sums());
+        if let Some(link) = self.links.get_mut(&link) {
+            (link.summarized, link.tell_at) = (self.now, None);
+            link.push_summary(Summary::Digest { ask, buckets });
+        }
+    }
+
     /// The neighbour says what it has: it gets what it lacks. Routers that we cannot reach are not
-    /// passed on: who has forgotten them does not hear of them again.
+    /// passed on before they are again: who has forgotten them does not hear of them otherwise.
     pub(super) fn answer(
         &mut self,
         link: LinkId,
@@ -104,6 +113,7 @@ impl Database {
         let Some(state) = self.links.get_mut(&link) else {
             return;
         };
+        state.summarized = self.now;
         for entry in ours {
             let known = theirs
                 .binary_search_by_key(&entry.id, |theirs| theirs.id)
@@ -181,8 +191,7 @@ impl Database {
         let Some(turn) = self.link_of_turn() else {
             return;
         };
-        let buckets = Box::new(self.sums());
-        self.push_summary(turn, Summary::Digest { ask: true, buckets });
+        self.tell(turn, true);
     }
 
     /// The link whose turn it is to be asked: the delay before, a power of two, counts the turns.

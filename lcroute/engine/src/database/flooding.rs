@@ -29,6 +29,8 @@ const SEND_RATE: Rate = Rate {
     burst: 256,
     interval: Duration::from_millis(1),
 };
+/// Who was out of reach comes in company: a neighbour is told of all of them at once.
+const SETTLE: Duration = Duration::from_secs(1);
 
 /// One link, seen from here.
 #[derive(Debug)]
@@ -39,6 +41,10 @@ pub(crate) struct Link {
     pub summarize: Bucket,
     /// The neighbour's sums, which were different from ours.
     pub digest: Option<Box<[u64; BUCKETS]>>,
+    /// When the neighbour was last told what we have, unreachable routers left out.
+    pub summarized: Instant,
+    /// One of those is reachable: when the neighbour is told again.
+    pub tell_at: Option<Instant>,
     summaries: VecDeque<Summary>,
     news: BTreeSet<RecordId>,
     lacking: BTreeSet<RecordId>,
@@ -55,6 +61,8 @@ impl Link {
             verify: Bucket::full(now),
             summarize: Bucket::full(now),
             digest: None,
+            summarized: now,
+            tell_at: None,
             summaries: VecDeque::new(),
             news: BTreeSet::new(),
             lacking: BTreeSet::new(),
@@ -112,9 +120,17 @@ impl Link {
         self.sending.spend(SEND_RATE, kilobytes, now);
     }
 
-    /// When more can be sent, if something waits.
+    /// A router that was out of reach since then is reachable.
+    pub fn withheld(&mut self, gone_since: Instant, now: Instant) {
+        if gone_since <= self.summarized {
+            self.tell_at.get_or_insert(now + SETTLE);
+        }
+    }
+
+    /// When more can be sent, if something waits, or the neighbour is told again.
     pub fn next_timeout(&self) -> Option<Instant> {
         let waits = !self.news.is_empty() || !self.lacking.is_empty();
-        waits.then(|| self.sending.next(SEND_RATE))
+        let send_at = waits.then(|| self.sending.next(SEND_RATE));
+        [send_at, self.tell_at].into_iter().flatten().min()
     }
 }
