@@ -13,6 +13,7 @@ use librecast::wire::{Reader, WireError, Writer};
 
 use crate::database::{Record, Summary};
 use crate::filter::Filter;
+use crate::topology::Wish;
 
 /// Longest message that is sent, in bytes. Longer ones are refused as well.
 pub const MAX_MESSAGE: usize = 16 << 10;
@@ -287,7 +288,7 @@ pub enum Element {
     /// Part of the audit of this link's interest.
     Audit(Audit),
     /// Whether the sender wants this link.
-    Keep(bool),
+    Keep(Wish),
 }
 
 /// Reads a message; one error makes all of it void.
@@ -323,7 +324,11 @@ fn decode_hello(mut r: Reader<'_>) -> Result<Element, WireError> {
 }
 
 fn decode_keep(mut r: Reader<'_>) -> Result<Element, WireError> {
-    Ok(Element::Keep(r.u8()? & 1 != 0))
+    Ok(Element::Keep(match r.u8()? & 3 {
+        3 => Wish::Trial,
+        1 => Wish::Yes,
+        _ => Wish::No,
+    }))
 }
 
 fn decode_routed(mut r: Reader<'_>) -> Result<Element, WireError> {
@@ -443,7 +448,14 @@ impl Batch {
             Element::Audit(audit) => {
                 self.append_whole(TYPE_AUDIT, &encode_audit(audit));
             }
-            Element::Keep(keep) => self.append_whole(TYPE_KEEP, &[u8::from(*keep)]),
+            Element::Keep(wish) => {
+                let bits = match wish {
+                    Wish::No => 0,
+                    Wish::Yes => 1,
+                    Wish::Trial => 3,
+                };
+                self.append_whole(TYPE_KEEP, &[bits]);
+            }
             Element::Interest(interest) => {
                 self.append(TYPE_INTEREST, interest.root, &encode_interest(interest));
             }
@@ -587,7 +599,7 @@ mod tests {
         prop_oneof![
             (any::<u32>(), any::<u64>())
                 .prop_map(|(incarnation, salt)| Element::Hello { incarnation, salt }),
-            any::<bool>().prop_map(Element::Keep),
+            prop::sample::select(vec![Wish::No, Wish::Trial, Wish::Yes]).prop_map(Element::Keep),
             any::<u64>().prop_map(|digest| Element::Audit(Audit::Digest(digest))),
             any::<[u64; 4]>().prop_map(|bits| Element::Audit(Audit::Reset(bits))),
             any_routed().prop_map(Element::Routed),
@@ -653,7 +665,7 @@ mod tests {
                 payload: vec![7, 7].into(),
             }),
             Element::Audit(Audit::Digest(5)),
-            Element::Keep(true),
+            Element::Keep(Wish::Yes),
         ];
         let mut bytes = vec![1, 0, 12, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 9]; // HELLO
         bytes.extend([2, 0, 30, 0, 0, 0, 0, 0, 0, 0, 1]); // INTEREST, length, root

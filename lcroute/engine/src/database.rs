@@ -331,6 +331,15 @@ impl Database {
         self.own.set_linked(!self.links.is_empty(), now);
     }
 
+    /// Whether one of its ends wants the link, and not only for a trial. Others hear of it as soon as that
+    /// has been so, or where no other way leads to the neighbour.
+    pub fn set_wanted(&mut self, link: LinkId, wanted: bool, now: Instant) {
+        self.now = now;
+        if let Some(link) = self.links.get_mut(&link) {
+            link.wanted = wanted;
+        }
+    }
+
     /// The round-trip time of a link was measured, or smoothed.
     pub fn set_rtt(&mut self, link: LinkId, rtt: Duration, now: Instant) {
         self.now = now;

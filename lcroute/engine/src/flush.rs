@@ -22,12 +22,34 @@ use crate::trees::Statement;
 impl Engine {
     /// Neighbours first: a JOIN should not wait behind reports.
     pub(crate) fn flush(&mut self) {
+        self.flush_topology();
         self.settle();
         self.flush_control();
         if self.has_started() {
             self.flush_queries();
         }
         self.flush_reports();
+    }
+
+    fn flush_topology(&mut self) {
+        while let Some(event) = self.topology.poll_event() {
+            match event {
+                TopologyEvent::Keep { link, wish } => {
+                    if let Some(adjacency) = self.adjacencies.get_mut(&link) {
+                        adjacency.say.push(Element::Keep(wish));
+                    }
+                    self.review_wanted(link);
+                }
+                TopologyEvent::Wanted(wanted) => self.outputs.push_back(Output::Wanted(wanted)),
+                TopologyEvent::Retire { link } => self.outputs.push_back(Output::Retire { link }),
+            }
+        }
+    }
+
+    /// Others hear of links that are wanted.
+    pub(crate) fn review_wanted(&mut self, link: LinkId) {
+        let wanted = self.topology.is_wanted(link);
+        self.database.set_wanted(link, wanted, self.now);
     }
 
     fn flush_control(&mut self) {
@@ -54,16 +76,6 @@ impl Engine {
                 Message::Record(record) => Element::Record(record),
                 Message::Summary(summary) => Element::Summary(summary),
             });
-        }
-        while let Some(event) = self.topology.poll_event() {
-            match event {
-                TopologyEvent::Keep { link, wanted } => {
-                    let batch = batches.entry(link).or_default();
-                    batch.push(&Element::Keep(wanted));
-                }
-                TopologyEvent::Wanted(wanted) => self.outputs.push_back(Output::Wanted(wanted)),
-                TopologyEvent::Retire { link } => self.outputs.push_back(Output::Retire { link }),
-            }
         }
         for (link, routed) in std::mem::take(&mut self.routed) {
             let batch = batches.entry(link).or_default();

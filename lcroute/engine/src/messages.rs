@@ -60,7 +60,10 @@ impl Engine {
                     self.count(result);
                 }
                 Element::Audit(audit) => self.handle_audit(link, &audit),
-                Element::Keep(keep) => self.topology.set_peer_wants(link, keep, self.now),
+                Element::Keep(wish) => {
+                    self.topology.set_peer_wish(link, wish, self.now);
+                    self.review_wanted(link);
+                }
             }
         }
         Ok(())

@@ -151,7 +151,13 @@ impl Database {
             return false;
         };
         let mut costs: BTreeMap<OriginId, u16> = BTreeMap::new();
-        for link in self.links.values().filter(|link| link.neighbor != origin) {
+        let reachable = |to: &OriginId| self.routers.get(to).is_some_and(|r| r.reachable);
+        for link in self.links.values_mut() {
+            // one on trial is nobody's business, unless there is no other way
+            link.advertised |= link.wanted || !reachable(&link.neighbor);
+            if !link.advertised || link.neighbor == origin {
+                continue;
+            }
             let cost = link.cost.get();
             let least = costs.entry(link.neighbor).or_insert(cost);
             *least = cost.min(*least);

@@ -37,6 +37,10 @@ const SETTLE: Duration = Duration::from_secs(1);
 pub(crate) struct Link {
     pub neighbor: OriginId,
     pub cost: Cost,
+    /// One of the ends wants it, and not only for a trial.
+    pub wanted: bool,
+    /// Part of the own advertisement.
+    pub advertised: bool,
     pub verify: Bucket,
     pub summarize: Bucket,
     /// The neighbour's sums, which were different from ours.
@@ -58,6 +62,8 @@ impl Link {
         Self {
             neighbor,
             cost: Cost::default(),
+            wanted: false,
+            advertised: false,
             verify: Bucket::full(now),
             summarize: Bucket::full(now),
             digest: None,

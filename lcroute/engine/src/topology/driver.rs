@@ -3,7 +3,7 @@
 //! A link's life, seen from one end:
 //!
 //! ```text
-//!   wanted here ──> Wanted ──> link up ──> Keep(true) ... Keep(false) ──┐
+//!   wanted here ──> Wanted ──> link up ──> Keep(Yes) .... Keep(No) ─────┐
 //!                                 ^                                      ├─ 30 s of both ──> Retire
 //!   wanted by the peer ───────────┘     KEEP from the peer: not wanted ─┘
 //! ```
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use librecast::id::OriginId;
 
-use super::{Known, LinkView, Path, Policy, TopologyConfig, View};
+use super::{Known, LinkView, Path, Policy, TopologyConfig, View, Wish};
 use crate::config::LinkId;
 
 /// Members that are known at a time, and directions that fail.
@@ -35,7 +35,7 @@ pub enum TopologyEvent {
         /// The link.
         link: LinkId,
         /// Whether it is wanted here.
-        wanted: bool,
+        wish: Wish,
     },
     /// Close the link: nobody has wanted it for a while.
     Retire {
@@ -50,8 +50,8 @@ struct Link {
     since: Instant,
     rtt: Option<Duration>,
     /// Until the peer says so, it is not known to be in vain.
-    peer_wants: bool,
-    told: Option<bool>,
+    peer: Option<Wish>,
+    told: Option<Wish>,
     unwanted_since: Option<Instant>,
     retired: bool,
 }
@@ -165,7 +165,7 @@ impl Topology {
                 neighbor,
                 since: now,
                 rtt: None,
-                peer_wants: true,
+                peer: None,
                 told: None,
                 unwanted_since: None,
                 retired: false,
@@ -190,11 +190,17 @@ impl Topology {
     }
 
     /// The peer says whether it wants the link (KEEP).
-    pub fn set_peer_wants(&mut self, link: LinkId, wants: bool, now: Instant) {
+    pub fn set_peer_wish(&mut self, link: LinkId, wish: Wish, now: Instant) {
         if let Some(link) = self.links.get_mut(&link) {
-            link.peer_wants = wants;
+            link.peer = Some(wish);
             self.review_links(now);
         }
+    }
+
+    /// Whether one of the ends wants the link, and not for a trial.
+    pub fn is_wanted(&self, link: LinkId) -> bool {
+        let firm = |link: &Link| [link.told, link.peer].contains(&Some(Wish::Yes));
+        self.links.get(&link).is_some_and(firm)
     }
 
     /// All with whom there should be a link.
@@ -287,14 +293,19 @@ impl Topology {
 
     /// Tells wishes that have changed and looks which links nobody wants.
     fn review_links(&mut self, now: Instant) {
+        let on_trial = self.policy.on_trial();
         for (id, link) in &mut self.links {
-            let wanted = self.wanted.contains(&link.neighbor);
-            if link.told != Some(wanted) {
-                link.told = Some(wanted);
+            let wish = match link.neighbor {
+                neighbor if Some(neighbor) == on_trial => Wish::Trial,
+                neighbor if self.wanted.contains(&neighbor) => Wish::Yes,
+                _ => Wish::No,
+            };
+            if link.told != Some(wish) {
+                link.told = Some(wish);
                 self.events
-                    .push_back(TopologyEvent::Keep { link: *id, wanted });
+                    .push_back(TopologyEvent::Keep { link: *id, wish });
             }
-            if wanted || link.peer_wants {
+            if wish != Wish::No || link.peer != Some(Wish::No) {
                 link.unwanted_since = None;
             } else {
                 link.unwanted_since.get_or_insert(now);

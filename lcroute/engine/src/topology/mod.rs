@@ -112,6 +112,17 @@ pub struct Known {
     pub direct_fails: bool,
 }
 
+/// Whether a node wants a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// No: it is there for the peer.
+    No,
+    /// For a trial: nothing goes over it yet, and others do not hear of it.
+    Trial,
+    /// Yes.
+    Yes,
+}
+
 /// A link that is up.
 #[derive(Debug, Clone, Copy)]
 pub struct LinkView {
@@ -164,6 +175,11 @@ pub trait Policy: Debug + Send {
     /// Everybody with whom there should be a link, linked already or not.
     fn wanted(&mut self, view: &View<'_>, now: Instant) -> BTreeSet<OriginId>;
 
+    /// Who of them is only tried.
+    fn on_trial(&self) -> Option<OriginId> {
+        None
+    }
+
     /// When to ask again even if nothing changes.
     fn next_timeout(&self) -> Option<Instant>;
 }
@@ -189,6 +205,10 @@ impl Policy for Auto {
         } else {
             self.regular.wanted(view, now)
         }
+    }
+
+    fn on_trial(&self) -> Option<OriginId> {
+        self.regular.on_trial().filter(|_| !self.is_mesh)
     }
 
     fn next_timeout(&self) -> Option<Instant> {

@@ -73,8 +73,11 @@ impl Near {
 
     /// The chosen ones, and who is on trial.
     pub(super) fn wanted(&self) -> impl Iterator<Item = OriginId> {
-        let trial = self.trial.iter().map(|trial| trial.origin);
-        self.chosen.iter().copied().chain(trial)
+        self.chosen.iter().copied().chain(self.on_trial())
+    }
+
+    pub(super) fn on_trial(&self) -> Option<OriginId> {
+        self.trial.as_ref().map(|trial| trial.origin)
     }
 
     pub(super) fn next_timeout(&self) -> Option<Instant> {

@@ -52,6 +52,10 @@ impl Policy for Regular {
         wanted
     }
 
+    fn on_trial(&self) -> Option<OriginId> {
+        self.near.as_ref().and_then(Near::on_trial)
+    }
+
     fn next_timeout(&self) -> Option<Instant> {
         self.near.as_ref().and_then(Near::next_timeout)
     }

@@ -320,13 +320,13 @@ fn a_link_is_kept_until_neither_side_has_wanted_it_for_30_s() {
     let mut now = start();
     let mut topology = driver(PolicyKind::Mesh, 8, now);
     let (peer, link) = (OriginId(2), LinkId(5));
-    let keep = |wanted| TopologyEvent::Keep { link, wanted };
+    let keep = |wish| TopologyEvent::Keep { link, wish };
     topology.set_present(peer, true, now);
     now += seconds(1);
     run(&mut topology, now);
     topology.link_up(link, peer, now);
-    assert_eq!(run(&mut topology, now), [keep(true)]);
-    topology.set_peer_wants(link, false, now);
+    assert_eq!(run(&mut topology, now), [keep(Wish::Yes)]);
+    topology.set_peer_wish(link, Wish::No, now);
     now += seconds(100);
     assert_eq!(run(&mut topology, now), [], "wanted here");
 
@@ -339,19 +339,19 @@ fn a_link_is_kept_until_neither_side_has_wanted_it_for_30_s() {
     run(&mut topology, now);
     let unwanted = *others.difference(topology.wanted()).next().unwrap();
     let link = LinkId(9);
-    let keep = |wanted| TopologyEvent::Keep { link, wanted };
+    let keep = |wish| TopologyEvent::Keep { link, wish };
     topology.link_up(link, unwanted, now);
     now += seconds(100);
     let events = run(&mut topology, now);
-    assert!(events.contains(&keep(false)), "{events:?}");
+    assert!(events.contains(&keep(Wish::No)), "{events:?}");
     assert!(
         !events.contains(&TopologyEvent::Retire { link }),
         "the peer has not said so"
     );
-    topology.set_peer_wants(link, false, now);
+    topology.set_peer_wish(link, Wish::No, now);
     assert_eq!(run(&mut topology, now + seconds(29)), []);
-    topology.set_peer_wants(link, true, now + seconds(29));
-    topology.set_peer_wants(link, false, now + seconds(29));
+    topology.set_peer_wish(link, Wish::Yes, now + seconds(29));
+    topology.set_peer_wish(link, Wish::No, now + seconds(29));
     assert_eq!(run(&mut topology, now + seconds(58)), [], "counted anew");
     let events = run(&mut topology, now + seconds(60));
     assert_eq!(events, [TopologyEvent::Retire { link }]);
@@ -471,8 +471,8 @@ impl Neighborhood {
                         modest &= wanted.len() <= 9;
                         self.link(&wanted);
                     }
-                    TopologyEvent::Keep { link, wanted } => {
-                        self.topology.set_peer_wants(link, wanted, self.now);
+                    TopologyEvent::Keep { link, wish } => {
+                        self.topology.set_peer_wish(link, wish, self.now);
                     }
                     TopologyEvent::Retire { link } => {
                         self.links.retain(|_, l| *l != link);
@@ -641,11 +641,11 @@ impl World {
     fn obey(&mut self, own: OriginId, event: &TopologyEvent) {
         match *event {
             TopologyEvent::Wanted(_) => {}
-            TopologyEvent::Keep { link, wanted } => {
+            TopologyEvent::Keep { link, wish } => {
                 if let Some((a, b)) = self.links.get(&link) {
                     let peer = if *a == own { *b } else { *a };
                     let peer = self.nodes.get_mut(&peer).unwrap();
-                    peer.set_peer_wants(link, wanted, self.now);
+                    peer.set_peer_wish(link, wish, self.now);
                 }
             }
             TopologyEvent::Retire { link } => {
