@@ -42,6 +42,7 @@ pub use advertisement::{
 use bucket::{Bucket, Rate};
 pub use election::SLOTS;
 use election::{Candidate, SlotRoots, slot_of};
+pub use flooding::LinkStanding;
 use flooding::{Link, SUMMARY_RATE, VERIFY_RATE};
 use own::Own;
 pub use own::OwnRouter;
@@ -62,6 +63,11 @@ const ADVERTISEMENT_RATE: Rate = Rate {
     burst: 16,
     interval: Duration::from_secs(1),
 };
+/// Changes that come closer together than this are concluded from together, where that costs something.
+/// While routers differ packets get lost, so nobody waits without need.
+const CONCLUDE_GAP: Duration = Duration::from_millis(50);
+/// Routers up to which conclusions cost next to nothing.
+const FEW: usize = 64;
 /// Routers that cannot be reached are remembered so long.
 const FORGET_AFTER: Duration = Duration::from_secs(3_600);
 /// After these times neighbours are asked for what is missing: the first, doubled up to the last.
@@ -243,6 +249,8 @@ pub struct Database {
     graph_changed: bool,
     roots: Roots,
     roots_changed: bool,
+    /// Before, no conclusions are drawn.
+    conclude_at: Instant,
     /// The neighbour that was asked for what we lack, and until when it may answer.
     asked: Option<(LinkId, Instant)>,
     /// When neighbours are asked again, because something is missing.
@@ -257,6 +265,8 @@ pub struct Database {
     version: u64,
     graph_version: u64,
     roots_version: u64,
+    /// There was input since conclusions were drawn.
+    touched: bool,
     now: Instant,
 }
 
@@ -285,6 +295,7 @@ impl Database {
             graph_changed: true,
             roots: Roots::default(),
             roots_changed: true,
+            conclude_at: now,
             asked: None,
             ask_at: None,
             ask_after: ASK_FIRST,
@@ -295,6 +306,7 @@ impl Database {
             version: 0,
             graph_version: 0,
             roots_version: 0,
+            touched: true,
             now,
         };
         if let Err(reason) = database.set_own_chain(chain, now) {
@@ -309,40 +321,39 @@ impl Database {
         database
     }
 
+    fn turn(&mut self, now: Instant) {
+        self.now = now;
+        self.touched = true;
+    }
+
     /// A link is up.
     pub fn link_up(&mut self, link: LinkId, neighbor: OriginId, now: Instant) {
-        self.now = now;
-        let mut state = Link::new(neighbor, now);
-        // who has just come is known to all at once
-        for kind in [KIND_CREDENTIAL, KIND_ADVERTISEMENT] {
-            let key = self.own.router.origin.0;
-            state.push_news(RecordId { key, kind });
-        }
+        self.turn(now);
+        let state = Link::new(self.own.router.origin, neighbor, now);
         self.links.insert(link, state);
-        self.tell(link, false);
         self.own.set_linked(true, now);
     }
 
     /// A link is gone.
     pub fn link_down(&mut self, link: LinkId, now: Instant) {
-        self.now = now;
+        self.turn(now);
         self.links.remove(&link);
         self.asked.take_if(|(asked, _)| *asked == link);
         self.own.set_linked(!self.links.is_empty(), now);
     }
 
-    /// Whether one of its ends wants the link, and not only for a trial. Others hear of it as soon as that
-    /// has been so, or where no other way leads to the neighbour.
-    pub fn set_wanted(&mut self, link: LinkId, wanted: bool, now: Instant) {
-        self.now = now;
+    /// What the ends of a link think of it. Others hear of it as soon as it has been wanted, or where no other
+    /// way leads to the neighbour.
+    pub fn set_standing(&mut self, link: LinkId, standing: LinkStanding, now: Instant) {
+        self.turn(now);
         if let Some(link) = self.links.get_mut(&link) {
-            link.wanted = wanted;
+            link.standing = standing;
         }
     }
 
     /// The round-trip time of a link was measured, or smoothed.
     pub fn set_rtt(&mut self, link: LinkId, rtt: Duration, now: Instant) {
-        self.now = now;
+        self.turn(now);
         if let Some(link) = self.links.get_mut(&link) {
             link.cost.set(rtt, now);
         }
@@ -356,7 +367,7 @@ impl Database {
         bytes: &[u8],
         now: Instant,
     ) -> Result<(), DropReason> {
-        self.now = now;
+        self.turn(now);
         if !self.links.contains_key(&link) {
             return Err(DropReason::UnknownLink);
         }
@@ -400,7 +411,7 @@ impl Database {
         summary: &Summary,
         now: Instant,
     ) -> Result<(), DropReason> {
-        self.now = now;
+        self.turn(now);
         let Some(state) = self.links.get_mut(&link) else {
             return Err(DropReason::UnknownLink);
         };
@@ -432,19 +443,19 @@ impl Database {
     /// This router announces these groups from now on; those outside its certificate, and more than
     /// [`MAX_PREFIXES`], are not said.
     pub fn set_announced(&mut self, announced: BTreeSet<GroupPrefix>, now: Instant) {
-        self.now = now;
+        self.turn(now);
         self.own.router.announced = announced;
     }
 
     /// This router has these flags from now on: [`FLAG_CORE`] and others.
     pub fn set_flags(&mut self, flags: u8, now: Instant) {
-        self.now = now;
+        self.turn(now);
         self.own.router.flags = flags;
     }
 
     /// This router has these certificates from now on.
     pub fn set_own_chain(&mut self, chain: Bytes, now: Instant) -> Result<(), &'static str> {
-        self.now = now;
+        self.turn(now);
         let origin = self.own.router.origin;
         let credential = self.services.verify_chain(&chain)?;
         let known = self.routers.get(&origin).map(|router| &router.credential);
@@ -461,7 +472,7 @@ impl Database {
 
     /// A revocation, as [`Services::verify_revocation`] knows it, to be told to all.
     pub fn add_revocation(&mut self, bytes: &[u8], now: Instant) -> Result<(), &'static str> {
-        self.now = now;
+        self.turn(now);
         let revocation = self.services.verify_revocation(bytes)?;
         let mut w = Writer::new();
         w.u64(revocation_key(&revocation.key, revocation.by_network));
@@ -476,9 +487,10 @@ impl Database {
 
     /// To be called when the time of [`Self::next_timeout`] has come.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.now = now;
+        self.turn(now);
         for link in self.links.values_mut() {
             link.cost.handle_timeout(now);
+            link.release(now);
         }
         self.aside.retain(|_, aside| now < aside.until);
         self.asked.take_if(|(_, until)| now >= *until);
@@ -514,6 +526,7 @@ impl Database {
             self.ask_at,
             self.forget_at,
             self.clock_at,
+            (self.graph_changed || self.roots_changed).then_some(self.conclude_at),
             self.aside.values().map(|aside| aside.until).min(),
             waiting.map(|r| r.rate.next(ADVERTISEMENT_RATE)).min(),
             links.clone().filter_map(|l| l.cost.next_timeout()).min(),
@@ -562,7 +575,7 @@ impl Database {
         self.version
     }
 
-    /// Rises with every change of the graph.
+    /// Rises with every change of the graph, and of who is reachable.
     #[must_use]
     pub fn graph_version(&self) -> u64 {
         self.graph_version

@@ -358,10 +358,7 @@ impl Engine {
             named(audit, TimerKind::Audit),
             named(self.database.next_timeout(), TimerKind::LinkState),
             named(self.topology.poll_timeout(), TimerKind::Topology),
-            named(
-                self.routing.next_timeout(self.database.version()),
-                TimerKind::ShortestPaths,
-            ),
+            named(self.routing.next_timeout(), TimerKind::ShortestPaths),
             named(self.gone.first().map(|g| g.0), TimerKind::RouterGone),
         ]
         .into_iter()
@@ -427,13 +424,13 @@ impl Engine {
         self.database.link_down(link, self.now);
         self.topology.link_down(link, self.now);
         self.paths = Table::new(self.config.seed);
-        self.routing.force();
     }
 
     /// Of two links to one neighbour the newer counts.
     pub(crate) fn find_neighbors(&mut self) {
         let links = self.adjacencies.iter().filter(|(_, a)| !a.faulty);
         self.neighbors = links.map(|(link, a)| (a.origin(), *link)).collect();
+        self.routing.force();
     }
 
     /// The neighbour broke the protocol: the shell closes the link.

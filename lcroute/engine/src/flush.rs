@@ -38,8 +38,9 @@ impl Engine {
                     if let Some(adjacency) = self.adjacencies.get_mut(&link) {
                         adjacency.say.push(Element::Keep(wish));
                     }
-                    self.review_wanted(link);
+                    self.review_standing(link);
                 }
+                TopologyEvent::Fade { link } => self.review_standing(link),
                 TopologyEvent::Wanted(wanted) => self.outputs.push_back(Output::Wanted(wanted)),
                 TopologyEvent::Retire { link } => self.outputs.push_back(Output::Retire { link }),
             }
@@ -47,9 +48,9 @@ impl Engine {
     }
 
     /// Others hear of links that are wanted.
-    pub(crate) fn review_wanted(&mut self, link: LinkId) {
-        let wanted = self.topology.is_wanted(link);
-        self.database.set_wanted(link, wanted, self.now);
+    pub(crate) fn review_standing(&mut self, link: LinkId) {
+        let standing = self.topology.standing(link);
+        self.database.set_standing(link, standing, self.now);
     }
 
     fn flush_control(&mut self) {

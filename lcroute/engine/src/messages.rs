@@ -62,7 +62,7 @@ impl Engine {
                 Element::Audit(audit) => self.handle_audit(link, &audit),
                 Element::Keep(wish) => {
                     self.topology.set_peer_wish(link, wish, self.now);
-                    self.review_wanted(link);
+                    self.review_standing(link);
                 }
             }
         }

@@ -279,7 +279,7 @@ impl Engine {
         if !is_own {
             return Err(DropReason::ForgedSource);
         }
-        if route.arrival != Some(link) && route.previous != Some(link) {
+        if route.arrival != Some(link) && !route.previous.contains(&link) {
             return Err(DropReason::ReversePath);
         }
         permit(&self.database, header.origin, flow)?;

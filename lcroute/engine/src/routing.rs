@@ -20,22 +20,17 @@ use crate::table::Table;
 use crate::topology::Path;
 use crate::trees::Edge;
 
-/// Changes of the link state that come closer together than this are looked at together, where a look costs
-/// something. While routers differ packets get lost, so nobody waits without need.
-const SPF_GAP: Duration = Duration::from_millis(50);
-/// Routers up to which shortest paths cost next to nothing.
-const FEW: usize = 64;
 /// How often the topology hears of routers that came and went.
 const TOPOLOGY_GAP: Duration = Duration::from_millis(500);
 
 /// Which state of the link state the trees show.
 #[derive(Debug)]
 pub struct Routing {
-    seen: Option<u64>,
+    /// Graph and roots that the trees show.
+    seen: Option<[u64; 2]>,
     /// Which graph was known when packets were last kept for late listeners.
     noticed: Option<u64>,
     forced: bool,
-    next: Instant,
     pub(crate) small: bool,
     /// Programs here send on this router's own tree.
     pub(crate) sends_on_own: bool,
@@ -60,7 +55,6 @@ impl Routing {
             seen: None,
             noticed: None,
             forced: false,
-            next: now,
             small: true,
             sends_on_own: false,
             listens_on_all: false,
@@ -80,11 +74,10 @@ impl Routing {
     }
 
     /// When something has to be looked at though nothing comes in.
-    pub fn next_timeout(&self, version: u64) -> Option<Instant> {
-        let waiting = (self.seen != Some(version)).then_some(self.next);
+    pub fn next_timeout(&self) -> Option<Instant> {
         let before = self.before.first().map(|(_, until)| *until);
         let topology = self.topology_stale.then_some(self.topology_next);
-        let all = [waiting, self.tree_expiry, before, topology];
+        let all = [self.tree_expiry, before, topology];
         all.into_iter().flatten().min()
     }
 
@@ -124,15 +117,15 @@ impl Engine {
         }
         self.database.update();
         self.handle_database_events();
-        let version = self.database.version();
-        let graph_version = Some(self.database.graph_version());
-        if self.routing.noticed != graph_version {
-            self.routing.noticed = graph_version;
+        let graph_version = self.database.graph_version();
+        if self.routing.noticed != Some(graph_version) {
+            self.routing.noticed = Some(graph_version);
             self.late.clear();
         }
-        let changed = self.routing.seen != Some(version);
-        if self.routing.forced || changed && self.routing.next <= self.now {
-            self.look_again(version, changed);
+        let seen = Some([graph_version, self.database.roots_version()]);
+        if std::mem::take(&mut self.routing.forced) || self.routing.seen != seen {
+            self.routing.seen = seen;
+            self.look_again();
         }
         for root in self.trees.take_unplaced() {
             self.place(root, true);
@@ -144,13 +137,8 @@ impl Engine {
         self.tell_topology();
     }
 
-    fn look_again(&mut self, version: u64, changed: bool) {
-        self.routing.seen = Some(version);
-        self.routing.forced = false;
+    fn look_again(&mut self) {
         let graph = self.database.graph();
-        if changed && graph.len() > FEW {
-            self.routing.next = self.now + SPF_GAP;
-        }
         let fresh = !Arc::ptr_eq(&graph, &self.graph);
         self.graph = graph;
         self.paths = Table::new(self.config.seed);

@@ -11,7 +11,7 @@
 //! edges of its own tree only and withdraws it from all others: so interest that is there is at once the
 //! neighbour's word that it has this edge too, and nothing is sent over a new edge before that.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,6 +28,8 @@ use crate::want::Want;
 
 /// How long packets are taken over the edges that a tree had before its last change.
 pub const PREVIOUS_TREE: Duration = Duration::from_secs(1);
+/// So many of them are kept: changes come in crowds.
+const MAX_PREVIOUS: usize = 4;
 /// Sources per entry whose way is remembered.
 const MAX_ROUTES: usize = 8;
 
@@ -79,8 +81,8 @@ pub struct Route {
     version: u32,
     /// The link behind which the origin lies; `None`: this router.
     pub arrival: Option<LinkId>,
-    /// The same in the tree before.
-    pub previous: Option<LinkId>,
+    /// The same in the trees of a moment ago.
+    pub previous: Vec<LinkId>,
     /// The links that want it.
     pub links: Links,
 }
@@ -160,7 +162,8 @@ struct PrefixState {
 #[derive(Debug, Default)]
 struct Place {
     tree: Option<Arc<Tree>>,
-    previous: Option<Previous>,
+    /// The trees of a moment ago, the last one at the end.
+    previous: VecDeque<Previous>,
     /// Parent and children, sorted by link.
     edges: Vec<Edge>,
     /// Rises with every change.
@@ -205,11 +208,16 @@ impl Place {
         self.edges.iter().find(|e| e.link == link)
     }
 
-    /// The edge of the tree as it was until a moment ago, if it is none any more.
+    /// The edge of the trees of a moment ago, if it is none any more.
     fn former_edge(&self, link: LinkId) -> Option<&Edge> {
-        let previous = self.previous.as_ref()?;
-        let former = previous.edges.iter().find(|e| e.link == link);
+        let mut edges = self.previous.iter().rev().flat_map(|p| &p.edges);
+        let former = edges.find(|e| e.link == link);
         former.filter(|_| self.edge(link).is_none())
+    }
+
+    /// An edge, or one of a moment ago: who is behind it may not have said it elsewhere yet.
+    fn late_edge(&self, link: LinkId) -> Option<&Edge> {
+        self.edge(link).or_else(|| self.former_edge(link))
     }
 
     fn parent(&self) -> Option<&Edge> {
@@ -221,9 +229,11 @@ impl Place {
         towards(self.tree.as_ref()?, &self.edges, own, origin)
     }
 
-    fn previously_towards(&self, own: OriginId, origin: OriginId) -> Option<LinkId> {
-        let previous = self.previous.as_ref()?;
-        towards(&previous.tree, &previous.edges, own, origin)
+    fn previously_towards(&self, own: OriginId, origin: OriginId) -> Vec<LinkId> {
+        let previous = self.previous.iter();
+        previous
+            .filter_map(|p| towards(&p.tree, &p.edges, own, origin))
+            .collect()
     }
 
     /// W for one edge: what all others want, of the sources that lie behind it.
@@ -232,7 +242,7 @@ impl Place {
             .links
             .iter()
             .filter(|l| l.link != edge.link && l.heard.is_something())
-            .filter(|l| self.edge(l.link).is_some());
+            .filter(|l| self.late_edge(l.link).is_some());
         let mut want = entry.local.clone();
         for other in others {
             if want == Want::All {
@@ -250,7 +260,7 @@ impl Place {
     /// Whether a program here or somebody below sends to the group.
     fn is_sending_below(&self, entry: &Entry) -> bool {
         let below = |l: &LinkState| {
-            l.heard_sending && self.edge(l.link).is_some_and(|edge| !edge.is_parent)
+            l.heard_sending && self.late_edge(l.link).is_some_and(|edge| !edge.is_parent)
         };
         entry.local_sending || entry.links.iter().any(below)
     }
@@ -259,23 +269,26 @@ impl Place {
         let origin = OriginId::of(source);
         let is_local = origin == own;
         let arrival = (!is_local).then(|| self.towards(own, origin)).flatten();
-        let previous = (!is_local)
-            .then(|| self.previously_towards(own, origin))
-            .flatten();
+        let previous = if is_local {
+            Vec::new()
+        } else {
+            self.previously_towards(own, origin)
+        };
         // over edges of before as well: who is behind them may not have heard of the change
         let leads_on = |link: LinkId| {
-            let former = || Some(link) != previous && self.former_edge(link).is_some();
+            let former = || !previous.contains(&link) && self.former_edge(link).is_some();
             Some(link) != arrival && (self.edge(link).is_some() || former())
         };
         let wanting = links
             .iter()
             .filter(|l| l.heard.allows(source) && leads_on(l.link));
+        let links = wanting.map(|l| l.link).collect();
         Route {
             source,
             version: self.version,
             arrival,
             previous,
-            links: wanting.map(|l| l.link).collect(),
+            links,
         }
     }
 }
@@ -404,7 +417,10 @@ impl Trees {
         let edges_changed = place.edges != edges;
         let old_edges = std::mem::replace(&mut place.edges, edges);
         if let Some(old) = std::mem::replace(&mut place.tree, tree) {
-            place.previous = Some(Previous {
+            if place.previous.len() == MAX_PREVIOUS {
+                place.previous.pop_front();
+            }
+            place.previous.push_back(Previous {
                 tree: old,
                 edges: old_edges,
                 until: now + PREVIOUS_TREE,
@@ -429,15 +445,14 @@ impl Trees {
                 continue;
             };
             let place = &mut state.place;
-            let Some(until) = place.previous.as_ref().map(|p| p.until) else {
-                continue;
-            };
-            if until <= now {
-                place.previous = None;
+            let before = place.previous.len();
+            place.previous.retain(|p| p.until > now);
+            if place.previous.len() < before {
                 place.version = place.version.wrapping_add(1);
                 over.push((*root, state.entries.sorted_keys()));
-            } else {
-                next = Some(next.map_or(until, |n: Instant| n.min(until)));
+            }
+            if let Some(Previous { until, .. }) = place.previous.front() {
+                next = Some(next.map_or(*until, |n: Instant| n.min(*until)));
             }
         }
         // what was told over edges of before is withdrawn now
@@ -608,7 +623,7 @@ impl Trees {
                 said.former = said.former.filter(|former| *former != link);
             }
             let place = &mut state.place;
-            if let Some(previous) = &mut place.previous {
+            for previous in &mut place.previous {
                 previous.edges.retain(|e| e.link != link);
                 place.version = place.version.wrapping_add(1);
             }

@@ -230,9 +230,6 @@ impl Simulation {
 
     /// A router says that a link is no longer needed.
     pub(crate) fn retire(&mut self, node: u32, id: u32) {
-        if self.calm {
-            return;
-        }
         self.statistics.links_retired += 1;
         self.end_link(id, node, true);
         self.nodes[node as usize].links.remove(&id);

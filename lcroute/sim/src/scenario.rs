@@ -142,7 +142,7 @@ impl Default for Scenario {
             warm_up: Span::seconds(20),
             starts: Span::seconds(10),
             duration: Span::seconds(60),
-            settle: Span::seconds(80),
+            settle: Span::seconds(240),
             leave: true,
             probes: 200,
             topology: Topology::default(),

@@ -340,7 +340,7 @@ impl Simulation {
     }
 
     /// From now on nothing happens to the network. Routers go on to think about better links, but there
-    /// is nobody to make them.
+    /// is nobody to make them; what they do not want is closed.
     fn calm_down(&mut self) {
         self.calm = true;
         self.weather.loss = 0.0;

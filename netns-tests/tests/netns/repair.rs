@@ -41,9 +41,10 @@ fn run(lab: &Lab, config: &str) -> Result<Outcome> {
     let waited =
         ["queue_delay", "queue_codel", "queue_full"].map(|why| a.counter(&format!("drops/{why}")));
     let waited = waited.into_iter().sum::<Result<u64>>()?;
-    // random loss is no reason to send less
+    // random loss is no reason to send less: who took it for congestion would send a tenth. A process that
+    // has to wait for its turn lets some go, too
     ensure!(
-        waited < MESSAGES / 50,
+        waited < MESSAGES / 10,
         "{waited} never left: {}",
         a.status()?
     );

@@ -9,8 +9,11 @@ use librecast::id::OriginId;
 
 use super::advertisement::{Advertisement, MAX_LINKS};
 use super::election::{Candidate, elect_announcer, elect_slots};
+use super::flooding::{Link, LinkStanding};
 use super::record::{CredentialRecord, KIND_ADVERTISEMENT, Version};
-use super::{AnnouncedPrefix, Database, DatabaseEvent, FORGET_AFTER, Roots, Router};
+use super::{
+    AnnouncedPrefix, CONCLUDE_GAP, Database, DatabaseEvent, FEW, FORGET_AFTER, Roots, Router,
+};
 use crate::drops::DropReason;
 use crate::graph::{Graph, router_digest};
 use crate::services::RecordError;
@@ -18,16 +21,28 @@ use crate::services::RecordError;
 impl Database {
     /// Draws all conclusions from what has come in. Costs nothing if nothing has changed.
     pub fn update(&mut self) {
+        if !std::mem::take(&mut self.touched) {
+            return;
+        }
         // the own advertisement changes what it follows from; what it says is settled after two turns
         for _ in 0..4 {
-            self.refresh_graph();
-            self.refresh_roots();
+            if self.now >= self.conclude_at {
+                self.conclude();
+            }
             self.review_own();
             if !self.advertise() {
                 break;
             }
         }
         self.ask_neighbor();
+    }
+
+    fn conclude(&mut self) {
+        if (self.graph_changed || self.roots_changed) && self.routers.len() > FEW {
+            self.conclude_at = self.now + CONCLUDE_GAP;
+        }
+        self.refresh_graph();
+        self.refresh_roots();
     }
 
     pub(super) fn graph_digest(&self) -> u64 {
@@ -64,6 +79,7 @@ impl Database {
             if is != router.reachable {
                 router.reachable = is;
                 self.roots_changed = true;
+                self.graph_version += 1;
                 self.version += 1;
                 self.events.push(if is {
                     for link in self.links.values_mut() {
@@ -150,22 +166,20 @@ impl Database {
         let Some(router) = self.routers.get(&origin) else {
             return false;
         };
+        let permitted = router.credential().member.prefixes.clone();
+        self.advertise_links();
         let mut costs: BTreeMap<OriginId, u16> = BTreeMap::new();
-        let reachable = |to: &OriginId| self.routers.get(to).is_some_and(|r| r.reachable);
-        for link in self.links.values_mut() {
-            // one on trial is nobody's business, unless there is no other way
-            link.advertised |= link.wanted || !reachable(&link.neighbor);
-            if !link.advertised || link.neighbor == origin {
-                continue;
-            }
+        let advertised = |link: &&Link| link.advertised && link.standing != LinkStanding::Retiring;
+        for link in self.links.values().filter(advertised) {
             let cost = link.cost.get();
             let least = costs.entry(link.neighbor).or_insert(cost);
             *least = cost.min(*least);
         }
+        costs.remove(&origin);
         let links = costs.into_iter().take(MAX_LINKS).collect();
-        let permitted = &router.credential().member.prefixes;
-        let content = self.own.content(permitted, links);
-        if !self.own.say(&content, self.now) {
+        let content = self.own.content(&permitted, links);
+        let up = |neighbor| self.links.values().any(|link| link.neighbor == neighbor);
+        if !self.own.say(&content, up, self.now) {
             return false;
         }
         let version = self.own.next_version();
@@ -178,6 +192,26 @@ impl Database {
                 tracing::warn!(%error, "own advertisement cannot be built");
                 false
             }
+        }
+    }
+
+    /// One on trial is nobody's business, unless there is no other way, or the neighbour speaks of it.
+    fn advertise_links(&mut self) {
+        let own = self.own.router.origin;
+        let mut new = Vec::new();
+        for (id, link) in self.links.iter_mut().filter(|(_, link)| !link.advertised) {
+            let neighbor = self.routers.get(&link.neighbor);
+            let reachable = neighbor.is_some_and(|n| n.reachable);
+            let advertisement = neighbor.and_then(|n| n.advertisement.as_ref());
+            let named = advertisement.is_some_and(|a| a.cost_to(own).is_some());
+            link.advertised = link.standing == LinkStanding::Wanted || !reachable || named;
+            if link.advertised {
+                self.own.hurry |= !reachable;
+                new.push(*id);
+            }
+        }
+        for link in new {
+            self.introduce(link);
         }
     }
 

@@ -15,12 +15,16 @@ use crate::config::LinkId;
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 impl Database {
     /// All neighbours but one have to know.
-    pub(super) fn flood(&mut self, id: RecordId, from: Option<LinkId>) {
+    pub(super) fn flood(&mut self, id: RecordId, from: Option<LinkId>, urgent: bool) {
         for (link, state) in &mut self.links {
             if Some(*link) == from {
                 state.remove(id);
-            } else {
+            } else if !state.advertised {
+                // compares with us when it is
+            } else if urgent || from.is_none() {
                 state.push_news(id);
+            } else {
+                state.hold_news(id, self.now);
             }
         }
     }
@@ -94,6 +98,17 @@ impl Database {
         if let Some(link) = self.links.get_mut(&link) {
             (link.summarized, link.tell_at) = (self.now, None);
             link.push_summary(Summary::Digest { ask, buckets });
+        }
+    }
+
+    /// A neighbour gets to know this router, and what there is.
+    pub(super) fn introduce(&mut self, link: LinkId) {
+        self.tell(link, false);
+        if let Some(link) = self.links.get_mut(&link) {
+            for kind in [KIND_CREDENTIAL, KIND_ADVERTISEMENT] {
+                let key = self.own.router.origin.0;
+                link.push_news(RecordId { key, kind });
+            }
         }
     }
 

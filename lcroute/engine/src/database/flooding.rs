@@ -1,5 +1,8 @@
 //! What goes over each link: news at once, what a neighbour lacks at a bounded rate.
 //!
+//! Most news reach both ends of a link on other ways. What is not urgent is sent by the lower router of the
+//! two, and by the higher one only if it has not come by then, so that it does not cross itself.
+//!
 //! The control channel of a link is reliable and in order, so a record that was sent needs no
 //! acknowledgement while the link is up. Queues hold names: a record that changes while it waits is
 //! sent once, as it is then.
@@ -32,15 +35,31 @@ const SEND_RATE: Rate = Rate {
 /// Who was out of reach comes in company: a neighbour is told of all of them at once.
 const SETTLE: Duration = Duration::from_secs(1);
 
+/// What is held is held for a round trip, within these bounds.
+const MIN_HOLD: Duration = Duration::from_millis(5);
+const MAX_HOLD: Duration = Duration::from_millis(300);
+
+/// What its ends think of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkStanding {
+    /// One of them wants it, and not only for a trial.
+    Wanted,
+    /// None does, so far.
+    Unwanted,
+    /// It is about to be closed: traffic should go other ways.
+    Retiring,
+}
+
 /// One link, seen from here.
 #[derive(Debug)]
 pub(crate) struct Link {
     pub neighbor: OriginId,
     pub cost: Cost,
-    /// One of the ends wants it, and not only for a trial.
-    pub wanted: bool,
-    /// Part of the own advertisement.
+    pub standing: LinkStanding,
+    /// Others are to know of it: part of the own advertisement, and news go over it.
     pub advertised: bool,
+    /// Whose records are sent first.
+    first: bool,
     pub verify: Bucket,
     pub summarize: Bucket,
     /// The neighbour's sums, which were different from ours.
@@ -51,6 +70,10 @@ pub(crate) struct Link {
     pub tell_at: Option<Instant>,
     summaries: VecDeque<Summary>,
     news: BTreeSet<RecordId>,
+    /// News that the neighbour may be sending us.
+    held: BTreeSet<RecordId>,
+    /// When they are sent after all.
+    held_until: VecDeque<(Instant, RecordId)>,
     lacking: BTreeSet<RecordId>,
     /// END follows when nothing is lacking.
     end: bool,
@@ -58,11 +81,12 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub fn new(neighbor: OriginId, now: Instant) -> Self {
+    pub fn new(own: OriginId, neighbor: OriginId, now: Instant) -> Self {
         Self {
             neighbor,
+            first: own < neighbor,
             cost: Cost::default(),
-            wanted: false,
+            standing: LinkStanding::Unwanted,
             advertised: false,
             verify: Bucket::full(now),
             summarize: Bucket::full(now),
@@ -71,6 +95,8 @@ impl Link {
             tell_at: None,
             summaries: VecDeque::new(),
             news: BTreeSet::new(),
+            held: BTreeSet::new(),
+            held_until: VecDeque::new(),
             lacking: BTreeSet::new(),
             end: false,
             sending: Bucket::full(now),
@@ -80,6 +106,27 @@ impl Link {
     /// A record that the neighbour does not have.
     pub fn push_news(&mut self, id: RecordId) {
         self.news.insert(id);
+    }
+
+    /// A record that the neighbour most likely has, or sends us.
+    pub fn hold_news(&mut self, id: RecordId, now: Instant) {
+        if self.first {
+            self.push_news(id);
+        } else if !self.news.contains(&id) && self.held.insert(id) {
+            // one round trip: the cost is in units of 100 us
+            let round_trip = Duration::from_micros(100) * u32::from(self.cost.get());
+            let until = now + round_trip.min(MAX_HOLD) + MIN_HOLD;
+            self.held_until.push_back((until, id));
+        }
+    }
+
+    /// What did not come from the neighbour is sent.
+    pub fn release(&mut self, now: Instant) {
+        while let Some((_, id)) = self.held_until.pop_front_if(|(at, _)| *at <= now) {
+            if self.held.remove(&id) {
+                self.news.insert(id);
+            }
+        }
     }
 
     /// A record that the neighbour asked for.
@@ -98,6 +145,7 @@ impl Link {
     /// The neighbour has it, or it is no more.
     pub fn remove(&mut self, id: RecordId) {
         self.news.remove(&id);
+        self.held.remove(&id);
         self.lacking.remove(&id);
     }
 
@@ -137,6 +185,7 @@ impl Link {
     pub fn next_timeout(&self) -> Option<Instant> {
         let waits = !self.news.is_empty() || !self.lacking.is_empty();
         let send_at = waits.then(|| self.sending.next(SEND_RATE));
-        [send_at, self.tell_at].into_iter().flatten().min()
+        let held = self.held_until.front().map(|(at, _)| *at);
+        [send_at, self.tell_at, held].into_iter().flatten().min()
     }
 }

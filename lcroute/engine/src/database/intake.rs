@@ -120,7 +120,7 @@ impl Database {
         self.roots_changed = true;
         self.version += 1;
         let (key, kind) = (origin.0, KIND_CREDENTIAL);
-        self.flood(RecordId { key, kind }, from);
+        self.flood(RecordId { key, kind }, from, false);
     }
 
     pub(super) fn handle_advertisement(
@@ -216,6 +216,9 @@ impl Database {
         let same =
             |old: &Arc<Advertisement>| said(old) == said(new) && old.prefixes() == new.prefixes();
         self.roots_changed |= !old.as_ref().is_some_and(same);
+        let kept = |to| new.cost_to(to).is_some();
+        let lost = |old: &Arc<Advertisement>| !old.links().all(|(to, _)| kept(to));
+        let urgent = old.as_ref().is_none_or(lost);
         let same_links = |old: &Arc<Advertisement>| old.links().eq(new.links());
         if !old.as_ref().is_some_and(same_links) {
             if let Some(old) = old {
@@ -233,7 +236,7 @@ impl Database {
         }
         self.version += 1;
         let (key, kind) = (origin.0, KIND_ADVERTISEMENT);
-        self.flood(RecordId { key, kind }, from);
+        self.flood(RecordId { key, kind }, from, urgent);
     }
 
     /// The links of an advertisement that the other end claims, too, come into the graph or leave it.
@@ -307,7 +310,7 @@ impl Database {
         let who = (revocation.key, revocation.by_network);
         self.revoked.insert(who);
         let kind = KIND_REVOCATION;
-        self.flood(RecordId { key, kind }, from);
+        self.flood(RecordId { key, kind }, from, true);
         let event = DatabaseEvent::Revoked(revocation.key, Bytes::copy_from_slice(bytes));
         self.events.push(event);
         let revoked: Vec<OriginId> = self

@@ -14,9 +14,11 @@ use super::record::Version;
 
 /// Ordinary changes are told at most once in this time.
 const ADVERTISEMENT_GAP: Duration = Duration::from_secs(5);
-/// Links that come shortly one after the other are said together.
+/// What comes shortly one after the other is said together.
 const TOGETHER: Duration = Duration::from_millis(50);
-/// New links and prefixes need not wait so long, if there are few of them.
+/// New links are told at most once in this time,
+const LINK_GAP: Duration = Duration::from_secs(1);
+/// new prefixes at once, if there are few of them.
 const PROMPT_RATE: Rate = Rate {
     burst: 8,
     interval: ADVERTISEMENT_GAP,
@@ -64,6 +66,8 @@ pub(crate) struct Own {
     last_said: Option<Instant>,
     urgent: Bucket,
     prompt: Bucket,
+    /// A link leads to who was out of reach.
+    pub hurry: bool,
     /// A newer advertisement of ours than we made was seen.
     overtaken: bool,
     /// It happened before: two hosts have our key, and answer each other in no haste.
@@ -89,6 +93,7 @@ impl Own {
             last_said: None,
             urgent: Bucket::full(now),
             prompt: Bucket::full(now),
+            hurry: false,
             overtaken: false,
             twins: false,
             due: None,
@@ -224,31 +229,39 @@ impl Own {
         }
     }
 
-    /// Whether this is to be said now; if so, it counts as said.
-    pub fn say(&mut self, content: &Content, now: Instant) -> bool {
+    /// Whether this is to be said now; if so, it counts as said. `up`: whether there is a link with this
+    /// neighbour.
+    pub fn say(&mut self, content: &Content, up: impl Fn(OriginId) -> bool, now: Instant) -> bool {
         self.due = None;
         if self.said.as_ref() == Some(content) && !self.overtaken {
             return false;
         }
+        let said = self.said.as_ref();
         let urgent = self.overtaken && !self.twins
-            || self
-                .said
-                .as_ref()
-                .is_none_or(|said| is_urgent(said, content));
-        let prompt = self.said.as_ref().is_some_and(|s| is_prompt(s, content));
-        let next = self.urgent.next(URGENT_RATE);
-        let due = match self.last_said {
-            Some(_) if urgent => next,
-            Some(last) if prompt => next.max(last + TOGETHER).max(self.prompt.next(PROMPT_RATE)),
-            Some(last) => next.max(last + ADVERTISEMENT_GAP),
-            None => next,
+            || self.hurry
+            || said.is_none_or(|said| is_urgent(said, content, up));
+        let prefixes = |c: &Content| c.prefixes.iter().map(|p| p.prefix).collect::<Vec<_>>();
+        let gap = match said {
+            _ if urgent => Duration::ZERO,
+            Some(said) if prefixes(said) != prefixes(content) => TOGETHER,
+            Some(said) if !has_links(said, content) => LINK_GAP,
+            _ => ADVERTISEMENT_GAP,
         };
+        let prompt = !urgent && gap < ADVERTISEMENT_GAP;
+        let mut due = self.urgent.next(URGENT_RATE);
+        if let Some(last) = self.last_said {
+            due = due.max(last + gap);
+        }
+        if prompt {
+            due = due.max(self.prompt.next(PROMPT_RATE));
+        }
         if now < due {
             self.due = Some(due);
             return false;
         }
         self.urgent.spend(URGENT_RATE, 1, now);
-        if prompt && !urgent {
+        self.hurry = false;
+        if prompt {
             self.prompt.spend(PROMPT_RATE, 1, now);
         }
         self.last_said = Some(now);
@@ -290,16 +303,17 @@ impl Own {
     }
 }
 
-/// A link has come, or a prefix came or went: who waits for it should not wait long, now and then.
-fn is_prompt(said: &Content, content: &Content) -> bool {
-    let known = |origin: &OriginId| said.links.binary_search_by_key(origin, |l| l.0).is_ok();
-    let prefixes = |c: &Content| c.prefixes.iter().map(|p| p.prefix).collect::<Vec<_>>();
-    !content.links.iter().all(|(origin, _)| known(origin)) || prefixes(said) != prefixes(content)
+/// Whether all links of `of` are among those of `content`.
+fn has_links(content: &Content, of: &Content) -> bool {
+    let known = |origin: &OriginId| content.links.binary_search_by_key(origin, |l| l.0).is_ok();
+    of.links.iter().all(|(origin, _)| known(origin))
 }
 
-/// A link was lost, or the first has come.
-fn is_urgent(said: &Content, content: &Content) -> bool {
+/// A link was lost, not given up, or the first has come.
+fn is_urgent(said: &Content, content: &Content, up: impl Fn(OriginId) -> bool) -> bool {
     let first = said.links.is_empty() && !content.links.is_empty();
-    let still = |origin: &OriginId| content.links.binary_search_by_key(origin, |l| l.0).is_ok();
-    first || !said.links.iter().all(|(origin, _)| still(origin))
+    let still = |origin: OriginId| {
+        up(origin) || content.links.binary_search_by_key(&origin, |l| l.0).is_ok()
+    };
+    first || !said.links.iter().all(|(origin, _)| still(*origin))
 }

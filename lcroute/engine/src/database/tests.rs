@@ -121,7 +121,7 @@ impl Network {
             let origin = self.origin(far);
             let database = &mut self.nodes[here].database;
             database.link_up(link, origin, self.now);
-            database.set_wanted(link, true, self.now);
+            database.set_standing(link, LinkStanding::Wanted, self.now);
             database.set_rtt(link, delay * 2, self.now);
         }
         self.flush(a);
@@ -759,7 +759,8 @@ fn an_advertisement_waits_for_its_credential() {
     let mut far = node(TestServices::new(2), 1, &Limits::default(), now);
     let origin = far.services.origin();
     far.database.link_up(LinkId(9), here.services.origin(), now);
-    far.database.set_wanted(LinkId(9), true, now);
+    far.database
+        .set_standing(LinkId(9), LinkStanding::Wanted, now);
     far.database.update();
     here.database.link_up(LinkId(9), origin, now);
     here.database.take_messages();

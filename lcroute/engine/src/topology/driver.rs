@@ -15,6 +15,7 @@ use librecast::id::OriginId;
 
 use super::{Known, LinkView, Path, Policy, TopologyConfig, View, Wish};
 use crate::config::LinkId;
+use crate::database::LinkStanding;
 
 /// Members that are known at a time, and directions that fail.
 pub(super) const MAX_KNOWN: usize = 4_096;
@@ -22,7 +23,9 @@ pub(super) const MAX_KNOWN: usize = 4_096;
 const DEBOUNCE: Duration = Duration::from_millis(100);
 /// or so long after the first change.
 const MAX_DEBOUNCE: Duration = Duration::from_secs(1);
-/// A link that nobody wants is closed after this time.
+/// A link that nobody wants is not used any more after this time,
+const FADE_AFTER: Duration = Duration::from_secs(20);
+/// and closed after this.
 const RETIRE_AFTER: Duration = Duration::from_secs(30);
 
 /// What the topology asks for.
@@ -36,6 +39,11 @@ pub enum TopologyEvent {
         link: LinkId,
         /// Whether it is wanted here.
         wish: Wish,
+    },
+    /// Nobody wants the link, and soon it will be closed.
+    Fade {
+        /// The link.
+        link: LinkId,
     },
     /// Close the link: nobody has wanted it for a while.
     Retire {
@@ -53,6 +61,7 @@ struct Link {
     peer: Option<Wish>,
     told: Option<Wish>,
     unwanted_since: Option<Instant>,
+    faded: bool,
     retired: bool,
 }
 
@@ -168,6 +177,7 @@ impl Topology {
                 peer: None,
                 told: None,
                 unwanted_since: None,
+                faded: false,
                 retired: false,
             },
         );
@@ -197,10 +207,13 @@ impl Topology {
         }
     }
 
-    /// Whether one of the ends wants the link, and not for a trial.
-    pub fn is_wanted(&self, link: LinkId) -> bool {
-        let firm = |link: &Link| [link.told, link.peer].contains(&Some(Wish::Yes));
-        self.links.get(&link).is_some_and(firm)
+    /// What the ends of a link think of it.
+    pub fn standing(&self, link: LinkId) -> LinkStanding {
+        match self.links.get(&link) {
+            Some(link) if [link.told, link.peer].contains(&Some(Wish::Yes)) => LinkStanding::Wanted,
+            Some(link) if link.faded => LinkStanding::Retiring,
+            _ => LinkStanding::Unwanted,
+        }
     }
 
     /// All with whom there should be a link.
@@ -215,8 +228,12 @@ impl Topology {
             self.decide(now);
         }
         for (id, link) in &mut self.links {
-            let over = link.unwanted_since.is_some_and(|t| t + RETIRE_AFTER <= now);
-            if over && !link.retired {
+            let over = |after| link.unwanted_since.is_some_and(|t| t + after <= now);
+            if over(FADE_AFTER) && !link.faded {
+                link.faded = true;
+                self.events.push_back(TopologyEvent::Fade { link: *id });
+            }
+            if over(RETIRE_AFTER) && !link.retired {
                 link.retired = true;
                 self.events.push_back(TopologyEvent::Retire { link: *id });
             }
@@ -226,7 +243,10 @@ impl Topology {
     /// When to call [`Self::handle_timeout`].
     pub fn poll_timeout(&self) -> Option<Instant> {
         let unwanted = self.links.values().filter(|link| !link.retired);
-        let retire = unwanted.filter_map(|link| Some(link.unwanted_since? + RETIRE_AFTER));
+        let retire = unwanted.filter_map(|link| {
+            let after = if link.faded { RETIRE_AFTER } else { FADE_AFTER };
+            Some(link.unwanted_since? + after)
+        });
         retire
             .chain(self.decision_at())
             .chain(self.policy.next_timeout())
@@ -307,6 +327,9 @@ impl Topology {
             }
             if wish != Wish::No || link.peer != Some(Wish::No) {
                 link.unwanted_since = None;
+                if std::mem::take(&mut link.faded) {
+                    self.events.push_back(TopologyEvent::Fade { link: *id });
+                }
             } else {
                 link.unwanted_since.get_or_insert(now);
             }

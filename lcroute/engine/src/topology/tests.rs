@@ -11,6 +11,7 @@ use super::near::Near;
 use super::rings::Rings;
 use super::*;
 use crate::config::LinkId;
+use crate::database::LinkStanding;
 use crate::random::Random;
 use crate::testing::start;
 
@@ -349,10 +350,17 @@ fn a_link_is_kept_until_neither_side_has_wanted_it_for_30_s() {
         "the peer has not said so"
     );
     topology.set_peer_wish(link, Wish::No, now);
-    assert_eq!(run(&mut topology, now + seconds(29)), []);
+    let fade = [TopologyEvent::Fade { link }];
+    assert_eq!(run(&mut topology, now + seconds(29)), fade);
+    assert_eq!(topology.standing(link), LinkStanding::Retiring);
     topology.set_peer_wish(link, Wish::Yes, now + seconds(29));
+    assert_eq!(topology.standing(link), LinkStanding::Wanted);
     topology.set_peer_wish(link, Wish::No, now + seconds(29));
-    assert_eq!(run(&mut topology, now + seconds(58)), [], "counted anew");
+    assert_eq!(run(&mut topology, now + seconds(29)), fade, "taken back");
+    assert_eq!(topology.standing(link), LinkStanding::Unwanted);
+    assert_eq!(run(&mut topology, now + seconds(48)), [], "counted anew");
+    assert_eq!(run(&mut topology, now + seconds(49)), fade);
+    assert_eq!(topology.standing(link), LinkStanding::Retiring);
     let events = run(&mut topology, now + seconds(60));
     assert_eq!(events, [TopologyEvent::Retire { link }]);
     assert_eq!(run(&mut topology, now + seconds(200)), [], "said once");
@@ -474,6 +482,7 @@ impl Neighborhood {
                     TopologyEvent::Keep { link, wish } => {
                         self.topology.set_peer_wish(link, wish, self.now);
                     }
+                    TopologyEvent::Fade { .. } => {}
                     TopologyEvent::Retire { link } => {
                         self.links.retain(|_, l| *l != link);
                         self.topology.link_down(link, self.now);
@@ -640,7 +649,7 @@ impl World {
 
     fn obey(&mut self, own: OriginId, event: &TopologyEvent) {
         match *event {
-            TopologyEvent::Wanted(_) => {}
+            TopologyEvent::Wanted(_) | TopologyEvent::Fade { .. } => {}
             TopologyEvent::Keep { link, wish } => {
                 if let Some((a, b)) = self.links.get(&link) {
                     let peer = if *a == own { *b } else { *a };
