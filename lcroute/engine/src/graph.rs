@@ -68,6 +68,8 @@ pub struct Graph {
     edges: Vec<Edge>,
     /// Routers of equal number reach one another.
     component: Vec<u32>,
+    /// At this number: what names the routers of the component.
+    members: Vec<u64>,
 }
 
 impl Graph {
@@ -87,6 +89,7 @@ impl Graph {
         let mut graph = Self {
             digest,
             component: vec![NONE; names.len()],
+            members: Vec::new(),
             routers: names,
             index: Vec::new(),
             index_shift: 0,
@@ -96,6 +99,10 @@ impl Graph {
         graph.build_index();
         graph.build_edges(links);
         graph.find_components();
+        graph.members = vec![0; graph.routers.len()];
+        for (origin, component) in graph.routers.iter().zip(&graph.component) {
+            graph.members[*component as usize] ^= router_digest(*origin);
+        }
         graph
     }
 
@@ -186,6 +193,12 @@ impl Graph {
             .zip(&self.component)
             .filter(move |&(_, component)| wanted == Some(*component))
             .map(|(origin, _)| *origin)
+    }
+
+    /// Names the set of routers that can be reached from `x`.
+    pub(crate) fn reachable_digest(&self, x: OriginId) -> Option<u64> {
+        let at = self.index(x)?;
+        Some(self.members[self.component[at] as usize])
     }
 
     /// The neighbours of `x` in ascending order, with the costs of the links.

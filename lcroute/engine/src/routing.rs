@@ -20,8 +20,9 @@ use crate::table::Table;
 use crate::topology::Path;
 use crate::trees::Edge;
 
-/// How often the topology hears of routers that came and went.
+/// How often the topology hears of routers that came and went, and for each router that much longer.
 const TOPOLOGY_GAP: Duration = Duration::from_millis(500);
+const TOPOLOGY_GAP_EACH: Duration = Duration::from_millis(2);
 
 /// Which state of the link state the trees show.
 #[derive(Debug)]
@@ -370,7 +371,9 @@ impl Engine {
             return;
         }
         self.routing.topology_stale = false;
-        self.routing.topology_next = self.now + TOPOLOGY_GAP;
+        // a few thousand routers at most
+        let routers = self.graph.len() as u32;
+        self.routing.topology_next = self.now + TOPOLOGY_GAP + TOPOLOGY_GAP_EACH * routers;
         let Some(tree) = self.services.tree(&self.graph, self.own) else {
             return;
         };

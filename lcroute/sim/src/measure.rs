@@ -18,6 +18,8 @@ use crate::workload;
 
 /// From the first start until links and roots have settled.
 const REST: Nanos = 150 * SECOND;
+/// Nodes try better links now and then, more and more seldom: half an hour later is rest.
+const LATER: Nanos = 1_800 * SECOND;
 /// How long control traffic is counted.
 const WINDOW: Nanos = 60 * SECOND;
 /// Between two packets of the stream that shows outages.
@@ -43,6 +45,7 @@ pub struct Figures {
     pub policy: String,
     pub links_mean: f64,
     pub links_max: usize,
+    pub young_bytes: f64,
     pub rest_bytes: f64,
     pub churn_bytes: f64,
     pub first_join: Cost,
@@ -98,7 +101,9 @@ pub fn measure(subject: Subject, progress: &mut dyn FnMut(&str)) -> Figures {
         policy: subject.policy.to_string(),
         ..Figures::default()
     };
-    progress("at rest");
+    figures.young_bytes = bench.control_bytes(WINDOW);
+    progress("half an hour");
+    bench.run(LATER);
     figures.rest_bytes = bench.control_bytes(WINDOW);
     (figures.links_mean, figures.links_max) = bench.links();
     bench.simulation.act(Action::Calm);
@@ -452,21 +457,30 @@ impl Bench {
             if count == 0 {
                 continue;
             }
-            let victims: Vec<u32> = self
-                .random
-                .sample(self.nodes as usize, count + 1)
-                .into_iter()
-                .filter(|n| *n != source)
-                .take(count)
+            let rounds = 1 + 200 / listeners.len().max(1);
+            let seen: Vec<Seen> = (0..rounds.min(5))
+                .map(|_| self.mass_death(source, group, count))
                 .collect();
-            let crashes: Vec<Action> = victims.iter().map(|n| Action::Crash(*n)).collect();
-            let seen = self.outage(source, group, &crashes);
-            figures.deaths.push((share, Seen::together(&[seen])));
-            for node in victims {
-                self.simulation.act(Action::Start(node));
-            }
-            self.run(60 * SECOND);
+            figures.deaths.push((share, Seen::together(&seen)));
         }
+    }
+
+    /// `count` nodes die at once, and come back.
+    fn mass_death(&mut self, source: u32, group: Ipv6Addr, count: usize) -> Seen {
+        let victims: Vec<u32> = self
+            .random
+            .sample(self.nodes as usize, count + 1)
+            .into_iter()
+            .filter(|n| *n != source)
+            .take(count)
+            .collect();
+        let crashes: Vec<Action> = victims.iter().map(|n| Action::Crash(*n)).collect();
+        let seen = self.outage(source, group, &crashes);
+        for node in victims {
+            self.simulation.act(Action::Start(node));
+        }
+        self.run(60 * SECOND);
+        seen
     }
 
     /// A node that passes packets of the stream on, and one that it passes them to.

@@ -82,6 +82,10 @@ fn rows() -> Vec<(&'static str, Show)> {
             show(|f| format!("{:.1} ({})", f.entries_mean, f.entries_max)),
         ),
         (
+            "control bytes per node and second, third minute",
+            show(|f| format!("{:.0}", f.young_bytes)),
+        ),
+        (
             "control bytes per node and second, at rest",
             show(|f| format!("{:.0}", f.rest_bytes)),
         ),

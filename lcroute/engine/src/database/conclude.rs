@@ -39,7 +39,8 @@ impl Database {
 
     fn conclude(&mut self) {
         if (self.graph_changed || self.roots_changed) && self.routers.len() > FEW {
-            self.conclude_at = self.now + CONCLUDE_GAP;
+            // a few thousand at most
+            self.conclude_at = self.now + CONCLUDE_GAP * self.routers.len() as u32;
         }
         self.refresh_graph();
         self.refresh_roots();
@@ -71,6 +72,11 @@ impl Database {
     pub(super) fn refresh_reachable(&mut self) {
         let own = self.own.router.origin;
         let graph = Arc::clone(&self.graph);
+        let reached = graph.reachable_digest(own);
+        if reached.is_some() && reached == self.reached {
+            return;
+        }
+        self.reached = reached;
         let mut reachable = graph.reachable(own).peekable();
         let mut oldest = None;
         for (origin, router) in &mut self.routers {

@@ -113,6 +113,7 @@ impl Database {
                     waiting: None,
                 };
                 self.routers.insert(origin, router);
+                self.reached = None;
                 self.graph_changed = true;
             }
         }
@@ -370,6 +371,7 @@ impl Database {
             self.events.push(DatabaseEvent::RouterDown(origin));
             self.roots_changed = true;
         }
+        self.reached = None;
         self.graph_changed = true;
         self.version += 1;
         for kind in [KIND_CREDENTIAL, KIND_ADVERTISEMENT] {
@@ -440,6 +442,7 @@ impl Database {
         for origin in old {
             self.remove_router(origin);
         }
+        self.reached = None;
         self.graph_changed = true;
     }
 
