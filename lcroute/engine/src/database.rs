@@ -269,6 +269,8 @@ pub struct Database {
     roots_version: u64,
     /// There was input since conclusions were drawn.
     touched: bool,
+    /// This router may have something else to say than before.
+    own_stale: bool,
     now: Instant,
 }
 
@@ -310,6 +312,7 @@ impl Database {
             graph_version: 0,
             roots_version: 0,
             touched: true,
+            own_stale: true,
             now,
         };
         if let Err(reason) = database.set_own_chain(chain, now) {
@@ -325,6 +328,12 @@ impl Database {
     }
 
     fn turn(&mut self, now: Instant) {
+        self.hear(now);
+        self.own_stale = true;
+    }
+
+    /// A neighbour said something.
+    fn hear(&mut self, now: Instant) {
         self.now = now;
         self.touched = true;
     }
@@ -370,7 +379,7 @@ impl Database {
         bytes: &[u8],
         now: Instant,
     ) -> Result<(), DropReason> {
-        self.turn(now);
+        self.hear(now);
         if !self.links.contains_key(&link) {
             return Err(DropReason::UnknownLink);
         }
@@ -414,7 +423,7 @@ impl Database {
         summary: &Summary,
         now: Instant,
     ) -> Result<(), DropReason> {
-        self.turn(now);
+        self.hear(now);
         let Some(state) = self.links.get_mut(&link) else {
             return Err(DropReason::UnknownLink);
         };
@@ -550,7 +559,8 @@ impl Database {
     /// What is to be sent, in order.
     pub fn take_messages(&mut self) -> Vec<(LinkId, Message)> {
         self.update();
-        let ids: Vec<LinkId> = self.links.keys().copied().collect();
+        let busy = self.links.iter().filter(|(_, link)| link.has_output());
+        let ids: Vec<LinkId> = busy.map(|(id, _)| *id).collect();
         let mut messages = Vec::new();
         for id in ids {
             while let Some(record) = self.next_record(id) {

@@ -29,8 +29,13 @@ impl Database {
             if self.now >= self.conclude_at {
                 self.conclude();
             }
+            if !std::mem::take(&mut self.own_stale) {
+                break;
+            }
             self.review_own();
-            if !self.advertise() {
+            // what it says follows from itself, too
+            self.own_stale = self.advertise();
+            if !self.own_stale {
                 break;
             }
         }
@@ -38,7 +43,9 @@ impl Database {
     }
 
     fn conclude(&mut self) {
-        if (self.graph_changed || self.roots_changed) && self.routers.len() > FEW {
+        let changed = self.graph_changed || self.roots_changed;
+        self.own_stale |= changed;
+        if changed && self.routers.len() > FEW {
             // a few thousand at most
             self.conclude_at = self.now + CONCLUDE_GAP * self.routers.len() as u32;
         }
@@ -242,6 +249,7 @@ impl Database {
         bytes: &[u8],
         version: Version,
     ) -> Result<(), DropReason> {
+        self.own_stale = true;
         let Some(router) = self.routers.get(&self.own.router.origin) else {
             return Ok(());
         };

@@ -149,6 +149,11 @@ impl Link {
         self.lacking.remove(&id);
     }
 
+    /// Whether there is something to be sent, now or later.
+    pub fn has_output(&self) -> bool {
+        self.end || !self.news.is_empty() || !self.lacking.is_empty() || !self.summaries.is_empty()
+    }
+
     /// The next summary to be sent; they go before records.
     pub fn next_summary(&mut self) -> Option<Summary> {
         if let Some(summary) = self.summaries.pop_front() {

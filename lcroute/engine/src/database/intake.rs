@@ -10,6 +10,7 @@ use librecast::id::{OriginId, PeerId};
 use super::advertisement::Advertisement;
 use super::bucket::Bucket;
 use super::election::SLOTS;
+use super::flooding::Link;
 use super::record::{
     CredentialRecord, KIND_ADVERTISEMENT, KIND_CREDENTIAL, KIND_REVOCATION, MAX_REVOCATION,
     RecordId, Version, revocation_key,
@@ -236,6 +237,9 @@ impl Database {
             }
         }
         self.version += 1;
+        // a link that a neighbour names is named here
+        let named = |link: &Link| link.neighbor == origin && !link.advertised;
+        self.own_stale |= self.links.values().any(named);
         let (key, kind) = (origin.0, KIND_ADVERTISEMENT);
         self.flood(RecordId { key, kind }, from, urgent);
     }

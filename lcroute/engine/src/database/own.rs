@@ -16,7 +16,9 @@ use super::record::Version;
 const ADVERTISEMENT_GAP: Duration = Duration::from_secs(5);
 /// What comes shortly one after the other is said together.
 const TOGETHER: Duration = Duration::from_millis(50);
-/// New links are told at most once in this time,
+/// Links to routers that were out of reach are told at most once in this time: they come in crowds.
+const HURRY_GAP: Duration = Duration::from_millis(200);
+/// Other new links are told at most once in this time,
 const LINK_GAP: Duration = Duration::from_secs(1);
 /// new prefixes at once, if there are few of them.
 const PROMPT_RATE: Rate = Rate {
@@ -237,17 +239,17 @@ impl Own {
             return false;
         }
         let said = self.said.as_ref();
-        let urgent = self.overtaken && !self.twins
-            || self.hurry
-            || said.is_none_or(|said| is_urgent(said, content, up));
+        let urgent =
+            self.overtaken && !self.twins || said.is_none_or(|said| is_urgent(said, content, up));
         let prefixes = |c: &Content| c.prefixes.iter().map(|p| p.prefix).collect::<Vec<_>>();
         let gap = match said {
             _ if urgent => Duration::ZERO,
+            _ if self.hurry => HURRY_GAP,
             Some(said) if prefixes(said) != prefixes(content) => TOGETHER,
             Some(said) if !has_links(said, content) => LINK_GAP,
             _ => ADVERTISEMENT_GAP,
         };
-        let prompt = !urgent && gap < ADVERTISEMENT_GAP;
+        let prompt = !urgent && !self.hurry && gap < ADVERTISEMENT_GAP;
         let mut due = self.urgent.next(URGENT_RATE);
         if let Some(last) = self.last_said {
             due = due.max(last + gap);
