@@ -308,8 +308,9 @@ impl Simulation {
     pub(crate) fn presence(&mut self, node: u32, incarnation: u32) {
         let n = &self.nodes[node as usize];
         let runs = n.router.is_some();
-        // what a node did since makes this old news
-        if n.incarnation != incarnation || self.online[node as usize] == runs {
+        // what a node did since makes this old news; who is back before it was missed hears of all, too
+        let known = self.online[node as usize];
+        if n.incarnation != incarnation || !known && !runs {
             return;
         }
         self.online[node as usize] = runs;
