@@ -135,13 +135,7 @@ impl Engine {
         let trees = &mut self.trees;
         let wanting = |source| Some(trees.route(root, group, source)?.0.links.clone());
         for (links, header, packet) in self.late.take_new((root, group), wanting) {
-            self.counters.link_tx_packets += links.len() as u64;
-            self.counters.link_tx_bytes += (links.len() * (HEADER_LEN + packet.len())) as u64;
-            self.outputs.push_back(Output::Data {
-                links,
-                header: header.encode(),
-                packet,
-            });
+            self.transmit(links, header, packet);
         }
     }
 

@@ -107,6 +107,10 @@ impl Network {
     }
 
     fn connect(&mut self, a: usize, b: usize, delay_ms: u64) -> LinkId {
+        self.connect_as(a, b, delay_ms, LinkStanding::Wanted)
+    }
+
+    fn connect_as(&mut self, a: usize, b: usize, delay_ms: u64, standing: LinkStanding) -> LinkId {
         let link = LinkId(self.next_link);
         self.next_link += 1;
         let delay = Duration::from_millis(delay_ms);
@@ -121,7 +125,7 @@ impl Network {
             let origin = self.origin(far);
             let database = &mut self.nodes[here].database;
             database.link_up(link, origin, self.now);
-            database.set_standing(link, LinkStanding::Wanted, self.now);
+            database.set_standing(link, standing, self.now);
             database.set_rtt(link, delay * 2, self.now);
         }
         self.flush(a);
@@ -142,6 +146,21 @@ impl Network {
 
     fn origin(&self, at: usize) -> OriginId {
         self.nodes[at].services.origin()
+    }
+
+    /// What both ends of a link think of it from now on.
+    fn think(&mut self, link: LinkId, standing: LinkStanding) {
+        for end in self.wires[&link].ends {
+            let database = &mut self.nodes[end].database;
+            database.set_standing(link, standing, self.now);
+            self.flush(end);
+        }
+    }
+
+    /// How many links the graph has in which `at` is an end.
+    fn links_in_graph(&mut self, at: usize) -> usize {
+        let origin = self.origin(at);
+        self.nodes[at].database.graph().neighbors(origin).count()
     }
 
     fn flush(&mut self, at: usize) {
@@ -437,6 +456,59 @@ fn after_a_merge_only_differences_travel() {
     let (sent, bytes) = (network.sent - sent, network.sent_bytes - bytes);
     assert!(sent < 4 * 49 + 10, "{sent} messages");
     assert!(bytes < 60_000, "{bytes} bytes");
+}
+
+#[test]
+fn others_hear_of_a_link_when_it_is_wanted_and_no_more_before_it_ends() {
+    let mut network = Network::ring(12);
+    network.run(10 * MINUTE);
+    let before = network.links_in_graph(0);
+    let sent = network.sent;
+    let link = network.connect_as(0, 6, 5, LinkStanding::Unwanted);
+    network.run(MINUTE);
+    // a trial: nothing is said to anybody, not even to the other end
+    assert_eq!((network.links_in_graph(0), network.sent), (before, sent));
+    network.think(link, LinkStanding::Wanted);
+    network.run(MINUTE);
+    network.assert_agreed();
+    assert_eq!(network.links_in_graph(0), before + 1);
+    network.think(link, LinkStanding::Retiring);
+    network.run(MINUTE);
+    let graphs = [0, 3, 6].map(|at| network.nodes[at].database.graph().digest());
+    assert_eq!(network.links_in_graph(0), before);
+    assert_eq!(graphs, [graphs[0]; 3]);
+    // the end of what is not used is no news
+    let sent = network.sent;
+    network.cut(link);
+    network.run(MINUTE);
+    assert_eq!(network.sent, sent);
+}
+
+#[test]
+fn what_is_not_wanted_is_used_where_no_other_way_leads() {
+    let mut network = Network::new(2);
+    network.connect_as(0, 1, 5, LinkStanding::Unwanted);
+    network.run(MINUTE);
+    network.assert_agreed();
+    assert_eq!(network.links_in_graph(0), 1);
+}
+
+#[test]
+fn what_is_not_urgent_crosses_a_link_once() {
+    let mut network = Network::ring(30);
+    network.run(10 * MINUTE);
+    network.assert_agreed();
+    let sent = network.sent;
+    network.nodes[0].database.set_flags(0, network.now);
+    network.flush(0);
+    network.run(10 * MINUTE);
+    network.assert_agreed();
+    let (crossed, links) = (network.sent - sent, network.wires.len() as u64);
+    // each link once; the router itself and those on a slower way send to both sides now and then
+    assert!(
+        crossed >= links && crossed < links + links / 4,
+        "{crossed} over {links}"
+    );
 }
 
 #[test]
