@@ -9,10 +9,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use librecast::channel::{ChannelId, block_channel};
+use librecast::channel::ChannelId;
 use thiserror::Error;
 
 use crate::block::{BlockHash, BlockRef};
+use crate::groups::{Found, Groups, Located};
 use crate::layout::{Cut, Layout, Piece};
 use crate::listing::{self, Entry};
 use crate::scan::{Scan, Stamp};
@@ -54,23 +55,16 @@ pub struct Index {
     /// Modes and times.
     pub metadata: Stream,
     layout: Layout,
-    places: HashMap<ChannelId, Located>,
-    /// Root node, hash nodes, listing and metadata.
+    groups: Groups,
+    /// Root node, hash nodes, listing and metadata; their places are behind the content.
     nodes: Vec<Vec<u8>>,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Located {
-    block: BlockRef,
-    place: Place,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Place {
-    /// Index into `nodes`.
-    Node(u32),
-    /// Start in the content stream.
-    Content(u64),
+/// An index while it is put together.
+struct Assembly {
+    content: u64,
+    blocks: Vec<Located>,
+    nodes: Vec<Vec<u8>>,
 }
 
 impl Index {
@@ -89,7 +83,7 @@ impl Index {
             let layout = Layout::new(&scan.entries).ok_or(IndexError::TooLarge)?;
             let cuts = layout.cuts(&scan.entries);
             match hash_all(&scan, &layout, &cuts, cache) {
-                Ok(leaves) => return Ok(Self::assemble(scan, layout, &cuts, &leaves, key)),
+                Ok(leaves) => return Self::assemble(scan, layout, &leaves, key),
                 Err(unreadable) => {
                     for (n, source) in &unreadable {
                         let path = scan.path_of(*n).display().to_string();
@@ -105,62 +99,55 @@ impl Index {
         }
     }
 
-    fn assemble(scan: Scan, layout: Layout, cuts: &[Cut], leaves: &[BlockRef], key: &[u8]) -> Self {
-        let mut index = Self {
-            root: BlockRef {
-                hash: BlockHash::default(),
-                length: 0,
-            },
-            metadata: Stream::default(),
-            layout,
-            places: HashMap::with_capacity(cuts.len()),
-            nodes: Vec::new(),
-            scan,
-        };
-        for (cut, block) in cuts.iter().zip(leaves) {
-            index.put(key, *block, Place::Content(cut.start));
-        }
-        let content = index.add_stream_nodes(key, leaves);
-        let folder = index.scan.kind == RootKind::Folder;
+    fn assemble(
+        scan: Scan,
+        layout: Layout,
+        leaves: &[BlockRef],
+        key: &[u8],
+    ) -> Result<Self, IndexError> {
+        let mut assembly = Assembly::new(leaves);
+        let content = assembly.add_stream_nodes(leaves);
+        let folder = scan.kind == RootKind::Folder;
         let (entries, listing) = if folder {
-            let blocks = listing::encode(&index.scan.entries);
-            (
-                index.scan.entries.len() as u64,
-                index.add_stream(key, blocks),
-            )
+            let blocks = listing::encode(&scan.entries);
+            (scan.entries.len() as u64, assembly.add_stream(blocks))
         } else {
             (0, Stream::default())
         };
         // a file's only entry is the root itself
         let described = if folder {
-            &index.scan.metadata[..]
+            &scan.metadata[..]
         } else {
-            &index.scan.metadata[..1]
+            &scan.metadata[..1]
         };
-        let blocks = listing::encode_metadata(described);
-        index.metadata = index.add_stream(key, blocks);
+        let metadata = assembly.add_stream(listing::encode_metadata(described));
         let root = Root {
-            kind: index.scan.kind,
+            kind: scan.kind,
             entries,
             listing,
             content,
         }
         .encode();
-        index.root = BlockRef::of(&root);
-        index.add_node(key, root);
-        index
+        Ok(Self {
+            root: assembly.add_node(root),
+            metadata,
+            layout,
+            groups: Groups::new(key, assembly.blocks).ok_or(IndexError::TooLarge)?,
+            nodes: assembly.nodes,
+            scan,
+        })
     }
 
-    /// The block that belongs on a channel.
+    /// The block that belongs on a channel, and how fast it is sent there.
     #[must_use]
-    pub fn find(&self, channel: ChannelId) -> Option<BlockRef> {
-        self.places.get(&channel).map(|l| l.block)
+    pub fn find(&self, channel: ChannelId) -> Option<Found> {
+        self.groups.find(channel)
     }
 
-    /// How many channels there are.
+    /// How many different blocks there are; each has a channel in every layer.
     #[must_use]
-    pub fn channels(&self) -> usize {
-        self.places.len()
+    pub fn blocks(&self) -> usize {
+        self.groups.blocks()
     }
 
     /// Bytes of all files.
@@ -171,50 +158,60 @@ impl Index {
 
     /// The bytes of a channel's block, verified: a file may have changed since.
     pub fn read(&self, channel: ChannelId) -> Result<Vec<u8>, IndexError> {
-        let located = self.places.get(&channel).ok_or(IndexError::Unknown)?;
-        let start = match located.place {
-            Place::Node(n) => return Ok(self.nodes[n as usize].clone()),
-            Place::Content(start) => start,
-        };
+        let (located, _) = self.groups.locate(channel).ok_or(IndexError::Unknown)?;
+        if let Some(node) = located.place.checked_sub(self.layout.length()) {
+            return Ok(self.nodes[node as usize].clone());
+        }
+        let block = located.block();
         let mut reader = PieceReader::new(&self.scan);
-        let length = located.block.length as usize;
+        let length = block.length as usize;
         let mut bytes = Vec::with_capacity(length);
-        for piece in self.layout.pieces(start, length) {
+        for piece in self.layout.pieces(located.place, length) {
             reader
                 .read(piece, &mut bytes)
                 .map_err(|_| IndexError::Changed)?;
         }
-        if BlockRef::of(&bytes) != located.block {
+        if BlockRef::of(&bytes) != block {
             return Err(IndexError::Changed);
         }
         Ok(bytes)
     }
+}
 
-    fn put(&mut self, key: &[u8], block: BlockRef, place: Place) {
-        let channel = block_channel(key, &block.hash.0, 0);
-        self.places
-            .entry(channel)
-            .or_insert(Located { block, place });
+impl Assembly {
+    fn new(leaves: &[BlockRef]) -> Self {
+        let mut assembly = Self {
+            content: 0,
+            blocks: Vec::with_capacity(leaves.len()),
+            nodes: Vec::new(),
+        };
+        for leaf in leaves {
+            let located = Located::new(*leaf, assembly.content);
+            assembly.blocks.push(located);
+            assembly.content += u64::from(leaf.length);
+        }
+        assembly
     }
 
-    fn add_node(&mut self, key: &[u8], bytes: Vec<u8>) -> BlockRef {
+    fn add_node(&mut self, bytes: Vec<u8>) -> BlockRef {
         let block = BlockRef::of(&bytes);
-        self.put(key, block, Place::Node(self.nodes.len() as u32));
+        let place = self.content + self.nodes.len() as u64;
+        self.blocks.push(Located::new(block, place));
         self.nodes.push(bytes);
         block
     }
 
-    fn add_stream_nodes(&mut self, key: &[u8], leaves: &[BlockRef]) -> Stream {
+    fn add_stream_nodes(&mut self, leaves: &[BlockRef]) -> Stream {
         let (stream, nodes) = Stream::build(leaves);
         for (_, bytes) in nodes {
-            self.add_node(key, bytes);
+            self.add_node(bytes);
         }
         stream
     }
 
-    fn add_stream(&mut self, key: &[u8], blocks: Vec<Vec<u8>>) -> Stream {
-        let leaves: Vec<BlockRef> = blocks.into_iter().map(|b| self.add_node(key, b)).collect();
-        self.add_stream_nodes(key, &leaves)
+    fn add_stream(&mut self, blocks: Vec<Vec<u8>>) -> Stream {
+        let leaves: Vec<BlockRef> = blocks.into_iter().map(|b| self.add_node(b)).collect();
+        self.add_stream_nodes(&leaves)
     }
 }
 
@@ -355,6 +352,7 @@ impl<'a> PieceReader<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use librecast::channel::block_channel;
     use std::fs;
 
     fn build(path: &Path) -> Index {
@@ -391,14 +389,12 @@ mod tests {
     fn every_channel_reads_back_its_block() {
         let dir = sample();
         let index = build(dir.path());
-        for channel in index.places.keys() {
-            assert_eq!(
-                Some(BlockRef::of(&index.read(*channel).unwrap())),
-                index.find(*channel)
-            );
+        for channel in index.groups.channels() {
+            let block = BlockRef::of(&index.read(*channel).unwrap());
+            assert_eq!(index.find(*channel).unwrap().block, block);
         }
         // two of the three blocks of the big file are alike; pack, content node, listing, metadata, root
-        assert_eq!(index.channels(), 2 + 5);
+        assert_eq!(index.blocks(), 2 + 5);
     }
 
     #[test]

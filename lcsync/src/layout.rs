@@ -42,7 +42,7 @@ pub struct Cut {
 }
 
 impl Layout {
-    /// The layout of these entries; `None` if the sizes do not add up to a number.
+    /// The layout of these entries; `None` if the sizes add up to more than 2^63 - 1, the longest that a file can be.
     #[must_use]
     pub fn new(entries: &[Entry]) -> Option<Self> {
         let mut layout = Self::default();
@@ -56,6 +56,7 @@ impl Layout {
                     size,
                 });
                 layout.length = layout.length.checked_add(size)?;
+                i64::try_from(layout.length).ok()?;
             }
         }
         Some(layout)
@@ -191,7 +192,9 @@ mod tests {
 
     #[test]
     fn sizes_beyond_all_numbers_are_refused() {
-        assert!(Layout::new(&entries(&[u64::MAX, 1])).is_none());
+        for sizes in [[u64::MAX, 1], [1 << 62, 1 << 62]] {
+            assert!(Layout::new(&entries(&sizes)).is_none());
+        }
     }
 
     proptest! {

@@ -5,7 +5,7 @@
 //! | [`cli`] | the command line |
 //! | [`block`], [`tree`], [`listing`], [`layout`] | the format: blocks, the tree of hashes above them, names, where files lie |
 //! | [`packet`], [`record`] | the datagrams |
-//! | [`scan`], [`index`] | what a server knows of its files |
+//! | [`scan`], [`index`], [`groups`] | what a server knows of its files |
 //! | [`server`] | serving: who has joined what, what is sent when |
 //! | [`receive`] | receiving: the window of channels, decoding, comparing |
 //! | [`place`] | writing below DEST and nowhere else |
@@ -15,6 +15,7 @@
 
 pub mod block;
 pub mod cli;
+pub mod groups;
 pub mod index;
 pub mod interrupt;
 pub mod layout;

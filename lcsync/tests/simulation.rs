@@ -224,7 +224,7 @@ impl Simulation {
 
     fn symbols(&mut self, channel: Channel, sequence: u32, ids: &[u32], now: Instant) {
         let id = channel_of(channel.group);
-        let block = self.index.find(id).unwrap();
+        let block = self.index.find(id).unwrap().block;
         let index = &self.index;
         let encoder = self
             .encoders

@@ -10,7 +10,6 @@ use librecast::mld::{self, ALL_NODES, Message, Query, RecordType};
 
 use super::querier::{Querier, group_query};
 use super::schedule::{Action, Channel, Evidence, Rates, Reporters, Schedule};
-use crate::block::BlockRef;
 use crate::index::Index;
 use crate::packet::encode_record;
 use crate::record::{MAX_SENDING, Record, Sending};
@@ -287,9 +286,9 @@ impl Server {
             return;
         }
         match share.index.find(channel_of(channel.group)) {
-            Some(BlockRef { length, .. }) => {
-                self.schedule
-                    .join(channel, length as usize, source, evidence, now);
+            Some(found) => {
+                let length = found.block.length as usize;
+                self.schedule.join(channel, length, source, evidence, now);
             }
             None => self.drops.unknown_channel += 1,
         }

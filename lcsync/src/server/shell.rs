@@ -26,6 +26,7 @@ use super::core::{Drops, Output, Server};
 use super::rescan::{self, Update, Watched};
 use super::schedule::{Channel, Rates};
 use crate::block::BlockHash;
+use crate::groups::Found;
 use crate::interrupt;
 use crate::name::check_name;
 use crate::packet::{SYMBOL_PACKET, Symbol};
@@ -235,10 +236,10 @@ impl Shell {
                 } => {
                     let root = share.index.root.hash;
                     tracing::info!(
-                        "lc:{} {root}: {} bytes in {} channels",
+                        "lc:{} {root}: {} bytes in {} blocks",
                         watched.name,
                         share.index.bytes(),
-                        share.index.channels()
+                        share.index.blocks()
                     );
                     self.server.set_share(watched.prefix, share, now);
                     if first {
@@ -365,7 +366,7 @@ impl Shell {
             return;
         };
         let id = channel_of(channel.group);
-        let Some(block) = share.index.find(id) else {
+        let Some(Found { block, .. }) = share.index.find(id) else {
             return;
         };
         let encoder = match self.blocks.get(block.hash, || share.index.read(id)) {

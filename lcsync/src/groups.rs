@@ -1,0 +1,157 @@
+//! The groups of a share: which block is sent on which channel, in little memory.
+//!
+//! Sorted arrays instead of a hash map: a million groups are tens of megabytes, and a look-up a binary search.
+
+use librecast::channel::{ChannelId, block_channel};
+
+use crate::block::{BlockHash, BlockRef};
+
+/// Channels of each block: layer 0 at the normal rate, layer 1 for slow receivers.
+pub const LAYERS: u8 = 2;
+
+/// What is sent on a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// The block.
+    pub block: BlockRef,
+    /// 0: at the normal rate, 1: slowly.
+    pub layer: u8,
+}
+
+/// A block and where it is, a number that this module does not interpret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Located {
+    hash: BlockHash,
+    /// Where.
+    pub place: u64,
+    length: u32,
+}
+
+impl Located {
+    /// `block` is at `place`.
+    #[must_use]
+    pub fn new(block: BlockRef, place: u64) -> Self {
+        Self {
+            hash: block.hash,
+            place,
+            length: block.length,
+        }
+    }
+
+    /// The block.
+    #[must_use]
+    pub fn block(&self) -> BlockRef {
+        BlockRef {
+            hash: self.hash,
+            length: self.length,
+        }
+    }
+}
+
+/// All channels of a share but the root channel.
+#[derive(Debug, Default)]
+pub struct Groups {
+    /// In order.
+    channels: Vec<ChannelId>,
+    /// Of each channel: number of the block, times [`LAYERS`], plus the layer.
+    numbers: Vec<u32>,
+    /// Each block once.
+    blocks: Vec<Located>,
+}
+
+impl Groups {
+    /// The groups of these blocks under the share's key; `None` if there are more than can be numbered. Of equal
+    /// blocks the one at the lowest place counts.
+    #[must_use]
+    pub fn new(key: &[u8], mut blocks: Vec<Located>) -> Option<Self> {
+        blocks.sort_unstable();
+        blocks.dedup_by_key(|b| b.hash);
+        blocks.shrink_to_fit();
+        u32::try_from(blocks.len())
+            .ok()?
+            .checked_mul(LAYERS.into())?;
+        let mut pairs: Vec<(ChannelId, u32)> = (0..)
+            .zip(&blocks)
+            .flat_map(|(n, located)| {
+                (0..LAYERS).map(move |layer| {
+                    let channel = block_channel(key, &located.hash.0, layer);
+                    (channel, n * u32::from(LAYERS) + u32::from(layer))
+                })
+            })
+            .collect();
+        pairs.sort_unstable();
+        pairs.dedup_by_key(|(channel, _)| *channel);
+        Some(Self {
+            channels: pairs.iter().map(|(channel, _)| *channel).collect(),
+            numbers: pairs.iter().map(|(_, number)| *number).collect(),
+            blocks,
+        })
+    }
+
+    /// What belongs on a channel.
+    #[must_use]
+    pub fn find(&self, channel: ChannelId) -> Option<Found> {
+        let (located, layer) = self.locate(channel)?;
+        Some(Found {
+            block: located.block(),
+            layer,
+        })
+    }
+
+    /// The block of a channel with its place, and the layer.
+    #[must_use]
+    pub fn locate(&self, channel: ChannelId) -> Option<(Located, u8)> {
+        let at = self.channels.binary_search(&channel).ok()?;
+        let number = self.numbers[at];
+        let layer = (number % u32::from(LAYERS)) as u8;
+        Some((self.blocks[(number / u32::from(LAYERS)) as usize], layer))
+    }
+
+    /// Every channel, in order.
+    #[must_use]
+    pub fn channels(&self) -> &[ChannelId] {
+        &self.channels
+    }
+
+    /// How many different blocks there are.
+    #[must_use]
+    pub fn blocks(&self) -> usize {
+        self.blocks.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    proptest! {
+        #[test]
+        fn every_block_is_found_on_both_its_channels_and_nothing_else_is(
+            seeds in proptest::collection::vec(0..50u8, 0..60), others in proptest::collection::vec(any::<u64>(), 20), key in "[a-z]{0,3}"
+        ) {
+            let blocks: Vec<Located> = (0..)
+                .zip(&seeds)
+                .map(|(place, seed)| Located::new(BlockRef::of(&vec![*seed; usize::from(*seed) + 1]), place))
+                .collect();
+            let groups = Groups::new(key.as_bytes(), blocks.clone()).unwrap();
+            let mut model = BTreeMap::new();
+            for located in &blocks {
+                for layer in 0..LAYERS {
+                    let channel = block_channel(key.as_bytes(), &located.block().hash.0, layer);
+                    model.entry(channel).or_insert((*located, layer));
+                }
+            }
+            prop_assert_eq!(groups.blocks() * usize::from(LAYERS), model.len());
+            prop_assert!(groups.channels().iter().eq(model.keys()));
+            for (channel, found) in &model {
+                prop_assert_eq!(groups.locate(*channel), Some(*found));
+                prop_assert_eq!(groups.find(*channel), Some(Found { block: found.0.block(), layer: found.1 }));
+            }
+            for channel in others.into_iter().filter(|c| !model.contains_key(c)) {
+                prop_assert_eq!(groups.find(channel), None);
+            }
+        }
+    }
+}
