@@ -10,6 +10,7 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use librecast::cli::{Exit, ExitError, finish, init_logging};
+use librecast::keyfile;
 use librecast::units::{parse_duration, parse_rate};
 
 use crate::block::BlockHash;
@@ -28,6 +29,7 @@ use crate::{local, receive, server};
         lcsync share ~/photos                 serve a folder as lc:photos; no port is opened\n  \
         lcsync lc:photos /backup/photos       fetch it, or what has changed\n  \
         lcsync lc:photos#ROOTHASH DEST        exactly this version\n  \
+        lcsync lc:photos DEST --trust KEY.pub only what this key has signed\n  \
         lcsync -a src/ dest                   locally, as rsync does\n  \
         lcsync hash /backup/photos            the root hash, as `share` prints it"
 )]
@@ -48,6 +50,17 @@ enum Command {
         after_help = "Example:\n  lcsync share --name backup -i eth0 --bwlimit 200M /srv/data"
     )]
     Share(Share),
+    /// Make a key that hosts share (for --keyfile), or one that signs
+    #[command(after_help = "Examples:\n  \
+        lcsync keygen team.key                a secret for all hosts that serve or fetch\n  \
+        lcsync keygen --sign owner.key        owner.key (keep it) and owner.key.pub (for --trust)")]
+    Keygen {
+        /// A signing key: FILE is secret, FILE.pub is for all and is printed
+        #[arg(long)]
+        sign: bool,
+        /// Where the secret goes, readable by you alone; nothing is overwritten
+        file: PathBuf,
+    },
     /// Print the root hash of a file or folder
     Hash {
         /// File or folder
@@ -69,6 +82,9 @@ struct Share {
     /// Send no faster than this, all channels together, in bits per second
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
     bwlimit: Option<u64>,
+    /// Sign each version with this key, as `keygen --sign` makes it
+    #[arg(long, value_name = "KEY")]
+    sign: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -100,6 +116,9 @@ struct Sync {
     /// Use this interface only (may be repeated); all multicast-capable ones by default
     #[arg(short, value_name = "IFACE")]
     interface: Vec<String>,
+    /// Take versions signed by this key only: FILE.pub, or the text in it
+    #[arg(long, value_name = "PUBKEY")]
+    trust: Option<String>,
     /// Give up after so long without a single packet
     #[arg(long, value_name = "D", default_value = "30s", value_parser = parse_duration)]
     timeout: Duration,
@@ -142,10 +161,22 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             name: share.name,
             interfaces: share.interface,
             limit: share.bwlimit,
+            sign: share.sign,
         }),
+        Some(Command::Keygen { sign, file }) => keygen(sign, &file),
         Some(Command::Hash { path }) => hash(&path),
         None => sync(cli.sync),
     }
+}
+
+fn keygen(sign: bool, file: &Path) -> anyhow::Result<Exit> {
+    if sign {
+        let public = keyfile::make_signing_key(file)?;
+        writeln!(std::io::stdout(), "{public}")?;
+    } else {
+        keyfile::SharedKey::make(file)?;
+    }
+    Ok(Exit::Ok)
 }
 
 fn hash(path: &Path) -> anyhow::Result<Exit> {
@@ -164,6 +195,7 @@ fn sync(sync: Sync) -> anyhow::Result<Exit> {
         return receive::transfer::receive(&receive::transfer::Options {
             name,
             pinned,
+            trust: sync.trust.as_deref().map(keyfile::public_key).transpose()?,
             dest,
             interfaces: sync.interface,
             timeout: sync.timeout,
@@ -248,13 +280,18 @@ mod tests {
                 .command
                 .is_none()
         );
+        assert!(parse(&["share", "x", "--sign", "k"]).is_ok());
+        assert!(parse(&["keygen", "--sign", "k"]).is_ok());
+        assert!(parse(&["lc:x", "dest", "--trust", "k"]).is_ok());
         assert!(parse(&["lc:x", "dest", "-i", "a", "-i", "b", "--timeout", "2s"]).is_ok());
         for bad in [
             &["src"][..],
             &[],
             &["share"],
             &["keygen", "f", "g"],
-            &["share", "x", "--sign", "k"],
+            &["--trust", "k", "share", "x"],
+            &["share", "x", "--trust", "k"],
+            &["keygen"],
             &["-a", "share", "x"],
             &["--timeout", "3s", "hash", "x"],
         ] {

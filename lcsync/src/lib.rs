@@ -5,6 +5,7 @@
 //! | [`cli`] | the command line |
 //! | [`block`], [`tree`], [`listing`], [`layout`] | the format: blocks, the tree of hashes above them, names, where files lie |
 //! | [`packet`], [`record`] | the datagrams |
+//! | [`signature`] | who may say what a share is |
 //! | [`scan`], [`index`], [`groups`] | what a server knows of its files |
 //! | [`server`] | serving: who has joined what, what is sent when |
 //! | [`receive`] | receiving: the window of channels, decoding, comparing |
@@ -29,6 +30,7 @@ pub mod receive;
 pub mod record;
 pub mod scan;
 pub mod server;
+pub mod signature;
 pub mod tree;
 
 pub use cli::main;

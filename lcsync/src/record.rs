@@ -27,10 +27,21 @@ pub struct Record {
     pub total_rate: u32,
     /// Channels a receiver may hold at once.
     pub max_channels: u16,
-    /// Room for a signature over all of the above; empty in this version of the program.
+    /// Public key and signature of the version (see [`signature`](crate::signature)), or empty.
     pub authentication: Vec<u8>,
     /// Channels that are being sent right now: joining them costs the server least.
     pub sending: Vec<Sending>,
+}
+
+/// What of a record makes the version, whoever serves it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Version {
+    /// When it was published.
+    pub generation: u64,
+    /// The root node.
+    pub root: BlockRef,
+    /// Modes and times.
+    pub metadata: Stream,
 }
 
 /// A channel that is being sent.
@@ -43,6 +54,16 @@ pub struct Sending {
 }
 
 impl Record {
+    /// The version it is about.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        Version {
+            generation: self.generation,
+            root: self.root,
+            metadata: self.metadata,
+        }
+    }
+
     /// Appends the record.
     pub fn write(&self, w: &mut Writer) -> Result<(), WireError> {
         if self.authentication.len() > MAX_AUTHENTICATION || self.sending.len() > MAX_SENDING {
@@ -111,6 +132,24 @@ impl Record {
 pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    /// A record as short as can be.
+    pub(crate) fn record(server: u32, generation: u64) -> Record {
+        Record {
+            server,
+            generation,
+            root: BlockRef {
+                hash: BlockHash::default(),
+                length: ROOT_SIZE as u32,
+            },
+            metadata: Stream::default(),
+            channel_rate: 1,
+            total_rate: 0,
+            max_channels: 1,
+            authentication: Vec::new(),
+            sending: Vec::new(),
+        }
+    }
 
     /// Any record that can be.
     pub(crate) fn records() -> impl Strategy<Value = Record> {

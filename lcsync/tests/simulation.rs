@@ -87,14 +87,7 @@ impl Simulation {
             1,
             start,
         );
-        server.set_share(
-            prefix,
-            Share {
-                index: Arc::clone(&index),
-                generation: 1,
-            },
-            start,
-        );
+        server.set_share(prefix, Share::unsigned(Arc::clone(&index), 1), start);
         let own = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xff);
         server.set_interfaces(&BTreeMap::from([(INTERFACE, own)]), start);
         let receivers = receivers

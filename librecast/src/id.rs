@@ -178,23 +178,7 @@ impl SecretKey {
 
     /// Reads a key file; refuses one that others can read.
     pub fn load(path: &Path) -> Result<Self, IdError> {
-        let io = |source| IdError::Io {
-            path: path.display().to_string(),
-            source,
-        };
-        let mut file = std::fs::File::open(path).map_err(io)?;
-        let mode = file.metadata().map_err(io)?.permissions().mode() & 0o777;
-        if mode & 0o077 != 0 {
-            return Err(IdError::Permissions {
-                path: path.display().to_string(),
-                mode,
-            });
-        }
-        let mut bytes = Zeroizing::new(Vec::with_capacity(64));
-        io::Read::by_ref(&mut file)
-            .take(64)
-            .read_to_end(&mut bytes)
-            .map_err(io)?;
+        let bytes = read_private(path, 64)?;
         let seed: &[u8; 32] = bytes
             .as_slice()
             .try_into()
@@ -204,20 +188,48 @@ impl SecretKey {
 
     /// Writes a new key file with mode 0600; never overwrites one.
     pub fn store(&self, path: &Path) -> Result<(), IdError> {
-        let io = |source| IdError::Io {
-            path: path.display().to_string(),
-            source,
-        };
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)
-            .map_err(io)?;
-        file.write_all(self.seed().as_slice())
-            .and_then(|()| file.sync_all())
-            .map_err(io)
+        write_private(path, self.seed().as_slice())
     }
+}
+
+/// Up to `most` bytes of a secret's file; refuses one that others can read.
+pub(crate) fn read_private(path: &Path, most: u64) -> Result<Zeroizing<Vec<u8>>, IdError> {
+    let io = |source| IdError::Io {
+        path: path.display().to_string(),
+        source,
+    };
+    let mut file = std::fs::File::open(path).map_err(io)?;
+    let mode = file.metadata().map_err(io)?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(IdError::Permissions {
+            path: path.display().to_string(),
+            mode,
+        });
+    }
+    // all at once: a buffer that grows leaves copies behind
+    let mut bytes = Zeroizing::new(Vec::with_capacity(most as usize + 1));
+    io::Read::by_ref(&mut file)
+        .take(most)
+        .read_to_end(&mut bytes)
+        .map_err(io)?;
+    Ok(bytes)
+}
+
+/// Writes a new file with mode 0600; never overwrites one.
+pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), IdError> {
+    let io = |source| IdError::Io {
+        path: path.display().to_string(),
+        source,
+    };
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(io)?;
+    file.write_all(bytes)
+        .and_then(|()| file.sync_all())
+        .map_err(io)
 }
 
 impl fmt::Debug for SecretKey {

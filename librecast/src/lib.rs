@@ -14,7 +14,7 @@
 //! | [`units`] | sizes, rates and durations as users write them |
 //! | `listener`, `socket` (feature `net`) | MLD seen from a raw socket; multicast sockets |
 //! | `coding` (feature `coding`) | RaptorQ (RFC 6330) behind an interface that cannot panic |
-//! | `cli` (feature `cli`) | exit codes and logging of the three programs |
+//! | `cli`, `keyfile` (feature `cli`) | exit codes and logging of the three programs; key files |
 
 pub mod cert;
 pub mod channel;
@@ -24,6 +24,8 @@ pub mod cli;
 #[cfg(feature = "coding")]
 pub mod coding;
 pub mod id;
+#[cfg(feature = "cli")]
+pub mod keyfile;
 #[cfg(feature = "net")]
 pub mod listener;
 pub mod mld;

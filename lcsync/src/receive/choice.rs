@@ -4,8 +4,11 @@ use std::collections::VecDeque;
 use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 
+use librecast::id::PeerId;
+
 use crate::block::BlockHash;
 use crate::record::Record;
+use crate::signature::Trust;
 
 /// A server not heard for so long does not hold a receiver to its version: records come five times a second.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -21,6 +24,8 @@ pub enum Verdict {
     Changed,
     /// Not taken: another server has another version under the same name. Said once.
     Conflict,
+    /// Not taken: not signed by the key that is trusted. Said once.
+    Untrusted,
     /// Not taken.
     Ignored,
 }
@@ -29,25 +34,33 @@ pub enum Verdict {
 #[derive(Debug)]
 pub struct Choice {
     pinned: Option<BlockHash>,
+    trust: Option<Trust>,
     record: Option<Record>,
+    /// The highest that was signed: what is older is not gone back to.
+    generation: u64,
     /// Where that record came from.
     from: Ipv6Addr,
     heard: Instant,
     conflict_said: bool,
+    /// Records that the trusted key has not signed.
+    untrusted: u64,
     /// Versions of which nothing came: taken only where there is no other.
     hollow: VecDeque<BlockHash>,
 }
 
 impl Choice {
-    /// None yet; with `pinned`, no other root hash will do.
+    /// None yet; with `pinned`, no other root hash will do, with `trust` no version that is not signed.
     #[must_use]
-    pub fn new(pinned: Option<BlockHash>, now: Instant) -> Self {
+    pub fn new(pinned: Option<BlockHash>, trust: Option<Trust>, now: Instant) -> Self {
         Self {
             pinned,
+            trust,
             record: None,
+            generation: 0,
             from: Ipv6Addr::UNSPECIFIED,
             heard: now,
             conflict_said: false,
+            untrusted: 0,
             hollow: VecDeque::new(),
         }
     }
@@ -71,9 +84,24 @@ impl Choice {
         }
     }
 
-    /// A record was heard. Only the server that is followed may replace its version, from the address it has: its
-    /// number alone is seen by everybody.
+    /// The key without whose signature nothing is taken, and how many records were refused for want of it.
+    #[must_use]
+    pub fn trust(&self) -> Option<(&PeerId, u64)> {
+        Some((self.trust.as_ref()?.key(), self.untrusted))
+    }
+
+    /// A record was heard.
     pub fn handle(&mut self, record: &Record, from: Ipv6Addr, now: Instant) -> Verdict {
+        if let Some(trust) = &mut self.trust
+            && !trust.accepts(record, now)
+        {
+            self.untrusted += 1;
+            return if self.untrusted == 1 {
+                Verdict::Untrusted
+            } else {
+                Verdict::Ignored
+            };
+        }
         if self.pinned.is_some_and(|pinned| pinned != record.root.hash) {
             return self.conflict();
         }
@@ -81,28 +109,45 @@ impl Choice {
             self.follow(record, from, now);
             return Verdict::Current;
         };
-        let is_hollow = |hash| self.hollow.contains(hash);
-        let orphaned = now.saturating_duration_since(self.heard) >= PATIENCE
-            || (is_hollow(&current.root.hash) && !is_hollow(&record.root.hash));
         let followed = record.server == current.server && from == self.from;
         if record.root == current.root && record.metadata == current.metadata {
-            if followed || orphaned {
+            if followed || self.is_orphaned(record, now) {
                 self.follow(record, from, now);
+            } else if self.trust.is_some() {
+                self.generation = self.generation.max(record.generation);
             }
             return Verdict::Current;
         }
-        if orphaned || (followed && record.generation > current.generation) {
+        let newer = if self.trust.is_some() {
+            record.generation > self.generation
+        } else {
+            self.is_orphaned(record, now) || (followed && record.generation > current.generation)
+        };
+        if newer {
             self.follow(record, from, now);
             return Verdict::Changed;
         }
-        // the same files with other times, an old record that was late, or one by another way
-        if record.root == current.root || record.server == current.server {
+        // an older version, the same files with other times, an old record that was late, or one by another way
+        let older = self.trust.is_some() && record.generation < self.generation;
+        if older || record.root == current.root || record.server == current.server {
             return Verdict::Ignored;
         }
         self.conflict()
     }
 
+    /// The server that is followed is gone, or nothing comes of its version while this one may be better. As long as it
+    /// is there only it may replace its unsigned version, from the address it has: its number alone is seen by everybody.
+    fn is_orphaned(&self, record: &Record, now: Instant) -> bool {
+        let is_hollow = |hash| self.hollow.contains(hash);
+        now.saturating_duration_since(self.heard) >= PATIENCE
+            || self
+                .record
+                .as_ref()
+                .is_some_and(|c| is_hollow(&c.root.hash) && !is_hollow(&record.root.hash))
+    }
+
     fn follow(&mut self, record: &Record, from: Ipv6Addr, now: Instant) {
+        self.generation = self.generation.max(record.generation);
         self.record = Some(record.clone());
         (self.from, self.heard) = (from, now);
     }
@@ -120,33 +165,44 @@ impl Choice {
 mod tests {
     use super::*;
     use crate::block::BlockRef;
-    use crate::tree::{ROOT_SIZE, Stream};
+    use crate::record::tests::record as plain;
+    use crate::signature::sign;
+    use librecast::id::SecretKey;
 
     fn host(n: u16) -> Ipv6Addr {
         Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, n)
     }
 
     fn record(server: u32, generation: u64, root: u8) -> Record {
+        let plain = plain(server, generation);
+        let hash = BlockHash([root; 32]);
         Record {
-            server,
-            generation,
-            root: BlockRef {
-                hash: BlockHash([root; 32]),
-                length: ROOT_SIZE as u32,
-            },
-            metadata: Stream::default(),
-            channel_rate: 1,
-            total_rate: 0,
-            max_channels: 1,
-            authentication: Vec::new(),
-            sending: Vec::new(),
+            root: BlockRef { hash, ..plain.root },
+            ..plain
         }
+    }
+
+    fn owner() -> SecretKey {
+        SecretKey::from_seed(&[1; 32])
+    }
+
+    fn signed(server: u32, generation: u64, root: u8) -> Record {
+        let record = record(server, generation, root);
+        Record {
+            authentication: sign(&owner(), "photos", &record.version()),
+            ..record
+        }
+    }
+
+    fn trusting(now: Instant) -> Choice {
+        let trust = Trust::new(owner().peer_id(), "photos", now);
+        Choice::new(None, Some(trust), now)
     }
 
     #[test]
     fn the_first_version_counts_and_a_conflict_is_said_once() {
         let now = Instant::now();
-        let mut choice = Choice::new(None, now);
+        let mut choice = Choice::new(None, None, now);
         assert_eq!(
             choice.handle(&record(1, 5, 1), host(1), now),
             Verdict::Current
@@ -168,7 +224,7 @@ mod tests {
     #[test]
     fn a_newer_generation_of_the_same_server_replaces_an_older_does_not() {
         let now = Instant::now();
-        let mut choice = Choice::new(None, now);
+        let mut choice = Choice::new(None, None, now);
         choice.handle(&record(1, 5, 1), host(1), now);
         assert_eq!(
             choice.handle(&record(1, 4, 2), host(1), now),
@@ -184,7 +240,7 @@ mod tests {
     #[test]
     fn nobody_replaces_or_slows_a_server_under_its_number() {
         let now = Instant::now();
-        let mut choice = Choice::new(None, now);
+        let mut choice = Choice::new(None, None, now);
         choice.handle(&record(1, 5, 1), host(1), now);
         let taken_over = choice.handle(&record(1, 6, 2), host(9), now);
         assert_eq!(taken_over, Verdict::Ignored);
@@ -199,7 +255,7 @@ mod tests {
     #[test]
     fn another_server_of_the_same_version_is_followed_when_the_first_is_gone() {
         let now = Instant::now();
-        let mut choice = Choice::new(None, now);
+        let mut choice = Choice::new(None, None, now);
         choice.handle(&record(1, 5, 1), host(1), now);
         let later = now + PATIENCE;
         choice.handle(&record(2, 3, 1), host(2), later);
@@ -210,7 +266,7 @@ mod tests {
     #[test]
     fn when_the_server_is_gone_another_version_is_taken() {
         let now = Instant::now();
-        let mut choice = Choice::new(None, now);
+        let mut choice = Choice::new(None, None, now);
         choice.handle(&record(1, 5, 1), host(1), now);
         assert_eq!(
             choice.handle(&record(2, 1, 2), host(2), now + PATIENCE),
@@ -221,7 +277,7 @@ mod tests {
     #[test]
     fn a_version_of_which_nothing_comes_gives_way_to_another() {
         let now = Instant::now();
-        let mut choice = Choice::new(None, now);
+        let mut choice = Choice::new(None, None, now);
         choice.handle(&record(1, 5, 1), host(1), now);
         choice.nothing_comes();
         let same = choice.handle(&record(1, 5, 1), host(1), now);
@@ -235,7 +291,7 @@ mod tests {
     #[test]
     fn a_pinned_root_admits_no_other() {
         let now = Instant::now();
-        let mut choice = Choice::new(Some(BlockHash([7; 32])), now);
+        let mut choice = Choice::new(Some(BlockHash([7; 32])), None, now);
         assert_eq!(
             choice.handle(&record(1, 5, 1), host(1), now),
             Verdict::Conflict
@@ -249,5 +305,58 @@ mod tests {
             choice.handle(&record(2, 6, 8), host(2), now + PATIENCE * 2),
             Verdict::Ignored
         );
+    }
+
+    #[test]
+    fn who_trusts_a_key_takes_nothing_else_and_is_told_once() {
+        let now = Instant::now();
+        let mut choice = trusting(now);
+        let forged = Record {
+            authentication: sign(
+                &SecretKey::from_seed(&[2; 32]),
+                "photos",
+                &record(1, 9, 9).version(),
+            ),
+            ..record(1, 9, 9)
+        };
+        let heard = [&forged, &record(1, 9, 9), &signed(2, 5, 1), &forged];
+        let verdicts = heard.map(|r| choice.handle(r, host(1), now));
+        let expected = [
+            Verdict::Untrusted,
+            Verdict::Ignored,
+            Verdict::Current,
+            Verdict::Ignored,
+        ];
+        assert_eq!(verdicts, expected);
+        assert_eq!(choice.trust().unwrap().1, 3);
+        let later = now + PATIENCE * 2;
+        let silent = choice.handle(&forged, host(1), later);
+        assert_eq!(silent, Verdict::Ignored, "not even when the server is gone");
+    }
+
+    #[test]
+    fn the_higher_signed_generation_wins_at_once_and_is_not_left_again() {
+        let now = Instant::now();
+        let mut choice = trusting(now);
+        choice.handle(&signed(1, 5, 1), host(1), now);
+        let newer = choice.handle(&signed(2, 6, 2), host(2), now);
+        assert_eq!(newer, Verdict::Changed);
+        for at in [now, now + PATIENCE * 2] {
+            let older = choice.handle(&signed(1, 5, 1), host(1), at);
+            assert_eq!(older, Verdict::Ignored);
+        }
+        assert_eq!(choice.record().unwrap().generation, 6);
+    }
+
+    #[test]
+    fn of_the_same_files_the_highest_generation_counts_whoever_is_followed() {
+        let now = Instant::now();
+        let mut choice = trusting(now);
+        choice.handle(&signed(1, 5, 1), host(1), now);
+        choice.handle(&signed(2, 7, 1), host(2), now);
+        let between = choice.handle(&signed(1, 6, 2), host(1), now);
+        assert_eq!(between, Verdict::Ignored);
+        let newest = choice.handle(&signed(1, 8, 2), host(1), now);
+        assert_eq!(newest, Verdict::Changed);
     }
 }

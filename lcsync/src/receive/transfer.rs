@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use librecast::channel::{ROOT_CHANNEL, SharePrefix};
 use librecast::cli::{Exit, ExitError};
+use librecast::id::PeerId;
 use serde_json::json;
 use thiserror::Error;
 
@@ -35,6 +36,7 @@ use crate::packet::{self, Packet};
 use crate::place::Place;
 use crate::progress::{Progress, Snapshot, human_bytes, print_line};
 use crate::record::Record;
+use crate::signature::Trust;
 use crate::tree::{self, Child, Root, RootKind, Stream};
 
 /// Channels held until the first conclusions about loss.
@@ -62,6 +64,8 @@ pub struct Options {
     pub name: String,
     /// No other root hash will do.
     pub pinned: Option<BlockHash>,
+    /// No version will do that this key has not signed.
+    pub trust: Option<PeerId>,
     /// Where to.
     pub dest: PathBuf,
     /// Interfaces; empty for all.
@@ -143,13 +147,14 @@ impl<'a> Transfer<'a> {
         let now = Instant::now();
         check_interfaces(&options.interfaces)?;
         let prefix = SharePrefix::of_name(b"", &options.name);
+        let trust = options.trust.map(|key| Trust::new(key, &options.name, now));
         let mut network = Network::open(prefix, &options.interfaces).context("receiving socket")?;
         network.join(ROOT_CHANNEL);
         network.look_at_interfaces(now)?;
         Ok(Self {
             options,
             network,
-            choice: Choice::new(options.pinned, now),
+            choice: Choice::new(options.pinned, trust, now),
             fetch: Fetch::new(
                 Window::new(START_WINDOW, MAX_WINDOW, now),
                 options.limit,
@@ -331,6 +336,9 @@ impl<'a> Transfer<'a> {
             "{} files changed, {fetched} fetched in {seconds:.1} s ({rate:.0} Mbit/s)",
             plan.installed.len()
         ));
+        if let Some((_, refused)) = self.choice.trust() {
+            tracing::debug!("{refused} records not signed by the trusted key");
+        }
         tracing::debug!("{counters:?}");
     }
 
@@ -590,6 +598,12 @@ impl<'a> Transfer<'a> {
                 );
                 return;
             }
+            Verdict::Untrusted => {
+                tracing::warn!(
+                    "{source} shares something under this name that the trusted key has not signed: ignored"
+                );
+                return;
+            }
             Verdict::Ignored => return,
         }
         self.network.heard(server, interface, now);
@@ -603,6 +617,19 @@ impl<'a> Transfer<'a> {
         self.shown.loss = self.fetch.window().loss();
         self.shown.channels = self.fetch.channels();
         self.progress.show(&self.shown, now);
+    }
+
+    /// Servers have been heard, and none of them has the version that is wanted.
+    fn nothing_acceptable(&self) -> String {
+        let name = &self.options.name;
+        match self.choice.trust() {
+            Some((key, refused)) if refused > 0 => {
+                format!(
+                    "lc:{name} is served, but nothing of it is signed by {key} ({refused} records refused)"
+                )
+            }
+            _ => format!("no server of lc:{name} has this root hash"),
+        }
     }
 
     fn check_timeout(&self, now: Instant) -> anyhow::Result<()> {
@@ -621,7 +648,7 @@ impl<'a> Transfer<'a> {
         } else if self.choice.record().is_none()
             && now.saturating_duration_since(self.started) >= timeout
         {
-            format!("no server of lc:{} has this root hash", self.options.name)
+            self.nothing_acceptable()
         } else if self.fetch.missing() > 0 && now.saturating_duration_since(self.symbol) >= timeout
         {
             format!(

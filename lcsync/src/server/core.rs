@@ -31,6 +31,20 @@ pub struct Share {
     pub index: Arc<Index>,
     /// Version, growing.
     pub generation: u64,
+    /// Of the record: whose version it is, if it is signed.
+    pub authentication: Vec<u8>,
+}
+
+impl Share {
+    /// This version, not signed by anybody.
+    #[must_use]
+    pub fn unsigned(index: Arc<Index>, generation: u64) -> Self {
+        Self {
+            index,
+            generation,
+            authentication: Vec::new(),
+        }
+    }
 }
 
 /// Why reports had no effect, and how often.
@@ -423,7 +437,7 @@ impl Server {
             channel_rate: kilobits(self.rates.channel).max(1),
             total_rate: self.rates.total.map_or(0, |r| kilobits(r).max(1)),
             max_channels: MAX_CHANNELS,
-            authentication: Vec::new(),
+            authentication: share.authentication.clone(),
             sending,
         })
     }
@@ -446,14 +460,7 @@ mod tests {
             total: None,
         };
         let mut server = Server::new(7, rates, 1, now);
-        server.set_share(
-            prefix,
-            Share {
-                index: Arc::clone(&index),
-                generation: 1,
-            },
-            now,
-        );
+        server.set_share(prefix, Share::unsigned(Arc::clone(&index), 1), now);
         server.set_interfaces(&BTreeMap::from([(3, host(99))]), now);
         (server, prefix, index, dir)
     }
@@ -621,14 +628,7 @@ mod tests {
         assert_eq!(server.joined_channels(), 1);
         std::fs::write(dir.path().join("g"), b"new").unwrap();
         let index = Arc::new(Index::build(dir.path(), b"", &mut HashCache::default()).unwrap());
-        server.set_share(
-            prefix,
-            Share {
-                index,
-                generation: 2,
-            },
-            now,
-        );
+        server.set_share(prefix, Share::unsigned(index, 2), now);
         assert_eq!(server.joined_channels(), 0);
     }
 

@@ -9,11 +9,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use librecast::channel::SharePrefix;
+use librecast::id::SecretKey;
 use nix::sys::eventfd::EventFd;
 
 use super::core::Share;
 use crate::index::{HashCache, Index, IndexError};
+use crate::record::Version;
 use crate::scan::Scan;
+use crate::signature::sign;
 
 /// Time between two looks, and how much longer than a look itself takes.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -30,6 +33,8 @@ pub struct Watched {
     pub prefix: SharePrefix,
     /// Absolute.
     pub path: PathBuf,
+    /// Signs each version.
+    pub signer: Option<Arc<SecretKey>>,
 }
 
 /// What the thread has to say.
@@ -183,10 +188,15 @@ impl Watch {
             .unwrap_or_default()
             .as_millis() as u64;
         let last = self.published.as_ref().map_or(0, |s| s.generation);
-        let share = Share {
-            index: Arc::new(index),
+        let version = Version {
             generation: clock.max(last + 1),
+            root: index.root,
+            metadata: index.metadata,
         };
+        let mut share = Share::unsigned(Arc::new(index), version.generation);
+        if let Some(key) = &self.watched.signer {
+            share.authentication = sign(key, &self.watched.name, &version);
+        }
         self.published = Some(share.clone());
         Update::Share {
             watched: self.watched.clone(),
@@ -206,6 +216,7 @@ mod tests {
             name: "t".into(),
             prefix: SharePrefix::of_name(b"", "t"),
             path: path.to_path_buf(),
+            signer: None,
         })
     }
 

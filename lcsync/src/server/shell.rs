@@ -14,6 +14,7 @@ use anyhow::Context;
 use librecast::channel::{LCSYNC_PORT, SharePrefix, channel_of};
 use librecast::cli::{Exit, ExitError};
 use librecast::coding::Encoder;
+use librecast::keyfile::load_signing_key;
 use librecast::listener::MldListener;
 use librecast::socket::{Interface, SendSocket, interfaces, multicast_interfaces};
 use nix::poll::{PollFd, PollFlags, ppoll};
@@ -60,6 +61,8 @@ pub struct Options {
     pub interfaces: Vec<String>,
     /// Bits per second over all channels.
     pub limit: Option<u64>,
+    /// File of the key that signs versions.
+    pub sign: Option<PathBuf>,
 }
 
 /// Serves until told to stop.
@@ -99,6 +102,8 @@ fn named(options: &Options) -> anyhow::Result<Vec<Watched>> {
     if options.name.is_some() && options.paths.len() > 1 {
         return Err(usage("--name goes with one PATH only".into()).into());
     }
+    let signer = options.sign.as_deref().map(load_signing_key).transpose()?;
+    let signer = signer.map(Arc::new);
     let mut shares: Vec<Watched> = Vec::new();
     for path in &options.paths {
         let shown = || path.display().to_string();
@@ -125,6 +130,7 @@ fn named(options: &Options) -> anyhow::Result<Vec<Watched>> {
             name,
             // not resolved: a link that is changed is a change on disk
             path: std::path::absolute(path)?,
+            signer: signer.clone(),
         });
     }
     Ok(shares)
@@ -488,6 +494,7 @@ mod tests {
             name: None,
             interfaces: Vec::new(),
             limit: None,
+            sign: None,
         };
         let shares = named(&options).unwrap();
         let names: Vec<&str> = shares.iter().map(|s| s.name.as_str()).collect();

@@ -1,0 +1,170 @@
+//! Signatures of versions: who may say what a share is.
+//!
+//! Signed is what makes a version, not who serves it or how fast: so any server of the same files, a receiver that
+//! serves on among them, passes the signature on.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use librecast::id::{PeerId, SecretKey, derive};
+use librecast::pacing::TokenBucket;
+use librecast::wire::Writer;
+
+use crate::record::{Record, Version};
+
+const CONTEXT: &str = "lcsync 2026 version";
+/// Public key and signature.
+const SIZE: usize = 32 + 64;
+/// Records that have been verified and are known again.
+const MAX_KNOWN: usize = 16;
+/// Records verified in a second, whatever comes: 30 us each.
+const MAX_VERIFIED: u64 = 500;
+
+/// The authentication of a record: `key` says that this is a version of the share NAME.
+#[must_use]
+pub fn sign(key: &SecretKey, name: &str, version: &Version) -> Vec<u8> {
+    let signature = key.sign(CONTEXT, &statement(name, version));
+    [&key.peer_id().public_key()[..], &signature].concat()
+}
+
+fn statement(name: &str, version: &Version) -> Vec<u8> {
+    let mut w = Writer::new();
+    w.u32(name.len() as u32).put(name.as_bytes());
+    w.u64(version.generation);
+    w.put(&version.root.hash.0).u32(version.root.length);
+    version.metadata.write(&mut w);
+    w.into_vec()
+}
+
+/// What a receiver holds records against: one public key, and what it has verified already.
+#[derive(Debug)]
+pub struct Trust {
+    key: PeerId,
+    name: String,
+    /// Hashes of statements with their signatures; the latest last.
+    good: VecDeque<[u8; 32]>,
+    bad: VecDeque<[u8; 32]>,
+    /// A verification is a byte.
+    budget: TokenBucket,
+}
+
+impl Trust {
+    /// Versions of NAME are those that `key` has signed.
+    #[must_use]
+    pub fn new(key: PeerId, name: &str, now: Instant) -> Self {
+        Self {
+            key,
+            name: name.to_owned(),
+            good: VecDeque::new(),
+            bad: VecDeque::new(),
+            budget: TokenBucket::new(8 * MAX_VERIFIED, MAX_VERIFIED / 2, now),
+        }
+    }
+
+    /// The key.
+    #[must_use]
+    pub fn key(&self) -> &PeerId {
+        &self.key
+    }
+
+    /// Whether the key has signed this version. Each distinct record is verified once; in a flood of forged ones not
+    /// each is, and an honest one comes again.
+    pub fn accepts(&mut self, record: &Record, now: Instant) -> bool {
+        let Some((key, signature)) = record.authentication.split_first_chunk::<32>() else {
+            return false;
+        };
+        let Ok(signature) = <&[u8; SIZE - 32]>::try_from(signature) else {
+            return false;
+        };
+        if key != self.key.public_key() {
+            return false;
+        }
+        let statement = statement(&self.name, &record.version());
+        let hash = derive("lcsync 2026 verified", &[&statement, signature]);
+        if self.good.contains(&hash) {
+            return true;
+        }
+        if self.bad.contains(&hash) || !self.budget.ready(now) {
+            return false;
+        }
+        self.budget.spend(1, now);
+        let good = self.key.verify(CONTEXT, &statement, signature).is_ok();
+        let known = if good { &mut self.good } else { &mut self.bad };
+        if known.len() == MAX_KNOWN {
+            known.pop_front();
+        }
+        known.push_back(hash);
+        good
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::tests::records;
+    use proptest::prelude::*;
+
+    fn key(n: u8) -> SecretKey {
+        SecretKey::from_seed(&[n; 32])
+    }
+
+    fn trust(n: u8) -> Trust {
+        Trust::new(key(n).peer_id(), "photos", Instant::now())
+    }
+
+    proptest! {
+        #[test]
+        fn what_makes_the_version_is_signed_and_nothing_else(record in records(), server: u32, rate in 1..u32::MAX) {
+            let now = Instant::now();
+            let authentication = sign(&key(1), "photos", &record.version());
+            let signed = Record { authentication, ..record };
+            let passed_on = Record { server, channel_rate: rate, sending: Vec::new(), ..signed.clone() };
+            prop_assert!(trust(1).accepts(&signed, now) && trust(1).accepts(&passed_on, now));
+
+            prop_assert!(!trust(2).accepts(&signed, now));
+            let other_name = Trust { name: "photo".into(), ..trust(1) }.accepts(&signed, now);
+            prop_assert!(!other_name);
+            let mut others = vec![signed.clone(); 5];
+            others[0].generation = signed.generation.wrapping_add(1);
+            others[1].root.hash.0[7] ^= 1;
+            others[2].metadata.length ^= 1;
+            others[3].authentication[40] ^= 1;
+            others[4].authentication.pop();
+            for other in others {
+                prop_assert!(!trust(1).accepts(&other, now), "{:?}", other);
+            }
+        }
+    }
+
+    #[test]
+    fn the_key_of_another_is_not_enough() {
+        let record = |authentication| Record {
+            authentication,
+            ..crate::record::tests::record(1, 1)
+        };
+        let unsigned = record(Vec::new());
+        assert!(!trust(1).accepts(&unsigned, Instant::now()));
+        let mut claimed = sign(&key(2), "photos", &unsigned.version());
+        claimed[..32].copy_from_slice(key(1).peer_id().public_key());
+        assert!(!trust(1).accepts(&record(claimed), Instant::now()));
+    }
+
+    #[test]
+    fn a_flood_of_forged_records_costs_a_bounded_number_of_verifications() {
+        let now = Instant::now();
+        let mut trust = trust(1);
+        let mut record = crate::record::tests::record(1, 1);
+        record.authentication = sign(&key(1), "photos", &record.version());
+        let honest = record.clone();
+        assert!(trust.accepts(&honest, now));
+        for generation in 2..10_000 {
+            record.generation = generation;
+            assert!(!trust.accepts(&record, now));
+        }
+        assert_eq!(trust.budget.available(now), 0, "not every one is verified");
+        assert!(trust.accepts(&honest, now), "what is known stays known");
+        let mut next = crate::record::tests::record(1, 20_000);
+        next.authentication = sign(&key(1), "photos", &next.version());
+        assert!(trust.accepts(&next, now + std::time::Duration::from_secs(1)));
+    }
+}

@@ -1,0 +1,289 @@
+//! Key files as users make and name them: signing keys with their public half beside them, and shared keys.
+//!
+//! Secrets are readable by their owner alone, never overwritten and never shown.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+use crate::cli::{Exit, ExitError};
+use crate::id::{IdError, PeerId, SecretKey, read_private, write_private};
+
+/// A shared key in its file begins so: it is never taken for a signing key, nor that for one.
+const SHARED_PREFIX: &str = "lck1";
+/// No key file is longer.
+const MAX_TEXT: u64 = 256;
+
+/// Makes a signing key: the secret goes to `file`, the public key to `file`.pub. Both are written or neither.
+pub fn make_signing_key(file: &Path) -> Result<PeerId, ExitError> {
+    let key = SecretKey::generate();
+    let public = key.peer_id();
+    let public_file = public_path(file);
+    if file.symlink_metadata().is_ok() {
+        return Err(exists(file));
+    }
+    // the public one goes first: if one of the two exists, no secret has been written that would have to be wiped
+    store_public(&public, &public_file).map_err(|e| failed(&public_file, &e))?;
+    key.store(file).map_err(|e| {
+        // ours, written a moment ago
+        let _ = fs::remove_file(&public_file);
+        not_made(file, e)
+    })?;
+    Ok(public)
+}
+
+/// Where the public half of a signing key lies.
+#[must_use]
+pub fn public_path(file: &Path) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(".pub");
+    name.into()
+}
+
+/// Reads a signing key; one that others can read is refused.
+pub fn load_signing_key(file: &Path) -> Result<SecretKey, ExitError> {
+    SecretKey::load(file).map_err(|e| refused(file, e))
+}
+
+/// A public key as it is named on a command line: the text itself, or a file with it.
+pub fn public_key(text: &str) -> Result<PeerId, ExitError> {
+    if let Ok(key) = text.parse() {
+        return Ok(key);
+    }
+    let path = Path::new(text);
+    let mut content = String::new();
+    File::open(path)
+        .and_then(|f| f.take(MAX_TEXT).read_to_string(&mut content))
+        .map_err(|e| {
+            let message =
+                format!("{text}: neither a public key (12D3KooW...) nor a file with one: {e}");
+            ExitError::new(Exit::Usage, message)
+        })?;
+    content.trim().parse().map_err(|_| {
+        let message =
+            format!("{text}: holds no public key; the FILE.pub of a signing key is meant");
+        ExitError::new(Exit::Usage, message)
+    })
+}
+
+/// A symmetric key that a group of hosts shares; wiped from memory when dropped, never shown.
+pub struct SharedKey(Zeroizing<[u8; 32]>);
+
+impl SharedKey {
+    /// These bytes.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(Zeroizing::new(bytes))
+    }
+
+    /// The 32 bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// Makes a new key and writes it to `file`, which must not exist.
+    pub fn make(file: &Path) -> Result<Self, ExitError> {
+        let mut bytes = Zeroizing::new([0; 32]);
+        getrandom::fill(bytes.as_mut())
+            .map_err(|e| ExitError::new(Exit::Failed, format!("random numbers: {e}")))?;
+        let coded = Zeroizing::new(bs58::encode(bytes.as_ref()).with_check().into_string());
+        let text = Zeroizing::new(format!("{SHARED_PREFIX}{}\n", coded.as_str()));
+        write_private(file, text.as_bytes()).map_err(|e| not_made(file, e))?;
+        Ok(Self(bytes))
+    }
+
+    /// Reads a key; a file that others can read is refused.
+    pub fn load(file: &Path) -> Result<Self, ExitError> {
+        let content = read_private(file, MAX_TEXT).map_err(|e| refused(file, e))?;
+        Self::parse(&content).ok_or_else(|| {
+            let message = format!(
+                "{}: holds no shared key, as `keygen` writes them ({SHARED_PREFIX}...)",
+                file.display()
+            );
+            ExitError::new(Exit::Usage, message)
+        })
+    }
+
+    fn parse(content: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(content).ok()?.trim();
+        let coded = text.strip_prefix(SHARED_PREFIX)?;
+        let bytes = bs58::decode(coded).with_check(None).into_vec().ok()?;
+        let bytes = Zeroizing::new(bytes);
+        Some(Self::from_bytes(bytes.as_slice().try_into().ok()?))
+    }
+}
+
+impl fmt::Debug for SharedKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SharedKey")
+    }
+}
+
+fn store_public(public: &PeerId, path: &Path) -> io::Result<()> {
+    let mut file = File::create_new(path)?;
+    writeln!(file, "{public}")
+        .and_then(|()| file.sync_all())
+        .inspect_err(|_| {
+            let _ = fs::remove_file(path);
+        })
+}
+
+/// A key that was asked for and cannot be had.
+fn refused(path: &Path, error: IdError) -> ExitError {
+    match error {
+        IdError::Io { source, .. } => {
+            ExitError::new(Exit::NotPermitted, format!("{}: {source}", path.display()))
+        }
+        error @ IdError::Permissions { .. } => {
+            ExitError::new(Exit::NotPermitted, error.to_string())
+        }
+        error => ExitError::new(Exit::Usage, error.to_string()),
+    }
+}
+
+fn not_made(path: &Path, error: IdError) -> ExitError {
+    match error {
+        IdError::Io { source, .. } => failed(path, &source),
+        error => ExitError::new(Exit::Failed, error.to_string()),
+    }
+}
+
+fn exists(path: &Path) -> ExitError {
+    let message = format!(
+        "{} exists: keys are never overwritten; move it away first",
+        path.display()
+    );
+    ExitError::new(Exit::Failed, message)
+}
+
+fn failed(path: &Path, error: &io::Error) -> ExitError {
+    match error.kind() {
+        io::ErrorKind::AlreadyExists => exists(path),
+        io::ErrorKind::PermissionDenied => {
+            ExitError::new(Exit::NotPermitted, format!("{}: {error}", path.display()))
+        }
+        io::ErrorKind::NotFound => {
+            let message = format!(
+                "{}: its folder does not exist; make it first",
+                path.display()
+            );
+            ExitError::new(Exit::Failed, message)
+        }
+        _ => ExitError::new(Exit::Failed, format!("{}: {error}", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    fn mode(file: &Path) -> u32 {
+        fs::metadata(file).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn key_and_public_key_are_written_and_belong_together() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("operator.key");
+        let public = make_signing_key(&file).unwrap();
+        assert_eq!(load_signing_key(&file).unwrap().peer_id(), public);
+        assert_eq!(mode(&file), 0o600);
+        let public_file = dir.path().join("operator.key.pub");
+        let text = fs::read_to_string(&public_file).unwrap();
+        assert!(
+            text.starts_with("12D3KooW") && text.ends_with('\n'),
+            "{text:?}"
+        );
+        for named in [text.trim(), public_file.to_str().unwrap()] {
+            assert_eq!(public_key(named).unwrap(), public);
+        }
+        // the secret half where the public one is meant
+        assert_eq!(
+            public_key(file.to_str().unwrap()).unwrap_err().exit,
+            Exit::Usage
+        );
+        assert_eq!(public_key("nonsense").unwrap_err().exit, Exit::Usage);
+    }
+
+    #[test]
+    fn a_shared_key_is_read_back_by_its_owner_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("k");
+        let key = SharedKey::make(&file).unwrap();
+        assert_eq!(mode(&file), 0o600);
+        assert_eq!(SharedKey::load(&file).unwrap().bytes(), key.bytes());
+        assert_eq!(SharedKey::make(&file).unwrap_err().exit, Exit::Failed);
+        assert_eq!(SharedKey::load(&file).unwrap().bytes(), key.bytes());
+        for open in [0o640, 0o604] {
+            fs::set_permissions(&file, fs::Permissions::from_mode(open)).unwrap();
+            let refused = SharedKey::load(&file).unwrap_err();
+            assert_eq!(refused.exit, Exit::NotPermitted);
+            assert!(refused.to_string().contains("chmod 600"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn kinds_of_keys_are_not_taken_for_each_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let (signing, shared) = (dir.path().join("signing"), dir.path().join("shared"));
+        make_signing_key(&signing).unwrap();
+        SharedKey::make(&shared).unwrap();
+        assert_eq!(SharedKey::load(&signing).unwrap_err().exit, Exit::Usage);
+        assert_eq!(load_signing_key(&shared).unwrap_err().exit, Exit::Usage);
+        let missing = dir.path().join("missing");
+        assert_eq!(
+            load_signing_key(&missing).unwrap_err().exit,
+            Exit::NotPermitted
+        );
+        for damaged in ["", "lck1", "lck1abc", "lck2zzzzzzz"] {
+            assert!(
+                SharedKey::parse(damaged.as_bytes()).is_none(),
+                "{damaged:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn nothing_is_overwritten_and_nothing_is_left_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, public) = (dir.path().join("k"), dir.path().join("k.pub"));
+
+        fs::write(&file, "mine").unwrap();
+        assert_eq!(make_signing_key(&file).unwrap_err().exit, Exit::Failed);
+        assert_eq!(fs::read_to_string(&file).unwrap(), "mine");
+        assert!(!public.exists(), "no public key without its secret");
+
+        fs::remove_file(&file).unwrap();
+        fs::write(&public, "mine").unwrap();
+        assert_eq!(make_signing_key(&file).unwrap_err().exit, Exit::Failed);
+        assert_eq!(fs::read_to_string(&public).unwrap(), "mine");
+        assert!(!file.exists(), "no secret without its public key");
+    }
+
+    #[test]
+    fn dangling_symlink_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, target) = (dir.path().join("k"), dir.path().join("elsewhere"));
+        symlink(&target, &file).unwrap();
+        assert_eq!(make_signing_key(&file).unwrap_err().exit, Exit::Failed);
+        assert_eq!(SharedKey::make(&file).unwrap_err().exit, Exit::Failed);
+        assert!(!target.exists() && !dir.path().join("k.pub").exists());
+    }
+
+    #[test]
+    fn missing_folder_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = make_signing_key(&dir.path().join("none/k")).unwrap_err();
+        assert_eq!(error.exit, Exit::Failed);
+        assert!(
+            error.to_string().contains("folder does not exist"),
+            "{error}"
+        );
+    }
+}
