@@ -1,22 +1,18 @@
 //! The index of a share: its root, and for each channel the block that is sent there.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::thread;
 
 use librecast::channel::ChannelId;
 use thiserror::Error;
 
-use crate::block::{BlockHash, BlockRef};
+use crate::block::BlockRef;
 use crate::groups::{Found, Groups, Located};
-use crate::layout::{Cut, Layout, Piece};
-use crate::listing::{self, Entry};
-use crate::scan::{Scan, Stamp};
+use crate::layout::Layout;
+pub use crate::leaves::HashCache;
+use crate::leaves::{PieceReader, leaves_of};
+use crate::listing;
+use crate::scan::Scan;
 use crate::tree::{Root, RootKind, Stream};
 
 /// Why a path could not be indexed or a block not be read.
@@ -40,10 +36,6 @@ pub enum IndexError {
     #[error("no such block")]
     Unknown,
 }
-
-/// Hashes of blocks by what they are made of, kept from one version of a share to the next.
-#[derive(Debug, Default)]
-pub struct HashCache(HashMap<[u8; 16], BlockHash>);
 
 /// Everything that is needed to serve a share.
 #[derive(Debug)]
@@ -81,8 +73,7 @@ impl Index {
     pub fn of(mut scan: Scan, key: &[u8], cache: &mut HashCache) -> Result<Self, IndexError> {
         loop {
             let layout = Layout::new(&scan.entries).ok_or(IndexError::TooLarge)?;
-            let cuts = layout.cuts(&scan.entries);
-            match hash_all(&scan, &layout, &cuts, cache) {
+            match leaves_of(&scan, &layout, cache) {
                 Ok(leaves) => return Self::assemble(scan, layout, &leaves, key),
                 Err(unreadable) => {
                     for (n, source) in &unreadable {
@@ -164,9 +155,8 @@ impl Index {
         }
         let block = located.block();
         let mut reader = PieceReader::new(&self.scan);
-        let length = block.length as usize;
-        let mut bytes = Vec::with_capacity(length);
-        for piece in self.layout.pieces(located.place, length) {
+        let mut bytes = Vec::with_capacity(block.length as usize);
+        for piece in self.layout.pieces(located.place, block.length.into()) {
             reader
                 .read(piece, &mut bytes)
                 .map_err(|_| IndexError::Changed)?;
@@ -215,143 +205,11 @@ impl Assembly {
     }
 }
 
-/// Files that could not be read, by their number in the scan.
-type Unreadable = BTreeMap<usize, io::Error>;
-
-/// Hashes all cuts, on all processors. The error names the files that could not be read.
-fn hash_all(
-    scan: &Scan,
-    layout: &Layout,
-    cuts: &[Cut],
-    cache: &mut HashCache,
-) -> Result<Vec<BlockRef>, Unreadable> {
-    let next = AtomicUsize::new(0);
-    let failed = Mutex::new(Unreadable::new());
-    let workers = thread::available_parallelism()
-        .map_or(1, usize::from)
-        .min(cuts.len().max(1));
-    let known = &*cache;
-    let work = || {
-        let mut found = Vec::new();
-        let mut reader = PieceReader::new(scan);
-        let mut bytes = Vec::new();
-        while let Some(n) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|n| *n < cuts.len()) {
-            let key = cache_key(scan, layout, cuts[n]);
-            let hash = known
-                .0
-                .get(&key)
-                .copied()
-                .map_or_else(|| hash_cut(&mut reader, layout, cuts[n], &mut bytes), Ok);
-            match hash {
-                Ok(hash) => found.push((n, key, hash)),
-                // the others are read all the same: what else cannot be is to be known at once
-                Err(files) => failed
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .extend(files),
-            }
-        }
-        found
-    };
-    let found: Vec<_> = thread::scope(|scope| {
-        let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
-        threads
-            .into_iter()
-            .flat_map(|t| t.join().unwrap_or_else(|e| std::panic::resume_unwind(e)))
-            .collect()
-    });
-    let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
-    if !failed.is_empty() {
-        cache
-            .0
-            .extend(found.into_iter().map(|(_, key, hash)| (key, hash)));
-        return Err(failed);
-    }
-    let mut leaves: Vec<BlockRef> = cuts
-        .iter()
-        .map(|c| BlockRef {
-            hash: BlockHash::default(),
-            length: c.length as u32,
-        })
-        .collect();
-    cache.0 = found
-        .into_iter()
-        .map(|(n, key, hash)| {
-            leaves[n].hash = hash;
-            (key, hash)
-        })
-        .collect();
-    Ok(leaves)
-}
-
-fn hash_cut(
-    reader: &mut PieceReader<'_>,
-    layout: &Layout,
-    cut: Cut,
-    bytes: &mut Vec<u8>,
-) -> Result<BlockHash, Unreadable> {
-    bytes.clear();
-    let mut failed = Unreadable::new();
-    for piece in layout.pieces(cut.start, cut.length) {
-        if let Err(e) = reader.read(piece, bytes) {
-            failed.insert(piece.file, e);
-        }
-    }
-    if failed.is_empty() {
-        Ok(BlockHash::of(bytes))
-    } else {
-        Err(failed)
-    }
-}
-
-/// Files with their versions, and places in them.
-fn cache_key(scan: &Scan, layout: &Layout, cut: Cut) -> [u8; 16] {
-    let mut hasher = blake3::Hasher::new();
-    for piece in layout.pieces(cut.start, cut.length) {
-        let Entry { path, .. } = &scan.entries[piece.file];
-        let stamp: &Stamp = &scan.stamps[piece.file];
-        let text = format!(
-            "{} {:?} {} {} ",
-            path.len(),
-            stamp,
-            piece.offset,
-            piece.length
-        );
-        hasher.update(text.as_bytes()).update(path);
-    }
-    let mut key = [0; 16];
-    hasher.finalize_xof().fill(&mut key);
-    key
-}
-
-/// Reads pieces; keeps the last file open.
-struct PieceReader<'a> {
-    scan: &'a Scan,
-    open: Option<(usize, File)>,
-}
-
-impl<'a> PieceReader<'a> {
-    fn new(scan: &'a Scan) -> Self {
-        Self { scan, open: None }
-    }
-
-    /// Appends the piece's bytes; a file that has become shorter is an error.
-    fn read(&mut self, piece: Piece, out: &mut Vec<u8>) -> io::Result<()> {
-        if self.open.as_ref().is_none_or(|(n, _)| *n != piece.file) {
-            self.open = Some((piece.file, File::open(self.scan.path_of(piece.file))?));
-        }
-        let start = out.len();
-        out.resize(start + piece.length, 0);
-        match &self.open {
-            Some((_, file)) => file.read_exact_at(&mut out[start..], piece.offset),
-            None => Err(io::ErrorKind::NotFound.into()),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::block::BlockHash;
+    use crate::cut::tests::{cut, noise};
     use librecast::channel::block_channel;
     use std::fs;
 
@@ -362,7 +220,7 @@ mod tests {
     fn sample() -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("sub")).unwrap();
-        fs::write(dir.path().join("sub/big"), vec![7; 600_000]).unwrap();
+        fs::write(dir.path().join("sub/big"), noise(7, 600_000)).unwrap();
         for n in 0..100 {
             fs::write(dir.path().join(format!("small{n}")), format!("content {n}")).unwrap();
         }
@@ -393,8 +251,9 @@ mod tests {
             let block = BlockRef::of(&index.read(*channel).unwrap());
             assert_eq!(index.find(*channel).unwrap().block, block);
         }
-        // two of the three blocks of the big file are alike; pack, content node, listing, metadata, root
-        assert_eq!(index.blocks(), 2 + 5);
+        // of the big file; pack, content node, listing, metadata, root
+        let big = cut(&noise(7, 600_000)).len();
+        assert_eq!(index.blocks(), big + 5);
     }
 
     #[test]
@@ -444,12 +303,12 @@ mod tests {
         let dir = sample();
         let mut cache = HashCache::default();
         Index::build(dir.path(), b"", &mut cache).unwrap();
-        let old = cache.0.clone();
+        let old = cache.clone();
         fs::write(dir.path().join("small1"), "other").unwrap();
         let index = Index::build(dir.path(), b"", &mut cache).unwrap();
         assert_eq!(index.root, build(dir.path()).root);
-        let kept = cache.0.keys().filter(|k| old.contains_key(*k)).count();
-        assert_eq!((cache.0.len(), kept), (4, 3));
+        let kept = cache.known.keys().filter(|k| old.known.contains_key(*k));
+        assert_eq!((kept.count(), cache.known.len()), (1, 2));
     }
 
     #[test]

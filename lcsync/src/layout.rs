@@ -1,10 +1,10 @@
-//! Which bytes of which files the content stream of a share consists of, and where it is cut into blocks.
+//! Which bytes of which files the content stream of a share consists of, and how it is divided into packs and large files.
 
 use crate::block::MAX_BLOCK;
 use crate::listing::{Entry, Kind};
 
 /// A pack of small files may end from here on.
-const MIN_PACK: usize = 64 << 10;
+const MIN_PACK: u64 = 64 << 10;
 
 /// The files of a share, laid end to end in the order of the listing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -32,13 +32,15 @@ pub struct Piece {
     pub length: usize,
 }
 
-/// A block of the content stream.
+/// A stretch of the content stream that is cut into blocks for itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cut {
+pub struct Part {
     /// Where in the stream.
     pub start: u64,
-    /// Bytes, at most [`MAX_BLOCK`].
-    pub length: usize,
+    /// Bytes.
+    pub length: u64,
+    /// The file that it is, if larger than a block; else it is a pack of files, and one block.
+    pub file: Option<usize>,
 }
 
 impl Layout {
@@ -69,8 +71,8 @@ impl Layout {
     }
 
     /// The pieces of files that lie in `start .. start + length` of the stream.
-    pub fn pieces(&self, start: u64, length: usize) -> impl Iterator<Item = Piece> + '_ {
-        let end = start + length as u64;
+    pub fn pieces(&self, start: u64, length: u64) -> impl Iterator<Item = Piece> + '_ {
+        let end = start + length;
         let first = self.files.partition_point(|f| f.start + f.size <= start);
         self.files[first..]
             .iter()
@@ -86,46 +88,40 @@ impl Layout {
             })
     }
 
-    /// Where this program cuts the stream when it shares. A file larger than a block begins one and has its
-    /// blocks for itself; smaller ones are packed. A pack ends when it is full, or from 64 KiB on after a
+    /// How this program cuts the stream when it shares. A file larger than a block has its blocks for itself (see
+    /// [`cut`](crate::cut)); smaller ones are packed. A pack ends when it is full, or from 64 KiB on after a
     /// file whose name says so: a file that comes, goes or grows then changes the packs around it only.
     #[must_use]
-    pub fn cuts(&self, entries: &[Entry]) -> Vec<Cut> {
-        let mut cuts = Vec::new();
-        let mut pack = Cut {
+    pub fn parts(&self, entries: &[Entry]) -> Vec<Part> {
+        let mut parts = Vec::new();
+        let mut pack = Part {
             start: 0,
             length: 0,
+            file: None,
         };
-        let close = |cuts: &mut Vec<Cut>, pack: &mut Cut| {
+        let close = |parts: &mut Vec<Part>, pack: &mut Part| {
             if pack.length > 0 {
-                cuts.push(*pack);
+                parts.push(*pack);
             }
-            *pack = Cut {
-                start: pack.start + pack.length as u64,
+            *pack = Part {
+                start: pack.start + pack.length,
                 length: 0,
+                file: None,
             };
         };
         for span in &self.files {
-            if span.size > MAX_BLOCK as u64 {
-                close(&mut cuts, &mut pack);
-                let mut left = span.size;
-                while left > 0 {
-                    pack.length = left.min(MAX_BLOCK as u64) as usize;
-                    left -= pack.length as u64;
-                    close(&mut cuts, &mut pack);
-                }
-                continue;
+            if pack.length + span.size > MAX_BLOCK as u64 {
+                close(&mut parts, &mut pack);
             }
-            if pack.length + span.size as usize > MAX_BLOCK {
-                close(&mut cuts, &mut pack);
-            }
-            pack.length += span.size as usize;
-            if pack.length >= MIN_PACK && ends_pack(&entries[span.file].path) {
-                close(&mut cuts, &mut pack);
+            pack.length += span.size;
+            let large = span.size > MAX_BLOCK as u64;
+            pack.file = large.then_some(span.file);
+            if large || (pack.length >= MIN_PACK && ends_pack(&entries[span.file].path)) {
+                close(&mut parts, &mut pack);
             }
         }
-        close(&mut cuts, &mut pack);
-        cuts
+        close(&mut parts, &mut pack);
+        parts
     }
 }
 
@@ -153,20 +149,19 @@ mod tests {
             .collect()
     }
 
-    fn cuts_of(sizes: &[u64]) -> Vec<Cut> {
-        let entries = entries(sizes);
-        Layout::new(&entries).unwrap().cuts(&entries)
+    fn parts_of(entries: &[Entry]) -> Vec<Part> {
+        Layout::new(entries).unwrap().parts(entries)
     }
 
     #[test]
     fn many_small_files_need_few_blocks() {
-        let cuts = cuts_of(&[1024; 100_000]);
-        assert!(cuts.len() < 1_200, "{}", cuts.len());
+        let parts = parts_of(&entries(&[1024; 100_000]));
+        assert!(parts.len() < 1_200, "{}", parts.len());
     }
 
     #[test]
     fn a_file_in_front_changes_few_packs() {
-        let lengths = |cuts: &[Cut]| cuts.iter().map(|c| c.length).collect::<Vec<_>>();
+        let lengths = |parts: &[Part]| parts.iter().map(|p| p.length).collect::<Vec<_>>();
         let old = entries(&[1000; 5_000]);
         let mut new = old.clone();
         new.insert(
@@ -179,8 +174,7 @@ mod tests {
                 },
             },
         );
-        let old = lengths(&Layout::new(&old).unwrap().cuts(&old));
-        let new = lengths(&Layout::new(&new).unwrap().cuts(&new));
+        let (old, new) = (lengths(&parts_of(&old)), lengths(&parts_of(&new)));
         let same = old
             .iter()
             .rev()
@@ -199,24 +193,27 @@ mod tests {
 
     proptest! {
         #[test]
-        fn cuts_and_pieces_cover_everything_once(
+        fn parts_and_pieces_cover_everything_once(
             sizes in proptest::collection::vec(prop_oneof![Just(0), 1..5000u64, 200_000..300_000u64, 500_000..900_000u64], 0..40)
         ) {
             let entries = entries(&sizes);
             let layout = Layout::new(&entries).unwrap();
             let mut seen = vec![0; sizes.len()];
             let mut at = 0;
-            for cut in layout.cuts(&entries) {
-                prop_assert!(cut.length > 0 && cut.length <= MAX_BLOCK);
-                prop_assert_eq!(cut.start, at);
-                at += cut.length as u64;
-                let mut total = 0;
-                for piece in layout.pieces(cut.start, cut.length) {
-                    prop_assert_eq!(piece.offset, seen[piece.file]);
-                    seen[piece.file] += piece.length as u64;
-                    total += piece.length;
+            for part in layout.parts(&entries) {
+                let pieces: Vec<Piece> = layout.pieces(part.start, part.length).collect();
+                match part.file {
+                    Some(file) => prop_assert_eq!((pieces.len(), pieces[0].file), (1, file)),
+                    None => prop_assert!(part.length > 0 && part.length <= MAX_BLOCK as u64),
                 }
-                prop_assert_eq!(total, cut.length);
+                prop_assert_eq!(part.start, at);
+                at += part.length;
+                prop_assert_eq!(pieces.iter().map(|p| p.length as u64).sum::<u64>(), part.length);
+                for piece in pieces {
+                    // parts are made of whole files
+                    prop_assert_eq!((piece.offset, piece.length as u64), (0, sizes[piece.file]));
+                    seen[piece.file] += piece.length as u64;
+                }
             }
             prop_assert_eq!(at, layout.length());
             prop_assert_eq!(seen, sizes);

@@ -3,10 +3,10 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`cli`] | the command line |
-//! | [`block`], [`tree`], [`listing`], [`layout`] | the format: blocks, the tree of hashes above them, names, where files lie |
+//! | [`block`], [`tree`], [`listing`], [`layout`], [`cut`] | the format: blocks, the tree of hashes above them, names, where files lie, where they are cut |
 //! | [`packet`], [`record`] | the datagrams |
 //! | [`signature`] | who may say what a share is |
-//! | [`scan`], [`index`], [`groups`] | what a server knows of its files |
+//! | [`scan`], [`leaves`], [`index`], [`groups`], [`store`] | what a server knows of its files, in memory and on disk |
 //! | [`server`] | serving: who has joined what, what is sent when |
 //! | [`receive`] | receiving: the window of channels, decoding, comparing |
 //! | [`place`] | writing below DEST and nowhere else |
@@ -16,10 +16,12 @@
 
 pub mod block;
 pub mod cli;
+pub mod cut;
 pub mod groups;
 pub mod index;
 pub mod interrupt;
 pub mod layout;
+pub mod leaves;
 pub mod listing;
 pub mod local;
 pub mod name;
@@ -31,6 +33,7 @@ pub mod record;
 pub mod scan;
 pub mod server;
 pub mod signature;
+pub mod store;
 pub mod tree;
 
 pub use cli::main;

@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::listing::{Entry, Kind, Metadata, is_plain_name};
 use crate::tree::RootKind;
@@ -16,10 +17,50 @@ const MAX_PATH: usize = 4095;
 /// A file's identity and version: as long as it is the same, so are the file's bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stamp {
+    device: u64,
     inode: u64,
     size: u64,
     mtime: (i64, i64),
     ctime: (i64, i64),
+}
+
+/// Clocks of file systems may be that coarse: two changes within it can leave the same times.
+const COARSE: Duration = Duration::from_millis(100);
+
+impl Stamp {
+    fn of(meta: &fs::Metadata) -> Self {
+        Self {
+            device: meta.dev(),
+            inode: meta.ino(),
+            size: meta.len(),
+            mtime: (meta.mtime(), meta.mtime_nsec()),
+            ctime: (meta.ctime(), meta.ctime_nsec()),
+        }
+    }
+
+    /// All of it, to be hashed.
+    #[must_use]
+    pub fn bytes(&self) -> [u8; 56] {
+        let times = [self.mtime.0, self.mtime.1, self.ctime.0, self.ctime.1];
+        let [a, b, c, d] = times.map(i64::cast_unsigned);
+        let mut out = [0; 56];
+        let numbers = [self.device, self.inode, self.size, a, b, c, d];
+        for (to, number) in out.as_chunks_mut().0.iter_mut().zip(numbers) {
+            *to = number.to_be_bytes();
+        }
+        out
+    }
+
+    /// Whether a change after `time` would show: the last one was long enough before it.
+    #[must_use]
+    pub fn is_older_than(&self, time: SystemTime) -> bool {
+        let (Ok(seconds), Ok(nanos)) = (u64::try_from(self.ctime.0), u32::try_from(self.ctime.1))
+        else {
+            return true;
+        };
+        let changed = UNIX_EPOCH + Duration::new(seconds, nanos);
+        time.duration_since(changed).is_ok_and(|age| age >= COARSE)
+    }
 }
 
 /// A file or folder as it was found.
@@ -110,12 +151,7 @@ impl Scan {
 
     fn push(&mut self, path: Vec<u8>, kind: Kind, meta: &fs::Metadata) {
         self.entries.push(Entry { path, kind });
-        self.stamps.push(Stamp {
-            inode: meta.ino(),
-            size: meta.len(),
-            mtime: (meta.mtime(), meta.mtime_nsec()),
-            ctime: (meta.ctime(), meta.ctime_nsec()),
-        });
+        self.stamps.push(Stamp::of(meta));
         self.metadata.push(metadata(meta));
     }
 

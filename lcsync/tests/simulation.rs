@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lcsync::block::{BlockRef, MAX_BLOCK};
+use lcsync::cut::Cutter;
 use lcsync::index::{HashCache, Index};
 use lcsync::packet::{Packet, Symbol, decode};
 use lcsync::receive::fetch::{Event, Fetch, Source};
@@ -15,7 +16,7 @@ use lcsync::receive::window::Window;
 use lcsync::server::core::{Output, Server, Share};
 use lcsync::server::schedule::{Channel, Rates};
 use librecast::channel::{ChannelId, SharePrefix, channel_of};
-use librecast::coding::Encoder;
+use librecast::coding::{Encoder, SYMBOL_SIZE};
 use librecast::mld::{Record, RecordType, report_messages};
 
 const INTERFACE: u32 = 2;
@@ -66,7 +67,7 @@ struct Simulation {
 }
 
 impl Simulation {
-    /// A share of `blocks` full blocks, and receivers that start at these times with this loss each.
+    /// A share as long as `blocks` full blocks, and receivers that start at these times with this loss each.
     fn new(blocks: usize, receivers: &[(u64, f64)]) -> Self {
         let start = Instant::now();
         let mut random = Random(0x2545_f491_4f6c_dd1d);
@@ -75,6 +76,8 @@ impl Simulation {
             .flat_map(|_| random.next().to_le_bytes())
             .collect();
         std::fs::write(dir.path().join("f"), &data).unwrap();
+        let file = std::fs::File::open(dir.path().join("f")).unwrap();
+        let mut cutter = Cutter::new(&file, data.len() as u64);
         let index = Index::build(&dir.path().join("f"), b"", &mut HashCache::default()).unwrap();
         let index = Arc::new(index);
         let prefix = SharePrefix::of_name(b"", "simulated");
@@ -110,7 +113,7 @@ impl Simulation {
             index,
             prefix,
             receivers: receivers.collect(),
-            blocks: data.chunks(MAX_BLOCK).map(BlockRef::of).collect(),
+            blocks: std::iter::from_fn(|| cutter.next_block().unwrap()).collect(),
             reports: Vec::new(),
             report_loss: 0.0,
             encoders: HashMap::new(),
@@ -130,7 +133,8 @@ impl Simulation {
             self.drive_server(time);
             self.drive_receivers(time);
         }
-        self.symbols_sent as f64 / (self.blocks.len() * 256) as f64
+        let symbols = |b: &BlockRef| b.length.div_ceil(SYMBOL_SIZE as u32);
+        self.symbols_sent as f64 / f64::from(self.blocks.iter().map(symbols).sum::<u32>())
     }
 
     fn start_receivers(&mut self, time: Duration) {
@@ -339,7 +343,8 @@ fn staggered_receivers_cost_far_less_than_each_for_itself() {
     let mut sim = Simulation::new(400, &[(0, 0.0), (300, 0.0), (600, 0.0), (900, 0.0)]);
     let cost = sim.run();
     println!("{cost:.3} in {:?}", sim.slowest());
-    assert!(cost < 3.0, "{cost}");
+    // blocks end sooner than full ones would: fewer late joins meet one that is being sent
+    assert!(cost < 3.2, "{cost}");
     assert_eq!(sim.sent_afterwards(), 0);
 }
 

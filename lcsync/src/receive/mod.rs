@@ -7,6 +7,7 @@ pub mod choice;
 pub mod collector;
 pub mod fetch;
 pub mod finish;
+mod moved;
 pub mod network;
 pub mod plan;
 pub mod transfer;

@@ -1,13 +1,14 @@
 //! What of a share is at DEST already, what has to be fetched, and putting it together.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 
 use nix::sys::stat::{Mode, umask};
 
-use crate::block::{BlockHash, BlockRef};
+use super::moved::{Candidate, Moved, other_files};
+use crate::block::{BlockHash, BlockRef, MAX_BLOCK};
 use crate::layout::{Layout, Piece};
 use crate::listing::{Entry, Kind, Metadata, shown};
 use crate::place::{Found, Place, system_time};
@@ -36,6 +37,8 @@ enum Preference {
     Staged,
     /// At DEST where the file has its right size, else in partial files.
     RightSize,
+    /// At DEST elsewhere.
+    Moved,
 }
 
 /// A file of the listing.
@@ -65,6 +68,9 @@ pub struct Plan<'a> {
     open: HashMap<usize, File>,
     finished: Vec<usize>,
     umask: u16,
+    moved: Moved,
+    /// Files at DEST are being copied from: none of them is replaced yet.
+    copying: bool,
     /// Paths of files made, in order.
     pub installed: Vec<usize>,
     /// Entries that could not be made, with the reason.
@@ -76,6 +82,7 @@ pub struct Plan<'a> {
 struct Readers {
     dest: Option<(usize, File)>,
     staged: Option<(usize, File)>,
+    moved: Option<(usize, File)>,
 }
 
 impl<'a> Plan<'a> {
@@ -115,12 +122,15 @@ impl<'a> Plan<'a> {
             open: HashMap::new(),
             finished: Vec::new(),
             umask: mask.bits() as u16,
+            moved: Moved::default(),
+            copying: false,
             installed: Vec::new(),
             failures: Vec::new(),
         };
         if let Some(place) = place {
             plan.look(place)?;
             plan.find_leaves(place);
+            plan.find_moved(place);
         }
         plan.conclude();
         Ok(plan)
@@ -141,7 +151,7 @@ impl<'a> Plan<'a> {
     pub fn uncertain(&self) -> Vec<BlockRef> {
         let has_candidate = |leaf: &&Leaf| {
             self.layout
-                .pieces(leaf.start, leaf.block.length as usize)
+                .pieces(leaf.start, leaf.block.length.into())
                 .any(|p| self.is_whole(p) && self.has_right_size(p.file))
         };
         self.leaves
@@ -183,7 +193,9 @@ impl<'a> Plan<'a> {
                 ));
             }
         }
+        self.copying = true;
         self.copy_found(place)?;
+        self.copying = false;
         for n in self.changed_files().collect::<Vec<_>>() {
             if self.files[n].missing == 0 && !self.files[n].whole {
                 self.finish_file(n, place)?;
@@ -275,8 +287,66 @@ impl<'a> Plan<'a> {
         }
     }
 
+    /// Looks for what is missing of large files elsewhere at DEST. (Packs of small files are not cut out of files.)
+    fn find_moved(&mut self, place: &mut Place) {
+        let here: HashSet<BlockHash> = self
+            .leaves
+            .iter()
+            .filter(|l| l.found.is_some())
+            .map(|l| l.block.hash)
+            .collect();
+        let mut missing = HashSet::new();
+        let mut lacking = BTreeSet::new();
+        for leaf in self.leaves.iter().filter(|l| l.found.is_none()) {
+            let length = leaf.block.length.into();
+            let large = self
+                .layout
+                .pieces(leaf.start, length)
+                .find(|p| self.size_of(p.file) > MAX_BLOCK as u64);
+            if let Some(piece) = large {
+                lacking.insert(piece.file);
+                if !here.contains(&leaf.block.hash) {
+                    missing.insert(leaf.block);
+                }
+            }
+        }
+        if missing.is_empty() {
+            return;
+        }
+        self.moved = Moved::find(self.candidates(&lacking, place), missing, place);
+        for leaf in self.leaves.iter_mut().filter(|l| l.found.is_none()) {
+            leaf.found = self.moved.has(leaf.block.hash).then_some(Preference::Moved);
+        }
+    }
+
+    /// Files at DEST that may have what these files lack: their own old versions, and what is not in the share.
+    fn candidates(&self, lacking: &BTreeSet<usize>, place: &mut Place) -> Vec<Candidate> {
+        let own = lacking.iter().filter_map(|n| {
+            Some(Candidate {
+                rank: 0,
+                path: self.entries[*n].path.clone(),
+                size: self.files[*n].dest?,
+            })
+        });
+        let mut candidates: Vec<Candidate> = own.collect();
+        // DEST of a single file may be a folder full of other things
+        if self.entries.len() > 1 {
+            let known = self.entries.iter().map(|e| &e.path[..]).collect();
+            let sizes = lacking.iter().map(|n| self.size_of(*n)).collect();
+            candidates.extend(other_files(place, &known, &sizes));
+        }
+        candidates
+    }
+
+    fn size_of(&self, file: usize) -> u64 {
+        match self.entries[file].kind {
+            Kind::File { size, .. } => size,
+            _ => 0,
+        }
+    }
+
     fn worth_trying(&self, leaf: Leaf, preference: Preference) -> bool {
-        let mut pieces = self.layout.pieces(leaf.start, leaf.block.length as usize);
+        let mut pieces = self.layout.pieces(leaf.start, leaf.block.length.into());
         match preference {
             Preference::Dest => pieces.all(|p| {
                 self.files[p.file]
@@ -284,6 +354,7 @@ impl<'a> Plan<'a> {
                     .is_some_and(|size| size >= p.offset + p.length as u64)
             }),
             Preference::Staged => pieces.any(|p| self.files[p.file].staged),
+            Preference::Moved => self.moved.has(leaf.block.hash),
             Preference::RightSize => {
                 let mut both = (false, false);
                 for p in pieces {
@@ -303,6 +374,7 @@ impl<'a> Plan<'a> {
     fn is_from_dest(&self, file: usize, preference: Preference) -> bool {
         match preference {
             Preference::Dest => true,
+            Preference::Moved => false,
             Preference::Staged => !self.files[file].staged,
             Preference::RightSize => self.has_right_size(file) || !self.files[file].staged,
         }
@@ -317,8 +389,14 @@ impl<'a> Plan<'a> {
         bytes: &mut Vec<u8>,
     ) -> bool {
         bytes.clear();
+        if preference == Preference::Moved {
+            let read = self
+                .moved
+                .read(leaf.block, place, &mut readers.moved, bytes);
+            return read.is_ok();
+        }
         self.layout
-            .pieces(leaf.start, leaf.block.length as usize)
+            .pieces(leaf.start, leaf.block.length.into())
             .all(|piece| {
                 let start = bytes.len();
                 bytes.resize(start + piece.length, 0);
@@ -363,7 +441,7 @@ impl<'a> Plan<'a> {
                 matches!(entry.kind, Kind::File { size, .. } if self.files[n].dest == Some(size));
         }
         for (n, leaf) in self.leaves.iter().enumerate() {
-            for piece in self.layout.pieces(leaf.start, leaf.block.length as usize) {
+            for piece in self.layout.pieces(leaf.start, leaf.block.length.into()) {
                 let from_dest = leaf.found.is_some_and(|p| self.is_from_dest(piece.file, p));
                 let file = &mut self.files[piece.file];
                 file.current &= from_dest;
@@ -386,7 +464,7 @@ impl<'a> Plan<'a> {
             let Some(preference) = leaf.found else {
                 continue;
             };
-            let length = leaf.block.length as usize;
+            let length = leaf.block.length.into();
             let twin = self.wanted.contains_key(&leaf.block.hash);
             let as_they_should_be = self
                 .layout
@@ -395,11 +473,17 @@ impl<'a> Plan<'a> {
             if !twin && as_they_should_be {
                 continue;
             }
-            if !self.read_leaf(leaf, preference, place, &mut readers, &mut bytes) {
-                anyhow::bail!("files at DEST change while they are read");
+            let read = self.read_leaf(leaf, preference, place, &mut readers, &mut bytes);
+            let moved = preference == Preference::Moved;
+            if !read || BlockHash::of(&bytes) != leaf.block.hash {
+                anyhow::ensure!(moved, "files at DEST change while they are read");
+                self.miss(n);
+                continue;
             }
             for (piece, part) in self.parts(n, &bytes) {
-                if !self.files[piece.file].current && self.is_from_dest(piece.file, preference) {
+                if !self.files[piece.file].current
+                    && (moved || self.is_from_dest(piece.file, preference))
+                {
                     self.write(piece, part, place)?;
                 }
             }
@@ -411,10 +495,20 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
+    /// The file that had leaf `n` elsewhere has made way for another.
+    fn miss(&mut self, n: usize) {
+        let leaf = &mut self.leaves[n];
+        leaf.found = None;
+        self.wanted.entry(leaf.block.hash).or_default().push(n);
+        for piece in self.layout.pieces(leaf.start, leaf.block.length.into()) {
+            self.files[piece.file].missing += piece.length as u64;
+        }
+    }
+
     /// The bytes of leaf `n`, piece by piece.
     fn parts<'b>(&self, n: usize, mut bytes: &'b [u8]) -> Vec<(Piece, &'b [u8])> {
         self.layout
-            .pieces(self.leaves[n].start, bytes.len())
+            .pieces(self.leaves[n].start, bytes.len() as u64)
             .map(|piece| {
                 let (part, rest) = bytes.split_at_checked(piece.length).unwrap_or((bytes, &[]));
                 bytes = rest;
@@ -496,7 +590,7 @@ impl<'a> Plan<'a> {
         }
         self.files[n].whole = true;
         self.finished.push(n);
-        if self.finished.len() >= MAX_FINISHED {
+        if self.finished.len() >= MAX_FINISHED && !self.copying {
             self.flush(place)?;
         }
         Ok(())
@@ -506,7 +600,7 @@ impl<'a> Plan<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::block::MAX_BLOCK;
+    use crate::cut::tests::{cut, noise};
     use std::collections::BTreeMap;
     use std::fs;
     use std::os::unix::fs::MetadataExt;
@@ -532,17 +626,25 @@ mod tests {
                     },
                 })
                 .collect();
-            let stream: Vec<u8> = files.values().flatten().copied().collect();
-            let cuts = Layout::new(&entries).unwrap().cuts(&entries);
-            let pieces: Vec<Vec<u8>> = cuts
-                .iter()
-                .map(|c| stream[c.start as usize..][..c.length].to_vec())
-                .collect();
+            let mut stream: &[u8] = &files.values().flatten().copied().collect::<Vec<_>>();
+            let (mut leaves, mut blocks) = (Vec::new(), HashMap::new());
+            for part in Layout::new(&entries).unwrap().parts(&entries) {
+                let (bytes, rest) = stream.split_at(part.length as usize);
+                stream = rest;
+                // a file that fits a block is one
+                let mut at = 0;
+                for block in cut(bytes) {
+                    let bytes = &bytes[at..at + block.length as usize];
+                    blocks.insert(block.hash, bytes.to_vec());
+                    at += bytes.len();
+                    leaves.push(block);
+                }
+            }
             Self {
                 files,
                 entries,
-                leaves: pieces.iter().map(|p| BlockRef::of(p)).collect(),
-                blocks: pieces.into_iter().map(|p| (BlockHash::of(&p), p)).collect(),
+                blocks,
+                leaves,
             }
         }
 
@@ -572,15 +674,6 @@ mod tests {
         }
     }
 
-    fn noise(seed: u8, length: usize) -> Vec<u8> {
-        let mut out = vec![0; length];
-        blake3::Hasher::new()
-            .update(&[seed])
-            .finalize_xof()
-            .fill(&mut out);
-        out
-    }
-
     fn place() -> (tempfile::TempDir, Place) {
         let dir = tempfile::tempdir().unwrap();
         let mut place = Place::open(dir.path()).unwrap();
@@ -602,7 +695,7 @@ mod tests {
     fn everything_is_fetched_once_and_then_nothing() {
         let (dir, mut place) = place();
         let sample = sample();
-        assert_eq!(sample.transfer(&mut place, usize::MAX), 4 + 1 + 2);
+        assert_eq!(sample.transfer(&mut place, usize::MAX), sample.blocks.len());
         sample.check(dir.path());
         assert_eq!(sample.transfer(&mut place, usize::MAX), 0);
         assert_eq!(sample.plan(&mut place).changed_files().count(), 0);
@@ -611,14 +704,15 @@ mod tests {
     #[test]
     fn an_interrupted_transfer_fetches_the_rest_only() {
         let sample = sample();
-        for most in 0..7 {
+        let all = sample.blocks.len();
+        for most in 0..all {
             let (dir, mut place) = place();
-            assert_eq!(sample.transfer(&mut place, most), 7);
+            assert_eq!(sample.transfer(&mut place, most), all);
             assert!(
                 !dir.path().join("e").exists(),
                 "nothing half-written is in place"
             );
-            assert_eq!(sample.transfer(&mut place, usize::MAX), 7 - most);
+            assert_eq!(sample.transfer(&mut place, usize::MAX), all - most);
             sample.check(dir.path());
         }
     }
@@ -631,8 +725,14 @@ mod tests {
         fs::write(dir.path().join("a"), &old).unwrap();
         fs::write(dir.path().join("e"), noise(4, MAX_BLOCK)).unwrap();
         let sample = sample();
-        // the second block of a, the pack, the second block of e
-        assert_eq!(sample.transfer(&mut place, usize::MAX), 3);
+        // one block of a, the pack, the second half of e
+        let of_e = cut(&noise(4, 2 * MAX_BLOCK)).into_iter();
+        let first = of_e.clone().scan(0, |end, b| {
+            *end += b.length as usize;
+            (*end <= MAX_BLOCK).then_some(())
+        });
+        let missing = 1 + 1 + of_e.len() - first.count();
+        assert_eq!(sample.transfer(&mut place, usize::MAX), missing);
         sample.check(dir.path());
     }
 
@@ -661,7 +761,9 @@ mod tests {
             ("b", noise(1, 2 * MAX_BLOCK)),
             ("z", vec![0; 4 * MAX_BLOCK]),
         ]);
-        assert_eq!(twins.transfer(&mut place, usize::MAX), 2 + 1);
+        // of one of the two, and one block of zeroes
+        let different = cut(&noise(1, 2 * MAX_BLOCK)).len() + 1;
+        assert_eq!(twins.transfer(&mut place, usize::MAX), different);
         twins.check(dir.path());
         fs::remove_file(dir.path().join("b")).unwrap();
         assert_eq!(
@@ -670,6 +772,53 @@ mod tests {
             "its blocks are in the other file"
         );
         twins.check(dir.path());
+    }
+
+    #[test]
+    fn blocks_behind_inserted_bytes_are_not_fetched_again() {
+        let (dir, mut place) = place();
+        let old = noise(1, 32 * MAX_BLOCK);
+        fs::write(dir.path().join("a"), &old).unwrap();
+        let new = [&noise(2, 1_000)[..], &old].concat();
+        let sample = Sample::new(&[("a", new), ("b", noise(3, 10))]);
+        let wanted = sample.transfer(&mut place, usize::MAX);
+        assert!(wanted < 10, "{wanted} of {}", sample.leaves.len());
+        sample.check(dir.path());
+        assert_eq!(sample.plan(&mut place).changed_files().count(), 0);
+    }
+
+    #[test]
+    fn a_large_file_under_another_name_is_copied_from_there() {
+        let (dir, mut place) = place();
+        let sample = sample();
+        fs::create_dir_all(dir.path().join("old/deep")).unwrap();
+        fs::write(dir.path().join("old/deep/x"), &sample.files["a"]).unwrap();
+        fs::write(dir.path().join("old/y"), &sample.files["e"]).unwrap();
+        assert_eq!(sample.transfer(&mut place, usize::MAX), 1, "the pack");
+        sample.check(dir.path());
+    }
+
+    #[test]
+    fn what_was_found_elsewhere_and_has_gone_is_fetched() {
+        let (dir, mut place) = place();
+        let sample = sample();
+        let elsewhere = dir.path().join("elsewhere");
+        fs::write(&elsewhere, &sample.files["a"]).unwrap();
+        let mut plan = sample.plan(&mut place);
+        let before = plan.wanted().count();
+        fs::remove_file(elsewhere).unwrap();
+        plan.begin(&mut place, false).unwrap();
+        let wanted: Vec<BlockRef> = plan.wanted().collect();
+        assert_eq!(
+            (before < wanted.len(), wanted.len()),
+            (true, sample.blocks.len())
+        );
+        for block in wanted {
+            plan.put(block, &sample.blocks[&block.hash], &mut place)
+                .unwrap();
+        }
+        plan.flush(&mut place).unwrap();
+        sample.check(dir.path());
     }
 
     #[test]

@@ -17,10 +17,13 @@ use crate::index::{HashCache, Index, IndexError};
 use crate::record::Version;
 use crate::scan::Scan;
 use crate::signature::sign;
+use crate::store::Store;
 
 /// Time between two looks, and how much longer than a look itself takes.
 const INTERVAL: Duration = Duration::from_secs(1);
 const IDLE_FACTOR: u32 = 5;
+/// Between two times that what was hashed is written to disk.
+const SAVE_INTERVAL: Duration = Duration::from_secs(10);
 /// Files that keep changing are published after so many looks all the same.
 const PATIENCE: u32 = 10;
 
@@ -56,7 +59,10 @@ pub enum Update {
 /// A share between two looks.
 struct Watch {
     watched: Watched,
+    store: Option<Store>,
     cache: HashCache,
+    /// When what was hashed was saved last, and how long that took.
+    saved: Option<(Instant, Duration)>,
     published: Option<Share>,
     /// What it was made of, where that is more than what is in it: files that could not be read.
     found: Option<Scan>,
@@ -68,6 +74,7 @@ struct Watch {
 /// Starts the thread. `wake` is written to after each update; `hurry` asks for a look at once.
 pub fn start(
     shares: Vec<Watched>,
+    store: Option<Store>,
     wake: Arc<EventFd>,
     hurry: Arc<AtomicBool>,
 ) -> std::io::Result<Receiver<Update>> {
@@ -76,13 +83,14 @@ pub fn start(
         .name("rescan".into())
         .spawn(move || {
             // a receiver that is gone is the end of the process
-            let _ = run(shares, &sender, &wake, &hurry);
+            let watches = shares.into_iter().map(|s| Watch::new(s, store.clone()));
+            let _ = run(watches.collect(), &sender, &wake, &hurry);
         })?;
     Ok(receiver)
 }
 
 fn run(
-    shares: Vec<Watched>,
+    mut watches: Vec<Watch>,
     updates: &Sender<Update>,
     wake: &EventFd,
     hurry: &AtomicBool,
@@ -93,7 +101,6 @@ fn run(
         let _ = wake.write(1);
         Some(())
     };
-    let mut watches: Vec<Watch> = shares.into_iter().map(Watch::new).collect();
     for watch in &mut watches {
         match watch.first() {
             Ok(update) => publish(update)?,
@@ -111,6 +118,7 @@ fn run(
             if let Some(update) = watch.look() {
                 publish(update)?;
             }
+            watch.save(Instant::now());
         }
         let settling = watches.iter().any(|w| w.pending.is_some());
         pause = if settling {
@@ -122,10 +130,13 @@ fn run(
 }
 
 impl Watch {
-    fn new(watched: Watched) -> Self {
+    fn new(watched: Watched, store: Option<Store>) -> Self {
+        let cache = store.as_ref().map(|s| s.load(&watched.path));
         Self {
             watched,
-            cache: HashCache::default(),
+            store,
+            cache: cache.unwrap_or_default(),
+            saved: None,
             published: None,
             found: None,
             pending: None,
@@ -182,6 +193,23 @@ impl Watch {
         Ok(index)
     }
 
+    /// Saves what was hashed, at once and then not all the time. What a crash loses is hashed again.
+    fn save(&mut self, now: Instant) {
+        let due = self
+            .saved
+            .is_none_or(|(at, took)| now >= at + SAVE_INTERVAL.max(took * IDLE_FACTOR));
+        let Some(store) = self.store.as_ref().filter(|_| self.cache.fresh && due) else {
+            return;
+        };
+        if let Err(e) = store.save(&self.watched.path, &self.cache) {
+            let name = &self.watched.name;
+            tracing::warn!("lc:{name}: what was hashed cannot be kept for the next start: {e}");
+            self.store = None;
+        }
+        self.cache.fresh = false;
+        self.saved = Some((now, now.elapsed()));
+    }
+
     fn publish(&mut self, index: Index, first: bool) -> Update {
         let clock = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -212,12 +240,13 @@ mod tests {
     use std::fs;
 
     fn watch(path: &std::path::Path) -> Watch {
-        Watch::new(Watched {
+        let watched = Watched {
             name: "t".into(),
             prefix: SharePrefix::of_name(b"", "t"),
             path: path.to_path_buf(),
             signer: None,
-        })
+        };
+        Watch::new(watched, None)
     }
 
     fn generation(update: Update) -> u64 {

@@ -31,6 +31,7 @@ use crate::groups::Found;
 use crate::interrupt;
 use crate::name::check_name;
 use crate::packet::{SYMBOL_PACKET, Symbol};
+use crate::store::Store;
 
 /// Default rate of a channel: the window of 128 fills a gigabit. A block then takes a quarter of a second, long beside
 /// the ten milliseconds that JOINs of different receivers differ by.
@@ -78,7 +79,7 @@ pub fn share(options: &Options) -> anyhow::Result<Exit> {
     catch_signals(&wake, &stop, &rescan)?;
     let listener = MldListener::open().map_err(explain_socket)?;
     announce::start(watched.iter().map(|w| w.prefix).collect())?;
-    let updates = rescan::start(watched, Arc::clone(&wake), rescan)?;
+    let updates = rescan::start(watched, Store::of_user(), Arc::clone(&wake), rescan)?;
     warn_of_unknown(&options.interfaces)?;
     let mut shell = Shell::new(options, listener)?;
     shell.run(&updates, &wake, &stop)?;

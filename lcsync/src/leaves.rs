@@ -1,0 +1,232 @@
+//! The blocks of a share's content: read, cut and hashed on all processors, except what is known already.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::SystemTime;
+
+use crate::block::BlockRef;
+use crate::cut::{At, REGION, cut_region, join_regions};
+use crate::layout::{Layout, Part, Piece};
+use crate::scan::Scan;
+
+/// The files, with their versions, that blocks were made of.
+pub type Key = [u8; 16];
+
+/// Blocks by what they were made of, kept from one version of a share to the next and, by [`store`](crate::store),
+/// from one run to the next.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct HashCache {
+    pub(crate) known: HashMap<Key, Known>,
+    /// Something was hashed that was not known.
+    pub(crate) fresh: bool,
+}
+
+/// The blocks of a pack or a large file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Known {
+    pub(crate) blocks: Box<[BlockRef]>,
+    /// The files had not just been changed when they were read: their times tell that they have not been since.
+    pub(crate) settled: bool,
+}
+
+/// Files that could not be read, by their number in the scan.
+pub type Unreadable = BTreeMap<usize, io::Error>;
+
+/// The blocks of the content stream in order. The error names the files that could not be read.
+pub fn leaves_of(
+    scan: &Scan,
+    layout: &Layout,
+    cache: &mut HashCache,
+) -> Result<Vec<BlockRef>, Unreadable> {
+    let began = SystemTime::now();
+    let parts = layout.parts(&scan.entries);
+    let keys: Vec<Key> = parts.iter().map(|p| key_of(scan, layout, *p)).collect();
+    let unknown: Vec<usize> = (0..parts.len())
+        .filter(|n| !cache.known.contains_key(&keys[*n]))
+        .collect();
+    cache.fresh |= !unknown.is_empty();
+    let (fresh, failed) = hash_parts(scan, layout, &parts, &unknown);
+    for (n, blocks) in fresh {
+        let mut pieces = layout.pieces(parts[n].start, parts[n].length);
+        let known = Known {
+            blocks: blocks.into(),
+            settled: pieces.all(|p| scan.stamps[p.file].is_older_than(began)),
+        };
+        cache.known.insert(keys[n], known);
+    }
+    if !failed.is_empty() {
+        return Err(failed);
+    }
+    let mut current = HashMap::with_capacity(keys.len());
+    let mut leaves = Vec::new();
+    for key in keys {
+        if let Some(known) = cache
+            .known
+            .remove(&key)
+            .or_else(|| current.get(&key).cloned())
+        {
+            leaves.extend_from_slice(&known.blocks);
+            current.insert(key, known);
+        }
+    }
+    cache.known = current;
+    Ok(leaves)
+}
+
+/// A region of a large file, or a pack.
+#[derive(Debug, Clone, Copy)]
+struct Task {
+    part: usize,
+    /// Where in the file.
+    from: u64,
+}
+
+/// Cuts and hashes these parts; gives the blocks of each that could be read.
+fn hash_parts(
+    scan: &Scan,
+    layout: &Layout,
+    parts: &[Part],
+    those: &[usize],
+) -> (BTreeMap<usize, Vec<BlockRef>>, Unreadable) {
+    let tasks: Vec<Task> = those
+        .iter()
+        .flat_map(|part| {
+            let regions = parts[*part].length.div_ceil(REGION);
+            (0..regions).map(|n| Task {
+                part: *part,
+                from: n * REGION,
+            })
+        })
+        .collect();
+    let (mut done, mut failed) = perform(scan, layout, parts, &tasks);
+    let mut fresh = BTreeMap::new();
+    for n in those {
+        let part = parts[*n];
+        let regions: Vec<Vec<At>> = done.remove(n).unwrap_or_default().into_values().collect();
+        let blocks = match (part.file, &regions[..]) {
+            (Some(file), [_, _, ..]) if !failed.contains_key(&file) => {
+                File::open(scan.path_of(file)).and_then(|f| join_regions(&f, part.length, &regions))
+            }
+            _ => Ok(regions.into_iter().flatten().map(|(_, b)| b).collect()),
+        };
+        match (blocks, part.file) {
+            (Ok(blocks), _) => {
+                fresh.insert(*n, blocks);
+            }
+            (Err(e), file) => failed.extend(file.map(|file| (file, e))),
+        }
+    }
+    // what could not be read has no blocks, or not all of them
+    let whole = |n: &usize| {
+        let mut pieces = layout.pieces(parts[*n].start, parts[*n].length);
+        pieces.all(|p| !failed.contains_key(&p.file))
+    };
+    fresh.retain(|n, _| whole(n));
+    (fresh, failed)
+}
+
+/// Blocks by part and region.
+type Done = HashMap<usize, BTreeMap<u64, Vec<At>>>;
+
+/// Performs the tasks on all processors.
+fn perform(scan: &Scan, layout: &Layout, parts: &[Part], tasks: &[Task]) -> (Done, Unreadable) {
+    let next = AtomicUsize::new(0);
+    let results = Mutex::new((Done::new(), Unreadable::new()));
+    let workers = thread::available_parallelism().map_or(1, usize::from);
+    let work = || {
+        let mut reader = PieceReader::new(scan);
+        let mut bytes = Vec::new();
+        while let Some(task) = tasks.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let part = parts[task.part];
+            let result = match part.file {
+                Some(file) => reader
+                    .open(file)
+                    .and_then(|f| cut_region(f, part.length, task.from))
+                    .map_err(|e| Unreadable::from([(file, e)])),
+                None => hash_pack(&mut reader, layout, part, &mut bytes).map(|b| vec![(0, b)]),
+            };
+            let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
+            match result {
+                Ok(blocks) => {
+                    let regions = results.0.entry(task.part).or_default();
+                    regions.insert(task.from, blocks);
+                }
+                // the others are read all the same: what else cannot be is to be known at once
+                Err(files) => results.1.extend(files),
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..workers.min(tasks.len()) {
+            scope.spawn(work);
+        }
+    });
+    results.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn hash_pack(
+    reader: &mut PieceReader<'_>,
+    layout: &Layout,
+    part: Part,
+    bytes: &mut Vec<u8>,
+) -> Result<BlockRef, Unreadable> {
+    bytes.clear();
+    let mut failed = Unreadable::new();
+    for piece in layout.pieces(part.start, part.length) {
+        if let Err(e) = reader.read(piece, bytes) {
+            failed.insert(piece.file, e);
+        }
+    }
+    if failed.is_empty() {
+        Ok(BlockRef::of(bytes))
+    } else {
+        Err(failed)
+    }
+}
+
+/// Parts are made of whole files.
+fn key_of(scan: &Scan, layout: &Layout, part: Part) -> Key {
+    let mut hasher = blake3::Hasher::new();
+    for piece in layout.pieces(part.start, part.length) {
+        hasher.update(&scan.stamps[piece.file].bytes());
+    }
+    let mut key = Key::default();
+    hasher.finalize_xof().fill(&mut key);
+    key
+}
+
+/// Reads pieces; keeps the last file open.
+#[derive(Debug)]
+pub struct PieceReader<'a> {
+    scan: &'a Scan,
+    open: Option<(usize, File)>,
+}
+
+impl<'a> PieceReader<'a> {
+    /// Of the files of this scan.
+    #[must_use]
+    pub fn new(scan: &'a Scan) -> Self {
+        Self { scan, open: None }
+    }
+
+    /// Appends the piece's bytes; a file that has become shorter is an error.
+    pub fn read(&mut self, piece: Piece, out: &mut Vec<u8>) -> io::Result<()> {
+        let file = self.open(piece.file)?;
+        let start = out.len();
+        out.resize(start + piece.length, 0);
+        file.read_exact_at(&mut out[start..], piece.offset)
+    }
+
+    fn open(&mut self, n: usize) -> io::Result<&File> {
+        let file = match self.open.take() {
+            Some((open, file)) if open == n => file,
+            _ => File::open(self.scan.path_of(n))?,
+        };
+        Ok(&self.open.insert((n, file)).1)
+    }
+}
