@@ -147,14 +147,14 @@ fn decode(bytes: &[u8]) -> Result<HashCache, WireError> {
         .ok_or(WireError::Bad("length"))?;
     let (content, check) = bytes.split_at(at);
     if blake3::hash(content).as_bytes() != check {
-        return Err(WireError::Bad("damaged: hash"));
+        return Err(WireError::Bad("hash at its end: it is damaged"));
     }
     let mut r = Reader::new(content);
     if r.array()? != *MAGIC {
-        return Err(WireError::Bad("not an index: first bytes"));
+        return Err(WireError::Bad("first bytes: it is no index"));
     }
     if r.u32()? != VERSION {
-        return Err(WireError::Bad("of another version of lcsync: version"));
+        return Err(WireError::Bad("version: it is of another lcsync"));
     }
     let mut cache = HashCache::default();
     while !r.is_empty() {

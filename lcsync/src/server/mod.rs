@@ -1,10 +1,13 @@
 //! Serving shares.
 //!
 //! [`core`] decides, with [`schedule`] (what is sent when) and [`querier`] (MLD's election); [`shell`] is the
-//! process around it, [`rescan`] the thread that looks for changed files, [`announce`] the one that tells lcroute.
+//! process around it, [`rescan`] the thread that publishes changed files (`notices` of the kernel and `pace` say when to look),
+//! [`announce`] the one that tells lcroute.
 
 pub mod announce;
 pub mod core;
+mod notices;
+mod pace;
 pub mod querier;
 pub mod rescan;
 pub mod schedule;

@@ -1,4 +1,4 @@
-//! Looks at the shared files again and again, on a thread of its own, and publishes what has changed.
+//! Looks at the shared files when they may have changed, on a thread of its own, and publishes what has.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,17 +13,19 @@ use librecast::id::SecretKey;
 use nix::sys::eventfd::EventFd;
 
 use super::core::Share;
+use super::notices::{Notices, explain};
+use super::pace::{Pace, Reason};
 use crate::index::{HashCache, Index, IndexError};
 use crate::record::Version;
 use crate::scan::Scan;
 use crate::signature::sign;
 use crate::store::Store;
 
-/// Time between two looks, and how much longer than a look itself takes.
-const INTERVAL: Duration = Duration::from_secs(1);
-const IDLE_FACTOR: u32 = 5;
-/// Between two times that what was hashed is written to disk.
+/// Between two times that what was hashed is written to disk, and how much longer than that takes.
 const SAVE_INTERVAL: Duration = Duration::from_secs(10);
+const SAVE_FACTOR: u32 = 5;
+/// How long a notice may wait.
+const TICK: Duration = Duration::from_millis(100);
 /// Files that keep changing are published after so many looks all the same.
 const PATIENCE: u32 = 10;
 
@@ -63,6 +65,10 @@ struct Watch {
     cache: HashCache,
     /// When what was hashed was saved last, and how long that took.
     saved: Option<(Instant, Duration)>,
+    pace: Pace,
+    notices: Option<Notices>,
+    /// The path is not there, and that has been said.
+    missing: bool,
     published: Option<Share>,
     /// What it was made of, where that is more than what is in it: files that could not be read.
     found: Option<Scan>,
@@ -107,25 +113,15 @@ fn run(
             Err(error) => return publish(Update::Failed(error)),
         }
     }
-    let mut pause = INTERVAL;
     loop {
-        let until = Instant::now() + pause;
-        while Instant::now() < until && !hurry.swap(false, Ordering::SeqCst) {
-            thread::sleep(Duration::from_millis(100));
-        }
-        let start = Instant::now();
+        thread::sleep(TICK);
+        let hurry = hurry.swap(false, Ordering::SeqCst);
         for watch in &mut watches {
-            if let Some(update) = watch.look() {
+            if let Some(update) = watch.turn(hurry) {
                 publish(update)?;
             }
             watch.save(Instant::now());
         }
-        let settling = watches.iter().any(|w| w.pending.is_some());
-        pause = if settling {
-            INTERVAL
-        } else {
-            INTERVAL.max(start.elapsed() * IDLE_FACTOR)
-        };
     }
 }
 
@@ -137,6 +133,9 @@ impl Watch {
             store,
             cache: cache.unwrap_or_default(),
             saved: None,
+            pace: Pace::new(Instant::now()),
+            notices: None,
+            missing: false,
             published: None,
             found: None,
             pending: None,
@@ -147,29 +146,74 @@ impl Watch {
     fn first(&mut self) -> anyhow::Result<Update> {
         let path = &self.watched.path;
         let scan = Scan::of(path).with_context(|| path.display().to_string())?;
+        match Notices::of(path) {
+            Ok(notices) => self.notices = Some(notices),
+            Err(e) => tracing::warn!("{}", explain(&e, path)),
+        }
+        self.watch(&scan);
         let index = self.index(scan)?;
         Ok(self.publish(index, true))
     }
 
-    /// A new version, if there is one and it has come to rest.
-    fn look(&mut self) -> Option<Update> {
+    /// Looks if it is time to, or told to `hurry`.
+    fn turn(&mut self, hurry: bool) -> Option<Update> {
+        let now = Instant::now();
+        if self.notices.as_ref().is_some_and(Notices::take) {
+            self.pace.notice(now);
+        }
+        let reason = self.pace.due(now);
+        if reason.is_none() && !hurry {
+            return None;
+        }
+        self.pace.look();
+        let update = self.look(reason == Some(Reason::Noticed));
+        let watching = self.notices.is_some() && !self.missing;
+        let settling = self.pending.is_some();
+        self.pace
+            .looked(Instant::now(), now.elapsed(), watching, settling);
+        update
+    }
+
+    /// Has changes in what was found noticed.
+    fn watch(&mut self, scan: &Scan) {
+        let Some(notices) = &mut self.notices else {
+            return;
+        };
+        match notices.watch(scan) {
+            // something may have changed in new folders before they were watched
+            Ok(true) => self.pace.notice(Instant::now()),
+            Ok(false) => {}
+            Err(e) => {
+                tracing::warn!("{}", explain(&e, &self.watched.path));
+                self.notices = None;
+            }
+        }
+    }
+
+    /// A new version, if there is one and it has come to rest: that is known, or it is the same as when last seen.
+    fn look(&mut self, at_rest: bool) -> Option<Update> {
         let name = &self.watched.name;
         let scan = match Scan::of(&self.watched.path) {
             Ok(scan) => scan,
             Err(e) => {
-                tracing::warn!(
-                    "lc:{name}: {}: {e}; still serving the last version",
-                    self.watched.path.display()
-                );
+                if !self.missing {
+                    tracing::warn!(
+                        "lc:{name}: {}: {e}; still serving the last version",
+                        self.watched.path.display()
+                    );
+                }
+                self.missing = true;
                 return None;
             }
         };
+        self.missing = false;
+        self.watch(&scan);
         let published = self.published.as_ref().map(|s| &s.index.scan);
         if self.found.as_ref().or(published) == Some(&scan) {
             self.pending = None;
             return None;
         }
-        let settled = self.pending.as_ref() == Some(&scan);
+        let settled = at_rest || self.pending.as_ref() == Some(&scan);
         self.unsettled += 1;
         if !settled && self.unsettled < PATIENCE {
             self.pending = Some(scan);
@@ -188,7 +232,9 @@ impl Watch {
 
     fn index(&mut self, scan: Scan) -> Result<Index, IndexError> {
         let found = scan.clone();
+        let began = Instant::now();
         let index = Index::of(scan, b"", &mut self.cache)?;
+        self.pace.made(began.elapsed());
         self.found = (found != index.scan).then_some(found);
         Ok(index)
     }
@@ -197,7 +243,7 @@ impl Watch {
     fn save(&mut self, now: Instant) {
         let due = self
             .saved
-            .is_none_or(|(at, took)| now >= at + SAVE_INTERVAL.max(took * IDLE_FACTOR));
+            .is_none_or(|(at, took)| now >= at + SAVE_INTERVAL.max(took * SAVE_FACTOR));
         let Some(store) = self.store.as_ref().filter(|_| self.cache.fresh && due) else {
             return;
         };
@@ -262,11 +308,28 @@ mod tests {
         fs::write(dir.path().join("f"), b"1").unwrap();
         let mut watch = watch(dir.path());
         let first = generation(watch.first().unwrap());
-        assert!(watch.look().is_none());
+        assert!(watch.look(false).is_none());
         fs::write(dir.path().join("f"), b"22").unwrap();
-        assert!(watch.look().is_none(), "may still be being written");
-        assert!(generation(watch.look().unwrap()) > first);
-        assert!(watch.look().is_none());
+        assert!(watch.look(false).is_none(), "may still be being written");
+        assert!(generation(watch.look(false).unwrap()) > first);
+        assert!(watch.look(false).is_none());
+    }
+
+    #[test]
+    fn a_change_that_is_known_to_be_at_rest_is_published_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut watch = watch(dir.path());
+        let first = generation(watch.first().unwrap());
+        fs::create_dir(dir.path().join("new")).unwrap();
+        fs::write(dir.path().join("new/f"), b"1").unwrap();
+        assert!(watch.notices.as_ref().unwrap().take());
+        let second = generation(watch.look(true).unwrap());
+        fs::write(dir.path().join("new/f"), b"22").unwrap();
+        assert!(
+            watch.notices.as_ref().unwrap().take(),
+            "new folders are watched"
+        );
+        assert!(generation(watch.look(true).unwrap()) > second && second > first);
     }
 
     #[test]
@@ -277,7 +340,7 @@ mod tests {
         let published = (1..=2 * PATIENCE as usize)
             .filter(|n| {
                 fs::write(dir.path().join("f"), vec![0; *n]).unwrap();
-                watch.look().is_some()
+                watch.look(false).is_some()
             })
             .count();
         assert_eq!(published, 2);
@@ -295,10 +358,10 @@ mod tests {
         assert_eq!(index.scan.entries.len(), 1);
         watch.publish(index, true);
         assert_eq!(watch.found, Some(scan));
-        assert!(watch.look().is_none());
-        generation(watch.look().unwrap());
+        assert!(watch.look(false).is_none());
+        generation(watch.look(false).unwrap());
         assert_eq!(watch.found, None);
-        assert!(watch.look().is_none() && watch.look().is_none());
+        assert!(watch.look(false).is_none() && watch.look(false).is_none());
     }
 
     #[test]
@@ -309,7 +372,7 @@ mod tests {
         let mut watch = watch(&file);
         watch.first().unwrap();
         fs::remove_file(&file).unwrap();
-        assert!(watch.look().is_none());
+        assert!(watch.look(false).is_none());
         assert!(watch.published.is_some());
     }
 }

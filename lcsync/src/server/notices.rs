@@ -1,0 +1,187 @@
+//! Notices of the kernel (inotify) that something below a shared path has changed: a reason to look. What has changed
+//! only a look tells, so nothing depends on them: where they do not reach (remote file systems, more folders than
+//! `fs.inotify.max_user_watches`), changes are found by looking now and then.
+
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
+
+use crate::listing::{Kind, PARTIAL_PREFIX};
+use crate::scan::Scan;
+
+/// All that can change what is shared.
+const CHANGES: AddWatchFlags = AddWatchFlags::IN_MODIFY
+    .union(AddWatchFlags::IN_ATTRIB)
+    .union(AddWatchFlags::IN_CREATE)
+    .union(AddWatchFlags::IN_DELETE)
+    .union(AddWatchFlags::IN_MOVED_FROM)
+    .union(AddWatchFlags::IN_MOVED_TO)
+    .union(AddWatchFlags::IN_DELETE_SELF)
+    .union(AddWatchFlags::IN_MOVE_SELF);
+
+/// The watched folders of one share.
+#[derive(Debug)]
+pub struct Notices {
+    inotify: Inotify,
+    /// The folder that the shared path is in, and its name there: it may be replaced as a whole.
+    above: Option<(WatchDescriptor, OsString)>,
+    folders: HashSet<WatchDescriptor>,
+}
+
+impl Notices {
+    /// Of a shared path; nothing below it is watched yet.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
+        let above = match (path.parent(), path.file_name()) {
+            (Some(parent), Some(name)) => Some((add(&inotify, parent)?, name.to_owned())),
+            // the root of the file system
+            _ => None,
+        };
+        Ok(Self {
+            inotify,
+            above,
+            folders: HashSet::new(),
+        })
+    }
+
+    /// Watches the folders that a scan has found, and no others. True if some are new: what happened in them between
+    /// scan and now was not noticed.
+    pub fn watch(&mut self, scan: &Scan) -> io::Result<bool> {
+        let folders = scan.entries.iter().enumerate();
+        let below = folders
+            .filter(|(_, e)| e.kind == Kind::Folder)
+            .map(|(n, _)| scan.path_of(n));
+        let mut watched = HashSet::new();
+        // a file is watched as well: through a link its folder is another one than that of the path
+        for path in std::iter::once(scan.root.clone()).chain(below) {
+            match add(&self.inotify, &path) {
+                Ok(descriptor) => {
+                    watched.insert(descriptor);
+                }
+                // it has gone, or may not be read: the scan has said so, or the next one will
+                Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        let new = watched.iter().any(|w| !self.folders.contains(w));
+        let above = self.above.as_ref().map(|(w, _)| *w);
+        for gone in self
+            .folders
+            .difference(&watched)
+            .filter(|w| Some(**w) != above)
+        {
+            // a folder that was removed has taken its watch along
+            let _ = self.inotify.rm_watch(*gone);
+        }
+        self.folders = watched;
+        Ok(new)
+    }
+
+    /// Whether something has changed since the last call.
+    pub fn take(&self) -> bool {
+        let mut changed = false;
+        while let Ok(events) = self.inotify.read_events() {
+            changed |= events.iter().any(|event| {
+                let name = event.name.as_deref();
+                let overflow = event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW);
+                overflow || self.concerns(event.wd, name)
+            });
+        }
+        changed
+    }
+
+    fn concerns(&self, descriptor: WatchDescriptor, name: Option<&OsStr>) -> bool {
+        let above = self.above.as_ref();
+        let in_share = self.folders.contains(&descriptor)
+            // a receiver at work, whose files are not shared
+            && name.is_none_or(|n| !n.as_bytes().starts_with(PARTIAL_PREFIX.as_bytes()));
+        in_share || above.is_some_and(|(w, shared)| *w == descriptor && name == Some(shared))
+    }
+}
+
+fn add(inotify: &Inotify, path: &Path) -> Result<WatchDescriptor, Errno> {
+    inotify.add_watch(path, CHANGES)
+}
+
+/// What a user can do about it.
+#[must_use]
+pub fn explain(error: &io::Error, path: &Path) -> String {
+    let path = path.display();
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ENOSPC) => format!(
+            "{path} has more folders than may be watched (sysctl fs.inotify.max_user_watches): \
+             changes are looked for now and then"
+        ),
+        _ => format!("{path} cannot be watched ({error}): changes are looked for now and then"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::path::PathBuf;
+
+    /// A folder `shared` with something in it, watched.
+    fn watched() -> (tempfile::TempDir, PathBuf, Notices) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("shared");
+        fs::create_dir_all(path.join("sub")).unwrap();
+        fs::write(path.join("sub/f"), b"1").unwrap();
+        let mut notices = Notices::of(&path).unwrap();
+        assert!(notices.watch(&Scan::of(&path).unwrap()).unwrap());
+        assert!(!notices.take());
+        (dir, path, notices)
+    }
+
+    #[test]
+    fn every_change_below_is_noticed_once_and_reading_is_not() {
+        let (_dir, path, notices) = watched();
+        let changes: [&dyn Fn(); 6] = [
+            &|| fs::write(path.join("sub/f"), b"2").unwrap(),
+            &|| fs::write(path.join("g"), b"").unwrap(),
+            &|| fs::rename(path.join("g"), path.join("sub/h")).unwrap(),
+            &|| fs::remove_file(path.join("sub/h")).unwrap(),
+            &|| fs::create_dir(path.join("new")).unwrap(),
+            &|| fs::rename(path.join("sub"), path.join("new/sub")).unwrap(),
+        ];
+        for change in changes {
+            change();
+            assert!(notices.take());
+            assert!(!notices.take());
+        }
+        assert_eq!(fs::read(path.join("new/sub/f")).unwrap(), b"2");
+        fs::create_dir(path.join(".lcsync-partial")).unwrap();
+        assert!(!notices.take());
+    }
+
+    #[test]
+    fn new_folders_are_watched_after_the_next_scan_and_old_ones_no_more() {
+        let (dir, path, mut notices) = watched();
+        fs::create_dir(path.join("new")).unwrap();
+        fs::rename(path.join("sub"), dir.path().join("away")).unwrap();
+        assert!(notices.watch(&Scan::of(&path).unwrap()).unwrap());
+        assert!(!notices.watch(&Scan::of(&path).unwrap()).unwrap());
+        notices.take();
+        fs::write(path.join("new/f"), b"").unwrap();
+        assert!(notices.take());
+        fs::write(dir.path().join("away/f"), b"2").unwrap();
+        assert!(!notices.take());
+    }
+
+    #[test]
+    fn a_path_that_is_replaced_is_noticed_and_its_neighbours_are_not() {
+        let (dir, path, notices) = watched();
+        fs::write(dir.path().join("neighbour"), b"").unwrap();
+        assert!(!notices.take());
+        fs::rename(&path, dir.path().join("old")).unwrap();
+        assert!(notices.take());
+        fs::create_dir(&path).unwrap();
+        assert!(notices.take());
+    }
+}
