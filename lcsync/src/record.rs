@@ -23,6 +23,8 @@ pub struct Record {
     pub metadata: Stream,
     /// Kilobits per second at which each channel is sent (IP packets, all headers included).
     pub channel_rate: u32,
+    /// The same for the channels of layer 1, 0 if there are none.
+    pub slow_rate: u32,
     /// Kilobits per second over all channels, 0 if unlimited.
     pub total_rate: u32,
     /// Channels a receiver may hold at once.
@@ -73,6 +75,7 @@ impl Record {
         w.put(&self.root.hash.0).u32(self.root.length);
         self.metadata.write(w);
         w.u32(self.channel_rate)
+            .u32(self.slow_rate)
             .u32(self.total_rate)
             .u16(self.max_channels);
         w.bytes16(&self.authentication)?;
@@ -94,8 +97,9 @@ impl Record {
             return Err(WireError::Bad("length of root node"));
         }
         let metadata = Stream::read(r)?;
-        let (channel_rate, total_rate, max_channels) = (r.u32()?, r.u32()?, r.u16()?);
-        if channel_rate == 0 || max_channels == 0 {
+        let (channel_rate, slow_rate) = (r.u32()?, r.u32()?);
+        let (total_rate, max_channels) = (r.u32()?, r.u16()?);
+        if channel_rate == 0 || slow_rate > channel_rate || max_channels == 0 {
             return Err(WireError::Bad("rate"));
         }
         let authentication = r.bytes16()?;
@@ -120,6 +124,7 @@ impl Record {
             root,
             metadata,
             channel_rate,
+            slow_rate,
             total_rate,
             max_channels,
             authentication: authentication.to_vec(),
@@ -144,6 +149,7 @@ pub(crate) mod tests {
             },
             metadata: Stream::default(),
             channel_rate: 1,
+            slow_rate: 0,
             total_rate: 0,
             max_channels: 1,
             authentication: Vec::new(),
@@ -153,7 +159,7 @@ pub(crate) mod tests {
 
     /// Any record that can be.
     pub(crate) fn records() -> impl Strategy<Value = Record> {
-        let rates = (1..u32::MAX, any::<u32>(), 1..u16::MAX);
+        let rates = (1..u32::MAX, 0..=10_u32, any::<u32>(), 1..u16::MAX);
         let lists = (
             proptest::collection::vec(any::<u8>(), 0..=MAX_AUTHENTICATION),
             proptest::collection::vec(any::<(u64, u16)>(), 0..=MAX_SENDING),
@@ -171,7 +177,7 @@ pub(crate) mod tests {
                     server,
                     generation,
                     hash,
-                    (channel_rate, total_rate, max_channels),
+                    (channel_rate, slow, total_rate, max_channels),
                     (authentication, sending),
                     meta,
                 )| {
@@ -187,6 +193,7 @@ pub(crate) mod tests {
                         },
                         metadata: Stream::build(&leaves).0,
                         channel_rate,
+                        slow_rate: channel_rate / 10 * slow,
                         total_rate,
                         max_channels,
                         authentication,

@@ -26,8 +26,9 @@ pub const MAX_ESI: u32 = (1 << 24) - 1;
 /// More repair symbols than this are not kept: by then a solve has failed a dozen times, and the symbols
 /// cannot be of one block.
 const SPARE_REPAIR: usize = 64;
-/// Symbols beyond K at which the first solve is tried: it fails once in 10,000 (RFC 6330: 1e-2, 1e-4, 1e-6).
-const FIRST_SOLVE: u32 = 2;
+/// A solve is tried with K symbols and with each of so many more: one of 170 fails with K, one of 10,000 with one more.
+/// A solve in vain costs less than a symbol for each receiver.
+const FIRST_SOLVES: u32 = 2;
 /// Symbols between further tries.
 const SOLVE_STEP: u32 = 4;
 
@@ -167,7 +168,7 @@ impl Decoder {
             have: [0; 4],
             source_count: 0,
             repair: BTreeMap::new(),
-            solve_at: symbols + FIRST_SOLVE,
+            solve_at: symbols,
         })
     }
 
@@ -205,7 +206,12 @@ impl Decoder {
         if self.received() < self.solve_at {
             return Ok(Progress::Kept);
         }
-        self.solve_at = self.received() + SOLVE_STEP;
+        let step = if self.received() < self.symbols + FIRST_SOLVES {
+            1
+        } else {
+            SOLVE_STEP
+        };
+        self.solve_at = self.received() + step;
         Ok(self.solve().map_or(Progress::Kept, Progress::Decoded))
     }
 

@@ -25,6 +25,12 @@ impl TokenBucket {
         }
     }
 
+    /// Bits per second.
+    #[must_use]
+    pub fn rate(&self) -> u64 {
+        (self.rate * 8.0) as u64
+    }
+
     /// Whether anything may be sent. A bucket may be overdrawn by what is sent last, and is then closed
     /// until the debt is paid: so packets larger than `burst` pass, at the right rate.
     pub fn ready(&mut self, now: Instant) -> bool {

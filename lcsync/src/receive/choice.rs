@@ -246,6 +246,7 @@ mod tests {
         assert_eq!(taken_over, Verdict::Ignored);
         let slowed = Record {
             channel_rate: 1_000,
+            slow_rate: 0,
             ..record(1, 6, 1)
         };
         assert_eq!(choice.handle(&slowed, host(9), now), Verdict::Current);

@@ -5,14 +5,14 @@ use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 
 use librecast::channel::{ChannelId, block_channel};
-use librecast::coding::MAX_SYMBOLS;
+use librecast::coding::SYMBOL_SIZE;
 use librecast::pacing::TokenBucket;
 
 use super::collector::{Collector, Outcome};
 use super::window::Window;
-use crate::block::BlockRef;
+use crate::block::{BlockHash, BlockRef};
 use crate::packet::{Symbol, WIRE_SIZE};
-use crate::record::Record;
+use crate::record::{MAX_SENDING, Record};
 
 /// A channel that brings nothing for so long is left and joined again; longer each time.
 const SILENCE: Duration = Duration::from_millis(800);
@@ -25,8 +25,10 @@ const TICK: Duration = Duration::from_millis(50);
 const MAX_STREAMS: usize = 8;
 /// A larger gap is a server that has started anew.
 const MAX_GAP: u32 = 1 << 16;
-/// Symbols that must still be to come for a channel to be worth joining out of turn.
-const WORTH_JOINING: u32 = MAX_SYMBOLS / 2;
+/// Between two records of a busy server, at most.
+const RECORDS: Duration = Duration::from_millis(100);
+/// A server with a long queue takes its time.
+const QUEUE_PATIENCE: Duration = Duration::from_secs(5);
 /// Blocks half received that were put aside when the window shrank.
 const MAX_PARKED: usize = 128;
 /// A liar is not listened to for so long: not for ever, as somebody else may have sent under his address.
@@ -89,8 +91,16 @@ pub struct Fetch {
     wanted: BTreeMap<u64, BlockRef>,
     order_of: HashMap<ChannelId, u64>,
     next_order: u64,
+    /// Blocks are taken from here on, then from the first one: in the order of those who fetch the same.
+    cursor: u64,
+    /// The layer of the channels that are joined.
+    layer: u8,
     active: BTreeMap<ChannelId, Active>,
-    parked: BTreeMap<ChannelId, Collector>,
+    parked: BTreeMap<BlockHash, Collector>,
+    /// The server has more to send than it says.
+    long_queue: bool,
+    /// Channels to hold at most, if nobody else has joined them: more only wait at the server.
+    own: usize,
     being_sent: Vec<BeingSent>,
     /// Liars, until when.
     banned: BTreeMap<Source, Instant>,
@@ -108,13 +118,29 @@ pub struct Fetch {
 #[derive(Debug, Clone, Copy)]
 struct BeingSent {
     channel: ChannelId,
-    /// Until then at least half of a block comes without a JOIN of ours.
-    until: Instant,
+    /// Symbols that were still to come, at that moment.
+    left: u16,
+    at: Instant,
+    symbol_time: Duration,
+}
+
+impl BeingSent {
+    /// Whether three quarters of a block of `symbols` come without a JOIN of ours.
+    fn is_worth_joining(&self, symbols: u32, now: Instant) -> bool {
+        let left = u32::from(self.left);
+        if left >= symbols {
+            // not begun, and the next record says when it has
+            return now < self.at + RECORDS;
+        }
+        let spare = left.saturating_sub(symbols * 3 / 4);
+        now < self.at + self.symbol_time * spare
+    }
 }
 
 #[derive(Debug)]
 struct Active {
     block: BlockRef,
+    order: u64,
     collector: Collector,
     /// Joined, or left for a moment until then.
     rejoin_at: Option<Instant>,
@@ -134,8 +160,12 @@ impl Fetch {
             wanted: BTreeMap::new(),
             order_of: HashMap::new(),
             next_order: 0,
+            cursor: 0,
+            layer: 0,
             active: BTreeMap::new(),
             parked: BTreeMap::new(),
+            long_queue: false,
+            own: usize::MAX,
             being_sent: Vec::new(),
             banned: BTreeMap::new(),
             trusted: BTreeSet::new(),
@@ -149,7 +179,7 @@ impl Fetch {
 
     /// Wants a block; one that is wanted already is not wanted twice.
     pub fn want(&mut self, block: BlockRef) {
-        let channel = block_channel(b"", &block.hash.0, 0);
+        let channel = self.channel_of(block);
         if self.order_of.contains_key(&channel) || self.active.contains_key(&channel) {
             return;
         }
@@ -194,20 +224,40 @@ impl Fetch {
         self.counters
     }
 
-    /// What the record says: channels that are being sent anyway, and how many may be held.
-    pub fn set_record(&mut self, record: &Record, max_channels: usize, now: Instant) {
-        let symbol_time = 8.0 * WIRE_SIZE as f64 / (f64::from(record.channel_rate) * 1e3);
-        let spare = |left: u16| u32::from(left).saturating_sub(WORTH_JOINING);
-        self.being_sent = record
-            .sending
-            .iter()
-            .filter(|s| spare(s.left) > 0)
-            .map(|s| BeingSent {
-                channel: s.channel,
-                until: now + Duration::from_secs_f64(symbol_time * f64::from(spare(s.left))),
-            })
-            .collect();
-        self.window.set_max(max_channels);
+    /// What the record says: channels that are being sent anyway. No more than `max` channels of the normal rate
+    /// are to be held, which may be less than one.
+    pub fn set_record(&mut self, record: &Record, max: f64, now: Instant) {
+        let rate = if self.layer == 0 {
+            record.channel_rate
+        } else {
+            record.slow_rate
+        };
+        let packet_rate = |kilobits: u32| f64::from(kilobits.max(1)) * 1e3 / (8 * WIRE_SIZE) as f64;
+        let symbol_time = Duration::from_secs_f64(1.0 / packet_rate(rate));
+        self.being_sent.clear();
+        for sending in &record.sending {
+            if let Some(active) = self.active.get_mut(&sending.channel) {
+                // its turn comes
+                active.heard = now;
+            } else {
+                self.being_sent.push(BeingSent {
+                    channel: sending.channel,
+                    left: sending.left,
+                    at: now,
+                    symbol_time,
+                });
+            }
+        }
+        self.long_queue = record.sending.len() == MAX_SENDING;
+        // twice what it can send: it never has nothing to send, and others can join in time
+        self.own = match record.total_rate {
+            0 => usize::MAX,
+            total => 2 * total.div_ceil(rate.max(1)) as usize + 2,
+        };
+        let slow = (record.slow_rate > 0)
+            .then(|| f64::from(record.slow_rate) / f64::from(record.channel_rate));
+        self.window
+            .set_bounds(max, packet_rate(record.channel_rate), slow);
     }
 
     /// No more blocks than these are fetched at once, whatever the window allows.
@@ -279,6 +329,7 @@ impl Fetch {
         }
         self.next_tick = now + TICK;
         self.window.on_tick(now);
+        self.choose_layer();
         self.shrink();
         self.toggle_silent(now);
         self.fill(now);
@@ -320,43 +371,69 @@ impl Fetch {
         }
     }
 
-    /// Joins channels while the window and the limit have room: first what is being sent anyway.
+    fn channel_of(&self, block: BlockRef) -> ChannelId {
+        block_channel(b"", &block.hash.0, self.layer)
+    }
+
+    /// Joins channels while the window and the limit have room.
     fn fill(&mut self, now: Instant) {
         while self.active.len() < self.window.size().min(self.room) && !self.wanted.is_empty() {
             if self.limit.as_mut().is_some_and(|l| !l.ready(now)) {
                 return;
             }
-            let order_of = &self.order_of;
-            let fresh = self.being_sent.iter().filter(|s| s.until > now);
-            let hot = fresh
-                .filter_map(|s| order_of.get(&s.channel))
-                .next()
-                .copied();
-            let first = self.wanted.first_key_value().map(|(order, _)| *order);
-            let Some(block) = hot.or(first).and_then(|order| self.wanted.remove(&order)) else {
+            let own = self.active.len() < self.own;
+            let next = self
+                .announced(now)
+                .or_else(|| self.following().filter(|_| own));
+            let Some(order) = next else {
                 return;
             };
-            let channel = block_channel(b"", &block.hash.0, 0);
-            self.order_of.remove(&channel);
-            let parked = self.parked.remove(&channel).map(Ok);
-            // lengths have been checked when the block's parent was parsed
-            let Ok(collector) = parked.unwrap_or_else(|| Collector::new(block, self.apart)) else {
-                continue;
-            };
-            if let Some(limit) = &mut self.limit {
-                limit.spend(u64::from(collector.missing()) * WIRE_SIZE, now);
-            }
-            let active = Active {
-                block,
-                collector,
-                rejoin_at: None,
-                heard: now,
-                silences: 0,
-                streams: BTreeMap::new(),
-            };
-            self.active.insert(channel, active);
-            self.events.push_back(Event::Join(channel));
+            self.begin(order, now);
         }
+    }
+
+    /// What will be sent anyway, that first which begins first.
+    fn announced(&self, now: Instant) -> Option<u64> {
+        self.being_sent.iter().find_map(|sent| {
+            let order = self.order_of.get(&sent.channel)?;
+            let symbols = self.wanted.get(order)?.length.div_ceil(SYMBOL_SIZE as u32);
+            sent.is_worth_joining(symbols, now).then_some(*order)
+        })
+    }
+
+    /// What follows the block that was taken last, and after the end the first one.
+    fn following(&self) -> Option<u64> {
+        let next = self.wanted.range(self.cursor..).next();
+        next.or_else(|| self.wanted.first_key_value())
+            .map(|(o, _)| *o)
+    }
+
+    fn begin(&mut self, order: u64, now: Instant) {
+        let Some(block) = self.wanted.remove(&order) else {
+            return;
+        };
+        self.cursor = order + 1;
+        let channel = self.channel_of(block);
+        self.order_of.remove(&channel);
+        let parked = self.parked.remove(&block.hash).map(Ok);
+        // lengths have been checked when the block's parent was parsed
+        let Ok(collector) = parked.unwrap_or_else(|| Collector::new(block, self.apart)) else {
+            return;
+        };
+        if let Some(limit) = &mut self.limit {
+            limit.spend(u64::from(collector.missing()) * WIRE_SIZE, now);
+        }
+        let active = Active {
+            block,
+            order,
+            collector,
+            rejoin_at: None,
+            heard: now,
+            silences: 0,
+            streams: BTreeMap::new(),
+        };
+        self.active.insert(channel, active);
+        self.events.push_back(Event::Join(channel));
     }
 
     /// Leaves the channels that have brought least, until the window is kept; what they brought is kept.
@@ -367,44 +444,46 @@ impl Fetch {
                 .iter()
                 .min_by_key(|(_, a)| a.collector.received())
                 .map(|(c, _)| *c);
-            let Some((channel, active)) = least.and_then(|c| self.active.remove_entry(&c)) else {
+            let Some(channel) = least else {
                 return;
             };
-            if active.rejoin_at.is_none() {
-                self.events.push_back(Event::Leave(channel));
-            }
-            // it comes next again: orders of started blocks are never used twice
-            let order = self
-                .wanted
-                .first_key_value()
-                .map_or(self.next_order, |(o, _)| *o);
-            let order = if order > 0 {
-                order - 1
-            } else {
-                self.bump_orders()
-            };
-            self.next_order = self.next_order.max(order + 1);
-            self.wanted.insert(order, active.block);
-            self.order_of.insert(channel, order);
-            if self.parked.len() < MAX_PARKED {
-                self.parked.insert(channel, active.collector);
-            }
+            self.put_back(channel);
         }
     }
 
-    /// Makes room in front of the first wanted block.
-    fn bump_orders(&mut self) -> u64 {
-        const ROOM: u64 = 1 << 20;
-        let moved = std::mem::take(&mut self.wanted);
-        self.wanted = moved
-            .into_iter()
-            .map(|(order, block)| (order + ROOM, block))
-            .collect();
-        for order in self.order_of.values_mut() {
-            *order += ROOM;
+    /// Leaves a channel whose block is still wanted. It is the next to be taken.
+    fn put_back(&mut self, channel: ChannelId) {
+        let Some(active) = self.active.remove(&channel) else {
+            return;
+        };
+        if active.rejoin_at.is_none() {
+            self.events.push_back(Event::Leave(channel));
         }
-        self.next_order += ROOM;
-        ROOM - 1
+        self.cursor = self.cursor.min(active.order);
+        self.wanted.insert(active.order, active.block);
+        self.order_of.insert(channel, active.order);
+        if self.parked.len() < MAX_PARKED && active.collector.received() > 0 {
+            self.parked.insert(active.block.hash, active.collector);
+        }
+    }
+
+    /// Changes to the channels of the other layer when the window has become too small for those of this one, or too
+    /// large. What has come is kept: it is the same blocks.
+    fn choose_layer(&mut self) {
+        let layer = u8::from(self.window.is_slow());
+        if layer == self.layer {
+            return;
+        }
+        for channel in self.active.keys().copied().collect::<Vec<_>>() {
+            self.put_back(channel);
+        }
+        self.layer = layer;
+        self.being_sent.clear();
+        self.order_of = self
+            .wanted
+            .iter()
+            .map(|(order, block)| (block_channel(b"", &block.hash.0, layer), *order))
+            .collect();
     }
 
     fn toggle_silent(&mut self, now: Instant) {
@@ -420,6 +499,11 @@ impl Fetch {
             let patience = SILENCE
                 .saturating_mul(1 << active.silences.min(8))
                 .min(MAX_SILENCE);
+            let patience = if self.long_queue && active.collector.received() == 0 {
+                patience.max(QUEUE_PATIENCE)
+            } else {
+                patience
+            };
             if now.saturating_duration_since(active.heard) >= patience {
                 active.silences += 1;
                 active.rejoin_at = Some(now + REJOIN);
@@ -480,6 +564,7 @@ mod tests {
             root: BlockRef::of(b"root"),
             metadata: Stream::default(),
             channel_rate: 10_000,
+            slow_rate: 0,
             total_rate: 0,
             max_channels: 128,
             authentication: Vec::new(),
@@ -587,7 +672,9 @@ mod tests {
     fn what_is_being_sent_anyway_comes_first() {
         let now = Instant::now();
         let mut fetch = fetch(2, now);
-        let blocks: Vec<Feeder> = (0..10).map(|n| Feeder::new(&[n; 100])).collect();
+        let blocks: Vec<Feeder> = (0..10)
+            .map(|n| Feeder::new(&[n; 200 * SYMBOL_SIZE]))
+            .collect();
         for feeder in &blocks {
             fetch.want(feeder.block);
         }
@@ -597,15 +684,16 @@ mod tests {
                 (99, 200),
                 (blocks[5].channel, 100),
             ]),
-            128,
+            128.0,
             now,
         );
+        // the second has begun too long ago; then on from the first, as its members will
         let joined = events(&mut fetch, now);
         assert_eq!(
             joined,
             [
                 Event::Join(blocks[7].channel),
-                Event::Join(blocks[0].channel)
+                Event::Join(blocks[8].channel)
             ]
         );
     }
@@ -720,7 +808,7 @@ mod tests {
                 feeder.send(&mut fetch, source(1), esi, now);
             }
         }
-        fetch.set_record(&record(&[]), 1, now);
+        fetch.set_record(&record(&[]), 1.0, now);
         fetch.handle_timeout(now);
         let left: Vec<Event> = feeders[..3]
             .iter()
@@ -728,7 +816,7 @@ mod tests {
             .collect();
         assert_eq!(events(&mut fetch, now), left);
         assert_eq!(fetch.missing(), 4);
-        fetch.set_record(&record(&[]), 4, now);
+        fetch.set_record(&record(&[]), 4.0, now);
         fetch.window = Window::new(4, 4, now);
         events(&mut fetch, now);
         for esi in 3..10 {
@@ -739,6 +827,35 @@ mod tests {
                 .iter()
                 .any(|e| matches!(e, Event::Block { .. }))
         );
+    }
+
+    #[test]
+    fn on_a_slow_link_the_same_blocks_come_on_slow_channels() {
+        let mut now = Instant::now();
+        let mut fetch = fetch(4, now);
+        let mut feeder = Feeder::new(&[5; 40 * SYMBOL_SIZE]);
+        fetch.want(feeder.block);
+        assert_eq!(events(&mut fetch, now), [Event::Join(feeder.channel)]);
+        for esi in 0..20 {
+            feeder.send(&mut fetch, source(1), esi, now);
+        }
+        let slow = Record {
+            slow_rate: 1_000,
+            ..record(&[])
+        };
+        // a limit below one channel of the normal rate
+        fetch.set_record(&slow, 0.5, now);
+        now += TICK * 2;
+        fetch.handle_timeout(now);
+        let channel = block_channel(b"", &feeder.block.hash.0, 1);
+        let changes = [Event::Leave(feeder.channel), Event::Join(channel)];
+        assert_eq!(events(&mut fetch, now), changes);
+        feeder.channel = channel;
+        for esi in 20..40 {
+            feeder.send(&mut fetch, source(1), esi, now);
+        }
+        let done = events(&mut fetch, now);
+        assert!(matches!(&done[1], Event::Block { .. }), "{done:?}");
     }
 
     #[test]

@@ -676,19 +676,11 @@ fn write_all(
     plan.flush(place)
 }
 
-/// Channels that make sense: what the server allows, what it can send, what this side wants.
-fn window_limit(record: &Record, limit: Option<u64>) -> usize {
-    let rate = u64::from(record.channel_rate).max(1);
-    let mut channels = u64::from(record.max_channels);
-    if record.total_rate > 0 {
-        channels = channels.min(2 * u64::from(record.total_rate).div_ceil(rate) + 2);
-    }
-    if let Some(limit) = limit {
-        channels = channels.min((limit / 1_000).div_ceil(rate));
-    }
-    usize::try_from(channels)
-        .unwrap_or(MAX_WINDOW)
-        .clamp(1, 1_024)
+/// Channels of the normal rate that make sense: what the server allows, what this side wants.
+fn window_limit(record: &Record, limit: Option<u64>) -> f64 {
+    let channels = f64::from(record.max_channels);
+    let wanted = limit.map(|l| l as f64 / 1e3 / f64::from(record.channel_rate.max(1)));
+    wanted.map_or(channels, |w| w.min(channels))
 }
 
 fn check_interfaces(names: &[String]) -> anyhow::Result<()> {

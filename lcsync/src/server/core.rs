@@ -9,14 +9,23 @@ use librecast::channel::{ROOT_CHANNEL, SharePrefix, channel_of};
 use librecast::mld::{self, ALL_NODES, Message, Query, RecordType};
 
 use super::querier::{Querier, group_query};
-use super::schedule::{Action, Channel, Evidence, Rates, Reporters, Schedule};
+use super::schedule::{Action, Channel, Evidence, Rates, Reporters, Schedule, Wanted};
+use crate::groups::Found;
 use crate::index::Index;
 use crate::packet::encode_record;
 use crate::record::{MAX_SENDING, Record, Sending};
 
-/// Records on a joined root channel: five a second, more while blocks are sent, so that receivers know which.
+/// Records on a joined root channel: five a second, more while blocks are sent, so that receivers know which, and
+/// soon when a block is joined that others may want as well.
 const RECORD_INTERVAL: Duration = Duration::from_millis(200);
 const BUSY_INTERVAL: Duration = Duration::from_millis(40);
+const LEAST_INTERVAL: Duration = Duration::from_millis(20);
+/// Records take one part in so many of what is sent.
+const RECORD_SHARE: u64 = 200;
+/// Of IPv6 and UDP.
+const HEADERS: u64 = 48;
+/// Channels looked at for a record: enough to fill it, however many are joined.
+const MAX_LOOKED_AT: usize = 1_024;
 /// Longer than a querier's interval: without evidence of members for so long, they are asked.
 const ROOT_EVIDENCE: Duration = Duration::from_secs(12);
 const ROOT_ASK_AGAIN: Duration = Duration::from_secs(1);
@@ -98,9 +107,26 @@ struct Root {
     reporters: Reporters,
     next: Instant,
     sent_at: Option<Instant>,
+    /// Of the last record.
+    bytes: usize,
     evidence_at: Instant,
     asked: u8,
     ask_at: Instant,
+}
+
+impl Root {
+    /// The next record comes as soon as `interval` after the last one.
+    fn hasten(&mut self, interval: Duration, now: Instant) {
+        let earliest = self.sent_at.map_or(now, |at| at + interval);
+        self.next = self.next.min(earliest.max(now));
+    }
+
+    /// Between two records: at least `least`, and so that they take little of what is sent.
+    fn interval(&self, load: u64, least: Duration) -> Duration {
+        let bits = (self.bytes as u64 + HEADERS) * 8;
+        let fair = Duration::from_micros(bits * RECORD_SHARE * 1_000_000 / load.max(1));
+        fair.clamp(least, RECORD_INTERVAL)
+    }
 }
 
 /// Shares, interfaces, and who has joined what.
@@ -278,6 +304,12 @@ impl Server {
         self.schedule.joined()
     }
 
+    /// Symbols sent since the start.
+    #[must_use]
+    pub fn symbols_sent(&self) -> u64 {
+        self.schedule.sent()
+    }
+
     fn joined(&mut self, channel: Channel, source: Ipv6Addr, evidence: Evidence, now: Instant) {
         let Some(share) = self.share_of(channel.group) else {
             return;
@@ -287,24 +319,40 @@ impl Server {
                 reporters: Reporters::default(),
                 next: now,
                 sent_at: None,
+                bytes: 0,
                 evidence_at: now,
                 asked: 0,
                 ask_at: now,
             });
             // a new receiver need not wait, but no number of reporters makes this a flood
             if root.reporters.add(source) {
-                let earliest = root.sent_at.map_or(now, |at| at + BUSY_INTERVAL);
-                root.next = root.next.min(earliest.max(now));
+                root.hasten(BUSY_INTERVAL, now);
             }
             (root.evidence_at, root.asked) = (now, 0);
             return;
         }
-        match share.index.find(channel_of(channel.group)) {
-            Some(found) => {
-                let length = found.block.length as usize;
-                self.schedule.join(channel, length, source, evidence, now);
-            }
-            None => self.drops.unknown_channel += 1,
+        let Some(Found { block, layer }) = share.index.find(channel_of(channel.group)) else {
+            self.drops.unknown_channel += 1;
+            return;
+        };
+        let before = self.schedule.joined();
+        let wanted = Wanted {
+            length: block.length,
+            layer,
+        };
+        self.schedule.join(channel, wanted, source, evidence, now);
+        if self.schedule.joined() > before {
+            self.announce(channel, now);
+        }
+    }
+
+    /// Others may want this block as well: the next record comes soon.
+    fn announce(&mut self, channel: Channel, now: Instant) {
+        let load = self.schedule.load().max(self.rates.channel);
+        let group = SharePrefix::of_group(channel.group).map(|p| p.group(ROOT_CHANNEL));
+        let root = group.and_then(|group| self.roots.get_mut(&Channel { group, ..channel }));
+        if let Some(root) = root {
+            root.hasten(root.interval(load, LEAST_INTERVAL), now);
         }
     }
 
@@ -387,9 +435,15 @@ impl Server {
 
     fn poll_root(&mut self, now: Instant) -> Option<Output> {
         let channel = *self.roots.iter().find(|(_, r)| r.next <= now)?.0;
-        let busy = self.bursting(channel).next().is_some();
+        let busy = self.upcoming(channel).next().is_some();
+        let load = self.schedule.load();
         let root = self.roots.get_mut(&channel)?;
-        root.next = now + if busy { BUSY_INTERVAL } else { RECORD_INTERVAL };
+        root.next = now
+            + if busy {
+                root.interval(load, BUSY_INTERVAL)
+            } else {
+                RECORD_INTERVAL
+            };
         let stale = now.saturating_duration_since(root.evidence_at) >= ROOT_EVIDENCE;
         if stale && now >= root.ask_at {
             if root.asked == ROOT_ASKS {
@@ -402,40 +456,43 @@ impl Server {
                 return Some(output);
             }
         }
-        if let Some(root) = self.roots.get_mut(&channel) {
-            root.sent_at = Some(now);
-        }
         let record = self.record(channel)?;
         let datagram = encode_record(&record).ok()?;
+        if let Some(root) = self.roots.get_mut(&channel) {
+            (root.sent_at, root.bytes) = (Some(now), datagram.len());
+        }
         Some(Output::Record { channel, datagram })
     }
 
-    /// Channels in their burst of the share that this root channel belongs to.
-    fn bursting(&self, root: Channel) -> impl Iterator<Item = Sending> + '_ {
+    /// What comes next of the share that this root channel belongs to.
+    fn upcoming(&self, root: Channel) -> impl Iterator<Item = Sending> + '_ {
         let prefix = SharePrefix::of_group(root.group);
         self.schedule
-            .bursting(root.interface)
-            .filter(move |(group, _)| SharePrefix::of_group(*group) == prefix)
-            .map(|(group, left)| Sending {
-                channel: channel_of(group),
-                left: u16::try_from(left).unwrap_or(u16::MAX),
+            .upcoming(root.interface)
+            .take(MAX_LOOKED_AT)
+            .filter(move |u| SharePrefix::of_group(u.group) == prefix)
+            .map(|u| Sending {
+                channel: channel_of(u.group),
+                left: u16::try_from(u.left).unwrap_or(u16::MAX),
             })
     }
 
     fn record(&self, channel: Channel) -> Option<Record> {
         let share = self.share_of(channel.group)?;
-        let mut sending: Vec<Sending> = self.bursting(channel).collect();
-        // the fresher, the more of it is still to come
+        let mut sending: Vec<Sending> = self.upcoming(channel).collect();
+        // the more of it is still to come, the better; of equals those that come soonest
         sending.sort_by_key(|s| std::cmp::Reverse(s.left));
         sending.truncate(MAX_SENDING);
         let kilobits = |rate: u64| u32::try_from(rate / 1_000).unwrap_or(u32::MAX);
+        let total = self.rates.total.into_iter().chain(self.schedule.capacity());
         Some(Record {
             server: self.id,
             generation: share.generation,
             root: share.index.root,
             metadata: share.index.metadata,
             channel_rate: kilobits(self.rates.channel).max(1),
-            total_rate: self.rates.total.map_or(0, |r| kilobits(r).max(1)),
+            slow_rate: kilobits(self.rates.slow),
+            total_rate: total.min().map_or(0, |r| kilobits(r).max(1)),
             max_channels: MAX_CHANNELS,
             authentication: share.authentication.clone(),
             sending,
@@ -457,6 +514,7 @@ mod tests {
         let prefix = SharePrefix::of_name(b"", "test");
         let rates = Rates {
             channel: 20_000_000,
+            slow: 2_000_000,
             total: None,
         };
         let mut server = Server::new(7, rates, 1, now);
@@ -570,7 +628,7 @@ mod tests {
             group: prefix.group(0),
         };
         let record = server.record(channel_here).unwrap();
-        assert_eq!(record.sending, [Sending { channel, left: 3 }]);
+        assert_eq!(record.sending, [Sending { channel, left: 1 }]);
         let bytes = encode_record(&record).unwrap();
         assert!(matches!(decode(&bytes), Ok(Packet::Record(r)) if *r == record));
         assert!(run(&mut server, now, Duration::from_secs(30)).1 >= 3);

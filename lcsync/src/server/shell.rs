@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use librecast::channel::{LCSYNC_PORT, SharePrefix, channel_of};
 use librecast::cli::{Exit, ExitError};
-use librecast::coding::Encoder;
+use librecast::coding::{Encoder, SYMBOL_SIZE};
 use librecast::keyfile::load_signing_key;
 use librecast::listener::MldListener;
 use librecast::socket::{Interface, SendSocket, interfaces, multicast_interfaces};
@@ -39,12 +39,14 @@ const CHANNEL_RATE: u64 = 10_000_000;
 /// With a limit over all, so many channels share it at least.
 const CHANNELS_UNDER_LIMIT: u64 = 4;
 const MIN_CHANNEL_RATE: u64 = 64_000;
+/// Channels of the slow layer have this part of the rate.
+const SLOWER: u64 = 10;
 /// Beyond the host's own network, but not far.
 const HOP_LIMIT: u8 = 8;
 /// How often interfaces are looked at.
 const INTERFACES_INTERVAL: Duration = Duration::from_secs(1);
-/// Blocks held in memory, with what encoding them took: more than are in a burst at once.
-const CACHED_BLOCKS: usize = 160;
+/// Blocks held in memory, with what encoding them took: more than are usually sent at once.
+const CACHED_BLOCKS: usize = 192;
 /// MLD is looked at after so many packets sent, at the latest.
 const OUTPUTS_PER_TURN: usize = 16;
 const LONG_TURN: Duration = Duration::from_millis(100);
@@ -176,6 +178,7 @@ struct Shell {
     blocks: BlockCache,
     packets: Vec<u8>,
     drops_shown: Drops,
+    sent_shown: u64,
 }
 
 impl Shell {
@@ -190,6 +193,7 @@ impl Shell {
         let channel = shared.map_or(CHANNEL_RATE, |r| r.min(CHANNEL_RATE));
         let rates = Rates {
             channel,
+            slow: channel / SLOWER,
             total: options.limit,
         };
         Ok(Self {
@@ -202,6 +206,7 @@ impl Shell {
             blocks: BlockCache::default(),
             packets: Vec::new(),
             drops_shown: Drops::default(),
+            sent_shown: 0,
         })
     }
 
@@ -230,6 +235,7 @@ impl Shell {
                 .map_or(interfaces_at, |t| t.min(interfaces_at));
             wait(&self.listener, wake, due)?;
         }
+        self.show_sent();
         Ok(())
     }
 
@@ -288,7 +294,20 @@ impl Shell {
         self.interfaces = found;
         self.server.set_interfaces(&watched, now);
         self.show_drops();
+        if self.server.joined_channels() == 0 {
+            self.show_sent();
+        }
         Ok(())
+    }
+
+    /// What was sent, each time that nobody listens any more: without headers, to compare with the size of files.
+    fn show_sent(&mut self) {
+        let symbols = self.server.symbols_sent();
+        if symbols != self.sent_shown {
+            let bytes = symbols * SYMBOL_SIZE as u64;
+            tracing::info!("sent {symbols} symbols, {bytes} bytes, since the start");
+            self.sent_shown = symbols;
+        }
     }
 
     fn show_drops(&mut self) {
