@@ -1,6 +1,7 @@
 //! The groups of a share: which block is sent on which channel, in little memory.
 //!
-//! Sorted arrays instead of a hash map: a million groups are tens of megabytes, and a look-up a binary search.
+//! Sorted arrays instead of a hash map: a million groups are tens of megabytes. Channels are hashes, so their first bits tell
+//! nearly where one is; the rest is a binary search among a few.
 
 use librecast::channel::{ChannelId, block_channel};
 
@@ -57,7 +58,14 @@ pub struct Groups {
     numbers: Vec<u32>,
     /// Each block once.
     blocks: Vec<Located>,
+    /// Where channels begin that have these first bits, and the end of the last.
+    starts: Vec<u32>,
+    /// Bits of a channel that are not the first ones.
+    low_bits: u32,
 }
+
+/// Channels that share their first bits, about.
+const BUCKET: usize = 8;
 
 impl Groups {
     /// The groups of these blocks under the share's key; `None` if there are more than can be numbered. Of equal
@@ -81,7 +89,12 @@ impl Groups {
             .collect();
         pairs.sort_unstable();
         pairs.dedup_by_key(|(channel, _)| *channel);
+        let buckets = (pairs.len() / BUCKET).next_power_of_two().max(2);
+        let low_bits = ChannelId::BITS - buckets.ilog2();
+        let start = |n| pairs.partition_point(|(channel, _)| channel >> low_bits < n) as u32;
         Some(Self {
+            starts: (0..=buckets as u64).map(start).collect(),
+            low_bits,
             channels: pairs.iter().map(|(channel, _)| *channel).collect(),
             numbers: pairs.iter().map(|(_, number)| *number).collect(),
             blocks,
@@ -101,8 +114,11 @@ impl Groups {
     /// The block of a channel with its place, and the layer.
     #[must_use]
     pub fn locate(&self, channel: ChannelId) -> Option<(Located, u8)> {
-        let at = self.channels.binary_search(&channel).ok()?;
-        let number = self.numbers[at];
+        let bucket = (channel >> self.low_bits) as usize;
+        let (start, end) = (*self.starts.get(bucket)?, *self.starts.get(bucket + 1)?);
+        let (start, end) = (start as usize, end as usize);
+        let at = self.channels[start..end].binary_search(&channel).ok()?;
+        let number = self.numbers[start + at];
         let layer = (number % u32::from(LAYERS)) as u8;
         Some((self.blocks[(number / u32::from(LAYERS)) as usize], layer))
     }
