@@ -1,22 +1,57 @@
 //! The command line of `lcagent`.
 
+use std::ffi::OsString;
+use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use clap::{Parser, Subcommand};
-use librecast::cli::{Exit, finish, init_logging};
+use clap::{Args, Parser, Subcommand};
+use librecast::cli::{Exit, ExitError, finish, init_logging};
+use librecast::units::parse_duration;
 
-use crate::keygen;
+use crate::agent::config::DEFAULT_CHANNEL;
+use crate::datagram::JobId;
+use crate::envelope::MAX_PAYLOAD;
+use crate::operator::print::Style;
+use crate::operator::shell;
+use crate::request::Run;
+use crate::selector::Selector;
+use crate::{agent, commands, keygen};
 
 const EXAMPLES: &str = "Examples:
-  lcagent keygen operator.key           a key of your own: operator.key (keep it) and operator.key.pub
-  lcagent keygen --json operator.key    the same, with the public key in a JSON document
+  lcagent keygen ~/.config/lcagent/operator.key      a key of your own, and its public half
+  lcagent run                                        the agent, on each node
+  lcagent nodes                                      who is there
+  lcagent exec --on role=web -- systemctl is-active nginx
+  lcagent exec -b -- uname -r                        equal output once
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 4 not permitted.";
+Exit codes: 0 done, 1 failed on a node, 2 wrong usage, 3 a known node did not answer or nobody matched,
+4 not permitted, 130 or 143 interrupted.";
 
 const KEYGEN_EXAMPLES: &str = "Examples:
   lcagent keygen ~/.config/lcagent/operator.key
   lcagent keygen /etc/lcagent/agent.key && cat /etc/lcagent/agent.key.pub";
+
+const RUN_EXAMPLES: &str = "Examples:
+  lcagent run
+  lcagent run --config ./lcagent.toml --state-dir ./state
+
+/etc/lcagent/lcagent.toml:
+  name = \"web-1\"
+  labels = { role = \"web\" }
+  [[allow]]
+  key = \"12D3KooW...\"                  # what `lcagent keygen` printed
+  commands = [\"uptime\", \"systemctl restart *\"]     # or [\"*\"]
+  user = \"deploy\"
+  timeout = \"10m\"";
+
+const EXEC_EXAMPLES: &str = "Examples:
+  lcagent exec -- uptime
+  lcagent exec --on 'role=web,!site=berlin*+db1' --timeout 5m -- apt-get -qq update
+  lcagent exec -b -- uname -r
+  lcagent exec --stdin -- tee /etc/motd < motd
+  lcagent exec --json -- true";
 
 /// Signed commands to a fleet over multicast.
 #[derive(Debug, Parser)]
@@ -25,7 +60,7 @@ struct Cli {
     /// Log level: error, warn, info, debug, trace (default: RUST_LOG, else warn)
     #[arg(long, global = true, value_name = "LEVEL")]
     log: Option<String>,
-    /// Print the result as one JSON document
+    /// Print results as JSON
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
@@ -43,12 +78,160 @@ enum Verb {
         /// Where the secret key goes; the public one goes to FILE.pub
         file: PathBuf,
     },
+    /// Run the agent: obeys the commands that the configuration allows, and nothing else
+    #[command(after_help = RUN_EXAMPLES)]
+    Run {
+        /// Configuration [default: /etc/lcagent/lcagent.toml if it exists]
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Keys, jobs, logs [default: /var/lib/lcagent, or below $XDG_STATE_HOME]
+        #[arg(long, value_name = "DIR")]
+        state_dir: Option<PathBuf>,
+    },
+    /// Run a program on all selected nodes and show what it says
+    #[command(after_help = EXEC_EXAMPLES)]
+    Exec {
+        #[command(flatten)]
+        to: To,
+        #[command(flatten)]
+        how: How,
+        /// Pass our standard input on (up to 4 MiB)
+        #[arg(long)]
+        stdin: bool,
+        /// The program and its arguments; no shell is involved
+        #[arg(required = true, last = true, value_name = "CMD")]
+        command: Vec<OsString>,
+    },
+    /// Run a script of ours (it begins with #!) on all selected nodes, where it never touches a disk
+    #[command(after_help = "Example:\n  lcagent script --on role=web check.sh -- --verbose")]
+    Script {
+        #[command(flatten)]
+        to: To,
+        #[command(flatten)]
+        how: How,
+        /// Pass our standard input on
+        #[arg(long)]
+        stdin: bool,
+        /// The script
+        file: PathBuf,
+        /// Its arguments
+        #[arg(last = true, value_name = "ARG")]
+        arguments: Vec<OsString>,
+    },
+    /// Who is there, with labels
+    #[command(
+        after_help = "Examples:\n  lcagent nodes\n  lcagent nodes --on site=berlin --json\n  lcagent nodes --forget web-9     it will not be missed any more"
+    )]
+    Nodes {
+        #[command(flatten)]
+        to: To,
+        /// Forget a node: its key is not trusted and its absence not noticed any more
+        #[arg(long, value_name = "NODE", conflicts_with = "selector")]
+        forget: Option<String>,
+    },
+    /// Show once more what a job said (agents keep it for an hour, or until it was fetched)
+    Result {
+        #[command(flatten)]
+        to: To,
+        #[command(flatten)]
+        view: View,
+        /// As `exec` and --json name it
+        job: JobId,
+    },
+    /// End a job of ours, with all its children
+    Cancel {
+        #[command(flatten)]
+        to: To,
+        /// As `exec` and --json name it
+        job: JobId,
+    },
+    /// The agent's audit log on this node: every command, by whom, and what came of it
+    Log {
+        /// The agent's [default: /var/lib/lcagent, or below $XDG_STATE_HOME]
+        #[arg(long, value_name = "DIR")]
+        state_dir: Option<PathBuf>,
+    },
+    /// Runs one job; the agent starts this
+    #[command(hide = true)]
+    Supervise {
+        /// The job's folder
+        dir: PathBuf,
+    },
+}
+
+/// To whom, and as whom.
+#[derive(Debug, Args)]
+struct To {
+    /// Which nodes: names with globs, label=value; `,` and, `+` or, `!` not
+    #[arg(long = "on", value_name = "SELECTOR", default_value = "all")]
+    selector: Selector,
+    /// Our key [default: $XDG_CONFIG_HOME/lcagent/operator.key]
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// How long nodes have to answer
+    #[arg(long, value_name = "D", default_value = "60s", value_parser = parse_timeout)]
+    timeout: Duration,
+    /// The channel that the agents listen to
+    #[arg(long, value_name = "NAME", default_value = DEFAULT_CHANNEL, env = "LCAGENT_CHANNEL")]
+    channel: String,
+    /// Use this interface only (may be repeated)
+    #[arg(short, value_name = "IFACE")]
+    interface: Vec<String>,
+    /// Believe only nodes that are known already
+    #[arg(long)]
+    strict: bool,
+    /// Our own files [default: below $XDG_STATE_HOME]
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+}
+
+/// How answers are shown.
+#[derive(Debug, Args)]
+struct View {
+    /// Fold: equal output once, with the nodes that gave it
+    #[arg(short = 'b')]
+    fold: bool,
+}
+
+/// How a job runs.
+#[derive(Debug, Args)]
+struct How {
+    #[command(flatten)]
+    view: View,
+    /// An environment variable (may be repeated)
+    #[arg(long = "env", value_name = "NAME=VALUE", value_parser = parse_variable)]
+    variables: Vec<(OsString, OsString)>,
+    /// The folder to run in [default: the user's home]
+    #[arg(long, value_name = "DIR")]
+    cwd: Option<OsString>,
+    /// As whom to run, where the node's policy leaves that to us
+    #[arg(long, value_name = "USER")]
+    user: Option<String>,
+    /// Nodes that come up within this time still run it (up to a week) [default: as --timeout]
+    #[arg(long, value_name = "D", value_parser = parse_duration)]
+    valid: Option<Duration>,
+}
+
+fn parse_timeout(text: &str) -> Result<Duration, String> {
+    let time = parse_duration(text).map_err(|e| e.to_string())?;
+    // jobs are told in milliseconds of 32 bits
+    if time.is_zero() || time > Duration::from_secs(40 * 24 * 3600) {
+        return Err("between 1ms and 40d".into());
+    }
+    Ok(time)
+}
+
+fn parse_variable(text: &str) -> Result<(OsString, OsString), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.into(), value.into())),
+        _ => Err("NAME=VALUE expected".into()),
+    }
 }
 
 /// Runs the program with the arguments of this process.
 pub fn main() -> ExitCode {
     match Cli::try_parse() {
-        Ok(cli) => finish("lcagent", run(&cli)),
+        Ok(cli) => finish("lcagent", run(cli)),
         Err(usage) => {
             // help and version go to stdout and are no error; a closed pipe is no reason for more
             let _ = usage.print();
@@ -61,9 +244,150 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(cli: &Cli) -> anyhow::Result<Exit> {
-    init_logging(cli.log.as_deref(), "warn")?;
-    match &cli.verb {
-        Verb::Keygen { file } => keygen::run(file, cli.json),
+fn run(cli: Cli) -> anyhow::Result<Exit> {
+    let daemon = matches!(cli.verb, Verb::Run { .. });
+    init_logging(cli.log.as_deref(), if daemon { "info" } else { "warn" })?;
+    let json = cli.json;
+    match cli.verb {
+        Verb::Keygen { file } => keygen::run(&file, json),
+        Verb::Run { config, state_dir } => {
+            agent::shell::run(&agent::shell::Options { config, state_dir })
+        }
+        Verb::Exec {
+            to,
+            how,
+            stdin,
+            command,
+        } => {
+            let style = how.view.style(json);
+            let run = how.job(command, None, stdin, to.timeout)?;
+            commands::run(&to.options(how.valid), run, style)
+        }
+        Verb::Script {
+            to,
+            how,
+            stdin,
+            file,
+            arguments,
+        } => {
+            let style = how.view.style(json);
+            let script = commands::read_script(&file)?;
+            let name = file.file_name().unwrap_or(file.as_os_str()).to_owned();
+            let words = std::iter::once(name).chain(arguments).collect();
+            let run = how.job(words, Some(script), stdin, to.timeout)?;
+            commands::run(&to.options(how.valid), run, style)
+        }
+        Verb::Nodes { to, forget } => match forget {
+            Some(name) => commands::forget(&to.options(None), &name),
+            None => commands::nodes(&to.options(None), json),
+        },
+        Verb::Result { to, view, job } => {
+            commands::result(&to.options(None), job, view.style(json))
+        }
+        Verb::Cancel { to, job } => {
+            let style = View { fold: false }.style(json);
+            commands::cancel(&to.options(None), job, style)
+        }
+        Verb::Log { state_dir } => commands::log(state_dir, json),
+        Verb::Supervise { dir } => agent::supervisor::supervise(dir),
+    }
+}
+
+impl To {
+    fn options(self, valid: Option<Duration>) -> shell::Options {
+        shell::Options {
+            key: self.key,
+            channel: self.channel,
+            interfaces: self.interface,
+            state_dir: self.state_dir,
+            strict: self.strict,
+            selector: self.selector,
+            timeout: self.timeout,
+            valid,
+        }
+    }
+}
+
+impl View {
+    fn style(&self, json: bool) -> Style {
+        match (json, self.fold) {
+            (true, _) => Style::Json,
+            (false, true) => Style::Folded,
+            (false, false) => Style::Prefixed,
+        }
+    }
+}
+
+impl How {
+    fn job(
+        &self,
+        arguments: Vec<OsString>,
+        script: Option<Vec<u8>>,
+        stdin: bool,
+        time: Duration,
+    ) -> anyhow::Result<Run> {
+        let mut input = Vec::new();
+        if stdin {
+            let most = MAX_PAYLOAD as u64;
+            std::io::stdin().take(most + 1).read_to_end(&mut input)?;
+            if input.len() > MAX_PAYLOAD {
+                let message =
+                    format!("standard input is longer than {MAX_PAYLOAD} bytes: copy it first");
+                return Err(ExitError::new(Exit::Usage, message).into());
+            }
+        }
+        Ok(Run {
+            arguments,
+            script,
+            stdin: input,
+            time,
+            user: self.user.clone(),
+            folder: self.cwd.clone(),
+            variables: self.variables.clone(),
+        })
+    }
+}
+
+/// One line on stdout.
+pub(crate) fn print_line(line: impl std::fmt::Display) -> std::io::Result<()> {
+    writeln!(std::io::stdout(), "{line}")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_wrong_usage() {
+        for bad in [
+            &["exec"][..],
+            &["exec", "true"],
+            &["exec", "--on", "a,,b", "--", "true"],
+            &["exec", "--timeout", "0s", "--", "true"],
+            &["exec", "--env", "=x", "--", "true"],
+            &["result", "nonsense"],
+            &["nodes", "--forget", "a", "--on", "b"],
+        ] {
+            let args = [&["lcagent"], bad].concat();
+            assert!(Cli::try_parse_from(&args).is_err(), "{bad:?}");
+        }
+        let good = [
+            "lcagent",
+            "exec",
+            "--on",
+            "role=web+db*",
+            "-b",
+            "--",
+            "ls",
+            "-l",
+        ];
+        assert!(Cli::try_parse_from(good).is_ok());
     }
 }

@@ -1,45 +1,46 @@
-//! One signed command: what an operator sends in a single datagram and what an agent believes.
+//! One signed command: what an operator sends and what an agent believes.
 //!
 //! Version 1, big-endian:
 //!
 //! ```text
-//!   0  version 8 = 1 | flags 8 = 0        a flag that is not known is refused
+//!   0  version 8 = 1 | kind 8             1: the payload follows, 2: it comes in parts (module `part`)
 //!   2  operator key 256                   ed25519 public key
 //!  34  issued 64                          Unix seconds by the operator's clock
 //!  42  not after 64                       Unix seconds, at most MAX_LIFETIME_S behind issued
 //!  50  sequence 64                        from 1, rising; see the module `replay`
 //!  58  nonce 128                          random
 //!  74  selector length 16 | selector      UTF-8, at most MAX_SELECTOR bytes; see `selector`
-//!      payload length 16 | payload hash 256
+//!      payload length 32 | payload hash 256
 //!      signature 512                      ed25519 over CONTEXT, 0x00, everything before it
-//!      payload                            to the end of the datagram
+//!      payload                            kind 1: to the end of the datagram
 //! ```
 //!
 //! The payload hash is `derive_key("lcagent 2026 payload", payload)`; so the signature covers a few
-//! hundred bytes, whatever the payload. What is cheap is looked at first, and what costs (the hash,
-//! then the signature) only for a key that the agent knows and a command it has not seen:
+//! hundred bytes, whatever the payload. A datagram is at most [`MAX_DATAGRAM`] bytes, so that no path
+//! cuts it into fragments. What is cheap is looked at first, and what costs (the hash, then the
+//! signature) only for a key that the agent knows and a command it has not seen:
 //!
 //! ```text
 //! length -> fields -> times -> key known -> replay window -> payload hash -> signature
-//!        -> selector parsed -> remembered in the replay window -> accepted
+//!        -> selector parsed -> accepted; remembered in the replay window once the payload is whole
 //! ```
 
 use librecast::id::{PeerId, SecretKey, derive};
-use librecast::wire::{Reader, WireError, Writer};
+use librecast::wire::{Reader, WireError};
 use thiserror::Error;
 
+use crate::datagram::{JobId, Kind, MAX_DATAGRAM};
+use crate::part;
 use crate::replay::{ReplayError, ReplayWindow};
 use crate::selector::{MAX_SELECTOR, Selector, SelectorError};
 
-/// Largest envelope in bytes. It travels as one UDP datagram: above the MTU in fragments, of which
-/// the loss of one loses all, so large content goes another way.
-pub const MAX_ENVELOPE: usize = 32 * 1024;
+/// Largest payload in bytes; what is larger is a file and goes another way.
+pub const MAX_PAYLOAD: usize = 4 << 20;
 /// Longest time between issue and expiry: a week, in seconds.
 pub const MAX_LIFETIME_S: u64 = 7 * 24 * 3600;
 /// How far an operator's clock may be ahead of the agent's: an hour, in seconds.
 pub const MAX_AHEAD_S: u64 = 3600;
 
-const VERSION: u8 = 1;
 const CONTEXT: &str = "lcagent 2026 command";
 const PAYLOAD_CONTEXT: &str = "lcagent 2026 payload";
 
@@ -63,8 +64,8 @@ pub struct Command {
 /// Why a command cannot be signed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum SignError {
-    /// The envelope would be longer than [`MAX_ENVELOPE`].
-    #[error("command of {0} bytes; at most {MAX_ENVELOPE}")]
+    /// The payload is longer than [`MAX_PAYLOAD`].
+    #[error("command of {0} bytes; at most {MAX_PAYLOAD}: copy large content first")]
     TooLong(usize),
     /// The written selector would be longer than [`MAX_SELECTOR`].
     #[error(transparent)]
@@ -80,8 +81,8 @@ pub enum SignError {
 /// Why an agent does not believe an envelope. Each has a [name](Refusal::name) for its counter.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Refusal {
-    /// Longer than [`MAX_ENVELOPE`].
-    #[error("envelope of {0} bytes; at most {MAX_ENVELOPE}")]
+    /// Longer than [`MAX_DATAGRAM`].
+    #[error("envelope of {0} bytes; at most {MAX_DATAGRAM}")]
     TooLong(usize),
     /// Not an envelope of this version.
     #[error("malformed envelope: {0}")]
@@ -114,19 +115,41 @@ pub enum Refusal {
 
 /// A command that a known operator has signed, in time and for the first time.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Accepted {
+pub struct Opened {
     /// Whose it is.
     pub operator: PeerId,
-    /// What was signed.
+    /// What was signed; without its payload where that comes in parts.
     pub command: Command,
+    /// What the parts must give, if it comes in parts.
+    pub awaited: Option<Awaited>,
     /// By how many seconds the operator's clock is ahead of the agent's, 0 if it is not: the
     /// difference that was tolerated and is worth a warning.
     pub ahead_s: u64,
 }
 
+/// A payload that comes in parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Awaited {
+    /// Its length in bytes, at most [`MAX_PAYLOAD`].
+    pub length: usize,
+    /// [`payload_hash`] of it.
+    pub hash: [u8; 32],
+}
+
+/// What is sent for a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signed {
+    /// Names the command.
+    pub job: JobId,
+    /// The envelope: one datagram.
+    pub envelope: Vec<u8>,
+    /// The datagrams that carry its payload; none if the envelope does.
+    pub parts: Vec<Vec<u8>>,
+}
+
 impl Command {
-    /// The envelope, signed with the operator's key.
-    pub fn sign(&self, key: &SecretKey) -> Result<Vec<u8>, SignError> {
+    /// The command, signed with the operator's key.
+    pub fn sign(&self, key: &SecretKey) -> Result<Signed, SignError> {
         let selector = self.selector.to_string();
         if selector.len() > MAX_SELECTOR {
             return Err(SelectorError::TooLong(selector.len()).into());
@@ -137,36 +160,64 @@ impl Command {
         if self.sequence == 0 {
             return Err(SignError::Sequence);
         }
-        let length = FIXED + selector.len() + self.payload.len();
-        if length > MAX_ENVELOPE {
-            return Err(SignError::TooLong(length));
+        if self.payload.len() > MAX_PAYLOAD {
+            return Err(SignError::TooLong(self.payload.len()));
         }
-        // both lengths are below MAX_ENVELOPE here, which fits 16 bits
-        let mut w = Writer::new();
-        w.u8(VERSION).u8(0).put(key.peer_id().public_key());
+        let inline = FIXED + selector.len() + self.payload.len() <= MAX_DATAGRAM;
+        let kind = if inline {
+            Kind::Command
+        } else {
+            Kind::Announced
+        };
+        // both lengths fit: they are below MAX_SELECTOR and MAX_PAYLOAD here
+        let mut w = kind.start();
+        w.put(key.peer_id().public_key());
         w.u64(self.issued)
             .u64(self.not_after)
             .u64(self.sequence)
             .put(&self.nonce);
         w.u16(selector.len() as u16).put(selector.as_bytes());
-        w.u16(self.payload.len() as u16)
-            .put(&derive(PAYLOAD_CONTEXT, &[&self.payload]));
+        w.u32(self.payload.len() as u32)
+            .put(&payload_hash(&self.payload));
         let signature = key.sign(CONTEXT, w.as_slice());
-        w.put(&signature).put(&self.payload);
-        Ok(w.into_vec())
+        w.put(&signature);
+        let job = self.job(&key.peer_id());
+        let mut parts = Vec::new();
+        if inline {
+            w.put(&self.payload);
+        } else {
+            parts = part::split(job, &self.payload, key);
+        }
+        Ok(Signed {
+            job,
+            envelope: w.into_vec(),
+            parts,
+        })
+    }
+
+    /// The name of this command as one of `operator`.
+    #[must_use]
+    pub fn job(&self, operator: &PeerId) -> JobId {
+        JobId::of(operator, self.sequence, &self.nonce)
     }
 }
 
-/// Decides whether the agent believes `datagram`, and remembers it in `replay` if so: whether or not
-/// the selector then picks this node, the command never counts a second time.
+/// Hash of a payload, as the envelope has it.
+#[must_use]
+pub fn payload_hash(payload: &[u8]) -> [u8; 32] {
+    derive(PAYLOAD_CONTEXT, &[payload])
+}
+
+/// Decides whether the agent believes `datagram`. It is not remembered in `replay` yet: that is to be done
+/// before anything comes of it, whether or not the selector then picks this node.
 ///
 /// `now` is the agent's clock in Unix seconds, `known` says whether the policy lists a key.
-pub fn verify(
+pub fn open(
     datagram: &[u8],
     now: u64,
     known: impl Fn(&PeerId) -> bool,
-    replay: &mut ReplayWindow,
-) -> Result<Accepted, Refusal> {
+    replay: &ReplayWindow,
+) -> Result<Opened, Refusal> {
     let envelope = Envelope::decode(datagram)?;
     let ahead_s = envelope.check_times(now)?;
     // a key that is no point on the curve is not in any policy either
@@ -176,27 +227,40 @@ pub fn verify(
         return Err(Refusal::UnknownKey(operator));
     }
     replay.check(&operator, envelope.sequence, envelope.nonce)?;
-    if derive(PAYLOAD_CONTEXT, &[envelope.payload]) != *envelope.payload_hash {
+    if let Some(payload) = envelope.payload
+        && payload_hash(payload) != *envelope.payload_hash
+    {
         return Err(Refusal::PayloadHash);
     }
     operator
         .verify(CONTEXT, envelope.signed, envelope.signature)
         .map_err(|_| Refusal::Signature)?;
-    let selector = envelope.selector.parse()?;
-    replay.accept(&operator, envelope.sequence, envelope.nonce)?;
+    let awaited = envelope.payload.is_none().then_some(Awaited {
+        length: envelope.payload_len,
+        hash: *envelope.payload_hash,
+    });
     let command = Command {
-        selector,
+        selector: envelope.selector.parse()?,
         issued: envelope.issued,
         not_after: envelope.not_after,
         sequence: envelope.sequence,
         nonce: *envelope.nonce,
-        payload: envelope.payload.to_vec(),
+        payload: envelope.payload.unwrap_or_default().to_vec(),
     };
-    Ok(Accepted {
+    Ok(Opened {
         operator,
         command,
+        awaited,
         ahead_s,
     })
+}
+
+/// Which command an envelope names, without believing anything.
+#[must_use]
+pub fn peek(datagram: &[u8]) -> Option<JobId> {
+    let envelope = Envelope::decode(datagram).ok()?;
+    let operator = PeerId::from_public_key(*envelope.operator).ok()?;
+    Some(JobId::of(&operator, envelope.sequence, envelope.nonce))
 }
 
 impl Refusal {
@@ -221,7 +285,7 @@ impl Refusal {
 }
 
 /// Bytes of an envelope without selector and payload.
-const FIXED: usize = 1 + 1 + 32 + 3 * 8 + 16 + 2 + 2 + 32 + 64;
+const FIXED: usize = 1 + 1 + 32 + 3 * 8 + 16 + 2 + 4 + 32 + 64;
 
 /// The fields where they lie in the datagram; nothing is believed yet.
 struct Envelope<'a> {
@@ -231,25 +295,25 @@ struct Envelope<'a> {
     sequence: u64,
     nonce: &'a [u8; 16],
     selector: &'a str,
+    payload_len: usize,
     payload_hash: &'a [u8; 32],
     signed: &'a [u8],
     signature: &'a [u8; 64],
-    payload: &'a [u8],
+    /// None: it comes in parts.
+    payload: Option<&'a [u8]>,
 }
 
 impl<'a> Envelope<'a> {
     fn decode(datagram: &'a [u8]) -> Result<Self, Refusal> {
-        if datagram.len() > MAX_ENVELOPE {
+        if datagram.len() > MAX_DATAGRAM {
             return Err(Refusal::TooLong(datagram.len()));
         }
-        let mut r = Reader::new(datagram);
-        match r.u8()? {
-            VERSION => {}
-            other => return Err(WireError::Version(other).into()),
-        }
-        if r.u8()? != 0 {
-            return Err(WireError::Bad("flags").into());
-        }
+        let (kind, mut r) = Kind::read(datagram)?;
+        let in_parts = match kind {
+            Kind::Command => false,
+            Kind::Announced => true,
+            _ => return Err(WireError::Bad("kind").into()),
+        };
         let operator = array(&mut r)?;
         let (issued, not_after, sequence) = (r.u64()?, r.u64()?, r.u64()?);
         let nonce = array(&mut r)?;
@@ -258,11 +322,19 @@ impl<'a> Envelope<'a> {
             return Err(WireError::Bad("selector length").into());
         }
         let selector = std::str::from_utf8(selector).map_err(|_| WireError::Bad("utf-8"))?;
-        let payload_len = r.u16()?;
+        // 32 bits fit wherever this runs
+        let payload_len = r.u32()? as usize;
+        if payload_len > MAX_PAYLOAD {
+            return Err(WireError::Bad("payload length").into());
+        }
         let payload_hash = array(&mut r)?;
         let signed = &datagram[..datagram.len() - r.rest().len()];
         let signature = array(&mut r)?;
-        let payload = r.take(payload_len.into())?;
+        let payload = if in_parts {
+            None
+        } else {
+            Some(r.take(payload_len)?)
+        };
         r.finish()?;
         Ok(Self {
             operator,
@@ -271,6 +343,7 @@ impl<'a> Envelope<'a> {
             sequence,
             nonce,
             selector,
+            payload_len,
             payload_hash,
             signed,
             signature,
@@ -328,19 +401,31 @@ mod tests {
         }
     }
 
-    fn verify_at(datagram: &[u8], now: u64) -> Result<Accepted, Refusal> {
-        verify(
+    fn verify_at(datagram: &[u8], now: u64) -> Result<Opened, Refusal> {
+        open(
             datagram,
             now,
             |k| *k == key().peer_id(),
-            &mut ReplayWindow::new(),
+            &ReplayWindow::new(),
         )
+    }
+
+    /// As an agent does it: opened, then remembered.
+    fn accept(datagram: &[u8], replay: &mut ReplayWindow) -> Result<Opened, Refusal> {
+        let opened = open(datagram, NOW, |_| true, replay)?;
+        let (operator, command) = (&opened.operator, &opened.command);
+        replay.accept(operator, command.sequence, &command.nonce)?;
+        Ok(opened)
+    }
+
+    fn envelope(command: &Command) -> Vec<u8> {
+        command.sign(&key()).unwrap().envelope
     }
 
     /// Signs bytes that `Command::sign` would never sign.
     fn signed_by_hand(change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
         let command = command(b"x");
-        let mut bytes = command.sign(&key()).unwrap();
+        let mut bytes = envelope(&command);
         bytes.truncate(bytes.len() - 65);
         change(&mut bytes);
         let signature = key().sign(CONTEXT, &bytes);
@@ -353,7 +438,7 @@ mod tests {
             selector: Selector::all(),
             ..command(b"uptime")
         };
-        let bytes = command.sign(&key()).unwrap();
+        let bytes = envelope(&command);
         let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
         assert_eq!(
             hex,
@@ -366,15 +451,15 @@ mod tests {
 
     #[test]
     fn command_of_a_known_operator_is_accepted_once() {
-        let bytes = command(b"payload").sign(&key()).unwrap();
+        let bytes = envelope(&command(b"payload"));
         let mut replay = ReplayWindow::new();
-        let accepted = verify(&bytes, NOW, |_| true, &mut replay).unwrap();
+        let accepted = accept(&bytes, &mut replay).unwrap();
         assert_eq!(accepted.operator, key().peer_id());
         assert_eq!(accepted.command, command(b"payload"));
         assert_eq!(accepted.ahead_s, 0);
         let mut after_restart = ReplayWindow::decode(&replay.encode()).unwrap();
         for replay in [&mut replay, &mut after_restart] {
-            let again = verify(&bytes, NOW, |_| true, replay).unwrap_err();
+            let again = accept(&bytes, replay).unwrap_err();
             assert_eq!(again, Refusal::Replay(ReplayError::Replayed));
         }
     }
@@ -382,7 +467,7 @@ mod tests {
     #[test]
     fn unknown_key_is_refused_before_its_signature_is_looked_at() {
         let stranger = SecretKey::from_seed(&[1; 32]);
-        let mut bytes = command(b"").sign(&stranger).unwrap();
+        let mut bytes = command(b"").sign(&stranger).unwrap().envelope;
         assert_eq!(
             verify_at(&bytes, NOW),
             Err(Refusal::UnknownKey(stranger.peer_id()))
@@ -396,22 +481,19 @@ mod tests {
 
     #[test]
     fn forged_command_leaves_no_trace_in_the_replay_window() {
-        let good = command(b"payload").sign(&key()).unwrap();
+        let good = envelope(&command(b"payload"));
         let mut forged = good.clone();
         let at = forged.len() - b"payload".len() - 1;
         forged[at] ^= 1;
         let mut replay = ReplayWindow::new();
-        assert_eq!(
-            verify(&forged, NOW, |_| true, &mut replay),
-            Err(Refusal::Signature)
-        );
+        assert_eq!(accept(&forged, &mut replay), Err(Refusal::Signature));
         assert_eq!(replay, ReplayWindow::new());
-        assert!(verify(&good, NOW, |_| true, &mut replay).is_ok());
+        assert!(accept(&good, &mut replay).is_ok());
     }
 
     #[test]
     fn expiry_is_the_agents_clock_to_the_second() {
-        let bytes = command(b"").sign(&key()).unwrap();
+        let bytes = envelope(&command(b""));
         assert!(verify_at(&bytes, NOW + 60).is_ok());
         assert_eq!(verify_at(&bytes, NOW + 61), Err(Refusal::Expired(1)));
         assert_eq!(
@@ -422,7 +504,7 @@ mod tests {
 
     #[test]
     fn operators_clock_may_be_an_hour_ahead_and_the_difference_is_told() {
-        let bytes = command(b"").sign(&key()).unwrap();
+        let bytes = envelope(&command(b""));
         assert_eq!(verify_at(&bytes, NOW - 3600).unwrap().ahead_s, 3600);
         assert_eq!(
             verify_at(&bytes, NOW - 3601),
@@ -437,14 +519,14 @@ mod tests {
             not_after: NOW + 2 * 3600,
             ..command(b"")
         };
-        assert!(verify_at(&long.sign(&key()).unwrap(), NOW + 3600).is_ok());
+        assert!(verify_at(&envelope(&long), NOW + 3600).is_ok());
     }
 
     #[test]
     fn what_cannot_be_verified_cannot_be_signed() {
         let key = key();
         let c = || command(b"");
-        let too_long = command(&vec![0; MAX_ENVELOPE]).sign(&key);
+        let too_long = command(&vec![0; MAX_PAYLOAD + 1]).sign(&key);
         assert!(matches!(too_long, Err(SignError::TooLong(_))));
         let backwards = Command {
             not_after: NOW - 1,
@@ -463,10 +545,31 @@ mod tests {
             Err(SignError::Sequence)
         );
 
-        let room = MAX_ENVELOPE - FIXED - c().selector.to_string().len();
-        let largest = command(&vec![1; room]).sign(&key).unwrap();
-        assert_eq!(largest.len(), MAX_ENVELOPE);
-        assert!(verify_at(&largest, NOW).is_ok());
+        let room = MAX_DATAGRAM - FIXED - c().selector.to_string().len();
+        let inline = command(&vec![1; room]).sign(&key).unwrap();
+        assert_eq!(
+            (inline.envelope.len(), inline.parts.len()),
+            (MAX_DATAGRAM, 0)
+        );
+        assert!(verify_at(&inline.envelope, NOW).is_ok());
+    }
+
+    #[test]
+    fn payload_that_does_not_fit_is_announced_and_comes_in_parts() {
+        let payload = vec![7; 5_000];
+        let long = Command {
+            selector: "x".repeat(MAX_SELECTOR).parse().unwrap(),
+            ..command(&payload)
+        };
+        let signed = long.sign(&key()).unwrap();
+        assert!(signed.envelope.len() <= MAX_DATAGRAM, "without fragments");
+        let opened = verify_at(&signed.envelope, NOW).unwrap();
+        assert_eq!(opened.command.payload, b"");
+        let awaited = opened.awaited.unwrap();
+        assert_eq!(awaited.length, payload.len());
+        assert_eq!(awaited.hash, payload_hash(&payload));
+        assert_eq!(peek(&signed.envelope), Some(signed.job));
+        assert_eq!(signed.parts.len(), 5);
     }
 
     #[test]
@@ -482,8 +585,8 @@ mod tests {
             Refusal::Malformed(WireError::Version(2))
         );
         assert_eq!(
-            refusal(|b| b[1] = 1),
-            Refusal::Malformed(WireError::Bad("flags"))
+            refusal(|b| b[1] = 9),
+            Refusal::Malformed(WireError::Bad("kind"))
         );
         let for_ever = refusal(|b| b[42..50].copy_from_slice(&u64::MAX.to_be_bytes()));
         assert_eq!(for_ever, Refusal::Lifetime);
@@ -500,7 +603,7 @@ mod tests {
     fn oversize_is_refused_by_its_length_alone() {
         let huge = vec![1; 10 * 1024 * 1024];
         assert_eq!(verify_at(&huge, NOW), Err(Refusal::TooLong(huge.len())));
-        let trailing = [command(b"").sign(&key()).unwrap(), vec![0]].concat();
+        let trailing = [envelope(&command(b"")), vec![0]].concat();
         assert_eq!(
             verify_at(&trailing, NOW),
             Err(Refusal::Malformed(WireError::Trailing))
@@ -509,7 +612,7 @@ mod tests {
 
     #[test]
     fn signature_of_another_purpose_does_not_serve() {
-        let mut bytes = command(b"x").sign(&key()).unwrap();
+        let mut bytes = envelope(&command(b"x"));
         let at = bytes.len() - 65;
         let other = key().sign("lcagent 2026 answer", &bytes[..at]);
         bytes[at..at + 64].copy_from_slice(&other);
@@ -518,13 +621,13 @@ mod tests {
 
     #[test]
     fn tampering_with_any_bit_is_refused() {
-        let good = command(b"rm -r /tmp/x").sign(&key()).unwrap();
+        let good = envelope(&command(b"rm -r /tmp/x"));
         for at in 0..good.len() {
             for bit in 0..8 {
                 let mut bytes = good.clone();
                 bytes[at] ^= 1 << bit;
                 assert!(
-                    verify(&bytes, NOW, |_| true, &mut ReplayWindow::new()).is_err(),
+                    open(&bytes, NOW, |_| true, &ReplayWindow::new()).is_err(),
                     "{at}.{bit}"
                 );
             }
@@ -534,7 +637,7 @@ mod tests {
     proptest! {
         #[test]
         fn round_trips(
-            payload in prop::collection::vec(any::<u8>(), 0..3000),
+            payload in prop::collection::vec(any::<u8>(), 0..900),
             lifetime in 0..=MAX_LIFETIME_S,
             sequence in 1_u64..,
             nonce in any::<[u8; 16]>(),
@@ -542,7 +645,7 @@ mod tests {
         ) {
             let selector = selector.parse().unwrap();
             let command = Command { selector, issued: NOW, not_after: NOW + lifetime, sequence, nonce, payload };
-            let bytes = command.sign(&key()).unwrap();
+            let bytes = envelope(&command);
             prop_assert_eq!(verify_at(&bytes, NOW).unwrap().command, command);
         }
 
@@ -551,7 +654,7 @@ mod tests {
             at in any::<prop::sample::Index>(),
             other in prop::collection::vec(any::<u8>(), 1..40),
         ) {
-            let good = command(b"rm -r /tmp/x").sign(&key()).unwrap();
+            let good = envelope(&command(b"rm -r /tmp/x"));
             let (mut bytes, at) = (good.clone(), at.index(good.len()));
             bytes.splice(at..(at + other.len()).min(good.len()), other);
             prop_assume!(bytes != good);
@@ -560,7 +663,7 @@ mod tests {
 
         #[test]
         fn truncated_is_refused(at in any::<prop::sample::Index>()) {
-            let bytes = command(b"payload").sign(&key()).unwrap();
+            let bytes = envelope(&command(b"payload"));
             let cut = &bytes[..at.index(bytes.len())];
             prop_assert_eq!(verify_at(cut, NOW), Err(Refusal::Malformed(WireError::Truncated)));
         }
@@ -570,10 +673,10 @@ mod tests {
             bytes in prop::collection::vec(any::<u8>(), 0..600),
             now in any::<u64>(),
         ) {
-            prop_assert!(verify(&bytes, now, |_| true, &mut ReplayWindow::new()).is_err());
+            prop_assert!(open(&bytes, now, |_| true, &ReplayWindow::new()).is_err());
             // past the version, so that the fields are reached
-            let versioned = [&[1, 0], bytes.as_slice()].concat();
-            prop_assert!(verify(&versioned, now, |_| true, &mut ReplayWindow::new()).is_err());
+            let versioned = [&[1, 1], bytes.as_slice()].concat();
+            prop_assert!(open(&versioned, now, |_| true, &ReplayWindow::new()).is_err());
         }
     }
 }

@@ -2,18 +2,34 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`envelope`] | the signed command as one datagram, and what an agent checks in it |
+//! | [`datagram`] | what all datagrams have in common; how a command is named |
+//! | [`envelope`], [`part`] | the signed command, and what an agent checks in it; payloads that do not fit |
+//! | [`request`] | what a command asks for |
+//! | [`record`], [`answer`] | what an agent answers; how it travels |
+//! | [`acknowledgement`] | what has come of the answers |
 //! | [`replay`] | which commands were seen already; survives a restart |
 //! | [`selector`] | which nodes a command is for |
+//! | [`agent`], [`operator`] | both sides: what they decide, and the processes around it |
 //! | `cli`, `keygen` | the command line and its verbs |
 //!
-//! All that decides is a state machine: the clock and the replay window are handed in, nothing is
-//! read from or written to a socket or a disk. Only `keygen` touches files.
+//! All that decides is a state machine: time and seeds are handed in, nothing is read from or written to a
+//! socket, a disk or a process.
 
+pub mod acknowledgement;
+pub mod agent;
+pub mod answer;
 mod cli;
+mod commands;
+pub mod datagram;
 pub mod envelope;
+mod files;
 mod keygen;
+mod network;
+pub mod operator;
+pub mod part;
+pub mod record;
 pub mod replay;
+pub mod request;
 pub mod selector;
 
 pub use cli::main;

@@ -178,7 +178,7 @@ impl fmt::Display for Term {
 
 /// Whether `glob` matches the whole of `text`. Goes back to the last `*` only, so the steps are
 /// bounded by the product of both lengths, whatever the glob.
-fn glob_matches(glob: &str, text: &str) -> bool {
+pub(crate) fn glob_matches(glob: &str, text: &str) -> bool {
     let (mut glob, mut text) = (glob.chars(), text.chars());
     // behind the last `*`, and the text from where that `*` has not taken anything yet
     let mut last_star = None;

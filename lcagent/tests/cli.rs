@@ -1,4 +1,4 @@
-//! The program as a user meets it: exit codes, what goes to stdout, what is not there yet.
+//! The program as a user meets it: exit codes, what goes to stdout.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -67,12 +67,13 @@ fn keygen_keeps_a_key_that_exists() {
 #[test]
 fn wrong_usage_ends_with_2_and_help_with_0() {
     let here = Path::new("/");
-    // verbs of the contract that are not there yet are wrong usage like any other word
     let wrong: &[&[&str]] = &[
         &[],
-        &["run"],
-        &["exec", "--", "true"],
-        &["nodes"],
+        &["frobnicate"],
+        &["exec"],
+        &["exec", "true"],
+        &["exec", "--on", "a,,b", "--", "true"],
+        &["cancel", "12"],
         &["keygen"],
         &["keygen", "a", "b"],
         &["keygen", "--frobnicate", "a"],
@@ -83,11 +84,40 @@ fn wrong_usage_ends_with_2_and_help_with_0() {
         assert_eq!(out.status.code(), Some(2), "{args:?}");
         assert!(out.stdout.is_empty() && !out.stderr.is_empty(), "{args:?}");
     }
-    for args in [&["--help"][..], &["keygen", "--help"], &["--version"]] {
+    for args in [&["--help"][..], &["exec", "--help"], &["--version"]] {
         let out = lcagent(args, here);
         assert_eq!(out.status.code(), Some(0), "{args:?}");
         assert!(out.stderr.is_empty(), "{args:?}");
     }
     assert!(text(&lcagent(&["--help"], here).stdout).contains("Examples:"));
     assert!(text(&lcagent(&["keygen", "--help"], here).stdout).contains("Examples:"));
+}
+
+#[test]
+fn operator_without_a_key_is_told_how_to_make_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = lcagent(&["exec", "--key", "none", "--", "true"], dir.path());
+    assert_eq!(out.status.code(), Some(4));
+    assert!(
+        text(&out.stderr).contains("lcagent keygen none"),
+        "{}",
+        text(&out.stderr)
+    );
+}
+
+#[test]
+fn agent_with_a_wrong_configuration_ends_with_2_and_names_the_line() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("c"), "name = \"a\"\ncolour = 1\n").unwrap();
+    let out = lcagent(
+        &["run", "--config", "c", "--state-dir", "state"],
+        dir.path(),
+    );
+    assert_eq!(out.status.code(), Some(2));
+    assert!(
+        text(&out.stderr).contains("c:2: colour"),
+        "{}",
+        text(&out.stderr)
+    );
+    assert!(!dir.path().join("state").exists(), "nothing is made before");
 }

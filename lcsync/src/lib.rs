@@ -12,14 +12,13 @@
 //! | [`place`] | writing below DEST and nowhere else |
 //! | [`name`] | what a share may be called |
 //! | [`local`] | copies without a network |
-//! | [`progress`], [`interrupt`] | bars and JSON lines; signals |
+//! | [`progress`] | bars and JSON lines |
 
 pub mod block;
 pub mod cli;
 pub mod cut;
 pub mod groups;
 pub mod index;
-pub mod interrupt;
 pub mod layout;
 pub mod leaves;
 pub mod listing;

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use librecast::cli::{Exit, ExitError};
+use librecast::interrupt;
 use nix::sys::stat::{Mode, umask};
 
-use crate::interrupt;
 use crate::listing::{Kind, Metadata, is_plain_name, shown};
 use crate::place::{Found, Owner, Place, system_time};
 use crate::progress::print_line;

@@ -78,29 +78,20 @@ pub fn block_channel(key: &[u8], block_hash: &[u8; 32], layer: u8) -> ChannelId 
 /// The group of an lcagent channel.
 #[must_use]
 pub fn agent_group(name: &str) -> Ipv6Addr {
-    let hash = derive("lcagent 2026 channel", &[name.as_bytes()]);
+    agent_address(&derive("lcagent 2026 channel", &[name.as_bytes()]))
+}
+
+/// The group on which agents answer an operator; he alone joins it.
+#[must_use]
+pub fn agent_answers(operator: &PeerId) -> Ipv6Addr {
+    agent_address(&derive("lcagent 2026 answers", &[operator.public_key()]))
+}
+
+fn agent_address(hash: &[u8; 32]) -> Ipv6Addr {
     let mut octets = [0; 16];
     octets[..2].copy_from_slice(&TRANSIENT_GLOBAL);
     octets[2..].copy_from_slice(&hash[..14]);
     Ipv6Addr::from(octets)
-}
-
-/// The source-specific group (RFC 4607) on which agents answer an operator.
-#[must_use]
-pub fn agent_answers(operator: &PeerId) -> Ipv6Addr {
-    let hash = derive("lcagent 2026 answers", &[operator.public_key()]);
-    let [a, b, c, d, ..] = hash;
-    let low = 0x8000_0000 | (u32::from_be_bytes([a, b, c, d]) >> 1);
-    Ipv6Addr::new(
-        0xff3e,
-        0,
-        0,
-        0,
-        0,
-        0,
-        (low >> 16) as u16,
-        (low & 0xffff) as u16,
-    )
 }
 
 #[cfg(test)]
@@ -152,10 +143,11 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_source_specific() {
-        let group = agent_answers(&SecretKey::from_seed(&[1; 32]).peer_id());
-        assert_eq!(group.segments()[..6], [0xff3e, 0, 0, 0, 0, 0]);
-        assert!(group.segments()[6] >= 0x8000);
-        assert_eq!(agent_group("ops").segments()[0], 0xff1e);
+    fn each_operator_has_a_group_of_his_own() {
+        let group = |seed| agent_answers(&SecretKey::from_seed(&[seed; 32]).peer_id());
+        assert_eq!(group(1).segments()[0], 0xff1e);
+        assert_eq!(group(1), group(1));
+        assert_ne!(group(1), group(2));
+        assert_ne!(agent_group("ops"), agent_group("dev"));
     }
 }

@@ -10,12 +10,17 @@
 //! | [`checksum`] | the Internet checksum |
 //! | [`channel`] | group addresses and ports of lcsync and lcagent |
 //! | [`pool`] | buffers that packets are cut from |
+//! | [`random`] | jitter from a seed |
 //! | [`pacing`] | a token bucket without a clock of its own |
 //! | [`units`] | sizes, rates and durations as users write them |
 //! | `listener`, `socket` (feature `net`) | MLD seen from a raw socket; multicast sockets |
+//! | `announce` (feature `announce`) | tells an lcroute on this host which groups have their root here |
 //! | `coding` (feature `coding`) | RaptorQ (RFC 6330) behind an interface that cannot panic |
 //! | `cli`, `keyfile` (feature `cli`) | exit codes and logging of the three programs; key files |
+//! | `interrupt` (feature `interrupt`) | SIGINT, SIGTERM and SIGHUP as events |
 
+#[cfg(feature = "announce")]
+pub mod announce;
 pub mod cert;
 pub mod channel;
 pub mod checksum;
@@ -24,6 +29,8 @@ pub mod cli;
 #[cfg(feature = "coding")]
 pub mod coding;
 pub mod id;
+#[cfg(feature = "interrupt")]
+pub mod interrupt;
 #[cfg(feature = "cli")]
 pub mod keyfile;
 #[cfg(feature = "net")]
@@ -31,6 +38,7 @@ pub mod listener;
 pub mod mld;
 pub mod pacing;
 pub mod pool;
+pub mod random;
 pub mod revocation;
 #[cfg(feature = "net")]
 pub mod socket;

@@ -20,6 +20,7 @@ use anyhow::{Context, bail, ensure};
 use librecast::channel::{ROOT_CHANNEL, SharePrefix};
 use librecast::cli::{Exit, ExitError};
 use librecast::id::PeerId;
+use librecast::interrupt;
 use serde_json::json;
 use thiserror::Error;
 
@@ -30,7 +31,6 @@ use super::network::Network;
 use super::plan::Plan;
 use super::window::Window;
 use crate::block::{BlockHash, BlockRef};
-use crate::interrupt;
 use crate::listing::{self, Entry, Kind, METADATA_SIZE, Metadata, shown};
 use crate::packet::{self, Packet};
 use crate::place::Place;

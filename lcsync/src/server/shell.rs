@@ -11,9 +11,11 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use librecast::announce;
 use librecast::channel::{LCSYNC_PORT, SharePrefix, channel_of};
 use librecast::cli::{Exit, ExitError};
 use librecast::coding::{Encoder, SYMBOL_SIZE};
+use librecast::interrupt;
 use librecast::keyfile::load_signing_key;
 use librecast::listener::MldListener;
 use librecast::socket::{Interface, SendSocket, interfaces, multicast_interfaces};
@@ -22,13 +24,11 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::Signal;
 use nix::sys::time::TimeSpec;
 
-use super::announce;
 use super::core::{Drops, Output, Server};
 use super::rescan::{self, Update, Watched};
 use super::schedule::{Channel, Rates};
 use crate::block::BlockHash;
 use crate::groups::Found;
-use crate::interrupt;
 use crate::name::check_name;
 use crate::packet::{SYMBOL_PACKET, Symbol};
 use crate::store::Store;
@@ -80,7 +80,7 @@ pub fn share(options: &Options) -> anyhow::Result<Exit> {
     );
     catch_signals(&wake, &stop, &rescan)?;
     let listener = MldListener::open().map_err(explain_socket)?;
-    announce::start(watched.iter().map(|w| w.prefix).collect())?;
+    announce::start(watched.iter().map(|w| (w.prefix.address(), 64)).collect())?;
     let updates = rescan::start(watched, Store::of_user(), Arc::clone(&wake), rescan)?;
     warn_of_unknown(&options.interfaces)?;
     let mut shell = Shell::new(options, listener)?;

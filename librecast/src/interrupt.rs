@@ -3,8 +3,9 @@
 use std::io;
 use std::thread;
 
-use librecast::cli::Exit;
 use nix::sys::signal::{SigSet, Signal};
+
+use crate::cli::Exit;
 
 /// Calls `handle` for each of `signals` from now on. To be called before other threads are started, as these
 /// inherit that the signals are blocked.

@@ -1,16 +1,15 @@
-//! Tells lcroute on this host, if there is one, which groups the shares have: then their tree has its root here,
-//! and packets take the shortest path to each receiver.
+//! Tells lcroute on this host, if there is one, which groups a program sends to or gathers answers on: then their
+//! tree has its root here, and packets take the shortest path.
 //!
 //! An announcement holds as long as its connection. Nothing depends on it: without lcroute, or where the node's
 //! certificate forbids it, packets travel as they would anyway.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::Ipv6Addr;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
-
-use librecast::channel::SharePrefix;
 
 /// Between two looks for lcroute.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -19,8 +18,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Longest answer.
 const MAX_ANSWER: u64 = 64 * 1024;
 
-/// Announces the shares from now on, on a thread of its own.
-pub fn start(prefixes: Vec<SharePrefix>) -> std::io::Result<()> {
+/// Groups that share their first bits: an address and how many of its bits count.
+pub type Prefix = (Ipv6Addr, u8);
+
+/// Announces the prefixes from now on, on a thread of its own.
+pub fn start(prefixes: Vec<Prefix>) -> std::io::Result<()> {
     thread::Builder::new()
         .name("announce".into())
         .spawn(move || {
@@ -52,12 +54,12 @@ fn control_sockets() -> Vec<PathBuf> {
 }
 
 /// Announces all and waits until lcroute has gone.
-fn hold(stream: UnixStream, prefixes: &[SharePrefix]) -> std::io::Result<()> {
+fn hold(stream: UnixStream, prefixes: &[Prefix]) -> std::io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut stream = BufReader::new(stream);
-    for prefix in prefixes {
-        let prefix = format!("{}/64", prefix.address());
+    for (address, length) in prefixes {
+        let prefix = format!("{address}/{length}");
         let request = serde_json::json!({ "cmd": "announce", "prefix": prefix });
         writeln!(stream.get_mut(), "{request}")?;
         let mut answer = String::new();
@@ -83,15 +85,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_share_is_announced_and_held_until_lcroute_goes() {
+    fn every_prefix_is_announced_and_held_until_lcroute_goes() {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let prefixes = [
-            SharePrefix::of_name(b"", "a"),
-            SharePrefix::of_name(b"", "b"),
+        let prefixes: [Prefix; 2] = [
+            ("ff1e:1::".parse().unwrap(), 64),
+            ("ff1e:2::1".parse().unwrap(), 128),
         ];
         let held = thread::spawn(move || hold(ours, &prefixes));
         let mut theirs = BufReader::new(theirs);
-        for (prefix, answer) in prefixes
+        for ((address, length), answer) in prefixes
             .iter()
             .zip(["{\"error\":\"no\"}\n", "{\"ok\":{}}\n"])
         {
@@ -99,7 +101,7 @@ mod tests {
             theirs.read_line(&mut line).unwrap();
             let request: serde_json::Value = serde_json::from_str(&line).unwrap();
             assert_eq!(request["cmd"], "announce");
-            assert_eq!(request["prefix"], format!("{}/64", prefix.address()));
+            assert_eq!(request["prefix"], format!("{address}/{length}"));
             theirs.get_mut().write_all(answer.as_bytes()).unwrap();
         }
         thread::sleep(Duration::from_millis(50));

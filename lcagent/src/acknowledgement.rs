@@ -1,0 +1,261 @@
+//! What has come of all answers to a command, told to all agents at once.
+//!
+//! ```text
+//! version 8 = 1 | kind 8 = 4 | job 64 | counter 32 | window 8
+//! | whole 16 x hash 24                    all of this node's answer has come
+//! | nodes 16 x { node 64 | received 32 | ranges 8 x { from 32 | to 32 } }
+//! | signature 512                         ed25519 over CONTEXT, 0x00, everything before it
+//! ```
+//!
+//! `hash` is the first 24 bits of `derive_key("lcagent 2026 whole", job, counter, agent key)`: three bytes
+//! for each node that is done, so that sixteen nodes cost little more than one. Two nodes may share a hash; the
+//! operator takes no counter under which a node that is not done would take it for its own, as far as he knows the
+//! nodes. `node` is the first 64 bits of the agent's key, `received` how many bytes have come from the front, and
+//! the ranges are what has come behind a gap. A node of which an acknowledgement says so has to send the rest,
+//! whatever it was told before: with `received` 0 it is asked whether it is there at all.
+//!
+//! The counter rises: older acknowledgements say nothing new.
+
+use librecast::id::{PeerId, SecretKey, derive};
+use librecast::wire::{Reader, WireError, Writer};
+
+use crate::datagram::{JobId, Kind, MAX_DATAGRAM, MAX_RANGES, read_ranges};
+
+const CONTEXT: &str = "lcagent 2026 acknowledgement";
+const SIGNATURE: usize = 64;
+const FIXED: usize = 2 + 8 + 4 + 1 + 2 + 2 + SIGNATURE;
+
+/// A node's name in an acknowledgement.
+pub type ShortId = [u8; 8];
+/// "All of yours has come."
+pub type WholeHash = [u8; 3];
+
+/// What has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Acknowledgement {
+    /// Of the answers to which command.
+    pub job: JobId,
+    /// Rises with each one.
+    pub counter: u32,
+    /// Segments that each node may have under way.
+    pub window: u8,
+    /// Nodes of which all has come.
+    pub whole: Vec<WholeHash>,
+    /// Nodes of which something is missing.
+    pub nodes: Vec<Progress>,
+}
+
+/// How much of a node's answer has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// The node.
+    pub node: ShortId,
+    /// Bytes from the front.
+    pub received: u32,
+    /// What has come behind a gap: from the first byte up to the one that has not; in order.
+    pub ranges: Vec<(u32, u32)>,
+}
+
+impl Progress {
+    fn size(&self) -> usize {
+        8 + 4 + 1 + 8 * self.ranges.len().min(MAX_RANGES)
+    }
+}
+
+/// The name of a node in an acknowledgement.
+#[must_use]
+pub fn short_id(agent: &PeerId) -> ShortId {
+    let [a, b, c, d, e, f, g, h, ..] = *agent.public_key();
+    [a, b, c, d, e, f, g, h]
+}
+
+/// What an acknowledgement with this counter says of a node all of whose answer has come.
+#[must_use]
+pub fn whole_hash(job: JobId, counter: u32, agent: &PeerId) -> WholeHash {
+    let parts: [&[u8]; 3] = [&job.0, &counter.to_be_bytes(), agent.public_key()];
+    let [a, b, c, ..] = derive("lcagent 2026 whole", &parts);
+    [a, b, c]
+}
+
+/// How many nodes fit one acknowledgement: (of `whole`, of `nodes`), from the fronts of both.
+#[must_use]
+pub fn fitting(whole: usize, nodes: &[Progress]) -> (usize, usize) {
+    let mut room = MAX_DATAGRAM - FIXED;
+    let whole = whole.min(room / 3);
+    room -= 3 * whole;
+    let mut fit = 0;
+    for progress in nodes {
+        let Some(left) = room.checked_sub(progress.size()) else {
+            break;
+        };
+        room = left;
+        fit += 1;
+    }
+    (whole, fit)
+}
+
+impl Acknowledgement {
+    /// The signed datagram; what it says must be [`fitting`].
+    #[must_use]
+    pub fn sign(&self, key: &SecretKey) -> Vec<u8> {
+        let mut w = Kind::Acknowledgement.start();
+        w.put(&self.job.0).u32(self.counter).u8(self.window);
+        // counts fit: a datagram holds some hundreds
+        w.u16(self.whole.len() as u16);
+        for hash in &self.whole {
+            w.put(hash);
+        }
+        w.u16(self.nodes.len() as u16);
+        for progress in &self.nodes {
+            progress.encode(&mut w);
+        }
+        let signature = key.sign(CONTEXT, w.as_slice());
+        w.put(&signature);
+        w.into_vec()
+    }
+
+    /// Reads a datagram of which [`Kind::read`] has read the kind. `operator` says whose a job is, if it is known.
+    pub fn open(
+        datagram: &[u8],
+        mut r: Reader<'_>,
+        operator: impl Fn(JobId) -> Option<PeerId>,
+    ) -> Result<Self, WireError> {
+        if datagram.len() > MAX_DATAGRAM {
+            return Err(WireError::Trailing);
+        }
+        let (signed, signature) = datagram
+            .split_last_chunk::<SIGNATURE>()
+            .ok_or(WireError::Truncated)?;
+        let job = JobId(r.array()?);
+        let operator = operator(job).ok_or(WireError::Bad("job"))?;
+        let (counter, window) = (r.u32()?, r.u8()?);
+        let whole = (0..r.u16()?).map(|_| r.array()).collect::<Result<_, _>>()?;
+        let nodes = (0..r.u16()?)
+            .map(|_| Progress::decode(&mut r))
+            .collect::<Result<_, _>>()?;
+        r.take(SIGNATURE)?;
+        r.finish()?;
+        operator
+            .verify(CONTEXT, signed, signature)
+            .map_err(|_| WireError::Bad("signature"))?;
+        Ok(Self {
+            job,
+            counter,
+            window,
+            whole,
+            nodes,
+        })
+    }
+}
+
+impl Progress {
+    fn encode(&self, w: &mut Writer) {
+        let ranges = &self.ranges[..self.ranges.len().min(MAX_RANGES)];
+        w.put(&self.node).u32(self.received).u8(ranges.len() as u8);
+        for (from, to) in ranges {
+            w.u32(*from).u32(*to);
+        }
+    }
+
+    fn decode(r: &mut Reader<'_>) -> Result<Self, WireError> {
+        Ok(Self {
+            node: r.array()?,
+            received: r.u32()?,
+            ranges: read_ranges(r, Reader::u32)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const JOB: JobId = JobId([5; 8]);
+
+    fn key() -> SecretKey {
+        SecretKey::from_seed(&[7; 32])
+    }
+
+    fn open(bytes: &[u8]) -> Result<Acknowledgement, WireError> {
+        let (_, r) = Kind::read(bytes)?;
+        let operator = |job| (job == JOB).then(|| key().peer_id());
+        Acknowledgement::open(bytes, r, operator)
+    }
+
+    fn acknowledgement(whole: usize, nodes: usize) -> Acknowledgement {
+        Acknowledgement {
+            job: JOB,
+            counter: 9,
+            window: 32,
+            whole: (0..whole).map(|n| [n as u8; 3]).collect(),
+            nodes: (0..nodes as u32)
+                .map(|n| Progress {
+                    node: [n as u8; 8],
+                    received: n,
+                    ranges: vec![(n + 1, n + 2); n as usize % 4],
+                })
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn it_is_read_back_and_sixteen_nodes_cost_little_more_than_one() {
+        let sixteen = acknowledgement(16, 0);
+        let (bytes, one) = (sixteen.sign(&key()), acknowledgement(1, 0).sign(&key()));
+        assert_eq!(open(&bytes), Ok(sixteen));
+        assert_eq!(bytes.len() - one.len(), 45);
+        let both = acknowledgement(3, 5);
+        assert_eq!(open(&both.sign(&key())), Ok(both));
+    }
+
+    #[test]
+    fn only_the_jobs_operator_is_believed() {
+        let good = acknowledgement(2, 2);
+        let bytes = good.sign(&key());
+        for at in 0..bytes.len() {
+            let mut forged = bytes.clone();
+            forged[at] ^= 1;
+            assert!(open(&forged).is_err(), "{at}");
+            assert!(open(&bytes[..at]).is_err(), "{at}");
+        }
+        assert!(open(&good.sign(&SecretKey::from_seed(&[8; 32]))).is_err());
+        let other = Acknowledgement {
+            job: JobId([6; 8]),
+            ..good
+        };
+        assert_eq!(open(&other.sign(&key())), Err(WireError::Bad("job")));
+    }
+
+    #[test]
+    fn hash_differs_by_job_counter_and_node() {
+        let (a, b) = (key().peer_id(), SecretKey::from_seed(&[8; 32]).peer_id());
+        let hash = whole_hash(JOB, 1, &a);
+        assert_eq!(hash, whole_hash(JOB, 1, &a));
+        assert_ne!(hash, whole_hash(JobId([6; 8]), 1, &a));
+        assert_ne!(hash, whole_hash(JOB, 2, &a));
+        assert_ne!(hash, whole_hash(JOB, 1, &b));
+    }
+
+    proptest! {
+        #[test]
+        fn what_fits_is_below_the_largest_datagram(whole in 0..600_usize, nodes in 0..120_usize) {
+            let mut all = acknowledgement(whole, nodes);
+            let (w, n) = fitting(whole, &all.nodes);
+            prop_assert!(w > 0 || whole == 0);
+            prop_assert!(w + n > 0 || whole + nodes == 0);
+            all.whole.truncate(w);
+            all.nodes.truncate(n);
+            let bytes = all.sign(&key());
+            prop_assert!(bytes.len() <= MAX_DATAGRAM);
+            prop_assert_eq!(open(&bytes), Ok(all));
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let signed = [&[1, 4], JOB.0.as_slice(), &bytes].concat();
+            prop_assert!(open(&signed).is_err());
+        }
+    }
+}

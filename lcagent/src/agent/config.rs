@@ -1,0 +1,245 @@
+//! `/etc/lcagent/lcagent.toml`.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use librecast::cli::{Exit, ExitError};
+use librecast::id::PeerId;
+use librecast::units::{parse_duration, parse_size};
+use serde::Deserialize;
+
+use super::core::Settings;
+use super::policy::{Allow, Pattern};
+use crate::record::{MAX_LABELS, NodeInfo, is_name};
+
+/// Where it is by default.
+pub const DEFAULT_PATH: &str = "/etc/lcagent/lcagent.toml";
+/// The channel that all use who name none.
+pub const DEFAULT_CHANNEL: &str = "lcagent";
+const MAX_LABEL: usize = 128;
+
+/// What the file says.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Name, labels, policy.
+    pub settings: Settings,
+    /// Interfaces; empty for all.
+    pub interfaces: Vec<String>,
+    /// The channel's name.
+    pub channel: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct File {
+    name: Option<String>,
+    labels: BTreeMap<String, String>,
+    interface: OneOrMany,
+    channel: Option<String>,
+    allow: Vec<FileAllow>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(untagged)]
+enum OneOrMany {
+    #[default]
+    None,
+    One(String),
+    Many(Vec<String>),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileAllow {
+    key: PeerId,
+    commands: Vec<String>,
+    user: Option<String>,
+    timeout: Option<String>,
+    output: Option<String>,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+}
+
+impl Config {
+    /// Reads `path`, or the default one, which need not exist.
+    pub fn load(path: Option<&Path>) -> Result<Self, ExitError> {
+        let (file, required) = match path {
+            Some(path) => (path.to_path_buf(), true),
+            None => (PathBuf::from(DEFAULT_PATH), false),
+        };
+        let shown = file.display().to_string();
+        let text = match std::fs::read_to_string(&file) {
+            Ok(text) => text,
+            Err(e) if e.kind() == io::ErrorKind::NotFound && !required => String::new(),
+            Err(e) => {
+                let exit = match e.kind() {
+                    io::ErrorKind::PermissionDenied => Exit::NotPermitted,
+                    _ => Exit::Usage,
+                };
+                return Err(ExitError::new(exit, format!("{shown}: {e}")));
+            }
+        };
+        Self::parse(&shown, &text)
+    }
+
+    /// Parses the text of a file called `file`; errors name file, line and key.
+    pub fn parse(file: &str, text: &str) -> Result<Self, ExitError> {
+        let read: File = toml::from_str(text).map_err(|e| {
+            let start = e.span().map_or(0, |span| span.start.min(text.len()));
+            let line = text[..start].matches('\n').count() + 1;
+            let source = text.lines().nth(line - 1).unwrap_or_default();
+            let key = source.split('=').next().unwrap_or_default().trim();
+            usage(format!("{file}:{line}: {key}: {}", e.message()))
+        })?;
+        read.check().map_err(|(key, why)| {
+            // the first line that has the key at its beginning; errors in values of tables name the table's key
+            let at = text.lines().position(|l| l.trim_start().starts_with(key));
+            usage(format!("{file}:{}: {key}: {why}", at.map_or(1, |n| n + 1)))
+        })
+    }
+}
+
+fn usage(message: String) -> ExitError {
+    ExitError::new(Exit::Usage, message)
+}
+
+type Wrong = (&'static str, String);
+
+impl File {
+    fn check(self) -> Result<Config, Wrong> {
+        let name = match self.name {
+            Some(name) => name,
+            None => host_name(),
+        };
+        if !is_name(&name) {
+            let why = format!("{name:?} is no name: letters, digits and -_.:@, at most 63");
+            return Err(("name", why));
+        }
+        check_labels(&self.labels)?;
+        let policy = self.allow.into_iter().map(FileAllow::check);
+        Ok(Config {
+            settings: Settings {
+                node: NodeInfo {
+                    name,
+                    labels: self.labels,
+                    version: env!("CARGO_PKG_VERSION").to_owned(),
+                },
+                policy: policy.collect::<Result<_, _>>()?,
+            },
+            interfaces: match self.interface {
+                OneOrMany::None => Vec::new(),
+                OneOrMany::One(name) => vec![name],
+                OneOrMany::Many(names) => names,
+            },
+            channel: self.channel.unwrap_or_else(|| DEFAULT_CHANNEL.to_owned()),
+        })
+    }
+}
+
+impl FileAllow {
+    fn check(self) -> Result<Allow, Wrong> {
+        check_labels(&self.labels)?;
+        let pattern = |text: &String| {
+            Pattern::parse(text).ok_or(("commands", "an empty pattern allows nothing".to_owned()))
+        };
+        let time = self.timeout.as_deref().map(parse_duration).transpose();
+        let output = self.output.as_deref().map(parse_size).transpose();
+        Ok(Allow {
+            key: self.key,
+            commands: self
+                .commands
+                .iter()
+                .map(pattern)
+                .collect::<Result<_, _>>()?,
+            user: self.user,
+            time: time.map_err(|e| ("timeout", e.to_string()))?,
+            output: output.map_err(|e| ("output", e.to_string()))?,
+            labels: self.labels,
+        })
+    }
+}
+
+fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Wrong> {
+    if labels.len() > MAX_LABELS {
+        return Err(("labels", format!("more than {MAX_LABELS}")));
+    }
+    for (label, value) in labels {
+        let plain = |text: &str| !text.chars().any(|c| c.is_whitespace() || c.is_control());
+        if label.is_empty() || !plain(label) || !plain(value) || label.contains(['=', ',', '+']) {
+            return Err((
+                "labels",
+                format!("{label:?} = {value:?}: no selector can name it"),
+            ));
+        }
+        if label.len() > MAX_LABEL || value.len() > MAX_LABEL {
+            return Err(("labels", format!("{label:?}: more than {MAX_LABEL} bytes")));
+        }
+    }
+    Ok(())
+}
+
+fn host_name() -> String {
+    let name = nix::unistd::gethostname().ok();
+    name.and_then(|n| n.into_string().ok())
+        .filter(|n| is_name(n))
+        .unwrap_or_else(|| "localhost".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const KEY: &str = "12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp";
+
+    #[test]
+    fn everything_of_the_contract_is_read() {
+        let text = format!(
+            "name = \"web-1\"\nlabels = {{ role = \"web\" }}\ninterface = \"lan0\"\nchannel = \"ops\"\n\
+             [[allow]]\nkey = \"{KEY}\"\ncommands = [\"uptime\", \"systemctl restart *\"]\n\
+             user = \"nobody\"\ntimeout = \"10m\"\noutput = \"1Mi\"\nlabels = {{ role = \"web*\" }}\n"
+        );
+        let config = Config::parse("f", &text).unwrap();
+        assert_eq!(config.settings.node.name, "web-1");
+        assert_eq!(config.interfaces, ["lan0"]);
+        assert_eq!(config.channel, "ops");
+        let allow = &config.settings.policy[0];
+        assert_eq!(allow.key.to_string(), KEY);
+        assert_eq!(allow.commands.len(), 2);
+        assert_eq!(allow.time, Some(Duration::from_secs(600)));
+        assert_eq!(allow.output, Some(1 << 20));
+    }
+
+    #[test]
+    fn nothing_allows_nothing() {
+        let config = Config::parse("f", "").unwrap();
+        assert!(config.settings.policy.is_empty());
+        assert_eq!(config.channel, DEFAULT_CHANNEL);
+        assert!(is_name(&config.settings.node.name));
+    }
+
+    #[test]
+    fn errors_name_file_line_and_key() {
+        let allow = format!("[[allow]]\nkey = \"{KEY}\"\n");
+        for (text, expected) in [
+            ("name = \"a\"\nnmae = \"b\"\n".to_owned(), "f:2: nmae"),
+            ("name = \"a b\"\n".to_owned(), "f:1: name"),
+            ("\nlabels = { \"a=b\" = \"c\" }\n".to_owned(), "f:2: labels"),
+            (
+                "[[allow]]\nkey = \"12D3\"\ncommands = []\n".to_owned(),
+                "f:2: key",
+            ),
+            (format!("{allow}commands = [\" \"]\n"), "f:3: commands"),
+            (
+                format!("{allow}commands = []\ntimeout = \"5\"\n"),
+                "f:4: timeout",
+            ),
+        ] {
+            let error = Config::parse("f", &text).unwrap_err();
+            assert_eq!(error.exit, Exit::Usage);
+            assert!(error.to_string().starts_with(expected), "{error}");
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! What a node says about itself.
+
+use std::fs;
+
+use librecast::socket::interfaces;
+
+/// Name and value, in the order in which they are shown.
+#[must_use]
+pub fn collect(running: usize) -> Vec<(String, String)> {
+    let uname = nix::sys::utsname::uname().ok();
+    let text = |s: &std::ffi::OsStr| s.to_string_lossy().into_owned();
+    let mut facts = vec![
+        ("os", os_name()),
+        (
+            "kernel",
+            uname
+                .as_ref()
+                .map(|u| text(u.release()))
+                .unwrap_or_default(),
+        ),
+        (
+            "arch",
+            uname
+                .as_ref()
+                .map(|u| text(u.machine()))
+                .unwrap_or_default(),
+        ),
+        ("version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("uptime_s", first_word("/proc/uptime")),
+        ("load", first_word("/proc/loadavg")),
+        ("jobs", running.to_string()),
+        ("addresses", addresses()),
+    ];
+    if let Ok(cpus) = std::thread::available_parallelism() {
+        facts.push(("cpus", cpus.to_string()));
+    }
+    facts.retain(|(_, value)| !value.is_empty());
+    let owned = facts.into_iter().map(|(n, v)| (n.to_owned(), v));
+    owned.collect()
+}
+
+fn os_name() -> String {
+    let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let name = release.lines().find_map(|l| l.strip_prefix("PRETTY_NAME="));
+    name.unwrap_or_default().trim_matches('"').to_owned()
+}
+
+/// The first number of a file of them, without its fraction where that says nothing.
+fn first_word(file: &str) -> String {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let word = text.split_whitespace().next().unwrap_or_default();
+    if file.ends_with("uptime") {
+        word.split('.').next().unwrap_or_default().to_owned()
+    } else {
+        word.to_owned()
+    }
+}
+
+fn addresses() -> String {
+    /// More would not help anybody.
+    const MOST: usize = 8;
+    let all = interfaces().unwrap_or_default();
+    let global = all
+        .values()
+        .flat_map(|i| i.addresses.iter())
+        .filter(|a| !a.is_loopback() && !a.is_unicast_link_local());
+    let shown: Vec<String> = global.take(MOST).map(ToString::to_string).collect();
+    shown.join(" ")
+}

@@ -1,0 +1,233 @@
+//! A job's folder: what the agent hands to the supervisor, and what that leaves behind.
+//!
+//! | file | what |
+//! |---|---|
+//! | `spec` | whose job it is, and as what it runs (JSON) |
+//! | `request` | what is to be run (module `request`) |
+//! | `stream` | the answer so far: records |
+//! | `lock` | locked by the supervisor while it lives; its process id |
+//! | `cancel` | is there if the job is to be ended |
+//! | `ended` | is there once the stream is whole |
+//! | `delivered` | is there once the operator has it |
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use librecast::id::PeerId;
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+
+use super::core::{Start, Store};
+use super::policy::Permit;
+use crate::datagram::JobId;
+use crate::record::Record;
+use crate::request::{Request, Run, What};
+
+/// A job's folder.
+#[derive(Debug, Clone)]
+pub struct JobDir {
+    path: PathBuf,
+}
+
+/// Whose job it is, and as what it runs.
+#[derive(Debug, Serialize, Deserialize)]
+struct Spec {
+    operator: PeerId,
+    user: Option<String>,
+    time_ms: u64,
+    output: u64,
+}
+
+/// All folders of an agent.
+#[derive(Debug, Clone)]
+pub struct JobDirs {
+    path: PathBuf,
+}
+
+impl JobDirs {
+    /// The folders in `path`, which is made if it is missing.
+    pub fn open(path: PathBuf) -> io::Result<Self> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&path)?;
+        Ok(Self { path })
+    }
+
+    /// The folder of a job.
+    #[must_use]
+    pub fn job(&self, job: JobId) -> JobDir {
+        JobDir::at(self.path.join(job.to_string()))
+    }
+
+    /// All jobs that have one.
+    pub fn all(&self) -> io::Result<Vec<JobId>> {
+        let names = fs::read_dir(&self.path)?.filter_map(|e| Some(e.ok()?.file_name()));
+        Ok(names.filter_map(|n| n.to_str()?.parse().ok()).collect())
+    }
+}
+
+impl Store for JobDirs {
+    fn read(&mut self, job: JobId, offset: u32, length: u32) -> io::Result<Vec<u8>> {
+        let file = File::open(self.job(job).file("stream"))?;
+        let mut bytes = vec![0; length as usize];
+        file.read_exact_at(&mut bytes, offset.into())?;
+        Ok(bytes)
+    }
+}
+
+impl JobDir {
+    /// The folder at `path`.
+    #[must_use]
+    pub fn at(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Makes it, for a job that is to start.
+    pub fn create(&self, start: &Start) -> io::Result<()> {
+        fs::DirBuilder::new().mode(0o700).create(&self.path)?;
+        let spec = Spec {
+            operator: start.operator,
+            user: start.permit.user.clone(),
+            time_ms: start.permit.time.as_millis() as u64,
+            output: start.permit.output,
+        };
+        let request = Request {
+            spread_ms: 0,
+            window: 0,
+            what: What::Run(start.run.clone()),
+        };
+        let request = request.encode().map_err(io::Error::other)?;
+        self.write("spec", &serde_json::to_vec(&spec)?)?;
+        self.write("request", &request)?;
+        self.write("stream", &start.preamble)
+    }
+
+    /// What to run, and as what.
+    pub fn read(&self) -> io::Result<(PeerId, Run, Permit)> {
+        let spec: Spec = serde_json::from_slice(&fs::read(self.file("spec"))?)?;
+        let request = Request::decode(&fs::read(self.file("request"))?);
+        let What::Run(run) = request.map_err(io::Error::other)?.what else {
+            return Err(io::Error::other("no program"));
+        };
+        let permit = Permit {
+            user: spec.user,
+            time: Duration::from_millis(spec.time_ms),
+            output: spec.output,
+        };
+        Ok((spec.operator, run, permit))
+    }
+
+    /// Whose job it is.
+    pub fn operator(&self) -> io::Result<PeerId> {
+        let spec: Spec = serde_json::from_slice(&fs::read(self.file("spec"))?)?;
+        Ok(spec.operator)
+    }
+
+    /// The stream's end, to write on.
+    pub fn stream(&self) -> io::Result<File> {
+        OpenOptions::new().append(true).open(self.file("stream"))
+    }
+
+    /// How long the stream is, and whether it is whole.
+    pub fn progress(&self) -> io::Result<(u64, bool)> {
+        // in this order: what is whole does not grow
+        let ended = self.file("ended").exists();
+        Ok((fs::metadata(self.file("stream"))?.len(), ended))
+    }
+
+    /// The last records of the stream, for the audit log.
+    pub fn end(&self) -> Option<Record> {
+        let mut stream = Vec::new();
+        let mut file = File::open(self.file("stream")).ok()?;
+        file.read_to_end(&mut stream).ok()?;
+        let (mut at, mut last) = (0, None);
+        while let Ok(Some((length, record))) = Record::decode(&stream[at..]) {
+            at += length;
+            last = record.or(last);
+        }
+        last.filter(Record::is_last)
+    }
+
+    /// The stream is whole.
+    pub fn set_ended(&self) -> io::Result<()> {
+        self.write("ended", b"")
+    }
+
+    /// The operator has it.
+    pub fn set_delivered(&self) -> io::Result<()> {
+        self.write("delivered", b"")
+    }
+
+    /// Whether the operator has it.
+    #[must_use]
+    pub fn is_delivered(&self) -> bool {
+        self.file("delivered").exists()
+    }
+
+    /// Whether the job is to be ended.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.file("cancel").exists()
+    }
+
+    /// For the supervisor: holds the folder as long as it lives.
+    pub fn lock(&self) -> io::Result<Flock<File>> {
+        let mut options = OpenOptions::new();
+        let options = options.write(true).create(true).truncate(false).mode(0o600);
+        let file = options.open(self.file("lock"))?;
+        let mut lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, e)| e)?;
+        lock.set_len(0)?;
+        write!(lock, "{}", std::process::id())?;
+        Ok(lock)
+    }
+
+    /// The supervisor, if it lives.
+    pub fn supervisor(&self) -> Option<Pid> {
+        let file = File::open(self.file("lock")).ok()?;
+        match Flock::lock(file, FlockArg::LockSharedNonblock) {
+            Ok(_) => None,
+            Err(_) => {
+                let text = fs::read_to_string(self.file("lock")).ok()?;
+                text.parse().ok().map(Pid::from_raw)
+            }
+        }
+    }
+
+    /// Has the job ended by its supervisor.
+    pub fn cancel(&self) -> io::Result<()> {
+        self.write("cancel", b"")?;
+        if let Some(pid) = self.supervisor() {
+            // it may have ended just now
+            let _ = kill(pid, Signal::SIGTERM);
+        }
+        Ok(())
+    }
+
+    /// Removes the folder.
+    pub fn remove(&self) -> io::Result<()> {
+        fs::remove_dir_all(&self.path)
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let mut options = OpenOptions::new();
+        let options = options.write(true).create(true).truncate(true).mode(0o600);
+        let mut file = options.open(self.file(name))?;
+        file.write_all(bytes)
+    }
+}

@@ -1,0 +1,471 @@
+//! `lcagent run`: sockets, files, processes and the clock around the agent's core.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::net::Ipv6Addr;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use librecast::channel::{agent_answers, agent_group};
+use librecast::cli::{Exit, ExitError};
+use librecast::id::{IdError, PeerId, SecretKey};
+use librecast::interrupt::on_signals;
+use nix::fcntl::{FcntlArg, Flock, FlockArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::signal::Signal;
+use nix::sys::time::TimeSpec;
+
+use super::audit::Audit;
+use super::config::Config;
+use super::core::{Agent, Output, Start};
+use super::job::JobDirs;
+use super::{facts, unix_now};
+use crate::datagram::JobId;
+use crate::network::Network;
+use crate::record::{Ended, How, Record};
+use crate::replay::{MAX_SNAPSHOT, ReplayWindow};
+
+/// Interfaces and adopted jobs are looked at this often.
+const LONG_TURN: Duration = Duration::from_secs(1);
+const ADOPTED_TURN: Duration = Duration::from_millis(100);
+
+/// What the command line says.
+#[derive(Debug)]
+pub struct Options {
+    /// The configuration.
+    pub config: Option<PathBuf>,
+    /// Where keys, jobs and logs are.
+    pub state_dir: Option<PathBuf>,
+}
+
+/// Where an agent keeps its things by default.
+#[must_use]
+pub fn default_state_dir() -> PathBuf {
+    if nix::unistd::geteuid().is_root() {
+        return "/var/lib/lcagent".into();
+    }
+    crate::files::user_dir("XDG_STATE_HOME", ".local/state").join("lcagent")
+}
+
+/// Runs until told to stop.
+pub fn run(options: &Options) -> anyhow::Result<Exit> {
+    let config = Config::load(options.config.as_deref())?;
+    let state = options.state_dir.clone().unwrap_or_else(default_state_dir);
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&state)
+        .with_context(|| state.display().to_string())?;
+    let _lock = lock(&state)?;
+    let flags = Arc::new(Flags::new()?);
+    flags.catch()?;
+    let mut shell = Shell::new(options, config, state, Arc::clone(&flags))?;
+    shell.restore()?;
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    tracing::info!(
+        "{} is ready on {}",
+        shell.me,
+        shell.network.interface_names().join(", ")
+    );
+    shell.run()?;
+    Ok(Exit::Ok)
+}
+
+/// Two agents on one state would run every command twice.
+fn lock(state: &Path) -> anyhow::Result<Flock<File>> {
+    let path = state.join("lock");
+    let mut options = OpenOptions::new();
+    let options = options.write(true).create(true).truncate(false).mode(0o600);
+    let file = options
+        .open(&path)
+        .with_context(|| path.display().to_string())?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| {
+        let message = format!("another agent runs with {}", state.display());
+        ExitError::new(Exit::Failed, message).into()
+    })
+}
+
+/// What signals ask for.
+struct Flags {
+    wake: EventFd,
+    stop: AtomicBool,
+    reload: AtomicBool,
+}
+
+impl Flags {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            wake: EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?,
+            stop: AtomicBool::new(false),
+            reload: AtomicBool::new(false),
+        })
+    }
+
+    fn catch(self: &Arc<Self>) -> io::Result<()> {
+        let flags = Arc::clone(self);
+        let signals = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
+        on_signals(&signals, move |signal| {
+            let flag = match signal {
+                Signal::SIGHUP => &flags.reload,
+                _ => &flags.stop,
+            };
+            flag.store(true, Ordering::Relaxed);
+            let _ = flags.wake.write(1);
+        })
+    }
+}
+
+struct Shell {
+    config_file: Option<PathBuf>,
+    state: PathBuf,
+    flags: Arc<Flags>,
+    me: PeerId,
+    agent: Agent,
+    channel: Ipv6Addr,
+    network: Network,
+    jobs: JobDirs,
+    audit: Audit,
+    /// Jobs that have not ended, with their supervisors unless those are of an earlier run.
+    running: BTreeMap<JobId, Option<Supervised>>,
+}
+
+struct Supervised {
+    child: Child,
+    pokes: ChildStdout,
+}
+
+impl Shell {
+    fn new(
+        options: &Options,
+        config: Config,
+        state: PathBuf,
+        flags: Arc<Flags>,
+    ) -> anyhow::Result<Self> {
+        let key = own_key(&state.join("agent.key"))?;
+        let replay = read_replay(&state.join("replay"))?;
+        let channel = agent_group(&config.channel);
+        let now = Instant::now();
+        let mut seed = [0; 8];
+        getrandom::fill(&mut seed).map_err(|e| anyhow::anyhow!("no randomness: {e}"))?;
+        let network =
+            Network::open(channel, &config.interfaces, now).context("multicast sockets")?;
+        if config.settings.policy.is_empty() {
+            tracing::warn!("nobody may do anything here: the configuration has no [[allow]]");
+        }
+        let audit = state.join("audit.log");
+        Ok(Self {
+            config_file: options.config.clone(),
+            me: key.peer_id(),
+            agent: Agent::new(key, config.settings, replay, u64::from_ne_bytes(seed), now),
+            channel,
+            network,
+            jobs: JobDirs::open(state.join("jobs")).context("jobs")?,
+            audit: Audit::open(&audit).with_context(|| audit.display().to_string())?,
+            running: BTreeMap::new(),
+            flags,
+            state,
+        })
+    }
+
+    /// Takes over what an earlier run of this agent has left.
+    fn restore(&mut self) -> io::Result<()> {
+        let now = Instant::now();
+        for job in self.jobs.all()? {
+            let dir = self.jobs.job(job);
+            let Ok(operator) = dir.operator() else {
+                // made, but not far enough to be a job
+                dir.remove()?;
+                continue;
+            };
+            self.agent.restore(job, operator, dir.is_delivered(), now);
+            let (length, ended) = dir.progress()?;
+            self.agent.handle_stream(job, length, ended, now);
+            if !ended {
+                self.running.insert(job, None);
+            }
+        }
+        Ok(())
+    }
+
+    fn run(&mut self) -> io::Result<()> {
+        while !self.flags.stop.load(Ordering::Relaxed) {
+            if self.flags.reload.swap(false, Ordering::Relaxed) {
+                self.reload();
+            }
+            self.network.look_at_interfaces(Instant::now())?;
+            self.agent.handle_timeout(Instant::now(), unix_now());
+            self.look_at_adopted();
+            while let Some(output) = self.agent.poll_output(&mut self.jobs, Instant::now()) {
+                self.obey(output);
+            }
+            let heard = self.wait()?;
+            for job in heard {
+                self.news_of(job);
+            }
+            let (agent, now, clock) = (&mut self.agent, Instant::now(), unix_now());
+            self.network.receive(|datagram, via| {
+                agent.handle_datagram(datagram, via, now, clock);
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Until something comes or it is time; the jobs of which there is news.
+    fn wait(&mut self) -> io::Result<Vec<JobId>> {
+        let turn = if self.running.values().any(Option::is_none) {
+            ADOPTED_TURN
+        } else {
+            LONG_TURN
+        };
+        let due = self.agent.poll_timeout();
+        let until = due.map_or(turn, |at| {
+            at.saturating_duration_since(Instant::now()).min(turn)
+        });
+        let watched: Vec<(JobId, &ChildStdout)> = self
+            .running
+            .iter()
+            .filter_map(|(id, s)| Some((*id, &s.as_ref()?.pokes)))
+            .collect();
+        let mut fds: Vec<PollFd<'_>> = watched.iter().map(|(_, p)| poll_in(*p)).collect();
+        fds.push(poll_in(&self.flags.wake));
+        fds.extend(
+            self.network
+                .fds()
+                .map(|fd| PollFd::new(fd, PollFlags::POLLIN)),
+        );
+        match ppoll(&mut fds, Some(TimeSpec::from_duration(until)), None) {
+            Ok(_) | Err(nix::Error::EINTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+        let ready = |fd: &PollFd<'_>| fd.any().unwrap_or(false);
+        let jobs = watched.iter().zip(&fds).filter(|(_, fd)| ready(fd));
+        let heard = jobs.map(|((id, _), _)| *id).collect();
+        let _ = self.flags.wake.read();
+        Ok(heard)
+    }
+
+    /// A supervisor says that there is news, or has ended.
+    fn news_of(&mut self, job: JobId) {
+        let Some(Some(supervised)) = self.running.get_mut(&job) else {
+            return;
+        };
+        let mut buffer = [0; 4_096];
+        let gone = loop {
+            match supervised.pokes.read(&mut buffer) {
+                Ok(0) => break true,
+                Ok(_) => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break false,
+                Err(_) => break true,
+            }
+        };
+        if gone {
+            let _ = supervised.child.wait();
+        }
+        self.look_at(job, gone);
+    }
+
+    fn look_at_adopted(&mut self) {
+        let adopted = self.running.iter().filter(|(_, s)| s.is_none());
+        let adopted: Vec<JobId> = adopted.map(|(id, _)| *id).collect();
+        for job in adopted {
+            let gone = self.jobs.job(job).supervisor().is_none();
+            self.look_at(job, gone);
+        }
+    }
+
+    /// Tells the core how far a job is. `gone`: its supervisor is not there any more.
+    fn look_at(&mut self, job: JobId, gone: bool) {
+        let dir = self.jobs.job(job);
+        if gone && dir.progress().is_ok_and(|(_, ended)| !ended) {
+            self.close_lost(job);
+        }
+        let Ok((length, ended)) = dir.progress() else {
+            self.running.remove(&job);
+            return;
+        };
+        self.agent.handle_stream(job, length, ended, Instant::now());
+        if ended {
+            if let Some(Some(mut supervised)) = self.running.remove(&job) {
+                let _ = supervised.child.wait();
+            }
+            self.log_end(job);
+        }
+    }
+
+    /// A supervisor that went without a word: power, or the kernel's choice when memory ran out.
+    fn close_lost(&mut self, job: JobId) {
+        let dir = self.jobs.job(job);
+        let ended = Ended {
+            how: How::Lost,
+            duration_us: 0,
+            user_us: 0,
+            system_us: 0,
+            memory_kib: 0,
+            cut: 0,
+        };
+        let mut bytes = Vec::new();
+        let written = Record::Ended(ended)
+            .encode(&mut bytes)
+            .map_err(io::Error::other)
+            .and_then(|()| dir.stream()?.write_all(&bytes))
+            .and_then(|()| dir.set_ended());
+        if let Err(e) = written {
+            tracing::error!("{}: {e}", dir.path().display());
+        }
+    }
+
+    fn log_end(&mut self, job: JobId) {
+        let dir = self.jobs.job(job);
+        let Ok(operator) = dir.operator() else {
+            return;
+        };
+        let how = match dir.end() {
+            Some(Record::Ended(ended)) => {
+                format!("{:?} after {} ms", ended.how, ended.duration_us / 1_000)
+            }
+            _ => "in an unknown way".to_owned(),
+        };
+        if let Err(e) = self.audit.write(&operator, job, "ended", &how) {
+            tracing::error!("audit log: {e}");
+        }
+    }
+
+    fn obey(&mut self, output: Output) {
+        match output {
+            Output::Channel { via, datagram } => self.network.send(self.channel, via, &datagram),
+            Output::Answers {
+                operator,
+                via,
+                datagram,
+            } => self.network.send(agent_answers(&operator), via, &datagram),
+            Output::Remember => {
+                // what cannot be remembered could be replayed: the next output would start it
+                if let Err(e) =
+                    crate::files::replace(&self.state.join("replay"), &self.agent.replay().encode())
+                {
+                    tracing::error!("replay window: {e}");
+                    self.flags.stop.store(true, Ordering::Relaxed);
+                }
+            }
+            Output::Start(start) => self.start(&start),
+            Output::Cancel(job) => {
+                if let Err(e) = self.jobs.job(job).cancel() {
+                    tracing::error!("cancelling {job}: {e}");
+                }
+            }
+            Output::Facts(job) => {
+                let facts = facts::collect(self.agent.running());
+                self.agent.handle_facts(job, facts, Instant::now());
+            }
+            Output::Delivered(job) => {
+                // refused ones have no folder
+                let _ = self.jobs.job(job).set_delivered();
+            }
+            Output::Forget(job) => {
+                let _ = self.jobs.job(job).remove();
+            }
+            Output::Audit {
+                operator,
+                job,
+                what,
+                verdict,
+            } => {
+                if let Err(e) = self.audit.write(&operator, job, &verdict, &what) {
+                    tracing::error!("audit log: {e}");
+                }
+            }
+        }
+    }
+
+    fn start(&mut self, start: &Start) {
+        if self.flags.stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let (job, line) = (start.job, start.run.line());
+        let begun = self
+            .audit
+            .write(&start.operator, job, "started", &line)
+            .map_err(|e| format!("the audit log cannot be written ({e}), so nothing is run"))
+            .and_then(|()| {
+                self.spawn(start)
+                    .map_err(|e| format!("cannot start a job: {e}"))
+            });
+        if let Err(why) = begun {
+            tracing::error!("{why}");
+            let _ = self.jobs.job(job).remove();
+            let _ = self.audit.write(&start.operator, job, "failed", &why);
+            self.agent.handle_refused(job, &why, Instant::now());
+        }
+    }
+
+    fn spawn(&mut self, start: &Start) -> io::Result<()> {
+        let dir = self.jobs.job(start.job);
+        dir.create(start)?;
+        let mut command = Command::new("/proc/self/exe");
+        let mut child = command
+            .arg0("lcagent")
+            .args(["--log", "warn", "supervise"])
+            .arg(dir.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .process_group(0)
+            .spawn()?;
+        let pokes = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        fcntl(&pokes, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        self.running
+            .insert(start.job, Some(Supervised { child, pokes }));
+        Ok(())
+    }
+
+    fn reload(&mut self) {
+        match Config::load(self.config_file.as_deref()) {
+            Ok(config) => {
+                self.agent.configure(config.settings);
+                tracing::info!("configuration read again; interfaces and channel need a restart");
+            }
+            Err(e) => tracing::error!("the configuration stays as it was: {e}"),
+        }
+    }
+}
+
+fn poll_in<'a>(fd: &'a impl AsFd) -> PollFd<'a> {
+    PollFd::new(fd.as_fd(), PollFlags::POLLIN)
+}
+
+/// The agent's key, made at its first start.
+fn own_key(path: &Path) -> anyhow::Result<SecretKey> {
+    match SecretKey::load(path) {
+        Err(IdError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            let key = SecretKey::generate();
+            key.store(path)?;
+            tracing::info!("new key {}", key.peer_id());
+            Ok(key)
+        }
+        other => Ok(other?),
+    }
+}
+
+/// The replay window of the last run. One that cannot be read is an error: without it commands could be replayed.
+fn read_replay(path: &Path) -> anyhow::Result<ReplayWindow> {
+    let mut bytes = Vec::new();
+    match File::open(path) {
+        Ok(file) => file.take(MAX_SNAPSHOT as u64 + 1).read_to_end(&mut bytes)?,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(ReplayWindow::new()),
+        Err(e) => return Err(e).with_context(|| path.display().to_string()),
+    };
+    ReplayWindow::decode(&bytes).map_err(|e| {
+        anyhow::anyhow!(
+            "{}: {e}; without it commands could be run twice: remove it once no command is under way",
+            path.display()
+        )
+    })
+}

@@ -1,0 +1,313 @@
+//! `lcagent supervise DIR`: the process between the agent and a job. It runs the job, writes what it says to disk
+//! and ends it in time, whether or not the agent lives. So an agent can be restarted, or crash, and loses nothing.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use librecast::cli::Exit;
+use librecast::interrupt::on_signals;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+use super::contain::{Account, Group, contain, environment, kill_all, reap, terminate};
+use super::job::JobDir;
+use super::unix_now_ms;
+use crate::record::{Ended, How, Record};
+use crate::request::Run;
+
+/// Bytes read from a job at once; a record holds them.
+const CHUNK: usize = 16 * 1024;
+/// A job that is to end has so long before it is killed.
+const MERCY: Duration = Duration::from_secs(1);
+/// What is said just before the end is waited for so long, once all who could say it are dead.
+const DRAIN: Duration = Duration::from_secs(2);
+
+enum Event {
+    Said(Record),
+    Silent,
+    Exited(io::Result<ExitStatus>),
+    Stop,
+}
+
+/// Runs the job in `dir`.
+pub fn supervise(dir: PathBuf) -> anyhow::Result<Exit> {
+    let dir = JobDir::at(std::path::absolute(dir)?);
+    let _lock = dir.lock()?;
+    let (send, events) = sync_channel(16);
+    let stop = send.clone();
+    on_signals(
+        &[Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP],
+        move |_| {
+            // only once matters, and the job may be busy talking
+            let _ = stop.try_send(Event::Stop);
+        },
+    )?;
+    nix::sys::prctl::set_child_subreaper(true)?;
+    let mut log = Log {
+        file: dir.stream()?,
+        left: 0,
+        cut: 0,
+    };
+    let ended = run(&dir, &mut log, send, &events);
+    log.write(&Record::Ended(ended))?;
+    log.file.sync_data()?;
+    dir.set_ended()?;
+    poke();
+    Ok(Exit::Ok)
+}
+
+/// Tells the agent, if it lives, that there is news.
+fn poke() {
+    let mut out = io::stdout();
+    let _ = out.write_all(b".").and_then(|()| out.flush());
+}
+
+/// The stream on disk.
+struct Log {
+    file: File,
+    /// Bytes of output that may still be written.
+    left: u64,
+    cut: u64,
+}
+
+impl Log {
+    fn write(&mut self, record: &Record) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        record.encode(&mut bytes).map_err(io::Error::other)?;
+        self.file.write_all(&bytes)
+    }
+
+    /// Output, as far as the limit allows.
+    fn output(&mut self, record: &Record) {
+        let (Record::Stdout(bytes) | Record::Stderr(bytes)) = record else {
+            return;
+        };
+        let length = bytes.len() as u64;
+        // what does not fit a full disk is lost like what is over the limit
+        if length > self.left || self.write(record).is_err() {
+            self.left = 0;
+            self.cut += length;
+        } else {
+            self.left -= length;
+        }
+        poke();
+    }
+}
+
+fn run(dir: &JobDir, log: &mut Log, send: SyncSender<Event>, events: &Receiver<Event>) -> Ended {
+    let begun = Instant::now();
+    let how = match start(dir, log, send) {
+        Ok((leader, group, time)) => {
+            let how = watch(dir, log, events, leader, group.as_ref(), begun + time);
+            reap();
+            how
+        }
+        Err(e) => {
+            log.left = log.left.max(4_096);
+            log.output(&Record::Stderr(format!("lcagent: {e}\n").into_bytes()));
+            How::Exited(if e.kind() == io::ErrorKind::NotFound {
+                127
+            } else {
+                126
+            })
+        }
+    };
+    let used = getrusage(UsageWho::RUSAGE_CHILDREN).ok();
+    let micros = |t: nix::sys::time::TimeVal| {
+        u64::try_from(t.tv_sec() * 1_000_000 + t.tv_usec()).unwrap_or_default()
+    };
+    Ended {
+        how,
+        duration_us: begun.elapsed().as_micros() as u64,
+        user_us: used.map_or(0, |u| micros(u.user_time())),
+        system_us: used.map_or(0, |u| micros(u.system_time())),
+        memory_kib: used.map_or(0, |u| u64::try_from(u.max_rss()).unwrap_or_default()),
+        cut: log.cut,
+    }
+}
+
+/// Starts the job: its leader, its control group, and how long it may take.
+fn start(
+    dir: &JobDir,
+    log: &mut Log,
+    send: SyncSender<Event>,
+) -> io::Result<(Pid, Option<Group>, Duration)> {
+    let (_, run, permit) = dir.read()?;
+    log.left = permit.output;
+    let account = Account::find(permit.user.as_deref())?;
+    let name = dir.path().file_name().unwrap_or_default().to_string_lossy();
+    let group = Group::create(&name)
+        .inspect_err(|e| tracing::debug!("no control group: {e}"))
+        .ok();
+    let script = run.script.as_deref().map(in_memory).transpose()?;
+    let mut command = prepare(dir, &run, &account, script.as_ref());
+    contain(&mut command, &account, group.as_ref());
+    let program = run.arguments[0].to_string_lossy().into_owned();
+    let folder = run.folder.clone();
+    let mut child = command.spawn().map_err(|e| {
+        let what = match &folder {
+            Some(folder) if !std::path::Path::new(folder).is_dir() => {
+                format!("{}: no such folder", folder.to_string_lossy())
+            }
+            _ => format!("{program}: {e}"),
+        };
+        io::Error::new(e.kind(), what)
+    })?;
+    let started = Record::Started(unix_now_ms());
+    log.write(&started)?;
+    poke();
+    let leader = Pid::from_raw(child.id() as i32);
+    converse(&mut child, run.stdin, &send)?;
+    thread::Builder::new().spawn(move || {
+        // nobody is left to hear it once the supervisor has ended
+        let _ = send.send(Event::Exited(child.wait()));
+    })?;
+    Ok((leader, group, permit.time))
+}
+
+/// A script that is nowhere on disk, executable by everybody.
+fn in_memory(script: &[u8]) -> io::Result<File> {
+    let file = memfd_create(c"script", MFdFlags::empty())?;
+    let mut file = File::from(file);
+    file.write_all(script)?;
+    // the interpreter opens it again by /proc/self/fd
+    fcntl(&file, FcntlArg::F_SETFD(FdFlag::empty()))?;
+    Ok(file)
+}
+
+fn prepare(dir: &JobDir, run: &Run, account: &Account, script: Option<&File>) -> Command {
+    let program: OsString = match script {
+        Some(file) => format!("/proc/self/fd/{}", file.as_raw_fd()).into(),
+        None => run.arguments[0].clone(),
+    };
+    let mut command = Command::new(program);
+    let home = account.home.clone();
+    let home = if home.is_dir() { home } else { "/".into() };
+    command
+        .args(&run.arguments[1..])
+        .env_clear()
+        .envs(environment(account, dir.path()))
+        .envs(run.variables.iter().map(|(n, v)| (n, v)))
+        .current_dir(run.folder.as_ref().map_or(home, PathBuf::from))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// Threads that talk and listen to the job.
+fn converse(child: &mut Child, input: Vec<u8>, send: &SyncSender<Event>) -> io::Result<()> {
+    if let Some(mut stdin) = child.stdin.take() {
+        thread::Builder::new().spawn(move || {
+            // a job need not read what it is given
+            let _ = stdin.write_all(&input);
+        })?;
+    }
+    if let Some(out) = child.stdout.take() {
+        listen(out, Record::Stdout, send.clone())?;
+    }
+    if let Some(err) = child.stderr.take() {
+        listen(err, Record::Stderr, send.clone())?;
+    }
+    Ok(())
+}
+
+fn listen(
+    mut from: impl Read + Send + 'static,
+    record: fn(Vec<u8>) -> Record,
+    send: SyncSender<Event>,
+) -> io::Result<()> {
+    thread::Builder::new().spawn(move || {
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            match from.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(n) => {
+                    if send
+                        .send(Event::Said(record(buffer[..n].to_vec())))
+                        .is_err()
+                    {
+                        return;
+                    }
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => break,
+            }
+        }
+        let _ = send.send(Event::Silent);
+    })?;
+    Ok(())
+}
+
+/// Until the job has ended and all it said is written; how it ended.
+fn watch(
+    dir: &JobDir,
+    log: &mut Log,
+    events: &Receiver<Event>,
+    leader: Pid,
+    group: Option<&Group>,
+    end: Instant,
+) -> How {
+    let (mut how, mut talking, mut until) = (None, 2, end);
+    // why it was told to end
+    let mut doomed = None;
+    // a signal may have come before anybody listened
+    if dir.is_cancelled() {
+        doomed = Some(How::Cancelled);
+        terminate(leader);
+        until = Instant::now() + MERCY;
+    }
+    while how.is_none() || talking > 0 {
+        let patience = until.saturating_duration_since(Instant::now());
+        match events.recv_timeout(patience) {
+            Ok(Event::Said(record)) => log.output(&record),
+            Ok(Event::Silent) => talking -= 1,
+            Ok(Event::Stop) if doomed.is_none() && how.is_none() && dir.is_cancelled() => {
+                doomed = Some(How::Cancelled);
+                terminate(leader);
+                until = Instant::now() + MERCY;
+            }
+            Ok(Event::Stop) => {}
+            Ok(Event::Exited(status)) => {
+                how = Some(doomed.unwrap_or_else(|| how_of(&status)));
+                // what it left behind holds its pipes open, and is part of it
+                kill_all(leader, group);
+                until = Instant::now() + DRAIN;
+            }
+            Err(RecvTimeoutError::Timeout) if how.is_some() => break,
+            Err(RecvTimeoutError::Timeout) if doomed.is_none() => {
+                doomed = Some(How::OutOfTime);
+                terminate(leader);
+                until = Instant::now() + MERCY;
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                kill_all(leader, group);
+                until = Instant::now() + DRAIN;
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    how.or(doomed).unwrap_or(How::Lost)
+}
+
+fn how_of(status: &io::Result<ExitStatus>) -> How {
+    use std::os::unix::process::ExitStatusExt;
+    match status {
+        Ok(status) => match (status.code(), status.signal()) {
+            (Some(code), _) => How::Exited(code as u32),
+            (None, Some(signal)) => How::Killed(signal as u32),
+            (None, None) => How::Lost,
+        },
+        Err(_) => How::Lost,
+    }
+}

@@ -1,0 +1,143 @@
+//! A segment of an answer: some bytes of a node's stream of records, signed by the node.
+//!
+//! ```text
+//!   0  version 8 = 1 | kind 8 = 6
+//!   2  agent key 256
+//!  34  job 64
+//!  42  offset 32                          of the first byte in the stream
+//!  46  content                            1 to SEGMENT bytes
+//!      signature 512                      ed25519 over CONTEXT, 0x00, everything before it
+//! ```
+//!
+//! Each is signed on its own: what comes first can be shown first, whatever is lost, and the operator keeps
+//! nothing that strangers have made. The job is the hash of an operator's key and more, so a segment serves no
+//! other operator and no other command.
+
+use librecast::id::{PeerId, SecretKey};
+use librecast::wire::{Reader, WireError};
+
+use crate::datagram::{JobId, Kind, MAX_DATAGRAM};
+
+/// Most bytes of a stream in one segment.
+pub const SEGMENT: usize = 1_024;
+/// Longest stream, in bytes.
+pub const MAX_STREAM: u32 = 1 << 30;
+
+const CONTEXT: &str = "lcagent 2026 answer";
+const SIGNATURE: usize = 64;
+
+/// A segment; nothing is believed before [`Segment::verify`].
+#[derive(Debug, Clone, Copy)]
+pub struct Segment<'a> {
+    /// Whose it is.
+    pub agent: PeerId,
+    /// Which command it answers.
+    pub job: JobId,
+    /// Where in the stream its content begins.
+    pub offset: u32,
+    /// Some bytes of the stream.
+    pub content: &'a [u8],
+    signed: &'a [u8],
+    signature: &'a [u8; SIGNATURE],
+}
+
+/// A signed segment; `content` holds at most [`SEGMENT`] bytes.
+#[must_use]
+pub fn seal(key: &SecretKey, job: JobId, offset: u32, content: &[u8]) -> Vec<u8> {
+    let mut w = Kind::Answer.start();
+    w.put(key.peer_id().public_key()).put(&job.0).u32(offset);
+    w.put(content);
+    let signature = key.sign(CONTEXT, w.as_slice());
+    w.put(&signature);
+    w.into_vec()
+}
+
+impl<'a> Segment<'a> {
+    /// Reads a datagram of which [`Kind::read`] has read the kind.
+    pub fn decode(datagram: &'a [u8], mut r: Reader<'a>) -> Result<Self, WireError> {
+        if datagram.len() > MAX_DATAGRAM {
+            return Err(WireError::Trailing);
+        }
+        let (signed, signature) = datagram
+            .split_last_chunk::<SIGNATURE>()
+            .ok_or(WireError::Truncated)?;
+        let agent = PeerId::from_public_key(r.array()?).map_err(|_| WireError::Bad("agent key"))?;
+        let (job, offset) = (JobId(r.array()?), r.u32()?);
+        let length = r.rest().len().saturating_sub(SIGNATURE);
+        let content = r.take(length)?;
+        if content.is_empty() || length > SEGMENT || offset > MAX_STREAM {
+            return Err(WireError::Bad("segment"));
+        }
+        Ok(Self {
+            agent,
+            job,
+            offset,
+            content,
+            signed,
+            signature,
+        })
+    }
+
+    /// Whether the agent has signed it.
+    #[must_use]
+    pub fn verify(&self) -> bool {
+        self.agent
+            .verify(CONTEXT, self.signed, self.signature)
+            .is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const JOB: JobId = JobId([5; 8]);
+
+    fn key() -> SecretKey {
+        SecretKey::from_seed(&[7; 32])
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Segment<'_>, WireError> {
+        let (kind, r) = Kind::read(bytes)?;
+        assert_eq!(kind, Kind::Answer);
+        Segment::decode(bytes, r)
+    }
+
+    #[test]
+    fn full_segment_fits_a_datagram_and_is_read_back() {
+        let content = vec![9; SEGMENT];
+        let bytes = seal(&key(), JOB, 77, &content);
+        assert!(bytes.len() <= MAX_DATAGRAM);
+        let segment = decode(&bytes).unwrap();
+        assert!(segment.verify());
+        assert_eq!((segment.agent, segment.job), (key().peer_id(), JOB));
+        assert_eq!(segment.offset, 77);
+        assert_eq!(segment.content, content);
+    }
+
+    #[test]
+    fn changed_segment_does_not_verify() {
+        let good = seal(&key(), JOB, 0, b"output");
+        for at in 2..good.len() {
+            let mut bytes = good.clone();
+            bytes[at] ^= 1;
+            assert!(!decode(&bytes).is_ok_and(|s| s.verify()), "{at}");
+        }
+    }
+
+    #[test]
+    fn empty_and_overlong_segments_are_refused() {
+        assert!(decode(&seal(&key(), JOB, 0, b"")).is_err());
+        assert!(decode(&seal(&key(), JOB, 0, &[0; SEGMENT + 1])).is_err());
+        assert!(decode(&seal(&key(), JOB, MAX_STREAM + 1, b"x")).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            prop_assert!(!Segment::decode(&bytes, Reader::new(&bytes)).is_ok_and(|s| s.verify()));
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! The operator's verbs.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use librecast::cli::{Exit, ExitError};
+use serde_json::json;
+
+use crate::agent::shell::default_state_dir;
+use crate::cli::print_line;
+use crate::datagram::JobId;
+use crate::envelope::MAX_PAYLOAD;
+use crate::operator::core::{Event, Fate};
+use crate::operator::known::Book;
+use crate::operator::print::{Printer, Style, clean};
+use crate::operator::shell::{self, Options, Outcome, Session};
+use crate::record::{How, Record};
+use crate::request::{Run, What};
+
+/// `exec` and `script`.
+pub(crate) fn run(options: &Options, run: Run, style: Style) -> anyhow::Result<Exit> {
+    carry_out(options, &What::Run(run), style)
+}
+
+/// `result`.
+pub(crate) fn result(options: &Options, job: JobId, style: Style) -> anyhow::Result<Exit> {
+    carry_out(options, &What::Result(job), style)
+}
+
+/// `cancel`.
+pub(crate) fn cancel(options: &Options, job: JobId, style: Style) -> anyhow::Result<Exit> {
+    carry_out(options, &What::Cancel(job), style)
+}
+
+fn carry_out(options: &Options, what: &What, style: Style) -> anyhow::Result<Exit> {
+    let mut session = Session::open(options)?;
+    let mut printer: Option<Printer> = None;
+    let outcome = session.carry_out(options, what, |job, event| {
+        printer
+            .get_or_insert_with(|| Printer::new(style, job))
+            .event(event)
+    })?;
+    let mut printer = printer.unwrap_or_else(|| Printer::new(style, JobId([0; 8])));
+    let mut fates = outcome.fates.as_slice();
+    if outcome.interrupted.is_some() {
+        // who was cut short by us is no news
+        fates = &[];
+    }
+    printer.end(fates)?;
+    Ok(exit(options, &outcome))
+}
+
+/// `nodes`.
+pub(crate) fn nodes(options: &Options, json: bool) -> anyhow::Result<Exit> {
+    let mut session = Session::open(options)?;
+    let outcome = session.carry_out(options, &What::Facts, |_, event| {
+        if let Event::Rejected { id, why } = event {
+            eprintln!("lcagent: {id} is not believed: {why}");
+        }
+        Ok(())
+    })?;
+    let rows: Vec<serde_json::Value> = outcome.fates.iter().map(|f| row(f, &outcome)).collect();
+    if json {
+        print_line(serde_json::Value::from(rows))?;
+    } else {
+        print_nodes(&rows)?;
+    }
+    Ok(exit(options, &outcome))
+}
+
+fn row(
+    (id, name, fate): &(librecast::id::PeerId, String, Fate),
+    outcome: &Outcome,
+) -> serde_json::Value {
+    let heard = outcome.heard.iter().find(|(key, _)| key == id);
+    let labels = heard
+        .map(|(_, node)| node.labels.clone())
+        .unwrap_or_default();
+    let state = match fate {
+        Fate::Answered(Record::Facts(_)) => "up",
+        Fate::Answered(_) => "refused",
+        Fate::Unfinished => "unfinished",
+        Fate::Silent => "silent",
+    };
+    let mut row = json!({ "name": name, "id": id, "state": state, "labels": labels });
+    if let Fate::Answered(Record::Facts(facts)) = fate {
+        for (name, value) in facts {
+            // numbers where they are numbers
+            let number = value.parse::<u64>().map(serde_json::Value::from);
+            row[name] = number.unwrap_or_else(|_| value.clone().into());
+        }
+    }
+    row
+}
+
+fn print_nodes(rows: &[serde_json::Value]) -> std::io::Result<()> {
+    let text = |row: &serde_json::Value, key: &str| match &row[key] {
+        serde_json::Value::String(s) => clean(s),
+        serde_json::Value::Null => String::new(),
+        other => other.to_string(),
+    };
+    let labels = |row: &serde_json::Value| -> String {
+        let labels = row["labels"].as_object();
+        let pairs = labels
+            .into_iter()
+            .flatten()
+            .map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default()));
+        clean(&pairs.collect::<Vec<_>>().join(","))
+    };
+    let mut table =
+        vec![["NAME", "STATE", "LABELS", "OS", "UPTIME", "ADDRESSES"].map(str::to_owned)];
+    for row in rows {
+        let uptime = row["uptime_s"].as_u64().map(|s| match s {
+            0..3_600 => format!("{}m", s / 60),
+            3_600..172_800 => format!("{}h", s / 3_600),
+            _ => format!("{}d", s / 86_400),
+        });
+        table.push([
+            text(row, "name"),
+            text(row, "state"),
+            labels(row),
+            text(row, "os"),
+            uptime.unwrap_or_default(),
+            text(row, "addresses"),
+        ]);
+    }
+    let width = |column: usize| {
+        table
+            .iter()
+            .map(|r| r[column].chars().count())
+            .max()
+            .unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..6).map(width).collect();
+    for row in &table {
+        let cells = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:width$}"));
+        print_line(cells.collect::<Vec<_>>().join("  ").trim_end())?;
+    }
+    Ok(())
+}
+
+/// `nodes --forget`.
+pub(crate) fn forget(options: &Options, name: &str) -> anyhow::Result<Exit> {
+    let dir = options
+        .state_dir
+        .clone()
+        .unwrap_or_else(shell::default_state_dir);
+    if Book::open(dir)?.forget(&options.channel, name)? {
+        return Ok(Exit::Ok);
+    }
+    let message = format!("no node {name:?} is known on channel {:?}", options.channel);
+    Err(ExitError::new(Exit::Failed, message).into())
+}
+
+/// 1 if a node failed wins over 3 if one is missing.
+fn exit(options: &Options, outcome: &Outcome) -> Exit {
+    if let Some(exit) = outcome.interrupted {
+        return exit;
+    }
+    if outcome.fates.is_empty() {
+        eprintln!("lcagent: no node answers to {}", options.selector);
+        return Exit::Unreachable;
+    }
+    let failed = |fate: &Fate| match fate {
+        Fate::Answered(Record::Ended(ended)) => ended.how != How::Exited(0),
+        Fate::Answered(last) => matches!(last, Record::Refused(_)),
+        Fate::Silent | Fate::Unfinished => false,
+    };
+    if outcome.fates.iter().any(|(_, _, fate)| failed(fate)) {
+        return Exit::Failed;
+    }
+    let missing = |fate: &Fate| matches!(fate, Fate::Silent | Fate::Unfinished);
+    if outcome.fates.iter().any(|(_, _, fate)| missing(fate)) {
+        return Exit::Unreachable;
+    }
+    Exit::Ok
+}
+
+/// A script, which says what is to read it.
+pub(crate) fn read_script(file: &Path) -> anyhow::Result<Vec<u8>> {
+    let script = fs::read(file).with_context(|| file.display().to_string())?;
+    let wrong = if !script.starts_with(b"#!") {
+        Some("a script begins with #! and its interpreter")
+    } else if script.len() > MAX_PAYLOAD {
+        Some("too long for a script")
+    } else {
+        None
+    };
+    match wrong {
+        Some(why) => Err(ExitError::new(Exit::Usage, format!("{}: {why}", file.display())).into()),
+        None => Ok(script),
+    }
+}
+
+/// `log`.
+pub(crate) fn log(state_dir: Option<PathBuf>, json: bool) -> anyhow::Result<Exit> {
+    let path = state_dir
+        .unwrap_or_else(default_state_dir)
+        .join("audit.log");
+    let file = fs::File::open(&path).map_err(|e| {
+        let exit = match e.kind() {
+            std::io::ErrorKind::PermissionDenied => Exit::NotPermitted,
+            _ => Exit::Failed,
+        };
+        ExitError::new(exit, format!("{}: {e}", path.display()))
+    })?;
+    for line in BufReader::new(file).lines() {
+        let line = line?;
+        if json {
+            print_line(line)?;
+            continue;
+        }
+        // a line that a crash cut short is shown as it is
+        let Ok(entry) = serde_json::from_str::<serde_json::Value>(&line) else {
+            print_line(clean(&line))?;
+            continue;
+        };
+        let text = |key: &str| clean(entry[key].as_str().unwrap_or_default());
+        let (time, job, operator) = (&entry["time"], text("job"), text("operator"));
+        print_line(format_args!(
+            "{time} {job} {operator} {}: {}",
+            text("event"),
+            text("what")
+        ))?;
+    }
+    Ok(Exit::Ok)
+}

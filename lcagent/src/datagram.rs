@@ -1,0 +1,186 @@
+//! What all datagrams of lcagent have in common: version, kind and size; how a command is named.
+//!
+//! ```text
+//! version 8 = 1 | kind 8 | ...
+//! ```
+//!
+//! | kind | what | who sends it where |
+//! |---|---|---|
+//! | 1, 2 | a command, with its payload or before it ([`crate::envelope`]) | operator, channel |
+//! | 3 | a part of a payload ([`crate::part`]) | operator, channel |
+//! | 4 | what has come of the answers ([`crate::acknowledgement`]) | operator, channel |
+//! | 5 | hello: an agent has come up ([`hello`]) | agent, channel |
+//! | 6 | a segment of an answer ([`crate::answer`]) | agent, answers |
+//! | 7 | parts that are missing ([`crate::part`]) | agent, answers |
+
+use std::fmt;
+use std::str::FromStr;
+
+use librecast::id::{PeerId, derive};
+use librecast::wire::{Reader, WireError, Writer};
+
+/// Largest datagram in bytes: with IPv6 and UDP headers below the least MTU of IPv6.
+pub const MAX_DATAGRAM: usize = 1_200;
+/// Most ranges in one datagram.
+pub const MAX_RANGES: usize = 8;
+
+const VERSION: u8 = 1;
+
+/// What a datagram is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A command with its payload.
+    Command = 1,
+    /// A command whose payload comes in parts.
+    Announced = 2,
+    /// A part of a payload.
+    Part = 3,
+    /// What has come of the answers.
+    Acknowledgement = 4,
+    /// An agent has come up.
+    Hello = 5,
+    /// A segment of an answer.
+    Answer = 6,
+    /// Parts that an agent misses.
+    Missing = 7,
+}
+
+impl Kind {
+    const ALL: [Self; 7] = [
+        Self::Command,
+        Self::Announced,
+        Self::Part,
+        Self::Acknowledgement,
+        Self::Hello,
+        Self::Answer,
+        Self::Missing,
+    ];
+
+    /// A datagram of this kind, to be continued.
+    #[must_use]
+    pub fn start(self) -> Writer {
+        let mut w = Writer::new();
+        w.u8(VERSION).u8(self as u8);
+        w
+    }
+
+    /// The kind of a datagram, and what follows it.
+    pub fn read(datagram: &[u8]) -> Result<(Self, Reader<'_>), WireError> {
+        let mut r = Reader::new(datagram);
+        match r.u8()? {
+            VERSION => {}
+            other => return Err(WireError::Version(other)),
+        }
+        let number = r.u8()?;
+        let kind = Self::ALL.into_iter().find(|k| *k as u8 == number);
+        Ok((kind.ok_or(WireError::Bad("kind"))?, r))
+    }
+}
+
+/// Names a command of an operator: the first 64 bits of a hash of what makes it unique.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct JobId(pub [u8; 8]);
+
+impl JobId {
+    /// Of the command with this sequence and nonce.
+    #[must_use]
+    pub fn of(operator: &PeerId, sequence: u64, nonce: &[u8; 16]) -> Self {
+        let parts: [&[u8]; 3] = [operator.public_key(), &sequence.to_be_bytes(), nonce];
+        let [a, b, c, d, e, f, g, h, ..] = derive("lcagent 2026 job", &parts);
+        Self([a, b, c, d, e, f, g, h])
+    }
+}
+
+impl fmt::Display for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
+    }
+}
+
+impl fmt::Debug for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for JobId {
+    type Err = WireError;
+
+    fn from_str(text: &str) -> Result<Self, WireError> {
+        let bad = WireError::Bad("job: 16 hexadecimal digits");
+        if text.len() != 16 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(bad);
+        }
+        let number = u64::from_str_radix(text, 16).map_err(|_| bad)?;
+        Ok(Self(number.to_be_bytes()))
+    }
+}
+
+/// The datagram of an agent that has come up and asks what it missed. It is not signed: all it can do is
+/// to have open commands repeated, which is bounded.
+#[must_use]
+pub fn hello(agent: &PeerId) -> Vec<u8> {
+    let mut w = Kind::Hello.start();
+    w.put(agent.public_key());
+    w.into_vec()
+}
+
+/// Reads a count of at most [`MAX_RANGES`] and so many ranges.
+pub(crate) fn read_ranges<'a, T>(
+    r: &mut Reader<'a>,
+    mut one: impl FnMut(&mut Reader<'a>) -> Result<T, WireError>,
+) -> Result<Vec<(T, T)>, WireError> {
+    let count = r.u8()?;
+    if usize::from(count) > MAX_RANGES {
+        return Err(WireError::Bad("ranges"));
+    }
+    (0..count).map(|_| Ok((one(r)?, one(r)?))).collect()
+}
+
+/// Adds a range behind the others, as part of the last one where they touch; false if there are [`MAX_RANGES`].
+pub(crate) fn push_range<T: Copy + Ord>(ranges: &mut Vec<(T, T)>, from: T, to: T) -> bool {
+    if let Some((_, end)) = ranges.last_mut()
+        && *end >= from
+    {
+        *end = to.max(*end);
+        return true;
+    }
+    if ranges.len() == MAX_RANGES {
+        return false;
+    }
+    ranges.push((from, to));
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use librecast::id::SecretKey;
+
+    use super::*;
+
+    #[test]
+    fn kinds_are_told_apart_and_others_refused() {
+        for kind in Kind::ALL {
+            let bytes = kind.start().into_vec();
+            assert_eq!(Kind::read(&bytes).unwrap().0, kind);
+        }
+        let refused = |bytes: &[u8]| Kind::read(bytes).unwrap_err();
+        assert_eq!(refused(&[1, 0]), WireError::Bad("kind"));
+        assert_eq!(refused(&[1, 8]), WireError::Bad("kind"));
+        assert_eq!(refused(&[2, 1]), WireError::Version(2));
+        assert_eq!(refused(&[1]), WireError::Truncated);
+    }
+
+    #[test]
+    fn job_is_named_by_operator_sequence_and_nonce() {
+        let key = |n| SecretKey::from_seed(&[n; 32]).peer_id();
+        let job = JobId::of(&key(1), 1, &[0; 16]);
+        assert_eq!(job.to_string().parse::<JobId>(), Ok(job));
+        assert_ne!(job, JobId::of(&key(2), 1, &[0; 16]));
+        assert_ne!(job, JobId::of(&key(1), 2, &[0; 16]));
+        assert_ne!(job, JobId::of(&key(1), 1, &[1; 16]));
+        for bad in ["", "12", "0123456789abcdeg", "+123456789abcdef"] {
+            assert!(bad.parse::<JobId>().is_err(), "{bad}");
+        }
+    }
+}

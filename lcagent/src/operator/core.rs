@@ -1,0 +1,627 @@
+//! What an operator does with one command: sends it, repeats it while nodes that he knows are silent, puts the
+//! answers together, tells the agents what has come, and knows when it is over. No sockets, clocks or files.
+//!
+//! ```text
+//! command ──►  ... answers ...  ──► all whole ─────────────► over
+//!    ▲             │   │                                      ▲
+//!    └─ silent? ◄──┘   └─ acknowledgement, soon               │
+//!                                       out of time ──────────┘
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use librecast::id::{PeerId, SecretKey};
+use librecast::pacing::TokenBucket;
+use librecast::wire::{Reader, WireError};
+
+use super::assembly::Assembly;
+use crate::acknowledgement::{Acknowledgement, Progress, WholeHash, fitting, short_id, whole_hash};
+use crate::answer::{SEGMENT, Segment};
+use crate::datagram::Kind;
+use crate::envelope::Signed;
+use crate::part;
+use crate::record::{NodeInfo, Record};
+
+/// Most nodes that answer one command.
+pub const MAX_NODES: usize = 16_384;
+/// Bytes kept behind gaps, over all nodes.
+const MAX_AHEAD: usize = 64 << 20;
+/// How long an acknowledgement waits for more to acknowledge, and where something is missing.
+const ACK: Duration = Duration::from_millis(200);
+const ACK_GAP: Duration = Duration::from_millis(20);
+/// The first repeat; doubled each time.
+const REPEAT: Duration = Duration::from_millis(300);
+const MAX_REPEAT: Duration = Duration::from_secs(8);
+/// How long nodes that nobody knows yet have to show up: beside known ones, and where nobody is known.
+const STRANGERS: Duration = Duration::from_millis(120);
+const FIRST_MEETING: Duration = Duration::from_millis(1_500);
+const NOBODY: Duration = Duration::from_secs(3);
+/// Since the last one that was not known.
+const QUIET: Duration = Duration::from_millis(700);
+/// Jobs are ended when time is up: how long that takes to be told.
+const GRACE: Duration = Duration::from_secs(3);
+/// Payloads go out at this pace, in bits per second, and no part twice within this time.
+const PART_RATE: u64 = 100_000_000;
+const PART_PAUSE: Duration = Duration::from_millis(100);
+
+/// A node of which the operator has heard before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// Its key.
+    pub id: PeerId,
+    /// Its name.
+    pub name: String,
+}
+
+/// How a command is carried out.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Nodes that the command selects, as far as they are known.
+    pub expected: Vec<Known>,
+    /// Other nodes that are known: their names are taken.
+    pub others: Vec<Known>,
+    /// Whether nodes that are not known are refused.
+    pub strict: bool,
+    /// How long nodes have to answer.
+    pub timeout: Duration,
+    /// Over how long the agents spread their first answers.
+    pub spread: Duration,
+    /// Segments that each node may have under way.
+    pub window: u8,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Send this to the channel.
+    Channel(Vec<u8>),
+    /// Something the user may want to see.
+    Event(Event),
+}
+
+/// What has happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A node has begun to answer.
+    Heard {
+        /// Its key.
+        id: PeerId,
+        /// What it says of itself.
+        node: NodeInfo,
+        /// Whether it was known.
+        known: bool,
+    },
+    /// It says this, in order.
+    Said {
+        /// Its key.
+        id: PeerId,
+        /// What.
+        record: Record,
+    },
+    /// Its answer is not taken.
+    Rejected {
+        /// Its key.
+        id: PeerId,
+        /// Why.
+        why: String,
+    },
+}
+
+/// What became of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    /// It has answered; this was the last record.
+    Answered(Record),
+    /// It has begun to answer and not come to an end.
+    Unfinished,
+    /// Nothing was heard of it.
+    Silent,
+}
+
+/// One command under way.
+#[derive(Debug)]
+pub struct Operator {
+    key: SecretKey,
+    signed: Signed,
+    settings: Settings,
+    nodes: BTreeMap<PeerId, Node>,
+    /// Whose name is whose: known ones, and those that have answered.
+    names: BTreeMap<String, PeerId>,
+    known: BTreeSet<PeerId>,
+    outputs: VecDeque<Output>,
+    begun: Instant,
+    last_stranger: Instant,
+    repeat: Option<(Instant, u32)>,
+    ack_at: Option<Instant>,
+    gap_at: Option<Instant>,
+    unacknowledged: usize,
+    counter: u32,
+    whole: BTreeSet<PeerId>,
+    moved: BTreeSet<PeerId>,
+    parts: PartQueue,
+    /// Something had to be sent twice: this network loses packets.
+    lossy: bool,
+    counters: BTreeMap<&'static str, u64>,
+}
+
+#[derive(Debug, Default)]
+struct Node {
+    assembly: Assembly,
+    name: Option<String>,
+    last: Option<Record>,
+    rejected: bool,
+}
+
+#[derive(Debug)]
+struct PartQueue {
+    waiting: BTreeSet<u16>,
+    sent: Vec<Option<Instant>>,
+    bucket: TokenBucket,
+}
+
+impl Operator {
+    /// A command that is to go out now.
+    #[must_use]
+    pub fn new(key: SecretKey, signed: Signed, settings: Settings, now: Instant) -> Self {
+        // at most 4,096
+        let parts = PartQueue {
+            waiting: (0..signed.parts.len() as u16).collect(),
+            sent: vec![None; signed.parts.len()],
+            bucket: TokenBucket::new(PART_RATE, 64 * 1024, now),
+        };
+        let all = settings.expected.iter().chain(&settings.others);
+        let mut operator = Self {
+            key,
+            names: all.clone().map(|k| (k.name.clone(), k.id)).collect(),
+            known: all.map(|k| k.id).collect(),
+            nodes: BTreeMap::new(),
+            outputs: VecDeque::new(),
+            begun: now,
+            last_stranger: now,
+            repeat: Some((now + REPEAT + settings.spread, 0)),
+            ack_at: None,
+            gap_at: None,
+            unacknowledged: 0,
+            counter: 0,
+            whole: BTreeSet::new(),
+            moved: BTreeSet::new(),
+            parts,
+            lossy: false,
+            counters: BTreeMap::new(),
+            signed,
+            settings,
+        };
+        operator.send_command();
+        operator
+    }
+
+    /// What was dropped, and how often.
+    #[must_use]
+    pub fn counters(&self) -> &BTreeMap<&'static str, u64> {
+        &self.counters
+    }
+
+    /// A datagram that came to the operator's answers.
+    pub fn handle_datagram(&mut self, datagram: &[u8], now: Instant) {
+        let handled = Kind::read(datagram).and_then(|(kind, r)| match kind {
+            Kind::Answer => self.handle_segment(datagram, r, now),
+            Kind::Missing => {
+                let mut r = r;
+                let asked = part::asked(&mut r, self.signed.job)?;
+                self.send_again(&asked, now);
+                Ok(())
+            }
+            _ => Err(WireError::Bad("kind")),
+        });
+        if handled.is_err() {
+            self.count("malformed");
+        }
+    }
+
+    /// Time has come: see [`poll_timeout`](Self::poll_timeout).
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if let Some((at, times)) = self.repeat
+            && at <= now
+        {
+            self.repeat_command(now, times);
+        }
+        while self.parts.bucket.ready(now) {
+            let Some(index) = self.parts.waiting.pop_first() else {
+                break;
+            };
+            let datagram = self.signed.parts[usize::from(index)].clone();
+            self.parts.bucket.spend(datagram.len() as u64, now);
+            self.parts.sent[usize::from(index)] = Some(now);
+            self.outputs.push_back(Output::Channel(datagram));
+        }
+        if self.gap_at.is_some_and(|at| at <= now) {
+            self.gap_at = None;
+            // packets that overtook each other fill their gaps by themselves
+            if self.ahead_bytes() > 0 {
+                self.lossy = true;
+                self.acknowledge();
+            }
+        }
+        if self.ack_at.is_some_and(|at| at <= now) {
+            self.acknowledge();
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do, or it may be over.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Instant {
+        let parts = (!self.parts.waiting.is_empty()).then(|| self.parts.bucket.ready_at());
+        let repeat = self.repeat.map(|(at, _)| at);
+        let times = [self.ack_at, self.gap_at, parts, repeat];
+        let next = times.into_iter().flatten().min();
+        let over = self.over_at();
+        next.map_or(over, |at| at.min(over))
+    }
+
+    /// The next thing to do, until there is none.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// Whether nothing more is to be waited for.
+    #[must_use]
+    pub fn is_over(&self, now: Instant) -> bool {
+        now >= self.over_at()
+    }
+
+    /// The last words to the agents, once it is over.
+    pub fn finish(&mut self) {
+        if !self.whole.is_empty() || !self.moved.is_empty() {
+            self.acknowledge();
+        }
+        if self.lossy {
+            // what was told last may be lost as well, and nobody is left to tell it again
+            self.whole = self.done().map(|(id, _)| *id).collect();
+            self.acknowledge();
+        }
+    }
+
+    /// What has become of all nodes: those that answered and those that were expected to.
+    #[must_use]
+    pub fn fates(&self) -> Vec<(PeerId, String, Fate)> {
+        let mut fates = Vec::new();
+        for (id, node) in self.nodes.iter().filter(|(_, n)| !n.rejected) {
+            let fate = match &node.last {
+                Some(Record::NotSelected) => continue,
+                Some(last) => Fate::Answered(last.clone()),
+                None => Fate::Unfinished,
+            };
+            let name = node.name.clone().unwrap_or_else(|| id.to_string());
+            fates.push((*id, name, fate));
+        }
+        for known in &self.settings.expected {
+            if !self.nodes.contains_key(&known.id) {
+                fates.push((known.id, known.name.clone(), Fate::Silent));
+            }
+        }
+        fates.sort_by(|a, b| a.1.cmp(&b.1));
+        fates
+    }
+
+    /// Nodes of which something is still to come: expected and silent, heard and not at their end.
+    #[must_use]
+    pub fn open(&self) -> (usize, usize) {
+        let heard = self.nodes.values().filter(|n| !n.rejected);
+        let running = heard.filter(|n| n.last.is_none()).count();
+        (self.silent().count(), running)
+    }
+
+    fn silent(&self) -> impl Iterator<Item = &Known> {
+        let heard = |k: &&Known| !self.nodes.contains_key(&k.id);
+        self.settings.expected.iter().filter(heard)
+    }
+
+    fn done(&self) -> impl Iterator<Item = (&PeerId, &Node)> {
+        self.nodes.iter().filter(|(_, n)| n.last.is_some())
+    }
+
+    fn over_at(&self) -> Instant {
+        let (silent, running) = self.open();
+        let end = self.begun + self.settings.timeout;
+        if running > 0 {
+            return end + GRACE;
+        }
+        if silent > 0 {
+            return end;
+        }
+        let strangers = self.last_stranger + QUIET;
+        let spread = self.settings.spread;
+        let settled = if !self.settings.expected.is_empty() {
+            let at = self.begun + STRANGERS + spread;
+            // somebody new has shown up: there may be more of them
+            if self.last_stranger > self.begun {
+                at.max(strangers)
+            } else {
+                at
+            }
+        } else if self.nodes.is_empty() {
+            self.begun + NOBODY + spread
+        } else {
+            (self.begun + FIRST_MEETING + spread).max(strangers)
+        };
+        settled.min(end)
+    }
+
+    fn send_command(&mut self) {
+        let envelope = self.signed.envelope.clone();
+        self.outputs.push_back(Output::Channel(envelope));
+    }
+
+    fn repeat_command(&mut self, now: Instant, times: u32) {
+        let silent: Vec<PeerId> = self.silent().map(|k| k.id).collect();
+        let meeting = self.settings.expected.is_empty() && times < 2;
+        let nobody = self.settings.expected.is_empty() && self.nodes.is_empty();
+        let over = now >= self.begun + self.settings.timeout;
+        if over || (silent.is_empty() && !meeting && !nobody) {
+            self.repeat = None;
+            return;
+        }
+        self.lossy |= !silent.is_empty();
+        self.send_command();
+        if times > 0 {
+            // a node that the command does not select says so when it is asked
+            let ask = |id: &PeerId| Assembly::default().progress(short_id(id));
+            self.send_acknowledgements(Vec::new(), silent.iter().map(ask).collect());
+        }
+        let pause = (REPEAT * 2_u32.pow(times.min(8) + 1)).min(MAX_REPEAT);
+        self.repeat = Some((now + pause, times + 1));
+    }
+
+    fn send_again(&mut self, ranges: &[(u16, u16)], now: Instant) {
+        let count = self.parts.sent.len() as u16;
+        for index in ranges.iter().flat_map(|(from, to)| *from..(*to).min(count)) {
+            let lately = self.parts.sent[usize::from(index)]
+                .is_none_or(|at| now.saturating_duration_since(at) < PART_PAUSE);
+            if !lately {
+                self.lossy = true;
+                self.parts.waiting.insert(index);
+            }
+        }
+    }
+
+    fn handle_segment(
+        &mut self,
+        datagram: &[u8],
+        r: Reader<'_>,
+        now: Instant,
+    ) -> Result<(), WireError> {
+        let segment = Segment::decode(datagram, r)?;
+        if segment.job != self.signed.job {
+            self.count("other_job");
+            return Ok(());
+        }
+        let id = segment.agent;
+        match self.nodes.get(&id) {
+            Some(node) if node.rejected => return Ok(()),
+            Some(node) if node.last.is_some() => {
+                // it has not heard that we are content
+                self.lossy = true;
+                self.whole.insert(id);
+                self.acknowledge_by(now + ACK);
+                return Ok(());
+            }
+            Some(node) if !node.assembly.wants(segment.offset, segment.content.len()) => {
+                self.lossy = true;
+                self.moved.insert(id);
+                self.acknowledge_by(now + ACK);
+                return Ok(());
+            }
+            Some(_) => {}
+            None if self.nodes.len() >= MAX_NODES && !self.known.contains(&id) => {
+                self.count("too_many_nodes");
+                return Ok(());
+            }
+            None => {}
+        }
+        let ahead: usize = if segment.offset > 0 {
+            self.ahead_bytes()
+        } else {
+            0
+        };
+        if ahead > MAX_AHEAD {
+            self.count("too_much_ahead");
+            return Ok(());
+        }
+        if !segment.verify() {
+            self.count("forged");
+            return Ok(());
+        }
+        self.take(&segment, now);
+        Ok(())
+    }
+
+    fn take(&mut self, segment: &Segment<'_>, now: Instant) {
+        let id = segment.agent;
+        let node = self.nodes.entry(id).or_default();
+        let taken = node.assembly.take(segment.offset, segment.content);
+        let gap = node.assembly.ahead_bytes() > 0;
+        match taken {
+            Ok(records) => {
+                for record in records {
+                    self.hear(id, record, now);
+                }
+            }
+            Err(e) => self.reject(id, format!("it answers what is no answer: {e}")),
+        }
+        let Some(node) = self.nodes.get(&id) else {
+            return;
+        };
+        if node.rejected {
+            return;
+        }
+        if node.last.is_some() {
+            self.whole.insert(id);
+            self.moved.remove(&id);
+        } else {
+            self.moved.insert(id);
+            self.unacknowledged += 1;
+        }
+        // half of what all may have under way: nobody has to wait
+        let enough = usize::from(self.settings.window) * self.moved.len().max(1) / 2;
+        if self.unacknowledged >= enough.max(2) {
+            self.acknowledge_by(now);
+        } else {
+            self.acknowledge_by(now + ACK);
+            if gap {
+                self.gap_at.get_or_insert(now + ACK_GAP);
+            }
+        }
+    }
+
+    fn hear(&mut self, id: PeerId, record: Record, now: Instant) {
+        let Some(node) = self.nodes.get_mut(&id) else {
+            return;
+        };
+        if node.rejected {
+            return;
+        }
+        if let Record::Node(info) = record {
+            if node.name.is_none() {
+                self.meet(id, info, now);
+            }
+            return;
+        }
+        if node.name.is_none() {
+            self.reject(id, "it does not say who it is".into());
+            return;
+        }
+        if record.is_last() {
+            node.last = Some(record.clone());
+        }
+        self.outputs
+            .push_back(Output::Event(Event::Said { id, record }));
+    }
+
+    /// A node says who it is. The first key seen under a name keeps it.
+    fn meet(&mut self, id: PeerId, node: NodeInfo, now: Instant) {
+        let known = self.known.contains(&id);
+        match self.names.get(&node.name) {
+            Some(owner) if *owner != id => {
+                let why = format!(
+                    "it calls itself {:?}, but that is the name of {owner}; if the node has a new key, \
+                     forget the old one in known_agents",
+                    node.name
+                );
+                return self.reject(id, why);
+            }
+            None if !known && self.settings.strict => {
+                return self.reject(id, format!("{:?} is not known (--strict)", node.name));
+            }
+            _ => {}
+        }
+        if !known {
+            self.last_stranger = now;
+        }
+        self.names.insert(node.name.clone(), id);
+        if let Some(state) = self.nodes.get_mut(&id) {
+            state.name = Some(node.name.clone());
+        }
+        self.outputs
+            .push_back(Output::Event(Event::Heard { id, node, known }));
+    }
+
+    fn reject(&mut self, id: PeerId, why: String) {
+        self.count("rejected");
+        if self.known.contains(&id) {
+            // known ones are missed if they do not answer
+            tracing::debug!("{id}: {why}");
+        }
+        self.nodes.insert(
+            id,
+            Node {
+                rejected: true,
+                ..Node::default()
+            },
+        );
+        self.moved.remove(&id);
+        self.outputs
+            .push_back(Output::Event(Event::Rejected { id, why }));
+    }
+
+    fn acknowledge_by(&mut self, at: Instant) {
+        self.ack_at = Some(self.ack_at.map_or(at, |before| before.min(at)));
+    }
+
+    fn acknowledge(&mut self) {
+        self.ack_at = None;
+        self.unacknowledged = 0;
+        let whole: Vec<PeerId> = std::mem::take(&mut self.whole).into_iter().collect();
+        let moved = std::mem::take(&mut self.moved);
+        let progress = moved.iter().filter_map(|id| {
+            let node = self.nodes.get(id)?;
+            Some(node.assembly.progress(short_id(id)))
+        });
+        let progress = progress.collect();
+        self.send_acknowledgements(whole, progress);
+    }
+
+    fn send_acknowledgements(&mut self, mut whole: Vec<PeerId>, mut nodes: Vec<Progress>) {
+        while !whole.is_empty() || !nodes.is_empty() {
+            let (w, n) = fitting(whole.len(), &nodes);
+            let (counter, hashes) = self.hashes(&whole[..w]);
+            self.counter = counter;
+            let acknowledgement = Acknowledgement {
+                job: self.signed.job,
+                counter,
+                window: self.settings.window,
+                whole: hashes,
+                nodes: nodes.drain(..n).collect(),
+            };
+            whole.drain(..w);
+            let datagram = acknowledgement.sign(&self.key);
+            self.outputs.push_back(Output::Channel(datagram));
+        }
+    }
+
+    /// A counter under which no node that is not done shares its hash with one that is, and the hashes.
+    fn hashes(&self, whole: &[PeerId]) -> (u32, Vec<WholeHash>) {
+        let job = self.signed.job;
+        let done = |id: &PeerId| self.nodes.get(id).is_some_and(|n| n.last.is_some());
+        let expected = self.settings.expected.iter().map(|k| k.id);
+        let others: BTreeSet<PeerId> = expected
+            .chain(self.nodes.keys().copied())
+            .filter(|id| !done(id))
+            .collect();
+        let mut counter = self.counter;
+        loop {
+            counter = counter.saturating_add(1);
+            let hashes: Vec<WholeHash> = whole
+                .iter()
+                .map(|id| whole_hash(job, counter, id))
+                .collect();
+            let taken: BTreeSet<WholeHash> = hashes.iter().copied().collect();
+            let clash = others
+                .iter()
+                .any(|id| taken.contains(&whole_hash(job, counter, id)));
+            // with a thousand nodes one counter in a thousand is no good
+            if !clash || counter == u32::MAX {
+                return (counter, hashes);
+            }
+        }
+    }
+
+    fn ahead_bytes(&self) -> usize {
+        self.nodes.values().map(|n| n.assembly.ahead_bytes()).sum()
+    }
+
+    fn count(&mut self, name: &'static str) {
+        *self.counters.entry(name).or_default() += 1;
+    }
+}
+
+/// How to answer a command that `nodes` nodes will answer: (spread, window). A segment costs the operator some
+/// 60 µs, and all that may be under way has to fit his socket's buffer.
+#[must_use]
+pub fn pace(nodes: usize) -> (Duration, u8) {
+    let spread = Duration::from_micros(500 * nodes.min(4_096) as u64);
+    let buffer = 8 << 20;
+    let window = (buffer / (SEGMENT * nodes.max(1))).clamp(2, 64);
+    // at most 64
+    (spread, window as u8)
+}

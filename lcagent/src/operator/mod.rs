@@ -1,0 +1,9 @@
+//! The operator's side: [`core`] decides, with [`assembly`] (a node's answer put together).
+//!
+//! Around it: [`shell`] (sockets and time), [`known`] (nodes that were met), [`print`] (what the user sees).
+
+pub mod assembly;
+pub mod core;
+pub mod known;
+pub mod print;
+pub mod shell;

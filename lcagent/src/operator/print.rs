@@ -1,0 +1,278 @@
+//! What the user sees of the answers.
+
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal, Write};
+
+use librecast::id::PeerId;
+use serde_json::json;
+
+use super::core::{Event, Fate};
+use crate::datagram::JobId;
+use crate::record::{Ended, How, Record};
+
+/// Longest line that is held back until it is whole, in bytes.
+const MAX_LINE: usize = 64 * 1024;
+/// Output kept of one node for the folded view.
+const MAX_FOLDED: usize = 16 << 20;
+
+/// How answers are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    /// Each line with the node's name, as it comes.
+    Prefixed,
+    /// Equal output once, at the end.
+    Folded,
+    /// A JSON document for each event.
+    Json,
+}
+
+/// Shows the answers to one command.
+#[derive(Debug)]
+pub struct Printer {
+    style: Style,
+    job: JobId,
+    names: BTreeMap<PeerId, String>,
+    lines: BTreeMap<(PeerId, bool), Vec<u8>>,
+    folded: BTreeMap<PeerId, Vec<u8>>,
+    /// On terminals control characters of nodes are not let through.
+    plain: [bool; 2],
+}
+
+impl Printer {
+    /// Nothing has been shown yet.
+    #[must_use]
+    pub fn new(style: Style, job: JobId) -> Self {
+        Self {
+            style,
+            job,
+            names: BTreeMap::new(),
+            lines: BTreeMap::new(),
+            folded: BTreeMap::new(),
+            plain: [io::stdout().is_terminal(), io::stderr().is_terminal()],
+        }
+    }
+
+    /// Shows an event.
+    pub fn event(&mut self, event: &Event) -> io::Result<()> {
+        match event {
+            Event::Heard { id, node, known } => {
+                self.names.insert(*id, node.name.clone());
+                if !known {
+                    tracing::info!("{} is new: {id}", node.name);
+                }
+                Ok(())
+            }
+            Event::Rejected { id, why } => {
+                eprintln!("lcagent: {id} is not believed: {why}");
+                Ok(())
+            }
+            Event::Said { id, record } => match self.style {
+                Style::Json => self.json(id, record),
+                _ => self.text(id, record),
+            },
+        }
+    }
+
+    /// Shows what is left, once nothing more comes.
+    pub fn end(&mut self, fates: &[(PeerId, String, Fate)]) -> io::Result<()> {
+        for ((id, is_error), line) in std::mem::take(&mut self.lines) {
+            self.line(&id, is_error, &line)?;
+        }
+        if self.style == Style::Folded {
+            self.print_folded()?;
+        }
+        for (id, name, fate) in fates {
+            if self.style == Style::Json {
+                if let Some(event) = silence(fate) {
+                    self.document(id, name, event, json!({}))?;
+                }
+            } else if let Some(complaint) = complaint(fate) {
+                eprintln!("lcagent: {name}: {complaint}");
+            }
+        }
+        Ok(())
+    }
+
+    fn name(&self, id: &PeerId) -> String {
+        self.names
+            .get(id)
+            .cloned()
+            .unwrap_or_else(|| id.to_string())
+    }
+
+    fn text(&mut self, id: &PeerId, record: &Record) -> io::Result<()> {
+        let (bytes, is_error) = match record {
+            Record::Stdout(bytes) => (bytes, false),
+            Record::Stderr(bytes) => (bytes, true),
+            Record::Warning(text) => {
+                eprintln!("lcagent: {}: {}", self.name(id), clean(text));
+                return Ok(());
+            }
+            _ => return Ok(()),
+        };
+        if self.style == Style::Folded {
+            let folded = self.folded.entry(*id).or_default();
+            let room = MAX_FOLDED - folded.len();
+            folded.extend_from_slice(&bytes[..bytes.len().min(room)]);
+            return Ok(());
+        }
+        let mut text = self.lines.remove(&(*id, is_error)).unwrap_or_default();
+        text.extend_from_slice(bytes);
+        let mut rest = text.as_slice();
+        while let Some(end) = rest.iter().position(|b| *b == b'\n') {
+            self.line(id, is_error, &rest[..end])?;
+            rest = &rest[end + 1..];
+        }
+        while rest.len() > MAX_LINE {
+            self.line(id, is_error, &rest[..MAX_LINE])?;
+            rest = &rest[MAX_LINE..];
+        }
+        if !rest.is_empty() {
+            self.lines.insert((*id, is_error), rest.to_vec());
+        }
+        Ok(())
+    }
+
+    fn line(&self, id: &PeerId, is_error: bool, line: &[u8]) -> io::Result<()> {
+        let mut out = self.name(id).into_bytes();
+        out.extend_from_slice(b": ");
+        if self.plain[usize::from(is_error)] {
+            out.extend_from_slice(clean(&String::from_utf8_lossy(line)).as_bytes());
+        } else {
+            out.extend_from_slice(line);
+        }
+        out.push(b'\n');
+        if is_error {
+            // a reader of stderr that has gone is no reason to stop
+            let _ = io::stderr().write_all(&out);
+            Ok(())
+        } else {
+            io::stdout().write_all(&out)
+        }
+    }
+
+    fn print_folded(&self) -> io::Result<()> {
+        let mut same: BTreeMap<&[u8], Vec<String>> = BTreeMap::new();
+        for (id, output) in &self.folded {
+            same.entry(output).or_default().push(self.name(id));
+        }
+        let mut groups: Vec<_> = same.into_iter().collect();
+        groups.iter_mut().for_each(|(_, names)| names.sort());
+        // most nodes first, then by name
+        groups.sort_by(|a, b| b.1.len().cmp(&a.1.len()).then(a.1.cmp(&b.1)));
+        let mut out = io::stdout().lock();
+        for (output, names) in groups {
+            let rule = "-".repeat(15);
+            writeln!(out, "{rule}\n{} ({})\n{rule}", names.join(","), names.len())?;
+            if self.plain[0] {
+                let text = String::from_utf8_lossy(output);
+                for line in text.lines() {
+                    writeln!(out, "{}", clean(line))?;
+                }
+            } else {
+                out.write_all(output)?;
+                if output.last().is_some_and(|b| *b != b'\n') {
+                    writeln!(out)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn json(&self, id: &PeerId, record: &Record) -> io::Result<()> {
+        let (event, more) = match record {
+            Record::Started(at) => ("started", json!({ "at_ms": at })),
+            Record::Stdout(b) => ("stdout", json!({ "data": String::from_utf8_lossy(b) })),
+            Record::Stderr(b) => ("stderr", json!({ "data": String::from_utf8_lossy(b) })),
+            Record::Ended(ended) => ("ended", ended_json(ended)),
+            Record::Refused(why) => ("refused", json!({ "reason": why })),
+            Record::Warning(text) => ("warning", json!({ "text": text })),
+            Record::Done => ("done", json!({})),
+            Record::Node(_) | Record::Facts(_) | Record::NotSelected => return Ok(()),
+        };
+        self.document(id, &self.name(id), event, more)
+    }
+
+    fn document(
+        &self,
+        id: &PeerId,
+        name: &str,
+        event: &str,
+        mut more: serde_json::Value,
+    ) -> io::Result<()> {
+        more["node"] = name.into();
+        more["id"] = id.to_string().into();
+        more["event"] = event.into();
+        more["job"] = self.job.to_string().into();
+        writeln!(io::stdout(), "{more}")
+    }
+}
+
+fn ended_json(ended: &Ended) -> serde_json::Value {
+    let how = match ended.how {
+        How::Exited(_) => "exited",
+        How::Killed(_) => "killed",
+        How::OutOfTime => "timeout",
+        How::Cancelled => "cancelled",
+        How::Lost => "lost",
+    };
+    json!({
+        "how": how,
+        "code": ended.code(),
+        "duration_ms": ended.duration_us as f64 / 1_000.0,
+        "user_ms": ended.user_us as f64 / 1_000.0,
+        "system_ms": ended.system_us as f64 / 1_000.0,
+        "memory_kib": ended.memory_kib,
+        "cut_bytes": ended.cut,
+    })
+}
+
+fn silence(fate: &Fate) -> Option<&'static str> {
+    match fate {
+        Fate::Silent => Some("silent"),
+        Fate::Unfinished => Some("unfinished"),
+        Fate::Answered(_) => None,
+    }
+}
+
+/// What is worth a line of its own: everything but success.
+fn complaint(fate: &Fate) -> Option<String> {
+    Some(match fate {
+        Fate::Silent => "no answer".to_owned(),
+        Fate::Unfinished => "did not come to an end in time".to_owned(),
+        Fate::Answered(Record::Refused(why)) => format!("refused: {}", clean(why)),
+        Fate::Answered(Record::Ended(ended)) => {
+            let cut = match ended.cut {
+                0 => None,
+                n => Some(format!("{n} bytes of output were cut off")),
+            };
+            let how = match ended.how {
+                How::Exited(0) => None,
+                How::Exited(code) => Some(format!("exit code {code}")),
+                How::Killed(signal) => Some(format!("killed by signal {signal}")),
+                How::OutOfTime => Some("out of time".to_owned()),
+                How::Cancelled => Some("cancelled".to_owned()),
+                How::Lost => Some("nobody saw how it ended".to_owned()),
+            };
+            let said: Vec<String> = how.into_iter().chain(cut).collect();
+            if said.is_empty() {
+                return None;
+            }
+            said.join("; ")
+        }
+        Fate::Answered(_) => return None,
+    })
+}
+
+/// Text of a node without anything that a terminal would obey.
+#[must_use]
+pub fn clean(text: &str) -> String {
+    let keep = |c: char| {
+        if c.is_control() && c != '\t' {
+            '\u{fffd}'
+        } else {
+            c
+        }
+    };
+    text.chars().map(keep).collect()
+}

@@ -1,0 +1,290 @@
+//! `lcagent exec`, `nodes` and the like: sockets, files and the clock around the operator's core.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use librecast::announce;
+use librecast::channel::{agent_answers, agent_group};
+use librecast::cli::{Exit, ExitError};
+use librecast::id::{IdError, PeerId, SecretKey};
+use librecast::interrupt::on_signals;
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::signal::Signal;
+use nix::sys::time::TimeSpec;
+
+use super::core::{Event, Fate, Known, Operator, Output, Settings, pace};
+use super::known::{Book, is_selected};
+use crate::agent::unix_now;
+use crate::datagram::JobId;
+use crate::envelope::{Command, MAX_LIFETIME_S, Signed};
+use crate::network::Network;
+use crate::record::NodeInfo;
+use crate::request::{Request, What};
+use crate::selector::Selector;
+
+/// Between repeats of what ends an interrupted command's jobs.
+const INSIST: [u64; 3] = [0, 60, 180];
+
+/// Who speaks where.
+#[derive(Debug)]
+pub struct Options {
+    /// The operator's key.
+    pub key: Option<PathBuf>,
+    /// The channel's name.
+    pub channel: String,
+    /// Interfaces; empty for all.
+    pub interfaces: Vec<String>,
+    /// Where the operator's own files are.
+    pub state_dir: Option<PathBuf>,
+    /// Whether nodes that are not known are refused.
+    pub strict: bool,
+    /// For which nodes.
+    pub selector: Selector,
+    /// How long they have to answer.
+    pub timeout: Duration,
+    /// How long nodes may begin with it; as long as they have to answer if that is not said.
+    pub valid: Option<Duration>,
+}
+
+/// An operator: key, files, sockets.
+#[derive(Debug)]
+pub struct Session {
+    key: SecretKey,
+    book: Book,
+    channel: String,
+    network: Network,
+    interrupt: Arc<Interrupt>,
+}
+
+/// The signal that ended it, if one did.
+#[derive(Debug)]
+struct Interrupt {
+    wake: EventFd,
+    signal: AtomicI32,
+}
+
+/// How a command went.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What became of all nodes.
+    pub fates: Vec<(PeerId, String, Fate)>,
+    /// Those that have answered, as they describe themselves.
+    pub heard: Vec<(PeerId, NodeInfo)>,
+    /// Set if a signal came first.
+    pub interrupted: Option<Exit>,
+}
+
+impl Session {
+    /// Reads the key and opens the sockets.
+    pub fn open(options: &Options) -> anyhow::Result<Self> {
+        let key = load_key(options.key.as_deref())?;
+        let dir = options.state_dir.clone().unwrap_or_else(default_state_dir);
+        let book = Book::open(dir)?;
+        let interrupt = Arc::new(Interrupt {
+            wake: EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?,
+            signal: AtomicI32::new(0),
+        });
+        let noted = Arc::clone(&interrupt);
+        on_signals(&[Signal::SIGINT, Signal::SIGTERM], move |signal| {
+            if noted.signal.swap(signal as i32, Ordering::Relaxed) != 0 {
+                // the second time nothing is tidied up
+                std::process::exit(exit_of(signal as i32) as i32);
+            }
+            let _ = noted.wake.write(1);
+        })?;
+        let answers = agent_answers(&key.peer_id());
+        announce::start(vec![(answers, 128)])?;
+        let network = Network::open(answers, &options.interfaces, Instant::now())
+            .context("multicast sockets")?;
+        if network.interface_names().is_empty() {
+            let what = match options.interfaces.as_slice() {
+                [] => "there is no interface that can carry multicast".to_owned(),
+                names => format!("{}: not there, or cannot carry multicast", names.join(", ")),
+            };
+            return Err(ExitError::new(Exit::Unreachable, what).into());
+        }
+        Ok(Self {
+            key,
+            book,
+            channel: options.channel.clone(),
+            network,
+            interrupt,
+        })
+    }
+
+    /// What is known of nodes.
+    pub fn book(&self) -> &Book {
+        &self.book
+    }
+
+    /// Carries out one command. `show` is given the job and each event as it happens.
+    pub fn carry_out(
+        &mut self,
+        options: &Options,
+        what: &What,
+        mut show: impl FnMut(JobId, &Event) -> io::Result<()>,
+    ) -> anyhow::Result<Outcome> {
+        let known = self.book.channel(&self.channel)?;
+        let (expected, others): (Vec<_>, Vec<_>) = known
+            .iter()
+            .partition(|e| is_selected(e, &options.selector));
+        let (spread, window) = pace(expected.len());
+        let signed = self.sign(options, spread, window, what)?;
+        let job = signed.job;
+        let as_known = |entries: Vec<&super::known::Entry>| -> Vec<Known> {
+            let known = |e: &super::known::Entry| Known {
+                id: e.key,
+                name: e.name.clone(),
+            };
+            entries.into_iter().map(known).collect()
+        };
+        let settings = Settings {
+            expected: as_known(expected),
+            others: as_known(others),
+            strict: options.strict,
+            timeout: options.timeout,
+            spread,
+            window,
+        };
+        let key = SecretKey::from_seed(&self.key.seed());
+        let mut operator = Operator::new(key, signed, settings, Instant::now());
+        let mut heard = Vec::new();
+        let mut interrupted = None;
+        loop {
+            let now = Instant::now();
+            operator.handle_timeout(now);
+            if operator.is_over(now) {
+                operator.finish();
+            }
+            while let Some(output) = operator.poll_output() {
+                match output {
+                    Output::Channel(datagram) => self.send(&datagram),
+                    Output::Event(event) => {
+                        if let Event::Heard { id, node, .. } = &event {
+                            heard.push((*id, node.clone()));
+                        }
+                        show(job, &event)?;
+                    }
+                }
+            }
+            if operator.is_over(now) {
+                break;
+            }
+            let signal = self.interrupt.signal.load(Ordering::Relaxed);
+            if signal != 0 {
+                interrupted = Some(exit_of(signal));
+                if let What::Run(_) = what {
+                    self.cancel(options, job)?;
+                }
+                break;
+            }
+            self.wait(operator.poll_timeout())?;
+            self.network.look_at_interfaces(Instant::now())?;
+            self.network
+                .receive(|datagram, _| operator.handle_datagram(datagram, Instant::now()))?;
+        }
+        self.book.note(&self.channel, &heard)?;
+        tracing::debug!("{job}: {:?}", operator.counters());
+        Ok(Outcome {
+            fates: operator.fates(),
+            heard,
+            interrupted,
+        })
+    }
+
+    fn sign(
+        &self,
+        options: &Options,
+        spread: Duration,
+        window: u8,
+        what: &What,
+    ) -> anyhow::Result<Signed> {
+        let request = Request {
+            // at most 2,048
+            spread_ms: spread.as_millis() as u16,
+            window,
+            what: what.clone(),
+        };
+        let usage = |e: String| ExitError::new(Exit::Usage, e);
+        let issued = unix_now();
+        let lifetime = options.valid.unwrap_or(options.timeout).as_secs().max(1);
+        let mut nonce = [0; 16];
+        getrandom::fill(&mut nonce).map_err(|e| anyhow::anyhow!("no randomness: {e}"))?;
+        let command = Command {
+            selector: options.selector.clone(),
+            issued,
+            not_after: issued + lifetime.min(MAX_LIFETIME_S),
+            sequence: self.book.sequence()?,
+            nonce,
+            payload: request
+                .encode()
+                .map_err(|e| usage(format!("command: {e}")))?,
+        };
+        Ok(command.sign(&self.key).map_err(|e| usage(e.to_string()))?)
+    }
+
+    /// Ends the jobs of a command; nobody waits for the answers.
+    fn cancel(&self, options: &Options, job: JobId) -> anyhow::Result<()> {
+        let signed = self.sign(options, Duration::ZERO, 1, &What::Cancel(job))?;
+        for pause in INSIST {
+            std::thread::sleep(Duration::from_millis(pause));
+            self.send(&signed.envelope);
+        }
+        Ok(())
+    }
+
+    fn send(&self, datagram: &[u8]) {
+        self.network.send(agent_group(&self.channel), 0, datagram);
+    }
+
+    fn wait(&self, until: Instant) -> io::Result<()> {
+        let patience = until.saturating_duration_since(Instant::now());
+        let turn = patience.min(Duration::from_secs(1));
+        let mut fds: Vec<PollFd<'_>> = self
+            .network
+            .fds()
+            .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+            .collect();
+        let wake = std::os::fd::AsFd::as_fd(&self.interrupt.wake);
+        fds.push(PollFd::new(wake, PollFlags::POLLIN));
+        match ppoll(&mut fds, Some(TimeSpec::from_duration(turn)), None) {
+            Ok(_) | Err(nix::Error::EINTR) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+}
+
+fn exit_of(signal: i32) -> Exit {
+    if signal == Signal::SIGINT as i32 {
+        Exit::Interrupted
+    } else {
+        Exit::Terminated
+    }
+}
+
+/// Where an operator's files are by default.
+#[must_use]
+pub fn default_state_dir() -> PathBuf {
+    crate::files::user_dir("XDG_STATE_HOME", ".local/state").join("lcagent")
+}
+
+fn load_key(path: Option<&Path>) -> anyhow::Result<SecretKey> {
+    let default =
+        || crate::files::user_dir("XDG_CONFIG_HOME", ".config").join("lcagent/operator.key");
+    let path = path.map_or_else(default, Path::to_path_buf);
+    SecretKey::load(&path).map_err(|e| {
+        let message = match &e {
+            IdError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => format!(
+                "{}: no operator key; make one with `lcagent keygen {0}` and list it in the agents' [[allow]]",
+                path.display()
+            ),
+            _ => e.to_string(),
+        };
+        ExitError::new(Exit::NotPermitted, message).into()
+    })
+}

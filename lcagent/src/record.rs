@@ -1,0 +1,384 @@
+//! What an answer says: a stream of records, which segments carry in order.
+//!
+//! ```text
+//! record = type 8 | length 16 | content
+//!
+//! 1 node      name text8 | labels 8 x { text8 | text8 } | version text8      the first of every answer
+//! 2 started   Unix milliseconds 64, by the agent's clock
+//! 3 stdout    bytes
+//! 4 stderr    bytes
+//! 5 ended     how 8 (0 exited, 1 killed by a signal, 2 out of time, 3 cancelled, 4 lost)
+//!             | code 32 (exit code or signal) | duration µs 64 | user µs 64 | system µs 64
+//!             | most memory KiB 64 | bytes of output cut 64
+//! 6 refused   why text
+//! 7 facts     count 8 x { text8 | bytes16 }
+//! 8 warning   text
+//! 9 done      nothing: what was asked for has been done
+//! 10 not selected   nothing: the command is not for this node; said only when asked
+//! ```
+//!
+//! An answer ends with one of ended, refused, facts, done and not selected. What is not known is skipped.
+
+use std::collections::BTreeMap;
+
+use librecast::wire::{Reader, WireError, Writer};
+
+/// Most bytes in one record.
+pub const MAX_CONTENT: usize = u16::MAX as usize;
+/// Most labels of a node.
+pub const MAX_LABELS: usize = 64;
+
+/// One record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Record {
+    /// Who answers.
+    Node(NodeInfo),
+    /// A job has begun, at this Unix time in milliseconds.
+    Started(u64),
+    /// It has written this on its standard output.
+    Stdout(Vec<u8>),
+    /// It has written this on its standard error.
+    Stderr(Vec<u8>),
+    /// It has ended.
+    Ended(Ended),
+    /// The agent does not do it, and why.
+    Refused(String),
+    /// What the node says about itself.
+    Facts(Vec<(String, String)>),
+    /// Something the operator should know.
+    Warning(String),
+    /// What was asked for has been done.
+    Done,
+    /// The command is not for this node.
+    NotSelected,
+}
+
+/// A node as it names itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeInfo {
+    /// Its configured name.
+    pub name: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Version of its lcagent.
+    pub version: String,
+}
+
+/// How a job ended, and what it took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    /// How.
+    pub how: How,
+    /// From start to end, in microseconds.
+    pub duration_us: u64,
+    /// CPU time as itself, in microseconds, children included.
+    pub user_us: u64,
+    /// CPU time in the kernel, in microseconds, children included.
+    pub system_us: u64,
+    /// Most memory that one of its processes had, in KiB.
+    pub memory_kib: u64,
+    /// Bytes of output beyond the limit, which were not kept.
+    pub cut: u64,
+}
+
+/// How a job ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// By itself, with this exit code.
+    Exited(u32),
+    /// A signal of this number killed it.
+    Killed(u32),
+    /// It took longer than it was allowed to.
+    OutOfTime,
+    /// An operator has ended it.
+    Cancelled,
+    /// Nobody saw how: the host or the job's supervisor went down.
+    Lost,
+}
+
+impl Record {
+    /// Whether nothing follows.
+    #[must_use]
+    pub fn is_last(&self) -> bool {
+        matches!(
+            self,
+            Self::Ended(_) | Self::Refused(_) | Self::Facts(_) | Self::Done | Self::NotSelected
+        )
+    }
+
+    /// Appends the record to `out`; content above [`MAX_CONTENT`] is an error.
+    pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), WireError> {
+        let mut w = Writer::new();
+        let kind = match self {
+            Self::Node(node) => {
+                node.encode(&mut w)?;
+                1
+            }
+            Self::Started(at) => {
+                w.u64(*at);
+                2
+            }
+            Self::Stdout(bytes) => {
+                w.put(bytes);
+                3
+            }
+            Self::Stderr(bytes) => {
+                w.put(bytes);
+                4
+            }
+            Self::Ended(ended) => {
+                ended.encode(&mut w);
+                5
+            }
+            Self::Refused(why) => {
+                w.put(why.as_bytes());
+                6
+            }
+            Self::Facts(facts) => {
+                w.u8(u8::try_from(facts.len()).map_err(|_| WireError::Bad("facts"))?);
+                for (name, value) in facts {
+                    w.text8(name)?.bytes16(value.as_bytes())?;
+                }
+                7
+            }
+            Self::Warning(text) => {
+                w.put(text.as_bytes());
+                8
+            }
+            Self::Done => 9,
+            Self::NotSelected => 10,
+        };
+        let length = u16::try_from(w.len()).map_err(|_| WireError::Bad("record length"))?;
+        out.push(kind);
+        out.extend_from_slice(&length.to_be_bytes());
+        out.extend_from_slice(w.as_slice());
+        Ok(())
+    }
+
+    /// The record at the front of `stream` and its length in bytes; none if it is not whole yet. Inside:
+    /// none if this program does not know its type.
+    pub fn decode(stream: &[u8]) -> Result<Option<(usize, Option<Self>)>, WireError> {
+        let mut r = Reader::new(stream);
+        let (Ok(kind), Ok(content)) = (r.u8(), r.bytes16()) else {
+            return Ok(None);
+        };
+        let mut c = Reader::new(content);
+        let record = match kind {
+            1 => Self::Node(NodeInfo::decode(&mut c)?),
+            2 => Self::Started(c.u64()?),
+            3 => Self::Stdout(rest(&mut c)?),
+            4 => Self::Stderr(rest(&mut c)?),
+            5 => Self::Ended(Ended::decode(&mut c)?),
+            6 => Self::Refused(lossy(&mut c)?),
+            7 => Self::Facts(facts(&mut c)?),
+            8 => Self::Warning(lossy(&mut c)?),
+            9 => Self::Done,
+            10 => Self::NotSelected,
+            _ => return Ok(Some((3 + content.len(), None))),
+        };
+        c.finish()?;
+        Ok(Some((3 + content.len(), Some(record))))
+    }
+}
+
+fn rest(r: &mut Reader<'_>) -> Result<Vec<u8>, WireError> {
+    Ok(r.take(r.rest().len())?.to_vec())
+}
+
+fn lossy(r: &mut Reader<'_>) -> Result<String, WireError> {
+    Ok(String::from_utf8_lossy(&rest(r)?).into_owned())
+}
+
+fn facts(r: &mut Reader<'_>) -> Result<Vec<(String, String)>, WireError> {
+    (0..r.u8()?)
+        .map(|_| {
+            let name = r.text8()?.to_owned();
+            let value = String::from_utf8_lossy(r.bytes16()?).into_owned();
+            Ok((name, value))
+        })
+        .collect()
+}
+
+impl NodeInfo {
+    fn encode(&self, w: &mut Writer) -> Result<(), WireError> {
+        if self.labels.len() > MAX_LABELS {
+            return Err(WireError::Bad("labels"));
+        }
+        w.text8(&self.name)?.u8(self.labels.len() as u8);
+        for (label, value) in &self.labels {
+            w.text8(label)?.text8(value)?;
+        }
+        w.text8(&self.version)?;
+        Ok(())
+    }
+
+    fn decode(r: &mut Reader<'_>) -> Result<Self, WireError> {
+        let name = r.text8()?.to_owned();
+        let count = r.u8()?;
+        if usize::from(count) > MAX_LABELS {
+            return Err(WireError::Bad("labels"));
+        }
+        let labels = (0..count)
+            .map(|_| Ok((r.text8()?.to_owned(), r.text8()?.to_owned())))
+            .collect::<Result<_, WireError>>()?;
+        let node = Self {
+            name,
+            labels,
+            version: r.text8()?.to_owned(),
+        };
+        // it is printed on terminals and kept in a file of lines
+        if !is_name(&node.name) {
+            return Err(WireError::Bad("name"));
+        }
+        Ok(node)
+    }
+}
+
+/// Whether a node may be called this: 1 to 63 characters that a selector can write.
+#[must_use]
+pub fn is_name(name: &str) -> bool {
+    let plain = |c: char| c.is_alphanumeric() || "-_.:@".contains(c);
+    !name.is_empty() && name.len() <= 63 && name != "all" && name.chars().all(plain)
+}
+
+impl Ended {
+    /// The exit code that shells would give: 128 and the signal, 124 for out of time.
+    #[must_use]
+    pub fn code(&self) -> u32 {
+        match self.how {
+            How::Exited(code) => code,
+            How::Killed(signal) => 128 + signal.min(127),
+            How::OutOfTime => 124,
+            How::Cancelled => 143,
+            How::Lost => 255,
+        }
+    }
+
+    fn encode(&self, w: &mut Writer) {
+        let (how, code) = match self.how {
+            How::Exited(code) => (0, code),
+            How::Killed(signal) => (1, signal),
+            How::OutOfTime => (2, 0),
+            How::Cancelled => (3, 0),
+            How::Lost => (4, 0),
+        };
+        w.u8(how).u32(code).u64(self.duration_us).u64(self.user_us);
+        w.u64(self.system_us).u64(self.memory_kib).u64(self.cut);
+    }
+
+    fn decode(r: &mut Reader<'_>) -> Result<Self, WireError> {
+        let (how, code) = (r.u8()?, r.u32()?);
+        let how = match how {
+            0 => How::Exited(code),
+            1 => How::Killed(code),
+            2 => How::OutOfTime,
+            3 => How::Cancelled,
+            4 => How::Lost,
+            _ => return Err(WireError::Bad("end")),
+        };
+        Ok(Self {
+            how,
+            duration_us: r.u64()?,
+            user_us: r.u64()?,
+            system_us: r.u64()?,
+            memory_kib: r.u64()?,
+            cut: r.u64()?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn every_kind() -> Vec<Record> {
+        let node = NodeInfo {
+            name: "web-1".into(),
+            labels: BTreeMap::from([("role".into(), "web".into())]),
+            version: "0.1.0".into(),
+        };
+        let ended = |how| {
+            Record::Ended(Ended {
+                how,
+                duration_us: 1,
+                user_us: 2,
+                system_us: 3,
+                memory_kib: 4,
+                cut: 5,
+            })
+        };
+        vec![
+            Record::Node(node),
+            Record::Started(1_800_000_000_000),
+            Record::Stdout(vec![0, 255]),
+            Record::Stderr(Vec::new()),
+            ended(How::Exited(3)),
+            ended(How::Killed(9)),
+            ended(How::OutOfTime),
+            ended(How::Cancelled),
+            ended(How::Lost),
+            Record::Refused("not allowed".into()),
+            Record::Facts(vec![("os".into(), "Debian 12".into())]),
+            Record::Warning("clock".into()),
+            Record::Done,
+            Record::NotSelected,
+        ]
+    }
+
+    #[test]
+    fn records_are_read_back_one_after_the_other() {
+        let mut stream = Vec::new();
+        for record in every_kind() {
+            record.encode(&mut stream).unwrap();
+        }
+        let mut rest = stream.as_slice();
+        for record in every_kind() {
+            let (length, read) = Record::decode(rest).unwrap().unwrap();
+            assert_eq!(read, Some(record));
+            assert!(
+                Record::decode(&rest[..length - 1]).unwrap().is_none(),
+                "not whole yet"
+            );
+            rest = &rest[length..];
+        }
+        assert!(rest.is_empty());
+    }
+
+    #[test]
+    fn unknown_kinds_are_skipped_and_broken_ones_refused() {
+        assert_eq!(Record::decode(&[99, 0, 1, 7]), Ok(Some((4, None))));
+        assert!(Record::decode(&[2, 0, 1, 7]).is_err(), "cut short");
+        assert!(Record::decode(&[9, 0, 1, 7]).is_err(), "too long");
+        assert!(Record::decode(&[5, 0, 1, 9]).is_err());
+        let long = Record::Stdout(vec![0; MAX_CONTENT + 1]);
+        assert!(long.encode(&mut Vec::new()).is_err());
+    }
+
+    #[test]
+    fn names_are_fit_for_terminals_and_files() {
+        for good in ["a", "web-1.example", "büro", "x_y:2@z"] {
+            assert!(is_name(good), "{good}");
+        }
+        let long = "x".repeat(64);
+        for bad in ["", "all", "a b", "a\nb", "\u{1b}[31m", "a=b", "a*", &long] {
+            assert!(!is_name(bad), "{bad:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(kind in 0_u8..12, content in prop::collection::vec(any::<u8>(), 0..200)) {
+            let length = (content.len() as u16).to_be_bytes();
+            let bytes = [&[kind], length.as_slice(), &content].concat();
+            if let Ok(Some((read, Some(record)))) = Record::decode(&bytes) {
+                prop_assert_eq!(read, bytes.len());
+                let mut again = Vec::new();
+                record.encode(&mut again).unwrap();
+                prop_assert_eq!(Record::decode(&again).unwrap().unwrap().1, Some(record));
+            }
+            let _ = Record::decode(&content);
+        }
+    }
+}

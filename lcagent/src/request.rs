@@ -1,0 +1,301 @@
+//! What a command asks for: the payload of an envelope.
+//!
+//! Version 1, big-endian:
+//!
+//! ```text
+//! version 8 = 1 | what 8 | spread 16 | window 8 | ...
+//!
+//! 1 run     flags 8 (bit 0: a script) | time 32 | user text8 | folder bytes16
+//!           | arguments 16 x bytes16 | variables 16 x { name bytes16 | value bytes16 }
+//!           | script length 32 | script | standard input to the end
+//! 2 facts   nothing
+//! 3 cancel  job 64
+//! 4 result  job 64
+//! ```
+//!
+//! Answers begin within `spread` milliseconds, each agent at a random time, and have at most `window`
+//! segments under way. `time` is how long a job may run, in milliseconds.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::time::Duration;
+
+use librecast::wire::{Reader, WireError, Writer};
+
+use crate::datagram::JobId;
+
+const VERSION: u8 = 1;
+const SCRIPT: u8 = 1;
+/// Most arguments, and most variables.
+const MAX_ITEMS: u16 = 4_096;
+
+/// What the agents are to do, and how to answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// Over how many milliseconds the first answers are spread.
+    pub spread_ms: u16,
+    /// Segments of one answer under way.
+    pub window: u8,
+    /// What is asked for.
+    pub what: What,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum What {
+    /// A program is to be run.
+    Run(Run),
+    /// Who is there.
+    Facts,
+    /// A job of the same operator is to be ended.
+    Cancel(JobId),
+    /// The answer to a job of the same operator is to be sent once more.
+    Result(JobId),
+}
+
+/// A program to be run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// The program and its arguments. Of a script the first is its name.
+    pub arguments: Vec<OsString>,
+    /// What to execute instead of a program that is there: a text that begins with `#!`.
+    pub script: Option<Vec<u8>>,
+    /// What the program finds on its standard input.
+    pub stdin: Vec<u8>,
+    /// How long it may run; at most 49 days.
+    pub time: Duration,
+    /// As whom, if the operator cares.
+    pub user: Option<String>,
+    /// Where, if the operator cares.
+    pub folder: Option<OsString>,
+    /// Environment variables.
+    pub variables: Vec<(OsString, OsString)>,
+}
+
+impl Request {
+    /// The payload. What is too long for its length field is an error.
+    pub fn encode(&self) -> Result<Vec<u8>, WireError> {
+        let mut w = Writer::new();
+        w.u8(VERSION);
+        w.u8(match &self.what {
+            What::Run(_) => 1,
+            What::Facts => 2,
+            What::Cancel(_) => 3,
+            What::Result(_) => 4,
+        });
+        w.u16(self.spread_ms).u8(self.window);
+        match &self.what {
+            What::Run(run) => run.encode(&mut w)?,
+            What::Facts => {}
+            What::Cancel(job) | What::Result(job) => {
+                w.put(&job.0);
+            }
+        }
+        Ok(w.into_vec())
+    }
+
+    /// Reads a payload.
+    pub fn decode(payload: &[u8]) -> Result<Self, WireError> {
+        let mut r = Reader::new(payload);
+        match r.u8()? {
+            VERSION => {}
+            other => return Err(WireError::Version(other)),
+        }
+        let what = r.u8()?;
+        let (spread_ms, window) = (r.u16()?, r.u8()?);
+        let what = match what {
+            1 => What::Run(Run::decode(&mut r)?),
+            2 => What::Facts,
+            3 => What::Cancel(JobId(r.array()?)),
+            4 => What::Result(JobId(r.array()?)),
+            _ => return Err(WireError::Bad("request")),
+        };
+        r.finish()?;
+        Ok(Self {
+            spread_ms,
+            window,
+            what,
+        })
+    }
+}
+
+impl Run {
+    fn encode(&self, w: &mut Writer) -> Result<(), WireError> {
+        w.u8(if self.script.is_some() { SCRIPT } else { 0 });
+        w.u32(u32::try_from(self.time.as_millis()).map_err(|_| WireError::Bad("time"))?);
+        w.text8(self.user.as_deref().unwrap_or_default())?;
+        w.bytes16(self.folder.as_deref().unwrap_or_default().as_bytes())?;
+        w.u16(count(self.arguments.len())?);
+        for argument in &self.arguments {
+            w.bytes16(argument.as_bytes())?;
+        }
+        w.u16(count(self.variables.len())?);
+        for (name, value) in &self.variables {
+            w.bytes16(name.as_bytes())?.bytes16(value.as_bytes())?;
+        }
+        let script = self.script.as_deref().unwrap_or_default();
+        w.u32(u32::try_from(script.len()).map_err(|_| WireError::Bad("script"))?);
+        w.put(script).put(&self.stdin);
+        Ok(())
+    }
+
+    fn decode(r: &mut Reader<'_>) -> Result<Self, WireError> {
+        let flags = r.u8()?;
+        if flags & !SCRIPT != 0 {
+            return Err(WireError::Bad("flags"));
+        }
+        let time = Duration::from_millis(r.u32()?.into());
+        let user = r.text8()?;
+        let folder = text(r)?;
+        let arguments: Vec<OsString> = (0..bounded(r.u16()?)?)
+            .map(|_| text(r))
+            .collect::<Result<_, _>>()?;
+        if arguments.first().is_none_or(|program| program.is_empty()) {
+            return Err(WireError::Bad("program"));
+        }
+        let variables = (0..bounded(r.u16()?)?)
+            .map(|_| Ok((variable_name(r)?, text(r)?)))
+            .collect::<Result<_, _>>()?;
+        let length = r.u32()? as usize;
+        let script = r.take(length)?;
+        let stdin = r.take(r.rest().len())?;
+        Ok(Self {
+            arguments,
+            script: (flags & SCRIPT != 0).then(|| script.to_vec()),
+            stdin: stdin.to_vec(),
+            time,
+            user: (!user.is_empty()).then(|| user.to_owned()),
+            folder: (!folder.is_empty()).then_some(folder),
+            variables,
+        })
+    }
+
+    /// The program and its arguments on one line, for people.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let words = self.arguments.iter().map(|a| {
+            let text = a.to_string_lossy();
+            if text.is_empty() || text.contains(|c: char| c.is_whitespace() || "'\"\\".contains(c))
+            {
+                format!("{text:?}")
+            } else {
+                text.into_owned()
+            }
+        });
+        words.collect::<Vec<_>>().join(" ")
+    }
+}
+
+fn count(items: usize) -> Result<u16, WireError> {
+    bounded(u16::try_from(items).map_err(|_| WireError::Bad("count"))?)
+}
+
+fn bounded(items: u16) -> Result<u16, WireError> {
+    if items > MAX_ITEMS {
+        return Err(WireError::Bad("count"));
+    }
+    Ok(items)
+}
+
+/// Bytes that the kernel takes as a text.
+fn text(r: &mut Reader<'_>) -> Result<OsString, WireError> {
+    let bytes = r.bytes16()?;
+    if bytes.contains(&0) {
+        return Err(WireError::Bad("NUL byte"));
+    }
+    Ok(OsString::from_vec(bytes.to_vec()))
+}
+
+fn variable_name(r: &mut Reader<'_>) -> Result<OsString, WireError> {
+    let name = text(r)?;
+    if name.is_empty() || name.as_bytes().contains(&b'=') {
+        return Err(WireError::Bad("variable"));
+    }
+    Ok(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn run(arguments: &[&str]) -> Run {
+        Run {
+            arguments: arguments.iter().map(OsString::from).collect(),
+            script: None,
+            stdin: Vec::new(),
+            time: Duration::from_secs(60),
+            user: None,
+            folder: None,
+            variables: Vec::new(),
+        }
+    }
+
+    fn request(what: What) -> Request {
+        Request {
+            spread_ms: 8,
+            window: 64,
+            what,
+        }
+    }
+
+    #[test]
+    fn every_kind_round_trips() {
+        let full = Run {
+            script: Some(b"#!/bin/sh\ncat".to_vec()),
+            stdin: b"in".to_vec(),
+            user: Some("nobody".into()),
+            folder: Some("/tmp".into()),
+            variables: vec![("A".into(), "b=c".into())],
+            ..run(&["name", "", "two words"])
+        };
+        let kinds = [
+            What::Run(run(&["true"])),
+            What::Run(full),
+            What::Facts,
+            What::Cancel(JobId([1; 8])),
+            What::Result(JobId([2; 8])),
+        ];
+        for what in kinds {
+            let request = request(what);
+            let bytes = request.encode().unwrap();
+            assert_eq!(Request::decode(&bytes), Ok(request));
+        }
+    }
+
+    #[test]
+    fn what_no_kernel_takes_is_refused() {
+        let refused =
+            |run: Run| Request::decode(&request(What::Run(run)).encode().unwrap()).unwrap_err();
+        assert_eq!(refused(run(&[])), WireError::Bad("program"));
+        assert_eq!(refused(run(&[""])), WireError::Bad("program"));
+        assert_eq!(refused(run(&["a\0b"])), WireError::Bad("NUL byte"));
+        for name in ["", "A=B"] {
+            let bad = Run {
+                variables: vec![(name.into(), "x".into())],
+                ..run(&["true"])
+            };
+            assert_eq!(refused(bad), WireError::Bad("variable"));
+        }
+        let many = vec!["x"; usize::from(MAX_ITEMS) + 1];
+        assert!(request(What::Run(run(&many))).encode().is_err());
+    }
+
+    #[test]
+    fn line_shows_where_arguments_end() {
+        assert_eq!(run(&["echo", "a b", "c"]).line(), "echo \"a b\" c");
+        assert_eq!(run(&["echo", ""]).line(), "echo \"\"");
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = Request::decode(&bytes);
+            let versioned = [&[1, 1, 0, 0, 0, 0, 0, 0, 0, 1], bytes.as_slice()].concat();
+            if let Ok(request) = Request::decode(&versioned) {
+                prop_assert_eq!(Request::decode(&request.encode().unwrap()), Ok(request));
+            }
+        }
+    }
+}

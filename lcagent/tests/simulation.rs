@@ -1,0 +1,624 @@
+//! An operator and up to a thousand agents under simulated time, over a network that loses and delays: the very
+//! state machines that run on hosts.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
+use std::time::{Duration, Instant};
+
+use lcagent::agent::core::{Agent, Output as AgentOutput, Settings as Node, Start, Store};
+use lcagent::agent::policy::{Allow, Pattern};
+use lcagent::datagram::JobId;
+use lcagent::envelope::Command;
+use lcagent::operator::core::{Event, Fate, Known, Operator, Output, Settings, pace};
+use lcagent::record::{Ended, How, NodeInfo, Record};
+use lcagent::replay::ReplayWindow;
+use lcagent::request::{Request, Run, What};
+use librecast::id::{PeerId, SecretKey};
+use librecast::random::Random;
+
+const CLOCK: u64 = 1_800_000_000;
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+fn key(kind: u8, n: usize) -> SecretKey {
+    let mut seed = [kind; 32];
+    seed[..8].copy_from_slice(&(n as u64).to_be_bytes());
+    SecretKey::from_seed(&seed)
+}
+
+fn operator_key() -> SecretKey {
+    key(1, 0)
+}
+
+#[derive(Default)]
+struct Streams(HashMap<JobId, Vec<u8>>);
+
+impl Store for Streams {
+    fn read(&mut self, job: JobId, offset: u32, length: u32) -> io::Result<Vec<u8>> {
+        let (from, to) = (offset as usize, (offset + length) as usize);
+        let stream = self.0.get(&job).and_then(|s| s.get(from..to));
+        stream
+            .map(<[u8]>::to_vec)
+            .ok_or(io::ErrorKind::NotFound.into())
+    }
+}
+
+struct Host {
+    agent: Agent,
+    streams: Streams,
+    up: bool,
+    started: Vec<Start>,
+    /// How often anything of its own went to the operator.
+    answers: usize,
+    wake: Option<Instant>,
+}
+
+enum Arrival {
+    AtAgent(usize, Vec<u8>),
+    AtOperator(Vec<u8>),
+    JobEnds(usize, JobId),
+    ComesUp(usize),
+}
+
+/// What the network and the jobs are like.
+#[derive(Clone, Copy)]
+struct World {
+    agents: usize,
+    loss: u64,
+    seed: u64,
+    /// Bytes that a job writes.
+    output: usize,
+    /// Bytes of its standard input.
+    input: usize,
+    /// Whether the operator knows the agents from before.
+    known: bool,
+}
+
+struct Simulation {
+    world: World,
+    start: Instant,
+    now: Instant,
+    hosts: Vec<Host>,
+    operator: Operator,
+    queue: BTreeMap<(Instant, u64), Arrival>,
+    number: u64,
+    dice: Random,
+    said: BTreeMap<PeerId, Vec<Record>>,
+    operator_bytes: usize,
+    over: Option<Instant>,
+    /// When each agent has something to do.
+    wakes: BTreeSet<(Instant, usize)>,
+}
+
+fn content(host: usize, length: usize) -> Vec<u8> {
+    (0..length).map(|n| ((n * 7 + host) % 251) as u8).collect()
+}
+
+fn command(world: &World, sequence: u64, what: What) -> Command {
+    let (spread, window) = pace(if world.known { world.agents } else { 0 });
+    let request = Request {
+        spread_ms: spread.as_millis() as u16,
+        window,
+        what,
+    };
+    Command {
+        selector: "role=web".parse().unwrap(),
+        issued: CLOCK,
+        not_after: CLOCK + 60,
+        sequence,
+        nonce: [4; 16],
+        payload: request.encode().unwrap(),
+    }
+}
+
+fn run(input: usize) -> What {
+    What::Run(Run {
+        arguments: vec!["cat".into()],
+        script: None,
+        stdin: vec![7; input],
+        time: TIMEOUT,
+        user: None,
+        folder: None,
+        variables: Vec::new(),
+    })
+}
+
+impl Simulation {
+    fn new(world: World) -> Self {
+        Self::with(world, &command(&world, 1, run(world.input)))
+    }
+
+    fn with(world: World, command: &Command) -> Self {
+        let start = Instant::now() + Duration::from_secs(1_000);
+        let known = |n| Known {
+            id: key(2, n).peer_id(),
+            name: format!("node-{n}"),
+        };
+        let (spread, window) = pace(if world.known { world.agents } else { 0 });
+        let settings = Settings {
+            expected: if world.known {
+                (0..world.agents).map(known).collect()
+            } else {
+                Vec::new()
+            },
+            others: Vec::new(),
+            strict: false,
+            timeout: TIMEOUT,
+            spread,
+            window,
+        };
+        let signed = command.sign(&operator_key()).unwrap();
+        let operator = Operator::new(operator_key(), signed, settings, start);
+        let mut simulation = Self {
+            world,
+            start,
+            now: start,
+            hosts: (0..world.agents)
+                .map(|n| settled(n, world.seed, start))
+                .collect(),
+            operator,
+            queue: BTreeMap::new(),
+            number: 0,
+            dice: Random::new(world.seed),
+            said: BTreeMap::new(),
+            operator_bytes: 0,
+            over: None,
+            wakes: BTreeSet::new(),
+        };
+        for n in 0..world.agents {
+            simulation.note_wake(n);
+        }
+        simulation.drain_operator();
+        simulation
+    }
+
+    fn queue(&mut self, after: Duration, arrival: Arrival) {
+        self.number += 1;
+        self.queue.insert((self.now + after, self.number), arrival);
+    }
+
+    fn is_lost(&mut self) -> bool {
+        self.dice.next() % 100 < self.world.loss
+    }
+
+    fn delay(&mut self) -> Duration {
+        Duration::from_micros(200 + self.dice.next() % 5_000)
+    }
+
+    fn broadcast(&mut self, datagram: &[u8]) {
+        for n in 0..self.hosts.len() {
+            if self.hosts[n].up && !self.is_lost() {
+                let delay = self.delay();
+                self.queue(delay, Arrival::AtAgent(n, datagram.to_vec()));
+            }
+        }
+    }
+
+    fn drain_operator(&mut self) {
+        while let Some(output) = self.operator.poll_output() {
+            match output {
+                Output::Channel(datagram) => {
+                    assert!(datagram.len() <= 1_200);
+                    self.operator_bytes += datagram.len();
+                    self.broadcast(&datagram);
+                }
+                Output::Event(Event::Said { id, record }) => {
+                    self.said.entry(id).or_default().push(record);
+                }
+                Output::Event(Event::Heard { .. }) => {}
+                Output::Event(Event::Rejected { id, why }) => panic!("{id}: {why}"),
+            }
+        }
+    }
+
+    fn note_wake(&mut self, n: usize) {
+        let host = &mut self.hosts[n];
+        if let Some(at) = host.wake.take() {
+            self.wakes.remove(&(at, n));
+        }
+        if host.up {
+            host.wake = host.agent.poll_timeout();
+            self.wakes.extend(host.wake.map(|at| (at, n)));
+        }
+    }
+
+    fn take_down(&mut self, n: usize) {
+        self.hosts[n].up = false;
+        self.note_wake(n);
+    }
+
+    fn drain_agent(&mut self, n: usize) {
+        self.obey_agent(n);
+        self.note_wake(n);
+    }
+
+    fn obey_agent(&mut self, n: usize) {
+        let now = self.now;
+        loop {
+            let host = &mut self.hosts[n];
+            let Some(output) = host.agent.poll_output(&mut host.streams, now) else {
+                break;
+            };
+            match output {
+                AgentOutput::Answers { datagram, .. } => {
+                    assert!(datagram.len() <= 1_200);
+                    host.answers += 1;
+                    if !self.is_lost() {
+                        let delay = self.delay();
+                        self.queue(delay, Arrival::AtOperator(datagram));
+                    }
+                }
+                AgentOutput::Channel { datagram, .. } => self.broadcast(&datagram),
+                AgentOutput::Start(start) => {
+                    let mut stream = start.preamble.clone();
+                    Record::Started(0).encode(&mut stream).unwrap();
+                    host.agent
+                        .handle_stream(start.job, stream.len() as u64, false, now);
+                    host.streams.0.insert(start.job, stream);
+                    let (job, takes) = (start.job, self.dice.next() % 40);
+                    self.hosts[n].started.push(*start);
+                    self.queue(Duration::from_millis(takes), Arrival::JobEnds(n, job));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn job_ends(&mut self, n: usize, job: JobId) {
+        let host = &mut self.hosts[n];
+        let stream = host.streams.0.get_mut(&job).unwrap();
+        for piece in content(n, self.world.output).chunks(700) {
+            Record::Stdout(piece.to_vec()).encode(stream).unwrap();
+        }
+        let ended = Ended {
+            how: How::Exited(0),
+            duration_us: 1,
+            user_us: 1,
+            system_us: 1,
+            memory_kib: 1,
+            cut: 0,
+        };
+        Record::Ended(ended).encode(stream).unwrap();
+        host.agent
+            .handle_stream(job, stream.len() as u64, true, self.now);
+    }
+
+    /// One event; false if nothing is left to happen before `until`.
+    fn step(&mut self, until: Instant) -> bool {
+        let next = self.queue.first_key_value().map(|((at, _), _)| *at);
+        let timers = self.wakes.first().map(|(at, _)| *at);
+        let operator = self.over.is_none().then(|| self.operator.poll_timeout());
+        let Some(at) = [timers, next, operator].into_iter().flatten().min() else {
+            return false;
+        };
+        if at > until {
+            return false;
+        }
+        self.now = self.now.max(at);
+        if next == Some(at) {
+            let (_, arrival) = self.queue.pop_first().unwrap();
+            self.arrive(arrival);
+        } else {
+            self.timers();
+        }
+        true
+    }
+
+    fn clock(&self) -> u64 {
+        CLOCK + (self.now - self.start).as_secs()
+    }
+
+    fn arrive(&mut self, arrival: Arrival) {
+        let clock = self.clock();
+        match arrival {
+            Arrival::AtAgent(n, datagram) if self.hosts[n].up => {
+                self.hosts[n]
+                    .agent
+                    .handle_datagram(&datagram, 3, self.now, clock);
+                self.drain_agent(n);
+            }
+            Arrival::AtOperator(datagram) if self.over.is_none() => {
+                self.operator.handle_datagram(&datagram, self.now);
+                self.drain_operator();
+            }
+            Arrival::AtAgent(..) | Arrival::AtOperator(_) => {}
+            Arrival::JobEnds(n, job) => {
+                self.job_ends(n, job);
+                self.drain_agent(n);
+            }
+            Arrival::ComesUp(n) => {
+                let before = self.hosts[n].wake;
+                self.hosts[n] = host(n, self.world.seed, self.now);
+                self.hosts[n].wake = before;
+                self.drain_agent(n);
+            }
+        }
+    }
+
+    fn timers(&mut self) {
+        let clock = self.clock();
+        while let Some((at, n)) = self.wakes.first().copied()
+            && at <= self.now
+        {
+            self.hosts[n].agent.handle_timeout(self.now, clock);
+            self.drain_agent(n);
+        }
+        if self.over.is_none() && self.operator.poll_timeout() <= self.now {
+            if self.operator.is_over(self.now) {
+                self.operator.finish();
+                self.over = Some(self.now);
+            } else {
+                self.operator.handle_timeout(self.now);
+            }
+            self.drain_operator();
+        }
+    }
+
+    /// Until the operator is content or has given up; how long that took.
+    fn run(&mut self) -> Duration {
+        let until = self.start + Duration::from_secs(120);
+        while self.over.is_none() {
+            assert!(self.step(until), "it does not end");
+        }
+        self.over.unwrap() - self.start
+    }
+
+    fn run_on(&mut self, time: Duration) {
+        let until = self.now + time;
+        while self.step(until) {}
+        self.now = until;
+    }
+
+    fn expect_all_of(&self, n: usize) {
+        let id = key(2, n).peer_id();
+        let records = &self.said[&id];
+        let mut output = Vec::new();
+        for record in records {
+            if let Record::Stdout(bytes) = record {
+                output.extend_from_slice(bytes);
+            }
+        }
+        assert!(output == content(n, self.world.output), "output of {n}");
+        assert!(
+            matches!(records.last(), Some(Record::Ended(_))),
+            "end of {n}"
+        );
+        let ends = records.iter().filter(|r| r.is_last()).count();
+        assert_eq!(ends, 1, "of {n}");
+    }
+
+    fn expect_everything(&self) {
+        for (n, host) in self.hosts.iter().enumerate() {
+            assert_eq!(host.started.len(), 1, "jobs on {n}");
+            assert_eq!(
+                host.started[0].run.stdin.len(),
+                self.world.input,
+                "standard input of {n}"
+            );
+            self.expect_all_of(n);
+        }
+        assert_eq!(self.operator.fates().len(), self.hosts.len());
+    }
+}
+
+fn host(n: usize, seed: u64, now: Instant) -> Host {
+    let settings = Node {
+        node: NodeInfo {
+            name: format!("node-{n}"),
+            labels: BTreeMap::from([("role".into(), "web".into())]),
+            version: "1".into(),
+        },
+        policy: vec![Allow {
+            key: operator_key().peer_id(),
+            commands: vec![Pattern::parse("*").unwrap()],
+            user: None,
+            time: None,
+            output: None,
+            labels: BTreeMap::new(),
+        }],
+    };
+    Host {
+        agent: Agent::new(
+            key(2, n),
+            settings,
+            ReplayWindow::new(),
+            seed.wrapping_add(n as u64),
+            now,
+        ),
+        streams: Streams::default(),
+        up: true,
+        started: Vec::new(),
+        answers: 0,
+        wake: None,
+    }
+}
+
+/// A host that has been up for long, and has said hello.
+fn settled(n: usize, seed: u64, now: Instant) -> Host {
+    let mut host = host(n, seed, now - Duration::from_secs(60));
+    host.agent.handle_timeout(now, CLOCK);
+    while host.agent.poll_output(&mut host.streams, now).is_some() {}
+    host
+}
+
+fn world(agents: usize, loss: u64, seed: u64) -> World {
+    World {
+        agents,
+        loss,
+        seed,
+        output: 20,
+        input: 0,
+        known: true,
+    }
+}
+
+#[test]
+fn a_thousand_agents_answer_within_two_seconds() {
+    let mut simulation = Simulation::new(world(1_000, 0, 1));
+    let took = simulation.run();
+    simulation.expect_everything();
+    assert!(took <= Duration::from_secs(2), "{took:?} of simulated time");
+    let answers: usize = simulation.hosts.iter().map(|h| h.answers).sum();
+    assert!(
+        answers < 2_200,
+        "{answers} datagrams for 1,000 short answers"
+    );
+}
+
+#[test]
+fn a_thousand_agents_lose_nothing_at_ten_percent_loss() {
+    let mut simulation = Simulation::new(world(1_000, 10, 7));
+    simulation.run();
+    simulation.expect_everything();
+}
+
+#[test]
+fn output_of_many_segments_arrives_whole_and_in_order_whatever_is_lost() {
+    for seed in 0..6 {
+        for loss in [0, 10, 30] {
+            let world = World {
+                output: 90_000,
+                input: 9_000,
+                ..world(5, loss, seed)
+            };
+            let mut simulation = Simulation::new(world);
+            simulation.run();
+            simulation.expect_everything();
+        }
+    }
+}
+
+#[test]
+fn nodes_that_nobody_knows_yet_are_met() {
+    for (seed, loss, at_least) in [(1, 0, 50), (2, 5, 45), (3, 5, 45)] {
+        let mut simulation = Simulation::new(World {
+            known: false,
+            ..world(50, loss, seed)
+        });
+        simulation.run();
+        let met: Vec<usize> = (0..50)
+            .filter(|n| simulation.said.contains_key(&key(2, *n).peer_id()))
+            .collect();
+        assert!(met.len() >= at_least, "{} of 50", met.len());
+        for n in met {
+            simulation.expect_all_of(n);
+        }
+    }
+}
+
+#[test]
+fn sixteen_agents_cost_the_operator_little_more_than_one() {
+    let bytes = |agents| {
+        let mut simulation = Simulation::new(world(agents, 0, 3));
+        simulation.run();
+        simulation.expect_everything();
+        simulation.operator_bytes
+    };
+    // headers of IPv6 and UDP are left out on both sides, so the share is lower on the wire
+    let (one, sixteen) = (bytes(1), bytes(16));
+    assert!(sixteen <= one + 15 * 3, "{sixteen} bytes, {one} for one");
+}
+
+#[test]
+fn silent_node_is_waited_for_and_named() {
+    let mut simulation = Simulation::new(world(3, 0, 1));
+    simulation.take_down(1);
+    let took = simulation.run();
+    assert_eq!(took, TIMEOUT);
+    let fates = simulation.operator.fates();
+    assert_eq!(fates[1].2, Fate::Silent);
+    assert!(fates[1].1 == "node-1" && fates.len() == 3);
+    // the others heard a repeat of the command, and ran it once
+    assert_eq!(simulation.hosts[0].started.len(), 1);
+    simulation.expect_all_of(2);
+}
+
+#[test]
+fn node_that_comes_up_gets_the_command_from_the_others_when_the_operator_has_gone() {
+    let mut simulation = Simulation::new(world(4, 0, 1));
+    simulation.take_down(3);
+    simulation.over = Some(simulation.now);
+    simulation.run_on(Duration::from_secs(10));
+    simulation.queue(Duration::ZERO, Arrival::ComesUp(3));
+    simulation.run_on(Duration::from_secs(10));
+    assert_eq!(simulation.hosts[3].started.len(), 1);
+    assert_eq!(
+        simulation.hosts[0].started.len(),
+        1,
+        "and nobody runs it twice"
+    );
+}
+
+#[test]
+fn expired_command_is_not_handed_on() {
+    let mut simulation = Simulation::new(world(4, 0, 1));
+    simulation.take_down(3);
+    simulation.over = Some(simulation.now);
+    simulation.run_on(Duration::from_secs(61));
+    simulation.queue(Duration::ZERO, Arrival::ComesUp(3));
+    simulation.run_on(Duration::from_secs(20));
+    assert!(simulation.hosts[3].started.is_empty());
+}
+
+#[test]
+fn known_node_that_is_no_longer_selected_says_so_when_asked() {
+    let mut simulation = Simulation::new(world(3, 0, 1));
+    let mut settings = Node::default();
+    settings.node.name = "node-2".into();
+    settings.policy = vec![Allow {
+        key: operator_key().peer_id(),
+        commands: Vec::new(),
+        user: None,
+        time: None,
+        output: None,
+        labels: BTreeMap::new(),
+    }];
+    simulation.hosts[2].agent.configure(settings);
+    let took = simulation.run();
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert_eq!(simulation.operator.fates().len(), 2);
+    assert!(simulation.hosts[2].started.is_empty());
+}
+
+#[test]
+fn answers_that_nobody_acknowledges_are_not_repeated_for_ever() {
+    let mut simulation = Simulation::new(world(3, 0, 1));
+    simulation.over = Some(simulation.now);
+    simulation.run_on(Duration::from_secs(300));
+    let answers = simulation.hosts[0].answers;
+    assert!((2..20).contains(&answers), "{answers}");
+    simulation.run_on(Duration::from_secs(300));
+    assert_eq!(simulation.hosts[0].answers, answers);
+}
+
+#[test]
+fn what_strangers_say_changes_nothing() {
+    let mut simulation = Simulation::new(world(3, 0, 1));
+    let stranger = key(9, 9);
+    let foreign = command(&simulation.world, 5, run(0))
+        .sign(&stranger)
+        .unwrap();
+    simulation.broadcast(&foreign.envelope);
+    for length in [0, 1, 2, 40, 111, 1_200, 9_000] {
+        simulation.broadcast(&vec![1; length]);
+        simulation.queue(
+            Duration::from_millis(1),
+            Arrival::AtOperator(vec![1; length]),
+        );
+    }
+    let own = command(&simulation.world, 1, run(0))
+        .sign(&operator_key())
+        .unwrap();
+    // the operator's own command again, and an answer that nobody signed
+    simulation.broadcast(&own.envelope);
+    let mut forged = lcagent::answer::seal(&key(2, 0), own.job, 0, b"x");
+    forged[50] ^= 1;
+    simulation.queue(Duration::from_micros(10), Arrival::AtOperator(forged));
+    simulation.run();
+    simulation.expect_everything();
+    let counters = simulation.hosts[0].agent.counters();
+    assert_eq!(counters["unknown_key"], 1);
+    assert!(counters["malformed"] > 0);
+    assert_eq!(simulation.operator.counters()["forged"], 1);
+}
