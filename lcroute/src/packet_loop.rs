@@ -150,6 +150,9 @@ impl PacketLoop {
             if ready.tun {
                 self.read_tun(now)?;
             }
+            if ready.udp_error {
+                self.read_udp_errors(now);
+            }
             if ready.udp {
                 self.read_udp(now);
             }
@@ -198,6 +201,9 @@ impl PacketLoop {
         Ok(Ready {
             tun: ready(0),
             udp: ready(1),
+            udp_error: fds[1]
+                .revents()
+                .is_some_and(|r| r.contains(PollFlags::POLLERR)),
             waker: ready(2),
             monitor: ready(3),
         })
@@ -257,6 +263,13 @@ impl PacketLoop {
                 return;
             }
         }
+    }
+
+    fn read_udp_errors(&mut self, now: Instant) {
+        let Parts {
+            socket, overlay, ..
+        } = &mut self.parts;
+        socket.take_errors(&mut |error| overlay.handle_unreachable(error, now));
     }
 
     fn read_monitor(&mut self, now: Instant) -> anyhow::Result<()> {
@@ -536,6 +549,7 @@ impl PacketLoop {
 struct Ready {
     tun: bool,
     udp: bool,
+    udp_error: bool,
     waker: bool,
     monitor: bool,
 }

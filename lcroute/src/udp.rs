@@ -1,6 +1,8 @@
 //! The one UDP socket of all links: dual stack, in batches, with segmentation and coalescing by
 //! the kernel where it can.
 
+mod errors;
+
 use std::fmt;
 use std::io::{self, ErrorKind, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
@@ -30,6 +32,10 @@ pub const UNITS: usize = 8;
 /// Segments that the kernel takes in one call (`UDP_MAX_SEGMENTS`), and their bytes in all.
 const SEGMENTS: usize = 64;
 const SEGMENTED_BYTES: usize = 65_000;
+
+/// An ICMP error ends the next call on the socket, whatever that call was for: it is made again. Others may
+/// come meanwhile.
+const TRIES: usize = 3;
 
 mod option {
     //! Socket options that the crates above do not name.
@@ -61,6 +67,8 @@ pub struct Counters {
     pub receive: u64,
     /// Came when the receive buffer was full.
     pub overflow: u64,
+    /// ICMP errors about datagrams of ours.
+    pub icmp: u64,
 }
 
 /// Where datagrams go, and how.
@@ -169,7 +177,7 @@ impl Socket {
     /// Zero: nothing for now, poll again.
     pub fn receive(&mut self) -> io::Result<usize> {
         let mut metas = [RecvMeta::default(); UNITS];
-        match self.receive_units(&mut metas) {
+        match again(|| self.receive_units(&mut metas)) {
             Ok(units) => {
                 self.metas = metas;
                 Ok(units)
@@ -314,8 +322,10 @@ impl Socket {
             segment_size,
             src_ip,
         };
-        self.state
-            .try_send(UdpSockRef::from(&self.socket), &transmit)
+        again(|| {
+            self.state
+                .try_send(UdpSockRef::from(&self.socket), &transmit)
+        })
     }
 
     fn count_unsent(&mut self, error: &io::Error, datagrams: u64) {
@@ -354,6 +364,7 @@ fn bind(domain: Domain, address: SocketAddr) -> io::Result<UdpSocket> {
 
 fn set_up(socket: &UdpSocket, ipv6: bool) -> io::Result<UdpSocketState> {
     let state = UdpSocketState::new(UdpSockRef::from(socket))?;
+    state.enable_transport_errors(UdpSockRef::from(socket))?;
     // nobody reads them, and they take the room in which the kernel would tell the mark
     setsockopt(socket, sockopt::ReceiveTimestampns, &false)?;
     set_fragments(socket, ipv6, true);
@@ -421,6 +432,18 @@ fn kernel_drops(socket: &UdpSocket) -> Option<u32> {
     (result == 0 && length == size).then_some(values[DROPS])
 }
 
+/// Makes a call again that failed by an error that may have been about another datagram.
+fn again<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let mut result = call();
+    for _ in 1..TRIES {
+        match &result {
+            Err(error) if is_transient(error) => result = call(),
+            _ => break,
+        }
+    }
+    result
+}
+
 /// Errors that the network or a firewall causes.
 fn is_transient(error: &io::Error) -> bool {
     matches!(
@@ -430,6 +453,9 @@ fn is_transient(error: &io::Error) -> bool {
                 | libc::ECONNRESET
                 | libc::EHOSTUNREACH
                 | libc::EHOSTDOWN
+                | libc::ENONET
+                | libc::ENOPROTOOPT
+                | libc::EOPNOTSUPP
                 | libc::ENETUNREACH
                 | libc::ENETDOWN
                 | libc::EADDRNOTAVAIL
@@ -638,6 +664,43 @@ mod tests {
         a.send(&way(to), None, b"hello").unwrap();
         assert_eq!(receive(&mut b, 1)[0].2, b"hello");
         assert_eq!(a.receive().unwrap(), 0);
+    }
+
+    fn wait_for_error(socket: &Socket) {
+        let mut fds = [PollFd::new(socket.as_fd(), PollFlags::empty())];
+        assert_eq!(poll(&mut fds, PollTimeout::from(20_000_u16)).unwrap(), 1);
+        assert!(fds[0].revents().unwrap().contains(PollFlags::POLLERR));
+    }
+
+    #[test]
+    fn a_refusal_is_told_with_what_it_quotes_and_costs_no_other_datagram() {
+        let (mut a, mut b) = (Socket::open(0).unwrap(), Socket::open(0).unwrap());
+        for ip in ["127.0.0.1", "::1"] {
+            // closed again at once
+            let Ok(gone) = UdpSocket::bind((ip, 0)).and_then(|socket| socket.local_addr()) else {
+                continue; // no IPv6 here
+            };
+            let mut told = Vec::new();
+            a.send(&way(gone), None, b"anybody?").unwrap();
+            wait_for_error(&a);
+            a.take_errors(&mut |e| told.push((e.remote, e.is_refusal, e.quoted.to_vec())));
+            assert_eq!(told, [(gone, true, b"anybody?".to_vec())]);
+            // errors that nobody has taken yet
+            let before = a.counters();
+            for _ in 0..5 {
+                a.send(&way(gone), None, b"anybody?").unwrap();
+                wait_for_error(&a);
+                a.send(&way(at("127.0.0.1", &b)), None, b"hello").unwrap();
+                assert_eq!(receive(&mut b, 1)[0].2, b"hello");
+                b.send(&way(at("127.0.0.1", &a)), None, b"back").unwrap();
+                a.send(&way(gone), None, b"anybody?").unwrap();
+                assert_eq!(receive(&mut a, 1)[0].2, b"back");
+            }
+            assert_eq!(a.counters(), before);
+            let mut count = 0;
+            a.take_errors(&mut |_| count += 1);
+            assert!(count > 0 && a.counters().icmp == before.icmp + count);
+        }
     }
 
     #[test]

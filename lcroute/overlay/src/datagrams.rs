@@ -14,7 +14,7 @@ use tracing::{debug, info};
 use crate::auth::Role;
 use crate::connection::Happening;
 use crate::envelope::Refusal;
-use crate::event::{Ecn, Event, LinkId, PeerState, Transmit};
+use crate::event::{Ecn, Event, LinkId, PeerState, Transmit, Unreachable};
 use crate::liveness::{Liveness, Verdict};
 use crate::overlay::Overlay;
 use crate::peer::Up;
@@ -270,7 +270,7 @@ impl Overlay {
         };
         match up.liveness.poll(now) {
             Verdict::Wait => {}
-            Verdict::Down => self.end_link(index, "silent", now),
+            Verdict::Down(reason) => self.end_link(index, reason, now),
             Verdict::Hello { id, asks } => {
                 let Some((local, remote)) = link.connection.path() else {
                     return;
@@ -285,15 +285,20 @@ impl Overlay {
         }
     }
 
-    /// The system says that nobody takes datagrams at `remote` (ICMP port unreachable and the like). Anybody
-    /// can forge that: the peer there is suspected, and has gone if it does not answer.
-    pub fn handle_unreachable(&mut self, remote: SocketAddr, now: Instant) {
+    /// The network says that a datagram of ours did not arrive. Anybody who knows the addresses of a link can
+    /// forge that: the peer there is suspected, and has gone if it does not answer. Less time to answer has
+    /// who is refused by its own host, if the error quotes what only those on the path have seen.
+    pub fn handle_unreachable(&mut self, error: &Unreachable<'_>, now: Instant) {
         self.observe(now);
-        let Some(&index) = self.by_addr.get(&remote) else {
-            return;
+        let Some(&index) = self.by_addr.get(&error.remote) else {
+            return self.count("icmp_no_link");
         };
         if let Some(up) = self.link_mut(index).and_then(|link| link.up.as_mut()) {
-            up.liveness.hint(now);
+            if error.is_refusal && has_sent(up, error.quoted) {
+                up.liveness.refused(now);
+            } else {
+                up.liveness.hint(now);
+            }
             self.schedule_cheaply(index);
         }
     }
@@ -509,6 +514,12 @@ impl Overlay {
         self.end_link(index, Refusal::Auth.reason(), now);
         self.refuse(Refusal::Auth, Some(id), now);
     }
+}
+
+/// Whether this is how a datagram of the link began that we sent a moment ago.
+fn has_sent(up: &Up, quoted: &[u8]) -> bool {
+    let hello = request_id(quoted).is_some_and(|id| up.liveness.is_outstanding(id));
+    hello || up.media.as_ref().is_some_and(|m| m.has_sent(quoted))
 }
 
 /// Whether all records of a datagram belong to an encrypted epoch (RFC 6347, section 4.1).

@@ -69,6 +69,17 @@ impl Transmit {
     }
 }
 
+/// An ICMP error: a datagram of ours did not arrive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unreachable<'a> {
+    /// Where it was sent; IPv4 as plain IPv4.
+    pub remote: SocketAddr,
+    /// The host there says so itself: nobody on it has that port.
+    pub is_refusal: bool,
+    /// How the datagram began, as far as the error quotes it.
+    pub quoted: &'a [u8],
+}
+
 /// What the overlay tells its owner.
 #[derive(Debug, Clone)]
 pub enum Event {

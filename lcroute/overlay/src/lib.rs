@@ -29,7 +29,7 @@ mod wanted;
 pub use config::{Identity, Limits, OverlayConfig};
 pub use event::{
     CarrierId, Ecn, Event, Lane, LinkId, PeerInfo, PeerState, Presence, RepairInfo, SendError,
-    Transmit,
+    Transmit, Unreachable,
 };
 pub use overlay::{Overlay, OverlayError};
 

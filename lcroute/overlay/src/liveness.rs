@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! alive --silence: 350 ms, or less where much came--> suspected --400 ms more--> down
+//!       --the host there refuses a datagram---------> refused ---100 ms more--> down
 //!       <----------------any sign of life-------------/
 //! ```
 //!
@@ -25,7 +26,14 @@ const SILENCE: Duration = Duration::from_millis(350);
 const LEAST_SILENCE: Duration = Duration::from_millis(100);
 const GAPS: u32 = 3;
 const GAP_MEMORY: Duration = Duration::from_secs(1);
+/// Of a path that takes no longer there and back than this; of others so much more as they take longer.
 const SUSPICION: Duration = Duration::from_millis(400);
+const EXPECTED_TRIP: Duration = Duration::from_millis(150);
+/// The host there says itself that nobody takes our datagrams: so long after the round trip of a hello. Only
+/// where so few hellos get lost that none of a handful being answered says something.
+const REFUSAL: Duration = Duration::from_millis(100);
+const REFUSAL_HELLOS: u32 = 4;
+const REFUSAL_LOSS: f64 = 0.05;
 /// A process that slept must not blame the peer: so many hellos go unanswered before a link is down, and
 /// what it sleeps longer than this while it suspects somebody does not count.
 const LEAST_HELLOS: u32 = 8;
@@ -45,8 +53,8 @@ pub(crate) enum Verdict {
     Wait,
     /// Send a hello with this transaction, which asks for hellos or does not.
     Hello { id: TxId, asks: bool },
-    /// The link is dead.
-    Down,
+    /// The link is dead, and why.
+    Down(&'static str),
 }
 
 /// Liveness of one link.
@@ -59,8 +67,7 @@ pub(crate) struct Liveness {
     /// The longest gaps between signs of life, in this second and the one before, and since when this one.
     gaps: [Duration; 2],
     gaps_since: Instant,
-    /// Since when, and hellos sent since.
-    suspected: Option<(Instant, u32)>,
+    suspected: Option<Suspicion>,
     /// The peer suspects us until then.
     asked_until: Option<Instant>,
     hinted: Option<Instant>,
@@ -70,6 +77,16 @@ pub(crate) struct Liveness {
     outstanding: VecDeque<(TxId, Instant)>,
     rtt: Option<Duration>,
     loss: f64,
+}
+
+/// The peer may have gone.
+#[derive(Debug)]
+struct Suspicion {
+    since: Instant,
+    /// Hellos sent since.
+    hellos: u32,
+    /// Its host has refused a datagram of ours.
+    refused: bool,
 }
 
 impl Liveness {
@@ -124,7 +141,11 @@ impl Liveness {
     /// There is reason to think that the peer has gone: find out now.
     pub(crate) fn suspect(&mut self, now: Instant) {
         if self.suspected.is_none() {
-            self.suspected = Some((now, 0));
+            self.suspected = Some(Suspicion {
+                since: now,
+                hellos: 0,
+                refused: false,
+            });
             self.hello_soon(HELLO_EVERY_SUSPECTING, now);
         }
     }
@@ -135,6 +156,30 @@ impl Liveness {
             self.hinted = Some(now);
             self.suspect(now);
         }
+    }
+
+    /// The peer's host has refused a datagram of ours, and shows which: nobody can say so who does not see
+    /// what we send. Answers that were under way may still come, so each counts.
+    pub(crate) fn refused(&mut self, now: Instant) {
+        self.suspect(now);
+        if let Some(suspicion) = &mut self.suspected {
+            suspicion.refused = true;
+        }
+    }
+
+    /// Whether this hello was sent lately, and not answered yet.
+    pub(crate) fn is_outstanding(&self, id: TxId) -> bool {
+        self.outstanding.iter().any(|(known, _)| *known == id)
+    }
+
+    /// How long a suspicion lasts, and how many hellos, before the link is down.
+    fn verdict(&self, suspicion: &Suspicion) -> (Duration, u32) {
+        let trip = self.rtt.unwrap_or(EXPECTED_TRIP);
+        if suspicion.refused && self.loss < REFUSAL_LOSS {
+            return (trip + REFUSAL, REFUSAL_HELLOS);
+        }
+        let longer = trip.saturating_sub(EXPECTED_TRIP);
+        (SUSPICION + longer, LEAST_HELLOS)
     }
 
     /// The peer has heard nothing of us for a while, and asks for hellos.
@@ -175,20 +220,24 @@ impl Liveness {
         if self.suspected.is_none() && silence >= self.patience() {
             self.suspect(now);
         }
-        if let Some((since, hellos)) = &mut self.suspected {
-            if slept >= ASLEEP {
-                *since = (*since + slept).min(now);
-            }
-            if now >= *since + SUSPICION && *hellos >= LEAST_HELLOS {
-                return Verdict::Down;
+        if let Some(suspicion) = &mut self.suspected
+            && slept >= ASLEEP
+        {
+            suspicion.since = (suspicion.since + slept).min(now);
+        }
+        if let Some(suspicion) = &self.suspected {
+            let (lasts, hellos) = self.verdict(suspicion);
+            if now >= suspicion.since + lasts && suspicion.hellos >= hellos {
+                let refused = suspicion.refused;
+                return Verdict::Down(if refused { "unreachable" } else { "silent" });
             }
         }
         if now < self.next_hello {
             return Verdict::Wait;
         }
         self.next_hello = match &mut self.suspected {
-            Some((_, hellos)) => {
-                *hellos += 1;
+            Some(suspicion) => {
+                suspicion.hellos += 1;
                 now + HELLO_EVERY_SUSPECTING
             }
             None if self.asked_until.is_some() => now + HELLO_EVERY_ASKED,
@@ -206,9 +255,15 @@ impl Liveness {
 
     /// When to poll next.
     pub(crate) fn deadline(&self) -> Instant {
-        let judge = match self.suspected {
-            Some((since, hellos)) if hellos >= LEAST_HELLOS => since + SUSPICION,
-            Some(_) => self.next_hello,
+        let judge = match &self.suspected {
+            Some(suspicion) => {
+                let (lasts, hellos) = self.verdict(suspicion);
+                if suspicion.hellos >= hellos {
+                    suspicion.since + lasts
+                } else {
+                    self.next_hello
+                }
+            }
             None => self.heard + self.patience(),
         };
         judge.min(self.next_hello)
@@ -256,7 +311,7 @@ mod tests {
         let mut now = start;
         loop {
             match live.poll(now) {
-                Verdict::Down => return Some(now - start),
+                Verdict::Down(_) => return Some(now - start),
                 Verdict::Hello { id, .. } if answer(now - start) => {
                     assert!(live.answered(id, now + Duration::from_millis(1)));
                 }
@@ -329,7 +384,7 @@ mod tests {
         // asleep again and again: a hello now and then, and what was slept does not count
         for hello in 1..8 {
             let now = woke + Duration::from_millis(250) * hello;
-            assert_ne!(live.poll(now), Verdict::Down, "{hello}");
+            assert!(!matches!(live.poll(now), Verdict::Down(_)), "{hello}");
         }
         live.heard(woke + Duration::from_secs(5));
         assert_eq!(live.poll(woke + Duration::from_secs(5)), Verdict::Wait);
@@ -351,6 +406,46 @@ mod tests {
             now += Duration::from_millis(1);
         }
         assert!((30..=50).contains(&hellos), "{hellos} in ten seconds");
+    }
+
+    /// When a peer with a round trip of `trip` that dies and whose host refuses each hello is found dead;
+    /// `None`: it lives, and the refusals are forged.
+    fn refused(trip: u64, lives: bool, hint: impl Fn(&mut Liveness, Instant)) -> Option<Duration> {
+        let start = Instant::now();
+        let mut live = Liveness::new(start, start);
+        let mut answers = VecDeque::new();
+        for ms in 0..10_000 {
+            let now = start + Duration::from_millis(ms);
+            let dead = !lives && ms >= 5_000;
+            while answers.front().is_some_and(|(at, _)| *at <= ms) {
+                let (_, id) = answers.pop_front().unwrap();
+                live.answered(id, now);
+            }
+            match live.poll(now) {
+                Verdict::Down(_) => return Some(Duration::from_millis(ms - 5_000)),
+                Verdict::Hello { id, .. } if !dead => answers.push_back((ms + trip, id)),
+                Verdict::Hello { .. } | Verdict::Wait => {}
+            }
+            if ms >= 5_000 {
+                hint(&mut live, now);
+            }
+        }
+        None
+    }
+
+    #[test]
+    fn a_refusal_ends_a_link_sooner_than_word_of_others_and_neither_one_that_lives() {
+        for trip in [0, 20, 100, 300] {
+            let took = refused(trip, false, Liveness::refused).unwrap();
+            // once around for answers that were under way, once for those that do not come
+            assert!(took <= Duration::from_millis(2 * trip + 150), "{took:?}");
+            assert!(took >= Duration::from_millis(75), "{took:?}: four hellos");
+            let hinted = refused(trip, false, Liveness::hint).unwrap();
+            assert!(hinted >= took, "{hinted:?} {took:?}");
+            for hint in [Liveness::refused, Liveness::hint] {
+                assert_eq!(refused(trip, true, hint), None, "round trip {trip} ms");
+            }
+        }
     }
 
     #[test]
@@ -511,7 +606,7 @@ mod tests {
                 let suspected = self.ends[end].suspected.is_some();
                 match self.ends[end].poll(now) {
                     Verdict::Wait => {}
-                    Verdict::Down => return true,
+                    Verdict::Down(_) => return true,
                     Verdict::Hello { id, asks } => self.send(1 - end, Packet::Hello(id, asks)),
                 }
                 self.suspicions += u64::from(!suspected && self.ends[end].suspected.is_some());

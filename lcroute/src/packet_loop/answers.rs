@@ -59,6 +59,7 @@ impl PacketLoop {
             ("udp_too_big", udp.too_big),
             ("udp_congested", udp.congested),
             ("udp_send_error", udp.other),
+            ("udp_icmp_error", udp.icmp),
         ];
         let tables = [&engine.drops, p.overlay.drops(), &self.drops];
         let counted = tables

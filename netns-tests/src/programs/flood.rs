@@ -1,7 +1,7 @@
 //! `udp-flood`: garbage for a UDP port, with forged sources.
 
 use std::io::IoSlice;
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::AsRawFd;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -32,6 +32,9 @@ struct Args {
     /// One of the kinds only, by number.
     #[arg(long)]
     kind: Option<usize>,
+    /// ICMP errors instead: the sources have no such port, as if the target had sent them something.
+    #[arg(long)]
+    unreachable: bool,
     /// Packets a second; 0: as fast as possible.
     #[arg(long, default_value_t = 0)]
     rate: u64,
@@ -83,6 +86,9 @@ fn batch(args: &Args, number: usize, dice: &mut Dice) -> Vec<Vec<u8>> {
             [] => dice.source(),
             sources => sources[n % sources.len()],
         };
+        if args.unreachable {
+            return refusal(source, args.target, &dice.payload(REFUSED));
+        }
         let kind = args.kind.unwrap_or(n) % KINDS.len();
         datagram(source, args.target, &dice.payload(KINDS[kind]))
     };
@@ -121,6 +127,9 @@ const KINDS: [Kind; 10] = [
     (b"", 0, 0),
 ];
 
+/// What a refused datagram looks like: a STUN request, but no such one was sent.
+const REFUSED: Kind = (b"\x00\x01\x00\x50\x21\x12\xa4\x42", 100, 100);
+
 struct Dice(u64);
 
 impl Dice {
@@ -154,18 +163,41 @@ impl Dice {
     }
 }
 
-/// An IP packet; the kernel writes its checksum, and UDP over IPv4 needs none.
+/// `from` says that nobody there takes the datagram with this payload that `to` has sent.
+fn refusal(from: SocketAddrV4, to: SocketAddrV4, payload: &[u8]) -> Vec<u8> {
+    // destination unreachable, port unreachable; checksum, unused
+    let mut error = vec![3, 3, 0, 0, 0, 0, 0, 0];
+    error.extend(datagram(to, from, payload));
+    let words = error.chunks(2).map(|word| match *word {
+        [high, low] => u32::from(u16::from_be_bytes([high, low])),
+        _ => u32::from(word[0]) << 8,
+    });
+    let sum: u32 = words.sum();
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    error[2..4].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+    ip_packet(1, *from.ip(), *to.ip(), &error)
+}
+
 fn datagram(from: SocketAddrV4, to: SocketAddrV4, payload: &[u8]) -> Vec<u8> {
     let length = (UDP_HEADER + payload.len()) as u16;
+    let mut datagram = Vec::new();
+    // UDP over IPv4 needs no checksum
+    for word in [from.port(), to.port(), length, 0] {
+        datagram.extend(word.to_be_bytes());
+    }
+    datagram.extend_from_slice(payload);
+    ip_packet(17, *from.ip(), *to.ip(), &datagram)
+}
+
+/// The kernel writes the header's checksum.
+fn ip_packet(protocol: u8, from: Ipv4Addr, to: Ipv4Addr, payload: &[u8]) -> Vec<u8> {
     let mut packet = vec![0; IP_HEADER];
     packet[0] = 0x45;
-    packet[2..4].copy_from_slice(&(IP_HEADER as u16 + length).to_be_bytes());
-    packet[8..10].copy_from_slice(&[64, 17]);
-    packet[12..16].copy_from_slice(&from.ip().octets());
-    packet[16..20].copy_from_slice(&to.ip().octets());
-    for word in [from.port(), to.port(), length, 0] {
-        packet.extend(word.to_be_bytes());
-    }
+    packet[2..4].copy_from_slice(&((IP_HEADER + payload.len()) as u16).to_be_bytes());
+    packet[8..10].copy_from_slice(&[64, protocol]);
+    packet[12..16].copy_from_slice(&from.octets());
+    packet[16..20].copy_from_slice(&to.octets());
     packet.extend_from_slice(payload);
     packet
 }

@@ -7,10 +7,10 @@ use netns_tests::lab::{Host, Lab, Member, Network, Process, eventually};
 
 use crate::world;
 
-const PORT: u16 = 7201;
+pub const PORT: u16 = 7201;
 
 /// Two open hosts, `a` and `b`, linked over IPv4, and somebody else.
-fn besieged(lab: &Lab) -> Result<(Network, Host)> {
+pub fn besieged(lab: &Lab) -> Result<(Network, Host)> {
     let hosts = vec![lab.host("a")?, lab.host("b")?];
     hosts[0].cut_towards(hosts[1].v6()?.into())?;
     for host in &hosts {

@@ -7,6 +7,7 @@ mod backbone;
 mod bench;
 mod cli;
 mod daemon;
+mod deaths;
 mod demo;
 mod hostile_load;
 mod interface;

@@ -196,6 +196,11 @@ impl Media {
         self.receiving_ssrc
     }
 
+    /// Whether a datagram that begins like this was among the last that we sent.
+    pub(crate) fn has_sent(&self, quoted: &[u8]) -> bool {
+        self.sealer.has_sent(quoted)
+    }
+
     /// Round trip and loss, as far as media has flowed: probes of the path are seldom.
     pub(crate) fn rtt(&self) -> Option<Duration> {
         self.controller

@@ -27,6 +27,8 @@ const RTCP_TYPE: u8 = 204;
 const ENCRYPTED: u32 = 1 << 31;
 /// Indices of RTP have 48 bits.
 const LAST_INDEX: u64 = (1 << 48) - 1;
+/// How far back a packet counts as one of the last: a second at the highest rates.
+const LATELY: u64 = 1 << 18;
 /// Replay windows: 65,472 packets of data, 960 of feedback.
 const RTP_WINDOW: usize = 1_024;
 const RTCP_WINDOW: usize = 16;
@@ -138,6 +140,20 @@ impl Sealer {
         packet.put_slice(tag.as_ref());
         self.next = index + 1;
         Some(index)
+    }
+
+    /// Whether an RTP packet that begins like this was among the last [`LATELY`].
+    pub(crate) fn has_sent(&self, start: &[u8]) -> bool {
+        let Some([VERSION, _, q1, q0, t3, t2, t1, t0, ssrc @ ..]) =
+            start.first_chunk::<RTP_HEADER>()
+        else {
+            return false;
+        };
+        let low = u32::from_be_bytes([*t3, *t2, *t1, *t0]);
+        let index = extend(low, self.next);
+        u32::from_be_bytes(*ssrc) == self.ssrc
+            && (q1, q0) == (t1, t0)
+            && (index + 1..=index + LATELY).contains(&self.next)
     }
 
     /// The same for RTCP: room for the header, then a payload of a multiple of four bytes.
@@ -382,6 +398,27 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn what_was_sent_lately_is_known_by_its_first_bytes() {
+        let (mut sealer, _) = pair();
+        sealer.next = (1 << 32) - 3;
+        let packets: Vec<_> = (0..6).map(|n| sealed(&mut sealer, &[n])).collect();
+        for packet in &packets {
+            assert!(sealer.has_sent(packet) && sealer.has_sent(&packet[..RTP_HEADER]));
+            assert!(!sealer.has_sent(&packet[..RTP_HEADER - 1]));
+            for at in (0..RTP_HEADER).filter(|at| *at != 1) {
+                let mut guessed = packet.clone();
+                guessed[at] ^= 0x40;
+                assert!(!sealer.has_sent(&guessed), "byte {at}");
+            }
+        }
+        let (mut other, _) = pair();
+        other.next = sealer.next;
+        assert!(!sealer.has_sent(&sealed(&mut other, b"not sent yet")));
+        sealer.next += LATELY;
+        assert!(!sealer.has_sent(&packets[5]), "long ago");
     }
 
     #[test]

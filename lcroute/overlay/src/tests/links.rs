@@ -1,9 +1,10 @@
 //! How links come, live and go.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::net::{BACKBONE, Net, Network, today};
-use crate::{PeerState, Presence, SendError};
+use crate::{PeerState, Presence, SendError, Unreachable};
 use librecast::id::SecretKey;
 
 const SOON: Duration = Duration::from_secs(2);
@@ -517,13 +518,22 @@ fn a_dead_neighbour_is_noticed_sooner_where_much_was_heard() {
     assert!(took < Duration::from_millis(600), "{took:?}");
 }
 
+/// An ICMP error as anybody can forge it who has not seen what we send.
+fn forged(remote: SocketAddr) -> Unreachable<'static> {
+    Unreachable {
+        remote,
+        is_refusal: true,
+        quoted: &[0; 28],
+    }
+}
+
 #[test]
 fn word_that_nobody_listens_is_believed_only_after_asking() {
     let mut net = connected(2);
     net.run(Duration::from_millis(10_250));
     let (host, now) = (net.nodes[1].host, net.now);
     for _ in 0..1_000 {
-        net.nodes[0].overlay.handle_unreachable(host, now);
+        net.nodes[0].overlay.handle_unreachable(&forged(host), now);
     }
     let before = net.nodes[0].sent;
     net.run(Duration::from_millis(10));
@@ -537,9 +547,56 @@ fn word_that_nobody_listens_is_believed_only_after_asking() {
     // the truth is heard sooner than silence
     net.kill(1);
     let now = net.now;
-    net.nodes[0].overlay.handle_unreachable(host, now);
+    net.nodes[0].overlay.handle_unreachable(&forged(host), now);
     let took = net.until(SOON, "death", |net| net.nodes[0].links.is_empty());
+    assert!(took > Duration::from_millis(350), "{took:?}: forged");
     assert!(took < Duration::from_millis(450), "{took:?}");
+}
+
+/// How long after its first datagram to a dead peer a node knows, whose host quotes so much of it.
+fn refused_within(quotes: usize, streams: bool) -> Duration {
+    let mut net = connected(2);
+    net.run(Duration::from_millis(10_100));
+    net.quotes = Some(quotes);
+    net.kill(1);
+    if streams {
+        let (link, now) = (net.link(0, 1).unwrap(), net.now);
+        let message = [&[0x10][..], &[0; 100]];
+        net.nodes[0].overlay.send_data(link, message, now).unwrap();
+    }
+    let sent = net.nodes[0].sent;
+    net.until(SOON, "a datagram", |net| net.nodes[0].sent > sent);
+    let took = net.until(SOON, "death", |net| net.nodes[0].links.is_empty());
+    let reason = if quotes > 0 { "unreachable" } else { "silent" };
+    assert_eq!(net.nodes[0].downs, [reason]);
+    took
+}
+
+#[test]
+fn who_is_refused_by_its_own_host_is_gone_at_once() {
+    for streams in [false, true] {
+        let took = refused_within(548, streams);
+        assert!(took < Duration::from_millis(150), "{took:?}");
+        // the least that a router has to quote says nothing of the datagram
+        let took = refused_within(0, streams);
+        assert!(took > Duration::from_millis(350), "{took:?}");
+        assert!(took < Duration::from_millis(450), "{took:?}");
+    }
+}
+
+#[test]
+fn forged_errors_end_no_link_that_loses_much_and_takes_long() {
+    // 300 ms there and back, a fifth lost each way
+    let mut net = connected_over(&[true; 2], Duration::from_millis(150));
+    (net.loss, net.jitter) = (200, 10);
+    for _ in 0..600 {
+        net.run(Duration::from_secs(1));
+        for (n, other) in [(0, 1), (1, 0)] {
+            let (host, now) = (net.nodes[other].host, net.now);
+            net.nodes[n].overlay.handle_unreachable(&forged(host), now);
+        }
+    }
+    assert!(net.nodes.iter().all(|n| n.downs.is_empty()));
 }
 
 #[test]

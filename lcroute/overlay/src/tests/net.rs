@@ -13,7 +13,7 @@ use librecast::id::{PeerId, SecretKey};
 use crate::stun::respond;
 use crate::{
     CarrierId, Ecn, Event, Identity, Limits, LinkId, OVERLAY_CARRIER, Overlay, OverlayConfig,
-    PeerInfo, Presence, Transmit,
+    PeerInfo, Presence, Transmit, Unreachable,
 };
 
 pub(crate) const BACKBONE: CarrierId = CarrierId(1);
@@ -96,6 +96,12 @@ enum Parcel {
         about: PeerId,
         online: bool,
     },
+    /// ICMP: the host `by` has nobody for a datagram of `to`, which began so.
+    Refusal {
+        by: SocketAddr,
+        to: SocketAddr,
+        quoted: Vec<u8>,
+    },
 }
 
 pub(crate) struct Net {
@@ -128,6 +134,8 @@ pub(crate) struct Net {
     pub(crate) mtu: usize,
     /// Routers mark what may be marked.
     pub(crate) congested: bool,
+    /// So many bytes of a datagram does the host of a dead node send back in an ICMP error.
+    pub(crate) quotes: Option<usize>,
     /// What each node sends goes through such a pipe.
     pub(crate) pipe: Option<Pipe>,
 }
@@ -198,6 +206,7 @@ impl Net {
             tapped: None,
             mtu: usize::MAX,
             congested: false,
+            quotes: None,
             pipe: None,
         }
     }
@@ -503,6 +512,17 @@ impl Net {
                 contents,
                 ecn,
             } => self.deliver_datagram(from, to, &contents, ecn),
+            Parcel::Refusal { by, to, quoted } => {
+                let mut nodes = self.nodes.iter_mut();
+                if let Some(node) = nodes.find(|n| n.alive && n.nat.unwrap_or(n.host) == to) {
+                    let refusal = Unreachable {
+                        remote: by,
+                        is_refusal: true,
+                        quoted: &quoted,
+                    };
+                    node.overlay.handle_unreachable(&refusal, now);
+                }
+            }
         }
     }
 
@@ -542,6 +562,10 @@ impl Net {
         if node.alive && open {
             let host = node.host;
             node.overlay.handle_datagram(from, host, contents, ecn, now);
+        } else if let (false, Some(most)) = (node.alive, self.quotes) {
+            let quoted = contents[..contents.len().min(most)].to_vec();
+            let (by, to) = (to, from);
+            self.post(self.delay, Parcel::Refusal { by, to, quoted });
         }
     }
 
