@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use netns_tests::lab::{
-    Host, Lab, Member, Network, Receiver, UPLINK, eventually, make_folder, same_content, wait_reach,
+    Host, Lab, Member, Network, PATIENCE, Receiver, UPLINK, eventually, make_folder, same_content,
+    wait_reach, within,
 };
 
 use crate::lcsync_lan::share;
@@ -21,6 +22,15 @@ struct Meshwork {
     /// Positions of those who listen, and their programs.
     listeners: Vec<(usize, Receiver)>,
     _sender: netns_tests::lab::Process,
+}
+
+/// How a router ends.
+#[derive(Clone, Copy)]
+enum End {
+    /// The daemon, whose host goes on and says so.
+    Killed,
+    /// The cable: nobody says anything.
+    CutOff,
 }
 
 /// The first of these sends, the next twelve listen, the others do nothing but route.
@@ -62,15 +72,19 @@ impl Meshwork {
         })
     }
 
-    /// Kills these without a warning; the longest pause of each listener that followed, in milliseconds.
-    fn kill(&mut self, victims: &[usize]) -> Result<Vec<f64>> {
+    /// Takes these away without a warning; the longest pause of each listener that followed, in milliseconds.
+    fn lose(&mut self, victims: &[usize], end: End) -> Result<Vec<f64>> {
         let before: Vec<usize> = self
             .listeners
             .iter()
             .map(|(_, receiver)| Ok(receiver.pauses()?.len()))
             .collect::<Result<_>>()?;
         for victim in victims {
-            self.network.members[*victim].daemon()?.kill()?;
+            let member = &mut self.network.members[*victim];
+            match end {
+                End::Killed => member.daemon()?.kill()?,
+                End::CutOff => member.host.cut_uplink()?,
+            }
         }
         let alive = self.network.members.iter().enumerate();
         let alive = alive.filter(|(at, _)| !victims.contains(at));
@@ -95,32 +109,57 @@ fn listeners_hear_on_when_three_routers_are_killed() {
             ensure!(links < NODES - 1, "{links} links: a full mesh");
         }
         let victims: Vec<usize> = ROUTERS.collect();
-        let mut gaps = meshwork.kill(&victims)?;
+        let mut gaps = meshwork.lose(&victims, End::Killed)?;
         println!("healing: {}", summary(&mut gaps));
         Ok(())
     });
 }
 
+#[test]
+fn listeners_hear_on_when_the_cables_of_three_routers_are_cut_and_mended() {
+    world("cables", |lab| {
+        let mut meshwork = Meshwork::new(lab)?;
+        let victims: Vec<usize> = ROUTERS.collect();
+        let mut gaps = meshwork.lose(&victims, End::CutOff)?;
+        println!("healing: {}", summary(&mut gaps));
+        // they come back as they are, with what they believed
+        for victim in victims {
+            meshwork.network.members[victim].host.heal_uplink()?;
+        }
+        wait_reach(&meshwork.network.members.iter().collect::<Vec<_>>())?;
+        meshwork.all_hear("when all are back", &[])?;
+        let mut listeners = meshwork.listeners.iter();
+        listeners.try_for_each(|(_, receiver)| receiver.expect_no_duplicates())
+    });
+}
+
 /// The figures of `netns-tests/bench/healing.sh`: three of the routers and listeners are killed, `ROUNDS` times.
+/// With `CUT=1` their cables are cut instead.
 #[test]
 #[ignore = "a measurement"]
 fn healing_measured() {
     world("healing-measured", |lab| {
         let rounds = std::env::var("ROUNDS").unwrap_or_default();
         let rounds = rounds.parse().unwrap_or(10);
+        let cut = std::env::var("CUT").is_ok_and(|cut| cut == "1");
+        let end = if cut { End::CutOff } else { End::Killed };
         let mut meshwork = Meshwork::new(lab)?;
         let mut all = Vec::new();
         for round in 0..rounds {
             // those who are killed themselves listen all the time: their own gap says nothing
             let victims = [1 + round % 15, 1 + (round + 5) % 15, 1 + (round + 10) % 15];
-            let gaps = meshwork.kill(&victims)?;
+            let gaps = meshwork.lose(&victims, end)?;
             let others = meshwork.listeners.iter().zip(gaps);
             let others = others.filter(|((at, _), _)| !victims.contains(at));
             let mut gaps: Vec<f64> = others.map(|(_, gap)| gap).collect();
-            println!("killed {victims:?}: {}", summary(&mut gaps));
+            println!("lost {victims:?}: {}", summary(&mut gaps));
             all.extend(gaps);
             for victim in victims {
-                meshwork.network.members[victim].start()?;
+                let member = &mut meshwork.network.members[victim];
+                match end {
+                    End::Killed => member.start()?,
+                    End::CutOff => member.host.heal_uplink()?,
+                }
             }
             wait_reach(&meshwork.network.members.iter().collect::<Vec<_>>())?;
             meshwork.all_hear("after they came back", &[])?;
@@ -141,6 +180,63 @@ fn summary(gaps: &mut [f64]) -> String {
     let (hit, of) = (hit.len(), gaps.len());
     let [median, p99, longest] = [0.5, 0.99, 1.0].map(quantile);
     format!("{hit} of {of} hit: median {median:.0} ms, p99 {p99:.0} ms, longest {longest:.0} ms")
+}
+
+/// Nodes of a mesh, all of them when it has grown beyond one, and links that each then has at most: four are
+/// wanted, and those that others want.
+const SMALL: usize = 8;
+const GROWN: usize = 11;
+const MOST_LINKS: usize = 6;
+
+#[test]
+fn a_mesh_that_grows_gives_up_links_and_loses_no_packet() {
+    world("growth", |lab| {
+        let names: Vec<String> = (0..GROWN).map(|n| format!("n{n}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let hosts = lab.closed_hosts(&names)?;
+        for host in &hosts {
+            host.configure("[topology]\ndegree = 4\n")?;
+        }
+        let mut network = lab.network(hosts)?;
+        let start = |members: &mut [Member]| members.iter_mut().try_for_each(Member::start);
+        start(&mut network.members[..SMALL])?;
+        let members = &network.members[..SMALL];
+        let wait = |member: &Member| member.wait_links(SMALL - 1);
+        members.iter().try_for_each(wait)?;
+        wait_reach(&members.iter().collect::<Vec<_>>())?;
+
+        // what a program on the sender's own host hears is all that was sent
+        let truth = members[0].host.receive(GROUP, &[])?;
+        let listening = |n: usize| members[n].host.receive(GROUP, &[]);
+        let listeners = [2, 4, 7].map(listening);
+        let listeners = listeners.into_iter().collect::<Result<Vec<_>>>()?;
+        for n in [2, 4, 7] {
+            members[0].wait_wanted(GROUP, &members[n])?;
+        }
+        let mut sender = members[0].host.send_for_ever(GROUP)?;
+        start(&mut network.members[SMALL..])?;
+        wait_reach(&network.members.iter().collect::<Vec<_>>())?;
+        // a link that nobody wants is left out after 20 s, and closed after 30
+        within(PATIENCE * 2, "nobody has more links than needed", || {
+            for member in &network.members {
+                let links = member.linked_with()?.len();
+                let name = member.host.name();
+                ensure!((2..=MOST_LINKS).contains(&links), "{name} has {links}");
+            }
+            Ok(())
+        })?;
+        wait_reach(&network.members.iter().collect::<Vec<_>>())?;
+        truth.expect_more("the sender goes on")?;
+        sender.kill()?;
+        eventually("all listeners have all that was sent", || {
+            let sent = truth.packets()?;
+            listeners.iter().try_for_each(|l| {
+                let state = l.state()?;
+                ensure!(state["unique"] == sent, "{sent} were sent: {state}");
+                l.expect_no_duplicates()
+            })
+        })
+    });
 }
 
 #[test]
