@@ -35,10 +35,17 @@ const AUDIT_RESET: u8 = 2;
 /// Longest payload of a [`Routed`] message in bytes.
 pub const MAX_ROUTED: usize = MAX_MESSAGE - ELEMENT_HEADER - ROUTED_HEADER;
 const ROUTED_HEADER: usize = 18;
+/// Two bytes before the address.
+const LONGEST_PREFIX: usize = 18;
 
 const FLAG_WANTED: u8 = 0x01;
 const FLAG_SENDING: u8 = 0x02;
+/// With W: sources are listed, and these are excluded, or only these wanted. Neither: every source.
 const FLAG_EXCLUDE: u8 = 0x04;
+const FLAG_INCLUDE: u8 = 0x08;
+
+/// In the first byte of a prefix: a length follows. Without, it is a single group.
+const HAS_LENGTH: u8 = 0x80;
 
 /// Group addresses that share their first bits; a single group has 128.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -107,20 +114,44 @@ impl Prefix {
         (self.len == 128).then_some(self.addr)
     }
 
-    fn encode(&self, w: &mut Writer) {
-        w.u8(self.len)
-            .put(&self.addr.octets()[..usize::from(self.len).div_ceil(8)]);
+    /// Without the bytes that it shares with `last`, the prefix before it in an element.
+    fn encode(&self, w: &mut Writer, last: &mut [u8; 16]) {
+        let octets = self.addr.octets();
+        let bytes = &octets[..usize::from(self.len).div_ceil(8)];
+        let same = bytes.iter().zip(&*last).take_while(|(a, b)| a == b);
+        let shared = same.count();
+        // at most 16
+        let first = shared as u8;
+        if self.len == 128 {
+            w.u8(first);
+        } else {
+            w.u8(first | HAS_LENGTH).u8(self.len);
+        }
+        w.put(&bytes[shared..]);
+        *last = octets;
     }
 
-    fn decode(r: &mut Reader<'_>) -> Result<Self, WireError> {
-        let len = r.u8()?;
+    fn decode(r: &mut Reader<'_>, last: &mut [u8; 16]) -> Result<Self, WireError> {
+        let first = r.u8()?;
+        let len = if first & HAS_LENGTH == 0 {
+            128
+        } else {
+            r.u8()?
+        };
         if len > 128 {
             return Err(WireError::Bad("prefix length"));
         }
-        let bytes = r.take(usize::from(len).div_ceil(8))?;
+        let bytes = usize::from(len).div_ceil(8);
+        let shared = usize::from(first & !HAS_LENGTH);
+        let more = bytes.checked_sub(shared);
+        let more = r.take(more.ok_or(WireError::Bad("shared bytes"))?)?;
         let mut octets = [0; 16];
-        octets[..bytes.len()].copy_from_slice(bytes);
-        Self::new(Ipv6Addr::from(octets), len).ok_or(WireError::Bad("group prefix"))
+        octets[..shared].copy_from_slice(&last[..shared]);
+        octets[shared..bytes].copy_from_slice(more);
+        let prefix =
+            Self::new(Ipv6Addr::from(octets), len).ok_or(WireError::Bad("group prefix"))?;
+        *last = prefix.addr.octets();
+        Ok(prefix)
     }
 }
 
@@ -365,24 +396,14 @@ fn decode_audit(mut r: Reader<'_>) -> Result<Element, WireError> {
 
 fn decode_interest(mut r: Reader<'_>, elements: &mut Vec<Element>) -> Result<(), WireError> {
     let root = OriginId(r.u64()?);
+    let mut last = [0; 16];
     while !r.is_empty() {
         let flags = r.u8()?;
-        let prefix = Prefix::decode(&mut r)?;
-        let wanted = if flags & FLAG_WANTED != 0 {
-            let count = usize::from(r.u8()?);
-            if count > MAX_SOURCES {
-                return Err(WireError::Bad("source count"));
-            }
-            let sources = (0..count)
-                .map(|_| r.ipv6())
-                .collect::<Result<Vec<_>, _>>()?;
-            if flags & FLAG_EXCLUDE != 0 {
-                Some(Filter::exclude(sources))
-            } else {
-                Some(Filter::include(sources).ok_or(WireError::Bad("empty INCLUDE"))?)
-            }
-        } else {
+        let prefix = Prefix::decode(&mut r, &mut last)?;
+        let wanted = if flags & FLAG_WANTED == 0 {
             None
+        } else {
+            Some(decode_filter(&mut r, flags)?)
         };
         let sending = flags & FLAG_SENDING != 0;
         elements.push(Element::Interest(Interest {
@@ -395,11 +416,30 @@ fn decode_interest(mut r: Reader<'_>, elements: &mut Vec<Element>) -> Result<(),
     Ok(())
 }
 
+fn decode_filter(r: &mut Reader<'_>, flags: u8) -> Result<Filter, WireError> {
+    let excludes = match (flags & FLAG_EXCLUDE != 0, flags & FLAG_INCLUDE != 0) {
+        (false, false) => return Ok(Filter::all()),
+        (true, true) => return Err(WireError::Bad("filter")),
+        (excludes, _) => excludes,
+    };
+    let count = usize::from(r.u8()?);
+    if count > MAX_SOURCES {
+        return Err(WireError::Bad("source count"));
+    }
+    let sources = (0..count).map(|_| r.ipv6());
+    let sources = sources.collect::<Result<Vec<_>, _>>()?;
+    if excludes {
+        return Ok(Filter::exclude(sources));
+    }
+    Filter::include(sources).ok_or(WireError::Bad("empty INCLUDE"))
+}
+
 fn decode_refusal(mut r: Reader<'_>, elements: &mut Vec<Element>) -> Result<(), WireError> {
     let root = OriginId(r.u64()?);
+    let mut last = [0; 16];
     while !r.is_empty() {
         let reason = RefusalReason::from_code(r.u8()?);
-        let prefix = Prefix::decode(&mut r)?;
+        let prefix = Prefix::decode(&mut r, &mut last)?;
         elements.push(Element::Refusal {
             reason,
             root,
@@ -410,13 +450,22 @@ fn decode_refusal(mut r: Reader<'_>, elements: &mut Vec<Element>) -> Result<(), 
 }
 
 /// Builds messages of at most [`MAX_MESSAGE`] bytes from elements. Neighbouring elements of one type
-/// and root share their element header and the root.
+/// and root share their element header and the root, and neighbouring groups the bytes they begin with.
 #[derive(Debug, Default)]
 pub struct Batch {
     messages: Vec<Vec<u8>>,
     current: Vec<u8>,
-    /// Type, root and start of the element that can still grow.
-    open: Option<(u8, OriginId, usize)>,
+    open: Option<Open>,
+}
+
+/// The element that can still grow.
+#[derive(Debug)]
+struct Open {
+    kind: u8,
+    root: OriginId,
+    start: usize,
+    /// The address of its last entry.
+    last: [u8; 16],
 }
 
 impl Batch {
@@ -457,17 +506,16 @@ impl Batch {
                 self.append_whole(TYPE_KEEP, &[bits]);
             }
             Element::Interest(interest) => {
-                self.append(TYPE_INTEREST, interest.root, &encode_interest(interest));
+                let (flags, sources) = encode_filter(interest);
+                let entry = (flags, &interest.prefix, sources.as_slice());
+                self.append(TYPE_INTEREST, interest.root, entry);
             }
             Element::Refusal {
                 reason,
                 root,
                 prefix,
             } => {
-                let mut w = Writer::new();
-                w.u8(reason.code());
-                prefix.encode(&mut w);
-                self.append(TYPE_REFUSAL, *root, w.as_slice());
+                self.append(TYPE_REFUSAL, *root, (reason.code(), prefix, &[]));
             }
         }
     }
@@ -479,16 +527,27 @@ impl Batch {
         self.messages
     }
 
-    fn append(&mut self, kind: u8, root: OriginId, entry: &[u8]) {
-        let joins = matches!(self.open, Some((k, r, _)) if k == kind && r == root);
-        if !joins || self.current.len() + entry.len() > MAX_MESSAGE {
-            self.begin(kind, &root.0.to_be_bytes(), entry.len());
-            self.open = Some((kind, root, self.current.len() - ELEMENT_HEADER - 8));
-        }
-        self.current.extend_from_slice(entry);
-        if let Some((_, _, start)) = self.open {
-            set_length(&mut self.current, start);
-        }
+    /// An entry: a byte, a prefix, and what follows it.
+    fn append(&mut self, kind: u8, root: OriginId, (first, prefix, rest): (u8, &Prefix, &[u8])) {
+        let longest = LONGEST_PREFIX + 1 + rest.len();
+        let grows = |open: &Open| open.kind == kind && open.root == root;
+        let has_room = self.current.len() + longest <= MAX_MESSAGE;
+        let open = match self.open.take().filter(|open| has_room && grows(open)) {
+            Some(open) => open,
+            None => Open {
+                kind,
+                root,
+                start: self.begin(kind, &root.0.to_be_bytes(), longest),
+                last: [0; 16],
+            },
+        };
+        let Open { start, last, .. } = self.open.insert(open);
+        let mut w = Writer::new();
+        w.u8(first);
+        prefix.encode(&mut w, last);
+        self.current.extend_from_slice(w.as_slice());
+        self.current.extend_from_slice(rest);
+        set_length(&mut self.current, *start);
     }
 
     fn append_whole(&mut self, kind: u8, value: &[u8]) {
@@ -496,8 +555,8 @@ impl Batch {
         self.open = None;
     }
 
-    /// A new element with the first part of its value; a new message where it would not fit.
-    fn begin(&mut self, kind: u8, value: &[u8], more: usize) {
+    /// A new element with the first part of its value; a new message where it would not fit. Where it begins.
+    fn begin(&mut self, kind: u8, value: &[u8], more: usize) -> usize {
         if self.current.len() + ELEMENT_HEADER + value.len() + more > MAX_MESSAGE {
             self.close();
         }
@@ -505,6 +564,7 @@ impl Batch {
         self.current.extend_from_slice(&[kind, 0, 0]);
         self.current.extend_from_slice(value);
         set_length(&mut self.current, start);
+        start
     }
 
     fn close(&mut self) {
@@ -536,23 +596,22 @@ fn encode_audit(audit: &Audit) -> Vec<u8> {
     w.into_vec()
 }
 
-fn encode_interest(interest: &Interest) -> Vec<u8> {
-    let mut w = Writer::new();
-    let mode = match &interest.wanted {
-        None => 0,
-        Some(Filter::Include(_)) => FLAG_WANTED,
-        Some(Filter::Exclude(_)) => FLAG_WANTED | FLAG_EXCLUDE,
+/// The flags of an entry, and its list of sources.
+fn encode_filter(interest: &Interest) -> (u8, Vec<u8>) {
+    let sending = if interest.sending { FLAG_SENDING } else { 0 };
+    let (mode, sources) = match &interest.wanted {
+        None => return (sending, Vec::new()),
+        Some(filter) if filter.is_all() => return (sending | FLAG_WANTED, Vec::new()),
+        Some(Filter::Include(sources)) => (FLAG_INCLUDE, sources),
+        Some(Filter::Exclude(sources)) => (FLAG_EXCLUDE, sources),
     };
-    w.u8(mode | if interest.sending { FLAG_SENDING } else { 0 });
-    interest.prefix.encode(&mut w);
-    if let Some(filter) = &interest.wanted {
-        // a Filter holds at most MAX_SOURCES
-        w.u8(filter.sources().len() as u8);
-        for source in filter.sources() {
-            w.ipv6(*source);
-        }
+    let mut w = Writer::new();
+    // a Filter holds at most MAX_SOURCES
+    w.u8(sources.len() as u8);
+    for source in sources {
+        w.ipv6(*source);
     }
-    w.into_vec()
+    (sending | FLAG_WANTED | mode, w.into_vec())
 }
 
 #[cfg(test)]
@@ -652,6 +711,7 @@ mod tests {
                 sending: true,
             }),
             wanted(9),
+            wanted(10),
             Element::Refusal {
                 reason: RefusalReason::TooManyGroups,
                 root: OriginId(1),
@@ -668,12 +728,11 @@ mod tests {
             Element::Keep(Wish::Yes),
         ];
         let mut bytes = vec![1, 0, 12, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 9]; // HELLO
-        bytes.extend([2, 0, 30, 0, 0, 0, 0, 0, 0, 0, 1]); // INTEREST, length, root
-        bytes.extend([0x02, 8, 0xff]); // S for ff00::/8
-        bytes.extend([
-            0x05, 128, 0xff, 0x1e, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0,
-        ]); // W, EXCLUDE{}
-        bytes.extend([3, 0, 11, 0, 0, 0, 0, 0, 0, 0, 1, 1, 8, 0xff]); // REFUSAL
+        bytes.extend([2, 0, 32, 0, 0, 0, 0, 0, 0, 0, 1]); // INTEREST, length, root
+        bytes.extend([0x02, 0x80, 8, 0xff]); // S for ff00::/8
+        bytes.extend([0x01, 1, 0x1e, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9]); // W; the first byte as before
+        bytes.extend([0x01, 15, 10]); // W; the first fifteen as before
+        bytes.extend([3, 0, 12, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0x80, 8, 0xff]); // REFUSAL
         bytes.extend([6, 0, 20]); // ROUTED
         bytes.extend([0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 1, 64, 2, 7, 7]);
         bytes.extend([7, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 5]); // AUDIT
@@ -697,12 +756,26 @@ mod tests {
     fn a_batched_interest_is_small() {
         let two: usize = encode(&[wanted(1), wanted(2)]).iter().map(Vec::len).sum();
         let one: usize = encode(&[wanted(1)]).iter().map(Vec::len).sum();
-        assert!(one <= 48 && two - one <= 24, "{one} {two}");
+        assert_eq!((one, two - one), (29, 3));
+        // groups that share nothing but ff1e
+        let mut batch = Batch::default();
+        for n in 0..100_u128 {
+            let bits = n.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+            let group = Ipv6Addr::from_bits(0xff1e << 112 | bits >> 16);
+            batch.push(&Element::Interest(Interest {
+                root: OriginId(1),
+                prefix: Prefix::group(group),
+                wanted: Some(Filter::all()),
+                sending: false,
+            }));
+        }
+        let all: usize = batch.finish().iter().map(Vec::len).sum();
+        assert!(all <= 16 * 100 + 13, "{all}");
     }
 
     #[test]
     fn long_batches_are_split() {
-        let elements: Vec<_> = (0..5000).map(wanted).collect();
+        let elements: Vec<_> = (0..20_000).map(wanted).collect();
         let messages = encode(&elements);
         assert!(messages.len() > 1 && messages.iter().all(|m| m.len() <= MAX_MESSAGE));
         let read: Vec<_> = messages.iter().flat_map(|m| decode(m).unwrap()).collect();
@@ -712,14 +785,17 @@ mod tests {
     #[test]
     fn broken_messages_are_refused() {
         for bytes in [
-            &[1, 0][..],                                         // no length
-            &[1, 0, 3, 0, 0, 0],                                 // short HELLO
-            &[2, 0, 9, 0, 0, 0, 0, 0, 0, 0, 1, 1],               // no prefix
-            &[2, 0, 12, 0, 0, 0, 0, 0, 0, 0, 1, 1, 8, 0xff, 0],  // INCLUDE{}
-            &[2, 0, 12, 0, 0, 0, 0, 0, 0, 0, 1, 1, 8, 0xff, 65], // 65 sources
-            &[2, 0, 11, 0, 0, 0, 0, 0, 0, 0, 1, 2, 8, 0xfe],     // not multicast
-            &[2, 0, 11, 0, 0, 0, 0, 0, 0, 0, 1, 2, 7, 0xff],     // wider than multicast
-            &[3, 0, 11, 0, 0, 0, 0, 0, 0, 0, 1, 1, 200, 0xff],   // prefix length
+            &[1, 0][..],                                               // no length
+            &[1, 0, 3, 0, 0, 0],                                       // short HELLO
+            &[2, 0, 9, 0, 0, 0, 0, 0, 0, 0, 1, 1],                     // no prefix
+            &[2, 0, 13, 0, 0, 0, 0, 0, 0, 0, 1, 9, 0x80, 8, 0xff, 0],  // INCLUDE{}
+            &[2, 0, 13, 0, 0, 0, 0, 0, 0, 0, 1, 5, 0x80, 8, 0xff, 65], // 65 sources
+            &[2, 0, 13, 0, 0, 0, 0, 0, 0, 0, 1, 13, 0x80, 8, 0xff, 0], // INCLUDE and EXCLUDE
+            &[2, 0, 12, 0, 0, 0, 0, 0, 0, 0, 1, 2, 0x80, 8, 0xfe],     // not multicast
+            &[2, 0, 12, 0, 0, 0, 0, 0, 0, 0, 1, 2, 0x80, 7, 0xff],     // wider than multicast
+            &[2, 0, 11, 0, 0, 0, 0, 0, 0, 0, 1, 2, 0x81, 8],           // the first shares with none
+            &[2, 0, 10, 0, 0, 0, 0, 0, 0, 0, 1, 2, 17],                // more than there is
+            &[3, 0, 12, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0x80, 200, 0xff],   // prefix length
         ] {
             assert!(decode(bytes).is_err(), "{bytes:?}");
         }
