@@ -319,3 +319,40 @@ fn is_urgent(said: &Content, content: &Content, up: impl Fn(OriginId) -> bool) -
     };
     first || !said.links.iter().all(|(origin, _)| still(*origin))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::start;
+
+    fn own(now: Instant) -> Own {
+        let router = OwnRouter {
+            origin: OriginId(9),
+            incarnation: 1,
+            chain: Bytes::new(),
+            mtu: 1280,
+            flags: 0,
+            announced: BTreeSet::new(),
+        };
+        Own::new(router, now)
+    }
+
+    #[test]
+    fn a_lost_link_is_told_at_once_and_one_that_was_given_up_in_its_time() {
+        let now = start();
+        let moment = Duration::from_millis(10);
+        let mut own = own(now);
+        let links = |to: &[u64]| to.iter().map(|n| (OriginId(*n), 10)).collect();
+        let [three, two, one] = [&[1, 2, 3][..], &[1, 2], &[1]].map(links);
+        let [three, two, one] = [three, two, one].map(|links| own.content(&[], links));
+        assert!(own.say(&three, |_| true, now), "the first");
+        // given up: it is up still, and is left out
+        let soon = now + moment;
+        assert!(!own.say(&two, |_| true, soon));
+        let due = now + ADVERTISEMENT_GAP;
+        assert_eq!(own.next_timeout(soon), Some(due));
+        assert!(own.say(&two, |_| true, due));
+        // gone: healing waits for it
+        assert!(own.say(&one, |to| to != OriginId(2), due + moment));
+    }
+}
