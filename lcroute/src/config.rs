@@ -4,7 +4,7 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use librecast::cert::GroupPrefix;
-use librecast::cli::{Exit, ExitError};
+use librecast::cli::ExitError;
 use serde::Deserialize;
 
 /// Where the configuration is looked for when nobody names it.
@@ -339,42 +339,22 @@ impl Config {
             Some(path) => (path, true),
             None => (Path::new(DEFAULT_PATH), false),
         };
-        match std::fs::read_to_string(path) {
-            Ok(text) => Self::parse(&path.display().to_string(), &text),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound && !required => Ok(Self::default()),
-            Err(e) => Err(ExitError::new(
-                match e.kind() {
-                    std::io::ErrorKind::PermissionDenied => Exit::NotPermitted,
-                    _ => Exit::Usage,
-                },
-                format!("{}: {e}", path.display()),
-            )),
+        if !required && matches!(path.try_exists(), Ok(false)) {
+            return Ok(Self::default());
         }
+        librecast::config::read(path)
     }
 
     /// Parses the text of a file called `file`; errors name file, line and key.
     pub fn parse(file: &str, text: &str) -> Result<Self, ExitError> {
-        toml::from_str(text).map_err(|e| {
-            let start = e.span().map_or(0, |span| span.start.min(text.len()));
-            let line = text[..start].matches('\n').count() + 1;
-            let source = text.lines().nth(line - 1).unwrap_or_default();
-            let key = source
-                .split('=')
-                .next()
-                .unwrap_or_default()
-                .trim()
-                .trim_matches(['[', ']']);
-            ExitError::new(
-                Exit::Usage,
-                format!("{file}:{line}: {key}: {}", e.message()),
-            )
-        })
+        librecast::config::parse(file, text)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use librecast::cli::Exit;
 
     #[test]
     fn every_key_is_read() {

@@ -16,6 +16,8 @@ use librecast::units::{parse_duration, parse_rate};
 use crate::block::BlockHash;
 use crate::index::{HashCache, Index};
 use crate::name::check_name;
+use crate::server::config::ShareOptions;
+use crate::server::shell::Shares;
 use crate::{local, receive, server};
 
 /// File sync over multicast, to any number of receivers at the cost of one, and locally.
@@ -30,6 +32,7 @@ use crate::{local, receive, server};
         lcsync lc:photos /backup/photos       fetch it, or what has changed\n  \
         lcsync lc:photos#ROOTHASH DEST        exactly this version\n  \
         lcsync lc:photos DEST --trust KEY.pub only what this key has signed\n  \
+        lcsync lc:photos DEST --seed          fetch it, and serve it to others as well\n  \
         lcsync -a src/ dest                   locally, as rsync does\n  \
         lcsync hash /backup/photos            the root hash, as `share` prints it"
 )]
@@ -71,8 +74,11 @@ enum Command {
 #[derive(Debug, Args)]
 struct Share {
     /// Files and folders
-    #[arg(required = true)]
+    #[arg(required_unless_present = "config")]
     path: Vec<PathBuf>,
+    /// Share what this file says, and read it again on SIGHUP
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["path", "name", "sign", "keyfile"])]
+    config: Option<PathBuf>,
     /// Share under this name instead of the path's last component
     #[arg(long)]
     name: Option<String>,
@@ -85,6 +91,9 @@ struct Share {
     /// Sign each version with this key, as `keygen --sign` makes it
     #[arg(long, value_name = "KEY")]
     sign: Option<PathBuf>,
+    /// Seal everything, names included, with this shared key, as `keygen` makes it
+    #[arg(long, value_name = "FILE")]
+    keyfile: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -119,6 +128,15 @@ struct Sync {
     /// Take versions signed by this key only: FILE.pub, or the text in it
     #[arg(long, value_name = "PUBKEY")]
     trust: Option<String>,
+    /// Serve what has come, while it comes and afterwards, until told to stop
+    #[arg(long, conflicts_with = "dry_run")]
+    seed: bool,
+    /// Print what the transfer has cost
+    #[arg(long)]
+    stats: bool,
+    /// The shared key that the share is sealed with
+    #[arg(long, value_name = "FILE")]
+    keyfile: Option<PathBuf>,
     /// Give up after so long without a single packet
     #[arg(long, value_name = "D", default_value = "30s", value_parser = parse_duration)]
     timeout: Duration,
@@ -156,17 +174,36 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> clap::error::Result<Cli> {
 fn run(cli: Cli) -> anyhow::Result<Exit> {
     init_logging(cli.log.as_deref(), "warn")?;
     match cli.command {
-        Some(Command::Share(share)) => server::shell::share(&server::shell::Options {
-            paths: share.path,
-            name: share.name,
-            interfaces: share.interface,
-            limit: share.bwlimit,
-            sign: share.sign,
-        }),
+        Some(Command::Share(share)) => serve(share),
         Some(Command::Keygen { sign, file }) => keygen(sign, &file),
         Some(Command::Hash { path }) => hash(&path),
         None => sync(cli.sync),
     }
+}
+
+fn serve(share: Share) -> anyhow::Result<Exit> {
+    if share.name.is_some() && share.path.len() > 1 {
+        return Err(ExitError::new(Exit::Usage, "--name goes with one PATH only").into());
+    }
+    let shares = match share.config {
+        Some(file) => Shares::File(file),
+        None => {
+            let shares = share.path.into_iter().map(|path| ShareOptions {
+                path,
+                name: share.name.clone(),
+                keyfile: share.keyfile.clone(),
+                sign: share.sign.clone(),
+                // that of the command line holds for all together
+                interfaces: Vec::new(),
+            });
+            Shares::Given(shares.collect())
+        }
+    };
+    server::shell::share(server::shell::Options {
+        shares,
+        interfaces: share.interface,
+        limit: share.bwlimit,
+    })
 }
 
 fn keygen(sign: bool, file: &Path) -> anyhow::Result<Exit> {
@@ -195,6 +232,9 @@ fn sync(sync: Sync) -> anyhow::Result<Exit> {
         return receive::transfer::receive(&receive::transfer::Options {
             name,
             pinned,
+            seed: sync.seed,
+            stats: sync.stats,
+            keyfile: sync.keyfile,
             trust: sync.trust.as_deref().map(keyfile::public_key).transpose()?,
             dest,
             interfaces: sync.interface,
@@ -281,16 +321,21 @@ mod tests {
                 .is_none()
         );
         assert!(parse(&["share", "x", "--sign", "k"]).is_ok());
+        assert!(parse(&["share", "--config", "f", "-i", "a", "--bwlimit", "1M"]).is_ok());
         assert!(parse(&["keygen", "--sign", "k"]).is_ok());
         assert!(parse(&["lc:x", "dest", "--trust", "k"]).is_ok());
+        assert!(parse(&["lc:x", "dest", "--seed", "--stats"]).is_ok());
         assert!(parse(&["lc:x", "dest", "-i", "a", "-i", "b", "--timeout", "2s"]).is_ok());
         for bad in [
             &["src"][..],
             &[],
             &["share"],
+            &["share", "--config", "f", "x"],
+            &["share", "--config", "f", "--name", "x"],
             &["keygen", "f", "g"],
             &["--trust", "k", "share", "x"],
             &["share", "x", "--trust", "k"],
+            &["lc:x", "dest", "--seed", "-n"],
             &["keygen"],
             &["-a", "share", "x"],
             &["--timeout", "3s", "hash", "x"],

@@ -1,7 +1,11 @@
 //! The index of a share: its root, and for each channel the block that is sent there.
 
+use std::ffi::OsStr;
+use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 
 use librecast::channel::ChannelId;
 use thiserror::Error;
@@ -12,6 +16,7 @@ use crate::layout::Layout;
 pub use crate::leaves::HashCache;
 use crate::leaves::{PieceReader, leaves_of};
 use crate::listing;
+use crate::place::Place;
 use crate::scan::Scan;
 use crate::tree::{Root, RootKind, Stream};
 
@@ -47,6 +52,8 @@ pub struct Index {
     /// Modes and times.
     pub metadata: Stream,
     layout: Layout,
+    /// Where files lie that are not whole yet.
+    partial: Option<PathBuf>,
     groups: Groups,
     /// Root node, hash nodes, listing and metadata; their places are behind the content.
     nodes: Vec<Vec<u8>>,
@@ -90,6 +97,26 @@ impl Index {
         }
     }
 
+    /// The index of a tree that is known without reading its files: a receiver's. Files are below `scan`'s root, or in
+    /// the folder `partial` as long as they are not whole; what is missing shows when it is read.
+    pub fn known(
+        scan: Scan,
+        leaves: &[BlockRef],
+        partial: PathBuf,
+        key: &[u8],
+    ) -> Result<Self, IndexError> {
+        let layout = Layout::new(&scan.entries).ok_or(IndexError::TooLarge)?;
+        let content: u64 = leaves.iter().map(|l| u64::from(l.length)).sum();
+        if content != layout.length() {
+            return Err(IndexError::Changed);
+        }
+        let index = Self::assemble(scan, layout, leaves, key)?;
+        Ok(Self {
+            partial: Some(partial),
+            ..index
+        })
+    }
+
     fn assemble(
         scan: Scan,
         layout: Layout,
@@ -123,6 +150,7 @@ impl Index {
             root: assembly.add_node(root),
             metadata,
             layout,
+            partial: None,
             groups: Groups::new(key, assembly.blocks).ok_or(IndexError::TooLarge)?,
             nodes: assembly.nodes,
             scan,
@@ -154,17 +182,50 @@ impl Index {
             return Ok(self.nodes[node as usize].clone());
         }
         let block = located.block();
-        let mut reader = PieceReader::new(&self.scan);
         let mut bytes = Vec::with_capacity(block.length as usize);
-        for piece in self.layout.pieces(located.place, block.length.into()) {
-            reader
-                .read(piece, &mut bytes)
-                .map_err(|_| IndexError::Changed)?;
+        let whole = self.read_whole(located.place, block, &mut bytes);
+        if whole.is_ok() && BlockRef::of(&bytes) == block {
+            return Ok(bytes);
         }
+        let partial = self.partial.as_deref().ok_or(IndexError::Changed)?;
+        self.read_partial(partial, located.place, block, &mut bytes)
+            .map_err(|_| IndexError::Changed)?;
         if BlockRef::of(&bytes) != block {
             return Err(IndexError::Changed);
         }
         Ok(bytes)
+    }
+
+    fn read_whole(&self, place: u64, block: BlockRef, out: &mut Vec<u8>) -> io::Result<()> {
+        let mut reader = PieceReader::new(&self.scan);
+        self.layout
+            .pieces(place, block.length.into())
+            .try_for_each(|piece| reader.read(piece, out))
+    }
+
+    /// Of each file the partial one, if there is one: a transfer removes it when it is whole.
+    fn read_partial(
+        &self,
+        partial: &Path,
+        place: u64,
+        block: BlockRef,
+        out: &mut Vec<u8>,
+    ) -> io::Result<()> {
+        out.clear();
+        for piece in self.layout.pieces(place, block.length.into()) {
+            let name = Place::staged_name(&self.scan.entries[piece.file].path);
+            let staged = File::open(partial.join(OsStr::from_bytes(&name)));
+            let file = match staged {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                    File::open(self.scan.path_of(piece.file))?
+                }
+                staged => staged?,
+            };
+            let start = out.len();
+            out.resize(start + piece.length, 0);
+            file.read_exact_at(&mut out[start..], piece.offset)?;
+        }
+        Ok(())
     }
 }
 

@@ -5,7 +5,7 @@
 //! | [`cli`] | the command line |
 //! | [`block`], [`tree`], [`listing`], [`layout`], [`cut`] | the format: blocks, the tree of hashes above them, names, where files lie, where they are cut |
 //! | [`packet`], [`record`] | the datagrams |
-//! | [`signature`] | who may say what a share is |
+//! | [`sealing`], [`signature`] | datagrams of shares with a key; who may say what a share is |
 //! | [`scan`], [`leaves`], [`index`], [`groups`], [`store`] | what a server knows of its files, in memory and on disk |
 //! | [`server`] | serving: who has joined what, what is sent when |
 //! | [`receive`] | receiving: the window of channels, decoding, comparing |
@@ -30,6 +30,7 @@ pub mod progress;
 pub mod receive;
 pub mod record;
 pub mod scan;
+pub mod sealing;
 pub mod server;
 pub mod signature;
 pub mod store;

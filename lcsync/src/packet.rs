@@ -6,9 +6,14 @@ use librecast::wire::{Reader, WireError, Writer};
 use crate::record::Record;
 
 /// Version of all datagrams.
-const VERSION: u8 = 1;
+pub(crate) const VERSION: u8 = 1;
 const RECORD: u8 = 1;
 const SYMBOL: u8 = 2;
+/// Of shares with a key: see [`sealing`](crate::sealing).
+pub(crate) const SEALED_RECORD: u8 = 3;
+pub(crate) const SEALED_SYMBOL: u8 = 4;
+/// What all datagrams begin with: version, type, flags.
+pub(crate) const HEADER: usize = 4;
 /// Header of a symbol.
 pub const SYMBOL_HEADER: usize = 28;
 /// A whole symbol datagram; with IPv6 and UDP 1,100 bytes.
@@ -47,6 +52,17 @@ pub struct Symbol<'a> {
 }
 
 impl Symbol<'_> {
+    /// Lengths and ids that decoders take.
+    pub(crate) fn check(&self) -> Result<(), WireError> {
+        if symbols_of(self.block_length as usize).is_err() {
+            return Err(WireError::Bad("block length"));
+        }
+        if self.esi > MAX_ESI {
+            return Err(WireError::Bad("symbol id"));
+        }
+        Ok(())
+    }
+
     /// Appends the 28 bytes before the data.
     pub fn write_header(&self, out: &mut Vec<u8>) {
         let mut w = Writer::new();
@@ -71,6 +87,18 @@ pub fn encode_record(record: &Record) -> Result<Vec<u8>, WireError> {
 /// Takes a datagram apart. What comes out has been checked field by field.
 pub fn decode(datagram: &[u8]) -> Result<Packet<'_>, WireError> {
     let mut r = Reader::new(datagram);
+    let kind = read_header(&mut r)?;
+    let packet = match kind {
+        RECORD => Packet::Record(Box::new(Record::read(&mut r)?)),
+        SYMBOL => Packet::Symbol(read_symbol(&mut r)?),
+        _ => return Err(WireError::Bad("packet type")),
+    };
+    r.finish()?;
+    Ok(packet)
+}
+
+/// The type of a datagram of this version.
+pub(crate) fn read_header(r: &mut Reader<'_>) -> Result<u8, WireError> {
     match r.u8()? {
         VERSION => {}
         other => return Err(WireError::Version(other)),
@@ -80,13 +108,7 @@ pub fn decode(datagram: &[u8]) -> Result<Packet<'_>, WireError> {
     if r.u16()? != 0 {
         return Err(WireError::Bad("flags"));
     }
-    let packet = match kind {
-        RECORD => Packet::Record(Box::new(Record::read(&mut r)?)),
-        SYMBOL => Packet::Symbol(read_symbol(&mut r)?),
-        _ => return Err(WireError::Bad("packet type")),
-    };
-    r.finish()?;
-    Ok(packet)
+    Ok(kind)
 }
 
 fn read_symbol<'a>(r: &mut Reader<'a>) -> Result<Symbol<'a>, WireError> {
@@ -98,12 +120,7 @@ fn read_symbol<'a>(r: &mut Reader<'a>) -> Result<Symbol<'a>, WireError> {
         esi: r.u32()?,
         data: r.take(SYMBOL_SIZE)?,
     };
-    if symbols_of(symbol.block_length as usize).is_err() {
-        return Err(WireError::Bad("block length"));
-    }
-    if symbol.esi > MAX_ESI {
-        return Err(WireError::Bad("symbol id"));
-    }
+    symbol.check()?;
     Ok(symbol)
 }
 

@@ -209,7 +209,7 @@ impl Place {
 
     /// Makes a symbolic link, in place of any file or link of that name.
     pub fn make_link(&mut self, path: &[u8], target: &[u8]) -> io::Result<()> {
-        let temporary = self.staged_name(path);
+        let temporary = Self::staged_name(path);
         let staging = self.staging()?.try_clone()?;
         let temporary = OsStr::from_bytes(&temporary);
         match unlinkat(&staging, temporary, UnlinkatFlags::NoRemoveDir) {
@@ -231,7 +231,7 @@ impl Place {
 
     /// Opens the partial file of `path`, if there is one.
     pub fn open_staged(&mut self, path: &[u8]) -> io::Result<Option<File>> {
-        match self.open_own(&self.staged_name(path), READ) {
+        match self.open_own(&Self::staged_name(path), READ) {
             Ok(file) => Ok(file.metadata()?.is_file().then_some(file)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e),
@@ -254,14 +254,14 @@ impl Place {
 
     /// Opens, or makes, the partial file of `path` for writing, `size` bytes long.
     pub fn stage(&mut self, path: &[u8], size: u64) -> io::Result<File> {
-        let file = self.open_own(&self.staged_name(path), STAGE)?;
+        let file = self.open_own(&Self::staged_name(path), STAGE)?;
         file.set_len(size)?;
         Ok(file)
     }
 
     /// Renames the whole partial file of `path` into place.
     pub fn install(&mut self, path: &[u8]) -> io::Result<()> {
-        let staged = self.staged_name(path);
+        let staged = Self::staged_name(path);
         let staging = self.staging()?.try_clone()?;
         let (folder, name) = self.parent(path)?;
         match renameat(&staging, OsStr::from_bytes(&staged), folder, name) {
@@ -382,7 +382,8 @@ impl Place {
     }
 
     /// The name of a path's partial file: the same in every run, so that an interrupted transfer is found again.
-    fn staged_name(&self, path: &[u8]) -> Vec<u8> {
+    #[must_use]
+    pub fn staged_name(path: &[u8]) -> Vec<u8> {
         blake3::hash(path).to_hex().as_bytes()[..32].to_vec()
     }
 
@@ -586,7 +587,7 @@ mod tests {
         for content in ["one", "two"] {
             let file = place.stage(b"f", 3).unwrap();
             std::os::unix::fs::FileExt::write_all_at(&file, content.as_bytes(), 0).unwrap();
-            let staged = place.staged_name(b"f");
+            let staged = Place::staged_name(b"f");
             let temporary = [PARTIAL_PREFIX.as_bytes(), b"-", &staged].concat();
             symlink(
                 "/etc/passwd",

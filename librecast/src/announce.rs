@@ -5,10 +5,11 @@
 //! certificate forbids it, packets travel as they would anyway.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::Ipv6Addr;
+use std::net::{Ipv6Addr, Shutdown};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::thread;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, Thread};
 use std::time::Duration;
 
 /// Between two looks for lcroute.
@@ -21,22 +22,77 @@ const MAX_ANSWER: u64 = 64 * 1024;
 /// Groups that share their first bits: an address and how many of its bits count.
 pub type Prefix = (Ipv6Addr, u8);
 
-/// Announces the prefixes from now on, on a thread of its own.
+/// Announces the prefixes from now on, for good.
 pub fn start(prefixes: Vec<Prefix>) -> std::io::Result<()> {
-    thread::Builder::new()
-        .name("announce".into())
-        .spawn(move || {
-            loop {
-                for socket in control_sockets() {
-                    if let Ok(stream) = UnixStream::connect(&socket) {
-                        let ended = hold(stream, &prefixes);
-                        tracing::debug!("{}: {ended:?}", socket.display());
-                    }
-                }
-                thread::sleep(PAUSE);
-            }
-        })?;
+    Announcer::start()?.set(prefixes);
     Ok(())
+}
+
+/// Announces prefixes, on a thread of its own.
+#[derive(Debug)]
+pub struct Announcer {
+    wanted: Arc<Mutex<Wanted>>,
+    thread: Thread,
+}
+
+/// What is to be announced, and the connection that announces what was.
+#[derive(Debug, Default)]
+struct Wanted {
+    prefixes: Vec<Prefix>,
+    connection: Option<UnixStream>,
+}
+
+impl Announcer {
+    /// Nothing to announce yet.
+    pub fn start() -> std::io::Result<Self> {
+        let wanted = Arc::new(Mutex::new(Wanted::default()));
+        let shared = Arc::clone(&wanted);
+        let thread = thread::Builder::new()
+            .name("announce".into())
+            .spawn(move || {
+                loop {
+                    for socket in control_sockets() {
+                        if let Ok(stream) = UnixStream::connect(&socket) {
+                            let ended = announce(stream, &shared);
+                            tracing::debug!("{}: {ended:?}", socket.display());
+                        }
+                    }
+                    thread::park_timeout(PAUSE);
+                }
+            })?;
+        let thread = thread.thread().clone();
+        Ok(Self { wanted, thread })
+    }
+
+    /// Announces these from now on: with another connection, as an announcement holds as long as its own.
+    pub fn set(&self, prefixes: Vec<Prefix>) {
+        let mut wanted = lock(&self.wanted);
+        if wanted.prefixes != prefixes {
+            wanted.prefixes = prefixes;
+            if let Some(connection) = wanted.connection.take() {
+                // it may be gone by itself
+                let _ = connection.shutdown(Shutdown::Both);
+            }
+            self.thread.unpark();
+        }
+    }
+}
+
+fn lock(wanted: &Mutex<Wanted>) -> MutexGuard<'_, Wanted> {
+    wanted.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Announces what is wanted now, until that changes or lcroute has gone.
+fn announce(stream: UnixStream, wanted: &Mutex<Wanted>) -> std::io::Result<()> {
+    let prefixes = {
+        let mut wanted = lock(wanted);
+        wanted.connection = Some(stream.try_clone()?);
+        wanted.prefixes.clone()
+    };
+    if prefixes.is_empty() {
+        return Ok(());
+    }
+    hold(stream, &prefixes)
 }
 
 /// Where lcroute answers by default; a user's own daemon first.

@@ -16,7 +16,7 @@
 //! | `listener`, `socket` (feature `net`) | MLD seen from a raw socket; multicast sockets |
 //! | `announce` (feature `announce`) | tells an lcroute on this host which groups have their root here |
 //! | `coding` (feature `coding`) | RaptorQ (RFC 6330) behind an interface that cannot panic |
-//! | `cli`, `keyfile` (feature `cli`) | exit codes and logging of the three programs; key files |
+//! | `cli`, `config`, `keyfile` (feature `cli`) | exit codes and logging of the three programs; configuration and key files |
 //! | `interrupt` (feature `interrupt`) | SIGINT, SIGTERM and SIGHUP as events |
 
 #[cfg(feature = "announce")]
@@ -28,6 +28,8 @@ pub mod checksum;
 pub mod cli;
 #[cfg(feature = "coding")]
 pub mod coding;
+#[cfg(feature = "cli")]
+pub mod config;
 pub mod id;
 #[cfg(feature = "interrupt")]
 pub mod interrupt;

@@ -86,6 +86,8 @@ pub struct Counters {
 /// Wanted blocks, and the channels joined for them.
 #[derive(Debug)]
 pub struct Fetch {
+    /// The share's, or empty: channels are derived with it.
+    key: Vec<u8>,
     window: Window,
     limit: Option<TokenBucket>,
     wanted: BTreeMap<u64, BlockRef>,
@@ -151,10 +153,11 @@ struct Active {
 }
 
 impl Fetch {
-    /// Nothing wanted. `limit` bits per second are not exceeded on average.
+    /// Nothing wanted, of a share without key. `limit` bits per second are not exceeded on average.
     #[must_use]
     pub fn new(window: Window, limit: Option<u64>, now: Instant) -> Self {
         Self {
+            key: Vec::new(),
             window,
             limit: limit.map(|rate| TokenBucket::new(rate, rate / 16, now)),
             wanted: BTreeMap::new(),
@@ -175,6 +178,13 @@ impl Fetch {
             next_tick: now,
             room: usize::MAX,
         }
+    }
+
+    /// The same for a share with a key.
+    #[must_use]
+    pub fn with_key(self, key: &[u8]) -> Self {
+        let key = key.to_vec();
+        Self { key, ..self }
     }
 
     /// Wants a block; one that is wanted already is not wanted twice.
@@ -372,7 +382,7 @@ impl Fetch {
     }
 
     fn channel_of(&self, block: BlockRef) -> ChannelId {
-        block_channel(b"", &block.hash.0, self.layer)
+        block_channel(&self.key, &block.hash.0, self.layer)
     }
 
     /// Joins channels while the window and the limit have room.
@@ -482,7 +492,7 @@ impl Fetch {
         self.order_of = self
             .wanted
             .iter()
-            .map(|(order, block)| (block_channel(b"", &block.hash.0, layer), *order))
+            .map(|(order, block)| (block_channel(&self.key, &block.hash.0, layer), *order))
             .collect();
     }
 

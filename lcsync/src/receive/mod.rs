@@ -1,7 +1,7 @@
 //! Receiving shares.
 //!
 //! [`fetch`] (channels), [`collector`] (symbols), [`window`] (how many channels) and [`choice`] (which version) decide; [`network`] and
-//! [`transfer`] are the process around them; [`plan`] and [`finish`] put everything in place.
+//! [`transfer`] are the process around them; [`stats`] is what it has cost; [`plan`] and [`finish`] put everything in place.
 
 pub mod choice;
 pub mod collector;
@@ -10,5 +10,6 @@ pub mod finish;
 mod moved;
 pub mod network;
 pub mod plan;
+pub mod stats;
 pub mod transfer;
 pub mod window;

@@ -11,7 +11,7 @@ use std::fs;
 use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,6 +21,7 @@ use librecast::channel::{ROOT_CHANNEL, SharePrefix};
 use librecast::cli::{Exit, ExitError};
 use librecast::id::PeerId;
 use librecast::interrupt;
+use librecast::keyfile::SharedKey;
 use serde_json::json;
 use thiserror::Error;
 
@@ -29,13 +30,20 @@ use super::fetch::{Event, Fetch, Source};
 use super::finish;
 use super::network::Network;
 use super::plan::Plan;
+use super::stats::Stats;
 use super::window::Window;
 use crate::block::{BlockHash, BlockRef};
+use crate::index::Index;
 use crate::listing::{self, Entry, Kind, METADATA_SIZE, Metadata, shown};
-use crate::packet::{self, Packet};
+use crate::packet::Packet;
 use crate::place::Place;
 use crate::progress::{Progress, Snapshot, human_bytes, print_line};
 use crate::record::Record;
+use crate::scan::{Scan, Stamp};
+use crate::sealing::{Opener, ShareKey, group_key};
+use crate::server::core::Share;
+use crate::server::rescan::Watched;
+use crate::server::seed::Seed;
 use crate::signature::Trust;
 use crate::tree::{self, Child, Root, RootKind, Stream};
 
@@ -64,6 +72,12 @@ pub struct Options {
     pub name: String,
     /// No other root hash will do.
     pub pinned: Option<BlockHash>,
+    /// File of the key that the share is sealed with.
+    pub keyfile: Option<PathBuf>,
+    /// Serve what has come.
+    pub seed: bool,
+    /// Print what it has cost.
+    pub stats: bool,
     /// No version will do that this key has not signed.
     pub trust: Option<PeerId>,
     /// Where to.
@@ -100,12 +114,28 @@ struct WriterGone;
 
 /// Receives the share.
 pub fn receive(options: &Options) -> anyhow::Result<Exit> {
-    interrupt::exit_on_interrupt(|| {})?;
+    let complete = Arc::new(AtomicBool::new(false));
+    let done = Arc::clone(&complete);
+    interrupt::exit_on_interrupt(move || {
+        // who serves on has not been interrupted in anything
+        if done.load(Ordering::SeqCst) {
+            std::process::exit(Exit::Ok as i32);
+        }
+    })?;
     let mut transfer = Transfer::open(options)?;
     loop {
         transfer.wait_for_record()?;
         match transfer.sync() {
             Err(e) if e.is::<Changed>() => tracing::info!("the share has changed: starting over"),
+            Ok(Exit::Ok) if options.seed => {
+                complete.store(true, Ordering::SeqCst);
+                transfer.serve_on()?;
+            }
+            // the version before has come as a whole: what can be served of both is
+            Err(e) if complete.load(Ordering::SeqCst) => {
+                tracing::error!("{e:#}; serving on");
+                transfer.serve_on()?;
+            }
             result => {
                 transfer.progress.finish();
                 return result;
@@ -117,6 +147,7 @@ pub fn receive(options: &Options) -> anyhow::Result<Exit> {
 struct Transfer<'a> {
     options: &'a Options,
     network: Network,
+    opener: Opener,
     choice: Choice,
     fetch: Fetch,
     progress: Progress,
@@ -127,7 +158,10 @@ struct Transfer<'a> {
     /// Until then the root node should come.
     root_due: Option<Instant>,
     liars: u32,
-    fetched: u64,
+    seed: Option<Seed>,
+    /// Everything has come: nothing is waited for but a new version.
+    resting: bool,
+    stats: Stats,
     shown: Snapshot,
     /// Blocks that wait to be written.
     queued: Arc<AtomicUsize>,
@@ -146,10 +180,31 @@ impl<'a> Transfer<'a> {
     fn open(options: &'a Options) -> anyhow::Result<Self> {
         let now = Instant::now();
         check_interfaces(&options.interfaces)?;
-        let prefix = SharePrefix::of_name(b"", &options.name);
+        let shared = options
+            .keyfile
+            .as_deref()
+            .map(SharedKey::load)
+            .transpose()?;
+        let key = shared.map(|k| Arc::new(ShareKey::new(Arc::new(k), &options.name)));
+        let group_key = group_key(key.as_deref());
+        let prefix = SharePrefix::of_name(group_key, &options.name);
         let trust = options.trust.map(|key| Trust::new(key, &options.name, now));
         let mut network = Network::open(prefix, &options.interfaces).context("receiving socket")?;
         network.join(ROOT_CHANNEL);
+        let seed = if options.seed {
+            let watched = Watched {
+                name: options.name.clone(),
+                prefix,
+                path: options.dest.clone(),
+                signer: None,
+                key: key.clone(),
+                interfaces: Vec::new(),
+            };
+            let interfaces = options.interfaces.clone();
+            Some(Seed::start(watched, interfaces, options.limit)?)
+        } else {
+            None
+        };
         network.look_at_interfaces(now)?;
         Ok(Self {
             options,
@@ -159,7 +214,9 @@ impl<'a> Transfer<'a> {
                 Window::new(START_WINDOW, MAX_WINDOW, now),
                 options.limit,
                 now,
-            ),
+            )
+            .with_key(group_key),
+            opener: Opener::new(key.clone()),
             progress: Progress::new(options.json, options.quiet, now),
             started: now,
             heard: now,
@@ -167,7 +224,9 @@ impl<'a> Transfer<'a> {
             changed: false,
             root_due: None,
             liars: 0,
-            fetched: 0,
+            seed,
+            resting: false,
+            stats: Stats::default(),
             shown: Snapshot::default(),
             queued: Arc::default(),
         })
@@ -204,14 +263,19 @@ impl<'a> Transfer<'a> {
             place
                 .open_partial(label)
                 .with_context(|| folder.display().to_string())?;
+            let partial = folder.join(Place::partial_name(label));
+            self.seed_version(&record, &tree, &folder, partial);
         }
-        let of_entries = tree.metadata.as_ref().map(|m| match tree.root.kind {
+        let applied = tree.metadata.as_ref().filter(|_| self.options.archive);
+        let of_entries = applied.map(|m| match tree.root.kind {
             RootKind::Folder => &m[1..],
             RootKind::File { .. } => &m[..1],
         });
         let mut plan = Plan::compare(&tree.entries, of_entries, &tree.leaves, place.as_mut())?;
         let bytes = tree.root.content.length;
         let missing: u64 = plan.wanted().map(|b| u64::from(b.length)).sum();
+        let wanted = plan.wanted().count() as u64;
+        self.stats.blocks_found = (tree.leaves.len() as u64).saturating_sub(wanted);
         self.progress.event(&json!({
             "event": "start", "root": record.root.hash.to_string(), "generation": record.generation,
             "files": tree.entries.iter().filter(|e| matches!(e.kind, Kind::File { .. })).count(),
@@ -259,7 +323,7 @@ impl<'a> Transfer<'a> {
         let removed = finish::finish(
             self.options.delete,
             &tree.entries,
-            tree.metadata.as_deref(),
+            tree.metadata.as_deref().filter(|_| self.options.archive),
             folder,
             &mut plan,
             place,
@@ -321,25 +385,79 @@ impl<'a> Transfer<'a> {
                 print_line(&format!("deleting {}", shown(path)));
             }
         }
-        let seconds = self.started.elapsed().as_secs_f64();
-        let counters = self.fetch.counters();
-        let received = counters.symbols * librecast::coding::SYMBOL_SIZE as u64;
+        let stats = self.stats();
+        let (seconds, counters) = (stats.seconds, stats.symbols);
         self.progress.event(&json!({
             "event": "done", "root": record.root.hash.to_string(), "bytes": tree.root.content.length,
-            "fetched_bytes": self.fetched, "received_bytes": received, "lost_packets": counters.lost,
+            "fetched_bytes": stats.bytes, "received_bytes": stats.received_bytes(), "lost_packets": counters.lost,
             "duplicate_packets": counters.duplicate, "files_changed": plan.installed.len(),
             "files_deleted": removed.len(), "seconds": (seconds * 1e3).round() / 1e3,
+            "stats": stats.json(),
         }));
-        let rate = self.fetched as f64 * 8.0 / 1e6 / seconds.max(1e-6);
-        let fetched = human_bytes(self.fetched);
+        let rate = stats.rate() / 1e6;
+        let fetched = human_bytes(stats.bytes);
         self.say(&format!(
             "{} files changed, {fetched} fetched in {seconds:.1} s ({rate:.0} Mbit/s)",
             plan.installed.len()
         ));
-        if let Some((_, refused)) = self.choice.trust() {
-            tracing::debug!("{refused} records not signed by the trusted key");
+        if self.options.stats && !self.options.json {
+            stats.lines().iter().for_each(|line| eprintln!("{line}"));
         }
-        tracing::debug!("{counters:?}");
+    }
+
+    fn stats(&self) -> Stats {
+        Stats {
+            symbols: self.fetch.counters(),
+            unopened: self.opener.drops(),
+            untrusted: self.choice.trust().map_or(0, |(_, refused)| refused),
+            seconds: self.started.elapsed().as_secs_f64(),
+            ..self.stats
+        }
+    }
+
+    /// Serves this version from now on, as far as it is there.
+    fn seed_version(&self, record: &Record, tree: &Tree, folder: &Path, partial: PathBuf) {
+        let Some(seed) = &self.seed else {
+            return;
+        };
+        let scan = Scan {
+            root: folder.to_path_buf(),
+            kind: tree.root.kind,
+            entries: tree.entries.clone(),
+            stamps: vec![Stamp::default(); tree.entries.len()],
+            metadata: tree.metadata.clone().unwrap_or_default(),
+        };
+        let known = (record.metadata.length > 0)
+            .then(|| Index::known(scan, &tree.leaves, partial, self.opener.group_key()));
+        match known {
+            Some(Ok(index)) if index.root == record.root && index.metadata == record.metadata => {
+                seed.serve(Share {
+                    index: Arc::new(index),
+                    generation: record.generation,
+                    authentication: record.authentication.clone(),
+                });
+            }
+            // nothing wrong with it, but its blocks are not those that would be made of it here
+            _ => {
+                tracing::warn!("this version was laid out by another program: it is not served on");
+            }
+        }
+    }
+
+    /// Everything has come: waits for a new version, while the seed serves this one.
+    fn serve_on(&mut self) -> anyhow::Result<()> {
+        self.progress.finish();
+        self.say(&format!("serving lc:{} on", self.options.name));
+        self.fetch.clear();
+        self.resting = true;
+        while !self.changed {
+            self.turn()?;
+        }
+        let now = Instant::now();
+        self.resting = false;
+        (self.started, self.heard, self.symbol) = (now, now, now);
+        self.stats = Stats::default();
+        Ok(())
     }
 
     /// A line for people.
@@ -414,7 +532,7 @@ impl<'a> Transfer<'a> {
             _ => listing::decode(&self.fetch_stream(root.listing)?, root.entries)?,
         };
         let mut metadata = None;
-        if self.options.archive && record.metadata.length > 0 {
+        if (self.options.archive || self.options.seed) && record.metadata.length > 0 {
             let expected = root.entries + 1;
             ensure!(
                 record.metadata.length == expected * METADATA_SIZE as u64,
@@ -505,7 +623,8 @@ impl<'a> Transfer<'a> {
                     Event::Leave(channel) => self.network.leave(channel),
                     Event::Liar(source) => self.name_liar(source),
                     Event::Block { block, bytes } => {
-                        self.fetched += u64::from(block.length);
+                        self.stats.blocks_fetched += 1;
+                        self.stats.bytes += u64::from(block.length);
                         self.shown.done += u64::from(block.length);
                         take(block, bytes)?;
                     }
@@ -551,8 +670,10 @@ impl<'a> Transfer<'a> {
 
     fn take_packets(&mut self) -> anyhow::Result<()> {
         let mut records = Vec::new();
+        let own = self.seed.as_ref().map(Seed::id);
         let Self {
             network,
+            opener,
             fetch,
             heard,
             symbol: last_symbol,
@@ -560,7 +681,7 @@ impl<'a> Transfer<'a> {
         } = self;
         network.receive(|channel, datagram| {
             let now = Instant::now();
-            match packet::decode(datagram.payload) {
+            match opener.open(channel, datagram.payload, now) {
                 Ok(Packet::Symbol(symbol)) => {
                     let source = Source {
                         address: datagram.source,
@@ -572,6 +693,8 @@ impl<'a> Transfer<'a> {
                         *last_symbol = now;
                     }
                 }
+                // our own seed says what it was told
+                Ok(Packet::Record(record)) if own == Some(record.server) => {}
                 Ok(Packet::Record(record)) if channel == ROOT_CHANNEL => {
                     *heard = now;
                     records.push((record, datagram.source, datagram.interface));
@@ -616,6 +739,7 @@ impl<'a> Transfer<'a> {
     fn show(&mut self, now: Instant) {
         self.shown.loss = self.fetch.window().loss();
         self.shown.channels = self.fetch.channels();
+        self.stats.channels = self.stats.channels.max(self.shown.channels);
         self.progress.show(&self.shown, now);
     }
 
@@ -633,6 +757,9 @@ impl<'a> Transfer<'a> {
     }
 
     fn check_timeout(&self, now: Instant) -> anyhow::Result<()> {
+        if self.resting {
+            return Ok(());
+        }
         let timeout = self.options.timeout;
         let message = if now.saturating_duration_since(self.heard) >= timeout {
             let names = self.network.interface_names();
@@ -641,10 +768,13 @@ impl<'a> Transfer<'a> {
             } else {
                 format!("on {names}")
             };
-            format!(
-                "nothing heard of lc:{} for {timeout:?} ({on})",
-                self.options.name
-            )
+            let name = &self.options.name;
+            // a wrong key has other groups: nobody can tell the one from the other
+            let or_key = match self.options.keyfile {
+                Some(_) => ": the name or the key may be wrong",
+                None => "",
+            };
+            format!("nothing heard of lc:{name} for {timeout:?} ({on}){or_key}")
         } else if self.choice.record().is_none()
             && now.saturating_duration_since(self.started) >= timeout
         {

@@ -67,6 +67,8 @@ pub struct Drops {
     pub lost: u64,
     /// From an interface that is not watched.
     pub unwatched: u64,
+    /// For a share that is not served on this interface.
+    pub elsewhere: u64,
 }
 
 /// What the shell is to do.
@@ -135,6 +137,8 @@ pub struct Server {
     id: u32,
     rates: Rates,
     shares: BTreeMap<SharePrefix, Share>,
+    /// Shares that are not served everywhere.
+    only: BTreeMap<SharePrefix, BTreeSet<u32>>,
     queriers: BTreeMap<u32, Querier>,
     roots: BTreeMap<Channel, Root>,
     schedule: Schedule,
@@ -149,6 +153,7 @@ impl Server {
             id,
             rates,
             shares: BTreeMap::new(),
+            only: BTreeMap::new(),
             queriers: BTreeMap::new(),
             roots: BTreeMap::new(),
             schedule: Schedule::new(rates, seed, now),
@@ -170,6 +175,29 @@ impl Server {
                 root.next = now;
             }
         }
+    }
+
+    /// Serves a share no longer.
+    pub fn remove_share(&mut self, prefix: SharePrefix, now: Instant) {
+        self.shares.remove(&prefix);
+        self.only.remove(&prefix);
+        let gone = |c: &Channel| SharePrefix::of_group(c.group) == Some(prefix);
+        self.schedule.stop_all(gone, now);
+        self.roots.retain(|c, _| !gone(c));
+    }
+
+    /// Serves a share on these interfaces only, or again on all.
+    pub fn restrict(&mut self, prefix: SharePrefix, interfaces: Option<BTreeSet<u32>>) {
+        match interfaces {
+            Some(only) => self.only.insert(prefix, only),
+            None => self.only.remove(&prefix),
+        };
+    }
+
+    fn is_served_on(&self, group: Ipv6Addr, interface: u32) -> bool {
+        let prefix = SharePrefix::of_group(group);
+        let only = prefix.and_then(|p| self.only.get(&p));
+        only.is_none_or(|only| only.contains(&interface))
     }
 
     /// The share that a channel belongs to.
@@ -311,6 +339,10 @@ impl Server {
     }
 
     fn joined(&mut self, channel: Channel, source: Ipv6Addr, evidence: Evidence, now: Instant) {
+        if !self.is_served_on(channel.group, channel.interface) {
+            self.drops.elsewhere += 1;
+            return;
+        }
         let Some(share) = self.share_of(channel.group) else {
             return;
         };

@@ -1,12 +1,15 @@
 //! Serving shares.
 //!
 //! [`core`] decides, with [`schedule`] (what is sent when) and [`querier`] (MLD's election); [`shell`] is the
-//! process around it, [`rescan`] the thread that publishes changed files (`notices` of the kernel and `pace` say when to look).
+//! process around it, [`config`] what it is told to share, [`rescan`] the thread that publishes changed files (`notices`
+//! of the kernel and `pace` say when to look); [`seed`] puts a server into a receiver.
 
+pub mod config;
 pub mod core;
 mod notices;
 mod pace;
 pub mod querier;
 pub mod rescan;
 pub mod schedule;
+pub mod seed;
 pub mod shell;

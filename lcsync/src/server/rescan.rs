@@ -18,6 +18,7 @@ use super::pace::{Pace, Reason};
 use crate::index::{HashCache, Index, IndexError};
 use crate::record::Version;
 use crate::scan::Scan;
+use crate::sealing::{ShareKey, group_key};
 use crate::signature::sign;
 use crate::store::Store;
 
@@ -40,6 +41,22 @@ pub struct Watched {
     pub path: PathBuf,
     /// Signs each version.
     pub signer: Option<Arc<SecretKey>>,
+    /// Seals everything.
+    pub key: Option<Arc<ShareKey>>,
+    /// Served on these only; none for all.
+    pub interfaces: Vec<String>,
+}
+
+impl Watched {
+    /// Whether this is the same share under the same conditions.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let signer = |w: &Self| w.signer.as_ref().map(|k| k.peer_id());
+        // the prefix says which key it is
+        (self.prefix, &self.name, &self.path, &self.interfaces)
+            == (other.prefix, &other.name, &other.path, &other.interfaces)
+            && signer(self) == signer(other)
+    }
 }
 
 /// What the thread has to say.
@@ -77,9 +94,9 @@ struct Watch {
     unsettled: u32,
 }
 
-/// Starts the thread. `wake` is written to after each update; `hurry` asks for a look at once.
+/// Starts the thread. Shares are those of the latest list in `wanted`. `wake` is written to after each update; `hurry` asks for a look at once.
 pub fn start(
-    shares: Vec<Watched>,
+    wanted: Receiver<Vec<Watched>>,
     store: Option<Store>,
     wake: Arc<EventFd>,
     hurry: Arc<AtomicBool>,
@@ -89,14 +106,14 @@ pub fn start(
         .name("rescan".into())
         .spawn(move || {
             // a receiver that is gone is the end of the process
-            let watches = shares.into_iter().map(|s| Watch::new(s, store.clone()));
-            let _ = run(watches.collect(), &sender, &wake, &hurry);
+            let _ = run(&wanted, store.as_ref(), &sender, &wake, &hurry);
         })?;
     Ok(receiver)
 }
 
 fn run(
-    mut watches: Vec<Watch>,
+    wanted: &Receiver<Vec<Watched>>,
+    store: Option<&Store>,
     updates: &Sender<Update>,
     wake: &EventFd,
     hurry: &AtomicBool,
@@ -107,6 +124,8 @@ fn run(
         let _ = wake.write(1);
         Some(())
     };
+    let mut watches = Vec::new();
+    set_shares(&mut watches, wanted.recv().ok()?, store);
     for watch in &mut watches {
         match watch.first() {
             Ok(update) => publish(update)?,
@@ -115,12 +134,26 @@ fn run(
     }
     loop {
         thread::sleep(TICK);
-        let hurry = hurry.swap(false, Ordering::SeqCst);
+        let mut hurry = hurry.swap(false, Ordering::SeqCst);
+        if let Some(list) = wanted.try_iter().last() {
+            set_shares(&mut watches, list, store);
+            hurry = true;
+        }
         for watch in &mut watches {
             if let Some(update) = watch.turn(hurry) {
                 publish(update)?;
             }
             watch.save(Instant::now());
+        }
+    }
+}
+
+/// Watches these from now on; what is known of those that stay is kept.
+fn set_shares(watches: &mut Vec<Watch>, list: Vec<Watched>, store: Option<&Store>) {
+    watches.retain(|watch| list.iter().any(|w| w.is_same(&watch.watched)));
+    for watched in list {
+        if !watches.iter().any(|w| w.watched.is_same(&watched)) {
+            watches.push(Watch::new(watched, store.cloned()));
         }
     }
 }
@@ -141,6 +174,14 @@ impl Watch {
             pending: None,
             unsettled: 0,
         }
+    }
+
+    /// A share that could not be read when it was added is tried again and again.
+    fn retry(&mut self) -> Option<Update> {
+        let first = self.first();
+        first
+            .inspect_err(|e| tracing::warn!("lc:{}: {e:#}", self.watched.name))
+            .ok()
     }
 
     fn first(&mut self) -> anyhow::Result<Update> {
@@ -166,7 +207,11 @@ impl Watch {
             return None;
         }
         self.pace.look();
-        let update = self.look(reason == Some(Reason::Noticed));
+        let update = if self.published.is_some() {
+            self.look(reason == Some(Reason::Noticed))
+        } else {
+            self.retry()
+        };
         let watching = self.notices.is_some() && !self.missing;
         let settling = self.pending.is_some();
         self.pace
@@ -233,7 +278,8 @@ impl Watch {
     fn index(&mut self, scan: Scan) -> Result<Index, IndexError> {
         let found = scan.clone();
         let began = Instant::now();
-        let index = Index::of(scan, b"", &mut self.cache)?;
+        let key = group_key(self.watched.key.as_deref());
+        let index = Index::of(scan, key, &mut self.cache)?;
         self.pace.made(began.elapsed());
         self.found = (found != index.scan).then_some(found);
         Ok(index)
@@ -291,6 +337,8 @@ mod tests {
             prefix: SharePrefix::of_name(b"", "t"),
             path: path.to_path_buf(),
             signer: None,
+            key: None,
+            interfaces: Vec::new(),
         };
         Watch::new(watched, None)
     }

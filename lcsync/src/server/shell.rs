@@ -3,20 +3,20 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
+use std::net::Ipv6Addr;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use librecast::announce;
+use librecast::announce::Announcer;
 use librecast::channel::{LCSYNC_PORT, SharePrefix, channel_of};
 use librecast::cli::{Exit, ExitError};
 use librecast::coding::{Encoder, SYMBOL_SIZE};
 use librecast::interrupt;
-use librecast::keyfile::load_signing_key;
 use librecast::listener::MldListener;
 use librecast::socket::{Interface, SendSocket, interfaces, multicast_interfaces};
 use nix::poll::{PollFd, PollFlags, ppoll};
@@ -24,13 +24,14 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::Signal;
 use nix::sys::time::TimeSpec;
 
+use super::config::{self, ShareOptions};
 use super::core::{Drops, Output, Server};
 use super::rescan::{self, Update, Watched};
 use super::schedule::{Channel, Rates};
 use crate::block::BlockHash;
 use crate::groups::Found;
-use crate::name::check_name;
 use crate::packet::{SYMBOL_PACKET, Symbol};
+use crate::sealing::{SALT, SEALED_PACKET, Sealer};
 use crate::store::Store;
 
 /// Default rate of a channel: the window of 128 fills a gigabit. A block then takes a quarter of a second, long beside
@@ -57,34 +58,60 @@ const MESSAGE_SIZE: usize = 9_216;
 #[derive(Debug)]
 pub struct Options {
     /// What is shared.
-    pub paths: Vec<PathBuf>,
-    /// The name of the only path.
-    pub name: Option<String>,
+    pub shares: Shares,
     /// Interfaces; empty for all.
     pub interfaces: Vec<String>,
     /// Bits per second over all channels.
     pub limit: Option<u64>,
-    /// File of the key that signs versions.
-    pub sign: Option<PathBuf>,
+}
+
+/// Where it is said what is shared.
+#[derive(Debug)]
+pub enum Shares {
+    /// On the command line.
+    Given(Vec<ShareOptions>),
+    /// In this file, which SIGHUP reads again.
+    File(PathBuf),
+}
+
+impl Shares {
+    fn read(&self) -> anyhow::Result<Vec<Watched>> {
+        match self {
+            Self::Given(shares) => config::named(shares),
+            Self::File(file) => {
+                let shown = || file.display().to_string();
+                config::named(&config::read(file)?).with_context(shown)
+            }
+        }
+    }
+}
+
+/// What signals ask for.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    stop: AtomicBool,
+    reload: AtomicBool,
+    /// A look at the files, now.
+    rescan: Arc<AtomicBool>,
 }
 
 /// Serves until told to stop.
-pub fn share(options: &Options) -> anyhow::Result<Exit> {
-    let watched = named(options)?;
+pub fn share(options: Options) -> anyhow::Result<Exit> {
+    let watched = options.shares.read()?;
     let wake = Arc::new(EventFd::from_flags(
         EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC,
     )?);
-    let (stop, rescan) = (
-        Arc::new(AtomicBool::new(false)),
-        Arc::new(AtomicBool::new(false)),
-    );
-    catch_signals(&wake, &stop, &rescan)?;
+    let asked = Arc::new(Asked::default());
+    catch_signals(&wake, &asked)?;
     let listener = MldListener::open().map_err(explain_socket)?;
-    announce::start(watched.iter().map(|w| (w.prefix.address(), 64)).collect())?;
-    let updates = rescan::start(watched, Store::of_user(), Arc::clone(&wake), rescan)?;
+    let announcer = Announcer::start()?;
+    let (lists, wanted) = channel();
+    let rescan = Arc::clone(&asked.rescan);
+    let updates = rescan::start(wanted, Store::of_user(), Arc::clone(&wake), rescan)?;
     warn_of_unknown(&options.interfaces)?;
-    let mut shell = Shell::new(options, listener)?;
-    shell.run(&updates, &wake, &stop)?;
+    let mut shell = Shell::new(options, listener, lists, announcer)?;
+    shell.set_shares(watched, Instant::now());
+    shell.run(&updates, &wake, &asked)?;
     Ok(Exit::Ok)
 }
 
@@ -99,67 +126,22 @@ fn warn_of_unknown(names: &[String]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Each path with its share's name and prefix.
-fn named(options: &Options) -> anyhow::Result<Vec<Watched>> {
-    let usage = |message: String| ExitError::new(Exit::Usage, message);
-    if options.name.is_some() && options.paths.len() > 1 {
-        return Err(usage("--name goes with one PATH only".into()).into());
-    }
-    let signer = options.sign.as_deref().map(load_signing_key).transpose()?;
-    let signer = signer.map(Arc::new);
-    let mut shares: Vec<Watched> = Vec::new();
-    for path in &options.paths {
-        let shown = || path.display().to_string();
-        let resolved = path.canonicalize().with_context(shown)?;
-        let name = match &options.name {
-            Some(name) => name.clone(),
-            // a link's own name; `.` and `..` have none
-            None => path
-                .file_name()
-                .or_else(|| resolved.file_name())
-                .and_then(|n| n.to_str())
-                .ok_or_else(|| usage(format!("{}: give it a name with --name", shown())))?
-                .to_owned(),
-        };
-        check_name(&name).map_err(|e| usage(format!("{name:?}: {e}")))?;
-        if shares.iter().any(|s| s.name == name) {
-            return Err(usage(format!(
-                "two shares are named {name:?}: share one with --name"
-            ))
-            .into());
-        }
-        shares.push(Watched {
-            prefix: SharePrefix::of_name(b"", &name),
-            name,
-            // not resolved: a link that is changed is a change on disk
-            path: std::path::absolute(path)?,
-            signer: signer.clone(),
-        });
-    }
-    Ok(shares)
-}
-
-fn catch_signals(
-    wake: &Arc<EventFd>,
-    stop: &Arc<AtomicBool>,
-    rescan: &Arc<AtomicBool>,
-) -> anyhow::Result<()> {
-    let (wake, stop, rescan) = (Arc::clone(wake), Arc::clone(stop), Arc::clone(rescan));
+fn catch_signals(wake: &Arc<EventFd>, asked: &Arc<Asked>) -> anyhow::Result<()> {
+    let (wake, asked) = (Arc::clone(wake), Arc::clone(asked));
     let signals = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
     interrupt::on_signals(&signals, move |signal| {
-        let flag = if signal == Signal::SIGHUP {
-            &rescan
+        if signal == Signal::SIGHUP {
+            asked.reload.store(true, Ordering::SeqCst);
         } else {
-            &stop
-        };
-        flag.store(true, Ordering::SeqCst);
+            asked.stop.store(true, Ordering::SeqCst);
+        }
         // a counter that is full wakes as well
         let _ = wake.write(1);
     })?;
     Ok(())
 }
 
-fn explain_socket(error: std::io::Error) -> anyhow::Error {
+pub(super) fn explain_socket(error: std::io::Error) -> anyhow::Error {
     if error.kind() == std::io::ErrorKind::PermissionDenied {
         let message = "sharing watches MLD on a raw ICMPv6 socket, which needs CAP_NET_RAW: run as root, \
                        or once `setcap cap_net_raw+ep` on this program";
@@ -168,21 +150,34 @@ fn explain_socket(error: std::io::Error) -> anyhow::Error {
     anyhow::Error::new(error).context("raw ICMPv6 socket")
 }
 
-struct Shell {
-    only: Vec<String>,
+pub(super) struct Shell {
+    options: Options,
+    /// Reports of programs on this host do not count.
+    ignores_own: bool,
+    /// What is shared, or soon will be.
+    shares: BTreeMap<SharePrefix, Watched>,
+    lists: Sender<Vec<Watched>>,
+    announcer: Announcer,
     listener: MldListener,
     server: Server,
     id: u32,
     interfaces: BTreeMap<u32, Interface>,
     sockets: BTreeMap<u32, SendSocket>,
     blocks: BlockCache,
+    /// Of the shares with a key.
+    sealers: BTreeMap<SharePrefix, Sealer>,
     packets: Vec<u8>,
     drops_shown: Drops,
     sent_shown: u64,
 }
 
 impl Shell {
-    fn new(options: &Options, listener: MldListener) -> anyhow::Result<Self> {
+    pub(super) fn new(
+        options: Options,
+        listener: MldListener,
+        lists: Sender<Vec<Watched>>,
+        announcer: Announcer,
+    ) -> anyhow::Result<Self> {
         let mut random = [0; 12];
         getrandom::fill(&mut random).map_err(|e| anyhow::anyhow!("random numbers: {e}"))?;
         let [a, b, c, d, seed @ ..] = random;
@@ -197,29 +192,48 @@ impl Shell {
             total: options.limit,
         };
         Ok(Self {
-            only: options.interfaces.clone(),
+            options,
+            ignores_own: false,
+            shares: BTreeMap::new(),
+            lists,
+            announcer,
             listener,
             server: Server::new(id, rates, u64::from_be_bytes(seed), Instant::now()),
             id,
             interfaces: BTreeMap::new(),
             sockets: BTreeMap::new(),
             blocks: BlockCache::default(),
+            sealers: BTreeMap::new(),
             packets: Vec::new(),
             drops_shown: Drops::default(),
             sent_shown: 0,
         })
     }
 
-    fn run(
+    /// The number in its packets.
+    pub(super) fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// From now on, who joins on this host is not served.
+    pub(super) fn ignore_own_host(&mut self) {
+        self.ignores_own = true;
+    }
+
+    pub(super) fn run(
         &mut self,
         updates: &Receiver<Update>,
         wake: &EventFd,
-        stop: &AtomicBool,
+        asked: &Asked,
     ) -> anyhow::Result<()> {
         let mut interfaces_at = Instant::now();
         let mut message = vec![0; MESSAGE_SIZE];
-        while !stop.load(Ordering::SeqCst) {
+        while !asked.stop.load(Ordering::SeqCst) {
             let now = Instant::now();
+            if asked.reload.swap(false, Ordering::SeqCst) {
+                self.reload(now);
+                asked.rescan.store(true, Ordering::SeqCst);
+            }
             if now >= interfaces_at {
                 self.look_at_interfaces(now)?;
                 interfaces_at = now + INTERFACES_INTERVAL;
@@ -239,6 +253,42 @@ impl Shell {
         Ok(())
     }
 
+    /// What is wrong with a new configuration does not end what the old one serves.
+    fn reload(&mut self, now: Instant) {
+        match self.options.shares.read() {
+            Ok(watched) => self.set_shares(watched, now),
+            Err(e) => tracing::error!("{e:#}; going on with what was shared before"),
+        }
+    }
+
+    /// Shares these from now on. What stays the same goes on as if nothing had happened.
+    pub(super) fn set_shares(&mut self, watched: Vec<Watched>, now: Instant) {
+        let before = std::mem::take(&mut self.shares);
+        self.shares = watched.iter().map(|w| (w.prefix, w.clone())).collect();
+        for (prefix, old) in &before {
+            if !self.shares.get(prefix).is_some_and(|w| w.is_same(old)) {
+                tracing::info!("lc:{} is not shared any more", old.name);
+                self.server.remove_share(*prefix, now);
+                self.sealers.remove(prefix);
+            }
+        }
+        self.restrict();
+        let prefixes = self.shares.keys().map(|p| (p.address(), 64));
+        self.announcer.set(prefixes.collect());
+        // the thread ends with the process
+        let _ = self.lists.send(watched);
+    }
+
+    /// Which shares are served on which interfaces.
+    fn restrict(&mut self) {
+        for (prefix, watched) in &self.shares {
+            let only = &watched.interfaces;
+            let indices = self.interfaces.values().filter(|i| only.contains(&i.name));
+            let indices = (!only.is_empty()).then(|| indices.map(|i| i.index).collect());
+            self.server.restrict(*prefix, indices);
+        }
+    }
+
     fn take_updates(&mut self, updates: &Receiver<Update>, now: Instant) -> anyhow::Result<()> {
         while let Ok(update) = updates.try_recv() {
             match update {
@@ -247,6 +297,10 @@ impl Shell {
                     share,
                     first,
                 } => {
+                    let wanted = self.shares.get(&watched.prefix);
+                    if !wanted.is_some_and(|w| w.is_same(&watched)) {
+                        continue;
+                    }
                     let root = share.index.root.hash;
                     tracing::info!(
                         "lc:{} {root}: {} bytes in {} blocks",
@@ -254,6 +308,14 @@ impl Shell {
                         share.index.bytes(),
                         share.index.blocks()
                     );
+                    if let Some(key) = &watched.key
+                        && let Entry::Vacant(place) = self.sealers.entry(watched.prefix)
+                    {
+                        let mut salt = [0; SALT];
+                        getrandom::fill(&mut salt)
+                            .map_err(|e| anyhow::anyhow!("random numbers: {e}"))?;
+                        place.insert(Sealer::new(Arc::clone(key), self.id, salt));
+                    }
                     self.server.set_share(watched.prefix, share, now);
                     if first {
                         let mut out = std::io::stdout().lock();
@@ -268,7 +330,7 @@ impl Shell {
     }
 
     fn look_at_interfaces(&mut self, now: Instant) -> anyhow::Result<()> {
-        let mut found = multicast_interfaces(&self.only)?;
+        let mut found = multicast_interfaces(&self.options.interfaces)?;
         // without a link-local address there is nothing to query from, and no report comes from a host's own
         found.retain(|_, i| i.link_local().is_some());
         for index in self.interfaces.keys().filter(|i| !found.contains_key(i)) {
@@ -293,6 +355,7 @@ impl Shell {
             .retain(|index, _| found.contains_key(index) && old.get(index) == found.get(index));
         self.interfaces = found;
         self.server.set_interfaces(&watched, now);
+        self.restrict();
         self.show_drops();
         if self.server.joined_channels() == 0 {
             self.show_sent();
@@ -330,6 +393,11 @@ impl Shell {
                 break;
             };
             lost += message.lost;
+            let interface = self.interfaces.get(&message.interface);
+            if self.ignores_own && interface.is_some_and(|i| i.addresses.contains(&message.source))
+            {
+                continue;
+            }
             let bytes = &buffer[..message.length.min(buffer.len())];
             let now = Instant::now();
             self.server.handle_mld(
@@ -375,9 +443,16 @@ impl Shell {
                 }
             }
             Output::Record { channel, datagram } => {
-                let size = datagram.len();
-                self.packets = datagram;
-                self.send(channel, size);
+                let sealer = sealer_of(&mut self.sealers, channel.group);
+                let sealed = match sealer {
+                    Some(sealer) => sealer.seal_record(&datagram),
+                    None => Some(datagram),
+                };
+                if let Some(datagram) = sealed {
+                    let size = datagram.len();
+                    self.packets = datagram;
+                    self.send(channel, size);
+                }
             }
             Output::Symbols {
                 channel,
@@ -403,6 +478,8 @@ impl Shell {
                 return;
             }
         };
+        let generation = share.generation;
+        let mut sealer = sealer_of(&mut self.sealers, channel.group);
         self.packets.clear();
         for (n, esi) in ids.iter().enumerate() {
             let symbol = Symbol {
@@ -413,13 +490,25 @@ impl Shell {
                 esi: *esi,
                 data: &[],
             };
-            symbol.write_header(&mut self.packets);
             // the schedule's ids are in range
-            if encoder.symbol(*esi, &mut self.packets).is_err() {
+            let mut write = |out: &mut Vec<u8>| encoder.symbol(*esi, out).is_ok();
+            let written = match &mut sealer {
+                Some(sealer) => sealer.seal_symbol(generation, &symbol, &mut self.packets, write),
+                None => {
+                    symbol.write_header(&mut self.packets);
+                    write(&mut self.packets)
+                }
+            };
+            if !written {
                 return;
             }
         }
-        self.send(channel, SYMBOL_PACKET);
+        let size = if sealer.is_some() {
+            SEALED_PACKET
+        } else {
+            SYMBOL_PACKET
+        };
+        self.send(channel, size);
     }
 
     /// Sends what is in `packets`, datagrams of `size` bytes.
@@ -449,6 +538,10 @@ impl Shell {
             }
         }
     }
+}
+
+fn sealer_of(sealers: &mut BTreeMap<SharePrefix, Sealer>, group: Ipv6Addr) -> Option<&mut Sealer> {
+    sealers.get_mut(&SharePrefix::of_group(group)?)
 }
 
 fn wait(listener: &MldListener, wake: &EventFd, until: Instant) -> anyhow::Result<()> {
@@ -496,29 +589,5 @@ impl BlockCache {
         let (used, encoder) = self.blocks.get_mut(&hash).context("just inserted")?;
         *used = self.clock;
         Ok(encoder)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_link_is_shared_under_its_own_name_and_followed() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir(dir.path().join("2026")).unwrap();
-        let link = dir.path().join("current");
-        std::os::unix::fs::symlink("2026", &link).unwrap();
-        let options = Options {
-            paths: vec![link.clone(), link.join("..").join("2026/.")],
-            name: None,
-            interfaces: Vec::new(),
-            limit: None,
-            sign: None,
-        };
-        let shares = named(&options).unwrap();
-        let names: Vec<&str> = shares.iter().map(|s| s.name.as_str()).collect();
-        assert_eq!(names, ["current", "2026"]);
-        assert_eq!(shares[0].path, link);
     }
 }

@@ -1,0 +1,235 @@
+//! What a server is told to share: on the command line, or in the file of `share --config`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context;
+use librecast::channel::SharePrefix;
+use librecast::cli::{Exit, ExitError};
+use librecast::config;
+use librecast::keyfile::{SharedKey, load_signing_key};
+use serde::{Deserialize, Deserializer};
+
+use super::rescan::Watched;
+use crate::name::check_name;
+use crate::sealing::{ShareKey, group_key};
+
+/// One share, `[[share]]` in the file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShareOptions {
+    /// What is shared.
+    pub path: PathBuf,
+    /// Instead of the path's last component.
+    pub name: Option<String>,
+    /// File of the key that seals everything.
+    pub keyfile: Option<PathBuf>,
+    /// File of the key that signs versions.
+    pub sign: Option<PathBuf>,
+    /// Serve on these only; none for all that are watched.
+    #[serde(default, rename = "interface", deserialize_with = "one_or_more")]
+    pub interfaces: Vec<String>,
+}
+
+/// The whole file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Config {
+    share: Vec<ShareOptions>,
+}
+
+fn one_or_more<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected a name or a list of names")]
+    enum Names {
+        One(String),
+        More(Vec<String>),
+    }
+    Ok(match Names::deserialize(d)? {
+        Names::One(name) => vec![name],
+        Names::More(names) => names,
+    })
+}
+
+/// The shares of a configuration file. Paths in it are relative to its folder.
+pub fn read(file: &Path) -> Result<Vec<ShareOptions>, ExitError> {
+    let Config { mut share } = config::read(file)?;
+    if share.is_empty() {
+        let message = format!("{}: no [[share]] in it", file.display());
+        return Err(ExitError::new(Exit::Usage, message));
+    }
+    let folder = file.parent().unwrap_or(Path::new(""));
+    for share in &mut share {
+        let paths = [
+            Some(&mut share.path),
+            share.keyfile.as_mut(),
+            share.sign.as_mut(),
+        ];
+        for path in paths.into_iter().flatten() {
+            *path = folder.join(&path);
+        }
+    }
+    Ok(share)
+}
+
+/// Each share with its name, prefix and keys.
+pub fn named(shares: &[ShareOptions]) -> anyhow::Result<Vec<Watched>> {
+    let usage = |message: String| ExitError::new(Exit::Usage, message);
+    let mut named: Vec<Watched> = Vec::new();
+    for share in shares {
+        let path = &share.path;
+        let shown = || path.display().to_string();
+        let resolved = path.canonicalize().with_context(shown)?;
+        let name = match &share.name {
+            Some(name) => name.clone(),
+            // a link's own name; `.` and `..` have none
+            None => path
+                .file_name()
+                .or_else(|| resolved.file_name())
+                .and_then(|n| n.to_str())
+                .ok_or_else(|| usage(format!("{}: give it a name with --name", shown())))?
+                .to_owned(),
+        };
+        check_name(&name).map_err(|e| usage(format!("{name:?}: {e}")))?;
+        let shared = share.keyfile.as_deref().map(SharedKey::load).transpose()?;
+        let key = shared.map(|k| Arc::new(ShareKey::new(Arc::new(k), &name)));
+        let prefix = SharePrefix::of_name(group_key(key.as_deref()), &name);
+        if named.iter().any(|s| s.prefix == prefix) {
+            let message = format!("two shares are named {name:?}: share one with --name");
+            return Err(usage(message).into());
+        }
+        let signer = share.sign.as_deref().map(load_signing_key).transpose()?;
+        named.push(Watched {
+            prefix,
+            name,
+            // not resolved: a link that is changed is a change on disk
+            path: std::path::absolute(path)?,
+            key,
+            signer: signer.map(Arc::new),
+            interfaces: share.interfaces.clone(),
+        });
+    }
+    Ok(named)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use librecast::keyfile::make_signing_key;
+
+    fn error(text: &str) -> String {
+        config::parse::<Config>("f", text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn every_key_is_read_and_paths_are_relative_to_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("lcsync.toml");
+        let text = r#"
+            [[share]]
+            path = "a"
+            name = "first"
+            keyfile = "k"
+            sign = "/s"
+            interface = "eth0"
+            [[share]]
+            path = "/b"
+            interface = ["eth0", "lc0"]
+        "#;
+        std::fs::write(&file, text).unwrap();
+        let shares = read(&file).unwrap();
+        let first = ShareOptions {
+            path: dir.path().join("a"),
+            name: Some("first".into()),
+            keyfile: Some(dir.path().join("k")),
+            sign: Some("/s".into()),
+            interfaces: vec!["eth0".into()],
+        };
+        let second = ShareOptions {
+            path: "/b".into(),
+            interfaces: vec!["eth0".into(), "lc0".into()],
+            ..ShareOptions::default()
+        };
+        assert_eq!(shares, [first, second]);
+    }
+
+    #[test]
+    fn errors_name_file_line_and_key() {
+        for (text, start) in [
+            ("[[share]]\npath = \"a\"\nnmae = \"b\"\n", "f:3: nmae: "),
+            (
+                "[[share]]\npath = \"a\"\ninterface = 7\n",
+                "f:3: interface: ",
+            ),
+            ("\n[[share]]\nname = \"a\"\n", "f:2: share: "),
+            ("[[shares]]\npath = \"a\"\n", "f:1: shares: "),
+            ("[[share]]\npath = \n", "f:2: path: "),
+        ] {
+            let error = error(text);
+            assert!(
+                error.starts_with(start),
+                "{error} should start with {start}"
+            );
+        }
+        let dir = tempfile::tempdir().unwrap();
+        for (file, exit) in [("missing", Exit::Usage), ("empty", Exit::Usage)] {
+            let file = dir.path().join(file);
+            if file.ends_with("empty") {
+                std::fs::write(&file, "").unwrap();
+            }
+            assert_eq!(read(&file).unwrap_err().exit, exit);
+        }
+    }
+
+    #[test]
+    fn a_link_is_shared_under_its_own_name_and_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("2026")).unwrap();
+        let link = dir.path().join("current");
+        std::os::unix::fs::symlink("2026", &link).unwrap();
+        let paths = [link.clone(), link.join("..").join("2026/.")];
+        let options = paths.map(|path| ShareOptions {
+            path,
+            ..ShareOptions::default()
+        });
+        let shares = named(&options).unwrap();
+        let names: Vec<&str> = shares.iter().map(|s| s.name.as_str()).collect();
+        assert_eq!(names, ["current", "2026"]);
+        assert_eq!(shares[0].path, link);
+    }
+
+    #[test]
+    fn the_same_name_is_another_share_under_another_key_and_keys_are_checked() {
+        let dir = tempfile::tempdir().unwrap();
+        let (key, signing) = (dir.path().join("k"), dir.path().join("s"));
+        SharedKey::make(&key).unwrap();
+        make_signing_key(&signing).unwrap();
+        let plain = ShareOptions {
+            path: dir.path().to_path_buf(),
+            name: Some("n".into()),
+            ..ShareOptions::default()
+        };
+        let sealed = ShareOptions {
+            keyfile: Some(key.clone()),
+            sign: Some(signing.clone()),
+            ..plain.clone()
+        };
+        let shares = named(&[plain.clone(), sealed.clone()]).unwrap();
+        assert!(shares[1].key.is_some() && shares[1].signer.is_some());
+        assert!(named(&[sealed.clone(), sealed.clone()]).is_err());
+        let swapped = ShareOptions {
+            keyfile: Some(signing),
+            sign: Some(key),
+            ..plain
+        };
+        assert!(named(&[swapped]).is_err());
+        // what stays the same is the same when it is read again, and what does not is not
+        let again = named(std::slice::from_ref(&sealed)).unwrap();
+        assert!(again[0].is_same(&shares[1]) && !again[0].is_same(&shares[0]));
+        let elsewhere = ShareOptions {
+            interfaces: vec!["lc0".into()],
+            ..sealed
+        };
+        assert!(!named(&[elsewhere]).unwrap()[0].is_same(&shares[1]));
+    }
+}

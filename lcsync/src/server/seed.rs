@@ -1,0 +1,77 @@
+//! A server inside a receiver: it serves on what has come, under the version and the signature of the origin.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::thread;
+use std::time::Instant;
+
+use librecast::announce::Announcer;
+use librecast::listener::MldListener;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use super::core::Share;
+use super::rescan::{Update, Watched};
+use super::shell::{Asked, Options, Shares, Shell, explain_socket};
+
+/// A running server of one share; it ends with the process.
+#[derive(Debug)]
+pub struct Seed {
+    id: u32,
+    watched: Watched,
+    updates: Sender<Update>,
+    wake: Arc<EventFd>,
+}
+
+impl Seed {
+    /// Serves nothing yet, on these interfaces (all, if none is named), at most at `limit` bits per second.
+    pub fn start(
+        watched: Watched,
+        interfaces: Vec<String>,
+        limit: Option<u64>,
+    ) -> anyhow::Result<Self> {
+        let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
+        let wake = Arc::new(EventFd::from_flags(flags)?);
+        let listener = MldListener::open().map_err(explain_socket)?;
+        let options = Options {
+            shares: Shares::Given(Vec::new()),
+            interfaces,
+            limit,
+        };
+        // nobody looks for changes here: versions come from the network
+        let (lists, _) = channel();
+        let mut shell = Shell::new(options, listener, lists, Announcer::start()?)?;
+        shell.ignore_own_host();
+        shell.set_shares(vec![watched.clone()], Instant::now());
+        let (updates, receiver) = channel();
+        let (id, woken) = (shell.id(), Arc::clone(&wake));
+        thread::Builder::new().name("seed".into()).spawn(move || {
+            if let Err(e) = shell.run(&receiver, &woken, &Asked::default()) {
+                tracing::error!("serving on has failed: {e:#}");
+            }
+        })?;
+        Ok(Self {
+            id,
+            watched,
+            updates,
+            wake,
+        })
+    }
+
+    /// Its number in packets.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Serves this version from now on, as far as it is there.
+    pub fn serve(&self, share: Share) {
+        let update = Update::Share {
+            watched: self.watched.clone(),
+            share,
+            first: false,
+        };
+        // if its thread has failed, that has been said; a counter that is full wakes as well
+        let _ = self.updates.send(update);
+        let _ = self.wake.write(1);
+    }
+}
