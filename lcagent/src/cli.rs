@@ -129,7 +129,7 @@ enum Verb {
         #[arg(long, value_name = "NODE", conflicts_with = "selector")]
         forget: Option<String>,
     },
-    /// Show once more what a job said (agents keep it for an hour, or until it was fetched)
+    /// Show once more what a job said (agents keep it for an hour, or a week if it never arrived)
     Result {
         #[command(flatten)]
         to: To,

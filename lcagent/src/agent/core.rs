@@ -37,13 +37,14 @@ const MAX_COLLECTING: usize = 16;
 /// Commands kept for agents that come up, and how large they may be together.
 const MAX_OPEN: usize = 64;
 const MAX_OPEN_BYTES: usize = 256 * 1024;
-/// A delivered answer is kept so long, in case the operator asks again.
+/// A delivered answer is kept so long, in case the operator asks again; one that nobody has fetched for longer.
 const KEEP: Duration = Duration::from_secs(3600);
+const KEEP_UNDELIVERED: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How often parts that are missing are asked for.
 const ASK: Duration = Duration::from_millis(150);
 const MAX_ASK: Duration = Duration::from_secs(4);
 /// An open command is repeated at most so often by one agent.
-const REPEAT: Duration = Duration::from_secs(5);
+const REPEAT: Duration = Duration::from_secs(2);
 /// When an agent that has come up says hello.
 const HELLOS: [u64; 4] = [50, 800, 4_000, 20_000];
 /// A clock this far ahead is worth a warning.
@@ -150,7 +151,7 @@ struct Job {
     content: Content,
     delivery: Delivery,
     running: bool,
-    /// When it was delivered, or at the latest when nobody asks for it any more.
+    /// From when on nobody asks for it any more.
     forget_at: Option<Instant>,
 }
 
@@ -284,6 +285,9 @@ impl Agent {
             let length = u32::try_from(length).unwrap_or(MAX_STREAM).min(MAX_STREAM);
             job.delivery.grow(length, ended, now);
             job.running &= !ended;
+            if ended {
+                job.forget_at.get_or_insert(now + KEEP_UNDELIVERED);
+            }
         }
     }
 
@@ -483,10 +487,6 @@ impl Agent {
         self.outputs.push_back(Output::Remember);
         let id = command.job(&operator);
         self.keep_open(id, command.not_after, envelope, parts, now);
-        for job in self.jobs.values_mut().filter(|j| j.operator == operator) {
-            job.delivery.wake();
-            job.via = via;
-        }
         let me = self.key.peer_id().to_string();
         let node = Node {
             name: &self.settings.node.name,
@@ -773,9 +773,10 @@ impl Agent {
         if self.jobs.len() >= MAX_ANSWERS {
             let ages = self.ages.iter().copied();
             let candidates: Vec<JobId> = ages.filter(|j| !self.jobs[j].running).collect();
+            let small = |j: &&JobId| matches!(self.jobs[*j].content, Content::Here(_));
             let delivered = candidates
                 .iter()
-                .find(|j| self.jobs[*j].forget_at.is_some());
+                .find(|j| small(j) || self.jobs[*j].delivery.is_delivered());
             if let Some(victim) = delivered.or(candidates.first()).copied() {
                 self.count("answers_evicted");
                 self.forget(victim);

@@ -8,7 +8,7 @@
 //!
 //! Segments are sent in order, as many at once as the window allows. What an acknowledgement shows to be
 //! missing is sent again; without any acknowledgement the oldest are, after ever longer pauses, and in the end
-//! nothing until the operator is heard of again: the stream stays on the agent's disk.
+//! nothing until the operator asks again: the stream stays on the agent's disk.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -59,7 +59,7 @@ struct Flight {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Active,
-    /// Until the operator is heard of.
+    /// Until the operator asks.
     Resting,
     Delivered,
 }
@@ -176,15 +176,6 @@ impl Delivery {
         self.again.retain(|from| self.flying.contains_key(from));
         self.retry = (!self.flying.is_empty()).then_some(now + RETRY);
         false
-    }
-
-    /// The operator has been heard of: what rests is tried again.
-    pub fn wake(&mut self) {
-        if self.state == State::Resting && self.next > 0 {
-            self.state = State::Active;
-            self.tries = 0;
-            self.again.extend(self.flying.keys().take(RETRY_SEGMENTS));
-        }
     }
 
     /// The next piece to send, if one is due.
@@ -385,8 +376,8 @@ mod tests {
         }
         assert_eq!(times, MAX_TRIES as usize);
         assert!(pauses[0] >= RETRY && pauses[5] > 2 * pauses[0]);
-        b.delivery.wake();
-        assert_eq!(b.sent(), [0], "the operator is back");
+        b.has(0, &[]);
+        assert_eq!(b.sent(), [0], "the operator is back and asks");
     }
 
     #[test]
@@ -450,7 +441,6 @@ mod tests {
                     let ranges = ranges_behind(&has, received);
                     b.has(received, &ranges);
                 }
-                b.delivery.wake();
             }
             prop_assert_eq!(has.len() as u32, length);
         }

@@ -136,6 +136,8 @@ struct Shell {
     audit: Audit,
     /// Jobs that have not ended, with their supervisors unless those are of an earlier run.
     running: BTreeMap<JobId, Option<Supervised>>,
+    /// Why it cannot go on.
+    fatal: Option<io::Error>,
 }
 
 struct Supervised {
@@ -171,6 +173,7 @@ impl Shell {
             jobs: JobDirs::open(state.join("jobs")).context("jobs")?,
             audit: Audit::open(&audit).with_context(|| audit.display().to_string())?,
             running: BTreeMap::new(),
+            fatal: None,
             flags,
             state,
         })
@@ -206,6 +209,9 @@ impl Shell {
             self.look_at_adopted();
             while let Some(output) = self.agent.poll_output(&mut self.jobs, Instant::now()) {
                 self.obey(output);
+            }
+            if let Some(e) = self.fatal.take() {
+                return Err(e);
             }
             let heard = self.wait()?;
             for job in heard {
@@ -352,8 +358,7 @@ impl Shell {
                 if let Err(e) =
                     crate::files::replace(&self.state.join("replay"), &self.agent.replay().encode())
                 {
-                    tracing::error!("replay window: {e}");
-                    self.flags.stop.store(true, Ordering::Relaxed);
+                    self.fatal = Some(io::Error::new(e.kind(), format!("replay window: {e}")));
                 }
             }
             Output::Start(start) => self.start(&start),
@@ -387,7 +392,7 @@ impl Shell {
     }
 
     fn start(&mut self, start: &Start) {
-        if self.flags.stop.load(Ordering::Relaxed) {
+        if self.fatal.is_some() {
             return;
         }
         let (job, line) = (start.job, start.run.line());
