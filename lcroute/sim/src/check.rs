@@ -17,9 +17,7 @@ impl Simulation {
             return self.violate(Rule::Restless, 0, text);
         }
         let groups = self.groups();
-        let running: Vec<u32> = (0..self.nodes.len() as u32)
-            .filter(|n| self.nodes[*n as usize].router.is_some())
-            .collect();
+        let running: Vec<u32> = self.all().filter(|n| self.runs(*n)).collect();
         if groups.is_empty() || running.is_empty() {
             return;
         }
@@ -41,20 +39,20 @@ impl Simulation {
 
     /// Groups that somebody has joined.
     fn groups(&self) -> Vec<Ipv6Addr> {
-        let of = |n: &crate::node::Node| n.kernel.groups().collect::<Vec<_>>();
-        let groups: BTreeSet<Ipv6Addr> = self.nodes.iter().flat_map(of).collect();
+        let of = |node| self.node(node).kernel.groups();
+        let groups: BTreeSet<Ipv6Addr> = self.all().flat_map(of).collect();
         groups.into_iter().collect()
     }
 
     /// A program that watches MLD where a group is announced knows whether somebody wants its packets.
     fn check_watcher(&mut self, node: u32, group: Ipv6Addr) {
-        let n = &self.nodes[node as usize];
+        let n = self.node(node);
         if !n.announced.iter().any(|p| p.contains(group)) {
             return;
         }
         let source = self.population.address(node);
         let wants = |o: u32| {
-            let other = &self.nodes[o as usize];
+            let other = self.node(o);
             o != node && other.router.is_some() && other.kernel.wants(group, source)
         };
         let wanted = self.model.listeners(group).any(wants);
@@ -71,19 +69,19 @@ impl Simulation {
             return;
         }
         let pieces = self.pieces().to_vec();
-        let runs = |n: &usize| self.nodes[*n].router.is_some();
-        let mut running = (0..self.nodes.len()).filter(runs);
+        let mut running = self.all().filter(|n| self.runs(*n));
         let first = running.next();
-        let other = first.and_then(|f| running.find(|n| pieces[*n] != pieces[f]));
+        let piece = |n: u32| pieces[n as usize];
+        let other = first.and_then(|f| running.find(|n| piece(*n) != piece(f)));
         if let Some(node) = other {
             let text = "it has no path to the first node".to_owned();
-            self.violate(Rule::Divided, node as u32, text);
+            self.violate(Rule::Divided, node, text);
         }
     }
 
     fn check_bounds(&mut self) {
-        for node in 0..self.nodes.len() as u32 {
-            let Some(router) = &self.nodes[node as usize].router else {
+        for node in self.all() {
+            let Some(router) = &self.node(node).router else {
                 continue;
             };
             if let Some(text) = router.beyond_bounds(&self.scenario) {
@@ -94,8 +92,8 @@ impl Simulation {
 
     /// All have left: nothing is left of what they wanted and sent.
     pub(crate) fn check_empty(&mut self) {
-        for node in 0..self.nodes.len() as u32 {
-            let n = &self.nodes[node as usize];
+        for node in self.all() {
+            let n = self.node(node);
             if let Some(text) = n.router.as_ref().and_then(|r| r.leftovers()) {
                 return self.violate(Rule::Leftover, node, text);
             }

@@ -53,12 +53,20 @@ pub struct Arguments {
     /// Measure networks of so many nodes: the figures of docs/routing-measured.md
     #[arg(long, value_name = "N,..", value_delimiter = ',', conflicts_with_all = ["scenario", "replay"])]
     measure: Vec<u32>,
+    /// On so many threads; the result is the same
+    #[arg(long, value_name = "T", default_value_t = threads(), value_parser = clap::value_parser!(u16).range(1..=256))]
+    threads: u16,
     /// Print the scenario with every key, and do nothing
     #[arg(long)]
     print: bool,
     /// Print the names of scenarios, and do nothing
     #[arg(long)]
     list: bool,
+}
+
+fn threads() -> u16 {
+    let cores = std::thread::available_parallelism();
+    cores.map_or(1, |cores| cores.get().min(256) as u16)
 }
 
 /// What the command line changes in a scenario.
@@ -132,7 +140,7 @@ pub fn run(arguments: &Arguments, json: bool) -> anyhow::Result<Exit> {
     }
     if let Some(path) = &arguments.replay {
         let trace = Trace::parse(&path.display().to_string(), &read(path)?)?;
-        return replay(&trace, json);
+        return replay(&trace, arguments.threads.into(), json);
     }
     if !arguments.measure.is_empty() {
         return measure_all(arguments, json);
@@ -152,7 +160,15 @@ pub fn run(arguments: &Arguments, json: bool) -> anyhow::Result<Exit> {
         let script = workload::script(&scenario);
         let bar = Bar::new(json);
         let mut progress = |now, end| bar.show(now, end);
-        let outcome = run_script(&scenario, &population, script.clone(), None, &mut progress);
+        let threads = arguments.threads.into();
+        let outcome = run_script(
+            &scenario,
+            &population,
+            script.clone(),
+            None,
+            threads,
+            &mut progress,
+        );
         drop(bar);
         print_outcome(&outcome, json)?;
         if outcome.violation.is_some() {
@@ -190,7 +206,7 @@ fn measure_all(arguments: &Arguments, json: bool) -> anyhow::Result<Exit> {
             };
             let bar = Bar::spinner(json);
             let mut progress = |what: &str| bar.say(&format!("{policy} {nodes}: {what}"));
-            all.push(measure(subject, &mut progress));
+            all.push(measure(subject, arguments.threads.into(), &mut progress));
         }
     }
     if json {
@@ -202,13 +218,21 @@ fn measure_all(arguments: &Arguments, json: bool) -> anyhow::Result<Exit> {
     Ok(if broken { Exit::Failed } else { Exit::Ok })
 }
 
-fn replay(trace: &Trace, json: bool) -> anyhow::Result<Exit> {
+fn replay(trace: &Trace, threads: usize, json: bool) -> anyhow::Result<Exit> {
     let scenario = Arc::new(trace.scenario.clone());
     let population = Arc::new(Population::of(&scenario));
     let usage = |e| ExitError::new(Exit::Usage, e);
     let script = trace.script().map_err(usage)?;
     let until = trace.until().map_err(usage)?;
-    let outcome = run_script(&scenario, &population, script, Some(until), &mut |_, _| ());
+    let until = Some(until);
+    let outcome = run_script(
+        &scenario,
+        &population,
+        script,
+        until,
+        threads,
+        &mut |_, _| (),
+    );
     print_outcome(&outcome, json)?;
     Ok(match outcome.violation {
         Some(_) => Exit::Failed,

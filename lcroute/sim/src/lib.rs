@@ -2,15 +2,17 @@
 //! must receive what.
 //!
 //! [`scenario`] says what is simulated; `workload` makes of it a script of `action`s, such as joins, packets and
-//! crashes; `simulation` runs routers (`node`), hosts (`kernel`) and `links` through it and asks `model` at every
-//! step whether a rule was broken; then `minimize` makes the script as short as it can and `trace` writes it
+//! crashes; `simulation` runs routers (`node`), hosts (`kernel`) and `links` through it, in shards side by side
+//! (`shard`), and asks `model` and `ledger` at every step whether a rule was broken; then `minimize` makes the script as short as it can and `trace` writes it
 //! down. The same scenario gives the same run, bit for bit.
 
 mod action;
+mod calendar;
 mod check;
 mod cli;
 mod fast;
 mod kernel;
+mod ledger;
 mod library;
 mod link;
 mod links;
@@ -25,6 +27,7 @@ mod random;
 mod run;
 pub mod scenario;
 mod services;
+mod shard;
 mod simulation;
 mod statistics;
 mod table;

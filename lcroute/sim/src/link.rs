@@ -4,7 +4,10 @@ use crate::random::Random;
 use crate::scenario::{Latency, Links};
 use crate::time::{MILLISECOND, Nanos, SECOND};
 
-/// A link of the overlay, and what each side believes of it.
+/// Light takes so long for two kilometres.
+const LEAST_LATENCY: Nanos = 10_000;
+
+/// A link of the overlay, seen from nowhere: what was made between two nodes, and whether it is still there.
 #[derive(Debug)]
 pub struct Link {
     /// The nodes at its ends.
@@ -15,35 +18,19 @@ pub struct Link {
     pub alive: bool,
     /// One way, without jitter.
     pub latency: Nanos,
-    /// Data messages that each end has sent.
-    pub packets: [u64; 2],
-    directions: [Direction; 2],
-}
-
-#[derive(Debug)]
-struct Direction {
-    random: Random,
-    /// When the last bit of the queue has left.
-    free_at: Nanos,
-    /// When the last control message arrives.
-    control_at: Nanos,
+    /// Which link between these two it is.
+    pub number: u64,
 }
 
 impl Link {
     /// A link that is up; `number` is that of the connection between these two.
-    pub fn new(ends: [u32; 2], latency: Nanos, seed: u64, number: u64) -> Self {
-        let direction = |side: u64| Direction {
-            random: Random::stream(seed, &[10, ends[0].into(), ends[1].into(), number, side]),
-            free_at: 0,
-            control_at: 0,
-        };
+    pub fn new(ends: [u32; 2], latency: Nanos, number: u64) -> Self {
         Self {
             ends,
             up: [true; 2],
             alive: true,
             latency,
-            packets: [0; 2],
-            directions: [direction(0), direction(1)],
+            number,
         }
     }
 
@@ -52,49 +39,81 @@ impl Link {
         usize::from(self.ends[1] == node)
     }
 
-    /// When a data message that an end sends now arrives; `None`: never.
-    pub fn send_data(
-        &mut self,
-        side: usize,
-        bytes: usize,
-        now: Nanos,
-        links: &Links,
-    ) -> Option<Nanos> {
-        self.packets[side] += 1;
-        let direction = &mut self.directions[side];
-        let start = direction.free_at.max(now);
+    /// What the node at one end has of it.
+    pub fn port(&self, side: usize, seed: u64) -> Port {
+        let [low, high] = self.ends.map(u64::from);
+        Port {
+            peer: self.ends[1 - side],
+            side,
+            alive: self.alive,
+            latency: self.latency,
+            packets: 0,
+            messages: 0,
+            random: Random::stream(seed, &[10, low, high, self.number, side as u64]),
+            free_at: 0,
+            control_at: 0,
+        }
+    }
+}
+
+/// One end of a link, and what it does to messages that leave there.
+#[derive(Debug)]
+pub struct Port {
+    /// The node at the other end.
+    pub peer: u32,
+    /// Which end this is.
+    pub side: usize,
+    /// False: nothing arrives any more, even if the node has not noticed.
+    pub alive: bool,
+    latency: Nanos,
+    /// Data messages that left here.
+    pub packets: u64,
+    /// All messages that left here.
+    pub messages: u32,
+    random: Random,
+    /// When the last bit of the queue has left.
+    free_at: Nanos,
+    /// When the last control message arrives.
+    control_at: Nanos,
+}
+
+impl Port {
+    /// When a data message that leaves now arrives; `None`: never.
+    pub fn send_data(&mut self, bytes: usize, now: Nanos, links: &Links) -> Option<Nanos> {
+        self.packets += 1;
+        self.messages = self.messages.wrapping_add(1);
+        let start = self.free_at.max(now);
         if start - now > links.queue.nanos() {
             return None;
         }
-        direction.free_at = start + serialization(bytes, links.bandwidth);
-        if direction.random.chance(links.loss) {
+        self.free_at = start + serialization(bytes, links.bandwidth);
+        if self.random.chance(links.loss) {
             return None;
         }
-        let jitter = direction.random.between(0, links.jitter.nanos());
-        Some(direction.free_at + self.latency + jitter)
+        let jitter = self.random.between(0, links.jitter.nanos());
+        Some(self.free_at + self.latency + jitter)
     }
 
-    /// When a control message that an end sends now arrives: in order, and later if pieces are lost.
-    pub fn send_control(&mut self, side: usize, bytes: usize, now: Nanos, links: &Links) -> Nanos {
-        let direction = &mut self.directions[side];
-        let start = direction.free_at.max(now);
-        direction.free_at = start + serialization(bytes, links.bandwidth);
-        let jitter = direction.random.between(0, links.jitter.nanos());
-        let mut arrival = direction.free_at + self.latency + jitter;
+    /// When a control message that leaves now arrives: in order, and later if pieces are lost.
+    pub fn send_control(&mut self, bytes: usize, now: Nanos, links: &Links) -> Nanos {
+        self.messages = self.messages.wrapping_add(1);
+        let start = self.free_at.max(now);
+        self.free_at = start + serialization(bytes, links.bandwidth);
+        let jitter = self.random.between(0, links.jitter.nanos());
+        let mut arrival = self.free_at + self.latency + jitter;
         // a lost message is sent again when its acknowledgement has not come
         let mut timeout = 2 * self.latency + 200 * MILLISECOND;
-        while direction.random.chance(links.loss) {
+        while self.random.chance(links.loss) {
             arrival += timeout;
             timeout = (2 * timeout).min(2 * SECOND);
         }
-        direction.control_at = arrival.max(direction.control_at);
-        direction.control_at
+        self.control_at = arrival.max(self.control_at);
+        self.control_at
     }
 
-    /// A round trip as an end measures it now.
-    pub fn round_trip(&mut self, side: usize, links: &Links) -> Nanos {
-        let random = &mut self.directions[side].random;
-        2 * self.latency + random.between(0, 2 * links.jitter.nanos())
+    /// A round trip as the node measures it now.
+    pub fn round_trip(&mut self, links: &Links) -> Nanos {
+        2 * self.latency + self.random.between(0, 2 * links.jitter.nanos())
     }
 }
 
@@ -126,9 +145,19 @@ impl Map {
         }
     }
 
+    /// No link is faster than this: what happens within this time at two nodes happens to each alone.
+    pub fn least_latency(&self) -> Nanos {
+        let least = match &self.latency {
+            Latency::Constant { value } => value.nanos(),
+            Latency::Uniform { low, .. } => low.nanos(),
+            Latency::Plane { floor, .. } => floor.nanos(),
+        };
+        least.max(LEAST_LATENCY)
+    }
+
     /// Latency of a link between two nodes, one way.
     pub fn latency(&self, a: u32, b: u32) -> Nanos {
-        match &self.latency {
+        let latency = match &self.latency {
             Latency::Constant { value } => value.nanos(),
             Latency::Uniform { low, high } => {
                 let name = [6, a.min(b).into(), a.max(b).into()];
@@ -139,7 +168,8 @@ impl Map {
                 let distance = (p.0 - q.0).hypot(p.1 - q.1);
                 floor.nanos() + (distance * side.nanos() as f64) as Nanos
             }
-        }
+        };
+        latency.max(LEAST_LATENCY)
     }
 
     /// Whether a link between two nodes can be made.
@@ -173,23 +203,24 @@ mod tests {
     #[test]
     fn a_full_link_delays_and_then_drops() {
         let (links, latency) = (links(), 10 * MILLISECOND);
-        let mut link = Link::new([0, 1], latency, 1, 0);
+        let link = Link::new([0, 1], latency, 0);
+        let mut ports = [0, 1].map(|side| link.port(side, 1));
         let arrivals: Vec<_> = (0..8)
-            .map(|_| link.send_data(0, 1_000, 0, &links))
+            .map(|_| ports[0].send_data(1_000, 0, &links))
             .collect();
         let ms = |n| Some(n * MILLISECOND);
         assert_eq!(arrivals[..3], [ms(11), ms(12), ms(13)]);
         assert_eq!(arrivals[5..], [ms(16), None, None]);
         // the other direction has a queue of its own
-        assert_eq!(link.send_data(1, 1_000, 0, &links), ms(11));
+        assert_eq!(ports[1].send_data(1_000, 0, &links), ms(11));
     }
 
     #[test]
     fn control_comes_in_order_whatever_is_lost() {
         let (links, latency) = (lossy(0.2), 10 * MILLISECOND);
-        let mut link = Link::new([0, 1], latency, 1, 0);
+        let mut port = Link::new([0, 1], latency, 0).port(0, 1);
         let arrivals: Vec<_> = (0..200)
-            .map(|n| link.send_control(0, 50, n * MILLISECOND, &links))
+            .map(|n| port.send_control(50, n * MILLISECOND, &links))
             .collect();
         assert!(arrivals.is_sorted());
         assert!(
@@ -202,10 +233,10 @@ mod tests {
 
     #[test]
     fn loss_is_what_the_scenario_says() {
-        let (links, mut link) = (lossy(0.1), Link::new([0, 1], 0, 1, 0));
+        let (links, mut port) = (lossy(0.1), Link::new([0, 1], 0, 0).port(0, 1));
         let sent = 20_000;
         let lost = (0..sent)
-            .filter(|n| link.send_data(0, 1, n * SECOND, &links).is_none())
+            .filter(|n| port.send_data(1, n * SECOND, &links).is_none())
             .count();
         assert!((1_850..2_150).contains(&lost), "{lost}");
     }

@@ -47,7 +47,7 @@ fn key(a: u32, b: u32) -> (u32, u32) {
 impl Simulation {
     /// A node wants links to these nodes from now on.
     pub(crate) fn want(&mut self, node: u32, wanted: BTreeSet<u32>) {
-        let n = &mut self.nodes[node as usize];
+        let n = self.node_mut(node);
         let new: Vec<u32> = wanted.difference(&n.wanted).copied().collect();
         n.wanted = wanted;
         for other in new {
@@ -60,7 +60,7 @@ impl Simulation {
     /// In which piece of the network each node is: the lowest number of a node in it.
     pub(crate) fn pieces(&mut self) -> &[u32] {
         let links = &self.links;
-        let count = self.nodes.len() as u32;
+        let count = self.scenario.nodes;
         self.pieces.get_or_insert_with(|| {
             let mut above: Vec<u32> = (0..count).collect();
             for link in links.iter().filter(|l| l.alive && l.up == [true; 2]) {
@@ -73,8 +73,8 @@ impl Simulation {
 
     /// Latency of the fastest path from a node to each other one.
     pub(crate) fn latencies(&self, from: u32) -> Vec<Nanos> {
-        let mut far = vec![Nanos::MAX; self.nodes.len()];
-        let mut edges: Vec<Vec<(u32, Nanos)>> = vec![Vec::new(); self.nodes.len()];
+        let mut far = vec![Nanos::MAX; self.scenario.nodes as usize];
+        let mut edges: Vec<Vec<(u32, Nanos)>> = vec![Vec::new(); self.scenario.nodes as usize];
         for link in self.links.iter().filter(|l| l.alive && l.up == [true; 2]) {
             for side in 0..2 {
                 edges[link.ends[side] as usize].push((link.ends[1 - side], link.latency));
@@ -122,8 +122,7 @@ impl Simulation {
 
     /// Whether packets get from one node to another, and an introduction does.
     fn reaches(&self, a: u32, b: u32) -> bool {
-        let runs = |n: u32| self.nodes[n as usize].router.is_some();
-        runs(a) && runs(b) && !self.is_divided(a, b)
+        self.runs(a) && self.runs(b) && !self.is_divided(a, b)
     }
 
     fn is_divided(&self, a: u32, b: u32) -> bool {
@@ -133,7 +132,7 @@ impl Simulation {
 
     /// An attempt has ended. Nodes may have gone meanwhile.
     pub(crate) fn connected(&mut self, a: u32, b: u32, good: bool) {
-        let wants = |n: u32, o: u32| self.nodes[n as usize].wanted.contains(&o);
+        let wants = |n: u32, o: u32| self.node(n).wanted.contains(&o);
         let wanted = wants(a, b) || wants(b, a);
         let good = good && self.reaches(a, b);
         let (linked, calm) = (self.linked(a, b), self.calm);
@@ -157,7 +156,7 @@ impl Simulation {
     /// It is time for another attempt, if one of both still wants it.
     pub(crate) fn retry(&mut self, a: u32, b: u32) {
         for (node, other) in [(a, b), (b, a)] {
-            let n = &self.nodes[node as usize];
+            let n = self.node(node);
             if n.router.is_some() && n.wanted.contains(&other) && self.online[other as usize] {
                 return self.attempt(node, other);
             }
@@ -180,17 +179,18 @@ impl Simulation {
         let pair = self.pairs.entry(key(a, b)).or_default();
         let old = pair.link.replace(id);
         pair.number += 1;
-        let link = Link::new(ends, latency, self.scenario.seed, pair.number);
+        let link = Link::new(ends, latency, pair.number);
+        let ports = [0, 1].map(|side| link.port(side, self.scenario.seed));
         self.links.push(link);
-        self.statistics.links_made += 1;
+        self.counts.links_made += 1;
         self.changed();
         self.tell_failing(a, b, false);
-        let population = self.population.clone();
-        for side in 0..2 {
-            let other = population.get(ends[1 - side]);
-            self.nodes[ends[side] as usize].links.insert(id);
-            self.input(ends[side], |router, now| router.link_up(id, other, now));
-            self.round_trip(id, side);
+        let (now, population) = (self.now, self.population.clone());
+        for (side, port) in ports.into_iter().enumerate() {
+            let (node, other) = (ends[side], population.get(ends[1 - side]));
+            self.node_mut(node).links.insert(id, port);
+            self.input(node, |router, now| router.link_up(id, other, now));
+            self.tell(node, |shard| shard.round_trip(node, id, now));
         }
         // an end that still believes in the earlier link gives it up
         for side in 0..2 {
@@ -200,40 +200,36 @@ impl Simulation {
         }
     }
 
-    /// An end measures its round trip, and will again.
-    pub(crate) fn round_trip(&mut self, id: u32, side: usize) {
-        let link = &mut self.links[id as usize];
-        if !link.up[side] {
-            return;
-        }
-        let (node, measured) = (link.ends[side], link.round_trip(side, &self.weather));
-        self.input(node, |router, now| router.round_trip(id, measured, now));
-        let after = self.scenario.links.rtt_interval.nanos();
-        self.at(after, Event::RoundTrip { link: id, side });
-    }
-
     /// An end notices that a link is gone.
     pub(crate) fn link_down(&mut self, id: u32, side: usize) {
+        self.silence(id);
         let link = &mut self.links[id as usize];
-        link.alive = false;
         if !std::mem::take(&mut link.up[side]) {
             return;
         }
         let (node, other) = (link.ends[side], link.ends[1 - side]);
         self.changed();
-        self.nodes[node as usize].links.remove(&id);
+        self.node_mut(node).links.remove(&id);
         self.input(node, |router, now| router.link_down(id, now));
-        if self.nodes[node as usize].wanted.contains(&other) && self.online[other as usize] {
+        if self.node(node).wanted.contains(&other) && self.online[other as usize] {
             self.attempt(node, other);
         }
     }
 
-    /// A router says that a link is no longer needed.
-    pub(crate) fn retire(&mut self, node: u32, id: u32) {
-        self.statistics.links_retired += 1;
+    /// Nothing arrives over a link any more.
+    fn silence(&mut self, id: u32) {
+        let link = &mut self.links[id as usize];
+        link.alive = false;
+        for node in link.ends {
+            if let Some(port) = self.node_mut(node).links.get_mut(&id) {
+                port.alive = false;
+            }
+        }
+    }
+
+    /// A router has closed its end of a link that is no longer needed.
+    pub(crate) fn retired(&mut self, node: u32, id: u32) {
         self.end_link(id, node, true);
-        self.nodes[node as usize].links.remove(&id);
-        self.input(node, |router, now| router.link_down(id, now));
     }
 
     /// A node lets go of a link; the other end hears of it, or notices.
@@ -252,7 +248,7 @@ impl Simulation {
 
     /// Nothing arrives any more; these ends notice in their own time.
     fn die(&mut self, id: u32, sides: &[usize]) {
-        self.links[id as usize].alive = false;
+        self.silence(id);
         for &side in sides {
             let after = self.random.between(DETECTION.0, DETECTION.1);
             self.at(after, Event::LinkDown { link: id, side });
@@ -263,11 +259,11 @@ impl Simulation {
     pub(crate) fn break_link(&mut self, a: u32, b: u32) {
         let between = self.pairs.get(&key(a, b)).and_then(|p| p.link);
         let between = between.filter(|l| self.links[*l as usize].alive);
-        let links = &self.nodes[a as usize].links;
-        let other = links.iter().nth(b as usize % links.len().max(1)).copied();
+        let links = &self.node(a).links;
+        let other = links.keys().nth(b as usize % links.len().max(1)).copied();
         let other = other.filter(|l| self.links[*l as usize].alive);
         if let Some(link) = between.or(other) {
-            self.statistics.links_broken += 1;
+            self.counts.links_broken += 1;
             self.changed();
             self.die(link, &[0, 1]);
         }
@@ -283,7 +279,7 @@ impl Simulation {
         for id in 0..self.links.len() {
             let link = &self.links[id];
             if link.alive && self.is_divided(link.ends[0], link.ends[1]) {
-                self.statistics.links_broken += 1;
+                self.counts.links_broken += 1;
                 self.die(id as u32, &[0, 1]);
             }
         }
@@ -294,8 +290,8 @@ impl Simulation {
 
     /// The network is whole again: nodes hear of each other at the signalling server.
     pub(crate) fn attempt_all(&mut self) {
-        for node in 0..self.nodes.len() as u32 {
-            let wanted: Vec<u32> = self.nodes[node as usize].wanted.iter().copied().collect();
+        for node in self.all() {
+            let wanted: Vec<u32> = self.node(node).wanted.iter().copied().collect();
             for other in wanted {
                 if self.online[other as usize] {
                     self.attempt(node, other);
@@ -306,7 +302,7 @@ impl Simulation {
 
     /// The signalling server notices that a node has come or gone. It tells all at its next turn.
     pub(crate) fn presence(&mut self, node: u32, incarnation: u32) {
-        let n = &self.nodes[node as usize];
+        let n = self.node(node);
         let runs = n.router.is_some();
         // what a node did since makes this old news; who is back before it was missed hears of all, too
         let known = self.online[node as usize];
@@ -324,8 +320,8 @@ impl Simulation {
     pub(crate) fn tell_presence(&mut self) {
         let news = std::mem::take(&mut self.news);
         let population = self.population.clone();
-        for node in 0..self.nodes.len() as u32 {
-            let all = 0..self.nodes.len() as u32;
+        for node in self.all() {
+            let all = self.all();
             let online = &self.online;
             let subjects: Vec<(u32, bool)> = if news.contains(&node) && online[node as usize] {
                 all.filter(|o| online[*o as usize] || news.contains(o))
@@ -350,8 +346,8 @@ impl Simulation {
 
     /// Links that a node wants, or that others want with it.
     fn attempt_with(&mut self, node: u32) {
-        for other in 0..self.nodes.len() as u32 {
-            let wants = |n: u32, o: u32| self.nodes[n as usize].wanted.contains(&o);
+        for other in self.all() {
+            let wants = |n: u32, o: u32| self.node(n).wanted.contains(&o);
             let both = wants(other, node) || wants(node, other);
             if both && self.online[other as usize] {
                 self.attempt(other, node);

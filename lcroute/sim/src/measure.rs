@@ -11,7 +11,8 @@ use crate::action::{Action, Wish};
 use crate::population::Population;
 use crate::random::{Random, Zipf};
 use crate::scenario::{Links, Policy, Scenario, Span, Topology};
-use crate::simulation::{Delivery, Simulation};
+use crate::shard::Delivery;
+use crate::simulation::Simulation;
 use crate::statistics::INTEREST;
 use crate::time::{MILLISECOND, Nanos, SECOND};
 use crate::workload;
@@ -92,8 +93,8 @@ pub struct Outage {
 }
 
 /// Measures one network. `progress` is told what is being done.
-pub fn measure(subject: Subject, progress: &mut dyn FnMut(&str)) -> Figures {
-    let mut bench = Bench::new(subject);
+pub fn measure(subject: Subject, threads: usize, progress: &mut dyn FnMut(&str)) -> Figures {
+    let mut bench = Bench::new(subject, threads);
     progress("coming to rest");
     bench.run(REST);
     let mut figures = Figures {
@@ -144,7 +145,7 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(subject: Subject) -> Self {
+    fn new(subject: Subject, threads: usize) -> Self {
         let scenario = Arc::new(Scenario {
             nodes: subject.nodes,
             seed: subject.seed,
@@ -167,7 +168,7 @@ impl Bench {
         Self {
             random: Random::stream(subject.seed, &[20]),
             nodes: subject.nodes,
-            simulation: Simulation::new(scenario, population, script),
+            simulation: Simulation::new(scenario, population, script, threads),
             groups: 0,
         }
     }
@@ -187,7 +188,7 @@ impl Bench {
     }
 
     fn runs(&self, node: u32) -> bool {
-        self.simulation.nodes[node as usize].router.is_some()
+        self.simulation.runs(node)
     }
 
     /// A group that nobody has used.
@@ -206,16 +207,17 @@ impl Bench {
     }
 
     fn links(&mut self) -> (f64, usize) {
-        let counts = self.simulation.nodes.iter().map(|n| n.links.len());
+        let simulation = &self.simulation;
+        let counts = simulation.all().map(|n| simulation.node(n).links.len());
         let (sum, max) = counts.fold((0, 0), |(sum, max), n| (sum + n, n.max(max)));
         (sum as f64 / f64::from(self.nodes), max)
     }
 
     /// Control bytes per node and second.
     fn control_bytes(&mut self, window: Nanos) -> f64 {
-        let before = self.simulation.statistics.control.bytes;
+        let before = self.simulation.statistics().control.bytes;
         self.run(window);
-        let bytes = self.simulation.statistics.control.bytes - before;
+        let bytes = self.simulation.statistics().control.bytes - before;
         bytes as f64 / f64::from(self.nodes) / (window as f64 / SECOND as f64)
     }
 
@@ -223,10 +225,10 @@ impl Bench {
     fn cost(&mut self, rounds: u32, mut f: impl FnMut(&mut Self)) -> Cost {
         let (mut messages, mut bytes) = (0, 0);
         for _ in 0..rounds {
-            let before = self.simulation.statistics.control;
+            let before = self.simulation.statistics().control;
             f(self);
             self.run(2 * SECOND);
-            let since = self.simulation.statistics.control.since(&before);
+            let since = self.simulation.statistics().control.since(&before);
             messages += since.interest_messages;
             bytes += since.element_bytes[INTEREST];
         }
@@ -260,10 +262,8 @@ impl Bench {
         self.run(3 * SECOND);
         let others: Vec<u32> = (0..self.nodes)
             .filter(|n| {
-                self.simulation.nodes[*n as usize]
-                    .kernel
-                    .membership(group)
-                    .is_none()
+                let kernel = &self.simulation.node(*n).kernel;
+                kernel.membership(group).is_none()
             })
             .collect();
         let joiners = self.random.sample(others.len(), 30);
@@ -296,11 +296,11 @@ impl Bench {
                 continue;
             }
             self.stream(source, group, MILLISECOND, SECOND);
-            self.simulation.deliveries = Some(Vec::new());
+            self.simulation.watch_deliveries();
             let joined = self.simulation.now();
             self.join(listener, group);
             self.stream(source, group, MILLISECOND, SECOND);
-            let deliveries = self.simulation.deliveries.take().unwrap_or_default();
+            let deliveries = self.simulation.take_deliveries();
             if let (Some(first), Some(last)) = (deliveries.first(), deliveries.last()) {
                 let round_trip = 2 * (last.at - last.sent);
                 let took = first.at - joined;
@@ -347,11 +347,11 @@ impl Bench {
             self.run(3 * SECOND);
             self.simulation.send(source, group, 100, false);
             self.run(3 * SECOND);
-            self.simulation.deliveries = Some(Vec::new());
+            self.simulation.watch_deliveries();
             self.simulation.send(source, group, 8, false);
             self.run(2 * SECOND);
             let shortest = self.simulation.latencies(source);
-            for delivery in self.simulation.deliveries.take().unwrap_or_default() {
+            for delivery in self.simulation.take_deliveries() {
                 let direct = shortest[delivery.node as usize] as f64;
                 ratios.push((delivery.at - delivery.sent) as f64 / direct);
             }
@@ -360,7 +360,7 @@ impl Bench {
     }
 
     fn discovery(&mut self, figures: &mut Figures) {
-        let (group, before) = (self.group(), self.simulation.statistics.control);
+        let (group, before) = (self.group(), self.simulation.statistics().control);
         let order = self.random.sample(self.nodes as usize, self.nodes as usize);
         let step = 10 * SECOND / u64::from(self.nodes);
         for node in &order {
@@ -369,7 +369,7 @@ impl Bench {
             self.run(step);
         }
         self.run(3 * SECOND);
-        let since = self.simulation.statistics.control.since(&before);
+        let since = self.simulation.statistics().control.since(&before);
         figures.discovery_messages = since.interest_messages as f64 / f64::from(self.nodes);
         let before = self.packets();
         for node in &order {
@@ -381,7 +381,9 @@ impl Bench {
             .packets()
             .iter()
             .zip(&before)
-            .flat_map(|(now, before)| [now[0] - before[0], now[1] - before[1]])
+            .flat_map(|(now, before)| {
+                [0, 1].map(|side: usize| now[side].saturating_sub(before[side]))
+            })
             .collect();
         let sum: u64 = carried.iter().sum();
         let most = carried.iter().copied().max().unwrap_or(0);
@@ -391,7 +393,18 @@ impl Bench {
     }
 
     fn packets(&self) -> Vec<[u64; 2]> {
-        self.simulation.links.iter().map(|l| l.packets).collect()
+        let simulation = &self.simulation;
+        let left = |id: u32, node: u32| {
+            simulation
+                .node(node)
+                .links
+                .get(&id)
+                .map_or(0, |p| p.packets)
+        };
+        let links = simulation.links.iter().zip(0..);
+        links
+            .map(|(l, id)| l.ends.map(|node| left(id, node)))
+            .collect()
     }
 
     fn state(&mut self, figures: &mut Figures) {
@@ -417,9 +430,10 @@ impl Bench {
     }
 
     fn entries(&self) -> Vec<usize> {
-        let routers = self.simulation.nodes.iter();
-        routers
-            .map(|n| n.router.as_ref().map_or(0, |r| r.entries()))
+        let router = |n| self.simulation.node(n).router.as_ref();
+        let nodes = self.simulation.all();
+        nodes
+            .map(|n| router(n).map_or(0, |r| r.entries()))
             .collect()
     }
 
@@ -505,7 +519,7 @@ impl Bench {
     /// Does what breaks something, and looks when listeners hear the stream again.
     fn outage(&mut self, source: u32, group: Ipv6Addr, actions: &[Action]) -> Seen {
         self.stream(source, group, PERIOD, SECOND / 2);
-        self.simulation.deliveries = Some(Vec::new());
+        self.simulation.watch_deliveries();
         self.stream(source, group, PERIOD, SECOND / 5);
         let began = self.simulation.now();
         for action in actions {
@@ -516,7 +530,7 @@ impl Bench {
         let last = self.simulation.next_number();
         self.run(2 * SECOND);
         let mut got: BTreeMap<u32, Vec<Delivery>> = BTreeMap::new();
-        for delivery in self.simulation.deliveries.take().unwrap_or_default() {
+        for delivery in self.simulation.take_deliveries() {
             got.entry(delivery.node).or_default().push(delivery);
         }
         let mut seen = Seen::default();
@@ -541,7 +555,7 @@ impl Bench {
     }
 
     fn churn(&mut self) -> f64 {
-        let before = self.simulation.statistics.control.bytes;
+        let before = self.simulation.statistics().control.bytes;
         let count = f64::from(self.nodes) * CHURN / 60.0;
         let count = (count.round() as u64).max(1);
         for number in 0..count {
@@ -556,7 +570,7 @@ impl Bench {
             self.simulation.act(Action::Start(node));
             self.run(WINDOW / count / 2);
         }
-        let bytes = self.simulation.statistics.control.bytes - before;
+        let bytes = self.simulation.statistics().control.bytes - before;
         bytes as f64 / f64::from(self.nodes) / (WINDOW as f64 / SECOND as f64)
     }
 }

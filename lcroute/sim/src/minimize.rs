@@ -62,9 +62,9 @@ impl Minimizer<'_> {
         }
         self.runs -= 1;
         let mut simulation =
-            Simulation::new(self.scenario.clone(), self.population.clone(), script);
+            Simulation::new(self.scenario.clone(), self.population.clone(), script, 1);
         simulation.run_until(self.end);
-        self.events = self.events.saturating_sub(simulation.statistics.events);
+        self.events = self.events.saturating_sub(simulation.statistics().events);
         let broken = simulation.violation.as_ref().map(|v| v.rule) == Some(self.rule);
         if broken {
             self.script = simulation.into_script();

@@ -1,8 +1,8 @@
 //! The reference: who must receive what, and what must never happen.
 //!
 //! At every delivery: it was joined, and never twice. At every transmission: over a link once in each
-//! direction, and at most twice while the network changes. Of a packet that was sent while nothing had changed
-//! for a while, that was not lost on a link, and that a listener has wanted for a while: it arrives.
+//! direction, and at most twice while the network changes (`ledger`). Of a packet that was sent while nothing had
+//! changed for a while, that was not lost on a link, and that a listener has wanted for a while: it arrives.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
@@ -14,7 +14,7 @@ use crate::fast;
 use crate::time::{Nanos, SECOND};
 
 /// A packet is looked after for so long.
-const PACKET_LIFE: Nanos = 5 * SECOND;
+pub const PACKET_LIFE: Nanos = 5 * SECOND;
 /// So long after a join, packets must come.
 pub const LISTENER_SETTLE: Nanos = 3 * SECOND;
 /// So long after a change of the network, its trees are stable.
@@ -89,27 +89,8 @@ struct Packet {
     group: Ipv6Addr,
     /// Whether it must arrive whatever changed before.
     probe: bool,
-    /// A copy was lost on a link.
-    lost: bool,
     /// Who must get it.
     expected: Vec<u32>,
-    /// Who got it, a bit for each node.
-    received: Box<[u64]>,
-    /// How often it was sent over (link, side).
-    crossed: fast::Map<u64, u8>,
-}
-
-impl Packet {
-    fn receive(&mut self, node: u32) -> bool {
-        let (word, bit) = (node as usize / 64, 1 << (node % 64));
-        let first = self.received[word] & bit == 0;
-        self.received[word] |= bit;
-        first
-    }
-
-    fn has_received(&self, node: u32) -> bool {
-        self.received[node as usize / 64] & 1 << (node % 64) != 0
-    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -135,7 +116,6 @@ pub struct Sent {
 /// The model of all hosts.
 #[derive(Debug)]
 pub struct Model {
-    nodes: u32,
     listeners: fast::Map<Ipv6Addr, BTreeSet<u32>>,
     flows: BTreeMap<(u32, Ipv6Addr), Flow>,
     packets: VecDeque<Packet>,
@@ -145,10 +125,9 @@ pub struct Model {
 }
 
 impl Model {
-    /// So many nodes, none of which has joined anything.
-    pub fn new(nodes: u32) -> Self {
+    /// Nobody has joined anything.
+    pub fn new() -> Self {
         Self {
-            nodes,
             listeners: fast::Map::default(),
             flows: BTreeMap::new(),
             packets: VecDeque::new(),
@@ -174,7 +153,12 @@ impl Model {
 
     /// Links, nodes or announcements changed.
     pub fn network_changed(&mut self, now: Nanos) {
-        self.changed = now;
+        self.changed = self.changed.max(now);
+    }
+
+    /// Since when the network is as it is.
+    pub fn changed(&self) -> Nanos {
+        self.changed
     }
 
     /// Whether nothing has changed for a while.
@@ -213,10 +197,7 @@ impl Model {
             origin: sent.origin,
             group: sent.group,
             probe: sent.probe,
-            lost: false,
             expected: if must { sent.expected } else { Vec::new() },
-            received: vec![0; (self.nodes as usize).div_ceil(64)].into(),
-            crossed: fast::Map::default(),
         });
         self.first + self.packets.len() as u64 - 1
     }
@@ -226,91 +207,20 @@ impl Model {
         self.first + self.packets.len() as u64
     }
 
-    fn packet(&mut self, number: u64) -> Option<&mut Packet> {
-        let place = usize::try_from(number.checked_sub(self.first)?).ok()?;
-        self.packets.get_mut(place)
-    }
-
-    /// When a packet was sent that is on its way.
-    pub fn sent(&mut self, number: u64) -> Option<Nanos> {
-        self.packet(number).map(|p| p.sent)
-    }
-
-    /// A copy was lost on a link: nobody must get it.
-    pub fn lose(&mut self, number: u64) {
-        if let Some(packet) = self.packet(number) {
-            packet.lost = true;
-        }
-    }
-
-    /// A packet goes over a link.
-    pub fn cross(&mut self, number: u64, link: u32, side: usize, now: Nanos) -> Result<(), String> {
-        let stable_since = self.changed + NETWORK_SETTLE;
-        let Some(packet) = self.packet(number) else {
-            return Err(format!("packet {number}, long after it was sent"));
-        };
-        let times = packet
-            .crossed
-            .entry(u64::from(link) << 1 | side as u64)
-            .or_insert(0);
-        *times = times.saturating_add(1);
-        let bound = if packet.sent >= stable_since && now >= stable_since {
-            1
-        } else {
-            2
-        };
-        if *times > bound {
-            return Err(format!(
-                "packet {number} for {} of node {}: {times} times over link {link}",
-                packet.group, packet.origin
-            ));
-        }
-        Ok(())
-    }
-
-    /// A packet is handed to the programs of a node that want it.
-    pub fn deliver(&mut self, number: u64, node: u32) -> Result<(), (Rule, String)> {
-        let Some(packet) = self.packet(number) else {
-            let text = format!("packet {number}, long after it was sent");
-            return Err((Rule::DeliveredTwice, text));
-        };
-        if packet.receive(node) {
-            return Ok(());
-        }
-        let text = format!(
-            "packet {number} for {} of node {}",
-            packet.group, packet.origin
-        );
-        Err((Rule::DeliveredTwice, text))
-    }
-
-    /// Packets whose time is over, with those nodes that should have got them and did not.
+    /// A packet whose time is over, with those nodes that had to get it.
     pub fn expire(&mut self, now: Nanos) -> Option<Expired> {
-        let packet = self.packets.front()?;
-        if packet.sent + PACKET_LIFE > now {
-            return None;
-        }
+        self.packets
+            .front()
+            .filter(|p| p.sent + PACKET_LIFE <= now)?;
         let packet = self.packets.pop_front()?;
         self.first += 1;
         let stable = packet.probe || packet.sent >= self.changed + NETWORK_SETTLE;
-        let missed: Vec<u32> = if stable && !packet.lost {
-            let missed = |node: &u32| !packet.has_received(*node);
-            packet.expected.iter().copied().filter(missed).collect()
-        } else {
-            Vec::new()
-        };
-        let kept = if stable && !packet.lost {
-            (packet.expected.len() - missed.len()) as u64
-        } else {
-            0
-        };
         Some(Expired {
             number: self.first - 1,
             sent: packet.sent,
             origin: packet.origin,
             group: packet.group,
-            missed,
-            kept,
+            expected: if stable { packet.expected } else { Vec::new() },
         })
     }
 }
@@ -322,10 +232,8 @@ pub struct Expired {
     pub sent: Nanos,
     pub origin: u32,
     pub group: Ipv6Addr,
-    /// Who had to get it and did not.
-    pub missed: Vec<u32>,
-    /// How many had to get it and did.
-    pub kept: u64,
+    /// Who had to get it, if it was not lost on the way.
+    pub expected: Vec<u32>,
 }
 
 #[cfg(test)]
@@ -335,68 +243,36 @@ mod tests {
     const GROUP: Ipv6Addr = Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 0, 0, 1);
     const LATER: Nanos = NETWORK_SETTLE + SECOND;
 
-    fn model() -> (Model, u64) {
-        let mut model = Model::new(100);
-        let sent = Sent {
+    fn sent() -> Sent {
+        Sent {
             origin: 1,
             group: GROUP,
             probe: false,
             expected: vec![2, 99],
-        };
-        let number = model.send(sent, LATER);
-        (model, number)
+        }
     }
 
     #[test]
-    fn whoever_misses_a_packet_is_named() {
-        let (mut model, number) = model();
-        assert_eq!(model.deliver(number, 99), Ok(()));
+    fn a_packet_is_looked_after_for_its_time() {
+        let mut model = Model::new();
+        let number = model.send(sent(), LATER);
         assert!(model.expire(LATER + PACKET_LIFE - 1).is_none());
         let expired = model.expire(LATER + PACKET_LIFE).unwrap();
-        assert_eq!((expired.number, expired.missed), (number, vec![2]));
+        assert_eq!((expired.number, expired.expected), (number, vec![2, 99]));
         assert!(model.expire(LATER + PACKET_LIFE).is_none());
     }
 
     #[test]
-    fn nobody_misses_what_was_lost_or_sent_while_the_network_changed() {
-        let (mut model, number) = model();
-        model.lose(number);
-        assert!(model.expire(2 * LATER).unwrap().missed.is_empty());
-        let (mut model, _) = self::model();
+    fn nobody_misses_what_was_sent_while_the_network_changed() {
+        let mut model = Model::new();
+        model.send(sent(), LATER);
         model.network_changed(LATER + 1);
-        assert!(model.expire(2 * LATER).unwrap().missed.is_empty());
-    }
-
-    #[test]
-    fn a_second_delivery_is_found_even_late() {
-        let (mut model, number) = model();
-        assert_eq!(model.deliver(number, 7), Ok(()));
-        assert_eq!(
-            model.deliver(number, 7).unwrap_err().0,
-            Rule::DeliveredTwice
-        );
-        model.expire(2 * LATER);
-        assert_eq!(
-            model.deliver(number, 8).unwrap_err().0,
-            Rule::DeliveredTwice
-        );
-    }
-
-    #[test]
-    fn a_link_is_crossed_once_or_twice_while_the_network_changes() {
-        let (mut model, number) = model();
-        assert!(model.cross(number, 5, 0, LATER).is_ok());
-        assert!(model.cross(number, 5, 1, LATER).is_ok());
-        assert!(model.cross(number, 5, 0, LATER).is_err());
-        let (mut model, number) = self::model();
-        model.network_changed(LATER);
-        let crossed = (0..3).map(|_| model.cross(number, 5, 0, LATER).is_ok());
-        assert_eq!(crossed.collect::<Vec<_>>(), [true, true, false]);
+        assert!(model.expire(2 * LATER).unwrap().expected.is_empty());
     }
 
     #[test]
     fn the_ninth_packet_of_a_new_flow_need_not_arrive() {
-        let mut model = Model::new(4);
+        let mut model = Model::new();
         let sent = Sent {
             origin: 1,
             group: GROUP,
@@ -407,9 +283,9 @@ mod tests {
             model.send(sent.clone(), LATER);
         }
         model.send(sent, LATER + FLOW_START);
-        let missed: Vec<usize> = std::iter::from_fn(|| model.expire(3 * LATER))
-            .map(|e| e.missed.len())
+        let expected: Vec<usize> = std::iter::from_fn(|| model.expire(3 * LATER))
+            .map(|e| e.expected.len())
             .collect();
-        assert_eq!(missed, [1, 1, 1, 1, 1, 1, 1, 1, 0, 1]);
+        assert_eq!(expected, [1, 1, 1, 1, 1, 1, 1, 1, 0, 1]);
     }
 }

@@ -1,7 +1,6 @@
 //! One simulated node. All that knows the engine's interface is in this file.
 
-use std::collections::BTreeSet;
-
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +10,8 @@ use lcroute_engine::{Config, Engine, Limits, LinkId, Neighbor, Output, Tables};
 use librecast::cert::GroupPrefix;
 
 use crate::kernel::Kernel;
-use crate::population::{Identity, Population};
+use crate::link::Port;
+use crate::population::Identity;
 use crate::scenario::{Policy, Scenario};
 use crate::services::NodeServices;
 use crate::time::{Clock, Nanos};
@@ -25,14 +25,46 @@ pub struct Node {
     pub incarnation: u32,
     /// When the daemon started last.
     pub started: Nanos,
-    /// When the daemon wants to be woken, as far as it is in the queue.
-    pub wake: Nanos,
     /// Neighbours that it wants.
     pub wanted: BTreeSet<u32>,
     /// Its links that are up.
-    pub links: BTreeSet<u32>,
+    pub links: BTreeMap<u32, Port>,
     /// What it announces; the configuration outlives the daemon.
     pub announced: Vec<GroupPrefix>,
+    /// When the daemon wants to be woken.
+    pub wake: Nanos,
+    /// When the calendar will look after that next.
+    pub called: Nanos,
+    /// How often it was woken at one moment.
+    pub woken: (Nanos, u32),
+    /// When the daemon last took another graph.
+    pub changed: Nanos,
+    /// Inputs that it gave itself.
+    pub inputs: u32,
+    /// A hash of all that happened to it, with its content.
+    pub log: u64,
+    /// What a defect might have struck.
+    pub defects: u64,
+}
+
+impl Node {
+    /// A host that has joined nothing and whose daemon does not run.
+    pub fn new() -> Self {
+        Self {
+            wake: Nanos::MAX,
+            called: Nanos::MAX,
+            ..Self::default()
+        }
+    }
+
+    /// The daemon ends, whatever that means for others; the links that it had.
+    pub fn stop(&mut self) -> Option<Vec<u32>> {
+        self.router.take()?;
+        self.kernel.forget_reports();
+        self.wanted.clear();
+        self.wake = Nanos::MAX;
+        Some(std::mem::take(&mut self.links).into_keys().collect())
+    }
 }
 
 /// Something that a router wants done.
@@ -67,7 +99,7 @@ pub struct Start<'a> {
 #[derive(Debug)]
 pub struct Router {
     engine: Engine,
-    population: Arc<Population>,
+    services: Arc<NodeServices>,
     clock: Clock,
 }
 
@@ -78,7 +110,7 @@ fn link_id(link: u32) -> LinkId {
 impl Router {
     /// A daemon that has just started.
     pub fn start(services: NodeServices, start: &Start<'_>, clock: Clock, now: Nanos) -> Self {
-        let (population, identity) = (services.population(), services.identity());
+        let identity = services.identity();
         let mut limits = Limits::default();
         if let Some(interests) = start.scenario.limits.interests_per_neighbor {
             limits.interests_per_neighbor = interests;
@@ -105,13 +137,19 @@ impl Router {
             limits,
         };
         let now = clock.instant(now);
-        let mut engine = Engine::new(config, Arc::new(services), now);
+        let services = Arc::new(services);
+        let mut engine = Engine::new(config, services.clone(), now);
         engine.handle_start(now);
         Self {
             engine,
-            population,
+            services,
             clock,
         }
+    }
+
+    /// Whether it took another graph since it was asked last.
+    pub fn took_graph(&self) -> bool {
+        self.services.took_graph()
     }
 
     /// A link is up.
@@ -217,7 +255,7 @@ impl Router {
             Output::Wanted(origins) => Effect::Wanted {
                 nodes: origins
                     .into_iter()
-                    .filter_map(|origin| self.population.node(origin))
+                    .filter_map(|origin| self.services.population().node(origin))
                     .collect(),
             },
             Output::Retire { link } => Effect::Retire { link: link.0 },

@@ -43,15 +43,17 @@ fn hex<S: serde::Serializer>(value: &u64, s: S) -> Result<S::Ok, S::Error> {
 }
 
 /// Runs a script in the network of a scenario, until a time or a little longer than the script. `progress` is
-/// told virtual time and its end, once a virtual second.
+/// told virtual time and its end, once a virtual second. How many threads there are makes no difference to what
+/// happens.
 pub fn run_script(
     scenario: &Arc<Scenario>,
     population: &Arc<Population>,
     script: Script,
     until: Option<Nanos>,
+    threads: usize,
     progress: &mut dyn FnMut(Nanos, Nanos),
 ) -> Outcome {
-    let mut simulation = Simulation::new(scenario.clone(), population.clone(), script);
+    let mut simulation = Simulation::new(scenario.clone(), population.clone(), script, threads);
     let end = until.unwrap_or(simulation.end() + TAIL);
     while simulation.now() < end && simulation.violation.is_none() {
         progress(simulation.now(), end);
@@ -61,7 +63,7 @@ pub fn run_script(
         nodes: scenario.nodes,
         seed: scenario.seed,
         seconds: simulation.now() as f64 / SECOND as f64,
-        statistics: simulation.statistics,
+        statistics: simulation.statistics(),
         log: simulation.log(),
         violation: simulation.violation.clone(),
         trace: None,
@@ -79,6 +81,13 @@ pub fn explain(
     let events = outcome.statistics.events;
     let short = minimize(scenario, population, script, violation, events);
     let until = Some(violation.at + LATER);
-    let again = run_script(scenario, population, short.clone(), until, &mut |_, _| ());
+    let again = run_script(
+        scenario,
+        population,
+        short.clone(),
+        until,
+        1,
+        &mut |_, _| (),
+    );
     Some(Trace::new(scenario, &short, &again.violation?))
 }

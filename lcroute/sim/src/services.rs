@@ -2,7 +2,7 @@
 //! other one does again.
 
 use std::hash::Hash;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -76,21 +76,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What changed for any of the routers of a run.
+/// The clock of all hosts of a run.
 #[derive(Debug, Default)]
 pub struct Watch {
-    /// How often a router took another graph.
-    graphs: AtomicU64,
     /// Virtual seconds.
     seconds: AtomicU64,
 }
 
 impl Watch {
-    /// How often a router of this run took another graph.
-    pub fn graphs(&self) -> u64 {
-        self.graphs.load(Ordering::Relaxed)
-    }
-
     /// Virtual time goes on.
     pub fn set_seconds(&self, seconds: u64) {
         self.seconds.store(seconds, Ordering::Relaxed);
@@ -104,6 +97,7 @@ pub struct NodeServices {
     node: u32,
     watch: Arc<Watch>,
     graph: AtomicU64,
+    took_graph: AtomicBool,
 }
 
 impl NodeServices {
@@ -114,12 +108,18 @@ impl NodeServices {
             node,
             watch,
             graph: AtomicU64::new(0),
+            took_graph: AtomicBool::new(false),
         }
     }
 
+    /// Whether the router took another graph since it was asked last.
+    pub fn took_graph(&self) -> bool {
+        self.took_graph.swap(false, Ordering::Relaxed)
+    }
+
     /// All nodes.
-    pub fn population(&self) -> Arc<Population> {
-        self.population.clone()
+    pub fn population(&self) -> &Population {
+        &self.population
     }
 
     /// This node.
@@ -183,7 +183,7 @@ impl Services for NodeServices {
 
     fn graph(&self, digest: u64, build: &mut dyn FnMut() -> Graph) -> Arc<Graph> {
         if self.graph.swap(digest, Ordering::Relaxed) != digest {
-            self.watch.graphs.fetch_add(1, Ordering::Relaxed);
+            self.took_graph.store(true, Ordering::Relaxed);
         }
         lock(&self.shared().graphs).get_or(&digest, || Arc::new(build()))
     }

@@ -1,76 +1,54 @@
-//! The network on virtual time: events, and what routers make of them.
+//! The network on virtual time. Between what concerns more than one node, all nodes run for themselves, in shards
+//! side by side.
+//!
+//! ```text
+//!   action or event ──> nodes ──> effects       shard 0  ├─ inputs of its nodes ─┤─┐ messages for others,
+//!                                               shard 1  ├─ inputs of its nodes ─┤─┤ effects, violations
+//!                            (next moment) <────────────── in one order ──────────┘
+//! ```
+//!
+//! How many shards there are makes no difference to what happens.
 
 use std::collections::BTreeSet;
 use std::hash::Hasher;
 use std::net::Ipv6Addr;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use librecast::cert::GroupPrefix;
-use librecast::mld::{self, Message, Query, Record};
+use rayon::prelude::*;
 
 use crate::action::{Action, Script, Wish};
 use crate::fast;
 use crate::kernel::Joined;
 use crate::link::{Link, Map};
 use crate::links::Pair;
-use crate::model::{LISTENER_SETTLE, Model, Rule, Sent, Violation};
-use crate::node::{Effect, Node, Router, Start};
+use crate::model::{Expired, LISTENER_SETTLE, Model, Rule, Sent, Violation};
+use crate::node::{Node, Router, Start};
 use crate::packet;
 use crate::population::Population;
 use crate::random::{Random, mix};
-use crate::scenario::{Defect, Links, Scenario, Span};
+use crate::scenario::{Links, Scenario, Span};
 use crate::services::{NodeServices, Watch};
+use crate::shard::{Delivery, Effect, Input, Setting, Shard, Since};
 use crate::statistics::Statistics;
 use crate::time::{Clock, MILLISECOND, Nanos, SECOND};
 
-/// What kernels send their reports from.
-const KERNEL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xbeef);
-/// A router whose timers fire so often at one moment will never be done.
-const WAKES_AT_ONCE: u32 = 1_000;
+/// Inputs of a slot that are worth the trouble to share them among threads.
+const WORTHWHILE: usize = 12;
 
-/// What happens at its time.
-#[derive(Debug)]
+/// What concerns more than one node, at its time.
+#[derive(Debug, Clone, Copy)]
 pub enum Event {
-    /// A message arrives at an end of a link.
-    Control {
-        link: u32,
-        to: usize,
-        message: Bytes,
-    },
-    /// A message arrives at an end of a link.
-    Data {
-        link: u32,
-        to: usize,
-        message: Bytes,
-    },
     /// An end notices that its link is gone.
     LinkDown { link: u32, side: usize },
     /// The attempt of two nodes to make a link ends.
     Connect { a: u32, b: u32, good: bool },
     /// Two nodes try again.
     Retry { a: u32, b: u32 },
-    /// An end measures its round trip.
-    RoundTrip { link: u32, side: usize },
     /// The signalling server notices that a node has come or gone.
     Presence { node: u32, incarnation: u32 },
     /// The signalling server tells what it noticed.
     PresenceTurn,
-    /// A router wanted to be woken.
-    Wake { node: u32 },
-    /// A kernel says again what changed.
-    Repeat { node: u32, group: Ipv6Addr },
-    /// A kernel answers a query.
-    Answer { node: u32, query: Query },
-}
-
-/// A packet that reached a listener.
-#[derive(Debug, Clone, Copy)]
-pub struct Delivery {
-    pub number: u64,
-    pub node: u32,
-    pub sent: Nanos,
-    pub at: Nanos,
 }
 
 /// A network of routers.
@@ -79,9 +57,12 @@ pub struct Simulation {
     pub(crate) now: Nanos,
     pub(crate) scenario: Arc<Scenario>,
     pub(crate) population: Arc<Population>,
-    pub(crate) clock: Clock,
-    pub(crate) queue: crate::queue::Queue<Event>,
-    pub(crate) nodes: Vec<Node>,
+    clock: Clock,
+    queue: crate::queue::Queue<Event>,
+    /// Node n is in shard n modulo their number.
+    shards: Vec<Shard>,
+    /// Threads for all shards, if there is more than one.
+    pool: Option<rayon::ThreadPool>,
     pub(crate) links: Vec<Link>,
     pub(crate) pairs: fast::Map<(u32, u32), Pair>,
     pub(crate) map: Map,
@@ -95,57 +76,58 @@ pub struct Simulation {
     pub(crate) partition: Option<BTreeSet<u32>>,
     /// Links neither come nor go any more, nor do they lose anything.
     pub(crate) calm: bool,
-    /// What links are like.
-    pub(crate) weather: Links,
-    pub(crate) statistics: Statistics,
+    /// What is not counted by a shard.
+    pub(crate) counts: Statistics,
     watch: Arc<Watch>,
-    graphs: u64,
-    /// Every delivery, if somebody wants them.
-    pub(crate) deliveries: Option<Vec<Delivery>>,
     pub(crate) violation: Option<Violation>,
     /// In which piece of the network each node is, unless links have changed since.
     pub(crate) pieces: Option<Vec<u32>>,
     script: Script,
     next_action: usize,
     log: u64,
-    woken: (Nanos, u32, u32),
-    defects: u64,
 }
 
 impl Simulation {
-    /// A network in which nothing runs yet, and the script of what will be done to it.
-    pub fn new(scenario: Arc<Scenario>, population: Arc<Population>, script: Script) -> Self {
+    /// A network in which nothing runs yet, and the script of what will be done to it. It runs on so many
+    /// threads.
+    pub fn new(
+        scenario: Arc<Scenario>,
+        population: Arc<Population>,
+        script: Script,
+        threads: usize,
+    ) -> Self {
         let (count, seed) = (scenario.nodes, scenario.seed);
-        let node = |_| Node {
-            wake: Nanos::MAX,
-            ..Node::default()
+        let map = Map::new(&scenario.links, count, seed);
+        let setting = Setting {
+            weather: Arc::new(scenario.links.clone()),
+            rtt_interval: scenario.links.rtt_interval.nanos(),
+            defect: scenario.defect,
+            changed: 0,
         };
+        let of = threads.clamp(1, count.max(1) as usize) as u32;
+        let shard = |n| Shard::new(n, of, count, setting.clone(), map.least_latency());
         Self {
             now: 0,
             clock: Clock::new(),
             queue: crate::queue::Queue::new(),
-            nodes: (0..count).map(node).collect(),
+            shards: (0..of).map(shard).collect(),
+            pool: pool(of as usize),
             links: Vec::new(),
             pairs: fast::Map::default(),
-            map: Map::new(&scenario.links, count, seed),
-            model: Model::new(count),
+            map,
+            model: Model::new(),
             random: Random::stream(seed, &[8]),
             online: vec![false; count as usize],
             news: BTreeSet::new(),
             partition: None,
             calm: false,
-            weather: scenario.links.clone(),
-            statistics: Statistics::default(),
+            counts: Statistics::default(),
             watch: Arc::default(),
-            graphs: 0,
-            deliveries: None,
             violation: None,
             pieces: None,
             script,
             next_action: 0,
             log: 0,
-            woken: (0, 0, 0),
-            defects: 0,
             scenario,
             population,
         }
@@ -168,20 +150,44 @@ impl Simulation {
 
     /// A hash of every event so far, with its content.
     pub fn log(&self) -> u64 {
-        self.log
+        let log = |log: u64, node: u32| mix(log.rotate_left(7) ^ self.node(node).log);
+        self.all().fold(self.log, log)
+    }
+
+    /// Counts so far.
+    pub fn statistics(&self) -> Statistics {
+        let mut sum = self.counts;
+        for shard in &self.shards {
+            sum += &shard.statistics;
+        }
+        sum
     }
 
     /// Lets time pass until `end`, or until a rule is broken.
     pub fn run_until(&mut self, end: Nanos) {
+        match self.pool.take() {
+            None => self.pass(end),
+            Some(pool) => {
+                pool.install(|| self.pass(end));
+                self.pool = Some(pool);
+            }
+        }
+    }
+
+    fn pass(&mut self, end: Nanos) {
         while self.violation.is_none() {
             let action = self.script.get(self.next_action).map(|(at, _)| *at);
             let event = self.queue.next_at();
-            let next = match (action, event) {
-                (Some(a), Some(e)) => a.min(e),
-                (Some(at), None) | (None, Some(at)) => at,
-                (None, None) => break,
-            };
-            if next > end {
+            let shared = action
+                .unwrap_or(Nanos::MAX)
+                .min(event.unwrap_or(Nanos::MAX));
+            let alone = self
+                .shards
+                .iter()
+                .filter_map(|s| s.calendar.next_at())
+                .min();
+            let next = alone.unwrap_or(Nanos::MAX).min(shared);
+            if next > end || next == Nanos::MAX {
                 break;
             }
             if next / SECOND != self.now / SECOND {
@@ -193,14 +199,78 @@ impl Simulation {
                 let (_, action) = self.script[self.next_action].clone();
                 self.next_action += 1;
                 self.act(action);
-            } else if let Some((_, event)) = self.queue.pop() {
-                self.statistics.events += 1;
-                self.happen(event);
+            } else if event == Some(next) {
+                if let Some((_, event)) = self.queue.pop() {
+                    self.counts.events += 1;
+                    self.happen(event);
+                }
+            } else {
+                let slot = self.shards[0].calendar.slot_end(next);
+                self.run_nodes(slot.min(shared).min(end.saturating_add(1)));
             }
         }
         if self.violation.is_none() {
             self.now = self.now.max(end);
             self.expire();
+        }
+    }
+
+    /// All that happens to nodes alone, until a time in the present slot.
+    fn run_nodes(&mut self, until: Nanos) {
+        let inputs: usize = self
+            .shards
+            .iter()
+            .map(|s| s.calendar.len_at(self.now))
+            .sum();
+        if self.shards.len() > 1 && inputs >= WORTHWHILE {
+            self.shards
+                .par_iter_mut()
+                .for_each(|shard| shard.run(until));
+        } else {
+            self.shards.iter_mut().for_each(|shard| shard.run(until));
+        }
+        let mut effects = Vec::new();
+        for shard in 0..self.shards.len() {
+            self.collect(shard, &mut effects);
+        }
+        effects.sort_by_key(|(at, node, _)| (*at, *node));
+        self.take_effect(effects);
+    }
+
+    /// What came out of a shard: messages go to the others, effects are left to the caller.
+    fn collect(&mut self, shard: usize, effects: &mut Vec<Since>) {
+        for to in 0..self.shards.len() {
+            let mut out = std::mem::take(&mut self.shards[shard].out[to]);
+            for (at, ticket) in out.drain(..) {
+                self.shards[to].calendar.push(at, ticket);
+            }
+            self.shards[shard].out[to] = out;
+        }
+        let shard = &mut self.shards[shard];
+        effects.append(&mut shard.effects);
+        let changed = shard.changed;
+        for violation in shard.violations.drain(..) {
+            let when = |v: &Violation| (v.at, v.node);
+            if self
+                .violation
+                .as_ref()
+                .is_none_or(|v| when(&violation) < when(v))
+            {
+                self.violation = Some(violation);
+            }
+        }
+        if changed > self.model.changed() {
+            self.network_changed(changed);
+        }
+    }
+
+    fn take_effect(&mut self, effects: Vec<Since>) {
+        for (at, node, effect) in effects {
+            self.now = at;
+            match effect {
+                Effect::Wanted(nodes) => self.want(node, nodes),
+                Effect::Retired(link) => self.retired(node, link),
+            }
         }
     }
 
@@ -210,8 +280,15 @@ impl Simulation {
 
     /// Nodes, links or announcements changed.
     pub(crate) fn changed(&mut self) {
-        self.model.network_changed(self.now);
+        self.network_changed(self.now);
         self.pieces = None;
+    }
+
+    fn network_changed(&mut self, at: Nanos) {
+        self.model.network_changed(at);
+        for shard in &mut self.shards {
+            shard.setting.changed = self.model.changed();
+        }
     }
 
     pub(crate) fn violate(&mut self, rule: Rule, node: u32, text: String) {
@@ -223,12 +300,78 @@ impl Simulation {
         };
         self.violation.get_or_insert(violation);
     }
+}
 
-    fn note(&mut self, kind: u64, node: u32, content: &[u8]) {
-        let mut hasher = fast::Multiply::default();
-        hasher.write(content);
-        let event = mix(self.now ^ kind << 56 ^ u64::from(node) << 32) ^ hasher.finish();
-        self.log = mix(self.log.rotate_left(7) ^ event);
+/// As many threads, unless one is enough.
+fn pool(threads: usize) -> Option<rayon::ThreadPool> {
+    if threads < 2 {
+        return None;
+    }
+    // without them it takes longer, and comes to the same
+    let builder = rayon::ThreadPoolBuilder::new().num_threads(threads);
+    builder.build().ok()
+}
+
+/// Nodes.
+impl Simulation {
+    /// The numbers of all nodes.
+    pub(crate) fn all(&self) -> impl Iterator<Item = u32> + use<> {
+        0..self.scenario.nodes
+    }
+
+    /// Where a node is: its shard, and its place there.
+    fn place(&self, node: u32) -> (usize, usize) {
+        let (node, of) = (node as usize, self.shards.len());
+        (node % of, node / of)
+    }
+
+    pub(crate) fn node(&self, node: u32) -> &Node {
+        let (shard, place) = self.place(node);
+        &self.shards[shard].nodes[place]
+    }
+
+    pub(crate) fn node_mut(&mut self, node: u32) -> &mut Node {
+        self.shard(node).node(node)
+    }
+
+    /// The shard of a node.
+    pub(crate) fn shard(&mut self, node: u32) -> &mut Shard {
+        let (shard, _) = self.place(node);
+        &mut self.shards[shard]
+    }
+
+    pub(crate) fn runs(&self, node: u32) -> bool {
+        self.node(node).router.is_some()
+    }
+
+    /// One input to the router of a node, and what comes out of it.
+    pub(crate) fn input(&mut self, node: u32, f: impl FnOnce(&mut Router, Nanos)) {
+        let now = self.now;
+        self.tell(node, |shard| shard.tell(node, now, f));
+    }
+
+    /// Something for the shard of a node, and what comes out of it.
+    pub(crate) fn tell(&mut self, node: u32, f: impl FnOnce(&mut Shard)) {
+        f(self.shard(node));
+        let (shard, _) = self.place(node);
+        let mut effects = Vec::new();
+        self.collect(shard, &mut effects);
+        self.take_effect(effects);
+    }
+
+    /// From now on every delivery is written down.
+    pub(crate) fn watch_deliveries(&mut self) {
+        for shard in &mut self.shards {
+            shard.deliveries = Some(Vec::new());
+        }
+    }
+
+    /// What was written down, in order of time. That is all.
+    pub(crate) fn take_deliveries(&mut self) -> Vec<Delivery> {
+        let taken = self.shards.iter_mut().filter_map(|s| s.deliveries.take());
+        let mut all: Vec<Delivery> = taken.flatten().collect();
+        all.sort_by_key(|d| (d.at, d.node));
+        all
     }
 }
 
@@ -236,43 +379,19 @@ impl Simulation {
 impl Simulation {
     fn happen(&mut self, event: Event) {
         match event {
-            Event::Control { link, to, message } => {
-                let node = self.links[link as usize].ends[to];
-                if self.arrives(link, to) {
-                    self.note(1, node, &message);
-                    self.input(node, |router, now| router.control(link, &message, now));
-                }
-            }
-            Event::Data { link, to, message } => {
-                let node = self.links[link as usize].ends[to];
-                if self.arrives(link, to) {
-                    self.note(2, node, &message[..32]);
-                    self.input(node, |router, now| router.data(link, message, now));
-                } else if let Some(number) = packet::number(&message) {
-                    self.model.lose(number);
-                }
-            }
             Event::LinkDown { link, side } => self.link_down(link, side),
             Event::Connect { a, b, good } => self.connected(a, b, good),
             Event::Retry { a, b } => self.retry(a, b),
-            Event::RoundTrip { link, side } => self.round_trip(link, side),
             Event::Presence { node, incarnation } => self.presence(node, incarnation),
             Event::PresenceTurn => self.tell_presence(),
-            Event::Wake { node } => self.wake(node),
-            Event::Repeat { node, group } => {
-                let records = self.nodes[node as usize].kernel.repeat(group);
-                self.report(node, &records);
-            }
-            Event::Answer { node, query } => {
-                let records = self.nodes[node as usize].kernel.answer(&query);
-                self.report(node, &records);
-            }
         }
     }
 
     /// Does it now.
     pub(crate) fn act(&mut self, action: Action) {
-        self.note(3, 0, action.to_string().as_bytes());
+        let mut hasher = fast::Multiply::default();
+        hasher.write(action.to_string().as_bytes());
+        self.log = mix(self.log.rotate_left(7) ^ mix(self.now) ^ hasher.finish());
         match action {
             Action::Start(node) => self.start(node),
             Action::Stop(node) => self.stop(node, true),
@@ -292,40 +411,35 @@ impl Simulation {
     }
 
     fn start(&mut self, node: u32) {
-        if self.nodes[node as usize].router.is_some() {
+        if self.runs(node) {
             return;
         }
-        self.statistics.starts += 1;
+        self.counts.starts += 1;
         self.changed();
         let (now, population) = (self.now, self.population.clone());
         let seed = Random::stream(self.scenario.seed, &[9, node.into()]).next();
         let services = NodeServices::new(population, node, self.watch.clone());
-        let n = &mut self.nodes[node as usize];
+        let (scenario, clock) = (self.scenario.clone(), self.clock);
+        let n = self.node_mut(node);
         n.incarnation += 1;
         n.started = now;
         let start = Start {
-            scenario: &self.scenario,
+            scenario: &scenario,
             incarnation: n.incarnation,
             seed,
             announced: &n.announced,
         };
-        n.router = Some(Router::start(services, &start, self.clock, now));
+        n.router = Some(Router::start(services, &start, clock, now));
         let incarnation = n.incarnation;
         self.input(node, |_, _| ());
         self.at(50 * MILLISECOND, Event::Presence { node, incarnation });
     }
 
     fn stop(&mut self, node: u32, goodbye: bool) {
-        let n = &mut self.nodes[node as usize];
-        if n.router.take().is_none() {
-            return;
-        }
-        n.kernel.forget_reports();
-        n.wanted.clear();
-        n.wake = Nanos::MAX;
+        let n = self.node_mut(node);
         let incarnation = n.incarnation;
-        let links: Vec<u32> = std::mem::take(&mut n.links).into_iter().collect();
-        self.statistics.stops += 1;
+        let Some(links) = n.stop() else { return };
+        self.counts.stops += 1;
         self.changed();
         self.model.forget_flows(node);
         for link in links {
@@ -343,46 +457,31 @@ impl Simulation {
     /// is nobody to make them; what they do not want is closed.
     fn calm_down(&mut self) {
         self.calm = true;
-        self.weather.loss = 0.0;
-        self.weather.jitter = Span::ms(0);
+        self.set_weather(Links {
+            loss: 0.0,
+            jitter: Span::ms(0),
+            ..self.scenario.links.clone()
+        });
     }
 
     /// Links come and go again.
     pub(crate) fn end_calm(&mut self) {
         self.calm = false;
-        self.weather = self.scenario.links.clone();
+        self.set_weather(self.scenario.links.clone());
         self.attempt_all();
+    }
+
+    fn set_weather(&mut self, weather: Links) {
+        let weather = Arc::new(weather);
+        for shard in &mut self.shards {
+            shard.setting.weather = weather.clone();
+        }
     }
 
     fn announce(&mut self, node: u32, prefixes: &[GroupPrefix]) {
         self.changed();
-        self.nodes[node as usize].announced = prefixes.to_vec();
+        self.node_mut(node).announced = prefixes.to_vec();
         self.input(node, |router, now| router.announce(prefixes, now));
-    }
-
-    fn wake(&mut self, node: u32) {
-        let n = &mut self.nodes[node as usize];
-        if n.wake != self.now {
-            return; // it wanted to be woken earlier, and was
-        }
-        n.wake = Nanos::MAX;
-        if self.woken.0 == self.now && self.woken.1 == node {
-            self.woken.2 += 1;
-        } else {
-            self.woken = (self.now, node, 0);
-        }
-        if self.woken.2 > WAKES_AT_ONCE {
-            let text = "its timers fire for ever at one moment".to_owned();
-            self.violate(Rule::Protocol, node, text);
-            return;
-        }
-        self.note(4, node, &[]);
-        let due = |router: &Router, now| router.next_timeout().is_some_and(|at| at <= now);
-        self.input(node, |router, now| {
-            if due(router, now) {
-                router.timeout(now);
-            }
-        });
     }
 }
 
@@ -401,25 +500,21 @@ impl Simulation {
         };
         self.model.set_listener(node, group, !to.is_nothing());
         let now = self.now;
-        let records = self.nodes[node as usize].kernel.join(group, to, now);
+        let records = self.node_mut(node).kernel.join(group, to, now);
         if records.is_empty() {
             return;
         }
-        self.statistics.joins += 1;
-        self.report(node, &records);
-        let after = self.random.between(0, SECOND);
-        self.at(after, Event::Repeat { node, group });
-    }
-
-    fn report(&mut self, node: u32, records: &[Record]) {
-        for packet in mld::report_packets(KERNEL, records, 1280) {
-            self.input(node, |router, now| router.local_packet(packet, now));
-        }
+        self.counts.joins += 1;
+        let again = now + self.random.between(0, SECOND);
+        self.tell(node, |shard| {
+            shard.report(node, &records, now);
+            shard.put(node, again, Input::Repeat { group });
+        });
     }
 
     /// A program sends a packet; its number.
     pub(crate) fn send(&mut self, node: u32, group: Ipv6Addr, bytes: u16, probe: bool) -> u64 {
-        if self.nodes[node as usize].router.is_none() {
+        if !self.runs(node) {
             return 0;
         }
         let source = self.population.address(node);
@@ -431,7 +526,10 @@ impl Simulation {
             expected,
         };
         let number = self.model.send(sent, self.now);
-        self.statistics.sent += 1;
+        for shard in &mut self.shards {
+            shard.ledger.send(node, group, self.now);
+        }
+        self.counts.sent += 1;
         let packet = packet::datagram(source, group, number, bytes);
         self.input(node, |router, now| router.local_packet(packet, now));
         number
@@ -464,7 +562,7 @@ impl Simulation {
 
     /// Whether a node wants packets of `source`, and has for a while before `at` and ever since.
     fn has_wanted(&self, node: u32, group: Ipv6Addr, source: Ipv6Addr, at: Nanos) -> bool {
-        let n = &self.nodes[node as usize];
+        let n = self.node(node);
         n.router.is_some()
             && n.started + LISTENER_SETTLE <= at
             && n.kernel
@@ -475,204 +573,32 @@ impl Simulation {
     /// Packets whose time is over: did everyone get them?
     fn expire(&mut self) {
         while let Some(expired) = self.model.expire(self.now) {
-            self.statistics.required += expired.kept;
-            let source = self.population.address(expired.origin);
-            let missed = expired
-                .missed
-                .into_iter()
-                .filter(|n| self.has_wanted(*n, expired.group, source, expired.sent));
-            let missed: Vec<u32> = missed.collect();
-            if let Some(node) = missed.first() {
-                let text = format!(
-                    "packet {} for {} that node {} sent at {}; it is missed by nodes {missed:?}",
-                    expired.number,
-                    expired.group,
-                    expired.origin,
-                    crate::time::At(expired.sent),
-                );
-                self.violate(Rule::Missed, *node, text);
+            let fates = self.shards.iter_mut().filter_map(|s| s.ledger.expire());
+            let fates: Vec<_> = fates.collect();
+            if fates.iter().any(|fate| fate.lost) {
+                continue;
             }
-        }
-    }
-
-    fn deliver(&mut self, node: u32, packet: &[u8]) {
-        let Some(label) = packet::label(packet) else {
-            let text = "handed out a packet that nobody sent".to_owned();
-            return self.violate(Rule::NotWanted, node, text);
-        };
-        if !self.nodes[node as usize]
-            .kernel
-            .wants(label.to, label.source)
-        {
-            let text = format!(
-                "packet {} for {} from {}",
-                label.number, label.to, label.source
-            );
-            return self.violate(Rule::NotWanted, node, text);
-        }
-        self.statistics.delivered += 1;
-        if let (Some(deliveries), Some(sent)) =
-            (&mut self.deliveries, self.model.sent(label.number))
-        {
-            deliveries.push(Delivery {
-                number: label.number,
-                node,
-                sent,
-                at: self.now,
+            let (got, missed): (Vec<u32>, Vec<u32>) = expired.expected.iter().partition(|node| {
+                let (shard, place) = self.place(**node);
+                fates[shard].has_received(place)
             });
-        }
-        let twice = self.scenario.defect == Some(Defect::DoubleDelivery) && self.strikes(200);
-        for _ in 0..1 + u32::from(twice) {
-            if let Err((rule, text)) = self.model.deliver(label.number, node) {
-                self.violate(rule, node, text);
-            }
+            self.counts.required += got.len() as u64;
+            self.miss(&expired, missed);
         }
     }
 
-    /// One in `n`, for defects.
-    fn strikes(&mut self, n: u64) -> bool {
-        self.defects += 1;
-        self.defects.is_multiple_of(n)
-    }
-
-    fn write_mld(&mut self, node: u32, packet: &[u8]) {
-        match mld::parse_packet(packet) {
-            Ok((_, Message::Query(query))) => {
-                self.at(10 * MILLISECOND, Event::Answer { node, query });
-            }
-            Ok((_, Message::Report(records))) => {
-                self.nodes[node as usize].kernel.watch(&records);
-            }
-            other => {
-                let text = format!("{other:?} written into lc0");
-                self.violate(Rule::Protocol, node, text);
-            }
+    fn miss(&mut self, expired: &Expired, mut missed: Vec<u32>) {
+        let source = self.population.address(expired.origin);
+        missed.retain(|n| self.has_wanted(*n, expired.group, source, expired.sent));
+        if let Some(node) = missed.first() {
+            let text = format!(
+                "packet {} for {} that node {} sent at {}; it is missed by nodes {missed:?}",
+                expired.number,
+                expired.group,
+                expired.origin,
+                crate::time::At(expired.sent),
+            );
+            self.violate(Rule::Missed, *node, text);
         }
-    }
-}
-
-/// Routers.
-impl Simulation {
-    /// One input to the router of a node, and what comes out of it.
-    pub(crate) fn input(&mut self, node: u32, f: impl FnOnce(&mut Router, Nanos)) {
-        let now = self.now;
-        if let Some(router) = &mut self.nodes[node as usize].router {
-            f(router, now);
-            self.drain(node);
-        }
-    }
-
-    fn drain(&mut self, node: u32) {
-        let poll = |n: &mut Node| n.router.as_mut().and_then(Router::poll);
-        let mut retired = Vec::new();
-        while let Some(effect) = poll(&mut self.nodes[node as usize]) {
-            match effect {
-                Effect::Data { links, message } => self.send_data(node, &links, &message),
-                Effect::Control { link, message } => self.send_control(node, link, message),
-                Effect::Local { packet } => self.deliver(node, &packet),
-                Effect::Mld { packet } => self.write_mld(node, &packet),
-                Effect::Wanted { nodes } => self.want(node, nodes),
-                Effect::Retire { link } => retired.push(link),
-                Effect::Fault { link, reason } => {
-                    let text = format!("its router complains of link {link}: {reason}");
-                    self.violate(Rule::Protocol, node, text);
-                }
-            }
-        }
-        // what else came out of the same turn still goes over the link
-        for link in retired {
-            self.retire(node, link);
-        }
-        if self.watch.graphs() != self.graphs {
-            self.graphs = self.watch.graphs();
-            self.model.network_changed(self.now);
-        }
-        let n = &mut self.nodes[node as usize];
-        let next = n.router.as_ref().and_then(Router::next_timeout);
-        if let Some(at) = next.map(|at| at.max(self.now)).filter(|at| *at < n.wake) {
-            n.wake = at;
-            self.queue.push(at, Event::Wake { node });
-        }
-    }
-
-    fn send_data(&mut self, node: u32, links: &[u32], message: &Bytes) {
-        let number = packet::number(message);
-        for id in links {
-            self.send_data_on(node, *id, message, number);
-            if self.scenario.defect == Some(Defect::Echo) && self.strikes(200) {
-                self.send_data_on(node, *id, message, number);
-                self.send_data_on(node, *id, message, number);
-            }
-        }
-    }
-
-    fn send_data_on(&mut self, node: u32, id: u32, message: &Bytes, number: Option<u64>) {
-        let Some(side) = self.usable(node, id, "data") else {
-            return;
-        };
-        if let Some(number) = number
-            && let Err(text) = self.model.cross(number, id, side, self.now)
-        {
-            return self.violate(Rule::Loop, node, text);
-        }
-        self.statistics.data_messages += 1;
-        self.statistics.data_bytes += message.len() as u64;
-        let link = &mut self.links[id as usize];
-        match link.send_data(side, message.len(), self.now, &self.weather) {
-            Some(at) => {
-                let (to, message) = (1 - side, message.clone());
-                let event = Event::Data {
-                    link: id,
-                    to,
-                    message,
-                };
-                self.queue.push(at, event);
-            }
-            None => {
-                self.statistics.lost += 1;
-                if let Some(number) = number {
-                    self.model.lose(number);
-                }
-            }
-        }
-    }
-
-    fn send_control(&mut self, node: u32, id: u32, message: Bytes) {
-        let Some(side) = self.usable(node, id, "control") else {
-            return;
-        };
-        self.statistics.control.count(&message);
-        if self.scenario.defect == Some(Defect::LostControl) && self.strikes(50) {
-            return;
-        }
-        let link = &mut self.links[id as usize];
-        let at = link.send_control(side, message.len(), self.now, &self.weather);
-        let event = Event::Control {
-            link: id,
-            to: 1 - side,
-            message,
-        };
-        self.queue.push(at, event);
-    }
-
-    /// The side of a link that a router may use.
-    fn usable(&mut self, node: u32, id: u32, what: &str) -> Option<usize> {
-        let link = self.links.get(id as usize);
-        let side = link
-            .filter(|l| l.ends.contains(&node))
-            .map(|l| l.side(node));
-        match (link, side) {
-            (Some(link), Some(side)) if link.up[side] => Some(side),
-            _ => {
-                let text = format!("sends {what} on link {id}, which it does not have");
-                self.violate(Rule::Protocol, node, text);
-                None
-            }
-        }
-    }
-
-    fn arrives(&self, link: u32, side: usize) -> bool {
-        let link = &self.links[link as usize];
-        link.alive && link.up[side]
     }
 }

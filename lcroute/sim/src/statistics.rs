@@ -1,5 +1,7 @@
 //! What is counted in a run.
 
+use std::ops::AddAssign;
+
 use serde::Serialize;
 
 /// Kinds of elements in control messages, by their type on the wire.
@@ -40,6 +42,25 @@ pub struct Statistics {
     pub control: Control,
 }
 
+impl AddAssign<&Self> for Statistics {
+    fn add_assign(&mut self, other: &Self) {
+        self.events += other.events;
+        self.starts += other.starts;
+        self.stops += other.stops;
+        self.links_made += other.links_made;
+        self.links_broken += other.links_broken;
+        self.links_retired += other.links_retired;
+        self.joins += other.joins;
+        self.sent += other.sent;
+        self.delivered += other.delivered;
+        self.required += other.required;
+        self.data_messages += other.data_messages;
+        self.data_bytes += other.data_bytes;
+        self.lost += other.lost;
+        self.control += &other.control;
+    }
+}
+
 /// Control messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Control {
@@ -59,6 +80,18 @@ pub struct Control {
 
 fn by_name<S: serde::Serializer>(counts: &[u64; KINDS.len()], s: S) -> Result<S::Ok, S::Error> {
     s.collect_map(KINDS.iter().zip(counts).filter(|(_, n)| **n > 0))
+}
+
+impl AddAssign<&Self> for Control {
+    fn add_assign(&mut self, other: &Self) {
+        self.messages += other.messages;
+        self.bytes += other.bytes;
+        self.interest_messages += other.interest_messages;
+        for kind in 0..KINDS.len() {
+            self.elements[kind] += other.elements[kind];
+            self.element_bytes[kind] += other.element_bytes[kind];
+        }
+    }
 }
 
 /// Interest in [`Control::elements`].
@@ -109,6 +142,9 @@ mod tests {
         assert_eq!(control.interest_messages, 1);
         assert_eq!(control.elements[..3], [1, 1, 2]);
         assert_eq!(control.element_bytes[..3], [3, 7, 7]);
+        let before = control;
+        control += &before;
+        assert_eq!(control.since(&before), before);
         let before = control;
         control.count(&[2, 0, 0]);
         assert_eq!(control.since(&before).elements[INTEREST], 1);

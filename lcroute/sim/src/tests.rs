@@ -19,6 +19,10 @@ fn named(name: &str, nodes: u32, seed: u64) -> Scenario {
 }
 
 fn run(scenario: Scenario) -> Outcome {
+    run_on(1, scenario)
+}
+
+fn run_on(threads: usize, scenario: Scenario) -> Outcome {
     let population = Arc::new(Population::of(&scenario));
     let script = workload::script(&scenario);
     run_script(
@@ -26,6 +30,7 @@ fn run(scenario: Scenario) -> Outcome {
         &population,
         script,
         None,
+        threads,
         &mut |_, _| (),
     )
 }
@@ -49,6 +54,14 @@ fn the_same_seed_gives_the_same_run_bit_for_bit() {
     assert!(outcome.statistics.events > 10_000, "{outcome:?}");
     assert_eq!(run(named("bad-day", 12, 5)), outcome);
     assert_ne!(run(named("bad-day", 12, 6)).log, outcome.log);
+}
+
+#[test]
+fn threads_make_no_difference() {
+    let one = run(named("bad-day", 30, 3));
+    for threads in [2, 3] {
+        assert_eq!(run_on(threads, named("bad-day", 30, 3)), one);
+    }
 }
 
 #[test]
@@ -104,7 +117,14 @@ fn is_found(defect: Defect, rules: &[Rule]) {
     });
     let population = Arc::new(Population::of(&scenario));
     let script = workload::script(&scenario);
-    let outcome = run_script(&scenario, &population, script.clone(), None, &mut |_, _| ());
+    let outcome = run_script(
+        &scenario,
+        &population,
+        script.clone(),
+        None,
+        1,
+        &mut |_, _| (),
+    );
     let violation = outcome.violation.clone().expect("the defect is found");
     assert!(rules.contains(&violation.rule), "{violation:?}");
     let trace = explain(&scenario, &population, &script, &outcome).expect("it is explained");
@@ -122,6 +142,7 @@ fn is_found(defect: Defect, rules: &[Rule]) {
         &population,
         short,
         until,
+        1,
         &mut |_, _| (),
     );
     assert_eq!(again.violation.expect("it replays").rule, violation.rule);

@@ -1,0 +1,481 @@
+//! A part of the nodes: their inputs by time, and what comes out of their routers.
+//!
+//! No message arrives sooner than the fastest link allows. So what happens to nodes within that time happens to
+//! each for itself: each node takes its inputs in their order, whatever the others do meanwhile, and shards can do
+//! so side by side. What concerns more than one node is left for the time between.
+
+use std::hash::Hasher;
+use std::net::Ipv6Addr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use librecast::mld::{self, Message, Query, Record};
+
+use crate::calendar::Calendar;
+use crate::fast;
+use crate::ledger::Ledger;
+use crate::link::Port;
+use crate::model::{Rule, Violation};
+use crate::node::{self, Node, Router};
+use crate::packet;
+use crate::random::mix;
+use crate::scenario::{Defect, Links};
+use crate::statistics::Statistics;
+use crate::time::{MILLISECOND, Nanos};
+
+/// What kernels send their reports from.
+const KERNEL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xbeef);
+/// A router whose timers fire so often at one moment will never be done.
+const WAKES_AT_ONCE: u32 = 1_000;
+
+/// What happens to one node.
+#[derive(Debug)]
+pub enum Input {
+    /// A message arrives on a control channel.
+    Control { link: u32, message: Bytes },
+    /// A message arrives on a data channel.
+    Data { link: u32, message: Bytes },
+    /// It measures the round trip of a link.
+    RoundTrip { link: u32 },
+    /// Its router wanted to be woken about now.
+    Wake,
+    /// Its kernel says again what changed.
+    Repeat { group: Ipv6Addr },
+    /// Its kernel answers a query.
+    Answer { query: Query },
+}
+
+/// An input for a node.
+#[derive(Debug)]
+pub struct Ticket {
+    pub node: u32,
+    /// Of inputs of one moment, which comes first: those of the node itself, then by link, and each as they came.
+    order: (u32, u32),
+    input: Input,
+}
+
+/// What a router wants that concerns more than its own node.
+#[derive(Debug)]
+pub enum Effect {
+    /// Links to these nodes from now on.
+    Wanted(std::collections::BTreeSet<u32>),
+    /// Its end of this link has been closed.
+    Retired(u32),
+}
+
+/// An effect, of which node, and when.
+pub type Since = (Nanos, u32, Effect);
+
+/// A packet that reached a listener.
+#[derive(Debug, Clone, Copy)]
+pub struct Delivery {
+    pub number: u64,
+    pub node: u32,
+    pub sent: Nanos,
+    pub at: Nanos,
+}
+
+/// What is the same for all nodes, and does not change while shards run.
+#[derive(Debug, Clone)]
+pub struct Setting {
+    /// What links are like.
+    pub weather: Arc<Links>,
+    /// Between two measurements of a round trip.
+    pub rtt_interval: Nanos,
+    pub defect: Option<Defect>,
+    /// When the network last changed.
+    pub changed: Nanos,
+}
+
+/// Of `of` shards, the one with the nodes `number`, `number` + `of`, and so on.
+#[derive(Debug)]
+pub struct Shard {
+    number: u32,
+    of: u32,
+    pub nodes: Vec<Node>,
+    pub setting: Setting,
+    pub calendar: Calendar<Ticket>,
+    pub ledger: Ledger,
+    /// For nodes of other shards, by shard.
+    pub out: Vec<Vec<(Nanos, Ticket)>>,
+    pub effects: Vec<Since>,
+    /// When a router last took another graph.
+    pub changed: Nanos,
+    pub violations: Vec<Violation>,
+    /// Every delivery, if somebody wants them.
+    pub deliveries: Option<Vec<Delivery>>,
+    pub statistics: Statistics,
+    due: Vec<(Nanos, Ticket)>,
+}
+
+impl Shard {
+    /// Shard `number` of `of`, in a network of `count` nodes, none of which runs.
+    pub fn new(number: u32, of: u32, count: u32, setting: Setting, slot: Nanos) -> Self {
+        let nodes: Vec<Node> = (number..count)
+            .step_by(of as usize)
+            .map(|_| Node::new())
+            .collect();
+        Self {
+            number,
+            of,
+            ledger: Ledger::new(nodes.len()),
+            nodes,
+            setting,
+            calendar: Calendar::new(slot),
+            out: (0..of).map(|_| Vec::new()).collect(),
+            effects: Vec::new(),
+            changed: 0,
+            violations: Vec::new(),
+            deliveries: None,
+            statistics: Statistics::default(),
+            due: Vec::new(),
+        }
+    }
+
+    /// One of its nodes.
+    pub fn node(&mut self, node: u32) -> &mut Node {
+        &mut self.nodes[(node / self.of) as usize]
+    }
+
+    /// All that happens to its nodes before `until`, which is no later than the end of the present slot.
+    pub fn run(&mut self, until: Nanos) {
+        let mut due = std::mem::take(&mut self.due);
+        self.calendar.take(until, &mut due);
+        due.sort_unstable_by_key(|(at, ticket)| (ticket.node, *at, ticket.order));
+        let mut before = None;
+        for (at, ticket) in due.drain(..) {
+            let node = ticket.node;
+            if let Some(last) = before.replace(node)
+                && last != node
+            {
+                self.finish(last, until);
+            }
+            self.wake_until(node, at);
+            self.happen(node, at, ticket.input);
+        }
+        if let Some(last) = before {
+            self.finish(last, until);
+        }
+        self.due = due;
+    }
+
+    fn finish(&mut self, node: u32, until: Nanos) {
+        self.wake_until(node, until);
+        self.call(node);
+    }
+
+    /// An input for a node of this shard, by itself.
+    pub fn put(&mut self, node: u32, at: Nanos, input: Input) {
+        let n = self.node(node);
+        n.inputs = n.inputs.wrapping_add(1);
+        let order = (0, n.inputs);
+        self.calendar.push(at, Ticket { node, order, input });
+    }
+
+    /// Sees to it that the router is woken in time.
+    fn call(&mut self, node: u32) {
+        let n = self.node(node);
+        let at = n.wake;
+        if at < n.called {
+            n.called = at;
+            self.put(node, at, Input::Wake);
+        }
+    }
+
+    fn wake_until(&mut self, node: u32, until: Nanos) {
+        loop {
+            let n = self.node(node);
+            let at = n.wake;
+            if at >= until || n.router.is_none() {
+                return;
+            }
+            n.woken = if n.woken.0 == at {
+                (at, n.woken.1 + 1)
+            } else {
+                (at, 0)
+            };
+            if n.woken.1 > WAKES_AT_ONCE {
+                n.wake = Nanos::MAX;
+                let text = "its timers fire for ever at one moment".to_owned();
+                return self.violate(Rule::Protocol, node, at, text);
+            }
+            self.statistics.events += 1;
+            self.note(node, at, 4, &[]);
+            self.input(node, at, Router::timeout);
+        }
+    }
+
+    fn happen(&mut self, node: u32, now: Nanos, input: Input) {
+        match input {
+            Input::Wake => {
+                let n = self.node(node);
+                if n.called == now {
+                    n.called = Nanos::MAX;
+                }
+                return;
+            }
+            Input::Control { link, message } => {
+                if self.arrives(node, link) {
+                    self.note(node, now, 1, &message);
+                    self.input(node, now, |router, now| router.control(link, &message, now));
+                }
+            }
+            Input::Data { link, message } => {
+                if self.arrives(node, link) {
+                    self.note(node, now, 2, &message[..32]);
+                    self.input(node, now, |router, now| router.data(link, message, now));
+                } else if let Some(number) = packet::number(&message) {
+                    self.ledger.lose(number);
+                }
+            }
+            Input::RoundTrip { link } => self.round_trip(node, link, now),
+            Input::Repeat { group } => {
+                let records = self.node(node).kernel.repeat(group);
+                self.report(node, &records, now);
+            }
+            Input::Answer { query } => {
+                let records = self.node(node).kernel.answer(&query);
+                self.report(node, &records, now);
+            }
+        }
+        self.statistics.events += 1;
+    }
+
+    fn arrives(&mut self, node: u32, link: u32) -> bool {
+        let port = self.node(node).links.get(&link);
+        port.is_some_and(|port| port.alive)
+    }
+
+    fn note(&mut self, node: u32, now: Nanos, kind: u64, content: &[u8]) {
+        let mut hasher = fast::Multiply::default();
+        hasher.write(content);
+        let event = mix(now ^ kind << 56 ^ u64::from(node) << 32) ^ hasher.finish();
+        let log = &mut self.node(node).log;
+        *log = mix(log.rotate_left(7) ^ event);
+    }
+
+    fn violate(&mut self, rule: Rule, node: u32, at: Nanos, text: String) {
+        self.violations.push(Violation {
+            rule,
+            at,
+            node,
+            text,
+        });
+    }
+
+    /// What the kernel says goes to the router.
+    pub fn report(&mut self, node: u32, records: &[Record], now: Nanos) {
+        for packet in mld::report_packets(KERNEL, records, 1280) {
+            self.input(node, now, |router, now| router.local_packet(packet, now));
+        }
+    }
+
+    /// The node measures the round trip of a link, and will again.
+    pub fn round_trip(&mut self, node: u32, link: u32, now: Nanos) {
+        let weather = Arc::clone(&self.setting.weather);
+        let Some(port) = self.node(node).links.get_mut(&link) else {
+            return;
+        };
+        let measured = port.round_trip(&weather);
+        self.input(node, now, |router, now| {
+            router.round_trip(link, measured, now);
+        });
+        let again = now + self.setting.rtt_interval;
+        self.put(node, again, Input::RoundTrip { link });
+    }
+}
+
+/// Routers.
+impl Shard {
+    /// One input to the router of a node from outside, and what comes out of it.
+    pub fn tell(&mut self, node: u32, now: Nanos, f: impl FnOnce(&mut Router, Nanos)) {
+        self.input(node, now, f);
+        self.call(node);
+    }
+
+    fn input(&mut self, node: u32, now: Nanos, f: impl FnOnce(&mut Router, Nanos)) {
+        if let Some(router) = &mut self.node(node).router {
+            f(router, now);
+            self.drain(node, now);
+        }
+    }
+
+    fn drain(&mut self, node: u32, now: Nanos) {
+        let mut retired = Vec::new();
+        while let Some(effect) = self.node(node).router.as_mut().and_then(Router::poll) {
+            match effect {
+                node::Effect::Data { links, message } => {
+                    self.send_data(node, now, &links, &message);
+                }
+                node::Effect::Control { link, message } => {
+                    self.send_control(node, now, link, message);
+                }
+                node::Effect::Local { packet } => self.deliver(node, now, &packet),
+                node::Effect::Mld { packet } => self.write_mld(node, now, &packet),
+                node::Effect::Wanted { nodes } => {
+                    self.effects.push((now, node, Effect::Wanted(nodes)));
+                }
+                node::Effect::Retire { link } => retired.push(link),
+                node::Effect::Fault { link, reason } => {
+                    let text = format!("its router complains of link {link}: {reason}");
+                    self.violate(Rule::Protocol, node, now, text);
+                }
+            }
+        }
+        // what else came out of the same turn still goes over the link
+        for link in retired {
+            self.statistics.links_retired += 1;
+            self.effects.push((now, node, Effect::Retired(link)));
+            self.node(node).links.remove(&link);
+            self.input(node, now, |router, now| router.link_down(link, now));
+        }
+        let n = self.node(node);
+        let Some(router) = &n.router else { return };
+        n.wake = router.next_timeout().map_or(Nanos::MAX, |at| at.max(now));
+        if router.took_graph() {
+            n.changed = now;
+            self.changed = self.changed.max(now);
+        }
+    }
+
+    fn send_data(&mut self, node: u32, now: Nanos, links: &[u32], message: &Bytes) {
+        let number = packet::number(message);
+        for link in links {
+            let echo = self.setting.defect == Some(Defect::Echo) && self.strikes(node, 200);
+            for _ in 0..if echo { 3 } else { 1 } {
+                self.send_data_on(node, now, *link, message, number);
+            }
+        }
+    }
+
+    fn send_data_on(
+        &mut self,
+        node: u32,
+        now: Nanos,
+        link: u32,
+        message: &Bytes,
+        number: Option<u64>,
+    ) {
+        let changed = self.node(node).changed.max(self.setting.changed);
+        let weather = Arc::clone(&self.setting.weather);
+        let Some(port) = self.port(node, now, link, "data") else {
+            return;
+        };
+        let (peer, side) = (port.peer, port.side);
+        let arrival = port.send_data(message.len(), now, &weather);
+        let order = (link + 1, port.messages);
+        self.statistics.data_messages += 1;
+        self.statistics.data_bytes += message.len() as u64;
+        if let Some(number) = number {
+            if let Err(text) = self.ledger.cross(number, (link, side), now, changed) {
+                return self.violate(Rule::Loop, node, now, text);
+            }
+            if arrival.is_none() {
+                self.ledger.lose(number);
+            }
+        }
+        let Some(at) = arrival else {
+            self.statistics.lost += 1;
+            return;
+        };
+        let message = message.clone();
+        let input = Input::Data { link, message };
+        self.post(
+            at,
+            Ticket {
+                node: peer,
+                order,
+                input,
+            },
+        );
+    }
+
+    fn send_control(&mut self, node: u32, now: Nanos, link: u32, message: Bytes) {
+        let weather = Arc::clone(&self.setting.weather);
+        let lost = self.setting.defect == Some(Defect::LostControl) && self.strikes(node, 50);
+        let Some(port) = self.port(node, now, link, "control") else {
+            return;
+        };
+        let peer = port.peer;
+        let at = port.send_control(message.len(), now, &weather);
+        let order = (link + 1, port.messages);
+        self.statistics.control.count(&message);
+        if !lost {
+            let input = Input::Control { link, message };
+            self.post(
+                at,
+                Ticket {
+                    node: peer,
+                    order,
+                    input,
+                },
+            );
+        }
+    }
+
+    /// A message is on its way.
+    fn post(&mut self, at: Nanos, ticket: Ticket) {
+        match ticket.node % self.of {
+            shard if shard == self.number => self.calendar.push(at, ticket),
+            shard => self.out[shard as usize].push((at, ticket)),
+        }
+    }
+
+    /// The end of a link that a router may use.
+    fn port(&mut self, node: u32, now: Nanos, link: u32, what: &str) -> Option<&mut Port> {
+        let place = (node / self.of) as usize;
+        if !self.nodes[place].links.contains_key(&link) {
+            let text = format!("sends {what} on link {link}, which it does not have");
+            self.violate(Rule::Protocol, node, now, text);
+        }
+        self.nodes[place].links.get_mut(&link)
+    }
+
+    fn deliver(&mut self, node: u32, now: Nanos, packet: &[u8]) {
+        let Some(label) = packet::label(packet) else {
+            let text = "handed out a packet that nobody sent".to_owned();
+            return self.violate(Rule::NotWanted, node, now, text);
+        };
+        let (number, to, source) = (label.number, label.to, label.source);
+        if !self.node(node).kernel.wants(to, source) {
+            let text = format!("packet {number} for {to} from {source}");
+            return self.violate(Rule::NotWanted, node, now, text);
+        }
+        self.statistics.delivered += 1;
+        if let (Some(deliveries), Some(sent)) = (&mut self.deliveries, self.ledger.sent(number)) {
+            deliveries.push(Delivery {
+                number,
+                node,
+                sent,
+                at: now,
+            });
+        }
+        let twice = self.setting.defect == Some(Defect::DoubleDelivery) && self.strikes(node, 200);
+        let place = (node / self.of) as usize;
+        for _ in 0..1 + u32::from(twice) {
+            if let Err((rule, text)) = self.ledger.deliver(number, place) {
+                self.violate(rule, node, now, text);
+            }
+        }
+    }
+
+    /// One in `n`, for defects.
+    fn strikes(&mut self, node: u32, n: u64) -> bool {
+        let defects = &mut self.node(node).defects;
+        *defects += 1;
+        defects.is_multiple_of(n)
+    }
+
+    fn write_mld(&mut self, node: u32, now: Nanos, packet: &[u8]) {
+        match mld::parse_packet(packet) {
+            Ok((_, Message::Query(query))) => {
+                self.put(node, now + 10 * MILLISECOND, Input::Answer { query });
+            }
+            Ok((_, Message::Report(records))) => self.node(node).kernel.watch(&records),
+            other => {
+                let text = format!("{other:?} written into lc0");
+                self.violate(Rule::Protocol, node, now, text);
+            }
+        }
+    }
+}
