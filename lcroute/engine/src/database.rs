@@ -63,10 +63,10 @@ const ADVERTISEMENT_RATE: Rate = Rate {
     burst: 16,
     interval: Duration::from_secs(1),
 };
-/// Changes that come closer together than this times the number of routers are concluded from together, where
-/// that costs something. While routers differ packets get lost, so nobody waits without need.
-const CONCLUDE_GAP: Duration = Duration::from_micros(100);
-/// Routers up to which conclusions cost next to nothing.
+/// Changes that come closer together than this times the number of routers are concluded from together, and
+/// passed on together if they are not urgent. While routers differ packets get lost, so nobody waits without need.
+const GAP_EACH: Duration = Duration::from_micros(100);
+/// Routers up to which that costs next to nothing.
 const FEW: usize = 64;
 /// Routers that cannot be reached are remembered so long.
 const FORGET_AFTER: Duration = Duration::from_secs(3_600);
@@ -253,6 +253,8 @@ pub struct Database {
     reached: Option<u64>,
     /// Before, no conclusions are drawn.
     conclude_at: Instant,
+    /// From then on news are passed on in turns.
+    started: Instant,
     /// The neighbour that was asked for what we lack, and until when it may answer.
     asked: Option<(LinkId, Instant)>,
     /// When neighbours are asked again, because something is missing.
@@ -301,6 +303,7 @@ impl Database {
             roots_changed: true,
             reached: None,
             conclude_at: now,
+            started: now,
             asked: None,
             ask_at: None,
             ask_after: ASK_FIRST,
@@ -334,6 +337,9 @@ impl Database {
 
     /// A neighbour said something.
     fn hear(&mut self, now: Instant) {
+        // it may come just before the timer
+        let own = self.own.next_timeout(self.now);
+        self.own_stale |= own.is_some_and(|at| at <= now);
         self.now = now;
         self.touched = true;
     }
@@ -499,9 +505,9 @@ impl Database {
 
     /// To be called when the time of [`Self::next_timeout`] has come.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.turn(now);
+        self.hear(now);
         for link in self.links.values_mut() {
-            link.cost.handle_timeout(now);
+            self.own_stale |= link.cost.handle_timeout(now);
             link.release(now);
         }
         self.aside.retain(|_, aside| now < aside.until);

@@ -463,7 +463,7 @@ impl Shard {
     fn strikes(&mut self, node: u32, n: u64) -> bool {
         let defects = &mut self.node(node).defects;
         *defects += 1;
-        defects.is_multiple_of(n)
+        mix(u64::from(node) << 32 | *defects).is_multiple_of(n)
     }
 
     fn write_mld(&mut self, node: u32, now: Nanos, packet: &[u8]) {

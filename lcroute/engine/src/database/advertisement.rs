@@ -29,6 +29,9 @@ pub const FLAG_UNICAST: u8 = 0x02;
 /// The router renews certificates.
 pub const FLAG_ISSUER: u8 = 0x04;
 
+/// A link was lost a moment ago: healing waits for this advertisement.
+pub(crate) const FLAG_URGENT: u8 = 0x08;
+
 /// Centrality that its router does not know yet.
 pub const UNKNOWN_CENTRALITY: u16 = u16::MAX;
 /// Bits of `claims` that mean a slot.
@@ -190,10 +193,16 @@ impl Advertisement {
         self.version
     }
 
-    /// [`FLAG_CORE`] and others.
+    /// [`FLAG_CORE`] and others: what the router is.
     #[must_use]
     pub fn flags(&self) -> u8 {
-        self.flags
+        self.flags & !FLAG_URGENT
+    }
+
+    /// Whether it is passed on at once and both ways.
+    #[must_use]
+    pub fn is_urgent(&self) -> bool {
+        self.flags & FLAG_URGENT != 0
     }
 
     /// Largest packet that its `lc0` takes, in bytes.

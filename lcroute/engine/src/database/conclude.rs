@@ -3,17 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use librecast::cert::GroupPrefix;
 use librecast::id::OriginId;
 
-use super::advertisement::{Advertisement, MAX_LINKS};
+use super::advertisement::{Advertisement, FLAG_URGENT, MAX_LINKS};
 use super::election::{Candidate, elect_announcer, elect_slots};
 use super::flooding::{Link, LinkStanding};
 use super::record::{CredentialRecord, KIND_ADVERTISEMENT, Version};
-use super::{
-    AnnouncedPrefix, CONCLUDE_GAP, Database, DatabaseEvent, FEW, FORGET_AFTER, Roots, Router,
-};
+use super::{AnnouncedPrefix, Database, DatabaseEvent, FEW, FORGET_AFTER, GAP_EACH, Roots, Router};
 use crate::drops::DropReason;
 use crate::graph::{Graph, router_digest};
 use crate::services::RecordError;
@@ -42,12 +41,22 @@ impl Database {
         self.ask_neighbor();
     }
 
+    /// What changes comes in crowds: so long it is gathered.
+    pub(super) fn gap(&self) -> Duration {
+        // a few thousand at most
+        let routers = self.routers.len() as u32;
+        if self.routers.len() > FEW {
+            GAP_EACH * routers
+        } else {
+            Duration::ZERO
+        }
+    }
+
     fn conclude(&mut self) {
         let changed = self.graph_changed || self.roots_changed;
         self.own_stale |= changed;
-        if changed && self.routers.len() > FEW {
-            // a few thousand at most
-            self.conclude_at = self.now + CONCLUDE_GAP * self.routers.len() as u32;
+        if changed {
+            self.conclude_at = self.now + self.gap();
         }
         self.refresh_graph();
         self.refresh_roots();
@@ -194,6 +203,10 @@ impl Database {
         let up = |neighbor| self.links.values().any(|link| link.neighbor == neighbor);
         if !self.own.say(&content, up, self.now) {
             return false;
+        }
+        let mut content = content;
+        if self.own.is_urgent(self.now) {
+            content.flags |= FLAG_URGENT;
         }
         let version = self.own.next_version();
         match Advertisement::sign(origin, version, &content, &*self.services) {

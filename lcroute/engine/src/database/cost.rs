@@ -52,11 +52,13 @@ impl Cost {
         self.current = Some(current.min(step(rtt + margin)));
     }
 
-    /// To be called when the time of [`Self::next_timeout`] has come.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        if let Some((_, least)) = self.worse.take_if(|(since, _)| now >= *since + WORSE_FOR) {
+    /// To be called when the time of [`Self::next_timeout`] has come. True: the cost is another now.
+    pub fn handle_timeout(&mut self, now: Instant) -> bool {
+        let over = self.worse.take_if(|(since, _)| now >= *since + WORSE_FOR);
+        if let Some((_, least)) = over {
             self.current = Some(least);
         }
+        over.is_some()
     }
 
     pub fn next_timeout(&self) -> Option<Instant> {

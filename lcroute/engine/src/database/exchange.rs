@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use librecast::id::OriginId;
 
+use super::flooding::Turns;
 use super::record::{
     KIND_ADVERTISEMENT, KIND_CREDENTIAL, KIND_REVOCATION, Record, RecordId, Version,
 };
@@ -16,6 +17,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 impl Database {
     /// All neighbours but one have to know.
     pub(super) fn flood(&mut self, id: RecordId, from: Option<LinkId>, urgent: bool) {
+        let (started, gap) = (self.started, self.gap());
+        let turns = Turns { started, gap };
         for (link, state) in &mut self.links {
             if Some(*link) == from {
                 state.remove(id);
@@ -24,7 +27,7 @@ impl Database {
             } else if urgent || from.is_none() {
                 state.push_news(id);
             } else {
-                state.hold_news(id, self.now);
+                state.hold_news(id, turns, self.now);
             }
         }
     }

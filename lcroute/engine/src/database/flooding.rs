@@ -1,7 +1,8 @@
 //! What goes over each link: news at once, what a neighbour lacks at a bounded rate.
 //!
 //! Most news reach both ends of a link on other ways. What is not urgent is sent by the lower router of the
-//! two, and by the higher one only if it has not come by then, so that it does not cross itself.
+//! two, and by the higher one only if it has not come by then, so that it does not cross itself. In a large
+//! network it is gathered, and passed on in turns ([`Turns`]): a message costs more than a record in it.
 //!
 //! The control channel of a link is reliable and in order, so a record that was sent needs no
 //! acknowledgement while the link is up. Queues hold names: a record that changes while it waits is
@@ -50,6 +51,26 @@ pub enum LinkStanding {
     Retiring,
 }
 
+/// When news that are not urgent are passed on: from a moment on in steps of `gap`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Turns {
+    pub started: Instant,
+    pub gap: Duration,
+}
+
+impl Turns {
+    /// The first turn that is not before `at`.
+    fn next(&self, at: Instant) -> Instant {
+        let passed = at.saturating_duration_since(self.started);
+        let over = passed.as_nanos().checked_rem(self.gap.as_nanos());
+        match over.unwrap_or(0) {
+            0 => at,
+            // less than the gap, which is a second at most
+            over => at + self.gap - Duration::from_nanos(over as u64),
+        }
+    }
+}
+
 /// One link, seen from here.
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -70,9 +91,9 @@ pub(crate) struct Link {
     pub tell_at: Option<Instant>,
     summaries: VecDeque<Summary>,
     news: BTreeSet<RecordId>,
-    /// News that the neighbour may be sending us.
+    /// News that wait for their turn, or that the neighbour may be sending us.
     held: BTreeSet<RecordId>,
-    /// When they are sent after all.
+    /// When they are sent, if they have not come from there.
     held_until: VecDeque<(Instant, RecordId)>,
     lacking: BTreeSet<RecordId>,
     /// END follows when nothing is lacking.
@@ -109,13 +130,18 @@ impl Link {
     }
 
     /// A record that the neighbour most likely has, or sends us.
-    pub fn hold_news(&mut self, id: RecordId, now: Instant) {
-        if self.first {
+    pub fn hold_news(&mut self, id: RecordId, turns: Turns, now: Instant) {
+        let wait = if self.first {
+            Duration::ZERO
+        } else {
+            // its turn and one round trip: the cost is in units of 100 us
+            let round_trip = Duration::from_micros(100) * u32::from(self.cost.get());
+            turns.gap + round_trip.min(MAX_HOLD) + MIN_HOLD
+        };
+        let until = turns.next(now + wait);
+        if until <= now {
             self.push_news(id);
         } else if !self.news.contains(&id) && self.held.insert(id) {
-            // one round trip: the cost is in units of 100 us
-            let round_trip = Duration::from_micros(100) * u32::from(self.cost.get());
-            let until = now + round_trip.min(MAX_HOLD) + MIN_HOLD;
             self.held_until.push_back((until, id));
         }
     }
@@ -192,5 +218,78 @@ impl Link {
         let send_at = waits.then(|| self.sending.next(SEND_RATE));
         let held = self.held_until.front().map(|(at, _)| *at);
         [send_at, self.tell_at, held].into_iter().flatten().min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::start;
+
+    const GAP: Duration = Duration::from_millis(100);
+
+    fn id(key: u64) -> RecordId {
+        RecordId { key, kind: 2 }
+    }
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    fn all(link: &mut Link, now: Instant) -> Vec<u64> {
+        link.release(now);
+        std::iter::from_fn(|| link.next_record(now))
+            .map(|id| id.key)
+            .collect()
+    }
+
+    #[test]
+    fn news_of_one_turn_leave_together() {
+        let t = start();
+        let turns = Turns {
+            started: t,
+            gap: GAP,
+        };
+        let (low, high) = (OriginId(1), OriginId(2));
+        let mut link = Link::new(low, high, t);
+        for (key, at) in [(1, 10), (2, 60), (3, 90)] {
+            link.hold_news(id(key), turns, t + ms(at));
+        }
+        link.hold_news(id(4), turns, t + ms(101));
+        // it has come from there meanwhile
+        link.remove(id(2));
+        assert_eq!(link.next_timeout(), Some(t + GAP));
+        assert!(all(&mut link, t + ms(99)).is_empty());
+        assert_eq!(all(&mut link, t + GAP), [1, 3]);
+        assert_eq!(all(&mut link, t + 2 * GAP), [4]);
+        assert_eq!(link.next_timeout(), None);
+    }
+
+    #[test]
+    fn the_higher_end_waits_a_turn_and_a_round_trip_longer() {
+        let t = start();
+        let turns = Turns {
+            started: t,
+            gap: GAP,
+        };
+        let mut link = Link::new(OriginId(2), OriginId(1), t);
+        link.cost.set(ms(20), t);
+        link.hold_news(id(1), turns, t + ms(50));
+        // 50, a turn, 27 as the cost has steps, and 5; then its own turn
+        assert_eq!(link.next_timeout(), Some(t + 2 * GAP));
+        assert!(all(&mut link, t + ms(199)).is_empty());
+        assert_eq!(all(&mut link, t + 2 * GAP), [1]);
+    }
+
+    #[test]
+    fn few_routers_do_not_wait_for_turns() {
+        let t = start();
+        let turns = Turns {
+            started: t,
+            gap: Duration::ZERO,
+        };
+        let mut link = Link::new(OriginId(1), OriginId(2), t);
+        link.hold_news(id(1), turns, t + ms(7));
+        assert_eq!(all(&mut link, t + ms(7)), [1]);
     }
 }

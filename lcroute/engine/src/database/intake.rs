@@ -218,9 +218,6 @@ impl Database {
         let same =
             |old: &Arc<Advertisement>| said(old) == said(new) && old.prefixes() == new.prefixes();
         self.roots_changed |= !old.as_ref().is_some_and(same);
-        let kept = |to| new.cost_to(to).is_some();
-        let lost = |old: &Arc<Advertisement>| !old.links().all(|(to, _)| kept(to));
-        let urgent = old.as_ref().is_none_or(lost);
         let same_links = |old: &Arc<Advertisement>| old.links().eq(new.links());
         if !old.as_ref().is_some_and(same_links) {
             if let Some(old) = old {
@@ -241,7 +238,7 @@ impl Database {
         let named = |link: &Link| link.neighbor == origin && !link.advertised;
         self.own_stale |= self.links.values().any(named);
         let (key, kind) = (origin.0, KIND_ADVERTISEMENT);
-        self.flood(RecordId { key, kind }, from, urgent);
+        self.flood(RecordId { key, kind }, from, new.is_urgent());
     }
 
     /// The links of an advertisement that the other end claims, too, come into the graph or leave it.

@@ -30,6 +30,8 @@ const URGENT_RATE: Rate = Rate {
     burst: 8,
     interval: Duration::from_secs(1),
 };
+/// What is said so soon after a link was lost tells others of that, too, if they have missed it.
+const HASTE: Duration = Duration::from_secs(1);
 /// A router that has found links learns who is there before it claims anything.
 const SETTLE: Duration = Duration::from_secs(2);
 /// How long a router must have been better placed than the root to take its place.
@@ -67,6 +69,8 @@ pub(crate) struct Own {
     said: Option<Content>,
     last_said: Option<Instant>,
     urgent: Bucket,
+    /// When the loss of a link was last said.
+    lost: Option<Instant>,
     prompt: Bucket,
     /// A link leads to who was out of reach.
     pub hurry: bool,
@@ -94,6 +98,7 @@ impl Own {
             said: None,
             last_said: None,
             urgent: Bucket::full(now),
+            lost: None,
             prompt: Bucket::full(now),
             hurry: false,
             overtaken: false,
@@ -239,8 +244,9 @@ impl Own {
             return false;
         }
         let said = self.said.as_ref();
-        let urgent =
-            self.overtaken && !self.twins || said.is_none_or(|said| is_urgent(said, content, up));
+        let lost = said.is_some_and(|said| has_lost(said, content, up));
+        let first = said.is_none_or(|s| s.links.is_empty() && !content.links.is_empty());
+        let urgent = self.overtaken && !self.twins || first || lost;
         let prefixes = |c: &Content| c.prefixes.iter().map(|p| p.prefix).collect::<Vec<_>>();
         let gap = match said {
             _ if urgent => Duration::ZERO,
@@ -262,6 +268,9 @@ impl Own {
             return false;
         }
         self.urgent.spend(URGENT_RATE, 1, now);
+        if lost {
+            self.lost = Some(now);
+        }
         self.hurry = false;
         if prompt {
             self.prompt.spend(PROMPT_RATE, 1, now);
@@ -270,6 +279,11 @@ impl Own {
         self.said = Some(content.clone());
         self.twins |= std::mem::take(&mut self.overtaken);
         true
+    }
+
+    /// Whether healing waits for what is said now.
+    pub fn is_urgent(&self, now: Instant) -> bool {
+        self.lost.is_some_and(|lost| now < lost + HASTE)
     }
 
     /// The next version to sign.
@@ -311,13 +325,12 @@ fn has_links(content: &Content, of: &Content) -> bool {
     of.links.iter().all(|(origin, _)| known(origin))
 }
 
-/// A link was lost, not given up, or the first has come.
-fn is_urgent(said: &Content, content: &Content, up: impl Fn(OriginId) -> bool) -> bool {
-    let first = said.links.is_empty() && !content.links.is_empty();
+/// A link was lost, not given up.
+fn has_lost(said: &Content, content: &Content, up: impl Fn(OriginId) -> bool) -> bool {
     let still = |origin: OriginId| {
         up(origin) || content.links.binary_search_by_key(&origin, |l| l.0).is_ok()
     };
-    first || !said.links.iter().all(|(origin, _)| still(*origin))
+    !said.links.iter().all(|(origin, _)| still(*origin))
 }
 
 #[cfg(test)]

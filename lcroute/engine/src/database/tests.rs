@@ -494,6 +494,35 @@ fn what_is_not_wanted_is_used_where_no_other_way_leads() {
 }
 
 #[test]
+fn only_the_loss_of_a_link_is_urgent() {
+    let mut network = Network::ring(12);
+    let link = network.connect(0, 6, 5);
+    network.run(10 * MINUTE);
+    let said = |network: &Network| {
+        let advertisement = network.router(3, 0).unwrap().advertisement().unwrap();
+        (advertisement.links().count(), advertisement.is_urgent())
+    };
+    let (links, urgent) = said(&network);
+    assert!(!urgent, "links have come");
+    network.think(link, LinkStanding::Retiring);
+    network.run(MINUTE);
+    network.cut(link);
+    network.run(MINUTE);
+    assert_eq!(said(&network), (links - 1, false), "given up");
+    let lost = network.links_of(0)[0];
+    network.cut(lost);
+    network.run(SECOND / 2);
+    assert_eq!(said(&network), (links - 2, true), "lost");
+    network.announce(0, &["ff1e:1::/32"]);
+    network.run(SECOND / 4);
+    assert_eq!(said(&network), (links - 2, true), "by who missed that, too");
+    network.run(2 * SECOND);
+    network.announce(0, &[]);
+    network.run(MINUTE);
+    assert_eq!(said(&network), (links - 2, false));
+}
+
+#[test]
 fn what_is_not_urgent_crosses_a_link_once() {
     let mut network = Network::ring(30);
     network.run(10 * MINUTE);
