@@ -474,6 +474,15 @@ fn loss_costs_what_was_lost() {
 }
 
 #[test]
+fn loss_is_told_from_a_full_link_where_the_server_sends_slowly() {
+    let mut sim = Simulation::new(60, &[(0, 0.2); 4]);
+    sim.link = Some(Link::new(40_000_000));
+    let cost = sim.run();
+    println!("{cost:.3} in {:?}", sim.slowest());
+    assert!(cost < 1.5, "{cost}");
+}
+
+#[test]
 fn lost_reports_delay_but_do_not_stop() {
     let mut sim = Simulation::new(60, &[(0, 0.05), (10, 0.05)]);
     sim.report_loss = 0.3;

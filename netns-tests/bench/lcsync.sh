@@ -55,8 +55,13 @@ on() { ip netns exec "$@"; }
 limit_server() { on s tc qdisc replace dev eth0 root tbf rate "$1" burst 4000 limit 400000; }
 limit_receiver() { tc qdisc replace dev "vr$1" root tbf rate "$2" burst 4000 limit 200000; }
 lose() { # RECEIVER PERCENT
-    on "r$1" nft "table inet loss { chain in { type filter hook prerouting priority -400;
-        ip6 daddr ff1e::/16 numgen random mod 100 < $2 drop; ip daddr 224.0.0.0/4 numgen random mod 100 < $2 drop; } }"
+    on "r$1" nft "table inet loss {
+        chain in {
+            type filter hook prerouting priority -400
+            ip6 daddr ff1e::/16 numgen random mod 100 < $2 drop
+            ip daddr 224.0.0.0/4 numgen random mod 100 < $2 drop
+        }
+    }"
 }
 sent() { on s cat /sys/class/net/eth0/statistics/tx_bytes; }
 random() { head -c "$2" /dev/urandom > "$1"; }
@@ -86,7 +91,7 @@ fetch() { # RECEIVER NAME DEST: writes the seconds it took
     local begin
     begin=$(now)
     on "r$1" "$programs/lcsync" "lc:$2" "$3" -q -i "${interface:-eth0}" 2> "$dir/fetch.$1" || cat "$dir/fetch.$1" >&2
-    calc "$(now) - $begin" > "$dir/seconds.$1"
+    echo "$(calc "$(now) - $begin")" > "$dir/seconds.$1"
 }
 # One transfer of FILE to N receivers that start DELAY apart. Sets $seconds (the slowest), $bytes (server bytes),
 # $wire, $mbit (goodput of the slowest).

@@ -259,6 +259,7 @@ impl Fetch {
             }
         }
         self.long_queue = record.sending.len() == MAX_SENDING;
+        self.window.set_server_full(record.total_rate > 0);
         // twice what it can send: it never has nothing to send, and others can join in time
         self.own = match record.total_rate {
             0 => usize::MAX,

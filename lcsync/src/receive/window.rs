@@ -18,6 +18,10 @@ const ENOUGH: u64 = 64;
 const TOLERANCE: f64 = 0.08;
 /// If what arrives falls by less than this share of what the window falls by, the link was full.
 const STILL_FULL: f64 = 0.4;
+/// Loss that would differ by this much tells more than the rate.
+const TELLING: f64 = 0.17;
+/// Of the loss before, to count as the same.
+const SAME: f64 = 0.8;
 /// Loss beyond this is never taken for granted.
 const MAX_GRANTED: f64 = 0.5;
 /// A window that is known to fit is made this much smaller on trial.
@@ -39,6 +43,8 @@ pub struct Window {
     slow_unit: f64,
     /// Packets per second of a channel of the normal rate.
     packet_rate: f64,
+    /// The server says that it cannot send all that is asked for.
+    server_full: bool,
     slow: bool,
     /// Doubling with every round of blocks until the first decrease.
     slow_start: bool,
@@ -71,6 +77,7 @@ impl Window {
             max: max as f64,
             slow_unit: 1.0,
             packet_rate: f64::INFINITY,
+            server_full: false,
             slow: false,
             slow_start: true,
             received: 0,
@@ -111,6 +118,11 @@ impl Window {
         self.slow_unit = slow_unit.unwrap_or(1.0).clamp(0.01, 1.0);
         self.max = max.max(self.slow_unit);
         self.choose_layer();
+    }
+
+    /// Whether the server has more to send than it can.
+    pub fn set_server_full(&mut self, full: bool) {
+        self.server_full = full;
     }
 
     /// A packet came, and `lost` before it did not.
@@ -159,6 +171,10 @@ impl Window {
         match self.trial.take() {
             Some(trial) => self.conclude(trial, rate, loss),
             None if loss > self.granted + TOLERANCE && self.size > self.slow_unit => {
+                // what a window has lost that was growing says little
+                if std::mem::take(&mut self.slow_start) && self.server_full {
+                    return;
+                }
                 self.begin_trial(rate, loss);
             }
             None => self.granted = self.granted.min(loss + TOLERANCE),
@@ -167,7 +183,6 @@ impl Window {
     }
 
     fn begin_trial(&mut self, rate: f64, loss: f64) {
-        self.slow_start = false;
         self.size = self.size.min(self.max);
         self.trial = Some(Trial {
             size: self.size,
@@ -184,7 +199,13 @@ impl Window {
         let (kept, shrunk) = (rate / trial.rate.max(1.0), self.size / trial.size);
         let excess = |loss: f64| (loss - self.granted).max(0.0);
         let gone = excess(loss) < 0.3 * excess(trial.loss);
-        if gone || kept >= 1.0 - (1.0 - shrunk) * STILL_FULL {
+        // a full link loses less of less; one that loses on its own the same, even where what arrives stays the same
+        // because the server sends no faster than either window allows
+        let if_full = (1.0 - (1.0 - trial.loss) / shrunk).max(0.0);
+        let telling = if_full == 0.0 || trial.loss - if_full > TELLING;
+        let own = self.server_full && telling && loss > trial.loss * SAME;
+        let full = gone || (kept >= 1.0 - (1.0 - shrunk) * STILL_FULL && !own);
+        if full {
             // the link was full: what it carried fits, with its own loss
             let exact = loss <= self.granted + TOLERANCE;
             let carried = if exact {
