@@ -12,6 +12,8 @@ mod demo;
 mod hostile_load;
 mod interface;
 mod joining;
+mod lcagent;
+mod lcsync_keys;
 mod lcsync_lan;
 mod lcsync_lc0;
 mod links;

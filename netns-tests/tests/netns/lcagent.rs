@@ -1,0 +1,392 @@
+//! lcagent: an operator and agents on a plain LAN, and over lc0 behind closed firewalls.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use netns_tests::lab::{Host, LAN, Lab, Output, Process, eventually};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::world;
+
+#[test]
+fn every_node_runs_the_command_and_its_output_comes_back_with_its_name() {
+    world("agt-exec", |lab| {
+        let fleet = Fleet::new(lab, LAN)?;
+        let said = fleet
+            .exec(&["--", "sh", "-c", "echo I am here"])?
+            .success()?;
+        for agent in ["first", "second", "third"] {
+            let line = format!("{agent}: I am here\n");
+            ensure!(said.stdout.contains(&line), "{}", said.stdout);
+        }
+        ensure!(said.stdout.lines().count() == 3, "{}", said.stdout);
+        let folded = fleet.exec(&["-b", "--", "echo", "same"])?.success()?.stdout;
+        ensure!(
+            folded.contains("first,second,third (3)") && folded.matches("same").count() == 1,
+            "{folded}"
+        );
+        let web = fleet
+            .exec(&["--on", "role=web,!third", "--", "echo", "x"])?
+            .success()?;
+        ensure!(web.stdout == "first: x\n", "{}", web.stdout);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_failing_node_is_named_and_the_exit_code_is_1() {
+    world("agt-fail", |lab| {
+        let fleet = Fleet::new(lab, LAN)?;
+        let script = "test $(hostname) != x; [ \"$LCAGENT_JOB\" ] && exit 3";
+        let failed = fleet.exec(&["--on", "second", "--", "sh", "-c", script])?;
+        ensure!(failed.code == 1, "exit code {}", failed.code);
+        ensure!(
+            failed.stderr.contains("second: exit code 3"),
+            "{}",
+            failed.stderr
+        );
+        let missing = fleet.exec(&["--on", "first", "--", "no-such-program"])?;
+        ensure!(missing.code == 1, "exit code {}", missing.code);
+        ensure!(
+            missing.stderr.contains("no-such-program"),
+            "{}",
+            missing.stderr
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn a_known_node_that_is_silent_and_nobody_at_all_end_with_3() {
+    world("agt-silent", |lab| {
+        let mut fleet = Fleet::new(lab, LAN)?;
+        let code = fleet.agents[1].stop()?;
+        ensure!(code == 0, "a stopped agent ended with {code}");
+        let silent = fleet.exec(&["--timeout", "2s", "--", "echo", "x"])?;
+        ensure!(
+            silent.code == 3,
+            "exit code {}: {}",
+            silent.code,
+            silent.stderr
+        );
+        ensure!(
+            silent.stderr.contains("second: no answer"),
+            "{}",
+            silent.stderr
+        );
+        ensure!(silent.stdout.lines().count() == 2, "{}", silent.stdout);
+        let nobody = fleet.exec(&["--on", "role=none", "--timeout", "1s", "--", "true"])?;
+        ensure!(nobody.code == 3, "exit code {}", nobody.code);
+        ensure!(nobody.stderr.contains("role=none"), "{}", nobody.stderr);
+        // a failure wins over a silence
+        let both = fleet.exec(&["--timeout", "2s", "--", "false"])?;
+        ensure!(both.code == 1, "exit code {}", both.code);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_node_that_was_away_runs_the_command_when_it_comes_back() {
+    world("agt-back", |lab| {
+        let mut fleet = Fleet::new(lab, LAN)?;
+        fleet.agents[2].stop()?;
+        let said = fleet.exec(&["--timeout", "1s", "--valid", "10m", "--", "echo", "ran"])?;
+        ensure!(said.code == 3, "exit code {}", said.code);
+        fleet.start_agent(2)?;
+        // the operator has gone: the other agents tell it
+        eventually("the third has run it", || {
+            let log = fleet.audit(2)?;
+            ensure!(log.contains("ended") && log.contains("echo ran"), "{log}");
+            Ok(())
+        })
+    });
+}
+
+#[test]
+fn strangers_and_keys_that_may_not_are_not_obeyed() {
+    world("agt-stranger", |lab| {
+        let fleet = Fleet::new(lab, LAN)?;
+        fleet
+            .operator
+            .run("lcagent", &["keygen", "stranger.key"])?
+            .success()?;
+        let stranger = ["--key", "stranger.key", "--timeout", "1s", "--", "true"];
+        let ignored = fleet.exec(&stranger)?;
+        ensure!(ignored.code == 3, "exit code {}", ignored.code);
+        let log = fleet.audit(0)?;
+        ensure!(
+            !log.contains("true"),
+            "a stranger's command was looked at: {log}"
+        );
+        let restricted = fleet.exec(&["--key", "restricted.key", "--", "id", "-u"])?;
+        ensure!(restricted.code == 1, "exit code {}", restricted.code);
+        ensure!(
+            restricted.stderr.contains("refused"),
+            "{}",
+            restricted.stderr
+        );
+        let allowed = fleet
+            .exec(&["--key", "restricted.key", "--", "id", "-un"])?
+            .success()?;
+        let user = if many_users() { ": nobody" } else { ": root" };
+        ensure!(
+            allowed.stdout.lines().all(|l| l.ends_with(user)),
+            "not as the policy's user: {}",
+            allowed.stdout
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn an_interrupted_command_ends_with_130_and_its_jobs_end_with_it() {
+    world("agt-stop", |lab| {
+        let fleet = Fleet::new(lab, LAN)?;
+        let script = "setsid sleep 4321 & echo started; wait";
+        let mut exec = fleet.start_exec(&["--", "sh", "-c", script])?;
+        eventually("all have started", || {
+            ensure!(exec.stdout().lines().count() == 3, "{}", exec.stdout());
+            Ok(())
+        })?;
+        exec.signal(Signal::SIGINT)?;
+        let code = exec.wait(Duration::from_secs(20))?;
+        ensure!(code == 130, "exit code {code}: {}", exec.stderr());
+        eventually("the jobs are gone, with what they started", || {
+            let left = fleet.operator.ask("pgrep", &["-f", "sleep 4321"])?;
+            ensure!(left.code == 1, "still there: {}", left.stdout);
+            Ok(())
+        })
+    });
+}
+
+#[test]
+fn a_job_that_takes_too_long_is_killed_with_all_that_it_started() {
+    world("agt-time", |lab| {
+        let fleet = Fleet::new(lab, LAN)?;
+        let script = "trap '' TERM; setsid sleep 5432 & sleep 5432; sleep 5432";
+        let late = fleet.exec(&["--on", "first", "--timeout", "1s", "--", "sh", "-c", script])?;
+        ensure!(late.code == 1, "exit code {}: {}", late.code, late.stderr);
+        ensure!(
+            late.stderr.contains("first: out of time"),
+            "{}",
+            late.stderr
+        );
+        let left = fleet.operator.ask("pgrep", &["-f", "sleep 5432"])?;
+        ensure!(left.code == 1, "still there: {}", left.stdout);
+        Ok(())
+    });
+}
+
+#[test]
+fn an_agent_that_is_killed_in_the_middle_of_a_job_loses_nothing_of_it() {
+    world("agt-crash", |lab| {
+        let mut fleet = Fleet::new(lab, LAN)?;
+        let script =
+            "echo before; while [ ! -e /tmp/go-$LCAGENT_JOB ]; do sleep 0.05; done; echo after";
+        let mut exec = fleet.start_exec(&["--on", "first", "--json", "--", "sh", "-c", script])?;
+        let job = eventually("the job runs", || {
+            let said = exec.stdout();
+            let line = said
+                .lines()
+                .find(|l| l.contains("before"))
+                .context("nothing said")?;
+            let event: Value = serde_json::from_str(line)?;
+            Ok(event["job"].as_str().context("no job")?.to_owned())
+        })?;
+        fleet.agents[0].kill()?;
+        let go = format!("/tmp/go-{job}");
+        std::fs::write(&go, "")?;
+        fleet.start_agent(0)?;
+        let code = exec.wait(Duration::from_secs(60))?;
+        std::fs::remove_file(&go)?;
+        let said = exec.stdout();
+        ensure!(code == 0, "exit code {code}: {}{said}", exec.stderr());
+        ensure!(
+            said.matches("before").count() == 1 && said.matches("after").count() == 1,
+            "{said}"
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn ten_percent_of_loss_costs_time_and_no_line() {
+    world("agt-loss", |lab| {
+        let fleet = Fleet::new(lab, LAN)?;
+        for host in &fleet.hosts {
+            host.set_loss(LAN, 10)?;
+        }
+        let script = "seq 1 3000; cat";
+        fleet.operator.write("input", vec![b'z'; 20_000])?;
+        let mut command = fleet.operator.command("sh")?;
+        let line =
+            format!("lcagent exec -i {LAN} --stdin -- sh -c '{script}' < input > output 2> errors");
+        let status = command.args(["-c", &line]).status()?;
+        let said = std::fs::read_to_string(fleet.operator.path("output"))?;
+        let errors = std::fs::read_to_string(fleet.operator.path("errors"))?;
+        ensure!(status.success(), "{status}: {errors}");
+        for agent in ["first", "second", "third"] {
+            let prefix = format!("{agent}: ");
+            let lines: Vec<&str> = said
+                .lines()
+                .filter_map(|l| l.strip_prefix(&prefix))
+                .collect();
+            ensure!(lines.len() == 3_001, "{} lines of {agent}", lines.len());
+            let in_order = (1..=3_000)
+                .zip(&lines)
+                .all(|(n, line)| *line == n.to_string());
+            ensure!(in_order, "lines of {agent} are not in order");
+            ensure!(lines[3_000].len() == 20_000, "standard input of {agent}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_full_disk_under_the_audit_log_keeps_everything_from_running() {
+    world("agt-audit", |lab| {
+        let mut fleet = Fleet::new(lab, LAN)?;
+        fleet.agents[0].stop()?;
+        let log = fleet.agent_state(0).join("audit.log");
+        std::fs::remove_file(&log)?;
+        std::os::unix::fs::symlink("/dev/full", &log)?;
+        fleet.start_agent(0)?;
+        let refused = fleet.exec(&["--on", "first", "--", "touch", "/tmp/agt-audit-ran"])?;
+        ensure!(refused.code == 1, "exit code {}", refused.code);
+        ensure!(refused.stderr.contains("audit log"), "{}", refused.stderr);
+        ensure!(
+            !std::path::Path::new("/tmp/agt-audit-ran").exists(),
+            "it ran"
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn a_fleet_behind_closed_firewalls_obeys_over_lc0() {
+    world("agt-lc0", |lab| {
+        let mut network = lab.closed_network(["operator", "first", "second", "third"])?;
+        let hosts: Vec<Host> = network.members.iter().map(|m| m.host.clone()).collect();
+        let fleet = Fleet::on(hosts, "lc0")?;
+        let said = fleet.exec(&["--", "echo", "over lc0"])?.success()?.stdout;
+        for agent in ["first", "second", "third"] {
+            ensure!(said.contains(&format!("{agent}: over lc0\n")), "{said}");
+        }
+        for member in &mut network.members {
+            member.stop()?;
+        }
+        Ok(())
+    });
+}
+
+/// An operator and three agents that know his key.
+struct Fleet {
+    operator: Host,
+    hosts: Vec<Host>,
+    agents: Vec<Process>,
+    interface: &'static str,
+}
+
+impl Fleet {
+    /// On one Ethernet.
+    fn new(lab: &Lab, interface: &'static str) -> Result<Fleet> {
+        Fleet::on(
+            lab.lan(&["operator", "first", "second", "third"])?,
+            interface,
+        )
+    }
+
+    /// The first of `hosts` is the operator's.
+    fn on(mut hosts: Vec<Host>, interface: &'static str) -> Result<Fleet> {
+        let operator = hosts.remove(0);
+        std::fs::create_dir_all(operator.path("config/lcagent"))?;
+        let key = |file: &str| -> Result<String> {
+            let made = operator.run("lcagent", &["keygen", file])?.success()?;
+            Ok(made.stdout.trim().to_owned())
+        };
+        let (all, restricted) = (key("config/lcagent/operator.key")?, key("restricted.key")?);
+        for host in &hosts {
+            let user = if many_users() {
+                "user = \"nobody\"\n"
+            } else {
+                ""
+            };
+            let role = if host.name() == "second" { "db" } else { "web" };
+            let config = format!(
+                "name = \"{}\"\nlabels = {{ role = \"{role}\" }}\ninterface = \"{interface}\"\n\
+                 [[allow]]\nkey = \"{all}\"\ncommands = [\"*\"]\n\
+                 [[allow]]\nkey = \"{restricted}\"\ncommands = [\"id -un\"]\n{user}",
+                host.name()
+            );
+            host.write("lcagent.toml", config)?;
+        }
+        let mut fleet = Fleet {
+            operator,
+            agents: hosts.iter().map(spawn_agent).collect::<Result<_>>()?,
+            hosts,
+            interface,
+        };
+        fleet.meet()?;
+        Ok(fleet)
+    }
+
+    /// Until the operator knows all three.
+    fn meet(&mut self) -> Result<()> {
+        eventually("all agents are known", || {
+            for agent in &mut self.agents {
+                agent.must_run()?;
+            }
+            let nodes = self.run("nodes", &["--json", "--timeout", "5s"])?;
+            let nodes: Value = serde_json::from_str(&nodes.stdout)
+                .with_context(|| format!("{}{}", nodes.stdout, nodes.stderr))?;
+            let up = nodes.as_array().context("no list")?;
+            let up = up.iter().filter(|n| n["state"] == "up").count();
+            ensure!(up == 3, "{nodes}");
+            Ok(())
+        })
+    }
+
+    fn run(&self, verb: &str, args: &[&str]) -> Result<Output> {
+        self.operator
+            .run("lcagent", &[&[verb, "-i", self.interface], args].concat())
+    }
+
+    fn exec(&self, args: &[&str]) -> Result<Output> {
+        self.run("exec", args)
+    }
+
+    fn start_exec(&self, args: &[&str]) -> Result<Process> {
+        self.operator
+            .spawn("lcagent", &[&["exec", "-i", self.interface], args].concat())
+    }
+
+    fn start_agent(&mut self, at: usize) -> Result<()> {
+        self.agents[at] = spawn_agent(&self.hosts[at])?;
+        Ok(())
+    }
+
+    fn agent_state(&self, at: usize) -> std::path::PathBuf {
+        self.hosts[at].path("state/agent")
+    }
+
+    fn audit(&self, at: usize) -> Result<String> {
+        let log = self.agent_state(at).join("audit.log");
+        std::fs::read_to_string(&log).with_context(|| log.display().to_string())
+    }
+}
+
+fn spawn_agent(host: &Host) -> Result<Process> {
+    let state = host.path("state/agent");
+    let state = state.to_string_lossy();
+    host.spawn(
+        "lcagent",
+        &["run", "--config", "lcagent.toml", "--state-dir", &state],
+    )
+}
+
+/// Whether there are other users here: in a user namespace of one's own there is root alone.
+fn many_users() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.split_whitespace().last() != Some("1")
+}

@@ -1,0 +1,356 @@
+//! lcsync with keys: sealed shares, and versions that are signed.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use netns_tests::lab::{Host, eventually, make_folder, noise, same_content};
+use nix::sys::signal::Signal;
+
+use crate::lcsync_lan::share;
+use crate::world;
+
+const MEGABYTE: usize = 1_000_000;
+
+/// Writes every frame of lan0 into the file that it is given.
+const SNIFFER: &str = "
+import socket, sys
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+s.setsockopt(socket.SOL_SOCKET, 33, 1 << 26)
+s.bind(('lan0', 0))
+out = open(sys.argv[1], 'wb', buffering=0)
+print('ready', flush=True)
+while True:
+    out.write(s.recv(1 << 16))
+";
+
+const SECRET: &str = "nobody but us is to read this line, nor to know the name of its file. ";
+const NAME: &str = "plan-of-the-year.txt";
+
+#[test]
+fn a_sealed_share_is_found_and_read_with_its_key_only() {
+    world("key", |lab| {
+        let hosts = lab.lan(&["server", "right", "wrong", "none"])?;
+        let [server, right, wrong, none] = &hosts[..] else {
+            unreachable!("four were asked for")
+        };
+        let folder = secret_folder(server)?;
+        for host in [server, wrong] {
+            let made = host.run("lcsync", &["keygen", "team.key"])?.success()?;
+            ensure!(made.stdout.is_empty(), "keygen shows {}", made.stdout);
+        }
+        give(server, "team.key", right)?;
+        let serve = ["folder", "-i", "lan0", "--keyfile", "team.key"];
+        let (_share, _) = share(server, &serve)?;
+
+        let keyless = ["lc:folder", "copy", "-i", "lan0"];
+        let with_key = [&keyless[..], &["--keyfile", "team.key"]].concat();
+        right.run("lcsync", &with_key)?.success()?;
+        same_content(&folder, &right.path("copy"))?;
+        for (host, args, tells) in [(wrong, &with_key[..], true), (none, &keyless[..], false)] {
+            let done = host.run("lcsync", &[args, &["--timeout", "2s"]].concat())?;
+            ensure!(done.code == 3, "{}: {}", done.code, done.stderr);
+            let told = done.stderr.contains("the key may be wrong");
+            ensure!(told == tells, "{}", done.stderr);
+            ensure!(!host.path("copy").exists(), "something was made");
+        }
+        // as ssh does
+        std::fs::set_permissions(
+            right.path("team.key"),
+            std::fs::Permissions::from_mode(0o644),
+        )?;
+        let done = right.run("lcsync", &with_key)?;
+        ensure!(done.code == 4, "{}: {}", done.code, done.stderr);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_sniffer_reads_a_plain_share_and_nothing_of_a_sealed_one() {
+    world("key-sniffer", |lab| {
+        let hosts = lab.lan(&["server", "receiver"])?;
+        let folder = secret_folder(&hosts[0])?;
+        hosts[0].run("lcsync", &["keygen", "team.key"])?.success()?;
+        give(&hosts[0], "team.key", &hosts[1])?;
+        for (key, visible) in [(&[][..], true), (&["--keyfile", "team.key"][..], false)] {
+            let capture = hosts[1].path(if visible { "plain" } else { "sealed" });
+            let mut sniffer =
+                hosts[1].spawn("python3", &["-c", SNIFFER, &capture.to_string_lossy()])?;
+            eventually("the sniffer listens", || {
+                ensure!(sniffer.stdout().contains("ready"), "{}", sniffer.stderr());
+                Ok(())
+            })?;
+            let (mut server, _) = share(&hosts[0], &[&["folder", "-i", "lan0"], key].concat())?;
+            let copy = format!("copy-{visible}");
+            let fetch = [&["lc:folder", &copy, "-i", "lan0"], key].concat();
+            hosts[1].run("lcsync", &fetch)?.success()?;
+            same_content(&folder, &hosts[1].path(&copy))?;
+            server.stop()?;
+            sniffer.kill()?;
+            let frames = std::fs::read(&capture)?;
+            ensure!(frames.len() > 50_000, "{} bytes sniffed", frames.len());
+            for text in [SECRET.as_bytes(), NAME.as_bytes()] {
+                let seen = frames.windows(text.len()).any(|w| w == text);
+                let text = String::from_utf8_lossy(text);
+                ensure!(seen == visible, "{text:?} seen: {seen}, with {key:?}");
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn who_trusts_a_key_takes_nothing_of_a_forger() {
+    world("signed", |lab| {
+        let hosts = lab.lan(&["owner", "forger", "receiver"])?;
+        let [owner, forger, receiver] = &hosts[..] else {
+            unreachable!("three were asked for")
+        };
+        let folder = secret_folder(owner)?;
+        make_folder(&forger.path("folder"), 300_000)?;
+        for host in [owner, forger] {
+            host.run("lcsync", &["keygen", "--sign", "own.key"])?
+                .success()?;
+        }
+        give(owner, "own.key.pub", receiver)?;
+        let signed = ["folder", "-i", "lan0", "--sign", "own.key"];
+        let (_unsigned, _) = share(forger, &signed[..3])?;
+        let (_forged, _) = share(forger, &signed)?;
+        let fetch = ["lc:folder", "copy", "-i", "lan0", "--trust", "own.key.pub"];
+        let done = receiver.run("lcsync", &[&fetch[..], &["--timeout", "5s"]].concat())?;
+        ensure!(done.code == 3, "{}: {}", done.code, done.stderr);
+        ensure!(
+            done.stderr.contains("signed by 12D3KooW"),
+            "{}",
+            done.stderr
+        );
+        ensure!(!receiver.path("copy").exists(), "something was made");
+
+        let (_share, _) = share(owner, &signed)?;
+        let done = receiver.run("lcsync", &fetch)?.success()?;
+        same_content(&folder, &receiver.path("copy"))?;
+        let told = done.stderr.matches("has not signed").count();
+        ensure!(told == 1, "said {told} times: {}", done.stderr);
+        Ok(())
+    });
+}
+
+#[test]
+fn the_higher_signed_generation_wins_in_the_middle_of_a_transfer() {
+    world("signed-newer", |lab| {
+        let hosts = lab.lan(&["old", "new", "receiver"])?;
+        let [old, new, receiver] = &hosts[..] else {
+            unreachable!("three were asked for")
+        };
+        make_folder(&old.path("folder"), 4_000_000)?;
+        let newest = secret_folder(new)?;
+        let public = old
+            .run("lcsync", &["keygen", "--sign", "own.key"])?
+            .success()?;
+        give(old, "own.key", new)?;
+        let signed = ["folder", "-i", "lan0", "--sign", "own.key"];
+        let slow = [&signed[..], &["--bwlimit", "2M"]].concat();
+        let (_old, _) = share(old, &slow)?;
+        let trust = ["--delete", "--trust", public.stdout.trim()];
+        let fetch = [&["lc:folder", "copy", "-i", "lan0"], &trust[..]].concat();
+        let mut fetch = receiver.spawn("lcsync", &fetch)?;
+        eventually("the transfer runs", || {
+            let (received, _) = receiver.interface_traffic("lan0")?;
+            ensure!(received.bytes > 200_000, "{received:?}");
+            Ok(())
+        })?;
+        let (_new, _) = share(new, &signed)?;
+        let code = fetch.wait(Duration::from_secs(60))?;
+        ensure!(code == 0, "exit code {code}: {}", fetch.stderr());
+        same_content(&newest, &receiver.path("copy"))
+    });
+}
+
+#[test]
+fn a_configuration_is_read_again_without_dropping_what_stays() {
+    world("share-config", |lab| {
+        let hosts = lab.lan(&["server", "receiver"])?;
+        let [server, receiver] = &hosts[..] else {
+            unreachable!("two were asked for")
+        };
+        make_folder(&server.path("one"), 2_000_000)?;
+        let folder = secret_folder(server)?;
+        let one = "[[share]]\npath = \"one\"\n";
+        let and = |name: &str| format!("{one}[[share]]\npath = \"folder\"\nname = \"{name}\"\n");
+        server.write("lcsync.toml", and("two"))?;
+        let config = ["--config", "lcsync.toml", "-i", "lan0", "--bwlimit", "4M"];
+        let (process, _) = share(server, &config)?;
+        let fetch = |name: &str| {
+            let name = format!("lc:{name}");
+            receiver.run("lcsync", &[&name, "copy", "-i", "lan0", "--timeout", "3s"])
+        };
+        eventually("the second share is served", || fetch("two")?.success())?;
+        same_content(&folder, &receiver.path("copy"))?;
+
+        let mut running = receiver.spawn("lcsync", &["lc:one", "one", "-i", "lan0"])?;
+        let (before, _) = receiver.interface_traffic("lan0")?;
+        eventually("the transfer runs", || {
+            let (received, _) = receiver.interface_traffic("lan0")?;
+            ensure!((received - before).bytes > 200_000, "{received:?}");
+            Ok(())
+        })?;
+        server.write("lcsync.toml", and("three"))?;
+        process.signal(Signal::SIGHUP)?;
+        eventually("the new share is served", || {
+            ensure!(
+                process.stdout().contains("lc:three "),
+                "{}",
+                process.stdout()
+            );
+            fetch("three")?.success()
+        })?;
+        ensure!(fetch("two")?.code == 3, "what is gone is still served");
+        let code = running.wait(Duration::from_secs(60))?;
+        ensure!(code == 0, "exit code {code}: {}", running.stderr());
+        same_content(&server.path("one"), &receiver.path("one"))?;
+        let served = process.stdout().matches("lc:one ").count();
+        ensure!(
+            served == 1,
+            "what stays was started anew: {}",
+            process.stdout()
+        );
+
+        server.write("lcsync.toml", format!("{one}nmae = \"x\"\n"))?;
+        process.signal(Signal::SIGHUP)?;
+        eventually("the mistake is told", || {
+            let told = process.stderr().contains("lcsync.toml:3: nmae: ");
+            ensure!(told, "{}", process.stderr());
+            Ok(())
+        })?;
+        fetch("three")?.success()?;
+        Ok(())
+    });
+}
+
+#[test]
+fn a_seed_takes_over_when_the_server_is_killed_and_follows_a_new_version() {
+    world("seed", |lab| {
+        let hosts = lab.lan(&["origin", "seed", "late"])?;
+        let [origin, seed, late] = &hosts[..] else {
+            unreachable!("three were asked for")
+        };
+        let folder = origin.path("folder");
+        make_folder(&folder, 3_000_000)?;
+        origin
+            .run("lcsync", &["keygen", "--sign", "own.key"])?
+            .success()?;
+        origin.run("lcsync", &["keygen", "team.key"])?.success()?;
+        for host in [seed, late] {
+            give(origin, "own.key.pub", host)?;
+            give(origin, "team.key", host)?;
+        }
+        let sealed = ["-i", "lan0", "--keyfile", "team.key"];
+        let serve = [&["folder", "--sign", "own.key"], &sealed[..]].concat();
+        let (mut server, _) = share(origin, &serve)?;
+        let fetch = [
+            &["lc:folder", "copy", "--trust", "own.key.pub"],
+            &sealed[..],
+        ]
+        .concat();
+        seed.write("copy/of its own", "is not served")?;
+        let mut seeding = seed.spawn("lcsync", &[&fetch[..], &["--seed"]].concat())?;
+        eventually("the seed has everything", || {
+            ensure!(seeding.is_running(), "{}", seeding.stderr());
+            ensure!(
+                seeding.stderr().contains("serving lc:folder on"),
+                "{}",
+                seeding.stderr()
+            );
+            Ok(())
+        })?;
+        // a new version, which the seed is to have and to serve
+        std::fs::write(folder.join("notes.txt"), "new words")?;
+        eventually("the seed follows", || {
+            let got = std::fs::read(seed.path("copy/notes.txt"))?;
+            ensure!(got == b"new words", "{got:?}");
+            let rounds = seeding.stderr().matches("serving lc:folder on").count();
+            ensure!(rounds >= 2, "{}", seeding.stderr());
+            Ok(())
+        })?;
+
+        let slow = [&fetch[..], &["--bwlimit", "8M", "-a"]].concat();
+        let mut transfer = late.spawn("lcsync", &slow)?;
+        let (before, _) = late.interface_traffic("lan0")?;
+        eventually("the transfer runs", || {
+            let (received, _) = late.interface_traffic("lan0")?;
+            ensure!((received - before).bytes > 300_000, "{received:?}");
+            Ok(())
+        })?;
+        server.kill()?;
+        let code = transfer.wait(Duration::from_secs(90))?;
+        ensure!(code == 0, "exit code {code}: {}", transfer.stderr());
+        same_content(&folder, &late.path("copy"))?;
+        let code = seeding.stop()?;
+        ensure!(
+            code == 0,
+            "the seed ended with {code}: {}",
+            seeding.stderr()
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn two_half_filled_seeds_complete_each_other_after_the_server_has_gone() {
+    world("seed-half", |lab| {
+        let hosts = lab.lan(&["origin", "first", "second"])?;
+        let [origin, seeds @ ..] = &hosts[..] else {
+            unreachable!("three were asked for")
+        };
+        // each has more than half of the file, and lacks what the other has
+        let big = noise(8, 5 * MEGABYTE);
+        origin.write("big.bin", &big)?;
+        seeds[0].write("copy.bin", &big[2 * MEGABYTE..])?;
+        seeds[1].write("copy.bin", &big[..3 * MEGABYTE])?;
+        let (mut server, _) = share(origin, &["big.bin", "-i", "lan0", "--bwlimit", "1M"])?;
+        let fetch = ["lc:big.bin", "copy.bin", "-i", "lan0", "--seed"];
+        let mut running = seeds
+            .iter()
+            .map(|seed| seed.spawn("lcsync", &fetch))
+            .collect::<Result<Vec<_>>>()?;
+        eventually("both know the tree", || {
+            for seed in seeds {
+                let mut names = std::fs::read_dir(seed.path("."))?.flatten();
+                let partial = ".lcsync-partial";
+                ensure!(
+                    names.any(|n| n.file_name().to_string_lossy().starts_with(partial)),
+                    "{} has not begun",
+                    seed.name()
+                );
+            }
+            Ok(())
+        })?;
+        server.kill()?;
+        eventually("the seeds have completed each other", || {
+            for seed in seeds {
+                let got = std::fs::read(seed.path("copy.bin"))?;
+                ensure!(got == big, "{} has something else", seed.name());
+            }
+            Ok(())
+        })?;
+        for seed in &mut running {
+            let code = seed.stop()?;
+            ensure!(code == 0, "a seed ended with {code}: {}", seed.stderr());
+        }
+        Ok(())
+    });
+}
+
+/// A folder that is easily recognized.
+fn secret_folder(host: &Host) -> Result<PathBuf> {
+    host.write(&format!("folder/{NAME}"), SECRET.repeat(3_000))?;
+    Ok(host.path("folder"))
+}
+
+/// Carries a file to another host, as somebody would by hand.
+fn give(from: &Host, name: &str, to: &Host) -> Result<()> {
+    // the copy keeps the mode
+    std::fs::copy(from.path(name), to.path(name))?;
+    Ok(())
+}
