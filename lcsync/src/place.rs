@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::dir::Dir;
@@ -21,7 +21,9 @@ use nix::sys::stat::{
     FchmodatFlags, FileStat, Mode, UtimensatFlags, fchmod, fchmodat, fstatat, mkdirat, utimensat,
 };
 use nix::sys::time::TimeSpec;
-use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, geteuid, symlinkat, syncfs, unlinkat};
+use nix::unistd::{
+    AccessFlags, Gid, Uid, UnlinkatFlags, faccessat, fchownat, geteuid, symlinkat, syncfs, unlinkat,
+};
 
 use crate::listing::{Entry, Kind, Metadata, PARTIAL_PREFIX, is_plain_name, parent_of};
 
@@ -77,6 +79,15 @@ const STAGE: OFlag = OFlag::O_RDWR
     .union(OFlag::O_CREAT)
     .union(OFlag::O_NOFOLLOW)
     .union(OFlag::O_CLOEXEC);
+
+/// Whether files can be made at `path`, or in the nearest folder above it that exists; else why not.
+pub fn check_writable(path: &Path) -> Result<(), (PathBuf, io::Error)> {
+    let here = Path::new(".");
+    let folder = path.ancestors().find(|p| p.is_dir()).unwrap_or(here);
+    let wanted = AccessFlags::W_OK | AccessFlags::X_OK;
+    faccessat(AT_FDCWD, folder, wanted, AtFlags::AT_EACCESS)
+        .map_err(|e| (folder.to_path_buf(), e.into()))
+}
 
 impl Place {
     /// The folder `path`, which exists. It may itself be reached through links: the user has named it.

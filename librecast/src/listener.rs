@@ -114,13 +114,18 @@ impl MldListener {
                     received.hop_limit = u8::try_from(hops).unwrap_or(u8::MAX);
                 }
                 ControlMessageOwned::RxqOvfl(total) => {
-                    received.lost = total.wrapping_sub(self.lost);
-                    self.lost = total;
+                    received.lost = lost_since(&mut self.lost, total);
                 }
                 _ => {}
             }
         }
         Ok(Some(received))
+    }
+
+    /// Messages lost since it was last said, here or with a message: a message tells of losses before it only, and
+    /// after a flood none may come for long.
+    pub fn take_lost(&mut self) -> io::Result<u32> {
+        Ok(lost_since(&mut self.lost, drops_of(&self.socket)?))
     }
 
     /// Sends a query (ICMPv6 bytes; the kernel fills in the checksum) with hop limit 1 and Router Alert.
@@ -153,6 +158,17 @@ impl AsFd for MldListener {
     }
 }
 
+/// How many more than `last` the kernel has counted, which is kept there.
+fn lost_since(last: &mut u32, total: u32) -> u32 {
+    let lost = total.wrapping_sub(*last);
+    // what waited in the queue meanwhile has an older count
+    if lost > u32::MAX / 2 {
+        return 0;
+    }
+    *last = total;
+    lost
+}
+
 /// Blocks everything but MLD.
 fn mld_filter() -> [u32; 8] {
     let mut filter = [u32::MAX; 8];
@@ -160,6 +176,29 @@ fn mld_filter() -> [u32; 8] {
         filter[usize::from(kind / 32)] &= !(1 << (kind % 32));
     }
     filter
+}
+
+/// Packets that found the socket's queue full (Linux: SO_MEMINFO, the field SK_MEMINFO_DROPS).
+fn drops_of(socket: &Socket) -> io::Result<u32> {
+    const FIELDS: usize = 9;
+    const DROPS: usize = 8;
+    let mut fields = [0_u32; FIELDS];
+    let mut length = size_of_val(&fields) as libc::socklen_t;
+    // SAFETY: the pointer is to `fields`, of which `length` says the size, and both outlive the call.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            fields.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 {
+        Ok(fields[DROPS])
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Sets an option that the crates do not know.
@@ -190,6 +229,16 @@ fn set_option<T: Copy>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn losses_are_said_once_and_an_older_count_says_none() {
+        let mut last = u32::MAX - 1;
+        let said: Vec<u32> = [u32::MAX, 3, 2, 3, 4]
+            .into_iter()
+            .map(|total| lost_since(&mut last, total))
+            .collect();
+        assert_eq!(said, [1, 4, 0, 0, 1]);
+    }
 
     #[test]
     fn filter_passes_mld_and_nothing_else() {

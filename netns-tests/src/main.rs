@@ -47,6 +47,8 @@ fn run(name: &str) -> Option<ExitCode> {
         "mc-recv" => programs::receive(),
         "mc-flap" => programs::flap(),
         "udp-flood" => programs::flood(),
+        "mld-flood" => programs::mld_flood(),
+        "lcsync-forge" => programs::forge(),
         "mld-watch" => programs::mld_watch(),
         "bare-relay" => bench::bare_relay(),
         _ => return None,

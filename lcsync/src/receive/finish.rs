@@ -6,27 +6,6 @@ use super::plan::Plan;
 use crate::listing::{Entry, Kind, Metadata, link_stays_inside, shown};
 use crate::place::{Found, Place};
 
-/// Makes all folders, so that files find their place.
-pub fn make_folders(
-    entries: &[Entry],
-    plan: &mut Plan<'_>,
-    place: &mut Place,
-) -> anyhow::Result<()> {
-    for entry in entries.iter().filter(|e| e.kind == Kind::Folder) {
-        let result = match place.look(&entry.path)? {
-            Some(Found::Folder) => Ok(()),
-            None => place.make_folder(&entry.path),
-            Some(_) => place
-                .make_way(&entry.path, false)
-                .and_then(|()| place.make_folder(&entry.path)),
-        };
-        if let Err(e) = result {
-            plan.failures.push(format!("{}: {e}", shown(&entry.path)));
-        }
-    }
-    Ok(())
-}
-
 /// Makes links, sets modes and times, deletes what is not in the share if told to and if all went well.
 /// Gives the paths deleted. `metadata` begins with the root's.
 pub fn finish(

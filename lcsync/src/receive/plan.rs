@@ -71,6 +71,9 @@ pub struct Plan<'a> {
     moved: Moved,
     /// Files at DEST are being copied from: none of them is replaced yet.
     copying: bool,
+    force: bool,
+    /// Folders are made, and what was in the way is gone.
+    cleared: bool,
     /// Paths of files made, in order.
     pub installed: Vec<usize>,
     /// Entries that could not be made, with the reason.
@@ -124,6 +127,8 @@ impl<'a> Plan<'a> {
             umask: mask.bits() as u16,
             moved: Moved::default(),
             copying: false,
+            force: false,
+            cleared: false,
             installed: Vec::new(),
             failures: Vec::new(),
         };
@@ -180,19 +185,9 @@ impl<'a> Plan<'a> {
         })
     }
 
-    /// Makes room for the files to come and puts together what is there already.
+    /// Puts together what is there already. With `force` folders that are in the way of files go with all in them.
     pub fn begin(&mut self, place: &mut Place, force: bool) -> anyhow::Result<()> {
-        for n in self.changed_files().collect::<Vec<_>>() {
-            let path = &self.entries[n].path;
-            if place.look(path)? == Some(Found::Folder)
-                && let Err(e) = place.make_way(path, force)
-            {
-                let name = shown(path);
-                self.failures.push(format!(
-                    "{name}: in the way is a folder: {e} (--delete removes it)"
-                ));
-            }
-        }
+        self.force = force;
         self.copying = true;
         self.copy_found(place)?;
         self.copying = false;
@@ -222,6 +217,10 @@ impl<'a> Plan<'a> {
 
     /// Renames into place what is whole. To be called at the end once more.
     pub fn flush(&mut self, place: &mut Place) -> anyhow::Result<()> {
+        if !std::mem::replace(&mut self.cleared, true) {
+            self.make_folders(place)?;
+            self.clear_the_way(place)?;
+        }
         let few = self.finished.len() <= FEW;
         if !few {
             self.open.clear();
@@ -241,6 +240,40 @@ impl<'a> Plan<'a> {
                     }
                 }
                 Err(e) => self.failures.push(format!("{}: {e}", shown(path))),
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes all folders, so that files find their place. Not before files are whole: a transfer that is interrupted
+    /// leaves DEST as it was.
+    fn make_folders(&mut self, place: &mut Place) -> io::Result<()> {
+        for entry in self.entries.iter().filter(|e| e.kind == Kind::Folder) {
+            let result = match place.look(&entry.path)? {
+                Some(Found::Folder) => Ok(()),
+                None => place.make_folder(&entry.path),
+                Some(_) => place
+                    .make_way(&entry.path, false)
+                    .and_then(|()| place.make_folder(&entry.path)),
+            };
+            if let Err(e) = result {
+                self.failures.push(format!("{}: {e}", shown(&entry.path)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes folders that are where files come.
+    fn clear_the_way(&mut self, place: &mut Place) -> io::Result<()> {
+        for n in self.changed_files().collect::<Vec<_>>() {
+            let path = &self.entries[n].path;
+            if place.look(path)? == Some(Found::Folder)
+                && let Err(e) = place.make_way(path, self.force)
+            {
+                let name = shown(path);
+                self.failures.push(format!(
+                    "{name}: in the way is a folder: {e} (--delete removes it)"
+                ));
             }
         }
         Ok(())

@@ -16,7 +16,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use librecast::channel::{ROOT_CHANNEL, SharePrefix};
 use librecast::cli::{Exit, ExitError};
 use librecast::id::PeerId;
@@ -36,7 +36,7 @@ use crate::block::{BlockHash, BlockRef};
 use crate::index::Index;
 use crate::listing::{self, Entry, Kind, METADATA_SIZE, Metadata, shown};
 use crate::packet::Packet;
-use crate::place::Place;
+use crate::place::{Place, check_writable};
 use crate::progress::{Progress, Snapshot, human_bytes, print_line};
 use crate::record::Record;
 use crate::scan::{Scan, Stamp};
@@ -122,6 +122,10 @@ pub fn receive(options: &Options) -> anyhow::Result<Exit> {
             std::process::exit(Exit::Ok as i32);
         }
     })?;
+    if !options.dry_run {
+        check_writable(&options.dest)
+            .map_err(|(folder, e)| anyhow!("{}: cannot be written to: {e}", folder.display()))?;
+    }
     let mut transfer = Transfer::open(options)?;
     loop {
         transfer.wait_for_record()?;
@@ -315,7 +319,6 @@ impl<'a> Transfer<'a> {
         mut plan: Plan<'_>,
         place: &mut Place,
     ) -> anyhow::Result<Exit> {
-        finish::make_folders(&tree.entries, &mut plan, place)?;
         plan.begin(place, self.options.delete)?;
         let wanted: Vec<BlockRef> = plan.wanted().collect();
         self.fetch_and_write(&wanted, &mut plan, place)?;
@@ -473,6 +476,12 @@ impl<'a> Transfer<'a> {
         let usage = |message: String| ExitError::new(Exit::Usage, message);
         match root.kind {
             RootKind::Folder => {
+                ensure!(
+                    dest.is_dir() || !dest.exists(),
+                    "{}: is a file, and lc:{} is a folder",
+                    dest.display(),
+                    self.options.name
+                );
                 if !self.options.dry_run {
                     fs::create_dir_all(dest).with_context(|| dest.display().to_string())?;
                 }

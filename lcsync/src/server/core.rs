@@ -69,6 +69,8 @@ pub struct Drops {
     pub unwatched: u64,
     /// For a share that is not served on this interface.
     pub elsewhere: u64,
+    /// More channels joined than are known at once.
+    pub refused: u64,
 }
 
 /// What the shell is to do.
@@ -323,7 +325,10 @@ impl Server {
     /// Reports that had no effect.
     #[must_use]
     pub fn drops(&self) -> Drops {
-        self.drops
+        Drops {
+            refused: self.schedule.refused(),
+            ..self.drops
+        }
     }
 
     /// Channels joined, root channels not counted.

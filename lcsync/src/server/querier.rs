@@ -20,6 +20,9 @@ const STARTUP_INTERVAL: Duration = Duration::from_secs(2);
 /// Additional queries (reports were lost) are not sent more often than this.
 const LEAST_GAP: Duration = Duration::from_secs(1);
 
+/// A querier that was heard is waited for at most so long, whatever it says: anybody can say it.
+const MAX_PATIENCE: Duration = Duration::from_secs(600);
+
 /// The querier's state on one interface.
 #[derive(Debug)]
 pub struct Querier {
@@ -61,7 +64,12 @@ impl Querier {
         } else {
             query.query_interval
         };
-        self.other_until = Some(now + interval * robustness + query.max_response / 2);
+        let patience = interval * robustness + query.max_response / 2;
+        let until = now + patience.min(MAX_PATIENCE);
+        self.other_until = Some(until);
+        if self.startup_left == 0 {
+            self.next = until;
+        }
     }
 
     /// Reports have been lost: everybody is asked again soon, whoever is the querier.
@@ -82,22 +90,22 @@ impl Querier {
         if now < self.next {
             return None;
         }
-        let silent = self.other_until.is_some_and(|until| now < until);
-        if self.startup_left == 0 && silent {
-            self.next = self.other_until.unwrap_or(now).max(now + INTERVAL);
+        let other = self.other_until.filter(|until| now < *until);
+        if let (0, Some(until)) = (self.startup_left, other) {
+            self.next = until;
             return None;
         }
         let first = self.startup_left > 0;
         self.startup_left = self.startup_left.saturating_sub(1);
-        self.next = now
-            + if self.startup_left > 0 {
-                STARTUP_INTERVAL
-            } else {
-                INTERVAL
-            };
+        let interval = if self.startup_left > 0 {
+            STARTUP_INTERVAL
+        } else {
+            INTERVAL
+        };
+        self.next = now + interval;
         // one query finds who is there; more are for the querier only
-        if silent {
-            self.startup_left = 0;
+        if let Some(until) = other {
+            (self.startup_left, self.next) = (0, until);
         }
         self.last = Some(now);
         Some(query(None, if first { FIRST_RESPONSE } else { RESPONSE }))
@@ -173,6 +181,24 @@ mod tests {
                 Duration::from_secs(60)
             ) >= 4
         );
+    }
+
+    #[test]
+    fn the_place_of_a_querier_that_is_gone_is_taken_at_once_and_none_silences_for_ever() {
+        for (interval, gone) in [(1, 3), (31_744, 600)] {
+            let now = Instant::now();
+            let mut querier = Querier::new(address(5), now);
+            let other = Query {
+                query_interval: Duration::from_secs(interval),
+                robustness: 2,
+                ..query(None, RESPONSE)
+            };
+            querier.poll(now);
+            querier.heard(address(1), &other, now);
+            let gone = Duration::from_secs(gone);
+            assert!(count(&mut querier, now, gone - RESPONSE) <= 1);
+            assert_eq!(count(&mut querier, now + gone - RESPONSE, RESPONSE), 1);
+        }
     }
 
     #[test]

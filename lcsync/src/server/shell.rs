@@ -356,6 +356,11 @@ impl Shell {
         self.interfaces = found;
         self.server.set_interfaces(&watched, now);
         self.restrict();
+        // nothing may come any more that would tell of it
+        let lost = self.listener.take_lost()?;
+        if lost > 0 {
+            self.server.handle_lost(lost, now);
+        }
         self.show_drops();
         if self.server.joined_channels() == 0 {
             self.show_sent();
@@ -380,7 +385,7 @@ impl Shell {
             if lost > 0 {
                 tracing::warn!("{lost} MLD reports lost, asking everybody");
             }
-            tracing::debug!("reports without effect: {drops:?}");
+            tracing::info!("reports without effect: {drops:?}");
             self.drops_shown = drops;
         }
     }

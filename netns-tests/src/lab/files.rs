@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 /// Makes a folder as people have them: a big file, small ones, an empty one, names with spaces and
 /// non-ASCII letters, sub-folders, an empty folder. `bytes` in all, in the big file mostly.
@@ -86,4 +87,58 @@ fn listing(root: &Path) -> Result<BTreeMap<PathBuf, Option<Vec<u8>>>> {
         }
     }
     Ok(found)
+}
+
+/// A small disk in memory, mounted on a folder; gone when dropped.
+#[derive(Debug)]
+pub struct Disk {
+    folder: PathBuf,
+}
+
+impl Disk {
+    /// A disk of `bytes` on `folder`, which is made.
+    ///
+    /// # Errors
+    /// It cannot be mounted.
+    pub fn new(folder: PathBuf, bytes: usize) -> Result<Disk> {
+        fs::create_dir_all(&folder)?;
+        let disk = Disk { folder };
+        disk.mount(MsFlags::empty(), bytes)?;
+        Ok(disk)
+    }
+
+    /// Another size.
+    ///
+    /// # Errors
+    /// More is on it.
+    pub fn resize(&self, bytes: usize) -> Result<()> {
+        self.mount(MsFlags::MS_REMOUNT, bytes)
+    }
+
+    /// Nothing can be written to it any more.
+    ///
+    /// # Errors
+    /// It is in use for writing.
+    pub fn make_read_only(&self, bytes: usize) -> Result<()> {
+        self.mount(MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, bytes)
+    }
+
+    fn mount(&self, flags: MsFlags, bytes: usize) -> Result<()> {
+        let size = format!("size={bytes}");
+        mount(
+            Some("disk"),
+            &self.folder,
+            Some("tmpfs"),
+            flags,
+            Some(size.as_str()),
+        )
+        .with_context(|| self.folder.display().to_string())
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // The mount goes with the process anyway.
+        let _ = umount2(&self.folder, MntFlags::MNT_DETACH);
+    }
 }

@@ -11,7 +11,7 @@
 //! | `ports` | which sockets of a process can receive |
 //! | `network` | an lcroute network: backbone, members, daemons, their JSON |
 //! | `traffic` | the ordinary programs `mc-send` and `mc-recv` as handles |
-//! | `files` | folders to sync: made, compared |
+//! | `files` | folders to sync: made, compared; small disks |
 
 mod files;
 mod firewall;
@@ -32,7 +32,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 
-pub use files::{make_folder, noise, same_content};
+pub use files::{Disk, make_folder, noise, same_content};
 pub use firewall::Traffic;
 pub use host::{Host, offload};
 pub use isolate::{check_requirements, exit_on_signals, find_program, isolate, isolate_or_exit};
@@ -45,7 +45,7 @@ pub use traffic::{MldWatch, Receiver, Sent};
 pub use wait::{Hopeless, PATIENCE, eventually, within};
 
 /// The programs in the multi-call binary, found by hosts under these names.
-pub const APPLETS: [&str; 9] = [
+pub const APPLETS: [&str; 11] = [
     "lcroute",
     "lcsync",
     "lcagent",
@@ -53,7 +53,9 @@ pub const APPLETS: [&str; 9] = [
     "mc-recv",
     "mc-flap",
     "mld-watch",
+    "mld-flood",
     "udp-flood",
+    "lcsync-forge",
     "bare-relay",
 ];
 

@@ -80,6 +80,17 @@ impl Process {
         self.child.id()
     }
 
+    /// The most memory it has had so far, in bytes.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn peak_memory(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
+        let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|l| l.trim().strip_suffix(" kB"));
+        Ok(kib.context("no VmHWM")?.parse::<u64>()? * 1024)
+    }
+
     /// Standard output so far.
     #[must_use]
     pub fn stdout(&self) -> String {

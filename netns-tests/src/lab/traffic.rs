@@ -1,5 +1,7 @@
 //! The ordinary programs `mc-send` and `mc-recv` (and `mld-watch`) as handles.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
@@ -212,13 +214,39 @@ impl MldWatch {
     /// # Errors
     /// It printed something unexpected.
     pub fn heard(&self, change: &str, group: &str) -> Result<usize> {
+        let said = self.said()?;
+        let those = said
+            .iter()
+            .filter(|line| line["change"] == change && line["group"] == group);
+        Ok(those.count())
+    }
+
+    /// All groups for which it has heard JOINs (or PARTs).
+    ///
+    /// # Errors
+    /// It printed something unexpected.
+    pub fn groups(&self, change: &str) -> Result<BTreeSet<String>> {
+        let said = self.said()?;
+        let those = said.iter().filter(|line| line["change"] == change);
+        Ok(those
+            .filter_map(|line| Some(line["group"].as_str()?.to_owned()))
+            .collect())
+    }
+
+    /// The queries it has heard: see `mld-watch`.
+    ///
+    /// # Errors
+    /// It printed something unexpected.
+    pub fn queries(&self) -> Result<Vec<Value>> {
+        let said = self.said()?.into_iter();
+        Ok(said.filter(|line| line["query"].is_string()).collect())
+    }
+
+    fn said(&self) -> Result<Vec<Value>> {
         let output = self.process.stdout();
+        // The last line may still be on its way.
         let complete = output.rfind('\n').map_or("", |end| &output[..end]);
-        let mut count = 0;
-        for line in complete.lines() {
-            let line: Value = serde_json::from_str(line).with_context(|| line.to_owned())?;
-            count += usize::from(line["change"] == change && line["group"] == group);
-        }
-        Ok(count)
+        let parse = |line: &str| serde_json::from_str(line).with_context(|| line.to_owned());
+        complete.lines().map(parse).collect()
     }
 }

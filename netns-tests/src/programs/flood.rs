@@ -13,6 +13,8 @@ use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, sendmmsg};
 use serde_json::json;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::dice::Dice;
+
 /// Packets of one system call, and how many different batches there are.
 const BATCH: usize = 64;
 const BATCHES: usize = 64;
@@ -54,7 +56,7 @@ fn flood(args: &Args) -> Result<()> {
     socket.set_send_buffer_size(4 << 20)?;
     let to = [Some(SockaddrIn::from(args.target)); BATCH];
     let mut headers = MultiHeaders::preallocate(BATCH, None);
-    let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
+    let mut dice = Dice::new(0x9e37_79b9_7f4a_7c15);
     let batches: Vec<_> = (0..BATCHES).map(|n| batch(args, n, &mut dice)).collect();
     let (began, mut sent) = (Instant::now(), 0_u64);
     let mut batches = batches.iter().cycle();
@@ -83,14 +85,14 @@ fn batch(args: &Args, number: usize, dice: &mut Dice) -> Vec<Vec<u8>> {
     let packet = |n: usize| {
         let n = number * BATCH + n;
         let source = match args.source.as_slice() {
-            [] => dice.source(),
+            [] => source(dice),
             sources => sources[n % sources.len()],
         };
         if args.unreachable {
-            return refusal(source, args.target, &dice.payload(REFUSED));
+            return refusal(source, args.target, &payload(dice, REFUSED));
         }
         let kind = args.kind.unwrap_or(n) % KINDS.len();
-        datagram(source, args.target, &dice.payload(KINDS[kind]))
+        datagram(source, args.target, &payload(dice, KINDS[kind]))
     };
     (0..BATCH).map(packet).collect()
 }
@@ -130,37 +132,23 @@ const KINDS: [Kind; 10] = [
 /// What a refused datagram looks like: a STUN request, but no such one was sent.
 const REFUSED: Kind = (b"\x00\x01\x00\x50\x21\x12\xa4\x42", 100, 100);
 
-struct Dice(u64);
+/// Some address of 203.0.113.0/24 and 192.0.2.0/24 (documentation), some port.
+fn source(dice: &mut Dice) -> SocketAddrV4 {
+    let roll = dice.roll();
+    let net = if roll & 1 == 0 {
+        [203, 0, 113]
+    } else {
+        [192, 0, 2]
+    };
+    let port = (roll >> 16) as u16 | 1;
+    SocketAddrV4::new([net[0], net[1], net[2], (roll >> 8) as u8].into(), port)
+}
 
-impl Dice {
-    fn roll(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    /// Some address of 203.0.113.0/24 and 192.0.2.0/24 (documentation), some port.
-    fn source(&mut self) -> SocketAddrV4 {
-        let roll = self.roll();
-        let net = if roll & 1 == 0 {
-            [203, 0, 113]
-        } else {
-            [192, 0, 2]
-        };
-        let port = (roll >> 16) as u16 | 1;
-        SocketAddrV4::new([net[0], net[1], net[2], (roll >> 8) as u8].into(), port)
-    }
-
-    fn payload(&mut self, (head, least, most): Kind) -> Vec<u8> {
-        let size = least + self.roll() as usize % (most - least + 1);
-        let mut payload = head[..head.len().min(size)].to_vec();
-        while payload.len() < size {
-            payload.extend(self.roll().to_ne_bytes());
-        }
-        payload.truncate(size);
-        payload
-    }
+fn payload(dice: &mut Dice, (head, least, most): Kind) -> Vec<u8> {
+    let size = least + dice.roll() as usize % (most - least + 1);
+    let mut payload = head[..head.len().min(size)].to_vec();
+    dice.fill(&mut payload, size);
+    payload
 }
 
 /// `from` says that nobody there takes the datagram with this payload that `to` has sent.

@@ -1,5 +1,5 @@
-//! `mld-watch`: prints every JOIN and PART it hears, as programs do that send only while somebody
-//! listens.
+//! `mld-watch`: prints every JOIN, PART and query it hears, as programs do that send only while
+//! somebody listens.
 //!
 //! Two kinds of such programs exist in the wild, and this one can be either:
 //! - with a raw ICMPv6 socket (default), which needs somebody to have joined ff02::16;
@@ -19,15 +19,16 @@ use nix::net::if_::if_nametoindex;
 use serde_json::json;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::syscalls::bind_packet;
+use super::syscalls::sniffer;
 
 /// The hop-by-hop header of MLD: next header ICMPv6, router alert, padding.
 const HOP_BY_HOP: [u8; 8] = [0x3a, 0, 5, 2, 0, 0, 1, 0];
 const ETHERNET: usize = 14;
 const IPV6: usize = 40;
 const REPORT_V2: u8 = 143;
+const QUERY: u8 = 130;
 
-/// Prints each JOIN and PART heard on an interface as a JSON line, until it is stopped.
+/// Prints each JOIN, PART and query heard on an interface as a JSON line, until it is stopped.
 #[derive(Debug, Parser)]
 #[command(name = "mld-watch")]
 struct Args {
@@ -47,7 +48,7 @@ pub fn main() -> ExitCode {
 fn watch(args: &Args) -> Result<()> {
     let index = if_nametoindex(args.interface.as_str()).context(args.interface.clone())?;
     let socket = if args.packet {
-        sniffer(index)?
+        sniffer(index, libc::ETH_P_ALL)?
     } else {
         raw(&args.interface, index)?
     };
@@ -65,8 +66,15 @@ fn watch(args: &Args) -> Result<()> {
         };
         for change in message.and_then(changes).unwrap_or_default() {
             writeln!(out, "{change}")?;
-            out.flush()?;
         }
+        if let Some(mut query) = message.and_then(query) {
+            if args.packet {
+                query["source"] = json!(address(&bytes[ETHERNET + 8..ETHERNET + 24]));
+                query["hop_limit"] = json!(bytes[ETHERNET + 7]);
+            }
+            writeln!(out, "{query}")?;
+        }
+        out.flush()?;
     }
 }
 
@@ -75,14 +83,6 @@ fn raw(interface: &str, index: u32) -> Result<Socket> {
         Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6)).context("raw socket")?;
     socket.bind_device(Some(interface.as_bytes()))?;
     socket.join_multicast_v6(&"ff02::16".parse()?, index)?;
-    Ok(socket)
-}
-
-fn sniffer(index: u32) -> Result<Socket> {
-    let every = i32::from((libc::ETH_P_ALL as u16).to_be());
-    let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(every)));
-    let socket = socket.context("packet socket")?;
-    bind_packet(&socket, index)?;
     Ok(socket)
 }
 
@@ -108,6 +108,19 @@ fn changes(message: &[u8]) -> Option<Vec<serde_json::Value>> {
         let (record, change) = meaning(*rest.first()?, listed.is_empty());
         found.push(json!({"change": change, "record": record, "group": group, "sources": listed}));
         rest = rest.get(20 + 16 * sources + aux..)?;
+    }
+    Some(found)
+}
+
+/// A query of version 2 (RFC 9777 §5.1), or of version 1 without the fields that it has not.
+fn query(message: &[u8]) -> Option<serde_json::Value> {
+    (*message.first()? == QUERY).then_some(())?;
+    let group = address(message.get(8..24)?)?;
+    let response = u16::from_be_bytes(message.get(4..6)?.try_into().ok()?);
+    let mut found = json!({"query": group, "max_response": response});
+    if let [flags, interval, ..] = message.get(24..)? {
+        found["robustness"] = json!(flags & 7);
+        found["interval"] = json!(interval);
     }
     Some(found)
 }

@@ -1,10 +1,13 @@
 //! Ordinary multicast programs that know nothing of lcroute: a sender, a receiver, a watcher of
 //! MLD. They do what programs in the wild do and report in JSON what the kernel gave them.
 
+mod dice;
 mod flap;
 mod flood;
+mod forge;
 mod inbox;
 mod latencies;
+mod mld_flood;
 mod mld_watch;
 mod payload;
 mod receive;
@@ -13,6 +16,8 @@ mod syscalls;
 
 pub use flap::main as flap;
 pub use flood::main as flood;
+pub use forge::main as forge;
+pub use mld_flood::main as mld_flood;
 pub use mld_watch::main as mld_watch;
 pub use receive::main as receive;
 pub use send::main as send;

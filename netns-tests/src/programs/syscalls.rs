@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use nix::libc;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
-use socket2::{SockAddr, Socket};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 /// Joins `group` from one `source` only (MLDv2 INCLUDE, RFC 3678). Interface 0: the route decides.
 pub fn join_source(
@@ -44,11 +44,18 @@ fn storage(address: Ipv6Addr) -> libc::sockaddr_storage {
     unsafe { *address.as_ptr().cast() }
 }
 
-/// Binds an AF_PACKET socket to one interface.
-pub fn bind_packet(socket: &Socket, interface: u32) -> io::Result<()> {
+/// A socket that sees the frames of one interface and one protocol (`ETH_P_ALL`: outgoing ones too).
+pub fn sniffer(interface: u32, protocol: libc::c_int) -> io::Result<Socket> {
+    let wanted = Protocol::from(i32::from((protocol as u16).to_be()));
+    let socket = Socket::new(Domain::PACKET, Type::RAW, Some(wanted))?;
+    bind_packet(&socket, interface, protocol)?;
+    Ok(socket)
+}
+
+fn bind_packet(socket: &Socket, interface: u32, protocol: libc::c_int) -> io::Result<()> {
     let address = libc::sockaddr_ll {
         sll_family: libc::AF_PACKET as libc::sa_family_t,
-        sll_protocol: (libc::ETH_P_ALL as u16).to_be(),
+        sll_protocol: (protocol as u16).to_be(),
         sll_ifindex: libc::c_int::try_from(interface).map_err(io::Error::other)?,
         sll_hatype: 0,
         sll_pkttype: 0,

@@ -238,19 +238,19 @@ fn an_interrupted_fetch_ends_with_130_and_a_stopped_server_with_0() {
 }
 
 /// A server that shares a folder, and receivers, on one Ethernet.
-struct Lan {
-    server: Host,
-    receivers: Vec<Host>,
-    folder: PathBuf,
-    share: Process,
+pub struct Lan {
+    pub server: Host,
+    pub receivers: Vec<Host>,
+    pub folder: PathBuf,
+    pub share: Process,
 }
 
 impl Lan {
-    fn new(lab: &Lab, receivers: &[&str], bytes: usize) -> Result<Lan> {
+    pub fn new(lab: &Lab, receivers: &[&str], bytes: usize) -> Result<Lan> {
         Lan::with_args(lab, receivers, bytes, &[])
     }
 
-    fn with_args(lab: &Lab, receivers: &[&str], bytes: usize, args: &[&str]) -> Result<Lan> {
+    pub fn with_args(lab: &Lab, receivers: &[&str], bytes: usize, args: &[&str]) -> Result<Lan> {
         let mut hosts = lab.lan(&[&["server"], receivers].concat())?;
         let receivers = hosts.split_off(1);
         let server = hosts.remove(0);
@@ -266,7 +266,7 @@ impl Lan {
     }
 
     /// Starts `lcsync ARGS -i lan0` on all receivers.
-    fn fetch_all(&self, args: &[&str]) -> Result<Vec<Process>> {
+    pub fn fetch_all(&self, args: &[&str]) -> Result<Vec<Process>> {
         let args = [args, &["-i", "lan0"]].concat();
         self.receivers
             .iter()
@@ -275,7 +275,7 @@ impl Lan {
     }
 
     /// Waits until all fetches have succeeded, and compares what came with what is shared.
-    fn arrive(&self, fetches: &mut [Process]) -> Result<()> {
+    pub fn arrive(&self, fetches: &mut [Process]) -> Result<()> {
         for (fetch, receiver) in fetches.iter_mut().zip(&self.receivers) {
             let code = fetch.wait(Duration::from_secs(120))?;
             ensure!(

@@ -1,0 +1,284 @@
+//! lcsync when disks, files, interfaces and processes fail.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use netns_tests::lab::{
+    Disk, Host, LAN, Process, eventually, make_folder, noise, same_content, within,
+};
+use nix::sys::signal::Signal;
+
+use crate::lcsync_lan::{Lan, share};
+use crate::world;
+
+const MEGABYTE: usize = 1_000_000;
+const FETCH: [&str; 4] = ["lc:folder", "copy", "-i", "lan0"];
+
+#[test]
+fn a_full_disk_is_named_and_after_room_was_made_only_the_rest_travels() {
+    const SIZE: usize = 6 * MEGABYTE;
+    world("full-disk", |lab| {
+        let lan = Lan::new(lab, &["receiver"], SIZE)?;
+        let receiver = &lan.receivers[0];
+        let disk = Disk::new(receiver.path("copy"), SIZE / 2)?;
+        let full = receiver.run("lcsync", &FETCH)?;
+        ensure!(
+            full.code == 1 && full.stderr.contains("No space left"),
+            "exit code {}: {}",
+            full.code,
+            full.stderr
+        );
+        nothing_but_partials(&receiver.path("copy"))?;
+        disk.resize(4 * SIZE)?;
+        let before = sent(&lan.server)?;
+        receiver.run("lcsync", &FETCH)?.success()?;
+        let again = (sent(&lan.server)? - before) as f64 / SIZE as f64;
+        same_content(&lan.folder, &receiver.path("copy"))?;
+        ensure!(again < 0.8, "{again:.2} of the folder was sent again");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_destination_that_cannot_be_written_is_said_before_anything_is_fetched() {
+    world("read-only", |lab| {
+        let hosts = lab.lan(&["alone"])?;
+        let disk = Disk::new(hosts[0].path("disk"), MEGABYTE)?;
+        fs::create_dir(hosts[0].path("disk/folder"))?;
+        disk.make_read_only(MEGABYTE)?;
+        // nobody serves anything: without the look at DEST these would end with 3
+        for dest in ["disk", "disk/folder/", "disk/new", "disk/new/deep"] {
+            let args = ["lc:x", dest, "-i", "lan0", "--timeout", "5s"];
+            let done = hosts[0].run("lcsync", &args)?;
+            ensure!(
+                done.code == 1 && done.stderr.contains("Read-only") && done.stderr.contains("disk"),
+                "{dest}: exit code {}: {}",
+                done.code,
+                done.stderr
+            );
+        }
+        let args = ["lc:x", "disk/new", "-n", "-i", "lan0", "--timeout", "1s"];
+        let dry = hosts[0].run("lcsync", &args)?;
+        ensure!(dry.code == 3, "a dry run writes nothing: {}", dry.stderr);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_file_where_a_folder_comes_and_a_folder_where_a_file_comes_are_kept() {
+    world("in-the-way", |lab| {
+        let lan = Lan::new(lab, &["receiver"], 100_000)?;
+        let receiver = &lan.receivers[0];
+        receiver.write("copy", "precious")?;
+        let refused = receiver.run("lcsync", &FETCH)?;
+        ensure!(
+            refused.code == 1 && refused.stderr.contains("copy: is a file"),
+            "exit code {}: {}",
+            refused.code,
+            refused.stderr
+        );
+        ensure!(fs::read(receiver.path("copy"))? == b"precious");
+        fs::remove_file(receiver.path("copy"))?;
+        receiver.write("copy/notes.txt/precious", "precious")?;
+        receiver.write("copy/sub", "goes")?;
+        let refused = receiver.run("lcsync", &FETCH)?;
+        ensure!(
+            refused.code == 1 && refused.stderr.contains("notes.txt: in the way is a folder"),
+            "exit code {}: {}",
+            refused.code,
+            refused.stderr
+        );
+        ensure!(fs::read(receiver.path("copy/notes.txt/precious"))? == b"precious");
+        ensure!(
+            receiver.path("copy/sub/deep/er/Grüße.txt").exists(),
+            "the rest has not come"
+        );
+        let forced = [&FETCH[..], &["--delete"]].concat();
+        receiver.run("lcsync", &forced)?.success()?;
+        same_content(&lan.folder, &receiver.path("copy"))
+    });
+}
+
+#[test]
+fn files_that_change_shrink_and_vanish_while_they_are_fetched_arrive_as_they_are_in_the_end() {
+    world("changing", |lab| {
+        let args = ["--bwlimit", "20M"];
+        let lan = Lan::with_args(lab, &["receiver"], 4 * MEGABYTE, &args)?;
+        let mut fetch = lan.receivers[0].spawn("lcsync", &FETCH)?;
+        has_received(&lan.receivers[0], MEGABYTE)?;
+        let mut big = fs::read(lan.folder.join("big.bin"))?;
+        big[3 * MEGABYTE] ^= 1;
+        big.truncate(3_500_000);
+        fs::write(lan.folder.join("big.bin"), big)?;
+        fs::write(lan.folder.join("notes.txt"), "other words")?;
+        fs::remove_file(lan.folder.join("sub/deep/another.bin"))?;
+        fs::write(lan.folder.join("sub/new"), noise(7, 50_000))?;
+        succeeds(&mut fetch)?;
+        // what it got may still be the version of a moment ago
+        eventually("the last version has come", || {
+            let again = [&FETCH[..], &["--delete"]].concat();
+            lan.receivers[0].run("lcsync", &again)?.success()?;
+            same_content(&lan.folder, &lan.receivers[0].path("copy"))
+        })
+    });
+}
+
+#[test]
+fn a_shared_folder_that_is_removed_and_made_again_is_served_again() {
+    world("removed", |lab| {
+        let mut lan = Lan::new(lab, &["receiver"], MEGABYTE)?;
+        fs::remove_dir_all(&lan.folder)?;
+        eventually("the server has noticed", || {
+            lan.share.must_run()?;
+            ensure!(lan.share.stderr().contains("still serving"), "not yet");
+            Ok(())
+        })?;
+        make_folder(&lan.folder, MEGABYTE / 2)?;
+        fs::write(lan.folder.join("notes.txt"), "new words")?;
+        let mut fetch = lan.receivers[0].spawn("lcsync", &FETCH)?;
+        succeeds(&mut fetch)?;
+        same_content(&lan.folder, &lan.receivers[0].path("copy"))
+    });
+}
+
+#[test]
+fn an_interface_that_goes_down_and_up_on_either_side_only_delays() {
+    world("flap", |lab| {
+        let args = ["--bwlimit", "20M"];
+        let lan = Lan::with_args(lab, &["receiver"], 5 * MEGABYTE, &args)?;
+        let receiver = &lan.receivers[0];
+        let mut fetch = receiver.spawn("lcsync", &FETCH)?;
+        has_received(receiver, MEGABYTE)?;
+        for (round, host) in [(2, receiver), (3, &lan.server)] {
+            host.ip("link set lan0 down")?;
+            // longer than it takes both to look at their interfaces
+            std::thread::sleep(Duration::from_millis(1_500));
+            fetch.must_run()?;
+            host.ip("link set lan0 up")?;
+            has_received(receiver, round * MEGABYTE)?;
+        }
+        succeeds(&mut fetch)?;
+        same_content(&lan.folder, &receiver.path("copy"))
+    });
+}
+
+#[test]
+fn a_server_that_is_killed_and_started_again_goes_on_where_it_stopped() {
+    const SIZE: usize = 6 * MEGABYTE;
+    world("server-killed", |lab| {
+        let args = ["--bwlimit", "20M"];
+        let mut lan = Lan::with_args(lab, &["receiver"], SIZE, &args)?;
+        let receiver = &lan.receivers[0];
+        let before = sent(&lan.server)?;
+        let mut fetch = receiver.spawn("lcsync", &FETCH)?;
+        has_received(receiver, SIZE / 2)?;
+        lan.share.kill()?;
+        let (restarted, _) = share(&lan.server, &["folder", "-i", "lan0", "--bwlimit", "20M"])?;
+        succeeds(&mut fetch)?;
+        same_content(&lan.folder, &receiver.path("copy"))?;
+        let all = (sent(&lan.server)? - before) as f64 / SIZE as f64;
+        ensure!(all < 1.4, "{all:.2} of the folder was sent in all");
+        drop(restarted);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_terminated_receiver_leaves_all_groups_ends_with_143_and_leaves_partials_only() {
+    world("terminated", |lab| {
+        let args = ["--bwlimit", "10M"];
+        let lan = Lan::with_args(lab, &["receiver"], 4 * MEGABYTE, &args)?;
+        let receiver = &lan.receivers[0];
+        let watch = lan.server.watch_mld(&["--interface", LAN])?;
+        let mut fetch = receiver.spawn("lcsync", &FETCH)?;
+        has_received(receiver, MEGABYTE)?;
+        fetch.signal(Signal::SIGTERM)?;
+        let code = fetch.wait(Duration::from_secs(20))?;
+        ensure!(code == 143, "it ended with {code}: {}", fetch.stderr());
+        nothing_but_partials(&receiver.path("copy"))?;
+        eventually("every group that was joined has been left", || {
+            let (joined, left) = (watch.groups("JOIN")?, watch.groups("PART")?);
+            let held: Vec<_> = joined
+                .difference(&left)
+                .filter(|g| g.starts_with("ff1e:"))
+                .collect();
+            ensure!(!joined.is_empty() && held.is_empty(), "held: {held:?}");
+            Ok(())
+        })
+    });
+}
+
+#[test]
+fn an_interface_that_does_not_exist_is_named() {
+    world("no-interface", |lab| {
+        let host = lab.lan(&["alone"])?.remove(0);
+        let done = host.run("lcsync", &["lc:x", "copy", "-i", "lan7"])?;
+        ensure!(
+            done.code == 2 && done.stderr.contains("lan7"),
+            "exit code {}: {}",
+            done.code,
+            done.stderr
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn a_share_waits_for_an_interface_that_comes_later_and_survives_its_end() {
+    world("later", |lab| {
+        let hosts = lab.lan(&["server", "receiver"])?;
+        let [server, receiver] = &hosts[..] else {
+            anyhow::bail!("two hosts were asked for")
+        };
+        make_folder(&server.path("folder"), MEGABYTE / 2)?;
+        server.ip("link set lan0 name later0 down\n")?;
+        let (mut process, _) = share(server, &["folder", "-i", "lan0"])?;
+        ensure!(
+            process.stderr().contains("no interface \"lan0\""),
+            "it does not say that it waits: {}",
+            process.stderr()
+        );
+        for round in ["first", "second"] {
+            server.ip("link set later0 name lan0 up")?;
+            let mut fetch = receiver.spawn("lcsync", &["lc:folder", round, "-i", "lan0"])?;
+            succeeds(&mut fetch)?;
+            same_content(&server.path("folder"), &receiver.path(round))?;
+            server.ip("link set lan0 down\nlink set lan0 name later0")?;
+            process.must_run()?;
+        }
+        let code = process.stop()?;
+        ensure!(code == 0, "it ended with {code}: {}", process.stderr());
+        Ok(())
+    });
+}
+
+/// Waits until `bytes` have come in by the LAN since the host exists.
+fn has_received(host: &Host, bytes: usize) -> Result<()> {
+    within(Duration::from_secs(30), "enough has come", || {
+        let (received, _) = host.interface_traffic(LAN)?;
+        ensure!(received.bytes > bytes as u64, "{received:?}");
+        Ok(())
+    })
+}
+
+/// Bytes that a host has sent on the LAN.
+fn sent(host: &Host) -> Result<u64> {
+    Ok(host.interface_traffic(LAN)?.1.bytes)
+}
+
+fn succeeds(fetch: &mut Process) -> Result<()> {
+    let code = fetch.wait(Duration::from_secs(60))?;
+    ensure!(code == 0, "exit code {code}: {}", fetch.stderr());
+    Ok(())
+}
+
+/// That nothing is at DEST but what lcsync needs to go on.
+fn nothing_but_partials(dest: &std::path::Path) -> Result<()> {
+    for entry in fs::read_dir(dest)? {
+        let name = entry?.file_name();
+        let name = name.to_string_lossy();
+        ensure!(name.starts_with(".lcsync-partial"), "{name} was left");
+    }
+    Ok(())
+}

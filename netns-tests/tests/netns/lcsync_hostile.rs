@@ -1,0 +1,153 @@
+//! lcsync on a LAN with somebody on it who lies.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use netns_tests::lab::{Host, Lab, Process, eventually, make_folder, same_content};
+
+use crate::lcsync_lan::{Lan, share};
+use crate::world;
+
+const MEGABYTE: usize = 1_000_000;
+
+#[test]
+fn a_liar_is_named_and_the_folder_comes_from_the_server() {
+    world("hostile-liar", |lab| {
+        let lan = with_liar(lab, &["symbols"])?;
+        let said = fetch(&lan)?;
+        ensure!(
+            said.contains("fd00:1::3 sends symbols that do not make the block"),
+            "the liar is not named: {said}"
+        );
+        ensure!(
+            !said.contains("fd00:1::1 sends symbols"),
+            "the server is named: {said}"
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn a_liar_under_the_servers_number_is_told_from_it() {
+    world("hostile-number", |lab| {
+        let lan = with_liar(lab, &["symbols", "--imitate"])?;
+        let said = fetch(&lan)?;
+        ensure!(
+            said.contains("fd00:1::3 sends symbols") && !said.contains("fd00:1::1 sends symbols"),
+            "{said}"
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn a_liar_with_a_new_number_in_each_symbol_does_not_stop_a_fetch() {
+    world("hostile-numbers", |lab| {
+        let lan = with_liar(lab, &["symbols", "--many"])?;
+        let said = fetch(&lan)?;
+        ensure!(!said.contains("fd00:1::1 sends symbols"), "{said}");
+        Ok(())
+    });
+}
+
+#[test]
+fn garbage_on_every_channel_changes_nothing() {
+    world("hostile-garbage", |lab| {
+        let lan = with_liar(lab, &["garbage"])?;
+        let said = fetch(&lan)?;
+        ensure!(!said.contains("sends symbols"), "somebody is named: {said}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_newer_version_that_nobody_serves_does_not_stop_a_fetch() {
+    world("hostile-root", |lab| {
+        fetch(&with_liar(lab, &["roots"])?).map(drop)
+    });
+}
+
+#[test]
+fn a_newer_version_under_the_servers_number_does_not_stop_a_fetch() {
+    world("hostile-root-number", |lab| {
+        fetch(&with_liar(lab, &["roots", "--imitate"])?).map(drop)
+    });
+}
+
+#[test]
+fn of_two_folders_under_one_name_one_comes_whole_and_the_other_is_reported() {
+    world("hostile-name", |lab| {
+        let lan = Lan::new(lab, &["receiver", "other"], 2 * MEGABYTE)?;
+        let [receiver, other] = &lan.receivers[..] else {
+            anyhow::bail!("two receivers were asked for")
+        };
+        make_folder(&other.path("folder"), MEGABYTE)?;
+        let (_other, root) = share(other, &["folder", "-i", "lan0"])?;
+        let first = root_of(&lan.share)?;
+        let done = receiver.run("lcsync", &["lc:folder", "copy", "-i", "lan0"])?;
+        ensure!(done.code == 0, "exit code {}: {}", done.code, done.stderr);
+        let hash = receiver.run("lcsync", &["hash", "copy"])?.success()?.stdout;
+        let (taken, refused) = if hash.contains(&root) {
+            (other.path("folder"), first)
+        } else {
+            (lan.folder.clone(), root)
+        };
+        same_content(&taken, &receiver.path("copy"))?;
+        ensure!(
+            done.stderr.contains("shares something else") && done.stderr.contains(&refused),
+            "{refused} is not reported: {}",
+            done.stderr
+        );
+        Ok(())
+    });
+}
+
+/// The root hash that a share has printed.
+fn root_of(share: &Process) -> Result<String> {
+    let line = share.stdout();
+    Ok(line
+        .split_whitespace()
+        .nth(1)
+        .context("no root hash")?
+        .to_owned())
+}
+
+/// A server, a receiver, and a third host that forges.
+struct Besieged {
+    lan: Lan,
+    receiver: Host,
+    forger: Process,
+}
+
+fn with_liar(lab: &Lab, forge: &[&str]) -> Result<Besieged> {
+    // A rate at which all three keep up on a busy machine.
+    let args = ["--bwlimit", "30M"];
+    let lan = Lan::with_args(lab, &["receiver", "liar"], 3 * MEGABYTE, &args)?;
+    let forger = lan.receivers[1].spawn("lcsync-forge", forge)?;
+    let receiver = lan.receivers[0].clone();
+    Ok(Besieged {
+        lan,
+        receiver,
+        forger,
+    })
+}
+
+/// Fetches, checks what came and that there were forgeries; what the receiver said.
+fn fetch(besieged: &Besieged) -> Result<String> {
+    let Besieged {
+        lan,
+        receiver,
+        forger,
+    } = besieged;
+    let mut fetch = receiver.spawn("lcsync", &["lc:folder", "copy", "-i", "lan0"])?;
+    let code = fetch.wait(Duration::from_secs(60))?;
+    ensure!(code == 0, "exit code {code}: {}", fetch.stderr());
+    same_content(&lan.folder, &receiver.path("copy"))?;
+    eventually("something was forged", || {
+        let forged = forger.stdout().lines().count();
+        // powers of two
+        ensure!(forged >= 3, "{}", forger.stderr());
+        Ok(())
+    })?;
+    Ok(fetch.stderr())
+}

@@ -1,0 +1,321 @@
+//! JOINs and PARTs of lcsync that are lost, forged, too many or of another kind, and who asks for them.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use netns_tests::lab::{
+    Host, LAN, MldWatch, Process, eventually, make_folder, open_sockets, same_content,
+};
+use nix::sys::signal::Signal;
+
+use crate::lcsync_lan::{Lan, share};
+use crate::world;
+
+const MEGABYTE: usize = 1_000_000;
+const FETCH: [&str; 4] = ["lc:folder", "copy", "-i", "lan0"];
+
+#[test]
+fn a_fifth_of_all_reports_and_queries_lost_stops_nobody() {
+    const SIZE: usize = 4 * MEGABYTE;
+    world("mld-loss", |lab| {
+        let args = ["--bwlimit", "30M"];
+        let lan = Lan::with_args(lab, &["first", "second"], SIZE, &args)?;
+        lan.server.nft(
+            "table inet lossy {
+               counter lost { }
+               chain in {
+                 type filter hook input priority 0;
+                 icmpv6 type { mld2-listener-report, mld-listener-done } numgen random mod 100 < 20 counter name lost drop
+               }
+               chain out {
+                 type filter hook output priority 0;
+                 icmpv6 type mld-listener-query numgen random mod 100 < 20 counter name lost drop
+               }
+             }",
+        )?;
+        let before = sent(&lan.server)?;
+        let mut fetches = lan.fetch_all(&["lc:folder", "copy"])?;
+        lan.arrive(&mut fetches)?;
+        let cost = (sent(&lan.server)? - before) as f64 / SIZE as f64;
+        ensure!(cost < 2.5, "the server sent {cost:.2} bytes per byte");
+        let lost = lan
+            .server
+            .ask("nft", &["list", "counter", "inet", "lossy", "lost"])?;
+        ensure!(
+            !lost.stdout.contains("packets 0 "),
+            "nothing was lost: {}",
+            lost.stdout
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn a_receiver_that_dies_without_a_part_costs_its_budget_and_no_more() {
+    world("mld-dead", |lab| {
+        let args = ["--bwlimit", "30M"];
+        let lan = Lan::with_args(lab, &["receiver"], 20 * MEGABYTE, &args)?;
+        let _fetch = lan.receivers[0].spawn("lcsync", &FETCH)?;
+        eventually("the transfer runs", || {
+            let (received, _) = lan.receivers[0].interface_traffic(LAN)?;
+            ensure!(received.bytes > 2 * MEGABYTE as u64, "{received:?}");
+            Ok(())
+        })?;
+        let switch = lab.find("switch").context("no switch")?;
+        switch.ip("link set port2 down")?;
+        let before = sent(&lan.server)?;
+        falls_silent(&lan.server)?;
+        let spent = sent(&lan.server)? - before;
+        // at this rate ten channels are held; each has K + 2 symbols, a quarter of K more, and 1,114 bytes a symbol
+        let budget = 10 * (258 + 64) * 1_114 + 100_000;
+        ensure!(spent < budget, "{spent} bytes, {budget} at most");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_flood_of_joins_for_random_groups_is_counted_and_costs_no_memory() {
+    world("mld-random", |lab| {
+        let lan = Lan::new(lab, &["receiver", "flooder"], MEGABYTE)?;
+        let (groups, _watch) = learn(&lan)?;
+        let prefix = groups
+            .iter()
+            .find(|g| g.ends_with("::"))
+            .context("no root channel")?;
+        let before = lan.share.peak_memory()?;
+        let mut flood = mld_flood(
+            &lan.receivers[1],
+            &[
+                "join",
+                "--prefix",
+                prefix,
+                "--sources",
+                "500",
+                "--count",
+                "30000",
+            ],
+        )?;
+        fetch(&lan.receivers[0], "lc:folder", "again")?;
+        same_content(&lan.folder, &lan.receivers[0].path("again"))?;
+        ends_well(&mut flood)?;
+        let more = lan.share.peak_memory()? - before;
+        ensure!(more < 32 << 20, "{more} bytes more");
+        says(&lan.share, "unknown_channel")
+    });
+}
+
+#[test]
+fn malformed_mld_is_counted_and_changes_nothing() {
+    world("mld-malformed", |lab| {
+        let lan = Lan::new(lab, &["receiver", "flooder"], MEGABYTE)?;
+        let (groups, _watch) = learn(&lan)?;
+        let prefix = groups
+            .iter()
+            .find(|g| g.ends_with("::"))
+            .context("no root channel")?;
+        let mut flood = mld_flood(
+            &lan.receivers[1],
+            &[
+                "malformed",
+                "--prefix",
+                prefix,
+                "--sources",
+                "50",
+                "--count",
+                "20000",
+            ],
+        )?;
+        fetch(&lan.receivers[0], "lc:folder", "again")?;
+        same_content(&lan.folder, &lan.receivers[0].path("again"))?;
+        ends_well(&mut flood)?;
+        says(&lan.share, "malformed")
+    });
+}
+
+#[test]
+fn joins_lost_by_a_full_queue_are_asked_for() {
+    world("mld-queue", |lab| {
+        let mut lan = Lan::new(lab, &["receiver", "flooder"], MEGABYTE)?;
+        let watch = lan.receivers[1].watch_mld(&["--interface", LAN])?;
+        lan.share.signal(Signal::SIGSTOP)?;
+        let flood = ["join", "--sources", "50", "--count", "20000"];
+        ends_well(&mut mld_flood(&lan.receivers[1], &flood)?)?;
+        let mut fetch = lan.receivers[0].spawn("lcsync", &FETCH)?;
+        reported_for_good(&watch)?;
+        lan.share.signal(Signal::SIGCONT)?;
+        ends_well(&mut fetch)?;
+        same_content(&lan.folder, &lan.receivers[0].path("copy"))?;
+        lan.share.must_run()?;
+        says(&lan.share, "MLD reports lost, asking everybody")
+    });
+}
+
+#[test]
+fn a_receiver_that_joined_before_the_server_started_is_found() {
+    world("mld-early", |lab| {
+        let hosts = lab.lan(&["server", "receiver"])?;
+        let [server, receiver] = &hosts[..] else {
+            anyhow::bail!("two hosts were asked for")
+        };
+        make_folder(&server.path("folder"), MEGABYTE)?;
+        let watch = server.watch_mld(&["--interface", LAN])?;
+        let mut fetch = receiver.spawn("lcsync", &FETCH)?;
+        reported_for_good(&watch)?;
+        drop(watch);
+        let _share = share(server, &["folder", "-i", "lan0"])?;
+        ends_well(&mut fetch)?;
+        same_content(&server.path("folder"), &receiver.path("copy"))
+    });
+}
+
+#[test]
+fn where_nobody_asks_the_server_is_a_querier() {
+    world("mld-querier", |lab| {
+        let hosts = lab.lan(&["server", "watcher"])?;
+        let watch = hosts[1].watch_mld(&["--interface", LAN, "--packet"])?;
+        hosts[0].write("folder/f", "words")?;
+        let _share = share(&hosts[0], &["folder", "-i", "lan0"])?;
+        eventually("it has asked three times", || {
+            ensure!(watch.queries()?.len() >= 3, "{:?}", watch.queries()?);
+            Ok(())
+        })?;
+        for query in watch.queries()? {
+            let source = query["source"].as_str().unwrap_or_default();
+            ensure!(
+                query["query"] == "::"
+                    && query["robustness"] == 5
+                    && query["interval"] == 10
+                    && query["hop_limit"] == 1
+                    && source.starts_with("fe80:"),
+                "{query}"
+            );
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_querier_with_a_lower_address_silences_the_server_until_it_is_gone() {
+    world("mld-silent", |lab| {
+        let hosts = lab.lan(&["server", "querier"])?;
+        let watch = hosts[1].watch_mld(&["--interface", LAN, "--packet"])?;
+        let mut other = mld_flood(&hosts[1], &["query", "--rate", "2", "--count", "1000"])?;
+        let asked = |by_server: bool| -> Result<usize> {
+            let all = watch.queries()?.into_iter();
+            Ok(all
+                .filter(|q| (q["source"] != "fe80::1") == by_server)
+                .count())
+        };
+        eventually("the querier asks", || {
+            ensure!(asked(false)? > 0, "not yet");
+            Ok(())
+        })?;
+        hosts[0].write("folder/f", "words")?;
+        let _share = share(&hosts[0], &["folder", "-i", "lan0"])?;
+        let begin = asked(false)?;
+        // seven seconds: alone the server asks at 0, 2 and 4
+        eventually("the querier has asked often", || {
+            ensure!(asked(false)? >= begin + 14, "{}", asked(false)?);
+            Ok(())
+        })?;
+        let before = asked(true)?;
+        ensure!(before <= 2, "the server has asked {before} times");
+        other.kill()?;
+        eventually("the server asks in its place", || {
+            ensure!(asked(true)? > before, "not yet");
+            Ok(())
+        })
+    });
+}
+
+#[test]
+fn a_receiver_with_the_option_memory_of_an_old_kernel_takes_further_sockets() {
+    world("mld-optmem", |lab| {
+        let args = ["--bwlimit", "400M"];
+        let lan = Lan::with_args(lab, &["receiver"], 50 * MEGABYTE, &args)?;
+        // old kernels have 20,480, enough for 365 groups: here for fewer than a window has
+        lan.receivers[0]
+            .namespace()
+            .sysctl("net/core/optmem_max", "1500")?;
+        let mut fetch = lan.receivers[0].spawn("lcsync", &FETCH)?;
+        let mut most = 0;
+        eventually("it has finished", || {
+            most = most.max(open_sockets(fetch.pid()).map_or(0, |open| open.len()));
+            ensure!(!fetch.is_running(), "not yet");
+            Ok(())
+        })?;
+        let code = fetch.wait(Duration::ZERO)?;
+        ensure!(code == 0, "exit code {code}: {}", fetch.stderr());
+        same_content(&lan.folder, &lan.receivers[0].path("copy"))?;
+        ensure!(most > 1, "it had {most} sockets");
+        Ok(())
+    });
+}
+
+/// Groups that a first fetch of the folder joins, heard by the last host.
+fn learn(lan: &Lan) -> Result<(BTreeSet<String>, MldWatch)> {
+    let last = lan.receivers.last().context("no hosts")?;
+    let watch = last.watch_mld(&["--interface", LAN])?;
+    fetch(&lan.receivers[0], "lc:folder", "copy")?;
+    Ok((lcsync_groups(&watch)?, watch))
+}
+
+fn lcsync_groups(watch: &MldWatch) -> Result<BTreeSet<String>> {
+    let mut groups = watch.groups("JOIN")?;
+    groups.retain(|g| g.starts_with("ff1e:"));
+    Ok(groups)
+}
+
+/// Waits until a receiver's kernel has told of its join as often as it does by itself (twice).
+fn reported_for_good(watch: &MldWatch) -> Result<()> {
+    eventually("the receiver's kernel has said all it says", || {
+        let groups = lcsync_groups(watch)?;
+        let root = groups
+            .iter()
+            .find(|g| g.ends_with("::"))
+            .context("no root channel yet")?;
+        ensure!(watch.heard("JOIN", root)? >= 2, "not yet");
+        Ok(())
+    })
+}
+
+/// Fetches a share on the LAN.
+fn fetch(host: &Host, share: &str, dest: &str) -> Result<()> {
+    let mut fetch = host.spawn("lcsync", &[share, dest, "-i", LAN])?;
+    ends_well(&mut fetch)
+}
+
+fn mld_flood(host: &Host, args: &[&str]) -> Result<Process> {
+    host.spawn("mld-flood", args)
+}
+
+fn ends_well(process: &mut Process) -> Result<()> {
+    let code = process.wait(Duration::from_secs(60))?;
+    ensure!(code == 0, "exit code {code}: {}", process.stderr());
+    Ok(())
+}
+
+/// Waits until a log says something.
+fn says(process: &Process, what: &str) -> Result<()> {
+    eventually(&format!("the log says {what:?}"), || {
+        ensure!(process.stderr().contains(what), "not yet");
+        Ok(())
+    })
+}
+
+/// Waits until a server sends symbols no more; records may still go out.
+fn falls_silent(server: &Host) -> Result<()> {
+    eventually("the server has fallen silent", || {
+        let before = sent(server)?;
+        std::thread::sleep(Duration::from_millis(700));
+        let more = sent(server)? - before;
+        ensure!(more < 3_000, "it sent {more} bytes in 0.7 s");
+        Ok(())
+    })
+}
+
+/// Bytes that a host has sent on the LAN.
+fn sent(host: &Host) -> Result<u64> {
+    Ok(host.interface_traffic(LAN)?.1.bytes)
+}
