@@ -218,6 +218,12 @@ fn keygen(sign: bool, file: &Path) -> anyhow::Result<Exit> {
 
 fn hash(path: &Path) -> anyhow::Result<Exit> {
     let index = Index::build(path, b"", &mut HashCache::default())?;
+    let unread = index.scan.unread;
+    anyhow::ensure!(
+        unread == 0,
+        "{}: {unread} entries could not be read: no hash",
+        path.display()
+    );
     writeln!(std::io::stdout(), "{}", index.root.hash)?;
     Ok(Exit::Ok)
 }

@@ -24,12 +24,12 @@ use crate::tree::{Root, RootKind, Stream};
 #[derive(Debug, Error)]
 pub enum IndexError {
     /// The path itself.
-    #[error("{path}: {source}")]
+    #[error("{path}: {error}")]
     Path {
         /// Which.
         path: String,
         /// The system's error.
-        source: io::Error,
+        error: io::Error,
     },
     /// More bytes than there are numbers.
     #[error("the files are too large")]
@@ -69,9 +69,9 @@ struct Assembly {
 impl Index {
     /// Reads and hashes everything below `path`, except what `cache` knows. `key` is the share's key, or empty.
     pub fn build(path: &Path, key: &[u8], cache: &mut HashCache) -> Result<Self, IndexError> {
-        let error = |source| IndexError::Path {
+        let error = |error| IndexError::Path {
             path: path.display().to_string(),
-            source,
+            error,
         };
         Self::of(Scan::of(path).map_err(error)?, key, cache)
     }
@@ -83,13 +83,13 @@ impl Index {
             match leaves_of(&scan, &layout, cache) {
                 Ok(leaves) => return Self::assemble(scan, layout, &leaves, key),
                 Err(unreadable) => {
-                    for (n, source) in &unreadable {
+                    for (n, error) in &unreadable {
                         let path = scan.path_of(*n).display().to_string();
                         if !matches!(scan.kind, RootKind::Folder) {
-                            let source = io::Error::new(source.kind(), source.to_string());
-                            return Err(IndexError::Path { path, source });
+                            let error = io::Error::new(error.kind(), error.to_string());
+                            return Err(IndexError::Path { path, error });
                         }
-                        tracing::warn!("left out: {path}: {source}");
+                        tracing::warn!("left out: {path}: {error}");
                     }
                     scan.remove(&unreadable.into_keys().collect());
                 }

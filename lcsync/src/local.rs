@@ -193,7 +193,7 @@ impl<'a> Copier<'a> {
             place,
             umask: mask.bits() as u16,
             root,
-            failed: 0,
+            failed: job.scan.unread,
         })
     }
 

@@ -76,6 +76,8 @@ pub struct Scan {
     pub stamps: Vec<Stamp>,
     /// Of the root, then of each entry.
     pub metadata: Vec<Metadata>,
+    /// How many entries are left out because they could not be read.
+    pub unread: usize,
 }
 
 impl Scan {
@@ -88,6 +90,7 @@ impl Scan {
             entries: Vec::new(),
             stamps: Vec::new(),
             metadata: vec![metadata(&meta)],
+            unread: 0,
         };
         if meta.is_dir() {
             scan.walk()?;
@@ -101,7 +104,7 @@ impl Scan {
             };
             scan.push(Vec::new(), kind, &meta);
         } else {
-            let message = format!("{}: neither a file nor a folder", root.display());
+            let message = "neither a file nor a folder";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
         Ok(scan)
@@ -116,6 +119,7 @@ impl Scan {
             entries: Vec::new(),
             stamps: Vec::new(),
             metadata: vec![metadata(&meta)],
+            unread: 0,
         };
         let target = fs::read_link(path)?.into_os_string().into_vec();
         scan.push(Vec::new(), Kind::Link { target }, &meta);
@@ -134,8 +138,9 @@ impl Scan {
         }
     }
 
-    /// Leaves these entries, files, out.
+    /// Leaves these entries, files that could not be read, out.
     pub fn remove(&mut self, those: &BTreeSet<usize>) {
+        self.unread += those.len();
         fn keep<T>(all: &mut Vec<T>, from: usize, those: &BTreeSet<usize>) {
             let mut n = 0;
             all.retain(|_| {
@@ -155,6 +160,11 @@ impl Scan {
         self.metadata.push(metadata(meta));
     }
 
+    fn leave_out(&mut self, at: &Path, error: &io::Error) {
+        tracing::warn!("left out: {}: {error}", at.display());
+        self.unread += 1;
+    }
+
     /// Depth first, names in order: with a stack of its own, so that no depth exhausts the thread's.
     fn walk(&mut self) -> io::Result<()> {
         let mut waiting: Vec<Vec<u8>> = names_in(&self.root, b"")?;
@@ -163,7 +173,7 @@ impl Scan {
             let meta = match fs::symlink_metadata(&at) {
                 Ok(meta) => meta,
                 Err(e) => {
-                    tracing::warn!("left out: {}: {e}", at.display());
+                    self.leave_out(&at, &e);
                     continue;
                 }
             };
@@ -174,7 +184,7 @@ impl Scan {
                     continue;
                 }
                 Err(e) => {
-                    tracing::warn!("left out: {}: {e}", at.display());
+                    self.leave_out(&at, &e);
                     continue;
                 }
             };
@@ -186,7 +196,7 @@ impl Scan {
             match below {
                 Ok(names) => waiting.extend(names),
                 Err(e) => {
-                    tracing::warn!("left out: {}: {e}", at.display());
+                    self.leave_out(&at, &e);
                     continue;
                 }
             }

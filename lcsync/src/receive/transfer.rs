@@ -429,6 +429,7 @@ impl<'a> Transfer<'a> {
             entries: tree.entries.clone(),
             stamps: vec![Stamp::default(); tree.entries.len()],
             metadata: tree.metadata.clone().unwrap_or_default(),
+            unread: 0,
         };
         let known = (record.metadata.length > 0)
             .then(|| Index::known(scan, &tree.leaves, partial, self.opener.group_key()));

@@ -1,0 +1,143 @@
+//! The program as its user calls it: what it refuses, what it says, how it ends.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn lcsync(folder: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lcsync"));
+    command.current_dir(folder).args(args).output().unwrap()
+}
+
+/// As somebody who may not read everything.
+fn as_nobody(folder: &Path, args: &[&str]) -> Output {
+    const NOBODY: u32 = 65_534;
+    // where it is built others may not go
+    let program = folder.join("program");
+    fs::copy(env!("CARGO_BIN_EXE_lcsync"), &program).unwrap();
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = Command::new(&program);
+    if nix::unistd::geteuid().is_root() {
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    command.current_dir(folder).args(args).output().unwrap()
+}
+
+fn ends(output: &Output, code: i32, said: &str) {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{stderr}");
+    assert!(stderr.contains(said), "{said:?} is not said: {stderr}");
+}
+
+#[test]
+fn unknown_flags_and_impossible_names_are_wrong_usage() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["new\nline", "a#b"] {
+        fs::write(dir.path().join(name), "x").unwrap();
+    }
+    for args in [
+        &["--frobnicate"][..],
+        &["share", "--frobnicate", "x"],
+        &["hash", "--frobnicate", "x"],
+        &["lc:x", "dest", "--timeout", "soon"],
+        &["lc:x#12", "dest"],
+        &["share", "new\nline"],
+        &["share", "a#b"],
+    ] {
+        ends(&lcsync(dir.path(), args), 2, "");
+    }
+}
+
+#[test]
+fn special_files_are_refused_at_once_and_left_out_of_folders() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    fs::create_dir(at("folder")).unwrap();
+    fs::write(at("folder/f"), "words").unwrap();
+    let before = lcsync(dir.path(), &["hash", "folder"]).stdout;
+    let mode = nix::sys::stat::Mode::S_IRWXU;
+    nix::unistd::mkfifo(&at("folder/pipe"), mode).unwrap();
+    let _socket = UnixListener::bind(at("folder/socket")).unwrap();
+    for special in ["folder/pipe", "folder/socket", "/dev/null"] {
+        let refused = lcsync(dir.path(), &["hash", special]);
+        ends(&refused, 1, "neither a file nor a folder");
+        let stderr = String::from_utf8_lossy(&refused.stderr);
+        assert_eq!(stderr.matches("neither").count(), 1, "{stderr}");
+    }
+    let after = lcsync(dir.path(), &["hash", "folder"]);
+    ends(&after, 0, "");
+    assert_eq!(after.stdout, before);
+}
+
+#[test]
+fn names_of_any_bytes_are_copied_and_shown_on_one_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("source");
+    fs::create_dir(&source).unwrap();
+    for name in [&b"new\nline"[..], b"bad\xff", b"\x1b[31mred"] {
+        fs::write(source.join(OsStr::from_bytes(name)), name).unwrap();
+    }
+    symlink("/etc/passwd", source.join("out")).unwrap();
+    let copied = lcsync(dir.path(), &["-av", "source/", "copy"]);
+    ends(&copied, 0, "");
+    assert_eq!(copied.stdout.split(|b| *b == b'\n').count(), 4 + 1);
+    assert!(
+        !copied.stdout.contains(&0x1b),
+        "an escape reaches the terminal"
+    );
+    let hash = |path| lcsync(dir.path(), &["hash", path]).stdout;
+    assert_eq!(hash("source"), hash("copy"));
+    let link = fs::read_link(dir.path().join("copy/out")).unwrap();
+    assert_eq!(
+        link,
+        Path::new("/etc/passwd"),
+        "links are copied, not followed"
+    );
+}
+
+#[test]
+fn what_cannot_be_read_has_no_hash_and_deletes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    fs::create_dir_all(at("source/closed")).unwrap();
+    fs::write(at("source/closed/f"), "words").unwrap();
+    fs::write(at("source/open"), "words").unwrap();
+    fs::create_dir(at("dest")).unwrap();
+    fs::set_permissions(at("dest"), fs::Permissions::from_mode(0o777)).unwrap();
+    ends(&as_nobody(dir.path(), &["-r", "source/", "dest"]), 0, "");
+    fs::set_permissions(at("source/closed"), fs::Permissions::from_mode(0o000)).unwrap();
+    let hash = as_nobody(dir.path(), &["hash", "source"]);
+    ends(&hash, 1, "could not be read");
+    assert_eq!(hash.stdout, b"");
+    let copied = as_nobody(dir.path(), &["-r", "--delete", "source/", "dest"]);
+    ends(&copied, 1, "nothing is deleted");
+    assert_eq!(fs::read(at("dest/closed/f")).unwrap(), b"words");
+    ends(
+        &as_nobody(dir.path(), &["hash", "source/closed"]),
+        1,
+        "Permission denied",
+    );
+    // tempfile must be able to remove it
+    fs::set_permissions(at("source/closed"), fs::Permissions::from_mode(0o700)).unwrap();
+}
+
+#[test]
+fn without_the_right_to_write_a_fetch_ends_before_it_asks() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("closed")).unwrap();
+    let mode = fs::Permissions::from_mode(0o555);
+    fs::set_permissions(dir.path().join("closed"), mode).unwrap();
+    let args = ["lc:nobody-has-this", "closed/dest", "--timeout", "20s"];
+    ends(
+        &as_nobody(dir.path(), &args),
+        1,
+        "closed: cannot be written to",
+    );
+}
