@@ -1,4 +1,4 @@
-//! Sealed datagrams of shares with a key: AES-256-GCM around what [`packet`](crate::packet) writes.
+//! Sealed datagrams of shares with a key: AES-256-GCM around what [`packet`] writes.
 //!
 //! ```text
 //! key file, NAME -> share key -+- salt of the server ------------------> key of its records
