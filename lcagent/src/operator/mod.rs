@@ -1,6 +1,6 @@
 //! The operator's side: [`core`] decides, with [`assembly`] (a node's answer put together).
 //!
-//! Around it: [`shell`] (sockets and time), [`known`] (nodes that were met), [`print`] (what the user sees).
+//! Around it: [`shell`] (sockets and time), [`known`] (nodes that were met), [`mod@print`] (what the user sees).
 
 pub mod assembly;
 pub mod core;
