@@ -411,7 +411,7 @@ fn a_link_that_loses_a_fifth_each_way_stays_up() {
         let receiver = b.host.receive(GROUP, &[])?;
         a.wait_wanted(GROUP, r)?;
         b.host.set_loss(UPLINK, 20)?;
-        // a machine that does not run a daemon for a second looks like a dead link: it does not do so three times
+        // 0.9 s of silence were seen once in seven runs, cause unknown; the overlay's simulation is stricter
         let mut expected = 0;
         let mut stayed = false;
         for _ in 0..3 {
