@@ -503,11 +503,8 @@ impl Server {
 
     /// What comes next of the share that this root channel belongs to.
     fn upcoming(&self, root: Channel) -> impl Iterator<Item = Sending> + '_ {
-        let prefix = SharePrefix::of_group(root.group);
         self.schedule
-            .upcoming(root.interface)
-            .take(MAX_LOOKED_AT)
-            .filter(move |u| SharePrefix::of_group(u.group) == prefix)
+            .upcoming(root, MAX_LOOKED_AT)
             .map(|u| Sending {
                 channel: channel_of(u.group),
                 left: u16::try_from(u.left).unwrap_or(u16::MAX),

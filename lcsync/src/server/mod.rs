@@ -1,6 +1,6 @@
 //! Serving shares.
 //!
-//! [`core`] decides, with [`schedule`] (what is sent when) and [`querier`] (MLD's election); [`shell`] is the
+//! [`core`] decides, with [`schedule`] (what is sent when; `queue`: whose turn it is) and [`querier`] (MLD's election); [`shell`] is the
 //! process around it, [`config`] what it is told to share, [`rescan`] the thread that publishes changed files (`notices`
 //! of the kernel and `pace` say when to look); [`seed`] puts a server into a receiver.
 
@@ -9,6 +9,7 @@ pub mod core;
 mod notices;
 mod pace;
 pub mod querier;
+mod queue;
 pub mod rescan;
 pub mod schedule;
 pub mod seed;

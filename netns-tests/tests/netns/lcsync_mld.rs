@@ -1,7 +1,7 @@
 //! JOINs and PARTs of lcsync that are lost, forged, too many or of another kind, and who asks for them.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use netns_tests::lab::{
@@ -102,6 +102,59 @@ fn a_flood_of_joins_for_random_groups_is_counted_and_costs_no_memory() {
         let more = lan.share.peak_memory()? - before;
         ensure!(more < 32 << 20, "{more} bytes more");
         says(&lan.share, "unknown_channel")
+    });
+}
+
+#[test]
+fn thousands_who_join_one_share_leave_half_of_the_server_to_another() {
+    const SIZE: usize = 6 * MEGABYTE;
+    world("mld-starve", |lab| {
+        let mut hosts = lab.lan(&["server", "receiver", "flooder"])?;
+        let receivers = hosts.split_off(1);
+        let server = hosts.remove(0);
+        let folder = server.path("folder");
+        make_folder(&folder, SIZE)?;
+        make_folder(&server.path("other"), SIZE)?;
+        let args = ["folder", "other", "-i", LAN, "--bwlimit", "40M"];
+        let (share, _) = share(&server, &args)?;
+        let lan = Lan {
+            server,
+            receivers,
+            folder,
+            share,
+        };
+        let (groups, _watch) = learn(&lan)?;
+        let flooder = &lan.receivers[1];
+        let groups: Vec<String> = groups.into_iter().collect();
+        flooder.write("groups", groups.join("\n"))?;
+        let alone = Instant::now();
+        fetch(&lan.receivers[0], "lc:other", "alone")?;
+        let alone = alone.elapsed();
+        let joins = ["join", "--groups", "groups", "--sources", "5000"];
+        let mut flood = mld_flood(
+            flooder,
+            &[&joins[..], &["--rate", "1000", "--count", "1000000"]].concat(),
+        )?;
+        eventually("the flood has begun to be served", || {
+            let before = sent(&lan.server)?;
+            std::thread::sleep(Duration::from_millis(200));
+            let more = sent(&lan.server)? - before;
+            ensure!(more > 500_000, "{more} bytes in 0.2 s");
+            Ok(())
+        })?;
+        let beside = Instant::now();
+        fetch(&lan.receivers[0], "lc:other", "beside")?;
+        let beside = beside.elapsed();
+        ensure!(flood.is_running(), "the flood has ended");
+        flood.kill()?;
+        same_content(&lan.folder, &lan.receivers[0].path("beside"))?;
+        // half of the rate is its share; what it needs once, to find the share, is not longer
+        let fair = alone * 3 + Duration::from_secs(2);
+        ensure!(
+            beside < fair,
+            "{beside:?} beside the flood, {alone:?} alone"
+        );
+        Ok(())
     });
 }
 
