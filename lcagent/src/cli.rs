@@ -14,6 +14,7 @@ use crate::agent::config::DEFAULT_CHANNEL;
 use crate::datagram::JobId;
 use crate::envelope::MAX_PAYLOAD;
 use crate::operator::print::Style;
+use crate::operator::rolling::Rolling;
 use crate::operator::shell;
 use crate::request::Run;
 use crate::selector::Selector;
@@ -50,6 +51,7 @@ const EXEC_EXAMPLES: &str = "Examples:
   lcagent exec -- uptime
   lcagent exec --on 'role=web,!site=berlin*+db1' --timeout 5m -- apt-get -qq update
   lcagent exec -b -- uname -r
+  lcagent exec --canary --batch 5 -- systemctl restart nginx
   lcagent exec --stdin -- tee /etc/motd < motd
   lcagent exec --json -- true";
 
@@ -128,6 +130,12 @@ enum Verb {
         /// Forget a node: its key is not trusted and its absence not noticed any more
         #[arg(long, value_name = "NODE", conflicts_with = "selector")]
         forget: Option<String>,
+    },
+    /// The jobs of ours that nodes run or remember
+    #[command(after_help = "Examples:\n  lcagent jobs\n  lcagent jobs --on role=web --json")]
+    Jobs {
+        #[command(flatten)]
+        to: To,
     },
     /// Show once more what a job said (agents keep it for an hour, or a week if it never arrived)
     Result {
@@ -210,6 +218,29 @@ struct How {
     /// Nodes that come up within this time still run it (up to a week) [default: as --timeout]
     #[arg(long, value_name = "D", value_parser = parse_duration)]
     valid: Option<Duration>,
+    #[command(flatten)]
+    roll: Roll,
+}
+
+/// Which of the nodes that are known, and how many at a time.
+#[derive(Debug, Args)]
+struct Roll {
+    /// At most N of the known nodes that are selected: the first by name
+    #[arg(long, value_name = "N", value_parser = parse_count)]
+    limit: Option<usize>,
+    /// N known nodes at a time; goes on only when all of them have succeeded
+    #[arg(long, value_name = "N", value_parser = parse_count)]
+    batch: Option<usize>,
+    /// One known node first; goes on with the others only when that has succeeded
+    #[arg(long)]
+    canary: bool,
+}
+
+fn parse_count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("a number from 1 expected".into()),
+        Ok(n) => Ok(n),
+    }
 }
 
 fn parse_timeout(text: &str) -> Result<Duration, String> {
@@ -261,7 +292,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         } => {
             let style = how.view.style(json);
             let run = how.job(command, None, stdin, to.timeout)?;
-            commands::run(&to.options(how.valid), run, style)
+            commands::run(&to.options(how.valid), run, how.roll.rolling(), style)
         }
         Verb::Script {
             to,
@@ -275,12 +306,13 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             let name = file.file_name().unwrap_or(file.as_os_str()).to_owned();
             let words = std::iter::once(name).chain(arguments).collect();
             let run = how.job(words, Some(script), stdin, to.timeout)?;
-            commands::run(&to.options(how.valid), run, style)
+            commands::run(&to.options(how.valid), run, how.roll.rolling(), style)
         }
         Verb::Nodes { to, forget } => match forget {
             Some(name) => commands::forget(&to.options(None), &name),
             None => commands::nodes(&to.options(None), json),
         },
+        Verb::Jobs { to } => commands::jobs(&to.options(None), json),
         Verb::Result { to, view, job } => {
             commands::result(&to.options(None), job, view.style(json))
         }
@@ -304,6 +336,16 @@ impl To {
             selector: self.selector,
             timeout: self.timeout,
             valid,
+        }
+    }
+}
+
+impl Roll {
+    fn rolling(&self) -> Rolling {
+        Rolling {
+            limit: self.limit,
+            batch: self.batch,
+            canary: self.canary,
         }
     }
 }
@@ -370,6 +412,8 @@ mod tests {
             &["exec"][..],
             &["exec", "true"],
             &["exec", "--on", "a,,b", "--", "true"],
+            &["exec", "--batch", "0", "--", "true"],
+            &["exec", "--limit", "x", "--", "true"],
             &["exec", "--timeout", "0s", "--", "true"],
             &["exec", "--env", "=x", "--", "true"],
             &["result", "nonsense"],

@@ -1,27 +1,63 @@
 //! The operator's verbs.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use librecast::cli::{Exit, ExitError};
+use librecast::id::PeerId;
 use serde_json::json;
 
 use crate::agent::shell::default_state_dir;
+use crate::agent::unix_now;
 use crate::cli::print_line;
 use crate::datagram::JobId;
 use crate::envelope::MAX_PAYLOAD;
 use crate::operator::core::{Event, Fate};
-use crate::operator::known::Book;
+use crate::operator::known::{Book, Entry};
 use crate::operator::print::{Printer, Style, clean};
+use crate::operator::rolling::Rolling;
 use crate::operator::shell::{self, Options, Outcome, Session};
-use crate::record::{How, Record};
+use crate::record::{How, JobState, Record};
 use crate::request::{Run, What};
 
 /// `exec` and `script`.
-pub(crate) fn run(options: &Options, run: Run, style: Style) -> anyhow::Result<Exit> {
-    carry_out(options, &What::Run(run), style)
+pub(crate) fn run(
+    options: &Options,
+    run: Run,
+    rolling: Rolling,
+    style: Style,
+) -> anyhow::Result<Exit> {
+    let mut session = Session::open(options)?;
+    let what = What::Run(run);
+    let mut printer = Printer::new(style);
+    if !rolling.picks() {
+        return step(&mut session, options, &what, &[], &mut printer, true);
+    }
+    let steps = rolling.steps(session.known(options)?);
+    for (n, nodes) in steps.iter().enumerate() {
+        let last = n + 1 == steps.len();
+        let exit = step(&mut session, options, &what, nodes, &mut printer, last)?;
+        if exit != Exit::Ok && !last {
+            printer.fold()?;
+            let left: usize = steps[n + 1..].iter().map(Vec::len).sum();
+            eprintln!(
+                "lcagent: stopped after step {} of {}: {left} nodes were not asked",
+                n + 1,
+                steps.len()
+            );
+        }
+        if exit != Exit::Ok || last {
+            return Ok(exit);
+        }
+    }
+    eprintln!(
+        "lcagent: no known node is selected by {}: `lcagent nodes` meets them",
+        options.selector
+    );
+    Ok(Exit::Unreachable)
 }
 
 /// `result`.
@@ -36,26 +72,108 @@ pub(crate) fn cancel(options: &Options, job: JobId, style: Style) -> anyhow::Res
 
 fn carry_out(options: &Options, what: &What, style: Style) -> anyhow::Result<Exit> {
     let mut session = Session::open(options)?;
-    let mut printer: Option<Printer> = None;
-    let outcome = session.carry_out(options, what, |job, event| {
-        printer
-            .get_or_insert_with(|| Printer::new(style, job))
-            .event(event)
-    })?;
-    let mut printer = printer.unwrap_or_else(|| Printer::new(style, JobId([0; 8])));
+    let mut printer = Printer::new(style);
+    step(&mut session, options, what, &[], &mut printer, true)
+}
+
+/// One command for the nodes in `only`, or for all that are selected. `last`: no other follows.
+fn step(
+    session: &mut Session,
+    options: &Options,
+    what: &What,
+    only: &[Entry],
+    printer: &mut Printer,
+    last: bool,
+) -> anyhow::Result<Exit> {
+    let outcome = session.carry_out(options, what, only, |job, event| printer.event(job, event))?;
     let mut fates = outcome.fates.as_slice();
     if outcome.interrupted.is_some() {
         // who was cut short by us is no news
         fates = &[];
     }
+    if last {
+        printer.fold()?;
+    }
     printer.end(fates)?;
     Ok(exit(options, &outcome))
+}
+
+/// `jobs`.
+pub(crate) fn jobs(options: &Options, json: bool) -> anyhow::Result<Exit> {
+    let mut session = Session::open(options)?;
+    let mut jobs: BTreeMap<JobId, Vec<(PeerId, JobState)>> = BTreeMap::new();
+    let outcome = session.carry_out(options, &What::Jobs, &[], |_, event| {
+        match event {
+            Event::Said {
+                id,
+                record: Record::Job(state),
+            } => {
+                let nodes = jobs.entry(state.job).or_default();
+                nodes.push((*id, state.clone()));
+            }
+            Event::Rejected { id, why } => eprintln!("lcagent: {id} is not believed: {why}"),
+            _ => {}
+        }
+        Ok(())
+    })?;
+    for (_, name, fate) in &outcome.fates {
+        if matches!(fate, Fate::Silent | Fate::Unfinished) {
+            eprintln!("lcagent: {name}: no answer");
+        }
+    }
+    let mut rows: Vec<serde_json::Value> = jobs
+        .values()
+        .filter_map(|nodes| job_row(nodes, &outcome))
+        .collect();
+    rows.sort_by_key(|row| row["started"].as_u64());
+    if json {
+        print_line(serde_json::Value::from(rows))?;
+    } else {
+        let mut table = vec![
+            ["JOB", "AGE", "RUNNING", "OK", "FAILED", "COMMAND"]
+                .map(str::to_owned)
+                .to_vec(),
+        ];
+        for row in &rows {
+            let age = unix_now().saturating_sub(row["started"].as_u64().unwrap_or_default());
+            let mut cells = vec![cell(row, "job"), span(age)];
+            cells.extend(["running", "ok", "failed", "command"].map(|key| cell(row, key)));
+            table.push(cells);
+        }
+        print_table(&table)?;
+    }
+    Ok(exit(options, &outcome))
+}
+
+fn job_row(nodes: &[(PeerId, JobState)], outcome: &Outcome) -> Option<serde_json::Value> {
+    let (_, first) = nodes.first()?;
+    let count = |wanted: fn(Option<How>) -> bool| nodes.iter().filter(|n| wanted(n.1.how)).count();
+    let running = count(|how| how.is_none());
+    let ok = count(|how| how == Some(How::Exited(0)));
+    let node = |(id, state): &(PeerId, JobState)| {
+        let heard = outcome.heard.iter().find(|(key, _)| key == id);
+        json!({
+            "node": heard.map(|(_, node)| node.name.clone()),
+            "id": id,
+            "state": state.how.map_or("running", How::name),
+            "code": state.how.map(How::code),
+        })
+    };
+    Some(json!({
+        "job": first.job.to_string(),
+        "started": first.at,
+        "command": first.line,
+        "running": running,
+        "ok": ok,
+        "failed": nodes.len() - running - ok,
+        "nodes": nodes.iter().map(node).collect::<Vec<_>>(),
+    }))
 }
 
 /// `nodes`.
 pub(crate) fn nodes(options: &Options, json: bool) -> anyhow::Result<Exit> {
     let mut session = Session::open(options)?;
-    let outcome = session.carry_out(options, &What::Facts, |_, event| {
+    let outcome = session.carry_out(options, &What::Facts, &[], |_, event| {
         if let Event::Rejected { id, why } = event {
             eprintln!("lcagent: {id} is not believed: {why}");
         }
@@ -70,10 +188,7 @@ pub(crate) fn nodes(options: &Options, json: bool) -> anyhow::Result<Exit> {
     Ok(exit(options, &outcome))
 }
 
-fn row(
-    (id, name, fate): &(librecast::id::PeerId, String, Fate),
-    outcome: &Outcome,
-) -> serde_json::Value {
+fn row((id, name, fate): &(PeerId, String, Fate), outcome: &Outcome) -> serde_json::Value {
     let heard = outcome.heard.iter().find(|(key, _)| key == id);
     let labels = heard
         .map(|(_, node)| node.labels.clone())
@@ -96,11 +211,6 @@ fn row(
 }
 
 fn print_nodes(rows: &[serde_json::Value]) -> std::io::Result<()> {
-    let text = |row: &serde_json::Value, key: &str| match &row[key] {
-        serde_json::Value::String(s) => clean(s),
-        serde_json::Value::Null => String::new(),
-        other => other.to_string(),
-    };
     let labels = |row: &serde_json::Value| -> String {
         let labels = row["labels"].as_object();
         let pairs = labels
@@ -109,32 +219,51 @@ fn print_nodes(rows: &[serde_json::Value]) -> std::io::Result<()> {
             .map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default()));
         clean(&pairs.collect::<Vec<_>>().join(","))
     };
-    let mut table =
-        vec![["NAME", "STATE", "LABELS", "OS", "UPTIME", "ADDRESSES"].map(str::to_owned)];
+    let mut table = vec![
+        ["NAME", "STATE", "LABELS", "OS", "UPTIME", "ADDRESSES"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
     for row in rows {
-        let uptime = row["uptime_s"].as_u64().map(|s| match s {
-            0..3_600 => format!("{}m", s / 60),
-            3_600..172_800 => format!("{}h", s / 3_600),
-            _ => format!("{}d", s / 86_400),
-        });
-        table.push([
-            text(row, "name"),
-            text(row, "state"),
+        table.push(vec![
+            cell(row, "name"),
+            cell(row, "state"),
             labels(row),
-            text(row, "os"),
-            uptime.unwrap_or_default(),
-            text(row, "addresses"),
+            cell(row, "os"),
+            row["uptime_s"].as_u64().map(span).unwrap_or_default(),
+            cell(row, "addresses"),
         ]);
     }
+    print_table(&table)
+}
+
+fn cell(row: &serde_json::Value, key: &str) -> String {
+    match &row[key] {
+        serde_json::Value::String(s) => clean(s),
+        serde_json::Value::Null => String::new(),
+        other => other.to_string(),
+    }
+}
+
+/// Seconds, for people.
+fn span(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds}s"),
+        120..7_200 => format!("{}m", seconds / 60),
+        7_200..172_800 => format!("{}h", seconds / 3_600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+/// Lines of equally many cells, the columns below each other.
+fn print_table(table: &[Vec<String>]) -> std::io::Result<()> {
+    let columns = table.first().map_or(0, Vec::len);
     let width = |column: usize| {
-        table
-            .iter()
-            .map(|r| r[column].chars().count())
-            .max()
-            .unwrap_or(0)
+        let cells = table.iter().map(|r| r[column].chars().count());
+        cells.max().unwrap_or(0)
     };
-    let widths: Vec<usize> = (0..6).map(width).collect();
-    for row in &table {
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    for row in table {
         let cells = row
             .iter()
             .zip(&widths)

@@ -15,6 +15,7 @@
 //! 8 warning   text
 //! 9 done      nothing: what was asked for has been done
 //! 10 not selected   nothing: the command is not for this node; said only when asked
+//! 11 job      job 64 | started, Unix seconds 64 | how 8 (as in ended; 255: it runs) | code 32 | its command, text
 //! ```
 //!
 //! An answer ends with one of ended, refused, facts, done and not selected. What is not known is skipped.
@@ -23,10 +24,14 @@ use std::collections::BTreeMap;
 
 use librecast::wire::{Reader, WireError, Writer};
 
+use crate::datagram::JobId;
+
 /// Most bytes in one record.
 pub const MAX_CONTENT: usize = u16::MAX as usize;
 /// Most labels of a node.
 pub const MAX_LABELS: usize = 64;
+/// In place of how a job ended: it runs.
+const RUNS: u8 = 255;
 
 /// One record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +56,21 @@ pub enum Record {
     Done,
     /// The command is not for this node.
     NotSelected,
+    /// A job of the operator who asks.
+    Job(JobState),
+}
+
+/// A job as the node that runs it sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobState {
+    /// Its name.
+    pub job: JobId,
+    /// When it came, in Unix seconds by the node's clock.
+    pub at: u64,
+    /// How it ended; none: it runs.
+    pub how: Option<How>,
+    /// What runs, for people; may be cut.
+    pub line: String,
 }
 
 /// A node as it names itself.
@@ -147,6 +167,12 @@ impl Record {
             }
             Self::Done => 9,
             Self::NotSelected => 10,
+            Self::Job(state) => {
+                let (how, code) = state.how.map_or((RUNS, 0), How::to_wire);
+                w.put(&state.job.0).u64(state.at).u8(how).u32(code);
+                w.put(state.line.as_bytes());
+                11
+            }
         };
         let length = u16::try_from(w.len()).map_err(|_| WireError::Bad("record length"))?;
         out.push(kind);
@@ -174,6 +200,15 @@ impl Record {
             8 => Self::Warning(lossy(&mut c)?),
             9 => Self::Done,
             10 => Self::NotSelected,
+            11 => Self::Job(JobState {
+                job: JobId(c.array()?),
+                at: c.u64()?,
+                how: match (c.u8()?, c.u32()?) {
+                    (RUNS, _) => None,
+                    (how, code) => Some(How::from_wire(how, code)?),
+                },
+                line: lossy(&mut c)?,
+            }),
             _ => return Ok(Some((3 + content.len(), None))),
         };
         c.finish()?;
@@ -241,41 +276,62 @@ pub fn is_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= 63 && name != "all" && name.chars().all(plain)
 }
 
-impl Ended {
-    /// The exit code that shells would give: 128 and the signal, 124 for out of time.
-    #[must_use]
-    pub fn code(&self) -> u32 {
-        match self.how {
-            How::Exited(code) => code,
-            How::Killed(signal) => 128 + signal.min(127),
-            How::OutOfTime => 124,
-            How::Cancelled => 143,
-            How::Lost => 255,
+impl How {
+    fn to_wire(self) -> (u8, u32) {
+        match self {
+            Self::Exited(code) => (0, code),
+            Self::Killed(signal) => (1, signal),
+            Self::OutOfTime => (2, 0),
+            Self::Cancelled => (3, 0),
+            Self::Lost => (4, 0),
         }
     }
 
+    fn from_wire(how: u8, code: u32) -> Result<Self, WireError> {
+        Ok(match how {
+            0 => Self::Exited(code),
+            1 => Self::Killed(code),
+            2 => Self::OutOfTime,
+            3 => Self::Cancelled,
+            4 => Self::Lost,
+            _ => return Err(WireError::Bad("end")),
+        })
+    }
+
+    /// The exit code that shells would give: 128 and the signal, 124 for out of time.
+    #[must_use]
+    pub fn code(self) -> u32 {
+        match self {
+            Self::Exited(code) => code,
+            Self::Killed(signal) => 128 + signal.min(127),
+            Self::OutOfTime => 124,
+            Self::Cancelled => 143,
+            Self::Lost => 255,
+        }
+    }
+
+    /// For machines.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Exited(_) => "exited",
+            Self::Killed(_) => "killed",
+            Self::OutOfTime => "timeout",
+            Self::Cancelled => "cancelled",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+impl Ended {
     fn encode(&self, w: &mut Writer) {
-        let (how, code) = match self.how {
-            How::Exited(code) => (0, code),
-            How::Killed(signal) => (1, signal),
-            How::OutOfTime => (2, 0),
-            How::Cancelled => (3, 0),
-            How::Lost => (4, 0),
-        };
+        let (how, code) = self.how.to_wire();
         w.u8(how).u32(code).u64(self.duration_us).u64(self.user_us);
         w.u64(self.system_us).u64(self.memory_kib).u64(self.cut);
     }
 
     fn decode(r: &mut Reader<'_>) -> Result<Self, WireError> {
-        let (how, code) = (r.u8()?, r.u32()?);
-        let how = match how {
-            0 => How::Exited(code),
-            1 => How::Killed(code),
-            2 => How::OutOfTime,
-            3 => How::Cancelled,
-            4 => How::Lost,
-            _ => return Err(WireError::Bad("end")),
-        };
+        let how = How::from_wire(r.u8()?, r.u32()?)?;
         Ok(Self {
             how,
             duration_us: r.u64()?,
@@ -324,6 +380,18 @@ mod tests {
             Record::Warning("clock".into()),
             Record::Done,
             Record::NotSelected,
+            Record::Job(JobState {
+                job: JobId([7; 8]),
+                at: 1_800_000_000,
+                how: Some(How::Exited(3)),
+                line: "make test".into(),
+            }),
+            Record::Job(JobState {
+                job: JobId([8; 8]),
+                at: 1,
+                how: None,
+                line: String::new(),
+            }),
         ]
     }
 
@@ -369,7 +437,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_bytes_never_panic(kind in 0_u8..12, content in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn arbitrary_bytes_never_panic(kind in 0_u8..13, content in prop::collection::vec(any::<u8>(), 0..200)) {
             let length = (content.len() as u16).to_be_bytes();
             let bytes = [&[kind], length.as_slice(), &content].concat();
             if let Ok(Some((read, Some(record)))) = Record::decode(&bytes) {

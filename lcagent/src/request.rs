@@ -1,9 +1,9 @@
 //! What a command asks for: the payload of an envelope.
 //!
-//! Version 1, big-endian:
+//! Version 2, big-endian:
 //!
 //! ```text
-//! version 8 = 1 | what 8 | spread 16 | window 8 | ...
+//! version 8 = 2 | what 8 | spread 16 | window 8 | only 16 x { node 64 } | ...
 //!
 //! 1 run     flags 8 (bit 0: a script) | time 32 | user text8 | folder bytes16
 //!           | arguments 16 x bytes16 | variables 16 x { name bytes16 | value bytes16 }
@@ -11,8 +11,10 @@
 //! 2 facts   nothing
 //! 3 cancel  job 64
 //! 4 result  job 64
+//! 5 jobs    nothing
 //! ```
 //!
+//! `only`: of the nodes that the selector selects, those whose keys begin with one of these 64 bits; none: all.
 //! Answers begin within `spread` milliseconds, each agent at a random time, and have at most `window`
 //! segments under way. `time` is how long a job may run, in milliseconds.
 
@@ -22,9 +24,10 @@ use std::time::Duration;
 
 use librecast::wire::{Reader, WireError, Writer};
 
+use crate::acknowledgement::ShortId;
 use crate::datagram::JobId;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const SCRIPT: u8 = 1;
 /// Most arguments, and most variables.
 const MAX_ITEMS: u16 = 4_096;
@@ -36,6 +39,8 @@ pub struct Request {
     pub spread_ms: u16,
     /// Segments of one answer under way.
     pub window: u8,
+    /// The nodes it is for, of those that are selected; empty: all of them.
+    pub only: Vec<ShortId>,
     /// What is asked for.
     pub what: What,
 }
@@ -51,6 +56,8 @@ pub enum What {
     Cancel(JobId),
     /// The answer to a job of the same operator is to be sent once more.
     Result(JobId),
+    /// Which jobs of the same operator are there.
+    Jobs,
 }
 
 /// A program to be run.
@@ -82,11 +89,16 @@ impl Request {
             What::Facts => 2,
             What::Cancel(_) => 3,
             What::Result(_) => 4,
+            What::Jobs => 5,
         });
         w.u16(self.spread_ms).u8(self.window);
+        w.u16(u16::try_from(self.only.len()).map_err(|_| WireError::Bad("count"))?);
+        for node in &self.only {
+            w.put(node);
+        }
         match &self.what {
             What::Run(run) => run.encode(&mut w)?,
-            What::Facts => {}
+            What::Facts | What::Jobs => {}
             What::Cancel(job) | What::Result(job) => {
                 w.put(&job.0);
             }
@@ -103,17 +115,20 @@ impl Request {
         }
         let what = r.u8()?;
         let (spread_ms, window) = (r.u16()?, r.u8()?);
+        let only = (0..r.u16()?).map(|_| r.array()).collect::<Result<_, _>>()?;
         let what = match what {
             1 => What::Run(Run::decode(&mut r)?),
             2 => What::Facts,
             3 => What::Cancel(JobId(r.array()?)),
             4 => What::Result(JobId(r.array()?)),
+            5 => What::Jobs,
             _ => return Err(WireError::Bad("request")),
         };
         r.finish()?;
         Ok(Self {
             spread_ms,
             window,
+            only,
             what,
         })
     }
@@ -215,12 +230,13 @@ fn variable_name(r: &mut Reader<'_>) -> Result<OsString, WireError> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
-    fn run(arguments: &[&str]) -> Run {
+    /// A program and nothing else.
+    pub(crate) fn run(arguments: &[&str]) -> Run {
         Run {
             arguments: arguments.iter().map(OsString::from).collect(),
             script: None,
@@ -236,6 +252,7 @@ mod tests {
         Request {
             spread_ms: 8,
             window: 64,
+            only: Vec::new(),
             what,
         }
     }
@@ -256,9 +273,11 @@ mod tests {
             What::Facts,
             What::Cancel(JobId([1; 8])),
             What::Result(JobId([2; 8])),
+            What::Jobs,
         ];
         for what in kinds {
-            let request = request(what);
+            let mut request = request(what);
+            request.only = vec![[3; 8], [4; 8]];
             let bytes = request.encode().unwrap();
             assert_eq!(Request::decode(&bytes), Ok(request));
         }
@@ -292,7 +311,7 @@ mod tests {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let _ = Request::decode(&bytes);
-            let versioned = [&[1, 1, 0, 0, 0, 0, 0, 0, 0, 1], bytes.as_slice()].concat();
+            let versioned = [&[2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1], bytes.as_slice()].concat();
             if let Ok(request) = Request::decode(&versioned) {
                 prop_assert_eq!(Request::decode(&request.encode().unwrap()), Ok(request));
             }

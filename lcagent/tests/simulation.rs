@@ -100,6 +100,7 @@ fn command(world: &World, sequence: u64, what: What) -> Command {
     let request = Request {
         spread_ms: spread.as_millis() as u16,
         window,
+        only: Vec::new(),
         what,
     };
     Command {
@@ -144,6 +145,7 @@ impl Simulation {
             },
             others: Vec::new(),
             strict: false,
+            closed: false,
             timeout: TIMEOUT,
             spread,
             window,

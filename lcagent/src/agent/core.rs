@@ -90,8 +90,15 @@ pub enum Output {
     Start(Box<Start>),
     /// End a job.
     Cancel(JobId),
-    /// Give the node's facts to [`Agent::handle_facts`].
+    /// Give the node's facts to [`Agent::handle_answer`].
     Facts(JobId),
+    /// Give the operator's jobs to [`Agent::handle_answer`].
+    Jobs {
+        /// Who asks.
+        operator: PeerId,
+        /// By this command.
+        job: JobId,
+    },
     /// A job's stream has been delivered.
     Delivered(JobId),
     /// Nobody needs this job's stream any more.
@@ -293,12 +300,12 @@ impl Agent {
 
     /// A job that was to start does not, and why.
     pub fn handle_refused(&mut self, job: JobId, why: &str, now: Instant) {
-        self.finish(job, &Record::Refused(why.to_owned()), now);
+        self.finish(job, &[Record::Refused(why.to_owned())], now);
     }
 
-    /// The facts that were asked for.
-    pub fn handle_facts(&mut self, job: JobId, facts: Vec<(String, String)>, now: Instant) {
-        self.finish(job, &Record::Facts(facts), now);
+    /// What was asked for: the last record ends the answer.
+    pub fn handle_answer(&mut self, job: JobId, records: &[Record], now: Instant) {
+        self.finish(job, records, now);
     }
 
     /// Time has come: see [`poll_timeout`](Self::poll_timeout).
@@ -493,15 +500,19 @@ impl Agent {
             id: &me,
             labels: &self.settings.node.labels,
         };
-        if !command.selector.selects(&node) {
+        let request = Request::decode(&command.payload);
+        let short = short_id(&self.key.peer_id());
+        let others = request
+            .as_ref()
+            .is_ok_and(|r| !r.only.is_empty() && !r.only.contains(&short));
+        if others || !command.selector.selects(&node) {
             let mut job = self.job(operator, via, Delivery::resting(now));
             // nobody asks after the command's time; a day is more than most have
             job.forget_at = Some(now + KEEP);
             self.insert(id, job);
-            self.finish(id, &Record::NotSelected, now);
+            self.finish(id, &[Record::NotSelected], now);
             return;
         }
-        let request = Request::decode(&command.payload);
         let spread = request.as_ref().map_or(0, |r| r.spread_ms);
         let window = request.as_ref().map_or(1, |r| r.window);
         let wait = self
@@ -522,6 +533,7 @@ impl Agent {
     fn obey(&mut self, id: JobId, operator: PeerId, what: What, now: Instant) {
         match what {
             What::Facts => self.outputs.push_back(Output::Facts(id)),
+            What::Jobs => self.outputs.push_back(Output::Jobs { operator, job: id }),
             What::Run(run) => self.run(id, operator, run, now),
             What::Cancel(target) => {
                 let line = format!("cancel {target}");
@@ -532,7 +544,7 @@ impl Agent {
                 }
                 self.audit(id, operator, line, "done");
                 self.outputs.push_back(Output::Cancel(target));
-                self.finish(id, &Record::Done, now);
+                self.finish(id, &[Record::Done], now);
             }
             What::Result(target) => {
                 let line = format!("result {target}");
@@ -589,7 +601,7 @@ impl Agent {
 
     fn refuse(&mut self, id: JobId, operator: PeerId, what: String, why: &str, now: Instant) {
         self.audit(id, operator, what, &format!("refused: {why}"));
-        self.finish(id, &Record::Refused(why.to_owned()), now);
+        self.finish(id, &[Record::Refused(why.to_owned())], now);
     }
 
     fn audit(&mut self, job: JobId, operator: PeerId, what: String, verdict: &str) {
@@ -601,8 +613,8 @@ impl Agent {
         });
     }
 
-    /// Ends an answer that is kept here with its last record.
-    fn finish(&mut self, id: JobId, record: &Record, now: Instant) {
+    /// Ends an answer that is kept here with its last records.
+    fn finish(&mut self, id: JobId, records: &[Record], now: Instant) {
         let preamble = self.preamble();
         let Some(job) = self.jobs.get_mut(&id) else {
             return;
@@ -614,7 +626,8 @@ impl Agent {
         let Content::Here(bytes) = &mut job.content else {
             return;
         };
-        if record.encode(bytes).is_err() {
+        let encoded: Result<(), WireError> = records.iter().try_for_each(|r| r.encode(bytes));
+        if encoded.is_err() {
             // facts of 64 KiB: no node has them
             let _ = Record::Refused("the answer is too long".into()).encode(bytes);
         }

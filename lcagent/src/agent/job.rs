@@ -7,11 +7,11 @@
 //! | `stream` | the answer so far: records |
 //! | `lock` | locked by the supervisor while it lives; its process id |
 //! | `cancel` | is there if the job is to be ended |
-//! | `ended` | is there once the stream is whole |
+//! | `ended` | is there once the stream is whole: its last record |
 //! | `delivered` | is there once the operator has it |
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,8 +24,9 @@ use serde::{Deserialize, Serialize};
 
 use super::core::{Start, Store};
 use super::policy::Permit;
+use super::unix_now;
 use crate::datagram::JobId;
-use crate::record::Record;
+use crate::record::{How, JobState, Record};
 use crate::request::{Request, Run, What};
 
 /// A job's folder.
@@ -41,7 +42,14 @@ struct Spec {
     user: Option<String>,
     time_ms: u64,
     output: u64,
+    /// When it came, in Unix seconds.
+    at: u64,
+    /// What runs, for people.
+    line: String,
 }
+
+/// Longest command in a list of jobs, in characters.
+const MAX_LINE: usize = 256;
 
 /// All folders of an agent.
 #[derive(Debug, Clone)]
@@ -106,10 +114,13 @@ impl JobDir {
             user: start.permit.user.clone(),
             time_ms: start.permit.time.as_millis() as u64,
             output: start.permit.output,
+            at: unix_now(),
+            line: start.run.line().chars().take(MAX_LINE).collect(),
         };
         let request = Request {
             spread_ms: 0,
             window: 0,
+            only: Vec::new(),
             what: What::Run(start.run.clone()),
         };
         let request = request.encode().map_err(io::Error::other)?;
@@ -120,7 +131,7 @@ impl JobDir {
 
     /// What to run, and as what.
     pub fn read(&self) -> io::Result<(PeerId, Run, Permit)> {
-        let spec: Spec = serde_json::from_slice(&fs::read(self.file("spec"))?)?;
+        let spec = self.spec()?;
         let request = Request::decode(&fs::read(self.file("request"))?);
         let What::Run(run) = request.map_err(io::Error::other)?.what else {
             return Err(io::Error::other("no program"));
@@ -135,8 +146,26 @@ impl JobDir {
 
     /// Whose job it is.
     pub fn operator(&self) -> io::Result<PeerId> {
-        let spec: Spec = serde_json::from_slice(&fs::read(self.file("spec"))?)?;
-        Ok(spec.operator)
+        Ok(self.spec()?.operator)
+    }
+
+    /// How it is, if it is one of `operator`'s.
+    pub fn state_for(&self, job: JobId, operator: &PeerId) -> Option<JobState> {
+        let spec = self.spec().ok().filter(|s| s.operator == *operator)?;
+        let how = self.progress().ok()?.1.then(|| match self.end() {
+            Some(Record::Ended(ended)) => ended.how,
+            _ => How::Lost,
+        });
+        Some(JobState {
+            job,
+            at: spec.at,
+            how,
+            line: spec.line,
+        })
+    }
+
+    fn spec(&self) -> io::Result<Spec> {
+        Ok(serde_json::from_slice(&fs::read(self.file("spec"))?)?)
     }
 
     /// The stream's end, to write on.
@@ -151,22 +180,16 @@ impl JobDir {
         Ok((fs::metadata(self.file("stream"))?.len(), ended))
     }
 
-    /// The last records of the stream, for the audit log.
+    /// The last record of a stream that is whole.
     pub fn end(&self) -> Option<Record> {
-        let mut stream = Vec::new();
-        let mut file = File::open(self.file("stream")).ok()?;
-        file.read_to_end(&mut stream).ok()?;
-        let (mut at, mut last) = (0, None);
-        while let Ok(Some((length, record))) = Record::decode(&stream[at..]) {
-            at += length;
-            last = record.or(last);
-        }
-        last.filter(Record::is_last)
+        let bytes = fs::read(self.file("ended")).ok()?;
+        Record::decode(&bytes).ok()??.1
     }
 
-    /// The stream is whole.
-    pub fn set_ended(&self) -> io::Result<()> {
-        self.write("ended", b"")
+    /// The stream is whole: it ends with `bytes`.
+    pub fn set_ended(&self, bytes: &[u8]) -> io::Result<()> {
+        // what is there is whole, whenever somebody looks
+        crate::files::replace(&self.file("ended"), bytes)
     }
 
     /// The operator has it.

@@ -167,6 +167,7 @@ mod tests {
     use librecast::id::SecretKey;
 
     use super::*;
+    use crate::request::tests::run;
 
     fn key(n: u8) -> PeerId {
         SecretKey::from_seed(&[n; 32]).peer_id()
@@ -183,18 +184,6 @@ mod tests {
             time: None,
             output: None,
             labels: BTreeMap::new(),
-        }
-    }
-
-    fn run(arguments: &[&str]) -> Run {
-        Run {
-            arguments: arguments.iter().map(OsString::from).collect(),
-            script: None,
-            stdin: Vec::new(),
-            time: Duration::from_secs(60),
-            user: None,
-            folder: None,
-            variables: Vec::new(),
         }
     }
 

@@ -38,6 +38,9 @@ use crate::replay::{MAX_SNAPSHOT, ReplayWindow};
 const LONG_TURN: Duration = Duration::from_secs(1);
 const ADOPTED_TURN: Duration = Duration::from_millis(100);
 
+/// Jobs in a list of them: the latest.
+const MAX_LISTED: usize = 128;
+
 /// What the command line says.
 #[derive(Debug)]
 pub struct Options {
@@ -323,7 +326,7 @@ impl Shell {
             .encode(&mut bytes)
             .map_err(io::Error::other)
             .and_then(|()| dir.stream()?.write_all(&bytes))
-            .and_then(|()| dir.set_ended());
+            .and_then(|()| dir.set_ended(&bytes));
         if let Err(e) = written {
             tracing::error!("{}: {e}", dir.path().display());
         }
@@ -369,8 +372,10 @@ impl Shell {
             }
             Output::Facts(job) => {
                 let facts = facts::collect(self.agent.running());
-                self.agent.handle_facts(job, facts, Instant::now());
+                self.agent
+                    .handle_answer(job, &[Record::Facts(facts)], Instant::now());
             }
+            Output::Jobs { job, operator } => self.list_jobs(job, &operator),
             Output::Delivered(job) => {
                 // refused ones have no folder
                 let _ = self.jobs.job(job).set_delivered();
@@ -389,6 +394,19 @@ impl Shell {
                 }
             }
         }
+    }
+
+    fn list_jobs(&mut self, job: JobId, operator: &PeerId) {
+        let all = self.jobs.all().unwrap_or_default();
+        let mut states: Vec<_> = all
+            .into_iter()
+            .filter_map(|id| self.jobs.job(id).state_for(id, operator))
+            .collect();
+        states.sort_by_key(|s| std::cmp::Reverse(s.at));
+        states.truncate(MAX_LISTED);
+        let mut records: Vec<Record> = states.into_iter().map(Record::Job).collect();
+        records.push(Record::Done);
+        self.agent.handle_answer(job, &records, Instant::now());
     }
 
     fn start(&mut self, start: &Start) {

@@ -59,9 +59,13 @@ pub fn supervise(dir: PathBuf) -> anyhow::Result<Exit> {
         cut: 0,
     };
     let ended = run(&dir, &mut log, send, &events);
-    log.write(&Record::Ended(ended))?;
+    let mut last = Vec::new();
+    Record::Ended(ended)
+        .encode(&mut last)
+        .map_err(io::Error::other)?;
+    log.file.write_all(&last)?;
     log.file.sync_data()?;
-    dir.set_ended()?;
+    dir.set_ended(&last)?;
     poke();
     Ok(Exit::Ok)
 }

@@ -63,6 +63,8 @@ pub struct Settings {
     pub others: Vec<Known>,
     /// Whether nodes that are not known are refused.
     pub strict: bool,
+    /// Whether the command is for the expected ones alone: there are no others to wait for.
+    pub closed: bool,
     /// How long nodes have to answer.
     pub timeout: Duration,
     /// Over how long the agents spread their first answers.
@@ -329,6 +331,9 @@ impl Operator {
         }
         if silent > 0 {
             return end;
+        }
+        if self.settings.closed {
+            return self.begun;
         }
         let strangers = self.last_stranger + QUIET;
         let spread = self.settings.spread;

@@ -26,7 +26,7 @@ pub enum Style {
     Json,
 }
 
-/// Shows the answers to one command.
+/// Shows the answers to one command, or to several one after the other.
 #[derive(Debug)]
 pub struct Printer {
     style: Style,
@@ -41,10 +41,10 @@ pub struct Printer {
 impl Printer {
     /// Nothing has been shown yet.
     #[must_use]
-    pub fn new(style: Style, job: JobId) -> Self {
+    pub fn new(style: Style) -> Self {
         Self {
             style,
-            job,
+            job: JobId([0; 8]),
             names: BTreeMap::new(),
             lines: BTreeMap::new(),
             folded: BTreeMap::new(),
@@ -52,8 +52,9 @@ impl Printer {
         }
     }
 
-    /// Shows an event.
-    pub fn event(&mut self, event: &Event) -> io::Result<()> {
+    /// Shows an event of `job`.
+    pub fn event(&mut self, job: JobId, event: &Event) -> io::Result<()> {
+        self.job = job;
         match event {
             Event::Heard { id, node, known } => {
                 self.names.insert(*id, node.name.clone());
@@ -73,13 +74,10 @@ impl Printer {
         }
     }
 
-    /// Shows what is left, once nothing more comes.
+    /// Shows what is left of a command, once nothing more comes.
     pub fn end(&mut self, fates: &[(PeerId, String, Fate)]) -> io::Result<()> {
         for ((id, is_error), line) in std::mem::take(&mut self.lines) {
             self.line(&id, is_error, &line)?;
-        }
-        if self.style == Style::Folded {
-            self.print_folded()?;
         }
         for (id, name, fate) in fates {
             if self.style == Style::Json {
@@ -151,7 +149,8 @@ impl Printer {
         }
     }
 
-    fn print_folded(&self) -> io::Result<()> {
+    /// Shows equal output once, after all commands.
+    pub fn fold(&mut self) -> io::Result<()> {
         let mut same: BTreeMap<&[u8], Vec<String>> = BTreeMap::new();
         for (id, output) in &self.folded {
             same.entry(output).or_default().push(self.name(id));
@@ -188,7 +187,9 @@ impl Printer {
             Record::Refused(why) => ("refused", json!({ "reason": why })),
             Record::Warning(text) => ("warning", json!({ "text": text })),
             Record::Done => ("done", json!({})),
-            Record::Node(_) | Record::Facts(_) | Record::NotSelected => return Ok(()),
+            Record::Node(_) | Record::Facts(_) | Record::Job(_) | Record::NotSelected => {
+                return Ok(());
+            }
         };
         self.document(id, &self.name(id), event, more)
     }
@@ -209,16 +210,9 @@ impl Printer {
 }
 
 fn ended_json(ended: &Ended) -> serde_json::Value {
-    let how = match ended.how {
-        How::Exited(_) => "exited",
-        How::Killed(_) => "killed",
-        How::OutOfTime => "timeout",
-        How::Cancelled => "cancelled",
-        How::Lost => "lost",
-    };
     json!({
-        "how": how,
-        "code": ended.code(),
+        "how": ended.how.name(),
+        "code": ended.how.code(),
         "duration_ms": ended.duration_us as f64 / 1_000.0,
         "user_ms": ended.user_us as f64 / 1_000.0,
         "system_ms": ended.system_us as f64 / 1_000.0,

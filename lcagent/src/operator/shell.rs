@@ -18,7 +18,8 @@ use nix::sys::signal::Signal;
 use nix::sys::time::TimeSpec;
 
 use super::core::{Event, Fate, Known, Operator, Output, Settings, pace};
-use super::known::{Book, is_selected};
+use super::known::{Book, Entry, is_selected};
+use crate::acknowledgement::short_id;
 use crate::agent::unix_now;
 use crate::datagram::JobId;
 use crate::envelope::{Command, MAX_LIFETIME_S, Signed};
@@ -117,27 +118,38 @@ impl Session {
         })
     }
 
-    /// What is known of nodes.
-    pub fn book(&self) -> &Book {
-        &self.book
+    /// The known nodes that `options` select.
+    pub fn known(&self, options: &Options) -> anyhow::Result<Vec<Entry>> {
+        let mut known = self.book.channel(&self.channel)?;
+        known.retain(|e| is_selected(e, &options.selector));
+        Ok(known)
     }
 
-    /// Carries out one command. `show` is given the job and each event as it happens.
+    /// Carries out one command, for the nodes in `only` unless there are none in it: then for all that are
+    /// selected. `show` is given the job and each event as it happens.
     pub fn carry_out(
         &mut self,
         options: &Options,
         what: &What,
+        only: &[Entry],
         mut show: impl FnMut(JobId, &Event) -> io::Result<()>,
     ) -> anyhow::Result<Outcome> {
         let known = self.book.channel(&self.channel)?;
-        let (expected, others): (Vec<_>, Vec<_>) = known
-            .iter()
-            .partition(|e| is_selected(e, &options.selector));
+        let (expected, others): (Vec<_>, Vec<_>) = known.iter().partition(|e| {
+            is_selected(e, &options.selector) && (only.is_empty() || only.contains(e))
+        });
         let (spread, window) = pace(expected.len());
-        let signed = self.sign(options, spread, window, what)?;
+        let request = Request {
+            // at most 2,048
+            spread_ms: spread.as_millis() as u16,
+            window,
+            only: only.iter().map(|e| short_id(&e.key)).collect(),
+            what: what.clone(),
+        };
+        let signed = self.sign(options, &request)?;
         let job = signed.job;
-        let as_known = |entries: Vec<&super::known::Entry>| -> Vec<Known> {
-            let known = |e: &super::known::Entry| Known {
+        let as_known = |entries: Vec<&Entry>| -> Vec<Known> {
+            let known = |e: &Entry| Known {
                 id: e.key,
                 name: e.name.clone(),
             };
@@ -147,6 +159,7 @@ impl Session {
             expected: as_known(expected),
             others: as_known(others),
             strict: options.strict,
+            closed: !only.is_empty(),
             timeout: options.timeout,
             spread,
             window,
@@ -197,19 +210,7 @@ impl Session {
         })
     }
 
-    fn sign(
-        &self,
-        options: &Options,
-        spread: Duration,
-        window: u8,
-        what: &What,
-    ) -> anyhow::Result<Signed> {
-        let request = Request {
-            // at most 2,048
-            spread_ms: spread.as_millis() as u16,
-            window,
-            what: what.clone(),
-        };
+    fn sign(&self, options: &Options, request: &Request) -> anyhow::Result<Signed> {
         let usage = |e: String| ExitError::new(Exit::Usage, e);
         let issued = unix_now();
         let lifetime = options.valid.unwrap_or(options.timeout).as_secs().max(1);
@@ -230,7 +231,13 @@ impl Session {
 
     /// Ends the jobs of a command; nobody waits for the answers.
     fn cancel(&self, options: &Options, job: JobId) -> anyhow::Result<()> {
-        let signed = self.sign(options, Duration::ZERO, 1, &What::Cancel(job))?;
+        let request = Request {
+            spread_ms: 0,
+            window: 1,
+            only: Vec::new(),
+            what: What::Cancel(job),
+        };
+        let signed = self.sign(options, &request)?;
         for pause in INSIST {
             std::thread::sleep(Duration::from_millis(pause));
             self.send(&signed.envelope);

@@ -281,16 +281,16 @@ fn a_fleet_behind_closed_firewalls_obeys_over_lc0() {
 }
 
 /// An operator and three agents that know his key.
-struct Fleet {
-    operator: Host,
-    hosts: Vec<Host>,
-    agents: Vec<Process>,
+pub(crate) struct Fleet {
+    pub(crate) operator: Host,
+    pub(crate) hosts: Vec<Host>,
+    pub(crate) agents: Vec<Process>,
     interface: &'static str,
 }
 
 impl Fleet {
     /// On one Ethernet.
-    fn new(lab: &Lab, interface: &'static str) -> Result<Fleet> {
+    pub(crate) fn new(lab: &Lab, interface: &'static str) -> Result<Fleet> {
         Fleet::on(
             lab.lan(&["operator", "first", "second", "third"])?,
             interface,
@@ -347,30 +347,30 @@ impl Fleet {
         })
     }
 
-    fn run(&self, verb: &str, args: &[&str]) -> Result<Output> {
+    pub(crate) fn run(&self, verb: &str, args: &[&str]) -> Result<Output> {
         self.operator
             .run("lcagent", &[&[verb, "-i", self.interface], args].concat())
     }
 
-    fn exec(&self, args: &[&str]) -> Result<Output> {
+    pub(crate) fn exec(&self, args: &[&str]) -> Result<Output> {
         self.run("exec", args)
     }
 
-    fn start_exec(&self, args: &[&str]) -> Result<Process> {
+    pub(crate) fn start_exec(&self, args: &[&str]) -> Result<Process> {
         self.operator
             .spawn("lcagent", &[&["exec", "-i", self.interface], args].concat())
     }
 
-    fn start_agent(&mut self, at: usize) -> Result<()> {
+    pub(crate) fn start_agent(&mut self, at: usize) -> Result<()> {
         self.agents[at] = spawn_agent(&self.hosts[at])?;
         Ok(())
     }
 
-    fn agent_state(&self, at: usize) -> std::path::PathBuf {
+    pub(crate) fn agent_state(&self, at: usize) -> std::path::PathBuf {
         self.hosts[at].path("state/agent")
     }
 
-    fn audit(&self, at: usize) -> Result<String> {
+    pub(crate) fn audit(&self, at: usize) -> Result<String> {
         let log = self.agent_state(at).join("audit.log");
         std::fs::read_to_string(&log).with_context(|| log.display().to_string())
     }

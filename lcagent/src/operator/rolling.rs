@@ -1,0 +1,94 @@
+//! A command for one group of nodes after the other.
+
+use super::known::Entry;
+
+/// How many nodes at a time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Rolling {
+    /// At most so many nodes.
+    pub limit: Option<usize>,
+    /// So many at a time.
+    pub batch: Option<usize>,
+    /// First one alone.
+    pub canary: bool,
+}
+
+impl Rolling {
+    /// Whether nodes are named at all: else the command is for all that are selected, known or not.
+    #[must_use]
+    pub fn picks(&self) -> bool {
+        *self != Self::default()
+    }
+
+    /// The nodes of each step, in the order of their names: the same ones every time.
+    #[must_use]
+    pub fn steps(&self, mut nodes: Vec<Entry>) -> Vec<Vec<Entry>> {
+        nodes.sort_by(|a, b| (&a.name, a.key).cmp(&(&b.name, b.key)));
+        nodes.truncate(self.limit.unwrap_or(usize::MAX));
+        let first = usize::from(self.canary).min(nodes.len());
+        let rest = nodes.split_off(first);
+        let size = self.batch.unwrap_or(rest.len()).max(1);
+        let mut steps = vec![nodes];
+        steps.extend(rest.chunks(size).map(<[Entry]>::to_vec));
+        steps.retain(|step| !step.is_empty());
+        steps
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use librecast::id::SecretKey;
+
+    use super::*;
+
+    fn steps(rolling: Rolling, names: &[&str]) -> Vec<Vec<String>> {
+        let entry = |(n, name): (usize, &&str)| Entry {
+            channel: "c".into(),
+            name: (*name).into(),
+            key: SecretKey::from_seed(&[n as u8; 32]).peer_id(),
+            labels: BTreeMap::new(),
+        };
+        let nodes = names.iter().enumerate().map(entry).collect();
+        let names = |step: Vec<Entry>| step.into_iter().map(|e| e.name).collect();
+        rolling.steps(nodes).into_iter().map(names).collect()
+    }
+
+    #[test]
+    fn nodes_are_taken_by_name_as_many_as_are_wanted() {
+        let names = ["d", "b", "a", "e", "c"];
+        let all = Rolling::default();
+        assert!(!all.picks());
+        assert_eq!(steps(all, &names), [["a", "b", "c", "d", "e"]]);
+        let limit = Rolling {
+            limit: Some(2),
+            ..all
+        };
+        assert!(limit.picks());
+        assert_eq!(steps(limit, &names), [["a", "b"]]);
+        let batch = Rolling {
+            batch: Some(2),
+            ..all
+        };
+        assert_eq!(
+            steps(batch, &names),
+            [vec!["a", "b"], vec!["c", "d"], vec!["e"]]
+        );
+        let canary = Rolling {
+            canary: true,
+            ..all
+        };
+        assert_eq!(steps(canary, &names), [vec!["a"], vec!["b", "c", "d", "e"]]);
+        let everything = Rolling {
+            limit: Some(4),
+            batch: Some(2),
+            canary: true,
+        };
+        assert_eq!(
+            steps(everything, &names),
+            [vec!["a"], vec!["b", "c"], vec!["d"]]
+        );
+        assert!(steps(everything, &[]).is_empty());
+    }
+}
