@@ -13,7 +13,7 @@
 //! | [`random`] | jitter from a seed |
 //! | [`pacing`] | a token bucket without a clock of its own |
 //! | [`units`] | sizes, rates and durations as users write them |
-//! | `listener`, `socket` (feature `net`) | MLD seen from a raw socket; multicast sockets |
+//! | `listener`, `listener_v1`, `socket` (feature `net`) | MLD seen from a raw socket, that of version 1 from a packet socket; multicast sockets |
 //! | `announce` (feature `announce`) | tells an lcroute on this host which groups have their root here |
 //! | `coding` (feature `coding`) | RaptorQ (RFC 6330) behind an interface that cannot panic |
 //! | `cli`, `config`, `keyfile` (feature `cli`) | exit codes and logging of the three programs; configuration and key files |
@@ -37,6 +37,8 @@ pub mod interrupt;
 pub mod keyfile;
 #[cfg(feature = "net")]
 pub mod listener;
+#[cfg(feature = "net")]
+pub mod listener_v1;
 pub mod mld;
 pub mod pacing;
 pub mod pool;

@@ -159,7 +159,7 @@ impl AsFd for MldListener {
 }
 
 /// How many more than `last` the kernel has counted, which is kept there.
-fn lost_since(last: &mut u32, total: u32) -> u32 {
+pub(crate) fn lost_since(last: &mut u32, total: u32) -> u32 {
     let lost = total.wrapping_sub(*last);
     // what waited in the queue meanwhile has an older count
     if lost > u32::MAX / 2 {
@@ -179,7 +179,7 @@ fn mld_filter() -> [u32; 8] {
 }
 
 /// Packets that found the socket's queue full (Linux: SO_MEMINFO, the field SK_MEMINFO_DROPS).
-fn drops_of(socket: &Socket) -> io::Result<u32> {
+pub(crate) fn drops_of(socket: &Socket) -> io::Result<u32> {
     const FIELDS: usize = 9;
     const DROPS: usize = 8;
     let mut fields = [0_u32; FIELDS];
@@ -202,7 +202,7 @@ fn drops_of(socket: &Socket) -> io::Result<u32> {
 }
 
 /// Sets an option that the crates do not know.
-fn set_option<T: Copy>(
+pub(crate) fn set_option<T: Copy>(
     socket: &Socket,
     level: libc::c_int,
     name: libc::c_int,

@@ -34,10 +34,10 @@ const IPV6_HEADER_LEN: usize = 40;
 const REPORT_HEADER_LEN: usize = 8;
 const RECORD_HEADER_LEN: usize = 20;
 const HOP_BY_HOP: u8 = 0;
-const ICMPV6: u8 = 58;
+pub(crate) const ICMPV6: u8 = 58;
 const TYPE_QUERY: u8 = 130;
-const TYPE_REPORT_V1: u8 = 131;
-const TYPE_DONE_V1: u8 = 132;
+pub(crate) const TYPE_REPORT_V1: u8 = 131;
+pub(crate) const TYPE_DONE_V1: u8 = 132;
 const TYPE_REPORT_V2: u8 = 143;
 
 /// Why bytes are not an MLD message that may be acted on.

@@ -247,25 +247,37 @@ impl Server {
             self.drops.unwatched += 1;
             return;
         }
-        // from farther away than this link, or before the host had an address (RFC 9777 §5.2.13)
-        let message = match mld::parse_message(source, icmpv6) {
-            Ok(message) if hop_limit == 1 && !source.is_unspecified() => message,
-            _ => {
-                self.drops.malformed += 1;
-                return;
-            }
-        };
+        // from farther away than this link
+        match mld::parse_message(source, icmpv6) {
+            Ok(message) if hop_limit == 1 => self.handle_message(interface, source, message, now),
+            _ => self.drops.malformed += 1,
+        }
+    }
+
+    /// A message came in that is correct.
+    pub fn handle_message(
+        &mut self,
+        interface: u32,
+        source: Ipv6Addr,
+        message: Message,
+        now: Instant,
+    ) {
+        if !self.queriers.contains_key(&interface) {
+            self.drops.unwatched += 1;
+            return;
+        }
+        // before the host had an address (RFC 9777 §5.2.13)
+        if source.is_unspecified() {
+            self.drops.malformed += 1;
+            return;
+        }
         match message {
             Message::Query(query) => self.handle_query(interface, source, &query, now),
             Message::ReportV1 { group } => {
-                self.joined(
-                    Channel { interface, group },
-                    source,
-                    Evidence::Confirmed,
-                    now,
-                );
+                let channel = Channel { interface, group };
+                self.joined(channel, source, Evidence::Version1, now);
             }
-            Message::DoneV1 { group } => self.parted(Channel { interface, group }, source, now),
+            Message::DoneV1 { group } => self.done(Channel { interface, group }, source, now),
             Message::Report(records) => {
                 for record in records {
                     self.handle_record(interface, source, &record, now);
@@ -307,6 +319,11 @@ impl Server {
         if let Some(querier) = self.queriers.get_mut(&interface) {
             querier.heard(source, query, now);
         }
+    }
+
+    /// A message came in that is none.
+    pub fn handle_malformed(&mut self) {
+        self.drops.malformed += 1;
     }
 
     /// The kernel has lost `count` messages: everybody is asked.
@@ -362,7 +379,7 @@ impl Server {
                 ask_at: now,
             });
             // a new receiver need not wait, but no number of reporters makes this a flood
-            if root.reporters.add(source) {
+            if root.reporters.add(source, evidence) {
                 root.hasten(BUSY_INTERVAL, now);
             }
             (root.evidence_at, root.asked) = (now, 0);
@@ -404,6 +421,18 @@ impl Server {
             }
             Some(false) => {}
             None => root.evidence_at = now.checked_sub(ROOT_EVIDENCE).unwrap_or(now),
+        }
+    }
+
+    /// A Done of version 1: others may be there who said nothing, as somebody had reported before them.
+    fn done(&mut self, channel: Channel, source: Ipv6Addr, now: Instant) {
+        match self.roots.get_mut(&channel) {
+            Some(root) if root.reporters.version_1() => {
+                root.reporters.remove(source);
+                root.evidence_at = now.checked_sub(ROOT_EVIDENCE).unwrap_or(now);
+            }
+            Some(_) => self.parted(channel, source, now),
+            None => self.schedule.done(channel, source, now),
         }
     }
 
@@ -703,6 +732,31 @@ mod tests {
             now,
         );
         assert_eq!(server.drops().unknown_channel, 1);
+    }
+
+    #[test]
+    fn hosts_of_version_1_are_served_and_those_who_are_left_are_asked() {
+        let now = Instant::now();
+        let (mut server, prefix, ..) = server(now);
+        let group = prefix.group(0);
+        for n in [1, 2] {
+            server.handle_message(3, host(n), Message::ReportV1 { group }, now);
+        }
+        assert!(run(&mut server, now, Duration::from_secs(9)).0 >= 40);
+        // the other one would be silent, having heard this one's reports
+        let mut at = now + Duration::from_secs(9);
+        server.handle_message(3, host(1), Message::DoneV1 { group }, at);
+        let (records, _, queries) = run(&mut server, at, Duration::from_millis(500));
+        assert!(records > 0 && queries == 1, "{records}, {queries}");
+        at += Duration::from_millis(500);
+        server.handle_message(3, host(2), Message::ReportV1 { group }, at);
+        let (records, ..) = run(&mut server, at, Duration::from_secs(8));
+        assert!(records >= 40, "{records}");
+        at += Duration::from_secs(8);
+        server.handle_message(3, host(2), Message::DoneV1 { group }, at);
+        run(&mut server, at, Duration::from_secs(4));
+        at += Duration::from_secs(4);
+        assert_eq!(run(&mut server, at, Duration::from_secs(5)).0, 0);
     }
 
     #[test]

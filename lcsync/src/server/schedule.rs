@@ -52,6 +52,8 @@ pub enum Evidence {
     Joined,
     /// A current state: somebody is a member; the answer to a query.
     Confirmed,
+    /// A report of version 1: either of both, and others who heard it say nothing.
+    Version1,
 }
 
 /// How fast.
@@ -265,11 +267,13 @@ struct Position {
 pub struct Reporters {
     known: BTreeSet<Ipv6Addr>,
     more: bool,
+    version_1: bool,
 }
 
 impl Reporters {
     /// Whether `reporter` is new.
-    pub fn add(&mut self, reporter: Ipv6Addr) -> bool {
+    pub fn add(&mut self, reporter: Ipv6Addr, evidence: Evidence) -> bool {
+        self.version_1 |= evidence == Evidence::Version1;
         if self.known.contains(&reporter) {
             return false;
         }
@@ -281,10 +285,16 @@ impl Reporters {
         true
     }
 
+    /// Whether there are hosts of version 1, who tell neither of each join nor of each leave.
+    #[must_use]
+    pub fn version_1(&self) -> bool {
+        self.version_1
+    }
+
     /// Takes one out; whether nobody is left, `None` if that is not known.
     pub fn remove(&mut self, reporter: Ipv6Addr) -> Option<bool> {
         self.known.remove(&reporter);
-        match (self.known.is_empty(), self.more) {
+        match (self.known.is_empty(), self.more || self.version_1) {
             (false, _) => Some(false),
             (true, false) => Some(true),
             (true, true) => None,
@@ -334,15 +344,15 @@ impl Schedule {
         now: Instant,
     ) {
         let Some(sending) = self.channels.get_mut(&channel) else {
-            self.begin(channel, wanted, reporter, now);
+            self.begin(channel, wanted, reporter, evidence, now);
             return;
         };
-        let new = sending.reporters.add(reporter);
+        let new = sending.reporters.add(reporter, evidence);
         sending.evidence_at = now;
         sending.sent_on_evidence = 0;
         let asked = matches!(sending.stage, Stage::Asked { .. });
         // hosts repeat each change: from a known reporter it is no new wish
-        if new && evidence == Evidence::Joined {
+        if new && evidence != Evidence::Confirmed {
             self.renew(channel, reporter, now);
         } else if asked {
             self.answered(channel, reporter, now);
@@ -361,6 +371,18 @@ impl Schedule {
             }
             Some(false) => {}
             None => self.ask_at_next_turn(channel, now),
+        }
+    }
+
+    /// `reporter`, of version 1, has left (RFC 9777 §8.3.2).
+    pub fn done(&mut self, channel: Channel, reporter: Ipv6Addr, now: Instant) {
+        let sending = self.channels.get_mut(&channel);
+        match sending.filter(|s| s.reporters.version_1()) {
+            Some(sending) => {
+                sending.reporters.remove(reporter);
+                self.ask_at_next_turn(channel, now);
+            }
+            None => self.part(channel, reporter, now),
         }
     }
 
@@ -483,7 +505,14 @@ impl Schedule {
         }
     }
 
-    fn begin(&mut self, channel: Channel, wanted: Wanted, reporter: Ipv6Addr, now: Instant) {
+    fn begin(
+        &mut self,
+        channel: Channel,
+        wanted: Wanted,
+        reporter: Ipv6Addr,
+        evidence: Evidence,
+        now: Instant,
+    ) {
         let symbols = (wanted.length as usize).div_ceil(SYMBOL_SIZE) as u32;
         let layer = wanted.layer.min(1);
         if symbols == 0 || !self.make_room(channel, reporter, now) {
@@ -491,7 +520,7 @@ impl Schedule {
             return;
         }
         let mut reporters = Reporters::default();
-        reporters.add(reporter);
+        reporters.add(reporter, evidence);
         let position = self
             .recall(channel, now)
             .unwrap_or_else(|| self.fresh_position(symbols));

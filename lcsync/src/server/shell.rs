@@ -18,6 +18,7 @@ use librecast::cli::{Exit, ExitError};
 use librecast::coding::{Encoder, SYMBOL_SIZE};
 use librecast::interrupt;
 use librecast::listener::MldListener;
+use librecast::listener_v1::V1Listener;
 use librecast::socket::{Interface, SendSocket, interfaces, multicast_interfaces};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -48,6 +49,10 @@ const HOP_LIMIT: u8 = 8;
 const INTERFACES_INTERVAL: Duration = Duration::from_secs(1);
 /// Blocks held in memory, with what encoding them took: more than are usually sent at once.
 const CACHED_BLOCKS: usize = 192;
+/// As many MLD messages as may come while a turn is sent; the rest waits in the socket.
+const MESSAGES_PER_TURN: usize = 256;
+/// Groups of all shares begin so.
+const CHANNELS: u16 = 0xff1e;
 /// MLD is looked at after so many packets sent, at the latest.
 const OUTPUTS_PER_TURN: usize = 16;
 const LONG_TURN: Duration = Duration::from_millis(100);
@@ -159,6 +164,8 @@ pub(super) struct Shell {
     lists: Sender<Vec<Watched>>,
     announcer: Announcer,
     listener: MldListener,
+    /// `None`: hosts of version 1 are not heard.
+    v1: Option<V1Listener>,
     server: Server,
     id: u32,
     interfaces: BTreeMap<u32, Interface>,
@@ -191,7 +198,11 @@ impl Shell {
             slow: channel / SLOWER,
             total: options.limit,
         };
+        let v1 = V1Listener::open(CHANNELS)
+            .inspect_err(|e| tracing::warn!("hosts with MLDv1 only are not heard: {e}"))
+            .ok();
         Ok(Self {
+            v1,
             options,
             ignores_own: false,
             shares: BTreeMap::new(),
@@ -247,7 +258,7 @@ impl Shell {
                 .server
                 .poll_timeout()
                 .map_or(interfaces_at, |t| t.min(interfaces_at));
-            wait(&self.listener, wake, due)?;
+            wait(&self.listener, self.v1.as_ref(), wake, due)?;
         }
         self.show_sent();
         Ok(())
@@ -335,6 +346,9 @@ impl Shell {
         found.retain(|_, i| i.link_local().is_some());
         for index in self.interfaces.keys().filter(|i| !found.contains_key(i)) {
             self.listener.unwatch(*index);
+            if let Some(v1) = &mut self.v1 {
+                v1.unwatch(*index);
+            }
         }
         let mut watched = BTreeMap::new();
         for (index, interface) in &found {
@@ -342,6 +356,9 @@ impl Shell {
             if let Err(e) = self.listener.watch(*index) {
                 tracing::warn!("{}: cannot watch MLD: {e}", interface.name);
                 continue;
+            }
+            if let Some(Err(e)) = self.v1.as_mut().map(|v1| v1.watch(*index)) {
+                tracing::debug!("{}: MLDv1: {e}", interface.name);
             }
             if let Some(address) = interface.link_local() {
                 watched.insert(*index, address);
@@ -357,7 +374,10 @@ impl Shell {
         self.server.set_interfaces(&watched, now);
         self.restrict();
         // nothing may come any more that would tell of it
-        let lost = self.listener.take_lost()?;
+        let mut lost = self.listener.take_lost()?;
+        if let Some(v1) = &mut self.v1 {
+            lost = lost.saturating_add(v1.take_lost()?);
+        }
         if lost > 0 {
             self.server.handle_lost(lost, now);
         }
@@ -392,8 +412,7 @@ impl Shell {
 
     fn receive(&mut self, buffer: &mut [u8]) -> anyhow::Result<()> {
         let mut lost = 0;
-        // as many as may come while a turn is sent; the rest waits in the socket
-        for _ in 0..256 {
+        for _ in 0..MESSAGES_PER_TURN {
             let Some(message) = self.listener.receive(buffer).context("raw ICMPv6 socket")? else {
                 break;
             };
@@ -415,6 +434,26 @@ impl Shell {
         }
         if lost > 0 {
             self.server.handle_lost(lost, Instant::now());
+        }
+        self.receive_v1()
+    }
+
+    fn receive_v1(&mut self) -> anyhow::Result<()> {
+        let Some(v1) = &mut self.v1 else {
+            return Ok(());
+        };
+        for _ in 0..MESSAGES_PER_TURN {
+            let Some(received) = v1.receive().context("packet socket")? else {
+                break;
+            };
+            let interface = received.interface;
+            match received.message {
+                Ok((source, message)) => {
+                    self.server
+                        .handle_message(interface, source, message, Instant::now());
+                }
+                Err(_) => self.server.handle_malformed(),
+            }
         }
         Ok(())
     }
@@ -549,12 +588,18 @@ fn sealer_of(sealers: &mut BTreeMap<SharePrefix, Sealer>, group: Ipv6Addr) -> Op
     sealers.get_mut(&SharePrefix::of_group(group)?)
 }
 
-fn wait(listener: &MldListener, wake: &EventFd, until: Instant) -> anyhow::Result<()> {
+fn wait(
+    listener: &MldListener,
+    v1: Option<&V1Listener>,
+    wake: &EventFd,
+    until: Instant,
+) -> anyhow::Result<()> {
     let timeout = until.saturating_duration_since(Instant::now());
-    let mut fds = [
+    let mut fds = vec![
         PollFd::new(listener.as_fd(), PollFlags::POLLIN),
         PollFd::new(wake.as_fd(), PollFlags::POLLIN),
     ];
+    fds.extend(v1.map(|v1| PollFd::new(v1.as_fd(), PollFlags::POLLIN)));
     match ppoll(&mut fds, Some(TimeSpec::from_duration(timeout)), None) {
         Ok(_) | Err(nix::Error::EINTR) => {}
         Err(e) => return Err(e.into()),

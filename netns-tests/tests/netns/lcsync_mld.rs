@@ -205,6 +205,48 @@ fn joins_lost_by_a_full_queue_are_asked_for() {
 }
 
 #[test]
+fn hosts_that_speak_version_1_only_are_served_and_the_server_falls_silent_after_them() {
+    world("mld-v1", |lab| {
+        let mut hosts = lab.lan(&["server", "old", "older", "new"])?;
+        // reports then go only where a querier was heard
+        let switch = lab.find("switch").context("no switch")?;
+        switch.ip("link set bridge type bridge mcast_snooping 1")?;
+        // before the first query, to which they would still answer as they are now
+        for old in &hosts[1..3] {
+            let namespace = old.namespace();
+            namespace.sysctl("net/ipv6/conf/lan0/force_mld_version", "1")?;
+        }
+        let new = hosts.pop().context("four hosts")?;
+        let receivers = hosts.split_off(1);
+        let server = hosts.remove(0);
+        let folder = server.path("folder");
+        make_folder(&folder, 4 * MEGABYTE)?;
+        let (share, _) = share(&server, &["folder", "-i", LAN])?;
+        let lan = Lan {
+            server,
+            receivers,
+            folder,
+            share,
+        };
+        let watch = new.watch_mld(&["--interface", LAN])?;
+        for dest in ["copy", "again"] {
+            let mut fetches = lan.fetch_all(&["lc:folder", dest])?;
+            for fetch in &mut fetches {
+                ends_well(fetch)?;
+            }
+            for old in &lan.receivers {
+                same_content(&lan.folder, &old.path(dest))?;
+            }
+            falls_silent(&lan.server)?;
+        }
+        let joined = lcsync_groups(&watch)?;
+        ensure!(joined.is_empty(), "not version 1 only: {joined:?}");
+        fetch(&new, "lc:folder", "copy")?;
+        same_content(&lan.folder, &new.path("copy"))
+    });
+}
+
+#[test]
 fn a_receiver_that_joined_before_the_server_started_is_found() {
     world("mld-early", |lab| {
         let hosts = lab.lan(&["server", "receiver"])?;

@@ -1,0 +1,231 @@
+//! MLD version 1 (RFC 2710) seen from a packet socket. Its reports go to the group itself, and its Done messages to all
+//! routers, so a raw ICMPv6 socket hears them only where this host is a member or a router.
+//!
+//! A filter in the kernel (classic BPF) lets nothing else through than these two messages about groups of one /16: no
+//! other packet is copied, and nothing can be sent to this socket. Interfaces are told to take in all multicast while
+//! they are watched.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::Ipv6Addr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use nix::libc;
+use nix::sys::socket::{LinkAddr, recvfrom};
+use socket2::{Domain, Protocol, SockFilter, Socket, Type};
+
+use crate::listener::{drops_of, lost_since, set_option};
+use crate::mld::{self, Message, MldError};
+
+/// Offsets in an IPv6 packet with the hop-by-hop header of 8 bytes that MLD has.
+const NEXT_HEADER: u32 = 6;
+const HOP_BY_HOP: u32 = 40;
+const ICMPV6: u32 = 48;
+const GROUP: u32 = ICMPV6 + 8;
+/// Of a message without trailing bytes.
+const PACKET: usize = GROUP as usize + 16;
+/// Reports of some 10,000 joins at once fit.
+const RECEIVE_BUFFER: usize = 4 << 20;
+
+/// A packet socket for version 1 reports and Done messages on many interfaces.
+#[derive(Debug)]
+pub struct V1Listener {
+    socket: Socket,
+    /// The kernel counts how often it is told.
+    watched: BTreeSet<u32>,
+    lost: u32,
+}
+
+/// What came in.
+#[derive(Debug)]
+pub struct ReceivedV1 {
+    /// Index of the interface.
+    pub interface: u32,
+    /// Source and message, all that MLD demands checked.
+    pub message: Result<(Ipv6Addr, Message), MldError>,
+}
+
+impl V1Listener {
+    /// Opens the socket for groups whose first 16 bits are these; needs CAP_NET_RAW.
+    pub fn open(prefix: u16) -> io::Result<Self> {
+        // no protocol: nothing comes in before the filter stands
+        let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(0)))?;
+        socket.attach_filter(&filter(prefix))?;
+        socket.set_nonblocking(true)?;
+        crate::socket::enlarge_receive_buffer(&socket, RECEIVE_BUFFER);
+        bind_ipv6(&socket)?;
+        Ok(Self {
+            socket,
+            watched: BTreeSet::new(),
+            lost: 0,
+        })
+    }
+
+    /// Has the interface take in reports to groups of which this host is no member.
+    pub fn watch(&mut self, interface: u32) -> io::Result<()> {
+        if !self.watched.contains(&interface) {
+            self.change(libc::PACKET_ADD_MEMBERSHIP, interface)?;
+            self.watched.insert(interface);
+        }
+        Ok(())
+    }
+
+    /// Ends that. An interface that is gone is no error.
+    pub fn unwatch(&mut self, interface: u32) {
+        if self.watched.remove(&interface) {
+            let _ = self.change(libc::PACKET_DROP_MEMBERSHIP, interface);
+        }
+    }
+
+    fn change(&self, what: libc::c_int, interface: u32) -> io::Result<()> {
+        let request = libc::packet_mreq {
+            mr_ifindex: libc::c_int::try_from(interface).map_err(io::Error::other)?,
+            mr_type: libc::PACKET_MR_ALLMULTI as libc::c_ushort,
+            mr_alen: 0,
+            mr_address: [0; 8],
+        };
+        set_option(&self.socket, libc::SOL_PACKET, what, &request)
+    }
+
+    /// The next message of any interface, watched or not; `None` if there is none now.
+    pub fn receive(&mut self) -> io::Result<Option<ReceivedV1>> {
+        // no longer one is correct
+        let mut buffer = [0; PACKET * 2];
+        let (length, from) = match recvfrom::<LinkAddr>(self.socket.as_raw_fd(), &mut buffer) {
+            Ok(received) => received,
+            Err(nix::Error::EAGAIN | nix::Error::EINTR) => return Ok(None),
+            // an interface went down: what came by the others goes on
+            Err(nix::Error::ENETDOWN) => return Ok(None),
+            Err(e) => return Err(e.into()),
+        };
+        let interface = from.map_or(0, |from| from.ifindex());
+        Ok(Some(ReceivedV1 {
+            interface: u32::try_from(interface).unwrap_or(0),
+            message: mld::parse_packet(&buffer[..length]),
+        }))
+    }
+
+    /// Messages that found the queue full since it was last asked.
+    pub fn take_lost(&mut self) -> io::Result<u32> {
+        Ok(lost_since(&mut self.lost, drops_of(&self.socket)?))
+    }
+}
+
+impl AsFd for V1Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// From now on what is IPv6 comes in, of all interfaces.
+fn bind_ipv6(socket: &Socket) -> io::Result<()> {
+    let address = libc::sockaddr_ll {
+        sll_family: libc::AF_PACKET as libc::sa_family_t,
+        sll_protocol: (libc::ETH_P_IPV6 as u16).to_be(),
+        sll_ifindex: 0,
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
+    };
+    // SAFETY: the pointer and the length describe `address`, which outlives the call.
+    let result = unsafe {
+        libc::bind(
+            socket.as_raw_fd(),
+            (&raw const address).cast(),
+            size_of::<libc::sockaddr_ll>() as libc::socklen_t,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Next header hop-by-hop, 8 bytes of it, ICMPv6, Report or Done, and the group.
+fn filter(prefix: u16) -> [SockFilter; 11] {
+    const BYTE: u16 = (libc::BPF_LD | libc::BPF_ABS | libc::BPF_B) as u16;
+    const HALF: u16 = (libc::BPF_LD | libc::BPF_ABS | libc::BPF_H) as u16;
+    const EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+    let load = |size, at| SockFilter::new(size, 0, 0, at);
+    // goes on, or skips so many
+    let unless = |value, skip| SockFilter::new(EQUAL, 0, skip, value);
+    let give = |bytes| SockFilter::new(RETURN, 0, 0, bytes);
+    [
+        load(BYTE, NEXT_HEADER),
+        unless(0, 8),
+        // next header and length in units of 8 bytes beyond the first
+        load(HALF, HOP_BY_HOP),
+        unless(u32::from(mld::ICMPV6) << 8, 6),
+        load(BYTE, ICMPV6),
+        SockFilter::new(EQUAL, 1, 0, mld::TYPE_REPORT_V1.into()),
+        unless(mld::TYPE_DONE_V1.into(), 3),
+        load(HALF, GROUP),
+        unless(prefix.into(), 1),
+        give(u32::MAX),
+        give(0),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the kernel does with a filter of these few instructions.
+    fn passes(filter: &[libc::sock_filter], packet: &[u8]) -> bool {
+        let (mut at, mut value) = (0, 0);
+        loop {
+            let step = &filter[at];
+            let k = step.k as usize;
+            at += 1;
+            match u32::from(step.code) {
+                0x30 => value = packet.get(k).map_or(u32::MAX, |b| u32::from(*b)),
+                0x28 => {
+                    let half = packet.get(k..k + 2);
+                    value = half.map_or(u32::MAX, |h| u32::from(u16::from_be_bytes([h[0], h[1]])));
+                }
+                0x15 => at += usize::from(if value == step.k { step.jt } else { step.jf }),
+                0x06 => return k > 0,
+                other => panic!("{other:#x}"),
+            }
+        }
+    }
+
+    fn instructions(prefix: u16) -> Vec<libc::sock_filter> {
+        let filter = filter(prefix);
+        // SAFETY: a SockFilter is a transparent sock_filter, as its documentation says.
+        filter
+            .iter()
+            .map(|f| unsafe { *std::ptr::from_ref(f).cast::<libc::sock_filter>() })
+            .collect()
+    }
+
+    fn packet(kind: u8, group: &str) -> Vec<u8> {
+        let group: Ipv6Addr = group.parse().unwrap();
+        let mut packet = vec![0x60, 0, 0, 0, 0, 32, 0, 1];
+        packet.extend([0; 32]);
+        packet.extend([58, 0, 5, 2, 0, 0, 1, 0]);
+        packet.extend([kind, 0, 0, 0, 0, 0, 0, 0]);
+        packet.extend(group.octets());
+        packet
+    }
+
+    #[test]
+    fn reports_and_done_of_version_1_for_these_groups_pass_and_nothing_else() {
+        let filter = instructions(0xff1e);
+        for kind in 0..=255 {
+            let right = passes(&filter, &packet(kind, "ff1e:27fd::7"));
+            assert_eq!(right, kind == 131 || kind == 132, "type {kind}");
+            assert!(!passes(&filter, &packet(kind, "ff02::fb")));
+        }
+        let mut without_alert = packet(131, "ff1e::7");
+        without_alert[6] = 58;
+        assert!(!passes(&filter, &without_alert));
+        let whole = packet(131, "ff1e::7");
+        for length in 0..58 {
+            assert!(!passes(&filter, &whole[..length]), "{length} bytes");
+        }
+    }
+}
