@@ -7,7 +7,7 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use lcagent::answer::{Segment, seal};
 use lcagent::datagram::{JobId, Kind};
-use lcagent::envelope::{Command, open};
+use lcagent::envelope::{Command, Standing, open};
 use lcagent::replay::ReplayWindow;
 use librecast::id::SecretKey;
 
@@ -31,7 +31,13 @@ fn benches_of_envelopes(criterion: &mut Criterion) {
             open(
                 black_box(&envelope),
                 1_800_000_000,
-                |k| *k == operator,
+                |k, _| {
+                    if *k == operator {
+                        Standing::Known
+                    } else {
+                        Standing::Unknown
+                    }
+                },
                 &replay,
             )
             .unwrap()

@@ -18,7 +18,7 @@ use crate::operator::rolling::Rolling;
 use crate::operator::shell;
 use crate::request::Run;
 use crate::selector::Selector;
-use crate::{agent, commands, keygen};
+use crate::{agent, commands, copy, keygen};
 
 const EXAMPLES: &str = "Examples:
   lcagent keygen ~/.config/lcagent/operator.key      a key of your own, and its public half
@@ -45,7 +45,14 @@ const RUN_EXAMPLES: &str = "Examples:
   key = \"12D3KooW...\"                  # what `lcagent keygen` printed
   commands = [\"uptime\", \"systemctl restart *\"]     # or [\"*\"]
   user = \"deploy\"
-  timeout = \"10m\"";
+  timeout = \"10m\"
+
+Patterns are globs, word by word: \"uptime\", \"systemctl restart *\", \"@MODULE *\" (executables in
+/etc/lcagent/modules, or modules = \"FOLDER\"), \"copy:/srv/*\", \"revoke:*\", and \"*\" for all that can be run.";
+
+const CERTIFY_EXAMPLES: &str = "Examples:
+  lcagent certify 12D3KooW... --ttl 8h > operator.key.cert
+  lcagent certify ci.key.pub --ttl 30d --command 'make *' > ci.key.cert";
 
 const EXEC_EXAMPLES: &str = "Examples:
   lcagent exec -- uptime
@@ -100,7 +107,7 @@ enum Verb {
         /// Pass our standard input on (up to 4 MiB)
         #[arg(long)]
         stdin: bool,
-        /// The program and its arguments; no shell is involved
+        /// The program and its arguments; no shell is involved. @NAME is a module of the node's
         #[arg(required = true, last = true, value_name = "CMD")]
         command: Vec<OsString>,
     },
@@ -119,6 +126,22 @@ enum Verb {
         /// Its arguments
         #[arg(last = true, value_name = "ARG")]
         arguments: Vec<OsString>,
+    },
+    /// Copy a file or folder of ours to all selected nodes, by lcsync: verified, and in place only when it is whole
+    #[command(
+        after_help = "Examples:\n  lcagent copy ./site /srv/www --on role=web\n  lcagent copy motd /etc/motd --timeout 10m\n\nNodes allow it with a pattern of where it goes: commands = [\"copy:/srv/*\"]."
+    )]
+    Copy {
+        #[command(flatten)]
+        to: To,
+        #[command(flatten)]
+        view: View,
+        #[command(flatten)]
+        roll: Roll,
+        /// What
+        path: PathBuf,
+        /// Where to, on the nodes: a folder's content lands in DEST; a file becomes DEST, or lies in it if DEST is a folder
+        dest: String,
     },
     /// Who is there, with labels
     #[command(
@@ -153,6 +176,41 @@ enum Verb {
         /// As `exec` and --json name it
         job: JobId,
     },
+    /// Vouch for another operator's key for a time: prints a certificate, to be kept as KEYFILE.cert beside his key
+    ///
+    /// Nodes that list our key obey his, within what they allow to ours. He cannot vouch for others.
+    #[command(after_help = CERTIFY_EXAMPLES)]
+    Certify {
+        /// His public key, or a file with it
+        #[arg(value_name = "PUBKEY")]
+        public_key: String,
+        /// How long it is good
+        #[arg(long, value_name = "D", value_parser = parse_duration)]
+        ttl: Duration,
+        /// He may run only what this pattern matches, as in [[allow]] (may be repeated)
+        #[arg(long = "command", value_name = "PATTERN")]
+        commands: Vec<String>,
+        /// Our key [default: $XDG_CONFIG_HOME/lcagent/operator.key]
+        #[arg(long, value_name = "FILE")]
+        key: Option<PathBuf>,
+    },
+    /// Have a key obeyed no more: our own, one that we have certified, or any that the nodes let us revoke
+    ///
+    /// Takes effect at once and for good; its jobs are ended and nobody gets their answers. Nodes that are away are told by
+    /// the others when they come back within --valid.
+    #[command(
+        after_help = "Examples:\n  lcagent revoke 12D3KooW...\n  lcagent revoke ~/.config/lcagent/operator.key.pub     our own, when it was stolen"
+    )]
+    Revoke {
+        #[command(flatten)]
+        to: To,
+        /// The public key, or a file with it
+        #[arg(value_name = "PUBKEY")]
+        public_key: String,
+        /// How long nodes that were away are told of it (up to a week)
+        #[arg(long, value_name = "D", default_value = "7d", value_parser = parse_duration)]
+        valid: Duration,
+    },
     /// The agent's audit log on this node: every command, by whom, and what came of it
     Log {
         /// The agent's [default: /var/lib/lcagent, or below $XDG_STATE_HOME]
@@ -176,6 +234,9 @@ struct To {
     /// Our key [default: $XDG_CONFIG_HOME/lcagent/operator.key]
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
+    /// What vouches for our key (`lcagent certify`) [default: the key's file and .cert, if it is there]
+    #[arg(long, value_name = "FILE")]
+    certificate: Option<PathBuf>,
     /// How long nodes have to answer
     #[arg(long, value_name = "D", default_value = "60s", value_parser = parse_timeout)]
     timeout: Duration,
@@ -308,6 +369,16 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             let run = how.job(words, Some(script), stdin, to.timeout)?;
             commands::run(&to.options(how.valid), run, how.roll.rolling(), style)
         }
+        Verb::Copy {
+            to,
+            view,
+            roll,
+            path,
+            dest,
+        } => {
+            let (style, rolling) = (view.style(json), roll.rolling());
+            copy::run(&to.options(None), &path, &dest, rolling, style)
+        }
         Verb::Nodes { to, forget } => match forget {
             Some(name) => commands::forget(&to.options(None), &name),
             None => commands::nodes(&to.options(None), json),
@@ -320,6 +391,20 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             let style = View { fold: false }.style(json);
             commands::cancel(&to.options(None), job, style)
         }
+        Verb::Certify {
+            public_key,
+            ttl,
+            commands,
+            key,
+        } => commands::certify(&public_key, ttl, &commands, key.as_deref(), json),
+        Verb::Revoke {
+            to,
+            public_key,
+            valid,
+        } => {
+            let style = View { fold: false }.style(json);
+            commands::revoke(&to.options(Some(valid)), &public_key, style)
+        }
         Verb::Log { state_dir } => commands::log(state_dir, json),
         Verb::Supervise { dir } => agent::supervisor::supervise(dir),
     }
@@ -329,6 +414,7 @@ impl To {
     fn options(self, valid: Option<Duration>) -> shell::Options {
         shell::Options {
             key: self.key,
+            certificate: self.certificate,
             channel: self.channel,
             interfaces: self.interface,
             state_dir: self.state_dir,

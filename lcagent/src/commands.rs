@@ -4,14 +4,18 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
 use librecast::cli::{Exit, ExitError};
 use librecast::id::PeerId;
+use librecast::keyfile::public_key;
 use serde_json::json;
 
+use crate::agent::policy::Pattern;
 use crate::agent::shell::default_state_dir;
 use crate::agent::unix_now;
+use crate::certificate::Certificate;
 use crate::cli::print_line;
 use crate::datagram::JobId;
 use crate::envelope::MAX_PAYLOAD;
@@ -68,6 +72,42 @@ pub(crate) fn result(options: &Options, job: JobId, style: Style) -> anyhow::Res
 /// `cancel`.
 pub(crate) fn cancel(options: &Options, job: JobId, style: Style) -> anyhow::Result<Exit> {
     carry_out(options, &What::Cancel(job), style)
+}
+
+/// `revoke`.
+pub(crate) fn revoke(options: &Options, key: &str, style: Style) -> anyhow::Result<Exit> {
+    carry_out(options, &What::Revoke(public_key(key)?), style)
+}
+
+/// `certify`.
+pub(crate) fn certify(
+    operator: &str,
+    ttl: Duration,
+    commands: &[String],
+    key: Option<&Path>,
+    json: bool,
+) -> anyhow::Result<Exit> {
+    let usage = |message: String| ExitError::new(Exit::Usage, message);
+    let operator = public_key(operator)?;
+    let patterns = commands
+        .iter()
+        .map(|c| Pattern::parse(c).ok_or_else(|| usage("an empty pattern allows nothing".into())))
+        .collect::<Result<Vec<_>, _>>()?;
+    let key = shell::load_key(&shell::key_file(key))?;
+    let now = unix_now();
+    let not_after = now.saturating_add(ttl.as_secs());
+    let certificate = Certificate::sign(&key, &operator, now, not_after, &patterns)
+        .map_err(|e| usage(e.to_string()))?;
+    if json {
+        print_line(json!({
+            "certificate": certificate.to_string(),
+            "operator": operator,
+            "not_after": not_after,
+        }))?;
+    } else {
+        print_line(certificate)?;
+    }
+    Ok(Exit::Ok)
 }
 
 fn carry_out(options: &Options, what: &What, style: Style) -> anyhow::Result<Exit> {

@@ -12,6 +12,7 @@
 //! | 5 | hello: an agent has come up ([`hello`]) | agent, channel |
 //! | 6 | a segment of an answer ([`crate::answer`]) | agent, answers |
 //! | 7 | parts that are missing ([`crate::part`]) | agent, answers |
+//! | 8, 9 | as 1, 2, by an operator with a certificate ([`crate::certificate`]) | operator, channel |
 
 use std::fmt;
 use std::str::FromStr;
@@ -43,10 +44,14 @@ pub enum Kind {
     Answer = 6,
     /// Parts that an agent misses.
     Missing = 7,
+    /// A command with its payload and a certificate.
+    CertifiedCommand = 8,
+    /// A command with a certificate whose payload comes in parts.
+    CertifiedAnnounced = 9,
 }
 
 impl Kind {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 9] = [
         Self::Command,
         Self::Announced,
         Self::Part,
@@ -54,6 +59,8 @@ impl Kind {
         Self::Hello,
         Self::Answer,
         Self::Missing,
+        Self::CertifiedCommand,
+        Self::CertifiedAnnounced,
     ];
 
     /// A datagram of this kind, to be continued.
@@ -166,7 +173,7 @@ mod tests {
         }
         let refused = |bytes: &[u8]| Kind::read(bytes).unwrap_err();
         assert_eq!(refused(&[1, 0]), WireError::Bad("kind"));
-        assert_eq!(refused(&[1, 8]), WireError::Bad("kind"));
+        assert_eq!(refused(&[1, 10]), WireError::Bad("kind"));
         assert_eq!(refused(&[2, 1]), WireError::Version(2));
         assert_eq!(refused(&[1]), WireError::Truncated);
     }

@@ -3,13 +3,14 @@
 //! Version 1, big-endian:
 //!
 //! ```text
-//!   0  version 8 = 1 | kind 8             1: the payload follows, 2: it comes in parts (module `part`)
+//!   0  version 8 = 1 | kind 8             1, 8: the payload follows; 2, 9: it comes in parts (module `part`)
 //!   2  operator key 256                   ed25519 public key
 //!  34  issued 64                          Unix seconds by the operator's clock
 //!  42  not after 64                       Unix seconds, at most MAX_LIFETIME_S behind issued
 //!  50  sequence 64                        from 1, rising; see the module `replay`
 //!  58  nonce 128                          random
 //!  74  selector length 16 | selector      UTF-8, at most MAX_SELECTOR bytes; see `selector`
+//!      certificate length 16 | certificate       kinds 8 and 9 only; see `certificate`
 //!      payload length 32 | payload hash 256
 //!      signature 512                      ed25519 over CONTEXT, 0x00, everything before it
 //!      payload                            kind 1: to the end of the datagram
@@ -21,7 +22,7 @@
 //! signature) only for a key that the agent knows and a command it has not seen:
 //!
 //! ```text
-//! length -> fields -> times -> key known -> replay window -> payload hash -> signature
+//! length -> fields -> times -> key known -> replay window -> payload hash -> signatures
 //!        -> selector parsed -> accepted; remembered in the replay window once the payload is whole
 //! ```
 
@@ -29,6 +30,7 @@ use librecast::id::{PeerId, SecretKey, derive};
 use librecast::wire::{Reader, WireError};
 use thiserror::Error;
 
+use crate::certificate::Certificate;
 use crate::datagram::{JobId, Kind, MAX_DATAGRAM};
 use crate::part;
 use crate::replay::{ReplayError, ReplayWindow};
@@ -76,6 +78,9 @@ pub enum SignError {
     /// Sequence 0 is none.
     #[error("sequences start at 1")]
     Sequence,
+    /// Selector and certificate do not fit one datagram.
+    #[error("selector and certificate are too long together")]
+    Head,
 }
 
 /// Why an agent does not believe an envelope. Each has a [name](Refusal::name) for its counter.
@@ -99,6 +104,12 @@ pub enum Refusal {
     /// The policy does not know this key.
     #[error("unknown operator key {0}")]
     UnknownKey(PeerId),
+    /// It was known, and has been revoked.
+    #[error("revoked operator key {0}")]
+    Revoked(PeerId),
+    /// The certificate that came along is not good for this command.
+    #[error("certificate: {0}")]
+    Certificate(&'static str),
     /// Seen before, or too old to tell.
     #[error(transparent)]
     Replay(#[from] ReplayError),
@@ -113,11 +124,24 @@ pub enum Refusal {
     Selector(#[from] SelectorError),
 }
 
+/// How an agent stands to an operator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// The policy lists him, or who certified him.
+    Known,
+    /// It does not.
+    Unknown,
+    /// His key, or his certifier's, has been revoked.
+    Revoked,
+}
+
 /// A command that a known operator has signed, in time and for the first time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Opened {
     /// Whose it is.
     pub operator: PeerId,
+    /// Who vouches for him, if anybody does.
+    pub certificate: Option<Certificate>,
     /// What was signed; without its payload where that comes in parts.
     pub command: Command,
     /// What the parts must give, if it comes in parts.
@@ -150,6 +174,15 @@ pub struct Signed {
 impl Command {
     /// The command, signed with the operator's key.
     pub fn sign(&self, key: &SecretKey) -> Result<Signed, SignError> {
+        self.sign_as(key, None)
+    }
+
+    /// The command, signed with the key of an operator for whom `certificate` vouches.
+    pub fn sign_as(
+        &self,
+        key: &SecretKey,
+        certificate: Option<&Certificate>,
+    ) -> Result<Signed, SignError> {
         let selector = self.selector.to_string();
         if selector.len() > MAX_SELECTOR {
             return Err(SelectorError::TooLong(selector.len()).into());
@@ -163,11 +196,16 @@ impl Command {
         if self.payload.len() > MAX_PAYLOAD {
             return Err(SignError::TooLong(self.payload.len()));
         }
-        let inline = FIXED + selector.len() + self.payload.len() <= MAX_DATAGRAM;
-        let kind = if inline {
-            Kind::Command
-        } else {
-            Kind::Announced
+        let head = FIXED + selector.len() + certificate.map_or(0, |c| 2 + c.as_bytes().len());
+        if head > MAX_DATAGRAM {
+            return Err(SignError::Head);
+        }
+        let inline = head + self.payload.len() <= MAX_DATAGRAM;
+        let kind = match (inline, certificate) {
+            (true, None) => Kind::Command,
+            (false, None) => Kind::Announced,
+            (true, Some(_)) => Kind::CertifiedCommand,
+            (false, Some(_)) => Kind::CertifiedAnnounced,
         };
         // both lengths fit: they are below MAX_SELECTOR and MAX_PAYLOAD here
         let mut w = kind.start();
@@ -177,6 +215,10 @@ impl Command {
             .u64(self.sequence)
             .put(&self.nonce);
         w.u16(selector.len() as u16).put(selector.as_bytes());
+        if let Some(certificate) = certificate {
+            let bytes = certificate.as_bytes();
+            w.u16(bytes.len() as u16).put(bytes);
+        }
         w.u32(self.payload.len() as u32)
             .put(&payload_hash(&self.payload));
         let signature = key.sign(CONTEXT, w.as_slice());
@@ -211,11 +253,11 @@ pub fn payload_hash(payload: &[u8]) -> [u8; 32] {
 /// Decides whether the agent believes `datagram`. It is not remembered in `replay` yet: that is to be done
 /// before anything comes of it, whether or not the selector then picks this node.
 ///
-/// `now` is the agent's clock in Unix seconds, `known` says whether the policy lists a key.
+/// `now` is the agent's clock in Unix seconds, `standing` says what the agent knows of a key and of who certified it.
 pub fn open(
     datagram: &[u8],
     now: u64,
-    known: impl Fn(&PeerId) -> bool,
+    standing: impl Fn(&PeerId, Option<&Certificate>) -> Standing,
     replay: &ReplayWindow,
 ) -> Result<Opened, Refusal> {
     let envelope = Envelope::decode(datagram)?;
@@ -223,8 +265,11 @@ pub fn open(
     // a key that is no point on the curve is not in any policy either
     let operator = PeerId::from_public_key(*envelope.operator)
         .map_err(|_| Refusal::Malformed(WireError::Bad("operator key")))?;
-    if !known(&operator) {
-        return Err(Refusal::UnknownKey(operator));
+    let certificate = envelope.certificate(&operator, now)?;
+    match standing(&operator, certificate.as_ref()) {
+        Standing::Known => {}
+        Standing::Unknown => return Err(Refusal::UnknownKey(operator)),
+        Standing::Revoked => return Err(Refusal::Revoked(operator)),
     }
     replay.check(&operator, envelope.sequence, envelope.nonce)?;
     if let Some(payload) = envelope.payload
@@ -235,6 +280,9 @@ pub fn open(
     operator
         .verify(CONTEXT, envelope.signed, envelope.signature)
         .map_err(|_| Refusal::Signature)?;
+    if certificate.as_ref().is_some_and(|c| !c.verify()) {
+        return Err(Refusal::Certificate("its signature does not verify"));
+    }
     let awaited = envelope.payload.is_none().then_some(Awaited {
         length: envelope.payload_len,
         hash: *envelope.payload_hash,
@@ -249,6 +297,7 @@ pub fn open(
     };
     Ok(Opened {
         operator,
+        certificate,
         command,
         awaited,
         ahead_s,
@@ -274,6 +323,8 @@ impl Refusal {
             Self::ClockAhead(_) => "clock_ahead",
             Self::Lifetime => "lifetime",
             Self::UnknownKey(_) => "unknown_key",
+            Self::Revoked(_) => "revoked",
+            Self::Certificate(_) => "certificate",
             Self::Replay(ReplayError::Replayed) => "replayed",
             Self::Replay(ReplayError::BelowWindow) => "below_window",
             Self::Replay(ReplayError::TooManyKeys) => "too_many_keys",
@@ -295,6 +346,7 @@ struct Envelope<'a> {
     sequence: u64,
     nonce: &'a [u8; 16],
     selector: &'a str,
+    certificate: Option<&'a [u8]>,
     payload_len: usize,
     payload_hash: &'a [u8; 32],
     signed: &'a [u8],
@@ -309,9 +361,11 @@ impl<'a> Envelope<'a> {
             return Err(Refusal::TooLong(datagram.len()));
         }
         let (kind, mut r) = Kind::read(datagram)?;
-        let in_parts = match kind {
-            Kind::Command => false,
-            Kind::Announced => true,
+        let (in_parts, certified) = match kind {
+            Kind::Command => (false, false),
+            Kind::Announced => (true, false),
+            Kind::CertifiedCommand => (false, true),
+            Kind::CertifiedAnnounced => (true, true),
             _ => return Err(WireError::Bad("kind").into()),
         };
         let operator = array(&mut r)?;
@@ -322,6 +376,7 @@ impl<'a> Envelope<'a> {
             return Err(WireError::Bad("selector length").into());
         }
         let selector = std::str::from_utf8(selector).map_err(|_| WireError::Bad("utf-8"))?;
+        let certificate = certified.then(|| r.bytes16()).transpose()?;
         // 32 bits fit wherever this runs
         let payload_len = r.u32()? as usize;
         if payload_len > MAX_PAYLOAD {
@@ -343,12 +398,31 @@ impl<'a> Envelope<'a> {
             sequence,
             nonce,
             selector,
+            certificate,
             payload_len,
             payload_hash,
             signed,
             signature,
             payload,
         })
+    }
+
+    /// The certificate that came along, if it is one for `operator` and in time. Its signature is not looked at yet.
+    fn certificate(&self, operator: &PeerId, now: u64) -> Result<Option<Certificate>, Refusal> {
+        let Some(bytes) = self.certificate else {
+            return Ok(None);
+        };
+        let certificate = Certificate::decode(bytes)?;
+        let wrong = if certificate.operator != *operator {
+            "of another operator"
+        } else if certificate.not_after < now || certificate.not_after < self.issued {
+            "expired"
+        } else if certificate.issued > now.saturating_add(MAX_AHEAD_S) {
+            "issued in the future; a clock is wrong"
+        } else {
+            return Ok(Some(certificate));
+        };
+        Err(Refusal::Certificate(wrong))
     }
 
     /// By how many seconds the operator's clock is ahead.
@@ -405,14 +479,21 @@ mod tests {
         open(
             datagram,
             now,
-            |k| *k == key().peer_id(),
+            |k, certificate| {
+                let certifier = certificate.map(|c| c.certifier);
+                if *k == key().peer_id() || certifier == Some(key().peer_id()) {
+                    Standing::Known
+                } else {
+                    Standing::Unknown
+                }
+            },
             &ReplayWindow::new(),
         )
     }
 
     /// As an agent does it: opened, then remembered.
     fn accept(datagram: &[u8], replay: &mut ReplayWindow) -> Result<Opened, Refusal> {
-        let opened = open(datagram, NOW, |_| true, replay)?;
+        let opened = open(datagram, NOW, |_, _| Standing::Known, replay)?;
         let (operator, command) = (&opened.operator, &opened.command);
         replay.accept(operator, command.sequence, &command.nonce)?;
         Ok(opened)
@@ -585,7 +666,7 @@ mod tests {
             Refusal::Malformed(WireError::Version(2))
         );
         assert_eq!(
-            refusal(|b| b[1] = 9),
+            refusal(|b| b[1] = 10),
             Refusal::Malformed(WireError::Bad("kind"))
         );
         let for_ever = refusal(|b| b[42..50].copy_from_slice(&u64::MAX.to_be_bytes()));
@@ -627,11 +708,55 @@ mod tests {
                 let mut bytes = good.clone();
                 bytes[at] ^= 1 << bit;
                 assert!(
-                    open(&bytes, NOW, |_| true, &ReplayWindow::new()).is_err(),
+                    open(&bytes, NOW, |_, _| Standing::Known, &ReplayWindow::new()).is_err(),
                     "{at}.{bit}"
                 );
             }
         }
+    }
+
+    #[test]
+    fn a_certified_key_is_believed_for_a_time_and_by_its_own_certificate_alone() {
+        let other = SecretKey::from_seed(&[5; 32]);
+        let by_key = |operator: &SecretKey, issued, not_after| {
+            Certificate::sign(&key(), &operator.peer_id(), issued, not_after, &[]).unwrap()
+        };
+        let sent = |certificate: &Certificate, payload: &[u8]| {
+            let signed = command(payload).sign_as(&other, Some(certificate)).unwrap();
+            verify_at(&signed.envelope, NOW + 10)
+        };
+        let good = by_key(&other, NOW, NOW + 50);
+        for payload in [&b"x"[..], &[1; 3_000]] {
+            let opened = sent(&good, payload).unwrap();
+            assert_eq!(opened.operator, other.peer_id());
+            assert_eq!(opened.certificate, Some(good.clone()));
+        }
+        assert_eq!(
+            sent(&by_key(&other, NOW, NOW + 9), b""),
+            Err(Refusal::Certificate("expired"))
+        );
+        assert!(matches!(
+            sent(&by_key(&other, NOW + 3_700, NOW + 9_999), b""),
+            Err(Refusal::Certificate(_))
+        ));
+        let for_another = by_key(&SecretKey::from_seed(&[6; 32]), NOW, NOW + 50);
+        assert_eq!(
+            sent(&for_another, b""),
+            Err(Refusal::Certificate("of another operator"))
+        );
+        let by_nobody = Certificate::sign(&other, &other.peer_id(), NOW, NOW + 50, &[]).unwrap();
+        assert_eq!(
+            sent(&by_nobody, b""),
+            Err(Refusal::UnknownKey(other.peer_id()))
+        );
+        // says that the key has signed it, which it has not
+        let mut forged = by_nobody.as_bytes().to_vec();
+        forged[1..33].copy_from_slice(key().peer_id().public_key());
+        let forged = Certificate::decode(&forged).unwrap();
+        assert_eq!(
+            sent(&forged, b""),
+            Err(Refusal::Certificate("its signature does not verify"))
+        );
     }
 
     proptest! {
@@ -673,10 +798,12 @@ mod tests {
             bytes in prop::collection::vec(any::<u8>(), 0..600),
             now in any::<u64>(),
         ) {
-            prop_assert!(open(&bytes, now, |_| true, &ReplayWindow::new()).is_err());
+            prop_assert!(open(&bytes, now, |_, _| Standing::Known, &ReplayWindow::new()).is_err());
             // past the version, so that the fields are reached
-            let versioned = [&[1, 1], bytes.as_slice()].concat();
-            prop_assert!(open(&versioned, now, |_| true, &ReplayWindow::new()).is_err());
+            for kind in [1, 2, 8, 9] {
+                let versioned = [&[1, kind], bytes.as_slice()].concat();
+                prop_assert!(open(&versioned, now, |_, _| Standing::Known, &ReplayWindow::new()).is_err());
+            }
         }
     }
 }

@@ -14,6 +14,17 @@ pub fn user_dir(variable: &str, below: &str) -> PathBuf {
     }
 }
 
+/// Another program of ours: beside this one, else where programs are.
+#[must_use]
+pub fn companion(name: &str) -> Option<PathBuf> {
+    let me = std::env::current_exe().ok();
+    let beside = me.map(|me| me.with_file_name(name));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let elsewhere = std::env::split_paths(&path).map(|folder| folder.join(name));
+    let mut all = beside.into_iter().chain(elsewhere);
+    all.find(|file| file.is_absolute() && file.is_file())
+}
+
 /// Puts `bytes` in the place of a file, whole or not at all; on disk when this returns.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut name = path.as_os_str().to_owned();

@@ -4,13 +4,14 @@
 //! |---|---|
 //! | [`datagram`] | what all datagrams have in common; how a command is named |
 //! | [`envelope`], [`part`] | the signed command, and what an agent checks in it; payloads that do not fit |
+//! | [`certificate`] | operators vouched for by others |
 //! | [`request`] | what a command asks for |
 //! | [`record`], [`answer`] | what an agent answers; how it travels |
 //! | [`acknowledgement`] | what has come of the answers |
 //! | [`replay`] | which commands were seen already; survives a restart |
 //! | [`selector`] | which nodes a command is for |
 //! | [`agent`], [`operator`] | both sides: what they decide, and the processes around it |
-//! | `cli`, `keygen` | the command line and its verbs |
+//! | `cli`, `commands`, `copy`, `keygen` | the command line and its verbs |
 //!
 //! All that decides is a state machine: time and seeds are handed in, nothing is read from or written to a
 //! socket, a disk or a process.
@@ -18,8 +19,10 @@
 pub mod acknowledgement;
 pub mod agent;
 pub mod answer;
+pub mod certificate;
 mod cli;
 mod commands;
+mod copy;
 pub mod datagram;
 pub mod envelope;
 mod files;

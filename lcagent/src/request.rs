@@ -12,16 +12,21 @@
 //! 3 cancel  job 64
 //! 4 result  job 64
 //! 5 jobs    nothing
+//! 6 revoke  operator key 256
 //! ```
 //!
 //! `only`: of the nodes that the selector selects, those whose keys begin with one of these 64 bits; none: all.
+//! A program `@NAME` is a module of the node's; `copy:DEST lc:NAME#ROOTHASH [FILE]` is fetched with lcsync.
+//!
 //! Answers begin within `spread` milliseconds, each agent at a random time, and have at most `window`
 //! segments under way. `time` is how long a job may run, in milliseconds.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Component, Path};
 use std::time::Duration;
 
+use librecast::id::PeerId;
 use librecast::wire::{Reader, WireError, Writer};
 
 use crate::acknowledgement::ShortId;
@@ -58,6 +63,8 @@ pub enum What {
     Result(JobId),
     /// Which jobs of the same operator are there.
     Jobs,
+    /// A key is not to be obeyed any more.
+    Revoke(PeerId),
 }
 
 /// A program to be run.
@@ -79,6 +86,17 @@ pub struct Run {
     pub variables: Vec<(OsString, OsString)>,
 }
 
+/// Something that is to be fetched with lcsync.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Copy<'a> {
+    /// Where it goes: an absolute path.
+    pub dest: &'a str,
+    /// `lc:NAME#ROOTHASH`.
+    pub source: &'a str,
+    /// Its name if it is a file, for a DEST that is a folder.
+    pub file: Option<&'a str>,
+}
+
 impl Request {
     /// The payload. What is too long for its length field is an error.
     pub fn encode(&self) -> Result<Vec<u8>, WireError> {
@@ -90,6 +108,7 @@ impl Request {
             What::Cancel(_) => 3,
             What::Result(_) => 4,
             What::Jobs => 5,
+            What::Revoke(_) => 6,
         });
         w.u16(self.spread_ms).u8(self.window);
         w.u16(u16::try_from(self.only.len()).map_err(|_| WireError::Bad("count"))?);
@@ -101,6 +120,9 @@ impl Request {
             What::Facts | What::Jobs => {}
             What::Cancel(job) | What::Result(job) => {
                 w.put(&job.0);
+            }
+            What::Revoke(key) => {
+                w.put(key.public_key());
             }
         }
         Ok(w.into_vec())
@@ -122,6 +144,9 @@ impl Request {
             3 => What::Cancel(JobId(r.array()?)),
             4 => What::Result(JobId(r.array()?)),
             5 => What::Jobs,
+            6 => What::Revoke(
+                PeerId::from_public_key(r.array()?).map_err(|_| WireError::Bad("key"))?,
+            ),
             _ => return Err(WireError::Bad("request")),
         };
         r.finish()?;
@@ -183,6 +208,52 @@ impl Run {
             folder: (!folder.is_empty()).then_some(folder),
             variables,
         })
+    }
+
+    /// The name of the module that is to be run, if it is one: `@NAME`.
+    #[must_use]
+    pub fn module(&self) -> Option<&str> {
+        let first = self.arguments.first().filter(|_| self.script.is_none())?;
+        first.to_str()?.strip_prefix('@')
+    }
+
+    /// What is to be copied here, if that is what it is: `copy:DEST lc:NAME#HASH [FILE]`.
+    pub fn copy(&self) -> Result<Option<Copy<'_>>, &'static str> {
+        let first = self.arguments.first().and_then(|a| a.to_str());
+        let Some(dest) = first.and_then(|a| a.strip_prefix("copy:")) else {
+            return Ok(None);
+        };
+        if self.script.is_some() {
+            return Err("a copy is no script");
+        }
+        let mut plain = Path::new(dest).components();
+        if !dest.starts_with('/') || plain.any(|c| c == Component::ParentDir) {
+            return Err("DEST must be an absolute path without `..`");
+        }
+        let words: Option<Vec<&str>> = self.arguments[1..].iter().map(|a| a.to_str()).collect();
+        let (source, file) = match words.as_deref() {
+            Some([source]) => (*source, None),
+            Some([source, file]) => (*source, Some(*file)),
+            _ => return Err("a copy has a source, and a name if it is a file"),
+        };
+        let hash = source.strip_prefix("lc:").and_then(|s| s.rsplit_once('#'));
+        let is_hash = |h: &str| h.len() == 64 && h.bytes().all(|b| b.is_ascii_hexdigit());
+        if !hash.is_some_and(|(_, hash)| is_hash(hash)) {
+            return Err("the source must be lc:NAME#ROOTHASH");
+        }
+        if file.is_some_and(|f| f.is_empty() || f.contains('/') || f == "..") {
+            return Err("not a file's name");
+        }
+        Ok(Some(Copy { dest, source, file }))
+    }
+
+    /// What patterns are compared with: of a copy only where it goes.
+    #[must_use]
+    pub fn pattern_words(&self) -> &[OsString] {
+        match self.copy() {
+            Ok(Some(_)) => &self.arguments[..1],
+            _ => &self.arguments,
+        }
     }
 
     /// The program and its arguments on one line, for people.
@@ -274,6 +345,7 @@ pub(crate) mod tests {
             What::Cancel(JobId([1; 8])),
             What::Result(JobId([2; 8])),
             What::Jobs,
+            What::Revoke(librecast::id::SecretKey::from_seed(&[1; 32]).peer_id()),
         ];
         for what in kinds {
             let mut request = request(what);
@@ -299,6 +371,34 @@ pub(crate) mod tests {
         }
         let many = vec!["x"; usize::from(MAX_ITEMS) + 1];
         assert!(request(What::Run(run(&many))).encode().is_err());
+    }
+
+    #[test]
+    fn copies_go_where_they_say_and_are_pinned() {
+        let source = format!("lc:x#{}", "a1".repeat(32));
+        let copy = |arguments: &[&str]| run(arguments).copy().map(|c| c.is_some());
+        assert_eq!(copy(&["copy:/srv/www", &source]), Ok(true));
+        assert_eq!(copy(&["copy:/srv/www/", &source, "index.html"]), Ok(true));
+        assert_eq!(copy(&["cp", "/srv/www", &source]), Ok(false));
+        for bad in [
+            &["copy:srv", &source][..],
+            &["copy:", &source],
+            &["copy:/srv/../etc", &source],
+            &["copy:/srv"],
+            &["copy:/srv", "lc:x"],
+            &["copy:/srv", "/etc#x"],
+            &["copy:/srv", "lc:x#12"],
+            &["copy:/srv", &source, "../x"],
+            &["copy:/srv", &source, ".."],
+            &["copy:/srv", &source, "a", "b"],
+        ] {
+            assert!(copy(bad).is_err(), "{bad:?}");
+        }
+        let words = run(&["copy:/srv", &source]).pattern_words().len();
+        assert_eq!(
+            words, 1,
+            "which share it is has nothing to do with what is allowed"
+        );
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use lcagent::agent::core::{Agent, Output as AgentOutput, Settings as Node, Start, Store};
 use lcagent::agent::policy::{Allow, Pattern};
+use lcagent::agent::revoked::Revocations;
 use lcagent::datagram::JobId;
 use lcagent::envelope::Command;
 use lcagent::operator::core::{Event, Fate, Known, Operator, Output, Settings, pace};
@@ -424,7 +425,7 @@ fn host(n: usize, seed: u64, now: Instant) -> Host {
         agent: Agent::new(
             key(2, n),
             settings,
-            ReplayWindow::new(),
+            (ReplayWindow::new(), Revocations::default()),
             seed.wrapping_add(n as u64),
             now,
         ),

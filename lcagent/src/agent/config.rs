@@ -10,6 +10,7 @@ use librecast::units::{parse_duration, parse_size};
 use serde::Deserialize;
 
 use super::core::Settings;
+use super::modules::DEFAULT_FOLDER;
 use super::policy::{Allow, Pattern};
 use crate::record::{MAX_LABELS, NodeInfo, is_name};
 
@@ -28,6 +29,8 @@ pub struct Config {
     pub interfaces: Vec<String>,
     /// The channel's name.
     pub channel: String,
+    /// Where modules are.
+    pub modules: PathBuf,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -37,6 +40,7 @@ struct File {
     labels: BTreeMap<String, String>,
     interface: OneOrMany,
     channel: Option<String>,
+    modules: Option<PathBuf>,
     allow: Vec<FileAllow>,
 }
 
@@ -133,6 +137,7 @@ impl File {
                 OneOrMany::Many(names) => names,
             },
             channel: self.channel.unwrap_or_else(|| DEFAULT_CHANNEL.to_owned()),
+            modules: self.modules.unwrap_or_else(|| DEFAULT_FOLDER.into()),
         })
     }
 }
@@ -197,7 +202,7 @@ mod tests {
     #[test]
     fn everything_of_the_contract_is_read() {
         let text = format!(
-            "name = \"web-1\"\nlabels = {{ role = \"web\" }}\ninterface = \"lan0\"\nchannel = \"ops\"\n\
+            "name = \"web-1\"\nlabels = {{ role = \"web\" }}\ninterface = \"lan0\"\nchannel = \"ops\"\nmodules = \"/srv/modules\"\n\
              [[allow]]\nkey = \"{KEY}\"\ncommands = [\"uptime\", \"systemctl restart *\"]\n\
              user = \"nobody\"\ntimeout = \"10m\"\noutput = \"1Mi\"\nlabels = {{ role = \"web*\" }}\n"
         );
@@ -205,6 +210,7 @@ mod tests {
         assert_eq!(config.settings.node.name, "web-1");
         assert_eq!(config.interfaces, ["lan0"]);
         assert_eq!(config.channel, "ops");
+        assert_eq!(config.modules, Path::new("/srv/modules"));
         let allow = &config.settings.policy[0];
         assert_eq!(allow.key.to_string(), KEY);
         assert_eq!(allow.commands.len(), 2);

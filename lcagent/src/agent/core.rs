@@ -18,10 +18,12 @@ use librecast::wire::{Reader, WireError};
 
 use super::delivery::Delivery;
 use super::policy::{self, Allow, Permit};
+use super::revoked::{Revocation, Revocations, Told};
 use crate::acknowledgement::{Acknowledgement, short_id, whole_hash};
 use crate::answer::{MAX_STREAM, seal};
+use crate::certificate::Certificate;
 use crate::datagram::{JobId, Kind, hello};
-use crate::envelope::{self, Opened};
+use crate::envelope::{self, Opened, Standing};
 use crate::part::{self, Collection};
 use crate::record::{NodeInfo, Record};
 use crate::replay::ReplayWindow;
@@ -86,6 +88,8 @@ pub enum Output {
     },
     /// Write the replay window to disk. Comes before anything that follows from a command.
     Remember,
+    /// Write the revocations to disk.
+    RememberRevoked,
     /// Start a job; tell of it by [`Agent::handle_stream`] or [`Agent::handle_refused`].
     Start(Box<Start>),
     /// End a job.
@@ -137,6 +141,7 @@ pub struct Agent {
     key: SecretKey,
     settings: Settings,
     replay: ReplayWindow,
+    revoked: Revocations,
     random: Random,
     jobs: BTreeMap<JobId, Job>,
     /// Jobs in the order in which they came, for eviction.
@@ -158,6 +163,8 @@ struct Job {
     content: Content,
     delivery: Delivery,
     running: bool,
+    /// Its operator's key was revoked: it ends, and nobody is told how.
+    denied: bool,
     /// From when on nobody asks for it any more.
     forget_at: Option<Instant>,
 }
@@ -184,6 +191,7 @@ struct Collecting {
 /// A command that is still good for agents that come up.
 #[derive(Debug)]
 struct Open {
+    operator: PeerId,
     not_after: u64,
     envelope: Vec<u8>,
     parts: Vec<Vec<u8>>,
@@ -192,6 +200,17 @@ struct Open {
 }
 
 impl Open {
+    fn told(told: &Told, now: Instant) -> Self {
+        Self {
+            operator: told.by,
+            not_after: told.not_after,
+            envelope: told.envelope.clone(),
+            parts: Vec::new(),
+            heard: now,
+            repeat_at: None,
+        }
+    }
+
     fn size(&self) -> usize {
         self.envelope.len() + self.parts.iter().map(Vec::len).sum::<usize>()
     }
@@ -203,19 +222,27 @@ impl Agent {
     pub fn new(
         key: SecretKey,
         settings: Settings,
-        replay: ReplayWindow,
+        (replay, revoked): (ReplayWindow, Revocations),
         seed: u64,
         now: Instant,
     ) -> Self {
+        let mut open = BTreeMap::new();
+        for told in revoked.iter().map(|r| &r.told) {
+            // those that have expired go with the first timeout
+            if let Some(id) = envelope::peek(&told.envelope) {
+                open.insert(id, Open::told(told, now));
+            }
+        }
         Self {
             key,
             settings,
             replay,
+            revoked,
             random: Random::new(seed),
             jobs: BTreeMap::new(),
             ages: VecDeque::new(),
             collecting: BTreeMap::new(),
-            open: BTreeMap::new(),
+            open,
             outputs: VecDeque::new(),
             hellos: 0,
             started: now,
@@ -233,6 +260,12 @@ impl Agent {
     #[must_use]
     pub fn replay(&self) -> &ReplayWindow {
         &self.replay
+    }
+
+    /// The keys that are not obeyed, as they are to be kept on disk.
+    #[must_use]
+    pub fn revoked(&self) -> &Revocations {
+        &self.revoked
     }
 
     /// What was refused or dropped, and how often.
@@ -261,15 +294,19 @@ impl Agent {
                 content: Content::Stored(job),
                 delivery,
                 running: true,
+                denied: false,
                 forget_at: delivered.then_some(now + KEEP),
             },
         );
+        if self.revoked.hold(&operator, None) {
+            self.deny(job, now);
+        }
     }
 
     /// A datagram that came to the channel, by interface `via`. `clock`: Unix seconds.
     pub fn handle_datagram(&mut self, datagram: &[u8], via: u32, now: Instant, clock: u64) {
         let handled = Kind::read(datagram).and_then(|(kind, r)| match kind {
-            Kind::Command | Kind::Announced => {
+            Kind::Command | Kind::Announced | Kind::CertifiedCommand | Kind::CertifiedAnnounced => {
                 self.handle_command(datagram, via, now, clock);
                 Ok(())
             }
@@ -288,6 +325,10 @@ impl Agent {
 
     /// A job's stream in the store has grown to `length` bytes; `ended`: nothing more comes.
     pub fn handle_stream(&mut self, job: JobId, length: u64, ended: bool, now: Instant) {
+        if ended && self.jobs.get(&job).is_some_and(|j| j.denied) {
+            self.forget(job);
+            return;
+        }
         if let Some(job) = self.jobs.get_mut(&job) {
             let length = u32::try_from(length).unwrap_or(MAX_STREAM).min(MAX_STREAM);
             job.delivery.grow(length, ended, now);
@@ -394,9 +435,16 @@ impl Agent {
         {
             return;
         }
-        let (policy, labels) = (&self.settings.policy, &self.settings.node.labels);
-        let known = |key: &PeerId| policy::knows(policy, key, labels);
-        match envelope::open(datagram, clock, known, &self.replay) {
+        let standing = |key: &PeerId, certificate: Option<&Certificate>| {
+            if self.revoked.hold(key, certificate) {
+                Standing::Revoked
+            } else if self.knows(key) || certificate.is_some_and(|c| self.knows(&c.certifier)) {
+                Standing::Known
+            } else {
+                Standing::Unknown
+            }
+        };
+        match envelope::open(datagram, clock, standing, &self.replay) {
             Err(refusal) => {
                 tracing::debug!("{refusal}");
                 self.count(refusal.name());
@@ -422,6 +470,10 @@ impl Agent {
                 }
             },
         }
+    }
+
+    fn knows(&self, key: &PeerId) -> bool {
+        policy::knows(&self.settings.policy, key, &self.settings.node.labels)
     }
 
     /// Whether the command is under way here already; then nobody needs to hear it from this agent soon.
@@ -493,7 +545,12 @@ impl Agent {
         }
         self.outputs.push_back(Output::Remember);
         let id = command.job(&operator);
-        self.keep_open(id, command.not_after, envelope, parts, now);
+        let told = Told {
+            by: operator,
+            not_after: command.not_after,
+            envelope,
+        };
+        self.keep_open(id, &told, parts, now);
         let me = self.key.peer_id().to_string();
         let node = Node {
             name: &self.settings.node.name,
@@ -522,7 +579,11 @@ impl Agent {
         self.insert(id, job);
         self.warn_of_clock(id, opened.ahead_s);
         match request {
-            Ok(request) => self.obey(id, operator, request.what, now),
+            Ok(Request {
+                what: What::Revoke(key),
+                ..
+            }) => self.revoke(id, key, told, now),
+            Ok(request) => self.obey(id, opened, request.what, now),
             Err(e) => {
                 let why = format!("request not understood: {e}");
                 self.refuse(id, operator, "?".to_owned(), &why, now);
@@ -530,11 +591,14 @@ impl Agent {
         }
     }
 
-    fn obey(&mut self, id: JobId, operator: PeerId, what: What, now: Instant) {
+    fn obey(&mut self, id: JobId, opened: &Opened, what: What, now: Instant) {
+        let operator = opened.operator;
         match what {
+            // has its own way
+            What::Revoke(_) => {}
             What::Facts => self.outputs.push_back(Output::Facts(id)),
             What::Jobs => self.outputs.push_back(Output::Jobs { operator, job: id }),
-            What::Run(run) => self.run(id, operator, run, now),
+            What::Run(run) => self.run(id, opened, run, now),
             What::Cancel(target) => {
                 let line = format!("cancel {target}");
                 let runs = |job: &Job| job.operator == operator && job.running;
@@ -566,10 +630,66 @@ impl Agent {
         }
     }
 
-    fn run(&mut self, id: JobId, operator: PeerId, run: Run, now: Instant) {
-        let line = run.line();
+    /// A key is not obeyed any more, from now on.
+    fn revoke(&mut self, id: JobId, key: PeerId, told: Told, now: Instant) {
+        let operator = told.by;
+        let line = format!("revoke {key}");
         let (policy, labels) = (&self.settings.policy, &self.settings.node.labels);
-        let permit = match policy::decide(policy, &operator, labels, &run) {
+        let certifier = if key == operator || policy::may_revoke(policy, &operator, labels, &key) {
+            None
+        } else if self.knows(&operator) && !self.knows(&key) {
+            Some(operator)
+        } else {
+            let why = "the node's policy does not let this key revoke that one";
+            self.refuse(id, operator, line, why, now);
+            return;
+        };
+        // kept whatever else is kept
+        let open = Open::told(&told, now);
+        self.open.entry(id).or_insert(open);
+        let revocation = Revocation {
+            key,
+            certifier,
+            told,
+        };
+        if !self.revoked.add(revocation) {
+            self.open.remove(&id);
+            let why = "too many keys are revoked here already";
+            self.refuse(id, operator, line, why, now);
+            return;
+        }
+        self.outputs.push_back(Output::RememberRevoked);
+        self.audit(id, operator, line, "done");
+        self.open.retain(|o, open| open.operator != key || *o == id);
+        self.collecting.retain(|_, c| c.opened.operator != key);
+        let theirs = |(other, job): &(&JobId, &Job)| job.operator == key && **other != id;
+        let jobs: Vec<JobId> = self.jobs.iter().filter(theirs).map(|(j, _)| *j).collect();
+        for job in jobs {
+            self.deny(job, now);
+        }
+        self.finish(id, &[Record::Done], now);
+    }
+
+    /// Ends a job of a revoked key; nobody gets its answer.
+    fn deny(&mut self, id: JobId, now: Instant) {
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        if job.running {
+            job.denied = true;
+            job.delivery = Delivery::resting(now);
+            self.outputs.push_back(Output::Cancel(id));
+        } else {
+            self.forget(id);
+        }
+    }
+
+    fn run(&mut self, id: JobId, opened: &Opened, run: Run, now: Instant) {
+        let line = run.line();
+        let operator = opened.operator;
+        let certificate = opened.certificate.as_ref();
+        let (policy, labels) = (&self.settings.policy, &self.settings.node.labels);
+        let permit = match policy::decide(policy, &operator, certificate, labels, &run) {
             Ok(permit) => permit,
             Err(denied) => {
                 self.refuse(id, operator, line, &denied.to_string(), now);
@@ -660,7 +780,7 @@ impl Agent {
         now: Instant,
     ) -> Result<(), WireError> {
         let id = JobId(r.clone().array()?);
-        if !self.jobs.contains_key(&id) {
+        if self.jobs.get(&id).is_none_or(|job| job.denied) {
             return Ok(());
         }
         let jobs = &self.jobs;
@@ -739,20 +859,10 @@ impl Agent {
         }
     }
 
-    fn keep_open(
-        &mut self,
-        id: JobId,
-        not_after: u64,
-        envelope: Vec<u8>,
-        parts: Vec<Vec<u8>>,
-        now: Instant,
-    ) {
+    fn keep_open(&mut self, id: JobId, told: &Told, parts: Vec<Vec<u8>>, now: Instant) {
         let open = Open {
-            not_after,
-            envelope,
             parts,
-            heard: now,
-            repeat_at: None,
+            ..Open::told(told, now)
         };
         let bytes: usize = self.open.values().map(Open::size).sum();
         if self.open.len() < MAX_OPEN && bytes + open.size() <= MAX_OPEN_BYTES {
@@ -769,6 +879,7 @@ impl Agent {
             content: Content::Here(self.preamble()),
             delivery,
             running: false,
+            denied: false,
             forget_at: None,
         }
     }

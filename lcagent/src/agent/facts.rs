@@ -6,7 +6,7 @@ use librecast::socket::interfaces;
 
 /// Name and value, in the order in which they are shown.
 #[must_use]
-pub fn collect(running: usize) -> Vec<(String, String)> {
+pub fn collect(running: usize, modules: &[String]) -> Vec<(String, String)> {
     let uname = nix::sys::utsname::uname().ok();
     let text = |s: &std::ffi::OsStr| s.to_string_lossy().into_owned();
     let mut facts = vec![
@@ -30,6 +30,7 @@ pub fn collect(running: usize) -> Vec<(String, String)> {
         ("load", first_word("/proc/loadavg")),
         ("jobs", running.to_string()),
         ("addresses", addresses()),
+        ("modules", modules.join(" ")),
     ];
     if let Ok(cpus) = std::thread::available_parallelism() {
         facts.push(("cpus", cpus.to_string()));

@@ -46,6 +46,8 @@ struct Spec {
     at: u64,
     /// What runs, for people.
     line: String,
+    /// What to execute in place of the program that was named.
+    program: Option<PathBuf>,
 }
 
 /// Longest command in a list of jobs, in characters.
@@ -106,8 +108,8 @@ impl JobDir {
         self.path.join(name)
     }
 
-    /// Makes it, for a job that is to start.
-    pub fn create(&self, start: &Start) -> io::Result<()> {
+    /// Makes it, for a job that is to start as `run`. `program`: what to execute in place of the one that is named.
+    pub fn create(&self, start: &Start, run: Run, program: Option<PathBuf>) -> io::Result<()> {
         fs::DirBuilder::new().mode(0o700).create(&self.path)?;
         let spec = Spec {
             operator: start.operator,
@@ -116,12 +118,13 @@ impl JobDir {
             output: start.permit.output,
             at: unix_now(),
             line: start.run.line().chars().take(MAX_LINE).collect(),
+            program,
         };
         let request = Request {
             spread_ms: 0,
             window: 0,
             only: Vec::new(),
-            what: What::Run(start.run.clone()),
+            what: What::Run(run),
         };
         let request = request.encode().map_err(io::Error::other)?;
         self.write("spec", &serde_json::to_vec(&spec)?)?;
@@ -129,8 +132,8 @@ impl JobDir {
         self.write("stream", &start.preamble)
     }
 
-    /// What to run, and as what.
-    pub fn read(&self) -> io::Result<(PeerId, Run, Permit)> {
+    /// What to run, as what, and what to execute in place of the program that was named.
+    pub fn read(&self) -> io::Result<(Run, Permit, Option<PathBuf>)> {
         let spec = self.spec()?;
         let request = Request::decode(&fs::read(self.file("request"))?);
         let What::Run(run) = request.map_err(io::Error::other)?.what else {
@@ -141,7 +144,7 @@ impl JobDir {
             time: Duration::from_millis(spec.time_ms),
             output: spec.output,
         };
-        Ok((spec.operator, run, permit))
+        Ok((run, permit, spec.program))
     }
 
     /// Whose job it is.

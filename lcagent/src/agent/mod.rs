@@ -1,6 +1,6 @@
-//! The agent: [`core`] decides, with [`policy`] (who may what) and [`delivery`] (what is sent when).
+//! The agent: [`core`] decides, with [`policy`] and [`revoked`] (who may what) and [`delivery`] (what is sent when).
 //!
-//! Around it: [`shell`] (sockets and time), [`job`] (a job's folder), [`supervisor`] with [`contain`] (the process
+//! Around it: [`shell`] (sockets and time), [`job`] (a job's folder), [`modules`], [`supervisor`] with [`contain`] (the process
 //! that runs a job), [`audit`], [`facts`], [`config`].
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,7 +12,9 @@ pub mod core;
 pub mod delivery;
 pub mod facts;
 pub mod job;
+pub mod modules;
 pub mod policy;
+pub mod revoked;
 pub mod shell;
 pub mod supervisor;
 

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fmt;
 use std::time::Duration;
 
 use librecast::id::PeerId;
 use thiserror::Error;
 
+use crate::certificate::Certificate;
 use crate::request::Run;
 use crate::selector::glob_matches;
 
@@ -33,7 +35,8 @@ pub struct Allow {
 }
 
 /// Which programs, with which arguments: words, each a glob for one argument. A last word `*` stands for any
-/// further arguments; the pattern `*` for everything.
+/// further arguments; the pattern `*` for everything that can be run. `@NAME` is a module,
+/// `copy:DEST` a copy to there; `revoke:GLOB` allows to revoke keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern {
     words: Vec<String>,
@@ -59,6 +62,9 @@ pub enum Denied {
     /// The entry allows it to another user.
     #[error("the node's policy does not allow user {0:?}")]
     User(String),
+    /// Not a copy that any node makes.
+    #[error("copy: {0}")]
+    Copy(&'static str),
     /// Environment, folder or script could change what an allowed command does.
     #[error("{0} is given only to commands of an entry that allows everything (`*`)")]
     Unrestricted(&'static str),
@@ -103,21 +109,7 @@ impl Allow {
     }
 
     fn decide(&self, run: &Run) -> Result<Permit, Denied> {
-        let everything = self.commands.iter().any(Pattern::allows_everything);
-        if !everything {
-            if run.script.is_some() {
-                return Err(Denied::Unrestricted("a script"));
-            }
-            if !self.commands.iter().any(|p| p.allows(&run.arguments)) {
-                return Err(Denied::Command);
-            }
-            if !run.variables.is_empty() {
-                return Err(Denied::Unrestricted("an environment"));
-            }
-            if run.folder.is_some() {
-                return Err(Denied::Unrestricted("a folder"));
-            }
-        }
+        check_patterns(&self.commands, run)?;
         let user = match (self.user.as_deref(), run.user.as_deref()) {
             (Some("*"), wanted) => wanted,
             (own, None) => own,
@@ -132,6 +124,52 @@ impl Allow {
     }
 }
 
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.words.join(" "))
+    }
+}
+
+fn check_patterns(patterns: &[Pattern], run: &Run) -> Result<(), Denied> {
+    if patterns.iter().any(Pattern::allows_everything) {
+        return Ok(());
+    }
+    if run.script.is_some() {
+        return Err(Denied::Unrestricted("a script"));
+    }
+    if !patterns.iter().any(|p| p.allows(run.pattern_words())) {
+        return Err(Denied::Command);
+    }
+    if !run.variables.is_empty() {
+        return Err(Denied::Unrestricted("an environment"));
+    }
+    if run.folder.is_some() {
+        return Err(Denied::Unrestricted("a folder"));
+    }
+    Ok(())
+}
+
+/// Whether `operator` may revoke `key` on a node with these labels: an entry says so, with a pattern of its own.
+#[must_use]
+pub fn may_revoke(
+    policy: &[Allow],
+    operator: &PeerId,
+    labels: &BTreeMap<String, String>,
+    key: &PeerId,
+) -> bool {
+    let wanted = format!("revoke:{key}");
+    let says = |p: &Pattern| {
+        let [word] = p.words.as_slice() else {
+            return false;
+        };
+        word.starts_with("revoke:") && glob_matches(word, &wanted)
+    };
+    let mut entries = policy
+        .iter()
+        .filter(|a| a.key == *operator && a.holds_on(labels));
+    entries.any(|a| a.commands.iter().any(says))
+}
+
 /// Whether any entry that holds on a node with these labels names the key.
 #[must_use]
 pub fn knows(policy: &[Allow], operator: &PeerId, labels: &BTreeMap<String, String>) -> bool {
@@ -140,13 +178,16 @@ pub fn knows(policy: &[Allow], operator: &PeerId, labels: &BTreeMap<String, Stri
         .any(|a| a.key == *operator && a.holds_on(labels))
 }
 
-/// What `operator` may do with `run` on a node with these labels: by the first entry that allows it.
+/// What `operator` may do with `run` on a node with these labels: by the first entry that allows it, his own or
+/// that of the key that has certified him; the certificate may allow less than the entry.
 pub fn decide(
     policy: &[Allow],
     operator: &PeerId,
+    certificate: Option<&Certificate>,
     labels: &BTreeMap<String, String>,
     run: &Run,
 ) -> Result<Permit, Denied> {
+    run.copy().map_err(Denied::Copy)?;
     let mut denied = Denied::Command;
     for allow in policy
         .iter()
@@ -159,7 +200,13 @@ pub fn decide(
             Err(other) => denied = other,
         }
     }
-    Err(denied)
+    let Some(certificate) = certificate.filter(|c| c.certifier != *operator) else {
+        return Err(denied);
+    };
+    if !certificate.commands.is_empty() {
+        check_patterns(&certificate.commands, run)?;
+    }
+    decide(policy, &certificate.certifier, None, labels, run)
 }
 
 #[cfg(test)]
@@ -188,17 +235,29 @@ mod tests {
     }
 
     fn verdict(allow: &Allow, run: &Run) -> Result<Permit, Denied> {
-        decide(std::slice::from_ref(allow), &key(1), &BTreeMap::new(), run)
+        decide(
+            std::slice::from_ref(allow),
+            &key(1),
+            None,
+            &BTreeMap::new(),
+            run,
+        )
     }
 
     #[test]
     fn nobody_may_do_anything_by_default() {
         assert_eq!(
-            decide(&[], &key(1), &BTreeMap::new(), &run(&["true"])),
+            decide(&[], &key(1), None, &BTreeMap::new(), &run(&["true"])),
             Err(Denied::Command)
         );
         assert!(!knows(&[], &key(1), &BTreeMap::new()));
-        let other = decide(&[allow(&["*"])], &key(2), &BTreeMap::new(), &run(&["true"]));
+        let other = decide(
+            &[allow(&["*"])],
+            &key(2),
+            None,
+            &BTreeMap::new(),
+            &run(&["true"]),
+        );
         assert_eq!(other, Err(Denied::Command));
         assert_eq!(verdict(&allow(&[]), &run(&["true"])), Err(Denied::Command));
     }
@@ -221,6 +280,9 @@ mod tests {
                 &["systemctl", "stop", "nginx"],
                 false,
             ),
+            ("@deploy *", &["@deploy", "v2"], true),
+            ("deploy *", &["@deploy", "v2"], false),
+            ("@deploy", &["deploy"], false),
             // one argument is one word, whatever spaces it has
             (
                 "systemctl restart nginx*",
@@ -237,6 +299,17 @@ mod tests {
             let verdict = verdict(&allow(&[pattern]), &run(arguments));
             assert_eq!(verdict.is_ok(), allowed, "{pattern}: {arguments:?}");
         }
+    }
+
+    #[test]
+    fn copies_are_allowed_by_where_they_go() {
+        let source = format!("lc:x#{}", "a1".repeat(32));
+        let may =
+            |pattern: &str, dest: &str| verdict(&allow(&[pattern]), &run(&[dest, &source])).is_ok();
+        assert!(may("copy:/srv/*", "copy:/srv/www") && may("*", "copy:/srv/www"));
+        assert!(!may("copy:/srv/*", "copy:/etc/passwd") && !may("lcsync *", "copy:/srv/www"));
+        let out = verdict(&allow(&["*"]), &run(&["copy:/srv/../etc", &source]));
+        assert!(matches!(out, Err(Denied::Copy(_))));
     }
 
     #[test]
@@ -296,6 +369,7 @@ mod tests {
                 decide(
                     std::slice::from_ref(&entry),
                     &key(1),
+                    None,
                     &labels,
                     &run(&["id"])
                 )
@@ -305,5 +379,52 @@ mod tests {
         };
         assert!(on("web-2") && !on("db"));
         assert!(verdict(&entry, &run(&["id"])).is_err(), "no such label");
+    }
+
+    #[test]
+    fn a_certificate_gives_what_its_certifier_has_and_no_more() {
+        let secret = SecretKey::from_seed(&[1; 32]);
+        let certified = |commands: &[&str]| {
+            let commands: Vec<Pattern> = commands
+                .iter()
+                .map(|c| Pattern::parse(c).unwrap())
+                .collect();
+            Certificate::sign(&secret, &key(2), 0, 1, &commands).unwrap()
+        };
+        let may = |entry: &[&str], certificate: &[&str], command: &[&str]| {
+            let certificate = certified(certificate);
+            decide(
+                &[allow(entry)],
+                &key(2),
+                Some(&certificate),
+                &BTreeMap::new(),
+                &run(command),
+            )
+            .is_ok()
+        };
+        assert!(may(&["*"], &[], &["id"]));
+        assert!(may(&["*"], &["id"], &["id"]));
+        assert!(!may(&["*"], &["id"], &["rm"]));
+        assert!(!may(&["id"], &[], &["rm"]), "not more than the certifier");
+        assert!(!may(&["id"], &["*"], &["rm"]));
+        let script = Run {
+            script: Some(b"#!/bin/sh".to_vec()),
+            ..run(&["id"])
+        };
+        let denied = decide(
+            &[allow(&["*"])],
+            &key(2),
+            Some(&certified(&["id"])),
+            &BTreeMap::new(),
+            &script,
+        );
+        assert!(matches!(denied, Err(Denied::Unrestricted(_))));
+    }
+
+    #[test]
+    fn revoking_others_needs_a_pattern_of_its_own() {
+        let may = |entry: &[&str]| may_revoke(&[allow(entry)], &key(1), &BTreeMap::new(), &key(2));
+        assert!(!may(&["*"]) && !may(&["revoke *"]) && !may(&["revoke:12D3KooWx"]));
+        assert!(may(&["revoke:*"]) && may(&[&format!("revoke:{}", key(2))]));
     }
 }

@@ -1,6 +1,7 @@
 //! `lcagent run`: sockets, files, processes and the clock around the agent's core.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::net::Ipv6Addr;
@@ -28,11 +29,13 @@ use super::audit::Audit;
 use super::config::Config;
 use super::core::{Agent, Output, Start};
 use super::job::JobDirs;
-use super::{facts, unix_now};
+use super::revoked::Revocations;
+use super::{facts, modules, unix_now};
 use crate::datagram::JobId;
 use crate::network::Network;
 use crate::record::{Ended, How, Record};
 use crate::replay::{MAX_SNAPSHOT, ReplayWindow};
+use crate::request::Run;
 
 /// Interfaces and adopted jobs are looked at this often.
 const LONG_TURN: Duration = Duration::from_secs(1);
@@ -134,6 +137,8 @@ struct Shell {
     me: PeerId,
     agent: Agent,
     channel: Ipv6Addr,
+    interfaces: Vec<String>,
+    modules: PathBuf,
     network: Network,
     jobs: JobDirs,
     audit: Audit,
@@ -157,6 +162,7 @@ impl Shell {
     ) -> anyhow::Result<Self> {
         let key = own_key(&state.join("agent.key"))?;
         let replay = read_replay(&state.join("replay"))?;
+        let revoked = read_revoked(&state.join("revoked"))?;
         let channel = agent_group(&config.channel);
         let now = Instant::now();
         let mut seed = [0; 8];
@@ -170,8 +176,16 @@ impl Shell {
         Ok(Self {
             config_file: options.config.clone(),
             me: key.peer_id(),
-            agent: Agent::new(key, config.settings, replay, u64::from_ne_bytes(seed), now),
+            agent: Agent::new(
+                key,
+                config.settings,
+                (replay, revoked),
+                u64::from_ne_bytes(seed),
+                now,
+            ),
             channel,
+            interfaces: config.interfaces,
+            modules: config.modules,
             network,
             jobs: JobDirs::open(state.join("jobs")).context("jobs")?,
             audit: Audit::open(&audit).with_context(|| audit.display().to_string())?,
@@ -364,6 +378,13 @@ impl Shell {
                     self.fatal = Some(io::Error::new(e.kind(), format!("replay window: {e}")));
                 }
             }
+            Output::RememberRevoked => {
+                let text = self.agent.revoked().encode();
+                if let Err(e) = crate::files::replace(&self.state.join("revoked"), text.as_bytes())
+                {
+                    self.fatal = Some(io::Error::new(e.kind(), format!("revoked keys: {e}")));
+                }
+            }
             Output::Start(start) => self.start(&start),
             Output::Cancel(job) => {
                 if let Err(e) = self.jobs.job(job).cancel() {
@@ -371,7 +392,8 @@ impl Shell {
                 }
             }
             Output::Facts(job) => {
-                let facts = facts::collect(self.agent.running());
+                let names = modules::names(&self.modules);
+                let facts = facts::collect(self.agent.running(), &names);
                 self.agent
                     .handle_answer(job, &[Record::Facts(facts)], Instant::now());
             }
@@ -430,9 +452,38 @@ impl Shell {
         }
     }
 
+    /// What to run for what was asked for, and what to execute in place of the program that it names.
+    fn program(&self, run: &Run) -> io::Result<(Run, Option<PathBuf>)> {
+        if let Some(name) = run.module() {
+            return Ok((run.clone(), Some(modules::find(&self.modules, name)?)));
+        }
+        let Some(copy) = run.copy().map_err(io::Error::other)? else {
+            return Ok((run.clone(), None));
+        };
+        let mut dest = PathBuf::from(copy.dest);
+        if let Some(file) = copy.file
+            && (dest.is_dir() || copy.dest.ends_with('/'))
+        {
+            dest.push(file);
+        }
+        let mut arguments: Vec<OsString> = vec!["lcsync".into(), copy.source.into(), dest.into()];
+        for interface in &self.interfaces {
+            arguments.extend(["-i".into(), interface.into()]);
+        }
+        let program = crate::files::companion("lcsync").ok_or_else(|| {
+            io::Error::other("lcsync is not installed on this node: copies need it")
+        })?;
+        let run = Run {
+            arguments,
+            ..run.clone()
+        };
+        Ok((run, Some(program)))
+    }
+
     fn spawn(&mut self, start: &Start) -> io::Result<()> {
         let dir = self.jobs.job(start.job);
-        dir.create(start)?;
+        let (run, program) = self.program(&start.run)?;
+        dir.create(start, run, program)?;
         let mut command = Command::new("/proc/self/exe");
         let mut child = command
             .arg0("lcagent")
@@ -453,6 +504,7 @@ impl Shell {
         match Config::load(self.config_file.as_deref()) {
             Ok(config) => {
                 self.agent.configure(config.settings);
+                self.modules = config.modules;
                 tracing::info!("configuration read again; interfaces and channel need a restart");
             }
             Err(e) => tracing::error!("the configuration stays as it was: {e}"),
@@ -474,6 +526,16 @@ fn own_key(path: &Path) -> anyhow::Result<SecretKey> {
             Ok(key)
         }
         other => Ok(other?),
+    }
+}
+
+/// The revoked keys of the last run. A file that cannot be read is an error: revoked keys would be obeyed.
+fn read_revoked(path: &Path) -> anyhow::Result<Revocations> {
+    match fs::read_to_string(path) {
+        Ok(text) => Revocations::decode(&text)
+            .map_err(|line| anyhow::anyhow!("{}:{line}: no revocation", path.display())),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Revocations::default()),
+        Err(e) => Err(e).with_context(|| path.display().to_string()),
     }
 }
 

@@ -146,7 +146,7 @@ fn start(
     log: &mut Log,
     send: SyncSender<Event>,
 ) -> io::Result<(Pid, Option<Group>, Duration)> {
-    let (_, run, permit) = dir.read()?;
+    let (run, permit, program) = dir.read()?;
     log.left = permit.output;
     let account = Account::find(permit.user.as_deref())?;
     let name = dir.path().file_name().unwrap_or_default().to_string_lossy();
@@ -154,7 +154,12 @@ fn start(
         .inspect_err(|e| tracing::debug!("no control group: {e}"))
         .ok();
     let script = run.script.as_deref().map(in_memory).transpose()?;
-    let mut command = prepare(dir, &run, &account, script.as_ref());
+    let program = match (&script, program) {
+        (Some(file), _) => format!("/proc/self/fd/{}", file.as_raw_fd()).into(),
+        (None, Some(program)) => program.into_os_string(),
+        (None, None) => run.arguments[0].clone(),
+    };
+    let mut command = prepare(dir, &run, &account, program);
     contain(&mut command, &account, group.as_ref());
     let program = run.arguments[0].to_string_lossy().into_owned();
     let folder = run.folder.clone();
@@ -189,11 +194,7 @@ fn in_memory(script: &[u8]) -> io::Result<File> {
     Ok(file)
 }
 
-fn prepare(dir: &JobDir, run: &Run, account: &Account, script: Option<&File>) -> Command {
-    let program: OsString = match script {
-        Some(file) => format!("/proc/self/fd/{}", file.as_raw_fd()).into(),
-        None => run.arguments[0].clone(),
-    };
+fn prepare(dir: &JobDir, run: &Run, account: &Account, program: OsString) -> Command {
     let mut command = Command::new(program);
     let home = account.home.clone();
     let home = if home.is_dir() { home } else { "/".into() };

@@ -21,6 +21,7 @@ use super::core::{Event, Fate, Known, Operator, Output, Settings, pace};
 use super::known::{Book, Entry, is_selected};
 use crate::acknowledgement::short_id;
 use crate::agent::unix_now;
+use crate::certificate::Certificate;
 use crate::datagram::JobId;
 use crate::envelope::{Command, MAX_LIFETIME_S, Signed};
 use crate::network::Network;
@@ -36,6 +37,8 @@ const INSIST: [u64; 3] = [0, 60, 180];
 pub struct Options {
     /// The operator's key.
     pub key: Option<PathBuf>,
+    /// What vouches for it; by default the key's name and `.cert`, if that is there.
+    pub certificate: Option<PathBuf>,
     /// The channel's name.
     pub channel: String,
     /// Interfaces; empty for all.
@@ -56,6 +59,7 @@ pub struct Options {
 #[derive(Debug)]
 pub struct Session {
     key: SecretKey,
+    certificate: Option<Certificate>,
     book: Book,
     channel: String,
     network: Network,
@@ -83,7 +87,9 @@ pub struct Outcome {
 impl Session {
     /// Reads the key and opens the sockets.
     pub fn open(options: &Options) -> anyhow::Result<Self> {
-        let key = load_key(options.key.as_deref())?;
+        let file = key_file(options.key.as_deref());
+        let key = load_key(&file)?;
+        let certificate = load_certificate(options.certificate.as_deref(), &file, &key)?;
         let dir = options.state_dir.clone().unwrap_or_else(default_state_dir);
         let book = Book::open(dir)?;
         let interrupt = Arc::new(Interrupt {
@@ -111,6 +117,7 @@ impl Session {
         }
         Ok(Self {
             key,
+            certificate,
             book,
             channel: options.channel.clone(),
             network,
@@ -226,7 +233,9 @@ impl Session {
                 .encode()
                 .map_err(|e| usage(format!("command: {e}")))?,
         };
-        Ok(command.sign(&self.key).map_err(|e| usage(e.to_string()))?)
+        Ok(command
+            .sign_as(&self.key, self.certificate.as_ref())
+            .map_err(|e| usage(e.to_string()))?)
     }
 
     /// Ends the jobs of a command; nobody waits for the answers.
@@ -280,11 +289,45 @@ pub fn default_state_dir() -> PathBuf {
     crate::files::user_dir("XDG_STATE_HOME", ".local/state").join("lcagent")
 }
 
-fn load_key(path: Option<&Path>) -> anyhow::Result<SecretKey> {
+/// Where the operator's key is.
+pub(crate) fn key_file(path: Option<&Path>) -> PathBuf {
     let default =
         || crate::files::user_dir("XDG_CONFIG_HOME", ".config").join("lcagent/operator.key");
-    let path = path.map_or_else(default, Path::to_path_buf);
-    SecretKey::load(&path).map_err(|e| {
+    path.map_or_else(default, Path::to_path_buf)
+}
+
+/// What vouches for `key`, if anything does.
+fn load_certificate(
+    path: Option<&Path>,
+    key_file: &Path,
+    key: &SecretKey,
+) -> anyhow::Result<Option<Certificate>> {
+    let mut beside = key_file.as_os_str().to_owned();
+    beside.push(".cert");
+    let file = path.map_or(PathBuf::from(beside), Path::to_path_buf);
+    let refused =
+        |why: String| ExitError::new(Exit::NotPermitted, format!("{}: {why}", file.display()));
+    let text = match std::fs::read_to_string(&file) {
+        Ok(text) => text,
+        Err(e) if e.kind() == io::ErrorKind::NotFound && path.is_none() => return Ok(None),
+        Err(e) => return Err(refused(e.to_string()).into()),
+    };
+    let certificate: Certificate = text.trim().parse().map_err(|e| refused(format!("{e}")))?;
+    if certificate.operator != key.peer_id() {
+        return Err(refused(format!(
+            "vouches for {}, not for this key",
+            certificate.operator
+        ))
+        .into());
+    }
+    if certificate.not_after < unix_now() {
+        return Err(refused("has expired; ask who gave it for a new one".into()).into());
+    }
+    Ok(Some(certificate))
+}
+
+pub(crate) fn load_key(path: &Path) -> anyhow::Result<SecretKey> {
+    SecretKey::load(path).map_err(|e| {
         let message = match &e {
             IdError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => format!(
                 "{}: no operator key; make one with `lcagent keygen {0}` and list it in the agents' [[allow]]",

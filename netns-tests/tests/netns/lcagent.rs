@@ -313,11 +313,15 @@ impl Fleet {
                 ""
             };
             let role = if host.name() == "second" { "db" } else { "web" };
+            std::fs::create_dir_all(host.path("modules"))?;
             let config = format!(
                 "name = \"{}\"\nlabels = {{ role = \"{role}\" }}\ninterface = \"{interface}\"\n\
+                 modules = \"{modules}\"\n\
                  [[allow]]\nkey = \"{all}\"\ncommands = [\"*\"]\n\
-                 [[allow]]\nkey = \"{restricted}\"\ncommands = [\"id -un\"]\n{user}",
-                host.name()
+                 [[allow]]\nkey = \"{restricted}\"\ncommands = [\"id -un\", \"@greet *\", \"copy:{folder}*\"]\n{user}",
+                host.name(),
+                modules = host.path("modules").display(),
+                folder = host.path("allowed").display(),
             );
             host.write("lcagent.toml", config)?;
         }
@@ -332,7 +336,7 @@ impl Fleet {
     }
 
     /// Until the operator knows all three.
-    fn meet(&mut self) -> Result<()> {
+    pub(crate) fn meet(&mut self) -> Result<()> {
         eventually("all agents are known", || {
             for agent in &mut self.agents {
                 agent.must_run()?;

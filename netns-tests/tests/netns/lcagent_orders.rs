@@ -1,5 +1,7 @@
 //! What an operator can ask a fleet for beside plain commands.
 
+use std::os::unix::fs::PermissionsExt;
+
 use anyhow::{Context, Result, ensure};
 use netns_tests::lab::{LAN, eventually};
 use serde_json::Value;
@@ -90,6 +92,120 @@ fn jobs_shows_what_runs_and_how_it_ended() {
         // another operator does not see them
         let other = fleet.run("jobs", &["--key", "restricted.key", "--json"])?;
         ensure!(other.success()?.stdout.trim() == "[]", "not his");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_module_is_called_by_name_and_only_as_the_policy_says() {
+    world("agt-module", |lab| {
+        let fleet = Fleet::new(lab, LAN)?;
+        for host in &fleet.hosts {
+            for (name, mode) in [("greet", 0o755), ("other", 0o755), ("loose", 0o777)] {
+                let file = host.write(&format!("modules/{name}"), "#!/bin/sh\necho $# $1\n")?;
+                std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode))?;
+            }
+        }
+        let all = fleet.exec(&["--", "@other", "a b", "c"])?.success()?;
+        ensure!(all.stdout.contains("first: 2 a b\n"), "{}", all.stdout);
+        for bad in ["@loose", "@missing", "@../modules/greet", "@"] {
+            let refused = fleet.exec(&["--on", "first", "--", bad])?;
+            ensure!(refused.code == 1, "{bad}: exit code {}", refused.code);
+            ensure!(refused.stderr.contains("refused"), "{}", refused.stderr);
+        }
+        let denied = fleet.exec(&["--key", "restricted.key", "--", "@other"])?;
+        ensure!(denied.code == 1, "exit code {}", denied.code);
+        let nodes = fleet.run("nodes", &["--json"])?.success()?.stdout;
+        ensure!(nodes.contains("\"modules\":\"greet other\""), "{nodes}");
+        Ok(())
+    });
+}
+
+#[test]
+fn copies_arrive_whole_where_they_are_allowed() {
+    world("agt-copy", |lab| {
+        let fleet = Fleet::new(lab, LAN)?;
+        let content: Vec<u8> = (0..3_000_000_u32)
+            .map(|n| (n.wrapping_mul(n) >> 7) as u8)
+            .collect();
+        fleet.operator.write("tree/a/large", &content)?;
+        fleet.operator.write("tree/small", "x")?;
+        // all agents see one disk here: each has its own folder by the name of its node
+        let copy = |at: usize, args: &[&str]| {
+            let on = ["--on", fleet.hosts[at].name()];
+            fleet.run("copy", &[&on[..], args].concat())
+        };
+        for (at, host) in fleet.hosts.iter().enumerate() {
+            let dest = host.path("fleet");
+            copy(at, &["tree", &dest.to_string_lossy()])?.success()?;
+            ensure!(std::fs::read(dest.join("a/large"))? == content, "{at}");
+            ensure!(std::fs::read(dest.join("small"))? == b"x", "{at}");
+        }
+        // a file becomes DEST, or lies in it under its name
+        let dest = fleet.hosts[0].path("fleet");
+        copy(0, &["tree/a/large", &dest.to_string_lossy()])?.success()?;
+        ensure!(
+            std::fs::read(dest.join("large"))? == content,
+            "not in the folder"
+        );
+        let file = dest.join("other");
+        copy(0, &["tree/a/large", &file.to_string_lossy()])?.success()?;
+        ensure!(std::fs::read(&file)? == content, "not as the file");
+
+        let restricted = ["--key", "restricted.key", "tree/small"];
+        let forbidden = fleet.hosts[0].path("forbidden");
+        let refused = copy(
+            0,
+            &[&restricted[..], &[&forbidden.to_string_lossy()]].concat(),
+        )?;
+        ensure!(refused.code == 1, "exit code {}", refused.code);
+        ensure!(!forbidden.exists(), "copied all the same");
+        let sneaky = format!("{}/../forbidden", fleet.hosts[0].path("allowed").display());
+        let refused = copy(0, &[&restricted[..], &[&sneaky]].concat())?;
+        ensure!(refused.code == 2, "exit code {}", refused.code);
+        let left = fleet
+            .operator
+            .ask("pgrep", &["-f", "share --name lcagent-"])?;
+        ensure!(left.code == 1, "still shared: {}", left.stdout);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_copy_reaches_the_whole_fleet_at_once() {
+    world("agt-copies", |lab| {
+        let mut fleet = Fleet::new(lab, LAN)?;
+        let content = vec![7; 500_000];
+        fleet.operator.write("file", &content)?;
+        // there is one disk here: each agent has a folder of its own under the same path
+        let landing = fleet.operator.path("landing");
+        std::fs::create_dir_all(&landing)?;
+        for at in 0..3 {
+            fleet.agents[at].stop()?;
+            let own = fleet.hosts[at].path("own");
+            std::fs::create_dir_all(&own)?;
+            let script = format!(
+                "mount --bind {} {} && exec lcagent run --config lcagent.toml --state-dir {}",
+                own.display(),
+                landing.display(),
+                fleet.agent_state(at).display()
+            );
+            let agent = fleet.hosts[at].spawn("unshare", &["-m", "sh", "-c", &script])?;
+            fleet.agents[at] = agent;
+        }
+        fleet.meet()?;
+        let dest = landing.join("file");
+        let said = fleet.run("copy", &["file", &dest.to_string_lossy(), "--json"])?;
+        let ended = said.success()?.stdout;
+        ensure!(ended.matches("\"event\":\"ended\"").count() == 3, "{ended}");
+        for host in &fleet.hosts {
+            ensure!(
+                std::fs::read(host.path("own/file"))? == content,
+                "{}",
+                host.name()
+            );
+        }
+        ensure!(!dest.exists(), "no agent has its own folder");
         Ok(())
     });
 }

@@ -13,6 +13,7 @@ mod hostile_load;
 mod interface;
 mod joining;
 mod lcagent;
+mod lcagent_keys;
 mod lcagent_orders;
 mod lcsync_failures;
 mod lcsync_hostile;

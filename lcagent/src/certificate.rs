@@ -1,0 +1,180 @@
+//! Operators vouched for by other operators: a certificate says that a key may do, for a time, what the key that
+//! signed it may do, or less. It travels with each command; agents list the certifier alone.
+//!
+//! ```text
+//! version 8 = 1 | certifier 256 | operator 256 | issued 64 | not after 64
+//! | patterns 8 x text8                    what he may run, as in [[allow]]; none: whatever the certifier may
+//! | signature 512                         ed25519 by the certifier over CONTEXT, 0x00, everything before it
+//! ```
+//!
+//! Whoever holds a certificate cannot certify others.
+
+use std::fmt;
+use std::str::FromStr;
+
+use librecast::id::{PeerId, SecretKey};
+use librecast::wire::{Reader, WireError, Writer};
+
+use crate::agent::policy::Pattern;
+
+/// Longest certificate in bytes: an envelope has to hold it.
+pub const MAX_CERTIFICATE: usize = 512;
+
+const CONTEXT: &str = "lcagent 2026 certificate";
+const VERSION: u8 = 1;
+const SIGNATURE: usize = 64;
+
+/// What one operator has signed for another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificate {
+    /// Who vouches.
+    pub certifier: PeerId,
+    /// For whom.
+    pub operator: PeerId,
+    /// Unix seconds.
+    pub issued: u64,
+    /// Unix seconds after which it is worth nothing.
+    pub not_after: u64,
+    /// What he may run; empty: whatever the certifier may.
+    pub commands: Vec<Pattern>,
+    bytes: Vec<u8>,
+}
+
+impl Certificate {
+    /// A certificate by `key`. What is longer than [`MAX_CERTIFICATE`] is an error.
+    pub fn sign(
+        key: &SecretKey,
+        operator: &PeerId,
+        issued: u64,
+        not_after: u64,
+        commands: &[Pattern],
+    ) -> Result<Self, WireError> {
+        let mut w = Writer::new();
+        w.u8(VERSION).put(key.peer_id().public_key());
+        w.put(operator.public_key()).u64(issued).u64(not_after);
+        w.u8(u8::try_from(commands.len()).map_err(|_| WireError::Bad("patterns"))?);
+        for pattern in commands {
+            w.text8(&pattern.to_string())?;
+        }
+        let signature = key.sign(CONTEXT, w.as_slice());
+        w.put(&signature);
+        Self::decode(w.as_slice())
+    }
+
+    /// Reads one; its signature is not looked at yet.
+    pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        if bytes.len() > MAX_CERTIFICATE {
+            return Err(WireError::Bad("certificate: too long"));
+        }
+        let mut r = Reader::new(bytes);
+        match r.u8()? {
+            VERSION => {}
+            other => return Err(WireError::Version(other)),
+        }
+        let certificate = Self {
+            certifier: key(&mut r)?,
+            operator: key(&mut r)?,
+            issued: r.u64()?,
+            not_after: r.u64()?,
+            commands: (0..r.u8()?)
+                .map(|_| Pattern::parse(r.text8()?).ok_or(WireError::Bad("pattern")))
+                .collect::<Result<_, _>>()?,
+            bytes: bytes.to_vec(),
+        };
+        r.take(SIGNATURE)?;
+        r.finish()?;
+        Ok(certificate)
+    }
+
+    /// Whether the certifier has signed it.
+    #[must_use]
+    pub fn verify(&self) -> bool {
+        let Some((signed, signature)) = self.bytes.split_last_chunk::<SIGNATURE>() else {
+            return false;
+        };
+        self.certifier.verify(CONTEXT, signed, signature).is_ok()
+    }
+
+    /// As it travels.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+fn key(r: &mut Reader<'_>) -> Result<PeerId, WireError> {
+    PeerId::from_public_key(r.array()?).map_err(|_| WireError::Bad("key"))
+}
+
+/// One line of text: base58 with a checksum.
+impl fmt::Display for Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = bs58::encode(&self.bytes).with_check().into_string();
+        f.write_str(&text)
+    }
+}
+
+impl FromStr for Certificate {
+    type Err = WireError;
+
+    fn from_str(text: &str) -> Result<Self, WireError> {
+        let bad = WireError::Bad("no certificate");
+        // base58 takes time with the square of the length
+        if text.len() > 2 * MAX_CERTIFICATE {
+            return Err(bad);
+        }
+        let bytes = bs58::decode(text).with_check(None).into_vec();
+        Self::decode(&bytes.map_err(|_| bad)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn secret(n: u8) -> SecretKey {
+        SecretKey::from_seed(&[n; 32])
+    }
+
+    fn patterns(texts: &[&str]) -> Vec<Pattern> {
+        texts.iter().map(|t| Pattern::parse(t).unwrap()).collect()
+    }
+
+    #[test]
+    fn certificate_reads_back_and_every_changed_byte_is_noticed() {
+        let commands = patterns(&["uptime", "systemctl restart *"]);
+        let good = Certificate::sign(&secret(1), &secret(2).peer_id(), 10, 20, &commands).unwrap();
+        assert!(good.verify());
+        assert_eq!(good.to_string().parse(), Ok(good.clone()));
+        assert_eq!(good.commands, commands);
+        for at in 0..good.bytes.len() {
+            let mut bytes = good.bytes.clone();
+            bytes[at] ^= 1;
+            let changed = Certificate::decode(&bytes);
+            assert!(!changed.is_ok_and(|c| c.verify()), "{at}");
+            assert!(Certificate::decode(&good.bytes[..at]).is_err(), "{at}");
+        }
+    }
+
+    #[test]
+    fn long_lists_are_refused() {
+        let long = "x".repeat(200);
+        let sign = |texts: &[&str]| {
+            let commands = patterns(texts);
+            Certificate::sign(&secret(1), &secret(2).peer_id(), 0, 1, &commands)
+        };
+        assert!(sign(&[&long]).is_ok());
+        assert!(sign(&[&long, &long]).is_err());
+        assert!(sign(&["x"; 256]).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..600), text in ".{0,200}") {
+            let _ = Certificate::decode(&bytes);
+            let _ = text.parse::<Certificate>();
+        }
+    }
+}

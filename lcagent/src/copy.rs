@@ -1,0 +1,124 @@
+//! `lcagent copy PATH DEST`: PATH is shared by an `lcsync share` of our own for as long as the nodes fetch it, each by the
+//! root hash that the signed command names.
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::Context;
+use librecast::cli::{Exit, ExitError};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::commands;
+use crate::operator::print::Style;
+use crate::operator::rolling::Rolling;
+use crate::operator::shell::Options;
+use crate::request::Run;
+
+/// Shares `path` and has all selected nodes fetch it to `dest`.
+pub(crate) fn run(
+    options: &Options,
+    path: &Path,
+    dest: &str,
+    rolling: Rolling,
+    style: Style,
+) -> anyhow::Result<Exit> {
+    let usage = |message: String| ExitError::new(Exit::Usage, message);
+    if !dest.starts_with('/') {
+        return Err(usage(format!(
+            "{dest}: DEST is a path on the nodes and begins with /"
+        ))
+        .into());
+    }
+    let path = path
+        .canonicalize()
+        .map_err(|e| usage(format!("{}: {e}", path.display())))?;
+    let mut arguments = vec![format!("copy:{dest}").into()];
+    let share = Share::start(&path, &options.interfaces)?;
+    arguments.push(share.link.clone().into());
+    if path.is_file() {
+        arguments.extend(path.file_name().map(ToOwned::to_owned));
+    }
+    let run = Run {
+        arguments,
+        script: None,
+        stdin: Vec::new(),
+        time: options.timeout,
+        user: None,
+        folder: None,
+        variables: Vec::new(),
+    };
+    run.copy().map_err(|e| usage(e.to_owned()))?;
+    commands::run(options, run, rolling, style)
+}
+
+/// An `lcsync share` that ends with us.
+struct Share {
+    child: Child,
+    /// `lc:NAME#ROOTHASH`.
+    link: String,
+}
+
+impl Share {
+    fn start(path: &Path, interfaces: &[String]) -> anyhow::Result<Self> {
+        let program = crate::files::companion("lcsync").ok_or_else(|| {
+            ExitError::new(Exit::Failed, "lcsync is not installed: copy needs it")
+        })?;
+        let mut random = [0; 8];
+        getrandom::fill(&mut random).map_err(|e| anyhow::anyhow!("no randomness: {e}"))?;
+        // two copies at the same time must not disturb each other
+        let name = format!("lcagent-{:016x}", u64::from_ne_bytes(random));
+        let mut command = Command::new(&program);
+        command
+            .args(["--log", "warn", "share", "--name", &name])
+            .args(interfaces.iter().flat_map(|i| ["-i", i]))
+            .arg(path)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            // an interrupt at the terminal is for us, who tell the nodes first
+            .process_group(0);
+        // SAFETY: between fork and exec; makes one system call and allocates nothing
+        unsafe {
+            command.pre_exec(|| Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?));
+        }
+        let mut child = command
+            .spawn()
+            .with_context(|| program.display().to_string())?;
+        let mut line = String::new();
+        if let Some(out) = child.stdout.take() {
+            BufReader::new(out).read_line(&mut line)?;
+        }
+        let mut share = Self {
+            child,
+            link: String::new(),
+        };
+        let Some((link, hash)) = line.trim().rsplit_once(' ') else {
+            // it has said why
+            let code = share.child.wait()?.code();
+            let exit = match code {
+                Some(4) => Exit::NotPermitted,
+                _ => Exit::Failed,
+            };
+            return Err(ExitError::new(exit, "lcsync share did not begin").into());
+        };
+        share.link = format!("{link}#{hash}");
+        Ok(share)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let _ = kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM);
+        for _ in 0..100 {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
