@@ -298,7 +298,7 @@ impl<'a> Copier<'a> {
             Kind::Link { target } => place.make_link(&entry.path, target)?,
             Kind::File { .. } => {
                 let mut from = fs::File::open(job.path_of(n))?;
-                let mut to = place.stage(&entry.path, 0)?;
+                let mut to = place.stage(&entry.path, Some(0))?;
                 io::copy(&mut from, &mut to)?;
                 let existing = matches!(there, Some(Found::File(_)));
                 let mode = match (self.options.archive, existing) {

@@ -263,20 +263,33 @@ impl Place {
         Ok(File::from(opened?))
     }
 
-    /// Opens, or makes, the partial file of `path` for writing, `size` bytes long.
-    pub fn stage(&mut self, path: &[u8], size: u64) -> io::Result<File> {
+    /// Names of all partial files, those of other paths included.
+    pub fn staged_names(&self) -> io::Result<HashSet<Vec<u8>>> {
+        let folder = openat(self.staging()?, ".", FOLDER, Mode::empty())?;
+        let mut names = HashSet::new();
+        for entry in Dir::from_fd(folder)?.iter() {
+            names.insert(entry?.file_name().to_bytes().to_vec());
+        }
+        Ok(names)
+    }
+
+    /// Opens, or makes, the partial file of `path` for writing, `size` bytes long, or as long as it is.
+    pub fn stage(&mut self, path: &[u8], size: Option<u64>) -> io::Result<File> {
         let file = self.open_own(&Self::staged_name(path), STAGE)?;
-        file.set_len(size)?;
+        if let Some(size) = size {
+            file.set_len(size)?;
+        }
         Ok(file)
     }
 
     /// Renames the whole partial file of `path` into place.
     pub fn install(&mut self, path: &[u8]) -> io::Result<()> {
         let staged = Self::staged_name(path);
-        let staging = self.staging()?.try_clone()?;
-        let (folder, name) = self.parent(path)?;
-        match renameat(&staging, OsStr::from_bytes(&staged), folder, name) {
-            Err(Errno::EXDEV) => install_by_copy(&staging, &staged, folder, name),
+        let partial = self.partial.as_ref();
+        let staging = &partial.ok_or_else(no_partial_folder)?.folder;
+        let (folder, name) = parent_at(&self.root, &mut self.last, path)?;
+        match renameat(staging, OsStr::from_bytes(&staged), folder, name) {
+            Err(Errno::EXDEV) => install_by_copy(staging, &staged, folder, name),
             other => other.map_err(io::Error::from),
         }
     }
@@ -388,8 +401,8 @@ impl Place {
     }
 
     fn staging(&self) -> io::Result<&OwnedFd> {
-        let missing = || io::Error::new(io::ErrorKind::NotFound, "no partial folder");
-        self.partial.as_ref().map(|p| &p.folder).ok_or_else(missing)
+        let partial = self.partial.as_ref().map(|p| &p.folder);
+        partial.ok_or_else(no_partial_folder)
     }
 
     /// The name of a path's partial file: the same in every run, so that an interrupted transfer is found again.
@@ -398,43 +411,54 @@ impl Place {
         blake3::hash(path).to_hex().as_bytes()[..32].to_vec()
     }
 
-    /// The folder that `path` is in, and its name there.
     fn parent<'a>(&mut self, path: &'a [u8]) -> Result<(&OwnedFd, &'a OsStr), Errno> {
-        let (folder, name) = match parent_of(path) {
-            Some([]) => return Err(Errno::EINVAL),
-            Some(folder) => (folder, &path[folder.len() + 1..]),
-            None => (&[][..], path),
-        };
+        parent_at(&self.root, &mut self.last, path)
+    }
+}
+
+fn no_partial_folder() -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, "no partial folder")
+}
+
+/// The folder below `root` that `path` is in, and its name there. `last` is what was walked to before.
+fn parent_at<'f, 'a>(
+    root: &'f OwnedFd,
+    last: &'f mut Option<(Vec<u8>, OwnedFd)>,
+    path: &'a [u8],
+) -> Result<(&'f OwnedFd, &'a OsStr), Errno> {
+    let (folder, name) = match parent_of(path) {
+        Some([]) => return Err(Errno::EINVAL),
+        Some(folder) => (folder, &path[folder.len() + 1..]),
+        None => (&[][..], path),
+    };
+    if !is_plain_name(name) {
+        return Err(Errno::EINVAL);
+    }
+    if folder.is_empty() {
+        return Ok((root, OsStr::from_bytes(name)));
+    }
+    if last.as_ref().is_none_or(|(last, _)| last != folder) {
+        *last = Some((folder.to_vec(), walk(root, folder)?));
+    }
+    let (_, fd) = last.as_ref().ok_or(Errno::ENOENT)?;
+    Ok((fd, OsStr::from_bytes(name)))
+}
+
+fn walk(root: &OwnedFd, folder: &[u8]) -> Result<OwnedFd, Errno> {
+    let mut at = None;
+    for name in folder.split(|c| *c == b'/') {
         if !is_plain_name(name) {
             return Err(Errno::EINVAL);
         }
-        if folder.is_empty() {
-            return Ok((&self.root, OsStr::from_bytes(name)));
-        }
-        if self.last.as_ref().is_none_or(|(last, _)| last != folder) {
-            let fd = self.walk(folder)?;
-            self.last = Some((folder.to_vec(), fd));
-        }
-        let (_, fd) = self.last.as_ref().ok_or(Errno::ENOENT)?;
-        Ok((fd, OsStr::from_bytes(name)))
+        let from = at.as_ref().unwrap_or(root);
+        at = Some(openat(
+            from,
+            OsStr::from_bytes(name),
+            FOLDER,
+            Mode::empty(),
+        )?);
     }
-
-    fn walk(&self, folder: &[u8]) -> Result<OwnedFd, Errno> {
-        let mut at = None;
-        for name in folder.split(|c| *c == b'/') {
-            if !is_plain_name(name) {
-                return Err(Errno::EINVAL);
-            }
-            let from = at.as_ref().unwrap_or(&self.root);
-            at = Some(openat(
-                from,
-                OsStr::from_bytes(name),
-                FOLDER,
-                Mode::empty(),
-            )?);
-        }
-        at.ok_or(Errno::ENOENT)
-    }
+    at.ok_or(Errno::ENOENT)
 }
 
 fn set_time(folder: impl AsFd, name: &OsStr, metadata: &Metadata) -> io::Result<()> {
@@ -538,7 +562,7 @@ mod tests {
     fn a_staged_file_appears_whole_under_its_name() {
         let (dir, mut place) = place();
         place.make_folder(b"a").unwrap();
-        let file = place.stage(b"a/f", 3).unwrap();
+        let file = place.stage(b"a/f", Some(3)).unwrap();
         std::os::unix::fs::FileExt::write_all_at(&file, b"new", 0).unwrap();
         assert!(!dir.path().join("dest/a/f").exists());
         place.install(b"a/f").unwrap();
@@ -558,9 +582,9 @@ mod tests {
         assert!(place.open_file(b"link/f").is_err());
         assert!(place.open_file(b"file").is_err());
         assert_eq!(place.look(b"link/f").unwrap(), None);
-        place.stage(b"link/f", 1).unwrap();
+        place.stage(b"link/f", Some(1)).unwrap();
         assert!(place.install(b"link/f").is_err());
-        place.stage(b"file", 0).unwrap();
+        place.stage(b"file", Some(0)).unwrap();
         place.install(b"file").unwrap();
         assert_eq!(fs::read(dir.path().join("outside/f")).unwrap(), b"precious");
         assert!(
@@ -583,11 +607,19 @@ mod tests {
     fn a_partial_file_left_with_a_read_only_mode_is_taken_up_again() {
         let (_dir, mut place) = place();
         for mode in [0o444, 0] {
-            let file = place.stage(b"f", 3).unwrap();
+            let file = place.stage(b"f", Some(3)).unwrap();
             file.set_permissions(fs::Permissions::from_mode(mode))
                 .unwrap();
             assert!(place.open_staged(b"f").unwrap().is_some());
-            assert_eq!(place.stage(b"f", 3).unwrap().metadata().unwrap().len(), 3);
+            assert_eq!(
+                place
+                    .stage(b"f", Some(3))
+                    .unwrap()
+                    .metadata()
+                    .unwrap()
+                    .len(),
+                3
+            );
         }
     }
 
@@ -596,7 +628,7 @@ mod tests {
         let (dir, mut place) = place();
         let name = OsStr::new("f");
         for content in ["one", "two"] {
-            let file = place.stage(b"f", 3).unwrap();
+            let file = place.stage(b"f", Some(3)).unwrap();
             std::os::unix::fs::FileExt::write_all_at(&file, content.as_bytes(), 0).unwrap();
             let staged = Place::staged_name(b"f");
             let temporary = [PARTIAL_PREFIX.as_bytes(), b"-", &staged].concat();

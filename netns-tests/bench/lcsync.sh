@@ -5,13 +5,15 @@
 #
 # "server bytes" are bytes of symbols that the server has sent, per byte shared; "wire" is what its interface has sent,
 # headers and all, per byte. Files are random, in a tmpfs; `small`, `second` and `memory` are on disk (TMPDIR).
-# Needs root or user namespaces, nft, tc, and for the peers: apt install uftp rsync. What is missing is left out.
+# Needs root (for rsync's daemon) or user namespaces, nft, tc, and for the peers: apt install uftp rsync. What is missing is left out.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 export PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
 if [ -z "${IN_LAB:-}" ]; then
     [ -n "${PROGRAMS:-}" ] || cargo build --release --package lcsync --package lcroute
-    IN_LAB=1 exec unshare -Urnmpf --kill-child --mount-proc bash "$0" "$@"
+    # rsync's daemon sets its groups, which only the real root may
+    if [ "$(id -u)" = 0 ]; then root=(); else root=(--user --map-root-user); fi
+    IN_LAB=1 REAL_ROOT=$((${#root[@]} == 0)) exec unshare "${root[@]}" -nmpf --kill-child --mount-proc bash "$0" "$@"
 fi
 programs=${PROGRAMS:-$PWD/${CARGO_TARGET_DIR:-target}/release}
 dir=$(mktemp -d)
@@ -141,12 +143,16 @@ uftp_transfer() { # FILE N KBIT/S
     mbit=$(calc "$size * 8e-6 / $seconds")
 }
 rsyncd=
+has_rsyncd() { has rsync && { [ "$REAL_ROOT" = 1 ] || { echo "  (rsync's daemon needs root)"; false; }; }; }
 rsync_serve() { # FOLDER
     printf 'use chroot = no\nreverse lookup = no\npid file = %s\n[m]\npath = %s\nuid = root\ngid = root\n' \
         "$dir/rsyncd.pid" "$1" > "$dir/rsyncd.conf"
     ip netns exec s rsync --daemon --no-detach --config "$dir/rsyncd.conf" --address 10.9.0.100 &
     rsyncd=$!
-    until on s ss -ltn | grep -q :873; do sleep 0.05; done
+    until on s ss -ltn | grep -q :873; do
+        kill -0 $rsyncd
+        sleep 0.05
+    done
 }
 rsync_stop() { kill $rsyncd; wait $rsyncd || true; rm -f "$dir/rsyncd.pid"; }
 # N rsyncs at once from a daemon. Sets $seconds (the slowest).
@@ -191,7 +197,7 @@ receivers() {
             [ $n = 1 ] && single=$bytes
             ours=$seconds
             echo "  server's link $link, $n: $seconds s, server bytes $bytes = $(calc "$bytes / $single")x of one, wire $wire"
-            if [ $link != free ] && has rsync; then
+            if [ $link != free ] && has_rsyncd; then
                 rsync_transfer "$dir/ram/file" $n
                 echo "    $n rsyncs $seconds s; rsync / lcsync = $(calc "$seconds / $ours")"
             fi
@@ -294,7 +300,7 @@ second() {
         stop
         cmp "$file" "$copy/file"
         echo "  $what: lcsync server bytes $(calc "$symbols / $size * 100") %, $(cat "$dir/seconds.1") s"
-        has rsync || continue
+        has_rsyncd || continue
         rsync_serve "$dir/disk"
         local before begin
         before=$(sent) begin=$(now)
@@ -320,7 +326,7 @@ small() {
     diff -r "$tree" "$dir/disk/copy"
     ours=$(cat "$dir/seconds.1")
     echo "  lcsync $ours s, server bytes $(calc "$symbols / 102400000")"
-    has rsync || return 0
+    has_rsyncd || return 0
     rm -rf "$dir/disk/copy"
     sync
     rsync_serve "$dir/disk"

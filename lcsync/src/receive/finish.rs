@@ -80,7 +80,8 @@ fn set_modes(
     place: &mut Place,
 ) {
     let is_folder = |n: &usize| entries[*n].kind == Kind::Folder;
-    let files = (0..entries.len()).filter(|n| !is_folder(n));
+    let made = plan.made();
+    let files = (0..entries.len()).filter(|n| !is_folder(n) && !made[*n]);
     let folders = (0..entries.len()).rev().filter(is_folder);
     for n in files.chain(folders) {
         let wanted = metadata.and_then(|m| m.get(n + 1).or(m.first().filter(|_| m.len() == 1)));

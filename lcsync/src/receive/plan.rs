@@ -10,7 +10,7 @@ use nix::sys::stat::{Mode, umask};
 use super::moved::{Candidate, Moved, other_files};
 use crate::block::{BlockHash, BlockRef, MAX_BLOCK};
 use crate::layout::{Layout, Piece};
-use crate::listing::{Entry, Kind, Metadata, shown};
+use crate::listing::{Entry, Kind, Metadata, parent_of, shown};
 use crate::place::{Found, Place, system_time};
 
 /// Partial files kept open.
@@ -46,8 +46,12 @@ enum Preference {
 struct FileState {
     /// Size of the regular file at DEST.
     dest: Option<u64>,
-    /// Whether there is a partial file.
+    /// A folder is at DEST where it comes.
+    in_the_way: bool,
+    /// Whether there was a partial file.
     staged: bool,
+    /// Its partial file has been opened for writing.
+    opened: bool,
     /// DEST has it, byte for byte.
     current: bool,
     /// Bytes that are still to be fetched.
@@ -267,7 +271,8 @@ impl<'a> Plan<'a> {
     fn clear_the_way(&mut self, place: &mut Place) -> io::Result<()> {
         for n in self.changed_files().collect::<Vec<_>>() {
             let path = &self.entries[n].path;
-            if place.look(path)? == Some(Found::Folder)
+            if self.files[n].in_the_way
+                && place.look(path)? == Some(Found::Folder)
                 && let Err(e) = place.make_way(path, self.force)
             {
                 let name = shown(path);
@@ -277,6 +282,13 @@ impl<'a> Plan<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Which entries are files just made, mode and time included.
+    pub fn made(&self) -> Vec<bool> {
+        let mut made = vec![false; self.entries.len()];
+        self.installed.iter().for_each(|n| made[*n] = true);
+        made
     }
 
     /// Permission bits that entry `n` gets, given those of a file that was there.
@@ -295,13 +307,29 @@ impl<'a> Plan<'a> {
     }
 
     fn look(&mut self, place: &mut Place) -> io::Result<()> {
+        let staged = place.staged_names().unwrap_or_default();
+        // below these is nothing: with 100,000 files it matters not to look
+        let mut absent: HashSet<&[u8]> = HashSet::new();
         for (n, entry) in self.entries.iter().enumerate() {
-            if let Kind::File { .. } = entry.kind {
-                if let Some(Found::File(size)) = place.look(&entry.path)? {
-                    self.files[n].dest = Some(size);
+            let below_nothing = parent_of(&entry.path).is_some_and(|p| absent.contains(p));
+            let found = match entry.kind {
+                Kind::Link { .. } => continue,
+                _ if below_nothing => None,
+                _ => place.look(&entry.path)?,
+            };
+            if entry.kind == Kind::Folder {
+                if found != Some(Found::Folder) {
+                    absent.insert(&entry.path);
                 }
-                self.files[n].staged = place.open_staged(&entry.path).is_ok_and(|f| f.is_some());
+                continue;
             }
+            let file = &mut self.files[n];
+            match found {
+                Some(Found::File(size)) => file.dest = Some(size),
+                Some(Found::Folder) => file.in_the_way = true,
+                _ => {}
+            }
+            file.staged = !staged.is_empty() && staged.contains(&Place::staged_name(&entry.path));
         }
         Ok(())
     }
@@ -582,11 +610,13 @@ impl<'a> Plan<'a> {
     }
 
     fn write(&mut self, piece: Piece, part: &[u8], place: &mut Place) -> io::Result<()> {
-        self.staged_file(piece.file, place)?
+        let whole = self.is_whole(piece);
+        self.staged_file(piece.file, whole, place)?
             .write_all_at(part, piece.offset)
     }
 
-    fn staged_file(&mut self, n: usize, place: &mut Place) -> io::Result<&File> {
+    /// The partial file; `whole`: all of it is going to be written.
+    fn staged_file(&mut self, n: usize, whole: bool, place: &mut Place) -> io::Result<&File> {
         if !self.open.contains_key(&n) && self.open.len() >= MAX_OPEN {
             // those that are whole wait for their flush, the others can be opened again
             let finished = &self.finished;
@@ -600,6 +630,10 @@ impl<'a> Plan<'a> {
                     Kind::File { size, .. } => size,
                     _ => 0,
                 };
+                // a new one is as long as what is written
+                let file = &mut self.files[n];
+                let size = (file.staged || !whole && !file.opened).then_some(size);
+                file.opened = true;
                 Ok(free.insert(place.stage(&self.entries[n].path, size)?))
             }
         }
@@ -616,7 +650,7 @@ impl<'a> Plan<'a> {
         };
         let mode = self.mode_of(n, executable, existing);
         let time = self.metadata.and_then(|m| m.get(n)).map(system_time);
-        let file = self.staged_file(n, place)?;
+        let file = self.staged_file(n, false, place)?;
         file.set_permissions(std::fs::Permissions::from_mode(mode.into()))?;
         if let Some(time) = time {
             file.set_modified(time)?;
