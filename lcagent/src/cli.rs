@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use librecast::cli::{Exit, ExitError, finish, init_logging};
-use librecast::units::parse_duration;
+use librecast::units::{parse_duration, parse_size};
 
 use crate::agent::config::DEFAULT_CHANNEL;
 use crate::datagram::JobId;
@@ -276,6 +276,9 @@ struct How {
     /// As whom to run, where the node's policy leaves that to us
     #[arg(long, value_name = "USER")]
     user: Option<String>,
+    /// Most memory that the job may have, where the node's policy does not say less
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    memory: Option<u64>,
     /// Nodes that come up within this time still run it (up to a week) [default: as --timeout]
     #[arg(long, value_name = "D", value_parser = parse_duration)]
     valid: Option<Duration>,
@@ -469,6 +472,7 @@ impl How {
             script,
             stdin: input,
             time,
+            memory: self.memory,
             user: self.user.clone(),
             folder: self.cwd.clone(),
             variables: self.variables.clone(),

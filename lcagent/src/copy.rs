@@ -47,6 +47,7 @@ pub(crate) fn run(
         script: None,
         stdin: Vec::new(),
         time: options.timeout,
+        memory: None,
         user: None,
         folder: None,
         variables: Vec::new(),

@@ -5,7 +5,7 @@
 //! ```text
 //! version 8 = 2 | what 8 | spread 16 | window 8 | only 16 x { node 64 } | ...
 //!
-//! 1 run     flags 8 (bit 0: a script) | time 32 | user text8 | folder bytes16
+//! 1 run     flags 8 (bit 0: a script) | time 32 | memory 64 (bytes; 0: as the node has it) | user text8 | folder bytes16
 //!           | arguments 16 x bytes16 | variables 16 x { name bytes16 | value bytes16 }
 //!           | script length 32 | script | standard input to the end
 //! 2 facts   nothing
@@ -78,6 +78,8 @@ pub struct Run {
     pub stdin: Vec<u8>,
     /// How long it may run; at most 49 days.
     pub time: Duration,
+    /// How many bytes of memory it may have, if the operator cares.
+    pub memory: Option<u64>,
     /// As whom, if the operator cares.
     pub user: Option<String>,
     /// Where, if the operator cares.
@@ -163,6 +165,7 @@ impl Run {
     fn encode(&self, w: &mut Writer) -> Result<(), WireError> {
         w.u8(if self.script.is_some() { SCRIPT } else { 0 });
         w.u32(u32::try_from(self.time.as_millis()).map_err(|_| WireError::Bad("time"))?);
+        w.u64(self.memory.unwrap_or(0));
         w.text8(self.user.as_deref().unwrap_or_default())?;
         w.bytes16(self.folder.as_deref().unwrap_or_default().as_bytes())?;
         w.u16(count(self.arguments.len())?);
@@ -185,6 +188,7 @@ impl Run {
             return Err(WireError::Bad("flags"));
         }
         let time = Duration::from_millis(r.u32()?.into());
+        let memory = Some(r.u64()?).filter(|bytes| *bytes > 0);
         let user = r.text8()?;
         let folder = text(r)?;
         let arguments: Vec<OsString> = (0..bounded(r.u16()?)?)
@@ -204,6 +208,7 @@ impl Run {
             script: (flags & SCRIPT != 0).then(|| script.to_vec()),
             stdin: stdin.to_vec(),
             time,
+            memory,
             user: (!user.is_empty()).then(|| user.to_owned()),
             folder: (!folder.is_empty()).then_some(folder),
             variables,
@@ -313,6 +318,7 @@ pub(crate) mod tests {
             script: None,
             stdin: Vec::new(),
             time: Duration::from_secs(60),
+            memory: None,
             user: None,
             folder: None,
             variables: Vec::new(),
@@ -333,6 +339,7 @@ pub(crate) mod tests {
         let full = Run {
             script: Some(b"#!/bin/sh\ncat".to_vec()),
             stdin: b"in".to_vec(),
+            memory: Some(1 << 30),
             user: Some("nobody".into()),
             folder: Some("/tmp".into()),
             variables: vec![("A".into(), "b=c".into())],

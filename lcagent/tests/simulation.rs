@@ -120,6 +120,7 @@ fn run(input: usize) -> What {
         script: None,
         stdin: vec![7; input],
         time: TIMEOUT,
+        memory: None,
         user: None,
         folder: None,
         variables: Vec::new(),
@@ -209,7 +210,7 @@ impl Simulation {
                 Output::Event(Event::Said { id, record }) => {
                     self.said.entry(id).or_default().push(record);
                 }
-                Output::Event(Event::Heard { .. }) => {}
+                Output::Event(Event::Heard { .. } | Event::Progress(_)) => {}
                 Output::Event(Event::Rejected { id, why }) => panic!("{id}: {why}"),
             }
         }
@@ -418,6 +419,7 @@ fn host(n: usize, seed: u64, now: Instant) -> Host {
             user: None,
             time: None,
             output: None,
+            memory: None,
             labels: BTreeMap::new(),
         }],
     };
@@ -575,6 +577,7 @@ fn known_node_that_is_no_longer_selected_says_so_when_asked() {
         user: None,
         time: None,
         output: None,
+        memory: None,
         labels: BTreeMap::new(),
     }];
     simulation.hosts[2].agent.configure(settings);

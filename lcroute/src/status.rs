@@ -53,6 +53,9 @@ pub struct Status {
     pub peer_id: PeerId,
     /// Its name.
     pub name: String,
+    /// Labels of its certificate.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
     /// Its address on the network.
     pub address: Ipv6Addr,
     /// The network's public key.

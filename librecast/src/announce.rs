@@ -96,7 +96,7 @@ fn announce(stream: UnixStream, wanted: &Mutex<Wanted>) -> std::io::Result<()> {
 }
 
 /// Where lcroute answers by default; a user's own daemon first.
-fn control_sockets() -> Vec<PathBuf> {
+pub(crate) fn control_sockets() -> Vec<PathBuf> {
     if let Some(path) = std::env::var_os("LCROUTE_CONTROL") {
         return vec![path.into()];
     }

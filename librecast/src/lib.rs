@@ -39,6 +39,8 @@ pub mod keyfile;
 pub mod listener;
 #[cfg(feature = "net")]
 pub mod listener_v1;
+#[cfg(feature = "announce")]
+pub mod local_node;
 pub mod mld;
 pub mod pacing;
 pub mod pool;

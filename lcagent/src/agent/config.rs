@@ -61,6 +61,7 @@ struct FileAllow {
     user: Option<String>,
     timeout: Option<String>,
     output: Option<String>,
+    memory: Option<String>,
     #[serde(default)]
     labels: BTreeMap<String, String>,
 }
@@ -149,6 +150,7 @@ impl FileAllow {
             Pattern::parse(text).ok_or(("commands", "an empty pattern allows nothing".to_owned()))
         };
         let time = self.timeout.as_deref().map(parse_duration).transpose();
+        let memory = self.memory.as_deref().map(parse_size).transpose();
         let output = self.output.as_deref().map(parse_size).transpose();
         Ok(Allow {
             key: self.key,
@@ -160,9 +162,25 @@ impl FileAllow {
             user: self.user,
             time: time.map_err(|e| ("timeout", e.to_string()))?,
             output: output.map_err(|e| ("output", e.to_string()))?,
+            memory: memory.map_err(|e| ("memory", e.to_string()))?,
             labels: self.labels,
         })
     }
+}
+
+/// Adds `more` labels to a node's own: those that it has not got, that a selector can name, and that there is room for.
+pub fn add_labels(labels: &mut BTreeMap<String, String>, more: &BTreeMap<String, String>) {
+    for (label, value) in more {
+        let fits = label.len() <= MAX_LABEL && value.len() <= MAX_LABEL;
+        if labels.len() < MAX_LABELS && fits && can_be_named(label, value) {
+            labels.entry(label.clone()).or_insert_with(|| value.clone());
+        }
+    }
+}
+
+fn can_be_named(label: &str, value: &str) -> bool {
+    let plain = |text: &str| !text.chars().any(|c| c.is_whitespace() || c.is_control());
+    !label.is_empty() && plain(label) && plain(value) && !label.contains(['=', ',', '+'])
 }
 
 fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Wrong> {
@@ -170,8 +188,7 @@ fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Wrong> {
         return Err(("labels", format!("more than {MAX_LABELS}")));
     }
     for (label, value) in labels {
-        let plain = |text: &str| !text.chars().any(|c| c.is_whitespace() || c.is_control());
-        if label.is_empty() || !plain(label) || !plain(value) || label.contains(['=', ',', '+']) {
+        if !can_be_named(label, value) {
             return Err((
                 "labels",
                 format!("{label:?} = {value:?}: no selector can name it"),
@@ -204,7 +221,7 @@ mod tests {
         let text = format!(
             "name = \"web-1\"\nlabels = {{ role = \"web\" }}\ninterface = \"lan0\"\nchannel = \"ops\"\nmodules = \"/srv/modules\"\n\
              [[allow]]\nkey = \"{KEY}\"\ncommands = [\"uptime\", \"systemctl restart *\"]\n\
-             user = \"nobody\"\ntimeout = \"10m\"\noutput = \"1Mi\"\nlabels = {{ role = \"web*\" }}\n"
+             user = \"nobody\"\ntimeout = \"10m\"\noutput = \"1Mi\"\nmemory = \"1G\"\nlabels = {{ role = \"web*\" }}\n"
         );
         let config = Config::parse("f", &text).unwrap();
         assert_eq!(config.settings.node.name, "web-1");
@@ -216,6 +233,30 @@ mod tests {
         assert_eq!(allow.commands.len(), 2);
         assert_eq!(allow.time, Some(Duration::from_secs(600)));
         assert_eq!(allow.output, Some(1 << 20));
+        assert_eq!(allow.memory, Some(1_000_000_000));
+    }
+
+    #[test]
+    fn labels_of_the_network_are_added_and_do_not_replace() {
+        let of = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            let owned = pairs.iter().map(|(k, v)| ((*k).into(), (*v).into()));
+            owned.collect()
+        };
+        let mut labels = of(&[("role", "web")]);
+        add_labels(
+            &mut labels,
+            &of(&[
+                ("role", "db"),
+                ("site", "berlin"),
+                ("a b", "c"),
+                ("x", "y z"),
+            ]),
+        );
+        assert_eq!(labels, of(&[("role", "web"), ("site", "berlin")]));
+        let many: BTreeMap<String, String> =
+            (0..100).map(|n| (n.to_string(), String::new())).collect();
+        add_labels(&mut labels, &many);
+        assert_eq!(labels.len(), MAX_LABELS);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Gid, Pid, Uid, User, getgrouplist};
@@ -87,6 +88,16 @@ impl Group {
         Ok(Self { path, procs })
     }
 
+    /// Bounds the memory of all in it together. Only where the controller is there for us: systemd's `Delegate=memory`.
+    fn limit_memory(&self, bytes: u64) -> io::Result<()> {
+        let write = |name: &str, value: &str| fs::write(self.path.join(name), value);
+        write("memory.max", &bytes.to_string())?;
+        // these may be missing: what is over the limit then goes to swap first, or one process is killed
+        let _ = write("memory.swap.max", "0");
+        let _ = write("memory.oom.group", "1");
+        Ok(())
+    }
+
     /// Kills all in it. Kernels before 5.14 have no such file: then the job's tree is walked.
     fn kill(&self) -> io::Result<()> {
         OpenOptions::new()
@@ -122,8 +133,14 @@ fn own_group() -> io::Result<PathBuf> {
 }
 
 /// Puts the process that `command` starts into its own process group and `group`, and makes it `account`'s. It dies
-/// with this process.
-pub fn contain(command: &mut Command, account: &Account, group: Option<&Group>) {
+/// with this process. `memory`: bytes that the group may have, or where that cannot be said, each process of it.
+pub fn contain(
+    command: &mut Command,
+    account: &Account,
+    group: Option<&Group>,
+    memory: Option<u64>,
+) {
+    let each = memory.filter(|bytes| group.is_none_or(|g| g.limit_memory(*bytes).is_err()));
     let procs = group.map(|g| g.procs.as_raw_fd());
     let (uid, gid, other) = (account.uid, account.gid, account.other);
     let groups = account.groups.clone();
@@ -132,6 +149,9 @@ pub fn contain(command: &mut Command, account: &Account, group: Option<&Group>) 
         if let Some(fd) = procs {
             // SAFETY: `fd` stays open in the parent until after the spawn, the buffer is static
             Errno::result(unsafe { libc::write(fd, c"0".as_ptr().cast(), 1) })?;
+        }
+        if let Some(bytes) = each {
+            setrlimit(Resource::RLIMIT_AS, bytes, bytes)?;
         }
         if other {
             nix::unistd::setgroups(&groups)?;

@@ -42,6 +42,7 @@ struct Spec {
     user: Option<String>,
     time_ms: u64,
     output: u64,
+    memory: Option<u64>,
     /// When it came, in Unix seconds.
     at: u64,
     /// What runs, for people.
@@ -116,6 +117,7 @@ impl JobDir {
             user: start.permit.user.clone(),
             time_ms: start.permit.time.as_millis() as u64,
             output: start.permit.output,
+            memory: start.permit.memory,
             at: unix_now(),
             line: start.run.line().chars().take(MAX_LINE).collect(),
             program,
@@ -143,6 +145,7 @@ impl JobDir {
             user: spec.user,
             time: Duration::from_millis(spec.time_ms),
             output: spec.output,
+            memory: spec.memory,
         };
         Ok((run, permit, spec.program))
     }

@@ -30,6 +30,8 @@ pub struct Allow {
     pub time: Option<Duration>,
     /// Most output of a job, in bytes.
     pub output: Option<u64>,
+    /// Most memory of a job, in bytes.
+    pub memory: Option<u64>,
     /// It holds only on nodes with these labels; values may be globs.
     pub labels: BTreeMap<String, String>,
 }
@@ -51,6 +53,8 @@ pub struct Permit {
     pub time: Duration,
     /// How much it may say, in bytes.
     pub output: u64,
+    /// How many bytes of memory it may have, if there is a limit.
+    pub memory: Option<u64>,
 }
 
 /// Why not.
@@ -120,6 +124,7 @@ impl Allow {
             user: user.map(str::to_owned),
             time: run.time.min(self.time.unwrap_or(DEFAULT_TIME)),
             output: self.output.unwrap_or(DEFAULT_OUTPUT),
+            memory: self.memory.into_iter().chain(run.memory).min(),
         })
     }
 }
@@ -230,6 +235,7 @@ mod tests {
             user: None,
             time: None,
             output: None,
+            memory: Some(1 << 20),
             labels: BTreeMap::new(),
         }
     }
@@ -354,6 +360,14 @@ mod tests {
         assert_eq!(user(Some("*"), None), Ok(None));
         let permit = verdict(&entry(None), &as_user(None)).unwrap();
         assert_eq!(permit.time, Duration::from_secs(5));
+        assert_eq!(permit.memory, Some(1 << 20));
+        for (wanted, given) in [(1_000, 1_000), (1 << 30, 1 << 20)] {
+            let run = Run {
+                memory: Some(wanted),
+                ..run(&["id"])
+            };
+            assert_eq!(verdict(&entry(None), &run).unwrap().memory, Some(given));
+        }
     }
 
     #[test]

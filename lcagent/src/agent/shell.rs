@@ -10,8 +10,9 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -19,6 +20,7 @@ use librecast::channel::{agent_answers, agent_group};
 use librecast::cli::{Exit, ExitError};
 use librecast::id::{IdError, PeerId, SecretKey};
 use librecast::interrupt::on_signals;
+use librecast::local_node::{self, LocalNode};
 use nix::fcntl::{FcntlArg, Flock, FlockArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -26,8 +28,8 @@ use nix::sys::signal::Signal;
 use nix::sys::time::TimeSpec;
 
 use super::audit::Audit;
-use super::config::Config;
-use super::core::{Agent, Output, Start};
+use super::config::{Config, add_labels};
+use super::core::{Agent, Output, Settings, Start};
 use super::job::JobDirs;
 use super::revoked::Revocations;
 use super::{facts, modules, unix_now};
@@ -41,6 +43,8 @@ use crate::request::Run;
 const LONG_TURN: Duration = Duration::from_secs(1);
 const ADOPTED_TURN: Duration = Duration::from_millis(100);
 
+/// lcroute is asked for this node's labels this often.
+const LABELS: Duration = Duration::from_secs(5);
 /// Jobs in a list of them: the latest.
 const MAX_LISTED: usize = 128;
 
@@ -140,6 +144,11 @@ struct Shell {
     interfaces: Vec<String>,
     modules: PathBuf,
     network: Network,
+    /// The configuration's, without what lcroute adds.
+    settings: Settings,
+    /// What lcroute on this host says, asked on a thread of its own.
+    local: Arc<Mutex<Option<LocalNode>>>,
+    added: BTreeMap<String, String>,
     jobs: JobDirs,
     audit: Audit,
     /// Jobs that have not ended, with their supervisors unless those are of an earlier run.
@@ -173,7 +182,21 @@ impl Shell {
             tracing::warn!("nobody may do anything here: the configuration has no [[allow]]");
         }
         let audit = state.join("audit.log");
+        let local = Arc::new(Mutex::new(local_node::ask()));
+        let shared = Arc::clone(&local);
+        thread::Builder::new()
+            .name("labels".into())
+            .spawn(move || {
+                loop {
+                    thread::sleep(LABELS);
+                    let node = local_node::ask();
+                    *shared.lock().unwrap_or_else(PoisonError::into_inner) = node;
+                }
+            })?;
         Ok(Self {
+            settings: config.settings.clone(),
+            local,
+            added: BTreeMap::new(),
             config_file: options.config.clone(),
             me: key.peer_id(),
             agent: Agent::new(
@@ -222,6 +245,7 @@ impl Shell {
                 self.reload();
             }
             self.network.look_at_interfaces(Instant::now())?;
+            self.take_labels();
             self.agent.handle_timeout(Instant::now(), unix_now());
             self.look_at_adopted();
             while let Some(output) = self.agent.poll_output(&mut self.jobs, Instant::now()) {
@@ -240,6 +264,26 @@ impl Shell {
             })?;
         }
         Ok(())
+    }
+
+    /// Where the agent listens on lcroute's interface, the labels of the node's certificate are added to its own.
+    fn take_labels(&mut self) {
+        let local = self.local.lock().unwrap_or_else(PoisonError::into_inner);
+        let here = local
+            .as_ref()
+            .filter(|node| self.network.interface_names().contains(&node.tun.as_str()));
+        let labels = here.map(|node| node.labels.clone()).unwrap_or_default();
+        drop(local);
+        if labels != self.added {
+            self.added = labels;
+            self.configure();
+        }
+    }
+
+    fn configure(&mut self) {
+        let mut settings = self.settings.clone();
+        add_labels(&mut settings.node.labels, &self.added);
+        self.agent.configure(settings);
     }
 
     /// Until something comes or it is time; the jobs of which there is news.
@@ -503,7 +547,8 @@ impl Shell {
     fn reload(&mut self) {
         match Config::load(self.config_file.as_deref()) {
             Ok(config) => {
-                self.agent.configure(config.settings);
+                self.settings = config.settings;
+                self.configure();
                 self.modules = config.modules;
                 tracing::info!("configuration read again; interfaces and channel need a restart");
             }

@@ -160,7 +160,7 @@ fn start(
         (None, None) => run.arguments[0].clone(),
     };
     let mut command = prepare(dir, &run, &account, program);
-    contain(&mut command, &account, group.as_ref());
+    contain(&mut command, &account, group.as_ref(), permit.memory);
     let program = run.arguments[0].to_string_lossy().into_owned();
     let folder = run.folder.clone();
     let mut child = command.spawn().map_err(|e| {

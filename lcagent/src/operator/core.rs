@@ -9,6 +9,7 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use librecast::id::{PeerId, SecretKey};
@@ -108,6 +109,30 @@ pub enum Event {
         /// Why.
         why: String,
     },
+    /// How far all are; told by the shell.
+    Progress(Far),
+}
+
+/// How many nodes have come how far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Far {
+    /// All of their answers has come.
+    pub answered: usize,
+    /// Some has.
+    pub running: usize,
+    /// Nothing has been heard of them.
+    pub silent: usize,
+}
+
+impl fmt::Display for Far {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            answered,
+            running,
+            silent,
+        } = self;
+        write!(f, "{answered} answered, {running} running, {silent} silent")
+    }
 }
 
 /// What became of a node.
@@ -304,6 +329,17 @@ impl Operator {
         }
         fates.sort_by(|a, b| a.1.cmp(&b.1));
         fates
+    }
+
+    /// How far all are.
+    #[must_use]
+    pub fn progress(&self) -> Far {
+        let (silent, running) = self.open();
+        Far {
+            answered: self.done().count(),
+            running,
+            silent,
+        }
     }
 
     /// Nodes of which something is still to come: expected and silent, heard and not at their end.

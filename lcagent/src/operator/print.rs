@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
 
+use indicatif::{ProgressBar, ProgressStyle};
 use librecast::id::PeerId;
 use serde_json::json;
 
@@ -36,6 +38,8 @@ pub struct Printer {
     folded: BTreeMap<PeerId, Vec<u8>>,
     /// On terminals control characters of nodes are not let through.
     plain: [bool; 2],
+    /// How far it is, on a terminal.
+    bar: ProgressBar,
 }
 
 impl Printer {
@@ -49,13 +53,28 @@ impl Printer {
             lines: BTreeMap::new(),
             folded: BTreeMap::new(),
             plain: [io::stdout().is_terminal(), io::stderr().is_terminal()],
+            bar: ProgressBar::hidden(),
         }
     }
 
     /// Shows an event of `job`.
     pub fn event(&mut self, job: JobId, event: &Event) -> io::Result<()> {
-        self.job = job;
+        if self.job != job {
+            self.job = job;
+            self.bar = progress_bar(self.style);
+        }
+        if let Event::Progress(far) = event {
+            // not in `suspend`, which holds the bar
+            self.bar.set_message(far.to_string());
+            return Ok(());
+        }
+        let bar = self.bar.clone();
+        bar.suspend(|| self.show(event))
+    }
+
+    fn show(&mut self, event: &Event) -> io::Result<()> {
         match event {
+            Event::Progress(_) => Ok(()),
             Event::Heard { id, node, known } => {
                 self.names.insert(*id, node.name.clone());
                 if !known {
@@ -76,6 +95,7 @@ impl Printer {
 
     /// Shows what is left of a command, once nothing more comes.
     pub fn end(&mut self, fates: &[(PeerId, String, Fate)]) -> io::Result<()> {
+        self.bar.finish_and_clear();
         for ((id, is_error), line) in std::mem::take(&mut self.lines) {
             self.line(&id, is_error, &line)?;
         }
@@ -151,6 +171,10 @@ impl Printer {
 
     /// Shows equal output once, after all commands.
     pub fn fold(&mut self) -> io::Result<()> {
+        if self.style != Style::Folded {
+            return Ok(());
+        }
+        self.bar.finish_and_clear();
         let mut same: BTreeMap<&[u8], Vec<String>> = BTreeMap::new();
         for (id, output) in &self.folded {
             same.entry(output).or_default().push(self.name(id));
@@ -207,6 +231,20 @@ impl Printer {
         more["job"] = self.job.to_string().into();
         writeln!(io::stdout(), "{more}")
     }
+}
+
+/// A line at the bottom of the terminal on stderr; hidden where there is none, and where machines read.
+fn progress_bar(style: Style) -> ProgressBar {
+    if style == Style::Json || !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new_spinner();
+    bar.set_style(
+        ProgressStyle::with_template("{elapsed} {msg}")
+            .unwrap_or_else(|_| ProgressStyle::default_spinner()),
+    );
+    bar.enable_steady_tick(Duration::from_millis(250));
+    bar
 }
 
 fn ended_json(ended: &Ended) -> serde_json::Value {

@@ -175,6 +175,7 @@ impl Session {
         let mut operator = Operator::new(key, signed, settings, Instant::now());
         let mut heard = Vec::new();
         let mut interrupted = None;
+        let mut progress = None;
         loop {
             let now = Instant::now();
             operator.handle_timeout(now);
@@ -194,6 +195,10 @@ impl Session {
             }
             if operator.is_over(now) {
                 break;
+            }
+            let far = operator.progress();
+            if progress.replace(far) != Some(far) {
+                show(job, &Event::Progress(far))?;
             }
             let signal = self.interrupt.signal.load(Ordering::Relaxed);
             if signal != 0 {

@@ -236,6 +236,7 @@ mod tests {
         let text = status(&Status {
             peer_id: id,
             name: "Connector".into(),
+            labels: std::collections::BTreeMap::new(),
             address: std::net::Ipv6Addr::LOCALHOST,
             network: id,
             tun: "lc7".into(),

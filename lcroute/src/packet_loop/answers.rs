@@ -88,6 +88,7 @@ impl PacketLoop {
         Status {
             peer_id: p.member.peer,
             name: p.member.name.clone(),
+            labels: p.member.labels.clone(),
             address: p.member.addresses.address,
             network: p.network.id(),
             tun: p.settings.name.clone(),

@@ -115,7 +115,16 @@ impl Lab {
             .run("lcroute", &["init", "--name", founder.name()])?
             .success()
             .context("lcroute init")?;
-        let invited = founder.run("lcroute", &["invite", "--signal", &backbone.url()?])?;
+        let invited = founder.run(
+            "lcroute",
+            &[
+                "invite",
+                "--label",
+                "world=lab",
+                "--signal",
+                &backbone.url()?,
+            ],
+        )?;
         let token = invited
             .success()
             .context("lcroute invite")?

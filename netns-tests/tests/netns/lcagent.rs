@@ -273,6 +273,10 @@ fn a_fleet_behind_closed_firewalls_obeys_over_lc0() {
         for agent in ["first", "second", "third"] {
             ensure!(said.contains(&format!("{agent}: over lc0\n")), "{said}");
         }
+        // the labels of the nodes' certificates count beside those of the configuration
+        let by_label = fleet.exec(&["--on", "world=lab,role=db", "--", "echo", "x"])?;
+        let said = by_label.success()?.stdout;
+        ensure!(said == "second: x\n", "{said}");
         for member in &mut network.members {
             member.stop()?;
         }

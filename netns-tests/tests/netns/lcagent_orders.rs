@@ -209,3 +209,25 @@ fn a_copy_reaches_the_whole_fleet_at_once() {
         Ok(())
     });
 }
+
+#[test]
+fn a_job_gets_no_more_memory_than_it_may() {
+    world("agt-memory", |lab| {
+        let fleet = Fleet::new(lab, LAN)?;
+        let hungry = [
+            "--on",
+            "first",
+            "--",
+            "python3",
+            "-c",
+            "print(len(bytearray(200_000_000)))",
+        ];
+        let fed = fleet.exec(&hungry)?.success()?.stdout;
+        ensure!(fed == "first: 200000000\n", "{fed}");
+        let starved = fleet.exec(&[&["--memory", "100M"], &hungry[..]].concat())?;
+        ensure!(starved.code == 1, "exit code {}", starved.code);
+        let modest = ["--memory", "100M", "--on", "first", "--", "echo", "x"];
+        fleet.exec(&modest)?.success()?;
+        Ok(())
+    });
+}
