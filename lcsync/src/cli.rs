@@ -195,6 +195,7 @@ fn serve(share: Share) -> anyhow::Result<Exit> {
                 sign: share.sign.clone(),
                 // that of the command line holds for all together
                 interfaces: Vec::new(),
+                bwlimit: None,
             });
             Shares::Given(shares.collect())
         }

@@ -41,7 +41,9 @@ pub const RECORD_OVERHEAD: usize = RECORD_HEADER - 4 + TAG;
 /// Servers whose keys are held.
 const MAX_SERVERS: usize = 64;
 
-const _: () = assert!(40 + 8 + SEALED_PACKET <= 1280);
+/// The same with the headers of IPv6 and UDP.
+pub const SEALED_WIRE_SIZE: u64 = 40 + 8 + SEALED_PACKET as u64;
+const _: () = assert!(SEALED_WIRE_SIZE <= 1280);
 
 /// Why a datagram was not opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]

@@ -203,6 +203,7 @@ impl<'a> Transfer<'a> {
                 signer: None,
                 key: key.clone(),
                 interfaces: Vec::new(),
+                limit: None,
             };
             let interfaces = options.interfaces.clone();
             Some(Seed::start(watched, interfaces, options.limit)?)

@@ -8,6 +8,8 @@ use librecast::channel::SharePrefix;
 use librecast::cli::{Exit, ExitError};
 use librecast::config;
 use librecast::keyfile::{SharedKey, load_signing_key};
+use librecast::units::parse_rate;
+use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
 use super::rescan::Watched;
@@ -29,6 +31,9 @@ pub struct ShareOptions {
     /// Serve on these only; none for all that are watched.
     #[serde(default, rename = "interface", deserialize_with = "one_or_more")]
     pub interfaces: Vec<String>,
+    /// Send no faster than this, in bits per second.
+    #[serde(default, deserialize_with = "rate")]
+    pub bwlimit: Option<u64>,
 }
 
 /// The whole file.
@@ -49,6 +54,20 @@ fn one_or_more<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<String>, D::Error>
         Names::One(name) => vec![name],
         Names::More(names) => names,
     })
+}
+
+fn rate<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u64>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected a rate like \"20M\"")]
+    enum Rate {
+        Bits(u64),
+        Text(String),
+    }
+    let text = match Rate::deserialize(d)? {
+        Rate::Bits(bits) => bits.to_string(),
+        Rate::Text(text) => text,
+    };
+    parse_rate(&text).map(Some).map_err(D::Error::custom)
 }
 
 /// The shares of a configuration file. Paths in it are relative to its folder.
@@ -107,6 +126,7 @@ pub fn named(shares: &[ShareOptions]) -> anyhow::Result<Vec<Watched>> {
             key,
             signer: signer.map(Arc::new),
             interfaces: share.interfaces.clone(),
+            limit: share.bwlimit,
         });
     }
     Ok(named)
@@ -132,9 +152,11 @@ mod tests {
             keyfile = "k"
             sign = "/s"
             interface = "eth0"
+            bwlimit = "20M"
             [[share]]
             path = "/b"
             interface = ["eth0", "lc0"]
+            bwlimit = 64000
         "#;
         std::fs::write(&file, text).unwrap();
         let shares = read(&file).unwrap();
@@ -144,10 +166,12 @@ mod tests {
             keyfile: Some(dir.path().join("k")),
             sign: Some("/s".into()),
             interfaces: vec!["eth0".into()],
+            bwlimit: Some(20_000_000),
         };
         let second = ShareOptions {
             path: "/b".into(),
             interfaces: vec!["eth0".into(), "lc0".into()],
+            bwlimit: Some(64_000),
             ..ShareOptions::default()
         };
         assert_eq!(shares, [first, second]);
@@ -160,6 +184,10 @@ mod tests {
             (
                 "[[share]]\npath = \"a\"\ninterface = 7\n",
                 "f:3: interface: ",
+            ),
+            (
+                "[[share]]\npath = \"a\"\nbwlimit = \"fast\"\n",
+                "f:3: bwlimit: ",
             ),
             ("\n[[share]]\nname = \"a\"\n", "f:2: share: "),
             ("[[shares]]\npath = \"a\"\n", "f:1: shares: "),

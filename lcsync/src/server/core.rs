@@ -9,7 +9,7 @@ use librecast::channel::{ROOT_CHANNEL, SharePrefix, channel_of};
 use librecast::mld::{self, ALL_NODES, Message, Query, RecordType};
 
 use super::querier::{Querier, group_query};
-use super::schedule::{Action, Channel, Evidence, Rates, Reporters, Schedule, Wanted};
+use super::schedule::{Action, Channel, Evidence, Rates, Reporters, Schedule, Terms, Wanted};
 use crate::groups::Found;
 use crate::index::Index;
 use crate::packet::encode_record;
@@ -183,9 +183,15 @@ impl Server {
     pub fn remove_share(&mut self, prefix: SharePrefix, now: Instant) {
         self.shares.remove(&prefix);
         self.only.remove(&prefix);
+        self.schedule.set_terms(prefix, Terms::default(), now);
         let gone = |c: &Channel| SharePrefix::of_group(c.group) == Some(prefix);
         self.schedule.stop_all(gone, now);
         self.roots.retain(|c, _| !gone(c));
+    }
+
+    /// What holds for all channels of a share.
+    pub fn set_terms(&mut self, prefix: SharePrefix, terms: Terms, now: Instant) {
+        self.schedule.set_terms(prefix, terms, now);
     }
 
     /// Serves a share on these interfaces only, or again on all.
@@ -547,7 +553,8 @@ impl Server {
         sending.sort_by_key(|s| std::cmp::Reverse(s.left));
         sending.truncate(MAX_SENDING);
         let kilobits = |rate: u64| u32::try_from(rate / 1_000).unwrap_or(u32::MAX);
-        let total = self.rates.total.into_iter().chain(self.schedule.capacity());
+        let limits = [self.rates.total, self.schedule.limit_of(channel.group)];
+        let total = limits.into_iter().flatten().chain(self.schedule.capacity());
         Some(Record {
             server: self.id,
             generation: share.generation,

@@ -120,10 +120,19 @@ impl FairQueue {
         ticket
     }
 
-    /// The next one whose turn it is.
-    pub(super) fn pop(&mut self) -> Option<(Ticket, Channel)> {
-        let (start, flow) = self.active.pop_first()?;
-        self.now = start;
+    /// The next one whose turn it is, of shares of which not enough is sent already: `full` says of which it is,
+    /// given any channel.
+    pub(super) fn pop(&mut self, full: impl Fn(&Channel) -> bool) -> Option<(Ticket, Channel)> {
+        let may_begin = |(_, flow): &&(u64, Flow)| {
+            let first = self
+                .lines
+                .get(flow)
+                .and_then(|l| l.waiting.first_key_value());
+            first.is_some_and(|(_, channel)| !full(channel))
+        };
+        let (start, flow) = *self.active.iter().find(may_begin)?;
+        self.active.remove(&(start, flow));
+        self.now = self.now.max(start);
         let line = self.lines.get_mut(&flow)?;
         let (ticket, channel) = line.waiting.pop_first()?;
         self.length -= 1;
@@ -197,9 +206,20 @@ mod tests {
         for n in 0..50 {
             queue.push(channel(2, n), host(9_999), 100, 0);
         }
-        let first: Vec<Channel> = (0..100).map(|_| queue.pop().unwrap().1).collect();
+        let first: Vec<Channel> = (0..100).map(|_| queue.pop(|_| false).unwrap().1).collect();
         assert_eq!(first.iter().filter(|c| share_of(**c) == 2).count(), 50);
         assert_eq!(queue.length, 4_950);
+    }
+
+    #[test]
+    fn a_share_that_is_full_waits_and_holds_up_no_other() {
+        let mut queue = FairQueue::default();
+        queue.push(channel(1, 1), host(1), 100, 0);
+        queue.push(channel(2, 1), host(1), 100, 0);
+        let full = |c: &Channel| share_of(*c) == 1;
+        assert_eq!(queue.pop(full).map(|(_, c)| c), Some(channel(2, 1)));
+        assert_eq!(queue.pop(full), None);
+        assert_eq!(queue.pop(|_| false).map(|(_, c)| c), Some(channel(1, 1)));
     }
 
     #[test]
@@ -211,7 +231,7 @@ mod tests {
         queue.push(channel(1, 0), host(2), 100, 0);
         let mut order = Vec::new();
         for n in 0..20 {
-            let (ticket, next) = queue.pop().unwrap();
+            let (ticket, next) = queue.pop(|_| false).unwrap();
             order.push(next.group.segments()[7]);
             if next == channel(1, 0) {
                 queue.push(next, host(1_000 + n), 100, ticket.end());
@@ -240,6 +260,6 @@ mod tests {
                 .values()
                 .all(|l| l.turns.len() <= MAX_REPORTERS + 1)
         );
-        assert_eq!(queue.pop(), None);
+        assert_eq!(queue.pop(|_| false), None);
     }
 }

@@ -45,10 +45,12 @@ pub struct Watched {
     pub key: Option<Arc<ShareKey>>,
     /// Served on these only; none for all.
     pub interfaces: Vec<String>,
+    /// Bits per second over all its channels.
+    pub limit: Option<u64>,
 }
 
 impl Watched {
-    /// Whether this is the same share under the same conditions.
+    /// Whether this is the same share; another limit makes it no other one.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         let signer = |w: &Self| w.signer.as_ref().map(|k| k.peer_id());
@@ -339,6 +341,7 @@ mod tests {
             signer: None,
             key: None,
             interfaces: Vec::new(),
+            limit: None,
         };
         Watch::new(watched, None)
     }

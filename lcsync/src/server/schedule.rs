@@ -35,6 +35,7 @@ use librecast::pacing::TokenBucket;
 
 use super::queue::{FairQueue, Ticket};
 use crate::packet::WIRE_SIZE;
+use crate::sealing::SEALED_WIRE_SIZE;
 
 /// A group on an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -95,6 +96,15 @@ pub struct Wanted {
     pub layer: u8,
 }
 
+/// What holds for all channels of a share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Terms {
+    /// Bits per second over all of them.
+    pub limit: Option<u64>,
+    /// Whether packets are sealed, and so longer.
+    pub sealed: bool,
+}
+
 /// A block that will be sent, or is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Upcoming {
@@ -152,6 +162,8 @@ const SHORTEN: f64 = 0.02;
 pub struct Schedule {
     paces: [Pace; 2],
     bucket: Option<TokenBucket>,
+    /// Shares with a limit of their own, or longer packets.
+    terms: BTreeMap<SharePrefix, Kept>,
     channels: BTreeMap<Channel, Sending>,
     turns: BTreeSet<(Instant, Channel)>,
     gathering: BTreeSet<(Instant, Channel)>,
@@ -190,6 +202,22 @@ impl Pace {
     }
 }
 
+/// The terms of a share, and how far they are kept.
+#[derive(Debug)]
+struct Kept {
+    terms: Terms,
+    bucket: Option<TokenBucket>,
+    /// Bits per second of its bursts.
+    load: u64,
+}
+
+impl Kept {
+    /// Whether it sends as much as it may, and a little more, so that nothing is left unused.
+    fn is_full(&self) -> bool {
+        self.terms.limit.is_some_and(|l| self.load >= l + l / 10)
+    }
+}
+
 #[derive(Debug)]
 struct Sending {
     symbols: u32,
@@ -225,7 +253,7 @@ enum Stage {
 #[derive(Debug)]
 struct Capacity {
     since: Instant,
-    symbols: u64,
+    bytes: u64,
     behind: bool,
     /// Bits per second.
     measured: Option<u64>,
@@ -238,7 +266,7 @@ impl Capacity {
         if elapsed < MEASURE {
             return;
         }
-        let rate = self.symbols as f64 * (WIRE_SIZE * 8) as f64 / elapsed.as_secs_f64();
+        let rate = self.bytes as f64 * 8.0 / elapsed.as_secs_f64();
         // an interval with a pause in it is no measurement
         let whole = elapsed < MEASURE * 3;
         self.measured = if self.behind && queue && whole {
@@ -246,7 +274,7 @@ impl Capacity {
         } else {
             self.measured.map(|m| m + m / 2).filter(|m| *m < FORGOTTEN)
         };
-        (self.since, self.symbols, self.behind) = (now, 0, false);
+        (self.since, self.bytes, self.behind) = (now, 0, false);
     }
 }
 
@@ -307,12 +335,11 @@ impl Schedule {
     #[must_use]
     pub fn new(rates: Rates, seed: u64, now: Instant) -> Self {
         // a turn may overdraw the bucket; its size decides how much goes out back to back
-        let bucket = rates
-            .total
-            .map(|rate| TokenBucket::new(rate, (rate / 8 / 500).max(WIRE_SIZE), now));
+        let bucket = rates.total.map(|rate| bucket_of(rate, now));
         Self {
             paces: [Pace::new(rates.channel), Pace::new(rates.slow)],
             bucket,
+            terms: BTreeMap::new(),
             channels: BTreeMap::new(),
             turns: BTreeSet::new(),
             gathering: BTreeSet::new(),
@@ -321,7 +348,7 @@ impl Schedule {
             load: 0,
             capacity: Capacity {
                 since: now,
-                symbols: 0,
+                bytes: 0,
                 behind: false,
                 measured: None,
             },
@@ -332,6 +359,48 @@ impl Schedule {
             refused: 0,
             sent: 0,
         }
+    }
+
+    /// What holds for a share from now on.
+    pub fn set_terms(&mut self, prefix: SharePrefix, terms: Terms, now: Instant) {
+        let old = self.terms.remove(&prefix);
+        if terms == Terms::default() {
+            return;
+        }
+        let paces = self.paces;
+        let bursts = self.channels.iter().filter(|(channel, sending)| {
+            SharePrefix::of_group(channel.group) == Some(prefix)
+                && matches!(sending.stage, Stage::Burst { .. })
+        });
+        let load = bursts.map(|(_, s)| paces[usize::from(s.layer)].rate).sum();
+        let same = old.filter(|old| old.terms.limit == terms.limit);
+        let bucket = match same {
+            Some(old) => old.bucket,
+            None => terms.limit.map(|rate| bucket_of(rate, now)),
+        };
+        let kept = Kept {
+            terms,
+            bucket,
+            load,
+        };
+        self.terms.insert(prefix, kept);
+    }
+
+    /// The limit of the share that `group` belongs to.
+    #[must_use]
+    pub fn limit_of(&self, group: Ipv6Addr) -> Option<u64> {
+        let prefix = SharePrefix::of_group(group)?;
+        self.terms.get(&prefix)?.terms.limit
+    }
+
+    fn kept(&mut self, channel: Channel) -> Option<&mut Kept> {
+        self.terms.get_mut(&SharePrefix::of_group(channel.group)?)
+    }
+
+    /// Bytes of one of its packets, with IPv6 and UDP.
+    fn wire_size(&mut self, channel: Channel) -> u64 {
+        let sealed = self.kept(channel).is_some_and(|k| k.terms.sealed);
+        if sealed { SEALED_WIRE_SIZE } else { WIRE_SIZE }
     }
 
     /// `reporter` is a member of `channel`.
@@ -393,7 +462,7 @@ impl Schedule {
         };
         self.turns.remove(&(sending.due, channel));
         match sending.stage {
-            Stage::Burst { .. } => self.leave_burst(sending.layer),
+            Stage::Burst { .. } => self.leave_burst(channel, sending.layer),
             Stage::Gathering { until } => {
                 self.gathering.remove(&(until, channel));
             }
@@ -591,7 +660,13 @@ impl Schedule {
         let fits = limit.map_or(u64::MAX, |limit| limit + limit / 10);
         let most = fits.min(MAX_BURSTS * self.paces[0].rate);
         while !behind && self.load < most && self.bursting < MAX_BURSTING {
-            let Some((ticket, channel)) = self.queue.pop() else {
+            let terms = &self.terms;
+            let full = |channel: &Channel| {
+                let prefix = SharePrefix::of_group(channel.group);
+                let kept = prefix.and_then(|p| terms.get(&p));
+                kept.is_some_and(Kept::is_full)
+            };
+            let Some((ticket, channel)) = self.queue.pop(full) else {
                 return;
             };
             let extra = self.extra_of(channel);
@@ -660,14 +735,22 @@ impl Schedule {
         if let Some(sending) = self.channels.get_mut(&channel) {
             sending.stage = Stage::Burst { left };
             self.turns.insert((sending.due, channel));
+            let rate = self.paces[usize::from(sending.layer)].rate;
             self.bursting += 1;
-            self.load += self.paces[usize::from(sending.layer)].rate;
+            self.load += rate;
+            if let Some(kept) = self.kept(channel) {
+                kept.load += rate;
+            }
         }
     }
 
-    fn leave_burst(&mut self, layer: u8) {
+    fn leave_burst(&mut self, channel: Channel, layer: u8) {
+        let rate = self.paces[usize::from(layer)].rate;
         self.bursting -= 1;
-        self.load -= self.paces[usize::from(layer)].rate;
+        self.load -= rate;
+        if let Some(kept) = self.kept(channel) {
+            kept.load -= rate;
+        }
     }
 
     /// Somebody is still there: a little more, and if that was not enough, everything anew.
@@ -730,8 +813,17 @@ impl Schedule {
         let spent = sending.sent_on_evidence >= HARD_SYMBOLS * sending.symbols + MIN_TRICKLE
             || now.saturating_duration_since(sending.evidence_at) >= HARD_TIME;
         let pace = self.paces[usize::from(sending.layer)];
-        let layer = sending.layer;
-        match sending.stage {
+        let (layer, stage) = (sending.layer, sending.stage);
+        let sends = !spent && matches!(stage, Stage::Burst { .. } | Stage::Trickle { .. });
+        if sends && let Some(at) = self.closed_until(channel, now) {
+            // others go first meanwhile
+            let sending = self.channels.get_mut(&channel)?;
+            sending.due = at;
+            self.turns.insert((at, channel));
+            return None;
+        }
+        let sending = self.channels.get_mut(&channel)?;
+        match stage {
             Stage::Gathering { .. } | Stage::Waiting { .. } => None,
             Stage::Burst { left } if !spent => {
                 let count = left.min(pace.turn);
@@ -739,7 +831,7 @@ impl Schedule {
                 if left > count {
                     sending.stage = Stage::Burst { left: left - count };
                 } else if sending.owed > 0 {
-                    self.leave_burst(layer);
+                    self.leave_burst(channel, layer);
                     let action = self.send(channel, count, time, now);
                     self.wait_for_rest(channel, now);
                     return action;
@@ -748,7 +840,7 @@ impl Schedule {
                         left: trickle_of(sending.symbols),
                         sent: 0,
                     };
-                    self.leave_burst(layer);
+                    self.leave_burst(channel, layer);
                     time += PAUSE;
                 }
                 self.send(channel, count, time, now)
@@ -762,7 +854,7 @@ impl Schedule {
             }
             Stage::Burst { left } => {
                 sending.owed += left;
-                self.leave_burst(layer);
+                self.leave_burst(channel, layer);
                 self.ask(channel, 1, now)
             }
             Stage::Trickle { .. } => self.ask(channel, 1, now),
@@ -772,6 +864,13 @@ impl Schedule {
                 None
             }
         }
+    }
+
+    /// When the share of a channel may send again, if it has sent what it may.
+    fn closed_until(&mut self, channel: Channel, now: Instant) -> Option<Instant> {
+        let bucket = self.kept(channel)?.bucket.as_mut()?;
+        // a little later in any case, so that time goes on
+        (!bucket.ready(now)).then(|| bucket.ready_at().max(now + Duration::from_micros(1)))
     }
 
     fn ask(&mut self, channel: Channel, times: u8, now: Instant) -> Option<Action> {
@@ -790,6 +889,9 @@ impl Schedule {
         time: Duration,
         now: Instant,
     ) -> Option<Action> {
+        let wire = self.wire_size(channel);
+        // the paces are those of packets that are not sealed
+        let time = time * wire as u32 / WIRE_SIZE as u32;
         let sending = self.channels.get_mut(&channel)?;
         let sequence = sending.position.sequence;
         let ids = (0..count)
@@ -798,12 +900,16 @@ impl Schedule {
         sending.sent_on_evidence += count;
         sending.sent_in_burst += count;
         self.sent += u64::from(count);
-        self.capacity.symbols += u64::from(count);
+        let bytes = u64::from(count) * wire;
+        self.capacity.bytes += bytes;
         let earliest = now.checked_sub(MAX_LAG).unwrap_or(now);
         sending.due = sending.due.max(earliest) + time;
         self.turns.insert((sending.due, channel));
         if let Some(bucket) = &mut self.bucket {
-            bucket.spend(u64::from(count) * WIRE_SIZE, now);
+            bucket.spend(bytes, now);
+        }
+        if let Some(bucket) = self.kept(channel).and_then(|k| k.bucket.as_mut()) {
+            bucket.spend(bytes, now);
         }
         Some(Action::Symbols {
             channel,
@@ -872,6 +978,11 @@ impl Position {
         self.repair = if id >= MAX_ESI { symbols } else { id + 1 };
         id
     }
+}
+
+/// A turn may overdraw the bucket; its size decides how much goes out back to back.
+fn bucket_of(rate: u64, now: Instant) -> TokenBucket {
+    TokenBucket::new(rate, (rate / 8 / 500).max(WIRE_SIZE), now)
 }
 
 /// Symbols that a trickle may have.
@@ -1227,6 +1338,41 @@ mod tests {
         let took = now - start - GATHER * 10;
         assert!(took < Duration::from_millis(1_200), "{took:?}");
         assert!(schedule.load <= 120_000_000, "{}", schedule.load);
+    }
+
+    #[test]
+    fn a_share_keeps_its_own_limit_and_holds_up_no_other() {
+        let now = Instant::now();
+        let mut schedule = Schedule::new(RATES, 1, now);
+        let limited = Terms {
+            limit: Some(8_000_000),
+            sealed: true,
+        };
+        let other = |n: u16| Channel {
+            interface: 1,
+            group: Ipv6Addr::new(0xff1e, 0, 0, 7, 0, 0, 0, n),
+        };
+        let prefix = SharePrefix::of_group(channel(1).group).unwrap();
+        schedule.set_terms(prefix, limited, now);
+        for n in 0..40 {
+            schedule.join(channel(n), BLOCK, host(1), Evidence::Joined, now);
+            schedule.join(other(n), BLOCK, host(1), Evidence::Joined, now);
+        }
+        let (mut sent, mut others) = (0, 0);
+        for (_, action) in run(&mut schedule, now, GATHER + Duration::from_secs(2)) {
+            if let Action::Symbols { channel, ids, .. } = action {
+                let other = channel.group.segments()[3] == 7;
+                *(if other { &mut others } else { &mut sent }) += ids.len() as u64;
+            }
+        }
+        let bits = sent * SEALED_WIRE_SIZE * 8;
+        assert!((15_000_000..=17_000_000).contains(&bits), "{bits} in 2 s");
+        assert!(others >= 40 * 256, "{others}");
+        schedule.set_terms(prefix, Terms::default(), now);
+        assert_eq!(schedule.limit_of(channel(1).group), None);
+        let then = now + GATHER + Duration::from_secs(2);
+        run(&mut schedule, then, Duration::from_secs(100));
+        assert_eq!(schedule.joined(), 0);
     }
 
     #[test]

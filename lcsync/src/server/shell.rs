@@ -28,7 +28,7 @@ use nix::sys::time::TimeSpec;
 use super::config::{self, ShareOptions};
 use super::core::{Drops, Output, Server};
 use super::rescan::{self, Update, Watched};
-use super::schedule::{Channel, Rates};
+use super::schedule::{Channel, Rates, Terms};
 use crate::block::BlockHash;
 use crate::groups::Found;
 use crate::packet::{SYMBOL_PACKET, Symbol};
@@ -282,6 +282,13 @@ impl Shell {
                 self.server.remove_share(*prefix, now);
                 self.sealers.remove(prefix);
             }
+        }
+        for (prefix, watched) in &self.shares {
+            let terms = Terms {
+                limit: watched.limit,
+                sealed: watched.key.is_some(),
+            };
+            self.server.set_terms(*prefix, terms, now);
         }
         self.restrict();
         let prefixes = self.shares.keys().map(|p| (p.address(), 64));

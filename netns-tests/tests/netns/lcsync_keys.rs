@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use netns_tests::lab::{Host, eventually, make_folder, noise, same_content};
@@ -176,10 +176,10 @@ fn a_configuration_is_read_again_without_dropping_what_stays() {
         };
         make_folder(&server.path("one"), 2_000_000)?;
         let folder = secret_folder(server)?;
-        let one = "[[share]]\npath = \"one\"\n";
+        let one = "[[share]]\npath = \"one\"\nbwlimit = \"4M\"\n";
         let and = |name: &str| format!("{one}[[share]]\npath = \"folder\"\nname = \"{name}\"\n");
         server.write("lcsync.toml", and("two"))?;
-        let config = ["--config", "lcsync.toml", "-i", "lan0", "--bwlimit", "4M"];
+        let config = ["--config", "lcsync.toml", "-i", "lan0"];
         let (process, _) = share(server, &config)?;
         let fetch = |name: &str| {
             let name = format!("lc:{name}");
@@ -188,6 +188,7 @@ fn a_configuration_is_read_again_without_dropping_what_stays() {
         eventually("the second share is served", || fetch("two")?.success())?;
         same_content(&folder, &receiver.path("copy"))?;
 
+        let began = Instant::now();
         let mut running = receiver.spawn("lcsync", &["lc:one", "one", "-i", "lan0"])?;
         let (before, _) = receiver.interface_traffic("lan0")?;
         eventually("the transfer runs", || {
@@ -209,6 +210,12 @@ fn a_configuration_is_read_again_without_dropping_what_stays() {
         let code = running.wait(Duration::from_secs(60))?;
         ensure!(code == 0, "exit code {code}: {}", running.stderr());
         same_content(&server.path("one"), &receiver.path("one"))?;
+        // 2 MB at its 4 Mbit/s
+        let took = began.elapsed();
+        ensure!(
+            took > Duration::from_secs(3),
+            "its limit was not kept: {took:?}"
+        );
         let served = process.stdout().matches("lc:one ").count();
         ensure!(
             served == 1,
@@ -219,7 +226,7 @@ fn a_configuration_is_read_again_without_dropping_what_stays() {
         server.write("lcsync.toml", format!("{one}nmae = \"x\"\n"))?;
         process.signal(Signal::SIGHUP)?;
         eventually("the mistake is told", || {
-            let told = process.stderr().contains("lcsync.toml:3: nmae: ");
+            let told = process.stderr().contains("lcsync.toml:4: nmae: ");
             ensure!(told, "{}", process.stderr());
             Ok(())
         })?;
