@@ -19,6 +19,7 @@ mod election;
 mod exchange;
 mod flooding;
 mod intake;
+mod offers;
 mod own;
 mod record;
 mod summary;
@@ -43,7 +44,8 @@ use bucket::{Bucket, Rate};
 pub use election::SLOTS;
 use election::{Candidate, SlotRoots, slot_of};
 pub use flooding::LinkStanding;
-use flooding::{Link, SUMMARY_RATE, VERIFY_RATE};
+use flooding::{Link, SUMMARY_RATE, VERIFY_RATE, Way};
+use offers::Offers;
 use own::Own;
 pub use own::OwnRouter;
 pub use record::{
@@ -242,8 +244,11 @@ pub struct Database {
     /// Routers with an advertisement that waits.
     waiting: BTreeSet<OriginId>,
     links: BTreeMap<LinkId, Link>,
+    offers: Offers,
     /// Sum over all links that both ends claim.
     digest: u64,
+    /// These, from the lower router to the higher, and what they cost.
+    edges: BTreeMap<(OriginId, OriginId), u16>,
     graph: Arc<Graph>,
     /// The graph, or who belongs to it, has changed.
     graph_changed: bool,
@@ -296,7 +301,9 @@ impl Database {
             aside: BTreeMap::new(),
             waiting: BTreeSet::new(),
             links: BTreeMap::new(),
+            offers: Offers::default(),
             digest: 0,
+            edges: BTreeMap::new(),
             graph: Arc::new(graph),
             graph_changed: true,
             roots: Roots::default(),
@@ -356,6 +363,10 @@ impl Database {
     pub fn link_down(&mut self, link: LinkId, now: Instant) {
         self.turn(now);
         self.links.remove(&link);
+        // until there is another tree
+        for link in self.links.values_mut() {
+            link.way = Way::Any;
+        }
         self.asked.take_if(|(asked, _)| *asked == link);
         self.own.set_linked(!self.links.is_empty(), now);
     }
@@ -398,12 +409,10 @@ impl Database {
             && (version, bytes) <= (known, &stored[..])
         {
             let same = bytes == &stored[..];
-            if let Some(state) = self.links.get_mut(&link) {
-                if same {
-                    state.remove(id);
-                } else {
-                    state.push_news(id);
-                }
+            if same {
+                self.is_told(id, link);
+            } else if let Some(state) = self.links.get_mut(&link) {
+                state.push_news(id);
             }
             return Ok(());
         }
@@ -454,6 +463,8 @@ impl Database {
             Summary::End => {
                 self.asked.take_if(|(asked, _)| *asked == link);
             }
+            Summary::Offer(entries) => self.consider(link, entries),
+            Summary::Want(ids) => self.give(link, ids),
         }
         Ok(())
     }
@@ -510,6 +521,7 @@ impl Database {
             self.own_stale |= link.cost.handle_timeout(now);
             link.release(now);
         }
+        self.release_offers();
         self.aside.retain(|_, aside| now < aside.until);
         self.asked.take_if(|(_, until)| now >= *until);
         self.release_waiting();
@@ -542,6 +554,7 @@ impl Database {
             self.own.next_timeout(self.now),
             self.asked.map(|(_, until)| until),
             self.ask_at,
+            self.offers.next_timeout(),
             self.forget_at,
             self.clock_at,
             (self.graph_changed || self.roots_changed).then_some(self.conclude_at),
@@ -577,6 +590,9 @@ impl Database {
             };
             while let Some(summary) = link.next_summary() {
                 messages.push((id, Message::Summary(summary)));
+            }
+            while let Some(offer) = self.next_offer(id) {
+                messages.push((id, Message::Summary(offer)));
             }
         }
         messages

@@ -53,6 +53,9 @@ struct Edge {
     cost: u16,
 }
 
+/// A link: two routers, and its cost.
+pub(crate) type Between = (OriginId, OriginId, u16);
+
 /// Routers and the two-way links between them.
 #[derive(Debug)]
 pub struct Graph {
@@ -86,11 +89,21 @@ impl Graph {
         names.extend(links.iter().flat_map(|&(a, b, _)| [a, b]));
         names.sort_unstable();
         names.dedup();
+        let upward = |&(a, b, cost): &Between| (a.min(b), a.max(b), cost.max(1));
+        let mut links: Vec<Between> = links.iter().map(upward).filter(|l| l.0 != l.1).collect();
+        links.sort_unstable_by_key(|&(a, b, cost)| (a, b, std::cmp::Reverse(cost)));
+        links.dedup_by_key(|&mut (a, b, _)| (a, b));
+        Self::of_sorted(digest, names, &links)
+    }
+
+    /// The same of routers in ascending order, and of links between them that are there once, from the lower
+    /// router to the higher, in ascending order.
+    pub(crate) fn of_sorted(digest: u64, routers: Vec<OriginId>, links: &[Between]) -> Self {
         let mut graph = Self {
             digest,
-            component: vec![NONE; names.len()],
+            component: vec![NONE; routers.len()],
             members: Vec::new(),
-            routers: names,
+            routers,
             index: Vec::new(),
             index_shift: 0,
             first: Vec::new(),
@@ -119,31 +132,27 @@ impl Graph {
         }
     }
 
-    fn build_edges(&mut self, links: &[(OriginId, OriginId, u16)]) {
-        // from 24 | to 24 | cost 16, inverted so that the largest cost of each link comes first
-        let pack = |a: usize, b: usize, cost: u16| {
-            (a as u64) << 40 | (b as u64) << 16 | u64::from(u16::MAX - cost.max(1))
-        };
-        let mut directed: Vec<u64> = Vec::with_capacity(2 * links.len());
-        for &(a, b, cost) in links.iter().filter(|(a, b, _)| a != b) {
-            if let (Some(a), Some(b)) = (self.index(a), self.index(b)) {
-                directed.extend([pack(a, b, cost), pack(b, a, cost)]);
-            }
-        }
-        directed.sort_unstable();
-        directed.dedup_by_key(|packed| *packed >> 16);
+    fn build_edges(&mut self, links: &[Between]) {
+        let place = |&(a, b, cost): &Between| Some((self.index(a)?, self.index(b)?, cost));
+        let links: Vec<(usize, usize, u16)> = links.iter().filter_map(place).collect();
         self.first = vec![0; self.routers.len() + 1];
-        for packed in &directed {
-            self.first[(packed >> 40) as usize + 1] += 1;
+        for (a, b, _) in &links {
+            self.first[a + 1] += 1;
+            self.first[b + 1] += 1;
         }
         for at in 1..self.first.len() {
             self.first[at] += self.first[at - 1];
         }
-        let edge = |packed: u64| Edge {
-            to: (packed >> 16) as u32 & 0xff_ffff,
-            cost: u16::MAX - packed as u16,
-        };
-        self.edges = directed.into_iter().map(edge).collect();
+        // by the order of links, each router gets those to lower ones first, and both kinds in order
+        let mut next = self.first.clone();
+        self.edges = vec![Edge { to: 0, cost: 0 }; 2 * links.len()];
+        for (a, b, cost) in links {
+            for (at, to) in [(a, b), (b, a)] {
+                let to = to as u32;
+                self.edges[next[at] as usize] = Edge { to, cost };
+                next[at] += 1;
+            }
+        }
     }
 
     /// Names the content: graphs with equal digest are equal.

@@ -28,7 +28,7 @@ pub(crate) struct Versions {
 /// What we speak.
 pub(crate) const SPEAKS: Versions = Versions {
     signal: 2,
-    control: 3,
+    control: 4,
 };
 
 impl Identity {

@@ -9,8 +9,8 @@ use librecast::cert::GroupPrefix;
 use librecast::id::OriginId;
 
 use super::advertisement::{Advertisement, FLAG_URGENT, MAX_LINKS};
-use super::election::{Candidate, elect_announcer, elect_slots};
-use super::flooding::{Link, LinkStanding};
+use super::election::{elect_announcer, elect_slots};
+use super::flooding::{Link, LinkStanding, Way};
 use super::record::{CredentialRecord, KIND_ADVERTISEMENT, Version};
 use super::{AnnouncedPrefix, Database, DatabaseEvent, FEW, FORGET_AFTER, GAP_EACH, Roots, Router};
 use crate::drops::DropReason;
@@ -60,6 +60,26 @@ impl Database {
         }
         self.refresh_graph();
         self.refresh_roots();
+        if changed {
+            self.refresh_ways();
+        }
+    }
+
+    /// Among many, news go along the tree of one root that all know.
+    fn refresh_ways(&mut self) {
+        let own = self.own.router.origin;
+        let root = self.roots.slots[0].elected;
+        let root = root.filter(|_| self.routers.len() > FEW);
+        let tree = root.and_then(|root| self.services.tree(&self.graph, root));
+        let tree = tree.filter(|tree| tree.contains(own));
+        for link in self.links.values_mut() {
+            let far = link.neighbor;
+            link.way = match &tree {
+                Some(tree) if tree.is_edge(own, far) => Way::Tree,
+                Some(tree) if tree.contains(far) => Way::Across,
+                _ => Way::Any,
+            };
+        }
     }
 
     pub(super) fn graph_digest(&self) -> u64 {
@@ -75,10 +95,10 @@ impl Database {
         }
         let digest = self.graph_digest();
         if digest != self.graph.digest() {
-            let (own, routers) = (self.own.router.origin, &self.routers);
-            self.graph = self
-                .services
-                .graph(digest, &mut || build_graph(digest, own, routers));
+            let own = self.own.router.origin;
+            let (routers, edges) = (&self.routers, &self.edges);
+            let build = || build_graph(digest, own, routers, edges);
+            self.graph = self.services.graph(digest, &mut { build });
             self.graph_version += 1;
             self.version += 1;
         }
@@ -125,15 +145,16 @@ impl Database {
         if !std::mem::take(&mut self.roots_changed) {
             return;
         }
-        let candidates: Vec<Candidate> = self
-            .routers()
-            .filter_map(|(origin, router)| router.candidate(origin))
-            .collect();
+        let mut candidates = Vec::with_capacity(self.routers.len());
         let mut announced: BTreeMap<GroupPrefix, Vec<(OriginId, bool)>> = BTreeMap::new();
-        for (origin, router) in self.routers().filter(|(_, r)| r.reachable) {
+        for (origin, router) in &self.routers {
+            let Some(candidate) = router.candidate(*origin) else {
+                continue;
+            };
+            candidates.push((candidate, router.credential.lots()));
             for one in router.announced() {
                 let announcers = announced.entry(one.prefix).or_default();
-                announcers.push((origin, one.claimed));
+                announcers.push((*origin, one.claimed));
             }
         }
         let mut lengths: Vec<u8> = announced.keys().map(GroupPrefix::prefix_len).collect();
@@ -145,9 +166,7 @@ impl Database {
             Some((prefix, AnnouncedPrefix { root, announcers }))
         };
         let roots = Roots {
-            slots: elect_slots(&candidates, |origin| {
-                Some(self.routers.get(&origin)?.credential.lots())
-            }),
+            slots: elect_slots(&candidates),
             prefixes: announced.into_iter().filter_map(elected).collect(),
             lengths,
         };
@@ -288,21 +307,19 @@ impl Database {
     }
 }
 
-fn build_graph(digest: u64, own: OriginId, routers: &BTreeMap<OriginId, Router>) -> Graph {
-    let linked: Vec<(OriginId, &Advertisement)> = routers
+fn build_graph(
+    digest: u64,
+    own: OriginId,
+    routers: &BTreeMap<OriginId, Router>,
+    edges: &BTreeMap<(OriginId, OriginId), u16>,
+) -> Graph {
+    let linked = routers
         .iter()
-        .filter(|(_, router)| router.links > 0)
-        .filter_map(|(origin, router)| Some((*origin, &**router.advertisement.as_ref()?)))
-        .collect();
-    let mut links = Vec::with_capacity(linked.len() * 4);
-    for (origin, advertisement) in &linked {
-        for (to, cost) in advertisement.links().filter(|(to, _)| to > origin) {
-            let far = linked.binary_search_by_key(&to, |(far, _)| *far);
-            let back = far.ok().and_then(|far| linked[far].1.cost_to(*origin));
-            if let Some(back) = back {
-                links.push((*origin, to, cost.max(back)));
-            }
-        }
+        .filter(|(origin, router)| router.links > 0 || **origin == own);
+    let mut linked: Vec<OriginId> = linked.map(|(origin, _)| *origin).collect();
+    if let Err(at) = linked.binary_search(&own) {
+        linked.insert(at, own);
     }
-    Graph::new(digest, [own], &links)
+    let links: Vec<_> = edges.iter().map(|((a, b), cost)| (*a, *b, *cost)).collect();
+    Graph::of_sorted(digest, linked, &links)
 }

@@ -80,25 +80,25 @@ pub(crate) fn lots(origin: OriginId) -> Lots {
     })
 }
 
-/// Elects the roots of all slots. `lots` gives what [`lots`] computes.
-pub(crate) fn elect_slots<'a>(
-    candidates: &[Candidate],
-    lots: impl Fn(OriginId) -> Option<&'a Lots>,
-) -> [SlotRoots; SLOTS as usize] {
-    let ranks: Vec<_> = candidates.iter().map(Candidate::rank).collect();
-    let ranked = || ranks.iter().copied().zip(candidates);
-    let lot = |slot: u8, origin: OriginId| Some(lots(origin)?[usize::from(slot)]);
-    let lowest = |slot: u8, among: &dyn Fn(&Candidate) -> bool| {
-        let first = ranked().filter(|(_, c)| among(c)).map(|(r, _)| r).min()?;
-        ranked()
-            .filter(|(rank, c)| *rank == first && among(c))
-            .map(|(_, c)| c.origin)
-            .min_by_key(|origin| (lot(slot, *origin), *origin))
-    };
-    [0, 1, 2, 3].map(|slot| {
-        let best = lowest(slot, &|_| true);
+/// Elects the roots of all slots, of candidates and what [`lots`] computes for each.
+pub(crate) fn elect_slots(candidates: &[(Candidate, &Lots)]) -> [SlotRoots; SLOTS as usize] {
+    let mut ranked: Vec<_> = candidates
+        .iter()
+        .map(|(c, lots)| (c.rank(), c, lots))
+        .collect();
+    // who is placed best without a claim, and who claims something
+    let best = ranked.iter().map(|(rank, ..)| *rank).min();
+    ranked.retain(|(rank, c, _)| Some(*rank) == best || c.claims != 0);
+    [0, 1, 2, 3].map(|slot: u8| {
+        let key = |(rank, c, lots): &((bool, u8), &Candidate, &&Lots)| {
+            (*rank, lots[usize::from(slot)], c.origin)
+        };
+        let claims = |c: &Candidate| c.claims & 1 << slot != 0;
+        let lowest = |key: Option<((bool, u8), [u8; 32], OriginId)>| key.map(|(.., origin)| origin);
+        let best = lowest(ranked.iter().map(key).min());
+        let claimants = ranked.iter().filter(|(_, c, _)| claims(c));
         SlotRoots {
-            elected: lowest(slot, &|c| c.claims & 1 << slot != 0).or(best),
+            elected: lowest(claimants.map(key).min()).or(best),
             best,
         }
     })
@@ -144,11 +144,9 @@ mod tests {
     }
 
     fn elect_slot(slot: u8, candidates: &[Candidate]) -> SlotRoots {
-        let all: std::collections::BTreeMap<OriginId, Lots> = candidates
-            .iter()
-            .map(|c| (c.origin, lots(c.origin)))
-            .collect();
-        elect_slots(candidates, |origin| all.get(&origin))[usize::from(slot)]
+        let lots: Vec<Lots> = candidates.iter().map(|c| lots(c.origin)).collect();
+        let candidates: Vec<_> = candidates.iter().copied().zip(&lots).collect();
+        elect_slots(&candidates)[usize::from(slot)]
     }
 
     fn elected(candidates: &[Candidate]) -> u64 {

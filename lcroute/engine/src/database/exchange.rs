@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use librecast::id::OriginId;
 
-use super::flooding::Turns;
+use super::flooding::{Turns, Way};
+use super::offers::Offer;
 use super::record::{
     KIND_ADVERTISEMENT, KIND_CREDENTIAL, KIND_REVOCATION, Record, RecordId, Version,
 };
@@ -14,20 +15,54 @@ use crate::config::LinkId;
 
 /// A neighbour that was asked answers in this time, or another is asked.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// Records of other kinds could not be kept.
+const KINDS: [u8; 3] = [KIND_CREDENTIAL, KIND_ADVERTISEMENT, KIND_REVOCATION];
+
 impl Database {
     /// All neighbours but one have to know.
     pub(super) fn flood(&mut self, id: RecordId, from: Option<LinkId>, urgent: bool) {
         let (started, gap) = (self.started, self.gap());
         let turns = Turns { started, gap };
+        let (mut told, mut across) = (Vec::new(), false);
         for (link, state) in &mut self.links {
             if Some(*link) == from {
                 state.remove(id);
             } else if !state.advertised {
                 // compares with us when it is
+                continue;
             } else if urgent || from.is_none() {
                 state.push_news(id);
+            } else if state.way == Way::Across {
+                across = true;
+                continue;
             } else {
-                state.hold_news(id, turns, self.now);
+                state.pass_on(id, turns, self.now);
+            }
+            told.push(*link);
+        }
+        if across {
+            self.offers.add(id, told, started, self.now);
+        } else {
+            self.offers.remove(id);
+        }
+    }
+
+    /// The neighbour has this record as we have it.
+    pub(super) fn is_told(&mut self, id: RecordId, link: LinkId) {
+        if let Some(state) = self.links.get_mut(&link) {
+            state.remove(id);
+        }
+        self.offers.told(id, link);
+    }
+
+    /// Offers whose time has come go to the links that need them.
+    pub(super) fn release_offers(&mut self) {
+        while let Some(Offer { id, by_lower, told }) = self.offers.next(self.now) {
+            let links = self.links.iter_mut();
+            for (_, state) in links.filter(|(link, _)| !told.contains(link)) {
+                if state.advertised && state.first == by_lower {
+                    state.push_offer(id);
+                }
             }
         }
     }
@@ -36,6 +71,7 @@ impl Database {
         for link in self.links.values_mut() {
             link.remove(id);
         }
+        self.offers.remove(id);
     }
 
     pub(super) fn push_summary(&mut self, link: LinkId, summary: Summary) {
@@ -143,6 +179,48 @@ impl Database {
         }
         if last {
             state.push_end();
+        }
+    }
+
+    /// News that did not come from the neighbour in time, by name.
+    pub(super) fn next_offer(&mut self, link: LinkId) -> Option<Summary> {
+        let ids = self.links.get_mut(&link)?.next_offers();
+        let entry = |id| {
+            let (version, _) = self.stored(id)?;
+            Some(SummaryEntry { id, version })
+        };
+        let entries = Vec::from_iter(ids.into_iter().filter_map(entry));
+        (!entries.is_empty()).then_some(Summary::Offer(entries))
+    }
+
+    /// The neighbour has news that may not have come along the tree: what we lack is wanted.
+    pub(super) fn consider(&mut self, link: LinkId, entries: &[SummaryEntry]) {
+        let mut wanted = Vec::new();
+        for SummaryEntry { id, version } in entries {
+            let known = self.stored(*id).map(|(known, _)| known);
+            if known == Some(*version) {
+                self.is_told(*id, link);
+            } else if known > Some(*version) {
+                if let Some(state) = self.links.get_mut(&link) {
+                    state.push_news(*id);
+                }
+            } else if KINDS.contains(&id.kind) {
+                wanted.push(*id);
+            }
+        }
+        if !wanted.is_empty() {
+            self.push_summary(link, Summary::Want(wanted));
+        }
+    }
+
+    /// The neighbour wants what was offered.
+    pub(super) fn give(&mut self, link: LinkId, ids: &[RecordId]) {
+        for id in ids {
+            if self.stored(*id).is_some()
+                && let Some(state) = self.links.get_mut(&link)
+            {
+                state.push_lacking(*id);
+            }
         }
     }
 

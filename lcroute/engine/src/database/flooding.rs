@@ -2,7 +2,9 @@
 //!
 //! Most news reach both ends of a link on other ways. What is not urgent is sent by the lower router of the
 //! two, and by the higher one only if it has not come by then, so that it does not cross itself. In a large
-//! network it is gathered, and passed on in turns ([`Turns`]): a message costs more than a record in it.
+//! network it is gathered, and passed on in turns ([`Turns`]): a message costs more than a record in it. There it
+//! goes along one tree that all know, that of a root; over other links it is only offered ([`super::offers`]), if
+//! it has not come from there. So most records reach a router once, and a break in the tree delays them.
 //!
 //! The control channel of a link is reliable and in order, so a record that was sent needs no
 //! acknowledgement while the link is up. Queues hold names: a record that changes while it waits is
@@ -16,7 +18,7 @@ use librecast::id::OriginId;
 use super::bucket::{Bucket, Rate};
 use super::cost::Cost;
 use super::record::RecordId;
-use super::summary::{BUCKETS, Summary};
+use super::summary::{BUCKETS, MAX_ENTRIES, Summary};
 
 /// Records of one neighbour that are verified: a whole network at once, then 256 a second.
 pub(crate) const VERIFY_RATE: Rate = Rate {
@@ -60,7 +62,7 @@ pub(crate) struct Turns {
 
 impl Turns {
     /// The first turn that is not before `at`.
-    fn next(&self, at: Instant) -> Instant {
+    pub fn next(&self, at: Instant) -> Instant {
         let passed = at.saturating_duration_since(self.started);
         let over = passed.as_nanos().checked_rem(self.gap.as_nanos());
         match over.unwrap_or(0) {
@@ -71,6 +73,17 @@ impl Turns {
     }
 }
 
+/// How news that are not urgent go over a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// There is no tree that both ends know: from one end, and from the other if that one does not.
+    Any,
+    /// It is an edge of the tree: at once.
+    Tree,
+    /// They go along the tree, and are offered here.
+    Across,
+}
+
 /// One link, seen from here.
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -79,8 +92,9 @@ pub(crate) struct Link {
     pub standing: LinkStanding,
     /// Others are to know of it: part of the own advertisement, and news go over it.
     pub advertised: bool,
-    /// Whose records are sent first.
-    first: bool,
+    /// Whose records are sent first: the lower router's.
+    pub first: bool,
+    pub way: Way,
     pub verify: Bucket,
     pub summarize: Bucket,
     /// The neighbour's sums, which were different from ours.
@@ -95,6 +109,8 @@ pub(crate) struct Link {
     held: BTreeSet<RecordId>,
     /// When they are sent, if they have not come from there.
     held_until: VecDeque<(Instant, RecordId)>,
+    /// What is offered now.
+    offers: BTreeSet<RecordId>,
     lacking: BTreeSet<RecordId>,
     /// END follows when nothing is lacking.
     end: bool,
@@ -106,6 +122,7 @@ impl Link {
         Self {
             neighbor,
             first: own < neighbor,
+            way: Way::Any,
             cost: Cost::default(),
             standing: LinkStanding::Unwanted,
             advertised: false,
@@ -118,6 +135,7 @@ impl Link {
             news: BTreeSet::new(),
             held: BTreeSet::new(),
             held_until: VecDeque::new(),
+            offers: BTreeSet::new(),
             lacking: BTreeSet::new(),
             end: false,
             sending: Bucket::full(now),
@@ -129,14 +147,16 @@ impl Link {
         self.news.insert(id);
     }
 
-    /// A record that the neighbour most likely has, or sends us.
-    pub fn hold_news(&mut self, id: RecordId, turns: Turns, now: Instant) {
-        let wait = if self.first {
-            Duration::ZERO
-        } else {
+    /// A record that the neighbour may have, or send us.
+    pub fn pass_on(&mut self, id: RecordId, turns: Turns, now: Instant) {
+        let wait = match self.way {
+            Way::Tree => Duration::ZERO,
+            _ if self.first => Duration::ZERO,
             // its turn and one round trip: the cost is in units of 100 us
-            let round_trip = Duration::from_micros(100) * u32::from(self.cost.get());
-            turns.gap + round_trip.min(MAX_HOLD) + MIN_HOLD
+            _ => {
+                let round_trip = Duration::from_micros(100) * u32::from(self.cost.get());
+                turns.gap + round_trip.min(MAX_HOLD) + MIN_HOLD
+            }
         };
         let until = turns.next(now + wait);
         if until <= now {
@@ -146,6 +166,11 @@ impl Link {
         }
     }
 
+    /// A record that went another way.
+    pub fn push_offer(&mut self, id: RecordId) {
+        self.offers.insert(id);
+    }
+
     /// What did not come from the neighbour is sent.
     pub fn release(&mut self, now: Instant) {
         while let Some((_, id)) = self.held_until.pop_front_if(|(at, _)| *at <= now) {
@@ -153,6 +178,14 @@ impl Link {
                 self.news.insert(id);
             }
         }
+    }
+
+    /// What is to be offered, as many as one summary takes.
+    pub fn next_offers(&mut self) -> Vec<RecordId> {
+        let most = self.offers.len().min(MAX_ENTRIES);
+        std::iter::from_fn(|| self.offers.pop_first())
+            .take(most)
+            .collect()
     }
 
     /// A record that the neighbour asked for.
@@ -172,12 +205,17 @@ impl Link {
     pub fn remove(&mut self, id: RecordId) {
         self.news.remove(&id);
         self.held.remove(&id);
+        self.offers.remove(&id);
         self.lacking.remove(&id);
     }
 
     /// Whether there is something to be sent, now or later.
     pub fn has_output(&self) -> bool {
-        self.end || !self.news.is_empty() || !self.lacking.is_empty() || !self.summaries.is_empty()
+        self.end
+            || !self.news.is_empty()
+            || !self.lacking.is_empty()
+            || !self.summaries.is_empty()
+            || !self.offers.is_empty()
     }
 
     /// The next summary to be sent; they go before records.
@@ -253,9 +291,9 @@ mod tests {
         let (low, high) = (OriginId(1), OriginId(2));
         let mut link = Link::new(low, high, t);
         for (key, at) in [(1, 10), (2, 60), (3, 90)] {
-            link.hold_news(id(key), turns, t + ms(at));
+            link.pass_on(id(key), turns, t + ms(at));
         }
-        link.hold_news(id(4), turns, t + ms(101));
+        link.pass_on(id(4), turns, t + ms(101));
         // it has come from there meanwhile
         link.remove(id(2));
         assert_eq!(link.next_timeout(), Some(t + GAP));
@@ -274,11 +312,39 @@ mod tests {
         };
         let mut link = Link::new(OriginId(2), OriginId(1), t);
         link.cost.set(ms(20), t);
-        link.hold_news(id(1), turns, t + ms(50));
+        link.pass_on(id(1), turns, t + ms(50));
         // 50, a turn, 27 as the cost has steps, and 5; then its own turn
         assert_eq!(link.next_timeout(), Some(t + 2 * GAP));
         assert!(all(&mut link, t + ms(199)).is_empty());
         assert_eq!(all(&mut link, t + 2 * GAP), [1]);
+    }
+
+    #[test]
+    fn what_the_neighbour_has_is_not_offered() {
+        let t = start();
+        let mut link = Link::new(OriginId(1), OriginId(2), t);
+        for key in [3, 1, 2] {
+            link.push_offer(id(key));
+        }
+        link.remove(id(2));
+        assert!(link.has_output() && all(&mut link, t).is_empty());
+        assert_eq!(link.next_offers(), [id(1), id(3)]);
+        assert!(!link.has_output() && link.next_offers().is_empty());
+    }
+
+    #[test]
+    fn along_the_tree_both_ends_pass_on_in_their_next_turn() {
+        let t = start();
+        let turns = Turns {
+            started: t,
+            gap: GAP,
+        };
+        for own in [1, 3] {
+            let mut link = Link::new(OriginId(own), OriginId(2), t);
+            link.way = Way::Tree;
+            link.pass_on(id(1), turns, t + ms(10));
+            assert_eq!(all(&mut link, t + GAP), [1]);
+        }
     }
 
     #[test]
@@ -289,7 +355,7 @@ mod tests {
             gap: Duration::ZERO,
         };
         let mut link = Link::new(OriginId(1), OriginId(2), t);
-        link.hold_news(id(1), turns, t + ms(7));
+        link.pass_on(id(1), turns, t + ms(7));
         assert_eq!(all(&mut link, t + ms(7)), [1]);
     }
 }

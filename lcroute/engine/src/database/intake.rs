@@ -220,10 +220,7 @@ impl Database {
         self.roots_changed |= !old.as_ref().is_some_and(same);
         let same_links = |old: &Arc<Advertisement>| old.links().eq(new.links());
         if !old.as_ref().is_some_and(same_links) {
-            if let Some(old) = old {
-                self.count_links(&old, false);
-            }
-            self.count_links(new, true);
+            self.count_links(origin, old.as_deref(), Some(new));
             let unknown = |(to, _): (OriginId, u16)| {
                 self.routers
                     .get(&to)
@@ -241,29 +238,41 @@ impl Database {
         self.flood(RecordId { key, kind }, from, new.is_urgent());
     }
 
-    /// The links of an advertisement that the other end claims, too, come into the graph or leave it.
-    pub(super) fn count_links(&mut self, advertisement: &Advertisement, add: bool) {
-        let origin = advertisement.origin();
-        let mut own_links = 0;
-        for (to, cost) in advertisement.links() {
+    /// The links of an advertisement that the other end claims, too, come into the graph; those of the one before
+    /// leave it.
+    fn count_links(
+        &mut self,
+        origin: OriginId,
+        old: Option<&Advertisement>,
+        new: Option<&Advertisement>,
+    ) {
+        let (mut came, mut went) = (0, 0);
+        each_change(old, new, |to, before, after| {
             let Some(far) = self.routers.get_mut(&to) else {
-                continue;
+                return;
             };
             let Some(back) = far.advertisement.as_ref().and_then(|a| a.cost_to(origin)) else {
-                continue;
+                return;
             };
-            self.digest ^= link_digest(origin, to, cost.max(back));
-            far.links = if add { far.links + 1 } else { far.links - 1 };
-            own_links += 1;
-        }
+            let link = (origin.min(to), origin.max(to));
+            if let Some(cost) = before {
+                self.digest ^= link_digest(origin, to, cost.max(back));
+                self.edges.remove(&link);
+                far.links -= 1;
+                went += 1;
+            }
+            if let Some(cost) = after {
+                let cost = cost.max(back);
+                self.digest ^= link_digest(origin, to, cost);
+                self.edges.insert(link, cost);
+                far.links += 1;
+                came += 1;
+            }
+        });
         if let Some(router) = self.routers.get_mut(&origin) {
-            router.links = if add {
-                router.links + own_links
-            } else {
-                router.links - own_links
-            };
+            router.links = router.links + came - went;
         }
-        self.graph_changed |= own_links > 0;
+        self.graph_changed |= came + went > 0;
     }
 
     pub(super) fn handle_revocation(
@@ -360,7 +369,7 @@ impl Database {
             .get(&origin)
             .and_then(|r| r.advertisement.clone());
         if let Some(advertisement) = advertisement {
-            self.count_links(&advertisement, false);
+            self.count_links(origin, Some(&advertisement), None);
         }
         let Some(router) = self.routers.remove(&origin) else {
             return;
@@ -499,6 +508,33 @@ impl Database {
                 tracing::debug!(reason, "credential refused");
                 DropReason::CredentialRefused
             }
+        }
+    }
+}
+
+/// Calls `f` for each neighbour to whom the link is another than before, with the costs before and after.
+fn each_change(
+    old: Option<&Advertisement>,
+    new: Option<&Advertisement>,
+    mut f: impl FnMut(OriginId, Option<u16>, Option<u16>),
+) {
+    let mut before = old.into_iter().flat_map(Advertisement::links).peekable();
+    let mut after = new.into_iter().flat_map(Advertisement::links).peekable();
+    loop {
+        let (was, is) = (before.peek().copied(), after.peek().copied());
+        let Some(to) = was.iter().chain(&is).map(|(to, _)| *to).min() else {
+            return;
+        };
+        let of = |link: Option<(OriginId, u16)>| link.filter(|l| l.0 == to).map(|l| l.1);
+        let (was, is) = (of(was), of(is));
+        if was.is_some() {
+            before.next();
+        }
+        if is.is_some() {
+            after.next();
+        }
+        if was != is {
+            f(to, was, is);
         }
     }
 }

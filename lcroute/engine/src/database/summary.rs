@@ -10,6 +10,14 @@
 //!
 //! A router asks one neighbour at a time: with many new links everything comes over the first, and the
 //! others are asked for what is still different.
+//!
+//! News that went along the tree are offered over the other links: names and versions, in good time.
+//!
+//! ```text
+//! | OFFER (names and versions of news that did not come from B) -> |
+//! | <---------------------------------------- WANT (names)         |   what B lacks or has older
+//! | RECORDs ------------------------------------------------------> |
+//! ```
 
 use librecast::wire::{Reader, WireError, Writer};
 
@@ -19,14 +27,16 @@ use crate::graph::mix;
 /// Parts that the keys are divided into, by their first bits.
 pub const BUCKETS: usize = 64;
 const BUCKET_SHIFT: u32 = 64 - BUCKETS.trailing_zeros();
-/// Most entries of one HAVE: it fits into a message.
-const MAX_ENTRIES: usize = 900;
+/// Most entries of one HAVE or OFFER: it fits into a message.
+pub(crate) const MAX_ENTRIES: usize = 900;
 
 const FORM_DIGEST: u8 = 1;
 const FORM_DIGEST_ASK: u8 = 2;
 const FORM_HAVE: u8 = 3;
 const FORM_HAVE_LAST: u8 = 4;
 const FORM_END: u8 = 5;
+const FORM_OFFER: u8 = 6;
+const FORM_WANT: u8 = 7;
 
 /// Name and version of a record that the sender has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +70,10 @@ pub enum Summary {
     },
     /// All that was asked for has been sent.
     End,
+    /// News that the sender has and the receiver may lack, in ascending order.
+    Offer(Vec<SummaryEntry>),
+    /// What was offered and is to be sent, in ascending order.
+    Want(Vec<RecordId>),
 }
 
 impl Summary {
@@ -80,8 +94,16 @@ impl Summary {
             } => {
                 w.u8(if *last { FORM_HAVE_LAST } else { FORM_HAVE });
                 w.u64(*from).u64(*to);
-                for entry in entries {
-                    w.u64(entry.id.key).u8(entry.id.kind).u64(entry.version.0);
+                encode_entries(entries, w);
+            }
+            Self::Offer(entries) => {
+                w.u8(FORM_OFFER);
+                encode_entries(entries, w);
+            }
+            Self::Want(ids) => {
+                w.u8(FORM_WANT);
+                for id in ids {
+                    w.u64(id.key).u8(id.kind);
                 }
             }
             Self::End => {
@@ -113,11 +135,32 @@ impl Summary {
                 }
             }
             FORM_END => Self::End,
+            FORM_OFFER => Self::Offer(decode_entries(r, 0, u64::MAX)?),
+            FORM_WANT => Self::Want(decode_ids(r)?),
             _ => return Err(WireError::Bad("summary form")),
         };
         r.clone().finish()?;
         Ok(summary)
     }
+}
+
+fn encode_entries(entries: &[SummaryEntry], w: &mut Writer) {
+    for entry in entries {
+        w.u64(entry.id.key).u8(entry.id.kind).u64(entry.version.0);
+    }
+}
+
+fn decode_ids(r: &mut Reader<'_>) -> Result<Vec<RecordId>, WireError> {
+    let mut ids: Vec<RecordId> = Vec::new();
+    while !r.is_empty() {
+        let (key, kind) = (r.u64()?, r.u8()?);
+        let id = RecordId { key, kind };
+        if ids.last().is_some_and(|before| *before >= id) || ids.len() == MAX_ENTRIES {
+            return Err(WireError::Bad("wanted record"));
+        }
+        ids.push(id);
+    }
+    Ok(ids)
 }
 
 fn decode_entries(r: &mut Reader<'_>, from: u64, to: u64) -> Result<Vec<SummaryEntry>, WireError> {
@@ -220,6 +263,17 @@ mod tests {
         ];
         assert_eq!(w.as_slice(), expected.concat());
         assert_eq!(round_trip(&Summary::End), Summary::End);
+        let (offer, want) = (
+            Summary::Offer(vec![entry(2, 1, 7), entry(2, 2, 9)]),
+            Summary::Want(vec![entry(2, 2, 9).id]),
+        );
+        let mut w = Writer::new();
+        offer.encode(&mut w);
+        assert_eq!(w.as_slice(), [&[6][..], expected[1], expected[2]].concat());
+        let mut w = Writer::new();
+        want.encode(&mut w);
+        assert_eq!(w.as_slice(), [7, 0, 0, 0, 0, 0, 0, 0, 2, 2]);
+        assert_eq!((round_trip(&offer), round_trip(&want)), (offer, want));
     }
 
     #[test]
@@ -239,6 +293,10 @@ mod tests {
             .encode(&mut w);
             assert!(Summary::decode(&mut Reader::new(w.as_slice())).is_err());
         }
+        let twice = Summary::Want(vec![entry(2, 1, 1).id; 2]);
+        let mut w = Writer::new();
+        twice.encode(&mut w);
+        assert!(Summary::decode(&mut Reader::new(w.as_slice())).is_err());
     }
 
     #[test]
@@ -285,7 +343,7 @@ mod tests {
         }
 
         #[test]
-        fn arbitrary_bytes_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 1..200), form in 0u8..7) {
+        fn arbitrary_bytes_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 1..200), form in 0u8..9) {
             bytes[0] = form;
             let _ = Summary::decode(&mut Reader::new(&bytes));
         }

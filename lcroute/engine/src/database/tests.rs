@@ -37,6 +37,9 @@ struct Network {
     next_link: u32,
     sent: u64,
     sent_bytes: u64,
+    records: u64,
+    /// Records are lost on these links; summaries are not.
+    deaf: BTreeSet<LinkId>,
 }
 
 fn own(services: &TestServices, incarnation: u32) -> OwnRouter {
@@ -74,6 +77,8 @@ impl Network {
             next_link: 0,
             sent: 0,
             sent_bytes: 0,
+            records: 0,
+            deaf: BTreeSet::new(),
         }
     }
 
@@ -181,7 +186,9 @@ impl Network {
         let now = self.now;
         let node = &mut self.nodes[to];
         let result = match message {
+            Message::Record(_) if self.deaf.contains(&link) => Ok(()),
             Message::Record(record) => {
+                self.records += 1;
                 node.database
                     .handle_record(link, record.kind, &record.bytes, now)
             }
@@ -538,6 +545,45 @@ fn what_is_not_urgent_crosses_a_link_once() {
         crossed >= links && crossed < links + links / 4,
         "{crossed} over {links}"
     );
+}
+
+#[test]
+fn among_many_a_router_gets_news_about_once() {
+    let mut network = Network::ring(80);
+    network.run(10 * MINUTE);
+    network.assert_agreed();
+    let records = network.records;
+    network.nodes[0].database.set_flags(0, network.now);
+    network.flush(0);
+    network.run(MINUTE);
+    network.assert_agreed();
+    let (crossed, links) = (network.records - records, network.wires.len() as u64);
+    // the router itself tells all its neighbours
+    assert!(
+        links == 160 && (79..=79 + 4).contains(&crossed),
+        "{crossed}"
+    );
+    network.assert_quiet();
+}
+
+#[test]
+fn what_does_not_come_along_the_tree_is_offered() {
+    let mut network = Network::ring(80);
+    network.run(10 * MINUTE);
+    let at = 40;
+    let links = network.nodes[at].database.links.iter();
+    let on_tree = |(id, link): (&LinkId, &Link)| (link.way == Way::Tree).then_some(*id);
+    network.deaf = links.filter_map(on_tree).collect();
+    assert!((1..4).contains(&network.deaf.len()), "{:?}", network.deaf);
+    network.nodes[0].database.set_flags(0, network.now);
+    network.flush(0);
+    let heard = |network: &Network, at: usize| !network.router(at, 0).unwrap().has_flag(FLAG_CORE);
+    network.run(SECOND / 2);
+    assert!(heard(&network, 0) && !heard(&network, at));
+    network.run(5 * SECOND);
+    assert!(heard(&network, at));
+    // also behind it
+    network.assert_agreed();
 }
 
 #[test]

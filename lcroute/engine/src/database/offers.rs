@@ -1,0 +1,137 @@
+//! News that went along the tree, until they have been offered over all other links.
+//!
+//! A second after it came, in steps of a second, the lower router of each two offers it by name, and a
+//! second later the higher one: whoever has heard meanwhile that the other has it leaves it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use super::flooding::Turns;
+use super::record::RecordId;
+use crate::config::LinkId;
+
+/// In steps of this.
+const OFFER_GAP: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+struct News {
+    /// Links whose other ends have it, or get it on their way.
+    told: Vec<LinkId>,
+    /// The lower routers have offered it.
+    second: bool,
+}
+
+/// What is to be offered.
+#[derive(Debug)]
+pub(crate) struct Offer {
+    pub id: RecordId,
+    /// By the lower router of two, or by the higher one.
+    pub by_lower: bool,
+    /// Not over these links.
+    pub told: Vec<LinkId>,
+}
+
+/// News that wait for it.
+#[derive(Debug, Default)]
+pub(crate) struct Offers {
+    news: BTreeMap<RecordId, News>,
+    due: VecDeque<(Instant, RecordId)>,
+}
+
+impl Offers {
+    /// News, and the links that need no offer.
+    pub fn add(&mut self, id: RecordId, told: Vec<LinkId>, started: Instant, now: Instant) {
+        let second = false;
+        if self.news.insert(id, News { told, second }).is_none() {
+            let gap = OFFER_GAP;
+            let at = Turns { started, gap }.next(now + gap);
+            self.due.push_back((at, id));
+        }
+    }
+
+    /// The other end of this link has it.
+    pub fn told(&mut self, id: RecordId, link: LinkId) {
+        if let Some(news) = self.news.get_mut(&id)
+            && !news.told.contains(&link)
+        {
+            news.told.push(link);
+        }
+    }
+
+    /// Nobody needs to hear of it.
+    pub fn remove(&mut self, id: RecordId) {
+        if self.news.remove(&id).is_some() {
+            self.due.retain(|(_, due)| *due != id);
+        }
+    }
+
+    /// The next one whose time has come.
+    pub fn next(&mut self, now: Instant) -> Option<Offer> {
+        let (_, id) = self.due.pop_front_if(|(at, _)| *at <= now)?;
+        let news = self.news.get_mut(&id)?;
+        let by_lower = !news.second;
+        if by_lower {
+            news.second = true;
+            self.due.push_back((now + OFFER_GAP, id));
+            let told = news.told.clone();
+            return Some(Offer { id, by_lower, told });
+        }
+        let told = self.news.remove(&id)?.told;
+        Some(Offer { id, by_lower, told })
+    }
+
+    /// When there is something to be offered.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.due.front().map(|(at, _)| *at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::start;
+
+    const ID: RecordId = RecordId { key: 1, kind: 2 };
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    fn next(offers: &mut Offers, now: Instant) -> Option<(bool, Vec<LinkId>)> {
+        offers.next(now).map(|offer| (offer.by_lower, offer.told))
+    }
+
+    #[test]
+    fn news_are_offered_by_the_lower_and_then_by_the_higher_router() {
+        let (mut offers, t) = (Offers::default(), start());
+        let [a, b, c] = [1, 2, 3].map(LinkId);
+        offers.add(ID, vec![a], t, t + ms(300));
+        offers.told(ID, b);
+        assert_eq!(offers.next_timeout(), Some(t + ms(2_000)));
+        assert_eq!(next(&mut offers, t + ms(1_999)), None);
+        let first = next(&mut offers, t + ms(2_000));
+        assert_eq!(first, Some((true, vec![a, b])));
+        offers.told(ID, c);
+        offers.told(ID, c);
+        assert_eq!(next(&mut offers, t + ms(2_999)), None);
+        let second = next(&mut offers, t + ms(3_000));
+        assert_eq!(second, Some((false, vec![a, b, c])));
+        assert_eq!(offers.next_timeout(), None);
+    }
+
+    #[test]
+    fn what_is_newer_is_offered_to_all_again_and_what_is_gone_to_nobody() {
+        let (mut offers, t) = (Offers::default(), start());
+        let [a, b] = [1, 2].map(LinkId);
+        offers.add(ID, vec![a], t, t);
+        assert!(next(&mut offers, t + ms(1_000)).is_some());
+        offers.add(ID, vec![b], t, t + ms(1_500));
+        let first = next(&mut offers, t + ms(2_000));
+        assert_eq!(first, Some((true, vec![b])));
+        offers.remove(ID);
+        assert_eq!(
+            (next(&mut offers, t + ms(9_000)), offers.next_timeout()),
+            (None, None)
+        );
+    }
+}
