@@ -144,6 +144,7 @@ impl Index {
             entries,
             listing,
             content,
+            incomplete: folder && scan.unread > 0,
         }
         .encode();
         Ok(Self {

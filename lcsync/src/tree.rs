@@ -50,6 +50,8 @@ pub struct Root {
     pub listing: Stream,
     /// The files' bytes.
     pub content: Stream,
+    /// A folder of which not everything could be read: what is not in the listing may be there all the same.
+    pub incomplete: bool,
 }
 
 /// A sequence of bytes, cut into blocks below `depth` levels of hash nodes.
@@ -79,7 +81,7 @@ impl Root {
         let mut w = Writer::new();
         let (kind, flags) = match self.kind {
             RootKind::File { executable } => (0, u8::from(executable)),
-            RootKind::Folder => (1, 0),
+            RootKind::Folder => (1, u8::from(self.incomplete) << 1),
         };
         w.u8(VERSION).u8(kind).u8(flags).u8(0).u64(self.entries);
         self.listing.write(&mut w);
@@ -94,11 +96,12 @@ impl Root {
             VERSION => {}
             other => return Err(WireError::Version(other)),
         }
-        let kind = match (r.u8()?, r.u8()?) {
+        let (kind, flags) = (r.u8()?, r.u8()?);
+        let kind = match (kind, flags) {
             (0, flags @ 0..=1) => RootKind::File {
                 executable: flags == 1,
             },
-            (1, 0) => RootKind::Folder,
+            (1, 0 | 2) => RootKind::Folder,
             _ => return Err(WireError::Bad("kind of root")),
         };
         if r.u8()? != 0 {
@@ -110,6 +113,7 @@ impl Root {
             entries,
             listing: Stream::read(&mut r)?,
             content: Stream::read(&mut r)?,
+            incomplete: kind == RootKind::Folder && flags == 2,
         };
         r.finish()?;
         // an entry takes at least six bytes
@@ -318,9 +322,9 @@ mod tests {
         #[test]
         fn root_round_trip(listing in streams(), content in streams(), folder in any::<bool>(), executable in any::<bool>()) {
             let root = if folder {
-                Root { kind: RootKind::Folder, entries: listing.length.div_ceil(300), listing, content }
+                Root { kind: RootKind::Folder, entries: listing.length.div_ceil(300), listing, content, incomplete: executable }
             } else {
-                Root { kind: RootKind::File { executable }, entries: 0, listing: Stream::default(), content }
+                Root { kind: RootKind::File { executable }, entries: 0, listing: Stream::default(), content, incomplete: false }
             };
             prop_assume!(root.entries <= root.listing.length / 6);
             let bytes = root.encode();
@@ -337,7 +341,7 @@ mod tests {
 
         #[test]
         fn damaged_roots_never_panic(content in streams(), at in 0..ROOT_SIZE, value in any::<u8>()) {
-            let root = Root { kind: RootKind::File { executable: false }, entries: 0, listing: Stream::default(), content };
+            let root = Root { kind: RootKind::File { executable: false }, entries: 0, listing: Stream::default(), content, incomplete: false };
             let mut bytes = root.encode();
             bytes[at] = value;
             if let Ok(decoded) = Root::decode(&bytes) {

@@ -7,9 +7,10 @@ use crate::listing::{Entry, Kind, Metadata, link_stays_inside, shown};
 use crate::place::{Found, Place};
 
 /// Makes links, sets modes and times, deletes what is not in the share if told to and if all went well.
-/// Gives the paths deleted. `metadata` begins with the root's.
+/// Gives the paths deleted: none if the entries are not `complete`. `metadata` begins with the root's.
 pub fn finish(
     delete: bool,
+    complete: bool,
     entries: &[Entry],
     metadata: Option<&[Metadata]>,
     folder: bool,
@@ -24,7 +25,7 @@ pub fn finish(
         }
     }
     let mut removed = Vec::new();
-    if delete && folder && plan.failures.is_empty() {
+    if delete && complete && folder && plan.failures.is_empty() {
         for path in place.extraneous(entries)? {
             place.make_way(&path, true)?;
             removed.push(path);

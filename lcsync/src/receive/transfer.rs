@@ -302,7 +302,11 @@ impl<'a> Transfer<'a> {
                         Ok(())
                     })?;
                 }
-                finish::describe(self.options.delete, &tree.entries, &plan, place.as_mut())?;
+                let delete = self.options.delete && !tree.root.incomplete;
+                finish::describe(delete, &tree.entries, &plan, place.as_mut())?;
+                if self.options.delete && tree.root.incomplete {
+                    tracing::warn!("{NOTHING_DELETED}");
+                }
                 self.say(&format!(
                     "{} to fetch of {}",
                     human_bytes(missing),
@@ -326,6 +330,7 @@ impl<'a> Transfer<'a> {
         let folder = tree.root.kind == RootKind::Folder;
         let removed = finish::finish(
             self.options.delete,
+            !tree.root.incomplete,
             &tree.entries,
             tree.metadata.as_deref().filter(|_| self.options.archive),
             folder,
@@ -337,6 +342,10 @@ impl<'a> Transfer<'a> {
             place.remove_partial()?;
         }
         if plan.failures.is_empty() {
+            ensure!(
+                !(self.options.delete && tree.root.incomplete),
+                NOTHING_DELETED
+            );
             return Ok(Exit::Ok);
         }
         for failure in &plan.failures {
@@ -430,7 +439,7 @@ impl<'a> Transfer<'a> {
             entries: tree.entries.clone(),
             stamps: vec![Stamp::default(); tree.entries.len()],
             metadata: tree.metadata.clone().unwrap_or_default(),
-            unread: 0,
+            unread: usize::from(tree.root.incomplete),
         };
         let known = (record.metadata.length > 0)
             .then(|| Index::known(scan, &tree.leaves, partial, self.opener.group_key()));
@@ -802,6 +811,9 @@ impl<'a> Transfer<'a> {
         Err(ExitError::new(Exit::Unreachable, message).into())
     }
 }
+
+const NOTHING_DELETED: &str =
+    "the server could not read all of the share, so nothing is deleted here";
 
 /// Writes blocks as they come.
 fn write_all(

@@ -1,9 +1,10 @@
 //! lcsync when disks, files, interfaces and processes fail.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use netns_tests::lab::{
     Disk, Host, LAN, Process, eventually, make_folder, noise, same_content, within,
 };
@@ -14,6 +15,58 @@ use crate::world;
 
 const MEGABYTE: usize = 1_000_000;
 const FETCH: [&str; 4] = ["lc:folder", "copy", "-i", "lan0"];
+
+#[test]
+fn what_the_server_cannot_read_deletes_nothing_at_receivers() {
+    world("fail-unread", |lab| {
+        let hosts = lab.lan(&["server", "receiver"])?;
+        let [server, receiver] = &hosts[..] else {
+            anyhow::bail!("two hosts were asked for")
+        };
+        server.write("folder/open", "words")?;
+        server.write("folder/closed/f", "secret")?;
+        let closed = server.path("folder/closed");
+        fs::set_permissions(&closed, Permissions::from_mode(0o000))?;
+        // a root that the permissions of files hold for
+        let mut share = server.spawn(
+            "setpriv",
+            &[
+                "--bounding-set",
+                "-dac_override,-dac_read_search",
+                "lcsync",
+                "share",
+                "folder",
+                "-i",
+                LAN,
+            ],
+        )?;
+        eventually("the share is ready", || {
+            share.must_run()?;
+            ensure!(share.stdout().contains("lc:folder"), "not yet");
+            Ok(())
+        })?;
+        receiver.write("copy/closed/f", "secret")?;
+        receiver.write("copy/stray", "goes when all is known")?;
+        let fetch = ["lc:folder", "copy", "--delete", "-i", LAN];
+        let done = receiver.run("lcsync", &fetch)?;
+        ensure!(
+            done.code == 1 && done.stderr.contains("nothing is deleted"),
+            "exit code {}: {}",
+            done.code,
+            done.stderr
+        );
+        for (name, content) in [("open", "words"), ("closed/f", "secret")] {
+            let there = fs::read(receiver.path("copy").join(name)).context(name)?;
+            ensure!(there == content.as_bytes(), "{name} has changed");
+        }
+        ensure!(receiver.path("copy/stray").exists(), "it was deleted");
+        fs::set_permissions(&closed, Permissions::from_mode(0o700))?;
+        eventually("all can be read", || {
+            receiver.run("lcsync", &fetch)?.success()?;
+            same_content(&server.path("folder"), &receiver.path("copy"))
+        })
+    });
+}
 
 #[test]
 fn a_full_disk_is_named_and_after_room_was_made_only_the_rest_travels() {
