@@ -2,37 +2,25 @@
 //! depend on it; and nobody outside can choose keys that collide.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, Hash};
+use std::hash::Hash;
 
-use siphasher::sip::SipHasher13;
+use ahash::RandomState;
 
-/// Keys of a SipHash-1-3.
-#[derive(Debug, Clone, Copy)]
-pub struct SeededState(u64, u64);
-
-impl SeededState {
-    /// From the seed of the engine.
-    pub fn new(seed: u64) -> Self {
-        Self(seed, seed.rotate_left(32) ^ 0x9e37_79b9_7f4a_7c15)
-    }
-}
-
-impl BuildHasher for SeededState {
-    type Hasher = SipHasher13;
-
-    fn build_hasher(&self) -> SipHasher13 {
-        SipHasher13::new_with_keys(self.0, self.1)
-    }
+/// Keys of the hash. AHash is made to withstand chosen keys, and takes a third of the time of SipHash, which
+/// was a third of the time of a packet.
+fn seeded(seed: u64) -> RandomState {
+    let next = |n: u64| crate::graph::mix(seed.wrapping_add(n));
+    RandomState::with_seeds(next(0), next(1), next(2), next(3))
 }
 
 /// A hash table without an order of its own.
 #[derive(Debug)]
-pub struct Table<K, V>(HashMap<K, V, SeededState>);
+pub struct Table<K, V>(HashMap<K, V, RandomState>);
 
 impl<K: Hash + Eq + Ord + Copy, V> Table<K, V> {
     /// An empty table.
     pub fn new(seed: u64) -> Self {
-        Self(HashMap::with_hasher(SeededState::new(seed)))
+        Self(HashMap::with_hasher(seeded(seed)))
     }
 
     /// The value of `key`.
