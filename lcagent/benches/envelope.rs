@@ -46,8 +46,8 @@ fn benches_of_envelopes(criterion: &mut Criterion) {
     let segment = seal(&key, JobId([3; 8]), 0, &[5; 300]);
     bench.bench_function("verify a segment of an answer", |bench| {
         bench.iter(|| {
-            let (_, r) = Kind::read(black_box(&segment)).unwrap();
-            assert!(Segment::decode(&segment, r).unwrap().verify());
+            let (kind, r) = Kind::read(black_box(&segment)).unwrap();
+            assert!(Segment::decode(&segment, kind, r).unwrap().verify());
         });
     });
     bench.bench_function("seal a segment of an answer", |bench| {

@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! version 8 = 1 | kind 8 = 4 | job 64 | counter 32 | window 8
-//! | whole 16 x hash 24                    all of this node's answer has come
+//! | whole 16 x hash 24 or 16              all of this node's answer has come; bit 15 of `whole`: hashes of 16 bits
 //! | nodes 16 x { node 64 | received 32 | ranges 8 x { from 32 | to 32 } }
 //! | signature 512                         ed25519 over CONTEXT, 0x00, everything before it
 //! ```
 //!
-//! `hash` is the first 24 bits of `derive_key("lcagent 2026 whole", job, counter, agent key)`: three bytes
+//! `hash` is the first 24 (or 16, where few nodes are about) bits of `derive_key("lcagent 2026 whole", job, counter, agent key)`: two or three bytes
 //! for each node that is done, so that sixteen nodes cost little more than one. Two nodes may share a hash; the
 //! operator takes no counter under which a node that is not done would take it for its own, as far as he knows the
 //! nodes. `node` is the first 64 bits of the agent's key, `received` how many bytes have come from the front, and
@@ -23,6 +23,8 @@ use crate::datagram::{JobId, Kind, MAX_DATAGRAM, MAX_RANGES, read_ranges};
 
 const CONTEXT: &str = "lcagent 2026 acknowledgement";
 const SIGNATURE: usize = 64;
+/// In the count of hashes: they have 16 bits.
+const SHORT: u16 = 1 << 15;
 const FIXED: usize = 2 + 8 + 4 + 1 + 2 + 2 + SIGNATURE;
 
 /// A node's name in an acknowledgement.
@@ -39,6 +41,8 @@ pub struct Acknowledgement {
     pub counter: u32,
     /// Segments that each node may have under way.
     pub window: u8,
+    /// Whether hashes have 16 bits; their third byte is then 0.
+    pub short: bool,
     /// Nodes of which all has come.
     pub whole: Vec<WholeHash>,
     /// Nodes of which something is missing.
@@ -77,6 +81,13 @@ pub fn whole_hash(job: JobId, counter: u32, agent: &PeerId) -> WholeHash {
     [a, b, c]
 }
 
+/// A hash as an acknowledgement with short ones has it.
+#[must_use]
+pub fn cut(hash: WholeHash, short: bool) -> WholeHash {
+    let [a, b, c] = hash;
+    [a, b, if short { 0 } else { c }]
+}
+
 /// How many nodes fit one acknowledgement: (of `whole`, of `nodes`), from the fronts of both.
 #[must_use]
 pub fn fitting(whole: usize, nodes: &[Progress]) -> (usize, usize) {
@@ -95,15 +106,24 @@ pub fn fitting(whole: usize, nodes: &[Progress]) -> (usize, usize) {
 }
 
 impl Acknowledgement {
+    /// Whether it says that all of this agent's answer has come.
+    #[must_use]
+    pub fn says_whole(&self, agent: &PeerId) -> bool {
+        let hash = whole_hash(self.job, self.counter, agent);
+        self.whole.contains(&cut(hash, self.short))
+    }
+
     /// The signed datagram; what it says must be [`fitting`].
     #[must_use]
     pub fn sign(&self, key: &SecretKey) -> Vec<u8> {
         let mut w = Kind::Acknowledgement.start();
         w.put(&self.job.0).u32(self.counter).u8(self.window);
         // counts fit: a datagram holds some hundreds
-        w.u16(self.whole.len() as u16);
+        let flag = if self.short { SHORT } else { 0 };
+        w.u16(self.whole.len() as u16 | flag);
+        let width = if self.short { 2 } else { 3 };
         for hash in &self.whole {
-            w.put(hash);
+            w.put(&hash[..width]);
         }
         w.u16(self.nodes.len() as u16);
         for progress in &self.nodes {
@@ -129,7 +149,13 @@ impl Acknowledgement {
         let job = JobId(r.array()?);
         let operator = operator(job).ok_or(WireError::Bad("job"))?;
         let (counter, window) = (r.u32()?, r.u8()?);
-        let whole = (0..r.u16()?).map(|_| r.array()).collect::<Result<_, _>>()?;
+        let count = r.u16()?;
+        let short = count & SHORT != 0;
+        let hash = |_| match short {
+            true => r.array().map(|[a, b]| [a, b, 0]),
+            false => r.array(),
+        };
+        let whole = (0..count & !SHORT).map(hash).collect::<Result<_, _>>()?;
         let nodes = (0..r.u16()?)
             .map(|_| Progress::decode(&mut r))
             .collect::<Result<_, _>>()?;
@@ -142,6 +168,7 @@ impl Acknowledgement {
             job,
             counter,
             window,
+            short,
             whole,
             nodes,
         })
@@ -189,6 +216,7 @@ mod tests {
             job: JOB,
             counter: 9,
             window: 32,
+            short: false,
             whole: (0..whole).map(|n| [n as u8; 3]).collect(),
             nodes: (0..nodes as u32)
                 .map(|n| Progress {
@@ -236,6 +264,21 @@ mod tests {
         assert_ne!(hash, whole_hash(JobId([6; 8]), 1, &a));
         assert_ne!(hash, whole_hash(JOB, 2, &a));
         assert_ne!(hash, whole_hash(JOB, 1, &b));
+        for short in [false, true] {
+            let said = Acknowledgement {
+                short,
+                whole: vec![cut(hash, short)],
+                ..acknowledgement(0, 2)
+            };
+            let read = open(&said.sign(&key())).unwrap();
+            assert_eq!(read, said);
+            let job_and_counter = Acknowledgement {
+                job: JOB,
+                counter: 1,
+                ..read
+            };
+            assert!(job_and_counter.says_whole(&a) && !job_and_counter.says_whole(&b));
+        }
     }
 
     proptest! {

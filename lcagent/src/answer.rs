@@ -1,7 +1,7 @@
 //! A segment of an answer: some bytes of a node's stream of records, signed by the node.
 //!
 //! ```text
-//!   0  version 8 = 1 | kind 8 = 6
+//!   0  version 8 = 1 | kind 8             6; 10 if the content is sealed (module `sealed`)
 //!   2  agent key 256
 //!  34  job 64
 //!  42  offset 32                          of the first byte in the stream
@@ -17,6 +17,7 @@ use librecast::id::{PeerId, SecretKey};
 use librecast::wire::{Reader, WireError};
 
 use crate::datagram::{JobId, Kind, MAX_DATAGRAM};
+use crate::sealed::OVERHEAD;
 
 /// Most bytes of a stream in one segment.
 pub const SEGMENT: usize = 1_024;
@@ -35,8 +36,10 @@ pub struct Segment<'a> {
     pub job: JobId,
     /// Where in the stream its content begins.
     pub offset: u32,
-    /// Some bytes of the stream.
+    /// Some bytes of the stream, perhaps sealed.
     pub content: &'a [u8],
+    /// Whether they are.
+    pub sealed: bool,
     signed: &'a [u8],
     signature: &'a [u8; SIGNATURE],
 }
@@ -44,7 +47,17 @@ pub struct Segment<'a> {
 /// A signed segment; `content` holds at most [`SEGMENT`] bytes.
 #[must_use]
 pub fn seal(key: &SecretKey, job: JobId, offset: u32, content: &[u8]) -> Vec<u8> {
-    let mut w = Kind::Answer.start();
+    sign(Kind::Answer, key, job, offset, content)
+}
+
+/// A signed segment whose content was sealed by [`crate::sealed::AnswerKey::seal`].
+#[must_use]
+pub fn seal_sealed(key: &SecretKey, job: JobId, offset: u32, content: &[u8]) -> Vec<u8> {
+    sign(Kind::SealedAnswer, key, job, offset, content)
+}
+
+fn sign(kind: Kind, key: &SecretKey, job: JobId, offset: u32, content: &[u8]) -> Vec<u8> {
+    let mut w = kind.start();
     w.put(key.peer_id().public_key()).put(&job.0).u32(offset);
     w.put(content);
     let signature = key.sign(CONTEXT, w.as_slice());
@@ -54,7 +67,9 @@ pub fn seal(key: &SecretKey, job: JobId, offset: u32, content: &[u8]) -> Vec<u8>
 
 impl<'a> Segment<'a> {
     /// Reads a datagram of which [`Kind::read`] has read the kind.
-    pub fn decode(datagram: &'a [u8], mut r: Reader<'a>) -> Result<Self, WireError> {
+    pub fn decode(datagram: &'a [u8], kind: Kind, mut r: Reader<'a>) -> Result<Self, WireError> {
+        let sealed = kind == Kind::SealedAnswer;
+        let most = SEGMENT + if sealed { OVERHEAD } else { 0 };
         if datagram.len() > MAX_DATAGRAM {
             return Err(WireError::Trailing);
         }
@@ -65,7 +80,8 @@ impl<'a> Segment<'a> {
         let (job, offset) = (JobId(r.array()?), r.u32()?);
         let length = r.rest().len().saturating_sub(SIGNATURE);
         let content = r.take(length)?;
-        if content.is_empty() || length > SEGMENT || offset > MAX_STREAM {
+        let least = if sealed { OVERHEAD + 1 } else { 1 };
+        if length < least || length > most || offset > MAX_STREAM {
             return Err(WireError::Bad("segment"));
         }
         Ok(Self {
@@ -73,6 +89,7 @@ impl<'a> Segment<'a> {
             job,
             offset,
             content,
+            sealed,
             signed,
             signature,
         })
@@ -102,7 +119,7 @@ mod tests {
     fn decode(bytes: &[u8]) -> Result<Segment<'_>, WireError> {
         let (kind, r) = Kind::read(bytes)?;
         assert_eq!(kind, Kind::Answer);
-        Segment::decode(bytes, r)
+        Segment::decode(bytes, kind, r)
     }
 
     #[test]
@@ -137,7 +154,7 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-            prop_assert!(!Segment::decode(&bytes, Reader::new(&bytes)).is_ok_and(|s| s.verify()));
+            prop_assert!(!Segment::decode(&bytes, Kind::Answer, Reader::new(&bytes)).is_ok_and(|s| s.verify()));
         }
     }
 }

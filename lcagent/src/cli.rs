@@ -249,6 +249,9 @@ struct To {
     /// Believe only nodes that are known already
     #[arg(long)]
     strict: bool,
+    /// Seal it for the known nodes that are selected: nobody else can read what is asked and answered
+    #[arg(long)]
+    encrypt: bool,
     /// Our own files [default: below $XDG_STATE_HOME]
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
@@ -422,6 +425,7 @@ impl To {
             interfaces: self.interface,
             state_dir: self.state_dir,
             strict: self.strict,
+            encrypt: self.encrypt,
             selector: self.selector,
             timeout: self.timeout,
             valid,

@@ -13,6 +13,7 @@
 //! | 6 | a segment of an answer ([`crate::answer`]) | agent, answers |
 //! | 7 | parts that are missing ([`crate::part`]) | agent, answers |
 //! | 8, 9 | as 1, 2, by an operator with a certificate ([`crate::certificate`]) | operator, channel |
+//! | 10 | a sealed segment of an answer ([`crate::sealed`]) | agent, answers |
 
 use std::fmt;
 use std::str::FromStr;
@@ -48,10 +49,12 @@ pub enum Kind {
     CertifiedCommand = 8,
     /// A command with a certificate whose payload comes in parts.
     CertifiedAnnounced = 9,
+    /// A sealed segment of an answer.
+    SealedAnswer = 10,
 }
 
 impl Kind {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Command,
         Self::Announced,
         Self::Part,
@@ -61,6 +64,7 @@ impl Kind {
         Self::Missing,
         Self::CertifiedCommand,
         Self::CertifiedAnnounced,
+        Self::SealedAnswer,
     ];
 
     /// A datagram of this kind, to be continued.
@@ -173,7 +177,7 @@ mod tests {
         }
         let refused = |bytes: &[u8]| Kind::read(bytes).unwrap_err();
         assert_eq!(refused(&[1, 0]), WireError::Bad("kind"));
-        assert_eq!(refused(&[1, 10]), WireError::Bad("kind"));
+        assert_eq!(refused(&[1, 11]), WireError::Bad("kind"));
         assert_eq!(refused(&[2, 1]), WireError::Version(2));
         assert_eq!(refused(&[1]), WireError::Truncated);
     }

@@ -666,7 +666,7 @@ mod tests {
             Refusal::Malformed(WireError::Version(2))
         );
         assert_eq!(
-            refusal(|b| b[1] = 10),
+            refusal(|b| b[1] = 11),
             Refusal::Malformed(WireError::Bad("kind"))
         );
         let for_ever = refusal(|b| b[42..50].copy_from_slice(&u64::MAX.to_be_bytes()));

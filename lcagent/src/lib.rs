@@ -6,6 +6,7 @@
 //! | [`envelope`], [`part`] | the signed command, and what an agent checks in it; payloads that do not fit |
 //! | [`certificate`] | operators vouched for by others |
 //! | [`request`] | what a command asks for |
+//! | [`sealed`] | commands and answers that nobody else can read |
 //! | [`record`], [`answer`] | what an agent answers; how it travels |
 //! | [`acknowledgement`] | what has come of the answers |
 //! | [`replay`] | which commands were seen already; survives a restart |
@@ -33,6 +34,7 @@ pub mod part;
 pub mod record;
 pub mod replay;
 pub mod request;
+pub mod sealed;
 pub mod selector;
 
 pub use cli::main;

@@ -19,8 +19,8 @@ use librecast::wire::{Reader, WireError};
 use super::delivery::Delivery;
 use super::policy::{self, Allow, Permit};
 use super::revoked::{Revocation, Revocations, Told};
-use crate::acknowledgement::{Acknowledgement, short_id, whole_hash};
-use crate::answer::{MAX_STREAM, seal};
+use crate::acknowledgement::{Acknowledgement, short_id};
+use crate::answer::{MAX_STREAM, seal, seal_sealed};
 use crate::certificate::Certificate;
 use crate::datagram::{JobId, Kind, hello};
 use crate::envelope::{self, Opened, Standing};
@@ -28,6 +28,7 @@ use crate::part::{self, Collection};
 use crate::record::{NodeInfo, Record};
 use crate::replay::ReplayWindow;
 use crate::request::{Request, Run, What};
+use crate::sealed::{self, AnswerKey};
 use crate::selector::Node;
 
 /// Jobs that run at the same time.
@@ -133,6 +134,8 @@ pub struct Start {
     pub permit: Permit,
     /// What its stream begins with.
     pub preamble: Vec<u8>,
+    /// What it is answered under, if nobody else may read it.
+    pub seal: Option<AnswerKey>,
 }
 
 /// An agent.
@@ -163,6 +166,8 @@ struct Job {
     content: Content,
     delivery: Delivery,
     running: bool,
+    /// What it is answered under, if nobody else may read it.
+    seal: Option<AnswerKey>,
     /// Its operator's key was revoked: it ends, and nobody is told how.
     denied: bool,
     /// From when on nobody asks for it any more.
@@ -281,7 +286,13 @@ impl Agent {
     }
 
     /// A job of an earlier run of this agent, whose stream is in the store.
-    pub fn restore(&mut self, job: JobId, operator: PeerId, delivered: bool, now: Instant) {
+    pub fn restore(
+        &mut self,
+        job: JobId,
+        (operator, seal): (PeerId, Option<AnswerKey>),
+        delivered: bool,
+        now: Instant,
+    ) {
         let mut delivery = Delivery::new(now, 16);
         if delivered {
             delivery = Delivery::resting(now);
@@ -294,6 +305,7 @@ impl Agent {
                 content: Content::Stored(job),
                 delivery,
                 running: true,
+                seal,
                 denied: false,
                 forget_at: delivered.then_some(now + KEEP),
             },
@@ -316,7 +328,7 @@ impl Agent {
                 self.handle_hello(via, now);
                 Ok(())
             }
-            Kind::Answer | Kind::Missing => Err(WireError::Bad("kind")),
+            Kind::Answer | Kind::SealedAnswer | Kind::Missing => Err(WireError::Bad("kind")),
         });
         if handled.is_err() {
             self.count("malformed");
@@ -425,7 +437,13 @@ impl Agent {
         Some(Output::Answers {
             operator: job.operator,
             via: job.via,
-            datagram: seal(&self.key, id, piece.offset, &content),
+            datagram: match &job.seal {
+                Some(key) => {
+                    let sealed = key.seal(id, piece.offset, &content);
+                    seal_sealed(&self.key, id, piece.offset, &sealed)
+                }
+                None => seal(&self.key, id, piece.offset, &content),
+            },
         })
     }
 
@@ -557,12 +575,12 @@ impl Agent {
             id: &me,
             labels: &self.settings.node.labels,
         };
-        let request = Request::decode(&command.payload);
+        let (request, seal, mine) = self.read_request(&command.payload);
         let short = short_id(&self.key.peer_id());
         let others = request
             .as_ref()
             .is_ok_and(|r| !r.only.is_empty() && !r.only.contains(&short));
-        if others || !command.selector.selects(&node) {
+        if !mine || others || !command.selector.selects(&node) {
             let mut job = self.job(operator, via, Delivery::resting(now));
             // nobody asks after the command's time; a day is more than most have
             job.forget_at = Some(now + KEEP);
@@ -575,7 +593,8 @@ impl Agent {
         let wait = self
             .random
             .between(Duration::ZERO, Duration::from_millis(spread.into()));
-        let job = self.job(operator, via, Delivery::new(now + wait, window));
+        let mut job = self.job(operator, via, Delivery::new(now + wait, window));
+        job.seal = seal;
         self.insert(id, job);
         self.warn_of_clock(id, opened.ahead_s);
         match request {
@@ -588,6 +607,21 @@ impl Agent {
                 let why = format!("request not understood: {e}");
                 self.refuse(id, operator, "?".to_owned(), &why, now);
             }
+        }
+    }
+
+    /// The request in a payload, what to seal the answer under, and whether it is for this node at all.
+    fn read_request(
+        &self,
+        payload: &[u8],
+    ) -> (Result<Request, WireError>, Option<AnswerKey>, bool) {
+        if !sealed::is_sealed(payload) {
+            return (Request::decode(payload), None, true);
+        }
+        match sealed::open_request(payload, &self.key) {
+            Ok(Some((request, seal))) => (Request::decode(&request), Some(seal), true),
+            Ok(None) => (Err(WireError::Bad("sealed for others")), None, false),
+            Err(e) => (Err(e), None, true),
         }
     }
 
@@ -613,6 +647,12 @@ impl Agent {
             What::Result(target) => {
                 let line = format!("result {target}");
                 let theirs = self.jobs.get(&target).filter(|j| j.operator == operator);
+                let open = |id| self.jobs.get(id).is_some_and(|j: &Job| j.seal.is_none());
+                if open(&id) && theirs.is_some_and(|job| job.seal.is_some()) {
+                    let why = "that job is sealed: ask with --encrypt";
+                    self.refuse(id, operator, line, why, now);
+                    return;
+                }
                 match theirs.map(|job| (&job.content, job.delivery.final_length())) {
                     Some((Content::Stored(name), Some(length))) => {
                         let stored = Content::Stored(*name);
@@ -708,6 +748,7 @@ impl Agent {
             return;
         };
         let preamble = std::mem::take(preamble);
+        let seal = job.seal.clone();
         job.content = Content::Stored(id);
         job.running = true;
         self.outputs.push_back(Output::Start(Box::new(Start {
@@ -716,6 +757,7 @@ impl Agent {
             run,
             permit,
             preamble,
+            seal,
         })));
     }
 
@@ -798,10 +840,7 @@ impl Agent {
             .find(|p| p.node == short_id(&me));
         let delivered = if let Some(progress) = named {
             job.delivery.progress(progress, counter, window, now)
-        } else if acknowledgement
-            .whole
-            .contains(&whole_hash(id, counter, &me))
-        {
+        } else if acknowledgement.says_whole(&me) {
             job.delivery.whole(counter)
         } else {
             false
@@ -879,6 +918,7 @@ impl Agent {
             content: Content::Here(self.preamble()),
             delivery,
             running: false,
+            seal: None,
             denied: false,
             forget_at: None,
         }

@@ -28,6 +28,7 @@ use super::unix_now;
 use crate::datagram::JobId;
 use crate::record::{How, JobState, Record};
 use crate::request::{Request, Run, What};
+use crate::sealed::AnswerKey;
 
 /// A job's folder.
 #[derive(Debug, Clone)]
@@ -49,6 +50,8 @@ struct Spec {
     line: String,
     /// What to execute in place of the program that was named.
     program: Option<PathBuf>,
+    /// What its answer is sealed under.
+    seal: Option<AnswerKey>,
 }
 
 /// Longest command in a list of jobs, in characters.
@@ -119,8 +122,12 @@ impl JobDir {
             output: start.permit.output,
             memory: start.permit.memory,
             at: unix_now(),
-            line: start.run.line().chars().take(MAX_LINE).collect(),
+            line: match start.seal {
+                Some(_) => "(sealed)".to_owned(),
+                None => start.run.line().chars().take(MAX_LINE).collect(),
+            },
             program,
+            seal: start.seal.clone(),
         };
         let request = Request {
             spread_ms: 0,
@@ -153,6 +160,11 @@ impl JobDir {
     /// Whose job it is.
     pub fn operator(&self) -> io::Result<PeerId> {
         Ok(self.spec()?.operator)
+    }
+
+    /// What its answer is sealed under, if it is.
+    pub fn seal(&self) -> io::Result<Option<AnswerKey>> {
+        Ok(self.spec()?.seal)
     }
 
     /// How it is, if it is one of `operator`'s.

@@ -229,7 +229,8 @@ impl Shell {
                 dir.remove()?;
                 continue;
             };
-            self.agent.restore(job, operator, dir.is_delivered(), now);
+            let whose = (operator, dir.seal()?);
+            self.agent.restore(job, whose, dir.is_delivered(), now);
             let (length, ended) = dir.progress()?;
             self.agent.handle_stream(job, length, ended, now);
             if !ended {

@@ -17,12 +17,15 @@ use librecast::pacing::TokenBucket;
 use librecast::wire::{Reader, WireError};
 
 use super::assembly::Assembly;
-use crate::acknowledgement::{Acknowledgement, Progress, WholeHash, fitting, short_id, whole_hash};
+use crate::acknowledgement::{
+    Acknowledgement, Progress, WholeHash, cut, fitting, short_id, whole_hash,
+};
 use crate::answer::{SEGMENT, Segment};
 use crate::datagram::Kind;
 use crate::envelope::Signed;
 use crate::part;
 use crate::record::{NodeInfo, Record};
+use crate::sealed::{AnswerKey, OVERHEAD};
 
 /// Most nodes that answer one command.
 pub const MAX_NODES: usize = 16_384;
@@ -42,6 +45,8 @@ const NOBODY: Duration = Duration::from_secs(3);
 const QUIET: Duration = Duration::from_millis(700);
 /// Jobs are ended when time is up: how long that takes to be told.
 const GRACE: Duration = Duration::from_secs(3);
+/// Up to so many nodes, hashes of 16 bits are enough to tell them apart.
+const FEW: usize = 256;
 /// Payloads go out at this pace, in bits per second, and no part twice within this time.
 const PART_RATE: u64 = 100_000_000;
 const PART_PAUSE: Duration = Duration::from_millis(100);
@@ -66,6 +71,8 @@ pub struct Settings {
     pub strict: bool,
     /// Whether the command is for the expected ones alone: there are no others to wait for.
     pub closed: bool,
+    /// Keys of the answers, if the command is sealed.
+    pub seals: BTreeMap<PeerId, AnswerKey>,
     /// How long nodes have to answer.
     pub timeout: Duration,
     /// Over how long the agents spread their first answers.
@@ -232,7 +239,7 @@ impl Operator {
     /// A datagram that came to the operator's answers.
     pub fn handle_datagram(&mut self, datagram: &[u8], now: Instant) {
         let handled = Kind::read(datagram).and_then(|(kind, r)| match kind {
-            Kind::Answer => self.handle_segment(datagram, r, now),
+            Kind::Answer | Kind::SealedAnswer => self.handle_segment(datagram, kind, r, now),
             Kind::Missing => {
                 let mut r = r;
                 let asked = part::asked(&mut r, self.signed.job)?;
@@ -429,15 +436,17 @@ impl Operator {
     fn handle_segment(
         &mut self,
         datagram: &[u8],
+        kind: Kind,
         r: Reader<'_>,
         now: Instant,
     ) -> Result<(), WireError> {
-        let segment = Segment::decode(datagram, r)?;
+        let segment = Segment::decode(datagram, kind, r)?;
         if segment.job != self.signed.job {
             self.count("other_job");
             return Ok(());
         }
         let id = segment.agent;
+        let length = segment.content.len() - if segment.sealed { OVERHEAD } else { 0 };
         match self.nodes.get(&id) {
             Some(node) if node.rejected => return Ok(()),
             Some(node) if node.last.is_some() => {
@@ -447,7 +456,7 @@ impl Operator {
                 self.acknowledge_by(now + ACK);
                 return Ok(());
             }
-            Some(node) if !node.assembly.wants(segment.offset, segment.content.len()) => {
+            Some(node) if !node.assembly.wants(segment.offset, length) => {
                 self.lossy = true;
                 self.moved.insert(id);
                 self.acknowledge_by(now + ACK);
@@ -473,14 +482,26 @@ impl Operator {
             self.count("forged");
             return Ok(());
         }
-        self.take(&segment, now);
+        let opened;
+        let content = if segment.sealed {
+            let key = self.settings.seals.get(&id);
+            let content = key.and_then(|k| k.open(segment.job, segment.offset, segment.content));
+            let Some(content) = content else {
+                self.count("not_opened");
+                return Ok(());
+            };
+            opened = content;
+            opened.as_slice()
+        } else {
+            segment.content
+        };
+        self.take(id, segment.offset, content, now);
         Ok(())
     }
 
-    fn take(&mut self, segment: &Segment<'_>, now: Instant) {
-        let id = segment.agent;
+    fn take(&mut self, id: PeerId, offset: u32, content: &[u8], now: Instant) {
         let node = self.nodes.entry(id).or_default();
-        let taken = node.assembly.take(segment.offset, segment.content);
+        let taken = node.assembly.take(offset, content);
         let gap = node.assembly.ahead_bytes() > 0;
         match taken {
             Ok(records) => {
@@ -605,12 +626,13 @@ impl Operator {
     fn send_acknowledgements(&mut self, mut whole: Vec<PeerId>, mut nodes: Vec<Progress>) {
         while !whole.is_empty() || !nodes.is_empty() {
             let (w, n) = fitting(whole.len(), &nodes);
-            let (counter, hashes) = self.hashes(&whole[..w]);
+            let (counter, short, hashes) = self.hashes(&whole[..w]);
             self.counter = counter;
             let acknowledgement = Acknowledgement {
                 job: self.signed.job,
                 counter,
                 window: self.settings.window,
+                short,
                 whole: hashes,
                 nodes: nodes.drain(..n).collect(),
             };
@@ -621,7 +643,7 @@ impl Operator {
     }
 
     /// A counter under which no node that is not done shares its hash with one that is, and the hashes.
-    fn hashes(&self, whole: &[PeerId]) -> (u32, Vec<WholeHash>) {
+    fn hashes(&self, whole: &[PeerId]) -> (u32, bool, Vec<WholeHash>) {
         let job = self.signed.job;
         let done = |id: &PeerId| self.nodes.get(id).is_some_and(|n| n.last.is_some());
         let expected = self.settings.expected.iter().map(|k| k.id);
@@ -629,20 +651,23 @@ impl Operator {
             .chain(self.nodes.keys().copied())
             .filter(|id| !done(id))
             .collect();
+        // where nobody is known, nobody knows whom a short one would be taken by
+        let few = whole.len() + others.len() <= FEW;
+        let short = few && !self.settings.expected.is_empty();
         let mut counter = self.counter;
         loop {
             counter = counter.saturating_add(1);
             let hashes: Vec<WholeHash> = whole
                 .iter()
-                .map(|id| whole_hash(job, counter, id))
+                .map(|id| cut(whole_hash(job, counter, id), short))
                 .collect();
             let taken: BTreeSet<WholeHash> = hashes.iter().copied().collect();
             let clash = others
                 .iter()
-                .any(|id| taken.contains(&whole_hash(job, counter, id)));
+                .any(|id| taken.contains(&cut(whole_hash(job, counter, id), short)));
             // with a thousand nodes one counter in a thousand is no good
             if !clash || counter == u32::MAX {
-                return (counter, hashes);
+                return (counter, short, hashes);
             }
         }
     }

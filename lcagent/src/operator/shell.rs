@@ -1,5 +1,6 @@
 //! `lcagent exec`, `nodes` and the like: sockets, files and the clock around the operator's core.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use crate::envelope::{Command, MAX_LIFETIME_S, Signed};
 use crate::network::Network;
 use crate::record::NodeInfo;
 use crate::request::{Request, What};
+use crate::sealed::{AnswerKey, seal_request};
 use crate::selector::Selector;
 
 /// Between repeats of what ends an interrupted command's jobs.
@@ -47,6 +49,8 @@ pub struct Options {
     pub state_dir: Option<PathBuf>,
     /// Whether nodes that are not known are refused.
     pub strict: bool,
+    /// Whether nobody else may read what is asked and answered; then only known nodes are asked.
+    pub encrypt: bool,
     /// For which nodes.
     pub selector: Selector,
     /// How long they have to answer.
@@ -145,6 +149,18 @@ impl Session {
         let (expected, others): (Vec<_>, Vec<_>) = known.iter().partition(|e| {
             is_selected(e, &options.selector) && (only.is_empty() || only.contains(e))
         });
+        if options.encrypt && expected.is_empty() {
+            let what = format!(
+                "no known node is selected by {}, so there is nobody to seal it for: `lcagent nodes` meets them",
+                options.selector
+            );
+            return Err(ExitError::new(Exit::Unreachable, what).into());
+        }
+        let sealed_for: Vec<PeerId> = expected
+            .iter()
+            .filter(|_| options.encrypt)
+            .map(|e| e.key)
+            .collect();
         let (spread, window) = pace(expected.len());
         let request = Request {
             // at most 2,048
@@ -153,7 +169,7 @@ impl Session {
             only: only.iter().map(|e| short_id(&e.key)).collect(),
             what: what.clone(),
         };
-        let signed = self.sign(options, &request)?;
+        let (signed, seals) = self.sign(options, &request, &sealed_for)?;
         let job = signed.job;
         let as_known = |entries: Vec<&Entry>| -> Vec<Known> {
             let known = |e: &Entry| Known {
@@ -166,7 +182,8 @@ impl Session {
             expected: as_known(expected),
             others: as_known(others),
             strict: options.strict,
-            closed: !only.is_empty(),
+            closed: !only.is_empty() || options.encrypt,
+            seals,
             timeout: options.timeout,
             spread,
             window,
@@ -222,25 +239,35 @@ impl Session {
         })
     }
 
-    fn sign(&self, options: &Options, request: &Request) -> anyhow::Result<Signed> {
+    /// The signed datagrams, and the keys of the answers if the command is `sealed_for` somebody.
+    fn sign(
+        &self,
+        options: &Options,
+        request: &Request,
+        sealed_for: &[PeerId],
+    ) -> anyhow::Result<(Signed, BTreeMap<PeerId, AnswerKey>)> {
         let usage = |e: String| ExitError::new(Exit::Usage, e);
         let issued = unix_now();
         let lifetime = options.valid.unwrap_or(options.timeout).as_secs().max(1);
         let mut nonce = [0; 16];
         getrandom::fill(&mut nonce).map_err(|e| anyhow::anyhow!("no randomness: {e}"))?;
+        let bad = |e| usage(format!("command: {e}"));
+        let plain = request.encode().map_err(bad)?;
+        let (payload, seals) = if sealed_for.is_empty() {
+            (plain, BTreeMap::new())
+        } else {
+            seal_request(&plain, sealed_for).map_err(bad)?
+        };
         let command = Command {
             selector: options.selector.clone(),
             issued,
             not_after: issued + lifetime.min(MAX_LIFETIME_S),
             sequence: self.book.sequence()?,
             nonce,
-            payload: request
-                .encode()
-                .map_err(|e| usage(format!("command: {e}")))?,
+            payload,
         };
-        Ok(command
-            .sign_as(&self.key, self.certificate.as_ref())
-            .map_err(|e| usage(e.to_string()))?)
+        let signed = command.sign_as(&self.key, self.certificate.as_ref());
+        Ok((signed.map_err(|e| usage(e.to_string()))?, seals))
     }
 
     /// Ends the jobs of a command; nobody waits for the answers.
@@ -251,7 +278,7 @@ impl Session {
             only: Vec::new(),
             what: What::Cancel(job),
         };
-        let signed = self.sign(options, &request)?;
+        let (signed, _) = self.sign(options, &request, &[])?;
         for pause in INSIST {
             std::thread::sleep(Duration::from_millis(pause));
             self.send(&signed.envelope);

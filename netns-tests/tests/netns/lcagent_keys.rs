@@ -123,3 +123,52 @@ fn a_stolen_key_revokes_itself() {
         Ok(())
     });
 }
+
+#[test]
+fn what_is_sealed_is_read_by_the_selected_nodes_and_the_operator_alone() {
+    world("agt-sealed", |lab| {
+        let mut fleet = Fleet::new(lab, LAN)?;
+        let listen = format!(
+            "import socket\ns = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.ntohs(3))\n\
+             s.bind(('{LAN}', 0))\nf = open('heard', 'wb', 0)\nprint('listening', flush=True)\n\
+             while True: f.write(s.recv(65535))"
+        );
+        let mut heard = fleet.operator.spawn("python3", &["-c", &listen])?;
+        eventually("the wire is listened to", || {
+            ensure!(heard.stdout().contains("listening"), "{}", heard.stderr());
+            Ok(())
+        })?;
+        let on = ["--on", "first+second"];
+        let script = ["--", "sh", "-c", "echo clas; seq 1 2000; echo sified"];
+        let plain = fleet.exec(&[&on[..], &["--", "echo", "for", "everybody"]].concat())?;
+        plain.success()?;
+        let sealed = [&["--encrypt", "--json"], &on[..], &script].concat();
+        let said = fleet.exec(&sealed)?.success()?.stdout;
+        ensure!(said.matches("sified").count() == 2, "{said}");
+        let event: serde_json::Value = serde_json::from_str(said.lines().next().unwrap_or(""))?;
+        let job = event["job"].as_str().unwrap_or_default().to_owned();
+        // a restarted agent still keeps it secret
+        fleet.agents[0].stop()?;
+        fleet.start_agent(0)?;
+        fleet.meet()?;
+        let open = fleet.run("result", &["--on", "first", &job])?;
+        ensure!(
+            open.code == 1 && open.stderr.contains("sealed"),
+            "{}",
+            open.stderr
+        );
+        let again = fleet.run("result", &["--on", "first", "--encrypt", &job])?;
+        let again = again.success()?.stdout;
+        ensure!(again.contains("first: sified\n"), "{again}");
+        heard.kill()?;
+        let heard = std::fs::read(fleet.operator.path("heard"))?;
+        let contains = |text: &str| heard.windows(text.len()).any(|w| w == text.as_bytes());
+        ensure!(contains("everybody"), "nothing was heard at all");
+        for secret in ["clas", "sified", "1999\n2000"] {
+            ensure!(!contains(secret), "{secret} went over the wire");
+        }
+        let nobody = fleet.exec(&["--encrypt", "--on", "nobody", "--", "true"])?;
+        ensure!(nobody.code == 3, "exit code {}", nobody.code);
+        Ok(())
+    });
+}
