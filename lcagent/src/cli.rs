@@ -145,7 +145,7 @@ enum Verb {
     },
     /// Who is there, with labels
     #[command(
-        after_help = "Examples:\n  lcagent nodes\n  lcagent nodes --on site=berlin --json\n  lcagent nodes --forget web-9     it will not be missed any more"
+        after_help = "Examples:\n  lcagent nodes\n  lcagent nodes --on site=berlin --json\n  lcagent nodes --watch 30s --json     a line for each node and round\n  lcagent nodes --forget web-9     it will not be missed any more"
     )]
     Nodes {
         #[command(flatten)]
@@ -153,6 +153,11 @@ enum Verb {
         /// Forget a node: its key is not trusted and its absence not noticed any more
         #[arg(long, value_name = "NODE", conflicts_with = "selector")]
         forget: Option<String>,
+        /// Ask again every D (10s if it is not said), until interrupted; who has not answered by then is silent.
+        /// With --json a line for each node and round, with the time (`at`, Unix seconds)
+        #[arg(long, value_name = "D", num_args = 0..=1, default_missing_value = "10s",
+              value_parser = parse_interval, conflicts_with = "forget")]
+        watch: Option<Duration>,
     },
     /// The jobs of ours that nodes run or remember
     #[command(after_help = "Examples:\n  lcagent jobs\n  lcagent jobs --on role=web --json")]
@@ -319,6 +324,15 @@ fn parse_timeout(text: &str) -> Result<Duration, String> {
     Ok(time)
 }
 
+fn parse_interval(text: &str) -> Result<Duration, String> {
+    let time = parse_timeout(text)?;
+    // each round is a signed command that agents remember
+    if time < Duration::from_secs(1) {
+        return Err("1s at least".into());
+    }
+    Ok(time)
+}
+
 fn parse_variable(text: &str) -> Result<(OsString, OsString), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.into(), value.into())),
@@ -385,9 +399,10 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             let (style, rolling) = (view.style(json), roll.rolling());
             copy::run(&to.options(None), &path, &dest, rolling, style)
         }
-        Verb::Nodes { to, forget } => match forget {
-            Some(name) => commands::forget(&to.options(None), &name),
-            None => commands::nodes(&to.options(None), json),
+        Verb::Nodes { to, forget, watch } => match (forget, watch) {
+            (Some(name), _) => commands::forget(&to.options(None), &name),
+            (None, Some(every)) => commands::watch(to.options(None), every, json),
+            (None, None) => commands::nodes(&to.options(None), json),
         },
         Verb::Jobs { to } => commands::jobs(&to.options(None), json),
         Verb::Result { to, view, job } => {
@@ -512,6 +527,8 @@ mod tests {
             &["exec", "--env", "=x", "--", "true"],
             &["result", "nonsense"],
             &["nodes", "--forget", "a", "--on", "b"],
+            &["nodes", "--forget", "a", "--watch"],
+            &["nodes", "--watch", "10ms"],
         ] {
             let args = [&["lcagent"], bad].concat();
             assert!(Cli::try_parse_from(&args).is_err(), "{bad:?}");

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use librecast::cli::{Exit, ExitError};
@@ -213,13 +213,7 @@ fn job_row(nodes: &[(PeerId, JobState)], outcome: &Outcome) -> Option<serde_json
 /// `nodes`.
 pub(crate) fn nodes(options: &Options, json: bool) -> anyhow::Result<Exit> {
     let mut session = Session::open(options)?;
-    let outcome = session.carry_out(options, &What::Facts, &[], |_, event| {
-        if let Event::Rejected { id, why } = event {
-            eprintln!("lcagent: {id} is not believed: {why}");
-        }
-        Ok(())
-    })?;
-    let rows: Vec<serde_json::Value> = outcome.fates.iter().map(|f| row(f, &outcome)).collect();
+    let (rows, outcome) = ask_nodes(&mut session, options)?;
     if json {
         print_line(serde_json::Value::from(rows))?;
     } else {
@@ -228,11 +222,66 @@ pub(crate) fn nodes(options: &Options, json: bool) -> anyhow::Result<Exit> {
     Ok(exit(options, &outcome))
 }
 
-fn row((id, name, fate): &(PeerId, String, Fate), outcome: &Outcome) -> serde_json::Value {
-    let heard = outcome.heard.iter().find(|(key, _)| key == id);
-    let labels = heard
-        .map(|(_, node)| node.labels.clone())
-        .unwrap_or_default();
+/// `nodes --watch`: a round each `every`, until a signal comes.
+pub(crate) fn watch(mut options: Options, every: Duration, json: bool) -> anyhow::Result<Exit> {
+    // the answers of a round are there before the next one begins
+    options.timeout = options.timeout.min(every);
+    let mut session = Session::open(&options)?;
+    let mut next = Instant::now();
+    loop {
+        next = (next + every).max(Instant::now());
+        let at = unix_now();
+        let (rows, outcome) = ask_nodes(&mut session, &options)?;
+        if let Some(exit) = outcome.interrupted {
+            return Ok(exit);
+        }
+        if json {
+            for mut row in rows {
+                row["at"] = at.into();
+                print_line(row)?;
+            }
+        } else {
+            if std::io::stdout().is_terminal() {
+                // home, and clear to the end of the screen
+                write!(std::io::stdout(), "\x1b[H\x1b[J")?;
+            }
+            print_nodes(&rows)?;
+        }
+        if let Some(exit) = session.pause(next)? {
+            return Ok(exit);
+        }
+    }
+}
+
+/// The facts of all selected nodes, a row each; also of known ones that are silent.
+fn ask_nodes(
+    session: &mut Session,
+    options: &Options,
+) -> anyhow::Result<(Vec<serde_json::Value>, Outcome)> {
+    let outcome = session.carry_out(options, &What::Facts, &[], |_, event| {
+        if let Event::Rejected { id, why } = event {
+            eprintln!("lcagent: {id} is not believed: {why}");
+        }
+        Ok(())
+    })?;
+    let known = session.known(options)?;
+    let none = BTreeMap::new();
+    let row = |(id, name, fate): &(PeerId, String, Fate)| {
+        let said = outcome.heard.iter().find(|(key, _)| key == id);
+        // of silent ones, what they said last
+        let noted = known.iter().find(|e| e.key == *id).map(|e| &e.labels);
+        let labels = said.map(|(_, node)| &node.labels).or(noted);
+        row(id, name, fate, labels.unwrap_or(&none))
+    };
+    Ok((outcome.fates.iter().map(row).collect(), outcome))
+}
+
+fn row(
+    id: &PeerId,
+    name: &str,
+    fate: &Fate,
+    labels: &BTreeMap<String, String>,
+) -> serde_json::Value {
     let state = match fate {
         Fate::Answered(Record::Facts(_)) => "up",
         Fate::Answered(_) => "refused",
@@ -242,6 +291,10 @@ fn row((id, name, fate): &(PeerId, String, Fate), outcome: &Outcome) -> serde_js
     let mut row = json!({ "name": name, "id": id, "state": state, "labels": labels });
     if let Fate::Answered(Record::Facts(facts)) = fate {
         for (name, value) in facts {
+            // no fact passes for what is known without the node's word
+            if ["name", "id", "state", "labels", "at"].contains(&name.as_str()) {
+                continue;
+            }
             // numbers where they are numbers
             let number = value.parse::<u64>().map(serde_json::Value::from);
             row[name] = number.unwrap_or_else(|_| value.clone().into());

@@ -239,6 +239,23 @@ impl Session {
         })
     }
 
+    /// Waits until then; the exit code if a signal comes first. Interfaces that come up are listened to meanwhile.
+    pub fn pause(&mut self, until: Instant) -> anyhow::Result<Option<Exit>> {
+        loop {
+            let signal = self.interrupt.signal.load(Ordering::Relaxed);
+            if signal != 0 {
+                return Ok(Some(exit_of(signal)));
+            }
+            if Instant::now() >= until {
+                return Ok(None);
+            }
+            self.wait(until)?;
+            self.network.look_at_interfaces(Instant::now())?;
+            // late answers of the last round
+            self.network.receive(|_, _| {})?;
+        }
+    }
+
     /// The signed datagrams, and the keys of the answers if the command is `sealed_for` somebody.
     fn sign(
         &self,

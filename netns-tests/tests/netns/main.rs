@@ -28,6 +28,7 @@ mod offload;
 mod ordinary_programs;
 mod packets;
 mod paths;
+mod recipes;
 mod repair;
 mod routing;
 mod ssm;
