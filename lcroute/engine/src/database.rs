@@ -68,6 +68,8 @@ const ADVERTISEMENT_RATE: Rate = Rate {
 /// Changes that come closer together than this times the number of routers are concluded from together, and
 /// passed on together if they are not urgent. While routers differ packets get lost, so nobody waits without need.
 const GAP_EACH: Duration = Duration::from_micros(100);
+/// While changes do not cease the gap doubles, up to this times as much; urgent ones do not wait for it.
+const MOST_GAPS: u32 = 10;
 /// Routers up to which that costs next to nothing.
 const FEW: usize = 64;
 /// Routers that cannot be reached are remembered so long.
@@ -258,6 +260,9 @@ pub struct Database {
     reached: Option<u64>,
     /// Before, no conclusions are drawn.
     conclude_at: Instant,
+    /// When they were last drawn, and how long after it they are not.
+    concluded: Instant,
+    conclude_gap: Duration,
     /// From then on news are passed on in turns.
     started: Instant,
     /// The neighbour that was asked for what we lack, and until when it may answer.
@@ -310,6 +315,8 @@ impl Database {
             roots_changed: true,
             reached: None,
             conclude_at: now,
+            concluded: now,
+            conclude_gap: Duration::ZERO,
             started: now,
             asked: None,
             ask_at: None,
@@ -363,6 +370,7 @@ impl Database {
     pub fn link_down(&mut self, link: LinkId, now: Instant) {
         self.turn(now);
         self.links.remove(&link);
+        self.conclude_soon();
         // until there is another tree
         for link in self.links.values_mut() {
             link.way = Way::Any;

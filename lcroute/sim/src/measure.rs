@@ -278,9 +278,7 @@ impl Bench {
         let (node, groups): (u32, Vec<Ipv6Addr>) =
             (self.node(), (0..32).map(|_| self.group()).collect());
         let burst = self.cost(1, |b| {
-            for group in &groups {
-                b.join(node, *group);
-            }
+            b.simulation.join_all(node, &groups);
         });
         // each slot has a tree, and so a message at each hop of its own
         let single = figures.first_join.messages.max(1.0);

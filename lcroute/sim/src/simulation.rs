@@ -498,18 +498,33 @@ impl Simulation {
             Wish::Only(sources) => Joined::new(false, addresses(sources)),
             Wish::Except(sources) => Joined::new(true, addresses(sources)),
         };
-        self.model.set_listener(node, group, !to.is_nothing());
+        self.change(node, &[group], &to);
+    }
+
+    /// Programs of a node join groups within a moment: its kernel tells of them together.
+    pub(crate) fn join_all(&mut self, node: u32, groups: &[Ipv6Addr]) {
+        self.change(node, groups, &Joined::new(true, BTreeSet::new()));
+    }
+
+    fn change(&mut self, node: u32, groups: &[Ipv6Addr], to: &Joined) {
         let now = self.now;
-        let records = self.node_mut(node).kernel.join(group, to, now);
-        if records.is_empty() {
-            return;
+        let mut records = Vec::new();
+        for group in groups {
+            self.model.set_listener(node, *group, !to.is_nothing());
+            let changed = self.node_mut(node).kernel.join(*group, to.clone(), now);
+            if changed.is_empty() {
+                continue;
+            }
+            records.extend(changed);
+            self.counts.joins += 1;
+            let (group, again) = (*group, now + self.random.between(0, SECOND));
+            self.tell(node, |shard| {
+                shard.put(node, again, Input::Repeat { group });
+            });
         }
-        self.counts.joins += 1;
-        let again = now + self.random.between(0, SECOND);
-        self.tell(node, |shard| {
-            shard.report(node, &records, now);
-            shard.put(node, again, Input::Repeat { group });
-        });
+        if !records.is_empty() {
+            self.tell(node, |shard| shard.report(node, &records, now));
+        }
     }
 
     /// A program sends a packet; its number.

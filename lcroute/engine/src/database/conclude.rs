@@ -12,7 +12,9 @@ use super::advertisement::{Advertisement, FLAG_URGENT, MAX_LINKS};
 use super::election::{elect_announcer, elect_slots};
 use super::flooding::{Link, LinkStanding, Way};
 use super::record::{CredentialRecord, KIND_ADVERTISEMENT, Version};
-use super::{AnnouncedPrefix, Database, DatabaseEvent, FEW, FORGET_AFTER, GAP_EACH, Roots, Router};
+use super::{
+    AnnouncedPrefix, Database, DatabaseEvent, FEW, FORGET_AFTER, GAP_EACH, MOST_GAPS, Roots, Router,
+};
 use crate::drops::DropReason;
 use crate::graph::{Graph, router_digest};
 use crate::services::RecordError;
@@ -52,11 +54,22 @@ impl Database {
         }
     }
 
+    /// Healing waits for it.
+    pub(super) fn conclude_soon(&mut self) {
+        self.conclude_at = self.conclude_at.min(self.concluded + self.gap());
+    }
+
     fn conclude(&mut self) {
         let changed = self.graph_changed || self.roots_changed;
         self.own_stale |= changed;
         if changed {
-            self.conclude_at = self.now + self.gap();
+            let least = self.gap();
+            // as long as changes come one upon the other, conclusions grow rarer
+            let busy = self.now < self.concluded + self.conclude_gap * 2;
+            let next = if busy { self.conclude_gap * 2 } else { least };
+            self.conclude_gap = next.clamp(least, least * MOST_GAPS);
+            self.concluded = self.now;
+            self.conclude_at = self.now + self.conclude_gap;
         }
         self.refresh_graph();
         self.refresh_roots();

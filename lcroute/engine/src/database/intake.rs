@@ -231,6 +231,9 @@ impl Database {
             }
         }
         self.version += 1;
+        if new.is_urgent() {
+            self.conclude_soon();
+        }
         // a link that a neighbour names is named here
         let named = |link: &Link| link.neighbor == origin && !link.advertised;
         self.own_stale |= self.links.values().any(named);
@@ -333,6 +336,7 @@ impl Database {
             self.remove_router(origin);
         }
         self.check_clock();
+        self.conclude_soon();
         self.version += 1;
         Ok(())
     }

@@ -9,8 +9,8 @@ use librecast::id::SecretKey;
 
 const LONG: Duration = Duration::from_secs(60);
 
-const OLDER_CONTROL: &str = "speaks another version of lcroute (control 2 or earlier, here 3)";
-const NEWER_CONTROL: &str = "speaks another version of lcroute (control 4 or later, here 3)";
+const OLDER_CONTROL: &str = "speaks another version of lcroute (control 3 or earlier, here 4)";
+const NEWER_CONTROL: &str = "speaks another version of lcroute (control 5 or later, here 4)";
 const OLDER_SIGNAL: &str = "speaks another version of lcroute (signalling 1, here 2)";
 const NEWER_SIGNAL: &str = "speaks another version of lcroute (signalling 3 or later, here 2)";
 
@@ -48,8 +48,8 @@ fn reasons(net: &Net) -> [Option<&'static str>; 2] {
 fn another_version_of_control_messages_makes_no_link_and_both_sides_say_so() {
     for wants in [[true; 2], [true, false], [false, true]] {
         for (control, here, there) in [
-            (2, OLDER_CONTROL, NEWER_CONTROL),
-            (4, NEWER_CONTROL, OLDER_CONTROL),
+            (3, OLDER_CONTROL, NEWER_CONTROL),
+            (5, NEWER_CONTROL, OLDER_CONTROL),
         ] {
             let net = meet(2, control, wants);
             assert_eq!(reasons(&net), [Some(here), Some(there)], "{wants:?}");
@@ -66,7 +66,7 @@ fn another_version_of_signalling_makes_no_link_and_whoever_hears_of_it_says_so()
         (1, OLDER_SIGNAL, NEWER_SIGNAL),
         (3, NEWER_SIGNAL, OLDER_SIGNAL),
     ] {
-        let net = meet(signal, 3, [true; 2]);
+        let net = meet(signal, 4, [true; 2]);
         assert_eq!(reasons(&net), [Some(here), Some(there)]);
         assert!(net.nodes[0].overlay.drops()["signal_version"] > 0);
     }
@@ -74,7 +74,7 @@ fn another_version_of_signalling_makes_no_link_and_whoever_hears_of_it_says_so()
 
 #[test]
 fn a_control_channel_of_another_version_ends_the_link() {
-    for (control, reason) in [(2, NEWER_CONTROL), (4, OLDER_CONTROL)] {
+    for (control, reason) in [(3, NEWER_CONTROL), (5, OLDER_CONTROL)] {
         let mut net = Net::mesh(2);
         // the answerer does not speak what it said in its signalling
         net.nodes[1].overlay.factory.control = control;
@@ -88,7 +88,7 @@ fn a_control_channel_of_another_version_ends_the_link() {
 
 #[test]
 fn who_comes_back_with_our_version_gets_its_link() {
-    let mut net = meet(2, 4, [true; 2]);
+    let mut net = meet(2, 5, [true; 2]);
     let network = Network::new(1);
     net.restart(
         1,
