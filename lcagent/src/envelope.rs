@@ -33,7 +33,7 @@ use thiserror::Error;
 use crate::certificate::Certificate;
 use crate::datagram::{JobId, Kind, MAX_DATAGRAM};
 use crate::part;
-use crate::replay::{ReplayError, ReplayWindow};
+use crate::replay::{ReplayError, ReplayWindow, Times};
 use crate::selector::{MAX_SELECTOR, Selector, SelectorError};
 
 /// Largest payload in bytes; what is larger is a file and goes another way.
@@ -271,7 +271,11 @@ pub fn open(
         Standing::Unknown => return Err(Refusal::UnknownKey(operator)),
         Standing::Revoked => return Err(Refusal::Revoked(operator)),
     }
-    replay.check(&operator, envelope.sequence, envelope.nonce)?;
+    let times = Times {
+        not_after: envelope.not_after,
+        now,
+    };
+    replay.check(&operator, envelope.sequence, envelope.nonce, times)?;
     if let Some(payload) = envelope.payload
         && payload_hash(payload) != *envelope.payload_hash
     {
@@ -495,7 +499,11 @@ mod tests {
     fn accept(datagram: &[u8], replay: &mut ReplayWindow) -> Result<Opened, Refusal> {
         let opened = open(datagram, NOW, |_, _| Standing::Known, replay)?;
         let (operator, command) = (&opened.operator, &opened.command);
-        replay.accept(operator, command.sequence, &command.nonce)?;
+        let times = Times {
+            not_after: command.not_after,
+            now: NOW,
+        };
+        replay.accept(operator, command.sequence, &command.nonce, times)?;
         Ok(opened)
     }
 

@@ -3,16 +3,20 @@
 //! A command is named by its operator, sequence and nonce. Per operator the window remembers the
 //! [`WINDOW`] commands with the highest sequences. When one more comes in, the lowest is forgotten
 //! and becomes the floor: whatever is not above it is refused, seen or not. So commands may arrive
-//! in any order, a replay is never accepted, the memory is bounded, and no clock takes part (a clock
-//! that is set back brings nothing back to life).
+//! in any order, a replay is never accepted, and the memory is bounded.
+//!
+//! Keys that are certified for a day come and go. Where [`MAX_KEYS`] are remembered and another one comes in, the key
+//! is forgotten whose newest command ended first, if that was [`MAX_AHEAD_S`] ago. From then on whatever ends no later
+//! than that command is refused, whoever's it is: a clock that is set back brings nothing back to life.
 //!
 //! The agent writes [`ReplayWindow::encode`] to its state directory before it runs what was accepted,
 //! and starts from it again. An operator's sequences rise: microseconds of Unix time, or one more than
 //! the last where the clock stands, so that one key can be used on two machines.
 //!
-//! Snapshot, version 1 (big-endian): `version 8 | keys 16 | keys x { operator key 256 | floor 64 |
-//! commands 16 | commands x { sequence 64 | nonce 128 } } | checksum 256`; keys and commands in
-//! ascending order; the checksum is `derive_key("lcagent 2026 replay window", all before it)`.
+//! Snapshot, version 2 (big-endian): `version 8 | forgotten 64 | keys 16 | keys x { operator key 256 | floor 64 |
+//! ends 64 | commands 16 | commands x { sequence 64 | nonce 128 } } | checksum 256`; keys and commands in
+//! ascending order; the checksum is `derive_key("lcagent 2026 replay window", all before it)`. Version 1 had neither
+//! `forgotten` nor `ends`: its keys are never forgotten.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,14 +24,17 @@ use librecast::id::{PeerId, derive};
 use librecast::wire::{Reader, WireError, Writer};
 use thiserror::Error;
 
+use crate::envelope::MAX_AHEAD_S;
+
 /// Commands remembered per operator key.
 pub const WINDOW: usize = 1024;
-/// Operator keys remembered; an agent's policy lists far fewer.
+/// Operator keys remembered; an agent's policy lists far fewer, but who is listed may certify others.
 pub const MAX_KEYS: usize = 256;
 /// Largest snapshot, in bytes: what a reader of the file has to accept.
-pub const MAX_SNAPSHOT: usize = 3 + MAX_KEYS * (32 + 8 + 2 + WINDOW * (8 + 16)) + 32;
+pub const MAX_SNAPSHOT: usize = 1 + 8 + 2 + MAX_KEYS * (32 + 8 + 8 + 2 + WINDOW * (8 + 16)) + 32;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+const VERSION_1: u8 = 1;
 const CHECKSUM_CONTEXT: &str = "lcagent 2026 replay window";
 
 /// Why a command may not run (again).
@@ -39,14 +46,25 @@ pub enum ReplayError {
     /// Older than all that is remembered: whether it was seen cannot be said any more.
     #[error("older than the replay window")]
     BelowWindow,
-    /// [`MAX_KEYS`] other keys are remembered.
+    /// [`MAX_KEYS`] other keys are remembered, and a command of each may still be good.
     #[error("too many operator keys")]
     TooManyKeys,
+}
+
+/// Until when a command is good, and what time it is, in Unix seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Times {
+    /// The command's.
+    pub not_after: u64,
+    /// The agent's clock.
+    pub now: u64,
 }
 
 /// The commands seen, per operator.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ReplayWindow {
+    /// The last second in which a command of a forgotten key was good; 0: none was forgotten.
+    forgotten: u64,
     operators: BTreeMap<PeerId, Operator>,
 }
 
@@ -54,6 +72,8 @@ pub struct ReplayWindow {
 struct Operator {
     /// The highest sequence that has been forgotten; 0 is no sequence.
     floor: u64,
+    /// The last second in which one of its commands is good.
+    ends: u64,
     seen: BTreeSet<(u64, [u8; 16])>,
 }
 
@@ -71,11 +91,17 @@ impl ReplayWindow {
         operator: &PeerId,
         sequence: u64,
         nonce: &[u8; 16],
+        times: Times,
     ) -> Result<(), ReplayError> {
+        if times.not_after <= self.forgotten {
+            return Err(ReplayError::BelowWindow);
+        }
         let Some(state) = self.operators.get(operator) else {
             return match (sequence, self.operators.len()) {
                 (0, _) => Err(ReplayError::BelowWindow),
-                (_, MAX_KEYS..) => Err(ReplayError::TooManyKeys),
+                (_, MAX_KEYS..) if self.outlived(times.now).is_none() => {
+                    Err(ReplayError::TooManyKeys)
+                }
                 _ => Ok(()),
             };
         };
@@ -100,9 +126,18 @@ impl ReplayWindow {
         operator: &PeerId,
         sequence: u64,
         nonce: &[u8; 16],
+        times: Times,
     ) -> Result<(), ReplayError> {
-        self.check(operator, sequence, nonce)?;
+        self.check(operator, sequence, nonce, times)?;
+        if self.operators.len() >= MAX_KEYS
+            && !self.operators.contains_key(operator)
+            && let Some((key, ends)) = self.outlived(times.now)
+        {
+            self.operators.remove(&key);
+            self.forgotten = self.forgotten.max(ends);
+        }
         let state = self.operators.entry(*operator).or_default();
+        state.ends = state.ends.max(times.not_after);
         state.seen.insert((sequence, *nonce));
         if state.seen.len() > WINDOW
             && let Some((lowest, _)) = state.seen.pop_first()
@@ -120,15 +155,25 @@ impl ReplayWindow {
         Ok(())
     }
 
+    /// The key whose newest command ended first, and when, if it was long enough ago.
+    fn outlived(&self, now: u64) -> Option<(PeerId, u64)> {
+        let ends = self.operators.iter().map(|(key, o)| (*key, o.ends));
+        ends.min_by_key(|(_, ends)| *ends)
+            .filter(|(_, ends)| ends.saturating_add(MAX_AHEAD_S) < now)
+    }
+
     /// The snapshot that survives a restart.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new();
         // both counts are held below their bounds by `accept`
-        w.u8(VERSION).u16(self.operators.len() as u16);
+        w.u8(VERSION)
+            .u64(self.forgotten)
+            .u16(self.operators.len() as u16);
         for (operator, state) in &self.operators {
             w.put(operator.public_key())
                 .u64(state.floor)
+                .u64(state.ends)
                 .u16(state.seen.len() as u16);
             for (sequence, nonce) in &state.seen {
                 w.u64(*sequence).put(nonce);
@@ -149,10 +194,12 @@ impl ReplayWindow {
             return Err(WireError::Bad("checksum"));
         }
         let mut r = Reader::new(body);
-        match r.u8()? {
-            VERSION => {}
+        let version = r.u8()?;
+        let forgotten = match version {
+            VERSION => r.u64()?,
+            VERSION_1 => 0,
             other => return Err(WireError::Version(other)),
-        }
+        };
         let mut operators = BTreeMap::new();
         for _ in 0..bounded(r.u16()?, MAX_KEYS)? {
             let operator =
@@ -163,16 +210,24 @@ impl ReplayWindow {
             {
                 return Err(WireError::Bad("order"));
             }
-            operators.insert(operator, Operator::decode(&mut r)?);
+            operators.insert(operator, Operator::decode(&mut r, version)?);
         }
         r.finish()?;
-        Ok(Self { operators })
+        Ok(Self {
+            forgotten,
+            operators,
+        })
     }
 }
 
 impl Operator {
-    fn decode(r: &mut Reader<'_>) -> Result<Self, WireError> {
+    fn decode(r: &mut Reader<'_>, version: u8) -> Result<Self, WireError> {
         let floor = r.u64()?;
+        let ends = if version == VERSION_1 {
+            u64::MAX
+        } else {
+            r.u64()?
+        };
         let mut seen = BTreeSet::new();
         for _ in 0..bounded(r.u16()?, WINDOW)? {
             let command = (r.u64()?, r.array()?);
@@ -181,7 +236,7 @@ impl Operator {
             }
             seen.insert(command);
         }
-        Ok(Self { floor, seen })
+        Ok(Self { floor, ends, seen })
     }
 }
 
@@ -207,27 +262,37 @@ mod tests {
     }
 
     const NONCE: [u8; 16] = [7; 16];
+    const NOW: u64 = 1_800_000_000;
+    const GOOD: Times = good_at(NOW);
+
+    /// A command of a minute.
+    const fn good_at(now: u64) -> Times {
+        Times {
+            not_after: now + 60,
+            now,
+        }
+    }
 
     #[test]
     fn command_runs_once_in_whatever_order_it_comes() {
         let (mut window, key) = (ReplayWindow::new(), operator(1));
         for sequence in [5, 9, 1, 7] {
-            assert_eq!(window.accept(&key, sequence, &NONCE), Ok(()));
+            assert_eq!(window.accept(&key, sequence, &NONCE, GOOD), Ok(()));
             assert_eq!(
-                window.accept(&key, sequence, &NONCE),
+                window.accept(&key, sequence, &NONCE, GOOD),
                 Err(ReplayError::Replayed)
             );
         }
         // the same sequence drawn on another machine is another command
-        assert_eq!(window.accept(&key, 9, &[8; 16]), Ok(()));
+        assert_eq!(window.accept(&key, 9, &[8; 16], GOOD), Ok(()));
         // operators do not disturb each other
-        assert_eq!(window.accept(&operator(2), 9, &NONCE), Ok(()));
+        assert_eq!(window.accept(&operator(2), 9, &NONCE, GOOD), Ok(()));
         assert_eq!(
-            window.accept(&key, 0, &NONCE),
+            window.accept(&key, 0, &NONCE, GOOD),
             Err(ReplayError::BelowWindow)
         );
         assert_eq!(
-            window.accept(&operator(3), 0, &NONCE),
+            window.accept(&operator(3), 0, &NONCE, GOOD),
             Err(ReplayError::BelowWindow)
         );
     }
@@ -237,19 +302,22 @@ mod tests {
         let (mut window, key) = (ReplayWindow::new(), operator(1));
         let count = WINDOW as u64;
         for sequence in 10..10 + count {
-            window.accept(&key, sequence, &NONCE).unwrap();
+            window.accept(&key, sequence, &NONCE, GOOD).unwrap();
         }
         // full: what is lower than everything remembered could be a replay
         assert_eq!(
-            window.accept(&key, 9, &NONCE),
+            window.accept(&key, 9, &NONCE, GOOD),
             Err(ReplayError::BelowWindow)
         );
-        assert_eq!(window.accept(&key, 10 + count, &NONCE), Ok(()));
+        assert_eq!(window.accept(&key, 10 + count, &NONCE, GOOD), Ok(()));
         assert_eq!(
-            window.accept(&key, 10, &[9; 16]),
+            window.accept(&key, 10, &[9; 16], GOOD),
             Err(ReplayError::BelowWindow)
         );
-        assert_eq!(window.accept(&key, 11, &NONCE), Err(ReplayError::Replayed));
+        assert_eq!(
+            window.accept(&key, 11, &NONCE, GOOD),
+            Err(ReplayError::Replayed)
+        );
         assert_eq!(window.operators[&key].seen.len(), WINDOW);
     }
 
@@ -257,27 +325,88 @@ mod tests {
     fn keys_are_bounded() {
         let mut window = ReplayWindow::new();
         for n in 0..MAX_KEYS as u16 {
-            window.accept(&operator(n), 1, &NONCE).unwrap();
+            window.accept(&operator(n), 1, &NONCE, GOOD).unwrap();
         }
         let one_more = operator(MAX_KEYS as u16);
         assert_eq!(
-            window.accept(&one_more, 1, &NONCE),
+            window.accept(&one_more, 1, &NONCE, GOOD),
             Err(ReplayError::TooManyKeys)
         );
-        assert_eq!(window.accept(&operator(0), 2, &NONCE), Ok(()));
+        assert_eq!(window.accept(&operator(0), 2, &NONCE, GOOD), Ok(()));
+    }
+
+    #[test]
+    fn key_whose_commands_have_long_expired_makes_room_and_none_of_them_runs_again() {
+        let mut window = ReplayWindow::new();
+        for n in 0..MAX_KEYS as u16 {
+            let times = good_at(NOW + u64::from(n));
+            window.accept(&operator(n), 1, &NONCE, times).unwrap();
+        }
+        let (first, one_more) = (operator(0), operator(MAX_KEYS as u16));
+        // newer commands of a key keep it
+        window
+            .accept(&operator(1), 2, &NONCE, good_at(NOW + 999))
+            .unwrap();
+        let ended = NOW + 60;
+        let too_early = good_at(ended + MAX_AHEAD_S);
+        assert_eq!(
+            window.accept(&one_more, 1, &NONCE, too_early),
+            Err(ReplayError::TooManyKeys)
+        );
+        let later = good_at(ended + MAX_AHEAD_S + 1);
+        window.accept(&one_more, 1, &NONCE, later).unwrap();
+        assert_eq!(window.operators.len(), MAX_KEYS);
+        assert!(!window.operators.contains_key(&first));
+        // the clock is set back, after a restart too
+        let restarted = ReplayWindow::decode(&window.encode()).unwrap();
+        for mut window in [window, restarted] {
+            assert_eq!(
+                window.accept(&first, 1, &NONCE, GOOD),
+                Err(ReplayError::BelowWindow)
+            );
+            // it comes back
+            let again = good_at(ended + MAX_AHEAD_S + 9);
+            window.accept(&first, 2, &NONCE, again).unwrap();
+            assert_eq!(
+                window.accept(&first, 1, &NONCE, GOOD),
+                Err(ReplayError::BelowWindow)
+            );
+            assert!(window.operators.contains_key(&operator(1)));
+        }
+    }
+
+    #[test]
+    fn snapshot_of_version_1_is_read_and_its_keys_are_kept() {
+        let mut w = Writer::new();
+        w.u8(1)
+            .u16(1)
+            .put(operator(1).public_key())
+            .u64(0)
+            .u16(1)
+            .u64(5)
+            .put(&NONCE);
+        let window = ReplayWindow::decode(&sealed(w.as_slice())).unwrap();
+        assert_eq!(
+            window.check(&operator(1), 5, &NONCE, GOOD),
+            Err(ReplayError::Replayed)
+        );
+        assert_eq!(window.outlived(u64::MAX), None);
     }
 
     #[test]
     fn replay_is_refused_after_a_restart() {
         let (mut window, key) = (ReplayWindow::new(), operator(1));
         for sequence in 1..2000 {
-            window.accept(&key, sequence, &NONCE).unwrap();
+            window.accept(&key, sequence, &NONCE, GOOD).unwrap();
         }
         let mut window = ReplayWindow::decode(&window.encode()).unwrap();
         for sequence in 1..2000 {
-            assert!(window.accept(&key, sequence, &NONCE).is_err(), "{sequence}");
+            assert!(
+                window.accept(&key, sequence, &NONCE, GOOD).is_err(),
+                "{sequence}"
+            );
         }
-        assert_eq!(window.accept(&key, 2000, &NONCE), Ok(()));
+        assert_eq!(window.accept(&key, 2000, &NONCE, GOOD), Ok(()));
     }
 
     #[test]
@@ -285,10 +414,11 @@ mod tests {
         let key = operator(1);
         let mut window = ReplayWindow::new();
         for n in 0..MAX_KEYS as u16 {
-            window.accept(&operator(n), 1, &NONCE).unwrap();
+            window.accept(&operator(n), 1, &NONCE, GOOD).unwrap();
         }
         let full: Operator = Operator {
             floor: 0,
+            ends: 0,
             seen: (1..=WINDOW as u64).map(|s| (s, NONCE)).collect(),
         };
         for state in window.operators.values_mut() {
@@ -309,10 +439,12 @@ mod tests {
         let key = operator(1);
         let one = |floor: u64, sequences: &[u64]| {
             let mut w = Writer::new();
-            w.u8(1)
+            w.u8(2)
+                .u64(0)
                 .u16(1)
                 .put(key.public_key())
                 .u64(floor)
+                .u64(0)
                 .u16(sequences.len() as u16);
             for s in sequences {
                 w.u64(*s).put(&NONCE);
@@ -338,8 +470,8 @@ mod tests {
             Err(WireError::Bad("count"))
         );
         assert_eq!(
-            ReplayWindow::decode(&sealed(&[2, 0, 0])),
-            Err(WireError::Version(2))
+            ReplayWindow::decode(&sealed(&[3, 0, 0])),
+            Err(WireError::Version(3))
         );
         assert_eq!(
             ReplayWindow::decode(&sealed(&[1, 0, 0, 0])),
@@ -360,7 +492,7 @@ mod tests {
         fn snapshot_round_trips(commands in prop::collection::vec((0_u16..4, 1_u64..40, any::<bool>()), 0..64)) {
             let mut window = ReplayWindow::new();
             for (n, sequence, other) in commands {
-                let _ = window.accept(&operator(n), sequence, &[u8::from(other); 16]);
+                let _ = window.accept(&operator(n), sequence, &[u8::from(other); 16], GOOD);
             }
             prop_assert_eq!(ReplayWindow::decode(&window.encode()), Ok(window));
         }
@@ -368,7 +500,7 @@ mod tests {
         #[test]
         fn changed_snapshot_is_refused(at in any::<prop::sample::Index>(), flip in 1_u8..) {
             let mut window = ReplayWindow::new();
-            window.accept(&operator(1), 1, &NONCE).unwrap();
+            window.accept(&operator(1), 1, &NONCE, GOOD).unwrap();
             let mut bytes = window.encode();
             let at = at.index(bytes.len());
             bytes[at] ^= flip;
@@ -389,7 +521,7 @@ mod tests {
             let (mut window, key) = (ReplayWindow::new(), operator(1));
             let mut ran = BTreeSet::new();
             for sequence in sequences {
-                if window.accept(&key, sequence, &NONCE).is_ok() {
+                if window.accept(&key, sequence, &NONCE, GOOD).is_ok() {
                     prop_assert!(ran.insert(sequence), "{} ran twice", sequence);
                 }
                 prop_assert!(window.operators.get(&key).is_none_or(|o| o.seen.len() <= WINDOW));

@@ -26,7 +26,7 @@ use crate::datagram::{JobId, Kind, hello};
 use crate::envelope::{self, Opened, Standing};
 use crate::part::{self, Collection};
 use crate::record::{NodeInfo, Record};
-use crate::replay::ReplayWindow;
+use crate::replay::{ReplayWindow, Times};
 use crate::request::{Request, Run, What};
 use crate::sealed::{self, AnswerKey};
 use crate::selector::Node;
@@ -322,7 +322,7 @@ impl Agent {
                 self.handle_command(datagram, via, now, clock);
                 Ok(())
             }
-            Kind::Part => self.handle_part(datagram, r, now),
+            Kind::Part => self.handle_part(datagram, r, now, clock),
             Kind::Acknowledgement => self.handle_acknowledgement(datagram, r, via, now),
             Kind::Hello => {
                 self.handle_hello(via, now);
@@ -468,7 +468,10 @@ impl Agent {
                 self.count(refusal.name());
             }
             Ok(opened) => match opened.awaited {
-                None => self.accept(&opened, via, datagram.to_vec(), Vec::new(), now),
+                None => {
+                    let datagrams = (datagram.to_vec(), Vec::new());
+                    self.accept(&opened, via, datagrams, now, clock);
+                }
                 Some(awaited) => {
                     if self.collecting.len() >= MAX_COLLECTING {
                         self.count("too_many_payloads");
@@ -510,6 +513,7 @@ impl Agent {
         datagram: &[u8],
         r: Reader<'_>,
         now: Instant,
+        clock: u64,
     ) -> Result<(), WireError> {
         let id = part::job_of(r)?;
         let Some(collecting) = self.collecting.get_mut(&id) else {
@@ -538,7 +542,7 @@ impl Agent {
                     via,
                     ..
                 } = collecting;
-                self.accept(&opened, via, envelope, parts, now);
+                self.accept(&opened, via, (envelope, parts), now, clock);
                 Ok(())
             }
         }
@@ -549,15 +553,19 @@ impl Agent {
         &mut self,
         opened: &Opened,
         via: u32,
-        envelope: Vec<u8>,
-        parts: Vec<Vec<u8>>,
+        (envelope, parts): (Vec<u8>, Vec<Vec<u8>>),
         now: Instant,
+        clock: u64,
     ) {
         let (operator, command) = (opened.operator, &opened.command);
-        if let Err(e) = self
+        let times = Times {
+            not_after: command.not_after,
+            now: clock,
+        };
+        let accepted = self
             .replay
-            .accept(&operator, command.sequence, &command.nonce)
-        {
+            .accept(&operator, command.sequence, &command.nonce, times);
+        if let Err(e) = accepted {
             self.count(envelope::Refusal::from(e).name());
             return;
         }
