@@ -89,11 +89,11 @@ impl Refusal {
             ),
             Self::ControlOlder => (
                 "control_version",
-                "speaks another version of lcroute (control 2 or earlier, here 3)",
+                "speaks another version of lcroute (control 3 or earlier, here 4)",
             ),
             Self::ControlNewer => (
                 "control_version",
-                "speaks another version of lcroute (control 4 or later, here 3)",
+                "speaks another version of lcroute (control 5 or later, here 4)",
             ),
             Self::Recipient => ("signal_recipient", "wrong recipient"),
             Self::Network => ("signal_network", "another network"),

@@ -769,7 +769,7 @@ proptest! {
         prop_assert!(world.is_connected());
         world.run(seconds(200));
         // a trial of a near link may just be under way
-        for _ in 0..60 {
+        for _ in 0..300 {
             if !world.is_as_wanted() {
                 world.run(seconds(1));
             }
