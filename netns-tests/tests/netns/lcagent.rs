@@ -252,13 +252,12 @@ fn a_full_disk_under_the_audit_log_keeps_everything_from_running() {
         std::fs::remove_file(&log)?;
         std::os::unix::fs::symlink("/dev/full", &log)?;
         fleet.start_agent(0)?;
-        let refused = fleet.exec(&["--on", "first", "--", "touch", "/tmp/agt-audit-ran"])?;
+        let trace = fleet.agent_state(1).join("ran");
+        let path = trace.display().to_string();
+        let refused = fleet.exec(&["--on", "first", "--", "touch", &path])?;
         ensure!(refused.code == 1, "exit code {}", refused.code);
         ensure!(refused.stderr.contains("audit log"), "{}", refused.stderr);
-        ensure!(
-            !std::path::Path::new("/tmp/agt-audit-ran").exists(),
-            "it ran"
-        );
+        ensure!(!trace.exists(), "it ran");
         Ok(())
     });
 }

@@ -77,20 +77,14 @@ fn a_key_that_is_revoked_while_its_job_runs_is_obeyed_no_more() {
             Ok(())
         })?;
         exec.kill()?;
-        let later = [
-            "--key",
-            "ci.key",
-            "--timeout",
-            "1s",
-            "--",
-            "touch",
-            "/tmp/agt-revoke",
-        ];
-        ensure!(fleet.exec(&later)?.code == 3, "it is obeyed");
+        let trace = fleet.agent_state(0).join("obeyed");
+        let path = trace.display().to_string();
+        let command = ["--key", "ci.key", "--timeout", "1s", "--", "touch", &path];
+        ensure!(fleet.exec(&command)?.code == 3, "it is obeyed");
         // restarted, it remembers; and it tells the one that was away, which its selector leaves out
         fleet.agents[0].stop()?;
         fleet.start_agent(0)?;
-        let first = [&["--on", "first"], &later[..]].concat();
+        let first = [&["--on", "first"], &command[..]].concat();
         ensure!(fleet.exec(&first)?.code == 3, "forgotten in a restart");
         let everywhere = fleet.run("revoke", &["--timeout", "2s", &public])?;
         ensure!(everywhere.code == 3, "exit code {}", everywhere.code);
@@ -103,10 +97,7 @@ fn a_key_that_is_revoked_while_its_job_runs_is_obeyed_no_more() {
             ensure!(known.contains(&public), "{known}");
             Ok(())
         })?;
-        ensure!(
-            !std::path::Path::new("/tmp/agt-revoke").exists(),
-            "a revoked key was obeyed"
-        );
+        ensure!(!trace.exists(), "a revoked key was obeyed");
         Ok(())
     });
 }
