@@ -1,12 +1,13 @@
 //! Commands that only the nodes they are for can read, and answers that only the operator can.
 //!
 //! ```text
-//! payload  version 8 = 3 | nodes 16 x { node 64 | wrap 896 } | sealed request
+//! payload  version 8 = 3 | nodes 16 x { node 64 | wrap 896 } | AES-256-GCM(request), nonce 0, AAD: operator 256
 //! wrap     crypto_box sealed box (X25519, XSalsa20-Poly1305) for the node's identity: content key 256 | answer key 256
 //! segment  nonce 96 | AES-256-GCM(content) with the node's answer key, AAD: job 64 | offset 32
 //! ```
 //!
 //! The content key is drawn for each command and used once, so its nonce is zero; the envelope's signature covers the rest.
+//! Nobody else can send on under his own name what he cannot read: a request is opened with the key of who signs.
 //! Each node has an answer key of its own: others that got the command cannot read what it says. A segment's nonce is
 //! a hash of its offset and content under the answer key: what is sent again is the same, and what differs has another.
 //! Who is to do something, when, how much is said and that it is sealed remains visible.
@@ -51,29 +52,8 @@ impl AnswerKey {
     pub fn seal(&self, job: JobId, offset: u32, content: &[u8]) -> Vec<u8> {
         let at = offset.to_be_bytes();
         let hash = derive(NONCE_CONTEXT, &[self.0.as_slice(), &job.0, &at, content]);
-        let [
-            nonce @ ..,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-        ] = hash;
+        let mut nonce = [0; NONCE_LEN];
+        nonce.copy_from_slice(&hash[..NONCE_LEN]);
         let mut out = nonce.to_vec();
         let key = cipher(&derive(ANSWER_CONTEXT, &[self.0.as_slice()]));
         let mut sealed = content.to_vec();
@@ -104,9 +84,10 @@ impl AnswerKey {
     }
 }
 
-/// A payload that `nodes` can read, and the keys of their answers. Draws randomness.
+/// A payload of `operator` that `nodes` can read, and the keys of their answers. Draws randomness.
 pub fn seal_request(
     request: &[u8],
+    operator: &PeerId,
     nodes: &[PeerId],
 ) -> Result<(Vec<u8>, BTreeMap<PeerId, AnswerKey>), WireError> {
     let bad = |_| WireError::Bad("sealing");
@@ -127,7 +108,7 @@ pub fn seal_request(
     }
     let mut sealed = request.to_vec();
     cipher(&derive(REQUEST_CONTEXT, &[content.as_slice()]))
-        .seal_in_place_append_tag(zero(), Aad::empty(), &mut sealed)
+        .seal_in_place_append_tag(zero(), Aad::from(operator.public_key()), &mut sealed)
         .map_err(|_| WireError::Bad("sealing"))?;
     w.put(&sealed);
     Ok((w.into_vec(), keys))
@@ -139,9 +120,11 @@ pub fn is_sealed(payload: &[u8]) -> bool {
     payload.first() == Some(&VERSION)
 }
 
-/// The request in a sealed payload and the key of the answer; none if it is not for the node with this key.
+/// The request in a sealed payload of `operator` and the key of the answer; none if it is not for the node with this
+/// key.
 pub fn open_request(
     payload: &[u8],
+    operator: &PeerId,
     key: &SecretKey,
 ) -> Result<Option<(Vec<u8>, AnswerKey)>, WireError> {
     let mut r = Reader::new(payload);
@@ -170,7 +153,7 @@ pub fn open_request(
     let answer = Zeroizing::new(answer.try_into().map_err(|_| bad)?);
     let mut request = r.take(r.rest().len())?.to_vec();
     let length = cipher(&derive(REQUEST_CONTEXT, &[content.as_slice()]))
-        .open_in_place(zero(), Aad::empty(), &mut request)
+        .open_in_place(zero(), Aad::from(operator.public_key()), &mut request)
         .map_err(|_| WireError::Bad("sealed request"))?
         .len();
     request.truncate(length);
@@ -201,35 +184,46 @@ mod tests {
         SecretKey::from_seed(&[n; 32])
     }
 
+    fn operator() -> PeerId {
+        key(9).peer_id()
+    }
+
     const JOB: JobId = JobId([5; 8]);
 
     #[test]
     fn request_is_read_by_those_it_is_for_and_by_nobody_else() {
         let nodes = [key(1).peer_id(), key(2).peer_id()];
-        let (payload, keys) = seal_request(b"the secret request", &nodes).unwrap();
+        let (payload, keys) = seal_request(b"the secret request", &operator(), &nodes).unwrap();
         assert!(is_sealed(&payload));
         assert!(!payload.windows(6).any(|w| w == b"secret"));
         for n in [1, 2] {
-            let (request, answer) = open_request(&payload, &key(n)).unwrap().unwrap();
+            let (request, answer) = open_request(&payload, &operator(), &key(n))
+                .unwrap()
+                .unwrap();
             assert_eq!(request, b"the secret request");
             assert_eq!(answer, keys[&key(n).peer_id()]);
         }
-        assert_eq!(open_request(&payload, &key(3)), Ok(None));
+        assert_eq!(open_request(&payload, &operator(), &key(3)), Ok(None));
         assert_ne!(keys[&nodes[0]], keys[&nodes[1]]);
+        let other = key(8).peer_id();
+        assert!(open_request(&payload, &other, &key(1)).is_err(), "sent on");
         for at in (0..payload.len()).step_by(7) {
             let mut changed = payload.clone();
             changed[at] ^= 1;
-            let opened = open_request(&changed, &key(1));
+            let opened = open_request(&changed, &operator(), &key(1));
             let second = 3 + 8 + WRAP..3 + 2 * (8 + WRAP);
-            let same = opened == open_request(&payload, &key(1));
+            let same = opened == open_request(&payload, &operator(), &key(1));
             assert_eq!(same, second.contains(&at), "{at}");
         }
     }
 
     #[test]
     fn answers_are_read_by_the_operator_where_they_belong() {
-        let (payload, keys) = seal_request(b"x", &[key(1).peer_id(), key(2).peer_id()]).unwrap();
-        let (_, node) = open_request(&payload, &key(1)).unwrap().unwrap();
+        let (payload, keys) =
+            seal_request(b"x", &operator(), &[key(1).peer_id(), key(2).peer_id()]).unwrap();
+        let (_, node) = open_request(&payload, &operator(), &key(1))
+            .unwrap()
+            .unwrap();
         let sealed = node.seal(JOB, 7, b"output");
         assert_eq!(sealed.len(), 6 + OVERHEAD);
         let (own, other) = (&keys[&key(1).peer_id()], &keys[&key(2).peer_id()]);
@@ -249,9 +243,9 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..400), count in 0..3_u16) {
-            let _ = open_request(&bytes, &key(1));
+            let _ = open_request(&bytes, &operator(), &key(1));
             let counted = [&[VERSION][..], &count.to_be_bytes(), &bytes].concat();
-            let _ = open_request(&counted, &key(1));
+            let _ = open_request(&counted, &operator(), &key(1));
             let answer = AnswerKey(Zeroizing::new([1; 32]));
             prop_assert_eq!(answer.open(JOB, 0, &bytes), None);
         }

@@ -583,7 +583,7 @@ impl Agent {
             id: &me,
             labels: &self.settings.node.labels,
         };
-        let (request, seal, mine) = self.read_request(&command.payload);
+        let (request, seal, mine) = self.read_request(&operator, &command.payload);
         let short = short_id(&self.key.peer_id());
         let others = request
             .as_ref()
@@ -621,12 +621,13 @@ impl Agent {
     /// The request in a payload, what to seal the answer under, and whether it is for this node at all.
     fn read_request(
         &self,
+        operator: &PeerId,
         payload: &[u8],
     ) -> (Result<Request, WireError>, Option<AnswerKey>, bool) {
         if !sealed::is_sealed(payload) {
             return (Request::decode(payload), None, true);
         }
-        match sealed::open_request(payload, &self.key) {
+        match sealed::open_request(payload, operator, &self.key) {
             Ok(Some((request, seal))) => (Request::decode(&request), Some(seal), true),
             Ok(None) => (Err(WireError::Bad("sealed for others")), None, false),
             Err(e) => (Err(e), None, true),

@@ -50,13 +50,13 @@ struct Line {
 impl Revocations {
     /// Keeps one, the last word where it was said before; false if there are [`MAX_REVOKED`] others.
     pub fn add(&mut self, revocation: Revocation) -> bool {
-        let same = |r: &&mut Revocation| {
-            r.key == revocation.key
-                && (r.certifier.is_none() || r.certifier == revocation.certifier)
-        };
-        if let Some(there) = self.0.iter_mut().find(same) {
+        let mut of_key = self.0.iter_mut().filter(|r| r.key == revocation.key);
+        if let Some(there) = of_key.find(|r| r.certifier == revocation.certifier) {
             // said again, perhaps to more nodes and for longer
             there.told = revocation.told;
+            return true;
+        }
+        if self.hold_altogether(&revocation.key) {
             return true;
         }
         if self.0.len() >= MAX_REVOKED {
@@ -74,6 +74,11 @@ impl Revocations {
             None => r.key == *operator || Some(r.key) == certifier,
             by => r.key == *operator && by == certifier,
         })
+    }
+
+    fn hold_altogether(&self, key: &PeerId) -> bool {
+        let mut all = self.0.iter();
+        all.any(|r| r.key == *key && r.certifier.is_none())
     }
 
     /// All of them.
@@ -165,6 +170,11 @@ mod tests {
         assert!(all.add(again));
         assert_eq!(all.iter().count(), 2, "the same again is no other");
         assert_eq!(all.iter().last().unwrap().told.not_after, 8);
+        let mut less = revocation(6, Some(5));
+        less.told.not_after = 9;
+        assert!(all.add(less) && all.iter().count() == 2);
+        let told = all.iter().last().unwrap().told.not_after;
+        assert_eq!(told, 8, "who says less does not take its place");
         let broken = all.encode() + "{\n";
         assert_eq!(Revocations::decode(&broken), Err(3));
     }

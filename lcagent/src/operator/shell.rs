@@ -273,7 +273,7 @@ impl Session {
         let (payload, seals) = if sealed_for.is_empty() {
             (plain, BTreeMap::new())
         } else {
-            seal_request(&plain, sealed_for).map_err(bad)?
+            seal_request(&plain, &self.key.peer_id(), sealed_for).map_err(bad)?
         };
         let command = Command {
             selector: options.selector.clone(),
