@@ -239,7 +239,7 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
     let daemon = matches!(command, Command::Run { .. } | Command::Signal { .. });
     let level = common.log.as_deref().or(config.log.as_deref());
     init_logging(level, if daemon { DAEMON_LOG } else { "warn" })?;
-    let control = common.control(&config);
+    let control = common.control_to_ask(&config);
     match command {
         Command::Demo { nodes } => {
             let args = ["--nodes".to_owned(), nodes.to_string()].map(OsString::from);

@@ -13,6 +13,7 @@ use lcroute_overlay::signal::server;
 use lcroute_overlay::{Identity as OverlayIdentity, Overlay, OverlayConfig};
 use librecast::cert::Member;
 use librecast::cli::{Exit, ExitError};
+use librecast::service;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::commands::print_line;
@@ -73,6 +74,7 @@ pub fn run(common: &Common, config: Config, overrides: Overrides) -> anyhow::Res
     }
     match end {
         End::Stop => {
+            service::stopping();
             device.close().context(config.tun.name)?;
             Ok(Exit::Ok)
         }
@@ -80,6 +82,7 @@ pub fn run(common: &Common, config: Config, overrides: Overrides) -> anyhow::Res
             // the interface never loses its reader, nor programs their joins
             let device = device.keep().context(config.tun.name)?;
             tracing::info!("executing {} anew", program.display());
+            service::reloading();
             Err(exec(&program, &device))
         }
     }
@@ -280,6 +283,5 @@ fn announce_ready(config: &Config, fast: &Parts) {
         member.addresses.address,
         member.peer
     );
-    // without systemd there is nobody to tell
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    service::ready();
 }

@@ -23,6 +23,7 @@ use lcroute_engine::{Engine, Neighbor, Output};
 use lcroute_overlay::{Event, LinkId, Overlay, SendError};
 use librecast::cert::Member;
 use librecast::id::PeerId;
+use librecast::service::Service;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::{Notify, mpsc};
 
@@ -100,6 +101,7 @@ pub struct PacketLoop {
     host_changed: Option<Instant>,
     hosts: Vec<SocketAddr>,
     overruns: u64,
+    service: Service,
     end: Option<End>,
 }
 
@@ -121,6 +123,7 @@ impl PacketLoop {
             host_changed: None,
             hosts: Vec::new(),
             overruns: 0,
+            service: Service::of_environment(),
             end: None,
         })
     }
@@ -166,6 +169,7 @@ impl PacketLoop {
             }
             self.run_timers(now);
             self.deliver(now);
+            self.service.alive(now);
             if let Some(end) = self.end {
                 return Ok(end);
             }
@@ -180,6 +184,7 @@ impl PacketLoop {
             p.overlay.poll_timeout(),
             p.network.next_timeout(),
             self.host_changed,
+            self.service.poll_timeout(),
         ];
         for at in timers.into_iter().flatten() {
             due = due.min(at);
@@ -337,6 +342,7 @@ impl PacketLoop {
             self.check_overruns(now);
             self.parts.socket.count_overflow();
             self.tell_round_trips(now);
+            self.tell_manager();
             if self.inbound.look(now) {
                 self.report_inbound();
             }

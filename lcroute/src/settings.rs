@@ -7,6 +7,9 @@ use clap::Args;
 use crate::config::Config;
 use crate::state::StateDir;
 
+/// Where the daemon of the host answers.
+const SYSTEM_CONTROL: &str = "/run/lcroute/control.sock";
+
 /// Settings of every verb; flags win over environment, environment over file.
 #[derive(Debug, Args)]
 pub struct Common {
@@ -57,11 +60,21 @@ impl Common {
         )
     }
 
+    /// Where the daemon is asked: that of the host where this user runs none.
+    pub fn control_to_ask(&self, config: &Config) -> PathBuf {
+        let (own, system) = (self.control(config), PathBuf::from(SYSTEM_CONTROL));
+        let is_default = self.control.is_none() && config.control.is_none();
+        match is_default && !own.exists() && system.exists() {
+            true => system,
+            false => own,
+        }
+    }
+
     /// Where the daemon answers.
     pub fn control(&self, config: &Config) -> PathBuf {
         let default = || match (is_root(), std::env::var_os("XDG_RUNTIME_DIR")) {
             (false, Some(dir)) => PathBuf::from(dir).join("lcroute/control.sock"),
-            _ => PathBuf::from("/run/lcroute/control.sock"),
+            _ => PathBuf::from(SYSTEM_CONTROL),
         };
         self.control
             .clone()

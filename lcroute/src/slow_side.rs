@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use lcroute_overlay::signal::{client, server};
 use librecast::id::{NetworkId, PeerId, SecretKey};
+use librecast::service;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::config::Config;
@@ -122,6 +123,7 @@ impl SlowSide {
                 }
             };
             if let Some(done) = reload {
+                service::reloading();
                 let result = reread(
                     &mut self.config,
                     self.config_path.as_deref(),
@@ -137,6 +139,7 @@ impl SlowSide {
                         .await;
                     tracing::info!("configuration read again");
                 }
+                service::ready();
                 if let Some(done) = done {
                     // who asked may have gone
                     let _ = done.send(result);

@@ -1,7 +1,8 @@
 //! The state directory: identity, membership, revocations, incarnation. Files of mode 0600 in a folder of mode 0700.
 
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -9,11 +10,16 @@ use anyhow::Context;
 use librecast::cert::{Chain, Member};
 use librecast::cli::{Exit, ExitError};
 use librecast::id::{IdError, NetworkId, SecretKey};
+use librecast::service;
 use serde::{Deserialize, Serialize};
 
 use crate::revocations::Revocations;
 
 const NODE_KEY: &str = "node.key";
+/// The node's key as a credential of a service manager: it need not lie on disk in the clear.
+const NODE_CREDENTIAL: &str = "lcroute.node.key";
+/// Root follows no link that the directory's owner may have put there.
+const NO_LINK: i32 = nix::libc::O_NOFOLLOW;
 const NETWORK_KEY: &str = "network.key";
 const MEMBERSHIP: &str = "membership.toml";
 const INCARNATION: &str = "incarnation";
@@ -110,7 +116,10 @@ impl StateDir {
 
     /// The node's key, if it has one.
     pub fn node_key(&self) -> anyhow::Result<Option<SecretKey>> {
-        self.load_key(NODE_KEY)
+        match service::credential(NODE_CREDENTIAL) {
+            Some(path) => load_key(&path),
+            None => self.load_key(NODE_KEY),
+        }
     }
 
     /// The network's key, if it is kept here.
@@ -119,13 +128,7 @@ impl StateDir {
     }
 
     fn load_key(&self, name: &str) -> anyhow::Result<Option<SecretKey>> {
-        match SecretKey::load(&self.path.join(name)) {
-            Ok(key) => Ok(Some(key)),
-            Err(IdError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-                Ok(None)
-            }
-            Err(e) => Err(ExitError::new(Exit::NotPermitted, e.to_string()).into()),
-        }
+        load_key(&self.path.join(name))
     }
 
     /// The node's key, made if it is missing.
@@ -143,12 +146,31 @@ impl StateDir {
 
     fn store_new_key(&self, name: &str) -> anyhow::Result<SecretKey> {
         self.create()?;
-        let key = SecretKey::generate();
-        match key.store(&self.path.join(name)) {
-            Ok(()) => Ok(key),
-            Err(IdError::Io { source, .. }) => Err(permission(&source, &self.path.join(name))),
-            Err(e) => Err(e.into()),
+        let (key, path) = (SecretKey::generate(), self.path.join(name));
+        match key.store(&path) {
+            Ok(()) => {}
+            Err(IdError::Io { source, .. }) => return Err(permission(&source, &path)),
+            Err(e) => return Err(e.into()),
         }
+        let give = || {
+            self.give(
+                &OpenOptions::new()
+                    .read(true)
+                    .custom_flags(NO_LINK)
+                    .open(&path)?,
+            )
+        };
+        give().map_err(|e| permission(&e, &path))?;
+        Ok(key)
+    }
+
+    /// A file that root makes belongs to whose directory this is: the daemon runs as another user.
+    fn give(&self, file: &File) -> std::io::Result<()> {
+        let owner = std::fs::metadata(&self.path)?;
+        if nix::unistd::geteuid().is_root() && owner.uid() != 0 {
+            std::os::unix::fs::fchown(file, Some(owner.uid()), Some(owner.gid()))?;
+        }
+        Ok(())
     }
 
     /// The membership, if the node has one.
@@ -269,17 +291,29 @@ impl StateDir {
         self.create()?;
         let (path, new) = (self.path.join(name), self.path.join(format!("{name}.new")));
         let write = || {
-            let mut file = std::fs::OpenOptions::new()
+            let mut file = OpenOptions::new()
                 .write(true)
                 .create(true)
                 .truncate(true)
                 .mode(0o600)
+                .custom_flags(NO_LINK)
                 .open(&new)?;
+            self.give(&file)?;
             file.write_all(contents)?;
             file.sync_all()?;
             std::fs::rename(&new, &path)
         };
         write().map_err(|e| permission(&e, &path))
+    }
+}
+
+fn load_key(path: &Path) -> anyhow::Result<Option<SecretKey>> {
+    match SecretKey::load(path) {
+        Ok(key) => Ok(Some(key)),
+        Err(IdError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            Ok(None)
+        }
+        Err(e) => Err(ExitError::new(Exit::NotPermitted, e.to_string()).into()),
     }
 }
 

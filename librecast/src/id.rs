@@ -192,6 +192,12 @@ impl SecretKey {
     }
 }
 
+/// Whether a service manager has put it there for this process: an access list may then show as rights of its group.
+fn is_credential(path: &Path) -> bool {
+    let folder = std::env::var_os("CREDENTIALS_DIRECTORY");
+    folder.is_some_and(|folder| path.parent() == Some(Path::new(&folder)))
+}
+
 /// Up to `most` bytes of a secret's file; refuses one that others can read.
 pub(crate) fn read_private(path: &Path, most: u64) -> Result<Zeroizing<Vec<u8>>, IdError> {
     let io = |source| IdError::Io {
@@ -200,7 +206,8 @@ pub(crate) fn read_private(path: &Path, most: u64) -> Result<Zeroizing<Vec<u8>>,
     };
     let mut file = std::fs::File::open(path).map_err(io)?;
     let mode = file.metadata().map_err(io)?.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
+    let others = if is_credential(path) { 0o037 } else { 0o077 };
+    if mode & others != 0 {
         return Err(IdError::Permissions {
             path: path.display().to_string(),
             mode,

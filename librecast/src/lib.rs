@@ -17,6 +17,7 @@
 //! | `announce` (feature `announce`) | tells an lcroute on this host which groups have their root here |
 //! | `coding` (feature `coding`) | RaptorQ (RFC 6330) behind an interface that cannot panic |
 //! | `cli`, `config`, `keyfile` (feature `cli`) | exit codes and logging of the three programs; configuration and key files |
+//! | `service` (feature `service`) | what a service manager hears of a daemon |
 //! | `interrupt` (feature `interrupt`) | SIGINT, SIGTERM and SIGHUP as events |
 
 #[cfg(feature = "announce")]
@@ -31,6 +32,8 @@ pub mod coding;
 #[cfg(feature = "cli")]
 pub mod config;
 pub mod id;
+#[cfg(feature = "net")]
+mod inet6;
 #[cfg(feature = "interrupt")]
 pub mod interrupt;
 #[cfg(feature = "cli")]
@@ -46,6 +49,8 @@ pub mod pacing;
 pub mod pool;
 pub mod random;
 pub mod revocation;
+#[cfg(feature = "service")]
+pub mod service;
 #[cfg(feature = "net")]
 pub mod socket;
 pub mod units;

@@ -18,6 +18,8 @@ use nix::sys::socket::{
 };
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use crate::inet6;
+
 /// A network interface, as far as multicast is concerned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interface {
@@ -34,6 +36,18 @@ pub struct Interface {
 }
 
 impl Interface {
+    pub(crate) fn new(index: u32, name: String, flags: InterfaceFlags) -> Self {
+        let up = InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING;
+        Self {
+            index,
+            name,
+            up: flags.contains(up),
+            multicast: flags.contains(InterfaceFlags::IFF_MULTICAST)
+                && !flags.contains(InterfaceFlags::IFF_LOOPBACK),
+            addresses: BTreeSet::new(),
+        }
+    }
+
     /// A link-local address of it.
     #[must_use]
     pub fn link_local(&self) -> Option<Ipv6Addr> {
@@ -46,20 +60,18 @@ impl Interface {
 
 /// All interfaces of this network namespace, by index.
 pub fn interfaces() -> io::Result<BTreeMap<u32, Interface>> {
+    let entries = match getifaddrs() {
+        Err(nix::Error::EAFNOSUPPORT) => return inet6::interfaces(),
+        entries => entries?,
+    };
     let mut found: BTreeMap<String, Interface> = BTreeMap::new();
-    for entry in getifaddrs()? {
-        let flags = entry.flags;
-        let interface = found
-            .entry(entry.interface_name.clone())
-            .or_insert_with(|| Interface {
-                // an interface may vanish between the two calls: 0 is no interface
-                index: if_nametoindex(entry.interface_name.as_str()).unwrap_or(0),
-                name: entry.interface_name,
-                up: flags.contains(InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING),
-                multicast: flags.contains(InterfaceFlags::IFF_MULTICAST)
-                    && !flags.contains(InterfaceFlags::IFF_LOOPBACK),
-                addresses: BTreeSet::new(),
-            });
+    for entry in entries {
+        let name = entry.interface_name;
+        let interface = found.entry(name.clone()).or_insert_with(|| {
+            // an interface may vanish between the two calls: 0 is no interface
+            let index = if_nametoindex(name.as_str()).unwrap_or(0);
+            Interface::new(index, name, entry.flags)
+        });
         if let Some(address) = entry.address.as_ref().and_then(|a| a.as_sockaddr_in6()) {
             interface.addresses.insert(address.ip());
         }

@@ -21,6 +21,7 @@ use librecast::cli::{Exit, ExitError};
 use librecast::id::{IdError, PeerId, SecretKey};
 use librecast::interrupt::on_signals;
 use librecast::local_node::{self, LocalNode};
+use librecast::service::{self, Service};
 use nix::fcntl::{FcntlArg, Flock, FlockArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -80,7 +81,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     flags.catch()?;
     let mut shell = Shell::new(options, config, state, Arc::clone(&flags))?;
     shell.restore()?;
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    service::ready();
     tracing::info!(
         "{} is ready on {}",
         shell.me,
@@ -155,6 +156,7 @@ struct Shell {
     running: BTreeMap<JobId, Option<Supervised>>,
     /// Why it cannot go on.
     fatal: Option<io::Error>,
+    service: Service,
 }
 
 struct Supervised {
@@ -214,6 +216,7 @@ impl Shell {
             audit: Audit::open(&audit).with_context(|| audit.display().to_string())?,
             running: BTreeMap::new(),
             fatal: None,
+            service: Service::of_environment(),
             flags,
             state,
         })
@@ -242,8 +245,11 @@ impl Shell {
 
     fn run(&mut self) -> io::Result<()> {
         while !self.flags.stop.load(Ordering::Relaxed) {
+            self.service.alive(Instant::now());
             if self.flags.reload.swap(false, Ordering::Relaxed) {
+                service::reloading();
                 self.reload();
+                service::ready();
             }
             self.network.look_at_interfaces(Instant::now())?;
             self.take_labels();
@@ -264,6 +270,7 @@ impl Shell {
                 agent.handle_datagram(datagram, via, now, clock);
             })?;
         }
+        service::stopping();
         Ok(())
     }
 
@@ -564,6 +571,9 @@ fn poll_in<'a>(fd: &'a impl AsFd) -> PollFd<'a> {
 
 /// The agent's key, made at its first start.
 fn own_key(path: &Path) -> anyhow::Result<SecretKey> {
+    if let Some(path) = service::credential("lcagent.agent.key") {
+        return Ok(SecretKey::load(&path)?);
+    }
     match SecretKey::load(path) {
         Err(IdError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
             let key = SecretKey::generate();

@@ -5,9 +5,11 @@ use std::io::Read;
 use std::time::Duration;
 
 use anyhow::Context;
-use librecast::cert::{CertError, Certificate, Chain, Grant, GroupPrefix, Kind, MAX_TOKEN, Token};
+use librecast::cert::{
+    CertError, Certificate, Chain, Grant, GroupPrefix, Kind, MAX_TOKEN, Member, Token,
+};
 use librecast::cli::{Exit, ExitError};
-use librecast::id::NodeAddresses;
+use librecast::id::{NetworkId, NodeAddresses};
 use serde_json::json;
 use zeroize::Zeroizing;
 
@@ -53,7 +55,7 @@ pub fn init(common: &Common, config: &Config, name: Option<String>) -> anyhow::R
         Certificate::sign(Kind::Node, id, peer, member, &node).map_err(usage)?,
     ])?;
     state.store_membership(&Membership::new(id, Vec::new(), &chain))?;
-    show(&state.identity(now)?, common.json)?;
+    show_identity(&state.identity(now)?, common.json)?;
     if !common.json {
         hint(format_args!(
             "the network's key is {}: keep a copy offline; whoever has it owns the network",
@@ -196,7 +198,7 @@ pub fn join(
         token.signal.clone(),
         &chain,
     ))?;
-    show(&state.identity(now)?, common.json)?;
+    show_identity(&state.identity(now)?, common.json)?;
     Ok(Exit::Ok)
 }
 
@@ -230,7 +232,13 @@ pub fn read_token(token: &str) -> anyhow::Result<Zeroizing<String>> {
 /// Shows who this node is.
 pub fn id(common: &Common, config: &Config) -> anyhow::Result<Exit> {
     let state = common.state_dir(config);
+    let now = unix_now();
     let Some(key) = state.node_key()? else {
+        // the key may be a credential of the service alone
+        if let Some(membership) = state.membership()? {
+            let member = membership.chain()?.verify(&membership.network, now);
+            return show(&member?, membership.network, common.json).map(|()| Exit::Ok);
+        }
         let message = format!(
             "{}: no node key; run `lcroute init` or `lcroute join TOKEN`",
             state.path().display()
@@ -238,7 +246,7 @@ pub fn id(common: &Common, config: &Config) -> anyhow::Result<Exit> {
         return Err(ExitError::new(Exit::NotPermitted, message).into());
     };
     match state.membership()? {
-        Some(_) => show(&state.identity(unix_now())?, common.json)?,
+        Some(_) => show_identity(&state.identity(now)?, common.json)?,
         None if common.json => print_line(json!({ "peer_id": key.peer_id() }))?,
         None => print_line(format_args!(
             "PeerId   {}\nnetwork  none: run `lcroute join TOKEN`",
@@ -248,15 +256,17 @@ pub fn id(common: &Common, config: &Config) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
-fn show(identity: &Identity, json: bool) -> std::io::Result<()> {
-    let member = &identity.member;
-    let network = identity.membership.network;
+fn show_identity(identity: &Identity, json: bool) -> anyhow::Result<()> {
+    show(&identity.member, identity.membership.network, json)
+}
+
+fn show(member: &Member, network: NetworkId, json: bool) -> anyhow::Result<()> {
     let NodeAddresses {
         address,
         link_local,
         ..
     } = member.addresses;
-    if json {
+    let printed = if json {
         print_line(json!({
             "peer_id": member.peer,
             "name": member.name,
@@ -273,7 +283,8 @@ fn show(identity: &Identity, json: bool) -> std::io::Result<()> {
             "name     {}\nPeerId   {}\naddress  {address}\nnetwork  {network}",
             member.name, member.peer
         ))
-    }
+    };
+    Ok(printed?)
 }
 
 fn node_name(name: Option<String>, config: &Config) -> anyhow::Result<String> {

@@ -31,7 +31,7 @@ pub fn run(common: &Common, config: &Config, whom: &Whom) -> anyhow::Result<Exit
     let state = common.state_dir(config);
     let identity = state.identity(unix_now())?;
     let signer = Signer::of(&state, &identity)?;
-    let control = common.control(config);
+    let control = common.control_to_ask(config);
     let key = key_of(whom, &identity, &control)?;
     let revocation = signer.revoke(&identity, key)?;
     let spread = match Client::connect_if_running(&control)? {

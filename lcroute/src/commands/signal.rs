@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use lcroute_overlay::signal::server::{Server, TlsFiles};
 use librecast::cli::{Exit, ExitError};
+use librecast::service;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::system::{room_for_clients, stop_signal};
@@ -33,8 +34,7 @@ pub fn run(listen: SocketAddr, tls: Option<(PathBuf, PathBuf)>) -> anyhow::Resul
         let ready = format!("ready: {scheme}://{}", server.local_addr()?);
         // whoever started us need not listen
         let _ = super::print_line(ready);
-        // without systemd there is nobody to tell
-        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        service::ready();
         let certificate = server.certificate();
         let renew = async {
             while hangup.recv().await.is_some() {

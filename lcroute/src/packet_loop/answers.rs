@@ -83,6 +83,19 @@ impl PacketLoop {
         }
     }
 
+    /// In a line, for who looks at the service.
+    pub(super) fn tell_manager(&mut self) {
+        let count = self.links.len();
+        let peers = match count {
+            0 => "connecting".to_owned(),
+            1 => "connected, 1 peer".to_owned(),
+            _ => format!("connected, {count} peers"),
+        };
+        let p = &self.parts;
+        let line = format!("{} on {}: {peers}", p.member.name, p.settings.name);
+        self.service.status(line);
+    }
+
     fn status(&self, now: Instant) -> Status {
         let p = &self.parts;
         Status {

@@ -8,6 +8,7 @@ use librecast::channel::SharePrefix;
 use librecast::cli::{Exit, ExitError};
 use librecast::config;
 use librecast::keyfile::{SharedKey, load_signing_key};
+use librecast::service;
 use librecast::units::parse_rate;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
@@ -15,6 +16,9 @@ use serde::{Deserialize, Deserializer};
 use super::rescan::Watched;
 use crate::name::check_name;
 use crate::sealing::{ShareKey, group_key};
+
+/// Keys that begin so are credentials of the service.
+const CREDENTIAL: &str = "credential:";
 
 /// One share, `[[share]]` in the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -79,16 +83,25 @@ pub fn read(file: &Path) -> Result<Vec<ShareOptions>, ExitError> {
     }
     let folder = file.parent().unwrap_or(Path::new(""));
     for share in &mut share {
-        let paths = [
-            Some(&mut share.path),
-            share.keyfile.as_mut(),
-            share.sign.as_mut(),
-        ];
-        for path in paths.into_iter().flatten() {
-            *path = folder.join(&path);
+        share.path = folder.join(&share.path);
+        for key in [&mut share.keyfile, &mut share.sign].into_iter().flatten() {
+            *key = match key.to_str().and_then(|k| k.strip_prefix(CREDENTIAL)) {
+                Some(name) => credential(name).map_err(|why| {
+                    let message = format!("{}: {}: {why}", file.display(), key.display());
+                    ExitError::new(Exit::NotPermitted, message)
+                })?,
+                None => folder.join(&key),
+            };
         }
     }
     Ok(share)
+}
+
+/// A key that the service manager holds for this process.
+fn credential(name: &str) -> Result<PathBuf, &'static str> {
+    let plain = !name.is_empty() && !name.contains('/');
+    let found = plain.then(|| service::credential(name)).flatten();
+    found.ok_or("the service manager has given no such credential (LoadCredential=, LoadCredentialEncrypted=)")
 }
 
 /// Each share with its name, prefix and keys.

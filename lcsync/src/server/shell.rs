@@ -1,7 +1,7 @@
 //! `lcsync share`: the sockets, files and threads around the server's core.
 
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Write;
 use std::net::Ipv6Addr;
 use std::os::fd::AsFd;
@@ -19,6 +19,7 @@ use librecast::coding::{Encoder, SYMBOL_SIZE};
 use librecast::interrupt;
 use librecast::listener::MldListener;
 use librecast::listener_v1::V1Listener;
+use librecast::service::{self, Service};
 use librecast::socket::{Interface, SendSocket, interfaces, multicast_interfaces};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -115,6 +116,8 @@ pub fn share(options: Options) -> anyhow::Result<Exit> {
     let updates = rescan::start(wanted, Store::of_user(), Arc::clone(&wake), rescan)?;
     warn_of_unknown(&options.interfaces)?;
     let mut shell = Shell::new(options, listener, lists, announcer)?;
+    shell.service = Service::of_environment();
+    shell.awaited = Some(watched.iter().map(|w| w.prefix).collect());
     shell.set_shares(watched, Instant::now());
     shell.run(&updates, &wake, &asked)?;
     Ok(Exit::Ok)
@@ -176,6 +179,9 @@ pub(super) struct Shell {
     packets: Vec<u8>,
     drops_shown: Drops,
     sent_shown: u64,
+    service: Service,
+    /// Shares that nobody can fetch yet, as long as the manager waits for them.
+    awaited: Option<BTreeSet<SharePrefix>>,
 }
 
 impl Shell {
@@ -199,7 +205,8 @@ impl Shell {
             total: options.limit,
         };
         let v1 = V1Listener::open(CHANNELS)
-            .inspect_err(|e| tracing::warn!("hosts with MLDv1 only are not heard: {e}"))
+            // a sandbox may allow no packet socket, and hardly any network has such hosts
+            .inspect_err(|e| tracing::info!("hosts with MLDv1 only are not heard: {e}"))
             .ok();
         Ok(Self {
             v1,
@@ -218,6 +225,8 @@ impl Shell {
             packets: Vec::new(),
             drops_shown: Drops::default(),
             sent_shown: 0,
+            service: Service::default(),
+            awaited: None,
         })
     }
 
@@ -241,8 +250,11 @@ impl Shell {
         let mut message = vec![0; MESSAGE_SIZE];
         while !asked.stop.load(Ordering::SeqCst) {
             let now = Instant::now();
+            self.service.alive(now);
             if asked.reload.swap(false, Ordering::SeqCst) {
+                service::reloading();
                 self.reload(now);
+                service::ready();
                 asked.rescan.store(true, Ordering::SeqCst);
             }
             if now >= interfaces_at {
@@ -260,6 +272,7 @@ impl Shell {
                 .map_or(interfaces_at, |t| t.min(interfaces_at));
             wait(&self.listener, self.v1.as_ref(), wake, due)?;
         }
+        service::stopping();
         self.show_sent();
         Ok(())
     }
@@ -340,11 +353,37 @@ impl Shell {
                         writeln!(out, "lc:{} {root}", watched.name)?;
                         out.flush()?;
                     }
+                    self.is_there(watched.prefix);
                 }
                 Update::Failed(error) => return Err(error),
             }
         }
         Ok(())
+    }
+
+    /// Ready once each share is there.
+    fn is_there(&mut self, share: SharePrefix) {
+        if let Some(awaited) = &mut self.awaited {
+            awaited.remove(&share);
+            if awaited.is_empty() {
+                self.awaited = None;
+                service::ready();
+            }
+        }
+    }
+
+    /// In a line, for who looks at the service.
+    fn tell_manager(&mut self) {
+        let shares = match self.shares.len() {
+            1 => "1 share".to_owned(),
+            n => format!("{n} shares"),
+        };
+        let what = match (&self.awaited, self.server.joined_channels()) {
+            (Some(awaited), _) => format!("hashing {} of them", awaited.len()),
+            (None, 0) => "nobody listens".to_owned(),
+            (None, _) => "sending".to_owned(),
+        };
+        self.service.status(format!("{shares}, {what}"));
     }
 
     fn look_at_interfaces(&mut self, now: Instant) -> anyhow::Result<()> {
@@ -388,6 +427,7 @@ impl Shell {
         if lost > 0 {
             self.server.handle_lost(lost, now);
         }
+        self.tell_manager();
         self.show_drops();
         if self.server.joined_channels() == 0 {
             self.show_sent();

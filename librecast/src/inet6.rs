@@ -1,0 +1,84 @@
+//! Interfaces and their IPv6 addresses as /proc tells them, for sandboxes that allow no netlink socket.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fs;
+use std::io;
+use std::net::Ipv6Addr;
+use std::os::fd::AsRawFd;
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::net::if_::InterfaceFlags;
+use socket2::{Domain, Socket, Type};
+
+use crate::socket::Interface;
+
+/// Those of this network namespace that have an IPv6 address.
+pub(crate) fn interfaces() -> io::Result<BTreeMap<u32, Interface>> {
+    let socket = Socket::new(Domain::IPV6, Type::DGRAM, None)?;
+    let mut found: BTreeMap<u32, Interface> = BTreeMap::new();
+    let text = fs::read_to_string("/proc/self/net/if_inet6")?;
+    for (address, index, name) in text.lines().filter_map(parse) {
+        let interface = match found.entry(index) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => match flags_of(&socket, name) {
+                Ok(flags) => new.insert(Interface::new(index, name.to_owned(), flags)),
+                // it has gone since
+                Err(_) => continue,
+            },
+        };
+        interface.addresses.insert(address);
+    }
+    Ok(found)
+}
+
+/// `ADDRESS INDEX PREFIX SCOPE FLAGS NAME`, the numbers in hexadecimal.
+fn parse(line: &str) -> Option<(Ipv6Addr, u32, &str)> {
+    let mut words = line.split_whitespace();
+    let address = u128::from_str_radix(words.next()?, 16).ok()?;
+    let index = u32::from_str_radix(words.next()?, 16).ok()?;
+    Some((Ipv6Addr::from(address), index, words.nth(3)?))
+}
+
+fn flags_of(socket: &Socket, name: &str) -> io::Result<InterfaceFlags> {
+    // SAFETY: zeros are a valid ifreq
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // the last byte stays zero
+    let room = request.ifr_name.len() - 1;
+    for (to, from) in request.ifr_name[..room].iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    // SAFETY: SIOCGIFFLAGS takes an ifreq and writes one, into memory of ours that lives until then
+    Errno::result(unsafe {
+        libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS as _, &mut request)
+    })?;
+    // SAFETY: this is the member that SIOCGIFFLAGS has written
+    let flags = unsafe { request.ifr_ifru.ifru_flags };
+    Ok(InterfaceFlags::from_bits_truncate(i32::from(flags)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_read() {
+        let line = "fe80000000000000021122fffe334455 0a 40 20 80     eth0";
+        let read = parse(line).unwrap();
+        assert_eq!(
+            read,
+            ("fe80::211:22ff:fe33:4455".parse().unwrap(), 10, "eth0")
+        );
+        for garbage in ["", "x", "00 00", "fe80 02 40 20 80"] {
+            assert_eq!(parse(garbage), None);
+        }
+    }
+
+    #[test]
+    fn it_says_the_same_as_netlink() {
+        let mut by_netlink = crate::socket::interfaces().unwrap();
+        by_netlink.retain(|_, i| !i.addresses.is_empty());
+        assert_eq!(interfaces().unwrap(), by_netlink);
+    }
+}
