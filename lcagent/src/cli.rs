@@ -96,6 +96,9 @@ enum Verb {
         /// Keys, jobs, logs [default: /var/lib/lcagent, or below $XDG_STATE_HOME]
         #[arg(long, value_name = "DIR")]
         state_dir: Option<PathBuf>,
+        /// Jobs are run by who listens on this socket (lcagent-job.socket), not by this process, which then needs no rights
+        #[arg(long, value_name = "SOCKET")]
+        jobs: Option<PathBuf>,
     },
     /// Run a program on all selected nodes and show what it says
     #[command(after_help = EXEC_EXAMPLES)]
@@ -225,6 +228,9 @@ enum Verb {
     /// Runs one job; the agent starts this
     #[command(hide = true)]
     Supervise {
+        /// Standard input and output are a connection of the agent's, which names the job; DIR holds all jobs
+        #[arg(long)]
+        socket: bool,
         /// The job's folder
         dir: PathBuf,
     },
@@ -362,9 +368,15 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
     let json = cli.json;
     match cli.verb {
         Verb::Keygen { file } => keygen::run(&file, json),
-        Verb::Run { config, state_dir } => {
-            agent::shell::run(&agent::shell::Options { config, state_dir })
-        }
+        Verb::Run {
+            config,
+            state_dir,
+            jobs,
+        } => agent::shell::run(&agent::shell::Options {
+            config,
+            state_dir,
+            jobs,
+        }),
         Verb::Exec {
             to,
             how,
@@ -427,7 +439,8 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             commands::revoke(&to.options(Some(valid)), &public_key, style)
         }
         Verb::Log { state_dir } => commands::log(state_dir, json),
-        Verb::Supervise { dir } => agent::supervisor::supervise(dir),
+        Verb::Supervise { socket: true, dir } => agent::supervisor::supervise_for(&dir),
+        Verb::Supervise { dir, .. } => agent::supervisor::supervise(dir),
     }
 }
 

@@ -4,6 +4,7 @@ use std::ffi::{CString, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,7 +15,7 @@ use nix::libc;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Gid, Pid, Uid, User, getgrouplist};
+use nix::unistd::{Gid, Pid, Uid, User, getgrouplist, setfsgid, setfsuid};
 
 /// How often what is left is looked for, and how long between.
 const SWEEPS: u32 = 200;
@@ -65,6 +66,57 @@ impl Account {
             other,
         })
     }
+}
+
+/// This thread works on files as another user: what the owner of a folder could not do there by himself is not done for
+/// him, whatever links he puts there.
+#[derive(Debug)]
+pub struct FilesAs(Option<(Uid, Gid)>);
+
+impl FilesAs {
+    /// As the user that it is.
+    #[must_use]
+    pub fn itself() -> Self {
+        Self(None)
+    }
+
+    /// As who owns `folder`, where this process is root's and the folder is not.
+    pub fn owner_of(folder: &Path) -> io::Result<Self> {
+        let meta = fs::symlink_metadata(folder)?;
+        let owner = (Uid::from_raw(meta.uid()), Gid::from_raw(meta.gid()));
+        let other = Uid::effective().is_root() && !owner.0.is_root();
+        let this = Self(other.then_some(owner));
+        this.begin()?;
+        Ok(this)
+    }
+
+    /// Does `work` with this process's own rights.
+    pub fn aside<T>(&self, work: impl FnOnce() -> T) -> io::Result<T> {
+        if self.0.is_none() {
+            return Ok(work());
+        }
+        become_for_files(Uid::effective(), Gid::effective())?;
+        let done = work();
+        self.begin()?;
+        Ok(done)
+    }
+
+    fn begin(&self) -> io::Result<()> {
+        match self.0 {
+            Some((uid, gid)) => become_for_files(uid, gid),
+            None => Ok(()),
+        }
+    }
+}
+
+fn become_for_files(uid: Uid, gid: Gid) -> io::Result<()> {
+    // they tell what was before, and nothing else: only asking again shows whether it is so now
+    setfsgid(gid);
+    setfsuid(uid);
+    if (setfsuid(uid), setfsgid(gid)) != (uid, gid) {
+        return Err(io::Error::other("cannot work as the owner of the jobs"));
+    }
+    Ok(())
 }
 
 /// A control group of one job (cgroup v2), if this host lets us make one.
@@ -262,4 +314,41 @@ pub fn environment(account: &Account, job: &Path) -> Vec<(OsString, OsString)> {
         ("LANG".into(), "C.UTF-8".into()),
         ("LCAGENT_JOB".into(), name.to_owned()),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn as_a_folders_owner_one_can_do_what_he_can() {
+        let dir = tempfile::tempdir().unwrap();
+        let (folder, secret) = (dir.path().join("jobs"), dir.path().join("secret"));
+        fs::create_dir(&folder).unwrap();
+        fs::write(&secret, "root's").unwrap();
+        let own = |path: &Path| fs::metadata(path).unwrap().uid();
+        let me = Uid::effective().as_raw();
+        let nobody = 65_534;
+        std::os::unix::fs::symlink(&secret, folder.join("stream")).unwrap();
+        let given = std::os::unix::fs::chown(&folder, Some(nobody), Some(nobody));
+        if given.is_err() {
+            // without root's rights nothing is to be laid down
+            let files = FilesAs::owner_of(&folder).unwrap();
+            fs::write(folder.join("ended"), "").unwrap();
+            assert_eq!(own(&folder.join("ended")), me);
+            return assert!(files.aside(|| fs::read(&secret).is_ok()).unwrap());
+        }
+        fs::set_permissions(&secret, PermissionsExt::from_mode(0o600)).unwrap();
+        fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        let files = FilesAs::owner_of(&folder).unwrap();
+        fs::write(folder.join("ended"), "").unwrap();
+        assert_eq!(own(&folder.join("ended")), nobody);
+        let trick = OpenOptions::new().append(true).open(folder.join("stream"));
+        assert_eq!(trick.unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+        assert!(files.aside(|| fs::read(&secret).is_ok()).unwrap());
+        assert!(fs::read(&secret).is_err(), "its own rights are gone again");
+        become_for_files(Uid::effective(), Gid::effective()).unwrap();
+    }
 }

@@ -7,6 +7,8 @@ use librecast::socket::interfaces;
 /// Name and value, in the order in which they are shown.
 #[must_use]
 pub fn collect(running: usize, modules: &[String]) -> Vec<(String, String)> {
+    // not from /proc, of which a sandbox may show processes only
+    let system = nix::sys::sysinfo::sysinfo().ok();
     let uname = nix::sys::utsname::uname().ok();
     let text = |s: &std::ffi::OsStr| s.to_string_lossy().into_owned();
     let mut facts = vec![
@@ -26,8 +28,20 @@ pub fn collect(running: usize, modules: &[String]) -> Vec<(String, String)> {
                 .unwrap_or_default(),
         ),
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
-        ("uptime_s", first_word("/proc/uptime")),
-        ("load", first_word("/proc/loadavg")),
+        (
+            "uptime_s",
+            system
+                .as_ref()
+                .map(|s| s.uptime().as_secs().to_string())
+                .unwrap_or_default(),
+        ),
+        (
+            "load",
+            system
+                .as_ref()
+                .map(|s| format!("{:.2}", s.load_average().0))
+                .unwrap_or_default(),
+        ),
         ("jobs", running.to_string()),
         ("addresses", addresses()),
         ("modules", modules.join(" ")),
@@ -44,17 +58,6 @@ fn os_name() -> String {
     let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
     let name = release.lines().find_map(|l| l.strip_prefix("PRETTY_NAME="));
     name.unwrap_or_default().trim_matches('"').to_owned()
-}
-
-/// The first number of a file of them, without its fraction where that says nothing.
-fn first_word(file: &str) -> String {
-    let text = fs::read_to_string(file).unwrap_or_default();
-    let word = text.split_whitespace().next().unwrap_or_default();
-    if file.ends_with("uptime") {
-        word.split('.').next().unwrap_or_default().to_owned()
-    } else {
-        word.to_owned()
-    }
 }
 
 fn addresses() -> String {

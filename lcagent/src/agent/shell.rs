@@ -5,11 +5,12 @@ use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::net::Ipv6Addr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -56,6 +57,8 @@ pub struct Options {
     pub config: Option<PathBuf>,
     /// Where keys, jobs and logs are.
     pub state_dir: Option<PathBuf>,
+    /// Socket of who runs jobs, in place of this process's children.
+    pub jobs: Option<PathBuf>,
 }
 
 /// Where an agent keeps its things by default.
@@ -151,6 +154,8 @@ struct Shell {
     local: Arc<Mutex<Option<LocalNode>>>,
     added: BTreeMap<String, String>,
     jobs: JobDirs,
+    /// Socket of who runs jobs, if this process does not.
+    runner: Option<PathBuf>,
     audit: Audit,
     /// Jobs that have not ended, with their supervisors unless those are of an earlier run.
     running: BTreeMap<JobId, Option<Supervised>>,
@@ -159,9 +164,19 @@ struct Shell {
     service: Service,
 }
 
+/// A supervisor: a child, or somebody at the other end of a socket.
 struct Supervised {
-    child: Child,
-    pokes: ChildStdout,
+    child: Option<Child>,
+    /// Tells of news, and ends with it.
+    pokes: File,
+}
+
+impl Supervised {
+    fn wait(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.wait();
+        }
+    }
 }
 
 impl Shell {
@@ -200,6 +215,7 @@ impl Shell {
             local,
             added: BTreeMap::new(),
             config_file: options.config.clone(),
+            runner: options.jobs.clone(),
             me: key.peer_id(),
             agent: Agent::new(
                 key,
@@ -305,7 +321,7 @@ impl Shell {
         let until = due.map_or(turn, |at| {
             at.saturating_duration_since(Instant::now()).min(turn)
         });
-        let watched: Vec<(JobId, &ChildStdout)> = self
+        let watched: Vec<(JobId, &File)> = self
             .running
             .iter()
             .filter_map(|(id, s)| Some((*id, &s.as_ref()?.pokes)))
@@ -343,7 +359,7 @@ impl Shell {
             }
         };
         if gone {
-            let _ = supervised.child.wait();
+            supervised.wait();
         }
         self.look_at(job, gone);
     }
@@ -370,7 +386,7 @@ impl Shell {
         self.agent.handle_stream(job, length, ended, Instant::now());
         if ended {
             if let Some(Some(mut supervised)) = self.running.remove(&job) {
-                let _ = supervised.child.wait();
+                supervised.wait();
             }
             self.log_end(job);
         }
@@ -441,6 +457,13 @@ impl Shell {
             Output::Cancel(job) => {
                 if let Err(e) = self.jobs.job(job).cancel() {
                     tracing::error!("cancelling {job}: {e}");
+                }
+                // a child hears of it by a signal
+                if let Some(Some(far)) = self.running.get_mut(&job)
+                    && far.child.is_none()
+                {
+                    // it may have ended just now
+                    let _ = far.pokes.write(b"c");
                 }
             }
             Output::Facts(job) => {
@@ -536,6 +559,16 @@ impl Shell {
         let dir = self.jobs.job(start.job);
         let (run, program) = self.program(&start.run)?;
         dir.create(start, run, program)?;
+        if let Some(socket) = &self.runner {
+            let stream = UnixStream::connect(socket)
+                .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", socket.display())))?;
+            (&stream).write_all(start.job.to_string().as_bytes())?;
+            stream.set_nonblocking(true)?;
+            let pokes = File::from(OwnedFd::from(stream));
+            let far = Supervised { child: None, pokes };
+            self.running.insert(start.job, Some(far));
+            return Ok(());
+        }
         let mut command = Command::new("/proc/self/exe");
         let mut child = command
             .arg0("lcagent")
@@ -547,8 +580,11 @@ impl Shell {
             .spawn()?;
         let pokes = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
         fcntl(&pokes, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-        self.running
-            .insert(start.job, Some(Supervised { child, pokes }));
+        let child = Supervised {
+            child: Some(child),
+            pokes: File::from(OwnedFd::from(pokes)),
+        };
+        self.running.insert(start.job, Some(child));
         Ok(())
     }
 

@@ -4,13 +4,15 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::AsRawFd;
-use std::path::PathBuf;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use librecast::cli::Exit;
 use librecast::interrupt::on_signals;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -19,9 +21,10 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use super::contain::{Account, Group, contain, environment, kill_all, reap, terminate};
+use super::contain::{Account, FilesAs, Group, contain, environment, kill_all, reap, terminate};
 use super::job::JobDir;
 use super::unix_now_ms;
+use crate::datagram::JobId;
 use crate::record::{Ended, How, Record};
 use crate::request::Run;
 
@@ -29,6 +32,10 @@ use crate::request::Run;
 const CHUNK: usize = 16 * 1024;
 /// A job that is to end has so long before it is killed.
 const MERCY: Duration = Duration::from_secs(1);
+/// How often the folder is looked at: whether the job is to end.
+const LOOK: Duration = Duration::from_secs(1);
+/// An agent names its job within so long.
+const NAMING: Duration = Duration::from_secs(5);
 /// What is said just before the end is waited for so long, once all who could say it are dead.
 const DRAIN: Duration = Duration::from_secs(2);
 
@@ -39,11 +46,44 @@ enum Event {
     Stop,
 }
 
-/// Runs the job in `dir`.
+/// Runs the job in `dir`, as the agent's child: it hears of news by standard output, and ends it by a signal.
 pub fn supervise(dir: PathBuf) -> anyhow::Result<Exit> {
     let dir = JobDir::at(std::path::absolute(dir)?);
-    let _lock = dir.lock()?;
     let (send, events) = sync_channel(16);
+    work(&dir, &FilesAs::itself(), send, &events)
+}
+
+/// Runs the job that the agent names on standard input, a socket, with the rights of this process. `jobs`: where all jobs
+/// are. The agent hears of news by the socket, and ends the job by a byte.
+pub fn supervise_for(jobs: &Path) -> anyhow::Result<Exit> {
+    let mut agent = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let files = FilesAs::owner_of(jobs)?;
+    agent.set_read_timeout(Some(NAMING))?;
+    let mut name = [0; 16];
+    agent.read_exact(&mut name).context("the job's name")?;
+    // as a number: no name leads out of the folder
+    let job: JobId = std::str::from_utf8(&name)?.parse()?;
+    agent.set_read_timeout(None)?;
+    let dir = JobDir::at(std::path::absolute(jobs)?.join(job.to_string()));
+    let (send, events) = sync_channel(16);
+    let stop = send.clone();
+    thread::Builder::new().spawn(move || {
+        let mut byte = [0];
+        while matches!(agent.read(&mut byte), Ok(1)) {
+            // only once matters, and the job may be busy talking
+            let _ = stop.try_send(Event::Stop);
+        }
+    })?;
+    work(&dir, &files, send, &events)
+}
+
+fn work(
+    dir: &JobDir,
+    files: &FilesAs,
+    send: SyncSender<Event>,
+    events: &Receiver<Event>,
+) -> anyhow::Result<Exit> {
+    let _lock = dir.lock()?;
     let stop = send.clone();
     on_signals(
         &[Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP],
@@ -58,7 +98,7 @@ pub fn supervise(dir: PathBuf) -> anyhow::Result<Exit> {
         left: 0,
         cut: 0,
     };
-    let ended = run(&dir, &mut log, send, &events);
+    let ended = run(dir, files, &mut log, send, events);
     let mut last = Vec::new();
     Record::Ended(ended)
         .encode(&mut last)
@@ -108,9 +148,15 @@ impl Log {
     }
 }
 
-fn run(dir: &JobDir, log: &mut Log, send: SyncSender<Event>, events: &Receiver<Event>) -> Ended {
+fn run(
+    dir: &JobDir,
+    files: &FilesAs,
+    log: &mut Log,
+    send: SyncSender<Event>,
+    events: &Receiver<Event>,
+) -> Ended {
     let begun = Instant::now();
-    let how = match start(dir, log, send) {
+    let how = match start(dir, files, log, send) {
         Ok((leader, group, time)) => {
             let how = watch(dir, log, events, leader, group.as_ref(), begun + time);
             reap();
@@ -143,6 +189,7 @@ fn run(dir: &JobDir, log: &mut Log, send: SyncSender<Event>, events: &Receiver<E
 /// Starts the job: its leader, its control group, and how long it may take.
 fn start(
     dir: &JobDir,
+    files: &FilesAs,
     log: &mut Log,
     send: SyncSender<Event>,
 ) -> io::Result<(Pid, Option<Group>, Duration)> {
@@ -150,7 +197,8 @@ fn start(
     log.left = permit.output;
     let account = Account::find(permit.user.as_deref())?;
     let name = dir.path().file_name().unwrap_or_default().to_string_lossy();
-    let group = Group::create(&name)
+    let group = files
+        .aside(|| Group::create(&name))?
         .inspect_err(|e| tracing::debug!("no control group: {e}"))
         .ok();
     let script = run.script.as_deref().map(in_memory).transpose()?;
@@ -159,13 +207,17 @@ fn start(
         (None, Some(program)) => program.into_os_string(),
         (None, None) => run.arguments[0].clone(),
     };
-    let mut command = prepare(dir, &run, &account, program);
+    let mut command = prepare(dir, files, &run, &account, program);
     contain(&mut command, &account, group.as_ref(), permit.memory);
     let program = run.arguments[0].to_string_lossy().into_owned();
     let folder = run.folder.clone();
-    let mut child = command.spawn().map_err(|e| {
+    let (spawned, has_folder) = files.aside(|| {
+        let has = |folder: &OsString| Path::new(folder).is_dir();
+        (command.spawn(), folder.as_ref().is_none_or(has))
+    })?;
+    let mut child = spawned.map_err(|e| {
         let what = match &folder {
-            Some(folder) if !std::path::Path::new(folder).is_dir() => {
+            Some(folder) if !has_folder => {
                 format!("{}: no such folder", folder.to_string_lossy())
             }
             _ => format!("{program}: {e}"),
@@ -194,10 +246,19 @@ fn in_memory(script: &[u8]) -> io::Result<File> {
     Ok(file)
 }
 
-fn prepare(dir: &JobDir, run: &Run, account: &Account, program: OsString) -> Command {
+fn prepare(
+    dir: &JobDir,
+    files: &FilesAs,
+    run: &Run,
+    account: &Account,
+    program: OsString,
+) -> Command {
     let mut command = Command::new(program);
     let home = account.home.clone();
-    let home = if home.is_dir() { home } else { "/".into() };
+    let home = match files.aside(|| home.is_dir()) {
+        Ok(true) => home,
+        _ => "/".into(),
+    };
     command
         .args(&run.arguments[1..])
         .env_clear()
@@ -266,22 +327,23 @@ fn watch(
     let (mut how, mut talking, mut until) = (None, 2, end);
     // why it was told to end
     let mut doomed = None;
-    // a signal may have come before anybody listened
-    if dir.is_cancelled() {
-        doomed = Some(How::Cancelled);
-        terminate(leader);
-        until = Instant::now() + MERCY;
-    }
     while how.is_none() || talking > 0 {
         let patience = until.saturating_duration_since(Instant::now());
-        match events.recv_timeout(patience) {
+        // an agent that was started anew can say so in the folder only
+        if doomed.is_none() && how.is_none() && dir.is_cancelled() {
+            doomed = Some(How::Cancelled);
+            terminate(leader);
+            until = Instant::now() + MERCY;
+            continue;
+        }
+        let heard = events.recv_timeout(patience.min(LOOK));
+        if patience > LOOK && matches!(heard, Err(RecvTimeoutError::Timeout)) {
+            continue;
+        }
+        match heard {
             Ok(Event::Said(record)) => log.output(&record),
             Ok(Event::Silent) => talking -= 1,
-            Ok(Event::Stop) if doomed.is_none() && how.is_none() && dir.is_cancelled() => {
-                doomed = Some(How::Cancelled);
-                terminate(leader);
-                until = Instant::now() + MERCY;
-            }
+            // looked at above
             Ok(Event::Stop) => {}
             Ok(Event::Exited(status)) => {
                 how = Some(doomed.unwrap_or_else(|| how_of(&status)));

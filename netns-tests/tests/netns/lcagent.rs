@@ -384,12 +384,14 @@ impl Fleet {
 }
 
 fn spawn_agent(host: &Host) -> Result<Process> {
+    spawn_agent_with(host, &[])
+}
+
+pub(crate) fn spawn_agent_with(host: &Host, more: &[&str]) -> Result<Process> {
     let state = host.path("state/agent");
     let state = state.to_string_lossy();
-    host.spawn(
-        "lcagent",
-        &["run", "--config", "lcagent.toml", "--state-dir", &state],
-    )
+    let args = ["run", "--config", "lcagent.toml", "--state-dir", &state];
+    host.spawn("lcagent", &[&args, more].concat())
 }
 
 /// Whether there are other users here: in a user namespace of one's own there is root alone.

@@ -1,12 +1,14 @@
 //! What an operator can ask a fleet for beside plain commands.
 
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use netns_tests::lab::{LAN, eventually};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::lcagent::Fleet;
+use crate::lcagent::{Fleet, spawn_agent_with};
 use crate::world;
 
 #[test]
@@ -228,6 +230,81 @@ fn a_job_gets_no_more_memory_than_it_may() {
         ensure!(starved.code == 1, "exit code {}", starved.code);
         let modest = ["--memory", "100M", "--on", "first", "--", "echo", "x"];
         fleet.exec(&modest)?.success()?;
+        Ok(())
+    });
+}
+
+#[test]
+fn jobs_are_run_by_who_listens_on_a_socket() {
+    world("agt-socket", |lab| {
+        let mut fleet = Fleet::new(lab, LAN)?;
+        let host = fleet.hosts[0].clone();
+        std::fs::create_dir_all(host.path("run"))?;
+        let socket = host.path("run/jobs.sock");
+        let listen = format!("UNIX-LISTEN:{},fork", socket.display());
+        let jobs = fleet.agent_state(0).join("jobs");
+        // as systemd does it, by lcagent-job.socket
+        let supervise = format!(
+            "EXEC:lcagent --log warn supervise --socket {}",
+            jobs.display()
+        );
+        let mut runner = host.spawn("socat", &[&listen, &supervise])?;
+        let start = || {
+            let flag = ["--jobs", &socket.to_string_lossy()];
+            spawn_agent_with(&host, &flag)
+        };
+        fleet.agents[0].kill()?;
+        fleet.agents[0] = start()?;
+        eventually("there is a socket", || {
+            ensure!(socket.exists(), "{}", runner.stderr());
+            Ok(())
+        })?;
+        let first = |args: &[&str]| fleet.exec(&[&["--on", "first", "--"], args].concat());
+        let said = first(&["sh", "-c", "tr '\\0' ' ' < /proc/$PPID/cmdline; exit 3"])?;
+        ensure!(
+            said.stdout.contains("supervise --socket"),
+            "{}",
+            said.stdout
+        );
+        ensure!(
+            said.code == 1 && said.stderr.contains("3"),
+            "{}",
+            said.stderr
+        );
+
+        let mut exec = fleet.start_exec(&["--on", "first", "--", "sleep", "7654"])?;
+        let left = || host.ask("pgrep", &["-fx", "sleep 7654"]);
+        eventually("it runs", || {
+            ensure!(left()?.code == 0, "no sleep");
+            Ok(())
+        })?;
+        exec.signal(Signal::SIGINT)?;
+        exec.wait(Duration::from_secs(20))?;
+        eventually("an interrupt ends it", || {
+            ensure!(left()?.code == 1, "still there");
+            Ok(())
+        })?;
+
+        // a job goes on without its agent, and can be ended by the next one
+        let mut exec = fleet.start_exec(&["--on", "first", "--", "sleep", "7654"])?;
+        eventually("it runs again", || {
+            ensure!(left()?.code == 0, "no sleep");
+            Ok(())
+        })?;
+        fleet.agents[0].kill()?;
+        fleet.agents[0] = start()?;
+        ensure!(left()?.code == 0, "ended with its agent");
+        exec.signal(Signal::SIGINT)?;
+        exec.wait(Duration::from_secs(20))?;
+        eventually("an interrupt ends it all the same", || {
+            ensure!(left()?.code == 1, "still there");
+            Ok(())
+        })?;
+
+        runner.kill()?;
+        let nobody = fleet.exec(&["--on", "first", "--", "true"])?;
+        ensure!(nobody.code == 1, "exit code {}", nobody.code);
+        ensure!(nobody.stderr.contains("jobs.sock"), "{}", nobody.stderr);
         Ok(())
     });
 }

@@ -1,0 +1,75 @@
+//! The units that packages ship: how much of a host they expose, and that systemd understands them.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The most that `systemd-analyze security` may say, times ten.
+const EXPOSURE: [(&str, u32); 4] = [
+    ("lcroute.service", 18),
+    ("lcroute-signal.service", 11),
+    ("lcsync@.service", 13),
+    ("lcagent.service", 11),
+];
+
+fn units() -> PathBuf {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    workspace.join("systemd")
+}
+
+fn analyze(args: &[&str]) -> (bool, String) {
+    let mut command = Command::new("systemd-analyze");
+    command.args(args).current_dir(units());
+    let out = command.output().expect("systemd-analyze is installed");
+    let said = [out.stdout, out.stderr].concat();
+    (
+        out.status.success(),
+        String::from_utf8_lossy(&said).into_owned(),
+    )
+}
+
+#[test]
+fn services_expose_no_more_than_promised() {
+    for (unit, most) in EXPOSURE {
+        let threshold = format!("--threshold={most}");
+        let (fine, said) = analyze(&[
+            "security",
+            "--offline=yes",
+            "--no-pager",
+            &threshold,
+            &format!("./{unit}"),
+        ]);
+        assert!(fine, "{unit}: more than {most}/10:\n{said}");
+    }
+}
+
+#[test]
+fn systemd_understands_every_unit() {
+    let names = std::fs::read_dir(units()).unwrap();
+    let names = names.map(|e| e.unwrap().file_name().into_string().unwrap());
+    let is_unit = |name: &String| {
+        [".service", ".socket", ".path"]
+            .iter()
+            .any(|kind| name.ends_with(kind))
+    };
+    let names: Vec<String> = names.filter(is_unit).map(|n| format!("./{n}")).collect();
+    assert!(names.len() >= 7, "{names:?}");
+    let args: Vec<&str> = ["verify", "--man=no"]
+        .into_iter()
+        .chain(names.iter().map(String::as_str))
+        .collect();
+    let (_, said) = analyze(&args);
+    // the programs need not be installed where this is tested; other units of the host are not ours
+    let ours = |line: &&str| {
+        ["lcroute", "lcsync", "lcagent"]
+            .iter()
+            .any(|p| line.starts_with(p) || line.contains(&format!("/{p}")))
+    };
+    let wrong: Vec<&str> = said
+        .lines()
+        .filter(ours)
+        .filter(|l| !l.contains("is not executable"))
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
