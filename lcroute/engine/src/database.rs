@@ -57,7 +57,7 @@ pub use summary::{BUCKETS, Summary, SummaryEntry};
 
 use crate::config::{Limits, LinkId};
 use crate::drops::DropReason;
-use crate::graph::{Graph, router_digest};
+use crate::graph::{Graph, Tree, router_digest};
 use crate::services::{Credential, Revocation, Services};
 
 /// Advertisements of one router that are taken in: more wait for their turn, and only the newest.
@@ -249,15 +249,20 @@ pub struct Database {
     offers: Offers,
     /// Sum over all links that both ends claim.
     digest: u64,
-    /// These, from the lower router to the higher, and what they cost.
-    edges: BTreeMap<(OriginId, OriginId), u16>,
+    /// What has become of them since the graph was built, from the lower router to the higher: what they cost
+    /// now, or that they are gone.
+    link_changes: BTreeMap<(OriginId, OriginId), Option<u16>>,
     graph: Arc<Graph>,
+    /// The tree that news go along.
+    news_tree: Option<Arc<Tree>>,
     /// The graph, or who belongs to it, has changed.
     graph_changed: bool,
     roots: Roots,
     roots_changed: bool,
     /// Which set of routers was found reachable, if none came or went since.
     reached: Option<u64>,
+    /// How many they are.
+    reachable: usize,
     /// Before, no conclusions are drawn.
     conclude_at: Instant,
     /// When they were last drawn, and how long after it they are not.
@@ -308,12 +313,14 @@ impl Database {
             links: BTreeMap::new(),
             offers: Offers::default(),
             digest: 0,
-            edges: BTreeMap::new(),
+            link_changes: BTreeMap::new(),
             graph: Arc::new(graph),
+            news_tree: None,
             graph_changed: true,
             roots: Roots::default(),
             roots_changed: true,
             reached: None,
+            reachable: 0,
             conclude_at: now,
             concluded: now,
             conclude_gap: Duration::ZERO,
@@ -655,6 +662,12 @@ impl Database {
         self.routers.get(&origin).is_some_and(|r| r.reachable)
     }
 
+    /// How many routers links lead to, this one included.
+    #[must_use]
+    pub fn reachable_count(&self) -> usize {
+        self.reachable
+    }
+
     /// Reachable routers that renew certificates, in ascending order.
     pub fn issuers(&self) -> impl Iterator<Item = OriginId> + '_ {
         let can = |r: &Router| r.reachable && r.has_flag(FLAG_ISSUER) && r.credential().can_issue;
@@ -706,7 +719,7 @@ impl Database {
     pub fn tables(&self) -> DatabaseTables {
         DatabaseTables {
             routers: self.routers.len(),
-            reachable: self.routers.values().filter(|r| r.reachable).count(),
+            reachable: self.reachable,
             revocations: self.revocations.len(),
             aside: self.aside.len(),
         }

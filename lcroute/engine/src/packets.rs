@@ -239,7 +239,7 @@ impl Engine {
             if self.paths.len() >= MAX_PATHS {
                 self.paths = Table::new(self.config.seed);
             }
-            let tree = self.services.tree(&self.graph, to)?;
+            let tree = self.services.tree(&self.graph, to, None)?;
             let next = tree.parent(self.own);
             let next = next.and_then(|n| self.neighbors.get(&n)).copied();
             self.paths.insert(to, Path { tree, next });

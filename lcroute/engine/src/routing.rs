@@ -15,6 +15,7 @@ use crate::control::Prefix;
 use crate::database::{Database, SLOTS};
 use crate::engine::Engine;
 use crate::filter::Filter;
+use crate::graph::{Reached, Tree};
 use crate::local::OLD_INTEREST;
 use crate::table::Table;
 use crate::topology::Path;
@@ -47,6 +48,8 @@ pub struct Routing {
     /// The topology has not seen the present graph.
     topology_stale: bool,
     topology_next: Instant,
+    /// What it was told of last.
+    own_tree: Option<Arc<Tree>>,
 }
 
 impl Routing {
@@ -66,6 +69,7 @@ impl Routing {
             tree_expiry: None,
             topology_stale: true,
             topology_next: now,
+            own_tree: None,
         }
     }
 
@@ -150,7 +154,7 @@ impl Engine {
         self.routing.tree_expiry = self.trees.expire(self.now);
         let before = (self.routing.sends_on_own, self.routing.listens_on_all);
         let most = self.config.limits.source_trees;
-        let known = self.database.tables().reachable;
+        let known = self.database.reachable_count();
         self.routing.sends_on_own = known <= most;
         // with a margin: nobody sends where he is not heard while routers come and go
         self.routing.listens_on_all = known <= most + most / 2;
@@ -165,11 +169,10 @@ impl Engine {
 
     /// Where this router stands in the tree of `root`. `fresh`: the graph is another.
     fn place(&mut self, root: OriginId, fresh: bool) {
-        let tree = if fresh {
-            self.services.tree(&self.graph, root)
-        } else {
-            self.trees.tree(root)
-        };
+        let mut tree = self.trees.tree(root);
+        if fresh {
+            tree = self.services.tree(&self.graph, root, tree.as_ref());
+        }
         let mut edges = Vec::new();
         if let Some(tree) = &tree {
             let parent = tree.parent(self.own).map(|n| (n, true));
@@ -245,7 +248,7 @@ impl Engine {
     /// The prefixes of which this router says S: those it announces where another is the root, those that
     /// programs watch, and in a small network everything.
     fn look_at_prefixes(&mut self) {
-        let known = self.database.tables().reachable;
+        let known = self.database.reachable_count();
         // one that comes and goes changes nothing
         let slack = if self.routing.small { known / 5 } else { 0 };
         let was_small = self.routing.small;
@@ -374,19 +377,21 @@ impl Engine {
         // a few thousand routers at most
         let routers = self.graph.len() as u32;
         self.routing.topology_next = self.now + TOPOLOGY_GAP + TOPOLOGY_GAP_EACH * routers;
-        let Some(tree) = self.services.tree(&self.graph, self.own) else {
+        let before = self.routing.own_tree.take();
+        let tree = self.services.tree(&self.graph, self.own, before.as_ref());
+        let Some(tree) = tree else {
             return;
         };
-        let path = |x: OriginId| {
-            Some(Path {
-                cost: tree.distance(x)?,
-                hops: tree.depth(x)?,
-                // bounded by what an advertisement holds
-                links: self.graph.neighbors(x).count() as u16,
-            })
+        let path = |router: Reached| Path {
+            cost: router.distance,
+            hops: router.depth,
+            // bounded by what an advertisement holds
+            links: router.links as u16,
         };
-        let others = self.graph.routers().iter().filter(|x| **x != self.own);
-        let known = others.filter_map(|x| Some((*x, path(*x)?))).collect();
-        self.topology.set_reachable(&known, self.now);
+        let own = self.own;
+        let others = tree.reached().filter(|router| router.router != own);
+        let paths = others.map(|router| (router.router, path(router)));
+        self.topology.set_reachable(paths, self.now);
+        self.routing.own_tree = Some(tree);
     }
 }

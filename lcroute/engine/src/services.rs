@@ -82,9 +82,15 @@ pub trait Services: Debug + Send + Sync {
         Arc::new(build())
     }
 
-    /// The tree of `root`; `None` if the graph does not contain it. A simulator computes each once.
-    fn tree(&self, graph: &Arc<Graph>, root: OriginId) -> Option<Arc<Tree>> {
-        Tree::compute(graph, root).map(Arc::new)
+    /// The tree of `root`; `None` if the graph does not contain it. `before`: what it was. A simulator
+    /// computes each once.
+    fn tree(
+        &self,
+        graph: &Arc<Graph>,
+        root: OriginId,
+        before: Option<&Arc<Tree>>,
+    ) -> Option<Arc<Tree>> {
+        Tree::of(graph, root, before)
     }
 }
 

@@ -230,7 +230,7 @@ impl Engine {
     /// All other routers that can be reached, by origin.
     #[must_use]
     pub fn routes(&self) -> Vec<RouteSnapshot> {
-        let Some(tree) = self.services.tree(&self.graph, self.own) else {
+        let Some(tree) = self.services.tree(&self.graph, self.own, None) else {
             return Vec::new();
         };
         let route = |origin: &OriginId| {

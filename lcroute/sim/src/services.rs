@@ -188,10 +188,17 @@ impl Services for NodeServices {
         lock(&self.shared().graphs).get_or(&digest, || Arc::new(build()))
     }
 
-    fn tree(&self, graph: &Arc<Graph>, root: OriginId) -> Option<Arc<Tree>> {
-        lock(&self.shared().trees).get_or(&(graph.digest(), root), || {
-            Tree::compute(graph, root).map(Arc::new)
-        })
+    fn tree(
+        &self,
+        graph: &Arc<Graph>,
+        root: OriginId,
+        before: Option<&Arc<Tree>>,
+    ) -> Option<Arc<Tree>> {
+        if root == self.identity().member.addresses.origin {
+            // hardly anybody else asks for it
+            return Tree::of(graph, root, before);
+        }
+        lock(&self.shared().trees).get_or(&(graph.digest(), root), || Tree::of(graph, root, before))
     }
 }
 

@@ -13,10 +13,10 @@ use super::election::{elect_announcer, elect_slots};
 use super::flooding::{Link, LinkStanding, Way};
 use super::record::{CredentialRecord, KIND_ADVERTISEMENT, Version};
 use super::{
-    AnnouncedPrefix, Database, DatabaseEvent, FEW, FORGET_AFTER, GAP_EACH, MOST_GAPS, Roots, Router,
+    AnnouncedPrefix, Database, DatabaseEvent, FEW, FORGET_AFTER, GAP_EACH, MOST_GAPS, Roots,
 };
 use crate::drops::DropReason;
-use crate::graph::{Graph, router_digest};
+use crate::graph::router_digest;
 use crate::services::RecordError;
 
 impl Database {
@@ -83,7 +83,9 @@ impl Database {
         let own = self.own.router.origin;
         let root = self.roots.slots[0].elected;
         let root = root.filter(|_| self.routers.len() > FEW);
-        let tree = root.and_then(|root| self.services.tree(&self.graph, root));
+        let before = self.news_tree.take();
+        let tree = root.and_then(|root| self.services.tree(&self.graph, root, before.as_ref()));
+        self.news_tree.clone_from(&tree);
         let tree = tree.filter(|tree| tree.contains(own));
         for link in self.links.values_mut() {
             let far = link.neighbor;
@@ -109,12 +111,15 @@ impl Database {
         let digest = self.graph_digest();
         if digest != self.graph.digest() {
             let own = self.own.router.origin;
-            let (routers, edges) = (&self.routers, &self.edges);
-            let build = || build_graph(digest, own, routers, edges);
+            let changes = self.link_changes.iter();
+            let changes = Vec::from_iter(changes.map(|(&(a, b), &cost)| (a, b, cost)));
+            let build = || self.graph.after(digest, own, &changes);
             self.graph = self.services.graph(digest, &mut { build });
             self.graph_version += 1;
             self.version += 1;
         }
+        // what came and went again has left no trace
+        self.link_changes.clear();
         self.refresh_reachable();
     }
 
@@ -127,10 +132,11 @@ impl Database {
         }
         self.reached = reached;
         let mut reachable = graph.reachable(own).peekable();
-        let mut oldest = None;
+        let (mut oldest, mut count) = (None, 0);
         for (origin, router) in &mut self.routers {
             while reachable.next_if(|next| next < origin).is_some() {}
             let is = reachable.next_if_eq(origin).is_some();
+            count += usize::from(is);
             if is != router.reachable {
                 router.reachable = is;
                 self.roots_changed = true;
@@ -151,6 +157,7 @@ impl Database {
                 oldest = Some(router.gone_since.min(gone));
             }
         }
+        self.reachable = count;
         self.forget_at = oldest.map(|gone| gone + FORGET_AFTER);
     }
 
@@ -200,7 +207,8 @@ impl Database {
         let now = self.now;
         let digest = self.graph.digest();
         if self.own.must_place(digest, now) {
-            let tree = self.services.tree(&self.graph, self.own.router.origin);
+            let own = self.own.router.origin;
+            let tree = self.services.tree(&self.graph, own, None);
             let mean = tree.and_then(|tree| tree.mean_distance());
             self.own.place(digest, mean, now);
             // says when to look again
@@ -318,21 +326,4 @@ impl Database {
         self.sign_credential(Version(version.0 + 1))
             .map_err(|_| DropReason::CredentialRefused)
     }
-}
-
-fn build_graph(
-    digest: u64,
-    own: OriginId,
-    routers: &BTreeMap<OriginId, Router>,
-    edges: &BTreeMap<(OriginId, OriginId), u16>,
-) -> Graph {
-    let linked = routers
-        .iter()
-        .filter(|(origin, router)| router.links > 0 || **origin == own);
-    let mut linked: Vec<OriginId> = linked.map(|(origin, _)| *origin).collect();
-    if let Err(at) = linked.binary_search(&own) {
-        linked.insert(at, own);
-    }
-    let links: Vec<_> = edges.iter().map(|((a, b), cost)| (*a, *b, *cost)).collect();
-    Graph::of_sorted(digest, linked, &links)
 }

@@ -219,16 +219,10 @@ impl Database {
             |old: &Arc<Advertisement>| said(old) == said(new) && old.prefixes() == new.prefixes();
         self.roots_changed |= !old.as_ref().is_some_and(same);
         let same_links = |old: &Arc<Advertisement>| old.links().eq(new.links());
-        if !old.as_ref().is_some_and(same_links) {
-            self.count_links(origin, old.as_deref(), Some(new));
-            let unknown = |(to, _): (OriginId, u16)| {
-                self.routers
-                    .get(&to)
-                    .is_none_or(|r| r.advertisement.is_none())
-            };
-            if new.links().any(unknown) {
-                self.ask_later(false);
-            }
+        if !old.as_ref().is_some_and(same_links)
+            && self.count_links(origin, old.as_deref(), Some(new))
+        {
+            self.ask_later(false);
         }
         self.version += 1;
         if new.is_urgent() {
@@ -242,16 +236,18 @@ impl Database {
     }
 
     /// The links of an advertisement that the other end claims, too, come into the graph; those of the one before
-    /// leave it.
+    /// leave it. True: one that is new leads to a router that is not known.
     fn count_links(
         &mut self,
         origin: OriginId,
         old: Option<&Advertisement>,
         new: Option<&Advertisement>,
-    ) {
-        let (mut came, mut went) = (0, 0);
+    ) -> bool {
+        let (mut came, mut went, mut unknown) = (0, 0, false);
         each_change(old, new, |to, before, after| {
-            let Some(far) = self.routers.get_mut(&to) else {
+            let far = self.routers.get_mut(&to);
+            let Some(far) = far.filter(|far| far.advertisement.is_some()) else {
+                unknown |= after.is_some();
                 return;
             };
             let Some(back) = far.advertisement.as_ref().and_then(|a| a.cost_to(origin)) else {
@@ -260,14 +256,14 @@ impl Database {
             let link = (origin.min(to), origin.max(to));
             if let Some(cost) = before {
                 self.digest ^= link_digest(origin, to, cost.max(back));
-                self.edges.remove(&link);
+                self.link_changes.insert(link, None);
                 far.links -= 1;
                 went += 1;
             }
             if let Some(cost) = after {
                 let cost = cost.max(back);
                 self.digest ^= link_digest(origin, to, cost);
-                self.edges.insert(link, cost);
+                self.link_changes.insert(link, Some(cost));
                 far.links += 1;
                 came += 1;
             }
@@ -276,6 +272,7 @@ impl Database {
             router.links = router.links + came - went;
         }
         self.graph_changed |= came + went > 0;
+        unknown
     }
 
     pub(super) fn handle_revocation(
@@ -382,6 +379,7 @@ impl Database {
         self.expiries.remove(&(not_after, origin));
         self.waiting.remove(&origin);
         if router.reachable {
+            self.reachable -= 1;
             self.events.push(DatabaseEvent::RouterDown(origin));
             self.roots_changed = true;
         }

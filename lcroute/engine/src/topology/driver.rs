@@ -108,20 +108,31 @@ impl Topology {
         }
     }
 
-    /// All other routers that are reachable in the link state. Cheap if the same ones are reachable as before.
-    pub fn set_reachable(&mut self, routers: &BTreeMap<OriginId, Path>, now: Instant) {
-        let mut changed = false;
-        self.known.retain(|origin, known| {
-            let path = routers.get(origin).copied();
+    /// All other routers that are reachable in the link state, in ascending order.
+    pub fn set_reachable(
+        &mut self,
+        routers: impl IntoIterator<Item = (OriginId, Path)>,
+        now: Instant,
+    ) {
+        let mut routers = routers.into_iter().peekable();
+        let (mut changed, mut gone, mut new) = (false, Vec::new(), Vec::new());
+        for (origin, known) in &mut self.known {
+            new.extend(std::iter::from_fn(|| routers.next_if(|r| r.0 < *origin)));
+            let path = routers.next_if(|r| r.0 == *origin).map(|(_, path)| path);
             changed |= path.is_some() != known.path.is_some();
             known.path = path;
-            known.path.is_some() || known.present
-        });
-        for (origin, path) in routers {
-            if *origin != self.own && !self.known.contains_key(origin) && self.has_room() {
+            if path.is_none() && !known.present {
+                gone.push(*origin);
+            }
+        }
+        new.extend(routers);
+        for origin in gone {
+            self.known.remove(&origin);
+        }
+        for (origin, path) in new {
+            if origin != self.own && self.has_room() {
                 changed = true;
-                let known = self.entry(*origin);
-                known.path = Some(*path);
+                self.entry(origin).path = Some(path);
             }
         }
         if changed {

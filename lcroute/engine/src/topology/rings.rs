@@ -102,21 +102,23 @@ impl Rings {
 
     /// Brings the rings up to date.
     pub(super) fn set_members(&mut self, own: OriginId, known: &BTreeMap<OriginId, Known>) {
-        let is_member = |origin: &OriginId| *origin == own || known.contains_key(origin);
-        let gone: Vec<OriginId> = self
-            .members
-            .iter()
-            .filter(|m| !is_member(m))
-            .copied()
-            .collect();
+        let mut others = known.keys().filter(|origin| **origin != own).peekable();
+        let (mut gone, mut new): (Vec<OriginId>, Vec<&OriginId>) = Default::default();
+        for member in &self.members {
+            new.extend(std::iter::from_fn(|| others.next_if(|o| *o < member)));
+            if others.next_if_eq(&member).is_none() && *member != own {
+                gone.push(*member);
+            }
+        }
+        new.extend(others);
+        new.extend((!self.members.contains(&own)).then_some(&own));
         for origin in gone {
             self.members.remove(&origin);
             self.change(origin, |ring, place| ring.remove(&place));
         }
-        for origin in known.keys().chain([&own]) {
-            if self.members.insert(*origin) {
-                self.change(*origin, |ring, place| ring.insert(place));
-            }
+        for origin in new {
+            self.members.insert(*origin);
+            self.change(*origin, |ring, place| ring.insert(place));
         }
     }
 

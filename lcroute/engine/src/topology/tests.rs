@@ -334,7 +334,7 @@ fn a_link_is_kept_until_neither_side_has_wanted_it_for_30_s() {
     // regular(2) of three others: one of them is not wanted
     let others: BTreeSet<OriginId> = (2..5).map(OriginId).collect();
     let routers = others.iter().map(|o| (*o, path(10, 1).unwrap()));
-    topology.set_reachable(&routers.collect(), now);
+    topology.set_reachable(BTreeMap::from_iter(routers), now);
     topology.set_config(config(PolicyKind::Regular, 2), now);
     now += seconds(1);
     run(&mut topology, now);
@@ -373,7 +373,7 @@ fn who_arrives_takes_a_place_only_when_it_is_there() {
     let mut routers: BTreeMap<OriginId, Path> = (10..40)
         .map(|n| (origin(n), path(10, 2).unwrap()))
         .collect();
-    topology.set_reachable(&routers, now);
+    topology.set_reachable(routers.clone(), now);
     now += seconds(1);
     run(&mut topology, now);
     let before = topology.wanted().clone();
@@ -400,13 +400,13 @@ fn who_arrives_takes_a_place_only_when_it_is_there() {
     topology.set_direct_failure(newcomer, false, now);
     // it is there: the old neighbour may go
     routers.insert(newcomer, path(10, 2).unwrap());
-    topology.set_reachable(&routers, now);
+    topology.set_reachable(routers.clone(), now);
     run(&mut topology, now + seconds(2));
     assert_eq!(topology.wanted().len(), 2);
     assert!(topology.wanted().contains(&newcomer));
     // it dies, while a carrier still shows it
     routers.remove(&newcomer);
-    topology.set_reachable(&routers, now + seconds(3));
+    topology.set_reachable(routers, now + seconds(3));
     run(&mut topology, now + seconds(4));
     assert!(topology.wanted().is_superset(&before));
     topology.set_present(newcomer, false, now + seconds(5));
@@ -423,14 +423,14 @@ fn tables_are_bounded_and_the_link_state_goes_first() {
         topology.set_direct_failure(origin(n), true, now);
     }
     let routers = (10_000..10_050).map(|n| (origin(n), path(10, 2).unwrap()));
-    topology.set_reachable(&routers.clone().collect(), now);
+    topology.set_reachable(BTreeMap::from_iter(routers.clone()), now);
     now += seconds(2);
     run(&mut topology, now);
     assert_eq!(topology.wanted().len(), MAX_KNOWN);
     for (router, _) in routers {
         assert!(topology.wanted().contains(&router));
     }
-    topology.set_reachable(&BTreeMap::new(), now);
+    topology.set_reachable([], now);
     run(&mut topology, now + seconds(2));
     assert_eq!(topology.wanted().len(), MAX_KNOWN - 50);
 }
@@ -472,7 +472,8 @@ impl Neighborhood {
                 };
                 (*origin, path(*cost, hops).unwrap())
             });
-            self.topology.set_reachable(&paths.collect(), self.now);
+            self.topology
+                .set_reachable(BTreeMap::from_iter(paths), self.now);
             for event in run(&mut self.topology, self.now) {
                 match event {
                     TopologyEvent::Wanted(wanted) => {
@@ -716,7 +717,7 @@ impl World {
                 let cost = u32::from(hops) * 10;
                 (origin, Path { cost, hops, links })
             };
-            node.set_reachable(&routers.map(path).collect(), self.now);
+            node.set_reachable(BTreeMap::from_iter(routers.map(path)), self.now);
         }
     }
 
