@@ -17,7 +17,7 @@ use crate::revocations::Revocations;
 
 const NODE_KEY: &str = "node.key";
 /// The node's key as a credential of a service manager: it need not lie on disk in the clear.
-const NODE_CREDENTIAL: &str = "lcroute.node.key";
+const NODE_CREDENTIALS: [&str; 2] = ["lcroute.node.key", NODE_KEY];
 /// Root follows no link that the directory's owner may have put there.
 const NO_LINK: i32 = nix::libc::O_NOFOLLOW;
 const NETWORK_KEY: &str = "network.key";
@@ -116,7 +116,7 @@ impl StateDir {
 
     /// The node's key, if it has one.
     pub fn node_key(&self) -> anyhow::Result<Option<SecretKey>> {
-        match service::credential(NODE_CREDENTIAL) {
+        match NODE_CREDENTIALS.into_iter().find_map(service::credential) {
             Some(path) => load_key(&path),
             None => self.load_key(NODE_KEY),
         }

@@ -160,6 +160,9 @@ fn run(
         Ok((leader, group, time)) => {
             let how = watch(dir, log, events, leader, group.as_ref(), begun + time);
             reap();
+            if let Err(e) = files.aside(|| drop(group)) {
+                tracing::warn!("{e}");
+            }
             how
         }
         Err(e) => {

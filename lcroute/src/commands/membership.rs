@@ -88,10 +88,18 @@ pub fn invite(common: &Common, config: &Config, wish: Wish) -> anyhow::Result<Ex
         let message = "this node may not invite: only a node that holds an issuer certificate can (the one that ran `lcroute init`)";
         return Err(ExitError::new(Exit::NotPermitted, message).into());
     }
-    let signal = if wish.signal.is_empty() {
-        configured_urls(config, &identity)
-    } else {
-        wish.signal
+    let own = configured_urls(config, &identity);
+    let signal = match wish.signal.is_empty() {
+        true => own,
+        false => {
+            if own.is_empty() {
+                hint(format_args!(
+                    "this node itself meets nobody yet: servers = [{:?}] under [signal] in its configuration",
+                    wish.signal[0]
+                ));
+            }
+            wish.signal
+        }
     };
     if signal.is_empty() {
         hint(
