@@ -25,6 +25,13 @@ Examples:
   lcroute listen ff1e::42                   on one host ...
   lcroute say ff1e::42 hello                ... and on another";
 
+const DOCTOR: &str = "\
+Works with and without a running daemon; as root it sees more. Nothing is changed.
+
+Examples:
+  lcroute doctor
+  lcroute doctor --json | jq '.checks[] | select(.state == \"fail\")'";
+
 /// The WebRTC crates log every packet they do not like.
 const DAEMON_LOG: &str = "info,rtc=error,rtc_ice=error,rtc_dtls=error,rtc_sctp=error";
 
@@ -129,6 +136,9 @@ enum Command {
         #[arg(long)]
         exec: bool,
     },
+    /// What may keep multicast from flowing on this host, and what to do about it; exit code 1 if something fails
+    #[command(after_help = DOCTOR)]
+    Doctor,
     /// Join a group with a plain socket and print what comes and from whom
     Listen {
         #[command(flatten)]
@@ -235,6 +245,11 @@ pub fn main() -> ExitCode {
 
 fn execute(cli: Cli) -> anyhow::Result<Exit> {
     let Cli { common, command } = cli;
+    if let Command::Doctor = command {
+        // before the configuration is read: that is one of its checks
+        init_logging(common.log.as_deref(), "error")?;
+        return crate::doctor::run(common);
+    }
     let config = common.load_config()?;
     let daemon = matches!(command, Command::Run { .. } | Command::Signal { .. });
     let level = common.log.as_deref().or(config.log.as_deref());
@@ -307,6 +322,8 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
             commands::ping::run(&control, &wish, common.json)
         }
         Command::Reload { exec } => commands::query::reload(&control, exec),
+        // above
+        Command::Doctor => Ok(Exit::Ok),
         Command::Listen { group: g } => {
             commands::selftest::listen(&target(g, &config), common.json)
         }

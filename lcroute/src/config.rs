@@ -37,6 +37,8 @@ pub struct Config {
     pub topology: Topology,
     /// How live packets travel.
     pub live: Live,
+    /// Who watches this node.
+    pub metrics: librecast::metrics::Config,
 }
 
 /// `[tun]`
@@ -388,8 +390,12 @@ mod tests {
             media = false
             queue_ms = 5
             repair_ms = 0
+            [metrics]
+            listen = "[::1]:9117"
         "#;
         let c = Config::parse("f", text).unwrap();
+        assert_eq!(c.metrics.listen, "[::1]:9117".parse().ok());
+        assert_eq!(Config::parse("f", "").unwrap().metrics.listen, None);
         assert_eq!((c.tun.mode, c.tun.offload), (TunMode::Tap, false));
         assert!(Config::parse("f", "").unwrap().tun.offload);
         assert_eq!(c.tun.routes.prefixes(), ["ff15::/16".parse().unwrap()]);
@@ -434,6 +440,7 @@ mod tests {
                 "f:2: link_scope_groups: ",
             ),
             ("[signal]\nservers = [\"http://a\"]\n", "f:2: servers: "),
+            ("[metrics]\nlisten = \"x\"\n", "f:2: listen: "),
             ("[network]\nunicast = 1\n", "f:2: unicast: "),
             ("[network]\nannounce = [\"fe80::/10\"]\n", "f:2: announce: "),
             ("[network]\n\nwatch = [\"ff1e::1/16\"]\n", "f:3: watch: "),

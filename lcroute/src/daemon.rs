@@ -13,6 +13,7 @@ use lcroute_overlay::signal::server;
 use lcroute_overlay::{Identity as OverlayIdentity, Overlay, OverlayConfig};
 use librecast::cert::Member;
 use librecast::cli::{Exit, ExitError};
+use librecast::events;
 use librecast::service;
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -24,7 +25,7 @@ use crate::keeper::Keeper;
 use crate::packet_loop::{Network, NetworkStart, PacketLoop, Parts};
 use crate::services::HostServices;
 use crate::settings::{Common, Overrides};
-use crate::slow_side::SlowSide;
+use crate::slow_side::{SlowSide, serve_metrics};
 use crate::state::{Identity, StateDir, unix_now};
 use crate::system::{SystemSignals, room_for_clients};
 use crate::waker::Waker;
@@ -174,7 +175,10 @@ fn assemble(
         ),
         None => None,
     };
+    let mut metrics = None;
+    serve_metrics(&mut metrics, config, &inbox)?;
     let slow = SlowSide {
+        metrics,
         inbox,
         reloads,
         sealed,
@@ -278,6 +282,11 @@ fn announce_ready(config: &Config, fast: &Parts) {
         config.tun.name, member.addresses.address, member.name
     ));
     tracing::info!(
+        target: events::TARGET,
+        message_id = events::UP.id,
+        lcroute_tun = config.tun.name.as_str(),
+        lcroute_address = %member.addresses.address,
+        lcroute_peer = %member.peer,
         "ready: {} has {}, peer id {}",
         config.tun.name,
         member.addresses.address,

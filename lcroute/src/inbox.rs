@@ -8,6 +8,7 @@ use librecast::id::PeerId;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::control::{Answer, Request};
+use crate::metrics::Observation;
 use crate::waker::Waker;
 
 /// Messages of the slow side that may wait.
@@ -24,6 +25,8 @@ pub enum Message {
     StunServers(Vec<SocketAddr>),
     /// A question of the control socket.
     Ask(Request, oneshot::Sender<Answer>),
+    /// All that metrics are made of.
+    Observe(oneshot::Sender<Observation>),
     /// A program that announced this has gone.
     Withdraw(GroupPrefix),
     /// Settings that can change while running.
@@ -117,5 +120,13 @@ impl Inbox {
             return stopping();
         }
         answered.await.unwrap_or_else(|_| stopping())
+    }
+
+    /// What the daemon says of itself; from a thread of its own, as it waits.
+    pub fn observe(&self) -> Option<Observation> {
+        let (answer, answered) = oneshot::channel();
+        self.messages.blocking_send(Message::Observe(answer)).ok()?;
+        self.waker.wake();
+        answered.blocking_recv().ok()
     }
 }

@@ -22,6 +22,7 @@ use bytes::Bytes;
 use lcroute_engine::{Engine, Neighbor, Output};
 use lcroute_overlay::{Event, LinkId, Overlay, SendError};
 use librecast::cert::Member;
+use librecast::events;
 use librecast::id::PeerId;
 use librecast::service::Service;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -135,7 +136,17 @@ impl PacketLoop {
         self.parts.overlay.shutdown(now);
         self.deliver(now);
         let end = ended?;
-        tracing::info!("leaving: {end:?}");
+        let reason = match end {
+            End::Stop => "told to stop",
+            End::Exec => "executing the binary anew",
+        };
+        tracing::info!(
+            target: events::TARGET,
+            message_id = events::DOWN.id,
+            lcroute_tun = self.parts.settings.name.as_str(),
+            lcroute_reason = reason,
+            "leaving: {reason}"
+        );
         Ok((end, self.parts.device))
     }
 
@@ -299,6 +310,10 @@ impl PacketLoop {
                 }
                 Message::StunServers(servers) => self.parts.overlay.set_stun_servers(servers, now),
                 Message::Ask(request, answer) => self.answer(request, answer, now),
+                Message::Observe(to) => {
+                    // who asked may have gone
+                    let _ = to.send(self.observe(now));
+                }
                 Message::Withdraw(prefix) => self.withdraw(prefix, now),
                 Message::Reconfigure(new) => self.reconfigure(new, now),
                 Message::Stop(end) => self.end = Some(end),

@@ -8,9 +8,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use bytes::Bytes;
 use lcroute_overlay::signal::{client, server};
 use librecast::id::{NetworkId, PeerId, SecretKey};
+use librecast::metrics;
 use librecast::service;
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -39,6 +41,8 @@ pub struct SlowSide {
     pub sealed: mpsc::Receiver<(PeerId, Bytes)>,
     /// Fires when addresses of this host have changed.
     pub moved: Arc<Notify>,
+    /// Serves metrics, where that is wanted.
+    pub metrics: Option<metrics::Server>,
     /// Answers questions.
     pub control: ControlSocket,
     /// Signals of the system.
@@ -133,6 +137,9 @@ impl SlowSide {
                     tracing::error!("configuration kept as it was: {e}");
                 } else {
                     clients.set_servers(&servers(&self.config, &self.token_servers));
+                    if let Err(e) = serve_metrics(&mut self.metrics, &self.config, &self.inbox) {
+                        tracing::error!("{e:#}");
+                    }
                     lookup = Lookup::start(&self.config, &self.token_servers, &self.inbox);
                     self.inbox
                         .send(Message::Reconfigure(reconfigure(&self.config)))
@@ -155,6 +162,24 @@ impl SlowSide {
     }
 }
 
+/// Serves metrics where the configuration says.
+pub fn serve_metrics(
+    running: &mut Option<metrics::Server>,
+    config: &Config,
+    inbox: &Inbox,
+) -> anyhow::Result<()> {
+    let inbox = inbox.clone();
+    let source = move || {
+        let seen = inbox.observe().ok_or(metrics::Unavailable)?;
+        Ok(crate::metrics::page(&seen))
+    };
+    let listen = config.metrics.listen.as_ref();
+    metrics::Server::change(running, listen, "lcroute", source).with_context(|| {
+        let shown = listen.map(ToString::to_string).unwrap_or_default();
+        format!("[metrics] listen = {shown:?}")
+    })
+}
+
 fn message(event: client::ClientEvent) -> Message {
     match event {
         client::ClientEvent::Presence(carrier, presence) => Message::Presence(carrier, presence),
@@ -167,7 +192,7 @@ fn message(event: client::ClientEvent) -> Message {
 }
 
 /// Servers of file or flags, and of the token, each once.
-fn servers(config: &Config, token: &[String]) -> Vec<String> {
+pub fn servers(config: &Config, token: &[String]) -> Vec<String> {
     let mut seen = BTreeSet::new();
     let own = config.signal.listen.map(|listen| {
         // ourselves, by loopback where we listen everywhere
@@ -284,7 +309,7 @@ async fn resolve(names: &[String]) -> (BTreeSet<SocketAddr>, bool) {
 }
 
 /// `ws://HOST:PORT/path` -> `HOST:PORT`: a signalling server answers STUN on the same UDP port.
-fn stun_name(url: &str) -> Option<String> {
+pub fn stun_name(url: &str) -> Option<String> {
     let rest = url
         .strip_prefix("ws://")
         .or_else(|| url.strip_prefix("wss://"))?;

@@ -68,6 +68,9 @@ pub struct Status {
     pub state: State,
     /// Seconds since its start.
     pub uptime_s: u64,
+    /// Signalling servers that are connected.
+    #[serde(default)]
+    pub signal_servers: usize,
     /// Links that are up.
     pub peers: usize,
     /// Groups known, those of remote listeners included.

@@ -11,6 +11,7 @@ use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use librecast::cli::{Exit, ExitError, finish, init_logging};
 use librecast::keyfile;
+use librecast::metrics::Listen;
 use librecast::units::{parse_duration, parse_rate};
 
 use crate::block::BlockHash;
@@ -88,6 +89,9 @@ struct Share {
     /// Send no faster than this, all channels together, in bits per second
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
     bwlimit: Option<u64>,
+    /// Serve metrics for Prometheus here: a unix socket or an address
+    #[arg(long, value_name = "PATH|ADDR:PORT")]
+    metrics: Option<Listen>,
     /// Sign each version with this key, as `keygen --sign` makes it
     #[arg(long, value_name = "KEY")]
     sign: Option<PathBuf>,
@@ -204,6 +208,7 @@ fn serve(share: Share) -> anyhow::Result<Exit> {
         shares,
         interfaces: share.interface,
         limit: share.bwlimit,
+        metrics: share.metrics,
     })
 }
 

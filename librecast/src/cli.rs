@@ -4,6 +4,13 @@ use std::fmt;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
+use tracing::field::{Field, Visit};
+use tracing_subscriber::field::RecordFields;
+use tracing_subscriber::fmt::FormatFields;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
 /// How a program ends. The numbers are part of the contract with scripts and units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -80,13 +87,20 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
         .any(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
-/// Logs to stderr: `--log LEVEL` wins over `RUST_LOG`, which wins over `default`.
+/// Logs to stderr: `--log LEVEL` wins over `RUST_LOG`, which wins over `default`. Where stderr is the journal's, entries
+/// go there whole, with their fields ([`crate::events`]).
 ///
 /// An invalid filter is an error of usage. Calling it twice in one process keeps the first.
 pub fn init_logging(level: Option<&str>, default: &str) -> Result<(), ExitError> {
+    let journal = is_journal();
     let filter = match level {
         Some(level) => level.to_owned(),
-        None => std::env::var("RUST_LOG").unwrap_or_else(|_| default.to_owned()),
+        None => match std::env::var("RUST_LOG") {
+            Ok(filter) => filter,
+            // machines read the events, whatever people are told
+            Err(_) if journal => format!("{default},{}=info", crate::events::TARGET),
+            Err(_) => default.to_owned(),
+        },
     };
     let filter = tracing_subscriber::EnvFilter::try_new(&filter).map_err(|e| {
         ExitError::new(
@@ -94,18 +108,74 @@ pub fn init_logging(level: Option<&str>, default: &str) -> Result<(), ExitError>
             format!("log level `{filter}`: {e}; use error, warn, info, debug or trace"),
         )
     })?;
+    let log = tracing_subscriber::registry().with(filter);
+    if journal && let Ok(layer) = tracing_journald::layer() {
+        // MESSAGE_ID and the like are to be called that
+        let _already_set = log.with(layer.with_field_prefix(None)).try_init();
+        return Ok(());
+    }
     let ansi = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    // journald adds the time itself
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let text = tracing_subscriber::fmt::layer()
+        .fmt_fields(TextFields)
         .with_writer(std::io::stderr)
         // a reader of stderr that has gone must not end a daemon: complaining there would panic
         .log_internal_errors(false)
-        .with_ansi(ansi);
-    let _already_set = if std::env::var_os("JOURNAL_STREAM").is_some() {
-        builder.without_time().with_target(false).try_init()
+        .with_ansi(ansi)
+        .with_target(false);
+    let _already_set = if journal {
+        // journald adds the time itself
+        log.with(text.without_time()).try_init()
     } else {
-        builder.with_target(false).try_init()
+        log.with(text).try_init()
     };
     Ok(())
+}
+
+/// Whether stderr leads to the journal, and not to where somebody has sent it since (systemd.exec(5), $JOURNAL_STREAM).
+fn is_journal() -> bool {
+    let Ok(told) = std::env::var("JOURNAL_STREAM") else {
+        return false;
+    };
+    let stderr = nix::sys::stat::fstat(std::io::stderr());
+    stderr.is_ok_and(|s| told == format!("{}:{}", s.st_dev, s.st_ino))
+}
+
+/// Fields as text, without those that are for the journal alone: its messages say the same in words.
+struct TextFields;
+
+impl<'w> FormatFields<'w> for TextFields {
+    fn format_fields<R: RecordFields>(&self, writer: Writer<'w>, fields: R) -> fmt::Result {
+        let mut visitor = TextVisitor {
+            writer,
+            first: true,
+            result: Ok(()),
+        };
+        fields.record(&mut visitor);
+        visitor.result
+    }
+}
+
+struct TextVisitor<'w> {
+    writer: Writer<'w>,
+    first: bool,
+    result: fmt::Result,
+}
+
+impl Visit for TextVisitor<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let name = field.name();
+        let hidden = ["message_id", "log.", "lcroute_", "lcsync_", "lcagent_"];
+        if self.result.is_err() || hidden.iter().any(|h| name.starts_with(h)) {
+            return;
+        }
+        let space = if std::mem::take(&mut self.first) {
+            ""
+        } else {
+            " "
+        };
+        self.result = match name {
+            "message" => write!(self.writer, "{space}{value:?}"),
+            _ => write!(self.writer, "{space}{name}={value:?}"),
+        };
+    }
 }

@@ -12,12 +12,14 @@
 //! | [`pool`] | buffers that packets are cut from |
 //! | [`random`] | jitter from a seed |
 //! | [`pacing`] | a token bucket without a clock of its own |
+//! | [`events`] | what programs tell the journal: numbers and fields of entries |
 //! | [`units`] | sizes, rates and durations as users write them |
 //! | `listener`, `listener_v1`, `socket` (feature `net`) | MLD seen from a raw socket, that of version 1 from a packet socket; multicast sockets |
 //! | `announce` (feature `announce`) | tells an lcroute on this host which groups have their root here |
 //! | `coding` (feature `coding`) | RaptorQ (RFC 6330) behind an interface that cannot panic |
 //! | `cli`, `config`, `keyfile` (feature `cli`) | exit codes and logging of the three programs; configuration and key files |
 //! | `service` (feature `service`) | what a service manager hears of a daemon |
+//! | `metrics` (feature `metrics`) | figures of a daemon as OpenMetrics text, over HTTP |
 //! | `interrupt` (feature `interrupt`) | SIGINT, SIGTERM and SIGHUP as events |
 
 #[cfg(feature = "announce")]
@@ -31,6 +33,7 @@ pub mod cli;
 pub mod coding;
 #[cfg(feature = "cli")]
 pub mod config;
+pub mod events;
 pub mod id;
 #[cfg(feature = "net")]
 mod inet6;
@@ -44,6 +47,8 @@ pub mod listener;
 pub mod listener_v1;
 #[cfg(feature = "announce")]
 pub mod local_node;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 pub mod mld;
 pub mod pacing;
 pub mod pool;

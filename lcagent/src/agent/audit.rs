@@ -5,7 +5,9 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::Instant;
 
+use librecast::events::{COMMAND_ENDED, COMMAND_REFUSED, COMMAND_RUN, Seldom, TARGET};
 use librecast::id::PeerId;
 
 use super::unix_now;
@@ -15,6 +17,8 @@ use crate::datagram::JobId;
 #[derive(Debug)]
 pub struct Audit {
     file: File,
+    /// What is written here is known; the system's log gets no more than it can bear.
+    told: Seldom,
 }
 
 impl Audit {
@@ -22,7 +26,10 @@ impl Audit {
     pub fn open(path: &Path) -> io::Result<Self> {
         let mut options = OpenOptions::new();
         let file = options.append(true).create(true).mode(0o600).open(path)?;
-        Ok(Self { file })
+        Ok(Self {
+            file,
+            told: Seldom::default(),
+        })
     }
 
     /// One line, on disk when this returns. `what` happened to `job`: what was asked for, or how it ended.
@@ -40,9 +47,46 @@ impl Audit {
             "event": event,
             "what": what,
         });
-        tracing::info!("{event} {job} of {operator}: {what}");
+        if self.told.tell(Instant::now()).is_some() {
+            tell(operator, job, event, what);
+        }
         // one write, so that a line is whole or not there
         self.file.write_all(format!("{line}\n").as_bytes())?;
         self.file.sync_data()
+    }
+}
+
+/// The same for the system's log.
+fn tell(operator: &PeerId, job: JobId, event: &str, what: &str) {
+    let refused = event.strip_prefix("refused: ");
+    // one that fails to start was not run either
+    let refused = refused.or((event == "failed").then_some(what));
+    match (event, refused) {
+        ("started", _) => tracing::info!(
+            target: TARGET,
+            message_id = COMMAND_RUN.id,
+            lcagent_job = %job,
+            lcagent_operator = %operator,
+            lcagent_command = what,
+            "started {job} of {operator}: {what}"
+        ),
+        ("ended", _) => tracing::info!(
+            target: TARGET,
+            message_id = COMMAND_ENDED.id,
+            lcagent_job = %job,
+            lcagent_operator = %operator,
+            lcagent_result = what,
+            "ended {job} of {operator}: {what}"
+        ),
+        (_, Some(reason)) => tracing::warn!(
+            target: TARGET,
+            message_id = COMMAND_REFUSED.id,
+            lcagent_job = %job,
+            lcagent_operator = %operator,
+            lcagent_command = what,
+            lcagent_reason = reason,
+            "{event} {job} of {operator}: {what}"
+        ),
+        _ => tracing::info!("{event} {job} of {operator}: {what}"),
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use librecast::cli::{Exit, ExitError};
 use librecast::id::PeerId;
+use librecast::metrics::{self, Listen};
 use librecast::units::{parse_duration, parse_size};
 use serde::Deserialize;
 
@@ -31,6 +32,8 @@ pub struct Config {
     pub channel: String,
     /// Where modules are.
     pub modules: PathBuf,
+    /// Where metrics are served.
+    pub metrics: Option<Listen>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -41,6 +44,7 @@ struct File {
     interface: OneOrMany,
     channel: Option<String>,
     modules: Option<PathBuf>,
+    metrics: metrics::Config,
     allow: Vec<FileAllow>,
 }
 
@@ -139,6 +143,7 @@ impl File {
             },
             channel: self.channel.unwrap_or_else(|| DEFAULT_CHANNEL.to_owned()),
             modules: self.modules.unwrap_or_else(|| DEFAULT_FOLDER.into()),
+            metrics: self.metrics.listen,
         })
     }
 }
@@ -221,13 +226,15 @@ mod tests {
         let text = format!(
             "name = \"web-1\"\nlabels = {{ role = \"web\" }}\ninterface = \"lan0\"\nchannel = \"ops\"\nmodules = \"/srv/modules\"\n\
              [[allow]]\nkey = \"{KEY}\"\ncommands = [\"uptime\", \"systemctl restart *\"]\n\
-             user = \"nobody\"\ntimeout = \"10m\"\noutput = \"1Mi\"\nmemory = \"1G\"\nlabels = {{ role = \"web*\" }}\n"
+             user = \"nobody\"\ntimeout = \"10m\"\noutput = \"1Mi\"\nmemory = \"1G\"\nlabels = {{ role = \"web*\" }}\n\
+             [metrics]\nlisten = \"127.0.0.1:9118\"\n"
         );
         let config = Config::parse("f", &text).unwrap();
         assert_eq!(config.settings.node.name, "web-1");
         assert_eq!(config.interfaces, ["lan0"]);
         assert_eq!(config.channel, "ops");
         assert_eq!(config.modules, Path::new("/srv/modules"));
+        assert_eq!(config.metrics, "127.0.0.1:9118".parse().ok());
         let allow = &config.settings.policy[0];
         assert_eq!(allow.key.to_string(), KEY);
         assert_eq!(allow.commands.len(), 2);

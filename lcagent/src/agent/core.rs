@@ -155,6 +155,8 @@ pub struct Agent {
     hellos: usize,
     started: Instant,
     counters: BTreeMap<&'static str, u64>,
+    received: u64,
+    begun: u64,
     /// Where to go on looking for something to send: every answer gets its turn.
     turn: JobId,
 }
@@ -252,6 +254,8 @@ impl Agent {
             hellos: 0,
             started: now,
             counters: BTreeMap::new(),
+            received: 0,
+            begun: 0,
             turn: JobId([0; 8]),
         }
     }
@@ -277,6 +281,25 @@ impl Agent {
     #[must_use]
     pub fn counters(&self) -> &BTreeMap<&'static str, u64> {
         &self.counters
+    }
+
+    /// Commands for this node that were read, obeyed or not.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Jobs that were begun.
+    #[must_use]
+    pub fn begun(&self) -> u64 {
+        self.begun
+    }
+
+    /// Jobs that are known, running or not.
+    #[must_use]
+    pub fn known_jobs(&self) -> usize {
+        let stored = |job: &&Job| matches!(job.content, Content::Stored(_));
+        self.jobs.values().filter(stored).count()
     }
 
     /// How many jobs run.
@@ -353,6 +376,7 @@ impl Agent {
 
     /// A job that was to start does not, and why.
     pub fn handle_refused(&mut self, job: JobId, why: &str, now: Instant) {
+        self.count("not_started");
         self.finish(job, &[Record::Refused(why.to_owned())], now);
     }
 
@@ -596,6 +620,7 @@ impl Agent {
             self.finish(id, &[Record::NotSelected], now);
             return;
         }
+        self.received += 1;
         let spread = request.as_ref().map_or(0, |r| r.spread_ms);
         let window = request.as_ref().map_or(1, |r| r.window);
         let wait = self
@@ -613,7 +638,7 @@ impl Agent {
             Ok(request) => self.obey(id, opened, request.what, now),
             Err(e) => {
                 let why = format!("request not understood: {e}");
-                self.refuse(id, operator, "?".to_owned(), &why, now);
+                self.refuse(id, operator, "?".to_owned(), ("not_understood", &why), now);
             }
         }
     }
@@ -646,7 +671,13 @@ impl Agent {
                 let line = format!("cancel {target}");
                 let runs = |job: &Job| job.operator == operator && job.running;
                 if !self.jobs.get(&target).is_some_and(runs) {
-                    self.refuse(id, operator, line, "no such job runs here", now);
+                    self.refuse(
+                        id,
+                        operator,
+                        line,
+                        ("no_such_job", "no such job runs here"),
+                        now,
+                    );
                     return;
                 }
                 self.audit(id, operator, line, "done");
@@ -659,7 +690,7 @@ impl Agent {
                 let open = |id| self.jobs.get(id).is_some_and(|j: &Job| j.seal.is_none());
                 if open(&id) && theirs.is_some_and(|job| job.seal.is_some()) {
                     let why = "that job is sealed: ask with --encrypt";
-                    self.refuse(id, operator, line, why, now);
+                    self.refuse(id, operator, line, ("sealed", why), now);
                     return;
                 }
                 match theirs.map(|job| (&job.content, job.delivery.final_length())) {
@@ -671,9 +702,12 @@ impl Agent {
                         }
                     }
                     Some((Content::Stored(_), None)) => {
-                        self.refuse(id, operator, line, "it still runs", now);
+                        self.refuse(id, operator, line, ("still_runs", "it still runs"), now);
                     }
-                    _ => self.refuse(id, operator, line, "no such job is known here", now),
+                    _ => {
+                        let why = "no such job is known here";
+                        self.refuse(id, operator, line, ("no_such_job", why), now);
+                    }
                 }
             }
         }
@@ -690,7 +724,7 @@ impl Agent {
             Some(operator)
         } else {
             let why = "the node's policy does not let this key revoke that one";
-            self.refuse(id, operator, line, why, now);
+            self.refuse(id, operator, line, ("policy", why), now);
             return;
         };
         // kept whatever else is kept
@@ -704,7 +738,7 @@ impl Agent {
         if !self.revoked.add(revocation) {
             self.open.remove(&id);
             let why = "too many keys are revoked here already";
-            self.refuse(id, operator, line, why, now);
+            self.refuse(id, operator, line, ("too_many_revoked", why), now);
             return;
         }
         self.outputs.push_back(Output::RememberRevoked);
@@ -741,13 +775,14 @@ impl Agent {
         let permit = match policy::decide(policy, &operator, certificate, labels, &run) {
             Ok(permit) => permit,
             Err(denied) => {
-                self.refuse(id, operator, line, &denied.to_string(), now);
+                let why = denied.to_string();
+                self.refuse(id, operator, line, ("policy", &why), now);
                 return;
             }
         };
         if self.running() >= MAX_RUNNING {
             let why = format!("{MAX_RUNNING} jobs run here already");
-            self.refuse(id, operator, line, &why, now);
+            self.refuse(id, operator, line, ("too_many_jobs", &why), now);
             return;
         }
         let Some(job) = self.jobs.get_mut(&id) else {
@@ -760,6 +795,7 @@ impl Agent {
         let seal = job.seal.clone();
         job.content = Content::Stored(id);
         job.running = true;
+        self.begun += 1;
         self.outputs.push_back(Output::Start(Box::new(Start {
             job: id,
             operator,
@@ -770,7 +806,16 @@ impl Agent {
         })));
     }
 
-    fn refuse(&mut self, id: JobId, operator: PeerId, what: String, why: &str, now: Instant) {
+    /// Tells the operator why not; the first word of `why` is the name of its counter.
+    fn refuse(
+        &mut self,
+        id: JobId,
+        operator: PeerId,
+        what: String,
+        (name, why): (&'static str, &str),
+        now: Instant,
+    ) {
+        self.count(name);
         self.audit(id, operator, what, &format!("refused: {why}"));
         self.finish(id, &[Record::Refused(why.to_owned())], now);
     }

@@ -1,7 +1,7 @@
 //! The agent: [`core`] decides, with [`policy`] and [`revoked`] (who may what) and [`delivery`] (what is sent when).
 //!
 //! Around it: [`shell`] (sockets and time), [`job`] (a job's folder), [`modules`], [`supervisor`] with [`contain`] (the process
-//! that runs a job), [`audit`], [`facts`], [`config`].
+//! that runs a job), [`audit`], [`facts`], [`metrics`], [`config`].
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,6 +12,7 @@ pub mod core;
 pub mod delivery;
 pub mod facts;
 pub mod job;
+pub mod metrics;
 pub mod modules;
 pub mod policy;
 pub mod revoked;

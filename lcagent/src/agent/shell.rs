@@ -22,6 +22,7 @@ use librecast::cli::{Exit, ExitError};
 use librecast::id::{IdError, PeerId, SecretKey};
 use librecast::interrupt::on_signals;
 use librecast::local_node::{self, LocalNode};
+use librecast::metrics::{Listen, Served};
 use librecast::service::{self, Service};
 use nix::fcntl::{FcntlArg, Flock, FlockArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, ppoll};
@@ -34,7 +35,7 @@ use super::config::{Config, add_labels};
 use super::core::{Agent, Output, Settings, Start};
 use super::job::JobDirs;
 use super::revoked::Revocations;
-use super::{facts, modules, unix_now};
+use super::{facts, metrics, modules, unix_now};
 use crate::datagram::JobId;
 use crate::network::Network;
 use crate::record::{Ended, How, Record};
@@ -162,6 +163,7 @@ struct Shell {
     /// Why it cannot go on.
     fatal: Option<io::Error>,
     service: Service,
+    metrics: Served,
 }
 
 /// A supervisor: a child, or somebody at the other end of a socket.
@@ -198,6 +200,12 @@ impl Shell {
         if config.settings.policy.is_empty() {
             tracing::warn!("nobody may do anything here: the configuration has no [[allow]]");
         }
+        let woken = Arc::clone(&flags);
+        let mut metrics = Served::new("lcagent", move || {
+            // a counter that is full wakes as well
+            let _ = woken.wake.write(1);
+        });
+        serve_metrics(&mut metrics, config.metrics.as_ref())?;
         let audit = state.join("audit.log");
         let local = Arc::new(Mutex::new(local_node::ask()));
         let shared = Arc::clone(&local);
@@ -233,6 +241,7 @@ impl Shell {
             running: BTreeMap::new(),
             fatal: None,
             service: Service::of_environment(),
+            metrics,
             flags,
             state,
         })
@@ -269,6 +278,9 @@ impl Shell {
             }
             self.network.look_at_interfaces(Instant::now())?;
             self.take_labels();
+            let interfaces = self.network.interface_names().len();
+            self.metrics
+                .answer(|| metrics::page(&self.agent, interfaces));
             self.agent.handle_timeout(Instant::now(), unix_now());
             self.look_at_adopted();
             while let Some(output) = self.agent.poll_output(&mut self.jobs, Instant::now()) {
@@ -594,11 +606,21 @@ impl Shell {
                 self.settings = config.settings;
                 self.configure();
                 self.modules = config.modules;
+                if let Err(e) = serve_metrics(&mut self.metrics, config.metrics.as_ref()) {
+                    tracing::error!("{e:#}");
+                }
                 tracing::info!("configuration read again; interfaces and channel need a restart");
             }
             Err(e) => tracing::error!("the configuration stays as it was: {e}"),
         }
     }
+}
+
+fn serve_metrics(served: &mut Served, listen: Option<&Listen>) -> anyhow::Result<()> {
+    let shown = || listen.map(ToString::to_string).unwrap_or_default();
+    served
+        .listen(listen)
+        .with_context(|| format!("[metrics] listen = {:?}", shown()))
 }
 
 fn poll_in<'a>(fd: &'a impl AsFd) -> PollFd<'a> {

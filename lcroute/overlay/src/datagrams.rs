@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use librecast::events::{PEER_UP, TARGET};
 use tracing::{debug, info};
 
 use crate::auth::Role;
@@ -16,7 +17,7 @@ use crate::connection::Happening;
 use crate::envelope::Refusal;
 use crate::event::{Ecn, Event, LinkId, PeerState, Transmit, Unreachable};
 use crate::liveness::{Liveness, Verdict};
-use crate::overlay::Overlay;
+use crate::overlay::{Overlay, untold};
 use crate::peer::Up;
 use crate::stun::{Binding, Class, hello, request_id};
 
@@ -496,7 +497,13 @@ impl Overlay {
         (peer.waiting, peer.keep_until) = (None, None);
         peer.failures = 0;
         self.by_link.insert(id, index);
-        info!(peer = %peer.id, name = %member.name, "link up");
+        match self.told.tell(now) {
+            Some(left_out) => info!(
+                target: TARGET, message_id = PEER_UP.id, lcroute_peer = %peer.id, lcroute_peer_name = member.name.as_str(),
+                "link up: {} ({}){}", member.name, peer.id, untold(left_out)
+            ),
+            None => debug!(peer = %peer.id, name = %member.name, "link up"),
+        }
         self.events.push_back(Event::LinkUp {
             link: id,
             member: Box::new(member),

@@ -9,6 +9,7 @@ mod config;
 mod connection;
 mod datagrams;
 mod description;
+mod drops;
 mod envelope;
 mod event;
 mod flight;
@@ -27,11 +28,13 @@ mod stun;
 mod wanted;
 
 pub use config::{Identity, Limits, OverlayConfig};
+pub use drops::DROPS;
 pub use event::{
     CarrierId, Ecn, Event, Lane, LinkId, PeerInfo, PeerState, Presence, RepairInfo, SendError,
     Transmit, Unreachable,
 };
 pub use overlay::{Overlay, OverlayError};
+pub use stun::{ask_address, told_address};
 
 /// The carrier that is the overlay itself: messages travel over links, from node to node.
 pub const OVERLAY_CARRIER: CarrierId = CarrierId(u32::MAX);

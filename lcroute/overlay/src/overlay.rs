@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use librecast::cert::CLOCK_SKEW;
+use librecast::events::{PEER_DOWN, PEER_REFUSED, Seldom, TARGET};
 use librecast::id::PeerId;
 use thiserror::Error;
 use tracing::{debug, info, warn};
@@ -41,6 +42,8 @@ const MAX_HOSTS: usize = 8;
 const REPLAY_SENDERS: usize = 4_096;
 
 /// After so long without a message the timers of a connection are looked at once a second.
+/// A refusal is told once in this time: who is refused can try again as often as he likes.
+const QUIET: Duration = Duration::from_secs(10);
 const CALM: Duration = Duration::from_secs(5);
 
 /// Why an overlay cannot start.
@@ -107,6 +110,8 @@ pub struct Overlay {
     pub(crate) refused: BTreeMap<PeerId, (&'static str, Instant)>,
     pub(crate) drops: BTreeMap<&'static str, u64>,
     pub(crate) warned_at: Option<Instant>,
+    /// Links that come and go, and peers that are refused, cannot fill the log.
+    pub(crate) told: Seldom,
     pub(crate) next_link: u32,
     pub(crate) stopped: bool,
 }
@@ -159,6 +164,7 @@ impl Overlay {
             refused: BTreeMap::new(),
             drops: BTreeMap::new(),
             warned_at: None,
+            told: Seldom::default(),
             next_link: 1,
             stopped: false,
             config,
@@ -346,6 +352,13 @@ impl Overlay {
     /// What was dropped so far, by reason.
     #[must_use]
     pub fn drops(&self) -> &BTreeMap<&'static str, u64> {
+        debug_assert!(
+            self.drops
+                .keys()
+                .all(|name| crate::DROPS.iter().any(|(known, _)| known == name)),
+            "{:?}",
+            self.drops
+        );
         &self.drops
     }
 
@@ -439,9 +452,7 @@ impl Overlay {
     pub(crate) fn refuse(&mut self, refusal: Refusal, peer: Option<PeerId>, now: Instant) {
         let reason = refusal.reason();
         self.count(refusal.counter());
-        let quiet = self
-            .warned_at
-            .is_some_and(|at| now < at + Duration::from_secs(1));
+        let quiet = self.warned_at.is_some_and(|at| now < at + QUIET);
         // one that came late is no attack, and one for an earlier run is what a restart looks like
         let quiet = quiet || matches!(refusal, Refusal::Replayed | Refusal::Session);
         match peer {
@@ -467,6 +478,12 @@ impl Overlay {
             None => self.remember_refused(id, reason, now),
         };
         if !told {
+            if self.told.tell(now).is_some() {
+                info!(
+                    target: TARGET, message_id = PEER_REFUSED.id, lcroute_peer = %id, lcroute_reason = reason,
+                    "no link with {id}: {reason}"
+                );
+            }
             self.events.push_back(Event::PeerRefused {
                 peer: Some(id),
                 reason,
@@ -614,7 +631,14 @@ impl Overlay {
         {
             self.by_ssrc.remove(&media.receiving_ssrc());
         }
-        info!(peer = %peer.id, reason, "link down");
+        let name = peer.member.as_ref().map_or("?", |m| m.name.as_str());
+        match self.told.tell(now) {
+            Some(left_out) => info!(
+                target: TARGET, message_id = PEER_DOWN.id, lcroute_peer = %peer.id, lcroute_peer_name = name,
+                lcroute_reason = reason, "link down: {name} ({}): {reason}{}", peer.id, untold(left_out)
+            ),
+            None => debug!(peer = %peer.id, reason, "link down"),
+        }
         self.events.push_back(Event::LinkDown {
             link: up.id,
             peer: peer.id,
@@ -667,4 +691,12 @@ impl Overlay {
 fn next_second(epoch: Instant, now: Instant) -> Instant {
     let since = now.saturating_duration_since(epoch).as_secs();
     epoch + Duration::from_secs(since + 1)
+}
+
+/// How many lines were left out before this one, for its end.
+pub(crate) fn untold(left_out: u64) -> String {
+    match left_out {
+        0 => String::new(),
+        n => format!(" ({n} such lines left out before)"),
+    }
 }

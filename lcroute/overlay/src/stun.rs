@@ -142,6 +142,19 @@ pub(crate) fn address_request(id: TxId) -> Option<Vec<u8>> {
     ])
 }
 
+/// A STUN request to a server for the address that it sees, for whoever measures.
+#[must_use]
+pub fn ask_address(id: [u8; 12]) -> Option<Vec<u8>> {
+    address_request(id)
+}
+
+/// What the answer to the request `id` says.
+#[must_use]
+pub fn told_address(datagram: &[u8], id: [u8; 12]) -> Option<SocketAddr> {
+    let answer = Binding::parse(datagram).filter(|b| b.is_success() && b.id() == id)?;
+    answer.mapped()
+}
+
 /// A consent check (RFC 7675): only the other end of the link can answer it. It may ask for more of them.
 pub(crate) fn hello(
     id: TxId,

@@ -1,15 +1,19 @@
 //! `status`, `peers`, `groups`, `routes`, `reload`: questions to a running daemon.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
 use librecast::cli::Exit;
 use serde_json::Value;
 
+use super::screen;
 use crate::control::Request;
 use crate::control::client::Client;
 use crate::status::{Group, Inbound, Peer, Route, Status};
+
+/// Between two looks.
+const INTERVAL: Duration = Duration::from_secs(1);
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy)]
@@ -26,21 +30,14 @@ pub enum What {
 
 /// Asks once, or once a second for ever.
 pub fn run(control: &Path, what: What, json: bool, watch: bool) -> anyhow::Result<Exit> {
-    loop {
-        let text = ask(control, what, json)?;
-        let mut out = std::io::stdout().lock();
-        if watch && !json && out.is_terminal() {
-            // home, and clear to the end of the screen
-            write!(out, "\x1b[H\x1b[J")?;
-        }
-        out.write_all(text.as_bytes())?;
-        out.flush()?;
-        if !watch {
-            return Ok(Exit::Ok);
-        }
-        drop(out);
-        std::thread::sleep(Duration::from_secs(1));
+    if watch {
+        return screen::watch(!json, INTERVAL, || ask(control, what, json));
     }
+    let text = ask(control, what, json)?;
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()?;
+    Ok(Exit::Ok)
 }
 
 fn ask(control: &Path, what: What, json: bool) -> anyhow::Result<String> {
@@ -243,6 +240,7 @@ mod tests {
             inbound: Inbound::Blocked,
             state: State::Connected,
             uptime_s: 3_700,
+            signal_servers: 1,
             peers: 1,
             groups: 2,
             counters,

@@ -10,6 +10,7 @@ use librecast::cli::Exit;
 use librecast::id::PeerId;
 use serde::Serialize;
 
+use super::screen;
 use crate::control::Request;
 use crate::control::client::Client;
 use crate::status::{Group, Peer};
@@ -66,29 +67,25 @@ impl Look {
 
 /// Looks for a second and shows what moved; on a terminal, or with `watch`, for ever.
 pub fn run(control: &Path, json: bool, watch: bool) -> anyhow::Result<Exit> {
-    let mut client = Client::connect(control)?;
-    let mut before = Look::take(&mut client)?;
-    loop {
-        std::thread::sleep(INTERVAL);
-        let after = Look::take(&mut client)?;
+    let mut before = Look::take(&mut Client::connect(control)?)?;
+    let mut show = || -> anyhow::Result<String> {
+        let after = Look::take(&mut Client::connect(control)?)?;
         let top = Top::between(&before, &after);
-        let mut out = std::io::stdout().lock();
-        let terminal = out.is_terminal() && !json;
-        if json {
-            writeln!(out, "{}", serde_json::to_string(&top)?)?;
-        } else {
-            if terminal {
-                // home, and clear to the end of the screen
-                write!(out, "\x1b[H\x1b[J")?;
-            }
-            write!(out, "{}", top.text())?;
-        }
-        out.flush()?;
-        if !watch && !terminal {
-            return Ok(Exit::Ok);
-        }
         before = after;
+        match json {
+            true => Ok(serde_json::to_string(&top)? + "\n"),
+            false => Ok(top.text()),
+        }
+    };
+    std::thread::sleep(INTERVAL);
+    if watch || (!json && std::io::stdout().is_terminal()) {
+        return screen::watch(!json, INTERVAL, show);
     }
+    let text = show()?;
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()?;
+    Ok(Exit::Ok)
 }
 
 impl Top {

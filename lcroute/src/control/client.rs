@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use librecast::cli::{Exit, ExitError};
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
 use serde::de::DeserializeOwned;
 
 use super::{Answer, Request};
@@ -49,6 +51,12 @@ impl Client {
             }
             _ => Self::connect(path).map(Some),
         }
+    }
+
+    /// The daemon's process, as the kernel saw it make the socket; none in another PID namespace.
+    pub fn pid(&self) -> Option<i32> {
+        let peer = getsockopt(self.stream.get_ref(), PeerCredentials).ok()?;
+        Some(peer.pid()).filter(|pid| *pid > 0)
     }
 
     /// Answers may take so much longer from now on.

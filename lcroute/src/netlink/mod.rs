@@ -4,9 +4,11 @@
 //! there is nothing to wait for, and [`Monitor`] is a descriptor that the packet loop polls.
 
 mod host;
+mod look;
 mod monitor;
 mod request;
 
 pub use host::host_addresses;
+pub use look::{Interface, interfaces, route_to};
 pub use monitor::Monitor;
 pub(crate) use request::Connection;

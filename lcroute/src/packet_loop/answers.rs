@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::PacketLoop;
 use crate::control::{Answer, Request};
+use crate::metrics::Observation;
 use crate::status::{Counters, Group, Peer, Route, State, Status};
 
 impl PacketLoop {
@@ -68,6 +69,12 @@ impl PacketLoop {
             .map(|(reason, n)| (*reason, *n));
         let mut drops = BTreeMap::new();
         for (reason, n) in counted.chain(edges).filter(|(_, n)| *n > 0) {
+            debug_assert!(
+                crate::drops::reasons()
+                    .iter()
+                    .any(|(known, _)| *known == reason),
+                "{reason}"
+            );
             *drops.entry(reason.to_owned()).or_default() += n;
         }
         Counters {
@@ -112,9 +119,24 @@ impl PacketLoop {
                 None => State::Connected,
             },
             uptime_s: now.duration_since(self.started).as_secs(),
+            signal_servers: p.network.servers(),
             peers: self.links.len(),
             groups: p.engine.group_count(),
             counters: self.counters(),
+        }
+    }
+
+    /// What metrics are made of.
+    pub(super) fn observe(&self, now: Instant) -> Observation {
+        let p = &self.parts;
+        let groups = p.engine.snapshot().groups;
+        Observation {
+            status: self.status(now),
+            peers: self.peers(),
+            groups_local: groups.iter().filter(|g| g.local).count(),
+            groups_remote: groups.iter().filter(|g| !g.links.is_empty()).count(),
+            nodes: p.engine.routes().len(),
+            not_after: p.member.not_after,
         }
     }
 

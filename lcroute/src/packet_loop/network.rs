@@ -9,6 +9,7 @@ use bytes::Bytes;
 use lcroute_engine::{Output, RoutedKind};
 use lcroute_overlay::{CarrierId, Event, LinkId, OVERLAY_CARRIER, PeerState, Presence};
 use librecast::cert::{Chain, GroupPrefix, Member};
+use librecast::events;
 use librecast::id::{NetworkId, NodeAddresses, OriginId, PeerId, SecretKey};
 use librecast::revocation::Revocation;
 use serde_json::{Value, json};
@@ -33,6 +34,8 @@ const MAX_PRESENT: usize = 4_096;
 pub struct Network {
     id: NetworkId,
     own: OriginId,
+    /// Backbones that are connected.
+    carriers: BTreeSet<CarrierId>,
     /// By backbone.
     present: BTreeMap<CarrierId, BTreeSet<PeerId>>,
     /// Of all that are present somewhere.
@@ -103,6 +106,7 @@ impl Network {
         Self {
             id,
             own: NodeAddresses::derive(&id, &peer).origin,
+            carriers: BTreeSet::new(),
             present: BTreeMap::new(),
             by_origin: BTreeMap::new(),
             reachable: BTreeMap::new(),
@@ -120,6 +124,12 @@ impl Network {
     #[must_use]
     pub fn id(&self) -> NetworkId {
         self.id
+    }
+
+    /// How many backbones are connected.
+    #[must_use]
+    pub fn servers(&self) -> usize {
+        self.carriers.len()
     }
 
     /// When it wants to be woken.
@@ -142,8 +152,12 @@ impl Network {
     /// Notes what a backbone says; who has come or gone by it, looking at all backbones.
     fn note_presence(&mut self, carrier: CarrierId, presence: Presence) -> Vec<(PeerId, bool)> {
         let changed = match presence {
-            Presence::CarrierUp => Vec::new(),
+            Presence::CarrierUp => {
+                self.carriers.insert(carrier);
+                Vec::new()
+            }
             Presence::CarrierDown => {
+                self.carriers.remove(&carrier);
                 let all = self.present.remove(&carrier).unwrap_or_default();
                 all.into_iter().collect()
             }
@@ -397,7 +411,13 @@ impl PacketLoop {
             );
         }
         if p.network.revocations.add(revocation.clone(), unix_now()) {
-            tracing::info!("{} has been expelled from the network", revocation.key());
+            tracing::info!(
+                target: events::TARGET,
+                message_id = events::EXPELLED.id,
+                lcroute_peer = %revocation.key(),
+                "{} has been expelled from the network",
+                revocation.key()
+            );
             p.network.keep(Keep::Revocation(Box::new(revocation)));
         }
     }

@@ -8,6 +8,7 @@ use librecast::channel::SharePrefix;
 use librecast::cli::{Exit, ExitError};
 use librecast::config;
 use librecast::keyfile::{SharedKey, load_signing_key};
+use librecast::metrics::{self, Listen};
 use librecast::service;
 use librecast::units::parse_rate;
 use serde::de::Error;
@@ -45,6 +46,7 @@ pub struct ShareOptions {
 #[serde(deny_unknown_fields, default)]
 struct Config {
     share: Vec<ShareOptions>,
+    metrics: metrics::Config,
 }
 
 fn one_or_more<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<String>, D::Error> {
@@ -74,9 +76,9 @@ fn rate<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u64>, D::Error> {
     parse_rate(&text).map(Some).map_err(D::Error::custom)
 }
 
-/// The shares of a configuration file. Paths in it are relative to its folder.
-pub fn read(file: &Path) -> Result<Vec<ShareOptions>, ExitError> {
-    let Config { mut share } = config::read(file)?;
+/// The shares of a configuration file, and where metrics are served. Paths of shares are relative to its folder.
+pub fn read(file: &Path) -> Result<(Vec<ShareOptions>, Option<Listen>), ExitError> {
+    let Config { mut share, metrics } = config::read(file)?;
     if share.is_empty() {
         let message = format!("{}: no [[share]] in it", file.display());
         return Err(ExitError::new(Exit::Usage, message));
@@ -94,7 +96,7 @@ pub fn read(file: &Path) -> Result<Vec<ShareOptions>, ExitError> {
             };
         }
     }
-    Ok(share)
+    Ok((share, metrics.listen))
 }
 
 /// A key that the service manager holds for this process.
@@ -170,9 +172,12 @@ mod tests {
             path = "/b"
             interface = ["eth0", "lc0"]
             bwlimit = 64000
+            [metrics]
+            listen = "/run/m"
         "#;
         std::fs::write(&file, text).unwrap();
-        let shares = read(&file).unwrap();
+        let (shares, metrics) = read(&file).unwrap();
+        assert_eq!(metrics, Some(Listen::Unix("/run/m".into())));
         let first = ShareOptions {
             path: dir.path().join("a"),
             name: Some("first".into()),
@@ -203,6 +208,7 @@ mod tests {
                 "f:3: bwlimit: ",
             ),
             ("\n[[share]]\nname = \"a\"\n", "f:2: share: "),
+            ("[metrics]\nlisten = \"m\"\n", "f:2: listen: "),
             ("[[shares]]\npath = \"a\"\n", "f:1: shares: "),
             ("[[share]]\npath = \n", "f:2: path: "),
         ] {

@@ -145,6 +145,7 @@ pub struct Server {
     roots: BTreeMap<Channel, Root>,
     schedule: Schedule,
     drops: Drops,
+    root_joins: u64,
 }
 
 impl Server {
@@ -160,6 +161,7 @@ impl Server {
             roots: BTreeMap::new(),
             schedule: Schedule::new(rates, seed, now),
             drops: Drops::default(),
+            root_joins: 0,
         }
     }
 
@@ -366,6 +368,29 @@ impl Server {
         self.schedule.sent()
     }
 
+    /// What is served, by prefix.
+    pub fn shares(&self) -> impl Iterator<Item = (&SharePrefix, &Share)> {
+        self.shares.iter()
+    }
+
+    /// Root channels joined: one for each share and interface on which somebody follows it.
+    #[must_use]
+    pub fn joined_roots(&self) -> usize {
+        self.roots.len()
+    }
+
+    /// JOINs since the start, of root channels and of others; what reporters repeat is not counted.
+    #[must_use]
+    pub fn joins(&self) -> (u64, u64) {
+        (self.root_joins, self.schedule.joins())
+    }
+
+    /// Channels that send at full rate now, and their bits per second.
+    #[must_use]
+    pub fn bursts(&self) -> (usize, u64) {
+        (self.schedule.bursting(), self.schedule.load())
+    }
+
     fn joined(&mut self, channel: Channel, source: Ipv6Addr, evidence: Evidence, now: Instant) {
         if !self.is_served_on(channel.group, channel.interface) {
             self.drops.elsewhere += 1;
@@ -386,6 +411,7 @@ impl Server {
             });
             // a new receiver need not wait, but no number of reporters makes this a flood
             if root.reporters.add(source, evidence) {
+                self.root_joins += 1;
                 root.hasten(BUSY_INTERVAL, now);
             }
             (root.evidence_at, root.asked) = (now, 0);

@@ -2,10 +2,11 @@
 //!
 //! [`core`] decides, with [`schedule`] (what is sent when; `queue`: whose turn it is) and [`querier`] (MLD's election); [`shell`] is the
 //! process around it, [`config`] what it is told to share, [`rescan`] the thread that publishes changed files (`notices`
-//! of the kernel and `pace` say when to look); [`seed`] puts a server into a receiver.
+//! of the kernel and `pace` say when to look); [`metrics`] what it tells of itself; [`seed`] puts a server into a receiver.
 
 pub mod config;
 pub mod core;
+pub mod metrics;
 mod notices;
 mod pace;
 pub mod querier;

@@ -179,6 +179,7 @@ pub struct Schedule {
     random: u64,
     refused: u64,
     sent: u64,
+    joins: u64,
 }
 
 /// The rate of a layer.
@@ -358,6 +359,7 @@ impl Schedule {
             random: seed,
             refused: 0,
             sent: 0,
+            joins: 0,
         }
     }
 
@@ -413,10 +415,12 @@ impl Schedule {
         now: Instant,
     ) {
         let Some(sending) = self.channels.get_mut(&channel) else {
+            self.joins += 1;
             self.begin(channel, wanted, reporter, evidence, now);
             return;
         };
         let new = sending.reporters.add(reporter, evidence);
+        self.joins += u64::from(new);
         sending.evidence_at = now;
         sending.sent_on_evidence = 0;
         let asked = matches!(sending.stage, Stage::Asked { .. });
@@ -539,6 +543,18 @@ impl Schedule {
     #[must_use]
     pub fn refused(&self) -> u64 {
         self.refused
+    }
+
+    /// JOINs of channels since the start, each reporter's repeated ones not counted.
+    #[must_use]
+    pub fn joins(&self) -> u64 {
+        self.joins
+    }
+
+    /// Joined channels that send at full rate now.
+    #[must_use]
+    pub fn bursting(&self) -> usize {
+        self.bursting
     }
 
     /// Symbols sent since the start.

@@ -36,6 +36,7 @@ impl Seed {
             shares: Shares::Given(Vec::new()),
             interfaces,
             limit,
+            metrics: None,
         };
         // nobody looks for changes here: versions come from the network
         let (lists, _) = channel();

@@ -16,9 +16,11 @@ use librecast::announce::Announcer;
 use librecast::channel::{LCSYNC_PORT, SharePrefix, channel_of};
 use librecast::cli::{Exit, ExitError};
 use librecast::coding::{Encoder, SYMBOL_SIZE};
+use librecast::events::{SHARE_CHANGED, SHARE_READY, TARGET};
 use librecast::interrupt;
 use librecast::listener::MldListener;
 use librecast::listener_v1::V1Listener;
+use librecast::metrics::{Listen, Page, Served};
 use librecast::service::{self, Service};
 use librecast::socket::{Interface, SendSocket, interfaces, multicast_interfaces};
 use nix::poll::{PollFd, PollFlags, ppoll};
@@ -28,6 +30,7 @@ use nix::sys::time::TimeSpec;
 
 use super::config::{self, ShareOptions};
 use super::core::{Drops, Output, Server};
+use super::metrics;
 use super::rescan::{self, Update, Watched};
 use super::schedule::{Channel, Rates, Terms};
 use crate::block::BlockHash;
@@ -52,6 +55,8 @@ const INTERFACES_INTERVAL: Duration = Duration::from_secs(1);
 const CACHED_BLOCKS: usize = 192;
 /// As many MLD messages as may come while a turn is sent; the rest waits in the socket.
 const MESSAGES_PER_TURN: usize = 256;
+/// Reports without effect are told of this often.
+const DROPS_INTERVAL: Duration = Duration::from_secs(60);
 /// Groups of all shares begin so.
 const CHANNELS: u16 = 0xff1e;
 /// MLD is looked at after so many packets sent, at the latest.
@@ -69,6 +74,8 @@ pub struct Options {
     pub interfaces: Vec<String>,
     /// Bits per second over all channels.
     pub limit: Option<u64>,
+    /// Where metrics are served, whatever the file says.
+    pub metrics: Option<Listen>,
 }
 
 /// Where it is said what is shared.
@@ -81,12 +88,13 @@ pub enum Shares {
 }
 
 impl Shares {
-    fn read(&self) -> anyhow::Result<Vec<Watched>> {
+    fn read(&self) -> anyhow::Result<(Vec<Watched>, Option<Listen>)> {
         match self {
-            Self::Given(shares) => config::named(shares),
+            Self::Given(shares) => Ok((config::named(shares)?, None)),
             Self::File(file) => {
                 let shown = || file.display().to_string();
-                config::named(&config::read(file)?).with_context(shown)
+                let (shares, metrics) = config::read(file)?;
+                Ok((config::named(&shares).with_context(shown)?, metrics))
             }
         }
     }
@@ -103,7 +111,7 @@ pub(super) struct Asked {
 
 /// Serves until told to stop.
 pub fn share(options: Options) -> anyhow::Result<Exit> {
-    let watched = options.shares.read()?;
+    let (watched, metrics) = options.shares.read()?;
     let wake = Arc::new(EventFd::from_flags(
         EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC,
     )?);
@@ -118,6 +126,12 @@ pub fn share(options: Options) -> anyhow::Result<Exit> {
     let mut shell = Shell::new(options, listener, lists, announcer)?;
     shell.service = Service::of_environment();
     shell.awaited = Some(watched.iter().map(|w| w.prefix).collect());
+    let woken = Arc::clone(&wake);
+    shell.metrics = Some(Served::new("lcsync", move || {
+        // a counter that is full wakes as well
+        let _ = woken.write(1);
+    }));
+    shell.serve_metrics(metrics)?;
     shell.set_shares(watched, Instant::now());
     shell.run(&updates, &wake, &asked)?;
     Ok(Exit::Ok)
@@ -178,10 +192,14 @@ pub(super) struct Shell {
     sealers: BTreeMap<SharePrefix, Sealer>,
     packets: Vec<u8>,
     drops_shown: Drops,
+    /// When reports without effect may be told of again.
+    drops_at: Instant,
     sent_shown: u64,
     service: Service,
     /// Shares that nobody can fetch yet, as long as the manager waits for them.
     awaited: Option<BTreeSet<SharePrefix>>,
+    /// `None` in a receiver that serves on.
+    metrics: Option<Served>,
 }
 
 impl Shell {
@@ -224,9 +242,11 @@ impl Shell {
             sealers: BTreeMap::new(),
             packets: Vec::new(),
             drops_shown: Drops::default(),
+            drops_at: Instant::now(),
             sent_shown: 0,
             service: Service::default(),
             awaited: None,
+            metrics: None,
         })
     }
 
@@ -262,6 +282,9 @@ impl Shell {
                 interfaces_at = now + INTERFACES_INTERVAL;
             }
             self.take_updates(updates, now)?;
+            if let Some(metrics) = &self.metrics {
+                metrics.answer(|| self.page());
+            }
             self.receive(&mut message)?;
             if self.send_due() {
                 continue;
@@ -280,9 +303,39 @@ impl Shell {
     /// What is wrong with a new configuration does not end what the old one serves.
     fn reload(&mut self, now: Instant) {
         match self.options.shares.read() {
-            Ok(watched) => self.set_shares(watched, now),
+            Ok((watched, metrics)) => {
+                self.set_shares(watched, now);
+                if let Err(e) = self.serve_metrics(metrics) {
+                    tracing::error!("{e:#}");
+                }
+            }
             Err(e) => tracing::error!("{e:#}; going on with what was shared before"),
         }
+    }
+
+    /// Serves metrics where the command line says, or else the file.
+    fn serve_metrics(&mut self, file: Option<Listen>) -> anyhow::Result<()> {
+        let listen = self.options.metrics.clone().or(file);
+        let Some(served) = &mut self.metrics else {
+            return Ok(());
+        };
+        let shown = || listen.as_ref().map(ToString::to_string).unwrap_or_default();
+        served
+            .listen(listen.as_ref())
+            .with_context(|| format!("[metrics] listen = {:?}", shown()))
+    }
+
+    fn page(&self) -> Page {
+        let mut shares = Vec::new();
+        for (prefix, share) in self.server.shares() {
+            if let Some(watched) = self.shares.get(prefix) {
+                let index = &share.index;
+                let (bytes, blocks) = (index.bytes(), index.blocks() as u64);
+                shares.push((watched.name.as_str(), share.generation, bytes, blocks));
+            }
+        }
+        let pending = self.shares.len().saturating_sub(shares.len());
+        metrics::page(&self.server, self.interfaces.len(), &shares, pending)
     }
 
     /// Shares these from now on. What stays the same goes on as if nothing had happened.
@@ -333,8 +386,18 @@ impl Shell {
                         continue;
                     }
                     let root = share.index.root.hash;
+                    let (event, says) = match first {
+                        true => (SHARE_READY, "is served"),
+                        false => (SHARE_CHANGED, "has changed"),
+                    };
                     tracing::info!(
-                        "lc:{} {root}: {} bytes in {} blocks",
+                        target: TARGET,
+                        message_id = event.id,
+                        lcsync_share = watched.name.as_str(),
+                        lcsync_root = %root,
+                        lcsync_generation = share.generation,
+                        lcsync_bytes = share.index.bytes(),
+                        "lc:{} {says}: {root}: {} bytes in {} blocks",
                         watched.name,
                         share.index.bytes(),
                         share.index.blocks()
@@ -447,7 +510,10 @@ impl Shell {
 
     fn show_drops(&mut self) {
         let drops = self.server.drops();
-        if drops != self.drops_shown {
+        let now = Instant::now();
+        // neighbours can cause these at any rate
+        if drops != self.drops_shown && now >= self.drops_at {
+            self.drops_at = now + DROPS_INTERVAL;
             let lost = drops.lost - self.drops_shown.lost;
             if lost > 0 {
                 tracing::warn!("{lost} MLD reports lost, asking everybody");

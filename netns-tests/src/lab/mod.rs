@@ -13,6 +13,7 @@
 //! | `traffic` | the ordinary programs `mc-send` and `mc-recv` as handles |
 //! | `files` | folders to sync: made, compared; small disks |
 
+mod exposition;
 mod files;
 mod firewall;
 mod host;
@@ -32,6 +33,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 
+pub use exposition::Exposition;
 pub use files::{Disk, make_folder, noise, same_content};
 pub use firewall::Traffic;
 pub use host::{Host, offload};

@@ -9,9 +9,11 @@ mod cli;
 mod daemon;
 mod deaths;
 mod demo;
+mod doctor;
 mod hostile_load;
 mod interface;
 mod joining;
+mod journal;
 mod lcagent;
 mod lcagent_keys;
 mod lcagent_orders;
@@ -23,6 +25,7 @@ mod lcsync_lc0;
 mod lcsync_mld;
 mod links;
 mod membership;
+mod metrics;
 mod nat;
 mod offload;
 mod ordinary_programs;
@@ -33,6 +36,7 @@ mod repair;
 mod routing;
 mod ssm;
 mod the_lab;
+mod watch;
 
 netns_tests::isolate_before_main!();
 

@@ -132,6 +132,42 @@ impl Clients {
     }
 }
 
+/// Connects to a server and waits for its first words, without becoming a client of it; how long that took.
+pub async fn knock(url: &str) -> anyhow::Result<Duration> {
+    let begun = Instant::now();
+    let mut socket = open(url).await?;
+    let first = async {
+        while let Some(message) = socket.next().await {
+            if let Message::Binary(bytes) = message?
+                && matches!(ToNode::decode(&bytes)?, ToNode::Challenge(_))
+            {
+                return Ok(begun.elapsed());
+            }
+        }
+        anyhow::bail!("it says nothing: is it a signalling server?")
+    };
+    timeout(CONNECT, first).await.map_err(|_| no_answer())?
+}
+
+async fn open(url: &str) -> anyhow::Result<WebSocketStream<MaybeTlsStream<TcpStream>>> {
+    let config = WebSocketConfig::default()
+        .max_message_size(Some(MAX_MESSAGE))
+        .max_frame_size(Some(MAX_MESSAGE));
+    let connector = match url.starts_with("wss:") {
+        true => Connector::Rustls(super::tls::client()?),
+        false => Connector::Plain,
+    };
+    let connecting = connect_async_tls_with_config(url, Some(config), true, Some(connector));
+    let (socket, _) = timeout(CONNECT, connecting)
+        .await
+        .map_err(|_| no_answer())??;
+    Ok(socket)
+}
+
+fn no_answer() -> anyhow::Error {
+    anyhow::anyhow!("no answer within {CONNECT:?}")
+}
+
 struct Session {
     url: String,
     carrier: CarrierId,
@@ -185,17 +221,8 @@ impl Session {
     }
 
     async fn connect(&mut self) -> anyhow::Result<WebSocketStream<MaybeTlsStream<TcpStream>>> {
-        let config = WebSocketConfig::default()
-            .max_message_size(Some(MAX_MESSAGE))
-            .max_frame_size(Some(MAX_MESSAGE));
-        let connector = match self.url.starts_with("wss:") {
-            true => Connector::Rustls(super::tls::client()?),
-            false => Connector::Plain,
-        };
-        let connecting =
-            connect_async_tls_with_config(&self.url, Some(config), true, Some(connector));
-        let silent = |_| anyhow::anyhow!("no answer within {CONNECT:?}");
-        let (mut socket, _) = timeout(CONNECT, connecting).await.map_err(silent)??;
+        let mut socket = open(&self.url).await?;
+        let silent = |_| no_answer();
         timeout(CONNECT, self.register(&mut socket))
             .await
             .map_err(silent)??;

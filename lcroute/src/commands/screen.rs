@@ -1,0 +1,143 @@
+//! What `--watch` and `top` show on a terminal: one frame over the other, without flicker, and the screen as it was at
+//! the end.
+
+use std::io::{IsTerminal, Write};
+
+use librecast::cli::Exit;
+use terminal_size::{Height, Width, terminal_size};
+
+use crate::system::exit_on_signals_after;
+
+/// The other screen, as `watch` and editors use it; no cursor.
+const ENTER: &str = "\x1b[?1049h\x1b[?25l";
+const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
+
+/// Standard output, in frames.
+#[derive(Debug)]
+pub struct Screen {
+    is_terminal: bool,
+}
+
+impl Screen {
+    /// From here on SIGINT and SIGTERM end the process, with the terminal as it was before. `frames`: where there is a
+    /// terminal, repaint it; else, and everywhere else, each text follows the last.
+    pub fn open(frames: bool) -> std::io::Result<Self> {
+        let is_terminal = frames && std::io::stdout().is_terminal();
+        exit_on_signals_after(move |exit| {
+            let mut out = std::io::stdout().lock();
+            if is_terminal {
+                let _ = out.write_all(LEAVE.as_bytes()).and_then(|()| out.flush());
+            }
+            // with the lock: no frame comes after it
+            std::process::exit(exit as i32)
+        })?;
+        if is_terminal {
+            let mut out = std::io::stdout().lock();
+            out.write_all(ENTER.as_bytes())?;
+            out.flush()?;
+        }
+        Ok(Self { is_terminal })
+    }
+
+    /// Whether frames are painted.
+    pub fn is_terminal(&self) -> bool {
+        self.is_terminal
+    }
+
+    /// Shows `text` instead of what was there.
+    pub fn show(&mut self, text: &str) -> std::io::Result<()> {
+        let shown = match (self.is_terminal, terminal_size()) {
+            (false, _) => text.to_owned(),
+            (true, Some((Width(width), Height(height)))) => {
+                frame(text, width.into(), height.into())
+            }
+            // as terminals were
+            (true, None) => frame(text, 80, 24),
+        };
+        let mut out = std::io::stdout().lock();
+        out.write_all(shown.as_bytes())?;
+        out.flush()
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        if self.is_terminal {
+            let mut out = std::io::stdout().lock();
+            // whoever watched may have gone
+            let _ = out.write_all(LEAVE.as_bytes()).and_then(|()| out.flush());
+        }
+    }
+}
+
+/// One write that replaces all that is on the screen: each line over the old one, the rest cleared. What does not fit
+/// is left out, and counted.
+fn frame(text: &str, width: usize, height: usize) -> String {
+    let mut lines: Vec<String> = text.lines().map(|line| cut(line, width)).collect();
+    if lines.len() > height && height > 0 {
+        let hidden = lines.len() - (height - 1);
+        lines.truncate(height - 1);
+        lines.push(cut(&format!("... {hidden} more lines"), width));
+    }
+    // home; and no line feed after the last line, which would scroll
+    format!("\x1b[H{}\x1b[K\x1b[J", lines.join("\x1b[K\n"))
+}
+
+/// The beginning that fits; what would move the cursor is none of it.
+fn cut(line: &str, width: usize) -> String {
+    let printable = |c: char| if c.is_control() { '?' } else { c };
+    line.chars().take(width).map(printable).collect()
+}
+
+/// Asks again and again with `ask`, and shows what it says; `Err` of the first time ends it, later ones are shown until
+/// there is an answer again.
+pub fn watch(
+    frames: bool,
+    pause: std::time::Duration,
+    mut ask: impl FnMut() -> anyhow::Result<String>,
+) -> anyhow::Result<Exit> {
+    let mut last = ask()?;
+    let mut screen = Screen::open(frames)?;
+    screen.show(&last)?;
+    let mut away = false;
+    loop {
+        std::thread::sleep(pause);
+        match ask() {
+            Ok(text) => {
+                screen.show(&text)?;
+                (last, away) = (text, false);
+            }
+            Err(e) if screen.is_terminal() => {
+                screen.show(&format!("{e:#}\ntrying again; it was:\n\n{last}"))?;
+            }
+            Err(e) => {
+                if !std::mem::replace(&mut away, true) {
+                    super::hint(format_args!("{e:#}; trying again"));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_fits_the_terminal_and_clears_what_it_does_not_cover() {
+        assert_eq!(
+            frame("one\ntwo\n", 80, 24),
+            "\x1b[Hone\x1b[K\ntwo\x1b[K\x1b[J"
+        );
+        let many = "line\n".repeat(30);
+        let shown = frame(&many, 80, 10);
+        assert_eq!(shown.matches('\n').count(), 9);
+        assert!(shown.contains("... 21 more lines\x1b[K\x1b[J"), "{shown}");
+        assert_eq!(frame("abcdef\n", 3, 5), "\x1b[Habc\x1b[K\x1b[J");
+        assert_eq!(
+            frame("a\x1b[2Jb\u{9b}c\n", 80, 5),
+            "\x1b[Ha?[2Jb?c\x1b[K\x1b[J"
+        );
+        assert_eq!(frame("", 80, 0), "\x1b[H\x1b[K\x1b[J");
+    }
+}

@@ -1,0 +1,291 @@
+//! lc0: whether it is as it should be, whether programs are led to it, and who else has a hand in it.
+
+use std::net::Ipv6Addr;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use librecast::cert::GroupPrefix;
+
+use super::{Check, Patient, read};
+use crate::netlink::{self, Interface};
+use crate::status::Inbound;
+
+/// What lcroute gives its interface: bursts of joins get lost with less.
+const QUEUE: u32 = 10_000;
+
+pub(super) fn checks(patient: &Patient) -> Vec<Check> {
+    let name = match &patient.daemon {
+        Some(daemon) => &daemon.status.tun,
+        None => &patient.config.tun.name,
+    };
+    let all = match netlink::interfaces() {
+        Ok(all) => all,
+        Err(e) => return vec![Check::skipped("interface", format!("netlink: {e}"))],
+    };
+    let found = all.iter().find(|i| i.name == *name);
+    vec![
+        interface(patient, name, found),
+        routes(patient, name, found, &all),
+        inbound(patient),
+        reverse_path(patient, found),
+        managers(name, found),
+    ]
+}
+
+fn interface(patient: &Patient, name: &str, found: Option<&Interface>) -> Check {
+    const NAME: &str = "interface";
+    let heal = "systemctl restart lcroute; if it happens again, see who takes it: `ip monitor link address`";
+    let (found, daemon) = match (found, &patient.daemon) {
+        (None, None) => {
+            return Check::skipped(NAME, format!("no {name}: it comes with the daemon"));
+        }
+        (None, Some(_)) => {
+            return Check::fail(
+                NAME,
+                format!("{name} is not there, though the daemon runs"),
+                heal,
+            );
+        }
+        (Some(_), None) => {
+            return Check::ok(NAME, format!("{name} is there, and waits for the daemon"));
+        }
+        (Some(found), Some(daemon)) => (found, daemon),
+    };
+    let address = daemon.status.address;
+    if !found.up {
+        return Check::fail(
+            NAME,
+            format!("{name} is down"),
+            format!("ip link set {name} up"),
+        );
+    }
+    if !found.addresses.contains(&address) {
+        return Check::fail(
+            NAME,
+            format!("{name} has not got its address {address}"),
+            heal,
+        );
+    }
+    if found.tx_queue_len < QUEUE {
+        let remedy = format!("ip link set {name} txqueuelen {QUEUE}");
+        let detail = format!(
+            "{name}: txqueuelen {}: bursts of joins may get lost",
+            found.tx_queue_len
+        );
+        return Check::warn(NAME, detail, remedy);
+    }
+    Check::ok(
+        NAME,
+        format!("{name} is up with {address}, MTU {}", found.mtu),
+    )
+}
+
+/// Whether programs that name no interface are led to lc0, asked of the kernel as they would ask it.
+fn routes(patient: &Patient, name: &str, found: Option<&Interface>, all: &[Interface]) -> Check {
+    const NAME: &str = "routes";
+    let wanted = patient.config.tun.routes.prefixes();
+    let Some(own) = found.filter(|_| patient.daemon.is_some()) else {
+        return Check::skipped(NAME, "without a daemon there are none");
+    };
+    if wanted.is_empty() {
+        return Check::ok(
+            NAME,
+            "none are wanted (routes = false): programs have to name the interface",
+        );
+    }
+    let mut astray = Vec::new();
+    let mut missing = false;
+    for prefix in &wanted {
+        match netlink::route_to(example(prefix)) {
+            Ok(Some(index)) if index == own.index => {}
+            Ok(Some(index)) => {
+                let taker = all.iter().find(|i| i.index == index);
+                let taker = taker.map_or("another interface", |i| i.name.as_str());
+                astray.push(format!("{prefix} goes to {taker}"));
+            }
+            Ok(None) => {
+                missing = true;
+                astray.push(format!("{prefix} has no route"));
+            }
+            Err(e) => return Check::skipped(NAME, format!("{prefix}: {e}")),
+        }
+    }
+    if astray.is_empty() {
+        let shown: Vec<_> = wanted.iter().map(ToString::to_string).collect();
+        return Check::ok(NAME, format!("{} go to {name}", shown.join(" ")));
+    }
+    let see = "see `ip -6 route show table local type multicast` and `ip -6 rule`";
+    let remedy = match missing {
+        true => format!("{see}; `lcroute reload` sets them anew"),
+        false => format!(
+            "{see}: remove the longer prefix or the lower metric of the other interface, then `lcroute reload`"
+        ),
+    };
+    Check::fail(NAME, astray.join(", "), remedy)
+}
+
+/// A group that nobody would have given a route of its own.
+fn example(prefix: &GroupPrefix) -> Ipv6Addr {
+    let bits = prefix.addr().to_bits();
+    let tail: u128 = 0x6c63_646f_6374_6f72;
+    let free = u128::MAX
+        .checked_shr(prefix.prefix_len().into())
+        .unwrap_or(0);
+    Ipv6Addr::from_bits(bits | (tail & free))
+}
+
+fn inbound(patient: &Patient) -> Check {
+    const NAME: &str = "inbound firewall";
+    let Some(daemon) = &patient.daemon else {
+        return Check::skipped(NAME, "the daemon tries it, and does not run");
+    };
+    let tun = &daemon.status.tun;
+    match daemon.status.inbound {
+        Inbound::Open => Check::ok(NAME, format!("what arrives on {tun} reaches programs")),
+        Inbound::Unknown => {
+            Check::skipped(NAME, "the daemon is still trying it: ask again in a second")
+        }
+        Inbound::Blocked => Check::fail(
+            NAME,
+            format!("this host drops UDP that arrives on {tun}: programs receive nothing"),
+            format!(
+                "nft insert rule inet filter input iifname \"{tun}\" ip6 daddr ff00::/8 accept\n\
+                 (names of table and chain as on this host), then: lcroute reload"
+            ),
+        ),
+    }
+}
+
+/// What nft prints of a rule that drops packets from where no route leads back.
+fn reverse_path(patient: &Patient, found: Option<&Interface>) -> Check {
+    const NAME: &str = "reverse path filter";
+    let listed = Command::new("nft")
+        .args(["list", "ruleset"])
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output();
+    let rules = match listed {
+        Ok(output) if output.status.success() => {
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        }
+        _ => return Check::skipped(NAME, "nft is not there, or needs root"),
+    };
+    if !has_reverse_path_filter(&rules) {
+        return Check::ok(NAME, "none in nftables");
+    }
+    let (Some(own), Some(daemon)) = (found, &patient.daemon) else {
+        return Check::skipped(
+            NAME,
+            "there is one; whether it lets in is seen with the daemon running",
+        );
+    };
+    // another node of the network: its packets come from such an address
+    let other = Ipv6Addr::from_bits(daemon.status.address.to_bits() ^ 1);
+    match netlink::route_to(other) {
+        Ok(Some(index)) if index == own.index => Check::ok(
+            NAME,
+            format!(
+                "there is one; the network's addresses lead back to {}",
+                own.name
+            ),
+        ),
+        _ => Check::fail(
+            NAME,
+            format!(
+                "the firewall drops what has no way back, and {other} does not lead to {}",
+                own.name
+            ),
+            format!(
+                "nft insert rule inet filter prerouting iifname \"{}\" accept (chain as on this host)",
+                own.name
+            ),
+        ),
+    }
+}
+
+fn has_reverse_path_filter(rules: &str) -> bool {
+    rules
+        .lines()
+        .any(|l| l.contains("fib saddr") && l.contains("oif"))
+}
+
+/// Who manages networks may take addresses and routes from an interface that is not its own.
+fn managers(name: &str, found: Option<&Interface>) -> Check {
+    const NAME: &str = "network managers";
+    let Some(own) = found else {
+        return Check::skipped(NAME, format!("no {name} yet"));
+    };
+    let index = own.index;
+    if let Ok(link) = read(format!("/run/systemd/netif/links/{index}"))
+        && is_managed_by_networkd(&link)
+    {
+        let remedy = "install systemd/05-lcroute.network as /usr/lib/systemd/network/05-lcroute.network, then: networkctl reload";
+        return Check::warn(NAME, format!("systemd-networkd manages {name}"), remedy);
+    }
+    if let Ok(device) = read(format!("/run/NetworkManager/devices/{index}"))
+        && is_managed_by_network_manager(&device)
+    {
+        let remedy = "install systemd/NetworkManager-lcroute.conf as /usr/lib/NetworkManager/conf.d/lcroute.conf, then: nmcli general reload";
+        return Check::warn(NAME, format!("NetworkManager manages {name}"), remedy);
+    }
+    let running: Vec<&str> = [
+        ("systemd-networkd", "/run/systemd/netif/links"),
+        ("NetworkManager", "/run/NetworkManager"),
+    ]
+    .into_iter()
+    .filter(|(_, path)| Path::new(path).exists())
+    .map(|(who, _)| who)
+    .collect();
+    Check::ok(
+        NAME,
+        match running.is_empty() {
+            true => "none run".to_owned(),
+            false => format!("{} leave {name} alone", running.join(" and ")),
+        },
+    )
+}
+
+fn is_managed_by_networkd(link: &str) -> bool {
+    let state = link.lines().find_map(|l| l.strip_prefix("ADMIN_STATE="));
+    matches!(
+        state,
+        Some("configured" | "configuring" | "pending" | "initialized")
+    )
+}
+
+fn is_managed_by_network_manager(device: &str) -> bool {
+    device
+        .lines()
+        .any(|l| matches!(l, "managed=true" | "managed=1"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_manages_an_interface_is_read() {
+        assert!(is_managed_by_networkd(
+            "# x\nADMIN_STATE=configured\nOPER_STATE=routable\n"
+        ));
+        assert!(!is_managed_by_networkd("ADMIN_STATE=unmanaged\n"));
+        assert!(is_managed_by_network_manager("[device]\nmanaged=true\n"));
+        assert!(!is_managed_by_network_manager("[device]\nmanaged=false\n"));
+    }
+
+    #[test]
+    fn a_reverse_path_filter_is_seen_in_the_rules() {
+        assert!(has_reverse_path_filter(
+            "  meta nfproto ipv6 fib saddr . mark . iif oif missing drop\n"
+        ));
+        assert!(!has_reverse_path_filter("  fib daddr type local accept\n"));
+    }
+
+    #[test]
+    fn the_example_lies_within_its_prefix() {
+        for text in ["ff1e::/16", "ff1e:1:2::/48", "ff15::42/128"] {
+            let prefix: GroupPrefix = text.parse().unwrap();
+            assert!(prefix.contains(example(&prefix)), "{text}");
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! State directory, identity, certificate.
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+use super::{Check, Patient, unix_now};
+use crate::state::StateDir;
+
+/// With a third of its time left a node asks for a new certificate: at the very end that has not worked.
+const LATE: u64 = 86_400;
+/// Nobody can have made a membership before.
+const EARLIEST: u64 = 1_735_689_600;
+
+pub(super) fn checks(patient: &mut Patient) -> Vec<Check> {
+    let mut checks = vec![folder(patient)];
+    let (identity, certificate) = identity(patient);
+    checks.push(identity);
+    checks.extend(certificate);
+    checks
+}
+
+fn folder(patient: &Patient) -> Check {
+    const NAME: &str = "state directory";
+    let state = patient.common.state_dir(&patient.config);
+    let path = state.path();
+    let shown = path.display();
+    let there = match path.metadata() {
+        Ok(there) => there,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            let remedy = "lcroute init founds a network, lcroute join TOKEN joins one";
+            return Check::fail(NAME, format!("{shown} does not exist"), remedy);
+        }
+        Err(e) => return Check::skipped(NAME, format!("{shown}: {e}")),
+    };
+    let mode = there.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        let remedy = format!("chmod 700 {shown}");
+        return Check::warn(
+            NAME,
+            format!("{shown} has mode {mode:o}: others can look into it"),
+            remedy,
+        );
+    }
+    match path.join("node.key").metadata() {
+        Ok(key) if key.permissions().mode() & 0o077 != 0 => {
+            let remedy = format!("chmod 600 {shown}/*.key; whoever has read it can be this node");
+            Check::fail(
+                NAME,
+                format!("{shown}/node.key can be read by others"),
+                remedy,
+            )
+        }
+        Ok(key) if key.uid() != there.uid() => {
+            let remedy = format!("chown -R --reference={shown} {shown}");
+            Check::warn(
+                NAME,
+                format!("{shown} and the key in it belong to different users"),
+                remedy,
+            )
+        }
+        _ => Check::ok(NAME, format!("{shown}, mode {mode:o}")),
+    }
+}
+
+fn identity(patient: &mut Patient) -> (Check, Option<Check>) {
+    const NAME: &str = "identity";
+    const CERTIFICATE: &str = "certificate";
+    let state = patient.common.state_dir(&patient.config);
+    let now = unix_now();
+    if now < EARLIEST {
+        let remedy = "set the clock (timedatectl set-ntp true)";
+        let check = Check::fail(
+            CERTIFICATE,
+            "the clock stands before 2025: no certificate is valid yet",
+            remedy,
+        );
+        return (Check::skipped(NAME, "the clock is wrong"), Some(check));
+    }
+    match state.identity(now) {
+        Ok(found) => {
+            let member = &found.member;
+            let detail = format!("{} ({})", member.name, member.peer);
+            let left = member.not_after.saturating_sub(now);
+            let days = left / 86_400;
+            let certificate = match left {
+                0..LATE => Check::warn(
+                    CERTIFICATE,
+                    format!("ends in {} hours, and was not renewed", left / 3_600),
+                    "let this node reach an issuer (a node that ran lcroute init), or join again with a new token",
+                ),
+                _ => Check::ok(
+                    CERTIFICATE,
+                    format!("valid for {days} days more; renews itself"),
+                ),
+            };
+            patient.identity = Some(found);
+            (Check::ok(NAME, detail), Some(certificate))
+        }
+        Err(e) if is_hidden(&state) => {
+            let check = match &patient.daemon {
+                Some(daemon) => Check::ok(
+                    NAME,
+                    format!("{} ({})", daemon.status.name, daemon.status.peer_id),
+                ),
+                None => Check::skipped(NAME, format!("{e:#}")),
+            };
+            (
+                check,
+                Some(Check::skipped(
+                    CERTIFICATE,
+                    "not to be read by who runs this",
+                )),
+            )
+        }
+        Err(e) => {
+            let remedy = "lcroute init founds a network, lcroute join TOKEN joins one";
+            (Check::fail(NAME, format!("{e:#}"), remedy), None)
+        }
+    }
+}
+
+/// Whether who runs this may not look.
+fn is_hidden(state: &StateDir) -> bool {
+    let opened = std::fs::File::open(state.path().join("node.key"));
+    opened.is_err_and(|e| e.kind() == std::io::ErrorKind::PermissionDenied)
+}

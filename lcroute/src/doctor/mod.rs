@@ -1,0 +1,238 @@
+//! `lcroute doctor`: what may keep multicast from flowing on this host, each with what to do about it.
+//!
+//! Nothing is changed and nobody is told anything. It looks with the eyes of who runs it: what he may not see is
+//! skipped, and said so.
+
+mod clock;
+mod host;
+mod interface;
+mod membership;
+mod network;
+
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+
+use librecast::cli::Exit;
+use serde::Serialize;
+
+use crate::config::Config;
+use crate::control::Request;
+use crate::control::client::Client;
+use crate::settings::Common;
+use crate::state::{Identity, unix_now};
+use crate::status::{Peer, Status};
+
+/// How a check ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Nothing is wrong.
+    Ok,
+    /// It works, or may work, but not as it should.
+    Warn,
+    /// Something does not work.
+    Fail,
+    /// It could not be looked at, or does not apply.
+    Skipped,
+}
+
+/// One check.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// Its name; names are stable.
+    pub name: &'static str,
+    /// How it ended.
+    pub state: State,
+    /// What was found.
+    pub detail: String,
+    /// What to do.
+    pub remedy: Option<String>,
+}
+
+impl Check {
+    fn ok(name: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(name, State::Ok, detail, None)
+    }
+
+    fn warn(name: &'static str, detail: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self::new(name, State::Warn, detail, Some(remedy.into()))
+    }
+
+    fn fail(name: &'static str, detail: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self::new(name, State::Fail, detail, Some(remedy.into()))
+    }
+
+    fn skipped(name: &'static str, why: impl Into<String>) -> Self {
+        Self::new(name, State::Skipped, why, None)
+    }
+
+    fn new(
+        name: &'static str,
+        state: State,
+        detail: impl Into<String>,
+        remedy: Option<String>,
+    ) -> Self {
+        Self {
+            name,
+            state,
+            detail: detail.into(),
+            remedy,
+        }
+    }
+}
+
+/// What all checks look at.
+struct Patient {
+    config: Config,
+    /// Where what is not default comes from.
+    common: Common,
+    identity: Option<Identity>,
+    /// What the daemon says, if one runs and answers.
+    daemon: Option<Daemon>,
+}
+
+struct Daemon {
+    status: Status,
+    peers: Vec<Peer>,
+    /// Its process, as far as the kernel tells.
+    pid: Option<i32>,
+}
+
+/// Looks at everything and prints what was found; exit code 1 if something fails.
+pub fn run(common: Common) -> anyhow::Result<Exit> {
+    let json = common.json;
+    let checks = examine(common);
+    let failed = checks.iter().any(|c| c.state == State::Fail);
+    let mut out = std::io::stdout().lock();
+    if json {
+        let answer = serde_json::json!({ "ok": !failed, "checks": checks });
+        writeln!(out, "{answer}")?;
+    } else {
+        let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        out.write_all(text(&checks, colour).as_bytes())?;
+    }
+    out.flush()?;
+    Ok(if failed { Exit::Failed } else { Exit::Ok })
+}
+
+fn examine(common: Common) -> Vec<Check> {
+    let (config, configuration) = match common.load_config() {
+        Ok(config) => {
+            let at = common.config_path();
+            let at = at.unwrap_or(Path::new(crate::config::DEFAULT_PATH));
+            let detail = match at.exists() {
+                true => format!("{} is valid", at.display()),
+                false => format!("no {}: everything is as by default", at.display()),
+            };
+            (config, Check::ok("configuration", detail))
+        }
+        Err(e) => {
+            let remedy = "correct the file: `man lcroute` and docs/reference.md have every key";
+            let check = Check::fail("configuration", format!("{e:#}"), remedy);
+            (Config::default(), check)
+        }
+    };
+    let mut patient = Patient {
+        config,
+        common,
+        identity: None,
+        daemon: None,
+    };
+    let mut checks = vec![configuration];
+    // first: what it says, others need not find out
+    checks.push(ask_daemon(&mut patient));
+    checks.extend(host::checks(&patient));
+    checks.extend(membership::checks(&mut patient));
+    checks.extend(interface::checks(&patient));
+    checks.extend(network::checks(&patient));
+    checks
+}
+
+const DAEMON: &str = "daemon";
+
+fn ask_daemon(patient: &mut Patient) -> Check {
+    let path = patient.common.control(&patient.config);
+    let shown = path.display();
+    let mut client = match Client::connect_if_running(&path) {
+        Ok(Some(client)) => client,
+        Ok(None) => {
+            let remedy = "systemctl start lcroute, or `lcroute run` in a terminal";
+            return Check::warn(DAEMON, format!("nothing answers at {shown}"), remedy);
+        }
+        Err(e) => return Check::skipped(DAEMON, format!("{e:#}")),
+    };
+    let pid = client.pid();
+    let answers = client
+        .ask(&Request::Status)
+        .and_then(|status: Status| Ok((status, client.ask(&Request::Peers)?)));
+    match answers {
+        Ok((status, peers)) => {
+            let detail = format!("{} runs, {}", status.name, status.state.name());
+            patient.daemon = Some(Daemon { status, peers, pid });
+            Check::ok(DAEMON, detail)
+        }
+        Err(e) => {
+            let remedy = "look at its log (journalctl -u lcroute); systemctl restart lcroute";
+            Check::fail(DAEMON, format!("{shown}: {e:#}"), remedy)
+        }
+    }
+}
+
+fn text(checks: &[Check], colour: bool) -> String {
+    let mut text = String::new();
+    let width = checks.iter().map(|c| c.name.len()).max().unwrap_or(0);
+    for check in checks {
+        let (word, code) = match check.state {
+            State::Ok => ("ok", "32"),
+            State::Warn => ("WARN", "33"),
+            State::Fail => ("FAIL", "31"),
+            State::Skipped => ("skipped", "2"),
+        };
+        let padded = format!("{word:<7}");
+        text += &match colour {
+            true => format!("\x1b[{code}m{padded}\x1b[0m"),
+            false => padded,
+        };
+        text += &format!("  {:<width$}  {}\n", check.name, check.detail);
+        for line in check.remedy.iter().flat_map(|r| r.lines()) {
+            text += &format!("{:9}{:<width$}  -> {line}\n", "", "");
+        }
+    }
+    let count = |state| checks.iter().filter(|c| c.state == state).count();
+    let (failed, warned) = (count(State::Fail), count(State::Warn));
+    text += &match (failed, warned) {
+        (0, 0) => "nothing is wrong\n".to_owned(),
+        _ => format!("{failed} failed, {warned} warnings\n"),
+    };
+    text
+}
+
+/// The file's content without the end of its line.
+fn read(path: impl AsRef<Path>) -> std::io::Result<String> {
+    Ok(std::fs::read_to_string(path)?.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_remedy_stands_below_its_check() {
+        let checks = [
+            Check::ok("kernel", "Linux 6.18"),
+            Check::fail("inbound firewall", "it drops", "do this\nthen that"),
+            Check::skipped("clock", "hidden"),
+        ];
+        let expected = "\
+ok       kernel            Linux 6.18
+FAIL     inbound firewall  it drops
+                           -> do this
+                           -> then that
+skipped  clock             hidden
+1 failed, 0 warnings
+";
+        assert_eq!(text(&checks, false), expected);
+        assert!(text(&checks, true).contains("\x1b[31mFAIL   \x1b[0m  inbound"));
+        assert!(text(&checks[..1], false).ends_with("nothing is wrong\n"));
+    }
+}

@@ -1,0 +1,257 @@
+//! What is outside: signalling servers, the kind of NAT, links.
+
+use std::collections::BTreeSet;
+use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
+use std::time::{Duration, Instant};
+
+use lcroute_overlay::signal::client;
+use lcroute_overlay::{ask_address, told_address};
+
+use super::{Check, Patient};
+use crate::slow_side::{servers, stun_name};
+
+/// A request and its answer; lost ones are repeated.
+const TRY: Duration = Duration::from_millis(500);
+const TRIES: usize = 3;
+/// Servers that are asked: two tell all that there is to be told.
+const MAX_SERVERS: usize = 8;
+
+pub(super) fn checks(patient: &Patient) -> Vec<Check> {
+    let token = patient
+        .identity
+        .as_ref()
+        .map(|i| i.membership.signal.clone());
+    let urls = servers(&patient.config, &token.unwrap_or_default());
+    vec![
+        signalling(patient, &urls),
+        nat(patient, &urls),
+        links(patient),
+    ]
+}
+
+fn signalling(patient: &Patient, urls: &[String]) -> Check {
+    const NAME: &str = "signalling";
+    if urls.is_empty() {
+        // those of its command line, which only it knows
+        let connected = patient
+            .daemon
+            .as_ref()
+            .map_or(0, |d| d.status.signal_servers);
+        if connected > 0 {
+            return Check::ok(
+                NAME,
+                format!("the daemon is connected to {connected} of its own"),
+            );
+        }
+        if patient.identity.is_none() {
+            return Check::skipped(
+                NAME,
+                "servers stand in the membership, which is not there to be read",
+            );
+        }
+        let remedy = "[signal] servers = [\"ws://HOST:7117\"] in the configuration, or a token made with --signal";
+        return Check::fail(
+            NAME,
+            "no server is known: nodes cannot find each other",
+            remedy,
+        );
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let Ok(runtime) = runtime else {
+        return Check::skipped(NAME, "no runtime");
+    };
+    let results: Vec<_> = runtime.block_on(async {
+        let asked = urls.iter().map(|url| client::knock(url));
+        futures_util::future::join_all(asked).await
+    });
+    // a name that is still being looked up does not hold up the end
+    runtime.shutdown_background();
+    let told = urls.iter().zip(&results).map(|(url, result)| match result {
+        Ok(time) => format!("{url} answers in {} ms", time.as_millis()),
+        Err(e) => format!("{url}: {e:#}"),
+    });
+    let detail = told.collect::<Vec<_>>().join("; ");
+    let remedy = "is `lcroute signal` running there, is its TCP port open, and can this host resolve its name?";
+    match results.iter().filter(|r| r.is_ok()).count() {
+        0 => Check::fail(NAME, detail, remedy),
+        n if n < results.len() => Check::warn(NAME, detail, remedy),
+        _ => Check::ok(NAME, detail),
+    }
+}
+
+fn nat(patient: &Patient, urls: &[String]) -> Check {
+    const NAME: &str = "nat";
+    let names = patient.config.ice.stun.iter().cloned();
+    let names = names.chain(urls.iter().filter_map(|url| stun_name(url)));
+    let resolved = names.filter_map(|name| name.to_socket_addrs().ok());
+    let servers: BTreeSet<SocketAddr> = resolved
+        .flatten()
+        .filter(|a| a.is_ipv4() && !a.ip().is_loopback())
+        .take(MAX_SERVERS)
+        .collect();
+    if servers.is_empty() {
+        return Check::skipped(
+            NAME,
+            "no server with an IPv4 address to ask (IPv6 has no NAT)",
+        );
+    }
+    match ask_all(&servers) {
+        Ok(answers) => kind_of_nat(NAME, servers.len(), &answers),
+        Err(e) => Check::skipped(NAME, format!("UDP: {e}")),
+    }
+}
+
+/// How each server sees one and the same socket.
+struct Seen {
+    /// The address that the system sends from.
+    local: SocketAddr,
+    mapped: SocketAddr,
+}
+
+fn ask_all(servers: &BTreeSet<SocketAddr>) -> std::io::Result<Vec<Seen>> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    let port = socket.local_addr()?.port();
+    let mut seen = Vec::new();
+    for server in servers {
+        let mut id = [0; 12];
+        // who guesses it could only spoil a diagnosis
+        let _ = getrandom::fill(&mut id);
+        let Some(request) = ask_address(id) else {
+            continue;
+        };
+        if let Some(mapped) = ask(&socket, *server, &request, id) {
+            let route = UdpSocket::bind("0.0.0.0:0")?;
+            route.connect(server)?;
+            let local = SocketAddr::new(route.local_addr()?.ip(), port);
+            seen.push(Seen { local, mapped });
+        }
+    }
+    Ok(seen)
+}
+
+fn ask(socket: &UdpSocket, server: SocketAddr, request: &[u8], id: [u8; 12]) -> Option<SocketAddr> {
+    let mut buffer = [0; 1_500];
+    for _ in 0..TRIES {
+        socket.send_to(request, server).ok()?;
+        let until = Instant::now() + TRY;
+        // others may answer as well, or late
+        while let Some(left) = until.checked_duration_since(Instant::now()) {
+            socket
+                .set_read_timeout(Some(left.max(Duration::from_millis(1))))
+                .ok()?;
+            let Ok((length, from)) = socket.recv_from(&mut buffer) else {
+                break;
+            };
+            if from == server
+                && let Some(mapped) = told_address(&buffer[..length], id)
+            {
+                return Some(mapped);
+            }
+        }
+    }
+    None
+}
+
+fn kind_of_nat(name: &'static str, asked: usize, seen: &[Seen]) -> Check {
+    let Some(first) = seen.first() else {
+        let detail = format!("none of {asked} servers answers STUN: UDP does not come back");
+        let remedy = "let outgoing UDP and its answers pass the firewalls on the way (to UDP port 7117 of the signalling server, and to any)";
+        return Check::fail(name, detail, remedy);
+    };
+    if seen.iter().all(|s| s.local == s.mapped) {
+        return Check::ok(name, format!("none: this host is {}", first.mapped.ip()));
+    }
+    if seen.iter().any(|s| s.mapped != first.mapped) {
+        let detail = "another port for each destination (symmetric): direct links only to hosts that are not behind the like of it";
+        let remedy = "nothing has to be done: others relay. For direct links forward a UDP port to this host, and set [ice] port";
+        return Check::warn(name, detail, remedy);
+    }
+    if seen.len() < 2 {
+        let detail = format!(
+            "behind one ({}); one server cannot tell its kind",
+            first.mapped.ip()
+        );
+        return Check::ok(name, detail);
+    }
+    let detail = format!(
+        "behind one ({}) that keeps the port for every destination: direct links work",
+        first.mapped.ip()
+    );
+    Check::ok(name, detail)
+}
+
+fn links(patient: &Patient) -> Check {
+    const NAME: &str = "links";
+    let Some(daemon) = &patient.daemon else {
+        return Check::skipped(NAME, "the daemon does not run");
+    };
+    let refused: Vec<String> = daemon
+        .peers
+        .iter()
+        .filter(|p| p.state == "refused")
+        .map(|p| {
+            let who = p.name.clone().unwrap_or_else(|| p.peer_id.to_string());
+            format!(
+                "{who}: {}",
+                p.reason.as_deref().unwrap_or("no reason given")
+            )
+        })
+        .collect();
+    if !refused.is_empty() {
+        let remedy = "compare clocks, versions and networks (lcroute id) of both; one that was revoked needs a new key and token";
+        return Check::warn(NAME, format!("refused: {}", refused.join("; ")), remedy);
+    }
+    let up = daemon
+        .peers
+        .iter()
+        .filter(|p| p.state == "connected")
+        .count();
+    if up == 0 {
+        let remedy = "is another node of the network running, and can both reach a common signalling server?";
+        return Check::warn(NAME, "none yet", remedy);
+    }
+    Check::ok(NAME, format!("{up} up"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::State;
+
+    fn seen(local: &str, mapped: &str) -> Seen {
+        Seen {
+            local: local.parse().unwrap(),
+            mapped: mapped.parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn kinds_of_nat_are_told_apart() {
+        let host = "10.0.0.2:5000";
+        for (answers, state, says) in [
+            (vec![], State::Fail, "UDP does not come back"),
+            (vec![seen(host, host)], State::Ok, "none: "),
+            (
+                vec![seen(host, "192.0.2.1:5000")],
+                State::Ok,
+                "one server cannot tell",
+            ),
+            (
+                vec![seen(host, "192.0.2.1:7000"), seen(host, "192.0.2.1:7000")],
+                State::Ok,
+                "every destination",
+            ),
+            (
+                vec![seen(host, "192.0.2.1:7000"), seen(host, "192.0.2.1:7001")],
+                State::Warn,
+                "symmetric",
+            ),
+        ] {
+            let check = kind_of_nat("nat", 2, &answers);
+            assert_eq!(check.state, state, "{check:?}");
+            assert!(check.detail.contains(says), "{check:?}");
+        }
+    }
+}

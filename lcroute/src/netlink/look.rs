@@ -1,0 +1,113 @@
+//! What an interface is like, and where the kernel would send a packet: for who asks, not for packets.
+
+use std::io;
+use std::net::{IpAddr, Ipv6Addr};
+
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use super::Connection;
+
+/// An interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interface {
+    /// Its number.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// It is up.
+    pub up: bool,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+    /// Packets that wait for its reader at most.
+    pub tx_queue_len: u32,
+    /// Its IPv6 addresses.
+    pub addresses: Vec<Ipv6Addr>,
+}
+
+/// All interfaces of this host.
+pub fn interfaces() -> io::Result<Vec<Interface>> {
+    let mut netlink = Connection::open()?;
+    let links = netlink.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
+    let mut question = AddressMessage::default();
+    question.header.family = AddressFamily::Inet6;
+    let addresses = netlink.dump(RouteNetlinkMessage::GetAddress(question))?;
+    let addresses: Vec<_> = addresses.iter().filter_map(address).collect();
+    let found = links.iter().filter_map(|link| interface(link, &addresses));
+    Ok(found.collect())
+}
+
+fn interface(message: &RouteNetlinkMessage, addresses: &[(u32, Ipv6Addr)]) -> Option<Interface> {
+    let RouteNetlinkMessage::NewLink(link) = message else {
+        return None;
+    };
+    let mut found = Interface {
+        index: link.header.index,
+        name: String::new(),
+        up: link.header.flags.contains(LinkFlags::Up),
+        mtu: 0,
+        tx_queue_len: 0,
+        addresses: Vec::new(),
+    };
+    for attribute in &link.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => found.name.clone_from(name),
+            LinkAttribute::Mtu(mtu) => found.mtu = *mtu,
+            LinkAttribute::TxQueueLen(length) => found.tx_queue_len = *length,
+            _ => {}
+        }
+    }
+    let own = addresses.iter().filter(|(index, _)| *index == found.index);
+    found.addresses = own.map(|(_, address)| *address).collect();
+    Some(found)
+}
+
+fn address(message: &RouteNetlinkMessage) -> Option<(u32, Ipv6Addr)> {
+    let RouteNetlinkMessage::NewAddress(message) = message else {
+        return None;
+    };
+    let value = |attribute: &AddressAttribute| match attribute {
+        AddressAttribute::Address(IpAddr::V6(address)) => Some(*address),
+        _ => None,
+    };
+    let address = message.attributes.iter().find_map(value)?;
+    Some((message.header.index, address))
+}
+
+/// The interface over which the kernel sends to this address when a program names none; `None`: no route.
+pub fn route_to(destination: Ipv6Addr) -> io::Result<Option<u32>> {
+    let mut question = RouteMessage::default();
+    question.header.address_family = AddressFamily::Inet6;
+    question.header.destination_prefix_length = 128;
+    let to = RouteAttribute::Destination(RouteAddress::Inet6(destination));
+    question.attributes.push(to);
+    match Connection::open()?.get(RouteNetlinkMessage::GetRoute(question)) {
+        Ok(RouteNetlinkMessage::NewRoute(route)) => {
+            let oif = |attribute: &RouteAttribute| match attribute {
+                RouteAttribute::Oif(index) => Some(*index),
+                _ => None,
+            };
+            Ok(route.attributes.iter().find_map(oif))
+        }
+        Ok(_) => Ok(None),
+        Err(e) if e.kind() == io::ErrorKind::NetworkUnreachable => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_is_found_and_leads_to_itself() {
+        let all = interfaces().unwrap();
+        let lo = all.iter().find(|i| i.name == "lo").unwrap();
+        assert!(lo.mtu >= 1_280 && lo.index > 0);
+        if lo.addresses.contains(&Ipv6Addr::LOCALHOST) {
+            assert_eq!(route_to(Ipv6Addr::LOCALHOST).unwrap(), Some(lo.index));
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! What `[metrics] listen` shows of a server.
+
+use librecast::coding::SYMBOL_SIZE;
+use librecast::metrics::{Description, Page};
+
+use super::core::{Drops, Server};
+
+macro_rules! table {
+    ($($id:ident = $kind:ident($name:literal, $labels:expr, $help:literal);)*) => {
+        $(static $id: Description = Description::$kind($name, $labels, $help);)*
+
+        /// All metrics of a server, but for those of every process.
+        pub const TABLE: &[Description] = &[$(Description::$kind($name, $labels, $help),)*];
+    };
+}
+
+table! {
+    BUILD = gauge("lcsync_build_info", &["version"], "Always 1; the label tells the version");
+    SHARES = gauge("lcsync_shares", &["state"], "Shares that are served (ready), or still being hashed (pending)");
+    GENERATION = gauge("lcsync_share_generation", &["share"], "Version of the share: it grows with each change");
+    BYTES = gauge("lcsync_share_bytes", &["share"], "Bytes of the share's files");
+    BLOCKS = gauge("lcsync_share_blocks", &["share"], "Blocks of the share");
+    INTERFACES = gauge("lcsync_interfaces", &[], "Interfaces on which joins are watched");
+    ROOTS = gauge("lcsync_roots_joined", &[], "Shares that somebody follows, counted on each interface");
+    CHANNELS = gauge("lcsync_channels_joined", &[], "Channels of blocks that somebody has joined");
+    BURSTING = gauge("lcsync_channels_sending", &[], "Channels of blocks that are being sent at full rate");
+    QUEUED = gauge("lcsync_channels_waiting", &[], "Joined channels that are not sent at full rate: in the queue, or done and trickling");
+    LOAD = gauge("lcsync_send_rate_bytes_per_second", &[], "Rate of all channels that are being sent, with headers");
+    JOINS = counter("lcsync_joins_total", &["channel"], "Joins seen, of root channels and of blocks; what hosts repeat is not counted");
+    SYMBOLS = counter("lcsync_symbols_sent_total", &[], "Symbols sent");
+    SENT = counter("lcsync_sent_bytes_total", &[], "Bytes of the symbols sent, without headers: to compare with the size of files");
+    DROPS = counter("lcsync_reports_dropped_total", &["reason"], "MLD reports without effect, by reason");
+}
+
+/// Why reports had no effect, and what that means.
+pub const REASONS: &[(&str, &str)] = &[
+    (
+        "elsewhere",
+        "For a share that is not served on this interface.",
+    ),
+    (
+        "lost",
+        "Lost by the kernel because the socket's queue was full; everybody is asked again.",
+    ),
+    (
+        "malformed",
+        "Not a correct MLD message, or from elsewhere than this link.",
+    ),
+    ("refused", "More channels joined than are known at once."),
+    (
+        "unknown_channel",
+        "A group in a prefix of ours that is no channel: of an old version, or guessed.",
+    ),
+    ("unwatched", "From an interface that is not watched."),
+];
+
+/// The figures of a server that watches so many interfaces. `name` gives the names of shares; `pending` are not ready.
+pub fn page(
+    server: &Server,
+    interfaces: usize,
+    shares: &[(&str, u64, u64, u64)],
+    pending: usize,
+) -> Page {
+    let mut page = Page::of_this_process();
+    page.put_with(&BUILD, &[env!("CARGO_PKG_VERSION")], 1);
+    page.put_with(&SHARES, &["ready"], shares.len() as u64);
+    page.put_with(&SHARES, &["pending"], pending as u64);
+    for (name, generation, bytes, blocks) in shares {
+        page.put_with(&GENERATION, &[name], *generation);
+        page.put_with(&BYTES, &[name], *bytes);
+        page.put_with(&BLOCKS, &[name], *blocks);
+    }
+    let channels = server.joined_channels();
+    let (bursting, load) = server.bursts();
+    page.put(&INTERFACES, interfaces as u64);
+    page.put(&ROOTS, server.joined_roots() as u64);
+    page.put(&CHANNELS, channels as u64);
+    page.put(&BURSTING, bursting as u64);
+    page.put(&QUEUED, channels.saturating_sub(bursting) as u64);
+    page.put(&LOAD, load / 8);
+    let (roots, blocks) = server.joins();
+    page.put_with(&JOINS, &["root"], roots);
+    page.put_with(&JOINS, &["block"], blocks);
+    page.put(&SYMBOLS, server.symbols_sent());
+    page.put(&SENT, server.symbols_sent() * SYMBOL_SIZE as u64);
+    let Drops {
+        malformed,
+        unknown_channel,
+        lost,
+        unwatched,
+        elsewhere,
+        refused,
+    } = server.drops();
+    let counts = [
+        elsewhere,
+        lost,
+        malformed,
+        refused,
+        unknown_channel,
+        unwatched,
+    ];
+    for ((reason, _), n) in REASONS.iter().zip(counts) {
+        page.put_with(&DROPS, &[reason], n);
+    }
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use librecast::metrics::check;
+
+    use super::*;
+    use crate::server::schedule::Rates;
+
+    #[test]
+    fn names_keep_to_the_rules_and_all_are_shown() {
+        assert_eq!(check("lcsync", TABLE), Ok(()));
+        let rates = Rates {
+            channel: 1_000_000,
+            slow: 100_000,
+            total: None,
+        };
+        let mut server = Server::new(1, rates, 1, Instant::now());
+        server.handle_malformed();
+        let text = page(&server, 2, &[("a", 7, 10, 1)], 1).render().unwrap();
+        for d in TABLE {
+            let stem = d.name.trim_end_matches("_total");
+            assert!(
+                text.contains(&format!("# TYPE {stem} {}\n", d.kind.name())),
+                "{}",
+                d.name
+            );
+        }
+        for line in [
+            "lcsync_share_generation{share=\"a\"} 7",
+            "lcsync_shares{state=\"pending\"} 1",
+            "lcsync_reports_dropped_total{reason=\"malformed\"} 1",
+            "lcsync_reports_dropped_total{reason=\"unwatched\"} 0",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} in {text}");
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! What programs tell the journal so that machines can read it: fixed MESSAGE_IDs, and fields beside the text.
+//!
+//! An event is logged with its number and its fields (see the table) beside a message for people:
+//! `tracing::info!(target: TARGET, message_id = PEER_UP.id, lcroute_peer = %peer, "link up: {peer}")`. On a terminal
+//! the fields are not shown (`cli`), in the journal they are fields of the entry.
+
+use std::time::{Duration, Instant};
+
+/// The target of all events: they reach the journal whatever the level of everything else, unless one asks for another.
+pub const TARGET: &str = "event";
+
+/// One kind of event.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Event {
+    /// MESSAGE_ID: 128 bits in hexadecimal, made once and for ever.
+    pub id: &'static str,
+    /// For people: program and what happened.
+    pub name: &'static str,
+    /// Fields beside MESSAGE, as the journal has them.
+    pub fields: &'static [&'static str],
+    /// What it means, and what to do.
+    pub meaning: &'static str,
+}
+
+macro_rules! events {
+    ($($id:ident = $hex:literal, $name:literal, $fields:expr, $meaning:literal;)*) => {
+        $(
+            #[doc = $meaning]
+            pub const $id: Event = Event { id: $hex, name: $name, fields: $fields, meaning: $meaning };
+        )*
+
+        /// All of them.
+        pub const EVENTS: &[Event] = &[$($id,)*];
+    };
+}
+
+events! {
+    UP = "5b9cc80b6cda43ce1fb43d1c0bef4fe5", "lcroute: up",
+        &["LCROUTE_TUN", "LCROUTE_ADDRESS", "LCROUTE_PEER"],
+        "The daemon is ready: the interface is there, with its address and routes.";
+    DOWN = "3a69d799f61f18be22d64fdb07085559", "lcroute: down",
+        &["LCROUTE_TUN", "LCROUTE_REASON"],
+        "The daemon leaves the network: it was told to stop, or executes itself anew.";
+    PEER_UP = "14e6ec4984e284518ad6ae38800887b1", "lcroute: peer up",
+        &["LCROUTE_PEER", "LCROUTE_PEER_NAME"],
+        "There is a link with this node.";
+    PEER_DOWN = "698b82e62336847458d46677ea134ee3", "lcroute: peer down",
+        &["LCROUTE_PEER", "LCROUTE_PEER_NAME", "LCROUTE_REASON"],
+        "The link with this node has gone; it is made anew where it is wanted.";
+    PEER_REFUSED = "928494f035255eb9f5f9eb9e879fe614", "lcroute: peer refused",
+        &["LCROUTE_PEER", "LCROUTE_REASON"],
+        "This node gets no link. Compare clocks, versions and networks of both; a revoked one needs a new key and token.";
+    EXPELLED = "3df50d003c6529024bf93f07567a2e93", "lcroute: node expelled",
+        &["LCROUTE_PEER"],
+        "This node was revoked: nobody in the network makes links with it any more.";
+    SHARE_READY = "e1c9a0ae7eab205a28e6387a639e1871", "lcsync: share ready",
+        &["LCSYNC_SHARE", "LCSYNC_ROOT", "LCSYNC_GENERATION", "LCSYNC_BYTES"],
+        "This share is served from now on.";
+    SHARE_CHANGED = "24ac70496e39fdd23838eba8178fcbcc", "lcsync: new generation",
+        &["LCSYNC_SHARE", "LCSYNC_ROOT", "LCSYNC_GENERATION", "LCSYNC_BYTES"],
+        "The files of this share have changed, and the new version is served.";
+    COMMAND_RUN = "cca83ad1a238c0657f546d59bfeb9114", "lcagent: command run",
+        &["LCAGENT_JOB", "LCAGENT_OPERATOR", "LCAGENT_COMMAND"],
+        "A command of this operator was started.";
+    COMMAND_ENDED = "e100ff63fe3448a289e1766e2b9bfc92", "lcagent: command ended",
+        &["LCAGENT_JOB", "LCAGENT_OPERATOR", "LCAGENT_RESULT"],
+        "A command has ended, in this way.";
+    COMMAND_REFUSED = "3572573bf80bc2e4dbaa2ffaba04b9ac", "lcagent: command refused",
+        &["LCAGENT_JOB", "LCAGENT_OPERATOR", "LCAGENT_COMMAND", "LCAGENT_REASON"],
+        "A command was not run. The policy in lcagent.toml says what whose key may do.";
+}
+
+/// A bound for lines that others can cause: so many at once, then one in a while. What is left out is counted.
+#[derive(Debug, Clone, Default)]
+pub struct Seldom {
+    /// When all that was told will have been made up for.
+    paid_until: Option<Instant>,
+    left_out: u64,
+}
+
+impl Seldom {
+    /// Lines at once.
+    const BURST: u32 = 64;
+    /// One in this time, in the long run.
+    const PAUSE: Duration = Duration::from_secs(5);
+
+    /// Whether to tell it now; and how many were left out before it.
+    pub fn tell(&mut self, now: Instant) -> Option<u64> {
+        let from = self.paid_until.map_or(now, |at| at.max(now));
+        if from.duration_since(now) > Self::PAUSE * (Self::BURST - 1) {
+            self.left_out = self.left_out.saturating_add(1);
+            return None;
+        }
+        self.paid_until = Some(from + Self::PAUSE);
+        Some(std::mem::take(&mut self.left_out))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_distinct_and_128_bits_long() {
+        for (n, event) in EVENTS.iter().enumerate() {
+            assert_eq!(event.id.len(), 32, "{}", event.name);
+            let hex = |c: char| c.is_ascii_hexdigit() && !c.is_ascii_uppercase();
+            assert!(event.id.chars().all(hex), "{}", event.name);
+            assert!(
+                EVENTS[..n]
+                    .iter()
+                    .all(|e| e.id != event.id && e.name != event.name)
+            );
+            let program = event.name.split(':').next().unwrap().to_uppercase();
+            assert!(
+                event
+                    .fields
+                    .iter()
+                    .all(|f| f.starts_with(&format!("{program}_")))
+            );
+        }
+    }
+
+    #[test]
+    fn a_flood_is_told_now_and_then_and_what_is_left_out_is_counted() {
+        let start = Instant::now();
+        let mut seldom = Seldom::default();
+        let told = (0..1_000).filter(|_| seldom.tell(start).is_some()).count();
+        assert_eq!(told, Seldom::BURST as usize);
+        assert_eq!(seldom.tell(start + Seldom::PAUSE), Some(1_000 - 64));
+        assert_eq!(seldom.tell(start + Seldom::PAUSE), None);
+        let later = start + Seldom::PAUSE * 1_000;
+        let told = (0..100).filter(|_| seldom.tell(later).is_some()).count();
+        assert_eq!(told, Seldom::BURST as usize);
+    }
+}

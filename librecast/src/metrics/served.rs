@@ -1,0 +1,113 @@
+//! Metrics of a program that is one loop: who serves them asks it to make a page, and wakes it.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::time::Duration;
+
+use super::{Listen, Page, Server, Unavailable};
+
+/// A loop that takes longer for one turn is stuck.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What the loop holds.
+pub struct Served {
+    /// Dropped before the server, which then waits for nobody.
+    asks: Option<Receiver<SyncSender<Page>>>,
+    server: Option<Server>,
+    group: &'static str,
+    wake: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl fmt::Debug for Served {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Served")
+            .field("server", &self.server)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Served {
+    /// Nothing is served yet; a unix socket will belong to `group`, `wake` ends the loop's wait.
+    #[must_use]
+    pub fn new(group: &'static str, wake: impl Fn() + Send + Sync + 'static) -> Self {
+        Self {
+            asks: None,
+            server: None,
+            group,
+            wake: Arc::new(wake),
+        }
+    }
+
+    /// Serves there from now on, or no more.
+    pub fn listen(&mut self, wanted: Option<&Listen>) -> io::Result<()> {
+        if self.server.as_ref().map(Server::listen) == wanted {
+            return Ok(());
+        }
+        self.asks = None;
+        self.server = None;
+        let Some(listen) = wanted else {
+            return Ok(());
+        };
+        let (ask, asks): (Sender<SyncSender<Page>>, _) = channel();
+        let wake = Arc::clone(&self.wake);
+        self.server = Some(Server::start(listen, self.group, move || {
+            let (to, answer) = sync_channel(1);
+            ask.send(to).map_err(|_| Unavailable)?;
+            wake();
+            answer.recv_timeout(PATIENCE).map_err(|_| Unavailable)
+        })?);
+        self.asks = Some(asks);
+        Ok(())
+    }
+
+    /// In each turn of the loop: makes a page for who asks.
+    pub fn answer(&self, mut page: impl FnMut() -> Page) {
+        let Some(asks) = &self.asks else {
+            return;
+        };
+        while let Ok(to) = asks.try_recv() {
+            // who asked may have lost patience
+            let _ = to.try_send(page());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn the_loop_makes_the_page_and_may_stop_while_it_is_asked() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("m");
+        let (woken, wakes) = channel();
+        let mut served = Served::new("no-such-group", move || woken.send(()).unwrap());
+        served.listen(Some(&Listen::Unix(path.clone()))).unwrap();
+        let ask = |path: std::path::PathBuf| {
+            std::thread::spawn(move || {
+                let mut stream = UnixStream::connect(path).unwrap();
+                stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer).map(|_| answer)
+            })
+        };
+        let asked = ask(path.clone());
+        wakes.recv().unwrap();
+        served.answer(Page::of_this_process);
+        assert!(asked.join().unwrap().unwrap().ends_with("# EOF\n"));
+        // older than what is kept
+        std::thread::sleep(Duration::from_millis(250));
+        let asked = ask(path);
+        wakes.recv().unwrap();
+        let begun = std::time::Instant::now();
+        served.listen(None).unwrap();
+        assert!(begun.elapsed() < PATIENCE / 2, "it waited for itself");
+        // with an answer or without
+        let _ = asked.join().unwrap();
+    }
+}

@@ -1,0 +1,118 @@
+//! `lcroute doctor`: a healthy host, and broken ones.
+
+use anyhow::{Context, Result, ensure};
+use netns_tests::lab::{Host, eventually};
+use serde_json::Value;
+
+use crate::world;
+
+#[test]
+fn a_healthy_host_has_nothing_that_fails() {
+    world("doctor-healthy", |lab| {
+        let network = lab.closed_network(["a", "b"])?;
+        // whose servers stand in its token
+        let [_, b] = network.nodes()?;
+        eventually("nothing fails", || {
+            let (code, checks) = examine(&b.host)?;
+            for name in [
+                "configuration",
+                "daemon",
+                "kernel",
+                "ipv6",
+                "tun device",
+                "capabilities",
+                "state directory",
+                "identity",
+                "certificate",
+                "interface",
+                "routes",
+                "inbound firewall",
+                "network managers",
+                "signalling",
+                "nat",
+                "links",
+            ] {
+                let check = find(&checks, name)?;
+                ensure!(check["state"] == "ok", "{check}");
+            }
+            ensure!(code == 0, "exit code {code}: {checks:?}");
+            Ok(())
+        })?;
+        let shown = b.host.run("lcroute", &["doctor"])?.success()?.stdout;
+        ensure!(shown.contains("ok       kernel "), "{shown}");
+        ensure!(shown.contains("signalling"), "{shown}");
+        Ok(())
+    });
+}
+
+#[test]
+fn what_is_broken_is_named_with_what_to_do() {
+    world("doctor-broken", |lab| {
+        let host = lab.lone_host("alone")?;
+        let (code, checks) = examine(&host)?;
+        ensure!(code == 1, "exit code {code}");
+        fails(&checks, "identity", "lcroute join")?;
+        ensure!(find(&checks, "daemon")?["state"] == "warn");
+        host.configure("[tun]\nmtu = 7\n")?;
+        let (code, checks) = examine(&host)?;
+        ensure!(code == 1, "exit code {code}");
+        let said = fails(&checks, "configuration", "correct the file")?;
+        ensure!(said.contains("lcroute.toml:2: mtu"), "{said}");
+
+        let mut network = lab.closed_network(["a", "b"])?;
+        network.members[1].host.close_everywhere()?;
+        network.backbone.kill()?;
+        let b = &network.members[1];
+        b.host.run("lcroute", &["reload"])?.success()?;
+        // somebody else takes a group's route
+        b.host
+            .ip("route add multicast ff1e::/17 dev eth0 table local metric 1")?;
+        eventually("all of it is named", || {
+            let (code, checks) = examine(&b.host)?;
+            ensure!(code == 1, "exit code {code}");
+            fails(&checks, "inbound firewall", "iifname \"lc0\"")?;
+            fails(&checks, "signalling", "lcroute signal")?;
+            let said = fails(&checks, "routes", "ip -6 route show")?;
+            ensure!(said.contains("ff1e::/16 goes to eth0"), "{said}");
+            fails(&checks, "nat", "UDP")?;
+            Ok(())
+        })?;
+        network.members[1].stop()?;
+        let (_, checks) = examine(&network.members[1].host)?;
+        ensure!(find(&checks, "daemon")?["state"] == "warn");
+        ensure!(find(&checks, "routes")?["state"] == "skipped");
+        Ok(())
+    });
+}
+
+fn examine(host: &Host) -> Result<(i32, Vec<Value>)> {
+    let done = host.ask("lcroute", &["doctor", "--json"])?;
+    let answer: Value = serde_json::from_str(&done.stdout).context(done.stderr)?;
+    let checks = answer["checks"].as_array().context("no checks")?.clone();
+    for check in &checks {
+        let broken = check["state"] == "fail" || check["state"] == "warn";
+        ensure!(broken == check["remedy"].is_string(), "{check}");
+        ensure!(
+            check["detail"].as_str().is_some_and(|d| !d.is_empty()),
+            "{check}"
+        );
+    }
+    ensure!(answer["ok"] == (done.code == 0), "{}: {answer}", done.code);
+    Ok((done.code, checks))
+}
+
+fn find<'a>(checks: &'a [Value], name: &str) -> Result<&'a Value> {
+    let mut found = checks.iter().filter(|c| c["name"] == name);
+    let check = found.next().with_context(|| format!("no {name}"))?;
+    ensure!(found.next().is_none(), "twice: {name}");
+    Ok(check)
+}
+
+/// What it says.
+fn fails(checks: &[Value], name: &str, remedy: &str) -> Result<String> {
+    let check = find(checks, name)?;
+    ensure!(check["state"] == "fail", "{check}");
+    let told = check["remedy"].as_str().unwrap_or_default();
+    ensure!(told.contains(remedy), "{check}");
+    Ok(check["detail"].as_str().unwrap_or_default().to_owned())
+}

@@ -1,0 +1,79 @@
+//! `[metrics] listen`, read as a scraper reads it.
+
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+
+use anyhow::{Result, ensure};
+use netns_tests::lab::{Exposition, Member, eventually};
+
+use crate::world;
+
+const DROPS: &str = "lcroute_drops_total";
+
+#[test]
+fn lcroute_tells_its_figures_and_changes_where_it_listens() {
+    world("metrics", |lab| {
+        let hosts = lab.closed_hosts(&["a", "b"])?;
+        let socket = hosts[0].path("run/metrics.sock");
+        let listen = |at: &str| format!("[metrics]\nlisten = \"{at}\"\n");
+        hosts[0].configure(&listen(&socket.display().to_string()))?;
+        let mut network = lab.network(hosts)?;
+        network.start()?;
+        let [a, b] = network.nodes()?;
+        let seen = Exposition::at_socket(&socket)?;
+        ensure!(seen.value("lcroute_state", &[("state", "connected")])? == 1.0);
+        ensure!(seen.value("lcroute_peers", &[("state", "connected")])? == 1.0);
+        ensure!(seen.value("lcroute_peer_up", &[("name", "b")])? == 1.0);
+        ensure!(seen.value("lcroute_signal_servers_connected", &[])? == 1.0);
+        ensure!(seen.value("lcroute_nodes_reachable", &[])? == 1.0);
+        drops_rise(a, || Exposition::at_socket(&socket))?;
+
+        // those who are up to no good hurt neither the daemon nor who asks
+        let mut idle = Vec::new();
+        for n in 0..100 {
+            let mut stream = UnixStream::connect(&socket)?;
+            let garbage: &[u8] = if n % 2 == 0 {
+                b"GET /metri"
+            } else {
+                b"\0\xff\r\n\r\n"
+            };
+            // the places are few: some have gone by now
+            let _ = stream.write_all(garbage);
+            idle.push(stream);
+        }
+        Exposition::at_socket(&socket)?;
+        let listener = b.host.receive("ff1e::42", &[])?;
+        a.wait_wanted("ff1e::42", b)?;
+        a.host.send("ff1e::42", 20, &[])?;
+        listener.expect_exactly(20)?;
+        eventually("a page that knows of it", || {
+            let seen = Exposition::at_socket(&socket)?;
+            ensure!(seen.value("lcroute_groups_remote", &[])? == 1.0);
+            ensure!(seen.value("lcroute_link_tx_packets_total", &[])? >= 20.0);
+            Ok(())
+        })?;
+
+        a.host.configure(&listen("[::1]:9117"))?;
+        a.host.run("lcroute", &["reload"])?.success()?;
+        let there = || Exposition::at_address(&a.host, "[::1]:9117");
+        drops_rise(a, there)?;
+        ensure!(!socket.exists(), "the socket stays behind");
+        a.host.configure("")?;
+        a.host.run("lcroute", &["reload"])?.success()?;
+        eventually("nobody listens", || {
+            ensure!(there().is_err());
+            Ok(())
+        })
+    });
+}
+
+fn drops_rise(a: &Member, look: impl Fn() -> Result<Exposition>) -> Result<()> {
+    let before = look()?.value(DROPS, &[("reason", "no_listener")])?;
+    a.host.send("ff1e::99", 5, &[])?;
+    eventually("the drops are counted", || {
+        let seen = look()?;
+        let now = seen.value(DROPS, &[("reason", "no_listener")])?;
+        ensure!(now >= before + 5.0, "{before} -> {now}");
+        Ok(())
+    })
+}

@@ -1,0 +1,144 @@
+//! `status --watch` on a terminal: painted in place, over a restart of the daemon, the screen as it was at the end.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use netns_tests::lab::{Process, eventually};
+use nix::sys::signal::Signal;
+
+use crate::world;
+
+/// A terminal of 8 rows and 60 columns; SIGTERM types ^C.
+const TERMINAL: &str = r#"
+import fcntl, os, pty, signal, struct, sys, termios
+size = struct.pack("HHHH", 8, 60, 0, 0)
+pid, fd = pty.fork()
+if pid == 0:
+    fcntl.ioctl(0, termios.TIOCSWINSZ, size)
+    os.execvp(sys.argv[1], sys.argv[1:])
+signal.signal(signal.SIGTERM, lambda *_: os.write(fd, b"\x03"))
+while True:
+    try:
+        shown = os.read(fd, 65536)
+    except OSError:
+        break
+    if not shown:
+        break
+    sys.stdout.buffer.write(shown)
+    sys.stdout.buffer.flush()
+code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+print(f"\nexit code {code}", flush=True)
+"#;
+
+#[test]
+fn a_watch_repaints_survives_a_restart_and_restores_the_screen() {
+    world("watch", |lab| {
+        let mut network = lab.closed_network(["a", "b"])?;
+        let host = network.members[0].host.clone();
+        let terminal =
+            |verb: &str| host.spawn("python3", &["-c", TERMINAL, "lcroute", verb, "--watch"]);
+        let mut status = terminal("status")?;
+        let mut peers = terminal("peers")?;
+        eventually("three frames", || {
+            for (watch, says) in [(&mut status, "connected, up"), (&mut peers, "RTT")] {
+                watch.must_run()?;
+                let shown = watch.stdout();
+                ensure!(shown.starts_with("\x1b[?1049h\x1b[?25l\x1b[H"), "{shown:?}");
+                ensure!(shown.matches("\x1b[H").count() >= 3, "{shown:?}");
+                ensure!(last(watch)?.contains(says), "{shown:?}");
+                // a screen that is cleared before it is painted flickers
+                ensure!(!shown.contains("\x1b[2J") && !shown.contains("\x1b[H\x1b[J"));
+            }
+            Ok(())
+        })?;
+        let frame = last(&status)?;
+        ensure!(frame.lines().count() <= 8, "{frame:?}");
+        ensure!(frame.contains("more lines"), "{frame:?}");
+        ensure!(
+            frame.lines().all(|l| plain(l).chars().count() <= 60),
+            "{frame:?}"
+        );
+
+        network.members[0].daemon()?.kill()?;
+        eventually("it says that there is nobody", || {
+            let frame = last(&status)?;
+            ensure!(frame.contains("trying again"), "{frame:?}");
+            Ok(())
+        })?;
+        network.members[0].start()?;
+        eventually("it shows the new daemon", || {
+            let frame = last(&status)?;
+            ensure!(
+                frame.contains("up ") && !frame.contains("trying again"),
+                "{frame:?}"
+            );
+            Ok(())
+        })?;
+
+        for watch in [&mut status, &mut peers] {
+            watch.signal(Signal::SIGTERM)?;
+            watch.wait(Duration::from_secs(20))?;
+            let shown = watch.stdout();
+            ensure!(shown.contains("exit code 130"), "{shown:?}");
+            let (_, after) = shown.rsplit_once("\x1b[?1049l").context("not restored")?;
+            ensure!(!after.contains("\x1b["), "{after:?}");
+            ensure!(
+                shown.contains("\x1b[?25h\x1b[?1049l"),
+                "no cursor: {shown:?}"
+            );
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn without_a_terminal_a_watch_is_lines_and_goes_on_over_a_restart() {
+    world("watch-json", |lab| {
+        let mut network = lab.closed_network(["a"])?;
+        let host = network.members[0].host.clone();
+        let mut watch = host.spawn("lcroute", &["status", "--json", "--watch"])?;
+        let lines = |watch: &Process| -> Result<usize> {
+            let said = watch.stdout();
+            let whole = said.rfind('\n').map_or("", |end| &said[..end]);
+            for line in whole.lines() {
+                let status: serde_json::Value = serde_json::from_str(line)?;
+                ensure!(status["name"] == "a", "{line}");
+            }
+            Ok(whole.lines().count())
+        };
+        eventually("two looks", || {
+            watch.must_run()?;
+            ensure!(lines(&watch)? >= 2);
+            Ok(())
+        })?;
+        network.members[0].daemon()?.kill()?;
+        eventually("it says so, once", || {
+            ensure!(watch.stderr().matches("trying again").count() == 1);
+            Ok(())
+        })?;
+        network.members[0].start()?;
+        let before = lines(&watch)?;
+        eventually("it goes on", || {
+            ensure!(lines(&watch)? > before);
+            Ok(())
+        })?;
+        watch.signal(Signal::SIGINT)?;
+        let code = watch.wait(Duration::from_secs(20))?;
+        ensure!(code == 130, "exit code {code}");
+        Ok(())
+    });
+}
+
+/// The last frame that is whole.
+fn last(watch: &Process) -> Result<String> {
+    let shown = watch.stdout();
+    let frames: Vec<&str> = shown.split("\x1b[H").collect();
+    let whole = frames.iter().rev().find(|f| f.ends_with("\x1b[J"));
+    Ok((*whole.context("no frame yet")?).to_owned())
+}
+
+fn plain(line: &str) -> String {
+    line.replace("\x1b[K", "")
+        .replace("\x1b[J", "")
+        .replace('\r', "")
+}
