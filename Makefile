@@ -12,7 +12,7 @@ PROGRAMS = lcroute lcsync lcagent
 # tests on plain LANs: offloads of lc0 make no difference there
 WITHOUT_LC0 = lcsync_failures lcsync_hostile lcsync_keys lcsync_lan lcsync_mld the_lab
 
-.PHONY: demo test bench setup install
+.PHONY: demo test bench reference setup install
 
 demo:
 	netns-tests/setup demo
@@ -23,6 +23,10 @@ test:
 	netns-tests/setup test
 	cargo test --workspace $(ARGS)
 	NETNS_OFFLOAD=off cargo test --workspace --test netns $(ARGS) -- $(WITHOUT_LC0:%=--skip %::)
+
+# what docs/reference.md says is what the programs say; a test fails while it is not
+reference:
+	REFERENCE=write cargo test --package netns-tests --test reference
 
 bench:
 	netns-tests/setup demo

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use librecast::cli::{Exit, ExitError, finish, init_logging};
 use librecast::units::{parse_duration, parse_size};
 
@@ -346,6 +346,12 @@ fn parse_variable(text: &str) -> Result<(OsString, OsString), String> {
     }
 }
 
+/// The command line itself, for what is made from it: man pages, completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// Runs the program with the arguments of this process.
 pub fn main() -> ExitCode {
     match Cli::try_parse() {
@@ -519,13 +525,11 @@ pub(crate) fn print_line(line: impl std::fmt::Display) -> std::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]

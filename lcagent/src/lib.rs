@@ -37,4 +37,4 @@ pub mod request;
 pub mod sealed;
 pub mod selector;
 
-pub use cli::main;
+pub use cli::{command, main};

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use librecast::cert::GroupPrefix;
 use librecast::cli::{Exit, finish, init_logging};
 use librecast::units;
@@ -226,6 +226,12 @@ fn group(text: &str) -> Result<std::net::Ipv6Addr, String> {
     }
 }
 
+/// The command line itself, for what is made from it: man pages, completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// Runs the program with the arguments of this process.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -348,10 +354,8 @@ fn target(g: Group, config: &Config) -> commands::selftest::Target {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     #[test]
     fn the_command_line_is_well_formed() {
-        super::Cli::command().debug_assert();
+        super::command().debug_assert();
     }
 }

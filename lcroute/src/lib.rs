@@ -32,8 +32,11 @@ mod tun;
 mod udp;
 mod waker;
 
+pub use cli::command;
 #[doc(hidden)]
 pub use tun::bench;
+
+pub use doctor::CHECKS as DOCTOR_CHECKS;
 
 use std::process::ExitCode;
 

@@ -152,6 +152,12 @@ struct Sync {
     json: bool,
 }
 
+/// The command line itself, for what is made from it: man pages, completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// The program.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -296,8 +302,7 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        use clap::CommandFactory;
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]

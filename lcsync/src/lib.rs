@@ -36,4 +36,4 @@ pub mod signature;
 pub mod store;
 pub mod tree;
 
-pub use cli::main;
+pub use cli::{command, main};

@@ -439,7 +439,8 @@ impl Engine {
         if let Some(adjacency) = self.adjacencies.get_mut(&link) {
             adjacency.faulty = true;
             let origin = adjacency.origin();
-            tracing::warn!(%link, %origin, reason, "link fault");
+            // the link goes down with this reason, and that is told
+            tracing::debug!(%link, %origin, reason, "link fault");
             self.outputs.push_back(Output::LinkFault { link, reason });
         }
     }

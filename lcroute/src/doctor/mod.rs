@@ -20,7 +20,66 @@ use crate::control::Request;
 use crate::control::client::Client;
 use crate::settings::Common;
 use crate::state::{Identity, unix_now};
-use crate::status::{Peer, Status};
+use crate::status::{Inbound, Peer, Status};
+
+/// The names of all checks, and what each looks at.
+pub const CHECKS: &[(&str, &str)] = &[
+    (
+        "configuration",
+        "Whether the file can be read and is valid.",
+    ),
+    (
+        "daemon",
+        "Whether it answers on the control socket, and what it is doing.",
+    ),
+    ("kernel", "Its release."),
+    (
+        "ipv6",
+        "Whether the kernel has it, and new interfaces get it.",
+    ),
+    ("tun device", "Whether /dev/net/tun can be opened."),
+    (
+        "capabilities",
+        "Whether the daemon, or who runs this, has CAP_NET_ADMIN.",
+    ),
+    ("clock", "Whether somebody keeps it in time (adjtimex)."),
+    (
+        "mld",
+        "Version, memberships and sources that the kernel allows.",
+    ),
+    (
+        "state directory",
+        "That it is there, and that nobody else reads the keys.",
+    ),
+    ("identity", "That there is a key and a membership."),
+    ("certificate", "Until when the membership is good."),
+    ("interface", "That lc0 is up, with its address."),
+    (
+        "routes",
+        "Where the kernel sends groups of programs that name no interface.",
+    ),
+    (
+        "inbound firewall",
+        "Whether what arrives on lc0 reaches programs, as the daemon has tried it.",
+    ),
+    (
+        "reverse path filter",
+        "Whether nftables drops what has no way back, and whether the network's addresses have one.",
+    ),
+    (
+        "network managers",
+        "Whether systemd-networkd and NetworkManager leave lc0 alone.",
+    ),
+    (
+        "signalling",
+        "Whether each signalling server answers, and how soon.",
+    ),
+    (
+        "nat",
+        "How STUN servers see this host over IPv4: no NAT, one that keeps the port, or one that does not.",
+    ),
+    ("links", "How many are up, and why nodes were refused."),
+];
 
 /// How a check ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -145,10 +204,17 @@ fn examine(common: Common) -> Vec<Check> {
     checks.extend(membership::checks(&mut patient));
     checks.extend(interface::checks(&patient));
     checks.extend(network::checks(&patient));
+    debug_assert!(
+        checks
+            .iter()
+            .all(|c| CHECKS.iter().any(|(name, _)| *name == c.name))
+    );
     checks
 }
 
 const DAEMON: &str = "daemon";
+/// The daemon tries the firewall for a second or two.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(4);
 
 fn ask_daemon(patient: &mut Patient) -> Check {
     let path = patient.common.control(&patient.config);
@@ -162,9 +228,8 @@ fn ask_daemon(patient: &mut Patient) -> Check {
         Err(e) => return Check::skipped(DAEMON, format!("{e:#}")),
     };
     let pid = client.pid();
-    let answers = client
-        .ask(&Request::Status)
-        .and_then(|status: Status| Ok((status, client.ask(&Request::Peers)?)));
+    let answers =
+        settled(&mut client).and_then(|status: Status| Ok((status, client.ask(&Request::Peers)?)));
     match answers {
         Ok((status, peers)) => {
             let detail = format!("{} runs, {}", status.name, status.state.name());
@@ -175,6 +240,18 @@ fn ask_daemon(patient: &mut Patient) -> Check {
             let remedy = "look at its log (journalctl -u lcroute); systemctl restart lcroute";
             Check::fail(DAEMON, format!("{shown}: {e:#}"), remedy)
         }
+    }
+}
+
+/// Its status, once it knows whether what arrives reaches programs: it has just started, or read its configuration again.
+fn settled(client: &mut Client) -> anyhow::Result<Status> {
+    let patience = std::time::Instant::now() + PATIENCE;
+    loop {
+        let status: Status = client.ask(&Request::Status)?;
+        if status.inbound != Inbound::Unknown || std::time::Instant::now() > patience {
+            return Ok(status);
+        }
+        std::thread::sleep(PATIENCE / 20);
     }
 }
 

@@ -149,6 +149,9 @@ fn what_happens_is_in_the_journal_with_numbers_and_fields() {
             ensure!(seen.value("lcsync_shares", &[("state", "ready")])? == 1.0);
             ensure!(seen.value("lcsync_share_bytes", &[("share", "shared")])? == 7.0);
             ensure!(seen.value("lcsync_sent_bytes_total", &[])? > 0.0);
+            for metric in lcsync::server::metrics::TABLE {
+                ensure!(seen.has(metric.name), "no {}", metric.name);
+            }
             ensure!(seen.value("lcsync_joins_total", &[("channel", "root")])? >= 1.0);
             Ok(())
         })?;
@@ -188,6 +191,12 @@ fn what_happens_is_in_the_journal_with_numbers_and_fields() {
         eventually("lcagent's figures", || {
             let seen = Exposition::at_socket(&socket)?;
             ensure!(seen.value("lcagent_jobs_started_total", &[])? >= 1.0);
+            for metric in lcagent::agent::metrics::TABLE
+                .iter()
+                .chain(librecast::metrics::PROCESS)
+            {
+                ensure!(seen.has(metric.name), "no {}", metric.name);
+            }
             ensure!(seen.value("lcagent_commands_received_total", &[])? >= 2.0);
             let refused = [("reason", "policy")];
             ensure!(seen.value("lcagent_commands_refused_total", &refused)? == 1.0);

@@ -36,6 +36,7 @@ mod repair;
 mod routing;
 mod ssm;
 mod the_lab;
+mod troubleshooting;
 mod watch;
 
 netns_tests::isolate_before_main!();

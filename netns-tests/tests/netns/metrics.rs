@@ -50,6 +50,9 @@ fn lcroute_tells_its_figures_and_changes_where_it_listens() {
             let seen = Exposition::at_socket(&socket)?;
             ensure!(seen.value("lcroute_groups_remote", &[])? == 1.0);
             ensure!(seen.value("lcroute_link_tx_packets_total", &[])? >= 20.0);
+            for metric in lcroute::metrics::TABLE {
+                ensure!(seen.has(metric.name), "no {}", metric.name);
+            }
             Ok(())
         })?;
 

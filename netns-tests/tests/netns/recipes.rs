@@ -84,12 +84,12 @@ fn a_watch_shows_each_round_until_it_is_interrupted() {
     });
 }
 
-struct Block {
-    language: String,
-    lines: Vec<String>,
+pub(crate) struct Block {
+    pub(crate) language: String,
+    pub(crate) lines: Vec<String>,
 }
 
-fn blocks(page: &str) -> Vec<Block> {
+pub(crate) fn blocks(page: &str) -> Vec<Block> {
     let mut blocks: Vec<Block> = Vec::new();
     let mut inside = false;
     for line in page.lines() {
@@ -241,14 +241,14 @@ impl Page {
     }
 }
 
-fn is_command(line: &str) -> bool {
+pub(crate) fn is_command(line: &str) -> bool {
     ["operator$ ", "alpha# ", "beta# ", "gamma# "]
         .iter()
         .any(|prompt| line.starts_with(prompt))
 }
 
 /// Each line of the page is one of what was said; `...` is anything, and so is how wide a column is.
-fn shows(said: &str, lines: &[&str]) -> Result<()> {
+pub(crate) fn shows(said: &str, lines: &[&str]) -> Result<()> {
     for line in lines {
         ensure!(
             said.lines().any(|l| matches(line, l)),

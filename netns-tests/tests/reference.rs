@@ -1,0 +1,610 @@
+//! docs/reference.md is what the programs themselves say: made here, and held against the file. `make reference` writes it.
+//! And the dashboard and the alert rules in packaging/ name metrics that exist.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use librecast::events::EVENTS;
+use librecast::metrics::{Description, PROCESS};
+
+const FILE: &str = "docs/reference.md";
+const CATALOG: &str = "systemd/lcroute.catalog";
+
+fn at(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(file)
+}
+
+#[test]
+fn the_reference_and_the_journals_catalog_are_what_the_programs_say() {
+    for (file, made) in [(FILE, reference()), (CATALOG, catalog())] {
+        if std::env::var_os("REFERENCE").is_some_and(|v| v == "write") {
+            std::fs::write(at(file), &made).unwrap();
+            continue;
+        }
+        let there = std::fs::read_to_string(at(file)).unwrap_or_default();
+        for (n, (made, there)) in made.lines().zip(there.lines()).enumerate() {
+            assert_eq!(made, there, "{file}:{}: stale; run `make reference`", n + 1);
+        }
+        assert!(made == there, "{file} is stale; run `make reference`");
+    }
+}
+
+/// What `journalctl -x` shows below an entry.
+fn catalog() -> String {
+    let mut out =
+        String::from("# Made by `make reference`; installed in /usr/lib/systemd/catalog.\n");
+    for event in EVENTS {
+        let fields: Vec<String> = event.fields.iter().map(|f| format!("{f}=@{f}@")).collect();
+        let _ = write!(
+            out,
+            "\n-- {}\nSubject: {}\nDefined-By: lcroute\n\n{}\n\n{}\n",
+            event.id,
+            event.name,
+            event.meaning,
+            fields.join("\n"),
+        );
+    }
+    out
+}
+
+#[test]
+fn the_dashboard_and_the_alerts_name_metrics_and_reasons_that_exist() {
+    let known: BTreeSet<&str> = tables()
+        .iter()
+        .flat_map(|(_, t)| t.iter().map(|d| d.name))
+        .collect();
+    for file in ["packaging/grafana.json", "packaging/alerts.yml"] {
+        let text = std::fs::read_to_string(at(file)).unwrap();
+        let named = metrics_in(&text);
+        assert!(named.len() > 10, "{file}: {named:?}");
+        for name in &named {
+            assert!(known.contains(name.as_str()), "{file}: there is no {name}");
+        }
+    }
+    // reasons without a pattern
+    let text = std::fs::read_to_string(at("packaging/alerts.yml")).unwrap();
+    let reasons: BTreeSet<&str> = reasons()
+        .iter()
+        .flat_map(|(_, list)| list.iter().map(|(name, _)| *name))
+        .collect();
+    let mut seen = 0;
+    for part in text.split("reason=").skip(1) {
+        let value = part.trim_start_matches('~').split('"').nth(1).unwrap();
+        for reason in value.split('|').filter(|r| !r.contains('*')) {
+            assert!(reasons.contains(reason), "no reason {reason}");
+            seen += 1;
+        }
+    }
+    assert!(seen >= 8, "{seen}");
+}
+
+/// Words that begin as our metrics do, and are not parts of other words.
+fn metrics_in(text: &str) -> BTreeSet<String> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let ours = |w: &&str| {
+        let prefixes = ["lcroute_", "lcsync_", "lcagent_", "process_"];
+        prefixes.iter().any(|p| w.starts_with(p))
+    };
+    words.filter(ours).map(str::to_owned).collect()
+}
+
+fn tables() -> [(&'static str, &'static [Description]); 4] {
+    [
+        ("lcroute", lcroute::metrics::TABLE),
+        ("lcsync share", lcsync::server::metrics::TABLE),
+        ("lcagent run", lcagent::agent::metrics::TABLE),
+        ("each of them", PROCESS),
+    ]
+}
+
+type Reasons = Vec<(&'static str, &'static str)>;
+
+fn reasons() -> Vec<(&'static str, Reasons)> {
+    vec![
+        (
+            "lcroute: `lcroute_drops_total{reason}`, `drops` of `lcroute status --json`",
+            lcroute::drops::reasons(),
+        ),
+        (
+            "lcsync: `lcsync_reports_dropped_total{reason}`",
+            lcsync::server::metrics::REASONS.to_vec(),
+        ),
+        (
+            "lcagent: `lcagent_commands_refused_total{reason}`",
+            lcagent::agent::metrics::REFUSALS.to_vec(),
+        ),
+        (
+            "lcagent: `lcagent_drops_total{reason}`",
+            lcagent::agent::metrics::REASONS.to_vec(),
+        ),
+    ]
+}
+
+fn reference() -> String {
+    let mut out = String::from(
+        "# Reference\n\n\
+         Every verb and flag, configuration key, metric, drop reason and journal entry. Made from the programs by `make reference`; a test\n\
+         fails when it is not what they say. What to do when something is wrong: [troubleshooting.md](troubleshooting.md).\n\n\
+         - [Command lines](#command-lines): [lcroute](#lcroute), [lcsync](#lcsync), [lcagent](#lcagent)\n\
+         - [Configuration](#configuration)\n\
+         - [Metrics](#metrics)\n\
+         - [Drop reasons](#drop-reasons)\n\
+         - [Journal](#journal)\n\
+         - [Checks of `lcroute doctor`](#checks-of-lcroute-doctor)\n\n\
+         Sizes take `k M G` (powers of 1000) and `Ki Mi Gi`; rates are bits per second; durations are like `500ms 2s 5m 24h 7d`. Exit codes of all three:\n\
+         0 done, 1 failed, 2 wrong usage or configuration, 3 timed out or not reachable, 4 not permitted, 130 and 143 interrupted.\n\n\
+         ## Command lines\n\n",
+    );
+    for command in [lcroute::command(), lcsync::command(), lcagent::command()] {
+        verb(&mut out, &command, "", 3);
+    }
+    out += "## Configuration\n\nTOML; every key is optional where nothing else is said, an unknown one is an error.\n\n";
+    for file in FILES {
+        configuration(&mut out, file);
+    }
+    out += "## Metrics\n\n`[metrics] listen` (or `lcsync share --metrics`) serves these at `/metrics`, as OpenMetrics 1.0, to \
+            whoever reaches it. The units of lcsync and lcagent let them use unix sockets and IPv6; that of lcsync talks to this host and its links alone (`IPAddressAllow=` in a \
+            drop-in lets others in). `packaging/alerts.yml` has alert rules, `packaging/grafana.json` a dashboard.\n\n";
+    for (program, table) in tables() {
+        let _ = writeln!(
+            out,
+            "### {program}\n\n| metric | kind | labels | what it says |\n|---|---|---|---|"
+        );
+        for d in table {
+            let labels = d.labels.join(", ");
+            let _ = writeln!(
+                out,
+                "| `{}` | {} | {labels} | {} |",
+                d.name,
+                d.kind.name(),
+                cell(d.help)
+            );
+        }
+        out.push('\n');
+    }
+    out += "## Drop reasons\n\n";
+    for (title, list) in reasons() {
+        let _ = writeln!(out, "### {title}\n\n| reason | what it means |\n|---|---|");
+        for (name, meaning) in list {
+            let _ = writeln!(out, "| `{name}` | {} |", cell(meaning));
+        }
+        out.push('\n');
+    }
+    out += "## Journal\n\n`journalctl MESSAGE_ID=...` finds them; `-o json` shows their fields. What others can cause is told at most once in five seconds in \
+            the long run.\n\n| entry | MESSAGE_ID | fields | what it means |\n|---|---|---|---|\n";
+    for event in EVENTS {
+        let fields: Vec<String> = event.fields.iter().map(|f| format!("`{f}`")).collect();
+        let _ = writeln!(
+            out,
+            "| {} | `{}` | {} | {} |",
+            event.name,
+            event.id,
+            fields.join(" "),
+            cell(event.meaning)
+        );
+    }
+    out += "\n## Checks of `lcroute doctor`\n\n`--json`: `{\"ok\": bool, \"checks\": [{\"name\", \"state\", \"detail\", \"remedy\"}]}`; `state` is `ok`, `warn`, `fail` or \
+            `skipped`, `remedy` is null where there is nothing to do. Exit code 1 if one fails.\n\n| check | what is looked at |\n|---|---|\n";
+    for (name, what) in lcroute::DOCTOR_CHECKS {
+        let _ = writeln!(out, "| `{name}` | {} |", cell(what));
+    }
+    out
+}
+
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|").replace('\n', " ")
+}
+
+/// A command, its arguments, and its verbs.
+fn verb(out: &mut String, command: &clap::Command, above: &str, level: usize) {
+    let name = format!("{above}{}", command.get_name());
+    let heading = "#".repeat(level);
+    let about = command
+        .get_about()
+        .map(ToString::to_string)
+        .unwrap_or_default();
+    let _ = writeln!(out, "{heading} {name}\n\n{}\n", about.replace('\n', " "));
+    let arguments: Vec<&clap::Arg> = command
+        .get_arguments()
+        .filter(|a| !a.is_hide_set() && !matches!(a.get_id().as_str(), "help" | "version"))
+        .collect();
+    if !arguments.is_empty() {
+        out.push_str("| argument | what it says |\n|---|---|\n");
+        for a in arguments {
+            let _ = writeln!(out, "| `{}` | {} |", cell(&spelled(a)), cell(&told(a)));
+        }
+        out.push('\n');
+    }
+    for below in command.get_subcommands() {
+        if !below.is_hide_set() && below.get_name() != "help" {
+            verb(
+                out,
+                below,
+                &format!("{name} "),
+                level.max(3) + 1 - usize::from(level > 3),
+            );
+        }
+    }
+}
+
+/// `-i, --interval DURATION`
+fn spelled(a: &clap::Arg) -> String {
+    let names: Vec<String> = a
+        .get_short()
+        .map(|s| format!("-{s}"))
+        .into_iter()
+        .chain(a.get_long().map(|l| format!("--{l}")))
+        .collect();
+    let values = a.get_value_names().unwrap_or_default();
+    let values: Vec<&str> = values.iter().map(|v| v.as_str()).collect();
+    let takes = a.get_action().takes_values();
+    let many = if matches!(a.get_action(), clap::ArgAction::Append) {
+        "..."
+    } else {
+        ""
+    };
+    match (names.is_empty(), takes) {
+        (true, _) => format!("{}{many}", values.join(" ")),
+        (false, true) => format!("{} {}{many}", names.join(", "), values.join(" ")),
+        (false, false) => names.join(", "),
+    }
+}
+
+fn told(a: &clap::Arg) -> String {
+    let mut text = a.get_help().map(ToString::to_string).unwrap_or_default();
+    let defaults: Vec<_> = a
+        .get_default_values()
+        .iter()
+        .map(|v| v.to_string_lossy())
+        .collect();
+    if a.get_action().takes_values() && !defaults.is_empty() {
+        let _ = write!(text, " [default: {}]", defaults.join(" "));
+    }
+    if let Some(variable) = a.get_env() {
+        let _ = write!(text, " [environment: {}]", variable.to_string_lossy());
+    }
+    text
+}
+
+struct File {
+    path: &'static str,
+    parse: fn(&str) -> String,
+    tables: &'static [Table],
+}
+
+/// `[name]`, or `[[name]]`; keys with what holds where they are not set, and what they say.
+struct Table {
+    heading: &'static str,
+    /// What else the table has to have.
+    with: &'static str,
+    keys: &'static [(&'static str, &'static str, &'static str)],
+}
+
+const METRICS: Table = Table {
+    heading: "[metrics]",
+    with: "",
+    keys: &[(
+        "listen",
+        "off",
+        "Serve metrics here: `ADDRESS:PORT`, or the absolute path of a unix socket (mode 0660).",
+    )],
+};
+
+const FILES: &[File] = &[
+    File {
+        path: "/etc/lcroute/lcroute.toml",
+        parse: |text| {
+            let read = lcroute::config::Config::parse("f", text);
+            read.map(drop).map_err(|e| e.to_string()).unwrap_err()
+        },
+        tables: &[
+            Table {
+                heading: "",
+                with: "",
+                keys: &[
+                    (
+                        "name",
+                        "the host's name",
+                        "This node's name, for `init` and `join`.",
+                    ),
+                    (
+                        "state_dir",
+                        "`/var/lib/lcroute`, or `$XDG_STATE_HOME/lcroute`",
+                        "Keys and membership.",
+                    ),
+                    (
+                        "control",
+                        "`/run/lcroute/control.sock`, or `$XDG_RUNTIME_DIR/lcroute/control.sock`",
+                        "The control socket.",
+                    ),
+                    (
+                        "log",
+                        "`info` for daemons, else `warn`",
+                        "`error`, `warn`, `info`, `debug`, `trace`, or a filter of tracing.",
+                    ),
+                ],
+            },
+            Table {
+                heading: "[tun]",
+                with: "",
+                keys: &[
+                    ("name", "`\"lc0\"`", "Interface name."),
+                    (
+                        "mode",
+                        "`\"tun\"`",
+                        "`tun` (IPv6 packets, point to point) or `tap` (Ethernet frames, for programs that skip point-to-point interfaces).",
+                    ),
+                    ("mtu", "1280", "Bytes, 1280 to 9000."),
+                    (
+                        "routes",
+                        "`true`",
+                        "Which groups of programs that name no interface go to it: `true` (scopes 8 and e), `false` (none), or a list of prefixes.",
+                    ),
+                    (
+                        "offload",
+                        "`true`",
+                        "Many packets cross in one system call, where the kernel can.",
+                    ),
+                ],
+            },
+            Table {
+                heading: "[signal]",
+                with: "",
+                keys: &[
+                    (
+                        "servers",
+                        "those of the token",
+                        "Signalling servers, `ws://HOST:PORT` or `wss://HOST:PORT`; those of the token are used as well.",
+                    ),
+                    (
+                        "listen",
+                        "off",
+                        "Serve as a backbone oneself: `ADDRESS:PORT`, TCP, and UDP for STUN.",
+                    ),
+                ],
+            },
+            Table {
+                heading: "[ice]",
+                with: "",
+                keys: &[
+                    (
+                        "stun",
+                        "none",
+                        "More STUN servers, `HOST:PORT`; every signalling server is one already.",
+                    ),
+                    (
+                        "port",
+                        "0",
+                        "The UDP port of all links; 0 lets the system choose.",
+                    ),
+                    (
+                        "interfaces",
+                        "all",
+                        "Use the addresses of these interfaces only.",
+                    ),
+                ],
+            },
+            Table {
+                heading: "[network]",
+                with: "",
+                keys: &[
+                    (
+                        "unicast",
+                        "`false`",
+                        "Carry packets between node addresses too: opens this host's ports to the network's members.",
+                    ),
+                    (
+                        "announce",
+                        "none",
+                        "Groups that this node owns: their tree has its root here. Prefixes, 64 at most.",
+                    ),
+                    (
+                        "watch",
+                        "none",
+                        "Groups whose listeners programs here want to know of (by MLD reports) before they send. Prefixes, 64 at most.",
+                    ),
+                    (
+                        "link_scope_groups",
+                        "none",
+                        "Groups of scope 2 that are carried, such as `ff02::fb` for mDNS.",
+                    ),
+                ],
+            },
+            Table {
+                heading: "[topology]",
+                with: "",
+                keys: &[
+                    (
+                        "policy",
+                        "`\"auto\"`",
+                        "`auto` (a mesh up to 8 nodes, regular above), `mesh` (to everyone) or `regular` (to `degree` others).",
+                    ),
+                    (
+                        "degree",
+                        "8",
+                        "How many links a node has under `regular`, 2 to 64.",
+                    ),
+                ],
+            },
+            Table {
+                heading: "[live]",
+                with: "",
+                keys: &[
+                    (
+                        "media",
+                        "`true`",
+                        "Offer the media lane (SRTP); without it, data channels carry everything.",
+                    ),
+                    (
+                        "queue_ms",
+                        "20",
+                        "How long a packet may wait for a slow link, in milliseconds.",
+                    ),
+                    (
+                        "repair_ms",
+                        "25",
+                        "How much later than at its first try a packet may still come by repair, in milliseconds; 0: no repair.",
+                    ),
+                ],
+            },
+            METRICS,
+        ],
+    },
+    File {
+        path: "lcsync.toml (`lcsync share --config`), /etc/lcsync/NAME.toml",
+        parse: |text| {
+            let file = tempfile(text);
+            let read = lcsync::server::config::read(&file);
+            let _ = std::fs::remove_file(&file);
+            read.map(drop).map_err(|e| e.to_string()).unwrap_err()
+        },
+        tables: &[
+            Table {
+                heading: "[[share]]",
+                with: "path = \"x\"\n",
+                keys: &[
+                    ("path", "needed", "File or folder; relative to this file."),
+                    (
+                        "name",
+                        "the last part of the path",
+                        "It is fetched as `lc:NAME`.",
+                    ),
+                    (
+                        "keyfile",
+                        "open to all",
+                        "The shared key that seals everything; relative to this file, or `credential:NAME`.",
+                    ),
+                    (
+                        "sign",
+                        "not signed",
+                        "The key that signs versions; relative to this file, or `credential:NAME`.",
+                    ),
+                    (
+                        "interface",
+                        "all that are watched",
+                        "A name or a list of names: serve on these only.",
+                    ),
+                    (
+                        "bwlimit",
+                        "none",
+                        "Send no faster than this, in bits per second.",
+                    ),
+                ],
+            },
+            METRICS,
+        ],
+    },
+    File {
+        path: "/etc/lcagent/lcagent.toml",
+        parse: |text| {
+            let read = lcagent::agent::config::Config::parse("f", text);
+            read.map(drop).map_err(|e| e.to_string()).unwrap_err()
+        },
+        tables: &[
+            Table {
+                heading: "",
+                with: "",
+                keys: &[
+                    (
+                        "name",
+                        "the host's name",
+                        "This node's name; letters, digits and `-_.:@`, at most 63.",
+                    ),
+                    (
+                        "labels",
+                        "none",
+                        "What selectors select by, such as `{ role = \"web\" }`; on lc0 those of the node's certificate are added.",
+                    ),
+                    ("interface", "all", "A name or a list of names."),
+                    (
+                        "channel",
+                        "`\"lcagent\"`",
+                        "Agents and operators of other channels do not meet.",
+                    ),
+                    (
+                        "modules",
+                        "`/etc/lcagent/modules`",
+                        "Folder of the executables that `@NAME` runs.",
+                    ),
+                ],
+            },
+            Table {
+                heading: "[[allow]]",
+                with: "key = \"12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp\"\ncommands = []\n",
+                keys: &[
+                    ("key", "needed", "The operator's public key."),
+                    (
+                        "commands",
+                        "needed",
+                        "Patterns, word by word: `\"uptime\"`, `\"systemctl restart *\"`, `\"@MODULE *\"`, `\"copy:/srv/*\"`, `\"revoke:*\"`, or `\"*\"` for all that can be run.",
+                    ),
+                    ("user", "the agent's", "As whom it runs."),
+                    ("timeout", "the command's own", "Longest time of a job."),
+                    (
+                        "output",
+                        "the agent's bound",
+                        "Most output of a job that is kept.",
+                    ),
+                    ("memory", "none", "Most memory of a job."),
+                    (
+                        "labels",
+                        "any",
+                        "Only while the node has these labels (globs in the values).",
+                    ),
+                ],
+            },
+            METRICS,
+        ],
+    },
+];
+
+fn tempfile(text: &str) -> PathBuf {
+    let file = std::env::temp_dir().join(format!("reference-{}.toml", std::process::id()));
+    std::fs::write(&file, text).unwrap();
+    file
+}
+
+/// The keys as they stand here; that these are all, the parser says when it meets another one.
+fn configuration(out: &mut String, file: &File) {
+    let _ = writeln!(out, "### {}\n", file.path);
+    for table in file.tables {
+        let answer = (file.parse)(&format!(
+            "{}\n{}no_such_key = 1\n",
+            table.heading, table.with
+        ));
+        let (_, expected) = answer
+            .split_once("unknown field `no_such_key`, expected ")
+            .unwrap_or_else(|| panic!("{answer}"));
+        let known: BTreeSet<&str> = expected.split('`').skip(1).step_by(2).collect();
+        let tables: BTreeSet<&str> = file
+            .tables
+            .iter()
+            .map(|t| t.heading.trim_matches(['[', ']']))
+            .collect();
+        let known: BTreeSet<&str> = match table.heading {
+            "" => known
+                .into_iter()
+                .filter(|k| !tables.contains(k) || table.keys.iter().any(|(key, ..)| key == k))
+                .collect(),
+            _ => known,
+        };
+        let here: BTreeSet<&str> = table.keys.iter().map(|(key, ..)| *key).collect();
+        assert_eq!(here, known, "{} {}", file.path, table.heading);
+        let title = if table.heading.is_empty() {
+            "at the top"
+        } else {
+            table.heading
+        };
+        let _ = writeln!(
+            out,
+            "| `{title}` | where it is not set | what it says |\n|---|---|---|"
+        );
+        for (key, default, says) in table.keys {
+            let _ = writeln!(out, "| `{key}` | {} | {} |", cell(default), cell(says));
+        }
+        out.push('\n');
+    }
+}
