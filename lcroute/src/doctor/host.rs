@@ -5,7 +5,7 @@ use std::path::Path;
 
 use nix::libc;
 
-use super::{Check, Patient, clock, read};
+use super::{Check, Patient, clock, is_root, read};
 
 /// Kernels before this one were not considered.
 const OLDEST: (u32, u32) = (5, 10);
@@ -116,10 +116,6 @@ fn capabilities(patient: &Patient) -> Check {
 fn effective(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|l| l.strip_prefix("CapEff:"))?;
     u64::from_str_radix(line.trim(), 16).ok()
-}
-
-fn is_root() -> bool {
-    nix::unistd::geteuid().is_root()
 }
 
 /// Certificates have a beginning and an end: a day of difference is tolerated, not more.

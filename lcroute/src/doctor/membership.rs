@@ -1,8 +1,9 @@
 //! State directory, identity, certificate.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
 
-use super::{Check, Patient, unix_now};
+use super::{Check, Patient, SYSTEM_STATE, is_root, unix_now};
 use crate::state::StateDir;
 
 /// With a third of its time left a node asks for a new certificate: at the very end that has not worked.
@@ -25,6 +26,9 @@ fn folder(patient: &Patient) -> Check {
     let shown = path.display();
     let there = match path.metadata() {
         Ok(there) => there,
+        Err(_) if is_elsewhere(path) => {
+            return Check::skipped(NAME, format!("no {shown}; root sees {SYSTEM_STATE}"));
+        }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             let remedy = "lcroute init founds a network, lcroute join TOKEN joins one";
             return Check::fail(NAME, format!("{shown} does not exist"), remedy);
@@ -95,7 +99,7 @@ fn identity(patient: &mut Patient) -> (Check, Option<Check>) {
             patient.identity = Some(found);
             (Check::ok(NAME, detail), Some(certificate))
         }
-        Err(e) if is_hidden(&state) => {
+        Err(e) if is_hidden(&state) || is_elsewhere(state.path()) => {
             let check = match &patient.daemon {
                 Some(daemon) => Check::ok(
                     NAME,
@@ -116,6 +120,11 @@ fn identity(patient: &mut Patient) -> (Check, Option<Check>) {
             (Check::fail(NAME, format!("{e:#}"), remedy), None)
         }
     }
+}
+
+/// Whether this is the place of a user who has no daemon of his own, while the system has one.
+fn is_elsewhere(path: &Path) -> bool {
+    !is_root() && !path.exists() && Path::new(SYSTEM_STATE).exists()
 }
 
 /// Whether who runs this may not look.

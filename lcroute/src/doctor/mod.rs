@@ -213,11 +213,18 @@ fn examine(common: Common) -> Vec<Check> {
 }
 
 const DAEMON: &str = "daemon";
+/// Of a daemon that the system started.
+const SYSTEM_CONTROL: &str = "/run/lcroute/control.sock";
+const SYSTEM_STATE: &str = "/var/lib/lcroute";
 /// The daemon tries the firewall for a second or two.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(4);
 
 fn ask_daemon(patient: &mut Patient) -> Check {
-    let path = patient.common.control(&patient.config);
+    let mut path = patient.common.control(&patient.config);
+    // who is not root has a place of his own; the daemon that is meant is the system's
+    if !is_root() && !path.exists() && Path::new(SYSTEM_CONTROL).exists() {
+        path = SYSTEM_CONTROL.into();
+    }
     let shown = path.display();
     let mut client = match Client::connect_if_running(&path) {
         Ok(Some(client)) => client,
@@ -282,6 +289,10 @@ fn text(checks: &[Check], colour: bool) -> String {
         _ => format!("{failed} failed, {warned} warnings\n"),
     };
     text
+}
+
+fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
 }
 
 /// The file's content without the end of its line.
