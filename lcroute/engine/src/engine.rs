@@ -74,6 +74,15 @@ pub struct Engine {
     pub(crate) outputs: VecDeque<Output>,
     /// There may be something to flush.
     pub(crate) unflushed: bool,
+    /// The first of the timers that only a flush moves, as of the last one.
+    flushed_timer: Option<(Instant, TimerKind)>,
+    /// Links over which there is more to say than interest and link state.
+    pub(crate) say_on: BTreeSet<LinkId>,
+    /// The first timers of all links: audits, and interest that was refused.
+    next_audit: Option<Instant>,
+    next_retry: Option<Instant>,
+    /// They have to be looked for again.
+    pub(crate) link_timers_stale: bool,
     started: bool,
     pub(crate) sequence: u64,
     pub(crate) icmp: Tokens,
@@ -124,6 +133,11 @@ impl Engine {
             now,
             outputs: VecDeque::new(),
             unflushed: true,
+            flushed_timer: None,
+            say_on: BTreeSet::new(),
+            next_audit: None,
+            next_retry: None,
+            link_timers_stale: false,
             started: false,
             sequence: 0,
             icmp: Tokens::new(ICMP_RATE, ICMP_BURST, now),
@@ -152,6 +166,8 @@ impl Engine {
         let adjacency = Adjacency::new(neighbor, told, audit, now);
         let origin = adjacency.origin();
         self.adjacencies.insert(link, adjacency);
+        self.say_on.insert(link);
+        self.link_timers_stale = true;
         self.find_neighbors();
         self.database.link_up(link, origin, now);
         self.topology.link_up(link, origin, now);
@@ -323,8 +339,12 @@ impl Engine {
         self.drops
             .add(DropReason::NoListener, self.held.handle_timeout(now));
         self.late.handle_timeout(now);
-        for adjacency in self.adjacencies.values_mut() {
-            adjacency.refusals.handle_timeout(now);
+        if self.next_retry.is_some_and(|at| at <= now) {
+            self.link_timers_stale = true;
+            for (link, adjacency) in &mut self.adjacencies {
+                adjacency.refusals.handle_timeout(now);
+                self.say_on.insert(*link);
+            }
         }
         let idle = self.local.handle_timeout(&mut self.trees, now);
         self.interest_changed.extend(idle);
@@ -342,20 +362,29 @@ impl Engine {
     /// When to call [`Self::handle_timeout`], and why.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<(Instant, TimerKind)> {
-        let adjacencies = || self.adjacencies.values();
-        let retry = adjacencies()
-            .filter_map(|a| a.refusals.next_timeout())
-            .min();
-        let audit = adjacencies().map(|a| a.next_audit).min();
+        // packets move these
+        let timers = [
+            self.held.next_timeout(),
+            self.local.next_timeout(),
+            self.late
+                .next_timeout()
+                .map(|at| (at, TimerKind::LateListeners)),
+        ];
+        let other = if self.unflushed {
+            self.next_flushed_timer()
+        } else {
+            self.flushed_timer
+        };
+        timers.into_iter().chain([other]).flatten().min()
+    }
+
+    fn next_flushed_timer(&self) -> Option<(Instant, TimerKind)> {
         let named = |at: Option<Instant>, kind| at.map(|at| (at, kind));
         [
             self.querier.next_timeout(),
             self.proxy.next_timeout(),
-            self.held.next_timeout(),
-            self.local.next_timeout(),
-            named(self.late.next_timeout(), TimerKind::LateListeners),
-            named(retry, TimerKind::InterestRetry),
-            named(audit, TimerKind::Audit),
+            named(self.next_retry, TimerKind::InterestRetry),
+            named(self.next_audit, TimerKind::Audit),
             named(self.database.next_timeout(), TimerKind::LinkState),
             named(self.topology.poll_timeout(), TimerKind::Topology),
             named(self.routing.next_timeout(), TimerKind::ShortestPaths),
@@ -366,12 +395,26 @@ impl Engine {
         .min()
     }
 
+    fn find_link_timers(&mut self) {
+        let adjacencies = self.adjacencies.values();
+        self.next_audit = adjacencies.clone().map(|a| a.next_audit).min();
+        self.next_retry = adjacencies.filter_map(|a| a.refusals.next_timeout()).min();
+    }
+
+    pub(crate) fn audit_is_due(&self) -> bool {
+        self.next_audit.is_some_and(|at| at <= self.now)
+    }
+
     /// The next thing to do. To be called until `None` after a batch of inputs: all changes of one
     /// batch leave in one control message per link.
     pub fn poll_output(&mut self) -> Option<Output> {
         if self.unflushed {
             self.unflushed = false;
             self.flush();
+            if std::mem::take(&mut self.link_timers_stale) {
+                self.find_link_timers();
+            }
+            self.flushed_timer = self.next_flushed_timer();
         }
         self.outputs.pop_front()
     }
@@ -419,6 +462,8 @@ impl Engine {
         if self.adjacencies.remove(&link).is_none() {
             return;
         }
+        self.say_on.remove(&link);
+        self.link_timers_stale = true;
         self.find_neighbors();
         self.trees.link_down(link);
         self.database.link_down(link, self.now);

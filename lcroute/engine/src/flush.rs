@@ -1,6 +1,6 @@
 //! The end of a turn: what its inputs changed becomes control messages, queries and reports.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
 
 use bytes::Bytes;
@@ -37,6 +37,7 @@ impl Engine {
                 TopologyEvent::Keep { link, wish } => {
                     if let Some(adjacency) = self.adjacencies.get_mut(&link) {
                         adjacency.say.push(Element::Keep(wish));
+                        self.say_on.insert(link);
                     }
                     self.review_standing(link);
                 }
@@ -56,7 +57,11 @@ impl Engine {
     fn flush_control(&mut self) {
         let mut batches: BTreeMap<LinkId, Batch> = BTreeMap::new();
         let salt = self.salt;
-        for (link, adjacency) in &mut self.adjacencies {
+        let say_on = std::mem::take(&mut self.say_on);
+        for link in &say_on {
+            let Some(adjacency) = self.adjacencies.get_mut(link) else {
+                continue;
+            };
             let mut elements = Vec::new();
             if std::mem::take(&mut adjacency.is_new) {
                 elements.push(Element::Hello {
@@ -103,8 +108,11 @@ impl Engine {
             }));
         };
         let changed = self.trees.flush(&mut say);
-        self.push_retries(&mut batches);
-        self.push_audits(&mut batches);
+        self.push_retries(&say_on, &mut batches);
+        if self.audit_is_due() {
+            self.link_timers_stale = true;
+            self.push_audits(&mut batches);
+        }
         for (link, batch) in batches {
             if !self.adjacencies.contains_key(&link) {
                 continue;
@@ -123,8 +131,11 @@ impl Engine {
         }
     }
 
-    fn push_retries(&mut self, batches: &mut BTreeMap<LinkId, Batch>) {
-        for (link, adjacency) in &mut self.adjacencies {
+    fn push_retries(&mut self, links: &BTreeSet<LinkId>, batches: &mut BTreeMap<LinkId, Batch>) {
+        for link in links {
+            let Some(adjacency) = self.adjacencies.get_mut(link) else {
+                continue;
+            };
             for (root, prefix) in adjacency.refusals.take_again() {
                 let Some((want, sending)) = self.trees.told_prefix(*link, root, prefix) else {
                     adjacency.refusals.forget((root, prefix));

@@ -111,6 +111,7 @@ impl Engine {
         if let Err(reason) = booked {
             self.drops.count(DropReason::InterestRefused);
             adjacency.refusals.refuse((root, prefix), reason);
+            self.say_on.insert(link);
         }
     }
 
@@ -128,6 +129,7 @@ impl Engine {
             let (random, now) = (&mut self.random, self.now);
             let key = (root, prefix);
             if adjacency.refusals.handle_refusal(key, reason, random, now) {
+                self.link_timers_stale = true;
                 adjacency.told.toggle(root, prefix, &want, sending);
             }
         }
@@ -177,6 +179,8 @@ impl Engine {
     }
 
     fn handle_audit(&mut self, link: LinkId, audit: &Audit) {
+        // what there is to say then is left to the flush
+        self.say_on.insert(link);
         let Some(adjacency) = self.adjacencies.get_mut(&link) else {
             return;
         };

@@ -4,7 +4,6 @@
 use std::collections::VecDeque;
 use std::net::Ipv6Addr;
 
-use crate::fast;
 use crate::model::{NETWORK_SETTLE, Rule};
 use crate::time::Nanos;
 
@@ -18,8 +17,8 @@ struct Track {
     lost: bool,
     /// Who got it, a bit for each node of the shard.
     received: Box<[u64]>,
-    /// How often it was sent over (link, side).
-    crossed: fast::Map<u64, u8>,
+    /// How often it was sent over each end of each link.
+    crossed: Vec<u8>,
 }
 
 /// All packets that are looked after.
@@ -28,6 +27,8 @@ pub struct Ledger {
     nodes: usize,
     packets: VecDeque<Track>,
     first: u64,
+    /// Ends of links that packets have been sent over.
+    ways: usize,
 }
 
 impl Ledger {
@@ -37,6 +38,7 @@ impl Ledger {
             nodes,
             packets: VecDeque::new(),
             first: 1,
+            ways: 0,
         }
     }
 
@@ -48,7 +50,7 @@ impl Ledger {
             group,
             lost: false,
             received: vec![0; self.nodes.div_ceil(64)].into(),
-            crossed: fast::Map::default(),
+            crossed: vec![0; self.ways],
         });
     }
 
@@ -78,11 +80,15 @@ impl Ledger {
         changed: Nanos,
     ) -> Result<(), String> {
         let stable_since = changed + NETWORK_SETTLE;
+        let way = (link as usize) << 1 | side;
+        self.ways = self.ways.max(way + 1);
         let Some(packet) = self.packet(number) else {
             return Err(format!("packet {number}, long after it was sent"));
         };
-        let way = u64::from(link) << 1 | side as u64;
-        let times = packet.crossed.entry(way).or_insert(0);
+        if packet.crossed.len() <= way {
+            packet.crossed.resize(way + 1, 0);
+        }
+        let times = &mut packet.crossed[way];
         *times = times.saturating_add(1);
         let bound = if packet.sent >= stable_since && now >= stable_since {
             1

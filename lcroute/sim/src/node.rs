@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+pub use lcroute_engine::LinkId;
 use lcroute_engine::topology::{PolicyKind, TopologyConfig};
-use lcroute_engine::{Config, Engine, Limits, LinkId, Neighbor, Output, Tables};
+use lcroute_engine::{Config, Engine, Limits, Links, Neighbor, Output, Tables};
 use librecast::cert::GroupPrefix;
 
 use crate::kernel::Kernel;
@@ -71,7 +72,7 @@ impl Node {
 #[derive(Debug)]
 pub enum Effect {
     /// Send a message on the data channel of each link.
-    Data { links: Vec<u32>, message: Bytes },
+    Data { links: Links, message: Bytes },
     /// Send on the control channel of a link.
     Control { link: u32, message: Bytes },
     /// A packet for local programs.
@@ -242,7 +243,7 @@ impl Router {
                 message.extend_from_slice(&header);
                 message.extend_from_slice(&packet);
                 Effect::Data {
-                    links: links.iter().map(|l| l.0).collect(),
+                    links,
                     message: message.freeze(),
                 }
             }

@@ -5,7 +5,6 @@ use std::hash::Hash;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
 use lcroute_engine::database::{Advertisement, CredentialRecord};
 use lcroute_engine::graph::{Graph, Tree};
 use lcroute_engine::{
@@ -34,28 +33,48 @@ impl<K: Hash + Eq + Clone, V: Clone> Memo<K, V> {
         }
     }
 
-    fn get_or(&mut self, key: &K, make: impl FnOnce() -> V) -> V {
+    fn get(&mut self, key: &K) -> Option<V> {
         if let Some(value) = self.young.get(key) {
-            return value.clone();
+            return Some(value.clone());
         }
-        let value = self.old.remove(key).unwrap_or_else(make);
+        let value = self.old.remove(key)?;
+        self.insert(key.clone(), value.clone());
+        Some(value)
+    }
+
+    fn insert(&mut self, key: K, value: V) {
         if self.young.len() >= self.limit {
             self.old = std::mem::take(&mut self.young);
         }
-        self.young.insert(key.clone(), value.clone());
-        value
+        self.young.insert(key, value);
     }
 }
 
-type Verified<T> = Result<Arc<T>, RecordError>;
+/// What is kept, or is made meanwhile: nobody waits for that.
+fn get_or<K: Hash + Eq + Clone, V: Clone>(
+    memo: &Mutex<Memo<K, V>>,
+    key: &K,
+    make: impl FnOnce() -> V,
+) -> V {
+    if let Some(value) = lock(memo).get(key) {
+        return value;
+    }
+    let value = make();
+    lock(memo).insert(key.clone(), value.clone());
+    value
+}
+
+/// What names a signed record: its signature, at the end.
+type Signature = [u8; 64];
+
 /// By graph and root.
 type Trees = Memo<(u64, OriginId), Option<Arc<Tree>>>;
 
 /// What all routers of a population have found out.
 #[derive(Debug)]
 pub struct Shared {
-    credentials: Mutex<Memo<Bytes, Verified<CredentialRecord>>>,
-    advertisements: Mutex<Memo<(PeerId, Bytes), Verified<Advertisement>>>,
+    credentials: Mutex<Memo<Signature, Arc<CredentialRecord>>>,
+    advertisements: Mutex<Memo<Signature, (PeerId, Arc<Advertisement>)>>,
     graphs: Mutex<Memo<u64, Arc<Graph>>>,
     trees: Mutex<Trees>,
 }
@@ -166,26 +185,45 @@ impl Services for NodeServices {
         Err("nobody is revoked in a simulation")
     }
 
-    fn verify_credential(&self, record: &[u8]) -> Verified<CredentialRecord> {
-        let mut credentials = lock(&self.shared().credentials);
-        credentials.get_or(&Bytes::copy_from_slice(record), || {
-            CredentialRecord::verify(record, self).map(Arc::new)
-        })
+    fn verify_credential(&self, record: &[u8]) -> Result<Arc<CredentialRecord>, RecordError> {
+        let name: Option<&Signature> = record.last_chunk();
+        let known = name.and_then(|name| lock(&self.shared().credentials).get(name));
+        if let Some(known) = known.filter(|known| known.bytes() == record) {
+            return Ok(known);
+        }
+        let new = Arc::new(CredentialRecord::verify(record, self)?);
+        if let Some(name) = name {
+            lock(&self.shared().credentials).insert(*name, Arc::clone(&new));
+        }
+        Ok(new)
     }
 
-    fn verify_advertisement(&self, signer: &PeerId, record: &[u8]) -> Verified<Advertisement> {
-        let mut advertisements = lock(&self.shared().advertisements);
-        let key = (*signer, Bytes::copy_from_slice(record));
-        advertisements.get_or(&key, || {
-            Advertisement::verify(record, signer, self).map(Arc::new)
-        })
+    fn verify_advertisement(
+        &self,
+        signer: &PeerId,
+        record: &[u8],
+    ) -> Result<Arc<Advertisement>, RecordError> {
+        let name: Option<&Signature> = record.last_chunk();
+        let known = name.and_then(|name| lock(&self.shared().advertisements).get(name));
+        if let Some((of, known)) = known
+            && of == *signer
+            && known.bytes() == record
+        {
+            return Ok(known);
+        }
+        let new = Arc::new(Advertisement::verify(record, signer, self)?);
+        if let Some(name) = name {
+            let value = (*signer, Arc::clone(&new));
+            lock(&self.shared().advertisements).insert(*name, value);
+        }
+        Ok(new)
     }
 
     fn graph(&self, digest: u64, build: &mut dyn FnMut() -> Graph) -> Arc<Graph> {
         if self.graph.swap(digest, Ordering::Relaxed) != digest {
             self.took_graph.store(true, Ordering::Relaxed);
         }
-        lock(&self.shared().graphs).get_or(&digest, || Arc::new(build()))
+        get_or(&self.shared().graphs, &digest, || Arc::new(build()))
     }
 
     fn tree(
@@ -198,7 +236,10 @@ impl Services for NodeServices {
             // hardly anybody else asks for it
             return Tree::of(graph, root, before);
         }
-        lock(&self.shared().trees).get_or(&(graph.digest(), root), || Tree::of(graph, root, before))
+        let name = (graph.digest(), root);
+        get_or(&self.shared().trees, &name, || {
+            Tree::of(graph, root, before)
+        })
     }
 }
 
@@ -208,20 +249,21 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_is_kept() {
-        let mut memo = Memo::new(10);
+        let memo = Mutex::new(Memo::new(10));
         let mut made = 0;
         for round in 0..5 {
             for key in 0..8 {
-                memo.get_or(&key, || made += 1);
+                get_or(&memo, &key, || made += 1);
             }
-            memo.get_or(&(100 + round), || ());
+            get_or(&memo, &(100 + round), || ());
         }
         assert_eq!(made, 8);
         for key in 1_000..1_100 {
-            memo.get_or(&key, || ());
+            get_or(&memo, &key, || ());
         }
-        memo.get_or(&0, || made += 1);
+        get_or(&memo, &0, || made += 1);
         assert_eq!(made, 9, "what nobody asks for goes");
+        let memo = lock(&memo);
         assert!(memo.young.len() + memo.old.len() <= 20);
     }
 }

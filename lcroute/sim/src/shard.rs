@@ -14,9 +14,8 @@ use librecast::mld::{self, Message, Query, Record};
 use crate::calendar::Calendar;
 use crate::fast;
 use crate::ledger::Ledger;
-use crate::link::Port;
 use crate::model::{Rule, Violation};
-use crate::node::{self, Node, Router};
+use crate::node::{self, LinkId, Node, Router};
 use crate::packet;
 use crate::random::mix;
 use crate::scenario::{Defect, Links};
@@ -272,11 +271,10 @@ impl Shard {
 
     /// The node measures the round trip of a link, and will again.
     pub fn round_trip(&mut self, node: u32, link: u32, now: Nanos) {
-        let weather = Arc::clone(&self.setting.weather);
-        let Some(port) = self.node(node).links.get_mut(&link) else {
+        let Some(port) = self.nodes[(node / self.of) as usize].links.get_mut(&link) else {
             return;
         };
-        let measured = port.round_trip(&weather);
+        let measured = port.round_trip(&self.setting.weather);
         self.input(node, now, |router, now| {
             router.round_trip(link, measured, now);
         });
@@ -338,12 +336,12 @@ impl Shard {
         }
     }
 
-    fn send_data(&mut self, node: u32, now: Nanos, links: &[u32], message: &Bytes) {
+    fn send_data(&mut self, node: u32, now: Nanos, links: &[LinkId], message: &Bytes) {
         let number = packet::number(message);
         for link in links {
             let echo = self.setting.defect == Some(Defect::Echo) && self.strikes(node, 200);
             for _ in 0..if echo { 3 } else { 1 } {
-                self.send_data_on(node, now, *link, message, number);
+                self.send_data_on(node, now, link.0, message, number);
             }
         }
     }
@@ -357,12 +355,11 @@ impl Shard {
         number: Option<u64>,
     ) {
         let changed = self.node(node).changed.max(self.setting.changed);
-        let weather = Arc::clone(&self.setting.weather);
-        let Some(port) = self.port(node, now, link, "data") else {
-            return;
+        let Some(port) = self.nodes[(node / self.of) as usize].links.get_mut(&link) else {
+            return self.has_no(link, node, now, "data");
         };
         let (peer, side) = (port.peer, port.side);
-        let arrival = port.send_data(message.len(), now, &weather);
+        let arrival = port.send_data(message.len(), now, &self.setting.weather);
         let order = (link + 1, port.messages);
         self.statistics.data_messages += 1;
         self.statistics.data_bytes += message.len() as u64;
@@ -391,13 +388,12 @@ impl Shard {
     }
 
     fn send_control(&mut self, node: u32, now: Nanos, link: u32, message: Bytes) {
-        let weather = Arc::clone(&self.setting.weather);
         let lost = self.setting.defect == Some(Defect::LostControl) && self.strikes(node, 50);
-        let Some(port) = self.port(node, now, link, "control") else {
-            return;
+        let Some(port) = self.nodes[(node / self.of) as usize].links.get_mut(&link) else {
+            return self.has_no(link, node, now, "control");
         };
         let peer = port.peer;
-        let at = port.send_control(message.len(), now, &weather);
+        let at = port.send_control(message.len(), now, &self.setting.weather);
         let order = (link + 1, port.messages);
         self.statistics.control.count(&message);
         if !lost {
@@ -421,14 +417,9 @@ impl Shard {
         }
     }
 
-    /// The end of a link that a router may use.
-    fn port(&mut self, node: u32, now: Nanos, link: u32, what: &str) -> Option<&mut Port> {
-        let place = (node / self.of) as usize;
-        if !self.nodes[place].links.contains_key(&link) {
-            let text = format!("sends {what} on link {link}, which it does not have");
-            self.violate(Rule::Protocol, node, now, text);
-        }
-        self.nodes[place].links.get_mut(&link)
+    fn has_no(&mut self, link: u32, node: u32, now: Nanos, what: &str) {
+        let text = format!("sends {what} on link {link}, which it does not have");
+        self.violate(Rule::Protocol, node, now, text);
     }
 
     fn deliver(&mut self, node: u32, now: Nanos, packet: &[u8]) {

@@ -58,10 +58,12 @@ impl Database {
     /// Offers whose time has come go to the links that need them.
     pub(super) fn release_offers(&mut self) {
         while let Some(Offer { id, by_lower, told }) = self.offers.next(self.now) {
-            let links = self.links.iter_mut();
-            for (_, state) in links.filter(|(link, _)| !told.contains(link)) {
-                if state.advertised && state.first == by_lower {
-                    state.push_offer(id);
+            let Some((version, _)) = self.stored(id) else {
+                continue;
+            };
+            for (link, state) in &mut self.links {
+                if state.advertised && state.first == by_lower && !told.contains(link) {
+                    state.push_offer(SummaryEntry { id, version });
                 }
             }
         }
@@ -184,12 +186,7 @@ impl Database {
 
     /// News that did not come from the neighbour in time, by name.
     pub(super) fn next_offer(&mut self, link: LinkId) -> Option<Summary> {
-        let ids = self.links.get_mut(&link)?.next_offers();
-        let entry = |id| {
-            let (version, _) = self.stored(id)?;
-            Some(SummaryEntry { id, version })
-        };
-        let entries = Vec::from_iter(ids.into_iter().filter_map(entry));
+        let entries = self.links.get_mut(&link)?.next_offers();
         (!entries.is_empty()).then_some(Summary::Offer(entries))
     }
 

@@ -18,7 +18,7 @@ use librecast::id::OriginId;
 use super::bucket::{Bucket, Rate};
 use super::cost::Cost;
 use super::record::RecordId;
-use super::summary::{BUCKETS, MAX_ENTRIES, Summary};
+use super::summary::{BUCKETS, MAX_ENTRIES, Summary, SummaryEntry};
 
 /// Records of one neighbour that are verified: a whole network at once, then 256 a second.
 pub(crate) const VERIFY_RATE: Rate = Rate {
@@ -109,8 +109,8 @@ pub(crate) struct Link {
     held: BTreeSet<RecordId>,
     /// When they are sent, if they have not come from there.
     held_until: VecDeque<(Instant, RecordId)>,
-    /// What is offered now.
-    offers: BTreeSet<RecordId>,
+    /// What is offered at the end of this turn.
+    offers: Vec<SummaryEntry>,
     lacking: BTreeSet<RecordId>,
     /// END follows when nothing is lacking.
     end: bool,
@@ -135,7 +135,7 @@ impl Link {
             news: BTreeSet::new(),
             held: BTreeSet::new(),
             held_until: VecDeque::new(),
-            offers: BTreeSet::new(),
+            offers: Vec::new(),
             lacking: BTreeSet::new(),
             end: false,
             sending: Bucket::full(now),
@@ -167,8 +167,8 @@ impl Link {
     }
 
     /// A record that went another way.
-    pub fn push_offer(&mut self, id: RecordId) {
-        self.offers.insert(id);
+    pub fn push_offer(&mut self, entry: SummaryEntry) {
+        self.offers.push(entry);
     }
 
     /// What did not come from the neighbour is sent.
@@ -180,12 +180,12 @@ impl Link {
         }
     }
 
-    /// What is to be offered, as many as one summary takes.
-    pub fn next_offers(&mut self) -> Vec<RecordId> {
-        let most = self.offers.len().min(MAX_ENTRIES);
-        std::iter::from_fn(|| self.offers.pop_first())
-            .take(most)
-            .collect()
+    /// What is to be offered, in order, as many as one summary takes.
+    pub fn next_offers(&mut self) -> Vec<SummaryEntry> {
+        self.offers.sort_unstable_by_key(|entry| entry.id);
+        self.offers.dedup_by_key(|entry| entry.id);
+        let rest = self.offers.split_off(self.offers.len().min(MAX_ENTRIES));
+        std::mem::replace(&mut self.offers, rest)
     }
 
     /// A record that the neighbour asked for.
@@ -205,7 +205,7 @@ impl Link {
     pub fn remove(&mut self, id: RecordId) {
         self.news.remove(&id);
         self.held.remove(&id);
-        self.offers.remove(&id);
+        self.offers.retain(|entry| entry.id != id);
         self.lacking.remove(&id);
     }
 
@@ -261,6 +261,7 @@ impl Link {
 
 #[cfg(test)]
 mod tests {
+    use super::super::record::Version;
     use super::*;
     use crate::testing::start;
 
@@ -323,12 +324,16 @@ mod tests {
     fn what_the_neighbour_has_is_not_offered() {
         let t = start();
         let mut link = Link::new(OriginId(1), OriginId(2), t);
-        for key in [3, 1, 2] {
-            link.push_offer(id(key));
+        let entry = |key| SummaryEntry {
+            id: id(key),
+            version: Version(7),
+        };
+        for key in [3, 1, 2, 1] {
+            link.push_offer(entry(key));
         }
         link.remove(id(2));
         assert!(link.has_output() && all(&mut link, t).is_empty());
-        assert_eq!(link.next_offers(), [id(1), id(3)]);
+        assert_eq!(link.next_offers(), [entry(1), entry(3)]);
         assert!(!link.has_output() && link.next_offers().is_empty());
     }
 
