@@ -284,6 +284,7 @@ pub struct Database {
     version: u64,
     graph_version: u64,
     roots_version: u64,
+    credentials_version: u64,
     /// There was input since conclusions were drawn.
     touched: bool,
     /// This router may have something else to say than before.
@@ -335,6 +336,7 @@ impl Database {
             version: 0,
             graph_version: 0,
             roots_version: 0,
+            credentials_version: 0,
             touched: true,
             own_stale: true,
             now,
@@ -635,6 +637,12 @@ impl Database {
     #[must_use]
     pub fn roots_version(&self) -> u64 {
         self.roots_version
+    }
+
+    /// Rises whenever a router's certificates come, change or go.
+    #[must_use]
+    pub fn credentials_version(&self) -> u64 {
+        self.credentials_version
     }
 
     /// The incarnation of this router: higher than it was given if another was seen.

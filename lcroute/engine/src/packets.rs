@@ -276,7 +276,15 @@ impl Engine {
         if route.arrival != Some(link) && !route.previous.contains(&link) {
             return Err(DropReason::ReversePath);
         }
-        permit(&self.database, header.origin, flow)?;
+        let certificates = self.database.credentials_version();
+        match route.permit {
+            Some((version, permitted)) if version == certificates => permitted?,
+            _ => {
+                let permitted = permit(&self.database, header.origin, flow);
+                route.permit = Some((certificates, permitted));
+                permitted?;
+            }
+        }
         self.duplicates
             .accept(header.origin, header.incarnation, header.sequence)?;
         message.advance(HEADER_LEN);

@@ -20,6 +20,7 @@ use librecast::id::OriginId;
 
 use crate::config::LinkId;
 use crate::control::Prefix;
+use crate::drops::DropReason;
 use crate::graph::Tree;
 use crate::output::Links;
 use crate::table::Table;
@@ -85,6 +86,8 @@ pub struct Route {
     pub previous: Vec<LinkId>,
     /// The links that want it.
     pub links: Links,
+    /// Whether the origin's certificates let it send this, as of this version of all certificates.
+    pub permit: Option<(u64, Result<(), DropReason>)>,
 }
 
 /// What only entries have that carry packets.
@@ -289,6 +292,7 @@ impl Place {
             arrival,
             previous,
             links,
+            permit: None,
         }
     }
 }
@@ -872,7 +876,7 @@ impl Trees {
         root: OriginId,
         group: Ipv6Addr,
         source: Ipv6Addr,
-    ) -> Option<(&Route, &mut Traffic)> {
+    ) -> Option<(&mut Route, &mut Traffic)> {
         let state = self.states.get_mut(&root)?;
         let place = &state.place;
         let entry = state.entries.get_mut(&group)?;
@@ -890,7 +894,7 @@ impl Trees {
                 active.routes.len() - 1
             }
         };
-        Some((&active.routes[at], &mut active.traffic))
+        Some((&mut active.routes[at], &mut active.traffic))
     }
 
     /// What all neighbours on the tree together want of (root, group), of the sources in `present`.

@@ -750,6 +750,34 @@ fn every_drop_of_a_data_message_has_its_name() {
 }
 
 #[test]
+fn who_gets_another_certificate_in_mid_stream_may_send_what_that_says() {
+    let mut b = Bench::new(&[2]);
+    b.local(&join(group(1)));
+    b.exchange();
+    let packet = udp(addresses(2).address, group(1), b"x");
+    for sequence in 1..3 {
+        b.data(2, header_of(2, sequence), &packet);
+        assert_eq!(local_packets(b.outputs()).len(), 1);
+    }
+    let rights = Rights {
+        prefixes: vec!["ff1e:1::/32".parse().unwrap()],
+        ..Rights::default()
+    };
+    let (_, narrower) = restricted(2, &rights);
+    let (other, now) = (b.others.get_mut(&2).unwrap(), b.now);
+    other.set_own_chain(narrower.chain, now).unwrap();
+    b.exchange();
+    b.data(2, header_of(2, 3), &packet);
+    assert_eq!(b.drops("not_permitted"), 1);
+    let (_, wider) = restricted(2, &Rights::default());
+    let other = b.others.get_mut(&2).unwrap();
+    other.set_own_chain(wider.chain, now).unwrap();
+    b.exchange();
+    b.data(2, header_of(2, 4), &packet);
+    assert_eq!(local_packets(b.outputs()).len(), 1);
+}
+
+#[test]
 fn listed_link_scope_groups_are_carried_from_both_addresses() {
     let mut b = Bench::new(&[2]);
     b.local(&join(MDNS));

@@ -121,6 +121,7 @@ impl Database {
         self.check_clock();
         self.roots_changed = true;
         self.version += 1;
+        self.credentials_version += 1;
         let (key, kind) = (origin.0, KIND_CREDENTIAL);
         self.flood(RecordId { key, kind }, from, false);
     }
@@ -386,6 +387,7 @@ impl Database {
         self.reached = None;
         self.graph_changed = true;
         self.version += 1;
+        self.credentials_version += 1;
         for kind in [KIND_CREDENTIAL, KIND_ADVERTISEMENT] {
             self.unflood(RecordId {
                 key: origin.0,
