@@ -64,6 +64,16 @@ fn the_dashboard_and_the_alerts_name_metrics_and_reasons_that_exist() {
             assert!(known.contains(name.as_str()), "{file}: there is no {name}");
         }
     }
+    let dashboard = std::fs::read_to_string(at("packaging/grafana.json")).unwrap();
+    let dashboard: serde_json::Value = serde_json::from_str(&dashboard).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let asked = |p: &&serde_json::Value| {
+        p["targets"]
+            .as_array()
+            .is_some_and(|t| t.iter().all(|t| t["expr"].is_string()))
+    };
+    let rows = panels.iter().filter(|p| p["type"] == "row").count();
+    assert_eq!(panels.iter().filter(asked).count() + rows, panels.len());
     // reasons without a pattern
     let text = std::fs::read_to_string(at("packaging/alerts.yml")).unwrap();
     let reasons: BTreeSet<&str> = reasons()

@@ -5,6 +5,7 @@ use std::os::unix::net::UnixDatagram;
 
 use anyhow::{Context, Result, ensure};
 use netns_tests::lab::{Exposition, Host, LAN, Process, eventually};
+use nix::sys::signal::Signal;
 
 use crate::world;
 
@@ -155,6 +156,20 @@ fn what_happens_is_in_the_journal_with_numbers_and_fields() {
             ensure!(seen.value("lcsync_joins_total", &[("channel", "root")])? >= 1.0);
             Ok(())
         })?;
+        let moved = server.path("elsewhere.sock");
+        let config = std::fs::read_to_string(server.path("lcsync.toml"))?;
+        server.write(
+            "lcsync.toml",
+            config.replace("lcsync.sock", "elsewhere.sock"),
+        )?;
+        share.signal(Signal::SIGHUP)?;
+        eventually("it serves elsewhere", || {
+            let seen = Exposition::at_socket(&moved)?;
+            ensure!(seen.value("lcsync_shares", &[("state", "ready")])? == 1.0);
+            ensure!(!socket.exists(), "and where it did before");
+            Ok(())
+        })?;
+        let socket = moved;
         ensure!(share.stop()? == 0);
         ensure!(!socket.exists(), "the socket stays behind");
 
@@ -203,6 +218,16 @@ fn what_happens_is_in_the_journal_with_numbers_and_fields() {
             ensure!(seen.value("lcagent_jobs", &[("state", "ended")])? >= 1.0);
             Ok(())
         })?;
+        let config = std::fs::read_to_string(server.path("lcagent.toml"))?;
+        let (before, after) = config.split_once("[metrics]").context("no metrics")?;
+        let (_, after) = after.split_once("[[allow]]").context("no policy")?;
+        server.write("lcagent.toml", format!("{before}[[allow]]{after}"))?;
+        agent.signal(Signal::SIGHUP)?;
+        eventually("it serves no more", || {
+            ensure!(!socket.exists());
+            Ok(())
+        })?;
+        ensure!(run(&["echo", "still"])?.code == 0);
         ensure!(agent.stop()? == 0);
         Ok(())
     });

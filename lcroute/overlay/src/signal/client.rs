@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
+use librecast::events::Seldom;
 use librecast::id::{NetworkId, PeerId, SecretKey};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
@@ -184,12 +185,16 @@ impl Session {
     async fn run(mut self) {
         let mut pause = BACKOFF.0;
         let mut told = false;
+        // a server that takes us in and throws us out again cannot fill the log
+        let mut seldom = Seldom::default();
         loop {
             let connected = Instant::now();
             let error = match self.connect().await {
                 Ok(mut socket) => {
-                    tracing::info!("signalling by {}", self.url);
-                    told = false;
+                    if seldom.tell(connected.into_std()).is_some() {
+                        tracing::info!("signalling by {}", self.url);
+                        told = false;
+                    }
                     let result = self.converse(&mut socket).await;
                     if self.tell(Presence::CarrierDown).await.is_err() {
                         return;
