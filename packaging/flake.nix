@@ -1,0 +1,43 @@
+# UNTESTED: written after the manual of nixpkgs, never built. The flake's root is packaging/, its source the folder above.
+{
+  description = "IPv6 multicast between hosts anywhere: lcroute, lcsync, lcagent";
+
+  inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-unstable";
+
+  outputs = { self, nixpkgs }:
+    let
+      systems = [ "x86_64-linux" "aarch64-linux" ];
+      each = make: nixpkgs.lib.genAttrs systems (system: make nixpkgs.legacyPackages.${system});
+    in
+    {
+      packages = each (pkgs: {
+        default = pkgs.rustPlatform.buildRustPackage {
+          pname = "librecast";
+          version = "0.1.0";
+          src = ./..;
+          cargoLock.lockFile = ../Cargo.lock;
+          cargoBuildFlags = [ "--package" "lcroute" "--package" "lcsync" "--package" "lcagent" "--package" "packaging-generate" ];
+          # they need network namespaces and /dev/net/tun
+          doCheck = false;
+          nativeBuildInputs = [ pkgs.installShellFiles ];
+          postInstall = ''
+            $out/bin/packaging-generate made
+            rm $out/bin/packaging-generate
+            for program in lcroute lcsync lcagent; do
+              installManPage made/$program/man/*
+              installShellCompletion --bash made/$program/bash/$program --zsh made/$program/zsh/_$program \
+                --fish made/$program/fish/$program.fish
+              install -Dm644 made/$program/copyright $out/share/doc/$program/copyright
+            done
+            install -Dm644 -t $out/lib/systemd/system systemd/*.service systemd/*.socket systemd/*.path
+            substituteInPlace $out/lib/systemd/system/* --replace-quiet /usr/bin/ $out/bin/
+          '';
+          meta = {
+            homepage = "https://github.com/librecast/librecast";
+            license = with pkgs.lib.licenses; [ mit asl20 ];
+            platforms = systems;
+          };
+        };
+      });
+    };
+}

@@ -1,0 +1,218 @@
+//! `copyright` in Debian's machine-readable form: ours, and every crate that is linked into a program.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::fs;
+
+use anyhow::Context;
+use spdx::{Expression, LicenseId, Licensee, ParseMode};
+
+use crate::crates::Crate;
+
+/// Which licence is taken where there is a choice: the first of these that will do.
+const TAKEN: &[&str] = &[
+    "MIT",
+    "Apache-2.0",
+    "ISC",
+    "BSD-3-Clause",
+    "BSD-2-Clause",
+    "Zlib",
+    "Unicode-3.0",
+];
+/// In /usr/share/common-licenses of every Debian.
+const COMMON: &[&str] = &["Apache-2.0"];
+
+/// Of a package without crates of others.
+pub fn ours() -> String {
+    let mut text = String::from(HEAD);
+    let ours: BTreeSet<&str> = ["MIT", "Apache-2.0"].into();
+    texts(&ours, &mut text);
+    text
+}
+
+/// Of a program.
+pub fn with_crates(linked: &[(&str, &Crate)]) -> anyhow::Result<String> {
+    let mut text = String::from(HEAD);
+    let mut used: BTreeSet<&str> = ["MIT", "Apache-2.0"].into();
+    for (_, other) in linked {
+        // our own have no checksum of a download
+        if other.checksum.is_none() {
+            continue;
+        }
+        let licences = licences(&other.licence)
+            .with_context(|| format!("{} {}: {}", other.name, other.version, other.licence))?;
+        let names: Vec<&str> = licences.iter().map(|l| l.name).collect();
+        writeln!(
+            text,
+            "\nFiles: vendor/{}-{}/*\nCopyright: {}\nLicense: {}",
+            other.name,
+            other.version,
+            holders(other)?.join("\n           "),
+            names.join(" and "),
+        )?;
+        if let Some(notice) = notice(other)? {
+            writeln!(text, "Comment: {notice}")?;
+        }
+        used.extend(names);
+    }
+    texts(&used, &mut text);
+    Ok(text)
+}
+
+const HEAD: &str = "\
+Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
+Upstream-Name: librecast
+Source: https://github.com/librecast/librecast
+Comment: The programs are linked with the crates below vendor/, in the versions
+ of Cargo.lock (`cargo vendor` fetches them). Where a crate offers a choice, the
+ licence that is taken is named.
+
+Files: *
+Copyright: 2026 the librecast contributors
+License: MIT or Apache-2.0
+";
+
+/// The licences of an expression that hold for us.
+fn licences(expression: &str) -> anyhow::Result<Vec<LicenseId>> {
+    let expression = Expression::parse_mode(expression, ParseMode::LAX)?;
+    let taken: Result<Vec<Licensee>, _> = TAKEN.iter().map(|name| Licensee::parse(name)).collect();
+    let required = expression.minimized_requirements(&taken?)?;
+    let names: BTreeMap<&str, LicenseId> = required
+        .iter()
+        .filter_map(|requirement| requirement.license.id())
+        .map(|id| (id.name, id))
+        .collect();
+    Ok(names.into_values().collect())
+}
+
+/// Lines of a crate's own files that say whose it is.
+fn holders(of: &Crate) -> anyhow::Result<Vec<String>> {
+    let mut found = BTreeSet::new();
+    for text in own_files(of, &["LICENSE", "LICENCE", "COPYING", "COPYRIGHT"])? {
+        for line in text.lines().map(str::trim) {
+            let line = line.trim_start_matches(['*', '/', '#', ' ']);
+            let claim = line
+                .strip_prefix("Copyright")
+                .or_else(|| line.strip_prefix("copyright"));
+            let Some(claim) = claim else { continue };
+            let claim = claim
+                .trim_start_matches([' ', ':'])
+                .replace("(c)", "")
+                .replace("(C)", "");
+            let claim = claim.trim_start_matches(['©', ' ']).trim();
+            // the forms to be filled in, and sentences about copyright, claim nothing
+            let claims = claim.starts_with(|c: char| c.is_ascii_digit())
+                || claim.starts_with("The ")
+                || line.contains("(c)") && !claim.contains(['<', '[', '{']);
+            if claims && claim.len() < 200 {
+                found.insert(claim.to_owned());
+            }
+        }
+    }
+    if found.is_empty() {
+        found.extend(of.authors.iter().cloned());
+    }
+    if found.is_empty() {
+        found.insert(format!("the authors of {}", of.name));
+    }
+    Ok(found.into_iter().collect())
+}
+
+/// What the Apache licence has passed on.
+fn notice(of: &Crate) -> anyhow::Result<Option<String>> {
+    let notices = own_files(of, &["NOTICE"])?;
+    if notices.is_empty() {
+        return Ok(None);
+    }
+    let lines = notices.iter().flat_map(|n| n.lines()).map(folded);
+    Ok(Some(format!(
+        "NOTICE:\n{}",
+        lines.collect::<Vec<_>>().join("\n")
+    )))
+}
+
+fn own_files(of: &Crate, beginnings: &[&str]) -> anyhow::Result<Vec<String>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(&of.folder)? {
+        let path = entry?.path();
+        let name = path
+            .file_name()
+            .and_then(|n| n.to_str())
+            .unwrap_or_default();
+        let name = name.to_uppercase();
+        if path.is_file() && beginnings.iter().any(|b| name.starts_with(b)) {
+            files.push(path);
+        }
+    }
+    // a folder has no order of its own
+    files.sort();
+    let texts = files.iter().map(|file| {
+        let bytes = fs::read(file)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    });
+    texts.collect()
+}
+
+/// One paragraph for each licence.
+fn texts(used: &BTreeSet<&str>, text: &mut String) {
+    for name in used {
+        text.push_str("\nLicense: ");
+        text.push_str(name);
+        text.push('\n');
+        if COMMON.contains(name) {
+            text.push_str(&folded(&format!(
+                "On Debian systems its text is in /usr/share/common-licenses/{name},"
+            )));
+            text.push('\n');
+            text.push_str(&folded(
+                "and at https://www.apache.org/licenses/LICENSE-2.0",
+            ));
+            text.push('\n');
+            continue;
+        }
+        let full = spdx::license_id(name).map_or("", |id| id.text());
+        // the form to be filled in: whose it is, each paragraph above says
+        for line in full.trim().lines().filter(|l| !l.contains("<year>")) {
+            text.push_str(&folded(line));
+            text.push('\n');
+        }
+    }
+}
+
+/// A line of a field that goes on: indented, and never empty.
+fn folded(line: &str) -> String {
+    match line.trim_end() {
+        "" => " .".to_owned(),
+        line => format!(" {line}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(expression: &str) -> Vec<&'static str> {
+        licences(expression)
+            .unwrap()
+            .iter()
+            .map(|l| l.name)
+            .collect()
+    }
+
+    #[test]
+    fn what_there_is_a_choice_of_is_chosen_and_the_rest_is_kept() {
+        assert_eq!(names("Apache-2.0 OR MIT"), ["MIT"]);
+        assert_eq!(
+            names("(MIT OR Apache-2.0) AND Unicode-3.0"),
+            ["MIT", "Unicode-3.0"]
+        );
+        assert_eq!(
+            names("ISC AND (Apache-2.0 OR ISC) AND Apache-2.0"),
+            ["Apache-2.0", "ISC"]
+        );
+        assert!(
+            licences("GPL-3.0-only").is_err(),
+            "nothing may come in unseen"
+        );
+    }
+}

@@ -1,0 +1,143 @@
+//! Man pages: one of the program, one of each verb.
+
+use std::io::Write;
+
+use clap::Command;
+use clap_mangen::Man;
+
+use crate::programs::{EXIT_STATUS, Program};
+
+/// File names and pages.
+pub fn pages(program: &Program) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
+    let mut command = crate::shown(program).disable_help_subcommand(true);
+    command.build();
+    let verbs: Vec<Command> = command.get_subcommands().cloned().collect();
+    let mut pages = Vec::new();
+    for verb in verbs {
+        let name = format!("{}-{}", program.name, verb.get_name());
+        let mut page = Vec::new();
+        // the names of what `build` has filled in already are for messages, not for pages
+        let verb = verb.display_name(name.clone());
+        head(&verb, &name, &mut page)?;
+        examples(&verb, &mut page)?;
+        section("SEE ALSO", &format!("{}(1)", program.name), &mut page)?;
+        pages.push((format!("{name}.1"), page));
+    }
+    let mut page = Vec::new();
+    head(&command, program.name, &mut page)?;
+    if command.has_subcommands() {
+        verbs_of(&command, program, &mut page)?;
+    }
+    examples(&command, &mut page)?;
+    table("FILES", program.files, &mut page)?;
+    table("ENVIRONMENT", &environment(program, &command), &mut page)?;
+    table("EXIT STATUS", EXIT_STATUS, &mut page)?;
+    section("SEE ALSO", &program.see_also.join(", "), &mut page)?;
+    pages.push((format!("{}.1", program.name), page));
+    Ok(pages)
+}
+
+fn head(command: &Command, name: &str, page: &mut Vec<u8>) -> anyhow::Result<()> {
+    let man = Man::new(command.clone())
+        .title(name.to_owned())
+        .source(format!("librecast {}", env!("CARGO_PKG_VERSION")));
+    man.render_title(page)?;
+    man.render_name_section(page)?;
+    man.render_synopsis_section(page)?;
+    man.render_description_section(page)?;
+    man.render_options_section(page)?;
+    Ok(())
+}
+
+fn verbs_of(command: &Command, program: &Program, page: &mut Vec<u8>) -> anyhow::Result<()> {
+    let verbs: Vec<(String, String)> = command
+        .get_subcommands()
+        .map(|verb| {
+            let about = verb.get_about().map(ToString::to_string);
+            (
+                format!("{}-{}(1)", program.name, verb.get_name()),
+                about.unwrap_or_default(),
+            )
+        })
+        .collect();
+    let rows: Vec<(&str, &str)> = verbs
+        .iter()
+        .map(|(a, b)| (a.as_str(), b.as_str()))
+        .collect();
+    table("COMMANDS", &rows, page)
+}
+
+/// What `--help` says at its end, line by line.
+fn examples(command: &Command, page: &mut Vec<u8>) -> anyhow::Result<()> {
+    let Some(help) = command.get_after_help() else {
+        return Ok(());
+    };
+    let help = help.to_string();
+    let (title, text) = match help.split_once(':') {
+        Some(("Example" | "Examples", text)) => ("EXAMPLES", text),
+        _ => ("NOTES", help.as_str()),
+    };
+    writeln!(page, ".SH {title}\n.nf")?;
+    for line in text.trim_matches('\n').lines() {
+        writeln!(page, "{}", escaped(line))?;
+    }
+    writeln!(page, ".fi")?;
+    Ok(())
+}
+
+/// The variables of options, and the others.
+fn environment<'a>(program: &'a Program, command: &'a Command) -> Vec<(&'a str, &'a str)> {
+    // in the order of their names: each once, whichever verbs have it
+    let mut found = std::collections::BTreeMap::new();
+    for command in std::iter::once(command).chain(command.get_subcommands()) {
+        for argument in command.get_arguments() {
+            if let (Some(name), Some(long)) = (
+                argument.get_env().and_then(|n| n.to_str()),
+                argument.get_long(),
+            ) {
+                found.insert(name, long);
+            }
+        }
+    }
+    let mut rows: Vec<(&str, &str)> = found
+        .into_iter()
+        .map(|(name, long)| (name, leaked_option(long)))
+        .collect();
+    rows.extend(program.environment);
+    rows
+}
+
+/// A page is made and the process ends: what it is made of may stay.
+fn leaked_option(long: &str) -> &'static str {
+    format!("as --{long}, which wins over it").leak()
+}
+
+fn table(title: &str, rows: &[(&str, &str)], page: &mut Vec<u8>) -> anyhow::Result<()> {
+    writeln!(page, ".SH \"{title}\"")?;
+    for (left, right) in rows {
+        writeln!(page, ".TP\n\\fB{}\\fR\n{}", escaped(left), escaped(right))?;
+    }
+    Ok(())
+}
+
+fn section(title: &str, text: &str, page: &mut Vec<u8>) -> anyhow::Result<()> {
+    writeln!(page, ".SH \"{title}\"\n{}", escaped(text))?;
+    Ok(())
+}
+
+/// A line of text, none of which means anything to roff.
+fn escaped(line: &str) -> String {
+    let line = line
+        .replace('\\', "\\e")
+        .replace('-', "\\-")
+        .replace('~', "\\(ti")
+        .replace('^', "\\(ha")
+        .replace('\'', "\\(aq")
+        .replace('`', "\\(ga");
+    // a dot at the beginning is a request
+    if line.starts_with('.') {
+        format!("\\&{line}")
+    } else {
+        line
+    }
+}

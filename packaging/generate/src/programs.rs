@@ -1,0 +1,108 @@
+//! What the contract says of each program and its command line cannot tell.
+
+/// A program that is packaged.
+pub struct Program {
+    /// Its name, and the package's.
+    pub name: &'static str,
+    /// Its command line.
+    pub command: fn() -> clap::Command,
+    /// Files that it reads or makes.
+    pub files: &'static [(&'static str, &'static str)],
+    /// Variables that its options do not name.
+    pub environment: &'static [(&'static str, &'static str)],
+    /// Pages to read next.
+    pub see_also: &'static [&'static str],
+}
+
+/// How all three end.
+pub const EXIT_STATUS: &[(&str, &str)] = &[
+    ("0", "done"),
+    ("1", "failed"),
+    ("2", "wrong usage or configuration"),
+    ("3", "timed out, or not reachable"),
+    (
+        "4",
+        "not permitted: a capability, key or certificate is missing",
+    ),
+    (
+        "130, 143",
+        "interrupted by SIGINT or SIGTERM before it was finished; daemons then end with 0",
+    ),
+];
+
+const COMMON: &[(&str, &str)] = &[
+    (
+        "RUST_LOG",
+        "what is logged, where neither --log nor a configuration says so",
+    ),
+    ("NO_COLOR", "set: no colours, no bars of progress"),
+];
+
+/// All of them.
+pub const PROGRAMS: &[Program] = &[
+    Program {
+        name: "lcroute",
+        command: lcroute::command,
+        files: &[
+            (
+                "/etc/lcroute/lcroute.toml",
+                "configuration; every key is in it, commented out",
+            ),
+            (
+                "/etc/lcroute/signal.env",
+                "LISTEN= and OPTIONS= of lcroute-signal.service",
+            ),
+            (
+                "/var/lib/lcroute/",
+                "the node's key, its membership, revocations: back it up, show it to nobody; of others than root \
+                 $XDG_STATE_HOME/lcroute",
+            ),
+            (
+                "/run/lcroute/control.sock",
+                "where the daemon answers root and the group lcroute; of others than root $XDG_RUNTIME_DIR/lcroute/control.sock",
+            ),
+        ],
+        environment: COMMON,
+        see_also: &["lcsync(1)", "lcagent(1)", "systemctl(1)", "ip-maddress(8)"],
+    },
+    Program {
+        name: "lcsync",
+        command: lcsync::command,
+        files: &[
+            (
+                "/etc/lcsync/NAME.toml",
+                "what lcsync@NAME.service shares; example.toml.sample has every key",
+            ),
+            (
+                "/var/cache/lcsync/",
+                "what was hashed: a restart reads only what has changed; of others than root $XDG_CACHE_HOME/lcsync",
+            ),
+        ],
+        environment: COMMON,
+        see_also: &["lcroute(1)", "rsync(1)", "systemctl(1)"],
+    },
+    Program {
+        name: "lcagent",
+        command: lcagent::command,
+        files: &[
+            (
+                "/etc/lcagent/lcagent.toml",
+                "the agent's configuration; every key is in it, commented out",
+            ),
+            (
+                "/etc/lcagent/modules/",
+                "executables that operators run as @NAME",
+            ),
+            (
+                "/var/lib/lcagent/",
+                "the agent's key, jobs, audit log; of others than root $XDG_STATE_HOME/lcagent",
+            ),
+            (
+                "$XDG_CONFIG_HOME/lcagent/operator.key",
+                "an operator's key, readable by him alone",
+            ),
+        ],
+        environment: COMMON,
+        see_also: &["lcroute(1)", "lcsync(1)", "systemctl(1)"],
+    },
+];

@@ -1,0 +1,150 @@
+//! The configuration files that packages install: every key is in them, and nothing else.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use toml::{Table, Value};
+
+/// What a program says of a configuration.
+type Parser = fn(&str) -> Result<(), String>;
+
+fn lcroute(text: &str) -> Result<(), String> {
+    let read = lcroute::config::Config::parse("f", text);
+    read.map(drop).map_err(|e| e.to_string())
+}
+
+fn lcagent(text: &str) -> Result<(), String> {
+    let read = lcagent::agent::config::Config::parse("f", text);
+    read.map(drop).map_err(|e| e.to_string())
+}
+
+fn lcsync(text: &str) -> Result<(), String> {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("f.toml");
+    std::fs::write(&file, text).unwrap();
+    let read = lcsync::server::config::read(&file);
+    read.map(drop).map_err(|e| e.to_string())
+}
+
+const FILES: &[(&str, Parser)] = &[
+    ("lcroute.toml", lcroute),
+    ("lcagent.toml", lcagent),
+    ("example.toml.sample", lcsync),
+];
+
+fn text(file: &str) -> String {
+    let folder: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config");
+    std::fs::read_to_string(folder.join(file)).unwrap()
+}
+
+/// `#key = value` and `#[table]` are commented out; `# words` are words.
+fn uncommented(text: &str) -> String {
+    let lines = text.lines().map(|line| match line.strip_prefix('#') {
+        Some(rest) if !rest.is_empty() && !rest.starts_with(' ') => rest,
+        _ => line,
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// The table at a path; of a list, its first.
+fn at<'a>(root: &'a mut Table, path: &[String]) -> &'a mut Table {
+    path.iter().fold(root, |table, key| match &mut table[key] {
+        Value::Table(below) => below,
+        Value::Array(list) => list[0].as_table_mut().unwrap(),
+        other => panic!("{key} is {other}"),
+    })
+}
+
+/// All tables of a file, as paths.
+fn tables(table: &Table, path: &[String], found: &mut Vec<Vec<String>>) {
+    found.push(path.to_vec());
+    for (key, value) in table {
+        let below = match value {
+            Value::Table(below) => Some(below),
+            Value::Array(list) => list.first().and_then(Value::as_table),
+            _ => None,
+        };
+        if let Some(below) = below {
+            tables(below, &[path, std::slice::from_ref(key)].concat(), found);
+        }
+    }
+}
+
+/// The keys that a parser knows in a table: it names them when it meets another. None where any key will do.
+fn known(parse: Parser, root: &Table, path: &[String]) -> Option<BTreeSet<String>> {
+    let mut asked = root.clone();
+    at(&mut asked, path).insert("no_such_key".into(), Value::String("x".into()));
+    let answer = parse(&asked.to_string()).err()?;
+    let (_, expected) = answer
+        .split_once("unknown field `no_such_key`, expected")
+        .unwrap();
+    let words = expected.split('`').skip(1).step_by(2);
+    Some(words.map(str::to_owned).collect())
+}
+
+#[test]
+fn as_installed_they_say_nothing() {
+    for (file, parse) in FILES {
+        let read: Table = text(file).parse().unwrap();
+        assert!(read.is_empty(), "{file}: {read}");
+        // lcsync must have something to share: its file is a sample, and no service runs with it
+        if *file != "example.toml.sample" {
+            assert_eq!(parse(&text(file)), Ok(()), "{file}");
+        }
+    }
+}
+
+#[test]
+fn uncommented_they_are_valid_and_have_every_key() {
+    for (file, parse) in FILES {
+        let text = uncommented(&text(file));
+        assert_eq!(parse(&text), Ok(()), "{file}");
+        let root: Table = text.parse().unwrap();
+        let mut paths = Vec::new();
+        tables(&root, &[], &mut paths);
+        assert!(paths.len() > 1, "{file}: {paths:?}");
+        for path in &paths {
+            let Some(known) = known(*parse, &root, path) else {
+                continue;
+            };
+            let present: BTreeSet<String> = at(&mut root.clone(), path).keys().cloned().collect();
+            assert_eq!(present, known, "{file}, [{}]", path.join("."));
+        }
+    }
+}
+
+#[test]
+fn what_holds_where_a_key_is_not_set_is_what_the_file_says() {
+    // all but those of which the file says what holds when they are not set
+    let examples = [
+        "name",
+        "state_dir",
+        "control",
+        "log",
+        "servers",
+        "listen",
+        "stun",
+        "interfaces",
+    ];
+    let examples = [&examples[..], &["link_scope_groups", "announce", "watch"]].concat();
+    let lines: Vec<String> = uncommented(&text("lcroute.toml"))
+        .lines()
+        .scan(String::new(), |table, line| {
+            if line.starts_with('[') {
+                *table = line.to_owned();
+            }
+            let key = line.split(" =").next().unwrap_or_default();
+            // lc0's own name has a default
+            let example = examples.contains(&key) && table != "[tun]";
+            Some(if example {
+                String::new()
+            } else {
+                line.to_owned()
+            })
+        })
+        .collect();
+    let set = lcroute::config::Config::parse("f", &lines.join("\n")).unwrap();
+    assert_eq!(set, lcroute::config::Config::default());
+}
