@@ -278,9 +278,9 @@ impl Shell {
             }
             self.network.look_at_interfaces(Instant::now())?;
             self.take_labels();
-            let interfaces = self.network.interface_names().len();
+            let interfaces = || self.network.interface_names().len();
             self.metrics
-                .answer(|| metrics::page(&self.agent, interfaces));
+                .answer(|| metrics::page(&self.agent, interfaces()));
             self.agent.handle_timeout(Instant::now(), unix_now());
             self.look_at_adopted();
             while let Some(output) = self.agent.poll_output(&mut self.jobs, Instant::now()) {

@@ -56,6 +56,15 @@ fn lcroute_tells_its_figures_and_changes_where_it_listens() {
             Ok(())
         })?;
 
+        // the next image serves them as this one did
+        a.host.run("lcroute", &["reload", "--exec"])?.success()?;
+        eventually("a page of the new image", || {
+            let seen = Exposition::at_socket(&socket)?;
+            ensure!(seen.value("lcroute_link_tx_packets_total", &[])? == 0.0);
+            ensure!(seen.value("lcroute_state", &[("state", "connected")])? == 1.0);
+            Ok(())
+        })?;
+
         a.host.configure(&listen("[::1]:9117"))?;
         a.host.run("lcroute", &["reload"])?.success()?;
         let there = || Exposition::at_address(&a.host, "[::1]:9117");
