@@ -24,6 +24,7 @@ mod lcsync_lan;
 mod lcsync_lc0;
 mod lcsync_mld;
 mod links;
+mod many;
 mod membership;
 mod metrics;
 mod nat;

@@ -170,7 +170,7 @@ fn healing_measured() {
 }
 
 /// Of the listeners whose way was hit, that is with a pause of 100 ms at least: median, p99, longest.
-fn summary(gaps: &mut [f64]) -> String {
+pub(crate) fn summary(gaps: &mut [f64]) -> String {
     gaps.sort_by(f64::total_cmp);
     let hit: Vec<f64> = gaps.iter().copied().filter(|gap| *gap > 0.0).collect();
     let quantile = |part: f64| {
