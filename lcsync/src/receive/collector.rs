@@ -89,6 +89,12 @@ impl Collector {
         self.symbols.saturating_sub(self.received())
     }
 
+    /// Whether no more than `lead` symbols, and less than half of all, are still to come.
+    #[must_use]
+    pub fn is_ending(&self, lead: u32) -> bool {
+        self.missing() <= lead.min(self.symbols / 2)
+    }
+
     /// Takes the symbol `esi` of `source`; a `trusted` one has brought whole blocks before.
     pub fn receive(
         &mut self,

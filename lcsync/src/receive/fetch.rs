@@ -19,6 +19,8 @@ const SILENCE: Duration = Duration::from_millis(800);
 const MAX_SILENCE: Duration = Duration::from_secs(8);
 /// Between leaving and joining: the kernel must not take both together for no change at all.
 const REJOIN: Duration = Duration::from_millis(100);
+/// From a JOIN to its first symbol: the kernel's report takes some 10 ms, and a block gathers for 40.
+const LEAD: Duration = Duration::from_millis(60);
 /// How often windows and silences are looked at.
 const TICK: Duration = Duration::from_millis(50);
 /// Servers whose sequence numbers are followed on one channel.
@@ -98,6 +100,10 @@ pub struct Fetch {
     /// The layer of the channels that are joined.
     layer: u8,
     active: BTreeMap<ChannelId, Active>,
+    /// Of these, so many whose last symbols are coming: the next ones are joined meanwhile.
+    ending: usize,
+    /// Symbols of a channel that come between a JOIN and its first.
+    lead: u32,
     parked: BTreeMap<BlockHash, Collector>,
     /// The server has more to send than it says.
     long_queue: bool,
@@ -148,6 +154,8 @@ struct Active {
     rejoin_at: Option<Instant>,
     heard: Instant,
     silences: u32,
+    /// Its last symbols are coming.
+    ending: bool,
     /// Next expected sequence number of each server.
     streams: BTreeMap<Source, u32>,
 }
@@ -166,6 +174,8 @@ impl Fetch {
             cursor: 0,
             layer: 0,
             active: BTreeMap::new(),
+            ending: 0,
+            lead: 0,
             parked: BTreeMap::new(),
             long_queue: false,
             own: usize::MAX,
@@ -203,6 +213,7 @@ impl Fetch {
         self.wanted.clear();
         self.order_of.clear();
         self.parked.clear();
+        self.ending = 0;
         for (channel, active) in std::mem::take(&mut self.active) {
             if active.rejoin_at.is_none() {
                 self.events.push_back(Event::Leave(channel));
@@ -244,6 +255,11 @@ impl Fetch {
         };
         let packet_rate = |kilobits: u32| f64::from(kilobits.max(1)) * 1e3 / (8 * WIRE_SIZE) as f64;
         let symbol_time = Duration::from_secs_f64(1.0 / packet_rate(rate));
+        // a server that has a queue needs no further joins to be busy
+        self.lead = match record.total_rate {
+            0 => (LEAD.as_secs_f64() * packet_rate(rate)) as u32,
+            _ => 0,
+        };
         self.being_sent.clear();
         for sending in &record.sending {
             if let Some(active) = self.active.get_mut(&sending.channel) {
@@ -305,7 +321,13 @@ impl Fetch {
             .collector
             .receive(source, trusted, symbol.esi, symbol.data)
         {
-            Ok(Outcome::Kept) => true,
+            Ok(Outcome::Kept) => {
+                if !active.ending && active.collector.is_ending(self.lead) {
+                    active.ending = true;
+                    self.ending += 1;
+                }
+                true
+            }
             Ok(Outcome::Block(bytes, from)) => {
                 if let Some(from) = from
                     && self.trusted.len() < MAX_TRUSTED
@@ -355,7 +377,7 @@ impl Fetch {
     }
 
     fn complete(&mut self, channel: ChannelId, bytes: Vec<u8>, now: Instant) {
-        if let Some(active) = self.active.remove(&channel) {
+        if let Some(active) = self.take(channel) {
             self.events.push_back(Event::Leave(channel));
             self.events.push_back(Event::Block {
                 block: active.block,
@@ -364,6 +386,18 @@ impl Fetch {
             self.window.on_block();
             self.fill(now);
         }
+    }
+
+    fn take(&mut self, channel: ChannelId) -> Option<Active> {
+        let active = self.active.remove(&channel)?;
+        self.ending -= usize::from(active.ending);
+        Some(active)
+    }
+
+    /// Channels that fill the window.
+    fn busy(&self) -> usize {
+        // blocks of which nothing more comes must not let others in without end
+        self.active.len() - self.ending.min(self.active.len() / 2)
     }
 
     /// Symbols of a block did not make the block: somebody has lied. If it can only have been one, he is not
@@ -388,7 +422,10 @@ impl Fetch {
 
     /// Joins channels while the window and the limit have room.
     fn fill(&mut self, now: Instant) {
-        while self.active.len() < self.window.size().min(self.room) && !self.wanted.is_empty() {
+        while self.busy() < self.window.size()
+            && self.active.len() < self.room
+            && !self.wanted.is_empty()
+        {
             if self.limit.as_mut().is_some_and(|l| !l.ready(now)) {
                 return;
             }
@@ -441,6 +478,7 @@ impl Fetch {
             rejoin_at: None,
             heard: now,
             silences: 0,
+            ending: false,
             streams: BTreeMap::new(),
         };
         self.active.insert(channel, active);
@@ -449,7 +487,7 @@ impl Fetch {
 
     /// Leaves the channels that have brought least, until the window is kept; what they brought is kept.
     fn shrink(&mut self) {
-        while self.active.len() > self.window.size() {
+        while self.busy() > self.window.size() {
             let least = self
                 .active
                 .iter()
@@ -464,7 +502,7 @@ impl Fetch {
 
     /// Leaves a channel whose block is still wanted. It is the next to be taken.
     fn put_back(&mut self, channel: ChannelId) {
-        let Some(active) = self.active.remove(&channel) else {
+        let Some(active) = self.take(channel) else {
             return;
         };
         if active.rejoin_at.is_none() {

@@ -8,6 +8,7 @@ use librecast::channel::{ChannelId, LCSYNC_PORT, ROOT_CHANNEL, SharePrefix, chan
 use librecast::socket::{Datagram, ReceiveSockets, multicast_interfaces};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
+use nix::time::{ClockId, clock_getres};
 
 /// How often interfaces are looked at.
 const INTERFACES_INTERVAL: Duration = Duration::from_secs(1);
@@ -25,6 +26,11 @@ pub struct Network {
     interfaces: BTreeMap<u32, String>,
     looked_at: Option<Instant>,
     joined: BTreeSet<ChannelId>,
+    /// Changes that have not been told to the kernel.
+    waiting: BTreeMap<ChannelId, bool>,
+    told_at: Option<Instant>,
+    /// Between two times that changes are told.
+    pause: Duration,
     /// Where each server is heard: on more interfaces than one it is still the same data.
     heard_on: BTreeMap<u32, (u32, Instant)>,
 }
@@ -39,6 +45,9 @@ impl Network {
             interfaces: BTreeMap::new(),
             looked_at: None,
             joined: BTreeSet::new(),
+            waiting: BTreeMap::new(),
+            told_at: None,
+            pause: report_delay(),
             heard_on: BTreeMap::new(),
         })
     }
@@ -53,22 +62,40 @@ impl Network {
             .join(", ")
     }
 
-    /// Joins a channel, wherever it may come from.
+    /// Joins a channel, wherever it may come from, with the next changes that are told.
     pub fn join(&mut self, channel: ChannelId) {
-        if self.joined.insert(channel) {
-            for interface in self.carriers(channel) {
-                self.join_on(channel, interface);
+        self.waiting.insert(channel, true);
+    }
+
+    /// Leaves a channel, likewise.
+    pub fn leave(&mut self, channel: ChannelId) {
+        self.waiting.insert(channel, false);
+    }
+
+    /// Tells the kernel what has changed, if its last report has had time to go out: each change puts the report off by
+    /// some milliseconds, so that changes that never cease would never be reported.
+    pub fn tell(&mut self, now: Instant) {
+        if self.waiting.is_empty() || self.tell_at().is_some_and(|at| now < at) {
+            return;
+        }
+        self.told_at = Some(now);
+        for (channel, join) in std::mem::take(&mut self.waiting) {
+            if join && self.joined.insert(channel) {
+                for interface in self.carriers(channel) {
+                    self.join_on(channel, interface);
+                }
+            } else if !join && self.joined.remove(&channel) {
+                for interface in self.interfaces.keys() {
+                    self.sockets.leave(self.prefix.group(channel), *interface);
+                }
             }
         }
     }
 
-    /// Leaves a channel.
-    pub fn leave(&mut self, channel: ChannelId) {
-        if self.joined.remove(&channel) {
-            for interface in self.interfaces.keys() {
-                self.sockets.leave(self.prefix.group(channel), *interface);
-            }
-        }
+    /// When changes that wait can be told.
+    fn tell_at(&self) -> Option<Instant> {
+        let at = self.told_at?;
+        (!self.waiting.is_empty()).then_some(at + self.pause)
     }
 
     /// A record of `server` came in by `interface`.
@@ -132,6 +159,7 @@ impl Network {
 
     /// Waits for something to come.
     pub fn wait(&self, until: Instant) -> io::Result<()> {
+        let until = self.tell_at().map_or(until, |at| at.min(until));
         let timeout = until.saturating_duration_since(Instant::now());
         let mut fds: Vec<PollFd<'_>> = self
             .sockets
@@ -176,4 +204,10 @@ impl Network {
             tracing::debug!("joining on interface {interface}: {e}");
         }
     }
+}
+
+/// How long the kernel waits for further changes before it reports them: less than three ticks of its clock.
+fn report_delay() -> Duration {
+    let tick = clock_getres(ClockId::CLOCK_MONOTONIC_COARSE).map_or(Duration::ZERO, Duration::from);
+    (tick * 3).clamp(Duration::from_millis(4), Duration::from_millis(30))
 }

@@ -195,6 +195,7 @@ impl<'a> Transfer<'a> {
         let trust = options.trust.map(|key| Trust::new(key, &options.name, now));
         let mut network = Network::open(prefix, &options.interfaces).context("receiving socket")?;
         network.join(ROOT_CHANNEL);
+        network.tell(now);
         let seed = if options.seed {
             let watched = Watched {
                 name: options.name.clone(),
@@ -678,6 +679,7 @@ impl<'a> Transfer<'a> {
         let now = Instant::now();
         self.network.look_at_interfaces(now)?;
         self.fetch.handle_timeout(now);
+        self.network.tell(now);
         self.network.wait(self.fetch.poll_timeout())?;
         self.take_packets()?;
         let now = Instant::now();

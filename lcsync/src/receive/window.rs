@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 /// How long loss is measured before anything is concluded.
 const INTERVAL: Duration = Duration::from_millis(300);
+/// More than half being lost, of a window that grew fast, is believed after so long.
+const FLOOD: Duration = Duration::from_millis(100);
 /// Fewer packets than this tell nothing.
 const ENOUGH: u64 = 64;
 /// Loss that is let pass, above that taken for granted: what a code repairs for free while the link is full.
@@ -28,6 +30,8 @@ const MAX_GRANTED: f64 = 0.5;
 const SMALL_STEP: f64 = 0.9;
 /// Beyond what fitted last the window grows slowly.
 const CAREFUL: f64 = 0.25;
+/// Each block of the beginning lets in so many more: a round of blocks takes long beside a round trip.
+const START_STEP: f64 = 2.0;
 /// Channels of the slow layer are held below this size, and no more above that one.
 const SLOW_BELOW: f64 = 3.0;
 const FAST_ABOVE: f64 = 6.0;
@@ -46,8 +50,10 @@ pub struct Window {
     /// The server says that it cannot send all that is asked for.
     server_full: bool,
     slow: bool,
-    /// Doubling with every round of blocks until the first decrease.
+    /// Tripling with every round of blocks until the first decrease.
     slow_start: bool,
+    /// It lost most of what it grew by: halved until it does not.
+    falling: bool,
     received: u64,
     lost: u64,
     since: Instant,
@@ -80,6 +86,7 @@ impl Window {
             server_full: false,
             slow: false,
             slow_start: true,
+            falling: false,
             received: 0,
             lost: 0,
             since: now,
@@ -138,7 +145,7 @@ impl Window {
         }
         let unit = self.unit();
         let step = match self.ceiling {
-            _ if self.slow_start => unit,
+            _ if self.slow_start => START_STEP * unit,
             Some(ceiling) if self.size >= ceiling => CAREFUL * unit * unit / self.size,
             _ => unit * unit / self.size,
         };
@@ -153,7 +160,10 @@ impl Window {
     pub fn on_tick(&mut self, now: Instant) {
         let elapsed = now.saturating_duration_since(self.since);
         let total = self.received + self.lost;
-        if elapsed < INTERVAL || total < ENOUGH {
+        let flood = (self.slow_start || self.falling)
+            && elapsed >= FLOOD
+            && self.lost as f64 > MAX_GRANTED * total as f64;
+        if (elapsed < INTERVAL && !flood) || total < ENOUGH {
             // silence is no interval
             if elapsed > INTERVAL * 10 {
                 self.restart(now);
@@ -170,6 +180,13 @@ impl Window {
         }
         match self.trial.take() {
             Some(trial) => self.conclude(trial, rate, loss),
+            None if flood => {
+                // far too much at once; how much the link carries is found out below
+                (self.slow_start, self.falling) = (false, true);
+                self.size = (self.size.min(self.max) / 2.0).max(self.slow_unit);
+                self.settle = 1;
+            }
+            None if std::mem::take(&mut self.falling) => {}
             None if loss > self.granted + TOLERANCE && self.size > self.slow_unit => {
                 // what a window has lost that was growing says little
                 if std::mem::take(&mut self.slow_start) && self.server_full {

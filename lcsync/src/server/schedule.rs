@@ -118,8 +118,9 @@ pub struct Upcoming {
 const GATHER: Duration = Duration::from_millis(40);
 /// Blocks of fewer symbols do not gather: to send one twice costs less than the time.
 const MIN_GATHERED: u32 = 64;
-/// Longer than a PART takes from the receiver's decision to here (the kernel reports after some 10 ms).
-const PAUSE: Duration = Duration::from_millis(20);
+/// Longer than a PART takes from the receiver's decision to here (some 10 ms until it tells its kernel, and 10 until that
+/// reports).
+const PAUSE: Duration = Duration::from_millis(32);
 /// Between two symbols of a trickle at least: few are on their way in vain when the PART comes.
 const TRICKLE_TIME: Duration = Duration::from_millis(4);
 const MIN_TRICKLE: u32 = 16;

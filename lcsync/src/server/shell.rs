@@ -39,9 +39,9 @@ use crate::packet::{SYMBOL_PACKET, Symbol};
 use crate::sealing::{SALT, SEALED_PACKET, Sealer};
 use crate::store::Store;
 
-/// Default rate of a channel: the window of 128 fills a gigabit. A block then takes a quarter of a second, long beside
-/// the ten milliseconds that JOINs of different receivers differ by.
-const CHANNEL_RATE: u64 = 10_000_000;
+/// Default rate of a channel: a window of 128 fills more than a gigabit. A block then takes a seventh of a second, long
+/// beside the ten milliseconds that JOINs of different receivers differ by.
+const CHANNEL_RATE: u64 = 15_000_000;
 /// With a limit over all, so many channels share it at least.
 const CHANNELS_UNDER_LIMIT: u64 = 4;
 const MIN_CHANNEL_RATE: u64 = 64_000;
