@@ -53,7 +53,7 @@ fn what_is_broken_is_named_with_what_to_do() {
         ensure!(code == 1, "exit code {code}");
         fails(&checks, "identity", "lcroute join")?;
         ensure!(find(&checks, "daemon")?["state"] == "warn");
-        host.configure("[tun]\nmtu = 7\n")?;
+        host.configure("[tun]\nmtu = 7\noffload = true\n")?;
         let (code, checks) = examine(&host)?;
         ensure!(code == 1, "exit code {code}");
         let said = fails(&checks, "configuration", "correct the file")?;
