@@ -1,6 +1,7 @@
 //! What `[metrics] listen` shows: read from the packet loop when somebody asks, nothing is counted for it.
 
-use librecast::metrics::{Description, Page};
+use librecast::metrics::Page;
+use librecast::metrics_table;
 
 use crate::drops;
 use crate::status::{Inbound, Peer, State, Status};
@@ -26,16 +27,7 @@ pub struct Observation {
 const PEER_STATES: [&str; 4] = ["connecting", "connected", "lost", "refused"];
 const PEER: &[&str] = &["peer", "name"];
 
-macro_rules! table {
-    ($($id:ident = $kind:ident($name:literal, $labels:expr, $help:literal);)*) => {
-        $(static $id: Description = Description::$kind($name, $labels, $help);)*
-
-        /// All metrics of the daemon, but for those of every process.
-        pub const TABLE: &[Description] = &[$(Description::$kind($name, $labels, $help),)*];
-    };
-}
-
-table! {
+metrics_table! {
     BUILD = gauge("lcroute_build_info", &["version"], "Always 1; the label tells the version");
     NODE = gauge("lcroute_node_info", &["peer", "name", "address", "network", "tun"], "Always 1; the labels tell who this node is");
     STATE = gauge("lcroute_state", &["state"], "1 for the state that the daemon is in, 0 for the others");

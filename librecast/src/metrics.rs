@@ -105,6 +105,19 @@ pub struct Description {
     pub help: &'static str,
 }
 
+/// A table of metrics: a static for each, and `TABLE` with all of them.
+#[macro_export]
+macro_rules! metrics_table {
+    ($($id:ident = $kind:ident($name:literal, $labels:expr, $help:literal);)*) => {
+        $(static $id: $crate::metrics::Description =
+            $crate::metrics::Description::$kind($name, $labels, $help);)*
+
+        /// All metrics of this program, but for those of every process.
+        pub const TABLE: &[$crate::metrics::Description] =
+            &[$($crate::metrics::Description::$kind($name, $labels, $help),)*];
+    };
+}
+
 impl Description {
     /// A counter.
     #[must_use]

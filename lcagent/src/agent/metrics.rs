@@ -1,19 +1,11 @@
 //! What `[metrics] listen` shows of an agent.
 
-use librecast::metrics::{Description, Page};
+use librecast::metrics::Page;
+use librecast::metrics_table;
 
 use super::core::Agent;
 
-macro_rules! table {
-    ($($id:ident = $kind:ident($name:literal, $labels:expr, $help:literal);)*) => {
-        $(static $id: Description = Description::$kind($name, $labels, $help);)*
-
-        /// All metrics of an agent, but for those of every process.
-        pub const TABLE: &[Description] = &[$(Description::$kind($name, $labels, $help),)*];
-    };
-}
-
-table! {
+metrics_table! {
     BUILD = gauge("lcagent_build_info", &["version"], "Always 1; the label tells the version");
     INTERFACES = gauge("lcagent_interfaces", &[], "Interfaces on which it listens");
     RECEIVED = counter("lcagent_commands_received_total", &[], "Commands for this node that were verified and read, obeyed or not");

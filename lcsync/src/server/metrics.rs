@@ -1,20 +1,12 @@
 //! What `[metrics] listen` shows of a server.
 
 use librecast::coding::SYMBOL_SIZE;
-use librecast::metrics::{Description, Page};
+use librecast::metrics::Page;
+use librecast::metrics_table;
 
 use super::core::{Drops, Server};
 
-macro_rules! table {
-    ($($id:ident = $kind:ident($name:literal, $labels:expr, $help:literal);)*) => {
-        $(static $id: Description = Description::$kind($name, $labels, $help);)*
-
-        /// All metrics of a server, but for those of every process.
-        pub const TABLE: &[Description] = &[$(Description::$kind($name, $labels, $help),)*];
-    };
-}
-
-table! {
+metrics_table! {
     BUILD = gauge("lcsync_build_info", &["version"], "Always 1; the label tells the version");
     SHARES = gauge("lcsync_shares", &["state"], "Shares that are served (ready), or still being hashed (pending)");
     GENERATION = gauge("lcsync_share_generation", &["share"], "Version of the share: it grows with each change");
