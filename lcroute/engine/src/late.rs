@@ -4,7 +4,7 @@
 //! that way, too. Packets that went out meanwhile are kept for a moment, and follow over links that come to
 //! want them. So a program that sends one packet reaches listeners near and far alike.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,6 @@ type Key = (OriginId, Ipv6Addr);
 
 #[derive(Debug)]
 struct Kept {
-    source: Ipv6Addr,
     header: DataHeader,
     packet: Bytes,
     /// Where it went.
@@ -34,7 +33,8 @@ struct Kept {
 /// Groups of which S was told a moment ago, with the packets that went out since.
 #[derive(Debug)]
 pub struct Late {
-    groups: Table<Key, Vec<Kept>>,
+    /// By source: where hundreds announce themselves at once, each has its first packets.
+    groups: Table<Key, BTreeMap<Ipv6Addr, Vec<Kept>>>,
     timers: BTreeSet<(Instant, Key)>,
     bytes: usize,
     max_groups: usize,
@@ -63,7 +63,7 @@ impl Late {
     /// S was told for the group.
     pub fn open(&mut self, key: Key, now: Instant) {
         if self.groups.len() < self.max_groups && self.groups.get(&key).is_none() {
-            self.groups.insert(key, Vec::new());
+            self.groups.insert(key, BTreeMap::new());
             self.timers.insert((now + KEEP, key));
         }
     }
@@ -71,13 +71,17 @@ impl Late {
     /// A packet went out over these links.
     pub fn keep(&mut self, flow: Flow, header: DataHeader, packet: &Bytes, links: &Links) {
         let Flow { source, group } = flow;
-        let Some(kept) = self.groups.get_mut(&(header.root, group)) else {
+        let Some(sources) = self.groups.get_mut(&(header.root, group)) else {
             return;
         };
-        if kept.len() < self.max_packets && self.bytes + packet.len() <= self.max_bytes {
-            self.bytes += packet.len();
+        let bytes = packet.len() + size_of::<Kept>();
+        if self.bytes + bytes > self.max_bytes {
+            return;
+        }
+        let kept = sources.entry(source).or_default();
+        if kept.len() < self.max_packets {
+            self.bytes += bytes;
             kept.push(Kept {
-                source,
                 header,
                 // a copy: a small packet must not keep a buffer of many for a second
                 packet: Bytes::copy_from_slice(packet),
@@ -93,18 +97,20 @@ impl Late {
         mut wanting: impl FnMut(Ipv6Addr) -> Option<Links>,
     ) -> Vec<(Links, DataHeader, Bytes)> {
         let mut new = Vec::new();
-        for kept in self.groups.get_mut(&key).into_iter().flatten() {
-            let Some(links) = wanting(kept.source) else {
+        for (source, packets) in self.groups.get_mut(&key).into_iter().flatten() {
+            let Some(links) = wanting(*source) else {
                 continue;
             };
-            let further: Vec<LinkId> = links
-                .iter()
-                .filter(|l| !kept.links.contains(l))
-                .copied()
-                .collect();
-            if !further.is_empty() {
-                kept.links.extend(&further);
-                new.push((further.into(), kept.header, kept.packet.clone()));
+            for kept in packets {
+                let further: Vec<LinkId> = links
+                    .iter()
+                    .filter(|l| !kept.links.contains(l))
+                    .copied()
+                    .collect();
+                if !further.is_empty() {
+                    kept.links.extend(&further);
+                    new.push((further.into(), kept.header, kept.packet.clone()));
+                }
             }
         }
         new
@@ -124,8 +130,9 @@ impl Late {
             && at <= now
         {
             self.timers.pop_first();
-            for kept in self.groups.remove(&key).into_iter().flatten() {
-                self.bytes -= kept.packet.len();
+            let sources = self.groups.remove(&key).unwrap_or_default();
+            for kept in sources.into_values().flatten() {
+                self.bytes -= kept.packet.len() + size_of::<Kept>();
             }
         }
     }
@@ -135,7 +142,7 @@ impl Late {
         self.timers.first().map(|(at, _)| *at)
     }
 
-    /// Bytes of packets that are kept.
+    /// Bytes that are kept.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -173,7 +180,7 @@ mod tests {
 
     fn late() -> Late {
         let limits = Limits {
-            held_bytes: 1_000,
+            held_bytes: 12 * (100 + size_of::<Kept>()),
             ..Limits::default()
         };
         Late::new(&limits, 1)
@@ -210,12 +217,36 @@ mod tests {
     fn what_is_kept_is_bounded_and_forgotten() {
         let (mut late, now) = (late(), start());
         late.open((ROOT, GROUP), now);
+        let packet = Bytes::from(vec![0; 100]);
+        let each = 100 + size_of::<Kept>();
         for n in 0..20 {
-            late.keep(FLOW, header(n), &Bytes::from(vec![0; 100]), &links(&[1]));
+            late.keep(FLOW, header(n), &packet, &links(&[1]));
         }
-        assert_eq!(late.bytes(), 800, "eight packets");
+        assert_eq!(late.bytes(), 8 * each, "eight packets");
+        for n in 2..9 {
+            let source = Ipv6Addr::from_bits(n);
+            late.keep(Flow { source, ..FLOW }, header(1), &packet, &links(&[1]));
+        }
+        assert_eq!(
+            late.bytes(),
+            12 * each,
+            "of others as many as there is room"
+        );
         assert_eq!(late.next_timeout(), Some(now + KEEP));
         late.handle_timeout(now + KEEP);
         assert_eq!((late.bytes(), late.is_idle()), (0, true));
+    }
+
+    #[test]
+    fn each_source_has_its_first_packets_kept() {
+        let (mut late, now) = (late(), start());
+        late.open((ROOT, GROUP), now);
+        for n in 1..=12 {
+            let source = Ipv6Addr::from_bits(n);
+            let packet = Bytes::from_static(b"x");
+            late.keep(Flow { source, ..FLOW }, header(1), &packet, &links(&[1]));
+        }
+        let new = late.take_new((ROOT, GROUP), |_| Some(links(&[1, 2])));
+        assert_eq!(new.len(), 12);
     }
 }
