@@ -99,6 +99,18 @@ fn two_hundred_nodes_hold() {
     );
 }
 
+/// The last check has each node send a first packet at the same moment.
+#[test]
+fn all_are_heard_though_all_begin_at_once() {
+    let s = holds(Scenario {
+        duration: Span::seconds(20),
+        settle: Span::seconds(120),
+        leave: false,
+        ..named("discovery", 60, 1)
+    });
+    assert!(s.statistics.required > 60 * 59, "{:?}", s.statistics);
+}
+
 #[test]
 fn the_bad_day_is_bad() {
     let s = holds(named("bad-day", 16, 3)).statistics;

@@ -2,9 +2,13 @@
 //!
 //! ```text
 //!   two hops away, cheapest path ──> trial: a link ──10 s──> among the best two, or 25 % better than the
-//!   linked already (the peer chose us) ────────────────────> worse of them: chosen.  Else it is let go, and
+//!                                                            worse of them: chosen.  Else it is let go, and
 //!                                                            the pause before the next trial doubles.
+//!   linked already (the peer chose us) ──as soon as it is 10 s old──> the same, without a trial.
 //! ```
+//!
+//! Trials become rare, links of others are looked at all the time: else a network in which nobody tries anything
+//! any more would still change links an hour later.
 
 use std::collections::BTreeSet;
 use std::collections::VecDeque;
@@ -45,6 +49,8 @@ pub(super) struct Near {
     trial: Option<Trial>,
     in_vain: VecDeque<(OriginId, Instant)>,
     next_trial: Instant,
+    /// When links that others want are looked at again.
+    next_adoption: Option<Instant>,
     last_swap: Option<Instant>,
     pause: Duration,
     /// When the trial, if any, is to be judged.
@@ -64,6 +70,7 @@ impl Near {
             trial: None,
             in_vain: VecDeque::new(),
             next_trial,
+            next_adoption: None,
             last_swap: None,
             pause: SWAP_PAUSE,
             judge_at: None,
@@ -81,10 +88,11 @@ impl Near {
     }
 
     pub(super) fn next_timeout(&self) -> Option<Instant> {
-        match self.trial {
+        let trial = match self.trial {
             Some(_) => self.judge_at,
             None => Some(self.next_trial),
-        }
+        };
+        trial.into_iter().chain(self.next_adoption).min()
     }
 
     /// One turn. `rings` are wanted anyway.
@@ -100,8 +108,8 @@ impl Near {
             self.end_trial(false, now);
         }
         self.judge(view, now);
+        self.adopt(view, rings, now);
         if self.trial.is_none() && now >= self.next_trial {
-            self.adopt(view, rings, now);
             self.begin_trial(view, rings, now);
         }
     }
@@ -181,13 +189,23 @@ impl Near {
 
     /// Links that are there cost nothing: a peer that chose us is chosen first.
     fn adopt(&mut self, view: &View<'_>, rings: &BTreeSet<OriginId>, now: Instant) {
-        while self.chosen.len() < self.count || self.may_swap(now) {
-            let free = view.links.iter().filter(|(origin, link)| {
+        loop {
+            let on_trial = self.on_trial();
+            let free = view.links.iter().filter(|(origin, _)| {
                 !rings.contains(origin)
                     && !self.chosen.contains(origin)
-                    && now >= link.since + SETTLE
+                    && Some(**origin) != on_trial
             });
+            let settled = |since: Instant| since + SETTLE;
+            let again = free.clone().map(|(_, link)| settled(link.since));
+            self.next_adoption = again
+                .map(|at| if at > now { at } else { now + SWAP_PAUSE })
+                .min();
+            if self.chosen.len() >= self.count && !self.may_swap(now) {
+                return;
+            }
             let best = free
+                .filter(|(_, link)| settled(link.since) <= now)
                 .filter_map(|(origin, link)| Some((link.rtt?, *origin)))
                 .min();
             let Some((_, origin)) = best else {

@@ -548,6 +548,18 @@ fn a_better_link_takes_over_but_not_for_a_trifle() {
     assert_eq!(before.difference(after).count(), 1);
 }
 
+#[test]
+fn a_better_link_of_a_peer_is_taken_at_once_however_rare_trials_are() {
+    let mut one = Neighborhood::new(|n| 1_000 + n as u32);
+    one.run(seconds(4 * 3_600));
+    let mut free = one.costs.keys().filter(|o| !one.links.contains_key(o));
+    let peer = *free.next().unwrap();
+    one.costs.insert(peer, 400);
+    one.link(&BTreeSet::from([peer]));
+    one.run(seconds(15));
+    assert!(one.topology.wanted().contains(&peer));
+}
+
 // ---------------------------------------------------------------- whole networks
 
 /// Drivers joined by links that take a while to make. A carrier shows who runs (but forgets the dead late).
