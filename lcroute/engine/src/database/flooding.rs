@@ -10,7 +10,7 @@
 //! acknowledgement while the link is up. Queues hold names: a record that changes while it waits is
 //! sent once, as it is then.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use librecast::id::OriginId;
@@ -35,6 +35,8 @@ const SEND_RATE: Rate = Rate {
     burst: 256,
     interval: Duration::from_millis(1),
 };
+/// When that is used up, the next ones wait for one another: a message and a wake-up cost more than a record.
+const SEND_TOGETHER: Duration = Duration::from_millis(16);
 /// Who was out of reach comes in company: a neighbour is told of all of them at once.
 const SETTLE: Duration = Duration::from_secs(1);
 
@@ -105,9 +107,10 @@ pub(crate) struct Link {
     pub tell_at: Option<Instant>,
     summaries: VecDeque<Summary>,
     news: BTreeSet<RecordId>,
-    /// News that wait for their turn, or that the neighbour may be sending us.
-    held: BTreeSet<RecordId>,
-    /// When they are sent, if they have not come from there.
+    /// News that wait for their turn, or that the neighbour may be sending us: when they are sent, if they have
+    /// not come from there.
+    held: BTreeMap<RecordId, Instant>,
+    /// The same in order of time. The first is always one that is held: nobody wakes up for what has come.
     held_until: VecDeque<(Instant, RecordId)>,
     /// What is offered at the end of this turn.
     offers: Vec<SummaryEntry>,
@@ -115,6 +118,8 @@ pub(crate) struct Link {
     /// END follows when nothing is lacking.
     end: bool,
     sending: Bucket,
+    /// When more is sent: too much was sent by then.
+    rests_until: Instant,
 }
 
 impl Link {
@@ -133,12 +138,13 @@ impl Link {
             tell_at: None,
             summaries: VecDeque::new(),
             news: BTreeSet::new(),
-            held: BTreeSet::new(),
+            held: BTreeMap::new(),
             held_until: VecDeque::new(),
             offers: Vec::new(),
             lacking: BTreeSet::new(),
             end: false,
             sending: Bucket::full(now),
+            rests_until: now,
         }
     }
 
@@ -161,7 +167,8 @@ impl Link {
         let until = turns.next(now + wait);
         if until <= now {
             self.push_news(id);
-        } else if !self.news.contains(&id) && self.held.insert(id) {
+        } else if !self.news.contains(&id) && !self.held.contains_key(&id) {
+            self.held.insert(id, until);
             self.held_until.push_back((until, id));
         }
     }
@@ -174,10 +181,16 @@ impl Link {
     /// What did not come from the neighbour is sent.
     pub fn release(&mut self, now: Instant) {
         while let Some((_, id)) = self.held_until.pop_front_if(|(at, _)| *at <= now) {
-            if self.held.remove(&id) {
-                self.news.insert(id);
-            }
+            self.held.remove(&id);
+            self.news.insert(id);
+            self.skip_what_has_come();
         }
+    }
+
+    fn skip_what_has_come(&mut self) {
+        let held = &self.held;
+        let has_come = |(at, id): &mut (Instant, RecordId)| held.get(id) != Some(at);
+        while self.held_until.pop_front_if(has_come).is_some() {}
     }
 
     /// What is to be offered, in order, as many as one summary takes.
@@ -204,7 +217,9 @@ impl Link {
     /// The neighbour has it, or it is no more.
     pub fn remove(&mut self, id: RecordId) {
         self.news.remove(&id);
-        self.held.remove(&id);
+        if self.held.remove(&id).is_some() {
+            self.skip_what_has_come();
+        }
         self.offers.retain(|entry| entry.id != id);
         self.lacking.remove(&id);
     }
@@ -231,7 +246,7 @@ impl Link {
 
     /// The next record to be sent, if one may be sent now.
     pub fn next_record(&mut self, now: Instant) -> Option<RecordId> {
-        if now < self.sending.next(SEND_RATE) {
+        if now < self.rests_until {
             return None;
         }
         self.news.pop_first().or_else(|| self.lacking.pop_first())
@@ -241,6 +256,10 @@ impl Link {
     pub fn sent(&mut self, bytes: usize, now: Instant) {
         let kilobytes = bytes.div_ceil(1_000) as u32;
         self.sending.spend(SEND_RATE, kilobytes, now);
+        let next = self.sending.next(SEND_RATE);
+        if next > now {
+            self.rests_until = next + SEND_TOGETHER;
+        }
     }
 
     /// A router that was out of reach since then is reachable.
@@ -253,7 +272,7 @@ impl Link {
     /// When more can be sent, if something waits, or the neighbour is told again.
     pub fn next_timeout(&self) -> Option<Instant> {
         let waits = !self.news.is_empty() || !self.lacking.is_empty();
-        let send_at = waits.then(|| self.sending.next(SEND_RATE));
+        let send_at = waits.then_some(self.rests_until);
         let held = self.held_until.front().map(|(at, _)| *at);
         [send_at, self.tell_at, held].into_iter().flatten().min()
     }
@@ -305,6 +324,29 @@ mod tests {
     }
 
     #[test]
+    fn nobody_wakes_up_for_what_has_come() {
+        let t = start();
+        let turns = Turns {
+            started: t,
+            gap: GAP,
+        };
+        let mut link = Link::new(OriginId(1), OriginId(2), t);
+        for (key, at) in [(1, 10), (2, 110), (3, 210)] {
+            link.pass_on(id(key), turns, t + ms(at));
+        }
+        link.remove(id(2));
+        assert_eq!(link.next_timeout(), Some(t + GAP));
+        link.remove(id(1));
+        assert_eq!(link.next_timeout(), Some(t + 3 * GAP));
+        // another version of it: it waits from now on, not from then
+        link.pass_on(id(2), turns, t + ms(310));
+        assert_eq!(all(&mut link, t + 3 * GAP), [3]);
+        assert_eq!(link.next_timeout(), Some(t + 4 * GAP));
+        link.remove(id(2));
+        assert_eq!(link.next_timeout(), None);
+    }
+
+    #[test]
     fn the_higher_end_waits_a_turn_and_a_round_trip_longer() {
         let t = start();
         let turns = Turns {
@@ -318,6 +360,33 @@ mod tests {
         assert_eq!(link.next_timeout(), Some(t + 2 * GAP));
         assert!(all(&mut link, t + ms(199)).is_empty());
         assert_eq!(all(&mut link, t + 2 * GAP), [1]);
+    }
+
+    #[test]
+    fn what_is_too_much_is_sent_at_the_rate_and_not_one_by_one() {
+        let t = start();
+        let mut link = Link::new(OriginId(1), OriginId(2), t);
+        for key in 0..1_000 {
+            link.push_lacking(id(key));
+        }
+        let (mut now, mut times) = (t, Vec::new());
+        while link.next_timeout().is_some() {
+            now = now.max(link.next_timeout().unwrap());
+            while link.next_record(now).is_some() {
+                link.sent(300, now);
+                times.push(now - t);
+            }
+        }
+        let at_once = times.iter().filter(|at| at.is_zero()).count();
+        assert_eq!((times.len(), at_once), (1_000, SEND_RATE.burst as usize));
+        let (rest, took) = (1_000 - SEND_RATE.burst, times[999]);
+        let least = SEND_RATE.interval * rest;
+        assert!(
+            took >= least - SEND_TOGETHER && took <= least + 2 * SEND_TOGETHER,
+            "{took:?}"
+        );
+        times.dedup();
+        assert!(times.len() < 60, "{} messages", times.len());
     }
 
     #[test]
