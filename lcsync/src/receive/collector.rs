@@ -12,6 +12,8 @@ use crate::block::{BlockHash, BlockRef};
 
 /// Decoders of one block. Every one may hold twice the block.
 const MAX_APART: usize = 4;
+/// One symbol in so many is still to come when a burst has been a little too short.
+const FEW: u32 = 16;
 /// Sources told apart in a common decoder: two are enough to know that it was not one alone.
 const MAX_KNOWN: usize = 2;
 
@@ -89,10 +91,11 @@ impl Collector {
         self.symbols.saturating_sub(self.received())
     }
 
-    /// Whether no more than `lead` symbols, and less than half of all, are still to come.
+    /// Whether no more than `lead` symbols, and less than half of all, are still to come; or so few that only what follows
+    /// a burst brings them.
     #[must_use]
     pub fn is_ending(&self, lead: u32) -> bool {
-        self.missing() <= lead.min(self.symbols / 2)
+        self.missing() <= lead.max(self.symbols / FEW).min(self.symbols / 2)
     }
 
     /// Takes the symbol `esi` of `source`; a `trusted` one has brought whole blocks before.

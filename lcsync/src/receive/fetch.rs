@@ -275,7 +275,9 @@ impl Fetch {
             }
         }
         self.long_queue = record.sending.len() == MAX_SENDING;
-        self.window.set_server_full(record.total_rate > 0);
+        let channels = f64::from(record.total_rate) / f64::from(record.channel_rate.max(1));
+        self.window
+            .set_server_full((record.total_rate > 0).then_some(channels));
         // twice what it can send: it never has nothing to send, and others can join in time
         self.own = match record.total_rate {
             0 => usize::MAX,
@@ -314,7 +316,9 @@ impl Fetch {
         active.silences = 0;
         let lost = u64::from(active.follow(source, symbol.sequence));
         self.counters.lost += lost;
-        self.window.on_packet(lost);
+        if self.window.on_packet(lost, now) {
+            self.next_tick = now;
+        }
         let trusted = self.trusted.contains(&source);
         // length and id have been checked when the packet was parsed
         match active
@@ -422,14 +426,14 @@ impl Fetch {
 
     /// Joins channels while the window and the limit have room.
     fn fill(&mut self, now: Instant) {
-        while self.busy() < self.window.size()
+        while self.busy() < self.window.size_of_shared()
             && self.active.len() < self.room
             && !self.wanted.is_empty()
         {
             if self.limit.as_mut().is_some_and(|l| !l.ready(now)) {
                 return;
             }
-            let own = self.active.len() < self.own;
+            let own = self.busy() < self.own.min(self.window.size());
             let next = self
                 .announced(now)
                 .or_else(|| self.following().filter(|_| own));
@@ -487,7 +491,7 @@ impl Fetch {
 
     /// Leaves the channels that have brought least, until the window is kept; what they brought is kept.
     fn shrink(&mut self) {
-        while self.busy() > self.window.size() {
+        while self.busy() > self.window.size_of_shared() {
             let least = self
                 .active
                 .iter()

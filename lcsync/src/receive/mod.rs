@@ -1,8 +1,9 @@
 //! Receiving shares.
 //!
-//! [`fetch`] (channels), [`collector`] (symbols), [`window`] (how many channels) and [`choice`] (which version) decide; [`network`] and
+//! [`fetch`] (channels), [`collector`] (symbols), [`window`] (how many channels), [`changes`] (when they are told) and [`choice`] (which version) decide; [`network`] and
 //! [`transfer`] are the process around them; [`stats`] is what it has cost; [`plan`] and [`finish`] put everything in place.
 
+pub mod changes;
 pub mod choice;
 pub mod collector;
 pub mod fetch;

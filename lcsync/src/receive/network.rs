@@ -10,6 +10,8 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_getres};
 
+use super::changes::Changes;
+
 /// How often interfaces are looked at.
 const INTERFACES_INTERVAL: Duration = Duration::from_secs(1);
 /// A server not heard on its interface for so long may be followed on another.
@@ -26,11 +28,8 @@ pub struct Network {
     interfaces: BTreeMap<u32, String>,
     looked_at: Option<Instant>,
     joined: BTreeSet<ChannelId>,
-    /// Changes that have not been told to the kernel.
-    waiting: BTreeMap<ChannelId, bool>,
-    told_at: Option<Instant>,
-    /// Between two times that changes are told.
-    pause: Duration,
+    /// What the kernel has not been told.
+    changes: Changes,
     /// Where each server is heard: on more interfaces than one it is still the same data.
     heard_on: BTreeMap<u32, (u32, Instant)>,
 }
@@ -45,9 +44,7 @@ impl Network {
             interfaces: BTreeMap::new(),
             looked_at: None,
             joined: BTreeSet::new(),
-            waiting: BTreeMap::new(),
-            told_at: None,
-            pause: report_delay(),
+            changes: Changes::new(report_delay()),
             heard_on: BTreeMap::new(),
         })
     }
@@ -64,22 +61,17 @@ impl Network {
 
     /// Joins a channel, wherever it may come from, with the next changes that are told.
     pub fn join(&mut self, channel: ChannelId) {
-        self.waiting.insert(channel, true);
+        self.changes.set(channel, true);
     }
 
     /// Leaves a channel, likewise.
     pub fn leave(&mut self, channel: ChannelId) {
-        self.waiting.insert(channel, false);
+        self.changes.set(channel, false);
     }
 
-    /// Tells the kernel what has changed, if its last report has had time to go out: each change puts the report off by
-    /// some milliseconds, so that changes that never cease would never be reported.
+    /// Tells the kernel what has changed, if it is time to.
     pub fn tell(&mut self, now: Instant) {
-        if self.waiting.is_empty() || self.tell_at().is_some_and(|at| now < at) {
-            return;
-        }
-        self.told_at = Some(now);
-        for (channel, join) in std::mem::take(&mut self.waiting) {
+        for (channel, join) in self.changes.poll(now).unwrap_or_default() {
             if join && self.joined.insert(channel) {
                 for interface in self.carriers(channel) {
                     self.join_on(channel, interface);
@@ -90,12 +82,6 @@ impl Network {
                 }
             }
         }
-    }
-
-    /// When changes that wait can be told.
-    fn tell_at(&self) -> Option<Instant> {
-        let at = self.told_at?;
-        (!self.waiting.is_empty()).then_some(at + self.pause)
     }
 
     /// A record of `server` came in by `interface`.
@@ -159,7 +145,10 @@ impl Network {
 
     /// Waits for something to come.
     pub fn wait(&self, until: Instant) -> io::Result<()> {
-        let until = self.tell_at().map_or(until, |at| at.min(until));
+        let until = self
+            .changes
+            .poll_timeout()
+            .map_or(until, |at| at.min(until));
         let timeout = until.saturating_duration_since(Instant::now());
         let mut fds: Vec<PollFd<'_>> = self
             .sockets

@@ -48,7 +48,7 @@ use crate::signature::Trust;
 use crate::tree::{self, Child, Root, RootKind, Stream};
 
 /// Channels held until the first conclusions about loss.
-const START_WINDOW: usize = 32;
+const START_WINDOW: usize = 16;
 /// Before a record says otherwise.
 const MAX_WINDOW: usize = 128;
 /// Blocks that may wait to be written.

@@ -10,10 +10,18 @@
 
 use std::time::{Duration, Instant};
 
-/// How long loss is measured before anything is concluded.
+/// How long loss is measured before anything is concluded, and at the beginning.
 const INTERVAL: Duration = Duration::from_millis(300);
-/// More than half being lost, of a window that grew fast, is believed after so long.
-const FLOOD: Duration = Duration::from_millis(100);
+const FIRST_INTERVAL: Duration = Duration::from_millis(50);
+const LOSSY_INTERVAL: Duration = Duration::from_millis(150);
+/// More than half being lost, of a window that grew fast, is believed after so long and so many packets; what the beginning
+/// shows as well after so many.
+const FLOOD: Duration = Duration::from_millis(30);
+const MANY: u64 = 500;
+/// An interval begins anew after such a silence: a block that ends before the next ones come would hide what a link carries.
+const SILENCE: Duration = Duration::from_millis(30);
+/// Less than one lost of so many is no reason to look longer.
+const CALM: u64 = 50;
 /// Fewer packets than this tell nothing.
 const ENOUGH: u64 = 64;
 /// Loss that is let pass, above that taken for granted: what a code repairs for free while the link is full.
@@ -22,16 +30,23 @@ const TOLERANCE: f64 = 0.08;
 const STILL_FULL: f64 = 0.4;
 /// Loss that would differ by this much tells more than the rate.
 const TELLING: f64 = 0.17;
-/// Of the loss before, to count as the same.
-const SAME: f64 = 0.8;
+/// Intervals after a trial that told nothing.
+const UNTOLD: u8 = 3;
 /// Loss beyond this is never taken for granted.
 const MAX_GRANTED: f64 = 0.5;
-/// A window that is known to fit is made this much smaller on trial.
+/// A window is made smaller on trial by what it has lost, and a little more. One that is known to fit by this much.
+const STEP: f64 = 0.95;
 const SMALL_STEP: f64 = 0.9;
+const LARGE_STEP: f64 = 0.5;
+/// A link that carries this much of what it did when it was full is full again.
+const AS_FULL: f64 = 0.85;
+/// How many more channels are held than a full link brings.
+const AIR: f64 = 1.15;
 /// Beyond what fitted last the window grows slowly.
 const CAREFUL: f64 = 0.25;
-/// Each block of the beginning lets in so many more: a round of blocks takes long beside a round trip.
-const START_STEP: f64 = 2.0;
+/// At the beginning a window that is filled so far without loss grows so much.
+const BUSY: f64 = 0.6;
+const START_STEP: f64 = 3.0;
 /// Channels of the slow layer are held below this size, and no more above that one.
 const SLOW_BELOW: f64 = 3.0;
 const FAST_ABOVE: f64 = 6.0;
@@ -43,25 +58,32 @@ const MAX_CHANNELS: usize = 128;
 pub struct Window {
     size: f64,
     max: f64,
+    /// The size in the beginning.
+    start: f64,
     /// What one channel counts on the slow layer; 1 if there is none.
     slow_unit: f64,
     /// Packets per second of a channel of the normal rate.
     packet_rate: f64,
-    /// The server says that it cannot send all that is asked for.
-    server_full: bool,
+    /// Channels that the server can send at once, if it cannot send all that is asked for.
+    server_full: Option<f64>,
     slow: bool,
-    /// Tripling with every round of blocks until the first decrease.
-    slow_start: bool,
+    /// Doubling until a link is found to be full.
+    starting: bool,
     /// It lost most of what it grew by: halved until it does not.
     falling: bool,
     received: u64,
     lost: u64,
     since: Instant,
+    last: Instant,
     granted: f64,
     loss: f64,
-    /// What the link was last found to carry.
+    /// The window that last filled the link.
     ceiling: Option<f64>,
+    /// Packets per second that came when it was full.
+    full_rate: Option<f64>,
     trial: Option<Trial>,
+    /// There has been one.
+    tried: bool,
     /// Intervals to let pass until a change of the window shows.
     settle: u8,
 }
@@ -81,19 +103,23 @@ impl Window {
         Self {
             size: start.clamp(1, max) as f64,
             max: max as f64,
+            start: start.clamp(1, max) as f64,
             slow_unit: 1.0,
             packet_rate: f64::INFINITY,
-            server_full: false,
+            server_full: None,
             slow: false,
-            slow_start: true,
+            starting: true,
             falling: false,
             received: 0,
             lost: 0,
             since: now,
+            last: now,
             granted: 0.0,
             loss: 0.0,
             ceiling: None,
+            full_rate: None,
             trial: None,
+            tried: false,
             settle: 0,
         }
     }
@@ -104,6 +130,19 @@ impl Window {
         let channels = self.size.min(self.max) / self.unit();
         // half a channel too many is lost and repaired, half a channel too few is not used
         (channels.round() as usize).clamp(1, MAX_CHANNELS)
+    }
+
+    /// Channels that may be held if others have joined them: it costs nobody anything, and as long as nothing is lost they
+    /// tell sooner how many fit.
+    #[must_use]
+    pub fn size_of_shared(&self) -> usize {
+        let ahead = if self.starting && !self.tried {
+            START_STEP
+        } else {
+            1.0
+        };
+        let most = (self.max / self.unit()).max(1.0);
+        ((self.size() as f64 * ahead).min(most) as usize).min(MAX_CHANNELS)
     }
 
     /// Whether these are channels of the slow layer.
@@ -127,15 +166,33 @@ impl Window {
         self.choose_layer();
     }
 
-    /// Whether the server has more to send than it can.
-    pub fn set_server_full(&mut self, full: bool) {
-        self.server_full = full;
+    /// Channels that the server can send at once, if it has more to send than it can. Twice as many may be held then: so
+    /// there is always one that comes next.
+    pub fn set_server_full(&mut self, channels: Option<f64>) {
+        self.server_full = channels;
+        if let (true, Some(channels)) = (self.starting, channels) {
+            let twice = 2.0 * channels.min(self.start) + 2.0;
+            self.size = self.size.max(twice).min(self.max);
+        }
     }
 
-    /// A packet came, and `lost` before it did not.
-    pub fn on_packet(&mut self, lost: u64) {
+    /// A packet came, and `lost` before it did not. Whether conclusions are due at once.
+    pub fn on_packet(&mut self, lost: u64, now: Instant) -> bool {
+        if now.saturating_duration_since(self.last) > SILENCE {
+            self.restart(now);
+        }
+        self.last = now;
         self.received += 1;
         self.lost += lost;
+        self.is_flood(now)
+    }
+
+    fn is_flood(&self, now: Instant) -> bool {
+        (self.starting || self.falling)
+            && self.settle == 0
+            && self.lost > self.received
+            && self.received + self.lost >= MANY
+            && now.saturating_duration_since(self.since) >= FLOOD
     }
 
     /// A block is complete: the moment to grow.
@@ -145,7 +202,6 @@ impl Window {
         }
         let unit = self.unit();
         let step = match self.ceiling {
-            _ if self.slow_start => START_STEP * unit,
             Some(ceiling) if self.size >= ceiling => CAREFUL * unit * unit / self.size,
             _ => unit * unit / self.size,
         };
@@ -160,10 +216,14 @@ impl Window {
     pub fn on_tick(&mut self, now: Instant) {
         let elapsed = now.saturating_duration_since(self.since);
         let total = self.received + self.lost;
-        let flood = (self.slow_start || self.falling)
-            && elapsed >= FLOOD
-            && self.lost as f64 > MAX_GRANTED * total as f64;
-        if (elapsed < INTERVAL && !flood) || total < ENOUGH {
+        let flood = self.is_flood(now);
+        let calm = self.trial.is_none() && self.lost * CALM < total;
+        let interval = match self.is_new() {
+            true if calm && total >= MANY => FIRST_INTERVAL,
+            true => LOSSY_INTERVAL,
+            false => INTERVAL,
+        };
+        if (elapsed < interval && !flood) || total < ENOUGH {
             // silence is no interval
             if elapsed > INTERVAL * 10 {
                 self.restart(now);
@@ -181,22 +241,47 @@ impl Window {
         match self.trial.take() {
             Some(trial) => self.conclude(trial, rate, loss),
             None if flood => {
-                // far too much at once; how much the link carries is found out below
-                (self.slow_start, self.falling) = (false, true);
-                self.size = (self.size.min(self.max) / 2.0).max(self.slow_unit);
+                // far too much at once: what arrives is what the link carries
+                (self.starting, self.falling) = (false, true);
+                self.size = self.filling(rate).clamp(self.slow_unit, self.size);
+                self.full_rate = Some(rate);
                 self.settle = 1;
             }
             None if std::mem::take(&mut self.falling) => {}
             None if loss > self.granted + TOLERANCE && self.size > self.slow_unit => {
-                // what a window has lost that was growing says little
-                if std::mem::take(&mut self.slow_start) && self.server_full {
-                    return;
+                if self.full_rate.is_some_and(|full| rate > full * AS_FULL) {
+                    let excess = loss - self.granted - TOLERANCE / 2.0;
+                    self.size = (self.size * (1.0 - excess)).max(self.slow_unit);
+                    self.ceiling = Some(self.size);
+                    (self.full_rate, self.settle) = (Some(rate), 1);
+                } else {
+                    self.begin_trial(rate, loss);
                 }
-                self.begin_trial(rate, loss);
             }
-            None => self.granted = self.granted.min(loss + TOLERANCE),
+            None => {
+                self.granted = self.granted.min(loss + TOLERANCE);
+                let sent = self.server_full.unwrap_or(f64::INFINITY).min(self.size);
+                if self.starting && self.carrying(rate) > sent * BUSY {
+                    self.size = (self.size * START_STEP).min(self.max);
+                }
+            }
         }
         self.choose_layer();
+    }
+
+    /// Nothing is known yet.
+    fn is_new(&self) -> bool {
+        self.starting && self.server_full.is_none()
+    }
+
+    /// Channels that bring so many packets per second.
+    fn carrying(&self, rate: f64) -> f64 {
+        rate / self.packet_rate / (1.0 - self.granted)
+    }
+
+    /// Channels that fill a link which carries so much: some of them have ended, or not begun.
+    fn filling(&self, rate: f64) -> f64 {
+        self.carrying(rate) * AIR
     }
 
     fn begin_trial(&mut self, rate: f64, loss: f64) {
@@ -207,9 +292,10 @@ impl Window {
             loss,
         });
         let known = self.ceiling.filter(|c| *c > self.size / 2.0);
-        let smaller = known.map_or(self.size / 2.0, |c| c.min(self.size) * SMALL_STEP);
+        let step = ((1.0 - loss + self.granted) * STEP).clamp(LARGE_STEP, SMALL_STEP);
+        let smaller = known.map_or(self.size * step, |c| c.min(self.size) * SMALL_STEP);
         self.size = smaller.max(self.slow_unit);
-        self.settle = 1;
+        (self.tried, self.settle) = (true, 1);
     }
 
     fn conclude(&mut self, trial: Trial, rate: f64, loss: f64) {
@@ -220,23 +306,25 @@ impl Window {
         // because the server sends no faster than either window allows
         let if_full = (1.0 - (1.0 - trial.loss) / shrunk).max(0.0);
         let telling = if_full == 0.0 || trial.loss - if_full > TELLING;
-        let own = self.server_full && telling && loss > trial.loss * SAME;
-        let full = gone || (kept >= 1.0 - (1.0 - shrunk) * STILL_FULL && !own);
+        let same = telling && loss > f64::midpoint(if_full, trial.loss);
+        let as_much = kept >= 1.0 - (1.0 - shrunk) * STILL_FULL;
+        let full = gone || loss > MAX_GRANTED || (as_much && !same);
         if full {
-            // the link was full: what it carried fits, with its own loss
-            let exact = loss <= self.granted + TOLERANCE;
-            let carried = if exact {
-                self.size * trial.rate / rate.max(1.0)
-            } else {
-                // where nearly everything is lost, only what arrives tells how much it was
-                rate.max(trial.rate) / self.packet_rate / (1.0 - self.granted)
-            };
-            self.size = carried.clamp(self.slow_unit, trial.size);
-            self.ceiling = Some(self.size);
-            self.settle = 1;
+            let carried = rate.max(trial.rate);
+            self.size = self.filling(carried).clamp(self.slow_unit, trial.size);
+            // what the beginning tells is too little
+            self.ceiling = (!self.starting).then_some(self.size);
+            self.full_rate = Some(carried);
+            (self.starting, self.settle) = (false, 1);
         } else {
-            self.granted = loss.min(MAX_GRANTED);
             self.size = trial.size;
+            // where no less was sent, or something else has changed, nothing can be told, unless the server is full
+            let told = !as_much || self.server_full.is_some();
+            if told && loss < trial.loss + TOLERANCE {
+                self.granted = loss.min(MAX_GRANTED);
+            } else {
+                self.settle = UNTOLD;
+            }
         }
     }
 
@@ -283,12 +371,12 @@ mod tests {
             carry += offered - arriving;
             ready += arriving;
             if ready >= 1.0 {
-                window.on_packet(carry as u64);
+                window.on_packet(carry as u64, now);
                 carry -= carry.floor();
                 ready -= 1.0;
             }
             while ready >= 1.0 {
-                window.on_packet(0);
+                window.on_packet(0, now);
                 ready -= 1.0;
             }
             blocks += arriving / 256.0;

@@ -9,7 +9,8 @@ use librecast::channel::{ROOT_CHANNEL, SharePrefix, channel_of};
 use librecast::mld::{self, ALL_NODES, Message, Query, RecordType};
 
 use super::querier::{Querier, group_query};
-use super::schedule::{Action, Channel, Evidence, Rates, Reporters, Schedule, Terms, Wanted};
+use super::reporters::{Evidence, Reporters};
+use super::schedule::{Action, Channel, Rates, Schedule, Sent, Terms, Wanted};
 use crate::groups::Found;
 use crate::index::Index;
 use crate::packet::encode_record;
@@ -364,7 +365,7 @@ impl Server {
 
     /// Symbols sent since the start.
     #[must_use]
-    pub fn symbols_sent(&self) -> u64 {
+    pub fn symbols_sent(&self) -> Sent {
         self.schedule.sent()
     }
 
@@ -422,9 +423,12 @@ impl Server {
             return;
         };
         let before = self.schedule.joined();
+        let group = SharePrefix::of_group(channel.group).map(|p| p.group(ROOT_CHANNEL));
+        let root = group.and_then(|group| self.roots.get(&Channel { group, ..channel }));
         let wanted = Wanted {
             length: block.length,
             layer,
+            company: root.is_some_and(|r| r.reporters.are_several()),
         };
         self.schedule.join(channel, wanted, source, evidence, now);
         if self.schedule.joined() > before {

@@ -73,8 +73,9 @@ pub fn page(
     let (roots, blocks) = server.joins();
     page.put_with(&JOINS, &["root"], roots);
     page.put_with(&JOINS, &["block"], blocks);
-    page.put(&SYMBOLS, server.symbols_sent());
-    page.put(&SENT, server.symbols_sent() * SYMBOL_SIZE as u64);
+    let symbols = server.symbols_sent().total();
+    page.put(&SYMBOLS, symbols);
+    page.put(&SENT, symbols * SYMBOL_SIZE as u64);
     let Drops {
         malformed,
         unknown_channel,

@@ -1,6 +1,6 @@
 //! Serving shares.
 //!
-//! [`core`] decides, with [`schedule`] (what is sent when; `queue`: whose turn it is) and [`querier`] (MLD's election); [`shell`] is the
+//! [`core`] decides, with [`schedule`] (what is sent when; `queue`: whose turn it is), [`reporters`] (who has joined) and [`querier`] (MLD's election); [`shell`] is the
 //! process around it, [`config`] what it is told to share, [`rescan`] the thread that publishes changed files (`notices`
 //! of the kernel and `pace` say when to look); [`metrics`] what it tells of itself; [`seed`] puts a server into a receiver.
 
@@ -11,6 +11,7 @@ mod notices;
 mod pace;
 pub mod querier;
 mod queue;
+pub mod reporters;
 pub mod rescan;
 pub mod schedule;
 pub mod seed;

@@ -21,19 +21,26 @@
 //! A receiver that lost nothing leaves after the burst; the pause before the trickle lets its PART come in time.
 //! One that vanished costs at most the burst and the trickle. Whoever needs more answers the question. How much more
 //! than K members have needed lately lengthens the burst.
-//!
-//! Symbols of a channel never repeat: first the source symbols once around from a random start, because
-//! receiving these costs no decoding, then repair symbols upwards from a random id.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 
 use librecast::channel::SharePrefix;
-use librecast::coding::{MAX_ESI, SYMBOL_SIZE};
+use librecast::coding::SYMBOL_SIZE;
 use librecast::pacing::TokenBucket;
 
+mod capacity;
+mod need;
+mod symbols;
+#[cfg(test)]
+mod tests;
+
+use self::capacity::Capacity;
+use self::need::Need;
+use self::symbols::{Position, Positions};
 use super::queue::{FairQueue, Ticket};
+use super::reporters::{Evidence, Reporters};
 use crate::packet::WIRE_SIZE;
 use crate::sealing::SEALED_WIRE_SIZE;
 
@@ -44,17 +51,6 @@ pub struct Channel {
     pub interface: u32,
     /// The group.
     pub group: Ipv6Addr,
-}
-
-/// What a report says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Evidence {
-    /// A change: somebody has joined.
-    Joined,
-    /// A current state: somebody is a member; the answer to a query.
-    Confirmed,
-    /// A report of version 1: either of both, and others who heard it say nothing.
-    Version1,
 }
 
 /// How fast.
@@ -94,6 +90,8 @@ pub struct Wanted {
     pub length: u32,
     /// 0: at the normal rate, 1: slowly.
     pub layer: u8,
+    /// Others are there who may want it as well.
+    pub company: bool,
 }
 
 /// What holds for all channels of a share.
@@ -114,15 +112,33 @@ pub struct Upcoming {
     pub left: u32,
 }
 
+/// Symbols sent since the start, by what for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Sent {
+    /// In the burst of a block that nobody had joined for some seconds.
+    pub first: u64,
+    /// In further bursts, for who joined when the first was over.
+    pub again: u64,
+    /// For who joined while a burst was going on.
+    pub late: u64,
+    /// After bursts, for who needed more.
+    pub trickle: u64,
+}
+
+impl Sent {
+    /// All of them.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.first + self.again + self.late + self.trickle
+    }
+}
+
 /// A block waits so long for others to join it: longer than a record and a JOIN in answer to it take.
 const GATHER: Duration = Duration::from_millis(40);
+/// Where others are known to be there: as long as that takes on links that are full.
+const GATHER_MORE: Duration = Duration::from_millis(64);
 /// Blocks of fewer symbols do not gather: to send one twice costs less than the time.
 const MIN_GATHERED: u32 = 64;
-/// Longer than a PART takes from the receiver's decision to here (some 10 ms until it tells its kernel, and 10 until that
-/// reports).
-const PAUSE: Duration = Duration::from_millis(32);
-/// Between two symbols of a trickle at least: few are on their way in vain when the PART comes.
-const TRICKLE_TIME: Duration = Duration::from_millis(4);
 const MIN_TRICKLE: u32 = 16;
 /// Answers to questions that bring a trickle only; the next one a whole burst.
 const TRICKLES: u8 = 2;
@@ -132,16 +148,11 @@ const HARD_TIME: Duration = Duration::from_secs(10);
 /// A question is repeated once, then the channel is given up.
 const ASK_AGAIN: Duration = Duration::from_millis(400);
 const ASKS: u8 = 2;
-/// A channel joined again within this time goes on where it stopped.
-const MEMORY: Duration = Duration::from_secs(5);
 /// Bursts at once: so many times the rate of a channel, and so many channels.
 const MAX_BURSTS: u64 = 128;
 const MAX_BURSTING: usize = 256;
 /// Channels known at once; a JOIN beyond is dropped and counted.
 const MAX_CHANNELS: usize = 65_536;
-const MAX_REMEMBERED: usize = 8_192;
-/// Reporters told apart per channel; beyond, a PART is answered by a question.
-const MAX_REPORTERS: usize = 64;
 /// What a channel sends in one turn takes about this long at its rate.
 const TURN: Duration = Duration::from_millis(7);
 const MAX_TURN: u64 = 32;
@@ -149,15 +160,6 @@ const MAX_TURN: u64 = 32;
 const MAX_LAG: Duration = Duration::from_millis(20);
 /// One that is so late takes on no more.
 const BEHIND: Duration = Duration::from_millis(8);
-/// What can be sent is measured over so long.
-const MEASURE: Duration = Duration::from_millis(300);
-/// A capacity beyond this is no limit.
-const FORGOTTEN: u64 = 10_000_000_000;
-/// By how much of K bursts become longer with each block of which members needed more, and shorter with each of
-/// which they did not: so that about one in five gets more than it needs.
-const LENGTHEN: f64 = 0.005;
-const SHORTEN: f64 = 0.02;
-
 /// Joined channels and their turns.
 #[derive(Debug)]
 pub struct Schedule {
@@ -173,13 +175,11 @@ pub struct Schedule {
     /// Bits per second of all bursts.
     load: u64,
     capacity: Capacity,
-    /// What bursts have beyond K on an interface and layer, as a share of K.
-    extra: BTreeMap<(u32, u8), f64>,
-    memory: BTreeMap<Channel, (Instant, Position)>,
-    forgetting: VecDeque<(Instant, Channel)>,
-    random: u64,
+    /// What members have needed on an interface and layer.
+    needs: BTreeMap<(u32, u8), Need>,
+    positions: Positions,
     refused: u64,
-    sent: u64,
+    sent: Sent,
     joins: u64,
 }
 
@@ -230,10 +230,18 @@ struct Sending {
     due: Instant,
     evidence_at: Instant,
     sent_on_evidence: u32,
+    /// What its burst has beyond K.
+    extra: u32,
+    /// When the burst and the last symbols after it were sent, and how many there were by then.
+    pauses: [Option<(Instant, u32)>; 6],
+    /// When K symbols had been sent, until the first member leaves.
+    whole_at: Option<Instant>,
     /// Symbols since the burst began, or since somebody joined after that.
     sent_in_burst: u32,
     /// Symbols that who joined last has missed, to be sent when it is his turn.
     owed: u32,
+    /// What the present burst is for.
+    burst: Burst,
     /// Who has joined last in the hope of a burst.
     hopeful: Ipv6Addr,
     /// Virtual time before which it has no further turn.
@@ -242,94 +250,34 @@ struct Sending {
     answers: u8,
 }
 
+/// For whom a burst is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Burst {
+    First,
+    Again,
+    Late,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    Gathering { until: Instant },
-    Waiting { ticket: Ticket },
-    Burst { left: u32 },
-    Trickle { left: u32, sent: u32 },
-    Asked { times: u8 },
-}
-
-/// Measures what can be sent, while there is more to send than that.
-#[derive(Debug)]
-struct Capacity {
-    since: Instant,
-    bytes: u64,
-    behind: bool,
-    /// Bits per second.
-    measured: Option<u64>,
-}
-
-impl Capacity {
-    /// Draws conclusions from time to time; `queue` says whether anything waits to be sent.
-    fn look(&mut self, queue: bool, now: Instant) {
-        let elapsed = now.saturating_duration_since(self.since);
-        if elapsed < MEASURE {
-            return;
-        }
-        let rate = self.bytes as f64 * 8.0 / elapsed.as_secs_f64();
-        // an interval with a pause in it is no measurement
-        let whole = elapsed < MEASURE * 3;
-        self.measured = if self.behind && queue && whole {
-            Some(rate as u64)
-        } else {
-            self.measured.map(|m| m + m / 2).filter(|m| *m < FORGOTTEN)
-        };
-        (self.since, self.bytes, self.behind) = (now, 0, false);
-    }
-}
-
-/// Where a channel is in its endless sequence of symbols.
-#[derive(Debug, Clone, Copy)]
-struct Position {
-    sequence: u32,
-    /// First source symbol sent.
-    start: u32,
-    /// Source symbols sent.
-    source: u32,
-    /// Next repair symbol.
-    repair: u32,
-}
-
-/// Who has joined, by link-local address.
-#[derive(Debug, Default)]
-pub struct Reporters {
-    known: BTreeSet<Ipv6Addr>,
-    more: bool,
-    version_1: bool,
-}
-
-impl Reporters {
-    /// Whether `reporter` is new.
-    pub fn add(&mut self, reporter: Ipv6Addr, evidence: Evidence) -> bool {
-        self.version_1 |= evidence == Evidence::Version1;
-        if self.known.contains(&reporter) {
-            return false;
-        }
-        if self.known.len() == MAX_REPORTERS {
-            self.more = true;
-        } else {
-            self.known.insert(reporter);
-        }
-        true
-    }
-
-    /// Whether there are hosts of version 1, who tell neither of each join nor of each leave.
-    #[must_use]
-    pub fn version_1(&self) -> bool {
-        self.version_1
-    }
-
-    /// Takes one out; whether nobody is left, `None` if that is not known.
-    pub fn remove(&mut self, reporter: Ipv6Addr) -> Option<bool> {
-        self.known.remove(&reporter);
-        match (self.known.is_empty(), self.more || self.version_1) {
-            (false, _) => Some(false),
-            (true, false) => Some(true),
-            (true, true) => None,
-        }
-    }
+    Gathering {
+        until: Instant,
+    },
+    Waiting {
+        ticket: Ticket,
+    },
+    Burst {
+        left: u32,
+    },
+    /// `run` symbols come before the next pause.
+    Trickle {
+        left: u32,
+        sent: u32,
+        run: u32,
+    },
+    Asked {
+        times: u8,
+    },
 }
 
 impl Schedule {
@@ -348,18 +296,11 @@ impl Schedule {
             queue: FairQueue::default(),
             bursting: 0,
             load: 0,
-            capacity: Capacity {
-                since: now,
-                bytes: 0,
-                behind: false,
-                measured: None,
-            },
-            extra: BTreeMap::new(),
-            memory: BTreeMap::new(),
-            forgetting: VecDeque::new(),
-            random: seed,
+            capacity: Capacity::new(now),
+            needs: BTreeMap::new(),
+            positions: Positions::new(seed),
             refused: 0,
-            sent: 0,
+            sent: Sent::default(),
             joins: 0,
         }
     }
@@ -438,9 +379,14 @@ impl Schedule {
         let Some(sending) = self.channels.get_mut(&channel) else {
             return;
         };
+        if let Some(at) = sending.whole_at.take() {
+            let key = (channel.interface, sending.layer);
+            let need = self.needs.entry(key).or_default();
+            need.left(now.saturating_duration_since(at));
+        }
         match sending.reporters.remove(reporter) {
             Some(true) => {
-                self.learn(channel);
+                self.learn(channel, now);
                 self.stop(channel, now);
             }
             Some(false) => {}
@@ -476,7 +422,7 @@ impl Schedule {
             }
             Stage::Trickle { .. } | Stage::Asked { .. } => {}
         }
-        self.remember(channel, sending.position, now);
+        self.positions.remember(channel, sending.position, now);
     }
 
     /// Stops every channel that `gone` says is gone.
@@ -525,7 +471,7 @@ impl Schedule {
     /// Bits per second that can be sent, if more is asked for.
     #[must_use]
     pub fn capacity(&self) -> Option<u64> {
-        self.capacity.measured
+        self.capacity.measured()
     }
 
     /// Interfaces with joined channels.
@@ -560,7 +506,7 @@ impl Schedule {
 
     /// Symbols sent since the start.
     #[must_use]
-    pub fn sent(&self) -> u64 {
+    pub fn sent(&self) -> Sent {
         self.sent
     }
 
@@ -607,11 +553,11 @@ impl Schedule {
         }
         let mut reporters = Reporters::default();
         reporters.add(reporter, evidence);
-        let position = self
-            .recall(channel, now)
-            .unwrap_or_else(|| self.fresh_position(symbols));
+        let position = self.positions.begin(channel, symbols, now);
         let gather = if symbols < MIN_GATHERED {
             Duration::ZERO
+        } else if wanted.company {
+            GATHER_MORE
         } else {
             GATHER
         };
@@ -625,8 +571,16 @@ impl Schedule {
             due: now,
             evidence_at: now,
             sent_on_evidence: 0,
+            extra: 0,
+            pauses: [None; 6],
+            whole_at: None,
             sent_in_burst: 0,
             owed: 0,
+            burst: if position.sequence() == 0 {
+                Burst::First
+            } else {
+                Burst::Again
+            },
             hopeful: reporter,
             next_turn: 0,
             answers: 0,
@@ -669,8 +623,7 @@ impl Schedule {
             .turns
             .first()
             .is_some_and(|(due, _)| *due + BEHIND < now);
-        self.capacity.behind |= behind;
-        self.capacity.look(!self.queue.is_empty(), now);
+        self.capacity.look(behind, !self.queue.is_empty(), now);
         let total = self.bucket.as_ref().map(TokenBucket::rate);
         let limit = total.into_iter().chain(self.capacity()).min();
         // a little more than fits, so that nothing is left unused
@@ -686,7 +639,7 @@ impl Schedule {
             let Some((ticket, channel)) = self.queue.pop(full) else {
                 return;
             };
-            let extra = self.extra_of(channel);
+            let need = self.need_of(channel);
             let Some(sending) = self.channels.get_mut(&channel) else {
                 continue;
             };
@@ -694,9 +647,13 @@ impl Schedule {
             let left = match std::mem::take(&mut sending.owed) {
                 0 => {
                     (sending.sent_in_burst, sending.answers) = (0, 0);
-                    sending.symbols + extra
+                    sending.extra = need.burst(sending.symbols);
+                    sending.symbols + sending.extra
                 }
-                owed => owed,
+                owed => {
+                    sending.burst = Burst::Late;
+                    owed
+                }
             };
             // not before the pace of its last burst allows
             sending.due = sending.due.max(now);
@@ -704,21 +661,19 @@ impl Schedule {
         }
     }
 
-    /// Symbols beyond K that members have needed lately.
-    fn extra_of(&self, channel: Channel) -> u32 {
-        self.channels.get(&channel).map_or(0, |sending| {
-            let extra = self.extra.get(&(channel.interface, sending.layer));
-            (extra.copied().unwrap_or(0.0) * f64::from(sending.symbols)) as u32
-        })
+    fn need_of(&self, channel: Channel) -> Need {
+        let sending = self.channels.get(&channel);
+        let need = sending.and_then(|s| self.needs.get(&(channel.interface, s.layer)));
+        need.copied().unwrap_or_default()
     }
 
     /// Somebody has joined who needs a whole burst, counted from now.
     fn renew(&mut self, channel: Channel, reporter: Ipv6Addr, now: Instant) {
-        let extra = self.extra_of(channel);
+        let need = self.need_of(channel);
         let Some(sending) = self.channels.get_mut(&channel) else {
             return;
         };
-        let fresh = sending.symbols + extra;
+        let fresh = sending.symbols + need.burst(sending.symbols);
         match sending.stage {
             // who comes with the first symbols misses none
             Stage::Gathering { .. } | Stage::Waiting { .. } if sending.owed == 0 => return,
@@ -786,7 +741,8 @@ impl Schedule {
         sending.answers += 1;
         sending.stage = Stage::Trickle {
             left: trickle_of(sending.symbols),
-            sent: 1,
+            sent: trickle_of(sending.symbols),
+            run: 0,
         };
         self.turns.remove(&(sending.due, channel));
         sending.due = now;
@@ -794,25 +750,29 @@ impl Schedule {
     }
 
     /// The last member of a channel has all it needs: was the burst enough?
-    fn learn(&mut self, channel: Channel) {
+    fn learn(&mut self, channel: Channel, now: Instant) {
         let Some(sending) = self.channels.get(&channel) else {
             return;
         };
-        if sending.symbols < MIN_GATHERED || sending.sent_in_burst < sending.symbols {
+        let whole = sending.burst == Burst::First && sending.sent_in_burst >= sending.symbols;
+        let ended = !matches!(
+            sending.stage,
+            Stage::Gathering { .. } | Stage::Waiting { .. }
+        );
+        if sending.symbols < MIN_GATHERED || !whole || !ended {
             return;
         }
-        let enough = match sending.stage {
-            Stage::Burst { .. } => true,
-            Stage::Trickle { sent, .. } => sent == 0,
-            Stage::Asked { .. } => false,
-            Stage::Gathering { .. } | Stage::Waiting { .. } => return,
-        };
-        let extra = self
-            .extra
+        let need = self
+            .needs
             .entry((channel.interface, sending.layer))
             .or_default();
-        let change = if enough { -SHORTEN } else { LENGTHEN };
-        *extra = (*extra + change).clamp(0.0, 1.0);
+        // what was sent later cannot have been the reason to leave
+        let mut pauses = sending.pauses.iter().flatten();
+        let seen = pauses.find(|(at, _)| now.saturating_duration_since(*at) >= need.seen());
+        match seen {
+            Some((_, sent)) => need.needed(sending.symbols, *sent),
+            None => need.was_enough(sending.symbols, sending.extra),
+        }
     }
 
     fn ask_at_next_turn(&mut self, channel: Channel, now: Instant) {
@@ -831,6 +791,8 @@ impl Schedule {
             || now.saturating_duration_since(sending.evidence_at) >= HARD_TIME;
         let pace = self.paces[usize::from(sending.layer)];
         let (layer, stage) = (sending.layer, sending.stage);
+        let need = self.need_of(channel);
+        let idle = self.bursting == 0;
         let sends = !spent && matches!(stage, Stage::Burst { .. } | Stage::Trickle { .. });
         if sends && let Some(at) = self.closed_until(channel, now) {
             // others go first meanwhile
@@ -844,7 +806,7 @@ impl Schedule {
             Stage::Gathering { .. } | Stage::Waiting { .. } => None,
             Stage::Burst { left } if !spent => {
                 let count = left.min(pace.turn);
-                let mut time = pace.symbol_time * count;
+                let time = pace.symbol_time * count;
                 if left > count {
                     sending.stage = Stage::Burst { left: left - count };
                 } else if sending.owed > 0 {
@@ -856,18 +818,32 @@ impl Schedule {
                     sending.stage = Stage::Trickle {
                         left: trickle_of(sending.symbols),
                         sent: 0,
+                        run: 0,
                     };
                     self.leave_burst(channel, layer);
-                    time += PAUSE;
+                    return self.send_and_pause(channel, count, time, now);
                 }
                 self.send(channel, count, time, now)
             }
-            Stage::Trickle { left, sent } if !spent && left > 0 => {
-                sending.stage = Stage::Trickle {
-                    left: left - 1,
-                    sent: sent + 1,
+            Stage::Trickle { left, sent, run } if !spent && left > 0 => {
+                let run = match run {
+                    // what is sent in vain takes nothing from others
+                    0 if idle => need.step(sending.symbols, sent).max(sent).min(left),
+                    0 => need.step(sending.symbols, sent).min(left),
+                    run => run,
                 };
-                self.send(channel, 1, pace.symbol_time.max(TRICKLE_TIME), now)
+                let count = run.min(pace.turn);
+                let run = run - count;
+                sending.stage = Stage::Trickle {
+                    left: left - count,
+                    sent: sent + count,
+                    run,
+                };
+                let time = pace.symbol_time * count;
+                if run > 0 {
+                    return self.send(channel, count, time, now);
+                }
+                self.send_and_pause(channel, count, time, now)
             }
             Stage::Burst { left } => {
                 sending.owed += left;
@@ -890,6 +866,22 @@ impl Schedule {
         (!bucket.ready(now)).then(|| bucket.ready_at().max(now + Duration::from_micros(1)))
     }
 
+    /// The same before a pause, in which PARTs come.
+    fn send_and_pause(
+        &mut self,
+        channel: Channel,
+        count: u32,
+        time: Duration,
+        now: Instant,
+    ) -> Option<Action> {
+        let pause = self.need_of(channel).pause();
+        let action = self.send(channel, count, time + pause, now);
+        let sending = self.channels.get_mut(&channel)?;
+        sending.pauses.rotate_right(1);
+        sending.pauses[0] = Some((now, sending.sent_in_burst));
+        action
+    }
+
     fn ask(&mut self, channel: Channel, times: u8, now: Instant) -> Option<Action> {
         let sending = self.channels.get_mut(&channel)?;
         sending.stage = Stage::Asked { times };
@@ -910,15 +902,26 @@ impl Schedule {
         // the paces are those of packets that are not sealed
         let time = time * wire as u32 / WIRE_SIZE as u32;
         let sending = self.channels.get_mut(&channel)?;
-        let sequence = sending.position.sequence;
+        let sequence = sending.position.sequence();
         let ids = (0..count)
             .map(|_| sending.position.next(sending.symbols))
             .collect();
         sending.sent_on_evidence += count;
+        let before = sending.sent_in_burst;
         sending.sent_in_burst += count;
-        self.sent += u64::from(count);
+        if sending.burst == Burst::First
+            && (before..sending.sent_in_burst).contains(&(sending.symbols - 1))
+        {
+            sending.whole_at = Some(now);
+        }
+        *match (sending.stage, sending.burst) {
+            (Stage::Trickle { sent: 1.., .. }, _) => &mut self.sent.trickle,
+            (_, Burst::First) => &mut self.sent.first,
+            (_, Burst::Again) => &mut self.sent.again,
+            (_, Burst::Late) => &mut self.sent.late,
+        } += u64::from(count);
         let bytes = u64::from(count) * wire;
-        self.capacity.bytes += bytes;
+        self.capacity.spend(bytes);
         let earliest = now.checked_sub(MAX_LAG).unwrap_or(now);
         sending.due = sending.due.max(earliest) + time;
         self.turns.insert((sending.due, channel));
@@ -934,67 +937,6 @@ impl Schedule {
             ids,
         })
     }
-
-    fn remember(&mut self, channel: Channel, position: Position, now: Instant) {
-        self.forget(now);
-        if self.forgetting.len() < MAX_REMEMBERED {
-            self.memory.insert(channel, (now, position));
-            self.forgetting.push_back((now, channel));
-        }
-    }
-
-    fn recall(&mut self, channel: Channel, now: Instant) -> Option<Position> {
-        self.forget(now);
-        self.memory.remove(&channel).map(|(_, position)| position)
-    }
-
-    fn forget(&mut self, now: Instant) {
-        while let Some((at, channel)) = self.forgetting.front().copied()
-            && now.saturating_duration_since(at) > MEMORY
-        {
-            self.forgetting.pop_front();
-            // it may have been remembered anew since
-            if self
-                .memory
-                .get(&channel)
-                .is_some_and(|(then, _)| *then == at)
-            {
-                self.memory.remove(&channel);
-            }
-        }
-    }
-
-    fn fresh_position(&mut self, symbols: u32) -> Position {
-        let random = self.next_random();
-        Position {
-            sequence: 0,
-            start: random as u32 % symbols,
-            source: 0,
-            repair: symbols + ((random >> 32) as u32 % (MAX_ESI / 2)),
-        }
-    }
-
-    /// SplitMix64: where symbols start has to differ between servers, not to be secret.
-    fn next_random(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-}
-
-impl Position {
-    fn next(&mut self, symbols: u32) -> u32 {
-        self.sequence = self.sequence.wrapping_add(1);
-        if self.source < symbols {
-            self.source += 1;
-            return (self.start + self.source - 1) % symbols;
-        }
-        let id = self.repair;
-        self.repair = if id >= MAX_ESI { symbols } else { id + 1 };
-        id
-    }
 }
 
 /// A turn may overdraw the bucket; its size decides how much goes out back to back.
@@ -1005,458 +947,4 @@ fn bucket_of(rate: u64, now: Instant) -> TokenBucket {
 /// Symbols that a trickle may have.
 fn trickle_of(symbols: u32) -> u32 {
     (symbols / 4).max(MIN_TRICKLE)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const RATES: Rates = Rates {
-        channel: 20_000_000,
-        slow: 2_000_000,
-        total: None,
-    };
-    const BLOCK: Wanted = Wanted {
-        length: 256 * SYMBOL_SIZE as u32,
-        layer: 0,
-    };
-
-    fn channel(n: u16) -> Channel {
-        Channel {
-            interface: 1,
-            group: Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 0, 0, n),
-        }
-    }
-    fn host(n: u16) -> Ipv6Addr {
-        Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, n)
-    }
-
-    /// Everything that happens until `end`, with the times.
-    fn run(schedule: &mut Schedule, from: Instant, end: Duration) -> Vec<(Duration, Action)> {
-        let (mut now, mut seen) = (from, Vec::new());
-        loop {
-            while let Some(action) = schedule.poll(now) {
-                seen.push((now - from, action));
-            }
-            match schedule.poll_timeout() {
-                Some(at) if at <= from + end => now = at.max(now),
-                _ => return seen,
-            }
-        }
-    }
-
-    fn ids(seen: &[(Duration, Action)]) -> Vec<u32> {
-        seen.iter()
-            .flat_map(|(_, a)| match a {
-                Action::Symbols { ids, .. } => ids.clone(),
-                Action::Ask { .. } => Vec::new(),
-            })
-            .collect()
-    }
-
-    fn asks(seen: &[(Duration, Action)]) -> usize {
-        seen.iter()
-            .filter(|(_, a)| matches!(a, Action::Ask { .. }))
-            .count()
-    }
-
-    #[test]
-    fn a_receiver_that_vanished_costs_a_quarter_more_and_two_questions() {
-        let now = Instant::now();
-        let mut schedule = Schedule::new(RATES, 1, now);
-        schedule.join(channel(1), BLOCK, host(1), Evidence::Joined, now);
-        let seen = run(&mut schedule, now, Duration::from_secs(100));
-        let ids = ids(&seen);
-        assert_eq!(ids.len(), 256 + 64);
-        assert_eq!(
-            ids.iter().collect::<BTreeSet<_>>().len(),
-            ids.len(),
-            "no symbol twice"
-        );
-        assert_eq!(
-            ids[..256].iter().filter(|i| **i < 256).count(),
-            256,
-            "source symbols first"
-        );
-        assert_eq!(asks(&seen), 2);
-        assert_eq!(schedule.joined(), 0);
-    }
-
-    #[test]
-    fn whoever_joins_and_leaves_while_he_waits_is_forgotten() {
-        let now = Instant::now();
-        let mut schedule = Schedule::new(RATES, 1, now);
-        for n in 0..MAX_BURSTS as u16 {
-            schedule.join(channel(n + 1), BLOCK, host(1), Evidence::Joined, now);
-        }
-        let mut at = now + GATHER;
-        schedule.poll(at);
-        for _ in 0..1_000 {
-            schedule.join(channel(9_999), BLOCK, host(1), Evidence::Joined, at);
-            at += Duration::from_micros(10);
-            schedule.poll(at + GATHER);
-            schedule.part(channel(9_999), host(1), at);
-        }
-        assert_eq!(
-            (schedule.queue.is_empty(), schedule.gathering.len()),
-            (true, 0)
-        );
-        schedule.join(channel(9_999), BLOCK, host(1), Evidence::Joined, at);
-        schedule.part(channel(1), host(1), at);
-        schedule.poll(at + GATHER);
-        let stage = schedule.channels[&channel(9_999)].stage;
-        assert!(matches!(stage, Stage::Burst { .. }), "{stage:?}");
-    }
-
-    #[test]
-    fn who_joins_while_a_block_gathers_costs_nothing() {
-        let now = Instant::now();
-        let mut schedule = Schedule::new(RATES, 1, now);
-        schedule.join(channel(1), BLOCK, host(1), Evidence::Joined, now);
-        assert_eq!(schedule.poll(now), None);
-        let upcoming = Upcoming {
-            group: channel(1).group,
-            left: 256,
-        };
-        assert_eq!(
-            schedule.upcoming(channel(0), 9).collect::<Vec<_>>(),
-            [upcoming]
-        );
-        let later = now + GATHER / 2;
-        schedule.join(channel(1), BLOCK, host(2), Evidence::Joined, later);
-        let seen = run(&mut schedule, now, Duration::from_secs(100));
-        assert_eq!(ids(&seen).len(), 256 + 64);
-    }
-
-    #[test]
-    fn bursts_grow_to_what_members_need_and_shrink_again() {
-        let mut now = Instant::now();
-        let mut schedule = Schedule::new(RATES, 1, now);
-        let mut last = |needed: u32, blocks: u16| {
-            let mut trickled = 0;
-            for n in 0..blocks {
-                schedule.join(channel(n), BLOCK, host(1), Evidence::Joined, now);
-                let mut sent = 0;
-                while sent < needed {
-                    match schedule.poll(now) {
-                        Some(Action::Symbols { ids, .. }) => sent += ids.len() as u32,
-                        Some(Action::Ask { channel }) => {
-                            schedule.join(channel, BLOCK, host(1), Evidence::Confirmed, now);
-                        }
-                        None => now = schedule.poll_timeout().unwrap(),
-                    }
-                }
-                if let Stage::Trickle { sent, .. } = schedule.channels[&channel(n)].stage {
-                    trickled = sent;
-                }
-                schedule.part(channel(n), host(1), now);
-                now += MEMORY * 2;
-            }
-            trickled
-        };
-        assert!(last(320, 1) > 60);
-        let trickled = last(320, 200);
-        assert!(trickled < 16, "{trickled} of 64 in the trickle");
-        assert_eq!(last(256, 200), 0);
-        assert!(last(320, 1) > 60, "long bursts have been forgotten");
-    }
-
-    #[test]
-    fn the_burst_has_the_channels_rate() {
-        let now = Instant::now();
-        let mut schedule = Schedule::new(RATES, 1, now);
-        schedule.join(channel(1), BLOCK, host(1), Evidence::Joined, now);
-        let seen = run(&mut schedule, now, GATHER + Duration::from_millis(100));
-        let bits = ids(&seen).len() as u64 * WIRE_SIZE * 8;
-        assert!(
-            (1_900_000..=2_200_000).contains(&bits),
-            "{bits} bits in 0.1 s at 20 Mbit/s"
-        );
-    }
-
-    #[test]
-    fn nothing_is_sent_after_the_last_part() {
-        let now = Instant::now();
-        let mut schedule = Schedule::new(RATES, 1, now);
-        for reporter in [1, 2] {
-            schedule.join(channel(1), BLOCK, host(reporter), Evidence::Joined, now);
-        }
-        schedule.poll(now);
-        schedule.part(channel(1), host(1), now);
-        assert!(
-            schedule.poll_timeout().is_some(),
-            "the other one is still there"
-        );
-        schedule.part(channel(1), host(2), now);
-        assert_eq!(schedule.poll_timeout(), None);
-        assert_eq!(schedule.poll(now + Duration::from_secs(5)), None);
-        assert_eq!(schedule.joined(), 0);
-    }
-
-    #[test]
-    fn repeated_reports_of_one_host_do_not_renew_the_budget() {
-        let now = Instant::now();
-        let mut schedule = Schedule::new(RATES, 1, now);
-        schedule.join(channel(1), BLOCK, host(1), Evidence::Joined, now);
-        let first = ids(&run(&mut schedule, now, Duration::from_millis(60))).len();
-        schedule.join(channel(1), BLOCK, host(1), Evidence::Joined, now);
-        schedule.join(channel(1), BLOCK, host(1), Evidence::Confirmed, now);
-        let then = now + Duration::from_millis(60);
-        let rest = ids(&run(&mut schedule, then, Duration::from_secs(60))).len();
-        assert_eq!(first + rest, 256 + 64);
-    }
-
-    #[test]
-    fn another_hosts_join_extends_the_burst_with_new_symbols() {
-        let now = Instant::now();
-        let mut schedule = Schedule::new(RATES, 1, now);
-        schedule.join(channel(1), BLOCK, host(1), Evidence::Joined, now);
-        let mut all = ids(&run(&mut schedule, now, Duration::from_millis(140)));
-        let then = now + Duration::from_millis(140);
-        schedule.join(channel(1), BLOCK, host(2), Evidence::Joined, then);
-        all.extend(ids(&run(&mut schedule, then, Duration::from_secs(60))));
-        assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());
-        assert!(all.len() > 256 + 64 + 100, "{}", all.len());
-    }
-
-    #[test]
-    fn answers_bring_a_little_more_twice_and_then_everything_anew() {
-        let now = Instant::now();
-        let mut schedule = Schedule::new(RATES, 1, now);
-        schedule.join(channel(1), BLOCK, host(1), Evidence::Joined, now);
-        let (mut at, mut counts) = (now, vec![0]);
-        while counts.len() < 6 {
-            match schedule.poll(at) {
-                Some(Action::Symbols { ids, .. }) => *counts.last_mut().unwrap() += ids.len(),
-                Some(Action::Ask { channel }) => {
-                    schedule.join(channel, BLOCK, host(1), Evidence::Confirmed, at);
-                    counts.push(0);
-                }
-                None => at = schedule.poll_timeout().unwrap(),
-            }
-        }
-        assert_eq!(counts[..5], [256 + 64, 64, 64, 256 + 64, 64]);
-    }
-
-    #[test]
-    fn the_total_rate_is_kept_and_those_who_joined_share_it_fairly() {
-        let now = Instant::now();
-        let rates = Rates {
-            total: Some(10_000_000),
-            ..RATES
-        };
-        let mut schedule = Schedule::new(rates, 1, now);
-        for n in 1..=30 {
-            schedule.join(channel(n), BLOCK, host(1), Evidence::Joined, now);
-        }
-        for n in 101..=102 {
-            schedule.join(channel(n), BLOCK, host(2), Evidence::Joined, now);
-        }
-        let seen = run(&mut schedule, now, GATHER + Duration::from_millis(1_500));
-        let mut each = BTreeMap::new();
-        for (_, action) in &seen {
-            if let Action::Symbols { channel, ids, .. } = action {
-                *each.entry(*channel).or_insert(0) += ids.len() as u64;
-            }
-        }
-        let total: u64 = each.values().sum::<u64>() * WIRE_SIZE * 8;
-        assert!(
-            (14_250_000..=16_000_000).contains(&total),
-            "{total} bits in a second and a half"
-        );
-        assert!(
-            each[&channel(101)] >= 256 && each[&channel(102)] >= 256,
-            "{each:?}"
-        );
-        assert!(each.len() <= 12, "one after the other: {each:?}");
-        assert!(
-            schedule
-                .capacity()
-                .is_some_and(|c| (9_000_000..11_000_000).contains(&c))
-        );
-    }
-
-    #[test]
-    fn a_flood_of_joins_is_bounded_and_everybody_gets_a_turn() {
-        let now = Instant::now();
-        let mut schedule = Schedule::new(RATES, 1, now);
-        let small = Wanted {
-            length: 1_024,
-            layer: 0,
-        };
-        for n in 0..MAX_CHANNELS as u32 + 5 {
-            let group = Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 1, (n >> 16) as u16, n as u16);
-            let flood = Channel {
-                interface: 1,
-                group,
-            };
-            schedule.join(flood, small, host(1), Evidence::Joined, now);
-        }
-        assert_eq!((schedule.joined(), schedule.refused()), (MAX_CHANNELS, 5));
-        schedule.poll(now);
-        assert!(schedule.load <= MAX_BURSTS * RATES.channel + RATES.channel);
-        // another one finds room, and is not the last
-        schedule.join(channel(1), small, host(2), Evidence::Joined, now);
-        assert_eq!((schedule.joined(), schedule.refused()), (MAX_CHANNELS, 6));
-        let seen = run(&mut schedule, now, Duration::from_millis(50));
-        let served = |(_, a): &(_, Action)| matches!(a, Action::Symbols { channel: c, .. } if *c == channel(1));
-        assert!(seen.iter().any(served));
-        run(&mut schedule, now, Duration::from_secs(1_000));
-        assert_eq!(schedule.joined(), 0);
-    }
-
-    #[test]
-    fn a_share_that_thousands_of_hosts_join_again_and_again_leaves_half_to_another() {
-        let start = Instant::now();
-        let rates = Rates {
-            total: Some(100_000_000),
-            ..RATES
-        };
-        let other = |n: u16| Channel {
-            interface: 1,
-            group: Ipv6Addr::new(0xff1e, 0, 0, 7, 0, 0, 0, n),
-        };
-        let mut schedule = Schedule::new(rates, 1, start);
-        let (mut flood, mut flooded) = (0_u32, 0);
-        let mut got = [0; 20];
-        let served = |got: &[u32; 20]| got.iter().filter(|g| **g >= 256).count();
-        let mut now = start;
-        while served(&got) < got.len() {
-            assert!(now < start + Duration::from_secs(2), "{flooded} {got:?}");
-            // all of a share's channels, by a hundred thousand hosts a second
-            for _ in 0..100 {
-                flood += 1;
-                let host = Ipv6Addr::from((0xfe80 << 112) + u128::from(flood));
-                let at = channel((flood % 100) as u16 + 1);
-                schedule.join(at, BLOCK, host, Evidence::Joined, now);
-            }
-            if now == start + GATHER * 10 {
-                for n in 0..got.len() as u16 {
-                    schedule.join(other(n), BLOCK, host(1), Evidence::Joined, now);
-                }
-            }
-            while let Some(action) = schedule.poll(now) {
-                let Action::Symbols { channel, ids, .. } = action else {
-                    continue;
-                };
-                if channel.group.segments()[3] == 7 {
-                    let n = channel.group.segments()[7];
-                    got[usize::from(n)] += ids.len() as u32;
-                    if got[usize::from(n)] >= 256 {
-                        schedule.part(channel, host(1), now);
-                    }
-                } else {
-                    flooded += ids.len();
-                }
-            }
-            now += Duration::from_millis(1);
-        }
-        // 20 blocks at half of the rate are 0.92 s
-        let took = now - start - GATHER * 10;
-        assert!(took < Duration::from_millis(1_200), "{took:?}");
-        assert!(schedule.load <= 120_000_000, "{}", schedule.load);
-    }
-
-    #[test]
-    fn a_share_keeps_its_own_limit_and_holds_up_no_other() {
-        let now = Instant::now();
-        let mut schedule = Schedule::new(RATES, 1, now);
-        let limited = Terms {
-            limit: Some(8_000_000),
-            sealed: true,
-        };
-        let other = |n: u16| Channel {
-            interface: 1,
-            group: Ipv6Addr::new(0xff1e, 0, 0, 7, 0, 0, 0, n),
-        };
-        let prefix = SharePrefix::of_group(channel(1).group).unwrap();
-        schedule.set_terms(prefix, limited, now);
-        for n in 0..40 {
-            schedule.join(channel(n), BLOCK, host(1), Evidence::Joined, now);
-            schedule.join(other(n), BLOCK, host(1), Evidence::Joined, now);
-        }
-        let (mut sent, mut others) = (0, 0);
-        for (_, action) in run(&mut schedule, now, GATHER + Duration::from_secs(2)) {
-            if let Action::Symbols { channel, ids, .. } = action {
-                let other = channel.group.segments()[3] == 7;
-                *(if other { &mut others } else { &mut sent }) += ids.len() as u64;
-            }
-        }
-        let bits = sent * SEALED_WIRE_SIZE * 8;
-        assert!((15_000_000..=17_000_000).contains(&bits), "{bits} in 2 s");
-        assert!(others >= 40 * 256, "{others}");
-        schedule.set_terms(prefix, Terms::default(), now);
-        assert_eq!(schedule.limit_of(channel(1).group), None);
-        let then = now + GATHER + Duration::from_secs(2);
-        run(&mut schedule, then, Duration::from_secs(100));
-        assert_eq!(schedule.joined(), 0);
-    }
-
-    #[test]
-    fn slow_channels_run_slowly_and_leave_room_for_others() {
-        let now = Instant::now();
-        let mut schedule = Schedule::new(RATES, 1, now);
-        let slow = Wanted { layer: 1, ..BLOCK };
-        for n in 0..MAX_BURSTS as u16 {
-            schedule.join(channel(1_000 + n), slow, host(1), Evidence::Joined, now);
-            schedule.join(channel(n), BLOCK, host(2), Evidence::Joined, now);
-        }
-        let seen = run(&mut schedule, now, GATHER + Duration::from_millis(500));
-        let sent = |first: u16| -> usize {
-            seen.iter()
-                .filter_map(|(_, a)| match a {
-                    Action::Symbols { channel, ids, .. } => {
-                        Some((channel.group.segments()[7], ids))
-                    }
-                    Action::Ask { .. } => None,
-                })
-                .filter(|(group, _)| (first..first + 1_000).contains(group))
-                .map(|(_, ids)| ids.len())
-                .sum()
-        };
-        let bits = sent(1_000) as u64 * WIRE_SIZE * 8 / u64::from(MAX_BURSTS as u16);
-        assert!(
-            (800_000..=1_200_000).contains(&bits),
-            "{bits} bits in 0.5 s at 2 Mbit/s"
-        );
-        assert!(sent(0) >= 100 * 256, "{}", sent(0));
-    }
-
-    #[test]
-    fn more_reporters_than_are_told_apart_are_asked_not_forgotten() {
-        let now = Instant::now();
-        let mut schedule = Schedule::new(RATES, 1, now);
-        for n in 0..MAX_REPORTERS as u16 + 3 {
-            schedule.join(channel(1), BLOCK, host(n), Evidence::Joined, now);
-        }
-        let now = now + GATHER;
-        schedule.poll(now);
-        for n in 0..MAX_REPORTERS as u16 + 2 {
-            schedule.part(channel(1), host(n), now);
-        }
-        assert_eq!(schedule.joined(), 1);
-        assert_eq!(
-            asks(&run(&mut schedule, now, Duration::from_millis(300))),
-            1
-        );
-    }
-
-    #[test]
-    fn a_channel_joined_again_soon_goes_on_where_it_stopped() {
-        let now = Instant::now();
-        let mut schedule = Schedule::new(RATES, 1, now);
-        schedule.join(channel(1), BLOCK, host(1), Evidence::Joined, now);
-        let mut all = ids(&run(&mut schedule, now, Duration::from_millis(70)));
-        schedule.part(channel(1), host(1), now + Duration::from_millis(70));
-        schedule.join(
-            channel(1),
-            BLOCK,
-            host(1),
-            Evidence::Joined,
-            now + Duration::from_millis(80),
-        );
-        let then = now + Duration::from_millis(80);
-        all.extend(ids(&run(&mut schedule, then, Duration::from_millis(70))));
-        assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());
-    }
 }

@@ -500,10 +500,12 @@ impl Shell {
 
     /// What was sent, each time that nobody listens any more: without headers, to compare with the size of files.
     fn show_sent(&mut self) {
-        let symbols = self.server.symbols_sent();
+        let sent = self.server.symbols_sent();
+        let symbols = sent.total();
         if symbols != self.sent_shown {
             let bytes = symbols * SYMBOL_SIZE as u64;
             tracing::info!("sent {symbols} symbols, {bytes} bytes, since the start");
+            tracing::debug!("symbols by what for: {sent:?}");
             self.sent_shown = symbols;
         }
     }

@@ -1,0 +1,56 @@
+//! What can be sent, measured while there is more to send than that.
+
+use std::time::{Duration, Instant};
+
+/// It is measured over so long.
+const MEASURE: Duration = Duration::from_millis(300);
+/// A capacity beyond this is no limit.
+const FORGOTTEN: u64 = 10_000_000_000;
+
+#[derive(Debug)]
+pub(super) struct Capacity {
+    since: Instant,
+    bytes: u64,
+    behind: bool,
+    measured: Option<u64>,
+}
+
+impl Capacity {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            since: now,
+            bytes: 0,
+            behind: false,
+            measured: None,
+        }
+    }
+
+    /// Bits per second, if there is more to send.
+    pub(super) fn measured(&self) -> Option<u64> {
+        self.measured
+    }
+
+    /// So many bytes have been sent.
+    pub(super) fn spend(&mut self, bytes: u64) {
+        self.bytes += bytes;
+    }
+
+    /// Draws conclusions from time to time; `behind` says whether something was due long ago, `queue` whether anything
+    /// waits to be sent.
+    pub(super) fn look(&mut self, behind: bool, queue: bool, now: Instant) {
+        self.behind |= behind;
+        let elapsed = now.saturating_duration_since(self.since);
+        if elapsed < MEASURE {
+            return;
+        }
+        let rate = self.bytes as f64 * 8.0 / elapsed.as_secs_f64();
+        // an interval with a pause in it is no measurement
+        let whole = elapsed < MEASURE * 3;
+        self.measured = if self.behind && queue && whole {
+            Some(rate as u64)
+        } else {
+            self.measured.map(|m| m + m / 2).filter(|m| *m < FORGOTTEN)
+        };
+        (self.since, self.bytes, self.behind) = (now, 0, false);
+    }
+}

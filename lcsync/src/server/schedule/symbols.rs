@@ -1,0 +1,113 @@
+//! Which symbols of a channel come next. They never repeat: first the source symbols once around from a random start,
+//! because receiving these costs no decoding, then repair symbols upwards from a random id.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use librecast::coding::MAX_ESI;
+
+use super::Channel;
+
+/// A channel joined again within this time goes on where it stopped.
+pub(super) const MEMORY: Duration = Duration::from_secs(5);
+const MAX_REMEMBERED: usize = 8_192;
+
+/// Where a channel is in its endless sequence of symbols.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Position {
+    sequence: u32,
+    /// First source symbol sent.
+    start: u32,
+    /// Source symbols sent.
+    source: u32,
+    /// Next repair symbol.
+    repair: u32,
+}
+
+impl Position {
+    /// Of the next symbol.
+    pub(super) fn sequence(&self) -> u32 {
+        self.sequence
+    }
+
+    /// The id of the next symbol, of a block that has so many.
+    pub(super) fn next(&mut self, symbols: u32) -> u32 {
+        self.sequence = self.sequence.wrapping_add(1);
+        if self.source < symbols {
+            self.source += 1;
+            return (self.start + self.source - 1) % symbols;
+        }
+        let id = self.repair;
+        self.repair = if id >= MAX_ESI { symbols } else { id + 1 };
+        id
+    }
+}
+
+/// Where channels start, and where those that were joined lately stopped.
+#[derive(Debug)]
+pub(super) struct Positions {
+    memory: BTreeMap<Channel, (Instant, Position)>,
+    forgetting: VecDeque<(Instant, Channel)>,
+    random: u64,
+}
+
+impl Positions {
+    /// `seed` decides where symbols start.
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            memory: BTreeMap::new(),
+            forgetting: VecDeque::new(),
+            random: seed,
+        }
+    }
+
+    /// Where a channel begins that has so many symbols.
+    pub(super) fn begin(&mut self, channel: Channel, symbols: u32, now: Instant) -> Position {
+        self.forget(now);
+        let remembered = self.memory.remove(&channel).map(|(_, position)| position);
+        remembered.unwrap_or_else(|| self.fresh(symbols))
+    }
+
+    pub(super) fn remember(&mut self, channel: Channel, position: Position, now: Instant) {
+        self.forget(now);
+        if self.forgetting.len() < MAX_REMEMBERED {
+            self.memory.insert(channel, (now, position));
+            self.forgetting.push_back((now, channel));
+        }
+    }
+
+    fn forget(&mut self, now: Instant) {
+        while let Some((at, channel)) = self.forgetting.front().copied()
+            && now.saturating_duration_since(at) > MEMORY
+        {
+            self.forgetting.pop_front();
+            // it may have been remembered anew since
+            if self
+                .memory
+                .get(&channel)
+                .is_some_and(|(then, _)| *then == at)
+            {
+                self.memory.remove(&channel);
+            }
+        }
+    }
+
+    fn fresh(&mut self, symbols: u32) -> Position {
+        let random = self.next_random();
+        Position {
+            sequence: 0,
+            start: random as u32 % symbols,
+            source: 0,
+            repair: symbols + ((random >> 32) as u32 % (MAX_ESI / 2)),
+        }
+    }
+
+    /// SplitMix64: where symbols start has to differ between servers, not to be secret.
+    fn next_random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
