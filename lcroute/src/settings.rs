@@ -25,7 +25,7 @@ pub struct Common {
     /// Print JSON
     #[arg(long, global = true)]
     pub json: bool,
-    /// error, warn, info, debug, trace or a filter of tracing [default: $RUST_LOG]
+    /// error, warn, info, debug, trace or TARGET=LEVEL with commas between [default: $RUST_LOG]
     #[arg(long, global = true, value_name = "LEVEL")]
     pub log: Option<String>,
 }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use tracing::field::{Field, Visit};
 use tracing_subscriber::field::RecordFields;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::layer::SubscriberExt;
@@ -102,13 +103,7 @@ pub fn init_logging(level: Option<&str>, default: &str) -> Result<(), ExitError>
             Err(_) => default.to_owned(),
         },
     };
-    let filter = tracing_subscriber::EnvFilter::try_new(&filter).map_err(|e| {
-        ExitError::new(
-            Exit::Usage,
-            format!("log level `{filter}`: {e}; use error, warn, info, debug or trace"),
-        )
-    })?;
-    let log = tracing_subscriber::registry().with(filter);
+    let log = tracing_subscriber::registry().with(parse_filter(&filter)?);
     if journal && let Ok(layer) = tracing_journald::layer() {
         // MESSAGE_ID and the like are to be called that
         let _already_set = log.with(layer.with_field_prefix(None)).try_init();
@@ -129,6 +124,23 @@ pub fn init_logging(level: Option<&str>, default: &str) -> Result<(), ExitError>
         log.with(text).try_init()
     };
     Ok(())
+}
+
+/// `LEVEL` or `TARGET=LEVEL`, or several with `,` between them. `EnvFilter` would read the same and filters by spans, of
+/// which we have none; the regular expressions for that are 5 % of a program.
+fn parse_filter(filter: &str) -> Result<Targets, ExitError> {
+    let wrong = |why: &dyn fmt::Display| {
+        let usage = "use error, warn, info, debug or trace, or TARGET=LEVEL,...";
+        ExitError::new(Exit::Usage, format!("log level `{filter}`: {why}; {usage}"))
+    };
+    if filter.contains('[') {
+        return Err(wrong(&"filters by spans and fields are unknown"));
+    }
+    let parts: Vec<&str> = filter.split(',').map(str::trim).collect();
+    let parts = parts.into_iter().filter(|part| !part.is_empty());
+    let all = parts.collect::<Vec<_>>().join(",");
+    // an empty one: errors alone
+    all.parse::<Targets>().map_err(|e| wrong(&e))
 }
 
 /// Whether stderr leads to the journal, and not to where somebody has sent it since (systemd.exec(5), $JOURNAL_STREAM).
@@ -177,5 +189,44 @@ impl Visit for TextVisitor<'_> {
             "message" => write!(self.writer, "{space}{value:?}"),
             _ => write!(self.writer, "{space}{name}={value:?}"),
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+
+    use super::*;
+
+    #[test]
+    fn a_filter_is_a_level_and_levels_of_targets() {
+        let enabled = |filter: &str, target: &str, level: Level| {
+            parse_filter(filter).map(|filter| filter.would_enable(target, &level))
+        };
+        assert!(enabled("info", "rtc_ice::agent", Level::INFO).unwrap());
+        assert!(!enabled("info", "rtc_ice::agent", Level::DEBUG).unwrap());
+        let filter = " warn , ,lcroute=debug,lcroute::tun=off,";
+        assert!(enabled(filter, "lcroute::daemon", Level::DEBUG).unwrap());
+        assert!(!enabled(filter, "lcroute::tun", Level::ERROR).unwrap());
+        assert!(enabled(filter, "lcsync", Level::WARN).unwrap());
+        assert!(!enabled(filter, "lcsync", Level::INFO).unwrap());
+        for errors_alone in ["", ",", "ERROR"] {
+            assert!(enabled(errors_alone, "lcsync", Level::ERROR).unwrap());
+            assert!(!enabled(errors_alone, "lcsync", Level::WARN).unwrap());
+        }
+    }
+
+    #[test]
+    fn what_is_no_filter_is_an_error_of_usage() {
+        for wrong in [
+            "lcroute=loud",
+            "a=b=c",
+            "lcroute[span]=debug",
+            "[{field}]=info",
+        ] {
+            let error = parse_filter(wrong).unwrap_err();
+            assert_eq!(error.exit, Exit::Usage);
+            assert!(error.to_string().contains(wrong), "{error}");
+        }
     }
 }

@@ -333,7 +333,7 @@ const FILES: &[File] = &[
                     (
                         "log",
                         "`info` for daemons, else `warn`",
-                        "`error`, `warn`, `info`, `debug`, `trace`, or a filter of tracing.",
+                        "`error`, `warn`, `info`, `debug`, `trace`, or TARGET=LEVEL with commas between.",
                     ),
                 ],
             },
