@@ -52,11 +52,13 @@ impl Service {
     }
 }
 
-/// Where the manager has put the credential `name` (`LoadCredential=`, `LoadCredentialEncrypted=`), if it has.
+/// Where the manager has put the credential `name` (`LoadCredential=`, `LoadCredentialEncrypted=`), or `name.plain`, if it
+/// has. Units load both: under one name systemd would take a file in the clear for a broken encrypted one.
 #[must_use]
 pub fn credential(name: &str) -> Option<PathBuf> {
     let folder = PathBuf::from(std::env::var_os("CREDENTIALS_DIRECTORY")?);
-    Some(folder.join(name)).filter(|file| file.exists())
+    let mut files = [folder.join(name), folder.join(format!("{name}.plain"))].into_iter();
+    files.find(|file| file.exists())
 }
 
 /// Programs can use what the daemon gives them; also after [`reloading`].

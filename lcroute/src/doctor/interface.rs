@@ -150,7 +150,7 @@ fn inbound(patient: &Patient) -> Check {
             format!("this host drops UDP that arrives on {tun}: programs receive nothing"),
             format!(
                 "nft insert rule inet filter input iifname \"{tun}\" ip6 daddr ff00::/8 accept\n\
-                 (names of table and chain as on this host), then: lcroute reload"
+                 (names of table and chain as on this host; with firewalld, a zone for {tun}), then: lcroute reload"
             ),
         ),
     }
