@@ -1,15 +1,19 @@
-//! `lcroute` on a host whose clock is wrong, for tests: the wall clock is off by as many seconds as the file
-//! `clock-offset` in the working directory says. Monotonic time is right.
+//! `lcroute` on a host whose clock is wrong, or which has slept, for tests: the wall clock is off by as many seconds as
+//! the file `clock-offset` in the working directory says. Monotonic time lacks as many nanoseconds as the file `clock-slept`,
+//! if there is one, says in its eight bytes: a suspended host's stands still, and the others' does not.
 //!
-//! The kernel has no namespace for the wall clock, so this program puts its own `clock_gettime` before that
-//! of the C library.
+//! The kernel has no namespace for the wall clock and no sleep for one of its hosts, so this program puts its own
+//! `clock_gettime` before that of the C library.
 
+use std::os::fd::AsRawFd;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicPtr, Ordering};
 
 use nix::libc;
 
 static OFFSET: AtomicI64 = AtomicI64::new(0);
+static NEVER: AtomicI64 = AtomicI64::new(0);
+static SLEPT: AtomicPtr<AtomicI64> = AtomicPtr::new((&raw const NEVER).cast_mut());
 
 fn main() -> ExitCode {
     let offset = std::fs::read_to_string("clock-offset");
@@ -18,10 +22,23 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     };
     OFFSET.store(offset, Ordering::Relaxed);
+    if let Ok(file) = std::fs::File::open("clock-slept") {
+        // SAFETY: a new mapping, of a file that the test keeps; it is never unmapped
+        let slept = unsafe {
+            let (size, flags) = (size_of::<AtomicI64>(), libc::MAP_SHARED);
+            let null = std::ptr::null_mut();
+            libc::mmap(null, size, libc::PROT_READ, flags, file.as_raw_fd(), 0)
+        };
+        if slept == libc::MAP_FAILED {
+            eprintln!("clock-slept: {}", std::io::Error::last_os_error());
+            return ExitCode::FAILURE;
+        }
+        SLEPT.store(slept.cast(), Ordering::Relaxed);
+    }
     lcroute::main()
 }
 
-// SAFETY: the signature is the C library's, and so is what it does, but for the wall clock's seconds.
+// SAFETY: the signature is the C library's, and so is what it does, but for what is added or taken away.
 #[unsafe(no_mangle)]
 extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut libc::timespec) -> libc::c_int {
     // SAFETY: the system call that the C library's function makes, with the caller's pointer.
@@ -29,6 +46,15 @@ extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut libc::timespec) -
     if result == 0 && clock == libc::CLOCK_REALTIME {
         // SAFETY: the kernel has just written there.
         unsafe { (*time).tv_sec += OFFSET.load(Ordering::Relaxed) };
+    }
+    if result == 0 && clock == libc::CLOCK_MONOTONIC {
+        const SECOND: i64 = 1_000_000_000;
+        // SAFETY: a static, or a page that is never unmapped; the kernel has just written to `time`.
+        unsafe {
+            let slept = (*SLEPT.load(Ordering::Relaxed)).load(Ordering::Relaxed);
+            let now = (*time).tv_sec * SECOND + (*time).tv_nsec - slept;
+            ((*time).tv_sec, (*time).tv_nsec) = (now / SECOND, now % SECOND);
+        }
     }
     if result == 0 { 0 } else { -1 }
 }

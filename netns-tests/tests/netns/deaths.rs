@@ -1,7 +1,11 @@
 //! How a neighbour's end is noticed, and what is no end.
 
+use std::thread;
+use std::time::{Duration, Instant};
+
 use anyhow::{Result, ensure};
-use netns_tests::lab::eventually;
+use netns_tests::lab::{Lab, eventually};
+use nix::sys::signal::Signal;
 
 use crate::hostile_load::{PORT, besieged};
 use crate::world;
@@ -81,4 +85,54 @@ fn forged_icmp_errors_end_no_link_and_cost_no_packet() {
         }
         Ok(())
     });
+}
+
+/// So long a daemon gets no time: its peers give it up after a few seconds, and half a minute more goes by.
+const AWAY: Duration = Duration::from_secs(45);
+
+/// `b` gets no time for a while and then goes on; `asleep`: and does not know it, as on a host that was suspended.
+fn goes_on_after_a_while(lab: &Lab, asleep: bool) -> Result<()> {
+    let mut network = lab.network(lab.closed_hosts(&["a", "b"])?)?;
+    network.members[1].host.write("clock-offset", "0")?;
+    network.members[1]
+        .host
+        .write("clock-slept", 0_i64.to_ne_bytes())?;
+    network.members[1].program = env!("CARGO_BIN_EXE_lcroute-skewed");
+    network.start()?;
+    let receiver = network.members[1].host.receive("ff1e::42", &[])?;
+    let _sender = network.members[0].host.send_for_ever("ff1e::42")?;
+    receiver.expect_more("b hears a")?;
+    let uptime = network.members[1].status()?["uptime_s"].clone();
+
+    network.members[1].daemon()?.signal(Signal::SIGSTOP)?;
+    let stopped = Instant::now();
+    network.members[0].wait_links(0)?;
+    thread::sleep(AWAY.saturating_sub(stopped.elapsed()));
+    if asleep {
+        let slept = i64::try_from(stopped.elapsed().as_nanos())?;
+        // in place: it is mapped
+        let path = network.members[1].host.path("clock-slept");
+        let file = std::fs::File::options().write(true).open(path)?;
+        std::os::unix::fs::FileExt::write_all_at(&file, &slept.to_ne_bytes(), 0)?;
+    }
+    network.members[1].daemon()?.signal(Signal::SIGCONT)?;
+    let woke = Instant::now();
+    network.wait_linked()?;
+    receiver.expect_more("b hears a again, without another join")?;
+    println!("hears again {:.1?} after it goes on", woke.elapsed());
+
+    let known = |value: &serde_json::Value| value.as_u64().unwrap_or_default();
+    let grown = known(&network.members[1].status()?["uptime_s"]) - known(&uptime);
+    ensure!((grown < AWAY.as_secs()) == asleep, "it is {grown} s older");
+    Ok(())
+}
+
+#[test]
+fn a_daemon_that_got_no_time_for_a_while_goes_on() {
+    world("stopped", |lab| goes_on_after_a_while(lab, false));
+}
+
+#[test]
+fn a_host_that_was_suspended_finds_its_links_again() {
+    world("suspended", |lab| goes_on_after_a_while(lab, true));
 }
