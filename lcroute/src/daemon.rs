@@ -10,7 +10,7 @@ use anyhow::Context;
 use lcroute_engine::Engine;
 use lcroute_engine::topology::{PolicyKind, TopologyConfig};
 use lcroute_overlay::signal::server;
-use lcroute_overlay::{Identity as OverlayIdentity, Overlay, OverlayConfig};
+use lcroute_overlay::{Identity as OverlayIdentity, Overlay, OverlayConfig, common_beat};
 use librecast::cert::Member;
 use librecast::cli::{Exit, ExitError};
 use librecast::events;
@@ -26,7 +26,7 @@ use crate::packet_loop::{Network, NetworkStart, PacketLoop, Parts};
 use crate::services::HostServices;
 use crate::settings::{Common, Overrides};
 use crate::slow_side::{SlowSide, serve_metrics};
-use crate::state::{Identity, StateDir, unix_now};
+use crate::state::{Identity, StateDir, since_1970, unix_now};
 use crate::system::{SystemSignals, room_for_clients};
 use crate::waker::Waker;
 use crate::{netlink, tun, udp};
@@ -128,6 +128,7 @@ fn assemble(
         OverlayConfig {
             identity: OverlayIdentity::new(key.clone(), network, identity.chain.clone()),
             clock: unix_now,
+            beat: common_beat(now, since_1970()),
             seed: seed(),
             mtu: config.tun.mtu,
             media: config.live.media,

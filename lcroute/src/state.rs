@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use librecast::cert::{Chain, Member};
@@ -30,9 +30,14 @@ const MAX_REVOCATIONS_FILE: u64 = 16 << 20;
 /// Seconds since 1970 by the host's clock.
 #[must_use]
 pub fn unix_now() -> u64 {
+    since_1970().as_secs()
+}
+
+/// What the wall clock says.
+pub fn since_1970() -> Duration {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| d.as_secs())
+        .unwrap_or_default()
 }
 
 /// An opened state directory.

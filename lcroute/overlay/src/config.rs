@@ -1,7 +1,7 @@
 //! Who this node is, and the bounds within which its overlay works.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use librecast::cert::Chain;
 use librecast::id::{NetworkId, PeerId, SecretKey};
@@ -63,6 +63,9 @@ pub struct OverlayConfig {
     pub identity: Identity,
     /// The wall clock: seconds since 1970, for certificates and the age of messages.
     pub clock: fn() -> u64,
+    /// What can wait for a common moment is done at this time, and at whole steps before and after: hellos, and what links
+    /// ask for without a hurry. See [`crate::common_beat`].
+    pub beat: Instant,
     /// Seed of the backoff's jitter.
     pub seed: u64,
     /// MTU of `lc0` in bytes: a packet of this size fits one datagram where it can.

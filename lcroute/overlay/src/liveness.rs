@@ -46,6 +46,19 @@ const MAX_OUTSTANDING: usize = 64;
 /// What others say is believed no more often: anybody can forge it.
 const HINT_EVERY: Duration = Duration::from_secs(1);
 
+/// A beat that is the same on all hosts whose clocks agree; `since_1970` is what the wall clock says `now`. Their hellos
+/// meet, and a node with eight idle links wakes a dozen times a second instead of fifty. Where clocks differ it is as good
+/// as any.
+#[must_use]
+pub fn common_beat(now: Instant, since_1970: Duration) -> Instant {
+    // so many periods of a hello are whole seconds, to which other things keep
+    let common = HELLO_EVERY.as_nanos() * 1_000;
+    let past = since_1970.as_nanos() % common;
+    // less than six minutes, which fits
+    now.checked_sub(Duration::from_nanos(past as u64))
+        .unwrap_or(now)
+}
+
 /// What to do now.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -61,7 +74,7 @@ pub(crate) enum Verdict {
 #[derive(Debug)]
 pub(crate) struct Liveness {
     /// Hellos of all links go out at this time and whole multiples of [`HELLO_EVERY`] later: a node with
-    /// many links wakes no more often than one with few.
+    /// many links wakes no more often than one with few. ([`common_beat`]: not even for those of its peers.)
     epoch: Instant,
     heard: Instant,
     /// The longest gaps between signs of life, in this second and the one before, and since when this one.
@@ -349,6 +362,30 @@ mod tests {
         assert_eq!(next(100), HELLO_EVERY);
         assert_eq!(next(320), HELLO_EVERY * 2, "not again at once");
         assert_eq!(next(1_000), HELLO_EVERY * 4);
+    }
+
+    #[test]
+    fn hosts_whose_clocks_agree_speak_at_the_same_moments() {
+        // two hosts that started at different times, on one clock of ours that began in 1970
+        let zero = Instant::now();
+        let hello_after = |started: u64, now: u64| {
+            let at = |ms: u64| (zero + Duration::from_millis(ms), Duration::from_millis(ms));
+            let (instant, since_1970) = at(started);
+            let epoch = common_beat(instant, since_1970);
+            let mut live = Liveness::new(epoch, at(now).0);
+            assert!(matches!(live.poll(at(now).0), Verdict::Hello { .. }));
+            live.next_hello
+        };
+        assert_eq!(
+            hello_after(1_000, 1_400_017),
+            hello_after(999_123, 1_400_171)
+        );
+        // and their whole seconds are the same as well
+        let seconds = |ms: u64| {
+            let beat = common_beat(zero + Duration::from_millis(ms), Duration::from_millis(ms));
+            (beat - zero).as_millis() % 1_000
+        };
+        assert_eq!((seconds(1_234_567), seconds(400_001)), (0, 0));
     }
 
     #[test]

@@ -66,7 +66,7 @@ pub struct Overlay {
     pub(crate) factory: Factory,
     pub(crate) jitter: Jitter,
     pub(crate) now: Instant,
-    /// When it was made: the hellos of all links keep step with it.
+    /// The hellos of all links keep step with it.
     pub(crate) epoch: Instant,
     /// This run of the process, and the number of the next message.
     pub(crate) session: u64,
@@ -129,7 +129,7 @@ impl Overlay {
             factory,
             jitter: Jitter::new(config.seed),
             now,
-            epoch: now,
+            epoch: config.beat,
             // 0 stands for unknown
             session: u64::from_be_bytes(session).max(1),
             sequence: 0,

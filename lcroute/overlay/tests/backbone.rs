@@ -194,3 +194,17 @@ async fn a_change_of_addresses_finds_dead_connections_and_spares_living_ones() {
     timeout(SOON, down).await.expect("noticed");
     b.until_presence(Presence::Online(a.id())).await;
 }
+
+#[tokio::test]
+async fn a_change_of_addresses_begins_an_unanswered_connection_anew() {
+    // an attempt takes ten seconds to end by itself
+    const SOON: Duration = Duration::from_secs(5);
+    let silent = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+    let silent = silent.await.unwrap();
+    let url = format!("ws://{}", silent.local_addr().unwrap());
+    let a = Node::new(SecretKey::generate().peer_id(), &url);
+    let _first = silent.accept().await.unwrap();
+    a.clients.addresses_changed();
+    let second = timeout(SOON, silent.accept()).await;
+    assert!(second.is_ok(), "it waits for the first");
+}

@@ -59,9 +59,11 @@ impl Node {
     ) -> Self {
         let network = SecretKey::from_seed(&[51; 32]);
         let key = Arc::new(SecretKey::from_seed(&[seed; 32]));
+        let now = Instant::now();
         let config = OverlayConfig {
             identity: identity(&network, &key),
             clock: unix_now,
+            beat: now,
             seed: u64::from(seed),
             mtu: 1280,
             media,
@@ -69,7 +71,6 @@ impl Node {
         };
         let socket = UdpSocket::bind((ip, 0)).await.unwrap();
         let addr = socket.local_addr().unwrap();
-        let now = Instant::now();
         let mut overlay = Overlay::new(config, now).unwrap();
         overlay.set_local_candidates(vec![addr], now);
         overlay.set_stun_servers(vec![backbone], now);

@@ -52,16 +52,17 @@ fn identity(network: &SecretKey) -> anyhow::Result<Identity> {
 }
 
 fn node(network: &SecretKey, addr: &str, media: bool) -> anyhow::Result<Node> {
+    let now = Instant::now();
     let config = OverlayConfig {
         identity: identity(network)?,
         clock: unix_now,
+        beat: now,
         seed: 1,
         mtu: 1280,
         media,
         limits: Limits::default(),
     };
     let addr = addr.parse()?;
-    let now = Instant::now();
     let mut overlay = Overlay::new(config, now)?;
     overlay.set_local_candidates(vec![addr], now);
     Ok(Node {

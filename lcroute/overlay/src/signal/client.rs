@@ -165,6 +165,42 @@ async fn open(url: &str) -> anyhow::Result<WebSocketStream<MaybeTlsStream<TcpStr
     Ok(socket)
 }
 
+/// A connection of which the server knows whose it is.
+async fn registered(
+    url: &str,
+    me: &Me,
+) -> anyhow::Result<WebSocketStream<MaybeTlsStream<TcpStream>>> {
+    let mut socket = open(url).await?;
+    let silent = |_| no_answer();
+    timeout(CONNECT, register(&mut socket, me))
+        .await
+        .map_err(silent)??;
+    Ok(socket)
+}
+
+async fn register<S>(socket: &mut WebSocketStream<S>, me: &Me) -> anyhow::Result<()>
+where
+    WebSocketStream<S>: Socket,
+{
+    while let Some(message) = socket.next().await {
+        let Message::Binary(bytes) = message? else {
+            continue;
+        };
+        let ToNode::Challenge(challenge) = ToNode::decode(&bytes)? else {
+            anyhow::bail!("no challenge: is it a signalling server?");
+        };
+        let signature = me.key.sign(PROOF_CONTEXT, &proof(&challenge, &me.room));
+        let register = ToBackbone::Register {
+            peer: me.key.peer_id(),
+            room: me.room,
+            signature,
+        };
+        socket.send(Message::binary(register.encode())).await?;
+        return Ok(());
+    }
+    Err(io::Error::from(io::ErrorKind::UnexpectedEof).into())
+}
+
 fn no_answer() -> anyhow::Error {
     anyhow::anyhow!("no answer within {CONNECT:?}")
 }
@@ -226,39 +262,17 @@ impl Session {
     }
 
     async fn connect(&mut self) -> anyhow::Result<WebSocketStream<MaybeTlsStream<TcpStream>>> {
-        let mut socket = open(&self.url).await?;
-        let silent = |_| no_answer();
-        timeout(CONNECT, self.register(&mut socket))
-            .await
-            .map_err(silent)??;
+        let socket = loop {
+            tokio::select! {
+                socket = registered(&self.url, &self.me) => break socket?,
+                // from the beginning: what was sent from an address that is no longer ours, or not yet, gets no answer,
+                // and TCP tries it for many seconds
+                changed = self.moved.changed() => changed?,
+            }
+        };
         // what waited for the old connection is stale
         while self.messages.try_recv().is_ok() {}
-        self.moved.mark_unchanged();
         Ok(socket)
-    }
-
-    async fn register<S>(&self, socket: &mut WebSocketStream<S>) -> anyhow::Result<()>
-    where
-        WebSocketStream<S>: Socket,
-    {
-        while let Some(message) = socket.next().await {
-            let Message::Binary(bytes) = message? else {
-                continue;
-            };
-            let ToNode::Challenge(challenge) = ToNode::decode(&bytes)? else {
-                anyhow::bail!("no challenge: is it a signalling server?");
-            };
-            let room = self.me.room;
-            let signature = self.me.key.sign(PROOF_CONTEXT, &proof(&challenge, &room));
-            let register = ToBackbone::Register {
-                peer: self.me.key.peer_id(),
-                room,
-                signature,
-            };
-            socket.send(Message::binary(register.encode())).await?;
-            return Ok(());
-        }
-        Err(io::Error::from(io::ErrorKind::UnexpectedEof).into())
     }
 
     async fn converse<S>(&mut self, socket: &mut WebSocketStream<S>) -> anyhow::Result<Closed>

@@ -285,6 +285,7 @@ impl Net {
         let config = OverlayConfig {
             identity: identity.clone(),
             clock,
+            beat: self.now,
             seed: 7,
             mtu: 1280,
             media: self.media,
