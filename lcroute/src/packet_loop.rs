@@ -187,8 +187,8 @@ impl PacketLoop {
         }
     }
 
-    fn wait(&self, now: Instant) -> anyhow::Result<Ready> {
-        let p = &self.parts;
+    fn wait(&mut self, now: Instant) -> anyhow::Result<Ready> {
+        let p = &mut self.parts;
         let mut due = self.next_tick;
         let timers = [
             p.engine.poll_timeout().map(|(at, _)| at),

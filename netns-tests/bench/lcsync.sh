@@ -276,6 +276,7 @@ slow() {
     fast=$(cat "$dir"/seconds.[123] | sort -n | tail -1)
     echo "  fast ones beside the slow one: $fast s = $(calc "$fast / $without")x, server bytes $(calc "$symbols / $size")"
     echo "  the slow one: $(cat "$dir/seconds.4") s, $(calc "$size * 8e-6 / $(cat "$dir/seconds.4")") Mbit/s of 10"
+    rm "$dir"/seconds.*
 }
 
 second() {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use librecast::events::{PEER_UP, TARGET};
+use librecast::id::PeerId;
 use tracing::{debug, info};
 
 use crate::auth::Role;
@@ -471,10 +472,11 @@ impl Overlay {
             .get(index)
             .and_then(|p| p.as_ref()?.link.as_ref());
         let media = link.and_then(|link| self.new_media(&link.connection, now));
-        let liveness = Liveness::new(self.epoch, now);
+        let (own, epoch) = (self.own, self.epoch);
         let Some(peer) = self.peers.get_mut(index).and_then(Option::as_mut) else {
             return;
         };
+        let liveness = Liveness::new(epoch, answers(&own, &peer.id), now);
         let Some(link) = peer.link.as_mut() else {
             return;
         };
@@ -527,6 +529,12 @@ impl Overlay {
 fn has_sent(up: &Up, quoted: &[u8]) -> bool {
     let hello = request_id(quoted).is_some_and(|id| up.liveness.is_outstanding(id));
     hello || up.media.as_ref().is_some_and(|m| m.has_sent(quoted))
+}
+
+/// Which end of a link answers hellos rather than to say them: half of a node's peers do.
+fn answers(own: &PeerId, peer: &PeerId) -> bool {
+    let last = |id: &PeerId| id.public_key()[31] & 1;
+    (own > peer) ^ (last(own) != last(peer))
 }
 
 /// Whether all records of a datagram belong to an encrypted epoch (RFC 6347, section 4.1).

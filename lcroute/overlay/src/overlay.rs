@@ -296,15 +296,36 @@ impl Overlay {
 
     /// When [`Self::handle_timeout`] is to be called next, at the latest.
     #[must_use]
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    pub fn poll_timeout(&mut self) -> Option<Instant> {
         if self.stopped {
             return None;
         }
-        let peers = self.timers.peek().map(|Reverse((at, _))| *at);
-        [peers, self.gatherer.deadline(self.now)]
+        [self.next_timer(), self.gatherer.deadline(self.now)]
             .into_iter()
             .flatten()
             .min()
+    }
+
+    /// The first deadline on the heap. What was put off since (a peer was heard) is put back where it belongs: half of all
+    /// timers of an idle node would wake it for nothing.
+    fn next_timer(&mut self) -> Option<Instant> {
+        let limit = self.config.limits.attempt;
+        loop {
+            let Reverse((at, index)) = *self.timers.peek()?;
+            let peer = self.peers.get_mut(index).and_then(Option::as_mut);
+            let current = peer.filter(|peer| peer.scheduled == Some(at));
+            let Some(peer) = current else {
+                self.timers.pop();
+                continue;
+            };
+            let due = peer.deadline(limit);
+            if due.is_some_and(|due| due <= at) {
+                return Some(at);
+            }
+            self.timers.pop();
+            peer.scheduled = due;
+            self.timers.extend(due.map(|due| Reverse((due, index))));
+        }
     }
 
     /// The next datagram to send.

@@ -26,6 +26,8 @@ const CALM: u64 = 50;
 const ENOUGH: u64 = 64;
 /// Loss that is let pass, above that taken for granted: what a code repairs for free while the link is full.
 const TOLERANCE: f64 = 0.08;
+/// If more arrives by more than this, there was room for it.
+const MORE: f64 = 1.15;
 /// If what arrives falls by less than this share of what the window falls by, the link was full.
 const STILL_FULL: f64 = 0.4;
 /// Loss that would differ by this much tells more than the rate.
@@ -170,7 +172,8 @@ impl Window {
     /// there is always one that comes next.
     pub fn set_server_full(&mut self, channels: Option<f64>) {
         self.server_full = channels;
-        if let (true, Some(channels)) = (self.starting, channels) {
+        // a trial that is made larger says nothing
+        if let (true, None, Some(channels)) = (self.starting, &self.trial, channels) {
             let twice = 2.0 * channels.min(self.start) + 2.0;
             self.size = self.size.max(twice).min(self.max);
         }
@@ -296,6 +299,10 @@ impl Window {
         let smaller = known.map_or(self.size * step, |c| c.min(self.size) * SMALL_STEP);
         self.size = smaller.max(self.slow_unit);
         (self.tried, self.settle) = (true, 1);
+        tracing::debug!(
+            "a trial: {loss:.3} of {rate:.0}/s lost, {:.1} channels",
+            self.size
+        );
     }
 
     fn conclude(&mut self, trial: Trial, rate: f64, loss: f64) {
@@ -308,7 +315,7 @@ impl Window {
         let telling = if_full == 0.0 || trial.loss - if_full > TELLING;
         let same = telling && loss > f64::midpoint(if_full, trial.loss);
         let as_much = kept >= 1.0 - (1.0 - shrunk) * STILL_FULL;
-        let full = gone || loss > MAX_GRANTED || (as_much && !same);
+        let full = gone || loss > MAX_GRANTED || (as_much && !same && kept < MORE);
         if full {
             let carried = rate.max(trial.rate);
             self.size = self.filling(carried).clamp(self.slow_unit, trial.size);
@@ -326,6 +333,11 @@ impl Window {
                 self.settle = UNTOLD;
             }
         }
+        tracing::debug!(
+            "tried: {loss:.3} of {rate:.0}/s lost; full {full}, {:.3} is the link's own, {:.1} channels",
+            self.granted,
+            self.size
+        );
     }
 
     fn choose_layer(&mut self) {
@@ -430,6 +442,23 @@ mod tests {
     fn random_loss_is_no_reason_to_slow_down() {
         assert!(simulate(1e9, 0.05, 8, 10) > 120.0);
         assert!(simulate(1e9, 0.20, 8, 30) > 100.0);
+    }
+
+    #[test]
+    fn a_server_that_turns_out_to_be_full_changes_no_trial() {
+        let begin = Instant::now();
+        let mut window = Window::new(16, 128, begin);
+        window.set_bounds(128.0, 2_272.0, None);
+        // each receiver's link loses a fifth; the server sends to it what is left by others, at last more than before
+        for step in 0..250 {
+            let now = begin + Duration::from_millis(10) * step;
+            window.set_server_full(Some(13.0));
+            for n in 0..if step < 60 { 120 } else { 150 } {
+                window.on_packet(u64::from(n % 4 == 3), now);
+            }
+            window.on_tick(now);
+        }
+        assert!(window.tried && window.granted > 0.15, "{window:?}");
     }
 
     #[test]

@@ -439,7 +439,7 @@ impl Net {
     fn step(&mut self, end: Instant) {
         let timers = self
             .nodes
-            .iter()
+            .iter_mut()
             .filter(|n| n.alive)
             .filter_map(|n| n.overlay.poll_timeout());
         let parcel = self.queue.peek().map(|Reverse((at, _, _))| *at);
