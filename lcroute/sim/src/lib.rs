@@ -10,6 +10,7 @@ mod action;
 mod calendar;
 mod check;
 mod cli;
+mod crew;
 mod fast;
 mod kernel;
 mod ledger;

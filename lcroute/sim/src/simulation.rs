@@ -15,9 +15,9 @@ use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use librecast::cert::GroupPrefix;
-use rayon::prelude::*;
 
 use crate::action::{Action, Script, Wish};
+use crate::crew::Crew;
 use crate::fast;
 use crate::kernel::Joined;
 use crate::link::{Link, Map};
@@ -34,7 +34,9 @@ use crate::statistics::Statistics;
 use crate::time::{Clock, MILLISECOND, Nanos, SECOND};
 
 /// Inputs of a slot that are worth the trouble to share them among threads.
-const WORTHWHILE: usize = 12;
+const WORTHWHILE: usize = 8;
+/// Shards for each thread: who is done with one takes the next.
+const SHARDS_EACH: usize = 3;
 
 /// What concerns more than one node, at its time.
 #[derive(Debug, Clone, Copy)]
@@ -62,7 +64,7 @@ pub struct Simulation {
     /// Node n is in shard n modulo their number.
     shards: Vec<Shard>,
     /// Threads for all shards, if there is more than one.
-    pool: Option<rayon::ThreadPool>,
+    crew: Option<Crew<Shard>>,
     pub(crate) links: Vec<Link>,
     pub(crate) pairs: fast::Map<(u32, u32), Pair>,
     pub(crate) map: Map,
@@ -104,14 +106,20 @@ impl Simulation {
             defect: scenario.defect,
             changed: 0,
         };
-        let of = threads.clamp(1, count.max(1) as usize) as u32;
+        let shards = if threads > 1 {
+            threads * SHARDS_EACH
+        } else {
+            1
+        };
+        let of = shards.clamp(1, count.max(1) as usize) as u32;
         let shard = |n| Shard::new(n, of, count, setting.clone(), map.least_latency());
         Self {
             now: 0,
             clock: Clock::new(),
             queue: crate::queue::Queue::new(),
             shards: (0..of).map(shard).collect(),
-            pool: pool(of as usize),
+            // without it everything takes longer, and comes to the same
+            crew: Crew::new(threads, of as usize, Shard::run),
             links: Vec::new(),
             pairs: fast::Map::default(),
             map,
@@ -165,16 +173,6 @@ impl Simulation {
 
     /// Lets time pass until `end`, or until a rule is broken.
     pub fn run_until(&mut self, end: Nanos) {
-        match self.pool.take() {
-            None => self.pass(end),
-            Some(pool) => {
-                pool.install(|| self.pass(end));
-                self.pool = Some(pool);
-            }
-        }
-    }
-
-    fn pass(&mut self, end: Nanos) {
         while self.violation.is_none() {
             let action = self.script.get(self.next_action).map(|(at, _)| *at);
             let event = self.queue.next_at();
@@ -222,12 +220,9 @@ impl Simulation {
             .iter()
             .map(|s| s.calendar.len_at(self.now))
             .sum();
-        if self.shards.len() > 1 && inputs >= WORTHWHILE {
-            self.shards
-                .par_iter_mut()
-                .for_each(|shard| shard.run(until));
-        } else {
-            self.shards.iter_mut().for_each(|shard| shard.run(until));
+        match &self.crew {
+            Some(crew) if inputs >= WORTHWHILE => crew.run(&mut self.shards, until),
+            _ => self.shards.iter_mut().for_each(|shard| shard.run(until)),
         }
         let mut effects = Vec::new();
         for shard in 0..self.shards.len() {
@@ -300,16 +295,6 @@ impl Simulation {
         };
         self.violation.get_or_insert(violation);
     }
-}
-
-/// As many threads, unless one is enough.
-fn pool(threads: usize) -> Option<rayon::ThreadPool> {
-    if threads < 2 {
-        return None;
-    }
-    // without them it takes longer, and comes to the same
-    let builder = rayon::ThreadPoolBuilder::new().num_threads(threads);
-    builder.build().ok()
 }
 
 /// Nodes.

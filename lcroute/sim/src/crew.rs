@@ -1,0 +1,190 @@
+//! Threads that do pieces of work side by side, round after round.
+//!
+//! A round takes a tenth of a millisecond. Threads that slept in between would spend as long waking up, so they look
+//! for the next round for a while first.
+
+use std::hint::spin_loop;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+/// So often a thread looks for the next round before it sleeps,
+const LOOKS: u32 = 20_000;
+/// and so often for the end of one before it lets others run.
+const LOOKS_FOR_END: u32 = 1_000;
+
+#[derive(Debug)]
+struct Shared<T> {
+    work: fn(&mut T, u64),
+    /// One for each piece.
+    desks: Vec<Mutex<Option<T>>>,
+    /// What the pieces are told.
+    argument: AtomicU64,
+    /// Rises with every round.
+    round: AtomicU64,
+    /// The piece that nobody has taken yet; a round has begun when it is set back.
+    next: AtomicUsize,
+    /// Pieces that are not done.
+    left: AtomicUsize,
+    over: AtomicBool,
+}
+
+/// One of them is done, or failed.
+struct Done<'a>(&'a AtomicUsize);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Release);
+    }
+}
+
+impl<T> Shared<T> {
+    /// Takes one piece after the other, until none is left.
+    fn take_part(&self) {
+        while let Some(desk) = self.desks.get(self.next.fetch_add(1, Ordering::AcqRel)) {
+            let _done = Done(&self.left);
+            // a piece on which a thread has panicked is lost, and whoever looks for it says so
+            if let Ok(mut desk) = desk.lock()
+                && let Some(piece) = desk.as_mut()
+            {
+                (self.work)(piece, self.argument.load(Ordering::Acquire));
+            }
+        }
+    }
+
+    fn take_part_for_ever(&self) {
+        let mut round = 0;
+        loop {
+            let mut looks = 0;
+            while self.round.load(Ordering::Acquire) == round {
+                if self.over.load(Ordering::Acquire) {
+                    return;
+                }
+                looks += 1;
+                if looks < LOOKS {
+                    spin_loop();
+                } else {
+                    // a round that begins now wakes it at once
+                    thread::park();
+                }
+            }
+            round = self.round.load(Ordering::Acquire);
+            self.take_part();
+        }
+    }
+}
+
+/// The threads. Whoever has them is one of them.
+#[derive(Debug)]
+pub struct Crew<T> {
+    shared: Arc<Shared<T>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl<T: Send + 'static> Crew<T> {
+    /// `threads` in all, for so many pieces of work. `None` if there is no other thread to be had.
+    pub fn new(threads: usize, pieces: usize, work: fn(&mut T, u64)) -> Option<Self> {
+        let shared = Arc::new(Shared {
+            work,
+            desks: (0..pieces).map(|_| Mutex::new(None)).collect(),
+            argument: AtomicU64::new(0),
+            round: AtomicU64::new(0),
+            next: AtomicUsize::new(pieces),
+            left: AtomicUsize::new(0),
+            over: AtomicBool::new(false),
+        });
+        let spawn = |_| {
+            let shared = Arc::clone(&shared);
+            thread::Builder::new()
+                .spawn(move || shared.take_part_for_ever())
+                .ok()
+        };
+        let threads: Vec<_> = (1..threads).map_while(spawn).collect();
+        (!threads.is_empty()).then_some(Self { shared, threads })
+    }
+
+    /// All pieces, as many as were said, with this argument.
+    ///
+    /// # Panics
+    ///
+    /// If the work on one does.
+    pub fn run(&self, pieces: &mut Vec<T>, argument: u64) {
+        let shared = &*self.shared;
+        let count = pieces.len();
+        for (desk, piece) in shared.desks.iter().zip(pieces.drain(..)) {
+            *desk.lock().unwrap_or_else(PoisonError::into_inner) = Some(piece);
+        }
+        shared.argument.store(argument, Ordering::Release);
+        shared.left.store(count, Ordering::Release);
+        // who is still looking for a piece of the last round may begin now
+        shared.next.store(0, Ordering::Release);
+        shared.round.fetch_add(1, Ordering::Release);
+        for thread in &self.threads {
+            thread.thread().unpark();
+        }
+        shared.take_part();
+        let mut looks = 0;
+        while shared.left.load(Ordering::Acquire) > 0 {
+            looks += 1;
+            if looks % LOOKS_FOR_END == 0 {
+                thread::yield_now();
+            } else {
+                spin_loop();
+            }
+        }
+        let back = |desk: &Mutex<Option<T>>| {
+            let mut desk = desk.lock().expect("the thread that worked on it panicked");
+            desk.take()
+        };
+        pieces.extend(shared.desks.iter().filter_map(back));
+    }
+}
+
+impl<T> Drop for Crew<T> {
+    fn drop(&mut self) {
+        self.shared.over.store(true, Ordering::Release);
+        for thread in self.threads.drain(..) {
+            thread.thread().unpark();
+            // one that has panicked has said so
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn each_piece_is_done_once_a_round_and_all_come_back_in_order() {
+        let crew = Crew::new(3, 7, |piece: &mut (usize, u64), n| piece.1 += n).unwrap();
+        let mut pieces: Vec<_> = (0..7).map(|n| (n, 0)).collect();
+        for n in 0..10_000 {
+            crew.run(&mut pieces, n);
+            if n % 2_000 == 0 {
+                // long enough that they sleep
+                thread::sleep(Duration::from_millis(20));
+            }
+        }
+        let sum = 10_000 * 9_999 / 2;
+        assert_eq!(pieces, Vec::from_iter((0..7).map(|n| (n, sum))));
+    }
+
+    #[test]
+    fn a_panic_reaches_whoever_waits() {
+        let work = |piece: &mut u64, n| assert!(*piece != n, "as it should be");
+        let crew = Crew::new(2, 4, work).unwrap();
+        let mut pieces = vec![0, 1, 2, 3];
+        crew.run(&mut pieces, 9);
+        let run = AssertUnwindSafe(|| crew.run(&mut pieces, 2));
+        assert!(catch_unwind(run).is_err());
+    }
+
+    #[test]
+    fn one_thread_is_no_crew() {
+        assert!(Crew::new(1, 4, |_: &mut u64, _| ()).is_none());
+    }
+}
