@@ -3,6 +3,8 @@
 use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 
+use smallvec::SmallVec;
+
 /// Senders that are remembered per group.
 const MAX_SENDERS: usize = 16;
 /// A sender that was silent for this long is no longer shown.
@@ -15,7 +17,8 @@ pub struct Traffic {
     pub packets: u64,
     /// Their bytes.
     pub bytes: u64,
-    senders: Vec<(Ipv6Addr, Instant)>,
+    /// Most groups have one.
+    senders: SmallVec<[(Ipv6Addr, Instant); 1]>,
 }
 
 impl Traffic {

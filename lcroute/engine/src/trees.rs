@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use librecast::id::OriginId;
+use smallvec::SmallVec;
 
 use crate::config::LinkId;
 use crate::control::Prefix;
@@ -93,7 +94,8 @@ pub struct Route {
 /// What only entries have that carry packets.
 #[derive(Debug, Default)]
 struct Active {
-    routes: Vec<Route>,
+    /// Most groups have one sender.
+    routes: SmallVec<[Route; 1]>,
     traffic: Traffic,
 }
 
