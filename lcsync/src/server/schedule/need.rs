@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use super::MIN_GATHERED;
+
 /// Longer than a PART takes from the last symbol's turn to here: it waits some 10 ms in the socket's buffer, a receiver tells
 /// its kernel 12 ms later at most, and that reports 12 ms later. On busy hosts it takes longer.
 const PAUSE: Duration = Duration::from_millis(40);
@@ -52,8 +54,12 @@ impl Need {
     }
 
     /// Symbols that follow at once when a burst and `sent` more were not enough: few at first, as not much can be missing;
-    /// twice as many each time beyond what is usual.
+    /// twice as many each time beyond what is usual. Of small blocks a quarter: they cost little, and everything waits for
+    /// lists. Whoever got his one sooner than others would begin without them.
     pub(super) fn step(&self, symbols: u32, sent: u32) -> u32 {
+        if symbols < MIN_GATHERED {
+            return (symbols / 4).max(1);
+        }
         let deviation = self.deviation * f64::from(symbols);
         let usual = (USUAL * deviation) as u32;
         ((deviation / 2.0) as u32).max(1) + sent.saturating_sub(usual)
@@ -114,6 +120,16 @@ mod tests {
             need.was_enough(200, extra);
         }
         assert_eq!((need.burst(200), need.step(200, 0)), (0, 1));
+    }
+
+    #[test]
+    fn what_everything_waits_for_is_not_repaired_symbol_by_symbol() {
+        let mut need = Need::default();
+        for _ in 0..100 {
+            need.needed(200, 200);
+        }
+        let steps = [(1, 0), (24, 0), (24, 6), (63, 15)].map(|(k, sent)| need.step(k, sent));
+        assert_eq!(steps, [1, 6, 6, 15]);
     }
 
     #[test]
