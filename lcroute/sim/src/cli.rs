@@ -53,9 +53,9 @@ pub struct Arguments {
     /// Measure networks of so many nodes: the figures of docs/routing-measured.md
     #[arg(long, value_name = "N,..", value_delimiter = ',', conflicts_with_all = ["scenario", "replay"])]
     measure: Vec<u32>,
-    /// On so many threads; the result is the same
-    #[arg(long, value_name = "T", default_value_t = threads(), value_parser = clap::value_parser!(u16).range(1..=256))]
-    threads: u16,
+    /// On so many threads, instead of as many as there are processors, and no more than that; the result is the same
+    #[arg(long, value_name = "T", value_parser = clap::value_parser!(u16).range(1..=256))]
+    threads: Option<u16>,
     /// Print the scenario with every key, and do nothing
     #[arg(long)]
     print: bool,
@@ -64,9 +64,10 @@ pub struct Arguments {
     list: bool,
 }
 
-fn threads() -> u16 {
-    let cores = std::thread::available_parallelism();
-    cores.map_or(1, |cores| cores.get().min(256) as u16)
+/// Threads that look for work take the time of others that have some, if there are more than processors.
+fn threads(asked: Option<u16>) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    asked.map_or(cores, |threads| cores.min(threads.into()))
 }
 
 /// What the command line changes in a scenario.
@@ -140,7 +141,7 @@ pub fn run(arguments: &Arguments, json: bool) -> anyhow::Result<Exit> {
     }
     if let Some(path) = &arguments.replay {
         let trace = Trace::parse(&path.display().to_string(), &read(path)?)?;
-        return replay(&trace, arguments.threads.into(), json);
+        return replay(&trace, threads(arguments.threads), json);
     }
     if !arguments.measure.is_empty() {
         return measure_all(arguments, json);
@@ -160,7 +161,7 @@ pub fn run(arguments: &Arguments, json: bool) -> anyhow::Result<Exit> {
         let script = workload::script(&scenario);
         let bar = Bar::new(json);
         let mut progress = |now, end| bar.show(now, end);
-        let threads = arguments.threads.into();
+        let threads = threads(arguments.threads);
         let outcome = run_script(
             &scenario,
             &population,
@@ -206,7 +207,7 @@ fn measure_all(arguments: &Arguments, json: bool) -> anyhow::Result<Exit> {
             };
             let bar = Bar::spinner(json);
             let mut progress = |what: &str| bar.say(&format!("{policy} {nodes}: {what}"));
-            all.push(measure(subject, arguments.threads.into(), &mut progress));
+            all.push(measure(subject, threads(arguments.threads), &mut progress));
         }
     }
     if json {

@@ -119,7 +119,7 @@ impl Simulation {
             queue: crate::queue::Queue::new(),
             shards: (0..of).map(shard).collect(),
             // without it everything takes longer, and comes to the same
-            crew: Crew::new(threads, of as usize, Shard::run),
+            crew: Crew::new(threads.min(of as usize), of as usize, Shard::run),
             links: Vec::new(),
             pairs: fast::Map::default(),
             map,
