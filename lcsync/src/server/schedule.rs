@@ -137,7 +137,7 @@ impl Sent {
 const GATHER: Duration = Duration::from_millis(40);
 /// Where others are known to be there: as long as that takes on links that are full.
 const GATHER_MORE: Duration = Duration::from_millis(64);
-/// Blocks of fewer symbols do not gather: to send one twice costs less than the time.
+/// Blocks of fewer symbols do not gather, nor are they repaired a few symbols at a time: what they cost is less than the time.
 const MIN_GATHERED: u32 = 64;
 const MIN_TRICKLE: u32 = 16;
 /// Answers to questions that bring a trickle only; the next one a whole burst.
