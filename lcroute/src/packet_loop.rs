@@ -20,12 +20,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use lcroute_engine::{Engine, Neighbor, Output};
-use lcroute_overlay::{Event, LinkId, Overlay, SendError};
+use lcroute_overlay::{Event, LinkId, Overlay, SendError, next_beat};
 use librecast::cert::Member;
 use librecast::events;
 use librecast::id::PeerId;
 use librecast::service::Service;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::time::TimeSpec;
 use tokio::sync::{Notify, mpsc};
 
 use crate::inbound_probe::InboundProbe;
@@ -46,8 +47,8 @@ const UDP_CALLS: usize = 4;
 const UDP_BATCH: usize = 32;
 /// Of these so many are read in one turn: packets come first.
 const INBOX_BATCH: usize = 64;
-/// How often the interface's counters are looked at.
-const TICK: Duration = Duration::from_secs(1);
+/// The interface's counters are looked at once in so many hellos, which is a second.
+const TICK: u32 = 3;
 /// Changes of addresses come in bursts: they are looked at once.
 const SETTLE: Duration = Duration::from_millis(200);
 /// Stands for a local address that the kernel did not tell.
@@ -68,6 +69,8 @@ pub struct Parts {
     pub engine: Engine,
     /// Carries them.
     pub overlay: Overlay,
+    /// When hellos go out.
+    pub beat: Instant,
     /// Messages of the slow side.
     pub inbox: mpsc::Receiver<Message>,
     /// Sealed messages for peers.
@@ -119,7 +122,7 @@ impl PacketLoop {
             lone: Lone::default(),
             outgoing: Outgoing::default(),
             started: now,
-            next_tick: now + TICK,
+            next_tick: now,
             inbound: InboundProbe::default(),
             host_changed: None,
             hosts: Vec::new(),
@@ -200,16 +203,15 @@ impl PacketLoop {
         for at in timers.into_iter().flatten() {
             due = due.min(at);
         }
-        let wait = due.saturating_duration_since(now);
-        // rounded up: waking a little early would spin until the timer is due
-        let ms = u16::try_from(wait.as_micros().div_ceil(1_000)).unwrap_or(u16::MAX);
+        // to the nanosecond: peers whose hellos go out at this moment are awake now, and not up to a millisecond later
+        let wait = TimeSpec::from_duration(due.saturating_duration_since(now));
         let mut fds = [
             PollFd::new(p.device.as_fd(), PollFlags::POLLIN),
             PollFd::new(p.socket.as_fd(), PollFlags::POLLIN),
             PollFd::new(p.waker.as_fd(), PollFlags::POLLIN),
             PollFd::new(p.monitor.as_fd(), PollFlags::POLLIN),
         ];
-        match poll(&mut fds, PollTimeout::from(ms)) {
+        match ppoll(&mut fds, Some(wait), None) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(e) => return Err(anyhow::Error::new(e).context("poll")),
         }
@@ -353,7 +355,7 @@ impl PacketLoop {
             self.update_candidates(now);
         }
         if self.next_tick <= now {
-            self.next_tick = now + TICK;
+            self.next_tick = next_beat(self.parts.beat, now, TICK);
             self.check_overruns(now);
             self.parts.socket.count_overflow();
             self.tell_round_trips(now);

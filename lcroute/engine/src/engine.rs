@@ -79,7 +79,7 @@ pub struct Engine {
     /// Links over which there is more to say than interest and link state.
     pub(crate) say_on: BTreeSet<LinkId>,
     /// The first timers of all links: audits, and interest that was refused.
-    next_audit: Option<Instant>,
+    pub(crate) next_audit: Option<Instant>,
     next_retry: Option<Instant>,
     /// They have to be looked for again.
     pub(crate) link_timers_stale: bool,

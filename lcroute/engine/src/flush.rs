@@ -7,7 +7,7 @@ use bytes::Bytes;
 use librecast::mld;
 
 use crate::adjacency::Adjacency;
-use crate::audit::AUDIT_EVERY;
+use crate::audit::{AUDIT_EVERY, AUDIT_SLACK};
 use crate::classify::is_source_specific;
 use crate::config::LinkId;
 use crate::control::{Audit, Batch, Element, Interest};
@@ -156,7 +156,7 @@ impl Engine {
     /// Behind all that was told: so the digest fits what the other side has heard when it reads it.
     fn push_audits(&mut self, batches: &mut BTreeMap<LinkId, Batch>) {
         for (link, adjacency) in &mut self.adjacencies {
-            if adjacency.next_audit <= self.now {
+            if adjacency.next_audit <= self.now + AUDIT_SLACK {
                 adjacency.next_audit = self.now + AUDIT_EVERY;
                 let digest = Audit::Digest(adjacency.told.total());
                 batches

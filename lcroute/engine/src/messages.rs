@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use librecast::id::OriginId;
 
-use crate::audit::{self, Digests, REPAIR_GAP};
+use crate::audit::{self, AUDIT_SLACK, Digests, REPAIR_GAP};
 use crate::config::LinkId;
 use crate::control::{Audit, Element, Interest, Prefix, RefusalReason, Routed, RoutedKind};
 use crate::database::{DatabaseEvent, Record};
@@ -186,6 +186,10 @@ impl Engine {
         };
         match audit {
             Audit::Digest(digest) => {
+                if adjacency.next_audit <= self.now + AUDIT_SLACK {
+                    adjacency.next_audit = self.now;
+                    self.next_audit = Some(self.now);
+                }
                 let Some(heard) = adjacency.heard.as_ref().filter(|h| h.total() != *digest) else {
                     return;
                 };

@@ -1072,3 +1072,33 @@ fn interest_that_got_lost_is_found_by_the_audit() {
     assert_eq!([1, 2, 3].map(|g| wanted(&mut b, g)), [true, true, false]);
     assert_eq!(b.drops("audit_differs"), 1, "and once is enough");
 }
+
+#[test]
+fn idle_links_are_audited_at_one_moment() {
+    let neighbors = [2, 3, 4, 5, 6, 7, 8, 9];
+    let mut b = Bench::new(&neighbors);
+    b.after(Duration::from_secs(60));
+    let says_audit = |output: &Output| match output {
+        Output::Control { message, .. } => {
+            let elements = control::decode(message).unwrap();
+            elements.iter().any(|e| matches!(e, Element::Audit(_)))
+        }
+        _ => false,
+    };
+    let mut moments = Vec::new();
+    for _ in 0..90_000 {
+        b.now += Duration::from_millis(1);
+        for engine in b.others.values_mut().chain([&mut b.engine]) {
+            engine.handle_timeout(b.now);
+        }
+        match b.exchange().iter().filter(|o| says_audit(o)).count() {
+            0 => {}
+            audits => moments.push(audits),
+        }
+    }
+    assert!(moments.iter().sum::<usize>() >= 3 * neighbors.len());
+    assert!(
+        moments.iter().all(|audits| *audits == neighbors.len()),
+        "{moments:?}"
+    );
+}

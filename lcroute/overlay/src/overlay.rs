@@ -29,6 +29,7 @@ use crate::connection::{Factory, Happening};
 use crate::envelope::Refusal;
 use crate::event::{Event, LinkId, PeerInfo, PeerState, SendError, Transmit};
 use crate::gather::Gatherer;
+use crate::liveness::next_beat;
 use crate::peer::{Peer, RESTART_GRACE, STABLE};
 use crate::reach::Reach;
 use crate::replay::{Copies, ReplayCache};
@@ -41,10 +42,11 @@ const MAX_HOSTS: usize = 8;
 /// Senders that the replay cache remembers.
 const REPLAY_SENDERS: usize = 4_096;
 
-/// After so long without a message the timers of a connection are looked at once a second.
 /// A refusal is told once in this time: who is refused can try again as often as he likes.
 const QUIET: Duration = Duration::from_secs(10);
+/// After so long without a message the timers of a connection are looked at once in so many hellos.
 const CALM: Duration = Duration::from_secs(5);
+const CALM_HELLOS: u32 = 6;
 
 /// Why an overlay cannot start.
 #[derive(Debug, Error)]
@@ -686,7 +688,7 @@ impl Overlay {
                 && link.restart.is_none()
                 && now.saturating_duration_since(link.connection.used()) > CALM;
             // ICE wants to be asked five times a second for nothing
-            let patient = due.map(|due| due.max(next_second(epoch, now)));
+            let patient = due.map(|due| due.max(next_beat(epoch, now, CALM_HELLOS)));
             link.connection_due = if calm { patient } else { due };
         }
         self.schedule_cheaply(index);
@@ -706,12 +708,6 @@ impl Overlay {
             self.timers.push(Reverse((at, index)));
         }
     }
-}
-
-/// The next whole second since `epoch`: what can wait for it is done for all links at once.
-fn next_second(epoch: Instant, now: Instant) -> Instant {
-    let since = now.saturating_duration_since(epoch).as_secs();
-    epoch + Duration::from_secs(since + 1)
 }
 
 /// How many lines were left out before this one, for its end.
