@@ -164,6 +164,13 @@ impl Index {
         self.groups.find(channel)
     }
 
+    /// Whether the channel's block is a list of others, which nobody can join before he has it.
+    #[must_use]
+    pub fn is_list(&self, channel: ChannelId) -> bool {
+        let located = self.groups.locate(channel);
+        located.is_some_and(|(located, _)| located.place >= self.layout.length())
+    }
+
     /// How many different blocks there are; each has a channel in every layer.
     #[must_use]
     pub fn blocks(&self) -> usize {

@@ -138,7 +138,7 @@ impl Window {
     /// tell sooner how many fit.
     #[must_use]
     pub fn size_of_shared(&self) -> usize {
-        let ahead = if self.starting && !self.tried {
+        let ahead = if self.starting && self.trial.is_none() {
             START_STEP
         } else {
             1.0

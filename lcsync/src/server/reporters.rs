@@ -46,10 +46,16 @@ impl Reporters {
         self.version_1
     }
 
-    /// Whether more than one are known.
+    /// How many are known.
     #[must_use]
-    pub fn are_several(&self) -> bool {
-        self.known.len() > 1
+    pub fn count(&self) -> usize {
+        self.known.len()
+    }
+
+    /// Whether these are not so many, as far as can be told.
+    #[must_use]
+    pub fn are_fewer_than(&self, company: usize) -> bool {
+        !self.more && !self.version_1 && self.known.len() < company
     }
 
     /// Takes one out; whether nobody is left, `None` if that is not known.

@@ -90,8 +90,10 @@ pub struct Wanted {
     pub length: u32,
     /// 0: at the normal rate, 1: slowly.
     pub layer: u8,
-    /// Others are there who may want it as well.
-    pub company: bool,
+    /// Hosts that are there and may want it, as far as is known.
+    pub company: usize,
+    /// It tells of other blocks.
+    pub list: bool,
 }
 
 /// What holds for all channels of a share.
@@ -110,6 +112,8 @@ pub struct Upcoming {
     pub group: Ipv6Addr,
     /// Symbols that will come without a further JOIN.
     pub left: u32,
+    /// Not all have joined who are there.
+    pub missed: bool,
 }
 
 /// Symbols sent since the start, by what for.
@@ -225,6 +229,8 @@ struct Sending {
     symbols: u32,
     layer: u8,
     reporters: Reporters,
+    company: usize,
+    list: bool,
     stage: Stage,
     position: Position,
     due: Instant,
@@ -278,6 +284,17 @@ enum Stage {
     Asked {
         times: u8,
     },
+}
+
+impl Sending {
+    /// How much longer than K its burst is. Lists are short, and who gets one later than others begins without them.
+    fn extra_of(&self, need: Need) -> u32 {
+        if self.list && self.company > 1 {
+            self.symbols.div_ceil(2)
+        } else {
+            need.burst(self.symbols)
+        }
+    }
 }
 
 impl Schedule {
@@ -362,6 +379,7 @@ impl Schedule {
             return;
         };
         let new = sending.reporters.add(reporter, evidence);
+        sending.company = wanted.company;
         self.joins += u64::from(new);
         sending.evidence_at = now;
         sending.sent_on_evidence = 0;
@@ -458,6 +476,7 @@ impl Schedule {
                 Some(Upcoming {
                     group: channel.group,
                     left: left.min(sending.symbols),
+                    missed: sending.reporters.are_fewer_than(sending.company),
                 })
             })
     }
@@ -556,7 +575,7 @@ impl Schedule {
         let position = self.positions.begin(channel, symbols, now);
         let gather = if symbols < MIN_GATHERED {
             Duration::ZERO
-        } else if wanted.company {
+        } else if wanted.company > 1 {
             GATHER_MORE
         } else {
             GATHER
@@ -566,6 +585,8 @@ impl Schedule {
             symbols,
             layer,
             reporters,
+            company: wanted.company,
+            list: wanted.list,
             stage: Stage::Gathering { until },
             position,
             due: now,
@@ -647,7 +668,7 @@ impl Schedule {
             let left = match std::mem::take(&mut sending.owed) {
                 0 => {
                     (sending.sent_in_burst, sending.answers) = (0, 0);
-                    sending.extra = need.burst(sending.symbols);
+                    sending.extra = sending.extra_of(need);
                     sending.symbols + sending.extra
                 }
                 owed => {
@@ -673,7 +694,7 @@ impl Schedule {
         let Some(sending) = self.channels.get_mut(&channel) else {
             return;
         };
-        let fresh = sending.symbols + need.burst(sending.symbols);
+        let fresh = sending.symbols + sending.extra_of(need);
         match sending.stage {
             // who comes with the first symbols misses none
             Stage::Gathering { .. } | Stage::Waiting { .. } if sending.owed == 0 => return,
@@ -759,7 +780,7 @@ impl Schedule {
             sending.stage,
             Stage::Gathering { .. } | Stage::Waiting { .. }
         );
-        if sending.symbols < MIN_GATHERED || !whole || !ended {
+        if sending.symbols < MIN_GATHERED || sending.list || !whole || !ended {
             return;
         }
         let need = self

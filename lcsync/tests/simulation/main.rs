@@ -138,6 +138,26 @@ fn loss_costs_what_was_lost() {
 }
 
 #[test]
+fn receivers_that_lose_a_lot_stay_together_where_nothing_holds_them_back() {
+    let mut all = Vec::new();
+    for limit in [None, Some(800_000_000)] {
+        for starts in [[0, 0, 0, 0], [0, 10, 30, 60], [0, 0, 0, 100]] {
+            let mut sim = Simulation::new(400, &starts.map(|start| (start, 0.2)));
+            if let Some(limit) = limit {
+                sim.limit_server(limit);
+            }
+            let cost = sim.run();
+            println!("{limit:?}, {starts:?}: {cost:.3} in {:?}", sim.slowest());
+            all.push(cost);
+        }
+    }
+    let mean = all.iter().sum::<f64>() / all.len() as f64;
+    println!("{mean:.3}");
+    // the floor is 1.296
+    assert!(mean < 1.48, "{mean:.3} of {all:.3?}");
+}
+
+#[test]
 fn loss_is_told_from_a_full_link_where_the_server_sends_slowly() {
     let mut sim = Simulation::new(60, &[(0, 0.2); 4]);
     sim.limit_server(40_000_000);

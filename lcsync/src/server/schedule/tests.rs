@@ -11,7 +11,8 @@ const RATES: Rates = Rates {
 const BLOCK: Wanted = Wanted {
     length: 256 * SYMBOL_SIZE as u32,
     layer: 0,
-    company: false,
+    company: 0,
+    list: false,
 };
 
 fn channel(n: u16) -> Channel {
@@ -110,6 +111,7 @@ fn who_joins_while_a_block_gathers_costs_nothing() {
     let upcoming = Upcoming {
         group: channel(1).group,
         left: 256,
+        missed: false,
     };
     assert_eq!(
         schedule.upcoming(channel(0), 9).collect::<Vec<_>>(),
@@ -276,7 +278,8 @@ fn a_flood_of_joins_is_bounded_and_everybody_gets_a_turn() {
     let small = Wanted {
         length: 1_024,
         layer: 0,
-        company: false,
+        company: 0,
+        list: false,
     };
     for n in 0..MAX_CHANNELS as u32 + 5 {
         let group = Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 1, (n >> 16) as u16, n as u16);
@@ -451,4 +454,40 @@ fn a_channel_joined_again_soon_goes_on_where_it_stopped() {
     let then = now + Duration::from_millis(80);
     all.extend(ids(&run(&mut schedule, then, Duration::from_millis(70))));
     assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());
+}
+
+#[test]
+fn what_is_upcoming_says_whether_somebody_who_is_there_misses_it() {
+    let now = Instant::now();
+    let mut schedule = Schedule::new(RATES, 1, now);
+    let block = Wanted {
+        company: 2,
+        ..BLOCK
+    };
+    let missed = |schedule: &Schedule| {
+        let upcoming = schedule.upcoming(channel(0), 9);
+        upcoming.map(|u| u.missed).collect::<Vec<_>>()
+    };
+    schedule.join(channel(1), block, host(1), Evidence::Joined, now);
+    schedule.join(channel(1), block, host(1), Evidence::Joined, now);
+    assert_eq!(missed(&schedule), [true]);
+    schedule.join(channel(1), block, host(2), Evidence::Joined, now);
+    assert_eq!(missed(&schedule), [false]);
+}
+
+#[test]
+fn a_list_that_several_wait_for_is_sent_with_half_as_much_again() {
+    for (company, list, sent) in [(1, true, 25), (2, false, 25), (2, true, 25 + 13)] {
+        let now = Instant::now();
+        let mut schedule = Schedule::new(RATES, 1, now);
+        let block = Wanted {
+            length: 25 * SYMBOL_SIZE as u32,
+            company,
+            list,
+            ..BLOCK
+        };
+        schedule.join(channel(1), block, host(1), Evidence::Joined, now);
+        let seen = run(&mut schedule, now, Duration::from_millis(25));
+        assert_eq!(ids(&seen).len(), sent);
+    }
 }
