@@ -138,7 +138,9 @@ impl Window {
     /// tell sooner how many fit.
     #[must_use]
     pub fn size_of_shared(&self) -> usize {
-        let ahead = if self.starting && self.trial.is_none() {
+        // not after a trial that did not say that the loss is the link's own
+        let fits = !self.tried || self.granted > 0.0;
+        let ahead = if self.starting && self.trial.is_none() && fits {
             START_STEP
         } else {
             1.0
