@@ -68,6 +68,8 @@ const ADVERTISEMENT_RATE: Rate = Rate {
 /// Changes that come closer together than this times the number of routers are concluded from together, and
 /// passed on together if they are not urgent. While routers differ packets get lost, so nobody waits without need.
 const GAP_EACH: Duration = Duration::from_micros(100);
+/// Of that gap only so much where healing waits.
+const GAP_HURRY: u32 = 4;
 /// While changes do not cease the gap doubles, up to this times as much; urgent ones do not wait for it.
 const MOST_GAPS: u32 = 10;
 /// Routers up to which that costs next to nothing.

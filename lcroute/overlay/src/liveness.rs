@@ -770,6 +770,12 @@ mod tests {
                     let (median, worst) = (times[250], times[499]);
                     println!("delay {delay}, data {data:?}, loss {loss}: {median:?} {worst:?}");
                     assert!(worst <= Duration::from_secs(1), "{worst:?}");
+                    if data.is_none() && loss == 0 {
+                        // what the simulator of the network assumes
+                        let arrived = |after| Duration::from_millis(delay + after);
+                        assert!(times[0] >= arrived(416), "{:?}", times[0]);
+                        assert!(worst <= arrived(752), "{worst:?}");
+                    }
                     assert!(median <= Duration::from_millis(755), "{median:?}");
                 }
             }

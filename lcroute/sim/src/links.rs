@@ -7,8 +7,11 @@ use crate::link::Link;
 use crate::simulation::{Event, Simulation};
 use crate::time::{MILLISECOND, Nanos, SECOND};
 
-/// An end notices that its neighbour is gone within these times: the overlay's liveness.
-const DETECTION: (Nanos, Nanos) = (570 * MILLISECOND, 900 * MILLISECOND);
+/// An end notices that its neighbour is gone so long after the last that was sent has arrived: the overlay's liveness on
+/// an idle link, where a hello came up to 333 ms before. Tests there hold these times. Where a round trip takes longer
+/// than expected, as much longer.
+const DETECTION: (Nanos, Nanos) = (417 * MILLISECOND, 752 * MILLISECOND);
+const EXPECTED_TRIP: Nanos = 150 * MILLISECOND;
 /// Beside three round trips, making a link takes so long.
 const SETUP: Nanos = 50 * MILLISECOND;
 /// An attempt to reach nobody ends after this time.
@@ -249,8 +252,10 @@ impl Simulation {
     /// Nothing arrives any more; these ends notice in their own time.
     fn die(&mut self, id: u32, sides: &[usize]) {
         self.silence(id);
+        let latency = self.links[id as usize].latency;
+        let longer = (2 * latency).saturating_sub(EXPECTED_TRIP);
         for &side in sides {
-            let after = self.random.between(DETECTION.0, DETECTION.1);
+            let after = latency + longer + self.random.between(DETECTION.0, DETECTION.1);
             self.at(after, Event::LinkDown { link: id, side });
         }
     }

@@ -13,7 +13,8 @@ use super::election::{elect_announcer, elect_slots};
 use super::flooding::{Link, LinkStanding, Way};
 use super::record::{CredentialRecord, KIND_ADVERTISEMENT, Version};
 use super::{
-    AnnouncedPrefix, Database, DatabaseEvent, FEW, FORGET_AFTER, GAP_EACH, MOST_GAPS, Roots,
+    AnnouncedPrefix, Database, DatabaseEvent, FEW, FORGET_AFTER, GAP_EACH, GAP_HURRY, MOST_GAPS,
+    Roots,
 };
 use crate::drops::DropReason;
 use crate::graph::router_digest;
@@ -56,7 +57,8 @@ impl Database {
 
     /// Healing waits for it.
     pub(super) fn conclude_soon(&mut self) {
-        self.conclude_at = self.conclude_at.min(self.concluded + self.gap());
+        let soon = self.concluded + self.gap() / GAP_HURRY;
+        self.conclude_at = self.conclude_at.min(soon);
     }
 
     fn conclude(&mut self) {
