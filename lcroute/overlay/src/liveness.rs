@@ -26,9 +26,10 @@ const HELLO_EVERY: Duration = Duration::from_millis(333);
 const SELDOM: u32 = 15;
 const CLEAN: f64 = 0.02;
 const WARY: Duration = Duration::from_secs(10);
-/// How much of the round trip the last one is.
+/// How much of the round trip the last one is: more where hellos are seldom, or where it took less than half of what was
+/// thought, as the first ones of a link do while hosts are busy with its making.
 const RTT_WEIGHT: u32 = 8;
-const RTT_WEIGHT_SELDOM: u32 = 2;
+const RTT_WEIGHT_QUICK: u32 = 2;
 /// Hosts agree as well on the moments of what is done once in a number of hellos that divides this one.
 const COMMON: u32 = 720;
 const HELLO_EVERY_ASKED: Duration = Duration::from_millis(50);
@@ -241,12 +242,12 @@ impl Liveness {
         };
         if let Some((_, sent)) = self.outstanding.remove(at) {
             let sample = now.saturating_duration_since(sent);
-            let weight = if self.speaks_seldom(sent) {
-                RTT_WEIGHT_SELDOM
-            } else {
-                RTT_WEIGHT
+            let seldom = self.speaks_seldom(sent);
+            let smoothed = |rtt: Duration| {
+                let quick = seldom || sample * 2 < rtt;
+                let weight = if quick { RTT_WEIGHT_QUICK } else { RTT_WEIGHT };
+                (rtt * (weight - 1) + sample) / weight
             };
-            let smoothed = |rtt: Duration| (rtt * (weight - 1) + sample) / weight;
             self.rtt = Some(self.rtt.map_or(sample, smoothed));
         }
         self.count(false);
@@ -387,6 +388,23 @@ mod tests {
         );
         assert!(live.rtt().is_some());
         assert!(live.loss() < 0.001);
+    }
+
+    #[test]
+    fn a_round_trip_that_was_far_too_long_is_soon_forgotten() {
+        let mut now = Instant::now();
+        let mut live = Liveness::new(now, false, now);
+        let mut after = |trip: u64| {
+            now += HELLO_EVERY;
+            let Verdict::Hello { id, .. } = live.poll(now) else {
+                panic!("no hello");
+            };
+            live.answered(id, now + Duration::from_millis(trip));
+            live.rtt().unwrap().as_millis()
+        };
+        assert_eq!([40, 1, 1, 1, 1].map(&mut after), [40, 20, 10, 5, 3]);
+        // and a longer one counts little
+        assert_eq!([10, 10, 80].map(&mut after), [4, 4, 14]);
     }
 
     #[test]
