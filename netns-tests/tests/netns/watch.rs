@@ -49,11 +49,13 @@ fn a_watch_repaints_survives_a_restart_and_restores_the_screen() {
                 // a screen that is cleared before it is painted flickers
                 ensure!(!shown.contains("\x1b[2J") && !shown.contains("\x1b[H\x1b[J"));
             }
+            // it is too long as soon as it says that the firewall is closed
+            let frame = last(&status)?;
+            ensure!(frame.contains("more lines"), "{frame:?}");
             Ok(())
         })?;
         let frame = last(&status)?;
         ensure!(frame.lines().count() <= 8, "{frame:?}");
-        ensure!(frame.contains("more lines"), "{frame:?}");
         ensure!(
             frame.lines().all(|l| plain(l).chars().count() <= 60),
             "{frame:?}"
