@@ -26,10 +26,10 @@ const HELLO_EVERY: Duration = Duration::from_millis(333);
 const SELDOM: u32 = 15;
 const CLEAN: f64 = 0.02;
 const WARY: Duration = Duration::from_secs(10);
-/// How much of the round trip the last one is: more where hellos are seldom, or where it took less than half of what was
-/// thought, as the first ones of a link do while hosts are busy with its making.
+/// How much of the round trip the last one is.
 const RTT_WEIGHT: u32 = 8;
-const RTT_WEIGHT_QUICK: u32 = 2;
+/// The path takes as long as the quickest of so many: others waited for a processor, as hosts all say hello at one moment.
+const RTT_SAMPLES: usize = 8;
 /// Hosts agree as well on the moments of what is done once in a number of hellos that divides this one.
 const COMMON: u32 = 720;
 const HELLO_EVERY_ASKED: Duration = Duration::from_millis(50);
@@ -114,7 +114,9 @@ pub(crate) struct Liveness {
     last_hello: Option<Instant>,
     polled: Instant,
     outstanding: VecDeque<(TxId, Instant)>,
+    /// Smoothed.
     rtt: Option<Duration>,
+    trips: VecDeque<Duration>,
     loss: f64,
 }
 
@@ -146,6 +148,7 @@ impl Liveness {
             polled: now,
             outstanding: VecDeque::new(),
             rtt: None,
+            trips: VecDeque::new(),
             loss: 0.0,
         }
     }
@@ -242,12 +245,11 @@ impl Liveness {
         };
         if let Some((_, sent)) = self.outstanding.remove(at) {
             let sample = now.saturating_duration_since(sent);
-            let seldom = self.speaks_seldom(sent);
-            let smoothed = |rtt: Duration| {
-                let quick = seldom || sample * 2 < rtt;
-                let weight = if quick { RTT_WEIGHT_QUICK } else { RTT_WEIGHT };
-                (rtt * (weight - 1) + sample) / weight
-            };
+            let smoothed = |rtt: Duration| (rtt * (RTT_WEIGHT - 1) + sample) / RTT_WEIGHT;
+            if self.trips.len() == RTT_SAMPLES {
+                self.trips.pop_front();
+            }
+            self.trips.push_back(sample);
             self.rtt = Some(self.rtt.map_or(sample, smoothed));
         }
         self.count(false);
@@ -323,9 +325,9 @@ impl Liveness {
         judge.min(self.next_hello)
     }
 
-    /// Smoothed round trip.
+    /// Round trip of the path.
     pub(crate) fn rtt(&self) -> Option<Duration> {
-        self.rtt
+        self.trips.iter().min().copied()
     }
 
     /// Share of hellos that were not answered, over the last few dozen.
@@ -391,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn a_round_trip_that_was_far_too_long_is_soon_forgotten() {
+    fn the_path_takes_as_long_as_the_quickest_of_the_last_round_trips() {
         let mut now = Instant::now();
         let mut live = Liveness::new(now, false, now);
         let mut after = |trip: u64| {
@@ -402,9 +404,9 @@ mod tests {
             live.answered(id, now + Duration::from_millis(trip));
             live.rtt().unwrap().as_millis()
         };
-        assert_eq!([40, 1, 1, 1, 1].map(&mut after), [40, 20, 10, 5, 3]);
-        // and a longer one counts little
-        assert_eq!([10, 10, 80].map(&mut after), [4, 4, 14]);
+        assert_eq!([40, 9, 1, 30].map(&mut after), [40, 9, 1, 1]);
+        let longer = [10, 10, 10, 10, 10, 10, 10, 10].map(&mut after);
+        assert_eq!(longer, [1, 1, 1, 1, 1, 1, 10, 10], "{longer:?}");
     }
 
     #[test]
