@@ -124,7 +124,6 @@ fn assemble(
     runtime: &tokio::runtime::Runtime,
 ) -> anyhow::Result<(SlowSide, Parts)> {
     let now = Instant::now();
-    let beat = beat();
     // first, so that a second daemon stops here
     let control = ControlSocket::bind(&common.control(config))?;
     let waker = Waker::new()?;
@@ -141,7 +140,7 @@ fn assemble(
         OverlayConfig {
             identity: OverlayIdentity::new(key.clone(), network, identity.chain.clone()),
             clock: unix_now,
-            beat,
+            beat: beat(),
             seed: seed(),
             mtu: config.tun.mtu,
             media: config.live.media,
@@ -226,7 +225,6 @@ fn assemble(
         monitor,
         engine,
         overlay,
-        beat,
         inbox: messages,
         outbox,
         waker,

@@ -51,7 +51,7 @@ metrics_table! {
     PEERS = gauge("lcroute_peers", &["state"], "Nodes with which there is a link, or is tried, by state");
     PEER_UP = gauge("lcroute_peer_up", PEER, "1 if there is a link with this peer");
     PEER_SINCE = gauge("lcroute_peer_state_seconds", PEER, "For how long the peer has been in its state");
-    PEER_RTT = gauge("lcroute_peer_rtt_seconds", PEER, "Smoothed round trip");
+    PEER_RTT = gauge("lcroute_peer_rtt_seconds", PEER, "Round trip");
     PEER_LOSS = gauge("lcroute_peer_loss_ratio", PEER, "Share of packets lost on the way from the peer, 0 to 1");
     PEER_TX = counter("lcroute_peer_tx_bytes_total", PEER, "UDP payload bytes sent to the peer");
     PEER_RX = counter("lcroute_peer_rx_bytes_total", PEER, "UDP payload bytes received from the peer");

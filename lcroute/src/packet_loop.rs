@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use lcroute_engine::{Engine, Neighbor, Output};
-use lcroute_overlay::{Event, LinkId, Overlay, SendError, next_beat};
+use lcroute_overlay::{Event, LinkId, Overlay, SendError};
 use librecast::cert::Member;
 use librecast::events;
 use librecast::id::PeerId;
@@ -69,8 +69,6 @@ pub struct Parts {
     pub engine: Engine,
     /// Carries them.
     pub overlay: Overlay,
-    /// When hellos go out.
-    pub beat: Instant,
     /// Messages of the slow side.
     pub inbox: mpsc::Receiver<Message>,
     /// Sealed messages for peers.
@@ -355,7 +353,7 @@ impl PacketLoop {
             self.update_candidates(now);
         }
         if self.next_tick <= now {
-            self.next_tick = next_beat(self.parts.beat, now, TICK);
+            self.next_tick = self.parts.overlay.next_beat(now, TICK);
             self.check_overruns(now);
             self.parts.socket.count_overflow();
             self.tell_round_trips(now);

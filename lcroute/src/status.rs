@@ -114,7 +114,7 @@ pub struct Peer {
     pub address: Ipv6Addr,
     /// `connecting`, `connected`, `lost` or `refused`.
     pub state: String,
-    /// Smoothed round trip in milliseconds.
+    /// Round trip in milliseconds: the quickest of the last eight hellos.
     pub rtt_ms: Option<f64>,
     /// Share of packets lost on the way to us, 0 to 1.
     pub loss: Option<f64>,

@@ -399,7 +399,7 @@ impl Database {
         }
     }
 
-    /// The round-trip time of a link was measured, or smoothed.
+    /// The round-trip time of a link was measured.
     pub fn set_rtt(&mut self, link: LinkId, rtt: Duration, now: Instant) {
         self.turn(now);
         if let Some(link) = self.links.get_mut(&link) {

@@ -179,7 +179,7 @@ impl Engine {
         self.remove_link(link);
     }
 
-    /// The smoothed round trip of a link.
+    /// The round trip of a link, without what its queues add.
     pub fn handle_link_rtt(&mut self, link: LinkId, rtt: Duration, now: Instant) {
         self.turn(now);
         self.database.set_rtt(link, rtt, now);

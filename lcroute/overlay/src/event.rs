@@ -200,7 +200,7 @@ pub struct PeerInfo {
     pub address: Option<Ipv6Addr>,
     /// Where it stands.
     pub state: PeerState,
-    /// Round trip in milliseconds, smoothed: of media packets once some have flowed, else of probes.
+    /// Round trip in milliseconds: the quickest of the last eight hellos.
     pub rtt_ms: Option<f64>,
     /// Share of media packets that got lost, else of probes that were not answered, 0..=1.
     pub loss: Option<f64>,

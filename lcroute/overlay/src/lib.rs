@@ -33,7 +33,7 @@ pub use event::{
     CarrierId, Ecn, Event, Lane, LinkId, PeerInfo, PeerState, Presence, RepairInfo, SendError,
     Transmit, Unreachable,
 };
-pub use liveness::{common_beat, next_beat};
+pub use liveness::common_beat;
 pub use overlay::{Overlay, OverlayError};
 pub use stun::{ask_address, told_address};
 

@@ -70,8 +70,7 @@ pub fn common_beat(now: Instant, since_1970: Duration) -> Instant {
 }
 
 /// The first moment after `now` at which hellos go out anyway, of those that are `hellos` of them apart.
-#[must_use]
-pub fn next_beat(beat: Instant, now: Instant, hellos: u32) -> Instant {
+pub(crate) fn next_beat(beat: Instant, now: Instant, hellos: u32) -> Instant {
     let apart = HELLO_EVERY * hellos;
     now + apart - past(now.saturating_duration_since(beat), apart)
 }

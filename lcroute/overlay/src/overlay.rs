@@ -670,6 +670,12 @@ impl Overlay {
         Some(now.saturating_duration_since(up.since))
     }
 
+    /// The first moment after `now` at which hellos go out anyway, of those that are `hellos` of them apart.
+    #[must_use]
+    pub fn next_beat(&self, now: Instant, hellos: u32) -> Instant {
+        next_beat(self.epoch, now, hellos)
+    }
+
     pub(crate) fn mark_dirty(&mut self, index: usize) {
         if let Some(peer) = self.peers.get_mut(index).and_then(Option::as_mut)
             && !peer.dirty

@@ -186,17 +186,15 @@ impl Peer {
     pub(crate) fn info(&self, now: Instant) -> PeerInfo {
         let up = self.up();
         let media = up.and_then(|up| up.media.as_deref());
-        let rtt = || up.and_then(|up| up.liveness.rtt());
+        let rtt = up.and_then(|up| up.liveness.rtt());
         let loss = || up.map(|up| up.liveness.loss());
         PeerInfo {
             peer_id: self.id,
             name: self.member.as_ref().map(|m| m.name.clone()),
             address: self.member.as_ref().map(|m| m.addresses.address),
             state: self.state,
-            rtt_ms: media
-                .and_then(Media::rtt)
-                .or_else(rtt)
-                .map(|rtt| rtt.as_secs_f64() * 1_000.0),
+            // not the media lane's, which grows with its queues: routes must not follow load
+            rtt_ms: rtt.map(|rtt| rtt.as_secs_f64() * 1_000.0),
             loss: media.and_then(Media::loss).or_else(loss),
             lane: match media {
                 Some(_) => Lane::Media,

@@ -203,7 +203,7 @@ impl Topology {
         }
     }
 
-    /// A link's smoothed round trip.
+    /// A link's round trip.
     pub fn set_rtt(&mut self, link: LinkId, rtt: Duration) {
         if let Some(link) = self.links.get_mut(&link) {
             link.rtt = Some(rtt);

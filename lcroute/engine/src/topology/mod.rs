@@ -126,7 +126,7 @@ pub enum Wish {
 /// A link that is up.
 #[derive(Debug, Clone, Copy)]
 pub struct LinkView {
-    /// Smoothed round trip.
+    /// Round trip.
     pub rtt: Option<Duration>,
     /// Up since then.
     pub since: Instant,

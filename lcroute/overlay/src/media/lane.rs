@@ -201,13 +201,7 @@ impl Media {
         self.sealer.has_sent(quoted)
     }
 
-    /// Round trip and loss, as far as media has flowed: probes of the path are seldom.
-    pub(crate) fn rtt(&self) -> Option<Duration> {
-        self.controller
-            .rtt()
-            .filter(|_| self.controller.rate() > 0.0)
-    }
-
+    /// Loss, as far as media has flowed: probes of the path are seldom.
     pub(crate) fn loss(&self) -> Option<f64> {
         self.controller
             .loss()

@@ -277,9 +277,7 @@ fn a_flood_of_joins_is_bounded_and_everybody_gets_a_turn() {
     let mut schedule = Schedule::new(RATES, 1, now);
     let small = Wanted {
         length: 1_024,
-        layer: 0,
-        company: 0,
-        list: false,
+        ..BLOCK
     };
     for n in 0..MAX_CHANNELS as u32 + 5 {
         let group = Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 1, (n >> 16) as u16, n as u16);
