@@ -548,6 +548,11 @@ impl PacketLoop {
                     .engine
                     .handle_link_down(lcroute_engine::LinkId(link.0), now);
             }
+            Event::RoundTrip { link, rtt } => {
+                self.parts
+                    .engine
+                    .handle_link_rtt(lcroute_engine::LinkId(link.0), rtt, now);
+            }
             Event::Control { link, message } => {
                 self.parts
                     .engine

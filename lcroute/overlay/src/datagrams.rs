@@ -232,7 +232,14 @@ impl Overlay {
         if !answer.is_success() || !answer.is_authentic(password, crypto) {
             return false;
         }
+        let before = up.liveness.rtt();
         let ours = up.liveness.answered(answer.id(), now);
+        if let Some(rtt) = up.liveness.rtt()
+            && before.is_none_or(|before| rtt < before)
+        {
+            let link = up.id;
+            self.events.push_back(Event::RoundTrip { link, rtt });
+        }
         self.schedule_cheaply(index);
         ours
     }

@@ -1,6 +1,7 @@
 //! What goes in and out of the overlay: links, presence, events, datagrams, peers as users see them.
 
 use std::net::{Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use bytes::Bytes;
 use librecast::cert::Member;
@@ -98,6 +99,14 @@ pub enum Event {
         peer: PeerId,
         /// Why, for logs.
         reason: &'static str,
+    },
+    /// A link's round trip was measured for the first time, or is shorter than was thought; a longer one shows in
+    /// [`PeerInfo::rtt_ms`].
+    RoundTrip {
+        /// Of which.
+        link: LinkId,
+        /// The quickest of the last hellos.
+        rtt: Duration,
     },
     /// A message of the control channel: reliable, in order.
     Control {

@@ -32,6 +32,10 @@ const RTT_WEIGHT: u32 = 8;
 const RTT_SAMPLES: usize = 8;
 /// Hosts agree as well on the moments of what is done once in a number of hellos that divides this one.
 const COMMON: u32 = 720;
+/// A new link is measured so many times at once, beside the beat, or for so long: routes depend on it.
+const NEW_SAMPLES: usize = 3;
+const NEW: Duration = Duration::from_millis(300);
+const HELLO_EVERY_NEW: Duration = Duration::from_millis(25);
 const HELLO_EVERY_ASKED: Duration = Duration::from_millis(50);
 const HELLO_EVERY_SUSPECTING: Duration = Duration::from_millis(25);
 /// Silence after which a peer is suspected: a little more than hellos are apart. Where packets came
@@ -116,6 +120,7 @@ pub(crate) struct Liveness {
     /// Smoothed.
     rtt: Option<Duration>,
     trips: VecDeque<Duration>,
+    new_until: Option<Instant>,
     loss: f64,
 }
 
@@ -148,6 +153,7 @@ impl Liveness {
             outstanding: VecDeque::new(),
             rtt: None,
             trips: VecDeque::new(),
+            new_until: Some(now + NEW),
             loss: 0.0,
         }
     }
@@ -249,6 +255,7 @@ impl Liveness {
                 self.trips.pop_front();
             }
             self.trips.push_back(sample);
+            self.new_until.take_if(|_| self.trips.len() >= NEW_SAMPLES);
             self.rtt = Some(self.rtt.map_or(sample, smoothed));
         }
         self.count(false);
@@ -266,6 +273,7 @@ impl Liveness {
         let slept = now.saturating_duration_since(self.deadline().max(self.polled));
         self.polled = now;
         self.forget_lost(now);
+        self.new_until.take_if(|until| now >= *until);
         if self.asked_until.is_some_and(|until| until <= now) {
             self.asked_until = None;
         }
@@ -294,6 +302,7 @@ impl Liveness {
                 suspicion.hellos += 1;
                 now + HELLO_EVERY_SUSPECTING
             }
+            None if self.new_until.is_some() => now + HELLO_EVERY_NEW,
             None if self.asked_until.is_some() => now + HELLO_EVERY_ASKED,
             None if seldom => self.next_common(now) + HELLO_EVERY * (SELDOM - 1),
             None => self.next_common(now),
@@ -324,9 +333,10 @@ impl Liveness {
         judge.min(self.next_hello)
     }
 
-    /// Round trip of the path.
+    /// Round trip of the path, once it has been measured a few times.
     pub(crate) fn rtt(&self) -> Option<Duration> {
-        self.trips.iter().min().copied()
+        let known = self.new_until.is_none();
+        self.trips.iter().min().filter(|_| known).copied()
     }
 
     /// Share of hellos that were not answered, over the last few dozen.
@@ -408,18 +418,59 @@ mod tests {
         assert_eq!(longer, [1, 1, 1, 1, 1, 1, 10, 10], "{longer:?}");
     }
 
+    /// A new link that has said its first hellos, the next one is on the beat.
+    fn settled(epoch: Instant, now: Instant) -> Liveness {
+        let mut live = Liveness::new(epoch, false, now);
+        while live.new_until.is_some() {
+            let now = live.next_hello;
+            let Verdict::Hello { id, .. } = live.poll(now) else {
+                panic!("no hello");
+            };
+            live.answered(id, now);
+        }
+        live.poll(live.next_hello);
+        live
+    }
+
+    #[test]
+    fn a_new_link_measures_its_path_a_few_times_at_once() {
+        let start = Instant::now();
+        let mut live = Liveness::new(start, false, start);
+        let mut trips = [5, 2, 3].into_iter();
+        let mut now = start;
+        while live.rtt().is_none() {
+            now = live.next_hello;
+            let Verdict::Hello { id, .. } = live.poll(now) else {
+                panic!("no hello");
+            };
+            now += Duration::from_millis(trips.next().unwrap());
+            live.answered(id, now);
+        }
+        assert_eq!(live.rtt(), Some(Duration::from_millis(2)));
+        assert_eq!(now, start + Duration::from_millis(53));
+
+        // a long path has to be answered once
+        let mut live = Liveness::new(start, false, start);
+        let mut hellos = Vec::new();
+        while live.deadline() <= start + NEW {
+            now = live.deadline();
+            if let Verdict::Hello { id, .. } = live.poll(now) {
+                hellos.push((id, now));
+            }
+        }
+        assert_eq!((hellos.len(), live.rtt()), (13, None));
+        live.answered(hellos[0].0, start + NEW + Duration::from_millis(1));
+        assert_eq!(live.rtt(), Some(NEW + Duration::from_millis(1)));
+    }
+
     #[test]
     fn all_links_of_a_node_say_hello_at_once() {
         let epoch = Instant::now();
-        let next = |late: u64| {
-            let now = epoch + Duration::from_millis(late);
-            let mut live = Liveness::new(epoch, false, now);
-            assert!(matches!(live.poll(now), Verdict::Hello { .. }));
-            live.next_hello - epoch
-        };
+        let next =
+            |late: u64| settled(epoch, epoch + Duration::from_millis(late)).next_hello - epoch;
         assert_eq!(next(0), HELLO_EVERY);
         assert_eq!(next(100), HELLO_EVERY);
-        assert_eq!(next(320), HELLO_EVERY * 2, "not again at once");
+        assert_eq!(next(220), HELLO_EVERY * 2, "not again at once");
         assert_eq!(next(1_000), HELLO_EVERY * 4);
     }
 
@@ -431,13 +482,11 @@ mod tests {
             let at = |ms: u64| (zero + Duration::from_millis(ms), Duration::from_millis(ms));
             let (instant, since_1970) = at(started);
             let epoch = common_beat(instant, since_1970);
-            let mut live = Liveness::new(epoch, false, at(now).0);
-            assert!(matches!(live.poll(at(now).0), Verdict::Hello { .. }));
-            live.next_hello
+            settled(epoch, at(now).0).next_hello
         };
         assert_eq!(
             hello_after(1_000, 1_400_017),
-            hello_after(999_123, 1_400_171)
+            hello_after(999_123, 1_400_103)
         );
         // and so does what is done less often
         let seldom = |started: u64, now: u64| {

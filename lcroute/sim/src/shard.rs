@@ -172,7 +172,7 @@ impl Shard {
     }
 
     /// Sees to it that the router is woken in time.
-    fn call(&mut self, node: u32) {
+    pub fn call(&mut self, node: u32) {
         let n = self.node(node);
         let at = n.wake;
         if at < n.called {
@@ -285,13 +285,8 @@ impl Shard {
 
 /// Routers.
 impl Shard {
-    /// One input to the router of a node from outside, and what comes out of it.
-    pub fn tell(&mut self, node: u32, now: Nanos, f: impl FnOnce(&mut Router, Nanos)) {
-        self.input(node, now, f);
-        self.call(node);
-    }
-
-    fn input(&mut self, node: u32, now: Nanos, f: impl FnOnce(&mut Router, Nanos)) {
+    /// One input to the router of a node, and what comes out of it.
+    pub fn input(&mut self, node: u32, now: Nanos, f: impl FnOnce(&mut Router, Nanos)) {
         if let Some(router) = &mut self.node(node).router {
             f(router, now);
             self.drain(node, now);

@@ -332,12 +332,14 @@ impl Simulation {
     /// One input to the router of a node, and what comes out of it.
     pub(crate) fn input(&mut self, node: u32, f: impl FnOnce(&mut Router, Nanos)) {
         let now = self.now;
-        self.tell(node, |shard| shard.tell(node, now, f));
+        self.tell(node, |shard| shard.input(node, now, f));
     }
 
     /// Something for the shard of a node, and what comes out of it.
     pub(crate) fn tell(&mut self, node: u32, f: impl FnOnce(&mut Shard)) {
-        f(self.shard(node));
+        let shard = self.shard(node);
+        f(shard);
+        shard.call(node);
         let (shard, _) = self.place(node);
         let mut effects = Vec::new();
         self.collect(shard, &mut effects);

@@ -267,7 +267,8 @@ impl Database {
     fn advertise_links(&mut self) {
         let own = self.own.router.origin;
         let mut new = Vec::new();
-        for (id, link) in self.links.iter_mut().filter(|(_, link)| !link.advertised) {
+        let untold = |link: &Link| !link.advertised && link.cost.is_known();
+        for (id, link) in self.links.iter_mut().filter(|(_, link)| untold(link)) {
             let neighbor = self.routers.get(&link.neighbor);
             let reachable = neighbor.is_some_and(|n| n.reachable);
             let advertisement = neighbor.and_then(|n| n.advertisement.as_ref());

@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 const FLOOR: u16 = 10;
 /// The last step, 4 s.
 const CEILING: u16 = 40_000;
-/// Cost of a link before its time has been measured: 50 ms.
+/// Cost of a link whose time cannot be measured: 50 ms.
 const UNMEASURED: u16 = 500;
+/// Others hear of a link when it has been measured, or after so long: they are not told a second time soon.
+const MEASURED_WITHIN: Duration = Duration::from_millis(500);
 /// An eighth of a round trip may be noise.
 const MARGIN: u32 = 8;
 /// A link costs more only when it was worse all this time.
@@ -28,15 +30,30 @@ fn step(rtt: Duration) -> u16 {
 #[derive(Debug, Default)]
 pub(crate) struct Cost {
     current: Option<u16>,
+    /// How long a first measurement is waited for.
+    awaited: Option<Instant>,
     /// Since when it is worse, and the least that it was in that time.
     worse: Option<(Instant, u16)>,
 }
 
 impl Cost {
+    pub fn new(now: Instant) -> Self {
+        Self {
+            awaited: Some(now + MEASURED_WITHIN),
+            ..Self::default()
+        }
+    }
+
+    /// It has been measured, or will not be.
+    pub fn is_known(&self) -> bool {
+        self.awaited.is_none()
+    }
+
     /// A new measurement: better counts at once, worse when it lasts. What wavers about the border of two
     /// steps is neither.
     pub fn set(&mut self, rtt: Duration, now: Instant) {
         self.handle_timeout(now);
+        self.awaited = None;
         let margin = rtt / MARGIN;
         let Some(current) = self.current else {
             self.current = Some(step(rtt));
@@ -52,17 +69,19 @@ impl Cost {
         self.current = Some(current.min(step(rtt + margin)));
     }
 
-    /// To be called when the time of [`Self::next_timeout`] has come. True: the cost is another now.
+    /// To be called when the time of [`Self::next_timeout`] has come. True: the cost is another now, or known.
     pub fn handle_timeout(&mut self, now: Instant) -> bool {
+        let given_up = self.awaited.take_if(|at| now >= *at).is_some();
         let over = self.worse.take_if(|(since, _)| now >= *since + WORSE_FOR);
         if let Some((_, least)) = over {
             self.current = Some(least);
         }
-        over.is_some()
+        given_up || over.is_some()
     }
 
     pub fn next_timeout(&self) -> Option<Instant> {
-        self.worse.map(|(since, _)| since + WORSE_FOR)
+        let worse = self.worse.map(|(since, _)| since + WORSE_FOR);
+        worse.into_iter().chain(self.awaited).min()
     }
 
     /// Units of 100 us.
@@ -75,6 +94,11 @@ impl Cost {
 mod tests {
     use super::*;
     use crate::testing::start;
+
+    fn new() -> (Cost, Instant) {
+        let now = start();
+        (Cost::new(now), now)
+    }
 
     fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
@@ -93,8 +117,21 @@ mod tests {
     }
 
     #[test]
+    fn it_is_known_when_it_was_measured_or_could_not_be() {
+        let (mut cost, t) = new();
+        assert!(!cost.is_known());
+        assert_eq!(cost.next_timeout(), Some(t + ms(500)));
+        assert!(!cost.handle_timeout(t + ms(499)));
+        assert!(cost.handle_timeout(t + ms(500)) && cost.is_known());
+        assert_eq!(cost.next_timeout(), None);
+        let (mut cost, t) = new();
+        cost.set(ms(5), t + ms(10));
+        assert!(cost.is_known() && !cost.handle_timeout(t + ms(500)));
+    }
+
+    #[test]
     fn better_at_once_worse_when_it_lasts() {
-        let (mut cost, t) = (Cost::default(), start());
+        let (mut cost, t) = new();
         assert_eq!(cost.get(), UNMEASURED);
         cost.set(ms(100), t);
         assert_eq!(cost.get(), 1368, "the first counts whatever it is");
@@ -111,7 +148,7 @@ mod tests {
 
     #[test]
     fn what_wavers_about_a_border_changes_nothing() {
-        let (mut cost, t) = (Cost::default(), start());
+        let (mut cost, t) = new();
         for n in 0..100 {
             // 5.3 ms is the border
             cost.set(
@@ -125,7 +162,7 @@ mod tests {
 
     #[test]
     fn one_good_moment_ends_a_bad_time() {
-        let (mut cost, t) = (Cost::default(), start());
+        let (mut cost, t) = new();
         cost.set(ms(5), t);
         cost.set(ms(50), t);
         cost.set(ms(5), t + ms(29_000));

@@ -128,7 +128,7 @@ impl Link {
             neighbor,
             first: own < neighbor,
             way: Way::Any,
-            cost: Cost::default(),
+            cost: Cost::new(now),
             standing: LinkStanding::Unwanted,
             advertised: false,
             verify: Bucket::full(now),

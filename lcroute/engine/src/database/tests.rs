@@ -12,6 +12,7 @@ use crate::testing::{
     NOT_AFTER, Rights, TestServices, UNIX_START, chain, revocation, revocation_by_issuer, start,
 };
 
+const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -908,8 +909,10 @@ fn an_advertisement_waits_for_its_credential() {
     far.database.link_up(LinkId(9), here.services.origin(), now);
     far.database
         .set_standing(LinkId(9), LinkStanding::Wanted, now);
+    far.database.set_rtt(LinkId(9), 5 * MILLISECOND, now);
     far.database.update();
     here.database.link_up(LinkId(9), origin, now);
+    here.database.set_rtt(LinkId(9), 5 * MILLISECOND, now);
     here.database.take_messages();
     let router = far.database.router(origin).unwrap();
     let advertisement = router.advertisement().unwrap().bytes().clone();
@@ -1238,6 +1241,35 @@ fn two_links_to_one_neighbour_count_once_at_the_better_cost() {
     network.cut(better);
     network.run(MINUTE);
     assert_eq!(cost(&mut network), [912]);
+}
+
+#[test]
+fn others_hear_of_a_link_once_it_has_been_measured_or_cannot_be() {
+    let limits = Limits::default();
+    for measured in [Some(40), None] {
+        let now = start();
+        let mut here = node(TestServices::new(1), 1, &limits, now);
+        let far = TestServices::new(2).origin();
+        let database = &mut here.database;
+        database.link_up(LinkId(9), far, now);
+        database.set_standing(LinkId(9), LinkStanding::Wanted, now);
+        let told = |database: &mut Database| {
+            database.update();
+            let own = database.router(database.own.router.origin).unwrap();
+            own.advertisement().and_then(|a| a.cost_to(far))
+        };
+        assert_eq!(told(database), None);
+        if let Some(ms) = measured {
+            database.set_rtt(LinkId(9), ms * MILLISECOND, now + 100 * MILLISECOND);
+            assert_eq!(told(database), Some(405));
+        } else {
+            database.handle_timeout(now + 499 * MILLISECOND);
+            assert_eq!(told(database), None);
+            assert_eq!(database.next_timeout(), Some(now + 500 * MILLISECOND));
+            database.handle_timeout(now + 500 * MILLISECOND);
+            assert_eq!(told(database), Some(500));
+        }
+    }
 }
 
 #[test]

@@ -92,7 +92,10 @@ pub fn shuttle(a: &mut Node, b: &mut Node) -> bool {
             Event::Signal { bytes, .. } => {
                 b.overlay.handle_signal(CarrierId(0), None, &bytes, now);
             }
-            Event::Control { .. } | Event::PeerRefused { .. } | Event::DirectFailure { .. } => {}
+            Event::Control { .. }
+            | Event::PeerRefused { .. }
+            | Event::DirectFailure { .. }
+            | Event::RoundTrip { .. } => {}
         }
     }
     if a.overlay.poll_timeout().is_some_and(|at| at <= now) {

@@ -122,6 +122,29 @@ fn an_idle_link_stays_and_costs_little() {
 }
 
 #[test]
+fn the_round_trip_of_a_new_link_is_told_at_once_and_again_when_it_is_shorter() {
+    let mut net = connected(2);
+    net.run(Duration::from_millis(100));
+    let told = |net: &Net| net.nodes[0].trips.last().map(|(_, rtt)| rtt.as_micros());
+    assert!(
+        (3_900..5_000).contains(&told(&net).unwrap()),
+        "{:?}",
+        told(&net)
+    );
+    net.delay = Duration::from_millis(1);
+    net.run(Duration::from_secs(6));
+    assert!(
+        (1_900..3_000).contains(&told(&net).unwrap()),
+        "{:?}",
+        told(&net)
+    );
+    let count = net.nodes[0].trips.len();
+    net.delay = Duration::from_millis(5);
+    net.run(Duration::from_secs(60));
+    assert_eq!(net.nodes[0].trips.len(), count, "a longer one is not told");
+}
+
+#[test]
 fn links_outlive_loss_that_stalls_sctp() {
     let mut net = connected(2);
     net.loss = 100;

@@ -64,6 +64,7 @@ pub(crate) struct Node {
     pub(crate) wanted: BTreeSet<PeerId>,
     /// What it was told of peers that cannot be reached directly.
     pub(crate) failing: Vec<(PeerId, bool)>,
+    pub(crate) trips: Vec<(PeerId, Duration)>,
     pub(crate) ups: usize,
     pub(crate) downs: Vec<&'static str>,
     pub(crate) control: Vec<(PeerId, Bytes)>,
@@ -261,6 +262,7 @@ impl Net {
             links: BTreeMap::new(),
             wanted: BTreeSet::new(),
             failing: Vec::new(),
+            trips: Vec::new(),
             ups: 0,
             downs: Vec::new(),
             control: Vec::new(),
@@ -647,6 +649,7 @@ impl Net {
                 assert!(node.links.remove(&link).is_some(), "down, but never up");
                 node.downs.push(reason);
             }
+            Event::RoundTrip { link, rtt } => node.trips.push((node.links[&link], rtt)),
             Event::Control { link, message } => {
                 let from = node.links[&link];
                 match message.strip_prefix(PASSED_ON) {
