@@ -583,10 +583,7 @@ impl Server {
 
     fn record(&self, channel: Channel) -> Option<Record> {
         let share = self.share_of(channel.group)?;
-        let mut upcoming: Vec<Upcoming> = self.upcoming(channel).collect();
-        // what all have joined need not be told; the more is still to come, the better; of equals what comes soonest
-        upcoming.sort_by_key(|u| (!u.missed, std::cmp::Reverse(u.left)));
-        upcoming.truncate(MAX_SENDING);
+        let upcoming = most_useful(self.upcoming(channel).collect());
         let sending = upcoming.iter().map(|u| Sending {
             channel: channel_of(u.group),
             left: u16::try_from(u.left).unwrap_or(u16::MAX),
@@ -607,6 +604,14 @@ impl Server {
             sending: sending.collect(),
         })
     }
+}
+
+/// As many as a record has room for. What all have joined need not be told; the more is still to come, the better; of
+/// equals what comes soonest.
+fn most_useful(mut upcoming: Vec<Upcoming>) -> Vec<Upcoming> {
+    upcoming.sort_by_key(|u| (!u.missed, std::cmp::Reverse(u.left)));
+    upcoming.truncate(MAX_SENDING);
+    upcoming
 }
 
 #[cfg(test)]
@@ -659,6 +664,26 @@ mod tests {
                 _ => return counts,
             }
         }
+    }
+
+    #[test]
+    fn a_record_tells_first_what_somebody_misses_who_is_there() {
+        let upcoming = |n: u16, left, missed| Upcoming {
+            group: host(n),
+            left,
+            missed,
+        };
+        let all = (0..200).map(|n| upcoming(n, u32::from(n / 2 % 50), n % 2 == 0));
+        let told = most_useful(all.collect());
+        assert_eq!(told.len(), MAX_SENDING);
+        assert!(told.iter().all(|u| u.missed));
+        assert!(
+            told.is_sorted_by(|a, b| { a.left > b.left || a.left == b.left && a.group < b.group })
+        );
+        assert_eq!((told[0].left, told[63].left), (49, 18));
+
+        let few = [upcoming(1, 9, false), upcoming(2, 1, true)];
+        assert_eq!(most_useful(few.to_vec()), [few[1], few[0]]);
     }
 
     #[test]
