@@ -30,10 +30,10 @@ pub(crate) const SUMMARY_RATE: Rate = Rate {
     burst: 192,
     interval: Duration::from_millis(250),
 };
-/// Bytes of records that are sent over one link, in steps of a kilobyte: 1 MB a second.
+/// Bytes of records that are sent over one link: 1 MB a second.
 const SEND_RATE: Rate = Rate {
-    burst: 256,
-    interval: Duration::from_millis(1),
+    burst: 256_000,
+    interval: Duration::from_micros(1),
 };
 /// When that is used up, the next ones wait for one another: a message and a wake-up cost more than a record.
 const SEND_TOGETHER: Duration = Duration::from_millis(16);
@@ -254,8 +254,8 @@ impl Link {
 
     /// Something of this length was sent.
     pub fn sent(&mut self, bytes: usize, now: Instant) {
-        let kilobytes = bytes.div_ceil(1_000) as u32;
-        self.sending.spend(SEND_RATE, kilobytes, now);
+        // a record is far shorter than 4 GB
+        self.sending.spend(SEND_RATE, bytes as u32, now);
         let next = self.sending.next(SEND_RATE);
         if next > now {
             self.rests_until = next + SEND_TOGETHER;
@@ -366,21 +366,21 @@ mod tests {
     fn what_is_too_much_is_sent_at_the_rate_and_not_one_by_one() {
         let t = start();
         let mut link = Link::new(OriginId(1), OriginId(2), t);
-        for key in 0..1_000 {
+        for key in 0..4_000 {
             link.push_lacking(id(key));
         }
         let (mut now, mut times) = (t, Vec::new());
         while link.next_timeout().is_some() {
             now = now.max(link.next_timeout().unwrap());
             while link.next_record(now).is_some() {
-                link.sent(300, now);
+                link.sent(256, now);
                 times.push(now - t);
             }
         }
         let at_once = times.iter().filter(|at| at.is_zero()).count();
-        assert_eq!((times.len(), at_once), (1_000, SEND_RATE.burst as usize));
-        let (rest, took) = (1_000 - SEND_RATE.burst, times[999]);
-        let least = SEND_RATE.interval * rest;
+        assert_eq!((times.len(), at_once), (4_000, 1_000), "256 KB");
+        let took = times[3_999];
+        let least = Duration::from_micros(3_000 * 256);
         assert!(
             took >= least - SEND_TOGETHER && took <= least + 2 * SEND_TOGETHER,
             "{took:?}"
