@@ -45,6 +45,9 @@ pub struct Adjacency {
     /// Goes out with the next flush, before what the flush itself has to say.
     pub say: Vec<Element>,
     pub next_audit: Instant,
+    /// When the neighbour was last told what differs,
+    pub compared: Option<Instant>,
+    /// and when it was last told anew what differed there.
     pub repaired: Option<Instant>,
     pub routed: Tokens,
 }
@@ -63,6 +66,7 @@ impl Adjacency {
             heard: None,
             say: Vec::new(),
             next_audit,
+            compared: None,
             repaired: None,
             routed: Tokens::new(ROUTED_RATE, ROUTED_BURST, now),
         }

@@ -19,7 +19,7 @@ pub const AUDIT_EVERY: Duration = Duration::from_secs(30);
 /// A digest that is due so soon is said with others, and when the neighbour says its own: idle hosts wake once for all
 /// their links.
 pub const AUDIT_SLACK: Duration = Duration::from_secs(15);
-/// Buckets are told anew at most this often, whoever asks.
+/// Buckets are compared, and told anew, at most this often, whoever asks.
 pub const REPAIR_GAP: Duration = Duration::from_secs(10);
 
 /// XOR of the hashes of all interest told in one direction of a link, by bucket.

@@ -194,6 +194,14 @@ impl Engine {
                     return;
                 };
                 self.drops.count(DropReason::AuditDiffers);
+                // two kilobytes for a dozen bytes
+                if adjacency
+                    .compared
+                    .is_some_and(|at| self.now < at + REPAIR_GAP)
+                {
+                    return;
+                }
+                adjacency.compared = Some(self.now);
                 let buckets = Audit::BucketDigests(Box::new(*heard.buckets()));
                 adjacency.say.push(Element::Audit(buckets));
             }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use common::{
     MDNS, Rights, addresses, config, group, join, leave, neighbor, report, restricted, start, udp,
 };
-use lcroute_engine::control::{self, Element, Interest, Prefix, RefusalReason};
+use lcroute_engine::control::{self, Audit, Element, Interest, Prefix, RefusalReason};
 use lcroute_engine::header::DataHeader;
 use lcroute_engine::{Config, Engine, Filter, Limits, LinkId, Output, ROUTER_ADDRESS};
 use librecast::cert::{GroupPrefix, Member};
@@ -1073,18 +1073,40 @@ fn interest_that_got_lost_is_found_by_the_audit() {
     assert_eq!(b.drops("audit_differs"), 1, "and once is enough");
 }
 
-#[test]
-fn idle_links_are_audited_at_one_moment() {
-    let neighbors = [2, 3, 4, 5, 6, 7, 8, 9];
-    let mut b = Bench::new(&neighbors);
-    b.after(Duration::from_secs(60));
-    let says_audit = |output: &Output| match output {
+fn says_audit(output: &Output) -> bool {
+    match output {
         Output::Control { message, .. } => {
             let elements = control::decode(message).unwrap();
             elements.iter().any(|e| matches!(e, Element::Audit(_)))
         }
         _ => false,
-    };
+    }
+}
+
+/// Who is told a digest says its own, which wakes its neighbours in turn.
+#[test]
+fn a_neighbour_that_says_digests_all_the_time_gets_few() {
+    let mut b = Bench::new(&[2, 3]);
+    b.after(Duration::from_secs(60));
+    let mut audits = 0;
+    for _ in 0..3_000 {
+        b.now += Duration::from_millis(100);
+        b.says(2, &[Element::Audit(Audit::Digest(7))]);
+        b.engine.handle_timeout(b.now);
+        audits += b.exchange().iter().filter(|o| says_audit(o)).count();
+    }
+    // to both, each quarter of a minute, and buckets that differ each ten seconds
+    assert!(
+        (20..=2 * 20 + 30).contains(&audits),
+        "{audits} in five minutes"
+    );
+}
+
+#[test]
+fn idle_links_are_audited_at_one_moment() {
+    let neighbors = [2, 3, 4, 5, 6, 7, 8, 9];
+    let mut b = Bench::new(&neighbors);
+    b.after(Duration::from_secs(60));
     let mut moments = Vec::new();
     for _ in 0..90_000 {
         b.now += Duration::from_millis(1);

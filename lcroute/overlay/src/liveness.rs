@@ -65,8 +65,7 @@ const MAX_OUTSTANDING: usize = 64;
 const HINT_EVERY: Duration = Duration::from_secs(1);
 
 /// A beat that is the same on all hosts whose clocks agree; `since_1970` is what the wall clock says `now`. Their hellos
-/// meet, and a node with eight idle links wakes a dozen times a second instead of fifty. Where clocks differ it is as good
-/// as any.
+/// meet, and a node wakes once for those of all its idle links. Where clocks differ it is as good as any.
 #[must_use]
 pub fn common_beat(now: Instant, since_1970: Duration) -> Instant {
     now.checked_sub(past(since_1970, HELLO_EVERY * COMMON))
