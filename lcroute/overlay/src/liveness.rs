@@ -254,7 +254,8 @@ impl Liveness {
                 self.trips.pop_front();
             }
             self.trips.push_back(sample);
-            self.new_until.take_if(|_| self.trips.len() >= NEW_SAMPLES);
+            self.new_until
+                .take_if(|until| self.trips.len() >= NEW_SAMPLES || now >= *until);
             self.rtt = Some(self.rtt.map_or(sample, smoothed));
         }
         self.count(false);
@@ -272,7 +273,6 @@ impl Liveness {
         let slept = now.saturating_duration_since(self.deadline().max(self.polled));
         self.polled = now;
         self.forget_lost(now);
-        self.new_until.take_if(|until| now >= *until);
         if self.asked_until.is_some_and(|until| until <= now) {
             self.asked_until = None;
         }
@@ -301,7 +301,7 @@ impl Liveness {
                 suspicion.hellos += 1;
                 now + HELLO_EVERY_SUSPECTING
             }
-            None if self.new_until.is_some() => now + HELLO_EVERY_NEW,
+            None if self.new_until.is_some_and(|until| now < until) => now + HELLO_EVERY_NEW,
             None if self.asked_until.is_some() => now + HELLO_EVERY_ASKED,
             None if seldom => self.next_common(now) + HELLO_EVERY * (SELDOM - 1),
             None => self.next_common(now),
@@ -448,18 +448,22 @@ mod tests {
         assert_eq!(live.rtt(), Some(Duration::from_millis(2)));
         assert_eq!(now, start + Duration::from_millis(53));
 
-        // a long path has to be answered once
+        // a longer path is known with the first answer that comes later than that
         let mut live = Liveness::new(start, false, start);
-        let mut hellos = Vec::new();
+        let mut hellos = VecDeque::new();
         while live.deadline() <= start + NEW {
             now = live.deadline();
             if let Verdict::Hello { id, .. } = live.poll(now) {
-                hellos.push((id, now));
+                hellos.push_back((id, now));
             }
         }
-        assert_eq!((hellos.len(), live.rtt()), (13, None));
-        live.answered(hellos[0].0, start + NEW + Duration::from_millis(1));
-        assert_eq!(live.rtt(), Some(NEW + Duration::from_millis(1)));
+        assert_eq!(hellos.len(), 13);
+        let trip = Duration::from_millis(290);
+        for known in [None, Some(trip)] {
+            let (id, sent) = hellos.pop_front().unwrap();
+            live.answered(id, sent + trip);
+            assert_eq!(live.rtt(), known);
+        }
     }
 
     #[test]
