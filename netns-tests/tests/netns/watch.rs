@@ -8,10 +8,10 @@ use nix::sys::signal::Signal;
 
 use crate::world;
 
-/// A terminal of 8 rows and 60 columns; SIGTERM types ^C.
+/// A terminal of 6 rows and 60 columns, too few for any status; SIGTERM types ^C.
 const TERMINAL: &str = r#"
 import fcntl, os, pty, signal, struct, sys, termios
-size = struct.pack("HHHH", 8, 60, 0, 0)
+size = struct.pack("HHHH", 6, 60, 0, 0)
 pid, fd = pty.fork()
 if pid == 0:
     fcntl.ioctl(0, termios.TIOCSWINSZ, size)
@@ -49,13 +49,11 @@ fn a_watch_repaints_survives_a_restart_and_restores_the_screen() {
                 // a screen that is cleared before it is painted flickers
                 ensure!(!shown.contains("\x1b[2J") && !shown.contains("\x1b[H\x1b[J"));
             }
-            // it is too long as soon as it says that the firewall is closed
-            let frame = last(&status)?;
-            ensure!(frame.contains("more lines"), "{frame:?}");
             Ok(())
         })?;
         let frame = last(&status)?;
-        ensure!(frame.lines().count() <= 8, "{frame:?}");
+        ensure!(frame.contains("more lines"), "{frame:?}");
+        ensure!(frame.lines().count() <= 6, "{frame:?}");
         ensure!(
             frame.lines().all(|l| plain(l).chars().count() <= 60),
             "{frame:?}"
