@@ -129,7 +129,7 @@ pub struct Router {
 impl Router {
     /// What its certificates prove.
     #[must_use]
-    pub fn credential(&self) -> &Credential {
+    pub fn credential(&self) -> &Arc<Credential> {
         self.credential.credential()
     }
 

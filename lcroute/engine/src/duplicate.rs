@@ -10,16 +10,12 @@
 //!  refuse |  accept once   |          accept          |     |  accept once  |          accept
 //! ```
 
-use librecast::id::OriginId;
-
-use crate::drops::DropReason;
-use crate::table::Table;
-
 /// How far one packet can move a window.
 const MAX_JUMP: u64 = 1 << 20;
-const MIN_SIZE: u64 = 4_096;
-/// A window is far smaller than a jump, so that the two windows never overlap.
-const MAX_SIZE: u64 = 1 << 16;
+/// The least that a window remembers.
+pub const MIN_SIZE: u64 = 4_096;
+/// The most: far less than a jump, so that the two windows never overlap.
+pub const MAX_SIZE: u64 = 1 << 16;
 
 /// Sequence numbers `first..=top` of which the last `size` are remembered one by one.
 #[derive(Debug)]
@@ -79,26 +75,16 @@ impl Window {
     }
 }
 
-#[derive(Debug)]
-struct Origin {
-    incarnation: u32,
-    /// The origin itself said so on its control channel.
-    confirmed: bool,
+/// What has passed of one origin in one incarnation.
+#[derive(Debug, Default)]
+pub struct Windows {
     current: Option<Window>,
     beyond: Option<Window>,
 }
 
-impl Origin {
-    fn new(incarnation: u32, confirmed: bool) -> Self {
-        Self {
-            incarnation,
-            confirmed,
-            current: None,
-            beyond: None,
-        }
-    }
-
-    fn accept(&mut self, sequence: u64, size: u64) -> bool {
+impl Windows {
+    /// Lets each number pass once; a window remembers `size` of them.
+    pub fn accept(&mut self, sequence: u64, size: u64) -> bool {
         let new = || Window::starting_with(sequence, size);
         let Some(current) = &mut self.current else {
             self.current = Some(new());
@@ -125,70 +111,6 @@ impl Origin {
     }
 }
 
-/// The windows of all origins.
-#[derive(Debug)]
-pub struct Duplicates {
-    origins: Table<OriginId, Origin>,
-    size: u64,
-}
-
-impl Duplicates {
-    /// Windows of about `size` sequence numbers.
-    pub fn new(size: usize, seed: u64) -> Self {
-        let size = (size as u64).clamp(MIN_SIZE, MAX_SIZE).next_multiple_of(64);
-        Self {
-            origins: Table::new(seed),
-            size,
-        }
-    }
-
-    /// The origin says which incarnation it is: packets of any other are refused.
-    pub fn confirm(&mut self, origin: OriginId, incarnation: u32) {
-        let known = self
-            .origins
-            .get_or_insert_with(origin, || Origin::new(incarnation, true));
-        if known.incarnation == incarnation {
-            known.confirmed = true;
-        } else {
-            *known = Origin::new(incarnation, true);
-        }
-    }
-
-    /// Lets each (origin, incarnation, sequence) pass once. Until the origin said HELLO, the highest
-    /// incarnation seen counts.
-    pub fn accept(
-        &mut self,
-        origin: OriginId,
-        incarnation: u32,
-        sequence: u64,
-    ) -> Result<(), DropReason> {
-        let known = self
-            .origins
-            .get_or_insert_with(origin, || Origin::new(incarnation, false));
-        if incarnation > known.incarnation && !known.confirmed {
-            *known = Origin::new(incarnation, false);
-        }
-        if incarnation != known.incarnation {
-            return Err(DropReason::OldIncarnation);
-        }
-        if known.accept(sequence, self.size) {
-            Ok(())
-        } else {
-            Err(DropReason::Duplicate)
-        }
-    }
-
-    /// The last link behind which the origin lies is gone.
-    pub fn forget(&mut self, origin: OriginId) {
-        self.origins.remove(&origin);
-    }
-
-    /// Number of origins.
-    pub fn len(&self) -> usize {
-        self.origins.len()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
@@ -198,19 +120,13 @@ mod tests {
     use super::*;
     use crate::header::MAX_SEQUENCE;
 
-    const X: OriginId = OriginId(7);
-
-    fn windows() -> Duplicates {
-        Duplicates::new(4096, 1)
-    }
-
-    fn passes(d: &mut Duplicates, sequence: u64) -> bool {
-        d.accept(X, 1, sequence).is_ok()
+    fn passes(windows: &mut Windows, sequence: u64) -> bool {
+        windows.accept(sequence, 4096)
     }
 
     #[test]
     fn each_number_passes_once_in_any_order() {
-        let mut d = windows();
+        let mut d = Windows::default();
         for s in [100, 101, 105, 103, 102] {
             assert!(passes(&mut d, s));
             assert!(!passes(&mut d, s));
@@ -222,7 +138,7 @@ mod tests {
 
     #[test]
     fn a_window_that_moved_forgets_what_it_passed() {
-        let mut d = windows();
+        let mut d = Windows::default();
         assert!(passes(&mut d, 1));
         for s in [4097, 4098, 2 * 4096 + 1, 40 * 4096 + 1] {
             assert!(
@@ -234,7 +150,7 @@ mod tests {
 
     #[test]
     fn one_wrong_number_blocks_nothing() {
-        let mut d = windows();
+        let mut d = Windows::default();
         assert!(passes(&mut d, 10));
         assert!(passes(&mut d, MAX_SEQUENCE));
         assert!(!passes(&mut d, MAX_SEQUENCE));
@@ -250,37 +166,13 @@ mod tests {
 
     #[test]
     fn a_slow_flow_of_a_busy_origin_loses_nothing() {
-        let mut d = windows();
+        let mut d = Windows::default();
         for s in (1..50).map(|n| n * 3_000_000) {
             assert!(passes(&mut d, s));
             assert!(passes(&mut d, s - 5), "out of order");
             assert!(!passes(&mut d, s));
             assert!(!passes(&mut d, s - 5));
         }
-    }
-
-    #[test]
-    fn only_the_incarnation_of_the_hello_passes() {
-        let mut d = windows();
-        assert!(d.accept(X, 4, 1).is_ok(), "before HELLO");
-        assert!(d.accept(X, 5, 1).is_ok(), "newer, before HELLO");
-        assert_eq!(d.accept(X, 4, 2), Err(DropReason::OldIncarnation));
-        d.confirm(X, 5);
-        assert_eq!(
-            d.accept(X, 5, 1),
-            Err(DropReason::Duplicate),
-            "the window stays"
-        );
-        assert_eq!(
-            d.accept(X, 6, 1),
-            Err(DropReason::OldIncarnation),
-            "not the one that said HELLO"
-        );
-        d.confirm(X, 6);
-        assert!(d.accept(X, 6, 1).is_ok());
-        assert_eq!(d.accept(X, 5, 9), Err(DropReason::OldIncarnation));
-        d.forget(X);
-        assert_eq!(d.len(), 0);
     }
 
     proptest! {
@@ -291,7 +183,7 @@ mod tests {
                 1 => Just(1i64 << 40), 1 => Just(-(1i64 << 40)),
             ], 0..400),
         ) {
-            let (mut d, mut passed, mut at) = (windows(), HashSet::new(), 1i64 << 30);
+            let (mut d, mut passed, mut at) = (Windows::default(), HashSet::new(), 1i64 << 30);
             for step in steps {
                 at = (at + step).clamp(0, MAX_SEQUENCE as i64);
                 if passes(&mut d, at as u64) {

@@ -16,12 +16,12 @@ use crate::config::{Config, LinkId, Neighbor, NodeSources};
 use crate::control::{self, MAX_ROUTED, Routed, RoutedKind};
 use crate::database::{Database, FLAG_CORE, FLAG_ISSUER, FLAG_UNICAST, OwnRouter};
 use crate::drops::{DropReason, Drops};
-use crate::duplicate::Duplicates;
 use crate::graph::Graph;
 use crate::header::HOP_LIMIT;
 use crate::hold::HeldFlows;
 use crate::late::Late;
 use crate::local::Local;
+use crate::origins::Origins;
 use crate::output::{Output, TimerKind};
 use crate::packets::Path;
 use crate::proxy::Proxy;
@@ -55,7 +55,7 @@ pub struct Engine {
     pub(crate) topology: Topology,
     pub(crate) held: HeldFlows,
     pub(crate) late: Late,
-    pub(crate) duplicates: Duplicates,
+    pub(crate) origins: Origins,
     pub(crate) adjacencies: BTreeMap<LinkId, Adjacency>,
     /// The link that leads to each neighbour.
     pub(crate) neighbors: BTreeMap<OriginId, LinkId>,
@@ -120,7 +120,7 @@ impl Engine {
             topology: Topology::new(own, config.topology, seed, now),
             held: HeldFlows::new(limits, seed),
             late: Late::new(limits, seed),
-            duplicates: Duplicates::new(limits.duplicate_window, seed),
+            origins: Origins::new(limits.duplicate_window, seed),
             adjacencies: BTreeMap::new(),
             neighbors: BTreeMap::new(),
             paths: Table::new(seed),
@@ -354,7 +354,7 @@ impl Engine {
             && at <= now
         {
             self.gone.pop_first();
-            self.duplicates.forget(origin);
+            self.origins.forget(origin);
         }
         // timers of the proxy and of routing are looked at by the flush that follows
     }

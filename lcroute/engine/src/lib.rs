@@ -6,7 +6,7 @@
 //!
 //! A packet's way: [`Engine::handle_local_packet`] -> [`classify`] -> `local` (which tree) -> `trees`
 //! (who wants it) -> [`Output::Data`] -> [`Engine::handle_data`] -> [`header`] -> `trees` (does it come over
-//! the right edge, who else wants it) -> `duplicate` -> `querier` (did a local program join) ->
+//! the right edge, who else wants it) -> `origins` (may it send this, is it new) -> `querier` (did a local program join) ->
 //! [`Output::Local`].
 //!
 //! A JOIN's way: an MLD report in [`Engine::handle_local_packet`] -> `querier` -> `routing` (which tree) ->
@@ -36,6 +36,7 @@ mod hold;
 mod late;
 mod local;
 mod messages;
+mod origins;
 mod output;
 mod packets;
 mod proxy;

@@ -256,7 +256,7 @@ impl Engine {
                     self.outputs.push_back(Output::Incarnation(incarnation));
                 }
                 DatabaseEvent::Incarnation(origin, incarnation) => {
-                    self.duplicates.confirm(origin, incarnation);
+                    self.origins.confirm(origin, incarnation);
                     self.late.clear();
                 }
                 DatabaseEvent::RouterUp(origin) => self.announce_reachable(origin, true),
@@ -266,7 +266,7 @@ impl Engine {
                 }
                 DatabaseEvent::CredentialChanged(origin) => {
                     if let Some(router) = self.database.router(origin) {
-                        let credential = Arc::new(router.credential().clone());
+                        let credential = Arc::clone(router.credential());
                         self.outputs.push_back(Output::Renewed { credential });
                     }
                 }

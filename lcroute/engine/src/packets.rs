@@ -10,7 +10,7 @@ use librecast::mld::{self, Message};
 
 use crate::classify::{Class, Flow, flow_of, is_source_specific, trim};
 use crate::config::{LinkId, NodeSources};
-use crate::database::{Database, FLAG_UNICAST};
+use crate::database::FLAG_UNICAST;
 use crate::drops::DropReason;
 use crate::engine::Engine;
 use crate::graph::Tree;
@@ -276,16 +276,8 @@ impl Engine {
         if route.arrival != Some(link) && !route.previous.contains(&link) {
             return Err(DropReason::ReversePath);
         }
-        let certificates = self.database.credentials_version();
-        match route.permit {
-            Some((version, permitted)) if version == certificates => permitted?,
-            _ => {
-                let permitted = permit(&self.database, header.origin, flow);
-                route.permit = Some((certificates, permitted));
-                permitted?;
-            }
-        }
-        self.duplicates
+        self.origins.permit(header.origin, flow, &self.database)?;
+        self.origins
             .accept(header.origin, header.incarnation, header.sequence)?;
         message.advance(HEADER_LEN);
         trim(&mut message);
@@ -370,7 +362,7 @@ impl Engine {
         if arrival != Some(link) {
             return Err(DropReason::ReversePath);
         }
-        self.duplicates
+        self.origins
             .accept(header.origin, header.incarnation, header.sequence)?;
         trim(&mut packet);
         if header.root != own {
@@ -387,19 +379,5 @@ impl Engine {
         self.count_local(packet.len());
         self.outputs.push_back(Output::Local { packet });
         Ok(())
-    }
-}
-
-/// Whether the origin's certificate lets it send this: addresses and groups.
-fn permit(database: &Database, origin: OriginId, flow: Flow) -> Result<(), DropReason> {
-    let router = database.router(origin).ok_or(DropReason::ForgedSource)?;
-    let member = &router.credential().member;
-    if !NodeSources::of_node(&member.addresses).allows(flow.source, flow.group) {
-        return Err(DropReason::ForgedSource);
-    }
-    if member.prefixes.iter().any(|p| p.contains(flow.group)) {
-        Ok(())
-    } else {
-        Err(DropReason::NotPermitted)
     }
 }

@@ -262,7 +262,7 @@ impl Engine {
             proxied_groups: self.proxy.len(),
             flows: self.held.len(),
             held_bytes: self.held.bytes() + self.late.bytes(),
-            origins: self.duplicates.len(),
+            origins: self.origins.len(),
             refused: self
                 .adjacencies
                 .values()

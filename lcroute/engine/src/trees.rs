@@ -17,23 +17,23 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use librecast::id::OriginId;
-use smallvec::SmallVec;
 
 use crate::config::LinkId;
 use crate::control::Prefix;
-use crate::drops::DropReason;
 use crate::graph::Tree;
-use crate::output::Links;
 use crate::table::Table;
 use crate::traffic::Traffic;
 use crate::want::Want;
+
+mod routes;
+
+pub use routes::Route;
+use routes::{Active, Basis};
 
 /// How long packets are taken over the edges that a tree had before its last change.
 pub const PREVIOUS_TREE: Duration = Duration::from_secs(1);
 /// So many of them are kept: changes come in crowds.
 const MAX_PREVIOUS: usize = 4;
-/// Sources per entry whose way is remembered.
-const MAX_ROUTES: usize = 8;
 
 /// One end of a tree's edge at this router.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,30 +75,6 @@ impl LinkState {
     }
 }
 
-/// The way of one source's packets through this router, as the tree and all interest stand.
-#[derive(Debug, Clone)]
-pub struct Route {
-    source: Ipv6Addr,
-    /// The place in the tree of which this is true.
-    version: u32,
-    /// The link behind which the origin lies; `None`: this router.
-    pub arrival: Option<LinkId>,
-    /// The same in the trees of a moment ago.
-    pub previous: Vec<LinkId>,
-    /// The links that want it.
-    pub links: Links,
-    /// Whether the origin's certificates let it send this, as of this version of all certificates.
-    pub permit: Option<(u64, Result<(), DropReason>)>,
-}
-
-/// What only entries have that carry packets.
-#[derive(Debug, Default)]
-struct Active {
-    /// Most groups have one sender.
-    routes: SmallVec<[Route; 1]>,
-    traffic: Traffic,
-}
-
 /// One group on one tree.
 #[derive(Debug, Default)]
 struct Entry {
@@ -110,6 +86,8 @@ struct Entry {
     local_sending: bool,
     /// It is in the list of what the next flush looks at.
     dirty: bool,
+    /// Somebody wants some sources only, or all but some.
+    lists_sources: bool,
     active: Option<Box<Active>>,
 }
 
@@ -135,7 +113,7 @@ impl Entry {
     /// Its routes are void, and the next flush looks at it. True: that is new.
     fn touch(&mut self) -> bool {
         if let Some(active) = &mut self.active {
-            active.routes.clear();
+            active.forget_routes();
         }
         !std::mem::replace(&mut self.dirty, true)
     }
@@ -148,8 +126,11 @@ impl Entry {
         self.links.is_empty() && !self.local.is_something() && !self.local_sending
     }
 
-    fn lists_sources(&self) -> bool {
-        self.local.lists_sources() || self.links.iter().any(|l| l.heard.lists_sources())
+    /// Looks at what is wanted anew; whether it lists sources.
+    fn note_sources(&mut self) -> bool {
+        let heard = |l: &LinkState| l.heard.lists_sources();
+        self.lists_sources = self.local.lists_sources() || self.links.iter().any(heard);
+        self.lists_sources
     }
 }
 
@@ -268,34 +249,6 @@ impl Place {
             l.heard_sending && self.late_edge(l.link).is_some_and(|edge| !edge.is_parent)
         };
         entry.local_sending || entry.links.iter().any(below)
-    }
-
-    fn compute_route(&self, own: OriginId, links: &[LinkState], source: Ipv6Addr) -> Route {
-        let origin = OriginId::of(source);
-        let is_local = origin == own;
-        let arrival = (!is_local).then(|| self.towards(own, origin)).flatten();
-        let previous = if is_local {
-            Vec::new()
-        } else {
-            self.previously_towards(own, origin)
-        };
-        // over edges of before as well: who is behind them may not have heard of the change
-        let leads_on = |link: LinkId| {
-            let former = || !previous.contains(&link) && self.former_edge(link).is_some();
-            Some(link) != arrival && (self.edge(link).is_some() || former())
-        };
-        let wanting = links
-            .iter()
-            .filter(|l| l.heard.allows(source) && leads_on(l.link));
-        let links = wanting.map(|l| l.link).collect();
-        Route {
-            source,
-            version: self.version,
-            arrival,
-            previous,
-            links,
-            permit: None,
-        }
     }
 }
 
@@ -498,7 +451,8 @@ impl Trees {
         let Some(state) = self.states.get_mut(&root) else {
             return;
         };
-        if state.entries.get(&group).is_some_and(Entry::lists_sources) {
+        let entry = state.entries.get_mut(&group);
+        if entry.is_some_and(Entry::note_sources) {
             state.filtered.insert(group);
         } else if !state.filtered.is_empty() {
             state.filtered.remove(&group);
@@ -878,25 +832,16 @@ impl Trees {
         root: OriginId,
         group: Ipv6Addr,
         source: Ipv6Addr,
-    ) -> Option<(&mut Route, &mut Traffic)> {
+    ) -> Option<(&Route, &mut Traffic)> {
         let state = self.states.get_mut(&root)?;
-        let place = &state.place;
         let entry = state.entries.get_mut(&group)?;
-        let active = entry.active.get_or_insert_default();
-        let at = match active.routes.iter().position(|r| r.source == source) {
-            Some(at) if active.routes[at].version == place.version => at,
-            stale => {
-                if let Some(at) = stale {
-                    active.routes.remove(at);
-                } else if active.routes.len() == MAX_ROUTES {
-                    active.routes.remove(0);
-                }
-                let route = place.compute_route(self.own, &entry.links, source);
-                active.routes.push(route);
-                active.routes.len() - 1
-            }
+        let basis = Basis {
+            own: self.own,
+            place: &state.place,
+            links: &entry.links,
+            lists_sources: entry.lists_sources,
         };
-        Some((&mut active.routes[at], &mut active.traffic))
+        Some(entry.active.get_or_insert_default().route(basis, source))
     }
 
     /// What all neighbours on the tree together want of (root, group), of the sources in `present`.

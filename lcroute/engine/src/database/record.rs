@@ -184,7 +184,7 @@ impl CredentialRecord {
 
     /// What the certificates prove.
     #[must_use]
-    pub fn credential(&self) -> &Credential {
+    pub fn credential(&self) -> &Arc<Credential> {
         &self.credential
     }
 

@@ -1,0 +1,169 @@
+//! What is remembered of the origins whose packets come: which numbers have passed, and what certificates let them
+//! send. So a packet asks neither the database nor anything that is kept by source, of which a group may have a thousand.
+
+use std::sync::Arc;
+
+use librecast::id::OriginId;
+
+use crate::classify::Flow;
+use crate::config::NodeSources;
+use crate::database::Database;
+use crate::drops::DropReason;
+use crate::duplicate::{MAX_SIZE, MIN_SIZE, Windows};
+use crate::services::Credential;
+use crate::table::Table;
+
+#[derive(Debug)]
+struct Origin {
+    incarnation: u32,
+    /// The origin itself said so on its control channel.
+    confirmed: bool,
+    passed: Windows,
+    /// Its certificates, as of this version of all.
+    credential: Option<(u64, Arc<Credential>)>,
+}
+
+impl Origin {
+    fn new(incarnation: u32, confirmed: bool) -> Self {
+        Self {
+            incarnation,
+            confirmed,
+            passed: Windows::default(),
+            credential: None,
+        }
+    }
+}
+
+/// All origins of which a packet has been accepted, or that have said which incarnation they are.
+#[derive(Debug)]
+pub struct Origins {
+    origins: Table<OriginId, Origin>,
+    size: u64,
+}
+
+impl Origins {
+    /// Windows of about `size` sequence numbers.
+    pub fn new(size: usize, seed: u64) -> Self {
+        let size = (size as u64).clamp(MIN_SIZE, MAX_SIZE).next_multiple_of(64);
+        Self {
+            origins: Table::new(seed),
+            size,
+        }
+    }
+
+    /// The origin says which incarnation it is: packets of any other are refused.
+    pub fn confirm(&mut self, origin: OriginId, incarnation: u32) {
+        let known = self
+            .origins
+            .get_or_insert_with(origin, || Origin::new(incarnation, true));
+        if known.incarnation == incarnation {
+            known.confirmed = true;
+        } else {
+            *known = Origin::new(incarnation, true);
+        }
+    }
+
+    /// Whether the origin's certificates let it send this: addresses and groups.
+    pub fn permit(
+        &mut self,
+        origin: OriginId,
+        flow: Flow,
+        database: &Database,
+    ) -> Result<(), DropReason> {
+        let version = database.credentials_version();
+        let mut known = self.origins.get_mut(&origin);
+        let kept = known.as_deref().and_then(|o| o.credential.as_ref());
+        if let Some((_, credential)) = kept.filter(|(of, _)| *of == version) {
+            return may_send(credential, flow);
+        }
+        let router = database.router(origin).ok_or(DropReason::ForgedSource)?;
+        let credential = router.credential();
+        let permitted = may_send(credential, flow);
+        // nothing is kept of an origin before a packet of it is accepted
+        if let Some(known) = &mut known {
+            known.credential = Some((version, Arc::clone(credential)));
+        }
+        permitted
+    }
+
+    /// Lets each (origin, incarnation, sequence) pass once. Until the origin said HELLO, the highest
+    /// incarnation seen counts.
+    pub fn accept(
+        &mut self,
+        origin: OriginId,
+        incarnation: u32,
+        sequence: u64,
+    ) -> Result<(), DropReason> {
+        let known = self
+            .origins
+            .get_or_insert_with(origin, || Origin::new(incarnation, false));
+        if incarnation > known.incarnation && !known.confirmed {
+            *known = Origin::new(incarnation, false);
+        }
+        if incarnation != known.incarnation {
+            return Err(DropReason::OldIncarnation);
+        }
+        if known.passed.accept(sequence, self.size) {
+            Ok(())
+        } else {
+            Err(DropReason::Duplicate)
+        }
+    }
+
+    /// The last link behind which the origin lies is gone.
+    pub fn forget(&mut self, origin: OriginId) {
+        self.origins.remove(&origin);
+    }
+
+    /// Number of origins.
+    pub fn len(&self) -> usize {
+        self.origins.len()
+    }
+}
+
+fn may_send(credential: &Credential, flow: Flow) -> Result<(), DropReason> {
+    let member = &credential.member;
+    if !NodeSources::of_node(&member.addresses).allows(flow.source, flow.group) {
+        return Err(DropReason::ForgedSource);
+    }
+    if member.prefixes.iter().any(|p| p.contains(flow.group)) {
+        Ok(())
+    } else {
+        Err(DropReason::NotPermitted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const X: OriginId = OriginId(7);
+
+    fn origins() -> Origins {
+        Origins::new(4096, 1)
+    }
+
+    #[test]
+    fn only_the_incarnation_of_the_hello_passes() {
+        let mut d = origins();
+        assert!(d.accept(X, 4, 1).is_ok(), "before HELLO");
+        assert!(d.accept(X, 5, 1).is_ok(), "newer, before HELLO");
+        assert_eq!(d.accept(X, 4, 2), Err(DropReason::OldIncarnation));
+        d.confirm(X, 5);
+        assert_eq!(
+            d.accept(X, 5, 1),
+            Err(DropReason::Duplicate),
+            "the window stays"
+        );
+        assert_eq!(
+            d.accept(X, 6, 1),
+            Err(DropReason::OldIncarnation),
+            "not the one that said HELLO"
+        );
+        d.confirm(X, 6);
+        assert!(d.accept(X, 6, 1).is_ok());
+        assert_eq!(d.accept(X, 5, 9), Err(DropReason::OldIncarnation));
+        d.forget(X);
+        assert_eq!(d.len(), 0);
+    }
+}
