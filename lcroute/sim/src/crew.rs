@@ -13,20 +13,35 @@ const LOOKS: u32 = 20_000;
 /// and so often for the end of one before it lets others run.
 const LOOKS_FOR_END: u32 = 1_000;
 
+/// Where a piece of work lies.
+#[derive(Debug)]
+struct Desk<T> {
+    piece: Mutex<Option<T>>,
+    /// The last round in which somebody took it.
+    taken: AtomicU64,
+}
+
 #[derive(Debug)]
 struct Shared<T> {
     work: fn(&mut T, u64),
-    /// One for each piece.
-    desks: Vec<Mutex<Option<T>>>,
+    desks: Vec<Desk<T>>,
+    threads: usize,
     /// What the pieces are told.
     argument: AtomicU64,
     /// Rises with every round.
     round: AtomicU64,
-    /// The piece that nobody has taken yet; a round has begun when it is set back.
-    next: AtomicUsize,
     /// Pieces that are not done.
     left: AtomicUsize,
     over: AtomicBool,
+}
+
+impl<T> Desk<T> {
+    fn new() -> Self {
+        Self {
+            piece: Mutex::new(None),
+            taken: AtomicU64::new(0),
+        }
+    }
 }
 
 /// One of them is done, or failed.
@@ -39,20 +54,31 @@ impl Drop for Done<'_> {
 }
 
 impl<T> Shared<T> {
-    /// Takes one piece after the other, until none is left.
-    fn take_part(&self) {
-        while let Some(desk) = self.desks.get(self.next.fetch_add(1, Ordering::AcqRel)) {
+    /// Takes the thread's own pieces, and then those that others have not come to: what a piece has allocated is
+    /// best freed by the same thread.
+    fn take_part(&self, thread: usize, round: u64) {
+        let own = (thread..self.desks.len()).step_by(self.threads);
+        for desk in own.chain((0..self.desks.len()).rev()) {
+            let desk = &self.desks[desk];
+            let (before, order) = (round - 1, Ordering::AcqRel);
+            let taken = &desk.taken;
+            if taken
+                .compare_exchange(before, round, order, Ordering::Relaxed)
+                .is_err()
+            {
+                continue;
+            }
             let _done = Done(&self.left);
             // a piece on which a thread has panicked is lost, and whoever looks for it says so
-            if let Ok(mut desk) = desk.lock()
-                && let Some(piece) = desk.as_mut()
+            if let Ok(mut piece) = desk.piece.lock()
+                && let Some(piece) = piece.as_mut()
             {
                 (self.work)(piece, self.argument.load(Ordering::Acquire));
             }
         }
     }
 
-    fn take_part_for_ever(&self) {
+    fn take_part_for_ever(&self, thread: usize) {
         let mut round = 0;
         loop {
             let mut looks = 0;
@@ -69,7 +95,7 @@ impl<T> Shared<T> {
                 }
             }
             round = self.round.load(Ordering::Acquire);
-            self.take_part();
+            self.take_part(thread, round);
         }
     }
 }
@@ -86,17 +112,17 @@ impl<T: Send + 'static> Crew<T> {
     pub fn new(threads: usize, pieces: usize, work: fn(&mut T, u64)) -> Option<Self> {
         let shared = Arc::new(Shared {
             work,
-            desks: (0..pieces).map(|_| Mutex::new(None)).collect(),
+            desks: (0..pieces).map(|_| Desk::new()).collect(),
+            threads,
             argument: AtomicU64::new(0),
             round: AtomicU64::new(0),
-            next: AtomicUsize::new(pieces),
             left: AtomicUsize::new(0),
             over: AtomicBool::new(false),
         });
-        let spawn = |_| {
+        let spawn = |thread| {
             let shared = Arc::clone(&shared);
             thread::Builder::new()
-                .spawn(move || shared.take_part_for_ever())
+                .spawn(move || shared.take_part_for_ever(thread))
                 .ok()
         };
         let threads: Vec<_> = (1..threads).map_while(spawn).collect();
@@ -112,17 +138,15 @@ impl<T: Send + 'static> Crew<T> {
         let shared = &*self.shared;
         let count = pieces.len();
         for (desk, piece) in shared.desks.iter().zip(pieces.drain(..)) {
-            *desk.lock().unwrap_or_else(PoisonError::into_inner) = Some(piece);
+            *desk.piece.lock().unwrap_or_else(PoisonError::into_inner) = Some(piece);
         }
         shared.argument.store(argument, Ordering::Release);
         shared.left.store(count, Ordering::Release);
-        // who is still looking for a piece of the last round may begin now
-        shared.next.store(0, Ordering::Release);
-        shared.round.fetch_add(1, Ordering::Release);
+        let round = shared.round.fetch_add(1, Ordering::AcqRel) + 1;
         for thread in &self.threads {
             thread.thread().unpark();
         }
-        shared.take_part();
+        shared.take_part(0, round);
         let mut looks = 0;
         while shared.left.load(Ordering::Acquire) > 0 {
             looks += 1;
@@ -132,9 +156,9 @@ impl<T: Send + 'static> Crew<T> {
                 spin_loop();
             }
         }
-        let back = |desk: &Mutex<Option<T>>| {
-            let mut desk = desk.lock().expect("the thread that worked on it panicked");
-            desk.take()
+        let back = |desk: &Desk<T>| {
+            let piece = desk.piece.lock();
+            piece.expect("the thread that worked on it panicked").take()
         };
         pieces.extend(shared.desks.iter().filter_map(back));
     }

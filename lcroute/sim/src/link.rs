@@ -44,7 +44,7 @@ impl Link {
         let [low, high] = self.ends.map(u64::from);
         Port {
             peer: self.ends[1 - side],
-            side,
+            way: 0,
             alive: self.alive,
             latency: self.latency,
             packets: 0,
@@ -61,8 +61,8 @@ impl Link {
 pub struct Port {
     /// The node at the other end.
     pub peer: u32,
-    /// Which end this is.
-    pub side: usize,
+    /// Its number among the ends of links in the ledger of its shard.
+    pub way: usize,
     /// False: nothing arrives any more, even if the node has not noticed.
     pub alive: bool,
     latency: Nanos,

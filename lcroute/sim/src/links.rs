@@ -189,9 +189,11 @@ impl Simulation {
         self.changed();
         self.tell_failing(a, b, false);
         let (now, population) = (self.now, self.population.clone());
-        for (side, port) in ports.into_iter().enumerate() {
+        for (side, mut port) in ports.into_iter().enumerate() {
             let (node, other) = (ends[side], population.get(ends[1 - side]));
-            self.node_mut(node).links.insert(id, port);
+            let shard = self.shard(node);
+            port.way = shard.ledger.new_way();
+            shard.node(node).links.insert(id, port);
             self.input(node, |router, now| router.link_up(id, other, now));
             self.tell(node, |shard| shard.round_trip(node, id, now));
         }

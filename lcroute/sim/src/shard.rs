@@ -353,13 +353,14 @@ impl Shard {
         let Some(port) = self.nodes[(node / self.of) as usize].links.get_mut(&link) else {
             return self.has_no(link, node, now, "data");
         };
-        let (peer, side) = (port.peer, port.side);
+        let (peer, way) = (port.peer, port.way);
         let arrival = port.send_data(message.len(), now, &self.setting.weather);
         let order = (link + 1, port.messages);
         self.statistics.data_messages += 1;
         self.statistics.data_bytes += message.len() as u64;
         if let Some(number) = number {
-            if let Err(text) = self.ledger.cross(number, (link, side), now, changed) {
+            if let Err(text) = self.ledger.cross(number, way, now, changed) {
+                let text = format!("{text} over link {link}");
                 return self.violate(Rule::Loop, node, now, text);
             }
             if arrival.is_none() {

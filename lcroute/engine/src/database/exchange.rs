@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use librecast::id::OriginId;
 
-use super::flooding::{Turns, Way};
-use super::offers::Offer;
+use super::flooding::{Link, Turns, Way};
+use super::offers::Told;
 use super::record::{
     KIND_ADVERTISEMENT, KIND_CREDENTIAL, KIND_REVOCATION, Record, RecordId, Version,
 };
@@ -23,7 +23,7 @@ impl Database {
     pub(super) fn flood(&mut self, id: RecordId, from: Option<LinkId>, urgent: bool) {
         let (started, gap) = (self.started, self.gap());
         let turns = Turns { started, gap };
-        let (mut told, mut across) = (Vec::new(), false);
+        let (mut told, mut across) = (Told::new(), false);
         for (link, state) in &mut self.links {
             if Some(*link) == from {
                 state.remove(id);
@@ -40,8 +40,10 @@ impl Database {
             }
             told.push(*link);
         }
-        if across {
-            self.offers.add(id, told, started, self.now);
+        let stored = self.stored(id).filter(|_| across);
+        if let Some((version, _)) = stored {
+            let entry = SummaryEntry { id, version };
+            self.offers.add(entry, told, started, self.now);
         } else {
             self.offers.remove(id);
         }
@@ -57,13 +59,11 @@ impl Database {
 
     /// Offers whose time has come go to the links that need them.
     pub(super) fn release_offers(&mut self) {
-        while let Some(Offer { id, by_lower, told }) = self.offers.next(self.now) {
-            let Some((version, _)) = self.stored(id) else {
-                continue;
-            };
+        while let Some(offer) = self.offers.next(self.now) {
+            let is_due = |link: &Link| link.advertised && link.first == offer.by_lower;
             for (link, state) in &mut self.links {
-                if state.advertised && state.first == by_lower && !told.contains(link) {
-                    state.push_offer(SummaryEntry { id, version });
+                if is_due(state) && !offer.told.contains(link) {
+                    state.push_offer(offer.entry);
                 }
             }
         }
@@ -193,7 +193,13 @@ impl Database {
     /// The neighbour has news that may not have come along the tree: what we lack is wanted.
     pub(super) fn consider(&mut self, link: LinkId, entries: &[SummaryEntry]) {
         let mut wanted = Vec::new();
-        for SummaryEntry { id, version } in entries {
+        for entry in entries {
+            let SummaryEntry { id, version } = entry;
+            // most have just come along the tree
+            if self.offers.waits(entry) {
+                self.is_told(*id, link);
+                continue;
+            }
             let known = self.stored(*id).map(|(known, _)| known);
             if known == Some(*version) {
                 self.is_told(*id, link);

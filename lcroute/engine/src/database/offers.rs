@@ -6,17 +6,24 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use smallvec::SmallVec;
+
 use super::flooding::Turns;
-use super::record::RecordId;
+use super::record::{RecordId, Version};
+use super::summary::SummaryEntry;
 use crate::config::LinkId;
 
 /// In steps of this.
 const OFFER_GAP: Duration = Duration::from_secs(1);
 
+/// Links, mostly those of a router that has few.
+pub(crate) type Told = SmallVec<[LinkId; 8]>;
+
 #[derive(Debug)]
 struct News {
+    version: Version,
     /// Links whose other ends have it, or get it on their way.
-    told: Vec<LinkId>,
+    told: Told,
     /// The lower routers have offered it.
     second: bool,
 }
@@ -24,11 +31,11 @@ struct News {
 /// What is to be offered.
 #[derive(Debug)]
 pub(crate) struct Offer {
-    pub id: RecordId,
+    pub entry: SummaryEntry,
     /// By the lower router of two, or by the higher one.
     pub by_lower: bool,
     /// Not over these links.
-    pub told: Vec<LinkId>,
+    pub told: Told,
 }
 
 /// News that wait for it.
@@ -40,9 +47,14 @@ pub(crate) struct Offers {
 
 impl Offers {
     /// News, and the links that need no offer.
-    pub fn add(&mut self, id: RecordId, told: Vec<LinkId>, started: Instant, now: Instant) {
-        let second = false;
-        if self.news.insert(id, News { told, second }).is_none() {
+    pub fn add(&mut self, entry: SummaryEntry, told: Told, started: Instant, now: Instant) {
+        let SummaryEntry { id, version } = entry;
+        let news = News {
+            version,
+            told,
+            second: false,
+        };
+        if self.news.insert(id, news).is_none() {
             let gap = OFFER_GAP;
             let at = Turns { started, gap }.next(now + gap);
             self.due.push_back((at, id));
@@ -58,6 +70,12 @@ impl Offers {
         }
     }
 
+    /// Whether it waits here in just this version.
+    pub fn waits(&self, entry: &SummaryEntry) -> bool {
+        let news = self.news.get(&entry.id);
+        news.is_some_and(|news| news.version == entry.version)
+    }
+
     /// Nobody needs to hear of it.
     pub fn remove(&mut self, id: RecordId) {
         if self.news.remove(&id).is_some() {
@@ -70,14 +88,20 @@ impl Offers {
         let (_, id) = self.due.pop_front_if(|(at, _)| *at <= now)?;
         let news = self.news.get_mut(&id)?;
         let by_lower = !news.second;
-        if by_lower {
+        let version = news.version;
+        let told = if by_lower {
             news.second = true;
             self.due.push_back((now + OFFER_GAP, id));
-            let told = news.told.clone();
-            return Some(Offer { id, by_lower, told });
-        }
-        let told = self.news.remove(&id)?.told;
-        Some(Offer { id, by_lower, told })
+            news.told.clone()
+        } else {
+            self.news.remove(&id)?.told
+        };
+        let entry = SummaryEntry { id, version };
+        Some(Offer {
+            entry,
+            by_lower,
+            told,
+        })
     }
 
     /// When there is something to be offered.
@@ -92,20 +116,26 @@ mod tests {
     use crate::testing::start;
 
     const ID: RecordId = RecordId { key: 1, kind: 2 };
+    const ENTRY: SummaryEntry = SummaryEntry {
+        id: ID,
+        version: Version(7),
+    };
 
     fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
     }
 
     fn next(offers: &mut Offers, now: Instant) -> Option<(bool, Vec<LinkId>)> {
-        offers.next(now).map(|offer| (offer.by_lower, offer.told))
+        let offer = offers.next(now)?;
+        assert_eq!(offer.entry, ENTRY);
+        Some((offer.by_lower, offer.told.to_vec()))
     }
 
     #[test]
     fn news_are_offered_by_the_lower_and_then_by_the_higher_router() {
         let (mut offers, t) = (Offers::default(), start());
         let [a, b, c] = [1, 2, 3].map(LinkId);
-        offers.add(ID, vec![a], t, t + ms(300));
+        offers.add(ENTRY, [a].into_iter().collect(), t, t + ms(300));
         offers.told(ID, b);
         assert_eq!(offers.next_timeout(), Some(t + ms(2_000)));
         assert_eq!(next(&mut offers, t + ms(1_999)), None);
@@ -123,9 +153,15 @@ mod tests {
     fn what_is_newer_is_offered_to_all_again_and_what_is_gone_to_nobody() {
         let (mut offers, t) = (Offers::default(), start());
         let [a, b] = [1, 2].map(LinkId);
-        offers.add(ID, vec![a], t, t);
+        offers.add(ENTRY, [a].into_iter().collect(), t, t);
+        assert!(offers.waits(&ENTRY));
+        let newer = SummaryEntry {
+            version: Version(8),
+            ..ENTRY
+        };
+        assert!(!offers.waits(&newer));
         assert!(next(&mut offers, t + ms(1_000)).is_some());
-        offers.add(ID, vec![b], t, t + ms(1_500));
+        offers.add(ENTRY, [b].into_iter().collect(), t, t + ms(1_500));
         let first = next(&mut offers, t + ms(2_000));
         assert_eq!(first, Some((true, vec![b])));
         offers.remove(ID);
