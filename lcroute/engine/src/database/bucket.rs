@@ -39,6 +39,14 @@ impl Bucket {
         self.0 = self.0.checked_sub(rate.interval).unwrap_or(self.0);
     }
 
+    /// How many tokens there are.
+    pub fn left(&self, rate: Rate, now: Instant) -> u32 {
+        let used = self.0.saturating_duration_since(now);
+        let used = used.as_nanos().div_ceil(rate.interval.as_nanos().max(1));
+        rate.burst
+            .saturating_sub(u32::try_from(used).unwrap_or(u32::MAX))
+    }
+
     /// When there is a token.
     pub fn next(&self, rate: Rate) -> Instant {
         (self.0 + rate.interval)
@@ -61,9 +69,12 @@ mod tests {
         };
         let t = start();
         let mut bucket = Bucket::full(t);
+        assert_eq!(bucket.left(rate, t), 3);
         assert!((0..3).all(|_| bucket.take(rate, t)));
         assert!(!bucket.take(rate, t));
         assert_eq!(bucket.next(rate), t + second);
+        assert_eq!(bucket.left(rate, t), 0);
+        assert_eq!(bucket.left(rate, t + second * 2), 2);
         assert!(bucket.take(rate, t + second) && !bucket.take(rate, t + second));
         bucket.refund(rate);
         assert!(bucket.take(rate, t + second));

@@ -1,9 +1,11 @@
 //! What goes out: news to all neighbours, to each what it lacks, and questions for what we lack.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use librecast::id::OriginId;
 
+use super::advertisement::Advertisement;
 use super::flooding::{Link, Turns, Way};
 use super::offers::Told;
 use super::record::{
@@ -12,11 +14,33 @@ use super::record::{
 use super::summary::{BUCKETS, Summary, SummaryEntry, add_to, differing, have};
 use super::{ASK_FIRST, ASK_LAST, Database};
 use crate::config::LinkId;
+use crate::graph::mix;
 
 /// A neighbour that was asked answers in this time, or another is asked.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// Records of other kinds could not be kept.
 const KINDS: [u8; 3] = [KIND_CREDENTIAL, KIND_ADVERTISEMENT, KIND_REVOCATION];
+
+/// From so many links on, most neighbours of a neighbour are neighbours: all of a mesh would tell all others what
+/// each has heard from its author, a million messages where one of a hundred routers dies.
+const CROWD: usize = 16;
+/// So many of them tell a router nevertheless, for it is what heals.
+const WITNESSES: u64 = 4;
+
+/// Neighbours of whom many hear from the author of an advertisement.
+struct Crowd {
+    advertisement: Arc<Advertisement>,
+    own: OriginId,
+    links: u64,
+}
+
+impl Crowd {
+    /// Whether the neighbour hears from the author, and is not one that this router tells nevertheless.
+    fn hears(&self, neighbor: OriginId) -> bool {
+        let lot = mix(mix(self.own.0 ^ self.advertisement.version().0) ^ neighbor.0);
+        self.advertisement.cost_to(neighbor).is_some() && lot % self.links >= WITNESSES
+    }
+}
 
 impl Database {
     /// All neighbours but one have to know.
@@ -24,11 +48,15 @@ impl Database {
         let (started, gap) = (self.started, self.gap());
         let turns = Turns { started, gap };
         let (mut told, mut across) = (Told::new(), false);
+        let crowd = self.crowd(id).filter(|_| urgent && from.is_some());
         for (link, state) in &mut self.links {
             if Some(*link) == from {
                 state.remove(id);
             } else if !state.advertised {
                 // compares with us when it is
+                continue;
+            } else if crowd.as_ref().is_some_and(|c| c.hears(state.neighbor)) {
+                across = true;
                 continue;
             } else if urgent || from.is_none() {
                 state.push_news(id);
@@ -47,6 +75,21 @@ impl Database {
         } else {
             self.offers.remove(id);
         }
+    }
+
+    /// Among whom an advertisement need not be passed on in haste.
+    fn crowd(&self, id: RecordId) -> Option<Crowd> {
+        let links = self.links.len();
+        let is_advertisement = id.kind == KIND_ADVERTISEMENT;
+        if !is_advertisement || links <= CROWD {
+            return None;
+        }
+        let author = self.routers.get(&OriginId(id.key))?;
+        Some(Crowd {
+            advertisement: Arc::clone(author.advertisement.as_ref()?),
+            own: self.own.router.origin,
+            links: links as u64,
+        })
     }
 
     /// The neighbour has this record as we have it.

@@ -30,6 +30,8 @@ const URGENT_RATE: Rate = Rate {
     burst: 8,
     interval: Duration::from_secs(1),
 };
+/// When half of these are used up, what is lost in such a time is told together: many neighbours have died.
+const LOSSES_TOGETHER: Duration = Duration::from_millis(100);
 /// What is said so soon after a link was lost tells others of that, too, if they have missed it.
 const HASTE: Duration = Duration::from_secs(1);
 /// A router that has found links learns who is there before it claims anything.
@@ -249,6 +251,9 @@ impl Own {
         let urgent = self.overtaken && !self.twins || first || lost;
         let prefixes = |c: &Content| c.prefixes.iter().map(|p| p.prefix).collect::<Vec<_>>();
         let gap = match said {
+            _ if lost && self.urgent.left(URGENT_RATE, now) <= URGENT_RATE.burst / 2 => {
+                LOSSES_TOGETHER
+            }
             _ if urgent => Duration::ZERO,
             _ if self.hurry => HURRY_GAP,
             Some(said) if prefixes(said) != prefixes(content) => TOGETHER,

@@ -94,6 +94,16 @@ impl Network {
         network
     }
 
+    fn mesh(nodes: u16) -> Self {
+        let mut network = Self::new(nodes);
+        for a in 0..usize::from(nodes) {
+            for b in 0..a {
+                network.connect(a, b, 5);
+            }
+        }
+        network
+    }
+
     fn restart(&mut self, at: usize, incarnation: u32) {
         let gone: Vec<LinkId> = self.links_of(at);
         for link in gone {
@@ -565,6 +575,43 @@ fn among_many_a_router_gets_news_about_once() {
         "{crossed}"
     );
     network.assert_quiet();
+}
+
+#[test]
+fn in_a_mesh_the_loss_of_a_router_is_told_by_few() {
+    let mut network = Network::mesh(20);
+    network.run(2 * MINUTE);
+    network.assert_agreed();
+    let records = network.records;
+    for link in network.links_of(19) {
+        network.cut(link);
+    }
+    network.run(SECOND / 10);
+    for at in 0..19 {
+        let graph = network.nodes[at].database.graph();
+        assert_eq!(graph.reachable(network.origin(at)).count(), 19);
+        assert_eq!(network.links_in_graph(at), 18);
+    }
+    network.run(MINUTE);
+    network.assert_agreed();
+    // each tells 18 that it lost a link, and of these each tells four; if all told all, it would be 6,000
+    let crossed = network.records - records;
+    assert!((19 * 18..19 * 18 * 6).contains(&crossed), "{crossed}");
+}
+
+#[test]
+fn many_losses_of_one_moment_are_told_in_half_a_second() {
+    let mut network = Network::mesh(20);
+    network.run(2 * MINUTE);
+    for link in network.links_of(0).into_iter().take(14) {
+        network.cut(link);
+        network.run(20 * MILLISECOND);
+    }
+    network.run(150 * MILLISECOND);
+    let said = network.router(19, 0).unwrap().advertisement().unwrap();
+    assert_eq!(said.links().count(), 5);
+    network.run(MINUTE);
+    network.assert_agreed();
 }
 
 #[test]
