@@ -44,7 +44,7 @@ use bucket::{Bucket, Rate};
 pub use election::SLOTS;
 use election::{Candidate, SlotRoots, slot_of};
 pub use flooding::LinkStanding;
-use flooding::{Link, SUMMARY_RATE, VERIFY_RATE, Way};
+use flooding::{Link, Links, SUMMARY_RATE, VERIFY_RATE, Way};
 use offers::Offers;
 use own::Own;
 pub use own::OwnRouter;
@@ -247,7 +247,7 @@ pub struct Database {
     aside: BTreeMap<OriginId, Aside>,
     /// Routers with an advertisement that waits.
     waiting: BTreeSet<OriginId>,
-    links: BTreeMap<LinkId, Link>,
+    links: Links,
     offers: Offers,
     /// Sum over all links that both ends claim.
     digest: u64,
@@ -313,7 +313,7 @@ impl Database {
             revoked: BTreeSet::new(),
             aside: BTreeMap::new(),
             waiting: BTreeSet::new(),
-            links: BTreeMap::new(),
+            links: Links::default(),
             offers: Offers::default(),
             digest: 0,
             link_changes: BTreeMap::new(),
@@ -401,9 +401,9 @@ impl Database {
 
     /// The round-trip time of a link was measured.
     pub fn set_rtt(&mut self, link: LinkId, rtt: Duration, now: Instant) {
-        self.turn(now);
+        self.hear(now);
         if let Some(link) = self.links.get_mut(&link) {
-            link.cost.set(rtt, now);
+            self.own_stale |= link.cost.set(rtt, now);
         }
     }
 
@@ -536,9 +536,11 @@ impl Database {
     /// To be called when the time of [`Self::next_timeout`] has come.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.hear(now);
-        for link in self.links.values_mut() {
-            self.own_stale |= link.cost.handle_timeout(now);
-            link.release(now);
+        if self.links.may_be_due(now) {
+            for link in self.links.values_mut() {
+                self.own_stale |= link.cost.handle_timeout(now);
+                link.release(now);
+            }
         }
         self.release_offers();
         self.aside.retain(|_, aside| now < aside.until);
@@ -553,10 +555,12 @@ impl Database {
         if self.ask_at.take_if(|at| now >= *at).is_some() {
             self.ask_for_missing();
         }
-        let due = |link: &Link| link.tell_at.is_some_and(|at| now >= at);
-        let due = self.links.iter().filter(|(_, link)| due(link));
-        for link in Vec::from_iter(due.map(|(id, _)| *id)) {
-            self.tell(link, false);
+        if self.links.may_be_due(now) {
+            let due = |link: &Link| link.tell_at.is_some_and(|at| now >= at);
+            let due = self.links.iter().filter(|(_, link)| due(link));
+            for link in Vec::from_iter(due.map(|(id, _)| *id)) {
+                self.tell(link, false);
+            }
         }
         self.update();
     }
@@ -568,7 +572,6 @@ impl Database {
             .waiting
             .iter()
             .filter_map(|origin| self.routers.get(origin));
-        let links = self.links.values();
         let times = [
             self.own.next_timeout(self.now),
             self.asked.map(|(_, until)| until),
@@ -579,8 +582,7 @@ impl Database {
             (self.graph_changed || self.roots_changed).then_some(self.conclude_at),
             self.aside.values().map(|aside| aside.until).min(),
             waiting.map(|r| r.rate.next(ADVERTISEMENT_RATE)).min(),
-            links.clone().filter_map(|l| l.cost.next_timeout()).min(),
-            links.filter_map(Link::next_timeout).min(),
+            self.links.next_timeout(),
         ];
         times.into_iter().flatten().min()
     }
@@ -597,9 +599,12 @@ impl Database {
     /// What is to be sent, in order.
     pub fn take_messages(&mut self) -> Vec<(LinkId, Message)> {
         self.update();
+        let mut messages = Vec::new();
+        if !self.links.may_have_output() {
+            return messages;
+        }
         let busy = self.links.iter().filter(|(_, link)| link.has_output());
         let ids: Vec<LinkId> = busy.map(|(id, _)| *id).collect();
-        let mut messages = Vec::new();
         for id in ids {
             while let Some(record) = self.next_record(id) {
                 messages.push((id, Message::Record(record)));
@@ -614,6 +619,7 @@ impl Database {
                 messages.push((id, Message::Summary(offer)));
             }
         }
+        self.links.look();
         messages
     }
 

@@ -50,23 +50,25 @@ impl Cost {
     }
 
     /// A new measurement: better counts at once, worse when it lasts. What wavers about the border of two
-    /// steps is neither.
-    pub fn set(&mut self, rtt: Duration, now: Instant) {
-        self.handle_timeout(now);
+    /// steps is neither. True: the cost is another now, or known.
+    pub fn set(&mut self, rtt: Duration, now: Instant) -> bool {
+        let over = self.handle_timeout(now);
         self.awaited = None;
         let margin = rtt / MARGIN;
         let Some(current) = self.current else {
             self.current = Some(step(rtt));
-            return;
+            return true;
         };
         if step(rtt.saturating_sub(margin)) > current {
             let measured = step(rtt);
             let (_, least) = self.worse.get_or_insert((now, measured));
             *least = measured.min(*least);
-            return;
+            return over;
         }
         self.worse = None;
-        self.current = Some(current.min(step(rtt + margin)));
+        let least = current.min(step(rtt + margin));
+        self.current = Some(least);
+        over || least < current
     }
 
     /// To be called when the time of [`Self::next_timeout`] has come. True: the cost is another now, or known.
@@ -125,7 +127,7 @@ mod tests {
         assert!(cost.handle_timeout(t + ms(500)) && cost.is_known());
         assert_eq!(cost.next_timeout(), None);
         let (mut cost, t) = new();
-        cost.set(ms(5), t + ms(10));
+        assert!(cost.set(ms(5), t + ms(10)));
         assert!(cost.is_known() && !cost.handle_timeout(t + ms(500)));
     }
 
@@ -135,9 +137,9 @@ mod tests {
         assert_eq!(cost.get(), UNMEASURED);
         cost.set(ms(100), t);
         assert_eq!(cost.get(), 1368, "the first counts whatever it is");
-        cost.set(ms(4), t);
+        assert!(cost.set(ms(4), t));
         assert_eq!(cost.get(), 53);
-        cost.set(ms(50), t + ms(1_000));
+        assert!(!cost.set(ms(50), t + ms(1_000)));
         cost.set(ms(20), t + ms(20_000));
         assert_eq!(cost.get(), 53);
         assert_eq!(cost.next_timeout(), Some(t + ms(31_000)));

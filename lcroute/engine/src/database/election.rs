@@ -43,21 +43,27 @@ impl Candidate {
     }
 
     fn rank(&self) -> (bool, u8) {
-        (!self.core, centrality_step(self.centrality))
+        (!self.core, centrality_step(self.centrality).0)
+    }
+
+    /// The lower, the better placed: within a step of centrality all are alike.
+    fn place(&self) -> (bool, u16) {
+        (!self.core, self.centrality)
     }
 }
 
-/// Logarithm to the base of 1.25, in integers: a router is not better placed for a little.
-fn centrality_step(centrality: u16) -> u8 {
+/// Logarithm to the base of 1.25, in integers: a router is not better placed for a little. With the last centrality
+/// that has the same one.
+fn centrality_step(centrality: u16) -> (u8, u16) {
     if centrality == UNKNOWN_CENTRALITY {
-        return u8::MAX;
+        return (u8::MAX, UNKNOWN_CENTRALITY);
     }
     let (mut step, mut limit) = (0, 4u32);
     while u32::from(centrality) > limit {
         limit += limit / 4;
         step += 1;
     }
-    step
+    (step, limit.min(u32::from(UNKNOWN_CENTRALITY) - 1) as u16)
 }
 
 /// The outcome for one slot.
@@ -82,13 +88,12 @@ pub(crate) fn lots(origin: OriginId) -> Lots {
 
 /// Elects the roots of all slots, of candidates and what [`lots`] computes for each.
 pub(crate) fn elect_slots(candidates: &[(Candidate, &Lots)]) -> [SlotRoots; SLOTS as usize] {
-    let mut ranked: Vec<_> = candidates
-        .iter()
-        .map(|(c, lots)| (c.rank(), c, lots))
-        .collect();
+    let best = candidates.iter().map(|(c, _)| c.place()).min();
+    let last = best.map(|(not_core, centrality)| (not_core, centrality_step(centrality).1));
     // who is placed best without a claim, and who claims something
-    let best = ranked.iter().map(|(rank, ..)| *rank).min();
-    ranked.retain(|(rank, c, _)| Some(*rank) == best || c.claims != 0);
+    let counts = |c: &Candidate| c.claims != 0 || Some(c.place()) <= last;
+    let ranked = candidates.iter().filter(|(c, _)| counts(c));
+    let ranked: Vec<_> = ranked.map(|(c, lots)| (c.rank(), c, lots)).collect();
     [0, 1, 2, 3].map(|slot: u8| {
         let key = |(rank, c, lots): &((bool, u8), &Candidate, &&Lots)| {
             (*rank, lots[usize::from(slot)], c.origin)
@@ -220,7 +225,17 @@ mod tests {
         #[test]
         fn a_quarter_better_is_another_step(root in 8u16..60_000) {
             let better = (u32::from(root) * 3 / 4) as u16;
-            prop_assert!(centrality_step(better) < centrality_step(root));
+            prop_assert!(centrality_step(better).0 < centrality_step(root).0);
+        }
+
+        #[test]
+        fn a_step_ends_where_it_says(centrality in 0..UNKNOWN_CENTRALITY, other: u16) {
+            let (step, last) = centrality_step(centrality);
+            prop_assert!(centrality <= last);
+            for other in [other, last, last + 1] {
+                let is_same = centrality_step(other).0 == step;
+                prop_assert_eq!(is_same && other >= centrality, (centrality..=last).contains(&other));
+            }
         }
 
         #[test]

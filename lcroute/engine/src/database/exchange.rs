@@ -49,7 +49,7 @@ impl Database {
         let turns = Turns { started, gap };
         let (mut told, mut across) = (Told::new(), false);
         let crowd = self.crowd(id).filter(|_| urgent && from.is_some());
-        for (link, state) in &mut self.links {
+        for (link, state) in self.links.iter_mut() {
             if Some(*link) == from {
                 state.remove(id);
             } else if !state.advertised {
@@ -104,7 +104,7 @@ impl Database {
     pub(super) fn release_offers(&mut self) {
         while let Some(offer) = self.offers.next(self.now) {
             let is_due = |link: &Link| link.advertised && link.first == offer.by_lower;
-            for (link, state) in &mut self.links {
+            for (link, state) in self.links.iter_mut() {
                 if is_due(state) && !offer.told.contains(link) {
                     state.push_offer(offer.entry);
                 }
@@ -272,7 +272,9 @@ impl Database {
 
     /// Asks the first neighbour whose sums are not ours, if no other is being asked.
     pub(super) fn ask_neighbor(&mut self) {
-        if self.asked.is_some() || self.links.values().all(|l| l.digest.is_none()) {
+        let links = &self.links;
+        let differs = links.may_differ() && links.values().any(|link| link.digest.is_some());
+        if self.asked.is_some() || !differs {
             return;
         }
         let sums = self.sums();

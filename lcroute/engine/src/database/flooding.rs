@@ -11,6 +11,7 @@
 //! sent once, as it is then.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
 
 use librecast::id::OriginId;
@@ -19,6 +20,7 @@ use super::bucket::{Bucket, Rate};
 use super::cost::Cost;
 use super::record::RecordId;
 use super::summary::{BUCKETS, MAX_ENTRIES, Summary, SummaryEntry};
+use crate::config::LinkId;
 
 /// Records of one neighbour that are verified: a whole network at once, then 256 a second.
 pub(crate) const VERIFY_RATE: Rate = Rate {
@@ -275,6 +277,72 @@ impl Link {
         let send_at = waits.then_some(self.rests_until);
         let held = self.held_until.front().map(|(at, _)| *at);
         [send_at, self.tell_at, held].into_iter().flatten().min()
+    }
+}
+
+/// All links. What they have to do is looked for again when one may have changed: most turns are about none of them.
+#[derive(Debug, Default)]
+pub(crate) struct Links {
+    links: BTreeMap<LinkId, Link>,
+    /// One may have changed since the rest was found out.
+    touched: bool,
+    next_timeout: Option<Instant>,
+    has_output: bool,
+    differs: bool,
+}
+
+impl Deref for Links {
+    type Target = BTreeMap<LinkId, Link>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.links
+    }
+}
+
+impl DerefMut for Links {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        self.touched = true;
+        &mut self.links
+    }
+}
+
+impl Links {
+    /// Finds out what there is to do.
+    pub fn look(&mut self) {
+        if std::mem::take(&mut self.touched) {
+            self.next_timeout = self.first_timeout();
+            self.has_output = self.links.values().any(Link::has_output);
+            self.differs = self.links.values().any(|link| link.digest.is_some());
+        }
+    }
+
+    /// Whether there may be something to send.
+    pub fn may_have_output(&self) -> bool {
+        self.touched || self.has_output
+    }
+
+    /// Whether a neighbour may have said that it has something else than we.
+    pub fn may_differ(&self) -> bool {
+        self.touched || self.differs
+    }
+
+    /// Whether something may have to be done by now.
+    pub fn may_be_due(&self, now: Instant) -> bool {
+        self.touched || self.next_timeout.is_some_and(|at| at <= now)
+    }
+
+    pub fn next_timeout(&self) -> Option<Instant> {
+        if self.touched {
+            return self.first_timeout();
+        }
+        debug_assert_eq!(self.next_timeout, self.first_timeout());
+        self.next_timeout
+    }
+
+    fn first_timeout(&self) -> Option<Instant> {
+        let links = self.links.values();
+        let times = links.flat_map(|link| [link.cost.next_timeout(), link.next_timeout()]);
+        times.flatten().min()
     }
 }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use librecast::cert::CLOCK_SKEW;
 use librecast::id::{OriginId, PeerId};
 
-use super::advertisement::Advertisement;
+use super::advertisement::{Advertisement, FLAG_URGENT};
 use super::bucket::Bucket;
 use super::election::SLOTS;
 use super::flooding::Link;
@@ -214,7 +214,7 @@ impl Database {
             let claims: u8 = (0..SLOTS)
                 .map(|slot| u8::from(a.claims(slot)) << slot)
                 .sum();
-            (a.flags(), a.centrality(), claims)
+            (a.flags() & !FLAG_URGENT, a.centrality(), claims)
         };
         let same =
             |old: &Arc<Advertisement>| said(old) == said(new) && old.prefixes() == new.prefixes();
