@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use librecast::cert::{GroupPrefix, Member};
 use librecast::id::OriginId;
 
@@ -17,7 +17,7 @@ use crate::control::{self, MAX_ROUTED, Routed, RoutedKind};
 use crate::database::{Database, FLAG_CORE, FLAG_ISSUER, FLAG_UNICAST, OwnRouter};
 use crate::drops::{DropReason, Drops};
 use crate::graph::Graph;
-use crate::header::HOP_LIMIT;
+use crate::header::{DataHeader, HEADER_LEN, HOP_LIMIT};
 use crate::hold::HeldFlows;
 use crate::late::Late;
 use crate::local::Local;
@@ -76,6 +76,9 @@ pub struct Engine {
     pub(crate) unflushed: bool,
     /// The first of the timers that only a flush moves, as of the last one.
     flushed_timer: Option<(Instant, TimerKind)>,
+    /// The first of all, unless something has come since that may move them: packets of neighbours do not.
+    timer: Option<(Instant, TimerKind)>,
+    timer_stale: bool,
     /// Links over which there is more to say than interest and link state.
     pub(crate) say_on: BTreeSet<LinkId>,
     /// The first timers of all links: audits, and interest that was refused.
@@ -134,6 +137,8 @@ impl Engine {
             outputs: VecDeque::new(),
             unflushed: true,
             flushed_timer: None,
+            timer: None,
+            timer_stale: true,
             say_on: BTreeSet::new(),
             next_audit: None,
             next_retry: None,
@@ -258,6 +263,7 @@ impl Engine {
     /// part of it, not a copy.
     pub fn handle_local_packet(&mut self, mut packet: Bytes, now: Instant) {
         self.now = now;
+        self.timer_stale = true;
         self.counters.tun_rx_packets += 1;
         self.counters.tun_rx_bytes += packet.len() as u64;
         let result = match self.scopes.classify(&packet) {
@@ -276,11 +282,38 @@ impl Engine {
     }
 
     /// One message of a data channel: data header and packet. What is written is a part of it, not a copy.
-    pub fn handle_data(&mut self, link: LinkId, message: Bytes, now: Instant) {
+    pub fn handle_data(&mut self, link: LinkId, mut message: Bytes, now: Instant) {
+        let header = DataHeader::decode(&message).ok().map(|(header, _)| header);
+        let len = message.len();
+        message.advance(HEADER_LEN.min(len));
+        self.take_data(link, len, header, message, now);
+    }
+
+    /// The same, where header and packet lie apart as in [`Output::Data`].
+    pub fn handle_packet(
+        &mut self,
+        link: LinkId,
+        header: &[u8; HEADER_LEN],
+        packet: Bytes,
+        now: Instant,
+    ) {
+        let len = HEADER_LEN + packet.len();
+        let header = DataHeader::decode(header).ok().map(|(header, _)| header);
+        self.take_data(link, len, header, packet, now);
+    }
+
+    fn take_data(
+        &mut self,
+        link: LinkId,
+        len: usize,
+        header: Option<DataHeader>,
+        packet: Bytes,
+        now: Instant,
+    ) {
         self.now = now;
         self.counters.link_rx_packets += 1;
-        self.counters.link_rx_bytes += message.len() as u64;
-        let result = self.receive(link, message);
+        self.counters.link_rx_bytes += len as u64;
+        let result = self.receive(link, header, packet);
         self.count(result);
     }
 
@@ -349,6 +382,9 @@ impl Engine {
         let idle = self.local.handle_timeout(&mut self.trees, now);
         self.interest_changed.extend(idle);
         self.database.handle_timeout(now);
+        if self.topology.is_looking(now) {
+            self.tell_topology();
+        }
         self.topology.handle_timeout(now);
         while let Some(&(at, origin)) = self.gone.first()
             && at <= now
@@ -362,7 +398,15 @@ impl Engine {
     /// When to call [`Self::handle_timeout`], and why.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<(Instant, TimerKind)> {
-        // packets move these
+        if self.timer_stale {
+            return self.first_timer();
+        }
+        debug_assert_eq!(self.timer, self.first_timer());
+        self.timer
+    }
+
+    fn first_timer(&self) -> Option<(Instant, TimerKind)> {
+        // packets of programs here move these
         let timers = [
             self.held.next_timeout(),
             self.local.next_timeout(),
@@ -416,7 +460,11 @@ impl Engine {
             }
             self.flushed_timer = self.next_flushed_timer();
         }
-        self.outputs.pop_front()
+        let output = self.outputs.pop_front();
+        if output.is_none() && std::mem::take(&mut self.timer_stale) {
+            self.timer = self.first_timer();
+        }
+        output
     }
 
     /// What is known of a router, as its verified certificate says.
@@ -441,6 +489,7 @@ impl Engine {
     fn turn(&mut self, now: Instant) {
         self.now = now;
         self.unflushed = true;
+        self.timer_stale = true;
     }
 
     pub(crate) fn count_local(&mut self, len: usize) {

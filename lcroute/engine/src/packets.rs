@@ -4,7 +4,7 @@ use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use librecast::id::OriginId;
 use librecast::mld::{self, Message};
 
@@ -58,7 +58,7 @@ impl Engine {
             }
         }
         let route = self.trees.route(root, group, flow.source);
-        let Some((route, traffic)) = route.filter(|(route, _)| !route.links.is_empty()) else {
+        let Some(way) = route.filter(|way| !way.links().is_empty()) else {
             let waits = self.held.offer(flow, &packet, now);
             return if waits {
                 Ok(())
@@ -66,8 +66,8 @@ impl Engine {
                 Err(DropReason::NoListener)
             };
         };
-        traffic.count(flow.source, packet.len(), now);
-        let links = route.links.clone();
+        way.traffic.count(flow.source, packet.len(), now);
+        let links = way.links().clone();
         self.emit_data(root, links, packet);
         Ok(())
     }
@@ -112,15 +112,15 @@ impl Engine {
         };
         for source in self.sources.present(group) {
             let wanted = |trees: &mut Trees| {
-                let (route, _) = trees.route(root, group, source)?;
-                Some(route.links.clone()).filter(|links| !links.is_empty())
+                let way = trees.route(root, group, source)?;
+                Some(way.links().clone()).filter(|links| !links.is_empty())
             };
             let Some(links) = wanted(&mut self.trees) else {
                 continue;
             };
             for packet in self.held.release(Flow { source, group }) {
-                if let Some((_, traffic)) = self.trees.route(root, group, source) {
-                    traffic.count(source, packet.len(), self.now);
+                if let Some(way) = self.trees.route(root, group, source) {
+                    way.traffic.count(source, packet.len(), self.now);
                 }
                 self.emit_data(root, links.clone(), packet);
             }
@@ -133,7 +133,7 @@ impl Engine {
             return;
         }
         let trees = &mut self.trees;
-        let wanting = |source| Some(trees.route(root, group, source)?.0.links.clone());
+        let wanting = |source| Some(trees.route(root, group, source)?.links().clone());
         for (links, header, packet) in self.late.take_new((root, group), wanting) {
             self.transmit(links, header, packet);
         }
@@ -250,54 +250,51 @@ impl Engine {
 
 /// Packets from neighbours.
 impl Engine {
-    pub(crate) fn receive(&mut self, link: LinkId, mut message: Bytes) -> Result<(), DropReason> {
+    pub(crate) fn receive(
+        &mut self,
+        link: LinkId,
+        header: Option<DataHeader>,
+        mut packet: Bytes,
+    ) -> Result<(), DropReason> {
         let adjacency = self.adjacencies.get(&link).filter(|a| !a.faulty);
         adjacency.ok_or(DropReason::UnknownLink)?;
-        let (header, packet) = DataHeader::decode(&message).map_err(|_| DropReason::BadHeader)?;
+        let header = header.ok_or(DropReason::BadHeader)?;
         if header.hop_limit == 0 {
             return Err(DropReason::HopLimit);
         }
-        let flow = match self.scopes.classify(packet) {
+        let flow = match self.scopes.classify(&packet) {
             Class::Carried(flow) => flow,
-            Class::Unicast(flow) => {
-                message.advance(HEADER_LEN);
-                return self.receive_unicast(link, header, flow, message);
-            }
+            Class::Unicast(flow) => return self.receive_unicast(link, header, flow, packet),
             Class::Mld => return Err(DropReason::LinkControl),
             Class::Dropped(reason) => return Err(reason),
         };
         let Flow { source, group } = flow;
         let is_own = OriginId::of(source) == header.origin && header.origin != self.own;
-        let route = self.trees.route(header.root, group, source);
-        let (route, traffic) = route.ok_or(DropReason::NotJoined)?;
+        let way = self.trees.route(header.root, group, source);
+        let way = way.ok_or(DropReason::NotJoined)?;
         if !is_own {
             return Err(DropReason::ForgedSource);
         }
-        if route.arrival != Some(link) && !route.previous.contains(&link) {
+        if !way.leads_over(link) {
             return Err(DropReason::ReversePath);
         }
         self.origins.permit(header.origin, flow, &self.database)?;
         self.origins
             .accept(header.origin, header.incarnation, header.sequence)?;
-        message.advance(HEADER_LEN);
-        trim(&mut message);
-        let links = if route.links.contains(&link) {
+        trim(&mut packet);
+        let links = if way.links().contains(&link) {
             // it came over an edge of the tree before
-            route
-                .links
-                .iter()
-                .filter(|l| **l != link)
-                .copied()
-                .collect()
+            let others = way.links().iter().filter(|l| **l != link);
+            others.copied().collect()
         } else {
-            route.links.clone()
+            way.links().clone()
         };
         if !self.late.is_idle() && header.hop_limit > 1 {
             let onward = DataHeader {
                 hop_limit: header.hop_limit - 1,
                 ..header
             };
-            self.late.keep(flow, onward, &message, &links);
+            self.late.keep(flow, onward, &packet, &links);
         }
         // a packet that is both passed on and delivered counts once
         let local = self.querier.wanted(group, source);
@@ -306,16 +303,16 @@ impl Engine {
             return Err(DropReason::NotJoined);
         }
         local
-            .unwrap_or(traffic)
-            .count(source, message.len(), self.now);
+            .unwrap_or(way.traffic)
+            .count(source, packet.len(), self.now);
         let passed_on = if links.is_empty() {
             Ok(())
         } else {
-            self.pass_on(links, header, message.clone())
+            self.pass_on(links, header, packet.clone())
         };
         if is_local {
-            self.count_local(message.len());
-            self.outputs.push_back(Output::Local { packet: message });
+            self.count_local(packet.len());
+            self.outputs.push_back(Output::Local { packet });
         }
         passed_on
     }

@@ -21,7 +21,8 @@ use crate::table::Table;
 use crate::topology::Path;
 use crate::trees::Edge;
 
-/// How often the topology hears of routers that came and went, and for each router that much longer.
+/// How often the topology hears of routers that came and went, and for each router that much longer. Of other ways to
+/// them it hears when it looks for a near one: there are always some, and a tree of all routers is needed for them.
 const TOPOLOGY_GAP: Duration = Duration::from_millis(500);
 const TOPOLOGY_GAP_EACH: Duration = Duration::from_millis(2);
 
@@ -45,8 +46,12 @@ pub struct Routing {
     before: Vec<(OriginId, Instant)>,
     /// When packets are no longer taken over edges of before.
     tree_expiry: Option<Instant>,
-    /// The topology has not seen the present graph.
-    topology_stale: bool,
+    /// The topology does not know the present ways,
+    ways_untold: bool,
+    /// or has not heard who came or went.
+    routers_untold: bool,
+    /// Names those that it knows of.
+    routers_told: Option<u64>,
     topology_next: Instant,
     /// What it was told of last.
     own_tree: Option<Arc<Tree>>,
@@ -67,7 +72,9 @@ impl Routing {
             owners: BTreeMap::new(),
             before: Vec::new(),
             tree_expiry: None,
-            topology_stale: true,
+            ways_untold: true,
+            routers_untold: true,
+            routers_told: None,
             topology_next: now,
             own_tree: None,
         }
@@ -81,7 +88,7 @@ impl Routing {
     /// When something has to be looked at though nothing comes in.
     pub fn next_timeout(&self) -> Option<Instant> {
         let before = self.before.first().map(|(_, until)| *until);
-        let topology = self.topology_stale.then_some(self.topology_next);
+        let topology = self.routers_untold.then_some(self.topology_next);
         let all = [self.tree_expiry, before, topology];
         all.into_iter().flatten().min()
     }
@@ -139,7 +146,9 @@ impl Engine {
             self.routing.tree_expiry = self.trees.expire(self.now);
         }
         self.forget_roots_before();
-        self.tell_topology();
+        if self.routing.routers_untold && self.now >= self.routing.topology_next {
+            self.tell_topology();
+        }
     }
 
     fn look_again(&mut self) {
@@ -162,7 +171,9 @@ impl Engine {
         self.look_at_roots(before != modes);
         self.look_at_prefixes();
         if fresh {
-            self.routing.topology_stale = true;
+            self.routing.ways_untold = true;
+            let reachable = self.graph.reachable_digest(self.own);
+            self.routing.routers_untold = reachable != self.routing.routers_told;
             self.listen_to_all_again();
         }
     }
@@ -369,11 +380,12 @@ impl Engine {
     }
 
     /// Which routers there are and how far, for whoever decides on links. It does not need to know at once.
-    fn tell_topology(&mut self) {
-        if !self.routing.topology_stale || self.now < self.routing.topology_next {
+    pub(crate) fn tell_topology(&mut self) {
+        if !std::mem::take(&mut self.routing.ways_untold) {
             return;
         }
-        self.routing.topology_stale = false;
+        self.routing.routers_untold = false;
+        self.routing.routers_told = self.graph.reachable_digest(self.own);
         // a few thousand routers at most
         let routers = self.graph.len() as u32;
         self.routing.topology_next = self.now + TOPOLOGY_GAP + TOPOLOGY_GAP_EACH * routers;

@@ -27,7 +27,7 @@ use crate::want::Want;
 
 mod routes;
 
-pub use routes::Route;
+pub use routes::Way;
 use routes::{Active, Basis};
 
 /// How long packets are taken over the edges that a tree had before its last change.
@@ -150,6 +150,8 @@ struct Place {
     tree: Option<Arc<Tree>>,
     /// The trees of a moment ago, the last one at the end.
     previous: VecDeque<Previous>,
+    /// They had edges that are none any more.
+    has_former_edges: bool,
     /// Parent and children, sorted by link.
     edges: Vec<Edge>,
     /// Rises with every change.
@@ -194,8 +196,18 @@ impl Place {
         self.edges.iter().find(|e| e.link == link)
     }
 
+    /// To be called when edges have changed, or trees of before.
+    fn note_former_edges(&mut self) {
+        let mut edges = self.previous.iter().flat_map(|p| &p.edges);
+        self.has_former_edges = edges.any(|e| self.edge(e.link).is_none());
+        self.version = self.version.wrapping_add(1);
+    }
+
     /// The edge of the trees of a moment ago, if it is none any more.
     fn former_edge(&self, link: LinkId) -> Option<&Edge> {
+        if !self.has_former_edges {
+            return None;
+        }
         let mut edges = self.previous.iter().rev().flat_map(|p| &p.edges);
         let former = edges.find(|e| e.link == link);
         former.filter(|_| self.edge(link).is_none())
@@ -215,11 +227,10 @@ impl Place {
         towards(self.tree.as_ref()?, &self.edges, own, origin)
     }
 
-    fn previously_towards(&self, own: OriginId, origin: OriginId) -> Vec<LinkId> {
-        let previous = self.previous.iter();
-        previous
-            .filter_map(|p| towards(&p.tree, &p.edges, own, origin))
-            .collect()
+    /// Whether `origin` was reached over this link in a tree of a moment ago.
+    fn was_towards(&self, own: OriginId, origin: OriginId, link: LinkId) -> bool {
+        let mut previous = self.previous.iter();
+        previous.any(|p| towards(&p.tree, &p.edges, own, origin) == Some(link))
     }
 
     /// W for one edge: what all others want, of the sources that lie behind it.
@@ -300,7 +311,7 @@ pub struct HeardBefore {
 pub struct Trees {
     own: OriginId,
     seed: u64,
-    states: Table<OriginId, Box<TreeState>>,
+    states: Table<OriginId, TreeState>,
     /// Roots in use, in order.
     roots: BTreeSet<OriginId>,
     /// What the next flush looks at.
@@ -332,7 +343,7 @@ impl Trees {
             self.unplaced.push(root);
         }
         self.states
-            .get_or_insert_with(root, || Box::new(TreeState::new(seed)))
+            .get_or_insert_with(root, || TreeState::new(seed))
     }
 
     /// Whether the tree is in use.
@@ -372,12 +383,12 @@ impl Trees {
         if same_tree && place.edges == edges {
             return;
         }
-        place.version = place.version.wrapping_add(1);
-        let edges_changed = place.edges != edges;
+        let mut edges_changed = place.edges != edges;
         let old_edges = std::mem::replace(&mut place.edges, edges);
         if let Some(old) = std::mem::replace(&mut place.tree, tree) {
             if place.previous.len() == MAX_PREVIOUS {
                 place.previous.pop_front();
+                edges_changed |= place.has_former_edges;
             }
             place.previous.push_back(Previous {
                 tree: old,
@@ -385,6 +396,7 @@ impl Trees {
                 until: now + PREVIOUS_TREE,
             });
         }
+        place.note_former_edges();
         let groups: Vec<_> = if edges_changed {
             self.dirty_prefixes.insert(root);
             state.entries.sorted_keys()
@@ -404,11 +416,13 @@ impl Trees {
                 continue;
             };
             let place = &mut state.place;
-            let before = place.previous.len();
+            let before = (place.previous.len(), place.has_former_edges);
             place.previous.retain(|p| p.until > now);
-            if place.previous.len() < before {
-                place.version = place.version.wrapping_add(1);
-                over.push((*root, state.entries.sorted_keys()));
+            if place.previous.len() < before.0 {
+                place.note_former_edges();
+                if before.1 {
+                    over.push((*root, state.entries.sorted_keys()));
+                }
             }
             if let Some(Previous { until, .. }) = place.previous.front() {
                 next = Some(next.map_or(*until, |n: Instant| n.min(*until)));
@@ -585,13 +599,12 @@ impl Trees {
             let place = &mut state.place;
             for previous in &mut place.previous {
                 previous.edges.retain(|e| e.link != link);
-                place.version = place.version.wrapping_add(1);
             }
             if place.edge(link).is_some() {
                 place.edges.retain(|e| e.link != link);
-                place.version = place.version.wrapping_add(1);
                 self.dirty_prefixes.insert(root);
             }
+            place.note_former_edges();
             for group in state.entries.sorted_keys() {
                 let Some(entry) = state.entries.get_mut(&group) else {
                     continue;
@@ -827,12 +840,7 @@ impl Trees {
     }
 
     /// The way of a packet of `source`; `None` if nobody is interested in the group on this tree.
-    pub fn route(
-        &mut self,
-        root: OriginId,
-        group: Ipv6Addr,
-        source: Ipv6Addr,
-    ) -> Option<(&Route, &mut Traffic)> {
+    pub fn route(&mut self, root: OriginId, group: Ipv6Addr, source: Ipv6Addr) -> Option<Way<'_>> {
         let state = self.states.get_mut(&root)?;
         let entry = state.entries.get_mut(&group)?;
         let basis = Basis {
@@ -841,7 +849,7 @@ impl Trees {
             links: &entry.links,
             lists_sources: entry.lists_sources,
         };
-        Some(entry.active.get_or_insert_default().route(basis, source))
+        Some(entry.active.get_or_insert_default().way(basis, source))
     }
 
     /// What all neighbours on the tree together want of (root, group), of the sources in `present`.

@@ -73,6 +73,8 @@ pub struct Topology {
     config: TopologyConfig,
     policy: Box<dyn Policy>,
     known: BTreeMap<OriginId, Known>,
+    /// Rises when somebody becomes known or no longer is.
+    members: u64,
     /// Kept apart: it may be said of who is not known yet.
     failing: BTreeSet<OriginId>,
     links: BTreeMap<LinkId, Link>,
@@ -91,6 +93,7 @@ impl Topology {
             config,
             policy: config.policy(seed, now),
             known: BTreeMap::new(),
+            members: 0,
             failing: BTreeSet::new(),
             links: BTreeMap::new(),
             wanted: BTreeSet::new(),
@@ -106,6 +109,11 @@ impl Topology {
             self.policy = config.policy(self.seed, now);
             self.change(now);
         }
+    }
+
+    /// Whether the ways to all others matter now: [`Self::set_reachable`] is to be called before anything else.
+    pub fn is_looking(&self, now: Instant) -> bool {
+        self.policy.is_looking(now)
     }
 
     /// All other routers that are reachable in the link state, in ascending order.
@@ -127,7 +135,7 @@ impl Topology {
         }
         new.extend(routers);
         for origin in gone {
-            self.known.remove(&origin);
+            self.forget(origin);
         }
         for (origin, path) in new {
             if origin != self.own && self.has_room() {
@@ -151,7 +159,7 @@ impl Topology {
             }
             known.present = online;
             if !online && known.path.is_none() {
-                self.known.remove(&origin);
+                self.forget(origin);
             }
         } else if online && self.known.len() < MAX_KNOWN {
             self.entry(origin).present = true;
@@ -271,10 +279,19 @@ impl Topology {
 
     fn entry(&mut self, origin: OriginId) -> &mut Known {
         let direct_fails = self.failing.contains(&origin);
-        self.known.entry(origin).or_insert(Known {
-            direct_fails,
-            ..Known::default()
+        let members = &mut self.members;
+        self.known.entry(origin).or_insert_with(|| {
+            *members += 1;
+            Known {
+                direct_fails,
+                ..Known::default()
+            }
         })
+    }
+
+    fn forget(&mut self, origin: OriginId) -> bool {
+        self.members += 1;
+        self.known.remove(&origin).is_some()
     }
 
     /// Makes room for a router of the link state: those of whom a carrier only says that they are there give way.
@@ -284,7 +301,7 @@ impl Topology {
         }
         let weak = self.known.iter().rev().find(|(_, k)| k.path.is_none());
         let weak = weak.map(|(origin, _)| *origin);
-        weak.is_some_and(|origin| self.known.remove(&origin).is_some())
+        weak.is_some_and(|origin| self.forget(origin))
     }
 
     fn change(&mut self, now: Instant) {
@@ -309,9 +326,11 @@ impl Topology {
             let (rtt, since) = (link.rtt, link.since);
             links.insert(link.neighbor, LinkView { rtt, since });
         }
+        let is_whole = matches!(known, std::borrow::Cow::Borrowed(_));
         let view = View {
             own: self.own,
             known: &known,
+            members: is_whole.then_some(self.members),
             links: &links,
         };
         let wanted = self.policy.wanted(&view, now);

@@ -104,7 +104,7 @@ pub struct Path {
 /// What is known of another member. It is reachable in the link state, present on a carrier, or linked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Known {
-    /// Its place in the link state, if it is reachable there.
+    /// Its place in the link state, if it is reachable there, as of when somebody last looked.
     pub path: Option<Path>,
     /// A carrier of signalling says that it is online.
     pub present: bool,
@@ -139,6 +139,8 @@ pub struct View<'a> {
     pub own: OriginId,
     /// All other members that are there.
     pub known: &'a BTreeMap<OriginId, Known>,
+    /// Another number whenever others are known than before; `None`: who knows.
+    pub members: Option<u64>,
     /// The links that are up.
     pub links: &'a BTreeMap<OriginId, LinkView>,
 }
@@ -180,6 +182,11 @@ pub trait Policy: Debug + Send {
         None
     }
 
+    /// Whether it wants to know by now how far all members are.
+    fn is_looking(&self, _now: Instant) -> bool {
+        false
+    }
+
     /// When to ask again even if nothing changes.
     fn next_timeout(&self) -> Option<Instant>;
 }
@@ -209,6 +216,10 @@ impl Policy for Auto {
 
     fn on_trial(&self) -> Option<OriginId> {
         self.regular.on_trial().filter(|_| !self.is_mesh)
+    }
+
+    fn is_looking(&self, now: Instant) -> bool {
+        !self.is_mesh && self.regular.is_looking(now)
     }
 
     fn next_timeout(&self) -> Option<Instant> {

@@ -87,6 +87,11 @@ impl Near {
         self.trial.as_ref().map(|trial| trial.origin)
     }
 
+    /// It is time for a trial.
+    pub(super) fn is_looking(&self, now: Instant) -> bool {
+        self.trial.is_none() && now >= self.next_trial
+    }
+
     pub(super) fn next_timeout(&self) -> Option<Instant> {
         let trial = match self.trial {
             Some(_) => self.judge_at,
@@ -109,7 +114,7 @@ impl Near {
         }
         self.judge(view, now);
         self.adopt(view, rings, now);
-        if self.trial.is_none() && now >= self.next_trial {
+        if self.is_looking(now) {
             self.begin_trial(view, rings, now);
         }
     }

@@ -22,6 +22,8 @@ const NEAR_LINKS: u8 = 2;
 pub(super) struct Regular {
     degree: u8,
     rings: Rings,
+    /// Those of whom the rings are.
+    members: Option<u64>,
     near: Option<Near>,
 }
 
@@ -32,6 +34,7 @@ impl Regular {
         Self {
             degree,
             rings: Rings::new(on_rings),
+            members: None,
             near,
         }
     }
@@ -39,7 +42,10 @@ impl Regular {
 
 impl Policy for Regular {
     fn wanted(&mut self, view: &View<'_>, now: Instant) -> BTreeSet<OriginId> {
-        self.rings.set_members(view.own, view.known);
+        if view.members.is_none() || view.members != self.members {
+            self.members = view.members;
+            self.rings.set_members(view.own, view.known);
+        }
         let mut wanted = if view.known.len() <= usize::from(self.degree) {
             view.known.keys().copied().collect()
         } else {
@@ -54,6 +60,10 @@ impl Policy for Regular {
 
     fn on_trial(&self) -> Option<OriginId> {
         self.near.as_ref().and_then(Near::on_trial)
+    }
+
+    fn is_looking(&self, now: Instant) -> bool {
+        self.near.as_ref().is_some_and(|near| near.is_looking(now))
     }
 
     fn next_timeout(&self) -> Option<Instant> {

@@ -55,6 +55,7 @@ fn ring_graph(members: &BTreeSet<OriginId>, links: u8) -> (Graph, Graph) {
         let view = View {
             own: *own,
             known: &known,
+            members: None,
             links: &nothing,
         };
         let wanted = rings.wanted(&view);
@@ -212,6 +213,7 @@ fn with_near_links(mut graph: Graph) -> Graph {
             let view = View {
                 own,
                 known: &known,
+                members: None,
                 links: &links,
             };
             near.update(&view, &rings[&own], now);

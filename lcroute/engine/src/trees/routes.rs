@@ -1,7 +1,7 @@
 //! The ways that packets of a group take through this router, remembered.
 //!
 //! A way is that of all sources behind one link, so that a group may have thousands of them. Only while somebody lists
-//! sources, or packets still come over edges that the tree had before, is it that of one source.
+//! sources, or edges that the tree had a moment ago are none any more, is it that of one source.
 
 use std::net::Ipv6Addr;
 
@@ -16,9 +16,31 @@ use crate::traffic::Traffic;
 /// So many for each entry.
 const MAX_ROUTES: usize = 16;
 
+/// The way of a source's packets, and what to count them in.
+#[derive(Debug)]
+pub struct Way<'a> {
+    own: OriginId,
+    place: &'a Place,
+    route: &'a Route,
+    pub traffic: &'a mut Traffic,
+}
+
+impl Way<'_> {
+    /// The links that want them.
+    pub fn links(&self) -> &Links {
+        &self.route.links
+    }
+
+    /// Whether they are taken from this link: they come over it, or did so in a tree of a moment ago.
+    pub fn leads_over(&self, link: LinkId) -> bool {
+        let origin = OriginId::of(self.route.source);
+        self.route.arrival == Some(link) || self.place.was_towards(self.own, origin, link)
+    }
+}
+
 /// The way of packets through this router, as the tree and all interest stand.
-#[derive(Debug, Clone)]
-pub struct Route {
+#[derive(Debug)]
+struct Route {
     /// The last one whose packets went this way.
     source: Ipv6Addr,
     /// It is the way of this source only.
@@ -26,11 +48,8 @@ pub struct Route {
     /// The place in the tree of which this is true.
     version: u32,
     /// The link behind which the origin lies; `None`: this router.
-    pub arrival: Option<LinkId>,
-    /// The same in the trees of a moment ago.
-    pub previous: Vec<LinkId>,
-    /// The links that want it.
-    pub links: Links,
+    arrival: Option<LinkId>,
+    links: Links,
 }
 
 /// What only entries have that carry packets.
@@ -41,9 +60,13 @@ pub(super) struct Active {
 }
 
 impl Active {
-    /// The way of a source's packets, and what to count them in.
-    pub fn route(&mut self, basis: Basis<'_>, source: Ipv6Addr) -> (&Route, &mut Traffic) {
-        (self.routes.find(basis, source), &mut self.traffic)
+    pub fn way<'a>(&'a mut self, basis: Basis<'a>, source: Ipv6Addr) -> Way<'a> {
+        Way {
+            own: basis.own,
+            place: basis.place,
+            route: self.routes.find(basis, source),
+            traffic: &mut self.traffic,
+        }
     }
 
     /// Interest or edges are others.
@@ -52,9 +75,9 @@ impl Active {
     }
 }
 
-/// Most groups have one sender. The way that was taken last is first.
+/// The way that was taken last is first. Most trees have three edges or fewer here.
 #[derive(Debug, Default)]
-struct Routes(SmallVec<[Route; 1]>);
+struct Routes(SmallVec<[Route; 3]>);
 
 impl Routes {
     fn find(&mut self, basis: Basis<'_>, source: Ipv6Addr) -> &Route {
@@ -98,23 +121,18 @@ pub(super) struct Basis<'a> {
 impl Basis<'_> {
     /// The link over which packets of `source` come; `None`: it is this router, or cannot be reached.
     fn arrival(&self, source: Ipv6Addr) -> Option<LinkId> {
-        let origin = OriginId::of(source);
-        let is_other = origin != self.own;
-        is_other.then(|| self.place.towards(self.own, origin))?
+        self.place.towards(self.own, OriginId::of(source))
     }
 
     fn compute(&self, source: Ipv6Addr) -> Route {
-        let origin = OriginId::of(source);
+        let (own, origin) = (self.own, OriginId::of(source));
         let arrival = self.arrival(source);
-        let previous = if origin == self.own {
-            Vec::new()
-        } else {
-            self.place.previously_towards(self.own, origin)
-        };
         // over edges of before as well: who is behind them may not have heard of the change
+        let former = |link| {
+            self.place.former_edge(link).is_some() && !self.place.was_towards(own, origin, link)
+        };
         let leads_on = |link: LinkId| {
-            let former = || !previous.contains(&link) && self.place.former_edge(link).is_some();
-            Some(link) != arrival && (self.place.edge(link).is_some() || former())
+            Some(link) != arrival && (self.place.edge(link).is_some() || former(link))
         };
         let links = self.links.iter();
         let wanting = links.filter(|l| l.heard.allows(source) && leads_on(l.link));
@@ -124,14 +142,13 @@ impl Basis<'_> {
             is_own: self.tells_sources_apart(),
             version: self.place.version,
             arrival,
-            previous,
             links,
         }
     }
 
     /// Whether packets that come over one link may go different ways.
     fn tells_sources_apart(&self) -> bool {
-        self.lists_sources || !self.place.previous.is_empty()
+        self.lists_sources || self.place.has_former_edges
     }
 }
 
@@ -161,26 +178,33 @@ mod tests {
         LinkId(10 + router as u32)
     }
 
-    /// The neighbour behind which a router lies, in one tree or in another one.
-    fn neighbor_of(router: u64, turned: bool) -> u64 {
+    /// A tree: how many neighbours are its edges, and by how much the routers behind them have moved on.
+    type Form = (u64, u64);
+    const ALL: Form = (3, 0);
+    const TURNED: Form = (3, 1);
+    const WITHOUT_THE_LAST: Form = (2, 0);
+
+    /// The neighbour behind which a router lies.
+    fn neighbor_of(router: u64, (edges, turn): Form) -> u64 {
         if NEIGHBORS.contains(&router) {
             return router;
         }
-        2 + (router + u64::from(turned)) % 3
+        2 + (router + turn) % edges
     }
 
-    fn place(trees: &mut Trees, turned: bool, now: Instant) {
-        let near = NEIGHBORS.map(|n| (OWN, OriginId(n), 10));
-        let far = ROUTERS.map(|n| (OriginId(neighbor_of(n, turned)), OriginId(n), 10));
+    fn place(trees: &mut Trees, form: Form, now: Instant) {
+        let neighbors = NEIGHBORS.take(form.0 as usize);
+        let near = neighbors.clone().map(|n| (OWN, OriginId(n), 10));
+        let far = ROUTERS.map(|n| (OriginId(neighbor_of(n, form)), OriginId(n), 10));
         let links: Vec<_> = near.chain(far).collect();
-        let graph = Arc::new(Graph::new(u64::from(turned), [OWN], &links));
+        let graph = Arc::new(Graph::new(form.0 << 8 | form.1, [OWN], &links));
         let edge = |n| Edge {
             neighbor: OriginId(n),
             link: link_to(n),
             is_parent: false,
         };
         let tree = Tree::compute(&graph, OWN).map(Arc::new);
-        trees.place(OWN, tree, NEIGHBORS.map(edge).collect(), now);
+        trees.place(OWN, tree, neighbors.map(edge).collect(), now);
     }
 
     fn all_want(now: Instant) -> Trees {
@@ -188,7 +212,7 @@ mod tests {
         for n in NEIGHBORS {
             trees.hear(link_to(n), OWN, GROUP, Want::All, false);
         }
-        place(&mut trees, false, now);
+        place(&mut trees, ALL, now);
         trees
     }
 
@@ -198,9 +222,10 @@ mod tests {
     }
 
     /// The links that packets of a router are taken from, and those that they go on over.
-    fn way(trees: &mut Trees, router: u64) -> (Option<LinkId>, Vec<LinkId>, Vec<LinkId>) {
-        let (route, _) = trees.route(OWN, GROUP, address(router)).unwrap();
-        (route.arrival, route.previous.clone(), route.links.to_vec())
+    fn way(trees: &mut Trees, router: u64) -> (Vec<LinkId>, Vec<LinkId>) {
+        let way = trees.route(OWN, GROUP, address(router)).unwrap();
+        let taken = NEIGHBORS.map(link_to).filter(|link| way.leads_over(*link));
+        (taken.collect(), way.links().to_vec())
     }
 
     fn others(than: u64) -> Vec<LinkId> {
@@ -211,39 +236,36 @@ mod tests {
     fn a_thousand_sources_take_as_many_ways_as_there_are_links() {
         let mut trees = all_want(start());
         for router in ROUTERS.chain(ROUTERS.rev()) {
-            let behind = neighbor_of(router, false);
-            let expected = (Some(link_to(behind)), Vec::new(), others(behind));
+            let behind = neighbor_of(router, ALL);
+            let expected = (vec![link_to(behind)], others(behind));
             assert_eq!(way(&mut trees, router), expected);
         }
         let own = way(&mut trees, OWN.0);
-        assert_eq!(own, (None, Vec::new(), NEIGHBORS.map(link_to).collect()));
+        assert_eq!(own, (Vec::new(), NEIGHBORS.map(link_to).collect()));
         assert_eq!(ways(&trees), 4);
         // who is not there comes from nowhere
-        assert_eq!(way(&mut trees, 9_999).0, None);
+        assert!(way(&mut trees, 9_999).0.is_empty());
         assert_eq!(ways(&trees), 4);
     }
 
     #[test]
     fn where_sources_are_listed_each_has_a_way() {
         let mut trees = all_want(start());
-        let (unloved, behind) = (7, neighbor_of(7, false));
+        let (unloved, behind) = (7, neighbor_of(7, ALL));
         assert_ne!(behind, 2);
         let but_one = Want::from(Some(Filter::exclude([address(unloved)])));
         trees.hear(link_to(2), OWN, GROUP, but_one, false);
         for _ in 0..2 {
             for router in ROUTERS.take(50) {
-                let mut expected = others(neighbor_of(router, false));
+                let mut expected = others(neighbor_of(router, ALL));
                 expected.retain(|l| router != unloved || *l != link_to(2));
-                assert_eq!(way(&mut trees, router).2, expected, "{router}");
+                assert_eq!(way(&mut trees, router).1, expected, "{router}");
             }
         }
         assert_eq!(ways(&trees), MAX_ROUTES);
         trees.hear(link_to(2), OWN, GROUP, Want::All, false);
         for router in ROUTERS.take(50) {
-            assert_eq!(
-                way(&mut trees, router).2,
-                others(neighbor_of(router, false))
-            );
+            assert_eq!(way(&mut trees, router).1, others(neighbor_of(router, ALL)));
         }
         assert_eq!(ways(&trees), 3);
     }
@@ -252,19 +274,51 @@ mod tests {
     fn a_tree_that_changed_takes_packets_from_where_each_source_was() {
         let now = start();
         let mut trees = all_want(now);
-        let before: Vec<_> = ROUTERS.map(|n| way(&mut trees, n)).collect();
-        place(&mut trees, true, now);
-        for (router, before) in ROUTERS.zip(before) {
-            let (arrival, previous, _) = way(&mut trees, router);
-            assert_eq!(arrival, Some(link_to(neighbor_of(router, true))));
-            assert_eq!(previous, Vec::from_iter(before.0));
+        place(&mut trees, TURNED, now);
+        for router in ROUTERS {
+            let (before, behind) = (neighbor_of(router, ALL), neighbor_of(router, TURNED));
+            let mut taken = [before, behind].map(link_to).to_vec();
+            taken.sort_unstable();
+            taken.dedup();
+            assert_eq!(way(&mut trees, router), (taken, others(behind)));
         }
+        assert_eq!(ways(&trees), 3, "the edges are the same");
         trees.expire(now + PREVIOUS_TREE);
         for router in ROUTERS {
-            let behind = neighbor_of(router, true);
-            let expected = (Some(link_to(behind)), Vec::new(), others(behind));
+            let behind = neighbor_of(router, TURNED);
+            let expected = (vec![link_to(behind)], others(behind));
             assert_eq!(way(&mut trees, router), expected);
         }
         assert_eq!(ways(&trees), 3);
+    }
+
+    #[test]
+    fn an_edge_that_is_none_any_more_is_served_for_a_moment() {
+        let now = start();
+        let mut trees = all_want(now);
+        place(&mut trees, WITHOUT_THE_LAST, now);
+        let last = NEIGHBORS.end - 1;
+        for router in ROUTERS {
+            let (before, behind) = (
+                neighbor_of(router, ALL),
+                neighbor_of(router, WITHOUT_THE_LAST),
+            );
+            let (taken, mut links) = way(&mut trees, router);
+            assert!(taken.contains(&link_to(before)) && taken.contains(&link_to(behind)));
+            let mut expected = others(behind);
+            // who was behind it is not sent back what it sent
+            expected.retain(|l| before != last || *l != link_to(last));
+            links.sort_unstable();
+            assert_eq!(links, expected, "{router}");
+        }
+        assert_eq!(ways(&trees), MAX_ROUTES);
+        trees.expire(now + PREVIOUS_TREE);
+        for router in ROUTERS {
+            let behind = neighbor_of(router, WITHOUT_THE_LAST);
+            let mut expected = others(behind);
+            expected.retain(|l| *l != link_to(last));
+            assert_eq!(way(&mut trees, router), (vec![link_to(behind)], expected));
+        }
+        assert_eq!(ways(&trees), 2);
     }
 }
