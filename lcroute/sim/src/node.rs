@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-pub use lcroute_engine::LinkId;
+use bytes::Bytes;
+use lcroute_engine::LinkId;
+use lcroute_engine::header::HEADER_LEN;
 use lcroute_engine::topology::{PolicyKind, TopologyConfig};
 use lcroute_engine::{Config, Engine, Limits, Links, Neighbor, Output, Tables};
 use librecast::cert::GroupPrefix;
@@ -71,8 +72,12 @@ impl Node {
 /// Something that a router wants done.
 #[derive(Debug)]
 pub enum Effect {
-    /// Send a message on the data channel of each link.
-    Data { links: Links, message: Bytes },
+    /// Send header and packet on the data channel of each link.
+    Data {
+        links: Links,
+        header: [u8; HEADER_LEN],
+        packet: Bytes,
+    },
     /// Send on the control channel of a link.
     Control { link: u32, message: Bytes },
     /// A packet for local programs.
@@ -193,9 +198,10 @@ impl Router {
     }
 
     /// A message of a data channel.
-    pub fn data(&mut self, link: u32, message: Bytes, now: Nanos) {
+    pub fn data(&mut self, link: u32, header: &[u8; HEADER_LEN], packet: Bytes, now: Nanos) {
         let now = self.clock.instant(now);
-        self.engine.handle_data(link_id(link), message, now);
+        let link = link_id(link);
+        self.engine.handle_packet(link, header, packet, now);
     }
 
     /// A message of a control channel.
@@ -238,15 +244,11 @@ impl Router {
                 links,
                 header,
                 packet,
-            } => {
-                let mut message = BytesMut::with_capacity(header.len() + packet.len());
-                message.extend_from_slice(&header);
-                message.extend_from_slice(&packet);
-                Effect::Data {
-                    links,
-                    message: message.freeze(),
-                }
-            }
+            } => Effect::Data {
+                links,
+                header,
+                packet,
+            },
             Output::Control { link, message } => Effect::Control {
                 link: link.0,
                 message,

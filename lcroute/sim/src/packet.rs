@@ -2,8 +2,6 @@
 
 use std::net::Ipv6Addr;
 
-use lcroute_engine::header::HEADER_LEN;
-
 const IPV6_AND_UDP: usize = 48;
 const NUMBER: usize = 8;
 
@@ -48,9 +46,9 @@ pub fn label(packet: &[u8]) -> Option<Label> {
     })
 }
 
-/// The number of the packet in a data message.
-pub fn number(message: &[u8]) -> Option<u64> {
-    label(message.get(HEADER_LEN..)?).map(|l| l.number)
+/// The number of a packet.
+pub fn number(packet: &[u8]) -> Option<u64> {
+    label(packet).map(|l| l.number)
 }
 
 #[cfg(test)]
@@ -68,8 +66,7 @@ mod tests {
             number: 77,
         };
         assert_eq!(label(&packet), Some(expected));
-        let message = [&[0; HEADER_LEN][..], &packet].concat();
-        assert_eq!(number(&message), Some(77));
+        assert_eq!(number(&packet), Some(77));
         assert_eq!(label(&packet[..50]), None);
     }
 }

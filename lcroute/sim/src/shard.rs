@@ -9,13 +9,14 @@ use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use lcroute_engine::header::HEADER_LEN;
 use librecast::mld::{self, Message, Query, Record};
 
 use crate::calendar::Calendar;
 use crate::fast;
 use crate::ledger::Ledger;
 use crate::model::{Rule, Violation};
-use crate::node::{self, LinkId, Node, Router};
+use crate::node::{self, Node, Router};
 use crate::packet;
 use crate::random::mix;
 use crate::scenario::{Defect, Links};
@@ -33,7 +34,11 @@ pub enum Input {
     /// A message arrives on a control channel.
     Control { link: u32, message: Bytes },
     /// A message arrives on a data channel.
-    Data { link: u32, message: Bytes },
+    Data {
+        link: u32,
+        header: [u8; HEADER_LEN],
+        packet: Bytes,
+    },
     /// It measures the round trip of a link.
     RoundTrip { link: u32 },
     /// Its router wanted to be woken about now.
@@ -51,6 +56,43 @@ pub struct Ticket {
     /// Of inputs of one moment, which comes first: those of the node itself, then by link, and each as they came.
     order: (u32, u32),
     input: Input,
+}
+
+/// From one shard to another.
+#[derive(Debug)]
+struct Mail {
+    tickets: Vec<(Nanos, Ticket)>,
+    /// The time of the earliest.
+    earliest: Nanos,
+}
+
+impl Mail {
+    fn new() -> Self {
+        Self {
+            tickets: Vec::new(),
+            earliest: Nanos::MAX,
+        }
+    }
+
+    fn put(&mut self, at: Nanos, ticket: Ticket) {
+        self.earliest = self.earliest.min(at);
+        self.tickets.push((at, ticket));
+    }
+
+    fn take(&mut self, other: &mut Self) {
+        if self.tickets.is_empty() {
+            std::mem::swap(self, other);
+        } else {
+            self.earliest = self.earliest.min(other.earliest);
+            self.tickets.append(&mut other.tickets);
+            other.earliest = Nanos::MAX;
+        }
+    }
+
+    fn open(&mut self) -> impl Iterator<Item = (Nanos, Ticket)> {
+        self.earliest = Nanos::MAX;
+        self.tickets.drain(..)
+    }
 }
 
 /// What a router wants that concerns more than its own node.
@@ -86,17 +128,39 @@ pub struct Setting {
     pub changed: Nanos,
 }
 
-/// Of `of` shards, the one with the nodes `number`, `number` + `of`, and so on.
+/// Where a node is: its shard, and its place there.
+#[derive(Debug, Clone, Copy)]
+pub struct Place {
+    pub shard: u32,
+    pub at: u32,
+}
+
+/// The places of so many nodes in shards of these sizes, relative to one another. Nodes are dealt out in turn.
+pub fn deal(nodes: u32, sizes: &[u32]) -> Arc<[Place]> {
+    let round = (0..).zip(sizes);
+    let round = round.flat_map(|(shard, size)| std::iter::repeat_n(shard, *size as usize));
+    let mut taken = vec![0; sizes.len()];
+    let place = |shard: u32| {
+        let at = &mut taken[shard as usize];
+        *at += 1;
+        Place { shard, at: *at - 1 }
+    };
+    round.cycle().take(nodes as usize).map(place).collect()
+}
+
+/// Some of the nodes.
 #[derive(Debug)]
 pub struct Shard {
     number: u32,
-    of: u32,
+    places: Arc<[Place]>,
     pub nodes: Vec<Node>,
     pub setting: Setting,
-    pub calendar: Calendar<Ticket>,
+    calendar: Calendar<Ticket>,
     pub ledger: Ledger,
     /// For nodes of other shards, by shard.
-    pub out: Vec<Vec<(Nanos, Ticket)>>,
+    out: Vec<Mail>,
+    /// What others had for this one, by shard: not yet in the calendar.
+    mail: Vec<Mail>,
     pub effects: Vec<Since>,
     /// When a router last took another graph.
     pub changed: Nanos,
@@ -108,20 +172,20 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Shard `number` of `of`, in a network of `count` nodes, none of which runs.
-    pub fn new(number: u32, of: u32, count: u32, setting: Setting, slot: Nanos) -> Self {
-        let nodes: Vec<Node> = (number..count)
-            .step_by(of as usize)
-            .map(|_| Node::new())
-            .collect();
+    /// Shard `number` of `of`, of nodes none of which runs.
+    pub fn new(number: u32, of: u32, places: Arc<[Place]>, setting: Setting, slot: Nanos) -> Self {
+        let own = places.iter().filter(|place| place.shard == number);
+        let nodes: Vec<Node> = own.map(|_| Node::new()).collect();
+        let boxes = || (0..of).map(|_| Mail::new()).collect();
         Self {
             number,
-            of,
+            places,
             ledger: Ledger::new(nodes.len()),
             nodes,
             setting,
             calendar: Calendar::new(slot),
-            out: (0..of).map(|_| Vec::new()).collect(),
+            out: boxes(),
+            mail: boxes(),
             effects: Vec::new(),
             changed: 0,
             violations: Vec::new(),
@@ -133,11 +197,45 @@ impl Shard {
 
     /// One of its nodes.
     pub fn node(&mut self, node: u32) -> &mut Node {
-        &mut self.nodes[(node / self.of) as usize]
+        let at = self.at(node);
+        &mut self.nodes[at]
+    }
+
+    fn at(&self, node: u32) -> usize {
+        self.places[node as usize].at as usize
+    }
+
+    /// When the next thing happens here.
+    pub fn next_at(&self) -> Option<Nanos> {
+        let mail = self.mail.iter().map(|mail| mail.earliest);
+        let calendar = self.calendar.next_at();
+        mail.chain(calendar).min().filter(|at| *at < Nanos::MAX)
+    }
+
+    /// The end of the slot that a time lies in.
+    pub fn slot_end(&self, at: Nanos) -> Nanos {
+        self.calendar.slot_end(at)
+    }
+
+    /// About how much happens before the end of the slot of this time.
+    pub fn len_at(&self, at: Nanos) -> usize {
+        let mail: usize = self.mail.iter().map(|mail| mail.tickets.len()).sum();
+        self.calendar.len_at(at) + mail
+    }
+
+    /// Hands over what this shard has for another one.
+    pub fn hand_over(&mut self, to: &mut Self) {
+        let out = &mut self.out[to.number as usize];
+        to.mail[self.number as usize].take(out);
     }
 
     /// All that happens to its nodes before `until`, which is no later than the end of the present slot.
     pub fn run(&mut self, until: Nanos) {
+        for mail in &mut self.mail {
+            for (at, ticket) in mail.open() {
+                self.calendar.push(at, ticket);
+            }
+        }
         let mut due = std::mem::take(&mut self.due);
         self.calendar.take(until, &mut due);
         due.sort_unstable_by_key(|(at, ticket)| (ticket.node, *at, ticket.order));
@@ -219,11 +317,17 @@ impl Shard {
                     self.input(node, now, |router, now| router.control(link, &message, now));
                 }
             }
-            Input::Data { link, message } => {
+            Input::Data {
+                link,
+                header,
+                packet,
+            } => {
                 if self.arrives(node, link) {
-                    self.note(node, now, 2, &message[..32]);
-                    self.input(node, now, |router, now| router.data(link, message, now));
-                } else if let Some(number) = packet::number(&message) {
+                    self.note(node, now, 2, &header);
+                    self.pass(node, now, |router, now| {
+                        router.data(link, &header, packet, now);
+                    });
+                } else if let Some(number) = packet::number(&packet) {
                     self.ledger.lose(number);
                 }
             }
@@ -271,7 +375,8 @@ impl Shard {
 
     /// The node measures the round trip of a link, and will again.
     pub fn round_trip(&mut self, node: u32, link: u32, now: Nanos) {
-        let Some(port) = self.nodes[(node / self.of) as usize].links.get_mut(&link) else {
+        let at = self.at(node);
+        let Some(port) = self.nodes[at].links.get_mut(&link) else {
             return;
         };
         let measured = port.round_trip(&self.setting.weather);
@@ -287,6 +392,16 @@ impl Shard {
 impl Shard {
     /// One input to the router of a node, and what comes out of it.
     pub fn input(&mut self, node: u32, now: Nanos, f: impl FnOnce(&mut Router, Nanos)) {
+        self.pass(node, now, f);
+        let n = self.node(node);
+        if n.router.as_ref().is_some_and(Router::took_graph) {
+            n.changed = now;
+            self.changed = self.changed.max(now);
+        }
+    }
+
+    /// The same for one that changes nothing in what the router knows of the network.
+    fn pass(&mut self, node: u32, now: Nanos, f: impl FnOnce(&mut Router, Nanos)) {
         if let Some(router) = &mut self.node(node).router {
             f(router, now);
             self.drain(node, now);
@@ -297,8 +412,15 @@ impl Shard {
         let mut retired = Vec::new();
         while let Some(effect) = self.node(node).router.as_mut().and_then(Router::poll) {
             match effect {
-                node::Effect::Data { links, message } => {
-                    self.send_data(node, now, &links, &message);
+                node::Effect::Data {
+                    links,
+                    header,
+                    packet,
+                } => {
+                    let number = packet::number(&packet);
+                    for link in links.iter() {
+                        self.send_data(node, now, link.0, (&header, &packet), number);
+                    }
                 }
                 node::Effect::Control { link, message } => {
                     self.send_control(node, now, link, message);
@@ -325,39 +447,41 @@ impl Shard {
         let n = self.node(node);
         let Some(router) = &n.router else { return };
         n.wake = router.next_timeout().map_or(Nanos::MAX, |at| at.max(now));
-        if router.took_graph() {
-            n.changed = now;
-            self.changed = self.changed.max(now);
-        }
     }
 
-    fn send_data(&mut self, node: u32, now: Nanos, links: &[LinkId], message: &Bytes) {
-        let number = packet::number(message);
-        for link in links {
-            let echo = self.setting.defect == Some(Defect::Echo) && self.strikes(node, 200);
-            for _ in 0..if echo { 3 } else { 1 } {
-                self.send_data_on(node, now, link.0, message, number);
-            }
-        }
-    }
-
-    fn send_data_on(
+    fn send_data(
         &mut self,
         node: u32,
         now: Nanos,
         link: u32,
-        message: &Bytes,
+        message: (&[u8; HEADER_LEN], &Bytes),
+        number: Option<u64>,
+    ) {
+        let echo = self.setting.defect == Some(Defect::Echo) && self.strikes(node, 200);
+        for _ in 0..if echo { 3 } else { 1 } {
+            self.send_data_once(node, now, link, message, number);
+        }
+    }
+
+    fn send_data_once(
+        &mut self,
+        node: u32,
+        now: Nanos,
+        link: u32,
+        (header, packet): (&[u8; HEADER_LEN], &Bytes),
         number: Option<u64>,
     ) {
         let changed = self.node(node).changed.max(self.setting.changed);
-        let Some(port) = self.nodes[(node / self.of) as usize].links.get_mut(&link) else {
+        let at = self.at(node);
+        let Some(port) = self.nodes[at].links.get_mut(&link) else {
             return self.has_no(link, node, now, "data");
         };
         let (peer, way) = (port.peer, port.way);
-        let arrival = port.send_data(message.len(), now, &self.setting.weather);
+        let len = header.len() + packet.len();
+        let arrival = port.send_data(len, now, &self.setting.weather);
         let order = (link + 1, port.messages);
         self.statistics.data_messages += 1;
-        self.statistics.data_bytes += message.len() as u64;
+        self.statistics.data_bytes += len as u64;
         if let Some(number) = number {
             if let Err(text) = self.ledger.cross(number, way, now, changed) {
                 let text = format!("{text} over link {link}");
@@ -371,8 +495,11 @@ impl Shard {
             self.statistics.lost += 1;
             return;
         };
-        let message = message.clone();
-        let input = Input::Data { link, message };
+        let input = Input::Data {
+            link,
+            header: *header,
+            packet: packet.clone(),
+        };
         self.post(
             at,
             Ticket {
@@ -385,7 +512,8 @@ impl Shard {
 
     fn send_control(&mut self, node: u32, now: Nanos, link: u32, message: Bytes) {
         let lost = self.setting.defect == Some(Defect::LostControl) && self.strikes(node, 50);
-        let Some(port) = self.nodes[(node / self.of) as usize].links.get_mut(&link) else {
+        let at = self.at(node);
+        let Some(port) = self.nodes[at].links.get_mut(&link) else {
             return self.has_no(link, node, now, "control");
         };
         let peer = port.peer;
@@ -407,9 +535,9 @@ impl Shard {
 
     /// A message is on its way.
     fn post(&mut self, at: Nanos, ticket: Ticket) {
-        match ticket.node % self.of {
+        match self.places[ticket.node as usize].shard {
             shard if shard == self.number => self.calendar.push(at, ticket),
-            shard => self.out[shard as usize].push((at, ticket)),
+            shard => self.out[shard as usize].put(at, ticket),
         }
     }
 
@@ -438,7 +566,7 @@ impl Shard {
             });
         }
         let twice = self.setting.defect == Some(Defect::DoubleDelivery) && self.strikes(node, 200);
-        let place = (node / self.of) as usize;
+        let place = self.at(node);
         for _ in 0..1 + u32::from(twice) {
             if let Err((rule, text)) = self.ledger.deliver(number, place) {
                 self.violate(rule, node, now, text);

@@ -29,14 +29,15 @@ use crate::population::Population;
 use crate::random::{Random, mix};
 use crate::scenario::{Links, Scenario, Span};
 use crate::services::{NodeServices, Watch};
-use crate::shard::{Delivery, Effect, Input, Setting, Shard, Since};
+use crate::shard::{Delivery, Effect, Input, Place, Setting, Shard, Since, deal};
 use crate::statistics::Statistics;
 use crate::time::{Clock, MILLISECOND, Nanos, SECOND};
 
 /// Inputs of a slot that are worth the trouble to share them among threads.
 const WORTHWHILE: usize = 8;
-/// Shards for each thread: who is done with one takes the next.
-const SHARDS_EACH: usize = 3;
+/// Shards for each thread, and how large they are relative to one another. The large ones come first; who is done with
+/// all of its own takes small ones of others.
+const SHARDS_EACH: [u32; 4] = [4, 2, 1, 1];
 
 /// What concerns more than one node, at its time.
 #[derive(Debug, Clone, Copy)]
@@ -61,8 +62,8 @@ pub struct Simulation {
     pub(crate) population: Arc<Population>,
     clock: Clock,
     queue: crate::queue::Queue<Event>,
-    /// Node n is in shard n modulo their number.
     shards: Vec<Shard>,
+    places: Arc<[Place]>,
     /// Threads for all shards, if there is more than one.
     crew: Option<Crew<Shard>>,
     pub(crate) links: Vec<Link>,
@@ -106,20 +107,24 @@ impl Simulation {
             defect: scenario.defect,
             changed: 0,
         };
-        let shards = if threads > 1 {
-            threads * SHARDS_EACH
+        let sizes: Vec<u32> = if threads > 1 {
+            let each = SHARDS_EACH.iter();
+            each.flat_map(|size| std::iter::repeat_n(*size, threads))
+                .collect()
         } else {
-            1
+            vec![1]
         };
-        let of = shards.clamp(1, count.max(1) as usize) as u32;
-        let shard = |n| Shard::new(n, of, count, setting.clone(), map.least_latency());
+        let (of, places) = (sizes.len() as u32, deal(count, &sizes));
+        let slot = map.least_latency();
+        let shard = |n| Shard::new(n, of, Arc::clone(&places), setting.clone(), slot);
         Self {
             now: 0,
             clock: Clock::new(),
             queue: crate::queue::Queue::new(),
             shards: (0..of).map(shard).collect(),
+            places,
             // without it everything takes longer, and comes to the same
-            crew: Crew::new(threads.min(of as usize), of as usize, Shard::run),
+            crew: Crew::new(threads, of as usize, Shard::run),
             links: Vec::new(),
             pairs: fast::Map::default(),
             map,
@@ -179,11 +184,7 @@ impl Simulation {
             let shared = action
                 .unwrap_or(Nanos::MAX)
                 .min(event.unwrap_or(Nanos::MAX));
-            let alone = self
-                .shards
-                .iter()
-                .filter_map(|s| s.calendar.next_at())
-                .min();
+            let alone = self.shards.iter().filter_map(Shard::next_at).min();
             let next = alone.unwrap_or(Nanos::MAX).min(shared);
             if next > end || next == Nanos::MAX {
                 break;
@@ -203,7 +204,7 @@ impl Simulation {
                     self.happen(event);
                 }
             } else {
-                let slot = self.shards[0].calendar.slot_end(next);
+                let slot = self.shards[0].slot_end(next);
                 self.run_nodes(slot.min(shared).min(end.saturating_add(1)));
             }
         }
@@ -215,11 +216,7 @@ impl Simulation {
 
     /// All that happens to nodes alone, until a time in the present slot.
     fn run_nodes(&mut self, until: Nanos) {
-        let inputs: usize = self
-            .shards
-            .iter()
-            .map(|s| s.calendar.len_at(self.now))
-            .sum();
+        let inputs: usize = self.shards.iter().map(|s| s.len_at(self.now)).sum();
         match &self.crew {
             Some(crew) if inputs >= WORTHWHILE => crew.run(&mut self.shards, until),
             _ => self.shards.iter_mut().for_each(|shard| shard.run(until)),
@@ -234,12 +231,10 @@ impl Simulation {
 
     /// What came out of a shard: messages go to the others, effects are left to the caller.
     fn collect(&mut self, shard: usize, effects: &mut Vec<Since>) {
-        for to in 0..self.shards.len() {
-            let mut out = std::mem::take(&mut self.shards[shard].out[to]);
-            for (at, ticket) in out.drain(..) {
-                self.shards[to].calendar.push(at, ticket);
+        for other in 0..self.shards.len() {
+            if let Ok([from, to]) = self.shards.get_disjoint_mut([shard, other]) {
+                from.hand_over(to);
             }
-            self.shards[shard].out[to] = out;
         }
         let shard = &mut self.shards[shard];
         effects.append(&mut shard.effects);
@@ -306,8 +301,8 @@ impl Simulation {
 
     /// Where a node is: its shard, and its place there.
     fn place(&self, node: u32) -> (usize, usize) {
-        let (node, of) = (node as usize, self.shards.len());
-        (node % of, node / of)
+        let Place { shard, at } = self.places[node as usize];
+        (shard as usize, at as usize)
     }
 
     pub(crate) fn node(&self, node: u32) -> &Node {
