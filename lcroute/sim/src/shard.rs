@@ -594,3 +594,26 @@ impl Shard {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_node_has_a_place_and_shards_have_their_sizes() {
+        for (nodes, expected) in [
+            (16, [4, 4, 4, 2, 2]),
+            (24, [8, 8, 4, 2, 2]),
+            (3, [3, 0, 0, 0, 0]),
+        ] {
+            let places = deal(nodes, &[4, 4, 4, 2, 2]);
+            let mut seen = vec![Vec::new(); 5];
+            for place in places.iter() {
+                seen[place.shard as usize].push(place.at);
+            }
+            for (shard, places) in seen.iter().enumerate() {
+                assert_eq!(*places, Vec::from_iter(0..expected[shard]), "{nodes}");
+            }
+        }
+    }
+}

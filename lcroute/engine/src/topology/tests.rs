@@ -460,8 +460,8 @@ impl Neighborhood {
         }
     }
 
-    /// Makes and closes links as wished; the RTT of a link is what its path costs. True if all went
-    /// with at most nine links wanted at a time: rings, near ones, one on trial.
+    /// Makes and closes links as wished; the RTT of a link is what its path costs, and is told when it is asked for.
+    /// True if all went with at most nine links wanted at a time: rings, near ones, one on trial.
     fn run(&mut self, time: Duration) -> bool {
         let (end, mut modest) = (self.now + time, true);
         while self.now < end {
@@ -474,8 +474,10 @@ impl Neighborhood {
                 };
                 (*origin, path(*cost, hops).unwrap())
             });
-            self.topology
-                .set_reachable(BTreeMap::from_iter(paths), self.now);
+            if self.made.is_empty() || self.topology.is_looking(self.now) {
+                let paths = BTreeMap::from_iter(paths);
+                self.topology.set_reachable(paths, self.now);
+            }
             for event in run(&mut self.topology, self.now) {
                 match event {
                     TopologyEvent::Wanted(wanted) => {
