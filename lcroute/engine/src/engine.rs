@@ -76,7 +76,8 @@ pub struct Engine {
     pub(crate) unflushed: bool,
     /// The first of the timers that only a flush moves, as of the last one.
     flushed_timer: Option<(Instant, TimerKind)>,
-    /// The first of all, unless something has come since that may move them: packets of neighbours do not.
+    /// The first of all as of the last flush, unless a packet of a program here has come since: those of neighbours move
+    /// none.
     timer: Option<(Instant, TimerKind)>,
     timer_stale: bool,
     /// Links over which there is more to say than interest and link state.
@@ -459,12 +460,10 @@ impl Engine {
                 self.find_link_timers();
             }
             self.flushed_timer = self.next_flushed_timer();
-        }
-        let output = self.outputs.pop_front();
-        if output.is_none() && std::mem::take(&mut self.timer_stale) {
             self.timer = self.first_timer();
+            self.timer_stale = false;
         }
-        output
+        self.outputs.pop_front()
     }
 
     /// What is known of a router, as its verified certificate says.
