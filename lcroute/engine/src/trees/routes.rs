@@ -75,9 +75,9 @@ impl Active {
     }
 }
 
-/// The way that was taken last is first. Most trees have three edges or fewer here.
+/// Most groups have one sender. The way that was taken last is first.
 #[derive(Debug, Default)]
-struct Routes(SmallVec<[Route; 3]>);
+struct Routes(SmallVec<[Route; 1]>);
 
 impl Routes {
     fn find(&mut self, basis: Basis<'_>, source: Ipv6Addr) -> &Route {
