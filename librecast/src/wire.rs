@@ -128,6 +128,13 @@ pub struct Writer {
     buf: Vec<u8>,
 }
 
+/// Writes on behind what is there.
+impl From<Vec<u8>> for Writer {
+    fn from(buf: Vec<u8>) -> Self {
+        Self { buf }
+    }
+}
+
 impl Writer {
     /// An empty writer.
     #[must_use]

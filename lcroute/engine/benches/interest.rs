@@ -11,6 +11,7 @@ use std::net::Ipv6Addr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use common::{addresses, config, neighbor, start};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use lcroute_engine::control::{Batch, Element, Interest, Prefix};
@@ -81,7 +82,7 @@ impl Middle {
     }
 
     /// Neighbour 3 says these; how long the router worked, and how many messages came out.
-    fn hear(&mut self, messages: &[Vec<u8>]) -> (Duration, usize) {
+    fn hear(&mut self, messages: &[Bytes]) -> (Duration, usize) {
         let mut said = 0;
         let began = clock();
         for message in messages {
@@ -99,7 +100,7 @@ fn group(n: u32) -> Ipv6Addr {
     Ipv6Addr::new(0xff1e, 7, 0, 0, 0, 0, high, low)
 }
 
-fn messages(groups: std::ops::Range<u32>, wanted: bool) -> Vec<Vec<u8>> {
+fn messages(groups: std::ops::Range<u32>, wanted: bool) -> Vec<Bytes> {
     let mut batch = Batch::default();
     for n in groups {
         batch.push(&Element::Interest(Interest {

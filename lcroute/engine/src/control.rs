@@ -17,6 +17,8 @@ use crate::topology::Wish;
 
 /// Longest message that is sent, in bytes. Longer ones are refused as well.
 pub const MAX_MESSAGE: usize = 16 << 10;
+/// Room for this much is made at once: a record or two.
+const USUAL_MESSAGE: usize = 512;
 
 const TYPE_HELLO: u8 = 1;
 const TYPE_INTEREST: u8 = 2;
@@ -453,7 +455,7 @@ fn decode_refusal(mut r: Reader<'_>, elements: &mut Vec<Element>) -> Result<(), 
 /// and root share their element header and the root, and neighbouring groups the bytes they begin with.
 #[derive(Debug, Default)]
 pub struct Batch {
-    messages: Vec<Vec<u8>>,
+    messages: Vec<Bytes>,
     current: Vec<u8>,
     open: Option<Open>,
 }
@@ -473,37 +475,27 @@ impl Batch {
     pub fn push(&mut self, element: &Element) {
         match element {
             Element::Hello { incarnation, salt } => {
-                let mut w = Writer::new();
-                w.u32(*incarnation).u64(*salt);
-                self.append_whole(TYPE_HELLO, w.as_slice());
+                self.append_whole(TYPE_HELLO, |w| {
+                    w.u32(*incarnation).u64(*salt);
+                });
             }
-            Element::Summary(summary) => {
-                let mut w = Writer::new();
-                summary.encode(&mut w);
-                self.append_whole(TYPE_SUMMARY, w.as_slice());
-            }
-            Element::Record(record) => {
-                let mut w = Writer::new();
-                record.encode(&mut w);
-                self.append_whole(TYPE_RECORD, w.as_slice());
-            }
-            Element::Routed(routed) => {
-                let mut w = Writer::new();
+            Element::Summary(summary) => self.append_whole(TYPE_SUMMARY, |w| summary.encode(w)),
+            Element::Record(record) => self.append_whole(TYPE_RECORD, |w| record.encode(w)),
+            Element::Routed(routed) => self.append_whole(TYPE_ROUTED, |w| {
                 w.u64(routed.destination.0).u64(routed.source.0);
                 w.u8(routed.hop_limit).u8(routed.kind.code());
                 w.put(&routed.payload);
-                self.append_whole(TYPE_ROUTED, w.as_slice());
-            }
-            Element::Audit(audit) => {
-                self.append_whole(TYPE_AUDIT, &encode_audit(audit));
-            }
+            }),
+            Element::Audit(audit) => self.append_whole(TYPE_AUDIT, |w| encode_audit(audit, w)),
             Element::Keep(wish) => {
                 let bits = match wish {
                     Wish::No => 0,
                     Wish::Yes => 1,
                     Wish::Trial => 3,
                 };
-                self.append_whole(TYPE_KEEP, &[bits]);
+                self.append_whole(TYPE_KEEP, |w| {
+                    w.u8(bits);
+                });
             }
             Element::Interest(interest) => {
                 let (flags, sources) = encode_filter(interest);
@@ -522,8 +514,8 @@ impl Batch {
 
     /// The finished messages; none if nothing was pushed.
     #[must_use]
-    pub fn finish(mut self) -> Vec<Vec<u8>> {
-        self.close();
+    pub fn finish(mut self) -> Vec<Bytes> {
+        self.close(self.current.len());
         self.messages
     }
 
@@ -532,45 +524,63 @@ impl Batch {
         let longest = LONGEST_PREFIX + 1 + rest.len();
         let grows = |open: &Open| open.kind == kind && open.root == root;
         let has_room = self.current.len() + longest <= MAX_MESSAGE;
-        let open = match self.open.take().filter(|open| has_room && grows(open)) {
-            Some(open) => open,
-            None => Open {
-                kind,
-                root,
-                start: self.begin(kind, &root.0.to_be_bytes(), longest),
-                last: [0; 16],
-            },
-        };
-        let Open { start, last, .. } = self.open.insert(open);
-        let mut w = Writer::new();
-        w.u8(first);
-        prefix.encode(&mut w, last);
-        self.current.extend_from_slice(w.as_slice());
-        self.current.extend_from_slice(rest);
-        set_length(&mut self.current, *start);
+        let open = self.open.take().filter(|open| has_room && grows(open));
+        let mut open = open.unwrap_or_else(|| Open {
+            kind,
+            root,
+            start: self.begin(kind, size_of_val(&root) + longest),
+            last: [0; 16],
+        });
+        let is_new = self.current.len() == open.start + ELEMENT_HEADER;
+        self.write(|w| {
+            if is_new {
+                w.u64(root.0);
+            }
+            w.u8(first);
+            prefix.encode(w, &mut open.last);
+            w.put(rest);
+        });
+        set_length(&mut self.current, open.start);
+        self.open = Some(open);
     }
 
-    fn append_whole(&mut self, kind: u8, value: &[u8]) {
-        self.begin(kind, value, 0);
+    fn append_whole(&mut self, kind: u8, value: impl FnOnce(&mut Writer)) {
         self.open = None;
+        let mut start = self.begin(kind, 0);
+        self.write(value);
+        if self.current.len() > MAX_MESSAGE {
+            self.close(start);
+            start = 0;
+        }
+        set_length(&mut self.current, start);
     }
 
-    /// A new element with the first part of its value; a new message where it would not fit. Where it begins.
-    fn begin(&mut self, kind: u8, value: &[u8], more: usize) -> usize {
-        if self.current.len() + ELEMENT_HEADER + value.len() + more > MAX_MESSAGE {
-            self.close();
+    /// A new element, in a new message where no more than its header would fit. Where it begins.
+    fn begin(&mut self, kind: u8, least: usize) -> usize {
+        if self.current.len() + ELEMENT_HEADER + least > MAX_MESSAGE {
+            self.close(self.current.len());
+        }
+        if self.current.capacity() == 0 {
+            self.current.reserve(USUAL_MESSAGE);
         }
         let start = self.current.len();
         self.current.extend_from_slice(&[kind, 0, 0]);
-        self.current.extend_from_slice(value);
-        set_length(&mut self.current, start);
         start
     }
 
-    fn close(&mut self) {
+    fn write(&mut self, value: impl FnOnce(&mut Writer)) {
+        let mut writer = Writer::from(std::mem::take(&mut self.current));
+        value(&mut writer);
+        self.current = writer.into_vec();
+    }
+
+    /// What there is up to here is a message, of no more memory than it takes: it may wait long.
+    fn close(&mut self, end: usize) {
         self.open = None;
-        if !self.current.is_empty() {
-            self.messages.push(std::mem::take(&mut self.current));
+        if end > 0 {
+            self.messages
+                .push(Bytes::copy_from_slice(&self.current[..end]));
+            self.current.drain(..end);
         }
     }
 }
@@ -582,8 +592,7 @@ fn set_length(message: &mut [u8], start: usize) {
     message[start + 1..start + ELEMENT_HEADER].copy_from_slice(&length.to_be_bytes());
 }
 
-fn encode_audit(audit: &Audit) -> Vec<u8> {
-    let mut w = Writer::new();
+fn encode_audit(audit: &Audit, w: &mut Writer) {
     let (kind, words): (u8, &[u64]) = match audit {
         Audit::Digest(digest) => (AUDIT_DIGEST, std::slice::from_ref(digest)),
         Audit::BucketDigests(buckets) => (AUDIT_BUCKET_DIGESTS, buckets.as_slice()),
@@ -593,7 +602,6 @@ fn encode_audit(audit: &Audit) -> Vec<u8> {
     for word in words {
         w.u64(*word);
     }
-    w.into_vec()
 }
 
 /// The flags of an entry, and its list of sources.
@@ -682,7 +690,7 @@ mod tests {
         ]
     }
 
-    fn encode(elements: &[Element]) -> Vec<Vec<u8>> {
+    fn encode(elements: &[Element]) -> Vec<Bytes> {
         let mut batch = Batch::default();
         elements.iter().for_each(|e| batch.push(e));
         batch.finish()
@@ -754,8 +762,8 @@ mod tests {
 
     #[test]
     fn a_batched_interest_is_small() {
-        let two: usize = encode(&[wanted(1), wanted(2)]).iter().map(Vec::len).sum();
-        let one: usize = encode(&[wanted(1)]).iter().map(Vec::len).sum();
+        let two: usize = encode(&[wanted(1), wanted(2)]).iter().map(Bytes::len).sum();
+        let one: usize = encode(&[wanted(1)]).iter().map(Bytes::len).sum();
         assert_eq!((one, two - one), (29, 3));
         // groups that share nothing but ff1e
         let mut batch = Batch::default();
@@ -769,17 +777,28 @@ mod tests {
                 sending: false,
             }));
         }
-        let all: usize = batch.finish().iter().map(Vec::len).sum();
+        let all: usize = batch.finish().iter().map(Bytes::len).sum();
         assert!(all <= 16 * 100 + 13, "{all}");
     }
 
     #[test]
     fn long_batches_are_split() {
-        let elements: Vec<_> = (0..20_000).map(wanted).collect();
-        let messages = encode(&elements);
-        assert!(messages.len() > 1 && messages.iter().all(|m| m.len() <= MAX_MESSAGE));
-        let read: Vec<_> = messages.iter().flat_map(|m| decode(m).unwrap()).collect();
-        assert_eq!(read, elements);
+        let record = |n: u16| {
+            Element::Record(Record {
+                kind: 2,
+                bytes: vec![n as u8; usize::from(n) * 7].into(),
+            })
+        };
+        let longest = (MAX_MESSAGE - ELEMENT_HEADER - 1) / 7;
+        let groups: Vec<_> = (0..20_000).map(wanted).collect();
+        let records: Vec<_> = (0..=longest as u16).step_by(97).map(record).collect();
+        let both = (0..2_000).flat_map(|n| [wanted(n), record(n)]);
+        for elements in [groups, records, both.collect()] {
+            let messages = encode(&elements);
+            assert!(messages.len() > 1 && messages.iter().all(|m| m.len() <= MAX_MESSAGE));
+            let read: Vec<_> = messages.iter().flat_map(|m| decode(m).unwrap()).collect();
+            assert_eq!(read, elements);
+        }
     }
 
     #[test]
@@ -819,7 +838,8 @@ mod tests {
         fn broken_valid_messages_never_panic(
             elements in prop::collection::vec(any_element(), 1..10), at: prop::sample::Index, to: u8,
         ) {
-            for mut message in encode(&elements) {
+            for message in encode(&elements) {
+                let mut message = message.to_vec();
                 let i = at.index(message.len());
                 message[i] = to;
                 let _ = decode(&message);

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
 
-use bytes::Bytes;
 use librecast::mld;
 
 use crate::adjacency::Adjacency;
@@ -120,7 +119,6 @@ impl Engine {
             for message in batch.finish() {
                 self.counters.control_tx_messages += 1;
                 self.counters.control_tx_bytes += message.len() as u64;
-                let message = Bytes::from(message);
                 self.outputs.push_back(Output::Control { link, message });
             }
         }

@@ -115,7 +115,7 @@ fn any_element() -> impl Strategy<Value = Element> {
 fn encoded(elements: &[Element]) -> Vec<u8> {
     let mut batch = Batch::default();
     elements.iter().for_each(|e| batch.push(e));
-    batch.finish().pop().unwrap_or_default()
+    batch.finish().pop().unwrap_or_default().to_vec()
 }
 
 fn any_packet() -> impl Strategy<Value = Vec<u8>> {
