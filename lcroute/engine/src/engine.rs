@@ -383,10 +383,9 @@ impl Engine {
         let idle = self.local.handle_timeout(&mut self.trees, now);
         self.interest_changed.extend(idle);
         self.database.handle_timeout(now);
-        if self.topology.is_looking(now) {
-            self.tell_topology();
-        }
-        self.topology.handle_timeout(now);
+        let (own, graph, services) = (self.own, &self.graph, &*self.services);
+        let ways = || self.routing.take_ways(own, graph, services, now);
+        self.topology.handle_timeout(ways, now);
         while let Some(&(at, origin)) = self.gone.first()
             && at <= now
         {

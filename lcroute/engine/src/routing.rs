@@ -15,8 +15,9 @@ use crate::control::Prefix;
 use crate::database::{Database, SLOTS};
 use crate::engine::Engine;
 use crate::filter::Filter;
-use crate::graph::{Reached, Tree};
+use crate::graph::{Graph, Reached, Tree};
 use crate::local::OLD_INTEREST;
+use crate::services::Services;
 use crate::table::Table;
 use crate::topology::Path;
 use crate::trees::Edge;
@@ -97,6 +98,36 @@ impl Routing {
     pub fn roots_before(&self) -> impl Iterator<Item = OriginId> + '_ {
         self.before.iter().map(|(root, _)| *root)
     }
+
+    /// Which routers there are and how far, for whoever decides on links; `None`: as was told last. It does not need to
+    /// know at once.
+    pub fn take_ways(
+        &mut self,
+        own: OriginId,
+        graph: &Arc<Graph>,
+        services: &dyn Services,
+        now: Instant,
+    ) -> Option<Vec<(OriginId, Path)>> {
+        if !std::mem::take(&mut self.ways_untold) {
+            return None;
+        }
+        self.routers_untold = false;
+        self.routers_told = graph.reachable_digest(own);
+        // a few thousand routers at most
+        self.topology_next = now + TOPOLOGY_GAP + TOPOLOGY_GAP_EACH * graph.len() as u32;
+        let before = self.own_tree.take();
+        let tree = services.tree(graph, own, before.as_ref())?;
+        let path = |router: Reached| Path {
+            cost: router.distance,
+            hops: router.depth,
+            // bounded by what an advertisement holds
+            links: router.links as u16,
+        };
+        let others = tree.reached().filter(|router| router.router != own);
+        let ways = others.map(|router| (router.router, path(router))).collect();
+        self.own_tree = Some(tree);
+        Some(ways)
+    }
 }
 
 /// The tree on which programs of `own` send to a group. `sends_on_own`: where no prefix says otherwise, on its
@@ -147,7 +178,10 @@ impl Engine {
         }
         self.forget_roots_before();
         if self.routing.routers_untold && self.now >= self.routing.topology_next {
-            self.tell_topology();
+            let (own, graph, services) = (self.own, &self.graph, &*self.services);
+            if let Some(ways) = self.routing.take_ways(own, graph, services, self.now) {
+                self.topology.set_reachable(ways, self.now);
+            }
         }
     }
 
@@ -377,33 +411,5 @@ impl Engine {
         }
         let filter = |(origin, list): (_, Vec<_>)| Some((origin, Filter::include(list)?));
         by_origin.into_iter().filter_map(filter).collect()
-    }
-
-    /// Which routers there are and how far, for whoever decides on links. It does not need to know at once.
-    pub(crate) fn tell_topology(&mut self) {
-        if !std::mem::take(&mut self.routing.ways_untold) {
-            return;
-        }
-        self.routing.routers_untold = false;
-        self.routing.routers_told = self.graph.reachable_digest(self.own);
-        // a few thousand routers at most
-        let routers = self.graph.len() as u32;
-        self.routing.topology_next = self.now + TOPOLOGY_GAP + TOPOLOGY_GAP_EACH * routers;
-        let before = self.routing.own_tree.take();
-        let tree = self.services.tree(&self.graph, self.own, before.as_ref());
-        let Some(tree) = tree else {
-            return;
-        };
-        let path = |router: Reached| Path {
-            cost: router.distance,
-            hops: router.depth,
-            // bounded by what an advertisement holds
-            links: router.links as u16,
-        };
-        let own = self.own;
-        let others = tree.reached().filter(|router| router.router != own);
-        let paths = others.map(|router| (router.router, path(router)));
-        self.topology.set_reachable(paths, self.now);
-        self.routing.own_tree = Some(tree);
     }
 }

@@ -111,11 +111,6 @@ impl Topology {
         }
     }
 
-    /// Whether the ways to all others matter now: [`Self::set_reachable`] is to be called before anything else.
-    pub fn is_looking(&self, now: Instant) -> bool {
-        self.policy.is_looking(now)
-    }
-
     /// All other routers that are reachable in the link state, in ascending order.
     pub fn set_reachable(
         &mut self,
@@ -240,8 +235,17 @@ impl Topology {
         &self.wanted
     }
 
-    /// Time has come to what [`Self::poll_timeout`] said.
-    pub fn handle_timeout(&mut self, now: Instant) {
+    /// Time has come to what [`Self::poll_timeout`] said. Where the ways to all others matter, `ways` is asked for them, as
+    /// for [`Self::set_reachable`]; `None`: they are as they were said last.
+    pub fn handle_timeout<W>(&mut self, ways: impl FnOnce() -> Option<W>, now: Instant)
+    where
+        W: IntoIterator<Item = (OriginId, Path)>,
+    {
+        if self.policy.is_looking(now)
+            && let Some(ways) = ways()
+        {
+            self.set_reachable(ways, now);
+        }
         let policy = self.policy.next_timeout().is_some_and(|at| at <= now);
         if policy || self.decision_at().is_some_and(|at| at <= now) {
             self.decide(now);

@@ -256,11 +256,20 @@ fn driver(policy: PolicyKind, degree: u8, now: Instant) -> Topology {
     Topology::new(A, config(policy, degree), 1, now)
 }
 
-/// Lets all timers up to `now` run; the events in order.
+/// Lets all timers up to `now` run; the events in order. Ways stay as they were said.
 fn run(topology: &mut Topology, now: Instant) -> Vec<TopologyEvent> {
+    run_with(topology, || None, now)
+}
+
+/// The same with these ways.
+fn run_with(
+    topology: &mut Topology,
+    ways: impl Fn() -> Option<BTreeMap<OriginId, Path>>,
+    now: Instant,
+) -> Vec<TopologyEvent> {
     let mut rounds = 0;
     while let Some(at) = topology.poll_timeout().filter(|at| *at <= now) {
-        topology.handle_timeout(at);
+        topology.handle_timeout(&ways, at);
         rounds += 1;
         assert!(rounds < 10_000, "a timer that never ends");
     }
@@ -448,6 +457,16 @@ struct Neighborhood {
     made: Vec<OriginId>,
 }
 
+/// The ways to all others: over a link, or over one more.
+fn ways(
+    costs: &BTreeMap<OriginId, u32>,
+    links: &BTreeMap<OriginId, LinkId>,
+) -> BTreeMap<OriginId, Path> {
+    let hops = |origin: &OriginId| if links.contains_key(origin) { 1 } else { 2 };
+    let way = |(origin, cost): (&OriginId, &u32)| (*origin, path(*cost, hops(origin)).unwrap());
+    costs.iter().map(way).collect()
+}
+
 impl Neighborhood {
     fn new(cost: impl Fn(u64) -> u32) -> Self {
         let now = start();
@@ -466,19 +485,12 @@ impl Neighborhood {
         let (end, mut modest) = (self.now + time, true);
         while self.now < end {
             self.now += Duration::from_millis(500);
-            let paths = self.costs.iter().map(|(origin, cost)| {
-                let hops = if self.links.contains_key(origin) {
-                    1
-                } else {
-                    2
-                };
-                (*origin, path(*cost, hops).unwrap())
-            });
-            if self.made.is_empty() || self.topology.is_looking(self.now) {
-                let paths = BTreeMap::from_iter(paths);
-                self.topology.set_reachable(paths, self.now);
+            if self.made.is_empty() {
+                let ways = ways(&self.costs, &self.links);
+                self.topology.set_reachable(ways, self.now);
             }
-            for event in run(&mut self.topology, self.now) {
+            let ways = || Some(ways(&self.costs, &self.links));
+            for event in run_with(&mut self.topology, ways, self.now) {
                 match event {
                     TopologyEvent::Wanted(wanted) => {
                         modest &= wanted.len() <= 9;
