@@ -31,7 +31,7 @@ use crate::services::Services;
 use crate::snapshot::Counters;
 use crate::table::Table;
 use crate::tokens::Tokens;
-use crate::topology::Topology;
+use crate::topology::{Prospect, Topology};
 use crate::trees::Trees;
 
 /// ICMPv6 errors per second, and at once (RFC 4443 §2.4 f).
@@ -383,9 +383,8 @@ impl Engine {
         let idle = self.local.handle_timeout(&mut self.trees, now);
         self.interest_changed.extend(idle);
         self.database.handle_timeout(now);
-        let (own, graph, services) = (self.own, &self.graph, &*self.services);
-        let ways = || self.routing.take_ways(own, graph, services, now);
-        self.topology.handle_timeout(ways, now);
+        let prospects = || Prospect::all(&self.graph, self.own);
+        self.topology.handle_timeout(prospects, now);
         while let Some(&(at, origin)) = self.gone.first()
             && at <= now
         {

@@ -18,7 +18,6 @@ mod tree;
 
 use librecast::id::OriginId;
 
-pub(crate) use tree::Reached;
 pub use tree::Tree;
 
 const NONE: u32 = u32::MAX;
@@ -72,6 +71,8 @@ pub struct Graph {
     first: Vec<u32>,
     /// By router, then by far end.
     edges: Vec<Edge>,
+    /// Names the links of each router, wherever their far ends stand.
+    rows: Vec<u64>,
     /// Routers of equal number reach one another.
     component: Vec<u32>,
     /// At this number: what names the routers of the component.
@@ -134,6 +135,7 @@ impl Graph {
             index_shift: 0,
             first: Vec::new(),
             edges: Vec::new(),
+            rows: Vec::new(),
         };
         graph.build_index();
         graph
@@ -173,11 +175,14 @@ impl Graph {
         // by the order of links, each router gets those to lower ones first, and both kinds in order
         let mut next = self.first.clone();
         self.edges = vec![Edge { to: 0, cost: 0 }; 2 * links.len()];
+        self.rows = vec![0; self.routers.len()];
         for (a, b, cost) in links {
+            let name = link_digest(self.routers[a], self.routers[b], cost);
             for (at, to) in [(a, b), (b, a)] {
                 let to = to as u32;
                 self.edges[next[at] as usize] = Edge { to, cost };
                 next[at] += 1;
+                self.rows[at] ^= name;
             }
         }
     }
@@ -285,6 +290,7 @@ struct Splice<'a> {
     first: Vec<u32>,
     /// Far ends are named by their position in the old graph.
     edges: Vec<Edge>,
+    rows: Vec<u64>,
     /// Those that were not there: their place in `edges`, and their far end.
     new: Vec<(usize, OriginId)>,
     /// Where the routers of the old graph are now.
@@ -301,6 +307,7 @@ impl<'a> Splice<'a> {
             routers: Vec::with_capacity(old.routers.len() + 2),
             first,
             edges: Vec::with_capacity(old.edges.len() + 16),
+            rows: Vec::with_capacity(old.rows.len() + 2),
             new: Vec::new(),
             moved: Vec::with_capacity(old.routers.len()),
         }
@@ -320,32 +327,37 @@ impl<'a> Splice<'a> {
         self.first.extend(ends.iter().map(|end| end - from + ahead));
         let place = self.routers.len() as u32;
         self.moved.extend(place..place + part.len() as u32);
-        self.routers.extend_from_slice(&old.routers[part]);
+        self.routers.extend_from_slice(&old.routers[part.clone()]);
+        self.rows.extend_from_slice(&old.rows[part]);
     }
 
     /// A router, its position in the old graph, and what has become of its links.
     fn change(&mut self, router: OriginId, at: Option<usize>, changes: &[LinkChange]) {
         let before = self.edges.len();
+        let mut row = 0;
         let mut changes = changes.iter().map(|(_, to, cost)| (*to, *cost)).peekable();
         for edge in at.map_or(&[][..], |at| self.old.edges_of(at)) {
             let far = self.old.routers[edge.to as usize];
             while let Some((to, cost)) = changes.next_if(|(to, _)| *to < far) {
-                self.add(to, cost);
+                row ^= self.add(router, to, cost);
             }
             let cost = match changes.next_if(|(to, _)| *to == far) {
                 Some((_, cost)) => cost,
                 None => Some(edge.cost),
             };
-            let to = edge.to;
-            self.edges.extend(cost.map(|cost| Edge { to, cost }));
+            if let Some(cost) = cost {
+                row ^= link_digest(router, far, cost);
+                self.edges.push(Edge { to: edge.to, cost });
+            }
         }
         for (to, cost) in changes {
-            self.add(to, cost);
+            row ^= self.add(router, to, cost);
         }
         let place = self.routers.len() as u32;
         let stays = self.edges.len() > before || router == self.own;
         if stays {
             self.routers.push(router);
+            self.rows.push(row);
             self.first.push(self.edges.len() as u32);
         }
         if at.is_some() {
@@ -353,11 +365,12 @@ impl<'a> Splice<'a> {
         }
     }
 
-    fn add(&mut self, to: OriginId, cost: Option<u16>) {
-        if let Some(cost) = cost {
-            self.new.push((self.edges.len(), to));
-            self.edges.push(Edge { to: NONE, cost });
-        }
+    /// A link that was not there, if it is now. Returns what it adds to the row.
+    fn add(&mut self, router: OriginId, to: OriginId, cost: Option<u16>) -> u64 {
+        let Some(cost) = cost else { return 0 };
+        self.new.push((self.edges.len(), to));
+        self.edges.push(Edge { to: NONE, cost });
+        link_digest(router, to, cost)
     }
 
     fn finish(mut self, digest: u64) -> Graph {
@@ -372,7 +385,7 @@ impl<'a> Splice<'a> {
             let to = graph.index(to).unwrap_or_default();
             self.edges[place].to = to as u32;
         }
-        (graph.first, graph.edges) = (self.first, self.edges);
+        (graph.first, graph.edges, graph.rows) = (self.first, self.edges, self.rows);
         graph.name_components();
         graph
     }

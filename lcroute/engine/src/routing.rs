@@ -15,15 +15,11 @@ use crate::control::Prefix;
 use crate::database::{Database, SLOTS};
 use crate::engine::Engine;
 use crate::filter::Filter;
-use crate::graph::{Graph, Reached, Tree};
 use crate::local::OLD_INTEREST;
-use crate::services::Services;
 use crate::table::Table;
-use crate::topology::Path;
 use crate::trees::Edge;
 
-/// How often the topology hears of routers that came and went, and for each router that much longer. Of other ways to
-/// them it hears when it looks for a near one: there are always some, and a tree of all routers is needed for them.
+/// How often the topology hears of routers that came and went, and for each router that much longer.
 const TOPOLOGY_GAP: Duration = Duration::from_millis(500);
 const TOPOLOGY_GAP_EACH: Duration = Duration::from_millis(2);
 
@@ -47,15 +43,11 @@ pub struct Routing {
     before: Vec<(OriginId, Instant)>,
     /// When packets are no longer taken over edges of before.
     tree_expiry: Option<Instant>,
-    /// The topology does not know the present ways,
-    ways_untold: bool,
-    /// or has not heard who came or went.
+    /// The topology has not heard who came or went.
     routers_untold: bool,
     /// Names those that it knows of.
     routers_told: Option<u64>,
     topology_next: Instant,
-    /// What it was told of last.
-    own_tree: Option<Arc<Tree>>,
 }
 
 impl Routing {
@@ -73,11 +65,9 @@ impl Routing {
             owners: BTreeMap::new(),
             before: Vec::new(),
             tree_expiry: None,
-            ways_untold: true,
             routers_untold: true,
             routers_told: None,
             topology_next: now,
-            own_tree: None,
         }
     }
 
@@ -97,36 +87,6 @@ impl Routing {
     /// Roots whose trees a group may have interest on: the present one and those of a moment ago.
     pub fn roots_before(&self) -> impl Iterator<Item = OriginId> + '_ {
         self.before.iter().map(|(root, _)| *root)
-    }
-
-    /// Which routers there are and how far, for whoever decides on links; `None`: as was told last. It does not need to
-    /// know at once.
-    pub fn take_ways(
-        &mut self,
-        own: OriginId,
-        graph: &Arc<Graph>,
-        services: &dyn Services,
-        now: Instant,
-    ) -> Option<Vec<(OriginId, Path)>> {
-        if !std::mem::take(&mut self.ways_untold) {
-            return None;
-        }
-        self.routers_untold = false;
-        self.routers_told = graph.reachable_digest(own);
-        // a few thousand routers at most
-        self.topology_next = now + TOPOLOGY_GAP + TOPOLOGY_GAP_EACH * graph.len() as u32;
-        let before = self.own_tree.take();
-        let tree = services.tree(graph, own, before.as_ref())?;
-        let path = |router: Reached| Path {
-            cost: router.distance,
-            hops: router.depth,
-            // bounded by what an advertisement holds
-            links: router.links as u16,
-        };
-        let others = tree.reached().filter(|router| router.router != own);
-        let ways = others.map(|router| (router.router, path(router))).collect();
-        self.own_tree = Some(tree);
-        Some(ways)
     }
 }
 
@@ -178,11 +138,20 @@ impl Engine {
         }
         self.forget_roots_before();
         if self.routing.routers_untold && self.now >= self.routing.topology_next {
-            let (own, graph, services) = (self.own, &self.graph, &*self.services);
-            if let Some(ways) = self.routing.take_ways(own, graph, services, self.now) {
-                self.topology.set_reachable(ways, self.now);
-            }
+            self.tell_topology();
         }
+    }
+
+    /// Which routers there are: whoever decides on links does not need to know at once.
+    fn tell_topology(&mut self) {
+        let (own, graph) = (self.own, &self.graph);
+        self.routing.routers_untold = false;
+        self.routing.routers_told = graph.reachable_digest(own);
+        // a few thousand routers at most
+        let gap = TOPOLOGY_GAP + TOPOLOGY_GAP_EACH * graph.len() as u32;
+        self.routing.topology_next = self.now + gap;
+        let others = graph.reachable(own).filter(|router| *router != own);
+        self.topology.set_reachable(others, self.now);
     }
 
     fn look_again(&mut self) {
@@ -205,7 +174,6 @@ impl Engine {
         self.look_at_roots(before != modes);
         self.look_at_prefixes();
         if fresh {
-            self.routing.ways_untold = true;
             let reachable = self.graph.reachable_digest(self.own);
             self.routing.routers_untold = reachable != self.routing.routers_told;
             self.listen_to_all_again();

@@ -232,10 +232,6 @@ impl Services for NodeServices {
         root: OriginId,
         before: Option<&Arc<Tree>>,
     ) -> Option<Arc<Tree>> {
-        if root == self.identity().member.addresses.origin {
-            // hardly anybody else asks for it
-            return Tree::of(graph, root, before);
-        }
         let name = (graph.digest(), root);
         get_or(&self.shared().trees, &name, || {
             Tree::of(graph, root, before)

@@ -8,17 +8,6 @@ use librecast::id::OriginId;
 
 use super::{Edge, Graph, NONE, tie_break};
 
-/// A router that a tree reaches.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Reached {
-    pub router: OriginId,
-    /// As [`Tree::distance`] and [`Tree::depth`].
-    pub distance: u32,
-    pub depth: u16,
-    /// Links that it has.
-    pub links: usize,
-}
-
 /// Routers by their distance so far, which is in the upper half, the position in the lower.
 type Waiting = BinaryHeap<Reverse<u64>>;
 
@@ -134,30 +123,46 @@ impl Tree {
                 next_child[parent] += 1;
             }
         }
-        next_child.copy_from_slice(&self.first_child);
-        let (mut at, mut next_number) = (self.root as usize, 1);
-        self.number[at] = 0;
-        loop {
-            let child = next_child[at];
-            if child < self.first_child[at + 1] {
-                next_child[at] += 1;
-                let child = self.children[child as usize] as usize;
-                self.depth[child] = self.depth[at].saturating_add(1);
-                self.number[child] = next_number;
-                next_number += 1;
-                at = child;
-                continue;
-            }
-            self.end[at] = next_number;
-            match self.parent_index(at) {
-                Some(parent) => at = parent,
-                None => break,
+        let mut order = Vec::with_capacity(self.children.len() + 1);
+        let mut waiting = vec![self.root];
+        while let Some(at) = waiting.pop() {
+            let at = at as usize;
+            self.number[at] = order.len() as u32;
+            order.push(at);
+            let children = self.first_child[at] as usize..self.first_child[at + 1] as usize;
+            let depth = self.depth[at].saturating_add(1);
+            for child in self.children[children].iter().rev() {
+                self.depth[*child as usize] = depth;
+                waiting.push(*child);
             }
         }
+        // the last child ends where its parent does
+        for at in order.into_iter().rev() {
+            let end = match self.children_of(at).last() {
+                Some(last) => self.end[*last as usize],
+                None => self.number[at] + 1,
+            };
+            self.end[at] = end;
+        }
+        self.find_mean();
+    }
+
+    /// As another tree, in which all have the same parents.
+    fn number_as(&mut self, other: &Self) {
+        self.depth.clone_from(&other.depth);
+        self.number.clone_from(&other.number);
+        self.end.clone_from(&other.end);
+        self.first_child.clone_from(&other.first_child);
+        self.children.clone_from(&other.children);
+        self.find_mean();
+    }
+
+    fn find_mean(&mut self) {
         let reached = self.distance.iter().filter(|d| **d != NONE);
-        let sum: u64 = reached.map(|d| u64::from(*d)).sum();
+        let (sum, count) = reached.fold((0, 0u64), |(s, n), d| (s + u64::from(*d), n + 1));
+        // the root is one of them
         self.mean_distance = sum
-            .checked_div(u64::from(next_number) - 1)
+            .checked_div(count - 1)
             .map(|mean| mean.min(u64::from(u16::MAX - 1)) as u16);
     }
 
@@ -229,17 +234,6 @@ impl Tree {
         self.index(x).map(|at| self.depth[at])
     }
 
-    /// All routers reached, in ascending order.
-    pub(crate) fn reached(&self) -> impl Iterator<Item = Reached> + '_ {
-        let reached = |at: &usize| self.distance[*at] != NONE;
-        (0..self.distance.len()).filter(reached).map(|at| Reached {
-            router: self.graph.routers[at],
-            distance: self.distance[at],
-            depth: self.depth[at],
-            links: self.graph.edges_of(at).len(),
-        })
-    }
-
     /// Mean distance of all other routers reached, at most 65,534; `None` if there are none.
     #[must_use]
     pub fn mean_distance(&self) -> Option<u16> {
@@ -288,11 +282,20 @@ impl Tree {
         tree.cut_off(self, &moves, &mut repair);
         tree.spread(&mut repair);
         tree.choose_parents(&repair);
-        tree.number();
+        if moves.are_none() && tree.parent == self.parent {
+            tree.number_as(self);
+        } else {
+            tree.number();
+        }
         Some(tree)
     }
 
     fn carry_over(&mut self, old: &Self, moves: &Moves, repair: &mut Repair) {
+        if moves.are_none() {
+            self.distance.copy_from_slice(&old.distance);
+            self.parent.copy_from_slice(&old.parent);
+            return;
+        }
         for at in 0..self.distance.len() {
             let Some(from) = moves.from(at) else {
                 continue;
@@ -409,6 +412,10 @@ impl Moves {
         Self(Some((to, from)))
     }
 
+    fn are_none(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// Where an old position is now; `NONE`: nowhere.
     fn to(&self, old: u32) -> u32 {
         self.0.as_ref().map_or(old, |(to, _)| to[old as usize])
@@ -454,15 +461,16 @@ impl Repair {
 
     /// Looks for what has become of the links of one router. `parent`: as it was.
     fn compare(&mut self, at: usize, old: &Graph, new: &Graph, moves: &Moves, parent: &[u32]) {
-        let before = moves.from(at).map_or(&[][..], |from| old.edges_of(from));
+        let from = moves.from(at);
+        if from.is_some_and(|from| old.rows[from] == new.rows[at]) {
+            return;
+        }
+        let before = from.map_or(&[][..], |from| old.edges_of(from));
         let after = new.edges_of(at);
         let moved = |edge: &Edge| Edge {
             to: moves.to(edge.to),
             ..*edge
         };
-        if before.len() == after.len() && before.iter().map(moved).eq(after.iter().copied()) {
-            return;
-        }
         self.touched[at] = true;
         let mut before = before.iter().map(moved).filter(|e| e.to != NONE).peekable();
         let mut after = after.iter().peekable();

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use librecast::id::OriginId;
 
-use super::{Known, LinkView, Path, Policy, TopologyConfig, View, Wish};
+use super::{Known, LinkView, Policy, Prospect, TopologyConfig, View, Wish};
 use crate::config::LinkId;
 use crate::database::LinkStanding;
 
@@ -112,19 +112,15 @@ impl Topology {
     }
 
     /// All other routers that are reachable in the link state, in ascending order.
-    pub fn set_reachable(
-        &mut self,
-        routers: impl IntoIterator<Item = (OriginId, Path)>,
-        now: Instant,
-    ) {
+    pub fn set_reachable(&mut self, routers: impl IntoIterator<Item = OriginId>, now: Instant) {
         let mut routers = routers.into_iter().peekable();
         let (mut changed, mut gone, mut new) = (false, Vec::new(), Vec::new());
         for (origin, known) in &mut self.known {
-            new.extend(std::iter::from_fn(|| routers.next_if(|r| r.0 < *origin)));
-            let path = routers.next_if(|r| r.0 == *origin).map(|(_, path)| path);
-            changed |= path.is_some() != known.path.is_some();
-            known.path = path;
-            if path.is_none() && !known.present {
+            new.extend(std::iter::from_fn(|| routers.next_if(|r| r < origin)));
+            let reachable = routers.next_if_eq(origin).is_some();
+            changed |= reachable != known.reachable;
+            known.reachable = reachable;
+            if !reachable && !known.present {
                 gone.push(*origin);
             }
         }
@@ -132,10 +128,10 @@ impl Topology {
         for origin in gone {
             self.forget(origin);
         }
-        for (origin, path) in new {
+        for origin in new {
             if origin != self.own && self.has_room() {
                 changed = true;
-                self.entry(origin).path = Some(path);
+                self.entry(origin).reachable = true;
             }
         }
         if changed {
@@ -153,7 +149,7 @@ impl Topology {
                 return;
             }
             known.present = online;
-            if !online && known.path.is_none() {
+            if !online && !known.reachable {
                 self.forget(origin);
             }
         } else if online && self.known.len() < MAX_KNOWN {
@@ -235,20 +231,14 @@ impl Topology {
         &self.wanted
     }
 
-    /// Time has come to what [`Self::poll_timeout`] said. Where the ways to all others matter, `ways` is asked for them, as
-    /// for [`Self::set_reachable`]; `None`: they are as they were said last.
-    pub fn handle_timeout<W>(&mut self, ways: impl FnOnce() -> Option<W>, now: Instant)
-    where
-        W: IntoIterator<Item = (OriginId, Path)>,
-    {
-        if self.policy.is_looking(now)
-            && let Some(ways) = ways()
-        {
-            self.set_reachable(ways, now);
-        }
+    /// Time has come to what [`Self::poll_timeout`] said. Where it matters, `prospects` is asked for the routers two
+    /// links away.
+    pub fn handle_timeout(&mut self, prospects: impl FnOnce() -> Vec<Prospect>, now: Instant) {
         let policy = self.policy.next_timeout().is_some_and(|at| at <= now);
         if policy || self.decision_at().is_some_and(|at| at <= now) {
-            self.decide(now);
+            let looking = self.policy.is_looking(now);
+            let prospects = looking.then(prospects).unwrap_or_default();
+            self.decide(&prospects, now);
         }
         for (id, link) in &mut self.links {
             let over = |after| link.unwanted_since.is_some_and(|t| t + after <= now);
@@ -303,7 +293,7 @@ impl Topology {
         if self.known.len() < MAX_KNOWN {
             return true;
         }
-        let weak = self.known.iter().rev().find(|(_, k)| k.path.is_none());
+        let weak = self.known.iter().rev().find(|(_, k)| !k.reachable);
         let weak = weak.map(|(origin, _)| *origin);
         weak.is_some_and(|origin| self.forget(origin))
     }
@@ -318,7 +308,7 @@ impl Topology {
             .map(|(first, last)| (last + DEBOUNCE).min(first + MAX_DEBOUNCE))
     }
 
-    fn decide(&mut self, now: Instant) {
+    fn decide(&mut self, prospects: &[Prospect], now: Instant) {
         self.changed = None;
         // whoever is linked is there, whatever others know
         let mut known = std::borrow::Cow::Borrowed(&self.known);
@@ -336,6 +326,7 @@ impl Topology {
             known: &known,
             members: is_whole.then_some(self.members),
             links: &links,
+            prospects,
         };
         let wanted = self.policy.wanted(&view, now);
         if wanted != self.wanted {

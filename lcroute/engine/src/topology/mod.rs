@@ -32,6 +32,7 @@ use std::time::{Duration, Instant};
 
 use librecast::id::OriginId;
 
+use crate::graph::Graph;
 pub use driver::{Topology, TopologyEvent};
 use mesh::Mesh;
 use regular::Regular;
@@ -90,22 +91,45 @@ impl TopologyConfig {
     }
 }
 
-/// How the link state reaches a router.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Path {
-    /// Cost of the shortest path, in units of 100 us.
+/// A router two links away: somebody for a link of our own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Prospect {
+    /// The router.
+    pub origin: OriginId,
+    /// Cost of both links, in units of 100 us.
     pub cost: u32,
-    /// Links on it.
-    pub hops: u16,
     /// Links that the router has.
     pub links: u16,
+}
+
+impl Prospect {
+    /// All of them, from the point of view of `own`.
+    pub fn all(graph: &Graph, own: OriginId) -> Vec<Self> {
+        let beyond = |(neighbor, near)| {
+            let far = graph.neighbors(neighbor);
+            far.map(move |(origin, far)| (origin, u32::from(near) + u32::from(far)))
+        };
+        let ways = graph.neighbors(own).flat_map(beyond);
+        let other = ways.filter(|(origin, _)| *origin != own);
+        let mut all: Vec<Self> = other
+            .map(|(origin, cost)| Self {
+                origin,
+                cost,
+                // bounded by what an advertisement holds
+                links: graph.neighbors(origin).count() as u16,
+            })
+            .collect();
+        all.sort_unstable();
+        all.dedup_by_key(|prospect| prospect.origin);
+        all
+    }
 }
 
 /// What is known of another member. It is reachable in the link state, present on a carrier, or linked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Known {
-    /// Its place in the link state, if it is reachable there, as of when somebody last looked.
-    pub path: Option<Path>,
+    /// The link state reaches it.
+    pub reachable: bool,
     /// A carrier of signalling says that it is online.
     pub present: bool,
     /// Trials to link with it directly fail.
@@ -143,6 +167,8 @@ pub struct View<'a> {
     pub members: Option<u64>,
     /// The links that are up.
     pub links: &'a BTreeMap<OriginId, LinkView>,
+    /// Where a policy is looking for somebody: who is two links away.
+    pub prospects: &'a [Prospect],
 }
 
 /// How much a policy may build on a member.
@@ -166,7 +192,9 @@ impl View<'_> {
             Known {
                 direct_fails: true, ..
             } => Standing::Failing,
-            Known { path: Some(_), .. } => Standing::Good,
+            Known {
+                reachable: true, ..
+            } => Standing::Good,
             _ => Standing::Arriving,
         })
     }
@@ -182,7 +210,7 @@ pub trait Policy: Debug + Send {
         None
     }
 
-    /// Whether it wants to know by now how far all members are.
+    /// Whether it wants to know by now who is two links away.
     fn is_looking(&self, _now: Instant) -> bool {
         false
     }

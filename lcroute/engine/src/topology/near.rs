@@ -1,7 +1,7 @@
 //! Links chosen by latency, beside the rings.
 //!
 //! ```text
-//!   two hops away, cheapest path ──> trial: a link ──10 s──> among the best two, or 25 % better than the
+//!   two links away, cheapest way ──> trial: a link ──10 s──> among the best two, or 25 % better than the
 //!                                                            worse of them: chosen.  Else it is let go, and
 //!                                                            the pause before the next trial doubles.
 //!   linked already (the peer chose us) ──as soon as it is 10 s old──> the same, without a trial.
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use librecast::id::OriginId;
 
-use super::{Standing, View};
+use super::{Prospect, Standing, View};
 use crate::random::Random;
 
 /// A link is judged by its RTT when it is this old.
@@ -244,19 +244,18 @@ impl Near {
         self.trial = Some(Trial { origin, since: now });
     }
 
-    /// The nearest of those two hops away.
+    /// The nearest of those two links away.
     fn candidate(&self, view: &View<'_>, rings: &BTreeSet<OriginId>) -> Option<OriginId> {
-        let costs = view.known.iter().filter_map(|(origin, known)| {
-            let path = known
-                .path
-                .filter(|p| p.hops == 2 && p.links < self.max_links)?;
-            let free = !known.direct_fails
+        let free = |prospect: &&Prospect| {
+            let origin = &prospect.origin;
+            prospect.links < self.max_links
+                && view.standing(*origin) == Some(Standing::Good)
                 && !view.links.contains_key(origin)
                 && !rings.contains(origin)
                 && !self.chosen.contains(origin)
-                && !self.in_vain.iter().any(|(tried, _)| tried == origin);
-            free.then_some((path.cost, *origin))
-        });
-        costs.min().map(|(_, origin)| origin)
+                && !self.in_vain.iter().any(|(tried, _)| tried == origin)
+        };
+        let free = view.prospects.iter().filter(free);
+        free.min_by_key(|c| (c.cost, c.origin)).map(|c| c.origin)
     }
 }

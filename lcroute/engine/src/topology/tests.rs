@@ -25,14 +25,9 @@ fn origins(numbers: std::ops::Range<u64>) -> BTreeSet<OriginId> {
     numbers.map(origin).collect()
 }
 
-fn path(cost: u32, hops: u16) -> Option<Path> {
-    let links = 8;
-    Some(Path { cost, hops, links })
-}
-
 fn all_good(members: &BTreeSet<OriginId>) -> BTreeMap<OriginId, Known> {
     let good = Known {
-        path: path(10, 3),
+        reachable: true,
         ..Known::default()
     };
     members.iter().map(|m| (*m, good)).collect()
@@ -57,6 +52,7 @@ fn ring_graph(members: &BTreeSet<OriginId>, links: u8) -> (Graph, Graph) {
             known: &known,
             members: None,
             links: &nothing,
+            prospects: &[],
         };
         let wanted = rings.wanted(&view);
         wanted.iter().for_each(|peer| add(&mut graph, *own, *peer));
@@ -197,11 +193,12 @@ fn with_near_links(mut graph: Graph) -> Graph {
         Duration::from_secs_f64((ax - bx).hypot(ay - by) / 10.0)
     };
     let rings = graph.clone();
+    let known = all_good(&nodes.iter().copied().collect());
     let mut now = start();
     for own in nodes {
         let mut near = Near::new(2, 8, own.0, now);
         for _ in 0..12 {
-            let known = two_hops(&graph, own, rtt);
+            let prospects = two_hops(&graph, own, rtt);
             let since = now;
             let link = |peer: OriginId| LinkView {
                 rtt: Some(rtt(own, peer)),
@@ -215,6 +212,7 @@ fn with_near_links(mut graph: Graph) -> Graph {
                 known: &known,
                 members: None,
                 links: &links,
+                prospects: &prospects,
             };
             near.update(&view, &rings[&own], now);
         }
@@ -227,21 +225,43 @@ fn two_hops(
     graph: &Graph,
     own: OriginId,
     rtt: impl Fn(OriginId, OriginId) -> Duration,
-) -> BTreeMap<OriginId, Known> {
-    let mut known = BTreeMap::new();
-    for peer in &graph[&own] {
-        for beyond in &graph[peer] {
-            let cost = ((rtt(own, *peer) + rtt(*peer, *beyond)).as_micros() / 100) as u32;
-            let links = graph[beyond].len() as u16;
-            let hops = 2;
-            let entry: &mut Known = known.entry(*beyond).or_default();
-            if entry.path.is_none_or(|path| path.cost > cost) {
-                entry.path = Some(Path { cost, hops, links });
-            }
-        }
+) -> Vec<Prospect> {
+    let near = |a: &OriginId| {
+        let cost = |b: &OriginId| (rtt(*a, *b).as_micros() / 100) as u16;
+        Vec::from_iter(graph[a].iter().map(|b| (*a, *b, cost(b))))
+    };
+    let around = graph[&own].iter().chain([&own]).flat_map(near);
+    let around = crate::graph::Graph::new(0, [own], &Vec::from_iter(around));
+    let mut prospects = Prospect::all(&around, own);
+    for prospect in &mut prospects {
+        prospect.links = graph[&prospect.origin].len() as u16;
     }
-    known.remove(&own);
-    known
+    prospects
+}
+
+#[test]
+fn prospects_are_two_links_away_by_the_cheapest_way() {
+    let [a, b, c, d, e] = [1, 2, 3, 4, 5].map(OriginId);
+    let links = [
+        (a, b, 10),
+        (a, c, 30),
+        (b, c, 5),
+        (b, d, 40),
+        (c, d, 10),
+        (d, e, 1),
+    ];
+    let graph = crate::graph::Graph::new(0, [], &links);
+    let prospect = |origin, cost, links| Prospect {
+        origin,
+        cost,
+        links,
+    };
+    let expected = [prospect(b, 35, 3), prospect(c, 15, 3), prospect(d, 40, 3)];
+    assert_eq!(Prospect::all(&graph, a), expected);
+    assert_eq!(
+        Prospect::all(&graph, e),
+        [prospect(b, 41, 3), prospect(c, 11, 3)]
+    );
 }
 
 // ---------------------------------------------------------------- one driver
@@ -256,20 +276,20 @@ fn driver(policy: PolicyKind, degree: u8, now: Instant) -> Topology {
     Topology::new(A, config(policy, degree), 1, now)
 }
 
-/// Lets all timers up to `now` run; the events in order. Ways stay as they were said.
+/// Lets all timers up to `now` run; the events in order. Nobody is two links away.
 fn run(topology: &mut Topology, now: Instant) -> Vec<TopologyEvent> {
-    run_with(topology, || None, now)
+    run_with(topology, Vec::new, now)
 }
 
-/// The same with these ways.
+/// The same with these prospects.
 fn run_with(
     topology: &mut Topology,
-    ways: impl Fn() -> Option<BTreeMap<OriginId, Path>>,
+    prospects: impl Fn() -> Vec<Prospect>,
     now: Instant,
 ) -> Vec<TopologyEvent> {
     let mut rounds = 0;
     while let Some(at) = topology.poll_timeout().filter(|at| *at <= now) {
-        topology.handle_timeout(&ways, at);
+        topology.handle_timeout(&prospects, at);
         rounds += 1;
         assert!(rounds < 10_000, "a timer that never ends");
     }
@@ -344,8 +364,7 @@ fn a_link_is_kept_until_neither_side_has_wanted_it_for_30_s() {
 
     // regular(2) of three others: one of them is not wanted
     let others: BTreeSet<OriginId> = (2..5).map(OriginId).collect();
-    let routers = others.iter().map(|o| (*o, path(10, 1).unwrap()));
-    topology.set_reachable(BTreeMap::from_iter(routers), now);
+    topology.set_reachable(others.clone(), now);
     topology.set_config(config(PolicyKind::Regular, 2), now);
     now += seconds(1);
     run(&mut topology, now);
@@ -381,9 +400,7 @@ fn a_link_is_kept_until_neither_side_has_wanted_it_for_30_s() {
 fn who_arrives_takes_a_place_only_when_it_is_there() {
     let mut now = start();
     let mut topology = driver(PolicyKind::Regular, 2, now);
-    let mut routers: BTreeMap<OriginId, Path> = (10..40)
-        .map(|n| (origin(n), path(10, 2).unwrap()))
-        .collect();
+    let mut routers = origins(10..40);
     topology.set_reachable(routers.clone(), now);
     now += seconds(1);
     run(&mut topology, now);
@@ -410,7 +427,7 @@ fn who_arrives_takes_a_place_only_when_it_is_there() {
     assert_eq!(run(&mut topology, now + seconds(1)), []);
     topology.set_direct_failure(newcomer, false, now);
     // it is there: the old neighbour may go
-    routers.insert(newcomer, path(10, 2).unwrap());
+    routers.insert(newcomer);
     topology.set_reachable(routers.clone(), now);
     run(&mut topology, now + seconds(2));
     assert_eq!(topology.wanted().len(), 2);
@@ -433,12 +450,12 @@ fn tables_are_bounded_and_the_link_state_goes_first() {
         topology.set_present(origin(n), true, now);
         topology.set_direct_failure(origin(n), true, now);
     }
-    let routers = (10_000..10_050).map(|n| (origin(n), path(10, 2).unwrap()));
-    topology.set_reachable(BTreeMap::from_iter(routers.clone()), now);
+    let routers = origins(10_000..10_050);
+    topology.set_reachable(routers.clone(), now);
     now += seconds(2);
     run(&mut topology, now);
     assert_eq!(topology.wanted().len(), MAX_KNOWN);
-    for (router, _) in routers {
+    for router in routers {
         assert!(topology.wanted().contains(&router));
     }
     topology.set_reachable([], now);
@@ -457,14 +474,14 @@ struct Neighborhood {
     made: Vec<OriginId>,
 }
 
-/// The ways to all others: over a link, or over one more.
-fn ways(
-    costs: &BTreeMap<OriginId, u32>,
-    links: &BTreeMap<OriginId, LinkId>,
-) -> BTreeMap<OriginId, Path> {
-    let hops = |origin: &OriginId| if links.contains_key(origin) { 1 } else { 2 };
-    let way = |(origin, cost): (&OriginId, &u32)| (*origin, path(*cost, hops(origin)).unwrap());
-    costs.iter().map(way).collect()
+/// All others: they are two links away, if no more than that.
+fn prospects(costs: &BTreeMap<OriginId, u32>) -> Vec<Prospect> {
+    let prospect = |(origin, cost): (&OriginId, &u32)| Prospect {
+        origin: *origin,
+        cost: *cost,
+        links: 8,
+    };
+    costs.iter().map(prospect).collect()
 }
 
 impl Neighborhood {
@@ -486,11 +503,11 @@ impl Neighborhood {
         while self.now < end {
             self.now += Duration::from_millis(500);
             if self.made.is_empty() {
-                let ways = ways(&self.costs, &self.links);
-                self.topology.set_reachable(ways, self.now);
+                let all = self.costs.keys().copied();
+                self.topology.set_reachable(all, self.now);
             }
-            let ways = || Some(ways(&self.costs, &self.links));
-            for event in run_with(&mut self.topology, ways, self.now) {
+            let prospects = || prospects(&self.costs);
+            for event in run_with(&mut self.topology, prospects, self.now) {
                 match event {
                     TopologyEvent::Wanted(wanted) => {
                         modest &= wanted.len() <= 9;
@@ -668,7 +685,10 @@ impl World {
             }
             let origins: Vec<OriginId> = self.nodes.keys().copied().collect();
             for own in origins {
-                for event in run(self.nodes.get_mut(&own).unwrap(), self.now) {
+                let links = Vec::from_iter(self.links.values().map(|&(a, b)| (a, b, 10)));
+                let prospects = || Prospect::all(&crate::graph::Graph::new(0, [own], &links), own);
+                let node = self.nodes.get_mut(&own).unwrap();
+                for event in run_with(node, prospects, self.now) {
                     self.obey(own, &event);
                 }
                 self.try_links(own);
@@ -739,13 +759,8 @@ impl World {
     fn flood(&mut self) {
         let graph = self.graph();
         for (own, node) in &mut self.nodes {
-            let routers = hops(&graph, *own).into_iter().filter(|(o, _)| o != own);
-            let path = |(origin, hops): (OriginId, u16)| {
-                let links = graph[&origin].len() as u16;
-                let cost = u32::from(hops) * 10;
-                (origin, Path { cost, hops, links })
-            };
-            node.set_reachable(BTreeMap::from_iter(routers.map(path)), self.now);
+            let routers = hops(&graph, *own).into_keys().filter(|o| o != own);
+            node.set_reachable(routers, self.now);
         }
     }
 
