@@ -337,6 +337,7 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
             commands::selftest::say(&target(g, &config), text.as_deref())
         }
         Command::Sim(arguments) => {
+            crate::memory::be_fast();
             crate::system::exit_on_signals()?;
             lcroute_sim::run(&arguments, common.json)
         }

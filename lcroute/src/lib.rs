@@ -16,6 +16,7 @@ mod inbound_probe;
 mod inbox;
 mod keeper;
 mod lone;
+mod memory;
 pub mod metrics;
 mod netlink;
 mod packet_loop;
@@ -43,5 +44,6 @@ use std::process::ExitCode;
 /// Runs the program with the arguments of this process.
 #[must_use]
 pub fn main() -> ExitCode {
+    memory::be_small();
     cli::main()
 }

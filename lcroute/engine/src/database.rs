@@ -380,12 +380,10 @@ impl Database {
     /// A link is gone.
     pub fn link_down(&mut self, link: LinkId, now: Instant) {
         self.turn(now);
-        self.links.remove(&link);
+        self.links.remove(link);
         self.conclude_soon();
         // until there is another tree
-        for link in self.links.values_mut() {
-            link.way = Way::Any;
-        }
+        self.links.set_ways(|_| Way::Any);
         self.asked.take_if(|(asked, _)| *asked == link);
         self.own.set_linked(!self.links.is_empty(), now);
     }
@@ -536,8 +534,8 @@ impl Database {
     /// To be called when the time of [`Self::next_timeout`] has come.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.hear(now);
-        if self.links.may_be_due(now) {
-            for link in self.links.values_mut() {
+        for id in self.links.due(now) {
+            if let Some(link) = self.links.get_mut(&id) {
                 self.own_stale |= link.cost.handle_timeout(now);
                 link.release(now);
             }
@@ -555,11 +553,10 @@ impl Database {
         if self.ask_at.take_if(|at| now >= *at).is_some() {
             self.ask_for_missing();
         }
-        if self.links.may_be_due(now) {
-            let due = |link: &Link| link.tell_at.is_some_and(|at| now >= at);
-            let due = self.links.iter().filter(|(_, link)| due(link));
-            for link in Vec::from_iter(due.map(|(id, _)| *id)) {
-                self.tell(link, false);
+        for id in self.links.due(now) {
+            let at = self.links.get(&id).and_then(|link| link.tell_at);
+            if at.is_some_and(|at| at <= now) {
+                self.tell(id, false);
             }
         }
         self.update();
@@ -600,12 +597,7 @@ impl Database {
     pub fn take_messages(&mut self) -> Vec<(LinkId, Message)> {
         self.update();
         let mut messages = Vec::new();
-        if !self.links.may_have_output() {
-            return messages;
-        }
-        let busy = self.links.iter().filter(|(_, link)| link.has_output());
-        let ids: Vec<LinkId> = busy.map(|(id, _)| *id).collect();
-        for id in ids {
+        for id in self.links.busy() {
             while let Some(record) = self.next_record(id) {
                 messages.push((id, Message::Record(record)));
             }

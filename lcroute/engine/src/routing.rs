@@ -133,7 +133,7 @@ impl Engine {
         for root in self.trees.take_unplaced() {
             self.place(root, true);
         }
-        if self.routing.tree_expiry.is_none_or(|at| at <= self.now) {
+        if self.routing.tree_expiry.is_some_and(|at| at <= self.now) {
             self.routing.tree_expiry = self.trees.expire(self.now);
         }
         self.forget_roots_before();

@@ -7,6 +7,8 @@ use smallvec::SmallVec;
 
 /// Senders that are remembered per group.
 const MAX_SENDERS: usize = 16;
+/// Of a crowd one sender is noted in this time.
+const CROWD_GAP: Duration = Duration::from_millis(250);
 /// A sender that was silent for this long is no longer shown.
 const SENDER_MEMORY: Duration = Duration::from_secs(60);
 
@@ -19,6 +21,8 @@ pub struct Traffic {
     pub bytes: u64,
     /// Most groups have one.
     senders: SmallVec<[(Ipv6Addr, Instant); 1]>,
+    /// The one that was noted last, where there are as many as are remembered.
+    noted: Option<Instant>,
 }
 
 impl Traffic {
@@ -26,6 +30,15 @@ impl Traffic {
     pub fn count(&mut self, source: Ipv6Addr, len: usize, now: Instant) {
         self.packets += 1;
         self.bytes += len as u64;
+        if self.noted.is_some_and(|last| now < last + CROWD_GAP) {
+            return;
+        }
+        self.note(source, now);
+        let is_crowd = self.senders.len() >= MAX_SENDERS;
+        self.noted = is_crowd.then_some(now);
+    }
+
+    fn note(&mut self, source: Ipv6Addr, now: Instant) {
         if let Some((_, last)) = self.senders.iter_mut().find(|(s, _)| *s == source) {
             *last = now;
             return;
@@ -69,5 +82,20 @@ mod tests {
         assert_eq!(traffic.senders(at).len(), MAX_SENDERS);
         assert_eq!(traffic.senders(at + Duration::from_secs(50)).len(), 10);
         assert_eq!(traffic.senders(at + SENDER_MEMORY).len(), 0);
+    }
+
+    #[test]
+    fn of_a_crowd_that_sends_all_the_time_senders_are_shown() {
+        let start = crate::testing::start();
+        let mut traffic = Traffic::default();
+        let mut now = start;
+        for n in 0..100_000u32 {
+            now += Duration::from_millis(3);
+            let source = Ipv6Addr::from_bits(u128::from(n * 7 % 1_000));
+            traffic.count(source, 10, now);
+        }
+        assert_eq!(traffic.packets, 100_000);
+        let senders = traffic.senders(now);
+        assert_eq!(senders.len(), MAX_SENDERS, "{senders:?}");
     }
 }

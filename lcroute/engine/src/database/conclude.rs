@@ -89,14 +89,11 @@ impl Database {
         let tree = root.and_then(|root| self.services.tree(&self.graph, root, before.as_ref()));
         self.news_tree.clone_from(&tree);
         let tree = tree.filter(|tree| tree.contains(own));
-        for link in self.links.values_mut() {
-            let far = link.neighbor;
-            link.way = match &tree {
-                Some(tree) if tree.is_edge(own, far) => Way::Tree,
-                Some(tree) if tree.contains(far) => Way::Across,
-                _ => Way::Any,
-            };
-        }
+        self.links.set_ways(|far| match &tree {
+            Some(tree) if tree.is_edge(own, far) => Way::Tree,
+            Some(tree) if tree.contains(far) => Way::Across,
+            _ => Way::Any,
+        });
     }
 
     pub(super) fn graph_digest(&self) -> u64 {
@@ -268,7 +265,11 @@ impl Database {
         let own = self.own.router.origin;
         let mut new = Vec::new();
         let untold = |link: &Link| !link.advertised && link.cost.is_known();
-        for (id, link) in self.links.iter_mut().filter(|(_, link)| untold(link)) {
+        let ids = self.links.iter().filter(|(_, link)| untold(link));
+        for id in Vec::from_iter(ids.map(|(id, _)| *id)) {
+            let Some(link) = self.links.get_mut(&id) else {
+                continue;
+            };
             let neighbor = self.routers.get(&link.neighbor);
             let reachable = neighbor.is_some_and(|n| n.reachable);
             let advertisement = neighbor.and_then(|n| n.advertisement.as_ref());
@@ -276,7 +277,7 @@ impl Database {
             link.advertised = link.standing == LinkStanding::Wanted || !reachable || named;
             if link.advertised {
                 self.own.hurry |= !reachable;
-                new.push(*id);
+                new.push(id);
             }
         }
         for link in new {

@@ -49,24 +49,27 @@ impl Database {
         let turns = Turns { started, gap };
         let (mut told, mut across) = (Told::new(), false);
         let crowd = self.crowd(id).filter(|_| urgent && from.is_some());
-        for (link, state) in self.links.iter_mut() {
-            if Some(*link) == from {
-                state.remove(id);
-            } else if !state.advertised {
+        for (link, state) in &*self.links {
+            let is_from = Some(*link) == from;
+            if !state.advertised && !is_from {
                 // compares with us when it is
                 continue;
-            } else if crowd.as_ref().is_some_and(|c| c.hears(state.neighbor)) {
+            }
+            let hears = || crowd.as_ref().is_some_and(|c| c.hears(state.neighbor));
+            let waits = || !urgent && from.is_some() && state.way == Way::Across;
+            if !is_from && (hears() || waits()) {
                 across = true;
                 continue;
-            } else if urgent || from.is_none() {
-                state.push_news(id);
-            } else if state.way == Way::Across {
-                across = true;
-                continue;
-            } else {
-                state.pass_on(id, turns, self.now);
             }
             told.push(*link);
+        }
+        for link in &told {
+            match self.links.get_mut(link) {
+                Some(state) if Some(*link) == from => state.remove(id),
+                Some(state) if urgent || from.is_none() => state.push_news(id),
+                Some(state) => state.pass_on(id, turns, self.now),
+                None => {}
+            }
         }
         let stored = self.stored(id).filter(|_| across);
         if let Some((version, _)) = stored {
@@ -104,9 +107,11 @@ impl Database {
     pub(super) fn release_offers(&mut self) {
         while let Some(offer) = self.offers.next(self.now) {
             let is_due = |link: &Link| link.advertised && link.first == offer.by_lower;
-            for (link, state) in self.links.iter_mut() {
-                if is_due(state) && !offer.told.contains(link) {
-                    state.push_offer(offer.entry);
+            let needs = |(id, link): &(&LinkId, &Link)| is_due(link) && !offer.told.contains(id);
+            let ids: Told = self.links.iter().filter(needs).map(|(id, _)| *id).collect();
+            for id in ids {
+                if let Some(link) = self.links.get_mut(&id) {
+                    link.push_offer(offer.entry);
                 }
             }
         }
@@ -272,9 +277,7 @@ impl Database {
 
     /// Asks the first neighbour whose sums are not ours, if no other is being asked.
     pub(super) fn ask_neighbor(&mut self) {
-        let links = &self.links;
-        let differs = links.may_differ() && links.values().any(|link| link.digest.is_some());
-        if self.asked.is_some() || !differs {
+        if self.asked.is_some() || !self.links.differ() {
             return;
         }
         let sums = self.sums();

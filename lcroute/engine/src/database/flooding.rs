@@ -11,7 +11,7 @@
 //! sent once, as it is then.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::ops::{Deref, DerefMut};
+use std::ops::Deref;
 use std::time::{Duration, Instant};
 
 use librecast::id::OriginId;
@@ -88,10 +88,22 @@ pub(crate) enum Way {
     Across,
 }
 
+/// What is asked of all links in nearly every turn.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Glance {
+    /// The link may have changed since.
+    stale: bool,
+    has_output: bool,
+    /// The neighbour has something else than we.
+    differs: bool,
+    next_timeout: Option<Instant>,
+}
+
 /// One link, seen from here.
 #[derive(Debug)]
 pub(crate) struct Link {
     pub neighbor: OriginId,
+    glance: Glance,
     pub cost: Cost,
     pub standing: LinkStanding,
     /// Others are to know of it: part of the own advertisement, and news go over it.
@@ -128,6 +140,7 @@ impl Link {
     pub fn new(own: OriginId, neighbor: OriginId, now: Instant) -> Self {
         Self {
             neighbor,
+            glance: Glance::default(),
             first: own < neighbor,
             way: Way::Any,
             cost: Cost::new(now),
@@ -278,17 +291,39 @@ impl Link {
         let held = self.held_until.front().map(|(at, _)| *at);
         [send_at, self.tell_at, held].into_iter().flatten().min()
     }
+
+    fn look(&self) -> Glance {
+        Glance {
+            stale: false,
+            has_output: self.has_output(),
+            differs: self.digest.is_some(),
+            next_timeout: [self.next_timeout(), self.cost.next_timeout()]
+                .into_iter()
+                .flatten()
+                .min(),
+        }
+    }
+
+    fn glance(&self) -> Glance {
+        if self.glance.stale {
+            return self.look();
+        }
+        debug_assert_eq!(self.glance, self.look());
+        self.glance
+    }
+
+    fn touch(&mut self) -> &mut Self {
+        self.glance.stale = true;
+        self
+    }
 }
 
-/// All links. What they have to do is looked for again when one may have changed: most turns are about none of them.
+/// All links. What they have to do is looked for again where one may have changed: most turns are about none of them.
 #[derive(Debug, Default)]
 pub(crate) struct Links {
     links: BTreeMap<LinkId, Link>,
-    /// One may have changed since the rest was found out.
-    touched: bool,
-    next_timeout: Option<Instant>,
-    has_output: bool,
-    differs: bool,
+    /// Of all together.
+    glance: Glance,
 }
 
 impl Deref for Links {
@@ -299,50 +334,94 @@ impl Deref for Links {
     }
 }
 
-impl DerefMut for Links {
-    fn deref_mut(&mut self) -> &mut Self::Target {
-        self.touched = true;
-        &mut self.links
-    }
-}
-
 impl Links {
-    /// Finds out what there is to do.
-    pub fn look(&mut self) {
-        if std::mem::take(&mut self.touched) {
-            self.next_timeout = self.first_timeout();
-            self.has_output = self.links.values().any(Link::has_output);
-            self.differs = self.links.values().any(|link| link.digest.is_some());
+    pub fn insert(&mut self, id: LinkId, mut link: Link) {
+        self.glance.stale = true;
+        link.touch();
+        self.links.insert(id, link);
+    }
+
+    pub fn remove(&mut self, id: LinkId) {
+        self.glance.stale = true;
+        self.links.remove(&id);
+    }
+
+    pub fn get_mut(&mut self, id: &LinkId) -> Option<&mut Link> {
+        self.glance.stale = true;
+        self.links.get_mut(id).map(Link::touch)
+    }
+
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&LinkId, &mut Link)> {
+        self.glance.stale = true;
+        self.links.iter_mut().map(|(id, link)| (id, link.touch()))
+    }
+
+    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut Link> {
+        self.iter_mut().map(|(_, link)| link)
+    }
+
+    /// How news go over each link: that alone gives none anything to do.
+    pub fn set_ways(&mut self, way: impl Fn(OriginId) -> Way) {
+        for link in self.links.values_mut() {
+            link.way = way(link.neighbor);
         }
     }
 
-    /// Whether there may be something to send.
-    pub fn may_have_output(&self) -> bool {
-        self.touched || self.has_output
+    /// Finds out what there is to do.
+    pub fn look(&mut self) {
+        if !self.glance.stale {
+            return;
+        }
+        self.glance = Glance::default();
+        for link in self.links.values_mut() {
+            if link.glance.stale {
+                link.glance = link.look();
+            }
+            self.glance.has_output |= link.glance.has_output;
+            self.glance.differs |= link.glance.differs;
+            let times = [self.glance.next_timeout, link.glance.next_timeout];
+            self.glance.next_timeout = times.into_iter().flatten().min();
+        }
     }
 
-    /// Whether a neighbour may have said that it has something else than we.
-    pub fn may_differ(&self) -> bool {
-        self.touched || self.differs
+    /// Those that may have something to send.
+    pub fn busy(&self) -> Vec<LinkId> {
+        if !self.glance.stale && !self.glance.has_output {
+            return Vec::new();
+        }
+        let busy = self
+            .links
+            .iter()
+            .filter(|(_, link)| link.glance().has_output);
+        busy.map(|(id, _)| *id).collect()
     }
 
-    /// Whether something may have to be done by now.
-    pub fn may_be_due(&self, now: Instant) -> bool {
-        self.touched || self.next_timeout.is_some_and(|at| at <= now)
+    /// Whether a neighbour has said that it has something else than we.
+    pub fn differ(&self) -> bool {
+        if self.glance.stale {
+            self.links.values().any(|link| link.glance().differs)
+        } else {
+            self.glance.differs
+        }
+    }
+
+    /// Those with which something has to be done by now.
+    pub fn due(&self, now: Instant) -> Vec<LinkId> {
+        let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        if !self.glance.stale && !is_due(self.glance.next_timeout) {
+            return Vec::new();
+        }
+        let due = |link: &Link| is_due(link.glance().next_timeout);
+        let due = self.links.iter().filter(|(_, link)| due(link));
+        due.map(|(id, _)| *id).collect()
     }
 
     pub fn next_timeout(&self) -> Option<Instant> {
-        if self.touched {
-            return self.first_timeout();
+        if self.glance.stale {
+            let times = self.links.values().map(|link| link.glance().next_timeout);
+            return times.flatten().min();
         }
-        debug_assert_eq!(self.next_timeout, self.first_timeout());
-        self.next_timeout
-    }
-
-    fn first_timeout(&self) -> Option<Instant> {
-        let links = self.links.values();
-        let times = links.flat_map(|link| [link.cost.next_timeout(), link.next_timeout()]);
-        times.flatten().min()
+        self.glance.next_timeout
     }
 }
 

@@ -81,13 +81,15 @@ pub struct Topology {
     wanted: BTreeSet<OriginId>,
     /// The first and the last change since the last decision.
     changed: Option<(Instant, Instant)>,
+    /// The first of all timers: looked for when one has changed.
+    timer: Option<Instant>,
     events: VecDeque<TopologyEvent>,
 }
 
 impl Topology {
     /// For node `own`, which knows nobody. `seed` jitters trials.
     pub fn new(own: OriginId, config: TopologyConfig, seed: u64, now: Instant) -> Self {
-        Self {
+        let mut topology = Self {
             own,
             seed,
             config,
@@ -98,8 +100,11 @@ impl Topology {
             links: BTreeMap::new(),
             wanted: BTreeSet::new(),
             changed: None,
+            timer: None,
             events: VecDeque::new(),
-        }
+        };
+        topology.find_timer();
+        topology
     }
 
     /// Another policy or degree.
@@ -214,6 +219,7 @@ impl Topology {
         if let Some(link) = self.links.get_mut(&link) {
             link.peer = Some(wish);
             self.review_links(now);
+            self.find_timer();
         }
     }
 
@@ -251,10 +257,20 @@ impl Topology {
                 self.events.push_back(TopologyEvent::Retire { link: *id });
             }
         }
+        self.find_timer();
     }
 
     /// When to call [`Self::handle_timeout`].
     pub fn poll_timeout(&self) -> Option<Instant> {
+        debug_assert_eq!(self.timer, self.first_timer());
+        self.timer
+    }
+
+    fn find_timer(&mut self) {
+        self.timer = self.first_timer();
+    }
+
+    fn first_timer(&self) -> Option<Instant> {
         let unwanted = self.links.values().filter(|link| !link.retired);
         let retire = unwanted.filter_map(|link| {
             let after = if link.faded { RETIRE_AFTER } else { FADE_AFTER };
@@ -301,6 +317,7 @@ impl Topology {
     fn change(&mut self, now: Instant) {
         let first = self.changed.map_or(now, |(first, _)| first);
         self.changed = Some((first, now));
+        self.find_timer();
     }
 
     fn decision_at(&self) -> Option<Instant> {
