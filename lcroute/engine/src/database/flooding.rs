@@ -292,6 +292,7 @@ impl Link {
         [send_at, self.tell_at, held].into_iter().flatten().min()
     }
 
+    #[inline(never)]
     fn look(&self) -> Glance {
         Glance {
             stale: false,

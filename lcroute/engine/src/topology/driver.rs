@@ -266,6 +266,7 @@ impl Topology {
         self.timer
     }
 
+    #[inline(never)]
     fn find_timer(&mut self) {
         self.timer = self.first_timer();
     }
