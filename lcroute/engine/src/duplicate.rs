@@ -10,6 +10,8 @@
 //!  refuse |  accept once   |          accept          |     |  accept once  |          accept
 //! ```
 
+use smallvec::{SmallVec, smallvec};
+
 /// How far one packet can move a window.
 const MAX_JUMP: u64 = 1 << 20;
 /// The least that a window remembers.
@@ -17,37 +19,36 @@ pub const MIN_SIZE: u64 = 4_096;
 /// The most: far less than a jump, so that the two windows never overlap.
 pub const MAX_SIZE: u64 = 1 << 16;
 
-/// Sequence numbers `first..=top` of which the last `size` are remembered one by one.
+/// Sequence numbers up to `top`, of which the last ones are remembered one by one.
 #[derive(Debug)]
 struct Window {
-    first: u64,
     top: u64,
-    seen: Box<[u64]>,
+    /// Bits of the last numbers, in a ring: no more than from the first that has passed to the last. Most origins
+    /// are silent most of the time, and there may be thousands.
+    seen: SmallVec<[u64; 2]>,
 }
 
 impl Window {
-    fn starting_with(sequence: u64, size: u64) -> Self {
-        let seen = vec![0; (size / 64) as usize].into_boxed_slice();
-        let first = sequence.saturating_sub(size - 1);
+    fn starting_with(sequence: u64) -> Self {
         let mut window = Self {
-            first,
             top: sequence,
-            seen,
+            seen: smallvec![0],
         };
         window.mark(sequence);
         window
     }
 
-    fn size(&self) -> u64 {
+    /// How many numbers the ring holds.
+    fn span(&self) -> u64 {
         self.seen.len() as u64 * 64
     }
 
     fn slot(&self, sequence: u64) -> (usize, u64) {
-        let at = sequence % self.size();
+        let at = sequence % self.span();
         ((at / 64) as usize, 1 << (at % 64))
     }
 
-    /// Marks a number inside the window; false if it was marked.
+    /// Marks a number inside the ring; false if it was marked.
     fn mark(&mut self, sequence: u64) -> bool {
         let (word, bit) = self.slot(sequence);
         let new = self.seen[word] & bit == 0;
@@ -55,23 +56,83 @@ impl Window {
         new
     }
 
-    /// Takes a number of at most `top + MAX_JUMP`; false if it was there or lies behind.
-    fn accept(&mut self, sequence: u64) -> bool {
-        if sequence < self.first || sequence + self.size() <= self.top {
+    /// Takes a number of at most `top + MAX_JUMP`; false if it was there or lies behind the last `size`.
+    fn accept(&mut self, sequence: u64, size: u64) -> bool {
+        if sequence + size <= self.top {
             return false;
         }
         if sequence > self.top {
-            if sequence - self.top >= self.size() {
-                self.seen.fill(0);
-            } else {
-                for passed in self.top + 1..=sequence {
-                    let (word, bit) = self.slot(passed);
-                    self.seen[word] &= !bit;
-                }
-            }
-            self.top = sequence;
+            self.move_to(sequence, size);
+        } else if self.top - sequence >= self.span() {
+            self.stretch(self.top - sequence, size);
         }
         self.mark(sequence)
+    }
+
+    fn move_to(&mut self, top: u64, size: u64) {
+        if self.span() < size
+            && let Some(lowest) = self.lowest_from((top + 1).saturating_sub(size))
+            && top - lowest >= self.span()
+        {
+            self.stretch(top - lowest, size);
+        }
+        if top - self.top >= self.span() {
+            self.seen.fill(0);
+        } else {
+            for passed in self.top + 1..=top {
+                let (word, bit) = self.slot(passed);
+                self.seen[word] &= !bit;
+            }
+        }
+        self.top = top;
+    }
+
+    /// The lowest number from `least` on that is remembered.
+    fn lowest_from(&self, least: u64) -> Option<u64> {
+        let bottom = (self.top + 1).saturating_sub(self.span()).max(least);
+        let mut words = bottom / 64..=self.top / 64;
+        words.find_map(|word| {
+            let (first, last) = (word * 64, word * 64 + 63);
+            // one end of the ring shares a word with the other
+            let from = u64::MAX << bottom.saturating_sub(first);
+            let to = u64::MAX >> last.saturating_sub(self.top);
+            let bits = self.seen[(word % self.seen.len() as u64) as usize] & from & to;
+            (bits != 0).then(|| first + u64::from(bits.trailing_zeros()))
+        })
+    }
+
+    /// Makes the ring long enough for a number that lies so far behind another; `size` is more than that.
+    fn stretch(&mut self, back: u64, size: u64) {
+        let mut words = self.seen.len();
+        while words as u64 * 64 <= back {
+            words *= 2;
+        }
+        let longer = smallvec![0; words.min((size / 64) as usize)];
+        let before = Self {
+            top: self.top,
+            seen: std::mem::replace(&mut self.seen, longer),
+        };
+        let mut next = before.lowest_from(0);
+        while let Some(number) = next {
+            self.mark(number);
+            next = before.lowest_from(number + 1);
+        }
+    }
+}
+
+/// A window far ahead, and the first number that belongs to it.
+#[derive(Debug)]
+struct Beyond {
+    first: u64,
+    window: Window,
+}
+
+impl Beyond {
+    fn new(sequence: u64, size: u64) -> Self {
+        Self {
+            first: sequence.saturating_sub(size - 1),
+            window: Window::starting_with(sequence),
+        }
     }
 }
 
@@ -79,33 +140,34 @@ impl Window {
 #[derive(Debug, Default)]
 pub struct Windows {
     current: Option<Window>,
-    beyond: Option<Window>,
+    /// Few origins have one.
+    beyond: Option<Box<Beyond>>,
 }
 
 impl Windows {
-    /// Lets each number pass once; a window remembers `size` of them.
+    /// Lets each number pass once; a window remembers `size` of them, a multiple of 64.
     pub fn accept(&mut self, sequence: u64, size: u64) -> bool {
-        let new = || Window::starting_with(sequence, size);
         let Some(current) = &mut self.current else {
-            self.current = Some(new());
+            self.current = Some(Window::starting_with(sequence));
             return true;
         };
         if let Some(beyond) = &mut self.beyond
             && sequence >= beyond.first
         {
-            if sequence <= beyond.top + MAX_JUMP {
-                return beyond.accept(sequence);
+            if sequence <= beyond.window.top + MAX_JUMP {
+                return beyond.window.accept(sequence, size);
             }
-            self.current = self.beyond.replace(new());
+            let before = std::mem::replace(&mut **beyond, Beyond::new(sequence, size));
+            self.current = Some(before.window);
             return true;
         }
         if sequence <= current.top + MAX_JUMP {
-            return current.accept(sequence);
+            return current.accept(sequence, size);
         }
         match self.beyond {
-            None => self.beyond = Some(new()),
+            None => self.beyond = Some(Box::new(Beyond::new(sequence, size))),
             // between the two, where nothing was ever accepted
-            Some(_) => self.current = Some(new()),
+            Some(_) => self.current = Some(Window::starting_with(sequence)),
         }
         true
     }
@@ -175,7 +237,42 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_window_holds_no_more_than_from_the_first_number_to_the_last() {
+        let mut d = Windows::default();
+        let words = |d: &Windows| d.current.as_ref().unwrap().seen.len();
+        for (sequence, expected) in [
+            (1_000, 1),
+            (1_063, 1),
+            (1_064, 2),
+            (1_127, 2),
+            (1_300, 8),
+            (500_000, 8),
+            (500_000 - 4_095, 64),
+        ] {
+            assert!(passes(&mut d, sequence));
+            assert_eq!(words(&d), expected, "{sequence}");
+        }
+    }
+
     proptest! {
+        /// As if all numbers of the window were remembered from the start.
+        #[test]
+        fn a_short_ring_is_as_good_as_a_long_one(
+            steps in prop::collection::vec(prop_oneof![
+                8 => -70i64..70, 2 => -5000i64..5000, 1 => -20_000i64..20_000,
+            ], 0..400),
+        ) {
+            let (mut d, mut passed, mut at) = (Windows::default(), HashSet::new(), 1i64 << 30);
+            let mut top = 0;
+            for step in steps {
+                at += step;
+                let expected = at + 4_096 > top && passed.insert(at);
+                prop_assert_eq!(passes(&mut d, at as u64), expected);
+                top = top.max(at);
+            }
+        }
+
         #[test]
         fn never_twice(
             steps in prop::collection::vec(prop_oneof![
