@@ -119,7 +119,7 @@ impl Engine {
             proxy: Proxy::new(seed),
             graph: database.graph(),
             database,
-            trees: Trees::new(own, seed),
+            trees: Trees::new(seed),
             local: Local::new(own, limits.flows, seed),
             topology: Topology::new(own, config.topology, seed, now),
             held: HeldFlows::new(limits, seed),

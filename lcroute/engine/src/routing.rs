@@ -191,11 +191,15 @@ impl Engine {
             let parent = tree.parent(self.own).map(|n| (n, true));
             let children = tree.children(self.own).map(|n| (n, false));
             for (neighbor, is_parent) in parent.into_iter().chain(children) {
-                if let Some(link) = self.neighbors.get(&neighbor) {
+                let below = if is_parent { self.own } else { neighbor };
+                if let Some(link) = self.neighbors.get(&neighbor)
+                    && let Some(span) = tree.span(below)
+                {
                     edges.push(Edge {
                         neighbor,
                         link: *link,
                         is_parent,
+                        span,
                     });
                 }
             }

@@ -36,7 +36,7 @@ pub const PREVIOUS_TREE: Duration = Duration::from_secs(1);
 const MAX_PREVIOUS: usize = 4;
 
 /// One end of a tree's edge at this router.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub struct Edge {
     /// The router at the other end.
     pub neighbor: OriginId,
@@ -44,6 +44,24 @@ pub struct Edge {
     pub link: LinkId,
     /// It is nearer to the root.
     pub is_parent: bool,
+    /// Numbers in the tree, from and to: of those behind a child; of this router and those behind it, for the parent.
+    pub span: (u32, u32),
+}
+
+impl Edge {
+    /// What does not change with every tree.
+    fn ends(&self) -> (OriginId, LinkId, bool) {
+        (self.neighbor, self.link, self.is_parent)
+    }
+
+    fn leads_to(&self, number: u32) -> bool {
+        let (from, to) = self.span;
+        self.is_parent != (from..to).contains(&number)
+    }
+}
+
+fn are_same(a: &[Edge], b: &[Edge]) -> bool {
+    a.iter().map(Edge::ends).eq(b.iter().map(Edge::ends))
 }
 
 /// What is said of a group over one link, in both directions.
@@ -223,18 +241,18 @@ impl Place {
     }
 
     /// The link over which `origin` is reached on this tree.
-    fn towards(&self, own: OriginId, origin: OriginId) -> Option<LinkId> {
-        towards(self.tree.as_ref()?, &self.edges, own, origin)
+    fn towards(&self, origin: OriginId) -> Option<LinkId> {
+        towards(self.tree.as_ref()?, &self.edges, origin)
     }
 
     /// Whether `origin` was reached over this link in a tree of a moment ago.
-    fn was_towards(&self, own: OriginId, origin: OriginId, link: LinkId) -> bool {
+    fn was_towards(&self, origin: OriginId, link: LinkId) -> bool {
         let mut previous = self.previous.iter();
-        previous.any(|p| towards(&p.tree, &p.edges, own, origin) == Some(link))
+        previous.any(|p| towards(&p.tree, &p.edges, origin) == Some(link))
     }
 
     /// W for one edge: what all others want, of the sources that lie behind it.
-    fn wanted_over(&self, own: OriginId, entry: &Entry, edge: &Edge) -> Want {
+    fn wanted_over(&self, entry: &Entry, edge: &Edge) -> Want {
         let others = entry
             .links
             .iter()
@@ -250,7 +268,7 @@ impl Place {
         let Want::Some(filter) = want else {
             return want;
         };
-        let behind = |s: Ipv6Addr| self.towards(own, OriginId::of(s)) == Some(edge.link);
+        let behind = |s: Ipv6Addr| self.towards(OriginId::of(s)) == Some(edge.link);
         filter.retain(behind).into()
     }
 
@@ -275,9 +293,9 @@ fn was_told(prefixes: &BTreeMap<Prefix, PrefixState>, link: LinkId, group: Ipv6A
     all.any(|(prefix, state)| state.told == Some(link) && prefix.contains(group))
 }
 
-fn towards(tree: &Tree, edges: &[Edge], own: OriginId, origin: OriginId) -> Option<LinkId> {
-    let neighbor = tree.edge(own, origin)?;
-    Some(edges.iter().find(|e| e.neighbor == neighbor)?.link)
+fn towards(tree: &Tree, edges: &[Edge], origin: OriginId) -> Option<LinkId> {
+    let (number, _) = tree.span(origin)?;
+    Some(edges.iter().find(|e| e.leads_to(number))?.link)
 }
 
 /// Something to be said over a link, and what was said before.
@@ -309,7 +327,6 @@ pub struct HeardBefore {
 /// All trees that somebody uses.
 #[derive(Debug)]
 pub struct Trees {
-    own: OriginId,
     seed: u64,
     states: Table<OriginId, TreeState>,
     /// Roots in use, in order.
@@ -323,9 +340,8 @@ pub struct Trees {
 
 impl Trees {
     /// No tree is in use.
-    pub fn new(own: OriginId, seed: u64) -> Self {
+    pub fn new(seed: u64) -> Self {
         Self {
-            own,
             seed,
             states: Table::new(seed),
             roots: BTreeSet::new(),
@@ -380,10 +396,10 @@ impl Trees {
             (None, None) => true,
             _ => false,
         };
-        if same_tree && place.edges == edges {
+        let mut edges_changed = !are_same(&place.edges, &edges);
+        if same_tree && !edges_changed {
             return;
         }
-        let mut edges_changed = place.edges != edges;
         let old_edges = std::mem::replace(&mut place.edges, edges);
         if let Some(old) = std::mem::replace(&mut place.tree, tree) {
             if place.previous.len() == MAX_PREVIOUS {
@@ -761,7 +777,6 @@ impl Trees {
     }
 
     fn flush_entry(&mut self, root: OriginId, group: Ipv6Addr, say: &mut dyn FnMut(Statement<'_>)) {
-        let own = self.own;
         let Some(state) = self.states.get_mut(&root) else {
             return;
         };
@@ -777,7 +792,7 @@ impl Trees {
                 || said.is_some_and(|l| l.heard_sending)
                 || has_said(prefixes, edge.link, group);
             let want = if asks {
-                place.wanted_over(own, entry, edge)
+                place.wanted_over(entry, edge)
             } else {
                 Want::Nothing
             };
@@ -805,7 +820,7 @@ impl Trees {
             .iter()
             .filter_map(|l| place.former_edge(l.link))
             .filter(|edge| {
-                let wanted = place.wanted_over(own, entry, edge).is_something();
+                let wanted = place.wanted_over(entry, edge).is_something();
                 wanted || place.is_sending_below(entry)
             })
             .map(|edge| edge.link)
@@ -844,7 +859,6 @@ impl Trees {
         let state = self.states.get_mut(&root)?;
         let entry = state.entries.get_mut(&group)?;
         let basis = Basis {
-            own: self.own,
             place: &state.place,
             links: &entry.links,
             lists_sources: entry.lists_sources,

@@ -222,6 +222,13 @@ impl Tree {
         Some(self.graph.routers[next])
     }
 
+    /// The number of `x` in preorder, and that of the first router after it that does not lie behind it.
+    #[must_use]
+    pub fn span(&self, x: OriginId) -> Option<(u32, u32)> {
+        let at = self.index(x)?;
+        Some((self.number[at], self.end[at]))
+    }
+
     /// Cost of the path from the root, in units of 100 us.
     #[must_use]
     pub fn distance(&self, x: OriginId) -> Option<u32> {
@@ -690,6 +697,12 @@ mod tests {
                         prop_assert_eq!(tree.edge(me, x), None);
                         continue;
                     }
+                    // numbers say the same
+                    let spans = |of, number| tree.span(of).is_some_and(|(from, to)| (from..to).contains(&number));
+                    let (number, _) = tree.span(x).unwrap();
+                    let child = tree.children(me).find(|child| spans(*child, number));
+                    let parent = tree.parent(me).filter(|_| !spans(me, number));
+                    prop_assert_eq!(tree.edge(me, x), child.or(parent));
                     // edge by edge from me, x is reached in at most n steps and without a turn
                     let (mut at, mut before, mut steps) = (me, None, 0);
                     while at != x {

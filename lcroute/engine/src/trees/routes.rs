@@ -19,7 +19,6 @@ const MAX_ROUTES: usize = 16;
 /// The way of a source's packets, and what to count them in.
 #[derive(Debug)]
 pub struct Way<'a> {
-    own: OriginId,
     place: &'a Place,
     route: &'a Route,
     pub traffic: &'a mut Traffic,
@@ -34,7 +33,7 @@ impl Way<'_> {
     /// Whether they are taken from this link: they come over it, or did so in a tree of a moment ago.
     pub fn leads_over(&self, link: LinkId) -> bool {
         let origin = OriginId::of(self.route.source);
-        self.route.arrival == Some(link) || self.place.was_towards(self.own, origin, link)
+        self.route.arrival == Some(link) || self.place.was_towards(origin, link)
     }
 }
 
@@ -62,7 +61,6 @@ pub(super) struct Active {
 impl Active {
     pub fn way<'a>(&'a mut self, basis: Basis<'a>, source: Ipv6Addr) -> Way<'a> {
         Way {
-            own: basis.own,
             place: basis.place,
             route: self.routes.find(basis, source),
             traffic: &mut self.traffic,
@@ -111,7 +109,6 @@ impl Routes {
 /// What ways follow from.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Basis<'a> {
-    pub own: OriginId,
     pub place: &'a Place,
     pub links: &'a [LinkState],
     /// Somebody wants some sources only, or all but some.
@@ -121,16 +118,15 @@ pub(super) struct Basis<'a> {
 impl Basis<'_> {
     /// The link over which packets of `source` come; `None`: it is this router, or cannot be reached.
     fn arrival(&self, source: Ipv6Addr) -> Option<LinkId> {
-        self.place.towards(self.own, OriginId::of(source))
+        self.place.towards(OriginId::of(source))
     }
 
     fn compute(&self, source: Ipv6Addr) -> Route {
-        let (own, origin) = (self.own, OriginId::of(source));
+        let origin = OriginId::of(source);
         let arrival = self.arrival(source);
         // over edges of before as well: who is behind them may not have heard of the change
-        let former = |link| {
-            self.place.former_edge(link).is_some() && !self.place.was_towards(own, origin, link)
-        };
+        let former =
+            |link| self.place.former_edge(link).is_some() && !self.place.was_towards(origin, link);
         let leads_on = |link: LinkId| {
             Some(link) != arrival && (self.place.edge(link).is_some() || former(link))
         };
@@ -198,17 +194,23 @@ mod tests {
         let far = ROUTERS.map(|n| (OriginId(neighbor_of(n, form)), OriginId(n), 10));
         let links: Vec<_> = near.chain(far).collect();
         let graph = Arc::new(Graph::new(form.0 << 8 | form.1, [OWN], &links));
+        let tree = Tree::compute(&graph, OWN).map(Arc::new).unwrap();
         let edge = |n| Edge {
             neighbor: OriginId(n),
             link: link_to(n),
             is_parent: false,
+            span: tree.span(OriginId(n)).unwrap(),
         };
-        let tree = Tree::compute(&graph, OWN).map(Arc::new);
-        trees.place(OWN, tree, neighbors.map(edge).collect(), now);
+        trees.place(
+            OWN,
+            Some(Arc::clone(&tree)),
+            neighbors.map(edge).collect(),
+            now,
+        );
     }
 
     fn all_want(now: Instant) -> Trees {
-        let mut trees = Trees::new(OWN, 7);
+        let mut trees = Trees::new(7);
         for n in NEIGHBORS {
             trees.hear(link_to(n), OWN, GROUP, Want::All, false);
         }
