@@ -58,6 +58,7 @@ pub use summary::{BUCKETS, Summary, SummaryEntry};
 use crate::config::{Limits, LinkId};
 use crate::drops::DropReason;
 use crate::graph::{Graph, Tree, router_digest};
+use crate::names::ByName;
 use crate::services::{Credential, Revocation, Services};
 
 /// Advertisements of one router that are taken in: more wait for their turn, and only the newest.
@@ -238,7 +239,7 @@ pub struct Database {
     max_routers: usize,
     max_revocations: usize,
     own: Own,
-    routers: BTreeMap<OriginId, Router>,
+    routers: ByName<Router>,
     /// When certificates expire, Unix seconds.
     expiries: BTreeSet<(u64, OriginId)>,
     revocations: BTreeMap<u64, Revoked>,
@@ -307,7 +308,7 @@ impl Database {
             max_routers: limits.routers.max(1),
             max_revocations: limits.revocations,
             own: Own::new(own, now),
-            routers: BTreeMap::new(),
+            routers: ByName::default(),
             expiries: BTreeSet::new(),
             revocations: BTreeMap::new(),
             revoked: BTreeSet::new(),
@@ -659,9 +660,7 @@ impl Database {
 
     /// All of them, in ascending order.
     pub fn routers(&self) -> impl Iterator<Item = (OriginId, &Router)> {
-        self.routers
-            .iter()
-            .map(|(origin, router)| (*origin, router))
+        self.routers.iter()
     }
 
     /// Whether links lead to this router.

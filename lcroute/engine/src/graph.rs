@@ -18,6 +18,8 @@ mod tree;
 
 use librecast::id::OriginId;
 
+use crate::names::Names;
+
 pub use tree::Tree;
 
 const NONE: u32 = u32::MAX;
@@ -63,10 +65,7 @@ pub(crate) type LinkChange = (OriginId, OriginId, Option<u16>);
 pub struct Graph {
     digest: u64,
     /// In ascending order; everything else speaks of positions in here.
-    routers: Vec<OriginId>,
-    /// Where the routers begin whose first bits are these: ids are hashes and spread evenly.
-    index: Vec<u32>,
-    index_shift: u32,
+    routers: Names,
     /// Where the edges of each router begin, and one past the last.
     first: Vec<u32>,
     /// By router, then by far end.
@@ -126,38 +125,21 @@ impl Graph {
     }
 
     fn of(digest: u64, routers: Vec<OriginId>) -> Self {
-        let mut graph = Self {
+        Self {
             digest,
             component: vec![NONE; routers.len()],
             members: vec![0; routers.len()],
-            routers,
-            index: Vec::new(),
-            index_shift: 0,
+            routers: routers.into(),
             first: Vec::new(),
             edges: Vec::new(),
             rows: Vec::new(),
-        };
-        graph.build_index();
-        graph
+        }
     }
 
     fn name_components(&mut self) {
         self.find_components();
         for (origin, component) in self.routers.iter().zip(&self.component) {
             self.members[*component as usize] ^= router_digest(*origin);
-        }
-    }
-
-    fn build_index(&mut self) {
-        // as many parts as routers, a power of two
-        let bits = self.routers.len().max(2).next_power_of_two().ilog2();
-        self.index_shift = 64 - bits;
-        self.index = vec![0; (1 << bits) + 1];
-        for origin in &self.routers {
-            self.index[(origin.0 >> self.index_shift) as usize + 1] += 1;
-        }
-        for at in 1..self.index.len() {
-            self.index[at] += self.index[at - 1];
         }
     }
 
@@ -251,10 +233,7 @@ impl Graph {
     }
 
     fn index(&self, x: OriginId) -> Option<usize> {
-        let part = (x.0 >> self.index_shift) as usize;
-        let (from, to) = (self.index[part] as usize, self.index[part + 1] as usize);
-        let at = self.routers[from..to].binary_search(&x).ok()?;
-        Some(from + at)
+        self.routers.position(x)
     }
 
     fn edges_of(&self, at: usize) -> &[Edge] {

@@ -36,6 +36,7 @@ mod hold;
 mod late;
 mod local;
 mod messages;
+mod names;
 mod origins;
 mod output;
 mod packets;

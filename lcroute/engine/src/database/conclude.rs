@@ -132,9 +132,9 @@ impl Database {
         self.reached = reached;
         let mut reachable = graph.reachable(own).peekable();
         let (mut oldest, mut count) = (None, 0);
-        for (origin, router) in &mut self.routers {
-            while reachable.next_if(|next| next < origin).is_some() {}
-            let is = reachable.next_if_eq(origin).is_some();
+        for (origin, router) in self.routers.iter_mut() {
+            while reachable.next_if(|next| *next < origin).is_some() {}
+            let is = reachable.next_if_eq(&origin).is_some();
             count += usize::from(is);
             if is != router.reachable {
                 router.reachable = is;
@@ -145,10 +145,10 @@ impl Database {
                     for link in self.links.values_mut() {
                         link.withheld(router.gone_since, self.now);
                     }
-                    DatabaseEvent::RouterUp(*origin)
+                    DatabaseEvent::RouterUp(origin)
                 } else {
                     router.gone_since = self.now;
-                    DatabaseEvent::RouterDown(*origin)
+                    DatabaseEvent::RouterDown(origin)
                 });
             }
             if !is {
@@ -166,14 +166,14 @@ impl Database {
         }
         let mut candidates = Vec::with_capacity(self.routers.len());
         let mut announced: BTreeMap<GroupPrefix, Vec<(OriginId, bool)>> = BTreeMap::new();
-        for (origin, router) in &self.routers {
-            let Some(candidate) = router.candidate(*origin) else {
+        for (origin, router) in self.routers.iter() {
+            let Some(candidate) = router.candidate(origin) else {
                 continue;
             };
             candidates.push((candidate, router.credential.lots()));
             for one in router.announced() {
                 let announcers = announced.entry(one.prefix).or_default();
-                announcers.push((*origin, one.claimed));
+                announcers.push((origin, one.claimed));
             }
         }
         let mut lengths: Vec<u8> = announced.keys().map(GroupPrefix::prefix_len).collect();

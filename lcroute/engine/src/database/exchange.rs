@@ -146,38 +146,41 @@ impl Database {
     }
 
     /// Names and versions of what we have with keys in this range; of routers that are not reachable
-    /// only if asked for.
-    pub(super) fn entries(&self, from: u64, to: u64, unreachable: bool) -> Vec<SummaryEntry> {
-        let entry = |key, kind, version| SummaryEntry {
-            id: RecordId { key, kind },
-            version,
+    /// only if asked for. In no order.
+    fn each_entry(&self, from: u64, to: u64, unreachable: bool, mut add: impl FnMut(SummaryEntry)) {
+        let mut entry = |key, kind, version| {
+            add(SummaryEntry {
+                id: RecordId { key, kind },
+                version,
+            });
         };
         let own = self.own.router.origin;
-        let mut entries = Vec::new();
         for (origin, router) in self.routers.range(OriginId(from)..=OriginId(to)) {
-            if !router.reachable && !unreachable && *origin != own {
+            if !router.reachable && !unreachable && origin != own {
                 continue;
             }
-            let version = router.credential.version();
-            entries.push(entry(origin.0, KIND_CREDENTIAL, version));
+            entry(origin.0, KIND_CREDENTIAL, router.credential.version());
             if let Some(advertisement) = &router.advertisement {
-                let version = advertisement.version();
-                entries.push(entry(origin.0, KIND_ADVERTISEMENT, version));
+                entry(origin.0, KIND_ADVERTISEMENT, advertisement.version());
             }
         }
         for (key, revoked) in self.revocations.range(from..=to) {
             let version = Version(revoked.revocation.until);
-            entries.push(entry(*key, KIND_REVOCATION, version));
+            entry(*key, KIND_REVOCATION, version);
         }
+    }
+
+    /// The same in order.
+    pub(super) fn entries(&self, from: u64, to: u64, unreachable: bool) -> Vec<SummaryEntry> {
+        let mut entries = Vec::new();
+        self.each_entry(from, to, unreachable, |entry| entries.push(entry));
         entries.sort_unstable_by_key(|entry| entry.id);
         entries
     }
 
     pub(super) fn sums(&self) -> [u64; BUCKETS] {
         let mut sums = [0; BUCKETS];
-        for entry in self.entries(0, u64::MAX, false) {
-            add_to(&mut sums, &entry);
-        }
+        self.each_entry(0, u64::MAX, false, |entry| add_to(&mut sums, &entry));
         sums
     }
 
