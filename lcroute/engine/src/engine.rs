@@ -29,6 +29,7 @@ use crate::querier::Querier;
 use crate::random::Random;
 use crate::services::Services;
 use crate::snapshot::Counters;
+use crate::sorted::Few;
 use crate::table::Table;
 use crate::tokens::Tokens;
 use crate::topology::{Prospect, Topology};
@@ -56,7 +57,7 @@ pub struct Engine {
     pub(crate) held: HeldFlows,
     pub(crate) late: Late,
     pub(crate) origins: Origins,
-    pub(crate) adjacencies: BTreeMap<LinkId, Adjacency>,
+    pub(crate) adjacencies: Few<LinkId, Adjacency>,
     /// The link that leads to each neighbour.
     pub(crate) neighbors: BTreeMap<OriginId, LinkId>,
     /// Ways of unicast and routed messages, as long as the graph stays.
@@ -125,7 +126,7 @@ impl Engine {
             held: HeldFlows::new(limits, seed),
             late: Late::new(limits, seed),
             origins: Origins::new(limits.duplicate_window, seed),
-            adjacencies: BTreeMap::new(),
+            adjacencies: Few::default(),
             neighbors: BTreeMap::new(),
             paths: Table::new(seed),
             interest_changed: BTreeSet::new(),
@@ -375,9 +376,9 @@ impl Engine {
         self.late.handle_timeout(now);
         if self.next_retry.is_some_and(|at| at <= now) {
             self.link_timers_stale = true;
-            for (link, adjacency) in &mut self.adjacencies {
+            for (link, adjacency) in self.adjacencies.iter_mut() {
                 adjacency.refusals.handle_timeout(now);
-                self.say_on.insert(*link);
+                self.say_on.insert(link);
             }
         }
         let idle = self.local.handle_timeout(&mut self.trees, now);
@@ -520,7 +521,7 @@ impl Engine {
     /// Of two links to one neighbour the newer counts.
     pub(crate) fn find_neighbors(&mut self) {
         let links = self.adjacencies.iter().filter(|(_, a)| !a.faulty);
-        self.neighbors = links.map(|(link, a)| (a.origin(), *link)).collect();
+        self.neighbors = links.map(|(link, a)| (a.origin(), link)).collect();
         self.routing.force();
     }
 

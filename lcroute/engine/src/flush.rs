@@ -153,12 +153,12 @@ impl Engine {
 
     /// Behind all that was told: so the digest fits what the other side has heard when it reads it.
     fn push_audits(&mut self, batches: &mut BTreeMap<LinkId, Batch>) {
-        for (link, adjacency) in &mut self.adjacencies {
+        for (link, adjacency) in self.adjacencies.iter_mut() {
             if adjacency.next_audit <= self.now + AUDIT_SLACK {
                 adjacency.next_audit = self.now + AUDIT_EVERY;
                 let digest = Audit::Digest(adjacency.told.total());
                 batches
-                    .entry(*link)
+                    .entry(link)
                     .or_default()
                     .push(&Element::Audit(digest));
             }

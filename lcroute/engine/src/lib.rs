@@ -46,6 +46,7 @@ mod random;
 mod routing;
 mod services;
 mod snapshot;
+pub mod sorted;
 mod table;
 #[cfg(test)]
 mod testing;

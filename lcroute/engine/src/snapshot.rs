@@ -200,9 +200,9 @@ impl Engine {
         links.sort_unstable();
         links.dedup();
         let prefix = Prefix::group(group);
-        let refused = |(link, a): (&LinkId, &Adjacency)| {
+        let refused = |(link, a): (LinkId, &Adjacency)| {
             let reason = roots().find_map(|root| a.refusals.refused((root, prefix)));
-            Some((*link, reason?))
+            Some((link, reason?))
         };
         GroupSnapshot {
             group,
@@ -217,8 +217,8 @@ impl Engine {
     }
 
     fn snapshot_neighbors(&self) -> Vec<NeighborSnapshot> {
-        let neighbor = |(link, a): (&LinkId, &Adjacency)| NeighborSnapshot {
-            link: *link,
+        let neighbor = |(link, a): (LinkId, &Adjacency)| NeighborSnapshot {
+            link,
             origin: a.origin(),
             incarnation: a.incarnation,
             interests: a.account.entries,

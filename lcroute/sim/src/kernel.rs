@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
 
+use lcroute_engine::sorted::Few;
 use librecast::mld::{Query, Record, RecordType};
 
 use crate::time::Nanos;
@@ -46,7 +47,7 @@ pub struct Membership {
 /// What a kernel and its programs know. It outlives the daemon.
 #[derive(Debug, Default)]
 pub struct Kernel {
-    memberships: BTreeMap<Ipv6Addr, Membership>,
+    memberships: Few<Ipv6Addr, Membership>,
     /// What a program that watches MLD on `lc0` believes of the rest of the network.
     watched: BTreeMap<Ipv6Addr, Joined>,
 }
@@ -65,7 +66,7 @@ impl Kernel {
 
     /// Groups that programs here have joined.
     pub fn groups(&self) -> impl Iterator<Item = Ipv6Addr> {
-        self.memberships.keys().copied()
+        self.memberships.keys().iter().copied()
     }
 
     /// Programs want something else: the records that tell the change (RFC 9777 §6.1).
@@ -96,22 +97,20 @@ impl Kernel {
 
     /// The answer to a query: current state.
     pub fn answer(&self, query: &Query) -> Vec<Record> {
-        let record = |(group, m): (&Ipv6Addr, &Membership)| {
+        let record = |(group, m): (Ipv6Addr, &Membership)| {
             let kind = if m.joined.exclude {
                 RecordType::ModeIsExclude
             } else {
                 RecordType::ModeIsInclude
             };
-            Record::new(kind, *group, m.joined.list())
+            Record::new(kind, group, m.joined.list())
         };
         match query.group {
             None => self.memberships.iter().map(record).collect(),
-            Some(group) => self
-                .memberships
-                .get_key_value(&group)
-                .map(record)
-                .into_iter()
-                .collect(),
+            Some(group) => {
+                let membership = self.memberships.get(&group);
+                membership.map(|m| record((group, m))).into_iter().collect()
+            }
         }
     }
 

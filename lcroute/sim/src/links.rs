@@ -267,7 +267,7 @@ impl Simulation {
         let between = self.pairs.get(&key(a, b)).and_then(|p| p.link);
         let between = between.filter(|l| self.links[*l as usize].alive);
         let links = &self.node(a).links;
-        let other = links.keys().nth(b as usize % links.len().max(1)).copied();
+        let other = links.keys().get(b as usize % links.len().max(1)).copied();
         let other = other.filter(|l| self.links[*l as usize].alive);
         if let Some(link) = between.or(other) {
             self.counts.links_broken += 1;

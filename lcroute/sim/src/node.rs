@@ -1,12 +1,13 @@
 //! One simulated node. All that knows the engine's interface is in this file.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use lcroute_engine::LinkId;
 use lcroute_engine::header::HEADER_LEN;
+use lcroute_engine::sorted::Few;
 use lcroute_engine::topology::{PolicyKind, TopologyConfig};
 use lcroute_engine::{Config, Engine, Limits, Links, Neighbor, Output, Tables};
 use librecast::cert::GroupPrefix;
@@ -30,7 +31,7 @@ pub struct Node {
     /// Neighbours that it wants.
     pub wanted: BTreeSet<u32>,
     /// Its links that are up.
-    pub links: BTreeMap<u32, Port>,
+    pub links: Few<u32, Port>,
     /// What it announces; the configuration outlives the daemon.
     pub announced: Vec<GroupPrefix>,
     /// When the daemon wants to be woken.
@@ -65,7 +66,7 @@ impl Node {
         self.kernel.forget_reports();
         self.wanted.clear();
         self.wake = Nanos::MAX;
-        Some(std::mem::take(&mut self.links).into_keys().collect())
+        Some(std::mem::take(&mut self.links).keys().to_vec())
     }
 }
 

@@ -266,7 +266,7 @@ impl Database {
         let mut new = Vec::new();
         let untold = |link: &Link| !link.advertised && link.cost.is_known();
         let ids = self.links.iter().filter(|(_, link)| untold(link));
-        for id in Vec::from_iter(ids.map(|(id, _)| *id)) {
+        for id in Vec::from_iter(ids.map(|(id, _)| id)) {
             let Some(link) = self.links.get_mut(&id) else {
                 continue;
             };

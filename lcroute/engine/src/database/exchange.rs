@@ -49,8 +49,8 @@ impl Database {
         let turns = Turns { started, gap };
         let (mut told, mut across) = (Told::new(), false);
         let crowd = self.crowd(id).filter(|_| urgent && from.is_some());
-        for (link, state) in &*self.links {
-            let is_from = Some(*link) == from;
+        for (link, state) in self.links.iter() {
+            let is_from = Some(link) == from;
             if !state.advertised && !is_from {
                 // compares with us when it is
                 continue;
@@ -61,7 +61,7 @@ impl Database {
                 across = true;
                 continue;
             }
-            told.push(*link);
+            told.push(link);
         }
         for link in &told {
             match self.links.get_mut(link) {
@@ -107,8 +107,8 @@ impl Database {
     pub(super) fn release_offers(&mut self) {
         while let Some(offer) = self.offers.next(self.now) {
             let is_due = |link: &Link| link.advertised && link.first == offer.by_lower;
-            let needs = |(id, link): &(&LinkId, &Link)| is_due(link) && !offer.told.contains(id);
-            let ids: Told = self.links.iter().filter(needs).map(|(id, _)| *id).collect();
+            let needs = |(id, link): &(LinkId, &Link)| is_due(link) && !offer.told.contains(id);
+            let ids: Told = self.links.iter().filter(needs).map(|(id, _)| id).collect();
             for id in ids {
                 if let Some(link) = self.links.get_mut(&id) {
                     link.push_offer(offer.entry);
@@ -284,7 +284,7 @@ impl Database {
             return;
         }
         let sums = self.sums();
-        let ids: Vec<LinkId> = self.links.keys().copied().collect();
+        let ids: Vec<LinkId> = self.links.keys().to_vec();
         for id in ids {
             let digest = self.links.get_mut(&id).and_then(|link| link.digest.take());
             let Some(digest) = digest else {
@@ -348,6 +348,6 @@ impl Database {
     pub(super) fn link_of_turn(&self) -> Option<LinkId> {
         let turn = self.ask_after.as_secs().max(1).ilog2() as usize;
         let at = turn.checked_rem(self.links.len())?;
-        self.links.keys().nth(at).copied()
+        self.links.keys().get(at).copied()
     }
 }

@@ -21,6 +21,7 @@ use super::cost::Cost;
 use super::record::RecordId;
 use super::summary::{BUCKETS, MAX_ENTRIES, Summary, SummaryEntry};
 use crate::config::LinkId;
+use crate::sorted::Few;
 
 /// Records of one neighbour that are verified: a whole network at once, then 256 a second.
 pub(crate) const VERIFY_RATE: Rate = Rate {
@@ -322,13 +323,13 @@ impl Link {
 /// All links. What they have to do is looked for again where one may have changed: most turns are about none of them.
 #[derive(Debug, Default)]
 pub(crate) struct Links {
-    links: BTreeMap<LinkId, Link>,
+    links: Few<LinkId, Link>,
     /// Of all together.
     glance: Glance,
 }
 
 impl Deref for Links {
-    type Target = BTreeMap<LinkId, Link>;
+    type Target = Few<LinkId, Link>;
 
     fn deref(&self) -> &Self::Target {
         &self.links
@@ -352,13 +353,9 @@ impl Links {
         self.links.get_mut(id).map(Link::touch)
     }
 
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&LinkId, &mut Link)> {
-        self.glance.stale = true;
-        self.links.iter_mut().map(|(id, link)| (id, link.touch()))
-    }
-
     pub fn values_mut(&mut self) -> impl Iterator<Item = &mut Link> {
-        self.iter_mut().map(|(_, link)| link)
+        self.glance.stale = true;
+        self.links.values_mut().map(Link::touch)
     }
 
     /// How news go over each link: that alone gives none anything to do.
@@ -394,7 +391,7 @@ impl Links {
             .links
             .iter()
             .filter(|(_, link)| link.glance().has_output);
-        busy.map(|(id, _)| *id).collect()
+        busy.map(|(id, _)| id).collect()
     }
 
     /// Whether a neighbour has said that it has something else than we.
@@ -414,7 +411,7 @@ impl Links {
         }
         let due = |link: &Link| is_due(link.glance().next_timeout);
         let due = self.links.iter().filter(|(_, link)| due(link));
-        due.map(|(id, _)| *id).collect()
+        due.map(|(id, _)| id).collect()
     }
 
     pub fn next_timeout(&self) -> Option<Instant> {

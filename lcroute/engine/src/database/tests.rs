@@ -265,7 +265,7 @@ impl Network {
             for (link, wire) in &self.wires {
                 let [a, b] = wire.ends;
                 if part.contains(&a) {
-                    let cost = self.nodes[a].database.links[link].cost.get();
+                    let cost = self.nodes[a].database.links.get(link).unwrap().cost.get();
                     let ends = [self.origin(a), self.origin(b)];
                     let key = (*ends.iter().min().unwrap(), *ends.iter().max().unwrap());
                     let least = costs.entry(key).or_insert(cost);
@@ -620,7 +620,7 @@ fn what_does_not_come_along_the_tree_is_offered() {
     network.run(10 * MINUTE);
     let at = 40;
     let links = network.nodes[at].database.links.iter();
-    let on_tree = |(id, link): (&LinkId, &Link)| (link.way == Way::Tree).then_some(*id);
+    let on_tree = |(id, link): (LinkId, &Link)| (link.way == Way::Tree).then_some(id);
     network.deaf = links.filter_map(on_tree).collect();
     assert!((1..4).contains(&network.deaf.len()), "{:?}", network.deaf);
     network.nodes[0].database.set_flags(0, network.now);
@@ -792,7 +792,7 @@ fn false_revocations_do_not_count() {
             .add_revocation(&revocation(&peer, UNIX_START - 1), now)
             .is_err()
     );
-    let link = *database.links.keys().next().unwrap();
+    let link = database.links.keys()[0];
     let good = revocation(&peer, NOT_AFTER);
     let mut w = Writer::new();
     w.u64(revocation_key(&peer, true))

@@ -16,6 +16,7 @@ use librecast::id::OriginId;
 use super::{Known, LinkView, Policy, Prospect, TopologyConfig, View, Wish};
 use crate::config::LinkId;
 use crate::database::LinkStanding;
+use crate::sorted::Few;
 
 /// Members that are known at a time, and directions that fail.
 pub(super) const MAX_KNOWN: usize = 4_096;
@@ -77,7 +78,7 @@ pub struct Topology {
     members: u64,
     /// Kept apart: it may be said of who is not known yet.
     failing: BTreeSet<OriginId>,
-    links: BTreeMap<LinkId, Link>,
+    links: Few<LinkId, Link>,
     wanted: BTreeSet<OriginId>,
     /// The first and the last change since the last decision.
     changed: Option<(Instant, Instant)>,
@@ -97,7 +98,7 @@ impl Topology {
             known: BTreeMap::new(),
             members: 0,
             failing: BTreeSet::new(),
-            links: BTreeMap::new(),
+            links: Few::default(),
             wanted: BTreeSet::new(),
             changed: None,
             timer: None,
@@ -246,15 +247,15 @@ impl Topology {
             let prospects = looking.then(prospects).unwrap_or_default();
             self.decide(&prospects, now);
         }
-        for (id, link) in &mut self.links {
+        for (id, link) in self.links.iter_mut() {
             let over = |after| link.unwanted_since.is_some_and(|t| t + after <= now);
             if over(FADE_AFTER) && !link.faded {
                 link.faded = true;
-                self.events.push_back(TopologyEvent::Fade { link: *id });
+                self.events.push_back(TopologyEvent::Fade { link: id });
             }
             if over(RETIRE_AFTER) && !link.retired {
                 link.retired = true;
-                self.events.push_back(TopologyEvent::Retire { link: *id });
+                self.events.push_back(TopologyEvent::Retire { link: id });
             }
         }
         self.find_timer();
@@ -357,7 +358,7 @@ impl Topology {
     /// Tells wishes that have changed and looks which links nobody wants.
     fn review_links(&mut self, now: Instant) {
         let on_trial = self.policy.on_trial();
-        for (id, link) in &mut self.links {
+        for (id, link) in self.links.iter_mut() {
             let wish = match link.neighbor {
                 neighbor if Some(neighbor) == on_trial => Wish::Trial,
                 neighbor if self.wanted.contains(&neighbor) => Wish::Yes,
@@ -366,12 +367,12 @@ impl Topology {
             if link.told != Some(wish) {
                 link.told = Some(wish);
                 self.events
-                    .push_back(TopologyEvent::Keep { link: *id, wish });
+                    .push_back(TopologyEvent::Keep { link: id, wish });
             }
             if wish != Wish::No || link.peer != Some(Wish::No) {
                 link.unwanted_since = None;
                 if std::mem::take(&mut link.faded) {
-                    self.events.push_back(TopologyEvent::Fade { link: *id });
+                    self.events.push_back(TopologyEvent::Fade { link: id });
                 }
             } else {
                 link.unwanted_since.get_or_insert(now);
