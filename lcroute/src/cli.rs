@@ -115,6 +115,14 @@ enum Command {
         #[arg(long, conflicts_with = "node")]
         token: Option<String>,
     },
+    /// All that this node has seen of its network, absent nodes too
+    Members,
+    /// Leave the network: stop the daemon, forget membership and key
+    Leave {
+        /// Also where this node is an issuer
+        #[arg(long)]
+        force: bool,
+    },
     /// PeerId, node address and network
     Id,
     /// What the daemon is doing
@@ -158,9 +166,12 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct Invite {
-    /// How long it can be used, such as 24h
+    /// How long hosts can join by it, such as 24h
     #[arg(long, default_value = "7d", value_parser = units::parse_duration)]
     ttl: Duration,
+    /// How long its nodes stay members without hearing from an issuer; certificates renew themselves for as long
+    #[arg(long, value_name = "D", default_value = "365d", value_parser = units::parse_duration)]
+    member_ttl: Duration,
     /// A label that its nodes get; may be repeated
     #[arg(long, value_name = "K=V", value_parser = label)]
     label: Vec<(String, String)>,
@@ -218,6 +229,9 @@ fn label(text: &str) -> Result<(String, String), String> {
 }
 
 fn group(text: &str) -> Result<std::net::Ipv6Addr, String> {
+    if text.parse::<std::net::Ipv4Addr>().is_ok() {
+        return Err("IPv4 is not carried: take an IPv6 group such as ff1e::42".into());
+    }
     let group: std::net::Ipv6Addr = text.parse().map_err(|e| format!("{e}"))?;
     if group.is_multicast() {
         Ok(group)
@@ -271,6 +285,7 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
         Command::Invite(i) => {
             let wish = commands::membership::Wish {
                 ttl: i.ttl,
+                member_ttl: i.member_ttl,
                 labels: i.label,
                 signal: i.signal,
                 prefixes: i.prefix,
@@ -286,6 +301,8 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
             let whom = whom.ok_or_else(|| anyhow::anyhow!("NODE or --token"))?;
             commands::revoke::run(&common, &config, &whom)
         }
+        Command::Members => commands::membership::members(&common, &config),
+        Command::Leave { force } => commands::membership::leave(&common, &config, force),
         Command::Id => commands::membership::id(&common, &config),
         Command::Run { tun, signal } => {
             let overrides = Overrides { tun, signal };
@@ -331,10 +348,10 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
         // above
         Command::Doctor => Ok(Exit::Ok),
         Command::Listen { group: g } => {
-            commands::selftest::listen(&target(g, &config), common.json)
+            commands::selftest::listen(&target(g, &config, control), common.json)
         }
         Command::Say { group: g, text } => {
-            commands::selftest::say(&target(g, &config), text.as_deref())
+            commands::selftest::say(&target(g, &config, control), text.as_deref())
         }
         Command::Sim(arguments) => {
             crate::memory::be_fast();
@@ -344,12 +361,13 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
     }
 }
 
-fn target(g: Group, config: &Config) -> commands::selftest::Target {
+fn target(g: Group, config: &Config, control: PathBuf) -> commands::selftest::Target {
     commands::selftest::Target {
         group: g.group,
         port: g.port,
         interface: g.interface,
         default_interface: config.tun.name.clone(),
+        control,
     }
 }
 

@@ -135,6 +135,8 @@ fn assemble(
     let key = Arc::new(identity.key);
     let network = identity.membership.network;
     let revocations = state.revocations(&network, unix_now())?;
+    let mut members = state.members();
+    members.note(&identity.member, unix_now());
     let (keep, kept) = mpsc::unbounded_channel();
     let overlay = Overlay::new(
         OverlayConfig {
@@ -176,6 +178,7 @@ fn assemble(
         chain: identity.chain,
         announce: config.network.announce.clone(),
         revocations: revocations.clone(),
+        members,
         keep,
         seed: seed(),
     };

@@ -6,6 +6,14 @@ use lcroute_engine::DropReason;
 const SHELL: &[(&str, &str)] = &[
     ("no_such_link", "For a link that has just gone down."),
     (
+        "renewal_ignored",
+        "A request to renew a certificate that its node has not signed, or to a node that is no issuer.",
+    ),
+    (
+        "revocation_unproven",
+        "A peer refused a link by a revocation that is not valid.",
+    ),
+    (
         "routed_not_sent",
         "A message to another node for which there is no way, or that may not be sent.",
     ),

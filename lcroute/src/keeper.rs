@@ -17,6 +17,8 @@ pub enum Keep {
     Incarnation(u32),
     /// Somebody has been expelled.
     Revocation(Box<Revocation>),
+    /// The list of members as text.
+    Members(String),
 }
 
 /// Writes it.
@@ -52,13 +54,14 @@ impl Keeper {
 
     /// Writes `first` and whatever waits behind it: each file once.
     pub fn keep(&mut self, first: Option<Keep>) {
-        let (mut renewed, mut expelled) = (None, false);
+        let (mut renewed, mut expelled, mut members) = (None, false, None);
         let mut next = first.or_else(|| self.queue.try_recv().ok());
         while let Some(keep) = next {
             match keep {
                 Keep::Chain(chain) => renewed = Some(chain),
                 Keep::Incarnation(used) => complain(self.state.store_incarnation(used)),
                 Keep::Revocation(r) => expelled |= self.revocations.add(*r, unix_now()),
+                Keep::Members(text) => members = Some(text),
             }
             next = self.queue.try_recv().ok();
         }
@@ -68,6 +71,9 @@ impl Keeper {
         }
         if expelled {
             complain(self.state.store_revocations(&self.revocations));
+        }
+        if let Some(text) = members {
+            complain(self.state.store_members(&text));
         }
     }
 }

@@ -16,6 +16,7 @@ mod inbound_probe;
 mod inbox;
 mod keeper;
 mod lone;
+mod members;
 mod memory;
 pub mod metrics;
 mod netlink;

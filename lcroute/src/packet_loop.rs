@@ -134,6 +134,7 @@ impl PacketLoop {
     pub fn run(mut self) -> anyhow::Result<(End, tun::Device)> {
         let ended = self.carry();
         let now = Instant::now();
+        self.write_members(now);
         self.parts.overlay.shutdown(now);
         self.deliver(now);
         let end = ended?;
@@ -563,7 +564,7 @@ impl PacketLoop {
                     .engine
                     .handle_data(lcroute_engine::LinkId(link.0), message, now);
             }
-            Event::Signal { .. } | Event::DirectFailure { .. } => {
+            Event::Signal { .. } | Event::DirectFailure { .. } | Event::Revocation { .. } => {
                 self.handle_network_event(event, now);
             }
             // the overlay has logged it, and `peers` shows it

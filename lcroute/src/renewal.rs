@@ -1,7 +1,7 @@
 //! Certificates that renew themselves: the node that asks, and the issuer that answers.
 //!
 //! ```text
-//!            a third of its time is left
+//!     a third of its time is left, or it stands on an invitation still
 //!   resting -----------------------------> asking one issuer after the other
 //!      ^                                       |            |
 //!      '------- an answer with a new chain ----'            | all asked, none renewed
@@ -188,7 +188,8 @@ impl Renewal {
         }
         let left = self.chain.not_after().saturating_sub(unix);
         let third = self.chain.life() / 3;
-        if left > third {
+        // who came by a token has the rest of the token's time: an issuer gives what the token promises
+        if left > third && self.chain.invitation().is_none() {
             self.end_round();
             let wait = Duration::from_secs(left - third).min(LOOK);
             self.due = now + wait;
@@ -287,13 +288,21 @@ const PER_NODE: Duration = Duration::from_secs(1);
 /// Nodes whose last request is remembered; more than ask within [`PER_NODE`].
 const MAX_NODES: usize = 256;
 
+/// What an issuer knows of its network.
+pub trait Registry {
+    /// Whether a member has been expelled.
+    fn is_revoked(&self, member: &Member) -> bool;
+    /// The name that a member shall have: its own, unless another member has it already.
+    fn free_name(&self, member: &Member) -> String;
+}
+
 /// The issuer's side: renews what is valid.
 #[derive(Debug)]
 pub struct Renewer {
     key: Arc<SecretKey>,
     certificate: Certificate,
     bucket: TokenBucket,
-    last: BTreeMap<OriginId, Instant>,
+    last: BTreeMap<PeerId, Instant>,
 }
 
 impl Renewer {
@@ -308,60 +317,64 @@ impl Renewer {
         }
     }
 
-    /// The answer to a request from `from`; none where that is not worth one. `revoked` tells whether a member
-    /// has been expelled.
+    /// The answer to a request of `asker`, a node that the network knows; none to what it has not signed, so that
+    /// nobody else uses up its turn.
     pub fn answer(
         &mut self,
-        from: OriginId,
+        asker: &PeerId,
         request: &[u8],
-        revoked: impl Fn(&Member) -> bool,
+        network: &impl Registry,
         unix: u64,
         now: Instant,
     ) -> Option<Vec<u8>> {
         let request = decode_request(request).ok()?;
-        let answer = if self.may_work(from, now) {
-            self.renew(from, &request, revoked, unix)
+        asker
+            .verify(CONTEXT, request.signed, &request.signature)
+            .ok()?;
+        let answer = if self.may_work(asker, now) {
+            self.renew(asker, &request, network, unix)
         } else {
             Err(Verdict::Busy)
         };
         encode_answer(request.nonce, answer.as_ref().map_err(|v| *v)).ok()
     }
 
-    fn may_work(&mut self, from: OriginId, now: Instant) -> bool {
+    fn may_work(&mut self, asker: &PeerId, now: Instant) -> bool {
         let recent = |at: &Instant| now.saturating_duration_since(*at) < PER_NODE;
-        if self.last.get(&from).is_some_and(recent) || !self.bucket.ready(now) {
+        if self.last.get(asker).is_some_and(recent) || !self.bucket.ready(now) {
             return false;
         }
         self.bucket.spend(1, now);
         if self.last.len() >= MAX_NODES {
             self.last.retain(|_, at| recent(at));
         }
-        self.last.insert(from, now);
+        self.last.insert(*asker, now);
         true
     }
 
     fn renew(
         &self,
-        from: OriginId,
+        asker: &PeerId,
         request: &Request<'_>,
-        revoked: impl Fn(&Member) -> bool,
+        network: &impl Registry,
         unix: u64,
     ) -> Result<Chain, Verdict> {
         let (chain, member) = self.check(request, unix).map_err(|e| {
-            tracing::debug!("renewal of {from}: {e}");
+            tracing::debug!("renewal of {asker}: {e}");
             Verdict::Refused
         })?;
-        if member.addresses.origin != from {
+        if member.peer != *asker {
             return Err(Verdict::Refused);
         }
-        if revoked(&member) {
+        if network.is_revoked(&member) {
             return Err(Verdict::Revoked);
         }
         let life = chain.life();
-        if chain.not_after().saturating_sub(unix) > life / 2 {
+        if chain.invitation().is_none() && chain.not_after().saturating_sub(unix) > life / 2 {
             return Err(Verdict::Early);
         }
-        let renewed = chain.renew(&self.certificate, &self.key, unix, life);
+        let name = network.free_name(&member);
+        let renewed = chain.renew_as(&name, &self.certificate, &self.key, unix, life);
         let renewed = renewed.map_err(|e| {
             tracing::info!(
                 "{} ({}) cannot be renewed here: {e}",
@@ -383,10 +396,6 @@ impl Renewer {
         }
         let chain = Chain::decode(request.chain)?;
         let member = chain.verify(&self.certificate.network(), unix)?;
-        let signer: &PeerId = &member.peer;
-        signer
-            .verify(CONTEXT, request.signed, &request.signature)
-            .map_err(|_| WireError::Bad("signature"))?;
         Ok((chain, member))
     }
 }
@@ -415,6 +424,7 @@ mod tests {
         Grant {
             not_before: NOW,
             not_after: until,
+            renew_for: 0,
             core: false,
             name: String::new(),
             labels: BTreeMap::new(),
@@ -433,7 +443,23 @@ mod tests {
         .unwrap()
     }
 
-    /// A node that joined at NOW with a token for a week.
+    /// A network that has one node, and another that is called `taken`.
+    #[derive(Default)]
+    struct Known {
+        revoked: bool,
+    }
+
+    impl Registry for Known {
+        fn is_revoked(&self, _: &Member) -> bool {
+            self.revoked
+        }
+
+        fn free_name(&self, member: &Member) -> String {
+            member.name.replace("taken", "taken-2")
+        }
+    }
+
+    /// A node whose certificate an issuer signed at NOW, for a week.
     struct World {
         start: Instant,
         node: Renewal,
@@ -447,18 +473,19 @@ mod tests {
         let start = Instant::now();
         let certificate = issuer_certificate(issuer_until);
         let until = (NOW + WEEK).min(issuer_until);
-        let token = Token::invite(&certificate, &key(2), grant(until), vec![]).unwrap();
-        let joined = token.join(key(3).peer_id(), "node", NOW).unwrap();
+        let member = Grant {
+            name: "node".into(),
+            ..grant(until)
+        };
+        let node = key(3).peer_id();
+        let node = Certificate::sign(Kind::Node, network(), node, member, &key(2)).unwrap();
+        let joined = Chain::new(vec![certificate.clone(), node]).unwrap();
         World {
             start,
             node: Renewal::new(key(3), network(), joined.clone(), 1, start),
             issuer: Renewer::new(key(2), certificate, start),
             joined,
         }
-    }
-
-    fn origin(peer: &PeerId) -> OriginId {
-        librecast::id::NodeAddresses::derive(&network(), peer).origin
     }
 
     impl World {
@@ -474,9 +501,9 @@ mod tests {
 
         fn answer(&mut self, s: u64, request: &[u8], revoked: bool) -> Vec<u8> {
             let (unix, now) = self.at(s);
-            let from = origin(&key(3).peer_id());
+            let asker = key(3).peer_id();
             self.issuer
-                .answer(from, request, |_| revoked, unix, now)
+                .answer(&asker, request, &Known { revoked }, unix, now)
                 .unwrap()
         }
 
@@ -593,16 +620,107 @@ mod tests {
             Verdict::Refused,
             "over"
         );
+        let foreign = encode_request(1, &w.joined, &key(4)).unwrap();
         let (unix, now) = w.at(s + 10);
+        let other = key(4).peer_id();
         let other = w
             .issuer
-            .answer(OriginId(9), &request, |_| false, unix, now)
-            .unwrap();
+            .answer(&other, &foreign, &Known::default(), unix, now);
         assert_eq!(
-            verdict(&other),
+            verdict(&other.unwrap()),
             Verdict::Refused,
-            "asked by another than the node"
+            "asked with the certificates of another node"
         );
+    }
+
+    #[test]
+    fn who_came_by_a_token_gets_at_once_what_the_token_promises() {
+        let certificate = issuer_certificate(NOW + 100 * WEEK);
+        let hour = Grant {
+            renew_for: 9 * WEEK,
+            ..grant(NOW + 3_600)
+        };
+        let token = Token::invite(&certificate, &key(2), hour, vec![]).unwrap();
+        let joined = token.join(key(3).peer_id(), "node", NOW).unwrap();
+        let mut w = world(NOW + 100 * WEEK);
+        w.node = Renewal::new(key(3), network(), joined, 1, w.start);
+        let (_, request) = w.ask(1, &[ISSUER]).unwrap();
+        let answer = w.answer(1, &request, false);
+        let (chain, member) = w.hear(1, ISSUER, &answer).unwrap();
+        assert_eq!(member.not_after, NOW + 1 + 9 * WEEK);
+        assert_eq!(chain.life(), 9 * WEEK);
+        // from then on it renews as all others do
+        let (s, _, _) = w.wait(1, &[ISSUER]);
+        assert!(s > 5 * WEEK, "{s}");
+    }
+
+    #[test]
+    fn who_has_the_name_of_another_gets_one_of_its_own() {
+        let certificate = issuer_certificate(NOW + 100 * WEEK);
+        let week = Grant {
+            renew_for: WEEK,
+            ..grant(NOW + WEEK)
+        };
+        let token = Token::invite(&certificate, &key(2), week, vec![]).unwrap();
+        let joined = token.join(key(3).peer_id(), "taken", NOW).unwrap();
+        let mut w = world(NOW + 100 * WEEK);
+        w.node = Renewal::new(key(3), network(), joined, 1, w.start);
+        let (_, request) = w.ask(1, &[ISSUER]).unwrap();
+        let answer = w.answer(1, &request, false);
+        let (_, member) = w.hear(1, ISSUER, &answer).unwrap();
+        assert_eq!(member.name, "taken-2");
+    }
+
+    #[test]
+    fn nobody_uses_up_the_turn_of_another_node() {
+        let mut w = world(NOW + 100 * WEEK);
+        let (s, _, request) = w.wait(0, &[ISSUER]);
+        let (unix, now) = w.at(s);
+        let victim = key(3).peer_id();
+        for n in 0..1_000 {
+            let forged = encode_request(n, &w.joined, &key(4)).unwrap();
+            let answer = w
+                .issuer
+                .answer(&victim, &forged, &Known::default(), unix, now);
+            assert_eq!(answer, None, "the victim has not signed it");
+        }
+        let answer = w.answer(s, &request, false);
+        assert_eq!(decode_answer(&answer).unwrap().1, Verdict::Renewed);
+    }
+
+    #[test]
+    fn a_token_holder_cannot_write_himself_a_longer_life() {
+        let certificate = issuer_certificate(NOW + 500 * WEEK);
+        let hour = Grant {
+            renew_for: WEEK,
+            ..grant(NOW + 3_600)
+        };
+        let token = Token::invite(&certificate, &key(2), hour.clone(), vec![]).unwrap();
+        // as its text gives it to whoever has it
+        let text = token.encode();
+        let bytes = bs58::decode(&text[4..]).into_vec().unwrap();
+        let secret = SecretKey::from_seed(bytes[32..64].try_into().unwrap());
+        let chain = |greedy: Grant| {
+            let node = key(3).peer_id();
+            let node = Certificate::sign(Kind::Node, network(), node, greedy, &secret).unwrap();
+            let all = vec![certificate.clone(), token.invitation().clone(), node];
+            Chain::new(all).unwrap()
+        };
+        let longer = Grant {
+            not_after: u64::MAX,
+            ..hour.clone()
+        };
+        assert!(chain(longer).verify(&network(), NOW).is_err());
+        let often = Grant {
+            renew_for: u64::MAX,
+            ..hour
+        };
+        let mut w = world(NOW + 500 * WEEK);
+        let request = encode_request(1, &chain(often), &key(3)).unwrap();
+        let answer = w.answer(1, &request, false);
+        let (_, verdict, renewed) = decode_answer(&answer).unwrap();
+        assert_eq!(verdict, Verdict::Renewed);
+        assert_eq!(Chain::decode(renewed).unwrap().not_after(), NOW + 1 + WEEK);
     }
 
     #[test]
@@ -635,10 +753,13 @@ mod tests {
     #[test]
     fn a_request_is_signed_by_its_node() {
         let mut w = world(NOW + 100 * WEEK);
-        let s = WEEK - 10;
+        let (unix, now) = w.at(WEEK - 10);
         let stolen = encode_request(1, &w.joined, &key(4)).unwrap();
-        let answer = w.answer(s, &stolen, false);
-        assert_eq!(decode_answer(&answer).unwrap().1, Verdict::Refused);
+        let node = key(3).peer_id();
+        let answer = w
+            .issuer
+            .answer(&node, &stolen, &Known::default(), unix, now);
+        assert_eq!(answer, None);
     }
 
     #[test]
@@ -668,9 +789,8 @@ mod tests {
             let (s, _, _) = w.wait(0, &[ISSUER]);
             prop_assert!(w.hear(s, ISSUER, &bytes).is_none());
             let (unix, now) = w.at(s);
-            if let Some(answer) = w.issuer.answer(ISSUER, &bytes, |_| false, unix, now) {
-                prop_assert_ne!(decode_answer(&answer).unwrap().1, Verdict::Renewed);
-            }
+            let asker = key(3).peer_id();
+            prop_assert_eq!(w.issuer.answer(&asker, &bytes, &Known::default(), unix, now), None);
         }
     }
 }

@@ -8,7 +8,7 @@ use librecast::cert::Member;
 use librecast::id::{NetworkId, PeerId};
 use librecast::revocation::Revocation;
 
-/// Most that are kept; the ones that end first make room.
+/// Most that are kept. Those of issuers make room for those of the network's key, then the ones that end first.
 pub const MAX_REVOCATIONS: usize = 4_096;
 
 /// The revocations that a node knows: one for each key.
@@ -48,7 +48,7 @@ impl Revocations {
             _ => self.0.insert(revocation.key(), revocation),
         };
         if self.0.len() > MAX_REVOCATIONS {
-            let first = self.iter().min_by_key(|r| (r.until(), r.key()));
+            let first = self.iter().min_by_key(|r| (strength(r), r.key()));
             if let Some(key) = first.map(Revocation::key) {
                 self.0.remove(&key);
             }
@@ -96,6 +96,7 @@ pub fn parse(text: &str, network: &NetworkId) -> Result<Revocation, String> {
 
 #[cfg(test)]
 mod tests {
+    use librecast::cert::{Certificate, Grant, GroupPrefix, Kind};
     use librecast::id::SecretKey;
 
     use super::*;
@@ -141,6 +142,33 @@ mod tests {
         assert!(!all.add(revocation(2, NOW), NOW + 1), "over");
         all.add(revocation(3, NOW + 9), NOW + 7);
         assert_eq!(all.iter().count(), 1, "the first is over, too");
+    }
+
+    #[test]
+    fn an_issuer_pushes_out_none_of_the_networks_key() {
+        let issuer_key = SecretKey::from_seed(&[2; 32]);
+        let grant = Grant {
+            not_before: NOW,
+            not_after: NOW + 1_000_000,
+            renew_for: 0,
+            core: false,
+            name: String::new(),
+            labels: BTreeMap::new(),
+            prefixes: vec![GroupPrefix::ALL],
+        };
+        let (id, subject) = (network().peer_id(), issuer_key.peer_id());
+        let issuer = Certificate::sign(Kind::Issuer, id, subject, grant, &network()).unwrap();
+        let mut all = Revocations::default();
+        let own = Revocation::by_network(&network(), subject, NOW, NOW + 5).unwrap();
+        all.add(own.clone(), NOW);
+        for seed in 0..=MAX_REVOCATIONS as u16 {
+            let key = revocation(seed, NOW).key();
+            let until = NOW + 1_000;
+            let made = Revocation::by_issuer(&issuer, &issuer_key, key, NOW, until).unwrap();
+            all.add(made, NOW);
+        }
+        assert_eq!(all.iter().count(), MAX_REVOCATIONS);
+        assert!(all.iter().any(|r| *r == own), "the issuer's own expulsion");
     }
 
     #[test]

@@ -106,7 +106,7 @@ fn verify(chain: &[u8], network: &NetworkId, now: u64) -> Result<Good, &'static 
         _ => "forged certificate",
     })?;
     let valid = (
-        chain.not_before().saturating_sub(CLOCK_SKEW),
+        chain.issued().saturating_sub(CLOCK_SKEW),
         chain.not_after().saturating_add(CLOCK_SKEW),
     );
     let credential = Credential {

@@ -36,6 +36,11 @@ impl Common {
         Ok(Config::load(self.config.as_deref())?)
     }
 
+    /// Whether the state directory is a user's own because nobody named another, while services use the system's.
+    pub fn is_users_own_state(&self, config: &Config) -> bool {
+        !is_root() && self.state_dir.is_none() && config.state_dir.is_none()
+    }
+
     /// The configuration file that was named, if one was.
     pub fn config_path(&self) -> Option<&Path> {
         self.config.as_deref()

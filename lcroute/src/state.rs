@@ -13,6 +13,7 @@ use librecast::id::{IdError, NetworkId, SecretKey};
 use librecast::service;
 use serde::{Deserialize, Serialize};
 
+use crate::members::Members;
 use crate::revocations::Revocations;
 
 const NODE_KEY: &str = "node.key";
@@ -24,6 +25,9 @@ const NETWORK_KEY: &str = "network.key";
 const MEMBERSHIP: &str = "membership.toml";
 const INCARNATION: &str = "incarnation";
 const REVOCATIONS: &str = "revocations";
+const MEMBERS: &str = "members";
+/// More than as many members as are kept take, with all labels.
+const MAX_MEMBERS_FILE: u64 = 32 << 20;
 /// More than [`MAX_REVOCATIONS`] of the longest take in base58.
 const MAX_REVOCATIONS_FILE: u64 = 16 << 20;
 
@@ -287,6 +291,46 @@ impl StateDir {
         }
     }
 
+    /// Whom this node has seen; nobody where the list cannot be read, as the network tells it again.
+    #[must_use]
+    pub fn members(&self) -> Members {
+        let mut text = String::new();
+        let read = File::open(self.path.join(MEMBERS))
+            .and_then(|file| file.take(MAX_MEMBERS_FILE).read_to_string(&mut text));
+        match read {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!("{}/{MEMBERS}: {e}", self.path.display());
+                Members::default()
+            }
+            _ => Members::parse(&text),
+        }
+    }
+
+    /// Replaces the list of members.
+    pub fn store_members(&self, text: &str) -> anyhow::Result<()> {
+        self.write(MEMBERS, text.as_bytes())
+    }
+
+    /// Forgets the network; the key stays.
+    pub fn forget_membership(&self) -> anyhow::Result<()> {
+        self.remove(MEMBERSHIP)
+    }
+
+    fn remove(&self, name: &str) -> anyhow::Result<()> {
+        let path = self.path.join(name);
+        match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(permission(&e, &path)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Forgets network and key. The network's own key, if it lies here, stays.
+    pub fn forget(&self) -> anyhow::Result<()> {
+        // the membership first: without it the key is of no use
+        let all = [MEMBERSHIP, NODE_KEY, REVOCATIONS, MEMBERS, INCARNATION];
+        all.into_iter().try_for_each(|name| self.remove(name))
+    }
+
     /// Replaces the revocations.
     pub fn store_revocations(&self, all: &Revocations) -> anyhow::Result<()> {
         self.write(REVOCATIONS, all.text().as_bytes())
@@ -345,6 +389,7 @@ pub(crate) mod testing {
         let grant = Grant {
             not_before: now,
             not_after: now + 1_000,
+            renew_for: 0,
             core: true,
             name: String::new(),
             labels: BTreeMap::new(),

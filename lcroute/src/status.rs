@@ -17,6 +17,8 @@ pub enum State {
     Connecting,
     /// At least one link.
     Connected,
+    /// Revoked: nobody in the network makes links with this node any more.
+    Expelled,
     /// Told to stop.
     Stopping,
 }
@@ -29,6 +31,7 @@ impl State {
             Self::Starting => "starting",
             Self::Connecting => "connecting",
             Self::Connected => "connected",
+            Self::Expelled => "expelled",
             Self::Stopping => "stopping",
         }
     }

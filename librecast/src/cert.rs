@@ -5,17 +5,20 @@
 //!                              \----------signs----------------> node
 //! ```
 //!
-//! A certificate narrows what the one above it allows: its group prefixes lie inside, it is not
-//! `core` unless the other is, labels only add up. It is valid while every certificate above it is.
+//! A certificate narrows what the one above it allows: its time and its group prefixes lie inside, it is not
+//! `core` unless the other is, labels only add up.
 //!
-//! Any issuer can renew a node ([`Chain::renew`]): the new certificate hangs directly under the issuer, and
-//! remembers the keys that the old one stood on, so that who loses one of them loses the renewed ones too.
+//! Any issuer can renew a node ([`Chain::renew`]): the new certificate hangs directly under the issuer, lasts as
+//! long as the invitation says ([`Grant::renew_for`]), and remembers the keys that the old one stood on, so that
+//! who loses one of them loses the renewed ones too. A token holder signs node certificates as well: what would
+//! favour the signer (earlier keys, how long renewals last) counts only where an issuer has signed it.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::Ipv6Addr;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
@@ -23,7 +26,7 @@ use crate::id::{NetworkId, NodeAddresses, PeerId, SecretKey};
 use crate::wire::{Reader, WireError, Writer};
 
 const CONTEXT: &str = "lcroute 2026 certificate";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Longest certificate in bytes; a chain holds at most three.
 pub const MAX_CERTIFICATE: usize = 2_048;
 /// Longest chain in bytes.
@@ -160,6 +163,9 @@ pub struct Grant {
     pub not_before: u64,
     /// Unix seconds.
     pub not_after: u64,
+    /// How many seconds a renewed membership lasts. An invitation says it, and node certificates that an issuer
+    /// signed; 0: as long as this certificate.
+    pub renew_for: u64,
     /// May be the root of shared trees.
     pub core: bool,
     /// A node's name; empty for issuers and invitations.
@@ -171,9 +177,10 @@ pub struct Grant {
 }
 
 /// Keys that a membership stands on: whoever revokes one of them ends it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct KeysAbove {
-    /// The issuer, then those of earlier certificates.
+    /// The chain's issuer first, then those of earlier certificates.
     pub issuers: Vec<PeerId>,
     /// The invitation, if there was one, and those of earlier certificates.
     pub invitations: Vec<PeerId>,
@@ -183,6 +190,18 @@ impl KeysAbove {
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &PeerId> {
         self.into_iter()
+    }
+
+    /// Whether the membership of `peer` ends once `key` is revoked. The network's key can expel everyone; issuers
+    /// (`by_network` is false) neither one another nor themselves.
+    #[must_use]
+    pub fn end_with(&self, peer: &PeerId, key: &PeerId, by_network: bool) -> bool {
+        let node = peer == key || self.invitations.contains(key);
+        if by_network {
+            node || self.issuers.contains(key)
+        } else {
+            node && self.issuers.first() != Some(key)
+        }
     }
 
     fn len(&self) -> usize {
@@ -269,6 +288,7 @@ impl Certificate {
             .put(subject.public_key());
         w.u64(grant.not_before)
             .u64(grant.not_after)
+            .u64(grant.renew_for)
             .u8(core | renewed);
         w.text8(&grant.name)?;
         w.u8(grant.labels.len() as u8);
@@ -397,14 +417,17 @@ impl Certificate {
     }
 
     fn narrows(&self, above: &Grant) -> Result<(), CertError> {
+        let own = &self.grant;
+        let in_time = above.not_before <= own.not_before
+            && own.not_before <= own.not_after
+            && own.not_after <= above.not_after;
         let inside = |p: &GroupPrefix| above.prefixes.iter().any(|a| a.covers(p));
         let labels = above
             .labels
             .iter()
-            .all(|(k, v)| self.grant.labels.get(k) == Some(v));
-        let ok =
-            self.grant.prefixes.iter().all(inside) && (!self.grant.core || above.core) && labels;
-        if ok {
+            .all(|(k, v)| own.labels.get(k) == Some(v));
+        let core = !own.core || above.core;
+        if in_time && own.prefixes.iter().all(inside) && core && labels {
             Ok(())
         } else {
             Err(CertError::Widened(self.kind))
@@ -449,7 +472,7 @@ fn decode_previous(r: &mut Reader<'_>) -> Result<KeysAbove, WireError> {
 
 /// A grant, and whether the flag "renewed" is set.
 fn decode_grant(r: &mut Reader<'_>) -> Result<(Grant, bool), WireError> {
-    let (not_before, not_after) = (r.u64()?, r.u64()?);
+    let (not_before, not_after, renew_for) = (r.u64()?, r.u64()?, r.u64()?);
     let flags = r.u8()?;
     if flags & !(FLAG_CORE | FLAG_RENEWED) != 0 {
         return Err(WireError::Bad("flags"));
@@ -474,6 +497,7 @@ fn decode_grant(r: &mut Reader<'_>) -> Result<(Grant, bool), WireError> {
     let grant = Grant {
         not_before,
         not_after,
+        renew_for,
         core,
         name,
         labels,
@@ -504,7 +528,7 @@ pub struct Member {
     pub prefixes: Vec<GroupPrefix>,
     /// May be the root of shared trees.
     pub core: bool,
-    /// Unix seconds: the earliest expiry in its chain.
+    /// Unix seconds: when its certificate ends, the first of its chain to do so.
     pub not_after: u64,
     /// Where it is.
     pub addresses: NodeAddresses,
@@ -513,19 +537,17 @@ pub struct Member {
 }
 
 impl Member {
-    /// Whether it holds an issuer certificate: may invite, renew and revoke.
+    /// Whether it holds an issuer certificate: may invite, renew and revoke. The chain begins with that
+    /// certificate; keys of earlier certificates make nobody an issuer.
     #[must_use]
     pub fn is_issuer(&self) -> bool {
-        self.keys.issuers.contains(&self.peer)
+        self.keys.issuers.first() == Some(&self.peer)
     }
 
-    /// Whether it is out once `key` is revoked. The network's key can expel everyone; issuers
-    /// (`by_network` is false) neither one another nor themselves.
+    /// Whether it is out once `key` is revoked: [`KeysAbove::end_with`].
     #[must_use]
     pub fn is_expelled_by(&self, key: &PeerId, by_network: bool) -> bool {
-        let issuer = self.keys.issuers.contains(key);
-        let node = self.peer == *key || self.keys.invitations.contains(key);
-        (node || issuer) && (by_network || !issuer)
+        self.keys.end_with(&self.peer, key, by_network)
     }
 }
 
@@ -565,30 +587,32 @@ impl Chain {
         self.node().grant.not_before
     }
 
-    /// Unix seconds: the earliest expiry in it.
+    /// Unix seconds: when it ends. In a chain that verifies this is the earliest expiry.
     #[must_use]
     pub fn not_after(&self) -> u64 {
-        let ends = self.0.iter().map(|c| c.grant.not_after);
-        ends.min().unwrap_or_default()
+        self.node().grant.not_after
     }
 
-    /// Unix seconds: the latest start in it.
+    /// The invitation that the node signed itself in with; none: an issuer signed its certificate.
     #[must_use]
-    pub fn not_before(&self) -> u64 {
-        let starts = self.0.iter().map(|c| c.grant.not_before);
-        starts.max().unwrap_or_default()
+    pub fn invitation(&self) -> Option<&Certificate> {
+        match self.0.as_slice() {
+            [_, invitation, _] => Some(invitation),
+            _ => None,
+        }
     }
 
-    /// For how many seconds such a membership is meant to last: the node's certificate, or the invitation
-    /// that it was made from (of whose time a part was over by then).
+    /// For how many seconds a renewed membership lasts, as an issuer has signed it.
     #[must_use]
     pub fn life(&self) -> u64 {
-        let below_issuer = self.0.iter().skip(1);
-        let lives = below_issuer.map(|c| c.grant.not_after.saturating_sub(c.grant.not_before));
-        lives.max().unwrap_or_default()
+        let grant = &self.invitation().unwrap_or(self.node()).grant;
+        match grant.renew_for {
+            0 => grant.not_after.saturating_sub(grant.not_before),
+            life => life,
+        }
     }
 
-    /// The keys that it stands on.
+    /// The keys that it stands on; its issuer's is the first.
     fn keys(&self) -> KeysAbove {
         let mut keys = KeysAbove::default();
         for certificate in &self.0 {
@@ -614,6 +638,18 @@ impl Chain {
         now: u64,
         ttl: u64,
     ) -> Result<Self, CertError> {
+        self.renew_as(&self.node().grant.name, issuer, key, now, ttl)
+    }
+
+    /// [`Self::renew`], with another name: two nodes of a network had the same.
+    pub fn renew_as(
+        &self,
+        name: &str,
+        issuer: &Certificate,
+        key: &SecretKey,
+        now: u64,
+        ttl: u64,
+    ) -> Result<Self, CertError> {
         if issuer.kind != Kind::Issuer || issuer.subject != key.peer_id() {
             return Err(CertError::Order);
         }
@@ -621,10 +657,13 @@ impl Chain {
         self.verify(&network, now)?;
         let old = self.node();
         // later than the old one whatever the clocks say: of two chains the later one counts
-        let not_before = now.max(old.grant.not_before.saturating_add(1));
+        let later = old.grant.not_before.saturating_add(1);
+        let not_before = now.max(later).max(issuer.grant.not_before);
         let grant = Grant {
             not_before,
             not_after: not_before.saturating_add(ttl).min(issuer.grant.not_after),
+            renew_for: self.life(),
+            name: name.to_owned(),
             ..old.grant.clone()
         };
         let mut previous = self.keys();
@@ -667,13 +706,16 @@ impl Chain {
 
     /// Checks the whole chain against the network key at `now` (Unix seconds, a day of skew allowed).
     pub fn verify(&self, network: &NetworkId, now: u64) -> Result<Member, CertError> {
-        let (mut signer, mut above, mut not_after) = (*network, None::<&Grant>, u64::MAX);
+        // whoever holds a token signs the node's certificate: it could name keys that nobody may revoke
+        if self.invitation().is_some() && self.node().previous.len() > 0 {
+            return Err(CertError::Widened(Kind::Node));
+        }
+        let (mut signer, mut above) = (*network, None::<&Grant>);
         for certificate in &self.0 {
             certificate.verify_by(&signer, network, now, CLOCK_SKEW)?;
             if let Some(above) = above {
                 certificate.narrows(above)?;
             }
-            not_after = not_after.min(certificate.grant.not_after);
             signer = certificate.subject;
             above = Some(&certificate.grant);
         }
@@ -684,7 +726,7 @@ impl Chain {
             labels: grant.labels.clone(),
             prefixes: grant.prefixes.clone(),
             core: grant.core,
-            not_after,
+            not_after: grant.not_after,
             addresses: NodeAddresses::derive(network, &signer),
             keys: self.keys(),
         })
@@ -764,10 +806,18 @@ impl Token {
                 }
                 e => Err(e),
             })?;
+        let invited = &self.invitation.grant;
+        // the inviting host's clock may run ahead of ours
+        let not_before = now.max(invited.not_before);
+        let not_after = match invited.renew_for {
+            0 => invited.not_after,
+            life => invited.not_after.min(not_before.saturating_add(life)),
+        };
         let grant = Grant {
             name: name.to_owned(),
-            not_before: now,
-            ..self.invitation.grant.clone()
+            not_before,
+            not_after,
+            ..invited.clone()
         };
         let node = Certificate::sign(Kind::Node, self.network, node, grant, &self.secret)?;
         Chain::new(vec![self.issuer.clone(), self.invitation.clone(), node])
@@ -861,6 +911,7 @@ mod tests {
         Grant {
             not_before: NOW,
             not_after: NOW + 7 * DAY,
+            renew_for: 0,
             core: false,
             name: name.to_owned(),
             labels: BTreeMap::new(),
@@ -878,6 +929,7 @@ mod tests {
         let (key, issuer_key) = (SecretKey::generate(), SecretKey::generate());
         let wide = Grant {
             not_after: NOW + 3_650 * DAY,
+            renew_for: 0,
             core: true,
             ..grant("")
         };
@@ -1147,6 +1199,72 @@ mod tests {
         assert!(founder.is_expelled_by(&issuer, true));
     }
 
+    /// The chain of whoever holds `token` and signs what he likes.
+    fn signed_by_the_holder(n: &Network, token: &Token, node: &Certificate) -> Chain {
+        let all = vec![n.issuer.clone(), token.invitation.clone(), node.clone()];
+        Chain::new(all).unwrap()
+    }
+
+    #[test]
+    fn a_token_holder_names_no_earlier_keys() {
+        let n = network();
+        let (net, issuer) = (n.key.peer_id(), n.issuer_key.peer_id());
+        let token = token(&n, grant(""));
+        let (node, invitation) = (
+            SecretKey::generate().peer_id(),
+            token.invitation().subject(),
+        );
+        let immune = KeysAbove {
+            issuers: vec![invitation, node],
+            invitations: Vec::new(),
+        };
+        let forged = Certificate::sign_with(
+            Kind::Node,
+            net,
+            node,
+            grant("evil"),
+            immune.clone(),
+            &token.secret,
+        );
+        let forged = signed_by_the_holder(&n, &token, &forged.unwrap());
+        let widened = Err(CertError::Widened(Kind::Node));
+        assert_eq!(forged.verify(&net, NOW), widened);
+        assert!(forged.renew(&n.issuer, &n.issuer_key, NOW, DAY).is_err());
+        // even where an issuer has signed them, they make nobody an issuer and protect no node
+        let lent = KeysAbove {
+            invitations: vec![invitation],
+            ..immune
+        };
+        let lent =
+            Certificate::sign_with(Kind::Node, net, node, grant("m"), lent, &n.issuer_key).unwrap();
+        let member = Chain::new(vec![n.issuer.clone(), lent]).unwrap();
+        let member = member.verify(&net, NOW).unwrap();
+        assert!(!member.is_issuer());
+        assert!(member.is_expelled_by(&node, false) && member.is_expelled_by(&invitation, false));
+        assert!(!member.is_expelled_by(&issuer, false) && member.is_expelled_by(&issuer, true));
+    }
+
+    #[test]
+    fn what_a_token_made_stays_revocable_by_issuers_after_renewals() {
+        let n = network();
+        let net = n.key.peer_id();
+        let token = token(&n, grant(""));
+        let (node, invitation) = (
+            SecretKey::generate().peer_id(),
+            token.invitation().subject(),
+        );
+        let mut chain = token.join(node, "a", NOW).unwrap();
+        for round in 0..3 {
+            let member = chain.verify(&net, NOW + round).unwrap();
+            for key in [node, invitation] {
+                assert!(member.is_expelled_by(&key, false), "after {round} renewals");
+            }
+            chain = chain
+                .renew(&n.issuer, &n.issuer_key, NOW + round, DAY)
+                .unwrap();
+        }
+    }
+
     #[test]
     fn only_nodes_are_renewed_and_their_earlier_keys_are_bounded() {
         let n = network();
@@ -1176,6 +1294,7 @@ mod tests {
         let grant = Grant {
             not_before: 1,
             not_after: 2,
+            renew_for: 3,
             core: true,
             name: "n".into(),
             labels: BTreeMap::from([("k".into(), "v".into())]),
@@ -1188,11 +1307,11 @@ mod tests {
         let cert = Certificate::sign_with(Kind::Node, id(1), id(2), grant, previous, &key).unwrap();
         let mut golden = Writer::new();
         golden
-            .u8(1)
+            .u8(2)
             .u8(3)
             .put(id(1).public_key())
             .put(id(2).public_key());
-        golden.u64(1).u64(2).u8(0b11);
+        golden.u64(1).u64(2).u64(3).u8(0b11);
         golden.put(b"\x01n\x01\x01k\x01v\x01");
         golden.ipv6("ff1e::".parse().unwrap()).u8(16);
         golden
@@ -1244,6 +1363,28 @@ mod tests {
             prop_assert!(text.parse::<Token>().is_err());
         }
 
+        /// What a token holder signs is a membership only inside of what the token gives, and lasts no longer.
+        #[test]
+        fn a_token_holder_grants_himself_nothing(
+            from in prop_oneof![Just(0), NOW - DAY..NOW + 20 * DAY, Just(u64::MAX)],
+            until in prop_oneof![Just(0), NOW - DAY..NOW + 20 * DAY, Just(u64::MAX)],
+            renew_for: u64,
+            core: bool,
+            at in NOW..NOW + 10 * DAY,
+        ) {
+            let n = network();
+            let token = token(&n, Grant { renew_for: DAY, ..grant("") });
+            let given = token.invitation.grant.clone();
+            let greedy = Grant { not_before: from, not_after: until, renew_for, core, ..grant("x") };
+            let node = SecretKey::generate().peer_id();
+            let node = Certificate::sign(Kind::Node, n.key.peer_id(), node, greedy, &token.secret).unwrap();
+            let chain = signed_by_the_holder(&n, &token, &node);
+            if let Ok(member) = chain.verify(&n.key.peer_id(), at) {
+                prop_assert!(member.not_after <= given.not_after && from >= given.not_before && !member.core);
+                prop_assert_eq!(chain.life(), DAY);
+            }
+        }
+
         #[test]
         fn certificates_survive_the_wire(
             name in "[a-zA-Z0-9 äöü.-]{0,20}",
@@ -1252,7 +1393,7 @@ mod tests {
             not_after in NOW..NOW * 2,
         ) {
             let key = SecretKey::from_seed(&[5; 32]);
-            let grant = Grant { not_before: NOW, not_after, core, name, labels, prefixes: vec![GroupPrefix::ALL] };
+            let grant = Grant { not_before: NOW, not_after, renew_for: 0, core, name, labels, prefixes: vec![GroupPrefix::ALL] };
             let cert = Certificate::sign(Kind::Node, key.peer_id(), key.peer_id(), grant, &key).unwrap();
             prop_assert_eq!(Certificate::decode(cert.as_bytes()).unwrap(), cert);
         }

@@ -53,6 +53,9 @@ events! {
     EXPELLED = "3df50d003c6529024bf93f07567a2e93", "lcroute: node expelled",
         &["LCROUTE_PEER"],
         "This node was revoked: nobody in the network makes links with it any more.";
+    EXPELLED_HERE = "cf75b6f54365edfb99c733626359ac93", "lcroute: this node is expelled",
+        &["LCROUTE_PEER"],
+        "This host's own node was revoked. `lcroute leave` and `lcroute join` with a new token bring it back, with a new key.";
     SHARE_READY = "e1c9a0ae7eab205a28e6387a639e1871", "lcsync: share ready",
         &["LCSYNC_SHARE", "LCSYNC_ROOT", "LCSYNC_GENERATION", "LCSYNC_BYTES"],
         "This share is served from now on.";

@@ -151,7 +151,7 @@ impl Revocation {
 
     /// Whether it counts in `network`: signed by its key, or by an issuer whose certificate was valid when it
     /// was issued, and not about the network's key or that issuer's own. It stays good when that certificate
-    /// expires.
+    /// expires, and is kept for a day longer at most: an issuer cannot fill the room for revocations for ever.
     pub fn verify(&self, network: &NetworkId) -> Result<(), RevocationError> {
         if self.network != *network {
             return Err(RevocationError::OtherNetwork);
@@ -166,6 +166,9 @@ impl Revocation {
             issuer
                 .verify_by(network, network, self.issued, CLOCK_SKEW)
                 .map_err(RevocationError::Signer)?;
+            if self.until > issuer.grant().not_after.saturating_add(CLOCK_SKEW) {
+                return Err(WireError::Bad("time to keep").into());
+            }
         }
         let signer = self.signer();
         let split = self.bytes.split_last_chunk::<64>();
@@ -243,6 +246,7 @@ mod tests {
         let grant = Grant {
             not_before: NOW,
             not_after: NOW + YEAR,
+            renew_for: 0,
             core: false,
             name: String::new(),
             labels: BTreeMap::new(),
@@ -257,7 +261,7 @@ mod tests {
             &key(2),
             revoked,
             now,
-            now + YEAR,
+            NOW + YEAR + CLOCK_SKEW,
         )
     }
 
@@ -314,9 +318,13 @@ mod tests {
     fn the_issuer_must_have_been_one_when_it_signed_and_not_for_ever() {
         let node = key(3).peer_id();
         assert!(by_issuer(node, NOW + YEAR).is_ok());
-        let late = by_issuer(node, NOW + YEAR + CLOCK_SKEW + 1);
+        let end = NOW + YEAR + CLOCK_SKEW + 1;
+        let issuer = certificate(Kind::Issuer);
+        let late = Revocation::by_issuer(&issuer, &key(2), node, end, end);
         let expired = RevocationError::Signer(CertError::Expired(Kind::Issuer));
         assert_eq!(late, Err(expired));
+        let long = Revocation::by_issuer(&issuer, &key(2), node, NOW, end);
+        assert_eq!(long, Err(WireError::Bad("time to keep").into()));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! sealed box to the recipient (X25519, XSalsa20-Poly1305; 48 bytes more than what is inside):
 //!   version 8 = 2 | kind 8 | sender 256 | recipient 256 | network 256 | time 64 (unix seconds)
 //!   | nonce 128 = { session 64 (random per process) | sequence 64 (counts up per session) }
-//!   | session of the recipient 64 (0: unknown) | control 8 (version of control messages, 2)
+//!   | session of the recipient 64 (0: unknown) | control 8 (version of control messages, 4)
 //!   | chain (u16 length, bytes) | payload (u16 length, bytes)
 //!   | ed25519 signature 512 over all of the above
 //!
@@ -13,6 +13,7 @@
 //! offer  (2): flags 8 (bit 0: ICE restart) | attempt 256 (random) | description
 //! answer (3): flags 8 | attempt 256 (of the offer) | nonce 256 (random) | description
 //! refusal (4): reason 8 (1 no room, 2 revoked, 3 another version)
+//!              | if revoked: the revocation (u16 length, bytes; none: empty)
 //! ```
 //!
 //! What comes before `time`, and the signature at the end, are the same in all versions: so who speaks another
@@ -23,6 +24,7 @@
 
 use std::fmt;
 
+use bytes::Bytes;
 use crypto_box::aead::OsRng;
 use crypto_box::{PublicKey, SecretKey as BoxKey};
 use librecast::cert::{CLOCK_SKEW, CertError, Chain, Member};
@@ -245,8 +247,8 @@ pub(crate) enum Payload {
         nonce: [u8; 32],
         description: Description,
     },
-    /// You get no link.
-    Refusal(Told),
+    /// You get no link. `proof`: the revocation that says so, which the sender cannot make up.
+    Refusal { told: Told, proof: Bytes },
 }
 
 /// A message whose sender, membership, network and age have been checked.
@@ -429,7 +431,7 @@ impl Payload {
             Self::Knock { .. } => 1,
             Self::Offer { .. } => 2,
             Self::Answer { .. } => 3,
-            Self::Refusal(_) => 4,
+            Self::Refusal { .. } => 4,
         }
     }
 
@@ -456,8 +458,11 @@ impl Payload {
                 w.u8(u8::from(*restart)).put(attempt).put(nonce);
                 description.write(&mut w)?;
             }
-            Self::Refusal(told) => {
+            Self::Refusal { told, proof } => {
                 w.u8(told.number());
+                if *told == Told::Revoked {
+                    w.bytes16(proof)?;
+                }
             }
         }
         Ok(w.into_vec())
@@ -486,7 +491,14 @@ impl Payload {
                     description: Description::read(&mut r)?,
                 }
             }
-            4 => Self::Refusal(Told::of(first)),
+            4 => {
+                let told = Told::of(first);
+                let proof = match told {
+                    Told::Revoked => Bytes::copy_from_slice(r.bytes16()?),
+                    _ => Bytes::new(),
+                };
+                Self::Refusal { told, proof }
+            }
             _ => return Err(WireError::Bad("kind")),
         };
         r.finish()?;
@@ -501,7 +513,7 @@ impl Payload {
             Self::Knock { .. } => "knock",
             Self::Offer { .. } => "offer",
             Self::Answer { .. } => "answer",
-            Self::Refusal(_) => "refusal",
+            Self::Refusal { .. } => "refusal",
         }
     }
 }

@@ -140,6 +140,11 @@ pub enum Event {
         /// False: there is a link now.
         failing: bool,
     },
+    /// A peer gives us no link because of this revocation, in its signed form. Nothing of it has been verified.
+    Revocation {
+        /// The revocation.
+        record: Bytes,
+    },
     /// A peer was refused a link (told once per peer and reason).
     PeerRefused {
         /// Who, as far as it is known.

@@ -34,6 +34,7 @@ pub use event::{
     Transmit, Unreachable,
 };
 pub use liveness::common_beat;
+pub use membership::Revoked;
 pub use overlay::{Overlay, OverlayError};
 pub use stun::{ask_address, told_address};
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
+use bytes::Bytes;
 use librecast::cert::{Chain, Member};
 use librecast::id::PeerId;
 use tracing::warn;
@@ -13,6 +14,15 @@ use crate::overlay::Overlay;
 
 /// Most revoked keys.
 const MAX_REVOKED: usize = 8_192;
+
+/// How a key was revoked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Revoked {
+    /// By the network's own key: then it may be an issuer's.
+    pub by_network: bool,
+    /// The revocation in its signed form: what the expelled are shown.
+    pub record: Bytes,
+}
 
 impl Overlay {
     /// Our own renewed certificate: what is signed from now on carries it. Links need not know, the
@@ -61,40 +71,47 @@ impl Overlay {
 
     /// A key of a node, an invitation or (by the network's key) an issuer counts no more: links to members that
     /// it made or is end at once, and they get no other.
-    pub fn revoke(&mut self, key: PeerId, by_network: bool, now: Instant) {
+    pub fn revoke(&mut self, key: PeerId, revoked: Revoked, now: Instant) {
         self.observe(now);
-        if let Some(by) = self.revoked.get_mut(&key) {
-            *by |= by_network;
-        } else if self.revoked.len() < MAX_REVOKED {
-            self.revoked.insert(key, by_network);
-        } else {
-            warn!(%key, "too many revoked keys: its links end, but it may come back");
-            self.count("revocations_full");
+        let known = self.revoked.get(&key);
+        if !known.is_some_and(|known| known.by_network) {
+            self.revoked.insert(key, revoked.clone());
         }
-        self.expel(&BTreeMap::from([(key, by_network)]), now);
+        self.bound_revoked();
+        self.expel(&BTreeMap::from([(key, revoked)]), now);
     }
 
-    /// All keys that count no more, and whether the network's key said so, in place of those before; at most
-    /// 8,192 are heeded.
-    pub fn set_revoked(&mut self, keys: BTreeMap<PeerId, bool>, now: Instant) {
+    /// All keys that count no more, in place of those before; at most 8,192 are heeded.
+    pub fn set_revoked(&mut self, keys: BTreeMap<PeerId, Revoked>, now: Instant) {
         self.observe(now);
         self.revoked = keys;
-        while self.revoked.len() > MAX_REVOKED {
-            self.revoked.pop_last();
-            self.count("revocations_full");
-        }
+        self.bound_revoked();
         let keys = self.revoked.clone();
         self.expel(&keys, now);
         let rows = self.peers.iter().flatten();
-        let revoked = rows.map(|peer| peer.id).filter(|id| self.is_revoked(id));
+        let revoked = rows.map(|peer| peer.id).filter(|id| self.is_expelled(id));
         let revoked: BTreeSet<_> = revoked.collect();
         let free = |id: &PeerId| !revoked.contains(id) && !keys.contains_key(id);
         self.readmit(Refusal::Revoked, &free, now);
         self.drain_dirty();
     }
 
+    /// Keys that the network's own key has revoked stay: an issuer cannot push them out.
+    fn bound_revoked(&mut self) {
+        while self.revoked.len() > MAX_REVOKED {
+            let by_issuer = self.revoked.iter().rev().find(|(_, r)| !r.by_network);
+            let forgotten = by_issuer.or(self.revoked.last_key_value());
+            let Some(key) = forgotten.map(|(key, _)| *key) else {
+                return;
+            };
+            warn!(%key, "too many revoked keys: its links end, but it may come back");
+            self.revoked.remove(&key);
+            self.count("revocations_full");
+        }
+    }
+
     /// Ends the links of all whom such a key made or is.
-    fn expel(&mut self, keys: &BTreeMap<PeerId, bool>, now: Instant) {
+    fn expel(&mut self, keys: &BTreeMap<PeerId, Revoked>, now: Instant) {
         if self.stopped {
             return;
         }
@@ -103,7 +120,7 @@ impl Overlay {
                 continue;
             };
             let member = peer.member.as_ref();
-            if !member.map_or(keys.contains_key(&peer.id), |m| is_expelled(m, keys)) {
+            if !member.map_or(keys.contains_key(&peer.id), |m| expels(m, keys).is_some()) {
                 continue;
             }
             let id = peer.id;
@@ -119,21 +136,27 @@ impl Overlay {
 
     /// Whether a key of this member's chain is revoked.
     pub(crate) fn names_revoked(&self, member: &Member) -> bool {
-        is_expelled(member, &self.revoked)
+        self.revocation_of(member).is_some()
+    }
+
+    /// The revocation that expels a member.
+    pub(crate) fn revocation_of(&self, member: &Member) -> Option<Bytes> {
+        expels(member, &self.revoked).map(|revoked| revoked.record.clone())
     }
 
     /// Whether a peer is expelled, as far as we know its chain.
-    pub(crate) fn is_revoked(&self, id: &PeerId) -> bool {
+    #[must_use]
+    pub fn is_expelled(&self, id: &PeerId) -> bool {
         let peer = self.by_id.get(id).and_then(|i| self.peers[*i].as_ref());
         let member = peer.and_then(|peer| peer.member.as_ref());
         member.map_or(self.revoked.contains_key(id), |m| self.names_revoked(m))
     }
 }
 
-fn is_expelled(member: &Member, keys: &BTreeMap<PeerId, bool>) -> bool {
-    let by = |key: &PeerId| keys.get(key).map(|by_network| (*key, *by_network));
-    let named = member.keys.iter().chain([&member.peer]).filter_map(by);
-    named
-        .into_iter()
-        .any(|(key, by_network)| member.is_expelled_by(&key, by_network))
+/// The one of `keys` that expels `member`.
+fn expels<'a>(member: &Member, keys: &'a BTreeMap<PeerId, Revoked>) -> Option<&'a Revoked> {
+    let own = member.keys.iter().chain([&member.peer]);
+    own.filter_map(|key| Some((key, keys.get(key)?)))
+        .find(|(key, revoked)| member.is_expelled_by(key, revoked.by_network))
+        .map(|(_, revoked)| revoked)
 }

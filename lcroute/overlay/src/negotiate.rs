@@ -174,17 +174,21 @@ impl Overlay {
         let sender = opened.member.peer;
         let (session, theirs) = (opened.session, opened.control);
         let ours = self.config.identity.speaks.control;
-        if let Payload::Refusal(told) = opened.payload {
+        if let Payload::Refusal { told, proof } = opened.payload {
             if opened.to_session != self.session {
                 return Err(Refusal::Session);
             }
             self.handle_refusal(&sender, told, now);
+            if !proof.is_empty() {
+                self.events.push_back(Event::Revocation { record: proof });
+            }
             if theirs != ours {
                 return Err(Refusal::of_control(theirs, ours));
             }
             return Ok(());
         }
-        let result = if self.names_revoked(&opened.member) {
+        let revocation = self.revocation_of(&opened.member);
+        let result = if revocation.is_some() {
             Err(Refusal::Revoked)
         } else if theirs != ours {
             Err(Refusal::of_control(theirs, ours))
@@ -193,7 +197,8 @@ impl Overlay {
         };
         if let Some(told) = result.err().and_then(Refusal::told) {
             let to = (&sender, session, Some(carrier));
-            self.post(to, &Payload::Refusal(told));
+            let proof = revocation.unwrap_or_default();
+            self.post(to, &Payload::Refusal { told, proof });
         }
         result
     }
@@ -278,7 +283,7 @@ impl Overlay {
         let for_us = to_session == self.session;
         match payload {
             Payload::Knock { restart } => self.handle_knock(index, session, sequence, restart, now),
-            Payload::Refusal(_) => {}
+            Payload::Refusal { .. } => {}
             Payload::Offer { .. } if smaller => return Err(Refusal::Malformed),
             Payload::Answer { .. } if !smaller => return Err(Refusal::Malformed),
             Payload::Offer { .. } if !for_us => {

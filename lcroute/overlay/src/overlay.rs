@@ -30,6 +30,7 @@ use crate::envelope::Refusal;
 use crate::event::{Event, LinkId, PeerInfo, PeerState, SendError, Transmit};
 use crate::gather::Gatherer;
 use crate::liveness::next_beat;
+use crate::membership::Revoked;
 use crate::peer::{Peer, RESTART_GRACE, STABLE};
 use crate::reach::Reach;
 use crate::replay::{Copies, ReplayCache};
@@ -85,7 +86,7 @@ pub struct Overlay {
     pub(crate) failing: BTreeSet<PeerId>,
     pub(crate) reach: Reach,
     /// Keys of nodes, invitations and issuers that count no more; whether the network's key said so.
-    pub(crate) revoked: BTreeMap<PeerId, bool>,
+    pub(crate) revoked: BTreeMap<PeerId, Revoked>,
     pub(crate) peers: Vec<Option<Peer>>,
     pub(crate) by_id: HashMap<PeerId, usize>,
     pub(crate) by_link: HashMap<LinkId, usize>,

@@ -49,7 +49,7 @@ impl Overlay {
 
     /// Whether we look for a link to this peer, and know a way to tell it so.
     pub(crate) fn may_try(&self, id: &PeerId) -> bool {
-        self.wanted.contains(id) && self.reach.knows(id) && !self.is_revoked(id)
+        self.wanted.contains(id) && self.reach.knows(id) && !self.is_expelled(id)
     }
 
     /// A wanted peer can be reached: we knock, unless there is a link or an attempt.

@@ -28,6 +28,7 @@ fn identity(network: &SecretKey, key: &Arc<SecretKey>) -> Identity {
     let grant = Grant {
         not_before: 0,
         not_after: u64::MAX,
+        renew_for: 0,
         core: false,
         name: "node".into(),
         labels: BTreeMap::new(),

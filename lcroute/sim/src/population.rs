@@ -43,6 +43,7 @@ fn grant(name: String) -> Grant {
     Grant {
         not_before: UNIX_START,
         not_after: UNIX_START + VALID,
+        renew_for: 0,
         core: true,
         name,
         labels: BTreeMap::new(),

@@ -25,7 +25,7 @@ pub fn run(
     let Some(program) = places.iter().find(|p| p.is_file()) else {
         let tried: Vec<_> = places.iter().map(|p| p.display().to_string()).collect();
         let message = format!(
-            "{PROGRAM} is not installed (looked for {})",
+            "{PROGRAM} is not installed (looked for {}); no package has it yet: `make demo` in the source tree, or `make install`",
             tried.join(" and ")
         );
         return Err(ExitError::new(Exit::Failed, message).into());

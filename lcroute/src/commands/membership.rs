@@ -2,24 +2,35 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use librecast::cert::{
-    CertError, Certificate, Chain, Grant, GroupPrefix, Kind, MAX_TOKEN, Member, Token,
+    CertError, Certificate, Chain, Grant, GroupPrefix, Kind, MAX_NAME, MAX_TOKEN, Member, Token,
 };
 use librecast::cli::{Exit, ExitError};
-use librecast::id::{NetworkId, NodeAddresses};
+use librecast::id::{NetworkId, NodeAddresses, PeerId};
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::json;
 use zeroize::Zeroizing;
 
+use super::query::duration;
 use super::{hint, print_line};
 use crate::config::Config;
+use crate::control::Request;
+use crate::control::client::Client;
+use crate::members::Row;
 use crate::settings::Common;
 use crate::state::{Identity, Membership, StateDir, unix_now};
 
 /// An issuer, and the founding node's own membership, last ten years.
 pub const FOUNDER_TTL: u64 = 10 * 365 * 86_400;
+
+/// How long a daemon may take to end: it tells its peers, and takes lc0 away.
+const STOPPING: Duration = Duration::from_secs(10);
 
 /// Founds a network.
 pub fn init(common: &Common, config: &Config, name: Option<String>) -> anyhow::Result<Exit> {
@@ -40,6 +51,7 @@ pub fn init(common: &Common, config: &Config, name: Option<String>) -> anyhow::R
     let issuer = Grant {
         not_before: now,
         not_after: now + FOUNDER_TTL,
+        renew_for: FOUNDER_TTL,
         core: true,
         name: String::new(),
         labels: BTreeMap::new(),
@@ -61,6 +73,7 @@ pub fn init(common: &Common, config: &Config, name: Option<String>) -> anyhow::R
             "the network's key is {}: keep a copy offline; whoever has it owns the network",
             state.path().join("network.key").display()
         ));
+        tell_next_step(common, config, &state, "init");
     }
     Ok(Exit::Ok)
 }
@@ -70,6 +83,8 @@ pub fn init(common: &Common, config: &Config, name: Option<String>) -> anyhow::R
 pub struct Wish {
     /// How long the token can be used.
     pub ttl: Duration,
+    /// How long a renewed certificate of its nodes lasts.
+    pub member_ttl: Duration,
     /// Labels of its nodes.
     pub labels: Vec<(String, String)>,
     /// Where they meet.
@@ -110,13 +125,18 @@ pub fn invite(common: &Common, config: &Config, wish: Wish) -> anyhow::Result<Ex
     if wish.ttl.as_secs() == 0 {
         return Err(usage("--ttl: a token that nobody can use: at least 1s").into());
     }
-    // it ends with the issuer's certificate in any case
+    if wish.member_ttl.as_secs() == 0 {
+        return Err(usage("--member-ttl: a membership that is over at once: at least 1s").into());
+    }
+    // it lies inside of the issuer's certificate in any case
+    let not_before = now.max(issuer.grant().not_before);
     let not_after = now
         .saturating_add(wish.ttl.as_secs())
         .min(issuer.grant().not_after);
     let grant = Grant {
-        not_before: now,
+        not_before,
         not_after,
+        renew_for: wish.member_ttl.as_secs(),
         core: wish.core,
         name: String::new(),
         labels: wish.labels.into_iter().collect(),
@@ -132,8 +152,7 @@ pub fn invite(common: &Common, config: &Config, wish: Wish) -> anyhow::Result<Ex
     })?;
     let text = token.encode();
     if common.json {
-        let token =
-            json!({ "token": text.as_str(), "not_after": not_after, "signal": token.signal });
+        let token = json!({ "token": text.as_str(), "not_after": not_after, "member_ttl": wish.member_ttl.as_secs(), "signal": token.signal });
         print_line(token)?;
     } else {
         print_line(text.as_str())?;
@@ -179,11 +198,12 @@ pub fn join(
     let old = state.membership()?;
     if old.as_ref().is_some_and(|m| m.network != token.network()) {
         anyhow::bail!(
-            "{} belongs to another network already; use another --state-dir",
+            "{} belongs to another network already: `lcroute leave` first, or use another --state-dir",
             state.path().display()
         );
     }
-    if state.network_key()?.is_some() {
+    let founded = state.network_key()?.map(|key| key.peer_id());
+    if founded == Some(token.network()) {
         anyhow::bail!(
             "{} founded this network and needs no token",
             state.path().display()
@@ -194,8 +214,16 @@ pub fn join(
         (name, _) => node_name(name, config)?,
     };
     let key = state.node_key_or_new()?;
+    if is_expelled(&state, &token, &key.peer_id(), now)? {
+        let message = "this node, or the token, has been expelled from the network: `lcroute leave`, then join with a new token";
+        return Err(ExitError::new(Exit::NotPermitted, message).into());
+    }
     let chain = token.join(key.peer_id(), &name, now).map_err(|e| match e {
         CertError::Malformed(_) => ExitError::new(Exit::Usage, e.to_string()),
+        CertError::Expired(_) => ExitError::new(
+            Exit::NotPermitted,
+            "the token has expired: ask for a new one (`lcroute invite` prints it)",
+        ),
         e => ExitError::new(
             Exit::NotPermitted,
             format!("the token is not accepted: {e}"),
@@ -207,7 +235,146 @@ pub fn join(
         &chain,
     ))?;
     show_identity(&state.identity(now)?, common.json)?;
+    if !common.json {
+        tell_next_step(common, config, &state, "join TOKEN");
+    }
     Ok(Exit::Ok)
+}
+
+/// Whether a revocation that this node knows is about its key, or about the token.
+fn is_expelled(state: &StateDir, token: &Token, node: &PeerId, now: u64) -> anyhow::Result<bool> {
+    let revocations = state.revocations(&token.network(), now)?;
+    let invitation = token.invitation().subject();
+    Ok(revocations
+        .iter()
+        .any(|r| r.key() == *node || r.key() == invitation))
+}
+
+/// Where it was written, and what comes next: a forgotten sudo must not found a network that no service finds.
+fn tell_next_step(common: &Common, config: &Config, state: &StateDir, verb: &str) {
+    let path = state.path().display();
+    if common.is_users_own_state(config) {
+        hint(format_args!(
+            "written to {path}, for `lcroute run` as this user; the host's service uses /var/lib/lcroute: sudo lcroute {verb}"
+        ));
+    } else {
+        hint(format_args!(
+            "written to {path}; next: `lcroute run` (with the package the service starts by itself)"
+        ));
+    }
+}
+
+/// Leaves the network: the daemon stops, key and membership are forgotten.
+pub fn leave(common: &Common, config: &Config, force: bool) -> anyhow::Result<Exit> {
+    let state = common.state_dir(config);
+    let Some(membership) = state.membership()? else {
+        let message = format!("{}: member of no network", state.path().display());
+        return Err(ExitError::new(Exit::NotPermitted, message).into());
+    };
+    let founded = state.network_key()?.map(|key| key.peer_id()) == Some(membership.network);
+    let own = state.node_key()?.map(|key| key.peer_id());
+    let issues = membership
+        .chain()
+        .is_ok_and(|c| Some(c.issuer().subject()) == own);
+    if (founded || issues) && !force {
+        let message = "this node is an issuer: without it members are neither renewed nor expelled, unless there is another one; --force leaves all the same";
+        return Err(ExitError::new(Exit::NotPermitted, message).into());
+    }
+    let control = common.control_to_ask(config);
+    // first: a service manager starts no daemon without a membership
+    state.forget_membership()?;
+    if let Some(client) = Client::connect_if_running(&control)? {
+        stop(&client, &control)?;
+    }
+    state.forget()?;
+    if state.node_key()?.is_some() {
+        hint(
+            "the node's key is a credential of the service: replace it, if the node shall come back as another one",
+        );
+    }
+    if common.json {
+        print_line(json!({ "left": membership.network }))?;
+    } else {
+        print_line(format_args!("left network {}", membership.network))?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// Ends the daemon and waits until it has gone.
+fn stop(client: &Client, control: &Path) -> anyhow::Result<()> {
+    let pid = client
+        .pid()
+        .context("the daemon runs where its process is not seen: stop it first")?;
+    kill(Pid::from_raw(pid), Signal::SIGTERM).map_err(|e| match e {
+        Errno::EPERM => {
+            let message = format!("may not stop the daemon (process {pid}): be root");
+            ExitError::new(Exit::NotPermitted, message)
+        }
+        e => ExitError::new(
+            Exit::Failed,
+            format!("stop the daemon (process {pid}): {}", e.desc()),
+        ),
+    })?;
+    let patience = Instant::now() + STOPPING;
+    while Client::connect_if_running(control)?.is_some() {
+        if Instant::now() > patience {
+            let message = format!("the daemon (process {pid}) does not stop");
+            return Err(ExitError::new(Exit::Unreachable, message).into());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+/// All members that are known, absent ones too.
+pub fn members(common: &Common, config: &Config) -> anyhow::Result<Exit> {
+    let rows = known_members(common, config)?;
+    if common.json {
+        print_line(serde_json::to_value(&rows)?)?;
+    } else {
+        print_line(members_text(&rows, unix_now()).trim_end())?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// From the daemon, or, without one, what it has left on disk.
+pub fn known_members(common: &Common, config: &Config) -> anyhow::Result<Vec<Row>> {
+    match Client::connect_if_running(&common.control_to_ask(config))? {
+        Some(mut client) => client.ask(&Request::Members),
+        None => {
+            let state = common.state_dir(config);
+            let identity = state.identity(unix_now())?;
+            let mut members = state.members();
+            members.note(&identity.member, unix_now());
+            Ok(members.rows(&identity.membership.network, |_| false, unix_now()))
+        }
+    }
+}
+
+fn members_text(rows: &[Row], now: u64) -> String {
+    let mut text = format!(
+        "{:<16} {:<12} {:<10} {:<40} {:<53} {}\n",
+        "NAME", "LAST SEEN", "EXPIRES", "ADDRESS", "PEER", "LABELS"
+    );
+    for r in rows {
+        let seen = match r.present {
+            true => "now".to_owned(),
+            false => format!("{} ago", duration(now.saturating_sub(r.last_seen))),
+        };
+        let expires = match r.not_after.checked_sub(now) {
+            Some(left) => format!("in {}", duration(left)),
+            None => "expired".to_owned(),
+        };
+        let labels: Vec<_> = r.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        text += &format!(
+            "{:<16} {seen:<12} {expires:<10} {:<40} {:<53} {}\n",
+            r.name,
+            r.address.to_string(),
+            r.peer_id.to_string(),
+            labels.join(" ")
+        );
+    }
+    text
 }
 
 /// A node that joins again keeps its name.
@@ -303,12 +470,52 @@ fn node_name(name: Option<String>, config: &Config) -> anyhow::Result<String> {
             .to_string_lossy()
             .into_owned(),
     };
-    if name.trim().is_empty() {
-        return Err(usage("the node needs a name: --name NAME").into());
+    if is_host_name(&name) {
+        return Ok(name);
     }
-    Ok(name)
+    let message = format!(
+        "`{name}` cannot be a node's name: up to 63 letters, digits and `-` (not at either end), with dots between; --name NAME"
+    );
+    Err(usage(message).into())
+}
+
+/// As of hosts (RFC 1123): it stands in commands, logs and selectors.
+fn is_host_name(name: &str) -> bool {
+    let is_label = |label: &str| {
+        let letters = label
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        letters && !label.is_empty() && !label.starts_with('-') && !label.ends_with('-')
+    };
+    name.len() <= MAX_NAME && name.split('.').all(is_label)
 }
 
 fn usage(e: impl std::fmt::Display) -> ExitError {
     ExitError::new(Exit::Usage, e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_nodes_are_those_of_hosts() {
+        for good in ["alpha", "a", "web-1.example.org", "3com", "B"] {
+            assert!(is_host_name(good), "{good}");
+        }
+        let long = "a".repeat(MAX_NAME + 1);
+        for bad in [
+            "",
+            "my host",
+            "-a",
+            "a-",
+            "a..b",
+            ".",
+            "a_b",
+            "\u{e4}",
+            long.as_str(),
+        ] {
+            assert!(!is_host_name(bad), "{bad}");
+        }
+    }
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::screen;
 use crate::control::Request;
 use crate::control::client::Client;
-use crate::status::{Group, Inbound, Peer, Route, Status};
+use crate::status::{Group, Inbound, Peer, Route, State, Status};
 
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -79,25 +79,50 @@ fn status(s: &Status) -> String {
         count(s.peers, "peer"),
         count(s.groups, "group"),
     );
-    if s.inbound == Inbound::Blocked {
-        text += &format!(
-            "  firewall  this host drops UDP that arrives on {0}: programs here receive nothing. Let it in, for example:\n            \
-             nft insert rule inet filter input iifname \"{0}\" ip6 daddr ff00::/8 accept\n            \
-             then: lcroute reload\n",
-            s.tun
-        );
+    if s.state == State::Expelled {
+        text += "  expelled  nobody makes links with this node any more: `lcroute leave`, then `lcroute join` with a new token\n";
     }
-    let mut line = |what: &str, packets, bytes| {
-        text += &format!("  {what:<9} {packets} packets, {bytes} bytes\n");
+    if s.inbound == Inbound::Blocked {
+        text += &format!("  firewall  {}\n", firewall(&s.tun));
+    }
+    let mut line = |what: &str, packets, bytes: u64| {
+        text += &format!("  {what:<9} {packets} packets, {}B\n", short(bytes as f64));
     };
     line(&format!("from {}", s.tun), c.tun_rx_packets, c.tun_rx_bytes);
     line(&format!("to {}", s.tun), c.tun_tx_packets, c.tun_tx_bytes);
     line("sent", c.link_tx_packets, c.link_tx_bytes);
     line("received", c.link_rx_packets, c.link_rx_bytes);
+    let meanings = crate::drops::reasons();
     for (reason, n) in &c.drops {
-        text += &format!("  dropped   {n} {reason}\n");
+        let meaning = meanings.iter().find(|(name, _)| name == reason);
+        let meaning = meaning.map_or("", |(_, meaning)| meaning);
+        text += &format!("  dropped   {n} {reason}: {meaning}\n");
     }
     text
+}
+
+/// What a host does whose firewall drops what arrives on `tun`.
+pub(super) fn firewall(tun: &str) -> String {
+    format!(
+        "this host drops UDP that arrives on {tun}: programs here receive nothing. Let it in, for example:\n            \
+         nft insert rule inet filter input iifname \"{tun}\" ip6 daddr ff00::/8 accept\n            \
+         then: lcroute reload"
+    )
+}
+
+/// A number with three digits and its unit.
+pub(super) fn short(value: f64) -> String {
+    let (value, unit) = match value {
+        b if b >= 1e9 => (b / 1e9, "G"),
+        b if b >= 1e6 => (b / 1e6, "M"),
+        b if b >= 1e3 => (b / 1e3, "k"),
+        b => return format!("{b:.0} "),
+    };
+    if value < 10.0 {
+        format!("{value:.2} {unit}")
+    } else {
+        format!("{value:.1} {unit}")
+    }
 }
 
 fn peers(list: &[Peer]) -> String {
@@ -179,11 +204,13 @@ fn groups(list: &[Group]) -> String {
     text
 }
 
-fn count(n: usize, what: &str) -> String {
+/// How many, and of what.
+pub(super) fn count(n: usize, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
-fn duration(s: u64) -> String {
+/// A span of time for people.
+pub(super) fn duration(s: u64) -> String {
     match (s / 86_400, s / 3_600 % 24, s / 60 % 60, s % 60) {
         (0, 0, 0, s) => format!("{s} s"),
         (0, 0, m, s) => format!("{m} min {s} s"),
@@ -197,7 +224,7 @@ mod tests {
     use librecast::id::SecretKey;
 
     use super::*;
-    use crate::status::{Counters, State};
+    use crate::status::Counters;
 
     #[test]
     fn routes_show_the_way() {
@@ -220,6 +247,15 @@ mod tests {
         assert_eq!(lines[1][..5], ["near", "1", "10", "-", "::1"]);
         assert_eq!(lines[2], ["far", "2", "20", "near", "::1", far.as_str()]);
         assert_eq!(routes(&[]), "no routes\n");
+    }
+
+    #[test]
+    fn numbers_are_short() {
+        let shown = [0.0, 999.0, 1_000.0, 12_340.0, 5e6, 2.5e9].map(short);
+        assert_eq!(
+            shown,
+            ["0 ", "999 ", "1.00 k", "12.3 k", "5.00 M", "2.50 G"]
+        );
     }
 
     #[test]
@@ -250,8 +286,8 @@ mod tests {
             "on lc7",
             "iifname \"lc7\" ip6 daddr ff00::/8 accept",
             "state     connected, up 1 h 1 min, 1 peer, 2 groups",
-            "from lc7  7 packets",
-            "dropped   3 no_listener",
+            "from lc7  7 packets, 0 B",
+            "dropped   3 no_listener: ",
         ] {
             assert!(text.contains(part), "{part} in\n{text}");
         }

@@ -1,6 +1,6 @@
 //! `revoke`: expels a node, or all that came by a token, from the whole network.
 
-use std::path::Path;
+use std::net::Ipv6Addr;
 
 use librecast::cert::{CLOCK_SKEW, Token};
 use librecast::cli::{Exit, ExitError};
@@ -8,11 +8,12 @@ use librecast::id::PeerId;
 use librecast::revocation::{Revocation, RevocationError};
 use serde_json::{Value, json};
 
-use super::membership::{FOUNDER_TTL, read_token};
-use super::{hint, ping, print_line};
+use super::membership::{FOUNDER_TTL, known_members, read_token};
+use super::{hint, print_line};
 use crate::config::Config;
 use crate::control::Request;
 use crate::control::client::Client;
+use crate::members::Row;
 use crate::revocations;
 use crate::settings::Common;
 use crate::state::{Identity, StateDir, unix_now};
@@ -32,7 +33,7 @@ pub fn run(common: &Common, config: &Config, whom: &Whom) -> anyhow::Result<Exit
     let identity = state.identity(unix_now())?;
     let signer = Signer::of(&state, &identity)?;
     let control = common.control_to_ask(config);
-    let key = key_of(whom, &identity, &control)?;
+    let key = key_of(whom, &identity, common, config)?;
     let revocation = signer.revoke(&identity, key)?;
     let spread = match Client::connect_if_running(&control)? {
         Some(mut client) => {
@@ -63,7 +64,12 @@ fn store(state: &StateDir, identity: &Identity, revocation: Revocation) -> anyho
     state.store_revocations(&all)
 }
 
-fn key_of(whom: &Whom, identity: &Identity, control: &Path) -> anyhow::Result<PeerId> {
+fn key_of(
+    whom: &Whom,
+    identity: &Identity,
+    common: &Common,
+    config: &Config,
+) -> anyhow::Result<PeerId> {
     let usage = |message: String| ExitError::new(Exit::Usage, message);
     let key = match whom {
         Whom::Token(text) => {
@@ -78,21 +84,37 @@ fn key_of(whom: &Whom, identity: &Identity, control: &Path) -> anyhow::Result<Pe
         Whom::Node(node) => match node.parse() {
             // who is not there now, or not known here, can be expelled as well
             Ok(key) => key,
-            Err(_) => match Client::connect_if_running(control)? {
-                Some(mut client) => ping::resolve(&mut client, node)?.peer_id,
-                None => {
-                    return Err(usage(format!(
-                        "{node}: without a running daemon names are not known; give a PeerId (12D3KooW...)"
-                    ))
-                    .into());
-                }
-            },
+            Err(_) => find(&known_members(common, config)?, node)?,
         },
     };
     if key == identity.key.peer_id() {
         return Err(usage("this is the node itself: let another issuer expel it".into()).into());
     }
     Ok(key)
+}
+
+/// The member of this name or address, whether it is there or not.
+fn find(members: &[Row], node: &str) -> anyhow::Result<PeerId> {
+    let address = node.parse::<Ipv6Addr>().ok();
+    let meant = |r: &&Row| r.name == node || Some(r.address) == address;
+    let found: Vec<_> = members.iter().filter(meant).collect();
+    match found.as_slice() {
+        [row] => Ok(row.peer_id),
+        [] => {
+            let message = format!(
+                "{node}: no member of this name or address is known (`lcroute members` lists them); a PeerId will do"
+            );
+            Err(ExitError::new(Exit::Usage, message).into())
+        }
+        several => {
+            let ids: Vec<_> = several.iter().map(|r| r.peer_id.to_string()).collect();
+            let message = format!(
+                "{node}: several members have this name; give a PeerId: {}",
+                ids.join(", ")
+            );
+            Err(ExitError::new(Exit::Usage, message).into())
+        }
+    }
 }
 
 /// With what revocations are signed.
@@ -125,7 +147,7 @@ impl Signer {
                 Revocation::by_network(network, key, now, now + FOUNDER_TTL + CLOCK_SKEW)
             }
             Self::Issuer => {
-                let until = issuer.grant().not_after.max(now) + CLOCK_SKEW;
+                let until = issuer.grant().not_after.saturating_add(CLOCK_SKEW);
                 Revocation::by_issuer(issuer, &identity.key, key, now, until)
             }
         };

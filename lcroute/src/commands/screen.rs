@@ -1,9 +1,13 @@
 //! What `--watch` and `top` show on a terminal: one frame over the other, without flicker, and the screen as it was at
 //! the end.
 
-use std::io::{IsTerminal, Write};
+use std::io::{IsTerminal, Read, Write};
+use std::os::fd::AsFd;
+use std::time::Duration;
 
 use librecast::cli::Exit;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use terminal_size::{Height, Width, terminal_size};
 
 use crate::system::exit_on_signals_after;
@@ -16,6 +20,8 @@ const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
 #[derive(Debug)]
 pub struct Screen {
     is_terminal: bool,
+    /// How the keyboard was before keys came one by one.
+    keyboard: Option<Termios>,
 }
 
 impl Screen {
@@ -23,7 +29,10 @@ impl Screen {
     /// terminal, repaint it; else, and everywhere else, each text follows the last.
     pub fn open(frames: bool) -> std::io::Result<Self> {
         let is_terminal = frames && std::io::stdout().is_terminal();
+        let keyboard = is_terminal.then(keys_one_by_one).flatten();
+        let before = keyboard.clone();
         exit_on_signals_after(move |exit| {
+            restore(before.as_ref());
             let mut out = std::io::stdout().lock();
             if is_terminal {
                 let _ = out.write_all(LEAVE.as_bytes()).and_then(|()| out.flush());
@@ -36,7 +45,27 @@ impl Screen {
             out.write_all(ENTER.as_bytes())?;
             out.flush()?;
         }
-        Ok(Self { is_terminal })
+        Ok(Self {
+            is_terminal,
+            keyboard,
+        })
+    }
+
+    /// Waits for `pause`; true if the user has pressed `q` meanwhile.
+    fn wait(&self, pause: Duration) -> bool {
+        if self.keyboard.is_none() {
+            std::thread::sleep(pause);
+            return false;
+        }
+        let mut input = std::io::stdin().lock();
+        let timeout = PollTimeout::try_from(pause).unwrap_or(PollTimeout::NONE);
+        let mut fds = [PollFd::new(input.as_fd(), PollFlags::POLLIN)];
+        let ready = poll(&mut fds, timeout).is_ok_and(|n| n > 0);
+        let mut keys = [0; 64];
+        ready
+            && input
+                .read(&mut keys)
+                .is_ok_and(|n| keys[..n].contains(&b'q'))
     }
 
     /// Whether frames are painted.
@@ -60,8 +89,27 @@ impl Screen {
     }
 }
 
+/// Keys come without Enter and are not shown; what was set before.
+fn keys_one_by_one() -> Option<Termios> {
+    let input = std::io::stdin();
+    let before = tcgetattr(&input).ok()?;
+    let mut raw = before.clone();
+    raw.local_flags
+        .remove(LocalFlags::ICANON | LocalFlags::ECHO);
+    tcsetattr(&input, SetArg::TCSANOW, &raw).ok()?;
+    Some(before)
+}
+
+fn restore(keyboard: Option<&Termios>) {
+    if let Some(before) = keyboard {
+        // the terminal may have gone
+        let _ = tcsetattr(std::io::stdin(), SetArg::TCSANOW, before);
+    }
+}
+
 impl Drop for Screen {
     fn drop(&mut self) {
+        restore(self.keyboard.as_ref());
         if self.is_terminal {
             let mut out = std::io::stdout().lock();
             // whoever watched may have gone
@@ -90,10 +138,10 @@ fn cut(line: &str, width: usize) -> String {
 }
 
 /// Asks again and again with `ask`, and shows what it says; `Err` of the first time ends it, later ones are shown until
-/// there is an answer again.
+/// there is an answer again. On a terminal `q` ends it.
 pub fn watch(
     frames: bool,
-    pause: std::time::Duration,
+    pause: Duration,
     mut ask: impl FnMut() -> anyhow::Result<String>,
 ) -> anyhow::Result<Exit> {
     let mut last = ask()?;
@@ -101,7 +149,9 @@ pub fn watch(
     screen.show(&last)?;
     let mut away = false;
     loop {
-        std::thread::sleep(pause);
+        if screen.wait(pause) {
+            return Ok(Exit::Ok);
+        }
         match ask() {
             Ok(text) => {
                 screen.show(&text)?;

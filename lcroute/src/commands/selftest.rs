@@ -1,14 +1,28 @@
-//! `listen` and `say`: plain sockets that know nothing of lcroute, to try a network with.
+//! `listen` and `say`: plain sockets that know nothing of lcroute, to try a network with. A daemon that runs is asked
+//! for what they cannot see: who is who, whether anybody listens, whether this host's firewall is in the way.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, Write};
-use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use librecast::cli::{Exit, ExitError};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::json;
 use socket2::{Domain, Protocol, Socket, Type};
+
+use super::{hint, query};
+use crate::control::Request;
+use crate::control::client::Client;
+use crate::status::{Group, Inbound, Route, Status};
+
+/// How long a JOIN may take to become known to who has just begun to send.
+const DISCOVERY: Duration = Duration::from_secs(1);
+/// Between two looks at what the daemon knows.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// A group, a port and an interface.
 #[derive(Debug)]
@@ -21,6 +35,8 @@ pub struct Target {
     pub interface: Option<String>,
     /// Used when it exists and the user says nothing.
     pub default_interface: String,
+    /// Where its daemon answers.
+    pub control: PathBuf,
 }
 
 impl Target {
@@ -35,8 +51,67 @@ impl Target {
         }
     }
 
-    fn address(&self) -> SocketAddr {
-        SocketAddrV6::new(self.group, self.port, 0, 0).into()
+    /// On the link that `index` names, where the group is one of a link.
+    fn address(&self, index: u32) -> anyhow::Result<SocketAddr> {
+        let of_link = self.group.octets()[1] & 0xf <= 2;
+        if of_link && index == 0 {
+            let message = format!(
+                "{}: a group of one link: name the interface with -i",
+                self.group
+            );
+            return Err(ExitError::new(Exit::Usage, message).into());
+        }
+        let scope = if of_link { index } else { 0 };
+        Ok(SocketAddrV6::new(self.group, self.port, 0, scope).into())
+    }
+
+    /// The daemon whose interface this is about; none, and says so, where there is none.
+    fn daemon(&self) -> Option<Client> {
+        if self
+            .interface
+            .as_ref()
+            .is_some_and(|name| *name != self.default_interface)
+        {
+            return None;
+        }
+        match Client::connect_if_running(&self.control) {
+            Ok(Some(client)) => Some(client),
+            Ok(None) => {
+                hint(format_args!(
+                    "no daemon answers at {}: only this host and its LANs are reached",
+                    self.control.display()
+                ));
+                None
+            }
+            Err(e) => {
+                hint(format_args!("the daemon is not asked: {e:#}"));
+                None
+            }
+        }
+    }
+}
+
+/// Names of nodes by their addresses, as the daemon knows them.
+#[derive(Default)]
+struct Names {
+    known: BTreeMap<Ipv6Addr, String>,
+    asked: Option<Instant>,
+}
+
+impl Names {
+    /// The name behind `address`; the daemon is asked once a second at most.
+    fn of(&mut self, address: Ipv6Addr, target: &Target) -> Option<&str> {
+        let is_due = self.asked.is_none_or(|at| at.elapsed() > DISCOVERY);
+        if !self.known.contains_key(&address) && is_due {
+            self.asked = Some(Instant::now());
+            if let Ok(Some(mut daemon)) = Client::connect_if_running(&target.control) {
+                let routes: Vec<Route> = daemon.ask(&Request::Routes).unwrap_or_default();
+                let own = daemon.ask::<Status>(&Request::Status).ok();
+                self.known = routes.into_iter().map(|r| (r.address, r.name)).collect();
+                self.known.extend(own.map(|own| (own.address, own.name)));
+            }
+        }
+        self.known.get(&address).map(String::as_str)
     }
 }
 
@@ -49,7 +124,7 @@ pub fn listen(target: &Target, json: bool) -> anyhow::Result<Exit> {
     socket.set_reuse_address(true)?;
     // bound to the group, not to ::, so that other groups of this port stay out
     socket
-        .bind(&target.address().into())
+        .bind(&target.address(index)?.into())
         .with_context(|| format!("port {}", target.port))?;
     socket
         .join_multicast_v6(&target.group, index)
@@ -58,11 +133,18 @@ pub fn listen(target: &Target, json: bool) -> anyhow::Result<Exit> {
     let stop = stop_fd()?;
     let mut buffer = vec![0; 65_536];
     if !json {
-        super::hint(format_args!(
+        hint(format_args!(
             "listening to {} port {}; Ctrl-C ends",
             target.group, target.port
         ));
     }
+    if let Some(mut daemon) = target.daemon()
+        && let Ok(status) = daemon.ask::<Status>(&Request::Status)
+        && status.inbound == Inbound::Blocked
+    {
+        hint(query::firewall(&status.tun));
+    }
+    let mut names = Names::default();
     loop {
         let mut fds = [
             PollFd::new(socket.as_fd(), PollFlags::POLLIN),
@@ -78,17 +160,26 @@ pub fn listen(target: &Target, json: bool) -> anyhow::Result<Exit> {
         }
         if ready(&fds[0]) {
             let (n, from) = socket.recv_from(&mut buffer)?;
-            print(target, &buffer[..n], from, json)?;
+            let name = match from.ip() {
+                IpAddr::V6(address) => names.of(address, target),
+                IpAddr::V4(_) => None,
+            };
+            print(target, &buffer[..n], (from, name), json)?;
         }
     }
 }
 
-fn print(target: &Target, bytes: &[u8], from: SocketAddr, json: bool) -> std::io::Result<()> {
+fn print(
+    target: &Target,
+    bytes: &[u8],
+    (from, name): (SocketAddr, Option<&str>),
+    json: bool,
+) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     let text = String::from_utf8_lossy(bytes);
     if json {
         let line = json!({
-            "group": target.group, "from": from.ip(), "port": from.port(), "bytes": bytes.len(), "text": text,
+            "group": target.group, "from": from.ip(), "name": name, "port": from.port(), "bytes": bytes.len(), "text": text,
         });
         writeln!(out, "{line}")?;
     } else {
@@ -98,7 +189,8 @@ fn print(target: &Target, bytes: &[u8], from: SocketAddr, json: bool) -> std::io
             .chars()
             .map(|c| if c.is_control() { '\u{fffd}' } else { c })
             .collect();
-        writeln!(out, "{}  {shown}", from.ip())?;
+        let name = name.map_or(String::new(), |name| format!(" ({name})"));
+        writeln!(out, "{}{name}  {shown}", from.ip())?;
     }
     out.flush()
 }
@@ -123,18 +215,45 @@ pub fn say(target: &Target, text: Option<&str>) -> anyhow::Result<Exit> {
     if index != 0 {
         socket.set_multicast_if_v6(index)?;
     }
+    let address = target.address(index)?.into();
     let send = |line: &[u8]| {
         socket
-            .send_to(line, &target.address().into())
+            .send_to(line, &address)
             .with_context(|| format!("send to {}", target.group))
     };
     if let Some(text) = text {
         send(text.as_bytes())?;
+        tell_if_nobody_listens(target);
         return Ok(Exit::Ok);
     }
     // whatever the lines are made of
-    for line in std::io::stdin().lock().split(b'\n') {
+    for (n, line) in std::io::stdin().lock().split(b'\n').enumerate() {
         send(&line?)?;
+        if n == 0 {
+            tell_if_nobody_listens(target);
+        }
     }
     Ok(Exit::Ok)
+}
+
+/// A packet without a listener is no error, and leaves no trace: the daemon knows of it.
+fn tell_if_nobody_listens(target: &Target) {
+    let Some(mut daemon) = target.daemon() else {
+        return;
+    };
+    let until = Instant::now() + DISCOVERY;
+    loop {
+        let Ok(groups) = daemon.ask::<Vec<Group>>(&Request::Groups) else {
+            return;
+        };
+        let mut wanted = groups.iter().filter(|g| g.group == target.group);
+        if wanted.any(|g| g.local || !g.links.is_empty()) {
+            return;
+        }
+        if Instant::now() >= until {
+            hint(format_args!("nobody listens to {}", target.group));
+            return;
+        }
+        std::thread::sleep(LOOK);
+    }
 }

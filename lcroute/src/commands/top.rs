@@ -10,10 +10,11 @@ use librecast::cli::Exit;
 use librecast::id::PeerId;
 use serde::Serialize;
 
+use super::query::{count, duration, short};
 use super::screen;
 use crate::control::Request;
 use crate::control::client::Client;
-use crate::status::{Group, Peer};
+use crate::status::{Group, Peer, Status};
 
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -23,6 +24,9 @@ const ROWS: usize = 20;
 /// What moved between two looks.
 #[derive(Debug, Serialize)]
 struct Top {
+    /// For people: whose these are.
+    #[serde(skip)]
+    head: String,
     interval_s: f64,
     groups: Vec<GroupRate>,
     peers: Vec<PeerRate>,
@@ -51,6 +55,7 @@ struct PeerRate {
 
 struct Look {
     at: Instant,
+    status: Status,
     groups: Vec<Group>,
     peers: Vec<Peer>,
 }
@@ -58,6 +63,7 @@ struct Look {
 impl Look {
     fn take(client: &mut Client) -> anyhow::Result<Self> {
         Ok(Self {
+            status: client.ask(&Request::Status)?,
             groups: client.ask(&Request::Groups)?,
             peers: client.ask(&Request::Peers)?,
             at: Instant::now(),
@@ -120,7 +126,17 @@ impl Top {
                 loss: p.loss,
             }
         };
+        let own = &after.status;
         let mut top = Self {
+            head: format!(
+                "{} on {}: {}, up {}, {}, {}",
+                own.name,
+                own.tun,
+                own.state.name(),
+                duration(own.uptime_s),
+                count(own.peers, "peer"),
+                count(own.groups, "group")
+            ),
             interval_s: seconds,
             groups: after.groups.iter().map(group).collect(),
             peers: after.peers.iter().map(peer).collect(),
@@ -133,8 +149,8 @@ impl Top {
 
     fn text(&self) -> String {
         let mut text = format!(
-            "{:<40} {:>5} {:>5} {:>7} {:>9} {:>9}\n",
-            "GROUP", "LOCAL", "LINKS", "SOURCES", "PACKETS/s", "BIT/s"
+            "{}\n\n{:<40} {:>5} {:>5} {:>7} {:>9} {:>9}\n",
+            self.head, "GROUP", "LOCAL", "LINKS", "SOURCES", "PACKETS/s", "BIT/s"
         );
         for g in self.groups.iter().take(ROWS) {
             let local = if g.local { "yes" } else { "no" };
@@ -167,21 +183,6 @@ impl Top {
     }
 }
 
-/// A rate with three digits and its unit.
-fn short(bits: f64) -> String {
-    let (value, unit) = match bits {
-        b if b >= 1e9 => (b / 1e9, "G"),
-        b if b >= 1e6 => (b / 1e6, "M"),
-        b if b >= 1e3 => (b / 1e3, "k"),
-        b => return format!("{b:.0}"),
-    };
-    if value < 10.0 {
-        format!("{value:.2}{unit}")
-    } else {
-        format!("{value:.1}{unit}")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -196,8 +197,24 @@ mod tests {
             bytes: *bytes,
             refused: None,
         };
+        let id = librecast::id::SecretKey::from_seed(&[1; 32]).peer_id();
         Look {
             at,
+            status: Status {
+                peer_id: id,
+                name: "alpha".into(),
+                labels: BTreeMap::new(),
+                address: Ipv6Addr::LOCALHOST,
+                network: id,
+                tun: "lc0".into(),
+                inbound: crate::status::Inbound::Open,
+                state: crate::status::State::Connected,
+                uptime_s: 61,
+                signal_servers: 1,
+                peers: 1,
+                groups: 3,
+                counters: crate::status::Counters::default(),
+            },
             groups: groups.iter().map(group).collect(),
             peers: Vec::new(),
         }
@@ -220,12 +237,7 @@ mod tests {
             .lines()
             .map(|l| l.split_whitespace().collect())
             .collect();
-        assert_eq!(lines[1], ["ff1e::3", "yes", "0", "0", "4", "2.00M"]);
-    }
-
-    #[test]
-    fn rates_are_short() {
-        let shown = [0.0, 999.0, 1_000.0, 12_340.0, 5e6, 2.5e9].map(short);
-        assert_eq!(shown, ["0", "999", "1.00k", "12.3k", "5.00M", "2.50G"]);
+        assert!(text.starts_with("alpha on lc0: connected, up 1 min 1 s, 1 peer, 3 groups\n"));
+        assert_eq!(lines[3], ["ff1e::3", "yes", "0", "0", "4", "2.00", "M"]);
     }
 }

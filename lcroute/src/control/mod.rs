@@ -17,6 +17,8 @@ pub enum Request {
     Groups,
     /// A list of [`crate::status::Route`].
     Routes,
+    /// A list of [`crate::members::Row`].
+    Members,
     /// One message to a node and back: [`crate::status::Pong`].
     Ping {
         /// Its name, PeerId or address.

@@ -5,9 +5,13 @@ use std::path::Path;
 
 use super::{Check, Patient, SYSTEM_STATE, is_root, unix_now};
 use crate::state::StateDir;
+use crate::status;
 
-/// With a third of its time left a node asks for a new certificate: at the very end that has not worked.
+/// Seconds before its end at which renewal has failed for long: a node asks when a third of its time is left.
 const LATE: u64 = 86_400;
+const EXPELLED: &str = "this node has been expelled from its network";
+const REJOIN: &str =
+    "lcroute leave, then lcroute join with a new token: it comes back as another node";
 /// Nobody can have made a membership before.
 const EARLIEST: u64 = 1_735_689_600;
 
@@ -70,6 +74,14 @@ fn identity(patient: &mut Patient) -> (Check, Option<Check>) {
     const CERTIFICATE: &str = "certificate";
     let state = patient.common.state_dir(&patient.config);
     let now = unix_now();
+    if patient
+        .daemon
+        .as_ref()
+        .is_some_and(|d| d.status.state == status::State::Expelled)
+    {
+        let check = Check::fail(CERTIFICATE, EXPELLED, REJOIN);
+        return (Check::skipped(NAME, "see certificate"), Some(check));
+    }
     if now < EARLIEST {
         let remedy = "set the clock (timedatectl set-ntp true)";
         let check = Check::fail(
@@ -85,8 +97,25 @@ fn identity(patient: &mut Patient) -> (Check, Option<Check>) {
             let detail = format!("{} ({})", member.name, member.peer);
             let left = member.not_after.saturating_sub(now);
             let days = left / 86_400;
+            let revocations = state.revocations(&found.membership.network, now);
+            if revocations.is_ok_and(|all| all.expel(member)) {
+                return (
+                    Check::ok(NAME, detail),
+                    Some(Check::fail(CERTIFICATE, EXPELLED, REJOIN)),
+                );
+            }
+            let late = LATE.min(found.chain.life() / 6);
             let certificate = match left {
-                0..LATE => Check::warn(
+                // by a token: the first issuer that it meets gives it what the token promises
+                left if left < late && found.chain.invitation().is_some() => Check::ok(
+                    CERTIFICATE,
+                    format!(
+                        "valid for {} hours; the first issuer that this node reaches renews it for {} days",
+                        left / 3_600,
+                        found.chain.life() / 86_400
+                    ),
+                ),
+                left if left < late => Check::warn(
                     CERTIFICATE,
                     format!("ends in {} hours, and was not renewed", left / 3_600),
                     "let this node reach an issuer (a node that ran lcroute init), or join again with a new token",

@@ -187,6 +187,9 @@ fn links(patient: &Patient) -> Check {
     let Some(daemon) = &patient.daemon else {
         return Check::skipped(NAME, "the daemon does not run");
     };
+    if daemon.status.state == crate::status::State::Expelled {
+        return Check::skipped(NAME, "this node has been expelled: see certificate");
+    }
     let refused: Vec<String> = daemon
         .peers
         .iter()

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use lcroute_overlay::LinkId;
-use librecast::id::NodeAddresses;
+use librecast::id::{NodeAddresses, PeerId};
 use tokio::sync::oneshot;
 
 use super::PacketLoop;
@@ -20,6 +20,7 @@ impl PacketLoop {
             Request::Peers => serde_json::to_value(self.peers()),
             Request::Groups => serde_json::to_value(self.groups()),
             Request::Routes => serde_json::to_value(self.routes()),
+            Request::Members => serde_json::to_value(self.members()),
             Request::Ping { node, timeout_ms } => return self.ping(&node, timeout_ms, to, now),
             Request::Announce { prefix } => return reply(to, self.announce(&prefix, now)),
             Request::Revoke { record } => return reply(to, self.revoke(&record, now)),
@@ -94,6 +95,7 @@ impl PacketLoop {
     pub(super) fn tell_manager(&mut self) {
         let count = self.links.len();
         let peers = match count {
+            _ if self.is_expelled() => "expelled from the network".to_owned(),
             0 => "connecting".to_owned(),
             1 => "connected, 1 peer".to_owned(),
             _ => format!("connected, {count} peers"),
@@ -115,6 +117,7 @@ impl PacketLoop {
             inbound: self.inbound.verdict(),
             state: match self.end {
                 Some(_) => State::Stopping,
+                None if self.is_expelled() => State::Expelled,
                 None if self.links.is_empty() => State::Connecting,
                 None => State::Connected,
             },
@@ -140,11 +143,14 @@ impl PacketLoop {
         }
     }
 
+    /// Without those who have been expelled.
     fn peers(&self) -> Vec<Peer> {
+        let is_out = |peer: &PeerId| self.parts.overlay.is_expelled(peer);
         self.parts
             .overlay
             .peers()
             .into_iter()
+            .filter(|p| !is_out(&p.peer_id))
             .map(|p| Peer {
                 peer_id: p.peer_id,
                 name: p.name,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use lcroute_engine::{Output, RoutedKind};
-use lcroute_overlay::{CarrierId, Event, LinkId, OVERLAY_CARRIER, PeerState, Presence};
+use lcroute_overlay::{CarrierId, Event, LinkId, OVERLAY_CARRIER, PeerState, Presence, Revoked};
 use librecast::cert::{Chain, GroupPrefix, Member};
 use librecast::events;
 use librecast::id::{NetworkId, NodeAddresses, OriginId, PeerId, SecretKey};
@@ -20,12 +20,15 @@ use super::answers::reply;
 use crate::announcements::Announcements;
 use crate::control::{Answer, MAX_PING};
 use crate::keeper::Keep;
+use crate::members::{self, Members};
 use crate::ping::{ECHO_LEN, Pings};
-use crate::renewal::{Renewal, Renewer};
+use crate::renewal::{Registry, Renewal, Renewer};
 use crate::revocations::{self, Revocations};
 use crate::state::unix_now;
 use crate::status::{Pong, Route, find};
 
+/// The list of members goes to disk this often at most, if it has changed.
+const WRITE_MEMBERS: Duration = Duration::from_secs(60);
 /// Most nodes that one backbone can make present; as many as it has room for.
 const MAX_PRESENT: usize = 4_096;
 
@@ -49,7 +52,27 @@ pub struct Network {
     renewal: Renewal,
     renewer: Option<Renewer>,
     revocations: Revocations,
+    members: Members,
+    /// When the list of members is written next, if it has changed.
+    write_members: Instant,
     keep: mpsc::UnboundedSender<Keep>,
+}
+
+/// What an issuer asks when it renews.
+struct Known<'a> {
+    revocations: &'a Revocations,
+    members: &'a Members,
+}
+
+impl Registry for Known<'_> {
+    fn is_revoked(&self, member: &Member) -> bool {
+        self.revocations.expel(member)
+    }
+
+    fn free_name(&self, member: &Member) -> String {
+        self.members
+            .free_name(&member.peer, &member.name, unix_now())
+    }
 }
 
 /// Who waits for an echo.
@@ -89,6 +112,8 @@ pub struct NetworkStart {
     pub announce: Vec<GroupPrefix>,
     /// Those of the state directory.
     pub revocations: Revocations,
+    /// Whom earlier runs have seen, and this node itself.
+    pub members: Members,
     /// Where what must outlive the daemon goes.
     pub keep: mpsc::UnboundedSender<Keep>,
     /// Jitter, nonces, names of echoes.
@@ -116,6 +141,8 @@ impl Network {
             renewer: may_issue.then(|| Renewer::new(key.clone(), issuer.clone(), now)),
             renewal: Renewal::new(key, id, chain, seed, now),
             revocations: start.revocations,
+            members: start.members,
+            write_members: now,
             keep: start.keep,
         }
     }
@@ -198,13 +225,16 @@ impl PacketLoop {
     pub(super) fn start_network(&mut self, now: Instant) {
         let p = &mut self.parts;
         let known: Vec<_> = p.network.revocations.iter().cloned().collect();
-        let keys = known.iter().map(|r| (r.key(), r.is_by_network()));
+        let keys = known.iter().map(|r| (r.key(), revoked(r)));
         p.overlay.set_revoked(keys.collect(), now);
         for revocation in known {
             let record = Bytes::copy_from_slice(revocation.as_bytes());
             if let Err(e) = p.engine.add_revocation(&record, now) {
                 tracing::warn!("{revocation:?}: {e}");
             }
+        }
+        if self.is_expelled() {
+            tell_expelled(&self.parts.member);
         }
         self.push_announcements(now);
     }
@@ -248,6 +278,13 @@ impl PacketLoop {
                 }
                 if over_backbone && self.parts.outbox.try_send((to, bytes)).is_err() {
                     self.count("signal_queue_full");
+                }
+            }
+            // what expels this node comes to it by those who refuse it: the engine verifies it
+            Event::Revocation { record } => {
+                if let Err(e) = self.parts.engine.add_revocation(&record, now) {
+                    tracing::debug!("revocation shown by a peer: {e}");
+                    self.count("revocation_unproven");
                 }
             }
             Event::DirectFailure { peer, failing } => {
@@ -298,12 +335,14 @@ impl PacketLoop {
             if member.is_issuer() {
                 p.network.renewal.handle_issuer_reachable(now);
             }
+            p.network.members.note(member, unix_now());
             p.network.reachable.insert(origin, member.peer);
             Presence::Online(member.peer)
         } else {
             let Some(peer) = p.network.reachable.remove(&origin) else {
                 return;
             };
+            p.network.members.note_gone(&peer, unix_now());
             Presence::Offline(peer)
         };
         p.overlay.handle_presence(OVERLAY_CARRIER, presence, now);
@@ -331,8 +370,10 @@ impl PacketLoop {
                 }
             }
             RoutedKind::Renew => {
-                if let Some(answer) = self.parts.network.renew(from, &payload, now) {
-                    self.send_routed(from, RoutedKind::Renewed, answer, now);
+                let asker = self.parts.engine.member(from).map(|member| member.peer);
+                match asker.and_then(|asker| self.parts.network.renew(&asker, &payload, now)) {
+                    Some(answer) => self.send_routed(from, RoutedKind::Renewed, answer, now),
+                    None => self.count("renewal_ignored"),
                 }
             }
             RoutedKind::Renewed => self.handle_renewal(from, &payload, now),
@@ -347,11 +388,38 @@ impl PacketLoop {
         }
     }
 
+    /// What of the members has changed goes to disk.
+    pub(super) fn write_members(&mut self, now: Instant) {
+        let network = &mut self.parts.network;
+        network.write_members = now + WRITE_MEMBERS;
+        if let Some(text) = network.members.take_text() {
+            network.keep(Keep::Members(text));
+        }
+    }
+
+    /// `{"cmd": "members"}`
+    pub(super) fn members(&self) -> Vec<members::Row> {
+        let p = &self.parts;
+        let present: BTreeSet<PeerId> = p.network.reachable.values().copied().collect();
+        let is_present = |peer: &PeerId| *peer == p.member.peer || present.contains(peer);
+        p.network
+            .members
+            .rows(&p.network.id, is_present, unix_now())
+    }
+
+    /// Whether this node itself has been expelled.
+    pub(super) fn is_expelled(&self) -> bool {
+        self.parts.network.revocations.expel(&self.parts.member)
+    }
+
     fn count(&mut self, reason: &'static str) {
         *self.drops.entry(reason).or_default() += 1;
     }
 
     pub(super) fn run_network_timers(&mut self, now: Instant) {
+        if now >= self.parts.network.write_members {
+            self.write_members(now);
+        }
         for (_, asker) in self.parts.network.pings.expired(now) {
             asker.tell(None);
         }
@@ -365,7 +433,8 @@ impl PacketLoop {
         match request {
             None => {}
             Some((to, request)) if to == p.network.own => {
-                if let Some(answer) = p.network.renew(to, &request, now) {
+                let own = p.member.peer;
+                if let Some(answer) = p.network.renew(&own, &request, now) {
                     self.handle_renewal(to, &answer, now);
                 }
             }
@@ -381,10 +450,18 @@ impl PacketLoop {
             return;
         };
         tracing::info!("membership renewed until {} (Unix time)", member.not_after);
+        if member.name != p.member.name {
+            tracing::warn!(
+                "the network has a {} already: this node is called {}",
+                p.member.name,
+                member.name
+            );
+        }
         if let Err(e) = p.engine.set_own_chain(chain.encode().into(), now) {
             tracing::warn!("own certificate: {e}");
         }
         p.overlay.set_identity_chain(chain.clone(), now);
+        p.network.members.note(&member, unix_now());
         p.member = member;
         p.network.keep(Keep::Chain(chain));
     }
@@ -394,6 +471,7 @@ impl PacketLoop {
         for known in self.links.values_mut().filter(|m| m.peer == member.peer) {
             *known = member.clone();
         }
+        self.parts.network.members.note(member, unix_now());
         self.parts.overlay.refresh_member(member.clone(), now);
     }
 
@@ -404,11 +482,10 @@ impl PacketLoop {
         };
         let p = &mut self.parts;
         p.overlay
-            .revoke(revocation.key(), revocation.is_by_network(), now);
-        if revocation.expels(&p.member) {
-            tracing::error!(
-                "this node has been expelled from the network: nobody makes links to it any more"
-            );
+            .revoke(revocation.key(), revoked(&revocation), now);
+        p.network.members.expel(&revocation);
+        if revocation.expels(&p.member) && !p.network.revocations.expel(&p.member) {
+            tell_expelled(&p.member);
         }
         if p.network.revocations.add(revocation.clone(), unix_now()) {
             tracing::info!(
@@ -495,13 +572,32 @@ impl PacketLoop {
     }
 }
 
+/// What the overlay shows to those whom it refuses for this.
+fn revoked(revocation: &Revocation) -> Revoked {
+    Revoked {
+        by_network: revocation.is_by_network(),
+        record: Bytes::copy_from_slice(revocation.as_bytes()),
+    }
+}
+
+fn tell_expelled(own: &Member) {
+    tracing::error!(
+        target: events::TARGET,
+        message_id = events::EXPELLED_HERE.id,
+        lcroute_peer = %own.peer,
+        "this node has been expelled from the network: nobody makes links with it any more; `lcroute leave`, then `lcroute join` with a new token"
+    );
+}
+
 impl Network {
     /// As an issuer: the answer to a node that asks for a new certificate.
-    fn renew(&mut self, from: OriginId, request: &[u8], now: Instant) -> Option<Bytes> {
-        let revocations = &self.revocations;
-        let revoked = |member: &Member| revocations.expel(member);
+    fn renew(&mut self, asker: &PeerId, request: &[u8], now: Instant) -> Option<Bytes> {
+        let known = Known {
+            revocations: &self.revocations,
+            members: &self.members,
+        };
         let renewer = self.renewer.as_mut()?;
-        let answer = renewer.answer(from, request, revoked, unix_now(), now);
+        let answer = renewer.answer(asker, request, &known, unix_now(), now);
         answer.map(Bytes::from)
     }
 }

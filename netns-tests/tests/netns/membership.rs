@@ -196,7 +196,15 @@ fn a_membership_renews_itself_and_its_token_takes_it_away_all_the_same() {
     world("renewed", |lab| {
         let mut network = lab.network(lab.closed_hosts(&["a", "b", "c"])?)?;
         let url = network.backbone.url()?;
-        let invite = ["invite", "--ttl", "20s", "--signal", &url];
+        let invite = [
+            "invite",
+            "--ttl",
+            "20s",
+            "--member-ttl",
+            "20s",
+            "--signal",
+            &url,
+        ];
         let short = network.members[0].host.run("lcroute", &invite)?;
         let short = short.success()?.stdout.trim().to_owned();
         let late = &network.members[2].host;
@@ -224,6 +232,107 @@ fn a_membership_renews_itself_and_its_token_takes_it_away_all_the_same() {
         }
         ensure!(b.linked_with()? == [a.peer_id()?], "b is out as well");
         Ok(())
+    });
+}
+
+#[test]
+fn an_issuer_expels_nodes_and_tokens_without_the_networks_key() {
+    world("offline", |lab| {
+        let mut network = lab.network(lab.closed_hosts(&["a", "b", "c", "d"])?)?;
+        let key = network.members[0].host.state_dir().join("network.key");
+        fs::rename(&key, network.members[0].host.path("network.key"))?;
+        let url = network.backbone.url()?;
+        let invite = ["invite", "--ttl", "1h", "--signal", &url];
+        let token = network.members[0].host.run("lcroute", &invite)?;
+        let token = token.success()?.stdout.trim().to_owned();
+        for late in &network.members[1..] {
+            let joined = late.host.run("lcroute", &["join", &token])?;
+            joined.success()?;
+        }
+        let promised = end_of_membership(&network.members[0].host)?.min(365 * 86_400);
+        let mut last = network.members.pop().context("d")?;
+        network.start()?;
+        let [a, b, c] = network.nodes()?;
+        for node in [b, c] {
+            eventually("an issuer has given what the token promised", || {
+                let end = end_of_membership(&node.host)?;
+                ensure!(end > promised, "until {end}");
+                Ok(())
+            })?;
+        }
+        let (b_id, c_id) = (b.peer_id()?, c.peer_id()?);
+        let only_c = || {
+            let linked = a.linked_with()?;
+            ensure!(linked == std::slice::from_ref(&c_id), "{linked:?}");
+            Ok(())
+        };
+        a.host.run("lcroute", &["revoke", &b_id])?.success()?;
+        eventually("b is out, and c is not", only_c)?;
+        a.host
+            .run("lcroute", &["revoke", "--token", &token])?
+            .success()?;
+        eventually("all of the token are out", || {
+            let linked = a.linked_with()?;
+            ensure!(linked.is_empty(), "{linked:?}");
+            Ok(())
+        })?;
+        // never renewed: it stands on the token alone
+        last.start()?;
+        eventually("d hears why", || {
+            let peers = last.peers()?;
+            let refused = |p: &Value| p["state"] == "refused" && p["reason"] != Value::Null;
+            ensure!(peers.iter().any(refused), "{peers:?}");
+            Ok(())
+        })?;
+        ensure!(a.linked_with()?.is_empty(), "d has a link");
+        Ok(())
+    });
+}
+
+/// The flag of a node certificate that says: earlier keys follow.
+const RENEWED: u8 = 2;
+/// Version, kind, network, subject, not before, not after, time of renewals: then come the flags.
+const FLAGS_AT: usize = 2 + 32 + 32 + 8 + 8 + 8;
+
+#[test]
+fn a_membership_with_earlier_keys_of_a_token_holders_making_is_none() {
+    use librecast::cert::{Certificate, Chain, Kind, Token};
+    use librecast::id::{PeerId, SecretKey};
+    world("immune", |lab| {
+        let (host, evil) = (founder(lab, "founder")?, lab.lone_host("evil")?);
+        let token = host.run("lcroute", &["invite"])?.success()?.stdout;
+        evil.run("lcroute", &["join", token.trim()])?.success()?;
+        let path = evil.state_dir().join("membership.toml");
+        let text = fs::read_to_string(&path)?;
+        let old = text.split('"').nth(1).map(str::to_owned);
+        let network: PeerId = old.context("no network")?.parse()?;
+        let chain = text.rsplit('"').nth(1).context("no chain")?;
+        let decoded = Chain::decode(&bs58::decode(chain).into_vec()?)?;
+        // as whoever holds the token can sign it: its own key and the invitation's as those of issuers
+        let bytes = bs58::decode(&token.trim()[4..]).into_vec()?;
+        let secret = SecretKey::from_seed(bytes[32..64].try_into()?);
+        let token: Token = token.parse()?;
+        let node = decoded.node();
+        let mut forged = node.as_bytes()[..node.as_bytes().len() - 64].to_vec();
+        forged[FLAGS_AT] |= RENEWED;
+        forged.push(2);
+        for key in [node.subject(), token.invitation().subject()] {
+            forged.push(Kind::Issuer as u8);
+            forged.extend(key.public_key());
+        }
+        let signature = secret.sign("lcroute 2026 certificate", &forged);
+        forged.extend(signature);
+        let all = vec![
+            decoded.issuer().clone(),
+            token.invitation().clone(),
+            Certificate::decode(&forged)?,
+        ];
+        let immune = Chain::new(all)?;
+        let refused = immune.verify(&network, token.invitation().grant().not_before);
+        ensure!(refused.is_err(), "{refused:?}");
+        let pasted = bs58::encode(immune.encode()).into_string();
+        fs::write(&path, text.replace(chain, &pasted))?;
+        refuses_to_run(&evil)
     });
 }
 

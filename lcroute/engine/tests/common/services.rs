@@ -37,6 +37,7 @@ static NETWORK: LazyLock<Network> = LazyLock::new(|| {
     let everything = Grant {
         not_before: UNIX_START - 86_400,
         not_after: UNIX_START + 3_650 * 86_400,
+        renew_for: 0,
         core: true,
         name: String::new(),
         labels: BTreeMap::new(),
@@ -135,6 +136,7 @@ pub fn chain(n: u16, rights: &Rights) -> Bytes {
     let grant = Grant {
         not_before: rights.not_before,
         not_after: rights.not_after,
+        renew_for: 0,
         core: rights.core,
         name: format!("node-{n}"),
         labels: BTreeMap::new(),

@@ -36,6 +36,7 @@ fn identity(network: &SecretKey) -> anyhow::Result<Identity> {
     let grant = Grant {
         not_before: 0,
         not_after: u64::MAX,
+        renew_for: 0,
         core: false,
         name: String::new(),
         labels: BTreeMap::new(),
@@ -94,6 +95,7 @@ pub fn shuttle(a: &mut Node, b: &mut Node) -> bool {
             }
             Event::Control { .. }
             | Event::PeerRefused { .. }
+            | Event::Revocation { .. }
             | Event::DirectFailure { .. }
             | Event::RoundTrip { .. } => {}
         }

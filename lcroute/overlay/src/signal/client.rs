@@ -28,6 +28,8 @@ const PING_INTERVAL: Duration = Duration::from_secs(10);
 const SILENCE: Duration = Duration::from_secs(25);
 /// After a change of addresses it must answer within this time.
 const PROBE: Duration = Duration::from_secs(2);
+/// A server that stays away is named again this often (chosen).
+const REMINDER: Duration = Duration::from_secs(3_600);
 /// First and longest pause between attempts: a server that comes back is found within seconds.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 /// Sealed messages that may wait for one server.
@@ -220,7 +222,7 @@ struct Closed;
 impl Session {
     async fn run(mut self) {
         let mut pause = BACKOFF.0;
-        let mut told = false;
+        let mut told: Option<Instant> = None;
         // a server that takes us in and throws us out again cannot fill the log
         let mut seldom = Seldom::default();
         loop {
@@ -229,7 +231,7 @@ impl Session {
                 Ok(mut socket) => {
                     if seldom.tell(connected.into_std()).is_some() {
                         tracing::info!("signalling by {}", self.url);
-                        told = false;
+                        told = None;
                     }
                     let result = self.converse(&mut socket).await;
                     if self.tell(Presence::CarrierDown).await.is_err() {
@@ -245,12 +247,15 @@ impl Session {
             if connected.elapsed() > BACKOFF.1 {
                 pause = BACKOFF.0;
             }
-            // once loud, then quiet: a server may be away for days
-            if told {
+            // loud at first, then once in a while: a server may be away for days
+            if told.is_some_and(|at| at.elapsed() < REMINDER) {
                 tracing::debug!("{}: {error}; next try in {pause:?}", self.url);
             } else {
-                tracing::warn!("{}: {error}; trying again", self.url);
-                told = true;
+                tracing::warn!(
+                    "signalling server {} is not reached: {error}; trying again",
+                    self.url
+                );
+                told = Some(Instant::now());
             }
             // a new address may be the way that was missing
             match timeout(with_jitter(pause), self.moved.changed()).await {

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use librecast::cert::{Certificate, Chain, Grant, GroupPrefix, Kind};
 use librecast::id::{PeerId, SecretKey};
 
 use super::links::joined;
 use super::net::{Net, Network, TODAY, today};
-use crate::{Identity, PeerState};
+use crate::{Identity, PeerState, Revoked};
 
 const SOON: Duration = Duration::from_secs(2);
 const LONG: Duration = Duration::from_secs(60);
@@ -34,6 +35,7 @@ pub(crate) fn forged(
     let grant = |name: &str, not_before, not_after| Grant {
         not_before,
         not_after,
+        renew_for: 0,
         core: false,
         name: name.to_owned(),
         labels: BTreeMap::new(),
@@ -50,6 +52,14 @@ pub(crate) fn forged(
     Chain::new(vec![issued.unwrap(), member.unwrap()]).unwrap()
 }
 
+/// Revoked by an issuer, or by the network's key.
+fn by(network: bool) -> Revoked {
+    Revoked {
+        by_network: network,
+        record: Bytes::from_static(b"signed"),
+    }
+}
+
 const REVOKED: (PeerState, Option<&str>) = (PeerState::Refused, Some("revoked"));
 const SAYS_REVOKED: &str = "the peer says that our certificate is revoked";
 
@@ -63,7 +73,7 @@ fn a_revoked_node_loses_its_link_at_once_and_gets_no_other() {
     let mut net = joined(Net::mesh(3));
     net.run(LONG);
     let (expelled, now) = (net.nodes[2].id, net.now);
-    net.nodes[0].overlay.revoke(expelled, false, now);
+    net.nodes[0].overlay.revoke(expelled, by(false), now);
     let took = net.until(SOON, "the end", |net| {
         !net.links_of(0).contains(&2) && !net.links_of(2).contains(&0)
     });
@@ -74,6 +84,8 @@ fn a_revoked_node_loses_its_link_at_once_and_gets_no_other() {
     assert_eq!(state(&net, 0, 2), REVOKED);
     assert_eq!(state(&net, 2, 0), (PeerState::Refused, Some(SAYS_REVOKED)));
     assert!(net.nodes[0].overlay.drops()["certificate_revoked"] > 0);
+    let proof = &net.nodes[2].proofs;
+    assert!(proof.iter().all(|p| *p == by(false).record) && !proof.is_empty());
     assert_eq!((net.nodes[0].ups, net.nodes[2].ups), (2, 2));
     assert!(
         net.linked(0, 1) && net.linked(1, 2),
@@ -95,13 +107,13 @@ fn a_revoked_issuer_takes_its_nodes_with_it() {
     let mut net = joined(net);
     let (issuer, now) = (SecretKey::from_seed(&[88; 32]).peer_id(), net.now);
     for n in 0..3 {
-        net.nodes[n].overlay.revoke(issuer, false, now);
+        net.nodes[n].overlay.revoke(issuer, by(false), now);
     }
     net.run(LONG);
     assert!(net.linked(0, 2), "issuers do not expel one another");
     let now = net.now;
     for n in 0..3 {
-        net.nodes[n].overlay.revoke(issuer, true, now);
+        net.nodes[n].overlay.revoke(issuer, by(true), now);
     }
     net.until(SOON, "the end", |net| net.nodes[2].links.is_empty());
     net.run(LONG);
@@ -113,7 +125,7 @@ fn a_revoked_issuer_takes_its_nodes_with_it() {
 fn what_was_revoked_before_gets_no_link_until_it_is_forgotten() {
     let mut net = Net::mesh(2);
     let (expelled, now) = (net.nodes[1].id, net.now);
-    let keys = BTreeMap::from([(expelled, false)]);
+    let keys = BTreeMap::from([(expelled, by(false))]);
     net.nodes[0].overlay.set_revoked(keys, now);
     net.join_all();
     net.run(LONG);
@@ -136,13 +148,19 @@ fn revoked_keys_are_bounded() {
     for n in 0..9_000_u32 {
         let mut seed = [9; 32];
         seed[..4].copy_from_slice(&n.to_be_bytes());
-        overlay.revoke(SecretKey::from_seed(&seed).peer_id(), false, now);
+        overlay.revoke(SecretKey::from_seed(&seed).peer_id(), by(false), now);
     }
     assert_eq!(overlay.revoked.len(), 8_192);
     assert_eq!(overlay.drops()["revocations_full"], 9_000 - 8_192);
+    // the network's own key finds room among those of issuers, and keeps it
+    let issuer = SecretKey::from_seed(&[8; 32]).peer_id();
+    overlay.revoke(issuer, by(true), now);
+    overlay.revoke(SecretKey::from_seed(&[10; 32]).peer_id(), by(false), now);
+    assert_eq!(overlay.revoked.len(), 8_192);
+    assert_eq!(overlay.revoked[&issuer], by(true));
     // a link ends all the same
     let expelled = net.nodes[1].id;
-    net.nodes[0].overlay.revoke(expelled, false, now);
+    net.nodes[0].overlay.revoke(expelled, by(false), now);
     net.until(SOON, "the end", |net| net.nodes[0].links.is_empty());
 }
 

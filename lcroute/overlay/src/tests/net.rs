@@ -73,6 +73,8 @@ pub(crate) struct Node {
     /// When each of them came.
     pub(crate) data_at: Vec<Instant>,
     pub(crate) refusals: Vec<(Option<PeerId>, &'static str)>,
+    /// Revocations that peers have shown it.
+    pub(crate) proofs: Vec<Bytes>,
     pub(crate) sent: u64,
     pub(crate) wakeups: u64,
     /// Datagrams that nobody may fragment.
@@ -270,6 +272,7 @@ impl Net {
             data: Vec::new(),
             data_at: Vec::new(),
             refusals: Vec::new(),
+            proofs: Vec::new(),
             sent: 0,
             wakeups: 0,
             probes: 0,
@@ -666,6 +669,7 @@ impl Net {
                 node.data_at.push(self.now);
             }
             Event::PeerRefused { peer, reason } => node.refusals.push((peer, reason)),
+            Event::Revocation { record } => node.proofs.push(record),
             Event::Signal {
                 to,
                 bytes,
