@@ -123,8 +123,8 @@ pub struct Router {
     /// Links that both ends claim.
     links: u16,
     rate: Bucket,
-    /// The newest advertisement that has to wait, and where it came from.
-    waiting: Option<Box<(LinkId, Version, Bytes)>>,
+    /// The newest advertisements that have to wait, one of a neighbour.
+    waiting: Vec<Waiting>,
 }
 
 impl Router {
@@ -210,10 +210,17 @@ struct Revoked {
     record: Bytes,
 }
 
+/// An advertisement whose turn comes later.
+#[derive(Debug)]
+struct Waiting {
+    link: LinkId,
+    version: Version,
+    bytes: Bytes,
+}
+
 /// An advertisement whose router is not known yet.
 #[derive(Debug)]
 struct Aside {
-    link: LinkId,
     version: Version,
     bytes: Bytes,
     until: Instant,
@@ -245,7 +252,7 @@ pub struct Database {
     revocations: BTreeMap<u64, Revoked>,
     /// The same by key, and whether the network signed.
     revoked: BTreeSet<(PeerId, bool)>,
-    aside: BTreeMap<OriginId, Aside>,
+    aside: BTreeMap<(OriginId, LinkId), Aside>,
     /// Routers with an advertisement that waits.
     waiting: BTreeSet<OriginId>,
     links: Links,

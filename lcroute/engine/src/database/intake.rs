@@ -1,5 +1,6 @@
 //! What comes in: records are verified once, when they are news, and kept within bounds.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,9 @@ use super::record::{
     CredentialRecord, KIND_ADVERTISEMENT, KIND_CREDENTIAL, KIND_REVOCATION, MAX_REVOCATION,
     RecordId, Version, revocation_key,
 };
-use super::{ADVERTISEMENT_RATE, Aside, Database, DatabaseEvent, FORGET_AFTER, Revoked, Router};
+use super::{
+    ADVERTISEMENT_RATE, Aside, Database, DatabaseEvent, FORGET_AFTER, Revoked, Router, Waiting,
+};
 use crate::config::LinkId;
 use crate::drops::DropReason;
 use crate::graph::link_digest;
@@ -28,6 +31,33 @@ const MAX_ASIDE: usize = 256;
 const MAX_ASIDE_OF_LINK: usize = 64;
 /// The clock of the host is looked at no later than this.
 const CLOCK_CHECK: Duration = Duration::from_secs(3_600);
+/// Most advertisements of one router that wait, each from another neighbour.
+const MAX_WAITING: usize = 4;
+
+impl Router {
+    /// Lets an advertisement wait. No signature has been looked at, so it takes the place only of an older one of the same
+    /// neighbour. False: there is no room.
+    fn wait(&mut self, link: LinkId, version: Version, bytes: &[u8]) -> bool {
+        let waiting = Waiting {
+            link,
+            version,
+            bytes: Bytes::copy_from_slice(bytes),
+        };
+        if let Some(known) = self.waiting.iter_mut().find(|w| w.link == link) {
+            if known.version < version {
+                *known = waiting;
+            }
+        } else if self.waiting.iter().any(|w| w.bytes == waiting.bytes) {
+            // most come from several neighbours
+        } else if self.waiting.len() < MAX_WAITING {
+            self.waiting.push(waiting);
+        } else {
+            return false;
+        }
+        true
+    }
+}
+
 impl Database {
     /// Version and bytes of a record that we have.
     pub(super) fn stored(&self, id: RecordId) -> Option<(Version, &Bytes)> {
@@ -78,10 +108,22 @@ impl Database {
             return Err(DropReason::DatabaseFull);
         }
         self.store_credential(origin, record, Some(link));
-        let Some(aside) = self.aside.remove(&origin) else {
-            return Ok(());
-        };
-        self.handle_advertisement(aside.link, origin, aside.version, &aside.bytes)
+        self.handle_aside(origin)
+    }
+
+    /// Of the advertisements that waited for the router's certificates, the newest that it has signed.
+    fn handle_aside(&mut self, origin: OriginId) -> Result<(), DropReason> {
+        let of_origin = (origin, LinkId(0))..=(origin, LinkId(u32::MAX));
+        let mut aside: Vec<_> = self.aside.extract_if(of_origin, |_, _| true).collect();
+        aside.sort_by_key(|(_, aside)| Reverse(aside.version));
+        let mut result = Ok(());
+        for ((_, link), aside) in aside {
+            result = self.handle_advertisement(link, origin, aside.version, &aside.bytes);
+            if result.is_ok() {
+                break;
+            }
+        }
+        result
     }
 
     pub(super) fn store_credential(
@@ -111,7 +153,7 @@ impl Database {
                     gone_since: self.now,
                     links: 0,
                     rate: Bucket::full(self.now),
-                    waiting: None,
+                    waiting: Vec::new(),
                 };
                 self.routers.insert(origin, router);
                 self.reached = None;
@@ -137,12 +179,11 @@ impl Database {
         let Some(router) = self.routers.get_mut(&origin) else {
             return self.keep_aside(link, origin, version, bytes);
         };
-        if router.waiting.is_some() || !router.rate.take(ADVERTISEMENT_RATE, now) {
-            let newest = router.waiting.as_ref().is_none_or(|w| w.1 < version);
-            if newest {
-                let bytes = Bytes::copy_from_slice(bytes);
-                router.waiting = Some(Box::new((link, version, bytes)));
-                self.waiting.insert(origin);
+        if !router.waiting.is_empty() || !router.rate.take(ADVERTISEMENT_RATE, now) {
+            let waits = router.wait(link, version, bytes);
+            self.waiting.insert(origin);
+            if !waits {
+                self.ask_later(true);
             }
             return Err(DropReason::FloodLimited);
         }
@@ -154,7 +195,11 @@ impl Database {
             }
             Err(error) => {
                 router.rate.refund(ADVERTISEMENT_RATE);
-                Err(self.reason(error))
+                let reason = self.reason(error);
+                if reason == DropReason::ForgedRecord {
+                    self.events.push(DatabaseEvent::Forged(link));
+                }
+                Err(reason)
             }
         }
     }
@@ -168,25 +213,25 @@ impl Database {
         bytes: &[u8],
     ) -> Result<(), DropReason> {
         self.ask_later(false);
-        let known = self.aside.get(&origin);
+        // what comes over one link displaces nothing of another: no signature has been looked at
+        let known = self.aside.get(&(origin, link));
         if known.is_some_and(|aside| aside.version >= version) {
             return Ok(());
         }
         let of_link = self
             .aside
-            .values()
-            .filter(|aside| aside.link == link)
+            .keys()
+            .filter(|(_, known)| *known == link)
             .count();
         if known.is_none() && (self.aside.len() >= MAX_ASIDE || of_link >= MAX_ASIDE_OF_LINK) {
             return Err(DropReason::UnknownRouter);
         }
         let aside = Aside {
-            link,
             version,
             bytes: Bytes::copy_from_slice(bytes),
             until: self.now + ASIDE_FOR,
         };
-        self.aside.insert(origin, aside);
+        self.aside.insert((origin, link), aside);
         Ok(())
     }
 
@@ -196,7 +241,8 @@ impl Database {
             return;
         };
         let old = router.advertisement.replace(Arc::clone(new));
-        if router.waiting.take_if(|w| w.1 <= new.version()).is_some() {
+        router.waiting.retain(|w| w.version > new.version());
+        if router.waiting.is_empty() {
             self.waiting.remove(&origin);
         }
         if router.announced().count() < new.prefixes().len() {
@@ -428,17 +474,13 @@ impl Database {
                 continue;
             }
             self.waiting.remove(&origin);
-            let Some(waiting) = router.waiting.take() else {
-                continue;
-            };
-            let (link, version, bytes) = *waiting;
-            match self.handle_advertisement(link, origin, version, &bytes) {
-                Ok(()) => {}
-                Err(reason) => {
-                    if reason == DropReason::ForgedRecord {
-                        self.events.push(DatabaseEvent::Forged(link));
-                    }
-                    self.events.push(DatabaseEvent::Dropped(reason));
+            let mut waiting = std::mem::take(&mut router.waiting);
+            waiting.sort_by_key(|w| Reverse(w.version));
+            // the newest that its router has signed
+            for w in waiting {
+                match self.handle_advertisement(w.link, origin, w.version, &w.bytes) {
+                    Ok(()) => break,
+                    Err(reason) => self.events.push(DatabaseEvent::Dropped(reason)),
                 }
             }
         }

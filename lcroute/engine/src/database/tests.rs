@@ -1103,6 +1103,69 @@ fn forged_records_are_refused_and_cost_their_router_nothing() {
 }
 
 #[test]
+fn a_forged_advertisement_displaces_none_that_waits() {
+    let mut network = Network::ring(4);
+    network.run(MINUTE);
+    let (now, links) = (network.now, network.links_of(0));
+    let (honest, stranger) = (TestServices::new(2), TestServices::new(99));
+    let origin = network.origin(2);
+    let content = network.nodes[2].database.own.content(&[], vec![]);
+    let signed = |n, by: &TestServices| {
+        let record = Advertisement::sign(origin, Version::new(1, n), &content, by).unwrap();
+        record.bytes().clone()
+    };
+    let database = &mut network.nodes[0].database;
+    let mut handle =
+        |link, bytes: Bytes| database.handle_record(link, KIND_ADVERTISEMENT, &bytes, now);
+    // changes come faster than they are taken in
+    let waits = (1_000..1_100).find(|n| handle(links[1], signed(*n, &honest)).is_err());
+    let waits = waits.unwrap();
+    let forged = handle(links[0], signed(waits + 50, &stranger));
+    assert_eq!(forged, Err(DropReason::FloodLimited));
+    database.handle_timeout(now + 2 * SECOND);
+    let kept = database.router(origin).unwrap().advertisement().unwrap();
+    assert_eq!(kept.version(), Version::new(1, waits));
+    let told = database.take_events();
+    assert!(told.contains(&DatabaseEvent::Forged(links[0])));
+    assert!(!told.contains(&DatabaseEvent::Forged(links[1])));
+}
+
+#[test]
+fn a_forged_advertisement_displaces_none_of_a_router_that_is_not_known_yet() {
+    let now = start();
+    let mut here = node(TestServices::new(1), 1, &Limits::default(), now);
+    let mut far = node(TestServices::new(2), 1, &Limits::default(), now);
+    far.database.update();
+    let origin = far.database.own.router.origin;
+    let router = far.database.router(origin).unwrap();
+    let advertisement = router.advertisement().unwrap();
+    let credential = router.credential_record().bytes().clone();
+    let content = far.database.own.content(&[], vec![]);
+    let newer = Version::new(1, 1_000);
+    let forged = Advertisement::sign(origin, newer, &content, &TestServices::new(99)).unwrap();
+    let database = &mut here.database;
+    for (link, record) in [
+        (LinkId(8), advertisement.bytes()),
+        (LinkId(9), forged.bytes()),
+    ] {
+        database.link_up(link, OriginId(u64::from(link.0)), now);
+        database
+            .handle_record(link, KIND_ADVERTISEMENT, record, now)
+            .unwrap();
+    }
+    database
+        .handle_record(LinkId(8), KIND_CREDENTIAL, &credential, now)
+        .unwrap();
+    let kept = database.router(origin).unwrap().advertisement().unwrap();
+    assert_eq!(kept.version(), advertisement.version());
+    assert!(
+        database
+            .take_events()
+            .contains(&DatabaseEvent::Forged(LinkId(9)))
+    );
+}
+
+#[test]
 fn a_worse_placed_router_gives_way_after_a_minute_and_takes_nothing_back() {
     // a chain: the ends are far from all, the middle is near
     let mut network = Network::new(9);
