@@ -44,16 +44,36 @@ fn services_expose_no_more_than_promised() {
     }
 }
 
-#[test]
-fn systemd_understands_every_unit() {
+/// Names of units of these kinds.
+fn units_of(kinds: &[&str]) -> Vec<String> {
     let names = std::fs::read_dir(units()).unwrap();
     let names = names.map(|e| e.unwrap().file_name().into_string().unwrap());
-    let is_unit = |name: &String| {
-        [".service", ".socket", ".path"]
-            .iter()
-            .any(|kind| name.ends_with(kind))
-    };
-    let names: Vec<String> = names.filter(is_unit).map(|n| format!("./{n}")).collect();
+    let is_meant = |name: &String| kinds.iter().any(|kind| name.ends_with(kind));
+    names.filter(is_meant).collect()
+}
+
+#[test]
+fn no_service_leaves_its_keys_in_a_core_dump() {
+    let services = units_of(&[".service"]);
+    assert!(services.len() >= 5, "{services:?}");
+    for name in services {
+        let text = std::fs::read_to_string(units().join(&name)).unwrap();
+        let limit = text
+            .lines()
+            .find_map(|line| line.strip_prefix("LimitCORE="));
+        // jobs of lcagent may raise theirs
+        assert_eq!(
+            limit.and_then(|limit| limit.split(':').next()),
+            Some("0"),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn systemd_understands_every_unit() {
+    let names = units_of(&[".service", ".socket", ".path"]);
+    let names: Vec<String> = names.into_iter().map(|n| format!("./{n}")).collect();
     assert!(names.len() >= 7, "{names:?}");
     let args: Vec<&str> = ["verify", "--man=no"]
         .into_iter()
