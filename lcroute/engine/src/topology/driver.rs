@@ -79,6 +79,8 @@ pub struct Topology {
     /// Kept apart: it may be said of who is not known yet.
     failing: BTreeSet<OriginId>,
     links: Few<LinkId, Link>,
+    /// Some of those known are lost.
+    has_lost: bool,
     wanted: BTreeSet<OriginId>,
     /// The first and the last change since the last decision.
     changed: Option<(Instant, Instant)>,
@@ -99,6 +101,7 @@ impl Topology {
             members: 0,
             failing: BTreeSet::new(),
             links: Few::default(),
+            has_lost: false,
             wanted: BTreeSet::new(),
             changed: None,
             timer: None,
@@ -197,13 +200,19 @@ impl Topology {
                 retired: false,
             },
         );
+        if std::mem::take(&mut self.has_lost) {
+            self.known.values_mut().for_each(|known| known.lost = false);
+        }
         self.review_links(now);
         self.change(now);
     }
 
     /// A link is gone.
     pub fn link_down(&mut self, link: LinkId, now: Instant) {
-        if self.links.remove(&link).is_some() {
+        if let Some(link) = self.links.remove(&link) {
+            if let Some(known) = self.known.get_mut(&link.neighbor) {
+                (known.lost, self.has_lost) = (true, true);
+            }
             self.change(now);
         }
     }

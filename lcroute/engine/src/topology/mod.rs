@@ -134,6 +134,8 @@ pub struct Known {
     pub present: bool,
     /// Trials to link with it directly fail.
     pub direct_fails: bool,
+    /// The link with it has ended, and none with anybody has come up since.
+    pub lost: bool,
 }
 
 /// Whether a node wants a link.
@@ -178,7 +180,7 @@ enum Standing {
     Good,
     /// It is online, but not part of the network: it is about to come, or has just died.
     Arriving,
-    /// No direct link has come about so far.
+    /// No direct link has come about so far, or all links are lost, that with it among them.
     Failing,
 }
 
@@ -192,6 +194,8 @@ impl View<'_> {
             Known {
                 direct_fails: true, ..
             } => Standing::Failing,
+            // carriers still show who is dead or cut off: the way back into the network leads over others
+            Known { lost: true, .. } if self.links.is_empty() => Standing::Failing,
             Known {
                 reachable: true, ..
             } => Standing::Good,

@@ -443,6 +443,43 @@ fn who_arrives_takes_a_place_only_when_it_is_there() {
 }
 
 #[test]
+fn who_has_lost_all_links_tries_others_at_once_and_the_lost_ones_too() {
+    let now = start();
+    let mut topology = driver(PolicyKind::Regular, 8, now);
+    let members = origins(1..31);
+    for member in &members {
+        topology.set_present(*member, true, now);
+    }
+    topology.set_reachable(members.iter().copied(), now);
+    run(&mut topology, now + seconds(1));
+    let lost = topology.wanted().clone();
+    for (link, neighbor) in (1..).map(LinkId).zip(&lost) {
+        topology.link_up(link, *neighbor, now + seconds(1));
+    }
+    run(&mut topology, now + seconds(3));
+    // all of them at once; a server of signalling still shows them, and who is reachable over nobody is unknown
+    let cut = now + seconds(60);
+    for link in (1..).map(LinkId).take(lost.len()) {
+        topology.link_down(link, cut);
+    }
+    topology.set_reachable([], cut);
+    run(&mut topology, cut + Duration::from_millis(200));
+    let others = topology.wanted().difference(&lost).count();
+    assert!(others >= 6, "{others} others");
+    assert!(topology.wanted().intersection(&lost).count() >= 6);
+    // one link is enough to know who is there
+    let found = *topology.wanted().difference(&lost).next().unwrap();
+    topology.link_up(LinkId(100), found, cut + seconds(1));
+    topology.set_reachable(members.iter().copied(), cut + seconds(1));
+    run(&mut topology, cut + seconds(2));
+    assert!(
+        topology
+            .wanted()
+            .is_subset(&lost.union(&BTreeSet::from([found])).copied().collect())
+    );
+}
+
+#[test]
 fn tables_are_bounded_and_the_link_state_goes_first() {
     let mut now = start();
     let mut topology = driver(PolicyKind::Mesh, 8, now);
