@@ -102,6 +102,9 @@ enum Command {
         /// Its key in PEM
         #[arg(long, value_name = "FILE", requires = "tls_cert")]
         tls_key: Option<PathBuf>,
+        /// Most connections from one IPv4 address or IPv6 /64; default 256
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        per_address: Option<u32>,
     },
     /// Expel a node, or all that came by a token, from the whole network
     #[command(
@@ -312,7 +315,11 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
             listen,
             tls_cert,
             tls_key,
-        } => commands::signal::run(listen, tls_cert.zip(tls_key)),
+            per_address,
+        } => {
+            let per_address = config.signal.per_address(per_address);
+            commands::signal::run(listen, tls_cert.zip(tls_key), per_address)
+        }
         Command::Status(w) => commands::query::run(
             &control,
             commands::query::What::Status,

@@ -1,8 +1,10 @@
 //! The configuration file: every key optional, an unknown key an error.
 
 use std::net::{Ipv6Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
+use lcroute_overlay::signal::server::PER_ADDRESS;
 use librecast::cert::GroupPrefix;
 use librecast::cli::ExitError;
 use serde::Deserialize;
@@ -141,6 +143,16 @@ pub struct Signal {
     pub servers: Vec<String>,
     /// Serve as a backbone oneself.
     pub listen: Option<SocketAddr>,
+    /// Most connections that a backbone takes from one IPv4 address or IPv6 /64.
+    pub per_address: Option<NonZeroU32>,
+}
+
+impl Signal {
+    /// The bound per address: of the command line, of the configuration, or the usual one.
+    pub fn per_address(&self, flag: Option<u32>) -> usize {
+        let given = flag.or(self.per_address.map(NonZeroU32::get));
+        given.map_or(PER_ADDRESS, |n| n as usize)
+    }
 }
 
 /// `ws://HOST:PORT` or `wss://HOST:PORT`, with or without a path.

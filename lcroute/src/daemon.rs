@@ -187,7 +187,8 @@ fn assemble(
             runtime
                 .block_on(server::Server::bind(listen, None))
                 .with_context(|| format!("[signal] listen = {listen}"))?
-                .with_max_clients(room_for_clients()),
+                .with_max_clients(room_for_clients())
+                .with_per_address(config.signal.per_address(None)),
         ),
         None => None,
     };

@@ -374,6 +374,11 @@ const FILES: &[File] = &[
                         "off",
                         "Serve as a backbone oneself: `ADDRESS:PORT`, TCP, and UDP for STUN.",
                     ),
+                    (
+                        "per_address",
+                        "256",
+                        "Most connections that a backbone takes from one IPv4 address, or one /64 of IPv6; those of the host itself are not bounded.",
+                    ),
                 ],
             },
             Table {

@@ -11,7 +11,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::system::{room_for_clients, stop_signal};
 
 /// Serves until SIGINT or SIGTERM; SIGHUP reads the certificate again.
-pub fn run(listen: SocketAddr, tls: Option<(PathBuf, PathBuf)>) -> anyhow::Result<Exit> {
+pub fn run(
+    listen: SocketAddr,
+    tls: Option<(PathBuf, PathBuf)>,
+    per_address: usize,
+) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -29,7 +33,8 @@ pub fn run(listen: SocketAddr, tls: Option<(PathBuf, PathBuf)>) -> anyhow::Resul
                 }
                 _ => ExitError::new(Exit::Failed, format!("{listen}: {e}")),
             })?
-            .with_max_clients(max_clients);
+            .with_max_clients(max_clients)
+            .with_per_address(per_address);
         let scheme = if tls.is_some() { "wss" } else { "ws" };
         let ready = format!("ready: {scheme}://{}", server.local_addr()?);
         // whoever started us need not listen

@@ -91,6 +91,42 @@ fn a_daemon_can_be_the_backbone_itself() {
 }
 
 #[test]
+fn one_address_takes_no_more_than_its_share_of_a_backbone_and_is_told_so() {
+    world("per-address", |lab| {
+        let alpha = lab.host("alpha")?;
+        let hosts = lab.closed_hosts(&["beta", "gamma"])?;
+        alpha.configure("[signal]\nlisten = \"[::]:7117\"\nper_address = 1\n")?;
+        alpha
+            .run("lcroute", &["init", "--name", "alpha"])?
+            .success()?;
+        let url = format!("ws://{}:7117", alpha.v4()?);
+        let token = alpha
+            .run("lcroute", &["invite", "--signal", &url])?
+            .success()?
+            .stdout;
+        let mut alpha = Member::new(alpha);
+        alpha.start()?;
+        let mut members = Vec::new();
+        for (n, host) in (1..).zip(hosts) {
+            let name = format!("node{n}");
+            host.run("lcroute", &["join", token.trim(), "--name", &name])?
+                .success()?;
+            let mut member = Member::new(host);
+            member.start()?;
+            alpha.wait_links(n)?;
+            members.push(member);
+        }
+        // one more connection from there
+        let said = members[0].host.run("lcroute", &["doctor"])?.stdout;
+        ensure!(
+            said.contains("too many connections from your address"),
+            "{said}"
+        );
+        Ok(())
+    });
+}
+
+#[test]
 fn a_stopped_backbone_ends_with_0() {
     world("backbone-stop", |lab| {
         let host = lab.host("backbone")?;

@@ -141,10 +141,13 @@ pub async fn knock(url: &str) -> anyhow::Result<Duration> {
     let mut socket = open(url).await?;
     let first = async {
         while let Some(message) = socket.next().await {
-            if let Message::Binary(bytes) = message?
-                && matches!(ToNode::decode(&bytes)?, ToNode::Challenge(_))
-            {
-                return Ok(begun.elapsed());
+            let Message::Binary(bytes) = message? else {
+                continue;
+            };
+            match ToNode::decode(&bytes)? {
+                ToNode::Challenge(_) => return Ok(begun.elapsed()),
+                ToNode::Refused(reason) => return Err(refused(&reason)),
+                _ => {}
             }
         }
         anyhow::bail!("it says nothing: is it a signalling server?")
@@ -188,8 +191,10 @@ where
         let Message::Binary(bytes) = message? else {
             continue;
         };
-        let ToNode::Challenge(challenge) = ToNode::decode(&bytes)? else {
-            anyhow::bail!("no challenge: is it a signalling server?");
+        let challenge = match ToNode::decode(&bytes)? {
+            ToNode::Challenge(challenge) => challenge,
+            ToNode::Refused(reason) => return Err(refused(&reason)),
+            _ => anyhow::bail!("no challenge: is it a signalling server?"),
         };
         let signature = me.key.sign(PROOF_CONTEXT, &proof(&challenge, &me.room));
         let register = ToBackbone::Register {
@@ -201,6 +206,10 @@ where
         return Ok(());
     }
     Err(io::Error::from(io::ErrorKind::UnexpectedEof).into())
+}
+
+fn refused(reason: &str) -> anyhow::Error {
+    anyhow::anyhow!("refused by the server: {reason}")
 }
 
 fn no_answer() -> anyhow::Error {
@@ -339,7 +348,7 @@ impl Session {
                 from,
                 bytes,
             },
-            ToNode::Refused(reason) => anyhow::bail!("refused by the server: {reason}"),
+            ToNode::Refused(reason) => return Err(refused(&reason)),
             ToNode::Challenge(_) => anyhow::bail!("challenged twice"),
         };
         Ok(self.events.send(event).await.map_err(|_| Closed))

@@ -4,15 +4,17 @@
 //! fill is bounded; a client that does not read is cut off.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
+use librecast::events::Seldom;
 use librecast::id::PeerId;
 use librecast::pacing::TokenBucket;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -30,6 +32,11 @@ use crate::stun;
 
 /// Most connections at a time.
 const MAX_CLIENTS: usize = 8_192;
+/// Connections from one address unless told otherwise: dozens of nodes behind one NAT, and those that are dying.
+pub const PER_ADDRESS: usize = 256;
+/// Connections at a time that are told why they are refused; more are closed without a word.
+const MAX_TOLD: usize = 16;
+const TOO_MANY: &str = "too many connections from your address";
 /// Most nodes of one room.
 const MAX_ROOM: usize = 4_096;
 /// Connections of one node: it may know the backbone by several URLs, and an old connection may be dying.
@@ -54,6 +61,7 @@ pub struct Server {
     udp: UdpSocket,
     tls: Option<(Arc<rustls::ServerConfig>, Arc<Certificate>)>,
     max_clients: usize,
+    per_address: usize,
 }
 
 impl Server {
@@ -67,7 +75,18 @@ impl Server {
             udp,
             tls,
             max_clients: MAX_CLIENTS,
+            per_address: PER_ADDRESS,
         })
+    }
+
+    /// Serves at most `n` clients at a time from one IPv4 address, or one /64 of IPv6. Those of this host itself are
+    /// not bounded: behind a proxy everybody comes from there.
+    #[must_use]
+    pub fn with_per_address(self, n: usize) -> Self {
+        Self {
+            per_address: n,
+            ..self
+        }
     }
 
     /// Serves at most `n` clients at a time: each costs a descriptor, and whatever else lives in this process
@@ -96,22 +115,35 @@ impl Server {
     /// Serves until `shutdown` resolves.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let rooms = Arc::new(Rooms::default());
+        let bounds = Bounds {
+            clients: self.max_clients,
+            per_address: self.per_address,
+        };
         tokio::select! {
             () = shutdown => {}
-            () = accept(self.tcp, self.tls.map(|(config, _)| config), self.max_clients, rooms) => {}
+            () = accept(self.tcp, self.tls.map(|(config, _)| config), bounds, rooms) => {}
             () = answer_stun(self.udp) => {}
         }
     }
 }
 
+/// How many may be connected.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    clients: usize,
+    per_address: usize,
+}
+
 async fn accept(
     tcp: TcpListener,
     tls: Option<Arc<rustls::ServerConfig>>,
-    max_clients: usize,
+    bounds: Bounds,
     rooms: Arc<Rooms>,
 ) {
-    let places = Arc::new(Semaphore::new(max_clients));
-    let mut told = false;
+    let places = Arc::new(Semaphore::new(bounds.clients));
+    let tellers = Arc::new(Semaphore::new(MAX_TOLD));
+    let addresses = Arc::new(Addresses::new(bounds.per_address));
+    let (mut told, mut seldom) = (false, Seldom::default());
     let acceptor = tls.map(TlsAcceptor::from);
     // ends the clients when the server ends
     let mut clients = tokio::task::JoinSet::new();
@@ -131,18 +163,117 @@ async fn accept(
         let Ok(place) = places.clone().try_acquire_owned() else {
             // once for each time that it fills up: who knocks on cannot fill the log
             if !std::mem::replace(&mut told, true) {
-                tracing::warn!("{from} turned away: {max_clients} clients are connected");
+                tracing::warn!(
+                    "{from} turned away: {} clients are connected",
+                    bounds.clients
+                );
             }
             continue;
         };
         told = false;
-        let (acceptor, rooms) = (acceptor.clone(), rooms.clone());
+        let acceptor = acceptor.clone();
+        let Some(counted) = addresses.enter(from.ip()) else {
+            if let Some(left_out) = seldom.tell(Instant::now().into_std()) {
+                let (address, most) = (SourceAddress::of(from.ip()), bounds.per_address);
+                tracing::warn!(
+                    left_out,
+                    "{address} turned away: {most} connections from there"
+                );
+            }
+            if let Ok(teller) = tellers.clone().try_acquire_owned() {
+                clients.spawn(async move {
+                    if let Err(e) = converse(stream, acceptor, Welcome::Refuse(TOO_MANY)).await {
+                        tracing::debug!("{from}: {e}");
+                    }
+                    drop((place, teller));
+                });
+            }
+            continue;
+        };
+        let rooms = rooms.clone();
         clients.spawn(async move {
-            if let Err(e) = converse(stream, acceptor, &rooms).await {
+            if let Err(e) = converse(stream, acceptor, Welcome::Serve(&rooms)).await {
                 tracing::debug!("{from}: {e}");
             }
-            drop(place);
+            drop((place, counted));
         });
+    }
+}
+
+/// Where connections come from: an address of IPv4, or 64 bits of IPv6, which is what one site has at least.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct SourceAddress(IpAddr);
+
+impl SourceAddress {
+    fn of(ip: IpAddr) -> Self {
+        Self(match ip.to_canonical() {
+            IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
+            v4 => v4,
+        })
+    }
+}
+
+impl fmt::Display for SourceAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            IpAddr::V4(v4) => write!(f, "{v4}"),
+            IpAddr::V6(v6) => write!(f, "{v6}/64"),
+        }
+    }
+}
+
+/// Connections by address.
+#[derive(Debug)]
+struct Addresses {
+    connections: Mutex<HashMap<SourceAddress, usize>>,
+    most: usize,
+}
+
+/// A connection that counts until it is dropped.
+#[derive(Debug)]
+struct Counted {
+    addresses: Arc<Addresses>,
+    from: SourceAddress,
+}
+
+impl Addresses {
+    fn new(most: usize) -> Self {
+        Self {
+            connections: Mutex::default(),
+            most,
+        }
+    }
+
+    /// One more connection, if there may be.
+    fn enter(self: &Arc<Self>, ip: IpAddr) -> Option<Counted> {
+        let from = SourceAddress::of(ip);
+        let mut connections = self.locked();
+        let count = connections.entry(from).or_default();
+        if *count >= self.most && !ip.to_canonical().is_loopback() {
+            return None;
+        }
+        *count += 1;
+        let addresses = Arc::clone(self);
+        Some(Counted { addresses, from })
+    }
+
+    fn locked(&self) -> std::sync::MutexGuard<'_, HashMap<SourceAddress, usize>> {
+        // no code between lock and unlock leaves the table half changed
+        self.connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut connections = self.addresses.locked();
+        if let Some(count) = connections.get_mut(&self.from) {
+            *count -= 1;
+            if *count == 0 {
+                connections.remove(&self.from);
+            }
+        }
     }
 }
 
@@ -168,35 +299,56 @@ async fn answer_stun(udp: UdpSocket) {
 async fn converse(
     stream: TcpStream,
     acceptor: Option<TlsAcceptor>,
-    rooms: &Rooms,
+    welcome: Welcome<'_>,
 ) -> anyhow::Result<()> {
     stream.set_nodelay(true)?;
     match acceptor {
-        None => serve_client(stream, rooms).await,
+        None => serve_client(stream, welcome).await,
         Some(acceptor) => {
             let stream = timeout(HANDSHAKE, acceptor.accept(stream)).await??;
-            serve_client(stream, rooms).await
+            serve_client(stream, welcome).await
         }
     }
 }
 
+/// What a client gets.
+#[derive(Debug, Clone, Copy)]
+enum Welcome<'a> {
+    Serve(&'a Rooms),
+    /// A reason, and no more.
+    Refuse(&'static str),
+}
+
 async fn serve_client<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
-    rooms: &Rooms,
+    welcome: Welcome<'_>,
 ) -> anyhow::Result<()> {
     let config = WebSocketConfig::default()
         .max_message_size(Some(MAX_MESSAGE))
         .max_frame_size(Some(MAX_MESSAGE));
     let accepted = tokio_tungstenite::accept_async_with_config(stream, Some(config));
     let mut socket = timeout(HANDSHAKE, accepted).await??;
+    let rooms = match welcome {
+        Welcome::Serve(rooms) => rooms,
+        Welcome::Refuse(reason) => return refuse(&mut socket, reason).await,
+    };
     let (peer, room) = timeout(HANDSHAKE, register(&mut socket)).await??;
     let Some(mut seat) = rooms.enter(room, peer) else {
-        let full = ToNode::Refused("the room is full".into()).encode();
-        socket.send(Message::binary(full)).await?;
-        anyhow::bail!("the room is full");
+        return refuse(&mut socket, "the room is full").await;
     };
     tracing::debug!("{peer} is here");
     relay(&mut socket, &mut seat).await
+}
+
+/// Tells a client why it is not served; what it says meanwhile is not read.
+async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(
+    socket: &mut WebSocketStream<S>,
+    reason: &'static str,
+) -> anyhow::Result<()> {
+    let refused = Message::binary(ToNode::Refused(reason.into()).encode());
+    timeout(HANDSHAKE, socket.send(refused)).await??;
+    timeout(HANDSHAKE, socket.close(None)).await??;
+    anyhow::bail!(reason)
 }
 
 async fn register<S: AsyncRead + AsyncWrite + Unpin>(
@@ -223,12 +375,7 @@ async fn register<S: AsyncRead + AsyncWrite + Unpin>(
             .verify(PROOF_CONTEXT, &proof(&challenge, &room), &signature)
             .is_err()
         {
-            socket
-                .send(Message::binary(
-                    ToNode::Refused("signature".into()).encode(),
-                ))
-                .await?;
-            anyhow::bail!("{peer}: signature does not verify");
+            refuse(socket, "signature").await?;
         }
         return Ok((peer, room));
     }
@@ -407,6 +554,44 @@ mod tests {
         std::iter::from_fn(|| seat.queue.try_recv().ok())
             .map(|b| ToNode::decode(&b).unwrap())
             .collect()
+    }
+
+    #[test]
+    fn connections_are_counted_by_address_of_ipv4_and_by_site_of_ipv6() {
+        let addresses = Arc::new(Addresses::new(2));
+        let enter = |ip: &str| addresses.enter(ip.parse().unwrap());
+        for (same, other) in [
+            (
+                ["198.51.100.7", "::ffff:198.51.100.7", "198.51.100.7"],
+                "198.51.100.8",
+            ),
+            (
+                ["2001:db8::1", "2001:db8::2", "2001:db8:0:0:ffff::"],
+                "2001:db8:0:1::1",
+            ),
+        ] {
+            let mut inside: Vec<_> = same[..2].iter().map(|ip| enter(ip).unwrap()).collect();
+            assert!(enter(same[2]).is_none() && enter(other).is_some());
+            inside.pop();
+            assert!(enter(same[2]).is_some(), "one has left");
+        }
+        assert!(addresses.locked().is_empty());
+        let from_here: Vec<_> = (0..9).filter_map(|_| enter("::ffff:127.0.0.1")).collect();
+        assert_eq!(from_here.len(), 9, "a proxy of this host");
+    }
+
+    #[tokio::test]
+    async fn who_is_turned_away_reads_why() {
+        let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("ws://{}", tcp.local_addr().unwrap());
+        let turn_away = async {
+            let (stream, _) = tcp.accept().await.unwrap();
+            converse(stream, None, Welcome::Refuse(TOO_MANY)).await
+        };
+        let (client, server) = tokio::join!(super::super::client::knock(&url), turn_away);
+        for told in [client.unwrap_err(), server.unwrap_err()] {
+            assert!(told.to_string().contains(TOO_MANY), "{told}");
+        }
     }
 
     #[test]
