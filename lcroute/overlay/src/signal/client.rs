@@ -228,14 +228,51 @@ struct Session {
 /// The owner of the events has gone: the session ends.
 struct Closed;
 
+/// How a conversation ends, errors apart.
+enum Ended {
+    Closed,
+    /// The connection did not survive a change of addresses.
+    Moved(&'static str),
+}
+
+/// Pauses between connections, doubling.
+struct Backoff {
+    next: Duration,
+}
+
+impl Backoff {
+    fn new() -> Self {
+        Self { next: BACKOFF.0 }
+    }
+
+    /// The pause after a connection that was tried or held for so long. A new address owes nothing to the failures of the
+    /// one before.
+    fn after(&mut self, lived: Duration, moved: bool) -> Duration {
+        if moved || lived > BACKOFF.1 {
+            self.next = BACKOFF.0;
+        }
+        if moved { Duration::ZERO } else { self.next }
+    }
+
+    /// The pause has passed, or a change of addresses has ended it.
+    fn passed(&mut self, moved: bool) {
+        self.next = if moved {
+            BACKOFF.0
+        } else {
+            (self.next * 2).min(BACKOFF.1)
+        };
+    }
+}
+
 impl Session {
     async fn run(mut self) {
-        let mut pause = BACKOFF.0;
+        let mut backoff = Backoff::new();
         let mut told: Option<Instant> = None;
         // a server that takes us in and throws us out again cannot fill the log
         let mut seldom = Seldom::default();
         loop {
             let connected = Instant::now();
+            let mut moved = false;
             let error = match self.connect().await {
                 Ok(mut socket) => {
                     if seldom.tell(connected.into_std()).is_some() {
@@ -247,15 +284,17 @@ impl Session {
                         return;
                     }
                     match result {
-                        Ok(Closed) => return,
+                        Ok(Ended::Closed) => return,
+                        Ok(Ended::Moved(why)) => {
+                            moved = true;
+                            anyhow::anyhow!(why)
+                        }
                         Err(e) => e,
                     }
                 }
                 Err(e) => e,
             };
-            if connected.elapsed() > BACKOFF.1 {
-                pause = BACKOFF.0;
-            }
+            let pause = backoff.after(connected.elapsed(), moved);
             // loud at first, then once in a while: a server may be away for days
             if told.is_some_and(|at| at.elapsed() < REMINDER) {
                 tracing::debug!("{}: {error}; next try in {pause:?}", self.url);
@@ -268,8 +307,8 @@ impl Session {
             }
             // a new address may be the way that was missing
             match timeout(with_jitter(pause), self.moved.changed()).await {
-                Err(_) => pause = (pause * 2).min(BACKOFF.1),
-                Ok(Ok(())) => pause = BACKOFF.0,
+                Err(_) => backoff.passed(false),
+                Ok(Ok(())) => backoff.passed(true),
                 Ok(Err(_)) => return,
             }
         }
@@ -289,12 +328,12 @@ impl Session {
         Ok(socket)
     }
 
-    async fn converse<S>(&mut self, socket: &mut WebSocketStream<S>) -> anyhow::Result<Closed>
+    async fn converse<S>(&mut self, socket: &mut WebSocketStream<S>) -> anyhow::Result<Ended>
     where
         WebSocketStream<S>: Socket,
     {
         if self.tell(Presence::CarrierUp).await.is_err() {
-            return Ok(Closed);
+            return Ok(Ended::Closed);
         }
         let mut ping = tokio::time::interval(PING_INTERVAL);
         let mut heard = Instant::now();
@@ -303,19 +342,22 @@ impl Session {
             tokio::select! {
                 changed = self.moved.changed() => {
                     if changed.is_err() {
-                        return Ok(Closed);
+                        return Ok(Ended::Closed);
                     }
                     if !socket.address_is_ours() {
-                        anyhow::bail!("this host lost the address of the connection");
+                        return Ok(Ended::Moved("this host lost the address of the connection"));
                     }
                     answer_by = Some(Instant::now() + PROBE);
-                    timeout(PROBE, socket.send(Message::Ping(Bytes::new()))).await??;
+                    let sent = timeout(PROBE, socket.send(Message::Ping(Bytes::new()))).await;
+                    if !matches!(sent, Ok(Ok(()))) {
+                        return Ok(Ended::Moved("cut by a change of addresses"));
+                    }
                 }
                 () = until(answer_by) => {
-                    anyhow::bail!("no answer after a change of addresses");
+                    return Ok(Ended::Moved("no answer after a change of addresses"));
                 }
                 waiting = self.messages.recv() => {
-                    let Some((to, bytes)) = waiting else { return Ok(Closed) };
+                    let Some((to, bytes)) = waiting else { return Ok(Ended::Closed) };
                     let message = ToBackbone::Send { to, bytes: bytes.to_vec() };
                     timeout(CONNECT, socket.send(Message::binary(message.encode()))).await??;
                 }
@@ -326,7 +368,7 @@ impl Session {
                     if let Message::Binary(bytes) = message
                         && self.handle(ToNode::decode(&bytes)?).await?.is_err()
                     {
-                        return Ok(Closed);
+                        return Ok(Ended::Closed);
                     }
                 }
                 _ = ping.tick() => {
@@ -400,5 +442,40 @@ impl Socket for WebSocketStream<MaybeTlsStream<TcpStream>> {
         // only an address of this host can be bound
         local.set_port(0);
         std::net::UdpSocket::bind(local).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_of_an_old_address_do_not_delay_a_new_one() {
+        let (mut backoff, soon) = (Backoff::new(), Duration::from_secs(1));
+        let mut pauses = Vec::new();
+        for _ in 0..6 {
+            pauses.push(backoff.after(soon, false).as_millis());
+            backoff.passed(false);
+        }
+        assert_eq!(pauses, [500, 1_000, 2_000, 4_000, 5_000, 5_000]);
+        // it came back, and the address changed at once
+        assert_eq!(backoff.after(soon, true), Duration::ZERO);
+        backoff.passed(false);
+        assert_eq!(backoff.after(soon, false), Duration::from_secs(1));
+    }
+
+    #[test]
+    fn a_change_of_addresses_during_a_pause_ends_it_and_what_it_grew_to() {
+        let mut backoff = Backoff::new();
+        (0..4).for_each(|_| backoff.passed(false));
+        backoff.passed(true);
+        assert_eq!(backoff.after(Duration::ZERO, false), BACKOFF.0);
+    }
+
+    #[test]
+    fn a_connection_that_held_for_long_was_a_good_one() {
+        let mut backoff = Backoff::new();
+        (0..4).for_each(|_| backoff.passed(false));
+        assert_eq!(backoff.after(BACKOFF.1 * 2, false), BACKOFF.0);
     }
 }
