@@ -453,6 +453,14 @@ impl PacketLoop {
         }
         self.parts.device.flush();
         self.outgoing.flush(&mut self.parts.socket, &mut self.drops);
+        for udp::Refused {
+            to,
+            size,
+            datagrams,
+        } in self.parts.socket.take_refused()
+        {
+            self.parts.overlay.handle_unsent(to, size, datagrams, now);
+        }
     }
 
     /// What engine and overlay have for one another and for lc0. False: nothing.

@@ -71,6 +71,21 @@ pub struct Counters {
     pub icmp: u64,
 }
 
+/// Datagrams that this host itself refused: too large for an interface, or no buffer for them. Where a veth or a driver is narrower
+/// than it says, all long ones meet this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refused {
+    /// Where they should have gone; IPv4 as plain IPv4.
+    pub to: SocketAddr,
+    /// UDP payload of the longest, in bytes.
+    pub size: usize,
+    /// How many.
+    pub datagrams: u64,
+}
+
+/// Most of them that are kept until somebody takes them.
+const MAX_REFUSED: usize = 64;
+
 /// Where datagrams go, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Way {
@@ -96,6 +111,7 @@ pub struct Socket {
     buffer: Vec<u8>,
     metas: [RecvMeta; UNITS],
     counters: Counters,
+    refused: Vec<Refused>,
     /// What the kernel had counted of drops when it was last asked.
     dropped: u32,
 }
@@ -142,6 +158,7 @@ impl Socket {
             buffer: vec![0; UNITS * UNIT],
             metas: [RecvMeta::default(); UNITS],
             counters: Counters::default(),
+            refused: Vec::new(),
             dropped: 0,
             socket,
             state,
@@ -257,16 +274,18 @@ impl Socket {
     /// no trouble.
     fn probe(&mut self, way: &Way, size: usize, contents: &[u8]) -> io::Result<()> {
         set_fragments(&self.socket, self.ipv6, false);
-        let sent = contents
+        let sent: Vec<_> = contents
             .chunks(size)
-            .try_for_each(|datagram| self.transmit(way, None, datagram));
+            .map(|datagram| self.transmit(way, None, datagram))
+            .collect();
         set_fragments(&self.socket, self.ipv6, true);
-        match sent {
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(error),
-            Err(error) if error.raw_os_error() != Some(libc::EMSGSIZE) => {
-                self.count_unsent(&error, 1);
+        // the short one behind a long one goes, whatever became of that: together they are the answer
+        for error in sent.into_iter().filter_map(Result::err) {
+            match error.raw_os_error() {
+                Some(libc::EMSGSIZE) => {}
+                _ if error.kind() == ErrorKind::WouldBlock => self.counters.congested += 1,
+                _ => self.count_unsent(&error, 1),
             }
-            _ => {}
         }
         Ok(())
     }
@@ -286,7 +305,9 @@ impl Socket {
                 Some(libc::EMSGSIZE | libc::EIO | libc::EINVAL)
             );
         if !one_by_one {
-            self.count_unsent(&error, count(burst.len(), size));
+            let datagrams = count(burst.len(), size);
+            self.count_unsent(&error, datagrams);
+            self.note_refused(&error, way.to, size.min(burst.len()), datagrams);
             return Ok(());
         }
         if error.raw_os_error() == Some(libc::EIO) {
@@ -296,7 +317,10 @@ impl Socket {
             match self.transmit(way, None, datagram) {
                 Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.counters.congested += 1,
-                Err(error) => self.count_unsent(&error, 1),
+                Err(error) => {
+                    self.count_unsent(&error, 1);
+                    self.note_refused(&error, way.to, datagram.len(), 1);
+                }
             }
         }
         Ok(())
@@ -326,6 +350,25 @@ impl Socket {
             self.state
                 .try_send(UdpSockRef::from(&self.socket), &transmit)
         })
+    }
+
+    fn note_refused(&mut self, error: &io::Error, to: SocketAddr, size: usize, datagrams: u64) {
+        let is_refusal = matches!(
+            error.raw_os_error(),
+            Some(libc::EMSGSIZE | libc::ENOBUFS | libc::ENOMEM)
+        );
+        if is_refusal && self.refused.len() < MAX_REFUSED {
+            self.refused.push(Refused {
+                to,
+                size,
+                datagrams,
+            });
+        }
+    }
+
+    /// What this host has refused to send since the last time, probes apart.
+    pub fn take_refused(&mut self) -> Vec<Refused> {
+        std::mem::take(&mut self.refused)
     }
 
     fn count_unsent(&mut self, error: &io::Error, datagrams: u64) {
@@ -655,6 +698,17 @@ mod tests {
         a.send(&probe, None, b"short").unwrap();
         assert_eq!(receive(&mut b, 1)[0].2, b"short");
         assert_eq!(a.counters().too_big, 1);
+        let refused = Refused {
+            to,
+            size: 70_000,
+            datagrams: 1,
+        };
+        assert_eq!(a.take_refused(), [refused]);
+        assert_eq!(a.take_refused(), []);
+        // The short one of a pair shows that the path is there, also where the long one is refused here.
+        let pair = [&vec![0; 70_000][..], b"behind"].concat();
+        a.send(&probe, Some(70_000), &pair).unwrap();
+        assert_eq!(receive(&mut b, 1)[0].2, b"behind");
         // Nobody there: the answer is an ICMP error, which must not spoil the next datagram.
         let nobody = UdpSocket::bind("127.0.0.1:0")
             .unwrap()

@@ -220,6 +220,18 @@ impl Overlay {
     }
 
     /// ICE has found another path for a link.
+    /// This host refused to send datagrams of up to `size` bytes to `to`: they are lost, perhaps for their size.
+    pub fn handle_unsent(&mut self, to: SocketAddr, size: usize, datagrams: u64, now: Instant) {
+        self.observe(now);
+        let Some(&index) = self.by_addr.get(&to) else {
+            return;
+        };
+        if let Some(lane) = lane(&mut self.peers, index) {
+            lane.media.unsent(size, datagrams, now);
+            self.schedule_media(index);
+        }
+    }
+
     pub(crate) fn move_media(&mut self, index: usize, now: Instant) {
         let mut dropped = Dropped::default();
         if let Some(lane) = lane(&mut self.peers, index) {

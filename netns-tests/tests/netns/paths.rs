@@ -125,31 +125,40 @@ fn full_packets_pass_narrow_paths_in_the_data_channel() {
 
 #[test]
 fn a_path_that_becomes_narrow_is_noticed() {
-    world("narrower", |lab| {
-        let hosts = narrow_hosts(lab, false)?;
-        let mut network = lab.network(hosts.clone())?;
-        network.start()?;
-        let [a, b] = network.nodes()?;
-        let receiver = b.host.receive("ff1e::42", &[])?;
-        a.wait_wanted("ff1e::42", b)?;
-        let limit = || -> anyhow::Result<u64> {
-            let peer = a.peers()?.remove(0);
-            peer["path_mtu"].as_u64().with_context(|| format!("{peer}"))
-        };
-        eventually("a knows what Ethernet takes", || {
-            ensure!(limit()? == 1_452, "{}", limit()?);
-            Ok(())
-        })?;
-        narrow(lab, &hosts[1], 1_300)?;
-        let size = ["--size", "1232"];
-        eventually("a knows that the path is narrow", || {
-            a.host.send("ff1e::42", 20, &size)?;
-            ensure!(limit()? == 1_200, "{}", limit()?);
-            Ok(())
-        })?;
-        let before = receiver.packets()?;
-        a.host.send("ff1e::42", 100, &size)?;
-        receiver.expect(before + 100)?;
-        a.wait_links(1)
-    });
+    world("narrower", |lab| becomes_narrow(lab, 1));
+}
+
+/// What leaves a container by a veth whose other end is narrower is refused on this host.
+#[test]
+fn an_interface_that_refuses_long_packets_is_noticed() {
+    world("refuses", |lab| becomes_narrow(lab, 0));
+}
+
+/// Host 0 sends to host 1; the wire of one of them becomes narrow.
+fn becomes_narrow(lab: &Lab, at: usize) -> anyhow::Result<()> {
+    let hosts = narrow_hosts(lab, false)?;
+    let mut network = lab.network(hosts.clone())?;
+    network.start()?;
+    let [a, b] = network.nodes()?;
+    let receiver = b.host.receive("ff1e::42", &[])?;
+    a.wait_wanted("ff1e::42", b)?;
+    let limit = || -> anyhow::Result<u64> {
+        let peer = a.peers()?.remove(0);
+        peer["path_mtu"].as_u64().with_context(|| format!("{peer}"))
+    };
+    eventually("a knows what Ethernet takes", || {
+        ensure!(limit()? == 1_452, "{}", limit()?);
+        Ok(())
+    })?;
+    narrow(lab, &hosts[at], 1_300)?;
+    let size = ["--size", "1232"];
+    eventually("a knows that the path is narrow", || {
+        a.host.send("ff1e::42", 20, &size)?;
+        ensure!(limit()? == 1_200, "{}", limit()?);
+        Ok(())
+    })?;
+    let before = receiver.packets()?;
+    a.host.send("ff1e::42", 100, &size)?;
+    receiver.expect(before + 100)?;
+    a.wait_links(1)
 }

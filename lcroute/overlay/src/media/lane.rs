@@ -19,7 +19,7 @@ use crate::event::{RepairInfo, SendError};
 use super::congestion::Controller;
 use super::feedback::{Report, Reporter};
 use super::keys::LinkKeys;
-use super::path_mtu::PathMtu;
+use super::path_mtu::{BASE, PathMtu};
 use super::payload::{
     CHUNK_HEADER, Chunk, MAX_PIECES, PIECE_HEADER, Pieced, RESENT, Reassembly, SYMBOL, kind_of,
     put_piece, put_whole, take,
@@ -41,6 +41,8 @@ const BUFFERS: usize = 8;
 /// Data header, and what a message needs in a packet of its own.
 const OVERHEAD: usize = 32 + CHUNK_HEADER + RTP_HEADER + TAG;
 
+/// Packets over which the share of those that the host refused is smoothed.
+const REFUSED_OVER: f64 = 64.0;
 /// When so many of about so many messages find the window shut, the path is too narrow for data alone.
 const MOST_PRESSED: f64 = 0.5;
 const PRESSED_OVER: f64 = 64.0;
@@ -69,6 +71,8 @@ pub(crate) struct Media {
     wake: Option<Instant>,
     /// Share of the last messages that found the window shut.
     pressed: f64,
+    /// Share of the last packets that this host refused to send.
+    refused: f64,
     input: BytesMut,
     inputs: Pool,
     reassembly: Reassembly,
@@ -116,6 +120,7 @@ impl Media {
             message: Vec::new(),
             wake: None,
             pressed: 0.0,
+            refused: 0.0,
             input: BytesMut::new(),
             inputs: Pool::new(BUFFER, BUFFERS),
             reassembly: Reassembly::default(),
@@ -201,11 +206,23 @@ impl Media {
         self.sealer.has_sent(quoted)
     }
 
-    /// Loss, as far as media has flowed: probes of the path are seldom.
+    /// Loss, as far as media has flowed: probes of the path are seldom. What this host refused is lost, and stands in no
+    /// report of the far side where nothing came behind it.
     pub(crate) fn loss(&self) -> Option<f64> {
-        self.controller
-            .loss()
-            .filter(|_| self.controller.rate() > 0.0)
+        let reported = self.controller.loss();
+        let reported = reported.filter(|_| self.controller.rate() > 0.0);
+        if self.refused * REFUSED_OVER < 0.5 {
+            return reported;
+        }
+        Some(reported.unwrap_or_default().max(self.refused))
+    }
+
+    /// This host refused to send datagrams, the longest of so many bytes.
+    pub(crate) fn unsent(&mut self, size: usize, datagrams: u64, now: Instant) {
+        self.refused = (self.refused + datagrams as f64 / REFUSED_OVER).min(1.0);
+        if size > BASE {
+            self.path.doubt(now);
+        }
     }
 
     /// The longest datagram that the path takes, as far as we know.
@@ -330,6 +347,7 @@ impl Media {
     }
 
     /// Whether data leaves something of the window.
+        self.refused -= self.refused / REFUSED_OVER;
     fn has_left(&self) -> bool {
         self.queue.is_empty() && self.controller.has_room(self.packet.len())
     }

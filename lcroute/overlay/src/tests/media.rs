@@ -777,6 +777,41 @@ fn control_messages_take_the_channel_where_media_packets_do_not_pass() {
 }
 
 #[test]
+fn a_host_that_refuses_long_datagrams_is_noticed_and_shows_as_loss() {
+    let mut net = Net::mesh(2);
+    net.join_all();
+    net.until(SOON, "a link", |net| net.linked(0, 1));
+    net.run(Duration::from_secs(5));
+    assert_eq!(net.row(0, 1).unwrap().path_mtu, Some(1_452));
+    net.host_mtu = 1_300;
+    // packets that leave nothing else for the far side to report
+    let send = |net: &mut Net, n| {
+        let (link, now) = (net.link(0, 1).unwrap(), net.now);
+        let overlay = &mut net.nodes[0].overlay;
+        overlay
+            .send_data(link, [&message(1, n, 1_312), &[]], now)
+            .unwrap();
+        net.run(Duration::from_millis(10));
+    };
+    (0..20).for_each(|n| send(&mut net, n));
+    let loss = net.row(0, 1).unwrap().loss.unwrap();
+    assert!(loss > 0.2, "{loss}");
+    let (narrow, mut n) = (
+        |net: &Net| net.row(0, 1).unwrap().path_mtu == Some(1_200),
+        20,
+    );
+    while !narrow(&net) {
+        send(&mut net, n);
+        n += 1;
+        assert!(n < 300, "not noticed within three seconds");
+    }
+    let before = net.nodes[1].data.len();
+    (0..100).for_each(|n| send(&mut net, 1_000 + n));
+    net.run(SOON);
+    assert_eq!(net.nodes[1].data.len() - before, 100);
+}
+
+#[test]
 #[ignore = "a measurement"]
 fn how_long_control_messages_take() {
     for media in [false, true] {

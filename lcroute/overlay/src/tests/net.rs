@@ -135,6 +135,8 @@ pub(crate) struct Net {
     pub(crate) tapped: Option<Vec<(SocketAddr, SocketAddr, Vec<u8>)>>,
     /// The longest datagram that passes, of UDP payload.
     pub(crate) mtu: usize,
+    /// The longest datagram that a node's own host takes.
+    pub(crate) host_mtu: usize,
     /// Routers mark what may be marked.
     pub(crate) congested: bool,
     /// So many bytes of a datagram does the host of a dead node send back in an ICMP error.
@@ -208,6 +210,7 @@ impl Net {
             media_cut: false,
             tapped: None,
             mtu: usize::MAX,
+            host_mtu: usize::MAX,
             congested: false,
             quotes: None,
             pipe: None,
@@ -600,6 +603,14 @@ impl Net {
             node.probes += usize::from(dont_fragment);
             // from an address that it no longer has, nothing leaves a host
             if from.is_some_and(|from| from != node.host) {
+                continue;
+            }
+            if contents.len() > self.host_mtu {
+                // a probe is its own answer
+                if !dont_fragment {
+                    let overlay = &mut node.overlay;
+                    overlay.handle_unsent(to, contents.len(), 1, self.now);
+                }
                 continue;
             }
             node.sent += 1;
