@@ -20,7 +20,7 @@ pub enum Message {
     /// Who can be reached over a carrier.
     Presence(CarrierId, Presence),
     /// A sealed signalling message.
-    Signal(CarrierId, Option<PeerId>, Vec<u8>),
+    Signal(CarrierId, PeerId, Vec<u8>),
     /// Addresses of STUN servers.
     StunServers(Vec<SocketAddr>),
     /// A question of the control socket.

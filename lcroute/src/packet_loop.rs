@@ -503,6 +503,13 @@ impl PacketLoop {
                         .close_link(link, "control channel is stuck", now);
                 }
             }
+            Output::RoutedControl { link, message } => {
+                // the overlay counts what a slow link drops
+                let _ = self
+                    .parts
+                    .overlay
+                    .send_routed(LinkId(link.0), &message, now);
+            }
             Output::Local { packet } => self.parts.device.queue(packet),
             Output::LocalMld { packet } => {
                 if let Err(e) = self.parts.device.write_mld(&packet) {

@@ -187,7 +187,7 @@ fn message(event: client::ClientEvent) -> Message {
             carrier,
             from,
             bytes,
-        } => Message::Signal(carrier, Some(from), bytes),
+        } => Message::Signal(carrier, from, bytes),
     }
 }
 

@@ -10,6 +10,7 @@ use crate::audit::Digests;
 use crate::config::{Limits, Neighbor};
 use crate::control::{Element, Prefix, RefusalReason};
 use crate::random::Random;
+use crate::routed::{ROUTED_BURST, ROUTED_RATE};
 use crate::tokens::Tokens;
 use crate::trees::HeardBefore;
 use crate::want::Want;
@@ -24,9 +25,13 @@ const LONGEST_RETRY: Duration = Duration::from_secs(320);
 const RETRY_JITTER: Duration = Duration::from_secs(2);
 /// Without another refusal for this long, interest counts as kept.
 const ACCEPTED_AFTER: Duration = Duration::from_secs(10);
-/// Messages from router to router that one neighbour may send or pass on, per second and at once.
-const ROUTED_RATE: u32 = 200;
-const ROUTED_BURST: u32 = 400;
+
+/// Changes of interest that one neighbour may make, per second and at once. Chosen: all that it may keep here moves to
+/// another tree twice within a second; so much is seldom, and costs a hundredth of a processor each second.
+const INTEREST_RATE: u32 = 2_048;
+const INTEREST_BURST: u32 = 65_536;
+/// A change of a prefix looks at all groups in it, and counts as so many.
+pub const PREFIX_CHARGE: u32 = 128;
 
 /// A neighbour, and what was said in both directions.
 #[derive(Debug)]
@@ -47,8 +52,13 @@ pub struct Adjacency {
     pub next_audit: Instant,
     /// When the neighbour was last told what differs,
     pub compared: Option<Instant>,
+    /// and has not answered yet by voiding it;
+    pub awaits_reset: bool,
     /// and when it was last told anew what differed there.
     pub repaired: Option<Instant>,
+    /// Changes of its interest.
+    pub interest: Tokens,
+    /// Bytes of messages from router to router.
     pub routed: Tokens,
 }
 
@@ -67,7 +77,9 @@ impl Adjacency {
             say: Vec::new(),
             next_audit,
             compared: None,
+            awaits_reset: false,
             repaired: None,
+            interest: Tokens::new(INTEREST_RATE, INTEREST_BURST, now),
             routed: Tokens::new(ROUTED_RATE, ROUTED_BURST, now),
         }
     }
@@ -98,8 +110,7 @@ impl Account {
         sending: bool,
         limits: &Limits,
     ) -> Result<(), RefusalReason> {
-        self.entries -= usize::from(before.existed);
-        self.sources -= before.sources;
+        self.forget(before);
         if !sending && !want.is_something() {
             return Ok(());
         }
@@ -112,6 +123,12 @@ impl Account {
         self.entries += 1;
         self.sources += want.sources();
         Ok(())
+    }
+
+    /// Books the end of an entry, if there was one.
+    pub fn forget(&mut self, before: &HeardBefore) {
+        self.entries -= usize::from(before.existed);
+        self.sources -= before.sources;
     }
 
     /// Books S for a prefix, or its end.

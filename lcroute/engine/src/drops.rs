@@ -68,6 +68,8 @@ reasons! {
     GroupLimit = "group_limit",
     /// Interest of a neighbour beyond its bounds; it was told.
     InterestRefused = "interest_refused",
+    /// More changes of interest than a neighbour may make; it was told, and asks again.
+    InterestLimited = "interest_limited",
     /// More records or summaries of the link state than a router may send; the newest waits.
     FloodLimited = "flood_limited",
     /// A record of the link state that cannot be read.
@@ -88,9 +90,9 @@ reasons! {
     AnnouncementNotPermitted = "announcement_not_permitted",
     /// No way leads to its destination.
     NoRoute = "no_route",
-    /// Longer than the far side takes.
+    /// Longer than the far side takes, or than an echo may be.
     TooBig = "too_big",
-    /// More messages from router to router than a neighbour may pass on.
+    /// More bytes of messages from router to router than a neighbour may pass on.
     RoutedLimited = "routed_limited",
     /// A neighbour told something else than was heard: it is told anew.
     AuditDiffers = "audit_differs",

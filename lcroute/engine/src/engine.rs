@@ -352,13 +352,14 @@ impl Engine {
         if payload.len() > MAX_ROUTED {
             return Err(DropReason::TooBig);
         }
-        self.route(Routed {
+        let routed = Routed {
             destination: to,
             source: self.own,
             hop_limit: HOP_LIMIT,
             kind,
             payload,
-        })
+        };
+        self.route(None, routed)
     }
 
     /// `lc0` dropped packets towards us; joins may have been among them: a general query asks.

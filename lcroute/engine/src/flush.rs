@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
 
+use bytes::Bytes;
 use librecast::mld;
 
 use crate::adjacency::Adjacency;
@@ -82,10 +83,6 @@ impl Engine {
                 Message::Summary(summary) => Element::Summary(summary),
             });
         }
-        for (link, routed) in std::mem::take(&mut self.routed) {
-            let batch = batches.entry(link).or_default();
-            batch.push(&Element::Routed(routed));
-        }
         let (adjacencies, late, now) = (&mut self.adjacencies, &mut self.late, self.now);
         let mut say = |statement: Statement<'_>| {
             let Some(adjacency) = adjacencies.get_mut(&statement.link) else {
@@ -112,6 +109,28 @@ impl Engine {
             self.link_timers_stale = true;
             self.push_audits(&mut batches);
         }
+        self.emit_control(batches, |link, message| Output::Control { link, message });
+        let mut routed: BTreeMap<LinkId, Batch> = BTreeMap::new();
+        for (link, message) in std::mem::take(&mut self.routed) {
+            let batch = routed.entry(link).or_default();
+            batch.push(&Element::Routed(message));
+        }
+        self.emit_control(routed, |link, message| Output::RoutedControl {
+            link,
+            message,
+        });
+        for (root, group) in changed {
+            self.release(group);
+            self.send_late(root, group);
+            self.interest_changed.insert(group);
+        }
+    }
+
+    fn emit_control(
+        &mut self,
+        batches: BTreeMap<LinkId, Batch>,
+        output: impl Fn(LinkId, Bytes) -> Output,
+    ) {
         for (link, batch) in batches {
             if !self.adjacencies.contains_key(&link) {
                 continue;
@@ -119,13 +138,8 @@ impl Engine {
             for message in batch.finish() {
                 self.counters.control_tx_messages += 1;
                 self.counters.control_tx_bytes += message.len() as u64;
-                self.outputs.push_back(Output::Control { link, message });
+                self.outputs.push_back(output(link, message));
             }
-        }
-        for (root, group) in changed {
-            self.release(group);
-            self.send_late(root, group);
-            self.interest_changed.insert(group);
         }
     }
 

@@ -43,6 +43,7 @@ mod packets;
 mod proxy;
 mod querier;
 mod random;
+mod routed;
 mod routing;
 mod services;
 mod snapshot;

@@ -1,17 +1,17 @@
-//! Control messages: what neighbours say, and messages from router to router.
+//! Control messages: what neighbours say.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use librecast::id::OriginId;
 
+use crate::adjacency::PREFIX_CHARGE;
 use crate::audit::{self, AUDIT_SLACK, Digests, REPAIR_GAP};
 use crate::config::LinkId;
-use crate::control::{Audit, Element, Interest, Prefix, RefusalReason, Routed, RoutedKind};
+use crate::control::{Audit, Element, Interest, Prefix, RefusalReason};
 use crate::database::{DatabaseEvent, Record};
 use crate::drops::DropReason;
 use crate::engine::Engine;
-use crate::header::HOP_LIMIT;
 use crate::output::Output;
 use crate::want::Want;
 
@@ -73,7 +73,6 @@ impl Engine {
         let Some(adjacency) = self.adjacencies.get_mut(&link) else {
             return;
         };
-        let limits = &self.config.limits;
         let Interest {
             root,
             prefix,
@@ -81,12 +80,24 @@ impl Engine {
             sending,
         } = interest;
         let want = Want::from(wanted);
+        let (limits, now) = (&self.config.limits, self.now);
         let Some(heard) = &mut adjacency.heard else {
             return;
         };
         let booked = if let Some(group) = prefix.as_group() {
             let before = self.trees.heard(link, root, group);
-            let booked = adjacency.account.book(&before, &want, sending, limits);
+            if before.was.0 == want && before.was.1 == sending {
+                return;
+            }
+            // an end is paid with its beginning
+            let is_end = !sending && !want.is_something();
+            let booked = if is_end || adjacency.interest.take(now) {
+                adjacency.account.book(&before, &want, sending, limits)
+            } else {
+                adjacency.account.forget(&before);
+                self.drops.count(DropReason::InterestLimited);
+                Err(RefusalReason::TooManyGroups)
+            };
             heard.toggle(root, prefix, &before.was.0, before.was.1);
             let (want, sending) = match booked {
                 Ok(()) => (want, sending),
@@ -97,11 +108,20 @@ impl Engine {
             booked
         } else {
             let before = self.trees.has_heard_prefix(link, root, prefix);
-            let booked = adjacency.account.book_prefix(before, sending, limits);
+            let booked = if before == sending {
+                Ok(())
+            } else if !sending || adjacency.interest.take_many(PREFIX_CHARGE, now) {
+                adjacency.account.book_prefix(before, sending, limits)
+            } else {
+                self.drops.count(DropReason::InterestLimited);
+                Err(RefusalReason::TooManyGroups)
+            };
             let sending = sending && booked.is_ok();
-            heard.toggle(root, prefix, &Want::Nothing, before);
-            heard.toggle(root, prefix, &Want::Nothing, sending);
-            self.trees.hear_prefix(link, root, prefix, sending);
+            if before != sending {
+                heard.toggle(root, prefix, &Want::Nothing, before);
+                heard.toggle(root, prefix, &Want::Nothing, sending);
+                self.trees.hear_prefix(link, root, prefix, sending);
+            }
             if want.is_something() {
                 Err(RefusalReason::WantedPrefix)
             } else {
@@ -135,49 +155,6 @@ impl Engine {
         }
     }
 
-    fn handle_routed(&mut self, link: LinkId, routed: Routed) -> Result<(), DropReason> {
-        let adjacency = self.adjacencies.get_mut(&link);
-        if !adjacency.is_some_and(|a| a.routed.take(self.now)) {
-            return Err(DropReason::RoutedLimited);
-        }
-        if routed.hop_limit == 0 {
-            return Err(DropReason::HopLimit);
-        }
-        self.route(routed)
-    }
-
-    pub(crate) fn route(&mut self, routed: Routed) -> Result<(), DropReason> {
-        if routed.destination != self.own {
-            if routed.hop_limit <= 1 {
-                return Err(DropReason::HopLimit);
-            }
-            let next = self.path(routed.destination).and_then(|p| p.next);
-            let next = next.ok_or(DropReason::NoRoute)?;
-            let hop_limit = routed.hop_limit - 1;
-            let routed = Routed {
-                hop_limit,
-                ..routed
-            };
-            self.routed.push((next, routed));
-            return Ok(());
-        }
-        if routed.kind == RoutedKind::Echo {
-            return self.route(Routed {
-                destination: routed.source,
-                source: self.own,
-                hop_limit: HOP_LIMIT,
-                kind: RoutedKind::EchoReply,
-                payload: routed.payload,
-            });
-        }
-        self.outputs.push_back(Output::Routed {
-            from: routed.source,
-            kind: routed.kind,
-            payload: routed.payload,
-        });
-        Ok(())
-    }
-
     fn handle_audit(&mut self, link: LinkId, audit: &Audit) {
         // what there is to say then is left to the flush
         self.say_on.insert(link);
@@ -201,7 +178,7 @@ impl Engine {
                 {
                     return;
                 }
-                adjacency.compared = Some(self.now);
+                (adjacency.compared, adjacency.awaits_reset) = (Some(self.now), true);
                 let buckets = Audit::BucketDigests(Box::new(*heard.buckets()));
                 adjacency.say.push(Element::Audit(buckets));
             }
@@ -227,7 +204,12 @@ impl Engine {
                     }));
                 }
             }
+            // each costs a walk through all interest: only what was asked for
+            Audit::Reset(_) if !adjacency.awaits_reset => {
+                self.drops.count(DropReason::BadControl);
+            }
             Audit::Reset(bits) => {
+                adjacency.awaits_reset = false;
                 let Some(heard) = &adjacency.heard else {
                     return;
                 };

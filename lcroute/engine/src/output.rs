@@ -33,6 +33,13 @@ pub enum Output {
         /// At most 16 KiB.
         message: Bytes,
     },
+    /// Send on the control channel of a link, behind what [`Self::Control`] gives. It may be lost.
+    RoutedControl {
+        /// Where it goes.
+        link: LinkId,
+        /// At most 16 KiB.
+        message: Bytes,
+    },
     /// Write into `lc0`: a packet that a local program has joined.
     Local {
         /// The IPv6 packet.
@@ -52,7 +59,9 @@ pub enum Output {
     },
     /// A message from another router.
     Routed {
-        /// From whom, as it says itself.
+        /// The link it came over; none if this router sent it to itself.
+        via: Option<LinkId>,
+        /// From whom, as it says itself: not proven.
         from: OriginId,
         /// What it is.
         kind: RoutedKind,

@@ -23,7 +23,12 @@ impl Tokens {
 
     /// Takes one, if there is one.
     pub fn take(&mut self, now: Instant) -> bool {
-        let full_at = self.full_at.max(now) + self.every;
+        self.take_many(1, now)
+    }
+
+    /// Takes so many, or none of them.
+    pub fn take_many(&mut self, n: u32, now: Instant) -> bool {
+        let full_at = self.full_at.max(now) + self.every * n;
         let fits = full_at - now <= self.every * self.burst;
         if fits {
             self.full_at = full_at;
@@ -47,5 +52,14 @@ mod tests {
         assert_eq!((0..100).filter(|_| tokens.take(now)).count(), 2);
         now += Duration::from_secs(60);
         assert_eq!((0..100).filter(|_| tokens.take(now)).count(), 5);
+    }
+
+    #[test]
+    fn many_are_taken_together_or_not_at_all() {
+        let now = start();
+        let mut tokens = Tokens::new(10, 5, now);
+        assert!(!tokens.take_many(6, now));
+        assert!(tokens.take_many(3, now) && !tokens.take_many(3, now));
+        assert!(tokens.take_many(2, now) && !tokens.take(now));
     }
 }

@@ -11,7 +11,9 @@ use bytes::Bytes;
 use common::{
     MDNS, Rights, addresses, config, group, join, leave, neighbor, report, restricted, start, udp,
 };
-use lcroute_engine::control::{self, Audit, Element, Interest, Prefix, RefusalReason};
+use lcroute_engine::control::{
+    self, Audit, Element, Interest, Prefix, RefusalReason, Routed, RoutedKind,
+};
 use lcroute_engine::header::DataHeader;
 use lcroute_engine::{Config, Engine, Filter, Limits, LinkId, Output, ROUTER_ADDRESS};
 use librecast::cert::{GroupPrefix, Member};
@@ -1054,6 +1056,79 @@ fn unicast_goes_to_its_node_or_an_error_comes_back() {
     assert!(local_packets(b.outputs()).is_empty());
 }
 
+fn routed(to: u16, from: u16, kind: RoutedKind, bytes: usize) -> Element {
+    Element::Routed(Routed {
+        destination: addresses(to).origin,
+        source: addresses(from).origin,
+        hop_limit: 64,
+        kind,
+        payload: vec![7; bytes].into(),
+    })
+}
+
+/// Payload bytes of messages from router to router that leave over a link.
+fn routed_bytes(outputs: &[Output], to: u32) -> usize {
+    let bytes = |output: &Output| match output {
+        Output::RoutedControl { link, message } if link.0 == to => control::decode(message)
+            .unwrap()
+            .iter()
+            .map(|element| match element {
+                Element::Routed(routed) => routed.payload.len(),
+                other => panic!("{other:?} may be lost"),
+            })
+            .sum(),
+        Output::Control { message, .. } => {
+            let elements = control::decode(message).unwrap();
+            let is_routed = |e: &Element| matches!(e, Element::Routed(_));
+            assert!(!elements.iter().any(is_routed), "it may be lost");
+            0
+        }
+        _ => 0,
+    };
+    outputs.iter().map(bytes).sum()
+}
+
+#[test]
+fn a_neighbour_passes_on_so_many_bytes_and_no_more() {
+    const RATE: usize = 64 << 10;
+    let mut b = Bench::new(&[2, 3]);
+    for kind in [RoutedKind::Signal, RoutedKind::Other(255)] {
+        // a minute without
+        b.after(Duration::from_secs(60));
+        let mut passed = 0;
+        for _ in 0..1_000 {
+            b.says(2, &[routed(3, 2, kind, 16_000)]);
+            b.now += Duration::from_millis(10);
+            passed += routed_bytes(&b.outputs(), 3);
+        }
+        let budget = 8 * RATE + 10 * RATE;
+        assert!((budget - 32_000..=budget).contains(&passed), "{passed}");
+    }
+    assert!(b.drops("routed_limited") > 1_000);
+    // what it says itself is heard, and the other neighbour has a budget of its own
+    b.wants(2, 1, ALL());
+    b.says(3, &[routed(2, 3, RoutedKind::Signal, 1_000)]);
+    assert_eq!(routed_bytes(&b.outputs(), 2), 1_000);
+    b.local(&udp(addresses(1).address, group(1), b"x"));
+    assert_eq!(data_links(&b.outputs()), [[2]]);
+}
+
+#[test]
+fn an_echo_is_short_and_reflects_no_more_than_half_the_budget() {
+    let mut b = Bench::new(&[2, 3]);
+    b.says(2, &[routed(1, 3, RoutedKind::Echo, 1_025)]);
+    b.says(2, &[routed(3, 2, RoutedKind::EchoReply, 1_025)]);
+    assert_eq!((b.drops("too_big"), routed_bytes(&b.outputs(), 3)), (2, 0));
+    b.after(Duration::from_secs(60));
+    // node 2 says that node 3 asks
+    let mut reflected = 0;
+    for _ in 0..600 {
+        b.says(2, &[routed(1, 3, RoutedKind::Echo, 1_024)]);
+        reflected += routed_bytes(&b.outputs(), 3);
+    }
+    assert_eq!(reflected, 256 << 10);
+}
+
 #[test]
 fn interest_that_got_lost_is_found_by_the_audit() {
     let mut b = Bench::new(&[2, 3]);
@@ -1071,6 +1146,82 @@ fn interest_that_got_lost_is_found_by_the_audit() {
     b.after(Duration::from_secs(120));
     assert_eq!([1, 2, 3].map(|g| wanted(&mut b, g)), [true, true, false]);
     assert_eq!(b.drops("audit_differs"), 1, "and once is enough");
+}
+
+/// Interest of node 2 in many groups begins, or ends.
+fn crowd(groups: u16, wanted: bool) -> Vec<Element> {
+    let root = addresses(1).origin.0;
+    let wanted = || wanted.then(Filter::all);
+    (0..groups).map(|g| interest(root, g, wanted())).collect()
+}
+
+#[test]
+fn all_that_a_neighbour_may_want_comes_goes_and_comes_back_at_once() {
+    let limit = Limits::DEFAULT.interests_per_neighbor as u16;
+    let mut b = Bench::new(&[2]);
+    for wanted in [true, false, true, false, true] {
+        b.says(2, &crowd(limit, wanted));
+        b.exchange();
+    }
+    assert_eq!(b.engine.snapshot().neighbors[0].interests, limit.into());
+    assert_eq!(b.drops("interest_refused"), 0);
+}
+
+#[test]
+fn a_neighbour_that_flaps_is_refused_until_it_rests_and_others_are_heard() {
+    let mut b = Bench::new(&[2, 3]);
+    for _ in 0..100 {
+        b.says(2, &crowd(1_000, true));
+        b.says(2, &crowd(1_000, false));
+        b.exchange();
+    }
+    let limited = b.drops("interest_limited");
+    assert!((30_000..40_000).contains(&limited), "{limited}");
+    assert_eq!(b.engine.snapshot().neighbors[0].interests, 0);
+    let wanted = |b: &mut Bench| {
+        b.local(&udp(addresses(1).address, group(2_000), b"x"));
+        data_links(&b.outputs())
+    };
+    b.wants(3, 2_000, ALL());
+    assert_eq!(wanted(&mut b), [[3]]);
+    b.wants(2, 2_000, ALL());
+    assert_eq!(wanted(&mut b), [[3]], "refused");
+    b.after(Duration::from_secs(10));
+    assert_eq!(wanted(&mut b), [[2, 3]], "it asked again");
+}
+
+#[test]
+fn prefixes_that_flap_cost_more_than_groups() {
+    let mut b = Bench::new(&[2]);
+    let root = addresses(1).origin;
+    let says = |sending| {
+        Element::Interest(Interest {
+            root,
+            prefix: Prefix::ALL,
+            wanted: None,
+            sending,
+        })
+    };
+    for _ in 0..1_000 {
+        b.says(2, &[says(true), says(false)]);
+        b.exchange();
+    }
+    assert!(b.drops("interest_limited") > 450);
+}
+
+#[test]
+fn what_was_told_is_voided_only_where_that_was_asked_for() {
+    let mut b = Bench::new(&[2]);
+    b.wants(2, 1, ALL());
+    b.outputs();
+    b.says(2, &[Element::Audit(Audit::Reset([u64::MAX; 4]))]);
+    assert_eq!(b.engine.snapshot().neighbors[0].interests, 1);
+    assert_eq!(b.drops("bad_control"), 1);
+    b.says(2, &[Element::Audit(Audit::Digest(7))]);
+    let reset = Element::Audit(Audit::Reset([u64::MAX; 4]));
+    b.says(2, &[reset.clone(), reset]);
+    assert_eq!(b.engine.snapshot().neighbors[0].interests, 0);
+    assert_eq!(b.drops("bad_control"), 2);
 }
 
 fn says_audit(output: &Output) -> bool {

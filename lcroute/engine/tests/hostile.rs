@@ -208,7 +208,9 @@ fn wait(engine: &mut Engine, time: Duration, now: &mut Instant) {
 fn drain(engine: &mut Engine) {
     while let Some(output) = engine.poll_output() {
         match output {
-            Output::Control { message, .. } => assert!(message.len() <= MAX_MESSAGE),
+            Output::Control { message, .. } | Output::RoutedControl { message, .. } => {
+                assert!(message.len() <= MAX_MESSAGE)
+            }
             Output::Data { links, .. } => assert!(!links.is_empty()),
             Output::LocalMld { packet } => {
                 assert!(packet.len() <= 1280);

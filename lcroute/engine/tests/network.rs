@@ -330,7 +330,9 @@ impl Mesh {
                         self.send_data(n, *link, &header, &packet);
                     }
                 }
-                Output::Control { link, message } => self.send_control(n, link, message),
+                Output::Control { link, message } | Output::RoutedControl { link, message } => {
+                    self.send_control(n, link, message)
+                }
                 Output::Local { packet } => self.deliver(n, &packet),
                 Output::LocalMld { packet } => self.write_mld(n, &packet),
                 // the test decides on links

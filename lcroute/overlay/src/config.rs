@@ -56,6 +56,9 @@ impl Identity {
     }
 }
 
+/// Most bytes of messages from router to router that wait before a link. Chosen: half a second at a megabit per second.
+pub(crate) const ROUTED_QUEUE: usize = 64 << 10;
+
 /// How an overlay is set up.
 #[derive(Debug, Clone)]
 pub struct OverlayConfig {

@@ -33,7 +33,7 @@ use rtc::sansio::Protocol;
 use rtc::shared::{TaggedBytesMut, TransportContext, TransportProtocol};
 
 use crate::auth::Role;
-use crate::config::Limits;
+use crate::config::{Limits, ROUTED_QUEUE};
 use crate::description::{Candidate, Description, Fingerprint, Kind, SdpKind, credentials_of};
 use crate::event::{SendError, Transmit};
 use crate::flight::Flight;
@@ -452,6 +452,16 @@ impl Connection {
     ) -> std::result::Result<(), SendError> {
         let control = self.channels.control.ok_or(SendError::NoSuchLink)?;
         self.send(control, self.control_queue, [message, &[]], now)
+    }
+
+    /// The same for a message of others, while little waits.
+    pub(crate) fn send_routed(
+        &mut self,
+        message: &[u8],
+        now: Instant,
+    ) -> std::result::Result<(), SendError> {
+        let control = self.channels.control.ok_or(SendError::NoSuchLink)?;
+        self.send(control, ROUTED_QUEUE, [message, &[]], now)
     }
 
     pub(crate) fn send_data(

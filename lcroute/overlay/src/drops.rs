@@ -76,6 +76,10 @@ pub const DROPS: &[(&str, &str)] = &[
     ("queue_full", "The queue of a link was full."),
     ("revocations_full", "There is no room for more revocations."),
     (
+        "routed_queue_full",
+        "A message from router to router that found the queue before a slow link full; it is sent again.",
+    ),
+    (
         "signal_clock",
         "A signalling message whose sender's clock differs by more than a day.",
     ),

@@ -126,6 +126,14 @@ impl Refusal {
         self.words().1
     }
 
+    /// Whether nobody in particular has written it.
+    pub(crate) fn is_junk(self) -> bool {
+        matches!(
+            self,
+            Self::Size | Self::Sealed | Self::Malformed | Self::Signature
+        )
+    }
+
     /// Whether the sender itself is at fault, and not whoever carried its message.
     pub(crate) fn blames_sender(self) -> bool {
         matches!(

@@ -14,6 +14,15 @@ use crate::media::{Dropped, Media, is_rtcp, ssrc_of};
 use crate::overlay::Overlay;
 use crate::peer::{Peer, Traffic};
 
+/// What a link's control channel carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Priority {
+    /// Hard state of both ends: nothing of it gets lost.
+    Control,
+    /// Messages of others: they wait behind it, and too many of them are dropped.
+    Routed,
+}
+
 /// The lane of a link that is up.
 struct Lane<'a> {
     link: LinkId,
@@ -78,10 +87,14 @@ impl Overlay {
         &mut self,
         index: usize,
         message: &[u8],
+        priority: Priority,
         now: Instant,
     ) -> Option<Result<(), SendError>> {
         let lane = lane(&mut self.peers, index)?;
-        let result = lane.media.send_control(message, now)?;
+        let result = match priority {
+            Priority::Control => lane.media.send_control(message, now)?,
+            Priority::Routed => lane.media.send_routed(message)?,
+        };
         list(&mut self.sending, lane.media, index);
         Some(result)
     }
@@ -207,6 +220,18 @@ impl Overlay {
         self.deliver_control(index, now);
     }
 
+    /// This host refused to send datagrams of up to `size` bytes to `to`: they are lost, perhaps for their size.
+    pub fn handle_unsent(&mut self, to: SocketAddr, size: usize, datagrams: u64, now: Instant) {
+        self.observe(now);
+        let Some(&index) = self.by_addr.get(&to) else {
+            return;
+        };
+        if let Some(lane) = lane(&mut self.peers, index) {
+            lane.media.unsent(size, datagrams, now);
+            self.schedule_media(index);
+        }
+    }
+
     /// Whose packet it is. The keys decide in the end; the address is a hint, which may be an old one
     /// when the path has changed on the way to us.
     fn media_index(&self, from: SocketAddr, datagram: &[u8]) -> Option<usize> {
@@ -220,18 +245,6 @@ impl Overlay {
     }
 
     /// ICE has found another path for a link.
-    /// This host refused to send datagrams of up to `size` bytes to `to`: they are lost, perhaps for their size.
-    pub fn handle_unsent(&mut self, to: SocketAddr, size: usize, datagrams: u64, now: Instant) {
-        self.observe(now);
-        let Some(&index) = self.by_addr.get(&to) else {
-            return;
-        };
-        if let Some(lane) = lane(&mut self.peers, index) {
-            lane.media.unsent(size, datagrams, now);
-            self.schedule_media(index);
-        }
-    }
-
     pub(crate) fn move_media(&mut self, index: usize, now: Instant) {
         let mut dropped = Dropped::default();
         if let Some(lane) = lane(&mut self.peers, index) {

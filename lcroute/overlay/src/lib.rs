@@ -24,6 +24,7 @@ mod peer;
 mod reach;
 mod replay;
 pub mod signal;
+mod signal_budget;
 mod stun;
 mod wanted;
 

@@ -22,7 +22,7 @@ use crate::auth::{Binding, Role};
 use crate::connection::Connection;
 use crate::description::{Description, Fingerprint};
 use crate::envelope::{Opened, Payload, Refusal, Stamp, Told, open, seal};
-use crate::event::{CarrierId, Event, PeerState, Presence};
+use crate::event::{CarrierId, Event, LinkId, PeerState, Presence};
 use crate::overlay::Overlay;
 use crate::peer::{LINGER, Link, Offered, Restart, Waiting};
 use crate::reach::Noted;
@@ -30,9 +30,6 @@ use crate::replay::Copies;
 
 /// A knock within this time after our own offer or knock has crossed it.
 const CROSSING: Duration = Duration::from_secs(1);
-/// Messages that are opened per second, and at once: opening one costs half a millisecond.
-const SIGNAL_RATE: f64 = 200.0;
-const SIGNAL_BURST: f64 = 1_000.0;
 /// How long a restart waits for STUN.
 const RESTART_PATIENCE: Duration = Duration::from_millis(250);
 
@@ -57,23 +54,31 @@ impl Overlay {
         self.drain_dirty();
     }
 
-    /// A sealed message from a carrier, which believes that it comes from `from`.
+    /// A sealed message from a server, in whose room `from` is.
     ///
     /// Certificates, signature, recipient, network, age and novelty are checked before anything is
     /// kept of the sender; what fails is counted, and shown in [`Overlay::peers`] with its reason.
-    pub fn handle_signal(
-        &mut self,
-        carrier: CarrierId,
-        from: Option<PeerId>,
-        bytes: &[u8],
-        now: Instant,
-    ) {
+    pub fn handle_signal(&mut self, carrier: CarrierId, from: PeerId, bytes: &[u8], now: Instant) {
         self.observe(now);
         if self.stopped {
             return;
         }
-        if let Err((refusal, sender)) = self.handle_message(carrier, bytes, now) {
-            self.refuse(refusal, sender.or(from), now);
+        if let Err((refusal, sender)) = self.handle_message(carrier, Some(from), bytes, now) {
+            self.refuse(refusal, sender.or(Some(from)), now);
+        }
+        self.drain_dirty();
+    }
+
+    /// A sealed message that came over links of the overlay, the last of which is `via`.
+    pub fn handle_routed_signal(&mut self, via: Option<LinkId>, bytes: &[u8], now: Instant) {
+        self.observe(now);
+        if self.stopped {
+            return;
+        }
+        let index = via.and_then(|link| self.by_link.get(&link));
+        let neighbor = index.and_then(|index| Some(self.peers[*index].as_ref()?.id));
+        if let Err((refusal, sender)) = self.handle_message(OVERLAY_CARRIER, neighbor, bytes, now) {
+            self.refuse(refusal, sender, now);
         }
         self.drain_dirty();
     }
@@ -144,16 +149,24 @@ impl Overlay {
     fn handle_message(
         &mut self,
         carrier: CarrierId,
+        from: Option<PeerId>,
         bytes: &[u8],
         now: Instant,
     ) -> Result<(), (Refusal, Option<PeerId>)> {
-        self.spend_token(now).map_err(|e| (e, None))?;
         let hash = Copies::hash(bytes);
         if self.copies.contains(&hash) {
             self.count("signal_copy");
             return Ok(());
         }
-        let opened = open(&self.config.identity, (self.config.clock)(), bytes)?;
+        let is_member = carrier == OVERLAY_CARRIER || from.is_some_and(|id| self.is_member(&id));
+        if !self.budget.admits(carrier, from, is_member, now) {
+            return Err((Refusal::Rate, None));
+        }
+        let opened = open(&self.config.identity, (self.config.clock)(), bytes);
+        if opened.as_ref().is_err_and(|(refusal, _)| refusal.is_junk()) {
+            self.budget.punish(carrier, from, now);
+        }
+        let opened = opened?;
         let sender = opened.member.peer;
         let refuse = |refusal| (refusal, Some(sender));
         if !self.replay.is_new(&sender, opened.session, opened.sequence) {
@@ -162,6 +175,13 @@ impl Overlay {
         self.copies.insert(hash);
         let result = self.handle_new(carrier, opened, now);
         result.map_err(refuse)
+    }
+
+    /// Whether this is known to be a member: a message of it has been verified, or the link state knows it.
+    fn is_member(&self, id: &PeerId) -> bool {
+        let peer = self.by_id.get(id).and_then(|i| self.peers[*i].as_ref());
+        let verified = peer.is_some_and(|peer| peer.member.is_some());
+        (verified || self.reach.ways(id).0) && !self.is_revoked(id)
     }
 
     /// A message that has not come before, of a member.
@@ -240,18 +260,6 @@ impl Overlay {
         if let Some(peer) = self.peers[index].as_mut() {
             peer.set_state(PeerState::Refused, Some(told.reason()), now);
         }
-    }
-
-    fn spend_token(&mut self, now: Instant) -> Result<(), Refusal> {
-        let (spent, at) = &mut self.signal_tokens;
-        let refill = now.saturating_duration_since(*at).as_secs_f64() * SIGNAL_RATE;
-        *spent = (*spent - refill).max(0.0);
-        *at = now;
-        if *spent >= SIGNAL_BURST {
-            return Err(Refusal::Rate);
-        }
-        *spent += 1.0;
-        Ok(())
     }
 
     fn handle_opened(

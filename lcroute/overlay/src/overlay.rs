@@ -29,11 +29,13 @@ use crate::connection::{Factory, Happening};
 use crate::envelope::Refusal;
 use crate::event::{Event, LinkId, PeerInfo, PeerState, SendError, Transmit};
 use crate::gather::Gatherer;
+use crate::lanes::Priority;
 use crate::liveness::next_beat;
 use crate::membership::Revoked;
 use crate::peer::{Peer, RESTART_GRACE, STABLE};
 use crate::reach::Reach;
 use crate::replay::{Copies, ReplayCache};
+use crate::signal_budget::SignalBudget;
 use crate::stun::TxId;
 
 /// Most refused strangers that `peers` shows.
@@ -109,7 +111,7 @@ pub struct Overlay {
     pub(crate) events: VecDeque<Event>,
     pub(crate) replay: ReplayCache,
     pub(crate) copies: Copies,
-    pub(crate) signal_tokens: (f64, Instant),
+    pub(crate) budget: SignalBudget,
     pub(crate) refused: BTreeMap<PeerId, (&'static str, Instant)>,
     pub(crate) drops: BTreeMap<&'static str, u64>,
     pub(crate) warned_at: Option<Instant>,
@@ -163,7 +165,7 @@ impl Overlay {
             events: VecDeque::new(),
             replay: ReplayCache::new(REPLAY_SENDERS),
             copies: Copies::default(),
-            signal_tokens: (0.0, now),
+            budget: SignalBudget::new(),
             refused: BTreeMap::new(),
             drops: BTreeMap::new(),
             warned_at: None,
@@ -219,12 +221,40 @@ impl Overlay {
         message: &[u8],
         now: Instant,
     ) -> Result<(), SendError> {
+        self.send_with(link, message, Priority::Control, now)
+    }
+
+    /// Sends a message from router to router the same way, behind control messages. On a slow link it is refused
+    /// and counted as soon as few such messages wait.
+    pub fn send_routed(
+        &mut self,
+        link: LinkId,
+        message: &[u8],
+        now: Instant,
+    ) -> Result<(), SendError> {
+        let result = self.send_with(link, message, Priority::Routed, now);
+        if result == Err(SendError::QueueFull) {
+            self.count("routed_queue_full");
+        }
+        result
+    }
+
+    fn send_with(
+        &mut self,
+        link: LinkId,
+        message: &[u8],
+        priority: Priority,
+        now: Instant,
+    ) -> Result<(), SendError> {
         let index = self.link_index(link, now)?;
-        if let Some(result) = self.send_reliably(index, message, now) {
+        if let Some(result) = self.send_reliably(index, message, priority, now) {
             return result;
         }
         let result = match self.link_mut(index) {
-            Some(link) => link.connection.send_control(message, now),
+            Some(link) => match priority {
+                Priority::Control => link.connection.send_control(message, now),
+                Priority::Routed => link.connection.send_routed(message, now),
+            },
             None => Err(SendError::NoSuchLink),
         };
         self.mark_dirty(index);

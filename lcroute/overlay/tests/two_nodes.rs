@@ -113,7 +113,7 @@ impl Node {
                         self.overlay.handle_presence(carrier, presence, now);
                     }
                     ClientEvent::Signal { carrier, from, bytes } => {
-                        self.overlay.handle_signal(carrier, Some(from), &bytes, Instant::now());
+                        self.overlay.handle_signal(carrier, from, &bytes, Instant::now());
                     }
                 },
                 () = tokio::time::sleep_until(at.into()) => self.overlay.handle_timeout(Instant::now()),

@@ -250,10 +250,12 @@ impl Router {
                 header,
                 packet,
             },
-            Output::Control { link, message } => Effect::Control {
-                link: link.0,
-                message,
-            },
+            Output::Control { link, message } | Output::RoutedControl { link, message } => {
+                Effect::Control {
+                    link: link.0,
+                    message,
+                }
+            }
             Output::Local { packet } => Effect::Local { packet },
             Output::LocalMld { packet } => Effect::Mld { packet },
             Output::Wanted(origins) => Effect::Wanted {

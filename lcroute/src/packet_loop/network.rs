@@ -311,10 +311,14 @@ impl PacketLoop {
                 overlay.close_gracefully(link, "neither side wants it", now);
             }
             Output::Routed {
+                via,
                 from,
                 kind,
                 payload,
-            } => self.handle_routed(from, kind, payload, now),
+            } => {
+                let via = via.map(|link| LinkId(link.0));
+                self.handle_routed(via, from, kind, payload, now);
+            }
             Output::Reachable { origin, up } => self.handle_reachable(origin, up, now),
             Output::Incarnation(incarnation) => {
                 self.parts.network.keep(Keep::Incarnation(incarnation));
@@ -355,12 +359,19 @@ impl PacketLoop {
         member.or_else(|| p.network.by_origin.get(&origin).copied())
     }
 
-    fn handle_routed(&mut self, from: OriginId, kind: RoutedKind, payload: Bytes, now: Instant) {
+    fn handle_routed(
+        &mut self,
+        via: Option<LinkId>,
+        from: OriginId,
+        kind: RoutedKind,
+        payload: Bytes,
+        now: Instant,
+    ) {
         match kind {
             // whom it is from shows when it is opened
             RoutedKind::Signal => {
                 let overlay = &mut self.parts.overlay;
-                overlay.handle_signal(OVERLAY_CARRIER, None, &payload, now);
+                overlay.handle_routed_signal(via, &payload, now);
             }
             RoutedKind::Echo => self.send_routed(from, RoutedKind::EchoReply, payload, now),
             RoutedKind::EchoReply => {

@@ -226,7 +226,8 @@ impl Topology {
 
     /// The peer says whether it wants the link (KEEP).
     pub fn set_peer_wish(&mut self, link: LinkId, wish: Wish, now: Instant) {
-        if let Some(link) = self.links.get_mut(&link) {
+        let link = self.links.get_mut(&link);
+        if let Some(link) = link.filter(|link| link.peer != Some(wish)) {
             link.peer = Some(wish);
             self.review_links(now);
             self.find_timer();

@@ -91,7 +91,8 @@ pub fn shuttle(a: &mut Node, b: &mut Node) -> bool {
             Event::LinkDown { .. } => a.link = None,
             Event::Data { .. } => a.received += 1,
             Event::Signal { bytes, .. } => {
-                b.overlay.handle_signal(CarrierId(0), None, &bytes, now);
+                let from = a.overlay.peer_id();
+                b.overlay.handle_signal(CarrierId(0), from, &bytes, now);
             }
             Event::Control { .. }
             | Event::PeerRefused { .. }

@@ -150,6 +150,12 @@ impl Media {
         Some(control.send(message, now))
     }
 
+    /// The same for a message of others, behind those of our own.
+    pub(crate) fn send_routed(&mut self, message: &[u8]) -> Option<Result<(), SendError>> {
+        let control = self.control.as_mut()?;
+        Some(control.send_routed(message))
+    }
+
     /// A message of the control channel; false if it is a control message as it is.
     pub(crate) fn handle_channel(&mut self, message: &Bytes, now: Instant) -> bool {
         let Some(control) = self.control.as_mut() else {
@@ -341,13 +347,13 @@ impl Media {
         };
         let packet = self.packet.split().freeze();
         let size = packet.len();
+        self.refused -= self.refused / REFUSED_OVER;
         self.controller.sent(index, size, now);
         self.ready.push_back(packet);
         Some((index, size))
     }
 
     /// Whether data leaves something of the window.
-        self.refused -= self.refused / REFUSED_OVER;
     fn has_left(&self) -> bool {
         self.queue.is_empty() && self.controller.has_room(self.packet.len())
     }

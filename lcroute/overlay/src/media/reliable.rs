@@ -27,6 +27,7 @@ use bytes::{Bytes, BytesMut};
 use librecast::wire::{Reader, WireError};
 
 use super::srtp::extend;
+use crate::config::ROUTED_QUEUE;
 use crate::event::SendError;
 
 const SEGMENT: u8 = 1;
@@ -99,6 +100,9 @@ pub(crate) struct Reliable {
     /// Bytes of both.
     bytes: usize,
     queue: VecDeque<Segment>,
+    /// Messages that go when nothing else waits, and their bytes.
+    routed: VecDeque<Bytes>,
+    routed_bytes: usize,
     under_way: VecDeque<Sent>,
     /// Sequence of the first one under way.
     first: u64,
@@ -136,6 +140,8 @@ impl Reliable {
             capacity,
             bytes: 0,
             queue: VecDeque::new(),
+            routed: VecDeque::new(),
+            routed_bytes: 0,
             under_way: VecDeque::new(),
             first: 0,
             window: WINDOW.0,
@@ -171,17 +177,45 @@ impl Reliable {
         if self.bytes + message.len() > self.capacity {
             return Err(SendError::QueueFull);
         }
+        self.enqueue(Bytes::copy_from_slice(message), now);
+        Ok(())
+    }
+
+    /// Takes a message of others, to be sent when no other waits; whoever sent it sends it again if it gets lost here.
+    pub(crate) fn send_routed(&mut self, message: &[u8]) -> Result<(), SendError> {
+        if message.len() > MAX_MESSAGE {
+            return Err(SendError::TooLarge);
+        }
+        if self.routed_bytes + message.len() > ROUTED_QUEUE {
+            return Err(SendError::QueueFull);
+        }
+        self.routed_bytes += message.len();
+        self.routed.push_back(Bytes::copy_from_slice(message));
+        Ok(())
+    }
+
+    /// Cuts a message into segments.
+    fn enqueue(&mut self, mut rest: Bytes, now: Instant) {
         if self.bytes == 0 {
             self.answered_at = now;
         }
-        self.bytes += message.len();
-        let mut rest = Bytes::copy_from_slice(message);
+        self.bytes += rest.len();
         while !rest.is_empty() {
             let bytes = rest.split_to(rest.len().min(SEGMENT_SIZE));
             let last = rest.is_empty();
             self.queue.push_back(Segment { bytes, last });
         }
-        Ok(())
+    }
+
+    /// The next segment, of a routed message when no other waits.
+    fn next_segment(&mut self, now: Instant) -> Option<Segment> {
+        if self.queue.is_empty()
+            && let Some(message) = self.routed.pop_front()
+        {
+            self.routed_bytes -= message.len();
+            self.enqueue(message, now);
+        }
+        self.queue.pop_front()
     }
 
     /// A segment or an acknowledgement that came by `way`. After an error the far side cannot be understood
@@ -333,7 +367,8 @@ impl Reliable {
     }
 
     fn has_new(&self) -> bool {
-        !self.queue.is_empty() && (self.under_way.len() as f64) < self.window
+        let waits = !self.queue.is_empty() || !self.routed.is_empty();
+        waits && (self.under_way.len() as f64) < self.window
     }
 
     /// Whether the time of [`Self::deadline`] has come; then there is something to do.
@@ -379,7 +414,7 @@ impl Reliable {
         }
         self.send_again(now, out);
         while self.has_new()
-            && let Some(segment) = self.queue.pop_front()
+            && let Some(segment) = self.next_segment(now)
         {
             let mut sent = Sent {
                 segment,
@@ -577,6 +612,20 @@ mod tests {
             a.handle(&segment.into(), Way::Lane, now).unwrap();
         }
         assert_eq!(a.early.len() as u64, MAX_EARLY - 1);
+    }
+
+    #[test]
+    fn messages_of_others_wait_behind_our_own_in_a_small_queue() {
+        let now = Instant::now();
+        let mut a = Reliable::new(CAPACITY, now);
+        let accepted = (0..100).filter(|_| a.send_routed(&[1; 4_096]).is_ok());
+        assert_eq!(accepted.count(), ROUTED_QUEUE / 4_096);
+        a.send(b"ours", now).unwrap();
+        let (_, first) = collect(&mut a, now).swap_remove(0);
+        assert_eq!(first, &b"\x01\x01\x00\x00\x00\x00ours"[..]);
+        // there is room again for what has left the queue
+        a.send_routed(&[1; 4_096]).unwrap();
+        assert!(a.routed_bytes <= ROUTED_QUEUE && a.bytes < CAPACITY);
     }
 
     /// Two ends, and a way between them that loses, delays and overtakes.

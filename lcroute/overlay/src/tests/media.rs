@@ -811,6 +811,43 @@ fn a_host_that_refuses_long_datagrams_is_noticed_and_shows_as_loss() {
     assert_eq!(net.nodes[1].data.len() - before, 100);
 }
 
+/// A flood of other nodes' messages for a slow link: they are dropped, the link and its own messages are not.
+fn flooded_with_routed_messages(media: bool) {
+    let mut net = connected_over(&[media; 2], Duration::from_millis(10));
+    net.run(Duration::from_secs(1));
+    net.pipe = Some(Pipe::new(2e6, Duration::from_millis(100)));
+    for n in 0..100_u32 {
+        let (link, now) = (net.link(0, 1).unwrap(), net.now);
+        let overlay = &mut net.nodes[0].overlay;
+        for _ in 0..20 {
+            let _ = overlay.send_routed(link, &[9; 16 << 10], now);
+        }
+        overlay.send_control(link, &n.to_be_bytes(), now).unwrap();
+        net.run(Duration::from_millis(100));
+    }
+    net.run(Duration::from_secs(20));
+    let (own, routed): (Vec<_>, Vec<_>) = net.nodes[1]
+        .control
+        .iter()
+        .map(|(_, message)| message)
+        .partition(|message| message.len() == 4);
+    let own = own
+        .iter()
+        .map(|m| u32::from_be_bytes(m[..].try_into().unwrap()));
+    assert!(own.eq(0..100), "in order, once");
+    let dropped = net.nodes[0].overlay.drops()["routed_queue_full"];
+    assert_eq!(routed.len() as u64 + dropped, 2_000);
+    assert!(routed.len() > 20, "{}", routed.len());
+    assert!(net.nodes.iter().all(|n| n.ups == 1 && n.downs.is_empty()));
+}
+
+#[test]
+fn messages_of_others_never_close_a_slow_link_nor_displace_its_own() {
+    for media in [true, false] {
+        flooded_with_routed_messages(media);
+    }
+}
+
 #[test]
 #[ignore = "a measurement"]
 fn how_long_control_messages_take() {

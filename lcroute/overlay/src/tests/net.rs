@@ -12,8 +12,8 @@ use librecast::id::{PeerId, SecretKey};
 
 use crate::stun::respond;
 use crate::{
-    CarrierId, Ecn, Event, Identity, Limits, LinkId, OVERLAY_CARRIER, Overlay, OverlayConfig,
-    PeerInfo, Presence, Transmit, Unreachable,
+    CarrierId, Ecn, Event, Identity, Limits, LinkId, Overlay, OverlayConfig, PeerInfo, Presence,
+    Transmit, Unreachable,
 };
 
 pub(crate) const BACKBONE: CarrierId = CarrierId(1);
@@ -498,7 +498,7 @@ impl Net {
                 if let Some(n) = self.index(to).filter(|n| self.nodes[*n].alive) {
                     self.nodes[n]
                         .overlay
-                        .handle_signal(BACKBONE, Some(from), &bytes, now);
+                        .handle_signal(BACKBONE, from, &bytes, now);
                 }
             }
             Parcel::Presence { to, about, online } => {
@@ -667,7 +667,7 @@ impl Net {
             Event::Control { link, message } => {
                 let from = node.links[&link];
                 match message.strip_prefix(PASSED_ON) {
-                    Some(letter) => self.pass_on(n, letter),
+                    Some(letter) => self.pass_on(n, Some(link), letter),
                     None => {
                         node.control.push((from, message));
                         node.control_at.push(self.now);
@@ -693,7 +693,7 @@ impl Net {
                 }
                 if over_links {
                     let keys = [id, to].map(|id| *id.public_key()).concat();
-                    self.pass_on(n, &[&keys, &bytes[..]].concat());
+                    self.pass_on(n, None, &[&keys, &bytes[..]].concat());
                 }
             }
         }
@@ -701,12 +701,12 @@ impl Net {
 
     /// Node `n` has a letter, from 256, to 256, sealed message: it is for it, or goes on over the
     /// control channel of the first link that leads to where it should go.
-    fn pass_on(&mut self, n: usize, letter: &[u8]) {
+    fn pass_on(&mut self, n: usize, via: Option<LinkId>, letter: &[u8]) {
         let id = |at: usize| PeerId::from_public_key(letter[at..at + 32].try_into().unwrap());
-        let (from, to, now) = (id(0).unwrap(), id(32).unwrap(), self.now);
+        let (to, now) = (id(32).unwrap(), self.now);
         if self.nodes[n].id == to {
             let overlay = &mut self.nodes[n].overlay;
-            overlay.handle_signal(OVERLAY_CARRIER, Some(from), &letter[64..], now);
+            overlay.handle_routed_signal(via, &letter[64..], now);
             return self.collect(n);
         }
         let leads = |peer: PeerId| {
@@ -717,7 +717,7 @@ impl Net {
         if let Some((link, _)) = next.map(|(link, peer)| (*link, *peer)) {
             let message = [PASSED_ON, letter].concat();
             let overlay = &mut self.nodes[n].overlay;
-            let _ = overlay.send_control(link, &message, now);
+            let _ = overlay.send_routed(link, &message, now);
         }
     }
 }

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use super::membership::forged;
 use super::net::{BACKBONE, Net, Network, TODAY, today};
 use crate::description::tests::description;
-use crate::envelope::{Payload, Refusal, Stamp, open, seal};
+use crate::envelope::{Payload, Refusal, Stamp, Told, open, seal};
 use crate::{Ecn, Identity, PeerState};
 
 const DAY: u64 = 86_400;
@@ -156,7 +156,9 @@ fn tampered_and_replayed_messages_get_nothing() {
             .filter(|(_, to, _)| *to == net.nodes[n].id)
             .count() as u64;
         assert_eq!(drops["signal_copy"], to_us);
-        assert_eq!(drops["signal_not_opened"], to_us);
+        // the first one used up what was thought to be its sender's budget
+        let junk = ["signal_not_opened", "signal_rate"].map(|name| drops.get(name).unwrap_or(&0));
+        assert_eq!(junk.into_iter().sum::<u64>(), to_us);
         assert_eq!(
             net.row(n, 1 - n).unwrap().state,
             PeerState::Connected,
@@ -302,9 +304,8 @@ fn refused_strangers_are_remembered_within_bounds() {
     for n in 0..200_u8 {
         let stranger = Network::new(2).identity(SecretKey::from_seed(&[n; 32]), "stranger");
         let bytes = seal(&stranger, &to, stamp(), &knock()).unwrap();
-        net.nodes[honest]
-            .overlay
-            .handle_signal(BACKBONE, None, &bytes, now);
+        let overlay = &mut net.nodes[honest].overlay;
+        overlay.handle_signal(BACKBONE, stranger.peer_id(), &bytes, now);
     }
     assert_eq!(net.nodes[honest].overlay.peers().len(), 64);
 }
@@ -314,14 +315,72 @@ fn a_flood_of_messages_is_not_even_opened() {
     let mut net = Net::new();
     let honest = net.add(&member(1), today, None);
     let now = net.now;
-    for _ in 0..1_500 {
-        net.nodes[honest]
-            .overlay
-            .handle_signal(BACKBONE, None, &[0; 100], now);
+    let (other, to) = (member(2), net.nodes[honest].id);
+    let overlay = &mut net.nodes[honest].overlay;
+    // properly sealed, and never new
+    let bytes = seal(&other, &to, stamp(), &Payload::Refusal(Told::Full)).unwrap();
+    for n in 0..100_u8 {
+        let mut bytes = bytes.clone();
+        bytes[0] ^= n;
+        overlay.handle_signal(BACKBONE, other.peer_id(), &bytes, now);
     }
-    let drops = net.nodes[honest].overlay.drops();
-    assert_eq!(drops["signal_not_opened"], 1_000);
-    assert_eq!(drops["signal_rate"], 500);
+    assert_eq!(overlay.drops()["signal_rate"], 98);
+}
+
+/// Keys of nobody, as many as wanted: who knows the network's key can be in its room.
+fn strangers(count: u32) -> impl Iterator<Item = PeerId> {
+    (0..count).map(|n| {
+        let mut seed = [3; 32];
+        seed[..4].copy_from_slice(&n.to_be_bytes());
+        SecretKey::from_seed(&seed).peer_id()
+    })
+}
+
+#[test]
+fn junk_in_the_room_starves_no_other_sender() {
+    let mut net = Net::mesh(2);
+    let junk: Vec<_> = strangers(10).collect();
+    net.join(0);
+    let throw = |net: &mut Net| {
+        let now = net.now;
+        for from in junk.iter().cycle().take(1_000) {
+            let overlay = &mut net.nodes[0].overlay;
+            overlay.handle_signal(BACKBONE, *from, &[0; 100], now);
+        }
+        net.run(Duration::from_millis(100));
+    };
+    for _ in 0..50 {
+        throw(&mut net);
+    }
+    // one that nobody knows yet
+    net.join(1);
+    let begun = net.now;
+    while !net.linked(0, 1) {
+        throw(&mut net);
+        assert!(net.now < begun + Duration::from_secs(2), "no link");
+    }
+    let drops = net.nodes[0].overlay.drops();
+    assert!(drops["signal_not_opened"] < 200, "{drops:?}");
+}
+
+#[test]
+fn a_crowd_of_strangers_starves_no_member_and_no_other_carrier() {
+    let mut net = Net::mesh(3);
+    net.join(0);
+    net.join(1);
+    net.until(LONG, "a link", |net| net.linked(0, 1));
+    let now = net.now;
+    for from in strangers(5_000) {
+        let overlay = &mut net.nodes[0].overlay;
+        overlay.handle_signal(BACKBONE, from, &[0; 100], now);
+    }
+    assert_eq!(net.nodes[0].overlay.drops()["signal_not_opened"], 1_000);
+    // the member that is known moves, at once
+    net.move_to(1, "10.9.9.9:7777");
+    net.run(Duration::from_millis(500));
+    let [before, after] = [0, 1].map(|n| net.nodes[n].overlay.drops().get("signal_rate").copied());
+    assert_eq!((before, after), (Some(4_000), None));
+    assert!(net.linked(0, 1) && net.nodes.iter().all(|n| n.downs.is_empty()));
 }
 
 #[test]

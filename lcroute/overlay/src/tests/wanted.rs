@@ -262,11 +262,11 @@ fn a_copy_over_a_second_carrier_is_no_drop() {
     let mut net = Net::mesh(2);
     net.join_all();
     net.until(SOON, "link", |net| net.linked(0, 1));
-    let (from, to, bytes) = net.carried[0].clone();
+    let (_, to, bytes) = net.carried[0].clone();
     let n = net.index(to).unwrap();
     let now = net.now;
     let overlay = &mut net.nodes[n].overlay;
-    overlay.handle_signal(OVERLAY_CARRIER, Some(from), &bytes, now);
+    overlay.handle_routed_signal(None, &bytes, now);
     assert!(!overlay.drops().contains_key("signal_replayed"));
     assert_eq!(overlay.drops()["signal_copy"], 1);
     net.run(SOON);

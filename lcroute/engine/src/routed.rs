@@ -1,0 +1,87 @@
+//! Messages from router to router over the control channels between them: signalling, echoes, renewals.
+//!
+//! Any member may send them to any other, and nothing proves from whom they come. So a budget of bytes bounds what each
+//! neighbour sends or passes on, and they leave as [`Output::RoutedControl`]: behind all other control messages of
+//! a link, where a slow link drops them without harm.
+
+use crate::config::LinkId;
+use crate::control::{Routed, RoutedKind};
+use crate::drops::DropReason;
+use crate::engine::Engine;
+use crate::header::HOP_LIMIT;
+use crate::output::Output;
+
+/// Bytes that one neighbour may send or pass on, per second and at once. Chosen: thirty signalling messages a second, and
+/// those of a whole network of some hundred nodes at once.
+pub const ROUTED_RATE: u32 = 64 << 10;
+pub const ROUTED_BURST: u32 = 512 << 10;
+/// A short message counts as so many bytes, for what it costs to look at.
+const LEAST_CHARGE: u32 = 512;
+/// Longest payload of an echo in bytes.
+const MAX_ECHO: usize = 1 << 10;
+
+impl Engine {
+    /// A message of a neighbour, its own or passed on.
+    pub(crate) fn handle_routed(&mut self, link: LinkId, routed: Routed) -> Result<(), DropReason> {
+        let adjacency = self.adjacencies.get_mut(&link);
+        let charge = charge(&routed, routed.destination == self.own);
+        if !adjacency.is_some_and(|a| a.routed.take_many(charge, self.now)) {
+            return Err(DropReason::RoutedLimited);
+        }
+        if routed.hop_limit == 0 {
+            return Err(DropReason::HopLimit);
+        }
+        self.route(Some(link), routed)
+    }
+
+    /// Passes a message on, or takes it. `via`: the link it came over.
+    pub(crate) fn route(&mut self, via: Option<LinkId>, routed: Routed) -> Result<(), DropReason> {
+        if is_echo(routed.kind) && routed.payload.len() > MAX_ECHO {
+            return Err(DropReason::TooBig);
+        }
+        if routed.destination != self.own {
+            if routed.hop_limit <= 1 {
+                return Err(DropReason::HopLimit);
+            }
+            let next = self.path(routed.destination).and_then(|p| p.next);
+            let next = next.ok_or(DropReason::NoRoute)?;
+            let hop_limit = routed.hop_limit - 1;
+            let routed = Routed {
+                hop_limit,
+                ..routed
+            };
+            self.routed.push((next, routed));
+            return Ok(());
+        }
+        if routed.kind == RoutedKind::Echo {
+            let answer = Routed {
+                destination: routed.source,
+                source: self.own,
+                hop_limit: HOP_LIMIT,
+                kind: RoutedKind::EchoReply,
+                payload: routed.payload,
+            };
+            return self.route(via, answer);
+        }
+        self.outputs.push_back(Output::Routed {
+            via,
+            from: routed.source,
+            kind: routed.kind,
+            payload: routed.payload,
+        });
+        Ok(())
+    }
+}
+
+fn is_echo(kind: RoutedKind) -> bool {
+    matches!(kind, RoutedKind::Echo | RoutedKind::EchoReply)
+}
+
+/// What a message costs the neighbour. An echo for this router costs twice, as its answer goes to whom the neighbour
+/// says: reflecting gains it nothing.
+fn charge(routed: &Routed, is_ours: bool) -> u32 {
+    // a control message has 16 KiB at most
+    let bytes = (routed.payload.len() as u32).max(LEAST_CHARGE);
+    let answers = is_ours && routed.kind == RoutedKind::Echo;
+    bytes * (1 + u32::from(answers))
+}

@@ -1,0 +1,217 @@
+//! How many signalling messages are opened: each costs half a millisecond, whoever sent it.
+//!
+//! A server proves which key is in its room, and nothing more: who knows the network's public key comes in, under as many
+//! keys as it likes. So each sender has a budget of its own, and those who are known to be members share another
+//! one than strangers. One message that nobody can open uses up its sender's budget. Of what travels over links of
+//! the overlay only the neighbour that passed it on is proven, which has seldom written it: it is never punished.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use librecast::id::PeerId;
+
+use crate::OVERLAY_CARRIER;
+use crate::event::CarrierId;
+
+/// Messages per second, and at once.
+#[derive(Debug, Clone, Copy)]
+struct Rate {
+    per_second: f64,
+    burst: f64,
+}
+
+/// Of all members, and of all strangers, on one carrier: the first messages of a mesh of 256 nodes at once.
+const ALL: Rate = Rate {
+    per_second: 100.0,
+    burst: 1_000.0,
+};
+/// Of one sender: an attempt takes three messages.
+const SENDER: Rate = Rate {
+    per_second: 10.0,
+    burst: 40.0,
+};
+/// Of one neighbour, which passes on those of many.
+const NEIGHBOR: Rate = Rate {
+    per_second: 50.0,
+    burst: 250.0,
+};
+/// Senders that are remembered, and carriers.
+const MAX_SENDERS: usize = 1_024;
+const MAX_CARRIERS: usize = 64;
+
+/// What was spent of a budget, as of then.
+#[derive(Debug)]
+struct Spent {
+    tokens: f64,
+    at: Instant,
+}
+
+impl Spent {
+    fn refill(&mut self, rate: Rate, now: Instant) {
+        let passed = now.saturating_duration_since(self.at).as_secs_f64();
+        self.tokens = (self.tokens - passed * rate.per_second).max(0.0);
+        self.at = now;
+    }
+}
+
+/// Budgets by key. Without room, the one of which least is spent is forgotten: that does its owner no harm.
+#[derive(Debug)]
+struct Budgets<K> {
+    spent: BTreeMap<K, Spent>,
+    capacity: usize,
+}
+
+impl<K: Ord + Copy> Budgets<K> {
+    fn new(capacity: usize) -> Self {
+        Self {
+            spent: BTreeMap::new(),
+            capacity,
+        }
+    }
+
+    fn of(&mut self, key: K, rate: Rate, now: Instant) -> &mut Spent {
+        if !self.spent.contains_key(&key) && self.spent.len() >= self.capacity {
+            let least = |a: &Spent, b: &Spent| a.tokens.total_cmp(&b.tokens).then(a.at.cmp(&b.at));
+            let least = self.spent.iter().min_by(|a, b| least(a.1, b.1));
+            if let Some(key) = least.map(|(key, _)| *key) {
+                self.spent.remove(&key);
+            }
+        }
+        let fresh = Spent {
+            tokens: 0.0,
+            at: now,
+        };
+        let spent = self.spent.entry(key).or_insert(fresh);
+        spent.refill(rate, now);
+        spent
+    }
+
+    fn has(&mut self, key: K, rate: Rate, now: Instant) -> bool {
+        self.of(key, rate, now).tokens + 1.0 <= rate.burst
+    }
+
+    fn spend(&mut self, key: K, tokens: f64, rate: Rate, now: Instant) {
+        self.of(key, rate, now).tokens += tokens;
+    }
+}
+
+/// The budgets of all carriers and senders.
+#[derive(Debug)]
+pub(crate) struct SignalBudget {
+    senders: Budgets<(CarrierId, PeerId)>,
+    /// By whether the sender is known to be a member.
+    carriers: Budgets<(CarrierId, bool)>,
+}
+
+impl SignalBudget {
+    pub(crate) fn new() -> Self {
+        Self {
+            senders: Budgets::new(MAX_SENDERS),
+            carriers: Budgets::new(MAX_CARRIERS),
+        }
+    }
+
+    /// Whether a message may be opened; then it is paid. `sender` is the key that the server has proven, or the
+    /// neighbour; `is_member`: it is known to be one.
+    pub(crate) fn admits(
+        &mut self,
+        carrier: CarrierId,
+        sender: Option<PeerId>,
+        is_member: bool,
+        now: Instant,
+    ) -> bool {
+        let rate = rate_of(carrier);
+        let sender = sender.map(|sender| (carrier, sender));
+        // its own first: who has used that up takes nothing of others
+        if sender.is_some_and(|sender| !self.senders.has(sender, rate, now)) {
+            return false;
+        }
+        let carrier = (carrier, is_member);
+        if !self.carriers.has(carrier, ALL, now) {
+            return false;
+        }
+        self.carriers.spend(carrier, 1.0, ALL, now);
+        if let Some(sender) = sender {
+            self.senders.spend(sender, 1.0, rate, now);
+        }
+        true
+    }
+
+    /// A message could not be opened, or was signed by nobody.
+    pub(crate) fn punish(&mut self, carrier: CarrierId, sender: Option<PeerId>, now: Instant) {
+        if let Some(sender) = sender.filter(|_| carrier != OVERLAY_CARRIER) {
+            let rate = rate_of(carrier);
+            self.senders.spend((carrier, sender), rate.burst, rate, now);
+        }
+    }
+}
+
+fn rate_of(carrier: CarrierId) -> Rate {
+    if carrier == OVERLAY_CARRIER {
+        NEIGHBOR
+    } else {
+        SENDER
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use librecast::id::SecretKey;
+
+    use super::*;
+
+    const SERVER: CarrierId = CarrierId(1);
+
+    fn peer(n: u32) -> PeerId {
+        let mut seed = [7; 32];
+        seed[..4].copy_from_slice(&n.to_be_bytes());
+        SecretKey::from_seed(&seed).peer_id()
+    }
+
+    #[test]
+    fn a_sender_uses_up_its_own_budget_only() {
+        let (mut budget, mut now) = (SignalBudget::new(), Instant::now());
+        let mut admitted = |n: u32, now| budget.admits(SERVER, Some(peer(n)), false, now);
+        assert_eq!((0..100).filter(|_| admitted(1, now)).count(), 40);
+        assert!(admitted(2, now));
+        now += Duration::from_millis(550);
+        assert_eq!((0..100).filter(|_| admitted(1, now)).count(), 5);
+    }
+
+    #[test]
+    fn many_strangers_leave_members_and_other_carriers_alone() {
+        let (mut budget, now) = (SignalBudget::new(), Instant::now());
+        let strangers = (0..3_000).filter(|n| budget.admits(SERVER, Some(peer(*n)), false, now));
+        assert_eq!(strangers.count(), 1_000);
+        assert!(budget.admits(SERVER, Some(peer(9_999)), true, now));
+        assert!(budget.admits(CarrierId(2), Some(peer(9_999)), false, now));
+        assert!(budget.admits(OVERLAY_CARRIER, Some(peer(9_999)), true, now));
+    }
+
+    #[test]
+    fn junk_silences_its_sender_but_not_a_neighbour_that_passed_it_on() {
+        let (mut budget, now) = (SignalBudget::new(), Instant::now());
+        for carrier in [SERVER, OVERLAY_CARRIER] {
+            assert!(budget.admits(carrier, Some(peer(1)), true, now));
+            budget.punish(carrier, Some(peer(1)), now);
+        }
+        assert!(!budget.admits(SERVER, Some(peer(1)), true, now));
+        assert!(budget.admits(OVERLAY_CARRIER, Some(peer(1)), true, now));
+        let later = now + Duration::from_secs(1);
+        assert!(budget.admits(SERVER, Some(peer(1)), true, later));
+    }
+
+    #[test]
+    fn who_is_forgotten_for_want_of_room_has_spent_least() {
+        let (mut budget, now) = (SignalBudget::new(), Instant::now());
+        budget.admits(SERVER, Some(peer(0)), false, now);
+        budget.punish(SERVER, Some(peer(0)), now);
+        for n in 1..2 * MAX_SENDERS as u32 {
+            budget.senders.spend((SERVER, peer(n)), 1.0, SENDER, now);
+        }
+        assert_eq!(budget.senders.spent.len(), MAX_SENDERS);
+        assert!(!budget.admits(SERVER, Some(peer(0)), false, now));
+    }
+}
