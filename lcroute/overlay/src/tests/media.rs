@@ -796,15 +796,13 @@ fn a_host_that_refuses_long_datagrams_is_noticed_and_shows_as_loss() {
     (0..20).for_each(|n| send(&mut net, n));
     let loss = net.row(0, 1).unwrap().loss.unwrap();
     assert!(loss > 0.2, "{loss}");
-    let (narrow, mut n) = (
-        |net: &Net| net.row(0, 1).unwrap().path_mtu == Some(1_200),
-        20,
-    );
-    while !narrow(&net) {
+    let mut n = 20;
+    while net.row(0, 1).unwrap().path_mtu != Some(1_200) {
         send(&mut net, n);
         n += 1;
         assert!(n < 300, "not noticed within three seconds");
     }
+    net.run(SOON);
     let before = net.nodes[1].data.len();
     (0..100).for_each(|n| send(&mut net, 1_000 + n));
     net.run(SOON);
