@@ -1,5 +1,6 @@
 //! One WebRTC peer connection: ICE, DTLS, SCTP and the two channels, without any notion of who the
-//! peer is. The crate `rtc` does the protocols; its traps are dealt with here.
+//! peer is. The crate `rtc` does the protocols; its traps are dealt with here. All calls into it are
+//! fenced: a panic ends the connection.
 //!
 //! ```text
 //! offer() ------ description ------> answer()
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use rtc::crypto::{HashAlgorithm, RTCCryptoProvider, SignatureScheme};
 use rtc::data_channel::{RTCDataChannelId, RTCDataChannelInit};
+use rtc::dtls::cipher_suite::CipherSuiteId;
 use rtc::ice::mdns::MulticastDnsMode;
 use rtc::peer_connection::certificate::{CertificateParams, RTCCertificate};
 use rtc::peer_connection::configuration::RTCConfigurationBuilder;
@@ -31,11 +33,13 @@ use rtc::peer_connection::transport::{
 use rtc::peer_connection::{RTCPeerConnection, RTCPeerConnectionBuilder};
 use rtc::sansio::Protocol;
 use rtc::shared::{TaggedBytesMut, TransportContext, TransportProtocol};
+use thiserror::Error;
 
 use crate::auth::Role;
 use crate::config::{Limits, ROUTED_QUEUE};
 use crate::description::{Candidate, Description, Fingerprint, Kind, SdpKind, credentials_of};
 use crate::event::{SendError, Transmit};
+use crate::fence::{Fenced, Panic, fenced};
 use crate::flight::Flight;
 use crate::media::{KeyTap, LinkKeys};
 use crate::stun::Credentials;
@@ -54,9 +58,31 @@ const MAX_CHECKS: u16 = 200;
 /// SCTP's receive window: 4 MiB carry 1.6 Gbit/s over 20 ms.
 const RECEIVE_BUFFER: u32 = 4 << 20;
 
-/// Why a connection cannot be made.
-pub(crate) type Error = rtc::shared::error::Error;
+/// The reason for which a connection ends in which the WebRTC stack has panicked.
+pub(crate) const PANICKED: &str = "the WebRTC stack panicked";
+
+type StackError = rtc::shared::error::Error;
+type StackResult<T> = std::result::Result<T, StackError>;
 type Result<T> = std::result::Result<T, Error>;
+
+/// Why a connection cannot be made.
+#[derive(Debug, Error)]
+pub(crate) enum Error {
+    #[error(transparent)]
+    Stack(#[from] StackError),
+    /// `proven`: over what the far side has sent.
+    #[error("{PANICKED}: {panic}")]
+    Panicked { panic: Panic, proven: bool },
+}
+
+impl From<Panic> for Error {
+    fn from(panic: Panic) -> Self {
+        Self::Panicked {
+            panic,
+            proven: false,
+        }
+    }
+}
 
 /// What all connections of a process share.
 pub(crate) struct Factory {
@@ -102,7 +128,7 @@ struct Channels {
 
 /// One peer connection.
 pub(crate) struct Connection {
-    pc: RTCPeerConnection,
+    pc: Fenced<RTCPeerConnection>,
     role: Role,
     channels: Channels,
     opened: bool,
@@ -124,12 +150,15 @@ pub(crate) struct Connection {
     path: Option<(SocketAddr, SocketAddr)>,
     data_queue: usize,
     control_queue: usize,
+    /// What is done is done for a description, whose sender is proven.
+    describing: bool,
 }
 
 impl Factory {
     /// Makes the DTLS certificate of this process: ECDSA P-256.
     pub(crate) fn new(control: u8, media: bool, limits: &Limits) -> Result<Self> {
-        let provider = rtc::crypto::default_provider().map_err(|e| Error::Crypto(e.to_string()))?;
+        let provider =
+            rtc::crypto::default_provider().map_err(|e| StackError::Crypto(e.to_string()))?;
         let certificate = RTCCertificate::generate(
             provider.crypto(),
             SignatureScheme::EcdsaP256Sha256,
@@ -139,7 +168,7 @@ impl Factory {
             .dtls_certificate
             .certificate
             .first()
-            .ok_or(Error::ErrNonCertificate)?;
+            .ok_or(StackError::ErrNonCertificate)?;
         let fingerprint = sha256(provider.as_ref(), der)?;
         let (data_queue, control_queue) = (limits.data_queue, limits.control_queue);
         Ok(Self {
@@ -179,6 +208,8 @@ impl Factory {
             .with_discard_local_candidates_during_ice_restart(true)
             .with_sctp_max_receive_buffer_size(RECEIVE_BUFFER)
             .with_sctp_mtu(SCTP_MTU)
+            // what both sides have preferred ever since; the records of no other are seen by the tap
+            .with_dtls_cipher_suites(vec![CipherSuiteId::Tls_Ecdhe_Ecdsa_With_Aes_128_Gcm_Sha256])
             .build()
     }
 
@@ -187,10 +218,10 @@ impl Factory {
             .with_certificates(vec![self.certificate.clone()])
             .build();
         let keys = Arc::new(KeyTap::new(self.provider.clone()));
-        let mut pc = RTCPeerConnectionBuilder::new()
+        let stack = RTCPeerConnectionBuilder::new()
             .with_configuration(configuration)
-            .with_setting_engine(self.settings(keys.clone()))
-            .build(now)?;
+            .with_setting_engine(self.settings(keys.clone()));
+        let mut pc = Fenced::new(fenced(|| stack.build(now))??);
         let control = RTCDataChannelInit {
             protocol: format!("{CONTROL_PROTOCOL}{}", self.control),
             ..Default::default()
@@ -201,13 +232,17 @@ impl Factory {
             protocol: DATA_PROTOCOL.to_owned(),
             ..Default::default()
         };
+        let mut create = |name, init| {
+            let id = pc.call(|pc| Ok(pc.create_data_channel(name, Some(init))?.id()))?;
+            id.map_err(Error::Stack)
+        };
         let control = match role {
-            Role::Offerer => Some(pc.create_data_channel("control", Some(control))?.id()),
+            Role::Offerer => Some(create("control", control)?),
             Role::Answerer => None,
         };
         let channels = Channels {
             control,
-            data_out: pc.create_data_channel("data", Some(data))?.id(),
+            data_out: create("data", data)?,
             data_in: None,
             control_open: false,
             data_out_open: false,
@@ -230,6 +265,7 @@ impl Factory {
             path: None,
             data_queue: self.data_queue,
             control_queue: self.control_queue,
+            describing: false,
         })
     }
 
@@ -270,7 +306,10 @@ impl Factory {
     ) -> Result<Description> {
         connection.hosts = hosts.to_vec();
         connection.path = None;
-        connection.pc.restart_ice();
+        connection.stack(|pc| {
+            pc.restart_ice();
+            Ok(())
+        })?;
         connection.describe_offer(now)?;
         Ok(connection.description(self.fingerprint, reflexive))
     }
@@ -332,15 +371,47 @@ impl Connection {
         self.set_remote(answer);
         (self.media[1], self.lane_control) = (answer.media, answer.lane_control);
         let sdp = answer.to_sdp(SdpKind::Answer);
-        self.pc
-            .set_remote_description(now, RTCSessionDescription::answer(sdp)?)
+        self.describing = true;
+        self.stack(|pc| pc.set_remote_description(now, RTCSessionDescription::answer(sdp)?))?;
+        self.describing = false;
+        Ok(())
     }
 
     /// SHA-256 of the certificate that the far side showed in DTLS.
-    pub(crate) fn remote_fingerprint(&self, factory: &Factory) -> Option<Fingerprint> {
-        let sctp = self.pc.sctp()?;
-        let chain = sctp.transport().get_remote_certificates();
-        sha256(factory.provider(), chain.first()?).ok()
+    pub(crate) fn remote_fingerprint(&mut self, factory: &Factory) -> Option<Fingerprint> {
+        let chain = self.pc.call(|pc| {
+            let sctp = pc.sctp()?;
+            Some(sctp.transport().get_remote_certificates().to_vec())
+        });
+        sha256(factory.provider(), chain.ok()??.first()?).ok()
+    }
+
+    /// The panic that ended it, and whether it is the far side's doing: what it sent last was a record
+    /// of its DTLS session, or a description. Everything else anybody may have forged.
+    pub(crate) fn panic(&self) -> Option<(Panic, bool)> {
+        let panic = self.pc.panic()?.clone();
+        Some((panic, self.describing || self.keys.has_opened()))
+    }
+
+    /// What it sends in SCTP from now on is what this makes of it.
+    #[cfg(test)]
+    pub(crate) fn forge(&self, forge: crate::media::Forge) {
+        self.keys.forge(forge);
+    }
+
+    /// The stack panics.
+    #[cfg(test)]
+    pub(crate) fn panic_for_test(&mut self) {
+        let _ = self.pc.call(|_| panic!("as a test wants it"));
+    }
+
+    fn stack<R>(
+        &mut self,
+        call: impl FnOnce(&mut RTCPeerConnection) -> StackResult<R>,
+    ) -> Result<R> {
+        let proven = self.describing;
+        let result = self.pc.call(call);
+        Ok(result.map_err(|panic| Error::Panicked { panic, proven })??)
     }
 
     /// A datagram from `from` that belongs to this connection.
@@ -361,18 +432,22 @@ impl Connection {
             ecn: None,
             transport_protocol: TransportProtocol::UDP,
         };
+        if self.pc.panic().is_some() {
+            return;
+        }
         self.flight.received(datagram);
-        let message = BytesMut::from(datagram);
-        // its errors are those of single packets, which it has logged
-        let _ = self.pc.handle_read(TaggedBytesMut {
+        self.keys.forget_opened();
+        let message = TaggedBytesMut {
             now,
             transport,
-            message,
-        });
+            message: BytesMut::from(datagram),
+        };
+        // its errors are those of single packets, which it has logged
+        let _ = self.pc.call(|pc| pc.handle_read(message));
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
-        let _ = self.pc.handle_timeout(now);
+        let _ = self.pc.call(|pc| pc.handle_timeout(now));
         // the client's last flight was heard when its handshake is over, the server's when the
         // client sends data
         if self.role == Role::Answerer && self.dtls_is_connected() {
@@ -387,18 +462,17 @@ impl Connection {
     }
 
     pub(crate) fn deadline(&mut self) -> Option<Instant> {
-        [self.pc.poll_timeout(), self.flight.deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        let stack = self.poll(Protocol::poll_timeout);
+        [stack, self.flight.deadline()].into_iter().flatten().min()
     }
 
-    fn dtls_is_connected(&self) -> bool {
-        let state = self.pc.sctp().map(|sctp| sctp.transport().state());
-        state == Some(RTCDtlsTransportState::Connected)
+    fn dtls_is_connected(&mut self) -> bool {
+        let state = |pc: &mut RTCPeerConnection| Some(pc.sctp()?.transport().state());
+        self.poll(state) == Some(RTCDtlsTransportState::Connected)
     }
 
-    /// Takes everything that the connection has to say and to send.
+    /// Takes everything that the connection has to say and to send. After a panic it says that it is
+    /// over, and nothing else.
     pub(crate) fn drain(
         &mut self,
         happenings: &mut Vec<Happening>,
@@ -409,7 +483,7 @@ impl Connection {
         // ClientHello that the event of the nomination causes, or the far side drops that for a second
         self.drain_writes(transmits, now);
         self.drain_events(happenings);
-        while let Some(TaggedRTCMessage { message, .. }) = self.pc.poll_read() {
+        while let Some(TaggedRTCMessage { message, .. }) = self.poll(Protocol::poll_read) {
             let RTCMessage::DataChannelMessage(channel, message) = message else {
                 continue;
             };
@@ -427,17 +501,27 @@ impl Connection {
             self.handle_timeout(now);
         }
         self.drain_writes(transmits, now);
+        if self.pc.panic().is_some() {
+            happenings.clear();
+            happenings.push(Happening::Closed(PANICKED));
+        } else {
+            self.keys.forget_opened();
+        }
+    }
+
+    fn poll<R>(&mut self, poll: impl FnOnce(&mut RTCPeerConnection) -> Option<R>) -> Option<R> {
+        self.pc.call(poll).ok().flatten()
     }
 
     fn drain_events(&mut self, happenings: &mut Vec<Happening>) {
-        while let Some(event) = self.pc.poll_event() {
+        while let Some(event) = self.poll(Protocol::poll_event) {
             self.handle_event(&event, happenings);
         }
     }
 
     fn drain_writes(&mut self, transmits: &mut VecDeque<Transmit>, now: Instant) {
         transmits.extend(self.repeated.drain(..));
-        while let Some(datagram) = self.pc.poll_write() {
+        while let Some(datagram) = self.poll(Protocol::poll_write) {
             let (to, from) = (datagram.transport.peer_addr, datagram.transport.local_addr);
             let transmit = Transmit::plain(to, Some(from), datagram.message.freeze());
             self.flight.sent(&transmit, now);
@@ -480,7 +564,7 @@ impl Connection {
     /// Says goodbye; the datagrams that do are in `transmits`.
     pub(crate) fn close(&mut self, transmits: &mut VecDeque<Transmit>, now: Instant) {
         self.flight.stop();
-        let _ = self.pc.close();
+        let _ = self.pc.call(|pc| pc.close());
         self.drain_writes(transmits, now);
     }
 
@@ -496,16 +580,19 @@ impl Connection {
         if size > MAX_MESSAGE {
             return Err(SendError::TooLarge);
         }
-        let mut channel = self.pc.data_channel(channel).ok_or(SendError::NoSuchLink)?;
-        if channel.outstanding_bytes() + size > most {
-            return Err(SendError::QueueFull);
-        }
-        let mut message = BytesMut::with_capacity(size);
-        message.extend_from_slice(head);
-        message.extend_from_slice(body);
-        channel
-            .send(now, message)
-            .map_err(|_| SendError::NoSuchLink)
+        let send = |pc: &mut RTCPeerConnection| {
+            let mut channel = pc.data_channel(channel).ok_or(SendError::NoSuchLink)?;
+            if channel.outstanding_bytes() + size > most {
+                return Err(SendError::QueueFull);
+            }
+            let mut message = BytesMut::with_capacity(size);
+            message.extend_from_slice(head);
+            message.extend_from_slice(body);
+            channel
+                .send(now, message)
+                .map_err(|_| SendError::NoSuchLink)
+        };
+        self.pc.call(send).unwrap_or(Err(SendError::NoSuchLink))
     }
 
     fn handle_event(&mut self, event: &RTCPeerConnectionEvent, happenings: &mut Vec<Happening>) {
@@ -549,8 +636,8 @@ impl Connection {
             return Ok(());
         }
         let unknown = || Happening::Closed("opened an unknown channel");
-        let opened = self.pc.data_channel(channel).ok_or_else(unknown)?;
-        let protocol = opened.protocol();
+        let protocol = self.poll(|pc| Some(pc.data_channel(channel)?.protocol().to_owned()));
+        let protocol = protocol.ok_or_else(unknown)?;
         let version = protocol.strip_prefix(CONTROL_PROTOCOL);
         match version.and_then(|version| version.parse().ok()) {
             Some(version) if version != self.control => Err(Happening::OtherControl(version)),
@@ -567,14 +654,13 @@ impl Connection {
         }
     }
 
-    fn selected(&self) -> Option<(SocketAddr, SocketAddr)> {
-        let pair = self
-            .pc
-            .sctp()?
-            .transport()
-            .ice_transport()
-            .get_selected_candidate_pair()?;
-        Some((address(pair.local())?, address(pair.remote())?))
+    fn selected(&mut self) -> Option<(SocketAddr, SocketAddr)> {
+        self.poll(|pc| {
+            let sctp = pc.sctp()?;
+            let ice = sctp.transport().ice_transport();
+            let pair = ice.get_selected_candidate_pair()?;
+            Some((address(pair.local())?, address(pair.remote())?))
+        })
     }
 
     /// The local candidate that a datagram came in at: `rtc` takes no other address. Where the
@@ -586,44 +672,46 @@ impl Connection {
     }
 
     fn describe_offer(&mut self, now: Instant) -> Result<()> {
-        let offer = self.pc.create_offer(None)?;
+        let offer = self.stack(|pc| pc.create_offer(None))?;
         self.set_local(&offer.sdp)?;
         self.credentials.remote_ufrag.clear();
-        self.pc.set_local_description(now, offer)?;
+        self.stack(|pc| pc.set_local_description(now, offer))?;
         self.add_hosts()
     }
 
     fn describe_answer(&mut self, offer: &Description, now: Instant) -> Result<()> {
         let sdp = offer.to_sdp(SdpKind::Offer);
-        self.pc
-            .set_remote_description(now, RTCSessionDescription::offer(sdp)?)?;
-        let answer = self.pc.create_answer(None)?;
+        self.describing = true;
+        self.stack(|pc| pc.set_remote_description(now, RTCSessionDescription::offer(sdp)?))?;
+        let answer = self.stack(|pc| pc.create_answer(None))?;
         self.set_local(&answer.sdp)?;
         self.set_remote(offer);
         (self.media[1], self.lane_control) = (offer.media, offer.lane_control);
-        self.pc.set_local_description(now, answer)?;
-        self.add_hosts()
+        self.stack(|pc| pc.set_local_description(now, answer))?;
+        self.add_hosts()?;
+        self.describing = false;
+        Ok(())
     }
 
     /// Server-reflexive candidates are told to the far side only: their base is a host candidate,
     /// from which the checks go out anyway.
     fn add_hosts(&mut self) -> Result<()> {
-        for (rank, addr) in self.hosts.iter().enumerate() {
+        for (rank, addr) in self.hosts.clone().into_iter().enumerate() {
             let candidate = Candidate {
                 kind: Kind::Host,
-                addr: *addr,
-            }
-            .to_attribute(rank);
-            self.pc.add_local_candidate(RTCIceCandidateInit {
-                candidate,
+                addr,
+            };
+            let candidate = RTCIceCandidateInit {
+                candidate: candidate.to_attribute(rank),
                 ..Default::default()
-            })?;
+            };
+            self.stack(|pc| pc.add_local_candidate(candidate))?;
         }
         Ok(())
     }
 
     fn set_local(&mut self, sdp: &str) -> Result<()> {
-        let missing = || Error::ErrSessionDescriptionMissingIceUfrag;
+        let missing = || StackError::ErrSessionDescriptionMissingIceUfrag;
         let (ufrag, pwd) = credentials_of(sdp).ok_or_else(missing)?;
         self.credentials.local_ufrag = ufrag;
         self.credentials.local_pwd = pwd;
@@ -680,12 +768,12 @@ fn address(candidate: &RTCIceCandidate) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, candidate.port))
 }
 
-fn sha256(provider: &dyn RTCCryptoProvider, der: impl AsRef<[u8]>) -> Result<Fingerprint> {
+fn sha256(provider: &dyn RTCCryptoProvider, der: impl AsRef<[u8]>) -> StackResult<Fingerprint> {
     let hash = provider
         .crypto()
         .hash(HashAlgorithm::Sha256, der.as_ref())
-        .map_err(|e| Error::Crypto(e.to_string()))?;
+        .map_err(|e| StackError::Crypto(e.to_string()))?;
     hash.as_slice()
         .try_into()
-        .map_err(|_| Error::Crypto("hash length".to_owned()))
+        .map_err(|_| StackError::Crypto("hash length".to_owned()))
 }

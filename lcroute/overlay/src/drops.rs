@@ -136,6 +136,14 @@ pub const DROPS: &[(&str, &str)] = &[
         "unauthenticated_data",
         "Data of a peer that has not proved yet who it is.",
     ),
+    (
+        "webrtc_panic",
+        "The WebRTC stack panicked: the link it happened in was ended.",
+    ),
+    (
+        "webrtc_refused",
+        "Refused, and asked again: the WebRTC stack has panicked over what this peer sent.",
+    ),
 ];
 
 #[cfg(test)]

@@ -12,7 +12,7 @@
 //! knock  (1): flags 8 (bit 0: ICE restart wanted)
 //! offer  (2): flags 8 (bit 0: ICE restart) | attempt 256 (random) | description
 //! answer (3): flags 8 | attempt 256 (of the offer) | nonce 256 (random) | description
-//! refusal (4): reason 8 (1 no room, 2 revoked, 3 another version)
+//! refusal (4): reason 8 (1 no room, 2 revoked, 3 another version, 4 its stack panicked)
 //!              | if revoked: the revocation (u16 length, bytes; none: empty)
 //! ```
 //!
@@ -65,6 +65,7 @@ pub(crate) enum Refusal {
     Full,
     Revoked,
     Auth,
+    Panicked,
 }
 
 impl fmt::Display for Refusal {
@@ -113,6 +114,10 @@ impl Refusal {
             Self::Full => ("peers_full", "no room for more links"),
             Self::Revoked => ("certificate_revoked", "revoked"),
             Self::Auth => ("auth_failed", "authentication failed"),
+            Self::Panicked => (
+                "webrtc_refused",
+                "the WebRTC stack panicked over what it sent",
+            ),
         }
     }
 
@@ -152,6 +157,7 @@ impl Refusal {
                 | Self::ControlNewer
                 | Self::Revoked
                 | Self::Auth
+                | Self::Panicked
         )
     }
 }
@@ -180,6 +186,7 @@ impl Refusal {
             Self::Full => Some(Told::Full),
             Self::Revoked => Some(Told::Revoked),
             Self::ControlOlder | Self::ControlNewer => Some(Told::Version),
+            Self::Panicked => Some(Told::Panicked),
             _ => None,
         }
     }
@@ -191,6 +198,7 @@ pub(crate) enum Told {
     Full,
     Revoked,
     Version,
+    Panicked,
     /// One that later versions may have.
     Other(u8),
 }
@@ -201,6 +209,7 @@ impl Told {
             Self::Full => 1,
             Self::Revoked => 2,
             Self::Version => 3,
+            Self::Panicked => 4,
             Self::Other(number) => number,
         }
     }
@@ -210,6 +219,7 @@ impl Told {
             1 => Self::Full,
             2 => Self::Revoked,
             3 => Self::Version,
+            4 => Self::Panicked,
             other => Self::Other(other),
         }
     }
@@ -220,6 +230,7 @@ impl Told {
             Self::Full => "the peer has no room for more links",
             Self::Revoked => "the peer says that our certificate is revoked",
             Self::Version => "the peer speaks another version of lcroute",
+            Self::Panicked => "the peer's WebRTC stack panicked over what we sent",
             Self::Other(_) => "refused by the peer",
         }
     }

@@ -48,7 +48,12 @@ impl Overlay {
     }
 
     /// Those of whom `is_meant` is true, and who were refused for this, are not any more.
-    fn readmit(&mut self, refusal: Refusal, is_meant: &dyn Fn(&PeerId) -> bool, now: Instant) {
+    pub(crate) fn readmit(
+        &mut self,
+        refusal: Refusal,
+        is_meant: &dyn Fn(&PeerId) -> bool,
+        now: Instant,
+    ) {
         let reason = refusal.reason();
         self.refused
             .retain(|id, (why, _)| *why != reason || !is_meant(id));

@@ -19,7 +19,7 @@ use tracing::debug;
 
 use crate::OVERLAY_CARRIER;
 use crate::auth::{Binding, Role};
-use crate::connection::Connection;
+use crate::connection::{Connection, Error};
 use crate::description::{Description, Fingerprint};
 use crate::envelope::{Opened, Payload, Refusal, Stamp, Told, open, seal};
 use crate::event::{CarrierId, Event, LinkId, PeerState, Presence};
@@ -107,7 +107,7 @@ impl Overlay {
             }
             return self.mark_dirty(index);
         }
-        if self.wanted.contains(&id) {
+        if self.may_try(&id) {
             self.begin_trying(id, now);
         }
     }
@@ -210,6 +210,8 @@ impl Overlay {
         let revocation = self.revocation_of(&opened.member);
         let result = if revocation.is_some() {
             Err(Refusal::Revoked)
+        } else if self.is_shut_out(&sender) {
+            Err(Refusal::Panicked)
         } else if theirs != ours {
             Err(Refusal::of_control(theirs, ours))
         } else {
@@ -542,7 +544,7 @@ impl Overlay {
                     },
                 );
             }
-            Err(error) => self.fail_to_begin(index, &error.to_string(), now),
+            Err(error) => self.fail_to_begin(index, &error, now),
         }
     }
 
@@ -582,7 +584,7 @@ impl Overlay {
                 };
                 self.send_signal(index, &payload);
             }
-            Err(error) => self.fail_to_begin(index, &error.to_string(), now),
+            Err(error) => self.fail_to_begin(index, &error, now),
         }
     }
 
@@ -601,8 +603,11 @@ impl Overlay {
         self.mark_dirty(index);
     }
 
-    fn fail_to_begin(&mut self, index: usize, error: &str, now: Instant) {
-        debug!(error, "cannot begin a connection");
+    fn fail_to_begin(&mut self, index: usize, error: &Error, now: Instant) {
+        debug!(%error, "cannot begin a connection");
+        if let (Error::Panicked { panic, proven }, None) = (error, self.link_mut(index)) {
+            self.note_panic(index, (panic, *proven), now);
+        }
         self.end_link(index, "cannot begin a connection", now);
     }
 
@@ -713,7 +718,7 @@ impl Overlay {
                 );
                 self.mark_dirty(index);
             }
-            Err(error) => self.fail_to_begin(index, &error.to_string(), now),
+            Err(error) => self.fail_to_begin(index, &error, now),
         }
     }
 
@@ -755,7 +760,7 @@ impl Overlay {
                 self.send_signal(index, &payload);
                 self.mark_dirty(index);
             }
-            Err(error) => self.fail_to_begin(index, &error.to_string(), now),
+            Err(error) => self.fail_to_begin(index, &error, now),
         }
     }
 

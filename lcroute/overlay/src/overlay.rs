@@ -8,6 +8,7 @@
 //! | `lanes` | the links' media lanes |
 //! | `wanted` | which peers are tried |
 //! | `membership` | certificates renewed, keys revoked |
+//! | `panics` | who is refused because the WebRTC stack panicked |
 //! | `peer` | what is kept of a peer |
 
 use std::cmp::Reverse;
@@ -32,6 +33,7 @@ use crate::gather::Gatherer;
 use crate::lanes::Priority;
 use crate::liveness::next_beat;
 use crate::membership::Revoked;
+use crate::panics::ShutOut;
 use crate::peer::{Peer, RESTART_GRACE, STABLE};
 use crate::reach::Reach;
 use crate::replay::{Copies, ReplayCache};
@@ -117,6 +119,8 @@ pub struct Overlay {
     pub(crate) warned_at: Option<Instant>,
     /// Links that come and go, and peers that are refused, cannot fill the log.
     pub(crate) told: Seldom,
+    pub(crate) panics_told: Seldom,
+    pub(crate) shut_out: ShutOut,
     pub(crate) next_link: u32,
     pub(crate) stopped: bool,
 }
@@ -170,6 +174,8 @@ impl Overlay {
             drops: BTreeMap::new(),
             warned_at: None,
             told: Seldom::default(),
+            panics_told: Seldom::default(),
+            shut_out: ShutOut::default(),
             next_link: 1,
             stopped: false,
             config,
@@ -303,6 +309,7 @@ impl Overlay {
         }
         let transmits = &mut self.transmits;
         self.gatherer.poll(now, |t| transmits.push_back(t));
+        self.end_refusals(now);
         self.settle_waiting(now);
         while let Some(Reverse((at, index))) = self.timers.peek().copied() {
             if at > now {
@@ -333,10 +340,9 @@ impl Overlay {
         if self.stopped {
             return None;
         }
-        [self.next_timer(), self.gatherer.deadline(self.now)]
-            .into_iter()
-            .flatten()
-            .min()
+        let others = [self.gatherer.deadline(self.now), self.shut_out.deadline()];
+        let all = others.into_iter().chain([self.next_timer()]);
+        all.flatten().min()
     }
 
     /// The first deadline on the heap. What was put off since (a peer was heard) is put back where it belongs: half of all
@@ -653,6 +659,9 @@ impl Overlay {
         }
         self.mark_dirty(index);
         self.settle_peer(index, now);
+        if let Some(id) = id.filter(|id| self.is_shut_out(id)) {
+            self.refuse(Refusal::Panicked, Some(id), now);
+        }
     }
 
     /// Takes a link away, saying goodbye; how long it was up, if it was.
@@ -662,10 +671,13 @@ impl Overlay {
         reason: &'static str,
         now: Instant,
     ) -> Option<Duration> {
-        let peer = self.peers.get_mut(index)?.as_mut()?;
-        let mut link = peer.link.take()?;
+        let mut link = self.peers.get_mut(index)?.as_mut()?.link.take()?;
         let mut goodbye = VecDeque::new();
         link.connection.close(&mut goodbye, now);
+        if let Some((panic, proven)) = link.connection.panic() {
+            self.note_panic(index, (&panic, proven), now);
+        }
+        let peer = self.peers.get_mut(index)?.as_mut()?;
         // twice: nobody asks for it again if it gets lost
         for transmit in goodbye.iter().chain(&goodbye) {
             peer.traffic.sent(transmit.contents.len());
@@ -727,6 +739,9 @@ impl Overlay {
             // ICE wants to be asked five times a second for nothing
             let patient = due.map(|due| due.max(next_beat(epoch, now, CALM_HELLOS)));
             link.connection_due = if calm { patient } else { due };
+            if link.connection.panic().is_some() {
+                self.mark_dirty(index);
+            }
         }
         self.schedule_cheaply(index);
     }

@@ -2,6 +2,7 @@
 //! answering those who ask for theirs, and saying hello on a link's path by ICE consent checks (RFC 7675).
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Once;
 
 use rtc::crypto::RTCCrypto;
 use rtc::stun::attributes::{ATTR_USE_CANDIDATE, ATTR_USERNAME, AttrType, RawAttribute};
@@ -13,6 +14,9 @@ use rtc::stun::message::{
 };
 use rtc::stun::textattrs::Username;
 use rtc::stun::xoraddr::XorMappedAddress;
+use tracing::warn;
+
+use crate::fence::fenced;
 
 /// Asks the receiver for twenty checks a second. It is for private use, and whoever does not know it ignores it
 /// (RFC 8489, sections 14 and 18.3); it has no value.
@@ -57,7 +61,7 @@ impl Binding {
             raw: datagram.to_vec(),
             ..Message::default()
         };
-        message.decode().ok()?;
+        guarded(|| message.decode().ok())?;
         (message.typ.method == METHOD_BINDING).then_some(Self { message })
     }
 
@@ -79,7 +83,8 @@ impl Binding {
 
     /// The USERNAME of an ICE check, `receiver:sender`.
     pub(crate) fn username(&self) -> Option<String> {
-        String::from_utf8(self.message.get(ATTR_USERNAME).ok()?).ok()
+        let name = guarded(|| self.message.get(ATTR_USERNAME).ok());
+        String::from_utf8(name?).ok()
     }
 
     pub(crate) fn nominates(&self) -> bool {
@@ -95,7 +100,7 @@ impl Binding {
     pub(crate) fn mapped(&self) -> Option<SocketAddr> {
         use rtc::stun::message::Getter;
         let mut mapped = XorMappedAddress::default();
-        mapped.get_from(&self.message).ok()?;
+        guarded(|| mapped.get_from(&self.message).ok())?;
         let ip = match mapped.ip {
             IpAddr::V6(ip) => ip.to_ipv4_mapped().map_or(IpAddr::V6(ip), IpAddr::V4),
             ip => ip,
@@ -105,7 +110,8 @@ impl Binding {
 
     /// Whether MESSAGE-INTEGRITY was made with this password.
     pub(crate) fn is_authentic(&mut self, password: &str, crypto: &dyn RTCCrypto) -> bool {
-        MessageIntegrity::check(&mut self.message, password.as_bytes(), crypto).is_ok()
+        let (message, password) = (&mut self.message, password.as_bytes());
+        guarded(|| MessageIntegrity::check(message, password, crypto).ok()).is_some()
     }
 
     /// The answer to this request, authenticated where it was an ICE check.
@@ -209,9 +215,19 @@ pub(crate) fn new_id() -> TxId {
     id
 }
 
+/// What the stack makes of bytes of anybody; none as well if it panics.
+fn guarded<R>(call: impl FnOnce() -> Option<R>) -> Option<R> {
+    static TOLD: Once = Once::new();
+    fenced(call).unwrap_or_else(|panic| {
+        // once: anybody may cause it as often as he likes
+        TOLD.call_once(|| warn!("the WebRTC stack panicked over a STUN message: {panic}"));
+        None
+    })
+}
+
 fn build(setters: &[Box<dyn Setter + '_>]) -> Option<Vec<u8>> {
     let mut message = Message::new();
-    message.build(setters).ok()?;
+    guarded(|| message.build(setters).ok())?;
     Some(message.raw)
 }
 

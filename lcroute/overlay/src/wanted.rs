@@ -49,7 +49,8 @@ impl Overlay {
 
     /// Whether we look for a link to this peer, and know a way to tell it so.
     pub(crate) fn may_try(&self, id: &PeerId) -> bool {
-        self.wanted.contains(id) && self.reach.knows(id) && !self.is_expelled(id)
+        let refused = self.is_expelled(id) || self.is_shut_out(id);
+        self.wanted.contains(id) && self.reach.knows(id) && !refused
     }
 
     /// A wanted peer can be reached: we knock, unless there is a link or an attempt.

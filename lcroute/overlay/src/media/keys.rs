@@ -2,9 +2,11 @@
 //!
 //! `rtc` exports the SRTP master keys when a handshake is over, but hands them to nobody. It derives
 //! session keys from them through the crypto provider of the connection, so a provider that listens
-//! learns them: [`KeyTap`]. AES blocks are encrypted one by one for nothing else.
+//! learns them: [`KeyTap`]. AES blocks are encrypted one by one for nothing else. It also sees which records of
+//! DTLS were genuine: who is to be blamed for what the stack does with one.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rtc::crypto::{
@@ -21,6 +23,10 @@ const SRTP_SALT: u8 = 2;
 const SRTCP_ENCRYPTION: u8 = 3;
 const SRTCP_SALT: u8 = 5;
 const SSRC: u8 = 0x80;
+
+/// Where the additional data of a DTLS record has its type, and that of application data (RFC 5246, 6.2.3.3).
+const RECORD_TYPE: usize = 8;
+const APPLICATION_DATA: u8 = 23;
 
 /// Master key and salt of one direction, AEAD_AES_128_GCM.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
@@ -90,6 +96,29 @@ struct TappedCrypto {
     inner: Arc<dyn RTCCryptoProvider>,
     /// In the order of their first use: ours, then theirs.
     seen: Mutex<Vec<MasterKey>>,
+    /// Keys were derived: the handshake is over, and the certificate of the far side the one that was told.
+    finished: AtomicBool,
+    records: Arc<Records>,
+}
+
+/// What is known of the records of a connection.
+#[derive(Default)]
+struct Records {
+    /// One with application data has been authenticated since [`KeyTap::forget_opened`].
+    opened: AtomicBool,
+    /// What tests put in the place of what is sealed.
+    #[cfg(test)]
+    forge: Mutex<Option<Forge>>,
+}
+
+/// Changes the plain text of a record that is about to be sealed.
+#[cfg(test)]
+pub(crate) type Forge = Box<dyn FnMut(&mut [u8]) + Send>;
+
+/// A cipher of which it is known what it opens.
+struct TappedAead {
+    inner: Box<dyn AeadCipher>,
+    records: Arc<Records>,
 }
 
 impl KeyTap {
@@ -97,8 +126,29 @@ impl KeyTap {
         let crypto = TappedCrypto {
             inner: inner.clone(),
             seen: Mutex::new(Vec::new()),
+            finished: AtomicBool::new(false),
+            records: Arc::default(),
         };
         Self { inner, crypto }
+    }
+
+    /// Whether a record with application data was opened since the call below, in a session whose
+    /// handshake is over: its sender has the certificate that was told by signalling.
+    pub(crate) fn has_opened(&self) -> bool {
+        let opened = self.crypto.records.opened.load(Ordering::Relaxed);
+        opened && self.crypto.finished.load(Ordering::Relaxed)
+    }
+
+    /// What was opened so far does not count.
+    pub(crate) fn forget_opened(&self) {
+        self.crypto.records.opened.store(false, Ordering::Relaxed);
+    }
+
+    /// What is sealed from now on is what this makes of it.
+    #[cfg(test)]
+    pub(crate) fn forge(&self, forge: Forge) {
+        let mut place = self.crypto.records.forge.lock().unwrap();
+        *place = Some(forge);
     }
 
     /// The keys, once the handshake is over.
@@ -142,6 +192,7 @@ impl TappedCrypto {
     /// The first block under a master key is that of label 0: the salt as it is, and zeros, of which
     /// other profiles than AEAD_AES_128_GCM (a salt of 14 bytes, a key of 32) have fewer.
     fn see(&self, key: &[u8], block: &[u8]) {
+        self.finished.store(true, Ordering::Relaxed);
         let (Ok(key), Ok(block)) = (key.try_into(), <[u8; 16]>::try_from(block)) else {
             return;
         };
@@ -189,7 +240,9 @@ impl RTCCrypto for TappedCrypto {
         algorithm: AeadAlgorithm,
         key: &[u8],
     ) -> Result<Box<dyn AeadCipher>, CryptoError> {
-        self.inner.crypto().new_aead(algorithm, key)
+        let inner = self.inner.crypto().new_aead(algorithm, key)?;
+        let records = self.records.clone();
+        Ok(Box::new(TappedAead { inner, records }))
     }
 
     fn new_cbc(
@@ -235,6 +288,42 @@ impl RTCCrypto for TappedCrypto {
     }
 }
 
+impl AeadCipher for TappedAead {
+    fn tag_len(&self) -> usize {
+        self.inner.tag_len()
+    }
+
+    fn seal_in_place(
+        &mut self,
+        nonce: &[u8],
+        aad: &[u8],
+        text: &mut [u8],
+        tag: &mut [u8],
+    ) -> Result<(), CryptoError> {
+        #[cfg(test)]
+        if let Some(forge) = self.records.forge.lock().unwrap().as_mut()
+            && aad.get(RECORD_TYPE) == Some(&APPLICATION_DATA)
+        {
+            forge(text);
+        }
+        self.inner.seal_in_place(nonce, aad, text, tag)
+    }
+
+    fn open_in_place(
+        &mut self,
+        nonce: &[u8],
+        aad: &[u8],
+        text: &mut [u8],
+        tag: &[u8],
+    ) -> Result<(), CryptoError> {
+        self.inner.open_in_place(nonce, aad, text, tag)?;
+        if aad.get(RECORD_TYPE) == Some(&APPLICATION_DATA) {
+            self.records.opened.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -257,6 +346,34 @@ mod tests {
             (keys.receiving.key, keys.receiving.salt),
             ([2; 16], [12; 12])
         );
+    }
+
+    #[test]
+    fn only_a_genuine_record_with_application_data_after_the_handshake_counts_as_opened() {
+        let tap = KeyTap::new(default_provider().unwrap());
+        let key = [7; 16];
+        let gcm = || tap.crypto().new_aead(AeadAlgorithm::Aes128Gcm, &key);
+        let (mut ours, mut theirs) = (gcm().unwrap(), gcm().unwrap());
+        let mut open = |kind: u8, spoil: bool| {
+            let aad = [0, 1, 0, 0, 0, 0, 0, 1, kind, 254, 253, 0, 4];
+            let (mut text, mut tag) = ([1; 4], [0; 16]);
+            theirs
+                .seal_in_place(&[0; 12], &aad, &mut text, &mut tag)
+                .unwrap();
+            text[0] ^= u8::from(spoil);
+            let opened = ours.open_in_place(&[0; 12], &aad, &mut text, &tag);
+            assert_eq!(opened.is_err(), spoil);
+            tap.has_opened()
+        };
+        assert!(!open(APPLICATION_DATA, false), "the handshake is not over");
+        tap.forget_opened();
+        let profile = ProtectionProfile::AeadAes128Gcm;
+        Context::new(&key, &[8; 12], profile, None, None, tap.crypto()).unwrap();
+        assert!(!open(22, false), "a record of the handshake");
+        assert!(!open(APPLICATION_DATA, true), "a forged one");
+        assert!(open(APPLICATION_DATA, false));
+        tap.forget_opened();
+        assert!(!tap.has_opened());
     }
 
     #[test]

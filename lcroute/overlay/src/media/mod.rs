@@ -55,6 +55,8 @@ mod simulation;
 mod srtp;
 mod window_code;
 
+#[cfg(test)]
+pub(crate) use keys::Forge;
 pub(crate) use keys::{KeyTap, LinkKeys};
 pub(crate) use lane::Media;
 pub(crate) use queue::Dropped;

@@ -4,6 +4,7 @@ mod links;
 mod media;
 mod membership;
 mod net;
+mod panics;
 mod repair;
 mod security;
 mod versions;

@@ -1,0 +1,163 @@
+//! A fence around the WebRTC stack: a panic in it ends what it was doing, and never the process
+//! (docs/adr/0037).
+//!
+//! Everything that hands bytes of others to `rtc` goes through [`fenced`], a peer connection through
+//! [`Fenced`], which is empty after a panic: nobody sees a state that was left half-way.
+
+use std::cell::Cell;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, set_hook, take_hook};
+use std::sync::Once;
+
+#[cfg(panic = "abort")]
+compile_error!("a panic must unwind, or a peer that finds one in the WebRTC stack ends the daemon");
+
+/// Longest text of a panic that is kept: it may quote what a peer sent.
+const MAX_WORDS: usize = 200;
+
+thread_local! {
+    /// Whether this thread is behind the fence.
+    static BEHIND: Cell<bool> = const { Cell::new(false) };
+    /// What its last panic there said.
+    static WORDS: Cell<String> = const { Cell::new(String::new()) };
+}
+
+/// What a panic behind the fence said, and where.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Panic(String);
+
+impl fmt::Display for Panic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Panic {}
+
+/// Calls what may panic. What it leaves behind in that case must not be used again.
+pub(crate) fn fenced<R>(call: impl FnOnce() -> R) -> Result<R, Panic> {
+    keep_quiet();
+    let before = BEHIND.replace(true);
+    let result = catch_unwind(AssertUnwindSafe(call));
+    BEHIND.set(before);
+    result.map_err(|_| Panic(WORDS.take()))
+}
+
+/// A value all calls into which are fenced; the first that panics is the last.
+#[derive(Debug)]
+pub(crate) struct Fenced<T> {
+    value: Result<T, Panic>,
+}
+
+impl<T> Fenced<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self { value: Ok(value) }
+    }
+
+    /// The panic, if it panics, or has done so before.
+    pub(crate) fn call<R>(&mut self, call: impl FnOnce(&mut T) -> R) -> Result<R, Panic> {
+        let value = self.value.as_mut().map_err(|panic| panic.clone())?;
+        fenced(|| call(value)).inspect_err(|panic| self.drop_value(panic.clone()))
+    }
+
+    /// The panic that ended it.
+    pub(crate) fn panic(&self) -> Option<&Panic> {
+        self.value.as_ref().err()
+    }
+
+    fn drop_value(&mut self, panic: Panic) {
+        let value = std::mem::replace(&mut self.value, Err(panic));
+        // it is over already: a panic at its end says nothing new
+        let _ = fenced(|| drop(value));
+    }
+}
+
+impl<T> Drop for Fenced<T> {
+    fn drop(&mut self) {
+        self.drop_value(Panic::default());
+    }
+}
+
+/// Panics behind the fence do not reach the hook of everybody else, which would write each to the log,
+/// with a backtrace: whoever called says so, as often as is good.
+fn keep_quiet() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let others = take_hook();
+        set_hook(Box::new(move |info| {
+            if BEHIND.get() {
+                WORDS.set(words(info));
+            } else {
+                others(info);
+            }
+        }));
+    });
+}
+
+/// One short line: a panic may quote anything.
+fn words(info: &PanicHookInfo<'_>) -> String {
+    let what = info.payload_as_str().unwrap_or("a panic without words");
+    let line = match info.location() {
+        Some(place) => format!("{what}, at {place}"),
+        None => what.to_owned(),
+    };
+    let plain = line.chars().map(|c| if c.is_control() { ' ' } else { c });
+    plain.take(MAX_WORDS).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_told_in_one_short_line() {
+        let panic = fenced(|| panic!("evil \x1b[2J\n{}", "x".repeat(1_000))).unwrap_err();
+        let words = panic.to_string();
+        assert!(words.starts_with("evil  [2J xxx"), "{words}");
+        assert_eq!(words.chars().count(), MAX_WORDS);
+        let panic = fenced(|| std::hint::black_box([1, 2])[std::hint::black_box(7)]).unwrap_err();
+        let words = panic.to_string();
+        assert!(
+            words.contains("out of bounds") && words.contains("fence.rs"),
+            "{words}"
+        );
+    }
+
+    #[test]
+    fn nothing_is_done_with_what_has_panicked() {
+        let mut fenced = Fenced::new(vec![1]);
+        assert_eq!(fenced.call(|list| list.len()), Ok(1));
+        assert!(fenced.panic().is_none());
+        let lost = fenced.call(|list| -> usize {
+            list.clear();
+            panic!("half-way");
+        });
+        let panic = lost.unwrap_err();
+        assert!(panic.to_string().starts_with("half-way"));
+        assert_eq!(fenced.call(|list| list.len()), Err(panic.clone()));
+        assert_eq!(fenced.panic(), Some(&panic));
+    }
+
+    #[test]
+    fn its_end_may_panic_as_well() {
+        struct Bad;
+        impl Drop for Bad {
+            fn drop(&mut self) {
+                panic!("at the end");
+            }
+        }
+        drop(Fenced::new(Bad));
+        let mut fenced = Fenced::new(Bad);
+        let panic = fenced.call(|_| -> u8 { panic!("first") }).unwrap_err();
+        assert!(panic.to_string().starts_with("first"));
+    }
+
+    #[test]
+    fn a_panic_beside_the_fence_is_nobody_elses() {
+        assert_eq!(fenced(|| 1), Ok(1));
+        assert!(!BEHIND.get());
+        let inner = fenced(|| fenced(|| panic!("inner")).map_err(|_| BEHIND.get()));
+        assert_eq!(inner, Ok(Err(true)), "the outer fence still stands");
+        assert!(!BEHIND.get());
+    }
+}
