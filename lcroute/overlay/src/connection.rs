@@ -110,6 +110,8 @@ pub(crate) enum Happening {
     },
     /// The far side offers another version of control messages.
     OtherControl(u8),
+    /// So many packets of SCTP were kept from the stack.
+    LeftOut(u32),
     /// It is over, with the reason.
     Closed(&'static str),
 }
@@ -399,6 +401,12 @@ impl Connection {
         self.keys.forge(forge);
     }
 
+    /// The stack gets to see whatever the far side sends.
+    #[cfg(test)]
+    pub(crate) fn unwatch(&self) {
+        self.keys.unwatch();
+    }
+
     /// The stack panics.
     #[cfg(test)]
     pub(crate) fn panic_for_test(&mut self) {
@@ -506,6 +514,10 @@ impl Connection {
             happenings.push(Happening::Closed(PANICKED));
         } else {
             self.keys.forget_opened();
+            match self.keys.take_left_out() {
+                0 => {}
+                count => happenings.push(Happening::LeftOut(count)),
+            }
         }
     }
 

@@ -421,6 +421,10 @@ impl Overlay {
                 self.end_link(index, refusal.reason(), now);
                 self.refuse(refusal, Some(id), now);
             }
+            Happening::LeftOut(count) => {
+                debug!(peer = %peer.id, count, "SCTP left out");
+                (0..count).for_each(|_| self.count("sctp_left_out"));
+            }
             Happening::Closed(reason) => self.end_link(index, reason, now),
         }
     }

@@ -80,6 +80,10 @@ pub const DROPS: &[(&str, &str)] = &[
         "A message from router to router that found the queue before a slow link full; it is sent again.",
     ),
     (
+        "sctp_left_out",
+        "A peer's SCTP packet that the WebRTC stack would not deal well with, and that no node sends.",
+    ),
+    (
         "signal_clock",
         "A signalling message whose sender's clock differs by more than a day.",
     ),

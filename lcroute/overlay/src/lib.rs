@@ -25,6 +25,7 @@ mod panics;
 mod peer;
 mod reach;
 mod replay;
+mod sctp;
 pub mod signal;
 mod signal_budget;
 mod stun;

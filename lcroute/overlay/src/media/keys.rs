@@ -3,11 +3,12 @@
 //! `rtc` exports the SRTP master keys when a handshake is over, but hands them to nobody. It derives
 //! session keys from them through the crypto provider of the connection, so a provider that listens
 //! learns them: [`KeyTap`]. AES blocks are encrypted one by one for nothing else. It also sees which records of
-//! DTLS were genuine: who is to be blamed for what the stack does with one.
+//! DTLS were genuine (who is to be blamed for what the stack does with one), and keeps SCTP from the stack that
+//! it does not deal well with (sctp.rs).
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rtc::crypto::{
     ActiveKeyExchange, AeadAlgorithm, AeadCipher, BlockCipherAlgorithm, CbcAlgorithm, CbcCipher,
@@ -16,6 +17,8 @@ use rtc::crypto::{
     StreamCipherAlgorithm,
 };
 use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use crate::sctp::Watch;
 
 /// Labels of the key derivation; the last is our own.
 const SRTP_ENCRYPTION: u8 = 0;
@@ -106,6 +109,12 @@ struct TappedCrypto {
 struct Records {
     /// One with application data has been authenticated since [`KeyTap::forget_opened`].
     opened: AtomicBool,
+    watch: Mutex<Watch>,
+    /// Packets that the stack did not get to see.
+    left_out: AtomicU32,
+    /// Tests want to see what the stack makes of them.
+    #[cfg(test)]
+    unwatched: AtomicBool,
     /// What tests put in the place of what is sealed.
     #[cfg(test)]
     forge: Mutex<Option<Forge>>,
@@ -142,6 +151,18 @@ impl KeyTap {
     /// What was opened so far does not count.
     pub(crate) fn forget_opened(&self) {
         self.crypto.records.opened.store(false, Ordering::Relaxed);
+    }
+
+    /// How many packets of SCTP the stack did not get to see since this was asked before.
+    pub(crate) fn take_left_out(&self) -> u32 {
+        self.crypto.records.left_out.swap(0, Ordering::Relaxed)
+    }
+
+    /// The stack gets to see everything from now on.
+    #[cfg(test)]
+    pub(crate) fn unwatch(&self) {
+        let unwatched = &self.crypto.records.unwatched;
+        unwatched.store(true, Ordering::Relaxed);
     }
 
     /// What is sealed from now on is what this makes of it.
@@ -288,6 +309,25 @@ impl RTCCrypto for TappedCrypto {
     }
 }
 
+impl Records {
+    fn watch(&self) -> MutexGuard<'_, Watch> {
+        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the stack may see a packet of the far side.
+    fn admits(&self, packet: &[u8]) -> bool {
+        #[cfg(test)]
+        if self.unwatched.load(Ordering::Relaxed) {
+            return true;
+        }
+        let admitted = self.watch().admits(packet);
+        if !admitted {
+            self.left_out.fetch_add(1, Ordering::Relaxed);
+        }
+        admitted
+    }
+}
+
 impl AeadCipher for TappedAead {
     fn tag_len(&self) -> usize {
         self.inner.tag_len()
@@ -306,6 +346,9 @@ impl AeadCipher for TappedAead {
         {
             forge(text);
         }
+        if aad.get(RECORD_TYPE) == Some(&APPLICATION_DATA) {
+            self.records.watch().sent(text);
+        }
         self.inner.seal_in_place(nonce, aad, text, tag)
     }
 
@@ -319,6 +362,10 @@ impl AeadCipher for TappedAead {
         self.inner.open_in_place(nonce, aad, text, tag)?;
         if aad.get(RECORD_TYPE) == Some(&APPLICATION_DATA) {
             self.records.opened.store(true, Ordering::Relaxed);
+            if !self.records.admits(text) {
+                // then the record is dropped as a forged one is
+                return Err(CryptoError::AuthenticationFailed);
+            }
         }
         Ok(())
     }
@@ -351,6 +398,7 @@ mod tests {
     #[test]
     fn only_a_genuine_record_with_application_data_after_the_handshake_counts_as_opened() {
         let tap = KeyTap::new(default_provider().unwrap());
+        tap.unwatch();
         let key = [7; 16];
         let gcm = || tap.crypto().new_aead(AeadAlgorithm::Aes128Gcm, &key);
         let (mut ours, mut theirs) = (gcm().unwrap(), gcm().unwrap());

@@ -1,0 +1,301 @@
+//! What SCTP of a peer gets to the WebRTC stack: packets are looked at between DTLS, which has shown that they are the
+//! peer's, and `rtc-sctp`, which trusts them more than it should (docs/adr/0037).
+//!
+//! Left out is what panics or takes no end there, and what no node sends:
+//!
+//! | chunk | left out where |
+//! |---|---|
+//! | any | it is longer than its packet |
+//! | ABORT, ERROR | a cause is longer than its chunk: a panic |
+//! | FORWARD-TSN | it skips more than a window: one step of a loop for each TSN, 2^31 at most |
+//! | SACK | its gaps overlap: one step for each TSN of each gap |
+//! | DATA | it is of a stream that no channel of ours has, or far ahead of what has come: memory for each |
+//! | RE-CONFIG | always: channels end with their connection |
+
+/// Chunk types (RFC 9260, section 3.2; RFC 6525; RFC 3758).
+const DATA: u8 = 0;
+const INIT: u8 = 1;
+const INIT_ACK: u8 = 2;
+const SACK: u8 = 3;
+const ABORT: u8 = 6;
+const ERROR: u8 = 9;
+const RE_CONFIG: u8 = 130;
+const FORWARD_TSN: u8 = 192;
+
+const COMMON_HEADER: usize = 12;
+/// Before the gaps of a SACK.
+const SACK_HEADER: usize = 12;
+/// How far ahead of what we have acknowledged a TSN may be. A side has at most 1 MiB under way, in messages of 80 bytes or more.
+const MAX_AHEAD: u32 = 1 << 15;
+/// Streams of channels: there are three, from 0 on.
+const MAX_STREAMS: u16 = 16;
+
+/// Keeps watch over one association.
+#[derive(Debug, Default)]
+pub(crate) struct Watch {
+    /// The last TSN of the peer that we have acknowledged with all before it.
+    acknowledged: Option<u32>,
+}
+
+impl Watch {
+    /// A packet that we send: only it tells where the stack is.
+    pub(crate) fn sent(&mut self, packet: &[u8]) {
+        for (kind, value) in Chunks::of(packet).flatten() {
+            if let (SACK, Some(tsn)) = (kind, number(value, 0)) {
+                self.acknowledged = Some(tsn);
+            }
+        }
+    }
+
+    /// Whether the stack may see a packet of the peer.
+    pub(crate) fn admits(&mut self, packet: &[u8]) -> bool {
+        packet.len() >= COMMON_HEADER
+            && Chunks::of(packet).all(|chunk| {
+                chunk.is_some_and(|(kind, value)| self.admits_chunk(kind, value) == Some(true))
+            })
+    }
+
+    /// None: too short.
+    fn admits_chunk(&mut self, kind: u8, value: &[u8]) -> Option<bool> {
+        Some(match kind {
+            DATA => {
+                let [high, low] = *value.get(4..)?.first_chunk()?;
+                let ahead = self.ahead(number(value, 0)?);
+                u16::from_be_bytes([high, low]) < MAX_STREAMS && ahead.is_none_or(|n| n < MAX_AHEAD)
+            }
+            // the stack may count from elsewhere now
+            INIT | INIT_ACK => {
+                self.acknowledged = None;
+                true
+            }
+            SACK => are_gaps_in_order(value)?,
+            ABORT | ERROR => are_causes_whole(value),
+            RE_CONFIG => false,
+            FORWARD_TSN => self.ahead(number(value, 0)?).is_some_and(|n| n < MAX_AHEAD),
+            _ => true,
+        })
+    }
+
+    /// How far a TSN is ahead of what was acknowledged; 0 if it is not. None: nothing was yet.
+    fn ahead(&self, tsn: u32) -> Option<u32> {
+        let ahead = tsn.wrapping_sub(self.acknowledged?);
+        Some(if ahead <= 1 << 31 { ahead } else { 0 })
+    }
+}
+
+/// The chunks of a packet, type and value; one that is cut off is none, and the last.
+struct Chunks<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Chunks<'a> {
+    fn of(packet: &'a [u8]) -> Self {
+        let rest = packet.get(COMMON_HEADER..).unwrap_or_default();
+        Self { rest }
+    }
+}
+
+impl<'a> Iterator for Chunks<'a> {
+    type Item = Option<(u8, &'a [u8])>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let rest = std::mem::take(&mut self.rest);
+        let Some(&[kind, _, high, low]) = rest.first_chunk() else {
+            return Some(None);
+        };
+        let length = usize::from(u16::from_be_bytes([high, low]));
+        let value = rest.get(4..length);
+        // the last one may do without its padding
+        self.rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some(value.map(|value| (kind, value)))
+    }
+}
+
+fn number(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_be_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+fn are_gaps_in_order(sack: &[u8]) -> Option<bool> {
+    let [high, low] = *sack.get(8..)?.first_chunk()?;
+    let count = usize::from(u16::from_be_bytes([high, low]));
+    let gaps = sack.get(SACK_HEADER..SACK_HEADER + 4 * count)?;
+    let (gaps, _) = gaps.as_chunks::<2>();
+    let mut before = 0;
+    Some(gaps.iter().all(|bound| {
+        let bound = u16::from_be_bytes(*bound);
+        let in_order = bound >= before;
+        before = bound;
+        in_order
+    }))
+}
+
+fn are_causes_whole(mut causes: &[u8]) -> bool {
+    while let Some(&[_, _, high, low]) = causes.first_chunk() {
+        let length = usize::from(u16::from_be_bytes([high, low]));
+        if length < 4 {
+            return false;
+        }
+        match causes.get(length..) {
+            Some(next) => causes = next,
+            None => return false,
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn packet(chunks: &[(u8, &[u8])]) -> Vec<u8> {
+        let mut packet = vec![7; COMMON_HEADER];
+        for (kind, value) in chunks {
+            let length = u16::try_from(value.len() + 4).unwrap().to_be_bytes();
+            packet.extend([*kind, 0, length[0], length[1]]);
+            packet.extend(*value);
+            packet.resize(packet.len().next_multiple_of(4), 0);
+        }
+        packet
+    }
+
+    fn data(tsn: u32, stream: u16) -> Vec<u8> {
+        let mut value = tsn.to_be_bytes().to_vec();
+        value.extend(stream.to_be_bytes());
+        value.extend([0, 0, 0, 0, 0, 53, 1, 2, 3]);
+        value
+    }
+
+    fn sack(cumulative: u32, gaps: &[[u16; 2]]) -> Vec<u8> {
+        let mut value = cumulative.to_be_bytes().to_vec();
+        value.extend([0, 1, 0, 0]);
+        value.extend(u16::try_from(gaps.len()).unwrap().to_be_bytes());
+        value.extend([0, 0]);
+        value.extend(gaps.iter().flatten().flat_map(|bound| bound.to_be_bytes()));
+        value
+    }
+
+    /// We have acknowledged everything up to there.
+    fn watch(acknowledged: u32) -> Watch {
+        let mut watch = Watch::default();
+        watch.sent(&packet(&[(4, &[1]), (SACK, &sack(acknowledged, &[]))]));
+        watch
+    }
+
+    fn admits(watch: &mut Watch, kind: u8, value: &[u8]) -> bool {
+        watch.admits(&packet(&[(10, &[1; 9]), (kind, value)]))
+    }
+
+    #[test]
+    fn causes_must_lie_inside_of_their_chunk() {
+        for kind in [ABORT, ERROR] {
+            let mut watch = watch(9);
+            for good in [
+                &[][..],
+                &[0, 12, 0, 4],
+                &[0, 12, 0, 5, 1],
+                &[0, 1, 0, 4, 0, 1, 0, 4],
+            ] {
+                assert!(admits(&mut watch, kind, good), "{good:?}");
+            }
+            for bad in [
+                &[0, 1, 255, 255][..],
+                &[0, 1, 0, 5],
+                &[0, 1, 0, 0],
+                &[0, 1, 0, 4, 0, 1, 0, 9],
+            ] {
+                assert!(!admits(&mut watch, kind, bad), "{bad:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_skipped_but_a_window() {
+        for acknowledged in [0, 5, 1 << 31, u32::MAX - 5] {
+            let mut watch = watch(acknowledged);
+            let mut skips = |ahead: u32| {
+                let tsn = acknowledged.wrapping_add(ahead).to_be_bytes();
+                admits(&mut watch, FORWARD_TSN, &tsn)
+            };
+            assert!(skips(1) && skips(MAX_AHEAD - 1) && skips(u32::MAX));
+            assert!(
+                !skips(MAX_AHEAD) && !skips(1 << 30) && !skips((1 << 31) - 1) && !skips(1 << 31)
+            );
+        }
+        let mut watch = watch(5);
+        assert!(admits(&mut watch, FORWARD_TSN, &[0, 0, 0, 9]));
+        assert!(!admits(&mut watch, FORWARD_TSN, &[0, 0]));
+        // INIT: where the stack counts from is not known until it acknowledges
+        let init = [0, 0, 0, 1, 0, 1, 0, 0, 0, 9, 0, 9, 128, 0, 0, 0];
+        assert!(admits(&mut watch, INIT, &init));
+        assert!(!admits(&mut watch, FORWARD_TSN, &[0, 0, 0, 9]));
+        assert!(
+            admits(&mut watch, DATA, &data(1 << 31, 1)),
+            "any may be the first"
+        );
+    }
+
+    #[test]
+    fn data_is_of_few_streams_and_not_far_ahead() {
+        let mut watch = watch(1_000);
+        for (tsn, stream, admitted) in [
+            (1_001, 0, true),
+            (900, 15, true),
+            (1_000 + MAX_AHEAD, 0, false),
+            (1_001, 16, false),
+            (1_001, u16::MAX, false),
+        ] {
+            assert_eq!(
+                admits(&mut watch, DATA, &data(tsn, stream)),
+                admitted,
+                "{tsn} {stream}"
+            );
+        }
+        assert!(!admits(&mut watch, DATA, &[0, 0, 0, 1]));
+    }
+
+    #[test]
+    fn gaps_do_not_overlap_and_streams_are_not_reset() {
+        let mut watch = watch(5);
+        assert!(admits(&mut watch, SACK, &sack(1, &[])));
+        assert!(admits(
+            &mut watch,
+            SACK,
+            &sack(1, &[[2, 3], [5, 5], [7, u16::MAX]])
+        ));
+        assert!(!admits(&mut watch, SACK, &sack(1, &[[2, 9], [2, 9]])));
+        assert!(!admits(&mut watch, SACK, &sack(1, &[[9, 2]])));
+        assert!(!admits(&mut watch, SACK, &sack(1, &[[2, 9]])[..14]));
+        assert!(!admits(
+            &mut watch,
+            RE_CONFIG,
+            &[0, 13, 0, 16, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1]
+        ));
+    }
+
+    #[test]
+    fn a_chunk_lies_inside_of_its_packet() {
+        let mut watch = watch(5);
+        let good = packet(&[(10, &[1; 8]), (11, &[])]);
+        assert!(watch.admits(&good));
+        for length in 0..good.len() {
+            let whole = length == good.len() - 4 || length == COMMON_HEADER;
+            assert_eq!(watch.admits(&good[..length]), whole, "{length}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_do_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), kind: u8) {
+            let mut watch = watch(5);
+            let _ = watch.admits(&bytes);
+            watch.sent(&bytes);
+            for kind in [kind, DATA, INIT, SACK, ERROR, FORWARD_TSN] {
+                let _ = admits(&mut watch, kind, &bytes);
+            }
+        }
+    }
+}
