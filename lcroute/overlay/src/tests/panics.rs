@@ -215,3 +215,25 @@ fn a_forged_datagram_is_not_held_against_whose_data_came_before_it() {
     let (_, proven) = connection.panic().unwrap();
     assert!(!proven);
 }
+
+#[test]
+fn nothing_that_nodes_send_is_left_out() {
+    let mut net = connected_by(&[false, false]);
+    (net.loss, net.jitter) = (100, 20);
+    for n in 0..300 {
+        for (a, b) in [(0, 1), (1, 0)] {
+            let (Some(link), now) = (net.link(a, b), net.now) else {
+                continue;
+            };
+            let overlay = &mut net.nodes[a].overlay;
+            let _ = overlay.send_data(link, [&[0x10], &[7; 3_000][..n * 10]], now);
+            let _ = overlay.send_control(link, &[8; 3_000][..n * 10 + 1], now);
+        }
+        net.run(Duration::from_millis(5));
+    }
+    net.run(SOON);
+    for n in [0, 1] {
+        assert!(!net.nodes[n].data.is_empty() && !net.nodes[n].control.is_empty());
+        assert_eq!(drops(&net, n, "sctp_left_out"), 0);
+    }
+}
