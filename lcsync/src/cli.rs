@@ -230,6 +230,7 @@ fn keygen(sign: bool, file: &Path) -> anyhow::Result<Exit> {
 
 fn hash(path: &Path) -> anyhow::Result<Exit> {
     let index = Index::build(path, b"", &mut HashCache::default())?;
+    index.scan.name_special();
     let unread = index.scan.unread;
     anyhow::ensure!(
         unread == 0,

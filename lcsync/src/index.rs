@@ -1,20 +1,18 @@
 //! The index of a share: its root, and for each channel the block that is sent there.
 
-use std::ffi::OsStr;
-use std::fs::File;
+use std::collections::BTreeSet;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use librecast::channel::ChannelId;
 use thiserror::Error;
 
 use crate::block::BlockRef;
+use crate::folder::Folder;
 use crate::groups::{Found, Groups, Located};
 use crate::layout::Layout;
 pub use crate::leaves::HashCache;
-use crate::leaves::{PieceReader, leaves_of};
+use crate::leaves::{PieceReader, leaves_of, read_piece};
 use crate::listing;
 use crate::place::Place;
 use crate::scan::Scan;
@@ -52,12 +50,15 @@ pub struct Index {
     /// Modes and times.
     pub metadata: Stream,
     layout: Layout,
-    /// Where files lie that are not whole yet.
-    partial: Option<PathBuf>,
+    /// The folder, directly in the scan's root, where files lie that are not whole yet.
+    partial: Option<String>,
     groups: Groups,
     /// Root node, hash nodes, listing and metadata; their places are behind the content.
     nodes: Vec<Vec<u8>>,
 }
+
+/// Files that change while they are read are looked at again so often.
+const LOOKS: usize = 2;
 
 /// An index while it is put together.
 struct Assembly {
@@ -76,24 +77,30 @@ impl Index {
         Self::of(Scan::of(path).map_err(error)?, key, cache)
     }
 
-    /// The index of what a scan has found.
+    /// The index of what a scan has found. Files that have changed since are looked at again; those that do all
+    /// the time are taken as they are.
     pub fn of(mut scan: Scan, key: &[u8], cache: &mut HashCache) -> Result<Self, IndexError> {
+        let mut looks = 0;
         loop {
             let layout = Layout::new(&scan.entries).ok_or(IndexError::TooLarge)?;
-            match leaves_of(&scan, &layout, cache) {
+            let unreadable = match leaves_of(&scan, &layout, cache, looks < LOOKS) {
                 Ok(leaves) => return Self::assemble(scan, layout, &leaves, key),
-                Err(unreadable) => {
-                    for (n, error) in &unreadable {
-                        let path = scan.path_of(*n).display().to_string();
-                        if !matches!(scan.kind, RootKind::Folder) {
-                            let error = io::Error::new(error.kind(), error.to_string());
-                            return Err(IndexError::Path { path, error });
-                        }
-                        tracing::warn!("left out: {path}: {error}");
-                    }
-                    scan.remove(&unreadable.into_keys().collect());
+                Err(unreadable) => unreadable,
+            };
+            let mut gone = BTreeSet::new();
+            for (n, error) in unreadable {
+                if looks < LOOKS && scan.look_again(n).unwrap_or(false) {
+                    continue;
                 }
+                let path = scan.name_of(n);
+                if !matches!(scan.kind, RootKind::Folder) {
+                    return Err(IndexError::Path { path, error });
+                }
+                tracing::warn!("left out: {path}: {error}");
+                gone.insert(n);
             }
+            scan.remove(&gone);
+            looks += 1;
         }
     }
 
@@ -102,7 +109,7 @@ impl Index {
     pub fn known(
         scan: Scan,
         leaves: &[BlockRef],
-        partial: PathBuf,
+        partial: String,
         key: &[u8],
     ) -> Result<Self, IndexError> {
         let layout = Layout::new(&scan.entries).ok_or(IndexError::TooLarge)?;
@@ -205,7 +212,7 @@ impl Index {
     }
 
     fn read_whole(&self, place: u64, block: BlockRef, out: &mut Vec<u8>) -> io::Result<()> {
-        let mut reader = PieceReader::new(&self.scan);
+        let mut reader = PieceReader::new(&self.scan, false);
         self.layout
             .pieces(place, block.length.into())
             .try_for_each(|piece| reader.read(piece, out))
@@ -214,24 +221,20 @@ impl Index {
     /// Of each file the partial one, if there is one: a transfer removes it when it is whole.
     fn read_partial(
         &self,
-        partial: &Path,
+        partial: &str,
         place: u64,
         block: BlockRef,
         out: &mut Vec<u8>,
     ) -> io::Result<()> {
         out.clear();
+        let mut partial = Folder::open(&self.scan.root)?.inner(partial.as_bytes())?;
+        let mut reader = PieceReader::new(&self.scan, false);
         for piece in self.layout.pieces(place, block.length.into()) {
             let name = Place::staged_name(&self.scan.entries[piece.file].path);
-            let staged = File::open(partial.join(OsStr::from_bytes(&name)));
-            let file = match staged {
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                    File::open(self.scan.path_of(piece.file))?
-                }
-                staged => staged?,
-            };
-            let start = out.len();
-            out.resize(start + piece.length, 0);
-            file.read_exact_at(&mut out[start..], piece.offset)?;
+            match partial.open_file(&name) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => reader.read(piece, out)?,
+                staged => read_piece(&staged?, piece, out)?,
+            }
         }
         Ok(())
     }
@@ -310,6 +313,43 @@ mod tests {
         let file = |scan: &Scan, n: usize| (scan.stamps[n], scan.metadata[n + 1]);
         assert!((0..34).all(|n| file(&index.scan, n) == file(&rest, n)));
         assert_eq!(index.scan.entries.len(), 34 + 1);
+    }
+
+    #[test]
+    fn what_comes_into_the_place_of_a_file_is_neither_hashed_nor_sent_nor_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir(at("up")).unwrap();
+        fs::write(at("secret"), b"secret").unwrap();
+        let plant: [&dyn Fn(); 2] = [
+            &|| std::os::unix::fs::symlink("../secret", at("up/f")).unwrap(),
+            &|| nix::unistd::mkfifo(&at("up/f"), nix::sys::stat::Mode::S_IRWXU).unwrap(),
+        ];
+        for plant in plant {
+            let _ = fs::remove_file(at("up/f"));
+            fs::write(at("up/f"), b"secret").unwrap();
+            let scan = Scan::of(&at("up")).unwrap();
+            let served = build(&at("up"));
+            let channel = block_channel(b"", &BlockHash::of(b"secret").0, 0);
+            assert!(served.read(channel).is_ok());
+            fs::remove_file(at("up/f")).unwrap();
+            plant();
+            let index = Index::of(scan, b"", &mut HashCache::default()).unwrap();
+            assert_eq!((index.bytes(), index.scan.unread), (0, 1));
+            assert!(matches!(served.read(channel), Err(IndexError::Changed)));
+        }
+    }
+
+    #[test]
+    fn a_file_that_changes_between_scan_and_hashing_is_shared_as_it_is_now() {
+        let dir = sample();
+        let scan = Scan::of(dir.path()).unwrap();
+        fs::write(dir.path().join("small1"), "it was other words").unwrap();
+        fs::write(dir.path().join("sub/new"), noise(3, 500_000)).unwrap();
+        fs::rename(dir.path().join("sub/new"), dir.path().join("sub/big")).unwrap();
+        let index = Index::of(scan, b"", &mut HashCache::default()).unwrap();
+        assert_eq!(index.root, build(dir.path()).root);
+        assert_eq!(index.scan.unread, 0);
     }
 
     #[test]

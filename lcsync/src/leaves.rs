@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use crate::block::BlockRef;
 use crate::cut::{At, REGION, cut_region, join_regions};
 use crate::layout::{Layout, Part, Piece};
-use crate::scan::Scan;
+use crate::scan::{Files, Scan};
 
 /// The files, with their versions, that blocks were made of.
 pub type Key = [u8; 16];
@@ -37,11 +37,13 @@ pub(crate) struct Known {
 /// Files that could not be read, by their number in the scan.
 pub type Unreadable = BTreeMap<usize, io::Error>;
 
-/// The blocks of the content stream in order. The error names the files that could not be read.
+/// The blocks of the content stream in order. The error names the files that could not be read; if `exact`, with those
+/// that are not what the scan has found any more.
 pub fn leaves_of(
     scan: &Scan,
     layout: &Layout,
     cache: &mut HashCache,
+    exact: bool,
 ) -> Result<Vec<BlockRef>, Unreadable> {
     let began = SystemTime::now();
     let parts = layout.parts(&scan.entries);
@@ -50,7 +52,7 @@ pub fn leaves_of(
         .filter(|n| !cache.known.contains_key(&keys[*n]))
         .collect();
     cache.fresh |= !unknown.is_empty();
-    let (fresh, failed) = hash_parts(scan, layout, &parts, &unknown);
+    let (fresh, failed) = hash_parts(scan, layout, &parts, &unknown, exact);
     for (n, blocks) in fresh {
         let mut pieces = layout.pieces(parts[n].start, parts[n].length);
         let known = Known {
@@ -92,6 +94,7 @@ fn hash_parts(
     layout: &Layout,
     parts: &[Part],
     those: &[usize],
+    exact: bool,
 ) -> (BTreeMap<usize, Vec<BlockRef>>, Unreadable) {
     let tasks: Vec<Task> = those
         .iter()
@@ -103,14 +106,16 @@ fn hash_parts(
             })
         })
         .collect();
-    let (mut done, mut failed) = perform(scan, layout, parts, &tasks);
+    let (mut done, mut failed) = perform(scan, layout, parts, &tasks, exact);
     let mut fresh = BTreeMap::new();
     for n in those {
         let part = parts[*n];
         let regions: Vec<Vec<At>> = done.remove(n).unwrap_or_default().into_values().collect();
         let blocks = match (part.file, &regions[..]) {
             (Some(file), [_, _, ..]) if !failed.contains_key(&file) => {
-                File::open(scan.path_of(file)).and_then(|f| join_regions(&f, part.length, &regions))
+                let mut reader = PieceReader::new(scan, exact);
+                let opened = reader.open(file);
+                opened.and_then(|f| join_regions(f, part.length, &regions))
             }
             _ => Ok(regions.into_iter().flatten().map(|(_, b)| b).collect()),
         };
@@ -134,12 +139,18 @@ fn hash_parts(
 type Done = HashMap<usize, BTreeMap<u64, Vec<At>>>;
 
 /// Performs the tasks on all processors.
-fn perform(scan: &Scan, layout: &Layout, parts: &[Part], tasks: &[Task]) -> (Done, Unreadable) {
+fn perform(
+    scan: &Scan,
+    layout: &Layout,
+    parts: &[Part],
+    tasks: &[Task],
+    exact: bool,
+) -> (Done, Unreadable) {
     let next = AtomicUsize::new(0);
     let results = Mutex::new((Done::new(), Unreadable::new()));
     let workers = thread::available_parallelism().map_or(1, usize::from);
     let work = || {
-        let mut reader = PieceReader::new(scan);
+        let mut reader = PieceReader::new(scan, exact);
         let mut bytes = Vec::new();
         while let Some(task) = tasks.get(next.fetch_add(1, Ordering::Relaxed)) {
             let part = parts[task.part];
@@ -204,29 +215,41 @@ fn key_of(scan: &Scan, layout: &Layout, part: Part) -> Key {
 #[derive(Debug)]
 pub struct PieceReader<'a> {
     scan: &'a Scan,
+    files: Files,
+    exact: bool,
     open: Option<(usize, File)>,
 }
 
 impl<'a> PieceReader<'a> {
-    /// Of the files of this scan.
+    /// Of the files of this scan; if `exact`, of none that has been written to since.
     #[must_use]
-    pub fn new(scan: &'a Scan) -> Self {
-        Self { scan, open: None }
+    pub fn new(scan: &'a Scan, exact: bool) -> Self {
+        Self {
+            scan,
+            files: Files::default(),
+            exact,
+            open: None,
+        }
     }
 
     /// Appends the piece's bytes; a file that has become shorter is an error.
     pub fn read(&mut self, piece: Piece, out: &mut Vec<u8>) -> io::Result<()> {
-        let file = self.open(piece.file)?;
-        let start = out.len();
-        out.resize(start + piece.length, 0);
-        file.read_exact_at(&mut out[start..], piece.offset)
+        read_piece(self.open(piece.file)?, piece, out)
     }
 
     fn open(&mut self, n: usize) -> io::Result<&File> {
         let file = match self.open.take() {
             Some((open, file)) if open == n => file,
-            _ => File::open(self.scan.path_of(n))?,
+            _ if self.exact => self.files.open(self.scan, n)?,
+            _ => self.files.open_begin(self.scan, n)?,
         };
         Ok(&self.open.insert((n, file)).1)
     }
+}
+
+/// Appends the bytes of a piece of `file`.
+pub fn read_piece(file: &File, piece: Piece, out: &mut Vec<u8>) -> io::Result<()> {
+    let start = out.len();
+    out.resize(start + piece.length, 0);
+    file.read_exact_at(&mut out[start..], piece.offset)
 }

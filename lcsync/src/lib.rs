@@ -9,7 +9,7 @@
 //! | [`scan`], [`leaves`], [`index`], [`groups`], [`store`] | what a server knows of its files, in memory and on disk |
 //! | [`server`] | serving: who has joined what, what is sent when |
 //! | [`receive`] | receiving: the window of channels, decoding, comparing |
-//! | [`place`] | writing below DEST and nowhere else |
+//! | [`folder`], [`place`] | opening below a folder and nowhere else; writing below DEST |
 //! | [`name`] | what a share may be called |
 //! | [`local`] | copies without a network |
 //! | [`progress`] | bars and JSON lines |
@@ -17,6 +17,7 @@
 pub mod block;
 pub mod cli;
 pub mod cut;
+pub mod folder;
 pub mod groups;
 pub mod index;
 pub mod layout;

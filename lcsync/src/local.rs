@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -12,11 +12,10 @@ use librecast::cli::{Exit, ExitError};
 use librecast::interrupt;
 use nix::sys::stat::{Mode, umask};
 
-use crate::listing::{Kind, Metadata, is_plain_name, shown};
+use crate::listing::{Entry, Kind, Metadata, is_plain_name, shown};
 use crate::place::{Found, Owner, Place, system_time};
 use crate::progress::print_line;
-use crate::scan::Scan;
-use crate::tree::RootKind;
+use crate::scan::{Files, Scan};
 
 /// Names the partial folder of local copies: apart from those of transfers, which are found again.
 const PARTIAL_LABEL: &[u8] = b"local copy";
@@ -65,7 +64,7 @@ pub fn copy(options: &Options) -> anyhow::Result<Exit> {
         options.say(&format!("skipping non-regular file \"{shown}\""));
         return Ok(Exit::Ok);
     }
-    let job = if meta.is_dir() {
+    let mut job = if meta.is_dir() {
         folder_job(options, content)?
     } else {
         file_job(options)?
@@ -79,7 +78,7 @@ pub fn copy(options: &Options) -> anyhow::Result<Exit> {
         }
     })?;
     let mut copier = Copier::open(options, &job)?;
-    copier.run(&job)?;
+    copier.run(&mut job)?;
     copier.close(&job)
 }
 
@@ -90,16 +89,19 @@ struct Job {
     folder: PathBuf,
     /// Printed before each name.
     prefix: String,
-    whole_folder: bool,
+    /// The name there of a single file or link.
+    name: Option<Vec<u8>>,
 }
 
 impl Job {
-    fn path_of(&self, n: usize) -> PathBuf {
-        if self.whole_folder {
-            self.scan.path_of(n)
-        } else {
-            self.scan.root.clone()
-        }
+    /// What entry `n` is, and below `folder` becomes.
+    fn entry(&self, n: usize) -> (&[u8], &Kind) {
+        let Entry { path, kind } = &self.scan.entries[n];
+        (self.name.as_deref().unwrap_or(path), kind)
+    }
+
+    fn whole_folder(&self) -> bool {
+        self.name.is_none()
     }
 }
 
@@ -121,7 +123,7 @@ fn folder_job(options: &Options, content: bool) -> anyhow::Result<Job> {
         scan,
         folder,
         prefix,
-        whole_folder: true,
+        name: None,
     })
 }
 
@@ -147,24 +149,18 @@ fn file_job(options: &Options) -> anyhow::Result<Job> {
         )
         .into());
     }
-    let mut scan = if fs::symlink_metadata(source)?.is_symlink() {
-        Scan::of_link(source)?
-    } else {
-        Scan::of(source)?
-    };
-    scan.kind = RootKind::Folder;
-    scan.entries[0].path = target.to_vec();
     Ok(Job {
-        scan,
+        scan: Scan::of_entry(source)?,
         folder,
         prefix: String::new(),
-        whole_folder: false,
+        name: Some(target.to_vec()),
     })
 }
 
 struct Copier<'a> {
     options: &'a Options,
     place: Option<Place>,
+    files: Files,
     umask: u16,
     root: bool,
     failed: usize,
@@ -191,20 +187,24 @@ impl<'a> Copier<'a> {
         Ok(Self {
             options,
             place,
+            files: Files::default(),
             umask: mask.bits() as u16,
             root,
             failed: job.scan.unread,
         })
     }
 
-    fn run(&mut self, job: &Job) -> anyhow::Result<()> {
+    fn run(&mut self, job: &mut Job) -> anyhow::Result<()> {
+        for path in &job.scan.special {
+            self.skip(job, path);
+        }
         for n in 0..job.scan.entries.len() {
             if let Err(e) = self.copy_entry(job, n) {
                 self.failed += 1;
-                eprintln!("lcsync: {}: {e:#}", job.path_of(n).display());
+                eprintln!("lcsync: {}: {e:#}", job.scan.name_of(n));
             }
         }
-        if self.options.delete && job.whole_folder {
+        if self.options.delete && job.whole_folder() {
             if self.failed == 0 {
                 self.delete(job)?;
             } else {
@@ -216,12 +216,12 @@ impl<'a> Copier<'a> {
 
     fn close(mut self, job: &Job) -> anyhow::Result<Exit> {
         if !self.options.dry_run {
-            if self.options.archive && job.whole_folder {
+            if self.options.archive && job.whole_folder() {
                 self.set_folders(job)?;
             }
             if let Some(place) = &mut self.place {
                 place.remove_partial()?;
-                if self.options.archive && job.whole_folder {
+                if self.options.archive && job.whole_folder() {
                     place.set_metadata(b"", &job.scan.metadata[0], false)?;
                 }
             }
@@ -234,44 +234,47 @@ impl<'a> Copier<'a> {
         Ok(Exit::Ok)
     }
 
-    fn copy_entry(&mut self, job: &Job, n: usize) -> anyhow::Result<()> {
-        let entry = &job.scan.entries[n];
-        let metadata = &job.scan.metadata[n + 1];
+    fn copy_entry(&mut self, job: &mut Job, n: usize) -> anyhow::Result<()> {
+        let (path, kind) = job.entry(n);
         let there = match &mut self.place {
-            Some(place) => place.look(&entry.path)?,
+            Some(place) => place.look(path)?,
             None => None,
         };
-        let changed = match &entry.kind {
+        let changed = match kind {
             Kind::Folder => there != Some(Found::Folder),
             Kind::Link { target } => {
                 if !self.options.archive {
-                    let name = shown(&entry.path);
-                    self.options.say(&format!(
-                        "skipping non-regular file \"{}{name}\"",
-                        job.prefix
-                    ));
+                    self.skip(job, path);
                     return Ok(());
                 }
                 there.as_ref() != Some(&Found::Link(target.clone()))
             }
             Kind::File { size, .. } => {
-                there != Some(Found::File(*size)) || !self.same_time(&entry.path, metadata)
+                let metadata = &job.scan.metadata[n + 1];
+                there != Some(Found::File(*size)) || !self.same_time(path, metadata)
             }
         };
         if changed {
-            self.show(job, &entry.path, entry.kind == Kind::Folder);
+            self.show(job, path, *kind == Kind::Folder);
         }
         if self.options.dry_run {
             return Ok(());
         }
+        let folder = *kind == Kind::Folder;
         if changed {
             self.replace(job, n, there.as_ref())?;
         }
         // folders get theirs when nothing changes in them any more
-        if self.options.archive && entry.kind != Kind::Folder {
+        if self.options.archive && !folder {
             self.set_metadata(job, n)?;
         }
         Ok(())
+    }
+
+    fn skip(&self, job: &Job, path: &[u8]) {
+        let name = shown(path);
+        let line = format!("skipping non-regular file \"{}{name}\"", job.prefix);
+        self.options.say(&line);
     }
 
     fn same_time(&mut self, path: &[u8], source: &Metadata) -> bool {
@@ -279,61 +282,68 @@ impl<'a> Copier<'a> {
         there.is_some_and(|there| (there.mtime, there.nanos) == (source.mtime, source.nanos))
     }
 
-    fn replace(&mut self, job: &Job, n: usize, there: Option<&Found>) -> anyhow::Result<()> {
+    /// A file that has changed since the scan is taken as it is now, times included.
+    fn open_source(&mut self, job: &mut Job, n: usize) -> io::Result<fs::File> {
+        match self.files.open(&job.scan, n) {
+            Err(_) if job.scan.look_again(n)? => self.files.open(&job.scan, n),
+            opened => opened,
+        }
+    }
+
+    fn replace(&mut self, job: &mut Job, n: usize, there: Option<&Found>) -> anyhow::Result<()> {
+        let source = match job.entry(n) {
+            (_, Kind::File { .. }) => Some(self.open_source(job, n)?),
+            _ => None,
+        };
         let (umask, force) = (self.umask, self.options.delete);
         let Some(place) = &mut self.place else {
             return Ok(());
         };
-        let entry = &job.scan.entries[n];
+        let (path, kind) = job.entry(n);
         let metadata = &job.scan.metadata[n + 1];
-        let folder = entry.kind == Kind::Folder;
+        let folder = *kind == Kind::Folder;
         // a rename replaces files and links, and nothing else
         if there.is_some() && (folder || there == Some(&Found::Folder)) {
-            place
-                .make_way(&entry.path, force)
-                .context("cannot make way")?;
+            place.make_way(path, force).context("cannot make way")?;
         }
-        match &entry.kind {
-            Kind::Folder => place.make_folder(&entry.path)?,
-            Kind::Link { target } => place.make_link(&entry.path, target)?,
-            Kind::File { .. } => {
-                let mut from = fs::File::open(job.path_of(n))?;
-                let mut to = place.stage(&entry.path, Some(0))?;
+        match (kind, source) {
+            (Kind::Link { target }, _) => place.make_link(path, target)?,
+            (Kind::File { .. }, Some(mut from)) => {
+                let mut to = place.stage(path, Some(0))?;
                 io::copy(&mut from, &mut to)?;
                 let existing = matches!(there, Some(Found::File(_)));
                 let mode = match (self.options.archive, existing) {
                     (true, _) => metadata.mode,
-                    (false, true) => place.metadata(&entry.path)?.mode,
+                    (false, true) => place.metadata(path)?.mode,
                     (false, false) => metadata.mode & 0o777 & !umask,
                 };
                 to.set_permissions(fs::Permissions::from_mode(mode.into()))?;
                 if self.options.archive {
                     to.set_modified(system_time(metadata))?;
                 }
-                place.install(&entry.path)?;
+                place.install(path)?;
             }
+            _ => place.make_folder(path)?,
         }
         Ok(())
     }
 
-    /// Owner before mode: changing the owner takes special bits away.
+    /// Owner before mode: changing the owner takes special bits away. Both are of one file, whatever comes into its place.
     fn set_metadata(&mut self, job: &Job, n: usize) -> anyhow::Result<()> {
         let Some(place) = &mut self.place else {
             return Ok(());
         };
-        let entry = &job.scan.entries[n];
-        let link = matches!(entry.kind, Kind::Link { .. });
+        let (path, kind) = job.entry(n);
+        let link = matches!(kind, Kind::Link { .. });
         if self.root {
-            let meta = fs::symlink_metadata(job.path_of(n))?;
-            place.set_owner(
-                &entry.path,
-                Owner {
-                    user: meta.uid(),
-                    group: meta.gid(),
-                },
-            )?;
+            let found = self.files.look(&job.scan, n)?;
+            let owner = Owner {
+                user: found.st_uid,
+                group: found.st_gid,
+            };
+            place.set_owner(path, owner)?;
         }
-        Ok(place.set_metadata(&entry.path, &job.scan.metadata[n + 1], link)?)
+        Ok(place.set_metadata(path, &job.scan.metadata[n + 1], link)?)
     }
 
     fn set_folders(&mut self, job: &Job) -> anyhow::Result<()> {
@@ -371,7 +381,7 @@ impl<'a> Copier<'a> {
 /// Makes DEST, one level of it, and for a folder without slash the folder in it.
 fn make_folders(options: &Options, job: &Job) -> anyhow::Result<()> {
     let mut needed: Vec<&Path> = Vec::new();
-    if job.whole_folder || ends_with_slash(&options.dest) {
+    if job.whole_folder() || ends_with_slash(&options.dest) {
         needed.extend([options.dest.as_path(), &job.folder]);
     }
     for folder in needed {
@@ -398,7 +408,7 @@ impl Options {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{MetadataExt, symlink};
 
     fn options(source: PathBuf, dest: PathBuf) -> Options {
         Options {
@@ -417,13 +427,13 @@ mod tests {
     fn run(options: &Options) -> anyhow::Result<()> {
         let content = ends_with_slash(&options.source);
         let folder = fs::metadata(&options.source)?.is_dir();
-        let job = if folder {
+        let mut job = if folder {
             folder_job(options, content)?
         } else {
             file_job(options)?
         };
         let mut copier = Copier::open(options, &job)?;
-        copier.run(&job)?;
+        copier.run(&mut job)?;
         copier.close(&job).map(drop)
     }
 
@@ -482,6 +492,46 @@ mod tests {
         let inode = fs::metadata(to.join("sub/f")).unwrap().ino();
         run(&archive).unwrap();
         assert_eq!(fs::metadata(to.join("sub/f")).unwrap().ino(), inode);
+    }
+
+    #[test]
+    fn what_comes_into_the_place_of_a_file_while_others_are_copied_is_not_copied() {
+        let dir = sample();
+        let at = |p: &str| dir.path().join(p);
+        fs::create_dir(at("private")).unwrap();
+        fs::write(at("private/f"), b"secret!").unwrap();
+        let recursive = Options {
+            recursive: true,
+            archive: true,
+            ..options(at("src/"), at("dest"))
+        };
+        let mut job = folder_job(&recursive, true).unwrap();
+        fs::remove_file(at("src/run")).unwrap();
+        nix::unistd::mkfifo(&at("src/run"), Mode::S_IRWXU).unwrap();
+        fs::rename(at("src/sub"), at("old")).unwrap();
+        symlink("../private", at("src/sub")).unwrap();
+        let mut copier = Copier::open(&recursive, &job).unwrap();
+        copier.run(&mut job).unwrap();
+        assert_eq!(copier.failed, 2);
+        assert!(!at("dest/run").exists() && !at("dest/sub/f").exists());
+    }
+
+    #[test]
+    fn a_file_that_changes_after_the_scan_arrives_with_the_times_it_has_then() {
+        let dir = sample();
+        let at = |p: &str| dir.path().join(p);
+        let archive = Options {
+            archive: true,
+            ..options(at("src/run"), at("copy"))
+        };
+        let mut job = file_job(&archive).unwrap();
+        fs::write(at("src/run"), b"!#").unwrap();
+        let mut copier = Copier::open(&archive, &job).unwrap();
+        copier.run(&mut job).unwrap();
+        copier.close(&job).unwrap();
+        assert_eq!(fs::read(at("copy")).unwrap(), b"!#");
+        let modified = |path| fs::metadata(path).unwrap().modified().unwrap();
+        assert_eq!(modified(at("copy")), modified(at("src/run")));
     }
 
     #[test]

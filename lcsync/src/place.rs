@@ -1,8 +1,8 @@
 //! Writing below a folder and nowhere else.
 //!
-//! Every path is walked from the folder's own descriptor, one component after the other, never through a
-//! symbolic link: whoever plants links in DEST, before or meanwhile, cannot lead anything out of it. Files are made in
-//! a hidden partial folder on the same file system and renamed into place when they are whole.
+//! Paths are walked as [`folder`](crate::folder) does: whoever plants links in DEST, before or meanwhile, cannot lead
+//! anything out of it. Files are made in a hidden partial folder on the same file system and renamed into place when they
+//! are whole.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -15,17 +15,19 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, Flock, FlockArg, OFlag, openat, readlinkat, renameat};
+use nix::fcntl::{AT_FDCWD, AtFlags, Flock, FlockArg, OFlag, openat, renameat};
 use nix::libc;
 use nix::sys::stat::{
-    FchmodatFlags, FileStat, Mode, UtimensatFlags, fchmod, fchmodat, fstatat, mkdirat, utimensat,
+    FchmodatFlags, FileStat, Mode, UtimensatFlags, fchmod, fchmodat, mkdirat, utimensat,
 };
 use nix::sys::time::TimeSpec;
 use nix::unistd::{
     AccessFlags, Gid, Uid, UnlinkatFlags, faccessat, fchownat, geteuid, symlinkat, syncfs, unlinkat,
 };
 
-use crate::listing::{Entry, Kind, Metadata, PARTIAL_PREFIX, is_plain_name, parent_of};
+use crate::folder::{FOLDER, Folder, READ};
+use crate::listing::{Entry, Kind, Metadata, PARTIAL_PREFIX};
+use crate::scan::metadata_of;
 
 /// What is at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,9 +45,7 @@ pub enum Found {
 /// A folder that is written below.
 #[derive(Debug)]
 pub struct Place {
-    root: OwnedFd,
-    /// The folder that was walked to last: listings come folder by folder.
-    last: Option<(Vec<u8>, OwnedFd)>,
+    folder: Folder,
     partial: Option<Partial>,
     /// Bits that are taken over from a mode.
     mode_mask: u32,
@@ -68,13 +68,6 @@ struct Partial {
     _lock: Flock<OwnedFd>,
 }
 
-const FOLDER: OFlag = OFlag::O_DIRECTORY
-    .union(OFlag::O_NOFOLLOW)
-    .union(OFlag::O_CLOEXEC);
-const READ: OFlag = OFlag::O_RDONLY
-    .union(OFlag::O_NOFOLLOW)
-    .union(OFlag::O_NONBLOCK)
-    .union(OFlag::O_CLOEXEC);
 const STAGE: OFlag = OFlag::O_RDWR
     .union(OFlag::O_CREAT)
     .union(OFlag::O_NOFOLLOW)
@@ -92,12 +85,9 @@ pub fn check_writable(path: &Path) -> Result<(), (PathBuf, io::Error)> {
 impl Place {
     /// The folder `path`, which exists. It may itself be reached through links: the user has named it.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let root = openat(AT_FDCWD, path, flags, Mode::empty())?;
         // set-user-id and the like never come from the network
         Ok(Self {
-            root,
-            last: None,
+            folder: Folder::open(path)?,
             partial: None,
             mode_mask: 0o777,
         })
@@ -120,11 +110,12 @@ impl Place {
     /// Opens, or makes, the partial folder for `label` (nothing for a whole tree, else a file's name).
     pub fn open_partial(&mut self, label: &[u8]) -> io::Result<()> {
         let name = Self::partial_name(label).into_bytes();
-        match mkdirat(&self.root, OsStr::from_bytes(&name), Mode::S_IRWXU) {
+        let root = self.folder.fd();
+        match mkdirat(root, OsStr::from_bytes(&name), Mode::S_IRWXU) {
             Ok(()) | Err(Errno::EEXIST) => {}
             Err(e) => return Err(e.into()),
         }
-        let folder = openat(&self.root, OsStr::from_bytes(&name), FOLDER, Mode::empty())?;
+        let folder = openat(root, OsStr::from_bytes(&name), FOLDER, Mode::empty())?;
         // in a folder like /tmp anybody can make one first, and change files in it between check and rename
         if nix::sys::stat::fstat(&folder)?.st_uid != geteuid().as_raw() {
             let text = format!(
@@ -153,14 +144,14 @@ impl Place {
     /// Removes the partial folder with everything in it.
     pub fn remove_partial(&mut self) -> io::Result<()> {
         match self.partial.take() {
-            Some(partial) => remove_all(&self.root, &partial.name),
+            Some(partial) => remove_all(self.folder.fd(), &partial.name),
             None => Ok(()),
         }
     }
 
     /// What is at `path`; `None` if nothing, or if the way there leads through something that is no folder.
     pub fn look(&mut self, path: &[u8]) -> io::Result<Option<Found>> {
-        match self.stat(path) {
+        match self.folder.stat(path) {
             Ok(stat) => self.describe(path, &stat).map(Some),
             Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => Ok(None),
             Err(e) => Err(e.into()),
@@ -169,30 +160,17 @@ impl Place {
 
     /// Permission bits and modification time at `path`.
     pub fn metadata(&mut self, path: &[u8]) -> io::Result<Metadata> {
-        let stat = self.stat(path)?;
-        Ok(Metadata {
-            mode: (stat.st_mode & 0o7777) as u16,
-            mtime: stat.st_mtime,
-            nanos: u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
-        })
+        Ok(metadata_of(&self.folder.stat(path)?))
     }
 
     /// Opens the regular file at `path` for reading.
     pub fn open_file(&mut self, path: &[u8]) -> io::Result<File> {
-        let (folder, name) = self.parent(path)?;
-        let file = File::from(openat(folder, name, READ, Mode::empty())?);
-        if !file.metadata()?.is_file() {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "not a regular file",
-            ));
-        }
-        Ok(file)
+        self.folder.open_file(path)
     }
 
     /// Makes a folder. One that is there already is fine.
     pub fn make_folder(&mut self, path: &[u8]) -> io::Result<()> {
-        let (folder, name) = self.parent(path)?;
+        let (folder, name) = self.folder.parent(path)?;
         match mkdirat(folder, name, Mode::from_bits_truncate(0o777)) {
             Ok(()) | Err(Errno::EEXIST) => Ok(()),
             Err(e) => Err(e.into()),
@@ -203,7 +181,7 @@ impl Place {
     /// `force` is set.
     pub fn make_way(&mut self, path: &[u8], force: bool) -> io::Result<()> {
         let folder_there = self.look(path)? == Some(Found::Folder);
-        let (folder, name) = self.parent(path)?;
+        let (folder, name) = self.folder.parent(path)?;
         let result = if !folder_there {
             unlinkat(folder, name, UnlinkatFlags::NoRemoveDir).map_err(io::Error::from)
         } else if force {
@@ -211,7 +189,7 @@ impl Place {
         } else {
             unlinkat(folder, name, UnlinkatFlags::RemoveDir).map_err(io::Error::from)
         };
-        self.last = None;
+        self.folder.forget();
         match result {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
@@ -228,7 +206,7 @@ impl Place {
             Err(e) => return Err(e.into()),
         }
         symlinkat(OsStr::from_bytes(target), &staging, temporary)?;
-        let (folder, name) = self.parent(path)?;
+        let (folder, name) = self.folder.parent(path)?;
         match renameat(&staging, temporary, folder, name) {
             Err(Errno::EXDEV) => {
                 // nothing of a link can be half-written
@@ -287,7 +265,7 @@ impl Place {
         let staged = Self::staged_name(path);
         let partial = self.partial.as_ref();
         let staging = &partial.ok_or_else(no_partial_folder)?.folder;
-        let (folder, name) = parent_at(&self.root, &mut self.last, path)?;
+        let (folder, name) = self.folder.parent(path)?;
         match renameat(staging, OsStr::from_bytes(&staged), folder, name) {
             Err(Errno::EXDEV) => install_by_copy(staging, &staged, folder, name),
             other => other.map_err(io::Error::from),
@@ -298,10 +276,10 @@ impl Place {
     pub fn set_metadata(&mut self, path: &[u8], metadata: &Metadata, link: bool) -> io::Result<()> {
         let mode = Mode::from_bits_truncate(u32::from(metadata.mode) & self.mode_mask);
         if path.is_empty() {
-            fchmod(&self.root, mode)?;
-            return set_time(&self.root, OsStr::new("."), metadata);
+            fchmod(self.folder.fd(), mode)?;
+            return set_time(self.folder.fd(), OsStr::new("."), metadata);
         }
-        let (folder, name) = self.parent(path)?;
+        let (folder, name) = self.folder.parent(path)?;
         if !link {
             let opened = openat(folder, name, READ, Mode::empty())?;
             fchmod(&opened, mode)?;
@@ -311,7 +289,7 @@ impl Place {
 
     /// Gives what is at `path` to another owner.
     pub fn set_owner(&mut self, path: &[u8], owner: Owner) -> io::Result<()> {
-        let (folder, name) = self.parent(path)?;
+        let (folder, name) = self.folder.parent(path)?;
         let (user, group) = (Uid::from_raw(owner.user), Gid::from_raw(owner.group));
         Ok(fchownat(
             folder,
@@ -324,22 +302,7 @@ impl Place {
 
     /// Names in the folder at `path` (empty: the top), without lcsync's own.
     pub fn names(&mut self, path: &[u8]) -> io::Result<Vec<Vec<u8>>> {
-        let fd = if path.is_empty() {
-            openat(&self.root, ".", FOLDER, Mode::empty())?
-        } else {
-            let (folder, name) = self.parent(path)?;
-            openat(folder, name, FOLDER, Mode::empty())?
-        };
-        let mut names = Vec::new();
-        for entry in Dir::from_fd(fd)?.iter() {
-            let entry = entry?;
-            let name = entry.file_name().to_bytes();
-            if is_plain_name(name) {
-                names.push(name.to_vec());
-            }
-        }
-        names.sort_unstable();
-        Ok(names)
+        self.folder.names(path)
     }
 
     /// What is here and not among `entries`; folders stand for all in them.
@@ -371,31 +334,20 @@ impl Place {
 
     /// Waits until everything written is on disk.
     pub fn sync(&self) -> io::Result<()> {
-        Ok(syncfs(&self.root)?)
+        Ok(syncfs(self.folder.fd())?)
     }
 
     /// Waits until the folder that `path` is in is on disk: a rename, that is.
     pub fn sync_parent(&mut self, path: &[u8]) -> io::Result<()> {
-        let (folder, _) = self.parent(path)?;
+        let (folder, _) = self.folder.parent(path)?;
         Ok(nix::unistd::fsync(folder)?)
-    }
-
-    fn stat(&mut self, path: &[u8]) -> Result<FileStat, Errno> {
-        if path.is_empty() {
-            return nix::sys::stat::fstat(&self.root);
-        }
-        let (folder, name) = self.parent(path)?;
-        fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW)
     }
 
     fn describe(&mut self, path: &[u8], stat: &FileStat) -> io::Result<Found> {
         Ok(match stat.st_mode & libc::S_IFMT {
             libc::S_IFREG => Found::File(u64::try_from(stat.st_size).unwrap_or(0)),
             libc::S_IFDIR => Found::Folder,
-            libc::S_IFLNK => {
-                let (folder, name) = self.parent(path)?;
-                Found::Link(readlinkat(folder, name)?.as_bytes().to_vec())
-            }
+            libc::S_IFLNK => Found::Link(self.folder.read_link(path)?),
             _ => Found::Other,
         })
     }
@@ -410,55 +362,10 @@ impl Place {
     pub fn staged_name(path: &[u8]) -> Vec<u8> {
         blake3::hash(path).to_hex().as_bytes()[..32].to_vec()
     }
-
-    fn parent<'a>(&mut self, path: &'a [u8]) -> Result<(&OwnedFd, &'a OsStr), Errno> {
-        parent_at(&self.root, &mut self.last, path)
-    }
 }
 
 fn no_partial_folder() -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, "no partial folder")
-}
-
-/// The folder below `root` that `path` is in, and its name there. `last` is what was walked to before.
-fn parent_at<'f, 'a>(
-    root: &'f OwnedFd,
-    last: &'f mut Option<(Vec<u8>, OwnedFd)>,
-    path: &'a [u8],
-) -> Result<(&'f OwnedFd, &'a OsStr), Errno> {
-    let (folder, name) = match parent_of(path) {
-        Some([]) => return Err(Errno::EINVAL),
-        Some(folder) => (folder, &path[folder.len() + 1..]),
-        None => (&[][..], path),
-    };
-    if !is_plain_name(name) {
-        return Err(Errno::EINVAL);
-    }
-    if folder.is_empty() {
-        return Ok((root, OsStr::from_bytes(name)));
-    }
-    if last.as_ref().is_none_or(|(last, _)| last != folder) {
-        *last = Some((folder.to_vec(), walk(root, folder)?));
-    }
-    let (_, fd) = last.as_ref().ok_or(Errno::ENOENT)?;
-    Ok((fd, OsStr::from_bytes(name)))
-}
-
-fn walk(root: &OwnedFd, folder: &[u8]) -> Result<OwnedFd, Errno> {
-    let mut at = None;
-    for name in folder.split(|c| *c == b'/') {
-        if !is_plain_name(name) {
-            return Err(Errno::EINVAL);
-        }
-        let from = at.as_ref().unwrap_or(root);
-        at = Some(openat(
-            from,
-            OsStr::from_bytes(name),
-            FOLDER,
-            Mode::empty(),
-        )?);
-    }
-    at.ok_or(Errno::ENOENT)
 }
 
 fn set_time(folder: impl AsFd, name: &OsStr, metadata: &Metadata) -> io::Result<()> {
@@ -637,7 +544,7 @@ mod tests {
                 dir.path().join("dest").join(OsStr::from_bytes(&temporary)),
             )
             .unwrap();
-            install_by_copy(place.staging().unwrap(), &staged, &place.root, name).unwrap();
+            install_by_copy(place.staging().unwrap(), &staged, place.folder.fd(), name).unwrap();
             assert_eq!(
                 fs::read(dir.path().join("dest/f")).unwrap(),
                 content.as_bytes()

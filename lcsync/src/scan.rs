@@ -1,18 +1,23 @@
-//! What is on disk below a path: names, kinds, sizes, times.
+//! What is on disk below a path: names, kinds, sizes, times; and its files, as long as they are what was found.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::File;
 use std::io;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::listing::{Entry, Kind, Metadata, is_plain_name};
+use nix::libc;
+use nix::sys::stat::{FileStat, stat};
+
+use crate::folder::{Folder, open_named, regular};
+use crate::listing::{Entry, Kind, Metadata, shown};
 use crate::tree::RootKind;
 
 /// Longest path below the root that a listing can hold.
 const MAX_PATH: usize = 4095;
+/// Special files are named up to so many.
+const MAX_NAMED: usize = 16;
 
 /// A file's identity and version: as long as it is the same, so are the file's bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -28,14 +33,19 @@ pub struct Stamp {
 const COARSE: Duration = Duration::from_millis(100);
 
 impl Stamp {
-    fn of(meta: &fs::Metadata) -> Self {
+    fn of(stat: &FileStat) -> Self {
         Self {
-            device: meta.dev(),
-            inode: meta.ino(),
-            size: meta.len(),
-            mtime: (meta.mtime(), meta.mtime_nsec()),
-            ctime: (meta.ctime(), meta.ctime_nsec()),
+            device: stat.st_dev,
+            inode: stat.st_ino,
+            size: size_of(stat),
+            mtime: (stat.st_mtime, stat.st_mtime_nsec),
+            ctime: (stat.st_ctime, stat.st_ctime_nsec),
         }
+    }
+
+    /// Whether what is there `now` is the same file, no shorter: one that is being appended to.
+    fn is_begin_of(&self, now: &Self) -> bool {
+        (self.device, self.inode) == (now.device, now.inode) && self.size <= now.size
     }
 
     /// All of it, to be hashed.
@@ -72,58 +82,57 @@ pub struct Scan {
     pub kind: RootKind,
     /// What is in the folder, in listing order; for a file the file itself, with an empty path.
     pub entries: Vec<Entry>,
-    /// Of each entry.
+    /// Of each entry; none where the entries are not from a disk.
     pub stamps: Vec<Stamp>,
     /// Of the root, then of each entry.
     pub metadata: Vec<Metadata>,
     /// How many entries are left out because they could not be read.
     pub unread: usize,
+    /// Paths that are left out because they are FIFOs, sockets or devices.
+    pub special: Vec<Vec<u8>>,
 }
 
 impl Scan {
     /// Looks at `root`. What cannot be read or shared is left out with a warning; `root` itself must be readable.
     pub fn of(root: &Path) -> io::Result<Self> {
-        let meta = fs::metadata(root)?;
-        let mut scan = Self {
-            root: root.to_path_buf(),
-            kind: RootKind::Folder,
-            entries: Vec::new(),
-            stamps: Vec::new(),
-            metadata: vec![metadata(&meta)],
-            unread: 0,
-        };
-        if meta.is_dir() {
-            scan.walk()?;
-        } else if meta.is_file() {
-            scan.kind = RootKind::File {
-                executable: executable(&meta),
-            };
-            let kind = Kind::File {
-                size: meta.len(),
-                executable: executable(&meta),
-            };
-            scan.push(Vec::new(), kind, &meta);
-        } else {
-            let message = "neither a file nor a folder";
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        let found = stat(root)?;
+        let mut scan = Self::empty(root, &found);
+        match found.st_mode & libc::S_IFMT {
+            libc::S_IFDIR => scan.walk()?,
+            libc::S_IFREG => {
+                let executable = executable(&found);
+                scan.kind = RootKind::File { executable };
+                scan.push(Vec::new(), file_of(&found), &found);
+            }
+            _ => {
+                let message = "neither a file nor a folder";
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+            }
         }
         Ok(scan)
     }
 
-    /// The link `path` itself, as the only entry.
-    pub fn of_link(path: &Path) -> io::Result<Self> {
-        let meta = fs::symlink_metadata(path)?;
-        let mut scan = Self {
-            root: path.to_path_buf(),
+    /// The folder that `path` is in, with the file or link of that name as its only entry: a link is not followed.
+    pub fn of_entry(path: &Path) -> io::Result<Self> {
+        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
+        let root = parent.unwrap_or(Path::new("."));
+        let mut folder = Folder::open(root)?;
+        let mut scan = Self::empty(root, &folder.stat(b"")?);
+        scan.take(&mut folder, name.as_bytes().to_vec())?;
+        Ok(scan)
+    }
+
+    fn empty(root: &Path, found: &FileStat) -> Self {
+        Self {
+            root: root.to_path_buf(),
             kind: RootKind::Folder,
             entries: Vec::new(),
             stamps: Vec::new(),
-            metadata: vec![metadata(&meta)],
+            metadata: vec![metadata_of(found)],
             unread: 0,
-        };
-        let target = fs::read_link(path)?.into_os_string().into_vec();
-        scan.push(Vec::new(), Kind::Link { target }, &meta);
-        Ok(scan)
+            special: Vec::new(),
+        }
     }
 
     /// Where entry number `n` is.
@@ -136,6 +145,50 @@ impl Scan {
         } else {
             self.root.join(std::ffi::OsStr::from_bytes(path))
         }
+    }
+
+    /// The same for people.
+    #[must_use]
+    pub fn name_of(&self, n: usize) -> String {
+        shown(self.path_of(n).as_os_str().as_bytes())
+    }
+
+    /// Names what is left out because it is a FIFO, socket or device.
+    pub fn name_special(&self) {
+        for path in self.special.iter().take(MAX_NAMED) {
+            let path = shown(
+                self.root
+                    .join(std::ffi::OsStr::from_bytes(path))
+                    .as_os_str()
+                    .as_bytes(),
+            );
+            tracing::warn!("left out: {path}: neither a file, a folder nor a link");
+        }
+        let more = self.special.len().saturating_sub(MAX_NAMED);
+        if more > 0 {
+            tracing::warn!("left out: {more} more of this kind");
+        }
+    }
+
+    /// Looks at file number `n` again. Whether it is another version now.
+    pub fn look_again(&mut self, n: usize) -> io::Result<bool> {
+        let found = Files::default().stat(self, n)?;
+        let stamp = Stamp::of(&found);
+        let is_file = found.st_mode & libc::S_IFMT == libc::S_IFREG;
+        if !is_file || self.stamps[n] == stamp {
+            return Ok(false);
+        }
+        self.entries[n].kind = file_of(&found);
+        self.stamps[n] = stamp;
+        self.metadata[n + 1] = metadata_of(&found);
+        if let RootKind::File {
+            executable: of_root,
+        } = &mut self.kind
+        {
+            *of_root = executable(&found);
+            self.metadata[0] = self.metadata[1];
+        }
+        Ok(true)
     }
 
     /// Leaves these entries, files that could not be read, out.
@@ -154,106 +207,156 @@ impl Scan {
         keep(&mut self.metadata, 1, those);
     }
 
-    fn push(&mut self, path: Vec<u8>, kind: Kind, meta: &fs::Metadata) {
+    fn push(&mut self, path: Vec<u8>, kind: Kind, found: &FileStat) {
         self.entries.push(Entry { path, kind });
-        self.stamps.push(Stamp::of(meta));
-        self.metadata.push(metadata(meta));
-    }
-
-    fn leave_out(&mut self, at: &Path, error: &io::Error) {
-        tracing::warn!("left out: {}: {error}", at.display());
-        self.unread += 1;
+        self.stamps.push(Stamp::of(found));
+        self.metadata.push(metadata_of(found));
     }
 
     /// Depth first, names in order: with a stack of its own, so that no depth exhausts the thread's.
     fn walk(&mut self) -> io::Result<()> {
-        let mut waiting: Vec<Vec<u8>> = names_in(&self.root, b"")?;
+        let mut folder = Folder::open(&self.root)?;
+        self.metadata = vec![metadata_of(&folder.stat(b"")?)];
+        let mut waiting = paths_in(&mut folder, b"")?;
         while let Some(path) = waiting.pop() {
-            let at = self.root.join(std::ffi::OsStr::from_bytes(&path));
-            let meta = match fs::symlink_metadata(&at) {
-                Ok(meta) => meta,
-                Err(e) => {
-                    self.leave_out(&at, &e);
-                    continue;
-                }
-            };
-            let kind = match kind_of(&at, &meta) {
-                Ok(Some(kind)) => kind,
-                Ok(None) => {
-                    tracing::debug!("left out: {}: not a file, folder or link", at.display());
-                    continue;
-                }
-                Err(e) => {
-                    self.leave_out(&at, &e);
-                    continue;
-                }
-            };
-            let below = if kind == Kind::Folder {
-                names_in(&at, &path)
-            } else {
-                Ok(Vec::new())
-            };
-            match below {
-                Ok(names) => waiting.extend(names),
-                Err(e) => {
-                    self.leave_out(&at, &e);
-                    continue;
+            let at = shown(&path);
+            match self.take(&mut folder, path) {
+                Ok(below) => waiting.extend(below),
+                Err(error) => {
+                    tracing::warn!("left out: {}/{at}: {error}", self.root.display());
+                    self.unread += 1;
                 }
             }
-            self.push(path, kind, &meta);
         }
         Ok(())
     }
+
+    /// Takes an entry in; gives the paths below it.
+    fn take(&mut self, folder: &mut Folder, path: Vec<u8>) -> io::Result<Vec<Vec<u8>>> {
+        let found = folder.stat(&path)?;
+        let (kind, below) = match found.st_mode & libc::S_IFMT {
+            libc::S_IFREG => (file_of(&found), Vec::new()),
+            libc::S_IFDIR => (Kind::Folder, paths_in(folder, &path)?),
+            libc::S_IFLNK => {
+                let target = folder.read_link(&path)?;
+                (Kind::Link { target }, Vec::new())
+            }
+            _ => {
+                self.special.push(path);
+                return Ok(Vec::new());
+            }
+        };
+        self.push(path, kind, &found);
+        Ok(below)
+    }
 }
 
-/// Paths of what is in the folder `at`, last name first.
-fn names_in(at: &Path, path: &[u8]) -> io::Result<Vec<Vec<u8>>> {
-    let mut paths = Vec::new();
-    for item in fs::read_dir(at)? {
-        let name = item?.file_name().into_vec();
-        let below = if path.is_empty() {
-            name.clone()
+/// Opens the files of one scan, and nothing else that has come into their places meanwhile.
+#[derive(Debug, Default)]
+pub struct Files {
+    folder: Option<Folder>,
+}
+
+impl Files {
+    /// Opens file number `n` in the version that was found.
+    pub fn open(&mut self, scan: &Scan, n: usize) -> io::Result<File> {
+        let (file, now) = self.open_any(scan, n)?;
+        check(scan, n, |found| *found == now)?;
+        Ok(file)
+    }
+
+    /// Opens file number `n`, also if it has been written to since: its bytes are checked by their hash, or it is being
+    /// appended to all the time.
+    pub fn open_begin(&mut self, scan: &Scan, n: usize) -> io::Result<File> {
+        let (file, now) = self.open_any(scan, n)?;
+        check(scan, n, |found| found.is_begin_of(&now))?;
+        Ok(file)
+    }
+
+    /// Looks at entry number `n`: a file or link in the version that was found, or the folder.
+    pub fn look(&mut self, scan: &Scan, n: usize) -> io::Result<FileStat> {
+        let stat = self.stat(scan, n)?;
+        let now = Stamp::of(&stat);
+        let folder = scan.entries[n].kind == Kind::Folder;
+        check(scan, n, |found| {
+            let same = (found.device, found.inode) == (now.device, now.inode);
+            *found == now || folder && same
+        })?;
+        Ok(stat)
+    }
+
+    fn open_any(&mut self, scan: &Scan, n: usize) -> io::Result<(File, Stamp)> {
+        let path = &scan.entries[n].path;
+        let file = if path.is_empty() {
+            open_named(&scan.root)?
+        } else {
+            self.folder(scan)?.open_file(path)?
+        };
+        let stamp = Stamp::of(&regular(&file)?);
+        Ok((file, stamp))
+    }
+
+    fn stat(&mut self, scan: &Scan, n: usize) -> io::Result<FileStat> {
+        let path = &scan.entries[n].path;
+        Ok(if path.is_empty() {
+            stat(&scan.root)?
+        } else {
+            self.folder(scan)?.stat(path)?
+        })
+    }
+
+    fn folder(&mut self, scan: &Scan) -> io::Result<&mut Folder> {
+        let folder = match self.folder.take() {
+            Some(folder) => folder,
+            None => Folder::open(&scan.root)?,
+        };
+        Ok(self.folder.insert(folder))
+    }
+}
+
+fn check(scan: &Scan, n: usize, is_it: impl FnOnce(&Stamp) -> bool) -> io::Result<()> {
+    if scan.stamps.get(n).is_none_or(is_it) {
+        return Ok(());
+    }
+    Err(io::Error::other("it has changed since it was looked at"))
+}
+
+/// Paths of what is in the folder at `path`, last name first.
+fn paths_in(folder: &mut Folder, path: &[u8]) -> io::Result<Vec<Vec<u8>>> {
+    let names = folder.names(path)?.into_iter().rev();
+    let paths = names.map(|name| {
+        if path.is_empty() {
+            name
         } else {
             [path, b"/", &name].concat()
-        };
-        // lcsync's own partial transfers, and what is too long to name
-        if is_plain_name(&name) && below.len() <= MAX_PATH {
-            paths.push(below);
         }
+    });
+    // what is too long to name
+    Ok(paths.filter(|p| p.len() <= MAX_PATH).collect())
+}
+
+fn file_of(stat: &FileStat) -> Kind {
+    Kind::File {
+        size: size_of(stat),
+        executable: executable(stat),
     }
-    paths.sort_unstable_by(|a, b| b.cmp(a));
-    Ok(paths)
 }
 
-fn kind_of(at: &Path, meta: &fs::Metadata) -> io::Result<Option<Kind>> {
-    let kind = meta.file_type();
-    Ok(Some(if kind.is_file() {
-        Kind::File {
-            size: meta.len(),
-            executable: executable(meta),
-        }
-    } else if kind.is_dir() {
-        Kind::Folder
-    } else if kind.is_symlink() {
-        Kind::Link {
-            target: fs::read_link(at)?.into_os_string().into_vec(),
-        }
-    } else {
-        return Ok(None);
-    }))
+fn size_of(stat: &FileStat) -> u64 {
+    u64::try_from(stat.st_size).unwrap_or(0)
 }
 
-fn executable(meta: &fs::Metadata) -> bool {
-    meta.mode() & 0o100 != 0
+fn executable(stat: &FileStat) -> bool {
+    stat.st_mode & 0o100 != 0
 }
 
-/// Mode and modification time of a file.
+/// Mode and modification time.
 #[must_use]
-pub fn metadata(meta: &fs::Metadata) -> Metadata {
+pub fn metadata_of(stat: &FileStat) -> Metadata {
     Metadata {
-        mode: (meta.mode() & 0o7777) as u16,
-        mtime: meta.mtime(),
-        nanos: meta.mtime_nsec().clamp(0, 999_999_999) as u32,
+        mode: (stat.st_mode & 0o7777) as u16,
+        mtime: stat.st_mtime,
+        nanos: stat.st_mtime_nsec.clamp(0, 999_999_999) as u32,
     }
 }
 
@@ -261,7 +364,12 @@ pub fn metadata(meta: &fs::Metadata) -> Metadata {
 mod tests {
     use super::*;
     use crate::listing::{compare_paths, decode, encode};
+    use nix::sys::stat::Mode;
+    use nix::unistd::mkfifo;
     use std::cmp::Ordering;
+    use std::fs;
+    use std::io::Read;
+    use std::os::unix::fs::symlink;
 
     #[test]
     fn finds_everything_in_listing_order() {
@@ -306,5 +414,77 @@ mod tests {
         assert_eq!(Scan::of(dir.path()).unwrap(), before);
         fs::write(&file, b"three").unwrap();
         assert_ne!(Scan::of(dir.path()).unwrap(), before);
+    }
+
+    /// A share in which somebody else can write, and a file that he may not read.
+    fn raced() -> (tempfile::TempDir, Scan) {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir_all(at("up/sub")).unwrap();
+        fs::create_dir(at("private")).unwrap();
+        fs::write(at("private/f"), b"secret").unwrap();
+        fs::write(at("up/f"), b"public").unwrap();
+        fs::write(at("up/sub/f"), b"public").unwrap();
+        let scan = Scan::of(&at("up")).unwrap();
+        (dir, scan)
+    }
+
+    #[test]
+    fn what_comes_into_the_place_of_a_file_after_the_scan_is_not_opened() {
+        let swaps: [fn(&Path); 5] = [
+            |up| {
+                fs::remove_file(up.join("f")).unwrap();
+                symlink("../private/f", up.join("f")).unwrap();
+            },
+            |up| {
+                fs::remove_file(up.join("f")).unwrap();
+                mkfifo(&up.join("f"), Mode::S_IRWXU).unwrap();
+            },
+            |up| fs::rename(up.join("../private/f"), up.join("f")).unwrap(),
+            |up| {
+                fs::rename(up.join("sub"), up.join("../sub")).unwrap();
+                symlink("../private", up.join("sub")).unwrap();
+            },
+            |up| {
+                fs::rename(up, up.join("../old")).unwrap();
+                symlink("private", up).unwrap();
+            },
+        ];
+        for (n, swap) in swaps.into_iter().enumerate() {
+            let (dir, scan) = raced();
+            assert!((0..3).all(|n| Files::default().look(&scan, n).is_ok()));
+            swap(&dir.path().join("up"));
+            let swapped = if n == 3 { 2 } else { 0 };
+            let mut files = Files::default();
+            assert!(files.open(&scan, swapped).is_err(), "swap {n}");
+            assert!(files.open_begin(&scan, swapped).is_err(), "swap {n}");
+            assert!(files.look(&scan, swapped).is_err(), "swap {n}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_grows_is_opened_as_what_it_began_with_or_looked_at_again() {
+        let (dir, mut scan) = raced();
+        let longer = fs::OpenOptions::new()
+            .append(true)
+            .open(dir.path().join("up/f"));
+        io::Write::write_all(&mut longer.unwrap(), b" and more").unwrap();
+        let mut files = Files::default();
+        assert!(files.open(&scan, 0).is_err() && files.open_begin(&scan, 0).is_ok());
+        assert!(scan.look_again(0).unwrap() && !scan.look_again(0).unwrap());
+        let mut text = String::new();
+        let mut file = Files::default().open(&scan, 0).unwrap();
+        file.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "public and more");
+        assert_eq!(scan, Scan::of(&dir.path().join("up")).unwrap());
+    }
+
+    #[test]
+    fn pipes_are_named_and_neither_opened_nor_taken() {
+        let (dir, scan) = raced();
+        mkfifo(&dir.path().join("up/sub/pipe"), Mode::S_IRWXU).unwrap();
+        let again = Scan::of(&dir.path().join("up")).unwrap();
+        assert_eq!(again.special, [b"sub/pipe".to_vec()]);
+        assert_eq!((again.entries, again.unread), (scan.entries, 0));
     }
 }

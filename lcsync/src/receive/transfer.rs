@@ -39,7 +39,7 @@ use crate::packet::Packet;
 use crate::place::{Place, check_writable};
 use crate::progress::{Progress, Snapshot, human_bytes, print_line};
 use crate::record::Record;
-use crate::scan::{Scan, Stamp};
+use crate::scan::Scan;
 use crate::sealing::{Opener, ShareKey, group_key};
 use crate::server::core::Share;
 use crate::server::rescan::Watched;
@@ -269,8 +269,7 @@ impl<'a> Transfer<'a> {
             place
                 .open_partial(label)
                 .with_context(|| folder.display().to_string())?;
-            let partial = folder.join(Place::partial_name(label));
-            self.seed_version(&record, &tree, &folder, partial);
+            self.seed_version(&record, &tree, &folder, Place::partial_name(label));
         }
         let applied = tree.metadata.as_ref().filter(|_| self.options.archive);
         let of_entries = applied.map(|m| match tree.root.kind {
@@ -430,7 +429,7 @@ impl<'a> Transfer<'a> {
     }
 
     /// Serves this version from now on, as far as it is there.
-    fn seed_version(&self, record: &Record, tree: &Tree, folder: &Path, partial: PathBuf) {
+    fn seed_version(&self, record: &Record, tree: &Tree, folder: &Path, partial: String) {
         let Some(seed) = &self.seed else {
             return;
         };
@@ -438,9 +437,10 @@ impl<'a> Transfer<'a> {
             root: folder.to_path_buf(),
             kind: tree.root.kind,
             entries: tree.entries.clone(),
-            stamps: vec![Stamp::default(); tree.entries.len()],
+            stamps: Vec::new(),
             metadata: tree.metadata.clone().unwrap_or_default(),
             unread: usize::from(tree.root.incomplete),
+            special: Vec::new(),
         };
         let known = (record.metadata.length > 0)
             .then(|| Index::known(scan, &tree.leaves, partial, self.opener.group_key()));

@@ -94,6 +94,8 @@ struct Watch {
     /// A changed state that was seen once: it is published when it is seen again.
     pending: Option<Scan>,
     unsettled: u32,
+    /// Files of other kinds that have been named.
+    special: Vec<Vec<u8>>,
 }
 
 /// Starts the thread. Shares are those of the latest list in `wanted`. `wake` is written to after each update; `hurry` asks for a look at once.
@@ -175,6 +177,7 @@ impl Watch {
             found: None,
             pending: None,
             unsettled: 0,
+            special: Vec::new(),
         }
     }
 
@@ -279,6 +282,10 @@ impl Watch {
 
     fn index(&mut self, scan: Scan) -> Result<Index, IndexError> {
         let found = scan.clone();
+        if self.special != scan.special {
+            scan.name_special();
+            self.special.clone_from(&scan.special);
+        }
         let began = Instant::now();
         let key = group_key(self.watched.key.as_deref());
         let index = Index::of(scan, key, &mut self.cache)?;

@@ -1,0 +1,204 @@
+//! Opening what is below a folder and nothing else.
+//!
+//! Every path is walked from the folder's own descriptor, one component after the other, never through a symbolic link
+//! and without ever waiting: whoever plants links or FIFOs in it, before or meanwhile, leads nobody out of it
+//! and holds nobody up.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, readlinkat};
+use nix::libc;
+use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
+
+use crate::listing::{is_plain_name, parent_of};
+
+/// A folder in a folder.
+pub const FOLDER: OFlag = OFlag::O_DIRECTORY
+    .union(OFlag::O_NOFOLLOW)
+    .union(OFlag::O_CLOEXEC);
+/// A file in a folder. A FIFO has nobody wait for its other end.
+pub const READ: OFlag = OFlag::O_RDONLY
+    .union(OFlag::O_NOFOLLOW)
+    .union(OFlag::O_NONBLOCK)
+    .union(OFlag::O_CLOEXEC);
+
+/// An open folder.
+#[derive(Debug)]
+pub struct Folder {
+    root: OwnedFd,
+    /// The folder that was walked to last: listings come folder by folder.
+    last: Option<(Vec<u8>, OwnedFd)>,
+}
+
+impl Folder {
+    /// The folder `path`. It may itself be reached through links: the user has named it.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let root = openat(AT_FDCWD, path, flags, Mode::empty())?;
+        Ok(Self { root, last: None })
+    }
+
+    /// A folder directly in this one, whatever its name, that is no link.
+    pub fn inner(&self, name: &[u8]) -> io::Result<Self> {
+        let name = OsStr::from_bytes(name);
+        let root = openat(&self.root, name, FOLDER, Mode::empty())?;
+        Ok(Self { root, last: None })
+    }
+
+    /// Its own descriptor.
+    #[must_use]
+    pub fn fd(&self) -> &OwnedFd {
+        &self.root
+    }
+
+    /// The folder that `path` is in, and its name there.
+    pub fn parent<'a>(&mut self, path: &'a [u8]) -> Result<(&OwnedFd, &'a OsStr), Errno> {
+        let (folder, name) = match parent_of(path) {
+            Some([]) => return Err(Errno::EINVAL),
+            Some(folder) => (folder, &path[folder.len() + 1..]),
+            None => (&[][..], path),
+        };
+        if !is_plain_name(name) {
+            return Err(Errno::EINVAL);
+        }
+        if folder.is_empty() {
+            return Ok((&self.root, OsStr::from_bytes(name)));
+        }
+        if self.last.as_ref().is_none_or(|(last, _)| last != folder) {
+            self.last = Some((folder.to_vec(), walk(&self.root, folder)?));
+        }
+        let (_, fd) = self.last.as_ref().ok_or(Errno::ENOENT)?;
+        Ok((fd, OsStr::from_bytes(name)))
+    }
+
+    /// Folders may have been removed.
+    pub fn forget(&mut self) {
+        self.last = None;
+    }
+
+    /// What is at `path` (empty: the folder itself); of a link, the link.
+    pub fn stat(&mut self, path: &[u8]) -> Result<FileStat, Errno> {
+        if path.is_empty() {
+            return fstat(&self.root);
+        }
+        let (folder, name) = self.parent(path)?;
+        fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW)
+    }
+
+    /// Opens the regular file at `path` for reading.
+    pub fn open_file(&mut self, path: &[u8]) -> io::Result<File> {
+        let (folder, name) = self.parent(path)?;
+        let file = File::from(openat(folder, name, READ, Mode::empty())?);
+        regular(&file)?;
+        Ok(file)
+    }
+
+    /// Where the link at `path` leads.
+    pub fn read_link(&mut self, path: &[u8]) -> io::Result<Vec<u8>> {
+        let (folder, name) = self.parent(path)?;
+        Ok(readlinkat(folder, name)?.as_bytes().to_vec())
+    }
+
+    /// Names in the folder at `path` (empty: this one), in order, without lcsync's own.
+    pub fn names(&mut self, path: &[u8]) -> io::Result<Vec<Vec<u8>>> {
+        let fd = if path.is_empty() {
+            openat(&self.root, ".", FOLDER, Mode::empty())?
+        } else {
+            let (folder, name) = self.parent(path)?;
+            openat(folder, name, FOLDER, Mode::empty())?
+        };
+        let mut names = Vec::new();
+        for entry in Dir::from_fd(fd)?.iter() {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if is_plain_name(name) {
+                names.push(name.to_vec());
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+}
+
+/// Opens the regular file `path`, which the user has named: links are followed.
+pub fn open_named(path: &Path) -> io::Result<File> {
+    let flags = READ.difference(OFlag::O_NOFOLLOW);
+    let file = File::from(openat(AT_FDCWD, path, flags, Mode::empty())?);
+    regular(&file)?;
+    Ok(file)
+}
+
+/// What an open file is, if it is a regular one.
+pub fn regular(file: impl AsFd) -> io::Result<FileStat> {
+    let stat = fstat(file)?;
+    if stat.st_mode & libc::S_IFMT != libc::S_IFREG {
+        let message = "not a regular file";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    }
+    Ok(stat)
+}
+
+fn walk(root: &OwnedFd, folder: &[u8]) -> Result<OwnedFd, Errno> {
+    let mut at = None;
+    for name in folder.split(|c| *c == b'/') {
+        if !is_plain_name(name) {
+            return Err(Errno::EINVAL);
+        }
+        let from = at.as_ref().unwrap_or(root);
+        at = Some(openat(
+            from,
+            OsStr::from_bytes(name),
+            FOLDER,
+            Mode::empty(),
+        )?);
+    }
+    at.ok_or(Errno::ENOENT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn nothing_outside_is_opened_and_nothing_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir_all(at("folder/sub")).unwrap();
+        fs::create_dir(at("outside")).unwrap();
+        fs::write(at("outside/f"), b"secret").unwrap();
+        fs::write(at("folder/sub/f"), b"ours").unwrap();
+        symlink("../outside", at("folder/link")).unwrap();
+        symlink("../outside/f", at("folder/file")).unwrap();
+        nix::unistd::mkfifo(&at("folder/pipe"), Mode::S_IRWXU).unwrap();
+        let mut folder = Folder::open(&at("folder")).unwrap();
+        assert!(folder.open_file(b"sub/f").is_ok());
+        for path in [
+            &b"file"[..],
+            b"link/f",
+            b"pipe",
+            b"sub",
+            b"../outside/f",
+            b"/etc/passwd",
+            b"sub/../../outside/f",
+        ] {
+            assert!(
+                folder.open_file(path).is_err(),
+                "{:?}",
+                OsStr::from_bytes(path)
+            );
+        }
+        assert!(folder.names(b"link").is_err());
+        assert_eq!(folder.read_link(b"link").unwrap(), b"../outside");
+        assert!(open_named(&at("folder/file")).is_ok(), "the user named it");
+        assert!(open_named(&at("folder/pipe")).is_err());
+    }
+}
