@@ -6,6 +6,7 @@
 //! | [`block`], [`tree`], [`listing`], [`layout`], [`cut`] | the format: blocks, the tree of hashes above them, names, where files lie, where they are cut |
 //! | [`packet`], [`record`] | the datagrams |
 //! | [`sealing`], [`signature`] | datagrams of shares with a key; who may say what a share is |
+//! | [`remembered`] | the highest generation of each signed or sealed share, on disk |
 //! | [`scan`], [`leaves`], [`index`], [`groups`], [`store`] | what a server knows of its files, in memory and on disk |
 //! | [`server`] | serving: who has joined what, what is sent when |
 //! | [`receive`] | receiving: the window of channels, decoding, comparing |
@@ -30,6 +31,7 @@ pub mod place;
 pub mod progress;
 pub mod receive;
 pub mod record;
+pub mod remembered;
 pub mod scan;
 pub mod sealing;
 pub mod server;

@@ -18,8 +18,9 @@ use crate::block::MAX_BLOCK;
 const MAX_PATH: usize = 4095;
 /// Longest name, as of Linux.
 const MAX_NAME: usize = 255;
-/// All paths of a listing together: shared prefixes must not blow a small listing up.
-const MAX_PATHS: usize = 1 << 30;
+/// All paths of a listing together, for each of its bytes and besides: shared prefixes must not blow a small one up.
+const PATHS_PER_BYTE: usize = 64;
+const FREE_PATHS: usize = 1 << 20;
 /// Bytes of one entry in the metadata stream.
 pub const METADATA_SIZE: usize = 14;
 /// Names of this prefix are lcsync's own partial transfers: never listed, never taken.
@@ -211,6 +212,7 @@ pub fn decode(bytes: &[u8], expected: u64) -> Result<Vec<Entry>, ListingError> {
     // the folders that the previous entry lies in, itself included if it is one
     let mut open: Vec<Path> = Vec::new();
     let mut path_bytes = 0;
+    let most = bytes.len() * PATHS_PER_BYTE + FREE_PATHS;
     while !r.is_empty() {
         let previous = entries.last().map_or(&[][..], |e| &e.path);
         let entry = read_entry(&mut r, previous)?;
@@ -239,7 +241,7 @@ pub fn decode(bytes: &[u8], expected: u64) -> Result<Vec<Entry>, ListingError> {
             open.push(entry.path.clone());
         }
         path_bytes += entry.path.len();
-        if path_bytes > MAX_PATHS {
+        if path_bytes > most {
             return Err(WireError::Bad("paths: too many").into());
         }
         entries.push(entry);
@@ -371,6 +373,31 @@ mod tests {
             raw(&[folder("a"), folder("a")]),
             Err(ListingError::Order(_))
         ));
+    }
+
+    #[test]
+    fn long_paths_of_few_bytes_each_are_refused_before_they_fill_memory() {
+        let deep: Vec<Entry> = (1..=15)
+            .map(|n| folder(&vec!["d".repeat(255); n].join("/")))
+            .collect();
+        let inside = |n: usize| {
+            file(&format!(
+                "{}/{n:05}",
+                String::from_utf8_lossy(&deep[14].path)
+            ))
+        };
+        let some: Vec<Entry> = deep.iter().cloned().chain((0..50).map(inside)).collect();
+        assert_eq!(raw(&some).unwrap(), some);
+        let many: Vec<Entry> = deep
+            .iter()
+            .cloned()
+            .chain((0..20_000).map(inside))
+            .collect();
+        let refused = raw(&many);
+        assert!(
+            matches!(refused, Err(ListingError::Wire(_))),
+            "76 MB of 0.4"
+        );
     }
 
     #[test]

@@ -4,16 +4,15 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use librecast::cli::{Exit, ExitError};
 use librecast::interrupt;
-use nix::sys::stat::{Mode, umask};
 
 use crate::listing::{Entry, Kind, Metadata, is_plain_name, shown};
-use crate::place::{Found, Owner, Place, system_time};
+use crate::place::{Found, Owner, Place, current_umask, system_time};
 use crate::progress::print_line;
 use crate::scan::{Files, Scan};
 
@@ -168,8 +167,6 @@ struct Copier<'a> {
 
 impl<'a> Copier<'a> {
     fn open(options: &'a Options, job: &Job) -> anyhow::Result<Self> {
-        let mask = umask(Mode::empty());
-        umask(mask);
         let mut place = None;
         if job.folder.is_dir() || !options.dry_run {
             make_folders(options, job)?;
@@ -188,7 +185,7 @@ impl<'a> Copier<'a> {
             options,
             place,
             files: Files::default(),
-            umask: mask.bits() as u16,
+            umask: current_umask(),
             root,
             failed: job.scan.unread,
         })
@@ -323,7 +320,7 @@ impl<'a> Copier<'a> {
                 }
                 place.install(path)?;
             }
-            _ => place.make_folder(path)?,
+            _ => place.make_folder(path, metadata.mode)?,
         }
         Ok(())
     }
@@ -378,7 +375,8 @@ impl<'a> Copier<'a> {
     }
 }
 
-/// Makes DEST, one level of it, and for a folder without slash the folder in it.
+/// Makes DEST, one level of it, and for a folder without slash the folder in it, which nobody may enter who may not
+/// enter SRC.
 fn make_folders(options: &Options, job: &Job) -> anyhow::Result<()> {
     let mut needed: Vec<&Path> = Vec::new();
     if job.whole_folder() || ends_with_slash(&options.dest) {
@@ -386,7 +384,15 @@ fn make_folders(options: &Options, job: &Job) -> anyhow::Result<()> {
     }
     for folder in needed {
         if !folder.is_dir() {
-            fs::create_dir(folder).with_context(|| folder.display().to_string())?;
+            let source = if job.whole_folder() && *folder == job.folder {
+                job.scan.metadata[0].mode
+            } else {
+                0o777
+            };
+            fs::DirBuilder::new()
+                .mode(u32::from(source & 0o777 | 0o700))
+                .create(folder)
+                .with_context(|| folder.display().to_string())?;
         }
     }
     Ok(())
@@ -507,7 +513,7 @@ mod tests {
         };
         let mut job = folder_job(&recursive, true).unwrap();
         fs::remove_file(at("src/run")).unwrap();
-        nix::unistd::mkfifo(&at("src/run"), Mode::S_IRWXU).unwrap();
+        nix::unistd::mkfifo(&at("src/run"), nix::sys::stat::Mode::S_IRWXU).unwrap();
         fs::rename(at("src/sub"), at("old")).unwrap();
         symlink("../private", at("src/sub")).unwrap();
         let mut copier = Copier::open(&recursive, &job).unwrap();
@@ -532,6 +538,23 @@ mod tests {
         assert_eq!(fs::read(at("copy")).unwrap(), b"!#");
         let modified = |path| fs::metadata(path).unwrap().modified().unwrap();
         assert_eq!(modified(at("copy")), modified(at("src/run")));
+    }
+
+    #[test]
+    fn nobody_may_enter_a_copy_who_may_not_enter_the_folder() {
+        let dir = sample();
+        let at = |p: &str| dir.path().join(p);
+        for folder in ["src", "src/sub"] {
+            fs::set_permissions(at(folder), fs::Permissions::from_mode(0o700)).unwrap();
+        }
+        let recursive = Options {
+            recursive: true,
+            ..options(at("src"), at("dest"))
+        };
+        run(&recursive).unwrap();
+        for folder in ["dest/src", "dest/src/sub"] {
+            assert_eq!(fs::metadata(at(folder)).unwrap().mode() & 0o777, 0o700);
+        }
     }
 
     #[test]

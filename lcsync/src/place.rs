@@ -18,8 +18,9 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, Flock, FlockArg, OFlag, openat, renameat};
 use nix::libc;
 use nix::sys::stat::{
-    FchmodatFlags, FileStat, Mode, UtimensatFlags, fchmod, fchmodat, mkdirat, utimensat,
+    FchmodatFlags, FileStat, Mode, UtimensatFlags, fchmod, fchmodat, mkdirat, umask, utimensat,
 };
+use nix::sys::statvfs::fstatvfs;
 use nix::sys::time::TimeSpec;
 use nix::unistd::{
     AccessFlags, Gid, Uid, UnlinkatFlags, faccessat, fchownat, geteuid, symlinkat, syncfs, unlinkat,
@@ -72,6 +73,14 @@ const STAGE: OFlag = OFlag::O_RDWR
     .union(OFlag::O_CREAT)
     .union(OFlag::O_NOFOLLOW)
     .union(OFlag::O_CLOEXEC);
+
+/// The process's umask.
+#[must_use]
+pub fn current_umask() -> u16 {
+    let mask = umask(Mode::empty());
+    umask(mask);
+    mask.bits() as u16
+}
 
 /// Whether files can be made at `path`, or in the nearest folder above it that exists; else why not.
 pub fn check_writable(path: &Path) -> Result<(), (PathBuf, io::Error)> {
@@ -168,10 +177,12 @@ impl Place {
         self.folder.open_file(path)
     }
 
-    /// Makes a folder. One that is there already is fine.
-    pub fn make_folder(&mut self, path: &[u8]) -> io::Result<()> {
+    /// Makes a folder with these permission bits and those that its owner needs to fill it, as far as the umask allows. One
+    /// that is there already is fine.
+    pub fn make_folder(&mut self, path: &[u8], bits: u16) -> io::Result<()> {
         let (folder, name) = self.folder.parent(path)?;
-        match mkdirat(folder, name, Mode::from_bits_truncate(0o777)) {
+        let mode = Mode::from_bits_truncate(u32::from(bits & 0o777 | 0o700));
+        match mkdirat(folder, name, mode) {
             Ok(()) | Err(Errno::EEXIST) => Ok(()),
             Err(e) => Err(e.into()),
         }
@@ -285,6 +296,22 @@ impl Place {
             fchmod(&opened, mode)?;
         }
         set_time(folder, name, metadata)
+    }
+
+    /// Takes permission bits away that are not among `bits`; special ones stay.
+    pub fn narrow(&mut self, path: &[u8], bits: u16) -> io::Result<()> {
+        let (folder, name) = self.folder.parent(path)?;
+        let opened = openat(folder, name, READ, Mode::empty())?;
+        let there = nix::sys::stat::fstat(&opened)?.st_mode;
+        let mode = Mode::from_bits_truncate(there & (0o7000 | u32::from(bits)));
+        Ok(fchmod(&opened, mode)?)
+    }
+
+    /// Bytes that can still be written here, if that is known.
+    pub fn room(&self) -> io::Result<Option<u64>> {
+        let stat = fstatvfs(self.folder.fd())?;
+        let free = stat.blocks_available().saturating_mul(stat.fragment_size());
+        Ok((stat.blocks() > 0).then_some(free))
     }
 
     /// Gives what is at `path` to another owner.
@@ -468,7 +495,7 @@ mod tests {
     #[test]
     fn a_staged_file_appears_whole_under_its_name() {
         let (dir, mut place) = place();
-        place.make_folder(b"a").unwrap();
+        place.make_folder(b"a", 0o755).unwrap();
         let file = place.stage(b"a/f", Some(3)).unwrap();
         std::os::unix::fs::FileExt::write_all_at(&file, b"new", 0).unwrap();
         assert!(!dir.path().join("dest/a/f").exists());
@@ -485,7 +512,7 @@ mod tests {
         fs::write(dir.path().join("outside/f"), b"precious").unwrap();
         symlink("../outside", dir.path().join("dest/link")).unwrap();
         symlink("../outside/f", dir.path().join("dest/file")).unwrap();
-        assert!(place.make_folder(b"link/x").is_err());
+        assert!(place.make_folder(b"link/x", 0o755).is_err());
         assert!(place.open_file(b"link/f").is_err());
         assert!(place.open_file(b"file").is_err());
         assert_eq!(place.look(b"link/f").unwrap(), None);
@@ -499,8 +526,8 @@ mod tests {
                 .unwrap()
                 .is_file()
         );
-        assert!(place.make_folder(b"../x").is_err());
-        assert!(place.make_folder(b"/x").is_err());
+        assert!(place.make_folder(b"../x", 0o755).is_err());
+        assert!(place.make_folder(b"/x", 0o755).is_err());
     }
 
     #[test]
@@ -581,7 +608,7 @@ mod tests {
     #[test]
     fn links_folders_and_times_are_made() {
         let (dir, mut place) = place();
-        place.make_folder(b"d").unwrap();
+        place.make_folder(b"d", 0o755).unwrap();
         place.make_link(b"d/l", b"../x").unwrap();
         place.make_link(b"d/l", b"../y").unwrap();
         assert_eq!(

@@ -10,7 +10,10 @@
 //! to a block's, so the sharer is free in where it cuts. Every block is found by what its parent says of it:
 //! nothing is parsed before its hash has been verified.
 
+use std::collections::HashMap;
+
 use librecast::wire::{Reader, WireError, Writer};
+use thiserror::Error;
 
 use crate::block::{BlockHash, BlockRef, MAX_BLOCK};
 
@@ -26,6 +29,28 @@ pub const MAX_CHILDREN: usize = MAX_BLOCK / CHILD_SIZE;
 pub const ROOT_SIZE: usize = 12 + 2 * STREAM_SIZE;
 /// Length of a stream's description.
 pub const STREAM_SIZE: usize = 8 + 1 + 4 + 32;
+
+/// A stream has at most one leaf for so many of its bytes, one for each file, and one.
+const LEAST_LEAF: u64 = 4096;
+/// For each leaf that differs from all others so many may repeat one (the zeroes of sparse files), and [`FREE_REPEATS`].
+const REPEATS: u64 = 16;
+const FREE_REPEATS: u64 = 1 << 20;
+/// The different hash nodes of a stream may be so large; more are refused, not held in memory.
+const MAX_NODES: u64 = 1 << 30;
+
+/// Why a stream's leaves are not to be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum TreeError {
+    /// A hash node is none.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// A hash node is not there.
+    #[error("a hash node is missing")]
+    Missing,
+    /// More than the share's size can need, or than can be held.
+    #[error("the share has too many blocks for its size")]
+    TooMany,
+}
 
 /// What is shared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +91,7 @@ pub struct Stream {
 }
 
 /// A child of a hash node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Child {
     /// The block.
     pub block: BlockRef,
@@ -203,6 +228,109 @@ impl Stream {
     }
 }
 
+/// The way from a stream's top down to its leaves, level by level. What comes again and again is held once, so that memory
+/// is in proportion to what has come over the network, whatever it claims.
+#[derive(Debug)]
+pub struct Descent {
+    /// Levels of hash nodes from `level` on.
+    depth: u8,
+    /// What there is on the level that is reached, each once.
+    level: Vec<Child>,
+    /// For each level above, and each node on it: which of the next level are its children.
+    above: Vec<Vec<Box<[u32]>>>,
+    /// Bytes of hash nodes.
+    bytes: u64,
+    most_leaves: u64,
+    free_repeats: u64,
+}
+
+impl Descent {
+    /// Of a stream whose bytes are those of so many files.
+    #[must_use]
+    pub fn new(stream: &Stream, files: u64) -> Self {
+        let top = stream.top.map(|block| Child {
+            block,
+            span: stream.length,
+        });
+        Self {
+            depth: stream.depth,
+            level: top.into_iter().collect(),
+            above: Vec::new(),
+            bytes: 0,
+            most_leaves: (stream.length / LEAST_LEAF)
+                .saturating_add(files)
+                .saturating_add(1),
+            free_repeats: FREE_REPEATS,
+        }
+    }
+
+    /// The hash nodes that are needed next; `None` once the leaves are known.
+    pub fn wanted(&mut self) -> Result<Option<Vec<BlockRef>>, TreeError> {
+        if self.depth == 0 {
+            return Ok(None);
+        }
+        self.bytes += self
+            .level
+            .iter()
+            .map(|c| u64::from(c.block.length))
+            .sum::<u64>();
+        if self.bytes > MAX_NODES {
+            return Err(TreeError::TooMany);
+        }
+        Ok(Some(self.level.iter().map(|c| c.block).collect()))
+    }
+
+    /// Takes the bytes of the nodes that were wanted.
+    pub fn take<'n>(
+        &mut self,
+        node: impl Fn(&BlockHash) -> Option<&'n [u8]>,
+    ) -> Result<(), TreeError> {
+        let mut below = Vec::new();
+        let mut numbers: HashMap<Child, u32> = HashMap::new();
+        let mut nodes = Vec::with_capacity(self.level.len());
+        for child in &self.level {
+            let bytes = node(&child.block.hash).ok_or(TreeError::Missing)?;
+            let children = decode_node(bytes, self.depth, child.span)?.into_iter();
+            let numbered = children.map(|child| {
+                *numbers.entry(child).or_insert_with(|| {
+                    below.push(child);
+                    (below.len() - 1) as u32
+                })
+            });
+            nodes.push(numbered.collect());
+        }
+        self.above.push(nodes);
+        self.level = below;
+        self.depth = self.depth.saturating_sub(1);
+        Ok(())
+    }
+
+    /// The leaves, in order.
+    pub fn leaves(self) -> Result<Vec<BlockRef>, TreeError> {
+        let mut counts = vec![1_u64; self.level.len()];
+        for nodes in self.above.iter().rev() {
+            let sum = |children: &[u32]| {
+                let counts = children.iter().map(|n| counts[*n as usize]);
+                counts.fold(0_u64, u64::saturating_add)
+            };
+            counts = nodes.iter().map(|children| sum(children)).collect();
+        }
+        let all = counts.first().copied().unwrap_or(0);
+        let different = self.level.len() as u64;
+        if all > self.most_leaves || all > different * REPEATS + self.free_repeats {
+            return Err(TreeError::TooMany);
+        }
+        // a node has a child at least: no level is longer than the last
+        let mut order: Vec<u32> = (0..counts.len() as u32).collect();
+        for nodes in &self.above {
+            let children = order.iter().flat_map(|n| &nodes[*n as usize]);
+            order = children.copied().collect();
+        }
+        let leaves = order.into_iter().map(|n| self.level[n as usize].block);
+        Ok(leaves.collect())
+    }
+}
+
 fn is_node_size(bytes: usize) -> bool {
     (CHILD_SIZE..=MAX_CHILDREN * CHILD_SIZE).contains(&bytes) && bytes.is_multiple_of(CHILD_SIZE)
 }
@@ -281,25 +409,18 @@ mod tests {
                 stream.length,
                 leaves.iter().map(|l| u64::from(l.length)).sum::<u64>()
             );
-            let mut level: Vec<Child> = stream
-                .top
-                .map(|block| Child {
-                    block,
-                    span: stream.length,
-                })
+            let nodes: HashMap<BlockHash, Vec<u8>> = nodes
                 .into_iter()
+                .map(|(b, bytes)| (b.hash, bytes))
                 .collect();
-            for depth in (1..=stream.depth).rev() {
-                level = level
-                    .iter()
-                    .flat_map(|c| {
-                        let (_, bytes) = nodes.iter().find(|(b, _)| *b == c.block).unwrap();
-                        assert_eq!(BlockRef::of(bytes), c.block);
-                        decode_node(bytes, depth, c.span).unwrap()
-                    })
-                    .collect();
+            // those of the test may be a single byte long
+            let mut descent = Descent::new(&stream, count as u64);
+            while descent.wanted().unwrap().is_some() {
+                descent
+                    .take(|hash| nodes.get(hash).map(Vec::as_slice))
+                    .unwrap();
             }
-            assert_eq!(level.iter().map(|c| c.block).collect::<Vec<_>>(), leaves);
+            assert_eq!(descent.leaves().unwrap(), leaves);
         }
     }
 
@@ -311,6 +432,85 @@ mod tests {
         assert!(decode_node(&nodes[0].1, 1, stream.length + 1).is_err());
         assert!(decode_node(&nodes[0].1[1..], 1, stream.length).is_err());
         assert!(decode_node(&[], 1, 0).is_err());
+    }
+
+    /// A stream whose nodes name a few others again and again: of each level, from the leaves up, how many different
+    /// nodes there are and how many children each has.
+    fn repetitive(
+        levels: &[(usize, usize)],
+        leaf_length: u32,
+    ) -> (Stream, HashMap<BlockHash, Vec<u8>>) {
+        let mut nodes = HashMap::new();
+        let mut level: Vec<Child> = (0..levels[0].0 as u32)
+            .map(|n| Child {
+                block: BlockRef {
+                    length: leaf_length,
+                    ..leaf(n)
+                },
+                span: leaf_length.into(),
+            })
+            .collect();
+        for (different, children) in levels[1..].iter().chain([&(1, 1)]) {
+            let above = (0..*different).map(|n| {
+                let named: Vec<Child> = (0..*children)
+                    .map(|c| level[(n * children + c) % level.len()])
+                    .collect();
+                let bytes = encode_node(&named);
+                let block = BlockRef::of(&bytes);
+                nodes.insert(block.hash, bytes);
+                let span = named.iter().map(|c| c.span).fold(0, u64::wrapping_add);
+                Child { block, span }
+            });
+            level = above.collect();
+        }
+        let stream = Stream {
+            length: level[0].span,
+            depth: levels.len() as u8,
+            top: Some(level[0].block),
+        };
+        (stream, nodes)
+    }
+
+    /// Descends; gives the leaves, or `None` if they were refused, how much was held, and how many bytes had come.
+    fn descend(
+        stream: &Stream,
+        nodes: &HashMap<BlockHash, Vec<u8>>,
+    ) -> (Option<usize>, usize, usize) {
+        let mut descent = Descent::new(stream, 0);
+        descent.free_repeats = 100;
+        let mut received = 0;
+        while let Some(wanted) = descent.wanted().unwrap() {
+            let mut hashes: Vec<BlockHash> = wanted.iter().map(|b| b.hash).collect();
+            hashes.sort_unstable();
+            hashes.dedup();
+            received += hashes.iter().map(|h| nodes[h].len()).sum::<usize>();
+            // a span that does not add up
+            if descent
+                .take(|hash| nodes.get(hash).map(Vec::as_slice))
+                .is_err()
+            {
+                return (None, 0, received);
+            }
+        }
+        let above = descent
+            .above
+            .iter()
+            .flatten()
+            .map(|c| size_of_val(&**c) + size_of_val(c));
+        let held = above.sum::<usize>() + size_of_val(&*descent.level);
+        let leaves = descent.leaves().ok().map(|l| size_of_val(&*l));
+        (leaves, held, received)
+    }
+
+    #[test]
+    fn nodes_that_repeat_without_end_are_refused_before_they_are_expanded() {
+        let (stream, nodes) = repetitive(&[(2, 0), (2, 5_000), (2, 5_000), (1, 5_000)], 1);
+        assert_eq!(descend(&stream, &nodes).0, None);
+        let (stream, nodes) = repetitive(&[(2, 0), (2, 5_000), (2, 5_000), (1, 5_000)], 200_000);
+        assert_eq!(descend(&stream, &nodes).0, None);
+        // a sparse file of a terabyte with a tenth of it in use
+        let (stream, nodes) = repetitive(&[(450_000, 0), (900, 5_000), (1, 900)], 250_000);
+        assert!(descend(&stream, &nodes).0.is_some());
     }
 
     fn streams() -> impl Strategy<Value = Stream> {
@@ -331,6 +531,20 @@ mod tests {
             prop_assert_eq!(bytes.len(), ROOT_SIZE);
             prop_assert_eq!(Root::decode(&bytes), Ok(root));
             prop_assert!(Root::decode(&bytes[1..]).is_err());
+        }
+
+        #[test]
+        fn memory_is_bounded_by_the_bytes_received(
+            leaves in 1..50_usize,
+            levels in proptest::collection::vec((1..5_usize, prop_oneof![1..9_usize, 1_000..MAX_CHILDREN]), 1..4),
+            length in prop_oneof![Just(1_u32), 4096..MAX_BLOCK as u32],
+        ) {
+            let levels = [&[(leaves, 0)], &levels[..]].concat();
+            let (stream, nodes) = repetitive(&levels, length);
+            let (expanded, held, received) = descend(&stream, &nodes);
+            prop_assert!(held <= 3 * received, "{} bytes held of {}", held, received);
+            let most = REPEATS as usize * received + 100 * size_of::<BlockRef>();
+            prop_assert!(expanded.is_none_or(|bytes| bytes <= most), "{:?} of {}", expanded, received);
         }
 
         #[test]

@@ -9,6 +9,7 @@ use librecast::id::PeerId;
 use crate::block::BlockHash;
 use crate::record::Record;
 use crate::signature::Trust;
+use crate::tree::Stream;
 
 /// A server not heard for so long does not hold a receiver to its version: records come five times a second.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -26,18 +27,35 @@ pub enum Verdict {
     Conflict,
     /// Not taken: not signed by the key that is trusted. Said once.
     Untrusted,
+    /// Not taken: older than what this host has had. Said once.
+    RolledBack,
     /// Not taken.
     Ignored,
+}
+
+/// What proves that records are genuine.
+#[derive(Debug)]
+pub enum Proof {
+    /// Nothing does.
+    None,
+    /// They were sealed with the share's key.
+    Sealed,
+    /// This key has signed them.
+    Signed(Trust),
 }
 
 /// The version in hand.
 #[derive(Debug)]
 pub struct Choice {
     pinned: Option<BlockHash>,
-    trust: Option<Trust>,
+    proof: Proof,
     record: Option<Record>,
-    /// The highest that was signed: what is older is not gone back to.
+    /// The highest that was proven: what is older is not gone back to.
     generation: u64,
+    /// The highest that this host has had in earlier runs: likewise.
+    floor: u64,
+    /// Records below it.
+    rolled_back: u64,
     /// Where that record came from.
     from: Ipv6Addr,
     heard: Instant,
@@ -45,18 +63,26 @@ pub struct Choice {
     /// Records that the trusted key has not signed.
     untrusted: u64,
     /// Versions of which nothing came: taken only where there is no other.
-    hollow: VecDeque<BlockHash>,
+    hollow: VecDeque<(BlockHash, Stream)>,
+}
+
+/// What a version consists of.
+fn content_of(record: &Record) -> (BlockHash, Stream) {
+    (record.root.hash, record.metadata)
 }
 
 impl Choice {
-    /// None yet; with `pinned`, no other root hash will do, with `trust` no version that is not signed.
+    /// None yet; with `pinned`, no other root hash will do. Of what is proven no generation is taken that is below `floor`,
+    /// unless it is the one that is pinned.
     #[must_use]
-    pub fn new(pinned: Option<BlockHash>, trust: Option<Trust>, now: Instant) -> Self {
+    pub fn new(pinned: Option<BlockHash>, proof: Proof, floor: u64, now: Instant) -> Self {
         Self {
             pinned,
-            trust,
+            proof,
             record: None,
             generation: 0,
+            floor: if pinned.is_some() { 0 } else { floor },
+            rolled_back: 0,
             from: Ipv6Addr::UNSPECIFIED,
             heard: now,
             conflict_said: false,
@@ -76,23 +102,43 @@ impl Choice {
         let Some(record) = &self.record else {
             return;
         };
-        if !self.hollow.contains(&record.root.hash) {
+        let content = content_of(record);
+        if !self.hollow.contains(&content) {
             if self.hollow.len() == MAX_HOLLOW {
                 self.hollow.pop_front();
             }
-            self.hollow.push_back(record.root.hash);
+            self.hollow.push_back(content);
         }
     }
 
     /// The key without whose signature nothing is taken, and how many records were refused for want of it.
     #[must_use]
     pub fn trust(&self) -> Option<(&PeerId, u64)> {
-        Some((self.trust.as_ref()?.key(), self.untrusted))
+        match &self.proof {
+            Proof::Signed(trust) => Some((trust.key(), self.untrusted)),
+            _ => None,
+        }
+    }
+
+    /// The highest generation that was proven, to be remembered; 0 if nothing proves any.
+    #[must_use]
+    pub fn proven(&self) -> u64 {
+        if self.is_proven() { self.generation } else { 0 }
+    }
+
+    /// How many records were refused because they were older than what this host has had.
+    #[must_use]
+    pub fn rolled_back(&self) -> u64 {
+        self.rolled_back
+    }
+
+    fn is_proven(&self) -> bool {
+        !matches!(self.proof, Proof::None)
     }
 
     /// A record was heard.
     pub fn handle(&mut self, record: &Record, from: Ipv6Addr, now: Instant) -> Verdict {
-        if let Some(trust) = &mut self.trust
+        if let Proof::Signed(trust) = &mut self.proof
             && !trust.accepts(record, now)
         {
             self.untrusted += 1;
@@ -105,6 +151,14 @@ impl Choice {
         if self.pinned.is_some_and(|pinned| pinned != record.root.hash) {
             return self.conflict();
         }
+        if self.is_proven() && record.generation < self.floor {
+            self.rolled_back += 1;
+            return if self.rolled_back == 1 {
+                Verdict::RolledBack
+            } else {
+                Verdict::Ignored
+            };
+        }
         let Some(current) = &self.record else {
             self.follow(record, from, now);
             return Verdict::Current;
@@ -113,12 +167,12 @@ impl Choice {
         if record.root == current.root && record.metadata == current.metadata {
             if followed || self.is_orphaned(record, now) {
                 self.follow(record, from, now);
-            } else if self.trust.is_some() {
+            } else if self.is_proven() {
                 self.generation = self.generation.max(record.generation);
             }
             return Verdict::Current;
         }
-        let newer = if self.trust.is_some() {
+        let newer = if self.is_proven() {
             record.generation > self.generation
         } else {
             self.is_orphaned(record, now) || (followed && record.generation > current.generation)
@@ -128,7 +182,7 @@ impl Choice {
             return Verdict::Changed;
         }
         // an older version, the same files with other times, an old record that was late, or one by another way
-        let older = self.trust.is_some() && record.generation < self.generation;
+        let older = self.is_proven() && record.generation < self.generation;
         if older || record.root == current.root || record.server == current.server {
             return Verdict::Ignored;
         }
@@ -138,12 +192,12 @@ impl Choice {
     /// The server that is followed is gone, or nothing comes of its version while this one may be better. As long as it
     /// is there only it may replace its unsigned version, from the address it has: its number alone is seen by everybody.
     fn is_orphaned(&self, record: &Record, now: Instant) -> bool {
-        let is_hollow = |hash| self.hollow.contains(hash);
+        let is_hollow = |record| self.hollow.contains(&content_of(record));
         now.saturating_duration_since(self.heard) >= PATIENCE
             || self
                 .record
                 .as_ref()
-                .is_some_and(|c| is_hollow(&c.root.hash) && !is_hollow(&record.root.hash))
+                .is_some_and(|c| is_hollow(c) && !is_hollow(record))
     }
 
     fn follow(&mut self, record: &Record, from: Ipv6Addr, now: Instant) {
@@ -196,13 +250,13 @@ mod tests {
 
     fn trusting(now: Instant) -> Choice {
         let trust = Trust::new(owner().peer_id(), "photos", now);
-        Choice::new(None, Some(trust), now)
+        Choice::new(None, Proof::Signed(trust), 0, now)
     }
 
     #[test]
     fn the_first_version_counts_and_a_conflict_is_said_once() {
         let now = Instant::now();
-        let mut choice = Choice::new(None, None, now);
+        let mut choice = Choice::new(None, Proof::None, 0, now);
         assert_eq!(
             choice.handle(&record(1, 5, 1), host(1), now),
             Verdict::Current
@@ -224,7 +278,7 @@ mod tests {
     #[test]
     fn a_newer_generation_of_the_same_server_replaces_an_older_does_not() {
         let now = Instant::now();
-        let mut choice = Choice::new(None, None, now);
+        let mut choice = Choice::new(None, Proof::None, 0, now);
         choice.handle(&record(1, 5, 1), host(1), now);
         assert_eq!(
             choice.handle(&record(1, 4, 2), host(1), now),
@@ -240,7 +294,7 @@ mod tests {
     #[test]
     fn nobody_replaces_or_slows_a_server_under_its_number() {
         let now = Instant::now();
-        let mut choice = Choice::new(None, None, now);
+        let mut choice = Choice::new(None, Proof::None, 0, now);
         choice.handle(&record(1, 5, 1), host(1), now);
         let taken_over = choice.handle(&record(1, 6, 2), host(9), now);
         assert_eq!(taken_over, Verdict::Ignored);
@@ -256,7 +310,7 @@ mod tests {
     #[test]
     fn another_server_of_the_same_version_is_followed_when_the_first_is_gone() {
         let now = Instant::now();
-        let mut choice = Choice::new(None, None, now);
+        let mut choice = Choice::new(None, Proof::None, 0, now);
         choice.handle(&record(1, 5, 1), host(1), now);
         let later = now + PATIENCE;
         choice.handle(&record(2, 3, 1), host(2), later);
@@ -267,7 +321,7 @@ mod tests {
     #[test]
     fn when_the_server_is_gone_another_version_is_taken() {
         let now = Instant::now();
-        let mut choice = Choice::new(None, None, now);
+        let mut choice = Choice::new(None, Proof::None, 0, now);
         choice.handle(&record(1, 5, 1), host(1), now);
         assert_eq!(
             choice.handle(&record(2, 1, 2), host(2), now + PATIENCE),
@@ -278,7 +332,7 @@ mod tests {
     #[test]
     fn a_version_of_which_nothing_comes_gives_way_to_another() {
         let now = Instant::now();
-        let mut choice = Choice::new(None, None, now);
+        let mut choice = Choice::new(None, Proof::None, 0, now);
         choice.handle(&record(1, 5, 1), host(1), now);
         choice.nothing_comes();
         let same = choice.handle(&record(1, 5, 1), host(1), now);
@@ -292,7 +346,7 @@ mod tests {
     #[test]
     fn a_pinned_root_admits_no_other() {
         let now = Instant::now();
-        let mut choice = Choice::new(Some(BlockHash([7; 32])), None, now);
+        let mut choice = Choice::new(Some(BlockHash([7; 32])), Proof::None, 0, now);
         assert_eq!(
             choice.handle(&record(1, 5, 1), host(1), now),
             Verdict::Conflict
@@ -359,5 +413,65 @@ mod tests {
         assert_eq!(between, Verdict::Ignored);
         let newest = choice.handle(&signed(1, 8, 2), host(1), now);
         assert_eq!(newest, Verdict::Changed);
+    }
+
+    #[test]
+    fn of_one_root_whose_metadata_does_not_come_another_servers_is_taken() {
+        let now = Instant::now();
+        let pinned = Some(BlockHash([7; 32]));
+        let mut choice = Choice::new(pinned, Proof::None, 0, now);
+        let forged = Record {
+            metadata: Stream {
+                length: 14,
+                depth: 0,
+                top: Some(BlockRef::of(b"14 bytes there")),
+            },
+            ..record(1, 9, 7)
+        };
+        choice.handle(&forged, host(9), now);
+        let honest = record(2, 5, 7);
+        assert_eq!(choice.handle(&honest, host(1), now), Verdict::Ignored);
+        choice.nothing_comes();
+        assert_eq!(choice.handle(&honest, host(1), now), Verdict::Changed);
+        assert_ne!(choice.handle(&forged, host(9), now), Verdict::Changed);
+    }
+
+    #[test]
+    fn what_was_recorded_long_ago_and_is_sent_again_is_not_taken() {
+        let now = Instant::now();
+        let signed_by_owner = || Proof::Signed(Trust::new(owner().peer_id(), "photos", now));
+        for (proof, old, new) in [
+            (signed_by_owner(), signed(1, 5, 1), signed(2, 6, 2)),
+            (Proof::Sealed, record(1, 5, 1), record(2, 6, 2)),
+        ] {
+            let mut choice = Choice::new(None, proof, 6, now);
+            let heard = [&old, &old].map(|r| choice.handle(r, host(1), now));
+            assert_eq!(heard, [Verdict::RolledBack, Verdict::Ignored]);
+            assert_eq!((choice.record(), choice.rolled_back()), (None, 2));
+            assert_eq!(choice.handle(&new, host(2), now), Verdict::Current);
+            assert_eq!(choice.proven(), 6);
+        }
+        // who asks for an old version by its root hash means it
+        let pinned = Some(BlockHash([1; 32]));
+        let mut choice = Choice::new(pinned, signed_by_owner(), 6, now);
+        let old = choice.handle(&signed(1, 5, 1), host(1), now);
+        assert_eq!(old, Verdict::Current);
+        // what nothing proves cannot shut anybody out
+        let mut choice = Choice::new(None, Proof::None, 6, now);
+        let plain = choice.handle(&record(1, 5, 1), host(1), now);
+        assert_eq!((plain, choice.proven()), (Verdict::Current, 0));
+    }
+
+    #[test]
+    fn of_sealed_versions_the_highest_counts_whoever_is_heard_first() {
+        let now = Instant::now();
+        let mut choice = Choice::new(None, Proof::Sealed, 0, now);
+        choice.handle(&record(1, 5, 1), host(1), now);
+        let newer = choice.handle(&record(2, 6, 2), host(2), now);
+        assert_eq!(newer, Verdict::Changed);
+        for at in [now, now + PATIENCE * 2] {
+            let replayed = choice.handle(&record(1, 5, 1), host(1), at);
+            assert_eq!(replayed, Verdict::Ignored);
+        }
     }
 }

@@ -1,38 +1,39 @@
 //! Everything of a tree that is no file content: folders, links, modes and times, deletions.
 
-use std::io::Write;
+use std::io::{self, ErrorKind, Write};
 
+use super::modes::Modes;
 use super::plan::Plan;
 use crate::listing::{Entry, Kind, Metadata, link_stays_inside, shown};
 use crate::place::{Found, Place};
 
-/// Makes links, sets modes and times, deletes what is not in the share if told to and if all went well.
-/// Gives the paths deleted: none if the entries are not `complete`. `metadata` begins with the root's.
+/// Makes links (with `force` where there are folders), sets modes and times, and if all went well and it is to `delete`,
+/// deletes what is not in the share. Gives the paths deleted. `folder` has mode and time of a shared folder, if it is to
+/// have just these.
 pub fn finish(
+    force: bool,
     delete: bool,
-    complete: bool,
     entries: &[Entry],
-    metadata: Option<&[Metadata]>,
-    folder: bool,
+    folder: Option<&Metadata>,
     plan: &mut Plan<'_>,
     place: &mut Place,
 ) -> anyhow::Result<Vec<Vec<u8>>> {
     for entry in entries {
         if let Kind::Link { target } = &entry.kind
-            && let Err(e) = make_link(entry, target, delete, place)
+            && let Err(e) = make_link(entry, target, force, place)
         {
             plan.failures.push(format!("{}: {e:#}", shown(&entry.path)));
         }
     }
     let mut removed = Vec::new();
-    if delete && complete && folder && plan.failures.is_empty() {
+    if delete && plan.failures.is_empty() {
         for path in place.extraneous(entries)? {
             place.make_way(&path, true)?;
             removed.push(path);
         }
     }
-    set_modes(entries, metadata, plan, place);
-    if let (Some([root, ..]), true) = (metadata, folder) {
+    set_modes(entries, plan, place);
+    if let Some(root) = folder {
         place.set_metadata(b"", root, false)?;
     }
     Ok(removed)
@@ -74,49 +75,54 @@ fn make_link(entry: &Entry, target: &[u8], force: bool, place: &mut Place) -> an
 }
 
 /// Modes and times of what was not just made; folders last and deepest first, as all else changes their times.
-fn set_modes(
-    entries: &[Entry],
-    metadata: Option<&[Metadata]>,
-    plan: &mut Plan<'_>,
-    place: &mut Place,
-) {
+fn set_modes(entries: &[Entry], plan: &mut Plan<'_>, place: &mut Place) {
     let is_folder = |n: &usize| entries[*n].kind == Kind::Folder;
     let made = plan.made();
     let files = (0..entries.len()).filter(|n| !is_folder(n) && !made[*n]);
     let folders = (0..entries.len()).rev().filter(is_folder);
     for n in files.chain(folders) {
-        let wanted = metadata.and_then(|m| m.get(n + 1).or(m.first().filter(|_| m.len() == 1)));
         let entry = &entries[n];
-        let result = place
-            .metadata(&entry.path)
-            .and_then(|now| match (&entry.kind, wanted) {
-                (Kind::Folder | Kind::Link { .. }, None) => Ok(()),
-                (Kind::File { executable, .. }, None) => {
-                    // who was never executable here stays as he is
-                    let mode = plan.mode_of(n, *executable, Some(now.mode));
-                    let as_it_is = (now.mode & 0o100 != 0) == *executable;
-                    let after = Metadata { mode, ..now };
-                    if as_it_is {
-                        Ok(())
-                    } else {
-                        place.set_metadata(&entry.path, &after, false)
-                    }
-                }
-                (kind, Some(wanted)) => {
-                    let link = matches!(kind, Kind::Link { .. });
-                    let same_time = (now.mtime, now.nanos) == (wanted.mtime, wanted.nanos);
-                    let same = same_time && (link || now.mode == wanted.mode & 0o777);
-                    if same {
-                        Ok(())
-                    } else {
-                        place.set_metadata(&entry.path, wanted, link)
-                    }
-                }
-            });
-        if let Err(e) = result
-            && e.kind() != std::io::ErrorKind::NotFound
+        if let Err(e) = set_mode(n, entry, plan.modes(), place)
+            && e.kind() != ErrorKind::NotFound
         {
             plan.failures.push(format!("{}: {e}", shown(&entry.path)));
         }
+    }
+}
+
+fn set_mode(n: usize, entry: &Entry, modes: Modes<'_>, place: &mut Place) -> io::Result<()> {
+    let path = &entry.path;
+    let now = place.metadata(path)?;
+    let link = matches!(entry.kind, Kind::Link { .. });
+    if let Some(wanted) = modes.exact(n) {
+        let same_time = (now.mtime, now.nanos) == (wanted.mtime, wanted.nanos);
+        if same_time && (link || now.mode == wanted.mode & 0o777) {
+            return Ok(());
+        }
+        return place.set_metadata(path, wanted, link);
+    }
+    if link {
+        return Ok(());
+    }
+    let bits = modes.bits(n, &entry.kind, Some(now.mode & 0o777));
+    if let Kind::File {
+        executable: true, ..
+    } = entry.kind
+        && now.mode & 0o100 == 0
+    {
+        return place.set_metadata(path, &Metadata { mode: bits, ..now }, false);
+    }
+    if now.mode & 0o777 & !bits == 0 {
+        return Ok(());
+    }
+    match place.narrow(path, bits) {
+        Err(e) if e.kind() == ErrorKind::PermissionDenied => {
+            tracing::warn!(
+                "{}: more may be done with it than at the source: {e}",
+                shown(path)
+            );
+            Ok(())
+        }
+        other => other,
     }
 }

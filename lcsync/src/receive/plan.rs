@@ -3,14 +3,13 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 
-use nix::sys::stat::{Mode, umask};
-
+use super::modes::Modes;
 use super::moved::{Candidate, Moved, other_files};
 use crate::block::{BlockHash, BlockRef, MAX_BLOCK};
 use crate::layout::{Layout, Piece};
-use crate::listing::{Entry, Kind, Metadata, parent_of, shown};
+use crate::listing::{Entry, Kind, parent_of, shown};
 use crate::place::{Found, Place, system_time};
 
 /// Partial files kept open.
@@ -64,20 +63,21 @@ struct FileState {
 #[derive(Debug)]
 pub struct Plan<'a> {
     entries: &'a [Entry],
-    metadata: Option<&'a [Metadata]>,
+    modes: Modes<'a>,
     layout: Layout,
     leaves: Vec<Leaf>,
     files: Vec<FileState>,
     wanted: HashMap<BlockHash, Vec<usize>>,
     open: HashMap<usize, File>,
     finished: Vec<usize>,
-    umask: u16,
     moved: Moved,
     /// Files at DEST are being copied from: none of them is replaced yet.
     copying: bool,
     force: bool,
     /// Folders are made, and what was in the way is gone.
     cleared: bool,
+    /// Folders have been made, whose names are not on disk yet.
+    made_folders: bool,
     /// Paths of files made, in order.
     pub installed: Vec<usize>,
     /// Entries that could not be made, with the reason.
@@ -93,11 +93,11 @@ struct Readers {
 }
 
 impl<'a> Plan<'a> {
-    /// Compares DEST with the share. `leaves` are the blocks of the content stream in order, `metadata` is
-    /// that of the entries (without the root's). Without a `place` there is nothing at DEST.
+    /// Compares DEST with the share. `leaves` are the blocks of the content stream in order. Without a `place`
+    /// there is nothing at DEST.
     pub fn compare(
         entries: &'a [Entry],
-        metadata: Option<&'a [Metadata]>,
+        modes: Modes<'a>,
         leaves: &[BlockRef],
         place: Option<&mut Place>,
     ) -> anyhow::Result<Self> {
@@ -117,22 +117,20 @@ impl<'a> Plan<'a> {
             })
             .collect();
         anyhow::ensure!(start == layout.length(), "listing and content do not agree");
-        let mask = umask(Mode::empty());
-        umask(mask);
         let mut plan = Self {
             entries,
-            metadata,
+            modes,
             layout,
             leaves,
             files: vec![FileState::default(); entries.len()],
             wanted: HashMap::new(),
             open: HashMap::new(),
             finished: Vec::new(),
-            umask: mask.bits() as u16,
             moved: Moved::default(),
             copying: false,
             force: false,
             cleared: false,
+            made_folders: false,
             installed: Vec::new(),
             failures: Vec::new(),
         };
@@ -225,7 +223,7 @@ impl<'a> Plan<'a> {
             self.make_folders(place)?;
             self.clear_the_way(place)?;
         }
-        let few = self.finished.len() <= FEW;
+        let few = self.finished.len() <= FEW && !self.made_folders;
         if !few {
             self.open.clear();
             place.sync()?;
@@ -246,19 +244,31 @@ impl<'a> Plan<'a> {
                 Err(e) => self.failures.push(format!("{}: {e}", shown(path))),
             }
         }
+        if !few {
+            // a rename, too, is on disk only then
+            place.sync()?;
+            self.made_folders = false;
+        }
         Ok(())
     }
 
     /// Makes all folders, so that files find their place. Not before files are whole: a transfer that is interrupted
     /// leaves DEST as it was.
     fn make_folders(&mut self, place: &mut Place) -> io::Result<()> {
-        for entry in self.entries.iter().filter(|e| e.kind == Kind::Folder) {
+        for (n, entry) in self.entries.iter().enumerate() {
+            if entry.kind != Kind::Folder {
+                continue;
+            }
+            let mode = self.modes.bits(n, &entry.kind, None);
             let result = match place.look(&entry.path)? {
                 Some(Found::Folder) => Ok(()),
-                None => place.make_folder(&entry.path),
+                None => {
+                    self.made_folders = true;
+                    place.make_folder(&entry.path, mode)
+                }
                 Some(_) => place
                     .make_way(&entry.path, false)
-                    .and_then(|()| place.make_folder(&entry.path)),
+                    .and_then(|()| place.make_folder(&entry.path, mode)),
             };
             if let Err(e) = result {
                 self.failures.push(format!("{}: {e}", shown(&entry.path)));
@@ -291,19 +301,22 @@ impl<'a> Plan<'a> {
         made
     }
 
-    /// Permission bits that entry `n` gets, given those of a file that was there.
-    pub fn mode_of(&self, n: usize, executable: bool, existing: Option<u16>) -> u16 {
-        if let Some(metadata) = self.metadata.and_then(|m| m.get(n)) {
-            return metadata.mode & 0o777;
-        }
-        let base = existing.map_or(0o666 & !self.umask, |m| m & 0o666);
-        // who may read it may execute it, as far as the umask allows
-        let execute = if executable {
-            (base >> 2) & 0o111 | 0o100
-        } else {
-            0
+    /// Modes and times of the entries.
+    #[must_use]
+    pub fn modes(&self) -> Modes<'a> {
+        self.modes
+    }
+
+    /// Bytes that the files to be made take on disk, beside what is there of them already.
+    pub fn room_needed(&self, place: &mut Place) -> u64 {
+        let of = |n: usize| {
+            let staged = self.files[n]
+                .staged
+                .then(|| place_of(place, &self.entries[n]));
+            self.size_of(n)
+                .saturating_sub(staged.flatten().unwrap_or(0))
         };
-        base | execute
+        self.changed_files().map(of).fold(0, u64::saturating_add)
     }
 
     fn look(&mut self, place: &mut Place) -> io::Result<()> {
@@ -641,15 +654,12 @@ impl<'a> Plan<'a> {
 
     /// All bytes of the file are in its partial file: gives it its mode and time.
     fn finish_file(&mut self, n: usize, place: &mut Place) -> anyhow::Result<()> {
-        let Kind::File { executable, .. } = self.entries[n].kind else {
-            return Ok(());
-        };
         let existing = match self.files[n].dest {
             Some(_) => place.metadata(&self.entries[n].path).ok().map(|m| m.mode),
             None => None,
         };
-        let mode = self.mode_of(n, executable, existing);
-        let time = self.metadata.and_then(|m| m.get(n)).map(system_time);
+        let mode = self.modes.bits(n, &self.entries[n].kind, existing);
+        let time = self.modes.exact(n).map(system_time);
         let file = self.staged_file(n, false, place)?;
         file.set_permissions(std::fs::Permissions::from_mode(mode.into()))?;
         if let Some(time) = time {
@@ -664,18 +674,25 @@ impl<'a> Plan<'a> {
     }
 }
 
+/// Bytes on disk of the partial file of an entry.
+fn place_of(place: &mut Place, entry: &Entry) -> Option<u64> {
+    let staged = place.open_staged(&entry.path).ok()??;
+    Some(staged.metadata().ok()?.blocks() * 512)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cut::tests::{cut, noise};
+    use crate::listing::Metadata;
     use std::collections::BTreeMap;
     use std::fs;
-    use std::os::unix::fs::MetadataExt;
 
     /// A share: names and contents, in listing order.
     struct Sample {
         files: BTreeMap<&'static str, Vec<u8>>,
         entries: Vec<Entry>,
+        metadata: Vec<Metadata>,
         blocks: HashMap<BlockHash, Vec<u8>>,
         leaves: Vec<BlockRef>,
     }
@@ -707,7 +724,12 @@ mod tests {
                     leaves.push(block);
                 }
             }
+            let readable = Metadata {
+                mode: 0o644,
+                ..Metadata::default()
+            };
             Self {
+                metadata: vec![readable; entries.len()],
                 files,
                 entries,
                 blocks,
@@ -716,7 +738,8 @@ mod tests {
         }
 
         fn plan(&self, place: &mut Place) -> Plan<'_> {
-            Plan::compare(&self.entries, None, &self.leaves, Some(place)).unwrap()
+            let modes = Modes::new(&self.metadata, false, 0o022);
+            Plan::compare(&self.entries, modes, &self.leaves, Some(place)).unwrap()
         }
 
         /// Transfers at most `most` blocks; gives how many were wanted.
@@ -886,6 +909,22 @@ mod tests {
         }
         plan.flush(&mut place).unwrap();
         sample.check(dir.path());
+    }
+
+    #[test]
+    fn what_a_transfer_takes_on_disk_is_known_before_it_begins() {
+        let (dir, mut place) = place();
+        let sample = sample();
+        let all: u64 = sample.files.values().map(|f| f.len() as u64).sum();
+        assert_eq!(sample.plan(&mut place).room_needed(&mut place), all);
+        sample.transfer(&mut place, 1);
+        let rest = sample.plan(&mut place).room_needed(&mut place);
+        assert!(rest < all && rest > all / 2, "{rest} of {all}");
+        sample.transfer(&mut place, usize::MAX);
+        assert_eq!(sample.plan(&mut place).room_needed(&mut place), 0);
+        fs::write(dir.path().join("b"), noise(9, 10)).unwrap();
+        let pack = 1_000 + 2_000;
+        assert!(sample.plan(&mut place).room_needed(&mut place) <= pack);
     }
 
     #[test]

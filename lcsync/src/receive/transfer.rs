@@ -6,9 +6,10 @@
 //!    +------------------- the share has changed ------------------------+
 //! ```
 
-use std::collections::{BTreeSet, HashMap};
-use std::fs;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fs::{self, DirBuilder};
 use std::net::Ipv6Addr;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -22,30 +23,33 @@ use librecast::cli::{Exit, ExitError};
 use librecast::id::PeerId;
 use librecast::interrupt;
 use librecast::keyfile::SharedKey;
+use librecast::wire::WireError;
 use serde_json::json;
 use thiserror::Error;
 
-use super::choice::{Choice, Verdict};
+use super::choice::{Choice, Proof, Verdict};
 use super::fetch::{Event, Fetch, Source};
 use super::finish;
+use super::modes::Modes;
 use super::network::Network;
 use super::plan::Plan;
 use super::stats::Stats;
 use super::window::Window;
 use crate::block::{BlockHash, BlockRef};
 use crate::index::Index;
-use crate::listing::{self, Entry, Kind, METADATA_SIZE, Metadata, shown};
+use crate::listing::{self, Entry, Kind, ListingError, METADATA_SIZE, Metadata, shown};
 use crate::packet::Packet;
-use crate::place::{Place, check_writable};
+use crate::place::{Place, check_writable, current_umask};
 use crate::progress::{Progress, Snapshot, human_bytes, print_line};
 use crate::record::Record;
+use crate::remembered::Remembered;
 use crate::scan::Scan;
 use crate::sealing::{Opener, ShareKey, group_key};
 use crate::server::core::Share;
 use crate::server::rescan::Watched;
 use crate::server::seed::Seed;
 use crate::signature::Trust;
-use crate::tree::{self, Child, Root, RootKind, Stream};
+use crate::tree::{Descent, Root, RootKind, Stream, TreeError};
 
 /// Channels held until the first conclusions about loss.
 const START_WINDOW: usize = 16;
@@ -53,17 +57,16 @@ const START_WINDOW: usize = 16;
 const MAX_WINDOW: usize = 128;
 /// Blocks that may wait to be written.
 const WRITE_QUEUE: usize = 192;
-/// The hash nodes of one level may be so large; more are refused, not held in memory.
-const MAX_IN_MEMORY: u64 = 1 << 30;
-/// And a listing.
+/// A longer listing is refused, not held in memory.
 const MAX_LISTING: u64 = 256 << 20;
 const MAX_ENTRIES: u64 = 1 << 24;
 /// In place of the number of blocks that wait to be written: nobody takes them any more.
 const WRITER_GONE: usize = usize::MAX;
 /// Liars are named up to so many.
 const MAX_NAMED: u32 = 8;
-/// A version whose root node does not come for so long gives way to any other that is heard.
-const ROOT_PATIENCE: Duration = Duration::from_secs(3);
+/// A version of whose root node or metadata nothing comes for so long, or nothing that makes sense, gives way to any other
+/// that is heard.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What the command line says.
 #[derive(Debug)]
@@ -107,6 +110,11 @@ pub struct Options {
 #[error("the share has changed")]
 struct Changed;
 
+/// What a server says of a share contradicts itself.
+#[derive(Debug, Error)]
+#[error("{0}")]
+struct Contradiction(&'static str);
+
 /// Blocks cannot be written any more; the writer's own error says why.
 #[derive(Debug, Error)]
 #[error("writing has failed")]
@@ -131,6 +139,7 @@ pub fn receive(options: &Options) -> anyhow::Result<Exit> {
         transfer.wait_for_record()?;
         match transfer.sync() {
             Err(e) if e.is::<Changed>() => tracing::info!("the share has changed: starting over"),
+            Err(e) if is_nonsense(&e) => transfer.wait_for_another(e)?,
             Ok(Exit::Ok) if options.seed => {
                 complete.store(true, Ordering::SeqCst);
                 transfer.serve_on()?;
@@ -153,14 +162,16 @@ struct Transfer<'a> {
     network: Network,
     opener: Opener,
     choice: Choice,
+    /// Of earlier runs, where records prove anything.
+    remembered: Option<Remembered>,
     fetch: Fetch,
     progress: Progress,
     started: Instant,
     heard: Instant,
     symbol: Instant,
     changed: bool,
-    /// Until then the root node should come.
-    root_due: Option<Instant>,
+    /// Until then the next block of root node or metadata should come.
+    due: Option<Instant>,
     liars: u32,
     seed: Option<Seed>,
     /// Everything has come: nothing is waited for but a new version.
@@ -176,8 +187,15 @@ struct Tree {
     root: Root,
     entries: Vec<Entry>,
     /// Of the root, then of each entry.
-    metadata: Option<Vec<Metadata>>,
+    metadata: Vec<Metadata>,
     leaves: Vec<BlockRef>,
+}
+
+impl Tree {
+    /// What is not in the listing is not in the share.
+    fn is_whole_folder(&self) -> bool {
+        self.root.kind == RootKind::Folder && !self.root.incomplete
+    }
 }
 
 impl<'a> Transfer<'a> {
@@ -192,7 +210,13 @@ impl<'a> Transfer<'a> {
         let key = shared.map(|k| Arc::new(ShareKey::new(Arc::new(k), &options.name)));
         let group_key = group_key(key.as_deref());
         let prefix = SharePrefix::of_name(group_key, &options.name);
-        let trust = options.trust.map(|key| Trust::new(key, &options.name, now));
+        let proof = match (options.trust, &key) {
+            (Some(key), _) => Proof::Signed(Trust::new(key, &options.name, now)),
+            (None, Some(_)) => Proof::Sealed,
+            (None, None) => Proof::None,
+        };
+        let remembered = remembered(options, &proof, group_key)?;
+        let floor = remembered.as_ref().map_or(0, Remembered::generation);
         let mut network = Network::open(prefix, &options.interfaces).context("receiving socket")?;
         network.join(ROOT_CHANNEL);
         network.tell(now);
@@ -212,10 +236,17 @@ impl<'a> Transfer<'a> {
             None
         };
         network.look_at_interfaces(now)?;
+        let proven = options.trust.is_some() || options.keyfile.is_some();
+        if options.archive && options.pinned.is_some() && !proven {
+            tracing::warn!(
+                "a root hash covers neither modes nor times: they are not taken (with --trust or --keyfile they are)"
+            );
+        }
         Ok(Self {
             options,
             network,
-            choice: Choice::new(options.pinned, trust, now),
+            choice: Choice::new(options.pinned, proof, floor, now),
+            remembered,
             fetch: Fetch::new(
                 Window::new(START_WINDOW, MAX_WINDOW, now),
                 options.limit,
@@ -228,7 +259,7 @@ impl<'a> Transfer<'a> {
             heard: now,
             symbol: now,
             changed: false,
-            root_due: None,
+            due: None,
             liars: 0,
             seed,
             resting: false,
@@ -259,6 +290,9 @@ impl<'a> Transfer<'a> {
         let root = self.fetch_root(&record)?;
         let (folder, file_name) = self.target(&root)?;
         let tree = self.fetch_tree(&record, root, file_name.as_deref())?;
+        if file_name.is_none() && !self.options.dry_run {
+            make_folder(&folder, tree.metadata[0].mode)?;
+        }
         let mut place = if folder.exists() || !self.options.dry_run {
             Some(Place::open(&folder).with_context(|| folder.display().to_string())?)
         } else {
@@ -271,12 +305,12 @@ impl<'a> Transfer<'a> {
                 .with_context(|| folder.display().to_string())?;
             self.seed_version(&record, &tree, &folder, Place::partial_name(label));
         }
-        let applied = tree.metadata.as_ref().filter(|_| self.options.archive);
-        let of_entries = applied.map(|m| match tree.root.kind {
-            RootKind::Folder => &m[1..],
-            RootKind::File { .. } => &m[..1],
-        });
-        let mut plan = Plan::compare(&tree.entries, of_entries, &tree.leaves, place.as_mut())?;
+        let of_entries = match tree.root.kind {
+            RootKind::Folder => &tree.metadata[1..],
+            RootKind::File { .. } => &tree.metadata[..1],
+        };
+        let modes = Modes::new(of_entries, self.keeps_metadata(), current_umask());
+        let mut plan = Plan::compare(&tree.entries, modes, &tree.leaves, place.as_mut())?;
         let bytes = tree.root.content.length;
         let missing: u64 = plan.wanted().map(|b| u64::from(b.length)).sum();
         let wanted = plan.wanted().count() as u64;
@@ -302,7 +336,7 @@ impl<'a> Transfer<'a> {
                         Ok(())
                     })?;
                 }
-                let delete = self.options.delete && !tree.root.incomplete;
+                let delete = self.options.delete && tree.is_whole_folder();
                 finish::describe(delete, &tree.entries, &plan, place.as_mut())?;
                 if self.options.delete && tree.root.incomplete {
                     tracing::warn!("{NOTHING_DELETED}");
@@ -324,16 +358,24 @@ impl<'a> Transfer<'a> {
         mut plan: Plan<'_>,
         place: &mut Place,
     ) -> anyhow::Result<Exit> {
+        let (needed, room) = (plan.room_needed(place), place.room()?);
+        if let Some(room) = room.filter(|room| *room < needed) {
+            bail!(
+                "{}: {} are needed and {} are free: nothing was fetched",
+                self.options.dest.display(),
+                human_bytes(needed),
+                human_bytes(room)
+            );
+        }
         plan.begin(place, self.options.delete)?;
         let wanted: Vec<BlockRef> = plan.wanted().collect();
         self.fetch_and_write(&wanted, &mut plan, place)?;
-        let folder = tree.root.kind == RootKind::Folder;
+        let folder = tree.root.kind == RootKind::Folder && self.keeps_metadata();
         let removed = finish::finish(
             self.options.delete,
-            !tree.root.incomplete,
+            self.options.delete && tree.is_whole_folder(),
             &tree.entries,
-            tree.metadata.as_deref().filter(|_| self.options.archive),
-            folder,
+            tree.metadata.first().filter(|_| folder),
             &mut plan,
             place,
         )?;
@@ -438,14 +480,12 @@ impl<'a> Transfer<'a> {
             kind: tree.root.kind,
             entries: tree.entries.clone(),
             stamps: Vec::new(),
-            metadata: tree.metadata.clone().unwrap_or_default(),
+            metadata: tree.metadata.clone(),
             unread: usize::from(tree.root.incomplete),
             special: Vec::new(),
         };
-        let known = (record.metadata.length > 0)
-            .then(|| Index::known(scan, &tree.leaves, partial, self.opener.group_key()));
-        match known {
-            Some(Ok(index)) if index.root == record.root && index.metadata == record.metadata => {
+        match Index::known(scan, &tree.leaves, partial, self.opener.group_key()) {
+            Ok(index) if index.root == record.root && index.metadata == record.metadata => {
                 seed.serve(Share {
                     index: Arc::new(index),
                     generation: record.generation,
@@ -482,7 +522,19 @@ impl<'a> Transfer<'a> {
         }
     }
 
-    /// The folder to write in, made if missing, and for a shared file its name there.
+    /// Whether modes and times are taken as they are: what is pinned is a root hash, which does not cover them.
+    fn keeps_metadata(&self) -> bool {
+        let Options {
+            archive,
+            pinned,
+            trust,
+            keyfile,
+            ..
+        } = self.options;
+        *archive && (pinned.is_none() || trust.is_some() || keyfile.is_some())
+    }
+
+    /// The folder to write in, and for a shared file its name there.
     fn target(&self, root: &Root) -> anyhow::Result<(PathBuf, Option<Vec<u8>>)> {
         let dest = &self.options.dest;
         let usage = |message: String| ExitError::new(Exit::Usage, message);
@@ -494,9 +546,6 @@ impl<'a> Transfer<'a> {
                     dest.display(),
                     self.options.name
                 );
-                if !self.options.dry_run {
-                    fs::create_dir_all(dest).with_context(|| dest.display().to_string())?;
-                }
                 Ok((dest.clone(), None))
             }
             RootKind::File { .. } => {
@@ -522,9 +571,9 @@ impl<'a> Transfer<'a> {
     }
 
     fn fetch_root(&mut self, record: &Record) -> anyhow::Result<Root> {
-        self.root_due = Some(Instant::now() + ROOT_PATIENCE);
+        self.due = Some(Instant::now() + PATIENCE);
         let bytes = self.fetch_all(&[record.root])?;
-        self.root_due = None;
+        self.due = None;
         let bytes = bytes.get(&record.root.hash).context("root node")?;
         Root::decode(bytes).context("root node")
     }
@@ -550,19 +599,12 @@ impl<'a> Transfer<'a> {
                     },
                 }]
             }
-            _ => listing::decode(&self.fetch_stream(root.listing)?, root.entries)?,
+            _ => listing::decode(&self.fetch_listing(root.listing)?, root.entries)?,
         };
-        let mut metadata = None;
-        if (self.options.archive || self.options.seed) && record.metadata.length > 0 {
-            let expected = root.entries + 1;
-            ensure!(
-                record.metadata.length == expected * METADATA_SIZE as u64,
-                "metadata and listing do not agree"
-            );
-            let bytes = self.fetch_stream(record.metadata)?;
-            metadata = Some(listing::decode_metadata(&bytes, expected)?);
-        }
-        let leaves = self.fetch_leaves(root.content)?;
+        self.due = Some(Instant::now() + PATIENCE);
+        let metadata = self.fetch_metadata(record.metadata, root.entries + 1)?;
+        self.due = None;
+        let leaves = self.fetch_leaves(root.content, root.entries)?;
         Ok(Tree {
             root,
             entries,
@@ -571,41 +613,64 @@ impl<'a> Transfer<'a> {
         })
     }
 
-    fn fetch_stream(&mut self, stream: Stream) -> anyhow::Result<Vec<u8>> {
+    fn fetch_listing(&mut self, stream: Stream) -> anyhow::Result<Vec<u8>> {
         ensure!(
             stream.length <= MAX_LISTING,
             "a listing of {} bytes is too large",
             stream.length
         );
-        let leaves = self.fetch_leaves(stream)?;
-        let blocks = self.fetch_all(&leaves)?;
+        let leaves = self.fetch_leaves(stream, 0)?;
+        // no path comes twice, so no block does
+        let different: HashSet<BlockHash> = leaves.iter().map(|l| l.hash).collect();
+        ensure!(
+            different.len() == leaves.len(),
+            Contradiction("the listing repeats itself")
+        );
+        self.fetch_bytes(&leaves)
+    }
+
+    fn fetch_metadata(&mut self, stream: Stream, expected: u64) -> anyhow::Result<Vec<Metadata>> {
+        ensure!(
+            stream.length == expected * METADATA_SIZE as u64,
+            Contradiction("metadata and listing do not agree")
+        );
+        let leaves = self.fetch_leaves(stream, 0)?;
+        let bytes = self.fetch_bytes(&leaves)?;
+        Ok(listing::decode_metadata(&bytes, expected)?)
+    }
+
+    fn fetch_bytes(&mut self, leaves: &[BlockRef]) -> anyhow::Result<Vec<u8>> {
+        let blocks = self.fetch_all(leaves)?;
         let mut bytes = Vec::new();
-        for leaf in &leaves {
+        for leaf in leaves {
             bytes.extend_from_slice(blocks.get(&leaf.hash).context("block of a listing")?);
         }
         Ok(bytes)
     }
 
-    /// The leaf blocks of a stream, in order.
-    fn fetch_leaves(&mut self, stream: Stream) -> anyhow::Result<Vec<BlockRef>> {
-        let top = stream.top.map(|block| Child {
-            block,
-            span: stream.length,
-        });
-        let mut level: Vec<Child> = top.into_iter().collect();
-        for depth in (1..=stream.depth).rev() {
-            let size: u64 = level.iter().map(|c| u64::from(c.block.length)).sum();
-            ensure!(size <= MAX_IN_MEMORY, "the share has too many blocks");
-            let blocks: Vec<BlockRef> = level.iter().map(|c| c.block).collect();
+    /// The leaf blocks of a stream of so many files, in order.
+    fn fetch_leaves(&mut self, stream: Stream, files: u64) -> anyhow::Result<Vec<BlockRef>> {
+        let mut descent = Descent::new(&stream, files);
+        while let Some(blocks) = descent.wanted()? {
             let nodes = self.fetch_all(&blocks)?;
-            let mut below = Vec::new();
-            for child in &level {
-                let bytes = nodes.get(&child.block.hash).context("hash node")?;
-                below.extend(tree::decode_node(bytes, depth, child.span)?);
-            }
-            level = below;
+            descent.take(|hash| nodes.get(hash).map(Vec::as_slice))?;
         }
-        Ok(level.into_iter().map(|c| c.block).collect())
+        Ok(descent.leaves()?)
+    }
+
+    /// What was fetched makes no sense: waits for somebody who says something else.
+    fn wait_for_another(&mut self, why: anyhow::Error) -> anyhow::Result<()> {
+        self.choice.nothing_comes();
+        self.due = None;
+        self.fetch.clear();
+        let until = Instant::now() + PATIENCE;
+        while !self.changed {
+            if Instant::now() >= until {
+                return Err(why);
+            }
+            self.turn()?;
+        }
+        Ok(())
     }
 
     fn fetch_all(&mut self, blocks: &[BlockRef]) -> anyhow::Result<HashMap<BlockHash, Vec<u8>>> {
@@ -644,6 +709,7 @@ impl<'a> Transfer<'a> {
                     Event::Leave(channel) => self.network.leave(channel),
                     Event::Liar(source) => self.name_liar(source),
                     Event::Block { block, bytes } => {
+                        self.due = self.due.map(|_| Instant::now() + PATIENCE);
                         self.stats.blocks_fetched += 1;
                         self.stats.bytes += u64::from(block.length);
                         self.shown.done += u64::from(block.length);
@@ -683,7 +749,7 @@ impl<'a> Transfer<'a> {
         self.network.wait(self.fetch.poll_timeout())?;
         self.take_packets()?;
         let now = Instant::now();
-        if self.root_due.is_some_and(|due| now >= due) {
+        if self.due.is_some_and(|due| now >= due) {
             self.choice.nothing_comes();
         }
         self.show(now);
@@ -749,12 +815,30 @@ impl<'a> Transfer<'a> {
                 );
                 return;
             }
+            Verdict::RolledBack => {
+                tracing::warn!("{source} shares an older version than this host has had: ignored");
+                return;
+            }
             Verdict::Ignored => return,
         }
+        self.remember();
         self.network.heard(server, interface, now);
         if let Some(followed) = self.choice.record() {
             let limit = window_limit(followed, self.options.limit);
             self.fetch.set_record(record, limit, now);
+        }
+    }
+
+    /// Behind what is proven nobody leads this host back, in later runs either.
+    fn remember(&mut self) {
+        let proven = self.choice.proven();
+        let Some(remembered) = self.remembered.as_mut().filter(|_| !self.options.dry_run) else {
+            return;
+        };
+        if let Err(e) = remembered.raise(proven) {
+            let file = remembered.file().display();
+            tracing::warn!("{file}: {e}: which version this was is not remembered");
+            self.remembered = None;
         }
     }
 
@@ -768,6 +852,13 @@ impl<'a> Transfer<'a> {
     /// Servers have been heard, and none of them has the version that is wanted.
     fn nothing_acceptable(&self) -> String {
         let name = &self.options.name;
+        if let (Some(remembered), 1..) = (&self.remembered, self.choice.rolled_back()) {
+            let file = remembered.file().display();
+            return format!(
+                "lc:{name} is served in older versions only than this host has had: somebody sends again what he has \
+                 recorded, or the server's clock is behind. If an older one is right, remove {file}"
+            );
+        }
         match self.choice.trust() {
             Some((key, refused)) if refused > 0 => {
                 format!(
@@ -817,6 +908,24 @@ impl<'a> Transfer<'a> {
 const NOTHING_DELETED: &str =
     "the server could not read all of the share, so nothing is deleted here";
 
+/// Whether a server has said something that nobody can follow.
+fn is_nonsense(e: &anyhow::Error) -> bool {
+    e.is::<WireError>() || e.is::<ListingError>() || e.is::<TreeError>() || e.is::<Contradiction>()
+}
+
+/// Makes DEST, which nobody may enter who may not enter what is shared.
+fn make_folder(path: &Path, mode: u16) -> anyhow::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let above = path.parent().unwrap_or(Path::new(""));
+    let made = fs::create_dir_all(above).and_then(|()| {
+        let mode = u32::from(mode & 0o777 | 0o700);
+        DirBuilder::new().mode(mode).create(path)
+    });
+    made.with_context(|| path.display().to_string())
+}
+
 /// Writes blocks as they come.
 fn write_all(
     blocks: Receiver<(BlockRef, Vec<u8>)>,
@@ -829,6 +938,22 @@ fn write_all(
         queued.fetch_sub(1, Ordering::SeqCst);
     }
     plan.flush(place)
+}
+
+/// What earlier runs have heard of a share whose records are proven. Without a place to keep it nothing is remembered.
+fn remembered(
+    options: &Options,
+    proof: &Proof,
+    group_key: &[u8],
+) -> anyhow::Result<Option<Remembered>> {
+    let key = match proof {
+        Proof::None => return Ok(None),
+        Proof::Sealed => group_key,
+        Proof::Signed(trust) => trust.key().public_key(),
+    };
+    let folder = Remembered::folder_of_user();
+    let load = |folder: PathBuf| Remembered::load(&folder, &options.name, key);
+    Ok(folder.map(load).transpose()?)
 }
 
 /// Channels of the normal rate that make sense: what the server allows, what this side wants.

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
 use librecast::channel::SharePrefix;
+use librecast::cli::ExitError;
 use librecast::id::SecretKey;
 use nix::sys::eventfd::EventFd;
 
@@ -17,6 +18,7 @@ use super::notices::{Notices, explain};
 use super::pace::{Pace, Reason};
 use crate::index::{HashCache, Index, IndexError};
 use crate::record::Version;
+use crate::remembered::{Remembered, milliseconds};
 use crate::scan::Scan;
 use crate::sealing::{ShareKey, group_key};
 use crate::signature::sign;
@@ -50,6 +52,20 @@ pub struct Watched {
 }
 
 impl Watched {
+    /// What earlier runs have published, where receivers remember it as well.
+    fn remembered(&self) -> Result<Option<Remembered>, ExitError> {
+        let signer = self.signer.as_ref().map(|s| *s.peer_id().public_key());
+        let key = match (&signer, &self.key) {
+            (Some(signer), _) => &signer[..],
+            (None, Some(_)) => group_key(self.key.as_deref()),
+            (None, None) => return Ok(None),
+        };
+        let folder = Remembered::folder_of_user();
+        folder
+            .map(|f| Remembered::load(&f, &self.name, key))
+            .transpose()
+    }
+
     /// Whether this is the same share; another limit makes it no other one.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
@@ -89,6 +105,8 @@ struct Watch {
     /// The path is not there, and that has been said.
     missing: bool,
     published: Option<Share>,
+    /// Receivers go back behind no version of a share that is signed or sealed; nor does the server.
+    remembered: Option<Remembered>,
     /// What it was made of, where that is more than what is in it: files that could not be read.
     found: Option<Scan>,
     /// A changed state that was seen once: it is published when it is seen again.
@@ -174,6 +192,7 @@ impl Watch {
             notices: None,
             missing: false,
             published: None,
+            remembered: None,
             found: None,
             pending: None,
             unsettled: 0,
@@ -190,6 +209,7 @@ impl Watch {
     }
 
     fn first(&mut self) -> anyhow::Result<Update> {
+        self.remembered = self.watched.remembered()?;
         let path = &self.watched.path;
         let scan = Scan::of(path).with_context(|| path.display().to_string())?;
         match Notices::of(path) {
@@ -312,13 +332,22 @@ impl Watch {
     }
 
     fn publish(&mut self, index: Index, first: bool) -> Update {
-        let clock = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_millis() as u64;
         let last = self.published.as_ref().map_or(0, |s| s.generation);
+        let earlier = self.remembered.as_ref().map_or(0, Remembered::generation);
+        let clock = milliseconds(SystemTime::now());
+        let generation = clock.max(last + 1).max(earlier + 1);
+        if let Some(remembered) = &mut self.remembered
+            && let Err(e) = remembered.raise(generation)
+        {
+            let file = remembered.file().display();
+            tracing::warn!(
+                "{file}: {e}: after a restart with a clock that is behind receivers refuse lc:{}",
+                self.watched.name
+            );
+            self.remembered = None;
+        }
         let version = Version {
-            generation: clock.max(last + 1),
+            generation,
             root: index.root,
             metadata: index.metadata,
         };
@@ -420,6 +449,20 @@ mod tests {
         generation(watch.look(false).unwrap());
         assert_eq!(watch.found, None);
         assert!(watch.look(false).is_none() && watch.look(false).is_none());
+    }
+
+    #[test]
+    fn after_a_restart_with_a_clock_that_is_behind_versions_still_grow() {
+        let dir = tempfile::tempdir().unwrap();
+        let later = milliseconds(SystemTime::now()) + 3_600_000;
+        let mut remembered = Remembered::load(dir.path(), "t", b"key").unwrap();
+        remembered.raise(later).unwrap();
+        let mut watch = watch(dir.path());
+        watch.remembered = Some(remembered);
+        let index = watch.index(Scan::of(dir.path()).unwrap()).unwrap();
+        assert_eq!(generation(watch.publish(index, true)), later + 1);
+        let kept = Remembered::load(dir.path(), "t", b"key").unwrap();
+        assert_eq!(kept.generation(), later + 1);
     }
 
     #[test]
