@@ -2,11 +2,12 @@
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use librecast::cli::{Exit, ExitError, finish, init_logging};
@@ -50,9 +51,11 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve files and folders until told to stop
-    #[command(
-        after_help = "Example:\n  lcsync share --name backup -i eth0 --bwlimit 200M /srv/data"
-    )]
+    #[command(after_help = "Examples:\n  \
+        lcsync share /srv/photos              as lc:photos, on all interfaces; prints name and root hash\n  \
+        lcsync share --name backup -i eth0 --bwlimit 200M /srv/data\n  \
+        lcsync share --sign owner.key --keyfile team.key plans/\n  \
+        lcsync share --config /etc/lcsync/site.toml")]
     Share(Share),
     /// Make a key that hosts share (for --keyfile), or one that signs
     #[command(after_help = "Examples:\n  \
@@ -66,6 +69,8 @@ enum Command {
         file: PathBuf,
     },
     /// Print the root hash of a file or folder
+    #[command(after_help = "Example:\n  \
+        lcsync hash /backup/photos            what `lcsync share` prints of it, whatever modes and times are")]
     Hash {
         /// File or folder
         path: PathBuf,
@@ -108,20 +113,20 @@ struct Sync {
     /// Where to
     #[arg(value_name = "DEST", required = true)]
     dest: Option<PathBuf>,
-    /// Archive: folders, links, modes, times (locally also owners, if permitted)
-    #[arg(short)]
+    /// Archive: modes and times as well (locally also folders, links and, if permitted, owners)
+    #[arg(short, long)]
     archive: bool,
-    /// Recurse into folders (local SRC)
-    #[arg(short)]
+    /// Recurse into folders (a share comes whole anyway)
+    #[arg(short, long)]
     recursive: bool,
     /// Dry run: say what would be done
-    #[arg(short = 'n')]
+    #[arg(short = 'n', long)]
     dry_run: bool,
     /// Print the names of changed files
-    #[arg(short)]
+    #[arg(short, long)]
     verbose: bool,
     /// Print nothing but errors
-    #[arg(short)]
+    #[arg(short, long)]
     quiet: bool,
     /// Delete from DEST what is not in SRC
     #[arg(long)]
@@ -166,19 +171,85 @@ pub fn main() -> ExitCode {
 }
 
 /// Options of a transfer have no meaning before a verb; `--log` has. (The parser's own rule for this
-/// takes `--log debug share PATH` for a SRC called "share".)
+/// takes `--log debug share PATH` for a SRC called "share".) Nor have those of a share where SRC is a path.
 fn parse(args: impl IntoIterator<Item = OsString>) -> clap::error::Result<Cli> {
     let mut command = Cli::command();
-    let matches = command.try_get_matches_from_mut(args)?;
-    let stray = matches.ids().map(clap::Id::as_str).find(|id| {
-        let given = matches.value_source(id) == Some(ValueSource::CommandLine);
-        given && !["log", "Sync"].contains(id)
-    });
-    if let (Some((verb, _)), Some(id)) = (matches.subcommand(), stray) {
-        let message = format!("`{id}` must follow `{verb}`, if `{verb}` knows it");
-        return Err(command.error(ErrorKind::ArgumentConflict, message));
+    let matches = command
+        .try_get_matches_from_mut(args)
+        .map_err(|e| explain(e, &mut command))?;
+    let given = |id: &&str| matches.value_source(id) == Some(ValueSource::CommandLine);
+    let mut conflict = |message| Err(command.error(ErrorKind::ArgumentConflict, message));
+    if let Some((verb, _)) = matches.subcommand() {
+        let mut ids = matches.ids().map(clap::Id::as_str).filter(given);
+        if let Some(id) = ids.find(|id| !["log", "Sync"].contains(id)) {
+            return conflict(format!("`{id}` must follow `{verb}`, if `{verb}` knows it"));
+        }
+    } else if !matches
+        .get_one::<OsString>("source")
+        .is_some_and(|s| s.as_bytes().starts_with(b"lc:"))
+    {
+        let ids = SHARES_ONLY.iter().map(|(id, shown)| (*id, *shown));
+        if let Some((_, shown)) = ids.into_iter().find(|(id, _)| given(id)) {
+            return conflict(format!(
+                "{shown} is for shares: SRC would have to be lc:NAME"
+            ));
+        }
     }
     Cli::from_arg_matches(&matches)
+}
+
+/// Options that mean nothing where SRC is a path.
+const SHARES_ONLY: [(&str, &str); 8] = [
+    ("interface", "-i"),
+    ("trust", "--trust"),
+    ("seed", "--seed"),
+    ("stats", "--stats"),
+    ("keyfile", "--keyfile"),
+    ("timeout", "--timeout"),
+    ("bwlimit", "--bwlimit"),
+    ("json", "--json"),
+];
+
+/// What who is used to rsync may try is told what to do instead.
+fn explain(error: clap::Error, command: &mut clap::Command) -> clap::Error {
+    let argument = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(argument)) if error.kind() == ErrorKind::UnknownArgument => {
+            argument.clone()
+        }
+        _ => return error,
+    };
+    match instead_of(&argument) {
+        Some(instead) => {
+            command.error(ErrorKind::UnknownArgument, format!("{argument}: {instead}"))
+        }
+        None => error,
+    }
+}
+
+fn instead_of(argument: &str) -> Option<&'static str> {
+    Some(match argument {
+        "-z" | "--compress" => "nothing is compressed on the way; leave it out",
+        "-P" | "--progress" | "--partial" => {
+            "progress is shown on a terminal (else use --json), and what has come is always kept; leave it out"
+        }
+        "--exclude" | "--exclude-from" | "--include" | "--include-from" | "--filter" | "-f" => {
+            "nothing can be left out; name the folders that are wanted one by one"
+        }
+        "-c" | "--checksum" => {
+            "shares are always compared by their content; local files by size and time"
+        }
+        "-l" | "--links" | "-p" | "--perms" | "-t" | "--times" | "-o" | "--owner" | "-g"
+        | "--group" | "-D" => "use -a, which has this and more",
+        "-H" | "--hard-links" | "-A" | "--acls" | "-X" | "--xattrs" | "-S" | "--sparse" => {
+            "hard links, ACLs, extended attributes and holes are not kept; leave it out"
+        }
+        "-e" | "--rsh" => "nothing connects to a host; serve with `lcsync share`, fetch lc:NAME",
+        "--inplace" | "--append" => "a file is always replaced as a whole; leave it out",
+        "--delete-after" | "--delete-before" | "--delete-during" | "--del" => {
+            "use --delete, which deletes at the end"
+        }
+        _ => return None,
+    })
 }
 
 fn run(cli: Cli) -> anyhow::Result<Exit> {
@@ -338,6 +409,15 @@ mod tests {
                 .command
                 .is_none()
         );
+        let long = [
+            "--archive",
+            "--dry-run",
+            "--verbose",
+            "--recursive",
+            "--quiet",
+        ];
+        assert!(parse(&[&long[..], &["src", "dest"]].concat()).is_ok());
+        assert!(parse(&["-r", "lc:x", "dest"]).is_ok());
         assert!(parse(&["share", "x", "--sign", "k"]).is_ok());
         assert!(parse(&["share", "--config", "f", "-i", "a", "--bwlimit", "1M"]).is_ok());
         assert!(parse(&["keygen", "--sign", "k"]).is_ok());
@@ -357,6 +437,8 @@ mod tests {
             &["keygen"],
             &["-a", "share", "x"],
             &["--timeout", "3s", "hash", "x"],
+            &["src", "dest", "--timeout", "30s"],
+            &["src", "dest", "-i", "lo"],
         ] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }

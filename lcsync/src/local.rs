@@ -12,6 +12,7 @@ use librecast::cli::{Exit, ExitError};
 use librecast::interrupt;
 
 use crate::listing::{Entry, Kind, Metadata, is_plain_name, shown};
+use crate::name::check_name;
 use crate::place::{Found, Owner, Place, current_umask, system_time};
 use crate::progress::print_line;
 use crate::scan::{Files, Scan};
@@ -49,7 +50,7 @@ pub fn copy(options: &Options) -> anyhow::Result<Exit> {
     } else {
         fs::symlink_metadata(&options.source)
     };
-    let meta = meta.with_context(|| shown.to_string())?;
+    let meta = meta.map_err(|e| no_source(options, &e))?;
     if options.delete && !options.recursive {
         let message = "--delete does not work without -r or -a";
         return Err(ExitError::new(Exit::Usage, message).into());
@@ -79,6 +80,17 @@ pub fn copy(options: &Options) -> anyhow::Result<Exit> {
     let mut copier = Copier::open(options, &job)?;
     copier.run(&mut job)?;
     copier.close(&job)
+}
+
+/// A share's name without `lc:` looks like a path.
+fn no_source(options: &Options, error: &io::Error) -> anyhow::Error {
+    let (source, dest) = (options.source.display(), options.dest.display());
+    let name = options.source.to_str().filter(|n| !n.contains('/'));
+    if error.kind() == io::ErrorKind::NotFound && name.is_some_and(|n| check_name(n).is_ok()) {
+        let share = format!("to fetch the share of this name: lcsync lc:{source} {dest}");
+        return anyhow::anyhow!("{source}: no such file or folder; {share}");
+    }
+    anyhow::anyhow!("{source}: {error}")
 }
 
 /// What is copied where.

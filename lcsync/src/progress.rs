@@ -10,6 +10,11 @@ use serde_json::json;
 const JSON_INTERVAL: Duration = Duration::from_secs(1);
 /// Between two changes of the bar.
 const BAR_INTERVAL: Duration = Duration::from_millis(100);
+/// Who waits for longer is told, without a terminal as well, once.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Before it is known how much there is to fetch.
+const TEXT: &str = "{msg}";
+const BAR: &str = "{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta} {msg}";
 
 /// A transfer at one moment.
 #[derive(Debug, Clone, Copy, Default)]
@@ -28,60 +33,107 @@ pub struct Snapshot {
 #[derive(Debug)]
 pub struct Progress {
     bar: Option<ProgressBar>,
+    /// What the bar looks like.
+    template: &'static str,
     json: bool,
+    quiet: bool,
+    started: Instant,
     shown: Instant,
     shown_done: u64,
+    waiting_said: bool,
 }
 
 impl Progress {
     /// A bar if stderr is a terminal and neither `quiet` nor `json` is set.
     #[must_use]
     pub fn new(json: bool, quiet: bool, now: Instant) -> Self {
-        let bar = (!json && !quiet && std::io::stderr().is_terminal()).then(|| {
-            let style = ProgressStyle::with_template(
-                "{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta} {msg}",
-            );
-            let bar = ProgressBar::new(0);
-            if let Ok(style) = style {
-                bar.set_style(style);
-            }
-            bar
-        });
+        let bar = !json && !quiet && std::io::stderr().is_terminal();
         Self {
-            bar,
+            bar: bar.then(|| ProgressBar::new(0)),
+            template: "",
             json,
+            quiet,
+            started: now,
             shown: now,
             shown_done: 0,
+            waiting_said: false,
         }
+    }
+
+    /// Nobody has been heard yet: shows what is waited for, if it is time to.
+    pub fn wait(&mut self, share: &str, interfaces: &str, left: Duration, now: Instant) {
+        if !self.is_time(now) {
+            return;
+        }
+        let seconds = left.as_secs_f64().ceil();
+        let line = format!("waiting for {share} on {interfaces}; gives up in {seconds} s");
+        let patient = now.saturating_duration_since(self.started) < PATIENCE;
+        if self.bar.is_some() {
+            self.set_template(TEXT);
+            self.set_message(line);
+        } else if !self.json && !self.quiet && !patient && !self.waiting_said {
+            self.waiting_said = true;
+            eprintln!("{line}");
+        }
+        self.event(&json!({
+            "event": "waiting", "share": share, "interfaces": interfaces, "gives_up_s": seconds,
+        }));
+        self.shown = now;
     }
 
     /// Shows a snapshot, if it is time to.
     pub fn show(&mut self, snapshot: &Snapshot, now: Instant) {
-        let interval = if self.json {
-            JSON_INTERVAL
-        } else {
-            BAR_INTERVAL
-        };
-        let elapsed = now.saturating_duration_since(self.shown);
-        if elapsed < interval {
+        if !self.is_time(now) {
             return;
+        }
+        let elapsed = now.saturating_duration_since(self.shown);
+        let loss = snapshot.loss * 100.0;
+        let channels = snapshot.channels;
+        if snapshot.total == 0 {
+            self.set_template(TEXT);
+            self.set_message("reading what there is".to_owned());
+        } else {
+            self.set_template(BAR);
+            self.set_message(format!("loss {loss:.1} %, {channels} channels"));
         }
         if let Some(bar) = &self.bar {
             bar.set_length(snapshot.total);
             bar.set_position(snapshot.done);
-            bar.set_message(format!(
-                "loss {:.1} %, {} channels",
-                snapshot.loss * 100.0,
-                snapshot.channels
-            ));
         }
         let rate =
             snapshot.done.saturating_sub(self.shown_done) as f64 * 8.0 / elapsed.as_secs_f64();
         self.event(&json!({
             "event": "progress", "bytes": snapshot.done, "total_bytes": snapshot.total, "rate_bps": rate as u64,
-            "loss": (snapshot.loss * 1e4).round() / 1e4, "channels": snapshot.channels,
+            "loss": (snapshot.loss * 1e4).round() / 1e4, "channels": channels,
         }));
         (self.shown, self.shown_done) = (now, snapshot.done);
+    }
+
+    fn is_time(&self, now: Instant) -> bool {
+        let interval = if self.json {
+            JSON_INTERVAL
+        } else {
+            BAR_INTERVAL
+        };
+        now.saturating_duration_since(self.shown) >= interval
+    }
+
+    /// What was done under another template does not count in the speed.
+    fn set_template(&mut self, template: &'static str) {
+        let Some(bar) = self.bar.as_ref().filter(|_| self.template != template) else {
+            return;
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        bar.reset();
+        self.template = template;
+    }
+
+    fn set_message(&self, message: String) {
+        if let Some(bar) = &self.bar {
+            bar.set_message(message);
+        }
     }
 
     /// Prints one JSON line, if JSON is wanted.

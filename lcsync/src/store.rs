@@ -9,8 +9,8 @@
 //! A key is a hash over device, inode, size, mtime and ctime of the files that the blocks were made of. Nothing
 //! depends on a store: without it, or when a file of it is damaged, everything is hashed again.
 
-use std::fs::{self, DirBuilder};
-use std::io::{self, Write};
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -19,6 +19,7 @@ use librecast::wire::{Reader, WireError, Writer};
 use nix::unistd::geteuid;
 
 use crate::block::{BlockHash, BlockRef, MAX_BLOCK};
+use crate::folder::open_named;
 use crate::leaves::{HashCache, Known};
 
 const MAGIC: &[u8; 12] = b"lcsync index";
@@ -85,6 +86,7 @@ impl Store {
         file.write_all(&encode(cache))?;
         file.as_file().sync_data()?;
         file.persist(self.file_of(shared))?;
+        File::open(&self.0)?.sync_all()?;
         self.remove_oldest()
     }
 
@@ -112,17 +114,20 @@ impl Store {
 
 /// A file that somebody else made could name blocks that are not there.
 fn read_own(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    let meta = match fs::metadata(path) {
+    let file = match open_named(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        meta => meta?,
+        file => file?,
     };
+    let meta = file.metadata()?;
     if meta.uid() != geteuid().as_raw() {
         return Err(io::Error::other("belongs to somebody else"));
     }
     if meta.len() > MAX_SIZE {
         return Err(io::Error::other("too large"));
     }
-    fs::read(path).map(Some)
+    let mut bytes = Vec::with_capacity(meta.len() as usize);
+    file.take(MAX_SIZE).read_to_end(&mut bytes)?;
+    Ok(Some(bytes))
 }
 
 fn encode(cache: &HashCache) -> Vec<u8> {

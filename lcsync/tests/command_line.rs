@@ -56,6 +56,68 @@ fn unknown_flags_and_impossible_names_are_wrong_usage() {
 }
 
 #[test]
+fn an_option_that_would_be_ignored_is_wrong_usage_and_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("src")).unwrap();
+    for (option, value) in [
+        ("--trust", Some("foo")),
+        ("--seed", None),
+        ("--json", None),
+        ("--stats", None),
+        ("--keyfile", Some("k")),
+        ("--timeout", Some("3s")),
+        ("--bwlimit", Some("1M")),
+        ("-i", Some("lo")),
+    ] {
+        let args: Vec<&str> = ["-a", "src/", "d", option]
+            .into_iter()
+            .chain(value)
+            .collect();
+        let said = format!("{option} is for shares");
+        ends(&lcsync(dir.path(), &args), 2, &said);
+        assert!(!dir.path().join("d").exists());
+    }
+}
+
+#[test]
+fn who_types_what_rsync_understands_is_understood_or_told_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("src")).unwrap();
+    fs::write(dir.path().join("src/f"), "words").unwrap();
+    let dry = lcsync(dir.path(), &["--archive", "--dry-run", "src/", "d"]);
+    ends(&dry, 0, "");
+    assert_eq!(dry.stdout, b"f\n");
+    ends(&lcsync(dir.path(), &["--archive", "src/", "d"]), 0, "");
+    assert!(dir.path().join("d/f").exists());
+    for (option, said) in [
+        ("-az", "-z: nothing is compressed"),
+        ("-aP", "-P: progress is shown"),
+        ("--progress", "progress is shown"),
+        ("--exclude=x", "--exclude: nothing can be left out"),
+        ("-t", "use -a"),
+    ] {
+        ends(&lcsync(dir.path(), &[option, "src/", "d"]), 2, said);
+    }
+    ends(
+        &lcsync(dir.path(), &["holiday", "d"]),
+        1,
+        "lcsync lc:holiday d",
+    );
+}
+
+#[test]
+fn a_secret_key_is_not_trusted_and_the_public_one_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    ends(
+        &lcsync(dir.path(), &["keygen", "--sign", "other.key"]),
+        0,
+        "",
+    );
+    let args = ["lc:x", "d", "--trust", "other.key"];
+    ends(&lcsync(dir.path(), &args), 2, "use other.key.pub");
+}
+
+#[test]
 fn special_files_are_refused_at_once_and_left_out_of_folders() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
@@ -72,7 +134,15 @@ fn special_files_are_refused_at_once_and_left_out_of_folders() {
         assert_eq!(stderr.matches("neither").count(), 1, "{stderr}");
     }
     let after = lcsync(dir.path(), &["hash", "folder"]);
-    ends(&after, 0, "");
+    for skipped in ["folder/pipe", "folder/socket"] {
+        ends(&after, 0, &format!("left out: {skipped}: neither"));
+        let copied = lcsync(dir.path(), &["-r", "folder", "copy"]);
+        ends(
+            &copied,
+            0,
+            &format!("skipping non-regular file \"{skipped}\""),
+        );
+    }
     assert_eq!(after.stdout, before);
 }
 

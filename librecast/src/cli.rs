@@ -144,7 +144,8 @@ fn parse_filter(filter: &str) -> Result<Targets, ExitError> {
 }
 
 /// Whether stderr leads to the journal, and not to where somebody has sent it since (systemd.exec(5), $JOURNAL_STREAM).
-fn is_journal() -> bool {
+#[must_use]
+pub fn is_journal() -> bool {
     let Ok(told) = std::env::var("JOURNAL_STREAM") else {
         return false;
     };

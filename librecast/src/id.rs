@@ -236,7 +236,14 @@ pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), IdError> {
         .map_err(io)?;
     file.write_all(bytes)
         .and_then(|()| file.sync_all())
+        .and_then(|()| sync_folder_of(path))
         .map_err(io)
+}
+
+/// A new file's name is on disk when its folder is.
+pub(crate) fn sync_folder_of(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
+    std::fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 impl fmt::Debug for SecretKey {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use crate::cli::{Exit, ExitError};
-use crate::id::{IdError, PeerId, SecretKey, read_private, write_private};
+use crate::id::{IdError, PeerId, SecretKey, read_private, sync_folder_of, write_private};
 
 /// A shared key in its file begins so: it is never taken for a signing key, nor that for one.
 const SHARED_PREFIX: &str = "lck1";
@@ -54,19 +54,25 @@ pub fn public_key(text: &str) -> Result<PeerId, ExitError> {
         return Ok(key);
     }
     let path = Path::new(text);
-    let mut content = String::new();
+    let usage = |message| ExitError::new(Exit::Usage, message);
+    let no_key = || {
+        let public = public_path(path);
+        usage(if public.exists() {
+            format!("{text}: holds no public key; use {}", public.display())
+        } else {
+            format!("{text}: holds no public key; the FILE.pub of a signing key is meant")
+        })
+    };
+    let mut content = Vec::new();
     File::open(path)
-        .and_then(|f| f.take(MAX_TEXT).read_to_string(&mut content))
+        .and_then(|f| f.take(MAX_TEXT).read_to_end(&mut content))
         .map_err(|e| {
-            let message =
-                format!("{text}: neither a public key (12D3KooW...) nor a file with one: {e}");
-            ExitError::new(Exit::Usage, message)
+            usage(format!(
+                "{text}: neither a public key (12D3KooW...) nor a file with one: {e}"
+            ))
         })?;
-    content.trim().parse().map_err(|_| {
-        let message =
-            format!("{text}: holds no public key; the FILE.pub of a signing key is meant");
-        ExitError::new(Exit::Usage, message)
-    })
+    let content = std::str::from_utf8(&content).map_err(|_| no_key())?;
+    content.trim().parse().map_err(|_| no_key())
 }
 
 /// A symmetric key that a group of hosts shares; wiped from memory when dropped, never shown.
@@ -127,6 +133,7 @@ fn store_public(public: &PeerId, path: &Path) -> io::Result<()> {
     let mut file = File::create_new(path)?;
     writeln!(file, "{public}")
         .and_then(|()| file.sync_all())
+        .and_then(|()| sync_folder_of(path))
         .inspect_err(|_| {
             let _ = fs::remove_file(path);
         })
@@ -204,10 +211,10 @@ mod tests {
             assert_eq!(public_key(named).unwrap(), public);
         }
         // the secret half where the public one is meant
-        assert_eq!(
-            public_key(file.to_str().unwrap()).unwrap_err().exit,
-            Exit::Usage
-        );
+        let secret = public_key(file.to_str().unwrap()).unwrap_err();
+        assert_eq!(secret.exit, Exit::Usage);
+        let told = secret.to_string();
+        assert!(told.ends_with("/operator.key.pub"), "{told}");
         assert_eq!(public_key("nonsense").unwrap_err().exit, Exit::Usage);
     }
 

@@ -52,11 +52,11 @@ impl Network {
     /// The interfaces in use, for messages.
     #[must_use]
     pub fn interface_names(&self) -> String {
-        self.interfaces
-            .values()
-            .cloned()
-            .collect::<Vec<_>>()
-            .join(", ")
+        if self.interfaces.is_empty() {
+            return "no interface: none is up".to_owned();
+        }
+        let names: Vec<&str> = self.interfaces.values().map(String::as_str).collect();
+        names.join(", ")
     }
 
     /// Joins a channel, wherever it may come from, with the next changes that are told.

@@ -167,6 +167,8 @@ struct Transfer<'a> {
     fetch: Fetch,
     progress: Progress,
     started: Instant,
+    /// When the first record was taken: waiting for it is not fetching.
+    began: Option<Instant>,
     heard: Instant,
     symbol: Instant,
     changed: bool,
@@ -256,6 +258,7 @@ impl<'a> Transfer<'a> {
             opener: Opener::new(key.clone()),
             progress: Progress::new(options.json, options.quiet, now),
             started: now,
+            began: None,
             heard: now,
             symbol: now,
             changed: false,
@@ -276,6 +279,7 @@ impl<'a> Transfer<'a> {
             self.turn()?;
         }
         self.changed = false;
+        self.began.get_or_insert_with(Instant::now);
         Ok(())
     }
 
@@ -465,7 +469,7 @@ impl<'a> Transfer<'a> {
             symbols: self.fetch.counters(),
             unopened: self.opener.drops(),
             untrusted: self.choice.trust().map_or(0, |(_, refused)| refused),
-            seconds: self.started.elapsed().as_secs_f64(),
+            seconds: self.began.map_or(0.0, |at| at.elapsed().as_secs_f64()),
             ..self.stats
         }
     }
@@ -502,7 +506,10 @@ impl<'a> Transfer<'a> {
     /// Everything has come: waits for a new version, while the seed serves this one.
     fn serve_on(&mut self) -> anyhow::Result<()> {
         self.progress.finish();
-        self.say(&format!("serving lc:{} on", self.options.name));
+        self.say(&format!(
+            "everything has come; serving lc:{} on until stopped",
+            self.options.name
+        ));
         self.fetch.clear();
         self.resting = true;
         while !self.changed {
@@ -511,6 +518,7 @@ impl<'a> Transfer<'a> {
         let now = Instant::now();
         self.resting = false;
         (self.started, self.heard, self.symbol) = (now, now, now);
+        self.began = None;
         self.stats = Stats::default();
         Ok(())
     }
@@ -843,6 +851,16 @@ impl<'a> Transfer<'a> {
     }
 
     fn show(&mut self, now: Instant) {
+        if self.resting {
+            return;
+        }
+        if self.choice.record().is_none() {
+            let share = format!("lc:{}", self.options.name);
+            let left = (self.started + self.options.timeout).saturating_duration_since(now);
+            self.progress
+                .wait(&share, &self.network.interface_names(), left, now);
+            return;
+        }
         self.shown.loss = self.fetch.window().loss();
         self.shown.channels = self.fetch.channels();
         self.stats.channels = self.stats.channels.max(self.shown.channels);
@@ -875,19 +893,14 @@ impl<'a> Transfer<'a> {
         }
         let timeout = self.options.timeout;
         let message = if now.saturating_duration_since(self.heard) >= timeout {
-            let names = self.network.interface_names();
-            let on = if names.is_empty() {
-                "no interface is up".into()
-            } else {
-                format!("on {names}")
-            };
+            let on = self.network.interface_names();
             let name = &self.options.name;
             // a wrong key has other groups: nobody can tell the one from the other
             let or_key = match self.options.keyfile {
                 Some(_) => ": the name or the key may be wrong",
                 None => "",
             };
-            format!("nothing heard of lc:{name} for {timeout:?} ({on}){or_key}")
+            format!("nothing heard of lc:{name} for {timeout:?} on {on}{or_key}")
         } else if self.choice.record().is_none()
             && now.saturating_duration_since(self.started) >= timeout
         {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use librecast::announce::Announcer;
 use librecast::channel::{LCSYNC_PORT, SharePrefix, channel_of};
-use librecast::cli::{Exit, ExitError};
+use librecast::cli::{Exit, ExitError, is_journal};
 use librecast::coding::{Encoder, SYMBOL_SIZE};
 use librecast::events::{SHARE_CHANGED, SHARE_READY, TARGET};
 use librecast::interrupt;
@@ -165,8 +165,12 @@ fn catch_signals(wake: &Arc<EventFd>, asked: &Arc<Asked>) -> anyhow::Result<()> 
 
 pub(super) fn explain_socket(error: std::io::Error) -> anyhow::Error {
     if error.kind() == std::io::ErrorKind::PermissionDenied {
-        let message = "sharing watches MLD on a raw ICMPv6 socket, which needs CAP_NET_RAW: run as root, \
-                       or once `setcap cap_net_raw+ep` on this program";
+        let program = std::env::current_exe().unwrap_or_else(|_| "lcsync".into());
+        let message = format!(
+            "sharing watches MLD on a raw ICMPv6 socket, which needs CAP_NET_RAW: run as root, or once \
+             `setcap cap_net_raw+ep {}`",
+            program.display()
+        );
         return ExitError::new(Exit::NotPermitted, message).into();
     }
     anyhow::Error::new(error).context("raw ICMPv6 socket")
@@ -415,6 +419,9 @@ impl Shell {
                         let mut out = std::io::stdout().lock();
                         writeln!(out, "lc:{} {root}", watched.name)?;
                         out.flush()?;
+                    } else if !self.ignores_own && !is_journal() {
+                        // the journal has the event above
+                        eprintln!("lc:{} has a new version: {root}", watched.name);
                     }
                     self.is_there(watched.prefix);
                 }

@@ -75,10 +75,26 @@ pub const PROGRAMS: &[Program] = &[
             ),
             (
                 "/var/cache/lcsync/",
-                "what was hashed: a restart reads only what has changed; of others than root $XDG_CACHE_HOME/lcsync",
+                "what was hashed: a restart reads only what has changed; of others than root $XDG_CACHE_HOME/lcsync or ~/.cache/lcsync",
+            ),
+            (
+                "/var/lib/lcsync/",
+                "which version of each signed or sealed share this host has had: none before it is taken; of others than root \
+                 $XDG_STATE_HOME/lcsync or ~/.local/state/lcsync",
+            ),
+            (
+                "DEST/.lcsync-partial*",
+                "what has come of files that are not whole yet: a fetch that was interrupted goes on from there",
             ),
         ],
-        environment: COMMON,
+        environment: &[
+            (
+                "XDG_CACHE_HOME, XDG_STATE_HOME",
+                "where folders of lcsync are made, see FILES; in a service CACHE_DIRECTORY and STATE_DIRECTORY name them themselves",
+            ),
+            COMMON[0],
+            COMMON[1],
+        ],
         see_also: &["lcroute(1)", "rsync(1)", "systemctl(1)"],
     },
     Program {
