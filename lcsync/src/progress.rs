@@ -153,6 +153,13 @@ impl Progress {
     }
 }
 
+/// What comes next on the terminal is not to stand behind a bar.
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
 /// Prints a line on stdout. A reader that went away is no reason to stop half-way.
 pub fn print_line(line: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{line}");

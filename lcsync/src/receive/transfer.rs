@@ -105,6 +105,14 @@ pub struct Options {
     pub quiet: bool,
 }
 
+impl Options {
+    /// Whether modes and times are taken as they are. A root hash that is asked for does not cover them.
+    fn keeps_metadata(&self) -> bool {
+        let proven = self.trust.is_some() || self.keyfile.is_some();
+        self.archive && (self.pinned.is_none() || proven)
+    }
+}
+
 /// The share has a new version: what is being fetched may not be served any more.
 #[derive(Debug, Error)]
 #[error("the share has changed")]
@@ -238,8 +246,7 @@ impl<'a> Transfer<'a> {
             None
         };
         network.look_at_interfaces(now)?;
-        let proven = options.trust.is_some() || options.keyfile.is_some();
-        if options.archive && options.pinned.is_some() && !proven {
+        if options.archive && !options.keeps_metadata() {
             tracing::warn!(
                 "a root hash covers neither modes nor times: they are not taken (with --trust or --keyfile they are)"
             );
@@ -313,7 +320,7 @@ impl<'a> Transfer<'a> {
             RootKind::Folder => &tree.metadata[1..],
             RootKind::File { .. } => &tree.metadata[..1],
         };
-        let modes = Modes::new(of_entries, self.keeps_metadata(), current_umask());
+        let modes = Modes::new(of_entries, self.options.keeps_metadata(), current_umask());
         let mut plan = Plan::compare(&tree.entries, modes, &tree.leaves, place.as_mut())?;
         let bytes = tree.root.content.length;
         let missing: u64 = plan.wanted().map(|b| u64::from(b.length)).sum();
@@ -365,7 +372,7 @@ impl<'a> Transfer<'a> {
         let (needed, room) = (plan.room_needed(place), place.room()?);
         if let Some(room) = room.filter(|room| *room < needed) {
             bail!(
-                "{}: {} are needed and {} are free: nothing was fetched",
+                "{}: No space left for all of it: {} are needed and {} are free; nothing was fetched",
                 self.options.dest.display(),
                 human_bytes(needed),
                 human_bytes(room)
@@ -374,7 +381,7 @@ impl<'a> Transfer<'a> {
         plan.begin(place, self.options.delete)?;
         let wanted: Vec<BlockRef> = plan.wanted().collect();
         self.fetch_and_write(&wanted, &mut plan, place)?;
-        let folder = tree.root.kind == RootKind::Folder && self.keeps_metadata();
+        let folder = tree.root.kind == RootKind::Folder && self.options.keeps_metadata();
         let removed = finish::finish(
             self.options.delete,
             self.options.delete && tree.is_whole_folder(),
@@ -528,18 +535,6 @@ impl<'a> Transfer<'a> {
         if !self.options.quiet && !self.options.json {
             eprintln!("{line}");
         }
-    }
-
-    /// Whether modes and times are taken as they are: what is pinned is a root hash, which does not cover them.
-    fn keeps_metadata(&self) -> bool {
-        let Options {
-            archive,
-            pinned,
-            trust,
-            keyfile,
-            ..
-        } = self.options;
-        *archive && (pinned.is_none() || trust.is_some() || keyfile.is_some())
     }
 
     /// The folder to write in, and for a shared file its name there.

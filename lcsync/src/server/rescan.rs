@@ -310,7 +310,7 @@ impl Watch {
         let key = group_key(self.watched.key.as_deref());
         let index = Index::of(scan, key, &mut self.cache)?;
         self.pace.made(began.elapsed());
-        self.found = (found != index.scan).then_some(found);
+        self.found = (found.unread != index.scan.unread).then_some(found);
         Ok(index)
     }
 
@@ -463,6 +463,19 @@ mod tests {
         assert_eq!(generation(watch.publish(index, true)), later + 1);
         let kept = Remembered::load(dir.path(), "t", b"key").unwrap();
         assert_eq!(kept.generation(), later + 1);
+    }
+
+    #[test]
+    fn a_file_that_changes_while_it_is_hashed_is_published_once() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("f"), b"1").unwrap();
+        let mut watch = watch(dir.path());
+        let scan = Scan::of(dir.path()).unwrap();
+        fs::write(dir.path().join("f"), b"22").unwrap();
+        let index = watch.index(scan).unwrap();
+        assert_eq!(index.bytes(), 2);
+        watch.publish(index, true);
+        assert!(watch.look(true).is_none());
     }
 
     #[test]

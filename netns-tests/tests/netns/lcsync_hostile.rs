@@ -1,6 +1,8 @@
 //! lcsync on a LAN with somebody on it who lies.
 
-use std::time::Duration;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use netns_tests::lab::{Host, Lab, Process, eventually, make_folder, same_content};
@@ -98,6 +100,45 @@ fn of_two_folders_under_one_name_one_comes_whole_and_the_other_is_reported() {
             "{refused} is not reported: {}",
             done.stderr
         );
+        Ok(())
+    });
+}
+
+#[test]
+fn a_root_hash_brings_neither_modes_nor_times_of_whoever_answers() {
+    world("hostile-modes", |lab| {
+        let hosts = lab.lan(&["liar", "receiver"])?;
+        let [liar, receiver] = &hosts[..] else {
+            anyhow::bail!("two hosts were asked for")
+        };
+        // the same files as the owner's, made wide open
+        liar.write("folder/key", "of the owner")?;
+        liar.write("folder/sub/f", "words")?;
+        for (name, mode) in [("key", 0o666), ("sub/f", 0o4777), ("sub", 0o777)] {
+            let path = liar.path("folder").join(name);
+            std::fs::set_permissions(&path, Permissions::from_mode(mode))?;
+        }
+        let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        let key = std::fs::File::options()
+            .write(true)
+            .open(liar.path("folder/key"))?;
+        key.set_modified(long_ago)?;
+        let (_share, root) = share(liar, &["folder", "-i", "lan0"])?;
+        let source = format!("lc:folder#{root}");
+        let fetch = ["-c", "umask 022; exec \"$@\"", "sh", "lcsync"];
+        let fetch = [&fetch[..], &[&source, "copy", "-a", "-i", "lan0"]].concat();
+        let done = receiver.run("sh", &fetch)?.success()?;
+        ensure!(
+            done.stderr.contains("covers neither modes nor times"),
+            "nothing is said: {}",
+            done.stderr
+        );
+        for (name, mode) in [("key", 0o644), ("sub/f", 0o755), ("sub", 0o755)] {
+            let there = std::fs::metadata(receiver.path("copy").join(name))?;
+            let got = there.permissions().mode() & 0o7777;
+            ensure!(got == mode, "{name} has {got:o}");
+            ensure!(there.modified()? != long_ago, "the time of {name}");
+        }
         Ok(())
     });
 }

@@ -1,10 +1,10 @@
 //! lcsync with keys: sealed shares, and versions that are signed.
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use netns_tests::lab::{Host, eventually, make_folder, noise, same_content};
 use nix::sys::signal::Signal;
 
@@ -134,6 +134,65 @@ fn who_trusts_a_key_takes_nothing_of_a_forger() {
         ensure!(told == 1, "said {told} times: {}", done.stderr);
         Ok(())
     });
+}
+
+#[test]
+fn what_was_recorded_long_ago_is_not_taken_by_who_has_had_a_later_version() {
+    world("rollback", |lab| {
+        let hosts = lab.lan(&["owner", "receiver"])?;
+        let [owner, receiver] = &hosts[..] else {
+            unreachable!("two were asked for")
+        };
+        let folder = secret_folder(owner)?;
+        owner.run("lcsync", &["keygen", "team.key"])?.success()?;
+        give(owner, "team.key", receiver)?;
+        let sealed = ["-i", "lan0", "--keyfile", "team.key"];
+        let (_share, root) = share(owner, &[&["folder"], &sealed[..]].concat())?;
+        let fetch = |source: &str| {
+            let args = [&[source, "copy", "--timeout", "3s"], &sealed[..]].concat();
+            receiver.run("lcsync", &args)
+        };
+        fetch("lc:folder")?.success()?;
+        let states = walk(&receiver.path("."), ".generation")?;
+        let [kept] = &states[..] else {
+            anyhow::bail!("{states:?} is remembered")
+        };
+        // as if a later version had been here, and somebody sent what he has recorded of this one
+        let text = std::fs::read_to_string(kept)?;
+        let (name, generation) = text.trim().rsplit_once(' ').context("a generation")?;
+        let later = generation.parse::<u64>()? + 3_600_000;
+        std::fs::write(kept, format!("{name} {later}\n"))?;
+        std::fs::remove_dir_all(receiver.path("copy"))?;
+        let refused = fetch("lc:folder")?;
+        ensure!(refused.code == 3, "{}: {}", refused.code, refused.stderr);
+        let file = kept.file_name().context("its name")?.to_string_lossy();
+        ensure!(
+            refused.stderr.contains("older versions only") && refused.stderr.contains(&*file),
+            "{}",
+            refused.stderr
+        );
+        ensure!(!receiver.path("copy").exists(), "something was made");
+        // who names the old version means it
+        fetch(&format!("lc:folder#{root}"))?.success()?;
+        same_content(&folder, &receiver.path("copy"))?;
+        std::fs::remove_file(kept)?;
+        fetch("lc:folder")?.success()?;
+        Ok(())
+    });
+}
+
+/// The files below `folder` whose names end so.
+fn walk(folder: &Path, end: &str) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() && !path.is_symlink() {
+            found.extend(walk(&path, end)?);
+        } else if path.to_string_lossy().ends_with(end) {
+            found.push(path);
+        }
+    }
+    Ok(found)
 }
 
 #[test]

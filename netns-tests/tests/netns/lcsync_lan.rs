@@ -1,7 +1,9 @@
 //! lcsync on a plain LAN, without lcroute.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use netns_tests::lab::{
@@ -130,12 +132,88 @@ fn a_change_on_the_server_is_what_the_next_receiver_gets() {
         std::fs::write(lan.folder.join("notes.txt"), "new words")?;
         std::fs::write(lan.folder.join("new file"), noise(99, 70_000))?;
         std::fs::remove_file(lan.folder.join("one byte"))?;
+        eventually("the server tells of the new version", || {
+            let told = lan.share.stderr();
+            ensure!(told.contains("lc:folder has a new version: "), "{told}");
+            Ok(())
+        })?;
         eventually("the receiver has the new content", || {
             let done =
                 lan.receivers[0].run("lcsync", &["lc:folder", "copy", "--delete", "-i", "lan0"])?;
             ensure!(done.code == 0, "exit code {}: {}", done.code, done.stderr);
             same_content(&lan.folder, &lan.receivers[0].path("copy"))
         })
+    });
+}
+
+#[test]
+fn what_is_private_at_the_source_is_private_at_the_destination() {
+    world("lan-private", |lab| {
+        let hosts = lab.lan(&["server", "receiver"])?;
+        hosts[0].write("folder/key", "secret")?;
+        hosts[0].write("folder/open/f", "words")?;
+        hosts[0].write("folder/private/f", "words")?;
+        let of = |host: &Host, name: &str| host.path(name);
+        for (name, mode) in [("key", 0o600), ("open/f", 0o666), ("private", 0o700)] {
+            let path = of(&hosts[0], "folder").join(name);
+            std::fs::set_permissions(path, Permissions::from_mode(mode))?;
+        }
+        let (_share, _) = share(&hosts[0], &["folder", "-i", "lan0"])?;
+        let fetch = ["-c", "umask 022; exec lcsync lc:folder copy -i lan0"];
+        let modes = || -> Result<Vec<String>> {
+            let names = ["key", "open/f", "private"];
+            let copy = of(&hosts[1], "copy");
+            let mode = |name| {
+                let mode = std::fs::metadata(copy.join(name))?.permissions().mode();
+                Ok(format!("{:o}", mode & 0o777))
+            };
+            names.into_iter().map(mode).collect()
+        };
+        hosts[1].run("sh", &fetch)?.success()?;
+        ensure!(modes()? == ["600", "644", "700"], "{:?}", modes()?);
+        // what has become private there becomes so here, and what is private here stays so
+        let file = of(&hosts[0], "folder/open/f");
+        std::fs::set_permissions(&file, Permissions::from_mode(0o640))?;
+        let folder = of(&hosts[1], "copy/private");
+        std::fs::set_permissions(&folder, Permissions::from_mode(0o500))?;
+        eventually("the new mode has come", || {
+            hosts[1].run("sh", &fetch)?.success()?;
+            ensure!(modes()? == ["600", "640", "500"], "{:?}", modes()?);
+            Ok(())
+        })
+    });
+}
+
+#[test]
+fn who_waits_is_told_for_what_and_waiting_is_no_part_of_the_speed() {
+    world("lan-waiting", |lab| {
+        let hosts = lab.lan(&["server", "receiver"])?;
+        hosts[0].write("later/f", "words")?;
+        let began = Instant::now();
+        let fetch = ["lc:later", "copy", "-i", "lan0"];
+        let mut said = hosts[1].spawn("lcsync", &fetch)?;
+        let other = ["lc:later", "other", "-i", "lan0", "--json"];
+        let mut json = hosts[1].spawn("lcsync", &other)?;
+        eventually("both say that they wait", || {
+            let told = said.stderr();
+            let line = "waiting for lc:later on lan0; gives up in ";
+            ensure!(told.matches(line).count() == 1, "{told}");
+            let waiting = json.stdout().matches("\"event\":\"waiting\"").count();
+            ensure!(waiting >= 3, "{}", json.stdout());
+            Ok(())
+        })?;
+        let waited = began.elapsed();
+        let (_share, _) = share(&hosts[0], &["later", "-i", "lan0"])?;
+        for fetch in [&mut said, &mut json] {
+            let code = fetch.wait(Duration::from_secs(60))?;
+            ensure!(code == 0, "exit code {code}: {}", fetch.stderr());
+        }
+        let last = json.stdout().lines().last().context("no line")?.to_owned();
+        let done: serde_json::Value = serde_json::from_str(&last)?;
+        let seconds = done["seconds"].as_f64().context("seconds")?;
+        let rest = began.elapsed().saturating_sub(waited);
+        ensure!(seconds <= rest.as_secs_f64(), "{seconds} s of {rest:?}");
+        Ok(())
     });
 }
 
