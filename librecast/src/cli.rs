@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use tracing::field::{Field, Visit};
 use tracing_subscriber::field::RecordFields;
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::layer::SubscriberExt;
@@ -126,7 +126,8 @@ pub fn init_logging(level: Option<&str>, default: &str) -> Result<(), ExitError>
     Ok(())
 }
 
-/// `LEVEL` or `TARGET=LEVEL`, or several with `,` between them. `EnvFilter` would read the same and filters by spans, of
+/// `LEVEL` or `TARGET=LEVEL`, or several with `,` between them; a word that is no level is a mistake, and no target that
+/// would say everything. `EnvFilter` would read the same and filters by spans, of
 /// which we have none; the regular expressions for that are 5 % of a program.
 fn parse_filter(filter: &str) -> Result<Targets, ExitError> {
     let wrong = |why: &dyn fmt::Display| {
@@ -136,9 +137,13 @@ fn parse_filter(filter: &str) -> Result<Targets, ExitError> {
     if filter.contains('[') {
         return Err(wrong(&"filters by spans and fields are unknown"));
     }
-    let parts: Vec<&str> = filter.split(',').map(str::trim).collect();
-    let parts = parts.into_iter().filter(|part| !part.is_empty());
-    let all = parts.collect::<Vec<_>>().join(",");
+    let mut parts: Vec<&str> = filter.split(',').map(str::trim).collect();
+    parts.retain(|part| !part.is_empty());
+    let is_level = |part: &str| part.contains('=') || part.parse::<LevelFilter>().is_ok();
+    if let Some(other) = parts.iter().find(|part| !is_level(part)) {
+        return Err(wrong(&format_args!("`{other}` is no level")));
+    }
+    let all = parts.join(",");
     // an empty one: errors alone
     all.parse::<Targets>().map_err(|e| wrong(&e))
 }
@@ -220,6 +225,8 @@ mod tests {
     #[test]
     fn what_is_no_filter_is_an_error_of_usage() {
         for wrong in [
+            "bogus",
+            "info,bogus",
             "lcroute=loud",
             "a=b=c",
             "lcroute[span]=debug",

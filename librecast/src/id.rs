@@ -236,7 +236,7 @@ pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), IdError> {
         .map_err(io)?;
     file.write_all(bytes)
         .and_then(|()| file.sync_all())
-        .and_then(|()| sync_folder_of(path))
+        .and_then(|()| crate::durable::sync_folder_of(path))
         .map_err(io)
 }
 

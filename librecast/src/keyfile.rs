@@ -1,10 +1,12 @@
 //! Key files as users make and name them: signing keys with their public half beside them, and shared keys.
 //!
-//! Secrets are readable by their owner alone, never overwritten and never shown.
+//! Secrets are readable by their owner alone, never overwritten and never shown; folders that a new one needs are made, for
+//! its owner alone as well.
 
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
@@ -25,6 +27,7 @@ pub fn make_signing_key(file: &Path) -> Result<PeerId, ExitError> {
     if file.symlink_metadata().is_ok() {
         return Err(exists(file));
     }
+    make_folder_of(file)?;
     // the public one goes first: if one of the two exists, no secret has been written that would have to be wiped
     store_public(&public, &public_file).map_err(|e| failed(&public_file, &e))?;
     key.store(file).map_err(|e| {
@@ -98,6 +101,7 @@ impl SharedKey {
             .map_err(|e| ExitError::new(Exit::Failed, format!("random numbers: {e}")))?;
         let coded = Zeroizing::new(bs58::encode(bytes.as_ref()).with_check().into_string());
         let text = Zeroizing::new(format!("{SHARED_PREFIX}{}\n", coded.as_str()));
+        make_folder_of(file)?;
         write_private(file, text.as_bytes()).map_err(|e| not_made(file, e))?;
         Ok(Self(bytes))
     }
@@ -127,6 +131,24 @@ impl fmt::Debug for SharedKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SharedKey")
     }
+}
+
+/// Makes the folder that `file` is to lie in, if it is missing.
+fn make_folder_of(file: &Path) -> Result<(), ExitError> {
+    let Some(folder) = file.parent().filter(|folder| *folder != Path::new("")) else {
+        return Ok(());
+    };
+    let made = fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder);
+    made.map_err(|e| {
+        let exit = match e.kind() {
+            io::ErrorKind::PermissionDenied => Exit::NotPermitted,
+            _ => Exit::Failed,
+        };
+        ExitError::new(exit, format!("{}: {e}", folder.display()))
+    })
 }
 
 fn store_public(public: &PeerId, path: &Path) -> io::Result<()> {
@@ -172,13 +194,6 @@ fn failed(path: &Path, error: &io::Error) -> ExitError {
         io::ErrorKind::AlreadyExists => exists(path),
         io::ErrorKind::PermissionDenied => {
             ExitError::new(Exit::NotPermitted, format!("{}: {error}", path.display()))
-        }
-        io::ErrorKind::NotFound => {
-            let message = format!(
-                "{}: its folder does not exist; make it first",
-                path.display()
-            );
-            ExitError::new(Exit::Failed, message)
         }
         _ => ExitError::new(Exit::Failed, format!("{}: {error}", path.display())),
     }
@@ -284,13 +299,17 @@ mod tests {
     }
 
     #[test]
-    fn missing_folder_is_named() {
+    fn missing_folders_are_made_for_their_owner_alone() {
         let dir = tempfile::tempdir().unwrap();
-        let error = make_signing_key(&dir.path().join("none/k")).unwrap_err();
+        let file = dir.path().join("a/b/k");
+        make_signing_key(&file).unwrap();
+        SharedKey::make(&dir.path().join("c/shared")).unwrap();
+        for folder in ["a", "a/b", "c"] {
+            assert_eq!(mode(&dir.path().join(folder)), 0o700, "{folder}");
+        }
+        // a file in the way is named
+        let error = make_signing_key(&file.join("k")).unwrap_err();
         assert_eq!(error.exit, Exit::Failed);
-        assert!(
-            error.to_string().contains("folder does not exist"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("a/b/k"), "{error}");
     }
 }

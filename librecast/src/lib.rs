@@ -12,6 +12,7 @@
 //! | [`pool`] | buffers that packets are cut from |
 //! | [`random`] | jitter from a seed |
 //! | [`pacing`] | a token bucket without a clock of its own |
+//! | [`durable`] | files that a power cut does not take back |
 //! | [`events`] | what programs tell the journal: numbers and fields of entries |
 //! | [`units`] | sizes, rates and durations as users write them |
 //! | `listener`, `listener_v1`, `socket` (feature `net`) | MLD seen from a raw socket, that of version 1 from a packet socket; multicast sockets |
@@ -33,6 +34,7 @@ pub mod cli;
 pub mod coding;
 #[cfg(feature = "cli")]
 pub mod config;
+pub mod durable;
 pub mod events;
 pub mod id;
 #[cfg(feature = "net")]
