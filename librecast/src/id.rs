@@ -240,12 +240,6 @@ pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), IdError> {
         .map_err(io)
 }
 
-/// A new file's name is on disk when its folder is.
-pub(crate) fn sync_folder_of(path: &Path) -> io::Result<()> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
-    std::fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
-}
-
 impl fmt::Debug for SecretKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SecretKey of {}", self.peer_id())

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use crate::cli::{Exit, ExitError};
-use crate::id::{IdError, PeerId, SecretKey, read_private, sync_folder_of, write_private};
+use crate::id::{IdError, PeerId, SecretKey, read_private, write_private};
 
 /// A shared key in its file begins so: it is never taken for a signing key, nor that for one.
 const SHARED_PREFIX: &str = "lck1";
@@ -155,7 +155,7 @@ fn store_public(public: &PeerId, path: &Path) -> io::Result<()> {
     let mut file = File::create_new(path)?;
     writeln!(file, "{public}")
         .and_then(|()| file.sync_all())
-        .and_then(|()| sync_folder_of(path))
+        .and_then(|()| crate::durable::sync_folder_of(path))
         .inspect_err(|_| {
             let _ = fs::remove_file(path);
         })

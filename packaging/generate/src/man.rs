@@ -2,10 +2,10 @@
 
 use std::io::Write;
 
-use clap::Command;
+use clap::{Arg, ArgAction, Command};
 use clap_mangen::Man;
 
-use crate::programs::{EXIT_STATUS, Program};
+use crate::programs::Program;
 
 /// File names and pages.
 pub fn pages(program: &Program) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
@@ -20,6 +20,7 @@ pub fn pages(program: &Program) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
         let verb = verb.display_name(name.clone());
         head(&verb, &name, &mut page)?;
         examples(&verb, &mut page)?;
+        surroundings(program, &verb, &mut page)?;
         section("SEE ALSO", &format!("{}(1)", program.name), &mut page)?;
         pages.push((format!("{name}.1"), page));
     }
@@ -29,9 +30,7 @@ pub fn pages(program: &Program) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
         verbs_of(&command, program, &mut page)?;
     }
     examples(&command, &mut page)?;
-    table("FILES", program.files, &mut page)?;
-    table("ENVIRONMENT", &environment(program, &command), &mut page)?;
-    table("EXIT STATUS", EXIT_STATUS, &mut page)?;
+    surroundings(program, &command, &mut page)?;
     section("SEE ALSO", &program.see_also.join(", "), &mut page)?;
     pages.push((format!("{}.1", program.name), page));
     Ok(pages)
@@ -43,10 +42,61 @@ fn head(command: &Command, name: &str, page: &mut Vec<u8>) -> anyhow::Result<()>
         .source(format!("librecast {}", env!("CARGO_PKG_VERSION")));
     man.render_title(page)?;
     man.render_name_section(page)?;
-    man.render_synopsis_section(page)?;
+    synopsis(command, name, page)?;
     man.render_description_section(page)?;
     man.render_options_section(page)?;
     Ok(())
+}
+
+/// How a command is written, with the values of its options.
+fn synopsis(command: &Command, name: &str, page: &mut Vec<u8>) -> anyhow::Result<()> {
+    // `lcagent-exec` is the page, `lcagent exec` the command
+    let name = name.replacen('-', " ", 1);
+    writeln!(page, ".SH SYNOPSIS\n\\fB{}\\fR", escaped(&name))?;
+    let shown = command.get_arguments().filter(|a| !a.is_hide_set());
+    let (places, options): (Vec<&Arg>, Vec<&Arg>) = shown.partition(|a| a.is_positional());
+    for argument in options.into_iter().chain(places) {
+        let written = spelled(argument);
+        match argument.is_required_set() {
+            true => writeln!(page, "{written}")?,
+            false => writeln!(page, "[{written}]")?,
+        }
+    }
+    if command.has_subcommands() {
+        writeln!(page, "\\fICOMMAND\\fR ...")?;
+    }
+    Ok(())
+}
+
+fn spelled(argument: &Arg) -> String {
+    let takes_values = argument.get_action().takes_values();
+    let names = argument.get_value_names().unwrap_or_default().iter();
+    let values: Vec<String> = names
+        .filter(|_| takes_values)
+        .map(|name| format!("\\fI{}\\fR", escaped(name)))
+        .collect();
+    let mut values = values.join(" ");
+    let several = argument.get_num_args().is_some_and(|n| n.max_values() > 1);
+    if several || matches!(argument.get_action(), ArgAction::Append) {
+        values += "...";
+    }
+    if argument.get_num_args().is_some_and(|n| n.min_values() == 0) && takes_values {
+        values = format!("[{values}]");
+    }
+    let long = argument.get_long().map(|long| format!("--{long}"));
+    let name = long.or(argument.get_short().map(|short| format!("-{short}")));
+    match name {
+        Some(name) if values.is_empty() => format!("\\fB{}\\fR", escaped(&name)),
+        Some(name) => format!("\\fB{}\\fR {values}", escaped(&name)),
+        None => values,
+    }
+}
+
+/// What a page says of all that lies around a command, the same for each verb: who reads one reads no other.
+fn surroundings(program: &Program, command: &Command, page: &mut Vec<u8>) -> anyhow::Result<()> {
+    table("FILES", program.files, page)?;
+    table("ENVIRONMENT", &environment(program, command), page)?;
+    table("EXIT STATUS", program.exit_status, page)
 }
 
 fn verbs_of(command: &Command, program: &Program, page: &mut Vec<u8>) -> anyhow::Result<()> {

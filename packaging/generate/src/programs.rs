@@ -8,14 +8,16 @@ pub struct Program {
     pub command: fn() -> clap::Command,
     /// Files that it reads or makes.
     pub files: &'static [(&'static str, &'static str)],
+    /// How it ends.
+    pub exit_status: &'static [(&'static str, &'static str)],
     /// Variables that its options do not name.
     pub environment: &'static [(&'static str, &'static str)],
     /// Pages to read next.
     pub see_also: &'static [&'static str],
 }
 
-/// How all three end.
-pub const EXIT_STATUS: &[(&str, &str)] = &[
+/// How all three end; the numbers are the same, whatever else a program says of them.
+const EXIT_STATUS: &[(&str, &str)] = &[
     ("0", "done"),
     ("1", "failed"),
     ("2", "wrong usage or configuration"),
@@ -62,6 +64,7 @@ pub const PROGRAMS: &[Program] = &[
                 "where the daemon answers root and the group lcroute; of others than root $XDG_RUNTIME_DIR/lcroute/control.sock",
             ),
         ],
+        exit_status: EXIT_STATUS,
         environment: COMMON,
         see_also: &["lcsync(1)", "lcagent(1)", "systemctl(1)", "ip-maddress(8)"],
     },
@@ -87,6 +90,7 @@ pub const PROGRAMS: &[Program] = &[
                 "what has come of files that are not whole yet: a fetch that was interrupted goes on from there",
             ),
         ],
+        exit_status: EXIT_STATUS,
         environment: &[
             (
                 "XDG_CACHE_HOME, XDG_STATE_HOME",
@@ -111,14 +115,50 @@ pub const PROGRAMS: &[Program] = &[
             ),
             (
                 "/var/lib/lcagent/",
-                "the agent's key, jobs, audit log; of others than root $XDG_STATE_HOME/lcagent",
+                "the agent's: agent.key; audit.log, what lcagent-log(1) shows; jobs/; replay, the commands seen; revoked, the \
+                 keys obeyed no more; of others than root $XDG_STATE_HOME/lcagent",
             ),
             (
                 "$XDG_CONFIG_HOME/lcagent/operator.key",
-                "an operator's key, readable by him alone",
+                "an operator's key, readable by him alone; operator.key.pub, which nodes list; operator.key.cert, what another \
+                 operator has given him by lcagent-certify(1)",
+            ),
+            (
+                "$XDG_STATE_HOME/lcagent/known_agents",
+                "the nodes that an operator has met, and which of them he has accepted: a line of JSON each",
             ),
         ],
-        environment: COMMON,
+        exit_status: &[
+            (
+                "0",
+                "done; every selected node has done it, with exit code 0",
+            ),
+            (
+                "1",
+                "failed; a node failed, refused, or does not know the key (this wins over 3)",
+            ),
+            ("2", "wrong usage or configuration"),
+            (
+                "3",
+                "a node that is known did not answer in time, nobody matched, or no interface can be used",
+            ),
+            (
+                "4",
+                "not permitted: no key, one that others can read, or a node that --encrypt may not seal for",
+            ),
+            (
+                "130, 143",
+                "interrupted by SIGINT or SIGTERM, and the jobs ended with it; the agent then ends with 0",
+            ),
+        ],
+        environment: &[
+            (
+                "XDG_CONFIG_HOME, XDG_STATE_HOME",
+                "where an operator's files are; without them ~/.config and ~/.local/state",
+            ),
+            COMMON[0],
+            COMMON[1],
+        ],
         see_also: &["lcroute(1)", "lcsync(1)", "systemctl(1)"],
     },
 ];
