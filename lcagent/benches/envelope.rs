@@ -33,12 +33,13 @@ fn benches_of_envelopes(criterion: &mut Criterion) {
                 1_800_000_000,
                 |k, _| {
                     if *k == operator {
-                        Standing::Known
+                        Standing::Listed
                     } else {
                         Standing::Unknown
                     }
                 },
                 &replay,
+                || true,
             )
             .unwrap()
         });

@@ -19,7 +19,7 @@
 use librecast::id::{PeerId, SecretKey, derive};
 use librecast::wire::{Reader, WireError, Writer};
 
-use crate::datagram::{JobId, Kind, MAX_DATAGRAM, MAX_RANGES, read_ranges};
+use crate::datagram::{FORGED, JobId, Kind, MAX_DATAGRAM, MAX_RANGES, read_ranges};
 
 const CONTEXT: &str = "lcagent 2026 acknowledgement";
 const SIGNATURE: usize = 64;
@@ -163,7 +163,7 @@ impl Acknowledgement {
         r.finish()?;
         operator
             .verify(CONTEXT, signed, signature)
-            .map_err(|_| WireError::Bad("signature"))?;
+            .map_err(|_| FORGED)?;
         Ok(Self {
             job,
             counter,

@@ -11,7 +11,7 @@ use librecast::cli::{Exit, ExitError, finish, init_logging};
 use librecast::units::{parse_duration, parse_size};
 
 use crate::agent::config::DEFAULT_CHANNEL;
-use crate::datagram::JobId;
+use crate::datagram::JobName;
 use crate::envelope::MAX_PAYLOAD;
 use crate::operator::print::Style;
 use crate::operator::rolling::Rolling;
@@ -24,6 +24,7 @@ const EXAMPLES: &str = "Examples:
   lcagent keygen ~/.config/lcagent/operator.key      a key of your own, and its public half
   lcagent run                                        the agent, on each node
   lcagent nodes                                      who is there
+  lcagent nodes --accept web-1 web-2                 these may read what is sealed
   lcagent exec --on role=web -- systemctl is-active nginx
   lcagent exec -b -- uname -r                        equal output once
 
@@ -47,8 +48,13 @@ const RUN_EXAMPLES: &str = "Examples:
   user = \"deploy\"
   timeout = \"10m\"
 
-Patterns are globs, word by word: \"uptime\", \"systemctl restart *\", \"@MODULE *\" (executables in
-/etc/lcagent/modules, or modules = \"FOLDER\"), \"copy:/srv/*\", \"revoke:*\", and \"*\" for all that can be run.";
+Patterns are compared word by word: \"uptime\", \"systemctl restart *\", \"@MODULE *\" (executables in
+/etc/lcagent/modules, or modules = \"FOLDER\"), \"copy:/srv/*\", \"revoke:*\", and \"*\" for all that can be run.
+  * and ? in a word    characters but /; ** any characters; none of them a part .. of a path
+                       (\"cat /var/log/*\" is not /var/log/../../etc/shadow, nor /var/log/apt/term.log)
+  a word *           an argument that is no option; as the last word any number of them
+                       (\"systemctl restart *\" is not systemctl restart -H HOST x)
+  a last word **     any further arguments, options too (\"make **\")";
 
 const CERTIFY_EXAMPLES: &str = "Examples:
   lcagent certify 12D3KooW... --ttl 8h > operator.key.cert
@@ -60,6 +66,7 @@ const EXEC_EXAMPLES: &str = "Examples:
   lcagent exec -b -- uname -r
   lcagent exec --canary --batch 5 -- systemctl restart nginx
   lcagent exec --stdin -- tee /etc/motd < motd
+  lcagent exec --encrypt --on db1 -- cat /etc/secret     for nodes that were accepted: lcagent nodes --accept
   lcagent exec --json -- true";
 
 /// Signed commands to a fleet over multicast.
@@ -110,8 +117,9 @@ enum Verb {
         /// Pass our standard input on (up to 4 MiB)
         #[arg(long)]
         stdin: bool,
-        /// The program and its arguments; no shell is involved. @NAME is a module of the node's
-        #[arg(required = true, last = true, value_name = "CMD")]
+        /// The program and its arguments, with or without `--` before them; no shell is involved. @NAME is a module of the
+        /// node's
+        #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
         command: Vec<OsString>,
     },
     /// Run a script of ours (it begins with #!) on all selected nodes, where it never touches a disk
@@ -148,14 +156,19 @@ enum Verb {
     },
     /// Who is there, with labels
     #[command(
-        after_help = "Examples:\n  lcagent nodes\n  lcagent nodes --on site=berlin --json\n  lcagent nodes --watch 30s --json     a line for each node and round\n  lcagent nodes --forget web-9     it will not be missed any more"
+        after_help = "Examples:\n  lcagent nodes\n  lcagent nodes --on site=berlin --json\n  lcagent nodes --watch 30s --json     a line for each node and round\n  lcagent nodes --forget web-9     it will not be missed any more\n  lcagent nodes --accept web-1 web-2     --encrypt may seal for them"
     )]
+    #[command(mut_arg("timeout", |timeout| timeout.default_value("5s")))]
     Nodes {
         #[command(flatten)]
         to: To,
         /// Forget a node: its key is not trusted and its absence not noticed any more
         #[arg(long, value_name = "NODE", conflicts_with = "selector")]
         forget: Option<String>,
+        /// Say of nodes, by their names or keys, that they are ours: --encrypt seals for these alone. Compare the key that is
+        /// shown with what `lcagent run` says on the node: anybody on the channel can answer under any name
+        #[arg(long, value_name = "NODE", num_args = 1.., conflicts_with_all = ["selector", "forget", "watch"])]
+        accept: Vec<String>,
         /// Ask again every D (10s if it is not said), until interrupted; who has not answered by then is silent.
         /// With --json a line for each node and round, with the time (`at`, Unix seconds)
         #[arg(long, value_name = "D", num_args = 0..=1, default_missing_value = "10s",
@@ -163,26 +176,33 @@ enum Verb {
         watch: Option<Duration>,
     },
     /// The jobs of ours that nodes run or remember
+    ///
+    /// The latest first. Names of jobs are cut as long as they differ; `result` and `cancel` take them so.
     #[command(after_help = "Examples:\n  lcagent jobs\n  lcagent jobs --on role=web --json")]
+    #[command(mut_arg("timeout", |timeout| timeout.default_value("5s")))]
     Jobs {
         #[command(flatten)]
         to: To,
     },
     /// Show once more what a job said (agents keep it for an hour, or a week if it never arrived)
+    #[command(
+        after_help = "Examples:\n  lcagent result 1a2b3c4d\n  lcagent result -b --on role=web 1a2b3c4d"
+    )]
     Result {
         #[command(flatten)]
         to: To,
         #[command(flatten)]
         view: View,
-        /// As `exec` and --json name it
-        job: JobId,
+        /// As `jobs` and --json name it; its beginning is enough
+        job: JobName,
     },
     /// End a job of ours, with all its children
+    #[command(after_help = "Examples:\n  lcagent jobs\n  lcagent cancel 1a2b3c4d")]
     Cancel {
         #[command(flatten)]
         to: To,
-        /// As `exec` and --json name it
-        job: JobId,
+        /// As `jobs` and --json name it; its beginning is enough
+        job: JobName,
     },
     /// Vouch for another operator's key for a time: prints a certificate, to be kept as KEYFILE.cert beside his key
     ///
@@ -220,6 +240,7 @@ enum Verb {
         valid: Duration,
     },
     /// The agent's audit log on this node: every command, by whom, and what came of it
+    #[command(after_help = "Examples:\n  lcagent log | tail\n  lcagent log --json")]
     Log {
         /// The agent's [default: /var/lib/lcagent, or below $XDG_STATE_HOME]
         #[arg(long, value_name = "DIR")]
@@ -260,7 +281,8 @@ struct To {
     /// Believe only nodes that are known already
     #[arg(long)]
     strict: bool,
-    /// Seal it for the known nodes that are selected: nobody else can read what is asked and answered
+    /// Seal it for the known nodes that are selected, which must be accepted (`lcagent nodes --accept`): nobody else can read
+    /// what is asked and answered
     #[arg(long)]
     encrypt: bool,
     /// Our own files [default: below $XDG_STATE_HOME]
@@ -417,18 +439,30 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             let (style, rolling) = (view.style(json), roll.rolling());
             copy::run(&to.options(None), &path, &dest, rolling, style)
         }
-        Verb::Nodes { to, forget, watch } => match (forget, watch) {
-            (Some(name), _) => commands::forget(&to.options(None), &name),
-            (None, Some(every)) => commands::watch(to.options(None), every, json),
-            (None, None) => commands::nodes(&to.options(None), json),
-        },
+        Verb::Nodes {
+            to,
+            forget,
+            accept,
+            watch,
+        } => {
+            let mut options = to.options(None);
+            match (forget, watch) {
+                (Some(name), _) => commands::forget(&options, &name),
+                (None, Some(every)) => commands::watch(options, every, json),
+                (None, None) if !accept.is_empty() => commands::accept(&options, &accept, json),
+                (None, None) => {
+                    options.meet = true;
+                    commands::nodes(&options, json)
+                }
+            }
+        }
         Verb::Jobs { to } => commands::jobs(&to.options(None), json),
         Verb::Result { to, view, job } => {
-            commands::result(&to.options(None), job, view.style(json))
+            commands::result(&to.options(None), &job, view.style(json))
         }
         Verb::Cancel { to, job } => {
             let style = View { fold: false }.style(json);
-            commands::cancel(&to.options(None), job, style)
+            commands::cancel(&to.options(None), &job, style)
         }
         Verb::Certify {
             public_key,
@@ -460,6 +494,7 @@ impl To {
             state_dir: self.state_dir,
             strict: self.strict,
             encrypt: self.encrypt,
+            meet: false,
             selector: self.selector,
             timeout: self.timeout,
             valid,
@@ -536,7 +571,10 @@ mod tests {
     fn what_makes_no_sense_is_wrong_usage() {
         for bad in [
             &["exec"][..],
-            &["exec", "true"],
+            &["exec", "--on", "all"],
+            &["nodes", "--accept"],
+            &["nodes", "--accept", "a", "--on", "b"],
+            &["nodes", "--accept", "a", "--forget", "b"],
             &["exec", "--on", "a,,b", "--", "true"],
             &["exec", "--batch", "0", "--", "true"],
             &["exec", "--limit", "x", "--", "true"],
@@ -561,5 +599,36 @@ mod tests {
             "-l",
         ];
         assert!(Cli::try_parse_from(good).is_ok());
+        // with or without `--`, and whatever the program's own options are called
+        for command in [
+            &["uptime"][..],
+            &["--", "uptime"],
+            &["ls", "--json", "-l"],
+            &["--", "ls", "--json", "-l"],
+        ] {
+            let args = [&["lcagent", "exec", "-b", "--on", "a"], command].concat();
+            let cli = Cli::try_parse_from(args).unwrap();
+            let Verb::Exec { command: words, .. } = cli.verb else {
+                panic!("another verb");
+            };
+            let words: Vec<&str> = words.iter().filter_map(|w| w.to_str()).collect();
+            let expected: Vec<&str> = command.iter().copied().filter(|w| *w != "--").collect();
+            assert_eq!(words, expected);
+            assert!(!cli.json);
+        }
+    }
+
+    #[test]
+    fn questions_are_given_less_time_than_work() {
+        for (verb, seconds) in [("nodes", 5), ("jobs", 5), ("exec", 60)] {
+            let args = ["lcagent", verb, "uptime"];
+            let given = if verb == "exec" { 3 } else { 2 };
+            let cli = Cli::try_parse_from(&args[..given]).unwrap();
+            let (Verb::Nodes { to, .. } | Verb::Jobs { to } | Verb::Exec { to, .. }) = cli.verb
+            else {
+                panic!("another verb");
+            };
+            assert_eq!(to.timeout, Duration::from_secs(seconds), "{verb}");
+        }
     }
 }

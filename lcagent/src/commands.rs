@@ -1,8 +1,9 @@
 //! The operator's verbs.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{BufRead, BufReader, IsTerminal, Write};
+use std::io::{self, BufRead, BufReader, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use anyhow::Context;
 use librecast::cli::{Exit, ExitError};
 use librecast::id::PeerId;
 use librecast::keyfile::public_key;
+use librecast::units::{count, utc};
 use serde_json::json;
 
 use crate::agent::policy::Pattern;
@@ -17,14 +19,14 @@ use crate::agent::shell::default_state_dir;
 use crate::agent::unix_now;
 use crate::certificate::Certificate;
 use crate::cli::print_line;
-use crate::datagram::JobId;
+use crate::datagram::{JobId, JobName};
 use crate::envelope::MAX_PAYLOAD;
 use crate::operator::core::{Event, Fate};
 use crate::operator::known::{Book, Entry};
-use crate::operator::print::{Printer, Style, clean};
+use crate::operator::print::{Printer, Style, clean, tell_of_stranger};
 use crate::operator::rolling::Rolling;
 use crate::operator::shell::{self, Options, Outcome, Session};
-use crate::record::{How, JobState, Record};
+use crate::record::{How, JobState, NodeInfo, Record};
 use crate::request::{Run, What};
 
 /// `exec` and `script`.
@@ -47,10 +49,12 @@ pub(crate) fn run(
         if exit != Exit::Ok && !last {
             printer.fold()?;
             let left: usize = steps[n + 1..].iter().map(Vec::len).sum();
+            let were = if left == 1 { "was" } else { "were" };
             eprintln!(
-                "lcagent: stopped after step {} of {}: {left} nodes were not asked",
+                "lcagent: stopped after step {} of {}: {} {were} not asked",
                 n + 1,
-                steps.len()
+                steps.len(),
+                count(left, "node")
             );
         }
         if exit != Exit::Ok || last {
@@ -65,18 +69,89 @@ pub(crate) fn run(
 }
 
 /// `result`.
-pub(crate) fn result(options: &Options, job: JobId, style: Style) -> anyhow::Result<Exit> {
-    carry_out(options, &What::Result(job), style)
+pub(crate) fn result(options: &Options, job: &JobName, style: Style) -> anyhow::Result<Exit> {
+    let mut session = Session::open(options)?;
+    let what = What::Result(find(&mut session, options, job)?);
+    let mut printer = Printer::new(style);
+    step(&mut session, options, &what, &[], &mut printer, true)
 }
 
 /// `cancel`.
-pub(crate) fn cancel(options: &Options, job: JobId, style: Style) -> anyhow::Result<Exit> {
-    carry_out(options, &What::Cancel(job), style)
+pub(crate) fn cancel(options: &Options, job: &JobName, style: Style) -> anyhow::Result<Exit> {
+    let mut session = Session::open(options)?;
+    let job = find(&mut session, options, job)?;
+    order(
+        &mut session,
+        options,
+        &What::Cancel(job),
+        "cancelled",
+        style,
+    )
 }
 
 /// `revoke`.
 pub(crate) fn revoke(options: &Options, key: &str, style: Style) -> anyhow::Result<Exit> {
-    carry_out(options, &What::Revoke(public_key(key)?), style)
+    let what = What::Revoke(public_key(key)?);
+    let mut session = Session::open(options)?;
+    order(&mut session, options, &what, "revoked", style)
+}
+
+/// Something that is done without a word; who has `done` it is shown at the end.
+fn order(
+    session: &mut Session,
+    options: &Options,
+    what: &What,
+    done: &str,
+    style: Style,
+) -> anyhow::Result<Exit> {
+    let mut printer = Printer::new(style);
+    let outcome = session.carry_out(options, what, &[], |job, event| printer.event(job, event))?;
+    let fates = match outcome.interrupted {
+        None => outcome.fates.as_slice(),
+        Some(_) => &[],
+    };
+    printer.end(fates)?;
+    let did = |fate: &Fate| *fate == Fate::Answered(Record::Done);
+    let names: Vec<&str> = fates
+        .iter()
+        .filter(|(_, _, fate)| did(fate))
+        .map(|(_, name, _)| name.as_str())
+        .collect();
+    if style != Style::Json && !names.is_empty() {
+        let on = count(names.len(), "node");
+        print_line(format_args!("{done} on {on}: {}", names.join(", ")))?;
+    }
+    Ok(exit(options, &outcome))
+}
+
+/// The job of ours that is meant: nodes are asked where its name is not whole.
+fn find(session: &mut Session, options: &Options, name: &JobName) -> anyhow::Result<JobId> {
+    if let JobName::Whole(job) = name {
+        return Ok(*job);
+    }
+    let mut found = BTreeSet::new();
+    session.carry_out(options, &What::Jobs, &[], |_, event| {
+        if let Event::Said {
+            record: Record::Job(state),
+            ..
+        } = event
+        {
+            found.extend(name.matches(state.job).then_some(state.job));
+        }
+        Ok(())
+    })?;
+    let all: Vec<String> = found.iter().map(ToString::to_string).collect();
+    match (found.first(), all.len()) {
+        (Some(job), 1) => Ok(*job),
+        (None, _) => {
+            let message = format!("no job of ours begins with {name}: `lcagent jobs` shows them");
+            Err(ExitError::new(Exit::Failed, message).into())
+        }
+        _ => {
+            let message = format!("{name} is the beginning of {}", all.join(", "));
+            Err(ExitError::new(Exit::Usage, message).into())
+        }
+    }
 }
 
 /// `certify`.
@@ -108,12 +183,6 @@ pub(crate) fn certify(
         print_line(certificate)?;
     }
     Ok(Exit::Ok)
-}
-
-fn carry_out(options: &Options, what: &What, style: Style) -> anyhow::Result<Exit> {
-    let mut session = Session::open(options)?;
-    let mut printer = Printer::new(style);
-    step(&mut session, options, what, &[], &mut printer, true)
 }
 
 /// One command for the nodes in `only`, or for all that are selected. `last`: no other follows.
@@ -151,8 +220,7 @@ pub(crate) fn jobs(options: &Options, json: bool) -> anyhow::Result<Exit> {
                 let nodes = jobs.entry(state.job).or_default();
                 nodes.push((*id, state.clone()));
             }
-            Event::Rejected { id, why } => eprintln!("lcagent: {id} is not believed: {why}"),
-            _ => {}
+            other => tell_of_stranger(other),
         }
         Ok(())
     })?;
@@ -162,22 +230,26 @@ pub(crate) fn jobs(options: &Options, json: bool) -> anyhow::Result<Exit> {
         }
     }
     let mut rows: Vec<serde_json::Value> = jobs
-        .values()
+        .values_mut()
         .filter_map(|nodes| job_row(nodes, &outcome))
         .collect();
-    rows.sort_by_key(|row| row["started"].as_u64());
+    // the latest first
+    rows.sort_by_key(|row| (Reverse(row["started"].as_u64()), row["job"].to_string()));
     if json {
         print_line(serde_json::Value::from(rows))?;
     } else {
+        let length = telling(&rows);
         let mut table = vec![
-            ["JOB", "AGE", "RUNNING", "OK", "FAILED", "COMMAND"]
+            ["JOB", "AGE", "RUNNING", "OK", "FAILED", "NODES", "COMMAND"]
                 .map(str::to_owned)
                 .to_vec(),
         ];
         for row in &rows {
             let age = unix_now().saturating_sub(row["started"].as_u64().unwrap_or_default());
-            let mut cells = vec![cell(row, "job"), span(age)];
-            cells.extend(["running", "ok", "failed", "command"].map(|key| cell(row, key)));
+            let job: String = cell(row, "job").chars().take(length).collect();
+            let mut cells = vec![job, span(age)];
+            cells.extend(["running", "ok", "failed"].map(|key| cell(row, key)));
+            cells.extend([names_of(row), cell(row, "command")]);
             table.push(cells);
         }
         print_table(&table)?;
@@ -185,15 +257,43 @@ pub(crate) fn jobs(options: &Options, json: bool) -> anyhow::Result<Exit> {
     Ok(exit(options, &outcome))
 }
 
-fn job_row(nodes: &[(PeerId, JobState)], outcome: &Outcome) -> Option<serde_json::Value> {
+/// How many digits of a job's name tell it from the others.
+fn telling(rows: &[serde_json::Value]) -> usize {
+    let names: Vec<String> = rows.iter().map(|row| cell(row, "job")).collect();
+    let distinct = |length: &usize| {
+        let cut: BTreeSet<&str> = names
+            .iter()
+            .filter_map(|name| name.get(..*length))
+            .collect();
+        cut.len() == names.len()
+    };
+    (JobName::SHORT..16).find(distinct).unwrap_or(16)
+}
+
+/// Names of a job's nodes, as far as they fit a table.
+fn names_of(row: &serde_json::Value) -> String {
+    const MOST: usize = 4;
+    let nodes = row["nodes"].as_array().into_iter().flatten();
+    let names: Vec<String> = nodes.map(|node| cell(node, "node")).collect();
+    match names.len() {
+        0..=MOST => names.join(","),
+        all => format!("{},+{}", names[..MOST - 1].join(","), all + 1 - MOST),
+    }
+}
+
+fn job_row(nodes: &mut [(PeerId, JobState)], outcome: &Outcome) -> Option<serde_json::Value> {
+    let name = |id: &PeerId| {
+        let heard = outcome.heard.iter().find(|(key, _)| key == id);
+        heard.map(|(_, node)| node.name.clone())
+    };
+    nodes.sort_by_key(|(id, _)| name(id));
     let (_, first) = nodes.first()?;
     let count = |wanted: fn(Option<How>) -> bool| nodes.iter().filter(|n| wanted(n.1.how)).count();
     let running = count(|how| how.is_none());
     let ok = count(|how| how == Some(How::Exited(0)));
     let node = |(id, state): &(PeerId, JobState)| {
-        let heard = outcome.heard.iter().find(|(key, _)| key == id);
         json!({
-            "node": heard.map(|(_, node)| node.name.clone()),
+            "node": name(id),
             "id": id,
             "state": state.how.map_or("running", How::name),
             "code": state.how.map(How::code),
@@ -210,15 +310,33 @@ fn job_row(nodes: &[(PeerId, JobState)], outcome: &Outcome) -> Option<serde_json
     }))
 }
 
-/// `nodes`.
+/// `nodes`: each row as it comes, or one document at the end.
 pub(crate) fn nodes(options: &Options, json: bool) -> anyhow::Result<Exit> {
     let mut session = Session::open(options)?;
-    let (rows, outcome) = ask_nodes(&mut session, options)?;
     if json {
+        let (rows, outcome) = ask_nodes(&mut session, options, |_| Ok(()))?;
         print_line(serde_json::Value::from(rows))?;
-    } else {
-        print_nodes(&rows)?;
+        return Ok(exit(options, &outcome));
     }
+    let mut table = Table::default();
+    table.widen(&NODE_COLUMNS.map(str::to_owned));
+    for entry in session.known(options)? {
+        table.widen(&node_cells(&known_row(&entry)));
+    }
+    let mut shown = BTreeSet::new();
+    let mut show = |row: &serde_json::Value| {
+        if shown.is_empty() {
+            table.widen(&node_cells(row));
+            table.row(&NODE_COLUMNS.map(str::to_owned))?;
+        }
+        match shown.insert(cell(row, "id")) {
+            true => table.row(&node_cells(row)),
+            false => Ok(()),
+        }
+    };
+    let (rows, outcome) = ask_nodes(&mut session, options, &mut show)?;
+    // who has not come
+    rows.iter().try_for_each(show)?;
     Ok(exit(options, &outcome))
 }
 
@@ -231,7 +349,7 @@ pub(crate) fn watch(mut options: Options, every: Duration, json: bool) -> anyhow
     loop {
         next = (next + every).max(Instant::now());
         let at = unix_now();
-        let (rows, outcome) = ask_nodes(&mut session, &options)?;
+        let (rows, outcome) = ask_nodes(&mut session, &options, |_| Ok(()))?;
         if let Some(exit) = outcome.interrupted {
             return Ok(exit);
         }
@@ -253,27 +371,49 @@ pub(crate) fn watch(mut options: Options, every: Duration, json: bool) -> anyhow
     }
 }
 
-/// The facts of all selected nodes, a row each; also of known ones that are silent.
+/// The facts of all selected nodes, a row each, in the order of their names; also of known ones that are silent. `came`
+/// is shown each answer as it comes.
 fn ask_nodes(
     session: &mut Session,
     options: &Options,
+    mut came: impl FnMut(&serde_json::Value) -> io::Result<()>,
 ) -> anyhow::Result<(Vec<serde_json::Value>, Outcome)> {
+    let known = session.known(options)?;
+    let known: BTreeMap<PeerId, Entry> = known.into_iter().map(|e| (e.key, e)).collect();
+    let is_accepted = |id: &PeerId| known.get(id).is_some_and(|e| e.accepted);
+    let mut heard: BTreeMap<PeerId, NodeInfo> = BTreeMap::new();
     let outcome = session.carry_out(options, &What::Facts, &[], |_, event| {
-        if let Event::Rejected { id, why } = event {
-            eprintln!("lcagent: {id} is not believed: {why}");
+        tell_of_stranger(event);
+        match event {
+            Event::Heard { id, node, .. } => {
+                heard.insert(*id, node.clone());
+            }
+            Event::Said { id, record } if record.is_last() && *record != Record::NotSelected => {
+                if let Some(node) = heard.get(id) {
+                    let fate = Fate::Answered(record.clone());
+                    came(&row(id, &node.name, &fate, &node.labels, is_accepted(id)))?;
+                }
+            }
+            _ => {}
         }
         Ok(())
     })?;
-    let known = session.known(options)?;
     let none = BTreeMap::new();
     let row = |(id, name, fate): &(PeerId, String, Fate)| {
-        let said = outcome.heard.iter().find(|(key, _)| key == id);
         // of silent ones, what they said last
-        let noted = known.iter().find(|e| e.key == *id).map(|e| &e.labels);
-        let labels = said.map(|(_, node)| &node.labels).or(noted);
-        row(id, name, fate, labels.unwrap_or(&none))
+        let noted = known.get(id).map(|e| &e.labels);
+        let labels = heard.get(id).map(|node| &node.labels).or(noted);
+        row(id, name, fate, labels.unwrap_or(&none), is_accepted(id))
     };
     Ok((outcome.fates.iter().map(row).collect(), outcome))
+}
+
+/// What is known of a node that has not said anything yet.
+fn known_row(entry: &Entry) -> serde_json::Value {
+    let Entry {
+        key, name, labels, ..
+    } = entry;
+    row(key, name, &Fate::Silent, labels, entry.accepted)
 }
 
 fn row(
@@ -281,6 +421,7 @@ fn row(
     name: &str,
     fate: &Fate,
     labels: &BTreeMap<String, String>,
+    accepted: bool,
 ) -> serde_json::Value {
     let state = match fate {
         Fate::Answered(Record::Facts(_)) => "up",
@@ -289,10 +430,13 @@ fn row(
         Fate::Silent => "silent",
     };
     let mut row = json!({ "name": name, "id": id, "state": state, "labels": labels });
+    if accepted {
+        row["accepted"] = true.into();
+    }
     if let Fate::Answered(Record::Facts(facts)) = fate {
         for (name, value) in facts {
             // no fact passes for what is known without the node's word
-            if ["name", "id", "state", "labels", "at"].contains(&name.as_str()) {
+            if ["name", "id", "state", "labels", "at", "accepted"].contains(&name.as_str()) {
                 continue;
             }
             // numbers where they are numbers
@@ -303,31 +447,38 @@ fn row(
     row
 }
 
-fn print_nodes(rows: &[serde_json::Value]) -> std::io::Result<()> {
-    let labels = |row: &serde_json::Value| -> String {
-        let labels = row["labels"].as_object();
-        let pairs = labels
-            .into_iter()
-            .flatten()
-            .map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default()));
-        clean(&pairs.collect::<Vec<_>>().join(","))
-    };
-    let mut table = vec![
-        ["NAME", "STATE", "LABELS", "OS", "UPTIME", "ADDRESSES"]
-            .map(str::to_owned)
-            .to_vec(),
-    ];
-    for row in rows {
-        table.push(vec![
-            cell(row, "name"),
-            cell(row, "state"),
-            labels(row),
-            cell(row, "os"),
-            row["uptime_s"].as_u64().map(span).unwrap_or_default(),
-            cell(row, "addresses"),
-        ]);
-    }
+const NODE_COLUMNS: [&str; 7] = [
+    "NAME",
+    "STATE",
+    "LABELS",
+    "OS",
+    "UPTIME",
+    "ACCEPTED",
+    "ADDRESSES",
+];
+
+fn print_nodes(rows: &[serde_json::Value]) -> io::Result<()> {
+    let mut table = vec![NODE_COLUMNS.map(str::to_owned).to_vec()];
+    table.extend(rows.iter().map(|row| node_cells(row).to_vec()));
     print_table(&table)
+}
+
+fn node_cells(row: &serde_json::Value) -> [String; 7] {
+    let labels = row["labels"].as_object();
+    let pairs = labels
+        .into_iter()
+        .flatten()
+        .map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default()));
+    let accepted = row["accepted"] == true;
+    [
+        cell(row, "name"),
+        cell(row, "state"),
+        clean(&pairs.collect::<Vec<_>>().join(",")),
+        cell(row, "os"),
+        row["uptime_s"].as_u64().map(span).unwrap_or_default(),
+        if accepted { "yes" } else { "no" }.to_owned(),
+        cell(row, "addresses"),
+    ]
 }
 
 fn cell(row: &serde_json::Value, key: &str) -> String {
@@ -349,21 +500,54 @@ fn span(seconds: u64) -> String {
 }
 
 /// Lines of equally many cells, the columns below each other.
-fn print_table(table: &[Vec<String>]) -> std::io::Result<()> {
-    let columns = table.first().map_or(0, Vec::len);
-    let width = |column: usize| {
-        let cells = table.iter().map(|r| r[column].chars().count());
-        cells.max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    for row in table {
-        let cells = row
-            .iter()
-            .zip(&widths)
-            .map(|(cell, width)| format!("{cell:width$}"));
-        print_line(cells.collect::<Vec<_>>().join("  ").trim_end())?;
+fn print_table(table: &[Vec<String>]) -> io::Result<()> {
+    let mut columns = Table::default();
+    table.iter().for_each(|cells| columns.widen(cells));
+    table.iter().try_for_each(|cells| columns.row(cells))
+}
+
+/// A table whose rows are shown one by one.
+#[derive(Default)]
+struct Table {
+    widths: Vec<usize>,
+}
+
+impl Table {
+    /// Makes the columns as wide as these cells.
+    fn widen(&mut self, cells: &[String]) {
+        self.widths.resize(cells.len().max(self.widths.len()), 0);
+        for (width, cell) in self.widths.iter_mut().zip(cells) {
+            *width = cell.chars().count().max(*width);
+        }
     }
-    Ok(())
+
+    fn row(&mut self, cells: &[String]) -> io::Result<()> {
+        self.widen(cells);
+        let cells = cells
+            .iter()
+            .zip(&self.widths)
+            .map(|(cell, width)| format!("{cell:width$}"));
+        print_line(cells.collect::<Vec<_>>().join("  ").trim_end())
+    }
+}
+
+/// `nodes --accept`.
+pub(crate) fn accept(options: &Options, names: &[String], json: bool) -> anyhow::Result<Exit> {
+    let dir = options
+        .state_dir
+        .clone()
+        .unwrap_or_else(shell::default_state_dir);
+    let accepted = Book::open(dir)?.accept(&options.channel, names)?;
+    if json {
+        let row = |e: &Entry| json!({ "name": e.name, "id": e.key, "accepted": true });
+        let rows: Vec<_> = accepted.iter().map(row).collect();
+        print_line(serde_json::Value::from(rows))?;
+    } else {
+        for entry in &accepted {
+            print_line(format_args!("accepted {} {}", entry.name, entry.key))?;
+        }
+    }
+    Ok(Exit::Ok)
 }
 
 /// `nodes --forget`.
@@ -443,9 +627,14 @@ pub(crate) fn log(state_dir: Option<PathBuf>, json: bool) -> anyhow::Result<Exit
             continue;
         };
         let text = |key: &str| clean(entry[key].as_str().unwrap_or_default());
-        let (time, job, operator) = (&entry["time"], text("job"), text("operator"));
+        let time = utc(entry["time"].as_u64().unwrap_or_default());
+        let who = match text("name") {
+            name if name.is_empty() => text("operator"),
+            name => name,
+        };
+        let job = text("job");
         print_line(format_args!(
-            "{time} {job} {operator} {}: {}",
+            "{time} {job} {who} {}: {}",
             text("event"),
             text("what")
         ))?;

@@ -26,6 +26,9 @@ pub const MAX_DATAGRAM: usize = 1_200;
 /// Most ranges in one datagram.
 pub const MAX_RANGES: usize = 8;
 
+/// What is said of a datagram whose signature does not verify.
+pub const FORGED: WireError = WireError::Bad("signature");
+
 const VERSION: u8 = 1;
 
 /// What a datagram is.
@@ -127,6 +130,54 @@ impl FromStr for JobId {
     }
 }
 
+/// How a user names a job: with its name, or with so much of its beginning as no other has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JobName {
+    /// All of it.
+    Whole(JobId),
+    /// Some hexadecimal digits, in lower case.
+    Beginning(String),
+}
+
+impl JobName {
+    /// As many digits are shown where they are enough.
+    pub const SHORT: usize = 8;
+    const LEAST: usize = 4;
+
+    /// Whether this job may be meant.
+    #[must_use]
+    pub fn matches(&self, job: JobId) -> bool {
+        match self {
+            Self::Whole(whole) => *whole == job,
+            Self::Beginning(digits) => job.to_string().starts_with(digits),
+        }
+    }
+}
+
+impl fmt::Display for JobName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Whole(job) => job.fmt(f),
+            Self::Beginning(digits) => f.write_str(digits),
+        }
+    }
+}
+
+impl FromStr for JobName {
+    type Err = WireError;
+
+    fn from_str(text: &str) -> Result<Self, WireError> {
+        if let Ok(job) = text.parse() {
+            return Ok(Self::Whole(job));
+        }
+        let digits = text.bytes().all(|b| b.is_ascii_hexdigit());
+        if !digits || !(Self::LEAST..16).contains(&text.len()) {
+            return Err(WireError::Bad("job: 4 to 16 hexadecimal digits"));
+        }
+        Ok(Self::Beginning(text.to_ascii_lowercase()))
+    }
+}
+
 /// The datagram of an agent that has come up and asks what it missed. It is not signed: all it can do is
 /// to have open commands repeated, which is bounded.
 #[must_use]
@@ -168,6 +219,19 @@ mod tests {
     use librecast::id::SecretKey;
 
     use super::*;
+
+    #[test]
+    fn a_job_is_named_by_as_much_of_its_name_as_is_said() {
+        let job: JobId = "1a2b3c4d5e6f7081".parse().unwrap();
+        for name in ["1a2b", "1A2B3C4D", "1a2b3c4d5e6f7081"] {
+            let name: JobName = name.parse().unwrap();
+            assert!(name.matches(job), "{name}");
+        }
+        assert!(!"1a2c".parse::<JobName>().unwrap().matches(job));
+        for bad in ["", "1a2", "1a2g", "1a2b3c4d5e6f70811"] {
+            assert!(bad.parse::<JobName>().is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn kinds_are_told_apart_and_others_refused() {

@@ -33,7 +33,7 @@ use thiserror::Error;
 use crate::certificate::Certificate;
 use crate::datagram::{JobId, Kind, MAX_DATAGRAM};
 use crate::part;
-use crate::replay::{ReplayError, ReplayWindow, Times};
+use crate::replay::{Name, ReplayError, ReplayWindow, Times};
 use crate::selector::{MAX_SELECTOR, Selector, SelectorError};
 
 /// Largest payload in bytes; what is larger is a file and goes another way.
@@ -119,6 +119,12 @@ pub enum Refusal {
     /// The signature does not verify.
     #[error("signature does not verify")]
     Signature,
+    /// That of the certificate does not.
+    #[error("the certificate's signature does not verify")]
+    CertificateSignature,
+    /// Its source has sent too many that do not.
+    #[error("too many signatures did not verify lately")]
+    TooManyForged,
     /// Signed by a known key, but its selector cannot be read.
     #[error(transparent)]
     Selector(#[from] SelectorError),
@@ -127,8 +133,10 @@ pub enum Refusal {
 /// How an agent stands to an operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
-    /// The policy lists him, or who certified him.
-    Known,
+    /// The policy lists him.
+    Listed,
+    /// It lists who certified him.
+    Certified,
     /// It does not.
     Unknown,
     /// His key, or his certifier's, has been revoked.
@@ -253,12 +261,14 @@ pub fn payload_hash(payload: &[u8]) -> [u8; 32] {
 /// Decides whether the agent believes `datagram`. It is not remembered in `replay` yet: that is to be done
 /// before anything comes of it, whether or not the selector then picks this node.
 ///
-/// `now` is the agent's clock in Unix seconds, `standing` says what the agent knows of a key and of who certified it.
+/// `now` is the agent's clock in Unix seconds, `standing` says what the agent knows of a key and of who certified it,
+/// `may_verify` whether a signature may be looked at.
 pub fn open(
     datagram: &[u8],
     now: u64,
     standing: impl Fn(&PeerId, Option<&Certificate>) -> Standing,
     replay: &ReplayWindow,
+    may_verify: impl FnOnce() -> bool,
 ) -> Result<Opened, Refusal> {
     let envelope = Envelope::decode(datagram)?;
     let ahead_s = envelope.check_times(now)?;
@@ -266,26 +276,36 @@ pub fn open(
     let operator = PeerId::from_public_key(*envelope.operator)
         .map_err(|_| Refusal::Malformed(WireError::Bad("operator key")))?;
     let certificate = envelope.certificate(&operator, now)?;
-    match standing(&operator, certificate.as_ref()) {
-        Standing::Known => {}
-        Standing::Unknown => return Err(Refusal::UnknownKey(operator)),
-        Standing::Revoked => return Err(Refusal::Revoked(operator)),
-    }
+    let certifier = match (standing(&operator, certificate.as_ref()), &certificate) {
+        (Standing::Listed, _) => None,
+        (Standing::Certified, Some(c)) => Some(c.certifier),
+        (Standing::Revoked, _) => return Err(Refusal::Revoked(operator)),
+        _ => return Err(Refusal::UnknownKey(operator)),
+    };
+    let name = Name {
+        operator: &operator,
+        certifier: certifier.as_ref(),
+        sequence: envelope.sequence,
+        nonce: envelope.nonce,
+    };
     let times = Times {
         not_after: envelope.not_after,
         now,
     };
-    replay.check(&operator, envelope.sequence, envelope.nonce, times)?;
+    replay.check(name, times)?;
     if let Some(payload) = envelope.payload
         && payload_hash(payload) != *envelope.payload_hash
     {
         return Err(Refusal::PayloadHash);
     }
+    if !may_verify() {
+        return Err(Refusal::TooManyForged);
+    }
     operator
         .verify(CONTEXT, envelope.signed, envelope.signature)
         .map_err(|_| Refusal::Signature)?;
     if certificate.as_ref().is_some_and(|c| !c.verify()) {
-        return Err(Refusal::Certificate("its signature does not verify"));
+        return Err(Refusal::CertificateSignature);
     }
     let awaited = envelope.payload.is_none().then_some(Awaited {
         length: envelope.payload_len,
@@ -308,6 +328,17 @@ pub fn open(
     })
 }
 
+/// Who has signed an envelope, which command it is and for which nodes, whoever that is.
+#[must_use]
+pub fn stranger(datagram: &[u8]) -> Option<(PeerId, JobId, Selector)> {
+    let envelope = Envelope::decode(datagram).ok()?;
+    let operator = PeerId::from_public_key(*envelope.operator).ok()?;
+    let signed = operator.verify(CONTEXT, envelope.signed, envelope.signature);
+    signed.ok()?;
+    let job = JobId::of(&operator, envelope.sequence, envelope.nonce);
+    Some((operator, job, envelope.selector.parse().ok()?))
+}
+
 /// Which command an envelope names, without believing anything.
 #[must_use]
 pub fn peek(datagram: &[u8]) -> Option<JobId> {
@@ -328,12 +359,13 @@ impl Refusal {
             Self::Lifetime => "lifetime",
             Self::UnknownKey(_) => "unknown_key",
             Self::Revoked(_) => "revoked",
-            Self::Certificate(_) => "certificate",
+            Self::Certificate(_) | Self::CertificateSignature => "certificate",
             Self::Replay(ReplayError::Replayed) => "replayed",
             Self::Replay(ReplayError::BelowWindow) => "below_window",
             Self::Replay(ReplayError::TooManyKeys) => "too_many_keys",
             Self::PayloadHash => "payload_hash",
             Self::Signature => "signature",
+            Self::TooManyForged => "too_many_forged",
             Self::Selector(_) => "selector",
         }
     }
@@ -485,25 +517,34 @@ mod tests {
             now,
             |k, certificate| {
                 let certifier = certificate.map(|c| c.certifier);
-                if *k == key().peer_id() || certifier == Some(key().peer_id()) {
-                    Standing::Known
+                if *k == key().peer_id() {
+                    Standing::Listed
+                } else if certifier == Some(key().peer_id()) {
+                    Standing::Certified
                 } else {
                     Standing::Unknown
                 }
             },
             &ReplayWindow::new(),
+            || true,
         )
     }
 
     /// As an agent does it: opened, then remembered.
     fn accept(datagram: &[u8], replay: &mut ReplayWindow) -> Result<Opened, Refusal> {
-        let opened = open(datagram, NOW, |_, _| Standing::Known, replay)?;
-        let (operator, command) = (&opened.operator, &opened.command);
+        let opened = open(datagram, NOW, |_, _| Standing::Listed, replay, || true)?;
+        let command = &opened.command;
         let times = Times {
             not_after: command.not_after,
             now: NOW,
         };
-        replay.accept(operator, command.sequence, &command.nonce, times)?;
+        let name = Name {
+            operator: &opened.operator,
+            certifier: None,
+            sequence: command.sequence,
+            nonce: &command.nonce,
+        };
+        replay.accept(name, times)?;
         Ok(opened)
     }
 
@@ -716,7 +757,14 @@ mod tests {
                 let mut bytes = good.clone();
                 bytes[at] ^= 1 << bit;
                 assert!(
-                    open(&bytes, NOW, |_, _| Standing::Known, &ReplayWindow::new()).is_err(),
+                    open(
+                        &bytes,
+                        NOW,
+                        |_, _| Standing::Listed,
+                        &ReplayWindow::new(),
+                        || true
+                    )
+                    .is_err(),
                     "{at}.{bit}"
                 );
             }
@@ -761,10 +809,7 @@ mod tests {
         let mut forged = by_nobody.as_bytes().to_vec();
         forged[1..33].copy_from_slice(key().peer_id().public_key());
         let forged = Certificate::decode(&forged).unwrap();
-        assert_eq!(
-            sent(&forged, b""),
-            Err(Refusal::Certificate("its signature does not verify"))
-        );
+        assert_eq!(sent(&forged, b""), Err(Refusal::CertificateSignature));
     }
 
     proptest! {
@@ -806,11 +851,11 @@ mod tests {
             bytes in prop::collection::vec(any::<u8>(), 0..600),
             now in any::<u64>(),
         ) {
-            prop_assert!(open(&bytes, now, |_, _| Standing::Known, &ReplayWindow::new()).is_err());
+            prop_assert!(open(&bytes, now, |_, _| Standing::Listed, &ReplayWindow::new(), || true).is_err());
             // past the version, so that the fields are reached
             for kind in [1, 2, 8, 9] {
                 let versioned = [&[1, kind], bytes.as_slice()].concat();
-                prop_assert!(open(&versioned, now, |_, _| Standing::Known, &ReplayWindow::new()).is_err());
+                prop_assert!(open(&versioned, now, |_, _| Standing::Listed, &ReplayWindow::new(), || true).is_err());
             }
         }
     }

@@ -1,8 +1,5 @@
-//! Where files are, and how they are replaced.
+//! Where files are.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// A folder of the user's: what `variable` says, else `below` his home.
@@ -23,21 +20,4 @@ pub fn companion(name: &str) -> Option<PathBuf> {
     let elsewhere = std::env::split_paths(&path).map(|folder| folder.join(name));
     let mut all = beside.into_iter().chain(elsewhere);
     all.find(|file| file.is_absolute() && file.is_file())
-}
-
-/// Puts `bytes` in the place of a file, whole or not at all; on disk when this returns.
-pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".new");
-    let new = PathBuf::from(name);
-    let mut options = OpenOptions::new();
-    let mut file = options
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&new)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&new, path)
 }

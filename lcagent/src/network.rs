@@ -6,6 +6,7 @@ use std::net::Ipv6Addr;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
+use crate::agent::core::Way;
 use librecast::channel::LCAGENT_PORT;
 use librecast::socket::{ReceiveSockets, SendSocket, multicast_interfaces};
 
@@ -91,12 +92,16 @@ impl Network {
         }
     }
 
-    /// Hands over what has come, each with its interface.
-    pub fn receive(&mut self, mut take: impl FnMut(&[u8], u32)) -> io::Result<()> {
+    /// Hands over what has come, each with how it came.
+    pub fn receive(&mut self, mut take: impl FnMut(&[u8], Way)) -> io::Result<()> {
         let group = self.group;
         self.receive.receive(|datagram| {
             if datagram.group == group {
-                take(datagram.payload, datagram.interface);
+                let way = Way {
+                    via: datagram.interface,
+                    source: datagram.source,
+                };
+                take(datagram.payload, way);
             }
         })?;
         Ok(())

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use librecast::id::{PeerId, SecretKey};
 use librecast::wire::{Reader, WireError};
 
-use crate::datagram::{JobId, Kind, MAX_DATAGRAM, MAX_RANGES, push_range, read_ranges};
+use crate::datagram::{FORGED, JobId, Kind, MAX_DATAGRAM, MAX_RANGES, push_range, read_ranges};
 use crate::envelope::{Awaited, payload_hash};
 
 /// Bytes of a payload in one part.
@@ -113,7 +113,7 @@ impl Collection {
         }
         operator
             .verify(CONTEXT, signed, signature)
-            .map_err(|_| WireError::Bad("signature"))?;
+            .map_err(|_| FORGED)?;
         self.parts.insert(index, content.to_vec());
         Ok(true)
     }

@@ -21,6 +21,7 @@
 //! An answer ends with one of ended, refused, facts, done and not selected. What is not known is skipped.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use librecast::wire::{Reader, WireError, Writer};
 
@@ -30,6 +31,8 @@ use crate::datagram::JobId;
 pub const MAX_CONTENT: usize = u16::MAX as usize;
 /// Most labels of a node.
 pub const MAX_LABELS: usize = 64;
+/// Type of the record that says how a job ended.
+const ENDED: u8 = 5;
 /// In place of how a job ended: it runs.
 const RUNS: u8 = 255;
 
@@ -116,6 +119,18 @@ pub enum How {
     Lost,
 }
 
+impl fmt::Display for How {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exited(code) => write!(f, "exit code {code}"),
+            Self::Killed(signal) => write!(f, "killed by signal {signal}"),
+            Self::OutOfTime => f.write_str("out of time"),
+            Self::Cancelled => f.write_str("cancelled"),
+            Self::Lost => f.write_str("nobody saw how it ended"),
+        }
+    }
+}
+
 impl Record {
     /// Whether nothing follows.
     #[must_use]
@@ -124,6 +139,21 @@ impl Record {
             self,
             Self::Ended(_) | Self::Refused(_) | Self::Facts(_) | Self::Done | Self::NotSelected
         )
+    }
+
+    /// Bytes before the content of a record.
+    pub const HEAD: usize = 3;
+
+    /// Bytes of content behind this head.
+    #[must_use]
+    pub fn content_length(head: &[u8; Self::HEAD]) -> usize {
+        usize::from(u16::from_be_bytes([head[1], head[2]]))
+    }
+
+    /// Whether this is the head of a record that says how a job has ended.
+    #[must_use]
+    pub fn ends_job(head: &[u8; Self::HEAD]) -> bool {
+        head[0] == ENDED
     }
 
     /// Appends the record to `out`; content above [`MAX_CONTENT`] is an error.
@@ -148,7 +178,7 @@ impl Record {
             }
             Self::Ended(ended) => {
                 ended.encode(&mut w);
-                5
+                ENDED
             }
             Self::Refused(why) => {
                 w.put(why.as_bytes());
@@ -194,7 +224,7 @@ impl Record {
             2 => Self::Started(c.u64()?),
             3 => Self::Stdout(rest(&mut c)?),
             4 => Self::Stderr(rest(&mut c)?),
-            5 => Self::Ended(Ended::decode(&mut c)?),
+            ENDED => Self::Ended(Ended::decode(&mut c)?),
             6 => Self::Refused(lossy(&mut c)?),
             7 => Self::Facts(facts(&mut c)?),
             8 => Self::Warning(lossy(&mut c)?),

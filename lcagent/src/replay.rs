@@ -5,18 +5,21 @@
 //! and becomes the floor: whatever is not above it is refused, seen or not. So commands may arrive
 //! in any order, a replay is never accepted, and the memory is bounded.
 //!
-//! Keys that are certified for a day come and go. Where [`MAX_KEYS`] are remembered and another one comes in, the key
-//! is forgotten whose newest command ended first, if that was [`MAX_AHEAD_S`] ago. From then on whatever ends no later
-//! than that command is refused, whoever's it is: a clock that is set back brings nothing back to life.
+//! Keys that are certified for a day come and go. There is room for [`MAX_LISTED`] keys that the policy lists, and beside
+//! them for [`MAX_CERTIFIED`] that such keys have certified, [`MAX_OF_CERTIFIER`] of one: who may certify keeps nobody
+//! else out. Where there is no room for another one the key is forgotten whose newest command ended first, if that was
+//! [`MAX_AHEAD_S`] ago. From then on whatever ends no later than that command is refused, whoever's it is: a clock that
+//! is set back brings nothing back to life.
 //!
 //! The agent writes [`ReplayWindow::encode`] to its state directory before it runs what was accepted,
 //! and starts from it again. An operator's sequences rise: microseconds of Unix time, or one more than
 //! the last where the clock stands, so that one key can be used on two machines.
 //!
-//! Snapshot, version 2 (big-endian): `version 8 | forgotten 64 | keys 16 | keys x { operator key 256 | floor 64 |
-//! ends 64 | commands 16 | commands x { sequence 64 | nonce 128 } } | checksum 256`; keys and commands in
-//! ascending order; the checksum is `derive_key("lcagent 2026 replay window", all before it)`. Version 1 had neither
-//! `forgotten` nor `ends`: its keys are never forgotten.
+//! Snapshot, version 3 (big-endian): `version 8 | forgotten 64 | keys 16 | keys x { operator key 256 | certifier key 256
+//! or 0 | floor 64 | ends 64 | commands 16 | commands x { sequence 64 | nonce 128 } } | checksum 256`; keys and commands
+//! in ascending order; the checksum is `derive_key("lcagent 2026 replay window", all before it)`. Version 2 had no
+//! certifiers: its keys count as listed ones. Version 1 had neither `forgotten` nor `ends` either: its keys are never
+//! forgotten.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,13 +31,23 @@ use crate::envelope::MAX_AHEAD_S;
 
 /// Commands remembered per operator key.
 pub const WINDOW: usize = 1024;
-/// Operator keys remembered; an agent's policy lists far fewer, but who is listed may certify others.
-pub const MAX_KEYS: usize = 256;
+/// Keys remembered that the policy lists: it has far fewer.
+pub const MAX_LISTED: usize = 256;
+/// Keys remembered that others have certified.
+pub const MAX_CERTIFIED: usize = 256;
+/// Those of one certifier.
+pub const MAX_OF_CERTIFIER: usize = 128;
+/// All of them.
+const MAX_KEYS: usize = MAX_LISTED + MAX_CERTIFIED;
 /// Largest snapshot, in bytes: what a reader of the file has to accept.
-pub const MAX_SNAPSHOT: usize = 1 + 8 + 2 + MAX_KEYS * (32 + 8 + 8 + 2 + WINDOW * (8 + 16)) + 32;
+pub const MAX_SNAPSHOT: usize =
+    1 + 8 + 2 + MAX_KEYS * (32 + 32 + 8 + 8 + 2 + WINDOW * (8 + 16)) + 32;
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 const VERSION_1: u8 = 1;
+const VERSION_2: u8 = 2;
+/// In the place of a certifier: there is none.
+const NOBODY: [u8; 32] = [0; 32];
 const CHECKSUM_CONTEXT: &str = "lcagent 2026 replay window";
 
 /// Why a command may not run (again).
@@ -46,7 +59,7 @@ pub enum ReplayError {
     /// Older than all that is remembered: whether it was seen cannot be said any more.
     #[error("older than the replay window")]
     BelowWindow,
-    /// [`MAX_KEYS`] other keys are remembered, and a command of each may still be good.
+    /// As many others of its kind are remembered as may be, and a command of each may still be good.
     #[error("too many operator keys")]
     TooManyKeys,
 }
@@ -60,6 +73,19 @@ pub struct Times {
     pub now: u64,
 }
 
+/// Which command it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Name<'a> {
+    /// Whose.
+    pub operator: &'a PeerId,
+    /// Who vouches for him, if the policy does not list him.
+    pub certifier: Option<&'a PeerId>,
+    /// Rises with each command of a key.
+    pub sequence: u64,
+    /// Tells commands of one sequence from each other.
+    pub nonce: &'a [u8; 16],
+}
+
 /// The commands seen, per operator.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ReplayWindow {
@@ -70,6 +96,8 @@ pub struct ReplayWindow {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Operator {
+    /// Who has certified it; none: the policy lists it, or did.
+    certifier: Option<PeerId>,
     /// The highest sequence that has been forgotten; 0 is no sequence.
     floor: u64,
     /// The last second in which one of its commands is good.
@@ -86,34 +114,26 @@ impl ReplayWindow {
 
     /// Whether the command would be accepted; changes nothing, so it may be asked before the
     /// signature has been verified.
-    pub fn check(
-        &self,
-        operator: &PeerId,
-        sequence: u64,
-        nonce: &[u8; 16],
-        times: Times,
-    ) -> Result<(), ReplayError> {
+    pub fn check(&self, name: Name<'_>, times: Times) -> Result<(), ReplayError> {
         if times.not_after <= self.forgotten {
             return Err(ReplayError::BelowWindow);
         }
-        let Some(state) = self.operators.get(operator) else {
-            return match (sequence, self.operators.len()) {
-                (0, _) => Err(ReplayError::BelowWindow),
-                (_, MAX_KEYS..) if self.outlived(times.now).is_none() => {
-                    Err(ReplayError::TooManyKeys)
-                }
-                _ => Ok(()),
+        let Some(state) = self.operators.get(name.operator) else {
+            return match name.sequence {
+                0 => Err(ReplayError::BelowWindow),
+                _ => self.room_for(name.certifier, times.now).map(|_| ()),
             };
         };
-        if sequence <= state.floor {
+        let command = (name.sequence, *name.nonce);
+        if name.sequence <= state.floor {
             return Err(ReplayError::BelowWindow);
         }
-        if state.seen.contains(&(sequence, *nonce)) {
+        if state.seen.contains(&command) {
             return Err(ReplayError::Replayed);
         }
         // a full window forgets the lowest, which must not be the one that is to be remembered
         match state.seen.first() {
-            Some(lowest) if state.seen.len() >= WINDOW && (sequence, *nonce) < *lowest => {
+            Some(lowest) if state.seen.len() >= WINDOW && command < *lowest => {
                 Err(ReplayError::BelowWindow)
             }
             _ => Ok(()),
@@ -121,24 +141,21 @@ impl ReplayWindow {
     }
 
     /// Remembers a command whose signature has been verified, unless [`Self::check`] refuses it.
-    pub fn accept(
-        &mut self,
-        operator: &PeerId,
-        sequence: u64,
-        nonce: &[u8; 16],
-        times: Times,
-    ) -> Result<(), ReplayError> {
-        self.check(operator, sequence, nonce, times)?;
-        if self.operators.len() >= MAX_KEYS
-            && !self.operators.contains_key(operator)
-            && let Some((key, ends)) = self.outlived(times.now)
+    pub fn accept(&mut self, name: Name<'_>, times: Times) -> Result<(), ReplayError> {
+        self.check(name, times)?;
+        if !self.operators.contains_key(name.operator)
+            && let Some((key, ends)) = self.room_for(name.certifier, times.now)?
         {
             self.operators.remove(&key);
             self.forgotten = self.forgotten.max(ends);
         }
-        let state = self.operators.entry(*operator).or_default();
+        let state = self.operators.entry(*name.operator).or_default();
+        // what is listed once is never at the mercy of who certifies it as well
+        if state.seen.is_empty() || name.certifier.is_none() {
+            state.certifier = name.certifier.copied();
+        }
         state.ends = state.ends.max(times.not_after);
-        state.seen.insert((sequence, *nonce));
+        state.seen.insert((name.sequence, *name.nonce));
         if state.seen.len() > WINDOW
             && let Some((lowest, _)) = state.seen.pop_first()
         {
@@ -155,9 +172,36 @@ impl ReplayWindow {
         Ok(())
     }
 
-    /// The key whose newest command ended first, and when, if it was long enough ago.
-    fn outlived(&self, now: u64) -> Option<(PeerId, u64)> {
-        let ends = self.operators.iter().map(|(key, o)| (*key, o.ends));
+    /// Which key has to go so that another one finds room, and when its newest command ended; none need go.
+    fn room_for(
+        &self,
+        certifier: Option<&PeerId>,
+        now: u64,
+    ) -> Result<Option<(PeerId, u64)>, ReplayError> {
+        let like = |o: &Operator| o.certifier.is_some() == certifier.is_some();
+        let of_same = |o: &Operator| certifier.is_some() && o.certifier.as_ref() == certifier;
+        let count = |kind: &dyn Fn(&Operator) -> bool| {
+            let all = self.operators.values();
+            all.filter(|o| kind(o)).count()
+        };
+        let most = match certifier {
+            None => MAX_LISTED,
+            Some(_) => MAX_CERTIFIED,
+        };
+        let oldest = if count(&of_same) >= MAX_OF_CERTIFIER {
+            self.outlived(now, of_same)
+        } else if count(&like) >= most {
+            self.outlived(now, like)
+        } else {
+            return Ok(None);
+        };
+        oldest.map(Some).ok_or(ReplayError::TooManyKeys)
+    }
+
+    /// Of the keys of some kind, the one whose newest command ended first, and when, if it was long enough ago.
+    fn outlived(&self, now: u64, kind: impl Fn(&Operator) -> bool) -> Option<(PeerId, u64)> {
+        let all = self.operators.iter().filter(|(_, o)| kind(o));
+        let ends = all.map(|(key, o)| (*key, o.ends));
         ends.min_by_key(|(_, ends)| *ends)
             .filter(|(_, ends)| ends.saturating_add(MAX_AHEAD_S) < now)
     }
@@ -171,7 +215,9 @@ impl ReplayWindow {
             .u64(self.forgotten)
             .u16(self.operators.len() as u16);
         for (operator, state) in &self.operators {
+            let certifier = state.certifier.as_ref().map(PeerId::public_key);
             w.put(operator.public_key())
+                .put(certifier.unwrap_or(&NOBODY))
                 .u64(state.floor)
                 .u64(state.ends)
                 .u16(state.seen.len() as u16);
@@ -196,14 +242,13 @@ impl ReplayWindow {
         let mut r = Reader::new(body);
         let version = r.u8()?;
         let forgotten = match version {
-            VERSION => r.u64()?,
+            VERSION | VERSION_2 => r.u64()?,
             VERSION_1 => 0,
             other => return Err(WireError::Version(other)),
         };
         let mut operators = BTreeMap::new();
         for _ in 0..bounded(r.u16()?, MAX_KEYS)? {
-            let operator =
-                PeerId::from_public_key(r.array()?).map_err(|_| WireError::Bad("operator key"))?;
+            let operator = key(r.array()?)?;
             if operators
                 .last_key_value()
                 .is_some_and(|(last, _)| *last >= operator)
@@ -222,6 +267,11 @@ impl ReplayWindow {
 
 impl Operator {
     fn decode(r: &mut Reader<'_>, version: u8) -> Result<Self, WireError> {
+        let certifier = match version {
+            VERSION => Some(r.array()?).filter(|bytes| *bytes != NOBODY),
+            _ => None,
+        };
+        let certifier = certifier.map(key).transpose()?;
         let floor = r.u64()?;
         let ends = if version == VERSION_1 {
             u64::MAX
@@ -236,8 +286,17 @@ impl Operator {
             }
             seen.insert(command);
         }
-        Ok(Self { floor, ends, seen })
+        Ok(Self {
+            certifier,
+            floor,
+            ends,
+            seen,
+        })
     }
+}
+
+fn key(bytes: [u8; 32]) -> Result<PeerId, WireError> {
+    PeerId::from_public_key(bytes).map_err(|_| WireError::Bad("operator key"))
 }
 
 fn bounded(count: u16, most: usize) -> Result<u16, WireError> {
@@ -265,6 +324,16 @@ mod tests {
     const NOW: u64 = 1_800_000_000;
     const GOOD: Times = good_at(NOW);
 
+    /// The command of a listed key.
+    fn name<'a>(operator: &'a PeerId, sequence: u64, nonce: &'a [u8; 16]) -> Name<'a> {
+        Name {
+            operator,
+            certifier: None,
+            sequence,
+            nonce,
+        }
+    }
+
     /// A command of a minute.
     const fn good_at(now: u64) -> Times {
         Times {
@@ -277,22 +346,22 @@ mod tests {
     fn command_runs_once_in_whatever_order_it_comes() {
         let (mut window, key) = (ReplayWindow::new(), operator(1));
         for sequence in [5, 9, 1, 7] {
-            assert_eq!(window.accept(&key, sequence, &NONCE, GOOD), Ok(()));
+            assert_eq!(window.accept(name(&key, sequence, &NONCE), GOOD), Ok(()));
             assert_eq!(
-                window.accept(&key, sequence, &NONCE, GOOD),
+                window.accept(name(&key, sequence, &NONCE), GOOD),
                 Err(ReplayError::Replayed)
             );
         }
         // the same sequence drawn on another machine is another command
-        assert_eq!(window.accept(&key, 9, &[8; 16], GOOD), Ok(()));
+        assert_eq!(window.accept(name(&key, 9, &[8; 16]), GOOD), Ok(()));
         // operators do not disturb each other
-        assert_eq!(window.accept(&operator(2), 9, &NONCE, GOOD), Ok(()));
+        assert_eq!(window.accept(name(&operator(2), 9, &NONCE), GOOD), Ok(()));
         assert_eq!(
-            window.accept(&key, 0, &NONCE, GOOD),
+            window.accept(name(&key, 0, &NONCE), GOOD),
             Err(ReplayError::BelowWindow)
         );
         assert_eq!(
-            window.accept(&operator(3), 0, &NONCE, GOOD),
+            window.accept(name(&operator(3), 0, &NONCE), GOOD),
             Err(ReplayError::BelowWindow)
         );
     }
@@ -302,73 +371,105 @@ mod tests {
         let (mut window, key) = (ReplayWindow::new(), operator(1));
         let count = WINDOW as u64;
         for sequence in 10..10 + count {
-            window.accept(&key, sequence, &NONCE, GOOD).unwrap();
+            window.accept(name(&key, sequence, &NONCE), GOOD).unwrap();
         }
         // full: what is lower than everything remembered could be a replay
         assert_eq!(
-            window.accept(&key, 9, &NONCE, GOOD),
+            window.accept(name(&key, 9, &NONCE), GOOD),
             Err(ReplayError::BelowWindow)
         );
-        assert_eq!(window.accept(&key, 10 + count, &NONCE, GOOD), Ok(()));
+        assert_eq!(window.accept(name(&key, 10 + count, &NONCE), GOOD), Ok(()));
         assert_eq!(
-            window.accept(&key, 10, &[9; 16], GOOD),
+            window.accept(name(&key, 10, &[9; 16]), GOOD),
             Err(ReplayError::BelowWindow)
         );
         assert_eq!(
-            window.accept(&key, 11, &NONCE, GOOD),
+            window.accept(name(&key, 11, &NONCE), GOOD),
             Err(ReplayError::Replayed)
         );
         assert_eq!(window.operators[&key].seen.len(), WINDOW);
     }
 
+    fn certified<'a>(operator: &'a PeerId, certifier: &'a PeerId) -> Name<'a> {
+        Name {
+            certifier: Some(certifier),
+            ..name(operator, 1, &NONCE)
+        }
+    }
+
     #[test]
     fn keys_are_bounded() {
         let mut window = ReplayWindow::new();
-        for n in 0..MAX_KEYS as u16 {
-            window.accept(&operator(n), 1, &NONCE, GOOD).unwrap();
+        for n in 0..MAX_LISTED as u16 {
+            window.accept(name(&operator(n), 1, &NONCE), GOOD).unwrap();
         }
-        let one_more = operator(MAX_KEYS as u16);
+        let one_more = operator(MAX_LISTED as u16);
         assert_eq!(
-            window.accept(&one_more, 1, &NONCE, GOOD),
+            window.accept(name(&one_more, 1, &NONCE), GOOD),
             Err(ReplayError::TooManyKeys)
         );
-        assert_eq!(window.accept(&operator(0), 2, &NONCE, GOOD), Ok(()));
+        assert_eq!(window.accept(name(&operator(0), 2, &NONCE), GOOD), Ok(()));
+    }
+
+    #[test]
+    fn keys_that_one_has_certified_keep_neither_listed_ones_out_nor_those_of_others() {
+        let mut window = ReplayWindow::new();
+        let (thief, other) = (operator(9_999), operator(9_998));
+        let mut next = 0;
+        let mut fill = |window: &mut ReplayWindow, certifier: &PeerId| {
+            let mut taken = 0;
+            for _ in 0..300 {
+                next += 1;
+                let accepted = window.accept(certified(&operator(next), certifier), GOOD);
+                taken += usize::from(accepted.is_ok());
+            }
+            taken
+        };
+        assert_eq!(fill(&mut window, &thief), MAX_OF_CERTIFIER);
+        // after a restart as well
+        let mut window = ReplayWindow::decode(&window.encode()).unwrap();
+        assert_eq!(fill(&mut window, &thief), 0);
+        assert_eq!(fill(&mut window, &other), MAX_OF_CERTIFIER);
+        assert_eq!(fill(&mut window, &operator(9_997)), 0, "all are taken");
+        for n in 20_000..20_000 + MAX_LISTED as u16 {
+            window.accept(name(&operator(n), 1, &NONCE), GOOD).unwrap();
+        }
     }
 
     #[test]
     fn key_whose_commands_have_long_expired_makes_room_and_none_of_them_runs_again() {
         let mut window = ReplayWindow::new();
-        for n in 0..MAX_KEYS as u16 {
+        for n in 0..MAX_LISTED as u16 {
             let times = good_at(NOW + u64::from(n));
-            window.accept(&operator(n), 1, &NONCE, times).unwrap();
+            window.accept(name(&operator(n), 1, &NONCE), times).unwrap();
         }
-        let (first, one_more) = (operator(0), operator(MAX_KEYS as u16));
+        let (first, one_more) = (operator(0), operator(MAX_LISTED as u16));
         // newer commands of a key keep it
         window
-            .accept(&operator(1), 2, &NONCE, good_at(NOW + 999))
+            .accept(name(&operator(1), 2, &NONCE), good_at(NOW + 999))
             .unwrap();
         let ended = NOW + 60;
         let too_early = good_at(ended + MAX_AHEAD_S);
         assert_eq!(
-            window.accept(&one_more, 1, &NONCE, too_early),
+            window.accept(name(&one_more, 1, &NONCE), too_early),
             Err(ReplayError::TooManyKeys)
         );
         let later = good_at(ended + MAX_AHEAD_S + 1);
-        window.accept(&one_more, 1, &NONCE, later).unwrap();
-        assert_eq!(window.operators.len(), MAX_KEYS);
+        window.accept(name(&one_more, 1, &NONCE), later).unwrap();
+        assert_eq!(window.operators.len(), MAX_LISTED);
         assert!(!window.operators.contains_key(&first));
         // the clock is set back, after a restart too
         let restarted = ReplayWindow::decode(&window.encode()).unwrap();
         for mut window in [window, restarted] {
             assert_eq!(
-                window.accept(&first, 1, &NONCE, GOOD),
+                window.accept(name(&first, 1, &NONCE), GOOD),
                 Err(ReplayError::BelowWindow)
             );
             // it comes back
             let again = good_at(ended + MAX_AHEAD_S + 9);
-            window.accept(&first, 2, &NONCE, again).unwrap();
+            window.accept(name(&first, 2, &NONCE), again).unwrap();
             assert_eq!(
-                window.accept(&first, 1, &NONCE, GOOD),
+                window.accept(name(&first, 1, &NONCE), GOOD),
                 Err(ReplayError::BelowWindow)
             );
             assert!(window.operators.contains_key(&operator(1)));
@@ -387,26 +488,41 @@ mod tests {
             .put(&NONCE);
         let window = ReplayWindow::decode(&sealed(w.as_slice())).unwrap();
         assert_eq!(
-            window.check(&operator(1), 5, &NONCE, GOOD),
+            window.check(name(&operator(1), 5, &NONCE), GOOD),
             Err(ReplayError::Replayed)
         );
-        assert_eq!(window.outlived(u64::MAX), None);
+        assert_eq!(window.outlived(u64::MAX, |_| true), None);
+    }
+
+    #[test]
+    fn snapshot_of_version_2_is_read_and_its_keys_count_as_listed_ones() {
+        let mut w = Writer::new();
+        w.u8(2).u64(3).u16(1).put(operator(1).public_key());
+        w.u64(0).u64(NOW + 60).u16(1).u64(5).put(&NONCE);
+        let window = ReplayWindow::decode(&sealed(w.as_slice())).unwrap();
+        assert_eq!(
+            window.check(name(&operator(1), 5, &NONCE), GOOD),
+            Err(ReplayError::Replayed)
+        );
+        assert_eq!((window.forgotten, window.operators.len()), (3, 1));
+        assert_eq!(window.operators[&operator(1)].certifier, None);
+        assert_eq!(ReplayWindow::decode(&window.encode()), Ok(window));
     }
 
     #[test]
     fn replay_is_refused_after_a_restart() {
         let (mut window, key) = (ReplayWindow::new(), operator(1));
         for sequence in 1..2000 {
-            window.accept(&key, sequence, &NONCE, GOOD).unwrap();
+            window.accept(name(&key, sequence, &NONCE), GOOD).unwrap();
         }
         let mut window = ReplayWindow::decode(&window.encode()).unwrap();
         for sequence in 1..2000 {
             assert!(
-                window.accept(&key, sequence, &NONCE, GOOD).is_err(),
+                window.accept(name(&key, sequence, &NONCE), GOOD).is_err(),
                 "{sequence}"
             );
         }
-        assert_eq!(window.accept(&key, 2000, &NONCE, GOOD), Ok(()));
+        assert_eq!(window.accept(name(&key, 2000, &NONCE), GOOD), Ok(()));
     }
 
     #[test]
@@ -414,9 +530,16 @@ mod tests {
         let key = operator(1);
         let mut window = ReplayWindow::new();
         for n in 0..MAX_KEYS as u16 {
-            window.accept(&operator(n), 1, &NONCE, GOOD).unwrap();
+            let certifier = operator(10_000 + n / MAX_OF_CERTIFIER as u16);
+            let id = operator(n);
+            let name = match usize::from(n) {
+                0..MAX_LISTED => name(&id, 1, &NONCE),
+                _ => certified(&id, &certifier),
+            };
+            window.accept(name, GOOD).unwrap();
         }
         let full: Operator = Operator {
+            certifier: None,
             floor: 0,
             ends: 0,
             seen: (1..=WINDOW as u64).map(|s| (s, NONCE)).collect(),
@@ -439,10 +562,11 @@ mod tests {
         let key = operator(1);
         let one = |floor: u64, sequences: &[u64]| {
             let mut w = Writer::new();
-            w.u8(2)
+            w.u8(3)
                 .u64(0)
                 .u16(1)
                 .put(key.public_key())
+                .put(&NOBODY)
                 .u64(floor)
                 .u64(0)
                 .u16(sequences.len() as u16);
@@ -470,8 +594,8 @@ mod tests {
             Err(WireError::Bad("count"))
         );
         assert_eq!(
-            ReplayWindow::decode(&sealed(&[3, 0, 0])),
-            Err(WireError::Version(3))
+            ReplayWindow::decode(&sealed(&[4, 0, 0])),
+            Err(WireError::Version(4))
         );
         assert_eq!(
             ReplayWindow::decode(&sealed(&[1, 0, 0, 0])),
@@ -492,7 +616,7 @@ mod tests {
         fn snapshot_round_trips(commands in prop::collection::vec((0_u16..4, 1_u64..40, any::<bool>()), 0..64)) {
             let mut window = ReplayWindow::new();
             for (n, sequence, other) in commands {
-                let _ = window.accept(&operator(n), sequence, &[u8::from(other); 16], GOOD);
+                let _ = window.accept(name(&operator(n), sequence, &[u8::from(other); 16]), GOOD);
             }
             prop_assert_eq!(ReplayWindow::decode(&window.encode()), Ok(window));
         }
@@ -500,7 +624,7 @@ mod tests {
         #[test]
         fn changed_snapshot_is_refused(at in any::<prop::sample::Index>(), flip in 1_u8..) {
             let mut window = ReplayWindow::new();
-            window.accept(&operator(1), 1, &NONCE, GOOD).unwrap();
+            window.accept(name(&operator(1), 1, &NONCE), GOOD).unwrap();
             let mut bytes = window.encode();
             let at = at.index(bytes.len());
             bytes[at] ^= flip;
@@ -521,7 +645,7 @@ mod tests {
             let (mut window, key) = (ReplayWindow::new(), operator(1));
             let mut ran = BTreeSet::new();
             for sequence in sequences {
-                if window.accept(&key, sequence, &NONCE, GOOD).is_ok() {
+                if window.accept(name(&key, sequence, &NONCE), GOOD).is_ok() {
                     prop_assert!(ran.insert(sequence), "{} ran twice", sequence);
                 }
                 prop_assert!(window.operators.get(&key).is_none_or(|o| o.seen.len() <= WINDOW));

@@ -32,6 +32,9 @@ use librecast::wire::{Reader, WireError, Writer};
 use crate::acknowledgement::ShortId;
 use crate::datagram::JobId;
 
+/// A program that begins so is a copy to there.
+pub const COPY: &str = "copy:";
+
 const VERSION: u8 = 2;
 const SCRIPT: u8 = 1;
 /// Most arguments, and most variables.
@@ -225,7 +228,7 @@ impl Run {
     /// What is to be copied here, if that is what it is: `copy:DEST lc:NAME#HASH [FILE]`.
     pub fn copy(&self) -> Result<Option<Copy<'_>>, &'static str> {
         let first = self.arguments.first().and_then(|a| a.to_str());
-        let Some(dest) = first.and_then(|a| a.strip_prefix("copy:")) else {
+        let Some(dest) = first.and_then(|a| a.strip_prefix(COPY)) else {
             return Ok(None);
         };
         if self.script.is_some() {
@@ -258,6 +261,15 @@ impl Run {
         match self.copy() {
             Ok(Some(_)) => &self.arguments[..1],
             _ => &self.arguments,
+        }
+    }
+
+    /// The same for logs, which do not tell what was sealed.
+    #[must_use]
+    pub fn line_for_logs(&self, sealed: bool) -> String {
+        match sealed {
+            true => "(sealed)".to_owned(),
+            false => self.line(),
         }
     }
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::time::{Duration, Instant};
 
-use lcagent::agent::core::{Agent, Output as AgentOutput, Settings as Node, Start, Store};
+use lcagent::agent::core::{Agent, Output as AgentOutput, Settings as Node, Start, Store, Way};
 use lcagent::agent::policy::{Allow, Pattern};
 use lcagent::agent::revoked::Revocations;
 use lcagent::datagram::JobId;
@@ -72,8 +72,8 @@ struct World {
     output: usize,
     /// Bytes of its standard input.
     input: usize,
-    /// Whether the operator knows the agents from before.
-    known: bool,
+    /// How many of the agents the operator knows from before.
+    known: usize,
 }
 
 struct Simulation {
@@ -97,7 +97,7 @@ fn content(host: usize, length: usize) -> Vec<u8> {
 }
 
 fn command(world: &World, sequence: u64, what: What) -> Command {
-    let (spread, window) = pace(if world.known { world.agents } else { 0 });
+    let (spread, window) = pace(world.known);
     let request = Request {
         spread_ms: spread.as_millis() as u16,
         window,
@@ -138,16 +138,13 @@ impl Simulation {
             id: key(2, n).peer_id(),
             name: format!("node-{n}"),
         };
-        let (spread, window) = pace(if world.known { world.agents } else { 0 });
+        let (spread, window) = pace(world.known);
         let settings = Settings {
-            expected: if world.known {
-                (0..world.agents).map(known).collect()
-            } else {
-                Vec::new()
-            },
+            expected: (0..world.known).map(known).collect(),
             others: Vec::new(),
             strict: false,
             closed: false,
+            meeting: world.known < world.agents,
             seals: BTreeMap::new(),
             timeout: TIMEOUT,
             spread,
@@ -318,9 +315,13 @@ impl Simulation {
         let clock = self.clock();
         match arrival {
             Arrival::AtAgent(n, datagram) if self.hosts[n].up => {
+                let way = Way {
+                    via: 3,
+                    source: "fe80::1".parse().unwrap(),
+                };
                 self.hosts[n]
                     .agent
-                    .handle_datagram(&datagram, 3, self.now, clock);
+                    .handle_datagram(&datagram, way, self.now, clock);
                 self.drain_agent(n);
             }
             Arrival::AtOperator(datagram) if self.over.is_none() => {
@@ -416,6 +417,7 @@ fn host(n: usize, seed: u64, now: Instant) -> Host {
         },
         policy: vec![Allow {
             key: operator_key().peer_id(),
+            name: None,
             commands: vec![Pattern::parse("*").unwrap()],
             user: None,
             time: None,
@@ -455,7 +457,7 @@ fn world(agents: usize, loss: u64, seed: u64) -> World {
         seed,
         output: 20,
         input: 0,
-        known: true,
+        known: agents,
     }
 }
 
@@ -499,7 +501,7 @@ fn output_of_many_segments_arrives_whole_and_in_order_whatever_is_lost() {
 fn nodes_that_nobody_knows_yet_are_met() {
     for (seed, loss, at_least) in [(1, 0, 50), (2, 5, 45), (3, 5, 45)] {
         let mut simulation = Simulation::new(World {
-            known: false,
+            known: 0,
             ..world(50, loss, seed)
         });
         simulation.run();
@@ -574,6 +576,7 @@ fn known_node_that_is_no_longer_selected_says_so_when_asked() {
     settings.node.name = "node-2".into();
     settings.policy = vec![Allow {
         key: operator_key().peer_id(),
+        name: None,
         commands: Vec::new(),
         user: None,
         time: None,
@@ -586,6 +589,76 @@ fn known_node_that_is_no_longer_selected_says_so_when_asked() {
     assert!(took < Duration::from_secs(5), "{took:?}");
     assert_eq!(simulation.operator.fates().len(), 2);
     assert!(simulation.hosts[2].started.is_empty());
+}
+
+/// A node whose policy allows nothing to the operator.
+fn forbid(simulation: &mut Simulation, n: usize) {
+    let mut settings = Node::default();
+    settings.node.name = format!("node-{n}");
+    settings.node.labels = BTreeMap::from([("role".into(), "web".into())]);
+    settings.policy = vec![Allow {
+        key: operator_key().peer_id(),
+        name: None,
+        commands: Vec::new(),
+        user: None,
+        time: None,
+        output: None,
+        memory: None,
+        labels: BTreeMap::new(),
+    }];
+    simulation.hosts[n].agent.configure(settings);
+}
+
+fn refusals(simulation: &Simulation) -> usize {
+    let fates = simulation.operator.fates().into_iter();
+    let refused = |fate: &Fate| matches!(fate, Fate::Answered(Record::Refused(_)));
+    fates.filter(|(_, _, fate)| refused(fate)).count()
+}
+
+#[test]
+fn a_refusal_comes_whatever_is_lost() {
+    for seed in 0..20 {
+        let mut simulation = Simulation::new(world(6, 30, seed));
+        for n in [1, 4] {
+            forbid(&mut simulation, n);
+        }
+        simulation.run();
+        assert_eq!(refusals(&simulation), 2, "seed {seed}");
+        for n in [0, 2, 3, 5] {
+            simulation.expect_all_of(n);
+        }
+    }
+}
+
+#[test]
+fn a_refusal_of_a_node_that_is_not_known_comes_although_packets_are_lost() {
+    let mut heard = 0;
+    for seed in 0..40 {
+        // as after `nodes --forget` of the second one
+        let mut simulation = Simulation::new(World {
+            known: 1,
+            ..world(2, 10, seed)
+        });
+        forbid(&mut simulation, 1);
+        simulation.run();
+        simulation.expect_all_of(0);
+        heard += refusals(&simulation);
+    }
+    assert!(heard >= 39, "{heard} of 40");
+}
+
+#[test]
+fn an_operator_whose_key_nobody_knows_is_not_left_waiting() {
+    let mut simulation = Simulation::new(world(3, 0, 1));
+    for n in 0..3 {
+        let mut settings = Node::default();
+        settings.node.name = format!("node-{n}");
+        settings.node.labels = BTreeMap::from([("role".into(), "web".into())]);
+        simulation.hosts[n].agent.configure(settings);
+    }
+    let took = simulation.run();
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert_eq!(refusals(&simulation), 3);
 }
 
 #[test]

@@ -551,10 +551,13 @@ const FILES: &[File] = &[
                 with: "key = \"12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp\"\ncommands = []\n",
                 keys: &[
                     ("key", "needed", "The operator's public key."),
+                    ("name", "none", "What logs call him."),
                     (
                         "commands",
                         "needed",
-                        "Patterns, word by word: `\"uptime\"`, `\"systemctl restart *\"`, `\"@MODULE *\"`, `\"copy:/srv/*\"`, `\"revoke:*\"`, or `\"*\"` for all that can be run.",
+                        "Patterns, word by word: `\"uptime\"`, `\"systemctl restart *\"`, `\"@MODULE *\"`, `\"copy:/srv/*\"`, `\"revoke:*\"`, or `\"*\"` for all that can be run. \
+                         In a word `*` and `?` stand for characters but `/`, `**` for any, none of them for a part `..` of a path; a word `*` for an argument that is no option, \
+                         as the last one for any number of these, a last word `**` for any further arguments. In `copy:` a `*` stands for `/` too.",
                     ),
                     ("user", "the agent's", "As whom it runs."),
                     ("timeout", "the command's own", "Longest time of a job."),

@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Instant;
 
+use librecast::durable::sync_folder_of;
 use librecast::events::{COMMAND_ENDED, COMMAND_REFUSED, COMMAND_RUN, Seldom, TARGET};
 use librecast::id::PeerId;
 
@@ -26,6 +27,7 @@ impl Audit {
     pub fn open(path: &Path) -> io::Result<Self> {
         let mut options = OpenOptions::new();
         let file = options.append(true).create(true).mode(0o600).open(path)?;
+        sync_folder_of(path)?;
         Ok(Self {
             file,
             told: Seldom::default(),
@@ -35,18 +37,21 @@ impl Audit {
     /// One line, on disk when this returns. `what` happened to `job`: what was asked for, or how it ended.
     pub fn write(
         &mut self,
-        operator: &PeerId,
+        (operator, name): (&PeerId, Option<&str>),
         job: JobId,
         event: &str,
         what: &str,
     ) -> io::Result<()> {
-        let line = serde_json::json!({
+        let mut line = serde_json::json!({
             "time": unix_now(),
             "operator": operator,
             "job": job.to_string(),
             "event": event,
             "what": what,
         });
+        if let Some(name) = name {
+            line["name"] = name.into();
+        }
         if self.told.tell(Instant::now()).is_some() {
             tell(operator, job, event, what);
         }

@@ -61,6 +61,7 @@ enum OneOrMany {
 #[serde(deny_unknown_fields)]
 struct FileAllow {
     key: PeerId,
+    name: Option<String>,
     commands: Vec<String>,
     user: Option<String>,
     timeout: Option<String>,
@@ -159,6 +160,7 @@ impl FileAllow {
         let output = self.output.as_deref().map(parse_size).transpose();
         Ok(Allow {
             key: self.key,
+            name: self.name,
             commands: self
                 .commands
                 .iter()
@@ -225,7 +227,7 @@ mod tests {
     fn everything_of_the_contract_is_read() {
         let text = format!(
             "name = \"web-1\"\nlabels = {{ role = \"web\" }}\ninterface = \"lan0\"\nchannel = \"ops\"\nmodules = \"/srv/modules\"\n\
-             [[allow]]\nkey = \"{KEY}\"\ncommands = [\"uptime\", \"systemctl restart *\"]\n\
+             [[allow]]\nkey = \"{KEY}\"\nname = \"alice\"\ncommands = [\"uptime\", \"systemctl restart *\"]\n\
              user = \"nobody\"\ntimeout = \"10m\"\noutput = \"1Mi\"\nmemory = \"1G\"\nlabels = {{ role = \"web*\" }}\n\
              [metrics]\nlisten = \"127.0.0.1:9118\"\n"
         );
@@ -237,6 +239,7 @@ mod tests {
         assert_eq!(config.metrics, "127.0.0.1:9118".parse().ok());
         let allow = &config.settings.policy[0];
         assert_eq!(allow.key.to_string(), KEY);
+        assert_eq!(allow.name.as_deref(), Some("alice"));
         assert_eq!(allow.commands.len(), 2);
         assert_eq!(allow.time, Some(Duration::from_secs(600)));
         assert_eq!(allow.output, Some(1 << 20));

@@ -10,33 +10,41 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 
 use librecast::id::{PeerId, SecretKey};
+use librecast::pacing::TokenBucket;
 use librecast::random::Random;
 use librecast::wire::{Reader, WireError};
 
+use super::budget::Budget;
 use super::delivery::Delivery;
 use super::policy::{self, Allow, Permit};
-use super::revoked::{Revocation, Revocations, Told};
+use super::revoked::{Revocation, Revocations, Told, Whose};
 use crate::acknowledgement::{Acknowledgement, short_id};
 use crate::answer::{MAX_STREAM, seal, seal_sealed};
 use crate::certificate::Certificate;
+use crate::datagram::FORGED;
 use crate::datagram::{JobId, Kind, hello};
-use crate::envelope::{self, Opened, Standing};
+use crate::envelope::{self, Opened, Refusal, Standing};
 use crate::part::{self, Collection};
 use crate::record::{NodeInfo, Record};
-use crate::replay::{ReplayWindow, Times};
+use crate::replay::{Name, ReplayWindow, Times};
 use crate::request::{Request, Run, What};
 use crate::sealed::{self, AnswerKey};
 use crate::selector::Node;
 
-/// Jobs that run at the same time.
-pub const MAX_RUNNING: usize = 64;
+/// Jobs that run at the same time, and those that one listed key answers for.
+pub const MAX_RUNNING: usize = 128;
+const MAX_RUNNING_OF_ONE: usize = 64;
 /// Answers that are kept, delivered or not.
 pub const MAX_ANSWERS: usize = 512;
-/// Payloads that are coming in.
+/// Payloads that are coming in, and those that one listed key answers for.
 const MAX_COLLECTING: usize = 16;
+const MAX_COLLECTING_OF_ONE: usize = 4;
+/// One of which nothing has come for so long is given up; a repeat of its command begins anew.
+const PAYLOAD_IDLE: Duration = Duration::from_secs(120);
 /// Commands kept for agents that come up, and how large they may be together.
 const MAX_OPEN: usize = 64;
 const MAX_OPEN_BYTES: usize = 256 * 1024;
@@ -52,6 +60,9 @@ const REPEAT: Duration = Duration::from_secs(2);
 const HELLOS: [u64; 4] = [50, 800, 4_000, 20_000];
 /// A clock this far ahead is worth a warning.
 const CLOCK_S: u64 = 60;
+/// Operators whose keys are not known are told so: so many at once, and one in so many seconds.
+const NOTICES: u64 = 4;
+const NOTICE_S: u64 = 10;
 
 /// Who this node is, and who may do what on it.
 #[derive(Debug, Clone, Default)]
@@ -60,6 +71,15 @@ pub struct Settings {
     pub node: NodeInfo,
     /// Who may do what.
     pub policy: Vec<Allow>,
+}
+
+/// How a datagram came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Way {
+    /// Index of the interface.
+    pub via: u32,
+    /// The address that it names as its source.
+    pub source: Ipv6Addr,
 }
 
 /// Where streams are kept.
@@ -112,6 +132,8 @@ pub enum Output {
     Audit {
         /// Whose.
         operator: PeerId,
+        /// What the policy calls him.
+        name: Option<String>,
         /// Which.
         job: JobId,
         /// What was asked for.
@@ -127,7 +149,9 @@ pub struct Start {
     /// Its name.
     pub job: JobId,
     /// Whose it is.
-    pub operator: PeerId,
+    pub whose: Whose,
+    /// What the policy calls him.
+    pub name: Option<String>,
     /// What to run.
     pub run: Run,
     /// As whom and how long.
@@ -145,6 +169,8 @@ pub struct Agent {
     settings: Settings,
     replay: ReplayWindow,
     revoked: Revocations,
+    budget: Budget,
+    notices: TokenBucket,
     random: Random,
     jobs: BTreeMap<JobId, Job>,
     /// Jobs in the order in which they came, for eviction.
@@ -152,6 +178,9 @@ pub struct Agent {
     collecting: BTreeMap<JobId, Collecting>,
     open: BTreeMap<JobId, Open>,
     outputs: VecDeque<Output>,
+    /// One of either is among the outputs: what follows it will be on disk by then.
+    remembering: bool,
+    remembering_revoked: bool,
     hellos: usize,
     started: Instant,
     counters: BTreeMap<&'static str, u64>,
@@ -163,7 +192,9 @@ pub struct Agent {
 
 #[derive(Debug)]
 struct Job {
-    operator: PeerId,
+    whose: Whose,
+    /// The listed key that answers for it.
+    sponsor: PeerId,
     via: u32,
     content: Content,
     delivery: Delivery,
@@ -187,6 +218,9 @@ enum Content {
 #[derive(Debug)]
 struct Collecting {
     opened: Opened,
+    sponsor: PeerId,
+    /// When something of it came last.
+    heard: Instant,
     collection: Collection,
     envelope: Vec<u8>,
     parts: Vec<Vec<u8>>,
@@ -198,7 +232,12 @@ struct Collecting {
 /// A command that is still good for agents that come up.
 #[derive(Debug)]
 struct Open {
-    operator: PeerId,
+    whose: Whose,
+    /// The listed key that answers for it.
+    sponsor: PeerId,
+    /// It revokes a key, and is kept whatever else is.
+    revokes: bool,
+    since: Instant,
     not_after: u64,
     envelope: Vec<u8>,
     parts: Vec<Vec<u8>>,
@@ -207,9 +246,13 @@ struct Open {
 }
 
 impl Open {
-    fn told(told: &Told, now: Instant) -> Self {
+    /// The command that revoked a key.
+    fn told(told: &Told, whose: Whose, now: Instant) -> Self {
         Self {
-            operator: told.by,
+            whose,
+            sponsor: told.under,
+            revokes: true,
+            since: now,
             not_after: told.not_after,
             envelope: told.envelope.clone(),
             parts: Vec::new(),
@@ -234,10 +277,14 @@ impl Agent {
         now: Instant,
     ) -> Self {
         let mut open = BTreeMap::new();
-        for told in revoked.iter().map(|r| &r.told) {
+        for told in revoked.iter() {
+            let whose = Whose {
+                operator: told.by,
+                certifier: Some(told.under).filter(|under| *under != told.by),
+            };
             // those that have expired go with the first timeout
             if let Some(id) = envelope::peek(&told.envelope) {
-                open.insert(id, Open::told(told, now));
+                open.insert(id, Open::told(told, whose, now));
             }
         }
         Self {
@@ -245,12 +292,16 @@ impl Agent {
             settings,
             replay,
             revoked,
+            budget: Budget::new(now),
+            notices: TokenBucket::new(8, NOTICES * NOTICE_S, now),
             random: Random::new(seed),
             jobs: BTreeMap::new(),
             ages: VecDeque::new(),
             collecting: BTreeMap::new(),
             open,
             outputs: VecDeque::new(),
+            remembering: false,
+            remembering_revoked: false,
             hellos: 0,
             started: now,
             counters: BTreeMap::new(),
@@ -312,7 +363,7 @@ impl Agent {
     pub fn restore(
         &mut self,
         job: JobId,
-        (operator, seal): (PeerId, Option<AnswerKey>),
+        (whose, seal): (Whose, Option<AnswerKey>),
         delivered: bool,
         now: Instant,
     ) {
@@ -323,7 +374,8 @@ impl Agent {
         self.insert(
             job,
             Job {
-                operator,
+                whose,
+                sponsor: self.sponsor(&whose),
                 via: 0,
                 content: Content::Stored(job),
                 delivery,
@@ -333,22 +385,22 @@ impl Agent {
                 forget_at: delivered.then_some(now + KEEP),
             },
         );
-        if self.revoked.hold(&operator, None) {
+        if self.revoked.hold(&whose) {
             self.deny(job, now);
         }
     }
 
-    /// A datagram that came to the channel, by interface `via`. `clock`: Unix seconds.
-    pub fn handle_datagram(&mut self, datagram: &[u8], via: u32, now: Instant, clock: u64) {
+    /// A datagram that came to the channel. `clock`: Unix seconds.
+    pub fn handle_datagram(&mut self, datagram: &[u8], way: Way, now: Instant, clock: u64) {
         let handled = Kind::read(datagram).and_then(|(kind, r)| match kind {
             Kind::Command | Kind::Announced | Kind::CertifiedCommand | Kind::CertifiedAnnounced => {
-                self.handle_command(datagram, via, now, clock);
+                self.handle_command(datagram, way, now, clock);
                 Ok(())
             }
-            Kind::Part => self.handle_part(datagram, r, now, clock),
-            Kind::Acknowledgement => self.handle_acknowledgement(datagram, r, via, now),
+            Kind::Part => self.handle_part(datagram, r, way, now, clock),
+            Kind::Acknowledgement => self.handle_acknowledgement(datagram, r, way, now),
             Kind::Hello => {
-                self.handle_hello(via, now);
+                self.handle_hello(way.via, now);
                 Ok(())
             }
             Kind::Answer | Kind::SealedAnswer | Kind::Missing => Err(WireError::Bad("kind")),
@@ -429,6 +481,11 @@ impl Agent {
     /// The next thing to do, until there is none.
     pub fn poll_output(&mut self, store: &mut dyn Store, now: Instant) -> Option<Output> {
         if let Some(output) = self.outputs.pop_front() {
+            match output {
+                Output::Remember => self.remembering = false,
+                Output::RememberRevoked => self.remembering_revoked = false,
+                _ => {}
+            }
             return Some(output);
         }
         let behind = (
@@ -459,7 +516,7 @@ impl Agent {
             return None;
         };
         Some(Output::Answers {
-            operator: job.operator,
+            operator: job.whose.operator,
             via: job.via,
             datagram: match &job.seal {
                 Some(key) => {
@@ -471,54 +528,133 @@ impl Agent {
         })
     }
 
-    fn handle_command(&mut self, datagram: &[u8], via: u32, now: Instant, clock: u64) {
+    fn handle_command(&mut self, datagram: &[u8], way: Way, now: Instant, clock: u64) {
         if let Some(id) = envelope::peek(datagram)
             && self.is_repeat(id, datagram, now)
         {
             return;
         }
-        let standing = |key: &PeerId, certificate: Option<&Certificate>| {
-            if self.revoked.hold(key, certificate) {
-                Standing::Revoked
-            } else if self.knows(key) || certificate.is_some_and(|c| self.knows(&c.certifier)) {
-                Standing::Known
-            } else {
-                Standing::Unknown
-            }
+        let (revoked, settings) = (&self.revoked, &self.settings);
+        let standing = |operator: &PeerId, certificate: Option<&Certificate>| {
+            let certifier = certificate.map(|c| c.certifier);
+            let operator = *operator;
+            settings.standing(
+                revoked,
+                &Whose {
+                    operator,
+                    certifier,
+                },
+            )
         };
-        match envelope::open(datagram, clock, standing, &self.replay) {
+        let budget = &mut self.budget;
+        let may_verify = || budget.may_verify(way.source, now);
+        let opened = match envelope::open(datagram, clock, standing, &self.replay, may_verify) {
+            Ok(opened) => {
+                self.budget.genuine(way.source, now);
+                opened
+            }
             Err(refusal) => {
                 tracing::debug!("{refusal}");
                 self.count(refusal.name());
-            }
-            Ok(opened) => match opened.awaited {
-                None => {
-                    let datagrams = (datagram.to_vec(), Vec::new());
-                    self.accept(&opened, via, datagrams, now, clock);
-                }
-                Some(awaited) => {
-                    if self.collecting.len() >= MAX_COLLECTING {
-                        self.count("too_many_payloads");
-                        return;
+                match refusal {
+                    Refusal::Signature | Refusal::CertificateSignature => {
+                        self.budget.forged(way.source, now);
                     }
-                    let id = opened.command.job(&opened.operator);
-                    let collecting = Collecting {
-                        opened,
-                        collection: Collection::new(awaited),
-                        envelope: datagram.to_vec(),
-                        parts: Vec::new(),
-                        via,
-                        ask_at: now + ASK,
-                        pause: ASK,
-                    };
-                    self.collecting.insert(id, collecting);
+                    Refusal::UnknownKey(_) => self.notify(datagram, way.via, now),
+                    _ => {}
                 }
-            },
+                return;
+            }
+        };
+        match opened.awaited {
+            None => {
+                let datagrams = (datagram.to_vec(), Vec::new());
+                self.accept(&opened, way.via, datagrams, now, clock);
+            }
+            Some(awaited) => {
+                let sponsor = self.sponsor(&whose(&opened));
+                if !self.has_room_to_collect(&sponsor) {
+                    self.count("too_many_payloads");
+                    return;
+                }
+                let id = opened.command.job(&opened.operator);
+                let collecting = Collecting {
+                    opened,
+                    sponsor,
+                    heard: now,
+                    collection: Collection::new(awaited),
+                    envelope: datagram.to_vec(),
+                    parts: Vec::new(),
+                    via: way.via,
+                    ask_at: now + ASK,
+                    pause: ASK,
+                };
+                self.collecting.insert(id, collecting);
+            }
         }
     }
 
+    /// Tells an operator that his key is not known here. What he has signed is all that he can cause to be sent, no more
+    /// than he has sent himself, and all such operators together get few answers: nobody makes a fleet talk for him.
+    fn notify(&mut self, datagram: &[u8], via: u32, now: Instant) {
+        if !self.notices.ready(now) {
+            return;
+        }
+        // whoever it is: to look costs as well
+        self.notices.spend(NOTICE_S, now);
+        let Some((operator, job, selector)) = envelope::stranger(datagram) else {
+            return;
+        };
+        let me = self.key.peer_id();
+        let id = me.to_string();
+        if !selector.selects(&self.settings.as_selected(&id)) {
+            return;
+        }
+        let mut stream = Vec::new();
+        let node = NodeInfo {
+            name: self.settings.node.name.clone(),
+            ..NodeInfo::default()
+        };
+        let why = "this node's [[allow]] does not list your key";
+        // two short texts
+        let _ = Record::Node(node)
+            .encode(&mut stream)
+            .and_then(|()| Record::Refused(why.to_owned()).encode(&mut stream));
+        let answer = seal(&self.key, job, 0, &stream);
+        if answer.len() <= datagram.len() {
+            self.outputs.push_back(Output::Answers {
+                operator,
+                via,
+                datagram: answer,
+            });
+        }
+    }
+
+    /// Whether one more payload of this key may come in; who has many gives way to who has few.
+    fn has_room_to_collect(&mut self, sponsor: &PeerId) -> bool {
+        let held = || {
+            self.collecting
+                .iter()
+                .map(|(id, c)| (*id, c.sponsor, c.heard))
+        };
+        if held().filter(|(_, of, _)| of == sponsor).count() >= MAX_COLLECTING_OF_ONE {
+            return false;
+        }
+        if self.collecting.len() < MAX_COLLECTING {
+            return true;
+        }
+        let victim = crowding(held(), sponsor);
+        victim.is_some_and(|id| self.collecting.remove(&id).is_some())
+    }
+
+    /// The listed key that answers for what is done in this name.
+    fn sponsor(&self, whose: &Whose) -> PeerId {
+        let certifier = whose.certifier.filter(|_| !self.knows(&whose.operator));
+        certifier.unwrap_or(whose.operator)
+    }
+
     fn knows(&self, key: &PeerId) -> bool {
-        policy::knows(&self.settings.policy, key, &self.settings.node.labels)
+        self.settings.knows(key)
     }
 
     /// Whether the command is under way here already; then nobody needs to hear it from this agent soon.
@@ -536,6 +672,7 @@ impl Agent {
         &mut self,
         datagram: &[u8],
         r: Reader<'_>,
+        way: Way,
         now: Instant,
         clock: u64,
     ) -> Result<(), WireError> {
@@ -543,10 +680,21 @@ impl Agent {
         let Some(collecting) = self.collecting.get_mut(&id) else {
             return Ok(());
         };
-        if collecting
+        if !self.budget.may_verify(way.source, now) {
+            self.count("too_many_forged");
+            return Ok(());
+        }
+        let taken = collecting
             .collection
-            .take(datagram, &collecting.opened.operator)?
-        {
+            .take(datagram, &collecting.opened.operator)
+            .inspect_err(|e| {
+                if *e == FORGED {
+                    self.budget.forged(way.source, now);
+                }
+            })?;
+        if taken {
+            self.budget.genuine(way.source, now);
+            collecting.heard = now;
             collecting.parts.push(datagram.to_vec());
             // more is on its way
             collecting.ask_at = now + ASK;
@@ -559,6 +707,19 @@ impl Agent {
                     return Ok(());
                 };
                 collecting.opened.command.payload = whole?;
+                // a key may have been revoked since the command came, and time goes by
+                let whose = whose(&collecting.opened);
+                let standing = self.settings.standing(&self.revoked, &whose);
+                let refused = match standing {
+                    Standing::Revoked => Some("revoked"),
+                    Standing::Unknown => Some("unknown_key"),
+                    _ if collecting.opened.command.not_after < clock => Some("expired"),
+                    _ => None,
+                };
+                if let Some(name) = refused {
+                    self.count(name);
+                    return Ok(());
+                }
                 let Collecting {
                     opened,
                     envelope,
@@ -581,39 +742,48 @@ impl Agent {
         now: Instant,
         clock: u64,
     ) {
-        let (operator, command) = (opened.operator, &opened.command);
+        let (whose, command) = (whose(opened), &opened.command);
+        let operator = whose.operator;
+        let sponsor = self.sponsor(&whose);
         let times = Times {
             not_after: command.not_after,
             now: clock,
         };
-        let accepted = self
-            .replay
-            .accept(&operator, command.sequence, &command.nonce, times);
-        if let Err(e) = accepted {
-            self.count(envelope::Refusal::from(e).name());
+        let name = Name {
+            operator: &operator,
+            certifier: Some(&sponsor).filter(|sponsor| **sponsor != operator),
+            sequence: command.sequence,
+            nonce: &command.nonce,
+        };
+        if let Err(e) = self.replay.accept(name, times) {
+            self.count(Refusal::from(e).name());
             return;
         }
-        self.outputs.push_back(Output::Remember);
+        if !std::mem::replace(&mut self.remembering, true) {
+            self.outputs.push_back(Output::Remember);
+        }
         let id = command.job(&operator);
         let told = Told {
             by: operator,
+            under: sponsor,
             not_after: command.not_after,
             envelope,
         };
-        self.keep_open(id, &told, parts, now);
-        let me = self.key.peer_id().to_string();
-        let node = Node {
-            name: &self.settings.node.name,
-            id: &me,
-            labels: &self.settings.node.labels,
+        let open = Open {
+            parts,
+            revokes: false,
+            ..Open::told(&told, whose, now)
         };
+        self.keep_open(id, open);
+        let me = self.key.peer_id().to_string();
+        let node = self.settings.as_selected(&me);
         let (request, seal, mine) = self.read_request(&operator, &command.payload);
         let short = short_id(&self.key.peer_id());
         let others = request
             .as_ref()
             .is_ok_and(|r| !r.only.is_empty() && !r.only.contains(&short));
         if !mine || others || !command.selector.selects(&node) {
-            let mut job = self.job(operator, via, Delivery::resting(now));
+            let mut job = self.job(whose, via, Delivery::resting(now));
             // nobody asks after the command's time; a day is more than most have
             job.forget_at = Some(now + KEEP);
             self.insert(id, job);
@@ -626,7 +796,7 @@ impl Agent {
         let wait = self
             .random
             .between(Duration::ZERO, Duration::from_millis(spread.into()));
-        let mut job = self.job(operator, via, Delivery::new(now + wait, window));
+        let mut job = self.job(whose, via, Delivery::new(now + wait, window));
         job.seal = seal;
         self.insert(id, job);
         self.warn_of_clock(id, opened.ahead_s);
@@ -634,7 +804,7 @@ impl Agent {
             Ok(Request {
                 what: What::Revoke(key),
                 ..
-            }) => self.revoke(id, key, told, now),
+            }) => self.revoke(id, key, (told, whose), now),
             Ok(request) => self.obey(id, opened, request.what, now),
             Err(e) => {
                 let why = format!("request not understood: {e}");
@@ -669,7 +839,7 @@ impl Agent {
             What::Run(run) => self.run(id, opened, run, now),
             What::Cancel(target) => {
                 let line = format!("cancel {target}");
-                let runs = |job: &Job| job.operator == operator && job.running;
+                let runs = |job: &Job| job.whose.operator == operator && job.running;
                 if !self.jobs.get(&target).is_some_and(runs) {
                     self.refuse(
                         id,
@@ -686,7 +856,8 @@ impl Agent {
             }
             What::Result(target) => {
                 let line = format!("result {target}");
-                let theirs = self.jobs.get(&target).filter(|j| j.operator == operator);
+                let theirs = self.jobs.get(&target);
+                let theirs = theirs.filter(|j| j.whose.operator == operator);
                 let open = |id| self.jobs.get(id).is_some_and(|j: &Job| j.seal.is_none());
                 if open(&id) && theirs.is_some_and(|job| job.seal.is_some()) {
                     let why = "that job is sealed: ask with --encrypt";
@@ -714,40 +885,46 @@ impl Agent {
     }
 
     /// A key is not obeyed any more, from now on.
-    fn revoke(&mut self, id: JobId, key: PeerId, told: Told, now: Instant) {
+    fn revoke(&mut self, id: JobId, key: PeerId, (told, whose): (Told, Whose), now: Instant) {
         let operator = told.by;
         let line = format!("revoke {key}");
         let (policy, labels) = (&self.settings.policy, &self.settings.node.labels);
         let certifier = if key == operator || policy::may_revoke(policy, &operator, labels, &key) {
             None
         } else if self.knows(&operator) && !self.knows(&key) {
+            // without proof that it did certify it: it could make one, and nothing of others is touched
             Some(operator)
         } else {
             let why = "the node's policy does not let this key revoke that one";
             self.refuse(id, operator, line, ("policy", why), now);
             return;
         };
-        // kept whatever else is kept
-        let open = Open::told(&told, now);
-        self.open.entry(id).or_insert(open);
+        let open = Open::told(&told, whose, now);
         let revocation = Revocation {
             key,
             certifier,
             told,
         };
-        if !self.revoked.add(revocation) {
-            self.open.remove(&id);
-            let why = "too many keys are revoked here already";
+        let listed = policy::lists(&self.settings.policy, &key);
+        if !self.revoked.add(revocation.clone(), listed) {
+            let why = "as many keys as it may have are revoked under that key already: have it revoked itself";
             self.refuse(id, operator, line, ("too_many_revoked", why), now);
             return;
         }
-        self.outputs.push_back(Output::RememberRevoked);
+        if !std::mem::replace(&mut self.remembering_revoked, true) {
+            self.outputs.push_back(Output::RememberRevoked);
+        }
         self.audit(id, operator, line, "done");
-        self.open.retain(|o, open| open.operator != key || *o == id);
-        self.collecting.retain(|_, c| c.opened.operator != key);
-        let theirs = |(other, job): &(&JobId, &Job)| job.operator == key && **other != id;
-        let jobs: Vec<JobId> = self.jobs.iter().filter(theirs).map(|(j, _)| *j).collect();
-        for job in jobs {
+        self.open.retain(|_, open| !revocation.covers(&open.whose));
+        self.open.insert(id, open);
+        self.collecting
+            .retain(|_, c| !revocation.covers(&self::whose(&c.opened)));
+        let theirs = self
+            .jobs
+            .iter()
+            .filter(|(_, j)| revocation.covers(&j.whose));
+        let jobs: Vec<JobId> = theirs.map(|(other, _)| *other).collect();
+        for job in jobs.into_iter().filter(|job| *job != id) {
             self.deny(job, now);
         }
         self.finish(id, &[Record::Done], now);
@@ -768,7 +945,8 @@ impl Agent {
     }
 
     fn run(&mut self, id: JobId, opened: &Opened, run: Run, now: Instant) {
-        let line = run.line();
+        let sealed = self.jobs.get(&id).is_some_and(|job| job.seal.is_some());
+        let line = run.line_for_logs(sealed);
         let operator = opened.operator;
         let certificate = opened.certificate.as_ref();
         let (policy, labels) = (&self.settings.policy, &self.settings.node.labels);
@@ -780,8 +958,11 @@ impl Agent {
                 return;
             }
         };
-        if self.running() >= MAX_RUNNING {
-            let why = format!("{MAX_RUNNING} jobs run here already");
+        let sponsor = self.jobs.get(&id).map(|job| job.sponsor);
+        let of_one = |job: &&Job| job.running && Some(job.sponsor) == sponsor;
+        let of_one = self.jobs.values().filter(of_one).count();
+        if self.running() >= MAX_RUNNING || of_one >= MAX_RUNNING_OF_ONE {
+            let why = format!("{} jobs run here already", self.running());
             self.refuse(id, operator, line, ("too_many_jobs", &why), now);
             return;
         }
@@ -792,13 +973,15 @@ impl Agent {
             return;
         };
         let preamble = std::mem::take(preamble);
-        let seal = job.seal.clone();
+        let (seal, whose) = (job.seal.clone(), job.whose);
         job.content = Content::Stored(id);
         job.running = true;
         self.begun += 1;
+        let name = policy::name_of(policy, &whose);
         self.outputs.push_back(Output::Start(Box::new(Start {
             job: id,
-            operator,
+            whose,
+            name,
             run,
             permit,
             preamble,
@@ -821,8 +1004,10 @@ impl Agent {
     }
 
     fn audit(&mut self, job: JobId, operator: PeerId, what: String, verdict: &str) {
+        let whose = self.jobs.get(&job).map(|job| job.whose);
         self.outputs.push_back(Output::Audit {
             operator,
+            name: whose.and_then(|whose| policy::name_of(&self.settings.policy, &whose)),
             job,
             what,
             verdict: verdict.to_owned(),
@@ -872,21 +1057,30 @@ impl Agent {
         &mut self,
         datagram: &[u8],
         r: Reader<'_>,
-        via: u32,
+        way: Way,
         now: Instant,
     ) -> Result<(), WireError> {
         let id = JobId(r.clone().array()?);
         if self.jobs.get(&id).is_none_or(|job| job.denied) {
             return Ok(());
         }
-        let jobs = &self.jobs;
-        let acknowledgement =
-            Acknowledgement::open(datagram, r, |id| jobs.get(&id).map(|job| job.operator))?;
+        if !self.budget.may_verify(way.source, now) {
+            self.count("too_many_forged");
+            return Ok(());
+        }
+        let operator = |id| self.jobs.get(&id).map(|job| job.whose.operator);
+        let opened = Acknowledgement::open(datagram, r, operator);
+        let acknowledgement = opened.inspect_err(|e| {
+            if *e == FORGED {
+                self.budget.forged(way.source, now);
+            }
+        })?;
+        self.budget.genuine(way.source, now);
         let me = self.key.peer_id();
         let Some(job) = self.jobs.get_mut(&id) else {
             return Ok(());
         };
-        job.via = via;
+        job.via = way.via;
         let (counter, window) = (acknowledgement.counter, acknowledgement.window);
         let named = acknowledgement
             .nodes
@@ -936,8 +1130,10 @@ impl Agent {
     }
 
     fn ask_for_parts(&mut self, now: Instant, clock: u64) {
-        self.collecting
-            .retain(|_, c| c.opened.command.not_after >= clock);
+        self.collecting.retain(|_, c| {
+            let idle = now.saturating_duration_since(c.heard) >= PAYLOAD_IDLE;
+            c.opened.command.not_after >= clock && !idle
+        });
         for (id, c) in &mut self.collecting {
             if c.ask_at > now {
                 continue;
@@ -952,22 +1148,29 @@ impl Agent {
         }
     }
 
-    fn keep_open(&mut self, id: JobId, told: &Told, parts: Vec<Vec<u8>>, now: Instant) {
-        let open = Open {
-            parts,
-            ..Open::told(told, now)
-        };
-        let bytes: usize = self.open.values().map(Open::size).sum();
-        if self.open.len() < MAX_OPEN && bytes + open.size() <= MAX_OPEN_BYTES {
-            self.open.insert(id, open);
-        } else {
+    /// Keeps a command for agents that come up; who has many of them gives way to who has few.
+    fn keep_open(&mut self, id: JobId, open: Open) {
+        loop {
+            let kept = || self.open.iter().filter(|(_, o)| !o.revokes);
+            let bytes: usize = kept().map(|(_, o)| o.size()).sum();
+            if kept().count() < MAX_OPEN && bytes + open.size() <= MAX_OPEN_BYTES {
+                self.open.insert(id, open);
+                return;
+            }
+            let held = kept().map(|(id, o)| (*id, o.sponsor, o.since));
+            let Some(victim) = crowding(held, &open.sponsor) else {
+                break;
+            };
+            self.open.remove(&victim);
             self.count("not_kept_open");
         }
+        self.count("not_kept_open");
     }
 
-    fn job(&self, operator: PeerId, via: u32, delivery: Delivery) -> Job {
+    fn job(&self, whose: Whose, via: u32, delivery: Delivery) -> Job {
         Job {
-            operator,
+            whose,
+            sponsor: self.sponsor(&whose),
             via,
             content: Content::Here(self.preamble()),
             delivery,
@@ -986,16 +1189,24 @@ impl Agent {
         bytes
     }
 
-    /// Keeps an answer. When there are too many the oldest goes that does not run; a delivered one first.
+    /// Keeps an answer. When there are too many, one of a job that does not run goes, of the key that has most of them:
+    /// the oldest delivered or small one, else the oldest.
     fn insert(&mut self, id: JobId, job: Job) {
         if self.jobs.len() >= MAX_ANSWERS {
-            let ages = self.ages.iter().copied();
-            let candidates: Vec<JobId> = ages.filter(|j| !self.jobs[j].running).collect();
-            let small = |j: &&JobId| matches!(self.jobs[*j].content, Content::Here(_));
-            let delivered = candidates
-                .iter()
-                .find(|j| small(j) || self.jobs[*j].delivery.is_delivered());
-            if let Some(victim) = delivered.or(candidates.first()).copied() {
+            let ended = || self.ages.iter().filter(|j| !self.jobs[*j].running);
+            let mut counts: BTreeMap<PeerId, usize> = BTreeMap::new();
+            for other in ended() {
+                *counts.entry(self.jobs[other].sponsor).or_default() += 1;
+            }
+            let most = counts.into_iter().max_by_key(|(_, count)| *count);
+            let most = most.map(|(sponsor, _)| sponsor);
+            let of_most = || ended().filter(|j| Some(self.jobs[*j].sponsor) == most);
+            let cheap = |j: &&JobId| {
+                let job = &self.jobs[*j];
+                matches!(job.content, Content::Here(_)) || job.delivery.is_delivered()
+            };
+            let victim = of_most().find(cheap).or_else(|| of_most().next());
+            if let Some(victim) = victim.copied() {
                 self.count("answers_evicted");
                 self.forget(victim);
             }
@@ -1021,4 +1232,55 @@ impl Agent {
     fn count(&mut self, name: &'static str) {
         *self.counters.entry(name).or_default() += 1;
     }
+}
+
+impl Settings {
+    fn knows(&self, key: &PeerId) -> bool {
+        policy::knows(&self.policy, key, &self.node.labels)
+    }
+
+    /// How this node stands to who acts in this name.
+    fn standing(&self, revoked: &Revocations, whose: &Whose) -> Standing {
+        if revoked.hold(whose) {
+            Standing::Revoked
+        } else if self.knows(&whose.operator) {
+            Standing::Listed
+        } else if whose.certifier.is_some_and(|key| self.knows(&key)) {
+            Standing::Certified
+        } else {
+            Standing::Unknown
+        }
+    }
+
+    /// This node, as selectors see it.
+    fn as_selected<'a>(&'a self, id: &'a str) -> Node<'a> {
+        Node {
+            name: &self.node.name,
+            id,
+            labels: &self.node.labels,
+        }
+    }
+}
+
+fn whose(opened: &Opened) -> Whose {
+    Whose {
+        operator: opened.operator,
+        certifier: opened.certificate.as_ref().map(|c| c.certifier),
+    }
+}
+
+/// Of what listed keys hold in a table that is full, what makes room for something of `sponsor`: the oldest of the key
+/// that holds most, if that is more than `sponsor` would then hold.
+fn crowding(
+    held: impl Iterator<Item = (JobId, PeerId, Instant)>,
+    sponsor: &PeerId,
+) -> Option<JobId> {
+    let mut of_each: BTreeMap<PeerId, Vec<(Instant, JobId)>> = BTreeMap::new();
+    for (id, of, since) in held {
+        of_each.entry(of).or_default().push((since, id));
+    }
+    let own = of_each.get(sponsor).map_or(0, Vec::len);
+    let most = of_each.into_values().max_by_key(Vec::len)?;
+    let oldest = most.iter().min()?.1;
+    (most.len() > own + 1).then_some(oldest)
 }

@@ -11,7 +11,7 @@
 //! | `delivered` | is there once the operator has it |
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,9 +24,10 @@ use serde::{Deserialize, Serialize};
 
 use super::core::{Start, Store};
 use super::policy::Permit;
+use super::revoked::Whose;
 use super::unix_now;
 use crate::datagram::JobId;
-use crate::record::{How, JobState, Record};
+use crate::record::{Ended, How, JobState, Record};
 use crate::request::{Request, Run, What};
 use crate::sealed::AnswerKey;
 
@@ -40,6 +41,10 @@ pub struct JobDir {
 #[derive(Debug, Serialize, Deserialize)]
 struct Spec {
     operator: PeerId,
+    /// Who has certified him.
+    certifier: Option<PeerId>,
+    /// What the policy calls him.
+    name: Option<String>,
     user: Option<String>,
     time_ms: u64,
     output: u64,
@@ -56,6 +61,43 @@ struct Spec {
 
 /// Longest command in a list of jobs, in characters.
 const MAX_LINE: usize = 256;
+
+/// Appends `bytes` or nothing: half a record would swallow the next one.
+pub fn append_whole(file: &mut File, bytes: &[u8]) -> io::Result<()> {
+    let before = file.metadata()?.len();
+    file.write_all(bytes).inspect_err(|_| {
+        // to make it shorter takes no room
+        let _ = file.set_len(before);
+    })
+}
+
+/// How long a stream is up to its last whole record, and that record if it is one that ends an answer.
+fn whole_records(path: &Path) -> io::Result<(u64, Vec<u8>)> {
+    let mut file = BufReader::new(File::open(path)?);
+    let length = file.get_ref().metadata()?.len();
+    let (mut at, mut last) = (0, Vec::new());
+    loop {
+        let mut head = [0; Record::HEAD];
+        match file.read_exact(&mut head) {
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok((at, last)),
+            other => other?,
+        }
+        let content = Record::content_length(&head);
+        let end = at + (Record::HEAD + content) as u64;
+        if end > length {
+            return Ok((at, last));
+        }
+        last.clear();
+        if Record::ends_job(&head) {
+            let mut rest = vec![0; content];
+            file.read_exact(&mut rest)?;
+            last = [&head[..], &rest].concat();
+        } else {
+            file.seek_relative(content as i64)?;
+        }
+        at = end;
+    }
+}
 
 /// All folders of an agent.
 #[derive(Debug, Clone)]
@@ -116,15 +158,17 @@ impl JobDir {
     pub fn create(&self, start: &Start, run: Run, program: Option<PathBuf>) -> io::Result<()> {
         fs::DirBuilder::new().mode(0o700).create(&self.path)?;
         let spec = Spec {
-            operator: start.operator,
+            operator: start.whose.operator,
+            certifier: start.whose.certifier,
+            name: start.name.clone(),
             user: start.permit.user.clone(),
             time_ms: start.permit.time.as_millis() as u64,
             output: start.permit.output,
             memory: start.permit.memory,
             at: unix_now(),
-            line: match start.seal {
-                Some(_) => "(sealed)".to_owned(),
-                None => start.run.line().chars().take(MAX_LINE).collect(),
+            line: {
+                let line = start.run.line_for_logs(start.seal.is_some());
+                line.chars().take(MAX_LINE).collect()
             },
             program,
             seal: start.seal.clone(),
@@ -157,9 +201,14 @@ impl JobDir {
         Ok((run, permit, spec.program))
     }
 
-    /// Whose job it is.
-    pub fn operator(&self) -> io::Result<PeerId> {
-        Ok(self.spec()?.operator)
+    /// Whose job it is, and what the policy called him.
+    pub fn whose(&self) -> io::Result<(Whose, Option<String>)> {
+        let spec = self.spec()?;
+        let whose = Whose {
+            operator: spec.operator,
+            certifier: spec.certifier,
+        };
+        Ok((whose, spec.name))
     }
 
     /// What its answer is sealed under, if it is.
@@ -204,10 +253,32 @@ impl JobDir {
         Record::decode(&bytes).ok()??.1
     }
 
+    /// Ends a stream whose supervisor has gone without a word. What it wrote last may be cut short: that goes; and the
+    /// last record may be there already.
+    pub fn close_lost(&self) -> io::Result<()> {
+        let (whole, last) = whole_records(&self.file("stream"))?;
+        let mut file = self.stream()?;
+        file.set_len(whole)?;
+        let mut bytes = last;
+        if bytes.is_empty() {
+            let lost = Record::Ended(Ended {
+                how: How::Lost,
+                duration_us: 0,
+                user_us: 0,
+                system_us: 0,
+                memory_kib: 0,
+                cut: 0,
+            });
+            lost.encode(&mut bytes).map_err(io::Error::other)?;
+            append_whole(&mut file, &bytes)?;
+        }
+        self.set_ended(&bytes)
+    }
+
     /// The stream is whole: it ends with `bytes`.
     pub fn set_ended(&self, bytes: &[u8]) -> io::Result<()> {
         // what is there is whole, whenever somebody looks
-        crate::files::replace(&self.file("ended"), bytes)
+        librecast::durable::replace(&self.file("ended"), bytes)
     }
 
     /// The operator has it.
@@ -270,5 +341,68 @@ impl JobDir {
         let options = options.write(true).create(true).truncate(true).mode(0o600);
         let mut file = options.open(self.file(name))?;
         file.write_all(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(record: &Record) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        record.encode(&mut bytes).unwrap();
+        bytes
+    }
+
+    /// A job's folder with this stream, of which a supervisor that has gone wrote the last byte.
+    fn lost(stream: &[u8]) -> (tempfile::TempDir, JobDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let job = JobDir::at(dir.path().to_owned());
+        job.write("stream", stream).unwrap();
+        (dir, job)
+    }
+
+    #[test]
+    fn what_a_lost_supervisor_wrote_by_halves_does_not_swallow_the_end() {
+        let said = record(&Record::Stdout(vec![7; 300]));
+        let begun = record(&Record::Stdout(vec![8; 300]));
+        for cut in [0, 1, 2, 3, 4, 200, begun.len() - 1] {
+            let (_dir, job) = lost(&[&said, &begun[..cut]].concat());
+            job.close_lost().unwrap();
+            let stream = fs::read(job.file("stream")).unwrap();
+            let end = stream.strip_prefix(said.as_slice()).unwrap();
+            let Ok(Some((length, Some(Record::Ended(ended))))) = Record::decode(end) else {
+                panic!("no end behind {cut} bytes");
+            };
+            assert_eq!((length, ended.how), (end.len(), How::Lost));
+            assert_eq!(job.end(), Some(Record::Ended(ended)));
+            assert_eq!(job.progress().unwrap(), (stream.len() as u64, true));
+        }
+    }
+
+    #[test]
+    fn an_end_that_was_written_stays_what_it_is() {
+        let ended = Record::Ended(Ended {
+            how: How::Exited(3),
+            duration_us: 1,
+            user_us: 1,
+            system_us: 1,
+            memory_kib: 1,
+            cut: 0,
+        });
+        let stream = [record(&Record::Stdout(vec![7; 3])), record(&ended)].concat();
+        let (_dir, job) = lost(&stream);
+        job.close_lost().unwrap();
+        assert_eq!(fs::read(job.file("stream")).unwrap(), stream);
+        assert_eq!(job.end(), Some(ended));
+    }
+
+    #[test]
+    fn a_record_that_finds_no_room_leaves_nothing_of_itself() {
+        let mut full = OpenOptions::new().append(true).open("/dev/full").unwrap();
+        assert!(append_whole(&mut full, b"x").is_err());
+        let (_dir, job) = lost(b"");
+        append_whole(&mut job.stream().unwrap(), b"x").unwrap();
+        assert_eq!(job.progress().unwrap().0, 1);
     }
 }

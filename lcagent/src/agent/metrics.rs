@@ -57,6 +57,10 @@ pub const REFUSALS: &[(&str, &str)] = &[
     ("selector", "The nodes it is for cannot be understood."),
     ("signature", "A forged signature."),
     ("still_runs", "It asks for the result of a job that runs."),
+    (
+        "too_many_forged",
+        "Too many signatures of its source, or of all, did not verify of late: it is not looked at.",
+    ),
     ("too_many_jobs", "As many jobs run as may."),
     ("too_many_keys", "More operators than are remembered."),
     ("too_many_revoked", "More revoked keys than are remembered."),

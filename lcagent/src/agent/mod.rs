@@ -1,4 +1,5 @@
-//! The agent: [`core`] decides, with [`policy`] and [`revoked`] (who may what) and [`delivery`] (what is sent when).
+//! The agent: [`core`] decides, with [`policy`] and [`revoked`] (who may what), [`budget`] (what strangers may cost) and
+//! [`delivery`] (what is sent when).
 //!
 //! Around it: [`shell`] (sockets and time), [`job`] (a job's folder), [`modules`], [`supervisor`] with [`contain`] (the process
 //! that runs a job), [`audit`], [`facts`], [`metrics`], [`config`].
@@ -6,6 +7,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub mod audit;
+pub mod budget;
 pub mod config;
 pub mod contain;
 pub mod core;

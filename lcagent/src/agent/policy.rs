@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use librecast::id::PeerId;
 use thiserror::Error;
 
+use super::revoked::Whose;
 use crate::certificate::Certificate;
-use crate::request::Run;
+use crate::request::{COPY, Run};
 use crate::selector::glob_matches;
 
 /// Output kept of a job where the policy names no limit, in bytes.
@@ -22,6 +24,8 @@ pub const DEFAULT_TIME: Duration = Duration::from_secs(24 * 3600);
 pub struct Allow {
     /// The operator.
     pub key: PeerId,
+    /// What logs call him.
+    pub name: Option<String>,
     /// What he may run.
     pub commands: Vec<Pattern>,
     /// As whom it runs: None as the agent itself, `*` as whom the operator says.
@@ -36,9 +40,16 @@ pub struct Allow {
     pub labels: BTreeMap<String, String>,
 }
 
-/// Which programs, with which arguments: words, each a glob for one argument. A last word `*` stands for any
-/// further arguments; the pattern `*` for everything that can be run. `@NAME` is a module,
-/// `copy:DEST` a copy to there; `revoke:GLOB` allows to revoke keys.
+/// Which programs, with which arguments: words, each a glob for one argument.
+///
+/// - `*` and `?` in a word stand for characters but `/`, `**` for any; none of them for a part `..` of a path, nor for the
+///   `-` that begins an option.
+/// - A word `*` stands for a whole argument that is no option, as the last one for any number of these; a last word `**`
+///   for any further arguments, whatever they are.
+/// - The pattern `*` stands for everything that can be run.
+///
+/// So a pattern says where a path lies and which options a program gets. `@NAME` is a module, `copy:DEST` a copy to there,
+/// which never has `..`: its `*` stands for `/` too. `revoke:GLOB` allows to revoke keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern {
     words: Vec<String>,
@@ -63,6 +74,12 @@ pub enum Denied {
     /// No entry allows this command to this key.
     #[error("the node's policy does not allow this command to this key")]
     Command,
+    /// One does with other arguments.
+    #[error(
+        "the node's policy allows {0} to this key, but not with these arguments (`*` stands for no option and no `..`, \
+         a last `**` for anything)"
+    )]
+    Arguments(String),
     /// The entry allows it to another user.
     #[error("the node's policy does not allow user {0:?}")]
     User(String),
@@ -87,22 +104,108 @@ impl Pattern {
     }
 
     fn allows(&self, arguments: &[OsString]) -> bool {
-        let (words, open) = match self.words.split_last() {
-            Some((last, front)) if last == "*" => (front, true),
-            _ => (self.words.as_slice(), false),
+        let last = self.words.split_last();
+        let (words, rest): (_, Option<fn(&OsString) -> bool>) = match last {
+            Some((last, front)) if last == ANYTHING => (front, Some(|_| true)),
+            Some((last, front)) if last == ANY => (front, Some(|a| !is_option(a))),
+            _ => (self.words.as_slice(), None),
         };
-        let enough = if open {
-            arguments.len() >= words.len()
-        } else {
-            arguments.len() == words.len()
+        let Some((front, more)) = arguments.split_at_checked(words.len()) else {
+            return false;
         };
-        // what is not UTF-8 is matched by `*` alone
-        let matches = |(word, argument): (&String, &OsString)| match argument.to_str() {
-            Some(argument) => glob_matches(word, argument),
-            None => word == "*",
-        };
-        enough && words.iter().zip(arguments).all(matches)
+        let matches = |(word, argument): (&String, &OsString)| word_allows(word, argument);
+        // a copy's DEST was looked at: it is absolute and leads nowhere else
+        let mut pairs = words.iter().zip(front);
+        let copy = |word: &str, to: &str| word.starts_with(COPY) && to.starts_with(COPY);
+        let first = pairs
+            .next()
+            .is_none_or(|(word, program)| match program.to_str() {
+                Some(to) if copy(word, to) => glob_matches(word, to),
+                _ => word_allows(word, program),
+            });
+        first
+            && pairs.all(matches)
+            && rest.map_or(more.is_empty(), |allows| more.iter().all(allows))
     }
+
+    /// Whether it is about the program of these arguments.
+    fn names_program(&self, arguments: &[OsString]) -> bool {
+        let words = self.words.first().zip(arguments.first());
+        words.is_some_and(|(word, program)| word_allows(word, program))
+    }
+}
+
+/// A word of a pattern that stands for a whole argument, and the one that stands for all that follow.
+const ANY: &str = "*";
+const ANYTHING: &str = "**";
+/// Longer arguments are no paths, and are not compared with globs.
+const MAX_COMPARED: usize = 4_096;
+
+fn is_option(argument: &OsString) -> bool {
+    argument.as_bytes().first() == Some(&b'-')
+}
+
+fn word_allows(word: &str, argument: &OsString) -> bool {
+    if word == ANY {
+        return !is_option(argument);
+    }
+    // what is not UTF-8 is matched by words that stand for all of it
+    let Some(text) = argument.to_str() else {
+        return false;
+    };
+    if word == text {
+        return true;
+    }
+    let option_by_chance = text.starts_with('-') && !word.starts_with('-');
+    // also behind what commonly stands before a path in an argument
+    let leads_up = text.split(['/', '=', ':', ',']).any(|part| part == "..");
+    !option_by_chance && !leads_up && text.len() <= MAX_COMPARED && path_glob_matches(word, text)
+}
+
+/// Whether `glob` matches the whole of `text`: `*` and `?` stand for no `/`, `**` for any characters. In steps of the
+/// product of both lengths, whatever they are.
+fn path_glob_matches(glob: &str, text: &str) -> bool {
+    /// What a piece of a glob stands for.
+    enum Piece {
+        This(char),
+        One,
+        Some,
+        All,
+    }
+    let mut pieces = Vec::new();
+    let mut chars = glob.chars().peekable();
+    while let Some(c) = chars.next() {
+        pieces.push(match c {
+            '*' if chars.next_if_eq(&'*').is_some() => Piece::All,
+            '*' => Piece::Some,
+            '?' => Piece::One,
+            c => Piece::This(c),
+        });
+    }
+    let stars = |reached: &mut [bool]| {
+        for (n, piece) in pieces.iter().enumerate() {
+            // they may stand for nothing
+            reached[n + 1] |= reached[n] && matches!(piece, Piece::Some | Piece::All);
+        }
+    };
+    // reached[n]: the first n pieces match what was read
+    let mut reached = vec![false; pieces.len() + 1];
+    reached[0] = true;
+    stars(&mut reached);
+    for c in text.chars() {
+        let mut next = vec![false; reached.len()];
+        for (n, piece) in pieces.iter().enumerate() {
+            match piece {
+                Piece::This(wanted) => next[n + 1] |= reached[n] && *wanted == c,
+                Piece::One => next[n + 1] |= reached[n] && c != '/',
+                Piece::Some => next[n + 1] |= reached[n + 1] && c != '/',
+                Piece::All => next[n + 1] |= reached[n + 1],
+            }
+        }
+        stars(&mut next);
+        reached = next;
+    }
+    reached.last() == Some(&true)
 }
 
 impl Allow {
@@ -142,8 +245,15 @@ fn check_patterns(patterns: &[Pattern], run: &Run) -> Result<(), Denied> {
     if run.script.is_some() {
         return Err(Denied::Unrestricted("a script"));
     }
-    if !patterns.iter().any(|p| p.allows(run.pattern_words())) {
-        return Err(Denied::Command);
+    let words = run.pattern_words();
+    if !patterns.iter().any(|p| p.allows(words)) {
+        let program = words
+            .first()
+            .filter(|_| patterns.iter().any(|p| p.names_program(words)));
+        return Err(match program {
+            Some(program) => Denied::Arguments(program.to_string_lossy().into_owned()),
+            None => Denied::Command,
+        });
     }
     if !run.variables.is_empty() {
         return Err(Denied::Unrestricted("an environment"));
@@ -173,6 +283,23 @@ pub fn may_revoke(
         .iter()
         .filter(|a| a.key == *operator && a.holds_on(labels));
     entries.any(|a| a.commands.iter().any(says))
+}
+
+/// Whether any entry names the key, wherever it holds.
+#[must_use]
+pub fn lists(policy: &[Allow], key: &PeerId) -> bool {
+    policy.iter().any(|a| a.key == *key)
+}
+
+/// What the policy calls an operator, or who has certified him.
+#[must_use]
+pub fn name_of(policy: &[Allow], whose: &Whose) -> Option<String> {
+    let of = |key: &PeerId| {
+        let mut entries = policy.iter().filter(|a| a.key == *key);
+        entries.find_map(|a| a.name.clone())
+    };
+    let certifier = || of(&whose.certifier?).map(|name| format!("certified by {name}"));
+    of(&whose.operator).or_else(certifier)
 }
 
 /// Whether any entry that holds on a node with these labels names the key.
@@ -216,7 +343,10 @@ pub fn decide(
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
     use librecast::id::SecretKey;
+    use proptest::prelude::*;
 
     use super::*;
     use crate::request::tests::run;
@@ -228,6 +358,7 @@ mod tests {
     fn allow(commands: &[&str]) -> Allow {
         Allow {
             key: key(1),
+            name: None,
             commands: commands
                 .iter()
                 .map(|c| Pattern::parse(c).unwrap())
@@ -274,7 +405,7 @@ mod tests {
             ("*", &["anything", "at all"][..], true),
             ("uptime", &["uptime"], true),
             ("uptime", &["uptime", "-p"], false),
-            ("uptime *", &["uptime", "-p"], true),
+            ("uptime -p", &["uptime", "-p"], true),
             ("uptime *", &["uptime"], true),
             (
                 "systemctl restart nginx*",
@@ -289,6 +420,8 @@ mod tests {
             ("@deploy *", &["@deploy", "v2"], true),
             ("deploy *", &["@deploy", "v2"], false),
             ("@deploy", &["deploy"], false),
+            ("* start", &["anything", "start"], true),
+            ("* start", &["start"], false),
             // one argument is one word, whatever spaces it has
             (
                 "systemctl restart nginx*",
@@ -308,11 +441,88 @@ mod tests {
     }
 
     #[test]
+    fn a_pattern_says_where_a_path_lies() {
+        let may =
+            |pattern: &str, path: &str| verdict(&allow(&[pattern]), &run(&["cat", path])).is_ok();
+        for path in ["/var/log/syslog", "/var/log/a b", "/var/log/..log"] {
+            assert!(may("cat /var/log/*", path), "{path}");
+        }
+        for path in [
+            "/var/log/../../etc/shadow",
+            "/var/log/..",
+            "/var/log/apt/term.log",
+            "/var/log",
+        ] {
+            assert!(!may("cat /var/log/*", path), "{path}");
+        }
+        assert!(may("cat /var/log/**", "/var/log/apt/term.log"));
+        assert!(!may("cat /var/log/**", "/var/log/apt/../../../etc/shadow"));
+        assert!(may("cat /var/log/*/?.log", "/var/log/apt/a.log"));
+        assert!(!may("cat /var/log?syslog", "/var/log/syslog"));
+        assert!(!may("cat --in=*", "--in=..") && may("cat --in=*", "--in=x"));
+        assert!(!may("cat copy:/srv/*", "copy:/srv/../x"), "no copy");
+        assert!(may("cat /srv/../x", "/srv/../x"), "as it is written");
+        assert!(may("cat *", "/etc/passwd"), "a whole argument");
+        // the program as well
+        let sh = verdict(&allow(&["*sh"]), &run(&["/tmp/evil/sh"]));
+        assert_eq!(sh, Err(Denied::Command));
+    }
+
+    #[test]
+    fn an_option_is_allowed_by_a_pattern_that_has_it_or_by_two_stars() {
+        let may = |pattern: &str, arguments: &[&str]| {
+            let arguments = [&["systemctl", "restart"], arguments].concat();
+            verdict(&allow(&[pattern]), &run(&arguments))
+        };
+        let restart = "systemctl restart *";
+        assert!(may(restart, &["nginx"]).is_ok() && may(restart, &["a", "b"]).is_ok());
+        for injected in [
+            &["-H", "user@host", "x"][..],
+            &["-Huser@host", "x"],
+            &["x", "--host=user@host"],
+            &["--", "x"],
+            &["-"],
+        ] {
+            let denied = may(restart, injected).unwrap_err();
+            assert_eq!(
+                denied,
+                Denied::Arguments("systemctl".into()),
+                "{injected:?}"
+            );
+            assert!(may("systemctl restart **", injected).is_ok());
+        }
+        assert!(may("systemctl restart ?* x", &["-H", "x"]).is_err());
+        assert!(may("systemctl restart --no-* x", &["--no-block", "x"]).is_ok());
+        assert!(
+            may("systemctl restart ** x", &["-H", "x"]).is_err(),
+            "last only"
+        );
+        assert!(may("systemctl restart ** x", &["a/b", "x"]).is_ok());
+    }
+
+    #[test]
+    fn what_is_no_text_is_allowed_by_words_that_stand_for_all_of_it() {
+        let bytes = OsString::from_vec(vec![b'a', 0xff]);
+        let option = OsString::from_vec(vec![b'-', 0xff]);
+        let may = |pattern: &str, argument: &OsString| {
+            let mut run = run(&["cat"]);
+            run.arguments.push(argument.clone());
+            verdict(&allow(&[pattern]), &run).is_ok()
+        };
+        assert!(may("cat *", &bytes) && may("cat **", &option));
+        assert!(!may("cat a*", &bytes) && !may("cat *", &option));
+        let long = OsString::from("a".repeat(MAX_COMPARED + 1));
+        assert!(may("cat *", &long) && !may("cat a*", &long));
+    }
+
+    #[test]
     fn copies_are_allowed_by_where_they_go() {
         let source = format!("lc:x#{}", "a1".repeat(32));
         let may =
             |pattern: &str, dest: &str| verdict(&allow(&[pattern]), &run(&[dest, &source])).is_ok();
         assert!(may("copy:/srv/*", "copy:/srv/www") && may("*", "copy:/srv/www"));
+        assert!(may("copy:/srv/*", "copy:/srv/www/html"));
+        assert!(!may("copy:/srv/*", "/srv/www"), "a program");
         assert!(!may("copy:/srv/*", "copy:/etc/passwd") && !may("lcsync *", "copy:/srv/www"));
         let out = verdict(&allow(&["*"]), &run(&["copy:/srv/../etc", &source]));
         assert!(matches!(out, Err(Denied::Copy(_))));
@@ -440,5 +650,30 @@ mod tests {
         let may = |entry: &[&str]| may_revoke(&[allow(entry)], &key(1), &BTreeMap::new(), &key(2));
         assert!(!may(&["*"]) && !may(&["revoke *"]) && !may(&["revoke:12D3KooWx"]));
         assert!(may(&["revoke:*"]) && may(&[&format!("revoke:{}", key(2))]));
+    }
+
+    /// What the globs mean, tried out.
+    fn by_definition(glob: &[char], text: &[char]) -> bool {
+        match (glob, text) {
+            ([], text) => text.is_empty(),
+            (['*', '*', rest @ ..], text) => {
+                (0..=text.len()).any(|n| by_definition(rest, &text[n..]))
+            }
+            (['*', rest @ ..], text) => {
+                let end = text.iter().position(|c| *c == '/').unwrap_or(text.len());
+                (0..=end).any(|n| by_definition(rest, &text[n..]))
+            }
+            (['?', rest @ ..], [c, text @ ..]) => *c != '/' && by_definition(rest, text),
+            ([wanted, rest @ ..], [c, text @ ..]) => wanted == c && by_definition(rest, text),
+            _ => false,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn path_glob_agrees_with_its_definition(glob in "[a/*?]{0,8}", text in "[aß/]{0,8}") {
+            let (g, t): (Vec<_>, Vec<_>) = (glob.chars().collect(), text.chars().collect());
+            prop_assert_eq!(path_glob_matches(&glob, &text), by_definition(&g, &t));
+        }
     }
 }

@@ -1,13 +1,26 @@
 //! Keys of operators that are not obeyed any more: by their own word, by that of who certified them, or by a key that
 //! the policy lets revoke. Kept on disk, with the command that said so: agents that were away are told it.
+//!
+//! There is always room for keys that the policy lists: it bounds them. Of other keys there can be any number, so each
+//! listed key may have [`MAX_OF_ONE`] of them revoked, those that keys it has certified say of themselves included: nobody
+//! can fill up the room of another.
+
+use std::collections::BTreeMap;
 
 use librecast::id::PeerId;
 use serde::{Deserialize, Serialize};
 
-use crate::certificate::Certificate;
+/// Most keys that the policy does not list and that one which it lists may have revoked.
+pub const MAX_OF_ONE: usize = 256;
 
-/// Most revocations that are kept.
-pub const MAX_REVOKED: usize = 1_024;
+/// In whose name something is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Whose {
+    /// Who has signed it.
+    pub operator: PeerId,
+    /// Who has certified him, if a certificate came along.
+    pub certifier: Option<PeerId>,
+}
 
 /// One revocation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,15 +38,35 @@ pub struct Revocation {
 pub struct Told {
     /// Who signed it.
     pub by: PeerId,
+    /// The listed key that answers for it: his, or who certified him.
+    pub under: PeerId,
     /// Unix seconds.
     pub not_after: u64,
     /// The datagram.
     pub envelope: Vec<u8>,
 }
 
+impl Revocation {
+    /// Whether it holds for what is done in this name.
+    #[must_use]
+    pub fn covers(&self, whose: &Whose) -> bool {
+        match self.certifier {
+            None => self.key == whose.operator || Some(self.key) == whose.certifier,
+            by => self.key == whose.operator && by == whose.certifier,
+        }
+    }
+}
+
 /// All revocations that an agent has heard of.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Revocations(Vec<Revocation>);
+pub struct Revocations(BTreeMap<(PeerId, Option<PeerId>), Kept>);
+
+/// One of them, and its line in the file: to write the text of an envelope takes long, and all are written for each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Kept {
+    told: Told,
+    line: String,
+}
 
 /// A line of the file.
 #[derive(Serialize, Deserialize)]
@@ -43,83 +76,87 @@ struct Line {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     certifier: Option<PeerId>,
     by: PeerId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    under: Option<PeerId>,
     not_after: u64,
     envelope: String,
 }
 
 impl Revocations {
-    /// Keeps one, the last word where it was said before; false if there are [`MAX_REVOKED`] others.
-    pub fn add(&mut self, revocation: Revocation) -> bool {
-        let mut of_key = self.0.iter_mut().filter(|r| r.key == revocation.key);
-        if let Some(there) = of_key.find(|r| r.certifier == revocation.certifier) {
-            // said again, perhaps to more nodes and for longer
-            there.told = revocation.told;
+    /// Keeps one, the last word where it was said before; false if there is no room. `listed`: the policy lists the key.
+    pub fn add(&mut self, revocation: Revocation, listed: bool) -> bool {
+        let Revocation {
+            key,
+            certifier,
+            told,
+        } = revocation;
+        // what is said again is said perhaps to more nodes and for longer
+        let again = self.0.contains_key(&(key, certifier));
+        if !again && self.0.contains_key(&(key, None)) {
             return true;
         }
-        if self.hold_altogether(&revocation.key) {
-            return true;
+        if !again && !listed {
+            let of_one = self.0.values().filter(|k| k.told.under == told.under);
+            if of_one.count() >= MAX_OF_ONE {
+                return false;
+            }
         }
-        if self.0.len() >= MAX_REVOKED {
-            return false;
+        if certifier.is_none() {
+            // what goes without saying from now on
+            self.0
+                .retain(|(other, by), _| *by != Some(key) && (*other != key || by.is_none()));
         }
-        self.0.push(revocation);
+        self.keep(key, certifier, told);
         true
     }
 
-    /// Whether an operator who comes with this certificate is revoked, or his certifier is.
+    fn keep(&mut self, key: PeerId, certifier: Option<PeerId>, told: Told) {
+        let line = Line {
+            key,
+            certifier,
+            by: told.by,
+            under: Some(told.under).filter(|under| *under != told.by),
+            not_after: told.not_after,
+            envelope: bs58::encode(&told.envelope).into_string(),
+        };
+        // plain texts and numbers: that always works
+        let line = serde_json::to_string(&line).unwrap_or_default() + "\n";
+        self.0.insert((key, certifier), Kept { told, line });
+    }
+
+    /// Whether one holds for what is done in this name.
     #[must_use]
-    pub fn hold(&self, operator: &PeerId, certificate: Option<&Certificate>) -> bool {
-        let certifier = certificate.map(|c| c.certifier);
-        self.0.iter().any(|r| match r.certifier {
-            None => r.key == *operator || Some(r.key) == certifier,
-            by => r.key == *operator && by == certifier,
-        })
+    pub fn hold(&self, whose: &Whose) -> bool {
+        let altogether = |key: &PeerId| self.0.contains_key(&(*key, None));
+        let as_certified = (whose.operator, whose.certifier);
+        altogether(&whose.operator)
+            || whose.certifier.as_ref().is_some_and(altogether)
+            || self.0.contains_key(&as_certified)
     }
 
-    fn hold_altogether(&self, key: &PeerId) -> bool {
-        let mut all = self.0.iter();
-        all.any(|r| r.key == *key && r.certifier.is_none())
-    }
-
-    /// All of them.
-    pub fn iter(&self) -> impl Iterator<Item = &Revocation> {
-        self.0.iter()
+    /// What was said of all of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Told> {
+        self.0.values().map(|kept| &kept.told)
     }
 
     /// As they are kept on disk: JSON lines.
     #[must_use]
     pub fn encode(&self) -> String {
-        let line = |r: &Revocation| {
-            let line = Line {
-                key: r.key,
-                certifier: r.certifier,
-                by: r.told.by,
-                not_after: r.told.not_after,
-                envelope: bs58::encode(&r.told.envelope).into_string(),
-            };
-            // plain texts and numbers: that always works
-            serde_json::to_string(&line).unwrap_or_default() + "\n"
-        };
-        self.0.iter().map(line).collect()
+        self.0.values().map(|kept| kept.line.as_str()).collect()
     }
 
     /// Reads them; the number of the line that is none, if there is one.
     pub fn decode(text: &str) -> Result<Self, usize> {
         let mut all = Self::default();
-        for (n, line) in (1..).zip(text.lines()) {
+        for (n, line) in (1_usize..).zip(text.lines()) {
             let line: Line = serde_json::from_str(line).map_err(|_| n)?;
-            let kept = all.add(Revocation {
-                key: line.key,
-                certifier: line.certifier,
-                told: Told {
-                    by: line.by,
-                    not_after: line.not_after,
-                    envelope: bs58::decode(&line.envelope).into_vec().map_err(|_| n)?,
-                },
-            });
-            if !kept {
-                return Err(n);
-            }
+            let told = Told {
+                by: line.by,
+                under: line.under.unwrap_or(line.by),
+                not_after: line.not_after,
+                envelope: bs58::decode(&line.envelope).into_vec().map_err(|_| n)?,
+            };
+            all.keep(line.key, line.certifier, told);
         }
         Ok(all)
     }
@@ -143,49 +180,99 @@ mod tests {
             certifier: certifier.map(key),
             told: Told {
                 by: key(99),
+                under: key(certifier.unwrap_or(99)),
                 not_after: 7,
                 envelope: vec![1, 2, 3],
             },
         }
     }
 
+    fn whose(operator: u16, certifier: Option<u16>) -> Whose {
+        Whose {
+            operator: key(operator),
+            certifier: certifier.map(key),
+        }
+    }
+
     #[test]
     fn revocation_holds_as_far_as_who_says_it_may_say() {
-        let by = |n: u16| {
-            let mut seed = [3; 32];
-            seed[..2].copy_from_slice(&n.to_be_bytes());
-            let secret = SecretKey::from_seed(&seed);
-            Certificate::sign(&secret, &key(1), 0, 1, &[]).unwrap()
-        };
         let mut all = Revocations::default();
-        assert!(all.add(revocation(1, Some(5))));
-        assert!(all.hold(&key(1), Some(&by(5))));
-        assert!(!all.hold(&key(1), Some(&by(6))) && !all.hold(&key(1), None));
-        assert!(all.add(revocation(6, None)));
-        assert!(all.hold(&key(6), None));
-        assert!(all.hold(&key(1), Some(&by(6))), "with its certifier");
+        assert!(all.add(revocation(1, Some(5)), false));
+        assert!(all.hold(&whose(1, Some(5))));
+        assert!(!all.hold(&whose(1, Some(6))) && !all.hold(&whose(1, None)));
+        assert!(all.add(revocation(6, None), false));
+        assert!(all.hold(&whose(6, None)));
+        assert!(all.hold(&whose(1, Some(6))), "with its certifier");
         assert_eq!(Revocations::decode(&all.encode()), Ok(all.clone()));
         let mut again = revocation(6, None);
         again.told.not_after = 8;
-        assert!(all.add(again));
+        assert!(all.add(again, false));
         assert_eq!(all.iter().count(), 2, "the same again is no other");
-        assert_eq!(all.iter().last().unwrap().told.not_after, 8);
         let mut less = revocation(6, Some(5));
         less.told.not_after = 9;
-        assert!(all.add(less) && all.iter().count() == 2);
-        let told = all.iter().last().unwrap().told.not_after;
-        assert_eq!(told, 8, "who says less does not take its place");
+        assert!(all.add(less, false) && all.iter().count() == 2);
+        let told: Vec<u64> = all.iter().map(|told| told.not_after).collect();
+        assert!(
+            told.contains(&8) && !told.contains(&9),
+            "who says less does not take its place"
+        );
         let broken = all.encode() + "{\n";
         assert_eq!(Revocations::decode(&broken), Err(3));
     }
 
     #[test]
-    fn their_number_is_bounded() {
-        let mut all = Revocations::default();
-        for n in 0..MAX_REVOKED as u16 {
-            assert!(all.add(revocation(n, None)));
+    fn holding_and_covering_are_the_same() {
+        let names = || (1..4).flat_map(|o| [None, Some(1), Some(2), Some(3)].map(|c| whose(o, c)));
+        for revoked in names() {
+            let revocation = Revocation {
+                key: revoked.operator,
+                certifier: revoked.certifier,
+                ..revocation(1, None)
+            };
+            let mut all = Revocations::default();
+            assert!(all.add(revocation.clone(), true));
+            for name in names() {
+                assert_eq!(all.hold(&name), revocation.covers(&name), "{name:?}");
+            }
         }
-        assert!(!all.add(revocation(MAX_REVOKED as u16, None)));
-        assert!(all.add(revocation(0, None)), "there already");
+    }
+
+    #[test]
+    fn who_has_as_many_keys_revoked_as_he_may_takes_the_room_of_nobody_else() {
+        let mut all = Revocations::default();
+        let thief = 5;
+        for n in 0..MAX_OF_ONE as u16 {
+            assert!(all.add(revocation(1_000 + n, Some(thief)), false));
+        }
+        assert!(!all.add(revocation(1, Some(thief)), false));
+        assert!(
+            all.add(revocation(1_000, Some(thief)), false),
+            "there already"
+        );
+        // after a restart as well
+        let mut all = Revocations::decode(&all.encode()).unwrap();
+        assert!(!all.add(revocation(1, Some(thief)), false));
+        assert!(all.add(revocation(1, Some(6)), false), "of another");
+        let of_thief = |all: &Revocations| all.iter().filter(|t| t.under == key(thief)).count();
+        assert_eq!(of_thief(&all), MAX_OF_ONE);
+        // by his own word
+        let mut own = revocation(thief, None);
+        own.told.under = key(thief);
+        assert!(all.add(own, true), "a listed key");
+        assert!(all.hold(&whose(1_000, Some(thief))));
+        assert_eq!(of_thief(&all), 1, "the rest goes without saying");
+    }
+
+    #[test]
+    fn file_of_an_earlier_version_is_read() {
+        let line = format!(
+            "{{\"key\":\"{}\",\"certifier\":\"{}\",\"by\":\"{}\",\"not_after\":7,\"envelope\":\"Ldp\"}}\n",
+            key(1),
+            key(5),
+            key(5)
+        );
+        let all = Revocations::decode(&line).unwrap();
+        assert_eq!(all.iter().next().unwrap().under, key(5));
+        assert_eq!(all.encode(), line);
     }
 }

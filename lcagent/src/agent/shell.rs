@@ -29,6 +29,7 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::Signal;
 use nix::sys::time::TimeSpec;
+use nix::unistd::User;
 
 use super::audit::Audit;
 use super::config::{Config, add_labels};
@@ -38,13 +39,15 @@ use super::revoked::Revocations;
 use super::{facts, metrics, modules, unix_now};
 use crate::datagram::JobId;
 use crate::network::Network;
-use crate::record::{Ended, How, Record};
+use crate::record::Record;
 use crate::replay::{MAX_SNAPSHOT, ReplayWindow};
 use crate::request::Run;
 
 /// Interfaces and adopted jobs are looked at this often.
 const LONG_TURN: Duration = Duration::from_secs(1);
 const ADOPTED_TURN: Duration = Duration::from_millis(100);
+/// What could not be written is tried again after so long.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// lcroute is asked for this node's labels this often.
 const LABELS: Duration = Duration::from_secs(5);
@@ -86,11 +89,11 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     let mut shell = Shell::new(options, config, state, Arc::clone(&flags))?;
     shell.restore()?;
     service::ready();
-    tracing::info!(
-        "{} is ready on {}",
-        shell.me,
-        shell.network.interface_names().join(", ")
-    );
+    shell.tell_of_interfaces();
+    match shell.network.interface_names().join(", ") {
+        none if none.is_empty() => tracing::info!("{} is ready, on no interface yet", shell.me),
+        names => tracing::info!("{} is ready on {names}", shell.me),
+    }
     shell.run()?;
     Ok(Exit::Ok)
 }
@@ -147,6 +150,8 @@ struct Shell {
     agent: Agent,
     channel: Ipv6Addr,
     interfaces: Vec<String>,
+    /// Those of them that cannot be listened to: that was said.
+    missing: Vec<String>,
     modules: PathBuf,
     network: Network,
     /// The configuration's, without what lcroute adds.
@@ -158,12 +163,22 @@ struct Shell {
     /// Socket of who runs jobs, if this process does not.
     runner: Option<PathBuf>,
     audit: Audit,
-    /// Jobs that have not ended, with their supervisors unless those are of an earlier run.
-    running: BTreeMap<JobId, Option<Supervised>>,
+    /// Jobs that have not ended.
+    running: BTreeMap<JobId, Watch>,
     /// Why it cannot go on.
     fatal: Option<io::Error>,
     service: Service,
     metrics: Served,
+}
+
+/// How the end of a job will be noticed.
+enum Watch {
+    /// Its supervisor tells.
+    Supervised(Supervised),
+    /// The supervisor is of an earlier run, and has to be looked at.
+    Adopted,
+    /// The supervisor has gone without a word, and that could not be written down: tried again then.
+    Lost(Instant),
 }
 
 /// A supervisor: a child, or somebody at the other end of a socket.
@@ -200,6 +215,7 @@ impl Shell {
         if config.settings.policy.is_empty() {
             tracing::warn!("nobody may do anything here: the configuration has no [[allow]]");
         }
+        tell_of_users(&config.settings);
         let woken = Arc::clone(&flags);
         let mut metrics = Served::new("lcagent", move || {
             // a counter that is full wakes as well
@@ -234,6 +250,7 @@ impl Shell {
             ),
             channel,
             interfaces: config.interfaces,
+            missing: Vec::new(),
             modules: config.modules,
             network,
             jobs: JobDirs::open(state.join("jobs")).context("jobs")?,
@@ -252,17 +269,17 @@ impl Shell {
         let now = Instant::now();
         for job in self.jobs.all()? {
             let dir = self.jobs.job(job);
-            let Ok(operator) = dir.operator() else {
+            let Ok((whose, _)) = dir.whose() else {
                 // made, but not far enough to be a job
                 dir.remove()?;
                 continue;
             };
-            let whose = (operator, dir.seal()?);
+            let whose = (whose, dir.seal()?);
             self.agent.restore(job, whose, dir.is_delivered(), now);
             let (length, ended) = dir.progress()?;
             self.agent.handle_stream(job, length, ended, now);
             if !ended {
-                self.running.insert(job, None);
+                self.running.insert(job, Watch::Adopted);
             }
         }
         Ok(())
@@ -277,6 +294,7 @@ impl Shell {
                 service::ready();
             }
             self.network.look_at_interfaces(Instant::now())?;
+            self.tell_of_interfaces();
             self.take_labels();
             let interfaces = || self.network.interface_names().len();
             self.metrics
@@ -294,12 +312,28 @@ impl Shell {
                 self.news_of(job);
             }
             let (agent, now, clock) = (&mut self.agent, Instant::now(), unix_now());
-            self.network.receive(|datagram, via| {
-                agent.handle_datagram(datagram, via, now, clock);
+            self.network.receive(|datagram, way| {
+                agent.handle_datagram(datagram, way, now, clock);
             })?;
         }
         service::stopping();
         Ok(())
+    }
+
+    /// Says which of the interfaces that the configuration names are not there, and when they are.
+    fn tell_of_interfaces(&mut self) {
+        let there = self.network.interface_names();
+        let missing = |name: &&String| !there.contains(&name.as_str());
+        let missing: Vec<String> = self.interfaces.iter().filter(missing).cloned().collect();
+        for name in missing.iter().filter(|name| !self.missing.contains(name)) {
+            tracing::warn!(
+                "interface {name:?} is not there, or cannot carry multicast: commands are heard on it once it can"
+            );
+        }
+        for name in self.missing.iter().filter(|name| !missing.contains(name)) {
+            tracing::info!("interface {name:?} is there: commands are heard on it");
+        }
+        self.missing = missing;
     }
 
     /// Where the agent listens on lcroute's interface, the labels of the node's certificate are added to its own.
@@ -324,7 +358,8 @@ impl Shell {
 
     /// Until something comes or it is time; the jobs of which there is news.
     fn wait(&mut self) -> io::Result<Vec<JobId>> {
-        let turn = if self.running.values().any(Option::is_none) {
+        let adopted = |watch: &Watch| matches!(watch, Watch::Adopted);
+        let turn = if self.running.values().any(adopted) {
             ADOPTED_TURN
         } else {
             LONG_TURN
@@ -336,7 +371,10 @@ impl Shell {
         let watched: Vec<(JobId, &File)> = self
             .running
             .iter()
-            .filter_map(|(id, s)| Some((*id, &s.as_ref()?.pokes)))
+            .filter_map(|(id, watch)| match watch {
+                Watch::Supervised(supervised) => Some((*id, &supervised.pokes)),
+                Watch::Adopted | Watch::Lost(_) => None,
+            })
             .collect();
         let mut fds: Vec<PollFd<'_>> = watched.iter().map(|(_, p)| poll_in(*p)).collect();
         fds.push(poll_in(&self.flags.wake));
@@ -358,7 +396,7 @@ impl Shell {
 
     /// A supervisor says that there is news, or has ended.
     fn news_of(&mut self, job: JobId) {
-        let Some(Some(supervised)) = self.running.get_mut(&job) else {
+        let Some(Watch::Supervised(supervised)) = self.running.get_mut(&job) else {
             return;
         };
         let mut buffer = [0; 4_096];
@@ -377,10 +415,15 @@ impl Shell {
     }
 
     fn look_at_adopted(&mut self) {
-        let adopted = self.running.iter().filter(|(_, s)| s.is_none());
-        let adopted: Vec<JobId> = adopted.map(|(id, _)| *id).collect();
-        for job in adopted {
-            let gone = self.jobs.job(job).supervisor().is_none();
+        let now = Instant::now();
+        let due = self.running.iter().filter_map(|(id, watch)| match watch {
+            Watch::Adopted => Some((*id, false)),
+            Watch::Lost(at) => (*at <= now).then_some((*id, true)),
+            Watch::Supervised(_) => None,
+        });
+        let due: Vec<(JobId, bool)> = due.collect();
+        for (job, lost) in due {
+            let gone = lost || self.jobs.job(job).supervisor().is_none();
             self.look_at(job, gone);
         }
     }
@@ -388,56 +431,53 @@ impl Shell {
     /// Tells the core how far a job is. `gone`: its supervisor is not there any more.
     fn look_at(&mut self, job: JobId, gone: bool) {
         let dir = self.jobs.job(job);
-        if gone && dir.progress().is_ok_and(|(_, ended)| !ended) {
-            self.close_lost(job);
+        let Ok((_, mut ended)) = dir.progress() else {
+            self.running.remove(&job);
+            return;
+        };
+        if gone && !ended {
+            // a supervisor that went without a word: power, memory that ran out, a full disk
+            let written = dir.close_lost();
+            ended = written.is_ok();
+            let again = Watch::Lost(Instant::now() + RETRY);
+            let before = match written {
+                Ok(()) => None,
+                // nothing more comes from who has gone: a pipe at its end would wake us for ever
+                Err(e) => self.running.insert(job, again).map(|before| (before, e)),
+            };
+            if let Some((Watch::Supervised(_) | Watch::Adopted, e)) = before {
+                tracing::error!(
+                    "{}: how the job ended cannot be written down: {e}; tried again until it can",
+                    dir.path().display()
+                );
+            }
         }
-        let Ok((length, ended)) = dir.progress() else {
+        let Ok((length, _)) = dir.progress() else {
             self.running.remove(&job);
             return;
         };
         self.agent.handle_stream(job, length, ended, Instant::now());
         if ended {
-            if let Some(Some(mut supervised)) = self.running.remove(&job) {
+            if let Some(Watch::Supervised(mut supervised)) = self.running.remove(&job) {
                 supervised.wait();
             }
             self.log_end(job);
         }
     }
 
-    /// A supervisor that went without a word: power, or the kernel's choice when memory ran out.
-    fn close_lost(&mut self, job: JobId) {
-        let dir = self.jobs.job(job);
-        let ended = Ended {
-            how: How::Lost,
-            duration_us: 0,
-            user_us: 0,
-            system_us: 0,
-            memory_kib: 0,
-            cut: 0,
-        };
-        let mut bytes = Vec::new();
-        let written = Record::Ended(ended)
-            .encode(&mut bytes)
-            .map_err(io::Error::other)
-            .and_then(|()| dir.stream()?.write_all(&bytes))
-            .and_then(|()| dir.set_ended(&bytes));
-        if let Err(e) = written {
-            tracing::error!("{}: {e}", dir.path().display());
-        }
-    }
-
     fn log_end(&mut self, job: JobId) {
         let dir = self.jobs.job(job);
-        let Ok(operator) = dir.operator() else {
+        let Ok((whose, name)) = dir.whose() else {
             return;
         };
         let how = match dir.end() {
             Some(Record::Ended(ended)) => {
-                format!("{:?} after {} ms", ended.how, ended.duration_us / 1_000)
+                format!("{} after {} ms", ended.how, ended.duration_us / 1_000)
             }
             _ => "in an unknown way".to_owned(),
         };
-        if let Err(e) = self.audit.write(&operator, job, "ended", &how) {
+        let who = (&whose.operator, name.as_deref());
+        if let Err(e) = self.audit.write(who, job, "ended", &how) {
             tracing::error!("audit log: {e}");
         }
     }
@@ -452,15 +492,17 @@ impl Shell {
             } => self.network.send(agent_answers(&operator), via, &datagram),
             Output::Remember => {
                 // what cannot be remembered could be replayed: the next output would start it
-                if let Err(e) =
-                    crate::files::replace(&self.state.join("replay"), &self.agent.replay().encode())
-                {
+                if let Err(e) = librecast::durable::replace(
+                    &self.state.join("replay"),
+                    &self.agent.replay().encode(),
+                ) {
                     self.fatal = Some(io::Error::new(e.kind(), format!("replay window: {e}")));
                 }
             }
             Output::RememberRevoked => {
                 let text = self.agent.revoked().encode();
-                if let Err(e) = crate::files::replace(&self.state.join("revoked"), text.as_bytes())
+                if let Err(e) =
+                    librecast::durable::replace(&self.state.join("revoked"), text.as_bytes())
                 {
                     self.fatal = Some(io::Error::new(e.kind(), format!("revoked keys: {e}")));
                 }
@@ -471,7 +513,7 @@ impl Shell {
                     tracing::error!("cancelling {job}: {e}");
                 }
                 // a child hears of it by a signal
-                if let Some(Some(far)) = self.running.get_mut(&job)
+                if let Some(Watch::Supervised(far)) = self.running.get_mut(&job)
                     && far.child.is_none()
                 {
                     // it may have ended just now
@@ -494,11 +536,13 @@ impl Shell {
             }
             Output::Audit {
                 operator,
+                name,
                 job,
                 what,
                 verdict,
             } => {
-                if let Err(e) = self.audit.write(&operator, job, &verdict, &what) {
+                let who = (&operator, name.as_deref());
+                if let Err(e) = self.audit.write(who, job, &verdict, &what) {
                     tracing::error!("audit log: {e}");
                 }
             }
@@ -522,10 +566,11 @@ impl Shell {
         if self.fatal.is_some() {
             return;
         }
-        let (job, line) = (start.job, start.run.line());
+        let (job, line) = (start.job, start.run.line_for_logs(start.seal.is_some()));
+        let who = (&start.whose.operator, start.name.as_deref());
         let begun = self
             .audit
-            .write(&start.operator, job, "started", &line)
+            .write(who, job, "started", &line)
             .map_err(|e| format!("the audit log cannot be written ({e}), so nothing is run"))
             .and_then(|()| {
                 self.spawn(start)
@@ -534,7 +579,7 @@ impl Shell {
         if let Err(why) = begun {
             tracing::error!("{why}");
             let _ = self.jobs.job(job).remove();
-            let _ = self.audit.write(&start.operator, job, "failed", &why);
+            let _ = self.audit.write(who, job, "failed", &why);
             self.agent.handle_refused(job, &why, Instant::now());
         }
     }
@@ -578,7 +623,7 @@ impl Shell {
             stream.set_nonblocking(true)?;
             let pokes = File::from(OwnedFd::from(stream));
             let far = Supervised { child: None, pokes };
-            self.running.insert(start.job, Some(far));
+            self.running.insert(start.job, Watch::Supervised(far));
             return Ok(());
         }
         let mut command = Command::new("/proc/self/exe");
@@ -596,13 +641,14 @@ impl Shell {
             child: Some(child),
             pokes: File::from(OwnedFd::from(pokes)),
         };
-        self.running.insert(start.job, Some(child));
+        self.running.insert(start.job, Watch::Supervised(child));
         Ok(())
     }
 
     fn reload(&mut self) {
         match Config::load(self.config_file.as_deref()) {
             Ok(config) => {
+                tell_of_users(&config.settings);
                 self.settings = config.settings;
                 self.configure();
                 self.modules = config.modules;
@@ -612,6 +658,21 @@ impl Shell {
                 tracing::info!("configuration read again; interfaces and channel need a restart");
             }
             Err(e) => tracing::error!("the configuration stays as it was: {e}"),
+        }
+    }
+}
+
+/// Jobs of a user that is not there fail; the time to hear of it is not the first job.
+fn tell_of_users(settings: &Settings) {
+    for allow in &settings.policy {
+        let Some(user) = allow.user.as_deref().filter(|user| *user != "*") else {
+            continue;
+        };
+        if let Ok(None) = User::from_name(user) {
+            tracing::warn!(
+                "[[allow]] of {}: there is no user {user:?} here: what it allows will fail",
+                allow.key
+            );
         }
     }
 }

@@ -22,7 +22,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use super::contain::{Account, FilesAs, Group, contain, environment, kill_all, reap, terminate};
-use super::job::JobDir;
+use super::job::{JobDir, append_whole};
 use super::unix_now_ms;
 use crate::datagram::JobId;
 use crate::record::{Ended, How, Record};
@@ -103,7 +103,7 @@ fn work(
     Record::Ended(ended)
         .encode(&mut last)
         .map_err(io::Error::other)?;
-    log.file.write_all(&last)?;
+    append_whole(&mut log.file, &last)?;
     log.file.sync_data()?;
     dir.set_ended(&last)?;
     poke();
@@ -128,7 +128,7 @@ impl Log {
     fn write(&mut self, record: &Record) -> io::Result<()> {
         let mut bytes = Vec::new();
         record.encode(&mut bytes).map_err(io::Error::other)?;
-        self.file.write_all(&bytes)
+        append_whole(&mut self.file, &bytes)
     }
 
     /// Output, as far as the limit allows.

@@ -37,9 +37,9 @@ const ACK_GAP: Duration = Duration::from_millis(20);
 /// The first repeat; doubled each time.
 const REPEAT: Duration = Duration::from_millis(300);
 const MAX_REPEAT: Duration = Duration::from_secs(8);
-/// How long nodes that nobody knows yet have to show up: beside known ones, and where nobody is known.
+/// How long nodes that nobody knows yet have to show up: beside known ones, and where they are to be met.
 const STRANGERS: Duration = Duration::from_millis(120);
-const FIRST_MEETING: Duration = Duration::from_millis(1_500);
+const MEETING: Duration = Duration::from_millis(1_500);
 const NOBODY: Duration = Duration::from_secs(3);
 /// Since the last one that was not known.
 const QUIET: Duration = Duration::from_millis(700);
@@ -71,7 +71,9 @@ pub struct Settings {
     pub strict: bool,
     /// Whether the command is for the expected ones alone: there are no others to wait for.
     pub closed: bool,
-    /// Keys of the answers, if the command is sealed.
+    /// Whether nodes that are not known have the time to show up that they need where packets are lost.
+    pub meeting: bool,
+    /// Keys of the answers, if the command is sealed; nobody else has anything to say to it.
     pub seals: BTreeMap<PeerId, AnswerKey>,
     /// How long nodes have to answer.
     pub timeout: Duration,
@@ -380,7 +382,8 @@ impl Operator {
         }
         let strangers = self.last_stranger + QUIET;
         let spread = self.settings.spread;
-        let settled = if !self.settings.expected.is_empty() {
+        let meeting = self.settings.meeting;
+        let settled = if !meeting && !self.settings.expected.is_empty() {
             let at = self.begun + STRANGERS + spread;
             // somebody new has shown up: there may be more of them
             if self.last_stranger > self.begun {
@@ -391,7 +394,7 @@ impl Operator {
         } else if self.nodes.is_empty() {
             self.begun + NOBODY + spread
         } else {
-            (self.begun + FIRST_MEETING + spread).max(strangers)
+            (self.begun + MEETING + spread).max(strangers)
         };
         settled.min(end)
     }
@@ -403,7 +406,7 @@ impl Operator {
 
     fn repeat_command(&mut self, now: Instant, times: u32) {
         let silent: Vec<PeerId> = self.silent().map(|k| k.id).collect();
-        let meeting = self.settings.expected.is_empty() && times < 2;
+        let meeting = self.settings.meeting && times < 2;
         let nobody = self.settings.expected.is_empty() && self.nodes.is_empty();
         let over = now >= self.begun + self.settings.timeout;
         if over || (silent.is_empty() && !meeting && !nobody) {
@@ -446,6 +449,11 @@ impl Operator {
             return Ok(());
         }
         let id = segment.agent;
+        let seals = &self.settings.seals;
+        if !seals.is_empty() && !seals.contains_key(&id) {
+            self.count("not_sealed_for");
+            return Ok(());
+        }
         let length = segment.content.len() - if segment.sealed { OVERHEAD } else { 0 };
         match self.nodes.get(&id) {
             Some(node) if node.rejected => return Ok(()),

@@ -1,4 +1,7 @@
 //! Nodes that an operator has met: `known_agents`, a file of JSON lines. The first key seen under a name keeps it.
+//!
+//! Whoever answers has been met: anybody who is on the channel can, under any name and with any labels. Which of them are
+//! nodes of his the operator says himself ([`Book::accept`]); commands are sealed for these alone.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -7,6 +10,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use librecast::cli::{Exit, ExitError};
 use librecast::id::PeerId;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
@@ -17,6 +21,11 @@ use crate::selector::{Node, Selector};
 
 /// Most nodes that are remembered, over all channels.
 const MAX_KNOWN: usize = 65_536;
+
+/// When nodes that nobody knows were last waited for.
+const MEETINGS: &str = "meetings";
+/// Once in so many seconds they are, with whatever command comes first.
+const MEETING_S: u64 = 600;
 
 /// A node that was met.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +40,9 @@ pub struct Entry {
     /// Its labels when it was last heard.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// Whether the operator has said that this key is his node's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub accepted: bool,
 }
 
 /// The folder of an operator's state.
@@ -68,10 +80,14 @@ impl Book {
                 name: node.name.clone(),
                 key: *key,
                 labels: node.labels.clone(),
+                accepted: false,
             };
             let known = |e: &Entry| e.channel == channel && e.key == *key;
             match all.iter().position(known) {
-                Some(at) => all[at] = entry,
+                Some(at) => {
+                    let accepted = all[at].accepted;
+                    all[at] = Entry { accepted, ..entry };
+                }
                 None if all.len() < MAX_KNOWN => all.push(entry),
                 None => bail!("{}: more than {MAX_KNOWN} nodes", self.file().display()),
             }
@@ -82,9 +98,51 @@ impl Book {
         Ok(())
     }
 
+    /// Notes that these nodes, named or by their keys, are the operator's: all of them, or none if one was not met.
+    pub fn accept(&self, channel: &str, names: &[String]) -> anyhow::Result<Vec<Entry>> {
+        let _lock = self.lock()?;
+        let mut all = self.read()?;
+        let mut accepted = Vec::new();
+        for name in names {
+            let named = |e: &&mut Entry| {
+                e.channel == channel && (e.name == *name || e.key.to_string() == *name)
+            };
+            let Some(entry) = all.iter_mut().find(named) else {
+                let message = format!(
+                    "no node {name:?} is known on channel {channel:?}: `lcagent nodes` meets them"
+                );
+                return Err(ExitError::new(Exit::Failed, message).into());
+            };
+            entry.accepted = true;
+            accepted.push(entry.clone());
+        }
+        self.write(&all)?;
+        Ok(accepted)
+    }
+
+    /// Whether nodes that are not known have been waited for of late, in a command for `selector`.
+    pub fn has_met(&self, channel: &str, selector: &str, now: u64) -> bool {
+        let last = self.meetings().get(&meeting(channel, selector)).copied();
+        last.is_some_and(|last| (last..last + MEETING_S).contains(&now))
+    }
+
+    /// They have been waited for just now.
+    pub fn note_meeting(&self, channel: &str, selector: &str, now: u64) -> anyhow::Result<()> {
+        let _lock = self.lock()?;
+        let mut all = self.meetings();
+        all.retain(|_, last| (*last..*last + MEETING_S).contains(&now));
+        all.insert(meeting(channel, selector), now);
+        self.write_meetings(&all)
+    }
+
     /// Forgets the node called `name`; whether there was one.
     pub fn forget(&self, channel: &str, name: &str) -> anyhow::Result<bool> {
         let _lock = self.lock()?;
+        // if it is still there it is to be met with the next command
+        let mut meetings = self.meetings();
+        let of_channel = meeting(channel, "");
+        meetings.retain(|key, _| !key.starts_with(&of_channel));
+        self.write_meetings(&meetings)?;
         let mut all = self.read()?;
         let before = all.len();
         all.retain(|e| e.channel != channel || e.name != name);
@@ -105,9 +163,21 @@ impl Book {
             Err(e) => return Err(e).with_context(|| file.display().to_string()),
         };
         let next = unix_now_us().max(last.saturating_add(1));
-        crate::files::replace(&file, format!("{next}\n").as_bytes())
+        librecast::durable::replace(&file, format!("{next}\n").as_bytes())
             .with_context(|| file.display().to_string())?;
         Ok(next)
+    }
+
+    /// When was the last meeting, by channel and selector. A file that cannot be read costs a second.
+    fn meetings(&self) -> BTreeMap<String, u64> {
+        let text = fs::read_to_string(self.dir.join(MEETINGS)).unwrap_or_default();
+        serde_json::from_str(&text).unwrap_or_default()
+    }
+
+    fn write_meetings(&self, all: &BTreeMap<String, u64>) -> anyhow::Result<()> {
+        let file = self.dir.join(MEETINGS);
+        librecast::durable::replace(&file, serde_json::to_string(all)?.as_bytes())
+            .with_context(|| file.display().to_string())
     }
 
     fn file(&self) -> PathBuf {
@@ -141,8 +211,13 @@ impl Book {
             text.push('\n');
         }
         let file = self.file();
-        crate::files::replace(&file, text.as_bytes()).with_context(|| file.display().to_string())
+        librecast::durable::replace(&file, text.as_bytes())
+            .with_context(|| file.display().to_string())
     }
+}
+
+fn meeting(channel: &str, selector: &str) -> String {
+    format!("{channel}\n{selector}")
 }
 
 fn parse(file: &Path, text: &str) -> anyhow::Result<Vec<Entry>> {
@@ -206,6 +281,53 @@ mod tests {
         assert!(!book.forget("a", "x").unwrap());
         assert_eq!(book.channel("a").unwrap().len(), 1);
         assert_eq!(book.channel("b").unwrap().len(), 1);
+    }
+
+    #[test]
+    fn who_was_met_is_not_accepted_before_the_operator_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let book = Book::open(dir.path().to_owned()).unwrap();
+        // a file of an earlier version
+        let old = format!(
+            "{{\"channel\":\"a\",\"name\":\"x\",\"key\":\"{}\",\"labels\":{{}}}}\n",
+            key(1)
+        );
+        fs::write(dir.path().join("known_agents"), &old).unwrap();
+        book.note("a", &[(key(2), node("y", "db"))]).unwrap();
+        book.note("b", &[(key(1), node("x", "db"))]).unwrap();
+        let accepted = |channel: &str| -> Vec<String> {
+            let all = book.channel(channel).unwrap().into_iter();
+            all.filter(|e| e.accepted).map(|e| e.name).collect()
+        };
+        assert!(accepted("a").is_empty());
+        assert!(book.accept("a", &["x".into(), "z".into()]).is_err());
+        assert!(accepted("a").is_empty(), "all or none");
+        let names = ["x".to_owned(), key(2).to_string()];
+        let entries = book.accept("a", &names).unwrap();
+        assert_eq!(entries.len(), 2);
+        // by its key it stays so, whatever it says of itself
+        book.note("a", &[(key(1), node("x", "web"))]).unwrap();
+        assert_eq!(accepted("a"), ["x", "y"]);
+        assert!(accepted("b").is_empty(), "of one channel");
+        book.forget("a", "x").unwrap();
+        book.note("a", &[(key(1), node("x", "web"))]).unwrap();
+        assert_eq!(accepted("a"), ["y"], "met anew");
+    }
+
+    #[test]
+    fn strangers_are_waited_for_now_and_then_and_when_a_node_was_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let book = Book::open(dir.path().to_owned()).unwrap();
+        assert!(!book.has_met("a", "all", 1_000));
+        book.note_meeting("a", "all", 1_000).unwrap();
+        assert!(book.has_met("a", "all", 1_000) && book.has_met("a", "all", 1_599));
+        assert!(!book.has_met("a", "all", 1_600), "long ago");
+        assert!(!book.has_met("a", "all", 999), "the clock was set back");
+        assert!(!book.has_met("a", "role=web", 1_000) && !book.has_met("b", "all", 1_000));
+        book.note_meeting("b", "all", 1_000).unwrap();
+        let _ = book.forget("a", "x").unwrap();
+        assert!(!book.has_met("a", "all", 1_000));
+        assert!(book.has_met("b", "all", 1_000));
     }
 
     #[test]

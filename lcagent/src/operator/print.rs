@@ -78,12 +78,12 @@ impl Printer {
             Event::Heard { id, node, known } => {
                 self.names.insert(*id, node.name.clone());
                 if !known {
-                    tracing::info!("{} is new: {id}", node.name);
+                    tell_of_stranger(event);
                 }
                 Ok(())
             }
-            Event::Rejected { id, why } => {
-                eprintln!("lcagent: {id} is not believed: {why}");
+            Event::Rejected { .. } => {
+                tell_of_stranger(event);
                 Ok(())
             }
             Event::Said { id, record } => match self.style {
@@ -233,6 +233,22 @@ impl Printer {
     }
 }
 
+/// Tells, whatever is shown beside it, that somebody was met for the first time, or is not believed.
+pub fn tell_of_stranger(event: &Event) {
+    match event {
+        Event::Heard {
+            id,
+            node,
+            known: false,
+        } => eprintln!(
+            "lcagent: met for the first time: {} {id}",
+            clean(&node.name)
+        ),
+        Event::Rejected { id, why } => eprintln!("lcagent: {id} is not believed: {}", clean(why)),
+        _ => {}
+    }
+}
+
 /// A line at the bottom of the terminal on stderr; hidden where there is none, and where machines read.
 fn progress_bar(style: Style) -> ProgressBar {
     if style == Style::Json || !io::stderr().is_terminal() {
@@ -276,16 +292,11 @@ fn complaint(fate: &Fate) -> Option<String> {
         Fate::Answered(Record::Ended(ended)) => {
             let cut = match ended.cut {
                 0 => None,
+                1 => Some("1 byte of output was cut off".to_owned()),
                 n => Some(format!("{n} bytes of output were cut off")),
             };
-            let how = match ended.how {
-                How::Exited(0) => None,
-                How::Exited(code) => Some(format!("exit code {code}")),
-                How::Killed(signal) => Some(format!("killed by signal {signal}")),
-                How::OutOfTime => Some("out of time".to_owned()),
-                How::Cancelled => Some("cancelled".to_owned()),
-                How::Lost => Some("nobody saw how it ended".to_owned()),
-            };
+            let how = Some(ended.how).filter(|how| *how != How::Exited(0));
+            let how = how.map(|how| how.to_string());
             let said: Vec<String> = how.into_iter().chain(cut).collect();
             if said.is_empty() {
                 return None;

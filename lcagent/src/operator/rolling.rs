@@ -49,6 +49,7 @@ mod tests {
             name: (*name).into(),
             key: SecretKey::from_seed(&[n as u8; 32]).peer_id(),
             labels: BTreeMap::new(),
+            accepted: false,
         };
         let nodes = names.iter().enumerate().map(entry).collect();
         let names = |step: Vec<Entry>| step.into_iter().map(|e| e.name).collect();

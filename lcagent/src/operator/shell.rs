@@ -13,6 +13,7 @@ use librecast::channel::{agent_answers, agent_group};
 use librecast::cli::{Exit, ExitError};
 use librecast::id::{IdError, PeerId, SecretKey};
 use librecast::interrupt::on_signals;
+use librecast::units::count;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::Signal;
@@ -49,8 +50,10 @@ pub struct Options {
     pub state_dir: Option<PathBuf>,
     /// Whether nodes that are not known are refused.
     pub strict: bool,
-    /// Whether nobody else may read what is asked and answered; then only known nodes are asked.
+    /// Whether nobody else may read what is asked and answered; then only accepted nodes are asked.
     pub encrypt: bool,
+    /// Whether nodes that are not known are waited for, however lately they were.
+    pub meet: bool,
     /// For which nodes.
     pub selector: Selector,
     /// How long they have to answer.
@@ -156,6 +159,13 @@ impl Session {
             );
             return Err(ExitError::new(Exit::Unreachable, what).into());
         }
+        if options.encrypt {
+            refuse_unaccepted(&expected)?;
+        }
+        let closed = !only.is_empty() || options.encrypt;
+        let selector = options.selector.to_string();
+        let met = |book: &Book| book.has_met(&self.channel, &selector, unix_now());
+        let meeting = !closed && (options.meet || expected.is_empty() || !met(&self.book));
         let sealed_for: Vec<PeerId> = expected
             .iter()
             .filter(|_| options.encrypt)
@@ -182,7 +192,8 @@ impl Session {
             expected: as_known(expected),
             others: as_known(others),
             strict: options.strict,
-            closed: !only.is_empty() || options.encrypt,
+            closed,
+            meeting,
             seals,
             timeout: options.timeout,
             spread,
@@ -231,6 +242,10 @@ impl Session {
                 .receive(|datagram, _| operator.handle_datagram(datagram, Instant::now()))?;
         }
         self.book.note(&self.channel, &heard)?;
+        if meeting && interrupted.is_none() && !heard.is_empty() {
+            self.book
+                .note_meeting(&self.channel, &selector, unix_now())?;
+        }
         tracing::debug!("{job}: {:?}", operator.counters());
         Ok(Outcome {
             fates: operator.fates(),
@@ -322,6 +337,34 @@ impl Session {
             Err(e) => Err(e.into()),
         }
     }
+}
+
+/// Whoever answers has been met; what nobody else may read goes only to nodes of which the operator has said that they
+/// are his.
+fn refuse_unaccepted(expected: &[&Entry]) -> Result<(), ExitError> {
+    const MOST: usize = 8;
+    let mut unaccepted: Vec<&&Entry> = expected.iter().filter(|e| !e.accepted).collect();
+    unaccepted.sort_by_key(|e| &e.name);
+    if unaccepted.is_empty() {
+        return Ok(());
+    }
+    let shown = &unaccepted[..unaccepted.len().min(MOST)];
+    let names: Vec<&str> = shown.iter().map(|e| e.name.as_str()).collect();
+    let keys: Vec<String> = shown
+        .iter()
+        .map(|e| format!("\n  {} {}", e.name, e.key))
+        .collect();
+    let more = match unaccepted.len() - shown.len() {
+        0 => String::new(),
+        more => format!("\n  and {}", count(more, "other")),
+    };
+    let message = format!(
+        "nothing was sent: met, but not accepted as nodes of yours:{}{more}\nanybody on the channel can answer under any name. \
+         Compare their keys with what `lcagent run` said on the nodes, then `lcagent nodes --accept {}`",
+        keys.concat(),
+        names.join(" ")
+    );
+    Err(ExitError::new(Exit::NotPermitted, message))
 }
 
 fn exit_of(signal: i32) -> Exit {

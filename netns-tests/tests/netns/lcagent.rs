@@ -1,6 +1,6 @@
 //! lcagent: an operator and agents on a plain LAN, and over lc0 behind closed firewalls.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use netns_tests::lab::{Host, LAN, Lab, Output, Process, eventually};
@@ -30,6 +30,10 @@ fn every_node_runs_the_command_and_its_output_comes_back_with_its_name() {
             .exec(&["--on", "role=web,!third", "--", "echo", "x"])?
             .success()?;
         ensure!(web.stdout == "first: x\n", "{}", web.stdout);
+        // as the shell has it
+        let plain = fleet.exec(&["--on", "first", "echo", "-n", "x"])?;
+        let plain = plain.success()?.stdout;
+        ensure!(plain == "first: x\n", "{plain}");
         Ok(())
     });
 }
@@ -79,6 +83,18 @@ fn a_known_node_that_is_silent_and_nobody_at_all_end_with_3() {
         let nobody = fleet.exec(&["--on", "role=none", "--timeout", "1s", "--", "true"])?;
         ensure!(nobody.code == 3, "exit code {}", nobody.code);
         ensure!(nobody.stderr.contains("role=none"), "{}", nobody.stderr);
+        // who is there is shown before that is known of all
+        let mut nodes = fleet
+            .operator
+            .spawn("lcagent", &["nodes", "-i", LAN, "--timeout", "10m"])?;
+        eventually("two rows", || {
+            nodes.must_run()?;
+            let said = nodes.stdout();
+            let rows = said.lines().filter(|l| l.contains(" up "));
+            ensure!(rows.count() == 2 && said.starts_with("NAME"), "{said}");
+            Ok(())
+        })?;
+        nodes.kill()?;
         // a failure wins over a silence
         let both = fleet.exec(&["--timeout", "2s", "--", "false"])?;
         ensure!(both.code == 1, "exit code {}", both.code);
@@ -111,9 +127,19 @@ fn strangers_and_keys_that_may_not_are_not_obeyed() {
             .operator
             .run("lcagent", &["keygen", "stranger.key"])?
             .success()?;
-        let stranger = ["--key", "stranger.key", "--timeout", "1s", "--", "true"];
-        let ignored = fleet.exec(&stranger)?;
-        ensure!(ignored.code == 3, "exit code {}", ignored.code);
+        let begun = Instant::now();
+        let stranger = fleet.exec(&["--key", "stranger.key", "--", "true"])?;
+        ensure!(stranger.code == 1, "exit code {}", stranger.code);
+        let told = "does not list your key";
+        ensure!(
+            stranger.stderr.matches(told).count() == 3,
+            "{}",
+            stranger.stderr
+        );
+        ensure!(
+            begun.elapsed() < Duration::from_secs(60),
+            "only when its time was over"
+        );
         let log = fleet.audit(0)?;
         ensure!(
             !log.contains("true"),
@@ -259,6 +285,80 @@ fn a_full_disk_under_the_audit_log_keeps_everything_from_running() {
         ensure!(refused.stderr.contains("audit log"), "{}", refused.stderr);
         ensure!(!trace.exists(), "it ran");
         Ok(())
+    });
+}
+
+#[test]
+fn an_end_that_finds_no_room_on_the_disk_is_told_once_there_is_some() {
+    world("agt-full", |lab| {
+        let mut fleet = Fleet::new(lab, LAN)?;
+        fleet.agents[0].stop()?;
+        let jobs = fleet.agent_state(0).join("jobs").display().to_string();
+        let mount = ["-t", "tmpfs", "-o", "size=300k", "tmpfs", &jobs];
+        fleet.hosts[0].run("mount", &mount)?.success()?;
+        fleet.start_agent(0)?;
+        fleet.meet()?;
+        let fill = format!("cat /dev/zero > {jobs}/fill; echo full; exit 7");
+        let on = ["--on", "first", "--timeout", "3s", "--json", "--"];
+        let full = fleet.exec(&[&on[..], &["sh", "-c", &fill]].concat())?;
+        ensure!(full.code == 3, "exit code {}: {}", full.code, full.stdout);
+        let log = fleet.agents[0].stderr();
+        let complaints = log.matches("No space left").count();
+        ensure!((1..10).contains(&complaints), "{complaints} complaints");
+        ensure!(log.contains("cannot be written down"), "{log}");
+        let event: Value = serde_json::from_str(full.stdout.lines().next().unwrap_or(""))?;
+        let job = event["job"].as_str().context("no job")?;
+        std::fs::remove_file(format!("{jobs}/fill"))?;
+        eventually("the job has ended", || {
+            let result = fleet.run("result", &["--on", "first", &job[..8]])?;
+            ensure!(
+                result.code == 1 && result.stderr.contains("first: exit code 7"),
+                "{}: {}",
+                result.code,
+                result.stderr
+            );
+            Ok(())
+        })
+    });
+}
+
+#[test]
+fn what_is_wrong_with_a_configuration_is_said_at_the_start() {
+    world("agt-warn", |lab| {
+        let fleet = Fleet::new(lab, LAN)?;
+        let host = &fleet.hosts[0];
+        let key = fleet.operator.run("lcagent", &["keygen", "deep/er/k"])?;
+        let config = format!(
+            "name = \"wrong\"\ninterface = [\"{LAN}\", \"late0\"]\n\
+             [[allow]]\nkey = \"{}\"\ncommands = [\"*\"]\nuser = \"nobody-of-that-name\"\n",
+            key.success()?.stdout.trim()
+        );
+        host.write("wrong.toml", config)?;
+        let args = [
+            "run",
+            "--config",
+            "wrong.toml",
+            "--state-dir",
+            "wrong-state",
+        ];
+        let mut agent = host.spawn("lcagent", &args)?;
+        eventually("both are named", || {
+            agent.must_run()?;
+            let said = agent.stderr();
+            let named = ["\"late0\" is not there", "no user \"nobody-of-that-name\""];
+            ensure!(named.iter().all(|n| said.contains(n)), "{said}");
+            Ok(())
+        })?;
+        let add = ["link", "add", "late0", "type", "veth", "peer", "late1"];
+        host.run("ip", &add)?.success()?;
+        for end in ["late0", "late1"] {
+            host.run("ip", &["link", "set", end, "up"])?.success()?;
+        }
+        eventually("it is there", || {
+            let said = agent.stderr();
+            ensure!(said.contains("\"late0\" is there"), "{said}");
+            Ok(())
+        })
     });
 }
 

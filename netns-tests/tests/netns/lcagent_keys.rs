@@ -29,8 +29,13 @@ fn a_certified_key_may_what_its_certificate_says() {
         ensure!(refused.stderr.contains("refused"), "{}", refused.stderr);
         // not without it
         std::fs::remove_file(fleet.operator.path("ci.key.cert"))?;
-        let alone = ci(&["--timeout", "1s", "--", "echo", "x"])?;
-        ensure!(alone.code == 3, "exit code {}", alone.code);
+        let alone = ci(&["--", "echo", "x"])?;
+        ensure!(alone.code == 1, "exit code {}", alone.code);
+        ensure!(
+            alone.stderr.contains("does not list your key"),
+            "{}",
+            alone.stderr
+        );
         // what a certified key certifies is worth nothing
         certified(&fleet, "second.key", &[])?;
         let made = fleet.operator.run("lcagent", &["keygen", "third.key"])?;
@@ -38,8 +43,8 @@ fn a_certified_key_may_what_its_certificate_says() {
         let args = ["certify", &third, "--ttl", "1h", "--key", "second.key"];
         let chain = fleet.operator.run("lcagent", &args)?.success()?.stdout;
         fleet.operator.write("third.key.cert", chain)?;
-        let chained = fleet.exec(&["--key", "third.key", "--timeout", "1s", "--", "true"])?;
-        ensure!(chained.code == 3, "exit code {}", chained.code);
+        let chained = fleet.exec(&["--key", "third.key", "--", "true"])?;
+        ensure!(chained.code == 1, "exit code {}", chained.code);
         Ok(())
     });
 }
@@ -68,9 +73,9 @@ fn a_key_that_is_revoked_while_its_job_runs_is_obeyed_no_more() {
             ],
         )?;
         ensure!(refused.code == 1, "exit code {}", refused.code);
-        fleet
-            .run("revoke", &["--on", "first+second", &public])?
-            .success()?;
+        let revoked = fleet.run("revoke", &["--on", "first+second", &public])?;
+        let said = revoked.success()?.stdout;
+        ensure!(said == "revoked on 2 nodes: first, second\n", "{said}");
         eventually("its jobs are gone", || {
             let left = fleet.operator.ask("pgrep", &["-f", "^sleep 6543"])?;
             ensure!(left.code == 1, "still there: {}", left.stdout);
@@ -103,6 +108,36 @@ fn a_key_that_is_revoked_while_its_job_runs_is_obeyed_no_more() {
 }
 
 #[test]
+fn with_a_certifier_the_jobs_of_whom_he_has_certified_end() {
+    world("agt-certifier", |lab| {
+        let fleet = Fleet::new(lab, LAN)?;
+        let sleep = [
+            "--key",
+            "ci.key",
+            "--",
+            "sh",
+            "-c",
+            "echo begun; sleep 7654",
+        ];
+        certified(&fleet, "ci.key", &[])?;
+        let mut exec = fleet.start_exec(&sleep)?;
+        eventually("all have begun", || {
+            ensure!(exec.stdout().lines().count() == 3, "{}", exec.stdout());
+            Ok(())
+        })?;
+        fleet
+            .run("revoke", &["config/lcagent/operator.key.pub"])?
+            .success()?;
+        eventually("they are gone", || {
+            let left = fleet.operator.ask("pgrep", &["-f", "^sleep 7654"])?;
+            ensure!(left.code == 1, "still there: {}", left.stdout);
+            Ok(())
+        })?;
+        exec.kill()
+    });
+}
+
+#[test]
 fn a_stolen_key_revokes_itself() {
     world("agt-self", |lab| {
         let fleet = Fleet::new(lab, LAN)?;
@@ -130,6 +165,28 @@ fn what_is_sealed_is_read_by_the_selected_nodes_and_the_operator_alone() {
             Ok(())
         })?;
         let on = ["--on", "first+second"];
+        // whoever answers is met: that is no reason to tell him what nobody else may read
+        let met = fleet.exec(&[&on[..], &["--encrypt", "--", "echo", "clas"]].concat())?;
+        ensure!(met.code == 4, "exit code {}: {}", met.code, met.stderr);
+        ensure!(
+            met.stderr.contains("--accept first second"),
+            "{}",
+            met.stderr
+        );
+        let accepted = fleet.run("nodes", &["--accept", "first", "second"])?;
+        let accepted = accepted.success()?.stdout;
+        ensure!(
+            accepted.matches("accepted ").count() == 2 && accepted.contains(" 12D3KooW"),
+            "{accepted}"
+        );
+        // who claims the labels of others is not among them
+        let rest = fleet.exec(&["--on", "role=web", "--encrypt", "--", "echo", "clas"])?;
+        ensure!(
+            rest.code == 4 && rest.stderr.contains("--accept third"),
+            "{}: {}",
+            rest.code,
+            rest.stderr
+        );
         let script = ["--", "sh", "-c", "echo clas; seq 1 2000; echo sified"];
         let plain = fleet.exec(&[&on[..], &["--", "echo", "for", "everybody"]].concat())?;
         plain.success()?;
@@ -151,6 +208,11 @@ fn what_is_sealed_is_read_by_the_selected_nodes_and_the_operator_alone() {
         let again = fleet.run("result", &["--on", "first", "--encrypt", &job])?;
         let again = again.success()?.stdout;
         ensure!(again.contains("first: sified\n"), "{again}");
+        let logs = fleet.audit(0)? + &fleet.agents[0].stderr();
+        ensure!(
+            logs.contains("(sealed)") && !logs.contains("clas"),
+            "{logs}"
+        );
         heard.kill()?;
         let heard = std::fs::read(fleet.operator.path("heard"))?;
         let contains = |text: &str| heard.windows(text.len()).any(|w| w == text.as_bytes());

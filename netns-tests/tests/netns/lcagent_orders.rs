@@ -41,7 +41,7 @@ fn a_rolling_command_stops_at_the_first_group_that_fails() {
         ensure!(
             stopped
                 .stderr
-                .contains("stopped after step 1 of 2: 1 nodes"),
+                .contains("stopped after step 1 of 2: 1 node was not asked"),
             "{}",
             stopped.stderr
         );
@@ -81,16 +81,30 @@ fn jobs_shows_what_runs_and_how_it_ended() {
         ensure!(failed["nodes"][0]["code"] == 4, "{failed}");
         let job = running["job"].as_str().context("no job")?;
         fleet
-            .run("cancel", &["--on", "first+second", job])?
+            .run("cancel", &["--on", "first+second", &job[..8]])?
             .success()?;
         exec.wait(std::time::Duration::from_secs(20))?;
         let table = fleet.run("jobs", &[])?.success()?.stdout;
         let line = table
             .lines()
-            .find(|l| l.starts_with(job))
+            .find(|l| l.starts_with(&job[..8]))
             .context(table.clone())?;
         let cells: Vec<&str> = line.split_whitespace().collect();
-        ensure!(cells[2..5] == ["0", "0", "2"], "{table}");
+        let shown = ["0", "0", "2", "first,second", "sleep", "600"];
+        ensure!(cells[2..] == shown, "{table}");
+        // the latest first
+        ensure!(table.lines().nth(1) == Some(line), "{table}");
+        let log = fleet.hosts[0].run(
+            "lcagent",
+            &["log", "--state-dir", &{
+                fleet.agent_state(0).display().to_string()
+            }],
+        )?;
+        let log = log.success()?.stdout;
+        ensure!(
+            log.contains("exit code 4 after") && log.lines().all(|l| l.get(10..11) == Some("T")),
+            "{log}"
+        );
         // another operator does not see them
         let other = fleet.run("jobs", &["--key", "restricted.key", "--json"])?;
         ensure!(other.success()?.stdout.trim() == "[]", "not his");

@@ -1,0 +1,185 @@
+//! How many signatures an agent looks at that turn out to be forged: looking costs 60 µs, and anybody can send some.
+//!
+//! Only what does not verify is charged. Each source has a share of its own, so that one that forges keeps no other
+//! out; and addresses can be forged, so all sources together have one as well: two, for those that something genuine
+//! has come from stand apart. Nobody starves them but who sends in their name, and he has to outrun their share.
+
+use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
+use std::time::Instant;
+
+use librecast::pacing::TokenBucket;
+
+/// Forged signatures a second: of a source that is not proven, and of all of them.
+const STRANGER: u64 = 50;
+const STRANGERS: u64 = 250;
+/// Of a source that something genuine has come from, and of all of them.
+const PROVEN: u64 = 500;
+const ALL_PROVEN: u64 = 1_000;
+/// Most sources that are remembered, of each of the two kinds.
+const MAX_SOURCES: usize = 128;
+
+/// Who may still have signatures verified.
+#[derive(Debug)]
+pub struct Budget {
+    strangers: Sources,
+    proven: Sources,
+}
+
+#[derive(Debug)]
+struct Sources {
+    each: u64,
+    together: TokenBucket,
+    own: BTreeMap<Ipv6Addr, (TokenBucket, Instant)>,
+}
+
+impl Budget {
+    /// All of it is there.
+    #[must_use]
+    pub fn new(now: Instant) -> Self {
+        Self {
+            strangers: Sources::new(STRANGER, STRANGERS, now),
+            proven: Sources::new(PROVEN, ALL_PROVEN, now),
+        }
+    }
+
+    /// Whether a signature of what comes from `source` may be verified.
+    pub fn may_verify(&mut self, source: Ipv6Addr, now: Instant) -> bool {
+        if self.proven.own.contains_key(&source) {
+            return self.proven.have_left(source, now);
+        }
+        self.strangers.have_left(source, now)
+    }
+
+    /// It did not verify.
+    pub fn forged(&mut self, source: Ipv6Addr, now: Instant) {
+        if self.proven.own.contains_key(&source) {
+            self.proven.spend(source, now);
+        } else {
+            self.strangers.spend(source, now);
+        }
+    }
+
+    /// It did.
+    pub fn genuine(&mut self, source: Ipv6Addr, now: Instant) {
+        self.strangers.own.remove(&source);
+        self.proven.remember(source, now);
+    }
+}
+
+impl Sources {
+    fn new(each: u64, together: u64, now: Instant) -> Self {
+        Self {
+            each,
+            together: tokens(together, now),
+            own: BTreeMap::new(),
+        }
+    }
+
+    fn have_left(&mut self, source: Ipv6Addr, now: Instant) -> bool {
+        let own = self.own.get_mut(&source);
+        own.is_none_or(|(own, _)| own.ready(now)) && self.together.ready(now)
+    }
+
+    fn spend(&mut self, source: Ipv6Addr, now: Instant) {
+        self.together.spend(1, now);
+        self.remember(source, now).spend(1, now);
+    }
+
+    fn remember(&mut self, source: Ipv6Addr, now: Instant) -> &mut TokenBucket {
+        if self.own.len() >= MAX_SOURCES && !self.own.contains_key(&source) {
+            let oldest = self.own.iter().min_by_key(|(_, (_, heard))| *heard);
+            if let Some(source) = oldest.map(|(source, _)| *source) {
+                self.own.remove(&source);
+            }
+        }
+        let (each, entry) = (self.each, self.own.entry(source));
+        let (own, heard) = entry.or_insert_with(|| (tokens(each, now), now));
+        *heard = now;
+        own
+    }
+}
+
+/// So many a second, and as many at once.
+fn tokens(rate: u64, now: Instant) -> TokenBucket {
+    TokenBucket::new(rate * 8, rate, now)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn source(n: u16) -> Ipv6Addr {
+        Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, n)
+    }
+
+    /// Forged ones from `sources` in turn, at `rate` a second for `seconds`; how many were looked at.
+    fn flood(budget: &mut Budget, sources: u16, rate: u32, seconds: u32, start: Instant) -> u64 {
+        let mut looked_at = 0;
+        for n in 0..rate * seconds {
+            let now = start + Duration::from_secs(1) * n / rate;
+            let from = source((n % u32::from(sources)) as u16);
+            if budget.may_verify(from, now) {
+                budget.forged(from, now);
+                looked_at += 1;
+            }
+        }
+        looked_at
+    }
+
+    #[test]
+    fn a_flood_of_forged_signatures_costs_no_more_than_its_share() {
+        let start = Instant::now();
+        for (sources, rate) in [(1, STRANGER), (100, STRANGERS), (60_000, STRANGERS)] {
+            let mut budget = Budget::new(start);
+            let looked_at = flood(&mut budget, sources, 10_000, 10, start);
+            assert!(
+                looked_at <= rate * 11 + u64::from(sources == 60_000) * STRANGER,
+                "{looked_at} of {sources} sources"
+            );
+        }
+    }
+
+    #[test]
+    fn a_source_that_was_proven_is_heard_whatever_others_send() {
+        let start = Instant::now();
+        let mut budget = Budget::new(start);
+        let (operator, newcomer) = (source(60_001), source(60_002));
+        budget.genuine(operator, start);
+        flood(&mut budget, 60_000, 10_000, 2, start);
+        let now = start + Duration::from_secs(2);
+        // what is left at this moment
+        for n in 0..=STRANGERS as u16 {
+            if budget.may_verify(source(n), now) {
+                budget.forged(source(n), now);
+            }
+        }
+        assert!(!budget.may_verify(newcomer, now));
+        assert!(budget.may_verify(operator, now));
+        // one that forges from the address of another operator takes half of what there is, not all
+        let other = source(60_003);
+        budget.genuine(other, now);
+        for _ in 0..10_000 {
+            if budget.may_verify(other, now) {
+                budget.forged(other, now);
+            }
+        }
+        assert!(!budget.may_verify(other, now));
+        assert!(budget.may_verify(operator, now));
+    }
+
+    #[test]
+    fn sources_are_bounded() {
+        let start = Instant::now();
+        let mut budget = Budget::new(start);
+        for n in 0..10_000 {
+            budget.genuine(source(n), start);
+            budget.forged(source(n + 20_000), start);
+        }
+        for sources in [&budget.proven, &budget.strangers] {
+            assert_eq!(sources.own.len(), MAX_SOURCES);
+        }
+    }
+}
