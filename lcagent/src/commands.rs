@@ -23,7 +23,7 @@ use crate::datagram::{JobId, JobName};
 use crate::envelope::MAX_PAYLOAD;
 use crate::operator::core::{Event, Fate};
 use crate::operator::known::{Book, Entry};
-use crate::operator::print::{Printer, Style, clean, tell_of_stranger};
+use crate::operator::print::{Printer, Style, clean, complaint, tell_of_stranger};
 use crate::operator::rolling::Rolling;
 use crate::operator::shell::{self, Options, Outcome, Session};
 use crate::record::{How, JobState, NodeInfo, Record};
@@ -211,6 +211,8 @@ fn step(
 pub(crate) fn jobs(options: &Options, json: bool) -> anyhow::Result<Exit> {
     let mut session = Session::open(options)?;
     let mut jobs: BTreeMap<JobId, Vec<(PeerId, JobState)>> = BTreeMap::new();
+    // nodes tell the latest first: that orders what came within a second
+    let (mut told, mut places) = (BTreeMap::new(), BTreeMap::new());
     let outcome = session.carry_out(options, &What::Jobs, &[], |_, event| {
         match event {
             Event::Said {
@@ -219,14 +221,18 @@ pub(crate) fn jobs(options: &Options, json: bool) -> anyhow::Result<Exit> {
             } => {
                 let nodes = jobs.entry(state.job).or_default();
                 nodes.push((*id, state.clone()));
+                let place: &mut usize = told.entry(*id).or_default();
+                *place += 1;
+                let first = places.entry(state.job.to_string()).or_insert(*place);
+                *first = (*first).min(*place);
             }
             other => tell_of_stranger(other),
         }
         Ok(())
     })?;
     for (_, name, fate) in &outcome.fates {
-        if matches!(fate, Fate::Silent | Fate::Unfinished) {
-            eprintln!("lcagent: {name}: no answer");
+        if let Some(complaint) = complaint(fate) {
+            eprintln!("lcagent: {name}: {complaint}");
         }
     }
     let mut rows: Vec<serde_json::Value> = jobs
@@ -234,7 +240,8 @@ pub(crate) fn jobs(options: &Options, json: bool) -> anyhow::Result<Exit> {
         .filter_map(|nodes| job_row(nodes, &outcome))
         .collect();
     // the latest first
-    rows.sort_by_key(|row| (Reverse(row["started"].as_u64()), row["job"].to_string()));
+    let place = |row: &serde_json::Value| places.get(&cell(row, "job"));
+    rows.sort_by_key(|row| (Reverse(row["started"].as_u64()), place(row)));
     if json {
         print_line(serde_json::Value::from(rows))?;
     } else {
@@ -398,6 +405,13 @@ fn ask_nodes(
         }
         Ok(())
     })?;
+    for (_, name, fate) in &outcome.fates {
+        // a row does not say why
+        let refused = matches!(fate, Fate::Answered(Record::Refused(_)));
+        if let Some(complaint) = complaint(fate).filter(|_| refused) {
+            eprintln!("lcagent: {name}: {complaint}");
+        }
+    }
     let none = BTreeMap::new();
     let row = |(id, name, fate): &(PeerId, String, Fate)| {
         // of silent ones, what they said last

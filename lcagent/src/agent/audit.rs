@@ -53,7 +53,7 @@ impl Audit {
             line["name"] = name.into();
         }
         if self.told.tell(Instant::now()).is_some() {
-            tell(operator, job, event, what);
+            tell((operator, name), job, event, what);
         }
         // one write, so that a line is whole or not there
         self.file.write_all(format!("{line}\n").as_bytes())?;
@@ -62,7 +62,11 @@ impl Audit {
 }
 
 /// The same for the system's log.
-fn tell(operator: &PeerId, job: JobId, event: &str, what: &str) {
+fn tell((operator, name): (&PeerId, Option<&str>), job: JobId, event: &str, what: &str) {
+    let who = match name {
+        Some(name) => format!("{name} ({operator})"),
+        None => operator.to_string(),
+    };
     let refused = event.strip_prefix("refused: ");
     // one that fails to start was not run either
     let refused = refused.or((event == "failed").then_some(what));
@@ -73,7 +77,7 @@ fn tell(operator: &PeerId, job: JobId, event: &str, what: &str) {
             lcagent_job = %job,
             lcagent_operator = %operator,
             lcagent_command = what,
-            "started {job} of {operator}: {what}"
+            "started {job} of {who}: {what}"
         ),
         ("ended", _) => tracing::info!(
             target: TARGET,
@@ -81,7 +85,7 @@ fn tell(operator: &PeerId, job: JobId, event: &str, what: &str) {
             lcagent_job = %job,
             lcagent_operator = %operator,
             lcagent_result = what,
-            "ended {job} of {operator}: {what}"
+            "ended {job} of {who}: {what}"
         ),
         (_, Some(reason)) => tracing::warn!(
             target: TARGET,
@@ -90,8 +94,8 @@ fn tell(operator: &PeerId, job: JobId, event: &str, what: &str) {
             lcagent_operator = %operator,
             lcagent_command = what,
             lcagent_reason = reason,
-            "{event} {job} of {operator}: {what}"
+            "{event} {job} of {who}: {what}"
         ),
-        _ => tracing::info!("{event} {job} of {operator}: {what}"),
+        _ => tracing::info!("{event} {job} of {who}: {what}"),
     }
 }

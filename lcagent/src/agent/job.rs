@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use super::core::{Start, Store};
 use super::policy::Permit;
 use super::revoked::Whose;
-use super::unix_now;
+use super::{unix_now, unix_now_ms};
 use crate::datagram::JobId;
 use crate::record::{Ended, How, JobState, Record};
 use crate::request::{Request, Run, What};
@@ -49,8 +49,10 @@ struct Spec {
     time_ms: u64,
     output: u64,
     memory: Option<u64>,
-    /// When it came, in Unix seconds.
+    /// When it came, in Unix seconds, and in milliseconds for the order of what came within one.
     at: u64,
+    #[serde(default)]
+    at_ms: u64,
     /// What runs, for people.
     line: String,
     /// What to execute in place of the program that was named.
@@ -166,6 +168,7 @@ impl JobDir {
             output: start.permit.output,
             memory: start.permit.memory,
             at: unix_now(),
+            at_ms: unix_now_ms(),
             line: {
                 let line = start.run.line_for_logs(start.seal.is_some());
                 line.chars().take(MAX_LINE).collect()
@@ -216,19 +219,20 @@ impl JobDir {
         Ok(self.spec()?.seal)
     }
 
-    /// How it is, if it is one of `operator`'s.
-    pub fn state_for(&self, job: JobId, operator: &PeerId) -> Option<JobState> {
+    /// How it is, if it is one of `operator`'s, behind what to order jobs by.
+    pub fn state_for(&self, job: JobId, operator: &PeerId) -> Option<((u64, u64), JobState)> {
         let spec = self.spec().ok().filter(|s| s.operator == *operator)?;
         let how = self.progress().ok()?.1.then(|| match self.end() {
             Some(Record::Ended(ended)) => ended.how,
             _ => How::Lost,
         });
-        Some(JobState {
+        let state = JobState {
             job,
             at: spec.at,
             how,
             line: spec.line,
-        })
+        };
+        Some(((spec.at, spec.at_ms), state))
     }
 
     fn spec(&self) -> io::Result<Spec> {

@@ -105,7 +105,7 @@ impl Pattern {
 
     fn allows(&self, arguments: &[OsString]) -> bool {
         let last = self.words.split_last();
-        let (words, rest): (_, Option<fn(&OsString) -> bool>) = match last {
+        let (words, rest): (_, Option<Allows>) = match last {
             Some((last, front)) if last == ANYTHING => (front, Some(|_| true)),
             Some((last, front)) if last == ANY => (front, Some(|a| !is_option(a))),
             _ => (self.words.as_slice(), None),
@@ -134,6 +134,9 @@ impl Pattern {
         words.is_some_and(|(word, program)| word_allows(word, program))
     }
 }
+
+/// Whether a rest of any length may have this argument.
+type Allows = fn(&OsString) -> bool;
 
 /// A word of a pattern that stands for a whole argument, and the one that stands for all that follow.
 const ANY: &str = "*";

@@ -555,9 +555,11 @@ impl Shell {
             .into_iter()
             .filter_map(|id| self.jobs.job(id).state_for(id, operator))
             .collect();
-        states.sort_by_key(|s| std::cmp::Reverse(s.at));
+        // the latest first
+        states.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
         states.truncate(MAX_LISTED);
-        let mut records: Vec<Record> = states.into_iter().map(Record::Job).collect();
+        let states = states.into_iter().map(|(_, state)| state);
+        let mut records: Vec<Record> = states.map(Record::Job).collect();
         records.push(Record::Done);
         self.agent.handle_answer(job, &records, Instant::now());
     }

@@ -123,14 +123,14 @@ impl Book {
     /// Whether nodes that are not known have been waited for of late, in a command for `selector`.
     pub fn has_met(&self, channel: &str, selector: &str, now: u64) -> bool {
         let last = self.meetings().get(&meeting(channel, selector)).copied();
-        last.is_some_and(|last| (last..last + MEETING_S).contains(&now))
+        last.is_some_and(|last| is_recent(last, now))
     }
 
     /// They have been waited for just now.
     pub fn note_meeting(&self, channel: &str, selector: &str, now: u64) -> anyhow::Result<()> {
         let _lock = self.lock()?;
         let mut all = self.meetings();
-        all.retain(|_, last| (*last..*last + MEETING_S).contains(&now));
+        all.retain(|_, last| is_recent(*last, now));
         all.insert(meeting(channel, selector), now);
         self.write_meetings(&all)
     }
@@ -214,6 +214,10 @@ impl Book {
         librecast::durable::replace(&file, text.as_bytes())
             .with_context(|| file.display().to_string())
     }
+}
+
+fn is_recent(last: u64, now: u64) -> bool {
+    now.checked_sub(last).is_some_and(|ago| ago < MEETING_S)
 }
 
 fn meeting(channel: &str, selector: &str) -> String {

@@ -284,7 +284,7 @@ fn silence(fate: &Fate) -> Option<&'static str> {
 }
 
 /// What is worth a line of its own: everything but success.
-fn complaint(fate: &Fate) -> Option<String> {
+pub(crate) fn complaint(fate: &Fate) -> Option<String> {
     Some(match fate {
         Fate::Silent => "no answer".to_owned(),
         Fate::Unfinished => "did not come to an end in time".to_owned(),
