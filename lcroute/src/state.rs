@@ -1,7 +1,7 @@
 //! The state directory: identity, membership, revocations, incarnation. Files of mode 0600 in a folder of mode 0700.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use librecast::cert::{Chain, Member};
 use librecast::cli::{Exit, ExitError};
+use librecast::durable;
 use librecast::id::{IdError, NetworkId, SecretKey};
 use librecast::service;
 use serde::{Deserialize, Serialize};
@@ -338,21 +339,9 @@ impl StateDir {
 
     fn write(&self, name: &str, contents: &[u8]) -> anyhow::Result<()> {
         self.create()?;
-        let (path, new) = (self.path.join(name), self.path.join(format!("{name}.new")));
-        let write = || {
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .custom_flags(NO_LINK)
-                .open(&new)?;
-            self.give(&file)?;
-            file.write_all(contents)?;
-            file.sync_all()?;
-            std::fs::rename(&new, &path)
-        };
-        write().map_err(|e| permission(&e, &path))
+        let path = self.path.join(name);
+        durable::replace_with(&path, contents, |file| self.give(file))
+            .map_err(|e| permission(&e, &path))
     }
 }
 

@@ -209,7 +209,7 @@ fn drain(engine: &mut Engine) {
     while let Some(output) = engine.poll_output() {
         match output {
             Output::Control { message, .. } | Output::RoutedControl { message, .. } => {
-                assert!(message.len() <= MAX_MESSAGE)
+                assert!(message.len() <= MAX_MESSAGE);
             }
             Output::Data { links, .. } => assert!(!links.is_empty()),
             Output::LocalMld { packet } => {

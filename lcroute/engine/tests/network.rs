@@ -331,7 +331,7 @@ impl Mesh {
                     }
                 }
                 Output::Control { link, message } | Output::RoutedControl { link, message } => {
-                    self.send_control(n, link, message)
+                    self.send_control(n, link, message);
                 }
                 Output::Local { packet } => self.deliver(n, &packet),
                 Output::LocalMld { packet } => self.write_mld(n, &packet),

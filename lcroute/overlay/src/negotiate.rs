@@ -181,7 +181,7 @@ impl Overlay {
     fn is_member(&self, id: &PeerId) -> bool {
         let peer = self.by_id.get(id).and_then(|i| self.peers[*i].as_ref());
         let verified = peer.is_some_and(|peer| peer.member.is_some());
-        (verified || self.reach.ways(id).0) && !self.is_revoked(id)
+        (verified || self.reach.ways(id).0) && !self.is_expelled(id)
     }
 
     /// A message that has not come before, of a member.

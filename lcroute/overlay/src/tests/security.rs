@@ -318,7 +318,11 @@ fn a_flood_of_messages_is_not_even_opened() {
     let (other, to) = (member(2), net.nodes[honest].id);
     let overlay = &mut net.nodes[honest].overlay;
     // properly sealed, and never new
-    let bytes = seal(&other, &to, stamp(), &Payload::Refusal(Told::Full)).unwrap();
+    let full = Payload::Refusal {
+        told: Told::Full,
+        proof: bytes::Bytes::new(),
+    };
+    let bytes = seal(&other, &to, stamp(), &full).unwrap();
     for n in 0..100_u8 {
         let mut bytes = bytes.clone();
         bytes[0] ^= n;
