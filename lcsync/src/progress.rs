@@ -89,15 +89,17 @@ impl Progress {
         let elapsed = now.saturating_duration_since(self.shown);
         let loss = snapshot.loss * 100.0;
         let channels = snapshot.channels;
-        if snapshot.total == 0 {
-            self.set_template(TEXT);
-            self.set_message("reading what there is".to_owned());
-        } else {
-            self.set_template(BAR);
-            self.set_message(format!("loss {loss:.1} %, {channels} channels"));
-        }
+        // the template last: it is drawn with what is there
+        let (message, template) = match snapshot.total {
+            0 => ("reading what there is".to_owned(), TEXT),
+            _ => (format!("loss {loss:.1} %, {channels} channels"), BAR),
+        };
+        self.set_message(message);
         if let Some(bar) = &self.bar {
             bar.set_length(snapshot.total);
+        }
+        self.set_template(template);
+        if let Some(bar) = &self.bar {
             bar.set_position(snapshot.done);
         }
         let rate =
