@@ -223,8 +223,9 @@ pub(crate) fn jobs(options: &Options, json: bool) -> anyhow::Result<Exit> {
                 nodes.push((*id, state.clone()));
                 let place: &mut usize = told.entry(*id).or_default();
                 *place += 1;
-                let first = places.entry(state.job.to_string()).or_insert(*place);
-                *first = (*first).min(*place);
+                // a node may know less of them, and none knows more than there are
+                let last = places.entry(state.job.to_string()).or_insert(*place);
+                *last = (*last).max(*place);
             }
             other => tell_of_stranger(other),
         }

@@ -191,3 +191,41 @@ fn escaped(line: &str) -> String {
         line
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::programs::PROGRAMS;
+
+    #[test]
+    fn page_of_a_verb_says_what_values_it_takes_and_how_it_ends() {
+        for program in PROGRAMS {
+            for (file, page) in pages(program).unwrap() {
+                let page = String::from_utf8(page).unwrap();
+                for section in ["FILES", "ENVIRONMENT", "EXIT STATUS"] {
+                    let head = format!(".SH \"{section}\"\n");
+                    assert_eq!(page.matches(&head).count(), 1, "{file}: {section}");
+                }
+                assert!(page.contains("\\fB130, 143\\fR"), "{file}");
+            }
+        }
+        let lcagent = PROGRAMS.iter().find(|p| p.name == "lcagent").unwrap();
+        let pages = pages(lcagent).unwrap();
+        let page = |name: &str| {
+            let found = pages.iter().find(|(file, _)| file == name);
+            String::from_utf8(found.unwrap().1.clone()).unwrap()
+        };
+        let exec = page("lcagent-exec.1");
+        for written in [
+            "\\fBlcagent exec\\fR\n",
+            "[\\fB\\-\\-on\\fR \\fISELECTOR\\fR]",
+            "[\\fB\\-i\\fR \\fIIFACE\\fR...]",
+            "[\\fB\\-\\-strict\\fR]",
+            "\n\\fICMD\\fR...",
+        ] {
+            assert!(exec.contains(written), "{written}: {exec}");
+        }
+        let watch = "[\\fB\\-\\-watch\\fR [\\fID\\fR]]";
+        assert!(page("lcagent-nodes.1").contains(watch));
+    }
+}
