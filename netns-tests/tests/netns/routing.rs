@@ -7,6 +7,7 @@ use netns_tests::lab::{
     Host, Lab, Member, Network, PATIENCE, Receiver, UPLINK, eventually, make_folder, same_content,
     wait_reach, within,
 };
+use nix::sys::signal::Signal;
 
 use crate::lcsync_lan::share;
 use crate::world;
@@ -31,6 +32,8 @@ enum End {
     Killed,
     /// The cable: nobody says anything.
     CutOff,
+    /// The daemon gets no time; the signalling server still shows it.
+    Frozen,
 }
 
 /// The first of these sends, the next twelve listen, the others do nothing but route.
@@ -84,6 +87,7 @@ impl Meshwork {
             match end {
                 End::Killed => member.daemon()?.kill()?,
                 End::CutOff => member.host.cut_uplink()?,
+                End::Frozen => member.daemon()?.signal(Signal::SIGSTOP)?,
             }
         }
         let alive = self.network.members.iter().enumerate();
@@ -133,6 +137,29 @@ fn listeners_hear_on_when_the_cables_of_three_routers_are_cut_and_mended() {
     });
 }
 
+/// The sender's neighbours freeze, all of them, while others and the signalling server can be reached. An attempt counts as
+/// failed after ten seconds: it is not waited for.
+#[test]
+fn who_loses_all_neighbours_at_once_finds_others() {
+    world("all-neighbours", |lab| {
+        let mut meshwork = Meshwork::new(lab)?;
+        let neighbors = meshwork.network.members[0].linked_with()?;
+        let mut victims = Vec::new();
+        for (at, member) in meshwork.network.members.iter().enumerate() {
+            if neighbors.contains(&member.peer_id()?) {
+                victims.push(at);
+            }
+        }
+        ensure!((3..12).contains(&victims.len()), "{victims:?}");
+        let mut gaps = meshwork.lose(&victims, End::Frozen)?;
+        println!("all neighbours lost: {}", summary(&mut gaps));
+        // of those who still listen; the others hear nothing more
+        let longest = gaps.iter().copied().fold(0.0, f64::max);
+        ensure!(longest < 8_000.0, "{longest} ms of silence");
+        Ok(())
+    });
+}
+
 /// The figures of `netns-tests/bench/healing.sh`: three of the routers and listeners are killed, `ROUNDS` times.
 /// With `CUT=1` their cables are cut instead.
 #[test]
@@ -159,6 +186,7 @@ fn healing_measured() {
                 match end {
                     End::Killed => member.start()?,
                     End::CutOff => member.host.heal_uplink()?,
+                    End::Frozen => member.daemon()?.signal(Signal::SIGCONT)?,
                 }
             }
             wait_reach(&meshwork.network.members.iter().collect::<Vec<_>>())?;
