@@ -3,6 +3,8 @@
 #   make test    all tests, those in network namespaces included
 # Both set up what is missing first, or say what to install. And to measure:
 #   make bench   lcroute on this machine; ARGS="--through lcroute,relay" beside the limit (docs/benchmarks.md)
+# And to look for inputs that nobody thought of:
+#   make fuzz    all that is read from outside, SECONDS=90 in all
 
 CARGO_HOME ?= $(HOME)/.cargo
 export PATH := $(CARGO_HOME)/bin:$(PATH)
@@ -12,7 +14,7 @@ PROGRAMS = lcroute lcsync lcagent
 # tests on plain LANs: offloads of lc0 make no difference there
 WITHOUT_LC0 = lcsync_failures lcsync_hostile lcsync_keys lcsync_lan lcsync_mld the_lab
 
-.PHONY: demo test bench reference setup install
+.PHONY: demo test bench fuzz reference setup install
 
 demo:
 	netns-tests/setup demo
@@ -31,6 +33,9 @@ reference:
 bench:
 	netns-tests/setup demo
 	cargo run --release --package netns-tests --bin lcroute-demo -- bench $(ARGS)
+
+fuzz:
+	fuzz/run $(or $(SECONDS),90)
 
 setup:
 	netns-tests/setup test

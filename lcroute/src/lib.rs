@@ -8,7 +8,7 @@ mod announcements;
 mod cli;
 mod commands;
 pub mod config;
-mod control;
+pub mod control;
 mod daemon;
 mod doctor;
 pub mod drops;

@@ -25,7 +25,7 @@ mod panics;
 mod peer;
 mod reach;
 mod replay;
-mod sctp;
+pub mod sctp;
 pub mod signal;
 mod signal_budget;
 mod stun;

@@ -32,14 +32,14 @@ const MAX_STREAMS: u16 = 16;
 
 /// Keeps watch over one association.
 #[derive(Debug, Default)]
-pub(crate) struct Watch {
+pub struct Watch {
     /// The last TSN of the peer that we have acknowledged with all before it.
     acknowledged: Option<u32>,
 }
 
 impl Watch {
     /// A packet that we send: only it tells where the stack is.
-    pub(crate) fn sent(&mut self, packet: &[u8]) {
+    pub fn sent(&mut self, packet: &[u8]) {
         for (kind, value) in Chunks::of(packet).flatten() {
             if let (SACK, Some(tsn)) = (kind, number(value, 0)) {
                 self.acknowledged = Some(tsn);
@@ -48,7 +48,8 @@ impl Watch {
     }
 
     /// Whether the stack may see a packet of the peer.
-    pub(crate) fn admits(&mut self, packet: &[u8]) -> bool {
+    #[must_use]
+    pub fn admits(&mut self, packet: &[u8]) -> bool {
         packet.len() >= COMMON_HEADER
             && Chunks::of(packet).all(|chunk| {
                 chunk.is_some_and(|(kind, value)| self.admits_chunk(kind, value) == Some(true))

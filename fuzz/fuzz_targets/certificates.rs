@@ -1,0 +1,27 @@
+//! Certificates, chains, revocations, tokens.
+#![no_main]
+
+use lcroute_fuzz::{TODAY, network};
+use libfuzzer_sys::fuzz_target;
+use librecast::cert::{Certificate, Chain, GroupPrefix, Token};
+use librecast::id::PeerId;
+use librecast::revocation::Revocation;
+
+fuzz_target!(init: lcroute_fuzz::seeds::write("certificates"), |data: &[u8]| {
+    if let Ok(chain) = Chain::decode(data) {
+        assert_eq!(chain.encode(), data, "one way to write a chain");
+        let _ = chain.verify(&network(), TODAY);
+    }
+    if let Ok(certificate) = Certificate::decode(data) {
+        assert_eq!(certificate.as_bytes(), data);
+    }
+    if let Ok(revocation) = Revocation::decode(data) {
+        let _ = revocation.verify(&network());
+    }
+    if let Ok(text) = std::str::from_utf8(data) {
+        if let Ok(token) = text.parse::<Token>() {
+            let _ = token.join(network(), "name", TODAY);
+        }
+        let _ = (text.parse::<PeerId>(), text.parse::<GroupPrefix>());
+    }
+});

@@ -1,0 +1,26 @@
+//! Control messages, data headers and what a packet is.
+#![no_main]
+
+use bytes::Bytes;
+use lcroute_engine::classify::{CarriedScopes, flow_of, trim};
+use lcroute_engine::{control, header};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(init: lcroute_fuzz::seeds::write("engine_codecs"), |data: &[u8]| {
+    if let Ok(elements) = control::decode(data) {
+        let mut batch = control::Batch::default();
+        for element in &elements {
+            batch.push(element);
+        }
+        for message in batch.finish() {
+            assert!(control::decode(&message).is_ok(), "what we write can be read");
+        }
+    }
+    let _ = header::DataHeader::decode(data);
+    let scopes = CarriedScopes::new(&["ff02::fb".parse().unwrap()]);
+    let class = scopes.classify(data);
+    let mut packet = Bytes::copy_from_slice(data);
+    trim(&mut packet);
+    assert_eq!(scopes.classify(&packet), class, "bytes behind a packet do not count");
+    let _ = flow_of(data);
+});

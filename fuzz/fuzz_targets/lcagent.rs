@@ -1,0 +1,37 @@
+//! lcagent: envelopes, requests plain and sealed, certificates, answers and what they say, files of its own.
+#![no_main]
+
+use lcagent::acknowledgement::Acknowledgement;
+use lcagent::agent::policy::Pattern;
+use lcagent::answer::Segment;
+use lcagent::certificate::Certificate;
+use lcagent::datagram::Kind;
+use lcagent::record::Record;
+use lcagent::replay::ReplayWindow;
+use lcagent::request::Request;
+use lcagent::selector::Selector;
+use lcagent::{envelope, part, sealed};
+use lcroute_fuzz::key;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(init: lcroute_fuzz::seeds::write("lcagent"), |data: &[u8]| {
+    let _ = envelope::peek(data);
+    let _ = Request::decode(data);
+    let _ = sealed::open_request(data, &key(10).peer_id(), &key(11));
+    let _ = (Certificate::decode(data), ReplayWindow::decode(data));
+    if let Ok((kind, r)) = Kind::read(data) {
+        let _ = Segment::decode(data, kind, r.clone());
+        let _ = Acknowledgement::open(data, r.clone(), |_| Some(key(10).peer_id()));
+        if let Ok(job) = part::job_of(r.clone()) {
+            let _ = part::asked(&mut r.clone(), job);
+        }
+    }
+    let mut stream = data;
+    while let Ok(Some((length, _))) = Record::decode(stream) {
+        assert!(length > 0, "a record takes room");
+        stream = &stream[length..];
+    }
+    if let Ok(text) = std::str::from_utf8(data) {
+        let _ = (text.parse::<Selector>(), text.parse::<Certificate>(), Pattern::parse(text));
+    }
+});

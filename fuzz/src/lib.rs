@@ -1,0 +1,73 @@
+//! What fuzz targets have in common.
+
+pub mod seeds;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock};
+
+use lcroute_overlay::Identity;
+use librecast::cert::{Certificate, Chain, Grant, GroupPrefix, Kind};
+use librecast::id::{PeerId, SecretKey};
+
+/// The time in the network of the targets, Unix seconds.
+pub const TODAY: u64 = 1_800_000_000;
+
+/// Takes an input apart into pieces that each begin with their length, 16 bits; the last one may be shorter.
+pub fn pieces(mut data: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (length, rest) = data.split_first_chunk()?;
+        let length = usize::from(u16::from_be_bytes(*length)).min(rest.len());
+        let (piece, rest) = rest.split_at(length);
+        data = rest;
+        Some(piece)
+    })
+}
+
+/// Some key; always the same for a number.
+pub fn key(n: u8) -> SecretKey {
+    SecretKey::from_seed(&[n; 32])
+}
+
+/// The network's key.
+pub fn network() -> PeerId {
+    key(1).peer_id()
+}
+
+/// A certificate chain of node `n`.
+pub fn chain(n: u8) -> Chain {
+    let grant = |name: &str| Grant {
+        not_before: TODAY - 86_400,
+        not_after: TODAY + 86_400,
+        core: false,
+        name: name.to_owned(),
+        labels: BTreeMap::new(),
+        prefixes: vec![GroupPrefix::ALL],
+    };
+    let issuer = key(2);
+    let issued = Certificate::sign(
+        Kind::Issuer,
+        network(),
+        issuer.peer_id(),
+        grant(""),
+        &key(1),
+    );
+    let node = key(n).peer_id();
+    let member = Certificate::sign(Kind::Node, network(), node, grant("node"), &issuer);
+    Chain::new(vec![issued.unwrap(), member.unwrap()]).unwrap()
+}
+
+/// Member `n` of the network; nodes 10 and 11 are made once.
+pub fn identity(n: u8) -> Identity {
+    static MADE: LazyLock<[Identity; 2]> =
+        LazyLock::new(|| [10, 11].map(|n| Identity::new(Arc::new(key(n)), network(), chain(n))));
+    MADE[usize::from(n - 10)].clone()
+}
+
+/// CRC32c, the checksum of SCTP (RFC 9260, appendix A).
+pub fn crc32c(bytes: &[u8]) -> u32 {
+    let step = |crc: u32, _| (crc >> 1) ^ (0x82F6_3B78 * (crc & 1));
+    let all = bytes.iter();
+    !all.fold(u32::MAX, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), step)
+    })
+}

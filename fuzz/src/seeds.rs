@@ -1,0 +1,299 @@
+//! What a corpus begins with: things as the project itself writes them, so that they cannot become stale.
+
+use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
+use std::path::Path;
+use std::time::Duration;
+
+use lcroute_engine::Filter;
+use lcroute_engine::control::{Batch, Element, Interest, Prefix};
+use lcroute_engine::header::DataHeader;
+use lcsync::block::BlockRef;
+use lcsync::tree::{Root, RootKind, Stream};
+use librecast::cert::{Grant, GroupPrefix, Token};
+use librecast::id::OriginId;
+use librecast::mld::{self, Query, Record, RecordType};
+use librecast::revocation::Revocation;
+
+use crate::{TODAY, chain, key};
+
+/// Writes the seeds of a target into its corpus, where there is one.
+pub fn write(target: &str) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("corpus")
+        .join(target);
+    if folder.is_dir() {
+        for (n, seed) in of(target).into_iter().enumerate() {
+            // without them it only takes longer
+            let _ = std::fs::write(folder.join(format!("seed-{n:02}")), seed);
+        }
+    }
+}
+
+fn of(target: &str) -> Vec<Vec<u8>> {
+    match target {
+        "certificates" => certificates(),
+        "datagrams" => datagrams(),
+        "dtls" => dtls(),
+        "engine" => engine(),
+        "engine_codecs" => [control(), vec![header()], vec![udp()]].concat(),
+        "lcagent" => lcagent_datagrams(),
+        "lcsync" => lcsync_blocks(),
+        "mld" => mld_packets(),
+        "sctp" => sctp(),
+        "settings" => settings(),
+        "signals" => signals(),
+        "srtp" => vec![
+            [&[0x80, 0xe0][..], &[7; 40]].concat(),
+            [&[0x81, 204, 0, 9][..], &[7; 40]].concat(),
+        ],
+        "stun" => lcroute_overlay::ask_address([7; 12]).into_iter().collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Pieces as [`crate::pieces`] finds them again, behind what a target begins with.
+fn input<const N: usize>(head: &[u8], pieces: [&[u8]; N]) -> Vec<u8> {
+    let mut input = head.to_vec();
+    for piece in pieces {
+        input.extend((piece.len() as u16).to_be_bytes());
+        input.extend(piece);
+    }
+    input
+}
+
+fn certificates() -> Vec<Vec<u8>> {
+    let chain = chain(10);
+    let revoked = key(12).peer_id();
+    let until = TODAY + 86_400;
+    let invitation = Grant {
+        not_before: TODAY,
+        not_after: TODAY + 3_600,
+        core: false,
+        name: String::new(),
+        labels: BTreeMap::new(),
+        prefixes: vec![GroupPrefix::ALL],
+    };
+    let urls = vec!["wss://signal.example.org".to_owned()];
+    let token = Token::invite(chain.issuer(), &key(2), invitation, urls).unwrap();
+    let by_issuer = Revocation::by_issuer(chain.issuer(), &key(2), revoked, TODAY, until);
+    let by_network = Revocation::by_network(&key(1), revoked, TODAY, until);
+    vec![
+        chain.encode(),
+        chain.node().as_bytes().to_vec(),
+        by_issuer.unwrap().as_bytes().to_vec(),
+        by_network.unwrap().as_bytes().to_vec(),
+        token.encode().as_bytes().to_vec(),
+        key(10).peer_id().to_string().into_bytes(),
+    ]
+}
+
+fn group(n: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 0, 0, n)
+}
+
+fn mld_packets() -> Vec<Vec<u8>> {
+    let host = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+    let source = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
+    let records = (1..=6).filter_map(RecordType::from_code);
+    let records: Vec<_> = records
+        .map(|kind| Record::new(kind, group(1), vec![source]))
+        .collect();
+    let query = Query {
+        group: Some(group(1)),
+        max_response: Duration::from_secs(1),
+        suppress_router_processing: false,
+        robustness: 2,
+        query_interval: Duration::from_secs(125),
+        sources: vec![source],
+        truncated: false,
+        version_1: false,
+    };
+    let v1 = [true, false].map(|done| mld::v1_packet(host, group(5), done));
+    let mut all = mld::report_packets(host, &records, 1_280);
+    all.extend(v1);
+    all.extend([mld::query_packet(host, &query), mld::query_message(&query)]);
+    all
+}
+
+fn control() -> Vec<Vec<u8>> {
+    let hello = Element::Hello {
+        incarnation: 1,
+        salt: 7,
+    };
+    let interest = Interest {
+        root: OriginId(1),
+        prefix: Prefix::group(group(1)),
+        wanted: Some(Filter::all()),
+        sending: true,
+    };
+    let mut batch = Batch::default();
+    batch.push(&hello);
+    batch.push(&Element::Interest(interest));
+    batch.finish().into_iter().map(Vec::from).collect()
+}
+
+fn header() -> Vec<u8> {
+    let header = DataHeader {
+        flags: 0,
+        hop_limit: 64,
+        root: OriginId(1),
+        origin: OriginId(2),
+        incarnation: 1,
+        sequence: 1,
+        key_epoch: 0,
+    };
+    [&header.encode()[..], &udp()].concat()
+}
+
+fn udp() -> Vec<u8> {
+    let mut packet = vec![0x60, 0, 0, 0, 0, 12, 17, 8];
+    packet.extend(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1).octets());
+    packet.extend(group(1).octets());
+    packet.extend([0x13, 0x88, 0x13, 0x88, 0, 12, 0, 0, 1, 2, 3, 4]);
+    packet
+}
+
+fn engine() -> Vec<Vec<u8>> {
+    let with = |what: u8, bytes: &[u8]| [&[what, 1][..], bytes].concat();
+    let (control, data, own) = (with(0, &control()[0]), with(1, &header()), with(2, &udp()));
+    let report = with(2, &mld_packets()[0]);
+    vec![input(&[], [&control, &report, &own, &data, &with(3, &[])])]
+}
+
+fn dtls() -> Vec<Vec<u8>> {
+    let alert = [21, 254, 253, 0, 0, 0, 0, 0, 0, 0, 9, 0, 2, 1, 0];
+    let record = [&[0, 0][..], &alert].concat();
+    (0..9)
+        .flat_map(|stage| {
+            [0, 1].map(|side| input(&[stage, side], [&[65, 0, 1], &[1, 10], &record]))
+        })
+        .collect()
+}
+
+fn sctp() -> Vec<Vec<u8>> {
+    let chunk = |kind: u8, flags: u8, value: &[u8]| {
+        let length = (value.len() as u16 + 4).to_be_bytes();
+        [&[0, kind, flags, length[0], length[1]][..], value].concat()
+    };
+    let chunks = [
+        chunk(0, 3, &[0, 0, 0, 1, 0, 1, 0, 0, 0, 0, 0, 53, 1, 2, 3, 4]),
+        chunk(1, 0, &[0, 0, 0, 9, 0, 1, 0, 0, 0, 9, 0, 9, 0, 0, 0, 1]),
+        chunk(
+            3,
+            0,
+            &[0, 0, 0, 1, 0, 1, 0, 0, 0, 1, 0, 1, 0, 2, 0, 3, 0, 0, 0, 9],
+        ),
+        chunk(4, 0, &[0, 1, 0, 8, 1, 2, 3, 4]),
+        chunk(6, 0, &[0, 12, 0, 8, 1, 2, 3, 4]),
+        chunk(7, 0, &[0, 0, 0, 1]),
+        chunk(8, 0, &[]),
+        chunk(9, 0, &[0, 1, 0, 8, 0, 1, 0, 0]),
+        chunk(10, 0, &[1, 2, 3, 4]),
+        chunk(
+            130,
+            0,
+            &[0, 13, 0, 18, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 1, 0, 0],
+        ),
+        chunk(192, 0, &[0, 0, 0, 9, 0, 1, 0, 1]),
+    ];
+    chunks
+        .iter()
+        .flat_map(|chunk| [0, 5].map(|mode| input(&[mode], [chunk, chunk])))
+        .collect()
+}
+
+fn signals() -> Vec<Vec<u8>> {
+    let mut description = vec![8];
+    description.extend(b"abcdefgh");
+    description.push(32);
+    description.extend([b'p'; 32]);
+    description.extend([7; 32]);
+    // lanes, one candidate: host, IPv4
+    description.extend([3, 1, 0, 4, 192, 0, 2, 9, 27, 88]);
+    let knock = [&[3, 1][..], &[0]].concat();
+    let offer = [&[3, 2, 0][..], &[5; 32], &description].concat();
+    let answer = [&[7, 3, 0][..], &[5; 32], &[6; 32], &description].concat();
+    let refusal = [3, 4, 1];
+    let all = |mode: u8| input(&[mode], [&knock, &offer, &answer, &refusal]);
+    let one = |mode: u8| input(&[mode], [&knock, &answer, &offer]);
+    vec![
+        all(0),
+        all(1),
+        one(0),
+        one(1),
+        input(&[0], [&knock, &knock]),
+    ]
+}
+
+fn datagrams() -> Vec<Vec<u8>> {
+    let stages = [0, 4, 8, 12, 16, 20, 24, 28, 32, 36, 40, 44];
+    let change = [1, 128, 1];
+    let cut = [2, 200, 0];
+    let stun = [
+        &[0, 0][..],
+        &lcroute_overlay::ask_address([7; 12]).unwrap_or_default(),
+    ]
+    .concat();
+    let all = |stage: u8, mode: u8| {
+        input(
+            &[mode, stage],
+            [&change, &cut, &stun, &[3, 9, 1, 2], &change],
+        )
+    };
+    stages
+        .into_iter()
+        .flat_map(|stage| (0..4).map(move |mode| all(stage, mode)))
+        .collect()
+}
+
+fn lcsync_blocks() -> Vec<Vec<u8>> {
+    let block = BlockRef::of(b"a block");
+    let stream = Stream {
+        length: 7,
+        depth: 0,
+        top: Some(block),
+    };
+    let root = Root {
+        kind: RootKind::File { executable: false },
+        entries: 0,
+        listing: Stream::default(),
+        content: stream,
+        incomplete: false,
+    };
+    let child = [
+        &[1, 0, 0, 7][..],
+        &block.hash.0,
+        &[0, 0, 0, 7],
+        &[0, 0, 0, 0, 0, 0, 0, 7],
+    ]
+    .concat();
+    let symbols = input(
+        &[0, 0, 8, 0],
+        [&[0x80, 0, 0, 0], &[0x80, 0, 0, 5], &[0, 0, 0, 1, 9]],
+    );
+    vec![root.encode(), child, symbols]
+}
+
+fn lcagent_datagrams() -> Vec<Vec<u8>> {
+    let job = lcagent::datagram::JobId([7; 8]);
+    let texts = [&b"role=db & !name=alpha"[..], b"systemctl restart *"];
+    let mut all = vec![
+        lcagent::datagram::hello(&key(10).peer_id()),
+        lcagent::part::ask(job, &[(0, 3)]),
+    ];
+    all.extend(texts.map(Vec::from));
+    all
+}
+
+fn settings() -> Vec<Vec<u8>> {
+    let texts = [
+        r#"{"cmd":"ping","node":"alpha","timeout_ms":9}"#,
+        r#"{"cmd":"announce","prefix":"ff1e:1::/32"}"#,
+        "name = \"alpha\"\nstate_dir = \"/s\"\n[tun]\nmode = \"tap\"\n[ice]\nport = 7\n[live]\nqueue_ms = 20\n",
+        "name = \"alpha\"\n[labels]\nrole = \"db\"\n[[allow]]\nkey = \"x\"\ncommands = [\"uptime\"]\n",
+        "10 MB",
+        "1h 30min",
+    ];
+    texts.map(Vec::from).to_vec()
+}
