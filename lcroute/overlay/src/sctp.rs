@@ -9,6 +9,7 @@
 //! | ABORT, ERROR | a cause is longer than its chunk: a panic |
 //! | FORWARD-TSN | it skips more than a window: one step of a loop for each TSN, 2^31 at most |
 //! | SACK | its gaps overlap: one step for each TSN of each gap |
+//! | those of a fixed form | they are longer: the stack reads what is left over as chunks |
 //! | DATA | it is of a stream that no channel of ours has, or far ahead of what has come: memory for each |
 //! | RE-CONFIG | always: channels end with their connection |
 
@@ -19,6 +20,10 @@ const INIT_ACK: u8 = 2;
 const SACK: u8 = 3;
 const ABORT: u8 = 6;
 const ERROR: u8 = 9;
+const SHUTDOWN: u8 = 7;
+const SHUTDOWN_ACK: u8 = 8;
+const COOKIE_ACK: u8 = 11;
+const SHUTDOWN_COMPLETE: u8 = 14;
 const RE_CONFIG: u8 = 130;
 const FORWARD_TSN: u8 = 192;
 
@@ -72,7 +77,12 @@ impl Watch {
             SACK => are_gaps_in_order(value)?,
             ABORT | ERROR => are_causes_whole(value),
             RE_CONFIG => false,
-            FORWARD_TSN => self.ahead(number(value, 0)?).is_some_and(|n| n < MAX_AHEAD),
+            FORWARD_TSN => {
+                let ahead = self.ahead(number(value, 0)?);
+                value.len().is_multiple_of(4) && ahead.is_some_and(|n| n < MAX_AHEAD)
+            }
+            SHUTDOWN => value.len() == 4,
+            SHUTDOWN_ACK | COOKIE_ACK | SHUTDOWN_COMPLETE => value.is_empty(),
             _ => true,
         })
     }
@@ -122,6 +132,11 @@ fn number(bytes: &[u8], at: usize) -> Option<u32> {
 fn are_gaps_in_order(sack: &[u8]) -> Option<bool> {
     let [high, low] = *sack.get(8..)?.first_chunk()?;
     let count = usize::from(u16::from_be_bytes([high, low]));
+    let [high, low] = *sack.get(10..)?.first_chunk()?;
+    let duplicates = usize::from(u16::from_be_bytes([high, low]));
+    if sack.len() != SACK_HEADER + 4 * (count + duplicates) {
+        return None;
+    }
     let gaps = sack.get(SACK_HEADER..SACK_HEADER + 4 * count)?;
     let (gaps, _) = gaps.as_chunks::<2>();
     let mut before = 0;
@@ -144,7 +159,7 @@ fn are_causes_whole(mut causes: &[u8]) -> bool {
             None => return false,
         }
     }
-    true
+    causes.is_empty()
 }
 
 #[cfg(test)]
@@ -275,6 +290,24 @@ mod tests {
             RE_CONFIG,
             &[0, 13, 0, 16, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1]
         ));
+    }
+
+    #[test]
+    fn nothing_hides_behind_a_chunk_of_a_fixed_form() {
+        let hidden = packet(&[(ERROR, &[0, 1, 255, 255])]).split_off(COMMON_HEADER);
+        let forms = [
+            (SHUTDOWN, vec![0; 4]),
+            (SHUTDOWN_ACK, vec![]),
+            (COOKIE_ACK, vec![]),
+            (SHUTDOWN_COMPLETE, vec![]),
+            (SACK, sack(1, &[[2, 3]])),
+        ];
+        for (kind, value) in forms {
+            let mut watch = watch(9);
+            assert!(admits(&mut watch, kind, &value), "{kind}");
+            let longer = [value, hidden.clone()].concat();
+            assert!(!admits(&mut watch, kind, &longer), "{kind}");
+        }
     }
 
     #[test]
