@@ -1163,7 +1163,10 @@ fn all_that_a_neighbour_may_want_comes_goes_and_comes_back_at_once() {
         b.says(2, &crowd(limit, wanted));
         b.exchange();
     }
-    assert_eq!(b.engine.snapshot().neighbors[0].interests, usize::from(limit));
+    assert_eq!(
+        b.engine.snapshot().neighbors[0].interests,
+        usize::from(limit)
+    );
     assert_eq!(b.drops("interest_refused"), 0);
 }
 

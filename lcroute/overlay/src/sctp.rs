@@ -10,6 +10,7 @@
 //! | FORWARD-TSN | it skips more than a window: one step of a loop for each TSN, 2^31 at most |
 //! | SACK | its gaps overlap: one step for each TSN of each gap |
 //! | those of a fixed form | they are longer: the stack reads what is left over as chunks |
+//! | INIT, INIT ACK, HEARTBEAT, HEARTBEAT ACK | their parameters do not fill them, or are of a kind that hides something: likewise |
 //! | DATA | it is of a stream that no channel of ours has, or far ahead of what has come: memory for each |
 //! | RE-CONFIG | always: channels end with their connection |
 
@@ -18,6 +19,8 @@ const DATA: u8 = 0;
 const INIT: u8 = 1;
 const INIT_ACK: u8 = 2;
 const SACK: u8 = 3;
+const HEARTBEAT: u8 = 4;
+const HEARTBEAT_ACK: u8 = 5;
 const ABORT: u8 = 6;
 const ERROR: u8 = 9;
 const SHUTDOWN: u8 = 7;
@@ -28,6 +31,15 @@ const RE_CONFIG: u8 = 130;
 const FORWARD_TSN: u8 = 192;
 
 const COMMON_HEADER: usize = 12;
+/// Before the parameters of an INIT.
+const INIT_HEADER: usize = 16;
+/// Kinds of parameters (RFC 9260, section 3.3; RFC 3758; RFC 4895).
+const HEARTBEAT_INFO: u16 = 1;
+const STATE_COOKIE: u16 = 7;
+const HMAC_ALGORITHMS: u16 = 0x8004;
+const FORWARD_TSN_SUPPORTED: u16 = 0xc000;
+/// Those from here on may be skipped by who does not know them: the stack does, by their length.
+const SKIPPED: u16 = 0x8000;
 /// Before the gaps of a SACK.
 const SACK_HEADER: usize = 12;
 /// How far ahead of what we have acknowledged a TSN may be. A side has at most 1 MiB under way, in messages of 80 bytes or more.
@@ -69,10 +81,14 @@ impl Watch {
                 let ahead = self.ahead(number(value, 0)?);
                 u16::from_be_bytes([high, low]) < MAX_STREAMS && ahead.is_none_or(|n| n < MAX_AHEAD)
             }
-            // the stack may count from elsewhere now
             INIT | INIT_ACK => {
+                // the stack may count from elsewhere now
                 self.acknowledged = None;
-                true
+                are_parameters_whole(value.get(INIT_HEADER..)?)
+            }
+            HEARTBEAT | HEARTBEAT_ACK => {
+                let [kind, length] = parameter(value)?;
+                kind == HEARTBEAT_INFO && usize::from(length) == value.len()
             }
             SACK => are_gaps_in_order(value)?,
             ABORT | ERROR => are_causes_whole(value),
@@ -146,6 +162,31 @@ fn are_gaps_in_order(sack: &[u8]) -> Option<bool> {
         before = bound;
         in_order
     }))
+}
+
+/// Kind and length of the first parameter.
+fn parameter(bytes: &[u8]) -> Option<[u16; 2]> {
+    let &[a, b, c, d] = bytes.first_chunk()?;
+    Some([u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])])
+}
+
+/// Whether the stack takes each parameter to be as long as it says, and all of them to fill the chunk.
+fn are_parameters_whole(mut rest: &[u8]) -> bool {
+    while let Some([kind, length]) = parameter(rest) {
+        let whole = match kind {
+            STATE_COOKIE => length >= 4,
+            FORWARD_TSN_SUPPORTED => length == 4,
+            HMAC_ALGORITHMS => length >= 4 && length.is_multiple_of(2),
+            kind => kind >= SKIPPED && length >= 4,
+        };
+        let length = usize::from(length);
+        if !whole || length > rest.len() {
+            return false;
+        }
+        // the last one may do without its padding
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    rest.is_empty()
 }
 
 fn are_causes_whole(mut causes: &[u8]) -> bool {
@@ -307,6 +348,54 @@ mod tests {
             assert!(admits(&mut watch, kind, &value), "{kind}");
             let longer = [value, hidden.clone()].concat();
             assert!(!admits(&mut watch, kind, &longer), "{kind}");
+        }
+    }
+
+    #[test]
+    fn nothing_hides_behind_parameters() {
+        let hidden = packet(&[(FORWARD_TSN, &[0x7f; 4])]).split_off(COMMON_HEADER);
+        let parameter = |kind: u16, value: &[u8]| {
+            let length = u16::try_from(value.len() + 4).unwrap();
+            [&kind.to_be_bytes()[..], &length.to_be_bytes(), value].concat()
+        };
+        let init = |parameters: &[u8]| [&[1; INIT_HEADER], parameters].concat();
+        let cookie = parameter(STATE_COOKIE, &[3; 32]);
+        let extensions = parameter(0x8008, &[130, 192]);
+        let padded = [
+            extensions.clone(),
+            vec![0; 2],
+            parameter(FORWARD_TSN_SUPPORTED, &[]),
+        ]
+        .concat();
+        for kind in [INIT, INIT_ACK] {
+            for good in [&[][..], &cookie, &extensions, &padded] {
+                assert!(admits(&mut watch(9), kind, &init(good)), "{kind} {good:?}");
+            }
+            for bad in [
+                hidden.clone(),
+                [cookie.clone(), hidden.clone()].concat(),
+                parameter(FORWARD_TSN_SUPPORTED, &hidden),
+                parameter(13, &[&[0; 12], &hidden[..]].concat()),
+                parameter(16, &[&[0; 8], &hidden[..]].concat()),
+                parameter(HMAC_ALGORITHMS, &[0, 1, 0]),
+                vec![0x80, 8, 0, 3],
+                vec![0x80, 8, 0, 9, 1],
+                vec![1, 2],
+            ] {
+                assert!(!admits(&mut watch(9), kind, &init(&bad)), "{kind} {bad:?}");
+            }
+            assert!(!admits(&mut watch(9), kind, &[1; INIT_HEADER - 1]));
+        }
+        let info = parameter(HEARTBEAT_INFO, &[5; 8]);
+        for kind in [HEARTBEAT, HEARTBEAT_ACK] {
+            assert!(admits(&mut watch(9), kind, &info));
+            assert!(!admits(
+                &mut watch(9),
+                kind,
+                &[info.clone(), hidden.clone()].concat()
+            ));
+            assert!(!admits(&mut watch(9), kind, &cookie));
+            assert!(!admits(&mut watch(9), kind, &[]));
         }
     }
 
