@@ -135,7 +135,7 @@ fn prefixes<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<GroupPrefix>, 
 }
 
 /// `[signal]`
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Signal {
     /// `ws://HOST:PORT` or `wss://HOST:PORT`; those of the token are used as well.
@@ -144,14 +144,23 @@ pub struct Signal {
     /// Serve as a backbone oneself.
     pub listen: Option<SocketAddr>,
     /// Most connections that a backbone takes from one IPv4 address or IPv6 /64.
-    pub per_address: Option<NonZeroU32>,
+    pub per_address: NonZeroU32,
+}
+
+impl Default for Signal {
+    fn default() -> Self {
+        Self {
+            servers: Vec::new(),
+            listen: None,
+            per_address: NonZeroU32::MIN.saturating_add(PER_ADDRESS as u32 - 1),
+        }
+    }
 }
 
 impl Signal {
-    /// The bound per address: of the command line, of the configuration, or the usual one.
+    /// The bound per address: of the command line, or of the configuration.
     pub fn per_address(&self, flag: Option<u32>) -> usize {
-        let given = flag.or(self.per_address.map(NonZeroU32::get));
-        given.map_or(PER_ADDRESS, |n| n as usize)
+        flag.unwrap_or(self.per_address.get()) as usize
     }
 }
 

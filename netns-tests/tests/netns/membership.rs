@@ -278,12 +278,7 @@ fn an_issuer_expels_nodes_and_tokens_without_the_networks_key() {
         })?;
         // never renewed: it stands on the token alone
         last.start()?;
-        eventually("d hears why", || {
-            let peers = last.peers()?;
-            let refused = |p: &Value| p["state"] == "refused" && p["reason"] != Value::Null;
-            ensure!(peers.iter().any(refused), "{peers:?}");
-            Ok(())
-        })?;
+        is_expelled(&last)?;
         ensure!(a.linked_with()?.is_empty(), "d has a link");
         Ok(())
     });
@@ -350,19 +345,122 @@ fn what_was_revoked_without_a_daemon_counts_when_it_runs() {
         let id = network.members[1].peer_id()?;
         network.members[0].stop()?;
         let founder = &network.members[0].host;
-        let unknown = founder.run("lcroute", &["revoke", "b"])?;
+        let unknown = founder.run("lcroute", &["revoke", "nobody"])?;
         ensure!(unknown.code == 2, "exit code {}", unknown.code);
-        let revoked = founder.run("lcroute", &["revoke", &id])?.success()?;
+        // by its name: the founder remembers who was there
+        let revoked = founder.run("lcroute", &["revoke", "b"])?.success()?;
         ensure!(revoked.stdout.contains(&id), "{}", revoked.stdout);
         network.members[0].start()?;
         let [a, b] = network.nodes()?;
-        eventually("b hears why", || {
-            let peers = b.peers()?;
-            let refused = |p: &Value| p["state"] == "refused" && p["reason"] != Value::Null;
-            ensure!(peers.iter().any(refused), "{peers:?}");
+        is_expelled(b)?;
+        ensure!(a.linked_with()?.is_empty(), "b has a link");
+        ensure!(a.peers()?.is_empty(), "the expelled leave `peers`");
+        ensure!(
+            members(&a.host)?.iter().all(|m| m["name"] != "b"),
+            "b is listed"
+        );
+        let doctor = b.host.ask("lcroute", &["doctor", "--json"])?;
+        let checks: Value = serde_json::from_str(&doctor.stdout)?;
+        let failed = |c: &Value| c["name"] == "certificate" && c["state"] == "fail";
+        let checks = checks["checks"].as_array().context("no checks")?;
+        ensure!(doctor.code == 1 && checks.iter().any(failed), "{checks:?}");
+        // the key is burnt, and said to be; with a new one, and a new token, it is another node
+        let url = network.backbone.url()?;
+        let token = a.host.run("lcroute", &["invite", "--signal", &url])?;
+        let token = token.success()?.stdout.trim().to_owned();
+        let again = b.host.run("lcroute", &["join", &token])?;
+        ensure!(again.code == NOT_PERMITTED, "exit code {}", again.code);
+        b.host.run("lcroute", &["leave"])?.success()?;
+        ensure!(!b.host.has_interface("lc0"), "the daemon still runs");
+        let left = b.host.run("lcroute", &["id"])?;
+        ensure!(left.code == NOT_PERMITTED, "exit code {}", left.code);
+        b.host
+            .run("lcroute", &["join", &token, "--name", "b"])?
+            .success()?;
+        network.members[1].start()?;
+        let [a, b] = network.nodes()?;
+        eventually("b is back as another node", || {
+            let linked = a.linked_with()?;
+            ensure!(
+                linked == [b.peer_id()?] && linked != [id.clone()],
+                "{linked:?}"
+            );
+            Ok(())
+        })
+    });
+}
+
+/// Waits until a node's daemon knows that it has been expelled.
+fn is_expelled(node: &Member) -> Result<()> {
+    eventually("the expelled node is told so", || {
+        let status = node.status()?;
+        ensure!(status["state"] == "expelled", "{status}");
+        Ok(())
+    })
+}
+
+/// The member of this name, as `of` lists it.
+fn named(of: &Member, name: &str, present: bool) -> Result<Value> {
+    let all = members(&of.host)?;
+    let is_meant = |m: &&Value| m["name"] == name && m["present"] == present;
+    let found = all.iter().find(is_meant).cloned();
+    found.with_context(|| format!("no {name}, present: {present}, in {all:?}"))
+}
+
+/// `lcroute members --json`
+fn members(host: &Host) -> Result<Vec<Value>> {
+    let members = host.ask("lcroute", &["members", "--json"])?.success()?;
+    Ok(serde_json::from_str(&members.stdout)?)
+}
+
+#[test]
+fn members_are_listed_when_they_are_away_and_two_of_one_name_are_told_apart() {
+    world("twins", |lab| {
+        let mut network = lab.network(lab.closed_hosts(&["a", "b", "c"])?)?;
+        let url = network.backbone.url()?;
+        let token = network.members[0]
+            .host
+            .run("lcroute", &["invite", "--signal", &url])?;
+        let token = token.success()?.stdout.trim().to_owned();
+        let spaced = ["join", &token, "--name", "my host"];
+        let spaced = network.members[2].host.run("lcroute", &spaced)?;
+        ensure!(spaced.code == 2, "exit code {}", spaced.code);
+        for twin in &network.members[1..] {
+            let join = ["join", &token, "--name", "twin"];
+            twin.host.run("lcroute", &join)?.success()?;
+        }
+        network.members[0].start()?;
+        network.members[1].start()?;
+        eventually("the first keeps the name", || {
+            named(&network.members[0], "twin", true).map(drop)
+        })?;
+        let last = named(&network.members[0], "twin", true)?["peer_id"].clone();
+        network.members[2].start()?;
+        eventually("the second gets one of its own", || {
+            named(&network.members[0], "twin-2", true).map(drop)?;
+            let own = network.members[2].status()?;
+            ensure!(own["name"] == "twin-2", "{own}");
             Ok(())
         })?;
-        ensure!(a.linked_with()?.is_empty(), "b has a link");
+        network.members[1].stop()?;
+        let founder = &network.members[0];
+        eventually("who has gone is still listed", || {
+            let gone = named(founder, "twin", false)?;
+            ensure!(gone["peer_id"] == last, "{gone}");
+            Ok(())
+        })?;
+        founder
+            .host
+            .run("lcroute", &["revoke", "twin"])?
+            .success()?;
+        eventually("the expelled is listed no more", || {
+            let all = members(&founder.host)?;
+            ensure!(all.iter().all(|m| m["peer_id"] != last), "{all:?}");
+            ensure!(all.iter().any(|m| m["name"] == "twin-2"), "{all:?}");
+            Ok(())
+        })?;
+        let issuer = founder.host.run("lcroute", &["leave"])?;
+        ensure!(issuer.code == NOT_PERMITTED, "exit code {}", issuer.code);
         Ok(())
     });
 }
