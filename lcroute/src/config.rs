@@ -48,6 +48,7 @@ pub struct Config {
 #[serde(deny_unknown_fields, default)]
 pub struct Tun {
     /// Interface name.
+    #[serde(deserialize_with = "interface_name")]
     pub name: String,
     /// `tun` or `tap`.
     pub mode: TunMode,
@@ -70,6 +71,12 @@ impl Default for Tun {
             offload: true,
         }
     }
+}
+
+fn interface_name<'de, D: serde::Deserializer<'de>>(d: D) -> Result<String, D::Error> {
+    let name = String::deserialize(d)?;
+    crate::tun::check_name(&name).map_err(serde::de::Error::custom)?;
+    Ok(name)
 }
 
 fn mtu<'de, D: serde::Deserializer<'de>>(d: D) -> Result<u16, D::Error> {

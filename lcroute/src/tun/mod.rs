@@ -116,17 +116,21 @@ impl fmt::Display for Prefix {
     }
 }
 
+/// Refuses what the kernel would not take for the name of an interface.
+pub fn check_name(name: &str) -> Result<(), Error> {
+    // "%d" makes the kernel choose a number; "all" and "default" are not interfaces in /proc.
+    let byte = |byte: u8| byte.is_ascii_graphic() && !b"/%:".contains(&byte);
+    let reserved = ["all", "default", ".", ".."].contains(&name);
+    if !(1..=15).contains(&name.len()) || !name.bytes().all(byte) || reserved {
+        return Err(Error::Name { name: name.into() });
+    }
+    Ok(())
+}
+
 impl Settings {
     /// Refuses what the kernel would take for something else or would refuse without a reason.
     fn check(&self) -> Result<(), Error> {
-        // "%d" makes the kernel choose a number; "all" and "default" are not interfaces in /proc.
-        let byte = |byte: u8| byte.is_ascii_graphic() && !b"/%:".contains(&byte);
-        let reserved = ["all", "default", ".", ".."].contains(&self.name.as_str());
-        if !(1..=15).contains(&self.name.len()) || !self.name.bytes().all(byte) || reserved {
-            return Err(Error::Name {
-                name: self.name.clone(),
-            });
-        }
+        check_name(&self.name)?;
         if self.mtu < MIN_MTU {
             return Err(Error::Mtu { mtu: self.mtu });
         }

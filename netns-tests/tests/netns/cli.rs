@@ -13,6 +13,9 @@ fn wrong_usage_ends_with_2() {
             &["frobnicate"][..],
             &["run", "--frobnicate"],
             &["listen", "fe80::1"],
+            &["listen", "224.0.0.1"],
+            &["listen", "ff02::1"],
+            &["init", "--name", "my host"],
             &["invite", "--ttl", "x"],
         ] {
             exits(&host, args, 2, "")?;
@@ -50,6 +53,7 @@ fn a_configuration_error_names_file_line_and_key() {
             ("name = \"a\"\n\n[tun]\nmood = \"tap\"\n", "4", "mood"),
             ("[tun]\nmode = \"tape\"\n", "2", "mode"),
             ("[signal]\nservers = [\"http://x\"]\n", "2", "servers"),
+            ("[tun]\nname = \"lc0/1\"\n", "2", "name"),
             ("[tun\n", "1", ""),
         ] {
             host.write("lcroute.toml", content)?;
@@ -90,12 +94,14 @@ fn listen_prints_what_say_says_and_from_whom() {
         eventually("both print the text and the sender", || {
             let heard = plain.stdout();
             ensure!(
-                heard.contains(&from) && heard.contains("hello over there"),
+                heard.contains(&format!("{from} (a)  hello over there")),
                 "{heard}"
             );
             let heard: serde_json::Value = serde_json::from_str(&json.stdout())?;
             ensure!(
-                heard["from"] == from && heard["text"] == "hello over there",
+                heard["from"] == from
+                    && heard["name"] == "a"
+                    && heard["text"] == "hello over there",
                 "{heard}"
             );
             Ok(())
@@ -104,6 +110,55 @@ fn listen_prints_what_say_says_and_from_whom() {
             let code = listener.stop()?;
             ensure!(code == 0, "listen ended with {code}: {}", listener.stderr());
         }
+        Ok(())
+    });
+}
+
+#[test]
+fn say_and_listen_tell_what_sockets_cannot_see() {
+    world("told", |lab| {
+        let mut network = lab.closed_network(["a", "b"])?;
+        let [a, b] = network.nodes()?;
+        let unheard = a
+            .host
+            .run("lcroute", &["say", "ff1e::43", "hello"])?
+            .success()?;
+        let said = "nobody listens to ff1e::43";
+        ensure!(unheard.stderr.contains(said), "{}", unheard.stderr);
+        let mut listener = b.host.spawn("lcroute", &["listen", "ff1e::43"])?;
+        a.wait_wanted("ff1e::43", b)?;
+        let heard = a
+            .host
+            .run("lcroute", &["say", "ff1e::43", "hello"])?
+            .success()?;
+        ensure!(heard.stderr.is_empty(), "{}", heard.stderr);
+        listener.stop()?;
+        b.host.close_everywhere()?;
+        b.host.run("lcroute", &["reload"])?.success()?;
+        eventually("the firewall is in the way", || {
+            let status = b.status()?;
+            ensure!(status["inbound"] == "blocked", "{status}");
+            Ok(())
+        })?;
+        let mut listener = b.host.spawn("lcroute", &["listen", "ff1e::43"])?;
+        eventually("listen shows the rule", || {
+            let told = listener.stderr();
+            ensure!(
+                told.contains("nft insert rule") && told.contains("\"lc0\""),
+                "{told}"
+            );
+            Ok(())
+        })?;
+        listener.stop()?;
+        network.members[1].stop()?;
+        let alone = network.members[1]
+            .host
+            .run("lcroute", &["say", "ff1e::43", "hello"])?;
+        ensure!(
+            alone.stderr.contains("no daemon answers"),
+            "{}",
+            alone.stderr
+        );
         Ok(())
     });
 }
