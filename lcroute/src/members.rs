@@ -4,12 +4,13 @@
 //! `lcroute revoke NAME` finds him, and an issuer gives no name twice. Only verified certificates come into it.
 
 use std::collections::BTreeMap;
-use std::net::Ipv6Addr;
 
 use librecast::cert::{CLOCK_SKEW, KeysAbove, MAX_NAME, Member};
 use librecast::id::{NetworkId, NodeAddresses, PeerId};
 use librecast::revocation::Revocation;
 use serde::{Deserialize, Serialize};
+
+use crate::status::KnownMember;
 
 /// Most that are kept, as many as a network has routers; who has been away longest makes room.
 const MAX_MEMBERS: usize = 4_096;
@@ -29,25 +30,6 @@ struct Known {
     last_seen: u64,
     /// What its membership stands on: it ends with one of them.
     keys: KeysAbove,
-}
-
-/// One element of `members --json`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Row {
-    /// Who it is.
-    pub peer_id: PeerId,
-    /// Its name.
-    pub name: String,
-    /// Its address on the network.
-    pub address: Ipv6Addr,
-    /// Labels of its certificate.
-    pub labels: BTreeMap<String, String>,
-    /// Whether it can be reached now.
-    pub present: bool,
-    /// Unix seconds; now, where it is present.
-    pub last_seen: u64,
-    /// When its certificate ends, Unix seconds.
-    pub not_after: u64,
 }
 
 /// The members that this node has seen, this node among them.
@@ -172,10 +154,10 @@ impl Members {
         network: &NetworkId,
         is_present: impl Fn(&PeerId) -> bool,
         now: u64,
-    ) -> Vec<Row> {
+    ) -> Vec<KnownMember> {
         let row = |k: &Known| {
             let present = is_present(&k.peer_id);
-            Row {
+            KnownMember {
                 peer_id: k.peer_id,
                 name: k.name.clone(),
                 address: NodeAddresses::derive(network, &k.peer_id).address,
@@ -185,7 +167,7 @@ impl Members {
                 not_after: k.not_after,
             }
         };
-        let mut rows: Vec<Row> = self.known.values().map(row).collect();
+        let mut rows: Vec<KnownMember> = self.known.values().map(row).collect();
         rows.sort_by(|a, b| (&a.name, a.peer_id).cmp(&(&b.name, b.peer_id)));
         rows
     }

@@ -1,4 +1,4 @@
-//! The shapes of `status --json`, `peers --json`, `groups --json` and `routes --json`.
+//! The shapes of `status --json`, `peers --json`, `groups --json`, `routes --json` and `members --json`.
 
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
@@ -176,6 +176,25 @@ pub struct Route {
     pub cost: u32,
     /// Links that the node has, as far as it is known here.
     pub links: u16,
+}
+
+/// One element of `members --json`: a node that has been seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownMember {
+    /// Who it is.
+    pub peer_id: PeerId,
+    /// Its name.
+    pub name: String,
+    /// Its address on the network.
+    pub address: Ipv6Addr,
+    /// Labels of its certificate.
+    pub labels: BTreeMap<String, String>,
+    /// Whether it can be reached now.
+    pub present: bool,
+    /// Unix seconds; now, where it is present.
+    pub last_seen: u64,
+    /// When its certificate ends, Unix seconds.
+    pub not_after: u64,
 }
 
 /// The answer to a ping.

@@ -22,9 +22,9 @@ use super::{hint, print_line};
 use crate::config::Config;
 use crate::control::Request;
 use crate::control::client::Client;
-use crate::members::Row;
 use crate::settings::Common;
 use crate::state::{Identity, Membership, StateDir, unix_now};
+use crate::status::KnownMember;
 
 /// An issuer, and the founding node's own membership, last ten years.
 pub const FOUNDER_TTL: u64 = 10 * 365 * 86_400;
@@ -338,7 +338,7 @@ pub fn members(common: &Common, config: &Config) -> anyhow::Result<Exit> {
 }
 
 /// From the daemon, or, without one, what it has left on disk.
-pub fn known_members(common: &Common, config: &Config) -> anyhow::Result<Vec<Row>> {
+pub fn known_members(common: &Common, config: &Config) -> anyhow::Result<Vec<KnownMember>> {
     match Client::connect_if_running(&common.control_to_ask(config))? {
         Some(mut client) => client.ask(&Request::Members),
         None => {
@@ -351,9 +351,9 @@ pub fn known_members(common: &Common, config: &Config) -> anyhow::Result<Vec<Row
     }
 }
 
-fn members_text(rows: &[Row], now: u64) -> String {
+fn members_text(rows: &[KnownMember], now: u64) -> String {
     let mut text = format!(
-        "{:<16} {:<12} {:<10} {:<40} {:<53} {}\n",
+        "{:<16} {:<14} {:<14} {:<40} {:<53} {}\n",
         "NAME", "LAST SEEN", "EXPIRES", "ADDRESS", "PEER", "LABELS"
     );
     for r in rows {
@@ -367,7 +367,7 @@ fn members_text(rows: &[Row], now: u64) -> String {
         };
         let labels: Vec<_> = r.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
         text += &format!(
-            "{:<16} {seen:<12} {expires:<10} {:<40} {:<53} {}\n",
+            "{:<16} {seen:<14} {expires:<14} {:<40} {:<53} {}\n",
             r.name,
             r.address.to_string(),
             r.peer_id.to_string(),

@@ -13,10 +13,10 @@ use super::{hint, print_line};
 use crate::config::Config;
 use crate::control::Request;
 use crate::control::client::Client;
-use crate::members::Row;
 use crate::revocations;
 use crate::settings::Common;
 use crate::state::{Identity, StateDir, unix_now};
+use crate::status::KnownMember;
 
 /// Who shall be out.
 #[derive(Debug)]
@@ -94,9 +94,9 @@ fn key_of(
 }
 
 /// The member of this name or address, whether it is there or not.
-fn find(members: &[Row], node: &str) -> anyhow::Result<PeerId> {
+fn find(members: &[KnownMember], node: &str) -> anyhow::Result<PeerId> {
     let address = node.parse::<Ipv6Addr>().ok();
-    let meant = |r: &&Row| r.name == node || Some(r.address) == address;
+    let meant = |r: &&KnownMember| r.name == node || Some(r.address) == address;
     let found: Vec<_> = members.iter().filter(meant).collect();
     match found.as_slice() {
         [row] => Ok(row.peer_id),

@@ -17,7 +17,7 @@ pub enum Request {
     Groups,
     /// A list of [`crate::status::Route`].
     Routes,
-    /// A list of [`crate::members::Row`].
+    /// A list of [`crate::status::KnownMember`].
     Members,
     /// One message to a node and back: [`crate::status::Pong`].
     Ping {

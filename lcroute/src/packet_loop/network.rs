@@ -20,12 +20,12 @@ use super::answers::reply;
 use crate::announcements::Announcements;
 use crate::control::{Answer, MAX_PING};
 use crate::keeper::Keep;
-use crate::members::{self, Members};
+use crate::members::Members;
 use crate::ping::{ECHO_LEN, Pings};
 use crate::renewal::{Registry, Renewal, Renewer};
 use crate::revocations::{self, Revocations};
 use crate::state::unix_now;
-use crate::status::{Pong, Route, find};
+use crate::status::{KnownMember, Pong, Route, find};
 
 /// The list of members goes to disk this often at most, if it has changed.
 const WRITE_MEMBERS: Duration = Duration::from_secs(60);
@@ -409,7 +409,7 @@ impl PacketLoop {
     }
 
     /// `{"cmd": "members"}`
-    pub(super) fn members(&self) -> Vec<members::Row> {
+    pub(super) fn members(&self) -> Vec<KnownMember> {
         let p = &self.parts;
         let present: BTreeSet<PeerId> = p.network.reachable.values().copied().collect();
         let is_present = |peer: &PeerId| *peer == p.member.peer || present.contains(peer);
