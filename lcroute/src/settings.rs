@@ -50,7 +50,7 @@ impl Common {
     pub fn state_dir(&self, config: &Config) -> StateDir {
         let default = || match (
             is_root(),
-            std::env::var_os("XDG_STATE_HOME"),
+            folder("XDG_STATE_HOME"),
             std::env::var_os("HOME"),
         ) {
             (false, Some(dir), _) => PathBuf::from(dir).join("lcroute"),
@@ -77,7 +77,7 @@ impl Common {
 
     /// Where the daemon answers.
     pub fn control(&self, config: &Config) -> PathBuf {
-        let default = || match (is_root(), std::env::var_os("XDG_RUNTIME_DIR")) {
+        let default = || match (is_root(), folder("XDG_RUNTIME_DIR")) {
             (false, Some(dir)) => PathBuf::from(dir).join("lcroute/control.sock"),
             _ => PathBuf::from(SYSTEM_CONTROL),
         };
@@ -86,6 +86,11 @@ impl Common {
             .or_else(|| config.control.clone())
             .unwrap_or_else(default)
     }
+}
+
+/// A folder that the environment names; an empty variable is none (XDG base directories).
+fn folder(variable: &str) -> Option<std::ffi::OsString> {
+    std::env::var_os(variable).filter(|folder| !folder.is_empty())
 }
 
 fn is_root() -> bool {
