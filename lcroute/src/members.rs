@@ -25,11 +25,26 @@ struct Known {
     labels: BTreeMap<String, String>,
     /// When its certificate ends, Unix seconds.
     not_after: u64,
-    /// When it was first and last there, Unix seconds.
-    first_seen: u64,
+    /// Counts up in the order in which they were first seen: of two of one name the earlier keeps it.
+    number: u64,
+    /// Unix seconds.
     last_seen: u64,
     /// What its membership stands on: it ends with one of them.
     keys: KeysAbove,
+}
+
+impl Known {
+    fn new(peer_id: PeerId, number: u64) -> Self {
+        Self {
+            peer_id,
+            name: String::new(),
+            labels: BTreeMap::new(),
+            not_after: 0,
+            number,
+            last_seen: 0,
+            keys: KeysAbove::default(),
+        }
+    }
 }
 
 /// The members that this node has seen, this node among them.
@@ -65,15 +80,10 @@ impl Members {
 
     /// `member` is there, or was until now.
     pub fn note(&mut self, member: &Member, now: u64) {
-        let known = self.known.entry(member.peer).or_insert_with(|| Known {
-            peer_id: member.peer,
-            name: String::new(),
-            labels: BTreeMap::new(),
-            not_after: 0,
-            first_seen: now,
-            last_seen: now,
-            keys: KeysAbove::default(),
-        });
+        let last = self.known.values().map(|k| k.number).max();
+        let next = last.map_or(0, |n| n.saturating_add(1));
+        let known = self.known.entry(member.peer);
+        let known = known.or_insert_with(|| Known::new(member.peer, next));
         known.name.clone_from(&member.name);
         known.labels.clone_from(&member.labels);
         known.not_after = member.not_after;
@@ -120,12 +130,12 @@ impl Members {
     /// earlier is called so.
     #[must_use]
     pub fn free_name(&self, peer: &PeerId, name: &str, now: u64) -> String {
-        let since = self.known.get(peer).map_or(u64::MAX, |k| k.first_seen);
+        let own = self.known.get(peer).map_or(u64::MAX, |k| k.number);
         let is_taken = |name: &str| {
             self.known.values().any(|other| {
                 other.peer_id != *peer
                     && other.name.eq_ignore_ascii_case(name)
-                    && (other.first_seen, other.peer_id) < (since, *peer)
+                    && (other.number, other.peer_id) < (own, *peer)
                     && other.not_after.saturating_add(CLOCK_SKEW) >= now
             })
         };
@@ -225,8 +235,9 @@ mod tests {
     fn the_later_of_two_nodes_of_one_name_gets_a_number() {
         let mut members = Members::default();
         let [first, second, third] = [1, 2, 3].map(|seed| member(seed, "beta"));
+        // within one second
         members.note(&first, NOW);
-        members.note(&second, NOW + 1);
+        members.note(&second, NOW);
         let name = |m: &Members, of: &Member| m.free_name(&of.peer, "beta", NOW + 9);
         assert_eq!(name(&members, &first), "beta");
         assert_eq!(name(&members, &second), "beta-2");
