@@ -26,6 +26,8 @@ const VERSION: u8 = 1;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Bounds of the pause between two rounds.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3_600));
+/// The first pause of a new member, doubled each time: the issuer may have been asked before it knew of it.
+const FIRST_PAUSE: Duration = Duration::from_secs(2);
 /// The pause of a node whose time is over, and of one whose issuers have no more to give.
 const PAUSE_EXPIRED: Duration = Duration::from_secs(60);
 /// Clocks of hosts jump: the time left is looked at this often at least.
@@ -145,6 +147,8 @@ pub struct Renewal {
     waiting: Option<(OriginId, u64)>,
     /// The issuers of this round have no more to give.
     no_gain: bool,
+    /// Rounds of a new member without a certificate.
+    fruitless: u32,
 }
 
 impl Renewal {
@@ -166,6 +170,7 @@ impl Renewal {
             asked: Vec::new(),
             waiting: None,
             no_gain: false,
+            fruitless: 0,
         }
     }
 
@@ -263,6 +268,11 @@ impl Renewal {
             0 => PAUSE_EXPIRED,
             left => Duration::from_millis(left.saturating_mul(100)),
         };
+        let pause = match self.chain.invitation() {
+            Some(_) => pause.min(FIRST_PAUSE * 2_u32.pow(self.fruitless.min(11))),
+            None => pause,
+        };
+        self.fruitless = self.fruitless.saturating_add(1);
         let jitter = 750 + (self.next_random() % 500) as u32;
         self.due = now + pause.clamp(PAUSE.0, PAUSE.1) * jitter / 1_000;
         self.end_round();
@@ -652,6 +662,25 @@ mod tests {
         // from then on it renews as all others do
         let (s, _, _) = w.wait(1, &[ISSUER]);
         assert!(s > 5 * WEEK, "{s}");
+    }
+
+    #[test]
+    fn a_new_member_that_is_not_answered_asks_again_within_seconds_and_then_less_often() {
+        let certificate = issuer_certificate(NOW + 100 * WEEK);
+        let token = Token::invite(&certificate, &key(2), grant(NOW + WEEK), vec![]).unwrap();
+        let joined = token.join(key(3).peer_id(), "node", NOW).unwrap();
+        let mut w = world(NOW + 100 * WEEK);
+        w.node = Renewal::new(key(3), network(), joined, 1, w.start);
+        let mut asked = Vec::new();
+        let mut s = 1;
+        for _ in 0..14 {
+            let (at, _, _) = w.wait(s, &[ISSUER]);
+            asked.push(at);
+            s = at + 1;
+        }
+        assert!(asked[1] <= 10 && asked[2] <= 25, "{asked:?}");
+        let last = asked[13] - asked[12];
+        assert!((2_000..5_000).contains(&last), "an hour at most: {asked:?}");
     }
 
     #[test]
