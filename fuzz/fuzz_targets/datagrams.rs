@@ -52,9 +52,9 @@ fn collect(nodes: &mut [Node; 2], a: usize, now: Instant) {
     while let Some(event) = nodes[a].overlay.poll_event() {
         match event {
             Event::Signal { bytes, .. } => {
-                nodes[1 - a]
-                    .overlay
-                    .handle_signal(CARRIER, None, &bytes, now);
+                let from = nodes[a].overlay.peer_id();
+                let other = &mut nodes[1 - a].overlay;
+                other.handle_signal(CARRIER, from, &bytes, now);
             }
             Event::LinkUp { link, .. } => nodes[a].link = Some(link),
             Event::LinkDown { .. } => nodes[a].link = None,

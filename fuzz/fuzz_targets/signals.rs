@@ -83,7 +83,7 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("signals"), |data: &[u8]| {
                 our_box.seal(&mut OsRng, w.as_slice()).unwrap()
             }
         };
-        overlay.handle_signal(CARRIER, None, &sealed, now);
+        overlay.handle_signal(CARRIER, key(peer).peer_id(), &sealed, now);
         if overlay.poll_timeout().is_some_and(|at| at <= now) {
             overlay.handle_timeout(now);
         }

@@ -38,6 +38,7 @@ pub fn chain(n: u8) -> Chain {
     let grant = |name: &str| Grant {
         not_before: TODAY - 86_400,
         not_after: TODAY + 86_400,
+        renew_for: 0,
         core: false,
         name: name.to_owned(),
         labels: BTreeMap::new(),

@@ -69,6 +69,7 @@ fn certificates() -> Vec<Vec<u8>> {
     let invitation = Grant {
         not_before: TODAY,
         not_after: TODAY + 3_600,
+        renew_for: 0,
         core: false,
         name: String::new(),
         labels: BTreeMap::new(),
