@@ -86,6 +86,15 @@ fn listen_prints_what_say_says_and_from_whom() {
         let [a, b] = network.nodes()?;
         let mut plain = b.host.spawn("lcroute", &["listen", "ff1e::42"])?;
         let mut json = b.host.spawn("lcroute", &["listen", "ff1e::42", "--json"])?;
+        eventually("both listen", || {
+            let joined = b.host.run("ip", &["-6", "maddr", "show", "dev", "lc0"])?;
+            ensure!(
+                joined.stdout.contains("ff1e::42 users 2"),
+                "{}",
+                joined.stdout
+            );
+            Ok(())
+        })?;
         a.wait_wanted("ff1e::42", b)?;
         a.host
             .run("lcroute", &["say", "ff1e::42", "hello over there"])?
