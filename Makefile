@@ -3,6 +3,8 @@
 #   make test    all tests, those in network namespaces included
 # Both set up what is missing first, or say what to install. And to measure:
 #   make bench   lcroute on this machine; ARGS="--through lcroute,relay" beside the limit (docs/benchmarks.md)
+# What takes too long for that, rough days and minutes of load:
+#   make test-all
 # And to look for inputs that nobody thought of:
 #   make fuzz    all that is read from outside, SECONDS=90 in all
 
@@ -14,7 +16,7 @@ PROGRAMS = lcroute lcsync lcagent
 # tests on plain LANs: offloads of lc0 make no difference there
 WITHOUT_LC0 = lcsync_failures lcsync_hostile lcsync_keys lcsync_lan lcsync_mld the_lab
 
-.PHONY: demo test bench fuzz reference setup install
+.PHONY: demo test test-all bench fuzz reference setup install
 
 demo:
 	netns-tests/setup demo
@@ -25,6 +27,10 @@ test:
 	netns-tests/setup test
 	cargo test --workspace $(ARGS)
 	NETNS_OFFLOAD=off cargo test --workspace --test netns $(ARGS) -- $(WITHOUT_LC0:%=--skip %::)
+
+# what `make test` leaves out for its length, one at a time
+test-all: test
+	cargo test --workspace --test netns $(ARGS) -- --ignored --nocapture --test-threads 1 chaos::
 
 # what docs/reference.md says is what the programs say; a test fails while it is not
 reference:

@@ -21,7 +21,7 @@ use crate::commands::print_line;
 use crate::config::{Config, Policy, Topology, TunMode};
 use crate::control::server::ControlSocket;
 use crate::inbox::{End, Inbox};
-use crate::keeper::Keeper;
+use crate::keeper::{Keep, Keeper};
 use crate::packet_loop::{Network, NetworkStart, PacketLoop, Parts};
 use crate::services::HostServices;
 use crate::settings::{Common, Overrides};
@@ -128,6 +128,7 @@ fn assemble(
     let control = ControlSocket::bind(&common.control(config))?;
     let waker = Waker::new()?;
     let moved = Arc::new(Notify::new());
+    let path_changed = Arc::new(Notify::new());
     let (inbox, messages, reloads) = Inbox::new(waker.clone());
     let (outbox, sealed) = mpsc::channel(OUTBOX);
     let socket = udp::Socket::open(config.ice.port)
@@ -138,6 +139,10 @@ fn assemble(
     let mut members = state.members();
     members.note(&identity.member, unix_now());
     let (keep, kept) = mpsc::unbounded_channel();
+    let incarnation = state.next_incarnation()?;
+    if !incarnation.is_stored {
+        keep.send(Keep::Incarnation(incarnation.number))?;
+    }
     let overlay = Overlay::new(
         OverlayConfig {
             identity: OverlayIdentity::new(key.clone(), network, identity.chain.clone()),
@@ -157,7 +162,7 @@ fn assemble(
     let engine = Engine::new(
         lcroute_engine::Config {
             member: identity.member.clone(),
-            incarnation: state.next_incarnation()?,
+            incarnation: incarnation.number,
             mtu: config.tun.mtu,
             link_scope_groups: config.network.link_scope_groups.clone(),
             chain: identity.chain.encode().into(),
@@ -200,6 +205,7 @@ fn assemble(
         reloads,
         sealed,
         moved: moved.clone(),
+        path_changed: path_changed.clone(),
         control,
         signals,
         backbone,
@@ -233,6 +239,7 @@ fn assemble(
         outbox,
         waker,
         moved,
+        path_changed,
         member: identity.member,
         network: Network::new(network_start, now),
         interfaces: config.ice.interfaces.clone(),

@@ -1,19 +1,25 @@
 //! What the daemon learns and must not forget: written to the state directory by the slow side, because a
-//! disk may take its time.
+//! disk may take its time. What a full one did not take is tried again.
+
+use std::time::Duration;
 
 use librecast::cert::Chain;
 use librecast::revocation::Revocation;
 use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
 
 use crate::revocations::Revocations;
 use crate::state::{Membership, StateDir, unix_now};
+
+/// What could not be written is tried again after so long. Chosen: once a minute fills no journal.
+const RETRY: Duration = Duration::from_secs(60);
 
 /// Something to keep.
 #[derive(Debug)]
 pub enum Keep {
     /// This node's renewed certificates.
     Chain(Chain),
-    /// An earlier run of this node went by this incarnation: the next goes by a later one.
+    /// A run of this node goes, or went, by this incarnation: the next goes by a later one.
     Incarnation(u32),
     /// Somebody has been expelled.
     Revocation(Box<Revocation>),
@@ -28,6 +34,24 @@ pub struct Keeper {
     membership: Membership,
     revocations: Revocations,
     queue: mpsc::UnboundedReceiver<Keep>,
+    unwritten: Unwritten,
+    retry_at: Instant,
+}
+
+/// What is to be written.
+#[derive(Debug, Default)]
+struct Unwritten {
+    membership: bool,
+    incarnation: Option<u32>,
+    revocations: bool,
+    members: Option<String>,
+}
+
+impl Unwritten {
+    fn is_empty(&self) -> bool {
+        let files = self.membership || self.revocations;
+        !files && self.incarnation.is_none() && self.members.is_none()
+    }
 }
 
 impl Keeper {
@@ -44,44 +68,67 @@ impl Keeper {
             membership,
             revocations,
             queue,
+            unwritten: Unwritten::default(),
+            retry_at: Instant::now(),
         }
     }
 
-    /// The next thing to keep; none once there can be no more.
-    pub async fn next(&mut self) -> Option<Keep> {
-        self.queue.recv().await
-    }
-
-    /// Writes `first` and whatever waits behind it: each file once.
-    pub fn keep(&mut self, first: Option<Keep>) {
-        let (mut renewed, mut expelled, mut members) = (None, false, None);
-        let mut next = first.or_else(|| self.queue.try_recv().ok());
-        while let Some(keep) = next {
-            match keep {
-                Keep::Chain(chain) => renewed = Some(chain),
-                Keep::Incarnation(used) => complain(self.state.store_incarnation(used)),
-                Keep::Revocation(r) => expelled |= self.revocations.add(*r, unix_now()),
-                Keep::Members(text) => members = Some(text),
+    /// Waits for something to keep; false once there can be no more.
+    pub async fn next(&mut self) -> bool {
+        let next = self.queue.recv();
+        let next = if self.unwritten.is_empty() {
+            next.await
+        } else {
+            match timeout_at(self.retry_at, next).await {
+                Ok(next) => next,
+                Err(_) => return true,
             }
-            next = self.queue.try_recv().ok();
+        };
+        let there_is_more = next.is_some();
+        next.into_iter().for_each(|keep| self.note(keep));
+        there_is_more
+    }
+
+    fn note(&mut self, keep: Keep) {
+        match keep {
+            Keep::Chain(chain) => {
+                self.membership = self.membership.renewed(&chain);
+                self.unwritten.membership = true;
+            }
+            Keep::Incarnation(used) => self.unwritten.incarnation = Some(used),
+            Keep::Revocation(r) => {
+                self.unwritten.revocations |= self.revocations.add(*r, unix_now());
+            }
+            Keep::Members(text) => self.unwritten.members = Some(text),
         }
-        if let Some(chain) = renewed {
-            self.membership = self.membership.renewed(&chain);
-            complain(self.state.store_membership(&self.membership));
+    }
+
+    /// Writes what has come, each file once, and what could not be written before.
+    pub fn write(&mut self) {
+        while let Ok(keep) = self.queue.try_recv() {
+            self.note(keep);
         }
-        if expelled {
-            complain(self.state.store_revocations(&self.revocations));
+        self.retry_at = Instant::now() + RETRY;
+        let (state, unwritten) = (&self.state, &mut self.unwritten);
+        if unwritten.membership {
+            unwritten.membership = !is_kept(state.store_membership(&self.membership));
         }
-        if let Some(text) = members {
-            complain(self.state.store_members(&text));
+        if unwritten.revocations {
+            unwritten.revocations = !is_kept(state.store_revocations(&self.revocations));
         }
+        unwritten
+            .incarnation
+            .take_if(|used| is_kept(state.store_incarnation(*used)));
+        unwritten
+            .members
+            .take_if(|text| is_kept(state.store_members(text)));
     }
 }
 
-fn complain(result: anyhow::Result<()>) {
-    if let Err(e) = result {
-        tracing::error!("not kept: {e:#}");
-    }
+/// Says so if something was not written.
+fn is_kept(result: anyhow::Result<()>) -> bool {
+    let told = |e| tracing::error!("not kept, tried again in {} s: {e:#}", RETRY.as_secs());
+    result.map_err(told).is_ok()
 }
 
 #[cfg(test)]
@@ -91,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_that_waits_is_written() {
+    fn all_that_waits_is_written_and_again_what_was_not() {
         let dir = tempfile::tempdir().unwrap();
         let (keep, queue) = mpsc::unbounded_channel();
         let network = SecretKey::generate();
@@ -100,7 +147,7 @@ mod tests {
         let membership = Membership::new(id, vec!["ws://a:1".into()], &old);
         let state = || StateDir::new(dir.path().into());
         let mut keeper = Keeper::new(state(), membership, Revocations::default(), queue);
-        keeper.keep(None);
+        keeper.write();
         assert!(
             state().membership().unwrap().is_none(),
             "nothing came, nothing is written"
@@ -112,11 +159,16 @@ mod tests {
         }
         keep.send(Keep::Chain(new.clone())).unwrap();
         keep.send(Keep::Incarnation(41)).unwrap();
-        keeper.keep(None);
+        let membership_file = dir.path().join("membership.toml");
+        std::fs::create_dir_all(membership_file.join("in the way")).unwrap();
+        keeper.write();
+        assert_eq!(state().next_incarnation().unwrap().number, 42);
+        std::fs::remove_dir_all(&membership_file).unwrap();
+        keeper.write();
+        assert!(keeper.unwritten.is_empty());
         assert_eq!(state().revocations(&id, now).unwrap().iter().count(), 3);
         let read = state().membership().unwrap().unwrap();
         assert_eq!(read.chain().unwrap(), new);
-        assert_eq!(state().next_incarnation().unwrap(), 42);
         assert_eq!(read.signal, ["ws://a:1"], "what was not renewed stays");
     }
 }

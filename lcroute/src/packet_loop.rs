@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use lcroute_engine::{Engine, Neighbor, Output};
-use lcroute_overlay::{Event, LinkId, Overlay, SendError};
+use lcroute_overlay::{Event, LinkId, Overlay, SILENT, SendError};
 use librecast::cert::Member;
 use librecast::events;
 use librecast::id::PeerId;
@@ -77,6 +77,8 @@ pub struct Parts {
     pub waker: Waker,
     /// Tells the slow side that addresses of this host have changed.
     pub moved: Arc<Notify>,
+    /// Fired when links fall silent, or come while no signalling server is connected.
+    pub path_changed: Arc<Notify>,
     /// Who we are.
     pub member: Member,
     /// What is known of other nodes.
@@ -553,12 +555,19 @@ impl PacketLoop {
                 let neighbor = Neighbor {
                     member: Member::clone(&member),
                 };
+                // what brought the first link back may bring the server as well
+                if self.links.is_empty() || self.parts.network.servers() == 0 {
+                    self.parts.path_changed.notify_one();
+                }
                 self.links.insert(link, *member);
                 self.parts
                     .engine
                     .handle_link_up(lcroute_engine::LinkId(link.0), neighbor, now);
             }
-            Event::LinkDown { link, .. } => {
+            Event::LinkDown { link, reason, .. } => {
+                if reason == SILENT {
+                    self.parts.path_changed.notify_one();
+                }
                 self.links.remove(&link);
                 self.parts
                     .engine

@@ -41,6 +41,8 @@ pub struct SlowSide {
     pub sealed: mpsc::Receiver<(PeerId, Bytes)>,
     /// Fires when addresses of this host have changed.
     pub moved: Arc<Notify>,
+    /// Fires when signalling servers may have come within reach, or gone.
+    pub path_changed: Arc<Notify>,
     /// Serves metrics, where that is wanted.
     pub metrics: Option<metrics::Server>,
     /// Answers questions.
@@ -113,12 +115,16 @@ impl SlowSide {
                     clients.addresses_changed();
                     None
                 }
+                () = self.path_changed.notified() => {
+                    clients.path_may_have_changed();
+                    None
+                }
                 Some((to, bytes)) = self.sealed.recv() => {
                     clients.send(to, &bytes);
                     None
                 }
-                Some(keep) = self.keeper.next() => {
-                    self.keeper.keep(Some(keep));
+                true = self.keeper.next() => {
+                    self.keeper.write();
                     None
                 }
                 Some(event) = heard.recv() => {
@@ -154,7 +160,7 @@ impl SlowSide {
             }
         }
         // what the loop said last
-        self.keeper.keep(None);
+        self.keeper.write();
         drop(lookup);
         control.abort();
         // its socket file goes when the task is dropped

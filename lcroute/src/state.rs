@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Read;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -43,6 +43,15 @@ pub fn since_1970() -> Duration {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()
+}
+
+/// Which run of this node it is, for all who route: a later one counts more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Incarnation {
+    /// The number.
+    pub number: u32,
+    /// Whether it is on disk; if not, the next start may take the same.
+    pub is_stored: bool,
 }
 
 /// An opened state directory.
@@ -248,11 +257,12 @@ impl StateDir {
         })
     }
 
-    /// The incarnation of this start: one more than that of the last, written before it is used.
-    pub fn next_incarnation(&self) -> anyhow::Result<u32> {
+    /// The incarnation of this start: one more than that of the last, written before it is used. Where nothing can be
+    /// written it is the clock, which is above any count of starts, and rises from start to start as well.
+    pub fn next_incarnation(&self) -> anyhow::Result<Incarnation> {
         let path = self.path.join(INCARNATION);
         let last = match std::fs::read(&path) {
-            // a damaged file must not bring an old incarnation back: the clock is above any count of starts
+            // a damaged file must not bring an old incarnation back
             Ok(bytes) => std::str::from_utf8(&bytes)
                 .ok()
                 .and_then(|text| text.trim().parse().ok())
@@ -260,14 +270,45 @@ impl StateDir {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => 0,
             Err(e) => return Err(permission(&e, &path)),
         };
-        let next = last.wrapping_add(1).max(1);
-        self.store_incarnation(next)?;
-        Ok(next)
+        let number = last.wrapping_add(1).max(1);
+        let Err(e) = self.store_incarnation(number) else {
+            return Ok(Incarnation {
+                number,
+                is_stored: true,
+            });
+        };
+        if e.downcast_ref::<ExitError>().is_some() {
+            return Err(e);
+        }
+        tracing::error!("{e:#}; going on without");
+        Ok(Incarnation {
+            number: number.max(unix_now() as u32),
+            is_stored: false,
+        })
     }
 
-    /// The incarnation in use: the next start takes a later one.
+    /// The incarnation in use: the next start takes a later one. A full disk has room for it in the place of the last.
     pub fn store_incarnation(&self, used: u32) -> anyhow::Result<()> {
-        self.write(INCARNATION, format!("{used}\n").as_bytes())
+        // always of one length, so that writing over it takes no room
+        let text = format!("{used:010}\n");
+        self.write(INCARNATION, text.as_bytes()).or_else(|error| {
+            let overwritten = self.overwrite(INCARNATION, text.as_bytes());
+            overwritten.map_err(|_| error)
+        })
+    }
+
+    /// Writes over a file of the same length. A power cut meanwhile may damage it.
+    fn overwrite(&self, name: &str, contents: &[u8]) -> std::io::Result<()> {
+        let mut options = OpenOptions::new();
+        let file = options
+            .write(true)
+            .custom_flags(NO_LINK)
+            .open(self.path.join(name))?;
+        if file.metadata()?.len() != contents.len() as u64 {
+            return Err(std::io::ErrorKind::InvalidInput.into());
+        }
+        file.write_all_at(contents, 0)?;
+        file.sync_all()
     }
 
     /// The revocations that this node knows and that are not over. A damaged line costs no other.
@@ -402,12 +443,33 @@ mod tests {
     fn incarnation_rises_at_every_start_and_survives_damage() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::new(dir.path().join("deep/state"));
-        assert_eq!(state.next_incarnation().unwrap(), 1);
-        assert_eq!(state.next_incarnation().unwrap(), 2);
+        let next = || state.next_incarnation().unwrap().number;
+        assert_eq!([next(), next()], [1, 2]);
         for garbage in [b"garbage".as_slice(), b"", b"\xff\xfe\x00"] {
             std::fs::write(state.path().join(INCARNATION), garbage).unwrap();
-            assert!(state.next_incarnation().unwrap() > 1_000_000);
+            assert!(next() > 1_000_000);
         }
+    }
+
+    /// What stands in the way of the new file does what a full disk does, for whoever runs the tests.
+    #[test]
+    fn incarnation_is_written_over_where_there_is_no_room_and_is_the_clock_where_that_fails() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::new(dir.path().into());
+        assert_eq!(state.next_incarnation().unwrap().number, 1);
+        std::fs::create_dir_all(dir.path().join("incarnation.new/in the way")).unwrap();
+        let overwritten = state.next_incarnation().unwrap();
+        assert_eq!((overwritten.number, overwritten.is_stored), (2, true));
+        assert_eq!(state.next_incarnation().unwrap().number, 3);
+
+        // as earlier versions wrote it: of another length
+        std::fs::write(dir.path().join(INCARNATION), "3\n").unwrap();
+        let clock = state.next_incarnation().unwrap();
+        assert!(clock.number > 1_000_000 && !clock.is_stored);
+        std::fs::remove_dir_all(dir.path().join("incarnation.new")).unwrap();
+        state.store_incarnation(clock.number).unwrap();
+        let next = state.next_incarnation().unwrap();
+        assert!(next.number > clock.number && next.is_stored);
     }
 
     #[test]

@@ -67,7 +67,7 @@ impl Progress {
         }
         let seconds = left.as_secs_f64().ceil();
         let line = format!("waiting for {share} on {interfaces}; gives up in {seconds} s");
-        let patient = now.saturating_duration_since(self.started) < PATIENCE;
+        let patient = now.saturating_duration_since(self.started) < PATIENCE && left > PATIENCE;
         if self.bar.is_some() {
             self.set_template(TEXT);
             self.set_message(line);

@@ -39,8 +39,7 @@ const REPEAT: Duration = Duration::from_millis(300);
 const MAX_REPEAT: Duration = Duration::from_secs(8);
 /// How long nodes that nobody knows yet have to show up: beside known ones, and where they are to be met.
 const STRANGERS: Duration = Duration::from_millis(120);
-const MEETING: Duration = Duration::from_millis(1_500);
-const NOBODY: Duration = Duration::from_secs(3);
+const MEETING: Duration = Duration::from_secs(3);
 /// Since the last one that was not known.
 const QUIET: Duration = Duration::from_millis(700);
 /// Jobs are ended when time is up: how long that takes to be told.
@@ -391,8 +390,6 @@ impl Operator {
             } else {
                 at
             }
-        } else if self.nodes.is_empty() {
-            self.begun + NOBODY + spread
         } else {
             (self.begun + MEETING + spread).max(strangers)
         };

@@ -359,7 +359,7 @@ impl Engine {
             kind,
             payload,
         };
-        self.route(None, routed)
+        self.originate(routed)
     }
 
     /// `lc0` dropped packets towards us; joins may have been among them: a general query asks.

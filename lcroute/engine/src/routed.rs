@@ -10,6 +10,7 @@ use crate::drops::DropReason;
 use crate::engine::Engine;
 use crate::header::HOP_LIMIT;
 use crate::output::Output;
+use librecast::id::OriginId;
 
 /// Bytes that one neighbour may send or pass on, per second and at once. Chosen: thirty signalling messages a second, and
 /// those of a whole network of some hundred nodes at once.
@@ -17,6 +18,8 @@ pub const ROUTED_RATE: u32 = 64 << 10;
 pub const ROUTED_BURST: u32 = 512 << 10;
 /// A short message counts as so many bytes, for what it costs to look at.
 const LEAST_CHARGE: u32 = 512;
+/// Common neighbours that signalling with a neighbour goes over. Chosen: the links to one or two may be gone as well.
+const DETOURS: usize = 3;
 /// Longest payload of an echo in bytes.
 const MAX_ECHO: usize = 1 << 10;
 
@@ -32,6 +35,37 @@ impl Engine {
             return Err(DropReason::HopLimit);
         }
         self.route(Some(link), routed)
+    }
+
+    /// Sends a message of this router's.
+    pub(crate) fn originate(&mut self, routed: Routed) -> Result<(), DropReason> {
+        let detours = match routed.kind {
+            RoutedKind::Signal => self.detours(routed.destination),
+            _ => Vec::new(),
+        };
+        if detours.is_empty() {
+            return self.route(None, routed);
+        }
+        let copies = detours.into_iter().map(|link| (link, routed.clone()));
+        self.routed.extend(copies);
+        Ok(())
+    }
+
+    /// The first links of the ways to a neighbour over common neighbours, cheapest first: signalling with it is about the
+    /// link to it, which may carry nothing any more.
+    fn detours(&self, to: OriginId) -> Vec<LinkId> {
+        let Some(direct) = self.neighbors.get(&to) else {
+            return Vec::new();
+        };
+        let others = self.neighbors.iter().filter(|(_, link)| *link != direct);
+        let cost = |origin: &OriginId| self.database.router(*origin)?.advertisement()?.cost_to(to);
+        let ways = others.filter_map(|(origin, link)| Some((cost(origin)?, *link)));
+        let mut ways: Vec<_> = ways.collect();
+        ways.sort_unstable();
+        ways.into_iter()
+            .map(|(_, link)| link)
+            .take(DETOURS)
+            .collect()
     }
 
     /// Passes a message on, or takes it. `via`: the link it came over.

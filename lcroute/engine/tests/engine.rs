@@ -20,6 +20,8 @@ use librecast::cert::{GroupPrefix, Member};
 use librecast::mld::{self, Message, Query, RecordType};
 
 const L: LinkId = LinkId(1);
+/// What nodes 2 and 3 call a link between them.
+const BETWEEN: LinkId = LinkId(9);
 
 /// Node 1 with links 2, 3, ... to nodes of the same number, everything exchanged. All groups have their root
 /// at node 1. The others are engines, too: they say what routers say by themselves.
@@ -82,14 +84,26 @@ impl Bench {
                 }
                 outputs.push(output);
             }
+            let mut between = Vec::new();
             for (n, other) in &mut self.others {
                 while let Some(output) = other.poll_output() {
                     silent = false;
-                    if let Output::Control { message, .. } = output {
-                        let link = LinkId((*n).into());
-                        self.engine.handle_control(link, &message, self.now);
+                    match output {
+                        Output::Control { link, message } if link == BETWEEN => {
+                            between.push((*n, message));
+                        }
+                        Output::Control { message, .. } => {
+                            let link = LinkId((*n).into());
+                            self.engine.handle_control(link, &message, self.now);
+                        }
+                        _ => {}
                     }
                 }
+            }
+            for (from, message) in between {
+                let to = if from == 2 { 3 } else { 2 };
+                let to = self.others.get_mut(&to).unwrap();
+                to.handle_control(BETWEEN, &message, self.now);
             }
         }
         outputs
@@ -1111,6 +1125,36 @@ fn a_neighbour_passes_on_so_many_bytes_and_no_more() {
     assert_eq!(routed_bytes(&b.outputs(), 2), 1_000);
     b.local(&udp(addresses(1).address, group(1), b"x"));
     assert_eq!(data_links(&b.outputs()), [[2]]);
+}
+
+#[test]
+fn signalling_with_a_neighbour_goes_around_the_link_to_it() {
+    let mut b = Bench::new(&[2, 3, 4]);
+    let way = |b: &mut Bench, kind| {
+        let payload = bytes::Bytes::from_static(b"about the link");
+        let now = b.now;
+        b.engine
+            .send_routed(addresses(3).origin, kind, payload, now)
+            .unwrap();
+        let outputs = b.outputs();
+        let links = [2, 3, 4].into_iter();
+        links
+            .filter(|n| routed_bytes(&outputs, *n) > 0)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        way(&mut b, RoutedKind::Signal),
+        [3],
+        "no other way is known"
+    );
+    for (one, other) in [(2, 3), (3, 2)] {
+        let now = b.now;
+        let engine = b.others.get_mut(&one).unwrap();
+        engine.handle_link_up(BETWEEN, neighbor(other), now);
+    }
+    b.after(Duration::from_secs(10));
+    assert_eq!(way(&mut b, RoutedKind::Signal), [2]);
+    assert_eq!(way(&mut b, RoutedKind::Echo), [3]);
 }
 
 #[test]

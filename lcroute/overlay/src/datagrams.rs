@@ -15,6 +15,7 @@ use tracing::{debug, info};
 
 use crate::auth::Role;
 use crate::connection::Happening;
+use crate::direct::FIRST_BYTE;
 use crate::envelope::Refusal;
 use crate::event::{Ecn, Event, LinkId, PeerState, Transmit, Unreachable};
 use crate::liveness::{Liveness, Verdict};
@@ -53,6 +54,7 @@ impl Overlay {
                 Some(&index) => self.handle_dtls(index, from, to_local, datagram, now),
                 None => self.keep_early(from, to_local, datagram),
             },
+            Some(&FIRST_BYTE) => self.handle_direct(from, &datagram[1..], now),
             Some(128..=191) => self.handle_media(from, datagram, ecn, now),
             _ => self.count("udp_no_protocol"),
         }
@@ -521,6 +523,7 @@ impl Overlay {
             link: id,
             member: Box::new(member),
         });
+        self.forget_pair(index);
         self.count_success(index);
         self.mark_dirty(index);
     }

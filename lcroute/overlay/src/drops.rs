@@ -119,6 +119,10 @@ pub const DROPS: &[(&str, &str)] = &[
         "A signalling message longer than any may be.",
     ),
     (
+        "signal_unexpected",
+        "A signalling message straight from an address with which there is no link, and was none lately.",
+    ),
+    (
         "signal_version",
         "A signalling message of another version of lcroute.",
     ),

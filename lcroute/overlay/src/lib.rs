@@ -9,6 +9,7 @@ mod config;
 mod connection;
 mod datagrams;
 mod description;
+mod direct;
 mod drops;
 mod envelope;
 mod event;
@@ -37,7 +38,7 @@ pub use event::{
     CarrierId, Ecn, Event, Lane, LinkId, PeerInfo, PeerState, Presence, RepairInfo, SendError,
     Transmit, Unreachable,
 };
-pub use liveness::common_beat;
+pub use liveness::{SILENT, common_beat};
 pub use membership::Revoked;
 pub use overlay::{Overlay, OverlayError};
 pub use stun::{ask_address, told_address};

@@ -84,6 +84,9 @@ fn past(since: Duration, period: Duration) -> Duration {
     Duration::from_nanos(past as u64)
 }
 
+/// Why a link ends from whose other end nothing is heard any more.
+pub const SILENT: &str = "silent";
+
 /// What to do now.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -289,7 +292,7 @@ impl Liveness {
             let (lasts, hellos) = self.verdict(suspicion);
             if now >= suspicion.since + lasts && suspicion.hellos >= hellos {
                 let refused = suspicion.refused;
-                return Verdict::Down(if refused { "unreachable" } else { "silent" });
+                return Verdict::Down(if refused { "unreachable" } else { SILENT });
             }
         }
         if now < self.next_hello {

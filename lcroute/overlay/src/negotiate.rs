@@ -21,6 +21,7 @@ use crate::OVERLAY_CARRIER;
 use crate::auth::{Binding, Role};
 use crate::connection::{Connection, Error};
 use crate::description::{Description, Fingerprint};
+use crate::direct::{DIRECT_CARRIER, SilentPair};
 use crate::envelope::{Opened, Payload, Refusal, Stamp, Told, open, seal};
 use crate::event::{CarrierId, Event, LinkId, PeerState, Presence};
 use crate::overlay::Overlay;
@@ -146,7 +147,7 @@ impl Overlay {
         }
     }
 
-    fn handle_message(
+    pub(crate) fn handle_message(
         &mut self,
         carrier: CarrierId,
         from: Option<PeerId>,
@@ -284,7 +285,9 @@ impl Overlay {
         };
         peer.member = Some(member);
         peer.session = session;
-        peer.heard_over = Some(carrier);
+        if carrier != DIRECT_CARRIER {
+            peer.heard_over = Some(carrier);
+        }
         peer.keep_until = Some(now + LINGER);
         if peer.state == PeerState::Refused {
             peer.set_state(PeerState::Connecting, None, now);
@@ -433,9 +436,14 @@ impl Overlay {
 
     /// Takes the old link out of the way of a new one.
     fn replace_link(&mut self, index: usize, reason: &'static str, now: Instant) {
+        let pair = self.link_mut(index).and_then(|link| link.connection.path());
         let lived = self.take_link(index, reason, now);
         if let (Some(_), Some(peer)) = (lived, self.peers[index].as_mut()) {
             peer.set_state(PeerState::Lost, Some(reason), now);
+            // there may be no other way to answer
+            if let Some(pair) = pair {
+                self.remember_pair(index, SilentPair::new(pair, false, now));
+            }
         }
     }
 
@@ -772,13 +780,38 @@ impl Overlay {
         self.post((&id, session, heard_over), payload);
     }
 
-    /// Seals a message to a run of a peer, and says over which carriers it may go: those where it is
-    /// present, and the one it was heard over.
+    /// Sends a message to a run of a peer over the carriers where it is present and the one it was heard over, and to
+    /// where it was last.
     fn post(
         &mut self,
         (to, to_session, heard_over): (&PeerId, u64, Option<CarrierId>),
         payload: &Payload,
     ) {
+        let Some(bytes) = self.seal(to, to_session, payload) else {
+            return;
+        };
+        if let Some(&index) = self.by_id.get(to) {
+            self.send_directly(index, &bytes);
+        }
+        let (links, backbone) = self.reach.ways(to);
+        let heard_over_links = heard_over == Some(OVERLAY_CARRIER);
+        let over_links = links || heard_over_links;
+        let heard_over_backbone = heard_over.is_some() && !heard_over_links;
+        self.events.push_back(Event::Signal {
+            to: *to,
+            bytes,
+            over_links,
+            over_backbone: backbone || heard_over_backbone || !over_links,
+        });
+    }
+
+    /// A message for a run of a peer, as nobody else can read it.
+    pub(crate) fn seal(
+        &mut self,
+        to: &PeerId,
+        to_session: u64,
+        payload: &Payload,
+    ) -> Option<Bytes> {
         self.sequence += 1;
         let stamp = Stamp {
             time: (self.config.clock)(),
@@ -787,19 +820,11 @@ impl Overlay {
             to_session,
         };
         match seal(&self.config.identity, to, stamp, payload) {
-            Ok(bytes) => {
-                let (links, backbone) = self.reach.ways(to);
-                let heard_over_links = heard_over == Some(OVERLAY_CARRIER);
-                let over_links = links || heard_over_links;
-                let heard_over_backbone = heard_over.is_some() && !heard_over_links;
-                self.events.push_back(Event::Signal {
-                    to: *to,
-                    bytes: Bytes::from(bytes),
-                    over_links,
-                    over_backbone: backbone || heard_over_backbone || !over_links,
-                });
+            Ok(bytes) => Some(bytes.into()),
+            Err(refusal) => {
+                self.count(refusal.counter());
+                None
             }
-            Err(refusal) => self.count(refusal.counter()),
         }
     }
 }

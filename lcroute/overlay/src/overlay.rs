@@ -6,6 +6,7 @@
 //! | `negotiate` | presence and signalling: from a knock to an answer, restarts |
 //! | `datagrams` | demultiplexing, draining connections, Auth, liveness |
 //! | `lanes` | the links' media lanes |
+//! | `direct` | signalling straight to where a peer was last |
 //! | `wanted` | which peers are tried |
 //! | `membership` | certificates renewed, keys revoked |
 //! | `panics` | who is refused because the WebRTC stack panicked |
@@ -27,11 +28,12 @@ use tracing::{debug, info, warn};
 use crate::backoff::Jitter;
 use crate::config::OverlayConfig;
 use crate::connection::{Factory, Happening};
+use crate::direct::SilentPair;
 use crate::envelope::Refusal;
 use crate::event::{Event, LinkId, PeerInfo, PeerState, SendError, Transmit};
 use crate::gather::Gatherer;
 use crate::lanes::Priority;
-use crate::liveness::next_beat;
+use crate::liveness::{SILENT, next_beat};
 use crate::membership::Revoked;
 use crate::panics::ShutOut;
 use crate::peer::{Peer, RESTART_GRACE, STABLE};
@@ -95,6 +97,8 @@ pub struct Overlay {
     pub(crate) by_id: HashMap<PeerId, usize>,
     pub(crate) by_link: HashMap<LinkId, usize>,
     pub(crate) by_addr: HashMap<SocketAddr, usize>,
+    /// Where links fell silent.
+    pub(crate) by_silent_addr: HashMap<SocketAddr, usize>,
     pub(crate) by_ufrag: HashMap<String, usize>,
     /// SSRC of what comes from a link: finds it when its address is not known.
     pub(crate) by_ssrc: HashMap<u32, usize>,
@@ -155,6 +159,7 @@ impl Overlay {
             by_id: HashMap::new(),
             by_link: HashMap::new(),
             by_addr: HashMap::new(),
+            by_silent_addr: HashMap::new(),
             by_ufrag: HashMap::new(),
             by_ssrc: HashMap::new(),
             sending: Vec::new(),
@@ -500,6 +505,7 @@ impl Overlay {
     pub(crate) fn forget(&mut self, id: PeerId) {
         if let Some(index) = self.by_id.remove(&id) {
             self.take_link(index, "forgotten", self.now);
+            self.forget_pair(index);
             self.peers[index] = None;
         }
     }
@@ -625,12 +631,19 @@ impl Overlay {
         if peer.link.is_none() && peer.retry_at.is_some_and(|at| at <= now) {
             self.knock(index, false, now);
         }
+        self.knock_directly(index, now);
     }
 
     /// The link is over: tells so, and tries again if it is wanted, at once if it was a good one.
     pub(crate) fn end_link(&mut self, index: usize, reason: &'static str, now: Instant) {
+        let up = self.link_mut(index).filter(|link| link.up.is_some());
+        let pair = up.and_then(|link| link.connection.path());
         let lived = self.take_link(index, reason, now);
         let id = self.peers.get(index).and_then(Option::as_ref).map(|p| p.id);
+        if let Some(pair) = pair.filter(|_| reason == SILENT) {
+            let wanted = id.is_some_and(|id| self.wanted.contains(&id));
+            self.remember_pair(index, SilentPair::new(pair, wanted, now));
+        }
         let tries = id.is_some_and(|id| self.may_try(&id));
         let Some(peer) = self.peers.get_mut(index).and_then(Option::as_mut) else {
             return;

@@ -14,6 +14,7 @@ use librecast::id::PeerId;
 use crate::auth::Binding;
 use crate::connection::Connection;
 use crate::description::Description;
+use crate::direct::SilentPair;
 use crate::event::{CarrierId, Lane, LinkId, PeerInfo, PeerState};
 use crate::liveness::Liveness;
 use crate::media::Media;
@@ -55,6 +56,8 @@ pub(crate) struct Peer {
     pub(crate) attempts: u32,
     pub(crate) link: Option<Link>,
     pub(crate) waiting: Option<Waiting>,
+    /// Where its last link fell silent, while there is none.
+    pub(crate) silent_pair: Option<SilentPair>,
     pub(crate) traffic: Traffic,
     /// The entry in the timer heap that counts.
     pub(crate) scheduled: Option<Instant>,
@@ -141,6 +144,7 @@ impl Peer {
             attempts: 0,
             link: None,
             waiting: None,
+            silent_pair: None,
             traffic: Traffic::default(),
             scheduled: None,
             dirty: false,
@@ -169,7 +173,8 @@ impl Peer {
             Some(link) => link.deadline(attempt),
             None => earliest([self.retry_at, self.keep_until]),
         };
-        earliest([next, self.fails_at])
+        let direct = self.silent_pair.as_ref().map(SilentPair::deadline);
+        earliest([next, self.fails_at, direct])
     }
 
     /// Whether a timeout is the media lane's or the liveness probe's: the WebRTC stack, whose timers

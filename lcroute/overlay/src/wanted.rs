@@ -153,7 +153,7 @@ impl Overlay {
         let Some(peer) = self.peers.get(index).and_then(Option::as_ref) else {
             return false;
         };
-        let busy = peer.link.is_some() || peer.waiting.is_some();
+        let busy = peer.link.is_some() || peer.waiting.is_some() || peer.silent_pair.is_some();
         let shown = peer.state == PeerState::Refused;
         let expected = peer.keep_until.is_some_and(|until| self.now < until);
         let id = peer.id;

@@ -12,6 +12,7 @@ use librecast::cert::{Chain, GroupPrefix, Member};
 use librecast::events;
 use librecast::id::{NetworkId, NodeAddresses, OriginId, PeerId, SecretKey};
 use librecast::revocation::Revocation;
+use librecast::units;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
@@ -460,7 +461,7 @@ impl PacketLoop {
         let Some((chain, member)) = renewal.handle_answer(from, answer, unix_now(), now) else {
             return;
         };
-        tracing::info!("membership renewed until {} (Unix time)", member.not_after);
+        tracing::info!("membership renewed until {}", units::utc(member.not_after));
         if member.name != p.member.name {
             tracing::warn!(
                 "the network has a {} already: this node is called {}",

@@ -183,8 +183,8 @@ impl Host {
     ) -> Result<()> {
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
         for other in others {
-            v4.push(other.v4()?.to_string());
-            v6.push(other.v6()?.to_string());
+            v4.push(format!("{}/24", other.v4()?));
+            v6.push(format!("{}/64", other.v6()?));
         }
         let (v4, v6) = (v4.join(", "), v6.join(", "));
         self.nft(&format!(
@@ -296,7 +296,11 @@ impl Host {
         ))
     }
 
-    fn counter(&self, table: &str, name: &str) -> Result<Traffic> {
+    /// A named counter of a table of family inet.
+    ///
+    /// # Errors
+    /// There is none of this name.
+    pub fn counter(&self, table: &str, name: &str) -> Result<Traffic> {
         let shown = self
             .ask("nft", &["-j", "list", "counter", "inet", table, name])?
             .success()?;

@@ -1,6 +1,7 @@
 //! Reproducible randomness for what programs forge.
 
 /// A xorshift generator: the same numbers in every run.
+#[derive(Debug)]
 pub struct Dice(u64);
 
 impl Dice {

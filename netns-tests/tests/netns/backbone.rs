@@ -142,3 +142,29 @@ fn a_stopped_backbone_ends_with_0() {
         Ok(())
     });
 }
+
+#[test]
+fn a_server_that_is_not_reached_is_named_once() {
+    world("unreached", |lab| {
+        let mut network = lab.network(lab.closed_hosts(&["a"])?)?;
+        network.backbone.kill()?;
+        let a = &mut network.members[0];
+        a.run_args.extend(["--log", "debug"].map(str::to_owned));
+        a.start()?;
+        let url = network.backbone.url()?;
+        eventually("it has been tried several times", || {
+            let log = network.members[0].daemon()?.stderr();
+            let quiet = log.matches(&format!("{url}: ")).count();
+            ensure!(quiet >= 3, "{log}");
+            let named = format!("signalling server {url} is not reached");
+            ensure!(log.matches(&named).count() == 1, "{log}");
+            Ok(())
+        })?;
+        network.backbone.start()?;
+        eventually("it is found", || {
+            let log = network.members[0].daemon()?.stderr();
+            ensure!(log.contains(&format!("signalling by {url}")), "{log}");
+            Ok(())
+        })
+    });
+}

@@ -1,9 +1,10 @@
 //! The daemon's life: killed, restarted, replaced, stopped.
 
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use netns_tests::lab::{Host, eventually};
+use netns_tests::lab::{Disk, Host, eventually};
 use nix::sys::signal::Signal;
 
 use crate::world;
@@ -140,4 +141,52 @@ fn a_reload_keeps_links_and_joins() {
 fn index_of_lc0(host: &Host) -> Result<u32> {
     host.namespace()
         .run(|| nix::net::if_::if_nametoindex("lc0").context("lc0"))
+}
+
+#[test]
+fn a_disk_that_takes_nothing_keeps_no_daemon_from_upgrade_and_start() {
+    world("full-disk", |lab| {
+        const SIZE: usize = 256 << 10;
+        let hosts = lab.closed_hosts(&["a", "b"])?;
+        let state = hosts[1].state_dir();
+        let disk = Disk::new(state.clone(), SIZE)?;
+        let mut network = lab.network(hosts)?;
+        network.start()?;
+        let incarnation = || -> Result<u32> {
+            let text = std::fs::read_to_string(state.join("incarnation"))?;
+            Ok(text.trim().parse()?)
+        };
+        let mut file = std::fs::File::create(state.join("ballast"))?;
+        while file.write_all(&[1; 512]).is_ok() {}
+
+        let before = incarnation()?;
+        let uptime = || network.members[1].status().map(|s| s["uptime_s"].as_u64());
+        eventually("the daemon is older than a second", || {
+            ensure!(uptime()? > Some(1));
+            Ok(())
+        })?;
+        let old = uptime()?;
+        network.members[1].daemon()?.signal(Signal::SIGUSR2)?;
+        eventually("the daemon has started over", || {
+            let now = network.members[1].status()?["uptime_s"].as_u64();
+            ensure!(now < old, "uptime {now:?}");
+            Ok(())
+        })?;
+        network.wait_linked()?;
+        network.members[1].daemon()?.kill()?;
+        network.members[0].wait_links(0)?;
+        network.members[1].start()?;
+        network.wait_linked()?;
+        ensure!(incarnation()? == before + 2, "{before}, {}", incarnation()?);
+
+        network.members[1].daemon()?.kill()?;
+        network.members[0].wait_links(0)?;
+        drop(file);
+        disk.make_read_only(SIZE)?;
+        network.members[1].start()?;
+        network.wait_linked()?;
+        let log = network.members[1].daemon()?.stderr();
+        ensure!(log.contains("incarnation: Read-only file system"), "{log}");
+        Ok(())
+    });
 }

@@ -5,6 +5,7 @@
 
 mod backbone;
 mod bench;
+mod chaos;
 mod cli;
 mod daemon;
 mod deaths;

@@ -282,11 +282,20 @@ impl Media {
         if has_path && self.queue.is_empty() && self.controller.is_open(self.packet.len(), now) {
             self.put(parts, now);
         } else {
+            self.forgive_stall(now);
             let rate = self.controller.capacity();
             self.queue.push(parts, rate, now, dropped);
             if has_path {
                 self.wait(now);
             }
+        }
+    }
+
+    /// What this process slept beyond the time at which it wanted to go on is no delay of the link.
+    fn forgive_stall(&mut self, now: Instant) {
+        if let Some(at) = self.wake.as_mut().filter(|at| **at < now) {
+            self.queue.forgive(now - *at, now);
+            *at = now;
         }
     }
 
@@ -537,6 +546,7 @@ impl Media {
         {
             control.postpone(now);
         }
+        self.forgive_stall(now);
         let awake = self.wake.take_if(|at| *at <= now).is_some();
         if (silent || awake) && has_path {
             self.drain(dropped, now);
@@ -565,6 +575,7 @@ impl Media {
 
     /// Sends from the queue what the window lets through.
     fn drain(&mut self, dropped: &mut Dropped, now: Instant) {
+        self.forgive_stall(now);
         let mut message = std::mem::take(&mut self.message);
         while self.controller.is_open(self.packet.len(), now)
             && self.queue.pop(&mut message, now, dropped)

@@ -14,19 +14,24 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::http::Uri;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
-use tokio_tungstenite::{
-    Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config,
-};
+use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
 
 use super::wire::{MAX_MESSAGE, PROOF_CONTEXT, Room, ToBackbone, ToNode, proof};
 use crate::event::{CarrierId, Presence};
 
 const CONNECT: Duration = Duration::from_secs(10);
+/// TCP takes no longer to reach an address, one repetition included: later ones come ever more seldom, however soon the
+/// path is back.
+const DIAL: Duration = Duration::from_millis(2_500);
+/// An attempt that is older begins anew where the path may have changed. Chosen: the first repetition of TCP.
+const STALE: Duration = Duration::from_secs(1);
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// A server that is silent for this long is gone.
 const SILENCE: Duration = Duration::from_secs(25);
-/// After a change of addresses it must answer within this time.
+/// Where the path may have changed it must answer within this time.
 const PROBE: Duration = Duration::from_secs(2);
 /// A server that stays away is named again this often (chosen).
 const REMINDER: Duration = Duration::from_secs(3_600);
@@ -58,7 +63,14 @@ pub struct Clients {
     events: mpsc::Sender<ClientEvent>,
     servers: BTreeMap<String, Connection>,
     next: u32,
-    moved: watch::Sender<()>,
+    path: watch::Sender<Path>,
+}
+
+/// What is known of the paths from this host: each change of the value is a reason to look.
+#[derive(Debug, Clone, Copy, Default)]
+struct Path {
+    /// How often addresses have changed.
+    addresses: u64,
 }
 
 #[derive(Debug)]
@@ -92,7 +104,7 @@ impl Clients {
             events,
             servers: BTreeMap::new(),
             next: 0,
-            moved: watch::Sender::new(()),
+            path: watch::Sender::default(),
         }
     }
 
@@ -110,7 +122,7 @@ impl Clients {
                     me: self.me.clone(),
                     events: self.events.clone(),
                     messages,
-                    moved: self.moved.subscribe(),
+                    path: self.path.subscribe(),
                 };
                 let task = tokio::spawn(session.run());
                 self.servers.insert(url.clone(), Connection { queue, task });
@@ -121,7 +133,13 @@ impl Clients {
     /// The addresses of this host have changed: connections that this has cut are made anew at once,
     /// long before TCP would notice.
     pub fn addresses_changed(&self) {
-        self.moved.send_replace(());
+        self.path.send_modify(|path| path.addresses += 1);
+    }
+
+    /// Links have fallen silent, or have come after there was none: servers that do not answer are connected to anew, those
+    /// that were away are tried at once.
+    pub fn path_may_have_changed(&self) {
+        self.path.send_modify(|_| {});
     }
 
     /// Sends a sealed message over every server; the far side ignores copies.
@@ -163,11 +181,40 @@ async fn open(url: &str) -> anyhow::Result<WebSocketStream<MaybeTlsStream<TcpStr
         true => Connector::Rustls(super::tls::client()?),
         false => Connector::Plain,
     };
-    let connecting = connect_async_tls_with_config(url, Some(config), true, Some(connector));
+    let request = url.into_client_request()?;
+    let tcp = dial(request.uri()).await?;
+    let connecting = client_async_tls_with_config(request, tcp, Some(config), Some(connector));
     let (socket, _) = timeout(CONNECT, connecting)
         .await
         .map_err(|_| no_answer())??;
     Ok(socket)
+}
+
+/// Connects to the first address of the server's that answers.
+async fn dial(uri: &Uri) -> anyhow::Result<TcpStream> {
+    let host = uri.host().unwrap_or_default();
+    let default_port = if uri.scheme_str() == Some("wss") {
+        443
+    } else {
+        80
+    };
+    let name = (
+        host.trim_matches(['[', ']']),
+        uri.port_u16().unwrap_or(default_port),
+    );
+    let addresses = timeout(CONNECT, tokio::net::lookup_host(name));
+    let mut error = anyhow::anyhow!("{host} has no address");
+    for address in addresses.await.map_err(|_| no_answer())?? {
+        error = match timeout(DIAL, TcpStream::connect(address)).await {
+            Ok(Ok(tcp)) => {
+                tcp.set_nodelay(true)?;
+                return Ok(tcp);
+            }
+            Ok(Err(e)) => e.into(),
+            Err(_) => anyhow::anyhow!("{address}: no answer within {DIAL:?}"),
+        };
+    }
+    Err(error)
 }
 
 /// A connection of which the server knows whose it is.
@@ -222,7 +269,7 @@ struct Session {
     me: Arc<Me>,
     events: mpsc::Sender<ClientEvent>,
     messages: mpsc::Receiver<(PeerId, Bytes)>,
-    moved: watch::Receiver<()>,
+    path: watch::Receiver<Path>,
 }
 
 /// The owner of the events has gone: the session ends.
@@ -231,7 +278,7 @@ struct Closed;
 /// How a conversation ends, errors apart.
 enum Ended {
     Closed,
-    /// The connection did not survive a change of addresses.
+    /// The connection did not survive a change of the path.
     Moved(&'static str),
 }
 
@@ -305,8 +352,8 @@ impl Session {
                 );
                 told = Some(Instant::now());
             }
-            // a new address may be the way that was missing
-            match timeout(with_jitter(pause), self.moved.changed()).await {
+            // it may be the path that was missing
+            match timeout(with_jitter(pause), self.path.changed()).await {
                 Err(_) => backoff.passed(false),
                 Ok(Ok(())) => backoff.passed(true),
                 Ok(Err(_)) => return,
@@ -315,14 +362,22 @@ impl Session {
     }
 
     async fn connect(&mut self) -> anyhow::Result<WebSocketStream<MaybeTlsStream<TcpStream>>> {
+        let mut attempt = Box::pin(registered(&self.url, &self.me));
+        let mut begun = (Instant::now(), self.path.borrow().addresses);
         let socket = loop {
             tokio::select! {
-                socket = registered(&self.url, &self.me) => break socket?,
-                // from the beginning: what was sent from an address that is no longer ours, or not yet, gets no answer,
-                // and TCP tries it for many seconds
-                changed = self.moved.changed() => changed?,
+                socket = &mut attempt => break socket?,
+                changed = self.path.changed() => changed?,
+            }
+            // from the beginning: what was sent from an address that is no longer ours, or not yet, gets no answer, and
+            // TCP tries it for many seconds
+            let now = (Instant::now(), self.path.borrow_and_update().addresses);
+            if now.1 != begun.1 || now.0 > begun.0 + STALE {
+                begun = now;
+                attempt.set(registered(&self.url, &self.me));
             }
         };
+        drop(attempt);
         // what waited for the old connection is stale
         while self.messages.try_recv().is_ok() {}
         Ok(socket)
@@ -340,21 +395,24 @@ impl Session {
         let mut answer_by = None;
         loop {
             tokio::select! {
-                changed = self.moved.changed() => {
+                changed = self.path.changed() => {
                     if changed.is_err() {
                         return Ok(Ended::Closed);
                     }
                     if !socket.address_is_ours() {
                         return Ok(Ended::Moved("this host lost the address of the connection"));
                     }
+                    if answer_by.is_some() {
+                        continue;
+                    }
                     answer_by = Some(Instant::now() + PROBE);
                     let sent = timeout(PROBE, socket.send(Message::Ping(Bytes::new()))).await;
                     if !matches!(sent, Ok(Ok(()))) {
-                        return Ok(Ended::Moved("cut by a change of addresses"));
+                        return Ok(Ended::Moved("cut by a change of the path"));
                     }
                 }
                 () = until(answer_by) => {
-                    return Ok(Ended::Moved("no answer after a change of addresses"));
+                    return Ok(Ended::Moved("no answer after a change of the path"));
                 }
                 waiting = self.messages.recv() => {
                     let Some((to, bytes)) = waiting else { return Ok(Ended::Closed) };

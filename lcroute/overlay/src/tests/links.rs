@@ -362,14 +362,20 @@ fn an_address_more_disturbs_nothing() {
     assert!(net.nodes.iter().all(|n| n.ups == 1 && n.downs.is_empty()));
 }
 
-#[test]
-fn two_nodes_behind_different_nats_connect() {
+/// Two nodes, each behind a NAT of its own.
+fn behind_nats() -> Net {
     let network = Network::new(1);
     let mut net = Net::new();
     for (seed, nat) in [(1, "198.51.100.1:7000"), (2, "198.51.100.2:7001")] {
         let identity = network.identity(SecretKey::from_seed(&[seed; 32]), "natted");
         net.add(&identity, today, Some(nat));
     }
+    net
+}
+
+#[test]
+fn two_nodes_behind_different_nats_connect() {
+    let mut net = behind_nats();
     net.join_all();
     net.until(Duration::from_secs(5), "link", |net| net.linked(0, 1));
     net.run(LONG);
@@ -641,4 +647,93 @@ fn how_long_links_take_to_make() {
             took[30], took[54], took[59]
         );
     }
+}
+
+/// Everything is cut from everything, signalling as well, for so long.
+fn blackout(net: &mut Net, lasts: Duration) {
+    let count = net.nodes.len();
+    let pairs = (0..count).flat_map(|a| (0..a).map(move |b| (a, b)));
+    net.cut = pairs.collect();
+    net.backbone = false;
+    net.run(lasts);
+    net.cut.clear();
+}
+
+#[test]
+fn after_a_blackout_links_come_back_without_signalling() {
+    for (count, lasts) in [(2, 2), (2, 20), (4, 20), (4, 50)] {
+        let mut net = connected(count);
+        net.run(SOON);
+        blackout(&mut net, Duration::from_secs(lasts));
+        for (n, node) in net.nodes.iter().enumerate() {
+            assert!(node.links.is_empty(), "{n}");
+            assert!(node.downs.iter().all(|why| *why == crate::SILENT));
+        }
+        let took = net.until(LONG, "links", |net| {
+            (0..count.into()).all(|a| (0..a).all(|b| net.linked(a, b)))
+        });
+        assert!(
+            took < Duration::from_millis(900),
+            "{count}, {lasts} s: {took:?}"
+        );
+    }
+}
+
+#[test]
+fn after_a_blackout_nodes_behind_nats_find_each_other_without_signalling() {
+    let mut net = behind_nats();
+    net.join_all();
+    net.until(Duration::from_secs(5), "link", |net| net.linked(0, 1));
+    net.run(SOON);
+    blackout(&mut net, Duration::from_secs(20));
+    let took = net.until(LONG, "link", |net| net.linked(0, 1));
+    assert!(took < Duration::from_millis(900), "{took:?}");
+}
+
+#[test]
+fn who_alone_thought_a_link_dead_has_it_again_without_signalling() {
+    let mut net = connected(2);
+    net.run(SOON);
+    net.backbone = false;
+    // what it hears is as old as its own silence: the other side has noticed nothing
+    let link = net.link(0, 1).unwrap();
+    let now = net.now;
+    net.nodes[0].overlay.lose_for_test(link, now);
+    net.collect(0);
+    assert!(net.link(1, 0).is_some());
+    let took = net.until(LONG, "link", |net| {
+        net.nodes[1].ups == 2 && net.linked(0, 1)
+    });
+    assert!(took < Duration::from_millis(900), "{took:?}");
+}
+
+#[test]
+fn pairs_are_tried_for_a_minute_and_take_nothing_from_elsewhere() {
+    let mut net = connected(2);
+    net.run(SOON);
+    net.backbone = false;
+    net.kill(1);
+    net.run(SOON);
+    let (from, elsewhere) = (net.nodes[1].host, "198.51.100.9:9".parse().unwrap());
+    let (host, now) = (net.nodes[0].host, net.now);
+    let overlay = &mut net.nodes[0].overlay;
+    for datagram in [&[0xc0][..], &[0xc0; 100], &[0xc0; 1_500]] {
+        for from in [from, elsewhere] {
+            overlay.handle_datagram(from, host, datagram, crate::Ecn::None, now);
+        }
+    }
+    let drops = overlay.drops();
+    assert_eq!(drops["signal_unexpected"], 3, "{drops:?}");
+    assert_eq!(drops["signal_too_large"], 1, "{drops:?}");
+    assert!(
+        drops.keys().all(|name| name.starts_with("signal_")),
+        "{drops:?}"
+    );
+    net.run(LONG);
+    let sent = net.nodes[0].sent;
+    net.run(LONG);
+    assert_eq!(net.nodes[0].sent, sent, "the pair is tried for ever");
+    let (overlay, now) = (&mut net.nodes[0].overlay, net.now);
+    overlay.handle_datagram(from, host, &[0xc0; 100], crate::Ecn::None, now);
+    assert_eq!(overlay.drops()["signal_unexpected"], 4);
 }
