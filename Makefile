@@ -3,7 +3,7 @@
 #   make test    all tests, those in network namespaces included
 # Both set up what is missing first, or say what to install. And to measure:
 #   make bench   lcroute on this machine; ARGS="--through lcroute,relay" beside the limit (docs/benchmarks.md)
-# What takes too long for that, rough days and minutes of load:
+# What takes too long for that, rough days, minutes of load, programs of others:
 #   make test-all
 # And to look for inputs that nobody thought of:
 #   make fuzz    all that is read from outside, SECONDS=90 in all
@@ -30,7 +30,8 @@ test:
 
 # what `make test` leaves out for its length, one at a time
 test-all: test
-	cargo test --workspace --test netns $(ARGS) -- --ignored --nocapture --test-threads 1 chaos::
+	netns-tests/setup all
+	cargo test --workspace --test netns $(ARGS) -- --ignored --nocapture --test-threads 1 chaos:: foreign::
 
 # what docs/reference.md says is what the programs say; a test fails while it is not
 reference:

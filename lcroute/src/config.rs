@@ -65,7 +65,7 @@ impl Default for Tun {
     fn default() -> Self {
         Self {
             name: DEFAULT_TUN.into(),
-            mode: TunMode::Tun,
+            mode: TunMode::Tap,
             mtu: DEFAULT_MTU,
             routes: Routes::All(true),
             offload: true,
@@ -95,9 +95,9 @@ fn mtu<'de, D: serde::Deserializer<'de>>(d: D) -> Result<u16, D::Error> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TunMode {
-    /// IPv6 packets, point to point.
+    /// Raw IPv6 packets, point to point.
     Tun,
-    /// Ethernet frames, for programs that skip point-to-point interfaces.
+    /// Ethernet frames, as on a LAN card.
     Tap,
 }
 
@@ -121,14 +121,18 @@ impl Routes {
         match self {
             Self::All(false) => Vec::new(),
             Self::Some(list) => list.clone(),
-            Self::All(true) => [0xff08, 0xff18, 0xff38, 0xff0e, 0xff1e, 0xff3e]
-                .into_iter()
-                .filter_map(|high| {
-                    GroupPrefix::new(Ipv6Addr::new(high, 0, 0, 0, 0, 0, 0, 0), 16).ok()
-                })
-                .collect(),
+            Self::All(true) => of_scopes(&[8, 0xe]),
         }
     }
+}
+
+/// All groups of these scopes that are well-known, transient, or of a unicast prefix.
+fn of_scopes(scopes: &[u16]) -> Vec<GroupPrefix> {
+    let prefix = |high: u16| GroupPrefix::new(Ipv6Addr::new(high, 0, 0, 0, 0, 0, 0, 0), 16).ok();
+    let kinds = scopes
+        .iter()
+        .flat_map(|scope| [0xff00, 0xff10, 0xff30].map(|kind| kind | scope));
+    kinds.filter_map(prefix).collect()
 }
 
 fn prefixes<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<GroupPrefix>, D::Error> {
@@ -257,8 +261,9 @@ impl Default for Live {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Network {
-    /// Carry packets between node addresses too: opens this host's ports to the network's members.
-    pub unicast: bool,
+    /// Settings for a purpose; what is set beside it wins.
+    pub profile: Option<Profile>,
+    unicast: Option<bool>,
     /// Groups that this node owns: their tree has its root here.
     #[serde(deserialize_with = "announced")]
     pub announce: Vec<GroupPrefix>,
@@ -267,15 +272,59 @@ pub struct Network {
     pub watch: Vec<GroupPrefix>,
     /// Groups of scope 2 that are carried, such as `ff02::fb`.
     #[serde(deserialize_with = "link_scope_groups")]
-    pub link_scope_groups: Vec<Ipv6Addr>,
+    link_scope_groups: Vec<Ipv6Addr>,
+}
+
+/// `profile = "lan"`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Profile {
+    /// A network of friends: lc0 is as much of a LAN as lcroute can make it.
+    Lan,
+}
+
+/// Groups of scope 2 by which programs find each other on a LAN: all nodes (UDP only), OSPF (two), RIPng, SSDP, VRRP, mDNS,
+/// CoAP, LLMNR, Babel, Syncthing.
+const LAN_GROUPS: [Ipv6Addr; 11] = [
+    Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1),
+    Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 5),
+    Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 6),
+    Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 9),
+    Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xc),
+    Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x12),
+    Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xfb),
+    Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xfd),
+    Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 3),
+    Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 6),
+    Ipv6Addr::new(0xff12, 0, 0, 0, 0, 0, 0, 0x8384),
+];
+
+impl Network {
+    /// Whether packets between node addresses are carried too: opens this host's ports to the network's members.
+    #[must_use]
+    pub fn unicast(&self) -> bool {
+        self.unicast.unwrap_or(self.profile == Some(Profile::Lan))
+    }
+
+    /// Groups of scope 2 that are carried.
+    #[must_use]
+    pub fn link_scope_groups(&self) -> Vec<Ipv6Addr> {
+        let mut groups = self.link_scope_groups.clone();
+        if self.profile == Some(Profile::Lan) {
+            groups.extend(LAN_GROUPS);
+        }
+        groups.sort_unstable();
+        groups.dedup();
+        groups
+    }
 }
 
 fn link_scope_groups<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<Ipv6Addr>, D::Error> {
     let list = Vec::<Ipv6Addr>::deserialize(d)?;
     let reserved = |group: &Ipv6Addr| {
-        // all nodes, all routers, MLDv2 routers: the host's own business
+        // all routers, MLDv2 routers: the host's own business
         let low = group.segments();
-        low[0] == 0xff02 && low[1..7] == [0; 6] && matches!(low[7], 1 | 2 | 0x16)
+        low[0] == 0xff02 && low[1..7] == [0; 6] && matches!(low[7], 2 | 0x16)
     };
     for group in &list {
         if !group.is_multicast() || group.segments()[0] & 0xf != 2 {
@@ -375,6 +424,16 @@ impl Config {
         librecast::config::read(path)
     }
 
+    /// Groups of programs that name no interface and go to lc0.
+    #[must_use]
+    pub fn routes(&self) -> Vec<GroupPrefix> {
+        let mut routes = self.tun.routes.prefixes();
+        if self.network.profile == Some(Profile::Lan) && self.tun.routes == Routes::All(true) {
+            routes.extend(of_scopes(&[5]));
+        }
+        routes
+    }
+
     /// Parses the text of a file called `file`; errors name file, line and key.
     pub fn parse(file: &str, text: &str) -> Result<Self, ExitError> {
         librecast::config::parse(file, text)
@@ -427,11 +486,26 @@ mod tests {
         assert_eq!((c.tun.mode, c.tun.offload), (TunMode::Tap, false));
         assert!(Config::parse("f", "").unwrap().tun.offload);
         assert_eq!(c.tun.routes.prefixes(), ["ff15::/16".parse().unwrap()]);
-        assert_eq!(c.network.link_scope_groups.len(), 1);
-        assert!(c.network.unicast && !Config::parse("f", "").unwrap().network.unicast);
+        assert_eq!(c.network.link_scope_groups().len(), 1);
+        assert!(c.network.unicast() && !Config::parse("f", "").unwrap().network.unicast());
         let announced: Vec<_> = c.network.announce.iter().map(ToString::to_string).collect();
         assert_eq!(announced, ["ff1e:1::/32", "ff1e:2::/32"]);
         assert_eq!(c.network.watch, [GroupPrefix::ALL]);
+        let lan = |more: &str| Config::parse("f", &format!("[network]\nprofile = \"lan\"\n{more}"));
+        let friends = lan("link_scope_groups = [\"ff02::99\", \"ff02::fb\"]").unwrap();
+        assert_eq!(
+            friends.network.link_scope_groups().len(),
+            LAN_GROUPS.len() + 1
+        );
+        assert!(friends.network.unicast() && friends.routes().len() == 9);
+        assert!(!lan("unicast = false").unwrap().network.unicast());
+        assert_eq!(
+            lan("[tun]\nroutes = [\"ff15::/16\"]")
+                .unwrap()
+                .routes()
+                .len(),
+            1
+        );
         let topology = (c.topology.policy, c.topology.degree);
         assert_eq!(topology, (Policy::Regular, 3));
         let default = Config::parse("f", "").unwrap().topology;
@@ -464,7 +538,7 @@ mod tests {
             ("[tun]\nmode = \"l2\"\n", "f:2: mode: "),
             ("[tun]\nroutes = [\"fe80::/10\"]\n", "f:2: routes: "),
             (
-                "[network]\nlink_scope_groups = [\"ff02::1\"]\n",
+                "[network]\nlink_scope_groups = [\"ff02::2\"]\n",
                 "f:2: link_scope_groups: ",
             ),
             ("[signal]\nservers = [\"http://a\"]\n", "f:2: servers: "),

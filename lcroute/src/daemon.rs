@@ -164,12 +164,12 @@ fn assemble(
             member: identity.member.clone(),
             incarnation: incarnation.number,
             mtu: config.tun.mtu,
-            link_scope_groups: config.network.link_scope_groups.clone(),
+            link_scope_groups: config.network.link_scope_groups(),
             chain: identity.chain.encode().into(),
             can_issue: identity.member.is_issuer(),
             announce: config.network.announce.clone(),
             watch: config.network.watch.clone(),
-            unicast: config.network.unicast,
+            unicast: config.network.unicast(),
             topology: topology(&config.topology),
             seed: seed(),
             limits: lcroute_engine::Limits::default(),
@@ -286,13 +286,7 @@ fn tun_settings(config: &Config, member: &Member) -> tun::Settings {
         tx_queue_len: TX_QUEUE_LEN,
         address: member.addresses.address,
         link_local: member.addresses.link_local,
-        routes: config
-            .tun
-            .routes
-            .prefixes()
-            .into_iter()
-            .map(tun::Prefix::from)
-            .collect(),
+        routes: config.routes().into_iter().map(tun::Prefix::from).collect(),
         offload: config.tun.offload,
     }
 }

@@ -514,7 +514,7 @@ impl PacketLoop {
             }
             Output::Local { packet } => self.parts.device.queue(packet),
             Output::LocalMld { packet } => {
-                if let Err(e) = self.parts.device.write_mld(&packet) {
+                if let Err(e) = self.parts.device.write(&packet) {
                     tracing::debug!("write to lc0: {e}");
                     *self.drops.entry("tun_write_error").or_default() += 1;
                 }

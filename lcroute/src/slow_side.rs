@@ -250,12 +250,12 @@ fn may_exec(path: Option<&std::path::Path>) -> Result<(), String> {
 
 fn reconfigure(config: &Config) -> Reconfigure {
     Reconfigure {
-        routes: config.tun.routes.prefixes(),
-        link_scope_groups: config.network.link_scope_groups.clone(),
+        routes: config.routes(),
+        link_scope_groups: config.network.link_scope_groups(),
         interfaces: config.ice.interfaces.clone(),
         announce: config.network.announce.clone(),
         watch: config.network.watch.clone(),
-        unicast: config.network.unicast,
+        unicast: config.network.unicast(),
     }
 }
 

@@ -344,8 +344,8 @@ const FILES: &[File] = &[
                     ("name", "`\"lc0\"`", "Interface name."),
                     (
                         "mode",
-                        "`\"tun\"`",
-                        "`tun` (IPv6 packets, point to point) or `tap` (Ethernet frames, for programs that skip point-to-point interfaces).",
+                        "`\"tap\"`",
+                        "`tap` (Ethernet frames, as on a LAN card) or `tun` (raw IPv6 packets, point to point: programs that want a broadcast interface skip it).",
                     ),
                     ("mtu", "1280", "Bytes, 1280 to 9000."),
                     (
@@ -407,6 +407,11 @@ const FILES: &[File] = &[
                 with: "",
                 keys: &[
                     (
+                        "profile",
+                        "none",
+                        "`lan`: `unicast = true`, groups of scope 2 by which programs find each other (ff02::1 for UDP, ::5, ::6, ::9, ::c, ::12, ::fb, ::fd, ::1:3, ::1:6, ff12::8384), and routes for scope 5. What is set beside it wins.",
+                    ),
+                    (
                         "unicast",
                         "`false`",
                         "Carry packets between node addresses too: opens this host's ports to the network's members.",
@@ -424,7 +429,7 @@ const FILES: &[File] = &[
                     (
                         "link_scope_groups",
                         "none",
-                        "Groups of scope 2 that are carried, such as `ff02::fb` for mDNS.",
+                        "Groups of scope 2 that are carried, such as `ff02::fb` for mDNS; to `ff02::1` UDP alone.",
                     ),
                 ],
             },

@@ -9,6 +9,7 @@ use librecast::wire::{Reader, WireError};
 use crate::drops::DropReason;
 
 const HOP_BY_HOP: u8 = 0;
+const UDP: u8 = 17;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
@@ -20,8 +21,8 @@ const IPV6_HEADER_LEN: usize = 40;
 /// Extension headers that are followed before a packet counts as malformed.
 const MAX_EXTENSION_HEADERS: usize = 16;
 
-/// Groups of scope 2 that are never carried, listed or not: all nodes, all routers, MLDv2 routers.
-const NEVER_CARRIED: [Ipv6Addr; 3] = [mld::ALL_NODES, mld::ALL_ROUTERS, mld::ALL_MLDV2_ROUTERS];
+/// Groups of scope 2 that are never carried, listed or not: all routers, MLDv2 routers. To all nodes goes UDP only.
+const NEVER_CARRIED: [Ipv6Addr; 2] = [mld::ALL_ROUTERS, mld::ALL_MLDV2_ROUTERS];
 
 /// Source and group of a multicast packet that may be carried as far as its form says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,10 +101,15 @@ impl CarriedScopes {
         if flow.source.is_multicast() {
             return Err(WireError::Bad("source"));
         }
-        match icmpv6_type(next_header, payload)? {
-            Some(kind) if mld::is_mld(kind) => return Ok(Class::Mld),
-            Some(kind) if is_link_control(kind) => {
+        match upper_layer(next_header, payload)? {
+            Upper::Icmpv6(kind) if mld::is_mld(kind) => return Ok(Class::Mld),
+            Upper::Icmpv6(kind) if is_link_control(kind) => {
                 return Ok(Class::Dropped(DropReason::LinkControl));
+            }
+            Upper::Udp => {}
+            // an echo request would be answered by all hosts at once
+            _ if flow.group == mld::ALL_NODES => {
+                return Ok(Class::Dropped(DropReason::ScopeNotCarried));
             }
             _ => {}
         }
@@ -162,9 +168,18 @@ fn is_link_control(icmpv6_type: u8) -> bool {
     matches!(icmpv6_type, 130..=138 | 141..=143 | 148 | 149 | 151..=154)
 }
 
-/// Follows the extension headers (RFC 8200 §4) to the ICMPv6 type; `None` if something else is there,
-/// or a later fragment, whose type went with the first.
-fn icmpv6_type(first_header: u8, mut r: Reader<'_>) -> Result<Option<u8>, WireError> {
+/// What a packet carries, as far as it matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Upper {
+    /// A message of this type.
+    Icmpv6(u8),
+    Udp,
+    /// Something else, or a later fragment of ICMPv6, whose type went with the first.
+    Other,
+}
+
+/// Follows the extension headers (RFC 8200 §4).
+fn upper_layer(first_header: u8, mut r: Reader<'_>) -> Result<Upper, WireError> {
     let mut header = first_header;
     for _ in 0..MAX_EXTENSION_HEADERS {
         header = match header {
@@ -186,13 +201,15 @@ fn icmpv6_type(first_header: u8, mut r: Reader<'_>) -> Result<Option<u8>, WireEr
                 let offset = r.u16()? >> 3;
                 r.u32()?;
                 if offset != 0 {
-                    return Ok(None);
+                    let is_udp = next == UDP;
+                    return Ok(if is_udp { Upper::Udp } else { Upper::Other });
                 }
                 next
             }
             // a fragment too short to show its type is refused: RFC 7112 §5
-            ICMPV6 => return r.u8().map(Some),
-            _ => return Ok(None),
+            ICMPV6 => return r.u8().map(Upper::Icmpv6),
+            UDP => return Ok(Upper::Udp),
+            _ => return Ok(Upper::Other),
         };
     }
     Err(WireError::Bad("extension headers"))

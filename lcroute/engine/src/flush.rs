@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
 
 use bytes::Bytes;
-use librecast::mld;
+use librecast::mld::{self, Record, RecordType};
 
 use crate::adjacency::Adjacency;
 use crate::audit::{AUDIT_EVERY, AUDIT_SLACK};
@@ -184,6 +184,20 @@ impl Engine {
             // whoever asks: the proxy is a listener of this link as any other
             self.proxy.handle_query(&query, self.now);
             self.emit_mld(mld::query_packet(ROUTER_ADDRESS, &query));
+            if query.group.is_none() {
+                self.join_all_nodes();
+            }
+        }
+    }
+
+    /// Each host listens to all nodes, and none reports that (RFC 9777, section 6).
+    fn join_all_nodes(&mut self) {
+        if self.scopes.contains(mld::ALL_NODES) {
+            let record = Record::new(RecordType::ModeIsExclude, mld::ALL_NODES, Vec::new());
+            let result = self
+                .querier
+                .handle_record(ROUTER_ADDRESS, &record, self.now);
+            self.count(result);
         }
     }
 

@@ -27,6 +27,7 @@ pub(super) fn checks(patient: &Patient) -> Vec<Check> {
         interface(patient, name, found),
         routes(patient, name, found, &all),
         inbound(patient),
+        opened(patient, name),
         reverse_path(patient, found),
         managers(name, found),
     ]
@@ -83,7 +84,7 @@ fn interface(patient: &Patient, name: &str, found: Option<&Interface>) -> Check 
 /// Whether programs that name no interface are led to lc0, asked of the kernel as they would ask it.
 fn routes(patient: &Patient, name: &str, found: Option<&Interface>, all: &[Interface]) -> Check {
     const NAME: &str = "routes";
-    let wanted = patient.config.tun.routes.prefixes();
+    let wanted = patient.config.routes();
     let Some(own) = found.filter(|_| patient.daemon.is_some()) else {
         return Check::skipped(NAME, "without a daemon there are none");
     };
@@ -132,6 +133,30 @@ fn example(prefix: &GroupPrefix) -> Ipv6Addr {
         .checked_shr(prefix.prefix_len().into())
         .unwrap_or(0);
     Ipv6Addr::from_bits(bits | (tail & free))
+}
+
+/// What the configuration opens, by `profile` or key by key.
+fn opened(patient: &Patient, name: &str) -> Check {
+    const NAME: &str = "opened to members";
+    let network = &patient.config.network;
+    let groups = network.link_scope_groups();
+    let groups: Vec<String> = groups.iter().map(ToString::to_string).collect();
+    let narrower = format!(
+        "narrower: nft insert rule inet filter input iifname \"{name}\" udp dport != {{ 5353, 1900 }} drop"
+    );
+    let detail = match (network.unicast(), groups.is_empty()) {
+        (false, true) => "nothing but the groups that its programs join".to_owned(),
+        (false, false) => format!("groups of scope 2: {}", groups.join(" ")),
+        (true, none) => {
+            let groups = if none {
+                String::new()
+            } else {
+                format!("; groups of scope 2: {}", groups.join(" "))
+            };
+            format!("all ports of this host that its firewall leaves open{groups}\n{narrower}")
+        }
+    };
+    Check::ok(NAME, detail)
 }
 
 fn inbound(patient: &Patient) -> Check {

@@ -63,6 +63,10 @@ pub const CHECKS: &[(&str, &str)] = &[
         "Whether what arrives on lc0 reaches programs, as the daemon has tried it.",
     ),
     (
+        "opened to members",
+        "What members can reach of this host over lc0 beside the groups that its programs join, and how to narrow that.",
+    ),
+    (
         "reverse path filter",
         "Whether nftables drops what has no way back, and whether the network's addresses have one.",
     ),

@@ -47,9 +47,9 @@ const ALL_GROUPS: Prefix = Prefix {
 /// What is done with IPv6 addresses that the settings do not name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Extra {
-    /// They are of an earlier identity: removed.
+    /// Those of an earlier identity are removed.
     Remove,
-    /// They may be an administrator's: left, except link-local ones.
+    /// They are an administrator's, or another program's.
     Leave,
 }
 
@@ -70,6 +70,8 @@ pub(super) struct Link {
     mac: Option<Vec<u8>>,
     mtu: Option<u32>,
     tx_queue_len: Option<u32>,
+    /// The bridge, or the like, that it is a port of.
+    controller: Option<u32>,
     /// `None` if the interface has no IPv6 at all.
     address_generation: Option<In6AddrGenMode>,
     transmit_drops: u64,
@@ -102,12 +104,6 @@ pub(super) fn transmit_drops(netlink: &mut Connection, index: u32) -> std::io::R
     Ok(by_index(netlink, index)?.transmit_drops)
 }
 
-/// Takes the interface down.
-pub(super) fn take_down(netlink: &mut Connection, index: u32) -> Result<(), Error> {
-    let message = LinkUnspec::new_with_index(index).down().build();
-    set_link(netlink, message, "take the interface down")
-}
-
 /// Brings the interface to its settings; says whether anything had to be changed.
 pub(super) fn repair(
     netlink: &mut Connection,
@@ -135,6 +131,15 @@ fn repair_link(netlink: &mut Connection, index: u32, settings: &Settings) -> Res
         return Err(Error::NoIpv6 {
             name: settings.name.clone(),
         });
+    }
+    if link.controller.is_some() {
+        let message = LinkUnspec::new_with_index(index).nocontroller().build();
+        set_link(netlink, message, "take the interface out of a bridge")?;
+        tracing::warn!(
+            "{} was made a port of a bridge, and taken out: it carries IPv6 of this host alone",
+            link.name
+        );
+        changed = true;
     }
     sysctl::apply(&link.name)?;
     if let Some(message) = link_correction(&link, settings) {
@@ -196,15 +201,35 @@ fn repair_addresses(
         add_address(netlink, index, address, prefix_len)?;
         changed = true;
     }
-    for there in present {
-        let ours = wanted.iter().any(|(address, _)| *address == there.address);
-        let removable = extra == Extra::Remove || there.address.is_unicast_link_local();
-        if !ours && removable {
-            delete_address(netlink, index, &there)?;
+    if extra == Extra::Remove {
+        for there in earlier_identities(&present, &wanted) {
+            delete_address(netlink, index, there)?;
             changed = true;
         }
     }
     Ok(changed)
+}
+
+/// Node addresses of earlier identities, and the link-local ones that go with them: both end alike. All others are
+/// somebody else's, such as keepalived's.
+fn earlier_identities<'a>(
+    present: &'a [Assigned],
+    wanted: &'a [(Ipv6Addr, u8)],
+) -> impl Iterator<Item = &'a Assigned> {
+    let is_node = |there: &&Assigned| {
+        there.prefix_len == NETWORK_PREFIX_LEN && there.address.is_unique_local()
+    };
+    let same_end =
+        |a: &Assigned, b: &Assigned| a.address.to_bits() as u64 == b.address.to_bits() as u64;
+    let is_earlier = move |there: &&Assigned| {
+        let mut nodes = present.iter().filter(is_node);
+        let link_local = there.address.is_unicast_link_local();
+        is_node(there) || link_local && nodes.any(|node| same_end(node, there))
+    };
+    let is_wanted = |there: &&Assigned| wanted.iter().any(|(address, _)| *address == there.address);
+    present
+        .iter()
+        .filter(move |there| is_earlier(there) && !is_wanted(there))
 }
 
 /// An IPv6 address of the interface.
@@ -456,6 +481,7 @@ impl From<LinkMessage> for Link {
             mac: None,
             mtu: None,
             tx_queue_len: None,
+            controller: None,
             address_generation: None,
             transmit_drops: 0,
         };
@@ -473,6 +499,8 @@ impl Link {
             LinkAttribute::IfName(name) => self.name = name,
             LinkAttribute::IfAlias(alias) => self.alias = Some(alias),
             LinkAttribute::Address(mac) => self.mac = Some(mac),
+            LinkAttribute::Controller(0) => self.controller = None,
+            LinkAttribute::Controller(index) => self.controller = Some(index),
             LinkAttribute::Mtu(mtu) => self.mtu = Some(mtu),
             LinkAttribute::TxQueueLen(length) => self.tx_queue_len = Some(length),
             LinkAttribute::Stats64(stats) => self.transmit_drops = stats.tx_dropped,

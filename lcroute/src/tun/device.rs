@@ -79,17 +79,18 @@ impl Device {
     pub fn open(settings: &Settings) -> Result<Self, Error> {
         settings.check()?;
         let mut netlink = connect()?;
-        let file = match attach(&settings.name, settings.mode) {
+        let mut file = match attach(&settings.name, settings.mode) {
             Err(Attach::Mismatch) => replace(&mut netlink, settings)?,
             other => other.map_err(|error| error.explain(settings))?,
         };
-        let link = configure::find(&mut netlink, &settings.name)?.ok_or(Error::Vanished)?;
-        if settings.mode == Mode::Tun && !link.ethernet {
-            if link.up {
-                // A persistent device that somebody else has made: there is no other way.
-                configure::take_down(&mut netlink, link.index)?;
-            }
-            ioctl::claim_ethernet(&file).map_err(|e| kernel("set the link type", e))?;
+        let mut link = configure::find(&mut netlink, &settings.name)?.ok_or(Error::Vanished)?;
+        if link.ethernet != (settings.mode == Mode::Tap) {
+            // of a version that gave a TUN the type of Ethernet
+            ioctl::persist(&file, false).map_err(|e| kernel("remove the old interface", e))?;
+            drop(file);
+            let made = attach(&settings.name, settings.mode);
+            file = made.map_err(|error| error.explain(settings))?;
+            link = configure::find(&mut netlink, &settings.name)?.ok_or(Error::Vanished)?;
         }
         configure::repair(&mut netlink, link.index, settings, configure::Extra::Remove)?;
         let device = Self::new(file, netlink, &link, settings)?;
@@ -226,20 +227,6 @@ impl Device {
             ..
         } = self;
         runs.flush(&mut |run| port.write_run(run, counters));
-    }
-
-    /// Gives an MLD message to the kernel and, on a TUN, once more with an Ethernet header to
-    /// programs that watch MLD on packet sockets and expect one. The kernel ignores the second.
-    pub fn write_mld(&mut self, packet: &[u8]) -> io::Result<()> {
-        self.port.write(packet)?;
-        match self.port.mode {
-            Mode::Tap => Ok(()),
-            Mode::Tun => {
-                let header = Header::for_taps(packet, self.port.mac).ok_or_else(not_ipv6)?;
-                self.port
-                    .write_parts(&[IoSlice::new(header.as_bytes()), IoSlice::new(packet)])
-            }
-        }
     }
 
     /// How many packets towards [`Device::read`] the kernel has dropped since the interface was

@@ -5,7 +5,7 @@
 //! TAP   | flags 2 | protocol 2 | offload 10 | destination 6 | source 6 | EtherType 2 | IPv6 packet
 //! ```
 //! Flags and protocol are the driver's packet information (`struct tun_pi`); what `offload` says stands
-//! in the file of that name.
+//! in the file of that name. A TUN is raw IP, for packet sockets as well.
 
 use std::net::Ipv6Addr;
 use std::ops::Range;
@@ -29,10 +29,6 @@ pub(super) const TAP_LEN: usize = TUN_LEN + ETHERNET_LEN;
 pub(super) const IPV6_LEN: usize = 40;
 
 const ETHERTYPE_IPV6: u16 = 0x86dd;
-
-/// An EtherType for local experiments (IEEE 802), which no protocol of the kernel handles: what
-/// carries it is seen by packet taps and by nobody else.
-const ETHERTYPE_TAP_ONLY: u16 = 0x88b5;
 
 /// The driver cut the packet to the length of the buffer.
 const TUN_PKT_STRIP: u16 = 0x0001;
@@ -70,11 +66,6 @@ impl Header {
             Mode::Tun => is_ipv6(packet).then(|| Self::info(ETHERTYPE_IPV6)),
             Mode::Tap => Self::info(ETHERTYPE_IPV6).with_ethernet(packet, own),
         }
-    }
-
-    /// Of a packet for packet taps alone, with an Ethernet header also on a TUN.
-    pub(super) fn for_taps(packet: &[u8], own: Mac) -> Option<Self> {
-        Self::info(ETHERTYPE_TAP_ONLY).with_ethernet(packet, own)
     }
 
     /// For a packet with work left to the kernel.
@@ -130,7 +121,6 @@ pub(super) fn packet(mode: Mode, read: &[u8]) -> Result<(Offload, Range<usize>),
             (protocol, packet, ETHERNET_LEN)
         }
     };
-    // On a TUN that says it is Ethernet, a program may send frames: those are none of ours.
     if protocol != ETHERTYPE_IPV6 || !is_ipv6(packet) {
         return Err(Skip::NotIpv6);
     }
@@ -216,17 +206,6 @@ mod tests {
     }
 
     #[test]
-    fn packet_taps_see_ethernet_behind_a_protocol_that_the_kernel_ignores() {
-        let packet = ipv6("fe80::1", "ff02::16");
-        let header = Header::for_taps(&packet, OWN).unwrap();
-        let bytes = header.as_bytes();
-        assert_eq!(bytes[..4], [0, 0, 0x88, 0xb5]);
-        assert_eq!(bytes[4..14], [0; 10]);
-        assert_eq!(bytes[14..20], [0x33, 0x33, 0, 0, 0, 0x16]);
-        assert_eq!(bytes[26..], [0x86, 0xdd]);
-    }
-
-    #[test]
     fn both_addresses_of_a_node_give_one_mac() {
         let mac = node_mac("fd12:3456:789a:bcde:1122:3344:5566:7788".parse().unwrap());
         assert_eq!(mac, node_mac("fe80::1122:3344:5566:7788".parse().unwrap()));
@@ -287,7 +266,6 @@ mod tests {
             }
             let header = Header::of(mode, &bytes, OWN);
             prop_assert_eq!(header.is_some(), is_ipv6(&bytes));
-            prop_assert_eq!(Header::for_taps(&bytes, OWN).is_some(), is_ipv6(&bytes));
         }
     }
 }

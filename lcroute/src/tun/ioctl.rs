@@ -16,7 +16,6 @@ mod raw {
     nix::ioctl_write_ptr_bad!(set_interface, libc::TUNSETIFF, libc::ifreq);
     nix::ioctl_read_bad!(get_interface, libc::TUNGETIFF, libc::ifreq);
     nix::ioctl_write_int_bad!(set_persist, libc::TUNSETPERSIST);
-    nix::ioctl_write_int_bad!(set_link_type, libc::TUNSETLINK);
     nix::ioctl_write_int_bad!(set_offload, libc::TUNSETOFFLOAD);
     nix::ioctl_write_ptr_bad!(set_header_size, libc::TUNSETVNETHDRSZ, libc::c_int);
 }
@@ -115,12 +114,6 @@ pub(super) fn set_offloads(file: &File, offloads: Offloads) -> nix::Result<()> {
     unsafe { raw::set_header_size(file.as_raw_fd(), &raw const size) }?;
     // SAFETY: the descriptor is open for the call's duration; the argument is a plain integer.
     unsafe { raw::set_offload(file.as_raw_fd(), bits.cast_signed()) }.map(drop)
-}
-
-/// Makes a TUN say that it is Ethernet. It must be down.
-pub(super) fn claim_ethernet(file: &File) -> nix::Result<()> {
-    // SAFETY: the descriptor is open for the call's duration; the argument is a plain integer.
-    unsafe { raw::set_link_type(file.as_raw_fd(), libc::c_int::from(libc::ARPHRD_ETHER)) }.map(drop)
 }
 
 fn empty_request() -> libc::ifreq {

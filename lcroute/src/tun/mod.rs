@@ -3,7 +3,7 @@
 //! ```text
 //! app -> socket -> kernel -> lc0 -> Device::read        (packets, and MLD reports when it joins)
 //! app <- socket <- kernel <- lc0 <- Device::write       (packets of other nodes)
-//!  MLD listener    <-        lc0 <- Device::write_mld   (interest of other nodes, as reports)
+//!  MLD listener    <-        lc0 <- Device::write       (interest of other nodes, as reports)
 //! ```
 //!
 //! The device is persistent: when the daemon dies without [`Device::close`], the interface stays
@@ -55,10 +55,9 @@ pub const MIN_MTU: u16 = 1280;
 /// How `lc0` looks to programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Layer 3, point-to-point.
+    /// Raw IP, point-to-point.
     Tun,
-    /// Ethernet frames, broadcast, without neighbour discovery: for programs that skip
-    /// point-to-point interfaces.
+    /// Ethernet frames, broadcast, without neighbour discovery: what programs expect of a LAN card.
     Tap,
 }
 

@@ -7,19 +7,15 @@ use crate::world;
 
 #[test]
 fn an_mld_watcher_on_a_raw_socket_sees_a_remote_join_and_part() {
-    world("mld-raw", |lab| watcher_sees_join_and_part(lab, "tun", &[]));
-}
-
-#[test]
-fn an_mld_watcher_that_sniffs_ethernet_frames_sees_a_remote_join_and_part_on_tun() {
-    world("mld-packet", |lab| {
-        watcher_sees_join_and_part(lab, "tun", &["--packet"])
+    world("mld-raw", |lab| watcher_sees_join_and_part(lab, "tap", &[]));
+    world("mld-raw-tun", |lab| {
+        watcher_sees_join_and_part(lab, "tun", &[])
     });
 }
 
 #[test]
-fn an_mld_watcher_that_sniffs_ethernet_frames_sees_a_remote_join_and_part_on_tap() {
-    world("mld-packet-tap", |lab| {
+fn an_mld_watcher_that_sniffs_ethernet_frames_sees_a_remote_join_and_part() {
+    world("mld-packet", |lab| {
         watcher_sees_join_and_part(lab, "tap", &["--packet"])
     });
 }
@@ -27,15 +23,15 @@ fn an_mld_watcher_that_sniffs_ethernet_frames_sees_a_remote_join_and_part_on_tap
 #[test]
 fn a_node_in_tap_mode_and_one_in_tun_mode_understand_each_other() {
     world("tap", |lab| {
-        let network = network_with_mode(lab, "tap")?;
+        let network = network_with_mode(lab, "tun")?;
         let [a, b] = network.nodes()?;
         ensure!(
-            link_kind(&a.host)? == ("tap".to_owned(), true),
+            link_kind(&a.host)? == ("tun".to_owned(), true),
             "{:?}",
             link_kind(&a.host)?
         );
         ensure!(
-            link_kind(&b.host)? == ("tun".to_owned(), true),
+            link_kind(&b.host)? == ("tap".to_owned(), true),
             "{:?}",
             link_kind(&b.host)?
         );
@@ -196,7 +192,115 @@ fn programs_that_name_no_interface_keep_their_lan_for_other_groups() {
     });
 }
 
-/// Two closed nodes; the first one's `lc0` is of the given mode, the second one's is a TUN.
+/// What `tcpdump ARGS` on lc0 shows of three datagrams for a listener here, with one to another port between them.
+fn captured(lab: &Lab, mode: &str) -> Result<String> {
+    let network = network_with_mode(lab, mode)?;
+    let [a, b] = network.nodes()?;
+    let wanted = a.host.receive("ff1e::42", &[])?;
+    let _other = a.host.receive("ff1e::42", &["--port", "6000"])?;
+    b.wait_wanted("ff1e::42", a)?;
+    let args = "-i lc0 -n -l --immediate-mode -c 3 udp and dst port 5001 and ip6 dst ff1e::42";
+    let dump = a
+        .host
+        .spawn("tcpdump", &args.split(' ').collect::<Vec<_>>())?;
+    eventually("tcpdump listens", || {
+        ensure!(
+            dump.stderr().contains("listening on lc0"),
+            "{}",
+            dump.stderr()
+        );
+        Ok(())
+    })?;
+    for port in ["5001", "6000", "5001", "5001"] {
+        b.host.send("ff1e::42", 1, &["--port", port])?;
+    }
+    wanted.expect(3)?;
+    let done = dump.output()?;
+    ensure!(done.code == 0, "{}", done.stderr);
+    Ok(done.stdout)
+}
+
+#[test]
+fn tcpdump_shows_and_filters_what_passes_in_both_modes() {
+    for mode in ["tap", "tun"] {
+        world(&format!("tcpdump-{mode}"), |lab| {
+            let shown = captured(lab, mode)?;
+            let good = |line: &&str| line.contains("> ff1e::42.5001: UDP, length");
+            ensure!(shown.lines().filter(good).count() == 3, "{shown}");
+            ensure!(shown.lines().count() == 3, "{shown}");
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn each_lc0_has_an_ethernet_address_of_its_own_and_is_in_no_bridge() {
+    world("mac", |lab| {
+        let mut network = lab.closed_network(["a", "b"])?;
+        let mac = |member: &Member| -> Result<String> {
+            let shown = member
+                .host
+                .run("ip", &["-j", "link", "show", "dev", "lc0"])?;
+            let shown: serde_json::Value = serde_json::from_str(&shown.success()?.stdout)?;
+            ensure!(shown[0]["link_type"] == "ether", "{shown}");
+            let flags = shown[0]["flags"].as_array().context("flags")?;
+            let has = |flag: &str| flags.iter().any(|f| f == flag);
+            ensure!(
+                has("NOARP") && has("MULTICAST") && has("BROADCAST"),
+                "{shown}"
+            );
+            ensure!(
+                shown[0]["master"].is_null(),
+                "a port of {}",
+                shown[0]["master"]
+            );
+            Ok(shown[0]["address"].as_str().context("address")?.to_owned())
+        };
+        let [a, b] = network.nodes()?;
+        let (at_a, at_b) = (mac(a)?, mac(b)?);
+        ensure!(at_a != at_b && at_a.starts_with("02:"), "{at_a}, {at_b}");
+        a.host
+            .ip("link add br0 type bridge\nlink set br0 up\nlink set lc0 master br0")?;
+        eventually("it is taken out of the bridge", || mac(a))?;
+        let log = network.members[0].daemon()?.stderr();
+        ensure!(log.contains("made a port of a bridge"), "{log}");
+        network.wait_linked()
+    });
+}
+
+#[test]
+fn addresses_of_other_programs_on_lc0_are_left_alone() {
+    world("vip", |lab| {
+        let mut network = lab.closed_network(["a", "b"])?;
+        let others = ["fe80::5e:1/64", "fd00:7e57::5/64"];
+        let host = network.members[0].host.clone();
+        let has = || -> Result<()> {
+            let shown = host
+                .run("ip", &["-6", "addr", "show", "dev", "lc0"])?
+                .success()?;
+            for other in others {
+                ensure!(shown.stdout.contains(other), "{}", shown.stdout);
+            }
+            Ok(())
+        };
+        for other in others {
+            host.ip(&format!("addr add {other} dev lc0 nodad"))?;
+        }
+        // the daemon looks at what was done to lc0, and again when something is taken away
+        host.ip("link set lc0 txqueuelen 77")?;
+        eventually("the daemon has repaired its own", || {
+            let shown = host.run("ip", &["link", "show", "dev", "lc0"])?.success()?;
+            ensure!(shown.stdout.contains("qlen 10000"), "{}", shown.stdout);
+            Ok(())
+        })?;
+        has()?;
+        network.members[0].daemon()?.kill()?;
+        network.members[0].start()?;
+        has()
+    });
+}
+
+/// Two closed nodes; the first one's `lc0` is of the given mode, the second one's is a TAP.
 fn network_with_mode(lab: &Lab, mode: &str) -> Result<Network> {
     let hosts = lab.closed_hosts(&["a", "b"])?;
     hosts[0].configure(&format!("[tun]\nmode = \"{mode}\"\n"))?;

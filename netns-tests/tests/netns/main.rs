@@ -11,6 +11,7 @@ mod daemon;
 mod deaths;
 mod demo;
 mod doctor;
+mod foreign;
 mod hostile_load;
 mod interface;
 mod joining;

@@ -128,7 +128,14 @@ fn what_holds_where_a_key_is_not_set_is_what_the_file_says() {
         "stun",
         "interfaces",
     ];
-    let examples = [&examples[..], &["link_scope_groups", "announce", "watch"]].concat();
+    let of_network = [
+        "profile",
+        "unicast",
+        "link_scope_groups",
+        "announce",
+        "watch",
+    ];
+    let examples = [&examples[..], &of_network].concat();
     let lines: Vec<String> = uncommented(&text("lcroute.toml"))
         .lines()
         .scan(String::new(), |table, line| {
