@@ -234,6 +234,29 @@ mod tests {
     }
 
     #[test]
+    fn to_all_nodes_goes_udp_alone_and_only_where_it_is_listed() {
+        const UDP_FRAGMENT: [u8; 8] = [UDP, 0, 0, 8, 0, 0, 0, 1];
+        let to_all =
+            |header: u8, payload: &[u8]| packet_with(SOURCE, mld::ALL_NODES, header, payload);
+        let listed = CarriedScopes::new(&[mld::ALL_NODES, mld::ALL_ROUTERS]);
+        let dropped = Class::Dropped(DropReason::ScopeNotCarried);
+        for udp in [to_all(UDP, &[0; 8]), to_all(FRAGMENT, &UDP_FRAGMENT)] {
+            assert!(matches!(listed.classify(&udp), Class::Carried(_)));
+            assert_eq!(CarriedScopes::default().classify(&udp), dropped);
+        }
+        // an echo request, TCP, a later fragment of ICMPv6
+        let fragment = [ICMPV6, 0, 0, 8, 0, 0, 0, 1];
+        for other in [
+            to_all(ICMPV6, &[128, 0, 0, 0]),
+            to_all(6, &[0; 20]),
+            to_all(FRAGMENT, &fragment),
+        ] {
+            assert_eq!(listed.classify(&other), dropped);
+        }
+        assert!(!listed.contains(mld::ALL_ROUTERS));
+    }
+
+    #[test]
     fn scopes() {
         for carried in [0xff05, 0xff08, 0xff0e, 0xff1e, 0xff3e, 0xff15, 0xff18] {
             let flow = Flow {

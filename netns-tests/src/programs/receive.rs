@@ -98,7 +98,7 @@ fn open(args: &Args, interface: u32) -> Result<Socket> {
     } else {
         Ipv6Addr::UNSPECIFIED
     };
-    socket.bind(&SocketAddrV6::new(address, args.port, 0, 0).into())?;
+    socket.bind(&SocketAddrV6::new(address, args.port, 0, interface).into())?;
     for group in super::groups_from(args.group, args.groups) {
         if args.sources.is_empty() {
             socket

@@ -269,6 +269,33 @@ fn each_lc0_has_an_ethernet_address_of_its_own_and_is_in_no_bridge() {
 }
 
 #[test]
+fn among_friends_udp_to_all_nodes_is_carried_and_a_ping_is_not() {
+    world("all-nodes", |lab| {
+        let hosts = lab.closed_hosts(&["a", "b"])?;
+        for host in &hosts {
+            host.configure("[network]\nprofile = \"lan\"\n")?;
+        }
+        let mut network = lab.network(hosts)?;
+        network.start()?;
+        let [a, b] = network.nodes()?;
+        let lc0 = ["--interface", "lc0"];
+        let receiver = b.host.receive("ff02::1", &lc0)?;
+        a.wait_wanted("ff02::1", b)?;
+        a.host.send("ff02::1", 50, &lc0)?;
+        receiver.expect_exactly(50)?;
+        let pinged = a.host.run("ping", &["-c2", "-W2", "ff02::1%lc0"])?;
+        let [_, _, _, _, e, f, g, h] = b.address()?.segments();
+        let other = std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, e, f, g, h).to_string();
+        ensure!(!pinged.stdout.contains(&other), "{}", pinged.stdout);
+        // and unicast is
+        let pinged = a
+            .host
+            .run("ping", &["-c2", "-W5", &b.address()?.to_string()])?;
+        pinged.success().map(drop)
+    });
+}
+
+#[test]
 fn addresses_of_other_programs_on_lc0_are_left_alone() {
     world("vip", |lab| {
         let mut network = lab.closed_network(["a", "b"])?;
