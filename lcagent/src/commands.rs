@@ -584,7 +584,7 @@ fn exit(options: &Options, outcome: &Outcome) -> Exit {
         return exit;
     }
     if outcome.fates.is_empty() {
-        eprintln!("lcagent: no node answers to {}", options.selector);
+        eprintln!("lcagent: no node answers (asked: {})", options.selector);
         return Exit::Unreachable;
     }
     let failed = |fate: &Fate| match fate {

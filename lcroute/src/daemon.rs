@@ -191,7 +191,10 @@ fn assemble(
         Some(listen) => Some(
             runtime
                 .block_on(server::Server::bind(listen, None))
-                .with_context(|| format!("[signal] listen = {listen}"))?
+                .with_context(|| {
+                    let other = "if lcroute-signal.service runs here, have servers = [\"ws://[::1]:7117\"] in its place";
+                    format!("[signal] listen = \"{listen}\" ({other})")
+                })?
                 .with_max_clients(room_for_clients())
                 .with_per_address(config.signal.per_address(None)),
         ),

@@ -59,6 +59,8 @@ impl InboundProbe {
         let socket = UdpSocket::from(socket);
         let port = socket.local_addr()?.port();
         device.write(&datagram(neighbor_of(own), group, port))?;
+        // what held before may have been changed just now
+        self.verdict = None;
         self.trial = Some(Trial {
             socket,
             until: now + PATIENCE,

@@ -361,9 +361,9 @@ impl PacketLoop {
             self.parts.socket.count_overflow();
             self.tell_round_trips(now);
             self.tell_manager();
-            if self.inbound.look(now) {
-                self.report_inbound();
-            }
+        }
+        if self.inbound.look(now) {
+            self.report_inbound();
         }
     }
 

@@ -243,8 +243,9 @@ fn tell_if_nobody_listens(target: &Target) {
     };
     let until = Instant::now() + DISCOVERY;
     loop {
-        let Ok(groups) = daemon.ask::<Vec<Group>>(&Request::Groups) else {
-            return;
+        let groups = match daemon.ask::<Vec<Group>>(&Request::Groups) {
+            Ok(groups) => groups,
+            Err(e) => return hint(format_args!("who listens is not known: {e:#}")),
         };
         let mut wanted = groups.iter().filter(|g| g.group == target.group);
         if wanted.any(|g| g.local || !g.links.is_empty()) {

@@ -265,7 +265,7 @@ fn managers(name: &str, found: Option<&Interface>) -> Check {
         NAME,
         match running.is_empty() {
             true => "none run".to_owned(),
-            false => format!("{} leave {name} alone", running.join(" and ")),
+            false => format!("{name} is left alone by {}", running.join(" and ")),
         },
     )
 }

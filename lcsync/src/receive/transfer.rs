@@ -23,6 +23,7 @@ use librecast::cli::{Exit, ExitError};
 use librecast::id::PeerId;
 use librecast::interrupt;
 use librecast::keyfile::SharedKey;
+use librecast::units::count;
 use librecast::wire::WireError;
 use serde_json::json;
 use thiserror::Error;
@@ -463,8 +464,8 @@ impl<'a> Transfer<'a> {
         let rate = stats.rate() / 1e6;
         let fetched = human_bytes(stats.bytes);
         self.say(&format!(
-            "{} files changed, {fetched} fetched in {seconds:.1} s ({rate:.0} Mbit/s)",
-            plan.installed.len()
+            "{} changed, {fetched} fetched in {seconds:.1} s ({rate:.0} Mbit/s)",
+            count(plan.installed.len(), "file")
         ));
         if self.options.stats && !self.options.json {
             stats.lines().iter().for_each(|line| eprintln!("{line}"));
