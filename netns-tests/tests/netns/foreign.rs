@@ -25,8 +25,9 @@ fn foreign<'a>(program: &'a str, args: &[&'a str]) -> Result<Vec<String>> {
     let paths = folder.map(|folder| root.join(folder).join(program));
     let path = paths.iter().find(|path| path.exists());
     let path = path.with_context(|| format!("{program}: netns-tests/setup all"))?;
-    let libraries = root.join("usr/lib/x86_64-linux-gnu");
-    let set = format!("LD_LIBRARY_PATH={}", libraries.display());
+    let libraries = ["usr/lib", "lib"].map(|folder| root.join(folder).join("x86_64-linux-gnu"));
+    let [usr, own] = libraries.map(|folder| folder.display().to_string());
+    let set = format!("LD_LIBRARY_PATH={usr}:{own}");
     let all = [set, path.display().to_string()].into_iter();
     Ok(all
         .chain(args.iter().map(|arg| (*arg).to_owned()))
@@ -196,6 +197,158 @@ fn ptp4l_finds_a_master_clock() {
             let said = [said(&clocks[0]), said(&clocks[1])];
             let follows = |said: &String| said.contains("master offset");
             ensure!(said.iter().any(follows), "{}\n{}", said[0], said[1]);
+            Ok(())
+        })
+    });
+}
+
+#[test]
+#[ignore = "`make test-all`: programs of others"]
+fn corosync_makes_a_cluster() {
+    world("corosync", |lab| {
+        let network = friends(lab)?;
+        let members = network.nodes::<2>()?;
+        let [a, b] = [members[0].address()?, members[1].address()?];
+        let mut nodes = Vec::new();
+        for member in members {
+            let state = member.host.path("corosync");
+            std::fs::create_dir_all(&state)?;
+            let config = format!(
+                "totem {{\n version: 2\n transport: udp\n ip_version: ipv6\n crypto_cipher: none\n crypto_hash: none\n \
+                 interface {{\n ringnumber: 0\n mcastaddr: ff1e::c0:5405\n mcastport: 5405\n }}\n}}\n\
+                 nodelist {{\n node {{\n ring0_addr: {a}\n nodeid: 1\n }}\n node {{\n ring0_addr: {b}\n nodeid: 2\n }}\n}}\n\
+                 quorum {{\n provider: corosync_votequorum\n expected_votes: 2\n}}\n\
+                 system {{\n state_dir: {}\n sched_rr: no\n move_to_root_cgroup: no\n}}\n\
+                 logging {{\n to_stderr: yes\n to_syslog: no\n}}\n",
+                state.display()
+            );
+            let config = member
+                .host
+                .write("corosync.conf", config)?
+                .display()
+                .to_string();
+            // it looks up its own name
+            let names = member.host.write("resolv.conf", "nameserver 127.0.0.1\n")?;
+            let corosync = foreign("corosync", &["-f", "-c", &config])?.join(" ");
+            let names = names.display();
+            let pid = member.host.write("corosync/pid", "")?;
+            // and there is one of it on a host
+            let script = format!(
+                "touch /run/corosync.pid; mount --bind {} /run/corosync.pid && \
+                 mount --bind {names} /etc/resolv.conf && exec env {corosync}",
+                pid.display()
+            );
+            nodes.push(member.host.spawn("unshare", &["-m", "sh", "-c", &script])?);
+        }
+        eventually("each sees both", || {
+            for node in &nodes {
+                let said = said(node);
+                ensure!(said.contains("Members[2]: 1 2"), "{said}");
+            }
+            Ok(())
+        })
+    });
+}
+
+#[test]
+#[ignore = "`make test-all`: programs of others"]
+fn syncthing_discovers_its_like() {
+    const ASK: &str = r#"
+import re, sys, urllib.request
+key = re.search("<apikey>(.*?)</apikey>", open(sys.argv[1]).read()).group(1)
+request = urllib.request.Request("http://127.0.0.1:8384/rest/system/discovery", headers={"X-API-Key": key})
+print(urllib.request.urlopen(request, timeout=5).read().decode())
+"#;
+    world("syncthing", |lab| {
+        let network = friends(lab)?;
+        let members = network.nodes::<2>()?;
+        let mut nodes = Vec::new();
+        for member in members {
+            let home = member.host.path("syncthing");
+            let flag = format!("--home={}", home.display());
+            let made = ask(
+                &member.host,
+                "syncthing",
+                &[
+                    "generate",
+                    &flag,
+                    "--no-default-folder",
+                    "--skip-port-probing",
+                ],
+            )?;
+            let file = home.join("config.xml");
+            let config = std::fs::read_to_string(&file).with_context(|| made.clone())?;
+            let config = ["globalAnnounceEnabled", "relaysEnabled", "natEnabled"]
+                .iter()
+                .fold(config, |config, key| {
+                    config.replace(&format!("<{key}>true"), &format!("<{key}>false"))
+                });
+            std::fs::write(&file, config)?;
+            let id = ask(&member.host, "syncthing", &["--device-id", &flag])?;
+            let args = [
+                "serve",
+                &flag,
+                "--no-browser",
+                "--no-restart",
+                "--no-upgrade",
+            ];
+            let process = start(&member.host, "syncthing", &args)?;
+            nodes.push((process, file.display().to_string(), id.trim().to_owned()));
+        }
+        eventually("each has discovered the other", || {
+            for (at, other) in [(0, 1), (1, 0)] {
+                let (process, config, _) = &nodes[at];
+                let seen = members[at].host.run("python3", &["-c", ASK, config])?;
+                let other = &nodes[other].2;
+                ensure!(
+                    seen.stdout.contains(other),
+                    "{seen:?}, {other}: {}",
+                    said(process)
+                );
+            }
+            Ok(())
+        })
+    });
+}
+
+#[test]
+#[ignore = "`make test-all`: programs of others"]
+fn zenoh_scouts_and_delivers() {
+    const PEER: &str = r#"
+import json, sys, time
+sys.path.insert(0, sys.argv[1])
+import zenoh
+address = sys.argv[2]
+config = zenoh.Config()
+config.insert_json5("listen/endpoints", json.dumps([f"tcp/[{address}]:0"]))
+config.insert_json5("scouting/multicast/address", json.dumps("[ff0e::224]:7446"))
+config.insert_json5("scouting/multicast/interface", json.dumps(address))
+session = zenoh.open(config)
+if sys.argv[3] == "hears":
+    heard = session.declare_subscriber("greeting", lambda sample: print(sample.payload.to_string(), flush=True))
+while True:
+    if sys.argv[3] == "says":
+        session.put("greeting", "hello over lc0")
+    time.sleep(0.2)
+"#;
+    world("zenoh", |lab| {
+        let network = friends(lab)?;
+        let python = root()?.join("python").display().to_string();
+        let [a, b] = network.nodes()?;
+        let (at_a, at_b) = (a.address()?.to_string(), b.address()?.to_string());
+        let listener = a
+            .host
+            .spawn("python3", &["-c", PEER, &python, &at_a, "hears"])?;
+        let speaker = b
+            .host
+            .spawn("python3", &["-c", PEER, &python, &at_b, "says"])?;
+        eventually("one hears the other", || {
+            ensure!(
+                listener.stdout().contains("hello over lc0"),
+                "{}{}",
+                said(&listener),
+                said(&speaker)
+            );
             Ok(())
         })
     });
