@@ -141,22 +141,22 @@ fn opened(patient: &Patient, name: &str) -> Check {
     let network = &patient.config.network;
     let groups = network.link_scope_groups();
     let groups: Vec<String> = groups.iter().map(ToString::to_string).collect();
-    let narrower = format!(
-        "narrower: nft insert rule inet filter input iifname \"{name}\" udp dport != {{ 5353, 1900 }} drop"
-    );
-    let detail = match (network.unicast(), groups.is_empty()) {
-        (false, true) => "nothing but the groups that its programs join".to_owned(),
-        (false, false) => format!("groups of scope 2: {}", groups.join(" ")),
-        (true, none) => {
-            let groups = if none {
-                String::new()
-            } else {
-                format!("; groups of scope 2: {}", groups.join(" "))
-            };
-            format!("all ports of this host that its firewall leaves open{groups}\n{narrower}")
-        }
+    let groups = match groups.is_empty() {
+        true => "no group of scope 2".to_owned(),
+        false => format!("groups of scope 2: {}", groups.join(" ")),
     };
-    Check::ok(NAME, detail)
+    if !network.unicast() {
+        return Check::ok(NAME, format!("what its programs join; {groups}"));
+    }
+    let detail = format!("all ports of this host that its firewall leaves open; {groups}");
+    let narrower = format!(
+        "only these ports: nft insert rule inet filter input iifname \"{name}\" ip6 daddr fd00::/8 \
+         meta l4proto {{ tcp, udp }} th dport != {{ 22, 5353 }} ct state new drop"
+    );
+    Check {
+        remedy: Some(narrower),
+        ..Check::ok(NAME, detail)
+    }
 }
 
 fn inbound(patient: &Patient) -> Check {

@@ -269,7 +269,7 @@ fn each_lc0_has_an_ethernet_address_of_its_own_and_is_in_no_bridge() {
 }
 
 #[test]
-fn among_friends_udp_to_all_nodes_is_carried_and_a_ping_is_not() {
+fn among_friends_udp_to_all_nodes_is_carried_and_unicast_as_far_as_a_rule_lets_it() {
     world("all-nodes", |lab| {
         let hosts = lab.closed_hosts(&["a", "b"])?;
         for host in &hosts {
@@ -288,10 +288,35 @@ fn among_friends_udp_to_all_nodes_is_carried_and_a_ping_is_not() {
         let other = std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, e, f, g, h).to_string();
         ensure!(!pinged.stdout.contains(&other), "{}", pinged.stdout);
         // and unicast is
-        let pinged = a
-            .host
-            .run("ping", &["-c2", "-W5", &b.address()?.to_string()])?;
-        pinged.success().map(drop)
+        let at_b = b.address()?.to_string();
+        let pinged = a.host.run("ping", &["-c2", "-W5", &at_b])?;
+        pinged.success()?;
+
+        let _servers = [22, 2222].map(|port| {
+            let listen = format!("TCP6-LISTEN:{port},reuseaddr,fork");
+            b.host.spawn("socat", &[&listen, "EXEC:echo open"])
+        });
+        let connect = |port: u16| -> Result<bool> {
+            let to = format!("TCP6:[{at_b}]:{port},connect-timeout=2");
+            let answer = a.host.run("socat", &["-u", &to, "STDOUT"])?;
+            Ok(answer.stdout == "open\n")
+        };
+        eventually("both ports are open", || {
+            ensure!(connect(22)? && connect(2222)?, "one is not");
+            Ok(())
+        })?;
+        // the rule that doctor shows, with the lab's names of table and chain
+        let shown = b.host.run("lcroute", &["doctor"])?.stdout;
+        let mut lines = shown.lines();
+        let rule = lines.find_map(|line| line.split_once("only these ports: nft "));
+        let (_, rule) = rule.with_context(|| shown.clone())?;
+        b.host
+            .nft(&rule.replace("inet filter input", "inet closed input"))?;
+        ensure!(connect(22)? && !connect(2222)?, "{rule}");
+        let receiver = b.host.receive("ff1e::42", &[])?;
+        a.wait_wanted("ff1e::42", b)?;
+        a.host.send("ff1e::42", 50, &[])?;
+        receiver.expect_exactly(50).map(drop)
     });
 }
 
