@@ -4,7 +4,8 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
-use lcroute_overlay::signal::server::PER_ADDRESS;
+use lcroute_node::MAX_ANNOUNCED;
+use lcroute_signalling::server::PER_ADDRESS;
 use librecast::cert::GroupPrefix;
 use librecast::cli::ExitError;
 use serde::Deserialize;
@@ -341,8 +342,6 @@ fn link_scope_groups<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<Ipv6A
     Ok(list)
 }
 
-/// Most prefixes that one node announces, those of programs included; as many as one advertisement holds.
-pub const MAX_ANNOUNCED: usize = 64;
 /// Most prefixes that one node watches.
 const MAX_WATCHED: usize = 64;
 

@@ -7,25 +7,25 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use lcroute_engine::Engine;
 use lcroute_engine::topology::{PolicyKind, TopologyConfig};
-use lcroute_overlay::signal::server;
-use lcroute_overlay::{Identity as OverlayIdentity, Overlay, OverlayConfig, common_beat};
+use lcroute_node::{Keep, Node, NodeConfig};
+use lcroute_signalling::server;
+use lcroute_webrtc::{WebRtc, WebRtcConfig, common_epoch};
 use librecast::cert::Member;
 use librecast::cli::{Exit, ExitError};
 use librecast::events;
 use librecast::service;
+use librecast::time::WallClock;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::commands::print_line;
 use crate::config::{Config, Policy, Topology, TunMode};
 use crate::control::server::ControlSocket;
 use crate::inbox::{End, Inbox};
-use crate::keeper::{Keep, Keeper};
-use crate::packet_loop::{Network, NetworkStart, PacketLoop, Parts};
-use crate::services::HostServices;
+use crate::keeper::Keeper;
+use crate::packet_loop::{PacketLoop, Parts};
 use crate::settings::{Common, Overrides};
-use crate::slow_side::{SlowSide, serve_metrics};
+use crate::slow_side::{SlowSide, serve_metrics, settings};
 use crate::state::{Identity, StateDir, since_1970, unix_now};
 use crate::system::{SystemSignals, room_for_clients};
 use crate::waker::Waker;
@@ -102,16 +102,16 @@ fn exec(program: &Path, device: &OwnedFd) -> anyhow::Error {
     anyhow::Error::new(command.exec()).context(program.display().to_string())
 }
 
-/// The hosts' common beat. A process that starts is put off between one clock and the other, and would be off the beat for
+/// The hosts' common hello epoch. A process that starts is put off between one clock and the other, and would be off it for
 /// as long as it runs: of a few readings the one that took the least time counts.
-fn beat() -> Instant {
+fn hello_epoch() -> Instant {
     let readings = (0..5).map(|_| {
         let before = Instant::now();
-        let beat = common_beat(before, since_1970());
-        (before.elapsed(), beat)
+        let epoch = common_epoch(before, since_1970());
+        (before.elapsed(), epoch)
     });
     let quickest = readings.min_by_key(|(took, _)| *took);
-    quickest.map_or_else(Instant::now, |(_, beat)| beat)
+    quickest.map_or_else(Instant::now, |(_, epoch)| epoch)
 }
 
 fn assemble(
@@ -143,51 +143,38 @@ fn assemble(
     if !incarnation.is_stored {
         keep.send(Keep::Incarnation(incarnation.number))?;
     }
-    let overlay = Overlay::new(
-        OverlayConfig {
-            identity: OverlayIdentity::new(key.clone(), network, identity.chain.clone()),
-            clock: unix_now,
-            beat: beat(),
-            seed: seed(),
-            mtu: config.tun.mtu,
-            media: config.live.media,
-            limits: lcroute_overlay::Limits {
-                media_queue: Duration::from_millis(config.live.queue_ms.into()),
-                media_repair: Duration::from_millis(config.live.repair_ms.into()),
-                ..Default::default()
-            },
+    let epoch = hello_epoch();
+    let webrtc = WebRtcConfig {
+        control: lcroute_overlay::SPEAKS.control,
+        epoch,
+        seed: seed(),
+        mtu: config.tun.mtu,
+        media: config.live.media,
+        limits: lcroute_webrtc::Limits {
+            media_queue: Duration::from_millis(config.live.queue_ms.into()),
+            media_repair: Duration::from_millis(config.live.repair_ms.into()),
+            ..Default::default()
         },
-        now,
-    )?;
-    let engine = Engine::new(
-        lcroute_engine::Config {
-            member: identity.member.clone(),
-            incarnation: incarnation.number,
-            mtu: config.tun.mtu,
-            link_scope_groups: config.network.link_scope_groups(),
-            chain: identity.chain.encode().into(),
-            can_issue: identity.member.is_issuer(),
-            announce: config.network.announce.clone(),
-            watch: config.network.watch.clone(),
-            unicast: config.network.unicast(),
-            topology: topology(&config.topology),
-            seed: seed(),
-            limits: lcroute_engine::Limits::default(),
-        },
-        Arc::new(HostServices::new(key.clone(), network)),
-        now,
-    );
-    let network_start = NetworkStart {
-        id: network,
+    };
+    let node = NodeConfig {
+        network,
         key: key.clone(),
         chain: identity.chain,
-        announce: config.network.announce.clone(),
+        member: identity.member.clone(),
+        incarnation: incarnation.number,
+        mtu: config.tun.mtu,
+        settings: settings(config),
+        topology: topology(&config.topology),
         revocations: revocations.clone(),
         members,
-        keep,
+        clock: WallClock::new(unix_now),
+        epoch,
         seed: seed(),
+        limits: lcroute_engine::Limits::default(),
+        overlay_limits: lcroute_overlay::Limits::default(),
     };
-    let backbone = match config.signal.listen {
+    let node = Node::new(node, WebRtc::new(webrtc, now)?, now);
+    let server = match config.signal.listen {
         Some(listen) => Some(
             runtime
                 .block_on(server::Server::bind(listen, None))
@@ -211,7 +198,7 @@ fn assemble(
         path_changed: path_changed.clone(),
         control,
         signals,
-        backbone,
+        server,
         key,
         network,
         token_servers: identity.membership.signal.clone(),
@@ -236,15 +223,13 @@ fn assemble(
         settings,
         socket,
         monitor,
-        engine,
-        overlay,
+        node,
         inbox: messages,
         outbox,
         waker,
         moved,
         path_changed,
-        member: identity.member,
-        network: Network::new(network_start, now),
+        keep,
         interfaces: config.ice.interfaces.clone(),
     };
     Ok((slow, fast))
@@ -271,11 +256,11 @@ fn topology(config: &Topology) -> TopologyConfig {
     }
 }
 
-fn seed() -> u64 {
-    let mut bytes = [0; 8];
+fn seed() -> [u8; 32] {
+    let mut bytes = [0; 32];
     // without a system RNG there is no safe way to go on
     getrandom::fill(&mut bytes).expect("the system's random number generator works");
-    u64::from_ne_bytes(bytes)
+    bytes
 }
 
 fn tun_settings(config: &Config, member: &Member) -> tun::Settings {
@@ -296,7 +281,7 @@ fn tun_settings(config: &Config, member: &Member) -> tun::Settings {
 
 /// Says on stdout, and to systemd, that programs can use lc0 now.
 fn announce_ready(config: &Config, fast: &Parts) {
-    let member = &fast.member;
+    let member = fast.node.member();
     // whoever started us need not listen
     let _ = print_line(format_args!(
         "ready: {} has {} ({})",

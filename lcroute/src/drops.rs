@@ -1,31 +1,13 @@
-//! Every reason for which the daemon drops a packet or a message: those of the engine, of the overlay, and these.
+//! Every reason for which the daemon drops a packet or a message: those of the layers below, and these.
 
-use lcroute_engine::DropReason;
+use librecast::drops::list;
 
-/// What is dropped at lc0, at the UDP socket, and between engine and overlay.
+/// What is dropped at lc0, at the UDP socket, and on the way to the control thread.
 const SHELL: &[(&str, &str)] = &[
-    ("no_such_link", "For a link that has just gone down."),
-    (
-        "renewal_ignored",
-        "A request to renew a certificate that its node has not signed, or to a node that is no issuer.",
-    ),
-    (
-        "revocation_unproven",
-        "A peer refused a link by a revocation that is not valid.",
-    ),
-    (
-        "routed_not_sent",
-        "A message to another node for which there is no way, or that may not be sent.",
-    ),
-    (
-        "routed_unknown",
-        "A message from another node of a kind that this version does not know.",
-    ),
     (
         "signal_queue_full",
         "A signalling message while too many wait for a server.",
     ),
-    ("too_large", "Longer than a link takes."),
     (
         "tun_bad_offload",
         "A super-packet from lc0 that cannot be cut.",
@@ -61,11 +43,12 @@ const SHELL: &[(&str, &str)] = &[
 /// All names that can stand in `drops`, in order, with what they mean.
 #[must_use]
 pub fn reasons() -> Vec<(&'static str, &'static str)> {
-    let engine = DropReason::ALL.iter().map(|r| (r.name(), r.meaning()));
-    let mut all: Vec<_> = engine
-        .chain(lcroute_overlay::DROPS.iter().copied())
-        .chain(SHELL.iter().copied())
-        .collect();
+    let engine = lcroute_engine::DropReason::ALL.iter();
+    let mut all: Vec<_> = engine.map(|r| (r.name(), r.meaning())).collect();
+    all.extend(list::<lcroute_overlay::DropReason>());
+    all.extend(list::<lcroute_webrtc::DropReason>());
+    all.extend(list::<lcroute_node::DropReason>());
+    all.extend(SHELL);
     // what two layers call the same is counted together: the first one explains it
     all.sort_by_key(|(name, _)| *name);
     all.dedup_by_key(|(name, _)| *name);

@@ -1,7 +1,8 @@
 //! How the slow side, and through it the control socket, speaks to the packet loop.
 
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 
+use lcroute_node::Settings;
 use lcroute_overlay::{CarrierId, Presence};
 use librecast::cert::GroupPrefix;
 use librecast::id::PeerId;
@@ -40,16 +41,10 @@ pub enum Message {
 pub struct Reconfigure {
     /// Routes of lc0.
     pub routes: Vec<GroupPrefix>,
-    /// Groups of scope 2 that are carried.
-    pub link_scope_groups: Vec<Ipv6Addr>,
     /// Interfaces whose addresses are used.
     pub interfaces: Vec<String>,
-    /// Groups that this node announces.
-    pub announce: Vec<GroupPrefix>,
-    /// Groups whose listeners programs here want to know of.
-    pub watch: Vec<GroupPrefix>,
-    /// Carry unicast.
-    pub unicast: bool,
+    /// What concerns the node.
+    pub node: Settings,
 }
 
 /// How the loop ends.

@@ -3,29 +3,14 @@
 
 use std::time::Duration;
 
-use librecast::cert::Chain;
-use librecast::revocation::Revocation;
+use lcroute_node::{Keep, Revocations};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
-use crate::revocations::Revocations;
 use crate::state::{Membership, StateDir, unix_now};
 
 /// What could not be written is tried again after so long. Chosen: once a minute fills no journal.
 const RETRY: Duration = Duration::from_secs(60);
-
-/// Something to keep.
-#[derive(Debug)]
-pub enum Keep {
-    /// This node's renewed certificates.
-    Chain(Chain),
-    /// A run of this node goes, or went, by this incarnation: the next goes by a later one.
-    Incarnation(u32),
-    /// Somebody has been expelled.
-    Revocation(Box<Revocation>),
-    /// The list of members as text.
-    Members(String),
-}
 
 /// Writes it.
 #[derive(Debug)]
@@ -134,6 +119,8 @@ fn is_kept(result: anyhow::Result<()>) -> bool {
 #[cfg(test)]
 mod tests {
     use librecast::id::SecretKey;
+
+    use librecast::revocation::Revocation;
 
     use super::*;
 

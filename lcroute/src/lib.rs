@@ -1,10 +1,9 @@
 //! The multicast router daemon and its command line.
 //!
-//! A packet's way: `tun` -> engine (`lcroute-engine`) -> overlay (`lcroute-overlay`) -> `udp`, and back. The loop
+//! A packet's way: `tun` -> the node (`lcroute-node`) -> `udp`, and back. The loop
 //! that carries it is `packet_loop`; everything that may be slow (names, WebSockets, the control
 //! socket) lives in `slow_side`, on another thread.
 
-mod announcements;
 mod cli;
 mod commands;
 pub mod config;
@@ -16,15 +15,10 @@ mod inbound_probe;
 mod inbox;
 mod keeper;
 mod lone;
-mod members;
 mod memory;
 pub mod metrics;
 mod netlink;
 mod packet_loop;
-mod ping;
-mod renewal;
-mod revocations;
-mod services;
 mod settings;
 mod slow_side;
 pub mod state;

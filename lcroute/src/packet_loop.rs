@@ -1,15 +1,14 @@
 //! The loop that every packet goes through: one thread, no locks.
 //!
 //! ```text
-//!            lc0 ---> engine ---> overlay ---> UDP
-//!            lc0 <--- engine <--- overlay <--- UDP
+//!            lc0 ---> node ---> UDP
+//!            lc0 <--- node <--- UDP
 //! ```
 //!
-//! Each turn reads a batch from every source that is ready, lets engine and overlay decide, and writes
-//! what they say. Nothing here waits but the one `poll`.
+//! Each turn reads a batch from every descriptor that is ready, hands it to the node, and writes what the node says.
+//! Nothing here decides, and nothing waits but the one `poll`.
 
 mod answers;
-mod network;
 mod outgoing;
 
 use std::collections::BTreeMap;
@@ -19,9 +18,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use lcroute_engine::{Engine, Neighbor, Output};
-use lcroute_overlay::{Event, LinkId, Overlay, SILENT, SendError};
-use librecast::cert::Member;
+use lcroute_node::{Keep, Node, Output, PingId};
+use lcroute_webrtc::WebRtc;
 use librecast::events;
 use librecast::id::PeerId;
 use librecast::service::Service;
@@ -36,7 +34,7 @@ use crate::status::Inbound;
 use crate::waker::Waker;
 use crate::{netlink, tun, udp};
 
-pub use network::{Network, NetworkStart};
+use answers::Asker;
 use outgoing::Outgoing;
 
 /// Packets read from lc0 in one turn, before the links get theirs.
@@ -65,10 +63,8 @@ pub struct Parts {
     pub socket: udp::Socket,
     /// Tells of changes to the host's network.
     pub monitor: netlink::Monitor,
-    /// Decides where packets go.
-    pub engine: Engine,
-    /// Carries them.
-    pub overlay: Overlay,
+    /// Decides.
+    pub node: Node<WebRtc>,
     /// Messages of the slow side.
     pub inbox: mpsc::Receiver<Message>,
     /// Sealed messages for peers.
@@ -79,10 +75,8 @@ pub struct Parts {
     pub moved: Arc<Notify>,
     /// Fired when links fall silent, or come while no signalling server is connected.
     pub path_changed: Arc<Notify>,
-    /// Who we are.
-    pub member: Member,
-    /// What is known of other nodes.
-    pub network: Network,
+    /// Where what must outlive the daemon goes.
+    pub keep: mpsc::UnboundedSender<Keep>,
     /// Interfaces whose addresses are used; empty for all.
     pub interfaces: Vec<String>,
 }
@@ -92,10 +86,8 @@ pub struct Parts {
 pub struct PacketLoop {
     parts: Parts,
     port: u16,
-    links: BTreeMap<LinkId, Member>,
-    /// Taken by links; the engine counts everything else.
-    sent_packets: u64,
-    sent_bytes: u64,
+    /// Who waits for the answer to a ping.
+    askers: BTreeMap<PingId, Asker>,
     drops: BTreeMap<&'static str, u64>,
     lone: Lone,
     outgoing: Outgoing,
@@ -115,9 +107,7 @@ impl PacketLoop {
         Ok(Self {
             port: parts.socket.port()?,
             parts,
-            links: BTreeMap::new(),
-            sent_packets: 0,
-            sent_bytes: 0,
+            askers: BTreeMap::new(),
             drops: BTreeMap::new(),
             lone: Lone::default(),
             outgoing: Outgoing::default(),
@@ -136,8 +126,7 @@ impl PacketLoop {
     pub fn run(mut self) -> anyhow::Result<(End, tun::Device)> {
         let ended = self.carry();
         let now = Instant::now();
-        self.write_members(now);
-        self.parts.overlay.shutdown(now);
+        self.parts.node.shutdown(now);
         self.deliver(now);
         let end = ended?;
         let reason = match end {
@@ -158,8 +147,7 @@ impl PacketLoop {
         let mut now = Instant::now();
         self.update_candidates(now);
         self.overruns = self.parts.device.overruns().unwrap_or(0);
-        self.parts.engine.handle_start(now);
-        self.start_network(now);
+        self.parts.node.start(now);
         self.deliver(now);
         self.probe_inbound(now);
         loop {
@@ -195,9 +183,7 @@ impl PacketLoop {
         let p = &mut self.parts;
         let mut due = self.next_tick;
         let timers = [
-            p.engine.poll_timeout().map(|(at, _)| at),
-            p.overlay.poll_timeout(),
-            p.network.next_timeout(),
+            p.node.poll_timeout(),
             self.host_changed,
             self.service.poll_timeout(),
         ];
@@ -229,13 +215,13 @@ impl PacketLoop {
     }
 
     fn read_tun(&mut self, now: Instant) -> anyhow::Result<()> {
-        let Parts { device, engine, .. } = &mut self.parts;
+        let Parts { device, node, .. } = &mut self.parts;
         let mut packets = 0;
         let most = if self.lone.is_lone(now) { 1 } else { TUN_BATCH };
         // what is not to be carried costs as well
         for _ in 0..most {
             let read = device.read(&mut |packet| {
-                engine.handle_local_packet(packet, now);
+                node.handle_local_packet(packet, now);
                 packets += 1;
             });
             match read {
@@ -270,12 +256,12 @@ impl PacketLoop {
                     waiting += 1;
                     let to = SocketAddr::new(datagram.to.unwrap_or(UNKNOWN), self.port);
                     let (from, ecn) = (datagram.from, datagram.ecn);
-                    let overlay = &mut self.parts.overlay;
-                    overlay.handle_datagram(from, to, datagram.content, ecn, now);
+                    let webrtc = self.parts.node.connections_mut();
+                    webrtc.handle_datagram(from, to, datagram.content, ecn, now);
                 }
                 if waiting >= UDP_BATCH {
                     waiting = 0;
-                    self.hand_on(now);
+                    self.hand_on();
                 }
             }
             if units < udp::UNITS {
@@ -285,10 +271,9 @@ impl PacketLoop {
     }
 
     fn read_udp_errors(&mut self, now: Instant) {
-        let Parts {
-            socket, overlay, ..
-        } = &mut self.parts;
-        socket.take_errors(&mut |error| overlay.handle_unreachable(error, now));
+        let Parts { socket, node, .. } = &mut self.parts;
+        let webrtc = node.connections_mut();
+        socket.take_errors(&mut |error| webrtc.handle_unreachable(error, now));
     }
 
     fn read_monitor(&mut self, now: Instant) -> anyhow::Result<()> {
@@ -306,18 +291,21 @@ impl PacketLoop {
             };
             match message {
                 Message::Presence(carrier, presence) => {
-                    self.handle_presence(carrier, presence, now);
+                    self.parts.node.handle_presence(carrier, presence, now);
                 }
                 Message::Signal(carrier, from, bytes) => {
-                    self.parts.overlay.handle_signal(carrier, from, &bytes, now);
+                    self.parts.node.handle_signal(carrier, from, &bytes, now);
                 }
-                Message::StunServers(servers) => self.parts.overlay.set_stun_servers(servers, now),
+                Message::StunServers(servers) => {
+                    let webrtc = self.parts.node.connections_mut();
+                    webrtc.set_stun_servers(servers, now);
+                }
                 Message::Ask(request, answer) => self.answer(request, answer, now),
                 Message::Observe(to) => {
                     // who asked may have gone
                     let _ = to.send(self.observe(now));
                 }
-                Message::Withdraw(prefix) => self.withdraw(prefix, now),
+                Message::Withdraw(prefix) => self.parts.node.withdraw(prefix, now),
                 Message::Reconfigure(new) => self.reconfigure(new, now),
                 Message::Stop(end) => self.end = Some(end),
             }
@@ -328,27 +316,16 @@ impl PacketLoop {
 
     fn reconfigure(&mut self, new: Reconfigure, now: Instant) {
         self.parts.settings.routes = new.routes.into_iter().map(tun::Prefix::from).collect();
-        self.parts
-            .engine
-            .set_link_scope_groups(&new.link_scope_groups, now);
         self.parts.interfaces = new.interfaces;
-        self.parts.engine.set_watch(new.watch, now);
-        self.parts.engine.set_unicast(new.unicast, now);
-        self.reannounce(&new.announce, now);
+        self.parts.node.configure(new.node, now);
         self.probe_inbound(now);
         self.host_changed = Some(now);
     }
 
     fn run_timers(&mut self, now: Instant) {
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-        if is_due(self.parts.engine.poll_timeout().map(|(at, _)| at)) {
-            self.parts.engine.handle_timeout(now);
-        }
-        if is_due(self.parts.overlay.poll_timeout()) {
-            self.parts.overlay.handle_timeout(now);
-        }
-        if is_due(self.parts.network.next_timeout()) {
-            self.run_network_timers(now);
+        if is_due(self.parts.node.poll_timeout()) {
+            self.parts.node.handle_timeout(now);
         }
         if is_due(self.host_changed) {
             self.host_changed = None;
@@ -356,10 +333,10 @@ impl PacketLoop {
             self.update_candidates(now);
         }
         if self.next_tick <= now {
-            self.next_tick = self.parts.overlay.next_beat(now, TICK);
+            self.next_tick = self.parts.node.connections().next_hello(now, TICK);
             self.check_overruns(now);
             self.parts.socket.count_overflow();
-            self.tell_round_trips(now);
+            self.parts.node.tell_round_trips(now);
             self.tell_manager();
         }
         if self.inbound.look(now) {
@@ -371,7 +348,7 @@ impl PacketLoop {
         let p = &mut self.parts;
         if let Err(e) = self
             .inbound
-            .start(&mut p.device, p.member.addresses.address, now)
+            .start(&mut p.device, p.node.member().addresses.address, now)
         {
             tracing::debug!("probe of the host's firewall: {e}");
         }
@@ -399,7 +376,7 @@ impl PacketLoop {
                     self.parts.settings.name
                 );
                 // reports sent meanwhile had no valid source
-                self.parts.engine.handle_tx_queue_overflow(now);
+                self.parts.node.handle_tx_queue_overflow(now);
             }
             Err(e) => tracing::warn!("{}: {e}", self.parts.settings.name),
         }
@@ -417,7 +394,7 @@ impl PacketLoop {
                     p.moved.notify_one();
                     self.hosts.clone_from(&host);
                 }
-                p.overlay.set_local_candidates(host, now);
+                p.node.connections_mut().set_local_candidates(host, now);
             }
             Err(e) => tracing::warn!("addresses of this host: {e}"),
         }
@@ -428,19 +405,18 @@ impl PacketLoop {
         let overruns = self.parts.device.overruns().unwrap_or(self.overruns);
         if overruns > self.overruns {
             *self.drops.entry("tun_overrun").or_default() += overruns - self.overruns;
-            self.parts.engine.handle_tx_queue_overflow(now);
+            self.parts.node.handle_tx_queue_overflow(now);
         }
         self.overruns = overruns;
     }
 
-    /// Ends a turn: everything that engine and overlay have for one another and for the outside, until
-    /// both are silent.
+    /// Ends a turn: writes everything that the node has to say, until it is silent.
     fn deliver(&mut self, now: Instant) {
         loop {
-            let mut silent = !self.hand_on(now);
-            while let Some(transmit) = self.parts.overlay.poll_transmit() {
+            let mut silent = !self.hand_on();
+            while let Some(transmit) = self.parts.node.connections_mut().poll_transmit() {
                 silent = false;
-                let way = udp::Way {
+                let way = udp::Destination {
                     to: transmit.to,
                     from: transmit.from.map(|from| from.ip()),
                     ecn: transmit.ecn,
@@ -461,57 +437,23 @@ impl PacketLoop {
             datagrams,
         } in self.parts.socket.take_refused()
         {
-            self.parts.overlay.handle_unsent(to, size, datagrams, now);
+            let webrtc = self.parts.node.connections_mut();
+            webrtc.handle_unsent(to, size, datagrams, now);
         }
     }
 
-    /// What engine and overlay have for one another and for lc0. False: nothing.
-    fn hand_on(&mut self, now: Instant) -> bool {
+    /// What the node has for lc0 and for the control thread. False: nothing.
+    fn hand_on(&mut self) -> bool {
         let mut something = false;
-        while let Some(event) = self.parts.overlay.poll_event() {
+        while let Some(output) = self.parts.node.poll_output() {
             something = true;
-            self.handle_event(event, now);
-        }
-        while let Some(output) = self.parts.engine.poll_output() {
-            something = true;
-            self.handle_output(output, now);
+            self.handle_output(output);
         }
         something
     }
 
-    fn handle_output(&mut self, output: Output, now: Instant) {
+    fn handle_output(&mut self, output: Output) {
         match output {
-            Output::Data {
-                links,
-                header,
-                packet,
-            } => {
-                for link in links.iter() {
-                    let sent =
-                        self.parts
-                            .overlay
-                            .send_data(LinkId(link.0), [&header, &packet], now);
-                    self.count_sent(sent, header.len() + packet.len());
-                }
-            }
-            Output::Control { link, message } => {
-                let link = LinkId(link.0);
-                if let Err(e) = self.parts.overlay.send_control(link, &message, now)
-                    && e != SendError::NoSuchLink
-                {
-                    // control is hard state: a link that cannot carry it is made anew
-                    self.parts
-                        .overlay
-                        .close_link(link, "control channel is stuck", now);
-                }
-            }
-            Output::RoutedControl { link, message } => {
-                // the overlay counts what a slow link drops
-                let _ = self
-                    .parts
-                    .overlay
-                    .send_routed(LinkId(link.0), &message, now);
-            }
             Output::Local { packet } => self.parts.device.queue(packet),
             Output::LocalMld { packet } => {
                 if let Err(e) = self.parts.device.write(&packet) {
@@ -519,80 +461,19 @@ impl PacketLoop {
                     *self.drops.entry("tun_write_error").or_default() += 1;
                 }
             }
-            Output::LinkFault { link, reason } => {
-                self.parts.overlay.close_link(LinkId(link.0), reason, now);
-            }
-            Output::Wanted(_)
-            | Output::Retire { .. }
-            | Output::Routed { .. }
-            | Output::Reachable { .. }
-            | Output::Incarnation(_)
-            | Output::Revoked { .. }
-            | Output::Renewed { .. } => self.handle_network_output(output, now),
-        }
-    }
-
-    fn count_sent(&mut self, sent: Result<(), SendError>, bytes: usize) {
-        match sent {
-            Ok(()) => {
-                self.sent_packets += 1;
-                self.sent_bytes += bytes as u64;
-            }
-            Err(e) => {
-                let reason = match e {
-                    SendError::NoSuchLink => "no_such_link",
-                    SendError::QueueFull => "queue_full",
-                    SendError::TooLarge => "too_large",
-                };
-                *self.drops.entry(reason).or_default() += 1;
-            }
-        }
-    }
-
-    fn handle_event(&mut self, event: Event, now: Instant) {
-        match event {
-            Event::LinkUp { link, member } => {
-                let neighbor = Neighbor {
-                    member: Member::clone(&member),
-                };
-                // what brought the first link back may bring the server as well
-                if self.links.is_empty() || self.parts.network.servers() == 0 {
-                    self.parts.path_changed.notify_one();
+            Output::Signal { to, bytes } => {
+                if self.parts.outbox.try_send((to, bytes)).is_err() {
+                    *self.drops.entry("signal_queue_full").or_default() += 1;
                 }
-                self.links.insert(link, *member);
-                self.parts
-                    .engine
-                    .handle_link_up(lcroute_engine::LinkId(link.0), neighbor, now);
             }
-            Event::LinkDown { link, reason, .. } => {
-                if reason == SILENT {
-                    self.parts.path_changed.notify_one();
+            // the control thread ends after this one
+            Output::Keep(what) => drop(self.parts.keep.send(what)),
+            Output::Pong { ping, rtt } => {
+                if let Some(asker) = self.askers.remove(&ping) {
+                    asker.tell(rtt);
                 }
-                self.links.remove(&link);
-                self.parts
-                    .engine
-                    .handle_link_down(lcroute_engine::LinkId(link.0), now);
             }
-            Event::RoundTrip { link, rtt } => {
-                self.parts
-                    .engine
-                    .handle_link_rtt(lcroute_engine::LinkId(link.0), rtt, now);
-            }
-            Event::Control { link, message } => {
-                self.parts
-                    .engine
-                    .handle_control(lcroute_engine::LinkId(link.0), &message, now);
-            }
-            Event::Data { link, message } => {
-                self.parts
-                    .engine
-                    .handle_data(lcroute_engine::LinkId(link.0), message, now);
-            }
-            Event::Signal { .. } | Event::DirectFailure { .. } | Event::Revocation { .. } => {
-                self.handle_network_event(event, now);
-            }
-            // the overlay has logged it, and `peers` shows it
-            Event::PeerRefused { .. } => {}
+            Output::PathSuspect => self.parts.path_changed.notify_one(),
         }
     }
 }

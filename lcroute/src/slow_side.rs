@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
-use lcroute_overlay::signal::{client, server};
+use lcroute_node::Settings;
+use lcroute_signalling::{CarrierEvent, Carriers, PathChange, server};
 use librecast::id::{NetworkId, PeerId, SecretKey};
 use librecast::metrics;
 use librecast::service;
@@ -49,9 +50,9 @@ pub struct SlowSide {
     pub control: ControlSocket,
     /// Signals of the system.
     pub signals: SystemSignals,
-    /// The backbone inside this daemon.
-    pub backbone: Option<server::Server>,
-    /// Proves to a backbone who we are.
+    /// The signalling server inside this daemon.
+    pub server: Option<server::Server>,
+    /// Proves to a server who we are.
     pub key: Arc<SecretKey>,
     /// Our network.
     pub network: NetworkId,
@@ -78,12 +79,12 @@ impl SlowSide {
                 }
             })
         };
-        if let Some(backbone) = self.backbone.take() {
-            tokio::spawn(backbone.run(std::future::pending()));
+        if let Some(server) = self.server.take() {
+            tokio::spawn(server.run(std::future::pending()));
         }
         let (events, mut heard) = mpsc::channel(256);
-        let mut clients = client::Clients::new(self.key.clone(), self.network, events);
-        clients.set_servers(&servers(&self.config, &self.token_servers));
+        let mut carriers = Carriers::new(self.key.clone(), self.network, events);
+        carriers.set_servers(&servers(&self.config, &self.token_servers));
         let mut lookup = Lookup::start(&self.config, &self.token_servers, &self.inbox);
         loop {
             let reload = tokio::select! {
@@ -112,15 +113,15 @@ impl SlowSide {
                     }
                 }
                 () = self.moved.notified() => {
-                    clients.addresses_changed();
+                    carriers.path_changed(PathChange::Addresses);
                     None
                 }
                 () = self.path_changed.notified() => {
-                    clients.path_may_have_changed();
+                    carriers.path_changed(PathChange::Links);
                     None
                 }
                 Some((to, bytes)) = self.sealed.recv() => {
-                    clients.send(to, &bytes);
+                    carriers.send(to, &bytes);
                     None
                 }
                 true = self.keeper.next() => {
@@ -142,7 +143,7 @@ impl SlowSide {
                 if let Err(e) = &result {
                     tracing::error!("configuration kept as it was: {e}");
                 } else {
-                    clients.set_servers(&servers(&self.config, &self.token_servers));
+                    carriers.set_servers(&servers(&self.config, &self.token_servers));
                     if let Err(e) = serve_metrics(&mut self.metrics, &self.config, &self.inbox) {
                         tracing::error!("{e:#}");
                     }
@@ -186,10 +187,10 @@ pub fn serve_metrics(
     })
 }
 
-fn message(event: client::ClientEvent) -> Message {
+fn message(event: CarrierEvent) -> Message {
     match event {
-        client::ClientEvent::Presence(carrier, presence) => Message::Presence(carrier, presence),
-        client::ClientEvent::Signal {
+        CarrierEvent::Presence(carrier, presence) => Message::Presence(carrier, presence),
+        CarrierEvent::Signal {
             carrier,
             from,
             bytes,
@@ -248,14 +249,21 @@ fn may_exec(path: Option<&std::path::Path>) -> Result<(), String> {
     Config::load(path).map(drop).map_err(|e| e.to_string())
 }
 
-fn reconfigure(config: &Config) -> Reconfigure {
-    Reconfigure {
-        routes: config.routes(),
+/// What concerns the node.
+pub fn settings(config: &Config) -> Settings {
+    Settings {
         link_scope_groups: config.network.link_scope_groups(),
-        interfaces: config.ice.interfaces.clone(),
         announce: config.network.announce.clone(),
         watch: config.network.watch.clone(),
         unicast: config.network.unicast(),
+    }
+}
+
+fn reconfigure(config: &Config) -> Reconfigure {
+    Reconfigure {
+        routes: config.routes(),
+        interfaces: config.ice.interfaces.clone(),
+        node: settings(config),
     }
 }
 

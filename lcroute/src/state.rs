@@ -7,15 +7,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
+use lcroute_node::{Members, Revocations};
 use librecast::cert::{Chain, Member};
 use librecast::cli::{Exit, ExitError};
 use librecast::durable;
 use librecast::id::{IdError, NetworkId, SecretKey};
 use librecast::service;
 use serde::{Deserialize, Serialize};
-
-use crate::members::Members;
-use crate::revocations::Revocations;
 
 const NODE_KEY: &str = "node.key";
 /// The node's key as a credential of a service manager: it need not lie on disk in the clear.

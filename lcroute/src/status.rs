@@ -178,25 +178,6 @@ pub struct Route {
     pub links: u16,
 }
 
-/// One element of `members --json`: a node that has been seen.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KnownMember {
-    /// Who it is.
-    pub peer_id: PeerId,
-    /// Its name.
-    pub name: String,
-    /// Its address on the network.
-    pub address: Ipv6Addr,
-    /// Labels of its certificate.
-    pub labels: BTreeMap<String, String>,
-    /// Whether it can be reached now.
-    pub present: bool,
-    /// Unix seconds; now, where it is present.
-    pub last_seen: u64,
-    /// When its certificate ends, Unix seconds.
-    pub not_after: u64,
-}
-
 /// The answer to a ping.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Pong {

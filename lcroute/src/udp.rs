@@ -8,7 +8,7 @@ use std::io::{self, ErrorKind, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use lcroute_overlay::Ecn;
+use lcroute_webrtc::Ecn;
 use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
 use quinn_udp::{EcnCodepoint, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
@@ -88,7 +88,7 @@ const MAX_REFUSED: usize = 64;
 
 /// Where datagrams go, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Way {
+pub struct Destination {
     /// Destination; IPv4 as plain IPv4.
     pub to: SocketAddr,
     /// The local address to send from, where it matters.
@@ -238,7 +238,7 @@ impl Socket {
     /// those of a network that loses datagrams: counted, and `Ok`.
     pub fn send(
         &mut self,
-        way: &Way,
+        to: &Destination,
         segment_size: Option<usize>,
         contents: &[u8],
     ) -> io::Result<()> {
@@ -253,15 +253,15 @@ impl Socket {
         } else {
             size
         };
-        if way.dont_fragment {
-            return self.probe(way, size, contents);
+        if to.dont_fragment {
+            return self.probe(to, size, contents);
         }
         // An empty datagram is one as well.
         let mut bursts = contents.chunks(burst);
-        self.send_burst(way, size, bursts.next().unwrap_or_default())?;
+        self.send_burst(to, size, bursts.next().unwrap_or_default())?;
         let mut sent = burst;
         for part in bursts {
-            if self.send_burst(way, size, part).is_err() {
+            if self.send_burst(to, size, part).is_err() {
                 self.counters.congested += count(contents.len() - sent, size);
                 break;
             }
@@ -272,11 +272,11 @@ impl Socket {
 
     /// Sends datagrams that may be too large for the path: that they do not arrive is the answer, and
     /// no trouble.
-    fn probe(&mut self, way: &Way, size: usize, contents: &[u8]) -> io::Result<()> {
+    fn probe(&mut self, to: &Destination, size: usize, contents: &[u8]) -> io::Result<()> {
         set_fragments(&self.socket, self.ipv6, false);
         let sent: Vec<_> = contents
             .chunks(size)
-            .map(|datagram| self.transmit(way, None, datagram))
+            .map(|datagram| self.transmit(to, None, datagram))
             .collect();
         set_fragments(&self.socket, self.ipv6, true);
         // the short one behind a long one goes, whatever became of that: together they are the answer
@@ -291,9 +291,9 @@ impl Socket {
     }
 
     /// Sends what the kernel takes at once. The only error is `WouldBlock`, with nothing sent.
-    fn send_burst(&mut self, way: &Way, size: usize, burst: &[u8]) -> io::Result<()> {
+    fn send_burst(&mut self, to: &Destination, size: usize, burst: &[u8]) -> io::Result<()> {
         let several = burst.len() > size;
-        let error = match self.transmit(way, several.then_some(size), burst) {
+        let error = match self.transmit(to, several.then_some(size), burst) {
             Ok(()) => return Ok(()),
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(error),
             Err(error) => error,
@@ -307,27 +307,32 @@ impl Socket {
         if !one_by_one {
             let datagrams = count(burst.len(), size);
             self.count_unsent(&error, datagrams);
-            self.note_refused(&error, way.to, size.min(burst.len()), datagrams);
+            self.note_refused(&error, to.to, size.min(burst.len()), datagrams);
             return Ok(());
         }
         if error.raw_os_error() == Some(libc::EIO) {
             self.segmentation = false;
         }
         for datagram in burst.chunks(size) {
-            match self.transmit(way, None, datagram) {
+            match self.transmit(to, None, datagram) {
                 Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.counters.congested += 1,
                 Err(error) => {
                     self.count_unsent(&error, 1);
-                    self.note_refused(&error, way.to, datagram.len(), 1);
+                    self.note_refused(&error, to.to, datagram.len(), 1);
                 }
             }
         }
         Ok(())
     }
 
-    fn transmit(&self, way: &Way, segment_size: Option<usize>, contents: &[u8]) -> io::Result<()> {
-        let destination = match way.to {
+    fn transmit(
+        &self,
+        to: &Destination,
+        segment_size: Option<usize>,
+        contents: &[u8],
+    ) -> io::Result<()> {
+        let destination = match to.to {
             SocketAddr::V4(v4) if self.ipv6 => {
                 SocketAddrV6::new(v4.ip().to_ipv6_mapped(), v4.port(), 0, 0).into()
             }
@@ -337,8 +342,8 @@ impl Socket {
             other => other,
         };
         // A source of the other family is of no use.
-        let src_ip = way.from.filter(|from| from.is_ipv4() == way.to.is_ipv4());
-        let capable = way.ecn != Ecn::None;
+        let src_ip = to.from.filter(|from| from.is_ipv4() == to.to.is_ipv4());
+        let capable = to.ecn != Ecn::None;
         let transmit = Transmit {
             destination,
             ecn: capable.then_some(EcnCodepoint::Ect0),
@@ -572,8 +577,8 @@ mod tests {
         (ip.parse::<IpAddr>().unwrap(), socket.port().unwrap()).into()
     }
 
-    fn way(to: SocketAddr) -> Way {
-        Way {
+    fn destination(to: SocketAddr) -> Destination {
+        Destination {
             to,
             from: None,
             ecn: Ecn::None,
@@ -581,10 +586,10 @@ mod tests {
         }
     }
 
-    fn from(ip: &str, to: SocketAddr) -> Way {
-        Way {
+    fn from(ip: &str, to: SocketAddr) -> Destination {
+        Destination {
             from: Some(ip.parse().unwrap()),
-            ..way(to)
+            ..destination(to)
         }
     }
 
@@ -601,8 +606,8 @@ mod tests {
             .iter()
             .flat_map(|to| [(*to, Ecn::None), (*to, Ecn::Capable)])
         {
-            let way = Way { ecn, ..way(to) };
-            a.send(&way, Some(100), &[7; 300]).unwrap();
+            let destination = Destination { ecn, ..destination(to) };
+            a.send(&destination, Some(100), &[7; 300]).unwrap();
             let mut marks = Vec::new();
             while marks.len() < 3 {
                 let mut fds = [PollFd::new(b.as_fd(), PollFlags::POLLIN)];
@@ -618,13 +623,14 @@ mod tests {
     #[test]
     fn ipv4_addresses_are_plain_in_both_directions() {
         let (mut a, mut b) = (Socket::open(0).unwrap(), Socket::open(0).unwrap());
-        a.send(&way(at("127.0.0.1", &b)), None, b"hello").unwrap();
+        a.send(&destination(at("127.0.0.1", &b)), None, b"hello")
+            .unwrap();
         let received = receive(&mut b, 1);
         let to = Some("127.0.0.1".parse().unwrap());
         assert_eq!(received, [(at("127.0.0.1", &a), to, b"hello".to_vec())]);
-        let back = Way {
+        let back = Destination {
             from: received[0].1,
-            ..way(received[0].0)
+            ..destination(received[0].0)
         };
         b.send(&back, None, b"back").unwrap();
         assert_eq!(receive(&mut a, 1)[0].2, b"back");
@@ -635,7 +641,7 @@ mod tests {
         let (mut a, mut b) = (Socket::open(0).unwrap(), Socket::open(0).unwrap());
         if UdpSocket::bind("[::1]:0").is_err() {
             assert!(
-                a.send(&way(at("::1", &b)), None, b"hello").is_ok(),
+                a.send(&destination(at("::1", &b)), None, b"hello").is_ok(),
                 "lost, not failed"
             );
             return;
@@ -648,8 +654,8 @@ mod tests {
     #[test]
     fn the_source_address_is_the_one_asked_for() {
         let (mut a, mut b) = (Socket::open(0).unwrap(), Socket::open(0).unwrap());
-        let way = from("127.0.0.2", at("127.0.0.1", &b));
-        a.send(&way, None, b"hello").unwrap();
+        let destination = from("127.0.0.2", at("127.0.0.1", &b));
+        a.send(&destination, None, b"hello").unwrap();
         assert_eq!(receive(&mut b, 1)[0].0, at("127.0.0.2", &a));
     }
 
@@ -660,7 +666,7 @@ mod tests {
             a.segmentation &= segmentation;
             // More than one call takes, and a short one at the end.
             let contents: Vec<u8> = (0..100 * 1000 + 10).map(|i| (i / 1000) as u8).collect();
-            a.send(&way(at("127.0.0.1", &b)), Some(1000), &contents)
+            a.send(&destination(at("127.0.0.1", &b)), Some(1000), &contents)
                 .unwrap();
             let received = receive(&mut b, 101);
             let joined: Vec<u8> = received.iter().flat_map(|(_, _, d)| d.clone()).collect();
@@ -687,12 +693,12 @@ mod tests {
                 ..Counters::default()
             }
         );
-        a.send(&way(to), None, &vec![0; 70_000]).unwrap();
+        a.send(&destination(to), None, &vec![0; 70_000]).unwrap();
         assert_eq!(a.counters().too_big, 1);
         // A probe that is too long is an answer, not a loss; what follows may be fragmented again.
-        let probe = Way {
+        let probe = Destination {
             dont_fragment: true,
-            ..way(to)
+            ..destination(to)
         };
         a.send(&probe, None, &vec![0; 70_000]).unwrap();
         a.send(&probe, None, b"short").unwrap();
@@ -714,8 +720,8 @@ mod tests {
             .unwrap()
             .local_addr()
             .unwrap();
-        a.send(&way(nobody), None, b"anybody?").unwrap();
-        a.send(&way(to), None, b"hello").unwrap();
+        a.send(&destination(nobody), None, b"anybody?").unwrap();
+        a.send(&destination(to), None, b"hello").unwrap();
         assert_eq!(receive(&mut b, 1)[0].2, b"hello");
         assert_eq!(a.receive().unwrap(), 0);
     }
@@ -735,19 +741,21 @@ mod tests {
                 continue; // no IPv6 here
             };
             let mut told = Vec::new();
-            a.send(&way(gone), None, b"anybody?").unwrap();
+            a.send(&destination(gone), None, b"anybody?").unwrap();
             wait_for_error(&a);
             a.take_errors(&mut |e| told.push((e.remote, e.is_refusal, e.quoted.to_vec())));
             assert_eq!(told, [(gone, true, b"anybody?".to_vec())]);
             // errors that nobody has taken yet
             let before = a.counters();
             for _ in 0..5 {
-                a.send(&way(gone), None, b"anybody?").unwrap();
+                a.send(&destination(gone), None, b"anybody?").unwrap();
                 wait_for_error(&a);
-                a.send(&way(at("127.0.0.1", &b)), None, b"hello").unwrap();
+                a.send(&destination(at("127.0.0.1", &b)), None, b"hello")
+                    .unwrap();
                 assert_eq!(receive(&mut b, 1)[0].2, b"hello");
-                b.send(&way(at("127.0.0.1", &a)), None, b"back").unwrap();
-                a.send(&way(gone), None, b"anybody?").unwrap();
+                b.send(&destination(at("127.0.0.1", &a)), None, b"back")
+                    .unwrap();
+                a.send(&destination(gone), None, b"anybody?").unwrap();
                 assert_eq!(receive(&mut a, 1)[0].2, b"back");
             }
             assert_eq!(a.counters(), before);
@@ -763,7 +771,7 @@ mod tests {
         SockRef::from(&b.socket)
             .set_recv_buffer_size(4_096)
             .unwrap();
-        let to = way(at("127.0.0.1", &b));
+        let to = destination(at("127.0.0.1", &b));
         for _ in 0..100 {
             a.send(&to, None, &[0; 1_000]).unwrap();
         }

@@ -34,6 +34,7 @@ pub mod cli;
 pub mod coding;
 #[cfg(feature = "cli")]
 pub mod config;
+pub mod drops;
 pub mod durable;
 pub mod events;
 pub mod id;
@@ -60,5 +61,6 @@ pub mod revocation;
 pub mod service;
 #[cfg(feature = "net")]
 pub mod socket;
+pub mod time;
 pub mod units;
 pub mod wire;

@@ -20,13 +20,17 @@ const VERSION: u8 = 1;
 
 /// Which side of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Role {
+pub enum Role {
+    /// It made the offer: the smaller PeerId.
     Offerer = 0,
+    /// It answered.
     Answerer = 1,
 }
 
 impl Role {
-    pub(crate) fn other(self) -> Self {
+    /// The other side's.
+    #[must_use]
+    pub fn other(self) -> Self {
         match self {
             Self::Offerer => Self::Answerer,
             Self::Answerer => Self::Offerer,

@@ -1,10 +1,9 @@
 //! Who this node is, and the bounds within which its overlay works.
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
-
 use librecast::cert::Chain;
 use librecast::id::{NetworkId, PeerId, SecretKey};
+use librecast::time::{Duration, Instant, WallClock};
+use std::sync::Arc;
 
 /// This node's key and its membership.
 #[derive(Debug, Clone)]
@@ -18,15 +17,15 @@ pub struct Identity {
 
 /// Versions of what two nodes must have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Versions {
+pub struct Versions {
     /// Of sealed messages.
-    pub(crate) signal: u8,
+    pub signal: u8,
     /// Of control messages, `/lcroute/control/N`.
-    pub(crate) control: u8,
+    pub control: u8,
 }
 
-/// What we speak.
-pub(crate) const SPEAKS: Versions = Versions {
+/// What this version speaks.
+pub const SPEAKS: Versions = Versions {
     signal: 2,
     control: 4,
 };
@@ -49,6 +48,18 @@ impl Identity {
         self.key.peer_id()
     }
 
+    /// The versions that it speaks.
+    #[must_use]
+    pub fn speaks(&self) -> Versions {
+        self.speaks
+    }
+
+    /// The same node, speaking other versions: how nodes of different releases meet.
+    #[must_use]
+    pub fn speaking(self, speaks: Versions) -> Self {
+        Self { speaks, ..self }
+    }
+
     /// The network.
     #[must_use]
     pub fn network(&self) -> NetworkId {
@@ -56,25 +67,17 @@ impl Identity {
     }
 }
 
-/// Most bytes of messages from router to router that wait before a link. Chosen: half a second at a megabit per second.
-pub(crate) const ROUTED_QUEUE: usize = 64 << 10;
-
 /// How an overlay is set up.
 #[derive(Debug, Clone)]
 pub struct OverlayConfig {
     /// Who we are.
     pub identity: Identity,
-    /// The wall clock: seconds since 1970, for certificates and the age of messages.
-    pub clock: fn() -> u64,
-    /// What can wait for a common moment is done at this time, and at whole steps before and after: hellos, and what links
-    /// ask for without a hurry. See [`crate::common_beat`].
-    pub beat: Instant,
-    /// Seed of the backoff's jitter.
-    pub seed: u64,
-    /// MTU of `lc0` in bytes: a packet of this size fits one datagram where it can.
-    pub mtu: u16,
-    /// Whether the media lane is offered; the data channel always is.
-    pub media: bool,
+    /// For certificates and the age of messages.
+    pub clock: WallClock,
+    /// The hello epoch: rare checks of all links happen at this time and at whole steps before and after.
+    pub epoch: Instant,
+    /// Where all randomness of the overlay comes from.
+    pub seed: [u8; 32],
     /// Bounds.
     pub limits: Limits,
 }
@@ -88,14 +91,6 @@ pub struct Limits {
     pub links: usize,
     /// Most peers whose presence on carriers is remembered.
     pub present: usize,
-    /// Most bytes that wait in a data channel, before [`crate::SendError::QueueFull`].
-    pub data_queue: usize,
-    /// How long a message may wait for its turn in the media lane.
-    pub media_queue: Duration,
-    /// How much later than at its first try a message may still come by repair; 0: there is none.
-    pub media_repair: Duration,
-    /// The same as `data_queue`, of a control channel.
-    pub control_queue: usize,
     /// How long an attempt may take until both channels are authenticated.
     pub attempt: Duration,
     /// First and longest pause between attempts.
@@ -108,10 +103,6 @@ impl Default for Limits {
             peers: 1_024,
             links: 256,
             present: 8_192,
-            data_queue: 1 << 20,
-            media_queue: Duration::from_millis(20),
-            media_repair: Duration::from_millis(25),
-            control_queue: 8 << 20,
             attempt: Duration::from_secs(15),
             backoff: (Duration::from_secs(1), Duration::from_secs(30)),
         }

@@ -9,9 +9,9 @@
 //!   | chain (u16 length, bytes) | payload (u16 length, bytes)
 //!   | ed25519 signature 512 over all of the above
 //!
-//! knock  (1): flags 8 (bit 0: ICE restart wanted)
-//! offer  (2): flags 8 (bit 0: ICE restart) | attempt 256 (random) | description
-//! answer (3): flags 8 | attempt 256 (of the offer) | nonce 256 (random) | description
+//! request (1): flags 8 (bit 0: ICE restart wanted)
+//! offer   (2): flags 8 (bit 0: ICE restart) | attempt 256 (random) | description
+//! answer  (3): flags 8 | attempt 256 (of the offer) | nonce 256 (random) | description
 //! refusal (4): reason 8 (1 no room, 2 revoked, 3 another version, 4 its stack panicked)
 //!              | if revoked: the revocation (u16 length, bytes; none: empty)
 //! ```
@@ -25,7 +25,6 @@
 use std::fmt;
 
 use bytes::Bytes;
-use crypto_box::aead::OsRng;
 use crypto_box::{PublicKey, SecretKey as BoxKey};
 use librecast::cert::{CLOCK_SKEW, CertError, Chain, Member};
 use librecast::id::PeerId;
@@ -34,6 +33,8 @@ use librecast::wire::{Reader, WireError, Writer};
 use crate::MAX_SIGNAL;
 use crate::config::Identity;
 use crate::description::Description;
+use crate::drops::DropReason;
+use crate::random::Random;
 
 const CONTEXT: &str = "lcroute 2026 signal";
 const RESTART: u8 = 1;
@@ -75,54 +76,60 @@ impl fmt::Display for Refusal {
 }
 
 impl Refusal {
-    /// The name of its counter, and the reason as logs and `peers` show it.
-    fn words(self) -> (&'static str, &'static str) {
+    /// Its counter, and the reason as logs and `peers` show it.
+    fn words(self) -> (DropReason, &'static str) {
         match self {
-            Self::Size => ("signal_too_large", "too large"),
-            Self::Sealed => ("signal_not_opened", "tampered or not for this node"),
-            Self::Malformed => ("signal_malformed", "malformed"),
-            Self::Version => ("signal_version", "unknown version"),
+            Self::Size => (DropReason::SignalTooLarge, "too large"),
+            Self::Sealed => (DropReason::SignalNotOpened, "tampered or not for this node"),
+            Self::Malformed => (DropReason::SignalMalformed, "malformed"),
+            Self::Version => (DropReason::SignalVersion, "unknown version"),
             Self::SignalOlder => (
-                "signal_version",
+                DropReason::SignalVersion,
                 "speaks another version of lcroute (signalling 1, here 2)",
             ),
             Self::SignalNewer => (
-                "signal_version",
+                DropReason::SignalVersion,
                 "speaks another version of lcroute (signalling 3 or later, here 2)",
             ),
             Self::ControlOlder => (
-                "control_version",
+                DropReason::ControlVersion,
                 "speaks another version of lcroute (control 3 or earlier, here 4)",
             ),
             Self::ControlNewer => (
-                "control_version",
+                DropReason::ControlVersion,
                 "speaks another version of lcroute (control 5 or later, here 4)",
             ),
-            Self::Recipient => ("signal_recipient", "wrong recipient"),
-            Self::Network => ("signal_network", "another network"),
-            Self::Clock => ("signal_clock", "clock differs by more than a day"),
-            Self::Signature => ("signal_forged", "forged signature"),
-            Self::Certificate => ("certificate_malformed", "malformed certificate"),
-            Self::CertificateNetwork => ("certificate_network", "certificate of another network"),
-            Self::CertificateForged => ("certificate_forged", "forged certificate"),
-            Self::CertificateExpired => ("certificate_expired", "expired certificate"),
-            Self::CertificateEarly => ("certificate_early", "certificate not valid yet"),
-            Self::CertificateSubject => ("certificate_subject", "certificate of another node"),
-            Self::Replayed => ("signal_replayed", "replayed"),
-            Self::Session => ("signal_session", "for an earlier run of this node"),
-            Self::Rate => ("signal_rate", "too many messages"),
-            Self::Full => ("peers_full", "no room for more links"),
-            Self::Revoked => ("certificate_revoked", "revoked"),
-            Self::Auth => ("auth_failed", "authentication failed"),
+            Self::Recipient => (DropReason::SignalRecipient, "wrong recipient"),
+            Self::Network => (DropReason::SignalNetwork, "another network"),
+            Self::Clock => (DropReason::SignalClock, "clock differs by more than a day"),
+            Self::Signature => (DropReason::SignalForged, "forged signature"),
+            Self::Certificate => (DropReason::CertificateMalformed, "malformed certificate"),
+            Self::CertificateNetwork => (
+                DropReason::CertificateNetwork,
+                "certificate of another network",
+            ),
+            Self::CertificateForged => (DropReason::CertificateForged, "forged certificate"),
+            Self::CertificateExpired => (DropReason::CertificateExpired, "expired certificate"),
+            Self::CertificateEarly => (DropReason::CertificateEarly, "certificate not valid yet"),
+            Self::CertificateSubject => (
+                DropReason::CertificateSubject,
+                "certificate of another node",
+            ),
+            Self::Replayed => (DropReason::SignalReplayed, "replayed"),
+            Self::Session => (DropReason::SignalSession, "for an earlier run of this node"),
+            Self::Rate => (DropReason::SignalRate, "too many messages"),
+            Self::Full => (DropReason::PeersFull, "no room for more links"),
+            Self::Revoked => (DropReason::CertificateRevoked, "revoked"),
+            Self::Auth => (DropReason::AuthFailed, "authentication failed"),
             Self::Panicked => (
-                "webrtc_refused",
+                DropReason::WebrtcRefused,
                 "the WebRTC stack panicked over what it sent",
             ),
         }
     }
 
-    /// The name of its counter.
-    pub(crate) fn counter(self) -> &'static str {
+    /// Its counter.
+    pub(crate) fn counter(self) -> DropReason {
         self.words().0
     }
 
@@ -180,13 +187,13 @@ impl Refusal {
         }
     }
 
-    /// What a refused member is told, where it can be told.
-    pub(crate) fn told(self) -> Option<Told> {
+    /// What a refused member is told, where it can be.
+    pub(crate) fn code(self) -> Option<RefusalCode> {
         match self {
-            Self::Full => Some(Told::Full),
-            Self::Revoked => Some(Told::Revoked),
-            Self::ControlOlder | Self::ControlNewer => Some(Told::Version),
-            Self::Panicked => Some(Told::Panicked),
+            Self::Full => Some(RefusalCode::Full),
+            Self::Revoked => Some(RefusalCode::Revoked),
+            Self::ControlOlder | Self::ControlNewer => Some(RefusalCode::Version),
+            Self::Panicked => Some(RefusalCode::Panicked),
             _ => None,
         }
     }
@@ -194,7 +201,7 @@ impl Refusal {
 
 /// The reason in a refusal that was received or is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Told {
+pub(crate) enum RefusalCode {
     Full,
     Revoked,
     Version,
@@ -203,7 +210,7 @@ pub(crate) enum Told {
     Other(u8),
 }
 
-impl Told {
+impl RefusalCode {
     fn number(self) -> u8 {
         match self {
             Self::Full => 1,
@@ -254,7 +261,7 @@ impl From<CertError> for Refusal {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Payload {
     /// I have no link to you (or, `restart`: my address changed): the smaller PeerId offers.
-    Knock { restart: bool },
+    Request { restart: bool },
     Offer {
         restart: bool,
         attempt: [u8; 32],
@@ -267,7 +274,7 @@ pub(crate) enum Payload {
         description: Description,
     },
     /// You get no link. `proof`: the revocation that says so, which the sender cannot make up.
-    Refusal { told: Told, proof: Bytes },
+    Refusal { code: RefusalCode, proof: Bytes },
 }
 
 /// A message whose sender, membership, network and age have been checked.
@@ -297,12 +304,13 @@ pub(crate) fn seal(
     to: &PeerId,
     stamp: Stamp,
     payload: &Payload,
+    random: &mut Random,
 ) -> Result<Vec<u8>, Refusal> {
     let mut inner = write(identity, to, stamp, payload).map_err(|_| Refusal::Size)?;
     let signature = identity.key.sign(CONTEXT, inner.as_slice());
     inner.put(&signature);
     let key = PublicKey::from(to.x25519().map_err(|_| Refusal::Recipient)?);
-    key.seal(&mut OsRng, inner.as_slice())
+    key.seal(random, inner.as_slice())
         .map_err(|_| Refusal::Size)
 }
 
@@ -338,17 +346,17 @@ pub(crate) fn open(
     }
     let key = BoxKey::from(*identity.key.x25519());
     let inner = key.unseal(sealed).map_err(|_| (Refusal::Sealed, None))?;
-    let letter = Letter::read(&inner, identity.speaks.signal).map_err(|e| match e {
+    let envelope = Envelope::read(&inner, identity.speaks.signal).map_err(|e| match e {
         WireError::Version(theirs) => refuse_version(identity, &inner, theirs),
         _ => (Refusal::Malformed, None),
     })?;
-    letter
+    envelope
         .sender
-        .verify(CONTEXT, letter.signed, &letter.signature)
+        .verify(CONTEXT, envelope.signed, &envelope.signature)
         .map_err(|_| (Refusal::Signature, None))?;
-    letter
+    envelope
         .check(identity, now)
-        .map_err(|refusal| (refusal, Some(letter.sender)))
+        .map_err(|refusal| (refusal, Some(envelope.sender)))
 }
 
 /// Why a message of another version is refused, with the sender if what all versions have in common is right.
@@ -375,7 +383,7 @@ fn refuse_version(identity: &Identity, inner: &[u8], theirs: u8) -> (Refusal, Op
 }
 
 /// A message as it lies in its envelope.
-struct Letter<'a> {
+struct Envelope<'a> {
     signed: &'a [u8],
     kind: u8,
     sender: PeerId,
@@ -391,14 +399,14 @@ struct Letter<'a> {
     signature: [u8; 64],
 }
 
-impl<'a> Letter<'a> {
+impl<'a> Envelope<'a> {
     fn read(inner: &'a [u8], version: u8) -> Result<Self, WireError> {
         let mut r = Reader::new(inner);
         match r.u8()? {
             known if known == version => {}
             other => return Err(WireError::Version(other)),
         }
-        let letter = Self {
+        let envelope = Self {
             kind: r.u8()?,
             sender: PeerId::from_public_key(r.array()?).map_err(|_| WireError::Bad("sender"))?,
             recipient: r.array()?,
@@ -414,7 +422,7 @@ impl<'a> Letter<'a> {
             signature: r.array()?,
         };
         r.finish()?;
-        Ok(letter)
+        Ok(envelope)
     }
 
     fn check(&self, identity: &Identity, now: u64) -> Result<Opened, Refusal> {
@@ -447,7 +455,7 @@ impl<'a> Letter<'a> {
 impl Payload {
     fn kind(&self) -> u8 {
         match self {
-            Self::Knock { .. } => 1,
+            Self::Request { .. } => 1,
             Self::Offer { .. } => 2,
             Self::Answer { .. } => 3,
             Self::Refusal { .. } => 4,
@@ -457,7 +465,7 @@ impl Payload {
     fn encode(&self) -> Result<Vec<u8>, WireError> {
         let mut w = Writer::new();
         match self {
-            Self::Knock { restart } => {
+            Self::Request { restart } => {
                 w.u8(u8::from(*restart));
             }
             Self::Offer {
@@ -477,9 +485,9 @@ impl Payload {
                 w.u8(u8::from(*restart)).put(attempt).put(nonce);
                 description.write(&mut w)?;
             }
-            Self::Refusal { told, proof } => {
-                w.u8(told.number());
-                if *told == Told::Revoked {
+            Self::Refusal { code, proof } => {
+                w.u8(code.number());
+                if *code == RefusalCode::Revoked {
                     w.bytes16(proof)?;
                 }
             }
@@ -492,7 +500,7 @@ impl Payload {
         let first = r.u8()?;
         let restart = first & RESTART != 0;
         let payload = match kind {
-            1 => Self::Knock { restart },
+            1 => Self::Request { restart },
             2 => {
                 let attempt = r.array()?;
                 Self::Offer {
@@ -511,12 +519,12 @@ impl Payload {
                 }
             }
             4 => {
-                let told = Told::of(first);
-                let proof = match told {
-                    Told::Revoked => Bytes::copy_from_slice(r.bytes16()?),
+                let code = RefusalCode::of(first);
+                let proof = match code {
+                    RefusalCode::Revoked => Bytes::copy_from_slice(r.bytes16()?),
                     _ => Bytes::new(),
                 };
-                Self::Refusal { told, proof }
+                Self::Refusal { code, proof }
             }
             _ => return Err(WireError::Bad("kind")),
         };
@@ -529,7 +537,7 @@ impl Payload {
     /// For logs.
     pub(crate) fn name(&self) -> &'static str {
         match self {
-            Self::Knock { .. } => "knock",
+            Self::Request { .. } => "connection request",
             Self::Offer { .. } => "offer",
             Self::Answer { .. } => "answer",
             Self::Refusal { .. } => "refusal",

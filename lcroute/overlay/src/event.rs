@@ -1,19 +1,16 @@
-//! What goes in and out of the overlay: links, presence, events, datagrams, peers as users see them.
+//! What goes in and out of the overlay: presence, events, peers as users see them.
 
-use std::net::{Ipv6Addr, SocketAddr};
-use std::time::Duration;
+use std::fmt;
+use std::net::Ipv6Addr;
 
 use bytes::Bytes;
 use librecast::cert::Member;
-use librecast::id::PeerId;
+use librecast::id::{LinkId, PeerId};
+use librecast::time::Duration;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// One link between two nodes; a number is never used twice within a run of the process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct LinkId(pub u32);
-
-/// One way for signalling messages: a backbone server, or [`crate::OVERLAY_CARRIER`].
+/// One carrier of signalling: a server, or [`crate::OVERLAY_CARRIER`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CarrierId(pub u32);
 
@@ -28,57 +25,6 @@ pub enum Presence {
     CarrierUp,
     /// The carrier is gone, and every peer with it. Links stay.
     CarrierDown,
-}
-
-/// What the IP header of a datagram says of congestion (RFC 3168).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub enum Ecn {
-    /// Nothing: the sender would not heed a mark, or somebody on the way wiped it off.
-    #[default]
-    None,
-    /// The sender heeds marks. ECT(0) is sent, ECT(1) counts as the same.
-    Capable,
-    /// A queue on the way was filling.
-    Congested,
-}
-
-/// A datagram for the one UDP socket.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Transmit {
-    /// Destination; IPv4 as plain IPv4.
-    pub to: SocketAddr,
-    /// The local address to send from (IP_PKTINFO), where it matters.
-    pub from: Option<SocketAddr>,
-    /// What to send: at most one datagram.
-    pub contents: Bytes,
-    /// How it is marked: datagrams are marked whose sender hears of congestion.
-    pub ecn: Ecn,
-    /// A probe of the path: it must arrive whole or not at all.
-    pub dont_fragment: bool,
-}
-
-impl Transmit {
-    /// A datagram without a mark, which may be fragmented.
-    pub(crate) fn plain(to: SocketAddr, from: Option<SocketAddr>, contents: Bytes) -> Self {
-        Self {
-            to,
-            from,
-            contents,
-            ecn: Ecn::None,
-            dont_fragment: false,
-        }
-    }
-}
-
-/// An ICMP error: a datagram of ours did not arrive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Unreachable<'a> {
-    /// Where it was sent; IPv4 as plain IPv4.
-    pub remote: SocketAddr,
-    /// The host there says so itself: nobody on it has that port.
-    pub is_refusal: bool,
-    /// How the datagram began, as far as the error quotes it.
-    pub quoted: &'a [u8],
 }
 
 /// What the overlay tells its owner.
@@ -97,8 +43,8 @@ pub enum Event {
         link: LinkId,
         /// Who was at the other end.
         peer: PeerId,
-        /// Why, for logs.
-        reason: &'static str,
+        /// Why.
+        reason: EndReason,
     },
     /// A link's round trip was measured for the first time, or is shorter than was thought; a longer one shows in
     /// [`PeerInfo::rtt_ms`].
@@ -122,7 +68,7 @@ pub enum Event {
         /// The message.
         message: Bytes,
     },
-    /// A sealed message to be carried to a peer; at least one of the two ways is named.
+    /// A sealed message to be carried to a peer; over at least one of two kinds of carriers.
     Signal {
         /// To whom.
         to: PeerId,
@@ -130,8 +76,8 @@ pub enum Event {
         bytes: Bytes,
         /// Over links of the overlay ([`crate::OVERLAY_CARRIER`]).
         over_links: bool,
-        /// Over every backbone.
-        over_backbone: bool,
+        /// Over every signalling server.
+        over_servers: bool,
     },
     /// Attempts to make a link to a wanted peer fail again and again, or work at last. They go on.
     DirectFailure {
@@ -152,6 +98,93 @@ pub enum Event {
         /// Why.
         reason: &'static str,
     },
+}
+
+/// Why a connection or a link ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndReason {
+    /// The peer does not answer any more.
+    Silent,
+    /// The peer does not answer, and its host refuses datagrams.
+    Unreachable,
+    /// The peer closed the connection.
+    ClosedByPeer,
+    /// The DTLS handshake failed, or a DTLS alert came.
+    DtlsFailed,
+    /// The peer opened a channel that nobody knows.
+    UnknownChannel,
+    /// The peer's control messages break the rules of the media lane.
+    BadControl,
+    /// The control channel takes no more messages.
+    ControlStuck,
+    /// The router found that the peer broke the protocol.
+    Fault(&'static str),
+    /// A panic in the WebRTC stack.
+    StackPanicked,
+    /// The stack could not begin the connection.
+    CannotBegin,
+    /// The stack did not accept the answer.
+    AnswerNotAccepted,
+    /// The peer did not answer the offer.
+    NoAnswer,
+    /// ICE found no path.
+    NoDirectPath,
+    /// ICE found no path after an address change.
+    NoPathAfterMove,
+    /// Addresses of this node changed while the connection was made.
+    AddressesChanged,
+    /// The peer has no link any more.
+    GivenUpByPeer,
+    /// The peer began another attempt.
+    BegunAnewByPeer,
+    /// The peer's newer offer takes its place.
+    ReplacedByPeer,
+    /// Neither side wants the link.
+    NotWanted,
+    /// The peer's place was needed, or nobody needs the peer.
+    Forgotten,
+    /// This node stops.
+    ShuttingDown,
+    /// This node refuses the peer.
+    Refused(&'static str),
+    /// The peer refuses this node.
+    RefusedByPeer(&'static str),
+}
+
+impl EndReason {
+    /// As logs and `peers` show it.
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Silent => "silent",
+            Self::Unreachable => "unreachable",
+            Self::ClosedByPeer => "closed by the peer",
+            Self::DtlsFailed => "DTLS failed",
+            Self::UnknownChannel => "opened an unknown channel",
+            Self::BadControl => "control messages that make no sense",
+            Self::ControlStuck => "control channel is stuck",
+            Self::StackPanicked => "the WebRTC stack panicked",
+            Self::CannotBegin => "cannot begin a connection",
+            Self::AnswerNotAccepted => "answer not accepted",
+            Self::NoAnswer => "no answer",
+            Self::NoDirectPath => "no direct path: firewalls or NATs on the way",
+            Self::NoPathAfterMove => "no path after an address change",
+            Self::AddressesChanged => "addresses changed",
+            Self::GivenUpByPeer => "given up by the peer",
+            Self::BegunAnewByPeer => "begun anew by the peer",
+            Self::ReplacedByPeer => "replaced by the peer",
+            Self::NotWanted => "neither side wants it",
+            Self::Forgotten => "forgotten",
+            Self::ShuttingDown => "shutting down",
+            Self::Fault(why) | Self::Refused(why) | Self::RefusedByPeer(why) => why,
+        }
+    }
+}
+
+impl fmt::Display for EndReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text())
+    }
 }
 
 /// Why a message could not be sent.
@@ -183,10 +216,11 @@ pub enum PeerState {
 }
 
 /// Which lane of a link carries data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Lane {
     /// The unordered data channel.
+    #[default]
     Data,
     /// RTP under SRTP, between nodes that both offer it.
     Media,

@@ -1,47 +1,42 @@
-//! Links between nodes.
+//! Links between nodes: whom there is a connection with, and who that is.
 //!
-//! [`Overlay`] is a state machine without sockets and clocks: presence, sealed messages and
-//! datagrams go in, events, sealed messages and datagrams come out. [`signal`] has the carriers.
+//! [`Overlay`] is a state machine without sockets and clocks: presence and sealed messages go in, events and sealed messages
+//! come out. Connections are made by a stack below it, [`Connections`].
 
 mod auth;
-mod backoff;
 mod config;
-mod connection;
-mod datagrams;
+mod connections;
 mod description;
-mod direct;
 mod drops;
 mod envelope;
 mod event;
-mod fence;
-mod flight;
-mod gather;
-mod lanes;
-mod liveness;
-mod media;
-mod membership;
+mod last_path;
+mod link;
 mod negotiate;
 mod overlay;
-mod panics;
+mod parts;
 mod peer;
-mod reach;
+mod presence;
+mod random;
 mod replay;
-pub mod sctp;
-pub mod signal;
+mod revocations;
+mod session;
 mod signal_budget;
-mod stun;
-mod wanted;
+mod suspension;
 
-pub use config::{Identity, Limits, OverlayConfig};
-pub use drops::DROPS;
-pub use event::{
-    CarrierId, Ecn, Event, Lane, LinkId, PeerInfo, PeerState, Presence, RepairInfo, SendError,
-    Transmit, Unreachable,
+pub use auth::Role;
+pub use config::{Identity, Limits, OverlayConfig, SPEAKS, Versions};
+pub use connections::{Closing, ConnectionEvent, ConnectionInfo, Connections, Path, Traffic};
+pub use description::{
+    Candidate, CandidateKind, Description, Fingerprint, SdpKind, credentials_of,
 };
-pub use liveness::{SILENT, common_beat};
-pub use membership::Revoked;
-pub use overlay::{Overlay, OverlayError};
-pub use stun::{ask_address, told_address};
+pub use drops::DropReason;
+pub use event::{
+    CarrierId, EndReason, Event, Lane, PeerInfo, PeerState, Presence, RepairInfo, SendError,
+};
+pub use overlay::Overlay;
+pub use random::Random;
+pub use revocations::Revoked;
 
 /// The carrier that is the overlay itself: messages travel over links, from node to node.
 pub const OVERLAY_CARRIER: CarrierId = CarrierId(u32::MAX);

@@ -1,784 +1,814 @@
-//! The overlay's core: all peers over one UDP socket, without any I/O.
+//! The overlay: all peers of a node, over the connections that a stack below makes.
 //!
-//! | file | what it does |
-//! |---|---|
-//! | `overlay` | the interface, the table of peers, the timers |
-//! | `negotiate` | presence and signalling: from a knock to an answer, restarts |
-//! | `datagrams` | demultiplexing, draining connections, Auth, liveness |
-//! | `lanes` | the links' media lanes |
-//! | `direct` | signalling straight to where a peer was last |
-//! | `wanted` | which peers are tried |
-//! | `membership` | certificates renewed, keys revoked |
-//! | `panics` | who is refused because the WebRTC stack panicked |
-//! | `peer` | what is kept of a peer |
+//! Each peer is a state machine of its own ([`crate::peer`]); what they share is handed to them ([`Parts`]). This file finds
+//! the peer that an input is about, and keeps the table of peers and their timers.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use librecast::cert::{Chain, Member};
+use librecast::drops::Drops;
+use librecast::id::{LinkId, PeerId};
+use librecast::time::{Duration, Instant};
+use tracing::debug;
 
-use librecast::cert::CLOCK_SKEW;
-use librecast::events::{PEER_DOWN, PEER_REFUSED, Seldom, TARGET};
-use librecast::id::PeerId;
-use thiserror::Error;
-use tracing::{debug, info, warn};
-
-use crate::backoff::Jitter;
+use crate::OVERLAY_CARRIER;
 use crate::config::OverlayConfig;
-use crate::connection::{Factory, Happening};
-use crate::direct::SilentPair;
-use crate::envelope::Refusal;
-use crate::event::{Event, LinkId, PeerInfo, PeerState, SendError, Transmit};
-use crate::gather::Gatherer;
-use crate::lanes::Priority;
-use crate::liveness::{SILENT, next_beat};
-use crate::membership::Revoked;
-use crate::panics::ShutOut;
-use crate::peer::{Peer, RESTART_GRACE, STABLE};
-use crate::reach::Reach;
-use crate::replay::{Copies, ReplayCache};
-use crate::signal_budget::SignalBudget;
-use crate::stun::TxId;
+use crate::connections::{ConnectionEvent, Connections};
+use crate::drops::DropReason;
+use crate::envelope::{Opened, Payload, Refusal, RefusalCode};
+use crate::event::{CarrierId, EndReason, Event, PeerInfo, PeerState, Presence, SendError};
+use crate::last_path::MAX_SIZE;
+use crate::negotiate::signal;
+use crate::parts::{Journal, Parts};
+use crate::peer::Peer;
+use crate::presence::{Noted, Reachable};
+use crate::random::Random;
+use crate::revocations::{Revocations, Revoked, expels};
+use crate::session::{Arrived, Session};
+use crate::suspension::Suspensions;
 
 /// Most refused strangers that `peers` shows.
-const MAX_REFUSED: usize = 64;
-/// Most own addresses in a description.
-const MAX_HOSTS: usize = 8;
-/// Senders that the replay cache remembers.
-const REPLAY_SENDERS: usize = 4_096;
+const MAX_STRANGERS: usize = 64;
+/// How often certificates of linked peers are looked at. Chosen: they live for months.
+const EXPIRY_EVERY: Duration = Duration::from_secs(10);
+/// The carrier of sealed messages that came straight from the peer.
+const STRAIGHT_CARRIER: CarrierId = CarrierId(u32::MAX - 1);
 
-/// A refusal is told once in this time: who is refused can try again as often as he likes.
-const QUIET: Duration = Duration::from_secs(10);
-/// After so long without a message the timers of a connection are looked at once in so many hellos.
-const CALM: Duration = Duration::from_secs(5);
-const CALM_HELLOS: u32 = 6;
-
-/// Why an overlay cannot start.
-#[derive(Debug, Error)]
-pub enum OverlayError {
-    /// The DTLS certificate could not be made.
-    #[error("cannot make a DTLS certificate: {0}")]
-    Certificate(String),
-}
-
-/// A node's links to all its peers.
+/// A node's links to all its peers, made and ended over `C`.
 ///
-/// After each `handle_*` or `send_*` the owner empties [`Overlay::poll_transmit`] and
-/// [`Overlay::poll_event`], and calls [`Overlay::handle_timeout`] at [`Overlay::poll_timeout`].
-/// Several datagrams may be handled before: acknowledgements then share packets.
+/// After each `handle_*` or `send_*` the owner empties [`Overlay::poll_event`], then whatever the connections give, and calls
+/// [`Overlay::handle_timeout`] at [`Overlay::poll_timeout`].
 #[derive(Debug)]
-pub struct Overlay {
-    pub(crate) config: OverlayConfig,
-    pub(crate) own: PeerId,
-    pub(crate) factory: Factory,
-    pub(crate) jitter: Jitter,
-    pub(crate) now: Instant,
-    /// The hellos of all links keep step with it.
-    pub(crate) epoch: Instant,
-    /// This run of the process, and the number of the next message.
-    pub(crate) session: u64,
-    pub(crate) sequence: u64,
-    pub(crate) hosts: Vec<SocketAddr>,
-    pub(crate) stun_servers: Vec<SocketAddr>,
-    pub(crate) gatherer: Gatherer,
-    pub(crate) was_patient: bool,
-    /// Somebody waits for our addresses, or for a restart.
-    pub(crate) unsettled: bool,
-    /// Those to which a link is to be made.
-    pub(crate) wanted: BTreeSet<PeerId>,
-    /// Those of which it was told that attempts fail.
-    pub(crate) failing: BTreeSet<PeerId>,
-    pub(crate) reach: Reach,
-    /// Keys of nodes, invitations and issuers that count no more; whether the network's key said so.
-    pub(crate) revoked: BTreeMap<PeerId, Revoked>,
-    pub(crate) peers: Vec<Option<Peer>>,
-    pub(crate) by_id: HashMap<PeerId, usize>,
-    pub(crate) by_link: HashMap<LinkId, usize>,
-    pub(crate) by_addr: HashMap<SocketAddr, usize>,
-    /// Where links fell silent.
-    pub(crate) by_silent_addr: HashMap<SocketAddr, usize>,
-    pub(crate) by_ufrag: HashMap<String, usize>,
-    /// SSRC of what comes from a link: finds it when its address is not known.
-    pub(crate) by_ssrc: HashMap<u32, usize>,
-    /// Links whose media lane has something to send.
-    pub(crate) sending: Vec<usize>,
-    /// ICE checks under way, to find whose answer an answer is.
-    pub(crate) checks: HashMap<TxId, usize>,
-    pub(crate) check_order: VecDeque<(Instant, TxId)>,
-    pub(crate) timers: BinaryHeap<Reverse<(Instant, usize)>>,
-    pub(crate) dirty: Vec<usize>,
-    pub(crate) undrained: u32,
-    /// From, to, and what: DTLS that came before its path was known.
-    pub(crate) early: VecDeque<(SocketAddr, SocketAddr, Bytes)>,
-    pub(crate) happenings: Vec<Happening>,
-    pub(crate) transmits: VecDeque<Transmit>,
-    pub(crate) events: VecDeque<Event>,
-    pub(crate) replay: ReplayCache,
-    pub(crate) copies: Copies,
-    pub(crate) budget: SignalBudget,
-    pub(crate) refused: BTreeMap<PeerId, (&'static str, Instant)>,
-    pub(crate) drops: BTreeMap<&'static str, u64>,
-    pub(crate) warned_at: Option<Instant>,
-    /// Links that come and go, and peers that are refused, cannot fill the log.
-    pub(crate) told: Seldom,
-    pub(crate) panics_told: Seldom,
-    pub(crate) shut_out: ShutOut,
-    pub(crate) next_link: u32,
-    pub(crate) stopped: bool,
+pub struct Overlay<C> {
+    peers: BTreeMap<PeerId, Peer>,
+    timers: Timers,
+    /// Refused senders of which nothing else is known, with reason and time.
+    strangers: BTreeMap<PeerId, (&'static str, Instant)>,
+    epoch: Instant,
+    next_expiry: Instant,
+    parts: Parts<C>,
 }
 
-impl Overlay {
+/// The moments at which peers have something to do.
+#[derive(Debug, Default)]
+struct Timers {
+    order: BTreeSet<(Instant, PeerId)>,
+    by_peer: BTreeMap<PeerId, Instant>,
+}
+
+impl Timers {
+    fn set(&mut self, id: PeerId, at: Option<Instant>) {
+        let before = match at {
+            Some(at) => self.by_peer.insert(id, at),
+            None => self.by_peer.remove(&id),
+        };
+        if before != at {
+            before.map(|before| self.order.remove(&(before, id)));
+            self.order.extend(at.map(|at| (at, id)));
+        }
+    }
+
+    fn first(&self) -> Option<Instant> {
+        self.order.first().map(|(at, _)| *at)
+    }
+
+    /// Those whose time has come, each once.
+    fn due(&self, now: Instant) -> Vec<PeerId> {
+        let due = self.order.iter().take_while(|(at, _)| *at <= now);
+        due.map(|(_, id)| *id).collect()
+    }
+}
+
+/// Setup and state.
+impl<C: Connections> Overlay<C> {
     /// A node without links.
-    pub fn new(config: OverlayConfig, now: Instant) -> Result<Self, OverlayError> {
-        let control = config.identity.speaks.control;
-        let factory = Factory::new(control, config.media, &config.limits)
-            .map_err(|e| OverlayError::Certificate(e.to_string()))?;
-        let mut session = [0; 8];
-        getrandom::fill(&mut session).expect("the system's random number generator works");
-        Ok(Self {
-            own: config.identity.peer_id(),
-            factory,
-            jitter: Jitter::new(config.seed),
-            now,
-            epoch: config.beat,
-            // 0 stands for unknown
-            session: u64::from_be_bytes(session).max(1),
-            sequence: 0,
-            hosts: Vec::new(),
-            stun_servers: Vec::new(),
-            gatherer: Gatherer::default(),
-            was_patient: false,
-            unsettled: false,
-            wanted: BTreeSet::new(),
-            failing: BTreeSet::new(),
-            revoked: BTreeMap::new(),
-            reach: Reach::new(config.limits.present),
-            peers: Vec::new(),
-            by_id: HashMap::new(),
-            by_link: HashMap::new(),
-            by_addr: HashMap::new(),
-            by_silent_addr: HashMap::new(),
-            by_ufrag: HashMap::new(),
-            by_ssrc: HashMap::new(),
-            sending: Vec::new(),
-            checks: HashMap::new(),
-            check_order: VecDeque::new(),
-            timers: BinaryHeap::new(),
-            dirty: Vec::new(),
-            undrained: 0,
-            early: VecDeque::new(),
-            happenings: Vec::new(),
-            transmits: VecDeque::new(),
-            events: VecDeque::new(),
-            replay: ReplayCache::new(REPLAY_SENDERS),
-            copies: Copies::default(),
-            budget: SignalBudget::new(),
-            refused: BTreeMap::new(),
-            drops: BTreeMap::new(),
-            warned_at: None,
-            told: Seldom::default(),
-            panics_told: Seldom::default(),
-            shut_out: ShutOut::default(),
-            next_link: 1,
-            stopped: false,
-            config,
-        })
+    pub fn new(config: OverlayConfig, connections: C, now: Instant) -> Self {
+        let mut random = Random::new(config.seed);
+        let own = config.identity.peer_id();
+        let session = Session::new(config.identity, config.clock.clone(), &mut random);
+        Self {
+            peers: BTreeMap::new(),
+            timers: Timers::default(),
+            strangers: BTreeMap::new(),
+            epoch: config.epoch,
+            next_expiry: now + EXPIRY_EVERY,
+            parts: Parts {
+                own,
+                reachable: Reachable::new(config.limits.present),
+                limits: config.limits,
+                clock: config.clock,
+                now,
+                random,
+                connections,
+                session,
+                wanted: BTreeSet::new(),
+                failing: BTreeSet::new(),
+                revocations: Revocations::default(),
+                suspensions: Suspensions::default(),
+                links: BTreeMap::new(),
+                last_paths: BTreeMap::new(),
+                next_link: 1,
+                events: VecDeque::new(),
+                drops: Drops::default(),
+                journal: Journal::default(),
+                stopped: false,
+            },
+        }
     }
 
     /// Our own identity.
     #[must_use]
     pub fn peer_id(&self) -> PeerId {
-        self.own
+        self.parts.own
     }
 
-    /// The addresses at which the UDP socket can be reached, best first; at most eight count.
-    /// Links whose address has gone restart their ICE, attempts under way start over.
-    pub fn set_local_candidates(&mut self, mut host: Vec<SocketAddr>, now: Instant) {
-        self.observe(now);
-        host.truncate(MAX_HOSTS);
-        if host == self.hosts {
-            return;
-        }
-        debug!(addresses = ?host, "local addresses");
-        self.hosts = host;
-        self.gatherer.reset(&self.hosts, &self.stun_servers, now);
-        self.was_patient = self.gatherer.is_patient(now);
-        for index in self.indices() {
-            self.move_peer(index, now);
-        }
-        self.settle_waiting(now);
-        self.drain_dirty();
+    /// The stack below: what is particular to it, its addresses and datagrams, is told to it directly.
+    pub fn connections_mut(&mut self) -> &mut C {
+        &mut self.parts.connections
     }
 
-    /// The STUN servers to ask for our address as others see it, over and over.
-    pub fn set_stun_servers(&mut self, servers: Vec<SocketAddr>, now: Instant) {
-        self.observe(now);
-        if servers == self.stun_servers {
-            return;
-        }
-        self.stun_servers = servers;
-        self.gatherer.reset(&self.hosts, &self.stun_servers, now);
-        self.was_patient = self.gatherer.is_patient(now);
-        let transmits = &mut self.transmits;
-        self.gatherer.poll(now, |t| transmits.push_back(t));
-    }
-
-    /// Sends a message reliably and in order: in the media lane where both sides can, or on the control channel.
-    pub fn send_control(
-        &mut self,
-        link: LinkId,
-        message: &[u8],
-        now: Instant,
-    ) -> Result<(), SendError> {
-        self.send_with(link, message, Priority::Control, now)
-    }
-
-    /// Sends a message from router to router the same way, behind control messages. On a slow link it is refused
-    /// and counted as soon as few such messages wait.
-    pub fn send_routed(
-        &mut self,
-        link: LinkId,
-        message: &[u8],
-        now: Instant,
-    ) -> Result<(), SendError> {
-        let result = self.send_with(link, message, Priority::Routed, now);
-        if result == Err(SendError::QueueFull) {
-            self.count("routed_queue_full");
-        }
-        result
-    }
-
-    fn send_with(
-        &mut self,
-        link: LinkId,
-        message: &[u8],
-        priority: Priority,
-        now: Instant,
-    ) -> Result<(), SendError> {
-        let index = self.link_index(link, now)?;
-        if let Some(result) = self.send_reliably(index, message, priority, now) {
-            return result;
-        }
-        let result = match self.link_mut(index) {
-            Some(link) => match priority {
-                Priority::Control => link.connection.send_control(message, now),
-                Priority::Routed => link.connection.send_routed(message, now),
-            },
-            None => Err(SendError::NoSuchLink),
-        };
-        self.mark_dirty(index);
-        result
-    }
-
-    /// Sends `parts` as one message that may get lost: in the media lane, or the data channel.
-    ///
-    /// In the media lane it shares a packet with what is sent to the link until
-    /// [`Self::poll_transmit`] has given all; what the lane must drop is counted in [`Self::drops`].
-    pub fn send_data(
-        &mut self,
-        link: LinkId,
-        parts: [&[u8]; 2],
-        now: Instant,
-    ) -> Result<(), SendError> {
-        let index = self.link_index(link, now)?;
-        if self.send_media(index, parts, now) {
-            return Ok(());
-        }
-        let result = match self.link_mut(index) {
-            Some(link) => link.connection.send_data(parts, now),
-            None => Err(SendError::NoSuchLink),
-        };
-        self.mark_dirty(index);
-        result
-    }
-
-    /// Closes a link; a wanted peer is tried again after a pause.
-    pub fn close_link(&mut self, link: LinkId, reason: &'static str, now: Instant) {
-        self.observe(now);
-        if let Some(&index) = self.by_link.get(&link) {
-            if let Some(peer) = self.peers[index].as_mut() {
-                // who broke the protocol is not tried again at once
-                peer.failures = peer.failures.max(3);
-            }
-            self.end_link(index, reason, now);
-        }
-    }
-
-    /// Does what is due.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        self.observe(now);
-        if self.stopped {
-            return;
-        }
-        let transmits = &mut self.transmits;
-        self.gatherer.poll(now, |t| transmits.push_back(t));
-        self.end_refusals(now);
-        self.settle_waiting(now);
-        while let Some(Reverse((at, index))) = self.timers.peek().copied() {
-            if at > now {
-                break;
-            }
-            self.timers.pop();
-            let Some(peer) = self.peers.get_mut(index).and_then(Option::as_mut) else {
-                continue;
-            };
-            if peer.scheduled == Some(at) {
-                peer.scheduled = None;
-                if peer.connection_is_quiet(now) && !self.expire(index, now) {
-                    self.poll_media(index, now);
-                    self.say_hello(index, now);
-                    self.schedule_cheaply(index);
-                    continue;
-                }
-                self.handle_peer_timeout(index, now);
-                self.mark_dirty(index);
-            }
-        }
-        self.drain_dirty();
-    }
-
-    /// When [`Self::handle_timeout`] is to be called next, at the latest.
+    /// The stack below.
     #[must_use]
-    pub fn poll_timeout(&mut self) -> Option<Instant> {
-        if self.stopped {
-            return None;
-        }
-        let others = [self.gatherer.deadline(self.now), self.shut_out.deadline()];
-        let all = others.into_iter().chain([self.next_timer()]);
-        all.flatten().min()
-    }
-
-    /// The first deadline on the heap. What was put off since (a peer was heard) is put back where it belongs: half of all
-    /// timers of an idle node would wake it for nothing.
-    fn next_timer(&mut self) -> Option<Instant> {
-        let limit = self.config.limits.attempt;
-        loop {
-            let Reverse((at, index)) = *self.timers.peek()?;
-            let peer = self.peers.get_mut(index).and_then(Option::as_mut);
-            let current = peer.filter(|peer| peer.scheduled == Some(at));
-            let Some(peer) = current else {
-                self.timers.pop();
-                continue;
-            };
-            let due = peer.deadline(limit);
-            if due.is_some_and(|due| due <= at) {
-                return Some(at);
-            }
-            self.timers.pop();
-            peer.scheduled = due;
-            self.timers.extend(due.map(|due| Reverse((due, index))));
-        }
-    }
-
-    /// The next datagram to send.
-    pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        if self.transmits.is_empty() {
-            self.drain_dirty();
-            self.finish_media();
-            // what a lane cannot bring through goes on the channel
-            self.drain_dirty();
-        }
-        self.transmits.pop_front()
-    }
-
-    /// The next event.
-    pub fn poll_event(&mut self) -> Option<Event> {
-        if self.events.is_empty() {
-            self.drain_dirty();
-        }
-        self.events.pop_front()
+    pub fn connections(&self) -> &C {
+        &self.parts.connections
     }
 
     /// Peers as users see them: those with a link, those tried, those refused, and for ten seconds those
-    /// that knocked at us in vain.
+    /// that asked for a connection in vain.
     #[must_use]
     pub fn peers(&self) -> Vec<PeerInfo> {
-        let mut rows: Vec<_> = self
-            .peers
-            .iter()
-            .flatten()
-            .map(|p| p.info(self.now))
-            .collect();
-        let strangers = self
-            .refused
-            .iter()
-            .filter(|(id, _)| !self.by_id.contains_key(id));
-        rows.extend(strangers.map(|(id, (reason, since))| {
-            let mut peer = Peer::new(*id, *since);
-            peer.set_state(PeerState::Refused, Some(reason), *since);
-            peer.info(self.now)
-        }));
+        let parts = &self.parts;
+        let row = |peer: &Peer| {
+            let link = peer.link.as_ref();
+            let connection = link.map(|link| parts.connections.info(link.id));
+            peer.info(connection.unwrap_or_default(), parts.now)
+        };
+        let mut rows: Vec<_> = self.peers.values().map(row).collect();
+        let strangers = self.strangers.iter();
+        let strangers = strangers.filter(|(id, _)| !self.peers.contains_key(id));
+        rows.extend(
+            strangers
+                .map(|(id, (reason, since))| row(&Peer::refused_stranger(*id, reason, *since))),
+        );
         rows.sort_by_key(|row| row.peer_id);
         rows
     }
 
     /// What was dropped so far, by reason.
     #[must_use]
-    pub fn drops(&self) -> &BTreeMap<&'static str, u64> {
-        debug_assert!(
-            self.drops
-                .keys()
-                .all(|name| crate::DROPS.iter().any(|(known, _)| known == name)),
-            "{:?}",
-            self.drops
-        );
-        &self.drops
-    }
-
-    /// Says goodbye on all links; send what [`Self::poll_transmit`] gives after this, and stop.
-    pub fn shutdown(&mut self, now: Instant) {
-        self.observe(now);
-        for index in self.indices() {
-            if let Some(peer) = self.peers[index].as_mut() {
-                peer.waiting = None;
-                peer.retry_at = None;
-            }
-            self.take_link(index, "shutting down", now);
+    pub fn drops(&self) -> BTreeMap<&'static str, u64> {
+        let mut drops = self.parts.drops.by_name();
+        for (reason, count) in self.parts.connections.drops() {
+            *drops.entry(reason).or_default() += count;
         }
-        self.stopped = true;
-    }
-}
-
-/// The table of peers.
-impl Overlay {
-    pub(crate) fn observe(&mut self, now: Instant) {
-        self.now = self.now.max(now);
+        drops
     }
 
-    pub(crate) fn indices(&self) -> Vec<usize> {
-        (0..self.peers.len())
-            .filter(|i| self.peers[*i].is_some())
-            .collect()
+    /// Whether a peer is expelled, as far as its chain is known.
+    #[must_use]
+    pub fn is_expelled(&self, id: &PeerId) -> bool {
+        let member = self.peers.get(id).and_then(|peer| peer.member.as_ref());
+        self.parts.revocations.expel(id, member)
     }
 
-    pub(crate) fn link_mut(&mut self, index: usize) -> Option<&mut crate::peer::Link> {
-        self.peers.get_mut(index)?.as_mut()?.link.as_mut()
+    fn observe(&mut self, now: Instant) -> bool {
+        self.parts.now = self.parts.now.max(now);
+        !self.parts.stopped
     }
 
-    fn link_index(&mut self, link: LinkId, now: Instant) -> Result<usize, SendError> {
-        self.observe(now);
-        self.by_link
-            .get(&link)
-            .copied()
-            .ok_or(SendError::NoSuchLink)
-    }
-
-    /// The peer's place, made if there is room. Who is verified or wanted may take that of one who is
-    /// neither wanted nor linked.
-    pub(crate) fn peer_index(&mut self, id: PeerId) -> Option<usize> {
-        if let Some(index) = self.by_id.get(&id) {
-            return Some(*index);
+    /// Lets something happen to a peer; then its timer is set, and it is forgotten if nobody needs it.
+    fn visit<R>(
+        &mut self,
+        id: &PeerId,
+        visit: impl FnOnce(&mut Peer, &mut Parts<C>) -> R,
+    ) -> Option<R> {
+        let peer = self.peers.get_mut(id)?;
+        let result = visit(peer, &mut self.parts);
+        if peer.is_idle(&self.parts) {
+            self.forget(*id);
+        } else {
+            let at = peer.deadline(self.parts.limits.attempt);
+            self.timers.set(*id, at);
         }
-        if self.by_id.len() >= self.config.limits.peers {
+        Some(result)
+    }
+
+    fn visit_all(&mut self, mut visit: impl FnMut(&mut Peer, &mut Parts<C>)) {
+        let all: Vec<_> = self.peers.keys().copied().collect();
+        for id in all {
+            self.visit(&id, &mut visit);
+        }
+    }
+
+    fn forget(&mut self, id: PeerId) {
+        if let Some(mut peer) = self.peers.remove(&id) {
+            peer.take_link(EndReason::Forgotten, &mut self.parts);
+            peer.forget_path(&mut self.parts);
+        }
+        self.timers.set(id, None);
+    }
+
+    /// Makes sure that the peer has a place, if there is room: one that is verified or wanted may take that of one that
+    /// is neither wanted nor linked.
+    fn admit(&mut self, id: PeerId) -> bool {
+        if self.peers.contains_key(&id) {
+            return true;
+        }
+        if self.peers.len() >= self.parts.limits.peers {
             match self.evictable() {
                 Some(victim) => self.forget(victim),
                 None => {
-                    self.count(Refusal::Full.counter());
-                    return None;
+                    self.parts.count(Refusal::Full.counter());
+                    return false;
                 }
             }
         }
-        let peer = Peer::new(id, self.now);
-        let index = match self.peers.iter().position(Option::is_none) {
-            Some(free) => {
-                self.peers[free] = Some(peer);
-                free
-            }
-            None => {
-                self.peers.push(Some(peer));
-                self.peers.len() - 1
-            }
-        };
-        self.by_id.insert(id, index);
-        Some(index)
+        self.peers.insert(id, Peer::new(id, self.parts.now));
+        true
     }
 
     /// Whose place may be taken: of those without a link and not wanted, who stands still for longest.
     fn evictable(&self) -> Option<PeerId> {
-        let idle = self.peers.iter().flatten().filter(|p| p.link.is_none());
-        let idle = idle.filter(|p| !self.wanted.contains(&p.id));
+        let idle = self.peers.values().filter(|p| p.link.is_none());
+        let idle = idle.filter(|p| !self.parts.wanted.contains(&p.id));
         idle.min_by_key(|p| p.since).map(|p| p.id)
     }
 
-    pub(crate) fn forget(&mut self, id: PeerId) {
-        if let Some(index) = self.by_id.remove(&id) {
-            self.take_link(index, "forgotten", self.now);
-            self.forget_pair(index);
-            self.peers[index] = None;
-        }
-    }
-
-    pub(crate) fn count(&mut self, reason: &'static str) {
-        *self.drops.entry(reason).or_default() += 1;
-    }
-
-    /// Counts a refusal, shows it in `peers` where the sender is known, logs it now and then.
-    pub(crate) fn refuse(&mut self, refusal: Refusal, peer: Option<PeerId>, now: Instant) {
-        let reason = refusal.reason();
-        self.count(refusal.counter());
-        let quiet = self.warned_at.is_some_and(|at| now < at + QUIET);
-        // one that came late is no attack, and one for an earlier run is what a restart looks like
-        let quiet = quiet || matches!(refusal, Refusal::Replayed | Refusal::Session);
-        match peer {
-            Some(id) if !quiet => warn!(peer = %id, reason, "signalling refused"),
-            None if !quiet => warn!(reason, "signalling refused"),
-            _ => debug!(?peer, reason, "signalling refused"),
-        }
-        if !quiet {
-            self.warned_at = Some(now);
-        }
-        let Some(id) = peer else { return };
-        let known = self.by_id.get(&id).and_then(|i| self.peers[*i].as_mut());
-        let told = match known {
-            // what somebody replays or spoils says nothing of a peer that we know
-            Some(peer) if !refusal.blames_sender() && peer.member.is_some() => return,
-            Some(peer) if peer.up().is_some() => return,
-            Some(peer) => {
-                let told = peer.state == PeerState::Refused && peer.reason == Some(reason);
-                peer.set_state(PeerState::Refused, Some(reason), now);
-                peer.failures = peer.failures.max(5);
-                told
-            }
-            None => self.remember_refused(id, reason, now),
+    /// Counts a refusal, and shows it in `peers` where the sender is known.
+    fn refuse(&mut self, refusal: Refusal, id: Option<PeerId>) {
+        let Some(id) = id else {
+            return self.parts.note_refusal(refusal, None);
         };
-        if !told {
-            if self.told.tell(now).is_some() {
-                info!(
-                    target: TARGET, message_id = PEER_REFUSED.id, lcroute_peer = %id, lcroute_reason = reason,
-                    "no link with {id}: {reason}"
-                );
+        if self
+            .visit(&id, |peer, parts| peer.refuse(refusal, parts))
+            .is_some()
+        {
+            return;
+        }
+        self.parts.note_refusal(refusal, Some(id));
+        let reason = refusal.reason();
+        if self.remember_stranger(id, reason) {
+            self.parts.tell_refused(id, reason);
+        }
+    }
+
+    /// Notes a refused sender; false if it was refused for the same reason before.
+    fn remember_stranger(&mut self, id: PeerId, reason: &'static str) -> bool {
+        let known = self.strangers.get(&id);
+        if known.is_some_and(|(known, _)| *known == reason) {
+            return false;
+        }
+        if self.strangers.len() >= MAX_STRANGERS {
+            let oldest = self.strangers.iter().min_by_key(|(_, (_, since))| *since);
+            let oldest = oldest.map(|(id, _)| *id);
+            oldest.map(|oldest| self.strangers.remove(&oldest));
+        }
+        self.strangers.insert(id, (reason, self.parts.now));
+        true
+    }
+
+    /// Those of whom `is_meant` is true, and who were refused for this, are not any more.
+    fn readmit(&mut self, refusal: Refusal, is_meant: impl Fn(&Peer, &Parts<C>) -> bool) {
+        let reason = refusal.reason();
+        let mut strangers = Vec::new();
+        self.strangers.retain(|id, (why, since)| {
+            let stranger = Peer::refused_stranger(*id, why, *since);
+            let readmitted = *why == reason && is_meant(&stranger, &self.parts);
+            strangers.extend(readmitted.then_some(*id));
+            !readmitted
+        });
+        for id in strangers {
+            self.try_peer(id);
+        }
+        self.visit_all(|peer, parts| {
+            let refused = peer.state == PeerState::Refused && peer.reason == Some(reason);
+            if refused && is_meant(peer, parts) {
+                peer.set_state(PeerState::Connecting, None, parts.now);
+                if peer.may_be_tried(parts) {
+                    peer.begin_trying(parts);
+                }
             }
-            self.events.push_back(Event::PeerRefused {
-                peer: Some(id),
-                reason,
+        });
+    }
+}
+
+/// Presence and what is wanted.
+impl<C: Connections> Overlay<C> {
+    /// Who can be reached over a carrier.
+    pub fn handle_presence(&mut self, carrier: CarrierId, presence: Presence, now: Instant) {
+        if !self.observe(now) {
+            return;
+        }
+        match presence {
+            Presence::Online(id) => self.handle_online(carrier, id),
+            Presence::Offline(id) => self.handle_offline(carrier, id),
+            Presence::CarrierUp => debug!(carrier = carrier.0, "carrier up"),
+            Presence::CarrierDown => {
+                debug!(carrier = carrier.0, "carrier down");
+                for id in self.parts.reachable.on(carrier) {
+                    self.handle_offline(carrier, id);
+                }
+            }
+        }
+    }
+
+    fn handle_online(&mut self, carrier: CarrierId, id: PeerId) {
+        if id == self.parts.own {
+            return;
+        }
+        let over_links = carrier == OVERLAY_CARRIER;
+        let parts = &mut self.parts;
+        match parts.reachable.insert(id, carrier, &parts.wanted) {
+            Noted::Full => return parts.count(DropReason::PresenceFull),
+            // that a path over links is still there is no news
+            Noted::Again if over_links => return,
+            Noted::New | Noted::Again => {}
+        }
+        let linked = self.visit(&id, |peer, parts| {
+            let Some(link) = peer.link.as_ref() else {
+                return false;
+            };
+            // it came back: does it still know of the link?
+            if link.up.is_some() && !over_links {
+                parts.connections.suspect(link.id, parts.now);
+            }
+            if link.restart.is_some() {
+                // what asked for it may have been lost with the carrier that just came back
+                peer.ask_restart(parts);
+            }
+            true
+        });
+        if linked != Some(true) {
+            self.try_peer(id);
+        }
+    }
+
+    fn handle_offline(&mut self, carrier: CarrierId, id: PeerId) {
+        self.parts.reachable.remove(&id, carrier);
+        let is_known = self.parts.reachable.knows(&id);
+        let Some(peer) = self.peers.get(&id) else {
+            return;
+        };
+        if is_known || peer.link.is_some() {
+            return;
+        }
+        if peer.member.is_none() {
+            self.forget(id);
+        } else {
+            self.visit(&id, |peer, _| peer.stop_trying());
+        }
+    }
+
+    /// Tries a peer that is wanted, can be reached, and is not barred.
+    fn try_peer(&mut self, id: PeerId) {
+        let stranger = Peer::new(id, self.parts.now);
+        let peer = self.peers.get(&id).unwrap_or(&stranger);
+        if peer.may_be_tried(&self.parts) && self.admit(id) {
+            self.visit(&id, Peer::begin_trying);
+        }
+    }
+
+    /// The peers to which a link is to be made; before the first call there are none. A link to one
+    /// that is not wanted any more stays up, and is not made anew when it ends.
+    pub fn set_wanted(&mut self, wanted: BTreeSet<PeerId>, now: Instant) {
+        if !self.observe(now) {
+            return;
+        }
+        let before = std::mem::replace(&mut self.parts.wanted, wanted);
+        self.parts.wanted.remove(&self.parts.own);
+        let dropped: Vec<_> = before.difference(&self.parts.wanted).copied().collect();
+        let added: Vec<_> = self.parts.wanted.difference(&before).copied().collect();
+        for id in dropped {
+            self.visit(&id, |peer, _| peer.stop_trying());
+        }
+        for id in added {
+            self.try_peer(id);
+        }
+    }
+}
+
+/// Signalling.
+impl<C: Connections> Overlay<C> {
+    /// A sealed message from a server, in whose room `from` is.
+    ///
+    /// Certificates, signature, recipient, network, age and novelty are checked before anything is
+    /// kept of the sender; what fails is counted, and shown in [`Overlay::peers`] with its reason.
+    pub fn handle_signal(&mut self, carrier: CarrierId, from: PeerId, bytes: &[u8], now: Instant) {
+        if self.observe(now)
+            && let Err((refusal, sender)) = self.handle_message(carrier, Some(from), bytes)
+        {
+            self.refuse(refusal, sender.or(Some(from)));
+        }
+    }
+
+    /// A sealed message that came over links of the overlay, the last of which is `via`.
+    pub fn handle_routed_signal(&mut self, via: Option<LinkId>, bytes: &[u8], now: Instant) {
+        if !self.observe(now) {
+            return;
+        }
+        let neighbor = via.and_then(|link| self.parts.links.get(&link)).copied();
+        if let Err((refusal, sender)) = self.handle_message(OVERLAY_CARRIER, neighbor, bytes) {
+            self.refuse(refusal, sender);
+        }
+    }
+
+    /// A sealed message straight from an address; `link` is the connection whose path it is, if it is one's.
+    fn handle_straight(&mut self, from: SocketAddr, link: Option<LinkId>, sealed: &[u8]) {
+        let parts = &self.parts;
+        let last = parts.last_paths.get(&from).copied();
+        let linked = || link.and_then(|link| parts.links.get(&link).copied());
+        let Some(id) = last.or_else(linked) else {
+            return self.parts.count(DropReason::SignalUnexpected);
+        };
+        if sealed.len() >= MAX_SIZE {
+            return self.parts.count(DropReason::SignalTooLarge);
+        }
+        if let Err((refusal, sender)) = self.handle_message(STRAIGHT_CARRIER, Some(id), sealed) {
+            self.refuse(refusal, sender);
+        }
+    }
+
+    fn handle_message(
+        &mut self,
+        carrier: CarrierId,
+        from: Option<PeerId>,
+        sealed: &[u8],
+    ) -> Result<(), (Refusal, Option<PeerId>)> {
+        let arrived = Arrived {
+            carrier,
+            from,
+            is_member: carrier == OVERLAY_CARRIER || from.is_some_and(|id| self.is_member(&id)),
+            sealed,
+        };
+        match self.parts.session.open(arrived, self.parts.now)? {
+            None => {
+                self.parts.count(DropReason::SignalCopy);
+                Ok(())
+            }
+            Some(opened) => {
+                let sender = opened.member.peer;
+                let result = self.handle_new(carrier, opened);
+                result.map_err(|refusal| (refusal, Some(sender)))
+            }
+        }
+    }
+
+    /// Whether this is known to be a member: a message of it has been verified, or the link state knows it.
+    fn is_member(&self, id: &PeerId) -> bool {
+        let verified = self.peers.get(id).is_some_and(|peer| peer.member.is_some());
+        (verified || self.parts.reachable.carriers(id).0) && !self.is_expelled(id)
+    }
+
+    /// A message that has not come before, of a member.
+    fn handle_new(&mut self, carrier: CarrierId, opened: Opened) -> Result<(), Refusal> {
+        let sender = opened.member.peer;
+        let (session, theirs) = (opened.session, opened.control);
+        let ours = self.parts.session.identity().speaks.control;
+        if let Payload::Refusal { code, proof } = opened.payload {
+            if opened.to_session != self.parts.session.id() {
+                return Err(Refusal::Session);
+            }
+            self.visit(&sender, |peer, parts| handle_refusal(peer, code, parts));
+            if !proof.is_empty() {
+                let event = Event::Revocation { record: proof };
+                self.parts.events.push_back(event);
+            }
+            if theirs != ours {
+                return Err(Refusal::of_control(theirs, ours));
+            }
+            return Ok(());
+        }
+        let revocation = self.parts.revocations.of(&opened.member);
+        let revocation = revocation.map(|revoked| revoked.record.clone());
+        let result = if revocation.is_some() {
+            Err(Refusal::Revoked)
+        } else if self.parts.suspensions.holds(&sender, self.parts.now) {
+            Err(Refusal::Panicked)
+        } else if theirs != ours {
+            Err(Refusal::of_control(theirs, ours))
+        } else {
+            self.handle_member(carrier, opened)
+        };
+        if let Some(code) = result.err().and_then(Refusal::code) {
+            let proof = revocation.unwrap_or_default();
+            self.send_refusal((sender, session), carrier, code, proof);
+        }
+        result
+    }
+
+    fn handle_member(&mut self, carrier: CarrierId, opened: Opened) -> Result<(), Refusal> {
+        let sender = opened.member.peer;
+        let linked = self.peers.get(&sender).is_some_and(|p| p.link.is_some());
+        let full = || self.parts.links.len() >= self.parts.limits.links;
+        if !linked && !self.parts.wanted.contains(&sender) && full() {
+            return Err(Refusal::Full);
+        }
+        if !self.admit(sender) {
+            return Err(Refusal::Full);
+        }
+        self.strangers.remove(&sender);
+        let payload = opened.payload.name();
+        debug!(peer = %sender, carrier = carrier.0, payload, "signal");
+        // a straight message says nothing of carriers
+        let keeps = Some(carrier).filter(|carrier| *carrier != STRAIGHT_CARRIER);
+        let result = self.visit(&sender, |peer, parts| {
+            peer.handle_opened(opened, keeps, parts)
+        });
+        result.unwrap_or(Ok(()))
+    }
+
+    /// A peer gets no link, and is told why over the carrier that brought its message, and straight.
+    fn send_refusal(
+        &mut self,
+        (to, session): (PeerId, u64),
+        carrier: CarrierId,
+        code: RefusalCode,
+        proof: Bytes,
+    ) {
+        let payload = Payload::Refusal { code, proof };
+        let parts = &mut self.parts;
+        let sealed = parts
+            .session
+            .seal(&to, session, &payload, &mut parts.random);
+        match sealed {
+            Ok(sealed) => {
+                self.visit(&to, |peer, parts| peer.send_straight(&sealed, parts));
+                let parts = &mut self.parts;
+                let event = signal(to, sealed, Some(carrier), &parts.reachable);
+                parts.events.push_back(event);
+            }
+            Err(refusal) => parts.count(refusal.counter()),
+        }
+    }
+}
+
+/// A peer gives us no link, and says why.
+fn handle_refusal<C: Connections>(peer: &mut Peer, code: RefusalCode, parts: &mut Parts<C>) {
+    if peer.up().is_some() {
+        return;
+    }
+    let reason = code.reason();
+    debug!(peer = %peer.id, reason, "refused by the peer");
+    peer.waiting = None;
+    peer.failures = peer.failures.max(5);
+    peer.end_link(EndReason::RefusedByPeer(reason), parts);
+    peer.set_state(PeerState::Refused, Some(reason), parts.now);
+}
+
+/// Membership.
+impl<C: Connections> Overlay<C> {
+    /// Our own renewed certificate: what is signed from now on carries it. Links need not know, the
+    /// far sides hear of it by [`Self::refresh_member`].
+    pub fn set_identity_chain(&mut self, chain: Chain, now: Instant) {
+        self.observe(now);
+        self.parts.session.set_chain(chain);
+    }
+
+    /// A peer's certificate was renewed, and has been verified: its link lives as long as that one.
+    pub fn refresh_member(&mut self, member: Member, now: Instant) {
+        if !self.observe(now) || self.parts.revocations.of(&member).is_some() {
+            return;
+        }
+        let id = member.peer;
+        self.visit(&id, |peer, _| peer.member = Some(member));
+        self.readmit(Refusal::CertificateExpired, |peer, _| peer.id == id);
+    }
+
+    /// A key of a node, an invitation or (by the network's key) an issuer does not count any more: links to members that
+    /// it made or is end at once, and they get no other.
+    pub fn revoke(&mut self, key: PeerId, revoked: Revoked, now: Instant) {
+        self.observe(now);
+        let forgotten = self.parts.revocations.add(key, revoked.clone());
+        self.parts.drops.add(DropReason::RevocationsFull, forgotten);
+        self.expel(&BTreeMap::from([(key, revoked)]));
+    }
+
+    /// All keys that do not count any more, in place of those before; at most 8,192 are heeded.
+    pub fn set_revoked(&mut self, keys: BTreeMap<PeerId, Revoked>, now: Instant) {
+        self.observe(now);
+        let forgotten = self.parts.revocations.set(keys);
+        self.parts.drops.add(DropReason::RevocationsFull, forgotten);
+        let keys = self.parts.revocations.all();
+        self.expel(&keys);
+        self.readmit(Refusal::Revoked, |peer, parts| {
+            !parts.revocations.expel(&peer.id, peer.member.as_ref()) && !keys.contains_key(&peer.id)
+        });
+    }
+
+    /// Ends the links of all whom such a key made or is.
+    fn expel(&mut self, keys: &BTreeMap<PeerId, Revoked>) {
+        if self.parts.stopped {
+            return;
+        }
+        self.visit_all(|peer, parts| {
+            let member = peer.member.as_ref();
+            if member.map_or(keys.contains_key(&peer.id), |m| expels(m, keys).is_some()) {
+                peer.stop_trying();
+                peer.waiting = None;
+                peer.end_refused(Refusal::Revoked, parts);
+            }
+        });
+    }
+}
+
+/// Links.
+impl<C: Connections> Overlay<C> {
+    /// Sends a control message: reliable, in order.
+    ///
+    /// # Errors
+    /// Nothing is sent: there is no such link, its queue is full, or the message is too long.
+    pub fn send_control(
+        &mut self,
+        link: LinkId,
+        message: &[u8],
+        now: Instant,
+    ) -> Result<(), SendError> {
+        self.observe(now);
+        self.parts.connections.send_control(link, message, now)
+    }
+
+    /// Sends a message from router to router the same way, behind control messages. On a slow link it is refused
+    /// and counted as soon as few such messages wait.
+    ///
+    /// # Errors
+    /// As [`Self::send_control`].
+    pub fn send_routed(
+        &mut self,
+        link: LinkId,
+        message: &[u8],
+        now: Instant,
+    ) -> Result<(), SendError> {
+        self.observe(now);
+        self.parts.connections.send_routed(link, message, now)
+    }
+
+    /// Sends `parts` as one message that may get lost. It may share a packet with others that are sent to the link before
+    /// the connections are asked for datagrams.
+    ///
+    /// # Errors
+    /// As [`Self::send_control`].
+    pub fn send_data(
+        &mut self,
+        link: LinkId,
+        parts: [&[u8]; 2],
+        now: Instant,
+    ) -> Result<(), SendError> {
+        self.observe(now);
+        self.parts.connections.send_data(link, parts, now)
+    }
+
+    /// Closes a link whose peer broke the protocol; a wanted peer is tried again after a pause.
+    pub fn close_link(&mut self, link: LinkId, reason: EndReason, now: Instant) {
+        self.observe(now);
+        if let Some(id) = self.linked(link) {
+            self.visit(&id, |peer, parts| peer.end_broken(reason, parts));
+        }
+    }
+
+    /// Ends a link that neither side needs: says goodbye, so that the far side hears of it at once. It does not
+    /// ask for another unless it wants the link itself.
+    pub fn close_gracefully(&mut self, link: LinkId, now: Instant) {
+        self.observe(now);
+        if let Some(id) = self.linked(link) {
+            self.visit(&id, |peer, parts| {
+                peer.end_link(EndReason::NotWanted, parts);
             });
         }
     }
 
-    fn remember_refused(&mut self, id: PeerId, reason: &'static str, now: Instant) -> bool {
-        let told = self
-            .refused
-            .get(&id)
-            .is_some_and(|(known, _)| *known == reason);
-        if !told {
-            let oldest = self
-                .refused
-                .iter()
-                .min_by_key(|(_, (_, since))| *since)
-                .map(|(id, _)| *id);
-            if let Some(oldest) = oldest.filter(|_| self.refused.len() >= MAX_REFUSED) {
-                self.refused.remove(&oldest);
-            }
-            self.refused.insert(id, (reason, now));
-        }
-        told
-    }
-}
-
-/// The life of links.
-impl Overlay {
-    /// Ends a link whose peer's certificate has expired; whether it did.
-    fn expire(&mut self, index: usize, now: Instant) -> bool {
-        let Some(peer) = self.peers.get(index).and_then(Option::as_ref) else {
-            return false;
-        };
-        let member = peer.member.as_ref().filter(|_| peer.up().is_some());
-        let clock = self.config.clock;
-        if member.is_none_or(|m| clock() <= m.not_after.saturating_add(CLOCK_SKEW)) {
-            return false;
-        }
-        let id = peer.id;
-        self.end_link(index, Refusal::CertificateExpired.reason(), now);
-        self.refuse(Refusal::CertificateExpired, Some(id), now);
-        true
+    /// The peer at the other end of a link that is up.
+    fn linked(&self, link: LinkId) -> Option<PeerId> {
+        let id = self.parts.links.get(&link)?;
+        let up = self.peers.get(id)?.up()?;
+        (up.id == link).then_some(*id)
     }
 
-    fn handle_peer_timeout(&mut self, index: usize, now: Instant) {
-        if self.expire(index, now) {
-            return;
+    /// Says goodbye on all links; send what the connections give after this, and stop.
+    pub fn shutdown(&mut self, now: Instant) {
+        self.observe(now);
+        for peer in self.peers.values_mut() {
+            (peer.waiting, peer.retry_at) = (None, None);
+            peer.take_link(EndReason::ShuttingDown, &mut self.parts);
         }
-        self.judge_failure(index, now);
-        let limit = self.config.limits.attempt;
-        let Some(peer) = self.peers.get_mut(index).and_then(Option::as_mut) else {
-            return;
-        };
-        if let Some(link) = peer.link.as_mut() {
-            link.connection.handle_timeout(now);
-            let late = link.up.is_none() && now >= link.too_late(limit);
-            let stuck = link
-                .restart
-                .as_ref()
-                .is_some_and(|r| now >= r.since + RESTART_GRACE);
-            if late {
-                let reason = if link.connection.awaits_answer() {
-                    "no answer"
-                } else {
-                    "no direct path: firewalls or NATs on the way"
-                };
-                self.end_link(index, reason, now);
-            } else if stuck {
-                self.end_link(index, "no path after an address change", now);
-            } else {
-                self.poll_media(index, now);
-                self.say_hello(index, now);
-            }
-        }
-        let Some(peer) = self.peers.get_mut(index).and_then(Option::as_mut) else {
-            return;
-        };
-        if peer.link.is_none() && peer.retry_at.is_some_and(|at| at <= now) {
-            self.knock(index, false, now);
-        }
-        self.knock_directly(index, now);
+        self.parts.stopped = true;
     }
 
-    /// The link is over: tells so, and tries again if it is wanted, at once if it was a good one.
-    pub(crate) fn end_link(&mut self, index: usize, reason: &'static str, now: Instant) {
-        let up = self.link_mut(index).filter(|link| link.up.is_some());
-        let pair = up.and_then(|link| link.connection.path());
-        let lived = self.take_link(index, reason, now);
-        let id = self.peers.get(index).and_then(Option::as_ref).map(|p| p.id);
-        if let Some(pair) = pair.filter(|_| reason == SILENT) {
-            let wanted = id.is_some_and(|id| self.wanted.contains(&id));
-            self.remember_pair(index, SilentPair::new(pair, wanted, now));
-        }
-        let tries = id.is_some_and(|id| self.may_try(&id));
-        let Some(peer) = self.peers.get_mut(index).and_then(Option::as_mut) else {
-            return;
-        };
-        if self.stopped {
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if !self.observe(now) {
             return;
         }
-        let state = if lived.is_some() || peer.state == PeerState::Lost {
-            PeerState::Lost
-        } else {
-            PeerState::Connecting
-        };
-        peer.set_state(state, Some(reason), now);
-        peer.keep_until = None;
-        if lived.is_some_and(|lived| lived >= STABLE) && peer.failures < 3 {
-            peer.failures = 0;
-            peer.retry_at = tries.then_some(now);
-        } else {
-            let (first, longest) = self.config.limits.backoff;
-            let pause = self.jitter.pause(peer.failures, first, longest);
-            peer.retry_at = tries.then_some(now + pause);
-            peer.failures = peer.failures.saturating_add(1);
+        self.parts.connections.handle_timeout(now);
+        self.handle_connection_events();
+        let ended = self.parts.suspensions.ended(now);
+        if !ended.is_empty() {
+            self.readmit(Refusal::Panicked, |peer, _| ended.contains(&peer.id));
         }
-        if lived.is_none() {
-            self.count_failure(index, now);
+        for id in self.timers.due(now) {
+            self.visit(&id, Peer::handle_timeout);
         }
-        self.mark_dirty(index);
-        self.settle_peer(index, now);
-        if let Some(id) = id.filter(|id| self.is_shut_out(id)) {
-            self.refuse(Refusal::Panicked, Some(id), now);
+        if self.next_expiry <= now {
+            self.next_expiry = self.next_expiry(now);
+            self.visit_all(|peer, parts| {
+                if peer.has_expired(parts) {
+                    peer.end_refused(Refusal::CertificateExpired, parts);
+                }
+            });
         }
     }
 
-    /// Takes a link away, saying goodbye; how long it was up, if it was.
-    pub(crate) fn take_link(
-        &mut self,
-        index: usize,
-        reason: &'static str,
-        now: Instant,
-    ) -> Option<Duration> {
-        let mut link = self.peers.get_mut(index)?.as_mut()?.link.take()?;
-        let mut goodbye = VecDeque::new();
-        link.connection.close(&mut goodbye, now);
-        if let Some((panic, proven)) = link.connection.panic() {
-            self.note_panic(index, (&panic, proven), now);
-        }
-        let peer = self.peers.get_mut(index)?.as_mut()?;
-        // twice: nobody asks for it again if it gets lost
-        for transmit in goodbye.iter().chain(&goodbye) {
-            peer.traffic.sent(transmit.contents.len());
-            self.transmits.push_back(transmit.clone());
-        }
-        self.by_ufrag
-            .remove(&link.connection.credentials().local_ufrag);
-        if let Some((_, remote)) = link.connection.path()
-            && self.by_addr.get(&remote) == Some(&index)
-        {
-            self.by_addr.remove(&remote);
-        }
-        let up = link.up?;
-        self.by_link.remove(&up.id);
-        if let Some(media) = &up.media
-            && self.by_ssrc.get(&media.receiving_ssrc()) == Some(&index)
-        {
-            self.by_ssrc.remove(&media.receiving_ssrc());
-        }
-        let name = peer.member.as_ref().map_or("?", |m| m.name.as_str());
-        match self.told.tell(now) {
-            Some(left_out) => info!(
-                target: TARGET, message_id = PEER_DOWN.id, lcroute_peer = %peer.id, lcroute_peer_name = name,
-                lcroute_reason = reason, "link down: {name} ({}): {reason}{}", peer.id, untold(left_out)
-            ),
-            None => debug!(peer = %peer.id, reason, "link down"),
-        }
-        self.events.push_back(Event::LinkDown {
-            link: up.id,
-            peer: peer.id,
-            reason,
-        });
-        Some(now.saturating_duration_since(up.since))
+    /// At the hello epoch and whole steps after it, when the node is awake anyway.
+    fn next_expiry(&self, now: Instant) -> Instant {
+        let passed = now.saturating_duration_since(self.epoch).as_nanos();
+        let step = EXPIRY_EVERY.as_nanos();
+        now + Duration::from_nanos((step - passed % step) as u64)
     }
 
-    /// The first moment after `now` at which hellos go out anyway, of those that are `hellos` of them apart.
+    /// When [`Self::handle_timeout`] is to be called next, at the latest.
     #[must_use]
-    pub fn next_beat(&self, now: Instant, hellos: u32) -> Instant {
-        next_beat(self.epoch, now, hellos)
-    }
-
-    pub(crate) fn mark_dirty(&mut self, index: usize) {
-        if let Some(peer) = self.peers.get_mut(index).and_then(Option::as_mut)
-            && !peer.dirty
-        {
-            peer.dirty = true;
-            self.dirty.push(index);
+    pub fn poll_timeout(&mut self) -> Option<Instant> {
+        if self.parts.stopped {
+            return None;
         }
+        let own = [
+            self.timers.first(),
+            self.parts.suspensions.deadline(),
+            (!self.parts.links.is_empty()).then_some(self.next_expiry),
+            self.parts.connections.poll_timeout(),
+        ];
+        own.into_iter().flatten().min()
     }
 
-    /// Puts the peer's next deadline on the heap, unless an earlier one is there.
-    pub(crate) fn schedule(&mut self, index: usize) {
-        let (now, epoch) = (self.now, self.epoch);
-        if let Some(link) = self.link_mut(index) {
-            let due = link.connection.deadline();
-            let calm = link.up.is_some()
-                && link.restart.is_none()
-                && now.saturating_duration_since(link.connection.used()) > CALM;
-            // ICE wants to be asked five times a second for nothing
-            let patient = due.map(|due| due.max(next_beat(epoch, now, CALM_HELLOS)));
-            link.connection_due = if calm { patient } else { due };
-            if link.connection.panic().is_some() {
-                self.mark_dirty(index);
+    /// The next event.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        loop {
+            if let Some(event) = self.parts.events.pop_front() {
+                return Some(event);
+            }
+            match self.parts.connections.poll_event()? {
+                ConnectionEvent::Data { link, message } => {
+                    return Some(Event::Data { link, message });
+                }
+                event => self.handle_connection_event(event),
             }
         }
-        self.schedule_cheaply(index);
     }
 
-    /// The same where the connection has not been touched: asking it for its deadline is dear.
-    pub(crate) fn schedule_cheaply(&mut self, index: usize) {
-        let limit = self.config.limits.attempt;
-        let Some(peer) = self.peers.get_mut(index).and_then(Option::as_mut) else {
-            return;
-        };
-        let Some(at) = peer.deadline(limit) else {
-            return;
-        };
-        if peer.scheduled.is_none_or(|scheduled| at < scheduled) {
-            peer.scheduled = Some(at);
-            self.timers.push(Reverse((at, index)));
+    /// Peers hear at once of what timers have brought about; packets wait to be polled for.
+    fn handle_connection_events(&mut self) {
+        while let Some(event) = self.parts.connections.poll_event() {
+            match event {
+                ConnectionEvent::Data { link, message } => {
+                    self.parts.events.push_back(Event::Data { link, message });
+                }
+                event => self.handle_connection_event(event),
+            }
         }
     }
-}
 
-/// How many lines were left out before this one, for its end.
-pub(crate) fn untold(left_out: u64) -> String {
-    match left_out {
-        0 => String::new(),
-        n => format!(" ({n} such lines left out before)"),
+    fn handle_connection_event(&mut self, event: ConnectionEvent) {
+        use ConnectionEvent as E;
+        let (link, event) = match event {
+            E::AddressesChanged => return self.visit_all(Peer::addresses_changed),
+            E::Straight { from, link, sealed } => {
+                return self.handle_straight(from, link, &sealed);
+            }
+            E::Data { .. } => return,
+            E::Described { link, .. }
+            | E::Open { link }
+            | E::Control { link, .. }
+            | E::RoundTrip { link, .. }
+            | E::OtherControl { link, .. }
+            | E::Path { link }
+            | E::PathLost { link }
+            | E::Outdated { link }
+            | E::Closed { link, .. } => (link, event),
+        };
+        let Some(id) = self.parts.links.get(&link).copied() else {
+            return;
+        };
+        self.visit(&id, |peer, parts| match event {
+            E::Described { description, .. } => peer.handle_described(description, parts),
+            E::Open { .. } => peer.handle_open(parts),
+            E::Control { message, .. } if peer.up().is_some() => {
+                parts.events.push_back(Event::Control { link, message });
+            }
+            E::Control { message, .. } => peer.handle_auth(&message, parts),
+            E::RoundTrip { rtt, .. } => {
+                parts.events.push_back(Event::RoundTrip { link, rtt });
+            }
+            E::OtherControl { version, .. } => peer.handle_other_control(version, parts),
+            E::Path { .. } => {
+                if let Some(link) = peer.link.as_mut() {
+                    link.restart = None;
+                }
+            }
+            E::PathLost { .. } => peer.ask_restart(parts),
+            E::Outdated { .. } => peer.begin_anew(parts),
+            E::Closed { reason, .. } => peer.end_link(reason, parts),
+            E::Data { .. } | E::AddressesChanged | E::Straight { .. } => {}
+        });
     }
 }

@@ -1,37 +1,33 @@
-//! What is kept of one peer.
+//! What is kept of one peer, and what follows from it.
 //!
 //! ```text
-//! connecting --knock, offer, answer, ICE, DTLS, Auth--> connected --silence, goodbye--> lost
-//!     ^  \------------- refused (bad certificate) <-------/                              |
-//!     \------------------- knock, after a pause ----------------------------------------/
+//! connecting --request, offer, answer, ICE, DTLS, Auth--> connected --silence, goodbye--> lost
+//!     ^  \------------- refused (bad certificate) <---------/                              |
+//!     \------------------- request, after a pause ----------------------------------------/
 //! ```
 
-use std::time::{Duration, Instant};
-
 use librecast::cert::Member;
-use librecast::id::PeerId;
+use librecast::id::{LinkId, PeerId};
+use librecast::time::{Duration, Instant};
 
-use crate::auth::Binding;
-use crate::connection::Connection;
-use crate::description::Description;
-use crate::direct::SilentPair;
-use crate::event::{CarrierId, Lane, LinkId, PeerInfo, PeerState};
-use crate::liveness::Liveness;
-use crate::media::Media;
+use crate::auth::{Binding, Role};
+use crate::connections::{ConnectionInfo, Connections, Traffic};
+use crate::description::{Description, Fingerprint};
+use crate::envelope::Refusal;
+use crate::event::{CarrierId, PeerInfo, PeerState};
+use crate::last_path::LastPath;
+use crate::parts::Parts;
 
 /// How long a link is kept while ICE restarts.
-pub(crate) const RESTART_GRACE: Duration = Duration::from_secs(6);
+const RESTART_GRACE: Duration = Duration::from_secs(6);
 /// How long an offer waits for its answer.
-pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// A link that lived so long was a good one: the next attempt comes at once.
-pub(crate) const STABLE: Duration = Duration::from_secs(5);
-
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// How long a message of a peer that we do not want, or one to it, is kept in mind.
 pub(crate) const LINGER: Duration = Duration::from_secs(10);
 /// A wanted peer without a link counts as one that cannot be reached directly after so long, and after
 /// so many attempts.
 pub(crate) const FAILS_AFTER: Duration = Duration::from_secs(10);
-pub(crate) const FAILS_AFTER_ATTEMPTS: u32 = 2;
+const FAILS_AFTER_ATTEMPTS: u32 = 2;
 
 /// One peer.
 #[derive(Debug)]
@@ -48,7 +44,7 @@ pub(crate) struct Peer {
     pub(crate) reason: Option<&'static str>,
     pub(crate) failures: u32,
     pub(crate) retry_at: Option<Instant>,
-    pub(crate) knocked_at: Option<Instant>,
+    pub(crate) requested_at: Option<Instant>,
     /// A peer that we do not want and have no link to is forgotten then: it may be about to answer.
     pub(crate) keep_until: Option<Instant>,
     /// When it counts as one that cannot be reached directly, and attempts that failed so far.
@@ -57,17 +53,15 @@ pub(crate) struct Peer {
     pub(crate) link: Option<Link>,
     pub(crate) waiting: Option<Waiting>,
     /// Where its last link fell silent, while there is none.
-    pub(crate) silent_pair: Option<SilentPair>,
+    pub(crate) last_path: Option<LastPath>,
+    /// Of links that have ended, and straight messages.
     pub(crate) traffic: Traffic,
-    /// The entry in the timer heap that counts.
-    pub(crate) scheduled: Option<Instant>,
-    pub(crate) dirty: bool,
 }
 
-/// What a peer wants and cannot have yet: we gather addresses, or a dying link must go first.
+/// What a peer wants and cannot have before a dying link has gone.
 #[derive(Debug)]
 pub(crate) enum Waiting {
-    Knock { session: u64, sequence: u64 },
+    Request { session: u64, sequence: u64 },
     Offer(Box<Offered>),
 }
 
@@ -83,30 +77,25 @@ pub(crate) struct Offered {
 /// A connection to a peer, being made or up.
 #[derive(Debug)]
 pub(crate) struct Link {
-    pub(crate) connection: Connection,
+    pub(crate) id: LinkId,
+    pub(crate) role: Role,
     /// The run of the peer's process at the other end.
     pub(crate) session: u64,
-    /// Sequence of the last message that went into making it: a later knock says it is gone.
+    /// Sequence of the last message that went into making it: a later request says it is gone.
     pub(crate) sequence: u64,
     pub(crate) attempt: [u8; 32],
+    /// The answer to the last offer is still to come, or the offer itself is not made yet.
+    pub(crate) awaits_answer: bool,
+    /// Of this end and of the peer's, as far as they are known.
+    pub(crate) fingerprints: (Option<Fingerprint>, Option<Fingerprint>),
     /// What both sides sign, once the answer is there.
     pub(crate) binding: Option<Binding>,
     pub(crate) auth_sent: bool,
     pub(crate) auth_received: bool,
-    pub(crate) up: Option<Up>,
+    /// Since when both sides are authenticated.
+    pub(crate) up: Option<Instant>,
     pub(crate) began: Instant,
     pub(crate) restart: Option<Restart>,
-    /// When the connection wants its timeout, as of when it was last drained.
-    pub(crate) connection_due: Option<Instant>,
-}
-
-/// A link that is authenticated.
-#[derive(Debug)]
-pub(crate) struct Up {
-    pub(crate) id: LinkId,
-    pub(crate) since: Instant,
-    pub(crate) liveness: Liveness,
-    pub(crate) media: Option<Box<Media>>,
 }
 
 /// ICE is being restarted.
@@ -115,15 +104,6 @@ pub(crate) struct Restart {
     pub(crate) since: Instant,
     /// The offer's attempt, once it has been made.
     pub(crate) attempt: Option<[u8; 32]>,
-}
-
-/// UDP payload of all links to a peer.
-#[derive(Debug, Default, Clone, Copy)]
-pub(crate) struct Traffic {
-    pub(crate) tx_bytes: u64,
-    pub(crate) tx_packets: u64,
-    pub(crate) rx_bytes: u64,
-    pub(crate) rx_packets: u64,
 }
 
 impl Peer {
@@ -138,21 +118,31 @@ impl Peer {
             reason: None,
             failures: 0,
             retry_at: None,
-            knocked_at: None,
+            requested_at: None,
             keep_until: None,
             fails_at: None,
             attempts: 0,
             link: None,
             waiting: None,
-            silent_pair: None,
+            last_path: None,
             traffic: Traffic::default(),
-            scheduled: None,
-            dirty: false,
         }
     }
 
-    pub(crate) fn up(&self) -> Option<&Up> {
-        self.link.as_ref()?.up.as_ref()
+    /// A row of `peers` for a stranger that was refused.
+    pub(crate) fn refused_stranger(id: PeerId, reason: &'static str, since: Instant) -> Self {
+        let mut peer = Self::new(id, since);
+        peer.set_state(PeerState::Refused, Some(reason), since);
+        peer
+    }
+
+    /// The link that is authenticated.
+    pub(crate) fn up(&self) -> Option<&Link> {
+        self.link.as_ref().filter(|link| link.up.is_some())
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        self.member.as_ref().map_or("?", |m| m.name.as_str())
     }
 
     pub(crate) fn set_state(
@@ -171,63 +161,162 @@ impl Peer {
     pub(crate) fn deadline(&self, attempt: Duration) -> Option<Instant> {
         let next = match self.link.as_ref() {
             Some(link) => link.deadline(attempt),
-            None => earliest([self.retry_at, self.keep_until]),
+            None => [self.retry_at, self.keep_until].into_iter().flatten().min(),
         };
-        let direct = self.silent_pair.as_ref().map(SilentPair::deadline);
-        earliest([next, self.fails_at, direct])
-    }
-
-    /// Whether a timeout is the media lane's or the liveness probe's: the WebRTC stack, whose timers
-    /// cost far more, need not be touched.
-    pub(crate) fn connection_is_quiet(&self, now: Instant) -> bool {
-        let Some(link) = self.link.as_ref().filter(|link| link.restart.is_none()) else {
-            return false;
-        };
-        let quiet = link.connection_due.is_none_or(|due| now < due);
-        quiet && !self.dirty && link.up.is_some()
+        let straight = self.last_path.as_ref().map(LastPath::deadline);
+        [next, self.fails_at, straight].into_iter().flatten().min()
     }
 
     /// The row of `peers --json`.
-    pub(crate) fn info(&self, now: Instant) -> PeerInfo {
+    pub(crate) fn info(&self, connection: ConnectionInfo, now: Instant) -> PeerInfo {
         let up = self.up();
-        let media = up.and_then(|up| up.media.as_deref());
-        let rtt = up.and_then(|up| up.liveness.rtt());
-        let loss = || up.map(|up| up.liveness.loss());
+        let connection = if up.is_some() {
+            connection
+        } else {
+            ConnectionInfo {
+                traffic: connection.traffic,
+                ..Default::default()
+            }
+        };
+        let traffic = self.traffic.plus(connection.traffic);
         PeerInfo {
             peer_id: self.id,
             name: self.member.as_ref().map(|m| m.name.clone()),
             address: self.member.as_ref().map(|m| m.addresses.address),
             state: self.state,
-            // not the media lane's, which grows with its queues: routes must not follow load
-            rtt_ms: rtt.map(|rtt| rtt.as_secs_f64() * 1_000.0),
-            loss: media.and_then(Media::loss).or_else(loss),
-            lane: match media {
-                Some(_) => Lane::Media,
-                None => Lane::Data,
-            },
-            path_mtu: media.map(Media::path_mtu),
-            congested_packets: media.map_or(0, Media::congested),
-            tx_bytes: self.traffic.tx_bytes,
-            rx_bytes: self.traffic.rx_bytes,
-            tx_packets: self.traffic.tx_packets,
-            rx_packets: self.traffic.rx_packets,
-            repair: media.map(Media::repaired).unwrap_or_default(),
+            rtt_ms: connection.rtt.map(|rtt| rtt.as_secs_f64() * 1_000.0),
+            loss: connection.loss,
+            lane: connection.lane,
+            path_mtu: connection.path_mtu,
+            congested_packets: connection.congested,
+            tx_bytes: traffic.tx_bytes,
+            rx_bytes: traffic.rx_bytes,
+            tx_packets: traffic.tx_packets,
+            rx_packets: traffic.rx_packets,
+            repair: connection.repair,
             since_s: now.saturating_duration_since(self.since).as_secs(),
             reason: self.reason,
-            link: up.map(|up| up.id),
+            link: up.map(|link| link.id),
+        }
+    }
+
+    /// Whether we look for a link to this peer, and know a way to tell it so.
+    pub(crate) fn may_be_tried<C>(&self, parts: &Parts<C>) -> bool {
+        parts.wanted.contains(&self.id) && parts.reachable.knows(&self.id) && !self.is_barred(parts)
+    }
+
+    /// Whether it gets no link: it is expelled, or suspended.
+    pub(crate) fn is_barred<C>(&self, parts: &Parts<C>) -> bool {
+        let member = self.member.as_ref();
+        parts.revocations.expel(&self.id, member) || parts.suspensions.holds(&self.id, parts.now)
+    }
+
+    /// Whether nobody needs to remember it: not wanted, no link, nothing to show.
+    pub(crate) fn is_idle<C>(&self, parts: &Parts<C>) -> bool {
+        let busy = self.link.is_some() || self.waiting.is_some() || self.last_path.is_some();
+        let shown = self.state == PeerState::Refused;
+        let expected = self.keep_until.is_some_and(|until| parts.now < until);
+        !(busy || shown || expected || parts.wanted.contains(&self.id))
+    }
+
+    /// It is refused; shows it, where that says something of the peer itself.
+    pub(crate) fn refuse<C: Connections>(&mut self, refusal: Refusal, parts: &mut Parts<C>) {
+        parts.note_refusal(refusal, Some(self.id));
+        // what somebody replays or spoils says nothing of a peer that we know
+        if self.up().is_some() || (!refusal.blames_sender() && self.member.is_some()) {
+            return;
+        }
+        let reason = refusal.reason();
+        let told = self.state == PeerState::Refused && self.reason == Some(reason);
+        self.set_state(PeerState::Refused, Some(reason), parts.now);
+        self.failures = self.failures.max(5);
+        if !told {
+            parts.tell_refused(self.id, reason);
+        }
+    }
+
+    /// From now on the time runs within which a link should come to be.
+    pub(crate) fn expect_link<C>(&mut self, parts: &Parts<C>) {
+        let open = self.fails_at.is_none() && !parts.failing.contains(&self.id);
+        if open && parts.wanted.contains(&self.id) {
+            (self.fails_at, self.attempts) = (Some(parts.now + FAILS_AFTER), 0);
+        }
+    }
+
+    /// An attempt has come to nothing.
+    pub(crate) fn count_failure<C: Connections>(&mut self, parts: &mut Parts<C>) {
+        self.attempts = self.attempts.saturating_add(1);
+        self.judge_failure(parts);
+    }
+
+    /// Tells that a wanted peer cannot be reached directly, once that has shown.
+    pub(crate) fn judge_failure<C: Connections>(&mut self, parts: &mut Parts<C>) {
+        let late = self.fails_at.is_some_and(|at| at <= parts.now);
+        let often = self.fails_at.is_some() && self.attempts >= FAILS_AFTER_ATTEMPTS;
+        if late || often {
+            self.fails_at = None;
+            parts.forget_failing();
+            parts.set_failing(self.id, true);
+        }
+    }
+
+    /// There is a link.
+    pub(crate) fn count_success<C: Connections>(&mut self, parts: &mut Parts<C>) {
+        (self.fails_at, self.attempts) = (None, 0);
+        parts.set_failing(self.id, false);
+    }
+
+    /// It is not wanted any more, or cannot be reached: an attempt under way may end as it will.
+    pub(crate) fn stop_trying(&mut self) {
+        (self.retry_at, self.keep_until) = (None, None);
+        (self.fails_at, self.attempts) = (None, 0);
+    }
+
+    /// The last link fell silent there.
+    pub(crate) fn remember_path<C>(&mut self, last: LastPath, parts: &mut Parts<C>) {
+        self.forget_path(parts);
+        parts.last_paths.insert(last.path.remote, self.id);
+        self.last_path = Some(last);
+    }
+
+    pub(crate) fn forget_path<C>(&mut self, parts: &mut Parts<C>) {
+        if let Some(last) = self.last_path.take()
+            && parts.last_paths.get(&last.path.remote) == Some(&self.id)
+        {
+            parts.last_paths.remove(&last.path.remote);
         }
     }
 }
 
-fn earliest<const N: usize>(times: [Option<Instant>; N]) -> Option<Instant> {
-    times.into_iter().flatten().min()
-}
-
 impl Link {
+    pub(crate) fn new(
+        id: LinkId,
+        role: Role,
+        (session, sequence): (u64, u64),
+        attempt: [u8; 32],
+        now: Instant,
+    ) -> Self {
+        Self {
+            id,
+            role,
+            session,
+            sequence,
+            attempt,
+            awaits_answer: role == Role::Offerer,
+            fingerprints: (None, None),
+            binding: None,
+            auth_sent: false,
+            auth_received: false,
+            up: None,
+            began: now,
+            restart: None,
+        }
+    }
+
     /// When the attempt has taken too long.
     pub(crate) fn too_late(&self, attempt: Duration) -> Instant {
         self.began
-            + if self.connection.awaits_answer() {
+            + if self.awaits_answer {
                 ANSWER_WITHIN
             } else {
                 attempt
@@ -235,29 +324,17 @@ impl Link {
     }
 
     fn deadline(&self, attempt: Duration) -> Option<Instant> {
-        let own = match (&self.restart, &self.up) {
-            (Some(restart), _) => restart.since + RESTART_GRACE,
-            (None, Some(up)) => up.liveness.deadline(),
-            (None, None) => self.too_late(attempt),
-        };
-        let media = self
-            .up
-            .as_ref()
-            .and_then(|up| up.media.as_ref()?.deadline());
-        let own = media.map_or(own, |media| own.min(media));
-        self.connection_due
-            .map_or(Some(own), |theirs| Some(own.min(theirs)))
+        match (&self.restart, self.up) {
+            (Some(restart), _) => Some(restart.ends()),
+            (None, Some(_)) => None,
+            (None, None) => Some(self.too_late(attempt)),
+        }
     }
 }
 
-impl Traffic {
-    pub(crate) fn sent(&mut self, bytes: usize) {
-        self.tx_bytes += bytes as u64;
-        self.tx_packets += 1;
-    }
-
-    pub(crate) fn received(&mut self, bytes: usize) {
-        self.rx_bytes += bytes as u64;
-        self.rx_packets += 1;
+impl Restart {
+    /// When the link is given up.
+    pub(crate) fn ends(&self) -> Instant {
+        self.since + RESTART_GRACE
     }
 }

@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use aws_lc_rs::digest::{SHA256, digest};
 use librecast::id::PeerId;
 
 /// Messages of which copies are known.
@@ -28,9 +27,7 @@ pub(crate) struct Copies(VecDeque<[u8; 32]>);
 impl Copies {
     /// What a message is known by.
     pub(crate) fn hash(message: &[u8]) -> [u8; 32] {
-        let mut hash = [0; 32];
-        hash.copy_from_slice(digest(&SHA256, message).as_ref());
-        hash
+        librecast::id::derive("lcroute 2026 signalling copies", &[message])
     }
 
     pub(crate) fn contains(&self, hash: &[u8; 32]) -> bool {

@@ -5,8 +5,8 @@
 //! one than strangers. One message that nobody can open uses up its sender's budget. Of what travels over links of
 //! the overlay only the neighbour that passed it on is proven, which has seldom written it: it is never punished.
 
+use librecast::time::Instant;
 use std::collections::BTreeMap;
-use std::time::Instant;
 
 use librecast::id::PeerId;
 

@@ -24,7 +24,7 @@ use crate::control::Request;
 use crate::control::client::Client;
 use crate::settings::Common;
 use crate::state::{Identity, Membership, StateDir, unix_now};
-use crate::status::KnownMember;
+use lcroute_node::KnownMember;
 
 /// An issuer, and the founding node's own membership, last ten years.
 pub const FOUNDER_TTL: u64 = 10 * 365 * 86_400;

@@ -13,10 +13,9 @@ use super::{hint, print_line};
 use crate::config::Config;
 use crate::control::Request;
 use crate::control::client::Client;
-use crate::revocations;
 use crate::settings::Common;
 use crate::state::{Identity, StateDir, unix_now};
-use crate::status::KnownMember;
+use lcroute_node::KnownMember;
 
 /// Who shall be out.
 #[derive(Debug)]
@@ -37,7 +36,7 @@ pub fn run(common: &Common, config: &Config, whom: &Whom) -> anyhow::Result<Exit
     let revocation = signer.revoke(&identity, key)?;
     let spread = match Client::connect_if_running(&control)? {
         Some(mut client) => {
-            let record = revocations::text(&revocation);
+            let record = lcroute_node::revocations::text(&revocation);
             let _: Value = client.ask(&Request::Revoke { record })?;
             true
         }

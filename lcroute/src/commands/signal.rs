@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use lcroute_overlay::signal::server::{Server, TlsFiles};
+use lcroute_signalling::server::{Server, TlsFiles};
 use librecast::cli::{Exit, ExitError};
 use librecast::service;
 use tokio::signal::unix::{SignalKind, signal};

@@ -64,7 +64,7 @@ const MAX_REQUEST: usize = 64 * 1024;
 /// Most connections at a time that announce nothing.
 const MAX_CONNECTIONS: usize = 64;
 /// Most connections at a time that announce something.
-const MAX_ANNOUNCERS: usize = crate::config::MAX_ANNOUNCED;
+const MAX_ANNOUNCERS: usize = lcroute_node::MAX_ANNOUNCED;
 /// A request is complete, and its answer taken, within this time.
 const IDLE: std::time::Duration = std::time::Duration::from_secs(30);
 /// Longest wait for the answer to a ping.

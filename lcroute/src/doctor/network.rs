@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
 use std::time::{Duration, Instant};
 
-use lcroute_overlay::signal::client;
-use lcroute_overlay::{ask_address, told_address};
+use lcroute_signalling::client;
+use lcroute_webrtc::{address_request, mapped_address};
 
 use super::{Check, Patient};
 use crate::slow_side::{servers, stun_name};
@@ -63,7 +63,7 @@ fn signalling(patient: &Patient, urls: &[String]) -> Check {
         return Check::skipped(NAME, "no runtime");
     };
     let results: Vec<_> = runtime.block_on(async {
-        let asked = urls.iter().map(|url| client::knock(url));
+        let asked = urls.iter().map(|url| client::probe(url));
         futures_util::future::join_all(asked).await
     });
     // a name that is still being looked up does not hold up the end
@@ -118,7 +118,7 @@ fn ask_all(servers: &BTreeSet<SocketAddr>) -> std::io::Result<Vec<Seen>> {
         let mut id = [0; 12];
         // who guesses it could only spoil a diagnosis
         let _ = getrandom::fill(&mut id);
-        let Some(request) = ask_address(id) else {
+        let Some(request) = address_request(id) else {
             continue;
         };
         if let Some(mapped) = ask(&socket, *server, &request, id) {
@@ -145,7 +145,7 @@ fn ask(socket: &UdpSocket, server: SocketAddr, request: &[u8], id: [u8; 12]) -> 
                 break;
             };
             if from == server
-                && let Some(mapped) = told_address(&buffer[..length], id)
+                && let Some(mapped) = mapped_address(&buffer[..length], id)
             {
                 return Some(mapped);
             }

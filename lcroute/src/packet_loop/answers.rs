@@ -1,16 +1,42 @@
 //! What the daemon says of itself on the control socket.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use lcroute_overlay::LinkId;
-use librecast::id::{NodeAddresses, PeerId};
+use lcroute_node::ECHO_LEN;
+use librecast::cert::GroupPrefix;
+use librecast::id::{LinkId, NodeAddresses, PeerId};
+use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::PacketLoop;
-use crate::control::{Answer, Request};
+use crate::control::{Answer, MAX_PING, Request};
 use crate::metrics::Observation;
-use crate::status::{Counters, Group, Peer, Route, State, Status};
+use crate::status::{Counters, Group, Peer, Pong, Route, State, Status, find};
+
+/// Who waits for the answer to a ping.
+#[derive(Debug)]
+pub(super) struct Asker {
+    to: oneshot::Sender<Answer>,
+    route: Route,
+}
+
+impl Asker {
+    pub(super) fn tell(self, rtt: Option<Duration>) {
+        let pong = Pong {
+            peer_id: self.route.peer_id,
+            name: self.route.name,
+            address: self.route.address,
+            hops: self.route.hops,
+            bytes: ECHO_LEN,
+            rtt_ms: rtt.map(|rtt| rtt.as_secs_f64() * 1_000.0),
+        };
+        reply(
+            self.to,
+            serde_json::to_value(pong).map_err(|e| e.to_string()),
+        );
+    }
+}
 
 impl PacketLoop {
     /// Answers now, or, to a ping, when its answer has come.
@@ -20,7 +46,7 @@ impl PacketLoop {
             Request::Peers => serde_json::to_value(self.peers()),
             Request::Groups => serde_json::to_value(self.groups()),
             Request::Routes => serde_json::to_value(self.routes()),
-            Request::Members => serde_json::to_value(self.members()),
+            Request::Members => serde_json::to_value(self.parts.node.members()),
             Request::Ping { node, timeout_ms } => return self.ping(&node, timeout_ms, to, now),
             Request::Announce { prefix } => return reply(to, self.announce(&prefix, now)),
             Request::Revoke { record } => return reply(to, self.revoke(&record, now)),
@@ -29,8 +55,36 @@ impl PacketLoop {
         reply(to, value.map_err(|e| e.to_string()));
     }
 
-    pub(super) fn routes(&self) -> Vec<Route> {
-        let engine = &self.parts.engine;
+    /// `{"cmd": "announce"}`
+    fn announce(&mut self, prefix: &str, now: Instant) -> Result<Value, String> {
+        let parsed: GroupPrefix = prefix.parse().map_err(|e| format!("`{prefix}`: {e}"))?;
+        let announced = self.parts.node.announce(parsed, now);
+        announced.map_err(|e| e.to_string())?;
+        Ok(json!({ "prefix": prefix }))
+    }
+
+    /// `{"cmd": "revoke"}`
+    fn revoke(&mut self, record: &str, now: Instant) -> Result<Value, String> {
+        let key = self.parts.node.revoke(record, now);
+        Ok(json!({ "revoked": key.map_err(|e| e.to_string())? }))
+    }
+
+    /// `{"cmd": "ping"}`: answered when the echo is.
+    fn ping(&mut self, node: &str, timeout_ms: u64, to: oneshot::Sender<Answer>, now: Instant) {
+        let routes = self.routes();
+        let route = match find(&routes, node) {
+            Ok(route) => route.clone(),
+            Err(e) => return reply(to, Err(e.to_string())),
+        };
+        let timeout = Duration::from_millis(timeout_ms).min(MAX_PING);
+        match self.parts.node.ping(&route.peer_id, timeout, now) {
+            Ok(ping) => drop(self.askers.insert(ping, Asker { to, route })),
+            Err(e) => reply(to, Err(e.to_string())),
+        }
+    }
+
+    fn routes(&self) -> Vec<Route> {
+        let engine = self.parts.node.engine();
         let peer = |origin| Some(engine.member(origin)?.peer);
         let route = |r: lcroute_engine::RouteSnapshot| Route {
             via: peer(r.via).unwrap_or(r.member.peer),
@@ -48,7 +102,8 @@ impl PacketLoop {
 
     fn counters(&self) -> Counters {
         let p = &self.parts;
-        let engine = p.engine.counters();
+        let engine = p.node.engine().counters();
+        let links = p.node.counters();
         let (tun, udp) = (p.device.counters(), p.socket.counters());
         let edges = [
             ("tun_not_ipv6", tun.not_ipv6),
@@ -63,11 +118,8 @@ impl PacketLoop {
             ("udp_send_error", udp.other),
             ("udp_icmp_error", udp.icmp),
         ];
-        let tables = [&engine.drops, p.overlay.drops(), &self.drops];
-        let counted = tables
-            .into_iter()
-            .flatten()
-            .map(|(reason, n)| (*reason, *n));
+        let own = self.drops.iter().map(|(reason, n)| (*reason, *n));
+        let counted = p.node.drops().into_iter().chain(own);
         let mut drops = BTreeMap::new();
         for (reason, n) in counted.chain(edges).filter(|(_, n)| *n > 0) {
             debug_assert!(
@@ -85,46 +137,46 @@ impl PacketLoop {
             tun_tx_bytes: engine.tun_tx_bytes,
             link_rx_packets: engine.link_rx_packets,
             link_rx_bytes: engine.link_rx_bytes,
-            link_tx_packets: self.sent_packets,
-            link_tx_bytes: self.sent_bytes,
+            link_tx_packets: links.link_tx_packets,
+            link_tx_bytes: links.link_tx_bytes,
             drops,
         }
     }
 
     /// In a line, for who looks at the service.
     pub(super) fn tell_manager(&mut self) {
-        let count = self.links.len();
+        let count = self.parts.node.links().len();
         let peers = match count {
-            _ if self.is_expelled() => "expelled from the network".to_owned(),
+            _ if self.parts.node.is_expelled() => "expelled from the network".to_owned(),
             0 => "connecting".to_owned(),
             1 => "connected, 1 peer".to_owned(),
             _ => format!("connected, {count} peers"),
         };
         let p = &self.parts;
-        let line = format!("{} on {}: {peers}", p.member.name, p.settings.name);
+        let line = format!("{} on {}: {peers}", p.node.member().name, p.settings.name);
         self.service.status(line);
     }
 
     fn status(&self, now: Instant) -> Status {
         let p = &self.parts;
         Status {
-            peer_id: p.member.peer,
-            name: p.member.name.clone(),
-            labels: p.member.labels.clone(),
-            address: p.member.addresses.address,
-            network: p.network.id(),
+            peer_id: p.node.member().peer,
+            name: p.node.member().name.clone(),
+            labels: p.node.member().labels.clone(),
+            address: p.node.member().addresses.address,
+            network: p.node.network(),
             tun: p.settings.name.clone(),
             inbound: self.inbound.verdict(),
             state: match self.end {
                 Some(_) => State::Stopping,
-                None if self.is_expelled() => State::Expelled,
-                None if self.links.is_empty() => State::Connecting,
+                None if self.parts.node.is_expelled() => State::Expelled,
+                None if self.parts.node.links().is_empty() => State::Connecting,
                 None => State::Connected,
             },
             uptime_s: now.duration_since(self.started).as_secs(),
-            signal_servers: p.network.servers(),
-            peers: self.links.len(),
-            groups: p.engine.group_count(),
+            signal_servers: p.node.servers(),
+            peers: self.parts.node.links().len(),
+            groups: p.node.engine().group_count(),
             counters: self.counters(),
         }
     }
@@ -132,29 +184,30 @@ impl PacketLoop {
     /// What metrics are made of.
     pub(super) fn observe(&self, now: Instant) -> Observation {
         let p = &self.parts;
-        let groups = p.engine.snapshot().groups;
+        let groups = p.node.engine().snapshot().groups;
         Observation {
             status: self.status(now),
             peers: self.peers(),
             groups_local: groups.iter().filter(|g| g.local).count(),
             groups_remote: groups.iter().filter(|g| !g.links.is_empty()).count(),
-            nodes: p.engine.routes().len(),
-            not_after: p.member.not_after,
+            nodes: p.node.engine().routes().len(),
+            not_after: p.node.member().not_after,
         }
     }
 
     /// Without those who have been expelled.
     fn peers(&self) -> Vec<Peer> {
-        let is_out = |peer: &PeerId| self.parts.overlay.is_expelled(peer);
+        let is_out = |peer: &PeerId| self.parts.node.overlay().is_expelled(peer);
         self.parts
-            .overlay
+            .node
+            .overlay()
             .peers()
             .into_iter()
             .filter(|p| !is_out(&p.peer_id))
             .map(|p| Peer {
                 peer_id: p.peer_id,
                 name: p.name,
-                address: NodeAddresses::derive(&self.parts.network.id(), &p.peer_id).address,
+                address: NodeAddresses::derive(&self.parts.node.network(), &p.peer_id).address,
                 state: lower(&p.state),
                 rtt_ms: p.rtt_ms,
                 loss: p.loss,
@@ -171,9 +224,12 @@ impl PacketLoop {
     }
 
     fn groups(&self) -> Vec<Group> {
-        let peer = |link: &lcroute_engine::LinkId| Some(self.links.get(&LinkId(link.0))?.peer);
+        let peer = |link: &lcroute_engine::LinkId| {
+            Some(self.parts.node.links().get(&LinkId(link.0))?.peer)
+        };
         self.parts
-            .engine
+            .node
+            .engine()
             .snapshot()
             .groups
             .into_iter()

@@ -7,7 +7,7 @@ use crate::udp;
 /// Datagrams of equal size for one destination leave in one system call.
 #[derive(Debug, Default)]
 pub struct Outgoing {
-    way: Option<udp::Way>,
+    destination: Option<udp::Destination>,
     segment: usize,
     count: usize,
     buffer: Vec<u8>,
@@ -21,12 +21,12 @@ impl Outgoing {
     /// One more datagram; sends those that it does not fit.
     pub fn push(
         &mut self,
-        way: udp::Way,
+        destination: udp::Destination,
         datagram: &[u8],
         socket: &mut udp::Socket,
         drops: &mut BTreeMap<&'static str, u64>,
     ) {
-        let fits = self.way == Some(way)
+        let fits = self.destination == Some(destination)
             && datagram.len() <= self.segment
             && self.count < MAX_SEGMENTS
             && self.buffer.len() + datagram.len() <= MAX_BATCH
@@ -34,7 +34,7 @@ impl Outgoing {
             && self.buffer.len() == self.count * self.segment;
         if !fits {
             self.flush(socket, drops);
-            self.way = Some(way);
+            self.destination = Some(destination);
             self.segment = datagram.len();
         }
         self.buffer.extend_from_slice(datagram);
@@ -43,10 +43,10 @@ impl Outgoing {
 
     /// Sends what waits.
     pub fn flush(&mut self, socket: &mut udp::Socket, drops: &mut BTreeMap<&'static str, u64>) {
-        if let Some(way) = self.way.take() {
+        if let Some(destination) = self.destination.take() {
             let segment = (self.count > 1).then_some(self.segment);
-            if let Err(e) = socket.send(&way, segment, &self.buffer) {
-                tracing::debug!("udp send to {}: {e}", way.to);
+            if let Err(e) = socket.send(&destination, segment, &self.buffer) {
+                tracing::debug!("udp send to {}: {e}", destination.to);
                 *drops.entry("udp_send_error").or_default() += self.count as u64;
             }
         }

@@ -1,0 +1,23 @@
+//! The reasons for which a node drops what the router and the links have for one another.
+
+use librecast::drop_reasons;
+
+drop_reasons! {
+    /// Why a packet or a message was dropped.
+    pub enum DropReason {
+        /// For a link that has just gone down.
+        NoSuchLink = "no_such_link",
+        /// The queue of a link was full.
+        QueueFull = "queue_full",
+        /// A request to renew a certificate that its node has not signed, or to a node that is no issuer.
+        RenewalIgnored = "renewal_ignored",
+        /// A peer refused a link by a revocation that is not valid.
+        RevocationUnproven = "revocation_unproven",
+        /// A message to another node for which there is no way, or that may not be sent.
+        RoutedNotSent = "routed_not_sent",
+        /// A message from another node of a kind that this version does not know.
+        RoutedUnknown = "routed_unknown",
+        /// Longer than a link takes.
+        TooLarge = "too_large",
+    }
+}

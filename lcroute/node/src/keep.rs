@@ -1,0 +1,17 @@
+//! What a node learns and must not forget: its owner stores it.
+
+use librecast::cert::Chain;
+use librecast::revocation::Revocation;
+
+/// Something to keep.
+#[derive(Debug, Clone)]
+pub enum Keep {
+    /// This node's renewed certificates.
+    Chain(Chain),
+    /// A run of this node goes, or went, by this incarnation: the next goes by a later one.
+    Incarnation(u32),
+    /// A key was revoked.
+    Revocation(Box<Revocation>),
+    /// The list of members as text.
+    Members(String),
+}

@@ -1,0 +1,28 @@
+//! A node of the network, without I/O: the router and the links as one, and the node's membership.
+//!
+//! [`Node`] is a state machine: packets of programs, presence, sealed messages and requests of its owner go in, packets for
+//! programs, sealed messages and what must be kept come out. Connections to peers are made by the stack that it is given
+//! ([`lcroute_overlay::Connections`]). So the same node runs on a host, in a page, and many times over in a simulation.
+
+mod announcements;
+mod drops;
+mod echo;
+mod keep;
+mod members;
+mod membership;
+mod node;
+mod presence;
+mod renewal;
+pub mod revocations;
+mod services;
+#[cfg(test)]
+mod testing;
+
+pub use announcements::{AnnounceError, MAX_ANNOUNCED};
+pub use drops::DropReason;
+pub use echo::ECHO_LEN;
+pub use keep::Keep;
+pub use members::{KnownMember, Members};
+pub use node::{Counters, Node, NodeConfig, Output, PingError, PingId, RevokeError, Settings};
+pub use revocations::Revocations;
+pub use services::HostServices;

@@ -1,0 +1,302 @@
+//! Whom a node knows of its network: those who are there, and those who were.
+//!
+//! The engine forgets a router an hour after it went. This list is kept, so that `lcroute members` names who is away,
+//! `lcroute revoke NAME` finds him, and an issuer gives no name twice. Only verified certificates come into it.
+
+use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
+
+use librecast::cert::{CLOCK_SKEW, KeysAbove, MAX_NAME, Member};
+use librecast::id::{NetworkId, NodeAddresses, PeerId};
+use librecast::revocation::Revocation;
+use serde::{Deserialize, Serialize};
+
+/// Most that are kept, as many as a network has routers; who has been away longest makes room.
+const MAX_MEMBERS: usize = 4_096;
+
+/// One line of the file: a node, as its certificate last said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Known {
+    peer_id: PeerId,
+    name: String,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    /// When its certificate ends, Unix seconds.
+    not_after: u64,
+    /// Counts up in the order in which they were first seen: of two of one name the earlier keeps it.
+    number: u64,
+    /// Unix seconds.
+    last_seen: u64,
+    /// What its membership stands on: it ends with one of them.
+    keys: KeysAbove,
+}
+
+impl Known {
+    fn new(peer_id: PeerId, number: u64) -> Self {
+        Self {
+            peer_id,
+            name: String::new(),
+            labels: BTreeMap::new(),
+            not_after: 0,
+            number,
+            last_seen: 0,
+            keys: KeysAbove::default(),
+        }
+    }
+}
+
+/// One element of `members --json`: a node that has been seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownMember {
+    /// Who it is.
+    pub peer_id: PeerId,
+    /// Its name.
+    pub name: String,
+    /// Its address on the network.
+    pub address: Ipv6Addr,
+    /// Labels of its certificate.
+    pub labels: BTreeMap<String, String>,
+    /// Whether it can be reached now.
+    pub present: bool,
+    /// Unix seconds; now, where it is present.
+    pub last_seen: u64,
+    /// When its certificate ends, Unix seconds.
+    pub not_after: u64,
+}
+
+/// The members that this node has seen, this node among them.
+#[derive(Debug, Clone, Default)]
+pub struct Members {
+    known: BTreeMap<PeerId, Known>,
+    changed: bool,
+}
+
+impl Members {
+    /// Reads the file's text, a member a line. What is damaged is left out: the network tells it again.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        let lines = text.lines().take(MAX_MEMBERS);
+        let members = lines.filter_map(|line| serde_json::from_str::<Known>(line).ok());
+        let sound = |k: &Known| k.name.len() <= MAX_NAME && !k.name.chars().any(char::is_control);
+        Self {
+            known: members.filter(sound).map(|k| (k.peer_id, k)).collect(),
+            changed: false,
+        }
+    }
+
+    /// The file's text, if anything has changed since it was last asked for.
+    pub fn take_text(&mut self) -> Option<String> {
+        std::mem::take(&mut self.changed).then(|| {
+            let lines = self
+                .known
+                .values()
+                .filter_map(|k| serde_json::to_string(k).ok());
+            lines.map(|line| line + "\n").collect()
+        })
+    }
+
+    /// `member` is there, or was until now.
+    pub fn note(&mut self, member: &Member, now: u64) {
+        let last = self.known.values().map(|k| k.number).max();
+        let next = last.map_or(0, |n| n.saturating_add(1));
+        let known = self.known.entry(member.peer);
+        let known = known.or_insert_with(|| Known::new(member.peer, next));
+        known.name.clone_from(&member.name);
+        known.labels.clone_from(&member.labels);
+        known.not_after = member.not_after;
+        known.keys.clone_from(&member.keys);
+        known.last_seen = now;
+        self.changed = true;
+        self.make_room(now);
+    }
+
+    /// `peer` has just gone.
+    pub fn note_gone(&mut self, peer: &PeerId, now: u64) {
+        if let Some(known) = self.known.get_mut(peer) {
+            known.last_seen = now;
+            self.changed = true;
+        }
+    }
+
+    /// The expelled are members no more.
+    pub fn expel(&mut self, revocation: &Revocation) {
+        let (key, by_network) = (revocation.key(), revocation.is_by_network());
+        let before = self.known.len();
+        self.known
+            .retain(|peer, k| !k.keys.end_with(peer, &key, by_network));
+        self.changed |= self.known.len() < before;
+    }
+
+    /// Certificates that are over are no membership; beyond the bound who was seen longest ago goes.
+    fn make_room(&mut self, now: u64) {
+        if self.known.len() <= MAX_MEMBERS {
+            return;
+        }
+        self.known
+            .retain(|_, k| k.not_after.saturating_add(CLOCK_SKEW) >= now);
+        while self.known.len() > MAX_MEMBERS {
+            let oldest = self.known.values().min_by_key(|k| (k.last_seen, k.peer_id));
+            let Some(peer) = oldest.map(|k| k.peer_id) else {
+                return;
+            };
+            self.known.remove(&peer);
+        }
+    }
+
+    /// The name that `peer` has in this network when it asks for `name`: with a number, if somebody who has been seen
+    /// earlier is called so.
+    #[must_use]
+    pub fn free_name(&self, peer: &PeerId, name: &str, now: u64) -> String {
+        let own = self.known.get(peer).map_or(u64::MAX, |k| k.number);
+        let is_taken = |name: &str| {
+            self.known.values().any(|other| {
+                other.peer_id != *peer
+                    && other.name.eq_ignore_ascii_case(name)
+                    && (other.number, other.peer_id) < (own, *peer)
+                    && other.not_after.saturating_add(CLOCK_SKEW) >= now
+            })
+        };
+        if !is_taken(name) {
+            return name.to_owned();
+        }
+        let numbered = |n: usize| {
+            let number = format!("-{n}");
+            let mut stem = name.to_owned();
+            while stem.len() + number.len() > MAX_NAME {
+                stem.pop();
+            }
+            stem + &number
+        };
+        // of more names than there are members one is free
+        let mut names = (2..=self.known.len() + 2).map(numbered);
+        names
+            .find(|name| !is_taken(name))
+            .unwrap_or_else(|| name.to_owned())
+    }
+
+    /// All of them by name; `is_present` says who can be reached now.
+    #[must_use]
+    pub fn rows(
+        &self,
+        network: &NetworkId,
+        is_present: impl Fn(&PeerId) -> bool,
+        now: u64,
+    ) -> Vec<KnownMember> {
+        let row = |k: &Known| {
+            let present = is_present(&k.peer_id);
+            KnownMember {
+                peer_id: k.peer_id,
+                name: k.name.clone(),
+                address: NodeAddresses::derive(network, &k.peer_id).address,
+                labels: k.labels.clone(),
+                present,
+                last_seen: if present { now } else { k.last_seen },
+                not_after: k.not_after,
+            }
+        };
+        let mut rows: Vec<KnownMember> = self.known.values().map(row).collect();
+        rows.sort_by(|a, b| (&a.name, a.peer_id).cmp(&(&b.name, b.peer_id)));
+        rows
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use librecast::id::SecretKey;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOW: u64 = 1_800_000_000;
+
+    fn network() -> PeerId {
+        SecretKey::from_seed(&[9; 32]).peer_id()
+    }
+
+    fn member(seed: u16, name: &str) -> Member {
+        let mut bytes = [1; 32];
+        bytes[..2].copy_from_slice(&seed.to_be_bytes());
+        let peer = SecretKey::from_seed(&bytes).peer_id();
+        Member {
+            peer,
+            name: name.into(),
+            labels: BTreeMap::from([("site".into(), "berlin".into())]),
+            prefixes: Vec::new(),
+            core: false,
+            not_after: NOW + 1_000,
+            addresses: NodeAddresses::derive(&network(), &peer),
+            keys: KeysAbove::default(),
+        }
+    }
+
+    #[test]
+    fn who_has_gone_is_still_listed_after_a_restart() {
+        let mut members = Members::default();
+        let (here, away) = (member(1, "alpha"), member(2, "beta"));
+        members.note(&here, NOW);
+        members.note(&away, NOW + 5);
+        let text = members.take_text().unwrap();
+        assert_eq!(members.take_text(), None, "nothing has changed since");
+        let read = Members::parse(&(text + "damage\n{}\n"));
+        let rows = read.rows(&network(), |peer| *peer == here.peer, NOW + 60);
+        let seen: Vec<_> = rows
+            .iter()
+            .map(|r| (r.name.as_str(), r.present, r.last_seen - NOW))
+            .collect();
+        assert_eq!(seen, [("alpha", true, 60), ("beta", false, 5)]);
+        assert_eq!(rows[1].labels["site"], "berlin");
+        assert_eq!(rows[1].address, away.addresses.address);
+    }
+
+    #[test]
+    fn the_later_of_two_nodes_of_one_name_gets_a_number() {
+        let mut members = Members::default();
+        let [first, second, third] = [1, 2, 3].map(|seed| member(seed, "beta"));
+        // within one second
+        members.note(&first, NOW);
+        members.note(&second, NOW);
+        let name = |m: &Members, of: &Member| m.free_name(&of.peer, "beta", NOW + 9);
+        assert_eq!(name(&members, &first), "beta");
+        assert_eq!(name(&members, &second), "beta-2");
+        let mut renamed = second.clone();
+        renamed.name = "beta-2".into();
+        members.note(&renamed, NOW + 2);
+        assert_eq!(name(&members, &third), "beta-3", "not seen yet: the last");
+        assert_eq!(members.free_name(&third.peer, "BETA", NOW), "BETA-3");
+        let network = SecretKey::from_seed(&[9; 32]);
+        let out = Revocation::by_network(&network, first.peer, NOW, NOW + 9).unwrap();
+        members.expel(&out);
+        assert_eq!(
+            name(&members, &third),
+            "beta",
+            "an expelled node has no name"
+        );
+        assert_eq!(members.free_name(&third.peer, "gamma", NOW), "gamma");
+        // a certificate that is long over holds no name
+        members.note(&first, NOW);
+        let late = NOW + 2_000 + CLOCK_SKEW;
+        assert_eq!(members.free_name(&third.peer, "beta", late), "beta");
+    }
+
+    #[test]
+    fn of_too_many_who_was_seen_longest_ago_is_forgotten() {
+        let mut members = Members::default();
+        for seed in 0..=MAX_MEMBERS as u16 {
+            members.note(&member(seed, "x"), NOW + u64::from(seed));
+        }
+        assert_eq!(members.known.len(), MAX_MEMBERS);
+        assert!(!members.known.contains_key(&member(0, "x").peer));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_and_what_is_written_is_short_enough(text in "\\PC{0,300}", name in "[a-z]{50,63}") {
+            let _ = Members::parse(&text);
+            let mut members = Members::default();
+            members.note(&member(1, &name), NOW);
+            let other = members.free_name(&member(2, &name).peer, &name, NOW);
+            prop_assert!(other.len() <= MAX_NAME && other != name);
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! This node's place in its network: its certificates and their renewal, revocations, members that it has seen.
+
+use std::sync::Arc;
+
+use librecast::cert::{Chain, Member};
+use librecast::events;
+use librecast::id::{NetworkId, OriginId, PeerId, SecretKey};
+use librecast::revocation::Revocation;
+use librecast::time::{Duration, Instant, WallClock};
+use librecast::units;
+
+use crate::members::Members;
+use crate::renewal::{Registry, Renewal, Renewer};
+use crate::revocations::Revocations;
+
+/// The list of members is stored this often at most, if it has changed.
+const STORE_MEMBERS: Duration = Duration::from_secs(60);
+
+/// Certificates, revocations, members.
+#[derive(Debug)]
+pub(crate) struct Membership {
+    pub(crate) network: NetworkId,
+    pub(crate) own: OriginId,
+    /// This node, as its certificate says.
+    pub(crate) member: Member,
+    pub(crate) members: Members,
+    revocations: Revocations,
+    renewal: Renewal,
+    renewer: Option<Renewer>,
+    clock: WallClock,
+    store_members: Instant,
+}
+
+/// What an issuer asks when it renews.
+struct Known<'a> {
+    revocations: &'a Revocations,
+    members: &'a Members,
+    now: u64,
+}
+
+impl Registry for Known<'_> {
+    fn is_revoked(&self, member: &Member) -> bool {
+        self.revocations.expel(member)
+    }
+
+    fn free_name(&self, member: &Member) -> String {
+        self.members.free_name(&member.peer, &member.name, self.now)
+    }
+}
+
+/// What a membership begins with.
+#[derive(Debug)]
+pub(crate) struct Start {
+    pub(crate) network: NetworkId,
+    pub(crate) key: Arc<SecretKey>,
+    pub(crate) chain: Chain,
+    pub(crate) member: Member,
+    pub(crate) members: Members,
+    pub(crate) revocations: Revocations,
+    pub(crate) clock: WallClock,
+    pub(crate) seed: u64,
+}
+
+impl Membership {
+    pub(crate) fn new(start: Start, now: Instant) -> Self {
+        let issuer = start.chain.issuer();
+        let may_issue = issuer.subject() == start.key.peer_id();
+        let renewer = may_issue.then(|| Renewer::new(start.key.clone(), issuer.clone(), now));
+        Self {
+            network: start.network,
+            own: start.member.addresses.origin,
+            member: start.member,
+            members: start.members,
+            revocations: start.revocations,
+            renewal: Renewal::new(start.key, start.network, start.chain, start.seed, now),
+            renewer,
+            clock: start.clock,
+            store_members: now,
+        }
+    }
+
+    /// Unix seconds.
+    pub(crate) fn unix_now(&self) -> u64 {
+        self.clock.unix_now()
+    }
+
+    /// Whether this node itself has been expelled.
+    pub(crate) fn is_expelled(&self) -> bool {
+        self.revocations.expel(&self.member)
+    }
+
+    pub(crate) fn revocations(&self) -> impl Iterator<Item = &Revocation> {
+        self.revocations.iter()
+    }
+
+    /// Another node is there, with these certificates.
+    pub(crate) fn note(&mut self, member: &Member) {
+        self.members.note(member, self.clock.unix_now());
+    }
+
+    pub(crate) fn note_gone(&mut self, peer: &PeerId) {
+        self.members.note_gone(peer, self.clock.unix_now());
+    }
+
+    /// A revocation that has been verified; whether it is new.
+    pub(crate) fn revoke(&mut self, revocation: &Revocation) -> bool {
+        self.members.expel(revocation);
+        if revocation.expels(&self.member) && !self.is_expelled() {
+            tell_expelled(&self.member);
+        }
+        let now = self.clock.unix_now();
+        let is_new = self.revocations.add(revocation.clone(), now);
+        if is_new {
+            tracing::info!(
+                target: events::TARGET,
+                message_id = events::EXPELLED.id,
+                lcroute_peer = %revocation.key(),
+                "{} has been expelled from the network",
+                revocation.key()
+            );
+        }
+        is_new
+    }
+
+    /// An issuer can be reached.
+    pub(crate) fn handle_issuer_reachable(&mut self, now: Instant) {
+        self.renewal.handle_issuer_reachable(now);
+    }
+
+    /// Whether this node renews certificates, its own as well.
+    pub(crate) fn is_issuer(&self) -> bool {
+        self.renewer.is_some()
+    }
+
+    /// As an issuer: the answer to a node that asks for a new certificate.
+    pub(crate) fn renew(
+        &mut self,
+        asker: &PeerId,
+        request: &[u8],
+        now: Instant,
+    ) -> Option<Vec<u8>> {
+        let unix = self.clock.unix_now();
+        let known = Known {
+            revocations: &self.revocations,
+            members: &self.members,
+            now: unix,
+        };
+        let renewer = self.renewer.as_mut()?;
+        renewer.answer(asker, request, &known, unix, now)
+    }
+
+    /// An issuer's answer: the new certificates, if it has any for this node.
+    pub(crate) fn handle_renewal(
+        &mut self,
+        from: OriginId,
+        answer: &[u8],
+        now: Instant,
+    ) -> Option<Chain> {
+        let unix = self.clock.unix_now();
+        let (chain, member) = self.renewal.handle_answer(from, answer, unix, now)?;
+        tracing::info!("membership renewed until {}", units::utc(member.not_after));
+        if member.name != self.member.name {
+            tracing::warn!(
+                "the network has a {} already: this node is called {}",
+                self.member.name,
+                member.name
+            );
+        }
+        self.note(&member);
+        self.member = member;
+        Some(chain)
+    }
+
+    /// Asks one of the issuers that can be reached, if it is time to renew.
+    pub(crate) fn poll_renewal(
+        &mut self,
+        mut issuers: Vec<OriginId>,
+        now: Instant,
+    ) -> Option<(OriginId, Vec<u8>)> {
+        if self.is_issuer() && !issuers.contains(&self.own) {
+            // an issuer renews itself
+            issuers.push(self.own);
+        }
+        self.renewal
+            .handle_timeout(&issuers, self.clock.unix_now(), now)
+    }
+
+    pub(crate) fn next_renewal(&self) -> Instant {
+        self.renewal.next_timeout()
+    }
+
+    /// The list of members, if it has changed and it is time to store it.
+    pub(crate) fn poll_members(&mut self, now: Instant) -> Option<String> {
+        if now < self.store_members {
+            return None;
+        }
+        self.store_members = now + STORE_MEMBERS;
+        self.members.take_text()
+    }
+
+    /// The list of members, if it has changed since it was stored.
+    pub(crate) fn take_members(&mut self) -> Option<String> {
+        self.members.take_text()
+    }
+}
+
+pub(crate) fn tell_expelled(own: &Member) {
+    tracing::error!(
+        target: events::TARGET,
+        message_id = events::EXPELLED_HERE.id,
+        lcroute_peer = %own.peer,
+        "this node has been expelled from the network: nobody makes links with it any more; `lcroute leave`, then `lcroute join` with a new token"
+    );
+}

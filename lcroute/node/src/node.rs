@@ -1,0 +1,789 @@
+//! The node: hands what the router says to the links, and the other way round.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::Ipv6Addr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lcroute_engine::topology::TopologyConfig;
+use lcroute_engine::{Engine, Neighbor, RoutedKind};
+use lcroute_overlay::{
+    CarrierId, Connections, EndReason, Event, Identity, OVERLAY_CARRIER, Overlay, OverlayConfig,
+    PeerState, Presence, Random, Revoked, SendError,
+};
+use librecast::cert::{Chain, GroupPrefix, Member};
+use librecast::drops::Drops;
+use librecast::id::{LinkId, NetworkId, OriginId, PeerId, SecretKey};
+use librecast::revocation::Revocation;
+use librecast::time::{Duration, Instant, WallClock};
+use thiserror::Error;
+
+use crate::announcements::{AnnounceError, Announcements};
+use crate::drops::DropReason;
+use crate::echo::Echoes;
+use crate::keep::Keep;
+use crate::members::{KnownMember, Members};
+use crate::membership::{Membership, Start, tell_expelled};
+use crate::presence::Present;
+use crate::revocations::{self, Revocations};
+use crate::services::HostServices;
+
+/// What a node begins with.
+#[derive(Debug)]
+pub struct NodeConfig {
+    /// The network's key.
+    pub network: NetworkId,
+    /// This node's key.
+    pub key: Arc<SecretKey>,
+    /// This node's certificates.
+    pub chain: Chain,
+    /// This node, as its certificates say.
+    pub member: Member,
+    /// This run of the node: higher than that of every run before.
+    pub incarnation: u32,
+    /// MTU of `lc0` in bytes.
+    pub mtu: u16,
+    /// What can change while the node runs.
+    pub settings: Settings,
+    /// Which links there should be.
+    pub topology: TopologyConfig,
+    /// Revocations that earlier runs learnt.
+    pub revocations: Revocations,
+    /// Members that earlier runs have seen, and this node itself.
+    pub members: Members,
+    /// By which certificates expire.
+    pub clock: WallClock,
+    /// The hello epoch of all links.
+    pub epoch: Instant,
+    /// Where all randomness comes from.
+    pub seed: [u8; 32],
+    /// Bounds of the router.
+    pub limits: lcroute_engine::Limits,
+    /// Bounds of the links.
+    pub overlay_limits: lcroute_overlay::Limits,
+}
+
+/// What can change while a node runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Groups of scope 2 that are carried.
+    pub link_scope_groups: Vec<Ipv6Addr>,
+    /// Groups that this node announces.
+    pub announce: Vec<GroupPrefix>,
+    /// Groups whose listeners programs here want to know of.
+    pub watch: Vec<GroupPrefix>,
+    /// Carry unicast.
+    pub unicast: bool,
+}
+
+/// Something for the owner to do.
+#[derive(Debug)]
+pub enum Output {
+    /// Write into `lc0`: a packet that a local program has joined.
+    Local {
+        /// The IPv6 packet.
+        packet: Bytes,
+    },
+    /// Write into `lc0`: an MLD query or report; packet taps want a copy of it.
+    LocalMld {
+        /// The IPv6 packet.
+        packet: Bytes,
+    },
+    /// A sealed message for a peer, over every signalling server.
+    Signal {
+        /// To whom.
+        to: PeerId,
+        /// The message.
+        bytes: Bytes,
+    },
+    /// What must outlive this run.
+    Keep(Keep),
+    /// A ping was answered, or not in time.
+    Pong {
+        /// Which.
+        ping: PingId,
+        /// The round trip.
+        rtt: Option<Duration>,
+    },
+    /// Links fell silent, or came while no server is connected: connections to servers may have been cut, or work again.
+    PathSuspect,
+}
+
+/// A ping under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PingId(pub u64);
+
+/// Why a ping is not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum PingError {
+    /// As many as may be are under way.
+    #[error("too many pings at a time")]
+    TooMany,
+}
+
+/// Why a revocation is not taken.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum RevokeError {
+    /// It cannot be read, or is another network's.
+    #[error("{0}")]
+    Invalid(String),
+    /// An issuer cannot expel another one.
+    #[error("{0} is an issuer: only the network's key expels it")]
+    Issuer(PeerId),
+    /// The router does not take it.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// What a node counts of its links.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Packets that links have taken.
+    pub link_tx_packets: u64,
+    /// Their bytes, data headers included.
+    pub link_tx_bytes: u64,
+}
+
+/// A node of the network.
+///
+/// After each `handle_*` the owner empties [`Node::poll_output`], then what the connections give, until both are silent,
+/// and calls [`Node::handle_timeout`] at [`Node::poll_timeout`].
+#[derive(Debug)]
+pub struct Node<C> {
+    engine: Engine,
+    overlay: Overlay<C>,
+    links: BTreeMap<LinkId, Member>,
+    membership: Membership,
+    present: Present,
+    announcements: Announcements,
+    /// Those of the configuration that the certificate does not permit: told once.
+    not_permitted: Vec<GroupPrefix>,
+    echoes: Echoes<PingId>,
+    next_ping: u64,
+    counters: Counters,
+    drops: Drops<DropReason>,
+    outputs: VecDeque<Output>,
+    now: Instant,
+}
+
+/// Setup.
+impl<C: Connections> Node<C> {
+    /// A node without links, over `connections`. Nothing comes out of it before [`Self::start`].
+    #[must_use]
+    pub fn new(config: NodeConfig, connections: C, now: Instant) -> Self {
+        let mut random = Random::new(config.seed);
+        let settings = config.settings;
+        let identity = Identity::new(config.key.clone(), config.network, config.chain.clone());
+        let overlay = OverlayConfig {
+            identity,
+            clock: config.clock.clone(),
+            epoch: config.epoch,
+            seed: random.array(),
+            limits: config.overlay_limits,
+        };
+        let services = HostServices::new(config.key.clone(), config.network, config.clock.clone());
+        let engine = lcroute_engine::Config {
+            member: config.member.clone(),
+            incarnation: config.incarnation,
+            mtu: config.mtu,
+            link_scope_groups: settings.link_scope_groups,
+            chain: config.chain.encode().into(),
+            can_issue: config.member.is_issuer(),
+            announce: settings.announce.clone(),
+            watch: settings.watch,
+            unicast: settings.unicast,
+            topology: config.topology,
+            seed: u64::from_be_bytes(random.array()),
+            limits: config.limits,
+        };
+        let membership = Start {
+            network: config.network,
+            key: config.key,
+            chain: config.chain,
+            member: config.member,
+            members: config.members,
+            revocations: config.revocations,
+            clock: config.clock,
+            seed: u64::from_be_bytes(random.array()),
+        };
+        Self {
+            engine: Engine::new(engine, Arc::new(services), now),
+            overlay: Overlay::new(overlay, connections, now),
+            links: BTreeMap::new(),
+            membership: Membership::new(membership, now),
+            present: Present::new(config.network),
+            announcements: Announcements::new(&settings.announce),
+            not_permitted: Vec::new(),
+            echoes: Echoes::new(u64::from_be_bytes(random.array())),
+            next_ping: 0,
+            counters: Counters::default(),
+            drops: Drops::default(),
+            outputs: VecDeque::new(),
+            now,
+        }
+    }
+
+    /// `lc0` is up: a general query asks what is joined, and what earlier runs learnt counts from the first link on.
+    pub fn start(&mut self, now: Instant) {
+        self.now = now;
+        self.engine.handle_start(now);
+        let known: Vec<_> = self.membership.revocations().cloned().collect();
+        let keys = known.iter().map(|r| (r.key(), revoked(r)));
+        self.overlay.set_revoked(keys.collect(), now);
+        for revocation in known {
+            let record = Bytes::copy_from_slice(revocation.as_bytes());
+            if let Err(e) = self.engine.add_revocation(&record, now) {
+                tracing::warn!("{revocation:?}: {e}");
+            }
+        }
+        if self.membership.is_expelled() {
+            tell_expelled(&self.membership.member);
+        }
+        self.push_announcements();
+    }
+
+    /// The configuration was read again.
+    pub fn configure(&mut self, settings: Settings, now: Instant) {
+        self.now = now;
+        self.engine
+            .set_link_scope_groups(&settings.link_scope_groups, now);
+        self.engine.set_watch(settings.watch, now);
+        self.engine.set_unicast(settings.unicast, now);
+        self.announcements.configure(&settings.announce);
+        self.push_announcements();
+    }
+
+    /// Says goodbye on all links. What the connections give is sent after this; then the node is over.
+    pub fn shutdown(&mut self, now: Instant) {
+        self.now = now;
+        if let Some(text) = self.membership.take_members() {
+            self.keep(Keep::Members(text));
+        }
+        self.overlay.shutdown(now);
+    }
+}
+
+/// Questions.
+impl<C: Connections> Node<C> {
+    /// The router.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The links.
+    #[must_use]
+    pub fn overlay(&self) -> &Overlay<C> {
+        &self.overlay
+    }
+
+    /// The stack below: what is particular to it, its addresses and datagrams, is told to it directly.
+    pub fn connections_mut(&mut self) -> &mut C {
+        self.overlay.connections_mut()
+    }
+
+    /// The stack below.
+    #[must_use]
+    pub fn connections(&self) -> &C {
+        self.overlay.connections()
+    }
+
+    /// The network's key.
+    #[must_use]
+    pub fn network(&self) -> NetworkId {
+        self.membership.network
+    }
+
+    /// This node, as its certificate says.
+    #[must_use]
+    pub fn member(&self) -> &Member {
+        &self.membership.member
+    }
+
+    /// Whether this node itself has been expelled.
+    #[must_use]
+    pub fn is_expelled(&self) -> bool {
+        self.membership.is_expelled()
+    }
+
+    /// Links that are up, with whom.
+    #[must_use]
+    pub fn links(&self) -> &BTreeMap<LinkId, Member> {
+        &self.links
+    }
+
+    /// How many signalling servers are connected.
+    #[must_use]
+    pub fn servers(&self) -> usize {
+        self.present.servers()
+    }
+
+    /// All members that were seen, absent ones too.
+    #[must_use]
+    pub fn members(&self) -> Vec<KnownMember> {
+        let (present, own) = (self.present.reachable(), self.membership.member.peer);
+        let is_present = |peer: &PeerId| *peer == own || present.contains(peer);
+        let membership = &self.membership;
+        membership
+            .members
+            .rows(&membership.network, is_present, membership.unix_now())
+    }
+
+    /// Packets that links have taken; the engine counts everything else.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// What was dropped so far, by reason: by the router, on links, and between them.
+    #[must_use]
+    pub fn drops(&self) -> BTreeMap<&'static str, u64> {
+        let mut all = self.drops.by_name();
+        let others = [self.engine.counters().drops, self.overlay.drops()];
+        for (reason, count) in others.into_iter().flatten() {
+            *all.entry(reason).or_default() += count;
+        }
+        all
+    }
+}
+
+/// Inputs.
+impl<C: Connections> Node<C> {
+    /// An IPv6 packet of a program of this host, as it was read from `lc0`.
+    pub fn handle_local_packet(&mut self, packet: Bytes, now: Instant) {
+        self.now = now;
+        self.engine.handle_local_packet(packet, now);
+    }
+
+    /// `lc0` dropped packets towards us, or had no valid address for a while; joins may have been among them.
+    pub fn handle_tx_queue_overflow(&mut self, now: Instant) {
+        self.now = now;
+        self.engine.handle_tx_queue_overflow(now);
+    }
+
+    /// A server tells who is there.
+    pub fn handle_presence(&mut self, carrier: CarrierId, presence: Presence, now: Instant) {
+        self.now = now;
+        // first: the engine may want a link at once
+        self.overlay.handle_presence(carrier, presence, now);
+        for (origin, online) in self.present.note(carrier, presence) {
+            self.engine.handle_presence(origin, online, now);
+        }
+    }
+
+    /// A sealed message from a server, in whose room `from` is.
+    pub fn handle_signal(&mut self, carrier: CarrierId, from: PeerId, bytes: &[u8], now: Instant) {
+        self.now = now;
+        self.overlay.handle_signal(carrier, from, bytes, now);
+    }
+
+    /// Sends an echo to a node over the overlay; [`Output::Pong`] follows.
+    ///
+    /// # Errors
+    /// [`PingError::TooMany`].
+    pub fn ping(
+        &mut self,
+        to: &PeerId,
+        timeout: Duration,
+        now: Instant,
+    ) -> Result<PingId, PingError> {
+        self.now = now;
+        let origin = self.present.origin(to);
+        let ping = PingId(self.next_ping);
+        let payload = self.echoes.send(origin, ping, timeout, now);
+        let payload = payload.map_err(|_| PingError::TooMany)?;
+        self.next_ping += 1;
+        self.send_routed(origin, RoutedKind::Echo, payload);
+        Ok(ping)
+    }
+
+    /// A program announces `prefix` until [`Self::withdraw`].
+    ///
+    /// # Errors
+    /// The certificate does not permit it, or there is no room.
+    pub fn announce(&mut self, prefix: GroupPrefix, now: Instant) -> Result<(), AnnounceError> {
+        self.now = now;
+        let permitted = &self.membership.member.prefixes;
+        self.announcements.hold(prefix, permitted)?;
+        self.push_announcements();
+        Ok(())
+    }
+
+    /// A program that announced `prefix` has gone.
+    pub fn withdraw(&mut self, prefix: GroupPrefix, now: Instant) {
+        self.now = now;
+        self.announcements.release(prefix);
+        self.push_announcements();
+    }
+
+    /// A revocation of this node's operator, as text: it is flooded. Whose key it revokes.
+    ///
+    /// # Errors
+    /// It is not valid in this network, or names an issuer that only the network's key expels.
+    pub fn revoke(&mut self, text: &str, now: Instant) -> Result<PeerId, RevokeError> {
+        self.now = now;
+        let revocation = revocations::parse(text, &self.membership.network);
+        let revocation = revocation.map_err(RevokeError::Invalid)?;
+        let key = revocation.key();
+        let target = self.engine.member(self.present.origin(&key));
+        if !revocation.is_by_network() && target.is_some_and(Member::is_issuer) {
+            return Err(RevokeError::Issuer(key));
+        }
+        let record = Bytes::copy_from_slice(revocation.as_bytes());
+        let added = self.engine.add_revocation(&record, now);
+        added.map_err(|e| RevokeError::Refused(e.to_string()))?;
+        Ok(key)
+    }
+
+    /// What links cost, told to the router once a second or so.
+    pub fn tell_round_trips(&mut self, now: Instant) {
+        self.now = now;
+        for peer in self.overlay.peers() {
+            let rtt = peer.rtt_ms.filter(|_| peer.state == PeerState::Connected);
+            let rtt = rtt.and_then(|ms| Duration::try_from_secs_f64(ms / 1_000.0).ok());
+            if let (Some(link), Some(rtt)) = (peer.link, rtt) {
+                self.engine.handle_link_rtt(of_engine(link), rtt, now);
+            }
+        }
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.now = now;
+        let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        if is_due(self.engine.poll_timeout().map(|(at, _)| at)) {
+            self.engine.handle_timeout(now);
+        }
+        if is_due(self.overlay.poll_timeout()) {
+            self.overlay.handle_timeout(now);
+        }
+        if is_due(self.next_own_timeout()) {
+            self.handle_own_timeout();
+        }
+    }
+
+    /// When [`Self::handle_timeout`] is to be called next, at the latest.
+    #[must_use]
+    pub fn poll_timeout(&mut self) -> Option<Instant> {
+        let all = [
+            self.engine.poll_timeout().map(|(at, _)| at),
+            self.overlay.poll_timeout(),
+            self.next_own_timeout(),
+        ];
+        all.into_iter().flatten().min()
+    }
+
+    fn next_own_timeout(&self) -> Option<Instant> {
+        let renewal = Some(self.membership.next_renewal());
+        [renewal, self.echoes.next_timeout()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    fn handle_own_timeout(&mut self) {
+        let now = self.now;
+        if let Some(text) = self.membership.poll_members(now) {
+            self.keep(Keep::Members(text));
+        }
+        for (_, ping) in self.echoes.expired(now) {
+            self.outputs.push_back(Output::Pong { ping, rtt: None });
+        }
+        let issuers = self.engine.issuers();
+        match self.membership.poll_renewal(issuers, now) {
+            None => {}
+            Some((to, request)) if to == self.membership.own => {
+                let own = self.membership.member.peer;
+                if let Some(answer) = self.membership.renew(&own, &request, now) {
+                    self.handle_renewal(to, &answer);
+                }
+            }
+            Some((to, request)) => self.send_routed(to, RoutedKind::Renew, request.into()),
+        }
+    }
+
+    /// The next thing to do. To be called until `None` after a batch of inputs: all changes of one
+    /// batch leave in one control message a link.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        loop {
+            if let Some(output) = self.outputs.pop_front() {
+                return Some(output);
+            }
+            if let Some(event) = self.overlay.poll_event() {
+                self.handle_event(event);
+                continue;
+            }
+            match self.engine.poll_output()? {
+                lcroute_engine::Output::Local { packet } => return Some(Output::Local { packet }),
+                output => self.handle_output(output),
+            }
+        }
+    }
+}
+
+/// What the links say.
+impl<C: Connections> Node<C> {
+    fn handle_event(&mut self, event: Event) {
+        let now = self.now;
+        match event {
+            Event::LinkUp { link, member } => {
+                // what brought the first link back may bring the server as well
+                if self.links.is_empty() || self.present.servers() == 0 {
+                    self.outputs.push_back(Output::PathSuspect);
+                }
+                let neighbor = Neighbor {
+                    member: Member::clone(&member),
+                };
+                self.links.insert(link, *member);
+                self.engine.handle_link_up(of_engine(link), neighbor, now);
+            }
+            Event::LinkDown { link, reason, .. } => {
+                if reason == EndReason::Silent {
+                    self.outputs.push_back(Output::PathSuspect);
+                }
+                self.links.remove(&link);
+                self.engine.handle_link_down(of_engine(link), now);
+            }
+            Event::RoundTrip { link, rtt } => {
+                self.engine.handle_link_rtt(of_engine(link), rtt, now);
+            }
+            Event::Control { link, message } => {
+                self.engine.handle_control(of_engine(link), &message, now);
+            }
+            Event::Data { link, message } => {
+                self.engine.handle_data(of_engine(link), message, now);
+            }
+            Event::Signal {
+                to,
+                bytes,
+                over_links,
+                over_servers,
+            } => {
+                let origin = self.present.origin(&to);
+                // signalling repeats itself: what is lost costs time, not a link
+                if over_links {
+                    self.send_routed(origin, RoutedKind::Signal, bytes.clone());
+                }
+                if over_servers {
+                    self.outputs.push_back(Output::Signal { to, bytes });
+                }
+            }
+            // what expels this node comes to it by those who refuse it: the engine verifies it
+            Event::Revocation { record } => {
+                if let Err(e) = self.engine.add_revocation(&record, now) {
+                    tracing::debug!("revocation shown by a peer: {e}");
+                    self.drops.count(DropReason::RevocationUnproven);
+                }
+            }
+            Event::DirectFailure { peer, failing } => {
+                let origin = self.present.origin(&peer);
+                self.engine.handle_direct_failure(origin, failing, now);
+            }
+            // the overlay has logged it, and `peers` shows it
+            Event::PeerRefused { .. } => {}
+        }
+    }
+}
+
+/// What the router says.
+impl<C: Connections> Node<C> {
+    fn handle_output(&mut self, output: lcroute_engine::Output) {
+        use lcroute_engine::Output as O;
+        let now = self.now;
+        match output {
+            O::Data {
+                links,
+                header,
+                packet,
+            } => {
+                for link in links.iter() {
+                    let sent = self
+                        .overlay
+                        .send_data(LinkId(link.0), [&header, &packet], now);
+                    self.count_sent(sent, header.len() + packet.len());
+                }
+            }
+            O::Control { link, message } => {
+                let link = LinkId(link.0);
+                if let Err(e) = self.overlay.send_control(link, &message, now)
+                    && e != SendError::NoSuchLink
+                {
+                    // control is hard state: a link that cannot carry it is made anew
+                    self.overlay.close_link(link, EndReason::ControlStuck, now);
+                }
+            }
+            O::RoutedControl { link, message } => {
+                // the overlay counts what a slow link drops
+                let _ = self.overlay.send_routed(LinkId(link.0), &message, now);
+            }
+            O::Local { packet } => self.outputs.push_back(Output::Local { packet }),
+            O::LocalMld { packet } => self.outputs.push_back(Output::LocalMld { packet }),
+            O::LinkFault { link, reason } => {
+                let reason = EndReason::Fault(reason);
+                self.overlay.close_link(LinkId(link.0), reason, now);
+            }
+            O::Wanted(origins) => {
+                let peers = origins.iter().filter_map(|origin| self.peer(*origin));
+                let peers = peers.collect();
+                self.overlay.set_wanted(peers, now);
+            }
+            O::Retire { link } => self.overlay.close_gracefully(LinkId(link.0), now),
+            O::Routed {
+                via,
+                from,
+                kind,
+                payload,
+            } => {
+                let via = via.map(|link| LinkId(link.0));
+                self.handle_routed(via, from, kind, payload);
+            }
+            O::Reachable { origin, up } => self.handle_reachable(origin, up),
+            O::Incarnation(incarnation) => self.keep(Keep::Incarnation(incarnation)),
+            O::Revoked { record, .. } => self.learn_revocation(&record),
+            O::Renewed { credential } => self.refresh(&credential.member),
+        }
+    }
+
+    fn count_sent(&mut self, sent: Result<(), SendError>, bytes: usize) {
+        match sent {
+            Ok(()) => {
+                self.counters.link_tx_packets += 1;
+                self.counters.link_tx_bytes += bytes as u64;
+            }
+            Err(e) => self.drops.count(match e {
+                SendError::NoSuchLink => DropReason::NoSuchLink,
+                SendError::QueueFull => DropReason::QueueFull,
+                SendError::TooLarge => DropReason::TooLarge,
+            }),
+        }
+    }
+
+    /// Over the links of the network a node can be reached for signalling as well.
+    fn handle_reachable(&mut self, origin: OriginId, up: bool) {
+        let presence = if up {
+            let Some(member) = self.engine.member(origin) else {
+                return;
+            };
+            if member.is_issuer() {
+                self.membership.handle_issuer_reachable(self.now);
+            }
+            self.membership.note(member);
+            self.present.reached(origin, member.peer);
+            Presence::Online(member.peer)
+        } else {
+            let Some(peer) = self.present.lost(origin) else {
+                return;
+            };
+            self.membership.note_gone(&peer);
+            Presence::Offline(peer)
+        };
+        self.overlay
+            .handle_presence(OVERLAY_CARRIER, presence, self.now);
+    }
+
+    /// The key of a node, from wherever it is known.
+    fn peer(&self, origin: OriginId) -> Option<PeerId> {
+        let member = self.engine.member(origin).map(|member| member.peer);
+        member.or_else(|| self.present.peer(origin))
+    }
+
+    fn handle_routed(
+        &mut self,
+        via: Option<LinkId>,
+        from: OriginId,
+        kind: RoutedKind,
+        payload: Bytes,
+    ) {
+        let now = self.now;
+        match kind {
+            // whom it is from shows when it is opened
+            RoutedKind::Signal => self.overlay.handle_routed_signal(via, &payload, now),
+            RoutedKind::Echo => self.send_routed(from, RoutedKind::EchoReply, payload),
+            RoutedKind::EchoReply => {
+                if let Some((ping, rtt)) = self.echoes.answered(from, &payload, now) {
+                    let rtt = Some(rtt);
+                    self.outputs.push_back(Output::Pong { ping, rtt });
+                }
+            }
+            RoutedKind::Renew => {
+                let asker = self.engine.member(from).map(|member| member.peer);
+                match asker.and_then(|asker| self.membership.renew(&asker, &payload, now)) {
+                    Some(answer) => self.send_routed(from, RoutedKind::Renewed, answer.into()),
+                    None => self.drops.count(DropReason::RenewalIgnored),
+                }
+            }
+            RoutedKind::Renewed => self.handle_renewal(from, &payload),
+            RoutedKind::Other(_) => self.drops.count(DropReason::RoutedUnknown),
+        }
+    }
+
+    fn send_routed(&mut self, to: OriginId, kind: RoutedKind, payload: Bytes) {
+        if let Err(reason) = self.engine.send_routed(to, kind, payload, self.now) {
+            tracing::debug!("to {to}: {kind:?}: {reason:?}");
+            self.drops.count(DropReason::RoutedNotSent);
+        }
+    }
+
+    /// An issuer's answer: whoever checks our certificates from now on sees the new ones.
+    fn handle_renewal(&mut self, from: OriginId, answer: &[u8]) {
+        let now = self.now;
+        let Some(chain) = self.membership.handle_renewal(from, answer, now) else {
+            return;
+        };
+        if let Err(e) = self.engine.set_own_chain(chain.encode().into(), now) {
+            tracing::warn!("own certificate: {e}");
+        }
+        self.overlay.set_identity_chain(chain.clone(), now);
+        self.keep(Keep::Chain(chain));
+    }
+
+    /// Another node has new certificates.
+    fn refresh(&mut self, member: &Member) {
+        for known in self.links.values_mut().filter(|m| m.peer == member.peer) {
+            *known = member.clone();
+        }
+        self.membership.note(member);
+        self.overlay.refresh_member(member.clone(), self.now);
+    }
+
+    /// A revocation, verified by the engine: the expelled lose their links, and it is not forgotten.
+    fn learn_revocation(&mut self, record: &[u8]) {
+        let Ok(revocation) = Revocation::decode(record) else {
+            return;
+        };
+        let (key, by) = (revocation.key(), revoked(&revocation));
+        self.overlay.revoke(key, by, self.now);
+        if self.membership.revoke(&revocation) {
+            self.keep(Keep::Revocation(Box::new(revocation)));
+        }
+    }
+
+    fn push_announcements(&mut self) {
+        let all = self.announcements.all();
+        let refused = self.engine.set_announced(all, self.now);
+        for prefix in &refused {
+            if !self.not_permitted.contains(prefix) {
+                tracing::warn!(
+                    "[network] announce: this node's certificate does not permit {prefix}"
+                );
+            }
+        }
+        self.not_permitted = refused;
+    }
+
+    fn keep(&mut self, what: Keep) {
+        self.outputs.push_back(Output::Keep(what));
+    }
+}
+
+/// What the overlay shows to those whom it refuses for this.
+fn revoked(revocation: &Revocation) -> Revoked {
+    Revoked {
+        by_network: revocation.is_by_network(),
+        record: Bytes::copy_from_slice(revocation.as_bytes()),
+    }
+}
+
+fn of_engine(link: LinkId) -> lcroute_engine::LinkId {
+    lcroute_engine::LinkId(link.0)
+}

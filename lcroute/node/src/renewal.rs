@@ -1,0 +1,825 @@
+//! Certificates that renew themselves: the node that asks, and the issuer that answers.
+//!
+//! ```text
+//!     a third of its time is left, or it stands on an invitation still
+//!   resting -----------------------------> asking one issuer after the other
+//!      ^                                       |            |
+//!      '------- an answer with a new chain ----'            | all asked, none renewed
+//!      ^                                                    v
+//!      '----- pause: a tenth of what is left, 1 s to 1 h ---'
+//! ```
+//!
+//! No sockets and no clocks: times come in, messages go out. Formats: docs/protocol.md, "Renewal".
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use librecast::cert::{CertError, Certificate, Chain, MAX_CHAIN, Member};
+use librecast::id::{NetworkId, OriginId, PeerId, SecretKey};
+use librecast::pacing::TokenBucket;
+use librecast::time::{Duration, Instant};
+use librecast::wire::{Reader, WireError, Writer};
+
+const CONTEXT: &str = "lcroute 2026 renewal";
+const VERSION: u8 = 1;
+/// How long an issuer has to answer before the next one is asked.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Bounds of the pause between two rounds.
+const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3_600));
+/// The first pause of a new member, doubled each time: the issuer may have been asked before it knew of it.
+const FIRST_PAUSE: Duration = Duration::from_secs(2);
+/// The pause of a node whose time is over, and of one whose issuers have no more to give.
+const PAUSE_EXPIRED: Duration = Duration::from_secs(60);
+/// Clocks of hosts jump: the time left is looked at this often at least.
+const LOOK: Duration = Duration::from_secs(600);
+
+/// What an issuer says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Here is the new chain.
+    Renewed = 0,
+    /// The request or its chain is not valid, or grants what this issuer may not.
+    Refused = 1,
+    /// The node has been expelled.
+    Revoked = 2,
+    /// More than half of its time is left.
+    Early = 3,
+    /// A new certificate would last no longer: the issuer's own ends.
+    NoGain = 4,
+    /// Too many requests.
+    Busy = 5,
+}
+
+impl Verdict {
+    fn from_byte(byte: u8) -> Result<Self, WireError> {
+        Ok(match byte {
+            0 => Self::Renewed,
+            1 => Self::Refused,
+            2 => Self::Revoked,
+            3 => Self::Early,
+            4 => Self::NoGain,
+            5 => Self::Busy,
+            _ => return Err(WireError::Bad("verdict")),
+        })
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Self::Renewed => "renewed",
+            Self::Refused => "refused",
+            Self::Revoked => "this node has been expelled",
+            Self::Early => "too early",
+            Self::NoGain => "the issuer's own certificate ends as early",
+            Self::Busy => "busy",
+        }
+    }
+}
+
+/// The request: `version | nonce 64 | chain bytes16 | signature 512`.
+fn encode_request(nonce: u64, chain: &Chain, key: &SecretKey) -> Result<Vec<u8>, WireError> {
+    let mut w = Writer::new();
+    w.u8(VERSION).u64(nonce).bytes16(&chain.encode())?;
+    let signature = key.sign(CONTEXT, w.as_slice());
+    w.put(&signature);
+    Ok(w.into_vec())
+}
+
+struct Request<'a> {
+    nonce: u64,
+    chain: &'a [u8],
+    signed: &'a [u8],
+    signature: [u8; 64],
+}
+
+fn decode_request(bytes: &[u8]) -> Result<Request<'_>, WireError> {
+    let mut r = Reader::new(bytes);
+    check_version(&mut r)?;
+    let (nonce, chain) = (r.u64()?, r.bytes16()?);
+    let signed = &bytes[..bytes.len() - r.rest().len()];
+    let signature = r.array()?;
+    r.finish()?;
+    Ok(Request {
+        nonce,
+        chain,
+        signed,
+        signature,
+    })
+}
+
+/// The answer: `version | nonce 64 | verdict 8 | chain bytes16`.
+fn encode_answer(nonce: u64, answer: Result<&Chain, Verdict>) -> Result<Vec<u8>, WireError> {
+    let mut w = Writer::new();
+    let (verdict, chain) = match answer {
+        Ok(chain) => (Verdict::Renewed, chain.encode()),
+        Err(verdict) => (verdict, Vec::new()),
+    };
+    w.u8(VERSION).u64(nonce).u8(verdict as u8).bytes16(&chain)?;
+    Ok(w.into_vec())
+}
+
+fn decode_answer(bytes: &[u8]) -> Result<(u64, Verdict, &[u8]), WireError> {
+    let mut r = Reader::new(bytes);
+    check_version(&mut r)?;
+    let answer = (r.u64()?, Verdict::from_byte(r.u8()?)?, r.bytes16()?);
+    r.finish()?;
+    Ok(answer)
+}
+
+fn check_version(r: &mut Reader<'_>) -> Result<(), WireError> {
+    match r.u8()? {
+        VERSION => Ok(()),
+        version => Err(WireError::Version(version)),
+    }
+}
+
+/// The node's side: asks for a new certificate in time.
+#[derive(Debug)]
+pub struct Renewal {
+    key: Arc<SecretKey>,
+    network: NetworkId,
+    chain: Chain,
+    /// Where jitter and nonces come from.
+    random: u64,
+    due: Instant,
+    /// Asked in this round.
+    asked: Vec<OriginId>,
+    /// Whom we wait for, and the nonce of the request.
+    waiting: Option<(OriginId, u64)>,
+    /// The issuers of this round have no more to give.
+    no_gain: bool,
+    /// Rounds of a new member without a certificate.
+    fruitless: u32,
+}
+
+impl Renewal {
+    /// Watches over `chain`, which belongs to `key`.
+    #[must_use]
+    pub fn new(
+        key: Arc<SecretKey>,
+        network: NetworkId,
+        chain: Chain,
+        seed: u64,
+        now: Instant,
+    ) -> Self {
+        Self {
+            key,
+            network,
+            chain,
+            random: seed,
+            due: now,
+            asked: Vec::new(),
+            waiting: None,
+            no_gain: false,
+            fruitless: 0,
+        }
+    }
+
+    /// When to call [`Renewal::handle_timeout`].
+    #[must_use]
+    pub fn next_timeout(&self) -> Instant {
+        self.due
+    }
+
+    /// Looks at what time is left, `unix` by the host's clock; asks one of the reachable `issuers`
+    /// (this node itself may be among them) if it is time.
+    pub fn handle_timeout(
+        &mut self,
+        issuers: &[OriginId],
+        unix: u64,
+        now: Instant,
+    ) -> Option<(OriginId, Vec<u8>)> {
+        if now < self.due {
+            return None;
+        }
+        let left = self.chain.not_after().saturating_sub(unix);
+        let third = self.chain.life() / 3;
+        // who came by a token has the rest of the token's time: an issuer gives what the token promises
+        if left > third && self.chain.invitation().is_none() {
+            self.end_round();
+            let wait = Duration::from_secs(left - third).min(LOOK);
+            self.due = now + wait;
+            return None;
+        }
+        if self.waiting.take().is_some() {
+            tracing::debug!("renewal: no answer");
+        }
+        let next = issuers.iter().find(|id| !self.asked.contains(id));
+        let Some(issuer) = next.copied() else {
+            self.pause(left, now);
+            return None;
+        };
+        self.asked.push(issuer);
+        let nonce = self.next_random();
+        // a chain that was decoded or made is short enough
+        let request = encode_request(nonce, &self.chain, &self.key).ok()?;
+        self.waiting = Some((issuer, nonce));
+        self.due = now + PATIENCE;
+        tracing::debug!("renewal: asking {issuer}, {left} s are left");
+        Some((issuer, request))
+    }
+
+    /// An issuer has come into reach: who found none, or none that renewed, asks it without a pause.
+    pub fn handle_issuer_reachable(&mut self, now: Instant) {
+        if self.waiting.is_none() {
+            self.due = now;
+        }
+    }
+
+    /// An answer from `from`: the new chain, to be stored and shown to everyone.
+    pub fn handle_answer(
+        &mut self,
+        from: OriginId,
+        answer: &[u8],
+        unix: u64,
+        now: Instant,
+    ) -> Option<(Chain, Member)> {
+        let (nonce, verdict, chain) = decode_answer(answer).ok()?;
+        if self.waiting != Some((from, nonce)) {
+            return None;
+        }
+        self.waiting = None;
+        // whatever it says: another issuer may do what this one does not
+        self.due = now;
+        if verdict != Verdict::Renewed {
+            tracing::debug!("renewal: {from} says: {}", verdict.words());
+            self.no_gain |= verdict == Verdict::NoGain;
+            return None;
+        }
+        let renewed = Chain::decode(chain).ok()?;
+        let member = renewed.verify(&self.network, unix).ok()?;
+        if member.peer != self.key.peer_id() || !is_later(&renewed, &self.chain) {
+            return None;
+        }
+        self.chain = renewed.clone();
+        self.end_round();
+        Some((renewed, member))
+    }
+
+    fn end_round(&mut self) {
+        self.asked.clear();
+        self.waiting = None;
+        self.no_gain = false;
+    }
+
+    /// A tenth of the time that is left, give or take a quarter: later ones come closer to each other.
+    fn pause(&mut self, left: u64, now: Instant) {
+        let pause = match left {
+            _ if self.no_gain => PAUSE_EXPIRED.max(Duration::from_secs(left / 10)),
+            0 => PAUSE_EXPIRED,
+            left => Duration::from_millis(left.saturating_mul(100)),
+        };
+        let pause = match self.chain.invitation() {
+            Some(_) => pause.min(FIRST_PAUSE * 2_u32.pow(self.fruitless.min(11))),
+            None => pause,
+        };
+        self.fruitless = self.fruitless.saturating_add(1);
+        let jitter = 750 + (self.next_random() % 500) as u32;
+        self.due = now + pause.clamp(PAUSE.0, PAUSE.1) * jitter / 1_000;
+        self.end_round();
+    }
+
+    /// Splitmix64: jitter and nonces that nobody can profit from guessing.
+    fn next_random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.random ^ (self.random >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+fn is_later(new: &Chain, old: &Chain) -> bool {
+    new.not_after() > old.not_after() && new.issued() > old.issued()
+}
+
+/// Requests that an issuer looks at in a second (here as bits of tokens), and in a burst.
+const RATE: (u64, u64) = (50 * 8, 100);
+/// One node is answered this often.
+const PER_NODE: Duration = Duration::from_secs(1);
+/// Nodes whose last request is remembered; more than ask within [`PER_NODE`].
+const MAX_NODES: usize = 256;
+
+/// What an issuer knows of its network.
+pub trait Registry {
+    /// Whether a member has been expelled.
+    fn is_revoked(&self, member: &Member) -> bool;
+    /// The name that a member shall have: its own, unless another member has it already.
+    fn free_name(&self, member: &Member) -> String;
+}
+
+/// The issuer's side: renews what is valid.
+#[derive(Debug)]
+pub struct Renewer {
+    key: Arc<SecretKey>,
+    certificate: Certificate,
+    bucket: TokenBucket,
+    last: BTreeMap<PeerId, Instant>,
+}
+
+impl Renewer {
+    /// For the issuer that `certificate` makes of `key`.
+    #[must_use]
+    pub fn new(key: Arc<SecretKey>, certificate: Certificate, now: Instant) -> Self {
+        Self {
+            key,
+            certificate,
+            bucket: TokenBucket::new(RATE.0, RATE.1, now),
+            last: BTreeMap::new(),
+        }
+    }
+
+    /// The answer to a request of `asker`, a node that the network knows; none to what it has not signed, so that
+    /// nobody else uses up its turn.
+    pub fn answer(
+        &mut self,
+        asker: &PeerId,
+        request: &[u8],
+        network: &impl Registry,
+        unix: u64,
+        now: Instant,
+    ) -> Option<Vec<u8>> {
+        let request = decode_request(request).ok()?;
+        asker
+            .verify(CONTEXT, request.signed, &request.signature)
+            .ok()?;
+        let answer = if self.may_work(asker, now) {
+            self.renew(asker, &request, network, unix)
+        } else {
+            Err(Verdict::Busy)
+        };
+        encode_answer(request.nonce, answer.as_ref().map_err(|v| *v)).ok()
+    }
+
+    fn may_work(&mut self, asker: &PeerId, now: Instant) -> bool {
+        let recent = |at: &Instant| now.saturating_duration_since(*at) < PER_NODE;
+        if self.last.get(asker).is_some_and(recent) || !self.bucket.ready(now) {
+            return false;
+        }
+        self.bucket.spend(1, now);
+        if self.last.len() >= MAX_NODES {
+            self.last.retain(|_, at| recent(at));
+        }
+        self.last.insert(*asker, now);
+        true
+    }
+
+    fn renew(
+        &self,
+        asker: &PeerId,
+        request: &Request<'_>,
+        network: &impl Registry,
+        unix: u64,
+    ) -> Result<Chain, Verdict> {
+        let (chain, member) = self.check(request, unix).map_err(|e| {
+            tracing::debug!("renewal of {asker}: {e}");
+            Verdict::Refused
+        })?;
+        if member.peer != *asker {
+            return Err(Verdict::Refused);
+        }
+        if network.is_revoked(&member) {
+            return Err(Verdict::Revoked);
+        }
+        let life = chain.life();
+        if chain.invitation().is_none() && chain.not_after().saturating_sub(unix) > life / 2 {
+            return Err(Verdict::Early);
+        }
+        let name = network.free_name(&member);
+        let renewed = chain.renew_as(&name, &self.certificate, &self.key, unix, life);
+        let renewed = renewed.map_err(|e| {
+            tracing::info!(
+                "{} ({}) cannot be renewed here: {e}",
+                member.name,
+                member.peer
+            );
+            Verdict::Refused
+        })?;
+        if !is_later(&renewed, &chain) {
+            return Err(Verdict::NoGain);
+        }
+        tracing::info!("renewed {} ({})", member.name, member.peer);
+        Ok(renewed)
+    }
+
+    fn check(&self, request: &Request<'_>, unix: u64) -> Result<(Chain, Member), CertError> {
+        if request.chain.len() > MAX_CHAIN {
+            return Err(WireError::Bad("length of the chain").into());
+        }
+        let chain = Chain::decode(request.chain)?;
+        let member = chain.verify(&self.certificate.network(), unix)?;
+        Ok((chain, member))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use librecast::cert::{Grant, GroupPrefix, Kind, Token};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOW: u64 = 1_800_000_000;
+    const WEEK: u64 = 7 * 86_400;
+
+    fn key(seed: u8) -> Arc<SecretKey> {
+        Arc::new(SecretKey::from_seed(&[seed; 32]))
+    }
+
+    fn network() -> NetworkId {
+        key(1).peer_id()
+    }
+
+    fn grant(until: u64) -> Grant {
+        Grant {
+            not_before: NOW,
+            not_after: until,
+            renew_for: 0,
+            core: false,
+            name: String::new(),
+            labels: BTreeMap::new(),
+            prefixes: vec![GroupPrefix::ALL],
+        }
+    }
+
+    fn issuer_certificate(until: u64) -> Certificate {
+        Certificate::sign(
+            Kind::Issuer,
+            network(),
+            key(2).peer_id(),
+            grant(until),
+            &key(1),
+        )
+        .unwrap()
+    }
+
+    /// A network that has one node, and another that is called `taken`.
+    #[derive(Default)]
+    struct Known {
+        revoked: bool,
+    }
+
+    impl Registry for Known {
+        fn is_revoked(&self, _: &Member) -> bool {
+            self.revoked
+        }
+
+        fn free_name(&self, member: &Member) -> String {
+            member.name.replace("taken", "taken-2")
+        }
+    }
+
+    /// A node whose certificate an issuer signed at NOW, for a week.
+    struct World {
+        start: Instant,
+        node: Renewal,
+        issuer: Renewer,
+        joined: Chain,
+    }
+
+    const ISSUER: OriginId = OriginId(5);
+
+    fn world(issuer_until: u64) -> World {
+        let start = Instant::now();
+        let certificate = issuer_certificate(issuer_until);
+        let until = (NOW + WEEK).min(issuer_until);
+        let member = Grant {
+            name: "node".into(),
+            ..grant(until)
+        };
+        let node = key(3).peer_id();
+        let node = Certificate::sign(Kind::Node, network(), node, member, &key(2)).unwrap();
+        let joined = Chain::new(vec![certificate.clone(), node]).unwrap();
+        World {
+            start,
+            node: Renewal::new(key(3), network(), joined.clone(), 1, start),
+            issuer: Renewer::new(key(2), certificate, start),
+            joined,
+        }
+    }
+
+    impl World {
+        /// Time as the hosts have it, so many seconds after the start.
+        fn at(&self, s: u64) -> (u64, Instant) {
+            (NOW + s, self.start + Duration::from_secs(s))
+        }
+
+        fn ask(&mut self, s: u64, issuers: &[OriginId]) -> Option<(OriginId, Vec<u8>)> {
+            let (unix, now) = self.at(s);
+            self.node.handle_timeout(issuers, unix, now)
+        }
+
+        fn answer(&mut self, s: u64, request: &[u8], revoked: bool) -> Vec<u8> {
+            let (unix, now) = self.at(s);
+            let asker = key(3).peer_id();
+            self.issuer
+                .answer(&asker, request, &Known { revoked }, unix, now)
+                .unwrap()
+        }
+
+        fn hear(&mut self, s: u64, from: OriginId, answer: &[u8]) -> Option<(Chain, Member)> {
+            let (unix, now) = self.at(s);
+            self.node.handle_answer(from, answer, unix, now)
+        }
+
+        /// Lets time pass in the steps that the node asks for, until it asks; says when.
+        fn wait(&mut self, from: u64, issuers: &[OriginId]) -> (u64, OriginId, Vec<u8>) {
+            let mut s = from;
+            for _ in 0..10_000 {
+                if let Some((to, request)) = self.ask(s, issuers) {
+                    return (s, to, request);
+                }
+                let next = self.node.next_timeout() - self.start;
+                s = (next.as_millis() as u64).div_ceil(1_000).max(s + 1);
+            }
+            panic!("it never asks");
+        }
+    }
+
+    #[test]
+    fn a_node_asks_when_a_third_is_left_and_gets_as_much_as_it_had() {
+        let mut w = world(NOW + 100 * WEEK);
+        let (s, to, request) = w.wait(0, &[ISSUER]);
+        assert!((WEEK * 2 / 3..WEEK * 2 / 3 + 2).contains(&s), "{s}");
+        assert_eq!(to, ISSUER);
+        let answer = w.answer(s, &request, false);
+        assert!(
+            w.hear(s, OriginId(6), &answer).is_none(),
+            "nobody asked that one"
+        );
+        let (chain, member) = w.hear(s, ISSUER, &answer).unwrap();
+        assert_eq!(chain.not_after(), NOW + s + WEEK);
+        assert_eq!(
+            (member.peer, member.name.as_str()),
+            (key(3).peer_id(), "node")
+        );
+        assert!(w.hear(s, ISSUER, &answer).is_none(), "a second time");
+        let (again, _, _) = w.wait(s, &[ISSUER]);
+        assert!(
+            again >= s + WEEK * 2 / 3,
+            "at rest until then, and not {again}"
+        );
+    }
+
+    #[test]
+    fn other_issuers_are_asked_in_turn_then_there_is_a_pause() {
+        let mut w = world(NOW + 100 * WEEK);
+        let issuers = [OriginId(5), OriginId(6), OriginId(7)];
+        let (start, first, _) = w.wait(0, &issuers);
+        let (s, second, request) = w.wait(start, &issuers);
+        assert_eq!(s, start + PATIENCE.as_secs());
+        let refusal = w.answer(s, &request, true);
+        assert!(w.hear(s, second, &refusal).is_none());
+        // a refusal costs no time
+        let (s, third, _) = w.wait(s, &issuers);
+        assert_eq!(
+            (s, [first, second, third]),
+            (start + PATIENCE.as_secs(), issuers)
+        );
+        let (next, _, _) = w.wait(s, &issuers);
+        let pause = next - s;
+        assert!(
+            (45 * 60..80 * 60).contains(&pause),
+            "about an hour: {pause}"
+        );
+    }
+
+    #[test]
+    fn near_the_end_it_asks_every_few_seconds_and_after_it_every_minute() {
+        let mut w = world(NOW + 100 * WEEK);
+        let mut asked = Vec::new();
+        let mut s = WEEK - 60;
+        while s < WEEK + 600 {
+            let (at, _, _) = w.wait(s, &[ISSUER]);
+            asked.push(at);
+            s = at + 1;
+        }
+        let between = |from, to| asked.iter().filter(|s| (from..to).contains(*s)).count();
+        assert!((5..40).contains(&between(WEEK - 60, WEEK)), "{asked:?}");
+        assert!((5..20).contains(&between(WEEK, WEEK + 600)), "{asked:?}");
+    }
+
+    #[test]
+    fn without_an_issuer_nothing_is_sent_and_one_that_comes_is_asked_at_once() {
+        let mut w = world(NOW + 100 * WEEK);
+        let s = WEEK - 86_400;
+        assert!(w.ask(s, &[]).is_none());
+        assert!(w.ask(s + 1, &[ISSUER]).is_none(), "a pause");
+        let (_, now) = w.at(s + 1);
+        w.node.handle_issuer_reachable(now);
+        assert!(w.ask(s + 1, &[ISSUER]).is_some());
+    }
+
+    #[test]
+    fn the_expelled_and_the_early_get_nothing() {
+        let mut w = world(NOW + 100 * WEEK);
+        let (s, _, request) = w.wait(0, &[ISSUER]);
+        let verdict = |answer: &[u8]| decode_answer(answer).unwrap().1;
+        assert_eq!(verdict(&w.answer(s, &request, true)), Verdict::Revoked);
+        assert_eq!(
+            verdict(&w.answer(s, &request, false)),
+            Verdict::Busy,
+            "within a second"
+        );
+        assert_eq!(verdict(&w.answer(s + 2, &request, false)), Verdict::Renewed);
+        let mut early = world(NOW + 100 * WEEK);
+        let answer = early.answer(100, &request, false);
+        assert_eq!(verdict(&answer), Verdict::Early);
+        assert_eq!(
+            verdict(&w.answer(2 * WEEK, &request, false)),
+            Verdict::Refused,
+            "over"
+        );
+        let foreign = encode_request(1, &w.joined, &key(4)).unwrap();
+        let (unix, now) = w.at(s + 10);
+        let other = key(4).peer_id();
+        let other = w
+            .issuer
+            .answer(&other, &foreign, &Known::default(), unix, now);
+        assert_eq!(
+            verdict(&other.unwrap()),
+            Verdict::Refused,
+            "asked with the certificates of another node"
+        );
+    }
+
+    #[test]
+    fn who_came_by_a_token_gets_at_once_what_the_token_promises() {
+        let certificate = issuer_certificate(NOW + 100 * WEEK);
+        let hour = Grant {
+            renew_for: 9 * WEEK,
+            ..grant(NOW + 3_600)
+        };
+        let token = Token::invite(&certificate, &key(2), hour, vec![]).unwrap();
+        let joined = token.join(key(3).peer_id(), "node", NOW).unwrap();
+        let mut w = world(NOW + 100 * WEEK);
+        w.node = Renewal::new(key(3), network(), joined, 1, w.start);
+        let (_, request) = w.ask(1, &[ISSUER]).unwrap();
+        let answer = w.answer(1, &request, false);
+        let (chain, member) = w.hear(1, ISSUER, &answer).unwrap();
+        assert_eq!(member.not_after, NOW + 1 + 9 * WEEK);
+        assert_eq!(chain.life(), 9 * WEEK);
+        // from then on it renews as all others do
+        let (s, _, _) = w.wait(1, &[ISSUER]);
+        assert!(s > 5 * WEEK, "{s}");
+    }
+
+    #[test]
+    fn a_new_member_that_is_not_answered_asks_again_within_seconds_and_then_less_often() {
+        let certificate = issuer_certificate(NOW + 100 * WEEK);
+        let token = Token::invite(&certificate, &key(2), grant(NOW + WEEK), vec![]).unwrap();
+        let joined = token.join(key(3).peer_id(), "node", NOW).unwrap();
+        let mut w = world(NOW + 100 * WEEK);
+        w.node = Renewal::new(key(3), network(), joined, 1, w.start);
+        let mut asked = Vec::new();
+        let mut s = 1;
+        for _ in 0..14 {
+            let (at, _, _) = w.wait(s, &[ISSUER]);
+            asked.push(at);
+            s = at + 1;
+        }
+        assert!(asked[1] <= 10 && asked[2] <= 25, "{asked:?}");
+        let last = asked[13] - asked[12];
+        assert!((2_000..5_000).contains(&last), "an hour at most: {asked:?}");
+    }
+
+    #[test]
+    fn who_has_the_name_of_another_gets_one_of_its_own() {
+        let certificate = issuer_certificate(NOW + 100 * WEEK);
+        let week = Grant {
+            renew_for: WEEK,
+            ..grant(NOW + WEEK)
+        };
+        let token = Token::invite(&certificate, &key(2), week, vec![]).unwrap();
+        let joined = token.join(key(3).peer_id(), "taken", NOW).unwrap();
+        let mut w = world(NOW + 100 * WEEK);
+        w.node = Renewal::new(key(3), network(), joined, 1, w.start);
+        let (_, request) = w.ask(1, &[ISSUER]).unwrap();
+        let answer = w.answer(1, &request, false);
+        let (_, member) = w.hear(1, ISSUER, &answer).unwrap();
+        assert_eq!(member.name, "taken-2");
+    }
+
+    #[test]
+    fn nobody_uses_up_the_turn_of_another_node() {
+        let mut w = world(NOW + 100 * WEEK);
+        let (s, _, request) = w.wait(0, &[ISSUER]);
+        let (unix, now) = w.at(s);
+        let victim = key(3).peer_id();
+        for n in 0..1_000 {
+            let forged = encode_request(n, &w.joined, &key(4)).unwrap();
+            let answer = w
+                .issuer
+                .answer(&victim, &forged, &Known::default(), unix, now);
+            assert_eq!(answer, None, "the victim has not signed it");
+        }
+        let answer = w.answer(s, &request, false);
+        assert_eq!(decode_answer(&answer).unwrap().1, Verdict::Renewed);
+    }
+
+    #[test]
+    fn a_token_holder_cannot_write_himself_a_longer_life() {
+        let certificate = issuer_certificate(NOW + 500 * WEEK);
+        let hour = Grant {
+            renew_for: WEEK,
+            ..grant(NOW + 3_600)
+        };
+        let token = Token::invite(&certificate, &key(2), hour.clone(), vec![]).unwrap();
+        // as its text gives it to whoever has it
+        let text = token.encode();
+        let bytes = bs58::decode(&text[4..]).into_vec().unwrap();
+        let secret = SecretKey::from_seed(bytes[32..64].try_into().unwrap());
+        let chain = |greedy: Grant| {
+            let node = key(3).peer_id();
+            let node = Certificate::sign(Kind::Node, network(), node, greedy, &secret).unwrap();
+            let all = vec![certificate.clone(), token.invitation().clone(), node];
+            Chain::new(all).unwrap()
+        };
+        let longer = Grant {
+            not_after: u64::MAX,
+            ..hour.clone()
+        };
+        assert!(chain(longer).verify(&network(), NOW).is_err());
+        let often = Grant {
+            renew_for: u64::MAX,
+            ..hour
+        };
+        let mut w = world(NOW + 500 * WEEK);
+        let request = encode_request(1, &chain(often), &key(3)).unwrap();
+        let answer = w.answer(1, &request, false);
+        let (_, verdict, renewed) = decode_answer(&answer).unwrap();
+        assert_eq!(verdict, Verdict::Renewed);
+        assert_eq!(Chain::decode(renewed).unwrap().not_after(), NOW + 1 + WEEK);
+    }
+
+    #[test]
+    fn an_issuer_that_ends_as_early_has_nothing_to_give_and_is_not_asked_for_ever() {
+        let mut w = world(NOW + WEEK);
+        let (s, _, request) = w.wait(0, &[ISSUER]);
+        let answer = w.answer(s, &request, false);
+        assert_eq!(decode_answer(&answer).unwrap().1, Verdict::NoGain);
+        assert!(w.hear(s, ISSUER, &answer).is_none());
+        let (next, _, _) = w.wait(s, &[ISSUER]);
+        assert!(next > s + 2_000, "{}", next - s);
+    }
+
+    #[test]
+    fn chains_that_are_not_better_or_not_ours_are_not_taken() {
+        let mut w = world(NOW + 100 * WEEK);
+        let certificate = issuer_certificate(NOW + 100 * WEEK);
+        let token = Token::invite(&certificate, &key(2), grant(NOW + 50 * WEEK), vec![]).unwrap();
+        let foreign = token.join(key(4).peer_id(), "x", NOW + 9).unwrap();
+        let mut s = WEEK - 1_000;
+        for chain in [w.joined.clone(), foreign] {
+            let (at, _, request) = w.wait(s, &[ISSUER]);
+            let nonce = decode_request(&request).unwrap().nonce;
+            let answer = encode_answer(nonce, Ok(&chain)).unwrap();
+            assert!(w.hear(at, ISSUER, &answer).is_none());
+            s = at + 1;
+        }
+    }
+
+    #[test]
+    fn a_request_is_signed_by_its_node() {
+        let mut w = world(NOW + 100 * WEEK);
+        let (unix, now) = w.at(WEEK - 10);
+        let stolen = encode_request(1, &w.joined, &key(4)).unwrap();
+        let node = key(3).peer_id();
+        let answer = w
+            .issuer
+            .answer(&node, &stolen, &Known::default(), unix, now);
+        assert_eq!(answer, None);
+    }
+
+    #[test]
+    fn the_bytes_do_not_change() {
+        let w = world(NOW + WEEK);
+        let chain = w.joined.encode();
+        let request = encode_request(0x0102, &w.joined, &key(3)).unwrap();
+        let mut golden = vec![1, 0, 0, 0, 0, 0, 0, 1, 2];
+        golden.extend((chain.len() as u16).to_be_bytes());
+        golden.extend(&chain);
+        golden.extend(key(3).sign("lcroute 2026 renewal", &golden));
+        assert_eq!(request, golden);
+        let refused = encode_answer(0x0102, Err(Verdict::Revoked)).unwrap();
+        assert_eq!(refused, [1, 0, 0, 0, 0, 0, 0, 1, 2, 2, 0, 0]);
+        let renewed = encode_answer(3, Ok(&w.joined)).unwrap();
+        assert_eq!(renewed[..10], [1, 0, 0, 0, 0, 0, 0, 0, 3, 0]);
+        assert_eq!(
+            decode_answer(&renewed).unwrap(),
+            (3, Verdict::Renewed, chain.as_slice())
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let mut w = world(NOW + 100 * WEEK);
+            let (s, _, _) = w.wait(0, &[ISSUER]);
+            prop_assert!(w.hear(s, ISSUER, &bytes).is_none());
+            let (unix, now) = w.at(s);
+            let asker = key(3).peer_id();
+            prop_assert_eq!(w.issuer.answer(&asker, &bytes, &Known::default(), unix, now), None);
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! What the engine asks of its host: this node's key, other nodes' certificates, the clock.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use lcroute_engine::{Credential, Revocation, SIGNATURE_CONTEXT, Services, signed_message};
+use librecast::cert::{CLOCK_SKEW, CertError, Chain};
+use librecast::id::{NetworkId, PeerId, SecretKey, derive};
+use librecast::revocation;
+use librecast::time::WallClock;
+
+/// Chains whose signatures are remembered as good; a network has at most as many routers.
+const MAX_CHAINS: usize = 4_096;
+
+/// The services of a real node.
+#[derive(Debug)]
+pub struct HostServices {
+    key: Arc<SecretKey>,
+    network: NetworkId,
+    clock: WallClock,
+    verified: Mutex<Verified>,
+}
+
+/// Chains that have been verified, by hash; the oldest make room.
+#[derive(Debug, Default)]
+struct Verified {
+    chains: BTreeMap<[u8; 32], (u64, Good)>,
+    order: BTreeSet<(u64, [u8; 32])>,
+    next: u64,
+}
+
+#[derive(Debug, Clone)]
+struct Good {
+    credential: Arc<Credential>,
+    /// Unix seconds between which it is valid, the skew included.
+    valid: (u64, u64),
+}
+
+impl HostServices {
+    /// For the node with `key` in `network`.
+    #[must_use]
+    pub fn new(key: Arc<SecretKey>, network: NetworkId, clock: WallClock) -> Self {
+        Self {
+            key,
+            network,
+            clock,
+            verified: Mutex::default(),
+        }
+    }
+}
+
+impl Services for HostServices {
+    fn unix_now(&self) -> u64 {
+        self.clock.unix_now()
+    }
+
+    fn sign(&self, message: &[u8]) -> [u8; 64] {
+        let message = signed_message(&self.network, message);
+        self.key.sign(SIGNATURE_CONTEXT, &message)
+    }
+
+    fn verify(&self, signer: &PeerId, message: &[u8], signature: &[u8; 64]) -> bool {
+        let message = signed_message(&self.network, message);
+        signer
+            .verify(SIGNATURE_CONTEXT, &message, signature)
+            .is_ok()
+    }
+
+    fn verify_chain(&self, chain: &[u8]) -> Result<Arc<Credential>, &'static str> {
+        let (now, hash) = (self.unix_now(), derive("lcroute 2026 chain memo", &[chain]));
+        // nothing is left half done by a panic elsewhere
+        let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, good)) = verified.chains.get(&hash)
+            && (good.valid.0..=good.valid.1).contains(&now)
+        {
+            return Ok(good.credential.clone());
+        }
+        let good = verify(chain, &self.network, now)?;
+        let credential = good.credential.clone();
+        verified.insert(hash, good);
+        Ok(credential)
+    }
+
+    fn verify_revocation(&self, bytes: &[u8]) -> Result<Revocation, &'static str> {
+        let revocation =
+            revocation::Revocation::decode(bytes).map_err(|_| "malformed revocation")?;
+        revocation.verify(&self.network).map_err(|e| match e {
+            revocation::RevocationError::OtherNetwork => "revocation of another network",
+            _ => "revocation by nobody who may",
+        })?;
+        Ok(Revocation {
+            key: revocation.key(),
+            by_network: revocation.is_by_network(),
+            until: revocation.until(),
+        })
+    }
+}
+
+fn verify(chain: &[u8], network: &NetworkId, now: u64) -> Result<Good, &'static str> {
+    let chain = Chain::decode(chain).map_err(|_| "malformed certificate")?;
+    let member = chain.verify(network, now).map_err(|e| match e {
+        CertError::OtherNetwork => "certificate of another network",
+        CertError::Expired(_) => "expired certificate",
+        CertError::NotYetValid(_) => "certificate not valid yet",
+        _ => "forged certificate",
+    })?;
+    let valid = (
+        chain.issued().saturating_sub(CLOCK_SKEW),
+        chain.not_after().saturating_add(CLOCK_SKEW),
+    );
+    let credential = Credential {
+        can_issue: member.is_issuer(),
+        issued: chain.issued(),
+        keys: member.keys.iter().copied().collect(),
+        member,
+    };
+    Ok(Good {
+        credential: Arc::new(credential),
+        valid,
+    })
+}
+
+impl Verified {
+    fn insert(&mut self, hash: [u8; 32], good: Good) {
+        self.next += 1;
+        if let Some((old, _)) = self.chains.insert(hash, (self.next, good)) {
+            self.order.remove(&(old, hash));
+        }
+        self.order.insert((self.next, hash));
+        if self.order.len() > MAX_CHAINS
+            && let Some((_, oldest)) = self.order.pop_first()
+        {
+            self.chains.remove(&oldest);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use librecast::revocation::Revocation as Signed;
+
+    use super::*;
+
+    const NOW: u64 = 1_800_000_000;
+    static CLOCK: AtomicU64 = AtomicU64::new(NOW);
+
+    fn services(network: &SecretKey, clock: fn() -> u64) -> HostServices {
+        let key = Arc::new(SecretKey::generate());
+        HostServices::new(key, network.peer_id(), WallClock::new(clock))
+    }
+
+    #[test]
+    fn a_chain_that_was_good_ends_when_its_time_is_over() {
+        let network = SecretKey::generate();
+        let services = services(&network, || CLOCK.load(Ordering::SeqCst));
+        // valid for 1,000 s
+        let (chain, _) = crate::testing::chains(&network, NOW);
+        let bytes = chain.encode();
+        let first = services.verify_chain(&bytes).unwrap();
+        assert!(first.can_issue && first.issued == NOW);
+        let again = services.verify_chain(&bytes).unwrap();
+        assert!(Arc::ptr_eq(&first, &again), "verified once");
+        CLOCK.store(NOW + 1_000 + CLOCK_SKEW, Ordering::SeqCst);
+        assert!(services.verify_chain(&bytes).is_ok());
+        CLOCK.store(NOW + 1_001 + CLOCK_SKEW, Ordering::SeqCst);
+        assert_eq!(services.verify_chain(&bytes), Err("expired certificate"));
+        CLOCK.store(NOW - 1 - CLOCK_SKEW, Ordering::SeqCst);
+        assert_eq!(
+            services.verify_chain(&bytes),
+            Err("certificate not valid yet")
+        );
+    }
+
+    #[test]
+    fn other_networks_and_damage_are_refused_and_not_remembered() {
+        let (network, other) = (SecretKey::generate(), SecretKey::generate());
+        let services = services(&network, || NOW);
+        let foreign = crate::testing::chains(&other, NOW).0.encode();
+        let mut damaged = crate::testing::chains(&network, NOW).0.encode();
+        let last = damaged.len() - 1;
+        damaged[last] ^= 1;
+        let reasons = [
+            services.verify_chain(&foreign),
+            services.verify_chain(&damaged),
+            services.verify_chain(b"garbage"),
+        ];
+        let expected = [
+            "certificate of another network",
+            "forged certificate",
+            "malformed certificate",
+        ];
+        assert_eq!(reasons, expected.map(Err));
+        assert_eq!(services.verified.lock().unwrap().chains.len(), 0);
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let network = SecretKey::generate();
+        let (chain, _) = crate::testing::chains(&network, NOW);
+        let good = verify(&chain.encode(), &network.peer_id(), NOW).unwrap();
+        let mut verified = Verified::default();
+        for n in 0..MAX_CHAINS as u64 + 10 {
+            let mut hash = [0; 32];
+            hash[..8].copy_from_slice(&n.to_be_bytes());
+            verified.insert(hash, good.clone());
+            // said again: younger, and still one
+            verified.insert(hash, good.clone());
+        }
+        assert_eq!(
+            (verified.chains.len(), verified.order.len()),
+            (MAX_CHAINS, MAX_CHAINS)
+        );
+        assert!(!verified.chains.contains_key(&[0; 32]), "the oldest went");
+    }
+
+    #[test]
+    fn revocations_say_who_signed_them() {
+        let network = SecretKey::generate();
+        let services = services(&network, || NOW);
+        let node = SecretKey::generate().peer_id();
+        let signed = Signed::by_network(&network, node, NOW, NOW + 5).unwrap();
+        let read = services.verify_revocation(signed.as_bytes()).unwrap();
+        assert_eq!(
+            (read.key, read.by_network, read.until),
+            (node, true, NOW + 5)
+        );
+        let foreign = Signed::by_network(&SecretKey::generate(), node, NOW, NOW + 5).unwrap();
+        let refused = services.verify_revocation(foreign.as_bytes());
+        assert_eq!(refused.err(), Some("revocation of another network"));
+    }
+
+    #[test]
+    fn signatures_are_of_this_node() {
+        let services = services(&SecretKey::generate(), || NOW);
+        let signature = services.sign(b"message");
+        assert!(services.verify(&services.key.peer_id(), b"message", &signature));
+        assert!(!services.verify(&services.key.peer_id(), b"other", &signature));
+        let stranger = SecretKey::generate().peer_id();
+        assert!(!services.verify(&stranger, b"message", &signature));
+        let clock = WallClock::new(|| NOW);
+        let elsewhere = HostServices::new(services.key.clone(), stranger, clock);
+        let own = services.key.peer_id();
+        assert!(
+            !elsewhere.verify(&own, b"message", &signature),
+            "on another network"
+        );
+    }
+}

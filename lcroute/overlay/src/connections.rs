@@ -1,0 +1,248 @@
+//! What the overlay asks of the stack below it: connections to peers, without any notion of who they are.
+//!
+//! ```text
+//! offer() ------ Described ----> the peer's answer()
+//! accept() <---- Described -----
+//!            ICE, DTLS, channels
+//! Open on both sides; authentication as first control message; authenticated()
+//! Control, Data, RoundTrip ...; Closed at the end
+//! ```
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use librecast::id::LinkId;
+use librecast::time::{Duration, Instant};
+
+use crate::description::{Description, Fingerprint};
+use crate::event::{EndReason, Lane, RepairInfo, SendError};
+
+/// Connections to peers, each known by the number of the link that it may become.
+///
+/// Natively WebRTC over datagrams (`lcroute-webrtc`), in a page RTCPeerConnection. After each call the overlay empties
+/// [`Self::poll_event`]. A number that is not known, or not any more, is ignored.
+pub trait Connections: fmt::Debug {
+    /// Begins a connection as offerer. [`ConnectionEvent::Described`] follows, once addresses are known.
+    fn offer(&mut self, link: LinkId, now: Instant);
+
+    /// Begins a connection as answerer. [`ConnectionEvent::Described`] follows, once addresses are known.
+    fn answer(&mut self, link: LinkId, offer: &Description, now: Instant);
+
+    /// Takes the answer to an offer, of a new connection or of a restart.
+    fn accept(&mut self, link: LinkId, answer: &Description, now: Instant);
+
+    /// The path is lost, and the peer is asked for a restart: nothing is sent before there is another path.
+    fn await_restart(&mut self, link: LinkId);
+
+    /// Restarts ICE (RFC 8445, section 9), as answerer of `offer`, else as offerer. DTLS and channels stay.
+    /// [`ConnectionEvent::Described`] follows, and [`ConnectionEvent::Path`] when there is another path.
+    fn restart(&mut self, link: LinkId, offer: Option<&Description>, now: Instant);
+
+    /// SHA-256 of the certificate that the peer has shown in DTLS.
+    fn remote_fingerprint(&mut self, link: LinkId) -> Option<Fingerprint>;
+
+    /// Both sides have proven who they are: lanes and hellos begin.
+    fn authenticated(&mut self, link: LinkId, now: Instant);
+
+    /// Sends a control message: reliable, in order.
+    ///
+    /// # Errors
+    /// Nothing is sent: there is no such connection, its queue is full, or the message is too long.
+    fn send_control(&mut self, link: LinkId, message: &[u8], now: Instant)
+    -> Result<(), SendError>;
+
+    /// Sends a control message behind those of [`Self::send_control`]; a short queue bounds it.
+    ///
+    /// # Errors
+    /// As [`Self::send_control`].
+    fn send_routed(&mut self, link: LinkId, message: &[u8], now: Instant) -> Result<(), SendError>;
+
+    /// Sends `parts` as one message that may get lost.
+    ///
+    /// # Errors
+    /// As [`Self::send_control`].
+    fn send_data(&mut self, link: LinkId, parts: [&[u8]; 2], now: Instant)
+    -> Result<(), SendError>;
+
+    /// There is reason to think that the peer has gone: find out now.
+    fn suspect(&mut self, link: LinkId, now: Instant);
+
+    /// Ends a connection and says goodbye to the peer. No event of it follows.
+    fn close(&mut self, link: LinkId, now: Instant) -> Closing;
+
+    /// The path in use; none before there is one, while ICE restarts, or where the stack does not tell.
+    fn path(&self, link: LinkId) -> Option<Path>;
+
+    /// Sends a sealed message to where a peer was last, without any connection. It is lost where the stack cannot.
+    fn send_straight(&mut self, path: Path, sealed: &Bytes);
+
+    /// How a connection does.
+    fn info(&self, link: LinkId) -> ConnectionInfo;
+
+    /// Does what is due.
+    fn handle_timeout(&mut self, now: Instant);
+
+    /// When [`Self::handle_timeout`] is to be called next, at the latest.
+    fn poll_timeout(&mut self) -> Option<Instant>;
+
+    /// The next event.
+    fn poll_event(&mut self) -> Option<ConnectionEvent>;
+
+    /// What was dropped so far: reason and count.
+    fn drops(&self) -> Vec<(&'static str, u64)>;
+}
+
+/// Both ends of a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Path {
+    /// Here.
+    pub local: SocketAddr,
+    /// There.
+    pub remote: SocketAddr,
+}
+
+/// What connections tell the overlay.
+#[derive(Debug)]
+pub enum ConnectionEvent {
+    /// What the peer needs to know of this end, for an offer, an answer or a restart.
+    Described {
+        /// Of which connection.
+        link: LinkId,
+        /// For the peer.
+        description: Description,
+    },
+    /// Control and data channels are open.
+    Open {
+        /// Of which connection.
+        link: LinkId,
+    },
+    /// A message of the control channel, in order.
+    Control {
+        /// Of which connection.
+        link: LinkId,
+        /// The message.
+        message: Bytes,
+    },
+    /// A message that was sent as data. Before [`Connections::authenticated`] there are none.
+    Data {
+        /// Of which connection.
+        link: LinkId,
+        /// The message.
+        message: Bytes,
+    },
+    /// The round trip was measured for the first time, or is shorter than was thought.
+    RoundTrip {
+        /// Of which connection.
+        link: LinkId,
+        /// The quickest of the last hellos.
+        rtt: Duration,
+    },
+    /// The peer speaks another version of control messages.
+    OtherControl {
+        /// Of which connection.
+        link: LinkId,
+        /// The peer's version.
+        version: u8,
+    },
+    /// ICE has found a path, the first or after a restart.
+    Path {
+        /// Of which connection.
+        link: LinkId,
+    },
+    /// The local address of the path has gone: the connection needs a restart.
+    PathLost {
+        /// Of which connection.
+        link: LinkId,
+    },
+    /// An address of this node came to be known after the description was made: a connection that is not authenticated
+    /// yet had better begin anew.
+    Outdated {
+        /// Of which connection.
+        link: LinkId,
+    },
+    /// The addresses of this node changed: attempts that failed before may succeed.
+    AddressesChanged,
+    /// The connection has ended; [`Connections::close`] forgets it.
+    Closed {
+        /// Of which connection.
+        link: LinkId,
+        /// Why.
+        reason: EndReason,
+    },
+    /// A sealed message straight from an address.
+    Straight {
+        /// The address.
+        from: SocketAddr,
+        /// The connection whose path leads there, if one's does.
+        link: Option<LinkId>,
+        /// The message.
+        sealed: Bytes,
+    },
+}
+
+/// What is left of a connection.
+#[derive(Debug, Default)]
+pub struct Closing {
+    /// The stack below panicked: what it said, and whether over what the peer has provably sent.
+    pub panic: Option<(String, bool)>,
+    /// What it has sent and received in all.
+    pub traffic: Traffic,
+}
+
+/// How a connection does.
+#[derive(Debug, Default, Clone, Copy, PartialEq)]
+pub struct ConnectionInfo {
+    /// The quickest of the last hellos.
+    pub rtt: Option<Duration>,
+    /// Share of what got lost, 0..=1.
+    pub loss: Option<f64>,
+    /// The lane in use.
+    pub lane: Lane,
+    /// Longest UDP payload in bytes that is sent in the media lane.
+    pub path_mtu: Option<usize>,
+    /// Packets that met a filling queue (ECN).
+    pub congested: u64,
+    /// What repair has done.
+    pub repair: RepairInfo,
+    /// What was sent and received.
+    pub traffic: Traffic,
+}
+
+/// UDP payload to and from a peer.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Traffic {
+    /// Bytes sent.
+    pub tx_bytes: u64,
+    /// Datagrams sent.
+    pub tx_packets: u64,
+    /// Bytes received.
+    pub rx_bytes: u64,
+    /// Datagrams received.
+    pub rx_packets: u64,
+}
+
+impl Traffic {
+    /// A datagram of so many bytes was sent.
+    pub fn sent(&mut self, bytes: usize) {
+        self.tx_bytes += bytes as u64;
+        self.tx_packets += 1;
+    }
+
+    /// A datagram of so many bytes was received.
+    pub fn received(&mut self, bytes: usize) {
+        self.rx_bytes += bytes as u64;
+        self.rx_packets += 1;
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            tx_bytes: self.tx_bytes + other.tx_bytes,
+            tx_packets: self.tx_packets + other.tx_packets,
+            rx_bytes: self.rx_bytes + other.rx_bytes,
+            rx_packets: self.rx_packets + other.rx_packets,
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! The life of a link: channels open, both sides prove who they are, it is up; it ends, and is tried again.
+
+use librecast::cert::CLOCK_SKEW;
+use librecast::time::Duration;
+
+use crate::auth::Role;
+use crate::connections::Connections;
+use crate::drops::DropReason;
+use crate::envelope::Refusal;
+use crate::event::{EndReason, Event, PeerState};
+use crate::last_path::LastPath;
+use crate::negotiate::is_stuck;
+use crate::parts::Parts;
+use crate::peer::Peer;
+
+/// A link that lived so long was a good one: the next attempt comes at once.
+const STABLE: Duration = Duration::from_secs(5);
+/// Failed attempts that a peer counts as having made that broke the protocol: it is not tried again at once.
+const BROKE_PROTOCOL: u32 = 3;
+
+impl Peer {
+    /// Both channels are open: our Auth goes out, if DTLS is with whom the signalling named.
+    pub(crate) fn handle_open<C: Connections>(&mut self, parts: &mut Parts<C>) {
+        let Some(link) = self.link.as_mut().filter(|link| !link.auth_sent) else {
+            return;
+        };
+        let Some(binding) = link.binding.as_ref() else {
+            return;
+        };
+        let signalled = match link.role {
+            Role::Offerer => binding.answerer_fingerprint,
+            Role::Answerer => binding.offerer_fingerprint,
+        };
+        if parts.connections.remote_fingerprint(link.id) != Some(signalled) {
+            return self.fail_auth(parts);
+        }
+        let auth = binding.sign(&parts.session.identity().key, link.role);
+        let sent = parts.connections.send_control(link.id, &auth, parts.now);
+        link.auth_sent = sent.is_ok();
+        self.raise_link(parts);
+    }
+
+    /// The first control message: nothing else counts before it has been verified.
+    pub(crate) fn handle_auth<C: Connections>(&mut self, message: &[u8], parts: &mut Parts<C>) {
+        let Some(link) = self.link.as_mut() else {
+            return;
+        };
+        let role = link.role.other();
+        let binding = link.binding.as_ref();
+        let genuine = binding.is_some_and(|b| b.verify(role, message));
+        // a second message before the link is up is as wrong as a bad one
+        if !genuine || link.auth_received {
+            return self.fail_auth(parts);
+        }
+        link.auth_received = true;
+        self.raise_link(parts);
+    }
+
+    /// The link is up once each side has shown the other who it is.
+    fn raise_link<C: Connections>(&mut self, parts: &mut Parts<C>) {
+        let now = parts.now;
+        let (Some(link), Some(member)) = (self.link.as_mut(), self.member.clone()) else {
+            return;
+        };
+        if !link.auth_sent || !link.auth_received {
+            return;
+        }
+        link.up = Some(now);
+        let id = link.id;
+        parts.connections.authenticated(id, now);
+        self.set_state(PeerState::Connected, None, now);
+        (self.waiting, self.keep_until) = (None, None);
+        self.failures = 0;
+        parts.journal.link_up(&self.id, &member.name, now);
+        parts.events.push_back(Event::LinkUp {
+            link: id,
+            member: Box::new(member),
+        });
+        self.forget_path(parts);
+        self.count_success(parts);
+    }
+
+    fn fail_auth<C: Connections>(&mut self, parts: &mut Parts<C>) {
+        self.failures = self.failures.max(BROKE_PROTOCOL);
+        self.end_refused(Refusal::Auth, parts);
+    }
+
+    /// The peer speaks another version of control messages.
+    pub(crate) fn handle_other_control<C: Connections>(
+        &mut self,
+        theirs: u8,
+        parts: &mut Parts<C>,
+    ) {
+        let ours = parts.session.identity().speaks.control;
+        self.end_refused(Refusal::of_control(theirs, ours), parts);
+    }
+
+    /// Ends the link because the peer is refused.
+    pub(crate) fn end_refused<C: Connections>(&mut self, refusal: Refusal, parts: &mut Parts<C>) {
+        self.end_link(EndReason::Refused(refusal.reason()), parts);
+        self.refuse(refusal, parts);
+    }
+
+    /// The peer broke the protocol.
+    pub(crate) fn end_broken<C: Connections>(&mut self, reason: EndReason, parts: &mut Parts<C>) {
+        self.failures = self.failures.max(BROKE_PROTOCOL);
+        self.end_link(reason, parts);
+    }
+
+    /// Whether the peer's certificate has expired while its link was up.
+    pub(crate) fn has_expired<C>(&self, parts: &Parts<C>) -> bool {
+        let member = self.member.as_ref().filter(|_| self.up().is_some());
+        member.is_some_and(|m| parts.clock.unix_now() > m.not_after.saturating_add(CLOCK_SKEW))
+    }
+
+    /// Does what is due.
+    pub(crate) fn handle_timeout<C: Connections>(&mut self, parts: &mut Parts<C>) {
+        self.judge_failure(parts);
+        let now = parts.now;
+        if let Some(link) = self.link.as_ref() {
+            if link.up.is_none() && now >= link.too_late(parts.limits.attempt) {
+                let reason = if link.awaits_answer {
+                    EndReason::NoAnswer
+                } else {
+                    EndReason::NoDirectPath
+                };
+                self.end_link(reason, parts);
+            } else if is_stuck(link, now) {
+                self.end_link(EndReason::NoPathAfterMove, parts);
+            }
+        }
+        if self.link.is_none() && self.retry_at.is_some_and(|at| at <= now) {
+            self.request(false, parts);
+        }
+        self.request_straight(parts);
+    }
+
+    /// The link is over: tells so, and tries again if it is wanted, at once if it was a good one.
+    pub(crate) fn end_link<C: Connections>(&mut self, reason: EndReason, parts: &mut Parts<C>) {
+        let now = parts.now;
+        let path = self.up().and_then(|link| parts.connections.path(link.id));
+        let lived = self.take_link(reason, parts);
+        if let Some(path) = path.filter(|_| reason == EndReason::Silent) {
+            let wanted = parts.wanted.contains(&self.id);
+            self.remember_path(LastPath::new(path, wanted, now), parts);
+        }
+        if parts.stopped {
+            return;
+        }
+        let tries = self.may_be_tried(parts);
+        let state = if lived.is_some() || self.state == PeerState::Lost {
+            PeerState::Lost
+        } else {
+            PeerState::Connecting
+        };
+        self.set_state(state, Some(reason.text()), now);
+        self.keep_until = None;
+        if lived.is_some_and(|lived| lived >= STABLE) && self.failures < BROKE_PROTOCOL {
+            self.failures = 0;
+            self.retry_at = tries.then_some(now);
+        } else {
+            let pause = parts.pause(self.failures);
+            self.retry_at = tries.then_some(now + pause);
+            self.failures = self.failures.saturating_add(1);
+        }
+        if lived.is_none() {
+            self.count_failure(parts);
+        }
+        self.settle(parts);
+        if parts.suspensions.holds(&self.id, now) {
+            self.refuse(Refusal::Panicked, parts);
+        }
+    }
+
+    /// Takes the link away, saying goodbye; how long it was up, if it was.
+    pub(crate) fn take_link<C: Connections>(
+        &mut self,
+        reason: EndReason,
+        parts: &mut Parts<C>,
+    ) -> Option<Duration> {
+        let link = self.link.take()?;
+        let now = parts.now;
+        parts.links.remove(&link.id);
+        let closing = parts.connections.close(link.id, now);
+        self.traffic = self.traffic.plus(closing.traffic);
+        if let Some((panic, proven)) = closing.panic {
+            parts.count(DropReason::WebrtcPanic);
+            // not at once again: what has happened may happen each time
+            self.failures = self.failures.max(BROKE_PROTOCOL);
+            let told = (panic.as_str(), proven);
+            parts.journal.panic(&self.id, self.name(), told, now);
+            if proven {
+                parts.suspensions.add(self.id, now);
+            }
+        }
+        let since = link.up?;
+        parts.journal.link_down(&self.id, self.name(), reason, now);
+        parts.events.push_back(Event::LinkDown {
+            link: link.id,
+            peer: self.id,
+            reason,
+        });
+        Some(now.saturating_duration_since(since))
+    }
+}

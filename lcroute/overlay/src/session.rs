@@ -1,0 +1,119 @@
+//! Signalling of one run of this node's process: seals what it sends, opens and checks what comes.
+
+use bytes::Bytes;
+use librecast::cert::Chain;
+use librecast::id::PeerId;
+use librecast::time::{Instant, WallClock};
+
+use crate::config::Identity;
+use crate::envelope::{Opened, Payload, Refusal, Stamp, open, seal};
+use crate::event::CarrierId;
+use crate::random::Random;
+use crate::replay::{Copies, ReplayCache};
+use crate::signal_budget::SignalBudget;
+
+/// Senders that the replay cache remembers.
+const REPLAY_SENDERS: usize = 4_096;
+
+/// A message that came, and what is proven of its way.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Arrived<'a> {
+    pub(crate) carrier: CarrierId,
+    /// The key that the server has proven, or the neighbour that passed the message on.
+    pub(crate) from: Option<PeerId>,
+    /// That key is known to be a member's.
+    pub(crate) is_member: bool,
+    pub(crate) sealed: &'a [u8],
+}
+
+/// Our end of signalling.
+#[derive(Debug)]
+pub(crate) struct Session {
+    identity: Identity,
+    clock: WallClock,
+    /// This run of the process; 0 stands for an unknown one.
+    id: u64,
+    /// Of the last message that was sealed.
+    sequence: u64,
+    replay: ReplayCache,
+    copies: Copies,
+    budget: SignalBudget,
+}
+
+impl Session {
+    pub(crate) fn new(identity: Identity, clock: WallClock, random: &mut Random) -> Self {
+        Self {
+            identity,
+            clock,
+            id: u64::from_be_bytes(random.array()).max(1),
+            sequence: 0,
+            replay: ReplayCache::new(REPLAY_SENDERS),
+            copies: Copies::default(),
+            budget: SignalBudget::new(),
+        }
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// What is sealed from now on carries this chain.
+    pub(crate) fn set_chain(&mut self, chain: Chain) {
+        self.identity.chain = chain;
+    }
+
+    /// Opens a message: budget, seal, signature, certificates, age and novelty are checked. None: it came over another
+    /// carrier before.
+    pub(crate) fn open(
+        &mut self,
+        arrived: Arrived<'_>,
+        now: Instant,
+    ) -> Result<Option<Opened>, (Refusal, Option<PeerId>)> {
+        let Arrived {
+            carrier,
+            from,
+            is_member,
+            sealed,
+        } = arrived;
+        let hash = Copies::hash(sealed);
+        if self.copies.contains(&hash) {
+            return Ok(None);
+        }
+        if !self.budget.admits(carrier, from, is_member, now) {
+            return Err((Refusal::Rate, None));
+        }
+        let opened = open(&self.identity, self.clock.unix_now(), sealed);
+        if opened.as_ref().is_err_and(|(refusal, _)| refusal.is_junk()) {
+            self.budget.punish(carrier, from, now);
+        }
+        let opened = opened?;
+        let sender = opened.member.peer;
+        if !self.replay.is_new(&sender, opened.session, opened.sequence) {
+            return Err((Refusal::Replayed, Some(sender)));
+        }
+        self.copies.insert(hash);
+        Ok(Some(opened))
+    }
+
+    /// A message for a run of a peer, as nobody else can read it.
+    pub(crate) fn seal(
+        &mut self,
+        to: &PeerId,
+        to_session: u64,
+        payload: &Payload,
+        random: &mut Random,
+    ) -> Result<Bytes, Refusal> {
+        self.sequence += 1;
+        let stamp = Stamp {
+            time: self.clock.unix_now(),
+            session: self.id,
+            sequence: self.sequence,
+            to_session,
+        };
+        seal(&self.identity, to, stamp, payload, random).map(Bytes::from)
+    }
+}

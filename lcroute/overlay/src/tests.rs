@@ -1,0 +1,533 @@
+//! Envelopes, and overlays over connections that a test makes up.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use librecast::cert::{Certificate, Chain, Grant, GroupPrefix, Kind};
+use librecast::id::{LinkId, PeerId, SecretKey};
+use librecast::time::{Duration, Instant, WallClock};
+use proptest::prelude::*;
+
+use crate::connections::{Closing, ConnectionEvent, ConnectionInfo, Connections, Path};
+use crate::description::tests::description;
+use crate::description::{Description, Fingerprint};
+use crate::envelope::{Payload, Refusal, RefusalCode, Stamp, open, seal};
+use crate::event::SendError;
+use crate::random::Random;
+use crate::{
+    CarrierId, Event, Identity, Limits, Overlay, OverlayConfig, PeerState, Presence, Revoked,
+};
+
+const TODAY: u64 = 1_800_000_000;
+const DAY: u64 = 86_400;
+const SERVER: CarrierId = CarrierId(1);
+
+fn key(seed: u8) -> SecretKey {
+    SecretKey::from_seed(&[seed; 32])
+}
+
+fn random() -> Random {
+    Random::new([7; 32])
+}
+
+/// A member of the network of this seed.
+fn member_of(network: u8, seed: u8) -> Identity {
+    let (network, issuer, node) = (key(network), key(77), key(seed));
+    let grant = Grant {
+        not_before: 0,
+        not_after: TODAY + 7 * DAY,
+        renew_for: 0,
+        core: false,
+        name: "member".to_owned(),
+        labels: BTreeMap::new(),
+        prefixes: vec![GroupPrefix::ALL],
+    };
+    let sign = |kind, subject, signer| {
+        Certificate::sign(kind, network.peer_id(), subject, grant.clone(), signer).unwrap()
+    };
+    let issued = sign(Kind::Issuer, issuer.peer_id(), &network);
+    let member = sign(Kind::Node, node.peer_id(), &issuer);
+    let chain = Chain::new(vec![issued, member]).unwrap();
+    Identity::new(Arc::new(node), network.peer_id(), chain)
+}
+
+fn member(seed: u8) -> Identity {
+    member_of(1, seed)
+}
+
+fn stamp() -> Stamp {
+    Stamp {
+        time: TODAY,
+        session: 1,
+        sequence: 1,
+        to_session: 0,
+    }
+}
+
+fn request() -> Payload {
+    Payload::Request { restart: false }
+}
+
+#[test]
+fn a_message_for_another_node_cannot_be_opened() {
+    let (sender, right, wrong) = (member(1), member(2), member(3));
+    let bytes = seal(
+        &sender,
+        &right.peer_id(),
+        stamp(),
+        &request(),
+        &mut random(),
+    )
+    .unwrap();
+    assert_eq!(
+        open(&wrong, TODAY, &bytes).unwrap_err(),
+        (Refusal::Sealed, None)
+    );
+    assert!(open(&right, TODAY, &bytes).is_ok());
+}
+
+#[test]
+fn a_message_sealed_again_for_another_node_is_refused() {
+    let (sender, right, wrong) = (member(1), member(2), member(3));
+    let bytes = seal(
+        &sender,
+        &right.peer_id(),
+        stamp(),
+        &request(),
+        &mut random(),
+    )
+    .unwrap();
+    // `right` passes on what was for it
+    let inner = crypto_box::SecretKey::from(*right.key.x25519())
+        .unseal(&bytes)
+        .unwrap();
+    let to = crypto_box::PublicKey::from(wrong.peer_id().x25519().unwrap());
+    let bytes = to.seal(&mut random(), &inner).unwrap();
+    let refusal = open(&wrong, TODAY, &bytes).unwrap_err();
+    assert_eq!(refusal, (Refusal::Recipient, Some(sender.peer_id())));
+}
+
+#[test]
+fn what_is_too_long_is_refused_unopened() {
+    let refusal = open(&member(1), TODAY, &vec![0; crate::MAX_SIGNAL + 1]).unwrap_err();
+    assert_eq!(refusal, (Refusal::Size, None));
+}
+
+/// Connections that do what a test says.
+#[derive(Debug, Default)]
+struct Scripted {
+    events: Vec<ConnectionEvent>,
+    sent: Vec<(LinkId, Vec<u8>)>,
+    closed: Vec<LinkId>,
+    /// What the peer shows in DTLS.
+    remote: Fingerprint,
+    /// Of this end.
+    own: Fingerprint,
+}
+
+impl Scripted {
+    fn describe(&mut self, link: LinkId) {
+        let description = Description {
+            ufrag: "user".to_owned(),
+            pwd: "a password of 22 chars".replace(' ', "+"),
+            fingerprint: self.own,
+            media: false,
+            lane_control: false,
+            candidates: Vec::new(),
+        };
+        let described = ConnectionEvent::Described { link, description };
+        self.events.push(described);
+    }
+}
+
+impl Connections for Scripted {
+    fn offer(&mut self, link: LinkId, _: Instant) {
+        self.describe(link);
+    }
+
+    fn answer(&mut self, link: LinkId, _: &Description, _: Instant) {
+        self.describe(link);
+    }
+
+    fn accept(&mut self, _: LinkId, _: &Description, _: Instant) {}
+
+    fn await_restart(&mut self, _: LinkId) {}
+
+    fn restart(&mut self, link: LinkId, _: Option<&Description>, _: Instant) {
+        self.describe(link);
+    }
+
+    fn remote_fingerprint(&mut self, _: LinkId) -> Option<Fingerprint> {
+        Some(self.remote)
+    }
+
+    fn authenticated(&mut self, _: LinkId, _: Instant) {}
+
+    fn send_control(&mut self, link: LinkId, message: &[u8], _: Instant) -> Result<(), SendError> {
+        self.sent.push((link, message.to_vec()));
+        Ok(())
+    }
+
+    fn send_routed(&mut self, _: LinkId, _: &[u8], _: Instant) -> Result<(), SendError> {
+        Err(SendError::QueueFull)
+    }
+
+    fn send_data(&mut self, _: LinkId, _: [&[u8]; 2], _: Instant) -> Result<(), SendError> {
+        Err(SendError::QueueFull)
+    }
+
+    fn suspect(&mut self, _: LinkId, _: Instant) {}
+
+    fn close(&mut self, link: LinkId, _: Instant) -> Closing {
+        self.closed.push(link);
+        Closing::default()
+    }
+
+    fn path(&self, _: LinkId) -> Option<Path> {
+        None
+    }
+
+    fn send_straight(&mut self, _: Path, _: &Bytes) {}
+
+    fn info(&self, _: LinkId) -> ConnectionInfo {
+        ConnectionInfo::default()
+    }
+
+    fn handle_timeout(&mut self, _: Instant) {}
+
+    fn poll_timeout(&mut self) -> Option<Instant> {
+        None
+    }
+
+    fn poll_event(&mut self) -> Option<ConnectionEvent> {
+        (!self.events.is_empty()).then(|| self.events.remove(0))
+    }
+
+    fn drops(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
+}
+
+fn overlay(identity: Identity, limits: Limits, now: Instant) -> Overlay<Scripted> {
+    let fingerprint = *identity.peer_id().public_key();
+    let config = OverlayConfig {
+        seed: fingerprint,
+        identity,
+        clock: WallClock::new(|| TODAY),
+        epoch: now,
+        limits,
+    };
+    let connections = Scripted {
+        own: fingerprint,
+        ..Scripted::default()
+    };
+    Overlay::new(config, connections, now)
+}
+
+/// Two overlays that hear of each other at a server, the smaller PeerId first.
+struct Pair {
+    overlays: [Overlay<Scripted>; 2],
+    now: Instant,
+    /// Whatever came out, as text.
+    trace: Vec<String>,
+    links: [Option<LinkId>; 2],
+}
+
+impl Pair {
+    fn new(now: Instant) -> Self {
+        let mut identities = [member(1), member(2)];
+        identities.sort_by_key(Identity::peer_id);
+        let overlays = identities.map(|id| overlay(id, Limits::default(), now));
+        let mut pair = Self {
+            overlays,
+            now,
+            trace: Vec::new(),
+            links: [None; 2],
+        };
+        for n in [0, 1] {
+            let peer = pair.overlays[1 - n].peer_id();
+            let overlay = &mut pair.overlays[n];
+            overlay.connections_mut().remote = *peer.public_key();
+            overlay.set_wanted(BTreeSet::from([peer]), now);
+            overlay.handle_presence(SERVER, Presence::Online(peer), now);
+        }
+        pair
+    }
+
+    /// Carries signals until both are silent.
+    fn signal(&mut self) {
+        loop {
+            let mut silent = true;
+            for n in [0, 1] {
+                while let Some(event) = self.overlays[n].poll_event() {
+                    silent = false;
+                    self.trace.push(format!("{n} {event:?}"));
+                    let from = self.overlays[n].peer_id();
+                    match event {
+                        Event::Signal { bytes, .. } => {
+                            self.overlays[1 - n].handle_signal(SERVER, from, &bytes, self.now);
+                        }
+                        Event::LinkUp { link, .. } => self.links[n] = Some(link),
+                        Event::LinkDown { .. } => self.links[n] = None,
+                        _ => {}
+                    }
+                }
+            }
+            if silent {
+                return;
+            }
+        }
+    }
+
+    /// The channels open at both ends, and each first control message crosses as `alter` makes it.
+    fn open(&mut self, alter: impl Fn(usize, &mut Vec<u8>)) {
+        let link = LinkId(1);
+        for overlay in &mut self.overlays {
+            let events = &mut overlay.connections_mut().events;
+            events.push(ConnectionEvent::Open { link });
+        }
+        self.signal();
+        for n in [0, 1] {
+            let sent = std::mem::take(&mut self.overlays[n].connections_mut().sent);
+            for (link, mut message) in sent {
+                alter(n, &mut message);
+                self.trace.push(format!("{n} {message:?}"));
+                let message = Bytes::from(message);
+                let event = ConnectionEvent::Control { link, message };
+                self.overlays[1 - n].connections_mut().events.push(event);
+            }
+        }
+        self.signal();
+    }
+
+    /// Node `n` refuses the other, whose link has gone.
+    fn assert_auth_failed(&self, n: usize) {
+        assert_eq!(self.overlays[n].drops()["auth_failed"], 1);
+        assert_eq!(self.overlays[n].connections().closed, [LinkId(1)]);
+        let row = self.overlays[n].peers().remove(0);
+        let why = Some("authentication failed");
+        assert_eq!((row.state, row.reason), (PeerState::Refused, why));
+    }
+}
+
+#[test]
+fn both_sides_prove_who_they_are_and_have_a_link() {
+    let mut pair = Pair::new(Instant::now());
+    pair.signal();
+    pair.open(|_, _| {});
+    assert_eq!(pair.links, [Some(LinkId(1)); 2]);
+    for overlay in &pair.overlays {
+        assert_eq!(overlay.peers()[0].state, PeerState::Connected);
+    }
+}
+
+#[test]
+fn the_same_seed_and_the_same_inputs_give_the_same_bytes() {
+    let now = Instant::now();
+    let traces = [0, 1].map(|_| {
+        let mut pair = Pair::new(now);
+        pair.signal();
+        pair.open(|_, _| {});
+        let link = LinkId(1);
+        let reason = crate::EndReason::Silent;
+        let closed = ConnectionEvent::Closed { link, reason };
+        pair.overlays[0].connections_mut().events.push(closed);
+        for _ in 0..20 {
+            pair.now += Duration::from_secs(1);
+            for overlay in &mut pair.overlays {
+                overlay.handle_timeout(pair.now);
+            }
+            pair.signal();
+        }
+        pair.trace
+    });
+    // connection requests, offer, answer, Auth of both, links up, down, and new attempts
+    assert!(traces[0].len() > 8, "{:#?}", traces[0]);
+    assert_eq!(traces[0], traces[1]);
+}
+
+#[test]
+fn auth_over_another_dtls_session_closes_the_link() {
+    for culprit in [0, 1] {
+        let mut pair = Pair::new(Instant::now());
+        pair.signal();
+        // a signature over other fingerprints is another one
+        pair.open(|n, message| message[10] ^= u8::from(n == culprit));
+        pair.assert_auth_failed(1 - culprit);
+        assert_eq!(pair.links[1 - culprit], None);
+    }
+}
+
+#[test]
+fn a_dtls_peer_other_than_the_signalled_one_gets_no_auth() {
+    for honest in [0, 1] {
+        let mut pair = Pair::new(Instant::now());
+        pair.signal();
+        pair.overlays[honest].connections_mut().remote = [9; 32];
+        pair.open(|n, _| assert_ne!(n, honest, "no Auth"));
+        pair.assert_auth_failed(honest);
+        assert_eq!(pair.links, [None; 2]);
+    }
+}
+
+#[test]
+fn strangers_cannot_fill_the_tables() {
+    let now = Instant::now();
+    let limits = Limits {
+        present: 1_000,
+        ..Limits::default()
+    };
+    let mut overlay = overlay(member(1), limits, now);
+    for n in 0..1_500_u32 {
+        let mut seed = [3; 32];
+        seed[..4].copy_from_slice(&n.to_be_bytes());
+        let id = SecretKey::from_seed(&seed).peer_id();
+        overlay.handle_presence(SERVER, Presence::Online(id), now);
+    }
+    assert!(overlay.poll_event().is_none());
+    assert!(overlay.peers().is_empty(), "nobody wants them");
+    assert_eq!(overlay.drops()["presence_full"], 500);
+    // a wanted peer takes a stranger's place
+    let wanted = member(2).peer_id();
+    overlay.set_wanted(BTreeSet::from([wanted]), now);
+    overlay.handle_presence(SERVER, Presence::Online(wanted), now);
+    assert!(matches!(overlay.poll_event(), Some(Event::Signal { to, .. }) if to == wanted));
+    assert_eq!(overlay.drops()["presence_full"], 500);
+}
+
+#[test]
+fn refused_strangers_are_remembered_within_bounds() {
+    let now = Instant::now();
+    let mut overlay = overlay(member(1), Limits::default(), now);
+    let to = overlay.peer_id();
+    for n in 0..200_u8 {
+        let stranger = member_of(2, n);
+        let bytes = seal(&stranger, &to, stamp(), &request(), &mut random()).unwrap();
+        overlay.handle_signal(SERVER, stranger.peer_id(), &bytes, now);
+    }
+    assert_eq!(overlay.peers().len(), 64);
+}
+
+#[test]
+fn a_flood_of_messages_is_not_even_opened() {
+    let now = Instant::now();
+    let mut overlay = overlay(member(1), Limits::default(), now);
+    let (other, to) = (member(2), overlay.peer_id());
+    // properly sealed, and never new
+    let full = Payload::Refusal {
+        code: RefusalCode::Full,
+        proof: Bytes::new(),
+    };
+    let bytes = seal(&other, &to, stamp(), &full, &mut random()).unwrap();
+    for n in 0..100_u8 {
+        let mut bytes = bytes.clone();
+        bytes[0] ^= n;
+        overlay.handle_signal(SERVER, other.peer_id(), &bytes, now);
+    }
+    assert_eq!(overlay.drops()["signal_rate"], 98);
+}
+
+#[test]
+fn presence_that_flaps_does_not_cause_a_request_each_time() {
+    let now = Instant::now();
+    let mut overlay = overlay(member(1), Limits::default(), now);
+    let other = member(2).peer_id();
+    overlay.set_wanted(BTreeSet::from([other]), now);
+    for _ in 0..1_000 {
+        overlay.handle_presence(SERVER, Presence::Online(other), now);
+    }
+    assert!(matches!(overlay.poll_event(), Some(Event::Signal { .. })));
+    assert!(overlay.poll_event().is_none());
+}
+
+#[test]
+fn a_revocation_ends_a_link_however_many_there_are() {
+    let mut pair = Pair::new(Instant::now());
+    pair.signal();
+    pair.open(|_, _| {});
+    let now = pair.now;
+    for n in 0..9_000_u32 {
+        let mut seed = [9; 32];
+        seed[..4].copy_from_slice(&n.to_be_bytes());
+        let id = SecretKey::from_seed(&seed).peer_id();
+        pair.overlays[0].revoke(id, Revoked::default(), now);
+    }
+    assert_eq!(pair.overlays[0].drops()["revocations_full"], 9_000 - 8_192);
+    let peer: PeerId = pair.overlays[1].peer_id();
+    pair.overlays[0].revoke(peer, Revoked::default(), now);
+    pair.signal();
+    assert_eq!(pair.links[0], None);
+}
+
+fn payload() -> impl Strategy<Value = Payload> {
+    prop_oneof![
+        any::<bool>().prop_map(|restart| Payload::Request { restart }),
+        (any::<bool>(), any::<[u8; 32]>(), description()).prop_map(
+            |(restart, attempt, description)| Payload::Offer {
+                restart,
+                attempt,
+                description
+            }
+        ),
+        (
+            any::<bool>(),
+            any::<[u8; 32]>(),
+            any::<[u8; 32]>(),
+            description()
+        )
+            .prop_map(|(restart, attempt, nonce, description)| Payload::Answer {
+                restart,
+                attempt,
+                nonce,
+                description
+            }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn a_message_comes_out_as_it_went_in(payload in payload(), session: u64, sequence: u64, to_session: u64) {
+        let (from, to) = (member(1), member(2));
+        let stamp = Stamp { time: TODAY, session, sequence, to_session };
+        let bytes = seal(&from, &to.peer_id(), stamp, &payload, &mut random()).unwrap();
+        prop_assert!(bytes.len() < 4_096);
+        let opened = open(&to, TODAY, &bytes).unwrap();
+        prop_assert_eq!(opened.payload, payload);
+        prop_assert_eq!((opened.session, opened.sequence, opened.to_session), (session, sequence, to_session));
+        prop_assert_eq!(opened.member.peer, from.peer_id());
+    }
+
+    #[test]
+    fn arbitrary_bytes_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..2_000)) {
+        prop_assert!(open(&member(2), TODAY, &bytes).is_err());
+    }
+
+    /// Sealed properly, so that the parser behind the seal gets to see them.
+    #[test]
+    fn arbitrary_bytes_in_a_seal_are_refused(mut bytes in prop::collection::vec(any::<u8>(), 0..2_000), version: bool) {
+        if version && !bytes.is_empty() {
+            bytes[0] = 1;
+        }
+        if bytes.len() >= 34 {
+            bytes[2..34].copy_from_slice(member(1).peer_id().public_key());
+        }
+        let to = crypto_box::PublicKey::from(member(2).peer_id().x25519().unwrap());
+        let sealed = to.seal(&mut random(), &bytes).unwrap();
+        prop_assert!(open(&member(2), TODAY, &sealed).is_err());
+    }
+
+    #[test]
+    fn a_changed_bit_behind_the_seal_is_refused(at: prop::sample::Index, bit in 0_u8..8) {
+        let (from, to) = (member(1), member(2));
+        let bytes = seal(&from, &to.peer_id(), stamp(), &request(), &mut random()).unwrap();
+        let mut inner = crypto_box::SecretKey::from(*to.key.x25519()).unseal(&bytes).unwrap();
+        let at = at.index(inner.len());
+        inner[at] ^= 1_u8 << bit;
+        let box_key = crypto_box::PublicKey::from(to.peer_id().x25519().unwrap());
+        let sealed = box_key.seal(&mut random(), &inner).unwrap();
+        prop_assert!(open(&to, TODAY, &sealed).is_err());
+    }
+}

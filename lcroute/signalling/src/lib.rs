@@ -1,0 +1,11 @@
+//! Carriers of signalling: each says who is present, delivers sealed messages, and takes sealed messages.
+//!
+//! [`server`] is met by [`client`] over WebSocket, in the words of `wire`. [`Carriers`] holds those that a node has.
+
+mod carrier;
+pub mod client;
+pub mod server;
+mod tls;
+mod wire;
+
+pub use carrier::{Carrier, CarrierEvent, Carriers, Class, PathChange};

@@ -1,0 +1,207 @@
+//! What a node and a signalling server say to each other: one message of ours in one binary WebSocket message.
+//!
+//! ```text
+//! node                         server
+//!   | <-------- CHALLENGE -------- |
+//!   | -------- REGISTER ---------> |   who, which room, signature over the challenge
+//!   | <-------- PRESENT ---------- |   for each other node of the room, now and later
+//!   | -------- SEND(to) ---------> |
+//!   | <------ DELIVER(from) ------ |
+//! ```
+
+use librecast::id::{NetworkId, PeerId, derive};
+use librecast::wire::{Reader, WireError, Writer};
+
+use lcroute_overlay::MAX_SIGNAL;
+
+const VERSION: u8 = 1;
+const CONTEXT: &str = "lcroute 2026 register";
+
+/// Longest message in bytes.
+pub(super) const MAX_MESSAGE: usize = MAX_SIGNAL + 64;
+
+/// Where the nodes of a network meet. It tells the server neither the network's key nor its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Room(pub [u8; 32]);
+
+impl Room {
+    pub(super) fn of(network: &NetworkId) -> Self {
+        Self(derive("lcroute 2026 server", &[network.public_key()]))
+    }
+}
+
+/// From the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum ToNode {
+    Challenge([u8; 32]),
+    Present(PeerId),
+    Gone(PeerId),
+    Deliver { from: PeerId, bytes: Vec<u8> },
+    Refused(String),
+}
+
+/// To the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum ToServer {
+    Register {
+        peer: PeerId,
+        room: Room,
+        signature: [u8; 64],
+    },
+    Send {
+        to: PeerId,
+        bytes: Vec<u8>,
+    },
+}
+
+/// What is signed to prove a PeerId.
+pub(super) fn proof(challenge: &[u8; 32], room: &Room) -> [u8; 64] {
+    let mut bytes = [0; 64];
+    bytes[..32].copy_from_slice(challenge);
+    bytes[32..].copy_from_slice(&room.0);
+    bytes
+}
+
+pub(super) const PROOF_CONTEXT: &str = CONTEXT;
+
+impl ToNode {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut w = Writer::new();
+        match self {
+            Self::Challenge(challenge) => w.u8(1).u8(VERSION).put(challenge),
+            Self::Present(peer) => w.u8(3).put(peer.public_key()),
+            Self::Gone(peer) => w.u8(4).put(peer.public_key()),
+            Self::Deliver { from, bytes } => w.u8(6).put(from.public_key()).put(bytes),
+            Self::Refused(reason) => w.u8(7).put(reason.as_bytes()),
+        };
+        w.into_vec()
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        let mut r = reader(bytes)?;
+        let message = match r.u8()? {
+            1 => {
+                match r.u8()? {
+                    VERSION => {}
+                    version => return Err(WireError::Version(version)),
+                }
+                Self::Challenge(r.array()?)
+            }
+            3 => Self::Present(peer(&mut r)?),
+            4 => Self::Gone(peer(&mut r)?),
+            6 => {
+                return Ok(Self::Deliver {
+                    from: peer(&mut r)?,
+                    bytes: r.rest().to_vec(),
+                });
+            }
+            7 => {
+                let reason = String::from_utf8_lossy(r.rest());
+                // shown in logs: nothing that steers a terminal
+                let shown = reason.chars().filter(|c| !c.is_control()).take(200);
+                return Ok(Self::Refused(shown.collect()));
+            }
+            _ => return Err(WireError::Bad("message type")),
+        };
+        r.finish()?;
+        Ok(message)
+    }
+}
+
+impl ToServer {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut w = Writer::new();
+        match self {
+            Self::Register {
+                peer,
+                room,
+                signature,
+            } => w
+                .u8(2)
+                .u8(VERSION)
+                .put(peer.public_key())
+                .put(&room.0)
+                .put(signature),
+            Self::Send { to, bytes } => w.u8(5).put(to.public_key()).put(bytes),
+        };
+        w.into_vec()
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        let mut r = reader(bytes)?;
+        match r.u8()? {
+            2 => {
+                match r.u8()? {
+                    VERSION => {}
+                    version => return Err(WireError::Version(version)),
+                }
+                let message = Self::Register {
+                    peer: peer(&mut r)?,
+                    room: Room(r.array()?),
+                    signature: r.array()?,
+                };
+                r.finish()?;
+                Ok(message)
+            }
+            5 => Ok(Self::Send {
+                to: peer(&mut r)?,
+                bytes: r.rest().to_vec(),
+            }),
+            _ => Err(WireError::Bad("message type")),
+        }
+    }
+}
+
+fn reader(bytes: &[u8]) -> Result<Reader<'_>, WireError> {
+    if bytes.len() > MAX_MESSAGE {
+        Err(WireError::Bad("length"))
+    } else {
+        Ok(Reader::new(bytes))
+    }
+}
+
+fn peer(r: &mut Reader<'_>) -> Result<PeerId, WireError> {
+    PeerId::from_public_key(r.array()?).map_err(|_| WireError::Bad("peer id"))
+}
+
+#[cfg(test)]
+mod tests {
+    use librecast::id::SecretKey;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn messages_survive_the_wire(seed: [u8; 32], bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let peer = SecretKey::from_seed(&seed).peer_id();
+            for m in [
+                ToNode::Challenge(seed),
+                ToNode::Present(peer),
+                ToNode::Gone(peer),
+                ToNode::Deliver { from: peer, bytes: bytes.clone() },
+                ToNode::Refused("no".into()),
+            ] {
+                prop_assert_eq!(ToNode::decode(&m.encode()).unwrap(), m);
+            }
+            for m in [
+                ToServer::Register { peer, room: Room(seed), signature: [7; 64] },
+                ToServer::Send { to: peer, bytes },
+            ] {
+                prop_assert_eq!(ToServer::decode(&m.encode()).unwrap(), m);
+            }
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let _ = ToNode::decode(&bytes);
+            let _ = ToServer::decode(&bytes);
+        }
+    }
+
+    #[test]
+    fn longer_messages_than_allowed_are_refused() {
+        let long = vec![5; MAX_MESSAGE + 1];
+        assert!(ToServer::decode(&long).is_err());
+    }
+}

@@ -1,0 +1,93 @@
+//! Addresses of this node: those of its host, and those that STUN servers see.
+
+use std::net::SocketAddr;
+
+use lcroute_overlay::Random;
+use librecast::time::Instant;
+
+use crate::datagram::Transmit;
+use crate::gather::Gatherer;
+use crate::stun::Binding;
+
+/// Most own addresses in a description.
+const MAX_HOSTS: usize = 8;
+
+/// Addresses of the one UDP socket.
+#[derive(Debug)]
+pub(crate) struct Addresses {
+    hosts: Vec<SocketAddr>,
+    servers: Vec<SocketAddr>,
+    gatherer: Gatherer,
+    /// Descriptions waited for STUN when the servers were asked last.
+    were_awaited: bool,
+}
+
+impl Addresses {
+    pub(crate) fn new(random: Random) -> Self {
+        Self {
+            hosts: Vec::new(),
+            servers: Vec::new(),
+            gatherer: Gatherer::new(random),
+            were_awaited: false,
+        }
+    }
+
+    pub(crate) fn hosts(&self) -> &[SocketAddr] {
+        &self.hosts
+    }
+
+    /// Addresses that servers see and that are not the host's.
+    pub(crate) fn reflexive(&self) -> Vec<SocketAddr> {
+        self.gatherer.addresses()
+    }
+
+    /// Whether it is worth waiting with a description: a server has not answered yet, but may soon.
+    pub(crate) fn are_awaited(&self, now: Instant) -> bool {
+        self.gatherer.is_patient(now)
+    }
+
+    /// Sets the host's addresses, best first; whether they are others than before.
+    pub(crate) fn set_hosts(&mut self, mut hosts: Vec<SocketAddr>, now: Instant) -> bool {
+        hosts.truncate(MAX_HOSTS);
+        if hosts == self.hosts {
+            return false;
+        }
+        self.hosts = hosts;
+        self.gatherer.reset(&self.hosts, &self.servers, now);
+        self.were_awaited = self.gatherer.is_patient(now);
+        true
+    }
+
+    pub(crate) fn set_servers(&mut self, servers: Vec<SocketAddr>, now: Instant) {
+        if servers != self.servers {
+            self.servers = servers;
+            self.gatherer.reset(&self.hosts, &self.servers, now);
+            self.were_awaited = self.gatherer.is_patient(now);
+        }
+    }
+
+    /// A response of a server: whether it shows an address that descriptions made before lack. None: nobody asked for it.
+    pub(crate) fn handle_response(
+        &mut self,
+        response: &Binding,
+        from: SocketAddr,
+        now: Instant,
+    ) -> Option<bool> {
+        let changed = self.gatherer.handle_response(response, from, now)?;
+        Some(changed && !self.were_awaited)
+    }
+
+    /// Those who waited for addresses have been served.
+    pub(crate) fn settled(&mut self, now: Instant) {
+        self.were_awaited = self.gatherer.is_patient(now);
+    }
+
+    /// Asks the servers that are due.
+    pub(crate) fn poll(&mut self, now: Instant, send: impl FnMut(Transmit)) {
+        self.gatherer.poll(now, send);
+    }
+
+    pub(crate) fn deadline(&self, now: Instant) -> Option<Instant> {
+        self.gatherer.deadline(now)
+    }
+}

@@ -1,0 +1,746 @@
+//! One connection with all that belongs to it: the peer connection, and once it is authenticated its hellos and its
+//! media lane. What connections share is handed in ([`Context`], [`Out`]).
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use lcroute_overlay::{
+    ConnectionEvent, ConnectionInfo, Description, EndReason, Lane, Path, Random, Role, SendError,
+    Traffic,
+};
+use librecast::drops::Drops;
+use librecast::id::LinkId;
+use librecast::time::{Duration, Instant};
+use tracing::debug;
+
+use crate::addresses::Addresses;
+use crate::config::WebRtcConfig;
+use crate::datagram::{Ecn, Transmit, Unreachable};
+use crate::drops::DropReason;
+use crate::liveness::{Liveness, Verdict, next_hello_at};
+use crate::media::{Dropped, Media, is_rtcp};
+use crate::peer_connection::{Error, Factory, Notice, PeerConnection};
+use crate::stun::{Binding, hello, request_id};
+
+/// After so long without a message the timers of a peer connection are looked at once in so many hellos.
+const CALM: Duration = Duration::from_secs(5);
+const CALM_HELLOS: u32 = 6;
+/// How long a restart waits for STUN.
+const RESTART_PATIENCE: Duration = Duration::from_millis(250);
+
+/// What all connections share and none changes.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) config: WebRtcConfig,
+    pub(crate) factory: Factory,
+}
+
+/// Where connections put what they have to say.
+#[derive(Debug, Default)]
+pub(crate) struct Out {
+    pub(crate) transmits: VecDeque<Transmit>,
+    pub(crate) events: VecDeque<ConnectionEvent>,
+    pub(crate) drops: Drops<DropReason>,
+    /// Reused: what a peer connection has to say.
+    notices: Vec<Notice>,
+}
+
+/// A description that is to be made as soon as addresses are known.
+#[derive(Debug)]
+pub(crate) enum Pending {
+    Offer,
+    Answer(Description),
+    /// Since when.
+    RestartOffer(Instant),
+    RestartAnswer(Description),
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) id: LinkId,
+    /// None before the first description is made.
+    pub(crate) pc: Option<PeerConnection>,
+    pub(crate) pending: Option<Pending>,
+    /// ICE restarts, or waits for the peer to restart: there is no path.
+    restarts: bool,
+    pub(crate) up: Option<Up>,
+    pub(crate) traffic: Traffic,
+    /// A panic while the connection was begun, and whether it is the peer's doing.
+    begin_panic: Option<(String, bool)>,
+    /// When the peer connection wants its timeout, as of when it was last drained.
+    due: Option<Instant>,
+    /// The entry in the timer heap that counts.
+    pub(crate) scheduled: Option<Instant>,
+    pub(crate) dirty: bool,
+    closed: bool,
+}
+
+/// What an authenticated connection has besides.
+#[derive(Debug)]
+pub(crate) struct Up {
+    pub(crate) liveness: Liveness,
+    pub(crate) media: Option<Box<Media>>,
+}
+
+/// What a control channel carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Priority {
+    /// Hard state of both ends: nothing of it gets lost.
+    Control,
+    /// Messages of others: they wait behind it, and too many of them are dropped.
+    Routed,
+}
+
+impl Out {
+    pub(crate) fn count(&mut self, reason: DropReason) {
+        self.drops.count(reason);
+    }
+
+    fn count_dropped(&mut self, dropped: Dropped) {
+        self.drops.add(DropReason::QueueDelay, dropped.late);
+        self.drops.add(DropReason::QueueCodel, dropped.standing);
+        self.drops.add(DropReason::QueueFull, dropped.overflow);
+    }
+}
+
+impl Connection {
+    pub(crate) fn new(id: LinkId, pending: Pending) -> Self {
+        Self {
+            id,
+            pc: None,
+            pending: Some(pending),
+            restarts: false,
+            up: None,
+            traffic: Traffic::default(),
+            begin_panic: None,
+            due: None,
+            scheduled: None,
+            dirty: false,
+            closed: false,
+        }
+    }
+
+    /// Both ends of the path that ICE has chosen.
+    pub(crate) fn path(&self) -> Option<Path> {
+        let (local, remote) = self.pc.as_ref()?.path()?;
+        Some(Path { local, remote })
+    }
+
+    pub(crate) fn ufrag(&self) -> Option<&str> {
+        let pc = self.pc.as_ref()?;
+        Some(&pc.credentials().local_ufrag)
+    }
+
+    /// Not authenticated, or without a path: each datagram is the condition of the next.
+    pub(crate) fn is_young(&self) -> bool {
+        self.up.is_none() || self.restarts
+    }
+
+    /// Nothing of it is heeded any more but [`Self::close`].
+    fn end(&mut self, reason: EndReason, out: &mut Out) {
+        if !std::mem::replace(&mut self.closed, true) {
+            let link = self.id;
+            out.events
+                .push_back(ConnectionEvent::Closed { link, reason });
+        }
+    }
+}
+
+/// Descriptions.
+impl Connection {
+    /// Makes the description that is pending, if addresses are known; whether it did.
+    pub(crate) fn describe(
+        &mut self,
+        addresses: &Addresses,
+        context: &Context,
+        out: &mut Out,
+        now: Instant,
+    ) -> bool {
+        let patient = match &self.pending {
+            None => return false,
+            Some(Pending::RestartOffer(since)) => {
+                addresses.are_awaited(now) && now < *since + RESTART_PATIENCE
+            }
+            Some(Pending::RestartAnswer(_)) => false,
+            Some(Pending::Offer | Pending::Answer(_)) => addresses.are_awaited(now),
+        };
+        if patient || addresses.hosts().is_empty() {
+            return false;
+        }
+        let (hosts, reflexive) = (addresses.hosts(), addresses.reflexive());
+        let (factory, pc) = (&context.factory, self.pc.as_mut());
+        let made = match (self.pending.take(), pc) {
+            (Some(Pending::Offer), _) => factory.offer(hosts, &reflexive, now).map(|(pc, d)| {
+                self.pc = Some(pc);
+                d
+            }),
+            (Some(Pending::Answer(offer)), _) => {
+                let made = factory.answer(&offer, hosts, &reflexive, now);
+                made.map(|(pc, d)| {
+                    self.pc = Some(pc);
+                    d
+                })
+            }
+            (Some(Pending::RestartOffer(_)), Some(pc)) => {
+                factory.restart_offer(pc, hosts, &reflexive, now)
+            }
+            (Some(Pending::RestartAnswer(offer)), Some(pc)) => {
+                factory.restart_answer(pc, &offer, hosts, &reflexive, now)
+            }
+            _ => return false,
+        };
+        match made {
+            Ok(description) => {
+                let link = self.id;
+                let described = ConnectionEvent::Described { link, description };
+                out.events.push_back(described);
+            }
+            Err(error) => {
+                debug!(%error, "cannot begin a connection");
+                if let Error::Panicked { panic, proven } = error {
+                    self.begin_panic = Some((panic.to_string(), proven));
+                }
+                self.end(EndReason::CannotBegin, out);
+            }
+        }
+        true
+    }
+
+    pub(crate) fn accept(&mut self, answer: &Description, out: &mut Out, now: Instant) {
+        let Some(pc) = self.pc.as_mut().filter(|pc| pc.awaits_answer()) else {
+            return;
+        };
+        if let Err(error) = pc.accept(answer, now) {
+            debug!(%error, "answer not accepted");
+            self.end(EndReason::AnswerNotAccepted, out);
+        }
+    }
+
+    /// The path is lost; the peer will restart ICE.
+    pub(crate) fn await_restart(&mut self) {
+        self.restarts = true;
+    }
+
+    /// ICE is to restart.
+    pub(crate) fn restart(&mut self, offer: Option<&Description>, now: Instant) {
+        self.restarts = true;
+        self.pending = Some(match offer {
+            Some(offer) => Pending::RestartAnswer(offer.clone()),
+            None => Pending::RestartOffer(now),
+        });
+    }
+}
+
+impl Connection {
+    /// When a description does not wait for addresses any longer, if they are known at all.
+    pub(crate) fn describes_at(&self) -> Option<Instant> {
+        match &self.pending {
+            Some(Pending::RestartOffer(since)) => Some(*since + RESTART_PATIENCE),
+            _ => None,
+        }
+    }
+}
+
+/// Authenticated.
+impl Connection {
+    /// Hellos and the media lane begin, if both sides offer it.
+    pub(crate) fn authenticate(&mut self, context: &Context, random: &mut Random, now: Instant) {
+        let Some(pc) = self.pc.as_mut() else { return };
+        let answers = answers_hellos(pc, &context.factory);
+        let seed = Random::new(random.array());
+        let liveness = Liveness::new(context.config.epoch, answers, seed, now);
+        let media = new_media(pc, context, random, now);
+        self.up = Some(Up { liveness, media });
+    }
+
+    pub(crate) fn receiving_ssrc(&self) -> Option<u32> {
+        let media = self.up.as_ref()?.media.as_ref()?;
+        Some(media.receiving_ssrc())
+    }
+
+    fn lane(&mut self) -> Option<&mut Media> {
+        self.up.as_mut()?.media.as_deref_mut()
+    }
+
+    pub(crate) fn info(&self) -> ConnectionInfo {
+        let up = self.up.as_ref();
+        let media = up.and_then(|up| up.media.as_deref());
+        let loss = || up.map(|up| up.liveness.loss());
+        ConnectionInfo {
+            // not the media lane's, which grows with its queues: routes must not follow load
+            rtt: up.and_then(|up| up.liveness.rtt()),
+            loss: media.and_then(Media::loss).or_else(loss),
+            lane: match media {
+                Some(_) => Lane::Media,
+                None => Lane::Data,
+            },
+            path_mtu: media.map(Media::path_mtu),
+            congested: media.map_or(0, Media::congested),
+            repair: media.map(Media::repaired).unwrap_or_default(),
+            traffic: self.traffic,
+        }
+    }
+}
+
+/// Messages out. An error is the stack's; what the lane drops is counted.
+impl Connection {
+    /// Sends a control message: in the media lane where it carries them, else on the channel. Before the link is up it is
+    /// our Auth.
+    pub(crate) fn send_control(
+        &mut self,
+        message: &[u8],
+        priority: Priority,
+        now: Instant,
+    ) -> Result<By, SendError> {
+        if let Some(lane) = self.lane() {
+            let sent = match priority {
+                Priority::Control => lane.send_control(message, now),
+                Priority::Routed => lane.send_routed(message),
+            };
+            if let Some(result) = sent {
+                return result.map(|()| By::Lane);
+            }
+        }
+        let pc = self.pc.as_mut().ok_or(SendError::NoSuchLink)?;
+        match priority {
+            Priority::Control => pc.send_control(message, now)?,
+            Priority::Routed => pc.send_routed(message, now)?,
+        }
+        Ok(By::Channel)
+    }
+
+    /// Sends a message in the media lane if there is one that takes it, else on the data channel.
+    pub(crate) fn send_data(
+        &mut self,
+        parts: [&[u8]; 2],
+        out: &mut Out,
+        now: Instant,
+    ) -> Result<By, SendError> {
+        let Some(up) = self.up.as_mut() else {
+            return Err(SendError::NoSuchLink);
+        };
+        let pc = self.pc.as_mut().ok_or(SendError::NoSuchLink)?;
+        let size = parts[0].len() + parts[1].len();
+        let lane = up.media.as_deref_mut();
+        if let Some(lane) = lane.filter(|lane| size > 0 && size <= lane.longest()) {
+            let mut dropped = Dropped::default();
+            lane.send(parts, pc.path().is_some(), &mut dropped, now);
+            out.count_dropped(dropped);
+            return Ok(By::Lane);
+        }
+        pc.send_data(parts, now)?;
+        Ok(By::Channel)
+    }
+
+    /// The turn is over: packets of the lane that are not full go out as they are. What the lane cannot bring through goes
+    /// on the channel; whether anything did.
+    pub(crate) fn finish_lane(&mut self, out: &mut Out, now: Instant) -> bool {
+        let (Some(up), Some(pc)) = (self.up.as_mut(), self.pc.as_mut()) else {
+            return false;
+        };
+        let Some(media) = up.media.as_deref_mut() else {
+            return false;
+        };
+        media.listed = false;
+        let Some((from, to)) = pc.path() else {
+            return false;
+        };
+        let ecn = if media.marks() {
+            Ecn::Capable
+        } else {
+            Ecn::None
+        };
+        media.hellos_show(up.liveness.rtt(), up.liveness.loss());
+        for contents in media.finish(now) {
+            self.traffic.sent(contents.len());
+            let mut transmit = Transmit::plain(to, Some(from), contents);
+            // reports answer to no controller
+            if !is_rtcp(&transmit.contents) {
+                transmit.ecn = ecn;
+            }
+            out.transmits.push_back(transmit);
+        }
+        let channel: Vec<_> = media.take_channel().collect();
+        for contents in media.take_probes() {
+            self.traffic.sent(contents.len());
+            let mut probe = Transmit::plain(to, Some(from), contents);
+            (probe.ecn, probe.dont_fragment) = (ecn, true);
+            out.transmits.push_back(probe);
+        }
+        // the channel loses nothing, but may be full
+        let sent = channel.iter().map(|message| pc.send_control(message, now));
+        let unsent = sent.filter(Result::is_err).count();
+        if !channel.is_empty() {
+            debug!(unsent, "the media lane is stalled");
+        }
+        !channel.is_empty()
+    }
+}
+
+/// What a message went out by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum By {
+    Lane,
+    Channel,
+}
+
+/// Datagrams in.
+impl Connection {
+    /// A datagram of ICE or DTLS.
+    pub(crate) fn feed(
+        &mut self,
+        (from, to_local): (SocketAddr, SocketAddr),
+        datagram: &[u8],
+        now: Instant,
+    ) {
+        self.traffic.received(datagram.len());
+        if let Some(pc) = self.pc.as_mut() {
+            pc.handle_datagram(from, to_local, datagram, now);
+        }
+    }
+
+    /// A datagram of the range of RTP and RTCP.
+    pub(crate) fn handle_media(&mut self, datagram: &[u8], ecn: Ecn, out: &mut Out, now: Instant) {
+        let has_path = self.path().is_some();
+        let Some(up) = self.up.as_mut() else {
+            return out.count(DropReason::UnauthenticatedData);
+        };
+        let Some(media) = up.media.as_deref_mut() else {
+            return out.count(DropReason::UnauthenticatedData);
+        };
+        let (link, events, mut dropped) = (self.id, &mut out.events, Dropped::default());
+        let mut deliver = |message: Bytes| deliver(link, message, events);
+        let result = media.handle(datagram, ecn, has_path, &mut deliver, &mut dropped, now);
+        match result {
+            Ok(()) => {
+                up.liveness.heard(now);
+                self.traffic.received(datagram.len());
+            }
+            Err(reason) => out.count(reason),
+        }
+        out.count_dropped(dropped);
+        self.deliver_control(out);
+    }
+
+    /// Answers a consent check on the path of an authenticated connection; everything else is ICE's.
+    pub(crate) fn answer_hello(
+        &mut self,
+        from: SocketAddr,
+        request: &mut Binding,
+        context: &Context,
+        out: &mut Out,
+        now: Instant,
+    ) -> bool {
+        let crypto = context.factory.provider().crypto();
+        let (Some(pc), Some(up)) = (self.pc.as_ref(), self.up.as_mut()) else {
+            return false;
+        };
+        let Some((local, remote)) = pc.path() else {
+            return false;
+        };
+        let password = &pc.credentials().local_pwd;
+        if remote != from || self.restarts || request.nominates() {
+            return false;
+        }
+        if !request.is_authentic(password, crypto) {
+            return false;
+        }
+        up.liveness.heard(now);
+        if request.asks_for_hellos() {
+            up.liveness.asked(now);
+        }
+        if let Some(answer) = request.success(from, Some((password, crypto))) {
+            self.traffic.received(answer.len());
+            self.traffic.sent(answer.len());
+            let answer = Transmit::plain(from, Some(local), answer.into());
+            out.transmits.push_back(answer);
+        }
+        true
+    }
+
+    /// Takes the answer to a hello; whether it was one.
+    pub(crate) fn handle_hello_answer(
+        &mut self,
+        answer: &mut Binding,
+        context: &Context,
+        out: &mut Out,
+        now: Instant,
+    ) -> bool {
+        let crypto = context.factory.provider().crypto();
+        let (Some(pc), Some(up)) = (self.pc.as_ref(), self.up.as_mut()) else {
+            return false;
+        };
+        let password = &pc.credentials().remote_pwd;
+        if !answer.is_success() || !answer.is_authentic(password, crypto) {
+            return false;
+        }
+        let before = up.liveness.rtt();
+        let ours = up.liveness.answered(answer.id(), now);
+        if let Some(rtt) = up.liveness.rtt()
+            && before.is_none_or(|before| rtt < before)
+        {
+            let link = self.id;
+            out.events
+                .push_back(ConnectionEvent::RoundTrip { link, rtt });
+        }
+        ours
+    }
+
+    /// The network says that a datagram of ours did not arrive. Anybody who knows the addresses of a link can
+    /// forge that: the peer is suspected, and has gone if it does not answer. A peer has less time to answer
+    /// whose own host refuses datagrams, if the error quotes what only those on the path have seen.
+    pub(crate) fn handle_unreachable(&mut self, error: &Unreachable<'_>, now: Instant) {
+        let Some(up) = self.up.as_mut() else { return };
+        let id = request_id(error.quoted);
+        let hello = id.is_some_and(|id| up.liveness.is_outstanding(id));
+        let media = up.media.as_ref();
+        if error.is_refusal && (hello || media.is_some_and(|m| m.has_sent(error.quoted))) {
+            up.liveness.refused(now);
+        } else {
+            up.liveness.hint(now);
+        }
+    }
+
+    /// This host refused to send datagrams of up to `size` bytes: they are lost, perhaps for their size.
+    pub(crate) fn handle_unsent(&mut self, size: usize, datagrams: u64, now: Instant) {
+        if let Some(lane) = self.lane() {
+            lane.unsent(size, datagrams, now);
+        }
+    }
+
+    /// Whether [`Self::lane_deadline`] may have come nearer because of what is queued.
+    pub(crate) fn lane_waits(&self) -> bool {
+        let media = self.up.as_ref().and_then(|up| up.media.as_ref());
+        media.is_some_and(|media| media.is_waiting())
+    }
+
+    pub(crate) fn suspect(&mut self, now: Instant) {
+        if let Some(up) = self.up.as_mut() {
+            up.liveness.suspect(now);
+        }
+    }
+}
+
+/// What comes out of the peer connection.
+impl Connection {
+    /// Takes what the peer connection has to say and to send; the path that it has found, if it has.
+    pub(crate) fn drain(&mut self, out: &mut Out, now: Instant) -> Option<Path> {
+        let pc = self.pc.as_mut()?;
+        let mut notices = std::mem::take(&mut out.notices);
+        let before = out.transmits.len();
+        pc.drain(&mut notices, &mut out.transmits, now);
+        // not earlier: what made it up, our Auth, may have gone out just now
+        if self.up.is_some() {
+            pc.link_is_made();
+        }
+        for transmit in out.transmits.range(before..) {
+            self.traffic.sent(transmit.contents.len());
+        }
+        let mut path = None;
+        for notice in notices.drain(..) {
+            if let Notice::Path { local, remote } = notice {
+                path = Some(Path { local, remote });
+            }
+            if !self.closed {
+                self.handle_notice(notice, out, now);
+            }
+        }
+        out.notices = notices;
+        path
+    }
+
+    fn handle_notice(&mut self, notice: Notice, out: &mut Out, now: Instant) {
+        let link = self.id;
+        match notice {
+            Notice::Path { local, remote } => {
+                debug!(%link, %local, %remote, "path");
+                self.restarts = false;
+                if let Some(up) = self.up.as_mut() {
+                    up.liveness.heard(now);
+                }
+                out.events.push_back(ConnectionEvent::Path { link });
+                let mut dropped = Dropped::default();
+                if let Some(lane) = self.lane() {
+                    lane.path_changed(&mut dropped, now);
+                }
+                out.count_dropped(dropped);
+            }
+            Notice::Open => out.events.push_back(ConnectionEvent::Open { link }),
+            Notice::Control(message) => self.handle_control(message, out, now),
+            Notice::Data(message) => match self.up.as_mut() {
+                Some(up) => {
+                    up.liveness.heard(now);
+                    deliver(link, message, &mut out.events);
+                }
+                None => out.count(DropReason::UnauthenticatedData),
+            },
+            Notice::OtherControl(version) => {
+                out.events
+                    .push_back(ConnectionEvent::OtherControl { link, version });
+            }
+            Notice::LeftOut(count) => {
+                debug!(%link, count, "SCTP left out");
+                out.drops.add(DropReason::SctpLeftOut, count.into());
+            }
+            Notice::Closed(reason) => self.end(reason, out),
+        }
+    }
+
+    /// A message of the control channel.
+    fn handle_control(&mut self, message: Bytes, out: &mut Out, now: Instant) {
+        if let Some(up) = self.up.as_mut() {
+            up.liveness.heard(now);
+            if let Some(lane) = up.media.as_deref_mut()
+                && lane.handle_channel(&message, now)
+            {
+                return self.deliver_control(out);
+            }
+        }
+        let link = self.id;
+        out.events
+            .push_back(ConnectionEvent::Control { link, message });
+    }
+
+    /// Hands on the control messages that have come in the lane.
+    fn deliver_control(&mut self, out: &mut Out) {
+        let link = self.id;
+        let Some(lane) = self.lane() else { return };
+        while let Some(message) = lane.take_control() {
+            out.events
+                .push_back(ConnectionEvent::Control { link, message });
+        }
+        if lane.is_broken() {
+            self.end(EndReason::BadControl, out);
+        }
+    }
+}
+
+/// Time.
+impl Connection {
+    /// Looks after the timers of the peer connection.
+    pub(crate) fn reckon_due(&mut self, epoch: Instant, now: Instant) {
+        let (is_up, restarts) = (self.up.is_some(), self.restarts);
+        let Some(pc) = self.pc.as_mut() else { return };
+        let due = pc.deadline();
+        let calm = is_up && !restarts && now.saturating_duration_since(pc.used()) > CALM;
+        // ICE wants to be asked five times a second for nothing
+        let patient = due.map(|due| due.max(next_hello_at(epoch, now, CALM_HELLOS)));
+        self.due = if calm { patient } else { due };
+    }
+
+    pub(crate) fn has_panicked(&self) -> bool {
+        let pc = self.pc.as_ref();
+        pc.is_some_and(|pc| pc.panic().is_some()) && !self.closed
+    }
+
+    pub(crate) fn lane_deadline(&self) -> Option<Instant> {
+        self.up.as_ref()?.media.as_ref()?.deadline()
+    }
+
+    /// When something must be done for it.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        if self.closed {
+            return None;
+        }
+        let up = self.up.as_ref().filter(|_| !self.restarts);
+        let hello = up.map(|up| up.liveness.deadline());
+        let all = [hello, self.lane_deadline(), self.due];
+        all.into_iter().flatten().min()
+    }
+
+    /// Does what is due; false if the peer connection, whose timers cost far more, was not touched.
+    pub(crate) fn handle_timeout(
+        &mut self,
+        context: &Context,
+        out: &mut Out,
+        now: Instant,
+    ) -> bool {
+        let quiet = !self.is_young() && !self.dirty && self.due.is_none_or(|due| now < due);
+        if !quiet && let Some(pc) = self.pc.as_mut() {
+            pc.handle_timeout(now);
+        }
+        let (mut dropped, has_path) = (Dropped::default(), self.path().is_some());
+        if let Some(lane) = self.lane() {
+            lane.poll(has_path, &mut dropped, now);
+        }
+        out.count_dropped(dropped);
+        self.say_hello(context, out, now);
+        !quiet
+    }
+
+    /// Says hello, or finds the peer dead.
+    fn say_hello(&mut self, context: &Context, out: &mut Out, now: Instant) {
+        let crypto = context.factory.provider().crypto();
+        let (Some(pc), Some(up), false) = (self.pc.as_ref(), self.up.as_mut(), self.restarts)
+        else {
+            return;
+        };
+        match up.liveness.poll(now) {
+            Verdict::Wait => {}
+            Verdict::Down(reason) => self.end(reason, out),
+            Verdict::Hello { id, asks } => {
+                let Some((local, remote)) = pc.path() else {
+                    return;
+                };
+                if let Some(request) = hello(id, asks, pc.credentials(), crypto) {
+                    self.traffic.sent(request.len());
+                    let request = Transmit::plain(remote, Some(local), request.into());
+                    out.transmits.push_back(request);
+                }
+            }
+        }
+    }
+
+    /// Says goodbye; the panic that ended it, and whether it is the peer's doing.
+    pub(crate) fn close(&mut self, out: &mut Out, now: Instant) -> Option<(String, bool)> {
+        let Some(pc) = self.pc.as_mut() else {
+            return self.begin_panic.take();
+        };
+        let mut goodbye = VecDeque::new();
+        pc.close(&mut goodbye, now);
+        // twice: nobody asks for it again if it gets lost
+        for transmit in goodbye.iter().chain(&goodbye) {
+            self.traffic.sent(transmit.contents.len());
+            out.transmits.push_back(transmit.clone());
+        }
+        let panic = pc.panic();
+        panic.map(|(panic, proven)| (panic.to_string(), proven))
+    }
+}
+
+/// A message that was sent as data; high nibble 0 is the overlay's own, and empty.
+fn deliver(link: LinkId, message: Bytes, events: &mut VecDeque<ConnectionEvent>) {
+    if message.first().is_some_and(|first| first >> 4 != 0) {
+        events.push_back(ConnectionEvent::Data { link, message });
+    }
+}
+
+/// The lane of a connection that has just been authenticated, if both sides offer it.
+fn new_media(
+    pc: &PeerConnection,
+    context: &Context,
+    random: &mut Random,
+    now: Instant,
+) -> Option<Box<Media>> {
+    let keys = pc.media_keys()?;
+    let crypto = context.factory.provider().crypto();
+    let config = &context.config;
+    let times = (config.limits.media_queue, config.limits.media_repair);
+    let seed = u64::from_be_bytes(random.array());
+    let mut media = Media::new(&keys, crypto, config.mtu, times, seed, now)?;
+    if pc.lane_carries_control() {
+        media.carry_control(config.limits.control_queue, now);
+    }
+    Some(Box::new(media))
+}
+
+/// Which end of a connection answers hellos rather than to say them: by a bit that both ends know, so that it is this one
+/// for half of a node's peers.
+fn answers_hellos(pc: &mut PeerConnection, factory: &Factory) -> bool {
+    let own = factory.fingerprint();
+    let remote = pc.remote_fingerprint(factory).unwrap_or_default();
+    let bit = (own[31] ^ remote[31]) & 1 == 1;
+    (pc.role() == Role::Answerer) ^ bit
+}

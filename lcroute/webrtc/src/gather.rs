@@ -1,0 +1,212 @@
+//! Our own address as others see it: asks STUN servers from the shared socket, and keeps asking, so
+//! that a NAT keeps the mapping.
+
+use std::net::SocketAddr;
+
+use lcroute_overlay::Random;
+use librecast::time::{Duration, Instant};
+
+use crate::datagram::Transmit;
+use crate::stun::{Binding, TxId, address_request};
+
+/// How long offers wait for the first answers.
+const PATIENCE: Duration = Duration::from_secs(1);
+const FIRST_RETRY: Duration = Duration::from_millis(250);
+/// NATs forget a mapping after 30 s or more.
+const REFRESH: Duration = Duration::from_secs(15);
+/// A mapping that was not confirmed so often is dropped.
+const FORGET_AFTER: u32 = 5;
+/// Most pairs of local address and server.
+const MAX_QUERIES: usize = 32;
+
+#[derive(Debug)]
+struct Query {
+    base: SocketAddr,
+    server: SocketAddr,
+    id: TxId,
+    unanswered: u32,
+    next: Instant,
+    mapped: Option<SocketAddr>,
+}
+
+/// Server-reflexive addresses of the socket.
+#[derive(Debug)]
+pub(crate) struct Gatherer {
+    queries: Vec<Query>,
+    patience: Option<Instant>,
+    random: Random,
+}
+
+impl Gatherer {
+    pub(crate) fn new(random: Random) -> Self {
+        Self {
+            queries: Vec::new(),
+            patience: None,
+            random,
+        }
+    }
+
+    /// The local addresses or the servers changed: what stays is kept, the rest asked anew.
+    pub(crate) fn reset(&mut self, bases: &[SocketAddr], servers: &[SocketAddr], now: Instant) {
+        let mut old = std::mem::take(&mut self.queries);
+        for base in bases {
+            for server in servers.iter().filter(|s| s.is_ipv4() == base.is_ipv4()) {
+                if self.queries.len() == MAX_QUERIES {
+                    break;
+                }
+                let known = old
+                    .iter()
+                    .position(|q| q.base == *base && q.server == *server);
+                self.queries.push(known.map_or_else(
+                    || Query {
+                        base: *base,
+                        server: *server,
+                        id: self.random.array(),
+                        unanswered: 0,
+                        next: now,
+                        mapped: None,
+                    },
+                    |at| old.swap_remove(at),
+                ));
+            }
+        }
+        let asking = self.queries.iter().any(|q| q.mapped.is_none());
+        self.patience = asking.then(|| now + PATIENCE);
+    }
+
+    /// Whether it is worth waiting with an offer: somebody has not answered yet, but may soon.
+    pub(crate) fn is_patient(&self, now: Instant) -> bool {
+        self.patience.is_some_and(|until| now < until)
+            && self.queries.iter().any(|q| q.mapped.is_none())
+    }
+
+    /// Addresses that servers see and that are not our own.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        let mut seen: Vec<_> = self.queries.iter().filter_map(|q| q.mapped).collect();
+        seen.retain(|a| self.queries.iter().all(|q| q.base != *a));
+        seen.sort_unstable();
+        seen.dedup();
+        seen
+    }
+
+    /// A response; true if the addresses changed. `None` if it is none of ours.
+    pub(crate) fn handle_response(
+        &mut self,
+        response: &Binding,
+        from: SocketAddr,
+        now: Instant,
+    ) -> Option<bool> {
+        let id = response.id();
+        let query = self
+            .queries
+            .iter_mut()
+            .find(|q| q.id == id && q.server == from)?;
+        let mapped = response.is_success().then(|| response.mapped()).flatten()?;
+        let changed = query.mapped != Some(mapped);
+        query.mapped = Some(mapped);
+        query.unanswered = 0;
+        query.id = self.random.array();
+        query.next = now + REFRESH;
+        Some(changed)
+    }
+
+    /// Sends what is due.
+    pub(crate) fn poll(&mut self, now: Instant, mut send: impl FnMut(Transmit)) {
+        for query in self.queries.iter_mut().filter(|q| q.next <= now) {
+            if query.unanswered >= FORGET_AFTER {
+                query.mapped = None;
+            }
+            if let Some(request) = address_request(query.id) {
+                send(Transmit::plain(
+                    query.server,
+                    Some(query.base),
+                    request.into(),
+                ));
+            }
+            query.next = now + (FIRST_RETRY * 2_u32.pow(query.unanswered.min(6))).min(REFRESH);
+            query.unanswered = query.unanswered.saturating_add(1);
+        }
+    }
+
+    /// When to poll next, and when patience ends.
+    pub(crate) fn deadline(&self, now: Instant) -> Option<Instant> {
+        let next = self.queries.iter().map(|q| q.next).min();
+        let patience = self.patience.filter(|_| self.is_patient(now));
+        [next, patience].into_iter().flatten().min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stun::respond;
+
+    fn addr(s: &str) -> SocketAddr {
+        s.parse().unwrap()
+    }
+
+    fn ask(g: &mut Gatherer, now: Instant) -> Vec<Transmit> {
+        let mut sent = Vec::new();
+        g.poll(now, |t| sent.push(t));
+        sent
+    }
+
+    #[test]
+    fn a_mapping_is_learned_and_kept_fresh() {
+        let now = Instant::now();
+        let (base, server, public) = (
+            addr("10.0.0.2:7"),
+            addr("192.0.2.9:7117"),
+            addr("198.51.100.1:7"),
+        );
+        let mut g = Gatherer::new(Random::new([1; 32]));
+        g.reset(&[base, addr("[fd00::1]:7")], &[server], now);
+        assert!(g.is_patient(now));
+        let sent = ask(&mut g, now);
+        assert_eq!(sent.len(), 1, "no server of the other family");
+        assert_eq!((sent[0].to, sent[0].from), (server, Some(base)));
+        let response = Binding::parse(&respond(&sent[0].contents, public).unwrap()).unwrap();
+        assert_eq!(
+            g.handle_response(&response, addr("192.0.2.66:7117"), now),
+            None,
+            "not from the server"
+        );
+        assert_eq!(g.handle_response(&response, server, now), Some(true));
+        assert_eq!(
+            g.handle_response(&response, server, now),
+            None,
+            "each answer counts once"
+        );
+        assert_eq!(g.addresses(), [public]);
+        assert!(!g.is_patient(now));
+        assert!(ask(&mut g, now).is_empty());
+        assert_eq!(ask(&mut g, now + REFRESH).len(), 1);
+    }
+
+    #[test]
+    fn who_never_answers_does_not_hold_up_offers() {
+        let now = Instant::now();
+        let mut g = Gatherer::new(Random::new([1; 32]));
+        g.reset(&[addr("10.0.0.2:7")], &[addr("192.0.2.9:7117")], now);
+        let mut at = now;
+        let mut asked = 0;
+        while at < now + Duration::from_secs(60) {
+            asked += ask(&mut g, at).len();
+            at = g.deadline(at).unwrap().max(at + Duration::from_millis(1));
+        }
+        assert!(!g.is_patient(now + PATIENCE));
+        assert!((5..12).contains(&asked), "{asked}");
+    }
+
+    #[test]
+    fn without_nat_there_is_nothing_to_tell() {
+        let now = Instant::now();
+        let base = addr("10.0.0.2:7");
+        let mut g = Gatherer::new(Random::new([1; 32]));
+        g.reset(&[base], &[addr("192.0.2.9:7117")], now);
+        let sent = ask(&mut g, now);
+        let response = Binding::parse(&respond(&sent[0].contents, base).unwrap()).unwrap();
+        g.handle_response(&response, addr("192.0.2.9:7117"), now);
+        assert!(g.addresses().is_empty());
+    }
+}

@@ -1,0 +1,29 @@
+//! Connections between nodes by WebRTC, over the datagrams of one UDP socket.
+//!
+//! [`WebRtc`] is a state machine without sockets and clocks: datagrams go in and come out. It implements
+//! [`lcroute_overlay::Connections`]. The crate `rtc` does ICE, DTLS and SCTP; media lanes, hellos and addresses are ours.
+
+mod addresses;
+mod config;
+mod connection;
+mod datagram;
+mod drops;
+mod fence;
+mod flight;
+mod gather;
+mod liveness;
+mod media;
+mod peer_connection;
+pub mod sctp;
+mod stun;
+mod webrtc;
+
+pub use config::{Limits, WebRtcConfig};
+pub use datagram::{Ecn, Transmit, Unreachable};
+pub use drops::DropReason;
+pub use liveness::common_epoch;
+pub use stun::{address_request, mapped_address, respond};
+pub use webrtc::{WebRtc, WebRtcError};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,864 @@
+//! Is the other end of a link still there?
+//!
+//! ```text
+//! alive --silence: 350 ms, or less where much came--> suspected --400 ms more--> down
+//!       --the host there refuses a datagram---------> refused ---100 ms more--> down
+//!       <----------------any sign of life-------------/
+//! ```
+//!
+//! A hello is an ICE consent check: authenticated, answered by the far side's ICE itself, and outside
+//! SCTP, which stalls for seconds at a few percent of loss. Signs of life are authentic hellos, their
+//! answers, media packets, and messages that came out of DTLS. One end sends three hellos a second, the other answers and
+//! sends one in five seconds, or three a second as well where some get lost; who suspects the other sends forty, and
+//! asks in them for twenty.
+//! So all of these must get lost in a row, and the answers to the forty, before a link counts as dead by mistake: at
+//! 20 % of loss each way not once in hundreds of hours.
+
+use std::collections::VecDeque;
+
+use lcroute_overlay::{EndReason, Random};
+use librecast::time::{Duration, Instant};
+
+use crate::stun::TxId;
+
+const HELLO_EVERY: Duration = Duration::from_millis(333);
+/// So many times as long apart are those of the end that answers: what it hears says as much, and consent is renewed
+/// every five seconds (RFC 7675). Not so on a new link, while more than this gets lost, or for a while after somebody
+/// was suspected.
+const SELDOM: u32 = 15;
+const CLEAN: f64 = 0.02;
+const WARY: Duration = Duration::from_secs(10);
+/// How much of the round trip the last one is.
+const RTT_WEIGHT: u32 = 8;
+/// The path takes as long as the quickest of so many: others waited for a processor, as hosts all say hello at one moment.
+const RTT_SAMPLES: usize = 8;
+/// Hosts agree as well on the moments of what is done once in a number of hellos that divides this one.
+const COMMON: u32 = 720;
+/// A new link is measured so many times at once, beside the hello epoch, or for so long: routes depend on it.
+const NEW_SAMPLES: usize = 3;
+const NEW: Duration = Duration::from_millis(300);
+const HELLO_EVERY_NEW: Duration = Duration::from_millis(25);
+const HELLO_EVERY_ASKED: Duration = Duration::from_millis(50);
+const HELLO_EVERY_SUSPECTING: Duration = Duration::from_millis(25);
+/// Silence after which a peer is suspected: a little more than hellos are apart. Where packets came
+/// closer to each other, three times the longest gap of the last second or two, but at least the second.
+const SILENCE: Duration = Duration::from_millis(350);
+const LEAST_SILENCE: Duration = Duration::from_millis(100);
+const GAPS: u32 = 3;
+const GAP_MEMORY: Duration = Duration::from_secs(1);
+/// Of a path that takes no longer there and back than this; of others so much more as they take longer.
+const SUSPICION: Duration = Duration::from_millis(400);
+const EXPECTED_TRIP: Duration = Duration::from_millis(150);
+/// The host there says itself that nobody takes our datagrams: so long after the round trip of a hello. Only
+/// where so few hellos get lost that none of a handful being answered says something.
+const REFUSAL: Duration = Duration::from_millis(100);
+const REFUSAL_HELLOS: u32 = 4;
+const REFUSAL_LOSS: f64 = 0.05;
+/// A process that slept must not blame the peer: so many hellos go unanswered before a link is down, and
+/// what it sleeps longer than this while it suspects somebody does not count.
+const LEAST_HELLOS: u32 = 8;
+const ASLEEP: Duration = Duration::from_millis(100);
+/// For so long after the peer has asked for it we send hellos fast: it goes on asking.
+const ASKED: Duration = Duration::from_millis(300);
+/// A hello that is not answered by then counts as lost.
+const LOST_AFTER: Duration = Duration::from_secs(1);
+const MAX_OUTSTANDING: usize = 64;
+/// What others say is believed no more often: anybody can forge it.
+const HINT_EVERY: Duration = Duration::from_secs(1);
+
+/// A hello epoch that is the same on all hosts whose clocks agree; `since_1970` is what the wall clock says `now`. Their
+/// hellos meet, and a node wakes once for those of all its idle links. Where clocks differ it is as good as any.
+#[must_use]
+pub fn common_epoch(now: Instant, since_1970: Duration) -> Instant {
+    now.checked_sub(past(since_1970, HELLO_EVERY * COMMON))
+        .unwrap_or(now)
+}
+
+/// The first moment after `now` at which hellos go out anyway, of those that are `hellos` of them apart.
+pub(crate) fn next_hello_at(epoch: Instant, now: Instant, hellos: u32) -> Instant {
+    let apart = HELLO_EVERY * hellos;
+    now + apart - past(now.saturating_duration_since(epoch), apart)
+}
+
+fn past(since: Duration, period: Duration) -> Duration {
+    let past = since.as_nanos() % period.as_nanos();
+    // a period is a few minutes at most, so this fits
+    Duration::from_nanos(past as u64)
+}
+
+/// What to do now.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Nothing.
+    Wait,
+    /// Send a hello with this transaction, which asks for hellos or does not.
+    Hello { id: TxId, asks: bool },
+    /// The link is dead, and why.
+    Down(EndReason),
+}
+
+/// Liveness of one link.
+#[derive(Debug)]
+pub(crate) struct Liveness {
+    /// Hellos of all links go out at this time and whole multiples of [`HELLO_EVERY`] later: a node with
+    /// many links wakes no more often than one with few. ([`common_epoch`]: not even for those of its peers.)
+    epoch: Instant,
+    /// The peer sends the hellos, which say as much of it as answers to ours.
+    answers: bool,
+    wary_until: Instant,
+    heard: Instant,
+    /// The longest gaps between signs of life, in this second and the one before, and since when this one.
+    gaps: [Duration; 2],
+    gaps_since: Instant,
+    suspected: Option<Suspicion>,
+    /// The peer suspects us until then.
+    asked_until: Option<Instant>,
+    hinted: Option<Instant>,
+    next_hello: Instant,
+    last_hello: Option<Instant>,
+    polled: Instant,
+    outstanding: VecDeque<(TxId, Instant)>,
+    /// Smoothed.
+    rtt: Option<Duration>,
+    trips: VecDeque<Duration>,
+    new_until: Option<Instant>,
+    loss: f64,
+    random: Random,
+}
+
+/// The peer may have gone.
+#[derive(Debug)]
+struct Suspicion {
+    since: Instant,
+    /// Hellos sent since.
+    hellos: u32,
+    /// Its host has refused a datagram of ours.
+    refused: bool,
+}
+
+impl Liveness {
+    /// `answers` is false at one end of each link.
+    pub(crate) fn new(epoch: Instant, answers: bool, random: Random, now: Instant) -> Self {
+        Self {
+            epoch,
+            answers,
+            wary_until: now + WARY,
+            heard: now,
+            gaps: [SILENCE; 2],
+            gaps_since: now,
+            suspected: None,
+            asked_until: None,
+            hinted: None,
+            next_hello: now,
+            last_hello: None,
+            polled: now,
+            outstanding: VecDeque::new(),
+            rtt: None,
+            trips: VecDeque::new(),
+            new_until: Some(now + NEW),
+            loss: 0.0,
+            random,
+        }
+    }
+
+    /// A sign of life.
+    pub(crate) fn heard(&mut self, now: Instant) {
+        let gap = now.saturating_duration_since(self.heard);
+        if now.saturating_duration_since(self.gaps_since) >= GAP_MEMORY {
+            self.gaps = [Duration::ZERO, self.gaps[0]];
+            self.gaps_since = now;
+        }
+        self.gaps[0] = self.gaps[0].max(gap);
+        self.heard = now;
+        if self.suspected.take().is_some() && self.asked_until.is_none() {
+            self.next_hello = self.next_common(now);
+        }
+    }
+
+    /// The time of the next hello, about [`HELLO_EVERY`] from now.
+    fn next_common(&self, now: Instant) -> Instant {
+        let next = next_hello_at(self.epoch, now, 1);
+        let soon = next - now < HELLO_EVERY / 8;
+        if soon { next + HELLO_EVERY } else { next }
+    }
+
+    /// Silence of so long makes the peer suspect.
+    fn patience(&self) -> Duration {
+        let longest = self.gaps[0].max(self.gaps[1]);
+        (longest * GAPS).clamp(LEAST_SILENCE, SILENCE)
+    }
+
+    /// There is reason to think that the peer has gone: find out now.
+    pub(crate) fn suspect(&mut self, now: Instant) {
+        if self.suspected.is_none() {
+            self.wary_until = now + WARY;
+            self.suspected = Some(Suspicion {
+                since: now,
+                hellos: 0,
+                refused: false,
+            });
+            self.hello_soon(HELLO_EVERY_SUSPECTING, now);
+        }
+    }
+
+    /// Somebody who may be lying says that the peer has gone.
+    pub(crate) fn hint(&mut self, now: Instant) {
+        if self.hinted.is_none_or(|at| now >= at + HINT_EVERY) {
+            self.hinted = Some(now);
+            self.suspect(now);
+        }
+    }
+
+    /// The peer's host has refused a datagram of ours, and shows which: nobody can say so who does not see
+    /// what we send. Answers that were under way may still come, so each counts.
+    pub(crate) fn refused(&mut self, now: Instant) {
+        self.suspect(now);
+        if let Some(suspicion) = &mut self.suspected {
+            suspicion.refused = true;
+        }
+    }
+
+    /// Whether this hello was sent lately, and not answered yet.
+    pub(crate) fn is_outstanding(&self, id: TxId) -> bool {
+        self.outstanding.iter().any(|(known, _)| *known == id)
+    }
+
+    /// How long a suspicion lasts, and how many hellos, before the link is down.
+    fn verdict(&self, suspicion: &Suspicion) -> (Duration, u32) {
+        let trip = self.rtt.unwrap_or(EXPECTED_TRIP);
+        if suspicion.refused && self.loss < REFUSAL_LOSS {
+            return (trip + REFUSAL, REFUSAL_HELLOS);
+        }
+        let longer = trip.saturating_sub(EXPECTED_TRIP);
+        (SUSPICION + longer, LEAST_HELLOS)
+    }
+
+    /// The peer has heard nothing of us for a while, and asks for hellos.
+    pub(crate) fn asked(&mut self, now: Instant) {
+        self.asked_until = Some(now + ASKED);
+        self.wary_until = now + WARY;
+        self.hello_soon(HELLO_EVERY_ASKED, now);
+    }
+
+    /// The next hello comes `pause` after the last.
+    fn hello_soon(&mut self, pause: Duration, now: Instant) {
+        let soon = self.last_hello.map_or(now, |at| at + pause);
+        self.next_hello = self.next_hello.min(soon.max(now));
+    }
+
+    /// A hello was answered; false if it is not one of ours.
+    pub(crate) fn answered(&mut self, id: TxId, now: Instant) -> bool {
+        let Some(at) = self.outstanding.iter().position(|(known, _)| *known == id) else {
+            return false;
+        };
+        if let Some((_, sent)) = self.outstanding.remove(at) {
+            let sample = now.saturating_duration_since(sent);
+            let smoothed = |rtt: Duration| (rtt * (RTT_WEIGHT - 1) + sample) / RTT_WEIGHT;
+            if self.trips.len() == RTT_SAMPLES {
+                self.trips.pop_front();
+            }
+            self.trips.push_back(sample);
+            self.new_until
+                .take_if(|until| self.trips.len() >= NEW_SAMPLES || now >= *until);
+            self.rtt = Some(self.rtt.map_or(sample, smoothed));
+        }
+        self.count(false);
+        self.heard(now);
+        true
+    }
+
+    /// The hellos of the peer are enough.
+    fn speaks_seldom(&self, now: Instant) -> bool {
+        self.answers && self.loss <= CLEAN && now >= self.wary_until
+    }
+
+    /// To be called at [`Self::deadline`], or whenever.
+    pub(crate) fn poll(&mut self, now: Instant) -> Verdict {
+        let slept = now.saturating_duration_since(self.deadline().max(self.polled));
+        self.polled = now;
+        self.forget_lost(now);
+        if self.asked_until.is_some_and(|until| until <= now) {
+            self.asked_until = None;
+        }
+        let silence = now.saturating_duration_since(self.heard);
+        if self.suspected.is_none() && silence >= self.patience() {
+            self.suspect(now);
+        }
+        if let Some(suspicion) = &mut self.suspected
+            && slept >= ASLEEP
+        {
+            suspicion.since = (suspicion.since + slept).min(now);
+        }
+        if let Some(suspicion) = &self.suspected {
+            let (lasts, hellos) = self.verdict(suspicion);
+            if now >= suspicion.since + lasts && suspicion.hellos >= hellos {
+                let refused = suspicion.refused;
+                return Verdict::Down(if refused {
+                    EndReason::Unreachable
+                } else {
+                    EndReason::Silent
+                });
+            }
+        }
+        if now < self.next_hello {
+            return Verdict::Wait;
+        }
+        let seldom = self.speaks_seldom(now);
+        self.next_hello = match &mut self.suspected {
+            Some(suspicion) => {
+                suspicion.hellos += 1;
+                now + HELLO_EVERY_SUSPECTING
+            }
+            None if self.new_until.is_some_and(|until| now < until) => now + HELLO_EVERY_NEW,
+            None if self.asked_until.is_some() => now + HELLO_EVERY_ASKED,
+            None if seldom => self.next_common(now) + HELLO_EVERY * (SELDOM - 1),
+            None => self.next_common(now),
+        };
+        self.last_hello = Some(now);
+        let id = self.random.array();
+        if self.outstanding.len() == MAX_OUTSTANDING {
+            self.outstanding.pop_front();
+        }
+        self.outstanding.push_back((id, now));
+        let asks = self.suspected.is_some();
+        Verdict::Hello { id, asks }
+    }
+
+    /// When to poll next.
+    pub(crate) fn deadline(&self) -> Instant {
+        let judge = match &self.suspected {
+            Some(suspicion) => {
+                let (lasts, hellos) = self.verdict(suspicion);
+                if suspicion.hellos >= hellos {
+                    suspicion.since + lasts
+                } else {
+                    self.next_hello
+                }
+            }
+            None => self.heard + self.patience(),
+        };
+        judge.min(self.next_hello)
+    }
+
+    /// Round trip of the path, once it has been measured a few times.
+    pub(crate) fn rtt(&self) -> Option<Duration> {
+        let known = self.new_until.is_none();
+        self.trips.iter().min().filter(|_| known).copied()
+    }
+
+    /// Share of hellos that were not answered, over the last few dozen.
+    pub(crate) fn loss(&self) -> f64 {
+        self.loss
+    }
+
+    fn forget_lost(&mut self, now: Instant) {
+        while let Some((_, sent)) = self.outstanding.front() {
+            if now.saturating_duration_since(*sent) < LOST_AFTER {
+                return;
+            }
+            self.outstanding.pop_front();
+            self.count(true);
+        }
+    }
+
+    fn count(&mut self, lost: bool) {
+        let sample = if lost { 1.0 } else { 0.0 };
+        self.loss += (sample - self.loss) / 32.0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cmp::Reverse;
+    use std::collections::BinaryHeap;
+
+    /// Runs the clock for `span`; `answer` says whether the probe sent at a time is answered.
+    fn run(
+        live: &mut Liveness,
+        start: Instant,
+        span: Duration,
+        answer: impl Fn(Duration) -> bool,
+    ) -> Option<Duration> {
+        let mut now = start;
+        loop {
+            match live.poll(now) {
+                Verdict::Down(_) => return Some(now - start),
+                Verdict::Hello { id, .. } if answer(now - start) => {
+                    assert!(live.answered(id, now + Duration::from_millis(1)));
+                }
+                _ => {}
+            }
+            now = live.deadline().max(now + Duration::from_millis(1));
+            if now - start > span {
+                return None;
+            }
+        }
+    }
+
+    #[test]
+    fn a_peer_that_answers_lives() {
+        let start = Instant::now();
+        let mut live = Liveness::new(start, false, Random::new([1; 32]), start);
+        assert_eq!(
+            run(&mut live, start, Duration::from_secs(60), |_| true),
+            None
+        );
+        assert!(live.rtt().is_some());
+        assert!(live.loss() < 0.001);
+    }
+
+    #[test]
+    fn the_path_takes_as_long_as_the_quickest_of_the_last_round_trips() {
+        let mut now = Instant::now();
+        let mut live = Liveness::new(now, false, Random::new([1; 32]), now);
+        let mut after = |trip: u64| {
+            now += HELLO_EVERY;
+            let Verdict::Hello { id, .. } = live.poll(now) else {
+                panic!("no hello");
+            };
+            live.answered(id, now + Duration::from_millis(trip));
+            live.rtt().unwrap().as_millis()
+        };
+        assert_eq!([40, 9, 1, 30].map(&mut after), [40, 9, 1, 1]);
+        let longer = [10, 10, 10, 10, 10, 10, 10, 10].map(&mut after);
+        assert_eq!(longer, [1, 1, 1, 1, 1, 1, 10, 10], "{longer:?}");
+    }
+
+    /// A new link that has said its first hellos, the next one is on the epoch.
+    fn settled(epoch: Instant, now: Instant) -> Liveness {
+        let mut live = Liveness::new(epoch, false, Random::new([1; 32]), now);
+        while live.new_until.is_some() {
+            let now = live.next_hello;
+            let Verdict::Hello { id, .. } = live.poll(now) else {
+                panic!("no hello");
+            };
+            live.answered(id, now);
+        }
+        live.poll(live.next_hello);
+        live
+    }
+
+    #[test]
+    fn a_new_link_measures_its_path_a_few_times_at_once() {
+        let start = Instant::now();
+        let mut live = Liveness::new(start, false, Random::new([1; 32]), start);
+        let mut trips = [5, 2, 3].into_iter();
+        let mut now = start;
+        while live.rtt().is_none() {
+            now = live.next_hello;
+            let Verdict::Hello { id, .. } = live.poll(now) else {
+                panic!("no hello");
+            };
+            now += Duration::from_millis(trips.next().unwrap());
+            live.answered(id, now);
+        }
+        assert_eq!(live.rtt(), Some(Duration::from_millis(2)));
+        assert_eq!(now, start + Duration::from_millis(53));
+
+        // a longer path is known with the first answer that comes later than that
+        let mut live = Liveness::new(start, false, Random::new([1; 32]), start);
+        let mut hellos = VecDeque::new();
+        while live.deadline() <= start + NEW {
+            now = live.deadline();
+            if let Verdict::Hello { id, .. } = live.poll(now) {
+                hellos.push_back((id, now));
+            }
+        }
+        assert_eq!(hellos.len(), 13);
+        let trip = Duration::from_millis(290);
+        for known in [None, Some(trip)] {
+            let (id, sent) = hellos.pop_front().unwrap();
+            live.answered(id, sent + trip);
+            assert_eq!(live.rtt(), known);
+        }
+    }
+
+    #[test]
+    fn all_links_of_a_node_say_hello_at_once() {
+        let epoch = Instant::now();
+        let next =
+            |late: u64| settled(epoch, epoch + Duration::from_millis(late)).next_hello - epoch;
+        assert_eq!(next(0), HELLO_EVERY);
+        assert_eq!(next(100), HELLO_EVERY);
+        assert_eq!(next(220), HELLO_EVERY * 2, "not again at once");
+        assert_eq!(next(1_000), HELLO_EVERY * 4);
+    }
+
+    #[test]
+    fn hosts_whose_clocks_agree_speak_at_the_same_moments() {
+        // two hosts that started at different times, on one clock of ours that began in 1970
+        let zero = Instant::now();
+        let hello_after = |started: u64, now: u64| {
+            let at = |ms: u64| (zero + Duration::from_millis(ms), Duration::from_millis(ms));
+            let (instant, since_1970) = at(started);
+            let epoch = common_epoch(instant, since_1970);
+            settled(epoch, at(now).0).next_hello
+        };
+        assert_eq!(
+            hello_after(1_000, 1_400_017),
+            hello_after(999_123, 1_400_103)
+        );
+        // and so does what is done less often
+        let seldom = |started: u64, now: u64| {
+            let at = |ms: u64| zero + Duration::from_millis(ms);
+            let epoch = common_epoch(at(started), Duration::from_millis(started));
+            next_hello_at(epoch, at(now), 3)
+        };
+        assert_eq!(seldom(1_234_567, 2_000_100), seldom(400_001, 2_000_900));
+    }
+
+    #[test]
+    fn a_dead_peer_is_noticed_within_about_a_second() {
+        let start = Instant::now();
+        let mut live = Liveness::new(start, false, Random::new([1; 32]), start);
+        let at = run(&mut live, start, Duration::from_secs(60), |t| {
+            t < Duration::from_secs(5)
+        })
+        .unwrap();
+        assert!(
+            at > Duration::from_millis(5_400) && at < Duration::from_millis(5_850),
+            "{at:?}"
+        );
+    }
+
+    #[test]
+    fn a_gap_shorter_than_the_suspicion_is_forgiven() {
+        let start = Instant::now();
+        let mut live = Liveness::new(start, false, Random::new([1; 32]), start);
+        let gap = |t: Duration| !(5_000..5_600).contains(&t.as_millis());
+        assert_eq!(run(&mut live, start, Duration::from_secs(20), gap), None);
+        assert!(live.loss() > 0.0);
+    }
+
+    #[test]
+    fn who_slept_asks_before_it_judges() {
+        let start = Instant::now();
+        let mut live = Liveness::new(start, false, Random::new([1; 32]), start);
+        live.heard(start);
+        let woke = start + Duration::from_secs(30);
+        assert!(matches!(live.poll(woke), Verdict::Hello { .. }));
+        // asleep again and again: a hello now and then, and what was slept does not count
+        for hello in 1..8 {
+            let now = woke + Duration::from_millis(250) * hello;
+            assert!(!matches!(live.poll(now), Verdict::Down(_)), "{hello}");
+        }
+        live.heard(woke + Duration::from_secs(5));
+        assert_eq!(live.poll(woke + Duration::from_secs(5)), Verdict::Wait);
+    }
+
+    #[test]
+    fn a_forged_hint_makes_it_ask_once_a_second() {
+        let start = Instant::now();
+        let mut live = Liveness::new(start, false, Random::new([1; 32]), start);
+        let mut hellos = 0;
+        let second = Duration::from_secs(1);
+        let mut now = start;
+        while now < start + second * 10 {
+            live.hint(now);
+            if let Verdict::Hello { id, .. } = live.poll(now) {
+                hellos += 1;
+                assert!(live.answered(id, now));
+            }
+            now += Duration::from_millis(1);
+        }
+        assert!((30..=50).contains(&hellos), "{hellos} in ten seconds");
+    }
+
+    /// When a peer with a round trip of `trip` that dies and whose host refuses each hello is found dead;
+    /// `None`: it lives, and the refusals are forged.
+    fn refused(trip: u64, lives: bool, hint: impl Fn(&mut Liveness, Instant)) -> Option<Duration> {
+        let start = Instant::now();
+        let mut live = Liveness::new(start, false, Random::new([1; 32]), start);
+        let mut answers = VecDeque::new();
+        for ms in 0..10_000 {
+            let now = start + Duration::from_millis(ms);
+            let dead = !lives && ms >= 5_000;
+            while answers.front().is_some_and(|(at, _)| *at <= ms) {
+                let (_, id) = answers.pop_front().unwrap();
+                live.answered(id, now);
+            }
+            match live.poll(now) {
+                Verdict::Down(_) => return Some(Duration::from_millis(ms - 5_000)),
+                Verdict::Hello { id, .. } if !dead => answers.push_back((ms + trip, id)),
+                Verdict::Hello { .. } | Verdict::Wait => {}
+            }
+            if ms >= 5_000 {
+                hint(&mut live, now);
+            }
+        }
+        None
+    }
+
+    #[test]
+    fn a_refusal_ends_a_link_sooner_than_word_of_others_and_neither_one_that_lives() {
+        for trip in [0, 20, 100, 300] {
+            let took = refused(trip, false, Liveness::refused).unwrap();
+            // once around for answers that were under way, once for those that do not come
+            assert!(took <= Duration::from_millis(2 * trip + 150), "{took:?}");
+            assert!(took >= Duration::from_millis(75), "{took:?}: four hellos");
+            let hinted = refused(trip, false, Liveness::hint).unwrap();
+            assert!(hinted >= took, "{hinted:?} {took:?}");
+            for hint in [Liveness::refused, Liveness::hint] {
+                assert_eq!(refused(trip, true, hint), None, "round trip {trip} ms");
+            }
+        }
+    }
+
+    #[test]
+    fn who_is_asked_sends_fast_for_a_while() {
+        let start = Instant::now();
+        let mut live = Liveness::new(start, false, Random::new([1; 32]), start);
+        let answered = |_: Duration| true;
+        run(&mut live, start, Duration::from_secs(5), answered);
+        let now = start + Duration::from_secs(5);
+        let mut hellos = 0;
+        for ms in 0..1_000 {
+            let now = now + Duration::from_millis(ms);
+            if ms < 500 {
+                live.asked(now);
+            }
+            if let Verdict::Hello { asks, .. } = live.poll(now) {
+                hellos += 1;
+                assert!(!asks || ms > 500);
+            }
+            live.heard(now);
+        }
+        // twenty a second for 800 ms, however often it is asked
+        assert!((15..=19).contains(&hellos), "{hellos}");
+    }
+
+    #[test]
+    fn strangers_answers_do_not_count() {
+        let start = Instant::now();
+        let mut live = Liveness::new(start, false, Random::new([1; 32]), start);
+        assert!(matches!(live.poll(start), Verdict::Hello { .. }));
+        assert!(!live.answered([0; 12], start));
+    }
+
+    /// Two ends of a link and the way between them, on virtual time.
+    struct Pair {
+        start: Instant,
+        now: Duration,
+        ends: [Liveness; 2],
+        /// When, in what order, to which end, what.
+        way: BinaryHeap<Reverse<(Duration, u64, usize, Packet)>>,
+        order: u64,
+        /// One way.
+        delay: Duration,
+        /// Of a hundred, in each direction.
+        loss: u64,
+        /// How often the first end sends data.
+        data: Option<Duration>,
+        next_data: Duration,
+        dice: u64,
+        sent: u64,
+        suspicions: u64,
+    }
+
+    #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+    enum Packet {
+        Hello(TxId, bool),
+        Answer(TxId),
+        Data,
+    }
+
+    impl Pair {
+        fn new(dice: u64, delay: u64, loss: u64, data: Option<u64>) -> Self {
+            let start = Instant::now();
+            let later = start + Duration::from_millis(dice * 37 % 333);
+            Self {
+                start,
+                now: Duration::from_millis(333),
+                ends: [(start, false), (later, true)].map(|(epoch, answers)| {
+                    Liveness::new(epoch, answers, Random::new([1; 32]), start)
+                }),
+                way: BinaryHeap::new(),
+                order: 0,
+                delay: Duration::from_millis(delay),
+                loss,
+                data: data.map(Duration::from_millis),
+                next_data: Duration::ZERO,
+                dice,
+                sent: 0,
+                suspicions: 0,
+            }
+        }
+
+        fn roll(&mut self) -> u64 {
+            self.dice = self.dice.wrapping_mul(6_364_136_223_846_793_005);
+            self.dice = self.dice.wrapping_add(1_442_695_040_888_963_407);
+            self.dice >> 33
+        }
+
+        fn send(&mut self, to: usize, packet: Packet) {
+            self.sent += 1;
+            if self.roll() % 100 >= self.loss {
+                // up to 2 ms later than the others
+                let late = Duration::from_micros(self.roll() % 2_000);
+                let at = self.now + self.delay + late;
+                self.order += 1;
+                self.way.push(Reverse((at, self.order, to, packet)));
+            }
+        }
+
+        /// Runs until `end`; when an end says that the other is dead, if it does. From `death` on the
+        /// second end is.
+        fn run(&mut self, end: Duration, death: Option<Duration>) -> Option<Duration> {
+            loop {
+                let alive = |at: Duration| death.is_none_or(|death| at < death);
+                let mut next = self.ends[0].deadline() - self.start;
+                if alive(self.now) {
+                    next = next.min(self.ends[1].deadline() - self.start);
+                }
+                if let Some(Reverse((at, ..))) = self.way.peek() {
+                    next = next.min(*at);
+                }
+                if self.data.is_some() {
+                    next = next.min(self.next_data);
+                }
+                self.now = self.now.max(next);
+                if self.now >= end {
+                    return None;
+                }
+                if self.step(alive(self.now)) {
+                    return Some(self.now);
+                }
+            }
+        }
+
+        fn step(&mut self, alive: bool) -> bool {
+            if let Some(every) = self.data.filter(|_| self.next_data <= self.now) {
+                self.next_data = self.now + every;
+                self.send(1, Packet::Data);
+                // reports of what came
+                if alive {
+                    self.send(0, Packet::Data);
+                }
+            }
+            let now = self.start + self.now;
+            while let Some(Reverse((at, ..))) = self.way.peek() {
+                if *at > self.now {
+                    break;
+                }
+                let Some(Reverse((_, _, to, packet))) = self.way.pop() else {
+                    break;
+                };
+                if to == 1 && !alive {
+                    continue;
+                }
+                match packet {
+                    Packet::Data => self.ends[to].heard(now),
+                    Packet::Answer(id) => {
+                        self.ends[to].answered(id, now);
+                    }
+                    Packet::Hello(id, asks) => {
+                        self.ends[to].heard(now);
+                        if asks {
+                            self.ends[to].asked(now);
+                        }
+                        self.send(1 - to, Packet::Answer(id));
+                    }
+                }
+            }
+            for end in 0..=usize::from(alive) {
+                let suspected = self.ends[end].suspected.is_some();
+                match self.ends[end].poll(now) {
+                    Verdict::Wait => {}
+                    Verdict::Down(_) => return true,
+                    Verdict::Hello { id, asks } => self.send(1 - end, Packet::Hello(id, asks)),
+                }
+                self.suspicions += u64::from(!suspected && self.ends[end].suspected.is_some());
+            }
+            false
+        }
+    }
+
+    const HOUR: u64 = 3_600;
+
+    /// RTT 1, 20 and 100 ms; idle, and with a stream.
+    #[test]
+    fn no_link_dies_by_mistake_in_200_hours_at_20_percent_loss_each_way() {
+        let (mut hours, mut suspicions, mut sent) = (0, 0, 0);
+        for (delay, data, count) in [
+            (0, None, 30),
+            (10, None, 50),
+            (50, None, 120),
+            (50, Some(100), 10),
+            (10, Some(20), 4),
+        ] {
+            for dice in 0..count {
+                let mut pair = Pair::new(dice, delay, 20, data);
+                let died = pair.run(Duration::from_secs(HOUR), None);
+                assert_eq!(died, None, "delay {delay} ms, data {data:?}, dice {dice}");
+                hours += 1;
+                if data.is_none() {
+                    suspicions += pair.suspicions;
+                    sent += pair.sent;
+                }
+            }
+        }
+        assert!(hours >= 200);
+        println!("{suspicions} suspicions, {sent} datagrams in 200 idle hours");
+        assert!(suspicions > 100_000, "{suspicions}: as many chances to err");
+    }
+
+    #[test]
+    fn without_loss_nobody_is_suspected_and_little_is_sent() {
+        for dice in 0..9 {
+            let mut pair = Pair::new(dice, 20, 0, None);
+            assert_eq!(pair.run(Duration::from_secs(HOUR), None), None);
+            assert!(pair.sent * 10 <= HOUR * 65 + 1_000, "{}", pair.sent);
+            assert!(pair.suspicions <= 4, "{}", pair.suspicions);
+        }
+    }
+
+    #[test]
+    fn little_loss_costs_few_hellos_and_no_link() {
+        for loss in [1, 2, 5] {
+            let mut sent = 0;
+            for dice in 0..10 {
+                let mut pair = Pair::new(dice, 20, loss, None);
+                assert_eq!(pair.run(Duration::from_secs(HOUR), None), None, "{loss} %");
+                sent += pair.sent;
+            }
+            println!("{loss} %: {} datagrams a second", sent / HOUR / 10);
+            assert!(sent <= 10 * HOUR * 14, "{sent} datagrams at {loss} %");
+        }
+    }
+
+    /// Times from death to verdict, sorted.
+    fn deaths(delay: u64, loss: u64, data: Option<u64>) -> Vec<Duration> {
+        let times = (0..500).map(|dice| {
+            let mut pair = Pair::new(dice, delay, loss, data);
+            // by then hellos are seldom where nothing gets lost
+            let death = Duration::from_millis(20_000 + dice * 7_919 % 5_000);
+            let end = death + Duration::from_secs(10);
+            pair.run(end, Some(death)).unwrap() - death
+        });
+        let mut times: Vec<_> = times.collect();
+        times.sort_unstable();
+        times
+    }
+
+    #[test]
+    fn a_dead_neighbour_is_noticed_within_a_second_by_median_in_three_quarters_of_one() {
+        for delay in [0, 10, 50] {
+            for data in [None, Some(200), Some(50), Some(10)] {
+                for loss in [0, 20] {
+                    let times = deaths(delay, loss, data);
+                    let (median, worst) = (times[250], times[499]);
+                    println!("delay {delay}, data {data:?}, loss {loss}: {median:?} {worst:?}");
+                    assert!(worst <= Duration::from_secs(1), "{worst:?}");
+                    if data.is_none() && loss == 0 {
+                        // what the simulator of the network assumes
+                        let arrived = |after| Duration::from_millis(delay + after);
+                        assert!(times[0] >= arrived(416), "{:?}", times[0]);
+                        assert!(worst <= arrived(752), "{worst:?}");
+                    }
+                    assert!(median <= Duration::from_millis(755), "{median:?}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,967 @@
+//! How much may be under way: a window that saws between an empty queue and a short one, fit for
+//! live traffic.
+//!
+//! ```text
+//! start --a queue, loss--> look --done--> climb --15 ms of queue, new loss--> look ...
+//!  doubles in a round       |              ever faster
+//!                           \--no end of the queue, again and again--> compete --every 4 s--> look
+//!                                                                      as CUBIC
+//! ```
+//!
+//! - A look holds the window for a few rounds at a bit less than the path holds by itself. It drains the
+//!   queue, shows what it was, and lets everybody in it learn the true base delay.
+//! - Flows of ours in one queue see the same delay, cut at the same time to a share of their rate and
+//!   climb by the same steps: so they come to share evenly.
+//! - If the queue does not go, somebody else fills it (TCP): we compete until it goes in a later look.
+//! - Loss that does not go in a look has other causes (radio): it is the floor that new loss is
+//!   measured by. Loss that goes was a queue too short to be felt.
+//! - Pauses of the hosts look like queues and bursts: delay counts only if it stays for some time of the
+//!   receiver's, and a look costs little, because it leaves what has been seen to arrive.
+//! - Packets are paced by the window over the path's round trip, so that short queues last.
+//!
+//! Delay is one way, arrival minus sending on two clocks, less the smallest of the last minute.
+
+use librecast::time::{Duration, Instant};
+use std::collections::VecDeque;
+
+use super::feedback::{Report, micros};
+
+/// Queueing delay in microseconds that ends a climb; below which a queue counts as empty; that ends the start
+/// phase; and from which on we do not grow even beside TCP.
+const TARGET: i64 = 15_000;
+const EMPTY: i64 = 4_000;
+const START_TARGET: i64 = 6_000;
+const COMPETING_TARGET: i64 = 150_000;
+/// What a look leaves of the path's own content, and what is given back after it.
+const DRAINED: f64 = 0.85;
+const REFILLED: f64 = 0.97;
+/// What a look at loss leaves of what has been under way and was not lost.
+const FITS: f64 = 0.9;
+/// What TCP leaves at loss, and what we do at a mark (RFC 8511).
+const TCP_CUT: f64 = 0.75;
+const CE_CUT: f64 = 0.8;
+/// Content of a path is counted for so many microseconds at least: hosts take longer to turn round.
+const LEAST_TRIP: i64 = 4_000;
+/// Loss beyond the floor that may add up before it calls for a look, as a share; and that calls at once.
+const NEW_LOSS: f64 = 0.02;
+const MUCH_LOSS: f64 = 0.1;
+/// A floor is never higher.
+const MOST_FLOOR: f64 = 0.4;
+/// Packets that prove a sudden loss, and those that make a floor anew.
+const PROOF: u64 = 16;
+const FLOOR_PACKETS: f64 = 200.0;
+/// Rounds of a look at most, at delay and at loss.
+const LOOK_ROUNDS: u32 = 2;
+const LOSS_ROUNDS: u32 = 12;
+/// How long a delay must be high, in microseconds of the receiver: pauses of a host show many packets of
+/// one moment. Longer, if the window was not all used.
+const PERSISTS: u32 = 10_000;
+const PERSISTS_UNUSED: u32 = 40_000;
+/// Looks in a row that must not see the queue's end until others are to blame; those that saw a long one
+/// count twice.
+const FAILED_LOOKS: u32 = 7;
+/// How soon after a look that failed the next one is: others of us may not have come to the end of their
+/// climb, because they do not know the base delay.
+const LOOK_AGAIN: Duration = Duration::from_millis(400);
+/// How often we look while competing.
+const LOOK_EVERY: Duration = Duration::from_secs(4);
+/// How soon after a look that failed we join one of another.
+const JOIN_AFTER: Duration = Duration::from_secs(1);
+/// The pause after loss was found to be random, and how long a window at which it was ours is heeded.
+const LOSS_PAUSE: Duration = Duration::from_millis(500);
+const HEED: Duration = Duration::from_secs(10);
+/// Window in bytes: at first, at least, at most.
+const FIRST: f64 = 65_536.0;
+const LEAST: f64 = 3_000.0;
+const MOST: f64 = 67_108_864.0;
+/// Bytes a second of a path that nothing is known of.
+const FIRST_RATE: f64 = 12_500_000.0;
+/// Most packets under way.
+const MAX_PACKETS: usize = 65_000;
+/// What the window grows by in a first round trip of a climb.
+const STEP: f64 = 1_200.0;
+/// Without any feedback for so long (or four round trips) what is under way counts as lost.
+const SILENCE: Duration = Duration::from_millis(250);
+/// A round is a round trip, but at least this many microseconds.
+const LEAST_ROUND: i64 = 20_000;
+/// A climb gets steeper by a packet in a round trip in so many seconds.
+const ROUND: f64 = 0.025;
+/// Rounds whose best rate counts.
+const RATES: usize = 4;
+/// The smallest delay is that of so many spans of so long.
+const SPANS: usize = 6;
+const SPAN: Duration = Duration::from_secs(10);
+/// Pacing: the window in a round trip, and somewhat more; a burst in microseconds; from what trip on.
+const START_PACE: f64 = 2.0;
+const PACE: f64 = 1.2;
+const BURST: f64 = 3_000.0;
+const PACED_TRIP: i64 = 3_000;
+
+/// A packet under way.
+#[derive(Debug, Clone, Copy)]
+struct Sent {
+    at: u32,
+    bytes: u16,
+}
+
+/// The sender's side of one direction of a link.
+#[derive(Debug)]
+pub(crate) struct Controller {
+    began: Instant,
+    window: f64,
+    starting: bool,
+    competing: bool,
+    /// Packets under way from index `first` on, and their bytes.
+    under_way: VecDeque<Sent>,
+    first: u64,
+    next: u64,
+    bytes: u64,
+    /// Bytes since the last packet that asked for a report.
+    unmarked: u64,
+    /// Somebody had to wait for the window since the last report.
+    blocked: bool,
+    /// When the next packet may go, in microseconds since `began`.
+    paced: f64,
+    progress: Instant,
+    highest: Option<u64>,
+    received: u64,
+    settled: u64,
+    lost: u64,
+    ce: u64,
+    srtt: Option<i64>,
+    base: BaseDelay,
+    /// The least round trip, likewise.
+    least_trip: Least,
+    delay: i64,
+    /// Of the last round, and the last few rounds.
+    rate: f64,
+    rates: [f64; RATES],
+    loss: Option<f64>,
+    round: Round,
+    /// Begin of this climb.
+    climbing: Instant,
+    /// Since when the delay has been high, by the receiver's clock.
+    high_since: Option<u32>,
+    /// Packets from this index on were sent since the last cut.
+    recover: u64,
+    /// Window and time of the last cut while competing.
+    cut: Option<(f64, Instant)>,
+    /// Share of packets that gets lost without our doing, and what came beyond it (a cumulative sum).
+    floor: f64,
+    beyond: f64,
+    /// Packets judged since that sum was nothing, and those of them that are lost.
+    since_known: (u64, u64),
+    look: Option<Look>,
+    next_loss: Instant,
+    next_look: Instant,
+    next_join: Instant,
+    failed_looks: u32,
+    /// Window and rate before the first of them.
+    unfailed: (f64, f64),
+    /// The longest delay since the last look.
+    longest: i64,
+    /// The window at which a short queue overflowed, and until when that is heeded.
+    ceiling: Option<(f64, Instant)>,
+}
+
+/// The window is held down for some rounds to see what follows.
+#[derive(Debug)]
+struct Look {
+    /// Loss before, if that is the reason.
+    loss: Option<f64>,
+    /// We were starting; and the window before.
+    starting: bool,
+    window: f64,
+    /// What arrived in a round trip of the path, in bytes; and in a second.
+    arrived: f64,
+    rate: f64,
+    /// So many packets prove something.
+    proof: u64,
+    /// Packets from this index on count; totals when they began to be judged, and since then.
+    first: u64,
+    before: Option<(u64, u64)>,
+    settled: u64,
+    lost: u64,
+    /// Rounds since such a packet arrived, and whether the queue has been seen empty.
+    rounds: u32,
+    empty: bool,
+}
+
+/// What happened in about a round trip.
+#[derive(Debug, Default)]
+struct Round {
+    /// Receiver's clock.
+    since: Option<u32>,
+    delivered: f64,
+    /// Packets that were judged, and those of them that are lost.
+    settled: u64,
+    lost: u64,
+    /// Those of them sent since the last cut; likewise packets that came with a mark of congestion.
+    newly_lost: u64,
+    ce: u64,
+    /// The window was, or was nearly, all used; somebody waited for it.
+    limited: bool,
+    blocked: bool,
+    /// Most bytes that were under way.
+    peak: f64,
+}
+
+/// The smallest value of the last minute: clocks drift, routes change.
+#[derive(Debug, Default)]
+struct Least {
+    spans: VecDeque<(Instant, i64)>,
+}
+
+impl Least {
+    /// One more value; the smallest.
+    fn note(&mut self, value: i64, now: Instant) -> i64 {
+        match self.spans.back_mut() {
+            Some((since, least)) if now < *since + SPAN => *least = value.min(*least),
+            _ => {
+                self.spans.push_back((now, value));
+                if self.spans.len() > SPANS {
+                    self.spans.pop_front();
+                }
+            }
+        }
+        self.get().unwrap_or(value)
+    }
+
+    fn get(&self) -> Option<i64> {
+        self.spans.iter().map(|s| s.1).min()
+    }
+}
+
+/// The smallest one-way delay.
+#[derive(Debug, Default)]
+struct BaseDelay {
+    /// The first value seen: all others are counted from it, so that clocks may wrap.
+    origin: Option<u32>,
+    least: Least,
+}
+
+impl BaseDelay {
+    /// Queueing delay of a packet that took `delay` by the two clocks.
+    fn queueing(&mut self, delay: u32, now: Instant) -> i64 {
+        let origin = *self.origin.get_or_insert(delay);
+        let value = i64::from(delay.wrapping_sub(origin).cast_signed());
+        value - self.least.note(value, now)
+    }
+}
+
+impl Controller {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self {
+            began: now,
+            window: FIRST,
+            starting: true,
+            competing: false,
+            under_way: VecDeque::new(),
+            first: 0,
+            next: 0,
+            bytes: 0,
+            unmarked: 0,
+            blocked: false,
+            paced: 0.0,
+            progress: now,
+            highest: None,
+            received: 0,
+            settled: 0,
+            lost: 0,
+            ce: 0,
+            srtt: None,
+            base: BaseDelay::default(),
+            least_trip: Least::default(),
+            delay: 0,
+            rate: 0.0,
+            rates: [0.0; RATES],
+            loss: None,
+            round: Round::default(),
+            climbing: now,
+            high_since: None,
+            recover: 0,
+            cut: None,
+            floor: 0.0,
+            beyond: 0.0,
+            since_known: (0, 0),
+            look: None,
+            next_loss: now,
+            next_look: now,
+            next_join: now,
+            failed_looks: 0,
+            unfailed: (FIRST, 0.0),
+            longest: 0,
+            ceiling: None,
+        }
+    }
+
+    /// Whether another packet may go out, besides `pending` bytes that are about to.
+    pub(crate) fn is_open(&mut self, pending: usize, now: Instant) -> bool {
+        let fits = self.has_room(pending);
+        self.blocked |= !fits;
+        fits && self.opens_at().is_none_or(|at| at <= now)
+    }
+
+    /// Whether the window has room, asked by whoever would only use what is left over.
+    pub(crate) fn has_room(&self, pending: usize) -> bool {
+        ((self.bytes + pending as u64) as f64) < self.window && self.under_way.len() < MAX_PACKETS
+    }
+
+    /// When a packet may go that waits for its time, though there is room in the window.
+    pub(crate) fn opens_at(&self) -> Option<Instant> {
+        if self.path_trip() < PACED_TRIP || !self.has_room(0) {
+            return None;
+        }
+        Some(self.began + Duration::from_micros(self.paced.max(0.0) as u64))
+    }
+
+    /// A packet goes out that fills nothing and may get lost: a probe of the path.
+    pub(crate) fn probed(&mut self, index: u64, now: Instant) {
+        if self.under_way.is_empty() {
+            self.first = index;
+            self.progress = now;
+        }
+        let at = micros(now, self.began);
+        self.under_way.push_back(Sent { at, bytes: 0 });
+        self.next = index + 1;
+    }
+
+    /// A packet goes out; indices count up by one.
+    pub(crate) fn sent(&mut self, index: u64, bytes: usize, now: Instant) {
+        if self.bytes == 0 {
+            // probes, if any
+            self.under_way.clear();
+            self.first = index;
+            self.progress = now;
+        }
+        let at = micros(now, self.began);
+        let bytes = u16::try_from(bytes).unwrap_or(u16::MAX);
+        self.under_way.push_back(Sent { at, bytes });
+        self.next = index + 1;
+        self.bytes += u64::from(bytes);
+        let trip = self.path_trip();
+        let elapsed = now.saturating_duration_since(self.began).as_micros() as f64;
+        let burst = BURST.max(trip as f64 / 8.0);
+        let pace = if self.starting { START_PACE } else { PACE };
+        let takes = f64::from(bytes) * trip as f64 / (self.window * pace);
+        self.paced = self.paced.max(elapsed - burst) + takes;
+    }
+
+    /// Whether the packet that goes out next, of about `bytes`, should ask for a report: eight times in
+    /// a window, so that a short one does not wait for the receiver's timer.
+    pub(crate) fn wants_report(&mut self, bytes: usize) -> bool {
+        self.unmarked += bytes as u64;
+        let wants = self.unmarked as f64 * 8.0 * (1.0 + 4.0 * self.floor) >= self.window;
+        if wants {
+            self.unmarked = 0;
+        }
+        wants
+    }
+
+    /// The path is another one: its delay has nothing to do with that of the old.
+    pub(crate) fn path_changed(&mut self) {
+        self.base = BaseDelay::default();
+        self.least_trip = Least::default();
+        self.round = Round::default();
+        (self.look, self.ceiling, self.high_since) = (None, None, None);
+        (self.starting, self.competing, self.failed_looks) = (true, false, 0);
+        (self.delay, self.longest) = (0, 0);
+    }
+
+    /// Whether a queue stands in the path: what gets lost now is likely lost to it, and more than the data
+    /// itself would make it worse.
+    pub(crate) fn is_congested(&self) -> bool {
+        let drains = self.look.as_ref().is_some_and(|look| look.loss.is_none());
+        drains || self.competing || self.delay > TARGET / 2
+    }
+
+    /// Round trip, smoothed.
+    pub(crate) fn rtt(&self) -> Option<Duration> {
+        let srtt = u64::try_from(self.srtt?).ok()?;
+        Some(Duration::from_micros(srtt))
+    }
+
+    /// Share of packets that do not arrive, smoothed over about a second.
+    pub(crate) fn loss(&self) -> Option<f64> {
+        self.loss
+    }
+
+    /// Packets that met a filling queue, as its mark says.
+    pub(crate) fn congested(&self) -> u64 {
+        self.ce
+    }
+
+    /// Bytes a second that arrive, of the last round.
+    pub(crate) fn rate(&self) -> f64 {
+        self.rate
+    }
+
+    /// When [`Self::poll`] has something to do.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        (self.bytes > 0).then(|| self.progress + self.silence())
+    }
+
+    /// Gives up on feedback for what is under way, if none has come for long; whether it did.
+    pub(crate) fn poll(&mut self, now: Instant) -> bool {
+        if self.deadline().is_none_or(|at| now < at) {
+            return false;
+        }
+        self.under_way.clear();
+        self.bytes = 0;
+        self.progress = now;
+        self.window = (self.window / 2.0).max(LEAST);
+        self.starting = true;
+        self.look = None;
+        self.round = Round::default();
+        true
+    }
+
+    fn silence(&self) -> Duration {
+        self.rtt().map_or(SILENCE, |rtt| SILENCE.max(rtt * 4))
+    }
+
+    /// A report of the far side; false if it cannot be true.
+    pub(crate) fn handle(&mut self, report: &Report, next: u64, now: Instant) -> bool {
+        // what follows adds up: no total may be more than we have sent
+        let most = report.highest.saturating_add(1);
+        let sane = report.received <= most
+            && report.lost <= report.settled
+            && report.ce <= report.received;
+        if report.highest >= next || report.settled > most || !sane {
+            return false;
+        }
+        let known = self.highest.map_or(0, |highest| highest + 1);
+        let older = report.received < self.received || report.settled < self.settled;
+        if most < known || older {
+            // overtaken by a later one
+            return true;
+        }
+        let delay = self.handle_samples(report, now);
+        let blocked = std::mem::take(&mut self.blocked);
+        let limited = blocked || self.bytes as f64 * 2.0 >= self.window;
+        let under_way = self.bytes as f64;
+        let passed = self.pass(report.highest) as f64;
+        let share = (report.received - self.received) as f64 / (most - known).max(1) as f64;
+        let round = &mut self.round;
+        round.peak = round.peak.max(under_way);
+        round.delivered += passed * share;
+        round.settled += report.settled - self.settled;
+        let lost = report.lost.saturating_sub(self.lost);
+        round.lost += lost;
+        // what was sent before a cut knows nothing of it
+        if self.settled >= self.recover {
+            round.newly_lost += lost;
+        }
+        if known >= self.recover {
+            round.ce += report.ce.saturating_sub(self.ce);
+        }
+        round.limited |= limited;
+        round.blocked |= blocked;
+        self.highest = Some(report.highest);
+        (self.received, self.settled) = (report.received, report.settled);
+        (self.lost, self.ce) = (report.lost, self.ce.max(report.ce));
+        self.progress = now;
+        if limited && self.look.is_none() {
+            self.climb(passed, now);
+        }
+        if let Some(delay) = delay {
+            self.delay = delay;
+            self.watch(delay, report.time, now);
+        }
+        if self.judge(report, delay)
+            && let Some(look) = self.look.take()
+        {
+            self.conclude(&look, now);
+        }
+        self.end_round(report.time, now);
+        true
+    }
+
+    /// The least queueing delay of the packets that a report tells of.
+    fn handle_samples(&mut self, report: &Report, now: Instant) -> Option<i64> {
+        let mut least = None;
+        for (n, sample) in report.samples.iter().enumerate() {
+            let Some(sent) = self.sent_at(sample.index) else {
+                continue;
+            };
+            let arrived = report.time.wrapping_sub(sample.age);
+            let queueing = self.base.queueing(arrived.wrapping_sub(sent), now);
+            least = Some(least.map_or(queueing, |l: i64| l.min(queueing)));
+            if n == 0 {
+                let trip = i64::from(micros(now, self.began).wrapping_sub(sent));
+                let trip = (trip - i64::from(sample.age)).max(0);
+                self.least_trip.note(trip, now);
+                self.srtt = Some(self.srtt.map_or(trip, |srtt| (srtt * 7 + trip) / 8));
+            }
+        }
+        least
+    }
+
+    fn sent_at(&self, index: u64) -> Option<u32> {
+        let at = usize::try_from(index.checked_sub(self.first)?).ok()?;
+        self.under_way.get(at).map(|sent| sent.at)
+    }
+
+    /// Takes away what is under way up to `highest`; its bytes.
+    fn pass(&mut self, highest: u64) -> u64 {
+        let before = self.bytes;
+        while self.first <= highest
+            && let Some(sent) = self.under_way.pop_front()
+        {
+            self.bytes -= u64::from(sent.bytes);
+            self.first += 1;
+        }
+        before - self.bytes
+    }
+
+    /// Grows the window, `passed` bytes having left the path: in the start phase to the double in a round
+    /// trip, as TCP while competing, else by steps that are longer the longer all has gone well, and shorter
+    /// near the target.
+    fn climb(&mut self, passed: f64, now: Instant) {
+        let rounds = now.saturating_duration_since(self.climbing).as_secs_f64() / ROUND;
+        let step = if self.starting {
+            self.window
+        } else if self.competing {
+            self.cubic(now)
+        } else if self.is_careful(now) {
+            STEP
+        } else {
+            let left = 1.0 - self.delay as f64 / TARGET as f64;
+            let step = STEP * (1.0 + rounds + rounds * rounds / 32.0);
+            step.min(self.window / 5.0).max(STEP) * left.max(0.25)
+        };
+        let by = step.min(self.window) * passed / self.window;
+        // what arrives is known a round trip late, and may double meanwhile
+        let queue = if self.competing {
+            COMPETING_TARGET
+        } else {
+            2 * TARGET
+        };
+        let most = FIRST.max(self.content(queue) * 2.0).max(self.window);
+        self.window = (self.window + by).min(most.min(MOST));
+    }
+
+    /// What TCP grows by in a round trip (RFC 9438).
+    fn cubic(&self, now: Instant) -> f64 {
+        if self.delay > COMPETING_TARGET {
+            return 0.0;
+        }
+        let Some((most, at)) = self.cut else {
+            // to our share: TCP would double
+            let soon = self.delay < 3 * TARGET;
+            return if soon {
+                STEP.max(self.window / 4.0)
+            } else {
+                STEP
+            };
+        };
+        let trip = self.rtt().unwrap_or_default();
+        let seconds = (now.saturating_duration_since(at) + trip).as_secs_f64();
+        let plateau = (most / STEP * (1.0 - TCP_CUT) / 0.4).cbrt();
+        let aim = most + 0.4 * STEP * (seconds - plateau).powi(3);
+        (aim - self.window).clamp(STEP * 2.25, self.window.max(STEP * 5.0) / 2.0)
+    }
+
+    fn shrink(&mut self, to: f64) {
+        self.window = to.clamp(LEAST, self.window.max(LEAST));
+    }
+
+    /// Near a window at which a short queue overflowed not long ago.
+    fn is_careful(&self, now: Instant) -> bool {
+        let near = |(ceiling, until): (f64, Instant)| {
+            now < until && (ceiling * 0.9..ceiling * 1.2).contains(&self.window)
+        };
+        self.ceiling.is_some_and(near)
+    }
+
+    /// Round trip of the path without any queue.
+    fn path_trip(&self) -> i64 {
+        self.least_trip.get().unwrap_or(0)
+    }
+
+    /// Bytes a second that may be expected to arrive: what did at best of late, and not less than a guess. A
+    /// pause of a host, or the begin of a flow, is not the path's rate.
+    pub(crate) fn capacity(&self) -> f64 {
+        self.best_rate().max(FIRST_RATE)
+    }
+
+    /// Bytes a second that arrived at best in the last few rounds.
+    fn best_rate(&self) -> f64 {
+        self.rates.iter().fold(0.0, |best, rate| best.max(*rate))
+    }
+
+    /// What must be under way for all of the rate, with a queue of so many microseconds.
+    fn content(&self, queue: i64) -> f64 {
+        let trip = self.path_trip().max(LEAST_TRIP) + queue;
+        self.best_rate() / (1.0 - self.floor) * (1.0 + self.floor / 2.0) * trip as f64 / 1e6
+    }
+
+    /// Once in a round trip: rate, loss, and what to do about them.
+    fn end_round(&mut self, time: u32, now: Instant) {
+        let since = *self.round.since.get_or_insert(time);
+        let span = self.srtt.unwrap_or(0).max(LEAST_ROUND);
+        if i64::from(time.wrapping_sub(since)) < span {
+            return;
+        }
+        let fresh = Round {
+            since: Some(time),
+            ..Round::default()
+        };
+        let round = std::mem::replace(&mut self.round, fresh);
+        if round.delivered > 0.0 {
+            // else probes, which have no bytes, or a host that paused
+            self.rate = round.rate(time).unwrap_or(self.rate);
+            self.rates.rotate_right(1);
+            self.rates[0] = self.rate;
+        }
+        let loss = round.loss();
+        if round.settled > 0 {
+            // a few packets, such as probes, tell little
+            let told = (round.settled as f64 / PROOF as f64).min(1.0);
+            let weight = (span as f64 / 1e6).min(1.0) * told;
+            self.loss = Some(self.loss.map_or(loss, |old| old + (loss - old) * weight));
+        }
+        if round.ce > 0 {
+            return self.give_way(&round, CE_CUT, now);
+        }
+        if let Some(look) = &mut self.look {
+            look.rounds += u32::from(self.highest >= Some(look.first));
+            return;
+        }
+        if !round.limited {
+            self.climbing = now;
+        }
+        if self.competing {
+            self.compete(&round, now);
+        } else if let Some(loss) = self.new_loss(&round)
+            && now >= self.next_loss
+        {
+            self.try_less(loss, &round);
+        }
+    }
+
+    /// Cuts what was really used of the window.
+    fn give_way(&mut self, round: &Round, left: f64, now: Instant) {
+        self.shrink(self.window.min(round.peak.max(FIRST.min(self.window))) * left);
+        self.starting = false;
+        self.climbing = now;
+        self.recover = self.next;
+    }
+
+    /// The share of loss once that beyond the floor has added up. A single round counts little: bursts are not queues.
+    fn new_loss(&mut self, round: &Round) -> Option<f64> {
+        let packets = round.settled as f64;
+        let noise = self.floor * (1.0 - self.floor);
+        let slack = NEW_LOSS + noise / 8.0;
+        // what chance adds up to once in a great many packets
+        let much = 3.0 + 5.0 * noise / slack;
+        let more = round.lost as f64 - packets * (self.floor + slack);
+        self.beyond = (self.beyond + more.min(much * 0.7)).max(0.0);
+        let (settled, lost) = &mut self.since_known;
+        if self.beyond == 0.0 {
+            (*settled, *lost) = (0, 0);
+        } else {
+            (*settled, *lost) = (*settled + round.settled, *lost + round.lost);
+        }
+        let share = *lost as f64 / (*settled).max(1) as f64;
+        let sudden = more > packets * MUCH_LOSS && round.settled >= PROOF;
+        let new = self.beyond > much || sudden && self.starting;
+        new.then_some(share)
+    }
+
+    /// Competing as TCP does.
+    fn compete(&mut self, round: &Round, now: Instant) {
+        let packets = round.settled as f64;
+        let known = self.floor * packets;
+        if now >= self.next_look {
+            self.drain();
+        } else if round.newly_lost as f64 > known + 3.0 * known.sqrt() {
+            // fast convergence, as in RFC 9438
+            let below = self.cut.is_some_and(|(most, _)| self.window < most);
+            self.cut = Some((self.window * if below { 0.85 } else { 1.0 }, now));
+            self.give_way(round, TCP_CUT, now);
+        }
+    }
+
+    /// Delay that stays high ends a climb.
+    fn watch(&mut self, delay: i64, time: u32, now: Instant) {
+        if self.look.is_some() {
+            return;
+        }
+        self.longest = self.longest.max(delay);
+        let used = self.round.limited;
+        if self.competing && delay < self.longest / 2 && used && now >= self.next_join {
+            // somebody else looks: together we see the end of the queue
+            self.drain();
+            return;
+        }
+        let target = if self.starting { START_TARGET } else { TARGET };
+        if delay < EMPTY && !self.competing {
+            self.failed_looks = 0;
+        }
+        if delay <= target || self.competing || now < self.next_look {
+            self.high_since = None;
+            return;
+        }
+        let high_for = time.wrapping_sub(*self.high_since.get_or_insert(time));
+        let patience = match (used, self.starting) {
+            (false, _) => PERSISTS_UNUSED,
+            (true, false) => PERSISTS,
+            // a first flight is a queue by itself
+            (true, true) => PERSISTS.max((self.path_trip() / 4).clamp(0, 1 << 20) as u32),
+        };
+        if high_for < patience {
+            return;
+        }
+        let rate = self.round.rate(time).unwrap_or(0.0);
+        self.rates[0] = self.rates[0].max(rate);
+        if used {
+            self.drain();
+        } else {
+            // not much of it can be ours, yet
+            self.starting = false;
+            self.high_since = None;
+            self.shrink(self.window.min(self.content(TARGET)));
+        }
+    }
+
+    /// Looks what becomes of a queue.
+    fn drain(&mut self) {
+        self.begin(None, self.content(0) * DRAINED);
+    }
+
+    /// Looks what becomes of loss: what arrives fits, whatever else gets lost.
+    fn try_less(&mut self, loss: f64, round: &Round) {
+        let mut left = self.content(0) * DRAINED * (1.0 - self.floor);
+        if self.starting || !round.blocked {
+            // what arrives lags behind, or is all there is
+            left = left.max(round.peak * (1.0 - loss) * FITS);
+        }
+        self.begin(Some(loss), left);
+    }
+
+    fn begin(&mut self, loss: Option<f64>, left: f64) {
+        let starting = std::mem::take(&mut self.starting);
+        self.high_since = None;
+        self.longest = 0;
+        self.beyond = 0.0;
+        self.look = Some(Look {
+            loss,
+            starting,
+            window: self.window,
+            first: self.next,
+            before: None,
+            proof: (12.0 / loss.unwrap_or(1.0)) as u64,
+            arrived: self.content(0) * (1.0 - self.floor),
+            rate: self.best_rate(),
+            rounds: 0,
+            settled: 0,
+            lost: 0,
+            empty: false,
+        });
+        self.shrink(self.window.min(left));
+    }
+
+    /// A report during a look; whether that is over.
+    fn judge(&mut self, report: &Report, delay: Option<i64>) -> bool {
+        let Some(look) = &mut self.look else {
+            return false;
+        };
+        if report.settled > look.first {
+            let (settled, lost) = *look.before.get_or_insert((report.settled, report.lost));
+            look.settled = report.settled.saturating_sub(settled);
+            look.lost = report.lost.saturating_sub(lost);
+        }
+        if report.highest < look.first {
+            return false;
+        }
+        look.empty |= delay.is_some_and(|delay| delay < EMPTY);
+        match look.loss {
+            Some(_) => look.settled >= look.proof || look.rounds >= LOSS_ROUNDS,
+            None => look.empty || look.rounds >= LOOK_ROUNDS,
+        }
+    }
+
+    /// A look is over: whose queue was it, whose loss?
+    fn conclude(&mut self, look: &Look, now: Instant) {
+        self.climbing = now;
+        match look.loss {
+            Some(before) => self.judge_loss(look, before, now),
+            None if look.empty => {
+                self.failed_looks = 0;
+                self.competing = false;
+                self.refill(look);
+            }
+            None => self.fail(look, now),
+        }
+    }
+
+    /// Goes on at what arrives, and learns the floor.
+    fn refill(&mut self, look: &Look) {
+        if look.settled > 0 && look.empty {
+            let weight = (look.settled as f64 / FLOOR_PACKETS).min(1.0);
+            self.floor = (self.floor + (look.share() - self.floor) * weight).min(MOST_FLOOR);
+        }
+        let refilled = look.arrived / (1.0 - self.floor) * REFILLED;
+        self.window = refilled
+            .max(self.window)
+            .clamp(LEAST, look.window.max(LEAST));
+    }
+
+    fn judge_loss(&mut self, look: &Look, before: f64, now: Instant) {
+        if look.share() < self.floor + (before - self.floor) / 3.0 {
+            let fit = look.window * (1.0 - before + self.floor);
+            self.ceiling = Some((fit, now + HEED));
+            return self.refill(look);
+        }
+        self.floor = look.share().min(MOST_FLOOR);
+        self.window = self.window.max(look.window);
+        self.next_loss = now + LOSS_PAUSE;
+        self.starting = look.starting;
+    }
+
+    /// The queue has not gone.
+    fn fail(&mut self, look: &Look, now: Instant) {
+        if self.failed_looks == 0 || self.competing {
+            self.unfailed = (look.window, look.rate);
+        }
+        // little may be one of ours that has not come to the end of its climb
+        self.failed_looks += if self.delay > TARGET { 2 } else { 1 };
+        if self.failed_looks < FAILED_LOOKS {
+            self.next_look = now + LOOK_AGAIN;
+            return self.refill(look);
+        }
+        let (window, rate) = self.unfailed;
+        let mut least = window;
+        if !self.competing {
+            // half of what we had, as if the other were one
+            least = least.max(rate * self.srtt.unwrap_or(0) as f64 / 2e6);
+            self.cut = None;
+        }
+        self.competing = true;
+        self.window = self.window.max(least).min(MOST);
+        self.next_look = now + LOOK_EVERY;
+        self.next_join = now + JOIN_AFTER;
+    }
+}
+
+impl Look {
+    /// Share of its packets that got lost.
+    fn share(&self) -> f64 {
+        self.lost as f64 / self.settled.max(1) as f64
+    }
+}
+
+impl Round {
+    /// Bytes a second, once there is enough to tell.
+    fn rate(&self, time: u32) -> Option<f64> {
+        let span = time.wrapping_sub(self.since?);
+        (span >= 5_000).then(|| self.delivered * 1e6 / f64::from(span))
+    }
+
+    /// Share of the packets that were judged.
+    fn loss(&self) -> f64 {
+        (self.lost as f64 / self.settled.max(1) as f64).min(1.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::feedback::Sample;
+    use super::*;
+    use proptest::prelude::*;
+
+    fn sent(count: u64) -> (Controller, Instant) {
+        let now = Instant::now();
+        let mut controller = Controller::new(now);
+        for index in 0..count {
+            controller.sent(index, 1_200, now);
+        }
+        (controller, now)
+    }
+
+    fn report(highest: u64) -> Report {
+        Report {
+            highest,
+            received: highest + 1,
+            settled: highest + 1,
+            ..Report::default()
+        }
+    }
+
+    #[test]
+    fn a_full_window_shuts_until_a_report_or_a_long_silence() {
+        let (mut controller, now) = sent(60);
+        assert!(!controller.is_open(0, now));
+        let soon = now + Duration::from_millis(10);
+        assert!(controller.handle(&report(29), 60, soon));
+        assert!(controller.is_open(0, now));
+        let (mut controller, now) = sent(60);
+        assert!(!controller.poll(now + SILENCE / 2));
+        assert!(controller.poll(now + SILENCE));
+        assert!(controller.is_open(0, now) && controller.deadline().is_none());
+    }
+
+    #[test]
+    fn what_cannot_be_true_is_refused() {
+        let (mut controller, now) = sent(10);
+        assert!(!controller.handle(&report(10), 10, now), "not sent yet");
+        for wrong in [
+            Report {
+                received: 11,
+                ..report(9)
+            },
+            Report {
+                settled: 11,
+                ..report(9)
+            },
+            Report {
+                settled: 5,
+                lost: 6,
+                ..report(9)
+            },
+            Report {
+                ce: 11,
+                ..report(9)
+            },
+        ] {
+            assert!(!controller.handle(&wrong, 10, now), "{wrong:?}");
+        }
+        assert!(controller.handle(&report(9), 10, now));
+        assert!(
+            controller.handle(&report(3), 10, now),
+            "an old one is no crime"
+        );
+        assert_eq!(controller.bytes, 0);
+    }
+
+    #[test]
+    fn clocks_may_wrap() {
+        let now = Instant::now();
+        let mut base = BaseDelay::default();
+        assert_eq!(base.queueing(u32::MAX - 10, now), 0);
+        assert_eq!(base.queueing(20, now), 31);
+        assert_eq!(base.queueing(u32::MAX - 20, now), 0);
+        assert_eq!(base.queueing(0, now), 21);
+    }
+
+    proptest! {
+        #[test]
+        fn no_report_makes_it_panic_or_shut_for_ever(reports in prop::collection::vec(
+            (0_u64..100, 0_u64..120, 0_u64..120, 0_u64..120, 0_u64..120, any::<u32>(), any::<u32>(),
+                0_u64..10_000), 0..60)) {
+            let (mut controller, mut now) = sent(100);
+            for (highest, received, settled, lost, ce, time, age, millis) in reports {
+                now += Duration::from_millis(millis);
+                let samples = vec![Sample { index: highest, age }];
+                let words = Vec::new();
+                let report = Report { highest, received, settled, lost, ce, time, samples, words };
+                controller.handle(&report, 100, now);
+                prop_assert!((LEAST..=MOST).contains(&controller.window));
+            }
+            let silence = controller.silence();
+            controller.poll(now + silence);
+            prop_assert!(controller.is_open(0, now));
+        }
+    }
+}

@@ -1,0 +1,468 @@
+//! What the receiver tells the sender: how far it got, what is missing, and when packets came.
+//!
+//! ```text
+//! RTCP APP (type 204, subtype 1), after its header with the reporter's SSRC, all under SRTCP:
+//! name "lcfb" | highest index 64 | packets received 64 | settled 64 | lost 64
+//! | congested 64 | time of the report 32
+//! | samples 8 | words 8 | zero 16
+//! | samples x { index: highest minus this 32 | age 32 }
+//! | words x 64: bit 63 of the first is the highest index, the next bits those below
+//! ```
+//!
+//! All packets below index `settled` have had 30 ms to be overtaken by others; `lost` of them have not
+//! come. `congested` packets came with the mark of a filling queue (ECN CE, RFC 3168). Times are microseconds of the receiver's clock, modulo 2^32; an age says how long before the report
+//! the packet came. The first sample is the highest packet. Counts are totals, so a lost report costs
+//! nothing but time.
+
+use librecast::time::{Duration, Instant};
+use std::collections::VecDeque;
+
+use bytes::{BufMut, BytesMut};
+use librecast::wire::{Reader, WireError};
+
+use super::replay::ReplayWindow;
+use crate::datagram::Ecn;
+
+const NAME: &[u8; 4] = b"lcfb";
+/// Most samples, and most words of the bitmap, in a report.
+pub(crate) const MAX_SAMPLES: usize = 16;
+pub(crate) const MAX_WORDS: usize = 16;
+/// A report is made at the latest so long after the first packet it tells of.
+const EVERY: Duration = Duration::from_millis(20);
+/// Packets after which it is made at once.
+const MOST_PACKETS: u32 = 256;
+/// For repair, a gap is told after so many later packets, or so long; once more after a while; and not more
+/// often than that.
+const GAP_PACKETS: u32 = 3;
+const GAP_WAIT: Duration = Duration::from_millis(2);
+const GAP_AGAIN: Duration = Duration::from_millis(4);
+const GAP_EVERY: Duration = Duration::from_millis(1);
+/// With gaps, the bitmap reaches as far back as that of so many reports before.
+const OVERLAP: usize = 4;
+
+/// A packet that has not come so long after a later one is lost; how finely that is looked at.
+const REORDER: Duration = Duration::from_millis(30);
+const SETTLE_EVERY: Duration = Duration::from_millis(5);
+
+/// One report, as the sender of the media reads it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Report {
+    pub(crate) highest: u64,
+    pub(crate) received: u64,
+    /// Indices below this are judged, and how many of them are lost.
+    pub(crate) settled: u64,
+    pub(crate) lost: u64,
+    /// Packets that came with the mark of congestion.
+    pub(crate) ce: u64,
+    /// Receiver's clock, microseconds.
+    pub(crate) time: u32,
+    pub(crate) samples: Vec<Sample>,
+    /// Bitmap downwards from the highest index.
+    pub(crate) words: Vec<u64>,
+}
+
+/// When a packet came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sample {
+    pub(crate) index: u64,
+    /// Microseconds before the report.
+    pub(crate) age: u32,
+}
+
+impl Report {
+    pub(crate) fn read(bytes: &[u8]) -> Result<Self, WireError> {
+        let mut r = Reader::new(bytes);
+        if r.array::<4>()? != *NAME {
+            return Err(WireError::Bad("name"));
+        }
+        let (highest, received) = (r.u64()?, r.u64()?);
+        let (settled, lost, ce) = (r.u64()?, r.u64()?, r.u64()?);
+        let time = r.u32()?;
+        let (samples, words) = (usize::from(r.u8()?), usize::from(r.u8()?));
+        r.u16()?;
+        if samples > MAX_SAMPLES || words > MAX_WORDS {
+            return Err(WireError::Bad("count"));
+        }
+        let mut sample = || {
+            let index = highest.checked_sub(u64::from(r.u32()?));
+            let index = index.ok_or(WireError::Bad("sample"))?;
+            let age = r.u32()?;
+            Ok::<_, WireError>(Sample { index, age })
+        };
+        let samples = (0..samples).map(|_| sample()).collect::<Result<_, _>>()?;
+        let words = (0..words).map(|_| r.u64()).collect::<Result<_, _>>()?;
+        r.finish()?;
+        Ok(Self {
+            highest,
+            received,
+            settled,
+            lost,
+            ce,
+            time,
+            samples,
+            words,
+        })
+    }
+
+    /// Whether packet `index` has come, as far as the bitmap says.
+    pub(crate) fn came(&self, index: u64) -> bool {
+        let below = self.highest.checked_sub(index);
+        let word = below.and_then(|n| Some((self.words.get(usize::try_from(n / 64).ok()?)?, n)));
+        word.is_some_and(|(word, n)| word << (n % 64) >> 63 != 0)
+    }
+
+    pub(crate) fn write(&self, out: &mut BytesMut) {
+        out.put_slice(NAME);
+        out.put_u64(self.highest);
+        out.put_u64(self.received);
+        out.put_u64(self.settled);
+        out.put_u64(self.lost);
+        out.put_u64(self.ce);
+        out.put_u32(self.time);
+        let samples = &self.samples[..self.samples.len().min(MAX_SAMPLES)];
+        let words = &self.words[..self.words.len().min(MAX_WORDS)];
+        // both are at most 16
+        out.put_slice(&[samples.len() as u8, words.len() as u8, 0, 0]);
+        for sample in samples {
+            let below = self.highest.saturating_sub(sample.index);
+            out.put_u32(u32::try_from(below).unwrap_or(u32::MAX));
+            out.put_u32(sample.age);
+        }
+        words.iter().for_each(|word| out.put_u64(*word));
+    }
+}
+
+/// The receiver's side: notes arrivals, and says when to report.
+#[derive(Debug)]
+pub(crate) struct Reporter {
+    began: Instant,
+    received: u64,
+    ce: u64,
+    newest: Option<(u64, Instant)>,
+    samples: Vec<(u64, Instant)>,
+    unreported: u32,
+    /// Every so many packets one is sampled.
+    stride: u32,
+    due: Option<Instant>,
+    /// Highest indices of the last reports, the latest last.
+    reported: [u64; OVERLAP],
+    /// Gaps are told soon.
+    gaps: bool,
+    /// Packets that came since a gap that is not told.
+    gap: Option<u32>,
+    told: Instant,
+    settled: u64,
+    lost: u64,
+    /// Highest indices of the last 30 ms.
+    marks: VecDeque<(Instant, u64)>,
+}
+
+impl Reporter {
+    /// With `gaps` it tells of missing packets soon, so that they can be sent again.
+    pub(crate) fn new(gaps: bool, now: Instant) -> Self {
+        Self {
+            began: now,
+            received: 0,
+            ce: 0,
+            newest: None,
+            samples: Vec::with_capacity(MAX_SAMPLES),
+            unreported: 0,
+            stride: 1,
+            due: None,
+            reported: [0; OVERLAP],
+            gaps,
+            gap: None,
+            told: now,
+            settled: 0,
+            lost: 0,
+            marks: VecDeque::new(),
+        }
+    }
+
+    /// A packet came, which may ask for a report; whether it is time for one.
+    pub(crate) fn handle(&mut self, index: u64, marker: bool, ecn: Ecn, now: Instant) -> bool {
+        self.received += 1;
+        self.ce += u64::from(ecn == Ecn::Congested);
+        if self.gaps {
+            self.look_for_gap(index, now);
+        }
+        if self.newest.is_none_or(|(newest, _)| index > newest) {
+            self.newest = Some((index, now));
+        }
+        if self.unreported.is_multiple_of(self.stride) {
+            self.sample(index, now);
+        }
+        self.unreported += 1;
+        let due = *self.due.get_or_insert(now + EVERY);
+        marker || self.unreported >= MOST_PACKETS || now >= due
+    }
+
+    /// A report is due soon if packets before `index` are missing.
+    fn look_for_gap(&mut self, index: u64, now: Instant) {
+        if let Some(packets) = &mut self.gap {
+            *packets += 1;
+            if *packets == GAP_PACKETS {
+                self.hurry(now.max(self.told + GAP_EVERY));
+            }
+        } else if index > self.newest.map_or(0, |(newest, _)| newest + 1) {
+            self.gap = Some(1);
+            self.hurry(now.max(self.told) + GAP_WAIT);
+        }
+    }
+
+    fn hurry(&mut self, at: Instant) {
+        self.due = Some(self.due.map_or(at, |due| due.min(at)));
+    }
+
+    /// Keeps samples that lie evenly over what is unreported.
+    fn sample(&mut self, index: u64, now: Instant) {
+        if self.samples.len() == MAX_SAMPLES - 1 {
+            let mut nth = 0;
+            self.samples.retain(|_| {
+                nth += 1;
+                nth % 2 == 1
+            });
+            self.stride *= 2;
+        }
+        self.samples.push((index, now));
+    }
+
+    /// When a report is due.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// No report this time; the next one tells all.
+    pub(crate) fn skip(&mut self) {
+        self.due = None;
+        self.samples.clear();
+        (self.unreported, self.stride) = (0, 1);
+    }
+
+    /// The report of all that came; none if nothing has since the last.
+    pub(crate) fn report(&mut self, seen: &ReplayWindow, now: Instant) -> Option<Report> {
+        self.due.take()?;
+        (self.unreported, self.stride) = (0, 1);
+        let (highest, at) = self.newest?;
+        let sample = |(index, at): (u64, Instant)| Sample {
+            index,
+            age: micros(now, at),
+        };
+        let mut samples = vec![sample((highest, at))];
+        // one that came with a jump of billions says nothing of today's delay
+        let near = |(index, _): &(u64, Instant)| highest - index < u64::from(u32::MAX);
+        samples.extend(self.samples.drain(..).filter(near).map(sample));
+        let [before, .., last] = self.reported;
+        let gap = self.gap.take().is_some();
+        let from = if self.gaps && (gap || seen.missing(before, highest) > 0) {
+            before
+        } else {
+            last
+        };
+        let fresh = highest.saturating_sub(from).div_ceil(64) + 1;
+        self.reported.rotate_left(1);
+        self.reported[OVERLAP - 1] = highest;
+        self.told = now;
+        if gap {
+            self.due = Some(now + GAP_AGAIN);
+        }
+        self.settle(highest, seen, now);
+        let words = (0..fresh.min(MAX_WORDS as u64)).map(|w| word(seen, highest, w * 64));
+        Some(Report {
+            highest,
+            received: self.received,
+            settled: self.settled,
+            lost: self.lost,
+            ce: self.ce,
+            time: micros(now, self.began),
+            samples,
+            words: words.collect(),
+        })
+    }
+
+    /// Judges what had its time.
+    fn settle(&mut self, highest: u64, seen: &ReplayWindow, now: Instant) {
+        let last = self.marks.back();
+        if last.is_none_or(|(at, _)| now >= *at + SETTLE_EVERY) {
+            self.marks.push_back((now, highest));
+        }
+        while let Some((at, index)) = self.marks.front().copied()
+            && now >= at + REORDER
+        {
+            self.lost += seen.missing(self.settled, index);
+            self.settled = self.settled.max(index + 1);
+            self.marks.pop_front();
+        }
+    }
+}
+
+/// The 64 bits from `below` the highest index downwards.
+fn word(seen: &ReplayWindow, highest: u64, below: u64) -> u64 {
+    (0..64).fold(0, |word, n| {
+        let index = highest.checked_sub(below + n);
+        word << 1 | u64::from(index.is_some_and(|index| seen.was_seen(index)))
+    })
+}
+
+/// Microseconds from `earlier` to `later`, modulo 2^32.
+pub(crate) fn micros(later: Instant, earlier: Instant) -> u32 {
+    let micros = later.saturating_duration_since(earlier).as_micros();
+    // the remainder fits
+    (micros & u128::from(u32::MAX)) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn golden_bytes() {
+        let report = Report {
+            highest: 0x102,
+            received: 3,
+            settled: 6,
+            lost: 7,
+            ce: 8,
+            time: 4,
+            samples: vec![Sample {
+                index: 0x100,
+                age: 5,
+            }],
+            words: vec![1 << 63],
+        };
+        let mut bytes = BytesMut::new();
+        report.write(&mut bytes);
+        let golden = [
+            b"lcfb\0\0\0\0\0\0\x01\x02".as_slice(),
+            &[0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 6],
+            &[0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 8],
+            &[0, 0, 0, 4, 1, 1, 0, 0],
+            &[0, 0, 0, 2, 0, 0, 0, 5, 0x80, 0, 0, 0, 0, 0, 0, 0],
+        ]
+        .concat();
+        assert_eq!(bytes[..], golden);
+        assert_eq!(Report::read(&bytes).unwrap(), report);
+        assert_eq!(bytes.len() % 4, 0, "RTCP counts words");
+    }
+
+    #[test]
+    fn a_report_tells_what_came_and_when() {
+        let start = Instant::now();
+        let (mut seen, mut reporter) = (ReplayWindow::new(16), Reporter::new(false, start));
+        assert!(reporter.report(&seen, start).is_none());
+        for (n, index) in [0, 1, 3, 2, 5].into_iter().enumerate() {
+            seen.mark(index);
+            let at = start + Duration::from_millis(n as u64);
+            assert!(!reporter.handle(index, false, Ecn::None, at));
+        }
+        assert_eq!(reporter.deadline(), Some(start + EVERY));
+        let report = reporter.report(&seen, start + EVERY).unwrap();
+        assert_eq!(
+            (report.highest, report.received, report.time),
+            (5, 5, 20_000)
+        );
+        let newest = Sample {
+            index: 5,
+            age: 16_000,
+        };
+        assert_eq!(report.samples[0], newest);
+        assert_eq!(report.words[0], 0b10_1111 << 58);
+        assert!(reporter.report(&seen, start + EVERY).is_none());
+    }
+
+    #[test]
+    fn what_is_late_is_not_lost() {
+        let start = Instant::now();
+        let (mut seen, mut reporter) = (ReplayWindow::new(16), Reporter::new(false, start));
+        let mut report = None;
+        for n in 0..400_u64 {
+            // every tenth packet is overtaken by fifteen others, every twentieth gets lost
+            let index = match n % 10 {
+                0 => n.saturating_sub(15) / 10 * 10,
+                _ => n,
+            };
+            let now = start + Duration::from_millis(n);
+            if index % 20 != 7 && seen.is_new(index) {
+                seen.mark(index);
+                if reporter.handle(index, false, Ecn::None, now) {
+                    report = reporter.report(&seen, now);
+                }
+            }
+        }
+        let report = report.unwrap();
+        assert!((330..380).contains(&report.settled), "{report:?}");
+        assert!(report.lost.abs_diff(report.settled / 20) <= 1, "{report:?}");
+    }
+
+    #[test]
+    fn many_packets_are_reported_at_once() {
+        let start = Instant::now();
+        let (mut seen, mut reporter) = (ReplayWindow::new(1_024), Reporter::new(false, start));
+        let mut reports = 0;
+        for n in 0..100_000_u64 {
+            let now = start + Duration::from_micros(n * 2);
+            seen.mark(n);
+            if reporter.handle(n, false, Ecn::None, now) {
+                let report = reporter.report(&seen, now).unwrap();
+                assert!(report.words.len() <= MAX_WORDS && report.samples.len() > 7);
+                reports += 1;
+            }
+        }
+        assert_eq!(reports, 100_000 / 256);
+        assert!(
+            reporter.handle(100_000, true, Ecn::None, start),
+            "who asks is told at once"
+        );
+    }
+
+    #[test]
+    fn a_gap_is_told_soon_and_twice() {
+        let start = Instant::now();
+        let (mut seen, mut reporter) = (ReplayWindow::new(16), Reporter::new(true, start));
+        let mut come = |reporter: &mut Reporter, index, after| {
+            seen.mark(index);
+            let now = start + after;
+            let due = reporter.handle(index, false, Ecn::None, now);
+            due.then(|| reporter.report(&seen, now)).flatten()
+        };
+        let ms = Duration::from_millis;
+        assert_eq!(come(&mut reporter, 0, ms(100)), None);
+        assert_eq!(come(&mut reporter, 2, ms(101)), None);
+        assert_eq!(reporter.deadline(), Some(start + ms(101) + GAP_WAIT));
+        assert_eq!(come(&mut reporter, 3, ms(101)), None);
+        let report = come(&mut reporter, 4, ms(101)).unwrap();
+        let came = [0, 1, 2, 3, 4, 5].map(|index| report.came(index));
+        assert_eq!(came, [true, false, true, true, true, false]);
+        assert_eq!(reporter.deadline(), Some(start + ms(101) + GAP_AGAIN));
+        // not at once again
+        (6..9).for_each(|index| assert_eq!(come(&mut reporter, index, ms(101)), None));
+        assert_eq!(reporter.deadline(), Some(start + ms(101) + GAP_EVERY));
+        let report = come(&mut reporter, 200, ms(102)).unwrap();
+        assert!(
+            report.came(2) && !report.came(1),
+            "what was told is told again"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_do_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = Report::read(&bytes);
+            let _ = Report::read(&[&b"lcfb"[..], &bytes].concat());
+        }
+
+        #[test]
+        fn reports_come_back(highest in 0_u64..1 << 48, received: u64, settled: u64, lost: u64, ce: u64, time: u32,
+            samples in prop::collection::vec((0_u32.., any::<u32>()), 0..=MAX_SAMPLES),
+            words in prop::collection::vec(any::<u64>(), 0..=MAX_WORDS)) {
+            let samples = samples.into_iter()
+                .map(|(below, age)| Sample { index: highest.saturating_sub(below.into()), age })
+                .collect();
+            let report = Report { highest, received, settled, lost, ce, time, samples, words };
+            let mut bytes = BytesMut::new();
+            report.write(&mut bytes);
+            prop_assert_eq!(Report::read(&bytes).unwrap(), report);
+        }
+    }
+}

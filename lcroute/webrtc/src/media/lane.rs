@@ -1,0 +1,719 @@
+//! One link's media lane.
+//!
+//! ```text
+//! send --window open--> packet being filled --full, or end of turn--> sealed, out
+//!      \--window shut--> fair queue ------------report--------------/
+//!                                                repair -----------/  what data leaves of the window
+//! ```
+
+use librecast::time::{Duration, Instant};
+use std::collections::VecDeque;
+use std::fmt;
+
+use bytes::{Bytes, BytesMut};
+use librecast::pool::Pool;
+use rtc::crypto::RTCCrypto;
+
+use lcroute_overlay::{RepairInfo, SendError};
+
+use super::congestion::Controller;
+use super::feedback::{Report, Reporter};
+use super::keys::LinkKeys;
+use super::path_mtu::{BASE, PathMtu};
+use super::payload::{
+    CHUNK_HEADER, Chunk, MAX_PIECES, PIECE_HEADER, Pieced, RESENT, Reassembly, SYMBOL, kind_of,
+    put_piece, put_whole, take,
+};
+use super::queue::{Dropped, FairQueue};
+use super::recovery::Recovery;
+use super::reliable::{Reliable, Way};
+use super::repair::Repair;
+use super::srtp::{Drop, MALFORMED, Opener, RTCP_HEADER, RTP_HEADER, Sealer, TAG, extend, is_rtcp};
+use super::window_code::CODE_OVERHEAD;
+use crate::datagram::Ecn;
+use crate::drops::DropReason;
+
+/// Buffers that packets are cut from: about fifty packets share one.
+const BUFFER: usize = 64 * 1024;
+/// How often what waits for its time is looked after: timers are no finer, and packets go out together.
+const TICK: Duration = Duration::from_millis(1);
+/// So many of them are kept in each direction: what a turn of the loop needs.
+const BUFFERS: usize = 8;
+/// Data header, and what a message needs in a packet of its own.
+const OVERHEAD: usize = 32 + CHUNK_HEADER + RTP_HEADER + TAG;
+
+/// Packets over which the share of those that the host refused is smoothed.
+const REFUSED_OVER: f64 = 64.0;
+/// When so many of about so many messages find the window shut, the path is too narrow for data alone.
+const MOST_PRESSED: f64 = 0.5;
+const PRESSED_OVER: f64 = 64.0;
+
+/// The lane, both directions.
+pub(crate) struct Media {
+    sealer: Sealer,
+    opener: Opener,
+    /// SSRC of what the far side sends.
+    receiving_ssrc: u32,
+    /// Longest datagram.
+    path: PathMtu,
+    /// Probes of the path to be sent.
+    probes: Vec<Bytes>,
+    /// The packet being filled, room for its header first; or nothing.
+    packet: BytesMut,
+    packets: Pool,
+    /// Sealed packets of this turn: those of one link go out one after another, for GSO.
+    ready: VecDeque<Bytes>,
+    next_message: u16,
+    controller: Controller,
+    queue: FairQueue,
+    /// What the last one was: its room is used again.
+    message: Vec<u8>,
+    /// When the next of them may go.
+    wake: Option<Instant>,
+    /// Share of the last messages that found the window shut.
+    pressed: f64,
+    /// Share of the last packets that this host refused to send.
+    refused: f64,
+    input: BytesMut,
+    inputs: Pool,
+    reassembly: Reassembly,
+    reporter: Reporter,
+    repair: Repair,
+    recovery: Recovery,
+    /// Control messages, if they travel here.
+    control: Option<Box<Reliable>>,
+    /// What of them is for the control channel.
+    channel: Vec<Bytes>,
+    /// The far side breaks the rules of control messages.
+    broken: bool,
+    /// Share of packets that get lost, as hellos show.
+    hello_loss: f64,
+    /// In the overlay's list of lanes that have something to send.
+    pub(crate) listed: bool,
+}
+
+impl Media {
+    /// A lane under the keys of a link, for packets of lc0 of up to `mtu` bytes; `None` if the keys
+    /// are of no use. `queue` and `repair` say how long a packet may wait, and how much later repair may
+    /// still deliver it.
+    pub(crate) fn new(
+        keys: &LinkKeys,
+        crypto: &dyn RTCCrypto,
+        mtu: u16,
+        (queue, repair): (Duration, Duration),
+        seed: u64,
+        now: Instant,
+    ) -> Option<Self> {
+        let sending = keys.sending.session(crypto).ok()?;
+        let receiving = keys.receiving.session(crypto).ok()?;
+        Some(Self {
+            sealer: Sealer::new(&sending).ok()?,
+            opener: Opener::new(&receiving).ok()?,
+            receiving_ssrc: receiving.ssrc,
+            path: PathMtu::new(usize::from(mtu) + OVERHEAD + CODE_OVERHEAD, now),
+            probes: Vec::new(),
+            packet: BytesMut::new(),
+            packets: Pool::new(BUFFER, BUFFERS),
+            ready: VecDeque::new(),
+            next_message: 0,
+            controller: Controller::new(now),
+            queue: FairQueue::new(seed, queue),
+            message: Vec::new(),
+            wake: None,
+            pressed: 0.0,
+            refused: 0.0,
+            input: BytesMut::new(),
+            inputs: Pool::new(BUFFER, BUFFERS),
+            reassembly: Reassembly::default(),
+            reporter: Reporter::new(!repair.is_zero(), now),
+            repair: Repair::new(repair, now),
+            recovery: Recovery::new(repair),
+            control: None,
+            channel: Vec::new(),
+            broken: false,
+            hello_loss: 0.0,
+            listed: false,
+        })
+    }
+
+    /// Control messages travel here from now on, at most `capacity` bytes of them waiting.
+    pub(crate) fn carry_control(&mut self, capacity: usize, now: Instant) {
+        self.control = Some(Box::new(Reliable::new(capacity, now)));
+    }
+
+    /// Sends a control message; none if they do not travel here.
+    pub(crate) fn send_control(
+        &mut self,
+        message: &[u8],
+        now: Instant,
+    ) -> Option<Result<(), SendError>> {
+        let control = self.control.as_mut()?;
+        Some(control.send(message, now))
+    }
+
+    /// The same for a message of others, behind those of our own.
+    pub(crate) fn send_routed(&mut self, message: &[u8]) -> Option<Result<(), SendError>> {
+        let control = self.control.as_mut()?;
+        Some(control.send_routed(message))
+    }
+
+    /// A message of the control channel; false if it is a control message as it is.
+    pub(crate) fn handle_channel(&mut self, message: &Bytes, now: Instant) -> bool {
+        let Some(control) = self.control.as_mut() else {
+            return false;
+        };
+        self.broken |= control.handle(message, Way::Channel, now).is_err();
+        true
+    }
+
+    /// Round trip and loss as hellos show them, where the lane itself has not measured any yet.
+    pub(crate) fn hellos_show(&mut self, trip: Option<Duration>, loss: f64) {
+        // both ways
+        self.hello_loss = loss / 2.0;
+        if let (Some(control), Some(trip)) = (self.control.as_mut(), trip) {
+            control.expect_trip(trip);
+        }
+    }
+
+    /// The next control message that has come.
+    pub(crate) fn take_control(&mut self) -> Option<Bytes> {
+        self.control.as_mut()?.take()
+    }
+
+    /// Whether the far side has broken the rules of control messages: nothing comes any more.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    /// What is to be sent on the control channel.
+    pub(crate) fn take_channel(&mut self) -> impl Iterator<Item = Bytes> + '_ {
+        self.channel.drain(..)
+    }
+
+    /// Puts what is due of control messages into packets, whatever the window says: they are few.
+    fn put_control(&mut self, now: Instant) {
+        let Some(mut control) = self.control.take_if(|control| control.has_output()) else {
+            return;
+        };
+        let loss = self.controller.loss().unwrap_or(self.hello_loss);
+        let mut channel = std::mem::take(&mut self.channel);
+        control.poll(loss, now, &mut |way, parts| match way {
+            Way::Lane => self.put(parts, now),
+            Way::Channel => channel.push(parts.concat().into()),
+        });
+        (self.control, self.channel) = (Some(control), channel);
+    }
+
+    pub(crate) fn receiving_ssrc(&self) -> u32 {
+        self.receiving_ssrc
+    }
+
+    /// Whether a datagram that begins like this was among the last that we sent.
+    pub(crate) fn has_sent(&self, quoted: &[u8]) -> bool {
+        self.sealer.has_sent(quoted)
+    }
+
+    /// Loss, as far as media has flowed: probes of the path are seldom. What this host refused is lost, and stands in no
+    /// report of the far side where nothing came behind it.
+    pub(crate) fn loss(&self) -> Option<f64> {
+        let reported = self.controller.loss();
+        let reported = reported.filter(|_| self.controller.rate() > 0.0);
+        if self.refused * REFUSED_OVER < 0.5 {
+            return reported;
+        }
+        Some(reported.unwrap_or_default().max(self.refused))
+    }
+
+    /// This host refused to send datagrams, the longest of so many bytes.
+    pub(crate) fn unsent(&mut self, size: usize, datagrams: u64, now: Instant) {
+        self.refused = (self.refused + datagrams as f64 / REFUSED_OVER).min(1.0);
+        if size > BASE {
+            self.path.doubt(now);
+        }
+    }
+
+    /// The longest datagram that the path takes, as far as we know.
+    pub(crate) fn path_mtu(&self) -> usize {
+        self.path.limit()
+    }
+
+    /// The longest datagram of data: what repairs it is longer, and must fit the path as well.
+    fn limit(&self) -> usize {
+        self.path.limit() - CODE_OVERHEAD
+    }
+
+    /// Whether media packets may carry the mark of ECN.
+    pub(crate) fn marks(&self) -> bool {
+        self.path.marks()
+    }
+
+    /// Packets of ours that came with a mark of congestion.
+    pub(crate) fn congested(&self) -> u64 {
+        self.controller.congested()
+    }
+
+    /// What repair has done, both ways.
+    pub(crate) fn repaired(&self) -> RepairInfo {
+        RepairInfo {
+            media_resent: self.repair.resent,
+            media_symbols: self.repair.symbols,
+            media_repaired: self.recovery.count,
+        }
+    }
+
+    /// The longest message that it takes.
+    pub(crate) fn longest(&self) -> usize {
+        MAX_PIECES * self.piece()
+    }
+
+    fn piece(&self) -> usize {
+        self.limit() - RTP_HEADER - TAG - CHUNK_HEADER - PIECE_HEADER
+    }
+
+    /// Sends a message, or queues it: while the window is shut, or there is no path.
+    pub(crate) fn send(
+        &mut self,
+        parts: [&[u8]; 2],
+        has_path: bool,
+        dropped: &mut Dropped,
+        now: Instant,
+    ) {
+        let shut = f64::from(u8::from(!self.controller.has_room(self.packet.len())));
+        self.pressed += (shut - self.pressed) / PRESSED_OVER;
+        if has_path && self.queue.is_empty() && self.controller.is_open(self.packet.len(), now) {
+            self.put(parts, now);
+        } else {
+            self.forgive_stall(now);
+            let rate = self.controller.capacity();
+            self.queue.push(parts, rate, now, dropped);
+            if has_path {
+                self.wait(now);
+            }
+        }
+    }
+
+    /// What this process slept beyond the time at which it wanted to go on is no delay of the link.
+    fn forgive_stall(&mut self, now: Instant) {
+        if let Some(at) = self.wake.as_mut().filter(|at| **at < now) {
+            self.queue.forgive(now - *at, now);
+            *at = now;
+        }
+    }
+
+    /// Remembers when what is queued may go on, if it only waits for its time.
+    fn wait(&mut self, now: Instant) {
+        if self.wake.is_none() && !self.queue.is_empty() {
+            self.wake = self.controller.opens_at().map(|at| at.max(now + TICK));
+        }
+    }
+
+    /// Whether [`Self::deadline`] may have come nearer because of what is queued.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.wake.is_some()
+    }
+
+    /// Whether [`Self::finish`] has something to do.
+    pub(crate) fn has_output(&self) -> bool {
+        let control = self.control.as_ref();
+        !self.ready.is_empty()
+            || !self.packet.is_empty()
+            || !self.probes.is_empty()
+            || control.is_some_and(|control| control.has_output())
+    }
+
+    /// The turn is over: the packet being filled is finished, and all are handed out.
+    pub(crate) fn finish(&mut self, now: Instant) -> impl Iterator<Item = Bytes> + '_ {
+        self.put_control(now);
+        let last = !self.packet.is_empty() && self.repair.wants_report(now);
+        self.flush_marked(last, now);
+        self.repair(now);
+        self.ready.drain(..)
+    }
+
+    /// Probes of the path: nobody may fragment them.
+    pub(crate) fn take_probes(&mut self) -> impl Iterator<Item = Bytes> + '_ {
+        self.probes.drain(..)
+    }
+
+    /// Finishes the packet being filled.
+    fn flush(&mut self, now: Instant) {
+        self.flush_marked(false, now);
+    }
+
+    fn flush_marked(&mut self, marker: bool, now: Instant) {
+        if let Some(payload) = self.packet.get(RTP_HEADER..) {
+            self.repair.sent(self.sealer.next(), payload, now);
+            self.seal(marker, now);
+        }
+    }
+
+    /// Seals the packet being filled; its index, and how long it is.
+    fn seal(&mut self, marker: bool, now: Instant) -> Option<(u64, usize)> {
+        let marker = self.controller.wants_report(self.packet.len()) || marker;
+        let Some(index) = self.sealer.seal(&mut self.packet, marker) else {
+            // 2^48 packets: years at a million a second
+            self.packet.clear();
+            return None;
+        };
+        let packet = self.packet.split().freeze();
+        let size = packet.len();
+        self.refused -= self.refused / REFUSED_OVER;
+        self.controller.sent(index, size, now);
+        self.ready.push_back(packet);
+        Some((index, size))
+    }
+
+    /// Whether data leaves something of the window.
+    fn has_left(&self) -> bool {
+        self.queue.is_empty() && self.controller.has_room(self.packet.len())
+    }
+
+    /// Sends for repair what is due, as far as data leaves room.
+    fn repair(&mut self, now: Instant) {
+        let held = self.pressed > MOST_PRESSED || self.controller.is_congested();
+        let mut probe = self.repair.takes_probe();
+        while (std::mem::take(&mut probe) || !held && self.has_left())
+            && let Some(work) = self.repair.next(now)
+        {
+            self.flush(now);
+            self.begin();
+            self.repair.write(work, &mut self.packet, now);
+            let marker = self.repair.wants_report(now);
+            if let Some((index, size)) = self.seal(marker, now) {
+                self.repair.repaired(index, work, size, now);
+            }
+        }
+    }
+
+    /// A datagram of the media range. Messages go to `deliver`; an error is the name of a counter.
+    pub(crate) fn handle(
+        &mut self,
+        datagram: &[u8],
+        ecn: Ecn,
+        has_path: bool,
+        deliver: &mut dyn FnMut(Bytes),
+        dropped: &mut Dropped,
+        now: Instant,
+    ) -> Result<(), Drop> {
+        if is_rtcp(datagram) {
+            return self.handle_report(datagram, has_path, dropped, now);
+        }
+        self.inputs.make_room(&mut self.input, datagram.len());
+        let (index, marker) = match self.opener.open(datagram, &mut self.input) {
+            Ok(opened) => opened,
+            Err(reason) => {
+                self.input.clear();
+                return Err(reason);
+            }
+        };
+        let due = self.reporter.handle(index, marker, ecn, now);
+        if due {
+            self.report(has_path, now);
+        }
+        let payload = self.input.split().freeze();
+        self.handle_payload(index, payload, deliver, now)?;
+        // a copy that comes later is not the first any more
+        while let Some(mut payload) = self.recovery.next(self.opener.seen()) {
+            self.unpack(&mut payload, deliver, now)?;
+        }
+        Ok(())
+    }
+
+    /// What packet `index` carries: messages, those of another packet again, or a symbol.
+    fn handle_payload(
+        &mut self,
+        index: u64,
+        mut payload: Bytes,
+        deliver: &mut dyn FnMut(Bytes),
+        now: Instant,
+    ) -> Result<(), Drop> {
+        let (malformed, seen) = (|()| MALFORMED, self.opener.seen());
+        let mut origin = index;
+        match kind_of(&payload) {
+            SYMBOL => {
+                let Some(Chunk::Symbol(symbol)) = take(&mut payload).map_err(malformed)? else {
+                    return Err(MALFORMED);
+                };
+                let result = self.recovery.symbol(&symbol, index, seen, now);
+                return result.map_err(malformed);
+            }
+            RESENT => {
+                let Some(Chunk::Resent(low)) = take(&mut payload).map_err(malformed)? else {
+                    return Err(MALFORMED);
+                };
+                origin = extend(low, index);
+                if origin >= index {
+                    return Err(MALFORMED);
+                }
+                if !self.recovery.repair(origin, seen) {
+                    return Ok(());
+                }
+            }
+            // late: its messages have come by repair
+            _ if !self.recovery.is_new(index) => return Ok(()),
+            _ => {}
+        }
+        self.recovery.keep(origin, &payload, now);
+        self.unpack(&mut payload, deliver, now)
+    }
+
+    /// Delivers messages.
+    fn unpack(
+        &mut self,
+        payload: &mut Bytes,
+        deliver: &mut dyn FnMut(Bytes),
+        now: Instant,
+    ) -> Result<(), Drop> {
+        while let Some(chunk) = take(payload).map_err(|()| MALFORMED)? {
+            match chunk {
+                // only at the beginning of a packet
+                Chunk::Resent(_) | Chunk::Symbol(_) => return Err(MALFORMED),
+                Chunk::Whole(message) => match self.control.as_mut() {
+                    Some(control) if Reliable::is_ours(&message) => {
+                        self.broken |= control.handle(&message, Way::Lane, now).is_err();
+                    }
+                    _ => deliver(message),
+                },
+                Chunk::Piece {
+                    message,
+                    piece,
+                    last,
+                    bytes,
+                } => match self.reassembly.handle(message, piece, last, &bytes) {
+                    Pieced::Waiting => {}
+                    Pieced::Complete(message) => deliver(message),
+                    Pieced::Displaced => return Err(DropReason::MediaIncomplete),
+                    Pieced::Malformed => return Err(MALFORMED),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_report(
+        &mut self,
+        datagram: &[u8],
+        has_path: bool,
+        dropped: &mut Dropped,
+        now: Instant,
+    ) -> Result<(), Drop> {
+        let mut payload = BytesMut::with_capacity(datagram.len());
+        self.opener.open_rtcp(datagram, &mut payload)?;
+        let mut report = Report::read(&payload).map_err(|_| MALFORMED)?;
+        if report.highest < self.sealer.next() {
+            self.path.handle(&report, now);
+            // a probe that was too long says nothing of congestion
+            report.lost = report.lost.saturating_sub(self.path.lost());
+        }
+        if !self.controller.handle(&report, self.sealer.next(), now) {
+            return Err(MALFORMED);
+        }
+        let (rtt, rate) = (self.controller.rtt(), self.controller.rate());
+        self.repair
+            .handle(&report, rtt.unwrap_or_default(), rate, now);
+        if has_path {
+            self.drain(dropped, now);
+            self.repair(now);
+        }
+        Ok(())
+    }
+
+    /// When [`Self::poll`] has something to do.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let others = [
+            self.reporter.deadline(),
+            self.controller.deadline(),
+            self.repair.deadline(),
+            self.control.as_ref().and_then(|control| control.deadline()),
+            self.wake,
+        ];
+        let others = others.into_iter().flatten().min();
+        let probe = self.path.deadline();
+        Some(others.map_or(probe, |at| at.min(probe)))
+    }
+
+    /// Does what is due.
+    pub(crate) fn poll(&mut self, has_path: bool, dropped: &mut Dropped, now: Instant) {
+        if self.reporter.deadline().is_some_and(|due| due <= now) {
+            self.report(has_path, now);
+        }
+        let silent = self.controller.poll(now);
+        if silent {
+            self.path.doubt(now);
+        }
+        if let Some(control) = self.control.as_mut()
+            && control.is_due(now)
+            && !has_path
+        {
+            control.postpone(now);
+        }
+        self.forgive_stall(now);
+        let awake = self.wake.take_if(|at| *at <= now).is_some();
+        if (silent || awake) && has_path {
+            self.drain(dropped, now);
+        }
+        if self.path.deadline() <= now {
+            self.probe(has_path, now);
+        }
+        if self.repair.deadline().is_some_and(|due| due <= now) {
+            self.repair.poll(now);
+            if has_path {
+                self.repair(now);
+            }
+            self.repair.defer(now);
+        }
+    }
+
+    /// There is a new path: its round trip is another, and what waited can go.
+    pub(crate) fn path_changed(&mut self, dropped: &mut Dropped, now: Instant) {
+        self.controller.path_changed();
+        self.path.path_changed(now);
+        if let Some(control) = self.control.as_mut() {
+            control.path_changed(now);
+        }
+        self.drain(dropped, now);
+    }
+
+    /// Sends from the queue what the window lets through.
+    fn drain(&mut self, dropped: &mut Dropped, now: Instant) {
+        self.forgive_stall(now);
+        let mut message = std::mem::take(&mut self.message);
+        while self.controller.is_open(self.packet.len(), now)
+            && self.queue.pop(&mut message, now, dropped)
+        {
+            self.put([&message, &[]], now);
+        }
+        self.message = message;
+        self.wait(now);
+    }
+
+    /// Puts a message into the packet being filled, or into as many as it needs.
+    fn put(&mut self, parts: [&[u8]; 2], now: Instant) {
+        let size = CHUNK_HEADER + parts[0].len() + parts[1].len();
+        if !self.packet.is_empty() && self.packet.len() + size + TAG > self.limit() {
+            self.flush(now);
+        }
+        if RTP_HEADER + size + TAG <= self.limit() {
+            self.begin();
+            put_whole(&mut self.packet, parts);
+        } else {
+            self.put_pieces(&parts.concat(), now);
+        }
+    }
+
+    fn put_pieces(&mut self, message: &[u8], now: Instant) {
+        let id = self.next_message;
+        self.next_message = id.wrapping_add(1);
+        let pieces = message.len().div_ceil(self.piece());
+        // of one size each: the packets stay together on the way out
+        let size = message.len().div_ceil(pieces.max(1));
+        for (n, piece) in message.chunks(size).enumerate() {
+            self.begin();
+            // at most 16
+            put_piece(&mut self.packet, id, n as u8, (pieces - 1) as u8, piece);
+            self.flush(now);
+        }
+    }
+
+    fn begin(&mut self) {
+        if self.packet.is_empty() {
+            self.packets.make_room(&mut self.packet, self.path.limit());
+            self.packet.extend_from_slice(&[0; RTP_HEADER]);
+        }
+    }
+
+    /// Asks the path how much it takes.
+    fn probe(&mut self, has_path: bool, now: Instant) {
+        if !has_path {
+            return self.path.postpone(now);
+        }
+        let sizes = self.path.poll(self.controller.rtt(), now);
+        for size in sizes.into_iter().flatten() {
+            let mut packet = BytesMut::with_capacity(size);
+            packet.extend_from_slice(&[0; RTP_HEADER]);
+            // a message of zeroes is nobody's
+            let padding = vec![0; size - RTP_HEADER - CHUNK_HEADER - TAG];
+            put_whole(&mut packet, [&padding, &[]]);
+            if let Some(index) = self.sealer.seal(&mut packet, true) {
+                self.controller.probed(index, now);
+                self.repair.passed_over(index, now);
+                self.path.sent(index, size);
+                self.probes.push(packet.freeze());
+            }
+        }
+    }
+
+    fn report(&mut self, has_path: bool, now: Instant) {
+        if !has_path {
+            // nobody can be told
+            return self.reporter.skip();
+        }
+        let Some(report) = self.reporter.report(self.opener.seen(), now) else {
+            return;
+        };
+        let mut packet = BytesMut::with_capacity(320);
+        packet.extend_from_slice(&[0; RTCP_HEADER]);
+        report.write(&mut packet);
+        if self.sealer.seal_rtcp(&mut packet).is_some() {
+            self.ready.push_back(packet.freeze());
+        }
+    }
+}
+
+impl fmt::Debug for Media {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Media")
+            .field("controller", &self.controller)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::keys::MasterKey;
+    use proptest::prelude::*;
+    use rtc::crypto::default_provider;
+
+    fn lanes(now: Instant) -> [Media; 2] {
+        let provider = default_provider().unwrap();
+        let master = |n: u8| MasterKey {
+            key: [n; 16],
+            salt: [n; 12],
+        };
+        [(1, 2), (2, 1)].map(|(sending, receiving)| {
+            let keys = LinkKeys {
+                sending: master(sending),
+                receiving: master(receiving),
+            };
+            let times = (Duration::from_millis(20), Duration::from_millis(25));
+            let mut media = Media::new(&keys, provider.crypto(), 1_280, times, 1, now).unwrap();
+            media.carry_control(1 << 20, now);
+            media
+        })
+    }
+
+    proptest! {
+        /// A peer with the keys may send anything.
+        #[test]
+        fn no_payload_makes_it_panic(payloads in prop::collection::vec(
+            (0_u8..4, prop::collection::vec(any::<u8>(), 0..300), any::<bool>()), 1..80)) {
+            let now = Instant::now();
+            let [mut a, mut b] = lanes(now);
+            for (kind, mut body, fits) in payloads {
+                if fits {
+                    let mut chunk = (u16::from(kind) << 14 | body.len() as u16).to_be_bytes().to_vec();
+                    chunk.append(&mut body);
+                    body = chunk;
+                }
+                a.begin();
+                a.packet.extend_from_slice(&body);
+                a.seal(false, now);
+                let datagrams: Vec<_> = a.finish(now).collect();
+                for datagram in datagrams {
+                    let _ = b.handle(&datagram, Ecn::None, true, &mut |_| {}, &mut Dropped::default(), now);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,425 @@
+//! How long a datagram may be on the path of a link (RFC 8899): asked with probes, not believed of anybody.
+//!
+//! ```text
+//! base --probe arrives--> next size ... --probes get lost--> stays, tries again after 10 s .. 10 min
+//!   ^                         |
+//!   \--- probes of the size in use get lost
+//! ```
+//!
+//! A probe is a pair of packets with nothing in them: one padded to the size in question, which nobody may
+//! fragment, and a short one behind. Only where the short one comes and the long one does not, three times,
+//! it is the size: anything else is loss or an outage. That they came stands in the far side's reports.
+//! ICMP is not listened to: firewalls drop it, and anybody can write it.
+//!
+//! The size in use is doubted when loss is reported, and every ten minutes: where long packets vanish, long
+//! probes vanish as well.
+//!
+//! Some paths drop what carries the mark of ECN. Probes carry it like all media packets: where none of the
+//! first ones comes, packets go without.
+
+use librecast::time::{Duration, Instant};
+
+use super::feedback::Report;
+
+/// UDP payload that every path is expected to take: 1,248 bytes with IPv6.
+pub(crate) const BASE: usize = 1_200;
+/// What an Ethernet path takes over IPv6, and what some others do.
+const ETHERNET: usize = 1_452;
+const LONGER: [usize; 2] = [4_048, 8_952];
+/// The short one of a pair.
+const SHORT: usize = 64;
+/// So many long ones must be lost without the short ones, and most pairs until nothing is concluded.
+const PROOF: u32 = 3;
+const MOST_PAIRS: u32 = 12;
+/// How long a pair may take, besides three round trips.
+const WAIT: Duration = Duration::from_millis(350);
+/// The first pair leaves the far side time to hear that the link is up.
+const FIRST: Duration = Duration::from_millis(100);
+/// Pauses until a longer size is tried again, doubling; the longest is also when the size in use is asked.
+const RETRY: Duration = Duration::from_secs(10);
+const RAISE: Duration = Duration::from_secs(600);
+/// How often loss makes us ask.
+const DOUBT: Duration = Duration::from_secs(1);
+/// Most packets that are remembered until a report judges them.
+const MOST_SENT: usize = 64;
+
+/// The search on one link.
+#[derive(Debug)]
+pub(crate) struct PathMtu {
+    /// Sizes worth trying, rising.
+    steps: Vec<usize>,
+    limit: usize,
+    trial: Option<Trial>,
+    /// When something is due.
+    due: Instant,
+    /// When longer sizes are tried, and how long after that again.
+    raise_at: Instant,
+    pause: Duration,
+    /// When the size in use was last seen to pass.
+    proven: Instant,
+    /// Packets of probes that no report has judged: index and size.
+    sent: Vec<(u64, usize)>,
+    /// Packets of probes that were lost, and losses known of besides.
+    lost: u64,
+    others_lost: u64,
+    /// Something came over this path, or so many pairs did not.
+    heard: bool,
+    dead_pairs: u32,
+}
+
+/// A size that is being tried: a longer one, or that in use.
+#[derive(Debug, Clone, Copy)]
+struct Trial {
+    size: usize,
+    pairs: u32,
+    /// The short one of the last pair came.
+    alive: bool,
+    /// Pairs of which only the short one came.
+    lost: u32,
+}
+
+impl PathMtu {
+    /// The search for a link whose messages fit datagrams of `wanted` bytes.
+    pub(crate) fn new(wanted: usize, now: Instant) -> Self {
+        let longer = LONGER.into_iter().filter(|size| *size < wanted);
+        let mut steps: Vec<_> = longer.chain([ETHERNET, wanted]).collect();
+        steps.retain(|size| *size > BASE);
+        steps.sort_unstable();
+        steps.dedup();
+        Self {
+            steps,
+            limit: BASE,
+            trial: None,
+            due: now + FIRST,
+            raise_at: now,
+            pause: RETRY,
+            proven: now,
+            sent: Vec::new(),
+            lost: 0,
+            others_lost: 0,
+            heard: false,
+            dead_pairs: 0,
+        }
+    }
+
+    /// The longest datagram to send.
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Whether packets may carry the mark of ECN.
+    pub(crate) fn marks(&self) -> bool {
+        self.dead_pairs < PROOF
+    }
+
+    /// Packets of probes that were lost: no sign of congestion.
+    pub(crate) fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// When [`Self::poll`] has something to do.
+    pub(crate) fn deadline(&self) -> Instant {
+        self.due
+    }
+
+    /// The sizes of the packets to send now, in this order, if a probe is due.
+    pub(crate) fn poll(&mut self, rtt: Option<Duration>, now: Instant) -> Option<[usize; 2]> {
+        if now < self.due {
+            return None;
+        }
+        self.judge(now);
+        if self.trial.is_none() {
+            self.trial = self.next_trial(now);
+        }
+        let Some(trial) = &mut self.trial else {
+            self.due = self.raise_at;
+            return None;
+        };
+        trial.pairs += 1;
+        self.due = now + WAIT + rtt.unwrap_or_default() * 3;
+        Some([trial.size, SHORT])
+    }
+
+    /// A packet of a probe went out.
+    pub(crate) fn sent(&mut self, index: u64, size: usize) {
+        if self.sent.len() == MOST_SENT {
+            self.sent.remove(0);
+        }
+        self.sent.push((index, size));
+    }
+
+    /// There is no path to ask.
+    pub(crate) fn postpone(&mut self, now: Instant) {
+        self.due = now + WAIT;
+    }
+
+    /// The path is another one, of which nothing is known.
+    pub(crate) fn path_changed(&mut self, now: Instant) {
+        // what is under way says nothing of it
+        self.sent.iter_mut().for_each(|(_, size)| *size = 0);
+        (self.limit, self.trial, self.pause) = (BASE, None, RETRY);
+        (self.due, self.raise_at) = (now, now);
+        (self.heard, self.dead_pairs) = (false, 0);
+    }
+
+    /// Packets vanish: perhaps for their size.
+    pub(crate) fn doubt(&mut self, now: Instant) {
+        if self.limit > BASE && self.trial.is_none() && now >= self.proven + DOUBT {
+            self.trial = Some(Trial::of(self.limit));
+            self.due = now;
+        }
+    }
+
+    /// What a report says of probes, and of loss.
+    pub(crate) fn handle(&mut self, report: &Report, now: Instant) {
+        for (index, size) in std::mem::take(&mut self.sent) {
+            if report.came(index) {
+                self.passed(size, now);
+            } else if index < report.settled {
+                self.lost += 1;
+            } else {
+                self.sent.push((index, size));
+            }
+        }
+        let others = report.lost.saturating_sub(self.lost);
+        if others > self.others_lost {
+            self.others_lost = others;
+            self.doubt(now);
+        }
+    }
+
+    fn passed(&mut self, size: usize, now: Instant) {
+        self.heard |= size > 0;
+        if size == SHORT {
+            if let Some(trial) = &mut self.trial {
+                trial.alive = true;
+            }
+        } else if size >= self.limit {
+            (self.limit, self.proven) = (size, now);
+            if self.trial.is_some_and(|trial| trial.size <= size) {
+                self.trial = None;
+                // on to the next size, unless that has just failed
+                self.due = self.raise_at.max(now);
+            }
+        }
+    }
+
+    /// Looks at the pair that had its time.
+    fn judge(&mut self, now: Instant) {
+        let Some(trial) = &mut self.trial else {
+            return;
+        };
+        trial.lost += u32::from(std::mem::take(&mut trial.alive));
+        self.dead_pairs += u32::from(!self.heard && trial.pairs > 0);
+        let (size, proven) = (trial.size, trial.lost == PROOF);
+        if !proven && trial.pairs < MOST_PAIRS {
+            return;
+        }
+        self.trial = None;
+        if size > self.limit {
+            self.raise_at = now + self.pause;
+            self.pause = (self.pause * 2).min(RAISE);
+        } else if proven {
+            // a black hole: what was known of the path holds no longer
+            (self.limit, self.raise_at, self.pause) = (BASE, now, RETRY);
+        }
+    }
+
+    fn next_trial(&mut self, now: Instant) -> Option<Trial> {
+        if now < self.raise_at {
+            return None;
+        }
+        if self.limit > BASE && now >= self.proven + RAISE / 2 {
+            return Some(Trial::of(self.limit));
+        }
+        let next = self.steps.iter().find(|size| **size > self.limit);
+        if next.is_none() {
+            (self.raise_at, self.pause) = (now + RAISE, RETRY);
+        }
+        next.map(|size| Trial::of(*size))
+    }
+}
+
+impl Trial {
+    fn of(size: usize) -> Self {
+        Self {
+            size,
+            pairs: 0,
+            alive: false,
+            lost: 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::feedback::Reporter;
+    use super::super::replay::ReplayWindow;
+    use super::*;
+    use crate::datagram::Ecn;
+
+    /// A path that loses what is too long, and some of the rest.
+    struct Path {
+        mtu: usize,
+        /// Of a thousand.
+        loss: u64,
+        dice: u64,
+        now: Instant,
+        next: u64,
+        seen: ReplayWindow,
+        reporter: Reporter,
+        search: PathMtu,
+        probes: usize,
+    }
+
+    impl Path {
+        fn new(wanted: usize, mtu: usize, loss: u64) -> Self {
+            let now = Instant::now();
+            Self {
+                mtu,
+                loss,
+                dice: 7,
+                now,
+                next: 0,
+                seen: ReplayWindow::new(16),
+                reporter: Reporter::new(false, now),
+                search: PathMtu::new(wanted, now),
+                probes: 0,
+            }
+        }
+
+        fn pass(&mut self, size: usize) {
+            let index = self.next;
+            self.next += 1;
+            self.dice = self.dice.wrapping_mul(6_364_136_223_846_793_005) + 1;
+            if size <= self.mtu && (self.dice >> 33) % 1_000 >= self.loss {
+                self.seen.mark(index);
+                self.reporter.handle(index, true, Ecn::None, self.now);
+            }
+        }
+
+        /// Runs for a while, with a flow of packets of the longest size, if any, a hundred a second.
+        fn run(&mut self, span: Duration, flow: bool) {
+            let end = self.now + span;
+            while self.now < end {
+                let step = Duration::from_millis(10);
+                let idle = self.search.deadline().min(end).max(self.now + step);
+                self.now = if flow { self.now + step } else { idle };
+                if flow {
+                    self.pass(self.search.limit());
+                }
+                if let Some(sizes) = self.search.poll(None, self.now) {
+                    for size in sizes {
+                        self.search.sent(self.next, size);
+                        self.pass(size);
+                    }
+                    self.probes += 1;
+                }
+                if let Some(report) = self.reporter.report(&self.seen, self.now) {
+                    self.search.handle(&report, self.now);
+                }
+            }
+        }
+    }
+
+    const SOON: Duration = Duration::from_secs(5);
+
+    #[test]
+    fn the_longest_size_that_passes_is_found() {
+        for (wanted, mtu, limit) in [
+            (1_342, 1_452, 1_452),
+            (1_342, 9_000, 1_452),
+            (1_342, 1_400, 1_342),
+            (1_342, 1_341, BASE),
+            (9_062, 8_952, 8_952),
+            (9_062, 65_000, 9_062),
+            (9_062, 1_472, 1_452),
+        ] {
+            let mut path = Path::new(wanted, mtu, 0);
+            path.run(SOON, false);
+            assert_eq!(path.search.limit(), limit, "{wanted} on {mtu}");
+        }
+    }
+
+    #[test]
+    fn loss_is_not_taken_for_a_narrow_path() {
+        for loss in [50, 200, 400] {
+            let mut path = Path::new(1_342, 1_452, loss);
+            let (mut short, mut all) = (0, 0);
+            for _ in 0..600 {
+                path.run(Duration::from_secs(1), true);
+                all += 1;
+                short += i32::from(path.search.limit() < 1_452);
+            }
+            assert!(short * 20 < all, "{short} of {all} at {loss}");
+        }
+    }
+
+    #[test]
+    fn an_outage_is_not_taken_for_a_narrow_path() {
+        let mut path = Path::new(1_342, 1_452, 0);
+        path.run(SOON, true);
+        path.loss = 1_000;
+        path.run(SOON, true);
+        assert_eq!(path.search.limit(), 1_452);
+    }
+
+    #[test]
+    fn a_black_hole_is_noticed_and_what_passes_found_again() {
+        for flow in [true, false] {
+            let mut path = Path::new(1_342, 1_452, 0);
+            path.run(SOON, flow);
+            path.mtu = 1_350;
+            // without traffic nobody is hurt until it is asked anyway
+            let span = if flow { SOON } else { RAISE * 2 };
+            path.search.doubt(path.now);
+            path.run(span, flow);
+            assert_eq!(path.search.limit(), 1_342, "{flow}");
+            path.mtu = 1_452;
+            path.run(RAISE, flow);
+            assert_eq!(path.search.limit(), 1_452, "{flow}");
+        }
+    }
+
+    #[test]
+    fn where_nothing_comes_packets_go_without_marks() {
+        let mut path = Path::new(1_342, 0, 0);
+        assert!(path.search.marks());
+        path.run(SOON, false);
+        assert!(!path.search.marks());
+        path.search.path_changed(path.now);
+        assert!(path.search.marks());
+        path.mtu = SHORT;
+        path.run(SOON, false);
+        path.mtu = 0;
+        path.run(SOON * 10, false);
+        assert!(path.search.marks(), "once heard is enough");
+    }
+
+    #[test]
+    fn a_new_path_is_asked_anew() {
+        let mut path = Path::new(1_342, 1_452, 0);
+        path.run(SOON, false);
+        path.search.sent(path.next, 1_452);
+        path.search.path_changed(path.now);
+        assert_eq!(path.search.limit(), BASE);
+        path.pass(1_452);
+        let report = path.reporter.report(&path.seen, path.now).unwrap();
+        path.search.handle(&report, path.now);
+        assert_eq!(path.search.limit(), BASE, "that was the old path");
+        path.mtu = 1_400;
+        path.run(SOON, false);
+        assert_eq!(path.search.limit(), 1_342);
+    }
+
+    #[test]
+    fn a_settled_link_is_asked_seldom_and_what_is_kept_is_bounded() {
+        for mtu in [1_452, 1_300, 0] {
+            let mut path = Path::new(1_342, mtu, 0);
+            path.run(Duration::from_secs(6 * 3_600), false);
+            let most = if mtu > 0 { 36 * 4 + 40 } else { 36 * 12 + 120 };
+            assert!(path.probes < most, "{} at {mtu}", path.probes);
+            assert!(path.search.sent.len() <= MOST_SENT);
+        }
+    }
+}

@@ -1,0 +1,461 @@
+//! Messages that wait for the window: fair between flows, short, and fresh (FQ-CoDel, RFC 8290).
+//!
+//! ```text
+//! push --> flow (hash of origin and group) --idle before--> new --its turn is over--> old --empty--> idle
+//! pop: new before old, a quantum of bytes each; CoDel and the time bound drop from the head
+//! ```
+//!
+//! A flow that sends less than its share finds itself in the list of new ones and goes first, so a flood
+//! in one group leaves the others their latency. Nothing waits longer than the bound: the newer messages
+//! gain most when late ones are dropped.
+
+use librecast::time::{Duration, Instant};
+use std::collections::VecDeque;
+use std::hash::Hasher as _;
+
+use super::codel::{Codel, Limits};
+
+/// Flows that are told apart, each in one of some places; only if all of these are taken it shares one's
+/// turn.
+const FLOWS: usize = 256;
+const WAYS: usize = 8;
+/// Bytes that a flow may send in its turn.
+const QUANTUM: usize = 1_500;
+/// Bytes that may wait at any rate, and at most.
+const LEAST_BYTES: usize = 64 * 1024;
+const MOST_BYTES: usize = 4 << 20;
+/// What a message costs besides its bytes.
+const OVERHEAD: usize = 64;
+/// Buffers that are kept for messages to come, of how many bytes at most; and the room of an idle flow.
+const SPARE: usize = 64;
+const SPARE_BYTES: usize = 2_048;
+const IDLE_ROOM: usize = 16;
+/// A process that is woken later than this got no time: no link is that slow. Chosen: twice the pacer's tick.
+const STALL: Duration = Duration::from_millis(2);
+/// Where origin and group are: data header (docs/protocol.md), IPv6 header.
+const ORIGIN: std::ops::Range<usize> = 12..20;
+const GROUP: std::ops::Range<usize> = 32 + 24..32 + 40;
+
+/// The queue of one link.
+#[derive(Debug)]
+pub(crate) struct FairQueue {
+    seed: u64,
+    bound: Duration,
+    limits: Limits,
+    flows: Vec<Flow>,
+    /// Flows in the order of their turns: those that were idle, and the others.
+    new: VecDeque<usize>,
+    old: VecDeque<usize>,
+    bytes: usize,
+    spare: Vec<Vec<u8>>,
+}
+
+#[derive(Debug, Default)]
+struct Flow {
+    /// Hash of origin and group of the first message, while listed.
+    key: u64,
+    messages: VecDeque<Message>,
+    bytes: usize,
+    /// What is left of its turn, or has been taken too much.
+    credit: isize,
+    /// In one of the lists.
+    listed: bool,
+    codel: Codel,
+}
+
+#[derive(Debug)]
+struct Message {
+    since: Instant,
+    bytes: Vec<u8>,
+}
+
+/// What was dropped at the head: late, for a queue that stands, and to keep within the bound of bytes.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Dropped {
+    pub(crate) late: u64,
+    pub(crate) standing: u64,
+    pub(crate) overflow: u64,
+}
+
+impl FairQueue {
+    pub(crate) fn new(seed: u64, bound: Duration) -> Self {
+        Self {
+            seed,
+            bound,
+            limits: Limits::within(bound),
+            flows: Vec::new(),
+            new: VecDeque::new(),
+            old: VecDeque::new(),
+            bytes: 0,
+            spare: Vec::new(),
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    /// Queues a message; `rate` is that of the link in bytes a second.
+    pub(crate) fn push(
+        &mut self,
+        parts: [&[u8]; 2],
+        rate: f64,
+        now: Instant,
+        dropped: &mut Dropped,
+    ) {
+        if self.flows.is_empty() {
+            self.flows.resize_with(FLOWS, Flow::default);
+        }
+        let most = ((rate * self.bound.as_secs_f64()) as usize).clamp(LEAST_BYTES, MOST_BYTES);
+        let key = self.key_of(parts);
+        let at = self.place_of(key);
+        let mut bytes = self.spare.pop().unwrap_or_default();
+        bytes.extend_from_slice(parts[0]);
+        bytes.extend_from_slice(parts[1]);
+        let flow = &mut self.flows[at];
+        if !flow.listed {
+            (flow.listed, flow.key) = (true, key);
+            flow.credit = QUANTUM as isize;
+            self.new.push_back(at);
+        }
+        flow.bytes += bytes.len() + OVERHEAD;
+        self.bytes += bytes.len() + OVERHEAD;
+        flow.messages.push_back(Message { since: now, bytes });
+        self.drop_late(at, now, dropped);
+        while self.bytes > most
+            && let Some(longest) = self.longest()
+        {
+            // whoever fills the queue pays for it
+            self.discard_head(longest);
+            dropped.overflow += 1;
+        }
+    }
+
+    /// Puts the next message whose turn it is in the place of what `message` was; false if there is none.
+    pub(crate) fn pop(
+        &mut self,
+        message: &mut Vec<u8>,
+        now: Instant,
+        dropped: &mut Dropped,
+    ) -> bool {
+        loop {
+            let is_new = !self.new.is_empty();
+            let list = if is_new { &mut self.new } else { &mut self.old };
+            let Some(at) = list.pop_front() else {
+                return false;
+            };
+            if self.flows[at].credit <= 0 {
+                self.flows[at].credit += QUANTUM as isize;
+                self.old.push_back(at);
+                continue;
+            }
+            self.drop_late(at, now, dropped);
+            self.drop_standing(at, now, dropped);
+            let Some(next) = self.take_head(at) else {
+                if is_new {
+                    // so that one that comes and goes cannot keep the others waiting
+                    self.old.push_back(at);
+                } else {
+                    self.flows[at].retire();
+                }
+                continue;
+            };
+            self.flows[at].credit -= next.len() as isize;
+            let list = if is_new { &mut self.new } else { &mut self.old };
+            list.push_front(at);
+            self.keep(std::mem::replace(message, next));
+            return true;
+        }
+    }
+
+    /// What waits should have been looked at so long ago: that is not the link's doing, and no reason to drop it.
+    pub(crate) fn forgive(&mut self, late: Duration, now: Instant) {
+        if late < STALL || self.is_empty() {
+            return;
+        }
+        for message in self.flows.iter_mut().flat_map(|flow| &mut flow.messages) {
+            message.since = (message.since + late).min(now);
+        }
+    }
+
+    /// The flow with most bytes.
+    fn longest(&self) -> Option<usize> {
+        let listed = self.new.iter().chain(&self.old).copied();
+        listed.max_by_key(|at| self.flows[*at].bytes)
+    }
+
+    fn drop_late(&mut self, at: usize, now: Instant, dropped: &mut Dropped) {
+        while let Some(head) = self.flows[at].messages.front()
+            && now.saturating_duration_since(head.since) > self.bound
+        {
+            self.discard_head(at);
+            dropped.late += 1;
+        }
+    }
+
+    fn drop_standing(&mut self, at: usize, now: Instant, dropped: &mut Dropped) {
+        loop {
+            let flow = &mut self.flows[at];
+            let Some(head) = flow.messages.front() else {
+                return;
+            };
+            let waited = now.saturating_duration_since(head.since);
+            let alone = flow.bytes <= QUANTUM;
+            if !flow.codel.drops(&self.limits, waited, alone, now) {
+                return;
+            }
+            self.discard_head(at);
+            dropped.standing += 1;
+        }
+    }
+
+    fn discard_head(&mut self, at: usize) {
+        if let Some(bytes) = self.take_head(at) {
+            self.keep(bytes);
+        }
+    }
+
+    fn take_head(&mut self, at: usize) -> Option<Vec<u8>> {
+        let flow = &mut self.flows[at];
+        let Message { bytes, .. } = flow.messages.pop_front()?;
+        flow.bytes -= bytes.len() + OVERHEAD;
+        self.bytes -= bytes.len() + OVERHEAD;
+        Some(bytes)
+    }
+
+    /// Keeps a buffer for messages to come.
+    fn keep(&mut self, mut bytes: Vec<u8>) {
+        if self.spare.len() < SPARE && bytes.capacity() <= SPARE_BYTES {
+            bytes.clear();
+            self.spare.push(bytes);
+        }
+    }
+
+    /// Its place, or an idle one, or that of another.
+    fn place_of(&self, key: u64) -> usize {
+        // remainders are less than 256
+        let first = (key % (FLOWS / WAYS) as u64) as usize * WAYS;
+        let ways = &self.flows[first..first + WAYS];
+        let own = ways.iter().position(|flow| flow.listed && flow.key == key);
+        let way = own.or_else(|| ways.iter().position(|flow| !flow.listed));
+        first + way.unwrap_or((key >> 32) as usize % WAYS)
+    }
+
+    fn key_of(&self, parts: [&[u8]; 2]) -> u64 {
+        let mut head = [0; GROUP.end];
+        let (first, second) = head.split_at_mut(parts[0].len().min(GROUP.end));
+        first.copy_from_slice(&parts[0][..first.len()]);
+        let rest = second.len().min(parts[1].len());
+        second[..rest].copy_from_slice(&parts[1][..rest]);
+        let mut hasher = std::hash::DefaultHasher::new();
+        hasher.write_u64(self.seed);
+        hasher.write(&head[ORIGIN]);
+        hasher.write(&head[GROUP]);
+        hasher.finish()
+    }
+}
+
+impl Flow {
+    /// It has nothing left: what room it needed may be needed elsewhere.
+    fn retire(&mut self) {
+        self.listed = false;
+        self.messages.shrink_to(IDLE_ROOM);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(group: u8, size: usize) -> Vec<u8> {
+        let mut message = vec![0; size.max(GROUP.end)];
+        message[GROUP.start] = 0xff;
+        message[GROUP.end - 1] = group;
+        message
+    }
+
+    fn group(message: &[u8]) -> u8 {
+        message[GROUP.end - 1]
+    }
+
+    struct Bench {
+        queue: FairQueue,
+        now: Instant,
+        dropped: Dropped,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            Self {
+                queue: FairQueue::new(1, Duration::from_millis(20)),
+                now: Instant::now(),
+                dropped: Dropped::default(),
+            }
+        }
+
+        fn push(&mut self, message: &[u8], rate: f64) {
+            let parts = message.split_at(message.len() / 3);
+            let parts = [parts.0, parts.1];
+            self.queue.push(parts, rate, self.now, &mut self.dropped);
+        }
+
+        fn pop(&mut self) -> Option<Vec<u8>> {
+            let mut message = Vec::new();
+            let found = self.queue.pop(&mut message, self.now, &mut self.dropped);
+            found.then_some(message)
+        }
+
+        fn wait(&mut self, micros: u64) {
+            self.now += Duration::from_micros(micros);
+        }
+    }
+
+    #[test]
+    fn a_flood_leaves_others_their_turns() {
+        let mut b = Bench::new();
+        for _ in 0..1_000 {
+            b.push(&message(1, 1_200), 0.0);
+        }
+        assert!(b.dropped.overflow > 900, "the flood pays for itself");
+        let before = b.dropped;
+        for _ in 0..4 {
+            b.push(&message(2, 100), 0.0);
+        }
+        let next: Vec<_> = (0..6).filter_map(|_| b.pop()).collect();
+        let mine = next.iter().filter(|m| group(m) == 2).count();
+        assert_eq!(mine, 4, "within the first six");
+        assert_eq!(b.dropped.late, before.late);
+    }
+
+    #[test]
+    fn a_sparse_flow_goes_first_whenever_it_comes() {
+        let mut b = Bench::new();
+        for n in 0..2_000 {
+            for flood in 1..4 {
+                b.push(&message(flood, 1_200), 1e6);
+            }
+            if n % 10 == 0 {
+                b.push(&message(9, 200), 1e6);
+            }
+            let waits = n % 10 == 0;
+            // what was being sent goes on to the end of its turn
+            let served = [b.pop().unwrap(), b.pop().unwrap()];
+            assert!(
+                n == 0 || !waits || served.iter().any(|m| group(m) == 9),
+                "{n}"
+            );
+            b.wait(2_000);
+        }
+    }
+
+    #[test]
+    fn flows_rarely_meet() {
+        let mut b = Bench::new();
+        for n in 0..100 {
+            b.push(&message(n, 100), 1e9);
+        }
+        let taken = b.queue.flows.iter().filter(|flow| flow.listed).count();
+        assert!(taken >= 98, "{taken}");
+    }
+
+    #[test]
+    fn nobody_can_stay_new() {
+        let mut b = Bench::new();
+        for _ in 0..20 {
+            b.push(&message(1, 1_200), 1e6);
+        }
+        let mut served = [0; 3];
+        for _ in 0..300 {
+            // always one message, and back as soon as it is gone
+            b.push(&message(2, 1_400), 1e6);
+            b.push(&message(1, 1_200), 1e6);
+            served[usize::from(group(&b.pop().unwrap()))] += 1;
+        }
+        assert!(served[1] > 100 && served[2] > 100, "{served:?}");
+    }
+
+    #[test]
+    fn flows_share_by_bytes() {
+        let mut b = Bench::new();
+        for _ in 0..40 {
+            b.push(&message(1, 1_200), 1e9);
+            for _ in 0..4 {
+                b.push(&message(2, 300), 1e9);
+            }
+        }
+        let mut bytes = [0; 3];
+        for _ in 0..100 {
+            let message = b.pop().unwrap();
+            bytes[usize::from(group(&message))] += message.len();
+        }
+        assert!(bytes[1].abs_diff(bytes[2]) <= 3_000, "{bytes:?}");
+    }
+
+    #[test]
+    fn what_nobody_looked_at_in_time_is_not_late() {
+        let mut b = Bench::new();
+        b.push(&message(1, 100), 1e6);
+        b.wait(15_000);
+        b.push(&message(2, 100), 1e6);
+        b.wait(30_000);
+        b.queue.forgive(Duration::from_millis(30), b.now);
+        // the first has waited for 15 ms of the link's, the second for none
+        b.wait(6_000);
+        assert_eq!(group(&b.pop().unwrap()), 2);
+        assert_eq!((b.pop(), b.dropped.late), (None, 1));
+    }
+
+    #[test]
+    fn what_is_late_is_dropped_from_the_head() {
+        let mut b = Bench::new();
+        for n in 0..10 {
+            b.push(&[n; 100], 1e9);
+            b.wait(4_000);
+        }
+        let kept: Vec<_> = std::iter::from_fn(|| b.pop()).collect();
+        assert_eq!(
+            kept.iter().map(|m| m[0]).collect::<Vec<_>>(),
+            [5, 6, 7, 8, 9]
+        );
+        let late = Dropped {
+            late: 5,
+            ..Dropped::default()
+        };
+        assert_eq!(b.dropped, late);
+        assert!(b.queue.is_empty() && b.queue.old.is_empty());
+    }
+
+    #[test]
+    fn a_queue_that_stands_below_the_bound_is_shortened() {
+        let mut b = Bench::new();
+        for _ in 0..10 {
+            b.push(&message(1, 1_200), 1e9);
+        }
+        // one comes as one goes: each would wait for 10 ms
+        let mut waiting = 10;
+        for _ in 0..1_000 {
+            b.push(&message(1, 1_200), 1e9);
+            b.wait(1_000);
+            assert!(b.pop().is_some());
+            let left = b.queue.flows.iter().map(|flow| flow.messages.len());
+            waiting = left.sum();
+        }
+        assert!(b.dropped.standing > 3 && waiting < 7, "{waiting}");
+        assert_eq!((b.dropped.late, b.dropped.overflow), (0, 0));
+    }
+
+    #[test]
+    fn the_bound_holds_for_any_sizes() {
+        let mut b = Bench::new();
+        for n in 0..5_000_u32 {
+            let size = (n as usize * 7_919) % 9_000;
+            b.push(&message(n as u8, size), 1e6);
+            assert!(b.queue.bytes <= LEAST_BYTES);
+        }
+        while b.pop().is_some() {}
+        let q = &b.queue;
+        assert!(q.is_empty() && q.new.is_empty() && q.old.is_empty());
+        assert!(q.flows.iter().all(|flow| flow.bytes == 0 && !flow.listed));
+        assert!(q.spare.len() <= SPARE);
+    }
+}

@@ -1,0 +1,112 @@
+//! What comes by repair: the receiver's side.
+
+use librecast::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::replay::ReplayWindow;
+use super::window_code::{Decoder, Solved};
+
+/// Indices of packets whose messages came by repair, in words of 64: as many as packets are remembered.
+const WINDOW: usize = 1_024;
+
+/// Sees to it that each packet's messages are delivered once, and solves for lost packets.
+#[derive(Debug)]
+pub(crate) struct Recovery {
+    /// What is later than that is of no use; 0: symbols are not looked at.
+    budget: Duration,
+    repaired: Option<Box<ReplayWindow>>,
+    decoder: Option<Box<Decoder>>,
+    solved: Vec<Solved>,
+    /// Packets whose messages came by repair.
+    pub(crate) count: u64,
+}
+
+impl Recovery {
+    pub(crate) fn new(budget: Duration) -> Self {
+        Self {
+            budget,
+            repaired: None,
+            decoder: None,
+            solved: Vec::new(),
+            count: 0,
+        }
+    }
+
+    /// Whether the messages of packet `index`, which has come itself, have not come by repair.
+    pub(crate) fn is_new(&self, index: u64) -> bool {
+        let repaired = self.repaired.as_ref();
+        !repaired.is_some_and(|repaired| repaired.was_seen(index))
+    }
+
+    /// The messages of packet `index` have come by repair; false if they had come before.
+    pub(crate) fn repair(&mut self, index: u64, seen: &ReplayWindow) -> bool {
+        let repaired = self
+            .repaired
+            .get_or_insert_with(|| Box::new(ReplayWindow::new(WINDOW)));
+        let new = !seen.was_seen(index) && repaired.is_new(index);
+        if new {
+            repaired.mark(index);
+            self.count += 1;
+        }
+        new
+    }
+
+    /// Keeps what packet `index` carries, as long as there are symbols.
+    pub(crate) fn keep(&mut self, index: u64, payload: &Bytes, now: Instant) {
+        self.decoder.take_if(|decoder| decoder.is_idle(now));
+        if let Some(decoder) = &mut self.decoder {
+            decoder.source(index, payload.clone(), now, &mut self.solved);
+        }
+    }
+
+    /// A symbol came in packet `carrier`; an error if it is none.
+    pub(crate) fn symbol(
+        &mut self,
+        bytes: &[u8],
+        carrier: u64,
+        seen: &ReplayWindow,
+        now: Instant,
+    ) -> Result<(), ()> {
+        if self.budget.is_zero() {
+            return Ok(());
+        }
+        let decoder = self
+            .decoder
+            .get_or_insert_with(|| Box::new(Decoder::new(now)));
+        let seen = |index| seen.was_seen(index);
+        decoder.symbol(bytes, carrier, seen, now, &mut self.solved)
+    }
+
+    /// The payload of the next packet that was solved for, unless it is too late or came otherwise.
+    pub(crate) fn next(&mut self, seen: &ReplayWindow) -> Option<Bytes> {
+        loop {
+            let Solved {
+                index,
+                payload,
+                late,
+            } = self.solved.pop()?;
+            if late <= self.budget && self.repair(index, seen) {
+                return Some(payload);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_delivered_once() {
+        let (mut recovery, mut seen) = (Recovery::new(Duration::ZERO), ReplayWindow::new(16));
+        (0..10).filter(|i| *i != 4).for_each(|i| seen.mark(i));
+        assert!(recovery.is_new(4));
+        assert!(!recovery.repair(3, &seen), "came itself");
+        assert!(recovery.repair(4, &seen));
+        assert!(!recovery.repair(4, &seen), "a second copy");
+        assert!(!recovery.is_new(4), "late");
+        assert!(recovery.is_new(5));
+        assert_eq!(recovery.count, 1);
+    }
+}

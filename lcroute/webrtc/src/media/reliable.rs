@@ -1,0 +1,892 @@
+//! Control messages in the media lane: reliable and in order, without SCTP, whose timers of a second and more
+//! turn a few lost packets into long silence.
+//!
+//! ```text
+//! send --cut into segments--> queue --window--> under way --acknowledged--> gone
+//!                                               |    ^
+//!                                               \----/ again: three later ones have come, or after 1.5 round trips;
+//!                                                      where much gets lost, a copy follows at once
+//! ```
+//!
+//! Segments and acknowledgements are messages of the lane (payload.rs, kind 0), told from data by their first
+//! byte; over the control channel, where the lane does not get through, they are messages as well.
+//!
+//! ```text
+//! segment:         0x01 | flags 8 (bit 0: the last of its message) | sequence 32 | at least a byte, at most 1,024
+//! acknowledgement: 0x02 | sequence 32, below which all have come | map 128: the first bit stands for the sequence
+//!                  behind that one, which is missing
+//! ```
+//!
+//! Sequences count up from 0 in each direction; only their low 32 bits travel. Who gets a segment acknowledges at
+//! once, at most once in a turn.
+
+use librecast::time::{Duration, Instant};
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::{Bytes, BytesMut};
+use librecast::wire::{Reader, WireError};
+
+use super::srtp::extend;
+use crate::config::ROUTED_QUEUE;
+use lcroute_overlay::SendError;
+
+const SEGMENT: u8 = 1;
+const ACKNOWLEDGEMENT: u8 = 2;
+const LAST: u8 = 1;
+/// Most bytes of a message in a segment: it fits the narrowest path with what else a packet needs.
+const SEGMENT_SIZE: usize = 1_024;
+/// Longest message.
+const MAX_MESSAGE: usize = 65_536;
+/// Segments under way: at first, at least, at most. The map of an acknowledgement covers the last.
+const WINDOW: (f64, f64, f64) = (16.0, 8.0, 128.0);
+/// Segments that may come early: more than any window.
+const MAX_EARLY: u64 = 256;
+/// Round trip before anything is known of it.
+const FIRST_TRIP: Duration = Duration::from_millis(100);
+/// Least and longest pause before a segment is sent again.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+/// The window shrinks when round trips are so much longer than twice the shortest.
+const STANDING: Duration = Duration::from_millis(30);
+/// Later segments that have come when one counts as lost.
+const LATER: u64 = 3;
+/// After so many tries in a row without an answer pauses grow, and no more segments are sent again at a time.
+const PATIENT_AFTER: u32 = 4;
+const FEW: usize = 4;
+/// Loss from which on copies are sent, while no more than so many segments are under way.
+const MUCH: f64 = 0.03;
+const MOST_COPIED: usize = 16;
+const COPY_AFTER: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(15));
+/// Without any answer for so long, the lane does not get through.
+const STALLED: Duration = Duration::from_secs(1);
+/// Without a path it is looked again after so long.
+const NO_PATH: Duration = Duration::from_millis(100);
+
+/// Which way a segment or acknowledgement takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Packets of the media lane.
+    Lane,
+    /// The SCTP control channel.
+    Channel,
+}
+
+/// A part of a message.
+#[derive(Debug, Clone)]
+struct Segment {
+    bytes: Bytes,
+    last: bool,
+}
+
+/// A segment that is under way.
+#[derive(Debug)]
+struct Sent {
+    segment: Segment,
+    /// When it was last sent (copies apart), how often, and after how many others.
+    at: Instant,
+    count: u32,
+    order: u64,
+    copied: bool,
+    /// Later ones have come: it is due at once.
+    missed: bool,
+    /// It has been entrusted to the channel.
+    on_channel: bool,
+    acknowledged: bool,
+}
+
+/// Both directions of a link's control messages.
+#[derive(Debug)]
+pub(crate) struct Reliable {
+    capacity: usize,
+    /// Bytes of both.
+    bytes: usize,
+    queue: VecDeque<Segment>,
+    /// Messages that go when nothing else waits, and their bytes.
+    routed: VecDeque<Bytes>,
+    routed_bytes: usize,
+    under_way: VecDeque<Sent>,
+    /// Sequence of the first one under way.
+    first: u64,
+    window: f64,
+    /// Segments sent so far, again ones included.
+    order: u64,
+    /// Tries in a row that nobody answered.
+    tries: u32,
+    answered_at: Instant,
+    trip: Option<(Duration, Duration)>,
+    /// What it is before that.
+    first_trip: Duration,
+    shortest: Duration,
+    shrunk_at: Option<Instant>,
+    not_before: Instant,
+    /// The lane does not get through: the channel is used as well.
+    stalled: bool,
+    /// Share of our packets that get lost, as the lane measures it.
+    loss: f64,
+    /// A timer has run off.
+    due: bool,
+
+    expected: u64,
+    early: BTreeMap<u64, Segment>,
+    partial: BytesMut,
+    arrived: VecDeque<Bytes>,
+    /// Whether an acknowledgement is due on each way.
+    owes: [bool; 2],
+}
+
+impl Reliable {
+    /// Queues at most `capacity` bytes.
+    pub(crate) fn new(capacity: usize, now: Instant) -> Self {
+        Self {
+            capacity,
+            bytes: 0,
+            queue: VecDeque::new(),
+            routed: VecDeque::new(),
+            routed_bytes: 0,
+            under_way: VecDeque::new(),
+            first: 0,
+            window: WINDOW.0,
+            order: 0,
+            tries: 0,
+            answered_at: now,
+            trip: None,
+            first_trip: FIRST_TRIP,
+            shortest: Duration::MAX,
+            shrunk_at: None,
+            not_before: now,
+            stalled: false,
+            loss: 0.0,
+            due: false,
+            expected: 0,
+            early: BTreeMap::new(),
+            partial: BytesMut::new(),
+            arrived: VecDeque::new(),
+            owes: [false; 2],
+        }
+    }
+
+    /// Whether a message of the lane is a segment or an acknowledgement.
+    pub(crate) fn is_ours(message: &[u8]) -> bool {
+        matches!(message.first(), Some(&(SEGMENT | ACKNOWLEDGEMENT)))
+    }
+
+    /// Takes a message to be sent; an empty one is nothing.
+    pub(crate) fn send(&mut self, message: &[u8], now: Instant) -> Result<(), SendError> {
+        if message.len() > MAX_MESSAGE {
+            return Err(SendError::TooLarge);
+        }
+        if self.bytes + message.len() > self.capacity {
+            return Err(SendError::QueueFull);
+        }
+        self.enqueue(Bytes::copy_from_slice(message), now);
+        Ok(())
+    }
+
+    /// Takes a message of others, to be sent when no other waits; whoever sent it sends it again if it gets lost here.
+    pub(crate) fn send_routed(&mut self, message: &[u8]) -> Result<(), SendError> {
+        if message.len() > MAX_MESSAGE {
+            return Err(SendError::TooLarge);
+        }
+        if self.routed_bytes + message.len() > ROUTED_QUEUE {
+            return Err(SendError::QueueFull);
+        }
+        self.routed_bytes += message.len();
+        self.routed.push_back(Bytes::copy_from_slice(message));
+        Ok(())
+    }
+
+    /// Cuts a message into segments.
+    fn enqueue(&mut self, mut rest: Bytes, now: Instant) {
+        if self.bytes == 0 {
+            self.answered_at = now;
+        }
+        self.bytes += rest.len();
+        while !rest.is_empty() {
+            let bytes = rest.split_to(rest.len().min(SEGMENT_SIZE));
+            let last = rest.is_empty();
+            self.queue.push_back(Segment { bytes, last });
+        }
+    }
+
+    /// The next segment, of a routed message when no other waits.
+    fn next_segment(&mut self, now: Instant) -> Option<Segment> {
+        if self.queue.is_empty()
+            && let Some(message) = self.routed.pop_front()
+        {
+            self.routed_bytes -= message.len();
+            self.enqueue(message, now);
+        }
+        self.queue.pop_front()
+    }
+
+    /// A segment or an acknowledgement that came by `way`. After an error the far side cannot be understood
+    /// any more.
+    pub(crate) fn handle(
+        &mut self,
+        message: &Bytes,
+        way: Way,
+        now: Instant,
+    ) -> Result<(), WireError> {
+        let mut r = Reader::new(message);
+        match r.u8()? {
+            SEGMENT => {
+                let (flags, sequence) = (r.u8()?, r.u32()?);
+                let bytes = message.slice(message.len() - r.rest().len()..);
+                if bytes.is_empty() || bytes.len() > SEGMENT_SIZE {
+                    return Err(WireError::Bad("segment"));
+                }
+                self.owes[way as usize] = true;
+                let last = flags & LAST != 0;
+                self.handle_segment(sequence, &Segment { bytes, last })
+            }
+            ACKNOWLEDGEMENT => {
+                let (next, map) = (r.u32()?, u128::from_be_bytes(r.array()?));
+                r.finish()?;
+                self.handle_acknowledgement(next, map, way, now)
+            }
+            _ => Err(WireError::Bad("type")),
+        }
+    }
+
+    fn handle_segment(&mut self, low: u32, segment: &Segment) -> Result<(), WireError> {
+        let sequence = extend(low, self.expected);
+        if sequence < self.expected || sequence >= self.expected + MAX_EARLY {
+            return Ok(());
+        }
+        if sequence > self.expected {
+            // a copy: what came in shares its buffer with forty other packets, and may wait long
+            let bytes = Bytes::copy_from_slice(&segment.bytes);
+            let last = segment.last;
+            self.early
+                .entry(sequence)
+                .or_insert(Segment { bytes, last });
+            return Ok(());
+        }
+        self.take_in(segment)?;
+        while let Some(segment) = self.early.remove(&self.expected) {
+            self.take_in(&segment)?;
+        }
+        Ok(())
+    }
+
+    /// The next segment in order.
+    fn take_in(&mut self, segment: &Segment) -> Result<(), WireError> {
+        self.expected += 1;
+        if self.partial.len() + segment.bytes.len() > MAX_MESSAGE {
+            return Err(WireError::Bad("message length"));
+        }
+        self.partial.extend_from_slice(&segment.bytes);
+        if segment.last {
+            self.arrived.push_back(self.partial.split().freeze());
+        }
+        Ok(())
+    }
+
+    /// The next message that has come.
+    pub(crate) fn take(&mut self) -> Option<Bytes> {
+        self.arrived.pop_front()
+    }
+
+    fn handle_acknowledgement(
+        &mut self,
+        low: u32,
+        map: u128,
+        way: Way,
+        now: Instant,
+    ) -> Result<(), WireError> {
+        let next = extend(low, self.first);
+        let sent = self.first + self.under_way.len() as u64;
+        if next > sent {
+            return Err(WireError::Bad("acknowledgement"));
+        }
+        let came = |sequence: u64| {
+            let at = sequence.checked_sub(next + 1);
+            sequence < next || at.is_some_and(|at| at < 128 && map & (1 << (127 - at)) != 0)
+        };
+        let (mut news, mut latest) = (0, None);
+        for (at, sent) in self.under_way.iter_mut().enumerate() {
+            if sent.acknowledged || !came(self.first + at as u64) {
+                continue;
+            }
+            sent.acknowledged = true;
+            news += 1;
+            if sent.count == 1 {
+                latest = latest.max(Some((sent.order, sent.at)));
+            }
+        }
+        while self.under_way.front().is_some_and(|s| s.acknowledged) {
+            if let Some(sent) = self.under_way.pop_front() {
+                self.bytes -= sent.segment.bytes.len();
+                self.first += 1;
+            }
+        }
+        if news == 0 {
+            return Ok(());
+        }
+        self.tries = 0;
+        if way == Way::Lane {
+            (self.answered_at, self.stalled) = (now, false);
+        }
+        if let Some((order, at)) = latest {
+            self.measure(now.saturating_duration_since(at), news, now);
+            self.miss(order);
+        }
+        Ok(())
+    }
+
+    /// A round trip, and how many segments it brought through.
+    fn measure(&mut self, sample: Duration, news: u32, now: Instant) {
+        self.trip = Some(match self.trip {
+            None => (sample, sample / 2),
+            Some((trip, spread)) => (
+                (trip * 7 + sample) / 8,
+                (spread * 3 + trip.abs_diff(sample)) / 4,
+            ),
+        });
+        self.shortest = self.shortest.min(sample);
+        if sample <= self.shortest * 2 + STANDING {
+            self.window = (self.window + f64::from(news)).min(WINDOW.2);
+        } else if self.shrunk_at.is_none_or(|at| now >= at + sample) {
+            self.window = (self.window * 0.7).max(WINDOW.1);
+            self.shrunk_at = Some(now);
+        }
+    }
+
+    /// What was sent before a segment that has come, and has not, is lost.
+    fn miss(&mut self, order: u64) {
+        for sent in &mut self.under_way {
+            if !sent.acknowledged && sent.order + LATER <= order {
+                sent.missed = true;
+                self.due = true;
+            }
+        }
+    }
+
+    /// Whether [`Self::poll`] has something to do.
+    pub(crate) fn has_output(&self) -> bool {
+        self.due || self.owes != [false; 2] || self.has_new()
+    }
+
+    fn has_new(&self) -> bool {
+        let waits = !self.queue.is_empty() || !self.routed.is_empty();
+        waits && (self.under_way.len() as f64) < self.window
+    }
+
+    /// Whether the time of [`Self::deadline`] has come; then there is something to do.
+    pub(crate) fn is_due(&mut self, now: Instant) -> bool {
+        self.due |= self.deadline().is_some_and(|at| at <= now);
+        self.due
+    }
+
+    /// When a segment is to be sent again; none when that is due already.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        if self.due || self.under_way.is_empty() {
+            return None;
+        }
+        let (pause, copy) = (self.pause(), self.copy_after());
+        let due = self.under_way.iter().filter_map(|s| s.due(pause, copy));
+        due.min().map(|at| at.max(self.not_before))
+    }
+
+    /// A round trip that somebody else has measured: it counts until there is one of our own.
+    pub(crate) fn expect_trip(&mut self, trip: Duration) {
+        self.first_trip = trip;
+    }
+
+    /// There is no path at present.
+    pub(crate) fn postpone(&mut self, now: Instant) {
+        self.not_before = now + NO_PATH;
+        self.due = false;
+    }
+
+    /// There is another path: its round trip is not known.
+    pub(crate) fn path_changed(&mut self, now: Instant) {
+        (self.trip, self.shortest) = (None, Duration::MAX);
+        (self.tries, self.not_before) = (0, now);
+        (self.answered_at, self.stalled) = (now, false);
+    }
+
+    /// Gives out what is to be sent now, in two parts. `loss` is the share of our packets that get lost.
+    pub(crate) fn poll(&mut self, loss: f64, now: Instant, out: &mut dyn FnMut(Way, [&[u8]; 2])) {
+        (self.loss, self.due) = (loss, false);
+        self.acknowledge(out);
+        if !self.under_way.is_empty() && now >= self.answered_at + STALLED {
+            self.stalled = true;
+        }
+        self.send_again(now, out);
+        while self.has_new()
+            && let Some(segment) = self.next_segment(now)
+        {
+            let mut sent = Sent {
+                segment,
+                at: now,
+                count: 1,
+                order: self.order,
+                copied: false,
+                missed: false,
+                on_channel: false,
+                acknowledged: false,
+            };
+            self.order += 1;
+            let sequence = self.first + self.under_way.len() as u64;
+            sent.write(sequence, self.stalled, out);
+            self.under_way.push_back(sent);
+        }
+    }
+
+    fn acknowledge(&mut self, out: &mut dyn FnMut(Way, [&[u8]; 2])) {
+        let owes = std::mem::take(&mut self.owes);
+        if owes == [false; 2] {
+            return;
+        }
+        let next = self.expected;
+        let early = self.early.range(next + 1..=next + 128);
+        let map = early.fold(0, |map, (sequence, _)| {
+            map | 1_u128 << (127 - (sequence - next - 1))
+        });
+        let mut message = [ACKNOWLEDGEMENT; 21];
+        message[1..5].copy_from_slice(&(next as u32).to_be_bytes());
+        message[5..].copy_from_slice(&map.to_be_bytes());
+        for way in [Way::Lane, Way::Channel] {
+            if owes[way as usize] {
+                out(way, [&message, &[]]);
+            }
+        }
+    }
+
+    fn send_again(&mut self, now: Instant, out: &mut dyn FnMut(Way, [&[u8]; 2])) {
+        let (pause, copy) = (self.pause(), self.copy_after());
+        let patient = self.tries >= PATIENT_AFTER;
+        let mut most = if patient { FEW } else { usize::MAX };
+        for (n, sent) in self.under_way.iter_mut().enumerate() {
+            if sent.due(pause, copy).is_none_or(|at| now < at) {
+                continue;
+            }
+            let waited = sent.at + pause <= now;
+            if !waited && !sent.missed {
+                sent.copied = true;
+            } else {
+                self.tries += u32::from(n == 0 && waited);
+                sent.at = now;
+                sent.missed = false;
+                if most == 0 {
+                    // its turn comes when somebody answers
+                    continue;
+                }
+                most -= 1;
+                (sent.count, sent.order) = (sent.count + 1, self.order);
+                sent.copied = false;
+                self.order += 1;
+            }
+            sent.write(self.first + n as u64, self.stalled, out);
+        }
+    }
+
+    /// How long it takes until a segment is sent again.
+    fn pause(&self) -> Duration {
+        let first = (self.first_trip, self.first_trip / 8);
+        let (trip, spread) = self.trip.unwrap_or(first);
+        let pause = (trip * 3 / 2).max(trip + spread * 4);
+        let patience = self.tries.saturating_sub(PATIENT_AFTER).min(6);
+        pause.max(PAUSE.0).min(PAUSE.1) * 3_u32.pow(patience) / 2_u32.pow(patience)
+    }
+
+    /// How long after it a segment's copy follows, if copies are worth it.
+    fn copy_after(&self) -> Option<Duration> {
+        let few = self.under_way.len() <= MOST_COPIED && self.tries <= PATIENT_AFTER;
+        let trip = self.trip.map_or(self.first_trip, |(trip, _)| trip);
+        (few && self.loss >= MUCH).then(|| (trip / 8).clamp(COPY_AFTER.0, COPY_AFTER.1))
+    }
+}
+
+impl Sent {
+    /// Gives it out: on the channel once at most, which loses nothing.
+    fn write(&mut self, sequence: u64, stalled: bool, out: &mut dyn FnMut(Way, [&[u8]; 2])) {
+        let mut header = [SEGMENT, 0, 0, 0, 0, 0];
+        header[1] = if self.segment.last { LAST } else { 0 };
+        header[2..].copy_from_slice(&(sequence as u32).to_be_bytes());
+        out(Way::Lane, [&header, &self.segment.bytes]);
+        if stalled && !std::mem::replace(&mut self.on_channel, true) {
+            out(Way::Channel, [&header, &self.segment.bytes]);
+        }
+    }
+
+    /// When it is to be sent again: as a copy, or because it was lost.
+    fn due(&self, pause: Duration, copy: Option<Duration>) -> Option<Instant> {
+        if self.acknowledged {
+            return None;
+        }
+        if self.missed {
+            return Some(self.at);
+        }
+        let again = self.at + pause;
+        let copy = copy.filter(|_| !self.copied).map(|copy| self.at + copy);
+        Some(copy.map_or(again, |copy| copy.min(again)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::cmp::Reverse;
+    use std::collections::BinaryHeap;
+
+    const CAPACITY: usize = 8 << 20;
+
+    fn collect(end: &mut Reliable, now: Instant) -> Vec<(Way, Bytes)> {
+        let mut sent = Vec::new();
+        end.poll(0.0, now, &mut |way, parts| {
+            sent.push((way, Bytes::from(parts.concat())));
+        });
+        sent
+    }
+
+    #[test]
+    fn golden_bytes() {
+        let now = Instant::now();
+        let (mut a, mut b) = (Reliable::new(CAPACITY, now), Reliable::new(CAPACITY, now));
+        a.send(&[7; 1_025], now).unwrap();
+        a.send(b"xy", now).unwrap();
+        let sent = collect(&mut a, now);
+        let bytes: Vec<_> = sent.iter().map(|(_, bytes)| bytes.clone()).collect();
+        assert_eq!(bytes[0][..7], *b"\x01\x00\x00\x00\x00\x00\x07");
+        assert_eq!(bytes[0].len(), 6 + 1_024);
+        assert_eq!(bytes[1], &b"\x01\x01\x00\x00\x00\x01\x07"[..]);
+        assert_eq!(bytes[2], &b"\x01\x01\x00\x00\x00\x02xy"[..]);
+        b.handle(&bytes[2], Way::Lane, now).unwrap();
+        b.handle(&bytes[0], Way::Lane, now).unwrap();
+        assert_eq!(b.take(), None);
+        let mut golden = b"\x02\x00\x00\x00\x01\x80".to_vec();
+        golden.resize(21, 0);
+        let acknowledgement = (Way::Lane, Bytes::from(golden));
+        let answer = collect(&mut b, now);
+        assert_eq!(answer, std::slice::from_ref(&acknowledgement));
+        a.handle(&acknowledgement.1, Way::Lane, now).unwrap();
+        assert_eq!((a.first, a.under_way.len(), a.bytes), (1, 2, 3));
+        b.handle(&bytes[1], Way::Lane, now).unwrap();
+        assert_eq!(b.take().unwrap(), &[7; 1_025][..]);
+        assert_eq!(b.take().unwrap(), &b"xy"[..]);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_an_error() {
+        let now = Instant::now();
+        let mut a = Reliable::new(CAPACITY, now);
+        let mut ahead = vec![ACKNOWLEDGEMENT, 0, 0, 0, 1];
+        ahead.resize(21, 0);
+        for message in [
+            &[][..],
+            &[SEGMENT, 0, 0, 0, 0, 0],
+            &[SEGMENT; 6 + SEGMENT_SIZE + 1],
+            &[ACKNOWLEDGEMENT; 20],
+            &[3; 30],
+            &ahead,
+        ] {
+            let message = Bytes::copy_from_slice(message);
+            assert!(a.handle(&message, Way::Lane, now).is_err(), "{message:?}");
+        }
+        // a message that never ends
+        let mut result = Ok(());
+        for sequence in 0..=64_u32 {
+            let mut segment = vec![SEGMENT, 0];
+            segment.extend(sequence.to_be_bytes());
+            segment.resize(6 + SEGMENT_SIZE, 9);
+            assert!(result.is_ok());
+            result = a.handle(&segment.into(), Way::Lane, now);
+        }
+        assert!(result.is_err());
+    }
+
+    #[test]
+    fn what_waits_is_bounded() {
+        let now = Instant::now();
+        let mut a = Reliable::new(100_000, now);
+        assert_eq!(a.send(&[0; 65_537], now), Err(SendError::TooLarge));
+        a.send(&[0; 65_536], now).unwrap();
+        assert_eq!(a.send(&[0; 65_536], now), Err(SendError::QueueFull));
+        // segments from far ahead are not kept
+        for sequence in (1..100_000_u32).rev() {
+            let mut segment = vec![SEGMENT, LAST];
+            segment.extend(sequence.to_be_bytes());
+            segment.push(1);
+            a.handle(&segment.into(), Way::Lane, now).unwrap();
+        }
+        assert_eq!(a.early.len() as u64, MAX_EARLY - 1);
+    }
+
+    #[test]
+    fn messages_of_others_wait_behind_our_own_in_a_small_queue() {
+        let now = Instant::now();
+        let mut a = Reliable::new(CAPACITY, now);
+        let accepted = (0..100).filter(|_| a.send_routed(&[1; 4_096]).is_ok());
+        assert_eq!(accepted.count(), ROUTED_QUEUE / 4_096);
+        a.send(b"ours", now).unwrap();
+        let (_, first) = collect(&mut a, now).swap_remove(0);
+        assert_eq!(first, &b"\x01\x01\x00\x00\x00\x00ours"[..]);
+        // there is room again for what has left the queue
+        a.send_routed(&[1; 4_096]).unwrap();
+        assert!(a.routed_bytes <= ROUTED_QUEUE && a.bytes < CAPACITY);
+    }
+
+    /// Two ends, and a way between them that loses, delays and overtakes.
+    struct Pair {
+        start: Instant,
+        now: Duration,
+        ends: [Reliable; 2],
+        way: BinaryHeap<Reverse<(Duration, u64, usize, Bytes)>>,
+        delay: Duration,
+        jitter: Duration,
+        /// Of a thousand.
+        loss: u64,
+        dice: u64,
+        order: u64,
+        sent: u64,
+        sent_bytes: u64,
+        came: Vec<(Duration, Bytes)>,
+    }
+
+    impl Pair {
+        fn new(dice: u64, delay: u64, jitter: u64, loss: u64) -> Self {
+            let start = Instant::now();
+            Self {
+                start,
+                now: Duration::ZERO,
+                ends: [0, 1].map(|_| Reliable::new(CAPACITY, start)),
+                way: BinaryHeap::new(),
+                delay: Duration::from_millis(delay),
+                jitter: Duration::from_millis(jitter),
+                loss,
+                dice,
+                order: 0,
+                sent: 0,
+                sent_bytes: 0,
+                came: Vec::new(),
+            }
+        }
+
+        fn roll(&mut self) -> u64 {
+            self.dice = self.dice.wrapping_mul(6_364_136_223_846_793_005);
+            self.dice = self.dice.wrapping_add(1_442_695_040_888_963_407);
+            self.dice >> 33
+        }
+
+        fn at(&self) -> Instant {
+            self.start + self.now
+        }
+
+        fn flush(&mut self) {
+            for end in 0..2 {
+                let (now, loss) = (self.at(), self.loss as f64 / 1_000.0);
+                if !self.ends[end].is_due(now) && !self.ends[end].has_output() {
+                    continue;
+                }
+                let mut sent = Vec::new();
+                self.ends[end].poll(loss, now, &mut |way, parts| {
+                    if way == Way::Lane {
+                        sent.push(Bytes::from(parts.concat()));
+                    }
+                });
+                for message in sent {
+                    self.sent += 1;
+                    self.sent_bytes += message.len() as u64;
+                    if self.roll() % 1_000 < self.loss {
+                        continue;
+                    }
+                    let late = self.roll() % (self.jitter.as_micros() as u64 + 1);
+                    let at = self.now + self.delay + Duration::from_micros(late);
+                    self.order += 1;
+                    self.way
+                        .push(Reverse((at, self.order, 1 - end, message.clone())));
+                    // some come twice
+                    if self.roll().is_multiple_of(50) {
+                        let at = at + self.delay;
+                        self.order += 1;
+                        self.way.push(Reverse((at, self.order, 1 - end, message)));
+                    }
+                }
+            }
+        }
+
+        /// Runs for `span`, or until nothing is under way.
+        fn run(&mut self, span: Duration) {
+            let end = self.now + span;
+            loop {
+                self.flush();
+                let timers = self.ends.iter().filter_map(Reliable::deadline);
+                let timers = timers.map(|at| at - self.start);
+                let parcel = self.way.peek().map(|Reverse((at, ..))| *at);
+                let Some(next) = timers.chain(parcel).min().filter(|at| *at < end) else {
+                    self.now = end;
+                    return;
+                };
+                self.now = self.now.max(next);
+                let now = self.at();
+                while self.way.peek().is_some_and(|Reverse(p)| p.0 <= self.now) {
+                    let Some(Reverse((_, _, to, message))) = self.way.pop() else {
+                        break;
+                    };
+                    self.ends[to].handle(&message, Way::Lane, now).unwrap();
+                    while let Some(message) = self.ends[to].take() {
+                        assert_eq!(to, 1, "only one end sends");
+                        self.came.push((self.now, message));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn all_messages_come_once_and_in_order_and_nothing_is_left() {
+        for (dice, loss) in (0..24).zip([0, 10, 50, 200, 400].into_iter().cycle()) {
+            let mut pair = Pair::new(dice, 1 + dice * 5 % 60, dice % 30, loss);
+            let mut sent = Vec::new();
+            for n in 0..300_u32 {
+                let size = [1, 40, 200, 1_024, 5_000, 20_000][(pair.roll() % 6) as usize];
+                let mut message = n.to_be_bytes().to_vec();
+                message.resize(size + 4, n as u8);
+                let now = pair.at();
+                pair.ends[0].send(&message, now).unwrap();
+                sent.push(Bytes::from(message));
+                let pause = pair.roll() % 20;
+                pair.run(Duration::from_millis(pause));
+            }
+            pair.run(Duration::from_secs(120));
+            let came: Vec<_> = pair.came.iter().map(|(_, m)| m.clone()).collect();
+            assert_eq!(came.len(), sent.len(), "dice {dice}, loss {loss}");
+            assert!(came == sent, "dice {dice}, loss {loss}");
+            let [a, b] = &pair.ends;
+            assert!(a.bytes == 0 && a.under_way.is_empty() && a.queue.is_empty());
+            assert!(b.early.is_empty() && b.partial.is_empty());
+            assert!(a.deadline().is_none() && !a.has_output());
+        }
+    }
+
+    /// One message of 200 bytes every 200 ms: how long they take, sorted, and how many were sent for each.
+    fn latencies(delay: u64, loss: u64) -> (Vec<Duration>, f64) {
+        let mut pair = Pair::new(1, delay, 1, loss);
+        let mut sent = Vec::new();
+        for _ in 0..5_000 {
+            let now = pair.at();
+            sent.push(pair.now);
+            pair.ends[0].send(&[1; 200], now).unwrap();
+            pair.run(Duration::from_millis(200));
+        }
+        pair.run(Duration::from_secs(10));
+        let took = pair
+            .came
+            .iter()
+            .zip(&sent)
+            .map(|((at, _), sent)| *at - *sent);
+        let mut took: Vec<_> = took.collect();
+        assert_eq!(took.len(), sent.len());
+        took.sort_unstable();
+        (took, pair.sent as f64 / 5_000.0)
+    }
+
+    #[test]
+    fn loss_costs_a_message_round_trips_and_not_seconds() {
+        for delay in [1, 10, 50] {
+            for loss in [0, 10, 50, 200] {
+                let (took, sent) = latencies(delay, loss);
+                let (median, p99, worst) = (took[2_500], took[4_950], took[4_999]);
+                println!(
+                    "{delay} ms, {loss} of 1000 lost: {median:?} {p99:?} {worst:?}, {sent:.1} sent"
+                );
+                let way = Duration::from_millis(delay + 2);
+                assert!(median <= way, "{median:?}");
+                assert!(p99 <= way * 5 + Duration::from_millis(20), "{p99:?}");
+                assert!(worst <= way * 20 + Duration::from_millis(100), "{worst:?}");
+                assert!(sent <= if loss == 0 { 2.1 } else { 5.5 }, "{sent}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_burst_is_fast_and_an_outage_costs_little() {
+        let mut pair = Pair::new(1, 25, 1, 0);
+        let now = pair.at();
+        for n in 0..200_u8 {
+            pair.ends[0].send(&[n; 10_000], now).unwrap();
+        }
+        pair.run(Duration::from_secs(2));
+        assert_eq!(pair.came.len(), 200, "2 MB in two seconds");
+        // nothing comes through for ten seconds
+        pair.loss = 1_000;
+        let (now, before) = (pair.at(), pair.sent_bytes);
+        for n in 0..200_u8 {
+            pair.ends[0].send(&[n; 10_000], now).unwrap();
+        }
+        pair.run(Duration::from_secs(10));
+        let spent = pair.sent_bytes - before;
+        assert!(spent < 1_000_000, "{spent} bytes into the void");
+        pair.loss = 0;
+        pair.run(Duration::from_secs(4));
+        assert_eq!(pair.came.len(), 400);
+    }
+
+    #[test]
+    fn where_the_lane_does_not_get_through_the_channel_does() {
+        let start = Instant::now();
+        let (mut a, mut b) = (
+            Reliable::new(CAPACITY, start),
+            Reliable::new(CAPACITY, start),
+        );
+        let (mut now, mut came, mut channel) = (start, 0, 0);
+        for n in 0..100 {
+            a.send(&[1; 2_000], now).unwrap();
+            for _ in 0..100 {
+                now += Duration::from_millis(1);
+                if a.is_due(now) || a.has_output() {
+                    for (way, message) in collect(&mut a, now) {
+                        if way == Way::Channel {
+                            channel += 1;
+                            b.handle(&message, way, now).unwrap();
+                        }
+                    }
+                }
+                for (way, message) in collect(&mut b, now) {
+                    if way == Way::Channel {
+                        a.handle(&message, way, now).unwrap();
+                    }
+                }
+                while b.take().is_some() {
+                    came += 1;
+                }
+            }
+            // a second of trying, and then at once
+            assert!(n < 15 || came == n + 1, "{came} of {}", n + 1);
+        }
+        assert_eq!(channel, 200, "each segment once");
+        // and the lane again once it answers
+        a.send(&[1; 10], now).unwrap();
+        for (way, message) in collect(&mut a, now) {
+            assert!(b.handle(&message, way, now).is_ok());
+        }
+        for (way, message) in collect(&mut b, now) {
+            a.handle(&message, way, now).unwrap();
+        }
+        assert!(!a.stalled && a.bytes == 0);
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_messages_do_not_panic(messages in prop::collection::vec(
+            (0_u8..4, prop::collection::vec(any::<u8>(), 0..40)), 0..60)) {
+            let now = Instant::now();
+            let mut a = Reliable::new(CAPACITY, now);
+            a.send(&[1; 5_000], now).unwrap();
+            for (kind, mut body) in messages {
+                if kind > 0 {
+                    body.insert(0, kind);
+                }
+                if kind == ACKNOWLEDGEMENT {
+                    body.resize(21, 0);
+                }
+                let _ = a.handle(&body.into(), Way::Lane, now);
+                collect(&mut a, now);
+                while a.take().is_some() {}
+                let _ = (a.deadline(), a.has_output());
+            }
+        }
+    }
+}

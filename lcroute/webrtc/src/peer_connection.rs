@@ -1,0 +1,827 @@
+//! One WebRTC peer connection: ICE, DTLS, SCTP and the two channels, without any notion of who the
+//! peer is. The crate `rtc` does the protocols; its traps are dealt with here. All calls into it are
+//! fenced: a panic ends the connection.
+//!
+//! ```text
+//! offer() ------ description ------> answer()
+//! accept() <---- description --------
+//!          ICE checks, DTLS (the answerer is its client), SCTP, channels open
+//! Notice::Open on both sides; then messages; Notice::Closed at the end
+//! ```
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use lcroute_overlay::{
+    Candidate, CandidateKind, Description, EndReason, Fingerprint, Role, SdpKind, SendError,
+    credentials_of,
+};
+use librecast::time::{Duration, Instant};
+use rtc::crypto::{HashAlgorithm, RTCCryptoProvider, SignatureScheme};
+use rtc::data_channel::{RTCDataChannelId, RTCDataChannelInit};
+use rtc::dtls::cipher_suite::CipherSuiteId;
+use rtc::ice::mdns::MulticastDnsMode;
+use rtc::peer_connection::certificate::{CertificateParams, RTCCertificate};
+use rtc::peer_connection::configuration::RTCConfigurationBuilder;
+use rtc::peer_connection::configuration::setting_engine::{SettingEngine, SettingEngineBuilder};
+use rtc::peer_connection::event::{RTCDataChannelEvent, RTCPeerConnectionEvent};
+use rtc::peer_connection::message::{RTCMessage, TaggedRTCMessage};
+use rtc::peer_connection::sdp::RTCSessionDescription;
+use rtc::peer_connection::state::{RTCIceConnectionState, RTCPeerConnectionState};
+use rtc::peer_connection::transport::{
+    RTCDtlsTransportState, RTCIceCandidate, RTCIceCandidateInit,
+};
+use rtc::peer_connection::{RTCPeerConnection, RTCPeerConnectionBuilder};
+use rtc::sansio::Protocol;
+use rtc::shared::{TaggedBytesMut, TransportContext, TransportProtocol};
+use thiserror::Error;
+
+use crate::config::{Limits, ROUTED_QUEUE};
+use crate::datagram::Transmit;
+use crate::fence::{Fenced, Panic, fenced};
+use crate::flight::Flight;
+use crate::media::{KeyTap, LinkKeys};
+use crate::stun::Credentials;
+
+/// The names that the channels carry in their `protocol` field; behind the first comes its version.
+const CONTROL_PROTOCOL: &str = "/lcroute/control/";
+const DATA_PROTOCOL: &str = "/lcroute/data/1";
+/// Longest message in bytes, as our descriptions say.
+const MAX_MESSAGE: usize = 65_536;
+/// SCTP packets fit every path of IPv6 without fragments: DTLS adds 37, UDP and IPv6 48, 1,273 in all.
+const SCTP_MTU: u32 = 1_188;
+/// ICE check interval, and checks until a pair is given up: a closed firewall opens only when both
+/// sides have sent, which may take until the slower one has got the answer.
+const CHECK_EVERY: Duration = Duration::from_millis(100);
+const MAX_CHECKS: u16 = 200;
+/// SCTP's receive window: 4 MiB carry 1.6 Gbit/s over 20 ms.
+const RECEIVE_BUFFER: u32 = 4 << 20;
+
+type StackError = rtc::shared::error::Error;
+type StackResult<T> = std::result::Result<T, StackError>;
+type Result<T> = std::result::Result<T, Error>;
+
+/// Why a connection cannot be made.
+#[derive(Debug, Error)]
+pub(crate) enum Error {
+    #[error(transparent)]
+    Stack(#[from] StackError),
+    /// `proven`: over what the far side has sent.
+    #[error("the WebRTC stack panicked: {panic}")]
+    Panicked { panic: Panic, proven: bool },
+}
+
+impl From<Panic> for Error {
+    fn from(panic: Panic) -> Self {
+        Self::Panicked {
+            panic,
+            proven: false,
+        }
+    }
+}
+
+/// What all connections of a process share.
+pub(crate) struct Factory {
+    provider: Arc<dyn RTCCryptoProvider>,
+    certificate: RTCCertificate,
+    fingerprint: Fingerprint,
+    /// Version of control messages.
+    pub(crate) control: u8,
+    media: bool,
+    data_queue: usize,
+    control_queue: usize,
+}
+
+/// What a connection tells its owner.
+#[derive(Debug)]
+pub(crate) enum Notice {
+    /// Both channels are open.
+    Open,
+    Control(Bytes),
+    Data(Bytes),
+    /// ICE has chosen a path.
+    Path {
+        local: SocketAddr,
+        remote: SocketAddr,
+    },
+    /// The far side offers another version of control messages.
+    OtherControl(u8),
+    /// So many packets of SCTP were kept from the stack.
+    LeftOut(u32),
+    /// It is over, with the reason.
+    Closed(EndReason),
+}
+
+/// The channels of a link: the offerer opens `control`, and each side opens the `data` it sends on.
+/// (An SCTP stream goes one way; a channel that `rtc` accepts sends reliably and in order whatever
+/// the far side asked for, so nobody sends data on one that he has accepted.)
+#[derive(Debug)]
+struct Channels {
+    control: Option<RTCDataChannelId>,
+    data_out: RTCDataChannelId,
+    data_in: Option<RTCDataChannelId>,
+    control_open: bool,
+    data_out_open: bool,
+}
+
+/// One peer connection.
+pub(crate) struct PeerConnection {
+    pc: Fenced<RTCPeerConnection>,
+    role: Role,
+    channels: Channels,
+    opened: bool,
+    /// DTLS has something to send that only a timeout brings out.
+    kick: bool,
+    keys: Arc<KeyTap>,
+    /// Version of control messages.
+    control: u8,
+    /// Whether each side offers the media lane.
+    media: [bool; 2],
+    /// Whether the far side takes control messages in it; we do.
+    lane_control: bool,
+    flight: Flight,
+    repeated: Vec<Transmit>,
+    /// When it last sent or got something.
+    used: Instant,
+    credentials: Credentials,
+    hosts: Vec<SocketAddr>,
+    path: Option<(SocketAddr, SocketAddr)>,
+    data_queue: usize,
+    control_queue: usize,
+    /// What is done is done for a description, whose sender is proven.
+    describing: bool,
+}
+
+impl Factory {
+    /// Makes the DTLS certificate of this process: ECDSA P-256.
+    pub(crate) fn new(control: u8, media: bool, limits: &Limits) -> Result<Self> {
+        let provider =
+            rtc::crypto::default_provider().map_err(|e| StackError::Crypto(e.to_string()))?;
+        let certificate = RTCCertificate::generate(
+            provider.crypto(),
+            SignatureScheme::EcdsaP256Sha256,
+            CertificateParams::default(),
+        )?;
+        let der = certificate
+            .dtls_certificate
+            .certificate
+            .first()
+            .ok_or(StackError::ErrNonCertificate)?;
+        let fingerprint = sha256(provider.as_ref(), der)?;
+        let (data_queue, control_queue) = (limits.data_queue, limits.control_queue);
+        Ok(Self {
+            provider,
+            certificate,
+            fingerprint,
+            control,
+            media,
+            data_queue,
+            control_queue,
+        })
+    }
+
+    /// SHA-256 of our certificate.
+    pub(crate) fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
+    }
+
+    pub(crate) fn provider(&self) -> &dyn RTCCryptoProvider {
+        self.provider.as_ref()
+    }
+
+    fn settings(&self, provider: Arc<dyn RTCCryptoProvider>) -> SettingEngine {
+        SettingEngineBuilder::new()
+            .with_crypto_provider(provider)
+            .with_multicast_dns_mode(MulticastDnsMode::Disabled)
+            // the overlay has its own timers: ICE neither fails nor sends keepalives by itself
+            .with_ice_timeouts(
+                Some(Duration::ZERO),
+                Some(Duration::ZERO),
+                Some(Duration::ZERO),
+            )
+            .with_ice_connection_attempts(Some(CHECK_EVERY), Some(MAX_CHECKS))
+            .with_host_acceptance_min_wait(Some(Duration::ZERO))
+            .with_srflx_acceptance_min_wait(Some(Duration::from_millis(200)))
+            .with_prflx_acceptance_min_wait(Some(Duration::from_millis(300)))
+            .with_discard_local_candidates_during_ice_restart(true)
+            .with_sctp_max_receive_buffer_size(RECEIVE_BUFFER)
+            .with_sctp_mtu(SCTP_MTU)
+            // what both sides have preferred ever since; the records of no other are seen by the tap
+            .with_dtls_cipher_suites(vec![CipherSuiteId::Tls_Ecdhe_Ecdsa_With_Aes_128_Gcm_Sha256])
+            .build()
+    }
+
+    fn connection(&self, role: Role, hosts: &[SocketAddr], now: Instant) -> Result<PeerConnection> {
+        let configuration = RTCConfigurationBuilder::new()
+            .with_certificates(vec![self.certificate.clone()])
+            .build();
+        let keys = Arc::new(KeyTap::new(self.provider.clone()));
+        let stack = RTCPeerConnectionBuilder::new()
+            .with_configuration(configuration)
+            .with_setting_engine(self.settings(keys.clone()));
+        let mut pc = Fenced::new(fenced(|| stack.build(now))??);
+        let control = RTCDataChannelInit {
+            protocol: format!("{CONTROL_PROTOCOL}{}", self.control),
+            ..Default::default()
+        };
+        let data = RTCDataChannelInit {
+            ordered: false,
+            max_retransmits: Some(0),
+            protocol: DATA_PROTOCOL.to_owned(),
+            ..Default::default()
+        };
+        let mut create = |name, init| {
+            let id = pc.call(|pc| Ok(pc.create_data_channel(name, Some(init))?.id()))?;
+            id.map_err(Error::Stack)
+        };
+        let control = match role {
+            Role::Offerer => Some(create("control", control)?),
+            Role::Answerer => None,
+        };
+        let channels = Channels {
+            control,
+            data_out: create("data", data)?,
+            data_in: None,
+            control_open: false,
+            data_out_open: false,
+        };
+        Ok(PeerConnection {
+            pc,
+            role,
+            channels,
+            opened: false,
+            kick: false,
+            keys,
+            control: self.control,
+            media: [self.media, false],
+            lane_control: false,
+            flight: Flight::default(),
+            repeated: Vec::new(),
+            used: now,
+            credentials: Credentials::default(),
+            hosts: hosts.to_vec(),
+            path: None,
+            data_queue: self.data_queue,
+            control_queue: self.control_queue,
+            describing: false,
+        })
+    }
+
+    /// A new connection, and the offer that makes it.
+    pub(crate) fn offer(
+        &self,
+        hosts: &[SocketAddr],
+        reflexive: &[SocketAddr],
+        now: Instant,
+    ) -> Result<(PeerConnection, Description)> {
+        let mut connection = self.connection(Role::Offerer, hosts, now)?;
+        connection.describe_offer(now)?;
+        let description = connection.description(self.fingerprint, reflexive);
+        Ok((connection, description))
+    }
+
+    /// A new connection for an offer, and the answer to it.
+    pub(crate) fn answer(
+        &self,
+        offer: &Description,
+        hosts: &[SocketAddr],
+        reflexive: &[SocketAddr],
+        now: Instant,
+    ) -> Result<(PeerConnection, Description)> {
+        let mut connection = self.connection(Role::Answerer, hosts, now)?;
+        connection.describe_answer(offer, now)?;
+        let description = connection.description(self.fingerprint, reflexive);
+        Ok((connection, description))
+    }
+
+    /// Restarts ICE (RFC 8445, section 9) with other local addresses; DTLS and the channels stay.
+    pub(crate) fn restart_offer(
+        &self,
+        connection: &mut PeerConnection,
+        hosts: &[SocketAddr],
+        reflexive: &[SocketAddr],
+        now: Instant,
+    ) -> Result<Description> {
+        connection.hosts = hosts.to_vec();
+        connection.path = None;
+        connection.stack(|pc| {
+            pc.restart_ice();
+            Ok(())
+        })?;
+        connection.describe_offer(now)?;
+        Ok(connection.description(self.fingerprint, reflexive))
+    }
+
+    /// The far side of [`Self::restart_offer`].
+    pub(crate) fn restart_answer(
+        &self,
+        connection: &mut PeerConnection,
+        offer: &Description,
+        hosts: &[SocketAddr],
+        reflexive: &[SocketAddr],
+        now: Instant,
+    ) -> Result<Description> {
+        connection.hosts = hosts.to_vec();
+        connection.path = None;
+        connection.describe_answer(offer, now)?;
+        Ok(connection.description(self.fingerprint, reflexive))
+    }
+}
+
+impl fmt::Debug for Factory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Factory")
+            .field("media", &self.media)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PeerConnection {
+    pub(crate) fn role(&self) -> Role {
+        self.role
+    }
+
+    pub(crate) fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+
+    pub(crate) fn path(&self) -> Option<(SocketAddr, SocketAddr)> {
+        self.path
+    }
+
+    /// The keys of the media lane, if both sides offer it and DTLS has made some.
+    pub(crate) fn media_keys(&self) -> Option<LinkKeys> {
+        (self.media == [true; 2]).then(|| self.keys.keys())?
+    }
+
+    /// Whether control messages travel in the media lane.
+    pub(crate) fn lane_carries_control(&self) -> bool {
+        self.media == [true; 2] && self.lane_control
+    }
+
+    /// Whether the answer to our offer is still to come.
+    pub(crate) fn awaits_answer(&self) -> bool {
+        self.credentials.remote_ufrag.is_empty()
+    }
+
+    /// The answer to our offer.
+    pub(crate) fn accept(&mut self, answer: &Description, now: Instant) -> Result<()> {
+        self.set_remote(answer);
+        (self.media[1], self.lane_control) = (answer.media, answer.lane_control);
+        let sdp = answer.to_sdp(SdpKind::Answer);
+        self.describing = true;
+        self.stack(|pc| pc.set_remote_description(now, RTCSessionDescription::answer(sdp)?))?;
+        self.describing = false;
+        Ok(())
+    }
+
+    /// SHA-256 of the certificate that the far side showed in DTLS.
+    pub(crate) fn remote_fingerprint(&mut self, factory: &Factory) -> Option<Fingerprint> {
+        let chain = self.pc.call(|pc| {
+            let sctp = pc.sctp()?;
+            Some(sctp.transport().get_remote_certificates().to_vec())
+        });
+        sha256(factory.provider(), chain.ok()??.first()?).ok()
+    }
+
+    /// The panic that ended it, and whether it is the far side's doing: what it sent last was a record
+    /// of its DTLS session, or a description. Everything else anybody may have forged.
+    pub(crate) fn panic(&self) -> Option<(Panic, bool)> {
+        let panic = self.pc.panic()?.clone();
+        Some((panic, self.describing || self.keys.has_opened()))
+    }
+
+    /// What it sends in SCTP from now on is what this makes of it.
+    #[cfg(test)]
+    pub(crate) fn forge(&self, forge: crate::media::Forge) {
+        self.keys.forge(forge);
+    }
+
+    /// The stack gets to see whatever the far side sends.
+    #[cfg(test)]
+    pub(crate) fn unwatch(&self) {
+        self.keys.unwatch();
+    }
+
+    /// The stack panics.
+    #[cfg(test)]
+    pub(crate) fn panic_for_test(&mut self) {
+        let _ = self.pc.call(|_| panic!("as a test wants it"));
+    }
+
+    fn stack<R>(
+        &mut self,
+        call: impl FnOnce(&mut RTCPeerConnection) -> StackResult<R>,
+    ) -> Result<R> {
+        let proven = self.describing;
+        let result = self.pc.call(call);
+        Ok(result.map_err(|panic| Error::Panicked { panic, proven })??)
+    }
+
+    /// A datagram from `from` that belongs to this connection.
+    pub(crate) fn handle_datagram(
+        &mut self,
+        from: SocketAddr,
+        to_local: SocketAddr,
+        datagram: &[u8],
+        now: Instant,
+    ) {
+        let Some(local_addr) = self.local_candidate(to_local, from) else {
+            return;
+        };
+        self.used = now;
+        let transport = TransportContext {
+            local_addr,
+            peer_addr: from,
+            ecn: None,
+            transport_protocol: TransportProtocol::UDP,
+        };
+        if self.pc.panic().is_some() {
+            return;
+        }
+        self.flight.received(datagram);
+        self.keys.forget_opened();
+        let message = TaggedBytesMut {
+            now,
+            transport,
+            message: BytesMut::from(datagram),
+        };
+        // its errors are those of single packets, which it has logged
+        let _ = self.pc.call(|pc| pc.handle_read(message));
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        let _ = self.pc.call(|pc| pc.handle_timeout(now));
+        // the client's last flight was heard when its handshake is over, the server's when the
+        // client sends data
+        if self.role == Role::Answerer && self.dtls_is_connected() {
+            self.flight.finish();
+        }
+        self.repeated.extend(self.flight.repeat(now));
+    }
+
+    /// When it last sent or got something.
+    pub(crate) fn used(&self) -> Instant {
+        self.used
+    }
+
+    pub(crate) fn deadline(&mut self) -> Option<Instant> {
+        let stack = self.poll(Protocol::poll_timeout);
+        [stack, self.flight.deadline()].into_iter().flatten().min()
+    }
+
+    fn dtls_is_connected(&mut self) -> bool {
+        let state = |pc: &mut RTCPeerConnection| Some(pc.sctp()?.transport().state());
+        self.poll(state) == Some(RTCDtlsTransportState::Connected)
+    }
+
+    /// Takes everything that the connection has to say and to send. After a panic it says that it is
+    /// over, and nothing else.
+    pub(crate) fn drain(
+        &mut self,
+        notices: &mut Vec<Notice>,
+        transmits: &mut VecDeque<Transmit>,
+        now: Instant,
+    ) {
+        // first what is there: the answer to a nominating check must not be overtaken by the
+        // ClientHello that the event of the nomination causes, or the far side drops that for a second
+        self.drain_writes(transmits, now);
+        self.drain_events(notices);
+        while let Some(TaggedRTCMessage { message, .. }) = self.poll(Protocol::poll_read) {
+            let RTCMessage::DataChannelMessage(channel, message) = message else {
+                continue;
+            };
+            if !self.channels.knows(channel) {
+                self.drain_events(notices);
+            }
+            let bytes = message.data.freeze();
+            if self.channels.control == Some(channel) {
+                notices.push(Notice::Control(bytes));
+            } else if self.channels.data_in == Some(channel) {
+                notices.push(Notice::Data(bytes));
+            }
+        }
+        if std::mem::take(&mut self.kick) {
+            self.handle_timeout(now);
+        }
+        self.drain_writes(transmits, now);
+        if self.pc.panic().is_some() {
+            notices.clear();
+            notices.push(Notice::Closed(EndReason::StackPanicked));
+        } else {
+            self.keys.forget_opened();
+            match self.keys.take_left_out() {
+                0 => {}
+                count => notices.push(Notice::LeftOut(count)),
+            }
+        }
+    }
+
+    fn poll<R>(&mut self, poll: impl FnOnce(&mut RTCPeerConnection) -> Option<R>) -> Option<R> {
+        self.pc.call(poll).ok().flatten()
+    }
+
+    fn drain_events(&mut self, notices: &mut Vec<Notice>) {
+        while let Some(event) = self.poll(Protocol::poll_event) {
+            self.handle_event(&event, notices);
+        }
+    }
+
+    fn drain_writes(&mut self, transmits: &mut VecDeque<Transmit>, now: Instant) {
+        transmits.extend(self.repeated.drain(..));
+        while let Some(datagram) = self.poll(Protocol::poll_write) {
+            let (to, from) = (datagram.transport.peer_addr, datagram.transport.local_addr);
+            let transmit = Transmit::plain(to, Some(from), datagram.message.freeze());
+            self.flight.sent(&transmit, now);
+            transmits.push_back(transmit);
+        }
+    }
+
+    pub(crate) fn send_control(
+        &mut self,
+        message: &[u8],
+        now: Instant,
+    ) -> std::result::Result<(), SendError> {
+        let control = self.channels.control.ok_or(SendError::NoSuchLink)?;
+        self.send(control, self.control_queue, [message, &[]], now)
+    }
+
+    /// The same for a message of others, while little waits.
+    pub(crate) fn send_routed(
+        &mut self,
+        message: &[u8],
+        now: Instant,
+    ) -> std::result::Result<(), SendError> {
+        let control = self.channels.control.ok_or(SendError::NoSuchLink)?;
+        self.send(control, ROUTED_QUEUE, [message, &[]], now)
+    }
+
+    pub(crate) fn send_data(
+        &mut self,
+        parts: [&[u8]; 2],
+        now: Instant,
+    ) -> std::result::Result<(), SendError> {
+        self.send(self.channels.data_out, self.data_queue, parts, now)
+    }
+
+    /// The link is up.
+    pub(crate) fn link_is_made(&mut self) {
+        self.flight.link_is_made();
+    }
+
+    /// Says goodbye; the datagrams that do are in `transmits`.
+    pub(crate) fn close(&mut self, transmits: &mut VecDeque<Transmit>, now: Instant) {
+        self.flight.stop();
+        let _ = self.pc.call(|pc| pc.close());
+        self.drain_writes(transmits, now);
+    }
+
+    fn send(
+        &mut self,
+        channel: RTCDataChannelId,
+        most: usize,
+        [head, body]: [&[u8]; 2],
+        now: Instant,
+    ) -> std::result::Result<(), SendError> {
+        self.used = now;
+        let size = head.len() + body.len();
+        if size > MAX_MESSAGE {
+            return Err(SendError::TooLarge);
+        }
+        let send = |pc: &mut RTCPeerConnection| {
+            let mut channel = pc.data_channel(channel).ok_or(SendError::NoSuchLink)?;
+            if channel.outstanding_bytes() + size > most {
+                return Err(SendError::QueueFull);
+            }
+            let mut message = BytesMut::with_capacity(size);
+            message.extend_from_slice(head);
+            message.extend_from_slice(body);
+            channel
+                .send(now, message)
+                .map_err(|_| SendError::NoSuchLink)
+        };
+        self.pc.call(send).unwrap_or(Err(SendError::NoSuchLink))
+    }
+
+    fn handle_event(&mut self, event: &RTCPeerConnectionEvent, notices: &mut Vec<Notice>) {
+        use RTCPeerConnectionEvent as E;
+        match event {
+            E::OnDataChannel(RTCDataChannelEvent::OnOpen(channel)) => {
+                if let Err(notice) = self.handle_open(*channel) {
+                    notices.push(notice);
+                } else if self.channels.complete() && !std::mem::replace(&mut self.opened, true) {
+                    notices.push(Notice::Open);
+                }
+            }
+            E::OnDataChannel(RTCDataChannelEvent::OnClose(_) | RTCDataChannelEvent::OnError(_)) => {
+                notices.push(Notice::Closed(EndReason::ClosedByPeer));
+            }
+            E::OnConnectionStateChangeEvent(RTCPeerConnectionState::Failed) => {
+                notices.push(Notice::Closed(EndReason::DtlsFailed));
+            }
+            E::OnConnectionStateChangeEvent(RTCPeerConnectionState::Closed) => {
+                notices.push(Notice::Closed(EndReason::ClosedByPeer));
+            }
+            E::OnIceConnectionStateChangeEvent(RTCIceConnectionState::Connected) => {
+                if let Some((local, remote)) = self.selected() {
+                    self.path = Some((local, remote));
+                    self.kick = true;
+                    notices.push(Notice::Path { local, remote });
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A channel is open: one of ours, or one that the far side may open; any other ends the link.
+    fn handle_open(&mut self, channel: RTCDataChannelId) -> std::result::Result<(), Notice> {
+        if channel == self.channels.data_out {
+            self.channels.data_out_open = true;
+            return Ok(());
+        }
+        if self.channels.control == Some(channel) {
+            self.channels.control_open = true;
+            return Ok(());
+        }
+        let unknown = || Notice::Closed(EndReason::UnknownChannel);
+        let protocol = self.poll(|pc| Some(pc.data_channel(channel)?.protocol().to_owned()));
+        let protocol = protocol.ok_or_else(unknown)?;
+        let version = protocol.strip_prefix(CONTROL_PROTOCOL);
+        match version.and_then(|version| version.parse().ok()) {
+            Some(version) if version != self.control => Err(Notice::OtherControl(version)),
+            Some(_) if self.channels.control.is_none() => {
+                self.channels.control = Some(channel);
+                self.channels.control_open = true;
+                Ok(())
+            }
+            None if protocol == DATA_PROTOCOL && self.channels.data_in.is_none() => {
+                self.channels.data_in = Some(channel);
+                Ok(())
+            }
+            _ => Err(unknown()),
+        }
+    }
+
+    fn selected(&mut self) -> Option<(SocketAddr, SocketAddr)> {
+        self.poll(|pc| {
+            let sctp = pc.sctp()?;
+            let ice = sctp.transport().ice_transport();
+            let pair = ice.get_selected_candidate_pair()?;
+            Some((address(pair.local())?, address(pair.remote())?))
+        })
+    }
+
+    /// The local candidate that a datagram came in at: `rtc` takes no other address. Where the
+    /// system did not say which it was, any of the family is as good.
+    fn local_candidate(&self, to: SocketAddr, from: SocketAddr) -> Option<SocketAddr> {
+        let exact = self.hosts.iter().find(|h| **h == to);
+        let family = || self.hosts.iter().find(|h| h.is_ipv4() == from.is_ipv4());
+        exact.or_else(family).copied()
+    }
+
+    fn describe_offer(&mut self, now: Instant) -> Result<()> {
+        let offer = self.stack(|pc| pc.create_offer(None))?;
+        self.set_local(&offer.sdp)?;
+        self.credentials.remote_ufrag.clear();
+        self.stack(|pc| pc.set_local_description(now, offer))?;
+        self.add_hosts()
+    }
+
+    fn describe_answer(&mut self, offer: &Description, now: Instant) -> Result<()> {
+        let sdp = offer.to_sdp(SdpKind::Offer);
+        self.describing = true;
+        self.stack(|pc| pc.set_remote_description(now, RTCSessionDescription::offer(sdp)?))?;
+        let answer = self.stack(|pc| pc.create_answer(None))?;
+        self.set_local(&answer.sdp)?;
+        self.set_remote(offer);
+        (self.media[1], self.lane_control) = (offer.media, offer.lane_control);
+        self.stack(|pc| pc.set_local_description(now, answer))?;
+        self.add_hosts()?;
+        self.describing = false;
+        Ok(())
+    }
+
+    /// Server-reflexive candidates are told to the far side only: their base is a host candidate,
+    /// from which the checks go out anyway.
+    fn add_hosts(&mut self) -> Result<()> {
+        for (rank, addr) in self.hosts.clone().into_iter().enumerate() {
+            let candidate = Candidate {
+                kind: CandidateKind::Host,
+                addr,
+            };
+            let candidate = RTCIceCandidateInit {
+                candidate: candidate.to_attribute(rank),
+                ..Default::default()
+            };
+            self.stack(|pc| pc.add_local_candidate(candidate))?;
+        }
+        Ok(())
+    }
+
+    fn set_local(&mut self, sdp: &str) -> Result<()> {
+        let missing = || StackError::ErrSessionDescriptionMissingIceUfrag;
+        let (ufrag, pwd) = credentials_of(sdp).ok_or_else(missing)?;
+        self.credentials.local_ufrag = ufrag;
+        self.credentials.local_pwd = pwd;
+        Ok(())
+    }
+
+    fn set_remote(&mut self, description: &Description) {
+        self.credentials.remote_ufrag.clone_from(&description.ufrag);
+        self.credentials.remote_pwd.clone_from(&description.pwd);
+    }
+
+    fn description(&self, fingerprint: Fingerprint, reflexive: &[SocketAddr]) -> Description {
+        let host = self.hosts.iter().map(|a| Candidate {
+            kind: CandidateKind::Host,
+            addr: *a,
+        });
+        let reflexive = reflexive.iter().map(|a| Candidate {
+            kind: CandidateKind::ServerReflexive,
+            addr: *a,
+        });
+        Description {
+            ufrag: self.credentials.local_ufrag.clone(),
+            pwd: self.credentials.local_pwd.clone(),
+            fingerprint,
+            media: self.media[0],
+            lane_control: self.media[0],
+            candidates: host.chain(reflexive).collect(),
+        }
+    }
+}
+
+impl Channels {
+    fn knows(&self, channel: RTCDataChannelId) -> bool {
+        self.control == Some(channel) || self.data_in == Some(channel) || self.data_out == channel
+    }
+
+    fn complete(&self) -> bool {
+        self.control_open && self.data_out_open && self.data_in.is_some()
+    }
+}
+
+impl fmt::Debug for PeerConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PeerConnection")
+            .field("role", &self.role)
+            .field("channels", &self.channels)
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+fn address(candidate: &RTCIceCandidate) -> Option<SocketAddr> {
+    let ip: IpAddr = candidate.address.parse().ok()?;
+    Some(SocketAddr::new(ip, candidate.port))
+}
+
+fn sha256(provider: &dyn RTCCryptoProvider, der: impl AsRef<[u8]>) -> StackResult<Fingerprint> {
+    let hash = provider
+        .crypto()
+        .hash(HashAlgorithm::Sha256, der.as_ref())
+        .map_err(|e| StackError::Crypto(e.to_string()))?;
+    hash.as_slice()
+        .try_into()
+        .map_err(|_| StackError::Crypto("hash length".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use rtc::peer_connection::sdp::RTCSessionDescription;
+
+    use super::*;
+
+    #[test]
+    fn the_sdp_of_a_description_is_understood_by_the_stack() {
+        for count in [0, 1, 16] {
+            let candidate = |n: u16| Candidate {
+                kind: [CandidateKind::Host, CandidateKind::ServerReflexive][usize::from(n % 2)],
+                addr: match n % 3 {
+                    0 => SocketAddr::from(([192, 0, 2, 1], n + 1)),
+                    _ => SocketAddr::from(([0x2001, 0xdb8, 0, 0, 0, 0, 0, n], n + 1)),
+                },
+            };
+            let description = Description {
+                ufrag: "a+/0".to_owned(),
+                pwd: "0123456789+/abcdefghij".to_owned(),
+                fingerprint: [7; 32],
+                media: true,
+                lane_control: true,
+                candidates: (0..count).map(candidate).collect(),
+            };
+            let sdp = description.to_sdp(SdpKind::Offer);
+            let known = (description.ufrag, description.pwd);
+            assert_eq!(credentials_of(&sdp), Some(known));
+            assert!(
+                RTCSessionDescription::offer(sdp)
+                    .unwrap()
+                    .unmarshal()
+                    .is_ok()
+            );
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! STUN (RFC 8489) as far as the overlay speaks it itself: finding the server-reflexive address,
+//! answering those who ask for theirs, and saying hello on a link's path by ICE consent checks (RFC 7675).
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Once;
+
+use rtc::crypto::RTCCrypto;
+use rtc::stun::attributes::{ATTR_USE_CANDIDATE, ATTR_USERNAME, AttrType, RawAttribute};
+use rtc::stun::fingerprint::FINGERPRINT;
+use rtc::stun::integrity::MessageIntegrity;
+use rtc::stun::message::{
+    BINDING_REQUEST, BINDING_SUCCESS, CLASS_ERROR_RESPONSE, CLASS_REQUEST, CLASS_SUCCESS_RESPONSE,
+    METHOD_BINDING, Message, Setter, TransactionId, is_stun_message,
+};
+use rtc::stun::textattrs::Username;
+use rtc::stun::xoraddr::XorMappedAddress;
+use tracing::warn;
+
+use crate::fence::fenced;
+
+/// Asks the receiver for twenty checks a second. It is for private use, and whoever does not know it ignores it
+/// (RFC 8489, sections 14 and 18.3); it has no value.
+const ATTR_HELLOS: AttrType = AttrType(0xFF1C);
+
+/// Longest STUN message that is looked at: checks are about 100 bytes.
+const MAX_MESSAGE: usize = 1_280;
+
+/// Identifies a request and its response.
+pub(crate) type TxId = [u8; 12];
+
+/// What a STUN message is, judged by its first 20 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Class {
+    Request,
+    Response,
+    Other,
+}
+
+/// A decoded binding message.
+#[derive(Debug)]
+pub(crate) struct Binding {
+    message: Message,
+}
+
+/// User fragments and passwords of both ends of a link.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Credentials {
+    pub(crate) local_ufrag: String,
+    pub(crate) local_pwd: String,
+    pub(crate) remote_ufrag: String,
+    pub(crate) remote_pwd: String,
+}
+
+impl Binding {
+    /// Decodes a binding request or response; anything else is `None`.
+    pub(crate) fn parse(datagram: &[u8]) -> Option<Self> {
+        if datagram.len() > MAX_MESSAGE || !is_stun_message(datagram) {
+            return None;
+        }
+        let mut message = Message {
+            raw: datagram.to_vec(),
+            ..Message::default()
+        };
+        guarded(|| message.decode().ok())?;
+        (message.typ.method == METHOD_BINDING).then_some(Self { message })
+    }
+
+    pub(crate) fn class(&self) -> Class {
+        match self.message.typ.class {
+            CLASS_REQUEST => Class::Request,
+            CLASS_SUCCESS_RESPONSE | CLASS_ERROR_RESPONSE => Class::Response,
+            _ => Class::Other,
+        }
+    }
+
+    pub(crate) fn is_success(&self) -> bool {
+        self.message.typ.class == CLASS_SUCCESS_RESPONSE
+    }
+
+    pub(crate) fn id(&self) -> TxId {
+        self.message.transaction_id.0
+    }
+
+    /// The USERNAME of an ICE check, `receiver:sender`.
+    pub(crate) fn username(&self) -> Option<String> {
+        let name = guarded(|| self.message.get(ATTR_USERNAME).ok());
+        String::from_utf8(name?).ok()
+    }
+
+    pub(crate) fn nominates(&self) -> bool {
+        self.message.contains(ATTR_USE_CANDIDATE)
+    }
+
+    /// Whether the sender has heard nothing of us, and asks for checks.
+    pub(crate) fn asks_for_hellos(&self) -> bool {
+        self.message.contains(ATTR_HELLOS)
+    }
+
+    /// XOR-MAPPED-ADDRESS of a response.
+    pub(crate) fn mapped(&self) -> Option<SocketAddr> {
+        use rtc::stun::message::Getter;
+        let mut mapped = XorMappedAddress::default();
+        guarded(|| mapped.get_from(&self.message).ok())?;
+        let ip = match mapped.ip {
+            IpAddr::V6(ip) => ip.to_ipv4_mapped().map_or(IpAddr::V6(ip), IpAddr::V4),
+            ip => ip,
+        };
+        (mapped.port != 0 && !ip.is_unspecified()).then(|| SocketAddr::new(ip, mapped.port))
+    }
+
+    /// Whether MESSAGE-INTEGRITY was made with this password.
+    pub(crate) fn is_authentic(&mut self, password: &str, crypto: &dyn RTCCrypto) -> bool {
+        let (message, password) = (&mut self.message, password.as_bytes());
+        guarded(|| MessageIntegrity::check(message, password, crypto).ok()).is_some()
+    }
+
+    /// The answer to this request, authenticated where it was an ICE check.
+    pub(crate) fn success(
+        &self,
+        from: SocketAddr,
+        integrity: Option<(&str, &dyn RTCCrypto)>,
+    ) -> Option<Vec<u8>> {
+        let mut setters: Vec<Box<dyn Setter + '_>> = vec![
+            Box::new(TransactionId(self.id())),
+            Box::new(BINDING_SUCCESS),
+            Box::new(XorMappedAddress {
+                ip: from.ip(),
+                port: from.port(),
+            }),
+        ];
+        if let Some((password, crypto)) = integrity {
+            let key = password.as_bytes().to_vec();
+            setters.push(Box::new(MessageIntegrity::new_raw_integrity_with_provider(
+                key, crypto,
+            )));
+        }
+        setters.push(Box::new(FINGERPRINT));
+        build(&setters)
+    }
+}
+
+/// A request for our own address, as a STUN server sees it.
+#[must_use]
+pub fn address_request(id: [u8; 12]) -> Option<Vec<u8>> {
+    build(&[
+        Box::new(BINDING_REQUEST),
+        Box::new(TransactionId(id)),
+        Box::new(FINGERPRINT),
+    ])
+}
+
+/// What the answer to the request `id` says.
+#[must_use]
+pub fn mapped_address(datagram: &[u8], id: [u8; 12]) -> Option<SocketAddr> {
+    let answer = Binding::parse(datagram).filter(|b| b.is_success() && b.id() == id)?;
+    answer.mapped()
+}
+
+/// A consent check (RFC 7675): only the other end of the link can answer it. It may ask for more of them.
+pub(crate) fn hello(
+    id: TxId,
+    asks: bool,
+    credentials: &Credentials,
+    crypto: &dyn RTCCrypto,
+) -> Option<Vec<u8>> {
+    let username = format!("{}:{}", credentials.remote_ufrag, credentials.local_ufrag);
+    let key = credentials.remote_pwd.as_bytes().to_vec();
+    let mut setters: Vec<Box<dyn Setter + '_>> = vec![
+        Box::new(BINDING_REQUEST),
+        Box::new(TransactionId(id)),
+        Box::new(Username::new(ATTR_USERNAME, username)),
+    ];
+    if asks {
+        setters.push(Box::new(RawAttribute {
+            typ: ATTR_HELLOS,
+            length: 0,
+            value: Vec::new(),
+        }));
+    }
+    setters.push(Box::new(MessageIntegrity::new_raw_integrity_with_provider(
+        key, crypto,
+    )));
+    setters.push(Box::new(FINGERPRINT));
+    build(&setters)
+}
+
+/// What a STUN server answers to a datagram: a success response without any state, or nothing.
+#[must_use]
+pub fn respond(datagram: &[u8], from: SocketAddr) -> Option<Vec<u8>> {
+    let request = Binding::parse(datagram)?;
+    if request.class() != Class::Request {
+        return None;
+    }
+    request.success(from, None)
+}
+
+/// The transaction of a STUN request in a datagram of our own, without decoding it.
+pub(crate) fn request_id(datagram: &[u8]) -> Option<TxId> {
+    let is_request = datagram.starts_with(&[0, 1]) && is_stun_message(datagram);
+    if is_request {
+        datagram.get(8..20)?.try_into().ok()
+    } else {
+        None
+    }
+}
+
+/// What the stack makes of bytes of anybody; none as well if it panics.
+fn guarded<R>(call: impl FnOnce() -> Option<R>) -> Option<R> {
+    static TOLD: Once = Once::new();
+    fenced(call).unwrap_or_else(|panic| {
+        // once: anybody may cause it as often as he likes
+        TOLD.call_once(|| warn!("the WebRTC stack panicked over a STUN message: {panic}"));
+        None
+    })
+}
+
+fn build(setters: &[Box<dyn Setter + '_>]) -> Option<Vec<u8>> {
+    let mut message = Message::new();
+    guarded(|| message.build(setters).ok())?;
+    Some(message.raw)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn credentials() -> Credentials {
+        Credentials {
+            local_ufrag: "ours".into(),
+            local_pwd: "our password".into(),
+            remote_ufrag: "theirs".into(),
+            remote_pwd: "their password".into(),
+        }
+    }
+
+    #[test]
+    fn a_server_tells_the_address_it_sees() {
+        for from in ["192.0.2.1:4242", "[2001:db8::1]:4242"] {
+            let from: SocketAddr = from.parse().unwrap();
+            let response = respond(&address_request([7; 12]).unwrap(), from).unwrap();
+            let response = Binding::parse(&response).unwrap();
+            assert!(response.is_success());
+            assert_eq!(response.id(), [7; 12]);
+            assert_eq!(response.mapped(), Some(from));
+        }
+    }
+
+    #[test]
+    fn a_response_is_not_answered() {
+        let from: SocketAddr = "192.0.2.1:4242".parse().unwrap();
+        let response = respond(&address_request([7; 12]).unwrap(), from).unwrap();
+        assert_eq!(
+            respond(&response, from),
+            None,
+            "two servers would talk for ever"
+        );
+    }
+
+    #[test]
+    fn only_the_password_makes_a_hello_authentic() {
+        let provider = rtc::crypto::default_provider().unwrap();
+        let plain = hello([1; 12], false, &credentials(), provider.crypto()).unwrap();
+        assert!(!Binding::parse(&plain).unwrap().asks_for_hellos());
+        let request = hello([1; 12], true, &credentials(), provider.crypto()).unwrap();
+        let mut request = Binding::parse(&request).unwrap();
+        assert!(request.asks_for_hellos());
+        assert_eq!(request.username().as_deref(), Some("theirs:ours"));
+        assert!(request.is_authentic("their password", provider.crypto()));
+        assert!(!request.is_authentic("our password", provider.crypto()));
+        let from = "192.0.2.1:4242".parse().unwrap();
+        let answer = request
+            .success(from, Some(("their password", provider.crypto())))
+            .unwrap();
+        let mut answer = Binding::parse(&answer).unwrap();
+        assert!(answer.is_authentic("their password", provider.crypto()));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_do_not_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200), stun: bool) {
+            if stun && bytes.len() >= 20 {
+                bytes[0] = 0;
+                bytes[1] &= 1;
+                bytes[4..8].copy_from_slice(&0x2112_A442_u32.to_be_bytes());
+                let length = u16::try_from(bytes.len() - 20).unwrap();
+                bytes[2..4].copy_from_slice(&length.to_be_bytes());
+            }
+            let provider = rtc::crypto::default_provider().unwrap();
+            let _ = respond(&bytes, "192.0.2.1:1".parse().unwrap());
+            if let Some(mut binding) = Binding::parse(&bytes) {
+                let _ = (binding.username(), binding.mapped(), binding.nominates());
+                prop_assert!(!binding.is_authentic("password", provider.crypto()));
+            }
+        }
+
+        /// Attributes of any length, well framed: the deep parts of the parser.
+        #[test]
+        fn arbitrary_attributes_do_not_panic(attributes in prop::collection::vec((any::<u16>(), prop::collection::vec(any::<u8>(), 0..40)), 0..6)) {
+            let mut bytes = vec![1, 1, 0, 0, 0x21, 0x12, 0xA4, 0x42];
+            bytes.extend([9; 12]);
+            for (typ, value) in attributes {
+                let typ = [0x0001, 0x0006, 0x0008, 0x0020, 0x8028, typ][usize::from(typ) % 6];
+                bytes.extend(typ.to_be_bytes());
+                bytes.extend(u16::try_from(value.len()).unwrap().to_be_bytes());
+                bytes.extend(&value);
+                bytes.extend(vec![0; (4 - value.len() % 4) % 4]);
+            }
+            let length = u16::try_from(bytes.len() - 20).unwrap();
+            bytes[2..4].copy_from_slice(&length.to_be_bytes());
+            let provider = rtc::crypto::default_provider().unwrap();
+            if let Some(mut binding) = Binding::parse(&bytes) {
+                let _ = (binding.username(), binding.mapped());
+                prop_assert!(!binding.is_authentic("password", provider.crypto()));
+            }
+        }
+    }
+}

@@ -1,0 +1,757 @@
+//! A network in memory: overlays, closed firewalls, NATs, a STUN server and a server, on virtual time.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use librecast::cert::Chain;
+use librecast::id::{PeerId, SecretKey};
+
+use lcroute_overlay::{CarrierId, Event, Identity, Overlay, OverlayConfig, PeerInfo, Presence};
+use librecast::id::LinkId;
+use librecast::time::WallClock;
+
+use crate::stun::respond;
+use crate::{Ecn, Limits, Transmit, Unreachable, WebRtc, WebRtcConfig};
+
+pub(crate) const SERVER: CarrierId = CarrierId(1);
+/// What a control message begins with that carries a letter for a third node.
+const PASSED_ON: &[u8] = b"routed";
+pub(crate) const STUN: &str = "192.0.2.1:7117";
+pub(crate) const TODAY: u64 = 1_800_000_000;
+const DAY: u64 = 86_400;
+
+pub(crate) fn today() -> u64 {
+    TODAY
+}
+
+/// The key of a test network, and what makes its nodes.
+pub(crate) struct Network {
+    pub(crate) key: SecretKey,
+}
+
+impl Network {
+    pub(crate) fn new(seed: u8) -> Self {
+        Self {
+            key: SecretKey::from_seed(&[seed; 32]),
+        }
+    }
+
+    /// A certificate chain for `node` that was valid for a week from `from` on.
+    pub(crate) fn chain(&self, node: PeerId, name: &str, from: u64) -> Chain {
+        super::membership::chain(&self.key, node, name, (from, from + 7 * DAY))
+    }
+
+    pub(crate) fn identity(&self, key: SecretKey, name: &str) -> Identity {
+        let chain = self.chain(key.peer_id(), name, TODAY - DAY);
+        Identity::new(Arc::new(key), self.key.peer_id(), chain)
+    }
+}
+
+pub(crate) struct Node {
+    pub(crate) overlay: Overlay<WebRtc>,
+    pub(crate) id: PeerId,
+    pub(crate) host: SocketAddr,
+    /// Public address of the NAT in front.
+    pub(crate) nat: Option<SocketAddr>,
+    pub(crate) closed: bool,
+    pub(crate) flows: HashSet<SocketAddr>,
+    pub(crate) alive: bool,
+    pub(crate) present: bool,
+    pub(crate) links: BTreeMap<LinkId, PeerId>,
+    pub(crate) wanted: BTreeSet<PeerId>,
+    /// What it was told of peers that cannot be reached directly.
+    pub(crate) failing: Vec<(PeerId, bool)>,
+    pub(crate) trips: Vec<(PeerId, Duration)>,
+    pub(crate) ups: usize,
+    pub(crate) downs: Vec<&'static str>,
+    pub(crate) control: Vec<(PeerId, Bytes)>,
+    pub(crate) control_at: Vec<Instant>,
+    pub(crate) data: Vec<(PeerId, Bytes)>,
+    /// When each of them came.
+    pub(crate) data_at: Vec<Instant>,
+    pub(crate) refusals: Vec<(Option<PeerId>, &'static str)>,
+    /// Revocations that peers have shown it.
+    pub(crate) proofs: Vec<Bytes>,
+    pub(crate) sent: u64,
+    pub(crate) wakeups: u64,
+    /// Datagrams that nobody may fragment.
+    pub(crate) probes: usize,
+}
+
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Parcel {
+    Datagram {
+        from: SocketAddr,
+        to: SocketAddr,
+        contents: Vec<u8>,
+        ecn: Ecn,
+    },
+    Signal {
+        from: PeerId,
+        to: PeerId,
+        bytes: Vec<u8>,
+    },
+    Presence {
+        to: PeerId,
+        about: PeerId,
+        online: bool,
+    },
+    /// ICMP: the host `by` has nobody for a datagram of `to`, which began so.
+    Refusal {
+        by: SocketAddr,
+        to: SocketAddr,
+        quoted: Vec<u8>,
+    },
+}
+
+pub(crate) struct Net {
+    pub(crate) now: Instant,
+    pub(crate) nodes: Vec<Node>,
+    queue: BinaryHeap<Reverse<(Instant, u64, Parcel)>>,
+    order: u64,
+    pub(crate) delay: Duration,
+    pub(crate) signal_delay: Duration,
+    /// Datagrams lost, of a thousand.
+    pub(crate) loss: u64,
+    /// Pairs of nodes that cannot hear each other.
+    pub(crate) cut: BTreeSet<(usize, usize)>,
+    /// Signals that were carried, for those who replay and tamper.
+    pub(crate) carried: Vec<(PeerId, PeerId, Vec<u8>)>,
+    pub(crate) server: bool,
+    /// Every node wants a link to whoever it hears of.
+    pub(crate) all_wanted: bool,
+    /// Overlays made so far.
+    runs: u16,
+    /// Milliseconds of delay more or less.
+    pub(crate) jitter: u64,
+    pub(crate) dice: u64,
+    /// Whether nodes added from now on offer the media lane, and their bounds.
+    pub(crate) media: bool,
+    pub(crate) limits: Limits,
+    pub(crate) bounds: lcroute_overlay::Limits,
+    /// The version of control messages that channels of nodes added from now on name, if it is another than envelopes do.
+    pub(crate) control: Option<u8>,
+    /// Media packets get lost, all else does not.
+    pub(crate) media_cut: bool,
+    /// Media packets that were sent, for those who replay them.
+    pub(crate) tapped: Option<Vec<(SocketAddr, SocketAddr, Vec<u8>)>>,
+    /// The longest datagram that passes, of UDP payload.
+    pub(crate) mtu: usize,
+    /// The longest datagram that a node's own host takes.
+    pub(crate) host_mtu: usize,
+    /// Routers mark what may be marked.
+    pub(crate) congested: bool,
+    /// So many bytes of a datagram does the host of a dead node send back in an ICMP error.
+    pub(crate) quotes: Option<usize>,
+    /// What each node sends goes through such a pipe.
+    pub(crate) pipe: Option<Pipe>,
+}
+
+/// A bottleneck: a rate, and a queue that drops what comes when it is full.
+#[derive(Debug, Clone)]
+pub(crate) struct Pipe {
+    /// Bytes a second, IP and UDP headers included.
+    pub(crate) rate: f64,
+    pub(crate) queue: Duration,
+    /// What goes elsewhere does not go through it.
+    pub(crate) only: Option<SocketAddr>,
+    /// When each node's pipe is empty.
+    pub(crate) free_at: BTreeMap<usize, Instant>,
+    /// Waiting times.
+    pub(crate) waits: Vec<Duration>,
+    pub(crate) bytes: u64,
+}
+
+impl Pipe {
+    pub(crate) fn new(bits: f64, queue: Duration) -> Self {
+        Self {
+            rate: bits / 8.0,
+            queue,
+            only: None,
+            free_at: BTreeMap::new(),
+            waits: Vec::new(),
+            bytes: 0,
+        }
+    }
+
+    /// How long a datagram takes through it; none if it is dropped.
+    pub(crate) fn pass(&mut self, node: usize, size: usize, now: Instant) -> Option<Duration> {
+        let free_at = self.free_at.entry(node).or_insert(now);
+        let wait = free_at.saturating_duration_since(now);
+        if wait > self.queue {
+            return None;
+        }
+        let size = size + 48;
+        let transfer = Duration::from_secs_f64(size as f64 / self.rate);
+        *free_at = (*free_at).max(now) + transfer;
+        self.waits.push(wait);
+        self.bytes += size as u64;
+        Some(wait + transfer)
+    }
+}
+
+impl Net {
+    pub(crate) fn new() -> Self {
+        let now = Instant::now();
+        Self {
+            now,
+            nodes: Vec::new(),
+            queue: BinaryHeap::new(),
+            order: 0,
+            delay: Duration::from_millis(2),
+            signal_delay: Duration::from_millis(10),
+            loss: 0,
+            cut: BTreeSet::new(),
+            carried: Vec::new(),
+            server: true,
+            all_wanted: true,
+            runs: 0,
+            jitter: 0,
+            dice: 42,
+            media: true,
+            limits: Limits::default(),
+            bounds: lcroute_overlay::Limits::default(),
+            control: None,
+            media_cut: false,
+            tapped: None,
+            mtu: usize::MAX,
+            host_mtu: usize::MAX,
+            congested: false,
+            quotes: None,
+            pipe: None,
+        }
+    }
+
+    /// Nodes of one network, closed and reachable, sorted by PeerId: the first one offers.
+    pub(crate) fn mesh(count: u8) -> Self {
+        Self::mesh_of(&vec![true; count.into()])
+    }
+
+    /// The same; each node offers the media lane or does not.
+    pub(crate) fn mesh_of(media: &[bool]) -> Self {
+        Self::mesh_within(media, Limits::default())
+    }
+
+    /// The same, within such bounds.
+    pub(crate) fn mesh_within(media: &[bool], limits: Limits) -> Self {
+        let network = Network::new(1);
+        let mut keys: Vec<_> = (100_u8..)
+            .take(media.len())
+            .map(|n| SecretKey::from_seed(&[n; 32]))
+            .collect();
+        keys.sort_by_key(SecretKey::peer_id);
+        let mut net = Self::new();
+        net.limits = limits;
+        for (n, key) in keys.into_iter().enumerate() {
+            net.media = media[n];
+            let identity = network.identity(key, &format!("node{n}"));
+            net.add(&identity, today, None);
+        }
+        net
+    }
+
+    pub(crate) fn add(
+        &mut self,
+        identity: &Identity,
+        clock: fn() -> u64,
+        nat: Option<&str>,
+    ) -> usize {
+        let n = self.nodes.len();
+        let host = format!("10.{}.{}.2:{}", n / 256, n % 256, 7_000 + n);
+        let host: SocketAddr = host.parse().unwrap();
+        let overlay = self.overlay(identity, clock, host, nat.is_some());
+        self.nodes.push(Node {
+            overlay,
+            id: identity.peer_id(),
+            host,
+            nat: nat.map(|a| a.parse().unwrap()),
+            closed: true,
+            flows: HashSet::new(),
+            alive: true,
+            present: false,
+            links: BTreeMap::new(),
+            wanted: BTreeSet::new(),
+            failing: Vec::new(),
+            trips: Vec::new(),
+            ups: 0,
+            downs: Vec::new(),
+            control: Vec::new(),
+            control_at: Vec::new(),
+            data: Vec::new(),
+            data_at: Vec::new(),
+            refusals: Vec::new(),
+            proofs: Vec::new(),
+            sent: 0,
+            wakeups: 0,
+            probes: 0,
+        });
+        n
+    }
+
+    fn overlay(
+        &mut self,
+        identity: &Identity,
+        clock: fn() -> u64,
+        host: SocketAddr,
+        stun: bool,
+    ) -> Overlay<WebRtc> {
+        // another one for each run of a process
+        self.runs += 1;
+        let runs = self.runs.to_be_bytes();
+        let mut seed = *identity.peer_id().public_key();
+        (seed[0], seed[1]) = (seed[0] ^ runs[0], seed[1] ^ runs[1]);
+        let mut webrtc = WebRtc::new(
+            WebRtcConfig {
+                control: self.control.unwrap_or(identity.speaks().control),
+                epoch: self.now,
+                seed,
+                mtu: 1280,
+                media: self.media,
+                limits: self.limits.clone(),
+            },
+            self.now,
+        )
+        .unwrap();
+        webrtc.set_local_candidates(vec![host], self.now);
+        if stun {
+            webrtc.set_stun_servers(vec![STUN.parse().unwrap()], self.now);
+        }
+        let config = OverlayConfig {
+            identity: identity.clone(),
+            clock: WallClock::new(clock),
+            epoch: self.now,
+            seed,
+            limits: self.bounds.clone(),
+        };
+        Overlay::new(config, webrtc, self.now)
+    }
+
+    /// The process is killed: nothing is said to anybody.
+    pub(crate) fn kill(&mut self, n: usize) {
+        self.nodes[n].alive = false;
+        self.nodes[n].links.clear();
+    }
+
+    /// A new process with the same key.
+    pub(crate) fn restart(&mut self, n: usize, identity: &Identity) {
+        let (host, nat) = (self.nodes[n].host, self.nodes[n].nat.is_some());
+        let overlay = self.overlay(identity, today, host, nat);
+        let node = &mut self.nodes[n];
+        node.overlay = overlay;
+        node.alive = true;
+        let wanted = node.wanted.clone();
+        node.overlay.set_wanted(wanted, self.now);
+        self.join(n);
+    }
+
+    /// The node registers with the server.
+    pub(crate) fn join(&mut self, n: usize) {
+        self.nodes[n].present = true;
+        for m in 0..self.nodes.len() {
+            if m != n && self.nodes[m].present {
+                self.introduce(n, m);
+            }
+        }
+    }
+
+    /// Node `n` wants a link to `peer`, or does not any more.
+    pub(crate) fn want(&mut self, n: usize, peer: PeerId, wants: bool) {
+        let node = &mut self.nodes[n];
+        if wants {
+            node.wanted.insert(peer);
+        } else {
+            node.wanted.remove(&peer);
+        }
+        let wanted = node.wanted.clone();
+        node.overlay.set_wanted(wanted, self.now);
+    }
+
+    /// Two nodes hear of each other.
+    pub(crate) fn introduce(&mut self, a: usize, b: usize) {
+        let [a, b] = [a, b].map(|n| self.nodes[n].id);
+        for (to, about) in [(b, a), (a, b)] {
+            let online = true;
+            self.post_signal(Parcel::Presence { to, about, online });
+        }
+    }
+
+    pub(crate) fn join_all(&mut self) {
+        (0..self.nodes.len()).for_each(|n| self.join(n));
+    }
+
+    /// The node's address changes, as when a laptop changes its network.
+    pub(crate) fn move_to(&mut self, n: usize, host: &str) {
+        let host: SocketAddr = host.parse().unwrap();
+        let node = &mut self.nodes[n];
+        node.host = host;
+        node.flows.clear();
+        node.overlay
+            .connections_mut()
+            .set_local_candidates(vec![host], self.now);
+        self.collect(n);
+    }
+
+    pub(crate) fn index(&self, id: PeerId) -> Option<usize> {
+        self.nodes.iter().position(|n| n.id == id)
+    }
+
+    /// The nodes to which `n` has links.
+    pub(crate) fn links_of(&self, n: usize) -> Vec<usize> {
+        let peers = self.nodes[n].links.values();
+        peers.filter_map(|peer| self.index(*peer)).collect()
+    }
+
+    /// The link from `a` to `b`, if `a` has one.
+    pub(crate) fn link(&self, a: usize, b: usize) -> Option<LinkId> {
+        let id = self.nodes[b].id;
+        self.nodes[a]
+            .links
+            .iter()
+            .find(|(_, peer)| **peer == id)
+            .map(|(link, _)| *link)
+    }
+
+    pub(crate) fn row(&self, a: usize, b: usize) -> Option<PeerInfo> {
+        self.nodes[a]
+            .overlay
+            .peers()
+            .into_iter()
+            .find(|p| p.peer_id == self.nodes[b].id)
+    }
+
+    pub(crate) fn linked(&self, a: usize, b: usize) -> bool {
+        self.link(a, b).is_some() && self.link(b, a).is_some()
+    }
+
+    /// Runs until the condition holds; panics when it does not within `most` of virtual time.
+    pub(crate) fn until(
+        &mut self,
+        most: Duration,
+        what: &str,
+        condition: impl Fn(&Self) -> bool,
+    ) -> Duration {
+        let (began, end) = (self.now, self.now + most);
+        self.collect_all();
+        while !condition(self) {
+            assert!(
+                self.now < end,
+                "{what}: not within {most:?}; {:#?}",
+                self.describe()
+            );
+            self.step(end);
+        }
+        self.now - began
+    }
+
+    pub(crate) fn run(&mut self, span: Duration) {
+        let end = self.now + span;
+        self.collect_all();
+        while self.now < end {
+            self.step(end);
+        }
+    }
+
+    fn describe(&self) -> Vec<(usize, Vec<PeerInfo>, BTreeMap<&'static str, u64>)> {
+        let rows = |n: &Node| (n.overlay.peers(), n.overlay.drops().clone());
+        self.nodes
+            .iter()
+            .enumerate()
+            .map(|(i, n)| (i, rows(n).0, rows(n).1))
+            .collect()
+    }
+
+    /// To the next thing that happens, `end` at the latest.
+    fn step(&mut self, end: Instant) {
+        let timers = self
+            .nodes
+            .iter_mut()
+            .filter(|n| n.alive)
+            .filter_map(|n| n.overlay.poll_timeout());
+        let parcel = self.queue.peek().map(|Reverse((at, _, _))| *at);
+        let next = timers.chain(parcel).min().unwrap_or(end).min(end);
+        // a deadline in the past is served a little later: an overlay that spins does not stop the clock
+        self.now = next.max(self.now + Duration::from_micros(10));
+        while let Some(Reverse((at, _, _))) = self.queue.peek() {
+            if *at > self.now {
+                break;
+            }
+            if let Some(Reverse((_, _, parcel))) = self.queue.pop() {
+                self.deliver(parcel);
+            }
+        }
+        for n in 0..self.nodes.len() {
+            let now = self.now;
+            let node = &mut self.nodes[n];
+            if node.alive && node.overlay.poll_timeout().is_some_and(|at| at <= now) {
+                node.wakeups += 1;
+                node.overlay.handle_timeout(now);
+            }
+        }
+        self.collect_all();
+    }
+
+    fn collect_all(&mut self) {
+        (0..self.nodes.len()).for_each(|n| self.collect(n));
+    }
+
+    fn post(&mut self, delay: Duration, parcel: Parcel) {
+        self.order += 1;
+        self.queue
+            .push(Reverse((self.now + delay, self.order, parcel)));
+    }
+
+    fn post_signal(&mut self, parcel: Parcel) {
+        self.post(self.signal_delay, parcel);
+    }
+
+    pub(crate) fn post_bytes(&mut self, from: PeerId, to: PeerId, bytes: Vec<u8>) {
+        self.post_signal(Parcel::Signal { from, to, bytes });
+    }
+
+    fn deliver(&mut self, parcel: Parcel) {
+        let now = self.now;
+        match parcel {
+            Parcel::Signal { from, to, bytes } => {
+                if let Some(n) = self.index(to).filter(|n| self.nodes[*n].alive) {
+                    self.nodes[n]
+                        .overlay
+                        .handle_signal(SERVER, from, &bytes, now);
+                }
+            }
+            Parcel::Presence { to, about, online } => {
+                let presence = if online {
+                    Presence::Online(about)
+                } else {
+                    Presence::Offline(about)
+                };
+                if let Some(n) = self.index(to).filter(|n| self.nodes[*n].alive) {
+                    if self.all_wanted && online {
+                        self.want(n, about, true);
+                    }
+                    let overlay = &mut self.nodes[n].overlay;
+                    overlay.handle_presence(SERVER, presence, now);
+                }
+            }
+            Parcel::Datagram {
+                from,
+                to,
+                contents,
+                ecn,
+            } => self.deliver_datagram(from, to, &contents, ecn),
+            Parcel::Refusal { by, to, quoted } => {
+                let mut nodes = self.nodes.iter_mut();
+                if let Some(node) = nodes.find(|n| n.alive && n.nat.unwrap_or(n.host) == to) {
+                    let refusal = Unreachable {
+                        remote: by,
+                        is_refusal: true,
+                        quoted: &quoted,
+                    };
+                    node.overlay
+                        .connections_mut()
+                        .handle_unreachable(&refusal, now);
+                }
+            }
+        }
+    }
+
+    fn deliver_datagram(&mut self, from: SocketAddr, to: SocketAddr, contents: &[u8], ecn: Ecn) {
+        if to.to_string() == STUN {
+            if let Some(answer) = respond(contents, from) {
+                self.post(
+                    self.delay,
+                    Parcel::Datagram {
+                        from: to,
+                        to: from,
+                        contents: answer,
+                        ecn: Ecn::None,
+                    },
+                );
+            }
+            return;
+        }
+        let sender = self
+            .nodes
+            .iter()
+            .position(|n| n.nat.unwrap_or(n.host) == from);
+        let target = self
+            .nodes
+            .iter()
+            .position(|n| n.nat.unwrap_or(n.host) == to);
+        let (Some(target), now) = (target, self.now) else {
+            return;
+        };
+        if sender
+            .is_some_and(|s| self.cut.contains(&(s, target)) || self.cut.contains(&(target, s)))
+        {
+            return;
+        }
+        let node = &mut self.nodes[target];
+        let open = !(node.closed || node.nat.is_some()) || node.flows.contains(&from);
+        if node.alive && open {
+            let host = node.host;
+            node.overlay
+                .connections_mut()
+                .handle_datagram(from, host, contents, ecn, now);
+        } else if let (false, Some(most)) = (node.alive, self.quotes) {
+            let quoted = contents[..contents.len().min(most)].to_vec();
+            let (by, to) = (to, from);
+            self.post(self.delay, Parcel::Refusal { by, to, quoted });
+        }
+    }
+
+    fn roll(&mut self) -> u64 {
+        self.dice = self
+            .dice
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        self.dice >> 33
+    }
+
+    /// Takes what a node has to say and to send.
+    pub(crate) fn collect(&mut self, n: usize) {
+        if !self.nodes[n].alive {
+            return;
+        }
+        loop {
+            self.send_all(n);
+            let Some(event) = self.nodes[n].overlay.poll_event() else {
+                break;
+            };
+            self.handle_event(n, event);
+        }
+    }
+
+    fn send_all(&mut self, n: usize) {
+        while let Some(transmit) = self.nodes[n].overlay.connections_mut().poll_transmit() {
+            let Transmit {
+                to,
+                from,
+                contents,
+                mut ecn,
+                dont_fragment,
+            } = transmit;
+            let node = &mut self.nodes[n];
+            node.probes += usize::from(dont_fragment);
+            // from an address that it no longer has, nothing leaves a host
+            if from.is_some_and(|from| from != node.host) {
+                continue;
+            }
+            if contents.len() > self.host_mtu {
+                // a probe is its own answer
+                if !dont_fragment {
+                    let overlay = &mut node.overlay;
+                    overlay
+                        .connections_mut()
+                        .handle_unsent(to, contents.len(), 1, self.now);
+                }
+                continue;
+            }
+            node.sent += 1;
+            node.flows.insert(to);
+            let from = node.nat.unwrap_or(node.host);
+            let dice = self.roll();
+            let media = matches!(contents.first(), Some(128..=191));
+            if media && let Some(tapped) = self.tapped.as_mut() {
+                tapped.push((from, to, contents.to_vec()));
+            }
+            let passes = contents.len() <= self.mtu && !(media && self.media_cut);
+            if dice % 1_000 >= self.loss && passes {
+                let pipe = self.pipe.as_mut();
+                let through = match pipe.filter(|pipe| pipe.only.is_none_or(|only| only == to)) {
+                    Some(pipe) => pipe.pass(n, contents.len(), self.now),
+                    None => Some(Duration::ZERO),
+                };
+                let Some(through) = through else { continue };
+                let late = self.roll() % (1_000 * self.jitter + 1);
+                if ecn == Ecn::Capable && self.congested {
+                    ecn = Ecn::Congested;
+                }
+                let parcel = Parcel::Datagram {
+                    from,
+                    to,
+                    contents: contents.to_vec(),
+                    ecn,
+                };
+                self.post(self.delay + through + Duration::from_micros(late), parcel);
+            }
+        }
+    }
+
+    fn handle_event(&mut self, n: usize, event: Event) {
+        let id = self.nodes[n].id;
+        let node = &mut self.nodes[n];
+        match event {
+            Event::LinkUp { link, member } => {
+                assert!(
+                    !node.links.values().any(|peer| *peer == member.peer),
+                    "two links to one peer"
+                );
+                node.links.insert(link, member.peer);
+                node.ups += 1;
+            }
+            Event::LinkDown { link, reason, .. } => {
+                assert!(node.links.remove(&link).is_some(), "down, but never up");
+                node.downs.push(reason.text());
+            }
+            Event::RoundTrip { link, rtt } => node.trips.push((node.links[&link], rtt)),
+            Event::Control { link, message } => {
+                let from = node.links[&link];
+                match message.strip_prefix(PASSED_ON) {
+                    Some(letter) => self.pass_on(n, Some(link), letter),
+                    None => {
+                        node.control.push((from, message));
+                        node.control_at.push(self.now);
+                    }
+                }
+            }
+            Event::DirectFailure { peer, failing } => node.failing.push((peer, failing)),
+            Event::Data { link, message } => {
+                node.data.push((node.links[&link], message));
+                node.data_at.push(self.now);
+            }
+            Event::PeerRefused { peer, reason } => node.refusals.push((peer, reason)),
+            Event::Revocation { record } => node.proofs.push(record),
+            Event::Signal {
+                to,
+                bytes,
+                over_links,
+                over_servers,
+            } => {
+                self.carried.push((id, to, bytes.to_vec()));
+                if self.server && over_servers {
+                    self.post_bytes(id, to, bytes.to_vec());
+                }
+                if over_links {
+                    let keys = [id, to].map(|id| *id.public_key()).concat();
+                    self.pass_on(n, None, &[&keys, &bytes[..]].concat());
+                }
+            }
+        }
+    }
+
+    /// Node `n` has a letter, from 256, to 256, sealed message: it is for it, or goes on over the
+    /// control channel of the first link that leads to where it should go.
+    fn pass_on(&mut self, n: usize, via: Option<LinkId>, letter: &[u8]) {
+        let id = |at: usize| PeerId::from_public_key(letter[at..at + 32].try_into().unwrap());
+        let (to, now) = (id(32).unwrap(), self.now);
+        if self.nodes[n].id == to {
+            let overlay = &mut self.nodes[n].overlay;
+            overlay.handle_routed_signal(via, &letter[64..], now);
+            return self.collect(n);
+        }
+        let leads = |peer: PeerId| {
+            let links = self.index(peer).map(|n| &self.nodes[n].links);
+            peer == to || links.is_some_and(|links| links.values().any(|peer| *peer == to))
+        };
+        let next = self.nodes[n].links.iter().find(|(_, peer)| leads(**peer));
+        if let Some((link, _)) = next.map(|(link, peer)| (*link, *peer)) {
+            let message = [PASSED_ON, letter].concat();
+            let overlay = &mut self.nodes[n].overlay;
+            let _ = overlay.send_routed(link, &message, now);
+        }
+    }
+}

@@ -1,0 +1,886 @@
+//! All connections of a node over one UDP socket, without any I/O.
+//!
+//! A datagram finds its connection by what only that connection knows: a check by the user fragment
+//! in its USERNAME, an answer by its transaction, a media packet by its SSRC, everything else by a remote address that ICE
+//! has validated before. The tables that this takes, the timers, and what is done once a turn are here; what one
+//! connection does is in [`crate::connection`].
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use lcroute_overlay::{
+    Closing, ConnectionEvent, ConnectionInfo, Connections, Description, Fingerprint, Path, Random,
+    SendError,
+};
+use librecast::id::LinkId;
+use librecast::time::{Duration, Instant};
+use thiserror::Error;
+use tracing::debug;
+
+use crate::addresses::Addresses;
+use crate::config::WebRtcConfig;
+use crate::connection::{By, Connection, Context, Out, Pending, Priority};
+use crate::datagram::{Ecn, Transmit, Unreachable};
+use crate::drops::DropReason;
+use crate::liveness::next_hello_at;
+use crate::media::ssrc_of;
+use crate::peer_connection::Factory;
+use crate::stun::{Binding, Class, TxId, request_id};
+
+/// ICE forgets its checks after 4 s.
+const CHECK_LIFETIME: Duration = Duration::from_secs(5);
+/// Most checks remembered.
+const MAX_CHECKS: usize = 65_536;
+/// DTLS datagrams kept that came before their path was known, and the longest in bytes.
+const MAX_EARLY: usize = 16;
+const MAX_EARLY_SIZE: usize = 1_500;
+/// Datagrams that are handled before connections are drained: `rtc` holds 256 messages at most.
+const DRAIN_EVERY: u32 = 128;
+/// What a sealed message begins with that travels straight to a peer, without a connection. RFC 7983 assigns it to nothing.
+const STRAIGHT: u8 = 0xc0;
+
+/// Why connections cannot be made.
+#[derive(Debug, Error)]
+pub enum WebRtcError {
+    /// The DTLS certificate could not be made.
+    #[error("cannot make a DTLS certificate: {0}")]
+    Certificate(String),
+}
+
+/// All WebRTC connections of a node.
+///
+/// The owner hands in datagrams and empties [`Self::poll_transmit`] after each turn. Several datagrams may be handled before:
+/// acknowledgements then share packets.
+#[derive(Debug)]
+pub struct WebRtc {
+    context: Context,
+    addresses: Addresses,
+    random: Random,
+    now: Instant,
+    connections: Vec<Option<Connection>>,
+    index: Index,
+    timers: BinaryHeap<Reverse<(Instant, usize)>>,
+    /// Connections that have something to say.
+    dirty: Vec<usize>,
+    /// Connections whose media lane has something to send.
+    sending: Vec<usize>,
+    /// Datagrams since connections were drained.
+    undrained: u32,
+    early: VecDeque<Early>,
+    /// A description waits for addresses.
+    awaiting: bool,
+    out: Out,
+}
+
+/// DTLS that came before its path was known.
+#[derive(Debug)]
+struct Early {
+    from: SocketAddr,
+    to_local: SocketAddr,
+    datagram: Bytes,
+}
+
+/// By what a connection is found.
+#[derive(Debug, Default)]
+struct Index {
+    links: HashMap<LinkId, usize>,
+    addresses: HashMap<SocketAddr, usize>,
+    ufrags: HashMap<String, usize>,
+    /// SSRC of what comes: finds the connection when the address is not known.
+    ssrcs: HashMap<u32, usize>,
+    /// ICE checks under way, to find whose answer an answer is.
+    checks: HashMap<TxId, usize>,
+    check_order: VecDeque<(Instant, TxId)>,
+}
+
+impl Index {
+    /// Remembers ICE's checks among what is sent.
+    fn note_check(&mut self, datagram: &[u8], index: usize, now: Instant) {
+        if let Some(id) = request_id(datagram) {
+            self.checks.insert(id, index);
+            self.check_order.push_back((now, id));
+        }
+        while let Some((at, id)) = self.check_order.front() {
+            if *at + CHECK_LIFETIME > now && self.check_order.len() <= MAX_CHECKS {
+                break;
+            }
+            self.checks.remove(id);
+            self.check_order.pop_front();
+        }
+    }
+
+    fn forget_path(&mut self, connection: &Connection, index: usize) {
+        if let Some(ufrag) = connection.ufrag() {
+            self.ufrags.remove(ufrag);
+        }
+        if let Some(path) = connection.path()
+            && self.addresses.get(&path.remote) == Some(&index)
+        {
+            self.addresses.remove(&path.remote);
+        }
+    }
+
+    fn forget(&mut self, connection: &Connection, index: usize) {
+        self.links.remove(&connection.id);
+        self.forget_path(connection, index);
+        if let Some(ssrc) = connection.receiving_ssrc()
+            && self.ssrcs.get(&ssrc) == Some(&index)
+        {
+            self.ssrcs.remove(&ssrc);
+        }
+    }
+}
+
+/// What is particular to datagrams.
+impl WebRtc {
+    /// No connection yet.
+    ///
+    /// # Errors
+    /// The DTLS certificate of this process cannot be made.
+    pub fn new(config: WebRtcConfig, now: Instant) -> Result<Self, WebRtcError> {
+        let factory = Factory::new(config.control, config.media, &config.limits);
+        let factory = factory.map_err(|e| WebRtcError::Certificate(e.to_string()))?;
+        let mut random = Random::new(config.seed);
+        Ok(Self {
+            context: Context { config, factory },
+            addresses: Addresses::new(Random::new(random.array())),
+            random,
+            now,
+            connections: Vec::new(),
+            index: Index::default(),
+            timers: BinaryHeap::new(),
+            dirty: Vec::new(),
+            sending: Vec::new(),
+            undrained: 0,
+            early: VecDeque::new(),
+            awaiting: false,
+            out: Out::default(),
+        })
+    }
+
+    /// The addresses at which the UDP socket can be reached, best first; at most eight count.
+    /// Connections whose address has gone need a restart, those under way begin anew.
+    pub fn set_local_candidates(&mut self, hosts: Vec<SocketAddr>, now: Instant) {
+        self.observe(now);
+        if !self.addresses.set_hosts(hosts, now) {
+            return;
+        }
+        let hosts = self.addresses.hosts();
+        debug!(addresses = ?hosts, "local addresses");
+        for connection in self.connections.iter().flatten() {
+            let link = connection.id;
+            let kept = |path: Path| hosts.contains(&path.local);
+            if connection.up.is_none() {
+                if connection.pc.is_some() {
+                    self.out
+                        .events
+                        .push_back(ConnectionEvent::Outdated { link });
+                }
+            } else if !connection.path().is_some_and(kept) {
+                self.out
+                    .events
+                    .push_back(ConnectionEvent::PathLost { link });
+            }
+        }
+        self.out.events.push_back(ConnectionEvent::AddressesChanged);
+        self.describe_pending();
+    }
+
+    /// The STUN servers to ask for our address as others see it, over and over.
+    pub fn set_stun_servers(&mut self, servers: Vec<SocketAddr>, now: Instant) {
+        self.observe(now);
+        self.addresses.set_servers(servers, now);
+        self.poll_addresses();
+    }
+
+    /// A datagram from the one UDP socket, `to_local` being the local address it came in at.
+    pub fn handle_datagram(
+        &mut self,
+        from: SocketAddr,
+        to_local: SocketAddr,
+        datagram: &[u8],
+        ecn: Ecn,
+        now: Instant,
+    ) {
+        self.observe(now);
+        // RFC 7983
+        match datagram.first() {
+            Some(0..=3) => self.handle_stun(from, to_local, datagram),
+            Some(20..=63) => match self.index.addresses.get(&from) {
+                Some(&index) => self.handle_dtls(index, from, to_local, datagram),
+                None => self.keep_early(from, to_local, datagram),
+            },
+            Some(&STRAIGHT) => {
+                let index = self.index.addresses.get(&from).copied();
+                let link = index.and_then(|index| Some(self.connection(index)?.id));
+                let sealed = Bytes::copy_from_slice(&datagram[1..]);
+                let event = ConnectionEvent::Straight { from, link, sealed };
+                self.out.events.push_back(event);
+            }
+            Some(128..=191) => self.handle_media(from, datagram, ecn),
+            _ => self.out.count(DropReason::UdpNoProtocol),
+        }
+    }
+
+    /// An ICMP error says that a datagram of ours did not arrive.
+    pub fn handle_unreachable(&mut self, error: &Unreachable<'_>, now: Instant) {
+        self.observe(now);
+        let Some(&index) = self.index.addresses.get(&error.remote) else {
+            return self.out.count(DropReason::IcmpNoLink);
+        };
+        if let Some(connection) = self.connection_mut(index) {
+            connection.handle_unreachable(error, now);
+            self.schedule(index);
+        }
+    }
+
+    /// This host refused to send datagrams of up to `size` bytes to `to`: they are lost, perhaps for their size.
+    pub fn handle_unsent(&mut self, to: SocketAddr, size: usize, datagrams: u64, now: Instant) {
+        self.observe(now);
+        if let Some(&index) = self.index.addresses.get(&to)
+            && let Some(connection) = self.connection_mut(index)
+        {
+            connection.handle_unsent(size, datagrams, now);
+            self.schedule(index);
+        }
+    }
+
+    /// The next datagram to send.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        if self.out.transmits.is_empty() {
+            self.drain_dirty();
+            self.finish_lanes();
+            // what a lane cannot bring through goes on the channel
+            self.drain_dirty();
+        }
+        self.out.transmits.pop_front()
+    }
+
+    /// The first moment after `now` at which hellos go out anyway, of those that are `hellos` of them apart.
+    #[must_use]
+    pub fn next_hello(&self, now: Instant, hellos: u32) -> Instant {
+        next_hello_at(self.context.config.epoch, now, hellos)
+    }
+}
+
+/// Datagrams.
+impl WebRtc {
+    fn handle_dtls(
+        &mut self,
+        index: usize,
+        from: SocketAddr,
+        to_local: SocketAddr,
+        datagram: &[u8],
+    ) {
+        let up = self.connection(index).is_some_and(|c| c.up.is_some());
+        if up && !is_encrypted(datagram) {
+            // a link that is up has nothing to say in the clear: late, or of somebody else
+            return self.out.count(DropReason::DtlsPlaintext);
+        }
+        self.feed(index, (from, to_local), datagram);
+    }
+
+    fn feed(&mut self, index: usize, path: (SocketAddr, SocketAddr), datagram: &[u8]) {
+        let now = self.now;
+        let Some(connection) = self.connection_mut(index) else {
+            return;
+        };
+        connection.feed(path, datagram, now);
+        let young = connection.is_young();
+        self.mark_dirty(index);
+        self.undrained += 1;
+        if young || self.undrained >= DRAIN_EVERY {
+            self.drain_dirty();
+        }
+    }
+
+    /// The first DTLS flight may overtake the check that makes its address known.
+    fn keep_early(&mut self, from: SocketAddr, to_local: SocketAddr, datagram: &[u8]) {
+        let making = self.connections.iter().flatten().any(|c| c.up.is_none());
+        if !making || datagram.len() > MAX_EARLY_SIZE {
+            return self.out.count(DropReason::UdpNoLink);
+        }
+        if self.early.len() == MAX_EARLY {
+            self.early.pop_front();
+        }
+        self.early.push_back(Early {
+            from,
+            to_local,
+            datagram: Bytes::copy_from_slice(datagram),
+        });
+    }
+
+    fn feed_early(&mut self, index: usize, remote: SocketAddr) {
+        let now = self.now;
+        for early in std::mem::take(&mut self.early) {
+            if early.from != remote {
+                self.early.push_back(early);
+            } else if let Some(connection) = self.connection_mut(index) {
+                connection.feed((early.from, early.to_local), &early.datagram, now);
+            }
+        }
+    }
+
+    fn handle_stun(&mut self, from: SocketAddr, to_local: SocketAddr, datagram: &[u8]) {
+        let Some(mut binding) = Binding::parse(datagram) else {
+            return self.out.count(DropReason::StunMalformed);
+        };
+        match binding.class() {
+            Class::Request => {
+                let username = binding.username().unwrap_or_default();
+                let ours = username.split(':').next().unwrap_or_default();
+                let Some(&index) = self.index.ufrags.get(ours) else {
+                    return self.out.count(DropReason::StunNoLink);
+                };
+                if !self.answer_hello(index, from, &mut binding) {
+                    self.feed(index, (from, to_local), datagram);
+                }
+            }
+            Class::Response => {
+                if let Some(index) = self.index.checks.remove(&binding.id()) {
+                    self.feed(index, (from, to_local), datagram);
+                } else if !self.handle_hello_answer(from, &mut binding) {
+                    self.handle_mapping(&binding, from);
+                }
+            }
+            Class::Other => self.out.count(DropReason::StunMalformed),
+        }
+    }
+
+    fn answer_hello(&mut self, index: usize, from: SocketAddr, request: &mut Binding) -> bool {
+        let Some(connection) = self.connections.get_mut(index).and_then(Option::as_mut) else {
+            return false;
+        };
+        let answered =
+            connection.answer_hello(from, request, &self.context, &mut self.out, self.now);
+        if answered {
+            self.schedule(index);
+        }
+        answered
+    }
+
+    fn handle_hello_answer(&mut self, from: SocketAddr, answer: &mut Binding) -> bool {
+        let Some(&index) = self.index.addresses.get(&from) else {
+            return false;
+        };
+        let Some(connection) = self.connections.get_mut(index).and_then(Option::as_mut) else {
+            return false;
+        };
+        let ours = connection.handle_hello_answer(answer, &self.context, &mut self.out, self.now);
+        self.schedule(index);
+        ours
+    }
+
+    fn handle_mapping(&mut self, response: &Binding, from: SocketAddr) {
+        match self.addresses.handle_response(response, from, self.now) {
+            None => self.out.count(DropReason::StunUnasked),
+            Some(false) => {}
+            Some(true) => {
+                debug!(addresses = ?self.addresses.reflexive(), "server-reflexive addresses");
+                let young = self.connections.iter().flatten();
+                let young = young.filter(|c| c.up.is_none() && c.pc.is_some());
+                let outdated = young.map(|c| ConnectionEvent::Outdated { link: c.id });
+                self.out.events.extend(outdated);
+            }
+        }
+        self.describe_pending();
+    }
+
+    fn handle_media(&mut self, from: SocketAddr, datagram: &[u8], ecn: Ecn) {
+        let Some(index) = self.media_index(from, datagram) else {
+            return self.out.count(DropReason::MediaNoLink);
+        };
+        let Some(connection) = self.connections.get_mut(index).and_then(Option::as_mut) else {
+            return self.out.count(DropReason::UnauthenticatedData);
+        };
+        connection.handle_media(datagram, ecn, &mut self.out, self.now);
+        self.list(index);
+        self.schedule_lane(index);
+    }
+
+    /// Whose packet it is. The keys decide in the end; the address is a hint, which may be an old one
+    /// when the path has changed on the way to us.
+    fn media_index(&self, from: SocketAddr, datagram: &[u8]) -> Option<usize> {
+        let ssrc = ssrc_of(datagram)?;
+        let by_address = self.index.addresses.get(&from).copied().filter(|index| {
+            let receiving = self.connection(*index).and_then(Connection::receiving_ssrc);
+            receiving.is_none_or(|receiving| receiving == ssrc)
+        });
+        by_address.or_else(|| self.index.ssrcs.get(&ssrc).copied())
+    }
+}
+
+/// Turns and timers.
+impl WebRtc {
+    fn observe(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+    }
+
+    fn connection(&self, index: usize) -> Option<&Connection> {
+        self.connections.get(index)?.as_ref()
+    }
+
+    fn connection_mut(&mut self, index: usize) -> Option<&mut Connection> {
+        self.connections.get_mut(index)?.as_mut()
+    }
+
+    fn find(&mut self, link: LinkId) -> Option<(usize, &mut Connection)> {
+        let index = *self.index.links.get(&link)?;
+        Some((index, self.connections.get_mut(index)?.as_mut()?))
+    }
+
+    fn insert(&mut self, link: LinkId, pending: Pending) {
+        let connection = Connection::new(link, pending);
+        let free = self.connections.iter().position(Option::is_none);
+        let index = free.unwrap_or_else(|| {
+            self.connections.push(None);
+            self.connections.len() - 1
+        });
+        self.connections[index] = Some(connection);
+        self.index.links.insert(link, index);
+        self.describe(index);
+    }
+
+    /// Makes the descriptions that waited for addresses.
+    fn describe_pending(&mut self) {
+        if std::mem::take(&mut self.awaiting) {
+            (0..self.connections.len()).for_each(|index| self.describe(index));
+            self.addresses.settled(self.now);
+        }
+    }
+
+    fn describe(&mut self, index: usize) {
+        let Some(connection) = self.connections.get_mut(index).and_then(Option::as_mut) else {
+            return;
+        };
+        if connection.pending.is_none() {
+            return;
+        }
+        // a restart has other credentials, and will have another path
+        let before = (connection.ufrag().map(str::to_owned), connection.path());
+        if connection.describe(&self.addresses, &self.context, &mut self.out, self.now) {
+            if let Some(ufrag) = before.0 {
+                self.index.ufrags.remove(&ufrag);
+            }
+            if let Some(path) = before.1 {
+                self.index.addresses.remove(&path.remote);
+            }
+            if let Some(ufrag) = connection.ufrag() {
+                self.index.ufrags.insert(ufrag.to_owned(), index);
+            }
+            self.mark_dirty(index);
+        } else {
+            self.awaiting = true;
+        }
+    }
+
+    /// When a description no longer waits for servers.
+    fn describes_at(&self) -> Option<Instant> {
+        if !self.awaiting || self.addresses.hosts().is_empty() {
+            return None;
+        }
+        let connections = self.connections.iter().flatten();
+        connections.filter_map(Connection::describes_at).min()
+    }
+
+    fn poll_addresses(&mut self) {
+        let transmits = &mut self.out.transmits;
+        self.addresses.poll(self.now, |t| transmits.push_back(t));
+    }
+
+    fn mark_dirty(&mut self, index: usize) {
+        if let Some(connection) = self.connection_mut(index)
+            && !std::mem::replace(&mut connection.dirty, true)
+        {
+            self.dirty.push(index);
+        }
+    }
+
+    /// Takes what the connections that had something to do have to say and to send.
+    fn drain_dirty(&mut self) {
+        self.undrained = 0;
+        // draining one may make it dirty again
+        while let Some(index) = self.dirty.pop() {
+            let before = self.out.transmits.len();
+            let Some(connection) = self.connections.get_mut(index).and_then(Option::as_mut) else {
+                continue;
+            };
+            connection.dirty = false;
+            let path = connection.drain(&mut self.out, self.now);
+            for transmit in self.out.transmits.range(before..) {
+                self.index.note_check(&transmit.contents, index, self.now);
+            }
+            if let Some(path) = path {
+                self.index.addresses.insert(path.remote, index);
+                self.feed_early(index, path.remote);
+                self.mark_dirty(index);
+            }
+            self.list(index);
+            self.reckon(index);
+        }
+    }
+
+    /// Remembers a connection whose lane has something to send, once.
+    fn list(&mut self, index: usize) {
+        let Some(connection) = self.connections.get_mut(index).and_then(Option::as_mut) else {
+            return;
+        };
+        let up = connection.up.as_mut();
+        if let Some(media) = up.and_then(|up| up.media.as_deref_mut())
+            && !media.listed
+            && media.has_output()
+        {
+            media.listed = true;
+            self.sending.push(index);
+        }
+    }
+
+    /// The turn is over: packets that are not full go out as they are.
+    fn finish_lanes(&mut self) {
+        let mut sending = std::mem::take(&mut self.sending);
+        for index in sending.drain(..) {
+            let Some(connection) = self.connections.get_mut(index).and_then(Option::as_mut) else {
+                continue;
+            };
+            if connection.finish_lane(&mut self.out, self.now) {
+                self.mark_dirty(index);
+            }
+            self.schedule_lane(index);
+        }
+        // empty again; its room is used next time
+        self.sending = sending;
+    }
+
+    /// The peer connection was touched: asks it for its deadline, which is dear.
+    fn reckon(&mut self, index: usize) {
+        let (epoch, now) = (self.context.config.epoch, self.now);
+        if let Some(connection) = self.connection_mut(index) {
+            connection.reckon_due(epoch, now);
+            if connection.has_panicked() {
+                self.mark_dirty(index);
+            }
+        }
+        self.schedule(index);
+    }
+
+    /// Puts the connection's next deadline on the heap, unless an earlier one is there.
+    fn schedule(&mut self, index: usize) {
+        let at = self.connection(index).and_then(Connection::deadline);
+        self.schedule_at(index, at);
+    }
+
+    /// The same of its lane alone.
+    fn schedule_lane(&mut self, index: usize) {
+        let at = self.connection(index).and_then(Connection::lane_deadline);
+        self.schedule_at(index, at);
+    }
+
+    fn schedule_at(&mut self, index: usize, at: Option<Instant>) {
+        if let (Some(connection), Some(at)) = (self.connection_mut(index), at)
+            && connection.scheduled.is_none_or(|scheduled| at < scheduled)
+        {
+            connection.scheduled = Some(at);
+            self.timers.push(Reverse((at, index)));
+        }
+    }
+
+    /// The first deadline on the heap. What was put off since (a peer was heard) is put back where it belongs: half of all
+    /// timers of an idle node would wake it for nothing.
+    fn next_timer(&mut self) -> Option<Instant> {
+        loop {
+            let Reverse((at, index)) = *self.timers.peek()?;
+            let connection = self.connections.get_mut(index).and_then(Option::as_mut);
+            let Some(connection) = connection.filter(|c| c.scheduled == Some(at)) else {
+                self.timers.pop();
+                continue;
+            };
+            let due = connection.deadline();
+            if due.is_some_and(|due| due <= at) {
+                return Some(at);
+            }
+            self.timers.pop();
+            connection.scheduled = due;
+            self.timers.extend(due.map(|due| Reverse((due, index))));
+        }
+    }
+
+    fn send(
+        &mut self,
+        link: LinkId,
+        message: &[u8],
+        priority: Priority,
+        now: Instant,
+    ) -> Result<(), SendError> {
+        self.observe(now);
+        let (index, connection) = self.find(link).ok_or(SendError::NoSuchLink)?;
+        match connection.send_control(message, priority, now)? {
+            By::Lane => self.list(index),
+            By::Channel => self.mark_dirty(index),
+        }
+        Ok(())
+    }
+}
+
+impl Connections for WebRtc {
+    fn offer(&mut self, link: LinkId, now: Instant) {
+        self.observe(now);
+        self.insert(link, Pending::Offer);
+    }
+
+    fn answer(&mut self, link: LinkId, offer: &Description, now: Instant) {
+        self.observe(now);
+        self.insert(link, Pending::Answer(offer.clone()));
+    }
+
+    fn accept(&mut self, link: LinkId, answer: &Description, now: Instant) {
+        self.observe(now);
+        if let Some(index) = self.index.links.get(&link).copied()
+            && let Some(connection) = self.connections[index].as_mut()
+        {
+            connection.accept(answer, &mut self.out, now);
+            self.mark_dirty(index);
+        }
+    }
+
+    fn await_restart(&mut self, link: LinkId) {
+        if let Some((index, connection)) = self.find(link) {
+            connection.await_restart();
+            self.mark_dirty(index);
+        }
+    }
+
+    fn restart(&mut self, link: LinkId, offer: Option<&Description>, now: Instant) {
+        self.observe(now);
+        if let Some((index, connection)) = self.find(link) {
+            connection.restart(offer, now);
+            self.describe(index);
+        }
+    }
+
+    fn remote_fingerprint(&mut self, link: LinkId) -> Option<Fingerprint> {
+        let index = *self.index.links.get(&link)?;
+        let pc = self.connections.get_mut(index)?.as_mut()?.pc.as_mut()?;
+        pc.remote_fingerprint(&self.context.factory)
+    }
+
+    fn authenticated(&mut self, link: LinkId, now: Instant) {
+        self.observe(now);
+        if let Some(index) = self.index.links.get(&link).copied()
+            && let Some(connection) = self.connections[index].as_mut()
+        {
+            connection.authenticate(&self.context, &mut self.random, now);
+            if let Some(ssrc) = connection.receiving_ssrc() {
+                self.index.ssrcs.insert(ssrc, index);
+            }
+            self.mark_dirty(index);
+        }
+    }
+
+    fn send_control(
+        &mut self,
+        link: LinkId,
+        message: &[u8],
+        now: Instant,
+    ) -> Result<(), SendError> {
+        self.send(link, message, Priority::Control, now)
+    }
+
+    fn send_routed(&mut self, link: LinkId, message: &[u8], now: Instant) -> Result<(), SendError> {
+        let result = self.send(link, message, Priority::Routed, now);
+        if result == Err(SendError::QueueFull) {
+            self.out.count(DropReason::RoutedQueueFull);
+        }
+        result
+    }
+
+    fn send_data(
+        &mut self,
+        link: LinkId,
+        parts: [&[u8]; 2],
+        now: Instant,
+    ) -> Result<(), SendError> {
+        self.observe(now);
+        let index = self.index.links.get(&link).copied();
+        let index = index.ok_or(SendError::NoSuchLink)?;
+        let connection = self.connections.get_mut(index).and_then(Option::as_mut);
+        let connection = connection.ok_or(SendError::NoSuchLink)?;
+        match connection.send_data(parts, &mut self.out, now)? {
+            By::Lane => {
+                let waits = connection.lane_waits();
+                self.list(index);
+                if waits {
+                    self.schedule_lane(index);
+                }
+            }
+            By::Channel => self.mark_dirty(index),
+        }
+        Ok(())
+    }
+
+    fn suspect(&mut self, link: LinkId, now: Instant) {
+        self.observe(now);
+        if let Some((index, connection)) = self.find(link) {
+            connection.suspect(now);
+            self.schedule(index);
+        }
+    }
+
+    fn close(&mut self, link: LinkId, now: Instant) -> Closing {
+        self.observe(now);
+        let Some(index) = self.index.links.get(&link).copied() else {
+            return Closing::default();
+        };
+        let Some(mut connection) = self.connections[index].take() else {
+            return Closing::default();
+        };
+        self.index.forget(&connection, index);
+        let panic = connection.close(&mut self.out, now);
+        let traffic = connection.traffic;
+        Closing { panic, traffic }
+    }
+
+    fn path(&self, link: LinkId) -> Option<Path> {
+        let index = *self.index.links.get(&link)?;
+        self.connection(index)?.path()
+    }
+
+    fn send_straight(&mut self, path: Path, sealed: &Bytes) {
+        let contents = [&[STRAIGHT], sealed.as_ref()].concat();
+        let transmit = Transmit::plain(path.remote, Some(path.local), contents.into());
+        self.out.transmits.push_back(transmit);
+    }
+
+    fn info(&self, link: LinkId) -> ConnectionInfo {
+        let index = self.index.links.get(&link);
+        let connection = index.and_then(|index| self.connection(*index));
+        connection.map(Connection::info).unwrap_or_default()
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.observe(now);
+        self.poll_addresses();
+        self.describe_pending();
+        while let Some(Reverse((at, index))) = self.timers.peek().copied() {
+            if at > now {
+                break;
+            }
+            self.timers.pop();
+            let Some(connection) = self.connections.get_mut(index).and_then(Option::as_mut) else {
+                continue;
+            };
+            if connection.scheduled != Some(at) {
+                continue;
+            }
+            connection.scheduled = None;
+            if connection.handle_timeout(&self.context, &mut self.out, now) {
+                self.mark_dirty(index);
+            } else {
+                self.schedule(index);
+            }
+            self.list(index);
+        }
+        self.drain_dirty();
+    }
+
+    fn poll_timeout(&mut self) -> Option<Instant> {
+        let addresses = self.addresses.deadline(self.now);
+        let all = [addresses, self.describes_at(), self.next_timer()];
+        all.into_iter().flatten().min()
+    }
+
+    fn poll_event(&mut self) -> Option<ConnectionEvent> {
+        if self.out.events.is_empty() {
+            self.drain_dirty();
+        }
+        self.out.events.pop_front()
+    }
+
+    fn drops(&self) -> Vec<(&'static str, u64)> {
+        self.out.drops.by_name().into_iter().collect()
+    }
+}
+
+/// Whether all records of a datagram belong to an encrypted epoch (RFC 6347, section 4.1).
+fn is_encrypted(mut datagram: &[u8]) -> bool {
+    while let Some((header, rest)) = datagram.split_first_chunk::<13>() {
+        let epoch = u16::from_be_bytes([header[3], header[4]]);
+        let length = usize::from(u16::from_be_bytes([header[11], header[12]]));
+        match rest.get(length..) {
+            Some(next) if epoch != 0 => datagram = next,
+            _ => return false,
+        }
+    }
+    datagram.is_empty()
+}
+
+#[cfg(test)]
+impl WebRtc {
+    /// No connection is begun.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.connections.iter().all(Option::is_none)
+    }
+
+    /// The peer connection of a link, or any.
+    pub(crate) fn peer_connection(
+        &mut self,
+        link: Option<LinkId>,
+    ) -> Option<&mut crate::peer_connection::PeerConnection> {
+        let mut all = self.connections.iter_mut().flatten();
+        all.find(|c| link.is_none_or(|link| c.id == link))?
+            .pc
+            .as_mut()
+    }
+
+    pub(crate) fn drain_all(&mut self) {
+        (0..self.connections.len()).for_each(|index| self.mark_dirty(index));
+    }
+
+    /// Its channels name this version of control messages.
+    pub(crate) fn speak(&mut self, control: u8) {
+        self.context.factory.control = control;
+    }
+
+    /// A connection falls silent here, and no goodbye arrives: what is sent until the next event is handled is lost.
+    pub(crate) fn lose(&mut self, link: LinkId) -> usize {
+        let reason = lcroute_overlay::EndReason::Silent;
+        self.out
+            .events
+            .push_back(ConnectionEvent::Closed { link, reason });
+        self.out.transmits.len()
+    }
+
+    pub(crate) fn unsend(&mut self, from: usize) {
+        self.out.transmits.truncate(from);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn record(epoch: u8, length: u8) -> Vec<u8> {
+        let mut record = vec![23, 254, 253, 0, epoch, 0, 0, 0, 0, 0, 1, 0, length];
+        record.resize(13 + usize::from(length), 7);
+        record
+    }
+
+    #[test]
+    fn every_record_must_be_of_an_encrypted_epoch() {
+        assert!(is_encrypted(&record(1, 40)));
+        assert!(is_encrypted(&[record(1, 40), record(2, 1)].concat()));
+        assert!(!is_encrypted(&record(0, 40)));
+        assert!(!is_encrypted(&[record(1, 40), record(0, 1)].concat()));
+        assert!(!is_encrypted(&record(1, 40)[..50]));
+        assert!(!is_encrypted(&[record(1, 40), vec![0; 5]].concat()));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_do_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = is_encrypted(&bytes);
+        }
+    }
+}
