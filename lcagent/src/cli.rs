@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use librecast::cli::{Exit, ExitError, finish, init_logging};
-use librecast::units::{parse_duration, parse_size};
+use librecast_program::cli::{Exit, ExitError, finish, init_logging};
+use librecast_program::units::{parse_duration, parse_size};
 
 use crate::agent::config::DEFAULT_CHANNEL;
 use crate::datagram::JobName;

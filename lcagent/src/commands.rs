@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use librecast::cli::{Exit, ExitError};
 use librecast::id::PeerId;
-use librecast::keyfile::public_key;
-use librecast::units::{count, utc};
+use librecast_program::cli::{Exit, ExitError};
+use librecast_program::keyfile::public_key;
+use librecast_program::units::{count, utc};
 use serde_json::json;
 
 use crate::agent::policy::Pattern;

@@ -12,9 +12,9 @@ use lcroute_engine::topology::{PolicyKind, TopologyConfig};
 use lcroute_overlay::signal::server;
 use lcroute_overlay::{Identity as OverlayIdentity, Overlay, OverlayConfig, common_beat};
 use librecast::cert::Member;
-use librecast::cli::{Exit, ExitError};
 use librecast::events;
-use librecast::service;
+use librecast_program::cli::{Exit, ExitError};
+use librecast_program::service;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::commands::print_line;

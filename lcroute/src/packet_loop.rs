@@ -24,7 +24,7 @@ use lcroute_overlay::{Event, LinkId, Overlay, SILENT, SendError};
 use librecast::cert::Member;
 use librecast::events;
 use librecast::id::PeerId;
-use librecast::service::Service;
+use librecast_program::service::Service;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 use tokio::sync::{Notify, mpsc};

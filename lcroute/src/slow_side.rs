@@ -12,8 +12,8 @@ use anyhow::Context;
 use bytes::Bytes;
 use lcroute_overlay::signal::{client, server};
 use librecast::id::{NetworkId, PeerId, SecretKey};
-use librecast::metrics;
-use librecast::service;
+use librecast_program::metrics;
+use librecast_program::service;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::config::Config;

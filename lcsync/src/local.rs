@@ -8,8 +8,8 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use librecast::cli::{Exit, ExitError};
-use librecast::interrupt;
+use librecast_program::cli::{Exit, ExitError};
+use librecast_program::interrupt;
 
 use crate::listing::{Entry, Kind, Metadata, is_plain_name, shown};
 use crate::name::check_name;

@@ -1,10 +1,8 @@
 //! Identities: ed25519 keys, PeerIds in libp2p's form, addresses derived from keys.
 
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::Ipv6Addr;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::Path;
 use std::str::FromStr;
 
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
@@ -175,69 +173,6 @@ impl SecretKey {
     pub fn sign(&self, context: &str, message: &[u8]) -> [u8; 64] {
         self.0.sign(&signed_bytes(context, message)).to_bytes()
     }
-
-    /// Reads a key file; refuses one that others can read.
-    pub fn load(path: &Path) -> Result<Self, IdError> {
-        let bytes = read_private(path, 64)?;
-        let seed: &[u8; 32] = bytes
-            .as_slice()
-            .try_into()
-            .map_err(|_| IdError::NotAKeyFile(path.display().to_string()))?;
-        Ok(Self::from_seed(seed))
-    }
-
-    /// Writes a new key file with mode 0600; never overwrites one.
-    pub fn store(&self, path: &Path) -> Result<(), IdError> {
-        write_private(path, self.seed().as_slice())
-    }
-}
-
-/// Whether a service manager has put it there for this process: an access list may then show as rights of its group.
-fn is_credential(path: &Path) -> bool {
-    let folder = std::env::var_os("CREDENTIALS_DIRECTORY");
-    folder.is_some_and(|folder| path.parent() == Some(Path::new(&folder)))
-}
-
-/// Up to `most` bytes of a secret's file; refuses one that others can read.
-pub(crate) fn read_private(path: &Path, most: u64) -> Result<Zeroizing<Vec<u8>>, IdError> {
-    let io = |source| IdError::Io {
-        path: path.display().to_string(),
-        source,
-    };
-    let mut file = std::fs::File::open(path).map_err(io)?;
-    let mode = file.metadata().map_err(io)?.permissions().mode() & 0o777;
-    let others = if is_credential(path) { 0o037 } else { 0o077 };
-    if mode & others != 0 {
-        return Err(IdError::Permissions {
-            path: path.display().to_string(),
-            mode,
-        });
-    }
-    // all at once: a buffer that grows leaves copies behind
-    let mut bytes = Zeroizing::new(Vec::with_capacity(most as usize + 1));
-    io::Read::by_ref(&mut file)
-        .take(most)
-        .read_to_end(&mut bytes)
-        .map_err(io)?;
-    Ok(bytes)
-}
-
-/// Writes a new file with mode 0600; never overwrites one.
-pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), IdError> {
-    let io = |source| IdError::Io {
-        path: path.display().to_string(),
-        source,
-    };
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(io)?;
-    file.write_all(bytes)
-        .and_then(|()| file.sync_all())
-        .and_then(|()| crate::durable::sync_folder_of(path))
-        .map_err(io)
 }
 
 impl fmt::Debug for SecretKey {
@@ -370,31 +305,6 @@ mod tests {
                 .verify("a", b"message", &signature)
                 .is_err()
         );
-    }
-
-    #[test]
-    fn key_file_is_private_and_never_overwritten() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("node.key");
-        let key = SecretKey::generate();
-        key.store(&path).unwrap();
-        assert_eq!(
-            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
-        assert_eq!(SecretKey::load(&path).unwrap().peer_id(), key.peer_id());
-        assert!(SecretKey::generate().store(&path).is_err());
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(matches!(
-            SecretKey::load(&path),
-            Err(IdError::Permissions { .. })
-        ));
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-        std::fs::write(&path, b"short").unwrap();
-        assert!(matches!(
-            SecretKey::load(&path),
-            Err(IdError::NotAKeyFile(_))
-        ));
     }
 
     #[test]

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use librecast::cli::{Exit, ExitError};
 use librecast::id::PeerId;
-use librecast::metrics::{self, Listen};
-use librecast::units::{parse_duration, parse_size};
+use librecast_program::cli::{Exit, ExitError};
+use librecast_program::metrics::{self, Listen};
+use librecast_program::units::{parse_duration, parse_size};
 use serde::Deserialize;
 
 use super::core::Settings;

@@ -1,7 +1,7 @@
 //! What `[metrics] listen` shows of an agent.
 
-use librecast::metrics::Page;
-use librecast::metrics_table;
+use librecast_program::metrics::Page;
+use librecast_program::metrics_table;
 
 use super::core::Agent;
 
@@ -120,7 +120,7 @@ pub fn page(agent: &Agent, interfaces: usize) -> Page {
 
 #[cfg(test)]
 mod tests {
-    use librecast::metrics::check;
+    use librecast_program::metrics::check;
 
     use super::*;
 

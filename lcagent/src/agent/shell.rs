@@ -18,12 +18,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use librecast::channel::{agent_answers, agent_group};
-use librecast::cli::{Exit, ExitError};
 use librecast::id::{IdError, PeerId, SecretKey};
-use librecast::interrupt::on_signals;
 use librecast::local_node::{self, LocalNode};
-use librecast::metrics::{Listen, Served};
-use librecast::service::{self, Service};
+use librecast_program::cli::{Exit, ExitError};
+use librecast_program::interrupt::on_signals;
+use librecast_program::metrics::{Listen, Served};
+use librecast_program::service::{self, Service};
 use nix::fcntl::{FcntlArg, Flock, FlockArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};

@@ -13,8 +13,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use librecast::cli::Exit;
-use librecast::interrupt::on_signals;
+use librecast_program::cli::Exit;
+use librecast_program::interrupt::on_signals;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::resource::{UsageWho, getrusage};

@@ -12,7 +12,7 @@ use librecast::cert::{Chain, GroupPrefix, Member};
 use librecast::events;
 use librecast::id::{NetworkId, NodeAddresses, OriginId, PeerId, SecretKey};
 use librecast::revocation::Revocation;
-use librecast::units;
+use librecast_program::units;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 

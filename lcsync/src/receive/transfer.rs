@@ -19,12 +19,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail, ensure};
 use librecast::channel::{ROOT_CHANNEL, SharePrefix};
-use librecast::cli::{Exit, ExitError};
 use librecast::id::PeerId;
-use librecast::interrupt;
-use librecast::keyfile::SharedKey;
-use librecast::units::count;
 use librecast::wire::WireError;
+use librecast_program::cli::{Exit, ExitError};
+use librecast_program::interrupt;
+use librecast_program::keyfile::SharedKey;
+use librecast_program::units::count;
 use serde_json::json;
 use thiserror::Error;
 

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use librecast::channel::SharePrefix;
-use librecast::cli::{Exit, ExitError};
-use librecast::config;
-use librecast::keyfile::{SharedKey, load_signing_key};
-use librecast::metrics::{self, Listen};
-use librecast::service;
-use librecast::units::parse_rate;
+use librecast_program::cli::{Exit, ExitError};
+use librecast_program::config;
+use librecast_program::keyfile::{SharedKey, load_signing_key};
+use librecast_program::metrics::{self, Listen};
+use librecast_program::service;
+use librecast_program::units::parse_rate;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
@@ -150,7 +150,7 @@ pub fn named(shares: &[ShareOptions]) -> anyhow::Result<Vec<Watched>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use librecast::keyfile::make_signing_key;
+    use librecast_program::keyfile::make_signing_key;
 
     fn error(text: &str) -> String {
         config::parse::<Config>("f", text).unwrap_err().to_string()

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
 use librecast::channel::SharePrefix;
-use librecast::cli::ExitError;
 use librecast::id::SecretKey;
+use librecast_program::cli::ExitError;
 use nix::sys::eventfd::EventFd;
 
 use super::core::Share;

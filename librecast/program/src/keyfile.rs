@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use crate::cli::{Exit, ExitError};
-use crate::id::{IdError, PeerId, SecretKey, read_private, write_private};
+use librecast::id::{IdError, PeerId, SecretKey};
+use librecast::private_file;
 
 /// A shared key in its file begins so: it is never taken for a signing key, nor that for one.
 const SHARED_PREFIX: &str = "lck1";
@@ -102,13 +103,13 @@ impl SharedKey {
         let coded = Zeroizing::new(bs58::encode(bytes.as_ref()).with_check().into_string());
         let text = Zeroizing::new(format!("{SHARED_PREFIX}{}\n", coded.as_str()));
         make_folder_of(file)?;
-        write_private(file, text.as_bytes()).map_err(|e| not_made(file, e))?;
+        private_file::create(file, text.as_bytes()).map_err(|e| not_made(file, e))?;
         Ok(Self(bytes))
     }
 
     /// Reads a key; a file that others can read is refused.
     pub fn load(file: &Path) -> Result<Self, ExitError> {
-        let content = read_private(file, MAX_TEXT).map_err(|e| refused(file, e))?;
+        let content = private_file::read(file, MAX_TEXT).map_err(|e| refused(file, e))?;
         Self::parse(&content).ok_or_else(|| {
             let message = format!(
                 "{}: holds no shared key, as `keygen` writes them ({SHARED_PREFIX}...)",
@@ -155,7 +156,7 @@ fn store_public(public: &PeerId, path: &Path) -> io::Result<()> {
     let mut file = File::create_new(path)?;
     writeln!(file, "{public}")
         .and_then(|()| file.sync_all())
-        .and_then(|()| crate::durable::sync_folder_of(path))
+        .and_then(|()| librecast::durable::sync_folder_of(path))
         .inspect_err(|_| {
             let _ = fs::remove_file(path);
         })
