@@ -12,11 +12,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
-/// Between two looks for lcroute.
-const PAUSE: Duration = Duration::from_secs(5);
-/// How long it may take to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Longest answer.
+/// Between two attempts to reach lcroute.
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
+/// lcroute answers a request within so long.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest answer, in bytes.
 const MAX_ANSWER: u64 = 64 * 1024;
 
 /// Groups that share their first bits: an address and how many of its bits count.
@@ -57,7 +57,7 @@ impl Announcer {
                             tracing::debug!("{}: {ended:?}", socket.display());
                         }
                     }
-                    thread::park_timeout(PAUSE);
+                    thread::park_timeout(RETRY_INTERVAL);
                 }
             })?;
         let thread = thread.thread().clone();
@@ -111,8 +111,8 @@ pub(crate) fn control_sockets() -> Vec<PathBuf> {
 
 /// Announces all and waits until lcroute has gone.
 fn hold(stream: UnixStream, prefixes: &[Prefix]) -> std::io::Result<()> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+    stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
     let mut stream = BufReader::new(stream);
     for (address, length) in prefixes {
         let prefix = format!("{address}/{length}");

@@ -79,7 +79,7 @@ impl Encoder {
         })
     }
 
-    /// K.
+    /// K: source symbols of the block (RFC 6330 §5.1.2).
     #[must_use]
     pub fn symbols(&self) -> u32 {
         self.symbols
@@ -116,6 +116,7 @@ impl fmt::Debug for Encoder {
 /// Encoding plans depend on K alone. The most recent few are kept: nearly all blocks are full ones.
 fn plan(symbols: u32) -> Arc<SourceBlockEncodingPlan> {
     static PLANS: Mutex<Vec<(u32, Arc<SourceBlockEncodingPlan>)>> = Mutex::new(Vec::new());
+    /// Plans that are kept: full blocks, and the last ones of some files.
     const KEPT: usize = 8;
     let mut plans = PLANS.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(at) = plans.iter().position(|(k, _)| *k == symbols) {
@@ -178,7 +179,7 @@ impl Decoder {
         self.source_count + self.repair.len() as u32
     }
 
-    /// K.
+    /// K: source symbols of the block (RFC 6330 §5.1.2).
     #[must_use]
     pub fn symbols(&self) -> u32 {
         self.symbols

@@ -27,9 +27,9 @@ pub enum IdError {
     /// A key file that others can read.
     #[error("{path}: key file may be read by others (mode {mode:o}); chmod 600 it")]
     Permissions {
-        /// The file.
+        /// Path of the file.
         path: String,
-        /// Its permission bits.
+        /// Permission bits (07777).
         mode: u32,
     },
     /// A key file that does not hold 32 bytes.
@@ -38,9 +38,9 @@ pub enum IdError {
     /// The file could not be read or written.
     #[error("{path}: {source}")]
     Io {
-        /// The file.
+        /// Path of the file.
         path: String,
-        /// The system's error.
+        /// Error of the system call.
         source: io::Error,
     },
 }
@@ -162,7 +162,7 @@ impl SecretKey {
         Zeroizing::new(self.0.to_scalar_bytes())
     }
 
-    /// The public identity.
+    /// The public key that verifies its signatures.
     #[must_use]
     pub fn peer_id(&self) -> PeerId {
         PeerId(self.0.verifying_key().to_bytes())

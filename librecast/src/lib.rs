@@ -10,8 +10,8 @@
 //! | [`checksum`] | the Internet checksum |
 //! | [`channel`] | group addresses and ports of lcsync and lcagent |
 //! | [`pool`] | buffers that packets are cut from |
+//! | [`bucket`] | token buckets without a clock of their own |
 //! | [`random`] | numbers from a seed |
-//! | [`pacing`] | a token bucket without a clock of its own |
 //! | [`events`] | entries of the journal: numbers and fields |
 //! | `durable`, `private_file` (unix) | files that survive a power cut; files of secrets |
 //! | `listener`, `listener_v1`, `socket` (feature `net`) | MLD seen from a raw socket, that of version 1 from a packet socket; multicast sockets |
@@ -22,6 +22,7 @@
 
 #[cfg(feature = "announce")]
 pub mod announce;
+pub mod bucket;
 pub mod cert;
 pub mod channel;
 pub mod checksum;
@@ -34,13 +35,14 @@ pub mod id;
 #[cfg(feature = "net")]
 mod inet6;
 #[cfg(feature = "net")]
+mod interface;
+#[cfg(feature = "net")]
 pub mod listener;
 #[cfg(feature = "net")]
 pub mod listener_v1;
 #[cfg(feature = "announce")]
 pub mod local_node;
 pub mod mld;
-pub mod pacing;
 pub mod pool;
 #[cfg(unix)]
 pub mod private_file;
@@ -49,3 +51,7 @@ pub mod revocation;
 #[cfg(feature = "net")]
 pub mod socket;
 pub mod wire;
+
+// lcroute-overlay knows the module by this name
+#[doc(hidden)]
+pub use bucket as pacing;

@@ -41,7 +41,7 @@ pub struct Received {
     pub length: usize,
     /// Index of the interface it came in by.
     pub interface: u32,
-    /// Its source address.
+    /// Source address; MLD demands a link-local one, which [`crate::mld`] checks.
     pub source: Ipv6Addr,
     /// Its hop limit; MLD demands 1.
     pub hop_limit: u8,

@@ -16,7 +16,9 @@ use crate::cert::{CLOCK_SKEW, CertError, Certificate, Kind, MAX_CERTIFICATE, Mem
 use crate::id::{NetworkId, PeerId, SecretKey};
 use crate::wire::{Reader, WireError, Writer};
 
+/// Context of signatures.
 const CONTEXT: &str = "lcroute 2026 revocation";
+/// Version of the format.
 const VERSION: u8 = 1;
 /// Longest revocation in bytes.
 pub const MAX_REVOCATION: usize = 1 + 32 + 32 + 8 + 8 + 2 + MAX_CERTIFICATE + 64;
@@ -218,7 +220,7 @@ impl Revocation {
         member.is_expelled_by(&self.key, self.is_by_network())
     }
 
-    /// The signed form.
+    /// The signed bytes, at most [`MAX_REVOCATION`].
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes

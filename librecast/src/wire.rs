@@ -204,7 +204,7 @@ impl Writer {
         &self.buf
     }
 
-    /// The finished buffer.
+    /// Everything that was written.
     #[must_use]
     pub fn into_vec(self) -> Vec<u8> {
         self.buf
