@@ -52,7 +52,7 @@ pub(crate) fn run(
         folder: None,
         variables: Vec::new(),
     };
-    run.copy().map_err(|e| usage(e.to_owned()))?;
+    run.copy().map_err(|e| usage(e.to_string()))?;
     commands::run(options, run, rolling, style)
 }
 

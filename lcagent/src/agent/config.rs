@@ -12,25 +12,27 @@ use serde::Deserialize;
 
 use super::core::Settings;
 use super::modules::DEFAULT_FOLDER;
-use super::policy::{Allow, Pattern};
+use super::policy::Allow;
+use crate::pattern::Pattern;
 use crate::record::{MAX_LABELS, NodeInfo, is_name};
 
 /// Where it is by default.
 pub const DEFAULT_PATH: &str = "/etc/lcagent/lcagent.toml";
 /// The channel that all use who name none.
 pub const DEFAULT_CHANNEL: &str = "lcagent";
+/// Longest label in bytes.
 const MAX_LABEL: usize = 128;
 
 /// What the file says.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Name, labels, policy.
+    /// What the core needs: name, labels and policy.
     pub settings: Settings,
     /// Interfaces; empty for all.
     pub interfaces: Vec<String>,
-    /// The channel's name.
+    /// Name of the channel whose group carries commands.
     pub channel: String,
-    /// Where modules are.
+    /// Folder of the modules.
     pub modules: PathBuf,
     /// Where metrics are served.
     pub metrics: Option<Listen>,
