@@ -25,11 +25,10 @@ const PARTIAL_LABEL: &[u8] = b"local copy";
 pub struct Options {
     /// SRC; with a slash at its end its content is meant.
     pub source: PathBuf,
-    /// DEST.
     pub dest: PathBuf,
     /// Links, modes, times, owners.
     pub archive: bool,
-    /// Folders.
+    /// Copies folders as well.
     pub recursive: bool,
     /// Say what would be done.
     pub dry_run: bool,
