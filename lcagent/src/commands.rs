@@ -393,7 +393,7 @@ fn ask_nodes(
     let outcome = session.carry_out(options, &What::Facts, &[], |_, event| {
         tell_of_stranger(event);
         match event {
-            Event::Heard { id, node, .. } => {
+            Event::Appeared { id, node, .. } => {
                 answered.insert(*id, node.clone());
             }
             Event::Said { id, record } if record.is_last() && *record != Record::NotSelected => {

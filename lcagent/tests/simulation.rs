@@ -210,7 +210,7 @@ impl Simulation {
                 Output::Event(Event::Said { id, record }) => {
                     self.said.entry(id).or_default().push(record);
                 }
-                Output::Event(Event::Heard { .. } | Event::Progress(_)) => {}
+                Output::Event(Event::Appeared { .. } | Event::Progress(_)) => {}
                 Output::Event(Event::Rejected { id, why }) => panic!("{id}: {why}"),
             }
         }

@@ -1,11 +1,11 @@
 //! `/etc/lcagent/lcagent.toml`.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use librecast::id::PeerId;
 use librecast_program::cli::{Exit, ExitError};
+use librecast_program::config;
 use librecast_program::metrics::{self, Listen};
 use librecast_program::units::{parse_duration, parse_size};
 use serde::Deserialize;
@@ -76,34 +76,17 @@ struct FileAllow {
 impl Config {
     /// Reads `path`, or the default one, which need not exist.
     pub fn load(path: Option<&Path>) -> Result<Self, ExitError> {
-        let (file, required) = match path {
-            Some(path) => (path.to_path_buf(), true),
-            None => (PathBuf::from(DEFAULT_PATH), false),
+        let file = path.unwrap_or(Path::new(DEFAULT_PATH));
+        let text = match config::read_text(file) {
+            Err(_) if path.is_none() && matches!(file.try_exists(), Ok(false)) => String::new(),
+            text => text?,
         };
-        let shown = file.display().to_string();
-        let text = match std::fs::read_to_string(&file) {
-            Ok(text) => text,
-            Err(e) if e.kind() == io::ErrorKind::NotFound && !required => String::new(),
-            Err(e) => {
-                let exit = match e.kind() {
-                    io::ErrorKind::PermissionDenied => Exit::NotPermitted,
-                    _ => Exit::Usage,
-                };
-                return Err(ExitError::new(exit, format!("{shown}: {e}")));
-            }
-        };
-        Self::parse(&shown, &text)
+        Self::parse(&file.display().to_string(), &text)
     }
 
     /// Parses the text of a file called `file`; errors name file, line and key.
     pub fn parse(file: &str, text: &str) -> Result<Self, ExitError> {
-        let read: File = toml::from_str(text).map_err(|e| {
-            let start = e.span().map_or(0, |span| span.start.min(text.len()));
-            let line = text[..start].matches('\n').count() + 1;
-            let source = text.lines().nth(line - 1).unwrap_or_default();
-            let key = source.split('=').next().unwrap_or_default().trim();
-            usage(format!("{file}:{line}: {key}: {}", e.message()))
-        })?;
+        let read: File = config::parse(file, text)?;
         read.check().map_err(|(key, why)| {
             // the first line that has the key at its beginning; errors in values of tables name the table's key
             let at = text.lines().position(|l| l.trim_start().starts_with(key));

@@ -390,7 +390,7 @@ impl Agent {
                 forget_at: delivered.then_some(now + KEEP),
             },
         );
-        if self.revoked.hold(&principal) {
+        if self.revoked.covers(&principal) {
             self.deny(job, now);
         }
     }
@@ -1244,7 +1244,7 @@ impl Settings {
 
     /// How this node stands to who acts in this name.
     fn standing(&self, revoked: &Revocations, principal: &Principal) -> Standing {
-        if revoked.hold(principal) {
+        if revoked.covers(principal) {
             Standing::Revoked
         } else if self.knows(&principal.operator) {
             Standing::Listed

@@ -129,7 +129,7 @@ impl Revocations {
 
     /// Whether one holds for what is done in this name.
     #[must_use]
-    pub fn hold(&self, principal: &Principal) -> bool {
+    pub fn covers(&self, principal: &Principal) -> bool {
         let altogether = |key: &PeerId| self.0.contains_key(&(*key, None));
         let as_certified = (principal.operator, principal.certifier);
         altogether(&principal.operator)
@@ -201,11 +201,11 @@ mod tests {
     fn revocation_holds_as_far_as_who_says_it_may_say() {
         let mut all = Revocations::default();
         assert!(all.add(revocation(1, Some(5)), false));
-        assert!(all.hold(&principal(1, Some(5))));
-        assert!(!all.hold(&principal(1, Some(6))) && !all.hold(&principal(1, None)));
+        assert!(all.covers(&principal(1, Some(5))));
+        assert!(!all.covers(&principal(1, Some(6))) && !all.covers(&principal(1, None)));
         assert!(all.add(revocation(6, None), false));
-        assert!(all.hold(&principal(6, None)));
-        assert!(all.hold(&principal(1, Some(6))), "with its certifier");
+        assert!(all.covers(&principal(6, None)));
+        assert!(all.covers(&principal(1, Some(6))), "with its certifier");
         assert_eq!(Revocations::decode(&all.encode()), Ok(all.clone()));
         let mut again = revocation(6, None);
         again.revoking.not_after = 8;
@@ -236,7 +236,7 @@ mod tests {
             let mut all = Revocations::default();
             assert!(all.add(revocation.clone(), true));
             for name in names() {
-                assert_eq!(all.hold(&name), revocation.covers(&name), "{name:?}");
+                assert_eq!(all.covers(&name), revocation.covers(&name), "{name:?}");
             }
         }
     }
@@ -263,7 +263,7 @@ mod tests {
         let mut own = revocation(thief, None);
         own.revoking.under = key(thief);
         assert!(all.add(own, true), "a listed key");
-        assert!(all.hold(&principal(1_000, Some(thief))));
+        assert!(all.covers(&principal(1_000, Some(thief))));
         assert_eq!(of_thief(&all), 1, "the rest goes without saying");
     }
 

@@ -310,7 +310,7 @@ impl Shell {
             }
             let ended = self.wait()?;
             for job in ended {
-                self.news_of(job);
+                self.report_stream(job);
             }
             let (agent, now, clock) = (&mut self.agent, Instant::now(), unix_now());
             self.network.receive(|datagram, ingress| {
@@ -396,7 +396,7 @@ impl Shell {
     }
 
     /// A supervisor says that there is news, or has ended.
-    fn news_of(&mut self, job: JobId) {
+    fn report_stream(&mut self, job: JobId) {
         let Some(Watch::Supervised(supervised)) = self.running.get_mut(&job) else {
             return;
         };

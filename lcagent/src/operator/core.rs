@@ -120,7 +120,7 @@ pub enum Output {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// A node has begun to answer.
-    Heard {
+    Appeared {
         /// Public key of the node.
         id: PeerId,
         /// What it says of itself.
@@ -615,7 +615,7 @@ impl Operator {
             state.name = Some(node.name.clone());
         }
         self.outputs
-            .push_back(Output::Event(Event::Heard { id, node, known }));
+            .push_back(Output::Event(Event::Appeared { id, node, known }));
     }
 
     fn reject(&mut self, id: PeerId, why: String) {

@@ -80,7 +80,7 @@ impl Printer {
     fn show(&mut self, event: &Event) -> io::Result<()> {
         match event {
             Event::Progress(_) => Ok(()),
-            Event::Heard { id, node, known } => {
+            Event::Appeared { id, node, known } => {
                 self.names.insert(*id, node.name.clone());
                 if !known {
                     tell_of_stranger(event);
@@ -241,7 +241,7 @@ impl Printer {
 /// Tells, whatever is shown beside it, that somebody was met for the first time, or is not believed.
 pub fn tell_of_stranger(event: &Event) {
     match event {
-        Event::Heard {
+        Event::Appeared {
             id,
             node,
             known: false,

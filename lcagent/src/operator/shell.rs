@@ -214,7 +214,7 @@ impl Session {
                 match output {
                     Output::Channel(datagram) => self.send(&datagram),
                     Output::Event(event) => {
-                        if let Event::Heard { id, node, .. } = &event {
+                        if let Event::Appeared { id, node, .. } = &event {
                             answered.push((*id, node.clone()));
                         }
                         show(job, &event)?;

@@ -333,7 +333,7 @@ impl Server {
 
     fn handle_query(&mut self, interface: u32, source: Ipv6Addr, query: &Query, now: Instant) {
         if let Some(querier) = self.queriers.get_mut(&interface) {
-            querier.heard(source, query, now);
+            querier.handle_query(source, query, now);
         }
     }
 

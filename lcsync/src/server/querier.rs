@@ -57,7 +57,7 @@ impl Querier {
     }
 
     /// A query of another router was heard: the lowest address is the querier.
-    pub fn heard(&mut self, source: Ipv6Addr, query: &Query, now: Instant) {
+    pub fn handle_query(&mut self, source: Ipv6Addr, query: &Query, now: Instant) {
         if source >= self.own {
             return;
         }
@@ -175,7 +175,7 @@ mod tests {
             robustness: 2,
             ..query(None, RESPONSE)
         };
-        querier.heard(address(1), &other, now);
+        querier.handle_query(address(1), &other, now);
         let sent = count(&mut querier, now, Duration::from_secs(249));
         assert_eq!(sent, 1, "one startup query more, then silence");
         assert!(
@@ -198,7 +198,7 @@ mod tests {
                 ..query(None, RESPONSE)
             };
             querier.poll(now);
-            querier.heard(address(1), &other, now);
+            querier.handle_query(address(1), &other, now);
             let gone = Duration::from_secs(gone);
             assert!(count(&mut querier, now, gone - RESPONSE) <= 1);
             assert_eq!(count(&mut querier, now + gone - RESPONSE, RESPONSE), 1);
@@ -209,7 +209,7 @@ mod tests {
     fn a_higher_address_does_not_silence() {
         let now = Instant::now();
         let mut querier = Querier::new(address(5), now);
-        querier.heard(address(9), &query(None, RESPONSE), now);
+        querier.handle_query(address(9), &query(None, RESPONSE), now);
         assert!(count(&mut querier, now, Duration::from_secs(60)) >= 7);
     }
 
@@ -217,7 +217,7 @@ mod tests {
     fn lost_reports_bring_one_query_even_of_a_silent_one() {
         let now = Instant::now();
         let mut querier = Querier::new(address(5), now);
-        querier.heard(address(1), &query(None, RESPONSE), now);
+        querier.handle_query(address(1), &query(None, RESPONSE), now);
         count(&mut querier, now, Duration::from_secs(5));
         let then = now + Duration::from_secs(10);
         for _ in 0..100 {

@@ -92,6 +92,10 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 /// go there whole, with their fields ([`librecast::events`]).
 ///
 /// An invalid filter is an error of usage. Calling it twice in one process keeps the first.
+///
+/// # Errors
+///
+/// [`Exit::Usage`] for an invalid filter.
 pub fn init_logging(level: Option<&str>, default: &str) -> Result<(), ExitError> {
     let journal = is_journal();
     let filter = match level {

@@ -21,6 +21,10 @@ const SHARED_PREFIX: &str = "lck1";
 const MAX_TEXT: u64 = 256;
 
 /// Makes a signing key: the secret goes to `file`, the public key to `file`.pub. Both are written or neither.
+///
+/// # Errors
+///
+/// One of both files exists, or cannot be written.
 pub fn make_signing_key(file: &Path) -> Result<PeerId, ExitError> {
     let key = SecretKey::generate();
     let public = key.peer_id();
@@ -48,11 +52,19 @@ pub fn public_path(file: &Path) -> PathBuf {
 }
 
 /// Reads a signing key; one that others can read is refused.
+///
+/// # Errors
+///
+/// [`Exit::NotPermitted`] if it cannot be read or others can read it, [`Exit::Usage`] if it is no signing key.
 pub fn load_signing_key(file: &Path) -> Result<SecretKey, ExitError> {
     SecretKey::load(file).map_err(|e| refused(file, e))
 }
 
 /// A public key as it is named on a command line: the text itself, or a file with it.
+///
+/// # Errors
+///
+/// [`Exit::Usage`] if it is neither.
 pub fn public_key(text: &str) -> Result<PeerId, ExitError> {
     if let Ok(key) = text.parse() {
         return Ok(key);
@@ -96,6 +108,10 @@ impl SharedKey {
     }
 
     /// Makes a new key and writes it to `file`, which must not exist.
+    ///
+    /// # Errors
+    ///
+    /// The file exists, or cannot be written.
     pub fn make(file: &Path) -> Result<Self, ExitError> {
         let mut bytes = Zeroizing::new([0; 32]);
         getrandom::fill(bytes.as_mut())
@@ -108,6 +124,10 @@ impl SharedKey {
     }
 
     /// Reads a key; a file that others can read is refused.
+    ///
+    /// # Errors
+    ///
+    /// [`Exit::NotPermitted`] if it cannot be read or others can read it, [`Exit::Usage`] if it is no shared key.
     pub fn load(file: &Path) -> Result<Self, ExitError> {
         let content = private_file::read(file, MAX_TEXT).map_err(|e| refused(file, e))?;
         Self::parse(&content).ok_or_else(|| {

@@ -88,6 +88,10 @@ fn scaled(
 }
 
 /// Bytes: `1500`, `64k` (64,000), `64Ki` (65,536), `1.5G`; a trailing `B` is allowed.
+///
+/// # Errors
+///
+/// Another unit, no number, or more than 2^53.
 pub fn parse_size(value: &str) -> Result<u64, UnitError> {
     scaled(
         value,
@@ -98,6 +102,10 @@ pub fn parse_size(value: &str) -> Result<u64, UnitError> {
 }
 
 /// Bits per second: `100M` is 100,000,000 bit/s; a trailing `bit/s`, `bps` or `bit` is allowed. Zero is refused.
+///
+/// # Errors
+///
+/// Another unit, no number, zero, or more than 2^53.
 pub fn parse_rate(value: &str) -> Result<u64, UnitError> {
     let expected = "bits per second with k M G, such as 100M";
     let rate = scaled(value, &["bit/s", "bps", "bit"], "rate", expected)?;
@@ -112,6 +120,10 @@ pub fn parse_rate(value: &str) -> Result<u64, UnitError> {
 }
 
 /// `500ms`, `2s`, `5m`, `24h`, `7d`; several may follow one another (`1h30m`). A unit is required.
+///
+/// # Errors
+///
+/// No unit or another one, no number, or more than a thousand years.
 pub fn parse_duration(value: &str) -> Result<Duration, UnitError> {
     let error = || UnitError {
         value: value.to_owned(),
