@@ -23,6 +23,10 @@ const MAX_ANSWER: u64 = 64 * 1024;
 pub type Prefix = (Ipv6Addr, u8);
 
 /// Announces the prefixes from now on, for good.
+///
+/// # Errors
+///
+/// The thread cannot be started.
 pub fn start(prefixes: Vec<Prefix>) -> std::io::Result<()> {
     Announcer::start()?.set(prefixes);
     Ok(())
@@ -44,6 +48,10 @@ struct Wanted {
 
 impl Announcer {
     /// Nothing to announce yet.
+    ///
+    /// # Errors
+    ///
+    /// The thread cannot be started.
     pub fn start() -> std::io::Result<Self> {
         let wanted = Arc::new(Mutex::new(Wanted::default()));
         let shared = Arc::clone(&wanted);
@@ -92,7 +100,7 @@ fn announce(stream: UnixStream, wanted: &Mutex<Wanted>) -> std::io::Result<()> {
     if prefixes.is_empty() {
         return Ok(());
     }
-    hold(stream, &prefixes)
+    announce_and_wait(stream, &prefixes)
 }
 
 /// Where lcroute answers by default; a user's own daemon first.
@@ -110,7 +118,7 @@ pub(crate) fn control_sockets() -> Vec<PathBuf> {
 }
 
 /// Announces all and waits until lcroute has gone.
-fn hold(stream: UnixStream, prefixes: &[Prefix]) -> std::io::Result<()> {
+fn announce_and_wait(stream: UnixStream, prefixes: &[Prefix]) -> std::io::Result<()> {
     stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
     stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
     let mut stream = BufReader::new(stream);
@@ -147,7 +155,7 @@ mod tests {
             ("ff1e:1::".parse().unwrap(), 64),
             ("ff1e:2::1".parse().unwrap(), 128),
         ];
-        let held = thread::spawn(move || hold(ours, &prefixes));
+        let held = thread::spawn(move || announce_and_wait(ours, &prefixes));
         let mut theirs = BufReader::new(theirs);
         for ((address, length), answer) in prefixes
             .iter()

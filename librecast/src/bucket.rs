@@ -1,8 +1,9 @@
 //! Token buckets without a clock of their own: how often something may happen, how fast bytes may flow.
 //!
 //! A bucket is the moment at which it will be full again (the virtual scheduling algorithm, ITU-T I.371 annex A), so its
-//! state is one `Instant` and no rounding adds up. [`Bucket`] is that state alone, for tables with one [`Rate`] for all
-//! entries; [`TokenBucket`] carries its rate along.
+//! state is one `Instant`. Each take is rounded up to a nanosecond: packets of 1,100 bytes flow at 10 Gbit/s by 0.12 % too
+//! slowly, never too fast. [`Bucket`] is that state alone, for tables with one [`Rate`] for all entries; [`TokenBucket`]
+//! carries its rate along.
 
 use std::time::{Duration, Instant};
 
@@ -190,7 +191,7 @@ mod tests {
                 }
             }
             let taken = (now - start).as_secs_f64();
-            assert!((0.98..1.001).contains(&taken), "{rate}: {taken}");
+            assert!((0.98..1.002).contains(&taken), "{rate}: {taken}");
         }
     }
 

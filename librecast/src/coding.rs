@@ -47,6 +47,10 @@ pub enum CodingError {
 }
 
 /// K: how many source symbols a block of `length` bytes has.
+///
+/// # Errors
+///
+/// [`CodingError::BlockLength`].
 pub fn symbols_of(length: usize) -> Result<u32, CodingError> {
     if length == 0 || length > MAX_BLOCK {
         return Err(CodingError::BlockLength(length));
@@ -69,6 +73,10 @@ pub struct Encoder {
 
 impl Encoder {
     /// An encoder of `block`.
+    ///
+    /// # Errors
+    ///
+    /// [`CodingError::BlockLength`].
     pub fn new(mut block: Vec<u8>) -> Result<Self, CodingError> {
         let symbols = symbols_of(block.len())?;
         block.resize(symbols as usize * SYMBOL_SIZE, 0);
@@ -86,6 +94,10 @@ impl Encoder {
     }
 
     /// Appends the symbol `esi` to `out`.
+    ///
+    /// # Errors
+    ///
+    /// [`CodingError::SymbolId`].
     pub fn symbol(&mut self, esi: u32, out: &mut Vec<u8>) -> Result<(), CodingError> {
         if esi > MAX_ESI {
             return Err(CodingError::SymbolId(esi));
@@ -160,6 +172,10 @@ pub struct Decoder {
 
 impl Decoder {
     /// A decoder for a block of `length` bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`CodingError::BlockLength`].
     pub fn new(length: usize) -> Result<Self, CodingError> {
         let symbols = symbols_of(length)?;
         Ok(Self {
@@ -186,6 +202,10 @@ impl Decoder {
     }
 
     /// Takes the symbol `esi`; decodes when there are enough.
+    ///
+    /// # Errors
+    ///
+    /// [`CodingError::SymbolLength`], [`CodingError::SymbolId`].
     pub fn receive(&mut self, esi: u32, symbol: &[u8]) -> Result<Progress, CodingError> {
         if symbol.len() != SYMBOL_SIZE {
             return Err(CodingError::SymbolLength(symbol.len()));

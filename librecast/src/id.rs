@@ -51,6 +51,10 @@ pub struct PeerId([u8; 32]);
 
 impl PeerId {
     /// From the raw public key; refuses what is not a point of full order.
+    ///
+    /// # Errors
+    ///
+    /// [`IdError::BadKey`].
     pub fn from_public_key(key: [u8; 32]) -> Result<Self, IdError> {
         let point = VerifyingKey::from_bytes(&key).map_err(|_| IdError::BadKey)?;
         if point.is_weak() {
@@ -66,12 +70,20 @@ impl PeerId {
     }
 
     /// The X25519 public key of the same secret, for sealing to this identity.
+    ///
+    /// # Errors
+    ///
+    /// [`IdError::BadKey`].
     pub fn x25519(&self) -> Result<[u8; 32], IdError> {
         let point = VerifyingKey::from_bytes(&self.0).map_err(|_| IdError::BadKey)?;
         Ok(point.to_montgomery().to_bytes())
     }
 
     /// Verifies `signature` over `context || 0x00 || message` (strictly: RFC 8032 without malleability).
+    ///
+    /// # Errors
+    ///
+    /// [`IdError::BadSignature`].
     pub fn verify(
         &self,
         context: &str,

@@ -50,6 +50,10 @@ pub struct ReceivedV1 {
 
 impl V1Listener {
     /// Opens the socket for groups whose first 16 bits are these; needs CAP_NET_RAW.
+    ///
+    /// # Errors
+    ///
+    /// Without CAP_NET_RAW.
     pub fn open(prefix: u16) -> io::Result<Self> {
         // no protocol: nothing comes in before the filter stands
         let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(0)))?;
@@ -65,6 +69,10 @@ impl V1Listener {
     }
 
     /// Has the interface take in reports to groups of which this host is no member.
+    ///
+    /// # Errors
+    ///
+    /// The interface does not exist.
     pub fn watch(&mut self, interface: u32) -> io::Result<()> {
         if !self.watched.contains(&interface) {
             self.change(libc::PACKET_ADD_MEMBERSHIP, interface)?;
@@ -91,6 +99,10 @@ impl V1Listener {
     }
 
     /// The next message of any interface, watched or not; `None` if there is none now.
+    ///
+    /// # Errors
+    ///
+    /// The system's, but for an empty queue, an interrupted call and an interface that went down.
     pub fn receive(&mut self) -> io::Result<Option<ReceivedV1>> {
         // no longer one is correct
         let mut buffer = [0; PACKET * 2];

@@ -175,6 +175,10 @@ pub enum Message {
 /// Parses a whole IPv6 packet as it is read from an interface. Checks hop limit, router alert,
 /// checksum and source (RFC 9777 §5.1.14, §5.2.13, §5.2.14). A report may come from `::`: it is the
 /// caller who then ignores it. Returns the source with the message.
+///
+/// # Errors
+///
+/// What MLD demands of a packet and this one does not keep (RFC 9777 §5.1.14, §5.2.13).
 pub fn parse_packet(packet: &[u8]) -> Result<(Ipv6Addr, Message), MldError> {
     let mut r = Reader::new(packet);
     if r.u32()? >> 28 != 6 {
@@ -224,6 +228,10 @@ fn parse_hop_by_hop(r: &mut Reader<'_>) -> Result<(u8, bool), WireError> {
 }
 
 /// Parses a bare ICMPv6 message as a raw socket gives it; the kernel has checked the checksum.
+///
+/// # Errors
+///
+/// Not an MLD message, or a damaged one.
 pub fn parse_message(source: Ipv6Addr, icmp: &[u8]) -> Result<Message, MldError> {
     let mut r = Reader::new(icmp);
     let kind = r.u8()?;

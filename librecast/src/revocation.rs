@@ -68,6 +68,10 @@ impl fmt::Debug for Revocation {
 
 impl Revocation {
     /// Revokes the key of a node or an invitation with an issuer's key. Times in Unix seconds.
+    ///
+    /// # Errors
+    ///
+    /// [`RevocationError::Signer`] if `secret` is not the issuer's, and those of [`Self::verify`].
     pub fn by_issuer(
         issuer: &Certificate,
         secret: &SecretKey,
@@ -83,6 +87,10 @@ impl Revocation {
     }
 
     /// Revokes any key with that of the network. Times in Unix seconds.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::verify`].
     pub fn by_network(
         secret: &SecretKey,
         key: PeerId,
@@ -121,6 +129,10 @@ impl Revocation {
     }
 
     /// Reads a revocation; who signed it is not checked here but by [`Revocation::verify`].
+    ///
+    /// # Errors
+    ///
+    /// Those of the format.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         if bytes.len() > MAX_REVOCATION {
             return Err(WireError::Bad("length of the revocation"));
@@ -154,6 +166,10 @@ impl Revocation {
     /// Whether it counts in `network`: signed by its key, or by an issuer whose certificate was valid when it
     /// was issued, and not about the network's key or that issuer's own. It stays good when that certificate
     /// expires, and is kept for a day longer at most: an issuer cannot fill the room for revocations for ever.
+    ///
+    /// # Errors
+    ///
+    /// It is of another network, forged, signed by one who may not, or about a key that cannot be revoked.
     pub fn verify(&self, network: &NetworkId) -> Result<(), RevocationError> {
         if self.network != *network {
             return Err(RevocationError::OtherNetwork);

@@ -22,6 +22,10 @@ use crate::inet6;
 pub use crate::interface::Interface;
 
 /// All interfaces of this network namespace, by index.
+///
+/// # Errors
+///
+/// The system tells them neither over netlink nor in /proc.
 pub fn interfaces() -> io::Result<BTreeMap<u32, Interface>> {
     let entries = match getifaddrs() {
         Err(nix::Error::EAFNOSUPPORT) => return inet6::interfaces(),
@@ -47,6 +51,10 @@ pub fn interfaces() -> io::Result<BTreeMap<u32, Interface>> {
 }
 
 /// The interfaces that multicast programs use: up, multicast-capable, and named in `only` unless that is empty.
+///
+/// # Errors
+///
+/// Those of [`interfaces`].
 pub fn multicast_interfaces(only: &[String]) -> io::Result<BTreeMap<u32, Interface>> {
     let mut all = interfaces()?;
     all.retain(|_, i| i.up && i.multicast && (only.is_empty() || only.contains(&i.name)));
@@ -71,6 +79,10 @@ pub struct SendSocket {
 impl SendSocket {
     /// A socket connected to `group`, port `port`, on `interface`. [`send`](Self::send) reaches other groups
     /// as well.
+    ///
+    /// # Errors
+    ///
+    /// The interface does not exist or carries no multicast.
     pub fn open(interface: u32, group: Ipv6Addr, port: u16, hop_limit: u8) -> io::Result<Self> {
         let socket = Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP))?;
         socket.set_only_v6(true)?;
@@ -162,6 +174,10 @@ impl ReceiveSockets {
     }
 
     /// Joins `group` on `interface`; a membership that is held already stays.
+    ///
+    /// # Errors
+    ///
+    /// The interface does not exist, or as many sockets are full as there may be.
     pub fn join(&mut self, group: Ipv6Addr, interface: u32) -> io::Result<()> {
         if self.members.contains_key(&(interface, group)) {
             return Ok(());
