@@ -2,7 +2,7 @@
 //!
 //! A bucket is the moment at which it will be full again (the virtual scheduling algorithm, ITU-T I.371 annex A), so its
 //! state is one `Instant`. Each take is rounded up to a nanosecond: packets of 1,100 bytes flow at 10 Gbit/s by 0.12 % too
-//! slowly, never too fast. [`Bucket`] is that state alone, for tables with one [`Rate`] for all entries; [`TokenBucket`]
+//! slowly, never too fast. Time that runs backwards gives no tokens. [`Bucket`] is that state alone, for tables with one [`Rate`] for all entries; [`TokenBucket`]
 //! carries its rate along.
 
 use std::time::{Duration, Instant};
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn time_running_backwards_is_harmless() {
+    fn time_running_backwards_gives_no_tokens() {
         let start = Instant::now() + Duration::from_secs(10);
         let mut bucket = TokenBucket::new(8_000, 100, start);
         bucket.spend(100, start);
