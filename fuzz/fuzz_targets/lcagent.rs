@@ -2,7 +2,7 @@
 #![no_main]
 
 use lcagent::acknowledgement::Acknowledgement;
-use lcagent::agent::policy::Pattern;
+use lcagent::pattern::Pattern;
 use lcagent::answer::Segment;
 use lcagent::certificate::Certificate;
 use lcagent::datagram::Kind;

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use librecast::units::{parse_duration, parse_rate, parse_size};
+use librecast_program::units::{parse_duration, parse_rate, parse_size};
 
 fuzz_target!(init: lcroute_fuzz::seeds::write("settings"), |data: &[u8]| {
     let _ = serde_json::from_slice::<lcroute::control::Request>(data);

@@ -32,7 +32,7 @@ pub type ShortId = [u8; 8];
 /// "All of yours has come."
 pub type WholeHash = [u8; 3];
 
-/// What has come.
+/// What an operator has received of the answers to one command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Acknowledgement {
     /// Of the answers to which command.
@@ -52,7 +52,7 @@ pub struct Acknowledgement {
 /// How much of a node's answer has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
-    /// The node.
+    /// First 64 bits of the node's key.
     pub node: ShortId,
     /// Bytes from the front.
     pub received: u32,

@@ -30,7 +30,7 @@ const SIGNATURE: usize = 64;
 /// A segment; nothing is believed before [`Segment::verify`].
 #[derive(Debug, Clone, Copy)]
 pub struct Segment<'a> {
-    /// Whose it is.
+    /// Key of the agent that sends and signs it.
     pub agent: PeerId,
     /// Which command it answers.
     pub job: JobId,
@@ -38,7 +38,7 @@ pub struct Segment<'a> {
     pub offset: u32,
     /// Some bytes of the stream, perhaps sealed.
     pub content: &'a [u8],
-    /// Whether they are.
+    /// Whether the content is sealed to the operator.
     pub sealed: bool,
     signed: &'a [u8],
     signature: &'a [u8; SIGNATURE],

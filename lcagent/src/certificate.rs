@@ -15,7 +15,7 @@ use std::str::FromStr;
 use librecast::id::{PeerId, SecretKey};
 use librecast::wire::{Reader, WireError, Writer};
 
-use crate::agent::policy::Pattern;
+use crate::pattern::Pattern;
 
 /// Longest certificate in bytes: an envelope has to hold it.
 pub const MAX_CERTIFICATE: usize = 512;
@@ -27,11 +27,11 @@ const SIGNATURE: usize = 64;
 /// What one operator has signed for another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certificate {
-    /// Who vouches.
+    /// Key that signed the certificate; the policy lists it.
     pub certifier: PeerId,
-    /// For whom.
+    /// Key that the certificate is about.
     pub operator: PeerId,
-    /// Unix seconds.
+    /// When it was signed, in Unix seconds.
     pub issued: u64,
     /// Unix seconds after which it is worth nothing.
     pub not_after: u64,
@@ -95,7 +95,7 @@ impl Certificate {
         self.certifier.verify(CONTEXT, signed, signature).is_ok()
     }
 
-    /// As it travels.
+    /// The signed bytes, at most [`MAX_CERTIFICATE`].
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes

@@ -1,14 +1,14 @@
 //! The command line of `lcagent`.
 
 use std::ffi::OsString;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use librecast::cli::{Exit, ExitError, finish, init_logging};
-use librecast::units::{parse_duration, parse_size};
+use librecast_program::cli::{Exit, ExitError, finish, init_logging};
+use librecast_program::units::{parse_duration, parse_size};
 
 use crate::agent::config::DEFAULT_CHANNEL;
 use crate::datagram::JobName;
@@ -94,7 +94,7 @@ enum Verb {
         /// Where the secret key goes; the public one goes to FILE.pub
         file: PathBuf,
     },
-    /// Run the agent: obeys the commands that the configuration allows, and nothing else
+    /// Run the agent: executes the commands that the configuration allows, and nothing else
     #[command(after_help = RUN_EXAMPLES)]
     Run {
         /// Configuration [default: /etc/lcagent/lcagent.toml if it exists]
@@ -113,7 +113,7 @@ enum Verb {
         #[command(flatten)]
         to: To,
         #[command(flatten)]
-        how: How,
+        how: RunOptions,
         /// Pass our standard input on (up to 4 MiB)
         #[arg(long)]
         stdin: bool,
@@ -128,7 +128,7 @@ enum Verb {
         #[command(flatten)]
         to: To,
         #[command(flatten)]
-        how: How,
+        how: RunOptions,
         /// Pass our standard input on
         #[arg(long)]
         stdin: bool,
@@ -206,7 +206,7 @@ enum Verb {
     },
     /// Vouch for another operator's key for a time: prints a certificate, to be kept as KEYFILE.cert beside his key
     ///
-    /// Nodes that list our key obey his, within what they allow to ours. He cannot vouch for others.
+    /// Nodes that list our key execute commands of his, within what they allow to ours. He cannot vouch for others.
     #[command(after_help = CERTIFY_EXAMPLES)]
     Certify {
         /// His public key, or a file with it
@@ -222,7 +222,7 @@ enum Verb {
         #[arg(long, value_name = "FILE")]
         key: Option<PathBuf>,
     },
-    /// Have a key obeyed no more: our own, one that we have certified, or any that the nodes let us revoke
+    /// Revoke a key: our own, one that we have certified, or any that the nodes let us revoke
     ///
     /// Takes effect at once and for good; its jobs are ended and nobody gets their answers. Nodes that are away are told by
     /// the others when they come back within --valid.
@@ -300,7 +300,7 @@ struct View {
 
 /// How a job runs.
 #[derive(Debug, Args)]
-struct How {
+struct RunOptions {
     #[command(flatten)]
     view: View,
     /// An environment variable (may be repeated)
@@ -522,7 +522,7 @@ impl View {
     }
 }
 
-impl How {
+impl RunOptions {
     fn job(
         &self,
         arguments: Vec<OsString>,
@@ -551,11 +551,6 @@ impl How {
             variables: self.variables.clone(),
         })
     }
-}
-
-/// One line on stdout.
-pub(crate) fn print_line(line: impl std::fmt::Display) -> std::io::Result<()> {
-    writeln!(std::io::stdout(), "{line}")
 }
 
 #[cfg(test)]

@@ -8,25 +8,24 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use librecast::cli::{Exit, ExitError};
 use librecast::id::PeerId;
-use librecast::keyfile::public_key;
-use librecast::units::{count, utc};
+use librecast_program::cli::{Exit, ExitError};
+use librecast_program::keyfile::public_key;
+use librecast_program::units::{count, utc};
 use serde_json::json;
 
-use crate::agent::policy::Pattern;
 use crate::agent::shell::default_state_dir;
 use crate::agent::unix_now;
 use crate::certificate::Certificate;
-use crate::cli::print_line;
 use crate::datagram::{JobId, JobName};
 use crate::envelope::MAX_PAYLOAD;
 use crate::operator::core::{Event, Fate};
 use crate::operator::known::{Book, Entry};
-use crate::operator::print::{Printer, Style, clean, complaint, tell_of_stranger};
+use crate::operator::print::{Printer, Style, clean, complaint, print_line, tell_of_stranger};
 use crate::operator::rolling::Rolling;
 use crate::operator::shell::{self, Options, Outcome, Session};
-use crate::record::{How, JobState, NodeInfo, Record};
+use crate::pattern::Pattern;
+use crate::record::{Ending, JobState, NodeInfo, Record};
 use crate::request::{Run, What};
 
 /// `exec` and `script`.
@@ -291,20 +290,21 @@ fn names_of(row: &serde_json::Value) -> String {
 
 fn job_row(nodes: &mut [(PeerId, JobState)], outcome: &Outcome) -> Option<serde_json::Value> {
     let name = |id: &PeerId| {
-        let heard = outcome.heard.iter().find(|(key, _)| key == id);
-        heard.map(|(_, node)| node.name.clone())
+        let answered = outcome.answered.iter().find(|(key, _)| key == id);
+        answered.map(|(_, node)| node.name.clone())
     };
     nodes.sort_by_key(|(id, _)| name(id));
     let (_, first) = nodes.first()?;
-    let count = |wanted: fn(Option<How>) -> bool| nodes.iter().filter(|n| wanted(n.1.how)).count();
+    let count =
+        |wanted: fn(Option<Ending>) -> bool| nodes.iter().filter(|n| wanted(n.1.how)).count();
     let running = count(|how| how.is_none());
-    let ok = count(|how| how == Some(How::Exited(0)));
+    let ok = count(|how| how == Some(Ending::Exited(0)));
     let node = |(id, state): &(PeerId, JobState)| {
         json!({
             "node": name(id),
             "id": id,
-            "state": state.how.map_or("running", How::name),
-            "code": state.how.map(How::code),
+            "state": state.how.map_or("running", Ending::name),
+            "code": state.how.map(Ending::code),
         })
     };
     Some(json!({
@@ -389,15 +389,15 @@ fn ask_nodes(
     let known = session.known(options)?;
     let known: BTreeMap<PeerId, Entry> = known.into_iter().map(|e| (e.key, e)).collect();
     let is_accepted = |id: &PeerId| known.get(id).is_some_and(|e| e.accepted);
-    let mut heard: BTreeMap<PeerId, NodeInfo> = BTreeMap::new();
+    let mut answered: BTreeMap<PeerId, NodeInfo> = BTreeMap::new();
     let outcome = session.carry_out(options, &What::Facts, &[], |_, event| {
         tell_of_stranger(event);
         match event {
-            Event::Heard { id, node, .. } => {
-                heard.insert(*id, node.clone());
+            Event::Appeared { id, node, .. } => {
+                answered.insert(*id, node.clone());
             }
             Event::Said { id, record } if record.is_last() && *record != Record::NotSelected => {
-                if let Some(node) = heard.get(id) {
+                if let Some(node) = answered.get(id) {
                     let fate = Fate::Answered(record.clone());
                     came(&row(id, &node.name, &fate, &node.labels, is_accepted(id)))?;
                 }
@@ -417,7 +417,7 @@ fn ask_nodes(
     let row = |(id, name, fate): &(PeerId, String, Fate)| {
         // of silent ones, what they said last
         let noted = known.get(id).map(|e| &e.labels);
-        let labels = heard.get(id).map(|node| &node.labels).or(noted);
+        let labels = answered.get(id).map(|node| &node.labels).or(noted);
         row(id, name, fate, labels.unwrap_or(&none), is_accepted(id))
     };
     Ok((outcome.fates.iter().map(row).collect(), outcome))
@@ -588,7 +588,7 @@ fn exit(options: &Options, outcome: &Outcome) -> Exit {
         return Exit::Unreachable;
     }
     let failed = |fate: &Fate| match fate {
-        Fate::Answered(Record::Ended(ended)) => ended.how != How::Exited(0),
+        Fate::Answered(Record::Ended(ended)) => ended.how != Ending::Exited(0),
         Fate::Answered(last) => matches!(last, Record::Refused(_)),
         Fate::Silent | Fate::Unfinished => false,
     };

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::Context;
-use librecast::cli::{Exit, ExitError};
+use librecast_program::cli::{Exit, ExitError};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -52,7 +52,7 @@ pub(crate) fn run(
         folder: None,
         variables: Vec::new(),
     };
-    run.copy().map_err(|e| usage(e.to_owned()))?;
+    run.copy().map_err(|e| usage(e.to_string()))?;
     commands::run(options, run, rolling, style)
 }
 

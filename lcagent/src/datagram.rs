@@ -23,6 +23,8 @@ use librecast::wire::{Reader, WireError, Writer};
 
 /// Largest datagram in bytes: with IPv6 and UDP headers below the least MTU of IPv6.
 pub const MAX_DATAGRAM: usize = 1_200;
+/// How far an operator's clock may be ahead of the agent's: an hour, in seconds.
+pub const MAX_AHEAD_S: u64 = 3600;
 /// Most ranges in one datagram.
 pub const MAX_RANGES: usize = 8;
 
@@ -133,7 +135,7 @@ impl FromStr for JobId {
 /// How a user names a job: with its name, or with so much of its beginning as no other has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JobName {
-    /// All of it.
+    /// All 16 digits.
     Whole(JobId),
     /// Some hexadecimal digits, in lower case.
     Beginning(String),
@@ -142,6 +144,7 @@ pub enum JobName {
 impl JobName {
     /// As many digits are shown where they are enough.
     pub const SHORT: usize = 8;
+    /// Fewest digits that name a job.
     const LEAST: usize = 4;
 
     /// Whether this job may be meant.

@@ -26,13 +26,13 @@
 //!        -> selector parsed -> accepted; remembered in the replay window once the payload is whole
 //! ```
 
-use librecast::id::{PeerId, SecretKey, derive};
+use librecast::id::{PeerId, SecretKey};
 use librecast::wire::{Reader, WireError};
 use thiserror::Error;
 
 use crate::certificate::Certificate;
-use crate::datagram::{JobId, Kind, MAX_DATAGRAM};
-use crate::part;
+use crate::datagram::{JobId, Kind, MAX_AHEAD_S, MAX_DATAGRAM};
+use crate::part::{self, Awaited, payload_hash};
 use crate::replay::{Name, ReplayError, ReplayWindow, Times};
 use crate::selector::{MAX_SELECTOR, Selector, SelectorError};
 
@@ -40,11 +40,8 @@ use crate::selector::{MAX_SELECTOR, Selector, SelectorError};
 pub const MAX_PAYLOAD: usize = 4 << 20;
 /// Longest time between issue and expiry: a week, in seconds.
 pub const MAX_LIFETIME_S: u64 = 7 * 24 * 3600;
-/// How far an operator's clock may be ahead of the agent's: an hour, in seconds.
-pub const MAX_AHEAD_S: u64 = 3600;
 
 const CONTEXT: &str = "lcagent 2026 command";
-const PAYLOAD_CONTEXT: &str = "lcagent 2026 payload";
 
 /// A command before it is signed and after it has been believed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,7 +80,7 @@ pub enum SignError {
     Head,
 }
 
-/// Why an agent does not believe an envelope. Each has a [name](Refusal::name) for its counter.
+/// Why an agent does not believe an envelope.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Refusal {
     /// Longer than [`MAX_DATAGRAM`].
@@ -109,7 +106,7 @@ pub enum Refusal {
     Revoked(PeerId),
     /// The certificate that came along is not good for this command.
     #[error("certificate: {0}")]
-    Certificate(&'static str),
+    Certificate(#[from] CertificateError),
     /// Seen before, or too old to tell.
     #[error(transparent)]
     Replay(#[from] ReplayError),
@@ -130,6 +127,20 @@ pub enum Refusal {
     Selector(#[from] SelectorError),
 }
 
+/// Why a certificate is not good for the command that it came with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum CertificateError {
+    /// It names another key than the one that signed the command.
+    #[error("of another operator")]
+    OtherOperator,
+    /// Expired now, or before the command was issued.
+    #[error("expired")]
+    Expired,
+    /// Issued more than [`MAX_AHEAD_S`] in the agent's future.
+    #[error("issued in the future; a clock is wrong")]
+    ClockAhead,
+}
+
 /// How an agent stands to an operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
@@ -137,7 +148,7 @@ pub enum Standing {
     Listed,
     /// It lists who certified him.
     Certified,
-    /// It does not.
+    /// The policy lists neither him nor who certified him.
     Unknown,
     /// His key, or his certifier's, has been revoked.
     Revoked,
@@ -146,7 +157,7 @@ pub enum Standing {
 /// A command that a known operator has signed, in time and for the first time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Opened {
-    /// Whose it is.
+    /// Key of the operator that signed it.
     pub operator: PeerId,
     /// Who vouches for him, if anybody does.
     pub certificate: Option<Certificate>,
@@ -159,19 +170,10 @@ pub struct Opened {
     pub ahead_s: u64,
 }
 
-/// A payload that comes in parts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Awaited {
-    /// Its length in bytes, at most [`MAX_PAYLOAD`].
-    pub length: usize,
-    /// [`payload_hash`] of it.
-    pub hash: [u8; 32],
-}
-
 /// What is sent for a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signed {
-    /// Names the command.
+    /// Name of the command in datagrams, logs and folders.
     pub job: JobId,
     /// The envelope: one datagram.
     pub envelope: Vec<u8>,
@@ -250,12 +252,6 @@ impl Command {
     pub fn job(&self, operator: &PeerId) -> JobId {
         JobId::of(operator, self.sequence, &self.nonce)
     }
-}
-
-/// Hash of a payload, as the envelope has it.
-#[must_use]
-pub fn payload_hash(payload: &[u8]) -> [u8; 32] {
-    derive(PAYLOAD_CONTEXT, &[payload])
 }
 
 /// Decides whether the agent believes `datagram`. It is not remembered in `replay` yet: that is to be done
@@ -347,30 +343,6 @@ pub fn peek(datagram: &[u8]) -> Option<JobId> {
     Some(JobId::of(&operator, envelope.sequence, envelope.nonce))
 }
 
-impl Refusal {
-    /// A short fixed name, for counters and logs.
-    #[must_use]
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::TooLong(_) => "too_long",
-            Self::Malformed(_) => "malformed",
-            Self::Expired(_) => "expired",
-            Self::ClockAhead(_) => "clock_ahead",
-            Self::Lifetime => "lifetime",
-            Self::UnknownKey(_) => "unknown_key",
-            Self::Revoked(_) => "revoked",
-            Self::Certificate(_) | Self::CertificateSignature => "certificate",
-            Self::Replay(ReplayError::Replayed) => "replayed",
-            Self::Replay(ReplayError::BelowWindow) => "below_window",
-            Self::Replay(ReplayError::TooManyKeys) => "too_many_keys",
-            Self::PayloadHash => "payload_hash",
-            Self::Signature => "signature",
-            Self::TooManyForged => "too_many_forged",
-            Self::Selector(_) => "selector",
-        }
-    }
-}
-
 /// Bytes of an envelope without selector and payload.
 const FIXED: usize = 1 + 1 + 32 + 3 * 8 + 16 + 2 + 4 + 32 + 64;
 
@@ -450,15 +422,15 @@ impl<'a> Envelope<'a> {
         };
         let certificate = Certificate::decode(bytes)?;
         let wrong = if certificate.operator != *operator {
-            "of another operator"
+            CertificateError::OtherOperator
         } else if certificate.not_after < now || certificate.not_after < self.issued {
-            "expired"
+            CertificateError::Expired
         } else if certificate.issued > now.saturating_add(MAX_AHEAD_S) {
-            "issued in the future; a clock is wrong"
+            CertificateError::ClockAhead
         } else {
             return Ok(Some(certificate));
         };
-        Err(Refusal::Certificate(wrong))
+        Err(wrong.into())
     }
 
     /// By how many seconds the operator's clock is ahead.
@@ -789,7 +761,7 @@ mod tests {
         }
         assert_eq!(
             sent(&by_key(&other, NOW, NOW + 9), b""),
-            Err(Refusal::Certificate("expired"))
+            Err(Refusal::Certificate(CertificateError::Expired))
         );
         assert!(matches!(
             sent(&by_key(&other, NOW + 3_700, NOW + 9_999), b""),
@@ -798,7 +770,7 @@ mod tests {
         let for_another = by_key(&SecretKey::from_seed(&[6; 32]), NOW, NOW + 50);
         assert_eq!(
             sent(&for_another, b""),
-            Err(Refusal::Certificate("of another operator"))
+            Err(Refusal::Certificate(CertificateError::OtherOperator))
         );
         let by_nobody = Certificate::sign(&other, &other.peer_id(), NOW, NOW + 50, &[]).unwrap();
         assert_eq!(

@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use librecast::cli::Exit;
-use librecast::keyfile::{make_signing_key, public_path};
+use librecast_program::cli::Exit;
+use librecast_program::keyfile::{make_signing_key, public_path};
 
 /// Makes the key pair and prints its public key.
 pub(crate) fn run(file: &Path, json: bool) -> anyhow::Result<Exit> {

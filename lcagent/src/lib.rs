@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`datagram`] | what all datagrams have in common; how a command is named |
 //! | [`envelope`], [`part`] | the signed command, and what an agent checks in it; payloads that do not fit |
-//! | [`certificate`] | operators vouched for by others |
+//! | [`certificate`], [`pattern`] | operators vouched for by others; what somebody may run |
 //! | [`request`] | what a command asks for |
 //! | [`sealed`] | commands and answers that nobody else can read |
 //! | [`record`], [`answer`] | what an agent answers; how it travels |
@@ -31,6 +31,7 @@ mod keygen;
 mod network;
 pub mod operator;
 pub mod part;
+pub mod pattern;
 pub mod record;
 pub mod replay;
 pub mod request;

@@ -6,7 +6,7 @@ use std::net::Ipv6Addr;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
-use crate::agent::core::Way;
+use crate::agent::core::Ingress;
 use librecast::channel::LCAGENT_PORT;
 use librecast::socket::{ReceiveSockets, SendSocket, multicast_interfaces};
 
@@ -93,15 +93,15 @@ impl Network {
     }
 
     /// Hands over what has come, each with how it came.
-    pub fn receive(&mut self, mut take: impl FnMut(&[u8], Way)) -> io::Result<()> {
+    pub fn receive(&mut self, mut take: impl FnMut(&[u8], Ingress)) -> io::Result<()> {
         let group = self.group;
         self.receive.receive(|datagram| {
             if datagram.group == group {
-                let way = Way {
+                let ingress = Ingress {
                     via: datagram.interface,
                     source: datagram.source,
                 };
-                take(datagram.payload, way);
+                take(datagram.payload, ingress);
             }
         })?;
         Ok(())

@@ -11,16 +11,16 @@
 
 use std::collections::BTreeMap;
 
-use librecast::id::{PeerId, SecretKey};
+use librecast::id::{PeerId, SecretKey, derive};
 use librecast::wire::{Reader, WireError};
 
 use crate::datagram::{FORGED, JobId, Kind, MAX_DATAGRAM, MAX_RANGES, push_range, read_ranges};
-use crate::envelope::{Awaited, payload_hash};
 
 /// Bytes of a payload in one part.
 pub const PART: usize = 1_024;
 
 const CONTEXT: &str = "lcagent 2026 part";
+const PAYLOAD_CONTEXT: &str = "lcagent 2026 payload";
 const HEAD: usize = 2 + 8 + 2;
 const SIGNATURE: usize = 64;
 
@@ -64,6 +64,21 @@ pub fn asked(r: &mut Reader<'_>, job: JobId) -> Result<Vec<(u16, u16)>, WireErro
     let ranges = read_ranges(r, Reader::u16)?;
     r.clone().finish()?;
     Ok(ranges)
+}
+
+/// A payload that comes in parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Awaited {
+    /// Its length in bytes, at most [`crate::envelope::MAX_PAYLOAD`].
+    pub length: usize,
+    /// [`payload_hash`] of it.
+    pub hash: [u8; 32],
+}
+
+/// Hash of a payload, as the envelope has it.
+#[must_use]
+pub fn payload_hash(payload: &[u8]) -> [u8; 32] {
+    derive(PAYLOAD_CONTEXT, &[payload])
 }
 
 /// A payload whose parts are coming in.

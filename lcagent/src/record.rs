@@ -36,10 +36,10 @@ const ENDED: u8 = 5;
 /// In place of how a job ended: it runs.
 const RUNS: u8 = 255;
 
-/// One record.
+/// A piece of an answer's stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Record {
-    /// Who answers.
+    /// The node that answers; always the first record.
     Node(NodeInfo),
     /// A job has begun, at this Unix time in milliseconds.
     Started(u64),
@@ -47,7 +47,7 @@ pub enum Record {
     Stdout(Vec<u8>),
     /// It has written this on its standard error.
     Stderr(Vec<u8>),
-    /// It has ended.
+    /// How the job ended; the last record.
     Ended(Ended),
     /// The agent does not do it, and why.
     Refused(String),
@@ -66,12 +66,12 @@ pub enum Record {
 /// A job as the node that runs it sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobState {
-    /// Its name.
+    /// Name of the job.
     pub job: JobId,
     /// When it came, in Unix seconds by the node's clock.
     pub at: u64,
     /// How it ended; none: it runs.
-    pub how: Option<How>,
+    pub how: Option<Ending>,
     /// What runs, for people; may be cut.
     pub line: String,
 }
@@ -79,9 +79,9 @@ pub struct JobState {
 /// A node as it names itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NodeInfo {
-    /// Its configured name.
+    /// Name in the node's configuration, 1 to 63 bytes.
     pub name: String,
-    /// Its labels.
+    /// At most [`MAX_LABELS`] labels.
     pub labels: BTreeMap<String, String>,
     /// Version of its lcagent.
     pub version: String,
@@ -90,8 +90,8 @@ pub struct NodeInfo {
 /// How a job ended, and what it took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ended {
-    /// How.
-    pub how: How,
+    /// Exit code, signal, or who ended it.
+    pub how: Ending,
     /// From start to end, in microseconds.
     pub duration_us: u64,
     /// CPU time as itself, in microseconds, children included.
@@ -106,7 +106,7 @@ pub struct Ended {
 
 /// How a job ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum How {
+pub enum Ending {
     /// By itself, with this exit code.
     Exited(u32),
     /// A signal of this number killed it.
@@ -119,7 +119,7 @@ pub enum How {
     Lost,
 }
 
-impl fmt::Display for How {
+impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Exited(code) => write!(f, "exit code {code}"),
@@ -132,7 +132,7 @@ impl fmt::Display for How {
 }
 
 impl Record {
-    /// Whether nothing follows.
+    /// Whether the stream ends with this record.
     #[must_use]
     pub fn is_last(&self) -> bool {
         matches!(
@@ -198,7 +198,7 @@ impl Record {
             Self::Done => 9,
             Self::NotSelected => 10,
             Self::Job(state) => {
-                let (how, code) = state.how.map_or((RUNS, 0), How::to_wire);
+                let (how, code) = state.how.map_or((RUNS, 0), Ending::to_wire);
                 w.put(&state.job.0).u64(state.at).u8(how).u32(code);
                 w.put(state.line.as_bytes());
                 11
@@ -235,7 +235,7 @@ impl Record {
                 at: c.u64()?,
                 how: match (c.u8()?, c.u32()?) {
                     (RUNS, _) => None,
-                    (how, code) => Some(How::from_wire(how, code)?),
+                    (how, code) => Some(Ending::from_wire(how, code)?),
                 },
                 line: lossy(&mut c)?,
             }),
@@ -306,7 +306,7 @@ pub fn is_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= 63 && name != "all" && name.chars().all(plain)
 }
 
-impl How {
+impl Ending {
     fn to_wire(self) -> (u8, u32) {
         match self {
             Self::Exited(code) => (0, code),
@@ -340,7 +340,7 @@ impl How {
         }
     }
 
-    /// For machines.
+    /// Fixed name in JSON documents.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -361,7 +361,7 @@ impl Ended {
     }
 
     fn decode(r: &mut Reader<'_>) -> Result<Self, WireError> {
-        let how = How::from_wire(r.u8()?, r.u32()?)?;
+        let how = Ending::from_wire(r.u8()?, r.u32()?)?;
         Ok(Self {
             how,
             duration_us: r.u64()?,
@@ -400,11 +400,11 @@ mod tests {
             Record::Started(1_800_000_000_000),
             Record::Stdout(vec![0, 255]),
             Record::Stderr(Vec::new()),
-            ended(How::Exited(3)),
-            ended(How::Killed(9)),
-            ended(How::OutOfTime),
-            ended(How::Cancelled),
-            ended(How::Lost),
+            ended(Ending::Exited(3)),
+            ended(Ending::Killed(9)),
+            ended(Ending::OutOfTime),
+            ended(Ending::Cancelled),
+            ended(Ending::Lost),
             Record::Refused("not allowed".into()),
             Record::Facts(vec![("os".into(), "Debian 12".into())]),
             Record::Warning("clock".into()),
@@ -413,7 +413,7 @@ mod tests {
             Record::Job(JobState {
                 job: JobId([7; 8]),
                 at: 1_800_000_000,
-                how: Some(How::Exited(3)),
+                how: Some(Ending::Exited(3)),
                 line: "make test".into(),
             }),
             Record::Job(JobState {

@@ -27,7 +27,7 @@ use librecast::id::{PeerId, derive};
 use librecast::wire::{Reader, WireError, Writer};
 use thiserror::Error;
 
-use crate::envelope::MAX_AHEAD_S;
+use crate::datagram::MAX_AHEAD_S;
 
 /// Commands remembered per operator key.
 pub const WINDOW: usize = 1024;
@@ -35,9 +35,9 @@ pub const WINDOW: usize = 1024;
 pub const MAX_LISTED: usize = 256;
 /// Keys remembered that others have certified.
 pub const MAX_CERTIFIED: usize = 256;
-/// Those of one certifier.
+/// Of these, keys of one certifier.
 pub const MAX_OF_CERTIFIER: usize = 128;
-/// All of them.
+/// Keys remembered at most.
 const MAX_KEYS: usize = MAX_LISTED + MAX_CERTIFIED;
 /// Largest snapshot, in bytes: what a reader of the file has to accept.
 pub const MAX_SNAPSHOT: usize =
@@ -46,7 +46,7 @@ pub const MAX_SNAPSHOT: usize =
 const VERSION: u8 = 3;
 const VERSION_1: u8 = 1;
 const VERSION_2: u8 = 2;
-/// In the place of a certifier: there is none.
+/// In the place of a certifier: the policy lists the key.
 const NOBODY: [u8; 32] = [0; 32];
 const CHECKSUM_CONTEXT: &str = "lcagent 2026 replay window";
 
@@ -67,7 +67,7 @@ pub enum ReplayError {
 /// Until when a command is good, and what time it is, in Unix seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Times {
-    /// The command's.
+    /// Last second in which the command is good.
     pub not_after: u64,
     /// The agent's clock.
     pub now: u64,
@@ -76,7 +76,7 @@ pub struct Times {
 /// Which command it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Name<'a> {
-    /// Whose.
+    /// Key that signed it.
     pub operator: &'a PeerId,
     /// Who vouches for him, if the policy does not list him.
     pub certifier: Option<&'a PeerId>,

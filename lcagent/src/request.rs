@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use librecast::id::PeerId;
 use librecast::wire::{Reader, WireError, Writer};
+use thiserror::Error;
 
 use crate::acknowledgement::ShortId;
 use crate::datagram::JobId;
@@ -58,7 +59,7 @@ pub struct Request {
 pub enum What {
     /// A program is to be run.
     Run(Run),
-    /// Who is there.
+    /// Name, labels and version of the node.
     Facts,
     /// A job of the same operator is to be ended.
     Cancel(JobId),
@@ -66,7 +67,7 @@ pub enum What {
     Result(JobId),
     /// Which jobs of the same operator are there.
     Jobs,
-    /// A key is not to be obeyed any more.
+    /// Revoke a key.
     Revoke(PeerId),
 }
 
@@ -133,7 +134,7 @@ impl Request {
         Ok(w.into_vec())
     }
 
-    /// Reads a payload.
+    /// Reads the payload of a command.
     pub fn decode(payload: &[u8]) -> Result<Self, WireError> {
         let mut r = Reader::new(payload);
         match r.u8()? {
@@ -162,6 +163,26 @@ impl Request {
             what,
         })
     }
+}
+
+/// Why a command that begins with [`COPY`] is not a copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum CopyError {
+    /// It comes with a script.
+    #[error("a copy is no script")]
+    Script,
+    /// DEST is relative, or leads upwards.
+    #[error("DEST must be an absolute path without `..`")]
+    Dest,
+    /// Too few or too many arguments, or not UTF-8.
+    #[error("a copy has a source, and a name if it is a file")]
+    Arguments,
+    /// The source names no version of a share.
+    #[error("the source must be lc:NAME#ROOTHASH")]
+    Source,
+    /// The last argument leads elsewhere than into DEST.
+    #[error("not a file's name")]
+    FileName,
 }
 
 impl Run {
@@ -226,31 +247,35 @@ impl Run {
     }
 
     /// What is to be copied here, if that is what it is: `copy:DEST lc:NAME#HASH [FILE]`.
-    pub fn copy(&self) -> Result<Option<Copy<'_>>, &'static str> {
+    ///
+    /// # Errors
+    ///
+    /// It begins as a copy and is none.
+    pub fn copy(&self) -> Result<Option<Copy<'_>>, CopyError> {
         let first = self.arguments.first().and_then(|a| a.to_str());
         let Some(dest) = first.and_then(|a| a.strip_prefix(COPY)) else {
             return Ok(None);
         };
         if self.script.is_some() {
-            return Err("a copy is no script");
+            return Err(CopyError::Script);
         }
         let mut plain = Path::new(dest).components();
         if !dest.starts_with('/') || plain.any(|c| c == Component::ParentDir) {
-            return Err("DEST must be an absolute path without `..`");
+            return Err(CopyError::Dest);
         }
         let words: Option<Vec<&str>> = self.arguments[1..].iter().map(|a| a.to_str()).collect();
         let (source, file) = match words.as_deref() {
             Some([source]) => (*source, None),
             Some([source, file]) => (*source, Some(*file)),
-            _ => return Err("a copy has a source, and a name if it is a file"),
+            _ => return Err(CopyError::Arguments),
         };
         let hash = source.strip_prefix("lc:").and_then(|s| s.rsplit_once('#'));
         let is_hash = |h: &str| h.len() == 64 && h.bytes().all(|b| b.is_ascii_hexdigit());
         if !hash.is_some_and(|(_, hash)| is_hash(hash)) {
-            return Err("the source must be lc:NAME#ROOTHASH");
+            return Err(CopyError::Source);
         }
         if file.is_some_and(|f| f.is_empty() || f.contains('/') || f == "..") {
-            return Err("not a file's name");
+            return Err(CopyError::FileName);
         }
         Ok(Some(Copy { dest, source, file }))
     }

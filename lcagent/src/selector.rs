@@ -43,7 +43,7 @@ pub enum SelectorError {
 /// What a node says about itself when a selector is evaluated.
 #[derive(Debug, Clone, Copy)]
 pub struct Node<'a> {
-    /// The configured name.
+    /// Name in the node's configuration.
     pub name: &'a str,
     /// The PeerId in text form.
     pub id: &'a str,
@@ -71,7 +71,7 @@ enum What {
 }
 
 impl Selector {
-    /// The selector `all`.
+    /// The selector `all`: every node of the channel.
     #[must_use]
     pub fn all() -> Self {
         Self {

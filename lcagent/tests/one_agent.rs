@@ -7,13 +7,15 @@ use std::io;
 use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 
-use lcagent::agent::core::{Agent, Output, Settings, Start, Store, Way};
-use lcagent::agent::policy::{Allow, Pattern};
-use lcagent::agent::revoked::{MAX_OF_ONE, Revocations, Whose};
+use lcagent::agent::core::{Agent, Ingress, Output, Settings, Start, Store};
+use lcagent::agent::policy::Allow;
+use lcagent::agent::reasons::{Dropped, Reason, Refused};
+use lcagent::agent::revoked::{MAX_OF_ONE, Principal, Revocations};
 use lcagent::answer::Segment;
 use lcagent::certificate::Certificate;
 use lcagent::datagram::{JobId, Kind};
 use lcagent::envelope::{Command, Signed};
+use lcagent::pattern::Pattern;
 use lcagent::record::{NodeInfo, Record};
 use lcagent::replay::ReplayWindow;
 use lcagent::request::{Request, Run, What};
@@ -66,7 +68,7 @@ fn request(what: What) -> Vec<u8> {
     request.encode().unwrap()
 }
 
-/// An agent that obeys ADMIN in everything, lets it revoke keys, and obeys LOW in `uptime`.
+/// An agent that allows ADMIN everything and to revoke keys, and LOW `uptime`.
 struct Bench {
     agent: Agent,
     now: Instant,
@@ -126,11 +128,12 @@ impl Bench {
     }
 
     fn hear(&mut self, datagram: &[u8]) {
-        let way = Way {
+        let ingress = Ingress {
             via: 3,
             source: self.source,
         };
-        self.agent.handle_datagram(datagram, way, self.now, CLOCK);
+        self.agent
+            .handle_datagram(datagram, ingress, self.now, CLOCK);
     }
 
     fn outputs(&mut self) -> Vec<Output> {
@@ -146,8 +149,12 @@ impl Bench {
         self.outputs()
     }
 
-    fn count(&self, name: &str) -> u64 {
-        self.agent.counters().get(name).copied().unwrap_or(0)
+    fn count(&self, reason: impl Into<Reason>) -> u64 {
+        self.agent
+            .counters()
+            .get(&reason.into())
+            .copied()
+            .unwrap_or(0)
     }
 }
 
@@ -201,7 +208,7 @@ fn who_has_many_keys_revoked_does_not_keep_his_own_from_being_revoked() {
     let revoked = bench.command(ADMIN, None, What::Revoke(id(LOW)));
     assert_eq!(answered(&revoked), Some(Record::Done));
     assert!(bench.command(LOW, None, run(&["uptime"], 0)).is_empty());
-    assert_eq!(bench.count("revoked"), 1);
+    assert_eq!(bench.count(Refused::Revoked), 1);
     // nobody else has lost room
     let other = bench.command(ADMIN, None, What::Revoke(id(9_000)));
     assert_eq!(answered(&other), Some(Record::Done));
@@ -234,7 +241,10 @@ fn with_a_certifier_all_that_goes_under_his_certificates_ends() {
     let certificate = certify(ADMIN, 10);
     let outputs = bench.command(10, Some(&certificate), run(&["sleep", "8"], 0));
     let job = started(&outputs).unwrap().job;
-    assert_eq!(started(&outputs).unwrap().whose.certifier, Some(id(ADMIN)));
+    assert_eq!(
+        started(&outputs).unwrap().principal.certifier,
+        Some(id(ADMIN))
+    );
     // a payload that is still coming in
     let large = bench.sign(10, Some(&certificate), request(run(&["cat"], 5_000)));
     bench.hear(&large.envelope);
@@ -257,11 +267,13 @@ fn with_a_certifier_all_that_goes_under_his_certificates_ends() {
     // nor after a restart
     let revoked = Revocations::decode(&bench.agent.revoked().encode()).unwrap();
     let mut bench = Bench::with(revoked);
-    let whose = Whose {
+    let principal = Principal {
         operator: id(10),
         certifier: Some(id(ADMIN)),
     };
-    bench.agent.restore(job, (whose, None), false, bench.now);
+    bench
+        .agent
+        .restore(job, (principal, None), false, bench.now);
     assert!(bench.outputs().contains(&Output::Cancel(job)));
 }
 
@@ -282,16 +294,16 @@ fn a_payload_that_is_whole_after_its_command_has_expired_is_not_run() {
     let mut bench = Bench::new();
     let large = bench.sign(ADMIN, None, request(run(&["cat"], 5_000)));
     bench.hear(&large.envelope);
-    let way = Way {
+    let ingress = Ingress {
         via: 3,
         source: bench.source,
     };
     for part in &large.parts {
         let late = CLOCK + 601;
-        bench.agent.handle_datagram(part, way, bench.now, late);
+        bench.agent.handle_datagram(part, ingress, bench.now, late);
     }
     assert!(started(&bench.outputs()).is_none());
-    assert_eq!(bench.count("expired"), 1);
+    assert_eq!(bench.count(Refused::Expired), 1);
 }
 
 #[test]
@@ -309,7 +321,7 @@ fn who_announces_payloads_that_never_come_keeps_no_other_out() {
     for n in 100..120 {
         announce(&mut bench, n, Some(&certify(LOW, n)));
     }
-    assert!(bench.count("too_many_payloads") >= 36);
+    assert!(bench.count(Dropped::TooManyPayloads) >= 36);
     let large = announce(&mut bench, ADMIN, None);
     for part in &large.parts {
         bench.hear(part);
@@ -318,9 +330,9 @@ fn who_announces_payloads_that_never_come_keeps_no_other_out() {
     // what never comes is given up
     bench.now += Duration::from_secs(200);
     bench.agent.handle_timeout(bench.now, CLOCK);
-    let before = bench.count("too_many_payloads");
+    let before = bench.count(Dropped::TooManyPayloads);
     announce(&mut bench, LOW, None);
-    assert_eq!(bench.count("too_many_payloads"), before);
+    assert_eq!(bench.count(Dropped::TooManyPayloads), before);
 }
 
 #[test]
@@ -390,11 +402,11 @@ fn forged_commands_are_verified_within_a_budget_and_genuine_ones_are_heard_besid
         bench.hear(&forged);
     }
     assert!(
-        bench.count("signature") <= 300,
+        bench.count(Refused::Signature) <= 300,
         "{:?}",
         bench.agent.counters()
     );
-    assert!(bench.count("too_many_forged") > 19_000);
+    assert!(bench.count(Refused::TooManyForged) > 19_000);
     bench.source = operator;
     let outputs = bench.command(ADMIN, None, run(&["true"], 0));
     assert!(started(&outputs).is_some());
@@ -412,7 +424,7 @@ fn forged_parts_and_acknowledgements_are_verified_within_the_same_budget() {
     for _ in 0..1_000 {
         bench.hear(&forged);
     }
-    assert!(bench.count("too_many_forged") > 900);
+    assert!(bench.count(Refused::TooManyForged) > 900);
     bench.source = "fe80::1".parse().unwrap();
     for part in &large.parts {
         bench.hear(part);
@@ -450,7 +462,12 @@ fn an_operator_whose_key_is_not_known_is_told_so_and_makes_nobody_talk_much() {
         answers += bench.command(1_000 + n % 5, None, run(&["true"], 0)).len();
     }
     assert!(answers <= 8, "{answers}");
-    assert!(!bench.agent.counters().contains_key("malformed"));
+    assert!(
+        !bench
+            .agent
+            .counters()
+            .contains_key(&Dropped::Malformed.into())
+    );
 }
 
 #[test]

@@ -7,13 +7,15 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::time::{Duration, Instant};
 
-use lcagent::agent::core::{Agent, Output as AgentOutput, Settings as Node, Start, Store, Way};
-use lcagent::agent::policy::{Allow, Pattern};
+use lcagent::agent::core::{Agent, Ingress, Output as AgentOutput, Settings as Node, Start, Store};
+use lcagent::agent::policy::Allow;
+use lcagent::agent::reasons::{Dropped, Refused};
 use lcagent::agent::revoked::Revocations;
 use lcagent::datagram::JobId;
 use lcagent::envelope::Command;
-use lcagent::operator::core::{Event, Fate, Known, Operator, Output, Settings, pace};
-use lcagent::record::{Ended, How, NodeInfo, Record};
+use lcagent::operator::core::{Event, Fate, KnownNode, Operator, Output, Settings, pace};
+use lcagent::pattern::Pattern;
+use lcagent::record::{Ended, Ending, NodeInfo, Record};
 use lcagent::replay::ReplayWindow;
 use lcagent::request::{Request, Run, What};
 use librecast::id::{PeerId, SecretKey};
@@ -134,7 +136,7 @@ impl Simulation {
 
     fn with(world: World, command: &Command) -> Self {
         let start = Instant::now() + Duration::from_secs(1_000);
-        let known = |n| Known {
+        let known = |n| KnownNode {
             id: key(2, n).peer_id(),
             name: format!("node-{n}"),
         };
@@ -208,7 +210,7 @@ impl Simulation {
                 Output::Event(Event::Said { id, record }) => {
                     self.said.entry(id).or_default().push(record);
                 }
-                Output::Event(Event::Heard { .. } | Event::Progress(_)) => {}
+                Output::Event(Event::Appeared { .. } | Event::Progress(_)) => {}
                 Output::Event(Event::Rejected { id, why }) => panic!("{id}: {why}"),
             }
         }
@@ -231,11 +233,11 @@ impl Simulation {
     }
 
     fn drain_agent(&mut self, n: usize) {
-        self.obey_agent(n);
+        self.perform_outputs_of(n);
         self.note_wake(n);
     }
 
-    fn obey_agent(&mut self, n: usize) {
+    fn perform_outputs_of(&mut self, n: usize) {
         let now = self.now;
         loop {
             let host = &mut self.hosts[n];
@@ -274,7 +276,7 @@ impl Simulation {
             Record::Stdout(piece.to_vec()).encode(stream).unwrap();
         }
         let ended = Ended {
-            how: How::Exited(0),
+            how: Ending::Exited(0),
             duration_us: 1,
             user_us: 1,
             system_us: 1,
@@ -315,13 +317,13 @@ impl Simulation {
         let clock = self.clock();
         match arrival {
             Arrival::AtAgent(n, datagram) if self.hosts[n].up => {
-                let way = Way {
+                let ingress = Ingress {
                     via: 3,
                     source: "fe80::1".parse().unwrap(),
                 };
                 self.hosts[n]
                     .agent
-                    .handle_datagram(&datagram, way, self.now, clock);
+                    .handle_datagram(&datagram, ingress, self.now, clock);
                 self.drain_agent(n);
             }
             Arrival::AtOperator(datagram) if self.over.is_none() => {
@@ -698,7 +700,10 @@ fn what_strangers_say_changes_nothing() {
     simulation.run();
     simulation.expect_everything();
     let counters = simulation.hosts[0].agent.counters();
-    assert_eq!(counters["unknown_key"], 1);
-    assert!(counters["malformed"] > 0);
-    assert_eq!(simulation.operator.counters()["forged"], 1);
+    assert_eq!(counters[&Refused::UnknownKey.into()], 1);
+    assert!(counters[&Dropped::Malformed.into()] > 0);
+    assert_eq!(
+        simulation.operator.counters()[&lcagent::operator::core::Dropped::Forged],
+        1
+    );
 }

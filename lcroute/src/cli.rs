@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use librecast::cert::GroupPrefix;
-use librecast::cli::{Exit, finish, init_logging};
-use librecast::units;
+use librecast_program::cli::{Exit, finish, init_logging};
+use librecast_program::units;
 
 use crate::commands;
 use crate::config::{Config, signal_url};

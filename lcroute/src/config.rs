@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use lcroute_node::MAX_ANNOUNCED;
 use lcroute_signalling::server::PER_ADDRESS;
 use librecast::cert::GroupPrefix;
-use librecast::cli::ExitError;
+use librecast_program::cli::ExitError;
 use serde::Deserialize;
 
 /// Where the configuration is looked for when nobody names it.
@@ -41,7 +41,7 @@ pub struct Config {
     /// How live packets travel.
     pub live: Live,
     /// Who watches this node.
-    pub metrics: librecast::metrics::Config,
+    pub metrics: librecast_program::metrics::Config,
 }
 
 /// `[tun]`
@@ -420,7 +420,7 @@ impl Config {
         if !required && matches!(path.try_exists(), Ok(false)) {
             return Ok(Self::default());
         }
-        librecast::config::read(path)
+        librecast_program::config::read(path)
     }
 
     /// Groups of programs that name no interface and go to lc0.
@@ -435,14 +435,14 @@ impl Config {
 
     /// Parses the text of a file called `file`; errors name file, line and key.
     pub fn parse(file: &str, text: &str) -> Result<Self, ExitError> {
-        librecast::config::parse(file, text)
+        librecast_program::config::parse(file, text)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use librecast::cli::Exit;
+    use librecast_program::cli::Exit;
 
     #[test]
     fn every_key_is_read() {

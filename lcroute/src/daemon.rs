@@ -12,10 +12,10 @@ use lcroute_node::{Keep, Node, NodeConfig};
 use lcroute_signalling::server;
 use lcroute_webrtc::{WebRtc, WebRtcConfig, common_epoch};
 use librecast::cert::Member;
-use librecast::cli::{Exit, ExitError};
 use librecast::events;
-use librecast::service;
 use librecast::time::WallClock;
+use librecast_program::cli::{Exit, ExitError};
+use librecast_program::service;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::commands::print_line;

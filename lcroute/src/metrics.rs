@@ -1,7 +1,7 @@
 //! What `[metrics] listen` shows: read from the packet loop when somebody asks, nothing is counted for it.
 
-use librecast::metrics::Page;
-use librecast::metrics_table;
+use librecast_program::metrics::Page;
+use librecast_program::metrics_table;
 
 use crate::drops;
 use crate::status::{Inbound, Peer, State, Status};
@@ -152,7 +152,7 @@ mod tests {
 
     use lcroute_overlay::RepairInfo;
     use librecast::id::SecretKey;
-    use librecast::metrics::check;
+    use librecast_program::metrics::check;
 
     use super::*;
     use crate::status::Counters;

@@ -22,7 +22,7 @@ use lcroute_node::{Keep, Node, Output, PingId};
 use lcroute_webrtc::WebRtc;
 use librecast::events;
 use librecast::id::PeerId;
-use librecast::service::Service;
+use librecast_program::service::Service;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 use tokio::sync::{Notify, mpsc};

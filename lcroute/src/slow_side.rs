@@ -13,8 +13,8 @@ use bytes::Bytes;
 use lcroute_node::Settings;
 use lcroute_signalling::{CarrierEvent, Carriers, PathChange, server};
 use librecast::id::{NetworkId, PeerId, SecretKey};
-use librecast::metrics;
-use librecast::service;
+use librecast_program::metrics;
+use librecast_program::service;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::config::Config;

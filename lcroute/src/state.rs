@@ -9,10 +9,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use lcroute_node::{Members, Revocations};
 use librecast::cert::{Chain, Member};
-use librecast::cli::{Exit, ExitError};
 use librecast::durable;
 use librecast::id::{IdError, NetworkId, SecretKey};
-use librecast::service;
+use librecast_program::cli::{Exit, ExitError};
+use librecast_program::service;
 use serde::{Deserialize, Serialize};
 
 const NODE_KEY: &str = "node.key";

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use librecast::cli::Exit;
+use librecast_program::cli::Exit;
 use nix::sys::signal::SigSet;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 

@@ -606,7 +606,10 @@ mod tests {
             .iter()
             .flat_map(|to| [(*to, Ecn::None), (*to, Ecn::Capable)])
         {
-            let destination = Destination { ecn, ..destination(to) };
+            let destination = Destination {
+                ecn,
+                ..destination(to)
+            };
             a.send(&destination, Some(100), &[7; 300]).unwrap();
             let mut marks = Vec::new();
             while marks.len() < 3 {

@@ -16,7 +16,7 @@ use lcsync::record::Record;
 use lcsync::sealing::{Opener, SALT, SEALED_PACKET, Sealer, ShareKey};
 use lcsync::tree::{ROOT_SIZE, Stream};
 use librecast::coding::SYMBOL_SIZE;
-use librecast::keyfile::SharedKey;
+use librecast_program::keyfile::SharedKey;
 
 const DATA: [u8; SYMBOL_SIZE] = [7; SYMBOL_SIZE];
 const SYMBOL: Symbol<'static> = Symbol {

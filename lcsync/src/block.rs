@@ -39,7 +39,7 @@ impl fmt::Debug for BlockHash {
 /// A block, named: 1 to [`MAX_BLOCK`] bytes with this hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BlockRef {
-    /// Its hash.
+    /// BLAKE3 of its bytes.
     pub hash: BlockHash,
     /// Its length in bytes.
     pub length: u32,

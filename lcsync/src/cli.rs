@@ -10,10 +10,10 @@ use std::time::Duration;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use librecast::cli::{Exit, ExitError, finish, init_logging};
-use librecast::keyfile;
-use librecast::metrics::Listen;
-use librecast::units::{parse_duration, parse_rate};
+use librecast_program::cli::{Exit, ExitError, finish, init_logging};
+use librecast_program::keyfile;
+use librecast_program::metrics::Listen;
+use librecast_program::units::{parse_duration, parse_rate};
 
 use crate::block::BlockHash;
 use crate::index::{HashCache, Index};

@@ -52,7 +52,6 @@ impl Folder {
         Ok(Self { root, last: None })
     }
 
-    /// Its own descriptor.
     #[must_use]
     pub fn fd(&self) -> &OwnedFd {
         &self.root

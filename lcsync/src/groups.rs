@@ -13,7 +13,7 @@ pub const LAYERS: u8 = 2;
 /// What is sent on a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Found {
-    /// The block.
+    /// Hash and length of the block.
     pub block: BlockRef,
     /// 0: at the normal rate, 1: slowly.
     pub layer: u8,
@@ -23,7 +23,7 @@ pub struct Found {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Located {
     hash: BlockHash,
-    /// Where.
+    /// Number of the place; whoever made it knows where that is.
     pub place: u64,
     length: u32,
 }

@@ -21,10 +21,10 @@ use crate::tree::{Root, RootKind, Stream};
 /// Why a path could not be indexed or a block not be read.
 #[derive(Debug, Error)]
 pub enum IndexError {
-    /// The path itself.
+    /// The path that is shared cannot be read.
     #[error("{path}: {error}")]
     Path {
-        /// Which.
+        /// The path as it is shown.
         path: String,
         /// The system's error.
         error: io::Error,
@@ -35,7 +35,7 @@ pub enum IndexError {
     /// A file is no longer what it was when it was indexed.
     #[error("a file has changed since it was indexed")]
     Changed,
-    /// No such block.
+    /// The index has no block with this hash.
     #[error("no such block")]
     Unknown,
 }
@@ -47,7 +47,7 @@ pub struct Index {
     pub scan: Scan,
     /// Name of the root node.
     pub root: BlockRef,
-    /// Modes and times.
+    /// Stream of modes and times.
     pub metadata: Stream,
     layout: Layout,
     /// The folder, directly in the scan's root, where files lie that are not whole yet.

@@ -2,41 +2,41 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`cli`] | the command line |
-//! | [`block`], [`tree`], [`listing`], [`layout`], [`cut`] | the format: blocks, the tree of hashes above them, names, where files lie, where they are cut |
+//! | `cli` | the command line |
+//! | [`block`], [`tree`], [`listing`], `layout`, [`cut`] | the format: blocks, the tree of hashes above them, names, where files lie, where they are cut |
 //! | [`packet`], [`record`] | the datagrams |
-//! | [`sealing`], [`signature`] | datagrams of shares with a key; who may say what a share is |
-//! | [`remembered`] | the highest generation of each signed or sealed share, on disk |
-//! | [`scan`], [`leaves`], [`index`], [`groups`], [`store`] | what a server knows of its files, in memory and on disk |
+//! | [`sealing`], `signature` | datagrams of shares with a key; who may say what a share is |
+//! | `remembered` | the highest generation of each signed or sealed share, on disk |
+//! | `scan`, `leaves`, [`index`], [`groups`], `store` | what a server knows of its files, in memory and on disk |
 //! | [`server`] | serving: who has joined what, what is sent when |
 //! | [`receive`] | receiving: the window of channels, decoding, comparing |
-//! | [`folder`], [`place`] | opening below a folder and nowhere else; writing below DEST |
-//! | [`name`] | what a share may be called |
-//! | [`local`] | copies without a network |
-//! | [`progress`] | bars and JSON lines |
+//! | `folder`, `place` | opening below a folder and nowhere else; writing below DEST |
+//! | `name` | what a share may be called |
+//! | `local` | copies without a network |
+//! | `progress` | bars and JSON lines |
 
 pub mod block;
-pub mod cli;
+mod cli;
 pub mod cut;
-pub mod folder;
+mod folder;
 pub mod groups;
 pub mod index;
-pub mod layout;
-pub mod leaves;
+mod layout;
+mod leaves;
 pub mod listing;
-pub mod local;
-pub mod name;
+mod local;
+mod name;
 pub mod packet;
-pub mod place;
-pub mod progress;
+mod place;
+mod progress;
 pub mod receive;
 pub mod record;
-pub mod remembered;
-pub mod scan;
+mod remembered;
+mod scan;
 pub mod sealing;
 pub mod server;
-pub mod signature;
-pub mod store;
+mod signature;
+mod store;
 pub mod tree;
 
 pub use cli::{command, main};

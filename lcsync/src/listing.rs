@@ -14,12 +14,13 @@ use thiserror::Error;
 
 use crate::block::MAX_BLOCK;
 
-/// Longest path, as of Linux.
+/// Longest path in bytes (PATH_MAX of Linux, without the zero).
 const MAX_PATH: usize = 4095;
-/// Longest name, as of Linux.
+/// Longest name in bytes (NAME_MAX of Linux).
 const MAX_NAME: usize = 255;
-/// All paths of a listing together, for each of its bytes and besides: shared prefixes must not blow a small one up.
+/// Bytes of all paths together for each byte of a listing: shared prefixes must not blow a small one up.
 const PATHS_PER_BYTE: usize = 64;
+/// Bytes of paths that any listing may have besides.
 const FREE_PATHS: usize = 1 << 20;
 /// Bytes of one entry in the metadata stream.
 pub const METADATA_SIZE: usize = 14;
@@ -51,9 +52,9 @@ pub enum Kind {
 /// One thing in a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Where.
+    /// Path below the root.
     pub path: Path,
-    /// What.
+    /// File, folder or link.
     pub kind: Kind,
 }
 
@@ -83,7 +84,7 @@ pub enum ListingError {
     /// More or fewer entries than the root node says.
     #[error("listing: {found} entries, the root says {expected}")]
     Count {
-        /// Entries there are.
+        /// Entries in the listing.
         found: u64,
         /// Entries there should be.
         expected: u64,

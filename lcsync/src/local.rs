@@ -8,8 +8,8 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use librecast::cli::{Exit, ExitError};
-use librecast::interrupt;
+use librecast_program::cli::{Exit, ExitError};
+use librecast_program::interrupt;
 
 use crate::listing::{Entry, Kind, Metadata, is_plain_name, shown};
 use crate::name::check_name;
@@ -25,11 +25,10 @@ const PARTIAL_LABEL: &[u8] = b"local copy";
 pub struct Options {
     /// SRC; with a slash at its end its content is meant.
     pub source: PathBuf,
-    /// DEST.
     pub dest: PathBuf,
     /// Links, modes, times, owners.
     pub archive: bool,
-    /// Folders.
+    /// Copies folders as well.
     pub recursive: bool,
     /// Say what would be done.
     pub dry_run: bool,

@@ -1,15 +1,32 @@
 //! What a share may be called.
 
-/// Longest NAME, in bytes.
+use thiserror::Error;
+
+/// Longest NAME, in bytes: that of a file's name on Linux.
 const MAX_NAME: usize = 255;
 
+/// Why a share may not have a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum NameError {
+    /// Empty, or longer than 255 bytes.
+    #[error("a name has 1 to {MAX_NAME} bytes")]
+    Length,
+    /// `#` begins the root hash in lc:NAME#ROOTHASH; control characters do harm in terminals.
+    #[error("a name contains no # and no control characters; give another with --name")]
+    Characters,
+}
+
 /// Whether a share may have this name.
-pub fn check_name(name: &str) -> Result<(), &'static str> {
+///
+/// # Errors
+///
+/// It may not.
+pub fn check_name(name: &str) -> Result<(), NameError> {
     if name.is_empty() || name.len() > MAX_NAME {
-        return Err("a name has 1 to 255 bytes");
+        return Err(NameError::Length);
     }
     if name.contains('#') || name.chars().any(char::is_control) {
-        return Err("a name contains no # and no control characters; give another with --name");
+        return Err(NameError::Characters);
     }
     Ok(())
 }

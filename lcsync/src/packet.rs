@@ -47,7 +47,7 @@ pub struct Symbol<'a> {
     pub block_length: u32,
     /// Encoding symbol id: below K a source symbol, else a repair symbol.
     pub esi: u32,
-    /// [`SYMBOL_SIZE`] bytes.
+    /// The symbol: [`SYMBOL_SIZE`] bytes.
     pub data: &'a [u8],
 }
 

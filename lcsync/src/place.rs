@@ -55,9 +55,7 @@ pub struct Place {
 /// Numbers of a user and a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Owner {
-    /// User.
     pub user: u32,
-    /// Group.
     pub group: u32,
 }
 

@@ -10,10 +10,11 @@ use serde_json::json;
 const JSON_INTERVAL: Duration = Duration::from_secs(1);
 /// Between two changes of the bar.
 const BAR_INTERVAL: Duration = Duration::from_millis(100);
-/// Who waits for longer is told, without a terminal as well, once.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// Before it is known how much there is to fetch.
+/// After so long a wait is mentioned once, without a terminal as well.
+const WAIT_NOTICE: Duration = Duration::from_secs(2);
+/// Template of the bar before it is known how much there is to fetch.
 const TEXT: &str = "{msg}";
+/// Template of the bar.
 const BAR: &str = "{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta} {msg}";
 
 /// A transfer at one moment.
@@ -67,7 +68,8 @@ impl Progress {
         }
         let seconds = left.as_secs_f64().ceil();
         let line = format!("waiting for {share} on {interfaces}; gives up in {seconds} s");
-        let patient = now.saturating_duration_since(self.started) < PATIENCE && left > PATIENCE;
+        let patient =
+            now.saturating_duration_since(self.started) < WAIT_NOTICE && left > WAIT_NOTICE;
         if self.bar.is_some() {
             self.set_template(TEXT);
             self.set_message(line);

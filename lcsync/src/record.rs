@@ -40,9 +40,9 @@ pub struct Record {
 pub struct Version {
     /// When it was published.
     pub generation: u64,
-    /// The root node.
+    /// Hash and length of the root node: the version.
     pub root: BlockRef,
-    /// Modes and times.
+    /// Stream of modes and times.
     pub metadata: Stream,
 }
 

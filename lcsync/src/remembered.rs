@@ -12,8 +12,8 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use librecast::cli::{Exit, ExitError};
 use librecast::id::derive;
+use librecast_program::cli::{Exit, ExitError};
 use nix::unistd::geteuid;
 
 use crate::folder::open_named;

@@ -76,9 +76,8 @@ impl Stamp {
 /// A file or folder as it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scan {
-    /// Where.
+    /// The path that is shared.
     pub root: PathBuf,
-    /// File or folder.
     pub kind: RootKind,
     /// What is in the folder, in listing order; for a file the file itself, with an empty path.
     pub entries: Vec<Entry>,

@@ -17,8 +17,8 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKe
 use librecast::channel::ChannelId;
 use librecast::coding::SYMBOL_SIZE;
 use librecast::id::derive;
-use librecast::keyfile::SharedKey;
 use librecast::wire::{Reader, WireError, Writer};
+use librecast_program::keyfile::SharedKey;
 use thiserror::Error;
 use zeroize::Zeroizing;
 

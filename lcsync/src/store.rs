@@ -54,12 +54,6 @@ impl Store {
         caches.is_absolute().then(|| Self(caches.join("lcsync")))
     }
 
-    /// In this folder.
-    #[must_use]
-    pub fn at(folder: PathBuf) -> Self {
-        Self(folder)
-    }
-
     /// What was saved for a shared path. Nothing, with a warning, if that cannot be used.
     #[must_use]
     pub fn load(&self, shared: &Path) -> HashCache {
@@ -249,7 +243,7 @@ mod tests {
     #[test]
     fn each_path_has_its_own_and_only_the_owner_may_read_it() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::at(dir.path().join("a/b"));
+        let store = Store(dir.path().join("a/b"));
         let (here, there) = (Path::new("/here"), Path::new("/there"));
         assert_eq!(store.load(here), HashCache::default());
         store.save(here, &one_entry()).unwrap();
@@ -274,7 +268,7 @@ mod tests {
     #[test]
     fn no_more_paths_are_remembered_than_there_is_room_for() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::at(dir.path().to_path_buf());
+        let store = Store(dir.path().to_path_buf());
         for n in 0..MAX_FILES + 5 {
             store
                 .save(Path::new(&format!("/{n}")), &one_entry())

@@ -32,8 +32,9 @@ pub const STREAM_SIZE: usize = 8 + 1 + 4 + 32;
 
 /// A stream has at most one leaf for so many of its bytes, one for each file, and one.
 const LEAST_LEAF: u64 = 4096;
-/// For each leaf that differs from all others so many may repeat one (the zeroes of sparse files), and [`FREE_REPEATS`].
+/// For each leaf that differs from all others so many may repeat one (the zeroes of sparse files).
 const REPEATS: u64 = 16;
+/// Leaves that may repeat others in any stream besides.
 const FREE_REPEATS: u64 = 1 << 20;
 /// The different hash nodes of a stream may be so large; more are refused, not held in memory.
 const MAX_NODES: u64 = 1 << 30;
@@ -52,7 +53,7 @@ pub enum TreeError {
     TooMany,
 }
 
-/// What is shared.
+/// Whether a share is a file or a folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RootKind {
     /// One file; its name is not part of the tree.
@@ -67,13 +68,13 @@ pub enum RootKind {
 /// The node that the root hash names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Root {
-    /// File or folder.
+    /// Whether the content stream is one file.
     pub kind: RootKind,
     /// Entries in the listing; 0 for a file.
     pub entries: u64,
     /// What is there; empty for a file.
     pub listing: Stream,
-    /// The files' bytes.
+    /// Stream of the files' bytes.
     pub content: Stream,
     /// A folder of which not everything could be read: what is not in the listing may be there all the same.
     pub incomplete: bool,
@@ -93,14 +94,14 @@ pub struct Stream {
 /// A child of a hash node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Child {
-    /// The block.
+    /// Hash and length of the child.
     pub block: BlockRef,
     /// Bytes of the stream below it; a leaf's own length.
     pub span: u64,
 }
 
 impl Root {
-    /// The node's bytes.
+    /// Encoded node, at most 256 KiB.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new();

@@ -12,17 +12,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
-/// Between two looks for lcroute.
-const PAUSE: Duration = Duration::from_secs(5);
-/// How long it may take to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Longest answer.
+/// Between two attempts to reach lcroute.
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
+/// lcroute answers a request within so long.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest answer, in bytes.
 const MAX_ANSWER: u64 = 64 * 1024;
 
 /// Groups that share their first bits: an address and how many of its bits count.
 pub type Prefix = (Ipv6Addr, u8);
 
 /// Announces the prefixes from now on, for good.
+///
+/// # Errors
+///
+/// The thread cannot be started.
 pub fn start(prefixes: Vec<Prefix>) -> std::io::Result<()> {
     Announcer::start()?.set(prefixes);
     Ok(())
@@ -44,6 +48,10 @@ struct Wanted {
 
 impl Announcer {
     /// Nothing to announce yet.
+    ///
+    /// # Errors
+    ///
+    /// The thread cannot be started.
     pub fn start() -> std::io::Result<Self> {
         let wanted = Arc::new(Mutex::new(Wanted::default()));
         let shared = Arc::clone(&wanted);
@@ -57,7 +65,7 @@ impl Announcer {
                             tracing::debug!("{}: {ended:?}", socket.display());
                         }
                     }
-                    thread::park_timeout(PAUSE);
+                    thread::park_timeout(RETRY_INTERVAL);
                 }
             })?;
         let thread = thread.thread().clone();
@@ -92,7 +100,7 @@ fn announce(stream: UnixStream, wanted: &Mutex<Wanted>) -> std::io::Result<()> {
     if prefixes.is_empty() {
         return Ok(());
     }
-    hold(stream, &prefixes)
+    announce_and_wait(stream, &prefixes)
 }
 
 /// Where lcroute answers by default; a user's own daemon first.
@@ -110,9 +118,9 @@ pub(crate) fn control_sockets() -> Vec<PathBuf> {
 }
 
 /// Announces all and waits until lcroute has gone.
-fn hold(stream: UnixStream, prefixes: &[Prefix]) -> std::io::Result<()> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+fn announce_and_wait(stream: UnixStream, prefixes: &[Prefix]) -> std::io::Result<()> {
+    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+    stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
     let mut stream = BufReader::new(stream);
     for (address, length) in prefixes {
         let prefix = format!("{address}/{length}");
@@ -147,7 +155,7 @@ mod tests {
             ("ff1e:1::".parse().unwrap(), 64),
             ("ff1e:2::1".parse().unwrap(), 128),
         ];
-        let held = thread::spawn(move || hold(ours, &prefixes));
+        let held = thread::spawn(move || announce_and_wait(ours, &prefixes));
         let mut theirs = BufReader::new(theirs);
         for ((address, length), answer) in prefixes
             .iter()

@@ -47,6 +47,10 @@ pub enum CodingError {
 }
 
 /// K: how many source symbols a block of `length` bytes has.
+///
+/// # Errors
+///
+/// [`CodingError::BlockLength`].
 pub fn symbols_of(length: usize) -> Result<u32, CodingError> {
     if length == 0 || length > MAX_BLOCK {
         return Err(CodingError::BlockLength(length));
@@ -69,6 +73,10 @@ pub struct Encoder {
 
 impl Encoder {
     /// An encoder of `block`.
+    ///
+    /// # Errors
+    ///
+    /// [`CodingError::BlockLength`].
     pub fn new(mut block: Vec<u8>) -> Result<Self, CodingError> {
         let symbols = symbols_of(block.len())?;
         block.resize(symbols as usize * SYMBOL_SIZE, 0);
@@ -79,13 +87,17 @@ impl Encoder {
         })
     }
 
-    /// K.
+    /// K: source symbols of the block (RFC 6330 §5.1.2).
     #[must_use]
     pub fn symbols(&self) -> u32 {
         self.symbols
     }
 
     /// Appends the symbol `esi` to `out`.
+    ///
+    /// # Errors
+    ///
+    /// [`CodingError::SymbolId`].
     pub fn symbol(&mut self, esi: u32, out: &mut Vec<u8>) -> Result<(), CodingError> {
         if esi > MAX_ESI {
             return Err(CodingError::SymbolId(esi));
@@ -116,6 +128,7 @@ impl fmt::Debug for Encoder {
 /// Encoding plans depend on K alone. The most recent few are kept: nearly all blocks are full ones.
 fn plan(symbols: u32) -> Arc<SourceBlockEncodingPlan> {
     static PLANS: Mutex<Vec<(u32, Arc<SourceBlockEncodingPlan>)>> = Mutex::new(Vec::new());
+    /// Plans that are kept: full blocks, and the last ones of some files.
     const KEPT: usize = 8;
     let mut plans = PLANS.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(at) = plans.iter().position(|(k, _)| *k == symbols) {
@@ -159,6 +172,10 @@ pub struct Decoder {
 
 impl Decoder {
     /// A decoder for a block of `length` bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`CodingError::BlockLength`].
     pub fn new(length: usize) -> Result<Self, CodingError> {
         let symbols = symbols_of(length)?;
         Ok(Self {
@@ -178,13 +195,17 @@ impl Decoder {
         self.source_count + self.repair.len() as u32
     }
 
-    /// K.
+    /// K: source symbols of the block (RFC 6330 §5.1.2).
     #[must_use]
     pub fn symbols(&self) -> u32 {
         self.symbols
     }
 
     /// Takes the symbol `esi`; decodes when there are enough.
+    ///
+    /// # Errors
+    ///
+    /// [`CodingError::SymbolLength`], [`CodingError::SymbolId`].
     pub fn receive(&mut self, esi: u32, symbol: &[u8]) -> Result<Progress, CodingError> {
         if symbol.len() != SYMBOL_SIZE {
             return Err(CodingError::SymbolLength(symbol.len()));

@@ -8,11 +8,19 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// Puts `bytes` in the place of a file, readable by its owner alone: whole or not at all, on disk when this returns.
+///
+/// # Errors
+///
+/// Those of [`replace_with`].
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     replace_with(path, bytes, |_| Ok(()))
 }
 
 /// The same; `prepare` is given the new file before anything is in it, to change whose it is, say.
+///
+/// # Errors
+///
+/// The system's, or that of `prepare`: the old file is still there then, unless only syncing its folder failed.
 pub fn replace_with(
     path: &Path,
     bytes: &[u8],
@@ -43,6 +51,10 @@ pub fn replace_with(
 }
 
 /// Writes the folder that `path` lies in to disk: after a file was made, renamed or removed there.
+///
+/// # Errors
+///
+/// The folder cannot be opened or written.
 pub fn sync_folder_of(path: &Path) -> io::Result<()> {
     let folder = match path.parent() {
         Some(folder) if folder != Path::new("") => folder,

@@ -6,6 +6,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::bucket::{Bucket, Rate};
+
 /// The target of all events: they reach the journal whatever the level of everything else, unless one asks for another.
 pub const TARGET: &str = "event";
 
@@ -73,28 +75,26 @@ events! {
         "A command was not run. The policy in lcagent.toml says what whose key may do.";
 }
 
-/// A bound for lines that others can cause: so many at once, then one in a while. What is left out is counted.
+/// A bound for log lines that others can cause: 64 at once, then one each 5 s. What is left out is counted.
 #[derive(Debug, Clone, Default)]
 pub struct Seldom {
-    /// When all that was told will have been made up for.
-    paid_until: Option<Instant>,
+    bucket: Option<Bucket>,
     left_out: u64,
 }
 
 impl Seldom {
-    /// Lines at once.
-    const BURST: u32 = 64;
-    /// One in this time, in the long run.
+    /// Lines at once (chosen: a page of a terminal).
+    const BURST: u64 = 64;
+    /// One line in this time, in the long run (chosen: 720 an hour).
     const PAUSE: Duration = Duration::from_secs(5);
 
-    /// Whether to tell it now; and how many were left out before it.
+    /// Whether to log the line now, and how many lines were left out before it.
     pub fn tell(&mut self, now: Instant) -> Option<u64> {
-        let from = self.paid_until.map_or(now, |at| at.max(now));
-        if from.duration_since(now) > Self::PAUSE * (Self::BURST - 1) {
+        let bucket = self.bucket.get_or_insert(Bucket::full(now));
+        if !bucket.take(Rate::every(Self::PAUSE, Self::BURST), 1, now) {
             self.left_out = self.left_out.saturating_add(1);
             return None;
         }
-        self.paid_until = Some(from + Self::PAUSE);
         Some(std::mem::take(&mut self.left_out))
     }
 }

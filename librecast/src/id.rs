@@ -1,10 +1,8 @@
 //! Identities: ed25519 keys, PeerIds in libp2p's form, addresses derived from keys.
 
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::Ipv6Addr;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::Path;
 use std::str::FromStr;
 
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
@@ -29,9 +27,9 @@ pub enum IdError {
     /// A key file that others can read.
     #[error("{path}: key file may be read by others (mode {mode:o}); chmod 600 it")]
     Permissions {
-        /// The file.
+        /// Path of the file.
         path: String,
-        /// Its permission bits.
+        /// Permission bits (07777).
         mode: u32,
     },
     /// A key file that does not hold 32 bytes.
@@ -40,9 +38,9 @@ pub enum IdError {
     /// The file could not be read or written.
     #[error("{path}: {source}")]
     Io {
-        /// The file.
+        /// Path of the file.
         path: String,
-        /// The system's error.
+        /// Error of the system call.
         source: io::Error,
     },
 }
@@ -63,6 +61,10 @@ pub struct PeerId([u8; 32]);
 
 impl PeerId {
     /// From the raw public key; refuses what is not a point of full order.
+    ///
+    /// # Errors
+    ///
+    /// [`IdError::BadKey`].
     pub fn from_public_key(key: [u8; 32]) -> Result<Self, IdError> {
         let point = VerifyingKey::from_bytes(&key).map_err(|_| IdError::BadKey)?;
         if point.is_weak() {
@@ -78,12 +80,20 @@ impl PeerId {
     }
 
     /// The X25519 public key of the same secret, for sealing to this identity.
+    ///
+    /// # Errors
+    ///
+    /// [`IdError::BadKey`].
     pub fn x25519(&self) -> Result<[u8; 32], IdError> {
         let point = VerifyingKey::from_bytes(&self.0).map_err(|_| IdError::BadKey)?;
         Ok(point.to_montgomery().to_bytes())
     }
 
     /// Verifies `signature` over `context || 0x00 || message` (strictly: RFC 8032 without malleability).
+    ///
+    /// # Errors
+    ///
+    /// [`IdError::BadSignature`].
     pub fn verify(
         &self,
         context: &str,
@@ -174,7 +184,7 @@ impl SecretKey {
         Zeroizing::new(self.0.to_scalar_bytes())
     }
 
-    /// The public identity.
+    /// The public key that verifies its signatures.
     #[must_use]
     pub fn peer_id(&self) -> PeerId {
         PeerId(self.0.verifying_key().to_bytes())
@@ -185,69 +195,6 @@ impl SecretKey {
     pub fn sign(&self, context: &str, message: &[u8]) -> [u8; 64] {
         self.0.sign(&signed_bytes(context, message)).to_bytes()
     }
-
-    /// Reads a key file; refuses one that others can read.
-    pub fn load(path: &Path) -> Result<Self, IdError> {
-        let bytes = read_private(path, 64)?;
-        let seed: &[u8; 32] = bytes
-            .as_slice()
-            .try_into()
-            .map_err(|_| IdError::NotAKeyFile(path.display().to_string()))?;
-        Ok(Self::from_seed(seed))
-    }
-
-    /// Writes a new key file with mode 0600; never overwrites one.
-    pub fn store(&self, path: &Path) -> Result<(), IdError> {
-        write_private(path, self.seed().as_slice())
-    }
-}
-
-/// Whether a service manager has put it there for this process: an access list may then show as rights of its group.
-fn is_credential(path: &Path) -> bool {
-    let folder = std::env::var_os("CREDENTIALS_DIRECTORY");
-    folder.is_some_and(|folder| path.parent() == Some(Path::new(&folder)))
-}
-
-/// Up to `most` bytes of a secret's file; refuses one that others can read.
-pub(crate) fn read_private(path: &Path, most: u64) -> Result<Zeroizing<Vec<u8>>, IdError> {
-    let io = |source| IdError::Io {
-        path: path.display().to_string(),
-        source,
-    };
-    let mut file = std::fs::File::open(path).map_err(io)?;
-    let mode = file.metadata().map_err(io)?.permissions().mode() & 0o777;
-    let others = if is_credential(path) { 0o037 } else { 0o077 };
-    if mode & others != 0 {
-        return Err(IdError::Permissions {
-            path: path.display().to_string(),
-            mode,
-        });
-    }
-    // all at once: a buffer that grows leaves copies behind
-    let mut bytes = Zeroizing::new(Vec::with_capacity(most as usize + 1));
-    io::Read::by_ref(&mut file)
-        .take(most)
-        .read_to_end(&mut bytes)
-        .map_err(io)?;
-    Ok(bytes)
-}
-
-/// Writes a new file with mode 0600; never overwrites one.
-pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), IdError> {
-    let io = |source| IdError::Io {
-        path: path.display().to_string(),
-        source,
-    };
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(io)?;
-    file.write_all(bytes)
-        .and_then(|()| file.sync_all())
-        .and_then(|()| crate::durable::sync_folder_of(path))
-        .map_err(io)
 }
 
 impl fmt::Debug for SecretKey {
@@ -380,31 +327,6 @@ mod tests {
                 .verify("a", b"message", &signature)
                 .is_err()
         );
-    }
-
-    #[test]
-    fn key_file_is_private_and_never_overwritten() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("node.key");
-        let key = SecretKey::generate();
-        key.store(&path).unwrap();
-        assert_eq!(
-            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
-        assert_eq!(SecretKey::load(&path).unwrap().peer_id(), key.peer_id());
-        assert!(SecretKey::generate().store(&path).is_err());
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(matches!(
-            SecretKey::load(&path),
-            Err(IdError::Permissions { .. })
-        ));
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-        std::fs::write(&path, b"short").unwrap();
-        assert!(matches!(
-            SecretKey::load(&path),
-            Err(IdError::NotAKeyFile(_))
-        ));
     }
 
     #[test]

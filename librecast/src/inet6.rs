@@ -12,7 +12,7 @@ use nix::libc;
 use nix::net::if_::InterfaceFlags;
 use socket2::{Domain, Socket, Type};
 
-use crate::socket::Interface;
+use crate::interface::Interface;
 
 /// Those of this network namespace that have an IPv6 address.
 pub(crate) fn interfaces() -> io::Result<BTreeMap<u32, Interface>> {

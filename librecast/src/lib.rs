@@ -1,4 +1,4 @@
-//! What lcroute, lcsync and lcagent share.
+//! What programs beside lcroute may use: identities, certificates, channel names, MLD, multicast sockets, coding.
 //!
 //! | module | what it holds |
 //! |---|---|
@@ -10,57 +10,46 @@
 //! | [`checksum`] | the Internet checksum |
 //! | [`channel`] | group addresses and ports of lcsync and lcagent |
 //! | [`pool`] | buffers that packets are cut from |
-//! | [`random`] | jitter from a seed |
-//! | [`pacing`] | a token bucket without a clock of its own |
-//! | [`durable`] | files that a power cut does not take back |
-//! | [`events`] | what programs tell the journal: numbers and fields of entries |
-//! | [`units`] | sizes, rates and durations as users write them |
+//! | [`bucket`] | token buckets without a clock of their own |
+//! | [`random`] | numbers from a seed |
+//! | [`events`] | entries of the journal: numbers and fields |
+//! | `durable`, `private_file` (unix) | files that survive a power cut; files of secrets |
 //! | `listener`, `listener_v1`, `socket` (feature `net`) | MLD seen from a raw socket, that of version 1 from a packet socket; multicast sockets |
-//! | `announce` (feature `announce`) | tells an lcroute on this host which groups have their root here |
+//! | `announce`, `local_node` (feature `announce`) | requests to the lcroute of this host: groups that are sent to, labels of the node |
 //! | `coding` (feature `coding`) | RaptorQ (RFC 6330) behind an interface that cannot panic |
-//! | `cli`, `config`, `keyfile` (feature `cli`) | exit codes and logging of the three programs; configuration and key files |
-//! | `service` (feature `service`) | what a service manager hears of a daemon |
-//! | `metrics` (feature `metrics`) | figures of a daemon as OpenMetrics text, over HTTP |
-//! | `interrupt` (feature `interrupt`) | SIGINT, SIGTERM and SIGHUP as events |
+//!
+//! What our own programs share beyond that is in `librecast-program`.
 
 #[cfg(feature = "announce")]
 pub mod announce;
+pub mod bucket;
 pub mod cert;
 pub mod channel;
 pub mod checksum;
-#[cfg(feature = "cli")]
-pub mod cli;
 #[cfg(feature = "coding")]
 pub mod coding;
-#[cfg(feature = "cli")]
-pub mod config;
 pub mod drops;
+#[cfg(unix)]
 pub mod durable;
 pub mod events;
 pub mod id;
 #[cfg(feature = "net")]
 mod inet6;
-#[cfg(feature = "interrupt")]
-pub mod interrupt;
-#[cfg(feature = "cli")]
-pub mod keyfile;
+#[cfg(feature = "net")]
+mod interface;
 #[cfg(feature = "net")]
 pub mod listener;
 #[cfg(feature = "net")]
 pub mod listener_v1;
 #[cfg(feature = "announce")]
 pub mod local_node;
-#[cfg(feature = "metrics")]
-pub mod metrics;
 pub mod mld;
-pub mod pacing;
 pub mod pool;
+#[cfg(unix)]
+pub mod private_file;
 pub mod random;
 pub mod revocation;
-#[cfg(feature = "service")]
-pub mod service;
 #[cfg(feature = "net")]
 pub mod socket;
 pub mod time;
-pub mod units;
 pub mod wire;

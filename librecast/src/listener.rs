@@ -41,7 +41,7 @@ pub struct Received {
     pub length: usize,
     /// Index of the interface it came in by.
     pub interface: u32,
-    /// Its source address.
+    /// Source address; MLD demands a link-local one, which [`crate::mld`] checks.
     pub source: Ipv6Addr,
     /// Its hop limit; MLD demands 1.
     pub hop_limit: u8,
@@ -51,6 +51,10 @@ pub struct Received {
 
 impl MldListener {
     /// Opens the socket; needs CAP_NET_RAW.
+    ///
+    /// # Errors
+    ///
+    /// Without CAP_NET_RAW, or without IPv6.
     pub fn open() -> io::Result<Self> {
         let socket = Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6))?;
         // nothing is let through before the filter stands
@@ -76,6 +80,10 @@ impl MldListener {
     }
 
     /// Starts to hear reports of this interface.
+    ///
+    /// # Errors
+    ///
+    /// The interface does not exist or carries no multicast.
     pub fn watch(&self, interface: u32) -> io::Result<()> {
         match self.socket.join_multicast_v6(&ALL_MLDV2_ROUTERS, interface) {
             Err(e) if e.kind() == io::ErrorKind::AddrInUse => Ok(()),
@@ -91,6 +99,10 @@ impl MldListener {
     }
 
     /// The next message, `None` if there is none now. Longer messages than `buffer` are cut.
+    ///
+    /// # Errors
+    ///
+    /// The system's, but for an empty queue and an interrupted call.
     pub fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<Received>> {
         let mut parts = [IoSliceMut::new(buffer)];
         let fd = self.socket.as_raw_fd();

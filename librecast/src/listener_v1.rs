@@ -17,12 +17,15 @@ use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 use crate::listener::{drops_of, lost_since, set_option};
 use crate::mld::{self, Message, MldError};
 
-/// Offsets in an IPv6 packet with the hop-by-hop header of 8 bytes that MLD has.
+/// Offset of the next header in an IPv6 packet.
 const NEXT_HEADER: u32 = 6;
+/// Offset of the hop-by-hop header, which has 8 bytes in MLD.
 const HOP_BY_HOP: u32 = 40;
+/// Offset of the ICMPv6 message behind it.
 const ICMPV6: u32 = 48;
+/// Offset of the group in the message.
 const GROUP: u32 = ICMPV6 + 8;
-/// Of a message without trailing bytes.
+/// Length of a message without trailing bytes.
 const PACKET: usize = GROUP as usize + 16;
 /// Reports of some 10,000 joins at once fit.
 const RECEIVE_BUFFER: usize = 4 << 20;
@@ -36,7 +39,7 @@ pub struct V1Listener {
     lost: u32,
 }
 
-/// What came in.
+/// A version 1 message, and the interface it came in by.
 #[derive(Debug)]
 pub struct ReceivedV1 {
     /// Index of the interface.
@@ -47,6 +50,10 @@ pub struct ReceivedV1 {
 
 impl V1Listener {
     /// Opens the socket for groups whose first 16 bits are these; needs CAP_NET_RAW.
+    ///
+    /// # Errors
+    ///
+    /// Without CAP_NET_RAW.
     pub fn open(prefix: u16) -> io::Result<Self> {
         // no protocol: nothing comes in before the filter stands
         let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(0)))?;
@@ -62,6 +69,10 @@ impl V1Listener {
     }
 
     /// Has the interface take in reports to groups of which this host is no member.
+    ///
+    /// # Errors
+    ///
+    /// The interface does not exist.
     pub fn watch(&mut self, interface: u32) -> io::Result<()> {
         if !self.watched.contains(&interface) {
             self.change(libc::PACKET_ADD_MEMBERSHIP, interface)?;
@@ -88,6 +99,10 @@ impl V1Listener {
     }
 
     /// The next message of any interface, watched or not; `None` if there is none now.
+    ///
+    /// # Errors
+    ///
+    /// The system's, but for an empty queue, an interrupted call and an interface that went down.
     pub fn receive(&mut self) -> io::Result<Option<ReceivedV1>> {
         // no longer one is correct
         let mut buffer = [0; PACKET * 2];

@@ -9,9 +9,9 @@ use serde::Deserialize;
 
 use crate::announce::control_sockets;
 
-/// How long it may take to answer.
-const PATIENCE: Duration = Duration::from_millis(500);
-/// Longest answer.
+/// lcroute answers a request within so long.
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
+/// Longest answer, in bytes.
 const MAX_ANSWER: u64 = 256 * 1024;
 
 /// The node of an lcroute on this host.
@@ -37,8 +37,8 @@ pub fn ask() -> Option<LocalNode> {
 }
 
 fn ask_on(stream: UnixStream) -> Option<LocalNode> {
-    stream.set_read_timeout(Some(PATIENCE)).ok()?;
-    stream.set_write_timeout(Some(PATIENCE)).ok()?;
+    stream.set_read_timeout(Some(ANSWER_TIMEOUT)).ok()?;
+    stream.set_write_timeout(Some(ANSWER_TIMEOUT)).ok()?;
     let mut stream = BufReader::new(stream);
     writeln!(
         stream.get_mut(),

@@ -30,8 +30,11 @@ pub const MIN_MTU: usize = 1280;
 
 /// Hop-by-hop options as every MLD packet carries them: ICMPv6 follows, router alert, padding.
 const ROUTER_ALERT_HEADER: [u8; 8] = [ICMPV6, 0, 5, 2, 0, 0, 1, 0];
+/// Bytes of an IPv6 header (RFC 8200 §3).
 const IPV6_HEADER_LEN: usize = 40;
+/// Bytes of a version 2 report before its records (RFC 9777 §5.2).
 const REPORT_HEADER_LEN: usize = 8;
+/// Bytes of a record before its sources (RFC 9777 §5.2).
 const RECORD_HEADER_LEN: usize = 20;
 const HOP_BY_HOP: u8 = 0;
 pub(crate) const ICMPV6: u8 = 58;
@@ -140,7 +143,7 @@ pub struct Query {
     pub suppress_router_processing: bool,
     /// Querier's robustness variable, 0 to 7; 0 says nothing.
     pub robustness: u8,
-    /// Querier's query interval.
+    /// Querier's query interval (QQIC, RFC 9777 §5.1.9).
     pub query_interval: Duration,
     /// Empty: a general or group-specific query. At most [`MAX_SOURCES`] when parsed.
     pub sources: Vec<Ipv6Addr>,
@@ -172,6 +175,10 @@ pub enum Message {
 /// Parses a whole IPv6 packet as it is read from an interface. Checks hop limit, router alert,
 /// checksum and source (RFC 9777 §5.1.14, §5.2.13, §5.2.14). A report may come from `::`: it is the
 /// caller who then ignores it. Returns the source with the message.
+///
+/// # Errors
+///
+/// What MLD demands of a packet and this one does not keep (RFC 9777 §5.1.14, §5.2.13).
 pub fn parse_packet(packet: &[u8]) -> Result<(Ipv6Addr, Message), MldError> {
     let mut r = Reader::new(packet);
     if r.u32()? >> 28 != 6 {
@@ -221,6 +228,10 @@ fn parse_hop_by_hop(r: &mut Reader<'_>) -> Result<(u8, bool), WireError> {
 }
 
 /// Parses a bare ICMPv6 message as a raw socket gives it; the kernel has checked the checksum.
+///
+/// # Errors
+///
+/// Not an MLD message, or a damaged one.
 pub fn parse_message(source: Ipv6Addr, icmp: &[u8]) -> Result<Message, MldError> {
     let mut r = Reader::new(icmp);
     let kind = r.u8()?;
@@ -533,6 +544,11 @@ pub fn encode_interval(seconds: u32) -> u8 {
 
 #[cfg(test)]
 mod tests {
+    use pnet_packet::Packet;
+    use pnet_packet::icmpv6::{self, Icmpv6Packet};
+    use pnet_packet::ip::IpNextHeaderProtocols;
+    use pnet_packet::ipv6::{HopByHopPacket, Ipv6Packet};
+    use pnet_packet::udp::{self, UdpPacket};
     use proptest::prelude::*;
 
     use super::*;
@@ -769,6 +785,38 @@ mod tests {
             let packets = report_packets(HOST, &records, mtu);
             prop_assert!(packets.iter().all(|p| p.len() <= mtu));
             prop_assert_eq!(records_of(&packets), records);
+        }
+
+        /// Header fields and checksum, by pnet_packet.
+        #[test]
+        fn another_implementation_reads_our_reports(record in any_record()) {
+            for packet in report_packets(HOST, &[record], 1280) {
+                let ip = Ipv6Packet::new(&packet).unwrap();
+                prop_assert_eq!((ip.get_version(), ip.get_hop_limit()), (6, 1));
+                prop_assert_eq!((ip.get_source(), ip.get_destination()), (HOST, ALL_MLDV2_ROUTERS));
+                prop_assert_eq!(usize::from(ip.get_payload_length()), packet.len() - IPV6_HEADER_LEN);
+                let options = HopByHopPacket::new(ip.payload()).unwrap();
+                prop_assert_eq!(options.get_next_header(), IpNextHeaderProtocols::Icmpv6);
+                let icmp = Icmpv6Packet::new(&packet[IPV6_HEADER_LEN + ROUTER_ALERT_HEADER.len()..]).unwrap();
+                prop_assert_eq!(icmp.get_icmpv6_type().0, TYPE_REPORT_V2);
+                let sum = icmpv6::checksum(&icmp, &HOST, &ALL_MLDV2_ROUTERS);
+                prop_assert_eq!(icmp.get_checksum(), sum);
+            }
+        }
+
+        #[test]
+        fn checksums_are_those_of_another_implementation(
+            source: u128, destination: u128, mut message in prop::collection::vec(any::<u8>(), 8..1_500),
+        ) {
+            let (source, destination) = (Ipv6Addr::from(source), Ipv6Addr::from(destination));
+            message[2..4].fill(0);
+            let icmp = Icmpv6Packet::new(&message).unwrap();
+            let theirs = icmpv6::checksum(&icmp, &source, &destination);
+            prop_assert_eq!(icmpv6_checksum(source, destination, &message), theirs);
+            message[6..8].fill(0);
+            let datagram = UdpPacket::new(&message).unwrap();
+            let theirs = udp::ipv6_checksum(&datagram, &source, &destination);
+            prop_assert_eq!(checksum(17, source, destination, &message), theirs);
         }
 
         #[test]

@@ -16,7 +16,9 @@ use crate::cert::{CLOCK_SKEW, CertError, Certificate, Kind, MAX_CERTIFICATE, Mem
 use crate::id::{NetworkId, PeerId, SecretKey};
 use crate::wire::{Reader, WireError, Writer};
 
+/// Context of signatures.
 const CONTEXT: &str = "lcroute 2026 revocation";
+/// Version of the format.
 const VERSION: u8 = 1;
 /// Longest revocation in bytes.
 pub const MAX_REVOCATION: usize = 1 + 32 + 32 + 8 + 8 + 2 + MAX_CERTIFICATE + 64;
@@ -66,6 +68,10 @@ impl fmt::Debug for Revocation {
 
 impl Revocation {
     /// Revokes the key of a node or an invitation with an issuer's key. Times in Unix seconds.
+    ///
+    /// # Errors
+    ///
+    /// [`RevocationError::Signer`] if `secret` is not the issuer's, and those of [`Self::verify`].
     pub fn by_issuer(
         issuer: &Certificate,
         secret: &SecretKey,
@@ -81,6 +87,10 @@ impl Revocation {
     }
 
     /// Revokes any key with that of the network. Times in Unix seconds.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::verify`].
     pub fn by_network(
         secret: &SecretKey,
         key: PeerId,
@@ -119,6 +129,10 @@ impl Revocation {
     }
 
     /// Reads a revocation; who signed it is not checked here but by [`Revocation::verify`].
+    ///
+    /// # Errors
+    ///
+    /// Those of the format.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         if bytes.len() > MAX_REVOCATION {
             return Err(WireError::Bad("length of the revocation"));
@@ -152,6 +166,10 @@ impl Revocation {
     /// Whether it counts in `network`: signed by its key, or by an issuer whose certificate was valid when it
     /// was issued, and not about the network's key or that issuer's own. It stays good when that certificate
     /// expires, and is kept for a day longer at most: an issuer cannot fill the room for revocations for ever.
+    ///
+    /// # Errors
+    ///
+    /// It is of another network, forged, signed by one who may not, or about a key that cannot be revoked.
     pub fn verify(&self, network: &NetworkId) -> Result<(), RevocationError> {
         if self.network != *network {
             return Err(RevocationError::OtherNetwork);
@@ -218,7 +236,7 @@ impl Revocation {
         member.is_expelled_by(&self.key, self.is_by_network())
     }
 
-    /// The signed form.
+    /// The signed bytes, at most [`MAX_REVOCATION`].
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes

@@ -3,7 +3,7 @@
 //! [`SendSocket`] is connected to a group: the kernel gives it no packet from anyone, and it is no listening
 //! socket. [`ReceiveSockets`] hold any number of memberships, on as many sockets as the kernel needs for them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{Ipv6Addr, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use nix::ifaddrs::getifaddrs;
 use nix::libc;
-use nix::net::if_::{InterfaceFlags, if_nametoindex};
+use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn6, recvmsg, sendmsg, setsockopt,
     sockopt,
@@ -19,46 +19,13 @@ use nix::sys::socket::{
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::inet6;
-
-/// A network interface, as far as multicast is concerned.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Interface {
-    /// The kernel's number for it.
-    pub index: u32,
-    /// Its name.
-    pub name: String,
-    /// Up and running.
-    pub up: bool,
-    /// Can carry multicast, and is not the loopback interface.
-    pub multicast: bool,
-    /// Its IPv6 addresses.
-    pub addresses: BTreeSet<Ipv6Addr>,
-}
-
-impl Interface {
-    pub(crate) fn new(index: u32, name: String, flags: InterfaceFlags) -> Self {
-        let up = InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING;
-        Self {
-            index,
-            name,
-            up: flags.contains(up),
-            multicast: flags.contains(InterfaceFlags::IFF_MULTICAST)
-                && !flags.contains(InterfaceFlags::IFF_LOOPBACK),
-            addresses: BTreeSet::new(),
-        }
-    }
-
-    /// A link-local address of it.
-    #[must_use]
-    pub fn link_local(&self) -> Option<Ipv6Addr> {
-        self.addresses
-            .iter()
-            .copied()
-            .find(Ipv6Addr::is_unicast_link_local)
-    }
-}
+pub use crate::interface::Interface;
 
 /// All interfaces of this network namespace, by index.
+///
+/// # Errors
+///
+/// The system tells them neither over netlink nor in /proc.
 pub fn interfaces() -> io::Result<BTreeMap<u32, Interface>> {
     let entries = match getifaddrs() {
         Err(nix::Error::EAFNOSUPPORT) => return inet6::interfaces(),
@@ -84,6 +51,10 @@ pub fn interfaces() -> io::Result<BTreeMap<u32, Interface>> {
 }
 
 /// The interfaces that multicast programs use: up, multicast-capable, and named in `only` unless that is empty.
+///
+/// # Errors
+///
+/// Those of [`interfaces`].
 pub fn multicast_interfaces(only: &[String]) -> io::Result<BTreeMap<u32, Interface>> {
     let mut all = interfaces()?;
     all.retain(|_, i| i.up && i.multicast && (only.is_empty() || only.contains(&i.name)));
@@ -108,6 +79,10 @@ pub struct SendSocket {
 impl SendSocket {
     /// A socket connected to `group`, port `port`, on `interface`. [`send`](Self::send) reaches other groups
     /// as well.
+    ///
+    /// # Errors
+    ///
+    /// The interface does not exist or carries no multicast.
     pub fn open(interface: u32, group: Ipv6Addr, port: u16, hop_limit: u8) -> io::Result<Self> {
         let socket = Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP))?;
         socket.set_only_v6(true)?;
@@ -158,13 +133,13 @@ impl SendSocket {
 /// A datagram that came to a group.
 #[derive(Debug, Clone, Copy)]
 pub struct Datagram<'a> {
-    /// Who sent it.
+    /// Source address of the datagram.
     pub source: Ipv6Addr,
     /// The group it was sent to.
     pub group: Ipv6Addr,
     /// Index of the interface it came in by.
     pub interface: u32,
-    /// Its payload.
+    /// UDP payload.
     pub payload: &'a [u8],
 }
 
@@ -187,7 +162,7 @@ pub struct ReceiveSockets {
 }
 
 impl ReceiveSockets {
-    /// No membership yet.
+    /// Sockets bound to `port`, without any membership.
     pub fn open(port: u16) -> io::Result<Self> {
         Ok(Self {
             port,
@@ -199,6 +174,10 @@ impl ReceiveSockets {
     }
 
     /// Joins `group` on `interface`; a membership that is held already stays.
+    ///
+    /// # Errors
+    ///
+    /// The interface does not exist, or as many sockets are full as there may be.
     pub fn join(&mut self, group: Ipv6Addr, interface: u32) -> io::Result<()> {
         if self.members.contains_key(&(interface, group)) {
             return Ok(());

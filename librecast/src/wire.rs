@@ -39,6 +39,10 @@ impl<'a> Reader<'a> {
     }
 
     /// The next `n` bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`WireError::Truncated`].
     #[inline]
     pub fn take(&mut self, n: usize) -> Result<&'a [u8], WireError> {
         let (head, rest) = self.rest.split_at_checked(n).ok_or(WireError::Truncated)?;
@@ -47,6 +51,10 @@ impl<'a> Reader<'a> {
     }
 
     /// The next `N` bytes as an array.
+    ///
+    /// # Errors
+    ///
+    /// [`WireError::Truncated`].
     #[inline]
     pub fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
         let (head, rest) = self
@@ -88,12 +96,20 @@ impl<'a> Reader<'a> {
     }
 
     /// UTF-8 text behind a length byte.
+    ///
+    /// # Errors
+    ///
+    /// [`WireError::Truncated`], [`WireError::Bad`] if it is not UTF-8.
     pub fn text8(&mut self) -> Result<&'a str, WireError> {
         let n = self.u8()?;
         std::str::from_utf8(self.take(n.into())?).map_err(|_| WireError::Bad("utf-8"))
     }
 
     /// Bytes behind a two-byte length.
+    ///
+    /// # Errors
+    ///
+    /// [`WireError::Truncated`].
     pub fn bytes16(&mut self) -> Result<&'a [u8], WireError> {
         let n = self.u16()?;
         self.take(n.into())
@@ -113,6 +129,10 @@ impl<'a> Reader<'a> {
     }
 
     /// An error unless everything has been read.
+    ///
+    /// # Errors
+    ///
+    /// [`WireError::Trailing`].
     pub fn finish(self) -> Result<(), WireError> {
         if self.rest.is_empty() {
             Ok(())
@@ -204,7 +224,7 @@ impl Writer {
         &self.buf
     }
 
-    /// The finished buffer.
+    /// Everything that was written.
     #[must_use]
     pub fn into_vec(self) -> Vec<u8> {
         self.buf

@@ -107,6 +107,12 @@ fn librecast_depends_on_none_of_ours() {
 }
 
 #[test]
+fn what_programs_share_depends_on_librecast_only() {
+    let below = BTreeSet::from(["librecast".to_owned()]);
+    assert_eq!(ours()["librecast-program"], below);
+}
+
+#[test]
 fn engine_and_overlay_do_not_know_each_other() {
     let ours = ours();
     let only_librecast = BTreeSet::from(["librecast".to_owned()]);
@@ -117,7 +123,8 @@ fn engine_and_overlay_do_not_know_each_other() {
 #[test]
 fn the_simulator_knows_the_engine_only() {
     let ours = ours();
-    let below = BTreeSet::from(["librecast", "lcroute-engine"].map(str::to_owned));
+    let below = ["librecast", "librecast-program", "lcroute-engine"];
+    let below = BTreeSet::from(below.map(str::to_owned));
     assert_eq!(ours["lcroute-sim"], below);
 }
 
@@ -146,11 +153,8 @@ fn no_packet_of_a_host_passes_the_simulator() {
 fn programs_do_not_know_each_other() {
     let ours = ours();
     for program in ["lcsync", "lcagent"] {
-        assert_eq!(
-            ours[program],
-            BTreeSet::from(["librecast".to_owned()]),
-            "{program}"
-        );
+        let below = BTreeSet::from(["librecast", "librecast-program"].map(str::to_owned));
+        assert_eq!(ours[program], below, "{program}");
     }
     for program in ["lcsync", "lcagent"] {
         assert!(

@@ -8,7 +8,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use librecast::events::EVENTS;
-use librecast::metrics::{Description, PROCESS};
+use librecast_program::metrics::{Description, PROCESS};
 
 const FILE: &str = "docs/reference.md";
 const CATALOG: &str = "systemd/lcroute.catalog";

@@ -19,7 +19,7 @@ use crate::datagram::JobId;
 pub struct Audit {
     file: File,
     /// What is written here is known; the system's log gets no more than it can bear.
-    told: Seldom,
+    journal: Seldom,
 }
 
 impl Audit {
@@ -30,7 +30,7 @@ impl Audit {
         sync_folder_of(path)?;
         Ok(Self {
             file,
-            told: Seldom::default(),
+            journal: Seldom::default(),
         })
     }
 
@@ -52,7 +52,7 @@ impl Audit {
         if let Some(name) = name {
             line["name"] = name.into();
         }
-        if self.told.tell(Instant::now()).is_some() {
+        if self.journal.tell(Instant::now()).is_some() {
             tell((operator, name), job, event, what);
         }
         // one write, so that a line is whole or not there

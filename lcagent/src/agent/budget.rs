@@ -8,14 +8,16 @@ use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 use std::time::Instant;
 
-use librecast::pacing::TokenBucket;
+use librecast::bucket::{Bucket, Rate};
 
-/// Forged signatures a second: of a source that is not proven, and of all of them.
-const STRANGER: u64 = 50;
-const STRANGERS: u64 = 250;
-/// Of a source that something genuine has come from, and of all of them.
-const PROVEN: u64 = 500;
-const ALL_PROVEN: u64 = 1_000;
+/// Forged signatures of a source that is not proven (3 ms a second).
+const STRANGER: Rate = Rate::per_second(50, 50);
+/// Of all these sources together: 1.5 % of a core.
+const STRANGERS: Rate = Rate::per_second(250, 250);
+/// Of a source that something genuine has come from.
+const PROVEN: Rate = Rate::per_second(500, 500);
+/// Of all these sources together: 6 % of a core.
+const ALL_PROVEN: Rate = Rate::per_second(1_000, 1_000);
 /// Most sources that are remembered, of each of the two kinds.
 const MAX_SOURCES: usize = 128;
 
@@ -28,9 +30,10 @@ pub struct Budget {
 
 #[derive(Debug)]
 struct Sources {
-    each: u64,
-    together: TokenBucket,
-    own: BTreeMap<Ipv6Addr, (TokenBucket, Instant)>,
+    each: Rate,
+    all: Rate,
+    together: Bucket,
+    own: BTreeMap<Ipv6Addr, (Bucket, Instant)>,
 }
 
 impl Budget {
@@ -44,14 +47,14 @@ impl Budget {
     }
 
     /// Whether a signature of what comes from `source` may be verified.
-    pub fn may_verify(&mut self, source: Ipv6Addr, now: Instant) -> bool {
+    pub fn may_verify(&self, source: Ipv6Addr, now: Instant) -> bool {
         if self.proven.own.contains_key(&source) {
             return self.proven.have_left(source, now);
         }
         self.strangers.have_left(source, now)
     }
 
-    /// It did not verify.
+    /// A signature of `source` did not verify.
     pub fn forged(&mut self, source: Ipv6Addr, now: Instant) {
         if self.proven.own.contains_key(&source) {
             self.proven.spend(source, now);
@@ -60,7 +63,7 @@ impl Budget {
         }
     }
 
-    /// It did.
+    /// A signature of `source` verified.
     pub fn genuine(&mut self, source: Ipv6Addr, now: Instant) {
         self.strangers.own.remove(&source);
         self.proven.remember(source, now);
@@ -68,41 +71,38 @@ impl Budget {
 }
 
 impl Sources {
-    fn new(each: u64, together: u64, now: Instant) -> Self {
+    fn new(each: Rate, all: Rate, now: Instant) -> Self {
         Self {
             each,
-            together: tokens(together, now),
+            all,
+            together: Bucket::full(now),
             own: BTreeMap::new(),
         }
     }
 
-    fn have_left(&mut self, source: Ipv6Addr, now: Instant) -> bool {
-        let own = self.own.get_mut(&source);
-        own.is_none_or(|(own, _)| own.ready(now)) && self.together.ready(now)
+    fn have_left(&self, source: Ipv6Addr, now: Instant) -> bool {
+        let own = self.own.get(&source);
+        own.is_none_or(|(own, _)| own.ready(self.each, now)) && self.together.ready(self.all, now)
     }
 
     fn spend(&mut self, source: Ipv6Addr, now: Instant) {
-        self.together.spend(1, now);
-        self.remember(source, now).spend(1, now);
+        self.together.spend(self.all, 1, now);
+        let each = self.each;
+        self.remember(source, now).spend(each, 1, now);
     }
 
-    fn remember(&mut self, source: Ipv6Addr, now: Instant) -> &mut TokenBucket {
+    fn remember(&mut self, source: Ipv6Addr, now: Instant) -> &mut Bucket {
         if self.own.len() >= MAX_SOURCES && !self.own.contains_key(&source) {
-            let oldest = self.own.iter().min_by_key(|(_, (_, heard))| *heard);
+            let oldest = self.own.iter().min_by_key(|(_, (_, last_seen))| *last_seen);
             if let Some(source) = oldest.map(|(source, _)| *source) {
                 self.own.remove(&source);
             }
         }
-        let (each, entry) = (self.each, self.own.entry(source));
-        let (own, heard) = entry.or_insert_with(|| (tokens(each, now), now));
-        *heard = now;
+        let entry = self.own.entry(source);
+        let (own, last_seen) = entry.or_insert((Bucket::full(now), now));
+        *last_seen = now;
         own
     }
-}
-
-/// So many a second, and as many at once.
-fn tokens(rate: u64, now: Instant) -> TokenBucket {
-    TokenBucket::new(rate * 8, rate, now)
 }
 
 #[cfg(test)]
@@ -132,11 +132,11 @@ mod tests {
     #[test]
     fn a_flood_of_forged_signatures_costs_no_more_than_its_share() {
         let start = Instant::now();
-        for (sources, rate) in [(1, STRANGER), (100, STRANGERS), (60_000, STRANGERS)] {
+        for (sources, a_second) in [(1, 50), (100, 250), (60_000, 250)] {
             let mut budget = Budget::new(start);
             let looked_at = flood(&mut budget, sources, 10_000, 10, start);
             assert!(
-                looked_at <= rate * 11 + u64::from(sources == 60_000) * STRANGER,
+                looked_at <= a_second * 11 + u64::from(sources == 60_000) * 50,
                 "{looked_at} of {sources} sources"
             );
         }
@@ -151,7 +151,7 @@ mod tests {
         flood(&mut budget, 60_000, 10_000, 2, start);
         let now = start + Duration::from_secs(2);
         // what is left at this moment
-        for n in 0..=STRANGERS as u16 {
+        for n in 0..=250 {
             if budget.may_verify(source(n), now) {
                 budget.forged(source(n), now);
             }

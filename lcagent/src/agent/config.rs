@@ -1,36 +1,38 @@
 //! `/etc/lcagent/lcagent.toml`.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::path::{Path, PathBuf};
 
-use librecast::cli::{Exit, ExitError};
 use librecast::id::PeerId;
-use librecast::metrics::{self, Listen};
-use librecast::units::{parse_duration, parse_size};
+use librecast_program::cli::{Exit, ExitError};
+use librecast_program::config;
+use librecast_program::metrics::{self, Listen};
+use librecast_program::units::{parse_duration, parse_size};
 use serde::Deserialize;
 
 use super::core::Settings;
 use super::modules::DEFAULT_FOLDER;
-use super::policy::{Allow, Pattern};
+use super::policy::Allow;
+use crate::pattern::Pattern;
 use crate::record::{MAX_LABELS, NodeInfo, is_name};
 
 /// Where it is by default.
 pub const DEFAULT_PATH: &str = "/etc/lcagent/lcagent.toml";
 /// The channel that all use who name none.
 pub const DEFAULT_CHANNEL: &str = "lcagent";
+/// Longest label in bytes.
 const MAX_LABEL: usize = 128;
 
 /// What the file says.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Name, labels, policy.
+    /// What the core needs: name, labels and policy.
     pub settings: Settings,
     /// Interfaces; empty for all.
     pub interfaces: Vec<String>,
-    /// The channel's name.
+    /// Name of the channel whose group carries commands.
     pub channel: String,
-    /// Where modules are.
+    /// Folder of the modules.
     pub modules: PathBuf,
     /// Where metrics are served.
     pub metrics: Option<Listen>,
@@ -74,34 +76,17 @@ struct FileAllow {
 impl Config {
     /// Reads `path`, or the default one, which need not exist.
     pub fn load(path: Option<&Path>) -> Result<Self, ExitError> {
-        let (file, required) = match path {
-            Some(path) => (path.to_path_buf(), true),
-            None => (PathBuf::from(DEFAULT_PATH), false),
+        let file = path.unwrap_or(Path::new(DEFAULT_PATH));
+        let text = match config::read_text(file) {
+            Err(_) if path.is_none() && matches!(file.try_exists(), Ok(false)) => String::new(),
+            text => text?,
         };
-        let shown = file.display().to_string();
-        let text = match std::fs::read_to_string(&file) {
-            Ok(text) => text,
-            Err(e) if e.kind() == io::ErrorKind::NotFound && !required => String::new(),
-            Err(e) => {
-                let exit = match e.kind() {
-                    io::ErrorKind::PermissionDenied => Exit::NotPermitted,
-                    _ => Exit::Usage,
-                };
-                return Err(ExitError::new(exit, format!("{shown}: {e}")));
-            }
-        };
-        Self::parse(&shown, &text)
+        Self::parse(&file.display().to_string(), &text)
     }
 
     /// Parses the text of a file called `file`; errors name file, line and key.
     pub fn parse(file: &str, text: &str) -> Result<Self, ExitError> {
-        let read: File = toml::from_str(text).map_err(|e| {
-            let start = e.span().map_or(0, |span| span.start.min(text.len()));
-            let line = text[..start].matches('\n').count() + 1;
-            let source = text.lines().nth(line - 1).unwrap_or_default();
-            let key = source.split('=').next().unwrap_or_default().trim();
-            usage(format!("{file}:{line}: {key}: {}", e.message()))
-        })?;
+        let read: File = config::parse(file, text)?;
         read.check().map_err(|(key, why)| {
             // the first line that has the key at its beginning; errors in values of tables name the table's key
             let at = text.lines().position(|l| l.trim_start().starts_with(key));

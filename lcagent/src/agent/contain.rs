@@ -17,8 +17,9 @@ use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Gid, Pid, Uid, User, getgrouplist, setfsgid, setfsuid};
 
-/// How often what is left is looked for, and how long between.
+/// Sweeps for processes that are left, at most: one second of them.
 const SWEEPS: u32 = 200;
+/// Between two sweeps.
 const SWEEP_PAUSE: Duration = Duration::from_millis(5);
 
 /// As whom a job runs.
@@ -27,11 +28,8 @@ pub struct Account {
     uid: Uid,
     gid: Gid,
     groups: Vec<Gid>,
-    /// Its name.
     pub name: String,
-    /// Its home.
     pub home: PathBuf,
-    /// Its shell.
     pub shell: PathBuf,
     /// Whether it is another one than this process's.
     other: bool,
@@ -91,7 +89,7 @@ impl FilesAs {
     }
 
     /// Does `work` with this process's own rights.
-    pub fn aside<T>(&self, work: impl FnOnce() -> T) -> io::Result<T> {
+    pub fn with_own_rights<T>(&self, work: impl FnOnce() -> T) -> io::Result<T> {
         if self.0.is_none() {
             return Ok(work());
         }
@@ -338,7 +336,7 @@ mod tests {
             let files = FilesAs::owner_of(&folder).unwrap();
             fs::write(folder.join("ended"), "").unwrap();
             assert_eq!(own(&folder.join("ended")), me);
-            return assert!(files.aside(|| fs::read(&secret).is_ok()).unwrap());
+            return assert!(files.with_own_rights(|| fs::read(&secret).is_ok()).unwrap());
         }
         fs::set_permissions(&secret, PermissionsExt::from_mode(0o600)).unwrap();
         fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
@@ -347,7 +345,7 @@ mod tests {
         assert_eq!(own(&folder.join("ended")), nobody);
         let trick = OpenOptions::new().append(true).open(folder.join("stream"));
         assert_eq!(trick.unwrap_err().kind(), io::ErrorKind::PermissionDenied);
-        assert!(files.aside(|| fs::read(&secret).is_ok()).unwrap());
+        assert!(files.with_own_rights(|| fs::read(&secret).is_ok()).unwrap());
         assert!(fs::read(&secret).is_err(), "its own rights are gone again");
         become_for_files(Uid::effective(), Gid::effective()).unwrap();
     }

@@ -13,15 +13,16 @@ use std::io;
 use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 
+use librecast::bucket::{Rate, TokenBucket};
 use librecast::id::{PeerId, SecretKey};
-use librecast::pacing::TokenBucket;
 use librecast::random::Random;
 use librecast::wire::{Reader, WireError};
 
 use super::budget::Budget;
 use super::delivery::Delivery;
 use super::policy::{self, Allow, Permit};
-use super::revoked::{Revocation, Revocations, Told, Whose};
+use super::reasons::{Dropped, NotExecuted, Reason, Refused};
+use super::revoked::{Principal, Revocation, Revocations, RevokingCommand};
 use crate::acknowledgement::{Acknowledgement, short_id};
 use crate::answer::{MAX_STREAM, seal, seal_sealed};
 use crate::certificate::Certificate;
@@ -35,34 +36,38 @@ use crate::request::{Request, Run, What};
 use crate::sealed::{self, AnswerKey};
 use crate::selector::Node;
 
-/// Jobs that run at the same time, and those that one listed key answers for.
+/// Jobs that run at the same time.
 pub const MAX_RUNNING: usize = 128;
+/// Of these, jobs that one listed key answers for.
 const MAX_RUNNING_OF_ONE: usize = 64;
 /// Answers that are kept, delivered or not.
 pub const MAX_ANSWERS: usize = 512;
-/// Payloads that are coming in, and those that one listed key answers for.
+/// Payloads that are coming in.
 const MAX_COLLECTING: usize = 16;
+/// Of these, payloads that one listed key answers for.
 const MAX_COLLECTING_OF_ONE: usize = 4;
-/// One of which nothing has come for so long is given up; a repeat of its command begins anew.
+/// A payload without any new part for so long is given up; a repeat of its command begins anew.
 const PAYLOAD_IDLE: Duration = Duration::from_secs(120);
-/// Commands kept for agents that come up, and how large they may be together.
+/// Commands kept for agents that come up.
 const MAX_OPEN: usize = 64;
+/// Bytes of these commands together.
 const MAX_OPEN_BYTES: usize = 256 * 1024;
-/// A delivered answer is kept so long, in case the operator asks again; one that nobody has fetched for longer.
+/// A delivered answer is kept so long, in case the operator asks again.
 const KEEP: Duration = Duration::from_secs(3600);
+/// An answer that nobody has fetched is kept so long.
 const KEEP_UNDELIVERED: Duration = Duration::from_secs(7 * 24 * 3600);
-/// How often parts that are missing are asked for.
+/// Missing parts are asked for after so long without a new one; doubled each time.
 const ASK: Duration = Duration::from_millis(150);
+/// Upper bound of that doubling.
 const MAX_ASK: Duration = Duration::from_secs(4);
-/// An open command is repeated at most so often by one agent.
+/// One agent repeats open commands at most this often.
 const REPEAT: Duration = Duration::from_secs(2);
-/// When an agent that has come up says hello.
+/// When an agent that has come up sends its hellos, in milliseconds.
 const HELLOS: [u64; 4] = [50, 800, 4_000, 20_000];
-/// A clock this far ahead is worth a warning.
+/// A clock so many seconds ahead is worth a warning.
 const CLOCK_S: u64 = 60;
-/// Operators whose keys are not known are told so: so many at once, and one in so many seconds.
-const NOTICES: u64 = 4;
-const NOTICE_S: u64 = 10;
+/// Answers to operators whose keys are not known: 4 at once, then one each 10 s (chosen).
+const NOTICES: Rate = Rate::every(Duration::from_secs(10), 4);
 
 /// Who this node is, and who may do what on it.
 #[derive(Debug, Clone, Default)]
@@ -75,7 +80,7 @@ pub struct Settings {
 
 /// How a datagram came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Way {
+pub struct Ingress {
     /// Index of the interface.
     pub via: u32,
     /// The address that it names as its source.
@@ -93,18 +98,18 @@ pub trait Store {
 pub enum Output {
     /// Send this to the channel, on interface `via` (0: on all).
     Channel {
-        /// Interface.
+        /// Index of the interface.
         via: u32,
-        /// What.
+        /// At most [`MAX_DATAGRAM`](crate::datagram::MAX_DATAGRAM) bytes.
         datagram: Vec<u8>,
     },
     /// Send this to an operator's answers, on interface `via` (0: on all).
     Answers {
-        /// Whose.
+        /// The operator whose group it goes to.
         operator: PeerId,
-        /// Interface.
+        /// Index of the interface.
         via: u32,
-        /// What.
+        /// At most [`MAX_DATAGRAM`](crate::datagram::MAX_DATAGRAM) bytes.
         datagram: Vec<u8>,
     },
     /// Write the replay window to disk. Comes before anything that follows from a command.
@@ -113,15 +118,15 @@ pub enum Output {
     RememberRevoked,
     /// Start a job; tell of it by [`Agent::handle_stream`] or [`Agent::handle_refused`].
     Start(Box<Start>),
-    /// End a job.
+    /// End the job; its stream ends with how.
     Cancel(JobId),
     /// Give the node's facts to [`Agent::handle_answer`].
     Facts(JobId),
     /// Give the operator's jobs to [`Agent::handle_answer`].
     Jobs {
-        /// Who asks.
+        /// The operator that asks for the list.
         operator: PeerId,
-        /// By this command.
+        /// The command that asks.
         job: JobId,
     },
     /// A job's stream has been delivered.
@@ -130,11 +135,11 @@ pub enum Output {
     Forget(JobId),
     /// For the audit log: a command that starts no job.
     Audit {
-        /// Whose.
+        /// The operator whose group it goes to.
         operator: PeerId,
         /// What the policy calls him.
         name: Option<String>,
-        /// Which.
+        /// The command that the line is about.
         job: JobId,
         /// What was asked for.
         what: String,
@@ -146,13 +151,13 @@ pub enum Output {
 /// A job that may run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Start {
-    /// Its name.
+    /// Names the command, and the folder of the job.
     pub job: JobId,
-    /// Whose it is.
-    pub whose: Whose,
+    /// In whose name it runs.
+    pub principal: Principal,
     /// What the policy calls him.
     pub name: Option<String>,
-    /// What to run.
+    /// Program, arguments and environment.
     pub run: Run,
     /// As whom and how long.
     pub permit: Permit,
@@ -162,7 +167,7 @@ pub struct Start {
     pub seal: Option<AnswerKey>,
 }
 
-/// An agent.
+/// The agent's state machine: time, datagrams and grown streams in, [`Output`]s out.
 #[derive(Debug)]
 pub struct Agent {
     key: SecretKey,
@@ -183,7 +188,7 @@ pub struct Agent {
     remembering_revoked: bool,
     hellos: usize,
     started: Instant,
-    counters: BTreeMap<&'static str, u64>,
+    counters: BTreeMap<Reason, u64>,
     received: u64,
     begun: u64,
     /// Where to go on looking for something to send: every answer gets its turn.
@@ -192,7 +197,7 @@ pub struct Agent {
 
 #[derive(Debug)]
 struct Job {
-    whose: Whose,
+    principal: Principal,
     /// The listed key that answers for it.
     sponsor: PeerId,
     via: u32,
@@ -220,7 +225,7 @@ struct Collecting {
     opened: Opened,
     sponsor: PeerId,
     /// When something of it came last.
-    heard: Instant,
+    last_seen: Instant,
     collection: Collection,
     envelope: Vec<u8>,
     parts: Vec<Vec<u8>>,
@@ -232,7 +237,7 @@ struct Collecting {
 /// A command that is still good for agents that come up.
 #[derive(Debug)]
 struct Open {
-    whose: Whose,
+    principal: Principal,
     /// The listed key that answers for it.
     sponsor: PeerId,
     /// It revokes a key, and is kept whatever else is.
@@ -241,22 +246,22 @@ struct Open {
     not_after: u64,
     envelope: Vec<u8>,
     parts: Vec<Vec<u8>>,
-    heard: Instant,
+    last_seen: Instant,
     repeat_at: Option<(Instant, u32)>,
 }
 
 impl Open {
     /// The command that revoked a key.
-    fn told(told: &Told, whose: Whose, now: Instant) -> Self {
+    fn of_revocation(revoking: &RevokingCommand, principal: Principal, now: Instant) -> Self {
         Self {
-            whose,
-            sponsor: told.under,
+            principal,
+            sponsor: revoking.under,
             revokes: true,
             since: now,
-            not_after: told.not_after,
-            envelope: told.envelope.clone(),
+            not_after: revoking.not_after,
+            envelope: revoking.envelope.clone(),
             parts: Vec::new(),
-            heard: now,
+            last_seen: now,
             repeat_at: None,
         }
     }
@@ -277,14 +282,14 @@ impl Agent {
         now: Instant,
     ) -> Self {
         let mut open = BTreeMap::new();
-        for told in revoked.iter() {
-            let whose = Whose {
-                operator: told.by,
-                certifier: Some(told.under).filter(|under| *under != told.by),
+        for revoking in revoked.iter() {
+            let principal = Principal {
+                operator: revoking.by,
+                certifier: Some(revoking.under).filter(|under| *under != revoking.by),
             };
             // those that have expired go with the first timeout
-            if let Some(id) = envelope::peek(&told.envelope) {
-                open.insert(id, Open::told(told, whose, now));
+            if let Some(id) = envelope::peek(&revoking.envelope) {
+                open.insert(id, Open::of_revocation(revoking, principal, now));
             }
         }
         Self {
@@ -293,7 +298,7 @@ impl Agent {
             replay,
             revoked,
             budget: Budget::new(now),
-            notices: TokenBucket::new(8, NOTICES * NOTICE_S, now),
+            notices: TokenBucket::of(NOTICES, now),
             random: Random::new(seed),
             jobs: BTreeMap::new(),
             ages: VecDeque::new(),
@@ -322,7 +327,7 @@ impl Agent {
         &self.replay
     }
 
-    /// The keys that are not obeyed, as they are to be kept on disk.
+    /// The revoked keys, as they are to be kept on disk.
     #[must_use]
     pub fn revoked(&self) -> &Revocations {
         &self.revoked
@@ -330,11 +335,11 @@ impl Agent {
 
     /// What was refused or dropped, and how often.
     #[must_use]
-    pub fn counters(&self) -> &BTreeMap<&'static str, u64> {
+    pub fn counters(&self) -> &BTreeMap<Reason, u64> {
         &self.counters
     }
 
-    /// Commands for this node that were read, obeyed or not.
+    /// Commands for this node that were read, executed or not.
     #[must_use]
     pub fn received(&self) -> u64 {
         self.received
@@ -363,7 +368,7 @@ impl Agent {
     pub fn restore(
         &mut self,
         job: JobId,
-        (whose, seal): (Whose, Option<AnswerKey>),
+        (principal, seal): (Principal, Option<AnswerKey>),
         delivered: bool,
         now: Instant,
     ) {
@@ -374,8 +379,8 @@ impl Agent {
         self.insert(
             job,
             Job {
-                whose,
-                sponsor: self.sponsor(&whose),
+                principal,
+                sponsor: self.sponsor(&principal),
                 via: 0,
                 content: Content::Stored(job),
                 delivery,
@@ -385,28 +390,28 @@ impl Agent {
                 forget_at: delivered.then_some(now + KEEP),
             },
         );
-        if self.revoked.hold(&whose) {
+        if self.revoked.covers(&principal) {
             self.deny(job, now);
         }
     }
 
     /// A datagram that came to the channel. `clock`: Unix seconds.
-    pub fn handle_datagram(&mut self, datagram: &[u8], way: Way, now: Instant, clock: u64) {
+    pub fn handle_datagram(&mut self, datagram: &[u8], ingress: Ingress, now: Instant, clock: u64) {
         let handled = Kind::read(datagram).and_then(|(kind, r)| match kind {
             Kind::Command | Kind::Announced | Kind::CertifiedCommand | Kind::CertifiedAnnounced => {
-                self.handle_command(datagram, way, now, clock);
+                self.handle_command(datagram, ingress, now, clock);
                 Ok(())
             }
-            Kind::Part => self.handle_part(datagram, r, way, now, clock),
-            Kind::Acknowledgement => self.handle_acknowledgement(datagram, r, way, now),
+            Kind::Part => self.handle_part(datagram, r, ingress, now, clock),
+            Kind::Acknowledgement => self.handle_acknowledgement(datagram, r, ingress, now),
             Kind::Hello => {
-                self.handle_hello(way.via, now);
+                self.handle_hello(ingress.via, now);
                 Ok(())
             }
             Kind::Answer | Kind::SealedAnswer | Kind::Missing => Err(WireError::Bad("kind")),
         });
         if handled.is_err() {
-            self.count("malformed");
+            self.count(Dropped::Malformed);
         }
     }
 
@@ -428,7 +433,7 @@ impl Agent {
 
     /// A job that was to start does not, and why.
     pub fn handle_refused(&mut self, job: JobId, why: &str, now: Instant) {
-        self.count("not_started");
+        self.count(Refused::NotStarted);
         self.finish(job, &[Record::Refused(why.to_owned())], now);
     }
 
@@ -511,12 +516,12 @@ impl Agent {
         };
         let Some(content) = content.filter(|c| c.len() == piece.length as usize) else {
             // the disk does not give back what it was given: nothing to tell the operator
-            self.count("unreadable");
+            self.count(Dropped::Unreadable);
             self.forget(id);
             return None;
         };
         Some(Output::Answers {
-            operator: job.whose.operator,
+            operator: job.principal.operator,
             via: job.via,
             datagram: match &job.seal {
                 Some(key) => {
@@ -528,7 +533,7 @@ impl Agent {
         })
     }
 
-    fn handle_command(&mut self, datagram: &[u8], way: Way, now: Instant, clock: u64) {
+    fn handle_command(&mut self, datagram: &[u8], ingress: Ingress, now: Instant, clock: u64) {
         if let Some(id) = envelope::peek(datagram)
             && self.is_repeat(id, datagram, now)
         {
@@ -540,27 +545,27 @@ impl Agent {
             let operator = *operator;
             settings.standing(
                 revoked,
-                &Whose {
+                &Principal {
                     operator,
                     certifier,
                 },
             )
         };
         let budget = &mut self.budget;
-        let may_verify = || budget.may_verify(way.source, now);
+        let may_verify = || budget.may_verify(ingress.source, now);
         let opened = match envelope::open(datagram, clock, standing, &self.replay, may_verify) {
             Ok(opened) => {
-                self.budget.genuine(way.source, now);
+                self.budget.genuine(ingress.source, now);
                 opened
             }
             Err(refusal) => {
                 tracing::debug!("{refusal}");
-                self.count(refusal.name());
+                self.count(&refusal);
                 match refusal {
                     Refusal::Signature | Refusal::CertificateSignature => {
-                        self.budget.forged(way.source, now);
+                        self.budget.forged(ingress.source, now);
                     }
-                    Refusal::UnknownKey(_) => self.notify(datagram, way.via, now),
+                    Refusal::UnknownKey(_) => self.notify(datagram, ingress.via, now),
                     _ => {}
                 }
                 return;
@@ -569,23 +574,23 @@ impl Agent {
         match opened.awaited {
             None => {
                 let datagrams = (datagram.to_vec(), Vec::new());
-                self.accept(&opened, way.via, datagrams, now, clock);
+                self.accept(&opened, ingress.via, datagrams, now, clock);
             }
             Some(awaited) => {
-                let sponsor = self.sponsor(&whose(&opened));
+                let sponsor = self.sponsor(&principal_of(&opened));
                 if !self.has_room_to_collect(&sponsor) {
-                    self.count("too_many_payloads");
+                    self.count(Dropped::TooManyPayloads);
                     return;
                 }
                 let id = opened.command.job(&opened.operator);
                 let collecting = Collecting {
                     opened,
                     sponsor,
-                    heard: now,
+                    last_seen: now,
                     collection: Collection::new(awaited),
                     envelope: datagram.to_vec(),
                     parts: Vec::new(),
-                    via: way.via,
+                    via: ingress.via,
                     ask_at: now + ASK,
                     pause: ASK,
                 };
@@ -597,11 +602,10 @@ impl Agent {
     /// Tells an operator that his key is not known here. What he has signed is all that he can cause to be sent, no more
     /// than he has sent himself, and all such operators together get few answers: nobody makes a fleet talk for him.
     fn notify(&mut self, datagram: &[u8], via: u32, now: Instant) {
-        if !self.notices.ready(now) {
+        // whoever it is: to look costs as well
+        if !self.notices.take(1, now) {
             return;
         }
-        // whoever it is: to look costs as well
-        self.notices.spend(NOTICE_S, now);
         let Some((operator, job, selector)) = envelope::stranger(datagram) else {
             return;
         };
@@ -635,7 +639,7 @@ impl Agent {
         let held = || {
             self.collecting
                 .iter()
-                .map(|(id, c)| (*id, c.sponsor, c.heard))
+                .map(|(id, c)| (*id, c.sponsor, c.last_seen))
         };
         if held().filter(|(_, of, _)| of == sponsor).count() >= MAX_COLLECTING_OF_ONE {
             return false;
@@ -643,14 +647,16 @@ impl Agent {
         if self.collecting.len() < MAX_COLLECTING {
             return true;
         }
-        let victim = crowding(held(), sponsor);
+        let victim = oldest_of_largest(held(), sponsor);
         victim.is_some_and(|id| self.collecting.remove(&id).is_some())
     }
 
     /// The listed key that answers for what is done in this name.
-    fn sponsor(&self, whose: &Whose) -> PeerId {
-        let certifier = whose.certifier.filter(|_| !self.knows(&whose.operator));
-        certifier.unwrap_or(whose.operator)
+    fn sponsor(&self, principal: &Principal) -> PeerId {
+        let certifier = principal
+            .certifier
+            .filter(|_| !self.knows(&principal.operator));
+        certifier.unwrap_or(principal.operator)
     }
 
     fn knows(&self, key: &PeerId) -> bool {
@@ -662,7 +668,7 @@ impl Agent {
         if let Some(open) = self.open.get_mut(&id)
             && open.envelope == datagram
         {
-            open.heard = now;
+            open.last_seen = now;
             open.repeat_at = None;
         }
         self.jobs.contains_key(&id) || self.collecting.contains_key(&id)
@@ -672,7 +678,7 @@ impl Agent {
         &mut self,
         datagram: &[u8],
         r: Reader<'_>,
-        way: Way,
+        ingress: Ingress,
         now: Instant,
         clock: u64,
     ) -> Result<(), WireError> {
@@ -680,8 +686,8 @@ impl Agent {
         let Some(collecting) = self.collecting.get_mut(&id) else {
             return Ok(());
         };
-        if !self.budget.may_verify(way.source, now) {
-            self.count("too_many_forged");
+        if !self.budget.may_verify(ingress.source, now) {
+            self.count(Refused::TooManyForged);
             return Ok(());
         }
         let taken = collecting
@@ -689,12 +695,12 @@ impl Agent {
             .take(datagram, &collecting.opened.operator)
             .inspect_err(|e| {
                 if *e == FORGED {
-                    self.budget.forged(way.source, now);
+                    self.budget.forged(ingress.source, now);
                 }
             })?;
         if taken {
-            self.budget.genuine(way.source, now);
-            collecting.heard = now;
+            self.budget.genuine(ingress.source, now);
+            collecting.last_seen = now;
             collecting.parts.push(datagram.to_vec());
             // more is on its way
             collecting.ask_at = now + ASK;
@@ -708,16 +714,16 @@ impl Agent {
                 };
                 collecting.opened.command.payload = whole?;
                 // a key may have been revoked since the command came, and time goes by
-                let whose = whose(&collecting.opened);
-                let standing = self.settings.standing(&self.revoked, &whose);
+                let principal = principal_of(&collecting.opened);
+                let standing = self.settings.standing(&self.revoked, &principal);
                 let refused = match standing {
-                    Standing::Revoked => Some("revoked"),
-                    Standing::Unknown => Some("unknown_key"),
-                    _ if collecting.opened.command.not_after < clock => Some("expired"),
+                    Standing::Revoked => Some(Refused::Revoked),
+                    Standing::Unknown => Some(Refused::UnknownKey),
+                    _ if collecting.opened.command.not_after < clock => Some(Refused::Expired),
                     _ => None,
                 };
-                if let Some(name) = refused {
-                    self.count(name);
+                if let Some(reason) = refused {
+                    self.count(reason);
                     return Ok(());
                 }
                 let Collecting {
@@ -742,9 +748,9 @@ impl Agent {
         now: Instant,
         clock: u64,
     ) {
-        let (whose, command) = (whose(opened), &opened.command);
-        let operator = whose.operator;
-        let sponsor = self.sponsor(&whose);
+        let (principal, command) = (principal_of(opened), &opened.command);
+        let operator = principal.operator;
+        let sponsor = self.sponsor(&principal);
         let times = Times {
             not_after: command.not_after,
             now: clock,
@@ -756,14 +762,14 @@ impl Agent {
             nonce: &command.nonce,
         };
         if let Err(e) = self.replay.accept(name, times) {
-            self.count(Refusal::from(e).name());
+            self.count(Refused::from(e));
             return;
         }
         if !std::mem::replace(&mut self.remembering, true) {
             self.outputs.push_back(Output::Remember);
         }
         let id = command.job(&operator);
-        let told = Told {
+        let revoking = RevokingCommand {
             by: operator,
             under: sponsor,
             not_after: command.not_after,
@@ -772,7 +778,7 @@ impl Agent {
         let open = Open {
             parts,
             revokes: false,
-            ..Open::told(&told, whose, now)
+            ..Open::of_revocation(&revoking, principal, now)
         };
         self.keep_open(id, open);
         let me = self.key.peer_id().to_string();
@@ -783,7 +789,7 @@ impl Agent {
             .as_ref()
             .is_ok_and(|r| !r.only.is_empty() && !r.only.contains(&short));
         if !mine || others || !command.selector.selects(&node) {
-            let mut job = self.job(whose, via, Delivery::resting(now));
+            let mut job = self.job(principal, via, Delivery::resting(now));
             // nobody asks after the command's time; a day is more than most have
             job.forget_at = Some(now + KEEP);
             self.insert(id, job);
@@ -796,7 +802,7 @@ impl Agent {
         let wait = self
             .random
             .between(Duration::ZERO, Duration::from_millis(spread.into()));
-        let mut job = self.job(whose, via, Delivery::new(now + wait, window));
+        let mut job = self.job(principal, via, Delivery::new(now + wait, window));
         job.seal = seal;
         self.insert(id, job);
         self.warn_of_clock(id, opened.ahead_s);
@@ -804,11 +810,11 @@ impl Agent {
             Ok(Request {
                 what: What::Revoke(key),
                 ..
-            }) => self.revoke(id, key, (told, whose), now),
-            Ok(request) => self.obey(id, opened, request.what, now),
+            }) => self.revoke(id, key, (revoking, principal), now),
+            Ok(request) => self.execute(id, opened, request.what, now),
             Err(e) => {
-                let why = format!("request not understood: {e}");
-                self.refuse(id, operator, "?".to_owned(), ("not_understood", &why), now);
+                let why = NotExecuted::NotUnderstood(e);
+                self.refuse(id, operator, "?".to_owned(), &why, now);
             }
         }
     }
@@ -829,7 +835,7 @@ impl Agent {
         }
     }
 
-    fn obey(&mut self, id: JobId, opened: &Opened, what: What, now: Instant) {
+    fn execute(&mut self, id: JobId, opened: &Opened, what: What, now: Instant) {
         let operator = opened.operator;
         match what {
             // has its own way
@@ -839,15 +845,9 @@ impl Agent {
             What::Run(run) => self.run(id, opened, run, now),
             What::Cancel(target) => {
                 let line = format!("cancel {target}");
-                let runs = |job: &Job| job.whose.operator == operator && job.running;
+                let runs = |job: &Job| job.principal.operator == operator && job.running;
                 if !self.jobs.get(&target).is_some_and(runs) {
-                    self.refuse(
-                        id,
-                        operator,
-                        line,
-                        ("no_such_job", "no such job runs here"),
-                        now,
-                    );
+                    self.refuse(id, operator, line, &NotExecuted::NotRunning, now);
                     return;
                 }
                 self.audit(id, operator, line, "done");
@@ -857,11 +857,10 @@ impl Agent {
             What::Result(target) => {
                 let line = format!("result {target}");
                 let theirs = self.jobs.get(&target);
-                let theirs = theirs.filter(|j| j.whose.operator == operator);
+                let theirs = theirs.filter(|j| j.principal.operator == operator);
                 let open = |id| self.jobs.get(id).is_some_and(|j: &Job| j.seal.is_none());
                 if open(&id) && theirs.is_some_and(|job| job.seal.is_some()) {
-                    let why = "that job is sealed: ask with --encrypt";
-                    self.refuse(id, operator, line, ("sealed", why), now);
+                    self.refuse(id, operator, line, &NotExecuted::Sealed, now);
                     return;
                 }
                 match theirs.map(|job| (&job.content, job.delivery.final_length())) {
@@ -873,20 +872,25 @@ impl Agent {
                         }
                     }
                     Some((Content::Stored(_), None)) => {
-                        self.refuse(id, operator, line, ("still_runs", "it still runs"), now);
+                        self.refuse(id, operator, line, &NotExecuted::StillRuns, now);
                     }
                     _ => {
-                        let why = "no such job is known here";
-                        self.refuse(id, operator, line, ("no_such_job", why), now);
+                        self.refuse(id, operator, line, &NotExecuted::NoSuchJob, now);
                     }
                 }
             }
         }
     }
 
-    /// A key is not obeyed any more, from now on.
-    fn revoke(&mut self, id: JobId, key: PeerId, (told, whose): (Told, Whose), now: Instant) {
-        let operator = told.by;
+    /// From now on the agent executes no command of this key.
+    fn revoke(
+        &mut self,
+        id: JobId,
+        key: PeerId,
+        (revoking, principal): (RevokingCommand, Principal),
+        now: Instant,
+    ) {
+        let operator = revoking.by;
         let line = format!("revoke {key}");
         let (policy, labels) = (&self.settings.policy, &self.settings.node.labels);
         let certifier = if key == operator || policy::may_revoke(policy, &operator, labels, &key) {
@@ -895,34 +899,33 @@ impl Agent {
             // without proof that it did certify it: it could make one, and nothing of others is touched
             Some(operator)
         } else {
-            let why = "the node's policy does not let this key revoke that one";
-            self.refuse(id, operator, line, ("policy", why), now);
+            self.refuse(id, operator, line, &NotExecuted::MayNotRevoke, now);
             return;
         };
-        let open = Open::told(&told, whose, now);
+        let open = Open::of_revocation(&revoking, principal, now);
         let revocation = Revocation {
             key,
             certifier,
-            told,
+            revoking,
         };
         let listed = policy::lists(&self.settings.policy, &key);
         if !self.revoked.add(revocation.clone(), listed) {
-            let why = "as many keys as it may have are revoked under that key already: have it revoked itself";
-            self.refuse(id, operator, line, ("too_many_revoked", why), now);
+            self.refuse(id, operator, line, &NotExecuted::TooManyRevoked, now);
             return;
         }
         if !std::mem::replace(&mut self.remembering_revoked, true) {
             self.outputs.push_back(Output::RememberRevoked);
         }
         self.audit(id, operator, line, "done");
-        self.open.retain(|_, open| !revocation.covers(&open.whose));
+        self.open
+            .retain(|_, open| !revocation.covers(&open.principal));
         self.open.insert(id, open);
         self.collecting
-            .retain(|_, c| !revocation.covers(&self::whose(&c.opened)));
+            .retain(|_, c| !revocation.covers(&principal_of(&c.opened)));
         let theirs = self
             .jobs
             .iter()
-            .filter(|(_, j)| revocation.covers(&j.whose));
+            .filter(|(_, j)| revocation.covers(&j.principal));
         let jobs: Vec<JobId> = theirs.map(|(other, _)| *other).collect();
         for job in jobs.into_iter().filter(|job| *job != id) {
             self.deny(job, now);
@@ -953,8 +956,7 @@ impl Agent {
         let permit = match policy::decide(policy, &operator, certificate, labels, &run) {
             Ok(permit) => permit,
             Err(denied) => {
-                let why = denied.to_string();
-                self.refuse(id, operator, line, ("policy", &why), now);
+                self.refuse(id, operator, line, &denied.into(), now);
                 return;
             }
         };
@@ -962,8 +964,8 @@ impl Agent {
         let of_one = |job: &&Job| job.running && Some(job.sponsor) == sponsor;
         let of_one = self.jobs.values().filter(of_one).count();
         if self.running() >= MAX_RUNNING || of_one >= MAX_RUNNING_OF_ONE {
-            let why = format!("{} jobs run here already", self.running());
-            self.refuse(id, operator, line, ("too_many_jobs", &why), now);
+            let why = NotExecuted::TooManyJobs(self.running());
+            self.refuse(id, operator, line, &why, now);
             return;
         }
         let Some(job) = self.jobs.get_mut(&id) else {
@@ -973,14 +975,14 @@ impl Agent {
             return;
         };
         let preamble = std::mem::take(preamble);
-        let (seal, whose) = (job.seal.clone(), job.whose);
+        let (seal, principal) = (job.seal.clone(), job.principal);
         job.content = Content::Stored(id);
         job.running = true;
         self.begun += 1;
-        let name = policy::name_of(policy, &whose);
+        let name = policy::name_of(policy, &principal);
         self.outputs.push_back(Output::Start(Box::new(Start {
             job: id,
-            whose,
+            principal,
             name,
             run,
             permit,
@@ -989,25 +991,26 @@ impl Agent {
         })));
     }
 
-    /// Tells the operator why not; the first word of `why` is the name of its counter.
+    /// Counts, logs and answers that a command is not executed.
     fn refuse(
         &mut self,
         id: JobId,
         operator: PeerId,
         what: String,
-        (name, why): (&'static str, &str),
+        why: &NotExecuted,
         now: Instant,
     ) {
-        self.count(name);
+        self.count(why.reason());
         self.audit(id, operator, what, &format!("refused: {why}"));
-        self.finish(id, &[Record::Refused(why.to_owned())], now);
+        self.finish(id, &[Record::Refused(why.to_string())], now);
     }
 
     fn audit(&mut self, job: JobId, operator: PeerId, what: String, verdict: &str) {
-        let whose = self.jobs.get(&job).map(|job| job.whose);
+        let principal = self.jobs.get(&job).map(|job| job.principal);
         self.outputs.push_back(Output::Audit {
             operator,
-            name: whose.and_then(|whose| policy::name_of(&self.settings.policy, &whose)),
+            name: principal
+                .and_then(|principal| policy::name_of(&self.settings.policy, &principal)),
             job,
             what,
             verdict: verdict.to_owned(),
@@ -1057,30 +1060,30 @@ impl Agent {
         &mut self,
         datagram: &[u8],
         r: Reader<'_>,
-        way: Way,
+        ingress: Ingress,
         now: Instant,
     ) -> Result<(), WireError> {
         let id = JobId(r.clone().array()?);
         if self.jobs.get(&id).is_none_or(|job| job.denied) {
             return Ok(());
         }
-        if !self.budget.may_verify(way.source, now) {
-            self.count("too_many_forged");
+        if !self.budget.may_verify(ingress.source, now) {
+            self.count(Refused::TooManyForged);
             return Ok(());
         }
-        let operator = |id| self.jobs.get(&id).map(|job| job.whose.operator);
+        let operator = |id| self.jobs.get(&id).map(|job| job.principal.operator);
         let opened = Acknowledgement::open(datagram, r, operator);
         let acknowledgement = opened.inspect_err(|e| {
             if *e == FORGED {
-                self.budget.forged(way.source, now);
+                self.budget.forged(ingress.source, now);
             }
         })?;
-        self.budget.genuine(way.source, now);
+        self.budget.genuine(ingress.source, now);
         let me = self.key.peer_id();
         let Some(job) = self.jobs.get_mut(&id) else {
             return Ok(());
         };
-        job.via = way.via;
+        job.via = ingress.via;
         let (counter, window) = (acknowledgement.counter, acknowledgement.window);
         let named = acknowledgement
             .nodes
@@ -1102,7 +1105,7 @@ impl Agent {
 
     fn handle_hello(&mut self, via: u32, now: Instant) {
         for open in self.open.values_mut() {
-            let quiet = now.saturating_duration_since(open.heard) >= REPEAT;
+            let quiet = now.saturating_duration_since(open.last_seen) >= REPEAT;
             if quiet && open.repeat_at.is_none() {
                 let wait = self
                     .random
@@ -1118,7 +1121,7 @@ impl Agent {
                 && at <= now
             {
                 open.repeat_at = None;
-                open.heard = now;
+                open.last_seen = now;
                 let datagrams = std::iter::once(&open.envelope).chain(&open.parts);
                 self.outputs
                     .extend(datagrams.map(|datagram| Output::Channel {
@@ -1131,7 +1134,7 @@ impl Agent {
 
     fn ask_for_parts(&mut self, now: Instant, clock: u64) {
         self.collecting.retain(|_, c| {
-            let idle = now.saturating_duration_since(c.heard) >= PAYLOAD_IDLE;
+            let idle = now.saturating_duration_since(c.last_seen) >= PAYLOAD_IDLE;
             c.opened.command.not_after >= clock && !idle
         });
         for (id, c) in &mut self.collecting {
@@ -1158,19 +1161,19 @@ impl Agent {
                 return;
             }
             let held = kept().map(|(id, o)| (*id, o.sponsor, o.since));
-            let Some(victim) = crowding(held, &open.sponsor) else {
+            let Some(victim) = oldest_of_largest(held, &open.sponsor) else {
                 break;
             };
             self.open.remove(&victim);
-            self.count("not_kept_open");
+            self.count(Dropped::NotKeptOpen);
         }
-        self.count("not_kept_open");
+        self.count(Dropped::NotKeptOpen);
     }
 
-    fn job(&self, whose: Whose, via: u32, delivery: Delivery) -> Job {
+    fn job(&self, principal: Principal, via: u32, delivery: Delivery) -> Job {
         Job {
-            whose,
-            sponsor: self.sponsor(&whose),
+            principal,
+            sponsor: self.sponsor(&principal),
             via,
             content: Content::Here(self.preamble()),
             delivery,
@@ -1207,7 +1210,7 @@ impl Agent {
             };
             let victim = of_most().find(cheap).or_else(|| of_most().next());
             if let Some(victim) = victim.copied() {
-                self.count("answers_evicted");
+                self.count(Dropped::AnswersEvicted);
                 self.forget(victim);
             }
         }
@@ -1229,8 +1232,8 @@ impl Agent {
         Some(self.started + Duration::from_millis(*after))
     }
 
-    fn count(&mut self, name: &'static str) {
-        *self.counters.entry(name).or_default() += 1;
+    fn count(&mut self, reason: impl Into<Reason>) {
+        *self.counters.entry(reason.into()).or_default() += 1;
     }
 }
 
@@ -1240,12 +1243,12 @@ impl Settings {
     }
 
     /// How this node stands to who acts in this name.
-    fn standing(&self, revoked: &Revocations, whose: &Whose) -> Standing {
-        if revoked.hold(whose) {
+    fn standing(&self, revoked: &Revocations, principal: &Principal) -> Standing {
+        if revoked.covers(principal) {
             Standing::Revoked
-        } else if self.knows(&whose.operator) {
+        } else if self.knows(&principal.operator) {
             Standing::Listed
-        } else if whose.certifier.is_some_and(|key| self.knows(&key)) {
+        } else if principal.certifier.is_some_and(|key| self.knows(&key)) {
             Standing::Certified
         } else {
             Standing::Unknown
@@ -1262,8 +1265,8 @@ impl Settings {
     }
 }
 
-fn whose(opened: &Opened) -> Whose {
-    Whose {
+fn principal_of(opened: &Opened) -> Principal {
+    Principal {
         operator: opened.operator,
         certifier: opened.certificate.as_ref().map(|c| c.certifier),
     }
@@ -1271,7 +1274,7 @@ fn whose(opened: &Opened) -> Whose {
 
 /// Of what listed keys hold in a table that is full, what makes room for something of `sponsor`: the oldest of the key
 /// that holds most, if that is more than `sponsor` would then hold.
-fn crowding(
+fn oldest_of_largest(
     held: impl Iterator<Item = (JobId, PeerId, Instant)>,
     sponsor: &PeerId,
 ) -> Option<JobId> {

@@ -22,13 +22,15 @@ use crate::answer::SEGMENT;
 const COALESCE: Duration = Duration::from_millis(15);
 /// Without an acknowledgement for so long, something is sent again; doubled each time.
 const RETRY: Duration = Duration::from_millis(600);
+/// Upper bound of that doubling.
 const MAX_RETRY: Duration = Duration::from_secs(8);
-/// So often in a row; then the operator has gone.
+/// Retries in a row after which the operator has gone.
 const MAX_TRIES: u32 = 8;
-/// Segments sent again when nothing is heard.
+/// Segments of one retry.
 const RETRY_SEGMENTS: usize = 4;
-/// Behind these, an acknowledgement that does not have a segment means that it is lost.
+/// A segment that an acknowledgement shows as a gap is lost after so long.
 const LOST_IN_GAP: Duration = Duration::from_millis(40);
+/// A segment behind all that an acknowledgement shows is lost after so long.
 const LOST_AT_END: Duration = Duration::from_millis(250);
 
 /// The state of one answer.
@@ -67,7 +69,7 @@ enum State {
 /// A piece of the stream that is to be sent now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Piece {
-    /// Where it begins.
+    /// Offset in the stream, in bytes.
     pub offset: u32,
     /// Its length in bytes, at most [`SEGMENT`].
     pub length: u32,

@@ -24,10 +24,10 @@ use serde::{Deserialize, Serialize};
 
 use super::core::{Start, Store};
 use super::policy::Permit;
-use super::revoked::Whose;
+use super::revoked::Principal;
 use super::{unix_now, unix_now_ms};
 use crate::datagram::JobId;
-use crate::record::{Ended, How, JobState, Record};
+use crate::record::{Ended, Ending, JobState, Record};
 use crate::request::{Request, Run, What};
 use crate::sealed::AnswerKey;
 
@@ -146,7 +146,6 @@ impl JobDir {
         Self { path }
     }
 
-    /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -160,8 +159,8 @@ impl JobDir {
     pub fn create(&self, start: &Start, run: Run, program: Option<PathBuf>) -> io::Result<()> {
         fs::DirBuilder::new().mode(0o700).create(&self.path)?;
         let spec = Spec {
-            operator: start.whose.operator,
-            certifier: start.whose.certifier,
+            operator: start.principal.operator,
+            certifier: start.principal.certifier,
             name: start.name.clone(),
             user: start.permit.user.clone(),
             time_ms: start.permit.time.as_millis() as u64,
@@ -205,13 +204,13 @@ impl JobDir {
     }
 
     /// Whose job it is, and what the policy called him.
-    pub fn whose(&self) -> io::Result<(Whose, Option<String>)> {
+    pub fn principal(&self) -> io::Result<(Principal, Option<String>)> {
         let spec = self.spec()?;
-        let whose = Whose {
+        let principal = Principal {
             operator: spec.operator,
             certifier: spec.certifier,
         };
-        Ok((whose, spec.name))
+        Ok((principal, spec.name))
     }
 
     /// What its answer is sealed under, if it is.
@@ -224,7 +223,7 @@ impl JobDir {
         let spec = self.spec().ok().filter(|s| s.operator == *operator)?;
         let how = self.progress().ok()?.1.then(|| match self.end() {
             Some(Record::Ended(ended)) => ended.how,
-            _ => How::Lost,
+            _ => Ending::Lost,
         });
         let state = JobState {
             job,
@@ -266,7 +265,7 @@ impl JobDir {
         let mut bytes = last;
         if bytes.is_empty() {
             let lost = Record::Ended(Ended {
-                how: How::Lost,
+                how: Ending::Lost,
                 duration_us: 0,
                 user_us: 0,
                 system_us: 0,
@@ -335,7 +334,6 @@ impl JobDir {
         Ok(())
     }
 
-    /// Removes the folder.
     pub fn remove(&self) -> io::Result<()> {
         fs::remove_dir_all(&self.path)
     }
@@ -378,7 +376,7 @@ mod tests {
             let Ok(Some((length, Some(Record::Ended(ended))))) = Record::decode(end) else {
                 panic!("no end behind {cut} bytes");
             };
-            assert_eq!((length, ended.how), (end.len(), How::Lost));
+            assert_eq!((length, ended.how), (end.len(), Ending::Lost));
             assert_eq!(job.end(), Some(Record::Ended(ended)));
             assert_eq!(job.progress().unwrap(), (stream.len() as u64, true));
         }
@@ -387,7 +385,7 @@ mod tests {
     #[test]
     fn an_end_that_was_written_stays_what_it_is() {
         let ended = Record::Ended(Ended {
-            how: How::Exited(3),
+            how: Ending::Exited(3),
             duration_us: 1,
             user_us: 1,
             system_us: 1,

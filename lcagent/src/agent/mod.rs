@@ -1,25 +1,26 @@
-//! The agent: [`core`] decides, with [`policy`] and [`revoked`] (who may what), [`budget`] (what strangers may cost) and
-//! [`delivery`] (what is sent when).
+//! The agent: [`core`] decides, with [`policy`] and [`revoked`] (who may what), `budget` (what strangers may cost) and
+//! `delivery` (what is sent when).
 //!
-//! Around it: [`shell`] (sockets and time), [`job`] (a job's folder), [`modules`], [`supervisor`] with [`contain`] (the process
-//! that runs a job), [`audit`], [`facts`], [`metrics`], [`config`].
+//! Around it: `shell` (sockets and time), `job` (a job's folder), `modules`, `supervisor` with `contain` (the process
+//! that runs a job), `audit`, `facts`, [`metrics`], [`config`].
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-pub mod audit;
-pub mod budget;
+mod audit;
+mod budget;
 pub mod config;
-pub mod contain;
+mod contain;
 pub mod core;
-pub mod delivery;
-pub mod facts;
-pub mod job;
+mod delivery;
+mod facts;
+mod job;
 pub mod metrics;
-pub mod modules;
+pub(crate) mod modules;
 pub mod policy;
+pub mod reasons;
 pub mod revoked;
-pub mod shell;
-pub mod supervisor;
+pub(crate) mod shell;
+pub(crate) mod supervisor;
 
 fn since_1970() -> Duration {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// Where they are by default.
 pub const DEFAULT_FOLDER: &str = "/etc/lcagent/modules";
-/// Longest name.
+/// Longest name of a module, in bytes.
 const MAX_NAME: usize = 64;
 /// Most names that a node tells of.
 const MAX_NAMES: usize = 64;

@@ -1,17 +1,15 @@
 //! Who may do what on this node. By default nobody may do anything.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
-use std::fmt;
-use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use librecast::id::PeerId;
 use thiserror::Error;
 
-use super::revoked::Whose;
+use super::revoked::Principal;
 use crate::certificate::Certificate;
-use crate::request::{COPY, Run};
+use crate::pattern::Pattern;
+use crate::request::{CopyError, Run};
 use crate::selector::glob_matches;
 
 /// Output kept of a job where the policy names no limit, in bytes.
@@ -22,7 +20,7 @@ pub const DEFAULT_TIME: Duration = Duration::from_secs(24 * 3600);
 /// What one key may do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Allow {
-    /// The operator.
+    /// Public key of the operator.
     pub key: PeerId,
     /// What logs call him.
     pub name: Option<String>,
@@ -40,27 +38,12 @@ pub struct Allow {
     pub labels: BTreeMap<String, String>,
 }
 
-/// Which programs, with which arguments: words, each a glob for one argument.
-///
-/// - `*` and `?` in a word stand for characters but `/`, `**` for any; none of them for a part `..` of a path, nor for the
-///   `-` that begins an option.
-/// - A word `*` stands for a whole argument that is no option, as the last one for any number of these; a last word `**`
-///   for any further arguments, whatever they are.
-/// - The pattern `*` stands for everything that can be run.
-///
-/// So a pattern says where a path lies and which options a program gets. `@NAME` is a module, `copy:DEST` a copy to there,
-/// which never has `..`: its `*` stands for `/` too. `revoke:GLOB` allows to revoke keys.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pattern {
-    words: Vec<String>,
-}
-
 /// As what a job may run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Permit {
     /// As whom; None: as the agent itself.
     pub user: Option<String>,
-    /// How long.
+    /// Longest time of the job.
     pub time: Duration,
     /// How much it may say, in bytes.
     pub output: u64,
@@ -68,7 +51,7 @@ pub struct Permit {
     pub memory: Option<u64>,
 }
 
-/// Why not.
+/// Why the policy does not allow a command.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Denied {
     /// No entry allows this command to this key.
@@ -85,130 +68,24 @@ pub enum Denied {
     User(String),
     /// Not a copy that any node makes.
     #[error("copy: {0}")]
-    Copy(&'static str),
+    Copy(#[from] CopyError),
     /// Environment, folder or script could change what an allowed command does.
     #[error("{0} is given only to commands of an entry that allows everything (`*`)")]
-    Unrestricted(&'static str),
+    Unrestricted(Restricted),
 }
 
-impl Pattern {
-    /// From its written form; none if it is empty.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        let words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
-        (!words.is_empty()).then_some(Self { words })
-    }
-
-    fn allows_everything(&self) -> bool {
-        self.words == ["*"]
-    }
-
-    fn allows(&self, arguments: &[OsString]) -> bool {
-        let last = self.words.split_last();
-        let (words, rest): (_, Option<Allows>) = match last {
-            Some((last, front)) if last == ANYTHING => (front, Some(|_| true)),
-            Some((last, front)) if last == ANY => (front, Some(|a| !is_option(a))),
-            _ => (self.words.as_slice(), None),
-        };
-        let Some((front, more)) = arguments.split_at_checked(words.len()) else {
-            return false;
-        };
-        let matches = |(word, argument): (&String, &OsString)| word_allows(word, argument);
-        // a copy's DEST was looked at: it is absolute and leads nowhere else
-        let mut pairs = words.iter().zip(front);
-        let copy = |word: &str, to: &str| word.starts_with(COPY) && to.starts_with(COPY);
-        let first = pairs
-            .next()
-            .is_none_or(|(word, program)| match program.to_str() {
-                Some(to) if copy(word, to) => glob_matches(word, to),
-                _ => word_allows(word, program),
-            });
-        first
-            && pairs.all(matches)
-            && rest.map_or(more.is_empty(), |allows| more.iter().all(allows))
-    }
-
-    /// Whether it is about the program of these arguments.
-    fn names_program(&self, arguments: &[OsString]) -> bool {
-        let words = self.words.first().zip(arguments.first());
-        words.is_some_and(|(word, program)| word_allows(word, program))
-    }
-}
-
-/// Whether a rest of any length may have this argument.
-type Allows = fn(&OsString) -> bool;
-
-/// A word of a pattern that stands for a whole argument, and the one that stands for all that follow.
-const ANY: &str = "*";
-const ANYTHING: &str = "**";
-/// Longer arguments are no paths, and are not compared with globs.
-const MAX_COMPARED: usize = 4_096;
-
-fn is_option(argument: &OsString) -> bool {
-    argument.as_bytes().first() == Some(&b'-')
-}
-
-fn word_allows(word: &str, argument: &OsString) -> bool {
-    if word == ANY {
-        return !is_option(argument);
-    }
-    // what is not UTF-8 is matched by words that stand for all of it
-    let Some(text) = argument.to_str() else {
-        return false;
-    };
-    if word == text {
-        return true;
-    }
-    let option_by_chance = text.starts_with('-') && !word.starts_with('-');
-    // also behind what commonly stands before a path in an argument
-    let leads_up = text.split(['/', '=', ':', ',']).any(|part| part == "..");
-    !option_by_chance && !leads_up && text.len() <= MAX_COMPARED && path_glob_matches(word, text)
-}
-
-/// Whether `glob` matches the whole of `text`: `*` and `?` stand for no `/`, `**` for any characters. In steps of the
-/// product of both lengths, whatever they are.
-fn path_glob_matches(glob: &str, text: &str) -> bool {
-    /// What a piece of a glob stands for.
-    enum Piece {
-        This(char),
-        One,
-        Some,
-        All,
-    }
-    let mut pieces = Vec::new();
-    let mut chars = glob.chars().peekable();
-    while let Some(c) = chars.next() {
-        pieces.push(match c {
-            '*' if chars.next_if_eq(&'*').is_some() => Piece::All,
-            '*' => Piece::Some,
-            '?' => Piece::One,
-            c => Piece::This(c),
-        });
-    }
-    let stars = |reached: &mut [bool]| {
-        for (n, piece) in pieces.iter().enumerate() {
-            // they may stand for nothing
-            reached[n + 1] |= reached[n] && matches!(piece, Piece::Some | Piece::All);
-        }
-    };
-    // reached[n]: the first n pieces match what was read
-    let mut reached = vec![false; pieces.len() + 1];
-    reached[0] = true;
-    stars(&mut reached);
-    for c in text.chars() {
-        let mut next = vec![false; reached.len()];
-        for (n, piece) in pieces.iter().enumerate() {
-            match piece {
-                Piece::This(wanted) => next[n + 1] |= reached[n] && *wanted == c,
-                Piece::One => next[n + 1] |= reached[n] && c != '/',
-                Piece::Some => next[n + 1] |= reached[n + 1] && c != '/',
-                Piece::All => next[n + 1] |= reached[n + 1],
-            }
-        }
-        stars(&mut next);
-        reached = next;
-    }
-    reached.last() == Some(&true)
+/// What is given only to commands that may be anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Restricted {
+    /// A script on stdin of the interpreter.
+    #[error("a script")]
+    Script,
+    /// Environment variables.
+    #[error("an environment")]
+    Environment,
+    /// The folder to run in.
+    #[error("a folder")]
+    Folder,
 }
 
 impl Allow {
@@ -235,18 +112,12 @@ impl Allow {
     }
 }
 
-impl fmt::Display for Pattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.words.join(" "))
-    }
-}
-
 fn check_patterns(patterns: &[Pattern], run: &Run) -> Result<(), Denied> {
     if patterns.iter().any(Pattern::allows_everything) {
         return Ok(());
     }
     if run.script.is_some() {
-        return Err(Denied::Unrestricted("a script"));
+        return Err(Denied::Unrestricted(Restricted::Script));
     }
     let words = run.pattern_words();
     if !patterns.iter().any(|p| p.allows(words)) {
@@ -259,10 +130,10 @@ fn check_patterns(patterns: &[Pattern], run: &Run) -> Result<(), Denied> {
         });
     }
     if !run.variables.is_empty() {
-        return Err(Denied::Unrestricted("an environment"));
+        return Err(Denied::Unrestricted(Restricted::Environment));
     }
     if run.folder.is_some() {
-        return Err(Denied::Unrestricted("a folder"));
+        return Err(Denied::Unrestricted(Restricted::Folder));
     }
     Ok(())
 }
@@ -275,13 +146,7 @@ pub fn may_revoke(
     labels: &BTreeMap<String, String>,
     key: &PeerId,
 ) -> bool {
-    let wanted = format!("revoke:{key}");
-    let says = |p: &Pattern| {
-        let [word] = p.words.as_slice() else {
-            return false;
-        };
-        word.starts_with("revoke:") && glob_matches(word, &wanted)
-    };
+    let says = |p: &Pattern| p.allows_to_revoke(key);
     let mut entries = policy
         .iter()
         .filter(|a| a.key == *operator && a.holds_on(labels));
@@ -296,13 +161,13 @@ pub fn lists(policy: &[Allow], key: &PeerId) -> bool {
 
 /// What the policy calls an operator, or who has certified him.
 #[must_use]
-pub fn name_of(policy: &[Allow], whose: &Whose) -> Option<String> {
+pub fn name_of(policy: &[Allow], principal: &Principal) -> Option<String> {
     let of = |key: &PeerId| {
         let mut entries = policy.iter().filter(|a| a.key == *key);
         entries.find_map(|a| a.name.clone())
     };
-    let certifier = || of(&whose.certifier?).map(|name| format!("certified by {name}"));
-    of(&whose.operator).or_else(certifier)
+    let certifier = || of(&principal.certifier?).map(|name| format!("certified by {name}"));
+    of(&principal.operator).or_else(certifier)
 }
 
 /// Whether any entry that holds on a node with these labels names the key.
@@ -322,7 +187,7 @@ pub fn decide(
     labels: &BTreeMap<String, String>,
     run: &Run,
 ) -> Result<Permit, Denied> {
-    run.copy().map_err(Denied::Copy)?;
+    run.copy()?;
     let mut denied = Denied::Command;
     for allow in policy
         .iter()
@@ -346,12 +211,13 @@ pub fn decide(
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
     use std::os::unix::ffi::OsStringExt;
 
     use librecast::id::SecretKey;
-    use proptest::prelude::*;
 
     use super::*;
+    use crate::pattern::MAX_COMPARED;
     use crate::request::tests::run;
 
     fn key(n: u8) -> PeerId {
@@ -653,30 +519,5 @@ mod tests {
         let may = |entry: &[&str]| may_revoke(&[allow(entry)], &key(1), &BTreeMap::new(), &key(2));
         assert!(!may(&["*"]) && !may(&["revoke *"]) && !may(&["revoke:12D3KooWx"]));
         assert!(may(&["revoke:*"]) && may(&[&format!("revoke:{}", key(2))]));
-    }
-
-    /// What the globs mean, tried out.
-    fn by_definition(glob: &[char], text: &[char]) -> bool {
-        match (glob, text) {
-            ([], text) => text.is_empty(),
-            (['*', '*', rest @ ..], text) => {
-                (0..=text.len()).any(|n| by_definition(rest, &text[n..]))
-            }
-            (['*', rest @ ..], text) => {
-                let end = text.iter().position(|c| *c == '/').unwrap_or(text.len());
-                (0..=end).any(|n| by_definition(rest, &text[n..]))
-            }
-            (['?', rest @ ..], [c, text @ ..]) => *c != '/' && by_definition(rest, text),
-            ([wanted, rest @ ..], [c, text @ ..]) => wanted == c && by_definition(rest, text),
-            _ => false,
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn path_glob_agrees_with_its_definition(glob in "[a/*?]{0,8}", text in "[aß/]{0,8}") {
-            let (g, t): (Vec<_>, Vec<_>) = (glob.chars().collect(), text.chars().collect());
-            prop_assert_eq!(path_glob_matches(&glob, &text), by_definition(&g, &t));
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! Keys of operators that are not obeyed any more: by their own word, by that of who certified them, or by a key that
+//! Revoked keys: by their own word, by that of who certified them, or by a key that
 //! the policy lets revoke. Kept on disk, with the command that said so: agents that were away are told it.
 //!
 //! There is always room for keys that the policy lists: it bounds them. Of other keys there can be any number, so each
@@ -15,44 +15,44 @@ pub const MAX_OF_ONE: usize = 256;
 
 /// In whose name something is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Whose {
+pub struct Principal {
     /// Who has signed it.
     pub operator: PeerId,
     /// Who has certified him, if a certificate came along.
     pub certifier: Option<PeerId>,
 }
 
-/// One revocation.
+/// A key that is not trusted any more, and the command that said so.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Revocation {
-    /// Whose key.
+    /// The revoked key.
     pub key: PeerId,
     /// Only as far as this one has certified it; none: altogether.
     pub certifier: Option<PeerId>,
     /// Who has said so, and until when that is told on, in Unix seconds.
-    pub told: Told,
+    pub revoking: RevokingCommand,
 }
 
 /// The command that revoked a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Told {
-    /// Who signed it.
+pub struct RevokingCommand {
+    /// The operator that signed it.
     pub by: PeerId,
     /// The listed key that answers for it: his, or who certified him.
     pub under: PeerId,
-    /// Unix seconds.
+    /// Until then agents repeat it to nodes that were away, in Unix seconds.
     pub not_after: u64,
-    /// The datagram.
+    /// The command as it was signed.
     pub envelope: Vec<u8>,
 }
 
 impl Revocation {
     /// Whether it holds for what is done in this name.
     #[must_use]
-    pub fn covers(&self, whose: &Whose) -> bool {
+    pub fn covers(&self, principal: &Principal) -> bool {
         match self.certifier {
-            None => self.key == whose.operator || Some(self.key) == whose.certifier,
-            by => self.key == whose.operator && by == whose.certifier,
+            None => self.key == principal.operator || Some(self.key) == principal.certifier,
+            by => self.key == principal.operator && by == principal.certifier,
         }
     }
 }
@@ -64,7 +64,7 @@ pub struct Revocations(BTreeMap<(PeerId, Option<PeerId>), Kept>);
 /// One of them, and its line in the file: to write the text of an envelope takes long, and all are written for each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Kept {
-    told: Told,
+    revoking: RevokingCommand,
     line: String,
 }
 
@@ -88,7 +88,7 @@ impl Revocations {
         let Revocation {
             key,
             certifier,
-            told,
+            revoking,
         } = revocation;
         // what is said again is said perhaps to more nodes and for longer
         let again = self.0.contains_key(&(key, certifier));
@@ -96,7 +96,10 @@ impl Revocations {
             return true;
         }
         if !again && !listed {
-            let of_one = self.0.values().filter(|k| k.told.under == told.under);
+            let of_one = self
+                .0
+                .values()
+                .filter(|k| k.revoking.under == revoking.under);
             if of_one.count() >= MAX_OF_ONE {
                 return false;
             }
@@ -106,37 +109,37 @@ impl Revocations {
             self.0
                 .retain(|(other, by), _| *by != Some(key) && (*other != key || by.is_none()));
         }
-        self.keep(key, certifier, told);
+        self.keep(key, certifier, revoking);
         true
     }
 
-    fn keep(&mut self, key: PeerId, certifier: Option<PeerId>, told: Told) {
+    fn keep(&mut self, key: PeerId, certifier: Option<PeerId>, revoking: RevokingCommand) {
         let line = Line {
             key,
             certifier,
-            by: told.by,
-            under: Some(told.under).filter(|under| *under != told.by),
-            not_after: told.not_after,
-            envelope: bs58::encode(&told.envelope).into_string(),
+            by: revoking.by,
+            under: Some(revoking.under).filter(|under| *under != revoking.by),
+            not_after: revoking.not_after,
+            envelope: bs58::encode(&revoking.envelope).into_string(),
         };
         // plain texts and numbers: that always works
         let line = serde_json::to_string(&line).unwrap_or_default() + "\n";
-        self.0.insert((key, certifier), Kept { told, line });
+        self.0.insert((key, certifier), Kept { revoking, line });
     }
 
     /// Whether one holds for what is done in this name.
     #[must_use]
-    pub fn hold(&self, whose: &Whose) -> bool {
+    pub fn covers(&self, principal: &Principal) -> bool {
         let altogether = |key: &PeerId| self.0.contains_key(&(*key, None));
-        let as_certified = (whose.operator, whose.certifier);
-        altogether(&whose.operator)
-            || whose.certifier.as_ref().is_some_and(altogether)
+        let as_certified = (principal.operator, principal.certifier);
+        altogether(&principal.operator)
+            || principal.certifier.as_ref().is_some_and(altogether)
             || self.0.contains_key(&as_certified)
     }
 
     /// What was said of all of them.
-    pub fn iter(&self) -> impl Iterator<Item = &Told> {
-        self.0.values().map(|kept| &kept.told)
+    pub fn iter(&self) -> impl Iterator<Item = &RevokingCommand> {
+        self.0.values().map(|kept| &kept.revoking)
     }
 
     /// As they are kept on disk: JSON lines.
@@ -150,13 +153,13 @@ impl Revocations {
         let mut all = Self::default();
         for (n, line) in (1_usize..).zip(text.lines()) {
             let line: Line = serde_json::from_str(line).map_err(|_| n)?;
-            let told = Told {
+            let revoking = RevokingCommand {
                 by: line.by,
                 under: line.under.unwrap_or(line.by),
                 not_after: line.not_after,
                 envelope: bs58::decode(&line.envelope).into_vec().map_err(|_| n)?,
             };
-            all.keep(line.key, line.certifier, told);
+            all.keep(line.key, line.certifier, revoking);
         }
         Ok(all)
     }
@@ -178,7 +181,7 @@ mod tests {
         Revocation {
             key: key(n),
             certifier: certifier.map(key),
-            told: Told {
+            revoking: RevokingCommand {
                 by: key(99),
                 under: key(certifier.unwrap_or(99)),
                 not_after: 7,
@@ -187,8 +190,8 @@ mod tests {
         }
     }
 
-    fn whose(operator: u16, certifier: Option<u16>) -> Whose {
-        Whose {
+    fn principal(operator: u16, certifier: Option<u16>) -> Principal {
+        Principal {
             operator: key(operator),
             certifier: certifier.map(key),
         }
@@ -198,22 +201,22 @@ mod tests {
     fn revocation_holds_as_far_as_who_says_it_may_say() {
         let mut all = Revocations::default();
         assert!(all.add(revocation(1, Some(5)), false));
-        assert!(all.hold(&whose(1, Some(5))));
-        assert!(!all.hold(&whose(1, Some(6))) && !all.hold(&whose(1, None)));
+        assert!(all.covers(&principal(1, Some(5))));
+        assert!(!all.covers(&principal(1, Some(6))) && !all.covers(&principal(1, None)));
         assert!(all.add(revocation(6, None), false));
-        assert!(all.hold(&whose(6, None)));
-        assert!(all.hold(&whose(1, Some(6))), "with its certifier");
+        assert!(all.covers(&principal(6, None)));
+        assert!(all.covers(&principal(1, Some(6))), "with its certifier");
         assert_eq!(Revocations::decode(&all.encode()), Ok(all.clone()));
         let mut again = revocation(6, None);
-        again.told.not_after = 8;
+        again.revoking.not_after = 8;
         assert!(all.add(again, false));
         assert_eq!(all.iter().count(), 2, "the same again is no other");
         let mut less = revocation(6, Some(5));
-        less.told.not_after = 9;
+        less.revoking.not_after = 9;
         assert!(all.add(less, false) && all.iter().count() == 2);
-        let told: Vec<u64> = all.iter().map(|told| told.not_after).collect();
+        let revoking: Vec<u64> = all.iter().map(|revoking| revoking.not_after).collect();
         assert!(
-            told.contains(&8) && !told.contains(&9),
+            revoking.contains(&8) && !revoking.contains(&9),
             "who says less does not take its place"
         );
         let broken = all.encode() + "{\n";
@@ -222,7 +225,8 @@ mod tests {
 
     #[test]
     fn holding_and_covering_are_the_same() {
-        let names = || (1..4).flat_map(|o| [None, Some(1), Some(2), Some(3)].map(|c| whose(o, c)));
+        let names =
+            || (1..4).flat_map(|o| [None, Some(1), Some(2), Some(3)].map(|c| principal(o, c)));
         for revoked in names() {
             let revocation = Revocation {
                 key: revoked.operator,
@@ -232,7 +236,7 @@ mod tests {
             let mut all = Revocations::default();
             assert!(all.add(revocation.clone(), true));
             for name in names() {
-                assert_eq!(all.hold(&name), revocation.covers(&name), "{name:?}");
+                assert_eq!(all.covers(&name), revocation.covers(&name), "{name:?}");
             }
         }
     }
@@ -257,9 +261,9 @@ mod tests {
         assert_eq!(of_thief(&all), MAX_OF_ONE);
         // by his own word
         let mut own = revocation(thief, None);
-        own.told.under = key(thief);
+        own.revoking.under = key(thief);
         assert!(all.add(own, true), "a listed key");
-        assert!(all.hold(&whose(1_000, Some(thief))));
+        assert!(all.covers(&principal(1_000, Some(thief))));
         assert_eq!(of_thief(&all), 1, "the rest goes without saying");
     }
 

@@ -18,12 +18,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use librecast::channel::{agent_answers, agent_group};
-use librecast::cli::{Exit, ExitError};
 use librecast::id::{IdError, PeerId, SecretKey};
-use librecast::interrupt::on_signals;
 use librecast::local_node::{self, LocalNode};
-use librecast::metrics::{Listen, Served};
-use librecast::service::{self, Service};
+use librecast_program::cli::{Exit, ExitError};
+use librecast_program::interrupt::on_signals;
+use librecast_program::metrics::{Listen, Served};
+use librecast_program::service::{self, Service};
 use nix::fcntl::{FcntlArg, Flock, FlockArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -43,13 +43,14 @@ use crate::record::Record;
 use crate::replay::{MAX_SNAPSHOT, ReplayWindow};
 use crate::request::Run;
 
-/// Interfaces and adopted jobs are looked at this often.
-const LONG_TURN: Duration = Duration::from_secs(1);
-const ADOPTED_TURN: Duration = Duration::from_millis(100);
-/// What could not be written is tried again after so long.
+/// Between two looks at interfaces.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// Between two looks at jobs of an earlier run.
+const ADOPTED_INTERVAL: Duration = Duration::from_millis(100);
+/// What could not be written is written again after so long.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// lcroute is asked for this node's labels this often.
+/// Between two requests to lcroute for this node's labels.
 const LABELS: Duration = Duration::from_secs(5);
 /// Jobs in a list of them: the latest.
 const MAX_LISTED: usize = 128;
@@ -57,7 +58,7 @@ const MAX_LISTED: usize = 128;
 /// What the command line says.
 #[derive(Debug)]
 pub struct Options {
-    /// The configuration.
+    /// Configuration file; none: [`DEFAULT_PATH`](super::config::DEFAULT_PATH) if it exists.
     pub config: Option<PathBuf>,
     /// Where keys, jobs and logs are.
     pub state_dir: Option<PathBuf>,
@@ -269,13 +270,13 @@ impl Shell {
         let now = Instant::now();
         for job in self.jobs.all()? {
             let dir = self.jobs.job(job);
-            let Ok((whose, _)) = dir.whose() else {
+            let Ok((principal, _)) = dir.principal() else {
                 // made, but not far enough to be a job
                 dir.remove()?;
                 continue;
             };
-            let whose = (whose, dir.seal()?);
-            self.agent.restore(job, whose, dir.is_delivered(), now);
+            let principal = (principal, dir.seal()?);
+            self.agent.restore(job, principal, dir.is_delivered(), now);
             let (length, ended) = dir.progress()?;
             self.agent.handle_stream(job, length, ended, now);
             if !ended {
@@ -302,18 +303,18 @@ impl Shell {
             self.agent.handle_timeout(Instant::now(), unix_now());
             self.look_at_adopted();
             while let Some(output) = self.agent.poll_output(&mut self.jobs, Instant::now()) {
-                self.obey(output);
+                self.perform(output);
             }
             if let Some(e) = self.fatal.take() {
                 return Err(e);
             }
-            let heard = self.wait()?;
-            for job in heard {
-                self.news_of(job);
+            let ended = self.wait()?;
+            for job in ended {
+                self.report_stream(job);
             }
             let (agent, now, clock) = (&mut self.agent, Instant::now(), unix_now());
-            self.network.receive(|datagram, way| {
-                agent.handle_datagram(datagram, way, now, clock);
+            self.network.receive(|datagram, ingress| {
+                agent.handle_datagram(datagram, ingress, now, clock);
             })?;
         }
         service::stopping();
@@ -360,9 +361,9 @@ impl Shell {
     fn wait(&mut self) -> io::Result<Vec<JobId>> {
         let adopted = |watch: &Watch| matches!(watch, Watch::Adopted);
         let turn = if self.running.values().any(adopted) {
-            ADOPTED_TURN
+            ADOPTED_INTERVAL
         } else {
-            LONG_TURN
+            POLL_INTERVAL
         };
         let due = self.agent.poll_timeout();
         let until = due.map_or(turn, |at| {
@@ -389,13 +390,13 @@ impl Shell {
         }
         let ready = |fd: &PollFd<'_>| fd.any().unwrap_or(false);
         let jobs = watched.iter().zip(&fds).filter(|(_, fd)| ready(fd));
-        let heard = jobs.map(|((id, _), _)| *id).collect();
+        let ended = jobs.map(|((id, _), _)| *id).collect();
         let _ = self.flags.wake.read();
-        Ok(heard)
+        Ok(ended)
     }
 
     /// A supervisor says that there is news, or has ended.
-    fn news_of(&mut self, job: JobId) {
+    fn report_stream(&mut self, job: JobId) {
         let Some(Watch::Supervised(supervised)) = self.running.get_mut(&job) else {
             return;
         };
@@ -467,7 +468,7 @@ impl Shell {
 
     fn log_end(&mut self, job: JobId) {
         let dir = self.jobs.job(job);
-        let Ok((whose, name)) = dir.whose() else {
+        let Ok((principal, name)) = dir.principal() else {
             return;
         };
         let how = match dir.end() {
@@ -476,13 +477,13 @@ impl Shell {
             }
             _ => "in an unknown way".to_owned(),
         };
-        let who = (&whose.operator, name.as_deref());
+        let who = (&principal.operator, name.as_deref());
         if let Err(e) = self.audit.write(who, job, "ended", &how) {
             tracing::error!("audit log: {e}");
         }
     }
 
-    fn obey(&mut self, output: Output) {
+    fn perform(&mut self, output: Output) {
         match output {
             Output::Channel { via, datagram } => self.network.send(self.channel, via, &datagram),
             Output::Answers {
@@ -569,7 +570,7 @@ impl Shell {
             return;
         }
         let (job, line) = (start.job, start.run.line_for_logs(start.seal.is_some()));
-        let who = (&start.whose.operator, start.name.as_deref());
+        let who = (&start.principal.operator, start.name.as_deref());
         let begun = self
             .audit
             .write(who, job, "started", &line)
@@ -706,7 +707,7 @@ fn own_key(path: &Path) -> anyhow::Result<SecretKey> {
     }
 }
 
-/// The revoked keys of the last run. A file that cannot be read is an error: revoked keys would be obeyed.
+/// The revoked keys of the last run. A file that cannot be read is an error: the agent would execute commands of revoked keys.
 fn read_revoked(path: &Path) -> anyhow::Result<Revocations> {
     match fs::read_to_string(path) {
         Ok(text) => Revocations::decode(&text)

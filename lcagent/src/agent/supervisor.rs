@@ -13,8 +13,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use librecast::cli::Exit;
-use librecast::interrupt::on_signals;
+use librecast_program::cli::Exit;
+use librecast_program::interrupt::on_signals;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::resource::{UsageWho, getrusage};
@@ -25,18 +25,18 @@ use super::contain::{Account, FilesAs, Group, contain, environment, kill_all, re
 use super::job::{JobDir, append_whole};
 use super::unix_now_ms;
 use crate::datagram::JobId;
-use crate::record::{Ended, How, Record};
+use crate::record::{Ended, Ending, Record};
 use crate::request::Run;
 
 /// Bytes read from a job at once; a record holds them.
 const CHUNK: usize = 16 * 1024;
-/// A job that is to end has so long before it is killed.
-const MERCY: Duration = Duration::from_secs(1);
-/// How often the folder is looked at: whether the job is to end.
+/// Between SIGTERM and SIGKILL of a job that is to end.
+const KILL_GRACE: Duration = Duration::from_secs(1);
+/// Between two looks at the folder: whether the job is to end.
 const LOOK: Duration = Duration::from_secs(1);
 /// An agent names its job within so long.
-const NAMING: Duration = Duration::from_secs(5);
-/// What is said just before the end is waited for so long, once all who could say it are dead.
+const NAMING_TIMEOUT: Duration = Duration::from_secs(5);
+/// Output is waited for so long once all processes that could write it are dead.
 const DRAIN: Duration = Duration::from_secs(2);
 
 enum Event {
@@ -58,7 +58,7 @@ pub fn supervise(dir: PathBuf) -> anyhow::Result<Exit> {
 pub fn supervise_for(jobs: &Path) -> anyhow::Result<Exit> {
     let mut agent = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let files = FilesAs::owner_of(jobs)?;
-    agent.set_read_timeout(Some(NAMING))?;
+    agent.set_read_timeout(Some(NAMING_TIMEOUT))?;
     let mut name = [0; 16];
     agent.read_exact(&mut name).context("the job's name")?;
     // as a number: no name leads out of the folder
@@ -160,7 +160,7 @@ fn run(
         Ok((leader, group, time)) => {
             let how = watch(dir, log, events, leader, group.as_ref(), begun + time);
             reap();
-            if let Err(e) = files.aside(|| drop(group)) {
+            if let Err(e) = files.with_own_rights(|| drop(group)) {
                 tracing::warn!("{e}");
             }
             how
@@ -168,7 +168,7 @@ fn run(
         Err(e) => {
             log.left = log.left.max(4_096);
             log.output(&Record::Stderr(format!("lcagent: {e}\n").into_bytes()));
-            How::Exited(if e.kind() == io::ErrorKind::NotFound {
+            Ending::Exited(if e.kind() == io::ErrorKind::NotFound {
                 127
             } else {
                 126
@@ -201,7 +201,7 @@ fn start(
     let account = Account::find(permit.user.as_deref())?;
     let name = dir.path().file_name().unwrap_or_default().to_string_lossy();
     let group = files
-        .aside(|| Group::create(&name))?
+        .with_own_rights(|| Group::create(&name))?
         .inspect_err(|e| tracing::debug!("no control group: {e}"))
         .ok();
     let script = run.script.as_deref().map(in_memory).transpose()?;
@@ -214,7 +214,7 @@ fn start(
     contain(&mut command, &account, group.as_ref(), permit.memory);
     let program = run.arguments[0].to_string_lossy().into_owned();
     let folder = run.folder.clone();
-    let (spawned, has_folder) = files.aside(|| {
+    let (spawned, has_folder) = files.with_own_rights(|| {
         let has = |folder: &OsString| Path::new(folder).is_dir();
         (command.spawn(), folder.as_ref().is_none_or(has))
     })?;
@@ -258,7 +258,7 @@ fn prepare(
 ) -> Command {
     let mut command = Command::new(program);
     let home = account.home.clone();
-    let home = match files.aside(|| home.is_dir()) {
+    let home = match files.with_own_rights(|| home.is_dir()) {
         Ok(true) => home,
         _ => "/".into(),
     };
@@ -326,7 +326,7 @@ fn watch(
     leader: Pid,
     group: Option<&Group>,
     end: Instant,
-) -> How {
+) -> Ending {
     let (mut how, mut talking, mut until) = (None, 2, end);
     // why it was told to end
     let mut doomed = None;
@@ -334,31 +334,31 @@ fn watch(
         let patience = until.saturating_duration_since(Instant::now());
         // an agent that was started anew can say so in the folder only
         if doomed.is_none() && how.is_none() && dir.is_cancelled() {
-            doomed = Some(How::Cancelled);
+            doomed = Some(Ending::Cancelled);
             terminate(leader);
-            until = Instant::now() + MERCY;
+            until = Instant::now() + KILL_GRACE;
             continue;
         }
-        let heard = events.recv_timeout(patience.min(LOOK));
-        if patience > LOOK && matches!(heard, Err(RecvTimeoutError::Timeout)) {
+        let event = events.recv_timeout(patience.min(LOOK));
+        if patience > LOOK && matches!(event, Err(RecvTimeoutError::Timeout)) {
             continue;
         }
-        match heard {
+        match event {
             Ok(Event::Said(record)) => log.output(&record),
             Ok(Event::Silent) => talking -= 1,
             // looked at above
             Ok(Event::Stop) => {}
             Ok(Event::Exited(status)) => {
-                how = Some(doomed.unwrap_or_else(|| how_of(&status)));
+                how = Some(doomed.unwrap_or_else(|| ending_of(&status)));
                 // what it left behind holds its pipes open, and is part of it
                 kill_all(leader, group);
                 until = Instant::now() + DRAIN;
             }
             Err(RecvTimeoutError::Timeout) if how.is_some() => break,
             Err(RecvTimeoutError::Timeout) if doomed.is_none() => {
-                doomed = Some(How::OutOfTime);
+                doomed = Some(Ending::OutOfTime);
                 terminate(leader);
-                until = Instant::now() + MERCY;
+                until = Instant::now() + KILL_GRACE;
             }
             Err(RecvTimeoutError::Timeout) => {
                 kill_all(leader, group);
@@ -367,17 +367,17 @@ fn watch(
             Err(RecvTimeoutError::Disconnected) => break,
         }
     }
-    how.or(doomed).unwrap_or(How::Lost)
+    how.or(doomed).unwrap_or(Ending::Lost)
 }
 
-fn how_of(status: &io::Result<ExitStatus>) -> How {
+fn ending_of(status: &io::Result<ExitStatus>) -> Ending {
     use std::os::unix::process::ExitStatusExt;
     match status {
         Ok(status) => match (status.code(), status.signal()) {
-            (Some(code), _) => How::Exited(code as u32),
-            (None, Some(signal)) => How::Killed(signal as u32),
-            (None, None) => How::Lost,
+            (Some(code), _) => Ending::Exited(code as u32),
+            (None, Some(signal)) => Ending::Killed(signal as u32),
+            (None, None) => Ending::Lost,
         },
-        Err(_) => How::Lost,
+        Err(_) => Ending::Lost,
     }
 }

@@ -24,12 +24,6 @@ pub struct Assembly {
 }
 
 impl Assembly {
-    /// Whether the last record has come.
-    #[must_use]
-    pub fn is_whole(&self) -> bool {
-        self.whole
-    }
-
     /// Whether a segment would bring anything that has not come yet and can be kept.
     #[must_use]
     pub fn wants(&self, offset: u32, length: usize) -> bool {
@@ -144,7 +138,7 @@ mod tests {
         let (_, bytes) = stream(1);
         let mut a = Assembly::default();
         a.take(0, &bytes).unwrap();
-        assert!(a.is_whole());
+        assert!(a.whole);
         assert!(!a.wants(bytes.len() as u32, 5));
     }
 
@@ -175,7 +169,7 @@ mod tests {
                 prop_assert!(p.ranges.is_sorted() && p.ranges.iter().all(|r| r.0 < r.1));
             }
             prop_assert_eq!(out, records);
-            prop_assert!(a.is_whole());
+            prop_assert!(a.whole);
         }
     }
 }

@@ -12,8 +12,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use librecast::bucket::TokenBucket;
 use librecast::id::{PeerId, SecretKey};
-use librecast::pacing::TokenBucket;
 use librecast::wire::{Reader, WireError};
 
 use super::assembly::Assembly;
@@ -27,35 +27,60 @@ use crate::part;
 use crate::record::{NodeInfo, Record};
 use crate::sealed::{AnswerKey, OVERHEAD};
 
+/// Why the operator drops a segment of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Dropped {
+    /// It cannot be read.
+    Malformed,
+    /// It belongs to another command.
+    OtherJob,
+    /// The command was sealed, and not for that node.
+    NotSealedFor,
+    /// [`MAX_NODES`] answer already.
+    TooManyNodes,
+    /// `MAX_AHEAD` bytes wait behind gaps.
+    TooMuchAhead,
+    /// Its signature does not verify.
+    Forged,
+    /// It does not open under the command's key.
+    NotOpened,
+    /// Its node sends no answer that can be read.
+    Rejected,
+}
+
 /// Most nodes that answer one command.
 pub const MAX_NODES: usize = 16_384;
 /// Bytes kept behind gaps, over all nodes.
 const MAX_AHEAD: usize = 64 << 20;
-/// How long an acknowledgement waits for more to acknowledge, and where something is missing.
+/// An acknowledgement waits so long for more to acknowledge.
 const ACK: Duration = Duration::from_millis(200);
+/// The same where something is missing.
 const ACK_GAP: Duration = Duration::from_millis(20);
-/// The first repeat; doubled each time.
+/// First repeat of a command; doubled each time.
 const REPEAT: Duration = Duration::from_millis(300);
+/// Upper bound of that doubling.
 const MAX_REPEAT: Duration = Duration::from_secs(8);
-/// How long nodes that nobody knows yet have to show up: beside known ones, and where they are to be met.
+/// Unknown nodes have so long to answer beside known ones.
 const STRANGERS: Duration = Duration::from_millis(120);
+/// Unknown nodes have so long to answer where they are waited for.
 const MEETING: Duration = Duration::from_secs(3);
-/// Since the last one that was not known.
+/// The wait ends so long after the last unknown node answered.
 const QUIET: Duration = Duration::from_millis(700);
-/// Jobs are ended when time is up: how long that takes to be told.
+/// When time is up jobs are ended: so long for their last records.
 const GRACE: Duration = Duration::from_secs(3);
-/// Up to so many nodes, hashes of 16 bits are enough to tell them apart.
-const FEW: usize = 256;
-/// Payloads go out at this pace, in bits per second, and no part twice within this time.
+/// Up to so many nodes, hashes of 16 bits tell them apart.
+const MAX_HASHED_NODES: usize = 256;
+/// Payloads go out at this rate, in bits per second.
 const PART_RATE: u64 = 100_000_000;
+/// No part goes out twice within this time.
 const PART_PAUSE: Duration = Duration::from_millis(100);
 
 /// A node of which the operator has heard before.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Known {
-    /// Its key.
+pub struct KnownNode {
+    /// Public key of the node.
     pub id: PeerId,
-    /// Its name.
+    /// Name of the node when it last answered.
     pub name: String,
 }
 
@@ -63,9 +88,9 @@ pub struct Known {
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Nodes that the command selects, as far as they are known.
-    pub expected: Vec<Known>,
+    pub expected: Vec<KnownNode>,
     /// Other nodes that are known: their names are taken.
-    pub others: Vec<Known>,
+    pub others: Vec<KnownNode>,
     /// Whether nodes that are not known are refused.
     pub strict: bool,
     /// Whether the command is for the expected ones alone: there are no others to wait for.
@@ -91,12 +116,12 @@ pub enum Output {
     Event(Event),
 }
 
-/// What has happened.
+/// What the shell shows to the user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// A node has begun to answer.
-    Heard {
-        /// Its key.
+    Appeared {
+        /// Public key of the node.
         id: PeerId,
         /// What it says of itself.
         node: NodeInfo,
@@ -105,16 +130,16 @@ pub enum Event {
     },
     /// It says this, in order.
     Said {
-        /// Its key.
+        /// Public key of the node.
         id: PeerId,
-        /// What.
+        /// The next record of its stream.
         record: Record,
     },
     /// Its answer is not taken.
     Rejected {
-        /// Its key.
+        /// Public key of the node.
         id: PeerId,
-        /// Why.
+        /// Text for people.
         why: String,
     },
     /// How far all are; told by the shell.
@@ -126,7 +151,7 @@ pub enum Event {
 pub struct Far {
     /// All of their answers has come.
     pub answered: usize,
-    /// Some has.
+    /// Nodes that have answered in part.
     pub running: usize,
     /// Nothing has been heard of them.
     pub silent: usize,
@@ -177,7 +202,7 @@ pub struct Operator {
     parts: PartQueue,
     /// Something had to be sent twice: this network loses packets.
     lossy: bool,
-    counters: BTreeMap<&'static str, u64>,
+    counters: BTreeMap<Dropped, u64>,
 }
 
 #[derive(Debug, Default)]
@@ -233,7 +258,7 @@ impl Operator {
 
     /// What was dropped, and how often.
     #[must_use]
-    pub fn counters(&self) -> &BTreeMap<&'static str, u64> {
+    pub fn counters(&self) -> &BTreeMap<Dropped, u64> {
         &self.counters
     }
 
@@ -250,7 +275,7 @@ impl Operator {
             _ => Err(WireError::Bad("kind")),
         });
         if handled.is_err() {
-            self.count("malformed");
+            self.count(Dropped::Malformed);
         }
     }
 
@@ -353,14 +378,14 @@ impl Operator {
     /// Nodes of which something is still to come: expected and silent, heard and not at their end.
     #[must_use]
     pub fn open(&self) -> (usize, usize) {
-        let heard = self.nodes.values().filter(|n| !n.rejected);
-        let running = heard.filter(|n| n.last.is_none()).count();
+        let answering = self.nodes.values().filter(|n| !n.rejected);
+        let running = answering.filter(|n| n.last.is_none()).count();
         (self.silent().count(), running)
     }
 
-    fn silent(&self) -> impl Iterator<Item = &Known> {
-        let heard = |k: &&Known| !self.nodes.contains_key(&k.id);
-        self.settings.expected.iter().filter(heard)
+    fn silent(&self) -> impl Iterator<Item = &KnownNode> {
+        let is_silent = |k: &&KnownNode| !self.nodes.contains_key(&k.id);
+        self.settings.expected.iter().filter(is_silent)
     }
 
     fn done(&self) -> impl Iterator<Item = (&PeerId, &Node)> {
@@ -442,13 +467,13 @@ impl Operator {
     ) -> Result<(), WireError> {
         let segment = Segment::decode(datagram, kind, r)?;
         if segment.job != self.signed.job {
-            self.count("other_job");
+            self.count(Dropped::OtherJob);
             return Ok(());
         }
         let id = segment.agent;
         let seals = &self.settings.seals;
         if !seals.is_empty() && !seals.contains_key(&id) {
-            self.count("not_sealed_for");
+            self.count(Dropped::NotSealedFor);
             return Ok(());
         }
         let length = segment.content.len() - if segment.sealed { OVERHEAD } else { 0 };
@@ -469,7 +494,7 @@ impl Operator {
             }
             Some(_) => {}
             None if self.nodes.len() >= MAX_NODES && !self.known.contains(&id) => {
-                self.count("too_many_nodes");
+                self.count(Dropped::TooManyNodes);
                 return Ok(());
             }
             None => {}
@@ -480,11 +505,11 @@ impl Operator {
             0
         };
         if ahead > MAX_AHEAD {
-            self.count("too_much_ahead");
+            self.count(Dropped::TooMuchAhead);
             return Ok(());
         }
         if !segment.verify() {
-            self.count("forged");
+            self.count(Dropped::Forged);
             return Ok(());
         }
         let opened;
@@ -492,7 +517,7 @@ impl Operator {
             let key = self.settings.seals.get(&id);
             let content = key.and_then(|k| k.open(segment.job, segment.offset, segment.content));
             let Some(content) = content else {
-                self.count("not_opened");
+                self.count(Dropped::NotOpened);
                 return Ok(());
             };
             opened = content;
@@ -590,11 +615,11 @@ impl Operator {
             state.name = Some(node.name.clone());
         }
         self.outputs
-            .push_back(Output::Event(Event::Heard { id, node, known }));
+            .push_back(Output::Event(Event::Appeared { id, node, known }));
     }
 
     fn reject(&mut self, id: PeerId, why: String) {
-        self.count("rejected");
+        self.count(Dropped::Rejected);
         if self.known.contains(&id) {
             // known ones are missed if they do not answer
             tracing::debug!("{id}: {why}");
@@ -657,7 +682,7 @@ impl Operator {
             .filter(|id| !done(id))
             .collect();
         // where nobody is known, nobody knows whom a short one would be taken by
-        let few = whole.len() + others.len() <= FEW;
+        let few = whole.len() + others.len() <= MAX_HASHED_NODES;
         let short = few && !self.settings.expected.is_empty();
         let mut counter = self.counter;
         loop {
@@ -681,8 +706,8 @@ impl Operator {
         self.nodes.values().map(|n| n.assembly.ahead_bytes()).sum()
     }
 
-    fn count(&mut self, name: &'static str) {
-        *self.counters.entry(name).or_default() += 1;
+    fn count(&mut self, reason: Dropped) {
+        *self.counters.entry(reason).or_default() += 1;
     }
 }
 

@@ -10,8 +10,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use librecast::cli::{Exit, ExitError};
 use librecast::id::PeerId;
+use librecast_program::cli::{Exit, ExitError};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
@@ -33,9 +33,7 @@ const MEETING_S: u64 = 600;
 pub struct Entry {
     /// The channel on which it listens.
     pub channel: String,
-    /// Its name.
     pub name: String,
-    /// Its key.
     pub key: PeerId,
     /// Its labels when it was last heard.
     #[serde(default)]
@@ -70,11 +68,11 @@ impl Book {
     }
 
     /// Notes nodes that have answered on `channel`: new ones, and new labels of others.
-    pub fn note(&self, channel: &str, heard: &[(PeerId, NodeInfo)]) -> anyhow::Result<()> {
+    pub fn note(&self, channel: &str, answered: &[(PeerId, NodeInfo)]) -> anyhow::Result<()> {
         let _lock = self.lock()?;
         let mut all = self.read()?;
         let before = all.clone();
-        for (key, node) in heard {
+        for (key, node) in answered {
             let entry = Entry {
                 channel: channel.to_owned(),
                 name: node.name.clone(),

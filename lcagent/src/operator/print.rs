@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::core::{Event, Fate};
 use crate::datagram::JobId;
-use crate::record::{Ended, How, Record};
+use crate::record::{Ended, Ending, Record};
 
 /// Longest line that is held back until it is whole, in bytes.
 const MAX_LINE: usize = 64 * 1024;
@@ -26,6 +26,11 @@ pub enum Style {
     Folded,
     /// A JSON document for each event.
     Json,
+}
+
+/// One line on stdout.
+pub(crate) fn print_line(line: impl std::fmt::Display) -> io::Result<()> {
+    writeln!(io::stdout(), "{line}")
 }
 
 /// Shows the answers to one command, or to several one after the other.
@@ -75,7 +80,7 @@ impl Printer {
     fn show(&mut self, event: &Event) -> io::Result<()> {
         match event {
             Event::Progress(_) => Ok(()),
-            Event::Heard { id, node, known } => {
+            Event::Appeared { id, node, known } => {
                 self.names.insert(*id, node.name.clone());
                 if !known {
                     tell_of_stranger(event);
@@ -236,7 +241,7 @@ impl Printer {
 /// Tells, whatever is shown beside it, that somebody was met for the first time, or is not believed.
 pub fn tell_of_stranger(event: &Event) {
     match event {
-        Event::Heard {
+        Event::Appeared {
             id,
             node,
             known: false,
@@ -295,7 +300,7 @@ pub(crate) fn complaint(fate: &Fate) -> Option<String> {
                 1 => Some("1 byte of output was cut off".to_owned()),
                 n => Some(format!("{n} bytes of output were cut off")),
             };
-            let how = Some(ended.how).filter(|how| *how != How::Exited(0));
+            let how = Some(ended.how).filter(|how| *how != Ending::Exited(0));
             let how = how.map(|how| how.to_string());
             let said: Vec<String> = how.into_iter().chain(cut).collect();
             if said.is_empty() {
@@ -307,7 +312,7 @@ pub(crate) fn complaint(fate: &Fate) -> Option<String> {
     })
 }
 
-/// Text of a node without anything that a terminal would obey.
+/// Text of a node without control sequences that a terminal would execute.
 #[must_use]
 pub fn clean(text: &str) -> String {
     let keep = |c: char| {

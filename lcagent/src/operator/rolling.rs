@@ -9,7 +9,7 @@ pub struct Rolling {
     pub limit: Option<usize>,
     /// So many at a time.
     pub batch: Option<usize>,
-    /// First one alone.
+    /// The first node runs alone.
     pub canary: bool,
 }
 

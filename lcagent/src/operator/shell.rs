@@ -10,16 +10,16 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use librecast::announce;
 use librecast::channel::{agent_answers, agent_group};
-use librecast::cli::{Exit, ExitError};
 use librecast::id::{IdError, PeerId, SecretKey};
-use librecast::interrupt::on_signals;
-use librecast::units::count;
+use librecast_program::cli::{Exit, ExitError};
+use librecast_program::interrupt::on_signals;
+use librecast_program::units::count;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::Signal;
 use nix::sys::time::TimeSpec;
 
-use super::core::{Event, Fate, Known, Operator, Output, Settings, pace};
+use super::core::{Event, Fate, KnownNode, Operator, Output, Settings, pace};
 use super::known::{Book, Entry, is_selected};
 use crate::acknowledgement::short_id;
 use crate::agent::unix_now;
@@ -35,14 +35,14 @@ use crate::selector::Selector;
 /// Between repeats of what ends an interrupted command's jobs.
 const INSIST: [u64; 3] = [0, 60, 180];
 
-/// Who speaks where.
+/// Key, channel and interfaces of an operator.
 #[derive(Debug)]
 pub struct Options {
-    /// The operator's key.
+    /// Key file of the operator.
     pub key: Option<PathBuf>,
     /// What vouches for it; by default the key's name and `.cert`, if that is there.
     pub certificate: Option<PathBuf>,
-    /// The channel's name.
+    /// Name of the channel whose group carries commands.
     pub channel: String,
     /// Interfaces; empty for all.
     pub interfaces: Vec<String>,
@@ -54,7 +54,7 @@ pub struct Options {
     pub encrypt: bool,
     /// Whether nodes that are not known are waited for, however lately they were.
     pub meet: bool,
-    /// For which nodes.
+    /// Nodes that execute the command.
     pub selector: Selector,
     /// How long they have to answer.
     pub timeout: Duration,
@@ -86,7 +86,7 @@ pub struct Outcome {
     /// What became of all nodes.
     pub fates: Vec<(PeerId, String, Fate)>,
     /// Those that have answered, as they describe themselves.
-    pub heard: Vec<(PeerId, NodeInfo)>,
+    pub answered: Vec<(PeerId, NodeInfo)>,
     /// Set if a signal came first.
     pub interrupted: Option<Exit>,
 }
@@ -181,8 +181,8 @@ impl Session {
         };
         let (signed, seals) = self.sign(options, &request, &sealed_for)?;
         let job = signed.job;
-        let as_known = |entries: Vec<&Entry>| -> Vec<Known> {
-            let known = |e: &Entry| Known {
+        let as_known = |entries: Vec<&Entry>| -> Vec<KnownNode> {
+            let known = |e: &Entry| KnownNode {
                 id: e.key,
                 name: e.name.clone(),
             };
@@ -201,7 +201,7 @@ impl Session {
         };
         let key = SecretKey::from_seed(&self.key.seed());
         let mut operator = Operator::new(key, signed, settings, Instant::now());
-        let mut heard = Vec::new();
+        let mut answered = Vec::new();
         let mut interrupted = None;
         let mut progress = None;
         loop {
@@ -214,8 +214,8 @@ impl Session {
                 match output {
                     Output::Channel(datagram) => self.send(&datagram),
                     Output::Event(event) => {
-                        if let Event::Heard { id, node, .. } = &event {
-                            heard.push((*id, node.clone()));
+                        if let Event::Appeared { id, node, .. } = &event {
+                            answered.push((*id, node.clone()));
                         }
                         show(job, &event)?;
                     }
@@ -241,15 +241,15 @@ impl Session {
             self.network
                 .receive(|datagram, _| operator.handle_datagram(datagram, Instant::now()))?;
         }
-        self.book.note(&self.channel, &heard)?;
-        if meeting && interrupted.is_none() && !heard.is_empty() {
+        self.book.note(&self.channel, &answered)?;
+        if meeting && interrupted.is_none() && !answered.is_empty() {
             self.book
                 .note_meeting(&self.channel, &selector, unix_now())?;
         }
         tracing::debug!("{job}: {:?}", operator.counters());
         Ok(Outcome {
             fates: operator.fates(),
-            heard,
+            answered,
             interrupted,
         })
     }

@@ -6,8 +6,7 @@ use librecast::cert::{Chain, Member};
 use librecast::events;
 use librecast::id::{NetworkId, OriginId, PeerId, SecretKey};
 use librecast::revocation::Revocation;
-use librecast::time::{Duration, Instant, WallClock};
-use librecast::units;
+use librecast::time::{Duration, Instant, WallClock, utc};
 
 use crate::members::Members;
 use crate::renewal::{Registry, Renewal, Renewer};
@@ -158,7 +157,7 @@ impl Membership {
     ) -> Option<Chain> {
         let unix = self.clock.unix_now();
         let (chain, member) = self.renewal.handle_answer(from, answer, unix, now)?;
-        tracing::info!("membership renewed until {}", units::utc(member.not_after));
+        tracing::info!("membership renewed until {}", utc(member.not_after));
         if member.name != self.member.name {
             tracing::warn!(
                 "the network has a {} already: this node is called {}",

@@ -1,7 +1,7 @@
 //! `lcroute sim` without the rest of lcroute: builds in a fraction of the time.
 
 use clap::Parser;
-use librecast::cli::{finish, init_logging};
+use librecast_program::cli::{finish, init_logging};
 
 #[derive(Debug, Parser)]
 #[command(after_help = lcroute_sim::EXAMPLES)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use librecast::cli::{Exit, ExitError};
+use librecast_program::cli::{Exit, ExitError};
 
 use crate::library;
 use crate::measure::{Subject, measure};

@@ -32,8 +32,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use librecast::cli::{Exit, ExitError};
-use librecast::units;
+use librecast_program::cli::{Exit, ExitError};
+use librecast_program::units;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::time::{Nanos, nanos};

@@ -1,6 +1,6 @@
 //! A run as a file: its scenario and its script, to be replayed.
 
-use librecast::cli::{Exit, ExitError};
+use librecast_program::cli::{Exit, ExitError};
 use serde::{Deserialize, Serialize};
 
 use crate::action::{Script, line, parse_line};

@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 
-use librecast::cli::{Exit, ExitError};
+use librecast_program::cli::{Exit, ExitError};
 
 const PROGRAM: &str = "lcroute-demo";
 

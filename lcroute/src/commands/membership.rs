@@ -9,8 +9,8 @@ use anyhow::Context;
 use librecast::cert::{
     CertError, Certificate, Chain, Grant, GroupPrefix, Kind, MAX_NAME, MAX_TOKEN, Member, Token,
 };
-use librecast::cli::{Exit, ExitError};
 use librecast::id::{NetworkId, NodeAddresses, PeerId};
+use librecast_program::cli::{Exit, ExitError};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

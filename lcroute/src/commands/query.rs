@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use librecast::cli::Exit;
+use librecast_program::cli::Exit;
 use serde_json::Value;
 
 use super::screen;

@@ -3,9 +3,9 @@
 use std::net::Ipv6Addr;
 
 use librecast::cert::{CLOCK_SKEW, Token};
-use librecast::cli::{Exit, ExitError};
 use librecast::id::PeerId;
 use librecast::revocation::{Revocation, RevocationError};
+use librecast_program::cli::{Exit, ExitError};
 use serde_json::{Value, json};
 
 use super::membership::{FOUNDER_TTL, known_members, read_token};

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use librecast::cli::{Exit, ExitError};
+use librecast_program::cli::{Exit, ExitError};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::json;
 use socket2::{Domain, Protocol, Socket, Type};

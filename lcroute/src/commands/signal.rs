@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use lcroute_signalling::server::{Server, TlsFiles};
-use librecast::cli::{Exit, ExitError};
-use librecast::service;
+use librecast_program::cli::{Exit, ExitError};
+use librecast_program::service;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::system::{room_for_clients, stop_signal};

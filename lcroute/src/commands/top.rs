@@ -6,8 +6,8 @@ use std::net::Ipv6Addr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use librecast::cli::Exit;
 use librecast::id::PeerId;
+use librecast_program::cli::Exit;
 use serde::Serialize;
 
 use super::query::{count, duration, short};

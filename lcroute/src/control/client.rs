@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
-use librecast::cli::{Exit, ExitError};
+use librecast_program::cli::{Exit, ExitError};
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
 use serde::de::DeserializeOwned;

@@ -12,7 +12,7 @@ mod network;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 
-use librecast::cli::Exit;
+use librecast_program::cli::Exit;
 use serde::Serialize;
 
 use crate::config::Config;

@@ -7,8 +7,7 @@
 use bytes::Bytes;
 use librecast::checksum::Sum;
 
-use super::frame::IPV6_LEN;
-use super::offload::{UDP_CHECKSUM, UDP_LEN};
+use super::offload::{IPV6_LEN, UDP_CHECKSUM, UDP_LEN};
 
 /// Flows that are gathered at the same time.
 const MAX_RUNS: usize = 8;

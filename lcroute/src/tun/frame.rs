@@ -11,7 +11,7 @@ use std::net::Ipv6Addr;
 use std::ops::Range;
 
 use super::Mode;
-use super::offload::{BadOffload, OFFLOAD_LEN, Offload};
+use super::offload::{BadOffload, IPV6_LEN, OFFLOAD_LEN, Offload};
 
 /// Length of the packet information.
 pub(super) const INFO_LEN: usize = 4;
@@ -24,9 +24,6 @@ const TUN_LEN: usize = INFO_LEN + OFFLOAD_LEN;
 
 /// Length of what is before an IPv6 packet on a TAP.
 pub(super) const TAP_LEN: usize = TUN_LEN + ETHERNET_LEN;
-
-/// Length of the fixed IPv6 header (RFC 8200, section 3).
-pub(super) const IPV6_LEN: usize = 40;
 
 const ETHERTYPE_IPV6: u16 = 0x86dd;
 

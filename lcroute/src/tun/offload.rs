@@ -10,10 +10,11 @@
 
 use librecast::checksum::Sum;
 
-use super::frame::IPV6_LEN;
-
 /// Length of the header.
 pub(super) const OFFLOAD_LEN: usize = 10;
+
+/// Length of the fixed IPv6 header (RFC 8200, section 3).
+pub(super) const IPV6_LEN: usize = 40;
 
 /// Length of a UDP header.
 pub(super) const UDP_LEN: usize = 8;

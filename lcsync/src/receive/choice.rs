@@ -11,14 +11,14 @@ use crate::record::Record;
 use crate::signature::Trust;
 use crate::tree::Stream;
 
-/// A server not heard for so long does not hold a receiver to its version: records come five times a second.
-const PATIENCE: Duration = Duration::from_secs(3);
-/// Versions remembered of which nothing came.
-const MAX_HOLLOW: usize = 64;
+/// A silent server holds a receiver to its version for so long: 15 records at five a second.
+const SERVER_TIMEOUT: Duration = Duration::from_secs(3);
+/// Unreachable versions remembered.
+const MAX_UNREACHABLE: usize = 64;
 
 /// What a record means for the transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Decision {
     /// The first one, or the version in hand again.
     Current,
     /// Another version takes its place: what has been fetched so far is checked against it.
@@ -29,14 +29,14 @@ pub enum Verdict {
     Untrusted,
     /// Not taken: older than what this host has had. Said once.
     RolledBack,
-    /// Not taken.
+    /// Not taken, for one of these reasons said before, or no newer than the version in hand.
     Ignored,
 }
 
 /// What proves that records are genuine.
 #[derive(Debug)]
 pub enum Proof {
-    /// Nothing does.
+    /// The share has neither key nor signer.
     None,
     /// They were sealed with the share's key.
     Sealed,
@@ -54,16 +54,16 @@ pub struct Choice {
     generation: u64,
     /// The highest that this host has had in earlier runs: likewise.
     floor: u64,
-    /// Records below it.
+    /// Records refused because their generation is below `floor`.
     rolled_back: u64,
     /// Where that record came from.
     from: Ipv6Addr,
-    heard: Instant,
+    last_record: Instant,
     conflict_said: bool,
     /// Records that the trusted key has not signed.
     untrusted: u64,
     /// Versions of which nothing came: taken only where there is no other.
-    hollow: VecDeque<(BlockHash, Stream)>,
+    unreachable: VecDeque<(BlockHash, Stream)>,
 }
 
 /// What a version consists of.
@@ -84,10 +84,10 @@ impl Choice {
             floor: if pinned.is_some() { 0 } else { floor },
             rolled_back: 0,
             from: Ipv6Addr::UNSPECIFIED,
-            heard: now,
+            last_record: now,
             conflict_said: false,
             untrusted: 0,
-            hollow: VecDeque::new(),
+            unreachable: VecDeque::new(),
         }
     }
 
@@ -98,16 +98,16 @@ impl Choice {
     }
 
     /// Nothing of the version in hand comes, not even its root node: any other that is heard takes its place.
-    pub fn nothing_comes(&mut self) {
+    pub fn mark_unreachable(&mut self) {
         let Some(record) = &self.record else {
             return;
         };
         let content = content_of(record);
-        if !self.hollow.contains(&content) {
-            if self.hollow.len() == MAX_HOLLOW {
-                self.hollow.pop_front();
+        if !self.unreachable.contains(&content) {
+            if self.unreachable.len() == MAX_UNREACHABLE {
+                self.unreachable.pop_front();
             }
-            self.hollow.push_back(content);
+            self.unreachable.push_back(content);
         }
     }
 
@@ -137,15 +137,15 @@ impl Choice {
     }
 
     /// A record was heard.
-    pub fn handle(&mut self, record: &Record, from: Ipv6Addr, now: Instant) -> Verdict {
+    pub fn handle(&mut self, record: &Record, from: Ipv6Addr, now: Instant) -> Decision {
         if let Proof::Signed(trust) = &mut self.proof
             && !trust.accepts(record, now)
         {
             self.untrusted += 1;
             return if self.untrusted == 1 {
-                Verdict::Untrusted
+                Decision::Untrusted
             } else {
-                Verdict::Ignored
+                Decision::Ignored
             };
         }
         if self.pinned.is_some_and(|pinned| pinned != record.root.hash) {
@@ -154,14 +154,14 @@ impl Choice {
         if self.is_proven() && record.generation < self.floor {
             self.rolled_back += 1;
             return if self.rolled_back == 1 {
-                Verdict::RolledBack
+                Decision::RolledBack
             } else {
-                Verdict::Ignored
+                Decision::Ignored
             };
         }
         let Some(current) = &self.record else {
             self.follow(record, from, now);
-            return Verdict::Current;
+            return Decision::Current;
         };
         let followed = record.server == current.server && from == self.from;
         if record.root == current.root && record.metadata == current.metadata {
@@ -170,7 +170,7 @@ impl Choice {
             } else if self.is_proven() {
                 self.generation = self.generation.max(record.generation);
             }
-            return Verdict::Current;
+            return Decision::Current;
         }
         let newer = if self.is_proven() {
             record.generation > self.generation
@@ -179,12 +179,12 @@ impl Choice {
         };
         if newer {
             self.follow(record, from, now);
-            return Verdict::Changed;
+            return Decision::Changed;
         }
         // an older version, the same files with other times, an old record that was late, or one by another way
         let older = self.is_proven() && record.generation < self.generation;
         if older || record.root == current.root || record.server == current.server {
-            return Verdict::Ignored;
+            return Decision::Ignored;
         }
         self.conflict()
     }
@@ -192,25 +192,25 @@ impl Choice {
     /// The server that is followed is gone, or nothing comes of its version while this one may be better. As long as it
     /// is there only it may replace its unsigned version, from the address it has: its number alone is seen by everybody.
     fn is_orphaned(&self, record: &Record, now: Instant) -> bool {
-        let is_hollow = |record| self.hollow.contains(&content_of(record));
-        now.saturating_duration_since(self.heard) >= PATIENCE
+        let is_unreachable = |record| self.unreachable.contains(&content_of(record));
+        now.saturating_duration_since(self.last_record) >= SERVER_TIMEOUT
             || self
                 .record
                 .as_ref()
-                .is_some_and(|c| is_hollow(c) && !is_hollow(record))
+                .is_some_and(|c| is_unreachable(c) && !is_unreachable(record))
     }
 
     fn follow(&mut self, record: &Record, from: Ipv6Addr, now: Instant) {
         self.generation = self.generation.max(record.generation);
         self.record = Some(record.clone());
-        (self.from, self.heard) = (from, now);
+        (self.from, self.last_record) = (from, now);
     }
 
-    fn conflict(&mut self) -> Verdict {
+    fn conflict(&mut self) -> Decision {
         if std::mem::replace(&mut self.conflict_said, true) {
-            Verdict::Ignored
+            Decision::Ignored
         } else {
-            Verdict::Conflict
+            Decision::Conflict
         }
     }
 }
@@ -259,19 +259,19 @@ mod tests {
         let mut choice = Choice::new(None, Proof::None, 0, now);
         assert_eq!(
             choice.handle(&record(1, 5, 1), host(1), now),
-            Verdict::Current
+            Decision::Current
         );
         assert_eq!(
             choice.handle(&record(2, 9, 2), host(2), now),
-            Verdict::Conflict
+            Decision::Conflict
         );
         assert_eq!(
             choice.handle(&record(2, 9, 2), host(2), now),
-            Verdict::Ignored
+            Decision::Ignored
         );
         assert_eq!(
             choice.handle(&record(3, 1, 1), host(3), now),
-            Verdict::Current
+            Decision::Current
         );
     }
 
@@ -282,11 +282,11 @@ mod tests {
         choice.handle(&record(1, 5, 1), host(1), now);
         assert_eq!(
             choice.handle(&record(1, 4, 2), host(1), now),
-            Verdict::Ignored
+            Decision::Ignored
         );
         assert_eq!(
             choice.handle(&record(1, 6, 2), host(1), now),
-            Verdict::Changed
+            Decision::Changed
         );
         assert_eq!(choice.record().unwrap().generation, 6);
     }
@@ -297,13 +297,13 @@ mod tests {
         let mut choice = Choice::new(None, Proof::None, 0, now);
         choice.handle(&record(1, 5, 1), host(1), now);
         let taken_over = choice.handle(&record(1, 6, 2), host(9), now);
-        assert_eq!(taken_over, Verdict::Ignored);
+        assert_eq!(taken_over, Decision::Ignored);
         let slowed = Record {
             channel_rate: 1_000,
             slow_rate: 0,
             ..record(1, 6, 1)
         };
-        assert_eq!(choice.handle(&slowed, host(9), now), Verdict::Current);
+        assert_eq!(choice.handle(&slowed, host(9), now), Decision::Current);
         assert_eq!(choice.record(), Some(&record(1, 5, 1)));
     }
 
@@ -312,10 +312,10 @@ mod tests {
         let now = Instant::now();
         let mut choice = Choice::new(None, Proof::None, 0, now);
         choice.handle(&record(1, 5, 1), host(1), now);
-        let later = now + PATIENCE;
+        let later = now + SERVER_TIMEOUT;
         choice.handle(&record(2, 3, 1), host(2), later);
         let changed = choice.handle(&record(2, 4, 2), host(2), later);
-        assert_eq!(changed, Verdict::Changed);
+        assert_eq!(changed, Decision::Changed);
     }
 
     #[test]
@@ -324,8 +324,8 @@ mod tests {
         let mut choice = Choice::new(None, Proof::None, 0, now);
         choice.handle(&record(1, 5, 1), host(1), now);
         assert_eq!(
-            choice.handle(&record(2, 1, 2), host(2), now + PATIENCE),
-            Verdict::Changed
+            choice.handle(&record(2, 1, 2), host(2), now + SERVER_TIMEOUT),
+            Decision::Changed
         );
     }
 
@@ -334,13 +334,13 @@ mod tests {
         let now = Instant::now();
         let mut choice = Choice::new(None, Proof::None, 0, now);
         choice.handle(&record(1, 5, 1), host(1), now);
-        choice.nothing_comes();
+        choice.mark_unreachable();
         let same = choice.handle(&record(1, 5, 1), host(1), now);
-        assert_eq!(same, Verdict::Current);
+        assert_eq!(same, Decision::Current);
         let other = choice.handle(&record(2, 5, 2), host(2), now);
-        assert_eq!(other, Verdict::Changed);
+        assert_eq!(other, Decision::Changed);
         let back = choice.handle(&record(1, 5, 1), host(1), now);
-        assert_ne!(back, Verdict::Changed);
+        assert_ne!(back, Decision::Changed);
     }
 
     #[test]
@@ -349,16 +349,16 @@ mod tests {
         let mut choice = Choice::new(Some(BlockHash([7; 32])), Proof::None, 0, now);
         assert_eq!(
             choice.handle(&record(1, 5, 1), host(1), now),
-            Verdict::Conflict
+            Decision::Conflict
         );
         assert!(choice.record().is_none());
         assert_eq!(
             choice.handle(&record(2, 5, 7), host(2), now),
-            Verdict::Current
+            Decision::Current
         );
         assert_eq!(
-            choice.handle(&record(2, 6, 8), host(2), now + PATIENCE * 2),
-            Verdict::Ignored
+            choice.handle(&record(2, 6, 8), host(2), now + SERVER_TIMEOUT * 2),
+            Decision::Ignored
         );
     }
 
@@ -375,18 +375,22 @@ mod tests {
             ..record(1, 9, 9)
         };
         let heard = [&forged, &record(1, 9, 9), &signed(2, 5, 1), &forged];
-        let verdicts = heard.map(|r| choice.handle(r, host(1), now));
+        let decisions = heard.map(|r| choice.handle(r, host(1), now));
         let expected = [
-            Verdict::Untrusted,
-            Verdict::Ignored,
-            Verdict::Current,
-            Verdict::Ignored,
+            Decision::Untrusted,
+            Decision::Ignored,
+            Decision::Current,
+            Decision::Ignored,
         ];
-        assert_eq!(verdicts, expected);
+        assert_eq!(decisions, expected);
         assert_eq!(choice.trust().unwrap().1, 3);
-        let later = now + PATIENCE * 2;
+        let later = now + SERVER_TIMEOUT * 2;
         let silent = choice.handle(&forged, host(1), later);
-        assert_eq!(silent, Verdict::Ignored, "not even when the server is gone");
+        assert_eq!(
+            silent,
+            Decision::Ignored,
+            "not even when the server is gone"
+        );
     }
 
     #[test]
@@ -395,10 +399,10 @@ mod tests {
         let mut choice = trusting(now);
         choice.handle(&signed(1, 5, 1), host(1), now);
         let newer = choice.handle(&signed(2, 6, 2), host(2), now);
-        assert_eq!(newer, Verdict::Changed);
-        for at in [now, now + PATIENCE * 2] {
+        assert_eq!(newer, Decision::Changed);
+        for at in [now, now + SERVER_TIMEOUT * 2] {
             let older = choice.handle(&signed(1, 5, 1), host(1), at);
-            assert_eq!(older, Verdict::Ignored);
+            assert_eq!(older, Decision::Ignored);
         }
         assert_eq!(choice.record().unwrap().generation, 6);
     }
@@ -410,9 +414,9 @@ mod tests {
         choice.handle(&signed(1, 5, 1), host(1), now);
         choice.handle(&signed(2, 7, 1), host(2), now);
         let between = choice.handle(&signed(1, 6, 2), host(1), now);
-        assert_eq!(between, Verdict::Ignored);
+        assert_eq!(between, Decision::Ignored);
         let newest = choice.handle(&signed(1, 8, 2), host(1), now);
-        assert_eq!(newest, Verdict::Changed);
+        assert_eq!(newest, Decision::Changed);
     }
 
     #[test]
@@ -430,10 +434,10 @@ mod tests {
         };
         choice.handle(&forged, host(9), now);
         let honest = record(2, 5, 7);
-        assert_eq!(choice.handle(&honest, host(1), now), Verdict::Ignored);
-        choice.nothing_comes();
-        assert_eq!(choice.handle(&honest, host(1), now), Verdict::Changed);
-        assert_ne!(choice.handle(&forged, host(9), now), Verdict::Changed);
+        assert_eq!(choice.handle(&honest, host(1), now), Decision::Ignored);
+        choice.mark_unreachable();
+        assert_eq!(choice.handle(&honest, host(1), now), Decision::Changed);
+        assert_ne!(choice.handle(&forged, host(9), now), Decision::Changed);
     }
 
     #[test]
@@ -446,20 +450,20 @@ mod tests {
         ] {
             let mut choice = Choice::new(None, proof, 6, now);
             let heard = [&old, &old].map(|r| choice.handle(r, host(1), now));
-            assert_eq!(heard, [Verdict::RolledBack, Verdict::Ignored]);
+            assert_eq!(heard, [Decision::RolledBack, Decision::Ignored]);
             assert_eq!((choice.record(), choice.rolled_back()), (None, 2));
-            assert_eq!(choice.handle(&new, host(2), now), Verdict::Current);
+            assert_eq!(choice.handle(&new, host(2), now), Decision::Current);
             assert_eq!(choice.proven(), 6);
         }
         // who asks for an old version by its root hash means it
         let pinned = Some(BlockHash([1; 32]));
         let mut choice = Choice::new(pinned, signed_by_owner(), 6, now);
         let old = choice.handle(&signed(1, 5, 1), host(1), now);
-        assert_eq!(old, Verdict::Current);
+        assert_eq!(old, Decision::Current);
         // what nothing proves cannot shut anybody out
         let mut choice = Choice::new(None, Proof::None, 6, now);
         let plain = choice.handle(&record(1, 5, 1), host(1), now);
-        assert_eq!((plain, choice.proven()), (Verdict::Current, 0));
+        assert_eq!((plain, choice.proven()), (Decision::Current, 0));
     }
 
     #[test]
@@ -468,10 +472,10 @@ mod tests {
         let mut choice = Choice::new(None, Proof::Sealed, 0, now);
         choice.handle(&record(1, 5, 1), host(1), now);
         let newer = choice.handle(&record(2, 6, 2), host(2), now);
-        assert_eq!(newer, Verdict::Changed);
-        for at in [now, now + PATIENCE * 2] {
+        assert_eq!(newer, Decision::Changed);
+        for at in [now, now + SERVER_TIMEOUT * 2] {
             let replayed = choice.handle(&record(1, 5, 1), host(1), at);
-            assert_eq!(replayed, Verdict::Ignored);
+            assert_eq!(replayed, Decision::Ignored);
         }
     }
 }

@@ -1,26 +1,37 @@
-//! The symbols of one block, from sources of which some may lie.
+//! The symbols of one block, from sources of which some may be corrupt.
 //!
-//! As long as nobody has lied, the symbols of all servers complete each other in one decoder. Then each source
-//! has its own: what decodes to something else than the block is one source's doing.
+//! Until a block decodes wrongly, one decoder takes the symbols of all servers. From then on each source has a decoder
+//! of its own: the one whose block has another hash is corrupt.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv6Addr;
 
 use librecast::coding::{CodingError, Decoder, Progress};
 
-use super::fetch::Source;
 use crate::block::{BlockHash, BlockRef};
 
-/// Decoders of one block. Every one may hold twice the block.
+/// Decoders of one block; each may hold twice the block.
 const MAX_APART: usize = 4;
-/// One symbol in so many is still to come when a burst has been a little too short.
-const FEW: u32 = 16;
+/// Share of a block, one symbol in so many, that is left when a burst was a little too short.
+const TAIL_FRACTION: u32 = 16;
 /// Sources told apart in a common decoder: two are enough to know that it was not one alone.
 const MAX_KNOWN: usize = 2;
+
+/// Who a packet is from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Source {
+    /// Source address of its packets.
+    pub address: Ipv6Addr,
+    /// Interface it came in by.
+    pub interface: u32,
+    /// The number in its packets.
+    pub server: u32,
+}
 
 /// What a symbol did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// More are needed.
+    /// A new symbol; the block needs more.
     Kept,
     /// It had been received before.
     Duplicate,
@@ -55,7 +66,7 @@ struct Apart {
 }
 
 impl Collector {
-    /// Nothing received yet; `apart` if somebody is known to lie.
+    /// Nothing received yet; `apart`: a decoder for each source from the start.
     pub fn new(block: BlockRef, apart: bool) -> Result<Self, CodingError> {
         let decoder = Decoder::new(block.length as usize)?;
         Ok(Self {
@@ -95,7 +106,7 @@ impl Collector {
     /// a burst brings them.
     #[must_use]
     pub fn is_ending(&self, lead: u32) -> bool {
-        self.missing() <= lead.max(self.symbols / FEW).min(self.symbols / 2)
+        self.missing() <= lead.max(self.symbols / TAIL_FRACTION).min(self.symbols / 2)
     }
 
     /// Takes the symbol `esi` of `source`; a `trusted` one has brought whole blocks before.
@@ -224,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lone_liar_is_named_and_one_of_several_when_they_are_told_apart() {
+    fn a_lone_corrupt_source_is_named_and_one_of_several_when_they_are_told_apart() {
         let (mut honest, block) = Honest::new();
         let mut collector = Collector::new(block, false).unwrap();
         honest.send(&mut collector, 1, false, 0);

@@ -1,21 +1,21 @@
 //! Fetching blocks, as a state machine: symbols in, memberships and verified blocks out.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 
+use librecast::bucket::TokenBucket;
 use librecast::channel::{ChannelId, block_channel};
 use librecast::coding::SYMBOL_SIZE;
-use librecast::pacing::TokenBucket;
 
-use super::collector::{Collector, Outcome};
+use super::collector::{Collector, Outcome, Source};
 use super::window::Window;
 use crate::block::{BlockHash, BlockRef};
 use crate::packet::{Symbol, WIRE_SIZE};
 use crate::record::{MAX_SENDING, Record};
 
-/// A channel that brings nothing for so long is left and joined again; longer each time.
+/// A channel that is silent for so long is left and joined again; doubled each time.
 const SILENCE: Duration = Duration::from_millis(800);
+/// Upper bound of that doubling.
 const MAX_SILENCE: Duration = Duration::from_secs(8);
 /// Between leaving and joining: the kernel must not take both together for no change at all.
 const REJOIN: Duration = Duration::from_millis(100);
@@ -29,26 +29,16 @@ const MAX_STREAMS: usize = 8;
 const MAX_GAP: u32 = 1 << 16;
 /// Between two records of a busy server, at most.
 const RECORDS: Duration = Duration::from_millis(100);
-/// A server with a long queue takes its time.
-const QUEUE_PATIENCE: Duration = Duration::from_secs(5);
+/// The same where the server has a long queue.
+const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Blocks half received that were put aside when the window shrank.
 const MAX_PARKED: usize = 128;
-/// A liar is not listened to for so long: not for ever, as somebody else may have sent under his address.
+/// Symbols of a corrupt source are refused for so long: not for ever, as its address may have been forged.
 const BAN: Duration = Duration::from_secs(10);
+/// Corrupt sources remembered.
 const MAX_BANNED: usize = 64;
 /// Sources that are known to have brought a whole block.
 const MAX_TRUSTED: usize = 16;
-
-/// Who a packet is from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Source {
-    /// Source address.
-    pub address: Ipv6Addr,
-    /// Interface it came in by.
-    pub interface: u32,
-    /// The number in its packets.
-    pub server: u32,
-}
 
 /// What the shell is to do, or may want to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,16 +49,16 @@ pub enum Event {
     Leave(ChannelId),
     /// A wanted block, verified.
     Block {
-        /// Which.
+        /// Hash and length, which the bytes were checked against.
         block: BlockRef,
-        /// Its bytes.
+        /// At most 256 KiB.
         bytes: Vec<u8>,
     },
     /// This source has sent symbols that are not of the block; it is not listened to for a while.
-    Liar(Source),
+    CorruptSource(Source),
 }
 
-/// Counted packets.
+/// Packets of blocks, by what came of them.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Counters {
     /// Symbols received on joined channels.
@@ -110,7 +100,7 @@ pub struct Fetch {
     /// Channels to hold at most, if nobody else has joined them: more only wait at the server.
     own: usize,
     being_sent: Vec<BeingSent>,
-    /// Liars, until when.
+    /// Corrupt sources, and until when their symbols are refused.
     banned: BTreeMap<Source, Instant>,
     trusted: BTreeSet<Source>,
     /// Somebody has lied: symbols of different sources are no longer mixed.
@@ -152,7 +142,7 @@ struct Active {
     collector: Collector,
     /// Joined, or left for a moment until then.
     rejoin_at: Option<Instant>,
-    heard: Instant,
+    last_activity: Instant,
     silences: u32,
     /// Its last symbols are coming.
     ending: bool,
@@ -227,7 +217,7 @@ impl Fetch {
         self.wanted.len() + self.active.len()
     }
 
-    /// Channels held.
+    /// Channels that are joined.
     #[must_use]
     pub fn channels(&self) -> usize {
         self.active.len()
@@ -239,7 +229,7 @@ impl Fetch {
         &self.window
     }
 
-    /// Packets counted.
+    /// Packets of blocks so far, by what came of them.
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.counters
@@ -264,7 +254,7 @@ impl Fetch {
         for sending in &record.sending {
             if let Some(active) = self.active.get_mut(&sending.channel) {
                 // its turn comes
-                active.heard = now;
+                active.last_activity = now;
             } else {
                 self.being_sent.push(BeingSent {
                     channel: sending.channel,
@@ -312,7 +302,7 @@ impl Fetch {
             return false;
         }
         self.counters.symbols += 1;
-        active.heard = now;
+        active.last_activity = now;
         active.silences = 0;
         let lost = u64::from(active.follow(source, symbol.sequence));
         self.counters.lost += lost;
@@ -345,8 +335,8 @@ impl Fetch {
                 self.counters.duplicate += 1;
                 false
             }
-            Ok(Outcome::Forged(liar)) => {
-                self.forged(liar, now);
+            Ok(Outcome::Forged(source)) => {
+                self.forged(source, now);
                 false
             }
             Err(_) => false,
@@ -359,7 +349,7 @@ impl Fetch {
         self.next_tick
     }
 
-    /// Time has passed.
+    /// Ends channels that are silent, adapts the window and joins further channels.
     pub fn handle_timeout(&mut self, now: Instant) {
         if now < self.next_tick {
             return;
@@ -404,19 +394,19 @@ impl Fetch {
         self.active.len() - self.ending.min(self.active.len() / 2)
     }
 
-    /// Symbols of a block did not make the block: somebody has lied. If it can only have been one, he is not
-    /// listened to for a while; else the sources are told apart from now on.
-    fn forged(&mut self, liar: Option<Source>, now: Instant) {
+    /// Symbols of a block did not make the block. If they came from one source, its symbols are refused for a while; else
+    /// each source has a decoder of its own from now on.
+    fn forged(&mut self, source: Option<Source>, now: Instant) {
         self.counters.forged += 1;
-        let Some(liar) = liar else {
+        let Some(source) = source else {
             self.apart = true;
             return;
         };
-        self.trusted.remove(&liar);
+        self.trusted.remove(&source);
         self.banned.retain(|_, until| now < *until);
         if self.banned.len() < MAX_BANNED {
-            self.banned.insert(liar, now + BAN);
-            self.events.push_back(Event::Liar(liar));
+            self.banned.insert(source, now + BAN);
+            self.events.push_back(Event::CorruptSource(source));
         }
     }
 
@@ -480,7 +470,7 @@ impl Fetch {
             order,
             collector,
             rejoin_at: None,
-            heard: now,
+            last_activity: now,
             silences: 0,
             ending: false,
             streams: BTreeMap::new(),
@@ -544,7 +534,7 @@ impl Fetch {
             if let Some(at) = active.rejoin_at {
                 if now >= at {
                     active.rejoin_at = None;
-                    active.heard = now;
+                    active.last_activity = now;
                     self.events.push_back(Event::Join(*channel));
                 }
                 continue;
@@ -553,11 +543,11 @@ impl Fetch {
                 .saturating_mul(1 << active.silences.min(8))
                 .min(MAX_SILENCE);
             let patience = if self.long_queue && active.collector.received() == 0 {
-                patience.max(QUEUE_PATIENCE)
+                patience.max(QUEUE_TIMEOUT)
             } else {
                 patience
             };
-            if now.saturating_duration_since(active.heard) >= patience {
+            if now.saturating_duration_since(active.last_activity) >= patience {
                 active.silences += 1;
                 active.rejoin_at = Some(now + REJOIN);
                 self.events.push_back(Event::Leave(*channel));
@@ -589,6 +579,8 @@ impl Active {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use super::*;
     use crate::record::Sending;
     use crate::tree::Stream;
@@ -752,7 +744,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lone_liar_is_named_and_the_block_comes_from_another() {
+    fn a_lone_corrupt_source_is_named_and_the_block_comes_from_another() {
         let now = Instant::now();
         let data: Vec<u8> = (0..4 * SYMBOL_SIZE).map(|n| n as u8).collect();
         let mut feeder = Feeder::new(&data);
@@ -762,7 +754,7 @@ mod tests {
         for esi in 0..4 {
             feeder.deliver(&mut fetch, source(66), esi, &[9; SYMBOL_SIZE], now);
         }
-        assert_eq!(events(&mut fetch, now), [Event::Liar(source(66))]);
+        assert_eq!(events(&mut fetch, now), [Event::CorruptSource(source(66))]);
         for esi in 0..4 {
             feeder.deliver(&mut fetch, source(66), esi, &[9; SYMBOL_SIZE], now);
             feeder.send(&mut fetch, source(1), esi, now);
@@ -774,7 +766,7 @@ mod tests {
     }
 
     #[test]
-    fn a_liar_among_honest_servers_delays_but_does_not_stop() {
+    fn a_corrupt_source_among_others_delays_but_does_not_stop() {
         let now = Instant::now();
         let data: Vec<u8> = (0..4 * SYMBOL_SIZE).map(|n| n as u8).collect();
         let mut feeder = Feeder::new(&data);
@@ -800,13 +792,13 @@ mod tests {
             "{seen:?}"
         );
         assert!(
-            !seen.contains(&Event::Liar(source(2))),
+            !seen.contains(&Event::CorruptSource(source(2))),
             "the honest one is not blamed"
         );
     }
 
     #[test]
-    fn a_liar_is_heard_again_after_a_while_and_all_that_is_kept_of_liars_is_bounded() {
+    fn a_corrupt_source_is_taken_again_after_a_while_and_their_table_is_bounded() {
         let now = Instant::now();
         let mut feeder = Feeder::new(&[5; 100]);
         let mut fetch = fetch(8, now);

@@ -24,7 +24,7 @@ pub struct Candidate {
     pub rank: u8,
     /// Below DEST.
     pub path: Path,
-    /// In bytes.
+    /// Length in bytes.
     pub size: u64,
 }
 

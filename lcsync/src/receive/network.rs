@@ -31,7 +31,7 @@ pub struct Network {
     /// What the kernel has not been told.
     changes: Changes,
     /// Where each server is heard: on more interfaces than one it is still the same data.
-    heard_on: BTreeMap<u32, (u32, Instant)>,
+    servers: BTreeMap<u32, (u32, Instant)>,
 }
 
 impl Network {
@@ -45,7 +45,7 @@ impl Network {
             looked_at: None,
             joined: BTreeSet::new(),
             changes: Changes::new(report_delay()),
-            heard_on: BTreeMap::new(),
+            servers: BTreeMap::new(),
         })
     }
 
@@ -70,7 +70,7 @@ impl Network {
     }
 
     /// Tells the kernel what has changed, if it is time to.
-    pub fn tell(&mut self, now: Instant) {
+    pub fn apply_changes(&mut self, now: Instant) {
         for (channel, join) in self.changes.poll(now).unwrap_or_default() {
             if join && self.joined.insert(channel) {
                 for interface in self.carriers(channel) {
@@ -85,19 +85,19 @@ impl Network {
     }
 
     /// A record of `server` came in by `interface`.
-    pub fn heard(&mut self, server: u32, interface: u32, now: Instant) {
-        let known = self.heard_on.get(&server).copied();
+    pub fn note_server(&mut self, server: u32, interface: u32, now: Instant) {
+        let known = self.servers.get(&server).copied();
         match known {
             Some((at, _)) if at == interface => {
-                self.heard_on.insert(server, (interface, now));
+                self.servers.insert(server, (interface, now));
             }
             Some((_, last)) if now.saturating_duration_since(last) < FOLLOW => {}
             _ => {
                 let before = self.carriers_of_blocks();
-                self.heard_on
+                self.servers
                     .retain(|_, (_, last)| now.saturating_duration_since(*last) < FOLLOW);
-                if self.heard_on.len() < MAX_SERVERS {
-                    self.heard_on.insert(server, (interface, now));
+                if self.servers.len() < MAX_SERVERS {
+                    self.servers.insert(server, (interface, now));
                 }
                 if self.carriers_of_blocks() != before {
                     self.rejoin();
@@ -107,7 +107,7 @@ impl Network {
     }
 
     /// Looks for interfaces that have come or gone, from time to time.
-    pub fn look_at_interfaces(&mut self, now: Instant) -> io::Result<()> {
+    pub fn refresh_interfaces(&mut self, now: Instant) -> io::Result<()> {
         if self
             .looked_at
             .is_some_and(|at| now.saturating_duration_since(at) < INTERFACES_INTERVAL)
@@ -123,7 +123,7 @@ impl Network {
             return Ok(());
         }
         for gone in self.interfaces.keys().filter(|i| !found.contains_key(i)) {
-            self.heard_on.retain(|_, (at, _)| at != gone);
+            self.servers.retain(|_, (at, _)| at != gone);
             for channel in &self.joined {
                 self.sockets.leave(self.prefix.group(*channel), *gone);
             }
@@ -163,14 +163,14 @@ impl Network {
 
     /// The root channel is joined everywhere, blocks where a server is heard.
     fn carriers(&self, channel: ChannelId) -> BTreeSet<u32> {
-        if channel == ROOT_CHANNEL || self.heard_on.is_empty() {
+        if channel == ROOT_CHANNEL || self.servers.is_empty() {
             return self.interfaces.keys().copied().collect();
         }
         self.carriers_of_blocks()
     }
 
     fn carriers_of_blocks(&self) -> BTreeSet<u32> {
-        self.heard_on.values().map(|(at, _)| *at).collect()
+        self.servers.values().map(|(at, _)| *at).collect()
     }
 
     fn rejoin(&mut self) {

@@ -16,8 +16,8 @@ use crate::place::{Found, Place, system_time};
 const MAX_OPEN: usize = 64;
 /// Whole files that wait to be renamed into place together.
 const MAX_FINISHED: usize = 20_000;
-/// Up to so many are flushed to disk one by one.
-const FEW: usize = 8;
+/// Up to so many files are flushed to disk one by one; more by one sync of the file system.
+const MAX_SYNCED_ALONE: usize = 8;
 
 /// A block of the content stream.
 #[derive(Debug, Clone, Copy)]
@@ -36,7 +36,7 @@ enum Preference {
     Staged,
     /// At DEST where the file has its right size, else in partial files.
     RightSize,
-    /// At DEST elsewhere.
+    /// At another path below DEST.
     Moved,
 }
 
@@ -139,7 +139,7 @@ impl<'a> Plan<'a> {
             plan.find_leaves(place);
             plan.find_moved(place);
         }
-        plan.conclude();
+        plan.sort_out();
         Ok(plan)
     }
 
@@ -223,7 +223,7 @@ impl<'a> Plan<'a> {
             self.make_folders(place)?;
             self.clear_the_way(place)?;
         }
-        let few = self.finished.len() <= FEW && !self.made_folders;
+        let few = self.finished.len() <= MAX_SYNCED_ALONE && !self.made_folders;
         if !few {
             self.open.clear();
             place.sync()?;
@@ -509,7 +509,7 @@ impl<'a> Plan<'a> {
     }
 
     /// From what was found: which files are as they should be, what is missing of the others.
-    fn conclude(&mut self) {
+    fn sort_out(&mut self) {
         for (n, entry) in self.entries.iter().enumerate() {
             self.files[n].current =
                 matches!(entry.kind, Kind::File { size, .. } if self.files[n].dest == Some(size));
@@ -634,7 +634,7 @@ impl<'a> Plan<'a> {
             // those that are whole wait for their flush, the others can be opened again
             let finished = &self.finished;
             self.open
-                .retain(|n, _| finished.len() <= FEW && finished.contains(n));
+                .retain(|n, _| finished.len() <= MAX_SYNCED_ALONE && finished.contains(n));
         }
         match self.open.entry(n) {
             std::collections::hash_map::Entry::Occupied(found) => Ok(found.into_mut()),

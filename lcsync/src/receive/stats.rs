@@ -10,7 +10,7 @@ use crate::sealing::OpenDrops;
 /// Counted from the first record to the last rename.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Stats {
-    /// Symbols.
+    /// Packets of blocks, by what came of them.
     pub symbols: Counters,
     /// Datagrams that were not opened.
     pub unopened: OpenDrops,

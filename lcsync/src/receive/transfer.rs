@@ -19,17 +19,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail, ensure};
 use librecast::channel::{ROOT_CHANNEL, SharePrefix};
-use librecast::cli::{Exit, ExitError};
 use librecast::id::PeerId;
-use librecast::interrupt;
-use librecast::keyfile::SharedKey;
-use librecast::units::count;
 use librecast::wire::WireError;
+use librecast_program::cli::{Exit, ExitError};
+use librecast_program::interrupt;
+use librecast_program::keyfile::SharedKey;
+use librecast_program::units::count;
 use serde_json::json;
 use thiserror::Error;
 
-use super::choice::{Choice, Proof, Verdict};
-use super::fetch::{Event, Fetch, Source};
+use super::choice::{Choice, Decision, Proof};
+use super::collector::Source;
+use super::fetch::{Event, Fetch};
 use super::finish;
 use super::modes::Modes;
 use super::network::Network;
@@ -52,22 +53,22 @@ use crate::server::seed::Seed;
 use crate::signature::Trust;
 use crate::tree::{Descent, Root, RootKind, Stream, TreeError};
 
-/// Channels held until the first conclusions about loss.
+/// Channels held until loss was judged first.
 const START_WINDOW: usize = 16;
-/// Before a record says otherwise.
+/// Channels held before a record says otherwise.
 const MAX_WINDOW: usize = 128;
 /// Blocks that may wait to be written.
 const WRITE_QUEUE: usize = 192;
-/// A longer listing is refused, not held in memory.
+/// Longest listing in bytes; a longer one is refused, not held in memory.
 const MAX_LISTING: u64 = 256 << 20;
+/// Most entries of a listing.
 const MAX_ENTRIES: u64 = 1 << 24;
 /// In place of the number of blocks that wait to be written: nobody takes them any more.
 const WRITER_GONE: usize = usize::MAX;
-/// Liars are named up to so many.
+/// Corrupt sources that are named in warnings.
 const MAX_NAMED: u32 = 8;
-/// A version of whose root node or metadata nothing comes for so long, or nothing that makes sense, gives way to any other
-/// that is heard.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// A version gives way to any other if its root node and metadata do not come for so long, or make no sense.
+const VERSION_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What the command line says.
 #[derive(Debug)]
@@ -84,7 +85,7 @@ pub struct Options {
     pub stats: bool,
     /// No version will do that this key has not signed.
     pub trust: Option<PeerId>,
-    /// Where to.
+    /// File or folder that the share is written to.
     pub dest: PathBuf,
     /// Interfaces; empty for all.
     pub interfaces: Vec<String>,
@@ -121,8 +122,12 @@ struct Changed;
 
 /// What a server says of a share contradicts itself.
 #[derive(Debug, Error)]
-#[error("{0}")]
-struct Contradiction(&'static str);
+enum Contradiction {
+    #[error("the listing repeats itself")]
+    Repetition,
+    #[error("metadata and listing do not agree")]
+    Metadata,
+}
 
 /// Blocks cannot be written any more; the writer's own error says why.
 #[derive(Debug, Error)]
@@ -178,12 +183,12 @@ struct Transfer<'a> {
     started: Instant,
     /// When the first record was taken: waiting for it is not fetching.
     began: Option<Instant>,
-    heard: Instant,
+    last_packet: Instant,
     symbol: Instant,
     changed: bool,
     /// Until then the next block of root node or metadata should come.
     due: Option<Instant>,
-    liars: u32,
+    corrupt_sources: u32,
     seed: Option<Seed>,
     /// Everything has come: nothing is waited for but a new version.
     resting: bool,
@@ -230,7 +235,7 @@ impl<'a> Transfer<'a> {
         let floor = remembered.as_ref().map_or(0, Remembered::generation);
         let mut network = Network::open(prefix, &options.interfaces).context("receiving socket")?;
         network.join(ROOT_CHANNEL);
-        network.tell(now);
+        network.apply_changes(now);
         let seed = if options.seed {
             let watched = Watched {
                 name: options.name.clone(),
@@ -246,7 +251,7 @@ impl<'a> Transfer<'a> {
         } else {
             None
         };
-        network.look_at_interfaces(now)?;
+        network.refresh_interfaces(now)?;
         if options.archive && !options.keeps_metadata() {
             tracing::warn!(
                 "a root hash covers neither modes nor times: they are not taken (with --trust or --keyfile they are)"
@@ -267,11 +272,11 @@ impl<'a> Transfer<'a> {
             progress: Progress::new(options.json, options.quiet, now),
             started: now,
             began: None,
-            heard: now,
+            last_packet: now,
             symbol: now,
             changed: false,
             due: None,
-            liars: 0,
+            corrupt_sources: 0,
             seed,
             resting: false,
             stats: Stats::default(),
@@ -284,7 +289,7 @@ impl<'a> Transfer<'a> {
         self.fetch.clear();
         self.changed = false;
         while self.choice.record().is_none() {
-            self.turn()?;
+            self.step()?;
         }
         self.changed = false;
         self.began.get_or_insert_with(Instant::now);
@@ -521,11 +526,11 @@ impl<'a> Transfer<'a> {
         self.fetch.clear();
         self.resting = true;
         while !self.changed {
-            self.turn()?;
+            self.step()?;
         }
         let now = Instant::now();
         self.resting = false;
-        (self.started, self.heard, self.symbol) = (now, now, now);
+        (self.started, self.last_packet, self.symbol) = (now, now, now);
         self.began = None;
         self.stats = Stats::default();
         Ok(())
@@ -575,7 +580,7 @@ impl<'a> Transfer<'a> {
     }
 
     fn fetch_root(&mut self, record: &Record) -> anyhow::Result<Root> {
-        self.due = Some(Instant::now() + PATIENCE);
+        self.due = Some(Instant::now() + VERSION_TIMEOUT);
         let bytes = self.fetch_all(&[record.root])?;
         self.due = None;
         let bytes = bytes.get(&record.root.hash).context("root node")?;
@@ -605,7 +610,7 @@ impl<'a> Transfer<'a> {
             }
             _ => listing::decode(&self.fetch_listing(root.listing)?, root.entries)?,
         };
-        self.due = Some(Instant::now() + PATIENCE);
+        self.due = Some(Instant::now() + VERSION_TIMEOUT);
         let metadata = self.fetch_metadata(record.metadata, root.entries + 1)?;
         self.due = None;
         let leaves = self.fetch_leaves(root.content, root.entries)?;
@@ -626,17 +631,14 @@ impl<'a> Transfer<'a> {
         let leaves = self.fetch_leaves(stream, 0)?;
         // no path comes twice, so no block does
         let different: HashSet<BlockHash> = leaves.iter().map(|l| l.hash).collect();
-        ensure!(
-            different.len() == leaves.len(),
-            Contradiction("the listing repeats itself")
-        );
+        ensure!(different.len() == leaves.len(), Contradiction::Repetition);
         self.fetch_bytes(&leaves)
     }
 
     fn fetch_metadata(&mut self, stream: Stream, expected: u64) -> anyhow::Result<Vec<Metadata>> {
         ensure!(
             stream.length == expected * METADATA_SIZE as u64,
-            Contradiction("metadata and listing do not agree")
+            Contradiction::Metadata
         );
         let leaves = self.fetch_leaves(stream, 0)?;
         let bytes = self.fetch_bytes(&leaves)?;
@@ -664,15 +666,15 @@ impl<'a> Transfer<'a> {
 
     /// What was fetched makes no sense: waits for somebody who says something else.
     fn wait_for_another(&mut self, why: anyhow::Error) -> anyhow::Result<()> {
-        self.choice.nothing_comes();
+        self.choice.mark_unreachable();
         self.due = None;
         self.fetch.clear();
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + VERSION_TIMEOUT;
         while !self.changed {
             if Instant::now() >= until {
                 return Err(why);
             }
-            self.turn()?;
+            self.step()?;
         }
         Ok(())
     }
@@ -711,9 +713,9 @@ impl<'a> Transfer<'a> {
                 match event {
                     Event::Join(channel) => self.network.join(channel),
                     Event::Leave(channel) => self.network.leave(channel),
-                    Event::Liar(source) => self.name_liar(source),
+                    Event::CorruptSource(source) => self.report_corrupt_source(source),
                     Event::Block { block, bytes } => {
-                        self.due = self.due.map(|_| Instant::now() + PATIENCE);
+                        self.due = self.due.map(|_| Instant::now() + VERSION_TIMEOUT);
                         self.stats.blocks_fetched += 1;
                         self.stats.bytes += u64::from(block.length);
                         self.shown.done += u64::from(block.length);
@@ -724,37 +726,37 @@ impl<'a> Transfer<'a> {
             if self.fetch.missing() == 0 {
                 return Ok(());
             }
-            self.turn()?;
+            self.step()?;
             if self.changed {
                 return Err(Changed.into());
             }
         }
     }
 
-    fn name_liar(&mut self, source: Source) {
-        self.liars += 1;
-        if self.liars <= MAX_NAMED {
+    fn report_corrupt_source(&mut self, source: Source) {
+        self.corrupt_sources += 1;
+        if self.corrupt_sources <= MAX_NAMED {
             tracing::warn!(
                 "{} sends symbols that do not make the block: not listened to for a while",
                 source.address
             );
         }
-        if self.liars == MAX_NAMED {
+        if self.corrupt_sources == MAX_NAMED {
             tracing::warn!("further ones are not named");
         }
     }
 
     /// Waits for packets and takes them.
-    fn turn(&mut self) -> anyhow::Result<()> {
+    fn step(&mut self) -> anyhow::Result<()> {
         let now = Instant::now();
-        self.network.look_at_interfaces(now)?;
+        self.network.refresh_interfaces(now)?;
         self.fetch.handle_timeout(now);
-        self.network.tell(now);
+        self.network.apply_changes(now);
         self.network.wait(self.fetch.poll_timeout())?;
         self.take_packets()?;
         let now = Instant::now();
         if self.due.is_some_and(|due| now >= due) {
-            self.choice.nothing_comes();
+            self.choice.mark_unreachable();
         }
         self.show(now);
         self.check_timeout(now)
@@ -767,7 +769,7 @@ impl<'a> Transfer<'a> {
             network,
             opener,
             fetch,
-            heard,
+            last_packet,
             symbol: last_symbol,
             ..
         } = self;
@@ -780,7 +782,7 @@ impl<'a> Transfer<'a> {
                         interface: datagram.interface,
                         server: symbol.server,
                     };
-                    *heard = now;
+                    *last_packet = now;
                     if fetch.handle_symbol(channel, source, &symbol, now) {
                         *last_symbol = now;
                     }
@@ -788,7 +790,7 @@ impl<'a> Transfer<'a> {
                 // our own seed says what it was told
                 Ok(Packet::Record(record)) if own == Some(record.server) => {}
                 Ok(Packet::Record(record)) if channel == ROOT_CHANNEL => {
-                    *heard = now;
+                    *last_packet = now;
                     records.push((record, datagram.source, datagram.interface));
                 }
                 Ok(Packet::Record(_)) => tracing::debug!("a record on a block's channel"),
@@ -805,28 +807,28 @@ impl<'a> Transfer<'a> {
         let now = Instant::now();
         let (server, root) = (record.server, record.root.hash);
         match self.choice.handle(record, source, now) {
-            Verdict::Current => {}
-            Verdict::Changed => self.changed = true,
-            Verdict::Conflict => {
+            Decision::Current => {}
+            Decision::Changed => self.changed = true,
+            Decision::Conflict => {
                 tracing::warn!(
                     "server {server:08x} shares something else under this name, {root}: ignored"
                 );
                 return;
             }
-            Verdict::Untrusted => {
+            Decision::Untrusted => {
                 tracing::warn!(
                     "{source} shares something under this name that the trusted key has not signed: ignored"
                 );
                 return;
             }
-            Verdict::RolledBack => {
+            Decision::RolledBack => {
                 tracing::warn!("{source} shares an older version than this host has had: ignored");
                 return;
             }
-            Verdict::Ignored => return,
+            Decision::Ignored => return,
         }
         self.remember();
-        self.network.heard(server, interface, now);
+        self.network.note_server(server, interface, now);
         if let Some(followed) = self.choice.record() {
             let limit = window_limit(followed, self.options.limit);
             self.fetch.set_record(record, limit, now);
@@ -888,7 +890,7 @@ impl<'a> Transfer<'a> {
             return Ok(());
         }
         let timeout = self.options.timeout;
-        let message = if now.saturating_duration_since(self.heard) >= timeout {
+        let message = if now.saturating_duration_since(self.last_packet) >= timeout {
             let on = self.network.interface_names();
             let name = &self.options.name;
             // a wrong key has other groups: nobody can tell the one from the other

@@ -10,52 +10,59 @@
 
 use std::time::{Duration, Instant};
 
-/// How long loss is measured before anything is concluded, and at the beginning.
+/// Loss and rate are judged after each such time (chosen: 30 packets of a slow channel).
 const INTERVAL: Duration = Duration::from_millis(300);
+/// The same at the start, while nothing is lost and [`MIN_FAST_PACKETS`] came (chosen).
 const FIRST_INTERVAL: Duration = Duration::from_millis(50);
+/// The same at the start, with loss or fewer packets (chosen).
 const LOSSY_INTERVAL: Duration = Duration::from_millis(150);
-/// More than half being lost, of a window that grew fast, is believed after so long and so many packets; what the beginning
-/// shows as well after so many.
-const FLOOD: Duration = Duration::from_millis(30);
-const MANY: u64 = 500;
-/// An interval begins anew after such a silence: a block that ends before the next ones come would hide what a link carries.
+/// A window that grew fast and loses more than half is cut after this time and [`MIN_FAST_PACKETS`] (chosen).
+const OVERLOAD_INTERVAL: Duration = Duration::from_millis(30);
+/// Packets that an early judgement needs (chosen).
+const MIN_FAST_PACKETS: u64 = 500;
+/// After such a silence an interval begins anew: a block that ends before the next ones come would hide what a link
+/// carries.
 const SILENCE: Duration = Duration::from_millis(30);
-/// Less than one lost of so many is no reason to look longer.
-const CALM: u64 = 50;
-/// Fewer packets than this tell nothing.
-const ENOUGH: u64 = 64;
-/// Loss that is let pass, above that taken for granted: what a code repairs for free while the link is full.
+/// An interval that loses less than one of so many packets counts as lossless.
+const LOSSLESS: u64 = 50;
+/// Packets that any judgement needs (chosen).
+const MIN_PACKETS: u64 = 64;
+/// Loss above the granted one that changes nothing: the code repairs it for free while the link is full (chosen).
 const TOLERANCE: f64 = 0.08;
-/// If more arrives by more than this, there was room for it.
-const MORE: f64 = 1.15;
-/// If what arrives falls by less than this share of what the window falls by, the link was full.
-const STILL_FULL: f64 = 0.4;
-/// Loss that would differ by this much tells more than the rate.
-const TELLING: f64 = 0.17;
-/// Intervals after a trial that told nothing.
-const UNTOLD: u8 = 3;
-/// Loss beyond this is never taken for granted.
+/// If the rate grows by this factor in a trial, the link had room.
+const MIN_GAIN: f64 = 1.15;
+/// If the rate falls by less than this share of what the window falls by, the link was full.
+const FULL_SHARE: f64 = 0.4;
+/// If a full and a lossy link would differ in loss by this much, loss decides a trial instead of the rate.
+const LOSS_DIFFERENCE: f64 = 0.17;
+/// Intervals without judgement after a trial that decided nothing.
+const UNDECIDED_PAUSE: u8 = 3;
+/// Most loss that is attributed to the link itself.
 const MAX_GRANTED: f64 = 0.5;
-/// A window is made smaller on trial by what it has lost, and a little more. One that is known to fit by this much.
-const STEP: f64 = 0.95;
+/// A trial shrinks the window by its loss and by this factor.
+const TRIAL_STEP: f64 = 0.95;
+/// Factor of the least step of a trial, and of one below a window that is known to fit.
 const SMALL_STEP: f64 = 0.9;
+/// Factor of the largest step of a trial.
 const LARGE_STEP: f64 = 0.5;
-/// A link that carries this much of what it did when it was full is full again.
-const AS_FULL: f64 = 0.85;
-/// How many more channels are held than a full link brings.
-const AIR: f64 = 1.15;
-/// Beyond what fitted last the window grows slowly.
-const CAREFUL: f64 = 0.25;
-/// At the beginning a window that is filled so far without loss grows so much.
+/// A link that carries this share of its rate when it was full is full again.
+const FULL_RATE: f64 = 0.85;
+/// Channels held for each that a full link carries: some have ended, or not begun.
+const HEADROOM: f64 = 1.15;
+/// Share of the usual growth beyond the window that last filled the link.
+const CAUTIOUS_GROWTH: f64 = 0.25;
+/// At the start, a lossless window grows once this share of it is used.
 const BUSY: f64 = 0.6;
+/// Factor of that growth.
 const START_STEP: f64 = 3.0;
-/// Channels of the slow layer are held below this size, and no more above that one.
+/// Windows below this size hold channels of the slow layer.
 const SLOW_BELOW: f64 = 3.0;
+/// Windows above this size hold channels of the normal rate again.
 const FAST_ABOVE: f64 = 6.0;
-/// Channels held at once, of whatever layer.
+/// Channels held at once, of either layer (kernels pay for each on every packet).
 const MAX_CHANNELS: usize = 128;
 
-/// The window.
+/// How many channels a receiver holds, by what loss and rate have shown.
 #[derive(Debug, Clone)]
 pub struct Window {
     size: f64,
@@ -196,8 +203,8 @@ impl Window {
         (self.starting || self.falling)
             && self.settle == 0
             && self.lost > self.received
-            && self.received + self.lost >= MANY
-            && now.saturating_duration_since(self.since) >= FLOOD
+            && self.received + self.lost >= MIN_FAST_PACKETS
+            && now.saturating_duration_since(self.since) >= OVERLOAD_INTERVAL
     }
 
     /// A block is complete: the moment to grow.
@@ -207,7 +214,7 @@ impl Window {
         }
         let unit = self.unit();
         let step = match self.ceiling {
-            Some(ceiling) if self.size >= ceiling => CAREFUL * unit * unit / self.size,
+            Some(ceiling) if self.size >= ceiling => CAUTIOUS_GROWTH * unit * unit / self.size,
             _ => unit * unit / self.size,
         };
         self.size = (self.size + step).min(self.max);
@@ -222,13 +229,13 @@ impl Window {
         let elapsed = now.saturating_duration_since(self.since);
         let total = self.received + self.lost;
         let flood = self.is_flood(now);
-        let calm = self.trial.is_none() && self.lost * CALM < total;
+        let calm = self.trial.is_none() && self.lost * LOSSLESS < total;
         let interval = match self.is_new() {
-            true if calm && total >= MANY => FIRST_INTERVAL,
+            true if calm && total >= MIN_FAST_PACKETS => FIRST_INTERVAL,
             true => LOSSY_INTERVAL,
             false => INTERVAL,
         };
-        if (elapsed < interval && !flood) || total < ENOUGH {
+        if (elapsed < interval && !flood) || total < MIN_PACKETS {
             // silence is no interval
             if elapsed > INTERVAL * 10 {
                 self.restart(now);
@@ -244,7 +251,7 @@ impl Window {
             return;
         }
         match self.trial.take() {
-            Some(trial) => self.conclude(trial, rate, loss),
+            Some(trial) => self.judge(trial, rate, loss),
             None if flood => {
                 // far too much at once: what arrives is what the link carries
                 (self.starting, self.falling) = (false, true);
@@ -254,7 +261,7 @@ impl Window {
             }
             None if std::mem::take(&mut self.falling) => {}
             None if loss > self.granted + TOLERANCE && self.size > self.slow_unit => {
-                if self.full_rate.is_some_and(|full| rate > full * AS_FULL) {
+                if self.full_rate.is_some_and(|full| rate > full * FULL_RATE) {
                     let excess = loss - self.granted - TOLERANCE / 2.0;
                     self.size = (self.size * (1.0 - excess)).max(self.slow_unit);
                     self.ceiling = Some(self.size);
@@ -286,7 +293,7 @@ impl Window {
 
     /// Channels that fill a link which carries so much: some of them have ended, or not begun.
     fn filling(&self, rate: f64) -> f64 {
-        self.carrying(rate) * AIR
+        self.carrying(rate) * HEADROOM
     }
 
     fn begin_trial(&mut self, rate: f64, loss: f64) {
@@ -297,7 +304,7 @@ impl Window {
             loss,
         });
         let known = self.ceiling.filter(|c| *c > self.size / 2.0);
-        let step = ((1.0 - loss + self.granted) * STEP).clamp(LARGE_STEP, SMALL_STEP);
+        let step = ((1.0 - loss + self.granted) * TRIAL_STEP).clamp(LARGE_STEP, SMALL_STEP);
         let smaller = known.map_or(self.size * step, |c| c.min(self.size) * SMALL_STEP);
         self.size = smaller.max(self.slow_unit);
         (self.tried, self.settle) = (true, 1);
@@ -307,17 +314,17 @@ impl Window {
         );
     }
 
-    fn conclude(&mut self, trial: Trial, rate: f64, loss: f64) {
+    fn judge(&mut self, trial: Trial, rate: f64, loss: f64) {
         let (kept, shrunk) = (rate / trial.rate.max(1.0), self.size / trial.size);
         let excess = |loss: f64| (loss - self.granted).max(0.0);
         let gone = excess(loss) < 0.3 * excess(trial.loss);
         // a full link loses less of less; one that loses on its own the same, even where what arrives stays the same
         // because the server sends no faster than either window allows
         let if_full = (1.0 - (1.0 - trial.loss) / shrunk).max(0.0);
-        let telling = if_full == 0.0 || trial.loss - if_full > TELLING;
+        let telling = if_full == 0.0 || trial.loss - if_full > LOSS_DIFFERENCE;
         let same = telling && loss > f64::midpoint(if_full, trial.loss);
-        let as_much = kept >= 1.0 - (1.0 - shrunk) * STILL_FULL;
-        let full = gone || loss > MAX_GRANTED || (as_much && !same && kept < MORE);
+        let as_much = kept >= 1.0 - (1.0 - shrunk) * FULL_SHARE;
+        let full = gone || loss > MAX_GRANTED || (as_much && !same && kept < MIN_GAIN);
         if full {
             let carried = rate.max(trial.rate);
             self.size = self.filling(carried).clamp(self.slow_unit, trial.size);
@@ -332,7 +339,7 @@ impl Window {
             if told && loss < trial.loss + TOLERANCE {
                 self.granted = loss.min(MAX_GRANTED);
             } else {
-                self.settle = UNTOLD;
+                self.settle = UNDECIDED_PAUSE;
             }
         }
         tracing::debug!(

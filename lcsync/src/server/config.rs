@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use librecast::channel::SharePrefix;
-use librecast::cli::{Exit, ExitError};
-use librecast::config;
-use librecast::keyfile::{SharedKey, load_signing_key};
-use librecast::metrics::{self, Listen};
-use librecast::service;
-use librecast::units::parse_rate;
+use librecast_program::cli::{Exit, ExitError};
+use librecast_program::config;
+use librecast_program::keyfile::{SharedKey, load_signing_key};
+use librecast_program::metrics::{self, Listen};
+use librecast_program::service;
+use librecast_program::units::parse_rate;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
@@ -25,7 +25,7 @@ const CREDENTIAL: &str = "credential:";
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ShareOptions {
-    /// What is shared.
+    /// File or folder.
     pub path: PathBuf,
     /// Instead of the path's last component.
     pub name: Option<String>,
@@ -88,7 +88,8 @@ pub fn read(file: &Path) -> Result<(Vec<ShareOptions>, Option<Listen>), ExitErro
         share.path = folder.join(&share.path);
         for key in [&mut share.keyfile, &mut share.sign].into_iter().flatten() {
             *key = match key.to_str().and_then(|k| k.strip_prefix(CREDENTIAL)) {
-                Some(name) => credential(name).map_err(|why| {
+                Some(name) => credential(name).ok_or_else(|| {
+                    let why = "the service manager has given no such credential (LoadCredential=, LoadCredentialEncrypted=)";
                     let message = format!("{}: {}: {why}", file.display(), key.display());
                     ExitError::new(Exit::NotPermitted, message)
                 })?,
@@ -100,10 +101,9 @@ pub fn read(file: &Path) -> Result<(Vec<ShareOptions>, Option<Listen>), ExitErro
 }
 
 /// A key that the service manager holds for this process.
-fn credential(name: &str) -> Result<PathBuf, &'static str> {
+fn credential(name: &str) -> Option<PathBuf> {
     let plain = !name.is_empty() && !name.contains('/');
-    let found = plain.then(|| service::credential(name)).flatten();
-    found.ok_or("the service manager has given no such credential (LoadCredential=, LoadCredentialEncrypted=)")
+    plain.then(|| service::credential(name)).flatten()
 }
 
 /// Each share with its name, prefix and keys.
@@ -150,7 +150,7 @@ pub fn named(shares: &[ShareOptions]) -> anyhow::Result<Vec<Watched>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use librecast::keyfile::make_signing_key;
+    use librecast_program::keyfile::make_signing_key;
 
     fn error(text: &str) -> String {
         config::parse::<Config>("f", text).unwrap_err().to_string()

@@ -16,10 +16,11 @@ use crate::index::Index;
 use crate::packet::encode_record;
 use crate::record::{MAX_SENDING, Record, Sending};
 
-/// Records on a joined root channel: five a second, more while blocks are sent, so that receivers know which, and
-/// soon when a block is joined that others may want as well.
+/// Between two records on a joined root channel.
 const RECORD_INTERVAL: Duration = Duration::from_millis(200);
+/// The same while blocks are sent, so that receivers know which.
 const BUSY_INTERVAL: Duration = Duration::from_millis(40);
+/// The same when a block is joined that others may want as well.
 const LEAST_INTERVAL: Duration = Duration::from_millis(20);
 /// So many come close to each other for a new receiver: it may lose some, and others who started with it begin without it.
 const WELCOME: u8 = 5;
@@ -29,9 +30,11 @@ const RECORD_SHARE: u64 = 200;
 const HEADERS: u64 = 48;
 /// Channels looked at for a record: enough to fill it, however many are joined.
 const MAX_LOOKED_AT: usize = 1_024;
-/// Longer than a querier's interval: without evidence of members for so long, they are asked.
+/// Members of a root channel are queried after so long without a report: longer than a querier's interval.
 const ROOT_EVIDENCE: Duration = Duration::from_secs(12);
+/// Between two such queries.
 const ROOT_ASK_AGAIN: Duration = Duration::from_secs(1);
+/// Queries without a report after which nobody is a member.
 const ROOT_ASKS: u8 = 3;
 /// Channels per receiver (design §4: kernels pay for each on every packet).
 pub const MAX_CHANNELS: u16 = 128;
@@ -41,7 +44,7 @@ pub const MAX_CHANNELS: u16 = 128;
 pub struct Share {
     /// What is in it.
     pub index: Arc<Index>,
-    /// Version, growing.
+    /// Milliseconds of Unix time, or one more than the last: it grows with each version.
     pub generation: u64,
     /// Of the record: whose version it is, if it is signed.
     pub authentication: Vec<u8>,
@@ -81,29 +84,29 @@ pub struct Drops {
 pub enum Output {
     /// Send this ICMPv6 message.
     Query {
-        /// Out of here.
+        /// Index of the interface it leaves by.
         interface: u32,
         /// Link-local address to send from.
         source: Ipv6Addr,
-        /// Where to.
+        /// Group, or all nodes of the link.
         destination: Ipv6Addr,
         /// The message without checksum.
         message: Vec<u8>,
     },
-    /// Send this datagram.
+    /// Send the record of a share on its root channel.
     Record {
-        /// Where.
+        /// Group and interface.
         channel: Channel,
-        /// The datagram.
+        /// UDP payload.
         datagram: Vec<u8>,
     },
     /// Send these symbols of the channel's block.
     Symbols {
-        /// Where.
+        /// Group and interface.
         channel: Channel,
         /// Sequence number of the first.
         sequence: u32,
-        /// Encoding symbol ids.
+        /// Encoding symbol ids (RFC 6330 §3.2), in the order of sending.
         ids: Vec<u32>,
     },
 }
@@ -330,7 +333,7 @@ impl Server {
 
     fn handle_query(&mut self, interface: u32, source: Ipv6Addr, query: &Query, now: Instant) {
         if let Some(querier) = self.queriers.get_mut(&interface) {
-            querier.heard(source, query, now);
+            querier.handle_query(source, query, now);
         }
     }
 
@@ -435,7 +438,7 @@ impl Server {
         let wanted = Wanted {
             length: block.length,
             layer,
-            company: root.map_or(0, |r| r.reporters.count()),
+            receivers: root.map_or(0, |r| r.reporters.count()),
             list,
         };
         self.schedule.join(channel, wanted, source, evidence, now);

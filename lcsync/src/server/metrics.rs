@@ -1,8 +1,8 @@
 //! What `[metrics] listen` shows of a server.
 
 use librecast::coding::SYMBOL_SIZE;
-use librecast::metrics::Page;
-use librecast::metrics_table;
+use librecast_program::metrics::Page;
+use librecast_program::metrics_table;
 
 use super::core::{Drops, Server};
 
@@ -102,7 +102,7 @@ pub fn page(
 mod tests {
     use std::time::Instant;
 
-    use librecast::metrics::check;
+    use librecast_program::metrics::check;
 
     use super::*;
     use crate::server::schedule::Rates;

@@ -1,18 +1,18 @@
 //! Serving shares.
 //!
-//! [`core`] decides, with [`schedule`] (what is sent when; `queue`: whose turn it is), [`reporters`] (who has joined) and [`querier`] (MLD's election); [`shell`] is the
-//! process around it, [`config`] what it is told to share, [`rescan`] the thread that publishes changed files (`notices`
-//! of the kernel and `pace` say when to look); [`metrics`] what it tells of itself; [`seed`] puts a server into a receiver.
+//! [`core`] decides, with [`schedule`] (what is sent when; `queue`: whose turn it is), `reporters` (who has joined) and `querier` (MLD's election); `shell` is the
+//! process around it, [`config`] what it is told to share, `rescan` the thread that publishes changed files (`notices`
+//! of the kernel and `pace` say when to look); [`metrics`] what it tells of itself; `seed` puts a server into a receiver.
 
 pub mod config;
 pub mod core;
 pub mod metrics;
 mod notices;
 mod pace;
-pub mod querier;
+mod querier;
 mod queue;
-pub mod reporters;
-pub mod rescan;
+mod reporters;
+pub(crate) mod rescan;
 pub mod schedule;
-pub mod seed;
-pub mod shell;
+pub(crate) mod seed;
+pub(crate) mod shell;

@@ -4,13 +4,17 @@ use std::time::{Duration, Instant};
 
 /// Without a further notice for so long, a change has come to rest.
 const QUIET: Duration = Duration::from_millis(300);
-/// What never rests is looked at after this time, or after this many times of what the last version took to make.
-const PATIENCE: Duration = Duration::from_secs(10);
-const PATIENCE_FACTOR: u32 = 10;
-/// Between two looks without a notice, where changes are noticed and where not, and how much longer than a look.
+/// What never rests is scanned after this time ...
+const MAX_UNREST: Duration = Duration::from_secs(10);
+/// ... or after this many times of what the last version took to make, if that is longer.
+const MAX_UNREST_FACTOR: u32 = 10;
+/// Between two scans without a notice, where the kernel tells changes.
 const NOTICED_INTERVAL: Duration = Duration::from_secs(30);
+/// The same where it does not.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// The interval is at least this many times of what a scan takes, where the kernel tells changes.
 const NOTICED_FACTOR: u32 = 20;
+/// The same where it does not.
 const FACTOR: u32 = 5;
 
 /// Why it is time to look.
@@ -28,7 +32,7 @@ pub struct Pace {
     /// The first and the last notice since the last look.
     noticed: Option<(Instant, Instant)>,
     next: Instant,
-    patience: Duration,
+    max_unrest: Duration,
 }
 
 impl Pace {
@@ -38,7 +42,7 @@ impl Pace {
         Self {
             noticed: None,
             next: now + INTERVAL,
-            patience: PATIENCE,
+            max_unrest: MAX_UNREST,
         }
     }
 
@@ -53,7 +57,7 @@ impl Pace {
     pub fn due(&self, now: Instant) -> Option<Reason> {
         let noticed = self.noticed.is_some_and(|(first, last)| {
             now.saturating_duration_since(last) >= QUIET
-                || now.saturating_duration_since(first) >= self.patience
+                || now.saturating_duration_since(first) >= self.max_unrest
         });
         if noticed {
             return Some(Reason::Noticed);
@@ -69,7 +73,7 @@ impl Pace {
 
     /// A version was made, and took that long.
     pub fn made(&mut self, took: Duration) {
-        self.patience = PATIENCE.max(took * PATIENCE_FACTOR);
+        self.max_unrest = MAX_UNREST.max(took * MAX_UNREST_FACTOR);
     }
 
     /// A look has ended, after `took`. `watching`: changes are noticed; `settling`: something has changed and is not

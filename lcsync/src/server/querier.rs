@@ -6,22 +6,26 @@ use std::time::{Duration, Instant};
 
 use librecast::mld::Query;
 
-/// Hosts repeat a change this often: at 20 % loss 0.03 % of the JOINs are lost, instead of 4 %.
+/// Robustness variable (RFC 9777 §9.1): hosts repeat a change this often. At 20 % loss 0.03 % of the JOINs are lost,
+/// instead of 4 % with 2.
 const ROBUSTNESS: u8 = 5;
+/// Query interval (RFC 9777 §9.2; there 125 s).
 const INTERVAL: Duration = Duration::from_secs(10);
-/// The first query finds who joined before this program ran: these receivers wait already.
+/// Maximum response time of the first query: it finds receivers that wait already.
 const FIRST_RESPONSE: Duration = Duration::from_millis(100);
+/// Maximum response time of general queries (RFC 9777 §9.3; there 10 s).
 const RESPONSE: Duration = Duration::from_secs(1);
-/// Answers to a question about one group.
+/// Maximum response time of a query about one group (RFC 9777 §9.8; there 1 s).
 const GROUP_RESPONSE: Duration = Duration::from_millis(100);
-/// Queries in quick succession at start, as any of them may be lost.
+/// Startup query count (RFC 9777 §9.7): any of them may be lost.
 const STARTUP_QUERIES: u8 = 3;
+/// Startup query interval (RFC 9777 §9.6).
 const STARTUP_INTERVAL: Duration = Duration::from_secs(2);
 /// Additional queries (reports were lost) are not sent more often than this.
 const LEAST_GAP: Duration = Duration::from_secs(1);
 
-/// A querier that was heard is waited for at most so long, whatever it says: anybody can say it.
-const MAX_PATIENCE: Duration = Duration::from_secs(600);
+/// Longest time for which another querier is waited for, whatever its query says: anybody can send one.
+const MAX_OTHER_QUERIER: Duration = Duration::from_secs(600);
 
 /// The querier's state on one interface.
 #[derive(Debug)]
@@ -53,7 +57,7 @@ impl Querier {
     }
 
     /// A query of another router was heard: the lowest address is the querier.
-    pub fn heard(&mut self, source: Ipv6Addr, query: &Query, now: Instant) {
+    pub fn handle_query(&mut self, source: Ipv6Addr, query: &Query, now: Instant) {
         if source >= self.own {
             return;
         }
@@ -65,7 +69,7 @@ impl Querier {
             query.query_interval
         };
         let patience = interval * robustness + query.max_response / 2;
-        let until = now + patience.min(MAX_PATIENCE);
+        let until = now + patience.min(MAX_OTHER_QUERIER);
         self.other_until = Some(until);
         if self.startup_left == 0 {
             self.next = until;
@@ -171,7 +175,7 @@ mod tests {
             robustness: 2,
             ..query(None, RESPONSE)
         };
-        querier.heard(address(1), &other, now);
+        querier.handle_query(address(1), &other, now);
         let sent = count(&mut querier, now, Duration::from_secs(249));
         assert_eq!(sent, 1, "one startup query more, then silence");
         assert!(
@@ -194,7 +198,7 @@ mod tests {
                 ..query(None, RESPONSE)
             };
             querier.poll(now);
-            querier.heard(address(1), &other, now);
+            querier.handle_query(address(1), &other, now);
             let gone = Duration::from_secs(gone);
             assert!(count(&mut querier, now, gone - RESPONSE) <= 1);
             assert_eq!(count(&mut querier, now + gone - RESPONSE, RESPONSE), 1);
@@ -205,7 +209,7 @@ mod tests {
     fn a_higher_address_does_not_silence() {
         let now = Instant::now();
         let mut querier = Querier::new(address(5), now);
-        querier.heard(address(9), &query(None, RESPONSE), now);
+        querier.handle_query(address(9), &query(None, RESPONSE), now);
         assert!(count(&mut querier, now, Duration::from_secs(60)) >= 7);
     }
 
@@ -213,7 +217,7 @@ mod tests {
     fn lost_reports_bring_one_query_even_of_a_silent_one() {
         let now = Instant::now();
         let mut querier = Querier::new(address(5), now);
-        querier.heard(address(1), &query(None, RESPONSE), now);
+        querier.handle_query(address(1), &query(None, RESPONSE), now);
         count(&mut querier, now, Duration::from_secs(5));
         let then = now + Duration::from_secs(10);
         for _ in 0..100 {

@@ -54,8 +54,8 @@ impl Reporters {
 
     /// Whether these are not so many, as far as can be told.
     #[must_use]
-    pub fn are_fewer_than(&self, company: usize) -> bool {
-        !self.more && !self.version_1 && self.known.len() < company
+    pub fn are_fewer_than(&self, receivers: usize) -> bool {
+        !self.more && !self.version_1 && self.known.len() < receivers
     }
 
     /// Takes one out; whether nobody is left, `None` if that is not known.

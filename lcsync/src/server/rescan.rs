@@ -9,8 +9,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
 use librecast::channel::SharePrefix;
-use librecast::cli::ExitError;
 use librecast::id::SecretKey;
+use librecast_program::cli::ExitError;
 use nix::sys::eventfd::EventFd;
 
 use super::core::Share;
@@ -24,22 +24,22 @@ use crate::sealing::{ShareKey, group_key};
 use crate::signature::sign;
 use crate::store::Store;
 
-/// Between two times that what was hashed is written to disk, and how much longer than that takes.
+/// Between two times that hashes are written to disk.
 const SAVE_INTERVAL: Duration = Duration::from_secs(10);
+/// That interval is at least this many times of what writing takes.
 const SAVE_FACTOR: u32 = 5;
 /// How long a notice may wait.
 const TICK: Duration = Duration::from_millis(100);
-/// Files that keep changing are published after so many looks all the same.
-const PATIENCE: u32 = 10;
+/// Files that keep changing are published after so many scans all the same.
+const MAX_SCANS: u32 = 10;
 
 /// A path and the name it is shared under.
 #[derive(Debug, Clone)]
 pub struct Watched {
-    /// NAME.
     pub name: String,
-    /// Of the name.
+    /// Group prefix that the name gives.
     pub prefix: SharePrefix,
-    /// Absolute.
+    /// Absolute path of what is shared.
     pub path: PathBuf,
     /// Signs each version.
     pub signer: Option<Arc<SecretKey>>,
@@ -82,9 +82,9 @@ impl Watched {
 pub enum Update {
     /// A version of a share.
     Share {
-        /// Which.
+        /// The share that has changed.
         watched: Watched,
-        /// The version.
+        /// Its new version.
         share: Share,
         /// Whether it is the first one.
         first: bool,
@@ -116,19 +116,19 @@ struct Watch {
     special: Vec<Vec<u8>>,
 }
 
-/// Starts the thread. Shares are those of the latest list in `wanted`. `wake` is written to after each update; `hurry` asks for a look at once.
+/// Starts the thread. Shares are those of the latest list in `wanted`. `wake` is written to after each update; `urgent` asks for a look at once.
 pub fn start(
     wanted: Receiver<Vec<Watched>>,
     store: Option<Store>,
     wake: Arc<EventFd>,
-    hurry: Arc<AtomicBool>,
+    urgent: Arc<AtomicBool>,
 ) -> std::io::Result<Receiver<Update>> {
     let (sender, receiver) = channel();
     thread::Builder::new()
         .name("rescan".into())
         .spawn(move || {
             // a receiver that is gone is the end of the process
-            let _ = run(&wanted, store.as_ref(), &sender, &wake, &hurry);
+            let _ = run(&wanted, store.as_ref(), &sender, &wake, &urgent);
         })?;
     Ok(receiver)
 }
@@ -138,7 +138,7 @@ fn run(
     store: Option<&Store>,
     updates: &Sender<Update>,
     wake: &EventFd,
-    hurry: &AtomicBool,
+    urgent: &AtomicBool,
 ) -> Option<()> {
     let publish = |update| {
         updates.send(update).ok()?;
@@ -156,13 +156,13 @@ fn run(
     }
     loop {
         thread::sleep(TICK);
-        let mut hurry = hurry.swap(false, Ordering::SeqCst);
+        let mut urgent = urgent.swap(false, Ordering::SeqCst);
         if let Some(list) = wanted.try_iter().last() {
             set_shares(&mut watches, list, store);
-            hurry = true;
+            urgent = true;
         }
         for watch in &mut watches {
-            if let Some(update) = watch.turn(hurry) {
+            if let Some(update) = watch.poll(urgent) {
                 publish(update)?;
             }
             watch.save(Instant::now());
@@ -221,14 +221,14 @@ impl Watch {
         Ok(self.publish(index, true))
     }
 
-    /// Looks if it is time to, or told to `hurry`.
-    fn turn(&mut self, hurry: bool) -> Option<Update> {
+    /// Looks if it is time to, or told to `urgent`.
+    fn poll(&mut self, urgent: bool) -> Option<Update> {
         let now = Instant::now();
         if self.notices.as_ref().is_some_and(Notices::take) {
             self.pace.notice(now);
         }
         let reason = self.pace.due(now);
-        if reason.is_none() && !hurry {
+        if reason.is_none() && !urgent {
             return None;
         }
         self.pace.look();
@@ -285,7 +285,7 @@ impl Watch {
         }
         let settled = at_rest || self.pending.as_ref() == Some(&scan);
         self.unsettled += 1;
-        if !settled && self.unsettled < PATIENCE {
+        if !settled && self.unsettled < MAX_SCANS {
             self.pending = Some(scan);
             return None;
         }
@@ -424,7 +424,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut watch = watch(dir.path());
         watch.first().unwrap();
-        let published = (1..=2 * PATIENCE as usize)
+        let published = (1..=2 * MAX_SCANS as usize)
             .filter(|n| {
                 fs::write(dir.path().join("f"), vec![0; *n]).unwrap();
                 watch.look(false).is_some()

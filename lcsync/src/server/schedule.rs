@@ -26,9 +26,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 
+use librecast::bucket::TokenBucket;
 use librecast::channel::SharePrefix;
 use librecast::coding::SYMBOL_SIZE;
-use librecast::pacing::TokenBucket;
 
 mod capacity;
 mod need;
@@ -91,7 +91,7 @@ pub struct Wanted {
     /// 0: at the normal rate, 1: slowly.
     pub layer: u8,
     /// Hosts that are there and may want it, as far as is known.
-    pub company: usize,
+    pub receivers: usize,
     /// It tells of other blocks.
     pub list: bool,
 }
@@ -229,7 +229,7 @@ struct Sending {
     symbols: u32,
     layer: u8,
     reporters: Reporters,
-    company: usize,
+    receivers: usize,
     list: bool,
     stage: Stage,
     position: Position,
@@ -289,7 +289,7 @@ enum Stage {
 impl Sending {
     /// How much longer than K its burst is. Lists are short, and who gets one later than others begins without them.
     fn extra_of(&self, need: Need) -> u32 {
-        if self.list && self.company > 1 {
+        if self.list && self.receivers > 1 {
             self.symbols.div_ceil(2)
         } else {
             need.burst(self.symbols)
@@ -379,7 +379,7 @@ impl Schedule {
             return;
         };
         let new = sending.reporters.add(reporter, evidence);
-        sending.company = wanted.company;
+        sending.receivers = wanted.receivers;
         self.joins += u64::from(new);
         sending.evidence_at = now;
         sending.sent_on_evidence = 0;
@@ -476,7 +476,7 @@ impl Schedule {
                 Some(Upcoming {
                     group: channel.group,
                     left: left.min(sending.symbols),
-                    missed: sending.reporters.are_fewer_than(sending.company),
+                    missed: sending.reporters.are_fewer_than(sending.receivers),
                 })
             })
     }
@@ -575,7 +575,7 @@ impl Schedule {
         let position = self.positions.begin(channel, symbols, now);
         let gather = if symbols < MIN_GATHERED {
             Duration::ZERO
-        } else if wanted.company > 1 {
+        } else if wanted.receivers > 1 {
             GATHER_MORE
         } else {
             GATHER
@@ -585,7 +585,7 @@ impl Schedule {
             symbols,
             layer,
             reporters,
-            company: wanted.company,
+            receivers: wanted.receivers,
             list: wanted.list,
             stage: Stage::Gathering { until },
             position,

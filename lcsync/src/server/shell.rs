@@ -14,15 +14,15 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use librecast::announce::Announcer;
 use librecast::channel::{LCSYNC_PORT, SharePrefix, channel_of};
-use librecast::cli::{Exit, ExitError, is_journal};
 use librecast::coding::{Encoder, SYMBOL_SIZE};
 use librecast::events::{SHARE_CHANGED, SHARE_READY, TARGET};
-use librecast::interrupt;
 use librecast::listener::MldListener;
 use librecast::listener_v1::V1Listener;
-use librecast::metrics::{Listen, Page, Served};
-use librecast::service::{self, Service};
 use librecast::socket::{Interface, SendSocket, interfaces, multicast_interfaces};
+use librecast_program::cli::{Exit, ExitError, is_journal};
+use librecast_program::interrupt;
+use librecast_program::metrics::{Listen, Page, Served};
+use librecast_program::service::{self, Service};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::Signal;
@@ -42,8 +42,9 @@ use crate::store::Store;
 /// Default rate of a channel: a window of 128 fills more than a gigabit. A block then takes a seventh of a second, long
 /// beside the ten milliseconds that JOINs of different receivers differ by.
 const CHANNEL_RATE: u64 = 15_000_000;
-/// With a limit over all, so many channels share it at least.
+/// With a limit over all, at least so many channels share it.
 const CHANNELS_UNDER_LIMIT: u64 = 4;
+/// Least rate of a channel, in bits per second.
 const MIN_CHANNEL_RATE: u64 = 64_000;
 /// Channels of the slow layer have this part of the rate.
 const SLOWER: u64 = 10;
@@ -59,9 +60,10 @@ const MESSAGES_PER_TURN: usize = 256;
 const DROPS_INTERVAL: Duration = Duration::from_secs(60);
 /// Groups of all shares begin so.
 const CHANNELS: u16 = 0xff1e;
-/// MLD is looked at after so many packets sent, at the latest.
+/// MLD is read after at most so many packets.
 const OUTPUTS_PER_TURN: usize = 16;
-const LONG_TURN: Duration = Duration::from_millis(100);
+/// Sending stops after so long, whatever waits: an interface that takes nothing holds up neither the others nor a signal.
+const MAX_SEND_TIME: Duration = Duration::from_millis(100);
 /// The longest MLD message that fits an Ethernet of jumbo frames.
 const MESSAGE_SIZE: usize = 9_216;
 
@@ -588,8 +590,7 @@ impl Shell {
                 Some(output) => self.perform(output),
                 None => return false,
             }
-            // an interface that takes nothing holds up neither the others nor a signal for long
-            if start.elapsed() >= LONG_TURN {
+            if start.elapsed() >= MAX_SEND_TIME {
                 break;
             }
         }

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use librecast::channel::ChannelId;
 use librecast::mld::RecordType;
-
-use super::world::Random;
+use librecast::random::Random;
 
 const TICK: Duration = Duration::from_millis(4);
 /// The querier's robustness variable.
@@ -45,7 +44,7 @@ impl Kernel {
         }
         self.changes.insert(channel, ROBUSTNESS);
         self.reports_left = ROBUSTNESS;
-        self.report_at = Some(time + TICK * 2 + random.below(TICK));
+        self.report_at = Some(time + TICK * 2 + below(TICK, random));
     }
 
     /// A query came, about one group or all.
@@ -56,7 +55,7 @@ impl Kernel {
         time: Duration,
         random: &mut Random,
     ) {
-        let at = time + random.below(within);
+        let at = time + below(within, random);
         let asked = |member: &&ChannelId| channel.is_none_or(|c| c == **member);
         for member in self.members.iter().filter(asked) {
             let answer = self.answers.entry(*member).or_insert(at);
@@ -85,7 +84,11 @@ impl Kernel {
         }
         self.changes.retain(|_, left| *left > 0);
         self.reports_left -= 1;
-        self.report_at = (self.reports_left > 0).then(|| time + random.below(INTERVAL));
+        self.report_at = (self.reports_left > 0).then(|| time + below(INTERVAL, random));
         records
     }
+}
+
+fn below(bound: Duration, random: &mut Random) -> Duration {
+    Duration::from_micros(random.below(bound.as_micros() as u64))
 }

@@ -11,7 +11,8 @@ use lcsync::cut::Cutter;
 use lcsync::index::{HashCache, Index};
 use lcsync::packet::{Packet, Symbol, decode};
 use lcsync::receive::changes::Changes;
-use lcsync::receive::fetch::{Event, Fetch, Source};
+use lcsync::receive::collector::Source;
+use lcsync::receive::fetch::{Event, Fetch};
 use lcsync::receive::window::Window;
 use lcsync::record::Record;
 use lcsync::server::core::{Output, Server, Share};
@@ -19,6 +20,7 @@ use lcsync::server::schedule::{Channel, Rates};
 use librecast::channel::{ChannelId, ROOT_CHANNEL, SharePrefix, channel_of};
 use librecast::coding::{Encoder, SYMBOL_SIZE};
 use librecast::mld::{self, RecordType, report_messages};
+use librecast::random::Random;
 
 use super::kernel::Kernel;
 use super::link::Link;
@@ -31,26 +33,6 @@ const SERVER_QUEUE: u64 = 100_000;
 const RECEIVER_QUEUE: u64 = 200_000;
 /// Between two times that a receiver tells its kernel what has changed.
 const TELL: Duration = Duration::from_millis(12);
-
-/// A seeded generator: the simulation is the same in every run.
-pub struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn chance(&mut self, p: f64) -> bool {
-        (self.next() >> 11) as f64 / (1_u64 << 53) as f64 <= p
-    }
-
-    pub fn below(&mut self, bound: Duration) -> Duration {
-        Duration::from_micros(self.next() % bound.as_micros() as u64)
-    }
-}
 
 pub struct Receiver {
     address: Ipv6Addr,
@@ -113,7 +95,7 @@ impl Simulation {
     /// A share as long as `blocks` full blocks, and receivers that start at these times with this loss each.
     pub fn new(blocks: usize, receivers: &[(u64, f64)]) -> Self {
         let start = Instant::now();
-        let mut random = Random(0x2545_f491_4f6c_dd1d);
+        let mut random = Random::new(0x2545_f491_4f6c_dd1d);
         let dir = tempfile::tempdir().unwrap();
         let data: Vec<u8> = (0..blocks * MAX_BLOCK / 8)
             .flat_map(|_| random.next().to_le_bytes())
@@ -379,7 +361,7 @@ impl Simulation {
                         assert_eq!(BlockRef::of(&bytes), block);
                         assert!(r.received.insert(block, true).is_none(), "a block twice");
                     }
-                    Event::Liar(source) => panic!("{source:?} is honest"),
+                    Event::CorruptSource(source) => panic!("{source:?} is honest"),
                 }
             }
             if r.fetch.missing() == 0 && r.finished.is_none() {

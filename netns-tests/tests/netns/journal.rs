@@ -208,7 +208,7 @@ fn what_happens_is_in_the_journal_with_numbers_and_fields() {
             ensure!(seen.value("lcagent_jobs_started_total", &[])? >= 1.0);
             for metric in lcagent::agent::metrics::TABLE
                 .iter()
-                .chain(librecast::metrics::PROCESS)
+                .chain(librecast_program::metrics::PROCESS)
             {
                 ensure!(seen.has(metric.name), "no {}", metric.name);
             }

@@ -8,17 +8,19 @@ use std::time::Duration;
 
 use super::MIN_GATHERED;
 
-/// Longer than a PART takes from the last symbol's turn to here: it waits some 10 ms in the socket's buffer, a receiver tells
-/// its kernel 12 ms later at most, and that reports 12 ms later. On busy hosts it takes longer.
+/// Longer than a PART takes from the last symbol to here: 10 ms in the socket's buffer, up to 12 ms in the receiver,
+/// 12 ms in its kernel.
 const PAUSE: Duration = Duration::from_millis(40);
+/// The same on busy hosts.
 const MAX_PAUSE: Duration = Duration::from_millis(160);
 /// A PART that comes sooner after symbols is not because of them, as far as is learnt from it.
 const SEEN: Duration = Duration::from_millis(160);
-/// What each block changes.
+/// Weight of each block in mean and deviation (as RFC 6298's alpha, 1/8).
 const GAIN: f64 = 0.125;
-/// What the first PART of a block changes of the time that PARTs take.
-const SOONER: f64 = 0.25;
-const LATER: f64 = 0.03;
+/// Weight of a first PART that comes sooner than expected.
+const SHORTER_GAIN: f64 = 0.25;
+/// Weight of a first PART that comes later.
+const LONGER_GAIN: f64 = 0.03;
 /// Of those who need less than the mean less one deviation, the mean need is so many deviations less again.
 const BELOW: f64 = 0.7;
 
@@ -80,7 +82,12 @@ impl Need {
     pub(super) fn left(&mut self, after: Duration) {
         let error = after.min(MAX_PAUSE * 2).as_secs_f64() - self.delay;
         // late ones say what their members had lost, not how long PARTs take
-        self.delay += error * if error < 0.0 { SOONER } else { LATER };
+        self.delay += error
+            * if error < 0.0 {
+                SHORTER_GAIN
+            } else {
+                LONGER_GAIN
+            };
     }
 
     /// The last member of a block of `symbols` has left, after `sent` of them.

@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use librecast::coding::MAX_ESI;
+use librecast::random::Random;
 
 use super::Channel;
 
 /// A channel joined again within this time goes on where it stopped.
 pub(super) const MEMORY: Duration = Duration::from_secs(5);
+/// Channels remembered for that.
 const MAX_REMEMBERED: usize = 8_192;
 
 /// Where a channel is in its endless sequence of symbols.
@@ -18,7 +20,7 @@ pub(super) struct Position {
     sequence: u32,
     /// First source symbol sent.
     start: u32,
-    /// Source symbols sent.
+    /// Source symbols sent since the start.
     source: u32,
     /// Next repair symbol.
     repair: u32,
@@ -48,7 +50,7 @@ impl Position {
 pub(super) struct Positions {
     memory: BTreeMap<Channel, (Instant, Position)>,
     forgetting: VecDeque<(Instant, Channel)>,
-    random: u64,
+    random: Random,
 }
 
 impl Positions {
@@ -57,7 +59,7 @@ impl Positions {
         Self {
             memory: BTreeMap::new(),
             forgetting: VecDeque::new(),
-            random: seed,
+            random: Random::new(seed),
         }
     }
 
@@ -93,21 +95,12 @@ impl Positions {
     }
 
     fn fresh(&mut self, symbols: u32) -> Position {
-        let random = self.next_random();
+        let random = self.random.next();
         Position {
             sequence: 0,
             start: random as u32 % symbols,
             source: 0,
             repair: symbols + ((random >> 32) as u32 % (MAX_ESI / 2)),
         }
-    }
-
-    /// SplitMix64: where symbols start has to differ between servers, not to be secret.
-    fn next_random(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
     }
 }

@@ -11,7 +11,7 @@ const RATES: Rates = Rates {
 const BLOCK: Wanted = Wanted {
     length: 256 * SYMBOL_SIZE as u32,
     layer: 0,
-    company: 0,
+    receivers: 0,
     list: false,
 };
 
@@ -459,7 +459,7 @@ fn what_is_upcoming_says_whether_somebody_who_is_there_misses_it() {
     let now = Instant::now();
     let mut schedule = Schedule::new(RATES, 1, now);
     let block = Wanted {
-        company: 2,
+        receivers: 2,
         ..BLOCK
     };
     let missed = |schedule: &Schedule| {
@@ -475,12 +475,12 @@ fn what_is_upcoming_says_whether_somebody_who_is_there_misses_it() {
 
 #[test]
 fn a_list_that_several_wait_for_is_sent_with_half_as_much_again() {
-    for (company, list, sent) in [(1, true, 25), (2, false, 25), (2, true, 25 + 13)] {
+    for (receivers, list, sent) in [(1, true, 25), (2, false, 25), (2, true, 25 + 13)] {
         let now = Instant::now();
         let mut schedule = Schedule::new(RATES, 1, now);
         let block = Wanted {
             length: 25 * SYMBOL_SIZE as u32,
-            company,
+            receivers,
             list,
             ..BLOCK
         };

@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use crate::cli::{Exit, ExitError};
-use crate::id::{IdError, PeerId, SecretKey, read_private, write_private};
+use librecast::id::{IdError, PeerId, SecretKey};
+use librecast::private_file;
 
 /// A shared key in its file begins so: it is never taken for a signing key, nor that for one.
 const SHARED_PREFIX: &str = "lck1";
@@ -20,6 +21,10 @@ const SHARED_PREFIX: &str = "lck1";
 const MAX_TEXT: u64 = 256;
 
 /// Makes a signing key: the secret goes to `file`, the public key to `file`.pub. Both are written or neither.
+///
+/// # Errors
+///
+/// One of both files exists, or cannot be written.
 pub fn make_signing_key(file: &Path) -> Result<PeerId, ExitError> {
     let key = SecretKey::generate();
     let public = key.peer_id();
@@ -47,11 +52,19 @@ pub fn public_path(file: &Path) -> PathBuf {
 }
 
 /// Reads a signing key; one that others can read is refused.
+///
+/// # Errors
+///
+/// [`Exit::NotPermitted`] if it cannot be read or others can read it, [`Exit::Usage`] if it is no signing key.
 pub fn load_signing_key(file: &Path) -> Result<SecretKey, ExitError> {
     SecretKey::load(file).map_err(|e| refused(file, e))
 }
 
 /// A public key as it is named on a command line: the text itself, or a file with it.
+///
+/// # Errors
+///
+/// [`Exit::Usage`] if it is neither.
 pub fn public_key(text: &str) -> Result<PeerId, ExitError> {
     if let Ok(key) = text.parse() {
         return Ok(key);
@@ -95,6 +108,10 @@ impl SharedKey {
     }
 
     /// Makes a new key and writes it to `file`, which must not exist.
+    ///
+    /// # Errors
+    ///
+    /// The file exists, or cannot be written.
     pub fn make(file: &Path) -> Result<Self, ExitError> {
         let mut bytes = Zeroizing::new([0; 32]);
         getrandom::fill(bytes.as_mut())
@@ -102,13 +119,17 @@ impl SharedKey {
         let coded = Zeroizing::new(bs58::encode(bytes.as_ref()).with_check().into_string());
         let text = Zeroizing::new(format!("{SHARED_PREFIX}{}\n", coded.as_str()));
         make_folder_of(file)?;
-        write_private(file, text.as_bytes()).map_err(|e| not_made(file, e))?;
+        private_file::create(file, text.as_bytes()).map_err(|e| not_made(file, e))?;
         Ok(Self(bytes))
     }
 
     /// Reads a key; a file that others can read is refused.
+    ///
+    /// # Errors
+    ///
+    /// [`Exit::NotPermitted`] if it cannot be read or others can read it, [`Exit::Usage`] if it is no shared key.
     pub fn load(file: &Path) -> Result<Self, ExitError> {
-        let content = read_private(file, MAX_TEXT).map_err(|e| refused(file, e))?;
+        let content = private_file::read(file, MAX_TEXT).map_err(|e| refused(file, e))?;
         Self::parse(&content).ok_or_else(|| {
             let message = format!(
                 "{}: holds no shared key, as `keygen` writes them ({SHARED_PREFIX}...)",
@@ -155,7 +176,7 @@ fn store_public(public: &PeerId, path: &Path) -> io::Result<()> {
     let mut file = File::create_new(path)?;
     writeln!(file, "{public}")
         .and_then(|()| file.sync_all())
-        .and_then(|()| crate::durable::sync_folder_of(path))
+        .and_then(|()| librecast::durable::sync_folder_of(path))
         .inspect_err(|_| {
             let _ = fs::remove_file(path);
         })

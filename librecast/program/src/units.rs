@@ -22,22 +22,7 @@ pub fn count(number: usize, thing: &str) -> String {
     format!("{number} {thing}{ending}")
 }
 
-/// Seconds since 1970 as a time of ISO 8601 in UTC: `2026-11-22T19:40:34Z`.
-#[must_use]
-pub fn utc(seconds: u64) -> String {
-    let (days, second) = (seconds / 86_400, seconds % 86_400);
-    // years begin in March, so that leap days come last; eras have 400 years of 146,097 days
-    let shifted = days + 719_468;
-    let (era, day) = (shifted / 146_097, shifted % 146_097);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let year = era * 400 + year + u64::from(month >= 10);
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
-}
+pub use librecast::time::utc;
 
 fn split(value: &str) -> Option<(f64, &str)> {
     let text = value.trim();
@@ -88,6 +73,10 @@ fn scaled(
 }
 
 /// Bytes: `1500`, `64k` (64,000), `64Ki` (65,536), `1.5G`; a trailing `B` is allowed.
+///
+/// # Errors
+///
+/// Another unit, no number, or more than 2^53.
 pub fn parse_size(value: &str) -> Result<u64, UnitError> {
     scaled(
         value,
@@ -98,6 +87,10 @@ pub fn parse_size(value: &str) -> Result<u64, UnitError> {
 }
 
 /// Bits per second: `100M` is 100,000,000 bit/s; a trailing `bit/s`, `bps` or `bit` is allowed. Zero is refused.
+///
+/// # Errors
+///
+/// Another unit, no number, zero, or more than 2^53.
 pub fn parse_rate(value: &str) -> Result<u64, UnitError> {
     let expected = "bits per second with k M G, such as 100M";
     let rate = scaled(value, &["bit/s", "bps", "bit"], "rate", expected)?;
@@ -112,6 +105,10 @@ pub fn parse_rate(value: &str) -> Result<u64, UnitError> {
 }
 
 /// `500ms`, `2s`, `5m`, `24h`, `7d`; several may follow one another (`1h30m`). A unit is required.
+///
+/// # Errors
+///
+/// No unit or another one, no number, or more than a thousand years.
 pub fn parse_duration(value: &str) -> Result<Duration, UnitError> {
     let error = || UnitError {
         value: value.to_owned(),

@@ -21,10 +21,11 @@ use super::{CONTENT_TYPE, Listen, Page};
 
 /// Connections at a time: the one that came first goes when another one comes.
 const MAX_CONNECTIONS: usize = 16;
-/// Everything that a connection is for is done within this time.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// Longest head of a request.
+/// A connection is closed after so long, whatever it has brought.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest head of a request, in bytes.
 const MAX_HEAD: usize = 8 << 10;
+/// Most headers of a request.
 const MAX_HEADERS: usize = 64;
 /// A page serves all that ask within this time, however often they do.
 const FRESH: Duration = Duration::from_millis(200);
@@ -295,7 +296,7 @@ impl Serving {
                     }
                     self.connections.push_back(Connection {
                         stream,
-                        until: Instant::now() + PATIENCE,
+                        until: Instant::now() + CONNECTION_TIMEOUT,
                         head: Vec::new(),
                         answer: None,
                     });

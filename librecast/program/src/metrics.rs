@@ -18,6 +18,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use serde::Deserialize;
+use thiserror::Error;
 
 pub use process::PROCESS;
 pub use served::Served;
@@ -43,15 +44,19 @@ pub enum Listen {
     Tcp(SocketAddr),
 }
 
+/// A text is neither of both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("write it as ADDRESS:PORT or as the absolute path of a socket")]
+pub struct ListenError;
+
 impl FromStr for Listen {
-    type Err = &'static str;
+    type Err = ListenError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if text.starts_with('/') {
             return Ok(Self::Unix(text.into()));
         }
-        let address = text.parse().map(Self::Tcp);
-        address.map_err(|_| "write it as ADDRESS:PORT or as the absolute path of a socket")
+        text.parse().map(Self::Tcp).map_err(|_| ListenError)
     }
 }
 
@@ -115,6 +120,30 @@ macro_rules! metrics_table {
         /// All metrics of this program, but for those of every process.
         pub const TABLE: &[$crate::metrics::Description] =
             &[$($crate::metrics::Description::$kind($name, $labels, $help),)*];
+    };
+}
+
+/// An enum of the reasons that a counter has as its label: `name()`, and `TABLE` with all names and what they mean, in the
+/// order of their names.
+#[macro_export]
+macro_rules! reasons {
+    ($(#[$doc:meta])* $type:ident { $($id:ident = $name:literal, $meaning:literal;)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum $type {
+            $(#[doc = $meaning] $id,)*
+        }
+
+        impl $type {
+            /// Names, as users and tests read them, and what they mean.
+            pub const TABLE: &[(&str, &str)] = &[$(($name, $meaning),)*];
+
+            /// The value of the label.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                Self::TABLE[self as usize].0
+            }
+        }
     };
 }
 

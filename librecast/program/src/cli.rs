@@ -89,9 +89,13 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 /// Logs to stderr: `--log LEVEL` wins over `RUST_LOG`, which wins over `default`. Where stderr is the journal's, entries
-/// go there whole, with their fields ([`crate::events`]).
+/// go there whole, with their fields ([`librecast::events`]).
 ///
 /// An invalid filter is an error of usage. Calling it twice in one process keeps the first.
+///
+/// # Errors
+///
+/// [`Exit::Usage`] for an invalid filter.
 pub fn init_logging(level: Option<&str>, default: &str) -> Result<(), ExitError> {
     let journal = is_journal();
     let filter = match level {
@@ -99,7 +103,7 @@ pub fn init_logging(level: Option<&str>, default: &str) -> Result<(), ExitError>
         None => match std::env::var("RUST_LOG") {
             Ok(filter) => filter,
             // machines read the events, whatever people are told
-            Err(_) if journal => format!("{default},{}=info", crate::events::TARGET),
+            Err(_) if journal => format!("{default},{}=info", librecast::events::TARGET),
             Err(_) => default.to_owned(),
         },
     };

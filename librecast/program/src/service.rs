@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 
-/// Said so much more often than the manager wants to hear it: a turn that takes long is no death.
-const OFTENER: u32 = 3;
+/// Notifications per watchdog interval of the manager: a long turn of the loop is no death.
+const WATCHDOG_DIVISOR: u32 = 3;
 
 /// A daemon, as its manager sees it.
 #[derive(Debug, Default)]
@@ -23,7 +23,7 @@ impl Service {
     #[must_use]
     pub fn of_environment() -> Self {
         Self {
-            every: sd_notify::watchdog_enabled().map(|d| d / OFTENER),
+            every: sd_notify::watchdog_enabled().map(|d| d / WATCHDOG_DIVISOR),
             ..Self::default()
         }
     }

@@ -108,7 +108,7 @@ fn slow_and_silent_clients_keep_nobody_out() {
     }
     // and who stays is shown the door
     let mut last = silent.pop().unwrap();
-    last.set_read_timeout(Some(PATIENCE * 3)).unwrap();
+    last.set_read_timeout(Some(CONNECTION_TIMEOUT * 3)).unwrap();
     assert_eq!(last.read(&mut [0; 1]).unwrap(), 0);
 }
 

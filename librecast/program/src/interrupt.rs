@@ -9,6 +9,10 @@ use crate::cli::Exit;
 
 /// Calls `handle` for each of `signals` from now on. To be called before other threads are started, as these
 /// inherit that the signals are blocked.
+///
+/// # Errors
+///
+/// The signals cannot be blocked, or the thread cannot be started.
 pub fn on_signals(
     signals: &[Signal],
     mut handle: impl FnMut(Signal) + Send + 'static,
@@ -26,6 +30,10 @@ pub fn on_signals(
 }
 
 /// For commands that end: an interrupt ends the process with 130 or 143, after `clean_up`.
+///
+/// # Errors
+///
+/// Those of [`on_signals`].
 pub fn exit_on_interrupt(clean_up: impl Fn() + Send + 'static) -> io::Result<()> {
     on_signals(&[Signal::SIGINT, Signal::SIGTERM], move |signal| {
         clean_up();

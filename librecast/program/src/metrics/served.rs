@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::{Listen, Page, Server, Unavailable};
 
-/// A loop that takes longer for one turn is stuck.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// A loop that makes no page within so long is stuck.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What the loop holds.
 pub struct Served {
@@ -56,7 +56,7 @@ impl Served {
             let (to, answer) = sync_channel(1);
             ask.send(to).map_err(|_| Unavailable)?;
             wake();
-            answer.recv_timeout(PATIENCE).map_err(|_| Unavailable)
+            answer.recv_timeout(PAGE_TIMEOUT).map_err(|_| Unavailable)
         })?);
         self.asks = Some(asks);
         Ok(())
@@ -106,7 +106,7 @@ mod tests {
         wakes.recv().unwrap();
         let begun = std::time::Instant::now();
         served.listen(None).unwrap();
-        assert!(begun.elapsed() < PATIENCE / 2, "it waited for itself");
+        assert!(begun.elapsed() < PAGE_TIMEOUT / 2, "it waited for itself");
         // with an answer or without
         let _ = asked.join().unwrap();
     }

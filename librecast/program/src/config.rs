@@ -7,21 +7,34 @@ use serde::de::DeserializeOwned;
 use crate::cli::{Exit, ExitError};
 
 /// Reads a file that has to be there.
+///
+/// # Errors
+///
+/// Those of [`read_text`] and [`parse`].
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T, ExitError> {
-    let shown = path.display().to_string();
-    match std::fs::read_to_string(path) {
-        Ok(text) => parse(&shown, &text),
-        Err(e) => Err(ExitError::new(
-            match e.kind() {
-                std::io::ErrorKind::PermissionDenied => Exit::NotPermitted,
-                _ => Exit::Usage,
-            },
-            format!("{shown}: {e}"),
-        )),
-    }
+    parse(&path.display().to_string(), &read_text(path)?)
 }
 
-/// Parses the text of a file called `file`; errors name file, line and key.
+/// The text of a file that has to be there.
+///
+/// # Errors
+///
+/// [`Exit::NotPermitted`] where it may not be read, else [`Exit::Usage`].
+pub fn read_text(path: &Path) -> Result<String, ExitError> {
+    std::fs::read_to_string(path).map_err(|e| {
+        let exit = match e.kind() {
+            std::io::ErrorKind::PermissionDenied => Exit::NotPermitted,
+            _ => Exit::Usage,
+        };
+        ExitError::new(exit, format!("{}: {e}", path.display()))
+    })
+}
+
+/// Parses the text of a file called `file`.
+///
+/// # Errors
+///
+/// [`Exit::Usage`], with file, line and key.
 pub fn parse<T: DeserializeOwned>(file: &str, text: &str) -> Result<T, ExitError> {
     toml::from_str(text).map_err(|e| {
         let start = e.span().map_or(0, |span| span.start.min(text.len()));

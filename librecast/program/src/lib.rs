@@ -1,0 +1,19 @@
+//! What lcroute, lcsync and lcagent share as programs; nothing here is of use to programs of others.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`cli`] | exit codes, errors that know theirs, logging to stderr or the journal |
+//! | [`config`] | configuration files in TOML; an error names file, line and key |
+//! | [`interrupt`] | SIGINT, SIGTERM and SIGHUP as events |
+//! | [`keyfile`] | key files as users make and name them |
+//! | [`metrics`] | figures of a daemon as OpenMetrics text, over HTTP |
+//! | [`service`] | notifications to the service manager, and its credentials |
+//! | [`units`] | sizes, rates and durations as users write them |
+
+pub mod cli;
+pub mod config;
+pub mod interrupt;
+pub mod keyfile;
+pub mod metrics;
+pub mod service;
+pub mod units;

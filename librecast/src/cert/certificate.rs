@@ -1,0 +1,424 @@
+//! One certificate: a signed statement about one key, and its bytes.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::error::{CertError, Kind};
+use super::member::{KeysAbove, MAX_PREVIOUS};
+use super::prefix::GroupPrefix;
+use crate::id::{NetworkId, PeerId, SecretKey};
+use crate::wire::{Reader, WireError, Writer};
+
+/// Context of signatures.
+const CONTEXT: &str = "lcroute 2026 certificate";
+/// Version of the format.
+const VERSION: u8 = 2;
+/// Longest certificate in bytes; a chain holds at most three.
+pub const MAX_CERTIFICATE: usize = 2_048;
+/// Most labels, and most prefixes, of one certificate.
+pub const MAX_ENTRIES: usize = 16;
+/// Longest node name and label in bytes.
+pub const MAX_NAME: usize = 63;
+/// Clocks of members may differ by a day (seconds).
+pub const CLOCK_SKEW: u64 = 86_400;
+/// The subject may be the root of shared trees.
+const FLAG_CORE: u8 = 1;
+/// Keys of earlier certificates follow.
+const FLAG_RENEWED: u8 = 2;
+
+/// What a certificate grants its subject.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// Unix seconds.
+    pub not_before: u64,
+    /// Unix seconds.
+    pub not_after: u64,
+    /// How many seconds a renewed membership lasts. An invitation says it, and node certificates that an issuer
+    /// signed; 0: as long as this certificate.
+    pub renew_for: u64,
+    /// May be the root of shared trees.
+    pub core: bool,
+    /// A node's name; empty for issuers and invitations.
+    pub name: String,
+    /// Labels that selectors can use.
+    pub labels: BTreeMap<String, String>,
+    /// Groups that the subject may send to.
+    pub prefixes: Vec<GroupPrefix>,
+}
+
+/// One signed statement about one key.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Certificate {
+    pub(super) kind: Kind,
+    pub(super) network: NetworkId,
+    pub(super) subject: PeerId,
+    pub(super) grant: Grant,
+    /// Of a renewed node: what its earlier certificates stood on.
+    pub(super) previous: KeysAbove,
+    /// As received: what was signed is never encoded anew.
+    pub(super) bytes: Vec<u8>,
+}
+
+impl fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:?} certificate of {} ({:?})",
+            self.kind, self.subject, self.grant
+        )
+    }
+}
+
+impl Certificate {
+    /// Signs a certificate.
+    ///
+    /// # Errors
+    ///
+    /// [`WireError::Bad`] names the field of the grant that exceeds the format.
+    pub fn sign(
+        kind: Kind,
+        network: NetworkId,
+        subject: PeerId,
+        grant: Grant,
+        signer: &SecretKey,
+    ) -> Result<Self, WireError> {
+        Self::sign_with(kind, network, subject, grant, KeysAbove::default(), signer)
+    }
+
+    pub(super) fn sign_with(
+        kind: Kind,
+        network: NetworkId,
+        subject: PeerId,
+        grant: Grant,
+        previous: KeysAbove,
+        signer: &SecretKey,
+    ) -> Result<Self, WireError> {
+        if previous.len() > MAX_PREVIOUS {
+            return Err(WireError::Bad("number of earlier keys (at most 8)"));
+        }
+        let core = if grant.core { FLAG_CORE } else { 0 };
+        let renewed = if previous.len() > 0 { FLAG_RENEWED } else { 0 };
+        if grant.labels.len() > MAX_ENTRIES || grant.prefixes.len() > MAX_ENTRIES {
+            return Err(WireError::Bad("number of labels or prefixes (at most 16)"));
+        }
+        check_text(&grant.name, "name (at most 63 printable bytes)")?;
+        let mut w = Writer::new();
+        w.u8(VERSION)
+            .u8(kind as u8)
+            .put(network.public_key())
+            .put(subject.public_key());
+        w.u64(grant.not_before)
+            .u64(grant.not_after)
+            .u64(grant.renew_for)
+            .u8(core | renewed);
+        w.text8(&grant.name)?;
+        w.u8(grant.labels.len() as u8);
+        for (key, value) in &grant.labels {
+            check_text(key, "label (at most 63 printable bytes)")?;
+            check_text(value, "label (at most 63 printable bytes)")?;
+            w.text8(key)?.text8(value)?;
+        }
+        w.u8(grant.prefixes.len() as u8);
+        for prefix in &grant.prefixes {
+            w.ipv6(prefix.addr()).u8(prefix.prefix_len());
+        }
+        if previous.len() > 0 {
+            w.u8(previous.len() as u8);
+            let issuers = previous.issuers.iter().map(|key| (Kind::Issuer, key));
+            let invitations = previous.invitations.iter();
+            for (kind, key) in issuers.chain(invitations.map(|key| (Kind::Invitation, key))) {
+                w.u8(kind as u8).put(key.public_key());
+            }
+        }
+        let signature = signer.sign(CONTEXT, w.as_slice());
+        w.put(&signature);
+        if w.len() > MAX_CERTIFICATE {
+            return Err(WireError::Bad("length of the certificate"));
+        }
+        Ok(Self {
+            kind,
+            network,
+            subject,
+            grant,
+            previous,
+            bytes: w.into_vec(),
+        })
+    }
+
+    /// Reads a certificate; [`Chain::verify`](super::Chain::verify) checks its signature.
+    ///
+    /// # Errors
+    ///
+    /// Those of the format.
+    pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        if bytes.len() > MAX_CERTIFICATE {
+            return Err(WireError::Bad("length of the certificate"));
+        }
+        let mut r = Reader::new(bytes);
+        match r.u8()? {
+            VERSION => {}
+            version => return Err(WireError::Version(version)),
+        }
+        let kind = match r.u8()? {
+            1 => Kind::Issuer,
+            2 => Kind::Invitation,
+            3 => Kind::Node,
+            _ => return Err(WireError::Bad("certificate kind")),
+        };
+        let (network, subject) = (public_key(&mut r)?, public_key(&mut r)?);
+        let (grant, renewed) = decode_grant(&mut r)?;
+        let previous = match (renewed, kind) {
+            (false, _) => KeysAbove::default(),
+            (true, Kind::Node) => decode_previous(&mut r)?,
+            (true, _) => return Err(WireError::Bad("flags")),
+        };
+        r.array::<64>()?;
+        r.finish()?;
+        Ok(Self {
+            kind,
+            network,
+            subject,
+            grant,
+            previous,
+            bytes: bytes.to_vec(),
+        })
+    }
+
+    /// What it makes of its subject.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The key that the certificate speaks of.
+    #[must_use]
+    pub fn subject(&self) -> PeerId {
+        self.subject
+    }
+
+    /// Time, name, labels and prefixes of the subject.
+    #[must_use]
+    pub fn grant(&self) -> &Grant {
+        &self.grant
+    }
+
+    /// The network it belongs to.
+    #[must_use]
+    pub fn network(&self) -> NetworkId {
+        self.network
+    }
+
+    /// The signed bytes, at most [`MAX_CERTIFICATE`].
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// That `signer` made it for `network`, and that it is valid at `now`, give or take `skew` seconds.
+    pub(crate) fn verify_by(
+        &self,
+        signer: &PeerId,
+        network: &NetworkId,
+        now: u64,
+        skew: u64,
+    ) -> Result<(), CertError> {
+        if self.network != *network {
+            return Err(CertError::OtherNetwork);
+        }
+        let (message, signature) = self
+            .bytes
+            .split_last_chunk::<64>()
+            .ok_or(CertError::Malformed(WireError::Truncated))?;
+        signer
+            .verify(CONTEXT, message, signature)
+            .map_err(|_| CertError::Forged(self.kind))?;
+        if now > self.grant.not_after.saturating_add(skew) {
+            return Err(CertError::Expired(self.kind));
+        }
+        if now.saturating_add(skew) < self.grant.not_before {
+            return Err(CertError::NotYetValid(self.kind));
+        }
+        Ok(())
+    }
+
+    pub(super) fn narrows(&self, above: &Grant) -> Result<(), CertError> {
+        let own = &self.grant;
+        let in_time = above.not_before <= own.not_before
+            && own.not_before <= own.not_after
+            && own.not_after <= above.not_after;
+        let inside = |p: &GroupPrefix| above.prefixes.iter().any(|a| a.covers(p));
+        let labels = above
+            .labels
+            .iter()
+            .all(|(k, v)| own.labels.get(k) == Some(v));
+        let core = !own.core || above.core;
+        if in_time && own.prefixes.iter().all(inside) && core && labels {
+            Ok(())
+        } else {
+            Err(CertError::Widened(self.kind))
+        }
+    }
+}
+
+/// Names and labels are shown in terminals: no control characters, bounded.
+fn check_text(text: &str, what: &'static str) -> Result<(), WireError> {
+    if text.len() <= MAX_NAME && !text.chars().any(char::is_control) {
+        Ok(())
+    } else {
+        Err(WireError::Bad(what))
+    }
+}
+
+fn public_key(r: &mut Reader<'_>) -> Result<PeerId, WireError> {
+    PeerId::from_public_key(r.array()?).map_err(|_| WireError::Bad("public key"))
+}
+
+/// The keys behind the flag "renewed": at least one, none twice.
+fn decode_previous(r: &mut Reader<'_>) -> Result<KeysAbove, WireError> {
+    let mut previous = KeysAbove::default();
+    let n = usize::from(r.u8()?);
+    if !(1..=MAX_PREVIOUS).contains(&n) {
+        return Err(WireError::Bad("count"));
+    }
+    for _ in 0..n {
+        let kind = match r.u8()? {
+            1 => Kind::Issuer,
+            2 => Kind::Invitation,
+            _ => return Err(WireError::Bad("kind of an earlier key")),
+        };
+        previous.add(kind, public_key(r)?);
+    }
+    if previous.len() == n {
+        Ok(previous)
+    } else {
+        Err(WireError::Bad("earlier key given twice"))
+    }
+}
+
+/// A grant, and whether the flag "renewed" is set.
+fn decode_grant(r: &mut Reader<'_>) -> Result<(Grant, bool), WireError> {
+    let (not_before, not_after, renew_for) = (r.u64()?, r.u64()?, r.u64()?);
+    let flags = r.u8()?;
+    if flags & !(FLAG_CORE | FLAG_RENEWED) != 0 {
+        return Err(WireError::Bad("flags"));
+    }
+    let (core, renewed) = (flags & FLAG_CORE != 0, flags & FLAG_RENEWED != 0);
+    let text = |r: &mut Reader<'_>| -> Result<String, WireError> {
+        let text = r.text8()?;
+        check_text(text, "text")?;
+        Ok(text.to_owned())
+    };
+    let name = text(r)?;
+    let mut labels = BTreeMap::new();
+    for _ in 0..count(r)? {
+        if labels.insert(text(r)?, text(r)?).is_some() {
+            return Err(WireError::Bad("label given twice"));
+        }
+    }
+    let mut prefixes = Vec::new();
+    for _ in 0..count(r)? {
+        prefixes.push(GroupPrefix::new(r.ipv6()?, r.u8()?)?);
+    }
+    let grant = Grant {
+        not_before,
+        not_after,
+        renew_for,
+        core,
+        name,
+        labels,
+        prefixes,
+    };
+    Ok((grant, renewed))
+}
+
+fn count(r: &mut Reader<'_>) -> Result<usize, WireError> {
+    let n = usize::from(r.u8()?);
+    if n <= MAX_ENTRIES {
+        Ok(n)
+    } else {
+        Err(WireError::Bad("count"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    use crate::cert::fixture::{NOW, grant, network};
+
+    #[test]
+    fn only_nodes_are_renewed_and_their_earlier_keys_are_bounded() {
+        let n = network();
+        let net = n.key.peer_id();
+        let sign = |kind, keys: usize| {
+            let issuers = (0..keys).map(|_| SecretKey::generate().peer_id()).collect();
+            let previous = KeysAbove {
+                issuers,
+                invitations: Vec::new(),
+            };
+            Certificate::sign_with(kind, net, net, grant("x"), previous, &n.key)
+        };
+        let node = sign(Kind::Node, MAX_PREVIOUS).unwrap();
+        assert_eq!(Certificate::decode(node.as_bytes()).unwrap(), node);
+        assert!(sign(Kind::Node, MAX_PREVIOUS + 1).is_err());
+        let invitation = sign(Kind::Invitation, 1).unwrap();
+        assert_eq!(
+            Certificate::decode(invitation.as_bytes()),
+            Err(WireError::Bad("flags"))
+        );
+    }
+
+    #[test]
+    fn the_bytes_of_a_renewed_certificate_do_not_change() {
+        let key = SecretKey::from_seed(&[1; 32]);
+        let id = |seed: u8| SecretKey::from_seed(&[seed; 32]).peer_id();
+        let grant = Grant {
+            not_before: 1,
+            not_after: 2,
+            renew_for: 3,
+            core: true,
+            name: "n".into(),
+            labels: BTreeMap::from([("k".into(), "v".into())]),
+            prefixes: vec!["ff1e::/16".parse().unwrap()],
+        };
+        let previous = KeysAbove {
+            issuers: vec![id(3)],
+            invitations: vec![id(4)],
+        };
+        let cert = Certificate::sign_with(Kind::Node, id(1), id(2), grant, previous, &key).unwrap();
+        let mut golden = Writer::new();
+        golden
+            .u8(2)
+            .u8(3)
+            .put(id(1).public_key())
+            .put(id(2).public_key());
+        golden.u64(1).u64(2).u64(3).u8(0b11);
+        golden.put(b"\x01n\x01\x01k\x01v\x01");
+        golden.ipv6("ff1e::".parse().unwrap()).u8(16);
+        golden
+            .u8(2)
+            .u8(1)
+            .put(id(3).public_key())
+            .u8(2)
+            .put(id(4).public_key());
+        let (signed, _) = cert.as_bytes().split_last_chunk::<64>().unwrap();
+        assert_eq!(signed, golden.as_slice());
+        assert_eq!(Certificate::decode(cert.as_bytes()).unwrap(), cert);
+    }
+
+    proptest! {
+        #[test]
+        fn certificates_survive_the_wire(
+            name in "[a-zA-Z0-9 äöü.-]{0,20}",
+            labels in proptest::collection::btree_map("[a-z]{1,8}", "[a-z0-9]{0,20}", 0..5),
+            core: bool,
+            not_after in NOW..NOW * 2,
+        ) {
+            let key = SecretKey::from_seed(&[5; 32]);
+            let grant = Grant { not_before: NOW, not_after, renew_for: 0, core, name, labels, prefixes: vec![GroupPrefix::ALL] };
+            let cert = Certificate::sign(Kind::Node, key.peer_id(), key.peer_id(), grant, &key).unwrap();
+            prop_assert_eq!(Certificate::decode(cert.as_bytes()).unwrap(), cert);
+        }
+    }
+}

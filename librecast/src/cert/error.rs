@@ -1,0 +1,71 @@
+//! Why certificates, chains and tokens are refused.
+
+use thiserror::Error;
+
+use crate::wire::WireError;
+
+/// Why a certificate, a chain or a token is not accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum CertError {
+    /// The bytes are not a certificate of this version.
+    #[error("malformed certificate: {0}")]
+    Malformed(#[from] WireError),
+    /// A certificate of another network.
+    #[error("certificate of another network")]
+    OtherNetwork,
+    /// A signature does not verify, or the wrong key signed.
+    #[error("forged certificate ({0:?} not signed by the one above it)")]
+    Forged(Kind),
+    /// The kinds do not follow one another.
+    #[error("certificates in wrong order")]
+    Order,
+    /// Too late by the verifier's clock, the tolerance included.
+    #[error("{0:?} certificate expired")]
+    Expired(Kind),
+    /// Too early by the verifier's clock, the tolerance included.
+    #[error("{0:?} certificate not valid yet: is the clock right?")]
+    NotYetValid(Kind),
+    /// Grants more than the certificate above it.
+    #[error("{0:?} certificate grants more than its issuer has")]
+    Widened(Kind),
+    /// The token's text is damaged.
+    #[error("not a token: {0}")]
+    BadToken(#[from] TokenError),
+}
+
+/// Why a text is not a token, or a token cannot be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum TokenError {
+    /// More than [`MAX_TOKEN`](super::MAX_TOKEN) characters.
+    #[error("too long")]
+    TooLong,
+    /// The prefix `lct1` is missing.
+    #[error("it starts with lct1")]
+    Prefix,
+    /// Not base58, or the checksum does not match.
+    #[error("damaged: was it copied whole?")]
+    Damaged,
+    /// The network key is not a usable public key.
+    #[error("network key")]
+    NetworkKey,
+    /// More signalling URLs than the format holds.
+    #[error("too many URLs")]
+    TooManyUrls,
+    /// Too many or too long signalling URLs for a new token.
+    #[error("at most 8 signalling URLs of at most 255 bytes")]
+    Urls,
+    /// Issuer, invitation and secret key are of different tokens.
+    #[error("its parts do not belong together")]
+    Parts,
+}
+
+/// What a certificate makes of its subject.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// May invite and renew; signed by the network key.
+    Issuer = 1,
+    /// A bearer key that makes node certificates until it expires; signed by an issuer.
+    Invitation = 2,
+    /// A member; signed by an issuer or an invitation.
+    Node = 3,
+}

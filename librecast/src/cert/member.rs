@@ -1,0 +1,141 @@
+//! What a verified chain proves of a node, and whose revocation ends its membership.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::error::Kind;
+use super::prefix::GroupPrefix;
+use crate::id::{NodeAddresses, PeerId};
+
+/// Most keys of earlier certificates that a renewed one remembers.
+pub const MAX_PREVIOUS: usize = 8;
+
+/// Keys that a membership stands on: whoever revokes one of them ends it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeysAbove {
+    /// The chain's issuer first, then those of earlier certificates.
+    pub issuers: Vec<PeerId>,
+    /// The invitation, if there was one, and those of earlier certificates.
+    pub invitations: Vec<PeerId>,
+}
+
+impl KeysAbove {
+    /// Issuers first, then invitations.
+    pub fn iter(&self) -> impl Iterator<Item = &PeerId> {
+        self.into_iter()
+    }
+
+    /// Whether the membership of `peer` ends once `key` is revoked. The network's key can expel everyone; issuers
+    /// (`by_network` is false) neither one another nor themselves.
+    #[must_use]
+    pub fn end_with(&self, peer: &PeerId, key: &PeerId, by_network: bool) -> bool {
+        let node = peer == key || self.invitations.contains(key);
+        if by_network {
+            node || self.issuers.contains(key)
+        } else {
+            node && self.issuers.first() != Some(key)
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.issuers.len() + self.invitations.len()
+    }
+
+    pub(super) fn add(&mut self, kind: Kind, key: PeerId) {
+        let list = match kind {
+            Kind::Issuer => &mut self.issuers,
+            Kind::Invitation => &mut self.invitations,
+            Kind::Node => return,
+        };
+        if !list.contains(&key) {
+            list.push(key);
+        }
+    }
+}
+
+impl<'a> IntoIterator for &'a KeysAbove {
+    type Item = &'a PeerId;
+    type IntoIter = std::iter::Chain<std::slice::Iter<'a, PeerId>, std::slice::Iter<'a, PeerId>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.issuers.iter().chain(&self.invitations)
+    }
+}
+
+/// A verified node: what its chain proves of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Public key of the node.
+    pub peer: PeerId,
+    /// The name it gave itself.
+    pub name: String,
+    /// Labels of its certificate.
+    pub labels: BTreeMap<String, String>,
+    /// Groups it may send to.
+    pub prefixes: Vec<GroupPrefix>,
+    /// May be the root of shared trees.
+    pub core: bool,
+    /// Unix seconds: when its certificate ends, the first of its chain to do so.
+    pub not_after: u64,
+    /// Addresses derived from network key and node key.
+    pub addresses: NodeAddresses,
+    /// The keys that its membership stands on.
+    pub keys: KeysAbove,
+}
+
+impl Member {
+    /// Whether it holds an issuer certificate: may invite, renew and revoke. The chain begins with that
+    /// certificate; keys of earlier certificates make nobody an issuer.
+    #[must_use]
+    pub fn is_issuer(&self) -> bool {
+        self.keys.issuers.first() == Some(&self.peer)
+    }
+
+    /// Whether it is out once `key` is revoked: [`KeysAbove::end_with`].
+    #[must_use]
+    pub fn is_expelled_by(&self, key: &PeerId, by_network: bool) -> bool {
+        self.keys.end_with(&self.peer, key, by_network)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cert::fixture::{NOW, grant, network, token};
+    use crate::cert::{Certificate, Chain};
+    use crate::id::SecretKey;
+
+    #[test]
+    fn issuers_expel_nodes_and_invitations_and_only_the_network_expels_issuers() {
+        let n = network();
+        let net = n.key.peer_id();
+        let token = token(&n, grant(""));
+        let node = SecretKey::generate().peer_id();
+        let member = token
+            .join(node, "a", NOW)
+            .unwrap()
+            .verify(&net, NOW)
+            .unwrap();
+        let (issuer, invitation) = (n.issuer_key.peer_id(), token.invitation().subject());
+        for (key, by_issuer, by_network) in [
+            (node, true, true),
+            (invitation, true, true),
+            (issuer, false, true),
+            (SecretKey::generate().peer_id(), false, false),
+        ] {
+            assert_eq!(member.is_expelled_by(&key, false), by_issuer);
+            assert_eq!(member.is_expelled_by(&key, true), by_network);
+        }
+        assert!(!member.is_issuer());
+        // a founder: issuer and node with one key
+        let founder =
+            Certificate::sign(Kind::Node, net, issuer, grant("f"), &n.issuer_key).unwrap();
+        let founder = Chain::new(vec![n.issuer.clone(), founder]).unwrap();
+        let founder = founder.verify(&net, NOW).unwrap();
+        assert!(founder.is_issuer());
+        assert!(!founder.is_expelled_by(&issuer, false));
+        assert!(founder.is_expelled_by(&issuer, true));
+    }
+}

@@ -1,0 +1,109 @@
+//! Ranges of group addresses.
+
+use std::fmt;
+use std::net::Ipv6Addr;
+use std::str::FromStr;
+
+use crate::wire::WireError;
+
+/// A range of group addresses, such as `ff1e::/16`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GroupPrefix {
+    addr: Ipv6Addr,
+    len: u8,
+}
+
+impl GroupPrefix {
+    /// All groups: `ff00::/8`.
+    pub const ALL: Self = Self {
+        addr: Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0),
+        len: 8,
+    };
+
+    /// A multicast prefix of 8 to 128 bits.
+    ///
+    /// # Errors
+    ///
+    /// [`WireError::Bad`] for another length, no multicast address, or bits set behind the length.
+    pub fn new(addr: Ipv6Addr, len: u8) -> Result<Self, WireError> {
+        let ok =
+            (8..=128).contains(&len) && addr.is_multicast() && addr.to_bits() & !mask(len) == 0;
+        if ok {
+            Ok(Self { addr, len })
+        } else {
+            Err(WireError::Bad("group prefix"))
+        }
+    }
+
+    /// The first address.
+    #[must_use]
+    pub fn addr(&self) -> Ipv6Addr {
+        self.addr
+    }
+
+    /// Length in bits, 8..=128.
+    #[must_use]
+    pub fn prefix_len(&self) -> u8 {
+        self.len
+    }
+
+    /// Whether `group` lies inside.
+    #[must_use]
+    pub fn contains(&self, group: Ipv6Addr) -> bool {
+        group.to_bits() & mask(self.len) == self.addr.to_bits()
+    }
+
+    /// Whether all of `other` lies inside.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        other.len >= self.len && self.contains(other.addr)
+    }
+}
+
+fn mask(len: u8) -> u128 {
+    u128::MAX.checked_shl(128 - u32::from(len)).unwrap_or(0)
+}
+
+impl fmt::Display for GroupPrefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.addr, self.len)
+    }
+}
+
+impl FromStr for GroupPrefix {
+    type Err = WireError;
+
+    fn from_str(s: &str) -> Result<Self, WireError> {
+        let bad = || WireError::Bad("group prefix: write it as ff1e::/16");
+        let (addr, len) = s.split_once('/').unwrap_or((s, "128"));
+        Self::new(
+            addr.parse().map_err(|_| bad())?,
+            len.parse().map_err(|_| bad())?,
+        )
+        .map_err(|_| bad())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_are_multicast_and_clean() {
+        let p: GroupPrefix = "ff1e::/16".parse().unwrap();
+        assert!(p.contains("ff1e:1::9".parse().unwrap()));
+        assert!(!p.contains("ff15::9".parse().unwrap()));
+        assert!(GroupPrefix::ALL.covers(&p) && !p.covers(&GroupPrefix::ALL));
+        for bad in [
+            "::/0",
+            "fe80::/16",
+            "ff1e::1/16",
+            "ff1e::/129",
+            "ff1e::/x",
+            "",
+            "ff00::/7",
+        ] {
+            assert!(bad.parse::<GroupPrefix>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! Invitation tokens: who holds one makes itself a member.
+
+use std::fmt;
+use std::str::FromStr;
+
+use zeroize::Zeroizing;
+
+use super::certificate::{CLOCK_SKEW, Certificate, Grant};
+use super::chain::Chain;
+use super::error::{CertError, Kind, TokenError};
+use crate::id::{NetworkId, PeerId, SecretKey};
+use crate::wire::{Reader, Writer};
+
+/// Every token begins so: kind and version.
+const TOKEN_PREFIX: &str = "lct1";
+/// Most signalling URLs in a token.
+const MAX_URLS: u8 = 8;
+/// Longest token in characters.
+pub const MAX_TOKEN: usize = 8_192;
+
+/// A bearer invitation: who holds it can make itself a member until it expires.
+pub struct Token {
+    network: NetworkId,
+    issuer: Certificate,
+    pub(super) invitation: Certificate,
+    pub(super) secret: SecretKey,
+    /// Where to meet: `ws://HOST:PORT` or `wss://...`.
+    pub signal: Vec<String>,
+}
+
+impl Token {
+    /// Makes an invitation with an issuer's key.
+    ///
+    /// # Errors
+    ///
+    /// [`CertError::Order`] if `key` is not the issuer's, [`CertError::Widened`] if the grant exceeds the issuer's,
+    /// [`TokenError::Urls`] for more or longer URLs than the format holds.
+    pub fn invite(
+        issuer: &Certificate,
+        key: &SecretKey,
+        grant: Grant,
+        signal: Vec<String>,
+    ) -> Result<Self, CertError> {
+        if issuer.kind != Kind::Issuer || issuer.subject != key.peer_id() {
+            return Err(CertError::Order);
+        }
+        if signal.len() > MAX_URLS.into() || signal.iter().any(|url| url.len() > 255) {
+            return Err(TokenError::Urls.into());
+        }
+        let secret = SecretKey::generate();
+        let network = issuer.network;
+        let invitation =
+            Certificate::sign(Kind::Invitation, network, secret.peer_id(), grant, key)?;
+        invitation.narrows(&issuer.grant)?;
+        Ok(Self {
+            network,
+            issuer: issuer.clone(),
+            invitation,
+            secret,
+            signal,
+        })
+    }
+
+    /// The network it leads to.
+    #[must_use]
+    pub fn network(&self) -> NetworkId {
+        self.network
+    }
+
+    /// The invitation's certificate; its subject is the key that revoking the token revokes.
+    #[must_use]
+    pub fn invitation(&self) -> &Certificate {
+        &self.invitation
+    }
+
+    /// Makes `node` a member called `name` at `now` (Unix seconds).
+    ///
+    /// # Errors
+    ///
+    /// [`CertError::Expired`] when the token has expired (no skew: this is the own clock), and those of its certificates.
+    pub fn join(&self, node: PeerId, name: &str, now: u64) -> Result<Chain, CertError> {
+        self.issuer
+            .verify_by(&self.network, &self.network, now, CLOCK_SKEW)?;
+        self.invitation
+            .verify_by(&self.issuer.subject, &self.network, now, 0)
+            .or_else(|e| match e {
+                // issued moments ago by a clock that runs ahead of ours
+                CertError::NotYetValid(_)
+                    if self.invitation.grant.not_before <= now + CLOCK_SKEW =>
+                {
+                    Ok(())
+                }
+                e => Err(e),
+            })?;
+        let invited = &self.invitation.grant;
+        // the inviting host's clock may run ahead of ours
+        let not_before = now.max(invited.not_before);
+        let not_after = match invited.renew_for {
+            0 => invited.not_after,
+            life => invited.not_after.min(not_before.saturating_add(life)),
+        };
+        let grant = Grant {
+            name: name.to_owned(),
+            not_before,
+            not_after,
+            ..invited.clone()
+        };
+        let node = Certificate::sign(Kind::Node, self.network, node, grant, &self.secret)?;
+        Chain::new(vec![self.issuer.clone(), self.invitation.clone(), node])
+    }
+
+    /// One line of text, to be handed over secretly.
+    #[must_use]
+    pub fn encode(&self) -> Zeroizing<String> {
+        let mut w = Writer::new();
+        w.put(self.network.public_key())
+            .put(self.secret.seed().as_slice());
+        for certificate in [&self.issuer, &self.invitation] {
+            w.u16(certificate.bytes.len() as u16)
+                .put(&certificate.bytes);
+        }
+        w.u8(self.signal.len() as u8);
+        for url in &self.signal {
+            // the constructor and the decoder hold at most 255 bytes
+            w.u8(url.len() as u8).put(url.as_bytes());
+        }
+        let bytes = Zeroizing::new(w.into_vec());
+        Zeroizing::new(format!(
+            "{TOKEN_PREFIX}{}",
+            bs58::encode(bytes.as_slice()).with_check().into_string()
+        ))
+    }
+}
+
+impl FromStr for Token {
+    type Err = CertError;
+
+    fn from_str(text: &str) -> Result<Self, CertError> {
+        let text = text.trim();
+        if text.len() > MAX_TOKEN {
+            return Err(TokenError::TooLong.into());
+        }
+        let body = text.strip_prefix(TOKEN_PREFIX).ok_or(TokenError::Prefix)?;
+        let bytes = bs58::decode(body)
+            .with_check(None)
+            .into_vec()
+            .map_err(|_| TokenError::Damaged)?;
+        let bytes = Zeroizing::new(bytes);
+        let mut r = Reader::new(&bytes);
+        let network = PeerId::from_public_key(r.array()?).map_err(|_| TokenError::NetworkKey)?;
+        let secret = SecretKey::from_seed(&Zeroizing::new(r.array()?));
+        let issuer = Certificate::decode(r.bytes16()?)?;
+        let invitation = Certificate::decode(r.bytes16()?)?;
+        let urls = r.u8()?;
+        if urls > MAX_URLS {
+            return Err(TokenError::TooManyUrls.into());
+        }
+        let signal = (0..urls)
+            .map(|_| r.text8().map(str::to_owned))
+            .collect::<Result<_, _>>()?;
+        r.finish()?;
+        let right = issuer.kind == Kind::Issuer
+            && invitation.kind == Kind::Invitation
+            && invitation.subject == secret.peer_id();
+        if !right {
+            return Err(TokenError::Parts.into());
+        }
+        Ok(Self {
+            network,
+            issuer,
+            invitation,
+            secret,
+            signal,
+        })
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Token of network {}", self.network)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    use crate::cert::fixture::{DAY, NOW, grant, network, signed_by_the_holder, token};
+
+    #[test]
+    fn a_token_makes_a_member() {
+        let n = network();
+        let mut invited = grant("");
+        invited.labels.insert("site".into(), "berlin".into());
+        let text = token(&n, invited).encode();
+        let token: Token = text.parse().unwrap();
+        assert_eq!(token.signal, ["ws://host:7117"]);
+        let node = SecretKey::generate().peer_id();
+        let chain = token.join(node, "alpha", NOW + 5).unwrap();
+        let chain = Chain::decode(&chain.encode()).unwrap();
+        let member = chain.verify(&n.key.peer_id(), NOW + 10).unwrap();
+        assert_eq!((member.peer, member.name.as_str()), (node, "alpha"));
+        assert_eq!(member.labels["site"], "berlin");
+        assert_eq!(member.not_after, NOW + 7 * DAY);
+        assert_eq!(
+            chain.verify(&SecretKey::generate().peer_id(), NOW),
+            Err(CertError::OtherNetwork)
+        );
+    }
+
+    #[test]
+    fn nobody_grants_more_than_he_has() {
+        let n = network();
+        let narrow = Grant {
+            prefixes: vec!["ff1e::/16".parse().unwrap()],
+            ..grant("")
+        };
+        let token = token(&n, narrow);
+        let node = SecretKey::generate();
+        let net = n.key.peer_id();
+        let wide =
+            Certificate::sign(Kind::Node, net, node.peer_id(), grant("x"), &token.secret).unwrap();
+        let chain = Chain::new(vec![n.issuer.clone(), token.invitation.clone(), wide]).unwrap();
+        assert_eq!(chain.verify(&net, NOW), Err(CertError::Widened(Kind::Node)));
+        let core = Grant {
+            core: true,
+            ..token.invitation.grant.clone()
+        };
+        let core = Certificate::sign(Kind::Node, net, node.peer_id(), core, &token.secret).unwrap();
+        let chain = Chain::new(vec![n.issuer.clone(), token.invitation.clone(), core]).unwrap();
+        assert_eq!(chain.verify(&net, NOW), Err(CertError::Widened(Kind::Node)));
+        // an issuer's invitation, too
+        let issuer = Grant {
+            prefixes: vec!["ff1e::/16".parse().unwrap()],
+            ..n.issuer.grant.clone()
+        };
+        let issuer =
+            Certificate::sign(Kind::Issuer, net, n.issuer_key.peer_id(), issuer, &n.key).unwrap();
+        assert!(matches!(
+            Token::invite(&issuer, &n.issuer_key, grant(""), vec![]),
+            Err(CertError::Widened(Kind::Invitation))
+        ));
+    }
+
+    #[test]
+    fn damaged_tokens_say_so() {
+        let n = network();
+        let text = token(&n, grant("")).encode();
+        assert!(text[..text.len() - 3].parse::<Token>().is_err());
+        assert!("lct1".parse::<Token>().is_err());
+        assert!("hello".parse::<Token>().is_err());
+        assert!("1".repeat(100_000).parse::<Token>().is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..3_000)) {
+            let _ = Certificate::decode(&bytes);
+            let _ = Chain::decode(&bytes);
+            let text = format!("lct1{}", bs58::encode(&bytes).with_check().into_string());
+            prop_assert!(text.parse::<Token>().is_err());
+        }
+
+        /// What a token holder signs is a membership only inside of what the token gives, and lasts no longer.
+        #[test]
+        fn a_token_holder_grants_himself_nothing(
+            from in prop_oneof![Just(0), NOW - DAY..NOW + 20 * DAY, Just(u64::MAX)],
+            until in prop_oneof![Just(0), NOW - DAY..NOW + 20 * DAY, Just(u64::MAX)],
+            renew_for: u64,
+            core: bool,
+            at in NOW..NOW + 10 * DAY,
+        ) {
+            let n = network();
+            let token = token(&n, Grant { renew_for: DAY, ..grant("") });
+            let given = token.invitation.grant.clone();
+            let greedy = Grant { not_before: from, not_after: until, renew_for, core, ..grant("x") };
+            let node = SecretKey::generate().peer_id();
+            let node = Certificate::sign(Kind::Node, n.key.peer_id(), node, greedy, &token.secret).unwrap();
+            let chain = signed_by_the_holder(&n, &token, &node);
+            if let Ok(member) = chain.verify(&n.key.peer_id(), at) {
+                prop_assert!(member.not_after <= given.not_after && from >= given.not_before && !member.core);
+                prop_assert_eq!(chain.life(), DAY);
+            }
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! What a network interface is to programs that use multicast.
+
+use std::collections::BTreeSet;
+use std::net::Ipv6Addr;
+
+use nix::net::if_::InterfaceFlags;
+
+/// A network interface, as far as multicast is concerned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interface {
+    /// The kernel's number for it.
+    pub index: u32,
+    /// Name, as `ip link` shows it.
+    pub name: String,
+    /// IFF_UP and IFF_RUNNING.
+    pub up: bool,
+    /// Can carry multicast, and is not the loopback interface.
+    pub multicast: bool,
+    /// Its IPv6 addresses.
+    pub addresses: BTreeSet<Ipv6Addr>,
+}
+
+impl Interface {
+    pub(crate) fn new(index: u32, name: String, flags: InterfaceFlags) -> Self {
+        let up = InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING;
+        Self {
+            index,
+            name,
+            up: flags.contains(up),
+            multicast: flags.contains(InterfaceFlags::IFF_MULTICAST)
+                && !flags.contains(InterfaceFlags::IFF_LOOPBACK),
+            addresses: BTreeSet::new(),
+        }
+    }
+
+    /// A link-local address of it.
+    #[must_use]
+    pub fn link_local(&self) -> Option<Ipv6Addr> {
+        self.addresses
+            .iter()
+            .copied()
+            .find(Ipv6Addr::is_unicast_link_local)
+    }
+}
