@@ -520,7 +520,9 @@ impl PacketLoop {
                 }
             }
             Output::LinkFault { link, reason } => {
-                self.parts.overlay.close_link(LinkId(link.0), reason, now);
+                self.parts
+                    .overlay
+                    .close_link(LinkId(link.0), reason.as_str(), now);
             }
             Output::Wanted(_)
             | Output::Retire { .. }
@@ -562,7 +564,7 @@ impl PacketLoop {
                 self.links.insert(link, *member);
                 self.parts
                     .engine
-                    .handle_link_up(lcroute_engine::LinkId(link.0), neighbor, now);
+                    .handle_link_up(librecast::id::LinkId(link.0), neighbor, now);
             }
             Event::LinkDown { link, reason, .. } => {
                 if reason == SILENT {
@@ -571,22 +573,22 @@ impl PacketLoop {
                 self.links.remove(&link);
                 self.parts
                     .engine
-                    .handle_link_down(lcroute_engine::LinkId(link.0), now);
+                    .handle_link_down(librecast::id::LinkId(link.0), now);
             }
             Event::RoundTrip { link, rtt } => {
                 self.parts
                     .engine
-                    .handle_link_rtt(lcroute_engine::LinkId(link.0), rtt, now);
+                    .handle_link_rtt(librecast::id::LinkId(link.0), rtt, now);
             }
             Event::Control { link, message } => {
                 self.parts
                     .engine
-                    .handle_control(lcroute_engine::LinkId(link.0), &message, now);
+                    .handle_control(librecast::id::LinkId(link.0), &message, now);
             }
             Event::Data { link, message } => {
                 self.parts
                     .engine
-                    .handle_data(lcroute_engine::LinkId(link.0), message, now);
+                    .handle_data(librecast::id::LinkId(link.0), message, now);
             }
             Event::Signal { .. } | Event::DirectFailure { .. } | Event::Revocation { .. } => {
                 self.handle_network_event(event, now);

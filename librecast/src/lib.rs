@@ -12,6 +12,7 @@
 //! | [`pool`] | buffers that packets are cut from |
 //! | [`random`] | jitter from a seed |
 //! | [`pacing`] | a token bucket without a clock of its own |
+//! | [`time`] | the clock type of what runs without I/O, in programs and in pages |
 //! | [`durable`] | files that a power cut does not take back |
 //! | [`events`] | what programs tell the journal: numbers and fields of entries |
 //! | [`units`] | sizes, rates and durations as users write them |
@@ -60,5 +61,6 @@ pub mod revocation;
 pub mod service;
 #[cfg(feature = "net")]
 pub mod socket;
+pub mod time;
 pub mod units;
 pub mod wire;

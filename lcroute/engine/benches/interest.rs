@@ -15,8 +15,9 @@ use bytes::Bytes;
 use common::{addresses, config, neighbor, start};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use lcroute_engine::control::{Batch, Element, Interest, Prefix};
-use lcroute_engine::{Config, Engine, Filter, Limits, LinkId, Output};
+use lcroute_engine::{Config, Engine, Filter, Limits, Output};
 use librecast::cert::GroupPrefix;
+use librecast::id::LinkId;
 
 /// Counts what is allocated.
 struct Counting;

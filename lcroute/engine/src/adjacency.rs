@@ -2,9 +2,9 @@
 //! what it refused of ours, which is asked for again with backoff.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
 
 use librecast::id::OriginId;
+use librecast::time::{Duration, Instant};
 
 use crate::audit::Digests;
 use crate::config::{Limits, Neighbor};

@@ -5,9 +5,9 @@
 //! digests by bucket, and the buckets that differ are told anew: only differences travel.
 
 use std::hash::Hasher;
-use std::time::Duration;
 
 use librecast::id::OriginId;
+use librecast::time::Duration;
 use siphasher::sip::SipHasher13;
 
 use crate::control::{AUDIT_BUCKETS, Prefix};

@@ -1,6 +1,5 @@
 //! What the engine is told at its start and with each link.
 
-use std::fmt;
 use std::net::Ipv6Addr;
 
 use bytes::Bytes;
@@ -9,16 +8,6 @@ use librecast::id::NodeAddresses;
 
 use crate::classify::is_link_scope;
 use crate::topology::TopologyConfig;
-
-/// A link of the overlay. Given by the overlay, never used again within a run of the process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
-pub struct LinkId(pub u32);
-
-impl fmt::Display for LinkId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "link {}", self.0)
-    }
-}
 
 /// What the engine needs to know of this node.
 #[derive(Debug, Clone)]

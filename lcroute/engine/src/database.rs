@@ -29,37 +29,39 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
+use bucket::{Bucket, Rate};
 use bytes::Bytes;
-use librecast::cert::GroupPrefix;
-use librecast::id::{OriginId, PeerId};
+use election::{Candidate, SlotRoots, slot_of};
+use flooding::{Link, Links, SUMMARY_RATE, VERIFY_RATE, Way};
+use librecast::cert::{CertError, GroupPrefix};
+use librecast::id::{LinkId, OriginId, PeerId};
+use librecast::revocation::RevocationError;
+use librecast::time::{Duration, Instant};
 use librecast::wire::Writer;
+use offers::Offers;
+use own::Own;
+use record::{first_version, peek, revocation_key};
+use thiserror::Error;
+
+use crate::config::Limits;
+use crate::drops::DropReason;
+use crate::graph::{Graph, Tree, router_digest};
+use crate::names::ByName;
+use crate::services::{Credential, Revocation, Services};
 
 pub use advertisement::{
     Advertisement, Announced, FLAG_CORE, FLAG_ISSUER, FLAG_UNICAST, MAX_LINKS, MAX_PREFIXES,
     UNKNOWN_CENTRALITY,
 };
-use bucket::{Bucket, Rate};
 pub use election::SLOTS;
-use election::{Candidate, SlotRoots, slot_of};
 pub use flooding::LinkStanding;
-use flooding::{Link, Links, SUMMARY_RATE, VERIFY_RATE, Way};
-use offers::Offers;
-use own::Own;
 pub use own::OwnRouter;
 pub use record::{
     CredentialRecord, KIND_ADVERTISEMENT, KIND_CREDENTIAL, KIND_REVOCATION, MAX_REVOCATION, Record,
-    RecordId, Version,
+    RecordError, RecordId, Version,
 };
-use record::{first_version, peek, revocation_key};
 pub use summary::{BUCKETS, Summary, SummaryEntry};
-
-use crate::config::{Limits, LinkId};
-use crate::drops::DropReason;
-use crate::graph::{Graph, Tree, router_digest};
-use crate::names::ByName;
-use crate::services::{Credential, Revocation, Services};
 
 /// Advertisements of one router that are taken in: more wait for their turn, and only the newest.
 const ADVERTISEMENT_RATE: Rate = Rate {
@@ -80,6 +82,34 @@ const FORGET_AFTER: Duration = Duration::from_secs(3_600);
 /// After these times neighbours are asked for what is missing: the first, doubled up to the last.
 const ASK_FIRST: Duration = Duration::from_secs(1);
 const ASK_LAST: Duration = Duration::from_secs(3_600);
+
+/// Why this node's certificates are not used.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum OwnChainError {
+    /// The certificates do not count.
+    #[error(transparent)]
+    Chain(#[from] CertError),
+    /// The certificates name another node.
+    #[error("certificates of another node")]
+    OtherNode,
+    /// The certificates are for another key than this node's.
+    #[error("certificates for another key")]
+    OtherKey,
+}
+
+/// Why a revocation is not taken in.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum AddRevocationError {
+    /// The revocation does not count.
+    #[error(transparent)]
+    Invalid(#[from] RevocationError),
+    /// As many revocations as [`crate::Limits::revocations`] are kept longer.
+    #[error("too many revocations")]
+    TooMany,
+    /// Every certificate that it concerns has expired, or it is longer than [`MAX_REVOCATION`].
+    #[error("it has expired, or is too long")]
+    ExpiredOrTooLong,
+}
 
 /// What is sent over a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -351,9 +381,9 @@ impl Database {
             own_stale: true,
             now,
         };
-        if let Err(reason) = database.set_own_chain(chain, now) {
+        if let Err(error) = database.set_own_chain(chain, now) {
             tracing::warn!(
-                reason,
+                %error,
                 "own certificates do not count: others cannot see this node"
             );
         }
@@ -508,7 +538,11 @@ impl Database {
     }
 
     /// This router has these certificates from now on.
-    pub fn set_own_chain(&mut self, chain: Bytes, now: Instant) -> Result<(), &'static str> {
+    ///
+    /// # Errors
+    ///
+    /// The chain does not count, or is not this node's. The certificates of before stay.
+    pub fn set_own_chain(&mut self, chain: Bytes, now: Instant) -> Result<(), OwnChainError> {
         self.turn(now);
         let origin = self.own.router.origin;
         let credential = self.services.verify_chain(&chain)?;
@@ -525,7 +559,11 @@ impl Database {
     }
 
     /// A revocation, as [`Services::verify_revocation`] knows it, to be told to all.
-    pub fn add_revocation(&mut self, bytes: &[u8], now: Instant) -> Result<(), &'static str> {
+    ///
+    /// # Errors
+    ///
+    /// The revocation does not count, has expired, or there is no room for it.
+    pub fn add_revocation(&mut self, bytes: &[u8], now: Instant) -> Result<(), AddRevocationError> {
         self.turn(now);
         let revocation = self.services.verify_revocation(bytes)?;
         let mut w = Writer::new();
@@ -534,8 +572,8 @@ impl Database {
         w.put(bytes);
         match self.handle_revocation(None, w.as_slice()) {
             Ok(()) => Ok(()),
-            Err(DropReason::DatabaseFull) => Err("too many revocations"),
-            Err(_) => Err("it has expired, or is too long"),
+            Err(DropReason::DatabaseFull) => Err(AddRevocationError::TooMany),
+            Err(_) => Err(AddRevocationError::ExpiredOrTooLong),
         }
     }
 

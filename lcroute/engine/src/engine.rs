@@ -3,18 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv6Addr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use librecast::cert::{GroupPrefix, Member};
-use librecast::id::OriginId;
+use librecast::id::{LinkId, OriginId};
+use librecast::time::{Duration, Instant};
 
 use crate::adjacency::Adjacency;
 use crate::audit::{AUDIT_EVERY, Digests};
 use crate::classify::{CarriedScopes, Class, trim};
-use crate::config::{Config, LinkId, Neighbor, NodeSources};
+use crate::config::{Config, Neighbor, NodeSources};
 use crate::control::{self, MAX_ROUTED, Routed, RoutedKind};
-use crate::database::{Database, FLAG_CORE, FLAG_ISSUER, FLAG_UNICAST, OwnRouter};
+use crate::database::{
+    AddRevocationError, Database, FLAG_CORE, FLAG_ISSUER, FLAG_UNICAST, OwnChainError, OwnRouter,
+};
 use crate::drops::{DropReason, Drops};
 use crate::graph::Graph;
 use crate::header::{DataHeader, HEADER_LEN, HOP_LIMIT};
@@ -22,7 +24,7 @@ use crate::hold::HeldFlows;
 use crate::late::Late;
 use crate::local::Local;
 use crate::origins::Origins;
-use crate::output::{Output, TimerKind};
+use crate::output::{LinkFault, Output, TimerKind};
 use crate::packets::Path;
 use crate::proxy::Proxy;
 use crate::querier::Querier;
@@ -244,11 +246,15 @@ impl Engine {
     }
 
     /// This node's certificate was renewed.
-    pub fn set_own_chain(&mut self, chain: Bytes, now: Instant) -> Result<(), &'static str> {
+    ///
+    /// # Errors
+    ///
+    /// The chain does not count, or is another node's. The certificates of before stay.
+    pub fn set_own_chain(&mut self, chain: Bytes, now: Instant) -> Result<(), OwnChainError> {
         self.turn(now);
         let credential = self.services.verify_chain(&chain)?;
         if credential.member.peer != self.config.member.peer {
-            return Err("certificate of another node");
+            return Err(OwnChainError::OtherNode);
         }
         self.config.member = credential.member.clone();
         self.config.chain = chain.clone();
@@ -256,7 +262,15 @@ impl Engine {
     }
 
     /// A signed revocation, of this node's operator or from the disk: it is flooded.
-    pub fn add_revocation(&mut self, record: &[u8], now: Instant) -> Result<(), &'static str> {
+    ///
+    /// # Errors
+    ///
+    /// The revocation does not count, has expired, or there is no room for it.
+    pub fn add_revocation(
+        &mut self,
+        record: &[u8],
+        now: Instant,
+    ) -> Result<(), AddRevocationError> {
         self.turn(now);
         self.database.add_revocation(record, now)
     }
@@ -333,7 +347,7 @@ impl Engine {
             return;
         }
         let result = control::decode(message)
-            .map_err(|_| "control message cannot be read")
+            .map_err(|_| LinkFault::Unreadable)
             .and_then(|elements| self.handle_elements(link, elements));
         if let Err(reason) = result {
             self.fault(link, reason);
@@ -478,6 +492,12 @@ impl Engine {
         self.root_of(group)
     }
 
+    /// Names the graph of the network as this router sees it: graphs with equal digest are equal.
+    #[must_use]
+    pub fn graph_digest(&self) -> u64 {
+        self.graph.digest()
+    }
+
     /// Routers that can be reached and renew certificates.
     #[must_use]
     pub fn issuers(&self) -> Vec<OriginId> {
@@ -527,13 +547,13 @@ impl Engine {
     }
 
     /// The neighbour broke the protocol: the shell closes the link.
-    pub(crate) fn fault(&mut self, link: LinkId, reason: &'static str) {
+    pub(crate) fn fault(&mut self, link: LinkId, reason: LinkFault) {
         self.drops.count(DropReason::BadControl);
         if let Some(adjacency) = self.adjacencies.get_mut(&link) {
             adjacency.faulty = true;
             let origin = adjacency.origin();
             // the link goes down with this reason, and that is told
-            tracing::debug!(%link, %origin, reason, "link fault");
+            tracing::debug!(%link, %origin, %reason, "link fault");
             self.outputs.push_back(Output::LinkFault { link, reason });
         }
     }

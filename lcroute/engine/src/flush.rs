@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
 
 use bytes::Bytes;
+use librecast::id::LinkId;
 use librecast::mld::{self, Record, RecordType};
 
 use crate::adjacency::Adjacency;
 use crate::audit::{AUDIT_EVERY, AUDIT_SLACK};
 use crate::classify::is_source_specific;
-use crate::config::LinkId;
 use crate::control::{Audit, Batch, Element, Interest};
 use crate::database::Message;
 use crate::engine::Engine;

@@ -13,9 +13,9 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use librecast::time::{Duration, Instant};
 
 use crate::classify::Flow;
 use crate::config::Limits;

@@ -6,13 +6,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use librecast::id::OriginId;
+use librecast::id::{LinkId, OriginId};
+use librecast::time::{Duration, Instant};
 
 use crate::classify::Flow;
-use crate::config::{Limits, LinkId};
+use crate::config::Limits;
 use crate::header::DataHeader;
 use crate::output::Links;
 use crate::table::Table;

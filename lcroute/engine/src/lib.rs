@@ -58,14 +58,12 @@ mod trees;
 mod unicast;
 mod want;
 
-pub use config::{Config, Limits, LinkId, Neighbor};
+pub use config::{Config, Limits, Neighbor};
 pub use control::RoutedKind;
 pub use drops::{DropReason, Drops};
 pub use engine::Engine;
 pub use filter::Filter;
-pub use output::{Links, Output, TimerKind};
+pub use output::{LinkFault, Links, Output, TimerKind};
 pub use proxy::ROUTER_ADDRESS;
-pub use services::{
-    Credential, RecordError, Revocation, SIGNATURE_CONTEXT, Services, signed_message,
-};
+pub use services::{Credential, Revocation, SIGNATURE_CONTEXT, Services, signed_message};
 pub use snapshot::{Counters, GroupSnapshot, NeighborSnapshot, RouteSnapshot, Snapshot, Tables};

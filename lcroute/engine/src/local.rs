@@ -7,9 +7,9 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
-use std::time::{Duration, Instant};
 
 use librecast::id::OriginId;
+use librecast::time::{Duration, Instant};
 
 use crate::filter::Filter;
 use crate::output::TimerKind;

@@ -1,18 +1,17 @@
 //! Control messages: what neighbours say.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use librecast::id::OriginId;
+use librecast::id::{LinkId, OriginId};
+use librecast::time::{Duration, Instant};
 
 use crate::adjacency::PREFIX_CHARGE;
 use crate::audit::{self, AUDIT_SLACK, Digests, REPAIR_GAP};
-use crate::config::LinkId;
 use crate::control::{Audit, Element, Interest, Prefix, RefusalReason};
 use crate::database::{DatabaseEvent, Record};
 use crate::drops::DropReason;
 use crate::engine::Engine;
-use crate::output::Output;
+use crate::output::{LinkFault, Output};
 use crate::want::Want;
 
 /// How long the duplicate window of a router is kept that cannot be reached any more.
@@ -24,17 +23,17 @@ impl Engine {
         &mut self,
         link: LinkId,
         elements: Vec<Element>,
-    ) -> Result<(), &'static str> {
+    ) -> Result<(), LinkFault> {
         for element in elements {
             let Some(adjacency) = self.adjacencies.get_mut(&link) else {
                 return Ok(());
             };
             if adjacency.incarnation.is_none() && !matches!(element, Element::Hello { .. }) {
-                return Err("control before HELLO");
+                return Err(LinkFault::BeforeHello);
             }
             match element {
                 Element::Hello { .. } if adjacency.incarnation.is_some() => {
-                    return Err("second HELLO");
+                    return Err(LinkFault::SecondHello);
                 }
                 Element::Hello { incarnation, salt } => {
                     adjacency.incarnation = Some(incarnation);
@@ -254,7 +253,7 @@ impl Engine {
                 }
                 DatabaseEvent::Dropped(reason) => self.drops.count(reason),
                 DatabaseEvent::Forged(link) => {
-                    self.fault(link, "passes on what was not signed");
+                    self.fault(link, LinkFault::Forged);
                     self.find_neighbors();
                 }
                 DatabaseEvent::RootsChanged => {}

@@ -1,12 +1,12 @@
 //! What comes out of the engine.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use librecast::id::{OriginId, PeerId};
+use librecast::id::{LinkId, OriginId, PeerId};
 
-use crate::config::LinkId;
 use crate::control::RoutedKind;
 use crate::header::HEADER_LEN;
 use crate::services::Credential;
@@ -94,8 +94,40 @@ pub enum Output {
         /// The link.
         link: LinkId,
         /// Why, for log and `peers`.
-        reason: &'static str,
+        reason: LinkFault,
     },
+}
+
+/// How a neighbour broke the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkFault {
+    /// A control message cannot be read.
+    Unreadable,
+    /// An element came before HELLO.
+    BeforeHello,
+    /// HELLO came twice.
+    SecondHello,
+    /// The neighbour passed on what its router did not sign.
+    Forged,
+}
+
+impl LinkFault {
+    /// A few words for logs and tables.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unreadable => "control message cannot be read",
+            Self::BeforeHello => "control before HELLO",
+            Self::SecondHello => "second HELLO",
+            Self::Forged => "passes on what was not signed",
+        }
+    }
+}
+
+impl fmt::Display for LinkFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// Why the engine wants to be woken; every timer it has.

@@ -2,14 +2,14 @@
 
 use std::net::Ipv6Addr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use librecast::id::OriginId;
+use librecast::id::{LinkId, OriginId};
 use librecast::mld::{self, Message};
+use librecast::time::Duration;
 
 use crate::classify::{Class, Flow, flow_of, is_source_specific, trim};
-use crate::config::{LinkId, NodeSources};
+use crate::config::NodeSources;
 use crate::database::FLAG_UNICAST;
 use crate::drops::DropReason;
 use crate::engine::Engine;
@@ -239,7 +239,7 @@ impl Engine {
             if self.paths.len() >= MAX_PATHS {
                 self.paths = Table::new(self.config.seed);
             }
-            let tree = self.services.tree(&self.graph, to, None)?;
+            let tree = Tree::of(&self.graph, to, None)?;
             let next = tree.parent(self.own);
             let next = next.and_then(|n| self.neighbors.get(&n)).copied();
             self.paths.insert(to, Path { tree, next });

@@ -10,9 +10,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
-use std::time::{Duration, Instant};
 
 use librecast::mld::{MAX_SOURCES, Query, Record, RecordType};
+use librecast::time::{Duration, Instant};
 
 use crate::filter::Filter;
 use crate::output::TimerKind;

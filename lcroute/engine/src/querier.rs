@@ -14,9 +14,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv6Addr;
-use std::time::{Duration, Instant};
 
 use librecast::mld::{MAX_SOURCES, Query, Record, RecordType};
+use librecast::time::{Duration, Instant};
 
 use crate::drops::DropReason;
 use crate::filter::{Filter, merge};

@@ -4,13 +4,13 @@
 //! neighbour sends or passes on, and they leave as [`Output::RoutedControl`]: behind all other control messages of
 //! a link, where a slow link drops them without harm.
 
-use crate::config::LinkId;
+use librecast::id::{LinkId, OriginId};
+
 use crate::control::{Routed, RoutedKind};
 use crate::drops::DropReason;
 use crate::engine::Engine;
 use crate::header::HOP_LIMIT;
 use crate::output::Output;
-use librecast::id::OriginId;
 
 /// Bytes that one neighbour may send or pass on, per second and at once. Chosen: thirty signalling messages a second, and
 /// those of a whole network of some hundred nodes at once.

@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use librecast::cert::GroupPrefix;
 use librecast::id::OriginId;
+use librecast::time::{Duration, Instant};
 
 use crate::classify::is_source_specific;
 use crate::config::NodeSources;
@@ -15,6 +15,7 @@ use crate::control::Prefix;
 use crate::database::{Database, SLOTS};
 use crate::engine::Engine;
 use crate::filter::Filter;
+use crate::graph::Tree;
 use crate::local::OLD_INTEREST;
 use crate::table::Table;
 use crate::trees::Edge;
@@ -184,7 +185,7 @@ impl Engine {
     fn place(&mut self, root: OriginId, fresh: bool) {
         let mut tree = self.trees.tree(root);
         if fresh {
-            tree = self.services.tree(&self.graph, root, tree.as_ref());
+            tree = Tree::of(&self.graph, root, tree.as_ref());
         }
         let mut edges = Vec::new();
         if let Some(tree) = &tree {

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 
 use librecast::cert::Member;
-use librecast::id::OriginId;
+use librecast::id::{LinkId, OriginId};
 
 use crate::adjacency::Adjacency;
-use crate::config::LinkId;
 use crate::control::{Prefix, RefusalReason};
 use crate::engine::Engine;
 use crate::filter::Filter;
+use crate::graph::Tree;
 use crate::traffic::Traffic;
 
 /// The whole state at one moment, in a fixed order.
@@ -230,7 +230,7 @@ impl Engine {
     /// All other routers that can be reached, by origin.
     #[must_use]
     pub fn routes(&self) -> Vec<RouteSnapshot> {
-        let Some(tree) = self.services.tree(&self.graph, self.own, None) else {
+        let Some(tree) = Tree::of(&self.graph, self.own, None) else {
             return Vec::new();
         };
         let route = |origin: &OriginId| {

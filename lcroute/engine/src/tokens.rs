@@ -1,6 +1,6 @@
 //! A token bucket: how often something may happen.
 
-use std::time::{Duration, Instant};
+use librecast::time::{Duration, Instant};
 
 /// So many a second, and so many at once.
 #[derive(Debug)]

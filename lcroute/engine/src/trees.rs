@@ -14,11 +14,11 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv6Addr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use librecast::id::OriginId;
+use librecast::id::{LinkId, OriginId};
+use librecast::time::{Duration, Instant};
+use routes::{Active, Basis};
 
-use crate::config::LinkId;
 use crate::control::Prefix;
 use crate::graph::Tree;
 use crate::table::Table;
@@ -28,7 +28,6 @@ use crate::want::Want;
 mod routes;
 
 pub use routes::Way;
-use routes::{Active, Basis};
 
 /// How long packets are taken over the edges that a tree had before its last change.
 pub const PREVIOUS_TREE: Duration = Duration::from_secs(1);

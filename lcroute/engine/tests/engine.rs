@@ -15,8 +15,9 @@ use lcroute_engine::control::{
     self, Audit, Element, Interest, Prefix, RefusalReason, Routed, RoutedKind,
 };
 use lcroute_engine::header::DataHeader;
-use lcroute_engine::{Config, Engine, Filter, Limits, LinkId, Output, ROUTER_ADDRESS};
+use lcroute_engine::{Config, Engine, Filter, Limits, Output, ROUTER_ADDRESS};
 use librecast::cert::{GroupPrefix, Member};
+use librecast::id::LinkId;
 use librecast::mld::{self, Message, Query, RecordType};
 
 const L: LinkId = LinkId(1);

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use common::{KERNEL, addresses, config, group, join, neighbor, start, udp};
 use lcroute_engine::control::{Batch, Element, Interest, MAX_MESSAGE, Prefix, RefusalReason};
 use lcroute_engine::header::DataHeader;
-use lcroute_engine::{Config, Engine, Filter, Limits, LinkId, Output, Tables};
+use lcroute_engine::{Config, Engine, Filter, Limits, Output, Tables};
 use librecast::cert::GroupPrefix;
-use librecast::id::OriginId;
+use librecast::id::{LinkId, OriginId};
 use librecast::mld::{self, Record, RecordType};
 use proptest::prelude::*;
 

@@ -171,7 +171,7 @@ impl PacketLoop {
     }
 
     fn groups(&self) -> Vec<Group> {
-        let peer = |link: &lcroute_engine::LinkId| Some(self.links.get(&LinkId(link.0))?.peer);
+        let peer = |link: &librecast::id::LinkId| Some(self.links.get(&LinkId(link.0))?.peer);
         self.parts
             .engine
             .snapshot()

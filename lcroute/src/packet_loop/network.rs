@@ -257,7 +257,7 @@ impl PacketLoop {
             let rtt = peer.rtt_ms.filter(|_| peer.state == PeerState::Connected);
             let rtt = rtt.and_then(|ms| Duration::try_from_secs_f64(ms / 1_000.0).ok());
             if let (Some(link), Some(rtt)) = (peer.link, rtt) {
-                let link = lcroute_engine::LinkId(link.0);
+                let link = librecast::id::LinkId(link.0);
                 self.parts.engine.handle_link_rtt(link, rtt, now);
             }
         }
@@ -523,7 +523,8 @@ impl PacketLoop {
             ));
         }
         let record = Bytes::copy_from_slice(revocation.as_bytes());
-        p.engine.add_revocation(&record, now)?;
+        let added = p.engine.add_revocation(&record, now);
+        added.map_err(|e| e.to_string())?;
         Ok(json!({ "revoked": key }))
     }
 

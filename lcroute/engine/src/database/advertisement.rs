@@ -12,8 +12,8 @@ use librecast::cert::GroupPrefix;
 use librecast::id::{OriginId, PeerId};
 use librecast::wire::{Reader, WireError, Writer};
 
-use super::record::{KIND_ADVERTISEMENT, Version, signed_part};
-use crate::services::{RecordError, Services};
+use super::record::{KIND_ADVERTISEMENT, RecordError, Version, signed_part};
+use crate::services::Services;
 
 const VERSION: u8 = 1;
 /// Most prefixes of one router.

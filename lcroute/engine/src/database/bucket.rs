@@ -1,6 +1,6 @@
 //! A token bucket in one moment of time.
 
-use std::time::{Duration, Instant};
+use librecast::time::{Duration, Instant};
 
 /// How often something may happen.
 #[derive(Debug, Clone, Copy)]

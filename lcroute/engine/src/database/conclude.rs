@@ -3,22 +3,21 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use librecast::cert::GroupPrefix;
 use librecast::id::OriginId;
+use librecast::time::Duration;
 
 use super::advertisement::{Advertisement, FLAG_URGENT, MAX_LINKS};
 use super::election::{elect_announcer, elect_slots};
 use super::flooding::{Link, LinkStanding, Way};
-use super::record::{CredentialRecord, KIND_ADVERTISEMENT, Version};
+use super::record::{CredentialRecord, KIND_ADVERTISEMENT, RecordError, Version, drop_reason};
 use super::{
     AnnouncedPrefix, Database, DatabaseEvent, FEW, FORGET_AFTER, GAP_EACH, GAP_HURRY, MOST_GAPS,
-    Roots,
+    OwnChainError, Roots,
 };
 use crate::drops::DropReason;
-use crate::graph::router_digest;
-use crate::services::RecordError;
+use crate::graph::{Tree, router_digest};
 
 impl Database {
     /// Draws all conclusions from what has come in. Costs nothing if nothing has changed.
@@ -86,7 +85,7 @@ impl Database {
         let root = self.roots.slots[0].elected;
         let root = root.filter(|_| self.routers.len() > FEW);
         let before = self.news_tree.take();
-        let tree = root.and_then(|root| self.services.tree(&self.graph, root, before.as_ref()));
+        let tree = root.and_then(|root| Tree::of(&self.graph, root, before.as_ref()));
         self.news_tree.clone_from(&tree);
         let tree = tree.filter(|tree| tree.contains(own));
         self.links.set_ways(|far| match &tree {
@@ -112,8 +111,7 @@ impl Database {
             let own = self.own.router.origin;
             let changes = self.link_changes.iter();
             let changes = Vec::from_iter(changes.map(|(&(a, b), &cost)| (a, b, cost)));
-            let build = || self.graph.after(digest, own, &changes);
-            self.graph = self.services.graph(digest, &mut { build });
+            self.graph = Arc::new(self.graph.after(digest, own, &changes));
             self.graph_version += 1;
             self.version += 1;
         }
@@ -207,7 +205,7 @@ impl Database {
         let digest = self.graph.digest();
         if self.own.must_place(digest, now) {
             let own = self.own.router.origin;
-            let tree = self.services.tree(&self.graph, own, None);
+            let tree = Tree::of(&self.graph, own, None);
             let mean = tree.and_then(|tree| tree.mean_distance());
             self.own.place(digest, mean, now);
             // says when to look again
@@ -285,7 +283,7 @@ impl Database {
         }
     }
 
-    pub(super) fn sign_credential(&mut self, version: Version) -> Result<(), &'static str> {
+    pub(super) fn sign_credential(&mut self, version: Version) -> Result<(), OwnChainError> {
         let origin = self.own.router.origin;
         let chain = &self.own.router.chain;
         match CredentialRecord::sign(origin, version, chain, &*self.services) {
@@ -293,9 +291,9 @@ impl Database {
                 self.store_credential(origin, Arc::new(record), None);
                 Ok(())
             }
-            Err(RecordError::Refused(reason)) => Err(reason),
-            Err(RecordError::Malformed(_)) => Err("certificates of another node"),
-            Err(RecordError::Forged) => Err("certificates for another key"),
+            Err(RecordError::Refused(error)) => Err(error.into()),
+            Err(RecordError::Malformed(_)) => Err(OwnChainError::OtherNode),
+            Err(RecordError::Forged) => Err(OwnChainError::OtherKey),
         }
     }
 
@@ -312,8 +310,7 @@ impl Database {
         };
         let peer = router.credential().member.peer;
         if kind == KIND_ADVERTISEMENT {
-            let seen = self.services.verify_advertisement(&peer, bytes);
-            seen.map_err(|error| self.reason(error))?;
+            Advertisement::verify(bytes, &peer, &*self.services).map_err(drop_reason)?;
             if self.own.overtake(version) {
                 tracing::warn!(
                     incarnation = self.own.router.incarnation,
@@ -322,8 +319,7 @@ impl Database {
             }
             return Ok(());
         }
-        let seen = self.services.verify_credential(bytes);
-        seen.map_err(|error| self.reason(error))?;
+        CredentialRecord::verify(bytes, &*self.services).map_err(drop_reason)?;
         if version.0 == u64::MAX {
             return Err(DropReason::BadRecord);
         }

@@ -1,7 +1,7 @@
 //! What a link costs: its round-trip time in units of 100 us, in steps and damped, because every change
 //! is told to the whole network and may move trees.
 
-use std::time::{Duration, Instant};
+use librecast::time::{Duration, Instant};
 
 /// Cost of 1 ms; all shorter times cost the same.
 const FLOOR: u16 = 10;

@@ -1,9 +1,9 @@
 //! What goes out: news to all neighbours, to each what it lacks, and questions for what we lack.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use librecast::id::OriginId;
+use librecast::id::{LinkId, OriginId};
+use librecast::time::Duration;
 
 use super::advertisement::Advertisement;
 use super::flooding::{Link, Turns, Way};
@@ -13,7 +13,6 @@ use super::record::{
 };
 use super::summary::{BUCKETS, Summary, SummaryEntry, add_to, differing, have};
 use super::{ASK_FIRST, ASK_LAST, Database};
-use crate::config::LinkId;
 use crate::graph::mix;
 
 /// A neighbour that was asked answers in this time, or another is asked.

@@ -12,15 +12,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Deref;
-use std::time::{Duration, Instant};
 
-use librecast::id::OriginId;
+use librecast::id::{LinkId, OriginId};
+use librecast::time::{Duration, Instant};
 
 use super::bucket::{Bucket, Rate};
 use super::cost::Cost;
 use super::record::RecordId;
 use super::summary::{BUCKETS, MAX_ENTRIES, Summary, SummaryEntry};
-use crate::config::LinkId;
 use crate::sorted::Few;
 
 /// Records of one neighbour that are verified: a whole network at once, then 256 a second.

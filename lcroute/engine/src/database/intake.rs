@@ -2,11 +2,11 @@
 
 use std::cmp::Reverse;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use librecast::cert::CLOCK_SKEW;
-use librecast::id::{OriginId, PeerId};
+use librecast::id::{LinkId, OriginId, PeerId};
+use librecast::time::Duration;
 
 use super::advertisement::{Advertisement, FLAG_URGENT};
 use super::bucket::Bucket;
@@ -14,15 +14,14 @@ use super::election::SLOTS;
 use super::flooding::Link;
 use super::record::{
     CredentialRecord, KIND_ADVERTISEMENT, KIND_CREDENTIAL, KIND_REVOCATION, MAX_REVOCATION,
-    RecordId, Version, revocation_key,
+    RecordId, Version, drop_reason, revocation_key,
 };
 use super::{
     ADVERTISEMENT_RATE, Aside, Database, DatabaseEvent, FORGET_AFTER, Revoked, Router, Waiting,
 };
-use crate::config::LinkId;
 use crate::drops::DropReason;
 use crate::graph::link_digest;
-use crate::services::{Credential, RecordError, Revocation};
+use crate::services::{Credential, Revocation};
 
 /// Advertisements without a credential are kept so long.
 const ASIDE_FOR: Duration = Duration::from_secs(30);
@@ -84,10 +83,10 @@ impl Database {
         link: LinkId,
         bytes: &[u8],
     ) -> Result<(), DropReason> {
-        let record = match self.services.verify_credential(bytes) {
+        let record = match CredentialRecord::verify(bytes, &*self.services).map(Arc::new) {
             Ok(record) => record,
             Err(error) => {
-                let reason = self.reason(error);
+                let reason = drop_reason(error);
                 // another time the clocks may agree
                 self.ask_later(reason == DropReason::CredentialRefused);
                 return Err(reason);
@@ -188,14 +187,14 @@ impl Database {
             return Err(DropReason::FloodLimited);
         }
         let peer = router.credential().member.peer;
-        match self.services.verify_advertisement(&peer, bytes) {
+        match Advertisement::verify(bytes, &peer, &*self.services) {
             Ok(advertisement) => {
-                self.store_advertisement(&advertisement, Some(link));
+                self.store_advertisement(&Arc::new(advertisement), Some(link));
                 Ok(())
             }
             Err(error) => {
                 router.rate.refund(ADVERTISEMENT_RATE);
-                let reason = self.reason(error);
+                let reason = drop_reason(error);
                 if reason == DropReason::ForgedRecord {
                     self.events.push(DatabaseEvent::Forged(link));
                 }
@@ -544,17 +543,6 @@ impl Database {
             let left = Duration::from_secs(next.saturating_sub(unix).saturating_add(1));
             self.now + left.min(CLOCK_CHECK)
         });
-    }
-
-    pub(super) fn reason(&self, error: RecordError) -> DropReason {
-        match error {
-            RecordError::Malformed(_) => DropReason::BadRecord,
-            RecordError::Forged => DropReason::ForgedRecord,
-            RecordError::Refused(reason) => {
-                tracing::debug!(reason, "credential refused");
-                DropReason::CredentialRefused
-            }
-        }
     }
 }
 

@@ -4,14 +4,14 @@
 //! second later the higher one: whoever has heard meanwhile that the other has it leaves it.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::{Duration, Instant};
 
+use librecast::id::LinkId;
+use librecast::time::{Duration, Instant};
 use smallvec::SmallVec;
 
 use super::flooding::Turns;
 use super::record::{RecordId, Version};
 use super::summary::SummaryEntry;
-use crate::config::LinkId;
 
 /// In steps of this.
 const OFFER_GAP: Duration = Duration::from_secs(1);

@@ -1,11 +1,11 @@
 //! What this router says of itself, and when.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use librecast::cert::GroupPrefix;
 use librecast::id::OriginId;
+use librecast::time::{Duration, Instant};
 
 use super::advertisement::{Content, UNKNOWN_CENTRALITY};
 use super::bucket::{Bucket, Rate};

@@ -13,13 +13,15 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use librecast::cert::MAX_CHAIN;
+use librecast::cert::{CertError, MAX_CHAIN};
 use librecast::id::{OriginId, PeerId, derive};
 use librecast::wire::{Reader, WireError, Writer};
+use thiserror::Error;
 
 use super::advertisement::Advertisement;
 use super::election::{Lots, lots};
-use crate::services::{Credential, RecordError, Services};
+use crate::drops::DropReason;
+use crate::services::{Credential, Services};
 
 /// A router's certificates.
 pub const KIND_CREDENTIAL: u8 = 1;
@@ -107,6 +109,32 @@ pub(crate) fn signed_part(kind: u8, record: &[u8]) -> Result<(Vec<u8>, [u8; 64])
         .split_last_chunk::<64>()
         .ok_or(WireError::Truncated)?;
     Ok(([&[kind], message].concat(), *signature))
+}
+
+/// Why a record is not accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum RecordError {
+    /// The bytes cannot be read.
+    #[error("malformed: {0}")]
+    Malformed(#[from] WireError),
+    /// The signature is not its router's: the neighbour that passed it on did not verify it.
+    #[error("not signed by its router")]
+    Forged,
+    /// The certificates do not count: forged, expired, not valid yet by this host's clock.
+    #[error(transparent)]
+    Refused(CertError),
+}
+
+/// The drop reason that counts this error.
+pub(crate) fn drop_reason(error: RecordError) -> DropReason {
+    match error {
+        RecordError::Malformed(_) => DropReason::BadRecord,
+        RecordError::Forged => DropReason::ForgedRecord,
+        RecordError::Refused(error) => {
+            tracing::debug!(%error, "credential refused");
+            DropReason::CredentialRefused
+        }
+    }
 }
 
 /// A router's certificates, signed by itself: only it decides which of them counts.

@@ -9,12 +9,11 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::{Duration, Instant};
 
-use librecast::id::OriginId;
+use librecast::id::{LinkId, OriginId};
+use librecast::time::{Duration, Instant};
 
 use super::{Known, LinkView, Policy, Prospect, TopologyConfig, View, Wish};
-use crate::config::LinkId;
 use crate::database::LinkStanding;
 use crate::sorted::Few;
 

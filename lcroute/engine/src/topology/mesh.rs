@@ -1,9 +1,9 @@
 //! A link with everybody.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
 
 use librecast::id::OriginId;
+use librecast::time::Instant;
 
 use super::{Policy, View};
 

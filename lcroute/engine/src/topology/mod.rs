@@ -28,14 +28,15 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
-use std::time::{Duration, Instant};
 
 use librecast::id::OriginId;
-
-use crate::graph::Graph;
-pub use driver::{Topology, TopologyEvent};
+use librecast::time::{Duration, Instant};
 use mesh::Mesh;
 use regular::Regular;
+
+use crate::graph::Graph;
+
+pub use driver::{Topology, TopologyEvent};
 
 /// Nodes, this one included, up to which `auto` is a mesh.
 const MESH_UP_TO: usize = 8;

@@ -10,11 +10,10 @@
 //! Trials become rare, links of others are looked at all the time: else a network in which nobody tries anything
 //! any more would still change links an hour later.
 
-use std::collections::BTreeSet;
-use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::collections::{BTreeSet, VecDeque};
 
 use librecast::id::OriginId;
+use librecast::time::{Duration, Instant};
 
 use super::{Prospect, Standing, View};
 use crate::random::Random;

@@ -5,9 +5,9 @@
 //! ring is cut into pairs. For k >= 6 two of the links are left to latency.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
 
 use librecast::id::OriginId;
+use librecast::time::Instant;
 
 use super::near::Near;
 use super::rings::Rings;

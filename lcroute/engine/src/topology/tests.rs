@@ -1,16 +1,15 @@
 //! Rings as graphs; whole networks of drivers on virtual time.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::{Duration, Instant};
 
-use librecast::id::OriginId;
+use librecast::id::{LinkId, OriginId};
+use librecast::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::driver::MAX_KNOWN;
 use super::near::Near;
 use super::rings::Rings;
 use super::*;
-use crate::config::LinkId;
 use crate::database::LinkStanding;
 use crate::random::Random;
 use crate::testing::start;

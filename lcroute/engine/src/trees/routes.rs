@@ -5,11 +5,10 @@
 
 use std::net::Ipv6Addr;
 
-use librecast::id::OriginId;
+use librecast::id::{LinkId, OriginId};
 use smallvec::SmallVec;
 
 use super::{LinkState, Place};
-use crate::config::LinkId;
 use crate::output::Links;
 use crate::traffic::Traffic;
 
@@ -150,8 +149,8 @@ impl Basis<'_> {
 
 #[cfg(test)]
 mod tests {
+    use librecast::time::Instant;
     use std::sync::Arc;
-    use std::time::Instant;
 
     use super::*;
     use crate::filter::Filter;
