@@ -23,7 +23,7 @@ use crate::keeper::Keeper;
 use crate::settings::Overrides;
 use crate::system::{SystemSignals, Told};
 
-/// Names of STUN servers are looked up this often: addresses of hosts change.
+/// RouterIndex of STUN servers are looked up this often: addresses of hosts change.
 const LOOKUP_INTERVAL: Duration = Duration::from_secs(60);
 /// While a name does not resolve, it is tried more often.
 const LOOKUP_RETRY: Duration = Duration::from_secs(3);

@@ -62,7 +62,7 @@ pub struct Limits {
     /// Flows without a listener that are remembered.
     pub flows: usize,
     /// Packets held for the first listener, of one flow.
-    pub held_packets: usize,
+    pub buffered_packets: usize,
     /// Bytes held for the first listener, of all flows.
     pub held_bytes: usize,
     /// Sequence numbers that a duplicate window covers; rounded up to a multiple of 64, at least 4,096.
@@ -88,7 +88,7 @@ impl Limits {
         sources_per_neighbor: 65_536,
         prefixes_per_neighbor: 256,
         flows: 4_096,
-        held_packets: 8,
+        buffered_packets: 8,
         held_bytes: 4 << 20,
         duplicate_window: 8_192,
         routers: 4_096,

@@ -2,7 +2,7 @@
 //! follows from it: the graph, who is reachable, who is the root of what.
 //!
 //! ```text
-//! handle_record --> newer than ours? --> signature, certificates, rates --> stored --> other links
+//! handle_lsa --> newer than ours? --> signature, certificates, rates --> stored --> other links
 //!                      no: nothing, or ours goes back                         |
 //!                                              graph <-- reachable, elections-+--> own advertisement
 //! ```
@@ -32,34 +32,34 @@ use std::sync::Arc;
 
 use bucket::{Bucket, Rate};
 use bytes::Bytes;
-use election::{Candidate, SlotRoots, slot_of};
-use flooding::{Link, Links, SUMMARY_RATE, VERIFY_RATE, Way};
+use election::{Eligible, RpElection, group_range};
+use flooding::{FloodScope, LinkQueue, LinkQueues, SUMMARY_RATE, VERIFY_RATE};
 use librecast::cert::{CertError, GroupPrefix};
 use librecast::id::{LinkId, OriginId, PeerId};
 use librecast::revocation::RevocationError;
 use librecast::time::{Duration, Instant};
 use librecast::wire::Writer;
-use offers::Offers;
-use own::Own;
+use offers::IhaveSchedule;
+use own::Origination;
 use record::{first_version, peek, revocation_key};
 use thiserror::Error;
 
 use crate::config::Limits;
 use crate::drops::DropReason;
 use crate::graph::{Graph, Tree, router_digest};
-use crate::names::ByName;
+use crate::names::RouterMap;
 use crate::services::{Credential, Revocation, Services};
 
 pub use advertisement::{
     Advertisement, Announced, FLAG_CORE, FLAG_ISSUER, FLAG_UNICAST, MAX_LINKS, MAX_PREFIXES,
     UNKNOWN_CENTRALITY,
 };
-pub use election::SLOTS;
+pub use election::GROUP_RANGES;
 pub use flooding::LinkStanding;
-pub use own::OwnRouter;
+pub use own::LocalRouter;
 pub use record::{
-    CredentialRecord, KIND_ADVERTISEMENT, KIND_CREDENTIAL, KIND_REVOCATION, MAX_REVOCATION, Record,
-    RecordError, RecordId, Version,
+    CredentialLsa, KIND_ADVERTISEMENT, KIND_CREDENTIAL, KIND_REVOCATION, Lsa, LsaError, LsaId,
+    MAX_REVOCATION, Version,
 };
 pub use summary::{BUCKETS, Summary, SummaryEntry};
 
@@ -68,20 +68,20 @@ const ADVERTISEMENT_RATE: Rate = Rate {
     burst: 16,
     interval: Duration::from_secs(1),
 };
-/// Changes that come closer together than this times the number of routers are concluded from together, and
+/// Changes that come closer together than this times the number of routers are last_spf from together, and
 /// passed on together if they are not urgent. While routers differ packets get lost, so nobody waits without need.
-const GAP_EACH: Duration = Duration::from_micros(100);
+const SPF_DELAY_PER_ROUTER: Duration = Duration::from_micros(100);
 /// Of that gap only so much where healing waits.
-const GAP_HURRY: u32 = 4;
+const URGENT_SPF_DIVISOR: u32 = 4;
 /// While changes do not cease the gap doubles, up to this times as much; urgent ones do not wait for it.
-const MOST_GAPS: u32 = 10;
+const MAX_SPF_BACKOFF: u32 = 10;
 /// Routers up to which that costs next to nothing.
-const FEW: usize = 64;
+const SMALL_NETWORK: usize = 64;
 /// Routers that cannot be reached are remembered so long.
 const FORGET_AFTER: Duration = Duration::from_secs(3_600);
 /// After these times neighbours are asked for what is missing: the first, doubled up to the last.
-const ASK_FIRST: Duration = Duration::from_secs(1);
-const ASK_LAST: Duration = Duration::from_secs(3_600);
+const FIRST_ASK_DELAY: Duration = Duration::from_secs(1);
+const MAX_ASK_DELAY: Duration = Duration::from_secs(3_600);
 
 /// Why this node's certificates are not used.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -115,7 +115,7 @@ pub enum AddRevocationError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
     /// A RECORD element.
-    Record(Record),
+    Lsa(Lsa),
     /// A SUMMARY element.
     Summary(Summary),
 }
@@ -123,7 +123,7 @@ pub enum Message {
 /// What changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DatabaseEvent {
-    /// Links lead to this router now.
+    /// LinkQueues lead to this router now.
     RouterUp(OriginId),
     /// No links lead to this router any more, or it lost its credential.
     RouterDown(OriginId),
@@ -134,8 +134,8 @@ pub enum DatabaseEvent {
     CredentialChanged(OriginId),
     /// The key counts no longer, by this revocation.
     Revoked(PeerId, Bytes),
-    /// Roots of slots or announced prefixes are others than before.
-    RootsChanged,
+    /// RendezvousPoints of slots or announced prefixes are others than before.
+    RpsChanged,
     /// Something that had been taken in was dropped later, or in part.
     Dropped(DropReason),
     /// The neighbour passed on what its router did not sign.
@@ -145,16 +145,16 @@ pub enum DatabaseEvent {
 /// A router of the network: its certificates and what it says of itself.
 #[derive(Debug)]
 pub struct Router {
-    credential: Arc<CredentialRecord>,
+    credential: Arc<CredentialLsa>,
     advertisement: Option<Arc<Advertisement>>,
     reachable: bool,
     /// When it ceased to be reachable, if it is not.
     gone_since: Instant,
-    /// Links that both ends claim.
+    /// LinkQueues that both ends claim.
     links: u16,
     rate: Bucket,
     /// The newest advertisements that have to wait, one of a neighbour.
-    waiting: Vec<Waiting>,
+    waiting: Vec<DeferredLsa>,
 }
 
 impl Router {
@@ -166,7 +166,7 @@ impl Router {
 
     /// Its certificates as they are flooded.
     #[must_use]
-    pub fn credential_record(&self) -> &CredentialRecord {
+    pub fn credential_lsa(&self) -> &CredentialLsa {
         &self.credential
     }
 
@@ -182,7 +182,7 @@ impl Router {
         self.reachable
     }
 
-    /// Whether it may be the root of shared trees before others: it and its certificate say so.
+    /// Whether it may be the root of shared trees before others: it and its certificate try_originate so.
     #[must_use]
     pub fn is_core(&self) -> bool {
         self.has_flag(FLAG_CORE) && self.credential().member.core
@@ -205,12 +205,12 @@ impl Router {
             .copied()
     }
 
-    fn candidate(&self, origin: OriginId) -> Option<Candidate> {
+    fn candidate(&self, origin: OriginId) -> Option<Eligible> {
         let advertisement = self.advertisement.as_ref()?;
-        let claims = (0..SLOTS).filter(|&slot| advertisement.claims(slot));
-        self.reachable.then(|| Candidate {
+        let candidacies = (0..GROUP_RANGES).filter(|&slot| advertisement.candidacies(slot));
+        self.reachable.then(|| Eligible {
             origin,
-            claims: claims.map(|slot| 1 << slot).sum(),
+            candidacies: candidacies.map(|slot| 1 << slot).sum(),
             core: self.is_core(),
             centrality: advertisement.centrality(),
         })
@@ -227,8 +227,8 @@ pub struct AnnouncedPrefix {
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Roots {
-    slots: [SlotRoots; SLOTS as usize],
+struct RendezvousPoints {
+    slots: [RpElection; GROUP_RANGES as usize],
     prefixes: BTreeMap<GroupPrefix, AnnouncedPrefix>,
     /// Lengths of the prefixes, the longest first.
     lengths: Vec<u8>,
@@ -242,7 +242,7 @@ struct Revoked {
 
 /// An advertisement whose turn comes later.
 #[derive(Debug)]
-struct Waiting {
+struct DeferredLsa {
     link: LinkId,
     version: Version,
     bytes: Bytes,
@@ -250,7 +250,7 @@ struct Waiting {
 
 /// An advertisement whose router is not known yet.
 #[derive(Debug)]
-struct Aside {
+struct OrphanLsa {
     version: Version,
     bytes: Bytes,
     until: Instant,
@@ -266,7 +266,7 @@ pub struct DatabaseTables {
     /// Revocations.
     pub revocations: usize,
     /// Advertisements kept for want of a credential.
-    pub aside: usize,
+    pub orphans: usize,
 }
 
 /// The link state as one router has it.
@@ -275,18 +275,18 @@ pub struct Database {
     services: Arc<dyn Services>,
     max_routers: usize,
     max_revocations: usize,
-    own: Own,
-    routers: ByName<Router>,
+    own: Origination,
+    routers: RouterMap<Router>,
     /// When certificates expire, Unix seconds.
     expiries: BTreeSet<(u64, OriginId)>,
     revocations: BTreeMap<u64, Revoked>,
     /// The same by key, and whether the network signed.
     revoked: BTreeSet<(PeerId, bool)>,
-    aside: BTreeMap<(OriginId, LinkId), Aside>,
+    orphans: BTreeMap<(OriginId, LinkId), OrphanLsa>,
     /// Routers with an advertisement that waits.
     waiting: BTreeSet<OriginId>,
-    links: Links,
-    offers: Offers,
+    links: LinkQueues,
+    offers: IhaveSchedule,
     /// Sum over all links that both ends claim.
     digest: u64,
     /// What has become of them since the graph was built, from the lower router to the higher: what they cost
@@ -294,23 +294,23 @@ pub struct Database {
     link_changes: BTreeMap<(OriginId, OriginId), Option<u16>>,
     graph: Arc<Graph>,
     /// The tree that news go along.
-    news_tree: Option<Arc<Tree>>,
+    flood_tree: Option<Arc<Tree>>,
     /// The graph, or who belongs to it, has changed.
     graph_changed: bool,
-    roots: Roots,
-    roots_changed: bool,
+    roots: RendezvousPoints,
+    rps_changed: bool,
     /// Which set of routers was found reachable, if none came or went since.
     reached: Option<u64>,
     /// How many they are.
     reachable: usize,
     /// Before, no conclusions are drawn.
-    conclude_at: Instant,
+    spf_at: Instant,
     /// When they were last drawn, and how long after it they are not.
-    concluded: Instant,
-    conclude_gap: Duration,
-    /// From then on news are passed on in turns.
+    last_spf: Instant,
+    spf_delay: Duration,
+    /// From then on news are passed on in pacing.
     started: Instant,
-    /// The neighbour that was asked for what we lack, and until when it may answer.
+    /// The neighbour that was asked for what we lack, and until when it may handle_have.
     asked: Option<(LinkId, Instant)>,
     /// When neighbours are asked again, because something is missing.
     ask_at: Option<Instant>,
@@ -323,11 +323,11 @@ pub struct Database {
     events: Vec<DatabaseEvent>,
     version: u64,
     graph_version: u64,
-    roots_version: u64,
+    rps_version: u64,
     credentials_version: u64,
     /// There was input since conclusions were drawn.
     touched: bool,
-    /// This router may have something else to say than before.
+    /// This router may have something else to try_originate than before.
     own_stale: bool,
     now: Instant,
 }
@@ -336,7 +336,12 @@ pub struct Database {
 impl Database {
     /// A database that knows this router alone.
     #[must_use]
-    pub fn new(own: OwnRouter, limits: &Limits, services: Arc<dyn Services>, now: Instant) -> Self {
+    pub fn new(
+        own: LocalRouter,
+        limits: &Limits,
+        services: Arc<dyn Services>,
+        now: Instant,
+    ) -> Self {
         let origin = own.origin;
         let chain = own.chain.clone();
         let graph = Graph::new(router_digest(origin), [origin], &[]);
@@ -344,38 +349,38 @@ impl Database {
             services,
             max_routers: limits.routers.max(1),
             max_revocations: limits.revocations,
-            own: Own::new(own, now),
-            routers: ByName::default(),
+            own: Origination::new(own, now),
+            routers: RouterMap::default(),
             expiries: BTreeSet::new(),
             revocations: BTreeMap::new(),
             revoked: BTreeSet::new(),
-            aside: BTreeMap::new(),
+            orphans: BTreeMap::new(),
             waiting: BTreeSet::new(),
-            links: Links::default(),
-            offers: Offers::default(),
+            links: LinkQueues::default(),
+            offers: IhaveSchedule::default(),
             digest: 0,
             link_changes: BTreeMap::new(),
             graph: Arc::new(graph),
-            news_tree: None,
+            flood_tree: None,
             graph_changed: true,
-            roots: Roots::default(),
-            roots_changed: true,
+            roots: RendezvousPoints::default(),
+            rps_changed: true,
             reached: None,
             reachable: 0,
-            conclude_at: now,
-            concluded: now,
-            conclude_gap: Duration::ZERO,
+            spf_at: now,
+            last_spf: now,
+            spf_delay: Duration::ZERO,
             started: now,
             asked: None,
             ask_at: None,
-            ask_after: ASK_FIRST,
+            ask_after: FIRST_ASK_DELAY,
             refused: false,
             forget_at: None,
             clock_at: None,
             events: Vec::new(),
             version: 0,
             graph_version: 0,
-            roots_version: 0,
+            rps_version: 0,
             credentials_version: 0,
             touched: true,
             own_stale: true,
@@ -398,7 +403,7 @@ impl Database {
         self.own_stale = true;
     }
 
-    /// A neighbour said something.
+    /// A neighbour originated something.
     fn hear(&mut self, now: Instant) {
         // it may come just before the timer
         let own = self.own.next_timeout(self.now);
@@ -410,7 +415,7 @@ impl Database {
     /// A link is up.
     pub fn link_up(&mut self, link: LinkId, neighbor: OriginId, now: Instant) {
         self.turn(now);
-        let state = Link::new(self.own.router.origin, neighbor, now);
+        let state = LinkQueue::new(self.own.router.origin, neighbor, now);
         self.links.insert(link, state);
         self.own.set_linked(true, now);
     }
@@ -419,9 +424,9 @@ impl Database {
     pub fn link_down(&mut self, link: LinkId, now: Instant) {
         self.turn(now);
         self.links.remove(link);
-        self.conclude_soon();
+        self.hasten_spf();
         // until there is another tree
-        self.links.set_ways(|_| Way::Any);
+        self.links.set_flood_scopes(|_| FloodScope::EitherEnd);
         self.asked.take_if(|(asked, _)| *asked == link);
         self.own.set_linked(!self.links.is_empty(), now);
     }
@@ -444,7 +449,7 @@ impl Database {
     }
 
     /// A record from a neighbour.
-    pub fn handle_record(
+    pub fn handle_lsa(
         &mut self,
         link: LinkId,
         kind: u8,
@@ -455,30 +460,30 @@ impl Database {
         if !self.links.contains_key(&link) {
             return Err(DropReason::UnknownLink);
         }
-        let Some((key, version)) = peek(kind, bytes).map_err(|_| DropReason::BadRecord)? else {
+        let Some((key, version)) = peek(kind, bytes).map_err(|_| DropReason::BadLsa)? else {
             // a kind of a later version: without knowing it we cannot pass it on
             return Ok(());
         };
-        let id = RecordId { key, kind };
+        let id = LsaId { key, kind };
         if let Some((known, stored)) = self.stored(id)
             && (version, bytes) <= (known, &stored[..])
         {
             let same = bytes == &stored[..];
             if same {
-                self.is_told(id, link);
+                self.note_known(id, link);
             } else if let Some(state) = self.links.get_mut(&link) {
-                state.push_news(id);
+                state.push_pending(id);
             }
             return Ok(());
         }
-        let rate = |state: &mut Link| state.verify.take(VERIFY_RATE, now);
+        let rate = |state: &mut LinkQueue| state.verify.take(VERIFY_RATE, now);
         if !self.links.get_mut(&link).is_some_and(rate) {
             self.ask_later(true);
             return Err(DropReason::FloodLimited);
         }
         match kind {
             _ if kind != KIND_REVOCATION && key == self.own.router.origin.0 => {
-                self.overtaken(kind, bytes, version)
+                self.superseded(kind, bytes, version)
             }
             KIND_CREDENTIAL => self.handle_credential(link, bytes),
             KIND_ADVERTISEMENT => self.handle_advertisement(link, OriginId(key), version, bytes),
@@ -502,11 +507,11 @@ impl Database {
         }
         match summary {
             Summary::Digest { ask, buckets } => {
-                // it may cost us a long answer
+                // it may cost us a long handle_have
                 state.summarize.spend(SUMMARY_RATE, 15, now);
                 state.digest = Some(buckets.clone());
                 if *ask {
-                    self.tell(link, false);
+                    self.send_digest(link, false);
                 }
             }
             Summary::Have {
@@ -514,18 +519,18 @@ impl Database {
                 to,
                 last,
                 entries,
-            } => self.answer(link, (*from, *to), *last, entries),
+            } => self.handle_have(link, (*from, *to), *last, entries),
             Summary::End => {
                 self.asked.take_if(|(asked, _)| *asked == link);
             }
-            Summary::Offer(entries) => self.consider(link, entries),
-            Summary::Want(ids) => self.give(link, ids),
+            Summary::IHave(entries) => self.handle_ihave(link, entries),
+            Summary::IWant(ids) => self.handle_iwant(link, ids),
         }
         Ok(())
     }
 
     /// This router announces these groups from now on; those outside its certificate, and more than
-    /// [`MAX_PREFIXES`], are not said.
+    /// [`MAX_PREFIXES`], are not originated.
     pub fn set_announced(&mut self, announced: BTreeSet<GroupPrefix>, now: Instant) {
         self.turn(now);
         self.own.router.announced = announced;
@@ -586,10 +591,10 @@ impl Database {
                 link.release(now);
             }
         }
-        self.release_offers();
-        self.aside.retain(|_, aside| now < aside.until);
+        self.release_ihaves();
+        self.orphans.retain(|_, orphans| now < orphans.until);
         self.asked.take_if(|(_, until)| now >= *until);
-        self.release_waiting();
+        self.release_deferred();
         if self.forget_at.take_if(|at| now >= *at).is_some() {
             self.forget_gone();
         }
@@ -600,9 +605,9 @@ impl Database {
             self.ask_for_missing();
         }
         for id in self.links.due(now) {
-            let at = self.links.get(&id).and_then(|link| link.tell_at);
+            let at = self.links.get(&id).and_then(|link| link.resync_at);
             if at.is_some_and(|at| at <= now) {
-                self.tell(id, false);
+                self.send_digest(id, false);
             }
         }
         self.update();
@@ -622,8 +627,8 @@ impl Database {
             self.offers.next_timeout(),
             self.forget_at,
             self.clock_at,
-            (self.graph_changed || self.roots_changed).then_some(self.conclude_at),
-            self.aside.values().map(|aside| aside.until).min(),
+            (self.graph_changed || self.rps_changed).then_some(self.spf_at),
+            self.orphans.values().map(|orphans| orphans.until).min(),
             waiting.map(|r| r.rate.next(ADVERTISEMENT_RATE)).min(),
             self.links.next_timeout(),
         ];
@@ -645,7 +650,7 @@ impl Database {
         let mut messages = Vec::new();
         for id in self.links.busy() {
             while let Some(record) = self.next_record(id) {
-                messages.push((id, Message::Record(record)));
+                messages.push((id, Message::Lsa(record)));
             }
             let Some(link) = self.links.get_mut(&id) else {
                 continue;
@@ -653,7 +658,7 @@ impl Database {
             while let Some(summary) = link.next_summary() {
                 messages.push((id, Message::Summary(summary)));
             }
-            while let Some(offer) = self.next_offer(id) {
+            while let Some(offer) = self.next_ihave(id) {
                 messages.push((id, Message::Summary(offer)));
             }
         }
@@ -681,8 +686,8 @@ impl Database {
 
     /// Rises with every change of the roots of slots and prefixes, and of who announces these.
     #[must_use]
-    pub fn roots_version(&self) -> u64 {
-        self.roots_version
+    pub fn rps_version(&self) -> u64 {
+        self.rps_version
     }
 
     /// Rises whenever a router's certificates come, change or go.
@@ -730,7 +735,7 @@ impl Database {
 
     /// The root of the shared tree of this slot, 0 to 3.
     #[must_use]
-    pub fn slot_root(&self, slot: u8) -> Option<OriginId> {
+    pub fn rp(&self, slot: u8) -> Option<OriginId> {
         self.roots.slots.get(usize::from(slot))?.elected
     }
 
@@ -751,7 +756,7 @@ impl Database {
     pub fn root_of(&self, group: Ipv6Addr) -> Option<OriginId> {
         match self.owner(group) {
             Some((_, root)) => Some(root),
-            None => self.slot_root(slot_of(group)),
+            None => self.rp(group_range(group)),
         }
     }
 
@@ -773,7 +778,7 @@ impl Database {
             routers: self.routers.len(),
             reachable: self.reachable,
             revocations: self.revocations.len(),
-            aside: self.aside.len(),
+            orphans: self.orphans.len(),
         }
     }
 }

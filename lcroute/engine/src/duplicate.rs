@@ -140,7 +140,7 @@ impl Beyond {
 #[derive(Debug, Default)]
 pub struct Windows {
     current: Option<Window>,
-    /// Few origins have one.
+    /// SmallMap origins have one.
     beyond: Option<Box<Beyond>>,
 }
 

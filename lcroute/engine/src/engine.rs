@@ -15,12 +15,12 @@ use crate::classify::{CarriedScopes, Class, trim};
 use crate::config::{Config, Neighbor, NodeSources};
 use crate::control::{self, MAX_ROUTED, Routed, RoutedKind};
 use crate::database::{
-    AddRevocationError, Database, FLAG_CORE, FLAG_ISSUER, FLAG_UNICAST, OwnChainError, OwnRouter,
+    AddRevocationError, Database, FLAG_CORE, FLAG_ISSUER, FLAG_UNICAST, LocalRouter, OwnChainError,
 };
 use crate::drops::{DropReason, Drops};
 use crate::graph::Graph;
 use crate::header::{DataHeader, HEADER_LEN, HOP_LIMIT};
-use crate::hold::HeldFlows;
+use crate::hold::FirstPacketBuffer;
 use crate::late::Late;
 use crate::local::Local;
 use crate::origins::Origins;
@@ -31,7 +31,7 @@ use crate::querier::Querier;
 use crate::random::Random;
 use crate::services::Services;
 use crate::snapshot::Counters;
-use crate::sorted::Few;
+use crate::sorted::SmallMap;
 use crate::table::Table;
 use crate::tokens::Tokens;
 use crate::topology::{Prospect, Topology};
@@ -56,10 +56,10 @@ pub struct Engine {
     pub(crate) trees: Trees,
     pub(crate) local: Local,
     pub(crate) topology: Topology,
-    pub(crate) held: HeldFlows,
+    pub(crate) held: FirstPacketBuffer,
     pub(crate) late: Late,
     pub(crate) origins: Origins,
-    pub(crate) adjacencies: Few<LinkId, Adjacency>,
+    pub(crate) adjacencies: SmallMap<LinkId, Adjacency>,
     /// The link that leads to each neighbour.
     pub(crate) neighbors: BTreeMap<OriginId, LinkId>,
     /// Ways of unicast and routed messages, as long as the graph stays.
@@ -84,7 +84,7 @@ pub struct Engine {
     timer: Option<(Instant, TimerKind)>,
     timer_stale: bool,
     /// Links over which there is more to say than interest and link state.
-    pub(crate) say_on: BTreeSet<LinkId>,
+    pub(crate) pending_on: BTreeSet<LinkId>,
     /// The first timers of all links: audits, and interest that was refused.
     pub(crate) next_audit: Option<Instant>,
     next_retry: Option<Instant>,
@@ -104,7 +104,7 @@ impl Engine {
     pub fn new(config: Config, services: Arc<dyn Services>, now: Instant) -> Self {
         let (limits, seed) = (&config.limits, config.seed);
         let own = config.member.addresses.origin;
-        let router = OwnRouter {
+        let router = LocalRouter {
             origin: own,
             incarnation: config.incarnation,
             chain: config.chain.clone(),
@@ -125,10 +125,10 @@ impl Engine {
             trees: Trees::new(seed),
             local: Local::new(own, limits.flows, seed),
             topology: Topology::new(own, config.topology, seed, now),
-            held: HeldFlows::new(limits, seed),
+            held: FirstPacketBuffer::new(limits, seed),
             late: Late::new(limits, seed),
             origins: Origins::new(limits.duplicate_window, seed),
-            adjacencies: Few::default(),
+            adjacencies: SmallMap::default(),
             neighbors: BTreeMap::new(),
             paths: Table::new(seed),
             interest_changed: BTreeSet::new(),
@@ -143,7 +143,7 @@ impl Engine {
             flushed_timer: None,
             timer: None,
             timer_stale: true,
-            say_on: BTreeSet::new(),
+            pending_on: BTreeSet::new(),
             next_audit: None,
             next_retry: None,
             link_timers_stale: false,
@@ -170,12 +170,12 @@ impl Engine {
     pub fn handle_link_up(&mut self, link: LinkId, neighbor: Neighbor, now: Instant) {
         self.turn(now);
         self.remove_link(link);
-        let told = Digests::new(self.salt, self.own);
+        let advertised = Digests::new(self.salt, self.own);
         let audit = now + AUDIT_EVERY + self.random.between(Duration::ZERO, AUDIT_EVERY / 4);
-        let adjacency = Adjacency::new(neighbor, told, audit, now);
+        let adjacency = Adjacency::new(neighbor, advertised, audit, now);
         let origin = adjacency.origin();
         self.adjacencies.insert(link, adjacency);
-        self.say_on.insert(link);
+        self.pending_on.insert(link);
         self.link_timers_stale = true;
         self.find_neighbors();
         self.database.link_up(link, origin, now);
@@ -393,7 +393,7 @@ impl Engine {
             self.link_timers_stale = true;
             for (link, adjacency) in self.adjacencies.iter_mut() {
                 adjacency.refusals.handle_timeout(now);
-                self.say_on.insert(link);
+                self.pending_on.insert(link);
             }
         }
         let idle = self.local.handle_timeout(&mut self.trees, now);
@@ -425,9 +425,7 @@ impl Engine {
         let timers = [
             self.held.next_timeout(),
             self.local.next_timeout(),
-            self.late
-                .next_timeout()
-                .map(|at| (at, TimerKind::LateListeners)),
+            self.late.next_timeout().map(|at| (at, TimerKind::Replay)),
         ];
         let other = if self.unflushed {
             self.next_flushed_timer()
@@ -442,11 +440,11 @@ impl Engine {
         [
             self.querier.next_timeout(),
             self.proxy.next_timeout(),
-            named(self.next_retry, TimerKind::InterestRetry),
+            named(self.next_retry, TimerKind::JoinRetry),
             named(self.next_audit, TimerKind::Audit),
             named(self.database.next_timeout(), TimerKind::LinkState),
             named(self.topology.poll_timeout(), TimerKind::Topology),
-            named(self.routing.next_timeout(), TimerKind::ShortestPaths),
+            named(self.routing.next_timeout(), TimerKind::RouteComputation),
             named(self.gone.first().map(|g| g.0), TimerKind::RouterGone),
         ]
         .into_iter()
@@ -492,7 +490,7 @@ impl Engine {
         self.root_of(group)
     }
 
-    /// Names the graph of the network as this router sees it: graphs with equal digest are equal.
+    /// RouterIndex the graph of the network as this router sees it: graphs with equal digest are equal.
     #[must_use]
     pub fn graph_digest(&self) -> u64 {
         self.graph.digest()
@@ -530,7 +528,7 @@ impl Engine {
         if self.adjacencies.remove(&link).is_none() {
             return;
         }
-        self.say_on.remove(&link);
+        self.pending_on.remove(&link);
         self.link_timers_stale = true;
         self.find_neighbors();
         self.trees.link_down(link);
@@ -552,7 +550,7 @@ impl Engine {
         if let Some(adjacency) = self.adjacencies.get_mut(&link) {
             adjacency.faulty = true;
             let origin = adjacency.origin();
-            // the link goes down with this reason, and that is told
+            // the link goes down with this reason, and that is advertised
             tracing::debug!(%link, %origin, %reason, "link fault");
             self.outputs.push_back(Output::LinkFault { link, reason });
         }

@@ -10,14 +10,14 @@ use librecast::mld::{self, Record, RecordType};
 use crate::adjacency::Adjacency;
 use crate::audit::{AUDIT_EVERY, AUDIT_SLACK};
 use crate::classify::is_source_specific;
-use crate::control::{Audit, Batch, Element, Interest};
+use crate::control::{Audit, Batch, Element, JoinState};
 use crate::database::Message;
 use crate::engine::Engine;
-use crate::filter::{Filter, merge};
 use crate::output::Output;
 use crate::proxy::ROUTER_ADDRESS;
+use crate::source_filter::{SourceFilter, merge};
 use crate::topology::TopologyEvent;
-use crate::trees::Statement;
+use crate::trees::JoinUpdate;
 
 impl Engine {
     /// Neighbours first: a JOIN should not wait behind reports.
@@ -34,14 +34,14 @@ impl Engine {
     fn flush_topology(&mut self) {
         while let Some(event) = self.topology.poll_event() {
             match event {
-                TopologyEvent::Keep { link, wish } => {
+                TopologyEvent::LinkRequest { link, request } => {
                     if let Some(adjacency) = self.adjacencies.get_mut(&link) {
-                        adjacency.say.push(Element::Keep(wish));
-                        self.say_on.insert(link);
+                        adjacency.say.push(Element::LinkRequest(request));
+                        self.pending_on.insert(link);
                     }
                     self.review_standing(link);
                 }
-                TopologyEvent::Fade { link } => self.review_standing(link),
+                TopologyEvent::Standing { link } => self.review_standing(link),
                 TopologyEvent::Wanted(wanted) => self.outputs.push_back(Output::Wanted(wanted)),
                 TopologyEvent::Retire { link } => self.outputs.push_back(Output::Retire { link }),
             }
@@ -57,8 +57,8 @@ impl Engine {
     fn flush_control(&mut self) {
         let mut batches: BTreeMap<LinkId, Batch> = BTreeMap::new();
         let salt = self.salt;
-        let say_on = std::mem::take(&mut self.say_on);
-        for link in &say_on {
+        let pending_on = std::mem::take(&mut self.pending_on);
+        for link in &pending_on {
             let Some(adjacency) = self.adjacencies.get_mut(link) else {
                 continue;
             };
@@ -79,32 +79,32 @@ impl Engine {
         for (link, message) in self.database.take_messages() {
             let batch = batches.entry(link).or_default();
             batch.push(&match message {
-                Message::Record(record) => Element::Record(record),
+                Message::Lsa(record) => Element::Lsa(record),
                 Message::Summary(summary) => Element::Summary(summary),
             });
         }
         let (adjacencies, late, now) = (&mut self.adjacencies, &mut self.late, self.now);
-        let mut say = |statement: Statement<'_>| {
-            let Some(adjacency) = adjacencies.get_mut(&statement.link) else {
+        let mut say = |update: JoinUpdate<'_>| {
+            let Some(adjacency) = adjacencies.get_mut(&update.link) else {
                 return;
             };
-            book_told(adjacency, &statement);
-            if let Some(group) = statement.prefix.as_group()
-                && statement.after.1
-                && !statement.before.1
+            book_advertised(adjacency, &update);
+            if let Some(group) = update.prefix.as_group()
+                && update.after.1
+                && !update.before.1
             {
-                late.open((statement.root, group), now);
+                late.open((update.root, group), now);
             }
-            let batch = batches.entry(statement.link).or_default();
-            batch.push(&Element::Interest(Interest {
-                root: statement.root,
-                prefix: statement.prefix,
-                wanted: statement.after.0.filter(),
-                sending: statement.after.1,
+            let batch = batches.entry(update.link).or_default();
+            batch.push(&Element::JoinState(JoinState {
+                root: update.root,
+                prefix: update.prefix,
+                wanted: update.after.0.filter(),
+                sending: update.after.1,
             }));
         };
         let changed = self.trees.flush(&mut say);
-        self.push_retries(&say_on, &mut batches);
+        self.push_retries(&pending_on, &mut batches);
         if self.audit_is_due() {
             self.link_timers_stale = true;
             self.push_audits(&mut batches);
@@ -149,13 +149,13 @@ impl Engine {
                 continue;
             };
             for (root, prefix) in adjacency.refusals.take_again() {
-                let Some((want, sending)) = self.trees.told_prefix(*link, root, prefix) else {
+                let Some((want, sending)) = self.trees.advertised_to(*link, root, prefix) else {
                     adjacency.refusals.forget((root, prefix));
                     continue;
                 };
-                adjacency.told.toggle(root, prefix, &want, sending);
+                adjacency.advertised.toggle(root, prefix, &want, sending);
                 let batch = batches.entry(*link).or_default();
-                batch.push(&Element::Interest(Interest {
+                batch.push(&Element::JoinState(JoinState {
                     root,
                     prefix,
                     wanted: want.filter(),
@@ -165,12 +165,12 @@ impl Engine {
         }
     }
 
-    /// Behind all that was told: so the digest fits what the other side has heard when it reads it.
+    /// Behind all that was advertised: so the digest fits what the other side has received when it reads it.
     fn push_audits(&mut self, batches: &mut BTreeMap<LinkId, Batch>) {
         for (link, adjacency) in self.adjacencies.iter_mut() {
             if adjacency.next_audit <= self.now + AUDIT_SLACK {
                 adjacency.next_audit = self.now + AUDIT_EVERY;
-                let digest = Audit::Digest(adjacency.told.total());
+                let digest = Audit::Digest(adjacency.advertised.total());
                 batches
                     .entry(link)
                     .or_default()
@@ -194,9 +194,7 @@ impl Engine {
     fn join_all_nodes(&mut self) {
         if self.scopes.contains(mld::ALL_NODES) {
             let record = Record::new(RecordType::ModeIsExclude, mld::ALL_NODES, Vec::new());
-            let result = self
-                .querier
-                .handle_record(ROUTER_ADDRESS, &record, self.now);
+            let result = self.querier.handle_lsa(ROUTER_ADDRESS, &record, self.now);
             self.count(result);
         }
     }
@@ -217,7 +215,7 @@ impl Engine {
 
     /// What the rest of the network wants of this host: on the group's tree, and on the one that was its
     /// tree until a moment ago, as listeners go over in their own time.
-    fn remote_interest(&self, group: Ipv6Addr) -> Option<Filter> {
+    fn remote_interest(&self, group: Ipv6Addr) -> Option<SourceFilter> {
         let present = self.sources.present(group);
         let root = self.root_of(group);
         let before: Vec<_> = if is_source_specific(group) {
@@ -240,15 +238,15 @@ impl Engine {
     }
 }
 
-fn book_told(adjacency: &mut Adjacency, statement: &Statement<'_>) {
-    let (root, prefix) = (statement.root, statement.prefix);
+fn book_advertised(adjacency: &mut Adjacency, update: &JoinUpdate<'_>) {
+    let (root, prefix) = (update.root, update.prefix);
     if !adjacency.refusals.is_refused((root, prefix)) {
-        let (want, sending) = statement.before;
-        adjacency.told.toggle(root, prefix, want, sending);
+        let (want, sending) = update.before;
+        adjacency.advertised.toggle(root, prefix, want, sending);
     }
     adjacency.refusals.forget((root, prefix));
-    let (want, sending) = statement.after;
-    adjacency.told.toggle(root, prefix, want, sending);
+    let (want, sending) = update.after;
+    adjacency.advertised.toggle(root, prefix, want, sending);
 }
 
 fn push_refusals(elements: &mut Vec<Element>, adjacency: &mut Adjacency) {

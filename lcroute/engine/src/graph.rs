@@ -18,7 +18,7 @@ mod tree;
 
 use librecast::id::OriginId;
 
-use crate::names::Names;
+use crate::names::RouterIndex;
 
 pub use tree::Tree;
 
@@ -65,12 +65,12 @@ pub(crate) type LinkChange = (OriginId, OriginId, Option<u16>);
 pub struct Graph {
     digest: u64,
     /// In ascending order; everything else speaks of positions in here.
-    routers: Names,
+    routers: RouterIndex,
     /// Where the edges of each router begin, and one past the last.
     first: Vec<u32>,
     /// By router, then by far end.
     edges: Vec<Edge>,
-    /// Names the links of each router, wherever their far ends stand.
+    /// RouterIndex the links of each router, wherever their far ends stand.
     rows: Vec<u64>,
     /// Routers of equal number reach one another.
     component: Vec<u32>,
@@ -169,7 +169,7 @@ impl Graph {
         }
     }
 
-    /// Names the content: graphs with equal digest are equal.
+    /// RouterIndex the content: graphs with equal digest are equal.
     #[must_use]
     pub fn digest(&self) -> u64 {
         self.digest
@@ -218,7 +218,7 @@ impl Graph {
             .map(|(origin, _)| *origin)
     }
 
-    /// Names the set of routers that can be reached from `x`.
+    /// RouterIndex the set of routers that can be reached from `x`.
     pub(crate) fn reachable_digest(&self, x: OriginId) -> Option<u64> {
         let at = self.index(x)?;
         Some(self.members[self.component[at] as usize])

@@ -44,7 +44,7 @@ struct Held {
 
 /// Flows without a listener.
 #[derive(Debug)]
-pub struct HeldFlows {
+pub struct FirstPacketBuffer {
     flows: Table<Key, Held>,
     timers: BTreeSet<(Instant, Key)>,
     bytes: usize,
@@ -53,7 +53,7 @@ pub struct HeldFlows {
     max_bytes: usize,
 }
 
-impl HeldFlows {
+impl FirstPacketBuffer {
     /// Without flows.
     pub fn new(limits: &Limits, seed: u64) -> Self {
         Self {
@@ -61,7 +61,7 @@ impl HeldFlows {
             timers: BTreeSet::new(),
             bytes: 0,
             max_flows: limits.flows,
-            max_packets: limits.held_packets,
+            max_packets: limits.buffered_packets,
             max_bytes: limits.held_bytes,
         }
     }
@@ -150,7 +150,7 @@ impl HeldFlows {
         Some((
             *at,
             if holding {
-                TimerKind::HeldPackets
+                TimerKind::FirstPackets
             } else {
                 TimerKind::FlowIdle
             },
@@ -180,8 +180,8 @@ mod tests {
         }
     }
 
-    fn held() -> HeldFlows {
-        HeldFlows::new(
+    fn held() -> FirstPacketBuffer {
+        FirstPacketBuffer::new(
             &Limits {
                 flows: 3,
                 held_bytes: 1000,
@@ -213,7 +213,7 @@ mod tests {
         assert!(h.offer(flow(1), b"first", t));
         assert_eq!(
             h.next_timeout(),
-            Some((t + ms(1000), TimerKind::HeldPackets))
+            Some((t + ms(1000), TimerKind::FirstPackets))
         );
         assert_eq!(h.handle_timeout(t + ms(999)), 0);
         assert_eq!(h.handle_timeout(t + ms(1000)), 1);

@@ -18,7 +18,7 @@ use crate::output::Links;
 use crate::table::Table;
 
 /// How long after S was told packets are kept: as long as they wait for a first listener.
-const KEEP: Duration = Duration::from_secs(1);
+const REPLAY_TIME: Duration = Duration::from_secs(1);
 
 type Key = (OriginId, Ipv6Addr);
 
@@ -50,7 +50,7 @@ impl Late {
             timers: BTreeSet::new(),
             bytes: 0,
             max_groups: limits.flows,
-            max_packets: limits.held_packets,
+            max_packets: limits.buffered_packets,
             max_bytes: limits.held_bytes,
         }
     }
@@ -64,7 +64,7 @@ impl Late {
     pub fn open(&mut self, key: Key, now: Instant) {
         if self.groups.len() < self.max_groups && self.groups.get(&key).is_none() {
             self.groups.insert(key, BTreeMap::new());
-            self.timers.insert((now + KEEP, key));
+            self.timers.insert((now + REPLAY_TIME, key));
         }
     }
 
@@ -90,7 +90,7 @@ impl Late {
         }
     }
 
-    /// Interest in the group has changed: the packets that go over further links now.
+    /// JoinState in the group has changed: the packets that go over further links now.
     pub fn take_new(
         &mut self,
         key: Key,
@@ -232,8 +232,8 @@ mod tests {
             12 * each,
             "of others as many as there is room"
         );
-        assert_eq!(late.next_timeout(), Some(now + KEEP));
-        late.handle_timeout(now + KEEP);
+        assert_eq!(late.next_timeout(), Some(now + REPLAY_TIME));
+        late.handle_timeout(now + REPLAY_TIME);
         assert_eq!((late.bytes(), late.is_idle()), (0, true));
     }
 

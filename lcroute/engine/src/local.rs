@@ -11,11 +11,11 @@ use std::net::Ipv6Addr;
 use librecast::id::OriginId;
 use librecast::time::{Duration, Instant};
 
-use crate::filter::Filter;
+use crate::join::Join;
 use crate::output::TimerKind;
+use crate::source_filter::SourceFilter;
 use crate::table::Table;
 use crate::trees::Trees;
-use crate::want::Want;
 
 /// How long listeners stay on a tree whose root is no longer the group's.
 pub const OLD_INTEREST: Duration = Duration::from_secs(5);
@@ -70,7 +70,7 @@ impl Local {
     pub fn listen(
         &mut self,
         group: Ipv6Addr,
-        wanted: Vec<(OriginId, Filter)>,
+        wanted: Vec<(OriginId, SourceFilter)>,
         rerooted: bool,
         trees: &mut Trees,
         now: Instant,
@@ -93,7 +93,7 @@ impl Local {
                     until: Some(until),
                 });
             } else {
-                trees.set_local(old.root, group, Want::Nothing);
+                trees.set_local(old.root, group, Join::None);
             }
         }
         if !after.is_empty() {
@@ -133,7 +133,7 @@ impl Local {
             },
         );
         if root != self.own {
-            trees.set_local_sending(root, group, true);
+            trees.set_local_source_active(root, group, true);
         }
         (root, true)
     }
@@ -162,7 +162,7 @@ impl Local {
             if let Some((old, _)) = flow.before
                 && !is_reachable(old)
             {
-                trees.set_local_sending(old, group, false);
+                trees.set_local_source_active(old, group, false);
                 flow.before = None;
             }
             let root = root_of(group);
@@ -172,11 +172,11 @@ impl Local {
             if let Some((oldest, _)) = flow.before.take()
                 && oldest != root
             {
-                trees.set_local_sending(oldest, group, false);
+                trees.set_local_source_active(oldest, group, false);
             }
             let old = std::mem::replace(&mut flow.root, root);
             if root != self.own {
-                trees.set_local_sending(root, group, true);
+                trees.set_local_source_active(root, group, true);
             }
             if is_reachable(old) {
                 flow.before = Some((old, now));
@@ -184,7 +184,7 @@ impl Local {
                 flow.wake = now + OLD_INTEREST;
                 self.timers.insert((flow.wake, group));
             } else {
-                trees.set_local_sending(old, group, false);
+                trees.set_local_source_active(old, group, false);
             }
         }
     }
@@ -212,7 +212,7 @@ impl Local {
             list.retain(|l| {
                 let over = l.until.is_some_and(|until| until <= now);
                 if over {
-                    trees.set_local(l.root, group, Want::Nothing);
+                    trees.set_local(l.root, group, Join::None);
                 }
                 !over
             });
@@ -231,7 +231,7 @@ impl Local {
                 && since + OLD_INTEREST <= now
             {
                 flow.before = None;
-                trees.set_local_sending(old, group, false);
+                trees.set_local_source_active(old, group, false);
             }
             let idle = flow.last + FLOW_IDLE;
             if idle > now {
@@ -241,7 +241,7 @@ impl Local {
             }
             let roots = [Some(flow.root), flow.before.map(|(old, _)| old)];
             for root in roots.into_iter().flatten() {
-                trees.set_local_sending(root, group, false);
+                trees.set_local_source_active(root, group, false);
             }
             self.sending.remove(&group);
             idle_groups.push(group);

@@ -7,12 +7,12 @@ use librecast::time::{Duration, Instant};
 
 use crate::adjacency::PREFIX_CHARGE;
 use crate::audit::{self, AUDIT_SLACK, Digests, REPAIR_GAP};
-use crate::control::{Audit, Element, Interest, Prefix, RefusalReason};
-use crate::database::{DatabaseEvent, Record};
+use crate::control::{Audit, Element, JoinState, Prefix, RefusalReason};
+use crate::database::{DatabaseEvent, Lsa};
 use crate::drops::DropReason;
 use crate::engine::Engine;
+use crate::join::Join;
 use crate::output::{LinkFault, Output};
-use crate::want::Want;
 
 /// How long the duplicate window of a router is kept that cannot be reached any more.
 const WINDOW_MEMORY: Duration = Duration::from_secs(10);
@@ -37,9 +37,9 @@ impl Engine {
                 }
                 Element::Hello { incarnation, salt } => {
                     adjacency.incarnation = Some(incarnation);
-                    adjacency.heard = Some(Digests::new(salt, adjacency.origin()));
+                    adjacency.received = Some(Digests::new(salt, adjacency.origin()));
                 }
-                Element::Interest(interest) => self.handle_interest(link, interest),
+                Element::JoinState(interest) => self.handle_interest(link, interest),
                 Element::Refusal {
                     reason,
                     root,
@@ -49,9 +49,9 @@ impl Engine {
                     let result = self.database.handle_summary(link, &summary, self.now);
                     self.count(result);
                 }
-                Element::Record(record) => {
-                    let Record { kind, bytes } = record;
-                    let result = self.database.handle_record(link, kind, &bytes, self.now);
+                Element::Lsa(lsa) => {
+                    let Lsa { kind, bytes } = lsa;
+                    let result = self.database.handle_lsa(link, kind, &bytes, self.now);
                     self.count(result);
                 }
                 Element::Routed(routed) => {
@@ -59,8 +59,8 @@ impl Engine {
                     self.count(result);
                 }
                 Element::Audit(audit) => self.handle_audit(link, &audit),
-                Element::Keep(wish) => {
-                    self.topology.set_peer_wish(link, wish, self.now);
+                Element::LinkRequest(request) => {
+                    self.topology.set_peer_request(link, request, self.now);
                     self.review_standing(link);
                 }
             }
@@ -68,69 +68,69 @@ impl Engine {
         Ok(())
     }
 
-    fn handle_interest(&mut self, link: LinkId, interest: Interest) {
+    fn handle_interest(&mut self, link: LinkId, interest: JoinState) {
         let Some(adjacency) = self.adjacencies.get_mut(&link) else {
             return;
         };
-        let Interest {
+        let JoinState {
             root,
             prefix,
             wanted,
             sending,
         } = interest;
-        let want = Want::from(wanted);
+        let want = Join::from(wanted);
         let (limits, now) = (&self.config.limits, self.now);
-        let Some(heard) = &mut adjacency.heard else {
+        let Some(received) = &mut adjacency.received else {
             return;
         };
         let booked = if let Some(group) = prefix.as_group() {
-            let before = self.trees.heard(link, root, group);
+            let before = self.trees.received(link, root, group);
             if before.was.0 == want && before.was.1 == sending {
                 return;
             }
             // an end is paid with its beginning
-            let is_end = !sending && !want.is_something();
+            let is_end = !sending && !want.is_some();
             let booked = if is_end || adjacency.interest.take(now) {
                 adjacency.account.book(&before, &want, sending, limits)
             } else {
                 adjacency.account.forget(&before);
-                self.drops.count(DropReason::InterestLimited);
+                self.drops.count(DropReason::JoinLimited);
                 Err(RefusalReason::TooManyGroups)
             };
-            heard.toggle(root, prefix, &before.was.0, before.was.1);
+            received.toggle(root, prefix, &before.was.0, before.was.1);
             let (want, sending) = match booked {
                 Ok(()) => (want, sending),
-                Err(_) => (Want::Nothing, false),
+                Err(_) => (Join::None, false),
             };
-            heard.toggle(root, prefix, &want, sending);
-            self.trees.hear(link, root, group, want, sending);
+            received.toggle(root, prefix, &want, sending);
+            self.trees.set_received(link, root, group, want, sending);
             booked
         } else {
-            let before = self.trees.has_heard_prefix(link, root, prefix);
+            let before = self.trees.has_received_prefix(link, root, prefix);
             let booked = if before == sending {
                 Ok(())
             } else if !sending || adjacency.interest.take_many(PREFIX_CHARGE, now) {
                 adjacency.account.book_prefix(before, sending, limits)
             } else {
-                self.drops.count(DropReason::InterestLimited);
+                self.drops.count(DropReason::JoinLimited);
                 Err(RefusalReason::TooManyGroups)
             };
             let sending = sending && booked.is_ok();
             if before != sending {
-                heard.toggle(root, prefix, &Want::Nothing, before);
-                heard.toggle(root, prefix, &Want::Nothing, sending);
-                self.trees.hear_prefix(link, root, prefix, sending);
+                received.toggle(root, prefix, &Join::None, before);
+                received.toggle(root, prefix, &Join::None, sending);
+                self.trees.set_received_prefix(link, root, prefix, sending);
             }
-            if want.is_something() {
-                Err(RefusalReason::WantedPrefix)
+            if want.is_some() {
+                Err(RefusalReason::JoinedPrefix)
             } else {
                 booked
             }
         };
         if let Err(reason) = booked {
-            self.drops.count(DropReason::InterestRefused);
+            self.drops.count(DropReason::JoinRefused);
             adjacency.refusals.refuse((root, prefix), reason);
-            self.say_on.insert(link);
+            self.pending_on.insert(link);
         }
     }
 
@@ -141,7 +141,7 @@ impl Engine {
         prefix: Prefix,
         reason: RefusalReason,
     ) {
-        let Some((want, sending)) = self.trees.told_prefix(link, root, prefix) else {
+        let Some((want, sending)) = self.trees.advertised_to(link, root, prefix) else {
             return;
         };
         if let Some(adjacency) = self.adjacencies.get_mut(&link) {
@@ -149,14 +149,14 @@ impl Engine {
             let key = (root, prefix);
             if adjacency.refusals.handle_refusal(key, reason, random, now) {
                 self.link_timers_stale = true;
-                adjacency.told.toggle(root, prefix, &want, sending);
+                adjacency.advertised.toggle(root, prefix, &want, sending);
             }
         }
     }
 
     fn handle_audit(&mut self, link: LinkId, audit: &Audit) {
         // what there is to say then is left to the flush
-        self.say_on.insert(link);
+        self.pending_on.insert(link);
         let Some(adjacency) = self.adjacencies.get_mut(&link) else {
             return;
         };
@@ -166,7 +166,8 @@ impl Engine {
                     adjacency.next_audit = self.now;
                     self.next_audit = Some(self.now);
                 }
-                let Some(heard) = adjacency.heard.as_ref().filter(|h| h.total() != *digest) else {
+                let Some(received) = adjacency.received.as_ref().filter(|h| h.total() != *digest)
+                else {
                     return;
                 };
                 self.drops.count(DropReason::AuditDiffers);
@@ -178,24 +179,24 @@ impl Engine {
                     return;
                 }
                 (adjacency.compared, adjacency.awaits_reset) = (Some(self.now), true);
-                let buckets = Audit::BucketDigests(Box::new(*heard.buckets()));
+                let buckets = Audit::BucketDigests(Box::new(*received.buckets()));
                 adjacency.say.push(Element::Audit(buckets));
             }
             Audit::BucketDigests(buckets) => {
                 let soon = |at: Instant| self.now < at + REPAIR_GAP;
-                let bits = adjacency.told.differing(buckets);
+                let bits = adjacency.advertised.differing(buckets);
                 if adjacency.repaired.is_some_and(soon) || bits.iter().all(|word| *word == 0) {
                     return;
                 }
                 adjacency.repaired = Some(self.now);
                 adjacency.say.push(Element::Audit(Audit::Reset(bits)));
                 let lies_in =
-                    |root, prefix| audit::is_in(&bits, adjacency.told.bucket(root, prefix));
-                for (root, prefix, want, sending) in self.trees.told_in(link, &lies_in) {
+                    |root, prefix| audit::is_in(&bits, adjacency.advertised.bucket(root, prefix));
+                for (root, prefix, want, sending) in self.trees.advertised_in(link, &lies_in) {
                     if adjacency.refusals.is_refused((root, prefix)) {
                         continue;
                     }
-                    adjacency.say.push(Element::Interest(Interest {
+                    adjacency.say.push(Element::JoinState(JoinState {
                         root,
                         prefix,
                         wanted: want.filter(),
@@ -209,15 +210,15 @@ impl Engine {
             }
             Audit::Reset(bits) => {
                 adjacency.awaits_reset = false;
-                let Some(heard) = &adjacency.heard else {
+                let Some(received) = &adjacency.received else {
                     return;
                 };
-                let lies_in = |root, prefix| audit::is_in(bits, heard.bucket(root, prefix));
-                let void = self.trees.heard_in(link, &lies_in);
+                let lies_in = |root, prefix| audit::is_in(bits, received.bucket(root, prefix));
+                let void = self.trees.received_in(link, &lies_in);
                 for (root, prefix) in void {
                     self.handle_interest(
                         link,
-                        Interest {
+                        JoinState {
                             root,
                             prefix,
                             wanted: None,
@@ -256,7 +257,7 @@ impl Engine {
                     self.fault(link, LinkFault::Forged);
                     self.find_neighbors();
                 }
-                DatabaseEvent::RootsChanged => {}
+                DatabaseEvent::RpsChanged => {}
             }
         }
     }

@@ -7,24 +7,24 @@ use std::ops::Deref;
 
 use librecast::id::OriginId;
 
-use crate::sorted::{Keys, Sorted};
+use crate::sorted::{Keys, SortedMap};
 
 /// Ids in ascending order, none twice.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Names {
+pub(crate) struct RouterIndex {
     ids: Vec<OriginId>,
     /// Where those begin whose first bits are these, and one past the last.
     index: Vec<u32>,
     index_shift: u32,
 }
 
-impl Default for Names {
+impl Default for RouterIndex {
     fn default() -> Self {
         Self::from(Vec::new())
     }
 }
 
-impl Deref for Names {
+impl Deref for RouterIndex {
     type Target = [OriginId];
 
     fn deref(&self) -> &[OriginId] {
@@ -33,7 +33,7 @@ impl Deref for Names {
 }
 
 /// Ids that are in order, at most 2^24.
-impl From<Vec<OriginId>> for Names {
+impl From<Vec<OriginId>> for RouterIndex {
     fn from(ids: Vec<OriginId>) -> Self {
         // as many parts as ids, a power of two
         let bits = ids.len().max(2).next_power_of_two().ilog2();
@@ -53,7 +53,7 @@ impl From<Vec<OriginId>> for Names {
     }
 }
 
-impl Names {
+impl RouterIndex {
     /// Where `id` is.
     pub fn position(&self, id: OriginId) -> Option<usize> {
         self.find(id).ok()
@@ -67,7 +67,7 @@ impl Names {
     }
 }
 
-impl Keys for Names {
+impl Keys for RouterIndex {
     type Key = OriginId;
 
     fn find(&self, id: OriginId) -> Result<usize, usize> {
@@ -93,7 +93,7 @@ impl Keys for Names {
 }
 
 /// Something for each of many routers.
-pub(crate) type ByName<T> = Sorted<Names, T>;
+pub(crate) type RouterMap<T> = SortedMap<RouterIndex, T>;
 
 #[cfg(test)]
 mod tests {
@@ -108,7 +108,7 @@ mod tests {
             ids.iter_mut().for_each(|id| *id >>= shift);
             ids.sort_unstable();
             ids.dedup();
-            let names = Names::from(ids.iter().copied().map(OriginId).collect::<Vec<_>>());
+            let names = RouterIndex::from(ids.iter().copied().map(OriginId).collect::<Vec<_>>());
             for (at, id) in ids.iter().enumerate() {
                 prop_assert_eq!(names.position(OriginId(*id)), Some(at));
                 let next = id.wrapping_add(1);

@@ -144,13 +144,13 @@ pub enum TimerKind {
     /// More current-state reports, paced.
     CurrentStateReport,
     /// The end of the wait for a first listener.
-    HeldPackets,
+    FirstPackets,
     /// Packets are no longer kept for listeners who come to be known late.
-    LateListeners,
+    Replay,
     /// A flow without a listener went idle.
     FlowIdle,
     /// Another try after a neighbour's refusal.
-    InterestRetry,
+    JoinRetry,
     /// A tree that is no longer a group's is left.
     TreeChange,
     /// The digest of what was told.
@@ -158,7 +158,7 @@ pub enum TimerKind {
     /// Something of the link state: an advertisement, a rate limit, an end.
     LinkState,
     /// Shortest paths are looked at again, or packets no longer taken over edges of before.
-    ShortestPaths,
+    RouteComputation,
     /// Links are decided on.
     Topology,
     /// The duplicate window of a router that has gone.

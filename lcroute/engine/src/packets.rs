@@ -53,7 +53,7 @@ impl Engine {
             self.unflushed = true;
             self.interest_changed.insert(group);
             if root != own {
-                // S is told when this turn ends, and this packet goes out before
+                // S is advertised when this turn ends, and this packet goes out before
                 self.late.open((root, group), now);
             }
         }
@@ -102,7 +102,7 @@ impl Engine {
         });
     }
 
-    /// Interest in `group` has changed: packets that waited go out, if somebody wants them now.
+    /// JoinState in `group` has changed: packets that waited go out, if somebody wants them now.
     pub(crate) fn release(&mut self, group: Ipv6Addr) {
         if self.held.len() == 0 {
             return;
@@ -156,7 +156,7 @@ impl Engine {
             Message::Query(query) => self.proxy.handle_query(&query, now),
             Message::Report(records) => {
                 for record in records.iter().filter(|r| self.scopes.contains(r.group)) {
-                    let result = self.querier.handle_record(source, record, now);
+                    let result = self.querier.handle_lsa(source, record, now);
                     if let Err(reason) = result {
                         self.drops.count(reason);
                     }
@@ -275,7 +275,7 @@ impl Engine {
         if !is_own {
             return Err(DropReason::ForgedSource);
         }
-        if !way.leads_over(link) {
+        if !way.accepts_from(link) {
             return Err(DropReason::ReversePath);
         }
         self.origins.permit(header.origin, flow, &self.database)?;

@@ -19,8 +19,8 @@ use librecast::mld::{MAX_SOURCES, Query, Record, RecordType};
 use librecast::time::{Duration, Instant};
 
 use crate::drops::DropReason;
-use crate::filter::{Filter, merge};
 use crate::output::TimerKind;
+use crate::source_filter::{SourceFilter, merge};
 use crate::table::Table;
 use crate::traffic::Traffic;
 
@@ -63,10 +63,10 @@ enum Reporter {
 type Probe = Vec<Ipv6Addr>;
 
 impl Reporter {
-    fn filter(&self) -> Option<Filter> {
+    fn filter(&self) -> Option<SourceFilter> {
         match self {
-            Self::Include(sources) => Filter::include(sources.keys().copied()),
-            Self::Exclude { sources, .. } => Some(Filter::exclude(sources.iter().copied())),
+            Self::Include(sources) => SourceFilter::include(sources.keys().copied()),
+            Self::Exclude { sources, .. } => Some(SourceFilter::exclude(sources.iter().copied())),
         }
     }
 
@@ -218,7 +218,7 @@ fn change_exclude(
 struct Group {
     reporters: BTreeMap<Ipv6Addr, Reporter>,
     /// What all reporters together want.
-    filter: Option<Filter>,
+    filter: Option<SourceFilter>,
     /// When the group stands in the deadline list: not after its first timer.
     wake: Instant,
     traffic: Traffic,
@@ -251,7 +251,7 @@ pub struct Querier {
     /// One entry a group; moved only when it comes up, so that a refresh costs nothing here.
     deadlines: BTreeSet<(Instant, Ipv6Addr)>,
     /// Groups that changed since the last [`Self::take_changes`], with what was wanted before.
-    changed: BTreeMap<Ipv6Addr, Option<Filter>>,
+    changed: BTreeMap<Ipv6Addr, Option<SourceFilter>>,
     queries: Vec<Query>,
     next_general: Option<Instant>,
     last_general: Option<Instant>,
@@ -302,7 +302,7 @@ impl Querier {
     }
 
     /// A version 2 record. The caller has checked that the group is carried.
-    pub fn handle_record(
+    pub fn handle_lsa(
         &mut self,
         reporter: Ipv6Addr,
         record: &Record,
@@ -321,7 +321,7 @@ impl Querier {
         now: Instant,
     ) -> Result<(), DropReason> {
         let record = Record::new(RecordType::ModeIsExclude, group, Vec::new());
-        self.handle_record(reporter, &record, now)
+        self.handle_lsa(reporter, &record, now)
     }
 
     /// A version 1 done: others of its host may have kept silent, so they are asked.
@@ -504,12 +504,12 @@ impl Querier {
     }
 
     /// Groups that changed since the last call, with what was wanted before.
-    pub fn take_changes(&mut self) -> BTreeMap<Ipv6Addr, Option<Filter>> {
+    pub fn take_changes(&mut self) -> BTreeMap<Ipv6Addr, Option<SourceFilter>> {
         std::mem::take(&mut self.changed)
     }
 
     /// What local programs want of a group.
-    pub fn filter(&self, group: Ipv6Addr) -> Option<&Filter> {
+    pub fn filter(&self, group: Ipv6Addr) -> Option<&SourceFilter> {
         self.groups.get(&group)?.filter.as_ref()
     }
 
@@ -600,7 +600,7 @@ mod tests {
         fn says(&mut self, who: Ipv6Addr, kind: RecordType, sources: &[u16]) -> &mut Self {
             let sources = sources.iter().map(|n| source(*n)).collect();
             let record = Record::new(kind, G, sources);
-            self.querier.handle_record(who, &record, self.now).unwrap();
+            self.querier.handle_lsa(who, &record, self.now).unwrap();
             self
         }
 
@@ -615,13 +615,13 @@ mod tests {
         }
 
         fn include(&mut self, sources: &[u16]) -> &mut Self {
-            let expected = Filter::include(sources.iter().map(|n| source(*n)));
+            let expected = SourceFilter::include(sources.iter().map(|n| source(*n)));
             assert_eq!(self.querier.filter(G), expected.as_ref());
             self
         }
 
         fn exclude(&mut self, sources: &[u16]) -> &mut Self {
-            let expected = Filter::exclude(sources.iter().map(|n| source(*n)));
+            let expected = SourceFilter::exclude(sources.iter().map(|n| source(*n)));
             assert_eq!(self.querier.filter(G), Some(&expected));
             self
         }
@@ -677,7 +677,7 @@ mod tests {
         b.says(HOST, ToIn, &[]).include(&[]);
         assert_eq!(
             b.querier.take_changes(),
-            BTreeMap::from([(G, Some(Filter::all()))])
+            BTreeMap::from([(G, Some(SourceFilter::all()))])
         );
         assert_eq!((b.querier.len(), b.querier.pending()), (0, 0));
     }
@@ -783,7 +783,7 @@ mod tests {
                 truncated: true,
                 ..Record::new(kind, G, vec![source(1)])
             };
-            b.querier.handle_record(HOST, &record, b.now).unwrap();
+            b.querier.handle_lsa(HOST, &record, b.now).unwrap();
             b.exclude(&[]);
             b.says(HOST, ToIn, &[]).include(&[]);
         }
@@ -816,7 +816,7 @@ mod tests {
             let group = Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 0, 0, n);
             let who = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, who);
             b.querier
-                .handle_record(who, &Record::new(ToEx, group, vec![]), b.now)
+                .handle_lsa(who, &Record::new(ToEx, group, vec![]), b.now)
         };
         for n in 0..4 {
             assert!(join(&mut b, 1, n).is_ok());
@@ -836,7 +836,7 @@ mod tests {
         b.querier.retain(|g| g != G);
         assert_eq!(
             b.querier.take_changes(),
-            BTreeMap::from([(G, Some(Filter::all()))])
+            BTreeMap::from([(G, Some(SourceFilter::all()))])
         );
         assert_eq!((b.querier.len(), b.querier.pending()), (0, 0));
     }

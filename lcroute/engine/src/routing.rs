@@ -12,11 +12,11 @@ use librecast::time::{Duration, Instant};
 use crate::classify::is_source_specific;
 use crate::config::NodeSources;
 use crate::control::Prefix;
-use crate::database::{Database, SLOTS};
+use crate::database::{Database, GROUP_RANGES};
 use crate::engine::Engine;
-use crate::filter::Filter;
 use crate::graph::Tree;
 use crate::local::OLD_INTEREST;
+use crate::source_filter::SourceFilter;
 use crate::table::Table;
 use crate::trees::Edge;
 
@@ -37,16 +37,16 @@ pub struct Routing {
     pub(crate) sends_on_own: bool,
     /// Programs here listen on the trees of all routers, as these may send on them.
     listens_on_all: bool,
-    roots_version: Option<u64>,
-    slots: [Option<OriginId>; SLOTS as usize],
+    rps_version: Option<u64>,
+    slots: [Option<OriginId>; GROUP_RANGES as usize],
     owners: BTreeMap<GroupPrefix, OriginId>,
     /// Roots that groups had until shortly; interest on their trees still counts for the proxy.
     before: Vec<(OriginId, Instant)>,
     /// When packets are no longer taken over edges of before.
     tree_expiry: Option<Instant>,
-    /// The topology has not heard who came or went.
+    /// The topology has not received who came or went.
     routers_untold: bool,
-    /// Names those that it knows of.
+    /// RouterIndex those that it knows of.
     routers_told: Option<u64>,
     topology_next: Instant,
 }
@@ -61,8 +61,8 @@ impl Routing {
             small: true,
             sends_on_own: false,
             listens_on_all: false,
-            roots_version: None,
-            slots: [None; SLOTS as usize],
+            rps_version: None,
+            slots: [None; GROUP_RANGES as usize],
             owners: BTreeMap::new(),
             before: Vec::new(),
             tree_expiry: None,
@@ -126,7 +126,7 @@ impl Engine {
             self.routing.noticed = Some(graph_version);
             self.late.clear();
         }
-        let seen = Some([graph_version, self.database.roots_version()]);
+        let seen = Some([graph_version, self.database.rps_version()]);
         if std::mem::take(&mut self.routing.forced) || self.routing.seen != seen {
             self.routing.seen = seen;
             self.look_again();
@@ -169,7 +169,7 @@ impl Engine {
         let most = self.config.limits.source_trees;
         let known = self.database.reachable_count();
         self.routing.sends_on_own = known <= most;
-        // with a margin: nobody sends where he is not heard while routers come and go
+        // with a margin: nobody sends where he is not received while routers come and go
         self.routing.listens_on_all = known <= most + most / 2;
         let modes = (self.routing.sends_on_own, self.routing.listens_on_all);
         self.look_at_roots(before != modes);
@@ -210,9 +210,9 @@ impl Engine {
 
     /// Roots of groups may be others now.
     fn look_at_roots(&mut self, forced: bool) {
-        let mut slots = [None; SLOTS as usize];
-        for (slot, root) in (0..SLOTS).zip(&mut slots) {
-            *root = self.database.slot_root(slot);
+        let mut slots = [None; GROUP_RANGES as usize];
+        for (slot, root) in (0..GROUP_RANGES).zip(&mut slots) {
+            *root = self.database.rp(slot);
         }
         let owners: BTreeMap<GroupPrefix, OriginId> = self
             .database
@@ -220,11 +220,11 @@ impl Engine {
             .map(|(prefix, announced)| (*prefix, announced.root))
             .collect();
         // what went there and back again in between has left listeners on the tree there
-        let version = Some(self.database.roots_version());
-        if self.routing.roots_version == version && !forced {
+        let version = Some(self.database.rps_version());
+        if self.routing.rps_version == version && !forced {
             return;
         }
-        self.routing.roots_version = version;
+        self.routing.rps_version = version;
         let old_slots = std::mem::replace(&mut self.routing.slots, slots);
         let old_owners = std::mem::replace(&mut self.routing.owners, owners);
         let old: BTreeSet<OriginId> = old_slots
@@ -334,7 +334,11 @@ impl Engine {
     }
 
     /// On the tree of the group's root, and where routers send on trees of their own, on these.
-    fn listen_to_roots(&self, group: Ipv6Addr, filter: &Filter) -> Vec<(OriginId, Filter)> {
+    fn listen_to_roots(
+        &self,
+        group: Ipv6Addr,
+        filter: &SourceFilter,
+    ) -> Vec<(OriginId, SourceFilter)> {
         let root = self.database.root_of(group).unwrap_or(self.own);
         let mut wanted = vec![(root, filter.clone())];
         if self.routing.listens_on_all && self.database.owner(group).is_none() {
@@ -353,7 +357,7 @@ impl Engine {
     /// Routers have come or gone, on whose own trees programs here may have to listen.
     fn listen_to_all_again(&mut self) {
         for group in self.querier.groups() {
-            let exclude = matches!(self.querier.filter(group), Some(Filter::Exclude(_)));
+            let exclude = matches!(self.querier.filter(group), Some(SourceFilter::Exclude(_)));
             let affected = if is_source_specific(group) {
                 exclude
             } else {
@@ -367,8 +371,8 @@ impl Engine {
 
     /// Each source of a source-specific group has a tree of its own. Who wants such a group from everybody
     /// (RFC 4604 §2.2.2 lets routers ignore that) gets it where the network is small.
-    fn listen_to_sources(&self, filter: &Filter) -> Vec<(OriginId, Filter)> {
-        let Filter::Include(sources) = filter else {
+    fn listen_to_sources(&self, filter: &SourceFilter) -> Vec<(OriginId, SourceFilter)> {
+        let SourceFilter::Include(sources) = filter else {
             if !self.routing.small {
                 return Vec::new();
             }
@@ -382,7 +386,7 @@ impl Engine {
                 by_origin.entry(origin).or_default().push(*source);
             }
         }
-        let filter = |(origin, list): (_, Vec<_>)| Some((origin, Filter::include(list)?));
+        let filter = |(origin, list): (_, Vec<_>)| Some((origin, SourceFilter::include(list)?));
         by_origin.into_iter().filter_map(filter).collect()
     }
 }

@@ -9,8 +9,8 @@ use librecast::id::{LinkId, OriginId};
 use crate::adjacency::Adjacency;
 use crate::control::{Prefix, RefusalReason};
 use crate::engine::Engine;
-use crate::filter::Filter;
 use crate::graph::Tree;
+use crate::source_filter::SourceFilter;
 use crate::traffic::Traffic;
 
 /// The whole state at one moment, in a fixed order.
@@ -34,7 +34,7 @@ pub struct GroupSnapshot {
     /// Whether a program on this host has joined.
     pub local: bool,
     /// What local programs want of it.
-    pub local_filter: Option<Filter>,
+    pub local_filter: Option<SourceFilter>,
     /// Links over which it is wanted from this node.
     pub links: Vec<LinkId>,
     /// Who sent to it within the last minute, as far as this node saw.
@@ -131,7 +131,7 @@ pub struct Tables {
     pub held_bytes: usize,
     /// Origins with a duplicate window.
     pub origins: usize,
-    /// Interest of ours that neighbours refused.
+    /// JoinState of ours that neighbours refused.
     pub refused: usize,
     /// Timers and changes waiting, of MLD and interest.
     pub pending: usize,

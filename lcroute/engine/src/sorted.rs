@@ -41,15 +41,15 @@ where
 
 /// A map. To insert and to remove takes as long as there are values.
 #[derive(Debug)]
-pub struct Sorted<K, V> {
+pub struct SortedMap<K, V> {
     keys: K,
     values: Vec<V>,
 }
 
 /// A map of a few things, such as links.
-pub type Few<K, V> = Sorted<SmallVec<[K; 12]>, V>;
+pub type SmallMap<K, V> = SortedMap<SmallVec<[K; 12]>, V>;
 
-impl<K: Keys, V> Default for Sorted<K, V> {
+impl<K: Keys, V> Default for SortedMap<K, V> {
     fn default() -> Self {
         Self {
             keys: K::default(),
@@ -58,7 +58,7 @@ impl<K: Keys, V> Default for Sorted<K, V> {
     }
 }
 
-impl<K: Keys, V> Sorted<K, V> {
+impl<K: Keys, V> SortedMap<K, V> {
     /// The value of this key.
     pub fn get(&self, key: &K::Key) -> Option<&V> {
         Some(&self.values[self.keys.find(*key).ok()?])
@@ -143,7 +143,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::names::Names;
+    use crate::names::RouterIndex;
 
     type Steps = Vec<(OriginId, u32)>;
 
@@ -161,7 +161,7 @@ mod tests {
     }
 
     fn is_a_map_in_order<K: Keys<Key = OriginId>>(steps: Steps) -> Result<(), TestCaseError> {
-        let (mut map, mut expected) = (Sorted::<K, usize>::default(), BTreeMap::new());
+        let (mut map, mut expected) = (SortedMap::<K, usize>::default(), BTreeMap::new());
         for (n, (id, step)) in steps.into_iter().enumerate() {
             if step == 0 {
                 prop_assert_eq!(map.remove(&id), expected.remove(&id));
@@ -199,7 +199,7 @@ mod tests {
 
         #[test]
         fn a_map_by_names_is_a_map_in_order(steps in steps()) {
-            is_a_map_in_order::<Names>(steps)?;
+            is_a_map_in_order::<RouterIndex>(steps)?;
         }
     }
 }

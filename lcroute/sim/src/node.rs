@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lcroute_engine::header::HEADER_LEN;
-use lcroute_engine::sorted::Few;
+use lcroute_engine::sorted::SmallMap;
 use lcroute_engine::topology::{PolicyKind, TopologyConfig};
 use lcroute_engine::{Config, Engine, Limits, Links, Neighbor, Output, Tables};
 use librecast::cert::GroupPrefix;
@@ -31,7 +31,7 @@ pub struct Node {
     /// Neighbours that it wants.
     pub wanted: BTreeSet<u32>,
     /// Its links that are up.
-    pub links: Few<u32, Port>,
+    pub links: SmallMap<u32, Port>,
     /// What it announces; the configuration outlives the daemon.
     pub announced: Vec<GroupPrefix>,
     /// When the daemon wants to be woken.
@@ -108,7 +108,7 @@ pub struct Router {
     engine: Engine,
     services: Arc<NodeServices>,
     clock: Clock,
-    /// Names the graph that it had when it was asked last.
+    /// RouterIndex the graph that it had when it was asked last.
     graph: u64,
 }
 

@@ -91,14 +91,14 @@ impl Target {
     }
 }
 
-/// Names of nodes by their addresses, as the daemon knows them.
+/// RouterIndex of nodes by their addresses, as the daemon knows them.
 #[derive(Default)]
-struct Names {
+struct RouterIndex {
     known: BTreeMap<Ipv6Addr, String>,
     asked: Option<Instant>,
 }
 
-impl Names {
+impl RouterIndex {
     /// The name behind `address`; the daemon is asked once a second at most.
     fn of(&mut self, address: Ipv6Addr, target: &Target) -> Option<&str> {
         let is_due = self.asked.is_none_or(|at| at.elapsed() > DISCOVERY);
@@ -144,7 +144,7 @@ pub fn listen(target: &Target, json: bool) -> anyhow::Result<Exit> {
     {
         hint(query::firewall(&status.tun));
     }
-    let mut names = Names::default();
+    let mut names = RouterIndex::default();
     loop {
         let mut fds = [
             PollFd::new(socket.as_fd(), PollFlags::POLLIN),

@@ -151,7 +151,7 @@ impl Error {
         )
     }
 
-    /// Names what an I/O error of the kernel's configuration interfaces means.
+    /// RouterIndex what an I/O error of the kernel's configuration interfaces means.
     pub(super) fn kernel(action: &'static str, source: io::Error) -> Self {
         match source.raw_os_error() {
             Some(libc::EPERM | libc::EACCES) => Self::NotPermitted { action },

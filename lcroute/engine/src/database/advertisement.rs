@@ -1,7 +1,7 @@
 //! What a router says of itself, signed by it.
 //!
 //! ```text
-//! version 8 = 1 | origin 64 | incarnation 32 | sequence 32 | flags 8 | mtu 16 | centrality 16 | claims 8
+//! version 8 = 1 | origin 64 | incarnation 32 | sequence 32 | flags 8 | mtu 16 | centrality 16 | candidacies 8
 //! | prefixes 8 x { flags 8 | length 8 | bytes } | links 16 x { neighbor 64 | cost 16 } | signature 512
 //! ```
 
@@ -12,7 +12,7 @@ use librecast::cert::GroupPrefix;
 use librecast::id::{OriginId, PeerId};
 use librecast::wire::{Reader, WireError, Writer};
 
-use super::record::{KIND_ADVERTISEMENT, RecordError, Version, signed_part};
+use super::record::{KIND_ADVERTISEMENT, LsaError, Version, signed_part};
 use crate::services::Services;
 
 const VERSION: u8 = 1;
@@ -34,9 +34,9 @@ pub(crate) const FLAG_URGENT: u8 = 0x08;
 
 /// Centrality that its router does not know yet.
 pub const UNKNOWN_CENTRALITY: u16 = u16::MAX;
-/// Bits of `claims` that mean a slot.
-pub(crate) const CLAIMS: u8 = 0x0f;
-const PREFIX_CLAIMED: u8 = 0x01;
+/// Bits of `candidacies` that mean a slot.
+pub(crate) const RANGE_BITS: u8 = 0x0f;
+const PREFIX_CANDIDATE: u8 = 0x01;
 
 /// A group prefix that a router announces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub struct Announced {
     /// The groups.
     pub prefix: GroupPrefix,
     /// The router takes itself for the root of these groups.
-    pub claimed: bool,
+    pub candidate: bool,
 }
 
 /// The parts of an advertisement that its router chooses.
@@ -53,8 +53,8 @@ pub(crate) struct Content {
     pub flags: u8,
     pub mtu: u16,
     pub centrality: u16,
-    /// Bit s: slot s is claimed.
-    pub claims: u8,
+    /// Bit s: slot s is candidate.
+    pub candidacies: u8,
     /// In ascending order, at most [`MAX_PREFIXES`].
     pub prefixes: Vec<Announced>,
     /// In ascending order, at most [`MAX_LINKS`].
@@ -74,7 +74,7 @@ pub struct Advertisement {
     mtu: u16,
     centrality: u16,
     flags: u8,
-    claims: u8,
+    candidacies: u8,
 }
 
 impl Advertisement {
@@ -83,13 +83,13 @@ impl Advertisement {
         record: &[u8],
         signer: &PeerId,
         services: &S,
-    ) -> Result<Self, RecordError> {
+    ) -> Result<Self, LsaError> {
         let advertisement = Self::decode(record)?;
         let (message, signature) = signed_part(KIND_ADVERTISEMENT, record)?;
         if services.verify(signer, &message, &signature) {
             Ok(advertisement)
         } else {
-            Err(RecordError::Forged)
+            Err(LsaError::Forged)
         }
     }
 
@@ -103,9 +103,13 @@ impl Advertisement {
         let mut w = Writer::new();
         w.u8(VERSION).u64(origin.0).u64(version.0);
         w.u8(content.flags).u16(content.mtu).u16(content.centrality);
-        w.u8(content.claims).u8(content.prefixes.len() as u8);
+        w.u8(content.candidacies).u8(content.prefixes.len() as u8);
         for announced in &content.prefixes {
-            let flags = if announced.claimed { PREFIX_CLAIMED } else { 0 };
+            let flags = if announced.candidate {
+                PREFIX_CANDIDATE
+            } else {
+                0
+            };
             let length = announced.prefix.prefix_len();
             w.u8(flags).u8(length);
             w.put(&announced.prefix.addr().octets()[..usize::from(length).div_ceil(8)]);
@@ -132,7 +136,7 @@ impl Advertisement {
         let (origin, version) = Self::peek(bytes)?;
         let mut r = Reader::new(bytes);
         r.take(1 + 8 + 8)?;
-        let (flags, mtu, centrality, claims) = (r.u8()?, r.u16()?, r.u16()?, r.u8()?);
+        let (flags, mtu, centrality, candidacies) = (r.u8()?, r.u16()?, r.u16()?, r.u8()?);
         let prefixes = decode_prefixes(&mut r)?;
         let count = r.u16()?;
         if usize::from(count) > MAX_LINKS {
@@ -159,7 +163,7 @@ impl Advertisement {
             mtu,
             centrality,
             flags,
-            claims: claims & CLAIMS,
+            candidacies: candidacies & RANGE_BITS,
         })
     }
 
@@ -219,8 +223,8 @@ impl Advertisement {
 
     /// Whether the router takes itself for the root of this slot.
     #[must_use]
-    pub fn claims(&self, slot: u8) -> bool {
-        slot < 4 && self.claims & 1 << slot != 0
+    pub fn candidacies(&self, slot: u8) -> bool {
+        slot < 4 && self.candidacies & 1 << slot != 0
     }
 
     /// The group prefixes that it announces, in ascending order.
@@ -287,7 +291,7 @@ fn decode_prefixes(r: &mut Reader<'_>) -> Result<Box<[Announced]>, WireError> {
         octets[..bytes.len()].copy_from_slice(bytes);
         let announced = Announced {
             prefix: GroupPrefix::new(Ipv6Addr::from(octets), length)?,
-            claimed: flags & PREFIX_CLAIMED != 0,
+            candidate: flags & PREFIX_CANDIDATE != 0,
         };
         if prefixes
             .last()
@@ -309,12 +313,12 @@ mod tests {
 
     fn any_content() -> impl Strategy<Value = Content> {
         let prefix =
-            (any::<u128>(), 8u8..=128, any::<bool>()).prop_map(|(bits, length, claimed)| {
+            (any::<u128>(), 8u8..=128, any::<bool>()).prop_map(|(bits, length, candidate)| {
                 let mask = u128::MAX << (128 - u32::from(length));
                 let addr = Ipv6Addr::from_bits((bits | 0xff << 120) & mask);
                 Announced {
                     prefix: GroupPrefix::new(addr, length).unwrap(),
-                    claimed,
+                    candidate,
                 }
             });
         let prefixes = prop::collection::vec(prefix, 0..=MAX_PREFIXES).prop_map(|mut prefixes| {
@@ -324,16 +328,16 @@ mod tests {
         });
         let links = prop::collection::btree_map(any::<u64>().prop_map(OriginId), 1u16.., 0..=40);
         let fixed = (any::<u8>(), any::<u16>(), any::<u16>(), 0u8..16);
-        (fixed, prefixes, links).prop_map(|((flags, mtu, centrality, claims), prefixes, links)| {
-            Content {
+        (fixed, prefixes, links).prop_map(
+            |((flags, mtu, centrality, candidacies), prefixes, links)| Content {
                 flags,
                 mtu,
                 centrality,
-                claims,
+                candidacies,
                 prefixes,
                 links: links.into_iter().collect(),
-            }
-        })
+            },
+        )
     }
 
     fn example(services: &TestServices) -> Advertisement {
@@ -341,10 +345,10 @@ mod tests {
             flags: FLAG_CORE | FLAG_UNICAST,
             mtu: 1280,
             centrality: 300,
-            claims: 0b0010,
+            candidacies: 0b0010,
             prefixes: vec![Announced {
                 prefix: "ff1e:1230::/28".parse().unwrap(),
-                claimed: true,
+                candidate: true,
             }],
             links: vec![(OriginId(7), 10), (OriginId(9), 76)],
         };
@@ -369,7 +373,11 @@ mod tests {
         assert_eq!(advertisement.bytes.len(), expected.len() + 64);
         assert_eq!(advertisement.cost_to(OriginId(9)), Some(76));
         assert_eq!(advertisement.cost_to(OriginId(8)), None);
-        assert!(advertisement.claims(1) && !advertisement.claims(0) && !advertisement.claims(9));
+        assert!(
+            advertisement.candidacies(1)
+                && !advertisement.candidacies(0)
+                && !advertisement.candidacies(9)
+        );
     }
 
     #[test]
@@ -388,7 +396,7 @@ mod tests {
         }
         let stranger = TestServices::new(2).peer();
         let verdict = Advertisement::verify(&bytes, &stranger, &services);
-        assert_eq!(verdict, Err(RecordError::Forged));
+        assert_eq!(verdict, Err(LsaError::Forged));
     }
 
     #[test]
@@ -399,7 +407,7 @@ mod tests {
                 flags: 0,
                 mtu: 1280,
                 centrality: 0,
-                claims: 0,
+                candidacies: 0,
                 prefixes: vec![],
                 links: links
                     .iter()

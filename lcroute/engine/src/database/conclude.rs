@@ -9,12 +9,12 @@ use librecast::id::OriginId;
 use librecast::time::Duration;
 
 use super::advertisement::{Advertisement, FLAG_URGENT, MAX_LINKS};
-use super::election::{elect_announcer, elect_slots};
-use super::flooding::{Link, LinkStanding, Way};
-use super::record::{CredentialRecord, KIND_ADVERTISEMENT, RecordError, Version, drop_reason};
+use super::election::{elect_announcer, elect_rps};
+use super::flooding::{FloodScope, LinkQueue, LinkStanding};
+use super::record::{CredentialLsa, KIND_ADVERTISEMENT, LsaError, Version, drop_reason};
 use super::{
-    AnnouncedPrefix, Database, DatabaseEvent, FEW, FORGET_AFTER, GAP_EACH, GAP_HURRY, MOST_GAPS,
-    OwnChainError, Roots,
+    AnnouncedPrefix, Database, DatabaseEvent, FORGET_AFTER, MAX_SPF_BACKOFF, OwnChainError,
+    RendezvousPoints, SMALL_NETWORK, SPF_DELAY_PER_ROUTER, URGENT_SPF_DIVISOR,
 };
 use crate::drops::DropReason;
 use crate::graph::{Tree, router_digest};
@@ -25,10 +25,10 @@ impl Database {
         if !std::mem::take(&mut self.touched) {
             return;
         }
-        // the own advertisement changes what it follows from; what it says is settled after two turns
+        // the own advertisement changes what it follows from; what it says is settled after two pacing
         for _ in 0..4 {
-            if self.now >= self.conclude_at {
-                self.conclude();
+            if self.now >= self.spf_at {
+                self.compute_routes();
             }
             if !std::mem::take(&mut self.own_stale) {
                 break;
@@ -47,51 +47,51 @@ impl Database {
     pub(super) fn gap(&self) -> Duration {
         // a few thousand at most
         let routers = self.routers.len() as u32;
-        if self.routers.len() > FEW {
-            GAP_EACH * routers
+        if self.routers.len() > SMALL_NETWORK {
+            SPF_DELAY_PER_ROUTER * routers
         } else {
             Duration::ZERO
         }
     }
 
     /// Healing waits for it.
-    pub(super) fn conclude_soon(&mut self) {
-        let soon = self.concluded + self.gap() / GAP_HURRY;
-        self.conclude_at = self.conclude_at.min(soon);
+    pub(super) fn hasten_spf(&mut self) {
+        let soon = self.last_spf + self.gap() / URGENT_SPF_DIVISOR;
+        self.spf_at = self.spf_at.min(soon);
     }
 
-    fn conclude(&mut self) {
-        let changed = self.graph_changed || self.roots_changed;
+    fn compute_routes(&mut self) {
+        let changed = self.graph_changed || self.rps_changed;
         self.own_stale |= changed;
         if changed {
             let least = self.gap();
             // as long as changes come one upon the other, conclusions grow rarer
-            let busy = self.now < self.concluded + self.conclude_gap * 2;
-            let next = if busy { self.conclude_gap * 2 } else { least };
-            self.conclude_gap = next.clamp(least, least * MOST_GAPS);
-            self.concluded = self.now;
-            self.conclude_at = self.now + self.conclude_gap;
+            let busy = self.now < self.last_spf + self.spf_delay * 2;
+            let next = if busy { self.spf_delay * 2 } else { least };
+            self.spf_delay = next.clamp(least, least * MAX_SPF_BACKOFF);
+            self.last_spf = self.now;
+            self.spf_at = self.now + self.spf_delay;
         }
         self.refresh_graph();
-        self.refresh_roots();
+        self.refresh_rps();
         if changed {
-            self.refresh_ways();
+            self.refresh_flood_scopes();
         }
     }
 
     /// Among many, news go along the tree of one root that all know.
-    fn refresh_ways(&mut self) {
+    fn refresh_flood_scopes(&mut self) {
         let own = self.own.router.origin;
         let root = self.roots.slots[0].elected;
-        let root = root.filter(|_| self.routers.len() > FEW);
-        let before = self.news_tree.take();
+        let root = root.filter(|_| self.routers.len() > SMALL_NETWORK);
+        let before = self.flood_tree.take();
         let tree = root.and_then(|root| Tree::of(&self.graph, root, before.as_ref()));
-        self.news_tree.clone_from(&tree);
+        self.flood_tree.clone_from(&tree);
         let tree = tree.filter(|tree| tree.contains(own));
-        self.links.set_ways(|far| match &tree {
-            Some(tree) if tree.is_edge(own, far) => Way::Tree,
-            Some(tree) if tree.contains(far) => Way::Across,
-            _ => Way::Any,
+        self.links.set_flood_scopes(|far| match &tree {
+            Some(tree) if tree.is_edge(own, far) => FloodScope::Tree,
+            Some(tree) if tree.contains(far) => FloodScope::AdvertiseOnly,
+            _ => FloodScope::EitherEnd,
         });
     }
 
@@ -136,12 +136,12 @@ impl Database {
             count += usize::from(is);
             if is != router.reachable {
                 router.reachable = is;
-                self.roots_changed = true;
+                self.rps_changed = true;
                 self.graph_version += 1;
                 self.version += 1;
                 self.events.push(if is {
                     for link in self.links.values_mut() {
-                        link.withheld(router.gone_since, self.now);
+                        link.note_reachable(router.gone_since, self.now);
                     }
                     DatabaseEvent::RouterUp(origin)
                 } else {
@@ -158,8 +158,8 @@ impl Database {
         self.forget_at = oldest.map(|gone| gone + FORGET_AFTER);
     }
 
-    pub(super) fn refresh_roots(&mut self) {
-        if !std::mem::take(&mut self.roots_changed) {
+    pub(super) fn refresh_rps(&mut self) {
+        if !std::mem::take(&mut self.rps_changed) {
             return;
         }
         let mut candidates = Vec::with_capacity(self.routers.len());
@@ -168,10 +168,10 @@ impl Database {
             let Some(candidate) = router.candidate(origin) else {
                 continue;
             };
-            candidates.push((candidate, router.credential.lots()));
+            candidates.push((candidate, router.credential.election_hashes()));
             for one in router.announced() {
                 let announcers = announced.entry(one.prefix).or_default();
-                announcers.push((origin, one.claimed));
+                announcers.push((origin, one.candidate));
             }
         }
         let mut lengths: Vec<u8> = announced.keys().map(GroupPrefix::prefix_len).collect();
@@ -182,41 +182,42 @@ impl Database {
             let announcers = announcers.into_iter().map(|(origin, _)| origin).collect();
             Some((prefix, AnnouncedPrefix { root, announcers }))
         };
-        let roots = Roots {
-            slots: elect_slots(&candidates),
+        let roots = RendezvousPoints {
+            slots: elect_rps(&candidates),
             prefixes: announced.into_iter().filter_map(elected).collect(),
             lengths,
         };
         if roots != self.roots {
-            let slots = |roots: &Roots| roots.slots.map(|slot| slot.elected);
+            let slots = |roots: &RendezvousPoints| roots.slots.map(|slot| slot.elected);
             let same = slots(&roots) == slots(&self.roots) && roots.prefixes == self.roots.prefixes;
             self.roots = roots;
             if !same {
-                self.roots_version += 1;
+                self.rps_version += 1;
                 self.version += 1;
-                self.events.push(DatabaseEvent::RootsChanged);
+                self.events.push(DatabaseEvent::RpsChanged);
             }
         }
     }
 
-    /// What this router wants to say may follow from what others say.
+    /// What this router wants to try_originate may follow from what others try_originate.
     pub(super) fn review_own(&mut self) {
         let now = self.now;
         let digest = self.graph.digest();
-        if self.own.must_place(digest, now) {
+        if self.own.centrality_is_due(digest, now) {
             let own = self.own.router.origin;
             let tree = Tree::of(&self.graph, own, None);
             let mean = tree.and_then(|tree| tree.mean_distance());
-            self.own.place(digest, mean, now);
+            self.own.set_centrality(digest, mean, now);
             // says when to look again
-            self.own.must_place(digest, now);
+            self.own.centrality_is_due(digest, now);
         }
         let routers = &self.routers;
         let candidate = |origin: OriginId| routers.get(&origin)?.candidate(origin);
-        self.own.review_slots(&self.roots.slots, candidate, now);
+        self.own
+            .review_candidacies(&self.roots.slots, candidate, now);
         let prefixes = &self.roots.prefixes;
         let root = |prefix: &GroupPrefix| prefixes.get(prefix).map(|p| p.root);
-        self.own.review_prefixes(root, now);
+        self.own.review_prefix_candidacies(root, now);
     }
 
     /// Signs and floods what has changed, if it is time; true if there was something.
@@ -228,7 +229,8 @@ impl Database {
         let permitted = router.credential().member.prefixes.clone();
         self.advertise_links();
         let mut costs: BTreeMap<OriginId, u16> = BTreeMap::new();
-        let advertised = |link: &&Link| link.advertised && link.standing != LinkStanding::Retiring;
+        let advertised =
+            |link: &&LinkQueue| link.advertised && link.standing != LinkStanding::Retiring;
         for link in self.links.values().filter(advertised) {
             let cost = link.cost.get();
             let least = costs.entry(link.neighbor).or_insert(cost);
@@ -238,7 +240,7 @@ impl Database {
         let links = costs.into_iter().take(MAX_LINKS).collect();
         let content = self.own.content(&permitted, links);
         let up = |neighbor| self.links.values().any(|link| link.neighbor == neighbor);
-        if !self.own.say(&content, up, self.now) {
+        if !self.own.try_originate(&content, up, self.now) {
             return false;
         }
         let mut content = content;
@@ -262,7 +264,7 @@ impl Database {
     fn advertise_links(&mut self) {
         let own = self.own.router.origin;
         let mut new = Vec::new();
-        let untold = |link: &Link| !link.advertised && link.cost.is_known();
+        let untold = |link: &LinkQueue| !link.advertised && link.cost.is_known();
         let ids = self.links.iter().filter(|(_, link)| untold(link));
         for id in Vec::from_iter(ids.map(|(id, _)| id)) {
             let Some(link) = self.links.get_mut(&id) else {
@@ -274,7 +276,7 @@ impl Database {
             let named = advertisement.is_some_and(|a| a.cost_to(own).is_some());
             link.advertised = link.standing == LinkStanding::Wanted || !reachable || named;
             if link.advertised {
-                self.own.hurry |= !reachable;
+                self.own.rejoins |= !reachable;
                 new.push(id);
             }
         }
@@ -286,19 +288,19 @@ impl Database {
     pub(super) fn sign_credential(&mut self, version: Version) -> Result<(), OwnChainError> {
         let origin = self.own.router.origin;
         let chain = &self.own.router.chain;
-        match CredentialRecord::sign(origin, version, chain, &*self.services) {
+        match CredentialLsa::sign(origin, version, chain, &*self.services) {
             Ok(record) => {
                 self.store_credential(origin, Arc::new(record), None);
                 Ok(())
             }
-            Err(RecordError::Refused(error)) => Err(error.into()),
-            Err(RecordError::Malformed(_)) => Err(OwnChainError::OtherNode),
-            Err(RecordError::Forged) => Err(OwnChainError::OtherKey),
+            Err(LsaError::Refused(error)) => Err(error.into()),
+            Err(LsaError::Malformed(_)) => Err(OwnChainError::OtherNode),
+            Err(LsaError::Forged) => Err(OwnChainError::OtherKey),
         }
     }
 
     /// A record of ours that is newer than we made it.
-    pub(super) fn overtaken(
+    pub(super) fn superseded(
         &mut self,
         kind: u8,
         bytes: &[u8],
@@ -311,7 +313,7 @@ impl Database {
         let peer = router.credential().member.peer;
         if kind == KIND_ADVERTISEMENT {
             Advertisement::verify(bytes, &peer, &*self.services).map_err(drop_reason)?;
-            if self.own.overtake(version) {
+            if self.own.supersede(version) {
                 tracing::warn!(
                     incarnation = self.own.router.incarnation,
                     "own advertisement of a later incarnation seen: was the state directory lost?"
@@ -319,9 +321,9 @@ impl Database {
             }
             return Ok(());
         }
-        CredentialRecord::verify(bytes, &*self.services).map_err(drop_reason)?;
+        CredentialLsa::verify(bytes, &*self.services).map_err(drop_reason)?;
         if version.0 == u64::MAX {
-            return Err(DropReason::BadRecord);
+            return Err(DropReason::BadLsa);
         }
         self.sign_credential(Version(version.0 + 1))
             .map_err(|_| DropReason::CredentialRefused)

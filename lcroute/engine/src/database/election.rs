@@ -1,9 +1,9 @@
 //! Which router is the root of what: pure functions of the link state, so that all who have the same
 //! agree without a word.
 //!
-//! - A slot: a router that claims it goes before one that does not, then `core` before not, then the
+//! - A slot: a router that candidacies it goes before one that does not, then `core` before not, then the
 //!   lower centrality in steps of a quarter, then the lower hash of (slot, origin).
-//! - An announced prefix: of those who announce it the one that claims it, then the lower hash of
+//! - An announced prefix: of those who announce it the one that candidacies it, then the lower hash of
 //!   (prefix, origin).
 
 use std::net::Ipv6Addr;
@@ -14,26 +14,26 @@ use librecast::id::{OriginId, derive};
 use super::advertisement::UNKNOWN_CENTRALITY;
 
 /// Shared trees.
-pub const SLOTS: u8 = 4;
+pub const GROUP_RANGES: u8 = 4;
 
 /// The slot of a group that nobody announces.
-pub(crate) fn slot_of(group: Ipv6Addr) -> u8 {
+pub(crate) fn group_range(group: Ipv6Addr) -> u8 {
     derive("lcroute 2026 slot", &[&group.octets()])[0] >> 6
 }
 
 /// What counts of a router that may be a root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Candidate {
+pub(crate) struct Eligible {
     pub origin: OriginId,
-    /// Bit s: it claims slot s.
-    pub claims: u8,
+    /// Bit s: it candidacies slot s.
+    pub candidacies: u8,
     /// By its flag and its certificate.
     pub core: bool,
     pub centrality: u16,
 }
 
-impl Candidate {
-    /// Whether it is so much better placed than `root` that it may take the slot from it.
+impl Eligible {
+    /// Whether it is so much better measured than `root` that it may take the slot from it.
     pub fn may_challenge(&self, root: &Self) -> bool {
         if self.core != root.core {
             return self.core;
@@ -46,13 +46,13 @@ impl Candidate {
         (!self.core, centrality_step(self.centrality).0)
     }
 
-    /// The lower, the better placed: within a step of centrality all are alike.
+    /// The lower, the better measured: within a step of centrality all are alike.
     fn place(&self) -> (bool, u16) {
         (!self.core, self.centrality)
     }
 }
 
-/// Logarithm to the base of 1.25, in integers: a router is not better placed for a little. With the last centrality
+/// Logarithm to the base of 1.25, in integers: a router is not better measured for a little. With the last centrality
 /// that has the same one.
 fn centrality_step(centrality: u16) -> (u8, u16) {
     if centrality == UNKNOWN_CENTRALITY {
@@ -68,48 +68,52 @@ fn centrality_step(centrality: u16) -> (u8, u16) {
 
 /// The outcome for one slot.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct SlotRoots {
+pub(crate) struct RpElection {
     /// The root.
     pub elected: Option<OriginId>,
-    /// Who it would be if nobody claimed anything.
+    /// Who it would be if nobody candidate anything.
     pub best: Option<OriginId>,
 }
 
-/// A router's lot in each slot: of routers that are placed alike, the lowest is the root.
-pub(crate) type Lots = [[u8; 32]; SLOTS as usize];
+/// A router's lot in each slot: of routers that are measured alike, the lowest is the root.
+pub(crate) type ElectionHashes = [[u8; 32]; GROUP_RANGES as usize];
 
-/// The lots of a router.
-pub(crate) fn lots(origin: OriginId) -> Lots {
+/// The election_hashes of a router.
+pub(crate) fn election_hashes(origin: OriginId) -> ElectionHashes {
     [0, 1, 2, 3].map(|slot: u8| {
         let parts: [&[u8]; 2] = [&[slot], &origin.0.to_be_bytes()];
         derive("lcroute 2026 slot root", &parts)
     })
 }
 
-/// Elects the roots of all slots, of candidates and what [`lots`] computes for each.
-pub(crate) fn elect_slots(candidates: &[(Candidate, &Lots)]) -> [SlotRoots; SLOTS as usize] {
+/// Elects the roots of all slots, of candidates and what [`election_hashes`] computes for each.
+pub(crate) fn elect_rps(
+    candidates: &[(Eligible, &ElectionHashes)],
+) -> [RpElection; GROUP_RANGES as usize] {
     let best = candidates.iter().map(|(c, _)| c.place()).min();
     let last = best.map(|(not_core, centrality)| (not_core, centrality_step(centrality).1));
-    // who is placed best without a claim, and who claims something
-    let counts = |c: &Candidate| c.claims != 0 || Some(c.place()) <= last;
+    // who is measured best without a claim, and who candidacies something
+    let counts = |c: &Eligible| c.candidacies != 0 || Some(c.place()) <= last;
     let ranked = candidates.iter().filter(|(c, _)| counts(c));
-    let ranked: Vec<_> = ranked.map(|(c, lots)| (c.rank(), c, lots)).collect();
+    let ranked: Vec<_> = ranked
+        .map(|(c, election_hashes)| (c.rank(), c, election_hashes))
+        .collect();
     [0, 1, 2, 3].map(|slot: u8| {
-        let key = |(rank, c, lots): &((bool, u8), &Candidate, &&Lots)| {
-            (*rank, lots[usize::from(slot)], c.origin)
+        let key = |(rank, c, election_hashes): &((bool, u8), &Eligible, &&ElectionHashes)| {
+            (*rank, election_hashes[usize::from(slot)], c.origin)
         };
-        let claims = |c: &Candidate| c.claims & 1 << slot != 0;
+        let candidacies = |c: &Eligible| c.candidacies & 1 << slot != 0;
         let lowest = |key: Option<((bool, u8), [u8; 32], OriginId)>| key.map(|(.., origin)| origin);
         let best = lowest(ranked.iter().map(key).min());
-        let claimants = ranked.iter().filter(|(_, c, _)| claims(c));
-        SlotRoots {
+        let claimants = ranked.iter().filter(|(_, c, _)| candidacies(c));
+        RpElection {
             elected: lowest(claimants.map(key).min()).or(best),
             best,
         }
     })
 }
 
-/// Elects the root of a prefix among those who announce it, and say whether they claim it.
+/// Elects the root of a prefix among those who announce it, and try_originate whether they claim it.
 pub(crate) fn elect_announcer(
     prefix: &GroupPrefix,
     announcers: &[(OriginId, bool)],
@@ -128,7 +132,7 @@ pub(crate) fn elect_announcer(
         [(only, _)] => Some(*only),
         _ => announcers
             .iter()
-            .min_by_key(|(origin, claimed)| (!claimed, hash(*origin), *origin))
+            .min_by_key(|(origin, candidate)| (!candidate, hash(*origin), *origin))
             .map(|(origin, _)| *origin),
     }
 }
@@ -139,22 +143,25 @@ mod tests {
 
     use super::*;
 
-    fn candidate(origin: u64, claims: u8, core: bool, centrality: u16) -> Candidate {
-        Candidate {
+    fn candidate(origin: u64, candidacies: u8, core: bool, centrality: u16) -> Eligible {
+        Eligible {
             origin: OriginId(origin),
-            claims,
+            candidacies,
             core,
             centrality,
         }
     }
 
-    fn elect_slot(slot: u8, candidates: &[Candidate]) -> SlotRoots {
-        let lots: Vec<Lots> = candidates.iter().map(|c| lots(c.origin)).collect();
-        let candidates: Vec<_> = candidates.iter().copied().zip(&lots).collect();
-        elect_slots(&candidates)[usize::from(slot)]
+    fn elect_slot(slot: u8, candidates: &[Eligible]) -> RpElection {
+        let election_hashes: Vec<ElectionHashes> = candidates
+            .iter()
+            .map(|c| election_hashes(c.origin))
+            .collect();
+        let candidates: Vec<_> = candidates.iter().copied().zip(&election_hashes).collect();
+        elect_rps(&candidates)[usize::from(slot)]
     }
 
-    fn elected(candidates: &[Candidate]) -> u64 {
+    fn elected(candidates: &[Eligible]) -> u64 {
         elect_slot(2, candidates).elected.unwrap().0
     }
 
@@ -170,8 +177,8 @@ mod tests {
         assert_eq!(roots.elected, Some(OriginId(4)));
         assert_eq!(roots.best, Some(OriginId(3)));
         let elsewhere = candidate(4, 0b1011, false, 100);
-        assert_eq!(elected(&[core, elsewhere]), 3, "claims other slots");
-        assert_eq!(elect_slot(0, &[]), SlotRoots::default());
+        assert_eq!(elected(&[core, elsewhere]), 3, "candidacies other slots");
+        assert_eq!(elect_slot(0, &[]), RpElection::default());
     }
 
     #[test]
@@ -179,7 +186,7 @@ mod tests {
         let candidates: Vec<_> = (0..40)
             .map(|n| candidate(n, 0, true, 1000 + 3 * n as u16))
             .collect();
-        let roots: std::collections::BTreeSet<_> = (0..SLOTS)
+        let roots: std::collections::BTreeSet<_> = (0..GROUP_RANGES)
             .map(|slot| elect_slot(slot, &candidates).elected)
             .collect();
         assert_eq!(roots.len(), 4, "{roots:?}");
@@ -204,8 +211,11 @@ mod tests {
         let both = [(OriginId(1), false), (OriginId(2), false)];
         let first = elect_announcer(&prefix, &both).unwrap();
         for claimant in [1, 2] {
-            let claimed = both.map(|(origin, _)| (origin, origin.0 == claimant));
-            assert_eq!(elect_announcer(&prefix, &claimed), Some(OriginId(claimant)));
+            let candidate = both.map(|(origin, _)| (origin, origin.0 == claimant));
+            assert_eq!(
+                elect_announcer(&prefix, &candidate),
+                Some(OriginId(claimant))
+            );
         }
         let turned = [both[1], both[0]];
         assert_eq!(elect_announcer(&prefix, &turned), Some(first));
@@ -214,9 +224,9 @@ mod tests {
 
     #[test]
     fn slots_are_used_alike() {
-        let mut used = [0; SLOTS as usize];
+        let mut used = [0; GROUP_RANGES as usize];
         for n in 0..400u16 {
-            used[usize::from(slot_of(Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 0, 0, n)))] += 1;
+            used[usize::from(group_range(Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 0, 0, n)))] += 1;
         }
         assert!(used.iter().all(|n| (60..140).contains(n)), "{used:?}");
     }
@@ -241,11 +251,11 @@ mod tests {
         #[test]
         fn order_does_not_matter(
             ranks in prop::collection::btree_map(any::<u64>(), (0u8..16, any::<bool>(), 90u16..150), 1..20),
-            slot in 0..SLOTS,
+            slot in 0..GROUP_RANGES,
         ) {
             let mut candidates: Vec<_> = ranks
                 .into_iter()
-                .map(|(origin, (claims, core, centrality))| candidate(origin, claims, core, centrality))
+                .map(|(origin, (candidacies, core, centrality))| candidate(origin, candidacies, core, centrality))
                 .collect();
             let one = elect_slot(slot, &candidates);
             candidates.reverse();

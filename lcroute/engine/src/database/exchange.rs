@@ -6,13 +6,11 @@ use librecast::id::{LinkId, OriginId};
 use librecast::time::Duration;
 
 use super::advertisement::Advertisement;
-use super::flooding::{Link, Turns, Way};
-use super::offers::Told;
-use super::record::{
-    KIND_ADVERTISEMENT, KIND_CREDENTIAL, KIND_REVOCATION, Record, RecordId, Version,
-};
+use super::flooding::{FloodPacing, FloodScope, LinkQueue};
+use super::offers::LinkSet;
+use super::record::{KIND_ADVERTISEMENT, KIND_CREDENTIAL, KIND_REVOCATION, Lsa, LsaId, Version};
 use super::summary::{BUCKETS, Summary, SummaryEntry, add_to, differing, have};
-use super::{ASK_FIRST, ASK_LAST, Database};
+use super::{Database, FIRST_ASK_DELAY, MAX_ASK_DELAY};
 use crate::graph::mix;
 
 /// A neighbour that was asked answers in this time, or another is asked.
@@ -20,42 +18,42 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// Records of other kinds could not be kept.
 const KINDS: [u8; 3] = [KIND_CREDENTIAL, KIND_ADVERTISEMENT, KIND_REVOCATION];
 
-/// From so many links on, most neighbours of a neighbour are neighbours: all of a mesh would tell all others what
+/// From so many links on, most neighbours of a neighbour are neighbours: all of a mesh would send_digest all others what
 /// each has heard from its author, a million messages where one of a hundred routers dies.
-const CROWD: usize = 16;
-/// So many of them tell a router nevertheless, for it is what heals.
-const WITNESSES: u64 = 4;
+const MESH_GROUP_MIN_LINKS: usize = 16;
+/// So many of them send_digest a router nevertheless, for it is what heals.
+const MESH_GROUP_RELAYS: u64 = 4;
 
 /// Neighbours of whom many hear from the author of an advertisement.
-struct Crowd {
+struct MeshGroup {
     advertisement: Arc<Advertisement>,
     own: OriginId,
     links: u64,
 }
 
-impl Crowd {
+impl MeshGroup {
     /// Whether the neighbour hears from the author, and is not one that this router tells nevertheless.
     fn hears(&self, neighbor: OriginId) -> bool {
         let lot = mix(mix(self.own.0 ^ self.advertisement.version().0) ^ neighbor.0);
-        self.advertisement.cost_to(neighbor).is_some() && lot % self.links >= WITNESSES
+        self.advertisement.cost_to(neighbor).is_some() && lot % self.links >= MESH_GROUP_RELAYS
     }
 }
 
 impl Database {
     /// All neighbours but one have to know.
-    pub(super) fn flood(&mut self, id: RecordId, from: Option<LinkId>, urgent: bool) {
+    pub(super) fn flood(&mut self, id: LsaId, from: Option<LinkId>, urgent: bool) {
         let (started, gap) = (self.started, self.gap());
-        let turns = Turns { started, gap };
-        let (mut told, mut across) = (Told::new(), false);
-        let crowd = self.crowd(id).filter(|_| urgent && from.is_some());
+        let pacing = FloodPacing { started, gap };
+        let (mut told, mut across) = (LinkSet::new(), false);
+        let mesh_group = self.mesh_group(id).filter(|_| urgent && from.is_some());
         for (link, state) in self.links.iter() {
             let is_from = Some(link) == from;
             if !state.advertised && !is_from {
                 // compares with us when it is
                 continue;
             }
-            let hears = || crowd.as_ref().is_some_and(|c| c.hears(state.neighbor));
-            let waits = || !urgent && from.is_some() && state.way == Way::Across;
+            let hears = || mesh_group.as_ref().is_some_and(|c| c.hears(state.neighbor));
+            let waits = || !urgent && from.is_some() && state.way == FloodScope::AdvertiseOnly;
             if !is_from && (hears() || waits()) {
                 across = true;
                 continue;
@@ -65,8 +63,8 @@ impl Database {
         for link in &told {
             match self.links.get_mut(link) {
                 Some(state) if Some(*link) == from => state.remove(id),
-                Some(state) if urgent || from.is_none() => state.push_news(id),
-                Some(state) => state.pass_on(id, turns, self.now),
+                Some(state) if urgent || from.is_none() => state.push_pending(id),
+                Some(state) => state.pass_on(id, pacing, self.now),
                 None => {}
             }
         }
@@ -80,14 +78,14 @@ impl Database {
     }
 
     /// Among whom an advertisement need not be passed on in haste.
-    fn crowd(&self, id: RecordId) -> Option<Crowd> {
+    fn mesh_group(&self, id: LsaId) -> Option<MeshGroup> {
         let links = self.links.len();
         let is_advertisement = id.kind == KIND_ADVERTISEMENT;
-        if !is_advertisement || links <= CROWD {
+        if !is_advertisement || links <= MESH_GROUP_MIN_LINKS {
             return None;
         }
         let author = self.routers.get(&OriginId(id.key))?;
-        Some(Crowd {
+        Some(MeshGroup {
             advertisement: Arc::clone(author.advertisement.as_ref()?),
             own: self.own.router.origin,
             links: links as u64,
@@ -95,28 +93,29 @@ impl Database {
     }
 
     /// The neighbour has this record as we have it.
-    pub(super) fn is_told(&mut self, id: RecordId, link: LinkId) {
+    pub(super) fn note_known(&mut self, id: LsaId, link: LinkId) {
         if let Some(state) = self.links.get_mut(&link) {
             state.remove(id);
         }
         self.offers.told(id, link);
     }
 
-    /// Offers whose time has come go to the links that need them.
-    pub(super) fn release_offers(&mut self) {
+    /// IhaveSchedule whose time has come go to the links that need them.
+    pub(super) fn release_ihaves(&mut self) {
         while let Some(offer) = self.offers.next(self.now) {
-            let is_due = |link: &Link| link.advertised && link.first == offer.by_lower;
-            let needs = |(id, link): &(LinkId, &Link)| is_due(link) && !offer.told.contains(id);
-            let ids: Told = self.links.iter().filter(needs).map(|(id, _)| id).collect();
+            let is_due = |link: &LinkQueue| link.advertised && link.first == offer.by_lower;
+            let needs =
+                |(id, link): &(LinkId, &LinkQueue)| is_due(link) && !offer.told.contains(id);
+            let ids: LinkSet = self.links.iter().filter(needs).map(|(id, _)| id).collect();
             for id in ids {
                 if let Some(link) = self.links.get_mut(&id) {
-                    link.push_offer(offer.entry);
+                    link.push_ihave(offer.entry);
                 }
             }
         }
     }
 
-    pub(super) fn unflood(&mut self, id: RecordId) {
+    pub(super) fn unflood(&mut self, id: LsaId) {
         for link in self.links.values_mut() {
             link.remove(id);
         }
@@ -129,7 +128,7 @@ impl Database {
         }
     }
 
-    pub(super) fn next_record(&mut self, link: LinkId) -> Option<Record> {
+    pub(super) fn next_record(&mut self, link: LinkId) -> Option<Lsa> {
         loop {
             let id = self.links.get_mut(&link)?.next_record(self.now)?;
             let Some((_, bytes)) = self.stored(id) else {
@@ -137,19 +136,19 @@ impl Database {
             };
             let bytes = bytes.clone();
             self.links.get_mut(&link)?.sent(bytes.len(), self.now);
-            return Some(Record {
+            return Some(Lsa {
                 kind: id.kind,
                 bytes,
             });
         }
     }
 
-    /// Names and versions of what we have with keys in this range; of routers that are not reachable
+    /// RouterIndex and versions of what we have with keys in this range; of routers that are not reachable
     /// only if asked for. In no order.
     fn each_entry(&self, from: u64, to: u64, unreachable: bool, mut add: impl FnMut(SummaryEntry)) {
         let mut entry = |key, kind, version| {
             add(SummaryEntry {
-                id: RecordId { key, kind },
+                id: LsaId { key, kind },
                 version,
             });
         };
@@ -184,28 +183,28 @@ impl Database {
     }
 
     /// Tells a neighbour the sums over what there is.
-    pub(super) fn tell(&mut self, link: LinkId, ask: bool) {
+    pub(super) fn send_digest(&mut self, link: LinkId, ask: bool) {
         let buckets = Box::new(self.sums());
         if let Some(link) = self.links.get_mut(&link) {
-            (link.summarized, link.tell_at) = (self.now, None);
+            (link.summarized, link.resync_at) = (self.now, None);
             link.push_summary(Summary::Digest { ask, buckets });
         }
     }
 
     /// A neighbour gets to know this router, and what there is.
     pub(super) fn introduce(&mut self, link: LinkId) {
-        self.tell(link, false);
+        self.send_digest(link, false);
         if let Some(link) = self.links.get_mut(&link) {
             for kind in [KIND_CREDENTIAL, KIND_ADVERTISEMENT] {
                 let key = self.own.router.origin.0;
-                link.push_news(RecordId { key, kind });
+                link.push_pending(LsaId { key, kind });
             }
         }
     }
 
     /// The neighbour says what it has: it gets what it lacks. Routers that we cannot reach are not
     /// passed on before they are again: who has forgotten them does not hear of them otherwise.
-    pub(super) fn answer(
+    pub(super) fn handle_have(
         &mut self,
         link: LinkId,
         (from, to): (u64, u64),
@@ -226,7 +225,7 @@ impl Database {
                 .ok()
                 .map(|at| theirs[at].version);
             if known < Some(entry.version) {
-                state.push_lacking(entry.id);
+                state.push_requested(entry.id);
             }
         }
         if last {
@@ -235,44 +234,44 @@ impl Database {
     }
 
     /// News that did not come from the neighbour in time, by name.
-    pub(super) fn next_offer(&mut self, link: LinkId) -> Option<Summary> {
-        let entries = self.links.get_mut(&link)?.next_offers();
-        (!entries.is_empty()).then_some(Summary::Offer(entries))
+    pub(super) fn next_ihave(&mut self, link: LinkId) -> Option<Summary> {
+        let entries = self.links.get_mut(&link)?.next_ihaves();
+        (!entries.is_empty()).then_some(Summary::IHave(entries))
     }
 
     /// The neighbour has news that may not have come along the tree: what we lack is wanted.
-    pub(super) fn consider(&mut self, link: LinkId, entries: &[SummaryEntry]) {
+    pub(super) fn handle_ihave(&mut self, link: LinkId, entries: &[SummaryEntry]) {
         let mut wanted = Vec::new();
         for entry in entries {
             let SummaryEntry { id, version } = entry;
             // most have just come along the tree
             if self.offers.waits(entry) {
-                self.is_told(*id, link);
+                self.note_known(*id, link);
                 continue;
             }
             let known = self.stored(*id).map(|(known, _)| known);
             if known == Some(*version) {
-                self.is_told(*id, link);
+                self.note_known(*id, link);
             } else if known > Some(*version) {
                 if let Some(state) = self.links.get_mut(&link) {
-                    state.push_news(*id);
+                    state.push_pending(*id);
                 }
             } else if KINDS.contains(&id.kind) {
                 wanted.push(*id);
             }
         }
         if !wanted.is_empty() {
-            self.push_summary(link, Summary::Want(wanted));
+            self.push_summary(link, Summary::IWant(wanted));
         }
     }
 
     /// The neighbour wants what was offered.
-    pub(super) fn give(&mut self, link: LinkId, ids: &[RecordId]) {
+    pub(super) fn handle_iwant(&mut self, link: LinkId, ids: &[LsaId]) {
         for id in ids {
             if self.stored(*id).is_some()
                 && let Some(state) = self.links.get_mut(&link)
             {
-                state.push_lacking(*id);
+                state.push_requested(*id);
             }
         }
     }
@@ -328,22 +327,22 @@ impl Database {
             .filter(|router| router.reachable)
             .filter_map(|router| router.advertisement.as_ref())
             .any(|advertisement| advertisement.links().any(|(to, _)| unknown(to)));
-        let missing = missing || !self.aside.is_empty();
+        let missing = missing || !self.orphans.is_empty();
         if !missing && !self.refused {
-            self.ask_after = ASK_FIRST;
+            self.ask_after = FIRST_ASK_DELAY;
             return;
         }
         self.refused = false;
-        self.ask_after = (self.ask_after * 2).min(ASK_LAST);
+        self.ask_after = (self.ask_after * 2).min(MAX_ASK_DELAY);
         self.ask_at = Some(self.now + self.ask_after);
         // another one each time
         let Some(turn) = self.link_of_turn() else {
             return;
         };
-        self.tell(turn, true);
+        self.send_digest(turn, true);
     }
 
-    /// The link whose turn it is to be asked: the delay before, a power of two, counts the turns.
+    /// The link whose turn it is to be asked: the delay before, a power of two, counts the pacing.
     pub(super) fn link_of_turn(&self) -> Option<LinkId> {
         let turn = self.ask_after.as_secs().max(1).ilog2() as usize;
         let at = turn.checked_rem(self.links.len())?;

@@ -10,34 +10,35 @@ use librecast::time::Duration;
 
 use super::advertisement::{Advertisement, FLAG_URGENT};
 use super::bucket::Bucket;
-use super::election::SLOTS;
-use super::flooding::Link;
+use super::election::GROUP_RANGES;
+use super::flooding::LinkQueue;
 use super::record::{
-    CredentialRecord, KIND_ADVERTISEMENT, KIND_CREDENTIAL, KIND_REVOCATION, MAX_REVOCATION,
-    RecordId, Version, drop_reason, revocation_key,
+    CredentialLsa, KIND_ADVERTISEMENT, KIND_CREDENTIAL, KIND_REVOCATION, LsaId, MAX_REVOCATION,
+    Version, drop_reason, revocation_key,
 };
 use super::{
-    ADVERTISEMENT_RATE, Aside, Database, DatabaseEvent, FORGET_AFTER, Revoked, Router, Waiting,
+    ADVERTISEMENT_RATE, Database, DatabaseEvent, DeferredLsa, FORGET_AFTER, OrphanLsa, Revoked,
+    Router,
 };
 use crate::drops::DropReason;
 use crate::graph::link_digest;
 use crate::services::{Credential, Revocation};
 
 /// Advertisements without a credential are kept so long.
-const ASIDE_FOR: Duration = Duration::from_secs(30);
+const ORPHAN_LIFETIME: Duration = Duration::from_secs(30);
 /// Most of them, in all and of one neighbour.
-const MAX_ASIDE: usize = 256;
-const MAX_ASIDE_OF_LINK: usize = 64;
+const MAX_ORPHANS: usize = 256;
+const MAX_ORPHANS_PER_LINK: usize = 64;
 /// The clock of the host is looked at no later than this.
 const CLOCK_CHECK: Duration = Duration::from_secs(3_600);
 /// Most advertisements of one router that wait, each from another neighbour.
-const MAX_WAITING: usize = 4;
+const MAX_DEFERRED: usize = 4;
 
 impl Router {
     /// Lets an advertisement wait. No signature has been looked at, so it takes the place only of an older one of the same
     /// neighbour. False: there is no room.
     fn wait(&mut self, link: LinkId, version: Version, bytes: &[u8]) -> bool {
-        let waiting = Waiting {
+        let waiting = DeferredLsa {
             link,
             version,
             bytes: Bytes::copy_from_slice(bytes),
@@ -48,7 +49,7 @@ impl Router {
             }
         } else if self.waiting.iter().any(|w| w.bytes == waiting.bytes) {
             // most come from several neighbours
-        } else if self.waiting.len() < MAX_WAITING {
+        } else if self.waiting.len() < MAX_DEFERRED {
             self.waiting.push(waiting);
         } else {
             return false;
@@ -59,7 +60,7 @@ impl Router {
 
 impl Database {
     /// Version and bytes of a record that we have.
-    pub(super) fn stored(&self, id: RecordId) -> Option<(Version, &Bytes)> {
+    pub(super) fn stored(&self, id: LsaId) -> Option<(Version, &Bytes)> {
         match id.kind {
             KIND_REVOCATION => {
                 let revoked = self.revocations.get(&id.key)?;
@@ -83,7 +84,7 @@ impl Database {
         link: LinkId,
         bytes: &[u8],
     ) -> Result<(), DropReason> {
-        let record = match CredentialRecord::verify(bytes, &*self.services).map(Arc::new) {
+        let record = match CredentialLsa::verify(bytes, &*self.services).map(Arc::new) {
             Ok(record) => record,
             Err(error) => {
                 let reason = drop_reason(error);
@@ -107,17 +108,17 @@ impl Database {
             return Err(DropReason::DatabaseFull);
         }
         self.store_credential(origin, record, Some(link));
-        self.handle_aside(origin)
+        self.adopt_orphans(origin)
     }
 
     /// Of the advertisements that waited for the router's certificates, the newest that it has signed.
-    fn handle_aside(&mut self, origin: OriginId) -> Result<(), DropReason> {
+    fn adopt_orphans(&mut self, origin: OriginId) -> Result<(), DropReason> {
         let of_origin = (origin, LinkId(0))..=(origin, LinkId(u32::MAX));
-        let mut aside: Vec<_> = self.aside.extract_if(of_origin, |_, _| true).collect();
-        aside.sort_by_key(|(_, aside)| Reverse(aside.version));
+        let mut orphans: Vec<_> = self.orphans.extract_if(of_origin, |_, _| true).collect();
+        orphans.sort_by_key(|(_, orphans)| Reverse(orphans.version));
         let mut result = Ok(());
-        for ((_, link), aside) in aside {
-            result = self.handle_advertisement(link, origin, aside.version, &aside.bytes);
+        for ((_, link), orphans) in orphans {
+            result = self.handle_advertisement(link, origin, orphans.version, &orphans.bytes);
             if result.is_ok() {
                 break;
             }
@@ -128,7 +129,7 @@ impl Database {
     pub(super) fn store_credential(
         &mut self,
         origin: OriginId,
-        record: Arc<CredentialRecord>,
+        record: Arc<CredentialLsa>,
         from: Option<LinkId>,
     ) {
         let not_after = record.credential().member.not_after;
@@ -160,11 +161,11 @@ impl Database {
             }
         }
         self.check_clock();
-        self.roots_changed = true;
+        self.rps_changed = true;
         self.version += 1;
         self.credentials_version += 1;
         let (key, kind) = (origin.0, KIND_CREDENTIAL);
-        self.flood(RecordId { key, kind }, from, false);
+        self.flood(LsaId { key, kind }, from, false);
     }
 
     pub(super) fn handle_advertisement(
@@ -176,7 +177,7 @@ impl Database {
     ) -> Result<(), DropReason> {
         let now = self.now;
         let Some(router) = self.routers.get_mut(&origin) else {
-            return self.keep_aside(link, origin, version, bytes);
+            return self.keep_orphan(link, origin, version, bytes);
         };
         if !router.waiting.is_empty() || !router.rate.take(ADVERTISEMENT_RATE, now) {
             let waits = router.wait(link, version, bytes);
@@ -195,7 +196,7 @@ impl Database {
             Err(error) => {
                 router.rate.refund(ADVERTISEMENT_RATE);
                 let reason = drop_reason(error);
-                if reason == DropReason::ForgedRecord {
+                if reason == DropReason::ForgedLsa {
                     self.events.push(DatabaseEvent::Forged(link));
                 }
                 Err(reason)
@@ -204,7 +205,7 @@ impl Database {
     }
 
     /// An advertisement of a router whose certificates have not come yet.
-    pub(super) fn keep_aside(
+    pub(super) fn keep_orphan(
         &mut self,
         link: LinkId,
         origin: OriginId,
@@ -213,24 +214,25 @@ impl Database {
     ) -> Result<(), DropReason> {
         self.ask_later(false);
         // what comes over one link displaces nothing of another: no signature has been looked at
-        let known = self.aside.get(&(origin, link));
-        if known.is_some_and(|aside| aside.version >= version) {
+        let known = self.orphans.get(&(origin, link));
+        if known.is_some_and(|orphans| orphans.version >= version) {
             return Ok(());
         }
         let of_link = self
-            .aside
+            .orphans
             .keys()
             .filter(|(_, known)| *known == link)
             .count();
-        if known.is_none() && (self.aside.len() >= MAX_ASIDE || of_link >= MAX_ASIDE_OF_LINK) {
+        if known.is_none() && (self.orphans.len() >= MAX_ORPHANS || of_link >= MAX_ORPHANS_PER_LINK)
+        {
             return Err(DropReason::UnknownRouter);
         }
-        let aside = Aside {
+        let orphans = OrphanLsa {
             version,
             bytes: Bytes::copy_from_slice(bytes),
-            until: self.now + ASIDE_FOR,
+            until: self.now + ORPHAN_LIFETIME,
         };
-        self.aside.insert((origin, link), aside);
+        self.orphans.insert((origin, link), orphans);
         Ok(())
     }
 
@@ -255,15 +257,16 @@ impl Database {
             let event = DatabaseEvent::Incarnation(origin, new.incarnation());
             self.events.push(event);
         }
-        let said = |a: &Advertisement| {
-            let claims: u8 = (0..SLOTS)
-                .map(|slot| u8::from(a.claims(slot)) << slot)
+        let originated = |a: &Advertisement| {
+            let candidacies: u8 = (0..GROUP_RANGES)
+                .map(|slot| u8::from(a.candidacies(slot)) << slot)
                 .sum();
-            (a.flags() & !FLAG_URGENT, a.centrality(), claims)
+            (a.flags() & !FLAG_URGENT, a.centrality(), candidacies)
         };
-        let same =
-            |old: &Arc<Advertisement>| said(old) == said(new) && old.prefixes() == new.prefixes();
-        self.roots_changed |= !old.as_ref().is_some_and(same);
+        let same = |old: &Arc<Advertisement>| {
+            originated(old) == originated(new) && old.prefixes() == new.prefixes()
+        };
+        self.rps_changed |= !old.as_ref().is_some_and(same);
         let same_links = |old: &Arc<Advertisement>| old.links().eq(new.links());
         if !old.as_ref().is_some_and(same_links)
             && self.count_links(origin, old.as_deref(), Some(new))
@@ -272,16 +275,16 @@ impl Database {
         }
         self.version += 1;
         if new.is_urgent() {
-            self.conclude_soon();
+            self.hasten_spf();
         }
         // a link that a neighbour names is named here
-        let named = |link: &Link| link.neighbor == origin && !link.advertised;
+        let named = |link: &LinkQueue| link.neighbor == origin && !link.advertised;
         self.own_stale |= self.links.values().any(named);
         let (key, kind) = (origin.0, KIND_ADVERTISEMENT);
-        self.flood(RecordId { key, kind }, from, new.is_urgent());
+        self.flood(LsaId { key, kind }, from, new.is_urgent());
     }
 
-    /// The links of an advertisement that the other end claims, too, come into the graph; those of the one before
+    /// The links of an advertisement that the other end candidacies, too, come into the graph; those of the one before
     /// leave it. True: one that is new leads to a router that is not known.
     fn count_links(
         &mut self,
@@ -326,19 +329,17 @@ impl Database {
         from: Option<LinkId>,
         record: &[u8],
     ) -> Result<(), DropReason> {
-        let (head, bytes) = record
-            .split_first_chunk::<16>()
-            .ok_or(DropReason::BadRecord)?;
+        let (head, bytes) = record.split_first_chunk::<16>().ok_or(DropReason::BadLsa)?;
         if bytes.len() > MAX_REVOCATION {
-            return Err(DropReason::BadRecord);
+            return Err(DropReason::BadLsa);
         }
         let revocation = self
             .services
             .verify_revocation(bytes)
-            .map_err(|_| DropReason::ForgedRecord)?;
+            .map_err(|_| DropReason::ForgedLsa)?;
         let key = revocation_key(&revocation.key, revocation.by_network);
         if head[..8] != key.to_be_bytes() || head[8..] != revocation.until.to_be_bytes() {
-            return Err(DropReason::BadRecord);
+            return Err(DropReason::BadLsa);
         }
         if revocation.until < self.services.unix_now() {
             return Err(DropReason::Revoked);
@@ -367,7 +368,7 @@ impl Database {
         let who = (revocation.key, revocation.by_network);
         self.revoked.insert(who);
         let kind = KIND_REVOCATION;
-        self.flood(RecordId { key, kind }, from, true);
+        self.flood(LsaId { key, kind }, from, true);
         let event = DatabaseEvent::Revoked(revocation.key, Bytes::copy_from_slice(bytes));
         self.events.push(event);
         let revoked: Vec<OriginId> = self
@@ -379,7 +380,7 @@ impl Database {
             self.remove_router(origin);
         }
         self.check_clock();
-        self.conclude_soon();
+        self.hasten_spf();
         self.version += 1;
         Ok(())
     }
@@ -393,7 +394,7 @@ impl Database {
             } = revoked.revocation;
             self.revoked.remove(&(who, by_network));
             let kind = KIND_REVOCATION;
-            self.unflood(RecordId { key, kind });
+            self.unflood(LsaId { key, kind });
         }
     }
 
@@ -427,14 +428,14 @@ impl Database {
         if router.reachable {
             self.reachable -= 1;
             self.events.push(DatabaseEvent::RouterDown(origin));
-            self.roots_changed = true;
+            self.rps_changed = true;
         }
         self.reached = None;
         self.graph_changed = true;
         self.version += 1;
         self.credentials_version += 1;
         for kind in [KIND_CREDENTIAL, KIND_ADVERTISEMENT] {
-            self.unflood(RecordId {
+            self.unflood(LsaId {
                 key: origin.0,
                 kind,
             });
@@ -464,7 +465,7 @@ impl Database {
     }
 
     /// Advertisements whose turn has come.
-    pub(super) fn release_waiting(&mut self) {
+    pub(super) fn release_deferred(&mut self) {
         for origin in Vec::from_iter(self.waiting.iter().copied()) {
             let Some(router) = self.routers.get_mut(&origin) else {
                 continue;

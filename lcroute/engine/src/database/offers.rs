@@ -9,45 +9,45 @@ use librecast::id::LinkId;
 use librecast::time::{Duration, Instant};
 use smallvec::SmallVec;
 
-use super::flooding::Turns;
-use super::record::{RecordId, Version};
+use super::flooding::FloodPacing;
+use super::record::{LsaId, Version};
 use super::summary::SummaryEntry;
 
 /// In steps of this.
-const OFFER_GAP: Duration = Duration::from_secs(1);
+const IHAVE_STEP: Duration = Duration::from_secs(1);
 
-/// Links, mostly those of a router that has few.
-pub(crate) type Told = SmallVec<[LinkId; 8]>;
+/// LinkQueues, mostly those of a router that has few.
+pub(crate) type LinkSet = SmallVec<[LinkId; 8]>;
 
 #[derive(Debug)]
 struct News {
     version: Version,
-    /// Links whose other ends have it, or get it on their way.
-    told: Told,
+    /// LinkQueues whose other ends have it, or get it on their way.
+    told: LinkSet,
     /// The lower routers have offered it.
     second: bool,
 }
 
 /// What is to be offered.
 #[derive(Debug)]
-pub(crate) struct Offer {
+pub(crate) struct DueIhave {
     pub entry: SummaryEntry,
     /// By the lower router of two, or by the higher one.
     pub by_lower: bool,
     /// Not over these links.
-    pub told: Told,
+    pub told: LinkSet,
 }
 
 /// News that wait for it.
 #[derive(Debug, Default)]
-pub(crate) struct Offers {
-    news: BTreeMap<RecordId, News>,
-    due: VecDeque<(Instant, RecordId)>,
+pub(crate) struct IhaveSchedule {
+    news: BTreeMap<LsaId, News>,
+    due: VecDeque<(Instant, LsaId)>,
 }
 
-impl Offers {
+impl IhaveSchedule {
     /// News, and the links that need no offer.
-    pub fn add(&mut self, entry: SummaryEntry, told: Told, started: Instant, now: Instant) {
+    pub fn add(&mut self, entry: SummaryEntry, told: LinkSet, started: Instant, now: Instant) {
         let SummaryEntry { id, version } = entry;
         let news = News {
             version,
@@ -55,14 +55,14 @@ impl Offers {
             second: false,
         };
         if self.news.insert(id, news).is_none() {
-            let gap = OFFER_GAP;
-            let at = Turns { started, gap }.next(now + gap);
+            let gap = IHAVE_STEP;
+            let at = FloodPacing { started, gap }.next(now + gap);
             self.due.push_back((at, id));
         }
     }
 
     /// The other end of this link has it.
-    pub fn told(&mut self, id: RecordId, link: LinkId) {
+    pub fn told(&mut self, id: LsaId, link: LinkId) {
         if let Some(news) = self.news.get_mut(&id)
             && !news.told.contains(&link)
         {
@@ -77,27 +77,27 @@ impl Offers {
     }
 
     /// Nobody needs to hear of it.
-    pub fn remove(&mut self, id: RecordId) {
+    pub fn remove(&mut self, id: LsaId) {
         if self.news.remove(&id).is_some() {
             self.due.retain(|(_, due)| *due != id);
         }
     }
 
     /// The next one whose time has come.
-    pub fn next(&mut self, now: Instant) -> Option<Offer> {
+    pub fn next(&mut self, now: Instant) -> Option<DueIhave> {
         let (_, id) = self.due.pop_front_if(|(at, _)| *at <= now)?;
         let news = self.news.get_mut(&id)?;
         let by_lower = !news.second;
         let version = news.version;
         let told = if by_lower {
             news.second = true;
-            self.due.push_back((now + OFFER_GAP, id));
+            self.due.push_back((now + IHAVE_STEP, id));
             news.told.clone()
         } else {
             self.news.remove(&id)?.told
         };
         let entry = SummaryEntry { id, version };
-        Some(Offer {
+        Some(DueIhave {
             entry,
             by_lower,
             told,
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
     use crate::testing::start;
 
-    const ID: RecordId = RecordId { key: 1, kind: 2 };
+    const ID: LsaId = LsaId { key: 1, kind: 2 };
     const ENTRY: SummaryEntry = SummaryEntry {
         id: ID,
         version: Version(7),
@@ -125,7 +125,7 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    fn next(offers: &mut Offers, now: Instant) -> Option<(bool, Vec<LinkId>)> {
+    fn next(offers: &mut IhaveSchedule, now: Instant) -> Option<(bool, Vec<LinkId>)> {
         let offer = offers.next(now)?;
         assert_eq!(offer.entry, ENTRY);
         Some((offer.by_lower, offer.told.to_vec()))
@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn news_are_offered_by_the_lower_and_then_by_the_higher_router() {
-        let (mut offers, t) = (Offers::default(), start());
+        let (mut offers, t) = (IhaveSchedule::default(), start());
         let [a, b, c] = [1, 2, 3].map(LinkId);
         offers.add(ENTRY, [a].into_iter().collect(), t, t + ms(300));
         offers.told(ID, b);
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn what_is_newer_is_offered_to_all_again_and_what_is_gone_to_nobody() {
-        let (mut offers, t) = (Offers::default(), start());
+        let (mut offers, t) = (IhaveSchedule::default(), start());
         let [a, b] = [1, 2].map(LinkId);
         offers.add(ENTRY, [a].into_iter().collect(), t, t);
         assert!(offers.waits(&ENTRY));

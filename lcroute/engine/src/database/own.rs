@@ -9,15 +9,15 @@ use librecast::time::{Duration, Instant};
 
 use super::advertisement::{Content, UNKNOWN_CENTRALITY};
 use super::bucket::{Bucket, Rate};
-use super::election::{Candidate, SLOTS, SlotRoots};
+use super::election::{Eligible, GROUP_RANGES, RpElection};
 use super::record::Version;
 
 /// Ordinary changes are told at most once in this time.
 const ADVERTISEMENT_GAP: Duration = Duration::from_secs(5);
-/// What comes shortly one after the other is said together.
-const TOGETHER: Duration = Duration::from_millis(50);
-/// Links to routers that were out of reach are told at most once in this time: they come in crowds.
-const HURRY_GAP: Duration = Duration::from_millis(200);
+/// What comes shortly one after the other is originated together.
+const BATCH_GAP: Duration = Duration::from_millis(50);
+/// LinkQueues to routers that were out of reach are told at most once in this time: they come in crowds.
+const REJOIN_GAP: Duration = Duration::from_millis(200);
 /// Other new links are told at most once in this time,
 const LINK_GAP: Duration = Duration::from_secs(1);
 /// new prefixes at once, if there are few of them.
@@ -31,19 +31,19 @@ const URGENT_RATE: Rate = Rate {
     interval: Duration::from_secs(1),
 };
 /// When half of these are used up, what is lost in such a time is told together: many neighbours have died.
-const LOSSES_TOGETHER: Duration = Duration::from_millis(100);
-/// What is said so soon after a link was lost tells others of that, too, if they have missed it.
-const HASTE: Duration = Duration::from_secs(1);
-/// A router that has found links learns who is there before it claims anything.
+const LOSS_BATCH_GAP: Duration = Duration::from_millis(100);
+/// What is originated so soon after a link was lost tells others of that, too, if they have missed it.
+const URGENT_FOR: Duration = Duration::from_secs(1);
+/// A router that has found links learns who is there before it candidacies anything.
 const SETTLE: Duration = Duration::from_secs(2);
-/// How long a router must have been better placed than the root to take its place.
+/// How long a router must have been better measured than the root to take its set_centrality.
 const CHALLENGE: Duration = Duration::from_secs(60);
 /// The own centrality is looked at no more often than this.
 const CENTRALITY_GAP: Duration = Duration::from_secs(60);
 
 /// This router, as it is told to the database.
 #[derive(Debug, Clone)]
-pub struct OwnRouter {
+pub struct LocalRouter {
     /// Its name.
     pub origin: OriginId,
     /// Raised at every start of the daemon and persisted by the shell.
@@ -60,69 +60,69 @@ pub struct OwnRouter {
 
 /// This router's part in the link state.
 #[derive(Debug)]
-pub(crate) struct Own {
-    pub router: OwnRouter,
+pub(crate) struct Origination {
+    pub router: LocalRouter,
     pub sequence: u32,
     pub centrality: u16,
-    claims: u8,
-    claimed: BTreeSet<GroupPrefix>,
+    candidacies: u8,
+    candidate: BTreeSet<GroupPrefix>,
     linked_since: Option<Instant>,
-    challenges: [Option<Instant>; SLOTS as usize],
-    said: Option<Content>,
-    last_said: Option<Instant>,
+    challenges: [Option<Instant>; GROUP_RANGES as usize],
+    originated: Option<Content>,
+    originated_at: Option<Instant>,
     urgent: Bucket,
-    /// When the loss of a link was last said.
+    /// When the loss of a link was last originated.
     lost: Option<Instant>,
     prompt: Bucket,
     /// A link leads to who was out of reach.
-    pub hurry: bool,
+    pub rejoins: bool,
     /// A newer advertisement of ours than we made was seen.
-    overtaken: bool,
-    /// It happened before: two hosts have our key, and answer each other in no haste.
-    twins: bool,
-    /// When the next advertisement may go out, if there is something to say.
+    superseded: bool,
+    /// It happened before: two hosts have our key, and handle_have each other in no haste.
+    shares_key: bool,
+    /// When the next advertisement may go out, if there is something to try_originate.
     due: Option<Instant>,
     /// The graph in which the centrality was computed, and when.
-    placed: Option<(u64, Instant)>,
-    place_at: Option<Instant>,
+    measured: Option<(u64, Instant)>,
+    measure_at: Option<Instant>,
 }
 
-impl Own {
-    pub fn new(router: OwnRouter, now: Instant) -> Self {
+impl Origination {
+    pub fn new(router: LocalRouter, now: Instant) -> Self {
         Self {
             router,
             sequence: 0,
             centrality: UNKNOWN_CENTRALITY,
-            claims: 0,
-            claimed: BTreeSet::new(),
+            candidacies: 0,
+            candidate: BTreeSet::new(),
             linked_since: None,
             challenges: Default::default(),
-            said: None,
-            last_said: None,
+            originated: None,
+            originated_at: None,
             urgent: Bucket::full(now),
             lost: None,
             prompt: Bucket::full(now),
-            hurry: false,
-            overtaken: false,
-            twins: false,
+            rejoins: false,
+            superseded: false,
+            shares_key: false,
             due: None,
-            placed: None,
-            place_at: None,
+            measured: None,
+            measure_at: None,
         }
     }
 
-    /// Links came or went.
+    /// LinkQueues came or went.
     pub fn set_linked(&mut self, linked: bool, now: Instant) {
         if linked {
             self.linked_since.get_or_insert(now);
         } else {
             // who comes back takes nothing back
             self.linked_since = None;
-            self.claims = 0;
-            self.claimed.clear();
+            self.candidacies = 0;
+            self.candidate.clear();
             self.centrality = UNKNOWN_CENTRALITY;
-            self.placed = None;
-            self.place_at = None;
+            self.measured = None;
+            self.measure_at = None;
         }
     }
 
@@ -131,11 +131,11 @@ impl Own {
     }
 
     /// Claims what it was elected to without a claim, gives up what another was elected to, and
-    /// challenges roots that are far worse placed.
-    pub fn review_slots(
+    /// challenges roots that are far worse measured.
+    pub fn review_candidacies(
         &mut self,
-        roots: &[SlotRoots; SLOTS as usize],
-        candidate: impl Fn(OriginId) -> Option<Candidate>,
+        roots: &[RpElection; GROUP_RANGES as usize],
+        candidate: impl Fn(OriginId) -> Option<Eligible>,
         now: Instant,
     ) {
         let own = self.router.origin;
@@ -146,7 +146,7 @@ impl Own {
             if roots.elected == Some(own) {
                 *challenge = None;
                 if settled {
-                    self.claims |= bit;
+                    self.candidacies |= bit;
                 }
                 continue;
             }
@@ -156,19 +156,19 @@ impl Own {
                     _ => false,
                 };
             if !better || !settled {
-                self.claims &= !bit;
+                self.candidacies &= !bit;
                 *challenge = None;
-            } else if self.claims & bit == 0 {
+            } else if self.candidacies & bit == 0 {
                 let since = *challenge.get_or_insert(now);
                 if now >= since + CHALLENGE {
-                    self.claims |= bit;
+                    self.candidacies |= bit;
                 }
             }
         }
     }
 
     /// The same for the announced prefixes.
-    pub fn review_prefixes(
+    pub fn review_prefix_candidacies(
         &mut self,
         root: impl Fn(&GroupPrefix) -> Option<OriginId>,
         now: Instant,
@@ -176,32 +176,32 @@ impl Own {
         let settled = self.settled(now);
         for prefix in &self.router.announced {
             if root(prefix) != Some(self.router.origin) {
-                self.claimed.remove(prefix);
+                self.candidate.remove(prefix);
             } else if settled {
-                self.claimed.insert(*prefix);
+                self.candidate.insert(*prefix);
             }
         }
-        self.claimed
+        self.candidate
             .retain(|prefix| self.router.announced.contains(prefix));
     }
 
     /// Whether the own centrality is to be computed now, in the graph of this digest.
-    pub fn must_place(&mut self, graph: u64, now: Instant) -> bool {
+    pub fn centrality_is_due(&mut self, graph: u64, now: Instant) -> bool {
         let Some(since) = self.linked_since else {
             return false;
         };
-        self.place_at = match self.placed {
+        self.measure_at = match self.measured {
             None => Some(since + SETTLE),
-            Some((placed, _)) if placed == graph => None,
+            Some((measured, _)) if measured == graph => None,
             Some((_, at)) if self.centrality == UNKNOWN_CENTRALITY => Some(at + SETTLE),
             Some((_, at)) => Some(at + CENTRALITY_GAP),
         };
-        self.place_at.take_if(|at| now >= *at).is_some()
+        self.measure_at.take_if(|at| now >= *at).is_some()
     }
 
     /// The own centrality is this: it is told if it is at least a quarter off.
-    pub fn place(&mut self, graph: u64, mean: Option<u16>, now: Instant) {
-        self.placed = Some((graph, now));
+    pub fn set_centrality(&mut self, graph: u64, mean: Option<u16>, now: Instant) {
+        self.measured = Some((graph, now));
         let old = self.centrality;
         match mean {
             Some(mean) => {
@@ -214,7 +214,7 @@ impl Own {
         }
     }
 
-    /// All that there is to say, with the prefixes that the own certificate permits.
+    /// All that there is to try_originate, with the prefixes that the own certificate permits.
     pub fn content(&self, permitted: &[GroupPrefix], links: Vec<(OriginId, u16)>) -> Content {
         let inside = |prefix: &GroupPrefix| permitted.iter().any(|p| p.covers(prefix));
         let prefixes = self
@@ -225,44 +225,49 @@ impl Own {
             .take(super::MAX_PREFIXES)
             .map(|prefix| super::Announced {
                 prefix: *prefix,
-                claimed: self.claimed.contains(prefix),
+                candidate: self.candidate.contains(prefix),
             })
             .collect();
         Content {
             flags: self.router.flags,
             mtu: self.router.mtu,
             centrality: self.centrality,
-            claims: self.claims,
+            candidacies: self.candidacies,
             prefixes,
             links,
         }
     }
 
-    /// Whether this is to be said now; if so, it counts as said. `up`: whether there is a link with this
+    /// Whether this is to be originated now; if so, it counts as originated. `up`: whether there is a link with this
     /// neighbour.
-    pub fn say(&mut self, content: &Content, up: impl Fn(OriginId) -> bool, now: Instant) -> bool {
+    pub fn try_originate(
+        &mut self,
+        content: &Content,
+        up: impl Fn(OriginId) -> bool,
+        now: Instant,
+    ) -> bool {
         self.due = None;
-        if self.said.as_ref() == Some(content) && !self.overtaken {
+        if self.originated.as_ref() == Some(content) && !self.superseded {
             return false;
         }
-        let said = self.said.as_ref();
-        let lost = said.is_some_and(|said| has_lost(said, content, up));
-        let first = said.is_none_or(|s| s.links.is_empty() && !content.links.is_empty());
-        let urgent = self.overtaken && !self.twins || first || lost;
+        let originated = self.originated.as_ref();
+        let lost = originated.is_some_and(|originated| has_lost(originated, content, up));
+        let first = originated.is_none_or(|s| s.links.is_empty() && !content.links.is_empty());
+        let urgent = self.superseded && !self.shares_key || first || lost;
         let prefixes = |c: &Content| c.prefixes.iter().map(|p| p.prefix).collect::<Vec<_>>();
-        let gap = match said {
+        let gap = match originated {
             _ if lost && self.urgent.left(URGENT_RATE, now) <= URGENT_RATE.burst / 2 => {
-                LOSSES_TOGETHER
+                LOSS_BATCH_GAP
             }
             _ if urgent => Duration::ZERO,
-            _ if self.hurry => HURRY_GAP,
-            Some(said) if prefixes(said) != prefixes(content) => TOGETHER,
-            Some(said) if !has_links(said, content) => LINK_GAP,
+            _ if self.rejoins => REJOIN_GAP,
+            Some(originated) if prefixes(originated) != prefixes(content) => BATCH_GAP,
+            Some(originated) if !has_links(originated, content) => LINK_GAP,
             _ => ADVERTISEMENT_GAP,
         };
-        let prompt = !urgent && !self.hurry && gap < ADVERTISEMENT_GAP;
+        let prompt = !urgent && !self.rejoins && gap < ADVERTISEMENT_GAP;
         let mut due = self.urgent.next(URGENT_RATE);
-        if let Some(last) = self.last_said {
+        if let Some(last) = self.originated_at {
             due = due.max(last + gap);
         }
         if prompt {
@@ -276,19 +281,19 @@ impl Own {
         if lost {
             self.lost = Some(now);
         }
-        self.hurry = false;
+        self.rejoins = false;
         if prompt {
             self.prompt.spend(PROMPT_RATE, 1, now);
         }
-        self.last_said = Some(now);
-        self.said = Some(content.clone());
-        self.twins |= std::mem::take(&mut self.overtaken);
+        self.originated_at = Some(now);
+        self.originated = Some(content.clone());
+        self.shares_key |= std::mem::take(&mut self.superseded);
         true
     }
 
-    /// Whether healing waits for what is said now.
+    /// Whether healing waits for what is originated now.
     pub fn is_urgent(&self, now: Instant) -> bool {
-        self.lost.is_some_and(|lost| now < lost + HASTE)
+        self.lost.is_some_and(|lost| now < lost + URGENT_FOR)
     }
 
     /// The next version to sign.
@@ -300,8 +305,8 @@ impl Own {
 
     /// An advertisement of ours that is newer than we made: of an earlier run whose number was lost, or
     /// of another host with our key. Ours will be newer; true if that takes a higher incarnation.
-    pub fn overtake(&mut self, seen: Version) -> bool {
-        self.overtaken = true;
+    pub fn supersede(&mut self, seen: Version) -> bool {
+        self.superseded = true;
         if seen.incarnation() == self.router.incarnation && seen.sequence() < u32::MAX {
             self.sequence = self.sequence.max(seen.sequence());
             return false;
@@ -320,7 +325,7 @@ impl Own {
             .map(|since| *since + CHALLENGE);
         // a moment that has passed was looked at when it came
         let looked_at = settled.into_iter().chain(challenges).filter(|at| *at > now);
-        looked_at.chain(self.due).chain(self.place_at).min()
+        looked_at.chain(self.due).chain(self.measure_at).min()
     }
 }
 
@@ -331,11 +336,11 @@ fn has_links(content: &Content, of: &Content) -> bool {
 }
 
 /// A link was lost, not given up.
-fn has_lost(said: &Content, content: &Content, up: impl Fn(OriginId) -> bool) -> bool {
+fn has_lost(originated: &Content, content: &Content, up: impl Fn(OriginId) -> bool) -> bool {
     let still = |origin: OriginId| {
         up(origin) || content.links.binary_search_by_key(&origin, |l| l.0).is_ok()
     };
-    !said.links.iter().all(|(origin, _)| still(*origin))
+    !originated.links.iter().all(|(origin, _)| still(*origin))
 }
 
 #[cfg(test)]
@@ -343,8 +348,8 @@ mod tests {
     use super::*;
     use crate::testing::start;
 
-    fn own(now: Instant) -> Own {
-        let router = OwnRouter {
+    fn own(now: Instant) -> Origination {
+        let router = LocalRouter {
             origin: OriginId(9),
             incarnation: 1,
             chain: Bytes::new(),
@@ -352,7 +357,7 @@ mod tests {
             flags: 0,
             announced: BTreeSet::new(),
         };
-        Own::new(router, now)
+        Origination::new(router, now)
     }
 
     #[test]
@@ -363,14 +368,14 @@ mod tests {
         let links = |to: &[u64]| to.iter().map(|n| (OriginId(*n), 10)).collect();
         let [three, two, one] = [&[1, 2, 3][..], &[1, 2], &[1]].map(links);
         let [three, two, one] = [three, two, one].map(|links| own.content(&[], links));
-        assert!(own.say(&three, |_| true, now), "the first");
+        assert!(own.try_originate(&three, |_| true, now), "the first");
         // given up: it is up still, and is left out
         let soon = now + moment;
-        assert!(!own.say(&two, |_| true, soon));
+        assert!(!own.try_originate(&two, |_| true, soon));
         let due = now + ADVERTISEMENT_GAP;
         assert_eq!(own.next_timeout(soon), Some(due));
-        assert!(own.say(&two, |_| true, due));
+        assert!(own.try_originate(&two, |_| true, due));
         // gone: healing waits for it
-        assert!(own.say(&one, |to| to != OriginId(2), due + moment));
+        assert!(own.try_originate(&one, |to| to != OriginId(2), due + moment));
     }
 }

@@ -19,7 +19,7 @@ use librecast::wire::{Reader, WireError, Writer};
 use thiserror::Error;
 
 use super::advertisement::Advertisement;
-use super::election::{Lots, lots};
+use super::election::{ElectionHashes, election_hashes};
 use crate::drops::DropReason;
 use crate::services::{Credential, Services};
 
@@ -57,9 +57,9 @@ impl Version {
     }
 }
 
-/// Names a record. In the order of keys first, so that a range of keys holds all kinds.
+/// RouterIndex a record. In the order of keys first, so that a range of keys holds all kinds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RecordId {
+pub struct LsaId {
     /// Origin or hash.
     pub key: u64,
     /// [`KIND_CREDENTIAL`] and others.
@@ -68,14 +68,14 @@ pub struct RecordId {
 
 /// A record as it is sent: the value of a RECORD element is `kind 8 | bytes`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Record {
+pub struct Lsa {
     /// [`KIND_CREDENTIAL`] and others; others are skipped.
     pub kind: u8,
     /// By kind.
     pub bytes: Bytes,
 }
 
-impl Record {
+impl Lsa {
     /// Appends the value of the element.
     pub fn encode(&self, w: &mut Writer) {
         w.u8(self.kind).put(&self.bytes);
@@ -113,7 +113,7 @@ pub(crate) fn signed_part(kind: u8, record: &[u8]) -> Result<(Vec<u8>, [u8; 64])
 
 /// Why a record is not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum RecordError {
+pub enum LsaError {
     /// The bytes cannot be read.
     #[error("malformed: {0}")]
     Malformed(#[from] WireError),
@@ -126,11 +126,11 @@ pub enum RecordError {
 }
 
 /// The drop reason that counts this error.
-pub(crate) fn drop_reason(error: RecordError) -> DropReason {
+pub(crate) fn drop_reason(error: LsaError) -> DropReason {
     match error {
-        RecordError::Malformed(_) => DropReason::BadRecord,
-        RecordError::Forged => DropReason::ForgedRecord,
-        RecordError::Refused(error) => {
+        LsaError::Malformed(_) => DropReason::BadLsa,
+        LsaError::Forged => DropReason::ForgedLsa,
+        LsaError::Refused(error) => {
             tracing::debug!(%error, "credential refused");
             DropReason::CredentialRefused
         }
@@ -141,17 +141,17 @@ pub(crate) fn drop_reason(error: RecordError) -> DropReason {
 ///
 /// `origin 64 | version 64 | chain | signature 512`
 #[derive(Debug, PartialEq, Eq)]
-pub struct CredentialRecord {
+pub struct CredentialLsa {
     bytes: Bytes,
     credential: Arc<Credential>,
     version: Version,
     /// Of its router; they follow from its name, and elections ask for them often.
-    lots: Lots,
+    election_hashes: ElectionHashes,
 }
 
-impl CredentialRecord {
+impl CredentialLsa {
     /// Reads a record, and verifies its signature and certificates.
-    pub fn verify<S: Services + ?Sized>(record: &[u8], services: &S) -> Result<Self, RecordError> {
+    pub fn verify<S: Services + ?Sized>(record: &[u8], services: &S) -> Result<Self, LsaError> {
         let mut r = Reader::new(record);
         let (origin, version) = (OriginId(r.u64()?), Version(r.u64()?));
         let chain = r
@@ -162,20 +162,20 @@ impl CredentialRecord {
         if chain.len() > MAX_CHAIN {
             return Err(WireError::Bad("length of the chain").into());
         }
-        let credential = services.verify_chain(chain).map_err(RecordError::Refused)?;
+        let credential = services.verify_chain(chain).map_err(LsaError::Refused)?;
         if credential.member.addresses.origin != origin {
             return Err(WireError::Bad("origin of a credential").into());
         }
         let (message, signature) = signed_part(KIND_CREDENTIAL, record)?;
         if !services.verify(&credential.member.peer, &message, &signature) {
-            return Err(RecordError::Forged);
+            return Err(LsaError::Forged);
         }
         Ok(Self {
             // a copy: `record` may be a part of something far larger
             bytes: Bytes::copy_from_slice(record),
             credential,
             version,
-            lots: lots(origin),
+            election_hashes: election_hashes(origin),
         })
     }
 
@@ -185,7 +185,7 @@ impl CredentialRecord {
         version: Version,
         chain: &[u8],
         services: &S,
-    ) -> Result<Self, RecordError> {
+    ) -> Result<Self, LsaError> {
         let mut w = Writer::new();
         w.u64(origin.0).u64(version.0).put(chain);
         let signature = services.sign(&[&[KIND_CREDENTIAL], w.as_slice()].concat());
@@ -199,9 +199,9 @@ impl CredentialRecord {
         &self.bytes
     }
 
-    /// Its router's lots in elections.
-    pub(crate) fn lots(&self) -> &Lots {
-        &self.lots
+    /// Its router's election_hashes in elections.
+    pub(crate) fn election_hashes(&self) -> &ElectionHashes {
+        &self.election_hashes
     }
 
     /// The certificates.
@@ -248,9 +248,9 @@ mod tests {
     use super::*;
     use crate::testing::TestServices;
 
-    fn example(services: &TestServices) -> CredentialRecord {
+    fn example(services: &TestServices) -> CredentialLsa {
         let origin = services.origin();
-        CredentialRecord::sign(origin, Version(9), &services.chain(), services).unwrap()
+        CredentialLsa::sign(origin, Version(9), &services.chain(), services).unwrap()
     }
 
     #[test]
@@ -260,16 +260,16 @@ mod tests {
         assert_eq!(record.bytes[..8], one.origin().0.to_be_bytes());
         assert_eq!(record.bytes[8..16], 9u64.to_be_bytes());
         assert_eq!(record.chain(), one.chain());
-        assert_eq!(CredentialRecord::verify(&record.bytes, &two), Ok(record));
+        assert_eq!(CredentialLsa::verify(&record.bytes, &two), Ok(record));
     }
 
     #[test]
     fn a_credential_is_published_by_its_router_alone() {
         let (one, two) = (TestServices::new(1), TestServices::new(2));
-        let by_another = CredentialRecord::sign(one.origin(), Version(9), &one.chain(), &two);
-        assert_eq!(by_another, Err(RecordError::Forged));
-        let for_another = CredentialRecord::sign(two.origin(), Version(9), &one.chain(), &one);
-        assert!(matches!(for_another, Err(RecordError::Malformed(_))));
+        let by_another = CredentialLsa::sign(one.origin(), Version(9), &one.chain(), &two);
+        assert_eq!(by_another, Err(LsaError::Forged));
+        let for_another = CredentialLsa::sign(two.origin(), Version(9), &one.chain(), &one);
+        assert!(matches!(for_another, Err(LsaError::Malformed(_))));
     }
 
     #[test]
@@ -279,10 +279,7 @@ mod tests {
         for i in 0..record.bytes.len() {
             let mut bad = record.bytes.to_vec();
             bad[i] ^= 1;
-            assert!(
-                CredentialRecord::verify(&bad, &services).is_err(),
-                "byte {i}"
-            );
+            assert!(CredentialLsa::verify(&bad, &services).is_err(), "byte {i}");
         }
     }
 
@@ -295,16 +292,16 @@ mod tests {
     proptest! {
         #[test]
         fn records_survive_the_wire(kind: u8, bytes in prop::collection::vec(any::<u8>(), 0..100)) {
-            let record = Record { kind, bytes: bytes.into() };
+            let record = Lsa { kind, bytes: bytes.into() };
             let mut w = Writer::new();
             record.encode(&mut w);
-            prop_assert_eq!(Record::decode(&mut Reader::new(w.as_slice())), Ok(record));
+            prop_assert_eq!(Lsa::decode(&mut Reader::new(w.as_slice())), Ok(record));
         }
 
         #[test]
         fn arbitrary_bytes_never_panic(kind in 0u8..5, bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let _ = peek(kind, &bytes);
-            let _ = CredentialRecord::verify(&bytes, &TestServices::new(1));
+            let _ = CredentialLsa::verify(&bytes, &TestServices::new(1));
         }
     }
 }

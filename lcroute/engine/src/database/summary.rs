@@ -21,7 +21,7 @@
 
 use librecast::wire::{Reader, WireError, Writer};
 
-use super::record::{RecordId, Version};
+use super::record::{LsaId, Version};
 use crate::graph::mix;
 
 /// Parts that the keys are divided into, by their first bits.
@@ -35,14 +35,14 @@ const FORM_DIGEST_ASK: u8 = 2;
 const FORM_HAVE: u8 = 3;
 const FORM_HAVE_LAST: u8 = 4;
 const FORM_END: u8 = 5;
-const FORM_OFFER: u8 = 6;
-const FORM_WANT: u8 = 7;
+const FORM_IHAVE: u8 = 6;
+const FORM_IWANT: u8 = 7;
 
 /// Name and version of a record that the sender has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SummaryEntry {
     /// Which record.
-    pub id: RecordId,
+    pub id: LsaId,
     /// Which version of it.
     pub version: Version,
 }
@@ -63,7 +63,7 @@ pub enum Summary {
         from: u64,
         /// Last key.
         to: u64,
-        /// Nothing more is asked for: END follows the answer.
+        /// Nothing more is asked for: END follows the handle_have.
         last: bool,
         /// In ascending order.
         entries: Vec<SummaryEntry>,
@@ -71,9 +71,9 @@ pub enum Summary {
     /// All that was asked for has been sent.
     End,
     /// News that the sender has and the receiver may lack, in ascending order.
-    Offer(Vec<SummaryEntry>),
+    IHave(Vec<SummaryEntry>),
     /// What was offered and is to be sent, in ascending order.
-    Want(Vec<RecordId>),
+    IWant(Vec<LsaId>),
 }
 
 impl Summary {
@@ -96,12 +96,12 @@ impl Summary {
                 w.u64(*from).u64(*to);
                 encode_entries(entries, w);
             }
-            Self::Offer(entries) => {
-                w.u8(FORM_OFFER);
+            Self::IHave(entries) => {
+                w.u8(FORM_IHAVE);
                 encode_entries(entries, w);
             }
-            Self::Want(ids) => {
-                w.u8(FORM_WANT);
+            Self::IWant(ids) => {
+                w.u8(FORM_IWANT);
                 for id in ids {
                     w.u64(id.key).u8(id.kind);
                 }
@@ -135,8 +135,8 @@ impl Summary {
                 }
             }
             FORM_END => Self::End,
-            FORM_OFFER => Self::Offer(decode_entries(r, 0, u64::MAX)?),
-            FORM_WANT => Self::Want(decode_ids(r)?),
+            FORM_IHAVE => Self::IHave(decode_entries(r, 0, u64::MAX)?),
+            FORM_IWANT => Self::IWant(decode_ids(r)?),
             _ => return Err(WireError::Bad("summary form")),
         };
         r.clone().finish()?;
@@ -150,11 +150,11 @@ fn encode_entries(entries: &[SummaryEntry], w: &mut Writer) {
     }
 }
 
-fn decode_ids(r: &mut Reader<'_>) -> Result<Vec<RecordId>, WireError> {
-    let mut ids: Vec<RecordId> = Vec::new();
+fn decode_ids(r: &mut Reader<'_>) -> Result<Vec<LsaId>, WireError> {
+    let mut ids: Vec<LsaId> = Vec::new();
     while !r.is_empty() {
         let (key, kind) = (r.u64()?, r.u8()?);
-        let id = RecordId { key, kind };
+        let id = LsaId { key, kind };
         if ids.last().is_some_and(|before| *before >= id) || ids.len() == MAX_ENTRIES {
             return Err(WireError::Bad("wanted record"));
         }
@@ -167,7 +167,7 @@ fn decode_entries(r: &mut Reader<'_>, from: u64, to: u64) -> Result<Vec<SummaryE
     let mut entries: Vec<SummaryEntry> = Vec::new();
     while !r.is_empty() {
         let (key, kind, version) = (r.u64()?, r.u8()?, Version(r.u64()?));
-        let id = RecordId { key, kind };
+        let id = LsaId { key, kind };
         let ordered = entries.last().is_none_or(|before| before.id < id);
         if !ordered || !(from..=to).contains(&key) || entries.len() == MAX_ENTRIES {
             return Err(WireError::Bad("summary entry"));
@@ -234,7 +234,7 @@ mod tests {
 
     fn entry(key: u64, kind: u8, version: u64) -> SummaryEntry {
         SummaryEntry {
-            id: RecordId { key, kind },
+            id: LsaId { key, kind },
             version: Version(version),
         }
     }
@@ -264,8 +264,8 @@ mod tests {
         assert_eq!(w.as_slice(), expected.concat());
         assert_eq!(round_trip(&Summary::End), Summary::End);
         let (offer, want) = (
-            Summary::Offer(vec![entry(2, 1, 7), entry(2, 2, 9)]),
-            Summary::Want(vec![entry(2, 2, 9).id]),
+            Summary::IHave(vec![entry(2, 1, 7), entry(2, 2, 9)]),
+            Summary::IWant(vec![entry(2, 2, 9).id]),
         );
         let mut w = Writer::new();
         offer.encode(&mut w);
@@ -293,7 +293,7 @@ mod tests {
             .encode(&mut w);
             assert!(Summary::decode(&mut Reader::new(w.as_slice())).is_err());
         }
-        let twice = Summary::Want(vec![entry(2, 1, 1).id; 2]);
+        let twice = Summary::IWant(vec![entry(2, 1, 1).id; 2]);
         let mut w = Writer::new();
         twice.encode(&mut w);
         assert!(Summary::decode(&mut Reader::new(w.as_slice())).is_err());
@@ -323,17 +323,17 @@ mod tests {
                 .collect();
             let mut parts = Vec::new();
             have(1_000, 20_000, &entries, &mut parts);
-            let (mut next, mut said) = (1_000, Vec::new());
+            let (mut next, mut originated) = (1_000, Vec::new());
             for part in &parts {
                 let Summary::Have { from, to, entries, .. } = round_trip(part) else {
                     panic!("another form");
                 };
                 prop_assert_eq!(from, next);
                 next = to + 1;
-                said.extend(entries);
+                originated.extend(entries);
             }
             prop_assert_eq!(next, 20_001);
-            prop_assert_eq!(said, entries);
+            prop_assert_eq!(originated, entries);
         }
 
         #[test]

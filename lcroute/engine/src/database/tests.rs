@@ -29,7 +29,7 @@ struct Wire {
     delay: Duration,
 }
 
-/// A network. Links are named alike at both ends.
+/// A network. LinkQueues are named alike at both ends.
 struct Network {
     nodes: Vec<Node>,
     wires: BTreeMap<LinkId, Wire>,
@@ -43,8 +43,8 @@ struct Network {
     deaf: BTreeSet<LinkId>,
 }
 
-fn own(services: &TestServices, incarnation: u32) -> OwnRouter {
-    OwnRouter {
+fn own(services: &TestServices, incarnation: u32) -> LocalRouter {
+    LocalRouter {
         origin: services.origin(),
         incarnation,
         chain: services.chain(),
@@ -197,11 +197,11 @@ impl Network {
         let now = self.now;
         let node = &mut self.nodes[to];
         let result = match message {
-            Message::Record(_) if self.deaf.contains(&link) => Ok(()),
-            Message::Record(record) => {
+            Message::Lsa(_) if self.deaf.contains(&link) => Ok(()),
+            Message::Lsa(record) => {
                 self.records += 1;
                 node.database
-                    .handle_record(link, record.kind, &record.bytes, now)
+                    .handle_lsa(link, record.kind, &record.bytes, now)
             }
             Message::Summary(summary) => node.database.handle_summary(link, &summary, now),
         };
@@ -325,9 +325,9 @@ impl Network {
 fn over_the_wire(message: &Message) -> (Message, usize) {
     let mut w = Writer::new();
     let copy = match message {
-        Message::Record(record) => {
+        Message::Lsa(record) => {
             record.encode(&mut w);
-            Message::Record(Record::decode(&mut Reader::new(w.as_slice())).unwrap())
+            Message::Lsa(Lsa::decode(&mut Reader::new(w.as_slice())).unwrap())
         }
         Message::Summary(summary) => {
             summary.encode(&mut w);
@@ -348,11 +348,11 @@ fn a_network_agrees_and_then_is_quiet() {
     network.run(10 * MINUTE);
     network.assert_agreed();
     for at in 0..24 {
-        for slot in 0..SLOTS {
+        for slot in 0..GROUP_RANGES {
             let database = &network.nodes[at].database;
-            let root = database.slot_root(slot).unwrap();
+            let root = database.rp(slot).unwrap();
             let advertisement = database.router(root).unwrap().advertisement().unwrap();
-            assert!(advertisement.claims(slot), "slot {slot} is claimed");
+            assert!(advertisement.candidacies(slot), "slot {slot} is candidate");
         }
         assert_eq!(network.nodes[at].results, [], "node {at}");
     }
@@ -394,7 +394,7 @@ fn who_has_many_new_links_gets_everything_once() {
     network.run(MINUTE);
     network.assert_agreed();
     let per_record = network.nodes[newcomer].services.verifications() - verified;
-    // credential: chain and signature; advertisement: signature; neighbours say twice what is new
+    // credential: chain and signature; advertisement: signature; neighbours try_originate twice what is new
     assert!(
         per_record < 24 * 3 + 4 * 8 + 40,
         "{per_record} verifications"
@@ -420,7 +420,7 @@ fn a_lost_link_is_known_at_once_and_a_lost_router_leaves() {
         assert!(!network.nodes[at].database.is_reachable(lost), "node {at}");
         let down = DatabaseEvent::RouterDown(lost);
         assert_eq!(network.events(at).iter().filter(|e| **e == down).count(), 1);
-        assert_ne!(network.nodes[at].database.slot_root(0), Some(lost));
+        assert_ne!(network.nodes[at].database.rp(0), Some(lost));
     }
     assert!(network.router(7, 3).is_some(), "it may come back");
     network.run(HOUR + SECOND);
@@ -484,7 +484,7 @@ fn others_hear_of_a_link_when_it_is_wanted_and_no_more_before_it_ends() {
     let sent = network.sent;
     let link = network.connect_as(0, 6, 5, LinkStanding::Unwanted);
     network.run(MINUTE);
-    // a trial: nothing is said to anybody, not even to the other end
+    // a trial: nothing is originated to anybody, not even to the other end
     assert_eq!((network.links_in_graph(0), network.sent), (before, sent));
     network.think(link, LinkStanding::Wanted);
     network.run(MINUTE);
@@ -516,28 +516,32 @@ fn only_the_loss_of_a_link_is_urgent() {
     let mut network = Network::ring(12);
     let link = network.connect(0, 6, 5);
     network.run(10 * MINUTE);
-    let said = |network: &Network| {
+    let originated = |network: &Network| {
         let advertisement = network.router(3, 0).unwrap().advertisement().unwrap();
         (advertisement.links().count(), advertisement.is_urgent())
     };
-    let (links, urgent) = said(&network);
+    let (links, urgent) = originated(&network);
     assert!(!urgent, "links have come");
     network.think(link, LinkStanding::Retiring);
     network.run(MINUTE);
     network.cut(link);
     network.run(MINUTE);
-    assert_eq!(said(&network), (links - 1, false), "given up");
+    assert_eq!(originated(&network), (links - 1, false), "given up");
     let lost = network.links_of(0)[0];
     network.cut(lost);
     network.run(SECOND / 2);
-    assert_eq!(said(&network), (links - 2, true), "lost");
+    assert_eq!(originated(&network), (links - 2, true), "lost");
     network.announce(0, &["ff1e:1::/32"]);
     network.run(SECOND / 4);
-    assert_eq!(said(&network), (links - 2, true), "by who missed that, too");
+    assert_eq!(
+        originated(&network),
+        (links - 2, true),
+        "by who missed that, too"
+    );
     network.run(2 * SECOND);
     network.announce(0, &[]);
     network.run(MINUTE);
-    assert_eq!(said(&network), (links - 2, false));
+    assert_eq!(originated(&network), (links - 2, false));
 }
 
 #[test]
@@ -608,8 +612,8 @@ fn many_losses_of_one_moment_are_told_in_half_a_second() {
         network.run(20 * MILLISECOND);
     }
     network.run(150 * MILLISECOND);
-    let said = network.router(19, 0).unwrap().advertisement().unwrap();
-    assert_eq!(said.links().count(), 5);
+    let originated = network.router(19, 0).unwrap().advertisement().unwrap();
+    assert_eq!(originated.links().count(), 5);
     network.run(MINUTE);
     network.assert_agreed();
 }
@@ -620,7 +624,7 @@ fn what_does_not_come_along_the_tree_is_offered() {
     network.run(10 * MINUTE);
     let at = 40;
     let links = network.nodes[at].database.links.iter();
-    let on_tree = |(id, link): (LinkId, &Link)| (link.way == Way::Tree).then_some(id);
+    let on_tree = |(id, link): (LinkId, &LinkQueue)| (link.way == FloodScope::Tree).then_some(id);
     network.deaf = links.filter_map(on_tree).collect();
     assert!((1..4).contains(&network.deaf.len()), "{:?}", network.deaf);
     network.nodes[0].database.set_flags(0, network.now);
@@ -751,10 +755,7 @@ fn the_issuers_revocation_takes_all_that_he_made() {
         .unwrap();
     network.flush(0);
     assert_eq!(network.nodes[0].database.tables().routers, 1, "itself");
-    assert_eq!(
-        network.nodes[0].database.slot_root(1),
-        Some(network.origin(0))
-    );
+    assert_eq!(network.nodes[0].database.rp(1), Some(network.origin(0)));
 }
 
 #[test]
@@ -799,12 +800,8 @@ fn false_revocations_do_not_count() {
         .u64(NOT_AFTER + 1)
         .put(&good);
     let record = w.into_vec();
-    let result = database.handle_record(link, KIND_REVOCATION, &record, now);
-    assert_eq!(
-        result,
-        Err(DropReason::BadRecord),
-        "another version outside"
-    );
+    let result = database.handle_lsa(link, KIND_REVOCATION, &record, now);
+    assert_eq!(result, Err(DropReason::BadLsa), "another version outside");
     assert!(!database.is_revoked(&peer));
 }
 
@@ -842,7 +839,7 @@ fn expired_certificates_leave_with_their_router_unless_renewed() {
     let changed = DatabaseEvent::CredentialChanged(network.origin(4));
     assert!(network.events(0).contains(&changed));
     let known = network.router(0, 4).unwrap();
-    assert_eq!(known.credential_record().chain(), &renewed[..]);
+    assert_eq!(known.credential_lsa().chain(), &renewed[..]);
     for node in &network.nodes {
         node.services.set_unix(UNIX_START + 1_001 + CLOCK_SKEW);
     }
@@ -873,7 +870,7 @@ fn many_advertisements_of_one_router_wait_and_the_newest_wins() {
     for bytes in &records {
         results.push(
             node.database
-                .handle_record(link, KIND_ADVERTISEMENT, bytes, now),
+                .handle_lsa(link, KIND_ADVERTISEMENT, bytes, now),
         );
     }
     let limited = results
@@ -904,7 +901,7 @@ fn what_is_not_newer_costs_no_signature() {
         .routers()
         .flat_map(|(_, router)| {
             let advertisement = router.advertisement().unwrap().bytes().clone();
-            let credential = router.credential_record().bytes().clone();
+            let credential = router.credential_lsa().bytes().clone();
             [
                 (KIND_CREDENTIAL, credential),
                 (KIND_ADVERTISEMENT, advertisement),
@@ -912,7 +909,7 @@ fn what_is_not_newer_costs_no_signature() {
         })
         .collect();
     for (kind, bytes) in records {
-        assert_eq!(node.database.handle_record(link, kind, &bytes, now), Ok(()));
+        assert_eq!(node.database.handle_lsa(link, kind, &bytes, now), Ok(()));
     }
     assert_eq!(node.services.verifications(), verified);
     assert_eq!(node.database.take_messages(), []);
@@ -938,9 +935,9 @@ fn an_older_record_is_answered_with_ours() {
         .clone();
     let database = &mut network.nodes[0].database;
     database
-        .handle_record(link, KIND_ADVERTISEMENT, old.bytes(), now)
+        .handle_lsa(link, KIND_ADVERTISEMENT, old.bytes(), now)
         .unwrap();
-    let expected = Message::Record(Record {
+    let expected = Message::Lsa(Lsa {
         kind: KIND_ADVERTISEMENT,
         bytes: newer,
     });
@@ -963,26 +960,26 @@ fn an_advertisement_waits_for_its_credential() {
     here.database.take_messages();
     let router = far.database.router(origin).unwrap();
     let advertisement = router.advertisement().unwrap().bytes().clone();
-    let credential = router.credential_record().bytes().clone();
+    let credential = router.credential_lsa().bytes().clone();
     let database = &mut here.database;
     let mut forged = advertisement.to_vec();
     *forged.last_mut().unwrap() ^= 1;
     let forged = Bytes::from(forged);
     for bytes in [&forged, &advertisement] {
         database
-            .handle_record(LinkId(9), KIND_ADVERTISEMENT, bytes, now)
+            .handle_lsa(LinkId(9), KIND_ADVERTISEMENT, bytes, now)
             .unwrap();
     }
     assert!(database.router(origin).is_none());
-    assert_eq!(database.tables().aside, 1);
-    let result = database.handle_record(LinkId(9), KIND_CREDENTIAL, &credential, now);
+    assert_eq!(database.tables().orphans, 1);
+    let result = database.handle_lsa(LinkId(9), KIND_CREDENTIAL, &credential, now);
     assert_eq!(
         result,
-        Err(DropReason::ForgedRecord),
+        Err(DropReason::ForgedLsa),
         "the first of two with one version"
     );
     database
-        .handle_record(LinkId(9), KIND_ADVERTISEMENT, &advertisement, now)
+        .handle_lsa(LinkId(9), KIND_ADVERTISEMENT, &advertisement, now)
         .unwrap();
     assert!(
         database
@@ -1006,7 +1003,7 @@ fn a_router_that_is_named_but_unknown_is_asked_for() {
     let record = Advertisement::sign(origin, version, &content, &services).unwrap();
     let database = &mut network.nodes[0].database;
     database
-        .handle_record(link, KIND_ADVERTISEMENT, record.bytes(), now)
+        .handle_lsa(link, KIND_ADVERTISEMENT, record.bytes(), now)
         .unwrap();
     database.take_messages();
     database.handle_timeout(now + 2 * SECOND);
@@ -1032,10 +1029,10 @@ fn what_is_kept_aside_is_bounded_and_asked_for() {
         let content = database.own.content(&[], vec![]);
         let version = Version::new(1, 1);
         let record = Advertisement::sign(OriginId(n), version, &content, &services).unwrap();
-        let result = database.handle_record(LinkId(1), KIND_ADVERTISEMENT, record.bytes(), now);
+        let result = database.handle_lsa(LinkId(1), KIND_ADVERTISEMENT, record.bytes(), now);
         refused += usize::from(result == Err(DropReason::UnknownRouter));
     }
-    assert_eq!((database.tables().aside, refused), (64, 136));
+    assert_eq!((database.tables().orphans, refused), (64, 136));
     let asks = |database: &mut Database| {
         let messages = database.take_messages();
         let ask = |m: &Message| matches!(m, Message::Summary(Summary::Digest { ask: true, .. }));
@@ -1050,7 +1047,7 @@ fn what_is_kept_aside_is_bounded_and_asked_for() {
         asked += asks(database);
     }
     assert!((4..8).contains(&asked), "{asked}");
-    assert_eq!(database.tables().aside, 0);
+    assert_eq!(database.tables().orphans, 0);
 }
 
 #[test]
@@ -1092,13 +1089,13 @@ fn forged_records_are_refused_and_cost_their_router_nothing() {
     for n in 1_000..1_100 {
         let version = Version::new(1, n);
         let forged = Advertisement::sign(origin, version, &content, &stranger).unwrap();
-        let result = database.handle_record(link, KIND_ADVERTISEMENT, forged.bytes(), now);
-        assert_eq!(result, Err(DropReason::ForgedRecord));
+        let result = database.handle_lsa(link, KIND_ADVERTISEMENT, forged.bytes(), now);
+        assert_eq!(result, Err(DropReason::ForgedLsa));
     }
     let honest = TestServices::new(2);
     let version = Version::new(1, 1_000);
     let record = Advertisement::sign(origin, version, &content, &honest).unwrap();
-    let result = database.handle_record(link, KIND_ADVERTISEMENT, record.bytes(), now);
+    let result = database.handle_lsa(link, KIND_ADVERTISEMENT, record.bytes(), now);
     assert_eq!(result, Ok(()));
 }
 
@@ -1116,7 +1113,7 @@ fn a_forged_advertisement_displaces_none_that_waits() {
     };
     let database = &mut network.nodes[0].database;
     let mut handle =
-        |link, bytes: Bytes| database.handle_record(link, KIND_ADVERTISEMENT, &bytes, now);
+        |link, bytes: Bytes| database.handle_lsa(link, KIND_ADVERTISEMENT, &bytes, now);
     // changes come faster than they are taken in
     let waits = (1_000..1_100).find(|n| handle(links[1], signed(*n, &honest)).is_err());
     let waits = waits.unwrap();
@@ -1139,7 +1136,7 @@ fn a_forged_advertisement_displaces_none_of_a_router_that_is_not_known_yet() {
     let origin = far.database.own.router.origin;
     let router = far.database.router(origin).unwrap();
     let advertisement = router.advertisement().unwrap();
-    let credential = router.credential_record().bytes().clone();
+    let credential = router.credential_lsa().bytes().clone();
     let content = far.database.own.content(&[], vec![]);
     let newer = Version::new(1, 1_000);
     let forged = Advertisement::sign(origin, newer, &content, &TestServices::new(99)).unwrap();
@@ -1150,11 +1147,11 @@ fn a_forged_advertisement_displaces_none_of_a_router_that_is_not_known_yet() {
     ] {
         database.link_up(link, OriginId(u64::from(link.0)), now);
         database
-            .handle_record(link, KIND_ADVERTISEMENT, record, now)
+            .handle_lsa(link, KIND_ADVERTISEMENT, record, now)
             .unwrap();
     }
     database
-        .handle_record(LinkId(8), KIND_CREDENTIAL, &credential, now)
+        .handle_lsa(LinkId(8), KIND_CREDENTIAL, &credential, now)
         .unwrap();
     let kept = database.router(origin).unwrap().advertisement().unwrap();
     assert_eq!(kept.version(), advertisement.version());
@@ -1174,14 +1171,13 @@ fn a_worse_placed_router_gives_way_after_a_minute_and_takes_nothing_back() {
     }
     network.run(5 * MINUTE);
     network.assert_agreed();
-    let roots = |network: &Network| {
-        [0, 1, 2, 3].map(|slot| network.nodes[0].database.slot_root(slot).unwrap())
-    };
+    let roots =
+        |network: &Network| [0, 1, 2, 3].map(|slot| network.nodes[0].database.rp(slot).unwrap());
     let before = roots(&network);
     let middle: Vec<OriginId> = (2..=6).map(|at| network.origin(at)).collect();
     assert!(
         before.iter().all(|root| middle.contains(root)),
-        "well placed"
+        "well measured"
     );
     // one root goes and comes back
     let gone = (0..9).find(|&at| network.origin(at) == before[0]).unwrap();
@@ -1223,20 +1219,14 @@ fn core_routers_take_the_slots() {
         network.connect(at, at + 1, 5);
     }
     network.run(MINUTE);
-    assert!(network.nodes[0].database.slot_root(0).is_some());
+    assert!(network.nodes[0].database.rp(0).is_some());
     network.connect(4, 5, 5);
     network.run(30 * SECOND);
-    assert_ne!(
-        network.nodes[0].database.slot_root(0),
-        Some(network.origin(5))
-    );
+    assert_ne!(network.nodes[0].database.rp(0), Some(network.origin(5)));
     network.run(2 * MINUTE);
     network.assert_agreed();
-    for slot in 0..SLOTS {
-        assert_eq!(
-            network.nodes[0].database.slot_root(slot),
-            Some(network.origin(5))
-        );
+    for slot in 0..GROUP_RANGES {
+        assert_eq!(network.nodes[0].database.rp(slot), Some(network.origin(5)));
     }
 }
 
@@ -1281,16 +1271,16 @@ fn announced_prefixes_have_one_root_and_stay_with_it() {
         Some(("ff1e:aaaa:1::/48".into(), seven))
     );
     assert_eq!(owner("ff1e:9::1"), None, "outside its certificate");
-    let slots = [0, 1, 2, 3].map(|slot| database.slot_root(slot).unwrap());
+    let slots = [0, 1, 2, 3].map(|slot| database.rp(slot).unwrap());
     assert!(slots.contains(&database.root_of("ff1e:9::1".parse().unwrap()).unwrap()));
     let announced: Vec<_> = database.announced().collect();
     assert_eq!(announced.len(), 3);
     let mut both = vec![one, network.origin(5)];
     both.sort_unstable();
     assert_eq!(announced[0].1.announcers, both);
-    // an honest router does not even say what its certificate does not permit
-    let said = network.router(3, 7).unwrap().advertisement().unwrap();
-    assert_eq!(said.prefixes().len(), 1);
+    // an honest router does not even try_originate what its certificate does not permit
+    let originated = network.router(3, 7).unwrap().advertisement().unwrap();
+    assert_eq!(originated.prefixes().len(), 1);
     network.announce(1, &[]);
     network.run(MINUTE);
     let database = &network.nodes[3].database;
@@ -1317,7 +1307,7 @@ fn announcements_outside_the_certificate_are_counted() {
     let mut content = network.nodes[1].database.own.content(&[], vec![]);
     content.prefixes = vec![Announced {
         prefix: "ff1e::/16".parse().unwrap(),
-        claimed: true,
+        candidate: true,
     }];
     let services = &network.nodes[1].services;
     let version = Version::new(1, 50);
@@ -1325,7 +1315,7 @@ fn announcements_outside_the_certificate_are_counted() {
     let now = network.now;
     let database = &mut network.nodes[0].database;
     database
-        .handle_record(link, KIND_ADVERTISEMENT, record.bytes(), now)
+        .handle_lsa(link, KIND_ADVERTISEMENT, record.bytes(), now)
         .unwrap();
     let dropped = DatabaseEvent::Dropped(DropReason::AnnouncementNotPermitted);
     assert!(database.take_events().contains(&dropped));
@@ -1474,14 +1464,14 @@ proptest! {
             .routers()
             .flat_map(|(_, router)| {
                 let advertisement = router.advertisement().unwrap().bytes().clone();
-                let credential = router.credential_record().bytes().clone();
+                let credential = router.credential_lsa().bytes().clone();
                 [(KIND_CREDENTIAL, credential), (KIND_ADVERTISEMENT, advertisement)]
             })
             .collect();
         let database = &mut network.nodes[0].database;
         let before = database.sums();
         for (kind, bytes) in inputs {
-            let _ = database.handle_record(link, kind, &bytes, now);
+            let _ = database.handle_lsa(link, kind, &bytes, now);
             if let Ok(summary) = Summary::decode(&mut Reader::new(&bytes)) {
                 let _ = database.handle_summary(link, &summary, now);
             }
@@ -1491,7 +1481,7 @@ proptest! {
             let mut bytes = bytes.to_vec();
             let position = at / known.len() % bytes.len();
             bytes[position] ^= flip | 1;
-            let _ = database.handle_record(link, *kind, &bytes, now);
+            let _ = database.handle_lsa(link, *kind, &bytes, now);
         }
         database.handle_timeout(now + MINUTE);
         prop_assert_eq!(database.sums(), before, "nothing of it was believed");

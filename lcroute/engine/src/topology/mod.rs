@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A link is there as long as one of its ends wants it. Most links are wanted by both, because both compute
-//! them from the same members; where their views differ, KEEP says so, and nothing flaps.
+//! them from the same members; where their views differ, LINK REQUEST says so, and nothing flaps.
 //!
 //! | file | what |
 //! |---|---|
@@ -139,15 +139,15 @@ pub struct Known {
     pub lost: bool,
 }
 
-/// Whether a node wants a link.
+/// What a node asks of the other end of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wish {
-    /// No: it is there for the peer.
-    No,
-    /// For a trial: nothing goes over it yet, and others do not hear of it.
+pub enum LinkRequest {
+    /// This side does not need the link.
+    Release,
+    /// The link is on trial: no traffic yet, and it is not advertised.
     Trial,
-    /// Yes.
-    Yes,
+    /// Keep the link.
+    Keep,
 }
 
 /// A link that is up.

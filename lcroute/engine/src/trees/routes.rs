@@ -8,94 +8,95 @@ use std::net::Ipv6Addr;
 use librecast::id::{LinkId, OriginId};
 use smallvec::SmallVec;
 
-use super::{LinkState, Place};
+use super::{GroupLink, TreePosition};
 use crate::output::Links;
 use crate::traffic::Traffic;
 
 /// So many for each entry.
-const MAX_ROUTES: usize = 16;
+const MAX_FORWARDING_ENTRIES: usize = 16;
 
 /// The way of a source's packets, and what to count them in.
 #[derive(Debug)]
-pub struct Way<'a> {
-    place: &'a Place,
-    route: &'a Route,
+pub struct Lookup<'a> {
+    place: &'a TreePosition,
+    route: &'a ForwardingEntry,
     pub traffic: &'a mut Traffic,
 }
 
-impl Way<'_> {
+impl Lookup<'_> {
     /// The links that want them.
     pub fn links(&self) -> &Links {
         &self.route.links
     }
 
     /// Whether they are taken from this link: they come over it, or did so in a tree of a moment ago.
-    pub fn leads_over(&self, link: LinkId) -> bool {
+    pub fn accepts_from(&self, link: LinkId) -> bool {
         let origin = OriginId::of(self.route.source);
-        self.route.arrival == Some(link) || self.place.was_towards(origin, link)
+        self.route.incoming == Some(link) || self.place.was_towards(origin, link)
     }
 }
 
 /// The way of packets through this router, as the tree and all interest stand.
 #[derive(Debug)]
-struct Route {
+struct ForwardingEntry {
     /// The last one whose packets went this way.
     source: Ipv6Addr,
     /// It is the way of this source only.
-    is_own: bool,
+    source_specific: bool,
     /// The place in the tree of which this is true.
     version: u32,
     /// The link behind which the origin lies; `None`: this router.
-    arrival: Option<LinkId>,
+    incoming: Option<LinkId>,
     links: Links,
 }
 
 /// What only entries have that carry packets.
 #[derive(Debug, Default)]
 pub(super) struct Active {
-    routes: Routes,
+    routes: ForwardingEntries,
     pub traffic: Traffic,
 }
 
 impl Active {
-    pub fn way<'a>(&'a mut self, basis: Basis<'a>, source: Ipv6Addr) -> Way<'a> {
-        Way {
+    pub fn way<'a>(&'a mut self, basis: EntryInputs<'a>, source: Ipv6Addr) -> Lookup<'a> {
+        Lookup {
             place: basis.place,
             route: self.routes.find(basis, source),
             traffic: &mut self.traffic,
         }
     }
 
-    /// Interest or edges are others.
-    pub fn forget_routes(&mut self) {
+    /// JoinState or edges are others.
+    pub fn forget_entries(&mut self) {
         self.routes.0.clear();
     }
 }
 
 /// Most groups have one sender. The way that was taken last is first.
 #[derive(Debug, Default)]
-struct Routes(SmallVec<[Route; 1]>);
+struct ForwardingEntries(SmallVec<[ForwardingEntry; 1]>);
 
-impl Routes {
-    fn find(&mut self, basis: Basis<'_>, source: Ipv6Addr) -> &Route {
+impl ForwardingEntries {
+    fn find(&mut self, basis: EntryInputs<'_>, source: Ipv6Addr) -> &ForwardingEntry {
         let routes = &mut self.0;
-        let holds = |r: &Route| r.version == basis.place.version;
+        let holds = |r: &ForwardingEntry| r.version == basis.place.version;
         let at = if routes
             .first()
             .is_some_and(|r| r.source == source && holds(r))
         {
             Some(0)
-        } else if basis.tells_sources_apart() {
-            let is_its = |r: &Route| r.source == source && r.is_own && holds(r);
+        } else if basis.depends_on_source() {
+            let is_its = |r: &ForwardingEntry| r.source == source && r.source_specific && holds(r);
             routes.iter().position(is_its)
         } else {
-            let arrival = basis.arrival(source);
-            let leads_there = |r: &Route| r.arrival == arrival && !r.is_own && holds(r);
+            let incoming = basis.incoming(source);
+            let leads_there =
+                |r: &ForwardingEntry| r.incoming == incoming && !r.source_specific && holds(r);
             routes.iter().position(leads_there)
         };
         let at = at.unwrap_or_else(|| {
             routes.retain(|r| holds(r));
-            routes.truncate(MAX_ROUTES - 1);
+            routes.truncate(MAX_FORWARDING_ENTRIES - 1);
             routes.push(basis.compute(source));
             routes.len() - 1
         });
@@ -107,42 +108,42 @@ impl Routes {
 
 /// What ways follow from.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Basis<'a> {
-    pub place: &'a Place,
-    pub links: &'a [LinkState],
+pub(super) struct EntryInputs<'a> {
+    pub place: &'a TreePosition,
+    pub links: &'a [GroupLink],
     /// Somebody wants some sources only, or all but some.
     pub lists_sources: bool,
 }
 
-impl Basis<'_> {
+impl EntryInputs<'_> {
     /// The link over which packets of `source` come; `None`: it is this router, or cannot be reached.
-    fn arrival(&self, source: Ipv6Addr) -> Option<LinkId> {
+    fn incoming(&self, source: Ipv6Addr) -> Option<LinkId> {
         self.place.towards(OriginId::of(source))
     }
 
-    fn compute(&self, source: Ipv6Addr) -> Route {
+    fn compute(&self, source: Ipv6Addr) -> ForwardingEntry {
         let origin = OriginId::of(source);
-        let arrival = self.arrival(source);
-        // over edges of before as well: who is behind them may not have heard of the change
+        let incoming = self.incoming(source);
+        // over edges of before as well: who is behind them may not have received of the change
         let former =
             |link| self.place.former_edge(link).is_some() && !self.place.was_towards(origin, link);
         let leads_on = |link: LinkId| {
-            Some(link) != arrival && (self.place.edge(link).is_some() || former(link))
+            Some(link) != incoming && (self.place.edge(link).is_some() || former(link))
         };
         let links = self.links.iter();
-        let wanting = links.filter(|l| l.heard.allows(source) && leads_on(l.link));
+        let wanting = links.filter(|l| l.received.allows(source) && leads_on(l.link));
         let links = wanting.map(|l| l.link).collect();
-        Route {
+        ForwardingEntry {
             source,
-            is_own: self.tells_sources_apart(),
+            source_specific: self.depends_on_source(),
             version: self.place.version,
-            arrival,
+            incoming,
             links,
         }
     }
 
     /// Whether packets that come over one link may go different ways.
-    fn tells_sources_apart(&self) -> bool {
+    fn depends_on_source(&self) -> bool {
         self.lists_sources || self.place.has_former_edges
     }
 }
@@ -153,11 +154,11 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::filter::Filter;
     use crate::graph::{Graph, Tree};
+    use crate::join::Join;
+    use crate::source_filter::SourceFilter;
     use crate::testing::start;
     use crate::trees::{Edge, PREVIOUS_TREE, Trees};
-    use crate::want::Want;
 
     const OWN: OriginId = OriginId(1);
     const GROUP: Ipv6Addr = Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 0, 0, 1);
@@ -211,7 +212,7 @@ mod tests {
     fn all_want(now: Instant) -> Trees {
         let mut trees = Trees::new(7);
         for n in NEIGHBORS {
-            trees.hear(link_to(n), OWN, GROUP, Want::All, false);
+            trees.set_received(link_to(n), OWN, GROUP, Join::All, false);
         }
         place(&mut trees, ALL, now);
         trees
@@ -225,7 +226,9 @@ mod tests {
     /// The links that packets of a router are taken from, and those that they go on over.
     fn way(trees: &mut Trees, router: u64) -> (Vec<LinkId>, Vec<LinkId>) {
         let way = trees.route(OWN, GROUP, address(router)).unwrap();
-        let taken = NEIGHBORS.map(link_to).filter(|link| way.leads_over(*link));
+        let taken = NEIGHBORS
+            .map(link_to)
+            .filter(|link| way.accepts_from(*link));
         (taken.collect(), way.links().to_vec())
     }
 
@@ -254,8 +257,8 @@ mod tests {
         let mut trees = all_want(start());
         let (unloved, behind) = (7, neighbor_of(7, ALL));
         assert_ne!(behind, 2);
-        let but_one = Want::from(Some(Filter::exclude([address(unloved)])));
-        trees.hear(link_to(2), OWN, GROUP, but_one, false);
+        let but_one = Join::from(Some(SourceFilter::exclude([address(unloved)])));
+        trees.set_received(link_to(2), OWN, GROUP, but_one, false);
         for _ in 0..2 {
             for router in ROUTERS.take(50) {
                 let mut expected = others(neighbor_of(router, ALL));
@@ -263,8 +266,8 @@ mod tests {
                 assert_eq!(way(&mut trees, router).1, expected, "{router}");
             }
         }
-        assert_eq!(ways(&trees), MAX_ROUTES);
-        trees.hear(link_to(2), OWN, GROUP, Want::All, false);
+        assert_eq!(ways(&trees), MAX_FORWARDING_ENTRIES);
+        trees.set_received(link_to(2), OWN, GROUP, Join::All, false);
         for router in ROUTERS.take(50) {
             assert_eq!(way(&mut trees, router).1, others(neighbor_of(router, ALL)));
         }
@@ -312,7 +315,7 @@ mod tests {
             links.sort_unstable();
             assert_eq!(links, expected, "{router}");
         }
-        assert_eq!(ways(&trees), MAX_ROUTES);
+        assert_eq!(ways(&trees), MAX_FORWARDING_ENTRIES);
         trees.expire(now + PREVIOUS_TREE);
         for router in ROUTERS {
             let behind = neighbor_of(router, WITHOUT_THE_LAST);

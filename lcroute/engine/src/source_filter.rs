@@ -8,14 +8,14 @@ use librecast::mld::MAX_SOURCES;
 /// INCLUDE list is never empty. At most [`MAX_SOURCES`] sources, sorted, each once.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(tag = "mode", content = "sources", rename_all = "lowercase")]
-pub enum Filter {
+pub enum SourceFilter {
     /// These sources only.
     Include(Box<[Ipv6Addr]>),
     /// All sources but these.
     Exclude(Box<[Ipv6Addr]>),
 }
 
-impl Filter {
+impl SourceFilter {
     /// EXCLUDE{}: every source.
     #[must_use]
     pub fn all() -> Self {
@@ -120,11 +120,11 @@ fn sorted(sources: impl IntoIterator<Item = Ipv6Addr>) -> Box<[Ipv6Addr]> {
 }
 
 /// What all of them together want.
-pub fn merge<'a>(filters: impl IntoIterator<Item = &'a Filter>) -> Option<Filter> {
-    let mut merged: Option<Filter> = None;
+pub fn merge<'a>(filters: impl IntoIterator<Item = &'a SourceFilter>) -> Option<SourceFilter> {
+    let mut merged: Option<SourceFilter> = None;
     for filter in filters {
         if filter.is_all() {
-            return Some(Filter::all());
+            return Some(SourceFilter::all());
         }
         merged = Some(merged.map_or_else(|| filter.clone(), |m| m.union(filter)));
     }
@@ -141,21 +141,21 @@ mod tests {
         Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, n.into())
     }
 
-    fn any_filter() -> impl Strategy<Value = Filter> {
+    fn any_filter() -> impl Strategy<Value = SourceFilter> {
         let sources = || prop::collection::vec((0u8..8).prop_map(source), 0..6);
         prop_oneof![
-            sources().prop_filter_map("empty", Filter::include),
-            sources().prop_map(Filter::exclude),
+            sources().prop_filter_map("empty", SourceFilter::include),
+            sources().prop_map(SourceFilter::exclude),
         ]
     }
 
     #[test]
     fn too_many_sources_become_everything() {
         let many = |n: u8| (0..n).map(source);
-        assert_eq!(Filter::include(many(64)).unwrap().sources().len(), 64);
-        assert!(Filter::include(many(65)).unwrap().is_all());
-        assert!(Filter::exclude(many(65)).is_all());
-        assert_eq!(Filter::include([]), None);
+        assert_eq!(SourceFilter::include(many(64)).unwrap().sources().len(), 64);
+        assert!(SourceFilter::include(many(65)).unwrap().is_all());
+        assert!(SourceFilter::exclude(many(65)).is_all());
+        assert_eq!(SourceFilter::include([]), None);
     }
 
     proptest! {
