@@ -11,8 +11,7 @@ use crate::config::{Limits, Neighbor};
 use crate::control::{Element, Prefix, RefusalReason};
 use crate::join::Join;
 use crate::random::Random;
-use crate::routed::{ROUTED_BURST, ROUTED_RATE};
-use crate::tokens::Tokens;
+use crate::token_bucket::{Rate, TokenBucket};
 use crate::trees::ReceivedBefore;
 
 /// Groups on a tree.
@@ -28,8 +27,7 @@ const ACCEPTED_AFTER: Duration = Duration::from_secs(10);
 
 /// Changes of interest that one neighbour may make, per second and at once. Chosen: all that it may keep here moves to
 /// another tree twice within a second. Measured: the scenarios of lcroute-sim take 1,042 out of it at most.
-const INTEREST_RATE: u32 = 2_048;
-const INTEREST_BURST: u32 = 65_536;
+pub const JOIN_RATE: Rate = Rate::per_second(2_048, 65_536);
 /// A change of a prefix looks at all groups in it, and counts as so many.
 pub const PREFIX_CHARGE: u32 = 128;
 
@@ -57,9 +55,9 @@ pub struct Adjacency {
     /// and when it was last advertised anew what differed there.
     pub repaired: Option<Instant>,
     /// Changes of its interest.
-    pub interest: Tokens,
+    pub joins: TokenBucket,
     /// Bytes of messages from router to router.
-    pub routed: Tokens,
+    pub routed: TokenBucket,
 }
 
 impl Adjacency {
@@ -79,8 +77,8 @@ impl Adjacency {
             compared: None,
             awaits_reset: false,
             repaired: None,
-            interest: Tokens::new(INTEREST_RATE, INTEREST_BURST, now),
-            routed: Tokens::new(ROUTED_RATE, ROUTED_BURST, now),
+            joins: TokenBucket::full(now),
+            routed: TokenBucket::full(now),
         }
     }
 

@@ -11,7 +11,7 @@ use librecast::id::OriginId;
 use librecast::mld::MAX_SOURCES;
 use librecast::wire::{Reader, WireError, Writer};
 
-use crate::database::{Lsa, Summary};
+use crate::lsdb::{Lsa, Summary};
 use crate::source_filter::SourceFilter;
 use crate::topology::LinkRequest;
 

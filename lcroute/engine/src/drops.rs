@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 macro_rules! reasons {
     ($($(#[doc = $doc:literal])* $variant:ident = $name:literal,)*) => {
-        /// Why a packet or a message was dropped. RouterIndex are stable: users and tests read them.
+        /// Why a packet or a message was dropped. Names are stable: users and tests read them.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum DropReason { $($(#[doc = $doc])* $variant,)* }
 

@@ -140,7 +140,7 @@ impl Beyond {
 #[derive(Debug, Default)]
 pub struct Windows {
     current: Option<Window>,
-    /// SmallMap origins have one.
+    /// Few origins have one.
     beyond: Option<Box<Beyond>>,
 }
 

@@ -14,15 +14,15 @@ use crate::audit::{AUDIT_EVERY, Digests};
 use crate::classify::{CarriedScopes, Class, trim};
 use crate::config::{Config, Neighbor, NodeSources};
 use crate::control::{self, MAX_ROUTED, Routed, RoutedKind};
-use crate::database::{
-    AddRevocationError, Database, FLAG_CORE, FLAG_ISSUER, FLAG_UNICAST, LocalRouter, OwnChainError,
-};
 use crate::drops::{DropReason, Drops};
 use crate::graph::Graph;
 use crate::header::{DataHeader, HEADER_LEN, HOP_LIMIT};
 use crate::hold::FirstPacketBuffer;
 use crate::late::Late;
 use crate::local::Local;
+use crate::lsdb::{
+    AddRevocationError, Database, FLAG_CORE, FLAG_ISSUER, FLAG_UNICAST, LocalRouter, OwnChainError,
+};
 use crate::origins::Origins;
 use crate::output::{LinkFault, Output, TimerKind};
 use crate::packets::Path;
@@ -30,16 +30,15 @@ use crate::proxy::Proxy;
 use crate::querier::Querier;
 use crate::random::Random;
 use crate::services::Services;
+use crate::small_map::SmallMap;
 use crate::snapshot::Counters;
-use crate::sorted::SmallMap;
 use crate::table::Table;
-use crate::tokens::Tokens;
+use crate::token_bucket::{Rate, TokenBucket};
 use crate::topology::{Prospect, Topology};
 use crate::trees::Trees;
 
 /// ICMPv6 errors per second, and at once (RFC 4443 §2.4 f).
-const ICMP_RATE: u32 = 100;
-const ICMP_BURST: u32 = 50;
+pub(crate) const ICMP_RATE: Rate = Rate::per_second(100, 50);
 
 /// The router of one node.
 #[derive(Debug)]
@@ -92,7 +91,7 @@ pub struct Engine {
     pub(crate) link_timers_stale: bool,
     started: bool,
     pub(crate) sequence: u64,
-    pub(crate) icmp: Tokens,
+    pub(crate) icmp: TokenBucket,
     pub(crate) random: Random,
     /// The key of the digests of what we tell over links; only neighbours hear it.
     pub(crate) salt: u64,
@@ -149,7 +148,7 @@ impl Engine {
             link_timers_stale: false,
             started: false,
             sequence: 0,
-            icmp: Tokens::new(ICMP_RATE, ICMP_BURST, now),
+            icmp: TokenBucket::full(now),
             random: Random::new(!seed),
             salt,
             services,
@@ -490,7 +489,7 @@ impl Engine {
         self.root_of(group)
     }
 
-    /// RouterIndex the graph of the network as this router sees it: graphs with equal digest are equal.
+    /// Names the graph of the network as this router sees it: graphs with equal digest are equal.
     #[must_use]
     pub fn graph_digest(&self) -> u64 {
         self.graph.digest()

@@ -18,7 +18,7 @@ mod tree;
 
 use librecast::id::OriginId;
 
-use crate::names::RouterIndex;
+use crate::router_index::RouterIndex;
 
 pub use tree::Tree;
 
@@ -70,7 +70,7 @@ pub struct Graph {
     first: Vec<u32>,
     /// By router, then by far end.
     edges: Vec<Edge>,
-    /// RouterIndex the links of each router, wherever their far ends stand.
+    /// Names the links of each router, wherever their far ends stand.
     rows: Vec<u64>,
     /// Routers of equal number reach one another.
     component: Vec<u32>,
@@ -169,7 +169,7 @@ impl Graph {
         }
     }
 
-    /// RouterIndex the content: graphs with equal digest are equal.
+    /// Names the content: graphs with equal digest are equal.
     #[must_use]
     pub fn digest(&self) -> u64 {
         self.digest
@@ -218,7 +218,7 @@ impl Graph {
             .map(|(origin, _)| *origin)
     }
 
-    /// RouterIndex the set of routers that can be reached from `x`.
+    /// Names the set of routers that can be reached from `x`.
     pub(crate) fn reachable_digest(&self, x: OriginId) -> Option<u64> {
         let at = self.index(x)?;
         Some(self.members[self.component[at] as usize])

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use librecast::id::{LinkId, OriginId};
 use librecast::time::{Duration, Instant};
 
-use crate::adjacency::PREFIX_CHARGE;
+use crate::adjacency::{JOIN_RATE, PREFIX_CHARGE};
 use crate::audit::{self, AUDIT_SLACK, Digests, REPAIR_GAP};
 use crate::control::{Audit, Element, JoinState, Prefix, RefusalReason};
-use crate::database::{DatabaseEvent, Lsa};
 use crate::drops::DropReason;
 use crate::engine::Engine;
 use crate::join::Join;
+use crate::lsdb::{DatabaseEvent, Lsa};
 use crate::output::{LinkFault, Output};
 
 /// How long the duplicate window of a router is kept that cannot be reached any more.
@@ -90,7 +90,7 @@ impl Engine {
             }
             // an end is paid with its beginning
             let is_end = !sending && !want.is_some();
-            let booked = if is_end || adjacency.interest.take(now) {
+            let booked = if is_end || adjacency.joins.take(JOIN_RATE, now) {
                 adjacency.account.book(&before, &want, sending, limits)
             } else {
                 adjacency.account.forget(&before);
@@ -109,7 +109,7 @@ impl Engine {
             let before = self.trees.has_received_prefix(link, root, prefix);
             let booked = if before == sending {
                 Ok(())
-            } else if !sending || adjacency.interest.take_many(PREFIX_CHARGE, now) {
+            } else if !sending || adjacency.joins.take_many(PREFIX_CHARGE, JOIN_RATE, now) {
                 adjacency.account.book_prefix(before, sending, limits)
             } else {
                 self.drops.count(DropReason::JoinLimited);

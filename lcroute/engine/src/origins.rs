@@ -7,9 +7,9 @@ use librecast::id::OriginId;
 
 use crate::classify::Flow;
 use crate::config::NodeSources;
-use crate::database::Database;
 use crate::drops::DropReason;
 use crate::duplicate::{MAX_SIZE, MIN_SIZE, Windows};
+use crate::lsdb::Database;
 use crate::services::Credential;
 use crate::table::Table;
 

@@ -10,11 +10,11 @@ use librecast::time::Duration;
 
 use crate::classify::{Class, Flow, flow_of, is_source_specific, trim};
 use crate::config::NodeSources;
-use crate::database::FLAG_UNICAST;
 use crate::drops::DropReason;
-use crate::engine::Engine;
+use crate::engine::{Engine, ICMP_RATE};
 use crate::graph::Tree;
 use crate::header::{DataHeader, HEADER_LEN, HOP_LIMIT, MAX_SEQUENCE};
+use crate::lsdb::FLAG_UNICAST;
 use crate::output::{Links, Output};
 use crate::proxy::ROUTER_ADDRESS;
 use crate::routing::sending_root;
@@ -223,7 +223,7 @@ impl Engine {
 
     /// A router's error message, into `lc0`.
     fn answer_icmp(&mut self, error: IcmpError, packet: &[u8]) {
-        if !self.icmp.take(self.now) {
+        if !self.icmp.take(ICMP_RATE, self.now) {
             return;
         }
         if let Some(answer) = error.answer(packet) {

@@ -11,11 +11,11 @@ use crate::drops::DropReason;
 use crate::engine::Engine;
 use crate::header::HOP_LIMIT;
 use crate::output::Output;
+use crate::token_bucket::Rate;
 
 /// Bytes that one neighbour may send or pass on, per second and at once. Chosen: thirty signalling messages a second, and
 /// those of a whole network of some hundred nodes at once.
-pub const ROUTED_RATE: u32 = 64 << 10;
-pub const ROUTED_BURST: u32 = 512 << 10;
+const ROUTED_RATE: Rate = Rate::per_second(64 << 10, 512 << 10);
 /// A short message counts as so many bytes, for what it costs to look at.
 const LEAST_CHARGE: u32 = 512;
 /// Common neighbours that signalling with a neighbour goes over. Chosen: the links to one or two may be gone as well.
@@ -28,7 +28,7 @@ impl Engine {
     pub(crate) fn handle_routed(&mut self, link: LinkId, routed: Routed) -> Result<(), DropReason> {
         let adjacency = self.adjacencies.get_mut(&link);
         let charge = charge(&routed, routed.destination == self.own);
-        if !adjacency.is_some_and(|a| a.routed.take_many(charge, self.now)) {
+        if !adjacency.is_some_and(|a| a.routed.take_many(charge, ROUTED_RATE, self.now)) {
             return Err(DropReason::RoutedLimited);
         }
         if routed.hop_limit == 0 {

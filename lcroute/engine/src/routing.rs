@@ -12,10 +12,10 @@ use librecast::time::{Duration, Instant};
 use crate::classify::is_source_specific;
 use crate::config::NodeSources;
 use crate::control::Prefix;
-use crate::database::{Database, GROUP_RANGES};
 use crate::engine::Engine;
 use crate::graph::Tree;
 use crate::local::OLD_INTEREST;
+use crate::lsdb::{Database, GROUP_RANGES};
 use crate::source_filter::SourceFilter;
 use crate::table::Table;
 use crate::trees::Edge;
@@ -46,7 +46,7 @@ pub struct Routing {
     tree_expiry: Option<Instant>,
     /// The topology has not received who came or went.
     routers_untold: bool,
-    /// RouterIndex those that it knows of.
+    /// Names those that it knows of.
     routers_told: Option<u64>,
     topology_next: Instant,
 }
@@ -103,7 +103,7 @@ pub fn sending_root(
         return own;
     }
     let owner = database.owner(group).map(|(_, owner)| owner);
-    let slot = || database.root_of(group);
+    let slot = || database.rp_of(group);
     owner.or(sends_on_own).or_else(slot).unwrap_or(own)
 }
 
@@ -339,7 +339,7 @@ impl Engine {
         group: Ipv6Addr,
         filter: &SourceFilter,
     ) -> Vec<(OriginId, SourceFilter)> {
-        let root = self.database.root_of(group).unwrap_or(self.own);
+        let root = self.database.rp_of(group).unwrap_or(self.own);
         let mut wanted = vec![(root, filter.clone())];
         if self.routing.listens_on_all && self.database.owner(group).is_none() {
             let others = self

@@ -95,7 +95,7 @@ impl GroupLink {
 /// One group on one tree.
 #[derive(Debug, Default)]
 struct Entry {
-    /// SortedMap by link.
+    /// Sorted by link.
     links: Vec<GroupLink>,
     /// What programs on this host want.
     local: Join,

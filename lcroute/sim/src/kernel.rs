@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
 
-use lcroute_engine::sorted::SmallMap;
+use lcroute_engine::small_map::SmallMap;
 use librecast::mld::{Query, Record, RecordType};
 
 use crate::time::Nanos;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lcroute_engine::header::HEADER_LEN;
-use lcroute_engine::sorted::SmallMap;
+use lcroute_engine::small_map::SmallMap;
 use lcroute_engine::topology::{PolicyKind, TopologyConfig};
 use lcroute_engine::{Config, Engine, Limits, Links, Neighbor, Output, Tables};
 use librecast::cert::GroupPrefix;

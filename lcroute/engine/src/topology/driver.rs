@@ -14,8 +14,8 @@ use librecast::id::{LinkId, OriginId};
 use librecast::time::{Duration, Instant};
 
 use super::{Known, LinkRequest, LinkView, Policy, Prospect, TopologyConfig, View};
-use crate::database::LinkStanding;
-use crate::sorted::SmallMap;
+use crate::lsdb::LinkStanding;
+use crate::small_map::SmallMap;
 
 /// Members that are known at a time, and directions that fail.
 pub(super) const MAX_KNOWN: usize = 4_096;

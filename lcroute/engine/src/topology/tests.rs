@@ -10,7 +10,7 @@ use super::driver::MAX_KNOWN;
 use super::near::Near;
 use super::rings::Rings;
 use super::*;
-use crate::database::LinkStanding;
+use crate::lsdb::LinkStanding;
 use crate::random::Random;
 use crate::testing::start;
 

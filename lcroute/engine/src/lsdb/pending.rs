@@ -1,14 +1,12 @@
-//! What goes over each link: news at once, what a neighbour lacks at a bounded rate.
+//! Pending LSAs of each link: what goes out at once, at its interval, or only as a name in IHAVE.
 //!
-//! Most news reach both ends of a link on other ways. What is not urgent is sent by the lower router of the
-//! two, and by the higher one only if it has not come by then, so that it does not cross itself. In a large
-//! network it is gathered, and passed on in pacing ([`FloodPacing`]): a message costs more than a record in it. There it
-//! goes along one tree that all know, that of a root; over other links it is only offered ([`super::offers`]), if
-//! it has not come from there. So most records reach a router once, and a break in the tree delays them.
+//! Most LSAs reach both ends of a link over other links. The router with the lower id sends an LSA that is not urgent;
+//! the other one waits, and sends it only if it has not come by then. In a large network LSAs wait for the next interval
+//! of [`FloodPacing`], because a message costs more than an LSA in it. They follow one flood tree, and other links carry
+//! their names only ([`super::ihave`]). So most LSAs reach a router once; a break in the tree delays them.
 //!
-//! The control channel of a link is reliable and in order, so a record that was sent needs no
-//! acknowledgement while the link is up. Queues hold names: a record that changes while it waits is
-//! sent once, as it is then.
+//! A control channel is reliable and in order, so LSAs need no acknowledgement. Queues hold names: an LSA that changes
+//! while it waits is sent once, in its last version.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Deref;
@@ -16,123 +14,122 @@ use std::ops::Deref;
 use librecast::id::{LinkId, OriginId};
 use librecast::time::{Duration, Instant};
 
-use super::bucket::{Bucket, Rate};
 use super::cost::Cost;
-use super::record::LsaId;
+use super::lsa::LsaId;
 use super::summary::{BUCKETS, MAX_ENTRIES, Summary, SummaryEntry};
-use crate::sorted::SmallMap;
+use crate::small_map::SmallMap;
+use crate::token_bucket::{Rate, TokenBucket};
 
-/// Records of one neighbour that are verified: a whole network at once, then 256 a second.
-pub(crate) const VERIFY_RATE: Rate = Rate {
+/// LSAs of one neighbour that are verified. Chosen: a whole network at once, then 256 a second.
+pub(super) const VERIFY_RATE: Rate = Rate {
     burst: 16_384,
     interval: Duration::from_micros(3_906),
 };
-/// Summaries that one neighbour may send.
-pub(crate) const SUMMARY_RATE: Rate = Rate {
+/// Summaries that one neighbour may send. Chosen: four a second.
+pub(super) const SUMMARY_RATE: Rate = Rate {
     burst: 192,
     interval: Duration::from_millis(250),
 };
-/// Bytes of records that are sent over one link: 1 MB a second.
+/// Bytes of LSAs that go over one link. Chosen: 1 MB a second.
 const SEND_RATE: Rate = Rate {
     burst: 256_000,
     interval: Duration::from_micros(1),
 };
-/// When that is used up, the next ones wait for one another: a message and a wake-up cost more than a record.
+/// Beyond [`SEND_RATE`], LSAs are gathered for this long: a message and a wake-up cost more than an LSA.
 const SEND_BATCH_GAP: Duration = Duration::from_millis(16);
-/// Who was out of reach comes in company: a neighbour is told of all of them at once.
-const SETTLE: Duration = Duration::from_secs(1);
-
-/// What is held is held for a round trip, within these bounds.
+/// A neighbour gets the summary this long after a router is reachable again: others follow.
+const RESYNC_DELAY: Duration = Duration::from_secs(1);
+/// The higher router waits for a round trip, at least this long.
 const MIN_FLOOD_WAIT: Duration = Duration::from_millis(5);
+/// The round trip that the higher router waits for counts up to this.
 const MAX_FLOOD_WAIT: Duration = Duration::from_millis(300);
 
-/// What its ends think of a link.
+/// What the ends of a link need it for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkStanding {
-    /// One of them wants it, and not only for a trial.
+    /// One end keeps the link, and not only on trial.
     Wanted,
-    /// None does, so far.
+    /// No end has asked to keep it so far.
     Unwanted,
-    /// It is about to be closed: traffic should go other ways.
+    /// The link is about to close: traffic should leave it.
     Retiring,
 }
 
-/// When news that are not urgent are passed on: from a moment on in steps of `gap`.
+/// When LSAs that are not urgent leave: every `interval` from `started` on.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct FloodPacing {
+pub(super) struct FloodPacing {
     pub started: Instant,
-    pub gap: Duration,
+    pub interval: Duration,
 }
 
 impl FloodPacing {
-    /// The first turn that is not before `at`.
+    /// The first moment of the pace that is not before `at`.
     pub fn next(&self, at: Instant) -> Instant {
         let passed = at.saturating_duration_since(self.started);
-        let over = passed.as_nanos().checked_rem(self.gap.as_nanos());
+        let over = passed.as_nanos().checked_rem(self.interval.as_nanos());
         match over.unwrap_or(0) {
             0 => at,
-            // less than the gap, which is a second at most
-            over => at + self.gap - Duration::from_nanos(over as u64),
+            // less than the interval, which is a second at most
+            over => at + self.interval - Duration::from_nanos(over as u64),
         }
     }
 }
 
-/// How news that are not urgent go over a link.
+/// How LSAs that are not urgent go over a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum FloodScope {
-    /// There is no tree that both ends know: from one end, and from the other if that one does not.
+pub(super) enum FloodScope {
+    /// No flood tree: the lower end sends, and the higher one if the LSA does not come in time.
     EitherEnd,
-    /// It is an edge of the tree: at once.
+    /// The link is an edge of the flood tree: both ends send.
     Tree,
-    /// They go along the tree, and are offered here.
+    /// The flood tree reaches the neighbour over other links: only IHAVE goes here.
     AdvertiseOnly,
 }
 
-/// What is asked of all links in nearly every turn.
+/// What every turn asks of every link, kept until the link changes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Activity {
     /// The link may have changed since.
     stale: bool,
     has_output: bool,
-    /// The neighbour has something else than we.
+    /// The neighbour's database differs from this one.
     differs: bool,
     next_timeout: Option<Instant>,
 }
 
-/// One link, seen from here.
+/// One link: its cost, and what waits to go over it.
 #[derive(Debug)]
-pub(crate) struct LinkQueue {
+pub(super) struct LinkQueue {
     pub neighbor: OriginId,
     activity: Activity,
     pub cost: Cost,
     pub standing: LinkStanding,
-    /// Others are to know of it: part of the own advertisement, and news go over it.
+    /// The own advertisement names the link, and LSAs go over it.
     pub advertised: bool,
-    /// Whose records are sent first: the lower router's.
-    pub first: bool,
-    pub way: FloodScope,
-    pub verify: Bucket,
-    pub summarize: Bucket,
-    /// The neighbour's sums, which were different from ours.
+    /// This end has the lower id.
+    pub is_lower: bool,
+    pub scope: FloodScope,
+    pub verify_rate: TokenBucket,
+    pub summary_rate: TokenBucket,
+    /// The neighbour's digest, if it differs from ours.
     pub digest: Option<Box<[u64; BUCKETS]>>,
-    /// When the neighbour was last told what we have, unreachable routers left out.
-    pub summarized: Instant,
-    /// One of those is reachable: when the neighbour is told again.
+    /// When the neighbour last got a summary. Unreachable routers are no part of it.
+    pub summarized_at: Instant,
+    /// One of those is reachable: when the neighbour gets the next summary.
     pub resync_at: Option<Instant>,
     summaries: VecDeque<Summary>,
-    news: BTreeSet<LsaId>,
-    /// News that wait for their turn, or that the neighbour may be sending us: when they are sent, if they have
-    /// not come from there.
-    held: BTreeMap<LsaId, Instant>,
-    /// The same in order of time. The first is always one that is held: nobody wakes up for what has come.
-    held_until: VecDeque<(Instant, LsaId)>,
-    /// What is offered at the end of this turn.
-    offers: Vec<SummaryEntry>,
+    pending: BTreeSet<LsaId>,
+    /// LSAs that wait for their interval, or that the neighbour may be sending: when they leave.
+    scheduled: BTreeMap<LsaId, Instant>,
+    /// The same in order of time. The first one is always scheduled, so no timer runs for others.
+    schedule: VecDeque<(Instant, LsaId)>,
+    /// Names for IHAVE at the end of this turn.
+    ihaves: Vec<SummaryEntry>,
     requested: BTreeSet<LsaId>,
-    /// END follows when nothing is requested.
+    /// END follows when nothing requested is left.
     end: bool,
-    sending: Bucket,
-    /// When more is sent: too much was sent by then.
+    send_rate: TokenBucket,
+    /// [`SEND_RATE`] is used up until then.
     paused_until: Instant,
 }
 
@@ -141,82 +138,82 @@ impl LinkQueue {
         Self {
             neighbor,
             activity: Activity::default(),
-            first: own < neighbor,
-            way: FloodScope::EitherEnd,
+            is_lower: own < neighbor,
+            scope: FloodScope::EitherEnd,
             cost: Cost::new(now),
             standing: LinkStanding::Unwanted,
             advertised: false,
-            verify: Bucket::full(now),
-            summarize: Bucket::full(now),
+            verify_rate: TokenBucket::full(now),
+            summary_rate: TokenBucket::full(now),
             digest: None,
-            summarized: now,
+            summarized_at: now,
             resync_at: None,
             summaries: VecDeque::new(),
-            news: BTreeSet::new(),
-            held: BTreeMap::new(),
-            held_until: VecDeque::new(),
-            offers: Vec::new(),
+            pending: BTreeSet::new(),
+            scheduled: BTreeMap::new(),
+            schedule: VecDeque::new(),
+            ihaves: Vec::new(),
             requested: BTreeSet::new(),
             end: false,
-            sending: Bucket::full(now),
+            send_rate: TokenBucket::full(now),
             paused_until: now,
         }
     }
 
-    /// A record that the neighbour does not have.
+    /// An LSA that the neighbour does not have.
     pub fn push_pending(&mut self, id: LsaId) {
-        self.news.insert(id);
+        self.pending.insert(id);
     }
 
-    /// A record that the neighbour may have, or send us.
-    pub fn pass_on(&mut self, id: LsaId, pacing: FloodPacing, now: Instant) {
-        let wait = match self.way {
+    /// An LSA that the neighbour may have, or may be sending.
+    pub fn schedule(&mut self, id: LsaId, pacing: FloodPacing, now: Instant) {
+        let wait = match self.scope {
             FloodScope::Tree => Duration::ZERO,
-            _ if self.first => Duration::ZERO,
-            // its turn and one round trip: the cost is in units of 100 us
+            _ if self.is_lower => Duration::ZERO,
+            // an interval and one round trip: the cost is in units of 100 us
             _ => {
                 let round_trip = Duration::from_micros(100) * u32::from(self.cost.get());
-                pacing.gap + round_trip.min(MAX_FLOOD_WAIT) + MIN_FLOOD_WAIT
+                pacing.interval + round_trip.min(MAX_FLOOD_WAIT) + MIN_FLOOD_WAIT
             }
         };
-        let until = pacing.next(now + wait);
-        if until <= now {
+        let at = pacing.next(now + wait);
+        if at <= now {
             self.push_pending(id);
-        } else if !self.news.contains(&id) && !self.held.contains_key(&id) {
-            self.held.insert(id, until);
-            self.held_until.push_back((until, id));
+        } else if !self.pending.contains(&id) && !self.scheduled.contains_key(&id) {
+            self.scheduled.insert(id, at);
+            self.schedule.push_back((at, id));
         }
     }
 
-    /// A record that went another way.
+    /// An LSA that went out over another link.
     pub fn push_ihave(&mut self, entry: SummaryEntry) {
-        self.offers.push(entry);
+        self.ihaves.push(entry);
     }
 
-    /// What did not come from the neighbour is sent.
-    pub fn release(&mut self, now: Instant) {
-        while let Some((_, id)) = self.held_until.pop_front_if(|(at, _)| *at <= now) {
-            self.held.remove(&id);
-            self.news.insert(id);
+    /// Scheduled LSAs whose time has come become pending.
+    pub fn release_due(&mut self, now: Instant) {
+        while let Some((_, id)) = self.schedule.pop_front_if(|(at, _)| *at <= now) {
+            self.scheduled.remove(&id);
+            self.pending.insert(id);
             self.drop_cancelled();
         }
     }
 
     fn drop_cancelled(&mut self) {
-        let held = &self.held;
-        let has_come = |(at, id): &mut (Instant, LsaId)| held.get(id) != Some(at);
-        while self.held_until.pop_front_if(has_come).is_some() {}
+        let scheduled = &self.scheduled;
+        let cancelled = |(at, id): &mut (Instant, LsaId)| scheduled.get(id) != Some(at);
+        while self.schedule.pop_front_if(cancelled).is_some() {}
     }
 
-    /// What is to be offered, in order, as many as one summary takes.
+    /// Names for one IHAVE, in order; empty: nothing is left.
     pub fn next_ihaves(&mut self) -> Vec<SummaryEntry> {
-        self.offers.sort_unstable_by_key(|entry| entry.id);
-        self.offers.dedup_by_key(|entry| entry.id);
-        let rest = self.offers.split_off(self.offers.len().min(MAX_ENTRIES));
-        std::mem::replace(&mut self.offers, rest)
+        self.ihaves.sort_unstable_by_key(|entry| entry.id);
+        self.ihaves.dedup_by_key(|entry| entry.id);
+        let rest = self.ihaves.split_off(self.ihaves.len().min(MAX_ENTRIES));
+        std::mem::replace(&mut self.ihaves, rest)
     }
 
-    /// A record that the neighbour asked for.
+    /// An LSA that the neighbour asked for.
     pub fn push_requested(&mut self, id: LsaId) {
         self.requested.insert(id);
     }
@@ -229,26 +226,26 @@ impl LinkQueue {
         self.end = true;
     }
 
-    /// The neighbour has it, or it is no more.
+    /// The neighbour has the LSA, or it is gone.
     pub fn remove(&mut self, id: LsaId) {
-        self.news.remove(&id);
-        if self.held.remove(&id).is_some() {
+        self.pending.remove(&id);
+        if self.scheduled.remove(&id).is_some() {
             self.drop_cancelled();
         }
-        self.offers.retain(|entry| entry.id != id);
+        self.ihaves.retain(|entry| entry.id != id);
         self.requested.remove(&id);
     }
 
-    /// Whether there is something to be sent, now or later.
+    /// Whether something waits to be sent.
     pub fn has_output(&self) -> bool {
         self.end
-            || !self.news.is_empty()
+            || !self.pending.is_empty()
             || !self.requested.is_empty()
             || !self.summaries.is_empty()
-            || !self.offers.is_empty()
+            || !self.ihaves.is_empty()
     }
 
-    /// The next summary to be sent; they go before records.
+    /// The next summary. Summaries go before LSAs.
     pub fn next_summary(&mut self) -> Option<Summary> {
         if let Some(summary) = self.summaries.pop_front() {
             return Some(summary);
@@ -259,57 +256,60 @@ impl LinkQueue {
         })
     }
 
-    /// The next record to be sent, if one may be sent now.
-    pub fn next_record(&mut self, now: Instant) -> Option<LsaId> {
+    /// The next LSA, if the rate permits one now.
+    pub fn next_lsa(&mut self, now: Instant) -> Option<LsaId> {
         if now < self.paused_until {
             return None;
         }
-        self.news.pop_first().or_else(|| self.requested.pop_first())
+        self.pending
+            .pop_first()
+            .or_else(|| self.requested.pop_first())
     }
 
-    /// Something of this length was sent.
+    /// An LSA of this length was sent.
     pub fn sent(&mut self, bytes: usize, now: Instant) {
-        // a record is far shorter than 4 GB
-        self.sending.spend(SEND_RATE, bytes as u32, now);
-        let next = self.sending.next(SEND_RATE);
+        // an LSA is far shorter than 4 GB
+        self.send_rate.spend(SEND_RATE, bytes as u32, now);
+        let next = self.send_rate.next(SEND_RATE);
         if next > now {
             self.paused_until = next + SEND_BATCH_GAP;
         }
     }
 
-    /// A router that was out of reach since then is reachable.
+    /// A router that was unreachable since then is reachable.
     pub fn note_reachable(&mut self, gone_since: Instant, now: Instant) {
-        if gone_since <= self.summarized {
-            self.resync_at.get_or_insert(now + SETTLE);
+        if gone_since <= self.summarized_at {
+            self.resync_at.get_or_insert(now + RESYNC_DELAY);
         }
     }
 
-    /// When more can be sent, if something waits, or the neighbour is told again.
+    /// When something is to be sent.
     pub fn next_timeout(&self) -> Option<Instant> {
-        let waits = !self.news.is_empty() || !self.requested.is_empty();
+        let waits = !self.pending.is_empty() || !self.requested.is_empty();
         let send_at = waits.then_some(self.paused_until);
-        let held = self.held_until.front().map(|(at, _)| *at);
-        [send_at, self.resync_at, held].into_iter().flatten().min()
+        let scheduled = self.schedule.front().map(|(at, _)| *at);
+        [send_at, self.resync_at, scheduled]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     #[inline(never)]
-    fn look(&self) -> Activity {
+    fn find_activity(&self) -> Activity {
+        let times = [self.next_timeout(), self.cost.next_timeout()];
         Activity {
             stale: false,
             has_output: self.has_output(),
             differs: self.digest.is_some(),
-            next_timeout: [self.next_timeout(), self.cost.next_timeout()]
-                .into_iter()
-                .flatten()
-                .min(),
+            next_timeout: times.into_iter().flatten().min(),
         }
     }
 
     fn activity(&self) -> Activity {
         if self.activity.stale {
-            return self.look();
+            return self.find_activity();
         }
-        debug_assert_eq!(self.activity, self.look());
+        debug_assert_eq!(self.activity, self.find_activity());
         self.activity
     }
 
@@ -319,11 +319,11 @@ impl LinkQueue {
     }
 }
 
-/// All links. What they have to do is looked for again where one may have changed: most pacing are about none of them.
+/// All links. Most turns concern none of them, so activity is found anew only where a link may have changed.
 #[derive(Debug, Default)]
-pub(crate) struct LinkQueues {
+pub(super) struct LinkQueues {
     links: SmallMap<LinkId, LinkQueue>,
-    /// Of all together.
+    /// Of all links together.
     activity: Activity,
 }
 
@@ -357,22 +357,22 @@ impl LinkQueues {
         self.links.values_mut().map(LinkQueue::touch)
     }
 
-    /// How news go over each link: that alone gives none anything to do.
-    pub fn set_flood_scopes(&mut self, way: impl Fn(OriginId) -> FloodScope) {
+    /// The scope of each link, by its neighbour. That alone gives no link anything to send.
+    pub fn set_scopes(&mut self, scope: impl Fn(OriginId) -> FloodScope) {
         for link in self.links.values_mut() {
-            link.way = way(link.neighbor);
+            link.scope = scope(link.neighbor);
         }
     }
 
-    /// Finds out what there is to do.
-    pub fn look(&mut self) {
+    /// Finds the activity of all links anew, where they may have changed.
+    pub fn refresh(&mut self) {
         if !self.activity.stale {
             return;
         }
         self.activity = Activity::default();
         for link in self.links.values_mut() {
             if link.activity.stale {
-                link.activity = link.look();
+                link.activity = link.find_activity();
             }
             self.activity.has_output |= link.activity.has_output;
             self.activity.differs |= link.activity.differs;
@@ -381,19 +381,17 @@ impl LinkQueues {
         }
     }
 
-    /// Those that may have something to send.
+    /// Links with something to send.
     pub fn busy(&self) -> Vec<LinkId> {
         if !self.activity.stale && !self.activity.has_output {
             return Vec::new();
         }
-        let busy = self
-            .links
-            .iter()
-            .filter(|(_, link)| link.activity().has_output);
+        let busy = self.links.iter();
+        let busy = busy.filter(|(_, link)| link.activity().has_output);
         busy.map(|(id, _)| id).collect()
     }
 
-    /// Whether a neighbour has originated that it has something else than we.
+    /// Whether a neighbour's database differs from this one.
     pub fn differ(&self) -> bool {
         if self.activity.stale {
             self.links.values().any(|link| link.activity().differs)
@@ -402,7 +400,7 @@ impl LinkQueues {
         }
     }
 
-    /// Those with which something has to be done by now.
+    /// Links whose timer has come.
     pub fn due(&self, now: Instant) -> Vec<LinkId> {
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         if !self.activity.stale && !is_due(self.activity.next_timeout) {
@@ -424,7 +422,7 @@ impl LinkQueues {
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::Version;
+    use super::super::lsa::Version;
     use super::*;
     use crate::testing::start;
 
@@ -439,26 +437,26 @@ mod tests {
     }
 
     fn all(link: &mut LinkQueue, now: Instant) -> Vec<u64> {
-        link.release(now);
-        std::iter::from_fn(|| link.next_record(now))
+        link.release_due(now);
+        std::iter::from_fn(|| link.next_lsa(now))
             .map(|id| id.key)
             .collect()
     }
 
     #[test]
-    fn news_of_one_turn_leave_together() {
+    fn pending_lsas_of_one_interval_leave_together() {
         let t = start();
         let pacing = FloodPacing {
             started: t,
-            gap: GAP,
+            interval: GAP,
         };
         let (low, high) = (OriginId(1), OriginId(2));
         let mut link = LinkQueue::new(low, high, t);
         for (key, at) in [(1, 10), (2, 60), (3, 90)] {
-            link.pass_on(id(key), pacing, t + ms(at));
+            link.schedule(id(key), pacing, t + ms(at));
         }
-        link.pass_on(id(4), pacing, t + ms(101));
-        // it has come from there meanwhile
+        link.schedule(id(4), pacing, t + ms(101));
+        // the neighbour sent it meanwhile
         link.remove(id(2));
         assert_eq!(link.next_timeout(), Some(t + GAP));
         assert!(all(&mut link, t + ms(99)).is_empty());
@@ -468,22 +466,22 @@ mod tests {
     }
 
     #[test]
-    fn nobody_wakes_up_for_what_has_come() {
+    fn no_timer_waits_for_an_lsa_that_came_from_the_neighbour() {
         let t = start();
         let pacing = FloodPacing {
             started: t,
-            gap: GAP,
+            interval: GAP,
         };
         let mut link = LinkQueue::new(OriginId(1), OriginId(2), t);
         for (key, at) in [(1, 10), (2, 110), (3, 210)] {
-            link.pass_on(id(key), pacing, t + ms(at));
+            link.schedule(id(key), pacing, t + ms(at));
         }
         link.remove(id(2));
         assert_eq!(link.next_timeout(), Some(t + GAP));
         link.remove(id(1));
         assert_eq!(link.next_timeout(), Some(t + 3 * GAP));
-        // another version of it: it waits from now on, not from then
-        link.pass_on(id(2), pacing, t + ms(310));
+        // another version waits from now on
+        link.schedule(id(2), pacing, t + ms(310));
         assert_eq!(all(&mut link, t + 3 * GAP), [3]);
         assert_eq!(link.next_timeout(), Some(t + 4 * GAP));
         link.remove(id(2));
@@ -491,16 +489,16 @@ mod tests {
     }
 
     #[test]
-    fn the_higher_end_waits_a_turn_and_a_round_trip_longer() {
+    fn the_higher_end_waits_an_interval_and_a_round_trip_longer() {
         let t = start();
         let pacing = FloodPacing {
             started: t,
-            gap: GAP,
+            interval: GAP,
         };
         let mut link = LinkQueue::new(OriginId(2), OriginId(1), t);
         link.cost.set(ms(20), t);
-        link.pass_on(id(1), pacing, t + ms(50));
-        // 50, a turn, 27 as the cost has steps, and 5; then its own turn
+        link.schedule(id(1), pacing, t + ms(50));
+        // 50, an interval, 27 as the cost has steps, and 5; then the next interval
         assert_eq!(link.next_timeout(), Some(t + 2 * GAP));
         assert!(all(&mut link, t + ms(199)).is_empty());
         assert_eq!(all(&mut link, t + 2 * GAP), [1]);
@@ -516,7 +514,7 @@ mod tests {
         let (mut now, mut times) = (t, Vec::new());
         while link.next_timeout().is_some() {
             now = now.max(link.next_timeout().unwrap());
-            while link.next_record(now).is_some() {
+            while link.next_lsa(now).is_some() {
                 link.sent(256, now);
                 times.push(now - t);
             }
@@ -534,7 +532,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_neighbour_has_is_not_offered() {
+    fn an_lsa_that_the_neighbour_has_is_not_in_ihave() {
         let t = start();
         let mut link = LinkQueue::new(OriginId(1), OriginId(2), t);
         let entry = |key| SummaryEntry {
@@ -551,29 +549,29 @@ mod tests {
     }
 
     #[test]
-    fn along_the_tree_both_ends_pass_on_in_their_next_turn() {
+    fn along_the_tree_both_ends_send_in_their_next_interval() {
         let t = start();
         let pacing = FloodPacing {
             started: t,
-            gap: GAP,
+            interval: GAP,
         };
         for own in [1, 3] {
             let mut link = LinkQueue::new(OriginId(own), OriginId(2), t);
-            link.way = FloodScope::Tree;
-            link.pass_on(id(1), pacing, t + ms(10));
+            link.scope = FloodScope::Tree;
+            link.schedule(id(1), pacing, t + ms(10));
             assert_eq!(all(&mut link, t + GAP), [1]);
         }
     }
 
     #[test]
-    fn few_routers_do_not_wait_for_turns() {
+    fn few_routers_send_without_pacing() {
         let t = start();
         let pacing = FloodPacing {
             started: t,
-            gap: Duration::ZERO,
+            interval: Duration::ZERO,
         };
         let mut link = LinkQueue::new(OriginId(1), OriginId(2), t);
-        link.pass_on(id(1), pacing, t + ms(7));
+        link.schedule(id(1), pacing, t + ms(7));
         assert_eq!(all(&mut link, t + ms(7)), [1]);
     }
 }

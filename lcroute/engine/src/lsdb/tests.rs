@@ -29,7 +29,7 @@ struct Wire {
     delay: Duration,
 }
 
-/// A network. LinkQueues are named alike at both ends.
+/// A network. Links have one number at both ends.
 struct Network {
     nodes: Vec<Node>,
     wires: BTreeMap<LinkId, Wire>,
@@ -265,7 +265,14 @@ impl Network {
             for (link, wire) in &self.wires {
                 let [a, b] = wire.ends;
                 if part.contains(&a) {
-                    let cost = self.nodes[a].database.links.get(link).unwrap().cost.get();
+                    let cost = self.nodes[a]
+                        .database
+                        .flooding
+                        .links
+                        .get(link)
+                        .unwrap()
+                        .cost
+                        .get();
                     let ends = [self.origin(a), self.origin(b)];
                     let key = (*ends.iter().min().unwrap(), *ends.iter().max().unwrap());
                     let least = costs.entry(key).or_insert(cost);
@@ -288,11 +295,11 @@ impl Network {
                     }
                 }
                 assert_eq!(links, costs, "node {at}");
-                let elected = database.roots.slots.map(|slot| slot.elected);
+                let elected = database.rps.ranges().map(|range| range.elected);
                 let tree = Tree::compute(&graph, elected[0].unwrap()).unwrap();
                 let tree: Vec<_> = expected.iter().map(|&x| tree.parent(x)).collect();
-                let announced = database.roots.prefixes.clone();
-                let all = (database.sums(), elected, tree, announced);
+                let announced = database.rps.prefixes().clone();
+                let all = (database.store.sums(), elected, tree, announced);
                 let first = first.get_or_insert_with(|| all.clone());
                 assert!(*first == all, "node {at} differs");
             }
@@ -352,7 +359,10 @@ fn a_network_agrees_and_then_is_quiet() {
             let database = &network.nodes[at].database;
             let root = database.rp(slot).unwrap();
             let advertisement = database.router(root).unwrap().advertisement().unwrap();
-            assert!(advertisement.candidacies(slot), "slot {slot} is candidate");
+            assert!(
+                advertisement.is_candidate(slot),
+                "a candidate for range {slot}"
+            );
         }
         assert_eq!(network.nodes[at].results, [], "node {at}");
     }
@@ -360,7 +370,7 @@ fn a_network_agrees_and_then_is_quiet() {
 }
 
 #[test]
-fn each_record_goes_over_each_link_about_once() {
+fn each_lsa_goes_over_each_link_about_once() {
     let mut network = Network::ring(24);
     network.run(10 * MINUTE);
     let (sent, at) = (network.sent, 5);
@@ -377,7 +387,7 @@ fn each_record_goes_over_each_link_about_once() {
 }
 
 #[test]
-fn who_has_many_new_links_gets_everything_once() {
+fn a_router_with_many_new_links_gets_everything_once() {
     let mut network = Network::ring(24);
     let newcomer = network.nodes.len();
     let services = TestServices::new(newcomer as u16);
@@ -434,7 +444,7 @@ fn a_lost_link_is_known_at_once_and_a_lost_router_leaves() {
 }
 
 #[test]
-fn who_came_during_a_partition_hears_of_all_after_it() {
+fn a_router_that_came_during_a_partition_gets_all_lsas_after_it() {
     let mut network = Network::new(9);
     for (a, b) in [(0, 1), (1, 2), (2, 3), (4, 5), (5, 6), (6, 7)] {
         network.connect(a, b, 5);
@@ -477,7 +487,7 @@ fn after_a_merge_only_differences_travel() {
 }
 
 #[test]
-fn others_hear_of_a_link_when_it_is_wanted_and_no_more_before_it_ends() {
+fn a_link_is_advertised_while_it_is_wanted_and_not_when_it_retires() {
     let mut network = Network::ring(12);
     network.run(10 * MINUTE);
     let before = network.links_in_graph(0);
@@ -503,7 +513,7 @@ fn others_hear_of_a_link_when_it_is_wanted_and_no_more_before_it_ends() {
 }
 
 #[test]
-fn what_is_not_wanted_is_used_where_no_other_way_leads() {
+fn an_unwanted_link_is_advertised_where_nothing_else_leads() {
     let mut network = Network::new(2);
     network.connect_as(0, 1, 5, LinkStanding::Unwanted);
     network.run(MINUTE);
@@ -545,7 +555,7 @@ fn only_the_loss_of_a_link_is_urgent() {
 }
 
 #[test]
-fn what_is_not_urgent_crosses_a_link_once() {
+fn an_lsa_that_is_not_urgent_crosses_a_link_once() {
     let mut network = Network::ring(30);
     network.run(10 * MINUTE);
     network.assert_agreed();
@@ -563,7 +573,7 @@ fn what_is_not_urgent_crosses_a_link_once() {
 }
 
 #[test]
-fn among_many_a_router_gets_news_about_once() {
+fn in_a_large_network_a_router_gets_each_lsa_about_once() {
     let mut network = Network::ring(80);
     network.run(10 * MINUTE);
     network.assert_agreed();
@@ -582,7 +592,7 @@ fn among_many_a_router_gets_news_about_once() {
 }
 
 #[test]
-fn in_a_mesh_the_loss_of_a_router_is_told_by_few() {
+fn in_a_mesh_few_relays_flood_the_loss_of_a_router() {
     let mut network = Network::mesh(20);
     network.run(2 * MINUTE);
     network.assert_agreed();
@@ -604,7 +614,7 @@ fn in_a_mesh_the_loss_of_a_router_is_told_by_few() {
 }
 
 #[test]
-fn many_losses_of_one_moment_are_told_in_half_a_second() {
+fn many_losses_of_one_moment_are_known_in_half_a_second() {
     let mut network = Network::mesh(20);
     network.run(2 * MINUTE);
     for link in network.links_of(0).into_iter().take(14) {
@@ -619,12 +629,13 @@ fn many_losses_of_one_moment_are_told_in_half_a_second() {
 }
 
 #[test]
-fn what_does_not_come_along_the_tree_is_offered() {
+fn an_lsa_that_does_not_come_along_the_tree_is_named_in_ihave() {
     let mut network = Network::ring(80);
     network.run(10 * MINUTE);
     let at = 40;
-    let links = network.nodes[at].database.links.iter();
-    let on_tree = |(id, link): (LinkId, &LinkQueue)| (link.way == FloodScope::Tree).then_some(id);
+    let links = network.nodes[at].database.flooding.links.iter();
+    let on_tree =
+        |(id, link): (LinkId, &LinkQueue)| (link.scope == pending::FloodScope::Tree).then_some(id);
     network.deaf = links.filter_map(on_tree).collect();
     assert!((1..4).contains(&network.deaf.len()), "{:?}", network.deaf);
     network.nodes[0].database.set_flags(0, network.now);
@@ -743,7 +754,7 @@ fn a_revocation_spreads_and_blocks() {
 }
 
 #[test]
-fn the_issuers_revocation_takes_all_that_he_made() {
+fn the_issuers_revocation_takes_all_its_members() {
     let mut network = Network::ring(6);
     network.run(MINUTE);
     let issuer = network.router(0, 1).unwrap().credential().keys[0];
@@ -793,7 +804,7 @@ fn false_revocations_do_not_count() {
             .add_revocation(&revocation(&peer, UNIX_START - 1), now)
             .is_err()
     );
-    let link = database.links.keys()[0];
+    let link = database.flooding.links.keys()[0];
     let good = revocation(&peer, NOT_AFTER);
     let mut w = Writer::new();
     w.u64(revocation_key(&peer, true))
@@ -858,7 +869,7 @@ fn many_advertisements_of_one_router_wait_and_the_newest_wins() {
     let origin = services.origin();
     let link = network.links_of(0)[0];
     let record = |sequence| {
-        let content = network.nodes[2].database.own.content(&[], vec![]);
+        let content = network.nodes[2].database.origination.content(&[], vec![]);
         let version = Version::new(1, sequence);
         Advertisement::sign(origin, version, &content, &services).unwrap()
     };
@@ -916,12 +927,12 @@ fn what_is_not_newer_costs_no_signature() {
 }
 
 #[test]
-fn an_older_record_is_answered_with_ours() {
+fn an_older_lsa_is_answered_with_ours() {
     let mut network = Network::ring(4);
     network.run(MINUTE);
     let (now, link) = (network.now, network.links_of(0)[0]);
     let old = {
-        let content = network.nodes[2].database.own.content(&[], vec![]);
+        let content = network.nodes[2].database.origination.content(&[], vec![]);
         let services = TestServices::new(2);
         let version = Version::new(1, 1);
         Advertisement::sign(services.origin(), version, &content, &services).unwrap()
@@ -997,7 +1008,7 @@ fn a_router_that_is_named_but_unknown_is_asked_for() {
     let mut links: Vec<_> = known.links().collect();
     links.push((OriginId(12_345), 10));
     links.sort_unstable();
-    let content = network.nodes[2].database.own.content(&[], links);
+    let content = network.nodes[2].database.origination.content(&[], links);
     let version = Version::new(1, 1_000);
     let services = TestServices::new(2);
     let record = Advertisement::sign(origin, version, &content, &services).unwrap();
@@ -1017,7 +1028,7 @@ fn a_router_that_is_named_but_unknown_is_asked_for() {
 }
 
 #[test]
-fn what_is_kept_aside_is_bounded_and_asked_for() {
+fn orphans_are_bounded_and_asked_for() {
     let now = start();
     let mut here = node(TestServices::new(1), 1, &Limits::default(), now);
     let database = &mut here.database;
@@ -1026,7 +1037,7 @@ fn what_is_kept_aside_is_bounded_and_asked_for() {
     let services = TestServices::new(2);
     let mut refused = 0;
     for n in 0..200 {
-        let content = database.own.content(&[], vec![]);
+        let content = database.origination.content(&[], vec![]);
         let version = Version::new(1, 1);
         let record = Advertisement::sign(OriginId(n), version, &content, &services).unwrap();
         let result = database.handle_lsa(LinkId(1), KIND_ADVERTISEMENT, record.bytes(), now);
@@ -1078,13 +1089,13 @@ fn a_full_database_forgets_who_is_gone_longest() {
 }
 
 #[test]
-fn forged_records_are_refused_and_cost_their_router_nothing() {
+fn forged_lsas_are_refused_and_cost_their_router_nothing() {
     let mut network = Network::ring(4);
     network.run(MINUTE);
     let (now, link) = (network.now, network.links_of(0)[0]);
     let stranger = TestServices::new(99);
     let origin = network.origin(2);
-    let content = network.nodes[2].database.own.content(&[], vec![]);
+    let content = network.nodes[2].database.origination.content(&[], vec![]);
     let database = &mut network.nodes[0].database;
     for n in 1_000..1_100 {
         let version = Version::new(1, n);
@@ -1106,7 +1117,7 @@ fn a_forged_advertisement_displaces_none_that_waits() {
     let (now, links) = (network.now, network.links_of(0));
     let (honest, stranger) = (TestServices::new(2), TestServices::new(99));
     let origin = network.origin(2);
-    let content = network.nodes[2].database.own.content(&[], vec![]);
+    let content = network.nodes[2].database.origination.content(&[], vec![]);
     let signed = |n, by: &TestServices| {
         let record = Advertisement::sign(origin, Version::new(1, n), &content, by).unwrap();
         record.bytes().clone()
@@ -1133,11 +1144,11 @@ fn a_forged_advertisement_displaces_none_of_a_router_that_is_not_known_yet() {
     let mut here = node(TestServices::new(1), 1, &Limits::default(), now);
     let mut far = node(TestServices::new(2), 1, &Limits::default(), now);
     far.database.update();
-    let origin = far.database.own.router.origin;
+    let origin = far.database.origination.router.origin;
     let router = far.database.router(origin).unwrap();
     let advertisement = router.advertisement().unwrap();
     let credential = router.credential_lsa().bytes().clone();
-    let content = far.database.own.content(&[], vec![]);
+    let content = far.database.origination.content(&[], vec![]);
     let newer = Version::new(1, 1_000);
     let forged = Advertisement::sign(origin, newer, &content, &TestServices::new(99)).unwrap();
     let database = &mut here.database;
@@ -1163,7 +1174,7 @@ fn a_forged_advertisement_displaces_none_of_a_router_that_is_not_known_yet() {
 }
 
 #[test]
-fn a_worse_placed_router_gives_way_after_a_minute_and_takes_nothing_back() {
+fn a_worse_placed_rp_gives_way_after_a_minute_and_takes_nothing_back() {
     // a chain: the ends are far from all, the middle is near
     let mut network = Network::new(9);
     for at in 0..8 {
@@ -1200,7 +1211,7 @@ fn a_worse_placed_router_gives_way_after_a_minute_and_takes_nothing_back() {
 }
 
 #[test]
-fn core_routers_take_the_slots() {
+fn core_routers_become_rendezvous_points() {
     let mut network = Network::new(6);
     let plain = Rights {
         core: false,
@@ -1272,7 +1283,7 @@ fn announced_prefixes_have_one_root_and_stay_with_it() {
     );
     assert_eq!(owner("ff1e:9::1"), None, "outside its certificate");
     let slots = [0, 1, 2, 3].map(|slot| database.rp(slot).unwrap());
-    assert!(slots.contains(&database.root_of("ff1e:9::1".parse().unwrap()).unwrap()));
+    assert!(slots.contains(&database.rp_of("ff1e:9::1".parse().unwrap()).unwrap()));
     let announced: Vec<_> = database.announced().collect();
     assert_eq!(announced.len(), 3);
     let mut both = vec![one, network.origin(5)];
@@ -1304,7 +1315,7 @@ fn announcements_outside_the_certificate_are_counted() {
     let link = network.connect(0, 1, 5);
     network.run(SECOND);
     network.events(0);
-    let mut content = network.nodes[1].database.own.content(&[], vec![]);
+    let mut content = network.nodes[1].database.origination.content(&[], vec![]);
     content.prefixes = vec![Announced {
         prefix: "ff1e::/16".parse().unwrap(),
         candidate: true,
@@ -1344,7 +1355,7 @@ fn two_links_to_one_neighbour_count_once_at_the_better_cost() {
 }
 
 #[test]
-fn others_hear_of_a_link_once_it_has_been_measured_or_cannot_be() {
+fn a_link_is_advertised_once_it_has_been_measured_or_cannot_be() {
     let limits = Limits::default();
     for measured in [Some(40), None] {
         let now = start();
@@ -1355,7 +1366,7 @@ fn others_hear_of_a_link_once_it_has_been_measured_or_cannot_be() {
         database.set_standing(LinkId(9), LinkStanding::Wanted, now);
         let told = |database: &mut Database| {
             database.update();
-            let own = database.router(database.own.router.origin).unwrap();
+            let own = database.router(database.origination.router.origin).unwrap();
             own.advertisement().and_then(|a| a.cost_to(far))
         };
         assert_eq!(told(database), None);
@@ -1373,7 +1384,7 @@ fn others_hear_of_a_link_once_it_has_been_measured_or_cannot_be() {
 }
 
 #[test]
-fn a_link_counts_when_both_ends_claim_it_at_the_larger_cost() {
+fn a_link_counts_when_both_ends_advertise_it_at_the_larger_cost() {
     let mut network = Network::new(3);
     let link = network.connect(0, 1, 5);
     network.connect(1, 2, 5);
@@ -1469,7 +1480,7 @@ proptest! {
             })
             .collect();
         let database = &mut network.nodes[0].database;
-        let before = database.sums();
+        let before = database.store.sums();
         for (kind, bytes) in inputs {
             let _ = database.handle_lsa(link, kind, &bytes, now);
             if let Ok(summary) = Summary::decode(&mut Reader::new(&bytes)) {
@@ -1484,6 +1495,6 @@ proptest! {
             let _ = database.handle_lsa(link, *kind, &bytes, now);
         }
         database.handle_timeout(now + MINUTE);
-        prop_assert_eq!(database.sums(), before, "nothing of it was believed");
+        prop_assert_eq!(database.store.sums(), before, "nothing of it was believed");
     }
 }

@@ -1,4 +1,4 @@
-//! What this router says of itself, and when.
+//! The own advertisement: what it says, and when it is originated (RFC 2328 §12.4).
 
 use std::collections::BTreeSet;
 
@@ -7,44 +7,44 @@ use librecast::cert::GroupPrefix;
 use librecast::id::OriginId;
 use librecast::time::{Duration, Instant};
 
-use super::advertisement::{Content, UNKNOWN_CENTRALITY};
-use super::bucket::{Bucket, Rate};
+use super::advertisement::{Announced, Content, MAX_PREFIXES, UNKNOWN_CENTRALITY};
 use super::election::{Eligible, GROUP_RANGES, RpElection};
-use super::record::Version;
+use super::lsa::Version;
+use crate::token_bucket::{Rate, TokenBucket};
 
-/// Ordinary changes are told at most once in this time.
-const ADVERTISEMENT_GAP: Duration = Duration::from_secs(5);
-/// What comes shortly one after the other is originated together.
-const BATCH_GAP: Duration = Duration::from_millis(50);
-/// LinkQueues to routers that were out of reach are told at most once in this time: they come in crowds.
-const REJOIN_GAP: Duration = Duration::from_millis(200);
-/// Other new links are told at most once in this time,
-const LINK_GAP: Duration = Duration::from_secs(1);
-/// new prefixes at once, if there are few of them.
+/// Between two advertisements with ordinary changes (RFC 2328 MinLSInterval).
+const MIN_INTERVAL: Duration = Duration::from_secs(5);
+/// New prefixes that come this close together leave in one advertisement.
+const PREFIX_INTERVAL: Duration = Duration::from_millis(50);
+/// Between two advertisements of links to routers that were unreachable: such links come in crowds.
+const REJOIN_INTERVAL: Duration = Duration::from_millis(200);
+/// Between two advertisements of other new links.
+const LINK_INTERVAL: Duration = Duration::from_secs(1);
+/// Advertisements with new prefixes or links, which do not wait for [`MIN_INTERVAL`].
 const PROMPT_RATE: Rate = Rate {
     burst: 8,
-    interval: ADVERTISEMENT_GAP,
+    interval: MIN_INTERVAL,
 };
-/// Lost links are told at once, but no more often than this.
+/// All advertisements; lost links wait for nothing else.
 const URGENT_RATE: Rate = Rate {
     burst: 8,
     interval: Duration::from_secs(1),
 };
-/// When half of these are used up, what is lost in such a time is told together: many neighbours have died.
-const LOSS_BATCH_GAP: Duration = Duration::from_millis(100);
-/// What is originated so soon after a link was lost tells others of that, too, if they have missed it.
+/// With half of [`URGENT_RATE`] used up, losses are gathered for this long: many neighbours have died.
+const LOSS_INTERVAL: Duration = Duration::from_millis(100);
+/// Advertisements this soon after a loss are urgent as well: they repeat it for routers that missed the first.
 const URGENT_FOR: Duration = Duration::from_secs(1);
-/// A router that has found links learns who is there before it candidacies anything.
-const SETTLE: Duration = Duration::from_secs(2);
-/// How long a router must have been better measured than the root to take its set_centrality.
-const CHALLENGE: Duration = Duration::from_secs(60);
-/// The own centrality is looked at no more often than this.
-const CENTRALITY_GAP: Duration = Duration::from_secs(60);
+/// A router with new links learns who is there before it becomes a candidate.
+const SETTLE_TIME: Duration = Duration::from_secs(2);
+/// A router must have been better placed than the rendezvous point for this long to challenge it.
+const CHALLENGE_TIME: Duration = Duration::from_secs(60);
+/// Between two looks at the own centrality.
+const CENTRALITY_INTERVAL: Duration = Duration::from_secs(60);
 
-/// This router, as it is told to the database.
+/// This router, as the engine configures it.
 #[derive(Debug, Clone)]
 pub struct LocalRouter {
-    /// Its name.
+    /// Its id.
     pub origin: OriginId,
     /// Raised at every start of the daemon and persisted by the shell.
     pub incarnation: u32,
@@ -58,29 +58,31 @@ pub struct LocalRouter {
     pub announced: BTreeSet<GroupPrefix>,
 }
 
-/// This router's part in the link state.
+/// What this router says of itself, and its timers.
 #[derive(Debug)]
-pub(crate) struct Origination {
+pub(super) struct Origination {
     pub router: LocalRouter,
     pub sequence: u32,
     pub centrality: u16,
+    /// Bit n: this router is a candidate for group range n.
     candidacies: u8,
-    candidate: BTreeSet<GroupPrefix>,
+    prefix_candidacies: BTreeSet<GroupPrefix>,
     linked_since: Option<Instant>,
+    /// Since when this router is better placed than the rendezvous point of each range.
     challenges: [Option<Instant>; GROUP_RANGES as usize],
     originated: Option<Content>,
     originated_at: Option<Instant>,
-    urgent: Bucket,
+    urgent: TokenBucket,
     /// When the loss of a link was last originated.
-    lost: Option<Instant>,
-    prompt: Bucket,
-    /// A link leads to who was out of reach.
+    lost_at: Option<Instant>,
+    prompt: TokenBucket,
+    /// A new link leads to a router that was unreachable.
     pub rejoins: bool,
-    /// A newer advertisement of ours than we made was seen.
+    /// A newer advertisement of this router than its last one was seen.
     superseded: bool,
-    /// It happened before: two hosts have our key, and handle_have each other in no haste.
+    /// That happened before: two hosts use one key, and back off before they originate again.
     shares_key: bool,
-    /// When the next advertisement may go out, if there is something to try_originate.
+    /// When the next advertisement may go out, if there is something to say.
     due: Option<Instant>,
     /// The graph in which the centrality was computed, and when.
     measured: Option<(u64, Instant)>,
@@ -94,14 +96,14 @@ impl Origination {
             sequence: 0,
             centrality: UNKNOWN_CENTRALITY,
             candidacies: 0,
-            candidate: BTreeSet::new(),
+            prefix_candidacies: BTreeSet::new(),
             linked_since: None,
             challenges: Default::default(),
             originated: None,
             originated_at: None,
-            urgent: Bucket::full(now),
-            lost: None,
-            prompt: Bucket::full(now),
+            urgent: TokenBucket::full(now),
+            lost_at: None,
+            prompt: TokenBucket::full(now),
             rejoins: false,
             superseded: false,
             shares_key: false,
@@ -111,15 +113,15 @@ impl Origination {
         }
     }
 
-    /// LinkQueues came or went.
+    /// Links came or went.
     pub fn set_linked(&mut self, linked: bool, now: Instant) {
         if linked {
             self.linked_since.get_or_insert(now);
         } else {
-            // who comes back takes nothing back
+            // a router that comes back leaves rendezvous points as they are
             self.linked_since = None;
             self.candidacies = 0;
-            self.candidate.clear();
+            self.prefix_candidacies.clear();
             self.centrality = UNKNOWN_CENTRALITY;
             self.measured = None;
             self.measure_at = None;
@@ -127,32 +129,33 @@ impl Origination {
     }
 
     fn settled(&self, now: Instant) -> bool {
-        self.linked_since.is_some_and(|since| now >= since + SETTLE)
+        self.linked_since
+            .is_some_and(|since| now >= since + SETTLE_TIME)
     }
 
-    /// Claims what it was elected to without a claim, gives up what another was elected to, and
-    /// challenges roots that are far worse measured.
+    /// Becomes a candidate for ranges that it was elected for, withdraws where another was elected, and challenges
+    /// rendezvous points that are far worse placed.
     pub fn review_candidacies(
         &mut self,
-        roots: &[RpElection; GROUP_RANGES as usize],
-        candidate: impl Fn(OriginId) -> Option<Eligible>,
+        elections: &[RpElection; GROUP_RANGES as usize],
+        eligible: impl Fn(OriginId) -> Option<Eligible>,
         now: Instant,
     ) {
         let own = self.router.origin;
         let settled = self.settled(now);
-        for (slot, roots) in roots.iter().enumerate() {
-            let bit = 1 << slot;
-            let challenge = &mut self.challenges[slot];
-            if roots.elected == Some(own) {
+        for (range, election) in elections.iter().enumerate() {
+            let bit = 1 << range;
+            let challenge = &mut self.challenges[range];
+            if election.elected == Some(own) {
                 *challenge = None;
                 if settled {
                     self.candidacies |= bit;
                 }
                 continue;
             }
-            let better = roots.best == Some(own)
-                && match (candidate(own), roots.elected.and_then(&candidate)) {
-                    (Some(me), Some(root)) => me.may_challenge(&root),
+            let better = election.preferred == Some(own)
+                && match (eligible(own), election.elected.and_then(&eligible)) {
+                    (Some(own), Some(rp)) => own.may_challenge(&rp),
                     _ => false,
                 };
             if !better || !settled {
@@ -160,7 +163,7 @@ impl Origination {
                 *challenge = None;
             } else if self.candidacies & bit == 0 {
                 let since = *challenge.get_or_insert(now);
-                if now >= since + CHALLENGE {
+                if now >= since + CHALLENGE_TIME {
                     self.candidacies |= bit;
                 }
             }
@@ -176,12 +179,12 @@ impl Origination {
         let settled = self.settled(now);
         for prefix in &self.router.announced {
             if root(prefix) != Some(self.router.origin) {
-                self.candidate.remove(prefix);
+                self.prefix_candidacies.remove(prefix);
             } else if settled {
-                self.candidate.insert(*prefix);
+                self.prefix_candidacies.insert(*prefix);
             }
         }
-        self.candidate
+        self.prefix_candidacies
             .retain(|prefix| self.router.announced.contains(prefix));
     }
 
@@ -191,15 +194,15 @@ impl Origination {
             return false;
         };
         self.measure_at = match self.measured {
-            None => Some(since + SETTLE),
+            None => Some(since + SETTLE_TIME),
             Some((measured, _)) if measured == graph => None,
-            Some((_, at)) if self.centrality == UNKNOWN_CENTRALITY => Some(at + SETTLE),
-            Some((_, at)) => Some(at + CENTRALITY_GAP),
+            Some((_, at)) if self.centrality == UNKNOWN_CENTRALITY => Some(at + SETTLE_TIME),
+            Some((_, at)) => Some(at + CENTRALITY_INTERVAL),
         };
         self.measure_at.take_if(|at| now >= *at).is_some()
     }
 
-    /// The own centrality is this: it is told if it is at least a quarter off.
+    /// The own centrality in a graph. Only a change of a quarter is originated.
     pub fn set_centrality(&mut self, graph: u64, mean: Option<u16>, now: Instant) {
         self.measured = Some((graph, now));
         let old = self.centrality;
@@ -214,32 +217,31 @@ impl Origination {
         }
     }
 
-    /// All that there is to try_originate, with the prefixes that the own certificate permits.
+    /// The content of the next advertisement, with the prefixes that the own certificate permits.
     pub fn content(&self, permitted: &[GroupPrefix], links: Vec<(OriginId, u16)>) -> Content {
-        let inside = |prefix: &GroupPrefix| permitted.iter().any(|p| p.covers(prefix));
+        let inside = |prefix: &&GroupPrefix| permitted.iter().any(|p| p.covers(prefix));
         let prefixes = self
             .router
             .announced
             .iter()
-            .filter(|prefix| inside(prefix))
-            .take(super::MAX_PREFIXES)
-            .map(|prefix| super::Announced {
-                prefix: *prefix,
-                candidate: self.candidate.contains(prefix),
-            })
-            .collect();
+            .filter(inside)
+            .take(MAX_PREFIXES);
+        let prefixes = prefixes.map(|prefix| Announced {
+            prefix: *prefix,
+            candidate: self.prefix_candidacies.contains(prefix),
+        });
         Content {
             flags: self.router.flags,
             mtu: self.router.mtu,
             centrality: self.centrality,
             candidacies: self.candidacies,
-            prefixes,
+            prefixes: prefixes.collect(),
             links,
         }
     }
 
-    /// Whether this is to be originated now; if so, it counts as originated. `up`: whether there is a link with this
-    /// neighbour.
+    /// Whether this is to be originated now; if so, it counts as originated. `up`: whether a link with this neighbour is
+    /// up.
     pub fn try_originate(
         &mut self,
         content: &Content,
@@ -247,28 +249,28 @@ impl Origination {
         now: Instant,
     ) -> bool {
         self.due = None;
-        if self.originated.as_ref() == Some(content) && !self.superseded {
+        let before = self.originated.as_ref();
+        if before == Some(content) && !self.superseded {
             return false;
         }
-        let originated = self.originated.as_ref();
-        let lost = originated.is_some_and(|originated| has_lost(originated, content, up));
-        let first = originated.is_none_or(|s| s.links.is_empty() && !content.links.is_empty());
+        let lost = before.is_some_and(|before| has_lost(before, content, up));
+        let first = before.is_none_or(|b| b.links.is_empty() && !content.links.is_empty());
         let urgent = self.superseded && !self.shares_key || first || lost;
         let prefixes = |c: &Content| c.prefixes.iter().map(|p| p.prefix).collect::<Vec<_>>();
-        let gap = match originated {
+        let interval = match before {
             _ if lost && self.urgent.left(URGENT_RATE, now) <= URGENT_RATE.burst / 2 => {
-                LOSS_BATCH_GAP
+                LOSS_INTERVAL
             }
             _ if urgent => Duration::ZERO,
-            _ if self.rejoins => REJOIN_GAP,
-            Some(originated) if prefixes(originated) != prefixes(content) => BATCH_GAP,
-            Some(originated) if !has_links(originated, content) => LINK_GAP,
-            _ => ADVERTISEMENT_GAP,
+            _ if self.rejoins => REJOIN_INTERVAL,
+            Some(before) if prefixes(before) != prefixes(content) => PREFIX_INTERVAL,
+            Some(before) if !has_links(before, content) => LINK_INTERVAL,
+            _ => MIN_INTERVAL,
         };
-        let prompt = !urgent && !self.rejoins && gap < ADVERTISEMENT_GAP;
+        let prompt = !urgent && !self.rejoins && interval < MIN_INTERVAL;
         let mut due = self.urgent.next(URGENT_RATE);
         if let Some(last) = self.originated_at {
-            due = due.max(last + gap);
+            due = due.max(last + interval);
         }
         if prompt {
             due = due.max(self.prompt.next(PROMPT_RATE));
@@ -279,7 +281,7 @@ impl Origination {
         }
         self.urgent.spend(URGENT_RATE, 1, now);
         if lost {
-            self.lost = Some(now);
+            self.lost_at = Some(now);
         }
         self.rejoins = false;
         if prompt {
@@ -291,9 +293,9 @@ impl Origination {
         true
     }
 
-    /// Whether healing waits for what is originated now.
+    /// Whether packets get lost until others have the advertisement that is originated now.
     pub fn is_urgent(&self, now: Instant) -> bool {
-        self.lost.is_some_and(|lost| now < lost + URGENT_FOR)
+        self.lost_at.is_some_and(|lost| now < lost + URGENT_FOR)
     }
 
     /// The next version to sign.
@@ -303,8 +305,8 @@ impl Origination {
         Version::new(self.router.incarnation, self.sequence)
     }
 
-    /// An advertisement of ours that is newer than we made: of an earlier run whose number was lost, or
-    /// of another host with our key. Ours will be newer; true if that takes a higher incarnation.
+    /// A newer advertisement of this router was seen: of a run whose number was lost, or of another host with the same key.
+    /// The next one will be newer. True: that takes a higher incarnation.
     pub fn supersede(&mut self, seen: Version) -> bool {
         self.superseded = true;
         if seen.incarnation() == self.router.incarnation && seen.sequence() < u32::MAX {
@@ -316,16 +318,14 @@ impl Origination {
         true
     }
 
+    /// When to look again at what is to be said.
     pub fn next_timeout(&self, now: Instant) -> Option<Instant> {
-        let settled = self.linked_since.map(|since| since + SETTLE);
-        let challenges = self
-            .challenges
-            .iter()
-            .flatten()
-            .map(|since| *since + CHALLENGE);
+        let settled = self.linked_since.map(|since| since + SETTLE_TIME);
+        let challenges = self.challenges.iter().flatten();
+        let challenges = challenges.map(|since| *since + CHALLENGE_TIME);
         // a moment that has passed was looked at when it came
-        let looked_at = settled.into_iter().chain(challenges).filter(|at| *at > now);
-        looked_at.chain(self.due).chain(self.measure_at).min()
+        let reviews = settled.into_iter().chain(challenges).filter(|at| *at > now);
+        reviews.chain(self.due).chain(self.measure_at).min()
     }
 }
 
@@ -335,12 +335,12 @@ fn has_links(content: &Content, of: &Content) -> bool {
     of.links.iter().all(|(origin, _)| known(origin))
 }
 
-/// A link was lost, not given up.
-fn has_lost(originated: &Content, content: &Content, up: impl Fn(OriginId) -> bool) -> bool {
+/// A link went down without having been left out before.
+fn has_lost(before: &Content, content: &Content, up: impl Fn(OriginId) -> bool) -> bool {
     let still = |origin: OriginId| {
         up(origin) || content.links.binary_search_by_key(&origin, |l| l.0).is_ok()
     };
-    !originated.links.iter().all(|(origin, _)| still(*origin))
+    !before.links.iter().all(|(origin, _)| still(*origin))
 }
 
 #[cfg(test)]
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_link_is_told_at_once_and_one_that_was_given_up_in_its_time() {
+    fn a_lost_link_is_originated_at_once_and_a_closed_one_in_its_time() {
         let now = start();
         let moment = Duration::from_millis(10);
         let mut own = own(now);
@@ -369,13 +369,13 @@ mod tests {
         let [three, two, one] = [&[1, 2, 3][..], &[1, 2], &[1]].map(links);
         let [three, two, one] = [three, two, one].map(|links| own.content(&[], links));
         assert!(own.try_originate(&three, |_| true, now), "the first");
-        // given up: it is up still, and is left out
+        // a retiring link is up, and left out
         let soon = now + moment;
         assert!(!own.try_originate(&two, |_| true, soon));
-        let due = now + ADVERTISEMENT_GAP;
+        let due = now + MIN_INTERVAL;
         assert_eq!(own.next_timeout(soon), Some(due));
         assert!(own.try_originate(&two, |_| true, due));
-        // gone: healing waits for it
+        // lost: packets get lost until others know
         assert!(own.try_originate(&one, |to| to != OriginId(2), due + moment));
     }
 }

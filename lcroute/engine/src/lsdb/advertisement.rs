@@ -1,4 +1,4 @@
-//! What a router says of itself, signed by it.
+//! The advertisement: a router's flags, group prefixes and links, signed by it (RFC 2328 router LSA).
 //!
 //! ```text
 //! version 8 = 1 | origin 64 | incarnation 32 | sequence 32 | flags 8 | mtu 16 | centrality 16 | candidacies 8
@@ -12,30 +12,30 @@ use librecast::cert::GroupPrefix;
 use librecast::id::{OriginId, PeerId};
 use librecast::wire::{Reader, WireError, Writer};
 
-use super::record::{KIND_ADVERTISEMENT, LsaError, Version, signed_part};
+use super::lsa::{KIND_ADVERTISEMENT, LsaError, Version, signed_part};
 use crate::services::Services;
 
 const VERSION: u8 = 1;
-/// Most prefixes of one router.
+/// Most prefixes of one router. Chosen: an advertisement stays below 8 KiB.
 pub const MAX_PREFIXES: usize = 64;
-/// Most links of one router.
+/// Most links of one router. Chosen: an advertisement stays below 8 KiB.
 pub const MAX_LINKS: usize = 512;
 const LINK_LEN: usize = 10;
 
-/// The router may be the root of shared trees; counts only if its certificate says so, too.
+/// The router may be a rendezvous point before others; counts only if its certificate says so, too.
 pub const FLAG_CORE: u8 = 0x01;
 /// The router takes unicast packets.
 pub const FLAG_UNICAST: u8 = 0x02;
 /// The router renews certificates.
 pub const FLAG_ISSUER: u8 = 0x04;
 
-/// A link was lost a moment ago: healing waits for this advertisement.
-pub(crate) const FLAG_URGENT: u8 = 0x08;
+/// A link was lost a moment ago: packets get lost until others have this advertisement.
+pub(super) const FLAG_URGENT: u8 = 0x08;
 
 /// Centrality that its router does not know yet.
 pub const UNKNOWN_CENTRALITY: u16 = u16::MAX;
-/// Bits of `candidacies` that mean a slot.
-pub(crate) const RANGE_BITS: u8 = 0x0f;
+/// Bits of `candidacies` that mean a group range.
+const RANGE_BITS: u8 = 0x0f;
 const PREFIX_CANDIDATE: u8 = 0x01;
 
 /// A group prefix that a router announces.
@@ -43,17 +43,17 @@ const PREFIX_CANDIDATE: u8 = 0x01;
 pub struct Announced {
     /// The groups.
     pub prefix: GroupPrefix,
-    /// The router takes itself for the root of these groups.
+    /// The router is a candidate for the root of these groups: it was elected before.
     pub candidate: bool,
 }
 
 /// The parts of an advertisement that its router chooses.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Content {
+pub(super) struct Content {
     pub flags: u8,
     pub mtu: u16,
     pub centrality: u16,
-    /// Bit s: slot s is candidate.
+    /// Bit n: the router is a candidate for group range n.
     pub candidacies: u8,
     /// In ascending order, at most [`MAX_PREFIXES`].
     pub prefixes: Vec<Announced>,
@@ -79,6 +79,10 @@ pub struct Advertisement {
 
 impl Advertisement {
     /// Reads an advertisement and verifies that `signer` signed it.
+    ///
+    /// # Errors
+    ///
+    /// The bytes cannot be read, or `signer` did not sign them.
     pub fn verify<S: Services + ?Sized>(
         record: &[u8],
         signer: &PeerId,
@@ -94,7 +98,7 @@ impl Advertisement {
     }
 
     /// Builds and signs one. `content` is within its bounds.
-    pub(crate) fn sign<S: Services + ?Sized>(
+    pub(super) fn sign<S: Services + ?Sized>(
         origin: OriginId,
         version: Version,
         content: &Content,
@@ -124,7 +128,7 @@ impl Advertisement {
     }
 
     /// Name and version, which stand in front.
-    pub(crate) fn peek(record: &[u8]) -> Result<(OriginId, Version), WireError> {
+    pub(super) fn peek(record: &[u8]) -> Result<(OriginId, Version), WireError> {
         let mut r = Reader::new(record);
         match r.u8()? {
             VERSION => Ok((OriginId(r.u64()?), Version(r.u64()?))),
@@ -221,10 +225,17 @@ impl Advertisement {
         self.centrality
     }
 
-    /// Whether the router takes itself for the root of this slot.
+    /// Whether the router is a candidate for the rendezvous point of this group range, 0 to 3.
     #[must_use]
-    pub fn candidacies(&self, slot: u8) -> bool {
-        slot < 4 && self.candidacies & 1 << slot != 0
+    pub fn is_candidate(&self, range: u8) -> bool {
+        range < 4 && self.candidacies & 1 << range != 0
+    }
+
+    /// Whether RP elections see no difference between both.
+    pub(super) fn elects_as(&self, other: &Self) -> bool {
+        let own = (self.flags(), self.centrality, self.candidacies);
+        own == (other.flags(), other.centrality, other.candidacies)
+            && self.prefixes == other.prefixes
     }
 
     /// The group prefixes that it announces, in ascending order.
@@ -374,9 +385,9 @@ mod tests {
         assert_eq!(advertisement.cost_to(OriginId(9)), Some(76));
         assert_eq!(advertisement.cost_to(OriginId(8)), None);
         assert!(
-            advertisement.candidacies(1)
-                && !advertisement.candidacies(0)
-                && !advertisement.candidacies(9)
+            advertisement.is_candidate(1)
+                && !advertisement.is_candidate(0)
+                && !advertisement.is_candidate(9)
         );
     }
 

@@ -1,96 +1,21 @@
-//! What is flooded: signed records, each with a kind, a key and a version.
-//!
-//! | kind | key | version |
-//! |---|---|---|
-//! | 1 credential | origin | chosen by the router, from its certificate's start |
-//! | 2 advertisement | origin | incarnation 32, sequence 32 |
-//! | 3 revocation | first 64 bits of the hash of the revoked key and who signed | until when it is kept, Unix seconds |
-//!
-//! Of two records with the same kind and key the one with the higher version counts. Kind 1 and 3 begin
-//! with `key 64 | version 64`, kind 2 has them behind its version byte: whether a record is news is seen
-//! before anything is verified.
+//! A router's certificates as an LSA, and the names under which credentials and revocations are kept.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use librecast::cert::{CertError, MAX_CHAIN};
+use librecast::cert::MAX_CHAIN;
 use librecast::id::{OriginId, PeerId, derive};
 use librecast::wire::{Reader, WireError, Writer};
-use thiserror::Error;
 
 use super::advertisement::Advertisement;
 use super::election::{ElectionHashes, election_hashes};
-use crate::drops::DropReason;
+use super::lsa::{
+    KIND_ADVERTISEMENT, KIND_CREDENTIAL, KIND_REVOCATION, LsaError, Version, signed_part,
+};
 use crate::services::{Credential, Services};
 
-/// A router's certificates.
-pub const KIND_CREDENTIAL: u8 = 1;
-/// What a router says of itself.
-pub const KIND_ADVERTISEMENT: u8 = 2;
-/// A key that counts no longer.
-pub const KIND_REVOCATION: u8 = 3;
-
-/// Longest revocation in bytes.
-pub const MAX_REVOCATION: usize = 8_192;
-
-/// Of two records the one with the higher version counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Version(pub u64);
-
-impl Version {
-    /// The version of an advertisement.
-    #[must_use]
-    pub fn new(incarnation: u32, sequence: u32) -> Self {
-        Self(u64::from(incarnation) << 32 | u64::from(sequence))
-    }
-
-    /// The upper half.
-    #[must_use]
-    pub fn incarnation(self) -> u32 {
-        (self.0 >> 32) as u32
-    }
-
-    /// The lower half.
-    #[must_use]
-    pub fn sequence(self) -> u32 {
-        self.0 as u32
-    }
-}
-
-/// RouterIndex a record. In the order of keys first, so that a range of keys holds all kinds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct LsaId {
-    /// Origin or hash.
-    pub key: u64,
-    /// [`KIND_CREDENTIAL`] and others.
-    pub kind: u8,
-}
-
-/// A record as it is sent: the value of a RECORD element is `kind 8 | bytes`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lsa {
-    /// [`KIND_CREDENTIAL`] and others; others are skipped.
-    pub kind: u8,
-    /// By kind.
-    pub bytes: Bytes,
-}
-
-impl Lsa {
-    /// Appends the value of the element.
-    pub fn encode(&self, w: &mut Writer) {
-        w.u8(self.kind).put(&self.bytes);
-    }
-
-    /// Reads the value of an element to its end.
-    pub fn decode(r: &mut Reader<'_>) -> Result<Self, WireError> {
-        let kind = r.u8()?;
-        let bytes = Bytes::copy_from_slice(r.take(r.rest().len())?);
-        Ok(Self { kind, bytes })
-    }
-}
-
-/// Key and version of a record that nobody has verified; `None` for kinds that we do not know.
-pub(crate) fn peek(kind: u8, bytes: &[u8]) -> Result<Option<(u64, Version)>, WireError> {
+/// Key and version of an LSA whose signature nobody has checked yet; `None` for kinds that this version does not know.
+pub(super) fn peek(kind: u8, bytes: &[u8]) -> Result<Option<(u64, Version)>, WireError> {
     match kind {
         KIND_CREDENTIAL | KIND_REVOCATION => {
             let mut r = Reader::new(bytes);
@@ -100,40 +25,6 @@ pub(crate) fn peek(kind: u8, bytes: &[u8]) -> Result<Option<(u64, Version)>, Wir
             Advertisement::peek(bytes).map(|(origin, version)| Some((origin.0, version)))
         }
         _ => Ok(None),
-    }
-}
-
-/// What a router signs, and its signature, which is at the end of the record.
-pub(crate) fn signed_part(kind: u8, record: &[u8]) -> Result<(Vec<u8>, [u8; 64]), WireError> {
-    let (message, signature) = record
-        .split_last_chunk::<64>()
-        .ok_or(WireError::Truncated)?;
-    Ok(([&[kind], message].concat(), *signature))
-}
-
-/// Why a record is not accepted.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum LsaError {
-    /// The bytes cannot be read.
-    #[error("malformed: {0}")]
-    Malformed(#[from] WireError),
-    /// The signature is not its router's: the neighbour that passed it on did not verify it.
-    #[error("not signed by its router")]
-    Forged,
-    /// The certificates do not count: forged, expired, not valid yet by this host's clock.
-    #[error(transparent)]
-    Refused(CertError),
-}
-
-/// The drop reason that counts this error.
-pub(crate) fn drop_reason(error: LsaError) -> DropReason {
-    match error {
-        LsaError::Malformed(_) => DropReason::BadLsa,
-        LsaError::Forged => DropReason::ForgedLsa,
-        LsaError::Refused(error) => {
-            tracing::debug!(%error, "credential refused");
-            DropReason::CredentialRefused
-        }
     }
 }
 
@@ -180,7 +71,7 @@ impl CredentialLsa {
     }
 
     /// Builds and signs the record of this node.
-    pub(crate) fn sign<S: Services + ?Sized>(
+    pub(super) fn sign<S: Services + ?Sized>(
         origin: OriginId,
         version: Version,
         chain: &[u8],
@@ -199,8 +90,8 @@ impl CredentialLsa {
         &self.bytes
     }
 
-    /// Its router's election_hashes in elections.
-    pub(crate) fn election_hashes(&self) -> &ElectionHashes {
+    /// Its router's hashes in RP elections.
+    pub(super) fn election_hashes(&self) -> &ElectionHashes {
         &self.election_hashes
     }
 
@@ -225,7 +116,7 @@ impl CredentialLsa {
 
 /// The version with which a router first publishes a chain: later certificates count more, and of two
 /// that were issued in one second some one.
-pub(crate) fn first_version(issued: u64, chain: &[u8]) -> Version {
+pub(super) fn first_version(issued: u64, chain: &[u8]) -> Version {
     let hash = derive("lcroute 2026 credential", &[chain]);
     let low = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]);
     Version(issued << 32 | u64::from(low))
@@ -233,7 +124,7 @@ pub(crate) fn first_version(issued: u64, chain: &[u8]) -> Version {
 
 /// The key under which the revocation of `key` is kept: what an issuer says of a key does not stand in the
 /// way of what the network says of it.
-pub(crate) fn revocation_key(key: &PeerId, by_network: bool) -> u64 {
+pub(super) fn revocation_key(key: &PeerId, by_network: bool) -> u64 {
     let by_network = [u8::from(by_network)];
     let hash = derive("lcroute 2026 revocation", &[key.public_key(), &by_network]);
     let mut first = [0; 8];
@@ -290,14 +181,6 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn records_survive_the_wire(kind: u8, bytes in prop::collection::vec(any::<u8>(), 0..100)) {
-            let record = Lsa { kind, bytes: bytes.into() };
-            let mut w = Writer::new();
-            record.encode(&mut w);
-            prop_assert_eq!(Lsa::decode(&mut Reader::new(w.as_slice())), Ok(record));
-        }
-
         #[test]
         fn arbitrary_bytes_never_panic(kind in 0u8..5, bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let _ = peek(kind, &bytes);

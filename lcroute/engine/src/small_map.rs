@@ -143,7 +143,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::names::RouterIndex;
+    use crate::router_index::RouterIndex;
 
     type Steps = Vec<(OriginId, u32)>;
 

@@ -1,31 +1,47 @@
-//! A token bucket in one moment of time.
+//! A token bucket that is one moment of time.
 
 use librecast::time::{Duration, Instant};
 
 /// How often something may happen.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Rate {
+pub struct Rate {
     /// How often at once.
     pub burst: u32,
     /// Time for one more.
     pub interval: Duration,
 }
 
-/// A bucket that is full again at this moment, if nothing is taken out of it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Bucket(Instant);
+impl Rate {
+    /// `rate` times a second, `burst` times at once.
+    pub const fn per_second(rate: u32, burst: u32) -> Self {
+        Self {
+            burst,
+            interval: Duration::from_nanos(1_000_000_000 / rate as u64),
+        }
+    }
+}
 
-impl Bucket {
+/// The moment at which the bucket is full again, if nothing is taken out of it.
+#[derive(Debug, Clone, Copy)]
+pub struct TokenBucket(Instant);
+
+impl TokenBucket {
+    /// A full bucket.
     pub fn full(now: Instant) -> Self {
         Self(now)
     }
 
     /// Takes a token; false if there is none.
     pub fn take(&mut self, rate: Rate, now: Instant) -> bool {
-        if self.0.max(now) + rate.interval > now + rate.interval * rate.burst {
+        self.take_many(1, rate, now)
+    }
+
+    /// Takes so many tokens, or none of them.
+    pub fn take_many(&mut self, tokens: u32, rate: Rate, now: Instant) -> bool {
+        if self.0.max(now) + rate.interval * tokens > now + rate.interval * rate.burst {
             return false;
         }
-        self.spend(rate, 1, now);
+        self.spend(rate, tokens, now);
         true
     }
 
@@ -68,7 +84,7 @@ mod tests {
             interval: second,
         };
         let t = start();
-        let mut bucket = Bucket::full(t);
+        let mut bucket = TokenBucket::full(t);
         assert_eq!(bucket.left(rate, t), 3);
         assert!((0..3).all(|_| bucket.take(rate, t)));
         assert!(!bucket.take(rate, t));
@@ -80,5 +96,16 @@ mod tests {
         assert!(bucket.take(rate, t + second));
         let later = t + 100 * second;
         assert_eq!((0..9).filter(|_| bucket.take(rate, later)).count(), 3);
+    }
+
+    #[test]
+    fn many_are_taken_together_or_not_at_all() {
+        let (rate, now) = (Rate::per_second(10, 5), start());
+        let mut bucket = TokenBucket::full(now);
+        assert!(!bucket.take_many(6, rate, now));
+        assert!(bucket.take_many(3, rate, now) && !bucket.take_many(3, rate, now));
+        assert!(bucket.take_many(2, rate, now) && !bucket.take(rate, now));
+        let later = now + Duration::from_secs(60);
+        assert_eq!((0..100).filter(|_| bucket.take(rate, later)).count(), 5);
     }
 }

@@ -21,7 +21,7 @@
 
 use librecast::wire::{Reader, WireError, Writer};
 
-use super::record::{LsaId, Version};
+use super::lsa::{LsaId, Version};
 use crate::graph::mix;
 
 /// Parts that the keys are divided into, by their first bits.

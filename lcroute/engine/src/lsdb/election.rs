@@ -1,10 +1,10 @@
-//! Which router is the root of what: pure functions of the link state, so that all who have the same
-//! agree without a word.
+//! RP elections (RFC 7761 §4.7): pure functions of the LSAs, so that all routers with the same LSAs agree without a message.
 //!
-//! - A slot: a router that candidacies it goes before one that does not, then `core` before not, then the
-//!   lower centrality in steps of a quarter, then the lower hash of (slot, origin).
-//! - An announced prefix: of those who announce it the one that candidacies it, then the lower hash of
-//!   (prefix, origin).
+//! - A group range: a candidate goes before a router that is none, then `core` before not, then the lower centrality in
+//!   steps of a quarter, then the lower hash of (range, origin).
+//! - An announced prefix: of its announcers a candidate, then the lower hash of (prefix, origin).
+//!
+//! A router becomes a candidate by being elected, so rendezvous points stay when others come.
 
 use std::net::Ipv6Addr;
 
@@ -13,19 +13,19 @@ use librecast::id::{OriginId, derive};
 
 use super::advertisement::UNKNOWN_CENTRALITY;
 
-/// Shared trees.
+/// Ranges that groups are divided into by a hash, each with a shared tree.
 pub const GROUP_RANGES: u8 = 4;
 
-/// The slot of a group that nobody announces.
-pub(crate) fn group_range(group: Ipv6Addr) -> u8 {
+/// The range of a group that nobody announces.
+pub(super) fn group_range(group: Ipv6Addr) -> u8 {
     derive("lcroute 2026 slot", &[&group.octets()])[0] >> 6
 }
 
-/// What counts of a router that may be a root.
+/// A router that takes part in elections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Eligible {
+pub(super) struct Eligible {
     pub origin: OriginId,
-    /// Bit s: it candidacies slot s.
+    /// Bit n: it is a candidate for range n.
     pub candidacies: u8,
     /// By its flag and its certificate.
     pub core: bool,
@@ -33,27 +33,26 @@ pub(crate) struct Eligible {
 }
 
 impl Eligible {
-    /// Whether it is so much better measured than `root` that it may take the slot from it.
-    pub fn may_challenge(&self, root: &Self) -> bool {
-        if self.core != root.core {
+    /// Whether it is so much better placed than the rendezvous point that it may take the range over.
+    pub fn may_challenge(&self, rp: &Self) -> bool {
+        if self.core != rp.core {
             return self.core;
         }
         self.centrality != UNKNOWN_CENTRALITY
-            && u32::from(self.centrality) * 4 <= u32::from(root.centrality) * 3
+            && u32::from(self.centrality) * 4 <= u32::from(rp.centrality) * 3
     }
 
     fn rank(&self) -> (bool, u8) {
         (!self.core, centrality_step(self.centrality).0)
     }
 
-    /// The lower, the better measured: within a step of centrality all are alike.
-    fn place(&self) -> (bool, u16) {
+    /// The rank without steps.
+    fn exact_rank(&self) -> (bool, u16) {
         (!self.core, self.centrality)
     }
 }
 
-/// Logarithm to the base of 1.25, in integers: a router is not better measured for a little. With the last centrality
-/// that has the same one.
+/// Logarithm to the base of 1.25, in integers: small differences do not count. With the last centrality of the same step.
 fn centrality_step(centrality: u16) -> (u8, u16) {
     if centrality == UNKNOWN_CENTRALITY {
         return (u8::MAX, UNKNOWN_CENTRALITY);
@@ -66,67 +65,60 @@ fn centrality_step(centrality: u16) -> (u8, u16) {
     (step, limit.min(u32::from(UNKNOWN_CENTRALITY) - 1) as u16)
 }
 
-/// The outcome for one slot.
+/// The outcome for one group range.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct RpElection {
-    /// The root.
+pub(super) struct RpElection {
+    /// The rendezvous point.
     pub elected: Option<OriginId>,
-    /// Who it would be if nobody candidate anything.
-    pub best: Option<OriginId>,
+    /// Who it would be without candidates.
+    pub preferred: Option<OriginId>,
 }
 
-/// A router's lot in each slot: of routers that are measured alike, the lowest is the root.
-pub(crate) type ElectionHashes = [[u8; 32]; GROUP_RANGES as usize];
+/// A router's hash for each range: of routers with equal rank, the lowest is elected.
+pub(super) type ElectionHashes = [[u8; 32]; GROUP_RANGES as usize];
 
-/// The election_hashes of a router.
-pub(crate) fn election_hashes(origin: OriginId) -> ElectionHashes {
-    [0, 1, 2, 3].map(|slot: u8| {
-        let parts: [&[u8]; 2] = [&[slot], &origin.0.to_be_bytes()];
+/// The hashes of a router.
+pub(super) fn election_hashes(origin: OriginId) -> ElectionHashes {
+    [0, 1, 2, 3].map(|range: u8| {
+        let parts: [&[u8]; 2] = [&[range], &origin.0.to_be_bytes()];
         derive("lcroute 2026 slot root", &parts)
     })
 }
 
-/// Elects the roots of all slots, of candidates and what [`election_hashes`] computes for each.
-pub(crate) fn elect_rps(
-    candidates: &[(Eligible, &ElectionHashes)],
+/// Elects the rendezvous points of all ranges, of routers and their [`election_hashes`].
+pub(super) fn elect_rps(
+    routers: &[(Eligible, &ElectionHashes)],
 ) -> [RpElection; GROUP_RANGES as usize] {
-    let best = candidates.iter().map(|(c, _)| c.place()).min();
+    let best = routers.iter().map(|(r, _)| r.exact_rank()).min();
     let last = best.map(|(not_core, centrality)| (not_core, centrality_step(centrality).1));
-    // who is measured best without a claim, and who candidacies something
-    let counts = |c: &Eligible| c.candidacies != 0 || Some(c.place()) <= last;
-    let ranked = candidates.iter().filter(|(c, _)| counts(c));
-    let ranked: Vec<_> = ranked
-        .map(|(c, election_hashes)| (c.rank(), c, election_hashes))
-        .collect();
-    [0, 1, 2, 3].map(|slot: u8| {
-        let key = |(rank, c, election_hashes): &((bool, u8), &Eligible, &&ElectionHashes)| {
-            (*rank, election_hashes[usize::from(slot)], c.origin)
+    // routers of the best rank, and candidates
+    let counts = |r: &Eligible| r.candidacies != 0 || Some(r.exact_rank()) <= last;
+    let ranked = routers.iter().filter(|(r, _)| counts(r));
+    let ranked: Vec<_> = ranked.map(|(r, hashes)| (r.rank(), r, hashes)).collect();
+    [0, 1, 2, 3].map(|range: u8| {
+        let key = |(rank, r, hashes): &((bool, u8), &Eligible, &&ElectionHashes)| {
+            (*rank, hashes[usize::from(range)], r.origin)
         };
-        let candidacies = |c: &Eligible| c.candidacies & 1 << slot != 0;
         let lowest = |key: Option<((bool, u8), [u8; 32], OriginId)>| key.map(|(.., origin)| origin);
-        let best = lowest(ranked.iter().map(key).min());
-        let claimants = ranked.iter().filter(|(_, c, _)| candidacies(c));
+        let preferred = lowest(ranked.iter().map(key).min());
+        let is_candidate = |r: &Eligible| r.candidacies & 1 << range != 0;
+        let candidates = ranked.iter().filter(|(_, r, _)| is_candidate(r));
         RpElection {
-            elected: lowest(claimants.map(key).min()).or(best),
-            best,
+            elected: lowest(candidates.map(key).min()).or(preferred),
+            preferred,
         }
     })
 }
 
-/// Elects the root of a prefix among those who announce it, and try_originate whether they claim it.
-pub(crate) fn elect_announcer(
+/// Elects the root of a prefix among its announcers; with each, whether it is a candidate.
+pub(super) fn elect_announcer(
     prefix: &GroupPrefix,
     announcers: &[(OriginId, bool)],
 ) -> Option<OriginId> {
     let hash = |origin: OriginId| {
-        derive(
-            "lcroute 2026 prefix root",
-            &[
-                &prefix.addr().octets(),
-                &[prefix.prefix_len()],
-                &origin.0.to_be_bytes(),
-            ],
-        )
+        let origin = origin.0.to_be_bytes();
+        let parts: [&[u8]; 3] = [&prefix.addr().octets(), &[prefix.prefix_len()], &origin];
+        derive("lcroute 2026 prefix root", &parts)
     };
     match announcers {
         [(only, _)] => Some(*only),
@@ -152,42 +144,46 @@ mod tests {
         }
     }
 
-    fn elect_slot(slot: u8, candidates: &[Eligible]) -> RpElection {
+    fn elect_range(range: u8, candidates: &[Eligible]) -> RpElection {
         let election_hashes: Vec<ElectionHashes> = candidates
             .iter()
             .map(|c| election_hashes(c.origin))
             .collect();
         let candidates: Vec<_> = candidates.iter().copied().zip(&election_hashes).collect();
-        elect_rps(&candidates)[usize::from(slot)]
+        elect_rps(&candidates)[usize::from(range)]
     }
 
     fn elected(candidates: &[Eligible]) -> u64 {
-        elect_slot(2, candidates).elected.unwrap().0
+        elect_range(2, candidates).elected.unwrap().0
     }
 
     #[test]
-    fn claim_then_core_then_place_decide() {
+    fn candidacy_then_core_then_centrality_decide() {
         let far = candidate(1, 0, false, 900);
         let near = candidate(2, 0, false, 100);
         let core = candidate(3, 0, true, 500);
         let claimant = candidate(4, 0b0100, false, UNKNOWN_CENTRALITY);
         assert_eq!(elected(&[far, near]), 2);
         assert_eq!(elected(&[far, near, core]), 3);
-        let roots = elect_slot(2, &[far, near, core, claimant]);
+        let roots = elect_range(2, &[far, near, core, claimant]);
         assert_eq!(roots.elected, Some(OriginId(4)));
-        assert_eq!(roots.best, Some(OriginId(3)));
+        assert_eq!(roots.preferred, Some(OriginId(3)));
         let elsewhere = candidate(4, 0b1011, false, 100);
-        assert_eq!(elected(&[core, elsewhere]), 3, "candidacies other slots");
-        assert_eq!(elect_slot(0, &[]), RpElection::default());
+        assert_eq!(
+            elected(&[core, elsewhere]),
+            3,
+            "a candidate for other ranges"
+        );
+        assert_eq!(elect_range(0, &[]), RpElection::default());
     }
 
     #[test]
-    fn small_differences_are_left_to_the_hash_which_spreads_slots() {
+    fn small_differences_are_left_to_the_hash_which_spreads_rendezvous_points() {
         let candidates: Vec<_> = (0..40)
             .map(|n| candidate(n, 0, true, 1000 + 3 * n as u16))
             .collect();
         let roots: std::collections::BTreeSet<_> = (0..GROUP_RANGES)
-            .map(|slot| elect_slot(slot, &candidates).elected)
+            .map(|range| elect_range(range, &candidates).elected)
             .collect();
         assert_eq!(roots.len(), 4, "{roots:?}");
     }
@@ -206,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_keeps_a_prefix() {
+    fn a_candidacy_keeps_a_prefix() {
         let prefix = "ff1e:1234::/32".parse().unwrap();
         let both = [(OriginId(1), false), (OriginId(2), false)];
         let first = elect_announcer(&prefix, &both).unwrap();
@@ -223,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn slots_are_used_alike() {
+    fn group_ranges_are_used_alike() {
         let mut used = [0; GROUP_RANGES as usize];
         for n in 0..400u16 {
             used[usize::from(group_range(Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 0, 0, n)))] += 1;
@@ -251,15 +247,15 @@ mod tests {
         #[test]
         fn order_does_not_matter(
             ranks in prop::collection::btree_map(any::<u64>(), (0u8..16, any::<bool>(), 90u16..150), 1..20),
-            slot in 0..GROUP_RANGES,
+            range in 0..GROUP_RANGES,
         ) {
             let mut candidates: Vec<_> = ranks
                 .into_iter()
                 .map(|(origin, (candidacies, core, centrality))| candidate(origin, candidacies, core, centrality))
                 .collect();
-            let one = elect_slot(slot, &candidates);
+            let one = elect_range(range, &candidates);
             candidates.reverse();
-            prop_assert_eq!(one, elect_slot(slot, &candidates));
+            prop_assert_eq!(one, elect_range(range, &candidates));
         }
     }
 }

@@ -7,7 +7,7 @@ use std::ops::Deref;
 
 use librecast::id::OriginId;
 
-use crate::sorted::{Keys, SortedMap};
+use crate::small_map::{Keys, SortedMap};
 
 /// Ids in ascending order, none twice.
 #[derive(Debug, PartialEq, Eq)]
