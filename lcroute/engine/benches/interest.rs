@@ -107,8 +107,8 @@ fn messages(groups: std::ops::Range<u32>, wanted: bool) -> Vec<Bytes> {
         batch.push(&Element::JoinState(JoinState {
             root: addresses(2).origin,
             prefix: Prefix::group(group(n)),
-            wanted: wanted.then(SourceFilter::all),
-            sending: false,
+            join: wanted.then(SourceFilter::all),
+            source_active: false,
         }));
     }
     batch.finish()

@@ -4,13 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use librecast::id::OriginId;
+use librecast::random::Random;
 use librecast::time::{Duration, Instant};
 
 use crate::audit::Digests;
 use crate::config::{Limits, Neighbor};
 use crate::control::{Element, Prefix, RefusalReason};
 use crate::join::Join;
-use crate::random::Random;
 use crate::token_bucket::{Rate, TokenBucket};
 use crate::trees::ReceivedBefore;
 
@@ -45,8 +45,8 @@ pub struct Adjacency {
     /// Of what we advertised, and of what it advertised, once its HELLO was there.
     pub advertised: Digests,
     pub received: Option<Digests>,
-    /// Goes out with the next flush, before what the flush itself has to say.
-    pub say: Vec<Element>,
+    /// Goes out with the next flush, before what the flush itself has to pending.
+    pub pending: Vec<Element>,
     pub next_audit: Instant,
     /// When the neighbour was last advertised what differs,
     pub compared: Option<Instant>,
@@ -72,7 +72,7 @@ impl Adjacency {
             refusals: Refusals::default(),
             advertised,
             received: None,
-            say: Vec::new(),
+            pending: Vec::new(),
             next_audit,
             compared: None,
             awaits_reset: false,

@@ -40,8 +40,8 @@ const ROUTED_HEADER: usize = 18;
 /// Two bytes before the address.
 const LONGEST_PREFIX: usize = 18;
 
-const FLAG_WANTED: u8 = 0x01;
-const FLAG_SENDING: u8 = 0x02;
+const FLAG_JOIN: u8 = 0x01;
+const FLAG_SOURCE_ACTIVE: u8 = 0x02;
 /// With W: sources are listed, and these are excluded, or only these wanted. Neither: every source.
 const FLAG_EXCLUDE: u8 = 0x04;
 const FLAG_INCLUDE: u8 = 0x08;
@@ -165,9 +165,9 @@ pub struct JoinState {
     /// Groups.
     pub prefix: Prefix,
     /// W: wanted beyond the sender of this message, with the merged source filter.
-    pub wanted: Option<SourceFilter>,
+    pub join: Option<SourceFilter>,
     /// S: somebody beyond the sender of this message sends, or wants to know who listens.
-    pub sending: bool,
+    pub source_active: bool,
 }
 
 impl From<GroupPrefix> for Prefix {
@@ -402,17 +402,17 @@ fn decode_join_state(mut r: Reader<'_>, elements: &mut Vec<Element>) -> Result<(
     while !r.is_empty() {
         let flags = r.u8()?;
         let prefix = Prefix::decode(&mut r, &mut last)?;
-        let wanted = if flags & FLAG_WANTED == 0 {
+        let join = if flags & FLAG_JOIN == 0 {
             None
         } else {
             Some(decode_filter(&mut r, flags)?)
         };
-        let sending = flags & FLAG_SENDING != 0;
+        let source_active = flags & FLAG_SOURCE_ACTIVE != 0;
         elements.push(Element::JoinState(JoinState {
             root,
             prefix,
-            wanted,
-            sending,
+            join,
+            source_active,
         }));
     }
     Ok(())
@@ -497,10 +497,10 @@ impl Batch {
                     w.u8(bits);
                 });
             }
-            Element::JoinState(interest) => {
-                let (flags, sources) = encode_filter(interest);
-                let entry = (flags, &interest.prefix, sources.as_slice());
-                self.append(TYPE_JOIN_STATE, interest.root, entry);
+            Element::JoinState(state) => {
+                let (flags, sources) = encode_filter(state);
+                let entry = (flags, &state.prefix, sources.as_slice());
+                self.append(TYPE_JOIN_STATE, state.root, entry);
             }
             Element::Refusal {
                 reason,
@@ -605,11 +605,15 @@ fn encode_audit(audit: &Audit, w: &mut Writer) {
 }
 
 /// The flags of an entry, and its list of sources.
-fn encode_filter(interest: &JoinState) -> (u8, Vec<u8>) {
-    let sending = if interest.sending { FLAG_SENDING } else { 0 };
-    let (mode, sources) = match &interest.wanted {
-        None => return (sending, Vec::new()),
-        Some(filter) if filter.is_all() => return (sending | FLAG_WANTED, Vec::new()),
+fn encode_filter(state: &JoinState) -> (u8, Vec<u8>) {
+    let source_active = if state.source_active {
+        FLAG_SOURCE_ACTIVE
+    } else {
+        0
+    };
+    let (mode, sources) = match &state.join {
+        None => return (source_active, Vec::new()),
+        Some(filter) if filter.is_all() => return (source_active | FLAG_JOIN, Vec::new()),
         Some(SourceFilter::Include(sources)) => (FLAG_INCLUDE, sources),
         Some(SourceFilter::Exclude(sources)) => (FLAG_EXCLUDE, sources),
     };
@@ -619,7 +623,7 @@ fn encode_filter(interest: &JoinState) -> (u8, Vec<u8>) {
     for source in sources {
         w.ipv6(*source);
     }
-    (sending | FLAG_WANTED | mode, w.into_vec())
+    (source_active | FLAG_JOIN | mode, w.into_vec())
 }
 
 #[cfg(test)]
@@ -676,12 +680,12 @@ mod tests {
             any::<[u64; 4]>().prop_map(|bits| Element::Audit(Audit::Reset(bits))),
             any_routed().prop_map(Element::Routed),
             (root(), any_prefix(), any_filter(), any::<bool>()).prop_map(
-                |(root, prefix, wanted, sending)| {
+                |(root, prefix, join, source_active)| {
                     Element::JoinState(JoinState {
                         root,
                         prefix,
-                        wanted,
-                        sending,
+                        join,
+                        source_active,
                     })
                 }
             ),
@@ -705,8 +709,8 @@ mod tests {
         Element::JoinState(JoinState {
             root: OriginId(1),
             prefix: Prefix::group(Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 0, 0, group)),
-            wanted: Some(SourceFilter::all()),
-            sending: false,
+            join: Some(SourceFilter::all()),
+            source_active: false,
         })
     }
 
@@ -720,8 +724,8 @@ mod tests {
             Element::JoinState(JoinState {
                 root: OriginId(1),
                 prefix: Prefix::ALL,
-                wanted: None,
-                sending: true,
+                join: None,
+                source_active: true,
             }),
             wanted(9),
             wanted(10),
@@ -778,8 +782,8 @@ mod tests {
             batch.push(&Element::JoinState(JoinState {
                 root: OriginId(1),
                 prefix: Prefix::group(group),
-                wanted: Some(SourceFilter::all()),
-                sending: false,
+                join: Some(SourceFilter::all()),
+                source_active: false,
             }));
         }
         let all: usize = batch.finish().iter().map(Bytes::len).sum();

@@ -129,38 +129,3 @@ impl fmt::Display for LinkFault {
         f.write_str(self.as_str())
     }
 }
-
-/// Why the engine wants to be woken; every timer it has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum TimerKind {
-    /// The querier's next general query (RFC 9777 §9.2).
-    GeneralQuery,
-    /// Repeat of a group-specific query (RFC 9777 §9.9).
-    SpecificQuery,
-    /// A local membership that nobody refreshed (RFC 9777 §9.4).
-    ListenerExpiry,
-    /// The robustness repeat of a state-change report (RFC 9777 §9.11).
-    StateChangeRepeat,
-    /// More current-state reports, paced.
-    CurrentStateReport,
-    /// The end of the wait for a first listener.
-    FirstPackets,
-    /// Packets are no longer kept for listeners who come to be known late.
-    Replay,
-    /// A flow without a listener went idle.
-    FlowIdle,
-    /// Another try after a neighbour's refusal.
-    JoinRetry,
-    /// A tree that is no longer a group's is left.
-    TreeChange,
-    /// The digest of what was told.
-    Audit,
-    /// Something of the link state: an advertisement, a rate limit, an end.
-    LinkState,
-    /// Shortest paths are looked at again, or packets no longer taken over edges of before.
-    RouteComputation,
-    /// Links are decided on.
-    Topology,
-    /// The duplicate window of a router that has gone.
-    RouterGone,
-}

@@ -12,17 +12,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
 
 use librecast::mld::{MAX_SOURCES, Query, Record, RecordType};
+use librecast::random::Random;
 use librecast::time::{Duration, Instant};
 
-use crate::output::TimerKind;
-use crate::random::Random;
 use crate::source_filter::SourceFilter;
 use crate::table::Table;
-
-/// The source of all queries and reports that the engine writes into `lc0`: fe80:: and "lcrouter" in
-/// ASCII. It is the same on every node, for it never leaves the host; and it is not the node's own
-/// link-local address, so nobody takes remote interest for local one.
-pub const ROUTER_ADDRESS: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0x6c63, 0x726f, 0x7574, 0x6572);
+use crate::timers::TimerKind;
 
 /// Unsolicited Report Interval (RFC 9777 §9.11): the repeat comes within this time.
 const UNSOLICITED_REPORT_INTERVAL: Duration = Duration::from_secs(1);

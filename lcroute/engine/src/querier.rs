@@ -19,9 +19,9 @@ use librecast::mld::{MAX_SOURCES, Query, Record, RecordType};
 use librecast::time::{Duration, Instant};
 
 use crate::drops::DropReason;
-use crate::output::TimerKind;
 use crate::source_filter::{SourceFilter, merge};
 use crate::table::Table;
+use crate::timers::TimerKind;
 use crate::traffic::Traffic;
 
 /// Robustness Variable (RFC 9777 §9.1).
@@ -302,7 +302,7 @@ impl Querier {
     }
 
     /// A version 2 record. The caller has checked that the group is carried.
-    pub fn handle_lsa(
+    pub fn handle_record(
         &mut self,
         reporter: Ipv6Addr,
         record: &Record,
@@ -321,7 +321,7 @@ impl Querier {
         now: Instant,
     ) -> Result<(), DropReason> {
         let record = Record::new(RecordType::ModeIsExclude, group, Vec::new());
-        self.handle_lsa(reporter, &record, now)
+        self.handle_record(reporter, &record, now)
     }
 
     /// A version 1 done: others of its host may have kept silent, so they are asked.
@@ -600,7 +600,7 @@ mod tests {
         fn says(&mut self, who: Ipv6Addr, kind: RecordType, sources: &[u16]) -> &mut Self {
             let sources = sources.iter().map(|n| source(*n)).collect();
             let record = Record::new(kind, G, sources);
-            self.querier.handle_lsa(who, &record, self.now).unwrap();
+            self.querier.handle_record(who, &record, self.now).unwrap();
             self
         }
 
@@ -783,7 +783,7 @@ mod tests {
                 truncated: true,
                 ..Record::new(kind, G, vec![source(1)])
             };
-            b.querier.handle_lsa(HOST, &record, b.now).unwrap();
+            b.querier.handle_record(HOST, &record, b.now).unwrap();
             b.exclude(&[]);
             b.says(HOST, ToIn, &[]).include(&[]);
         }
@@ -816,7 +816,7 @@ mod tests {
             let group = Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 0, 0, n);
             let who = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, who);
             b.querier
-                .handle_lsa(who, &Record::new(ToEx, group, vec![]), b.now)
+                .handle_record(who, &Record::new(ToEx, group, vec![]), b.now)
         };
         for n in 0..4 {
             assert!(join(&mut b, 1, n).is_ok());

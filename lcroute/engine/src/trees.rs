@@ -1,23 +1,24 @@
-//! JoinState on trees: who wants what of (root, group), who sends to it, and over which links a packet
+//! Join state on trees: which neighbour joins what of (root, group), where sources are active, and over which links a packet
 //! therefore goes on.
 //!
-//! | | rootward | away from the root |
+//! | advertised | towards the root | away from the root |
 //! |---|---|---|
-//! | **W** wanted beyond me | always | where the far side known S |
-//! | **S** somebody beyond me sends, or wants to know who listens | always | never |
+//! | **Join** others here join it | always | where the far side advertised SourceActive |
+//! | **SourceActive** others here send, or watch who listens | always | never |
 //!
-//! What a neighbour says is kept as it was known, whatever this router believes of the tree at the moment.
-//! It counts only while the link is an edge of the present tree. Whoever tells interest does so over the
-//! edges of its own tree only and withdraws it from all others: so interest that is there is at once the
-//! neighbour's word that it has this edge too, and nothing is sent over a new edge before that.
+//! Received join state is kept as it came, whatever this router believes of the tree at the moment. It counts only while the
+//! link is an edge of the tree. A router advertises join state over edges of its own tree only, and withdraws it from all
+//! other links. So received join state proves that the neighbour has this edge too, and no packet goes over a new edge before.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
 use std::sync::Arc;
 
+use forwarding_entry::{ActiveEntry, EntryInputs};
+use group_link::GroupLink;
 use librecast::id::{LinkId, OriginId};
-use librecast::time::{Duration, Instant};
-use routes::{Active, EntryInputs};
+use librecast::time::Instant;
+use position::{Moved, TreePosition};
 
 use crate::control::Prefix;
 use crate::graph::Tree;
@@ -25,72 +26,12 @@ use crate::join::Join;
 use crate::table::Table;
 use crate::traffic::Traffic;
 
-mod routes;
+mod forwarding_entry;
+mod group_link;
+mod position;
 
-pub use routes::Lookup;
-
-/// How long packets are taken over the edges that a tree had before its last change.
-pub const PREVIOUS_TREE: Duration = Duration::from_secs(1);
-/// So many of them are kept: changes come in crowds.
-const MAX_PREVIOUS: usize = 4;
-
-/// One end of a tree's edge at this router.
-#[derive(Debug, Clone, Copy)]
-pub struct Edge {
-    /// The router at the other end.
-    pub neighbor: OriginId,
-    /// The link to it.
-    pub link: LinkId,
-    /// It is nearer to the root.
-    pub is_parent: bool,
-    /// Numbers in the tree, from and to: of those behind a child; of this router and those behind it, for the parent.
-    pub span: (u32, u32),
-}
-
-impl Edge {
-    /// What does not change with every tree.
-    fn ends(&self) -> (OriginId, LinkId, bool) {
-        (self.neighbor, self.link, self.is_parent)
-    }
-
-    fn leads_to(&self, number: u32) -> bool {
-        let (from, to) = self.span;
-        self.is_parent != (from..to).contains(&number)
-    }
-}
-
-fn are_same(a: &[Edge], b: &[Edge]) -> bool {
-    a.iter().map(Edge::ends).eq(b.iter().map(Edge::ends))
-}
-
-/// What is known of a group over one link, in both directions.
-#[derive(Debug)]
-struct GroupLink {
-    link: LinkId,
-    received_source_active: bool,
-    advertised_source_active: bool,
-    received: Join,
-    advertised: Join,
-}
-
-impl GroupLink {
-    fn new(link: LinkId) -> Self {
-        Self {
-            link,
-            received_source_active: false,
-            advertised_source_active: false,
-            received: Join::None,
-            advertised: Join::None,
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        !(self.received_source_active
-            || self.advertised_source_active
-            || self.received.is_some()
-            || self.advertised.is_some())
-    }
-}
+pub use forwarding_entry::Lookup;
+pub use position::Edge;
 
 /// One group on one tree.
 #[derive(Debug, Default)]
@@ -105,7 +46,7 @@ struct Entry {
     dirty: bool,
     /// Somebody wants some sources only, or all but some.
     lists_sources: bool,
-    active: Option<Box<Active>>,
+    active: Option<Box<ActiveEntry>>,
 }
 
 impl Entry {
@@ -143,6 +84,38 @@ impl Entry {
         self.links.is_empty() && !self.local.is_some() && !self.local_source_active
     }
 
+    /// The Join for one edge: what all others join, of the sources that lie behind it.
+    fn join_over(&self, edge: &Edge, position: &TreePosition) -> Join {
+        let others = self
+            .links
+            .iter()
+            .filter(|l| l.link != edge.link && l.received.is_some())
+            .filter(|l| position.current_or_former_edge(l.link).is_some());
+        let mut want = self.local.clone();
+        for other in others {
+            if want == Join::All {
+                break;
+            }
+            want = want.union(&other.received);
+        }
+        let Join::Filtered(filter) = want else {
+            return want;
+        };
+        let behind = |s: Ipv6Addr| position.towards(OriginId::of(s)) == Some(edge.link);
+        filter.retain(behind).into()
+    }
+
+    /// Whether a local sender or a router below sends to the group.
+    fn is_source_active_below(&self, position: &TreePosition) -> bool {
+        let below = |l: &GroupLink| {
+            l.received_source_active
+                && position
+                    .current_or_former_edge(l.link)
+                    .is_some_and(|edge| !edge.is_parent)
+        };
+        self.local_source_active || self.links.iter().any(below)
+    }
+
     /// Looks at what is wanted anew; whether it lists sources.
     fn note_sources(&mut self) -> bool {
         let received = |l: &GroupLink| l.received.lists_sources();
@@ -161,42 +134,20 @@ struct PrefixEntry {
     local: bool,
 }
 
-/// Where this router stands in a tree.
-#[derive(Debug, Default)]
-struct TreePosition {
-    tree: Option<Arc<Tree>>,
-    /// The trees of a moment ago, the last one at the end.
-    previous: VecDeque<Previous>,
-    /// They had edges that are none any more.
-    has_former_edges: bool,
-    /// Parent and children, sorted by link.
-    edges: Vec<Edge>,
-    /// Rises with every change.
-    version: u32,
-}
-
 /// A tree as far as this router is concerned.
 #[derive(Debug)]
 struct TreeState {
-    place: TreePosition,
+    position: TreePosition,
     entries: Table<Ipv6Addr, Entry>,
     prefixes: BTreeMap<Prefix, PrefixEntry>,
     /// Groups of which not everything is wanted: what is advertised of them depends on where sources lie.
     filtered: BTreeSet<Ipv6Addr>,
 }
 
-/// The tree as it was.
-#[derive(Debug)]
-struct Previous {
-    tree: Arc<Tree>,
-    edges: Vec<Edge>,
-    until: Instant,
-}
-
 impl TreeState {
     fn new(seed: u64) -> Self {
         Self {
-            place: TreePosition::default(),
+            position: TreePosition::default(),
             entries: Table::new(seed),
             prefixes: BTreeMap::new(),
             filtered: BTreeSet::new(),
@@ -205,81 +156,6 @@ impl TreeState {
 
     fn is_empty(&self) -> bool {
         self.entries.len() == 0 && self.prefixes.is_empty()
-    }
-}
-
-impl TreePosition {
-    fn edge(&self, link: LinkId) -> Option<&Edge> {
-        self.edges.iter().find(|e| e.link == link)
-    }
-
-    /// To be called when edges have changed, or trees of before.
-    fn note_former_edges(&mut self) {
-        let mut edges = self.previous.iter().flat_map(|p| &p.edges);
-        self.has_former_edges = edges.any(|e| self.edge(e.link).is_none());
-        self.version = self.version.wrapping_add(1);
-    }
-
-    /// The edge of the trees of a moment ago, if it is none any more.
-    fn former_edge(&self, link: LinkId) -> Option<&Edge> {
-        if !self.has_former_edges {
-            return None;
-        }
-        let mut edges = self.previous.iter().rev().flat_map(|p| &p.edges);
-        let former = edges.find(|e| e.link == link);
-        former.filter(|_| self.edge(link).is_none())
-    }
-
-    /// An edge, or one of a moment ago: who is behind it may not have known it elsewhere yet.
-    fn current_or_former_edge(&self, link: LinkId) -> Option<&Edge> {
-        self.edge(link).or_else(|| self.former_edge(link))
-    }
-
-    fn parent(&self) -> Option<&Edge> {
-        self.edges.iter().find(|e| e.is_parent)
-    }
-
-    /// The link over which `origin` is reached on this tree.
-    fn towards(&self, origin: OriginId) -> Option<LinkId> {
-        towards(self.tree.as_ref()?, &self.edges, origin)
-    }
-
-    /// Whether `origin` was reached over this link in a tree of a moment ago.
-    fn was_towards(&self, origin: OriginId, link: LinkId) -> bool {
-        let mut previous = self.previous.iter();
-        previous.any(|p| towards(&p.tree, &p.edges, origin) == Some(link))
-    }
-
-    /// W for one edge: what all others want, of the sources that lie behind it.
-    fn join_over(&self, entry: &Entry, edge: &Edge) -> Join {
-        let others = entry
-            .links
-            .iter()
-            .filter(|l| l.link != edge.link && l.received.is_some())
-            .filter(|l| self.current_or_former_edge(l.link).is_some());
-        let mut want = entry.local.clone();
-        for other in others {
-            if want == Join::All {
-                break;
-            }
-            want = want.union(&other.received);
-        }
-        let Join::Filtered(filter) = want else {
-            return want;
-        };
-        let behind = |s: Ipv6Addr| self.towards(OriginId::of(s)) == Some(edge.link);
-        filter.retain(behind).into()
-    }
-
-    /// Whether a program here or somebody below sends to the group.
-    fn is_source_active_below(&self, entry: &Entry) -> bool {
-        let below = |l: &GroupLink| {
-            l.received_source_active
-                && self
-                    .current_or_former_edge(l.link)
-                    .is_some_and(|edge| !edge.is_parent)
-        };
-        entry.local_source_active || entry.links.iter().any(below)
     }
 }
 
@@ -301,11 +177,6 @@ fn advertised_for_prefix(
 ) -> bool {
     let mut all = prefixes.iter();
     all.any(|(prefix, state)| state.advertised == Some(link) && prefix.contains(group))
-}
-
-fn towards(tree: &Tree, edges: &[Edge], origin: OriginId) -> Option<LinkId> {
-    let (number, _) = tree.span(origin)?;
-    Some(edges.iter().find(|e| e.leads_to(number))?.link)
 }
 
 /// Something to be known over a link, and what was known before.
@@ -393,41 +264,19 @@ impl Trees {
         &mut self,
         root: OriginId,
         tree: Option<Arc<Tree>>,
-        mut edges: Vec<Edge>,
+        edges: Vec<Edge>,
         now: Instant,
     ) {
         let Some(state) = self.states.get_mut(&root) else {
             return;
         };
-        edges.sort_unstable_by_key(|e| e.link);
-        let place = &mut state.place;
-        let same_tree = match (&place.tree, &tree) {
-            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
-            (None, None) => true,
-            _ => false,
-        };
-        let mut edges_changed = !are_same(&place.edges, &edges);
-        if same_tree && !edges_changed {
-            return;
-        }
-        let old_edges = std::mem::replace(&mut place.edges, edges);
-        if let Some(old) = std::mem::replace(&mut place.tree, tree) {
-            if place.previous.len() == MAX_PREVIOUS {
-                place.previous.pop_front();
-                edges_changed |= place.has_former_edges;
+        let groups: Vec<_> = match state.position.set(tree, edges, now) {
+            Moved::No => return,
+            Moved::Sources => state.filtered.iter().copied().collect(),
+            Moved::Edges => {
+                self.dirty_prefixes.insert(root);
+                state.entries.sorted_keys()
             }
-            place.previous.push_back(Previous {
-                tree: old,
-                edges: old_edges,
-                until: now + PREVIOUS_TREE,
-            });
-        }
-        place.note_former_edges();
-        let groups: Vec<_> = if edges_changed {
-            self.dirty_prefixes.insert(root);
-            state.entries.sorted_keys()
-        } else {
-            state.filtered.iter().copied().collect()
         };
         for group in groups {
             self.touch(root, group);
@@ -441,18 +290,10 @@ impl Trees {
             let Some(state) = self.states.get_mut(root) else {
                 continue;
             };
-            let place = &mut state.place;
-            let before = (place.previous.len(), place.has_former_edges);
-            place.previous.retain(|p| p.until > now);
-            if place.previous.len() < before.0 {
-                place.note_former_edges();
-                if before.1 {
-                    over.push((*root, state.entries.sorted_keys()));
-                }
+            if state.position.expire(now) {
+                over.push((*root, state.entries.sorted_keys()));
             }
-            if let Some(Previous { until, .. }) = place.previous.front() {
-                next = Some(next.map_or(*until, |n: Instant| n.min(*until)));
-            }
+            next = next.into_iter().chain(state.position.next_expiry()).min();
         }
         // what was advertised over edges of before is withdrawn now
         for (root, groups) in over {
@@ -466,7 +307,7 @@ impl Trees {
 
     /// The tree as it was placed.
     pub fn tree(&self, root: OriginId) -> Option<Arc<Tree>> {
-        self.states.get(&root)?.place.tree.clone()
+        self.states.get(&root)?.position.tree.clone()
     }
 
     fn touch(&mut self, root: OriginId, group: Ipv6Addr) {
@@ -628,15 +469,9 @@ impl Trees {
                 known.advertised = known.advertised.filter(|advertised| *advertised != link);
                 known.former = known.former.filter(|former| *former != link);
             }
-            let place = &mut state.place;
-            for previous in &mut place.previous {
-                previous.edges.retain(|e| e.link != link);
-            }
-            if place.edge(link).is_some() {
-                place.edges.retain(|e| e.link != link);
+            if state.position.remove_link(link) {
                 self.dirty_prefixes.insert(root);
             }
-            place.note_former_edges();
             for group in state.entries.sorted_keys() {
                 let Some(entry) = state.entries.get_mut(&group) else {
                     continue;
@@ -745,15 +580,15 @@ impl Trees {
         let Some(state) = self.states.get_mut(&root) else {
             return;
         };
-        let parent = state.place.parent().map(|e| e.link);
-        let edges: Vec<LinkId> = state.place.edges.iter().map(|e| e.link).collect();
+        let parent = state.position.parent().map(|e| e.link);
+        let edges: Vec<LinkId> = state.position.edges.iter().map(|e| e.link).collect();
         let mut changed = Vec::new();
         for (prefix, known) in &mut state.prefixes {
             let below = |l: &LinkId| Some(*l) != parent && edges.contains(l);
             let sends = known.local || known.received.iter().any(below);
             let advertised = parent.filter(|_| sends);
             let mut withdrawn = Vec::new();
-            let stays = |link: LinkId| sends && state.place.former_edge(link).is_some();
+            let stays = |link: LinkId| sends && state.position.former_edge(link).is_some();
             let mut is_news = advertised != known.advertised;
             if is_news {
                 let former = known.former.take();
@@ -809,24 +644,24 @@ impl Trees {
         let Some(state) = self.states.get_mut(&root) else {
             return;
         };
-        let (place, prefixes) = (&state.place, &state.prefixes);
+        let (position, prefixes) = (&state.position, &state.prefixes);
         let Some(entry) = state.entries.get_mut(&group) else {
             return;
         };
         entry.dirty = false;
         let prefix = Prefix::group(group);
-        for edge in &place.edges {
+        for edge in &position.edges {
             let known = entry.link(edge.link);
             let asks = edge.is_parent
                 || known.is_some_and(|l| l.received_source_active)
                 || received_for_prefix(prefixes, edge.link, group);
             let want = if asks {
-                place.join_over(entry, edge)
+                entry.join_over(edge, position)
             } else {
                 Join::None
             };
             let sending = edge.is_parent
-                && place.is_source_active_below(entry)
+                && entry.is_source_active_below(position)
                 && !advertised_for_prefix(prefixes, edge.link, group);
             let before = known.map_or((&Join::None, false), |l| {
                 (&l.advertised, l.advertised_source_active)
@@ -849,16 +684,18 @@ impl Trees {
         let kept: Vec<LinkId> = entry
             .links
             .iter()
-            .filter_map(|l| place.former_edge(l.link))
+            .filter_map(|l| position.former_edge(l.link))
             .filter(|edge| {
-                let wanted = place.join_over(entry, edge).is_some();
-                wanted || place.is_source_active_below(entry)
+                let wanted = entry.join_over(edge, position).is_some();
+                wanted || entry.is_source_active_below(position)
             })
             .map(|edge| edge.link)
             .collect();
         for advertised in &mut entry.links {
             let is_told = advertised.advertised_source_active || advertised.advertised.is_some();
-            if is_told && place.edge(advertised.link).is_none() && !kept.contains(&advertised.link)
+            if is_told
+                && position.edge(advertised.link).is_none()
+                && !kept.contains(&advertised.link)
             {
                 emit(JoinUpdate {
                     link: advertised.link,
@@ -887,7 +724,7 @@ impl Trees {
     }
 
     /// The way of a packet of `source`; `None` if nobody is interested in the group on this tree.
-    pub fn route(
+    pub fn forward(
         &mut self,
         root: OriginId,
         group: Ipv6Addr,
@@ -895,12 +732,12 @@ impl Trees {
     ) -> Option<Lookup<'_>> {
         let state = self.states.get_mut(&root)?;
         let entry = state.entries.get_mut(&group)?;
-        let basis = EntryInputs {
-            place: &state.place,
+        let inputs = EntryInputs {
+            position: &state.position,
             links: &entry.links,
             lists_sources: entry.lists_sources,
         };
-        Some(entry.active.get_or_insert_default().way(basis, source))
+        Some(entry.active.get_or_insert_default().lookup(inputs, source))
     }
 
     /// What all neighbours on the tree together want of (root, group), of the sources in `present`.
@@ -916,7 +753,7 @@ impl Trees {
         for l in entry
             .links
             .iter()
-            .filter(|l| state.place.edge(l.link).is_some())
+            .filter(|l| state.position.edge(l.link).is_some())
         {
             merged = merged.union(&l.received);
         }
@@ -938,7 +775,7 @@ impl Trees {
         };
         let wanting = entry.links.iter();
         wanting
-            .filter(|l| l.received.is_some() && state.place.edge(l.link).is_some())
+            .filter(|l| l.received.is_some() && state.position.edge(l.link).is_some())
             .map(|l| l.link)
             .collect()
     }

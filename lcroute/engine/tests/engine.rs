@@ -226,8 +226,8 @@ fn interest(root: u64, g: u16, wanted: Option<SourceFilter>) -> Element {
     Element::JoinState(JoinState {
         root,
         prefix: Prefix::group(group(g)),
-        wanted,
-        sending: false,
+        join: wanted,
+        source_active: false,
     })
 }
 
@@ -564,8 +564,8 @@ fn remote_interest_in_what_is_not_carried_here_is_not_reported() {
             &[Element::JoinState(JoinState {
                 root,
                 prefix,
-                wanted: ALL(),
-                sending: false,
+                join: ALL(),
+                source_active: false,
             })],
         );
     }
@@ -1246,8 +1246,8 @@ fn prefixes_that_flap_cost_more_than_groups() {
         Element::JoinState(JoinState {
             root,
             prefix: Prefix::ALL,
-            wanted: None,
-            sending,
+            join: None,
+            source_active: sending,
         })
     };
     for _ in 0..1_000 {

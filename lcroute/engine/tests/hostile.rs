@@ -95,15 +95,16 @@ fn any_element() -> impl Strategy<Value = Element> {
         (any_group(), prop_oneof![4 => Just(128u8), 1 => 8u8..=128])
             .prop_map(|(g, len)| Prefix::new(g, len).unwrap())
     };
-    let interest =
-        (root(), prefix(), filter, any::<bool>()).prop_map(|(root, prefix, wanted, sending)| {
+    let interest = (root(), prefix(), filter, any::<bool>()).prop_map(
+        |(root, prefix, join, source_active)| {
             Element::JoinState(JoinState {
                 root,
                 prefix,
-                wanted,
-                sending,
+                join,
+                source_active,
             })
-        });
+        },
+    );
     let refusal = (root(), prefix()).prop_map(|(root, prefix)| Element::Refusal {
         reason: RefusalReason::TooManyGroups,
         root,
@@ -290,8 +291,8 @@ fn a_flooding_neighbour_harms_nobody_else() {
         Element::JoinState(JoinState {
             root,
             prefix,
-            wanted: Some(SourceFilter::all()),
-            sending: false,
+            join: Some(SourceFilter::all()),
+            source_active: false,
         })
     };
     for batch in 0..100u16 {

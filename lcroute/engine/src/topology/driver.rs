@@ -1,4 +1,4 @@
-//! Feeds a [`Policy`](super::Policy) and acts on its wishes.
+//! Feeds a [`Policy`](super::policy::Policy) and acts on its wishes.
 //!
 //! A link's life, seen from one end:
 //!
@@ -13,7 +13,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use librecast::id::{LinkId, OriginId};
 use librecast::time::{Duration, Instant};
 
-use super::{Known, LinkRequest, LinkView, Policy, Prospect, TopologyConfig, View};
+use super::auto::policy;
+use super::policy::{Known, LinkRequest, LinkView, Policy, Prospect, View};
+use crate::config::TopologyConfig;
 use crate::lsdb::LinkStanding;
 use crate::small_map::SmallMap;
 
@@ -95,7 +97,7 @@ impl Topology {
             own,
             seed,
             config,
-            policy: config.policy(seed, now),
+            policy: policy(config, seed, now),
             known: BTreeMap::new(),
             members: 0,
             failing: BTreeSet::new(),
@@ -114,7 +116,7 @@ impl Topology {
     pub fn set_config(&mut self, config: TopologyConfig, now: Instant) {
         if self.config != config {
             self.config = config;
-            self.policy = config.policy(self.seed, now);
+            self.policy = policy(config, self.seed, now);
             self.change(now);
         }
     }

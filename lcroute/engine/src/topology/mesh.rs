@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use librecast::id::OriginId;
 use librecast::time::Instant;
 
-use super::{Policy, View};
+use super::policy::{Policy, View};
 
 /// For small networks, and for who wants it.
 #[derive(Debug)]

@@ -13,10 +13,10 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use librecast::id::OriginId;
+use librecast::random::Random;
 use librecast::time::{Duration, Instant};
 
-use super::{Prospect, Standing, View};
-use crate::random::Random;
+use super::policy::{Prospect, Standing, View};
 
 /// A link is judged by its RTT when it is this old.
 const SETTLE: Duration = Duration::from_secs(10);

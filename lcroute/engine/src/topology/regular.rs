@@ -10,8 +10,8 @@ use librecast::id::OriginId;
 use librecast::time::Instant;
 
 use super::near::Near;
+use super::policy::{Policy, View};
 use super::rings::Rings;
-use super::{Policy, View};
 
 /// From this degree on some links are chosen by latency.
 const NEAR_FROM: u8 = 6;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use librecast::id::{LinkId, OriginId};
+use librecast::random::Random;
 use librecast::time::{Duration, Instant};
 use proptest::prelude::*;
 
@@ -11,7 +12,6 @@ use super::near::Near;
 use super::rings::Rings;
 use super::*;
 use crate::lsdb::LinkStanding;
-use crate::random::Random;
 use crate::testing::start;
 
 type Graph = BTreeMap<OriginId, BTreeSet<OriginId>>;

@@ -19,8 +19,8 @@ use librecast::time::{Duration, Instant};
 
 use crate::classify::Flow;
 use crate::config::Limits;
-use crate::output::TimerKind;
 use crate::table::Table;
+use crate::timers::TimerKind;
 
 /// How long the first packets of a flow wait for a listener.
 const HOLD_TIME: Duration = Duration::from_secs(1);

@@ -32,7 +32,7 @@ struct Kept {
 
 /// Groups of which S was told a moment ago, with the packets that went out since.
 #[derive(Debug)]
-pub struct Late {
+pub struct ReplayBuffer {
     /// By source: where hundreds announce themselves at once, each has its first packets.
     groups: Table<Key, BTreeMap<Ipv6Addr, Vec<Kept>>>,
     timers: BTreeSet<(Instant, Key)>,
@@ -42,7 +42,7 @@ pub struct Late {
     max_bytes: usize,
 }
 
-impl Late {
+impl ReplayBuffer {
     /// Nothing is kept.
     pub fn new(limits: &Limits, seed: u64) -> Self {
         Self {
@@ -61,7 +61,7 @@ impl Late {
     }
 
     /// S was told for the group.
-    pub fn open(&mut self, key: Key, now: Instant) {
+    pub fn start(&mut self, key: Key, now: Instant) {
         if self.groups.len() < self.max_groups && self.groups.get(&key).is_none() {
             self.groups.insert(key, BTreeMap::new());
             self.timers.insert((now + REPLAY_TIME, key));
@@ -91,7 +91,7 @@ impl Late {
     }
 
     /// JoinState in the group has changed: the packets that go over further links now.
-    pub fn take_new(
+    pub fn replay(
         &mut self,
         key: Key,
         mut wanting: impl FnMut(Ipv6Addr) -> Option<Links>,
@@ -178,12 +178,12 @@ mod tests {
         list.iter().map(|n| LinkId(*n)).collect()
     }
 
-    fn late() -> Late {
+    fn late() -> ReplayBuffer {
         let limits = Limits {
             held_bytes: 12 * (100 + size_of::<Kept>()),
             ..Limits::default()
         };
-        Late::new(&limits, 1)
+        ReplayBuffer::new(&limits, 1)
     }
 
     #[test]
@@ -191,10 +191,10 @@ mod tests {
         let (mut late, now) = (late(), start());
         let packet = Bytes::from_static(b"x");
         late.keep(FLOW, header(1), &packet, &links(&[1]));
-        late.open((ROOT, GROUP), now);
+        late.start((ROOT, GROUP), now);
         late.keep(FLOW, header(2), &packet, &links(&[1]));
         let mut further = |all: &[u32]| {
-            let new = late.take_new((ROOT, GROUP), |_| Some(links(all)));
+            let new = late.replay((ROOT, GROUP), |_| Some(links(all)));
             let sequence_and_links = |(links, header, _): (Links, DataHeader, Bytes)| {
                 (
                     header.sequence,
@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn what_is_kept_is_bounded_and_forgotten() {
         let (mut late, now) = (late(), start());
-        late.open((ROOT, GROUP), now);
+        late.start((ROOT, GROUP), now);
         let packet = Bytes::from(vec![0; 100]);
         let each = 100 + size_of::<Kept>();
         for n in 0..20 {
@@ -240,13 +240,13 @@ mod tests {
     #[test]
     fn each_source_has_its_first_packets_kept() {
         let (mut late, now) = (late(), start());
-        late.open((ROOT, GROUP), now);
+        late.start((ROOT, GROUP), now);
         for n in 1..=12 {
             let source = Ipv6Addr::from_bits(n);
             let packet = Bytes::from_static(b"x");
             late.keep(Flow { source, ..FLOW }, header(1), &packet, &links(&[1]));
         }
-        let new = late.take_new((ROOT, GROUP), |_| Some(links(&[1, 2])));
+        let new = late.replay((ROOT, GROUP), |_| Some(links(&[1, 2])));
         assert_eq!(new.len(), 12);
     }
 }

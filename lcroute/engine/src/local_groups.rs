@@ -12,9 +12,9 @@ use librecast::id::OriginId;
 use librecast::time::{Duration, Instant};
 
 use crate::join::Join;
-use crate::output::TimerKind;
 use crate::source_filter::SourceFilter;
 use crate::table::Table;
+use crate::timers::TimerKind;
 use crate::trees::Trees;
 
 /// How long listeners stay on a tree whose root is no longer the group's.
@@ -43,7 +43,7 @@ struct Sending {
 
 /// Groups that programs on this host have joined or send to.
 #[derive(Debug)]
-pub struct Local {
+pub struct LocalGroups {
     own: OriginId,
     listening: Table<Ipv6Addr, Vec<Listening>>,
     sending: Table<Ipv6Addr, Sending>,
@@ -52,7 +52,7 @@ pub struct Local {
     max_flows: usize,
 }
 
-impl Local {
+impl LocalGroups {
     /// Nobody listens or sends.
     pub fn new(own: OriginId, max_flows: usize, seed: u64) -> Self {
         Self {

@@ -8,7 +8,8 @@ use std::net::Ipv6Addr;
 use librecast::id::{LinkId, OriginId};
 use smallvec::SmallVec;
 
-use super::{GroupLink, TreePosition};
+use super::group_link::GroupLink;
+use super::position::TreePosition;
 use crate::output::Links;
 use crate::traffic::Traffic;
 
@@ -18,7 +19,7 @@ const MAX_FORWARDING_ENTRIES: usize = 16;
 /// The way of a source's packets, and what to count them in.
 #[derive(Debug)]
 pub struct Lookup<'a> {
-    place: &'a TreePosition,
+    position: &'a TreePosition,
     route: &'a ForwardingEntry,
     pub traffic: &'a mut Traffic,
 }
@@ -32,7 +33,7 @@ impl Lookup<'_> {
     /// Whether they are taken from this link: they come over it, or did so in a tree of a moment ago.
     pub fn accepts_from(&self, link: LinkId) -> bool {
         let origin = OriginId::of(self.route.source);
-        self.route.incoming == Some(link) || self.place.was_towards(origin, link)
+        self.route.incoming == Some(link) || self.position.was_towards(origin, link)
     }
 }
 
@@ -43,7 +44,7 @@ struct ForwardingEntry {
     source: Ipv6Addr,
     /// It is the way of this source only.
     source_specific: bool,
-    /// The place in the tree of which this is true.
+    /// The position in the tree of which this is true.
     version: u32,
     /// The link behind which the origin lies; `None`: this router.
     incoming: Option<LinkId>,
@@ -52,16 +53,16 @@ struct ForwardingEntry {
 
 /// What only entries have that carry packets.
 #[derive(Debug, Default)]
-pub(super) struct Active {
+pub(super) struct ActiveEntry {
     routes: ForwardingEntries,
     pub traffic: Traffic,
 }
 
-impl Active {
-    pub fn way<'a>(&'a mut self, basis: EntryInputs<'a>, source: Ipv6Addr) -> Lookup<'a> {
+impl ActiveEntry {
+    pub fn lookup<'a>(&'a mut self, inputs: EntryInputs<'a>, source: Ipv6Addr) -> Lookup<'a> {
         Lookup {
-            place: basis.place,
-            route: self.routes.find(basis, source),
+            position: inputs.position,
+            route: self.routes.find(inputs, source),
             traffic: &mut self.traffic,
         }
     }
@@ -77,19 +78,19 @@ impl Active {
 struct ForwardingEntries(SmallVec<[ForwardingEntry; 1]>);
 
 impl ForwardingEntries {
-    fn find(&mut self, basis: EntryInputs<'_>, source: Ipv6Addr) -> &ForwardingEntry {
+    fn find(&mut self, inputs: EntryInputs<'_>, source: Ipv6Addr) -> &ForwardingEntry {
         let routes = &mut self.0;
-        let holds = |r: &ForwardingEntry| r.version == basis.place.version;
+        let holds = |r: &ForwardingEntry| r.version == inputs.position.version;
         let at = if routes
             .first()
             .is_some_and(|r| r.source == source && holds(r))
         {
             Some(0)
-        } else if basis.depends_on_source() {
+        } else if inputs.depends_on_source() {
             let is_its = |r: &ForwardingEntry| r.source == source && r.source_specific && holds(r);
             routes.iter().position(is_its)
         } else {
-            let incoming = basis.incoming(source);
+            let incoming = inputs.incoming(source);
             let leads_there =
                 |r: &ForwardingEntry| r.incoming == incoming && !r.source_specific && holds(r);
             routes.iter().position(leads_there)
@@ -97,7 +98,7 @@ impl ForwardingEntries {
         let at = at.unwrap_or_else(|| {
             routes.retain(|r| holds(r));
             routes.truncate(MAX_FORWARDING_ENTRIES - 1);
-            routes.push(basis.compute(source));
+            routes.push(inputs.compute(source));
             routes.len() - 1
         });
         routes.swap(0, at);
@@ -109,7 +110,7 @@ impl ForwardingEntries {
 /// What ways follow from.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct EntryInputs<'a> {
-    pub place: &'a TreePosition,
+    pub position: &'a TreePosition,
     pub links: &'a [GroupLink],
     /// Somebody wants some sources only, or all but some.
     pub lists_sources: bool,
@@ -118,17 +119,18 @@ pub(super) struct EntryInputs<'a> {
 impl EntryInputs<'_> {
     /// The link over which packets of `source` come; `None`: it is this router, or cannot be reached.
     fn incoming(&self, source: Ipv6Addr) -> Option<LinkId> {
-        self.place.towards(OriginId::of(source))
+        self.position.towards(OriginId::of(source))
     }
 
     fn compute(&self, source: Ipv6Addr) -> ForwardingEntry {
         let origin = OriginId::of(source);
         let incoming = self.incoming(source);
         // over edges of before as well: who is behind them may not have received of the change
-        let former =
-            |link| self.place.former_edge(link).is_some() && !self.place.was_towards(origin, link);
+        let former = |link| {
+            self.position.former_edge(link).is_some() && !self.position.was_towards(origin, link)
+        };
         let leads_on = |link: LinkId| {
-            Some(link) != incoming && (self.place.edge(link).is_some() || former(link))
+            Some(link) != incoming && (self.position.edge(link).is_some() || former(link))
         };
         let links = self.links.iter();
         let wanting = links.filter(|l| l.received.allows(source) && leads_on(l.link));
@@ -136,7 +138,7 @@ impl EntryInputs<'_> {
         ForwardingEntry {
             source,
             source_specific: self.depends_on_source(),
-            version: self.place.version,
+            version: self.position.version,
             incoming,
             links,
         }
@@ -144,21 +146,23 @@ impl EntryInputs<'_> {
 
     /// Whether packets that come over one link may go different ways.
     fn depends_on_source(&self) -> bool {
-        self.lists_sources || self.place.has_former_edges
+        self.lists_sources || self.position.has_former_edges
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use librecast::time::Instant;
     use std::sync::Arc;
+
+    use librecast::time::Instant;
 
     use super::*;
     use crate::graph::{Graph, Tree};
     use crate::join::Join;
     use crate::source_filter::SourceFilter;
     use crate::testing::start;
-    use crate::trees::{Edge, PREVIOUS_TREE, Trees};
+    use crate::trees::position::PREVIOUS_TREE;
+    use crate::trees::{Edge, Trees};
 
     const OWN: OriginId = OriginId(1);
     const GROUP: Ipv6Addr = Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 0, 0, 1);
@@ -188,7 +192,7 @@ mod tests {
         2 + (router + turn) % edges
     }
 
-    fn place(trees: &mut Trees, form: Form, now: Instant) {
+    fn position(trees: &mut Trees, form: Form, now: Instant) {
         let neighbors = NEIGHBORS.take(form.0 as usize);
         let near = neighbors.clone().map(|n| (OWN, OriginId(n), 10));
         let far = ROUTERS.map(|n| (OriginId(neighbor_of(n, form)), OriginId(n), 10));
@@ -214,7 +218,7 @@ mod tests {
         for n in NEIGHBORS {
             trees.set_received(link_to(n), OWN, GROUP, Join::All, false);
         }
-        place(&mut trees, ALL, now);
+        position(&mut trees, ALL, now);
         trees
     }
 
@@ -225,7 +229,7 @@ mod tests {
 
     /// The links that packets of a router are taken from, and those that they go on over.
     fn way(trees: &mut Trees, router: u64) -> (Vec<LinkId>, Vec<LinkId>) {
-        let way = trees.route(OWN, GROUP, address(router)).unwrap();
+        let way = trees.forward(OWN, GROUP, address(router)).unwrap();
         let taken = NEIGHBORS
             .map(link_to)
             .filter(|link| way.accepts_from(*link));
@@ -278,7 +282,7 @@ mod tests {
     fn a_tree_that_changed_takes_packets_from_where_each_source_was() {
         let now = start();
         let mut trees = all_want(now);
-        place(&mut trees, TURNED, now);
+        position(&mut trees, TURNED, now);
         for router in ROUTERS {
             let (before, behind) = (neighbor_of(router, ALL), neighbor_of(router, TURNED));
             let mut taken = [before, behind].map(link_to).to_vec();
@@ -300,7 +304,7 @@ mod tests {
     fn an_edge_that_is_none_any_more_is_served_for_a_moment() {
         let now = start();
         let mut trees = all_want(now);
-        place(&mut trees, WITHOUT_THE_LAST, now);
+        position(&mut trees, WITHOUT_THE_LAST, now);
         let last = NEIGHBORS.end - 1;
         for router in ROUTERS {
             let (before, behind) = (
