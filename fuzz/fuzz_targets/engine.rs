@@ -7,9 +7,10 @@ mod common;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use lcroute_engine::{Limits, LinkId, Output};
+use lcroute_engine::{Limits, Output};
 use lcroute_fuzz::pieces;
 use libfuzzer_sys::fuzz_target;
+use librecast::id::LinkId;
 
 fuzz_target!(init: lcroute_fuzz::seeds::write("engine"), |data: &[u8]| {
     let mut now = Instant::now();

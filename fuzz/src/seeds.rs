@@ -5,8 +5,8 @@ use std::net::Ipv6Addr;
 use std::path::Path;
 use std::time::Duration;
 
-use lcroute_engine::Filter;
-use lcroute_engine::control::{Batch, Element, Interest, Prefix};
+use lcroute_engine::SourceFilter;
+use lcroute_engine::control::{Batch, Element, JoinState, Prefix};
 use lcroute_engine::header::DataHeader;
 use lcsync::block::BlockRef;
 use lcsync::tree::{Root, RootKind, Stream};
@@ -122,15 +122,15 @@ fn control() -> Vec<Vec<u8>> {
         incarnation: 1,
         salt: 7,
     };
-    let interest = Interest {
+    let interest = JoinState {
         root: OriginId(1),
         prefix: Prefix::group(group(1)),
-        wanted: Some(Filter::all()),
+        wanted: Some(SourceFilter::all()),
         sending: true,
     };
     let mut batch = Batch::default();
     batch.push(&hello);
-    batch.push(&Element::Interest(interest));
+    batch.push(&Element::JoinState(interest));
     batch.finish().into_iter().map(Vec::from).collect()
 }
 

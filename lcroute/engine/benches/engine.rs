@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use common::{KERNEL, addresses, config, group, neighbor, start, udp};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use lcroute_engine::{Engine, LinkId, Output};
+use lcroute_engine::{Engine, Output};
+use librecast::id::LinkId;
 use librecast::mld::{self, Record, RecordType};
 
 /// Packets between two looks at the clock.

@@ -14,9 +14,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use common::{addresses, config, neighbor, start};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use lcroute_engine::control::{Batch, Element, Interest, Prefix};
-use lcroute_engine::{Config, Engine, Filter, Limits, LinkId, Output};
+use lcroute_engine::control::{Batch, Element, JoinState, Prefix};
+use lcroute_engine::{Config, Engine, Limits, Output, SourceFilter};
 use librecast::cert::GroupPrefix;
+use librecast::id::LinkId;
 
 /// Counts what is allocated.
 struct Counting;
@@ -103,11 +104,11 @@ fn group(n: u32) -> Ipv6Addr {
 fn messages(groups: std::ops::Range<u32>, wanted: bool) -> Vec<Bytes> {
     let mut batch = Batch::default();
     for n in groups {
-        batch.push(&Element::Interest(Interest {
+        batch.push(&Element::JoinState(JoinState {
             root: addresses(2).origin,
             prefix: Prefix::group(group(n)),
-            wanted: wanted.then(Filter::all),
-            sending: false,
+            join: wanted.then(SourceFilter::all),
+            source_active: false,
         }));
     }
     batch.finish()

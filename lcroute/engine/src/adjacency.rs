@@ -2,18 +2,17 @@
 //! what it refused of ours, which is asked for again with backoff.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
 
 use librecast::id::OriginId;
+use librecast::random::Random;
+use librecast::time::{Duration, Instant};
 
 use crate::audit::Digests;
 use crate::config::{Limits, Neighbor};
 use crate::control::{Element, Prefix, RefusalReason};
-use crate::random::Random;
-use crate::routed::{ROUTED_BURST, ROUTED_RATE};
-use crate::tokens::Tokens;
-use crate::trees::HeardBefore;
-use crate::want::Want;
+use crate::join::Join;
+use crate::token_bucket::{Rate, TokenBucket};
+use crate::trees::ReceivedBefore;
 
 /// Groups on a tree.
 pub type RootPrefix = (OriginId, Prefix);
@@ -28,8 +27,7 @@ const ACCEPTED_AFTER: Duration = Duration::from_secs(10);
 
 /// Changes of interest that one neighbour may make, per second and at once. Chosen: all that it may keep here moves to
 /// another tree twice within a second. Measured: the scenarios of lcroute-sim take 1,042 out of it at most.
-const INTEREST_RATE: u32 = 2_048;
-const INTEREST_BURST: u32 = 65_536;
+pub const JOIN_RATE: Rate = Rate::per_second(2_048, 65_536);
 /// A change of a prefix looks at all groups in it, and counts as so many.
 pub const PREFIX_CHARGE: u32 = 128;
 
@@ -44,27 +42,27 @@ pub struct Adjacency {
     pub faulty: bool,
     pub account: Account,
     pub refusals: Refusals,
-    /// Of what we told, and of what it told, once its HELLO was there.
-    pub told: Digests,
-    pub heard: Option<Digests>,
-    /// Goes out with the next flush, before what the flush itself has to say.
-    pub say: Vec<Element>,
+    /// Of what we advertised, and of what it advertised, once its HELLO was there.
+    pub advertised: Digests,
+    pub received: Option<Digests>,
+    /// Goes out with the next flush, before what the flush itself has to pending.
+    pub pending: Vec<Element>,
     pub next_audit: Instant,
-    /// When the neighbour was last told what differs,
+    /// When the neighbour was last advertised what differs,
     pub compared: Option<Instant>,
     /// and has not answered yet by voiding it;
     pub awaits_reset: bool,
-    /// and when it was last told anew what differed there.
+    /// and when it was last advertised anew what differed there.
     pub repaired: Option<Instant>,
     /// Changes of its interest.
-    pub interest: Tokens,
+    pub joins: TokenBucket,
     /// Bytes of messages from router to router.
-    pub routed: Tokens,
+    pub routed: TokenBucket,
 }
 
 impl Adjacency {
     /// A link that has just come up.
-    pub fn new(neighbor: Neighbor, told: Digests, next_audit: Instant, now: Instant) -> Self {
+    pub fn new(neighbor: Neighbor, advertised: Digests, next_audit: Instant, now: Instant) -> Self {
         Self {
             neighbor,
             incarnation: None,
@@ -72,15 +70,15 @@ impl Adjacency {
             faulty: false,
             account: Account::default(),
             refusals: Refusals::default(),
-            told,
-            heard: None,
-            say: Vec::new(),
+            advertised,
+            received: None,
+            pending: Vec::new(),
             next_audit,
             compared: None,
             awaits_reset: false,
             repaired: None,
-            interest: Tokens::new(INTEREST_RATE, INTEREST_BURST, now),
-            routed: Tokens::new(ROUTED_RATE, ROUTED_BURST, now),
+            joins: TokenBucket::full(now),
+            routed: TokenBucket::full(now),
         }
     }
 
@@ -105,13 +103,13 @@ impl Account {
     /// as it was.
     pub fn book(
         &mut self,
-        before: &HeardBefore,
-        want: &Want,
+        before: &ReceivedBefore,
+        want: &Join,
         sending: bool,
         limits: &Limits,
     ) -> Result<(), RefusalReason> {
         self.forget(before);
-        if !sending && !want.is_something() {
+        if !sending && !want.is_some() {
             return Ok(());
         }
         if self.entries >= limits.interests_per_neighbor {
@@ -126,7 +124,7 @@ impl Account {
     }
 
     /// Books the end of an entry, if there was one.
-    pub fn forget(&mut self, before: &HeardBefore) {
+    pub fn forget(&mut self, before: &ReceivedBefore) {
         self.entries -= usize::from(before.existed);
         self.sources -= before.sources;
     }
@@ -147,7 +145,7 @@ impl Account {
     }
 }
 
-/// Interest of ours that the neighbour did not keep.
+/// JoinState of ours that the neighbour did not keep.
 #[derive(Debug)]
 struct Refused {
     reason: RefusalReason,
@@ -156,7 +154,7 @@ struct Refused {
     asked_again: bool,
 }
 
-/// Interest that was refused, in both directions of a link.
+/// JoinState that was refused, in both directions of a link.
 #[derive(Debug, Default)]
 pub struct Refusals {
     refused: BTreeMap<RootPrefix, Refused>,
@@ -167,7 +165,7 @@ pub struct Refusals {
 }
 
 impl Refusals {
-    /// The neighbour refused what we told: ask again later, and later still. False: we knew that.
+    /// The neighbour refused what we advertised: ask again later, and later still. False: we knew that.
     pub fn handle_refusal(
         &mut self,
         key: RootPrefix,
@@ -236,7 +234,7 @@ impl Refusals {
         self.timers.first().map(|(at, _)| *at)
     }
 
-    /// Interest to be said again with the next flush.
+    /// JoinState to be said again with the next flush.
     pub fn take_again(&mut self) -> BTreeSet<RootPrefix> {
         std::mem::take(&mut self.again)
     }
@@ -267,7 +265,7 @@ mod tests {
     use std::net::Ipv6Addr;
 
     use super::*;
-    use crate::filter::Filter;
+    use crate::source_filter::SourceFilter;
     use crate::testing::start;
 
     const ROOT: OriginId = OriginId(1);
@@ -285,37 +283,38 @@ mod tests {
         }
     }
 
-    fn entry(sources: usize) -> HeardBefore {
-        HeardBefore {
+    fn entry(sources: usize) -> ReceivedBefore {
+        ReceivedBefore {
             existed: true,
             sources,
-            ..HeardBefore::default()
+            ..ReceivedBefore::default()
         }
     }
 
-    fn some(sources: u16) -> Want {
-        Filter::include((0..sources).map(|n| Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, n))).into()
+    fn some(sources: u16) -> Join {
+        SourceFilter::include((0..sources).map(|n| Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, n)))
+            .into()
     }
 
     #[test]
     fn entries_of_a_neighbour_are_bounded() {
-        let (mut account, none) = (Account::default(), HeardBefore::default());
+        let (mut account, none) = (Account::default(), ReceivedBefore::default());
         for _ in 0..3 {
-            assert_eq!(account.book(&none, &Want::All, false, &limits()), Ok(()));
+            assert_eq!(account.book(&none, &Join::All, false, &limits()), Ok(()));
         }
         assert_eq!(
-            account.book(&entry(0), &Want::All, false, &limits()),
+            account.book(&entry(0), &Join::All, false, &limits()),
             Ok(()),
             "said again"
         );
         let refused = Err(RefusalReason::TooManyGroups);
-        assert_eq!(account.book(&none, &Want::All, false, &limits()), refused);
+        assert_eq!(account.book(&none, &Join::All, false, &limits()), refused);
         assert_eq!(
-            account.book(&entry(0), &Want::Nothing, false, &limits()),
+            account.book(&entry(0), &Join::None, false, &limits()),
             Ok(())
         );
         assert_eq!(
-            account.book(&none, &Want::Nothing, true, &limits()),
+            account.book(&none, &Join::None, true, &limits()),
             Ok(()),
             "S counts too"
         );
@@ -324,7 +323,7 @@ mod tests {
 
     #[test]
     fn sources_of_a_neighbour_are_bounded() {
-        let (mut account, none) = (Account::default(), HeardBefore::default());
+        let (mut account, none) = (Account::default(), ReceivedBefore::default());
         assert_eq!(account.book(&none, &some(6), false, &limits()), Ok(()));
         let refused = Err(RefusalReason::TooManySources);
         assert_eq!(account.book(&none, &some(5), false, &limits()), refused);
@@ -348,37 +347,43 @@ mod tests {
 
     #[test]
     fn a_refused_interest_is_asked_for_again_with_growing_waits() {
-        let (mut told, mut random, mut now) = (Refusals::default(), Random::new(1), start());
+        let (mut advertised, mut random, mut now) = (Refusals::default(), Random::new(1), start());
         let key = (ROOT, group(1));
         let mut waits = Vec::new();
         for _ in 0..9 {
-            told.handle_refusal(key, RefusalReason::TooManyGroups, &mut random, now);
-            told.handle_refusal(key, RefusalReason::TooManyGroups, &mut random, now);
-            let at = told.next_timeout().unwrap();
+            advertised.handle_refusal(key, RefusalReason::TooManyGroups, &mut random, now);
+            advertised.handle_refusal(key, RefusalReason::TooManyGroups, &mut random, now);
+            let at = advertised.next_timeout().unwrap();
             waits.push((at - now).as_secs());
-            told.handle_timeout(at - Duration::from_millis(1));
-            assert!(told.take_again().is_empty());
+            advertised.handle_timeout(at - Duration::from_millis(1));
+            assert!(advertised.take_again().is_empty());
             now = at;
-            told.handle_timeout(now);
-            assert_eq!(told.take_again(), BTreeSet::from([key]));
-            assert_eq!(told.refused(key), Some(RefusalReason::TooManyGroups));
+            advertised.handle_timeout(now);
+            assert_eq!(advertised.take_again(), BTreeSet::from([key]));
+            assert_eq!(advertised.refused(key), Some(RefusalReason::TooManyGroups));
         }
         for (wait, least) in waits.iter().zip([5, 10, 20, 40, 80, 160, 320, 320, 320]) {
             assert!((least..=least + 2).contains(wait), "{waits:?}");
         }
         // no further refusal: it is kept now
-        told.handle_timeout(now + ACCEPTED_AFTER);
-        assert_eq!((told.refused_len(), told.next_timeout()), (0, None));
+        advertised.handle_timeout(now + ACCEPTED_AFTER);
+        assert_eq!(
+            (advertised.refused_len(), advertised.next_timeout()),
+            (0, None)
+        );
     }
 
     #[test]
     fn what_is_no_longer_wanted_is_not_asked_for() {
-        let (mut told, mut random, now) = (Refusals::default(), Random::new(1), start());
+        let (mut advertised, mut random, now) = (Refusals::default(), Random::new(1), start());
         let key = (ROOT, group(1));
-        told.handle_refusal(key, RefusalReason::TooManyGroups, &mut random, now);
-        told.forget(key);
-        assert_eq!((told.refused_len(), told.next_timeout()), (0, None));
-        told.handle_timeout(now + LONGEST_RETRY * 2);
-        assert!(told.take_again().is_empty());
+        advertised.handle_refusal(key, RefusalReason::TooManyGroups, &mut random, now);
+        advertised.forget(key);
+        assert_eq!(
+            (advertised.refused_len(), advertised.next_timeout()),
+            (0, None)
+        );
+        advertised.handle_timeout(now + LONGEST_RETRY * 2);
+        assert!(advertised.take_again().is_empty());
     }
 }

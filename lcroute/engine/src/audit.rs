@@ -1,28 +1,28 @@
 //! Digests of the interest of a link, so that both ends can see whether they hold the same.
 //!
-//! Interest is hard state: what is lost by a mistake stays lost. Every half minute each side says one
-//! digest of all that it told. Where it differs from what the other heard, that side answers with its
-//! digests by bucket, and the buckets that differ are told anew: only differences travel.
+//! JoinState is hard state: what is lost by a mistake stays lost. Every half minute each side says one
+//! digest of all that it advertised. Where it differs from what the other received, that side answers with its
+//! digests by bucket, and the buckets that differ are advertised anew: only differences travel.
 
 use std::hash::Hasher;
-use std::time::Duration;
 
 use librecast::id::OriginId;
+use librecast::time::Duration;
 use siphasher::sip::SipHasher13;
 
 use crate::control::{AUDIT_BUCKETS, Prefix};
-use crate::filter::Filter;
-use crate::want::Want;
+use crate::join::Join;
+use crate::source_filter::SourceFilter;
 
 /// How often each side says its digest.
 pub const AUDIT_EVERY: Duration = Duration::from_secs(30);
 /// A digest that is due so soon is said with others, and when the neighbour says its own: idle hosts wake once for all
 /// their links.
 pub const AUDIT_SLACK: Duration = Duration::from_secs(15);
-/// Buckets are compared, and told anew, at most this often, whoever asks.
+/// Buckets are compared, and advertised anew, at most this often, whoever asks.
 pub const REPAIR_GAP: Duration = Duration::from_secs(10);
 
-/// XOR of the hashes of all interest told in one direction of a link, by bucket.
+/// XOR of the hashes of all interest advertised in one direction of a link, by bucket.
 #[derive(Debug)]
 pub struct Digests {
     key: (u64, u64),
@@ -30,7 +30,7 @@ pub struct Digests {
 }
 
 impl Digests {
-    /// Nothing was told. The key is what the teller said in its HELLO, and its name.
+    /// Nothing was advertised. The key is what the teller said in its HELLO, and its name.
     pub fn new(salt: u64, teller: OriginId) -> Self {
         Self {
             key: (salt, teller.0),
@@ -54,17 +54,17 @@ impl Digests {
     }
 
     /// Puts in what was not there, or takes out what was. Nothing at all changes nothing.
-    pub fn toggle(&mut self, root: OriginId, prefix: Prefix, want: &Want, sending: bool) {
-        if !sending && !want.is_something() {
+    pub fn toggle(&mut self, root: OriginId, prefix: Prefix, want: &Join, sending: bool) {
+        if !sending && !want.is_some() {
             return;
         }
         let mut hasher = self.hasher(root, prefix);
         hasher.write_u8(1 + u8::from(sending));
         match want {
-            Want::Nothing => hasher.write_u8(0),
-            Want::All => hasher.write_u8(1),
-            Want::Some(filter) => {
-                hasher.write_u8(if matches!(**filter, Filter::Include(_)) {
+            Join::None => hasher.write_u8(0),
+            Join::All => hasher.write_u8(1),
+            Join::Filtered(filter) => {
+                hasher.write_u8(if matches!(**filter, SourceFilter::Include(_)) {
                     2
                 } else {
                     3
@@ -121,11 +121,11 @@ mod tests {
     fn what_is_taken_out_again_leaves_no_trace() {
         let mut digests = Digests::new(7, OriginId(2));
         for n in 0..1000 {
-            digests.toggle(ROOT, prefix(n), &Want::All, n % 2 == 0);
+            digests.toggle(ROOT, prefix(n), &Join::All, n % 2 == 0);
         }
         assert_ne!(digests.total(), 0);
         for n in 0..1000 {
-            digests.toggle(ROOT, prefix(n), &Want::All, n % 2 == 0);
+            digests.toggle(ROOT, prefix(n), &Join::All, n % 2 == 0);
         }
         assert_eq!(
             (digests.total(), *digests.buckets()),
@@ -137,8 +137,8 @@ mod tests {
     fn a_difference_shows_in_its_bucket_only() {
         let (mut a, mut b) = (Digests::new(7, OriginId(2)), Digests::new(7, OriginId(2)));
         for n in 0..100 {
-            a.toggle(ROOT, prefix(n), &Want::All, false);
-            b.toggle(ROOT, prefix(n), &Want::All, n == 42);
+            a.toggle(ROOT, prefix(n), &Join::All, false);
+            b.toggle(ROOT, prefix(n), &Join::All, n == 42);
         }
         let bits = a.differing(b.buckets());
         let differing: Vec<_> = (0..AUDIT_BUCKETS).filter(|n| is_in(&bits, *n)).collect();
@@ -150,9 +150,9 @@ mod tests {
     fn modes_filters_and_keys_count() {
         let source = || [Ipv6Addr::LOCALHOST];
         let wants = [
-            Want::All,
-            Filter::include(source()).into(),
-            Some(Filter::exclude(source())).into(),
+            Join::All,
+            SourceFilter::include(source()).into(),
+            Some(SourceFilter::exclude(source())).into(),
         ];
         let mut totals = Vec::new();
         for key in [1, 2] {

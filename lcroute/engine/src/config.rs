@@ -1,22 +1,41 @@
 //! What the engine is told at its start and with each link.
 
-use std::fmt;
 use std::net::Ipv6Addr;
 
 use bytes::Bytes;
 use librecast::cert::{GroupPrefix, Member};
-use librecast::id::NodeAddresses;
+use librecast::id::{NodeAddresses, OriginId};
 
-use crate::classify::is_link_scope;
-use crate::topology::TopologyConfig;
+use crate::classify::{CarriedScopes, is_link_scope};
 
-/// A link of the overlay. Given by the overlay, never used again within a run of the process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
-pub struct LinkId(pub u32);
+/// Which policy decides on links.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PolicyKind {
+    /// A mesh of up to 8 nodes, regular above; a mesh again at 6.
+    #[default]
+    Auto,
+    /// A link with everybody.
+    Mesh,
+    /// A random regular graph.
+    Regular,
+}
 
-impl fmt::Display for LinkId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "link {}", self.0)
+/// `[topology]` of the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TopologyConfig {
+    /// The policy.
+    pub policy: PolicyKind,
+    /// Links of a node where the policy is regular; 2 to 64, what lies outside is brought inside.
+    pub degree: u8,
+}
+
+impl Default for TopologyConfig {
+    fn default() -> Self {
+        Self {
+            policy: PolicyKind::Auto,
+            degree: 8,
+        }
     }
 }
 
@@ -73,7 +92,7 @@ pub struct Limits {
     /// Flows without a listener that are remembered.
     pub flows: usize,
     /// Packets held for the first listener, of one flow.
-    pub held_packets: usize,
+    pub buffered_packets: usize,
     /// Bytes held for the first listener, of all flows.
     pub held_bytes: usize,
     /// Sequence numbers that a duplicate window covers; rounded up to a multiple of 64, at least 4,096.
@@ -99,7 +118,7 @@ impl Limits {
         sources_per_neighbor: 65_536,
         prefixes_per_neighbor: 256,
         flows: 4_096,
-        held_packets: 8,
+        buffered_packets: 8,
         held_bytes: 4 << 20,
         duplicate_window: 8_192,
         routers: 4_096,
@@ -112,6 +131,36 @@ impl Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self::DEFAULT
+    }
+}
+
+/// The source of all queries and reports that the engine writes into `lc0`: fe80:: and "lcrouter" in
+/// ASCII. It is the same on every node, for it never leaves the host; and it is not the node's own
+/// link-local address, so nobody takes remote interest for local one.
+pub const ROUTER_ADDRESS: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0x6c63, 0x726f, 0x7574, 0x6572);
+
+/// This node, as all parts see it.
+#[derive(Debug)]
+pub(crate) struct Node {
+    /// As it was given, or set since.
+    pub config: Config,
+    /// The id of this router.
+    pub own: OriginId,
+    /// What local senders may send from.
+    pub sources: NodeSources,
+    /// Groups that are carried.
+    pub scopes: CarriedScopes,
+}
+
+impl Node {
+    pub(crate) fn new(config: Config) -> Self {
+        let addresses = &config.member.addresses;
+        Self {
+            own: addresses.origin,
+            sources: NodeSources::of_node(addresses),
+            scopes: CarriedScopes::new(&config.link_scope_groups),
+            config,
+        }
     }
 }
 

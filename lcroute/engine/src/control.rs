@@ -11,9 +11,9 @@ use librecast::id::OriginId;
 use librecast::mld::MAX_SOURCES;
 use librecast::wire::{Reader, WireError, Writer};
 
-use crate::database::{Record, Summary};
-use crate::filter::Filter;
-use crate::topology::Wish;
+use crate::lsdb::{Lsa, Summary};
+use crate::source_filter::SourceFilter;
+use crate::topology::LinkRequest;
 
 /// Longest message that is sent, in bytes. Longer ones are refused as well.
 pub const MAX_MESSAGE: usize = 16 << 10;
@@ -21,13 +21,13 @@ pub const MAX_MESSAGE: usize = 16 << 10;
 const USUAL_MESSAGE: usize = 512;
 
 const TYPE_HELLO: u8 = 1;
-const TYPE_INTEREST: u8 = 2;
+const TYPE_JOIN_STATE: u8 = 2;
 const TYPE_REFUSAL: u8 = 3;
 const TYPE_SUMMARY: u8 = 4;
-const TYPE_RECORD: u8 = 5;
+const TYPE_LSA: u8 = 5;
 const TYPE_ROUTED: u8 = 6;
 const TYPE_AUDIT: u8 = 7;
-const TYPE_KEEP: u8 = 8;
+const TYPE_LINK_REQUEST: u8 = 8;
 const ELEMENT_HEADER: usize = 3;
 /// Buckets into which an audit sorts all interest of a link.
 pub const AUDIT_BUCKETS: usize = 256;
@@ -40,8 +40,8 @@ const ROUTED_HEADER: usize = 18;
 /// Two bytes before the address.
 const LONGEST_PREFIX: usize = 18;
 
-const FLAG_WANTED: u8 = 0x01;
-const FLAG_SENDING: u8 = 0x02;
+const FLAG_JOIN: u8 = 0x01;
+const FLAG_SOURCE_ACTIVE: u8 = 0x02;
 /// With W: sources are listed, and these are excluded, or only these wanted. Neither: every source.
 const FLAG_EXCLUDE: u8 = 0x04;
 const FLAG_INCLUDE: u8 = 0x08;
@@ -159,15 +159,15 @@ impl Prefix {
 
 /// The whole interest of a neighbour in (root, prefix) from now on; it replaces what he said before.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Interest {
+pub struct JoinState {
     /// The tree.
     pub root: OriginId,
     /// Groups.
     pub prefix: Prefix,
     /// W: wanted beyond the sender of this message, with the merged source filter.
-    pub wanted: Option<Filter>,
+    pub join: Option<SourceFilter>,
     /// S: somebody beyond the sender of this message sends, or wants to know who listens.
-    pub sending: bool,
+    pub source_active: bool,
 }
 
 impl From<GroupPrefix> for Prefix {
@@ -255,7 +255,7 @@ pub enum RefusalReason {
     /// The neighbour's bound for source addresses is reached.
     TooManySources,
     /// W for a prefix instead of one group.
-    WantedPrefix,
+    JoinedPrefix,
     /// A reason that this version does not know.
     Other(u8),
 }
@@ -267,7 +267,7 @@ impl RefusalReason {
         match self {
             Self::TooManyGroups => "too_many_groups",
             Self::TooManySources => "too_many_sources",
-            Self::WantedPrefix => "wanted_prefix",
+            Self::JoinedPrefix => "wanted_prefix",
             Self::Other(_) => "other",
         }
     }
@@ -276,7 +276,7 @@ impl RefusalReason {
         match self {
             Self::TooManyGroups => 1,
             Self::TooManySources => 2,
-            Self::WantedPrefix => 3,
+            Self::JoinedPrefix => 3,
             Self::Other(code) => code,
         }
     }
@@ -285,7 +285,7 @@ impl RefusalReason {
         match code {
             1 => Self::TooManyGroups,
             2 => Self::TooManySources,
-            3 => Self::WantedPrefix,
+            3 => Self::JoinedPrefix,
             other => Self::Other(other),
         }
     }
@@ -301,8 +301,8 @@ pub enum Element {
         /// Key of the digests by which this link's interest is audited.
         salt: u64,
     },
-    /// Interest of the sender.
-    Interest(Interest),
+    /// JoinState of the sender.
+    JoinState(JoinState),
     /// The sender did not keep this interest.
     Refusal {
         /// Why.
@@ -314,14 +314,14 @@ pub enum Element {
     },
     /// Part of what the sender's database holds.
     Summary(Summary),
-    /// A signed record of the link state.
-    Record(Record),
+    /// An LSA.
+    Lsa(Lsa),
     /// A message from router to router.
     Routed(Routed),
     /// Part of the audit of this link's interest.
     Audit(Audit),
     /// Whether the sender wants this link.
-    Keep(Wish),
+    LinkRequest(LinkRequest),
 }
 
 /// Reads a message; one error makes all of it void.
@@ -336,13 +336,13 @@ pub fn decode(message: &[u8]) -> Result<Vec<Element>, WireError> {
         let mut value = Reader::new(r.bytes16()?);
         match kind {
             TYPE_HELLO => elements.push(decode_hello(value)?),
-            TYPE_INTEREST => decode_interest(value, &mut elements)?,
+            TYPE_JOIN_STATE => decode_join_state(value, &mut elements)?,
             TYPE_REFUSAL => decode_refusal(value, &mut elements)?,
             TYPE_SUMMARY => elements.push(Element::Summary(Summary::decode(&mut value)?)),
-            TYPE_RECORD => elements.push(Element::Record(Record::decode(&mut value)?)),
+            TYPE_LSA => elements.push(Element::Lsa(Lsa::decode(&mut value)?)),
             TYPE_ROUTED => elements.push(decode_routed(value)?),
             TYPE_AUDIT => elements.push(decode_audit(value)?),
-            TYPE_KEEP => elements.push(decode_keep(value)?),
+            TYPE_LINK_REQUEST => elements.push(decode_link_request(value)?),
             _ => {}
         }
     }
@@ -356,11 +356,11 @@ fn decode_hello(mut r: Reader<'_>) -> Result<Element, WireError> {
     })
 }
 
-fn decode_keep(mut r: Reader<'_>) -> Result<Element, WireError> {
-    Ok(Element::Keep(match r.u8()? & 3 {
-        3 => Wish::Trial,
-        1 => Wish::Yes,
-        _ => Wish::No,
+fn decode_link_request(mut r: Reader<'_>) -> Result<Element, WireError> {
+    Ok(Element::LinkRequest(match r.u8()? & 3 {
+        3 => LinkRequest::Trial,
+        1 => LinkRequest::Keep,
+        _ => LinkRequest::Release,
     }))
 }
 
@@ -396,31 +396,31 @@ fn decode_audit(mut r: Reader<'_>) -> Result<Element, WireError> {
     Ok(Element::Audit(audit))
 }
 
-fn decode_interest(mut r: Reader<'_>, elements: &mut Vec<Element>) -> Result<(), WireError> {
+fn decode_join_state(mut r: Reader<'_>, elements: &mut Vec<Element>) -> Result<(), WireError> {
     let root = OriginId(r.u64()?);
     let mut last = [0; 16];
     while !r.is_empty() {
         let flags = r.u8()?;
         let prefix = Prefix::decode(&mut r, &mut last)?;
-        let wanted = if flags & FLAG_WANTED == 0 {
+        let join = if flags & FLAG_JOIN == 0 {
             None
         } else {
             Some(decode_filter(&mut r, flags)?)
         };
-        let sending = flags & FLAG_SENDING != 0;
-        elements.push(Element::Interest(Interest {
+        let source_active = flags & FLAG_SOURCE_ACTIVE != 0;
+        elements.push(Element::JoinState(JoinState {
             root,
             prefix,
-            wanted,
-            sending,
+            join,
+            source_active,
         }));
     }
     Ok(())
 }
 
-fn decode_filter(r: &mut Reader<'_>, flags: u8) -> Result<Filter, WireError> {
+fn decode_filter(r: &mut Reader<'_>, flags: u8) -> Result<SourceFilter, WireError> {
     let excludes = match (flags & FLAG_EXCLUDE != 0, flags & FLAG_INCLUDE != 0) {
-        (false, false) => return Ok(Filter::all()),
+        (false, false) => return Ok(SourceFilter::all()),
         (true, true) => return Err(WireError::Bad("filter")),
         (excludes, _) => excludes,
     };
@@ -431,9 +431,9 @@ fn decode_filter(r: &mut Reader<'_>, flags: u8) -> Result<Filter, WireError> {
     let sources = (0..count).map(|_| r.ipv6());
     let sources = sources.collect::<Result<Vec<_>, _>>()?;
     if excludes {
-        return Ok(Filter::exclude(sources));
+        return Ok(SourceFilter::exclude(sources));
     }
-    Filter::include(sources).ok_or(WireError::Bad("empty INCLUDE"))
+    SourceFilter::include(sources).ok_or(WireError::Bad("empty INCLUDE"))
 }
 
 fn decode_refusal(mut r: Reader<'_>, elements: &mut Vec<Element>) -> Result<(), WireError> {
@@ -480,27 +480,27 @@ impl Batch {
                 });
             }
             Element::Summary(summary) => self.append_whole(TYPE_SUMMARY, |w| summary.encode(w)),
-            Element::Record(record) => self.append_whole(TYPE_RECORD, |w| record.encode(w)),
+            Element::Lsa(record) => self.append_whole(TYPE_LSA, |w| record.encode(w)),
             Element::Routed(routed) => self.append_whole(TYPE_ROUTED, |w| {
                 w.u64(routed.destination.0).u64(routed.source.0);
                 w.u8(routed.hop_limit).u8(routed.kind.code());
                 w.put(&routed.payload);
             }),
             Element::Audit(audit) => self.append_whole(TYPE_AUDIT, |w| encode_audit(audit, w)),
-            Element::Keep(wish) => {
+            Element::LinkRequest(wish) => {
                 let bits = match wish {
-                    Wish::No => 0,
-                    Wish::Yes => 1,
-                    Wish::Trial => 3,
+                    LinkRequest::Release => 0,
+                    LinkRequest::Keep => 1,
+                    LinkRequest::Trial => 3,
                 };
-                self.append_whole(TYPE_KEEP, |w| {
+                self.append_whole(TYPE_LINK_REQUEST, |w| {
                     w.u8(bits);
                 });
             }
-            Element::Interest(interest) => {
-                let (flags, sources) = encode_filter(interest);
-                let entry = (flags, &interest.prefix, sources.as_slice());
-                self.append(TYPE_INTEREST, interest.root, entry);
+            Element::JoinState(state) => {
+                let (flags, sources) = encode_filter(state);
+                let entry = (flags, &state.prefix, sources.as_slice());
+                self.append(TYPE_JOIN_STATE, state.root, entry);
             }
             Element::Refusal {
                 reason,
@@ -605,21 +605,25 @@ fn encode_audit(audit: &Audit, w: &mut Writer) {
 }
 
 /// The flags of an entry, and its list of sources.
-fn encode_filter(interest: &Interest) -> (u8, Vec<u8>) {
-    let sending = if interest.sending { FLAG_SENDING } else { 0 };
-    let (mode, sources) = match &interest.wanted {
-        None => return (sending, Vec::new()),
-        Some(filter) if filter.is_all() => return (sending | FLAG_WANTED, Vec::new()),
-        Some(Filter::Include(sources)) => (FLAG_INCLUDE, sources),
-        Some(Filter::Exclude(sources)) => (FLAG_EXCLUDE, sources),
+fn encode_filter(state: &JoinState) -> (u8, Vec<u8>) {
+    let source_active = if state.source_active {
+        FLAG_SOURCE_ACTIVE
+    } else {
+        0
+    };
+    let (mode, sources) = match &state.join {
+        None => return (source_active, Vec::new()),
+        Some(filter) if filter.is_all() => return (source_active | FLAG_JOIN, Vec::new()),
+        Some(SourceFilter::Include(sources)) => (FLAG_INCLUDE, sources),
+        Some(SourceFilter::Exclude(sources)) => (FLAG_EXCLUDE, sources),
     };
     let mut w = Writer::new();
-    // a Filter holds at most MAX_SOURCES
+    // a SourceFilter holds at most MAX_SOURCES
     w.u8(sources.len() as u8);
     for source in sources {
         w.ipv6(*source);
     }
-    (sending | FLAG_WANTED | mode, w.into_vec())
+    (source_active | FLAG_JOIN | mode, w.into_vec())
 }
 
 #[cfg(test)]
@@ -634,12 +638,12 @@ mod tests {
         })
     }
 
-    fn any_filter() -> impl Strategy<Value = Option<Filter>> {
+    fn any_filter() -> impl Strategy<Value = Option<SourceFilter>> {
         let sources = |n| prop::collection::vec(any::<u128>().prop_map(Ipv6Addr::from_bits), n);
         prop_oneof![
             Just(None),
-            sources(0..=64).prop_map(Filter::include),
-            sources(0..=64).prop_map(|s| Some(Filter::exclude(s))),
+            sources(0..=64).prop_map(SourceFilter::include),
+            sources(0..=64).prop_map(|s| Some(SourceFilter::exclude(s))),
         ]
     }
 
@@ -666,17 +670,22 @@ mod tests {
         prop_oneof![
             (any::<u32>(), any::<u64>())
                 .prop_map(|(incarnation, salt)| Element::Hello { incarnation, salt }),
-            prop::sample::select(vec![Wish::No, Wish::Trial, Wish::Yes]).prop_map(Element::Keep),
+            prop::sample::select(vec![
+                LinkRequest::Release,
+                LinkRequest::Trial,
+                LinkRequest::Keep
+            ])
+            .prop_map(Element::LinkRequest),
             any::<u64>().prop_map(|digest| Element::Audit(Audit::Digest(digest))),
             any::<[u64; 4]>().prop_map(|bits| Element::Audit(Audit::Reset(bits))),
             any_routed().prop_map(Element::Routed),
             (root(), any_prefix(), any_filter(), any::<bool>()).prop_map(
-                |(root, prefix, wanted, sending)| {
-                    Element::Interest(Interest {
+                |(root, prefix, join, source_active)| {
+                    Element::JoinState(JoinState {
                         root,
                         prefix,
-                        wanted,
-                        sending,
+                        join,
+                        source_active,
                     })
                 }
             ),
@@ -697,11 +706,11 @@ mod tests {
     }
 
     fn wanted(group: u16) -> Element {
-        Element::Interest(Interest {
+        Element::JoinState(JoinState {
             root: OriginId(1),
             prefix: Prefix::group(Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 0, 0, group)),
-            wanted: Some(Filter::all()),
-            sending: false,
+            join: Some(SourceFilter::all()),
+            source_active: false,
         })
     }
 
@@ -712,11 +721,11 @@ mod tests {
                 incarnation: 7,
                 salt: 9,
             },
-            Element::Interest(Interest {
+            Element::JoinState(JoinState {
                 root: OriginId(1),
                 prefix: Prefix::ALL,
-                wanted: None,
-                sending: true,
+                join: None,
+                source_active: true,
             }),
             wanted(9),
             wanted(10),
@@ -733,7 +742,7 @@ mod tests {
                 payload: vec![7, 7].into(),
             }),
             Element::Audit(Audit::Digest(5)),
-            Element::Keep(Wish::Yes),
+            Element::LinkRequest(LinkRequest::Keep),
         ];
         let mut bytes = vec![1, 0, 12, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 9]; // HELLO
         bytes.extend([2, 0, 32, 0, 0, 0, 0, 0, 0, 0, 1]); // INTEREST, length, root
@@ -744,7 +753,7 @@ mod tests {
         bytes.extend([6, 0, 20]); // ROUTED
         bytes.extend([0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 1, 64, 2, 7, 7]);
         bytes.extend([7, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 5]); // AUDIT
-        bytes.extend([8, 0, 1, 1]); // KEEP
+        bytes.extend([8, 0, 1, 1]); // LINK REQUEST
         assert_eq!(encode(&elements), vec![bytes.clone()]);
         assert_eq!(decode(&bytes).unwrap(), elements);
     }
@@ -770,11 +779,11 @@ mod tests {
         for n in 0..100_u128 {
             let bits = n.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
             let group = Ipv6Addr::from_bits(0xff1e << 112 | bits >> 16);
-            batch.push(&Element::Interest(Interest {
+            batch.push(&Element::JoinState(JoinState {
                 root: OriginId(1),
                 prefix: Prefix::group(group),
-                wanted: Some(Filter::all()),
-                sending: false,
+                join: Some(SourceFilter::all()),
+                source_active: false,
             }));
         }
         let all: usize = batch.finish().iter().map(Bytes::len).sum();
@@ -784,7 +793,7 @@ mod tests {
     #[test]
     fn long_batches_are_split() {
         let record = |n: u16| {
-            Element::Record(Record {
+            Element::Lsa(Lsa {
                 kind: 2,
                 bytes: vec![n as u8; usize::from(n) * 7].into(),
             })

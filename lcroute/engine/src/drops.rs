@@ -66,16 +66,16 @@ reasons! {
     MldUnspecifiedSource = "mld_unspecified_source",
     /// A local join beyond the bound of the group table.
     GroupLimit = "group_limit",
-    /// Interest of a neighbour beyond its bounds; it was told.
-    InterestRefused = "interest_refused",
+    /// JoinState of a neighbour beyond its bounds; it was told.
+    JoinRefused = "interest_refused",
     /// More changes of interest than a neighbour may make; it was told, and asks again.
-    InterestLimited = "interest_limited",
+    JoinLimited = "interest_limited",
     /// More records or summaries of the link state than a router may send; the newest waits.
     FloodLimited = "flood_limited",
     /// A record of the link state that cannot be read.
-    BadRecord = "bad_record",
+    BadLsa = "bad_record",
     /// A record of the link state that its router, or the network, did not sign.
-    ForgedRecord = "forged_record",
+    ForgedLsa = "forged_record",
     /// Certificates in the link state that do not count: forged, expired, or not valid yet.
     CredentialRefused = "credential_refused",
     /// A record of, or by, a key that was revoked.

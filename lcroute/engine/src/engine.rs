@@ -1,189 +1,124 @@
-//! The engine: inputs to state machines to outputs.
+//! The engine: owner of all parts. An input goes to the parts that it concerns; a flush at the end of a turn brings all
+//! into accord, and sends what has changed.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv6Addr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use librecast::cert::{GroupPrefix, Member};
-use librecast::id::OriginId;
+use librecast::id::{LinkId, OriginId};
+use librecast::time::{Duration, Instant};
 
-use crate::adjacency::Adjacency;
-use crate::audit::{AUDIT_EVERY, Digests};
-use crate::classify::{CarriedScopes, Class, trim};
-use crate::config::{Config, LinkId, Neighbor, NodeSources};
-use crate::control::{self, MAX_ROUTED, Routed, RoutedKind};
-use crate::database::{Database, FLAG_CORE, FLAG_ISSUER, FLAG_UNICAST, OwnRouter};
-use crate::drops::{DropReason, Drops};
-use crate::graph::Graph;
+use crate::classify::{CarriedScopes, Class, Flow, trim};
+use crate::config::{Config, Neighbor, Node};
+use crate::control::{self, Element, MAX_ROUTED, Routed, RoutedKind};
+use crate::drops::DropReason;
+use crate::exchange::ControlExchange;
+use crate::forwarding::Forwarding;
 use crate::header::{DataHeader, HEADER_LEN, HOP_LIMIT};
-use crate::hold::HeldFlows;
-use crate::late::Late;
-use crate::local::Local;
-use crate::origins::Origins;
-use crate::output::{Output, TimerKind};
-use crate::packets::Path;
-use crate::proxy::Proxy;
-use crate::querier::Querier;
-use crate::random::Random;
+use crate::local_interface::LC0;
+use crate::lsdb::{
+    AddRevocationError, Database, DatabaseEvent, FLAG_CORE, FLAG_ISSUER, FLAG_UNICAST, LocalRouter,
+    OwnChainError,
+};
+use crate::membership::Membership;
+use crate::outbox::Outbox;
+use crate::output::{LinkFault, Output};
+use crate::routed::RoutedQueue;
+use crate::routing::{Computation, Routing};
 use crate::services::Services;
-use crate::snapshot::Counters;
-use crate::sorted::Few;
-use crate::table::Table;
-use crate::tokens::Tokens;
-use crate::topology::{Prospect, Topology};
-use crate::trees::Trees;
-
-/// ICMPv6 errors per second, and at once (RFC 4443 §2.4 f).
-const ICMP_RATE: u32 = 100;
-const ICMP_BURST: u32 = 50;
+use crate::timers::{Timer, TimerKind, Timers, timer};
+use crate::topology::{Prospect, Topology, TopologyEvent};
+use crate::unicast::Unicast;
+use crate::unicast_routes::RouteView;
 
 /// The router of one node.
 #[derive(Debug)]
 pub struct Engine {
-    pub(crate) config: Config,
-    pub(crate) own: OriginId,
-    pub(crate) sources: NodeSources,
-    pub(crate) scopes: CarriedScopes,
-    pub(crate) services: Arc<dyn Services>,
-    pub(crate) querier: Querier,
-    pub(crate) proxy: Proxy,
+    pub(crate) node: Node,
+    services: Arc<dyn Services>,
+    pub(crate) membership: Membership,
+    pub(crate) forwarding: Forwarding,
+    pub(crate) unicast: Unicast,
+    routed: RoutedQueue,
+    pub(crate) exchange: ControlExchange,
     pub(crate) database: Database,
-    pub(crate) graph: Arc<Graph>,
-    pub(crate) trees: Trees,
-    pub(crate) local: Local,
-    pub(crate) topology: Topology,
-    pub(crate) held: HeldFlows,
-    pub(crate) late: Late,
-    pub(crate) origins: Origins,
-    pub(crate) adjacencies: Few<LinkId, Adjacency>,
-    /// The link that leads to each neighbour.
-    pub(crate) neighbors: BTreeMap<OriginId, LinkId>,
-    /// Ways of unicast and routed messages, as long as the graph stays.
-    pub(crate) paths: Table<OriginId, Path>,
-    /// Groups whose remote interest changed since the last flush.
-    pub(crate) interest_changed: BTreeSet<Ipv6Addr>,
-    /// Messages to pass on with the next flush.
-    pub(crate) routed: Vec<(LinkId, Routed)>,
-    /// Routers that have gone, whose windows are forgotten at the time.
-    pub(crate) gone: BTreeSet<(Instant, OriginId)>,
-    pub(crate) routing: crate::routing::Routing,
-    pub(crate) drops: Drops,
-    pub(crate) counters: Counters,
+    pub(crate) routing: Routing,
+    topology: Topology,
+    timers: Timers,
+    pub(crate) outbox: Outbox,
     pub(crate) now: Instant,
-    pub(crate) outputs: VecDeque<Output>,
     /// There may be something to flush.
-    pub(crate) unflushed: bool,
-    /// The first of the timers that only a flush moves, as of the last one.
-    flushed_timer: Option<(Instant, TimerKind)>,
-    /// The first of all as of the last flush, unless a packet of a program here has come since: those of neighbours move
-    /// none.
-    timer: Option<(Instant, TimerKind)>,
-    timer_stale: bool,
-    /// Links over which there is more to say than interest and link state.
-    pub(crate) say_on: BTreeSet<LinkId>,
-    /// The first timers of all links: audits, and interest that was refused.
-    pub(crate) next_audit: Option<Instant>,
-    next_retry: Option<Instant>,
-    /// They have to be looked for again.
-    pub(crate) link_timers_stale: bool,
-    started: bool,
-    pub(crate) sequence: u64,
-    pub(crate) icmp: Tokens,
-    pub(crate) random: Random,
-    /// The key of the digests of what we tell over links; only neighbours hear it.
-    pub(crate) salt: u64,
+    unflushed: bool,
 }
 
+/// Settings and links.
 impl Engine {
     /// A router without links; nothing is written into `lc0` before [`Self::handle_start`].
     #[must_use]
     pub fn new(config: Config, services: Arc<dyn Services>, now: Instant) -> Self {
-        let (limits, seed) = (&config.limits, config.seed);
-        let own = config.member.addresses.origin;
-        let router = OwnRouter {
-            origin: own,
-            incarnation: config.incarnation,
-            chain: config.chain.clone(),
-            mtu: config.mtu,
-            flags: flags(&config),
-            announced: config.announce.iter().copied().collect(),
+        let node = Node::new(config);
+        let Config {
+            limits, seed, mtu, ..
+        } = &node.config;
+        let router = LocalRouter {
+            origin: node.own,
+            incarnation: node.config.incarnation,
+            chain: node.config.chain.clone(),
+            mtu: *mtu,
+            flags: flags(&node.config),
+            announced: node.config.announce.iter().copied().collect(),
         };
         let mut database = Database::new(router, limits, services.clone(), now);
-        let salt = Random::new(seed ^ u64::from(config.incarnation)).next();
         Self {
-            own,
-            sources: NodeSources::of_node(&config.member.addresses),
-            scopes: CarriedScopes::new(&config.link_scope_groups),
-            querier: Querier::new(limits.groups, limits.reporters, seed),
-            proxy: Proxy::new(seed),
-            graph: database.graph(),
+            membership: Membership::new(limits, *mtu, *seed),
+            forwarding: Forwarding::new(&node),
+            unicast: Unicast::new(*seed, now),
+            routed: RoutedQueue::default(),
+            exchange: ControlExchange::new(&node),
+            routing: Routing::new(database.graph(), now),
             database,
-            trees: Trees::new(seed),
-            local: Local::new(own, limits.flows, seed),
-            topology: Topology::new(own, config.topology, seed, now),
-            held: HeldFlows::new(limits, seed),
-            late: Late::new(limits, seed),
-            origins: Origins::new(limits.duplicate_window, seed),
-            adjacencies: Few::default(),
-            neighbors: BTreeMap::new(),
-            paths: Table::new(seed),
-            interest_changed: BTreeSet::new(),
-            routed: Vec::new(),
-            gone: BTreeSet::new(),
-            routing: crate::routing::Routing::new(now),
-            drops: Drops::default(),
-            counters: Counters::default(),
+            topology: Topology::new(node.own, node.config.topology, *seed, now),
+            timers: Timers::default(),
+            outbox: Outbox::default(),
             now,
-            outputs: VecDeque::new(),
             unflushed: true,
-            flushed_timer: None,
-            timer: None,
-            timer_stale: true,
-            say_on: BTreeSet::new(),
-            next_audit: None,
-            next_retry: None,
-            link_timers_stale: false,
-            started: false,
-            sequence: 0,
-            icmp: Tokens::new(ICMP_RATE, ICMP_BURST, now),
-            random: Random::new(!seed),
-            salt,
             services,
-            config,
+            node,
         }
     }
 
-    /// `lc0` is up, for the first time or again: a general query asks what is joined, and what the
-    /// network wants is reported.
+    /// `lc0` is up, for the first time or again: a general query asks what is joined, and the joins of the network are
+    /// reported.
     pub fn handle_start(&mut self, now: Instant) {
         self.turn(now);
-        self.started = true;
-        self.querier.start(now);
-        self.proxy.start();
+        self.membership.start(LC0, now);
     }
 
     /// A link is up and its neighbour authenticated: everything is exchanged.
     pub fn handle_link_up(&mut self, link: LinkId, neighbor: Neighbor, now: Instant) {
         self.turn(now);
         self.remove_link(link);
-        let told = Digests::new(self.salt, self.own);
-        let audit = now + AUDIT_EVERY + self.random.between(Duration::ZERO, AUDIT_EVERY / 4);
-        let adjacency = Adjacency::new(neighbor, told, audit, now);
-        let origin = adjacency.origin();
-        self.adjacencies.insert(link, adjacency);
-        self.say_on.insert(link);
-        self.link_timers_stale = true;
-        self.find_neighbors();
+        let origin = self.exchange.link_up(link, neighbor, self.node.own, now);
+        self.routing.force();
         self.database.link_up(link, origin, now);
         self.topology.link_up(link, origin, now);
     }
 
-    /// A link is gone, and with it all that its neighbour wanted.
+    /// A link is gone, and with it the join state of its neighbour.
     pub fn handle_link_down(&mut self, link: LinkId, now: Instant) {
         self.turn(now);
         self.remove_link(link);
+    }
+
+    fn remove_link(&mut self, link: LinkId) {
+        if self.exchange.link_down(link) {
+            self.routing.force();
+            self.forwarding.trees.link_down(link);
+            self.database.link_down(link, self.now);
+            self.topology.link_down(link, self.now);
+            self.unicast.routes.clear();
+        }
     }
 
     /// The round trip of a link, without what its queues add.
@@ -208,22 +143,22 @@ impl Engine {
     /// The configuration changed: other groups of scope 2 are carried from now on.
     pub fn set_link_scope_groups(&mut self, groups: &[Ipv6Addr], now: Instant) {
         self.turn(now);
-        self.scopes = CarriedScopes::new(groups);
-        self.querier.retain(|group| self.scopes.contains(group));
-        self.interest_changed.extend(self.trees.groups());
-        self.querier.query_again(Duration::ZERO, now);
+        self.node.scopes = CarriedScopes::new(groups);
+        self.membership.touch(self.forwarding.trees.groups());
+        self.membership.set_scopes(&self.node.scopes, now);
     }
 
     /// Groups whose tree has its root here from now on. Those that the certificate does not permit are
     /// ignored, here and elsewhere; they are returned.
     pub fn set_announced(&mut self, announced: Vec<GroupPrefix>, now: Instant) -> Vec<GroupPrefix> {
         self.turn(now);
-        let permitted = |p: &GroupPrefix| self.config.member.prefixes.iter().any(|m| m.covers(p));
+        let prefixes = &self.node.config.member.prefixes;
+        let permitted = |p: &GroupPrefix| prefixes.iter().any(|m| m.covers(p));
         let (announced, refused): (Vec<_>, _) = announced.into_iter().partition(permitted);
         self.database
             .set_announced(announced.iter().copied().collect(), now);
-        self.config.announce = announced;
-        self.interest_changed.extend(self.trees.groups());
+        self.node.config.announce = announced;
+        self.membership.touch(self.forwarding.trees.groups());
         self.routing.force();
         refused
     }
@@ -231,56 +166,124 @@ impl Engine {
     /// Groups of which a program here wants to know who listens.
     pub fn set_watch(&mut self, watch: Vec<GroupPrefix>, now: Instant) {
         self.turn(now);
-        self.config.watch = watch;
-        self.interest_changed.extend(self.trees.groups());
+        self.node.config.watch = watch;
+        self.membership.touch(self.forwarding.trees.groups());
         self.routing.force();
     }
 
     /// Whether unicast is carried for this node.
     pub fn set_unicast(&mut self, unicast: bool, now: Instant) {
         self.turn(now);
-        self.config.unicast = unicast;
-        self.database.set_flags(flags(&self.config), now);
+        self.node.config.unicast = unicast;
+        self.database.set_flags(flags(&self.node.config), now);
     }
 
     /// This node's certificate was renewed.
-    pub fn set_own_chain(&mut self, chain: Bytes, now: Instant) -> Result<(), &'static str> {
+    ///
+    /// # Errors
+    ///
+    /// The chain does not count, or is another node's. The certificates of before stay.
+    pub fn set_own_chain(&mut self, chain: Bytes, now: Instant) -> Result<(), OwnChainError> {
         self.turn(now);
         let credential = self.services.verify_chain(&chain)?;
-        if credential.member.peer != self.config.member.peer {
-            return Err("certificate of another node");
+        if credential.member.peer != self.node.config.member.peer {
+            return Err(OwnChainError::OtherNode);
         }
-        self.config.member = credential.member.clone();
-        self.config.chain = chain.clone();
+        self.node.config.member = credential.member.clone();
+        self.node.config.chain = chain.clone();
         self.database.set_own_chain(chain, now)
     }
 
     /// A signed revocation, of this node's operator or from the disk: it is flooded.
-    pub fn add_revocation(&mut self, record: &[u8], now: Instant) -> Result<(), &'static str> {
+    ///
+    /// # Errors
+    ///
+    /// The revocation does not count, has expired, or there is no room for it.
+    pub fn add_revocation(
+        &mut self,
+        record: &[u8],
+        now: Instant,
+    ) -> Result<(), AddRevocationError> {
         self.turn(now);
         self.database.add_revocation(record, now)
     }
 
+    /// `lc0` dropped packets towards us; joins may have been among them: a general query asks.
+    pub fn handle_tx_queue_overflow(&mut self, now: Instant) {
+        self.turn(now);
+        self.membership.query_again(now);
+    }
+
+    /// An input that is more than a packet: what it changes goes out with the next flush.
+    fn turn(&mut self, now: Instant) {
+        self.now = now;
+        self.unflushed = true;
+        self.timers.touch();
+    }
+}
+
+/// Packets.
+impl Engine {
     /// An IPv6 packet read from `lc0`, without packet information or Ethernet header. What goes out is a
     /// part of it, not a copy.
     pub fn handle_local_packet(&mut self, mut packet: Bytes, now: Instant) {
         self.now = now;
-        self.timer_stale = true;
-        self.counters.tun_rx_packets += 1;
-        self.counters.tun_rx_bytes += packet.len() as u64;
-        let result = match self.scopes.classify(&packet) {
+        self.timers.touch();
+        self.outbox.counters.tun_rx_packets += 1;
+        self.outbox.counters.tun_rx_bytes += packet.len() as u64;
+        let result = match self.node.scopes.classify(&packet) {
             Class::Carried(flow) => {
                 trim(&mut packet);
                 self.send(flow, packet)
             }
             Class::Unicast(flow) => {
                 trim(&mut packet);
-                self.send_unicast(flow, packet)
+                let view = RouteView {
+                    own: self.node.own,
+                    graph: self.routing.graph(),
+                    neighbors: self.exchange.neighbors(),
+                };
+                let (forwarding, outbox) = (&mut self.forwarding, &mut self.outbox);
+                let (node, database) = (&self.node, &self.database);
+                self.unicast.send(
+                    flow,
+                    packet,
+                    (node, database, view),
+                    forwarding,
+                    outbox,
+                    now,
+                )
             }
-            Class::Mld => self.handle_mld(&packet),
+            Class::Mld => {
+                self.unflushed = true;
+                let (node, outbox) = (&self.node, &mut self.outbox);
+                self.membership.handle_mld(LC0, &packet, node, outbox, now)
+            }
             Class::Dropped(reason) => Err(reason),
         };
-        self.count(result);
+        self.outbox.count(result);
+    }
+
+    fn send(&mut self, flow: Flow, packet: Bytes) -> Result<(), DropReason> {
+        let (node, now) = (&self.node, self.now);
+        if !node.sources.allows(flow.source, flow.group) {
+            return Err(DropReason::ForeignSource);
+        }
+        let permitted = &node.config.member.prefixes;
+        if !permitted.iter().any(|p| p.contains(flow.group)) {
+            return Err(DropReason::NotPermitted);
+        }
+        let root = || {
+            self.routing
+                .sending_root(&self.database, node.own, flow.group)
+        };
+        let (root, is_new) = self.forwarding.begin_flow(flow.group, root, node, now);
+        if is_new {
+            self.unflushed = true;
+            self.membership.touch([flow.group]);
+        }
+        self.forwarding
+            .send(root, flow, packet, node, &mut self.outbox, now)
     }
 
     /// One message of a data channel: data header and packet. What is written is a part of it, not a copy.
@@ -313,34 +316,140 @@ impl Engine {
         now: Instant,
     ) {
         self.now = now;
-        self.counters.link_rx_packets += 1;
-        self.counters.link_rx_bytes += len as u64;
+        self.outbox.counters.link_rx_packets += 1;
+        self.outbox.counters.link_rx_bytes += len as u64;
         let result = self.receive(link, header, packet);
-        self.count(result);
+        self.outbox.count(result);
     }
 
+    fn receive(
+        &mut self,
+        link: LinkId,
+        header: Option<DataHeader>,
+        packet: Bytes,
+    ) -> Result<(), DropReason> {
+        if !self.exchange.accepts(link) {
+            return Err(DropReason::UnknownLink);
+        }
+        let header = header.ok_or(DropReason::BadHeader)?;
+        if header.hop_limit == 0 {
+            return Err(DropReason::HopLimit);
+        }
+        let arrival = (link, header);
+        let (node, database, outbox) = (&self.node, &self.database, &mut self.outbox);
+        match node.scopes.classify(&packet) {
+            Class::Carried(flow) => {
+                let parts = (database, &mut self.membership, outbox);
+                self.forwarding
+                    .receive(arrival, flow, packet, node.own, parts, self.now)
+            }
+            Class::Unicast(flow) => {
+                let view = RouteView {
+                    own: node.own,
+                    graph: self.routing.graph(),
+                    neighbors: self.exchange.neighbors(),
+                };
+                let origins = &mut self.forwarding.origins;
+                let parts = (node, database, view);
+                self.unicast
+                    .receive(arrival, flow, packet, parts, origins, outbox)
+            }
+            Class::Mld => Err(DropReason::LinkControl),
+            Class::Dropped(reason) => Err(reason),
+        }
+    }
+}
+
+/// Control messages.
+impl Engine {
     /// One message of a control channel, after authentication.
     pub fn handle_control(&mut self, link: LinkId, message: &[u8], now: Instant) {
         self.turn(now);
-        self.counters.control_rx_messages += 1;
-        self.counters.control_rx_bytes += message.len() as u64;
-        let Some(adjacency) = self.adjacencies.get(&link) else {
-            self.drops.count(DropReason::UnknownLink);
+        self.outbox.counters.control_rx_messages += 1;
+        self.outbox.counters.control_rx_bytes += message.len() as u64;
+        let Some(adjacency) = self.exchange.adjacencies().get(&link) else {
+            self.outbox.drops.count(DropReason::UnknownLink);
             return;
         };
         if adjacency.faulty {
-            self.drops.count(DropReason::BadControl);
+            self.outbox.drops.count(DropReason::BadControl);
             return;
         }
         let result = control::decode(message)
-            .map_err(|_| "control message cannot be read")
+            .map_err(|_| LinkFault::Unreadable)
             .and_then(|elements| self.handle_elements(link, elements));
         if let Err(reason) = result {
-            self.fault(link, reason);
+            self.exchange.fault(link, reason, &mut self.outbox);
         }
     }
 
+    fn handle_elements(&mut self, link: LinkId, elements: Vec<Element>) -> Result<(), LinkFault> {
+        for element in elements {
+            if !self.exchange.expect(link, &element)? {
+                return Ok(());
+            }
+            self.handle_element(link, element);
+        }
+        Ok(())
+    }
+
+    fn handle_element(&mut self, link: LinkId, element: Element) {
+        let (now, outbox) = (self.now, &mut self.outbox);
+        let trees = (&mut self.forwarding.trees, &self.node.config.limits);
+        match element {
+            Element::Hello { .. } => {}
+            Element::JoinState(state) => {
+                self.exchange
+                    .handle_join_state(link, state, trees, outbox, now);
+            }
+            Element::Refusal {
+                reason,
+                root,
+                prefix,
+            } => {
+                self.exchange
+                    .handle_refusal(link, (root, prefix), reason, trees.0, now);
+            }
+            Element::Summary(summary) => {
+                outbox.count(self.database.handle_summary(link, &summary, now));
+            }
+            Element::Lsa(lsa) => {
+                let result = self.database.handle_lsa(link, lsa.kind, &lsa.bytes, now);
+                outbox.count(result);
+            }
+            Element::Routed(routed) => {
+                let result = self.handle_routed(link, routed);
+                self.outbox.count(result);
+            }
+            Element::Audit(audit) => {
+                self.exchange.handle_audit(link, &audit, trees, outbox, now);
+            }
+            Element::LinkRequest(request) => {
+                self.topology.set_peer_request(link, request, now);
+                self.review_standing(link);
+            }
+        }
+    }
+
+    fn handle_routed(&mut self, link: LinkId, routed: Routed) -> Result<(), DropReason> {
+        let own = self.node.own;
+        if !self.exchange.admit_routed(link, &routed, own, self.now) {
+            return Err(DropReason::RoutedLimited);
+        }
+        let view = RouteView {
+            own,
+            graph: self.routing.graph(),
+            neighbors: self.exchange.neighbors(),
+        };
+        let (routes, outbox) = (&mut self.unicast.routes, &mut self.outbox);
+        self.routed.route(Some(link), routed, routes, view, outbox)
+    }
+
     /// Sends a message to another router over the control channels between. At most [`MAX_ROUTED`] bytes.
+    ///
+    /// # Errors
+    ///
+    /// The message is too long, or there is no route.
     pub fn send_routed(
         &mut self,
         to: OriginId,
@@ -352,102 +461,70 @@ impl Engine {
         if payload.len() > MAX_ROUTED {
             return Err(DropReason::TooBig);
         }
+        let own = self.node.own;
         let routed = Routed {
             destination: to,
-            source: self.own,
+            source: own,
             hop_limit: HOP_LIMIT,
             kind,
             payload,
         };
-        self.originate(routed)
+        let view = RouteView {
+            own,
+            graph: self.routing.graph(),
+            neighbors: self.exchange.neighbors(),
+        };
+        let (routes, outbox) = (&mut self.unicast.routes, &mut self.outbox);
+        self.routed
+            .originate(routed, &self.database, routes, view, outbox)
     }
+}
 
-    /// `lc0` dropped packets towards us; joins may have been among them: a general query asks.
-    pub fn handle_tx_queue_overflow(&mut self, now: Instant) {
-        self.turn(now);
-        self.querier.query_again(Duration::ZERO, now);
-    }
-
+/// Time and outputs.
+impl Engine {
     /// To be called when the time of [`Self::poll_timeout`] has come.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.turn(now);
-        self.querier.handle_timeout(now);
-        self.drops
-            .add(DropReason::NoListener, self.held.handle_timeout(now));
-        self.late.handle_timeout(now);
-        if self.next_retry.is_some_and(|at| at <= now) {
-            self.link_timers_stale = true;
-            for (link, adjacency) in self.adjacencies.iter_mut() {
-                adjacency.refusals.handle_timeout(now);
-                self.say_on.insert(link);
-            }
-        }
-        let idle = self.local.handle_timeout(&mut self.trees, now);
-        self.interest_changed.extend(idle);
+        self.membership.handle_timeout(now);
+        self.exchange.handle_timeout(now);
+        let idle = self.forwarding.handle_timeout(&mut self.outbox, now);
+        self.membership.touch(idle);
         self.database.handle_timeout(now);
-        let prospects = || Prospect::all(&self.graph, self.own);
+        let prospects = || Prospect::all(self.routing.graph(), self.node.own);
         self.topology.handle_timeout(prospects, now);
-        while let Some(&(at, origin)) = self.gone.first()
-            && at <= now
-        {
-            self.gone.pop_first();
-            self.origins.forget(origin);
-        }
-        // timers of the proxy and of routing are looked at by the flush that follows
+        // timers of proxies and of route computation are looked at by the flush that follows
     }
 
     /// When to call [`Self::handle_timeout`], and why.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<(Instant, TimerKind)> {
-        if self.timer_stale {
-            return self.first_timer();
+        match self.timers.first() {
+            Some(first) => first,
+            None => {
+                let flushed = if self.unflushed {
+                    self.flush_timer()
+                } else {
+                    self.timers.flushed()
+                };
+                let timers = [flushed, self.forwarding.next_timeout()];
+                timers.into_iter().flatten().min()
+            }
         }
-        debug_assert_eq!(self.timer, self.first_timer());
-        self.timer
     }
 
-    fn first_timer(&self) -> Option<(Instant, TimerKind)> {
-        // packets of programs here move these
+    /// The first of the timers that only a flush moves.
+    fn flush_timer(&self) -> Timer {
+        let gone = self.forwarding.origins.next_timeout();
         let timers = [
-            self.held.next_timeout(),
-            self.local.next_timeout(),
-            self.late
-                .next_timeout()
-                .map(|at| (at, TimerKind::LateListeners)),
+            self.membership.next_timeout(),
+            timer(self.exchange.next_retry(), TimerKind::JoinRetry),
+            timer(self.exchange.next_audit(), TimerKind::Audit),
+            timer(self.database.next_timeout(), TimerKind::LinkState),
+            timer(self.topology.poll_timeout(), TimerKind::Topology),
+            timer(self.routing.next_timeout(), TimerKind::RouteComputation),
+            timer(gone, TimerKind::RouterGone),
         ];
-        let other = if self.unflushed {
-            self.next_flushed_timer()
-        } else {
-            self.flushed_timer
-        };
-        timers.into_iter().chain([other]).flatten().min()
-    }
-
-    fn next_flushed_timer(&self) -> Option<(Instant, TimerKind)> {
-        let named = |at: Option<Instant>, kind| at.map(|at| (at, kind));
-        [
-            self.querier.next_timeout(),
-            self.proxy.next_timeout(),
-            named(self.next_retry, TimerKind::InterestRetry),
-            named(self.next_audit, TimerKind::Audit),
-            named(self.database.next_timeout(), TimerKind::LinkState),
-            named(self.topology.poll_timeout(), TimerKind::Topology),
-            named(self.routing.next_timeout(), TimerKind::ShortestPaths),
-            named(self.gone.first().map(|g| g.0), TimerKind::RouterGone),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
-    }
-
-    fn find_link_timers(&mut self) {
-        let adjacencies = self.adjacencies.values();
-        self.next_audit = adjacencies.clone().map(|a| a.next_audit).min();
-        self.next_retry = adjacencies.filter_map(|a| a.refusals.next_timeout()).min();
-    }
-
-    pub(crate) fn audit_is_due(&self) -> bool {
-        self.next_audit.is_some_and(|at| at <= self.now)
+        timers.into_iter().flatten().min()
     }
 
     /// The next thing to do. To be called until `None` after a batch of inputs: all changes of one
@@ -456,16 +533,138 @@ impl Engine {
         if self.unflushed {
             self.unflushed = false;
             self.flush();
-            if std::mem::take(&mut self.link_timers_stale) {
-                self.find_link_timers();
-            }
-            self.flushed_timer = self.next_flushed_timer();
-            self.timer = self.first_timer();
-            self.timer_stale = false;
+            self.exchange.find_timers();
+            let by_packets = self.forwarding.next_timeout();
+            self.timers.set(self.flush_timer(), by_packets);
         }
-        self.outputs.pop_front()
+        self.outbox.pop()
     }
 
+    /// Neighbours first: a Join should not wait behind reports.
+    fn flush(&mut self) {
+        self.flush_topology();
+        self.flush_routes();
+        self.flush_control();
+        let Self {
+            node,
+            routing,
+            database,
+            forwarding,
+            ..
+        } = self;
+        let joins = |group| routing.remote_joins(group, node, database, forwarding);
+        self.membership
+            .flush(&node.scopes, joins, &mut self.outbox, self.now);
+    }
+
+    fn flush_topology(&mut self) {
+        while let Some(event) = self.topology.poll_event() {
+            match event {
+                TopologyEvent::LinkRequest { link, request } => {
+                    self.exchange.request_link(link, request);
+                    self.review_standing(link);
+                }
+                TopologyEvent::Standing { link } => self.review_standing(link),
+                TopologyEvent::Wanted(wanted) => self.outbox.push(Output::Wanted(wanted)),
+                TopologyEvent::Retire { link } => self.outbox.push(Output::Retire { link }),
+            }
+        }
+    }
+
+    /// The database advertises links that are wanted.
+    fn review_standing(&mut self, link: LinkId) {
+        let standing = self.topology.standing(link);
+        self.database.set_standing(link, standing, self.now);
+    }
+
+    /// Trees and flows follow listeners and the database.
+    fn flush_routes(&mut self) {
+        for group in self.membership.take_changes() {
+            let (routing, mut parts) = self.computation();
+            routing.join(group, false, &mut parts);
+        }
+        self.database.update();
+        self.handle_database_events();
+        let (routing, mut parts) = self.computation();
+        if routing.update(&mut parts) {
+            self.unicast.routes.clear();
+        }
+    }
+
+    fn computation(&mut self) -> (&mut Routing, Computation<'_>) {
+        let parts = Computation {
+            node: &self.node,
+            neighbors: self.exchange.neighbors(),
+            database: &mut self.database,
+            forwarding: &mut self.forwarding,
+            membership: &mut self.membership,
+            topology: &mut self.topology,
+            now: self.now,
+        };
+        (&mut self.routing, parts)
+    }
+
+    fn flush_control(&mut self) {
+        let messages = self.database.take_messages();
+        let messages = (messages, self.routed.take());
+        let (node, outbox) = (&self.node, &mut self.outbox);
+        let Forwarding { trees, replay, .. } = &mut self.forwarding;
+        let changed = self
+            .exchange
+            .flush(node, messages, (trees, replay), outbox, self.now);
+        for (root, group) in &changed {
+            self.forwarding.release(*group, node, outbox, self.now);
+            self.forwarding.replay(*root, *group, outbox);
+        }
+        let groups = changed.iter().map(|(_, group)| *group);
+        self.membership.touch(groups);
+    }
+
+    fn handle_database_events(&mut self) {
+        for event in self.database.take_events() {
+            match event {
+                DatabaseEvent::Incarnation(origin, incarnation) if origin == self.node.own => {
+                    self.node.config.incarnation = incarnation;
+                    self.outbox.push(Output::Incarnation(incarnation));
+                }
+                DatabaseEvent::Incarnation(origin, incarnation) => {
+                    self.forwarding.origins.confirm(origin, incarnation);
+                    self.forwarding.replay.clear();
+                }
+                DatabaseEvent::RouterUp(origin) => self.set_reachable(origin, true),
+                DatabaseEvent::RouterDown(origin) => self.set_reachable(origin, false),
+                DatabaseEvent::Revoked(key, record) => {
+                    self.outbox.push(Output::Revoked { key, record });
+                }
+                DatabaseEvent::CredentialChanged(origin) => {
+                    if let Some(router) = self.database.router(origin) {
+                        let credential = Arc::clone(router.credential());
+                        self.outbox.push(Output::Renewed { credential });
+                    }
+                }
+                DatabaseEvent::Dropped(reason) => self.outbox.drops.count(reason),
+                DatabaseEvent::Forged(link) => {
+                    self.exchange
+                        .fault(link, LinkFault::Forged, &mut self.outbox);
+                    self.exchange.find_neighbors();
+                    self.routing.force();
+                }
+                DatabaseEvent::RpsChanged => {}
+            }
+        }
+    }
+
+    fn set_reachable(&mut self, origin: OriginId, up: bool) {
+        if origin != self.node.own {
+            let origins = &mut self.forwarding.origins;
+            origins.set_reachable(origin, up, self.now);
+            self.outbox.push(Output::Reachable { origin, up });
+        }
+    }
+}
+
+/// Questions about routers.
+impl Engine {
     /// What is known of a router, as its verified certificate says.
     #[must_use]
     pub fn member(&self, origin: OriginId) -> Option<&Member> {
@@ -475,7 +674,14 @@ impl Engine {
     /// The root of a group's tree, as this router sees it.
     #[must_use]
     pub fn root(&self, group: Ipv6Addr) -> OriginId {
-        self.root_of(group)
+        self.routing
+            .sending_root(&self.database, self.node.own, group)
+    }
+
+    /// Names the graph of the network as this router sees it: graphs with equal digest are equal.
+    #[must_use]
+    pub fn graph_digest(&self) -> u64 {
+        self.routing.graph().digest()
     }
 
     /// Routers that can be reached and renew certificates.
@@ -483,63 +689,9 @@ impl Engine {
     pub fn issuers(&self) -> Vec<OriginId> {
         self.database.issuers().collect()
     }
-
-    /// An input that is more than a packet: what it changes goes out with the next flush.
-    fn turn(&mut self, now: Instant) {
-        self.now = now;
-        self.unflushed = true;
-        self.timer_stale = true;
-    }
-
-    pub(crate) fn count_local(&mut self, len: usize) {
-        self.counters.tun_tx_packets += 1;
-        self.counters.tun_tx_bytes += len as u64;
-    }
-
-    pub(crate) fn has_started(&self) -> bool {
-        self.started
-    }
-
-    pub(crate) fn count(&mut self, result: Result<(), DropReason>) {
-        if let Err(reason) = result {
-            self.drops.count(reason);
-        }
-    }
-
-    fn remove_link(&mut self, link: LinkId) {
-        if self.adjacencies.remove(&link).is_none() {
-            return;
-        }
-        self.say_on.remove(&link);
-        self.link_timers_stale = true;
-        self.find_neighbors();
-        self.trees.link_down(link);
-        self.database.link_down(link, self.now);
-        self.topology.link_down(link, self.now);
-        self.paths = Table::new(self.config.seed);
-    }
-
-    /// Of two links to one neighbour the newer counts.
-    pub(crate) fn find_neighbors(&mut self) {
-        let links = self.adjacencies.iter().filter(|(_, a)| !a.faulty);
-        self.neighbors = links.map(|(link, a)| (a.origin(), link)).collect();
-        self.routing.force();
-    }
-
-    /// The neighbour broke the protocol: the shell closes the link.
-    pub(crate) fn fault(&mut self, link: LinkId, reason: &'static str) {
-        self.drops.count(DropReason::BadControl);
-        if let Some(adjacency) = self.adjacencies.get_mut(&link) {
-            adjacency.faulty = true;
-            let origin = adjacency.origin();
-            // the link goes down with this reason, and that is told
-            tracing::debug!(%link, %origin, reason, "link fault");
-            self.outputs.push_back(Output::LinkFault { link, reason });
-        }
-    }
 }
 
-/// What this router says of itself.
+/// The flags of this router's advertisement.
 fn flags(config: &Config) -> u8 {
     let core = if config.member.core { FLAG_CORE } else { 0 };
     let unicast = if config.unicast { FLAG_UNICAST } else { 0 };

@@ -18,7 +18,7 @@ mod tree;
 
 use librecast::id::OriginId;
 
-use crate::names::Names;
+use crate::router_index::RouterIndex;
 
 pub use tree::Tree;
 
@@ -65,7 +65,7 @@ pub(crate) type LinkChange = (OriginId, OriginId, Option<u16>);
 pub struct Graph {
     digest: u64,
     /// In ascending order; everything else speaks of positions in here.
-    routers: Names,
+    routers: RouterIndex,
     /// Where the edges of each router begin, and one past the last.
     first: Vec<u32>,
     /// By router, then by far end.

@@ -1,17 +1,22 @@
 //! What is remembered of the origins whose packets come: which numbers have passed, and what certificates let them
 //! send. So a packet asks neither the database nor anything that is kept by source, of which a group may have a thousand.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use librecast::id::OriginId;
+use librecast::time::{Duration, Instant};
 
 use crate::classify::Flow;
 use crate::config::NodeSources;
-use crate::database::Database;
 use crate::drops::DropReason;
 use crate::duplicate::{MAX_SIZE, MIN_SIZE, Windows};
+use crate::lsdb::Database;
 use crate::services::Credential;
 use crate::table::Table;
+
+/// How long the duplicate window of an unreachable router is kept. Chosen: longer than packets are under way.
+const WINDOW_MEMORY: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 struct Origin {
@@ -39,6 +44,8 @@ impl Origin {
 pub struct Origins {
     origins: Table<OriginId, Origin>,
     size: u64,
+    /// Unreachable origins, by the time at which their windows are forgotten.
+    gone: BTreeSet<(Instant, OriginId)>,
 }
 
 impl Origins {
@@ -48,6 +55,7 @@ impl Origins {
         Self {
             origins: Table::new(seed),
             size,
+            gone: BTreeSet::new(),
         }
     }
 
@@ -110,9 +118,27 @@ impl Origins {
         }
     }
 
-    /// The last link behind which the origin lies is gone.
-    pub fn forget(&mut self, origin: OriginId) {
-        self.origins.remove(&origin);
+    /// Links lead to the origin, or no longer: then its window is forgotten after [`WINDOW_MEMORY`].
+    pub fn set_reachable(&mut self, origin: OriginId, up: bool, now: Instant) {
+        self.gone.retain(|(_, gone)| *gone != origin);
+        if !up {
+            self.gone.insert((now + WINDOW_MEMORY, origin));
+        }
+    }
+
+    /// Windows whose time is over are forgotten.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(&(at, origin)) = self.gone.first()
+            && at <= now
+        {
+            self.gone.pop_first();
+            self.origins.remove(&origin);
+        }
+    }
+
+    /// When [`Self::handle_timeout`] has something to do.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.gone.first().map(|(at, _)| *at)
     }
 
     /// Number of origins.
@@ -163,7 +189,7 @@ mod tests {
         d.confirm(X, 6);
         assert!(d.accept(X, 6, 1).is_ok());
         assert_eq!(d.accept(X, 5, 9), Err(DropReason::OldIncarnation));
-        d.forget(X);
+        d.origins.remove(&X);
         assert_eq!(d.len(), 0);
     }
 }

@@ -1,12 +1,12 @@
 //! What comes out of the engine.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use librecast::id::{OriginId, PeerId};
+use librecast::id::{LinkId, OriginId, PeerId};
 
-use crate::config::LinkId;
 use crate::control::RoutedKind;
 use crate::header::HEADER_LEN;
 use crate::services::Credential;
@@ -94,41 +94,38 @@ pub enum Output {
         /// The link.
         link: LinkId,
         /// Why, for log and `peers`.
-        reason: &'static str,
+        reason: LinkFault,
     },
 }
 
-/// Why the engine wants to be woken; every timer it has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum TimerKind {
-    /// The querier's next general query (RFC 9777 §9.2).
-    GeneralQuery,
-    /// Repeat of a group-specific query (RFC 9777 §9.9).
-    SpecificQuery,
-    /// A local membership that nobody refreshed (RFC 9777 §9.4).
-    ListenerExpiry,
-    /// The robustness repeat of a state-change report (RFC 9777 §9.11).
-    StateChangeRepeat,
-    /// More current-state reports, paced.
-    CurrentStateReport,
-    /// The end of the wait for a first listener.
-    HeldPackets,
-    /// Packets are no longer kept for listeners who come to be known late.
-    LateListeners,
-    /// A flow without a listener went idle.
-    FlowIdle,
-    /// Another try after a neighbour's refusal.
-    InterestRetry,
-    /// A tree that is no longer a group's is left.
-    TreeChange,
-    /// The digest of what was told.
-    Audit,
-    /// Something of the link state: an advertisement, a rate limit, an end.
-    LinkState,
-    /// Shortest paths are looked at again, or packets no longer taken over edges of before.
-    ShortestPaths,
-    /// Links are decided on.
-    Topology,
-    /// The duplicate window of a router that has gone.
-    RouterGone,
+/// How a neighbour broke the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkFault {
+    /// A control message cannot be read.
+    Unreadable,
+    /// An element came before HELLO.
+    BeforeHello,
+    /// HELLO came twice.
+    SecondHello,
+    /// The neighbour passed on what its router did not sign.
+    Forged,
+}
+
+impl LinkFault {
+    /// A few words for logs and tables.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unreadable => "control message cannot be read",
+            Self::BeforeHello => "control before HELLO",
+            Self::SecondHello => "second HELLO",
+            Self::Forged => "passes on what was not signed",
+        }
+    }
+}
+
+impl fmt::Display for LinkFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }

@@ -10,19 +10,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
-use std::time::{Duration, Instant};
 
 use librecast::mld::{MAX_SOURCES, Query, Record, RecordType};
+use librecast::random::Random;
+use librecast::time::{Duration, Instant};
 
-use crate::filter::Filter;
-use crate::output::TimerKind;
-use crate::random::Random;
+use crate::source_filter::SourceFilter;
 use crate::table::Table;
-
-/// The source of all queries and reports that the engine writes into `lc0`: fe80:: and "lcrouter" in
-/// ASCII. It is the same on every node, for it never leaves the host; and it is not the node's own
-/// link-local address, so nobody takes remote interest for local one.
-pub const ROUTER_ADDRESS: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0x6c63, 0x726f, 0x7574, 0x6572);
+use crate::timers::TimerKind;
 
 /// Unsolicited Report Interval (RFC 9777 §9.11): the repeat comes within this time.
 const UNSOLICITED_REPORT_INTERVAL: Duration = Duration::from_secs(1);
@@ -46,7 +41,7 @@ struct Repeat {
 #[derive(Debug, Default)]
 struct Group {
     /// What was last reported; `None`: left, only the repeat is missing.
-    filter: Option<Filter>,
+    filter: Option<SourceFilter>,
     repeat: Option<Repeat>,
 }
 
@@ -93,7 +88,7 @@ impl Proxy {
     }
 
     /// What neighbours together want of `group` from now on; `None`: nothing.
-    pub fn set(&mut self, group: Ipv6Addr, filter: Option<Filter>, now: Instant) {
+    pub fn set(&mut self, group: Ipv6Addr, filter: Option<SourceFilter>, now: Instant) {
         let entry = self.groups.get_or_insert_with(group, Group::default);
         let before = std::mem::replace(&mut entry.filter, filter);
         if before == entry.filter || !self.running {
@@ -263,24 +258,32 @@ impl Proxy {
 }
 
 /// The records that tell a state change (RFC 9777 §6.1).
-fn changes(group: Ipv6Addr, before: Option<&Filter>, after: Option<&Filter>) -> Vec<Record> {
-    let none = Filter::Include(Box::default());
+fn changes(
+    group: Ipv6Addr,
+    before: Option<&SourceFilter>,
+    after: Option<&SourceFilter>,
+) -> Vec<Record> {
+    let none = SourceFilter::Include(Box::default());
     let (before, after) = (before.unwrap_or(&none), after.unwrap_or(&none));
     let minus = |a: &[Ipv6Addr], b: &[Ipv6Addr]| -> Vec<_> {
         a.iter().filter(|s| !b.contains(s)).copied().collect()
     };
     match (before, after) {
-        (Filter::Include(a), Filter::Include(b)) => source_changes(group, minus(b, a), minus(a, b)),
-        (Filter::Exclude(a), Filter::Exclude(b)) => source_changes(group, minus(a, b), minus(b, a)),
+        (SourceFilter::Include(a), SourceFilter::Include(b)) => {
+            source_changes(group, minus(b, a), minus(a, b))
+        }
+        (SourceFilter::Exclude(a), SourceFilter::Exclude(b)) => {
+            source_changes(group, minus(a, b), minus(b, a))
+        }
         (_, after) => vec![mode_change(group, Some(after))],
     }
 }
 
-fn mode_change(group: Ipv6Addr, filter: Option<&Filter>) -> Record {
+fn mode_change(group: Ipv6Addr, filter: Option<&SourceFilter>) -> Record {
     let (kind, sources) = match filter {
         None => (RecordType::ChangeToInclude, Vec::new()),
-        Some(Filter::Include(list)) => (RecordType::ChangeToInclude, list.to_vec()),
-        Some(Filter::Exclude(list)) => (RecordType::ChangeToExclude, list.to_vec()),
+        Some(SourceFilter::Include(list)) => (RecordType::ChangeToInclude, list.to_vec()),
+        Some(SourceFilter::Exclude(list)) => (RecordType::ChangeToExclude, list.to_vec()),
     };
     Record::new(kind, group, sources)
 }
@@ -297,12 +300,12 @@ fn source_changes(group: Ipv6Addr, allow: Vec<Ipv6Addr>, block: Vec<Ipv6Addr>) -
 }
 
 /// The answer to a query (RFC 9777 §6.2): whole state, or which of the asked sources are wanted.
-fn current_state(group: Ipv6Addr, filter: &Filter, asked: &Asked) -> Option<Record> {
+fn current_state(group: Ipv6Addr, filter: &SourceFilter, asked: &Asked) -> Option<Record> {
     match (asked, filter) {
-        (Asked::State, Filter::Include(list)) => {
+        (Asked::State, SourceFilter::Include(list)) => {
             Some(Record::new(RecordType::ModeIsInclude, group, list.to_vec()))
         }
-        (Asked::State, Filter::Exclude(list)) => {
+        (Asked::State, SourceFilter::Exclude(list)) => {
             Some(Record::new(RecordType::ModeIsExclude, group, list.to_vec()))
         }
         (Asked::Sources(asked), filter) => {
@@ -333,12 +336,12 @@ mod tests {
         Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, n)
     }
 
-    fn include(sources: &[u16]) -> Option<Filter> {
-        Filter::include(sources.iter().map(|n| source(*n)))
+    fn include(sources: &[u16]) -> Option<SourceFilter> {
+        SourceFilter::include(sources.iter().map(|n| source(*n)))
     }
 
-    fn exclude(sources: &[u16]) -> Option<Filter> {
-        Some(Filter::exclude(sources.iter().map(|n| source(*n))))
+    fn exclude(sources: &[u16]) -> Option<SourceFilter> {
+        Some(SourceFilter::exclude(sources.iter().map(|n| source(*n))))
     }
 
     fn query(group: Option<Ipv6Addr>, sources: &[u16]) -> Query {
@@ -381,7 +384,7 @@ mod tests {
                 .collect()
         }
 
-        fn set(&mut self, filter: Option<Filter>) -> Seen {
+        fn set(&mut self, filter: Option<SourceFilter>) -> Seen {
             self.proxy.set(G, filter, self.now);
             self.records()
         }

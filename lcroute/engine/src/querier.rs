@@ -14,14 +14,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv6Addr;
-use std::time::{Duration, Instant};
 
 use librecast::mld::{MAX_SOURCES, Query, Record, RecordType};
+use librecast::time::{Duration, Instant};
 
 use crate::drops::DropReason;
-use crate::filter::{Filter, merge};
-use crate::output::TimerKind;
+use crate::source_filter::{SourceFilter, merge};
 use crate::table::Table;
+use crate::timers::TimerKind;
 use crate::traffic::Traffic;
 
 /// Robustness Variable (RFC 9777 §9.1).
@@ -63,10 +63,10 @@ enum Reporter {
 type Probe = Vec<Ipv6Addr>;
 
 impl Reporter {
-    fn filter(&self) -> Option<Filter> {
+    fn filter(&self) -> Option<SourceFilter> {
         match self {
-            Self::Include(sources) => Filter::include(sources.keys().copied()),
-            Self::Exclude { sources, .. } => Some(Filter::exclude(sources.iter().copied())),
+            Self::Include(sources) => SourceFilter::include(sources.keys().copied()),
+            Self::Exclude { sources, .. } => Some(SourceFilter::exclude(sources.iter().copied())),
         }
     }
 
@@ -218,7 +218,7 @@ fn change_exclude(
 struct Group {
     reporters: BTreeMap<Ipv6Addr, Reporter>,
     /// What all reporters together want.
-    filter: Option<Filter>,
+    filter: Option<SourceFilter>,
     /// When the group stands in the deadline list: not after its first timer.
     wake: Instant,
     traffic: Traffic,
@@ -251,7 +251,7 @@ pub struct Querier {
     /// One entry a group; moved only when it comes up, so that a refresh costs nothing here.
     deadlines: BTreeSet<(Instant, Ipv6Addr)>,
     /// Groups that changed since the last [`Self::take_changes`], with what was wanted before.
-    changed: BTreeMap<Ipv6Addr, Option<Filter>>,
+    changed: BTreeMap<Ipv6Addr, Option<SourceFilter>>,
     queries: Vec<Query>,
     next_general: Option<Instant>,
     last_general: Option<Instant>,
@@ -504,12 +504,12 @@ impl Querier {
     }
 
     /// Groups that changed since the last call, with what was wanted before.
-    pub fn take_changes(&mut self) -> BTreeMap<Ipv6Addr, Option<Filter>> {
+    pub fn take_changes(&mut self) -> BTreeMap<Ipv6Addr, Option<SourceFilter>> {
         std::mem::take(&mut self.changed)
     }
 
     /// What local programs want of a group.
-    pub fn filter(&self, group: Ipv6Addr) -> Option<&Filter> {
+    pub fn filter(&self, group: Ipv6Addr) -> Option<&SourceFilter> {
         self.groups.get(&group)?.filter.as_ref()
     }
 
@@ -615,13 +615,13 @@ mod tests {
         }
 
         fn include(&mut self, sources: &[u16]) -> &mut Self {
-            let expected = Filter::include(sources.iter().map(|n| source(*n)));
+            let expected = SourceFilter::include(sources.iter().map(|n| source(*n)));
             assert_eq!(self.querier.filter(G), expected.as_ref());
             self
         }
 
         fn exclude(&mut self, sources: &[u16]) -> &mut Self {
-            let expected = Filter::exclude(sources.iter().map(|n| source(*n)));
+            let expected = SourceFilter::exclude(sources.iter().map(|n| source(*n)));
             assert_eq!(self.querier.filter(G), Some(&expected));
             self
         }
@@ -677,7 +677,7 @@ mod tests {
         b.says(HOST, ToIn, &[]).include(&[]);
         assert_eq!(
             b.querier.take_changes(),
-            BTreeMap::from([(G, Some(Filter::all()))])
+            BTreeMap::from([(G, Some(SourceFilter::all()))])
         );
         assert_eq!((b.querier.len(), b.querier.pending()), (0, 0));
     }
@@ -836,7 +836,7 @@ mod tests {
         b.querier.retain(|g| g != G);
         assert_eq!(
             b.querier.take_changes(),
-            BTreeMap::from([(G, Some(Filter::all()))])
+            BTreeMap::from([(G, Some(SourceFilter::all()))])
         );
         assert_eq!((b.querier.len(), b.querier.pending()), (0, 0));
     }

@@ -4,18 +4,20 @@
 //! neighbour sends or passes on, and they leave as [`Output::RoutedControl`]: behind all other control messages of
 //! a link, where a slow link drops them without harm.
 
-use crate::config::LinkId;
+use librecast::id::{LinkId, OriginId};
+
 use crate::control::{Routed, RoutedKind};
 use crate::drops::DropReason;
-use crate::engine::Engine;
 use crate::header::HOP_LIMIT;
+use crate::lsdb::Database;
+use crate::outbox::Outbox;
 use crate::output::Output;
-use librecast::id::OriginId;
+use crate::token_bucket::Rate;
+use crate::unicast_routes::{RouteView, UnicastRoutes};
 
-/// Bytes that one neighbour may send or pass on, per second and at once. Chosen: thirty signalling messages a second, and
-/// those of a whole network of some hundred nodes at once.
-pub const ROUTED_RATE: u32 = 64 << 10;
-pub const ROUTED_BURST: u32 = 512 << 10;
+/// Bytes that one neighbour may send or pass on. Chosen: thirty signalling messages a second, and those of a whole network
+/// of some hundred nodes at once.
+pub const ROUTED_RATE: Rate = Rate::per_second(64 << 10, 512 << 10);
 /// A short message counts as so many bytes, for what it costs to look at.
 const LEAST_CHARGE: u32 = 512;
 /// Common neighbours that signalling with a neighbour goes over. Chosen: the links to one or two may be gone as well.
@@ -23,81 +25,86 @@ const DETOURS: usize = 3;
 /// Longest payload of an echo in bytes.
 const MAX_ECHO: usize = 1 << 10;
 
-impl Engine {
-    /// A message of a neighbour, its own or passed on.
-    pub(crate) fn handle_routed(&mut self, link: LinkId, routed: Routed) -> Result<(), DropReason> {
-        let adjacency = self.adjacencies.get_mut(&link);
-        let charge = charge(&routed, routed.destination == self.own);
-        if !adjacency.is_some_and(|a| a.routed.take_many(charge, self.now)) {
-            return Err(DropReason::RoutedLimited);
-        }
-        if routed.hop_limit == 0 {
-            return Err(DropReason::HopLimit);
-        }
-        self.route(Some(link), routed)
+/// What a message costs the neighbour, of [`ROUTED_RATE`]. An echo for this router costs twice, as its answer goes to whom
+/// the neighbour says: reflecting gains it nothing.
+pub fn charge(routed: &Routed, own: OriginId) -> u32 {
+    // a control message has 16 KiB at most
+    let bytes = (routed.payload.len() as u32).max(LEAST_CHARGE);
+    let answers = routed.destination == own && routed.kind == RoutedKind::Echo;
+    bytes * (1 + u32::from(answers))
+}
+
+/// Messages to pass on with the next flush.
+#[derive(Debug, Default)]
+pub struct RoutedQueue(Vec<(LinkId, Routed)>);
+
+impl RoutedQueue {
+    /// All messages, with the links that they go over.
+    pub fn take(&mut self) -> Vec<(LinkId, Routed)> {
+        std::mem::take(&mut self.0)
     }
 
     /// Sends a message of this router's.
-    pub(crate) fn originate(&mut self, routed: Routed) -> Result<(), DropReason> {
+    pub fn originate(
+        &mut self,
+        routed: Routed,
+        database: &Database,
+        routes: &mut UnicastRoutes,
+        view: RouteView<'_>,
+        outbox: &mut Outbox,
+    ) -> Result<(), DropReason> {
         let detours = match routed.kind {
-            RoutedKind::Signal => self.detours(routed.destination),
+            RoutedKind::Signal => detours(routed.destination, database, view),
             _ => Vec::new(),
         };
         if detours.is_empty() {
-            return self.route(None, routed);
+            return self.route(None, routed, routes, view, outbox);
         }
         let copies = detours.into_iter().map(|link| (link, routed.clone()));
-        self.routed.extend(copies);
+        self.0.extend(copies);
         Ok(())
     }
 
-    /// The first links of the ways to a neighbour over common neighbours, cheapest first: signalling with it is about the
-    /// link to it, which may carry nothing any more.
-    fn detours(&self, to: OriginId) -> Vec<LinkId> {
-        let Some(direct) = self.neighbors.get(&to) else {
-            return Vec::new();
-        };
-        let others = self.neighbors.iter().filter(|(_, link)| *link != direct);
-        let cost = |origin: &OriginId| self.database.router(*origin)?.advertisement()?.cost_to(to);
-        let ways = others.filter_map(|(origin, link)| Some((cost(origin)?, *link)));
-        let mut ways: Vec<_> = ways.collect();
-        ways.sort_unstable();
-        ways.into_iter()
-            .map(|(_, link)| link)
-            .take(DETOURS)
-            .collect()
-    }
-
     /// Passes a message on, or takes it. `via`: the link it came over.
-    pub(crate) fn route(&mut self, via: Option<LinkId>, routed: Routed) -> Result<(), DropReason> {
+    pub fn route(
+        &mut self,
+        via: Option<LinkId>,
+        routed: Routed,
+        routes: &mut UnicastRoutes,
+        view: RouteView<'_>,
+        outbox: &mut Outbox,
+    ) -> Result<(), DropReason> {
+        if routed.hop_limit == 0 {
+            return Err(DropReason::HopLimit);
+        }
         if is_echo(routed.kind) && routed.payload.len() > MAX_ECHO {
             return Err(DropReason::TooBig);
         }
-        if routed.destination != self.own {
-            if routed.hop_limit <= 1 {
+        if routed.destination != view.own {
+            if routed.hop_limit == 1 {
                 return Err(DropReason::HopLimit);
             }
-            let next = self.path(routed.destination).and_then(|p| p.next);
-            let next = next.ok_or(DropReason::NoRoute)?;
+            let next = routes.get(routed.destination, view);
+            let next = next.and_then(|route| route.next);
             let hop_limit = routed.hop_limit - 1;
-            let routed = Routed {
+            let onward = Routed {
                 hop_limit,
                 ..routed
             };
-            self.routed.push((next, routed));
+            self.0.push((next.ok_or(DropReason::NoRoute)?, onward));
             return Ok(());
         }
         if routed.kind == RoutedKind::Echo {
             let answer = Routed {
                 destination: routed.source,
-                source: self.own,
+                source: view.own,
                 hop_limit: HOP_LIMIT,
                 kind: RoutedKind::EchoReply,
                 payload: routed.payload,
             };
-            return self.route(via, answer);
+            return self.route(via, answer, routes, view, outbox);
         }
-        self.outputs.push_back(Output::Routed {
+        outbox.push(Output::Routed {
             via,
             from: routed.source,
             kind: routed.kind,
@@ -107,15 +114,21 @@ impl Engine {
     }
 }
 
-fn is_echo(kind: RoutedKind) -> bool {
-    matches!(kind, RoutedKind::Echo | RoutedKind::EchoReply)
+/// The first links of the paths to a neighbour over common neighbours, cheapest first: signalling with it is about the
+/// link to it, which may carry nothing any more.
+fn detours(to: OriginId, database: &Database, view: RouteView<'_>) -> Vec<LinkId> {
+    let Some(direct) = view.neighbors.get(&to) else {
+        return Vec::new();
+    };
+    let others = view.neighbors.iter().filter(|(_, link)| *link != direct);
+    let cost = |origin: &OriginId| database.router(*origin)?.advertisement()?.cost_to(to);
+    let paths = others.filter_map(|(origin, link)| Some((cost(origin)?, *link)));
+    let mut paths: Vec<_> = paths.collect();
+    paths.sort_unstable();
+    let links = paths.into_iter().map(|(_, link)| link);
+    links.take(DETOURS).collect()
 }
 
-/// What a message costs the neighbour. An echo for this router costs twice, as its answer goes to whom the neighbour
-/// says: reflecting gains it nothing.
-fn charge(routed: &Routed, is_ours: bool) -> u32 {
-    // a control message has 16 KiB at most
-    let bytes = (routed.payload.len() as u32).max(LEAST_CHARGE);
-    let answers = is_ours && routed.kind == RoutedKind::Echo;
-    bytes * (1 + u32::from(answers))
+fn is_echo(kind: RoutedKind) -> bool {
+    matches!(kind, RoutedKind::Echo | RoutedKind::EchoReply)
 }

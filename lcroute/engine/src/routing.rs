@@ -1,198 +1,201 @@
-//! From the link state to trees: when shortest paths are looked at again, where the roots are, and what
-//! follows for interest.
+//! Route computation: from the link state database to trees, and on which of them groups travel.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use librecast::cert::GroupPrefix;
-use librecast::id::OriginId;
+use librecast::id::{LinkId, OriginId};
+use librecast::time::{Duration, Instant};
 
 use crate::classify::is_source_specific;
-use crate::config::NodeSources;
+use crate::config::{Node, NodeSources};
 use crate::control::Prefix;
-use crate::database::{Database, SLOTS};
-use crate::engine::Engine;
-use crate::filter::Filter;
-use crate::local::OLD_INTEREST;
-use crate::table::Table;
+use crate::forwarding::Forwarding;
+use crate::graph::{Graph, Tree};
+use crate::local_groups::OLD_INTEREST;
+use crate::lsdb::{Database, GROUP_RANGES};
+use crate::membership::Membership;
+use crate::source_filter::{SourceFilter, merge};
+use crate::topology::Topology;
 use crate::trees::Edge;
 
-/// How often the topology hears of routers that came and went, and for each router that much longer.
-const TOPOLOGY_GAP: Duration = Duration::from_millis(500);
-const TOPOLOGY_GAP_EACH: Duration = Duration::from_millis(2);
+/// The topology learns which routers came and went at most this often, plus [`TOPOLOGY_DELAY_PER_ROUTER`]. Chosen: links
+/// are decided on in seconds.
+const TOPOLOGY_DELAY: Duration = Duration::from_millis(500);
+/// Added to [`TOPOLOGY_DELAY`] for each router.
+const TOPOLOGY_DELAY_PER_ROUTER: Duration = Duration::from_millis(2);
 
-/// Which state of the link state the trees show.
+/// The parts that route computation changes, and what it looks at.
+#[derive(Debug)]
+pub struct Computation<'a> {
+    /// This node.
+    pub node: &'a Node,
+    /// The link that leads to each neighbour.
+    pub neighbors: &'a BTreeMap<OriginId, LinkId>,
+    /// LSAs, rendezvous points, graph.
+    pub database: &'a mut Database,
+    /// Trees and flows.
+    pub forwarding: &'a mut Forwarding,
+    /// Joins of listeners.
+    pub membership: &'a mut Membership,
+    /// Who decides on links.
+    pub topology: &'a mut Topology,
+    /// The present time.
+    pub now: Instant,
+}
+
+/// What was computed last.
 #[derive(Debug)]
 pub struct Routing {
-    /// Graph and roots that the trees show.
+    graph: Arc<Graph>,
+    /// Versions of graph and rendezvous points that the trees show.
     seen: Option<[u64; 2]>,
-    /// Which graph was known when packets were last kept for late listeners.
-    noticed: Option<u64>,
+    /// The graph of the last replay buffer.
+    replay_graph: Option<u64>,
     forced: bool,
-    pub(crate) small: bool,
-    /// Programs here send on this router's own tree.
-    pub(crate) sends_on_own: bool,
-    /// Programs here listen on the trees of all routers, as these may send on them.
+    /// The network is small: this router says SourceActive for everything.
+    small: bool,
+    /// Local senders use this router's source tree.
+    sends_on_own: bool,
+    /// Listeners join the source trees of all routers, as these may send on them.
     listens_on_all: bool,
-    roots_version: Option<u64>,
-    slots: [Option<OriginId>; SLOTS as usize],
+    rps_version: Option<u64>,
+    rps: [Option<OriginId>; GROUP_RANGES as usize],
     owners: BTreeMap<GroupPrefix, OriginId>,
-    /// Roots that groups had until shortly; interest on their trees still counts for the proxy.
-    before: Vec<(OriginId, Instant)>,
-    /// When packets are no longer taken over edges of before.
+    /// Former roots of groups, and until when joins on their trees count for local interfaces.
+    former_roots: Vec<(OriginId, Instant)>,
+    /// When packets are no longer taken over edges of former trees.
     tree_expiry: Option<Instant>,
-    /// The topology has not heard who came or went.
-    routers_untold: bool,
-    /// Names those that it knows of.
-    routers_told: Option<u64>,
+    /// The topology does not know of the last change.
+    topology_stale: bool,
+    /// Names the routers that it knows of.
+    topology_component: Option<u64>,
     topology_next: Instant,
 }
 
 impl Routing {
-    /// Nothing was looked at yet.
-    pub fn new(now: Instant) -> Self {
+    /// Nothing is computed yet.
+    pub fn new(graph: Arc<Graph>, now: Instant) -> Self {
         Self {
+            graph,
             seen: None,
-            noticed: None,
+            replay_graph: None,
             forced: false,
             small: true,
             sends_on_own: false,
             listens_on_all: false,
-            roots_version: None,
-            slots: [None; SLOTS as usize],
+            rps_version: None,
+            rps: [None; GROUP_RANGES as usize],
             owners: BTreeMap::new(),
-            before: Vec::new(),
+            former_roots: Vec::new(),
             tree_expiry: None,
-            routers_untold: true,
-            routers_told: None,
+            topology_stale: true,
+            topology_component: None,
             topology_next: now,
         }
     }
 
-    /// Links or settings changed: look again with the next flush.
+    /// Links or settings changed: the next flush computes.
     pub fn force(&mut self) {
         self.forced = true;
     }
 
-    /// When something has to be looked at though nothing comes in.
+    /// The graph of the last computation.
+    pub fn graph(&self) -> &Arc<Graph> {
+        &self.graph
+    }
+
+    /// When something is to be done.
     pub fn next_timeout(&self) -> Option<Instant> {
-        let before = self.before.first().map(|(_, until)| *until);
-        let topology = self.routers_untold.then_some(self.topology_next);
-        let all = [self.tree_expiry, before, topology];
+        let former = self.former_roots.first().map(|(_, until)| *until);
+        let topology = self.topology_stale.then_some(self.topology_next);
+        let all = [self.tree_expiry, former, topology];
         all.into_iter().flatten().min()
     }
 
-    /// Roots whose trees a group may have interest on: the present one and those of a moment ago.
-    pub fn roots_before(&self) -> impl Iterator<Item = OriginId> + '_ {
-        self.before.iter().map(|(root, _)| *root)
-    }
-}
-
-/// The tree on which programs of `own` send to a group. `sends_on_own`: where no prefix says otherwise, on its
-/// own.
-pub fn sending_root(
-    database: &Database,
-    own: OriginId,
-    sends_on_own: Option<OriginId>,
-    group: Ipv6Addr,
-) -> OriginId {
-    if is_source_specific(group) {
-        return own;
-    }
-    let owner = database.owner(group).map(|(_, owner)| owner);
-    let slot = || database.root_of(group);
-    owner.or(sends_on_own).or_else(slot).unwrap_or(own)
-}
-
-impl Engine {
-    /// The tree on which a local program's packets to `group` travel.
-    pub(crate) fn root_of(&self, group: Ipv6Addr) -> OriginId {
-        let on_own = self.routing.sends_on_own.then_some(self.own);
-        sending_root(&self.database, self.own, on_own, group)
+    /// The root of the tree on which local senders send to a group.
+    pub fn sending_root(&self, database: &Database, own: OriginId, group: Ipv6Addr) -> OriginId {
+        sending_root(database, own, self.sends_on_own, group)
     }
 
-    /// Brings trees and interest into accord with listeners and link state.
-    pub(crate) fn settle(&mut self) {
-        for group in self.querier.take_changes().into_keys() {
-            self.listen(group, false);
+    /// Brings trees and flows into accord with listeners and the database. True: unicast routes are void.
+    pub fn update(&mut self, parts: &mut Computation<'_>) -> bool {
+        let versions = [parts.database.graph_version(), parts.database.rps_version()];
+        if self.replay_graph != Some(versions[0]) {
+            self.replay_graph = Some(versions[0]);
+            // who joins now may have got the packets over another path before
+            parts.forwarding.replay.clear();
         }
-        self.database.update();
-        self.handle_database_events();
-        let graph_version = self.database.graph_version();
-        if self.routing.noticed != Some(graph_version) {
-            self.routing.noticed = Some(graph_version);
-            self.late.clear();
+        let computes = std::mem::take(&mut self.forced) || self.seen != Some(versions);
+        if computes {
+            self.seen = Some(versions);
+            self.compute(parts);
         }
-        let seen = Some([graph_version, self.database.roots_version()]);
-        if std::mem::take(&mut self.routing.forced) || self.routing.seen != seen {
-            self.routing.seen = seen;
-            self.look_again();
+        for root in parts.forwarding.trees.take_unplaced() {
+            self.place(root, true, parts);
         }
-        for root in self.trees.take_unplaced() {
-            self.place(root, true);
+        if self.tree_expiry.is_some_and(|at| at <= parts.now) {
+            self.tree_expiry = parts.forwarding.trees.expire(parts.now);
         }
-        if self.routing.tree_expiry.is_some_and(|at| at <= self.now) {
-            self.routing.tree_expiry = self.trees.expire(self.now);
+        self.expire_former_roots(parts);
+        if self.topology_stale && parts.now >= self.topology_next {
+            self.update_topology(parts);
         }
-        self.forget_roots_before();
-        if self.routing.routers_untold && self.now >= self.routing.topology_next {
-            self.tell_topology();
-        }
+        computes
     }
 
-    /// Which routers there are: whoever decides on links does not need to know at once.
-    fn tell_topology(&mut self) {
-        let (own, graph) = (self.own, &self.graph);
-        self.routing.routers_untold = false;
-        self.routing.routers_told = graph.reachable_digest(own);
+    /// The topology learns which routers there are.
+    fn update_topology(&mut self, parts: &mut Computation<'_>) {
+        let (own, graph) = (parts.node.own, &self.graph);
+        self.topology_stale = false;
+        self.topology_component = graph.reachable_digest(own);
         // a few thousand routers at most
-        let gap = TOPOLOGY_GAP + TOPOLOGY_GAP_EACH * graph.len() as u32;
-        self.routing.topology_next = self.now + gap;
+        let delay = TOPOLOGY_DELAY + TOPOLOGY_DELAY_PER_ROUTER * graph.len() as u32;
+        self.topology_next = parts.now + delay;
         let others = graph.reachable(own).filter(|router| *router != own);
-        self.topology.set_reachable(others, self.now);
+        parts.topology.set_reachable(others, parts.now);
     }
 
-    fn look_again(&mut self) {
-        let graph = self.database.graph();
+    fn compute(&mut self, parts: &mut Computation<'_>) {
+        let graph = parts.database.graph();
         let fresh = !Arc::ptr_eq(&graph, &self.graph);
         self.graph = graph;
-        self.paths = Table::new(self.config.seed);
-        let roots: Vec<_> = self.trees.roots().collect();
+        let roots: Vec<_> = parts.forwarding.trees.roots().collect();
         for root in roots {
-            self.place(root, fresh);
+            self.place(root, fresh, parts);
         }
-        self.routing.tree_expiry = self.trees.expire(self.now);
-        let before = (self.routing.sends_on_own, self.routing.listens_on_all);
-        let most = self.config.limits.source_trees;
-        let known = self.database.reachable_count();
-        self.routing.sends_on_own = known <= most;
-        // with a margin: nobody sends where he is not heard while routers come and go
-        self.routing.listens_on_all = known <= most + most / 2;
-        let modes = (self.routing.sends_on_own, self.routing.listens_on_all);
-        self.look_at_roots(before != modes);
-        self.look_at_prefixes();
+        self.tree_expiry = parts.forwarding.trees.expire(parts.now);
+        let before = (self.sends_on_own, self.listens_on_all);
+        let most = parts.node.config.limits.source_trees;
+        let known = parts.database.reachable_count();
+        self.sends_on_own = known <= most;
+        // with a margin: no router sends where others do not listen while routers come and go
+        self.listens_on_all = known <= most + most / 2;
+        let modes = (self.sends_on_own, self.listens_on_all);
+        self.compute_roots(before != modes, parts);
+        self.compute_prefixes(parts);
         if fresh {
-            let reachable = self.graph.reachable_digest(self.own);
-            self.routing.routers_untold = reachable != self.routing.routers_told;
-            self.listen_to_all_again();
+            let reachable = self.graph.reachable_digest(parts.node.own);
+            self.topology_stale = reachable != self.topology_component;
+            self.join_all_again(parts);
         }
     }
 
-    /// Where this router stands in the tree of `root`. `fresh`: the graph is another.
-    fn place(&mut self, root: OriginId, fresh: bool) {
-        let mut tree = self.trees.tree(root);
+    /// This router's position in the tree of `root`. `fresh`: the graph is another.
+    fn place(&self, root: OriginId, fresh: bool, parts: &mut Computation<'_>) {
+        let own = parts.node.own;
+        let mut tree = parts.forwarding.trees.tree(root);
         if fresh {
-            tree = self.services.tree(&self.graph, root, tree.as_ref());
+            tree = Tree::of(&self.graph, root, tree.as_ref());
         }
         let mut edges = Vec::new();
         if let Some(tree) = &tree {
-            let parent = tree.parent(self.own).map(|n| (n, true));
-            let children = tree.children(self.own).map(|n| (n, false));
+            let parent = tree.parent(own).map(|n| (n, true));
+            let children = tree.children(own).map(|n| (n, false));
             for (neighbor, is_parent) in parent.into_iter().chain(children) {
-                let below = if is_parent { self.own } else { neighbor };
-                if let Some(link) = self.neighbors.get(&neighbor)
+                let below = if is_parent { own } else { neighbor };
+                if let Some(link) = parts.neighbors.get(&neighbor)
                     && let Some(span) = tree.span(below)
                 {
                     edges.push(Edge {
@@ -204,88 +207,88 @@ impl Engine {
                 }
             }
         }
-        self.trees.place(root, tree, edges, self.now);
+        parts.forwarding.trees.place(root, tree, edges, parts.now);
     }
 
     /// Roots of groups may be others now.
-    fn look_at_roots(&mut self, forced: bool) {
-        let mut slots = [None; SLOTS as usize];
-        for (slot, root) in (0..SLOTS).zip(&mut slots) {
-            *root = self.database.slot_root(slot);
-        }
-        let owners: BTreeMap<GroupPrefix, OriginId> = self
-            .database
-            .announced()
-            .map(|(prefix, announced)| (*prefix, announced.root))
-            .collect();
-        // what went there and back again in between has left listeners on the tree there
-        let version = Some(self.database.roots_version());
-        if self.routing.roots_version == version && !forced {
+    fn compute_roots(&mut self, forced: bool, parts: &mut Computation<'_>) {
+        // listeners stay on trees whose root changed and changed back in between
+        let version = Some(parts.database.rps_version());
+        if self.rps_version == version && !forced {
             return;
         }
-        self.routing.roots_version = version;
-        let old_slots = std::mem::replace(&mut self.routing.slots, slots);
-        let old_owners = std::mem::replace(&mut self.routing.owners, owners);
-        let old: BTreeSet<OriginId> = old_slots
+        self.rps_version = version;
+        let mut rps = [None; GROUP_RANGES as usize];
+        for (range, rp) in (0..GROUP_RANGES).zip(&mut rps) {
+            *rp = parts.database.rp(range);
+        }
+        let owners = parts.database.announced();
+        let owners = owners.map(|(prefix, announced)| (*prefix, announced.root));
+        let owners = owners.collect();
+        let old_rps = std::mem::replace(&mut self.rps, rps);
+        let old_owners = std::mem::replace(&mut self.owners, owners);
+        let old: BTreeSet<OriginId> = old_rps
             .into_iter()
             .flatten()
             .chain(old_owners.into_values())
-            .filter(|root| self.trees.is_used(*root))
+            .filter(|root| parts.forwarding.trees.is_used(*root))
             .collect();
-        let until = self.now + OLD_INTEREST;
+        let until = parts.now + OLD_INTEREST;
         for root in old {
-            self.routing.before.retain(|(r, _)| *r != root);
-            self.routing.before.push((root, until));
+            self.former_roots.retain(|(r, _)| *r != root);
+            self.former_roots.push((root, until));
         }
-        for group in self.local.listened() {
-            self.listen(group, true);
+        for group in parts.forwarding.groups.listened() {
+            self.join(group, true, parts);
         }
-        let (database, trees) = (&self.database, &mut self.trees);
-        let sends = self.routing.sends_on_own.then_some(self.own);
-        let root_of = |group| sending_root(database, self.own, sends, group);
+        let Computation {
+            node,
+            database,
+            forwarding,
+            membership,
+            ..
+        } = parts;
+        let root_of = |group| sending_root(database, node.own, self.sends_on_own, group);
         let reachable = |root| database.is_reachable(root);
-        self.local.reroot(root_of, reachable, trees, self.now);
-        self.interest_changed.extend(self.proxy.groups());
-        self.interest_changed.extend(self.trees.groups());
+        let (groups, trees) = (&mut forwarding.groups, &mut forwarding.trees);
+        groups.reroot(root_of, reachable, trees, parts.now);
+        membership.touch_reported();
+        membership.touch(trees.groups());
     }
 
-    fn forget_roots_before(&mut self) {
-        let now = self.now;
-        if self
-            .routing
-            .before
-            .first()
-            .is_some_and(|(_, until)| *until <= now)
-        {
-            self.routing.before.retain(|(_, until)| *until > now);
-            self.interest_changed.extend(self.proxy.groups());
+    fn expire_former_roots(&mut self, parts: &mut Computation<'_>) {
+        let now = parts.now;
+        let first = self.former_roots.first();
+        if first.is_some_and(|(_, until)| *until <= now) {
+            self.former_roots.retain(|(_, until)| *until > now);
+            parts.membership.touch_reported();
         }
     }
 
-    /// The prefixes of which this router says S: those it announces where another is the root, those that
+    /// The prefixes of which this router says SourceActive: those it announces where another is the root, those that
     /// programs watch, and in a small network everything.
-    fn look_at_prefixes(&mut self) {
-        let known = self.database.reachable_count();
+    fn compute_prefixes(&mut self, parts: &mut Computation<'_>) {
+        let config = &parts.node.config;
+        let known = parts.database.reachable_count();
         // one that comes and goes changes nothing
-        let slack = if self.routing.small { known / 5 } else { 0 };
-        let was_small = self.routing.small;
-        self.routing.small = known - slack <= self.config.limits.small_network;
-        if self.routing.small != was_small {
-            self.interest_changed.extend(self.trees.groups());
-            self.interest_changed.extend(self.proxy.groups());
+        let slack = if self.small { known / 5 } else { 0 };
+        let was_small = self.small;
+        self.small = known - slack <= config.limits.small_network;
+        if self.small != was_small {
+            parts.membership.touch(parts.forwarding.trees.groups());
+            parts.membership.touch_reported();
         }
-        let mut watch: Vec<Prefix> = self.config.watch.iter().map(|p| (*p).into()).collect();
-        if self.routing.small {
+        let mut watch: Vec<Prefix> = config.watch.iter().map(|p| (*p).into()).collect();
+        if self.small {
             watch = vec![Prefix::ALL];
         }
-        let mut said = BTreeSet::new();
-        for root in self.routing.slots.into_iter().flatten() {
-            if root != self.own {
-                said.extend(watch.iter().map(|prefix| (root, *prefix)));
-            }
+        let own = parts.node.own;
+        let mut active = BTreeSet::new();
+        for root in self.rps.into_iter().flatten().filter(|root| *root != own) {
+            active.extend(watch.iter().map(|prefix| (root, *prefix)));
         }
-        for (prefix, announced) in self.database.announced() {
-            if announced.root == self.own {
+        for (prefix, announced) in parts.database.announced() {
+            if announced.root == own {
                 continue;
             }
             let prefix = Prefix::from(*prefix);
@@ -296,92 +299,124 @@ impl Engine {
                     prefix.covers(w).then_some(*w)
                 }
             };
-            said.extend(
-                watch
-                    .iter()
-                    .filter_map(narrower)
-                    .map(|p| (announced.root, p)),
-            );
-            if announced.announcers.contains(&self.own) {
-                said.insert((announced.root, prefix));
+            let narrower = watch.iter().filter_map(narrower);
+            active.extend(narrower.map(|p| (announced.root, p)));
+            if announced.announcers.contains(&own) {
+                active.insert((announced.root, prefix));
             }
         }
-        self.trees.set_local_prefixes(&said);
+        parts.forwarding.trees.set_local_prefixes(&active);
     }
 
-    /// Whether this router gets to know who listens to a group: only then it tells its programs. What
-    /// merely passes through says little of the network.
-    pub(crate) fn is_watched(&self, group: Ipv6Addr) -> bool {
-        let own = self.own;
-        self.routing.small
-            || is_source_specific(group)
-            || self.config.watch.iter().any(|p| p.contains(group))
-            || self.config.announce.iter().any(|p| p.contains(group))
-            || self.local.is_sending(group)
-            || self.root_of(group) == own && self.database.owner(group).is_some()
+    /// What neighbours join of a group, as local interfaces see it: on the group's tree, and on its former tree as long as
+    /// listeners may be there. `None` as well where this router does not learn who listens: what passes through says little
+    /// of the network.
+    pub fn remote_joins(
+        &self,
+        group: Ipv6Addr,
+        node: &Node,
+        database: &Database,
+        forwarding: &Forwarding,
+    ) -> Option<SourceFilter> {
+        let root = self.sending_root(database, node.own, group);
+        let any_source = !is_source_specific(group);
+        let is_watched = self.small
+            || !any_source
+            || node.config.watch.iter().any(|p| p.contains(group))
+            || node.config.announce.iter().any(|p| p.contains(group))
+            || forwarding.groups.is_sending(group)
+            || root == node.own && database.owner(group).is_some();
+        if !is_watched {
+            return None;
+        }
+        let present = node.sources.present(group);
+        let former = self.former_roots.iter().filter(|_| any_source);
+        let former = former.map(|(root, _)| *root).filter(|r| *r != root);
+        let roots = former.chain([root]);
+        let parts: Vec<_> = roots
+            .filter_map(|root| forwarding.trees.wanted_of(root, group, &present))
+            .collect();
+        merge(&parts)
     }
 
-    /// What programs on this host want of a group goes onto its trees.
-    fn listen(&mut self, group: Ipv6Addr, rerooted: bool) {
-        let wanted = match self.querier.filter(group) {
+    /// What listeners join of a group goes onto its trees. `rerooted`: they join what they joined, but the trees are others.
+    pub fn join(&self, group: Ipv6Addr, rerooted: bool, parts: &mut Computation<'_>) {
+        let joins = match parts.membership.filter(group) {
             None => Vec::new(),
-            Some(filter) if is_source_specific(group) => self.listen_to_sources(filter),
-            Some(filter) => self.listen_to_roots(group, filter),
+            Some(filter) if is_source_specific(group) => self.join_sources(&filter, parts.node.own),
+            Some(filter) => self.join_roots(group, &filter, parts),
         };
-        let trees = &mut self.trees;
-        self.local.listen(group, wanted, rerooted, trees, self.now);
+        let Forwarding { groups, trees, .. } = &mut *parts.forwarding;
+        groups.listen(group, joins, rerooted, trees, parts.now);
     }
 
-    /// On the tree of the group's root, and where routers send on trees of their own, on these.
-    fn listen_to_roots(&self, group: Ipv6Addr, filter: &Filter) -> Vec<(OriginId, Filter)> {
-        let root = self.database.root_of(group).unwrap_or(self.own);
-        let mut wanted = vec![(root, filter.clone())];
-        if self.routing.listens_on_all && self.database.owner(group).is_none() {
-            let others = self
-                .database
-                .routers()
-                .filter(|(x, r)| *x != self.own && *x != root && r.is_reachable());
-            wanted.extend(others.filter_map(|(x, router)| {
+    /// On the shared tree of the group, and where routers send on their source trees, on these.
+    fn join_roots(
+        &self,
+        group: Ipv6Addr,
+        filter: &SourceFilter,
+        parts: &Computation<'_>,
+    ) -> Vec<(OriginId, SourceFilter)> {
+        let (own, database) = (parts.node.own, &parts.database);
+        let root = database.rp_of(group).unwrap_or(own);
+        let mut joins = vec![(root, filter.clone())];
+        if self.listens_on_all && database.owner(group).is_none() {
+            let others = database.routers();
+            let others = others.filter(|(x, r)| *x != own && *x != root && r.is_reachable());
+            joins.extend(others.filter_map(|(x, router)| {
                 let sources = NodeSources::of_node(&router.credential().member.addresses);
                 Some((x, filter.restricted_to(&sources.present(group))?))
             }));
         }
-        wanted
+        joins
     }
 
-    /// Routers have come or gone, on whose own trees programs here may have to listen.
-    fn listen_to_all_again(&mut self) {
-        for group in self.querier.groups() {
-            let exclude = matches!(self.querier.filter(group), Some(Filter::Exclude(_)));
+    /// Routers have come or gone, whose source trees listeners may have to join.
+    fn join_all_again(&self, parts: &mut Computation<'_>) {
+        for group in parts.membership.groups() {
             let affected = if is_source_specific(group) {
-                exclude
+                let filter = parts.membership.filter(group);
+                matches!(filter, Some(SourceFilter::Exclude(_)))
             } else {
-                self.routing.listens_on_all
+                self.listens_on_all
             };
             if affected {
-                self.listen(group, true);
+                self.join(group, true, parts);
             }
         }
     }
 
-    /// Each source of a source-specific group has a tree of its own. Who wants such a group from everybody
-    /// (RFC 4604 §2.2.2 lets routers ignore that) gets it where the network is small.
-    fn listen_to_sources(&self, filter: &Filter) -> Vec<(OriginId, Filter)> {
-        let Filter::Include(sources) = filter else {
-            if !self.routing.small {
+    /// Each source of a source-specific group has a source tree. A Join of such a group for all sources (RFC 4604 §2.2.2
+    /// lets routers ignore it) counts where the network is small.
+    fn join_sources(&self, filter: &SourceFilter, own: OriginId) -> Vec<(OriginId, SourceFilter)> {
+        let SourceFilter::Include(sources) = filter else {
+            if !self.small {
                 return Vec::new();
             }
-            let routers = self.graph.routers().iter().filter(|x| **x != self.own);
+            let routers = self.graph.routers().iter().filter(|x| **x != own);
             return routers.map(|x| (*x, filter.clone())).collect();
         };
         let mut by_origin: BTreeMap<OriginId, Vec<Ipv6Addr>> = BTreeMap::new();
         for source in sources {
             let origin = OriginId::of(*source);
-            if origin != self.own {
+            if origin != own {
                 by_origin.entry(origin).or_default().push(*source);
             }
         }
-        let filter = |(origin, list): (_, Vec<_>)| Some((origin, Filter::include(list)?));
+        let filter = |(origin, list): (_, Vec<_>)| Some((origin, SourceFilter::include(list)?));
         by_origin.into_iter().filter_map(filter).collect()
+    }
+}
+
+/// The root of the tree on which senders of `own` send to a group. `on_own`: on the source tree, where no announced prefix
+/// says otherwise.
+fn sending_root(database: &Database, own: OriginId, on_own: bool, group: Ipv6Addr) -> OriginId {
+    if is_source_specific(group) {
+        return own;
+    }
+    match database.owner(group) {
+        Some((_, owner)) => owner,
+        None if on_own => own,
+        None => database.rp_of(group).unwrap_or(own),
     }
 }

@@ -1,13 +1,11 @@
-//! What the engine asks of its host: signatures, certificates, and (simulator) shared results.
+//! What the engine asks of its host: the clock, signatures and certificates.
 
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use librecast::cert::Member;
-use librecast::id::{NetworkId, OriginId, PeerId};
-
-use crate::database::{Advertisement, CredentialRecord};
-use crate::graph::{Graph, Tree};
+use librecast::cert::{CertError, Member};
+use librecast::id::{NetworkId, PeerId};
+use librecast::revocation::RevocationError;
 
 /// The context under which routers sign what they say in the link state.
 pub const SIGNATURE_CONTEXT: &str = "lcroute 2026 link state";
@@ -55,58 +53,17 @@ pub trait Services: Debug + Send + Sync {
     /// Verifies a signature over [`signed_message`].
     fn verify(&self, signer: &PeerId, message: &[u8], signature: &[u8; 64]) -> bool;
 
-    /// Verifies a chain of certificates as of now. Whether one of its keys is revoked is not asked here.
-    fn verify_chain(&self, chain: &[u8]) -> Result<Arc<Credential>, &'static str>;
+    /// Verifies a chain of certificates as of now. Revocations are not its business.
+    ///
+    /// # Errors
+    ///
+    /// The chain cannot be read, belongs to another network, is forged, or is not valid by the clock.
+    fn verify_chain(&self, chain: &[u8]) -> Result<Arc<Credential>, CertError>;
 
     /// Verifies a revocation.
-    fn verify_revocation(&self, bytes: &[u8]) -> Result<Revocation, &'static str>;
-
-    /// Verifies the record of a router's credential. A simulator of a thousand nodes keeps each
-    /// record once.
-    fn verify_credential(&self, record: &[u8]) -> Result<Arc<CredentialRecord>, RecordError> {
-        CredentialRecord::verify(record, self).map(Arc::new)
-    }
-
-    /// Verifies an advertisement of `signer`. A simulator keeps each once.
-    fn verify_advertisement(
-        &self,
-        signer: &PeerId,
-        record: &[u8],
-    ) -> Result<Arc<Advertisement>, RecordError> {
-        Advertisement::verify(record, signer, self).map(Arc::new)
-    }
-
-    /// The graph whose content `digest` names. A simulator builds each once.
-    fn graph(&self, digest: u64, build: &mut dyn FnMut() -> Graph) -> Arc<Graph> {
-        let _ = digest;
-        Arc::new(build())
-    }
-
-    /// The tree of `root`; `None` if the graph does not contain it. `before`: what it was. A simulator
-    /// computes each once.
-    fn tree(
-        &self,
-        graph: &Arc<Graph>,
-        root: OriginId,
-        before: Option<&Arc<Tree>>,
-    ) -> Option<Arc<Tree>> {
-        Tree::of(graph, root, before)
-    }
-}
-
-/// Why a record is not accepted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RecordError {
-    /// It cannot be read.
-    Malformed(librecast::wire::WireError),
-    /// The signature of its router is not right: whoever passed it on had not verified it either.
-    Forged,
-    /// Its certificates do not count: forged, expired, not valid yet by our clock.
-    Refused(&'static str),
-}
-
-impl From<librecast::wire::WireError> for RecordError {
-    fn from(error: librecast::wire::WireError) -> Self {
-        Self::Malformed(error)
-    }
+    ///
+    /// # Errors
+    ///
+    /// The revocation cannot be read, belongs to another network, or its signer may not revoke the key.
+    fn verify_revocation(&self, bytes: &[u8]) -> Result<Revocation, RevocationError>;
 }

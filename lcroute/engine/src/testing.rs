@@ -29,6 +29,6 @@ pub fn udp_packet(source: Ipv6Addr, to: Ipv6Addr, data: &[u8]) -> Vec<u8> {
 
 /// Any moment; the only clock that tests look at.
 #[expect(clippy::disallowed_methods, reason = "virtual time needs a beginning")]
-pub fn start() -> std::time::Instant {
-    std::time::Instant::now()
+pub fn start() -> librecast::time::Instant {
+    librecast::time::Instant::now()
 }

@@ -1,8 +1,8 @@
 //! What went through a group, for `groups`.
 
 use std::net::Ipv6Addr;
-use std::time::{Duration, Instant};
 
+use librecast::time::{Duration, Instant};
 use smallvec::SmallVec;
 
 /// Senders that are remembered per group.

@@ -1,127 +1,67 @@
-//! Interest on trees: who wants what of (root, group), who sends to it, and over which links a packet
+//! Join state on trees: which neighbour joins what of (root, group), where sources are active, and over which links a packet
 //! therefore goes on.
 //!
-//! | | rootward | away from the root |
+//! | advertised | towards the root | away from the root |
 //! |---|---|---|
-//! | **W** wanted beyond me | always | where the far side said S |
-//! | **S** somebody beyond me sends, or wants to know who listens | always | never |
+//! | **Join** others here join it | always | where the far side advertised SourceActive |
+//! | **SourceActive** others here send, or watch who listens | always | never |
 //!
-//! What a neighbour says is kept as it was said, whatever this router believes of the tree at the moment.
-//! It counts only while the link is an edge of the present tree. Whoever tells interest does so over the
-//! edges of its own tree only and withdraws it from all others: so interest that is there is at once the
-//! neighbour's word that it has this edge too, and nothing is sent over a new edge before that.
+//! Received join state is kept as it came, whatever this router believes of the tree at the moment. It counts only while the
+//! link is an edge of the tree. A router advertises join state over edges of its own tree only, and withdraws it from all
+//! other links. So received join state proves that the neighbour has this edge too, and no packet goes over a new edge before.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use librecast::id::OriginId;
+use forwarding_entry::{ActiveEntry, EntryInputs};
+use group_link::GroupLink;
+use librecast::id::{LinkId, OriginId};
+use librecast::time::Instant;
+use position::{Moved, TreePosition};
 
-use crate::config::LinkId;
 use crate::control::Prefix;
 use crate::graph::Tree;
+use crate::join::Join;
 use crate::table::Table;
 use crate::traffic::Traffic;
-use crate::want::Want;
 
-mod routes;
+mod forwarding_entry;
+mod group_link;
+mod position;
 
-pub use routes::Way;
-use routes::{Active, Basis};
-
-/// How long packets are taken over the edges that a tree had before its last change.
-pub const PREVIOUS_TREE: Duration = Duration::from_secs(1);
-/// So many of them are kept: changes come in crowds.
-const MAX_PREVIOUS: usize = 4;
-
-/// One end of a tree's edge at this router.
-#[derive(Debug, Clone, Copy)]
-pub struct Edge {
-    /// The router at the other end.
-    pub neighbor: OriginId,
-    /// The link to it.
-    pub link: LinkId,
-    /// It is nearer to the root.
-    pub is_parent: bool,
-    /// Numbers in the tree, from and to: of those behind a child; of this router and those behind it, for the parent.
-    pub span: (u32, u32),
-}
-
-impl Edge {
-    /// What does not change with every tree.
-    fn ends(&self) -> (OriginId, LinkId, bool) {
-        (self.neighbor, self.link, self.is_parent)
-    }
-
-    fn leads_to(&self, number: u32) -> bool {
-        let (from, to) = self.span;
-        self.is_parent != (from..to).contains(&number)
-    }
-}
-
-fn are_same(a: &[Edge], b: &[Edge]) -> bool {
-    a.iter().map(Edge::ends).eq(b.iter().map(Edge::ends))
-}
-
-/// What is said of a group over one link, in both directions.
-#[derive(Debug)]
-struct LinkState {
-    link: LinkId,
-    heard_sending: bool,
-    told_sending: bool,
-    heard: Want,
-    told: Want,
-}
-
-impl LinkState {
-    fn new(link: LinkId) -> Self {
-        Self {
-            link,
-            heard_sending: false,
-            told_sending: false,
-            heard: Want::Nothing,
-            told: Want::Nothing,
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        !(self.heard_sending
-            || self.told_sending
-            || self.heard.is_something()
-            || self.told.is_something())
-    }
-}
+pub use forwarding_entry::Lookup;
+pub use position::Edge;
 
 /// One group on one tree.
 #[derive(Debug, Default)]
 struct Entry {
     /// Sorted by link.
-    links: Vec<LinkState>,
+    links: Vec<GroupLink>,
     /// What programs on this host want.
-    local: Want,
+    local: Join,
     /// A program on this host sends.
-    local_sending: bool,
+    local_source_active: bool,
     /// It is in the list of what the next flush looks at.
     dirty: bool,
     /// Somebody wants some sources only, or all but some.
     lists_sources: bool,
-    active: Option<Box<Active>>,
+    active: Option<Box<ActiveEntry>>,
 }
 
 impl Entry {
-    fn link(&self, link: LinkId) -> Option<&LinkState> {
+    fn link(&self, link: LinkId) -> Option<&GroupLink> {
         let at = self.links.binary_search_by_key(&link, |l| l.link).ok()?;
         Some(&self.links[at])
     }
 
-    fn link_mut(&mut self, link: LinkId) -> &mut LinkState {
+    fn link_mut(&mut self, link: LinkId) -> &mut GroupLink {
         let at = match self.links.binary_search_by_key(&link, |l| l.link) {
             Ok(at) => at,
             Err(at) => {
                 // there may be a million of these, most with two links
                 self.links.reserve_exact(1);
-                self.links.insert(at, LinkState::new(link));
+                self.links.insert(at, GroupLink::new(link));
                 at
             }
         };
@@ -131,7 +71,7 @@ impl Entry {
     /// Its routes are void, and the next flush looks at it. True: that is new.
     fn touch(&mut self) -> bool {
         if let Some(active) = &mut self.active {
-            active.forget_routes();
+            active.forget_entries();
         }
         !std::mem::replace(&mut self.dirty, true)
     }
@@ -141,63 +81,73 @@ impl Entry {
     }
 
     fn is_empty(&self) -> bool {
-        self.links.is_empty() && !self.local.is_something() && !self.local_sending
+        self.links.is_empty() && !self.local.is_some() && !self.local_source_active
+    }
+
+    /// The Join for one edge: what all others join, of the sources that lie behind it.
+    fn join_over(&self, edge: &Edge, position: &TreePosition) -> Join {
+        let others = self
+            .links
+            .iter()
+            .filter(|l| l.link != edge.link && l.received.is_some())
+            .filter(|l| position.current_or_former_edge(l.link).is_some());
+        let mut want = self.local.clone();
+        for other in others {
+            if want == Join::All {
+                break;
+            }
+            want = want.union(&other.received);
+        }
+        let Join::Filtered(filter) = want else {
+            return want;
+        };
+        let behind = |s: Ipv6Addr| position.towards(OriginId::of(s)) == Some(edge.link);
+        filter.retain(behind).into()
+    }
+
+    /// Whether a local sender or a router below sends to the group.
+    fn is_source_active_below(&self, position: &TreePosition) -> bool {
+        let below = |l: &GroupLink| {
+            l.received_source_active
+                && position
+                    .current_or_former_edge(l.link)
+                    .is_some_and(|edge| !edge.is_parent)
+        };
+        self.local_source_active || self.links.iter().any(below)
     }
 
     /// Looks at what is wanted anew; whether it lists sources.
     fn note_sources(&mut self) -> bool {
-        let heard = |l: &LinkState| l.heard.lists_sources();
-        self.lists_sources = self.local.lists_sources() || self.links.iter().any(heard);
+        let received = |l: &GroupLink| l.received.lists_sources();
+        self.lists_sources = self.local.lists_sources() || self.links.iter().any(received);
         self.lists_sources
     }
 }
 
 /// S for many groups at once.
 #[derive(Debug, Default)]
-struct PrefixState {
-    heard: BTreeSet<LinkId>,
-    told: Option<LinkId>,
-    /// The parent until a moment ago, who was told.
+struct PrefixEntry {
+    received: BTreeSet<LinkId>,
+    advertised: Option<LinkId>,
+    /// The parent until a moment ago, who was advertised.
     former: Option<LinkId>,
     local: bool,
-}
-
-/// Where this router stands in a tree.
-#[derive(Debug, Default)]
-struct Place {
-    tree: Option<Arc<Tree>>,
-    /// The trees of a moment ago, the last one at the end.
-    previous: VecDeque<Previous>,
-    /// They had edges that are none any more.
-    has_former_edges: bool,
-    /// Parent and children, sorted by link.
-    edges: Vec<Edge>,
-    /// Rises with every change.
-    version: u32,
 }
 
 /// A tree as far as this router is concerned.
 #[derive(Debug)]
 struct TreeState {
-    place: Place,
+    position: TreePosition,
     entries: Table<Ipv6Addr, Entry>,
-    prefixes: BTreeMap<Prefix, PrefixState>,
-    /// Groups of which not everything is wanted: what is told of them depends on where sources lie.
+    prefixes: BTreeMap<Prefix, PrefixEntry>,
+    /// Groups of which not everything is wanted: what is advertised of them depends on where sources lie.
     filtered: BTreeSet<Ipv6Addr>,
-}
-
-/// The tree as it was.
-#[derive(Debug)]
-struct Previous {
-    tree: Arc<Tree>,
-    edges: Vec<Edge>,
-    until: Instant,
 }
 
 impl TreeState {
     fn new(seed: u64) -> Self {
         Self {
-            place: Place::default(),
+            position: TreePosition::default(),
             entries: Table::new(seed),
             prefixes: BTreeMap::new(),
             filtered: BTreeSet::new(),
@@ -209,119 +159,50 @@ impl TreeState {
     }
 }
 
-impl Place {
-    fn edge(&self, link: LinkId) -> Option<&Edge> {
-        self.edges.iter().find(|e| e.link == link)
-    }
-
-    /// To be called when edges have changed, or trees of before.
-    fn note_former_edges(&mut self) {
-        let mut edges = self.previous.iter().flat_map(|p| &p.edges);
-        self.has_former_edges = edges.any(|e| self.edge(e.link).is_none());
-        self.version = self.version.wrapping_add(1);
-    }
-
-    /// The edge of the trees of a moment ago, if it is none any more.
-    fn former_edge(&self, link: LinkId) -> Option<&Edge> {
-        if !self.has_former_edges {
-            return None;
-        }
-        let mut edges = self.previous.iter().rev().flat_map(|p| &p.edges);
-        let former = edges.find(|e| e.link == link);
-        former.filter(|_| self.edge(link).is_none())
-    }
-
-    /// An edge, or one of a moment ago: who is behind it may not have said it elsewhere yet.
-    fn late_edge(&self, link: LinkId) -> Option<&Edge> {
-        self.edge(link).or_else(|| self.former_edge(link))
-    }
-
-    fn parent(&self) -> Option<&Edge> {
-        self.edges.iter().find(|e| e.is_parent)
-    }
-
-    /// The link over which `origin` is reached on this tree.
-    fn towards(&self, origin: OriginId) -> Option<LinkId> {
-        towards(self.tree.as_ref()?, &self.edges, origin)
-    }
-
-    /// Whether `origin` was reached over this link in a tree of a moment ago.
-    fn was_towards(&self, origin: OriginId, link: LinkId) -> bool {
-        let mut previous = self.previous.iter();
-        previous.any(|p| towards(&p.tree, &p.edges, origin) == Some(link))
-    }
-
-    /// W for one edge: what all others want, of the sources that lie behind it.
-    fn wanted_over(&self, entry: &Entry, edge: &Edge) -> Want {
-        let others = entry
-            .links
-            .iter()
-            .filter(|l| l.link != edge.link && l.heard.is_something())
-            .filter(|l| self.late_edge(l.link).is_some());
-        let mut want = entry.local.clone();
-        for other in others {
-            if want == Want::All {
-                break;
-            }
-            want = want.union(&other.heard);
-        }
-        let Want::Some(filter) = want else {
-            return want;
-        };
-        let behind = |s: Ipv6Addr| self.towards(OriginId::of(s)) == Some(edge.link);
-        filter.retain(behind).into()
-    }
-
-    /// Whether a program here or somebody below sends to the group.
-    fn is_sending_below(&self, entry: &Entry) -> bool {
-        let below = |l: &LinkState| {
-            l.heard_sending && self.late_edge(l.link).is_some_and(|edge| !edge.is_parent)
-        };
-        entry.local_sending || entry.links.iter().any(below)
-    }
-}
-
-/// Whether somebody behind `link` said S for a prefix that `group` lies in.
-fn has_said(prefixes: &BTreeMap<Prefix, PrefixState>, link: LinkId, group: Ipv6Addr) -> bool {
+/// Whether somebody behind `link` known S for a prefix that `group` lies in.
+fn received_for_prefix(
+    prefixes: &BTreeMap<Prefix, PrefixEntry>,
+    link: LinkId,
+    group: Ipv6Addr,
+) -> bool {
     let mut all = prefixes.iter();
-    all.any(|(prefix, state)| state.heard.contains(&link) && prefix.contains(group))
+    all.any(|(prefix, state)| state.received.contains(&link) && prefix.contains(group))
 }
 
-/// Whether `link` was told S for a prefix that `group` lies in.
-fn was_told(prefixes: &BTreeMap<Prefix, PrefixState>, link: LinkId, group: Ipv6Addr) -> bool {
+/// Whether `link` was advertised S for a prefix that `group` lies in.
+fn advertised_for_prefix(
+    prefixes: &BTreeMap<Prefix, PrefixEntry>,
+    link: LinkId,
+    group: Ipv6Addr,
+) -> bool {
     let mut all = prefixes.iter();
-    all.any(|(prefix, state)| state.told == Some(link) && prefix.contains(group))
+    all.any(|(prefix, state)| state.advertised == Some(link) && prefix.contains(group))
 }
 
-fn towards(tree: &Tree, edges: &[Edge], origin: OriginId) -> Option<LinkId> {
-    let (number, _) = tree.span(origin)?;
-    Some(edges.iter().find(|e| e.leads_to(number))?.link)
-}
-
-/// Something to be said over a link, and what was said before.
+/// Something to be known over a link, and what was known before.
 #[derive(Debug)]
-pub struct Statement<'a> {
+pub struct JoinUpdate<'a> {
     /// To whom.
     pub link: LinkId,
     /// The tree.
     pub root: OriginId,
     /// The groups.
     pub prefix: Prefix,
-    /// W and S as they were told so far.
-    pub before: (&'a Want, bool),
+    /// W and S as they were advertised so far.
+    pub before: (&'a Join, bool),
     /// W and S from now on.
-    pub after: (&'a Want, bool),
+    pub after: (&'a Join, bool),
 }
 
-/// What a neighbour said before, for the account of what it keeps here.
+/// What a neighbour known before, for the account of what it keeps here.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct HeardBefore {
+pub struct ReceivedBefore {
     /// There was an entry of it.
     pub existed: bool,
     /// Sources that it listed.
     pub sources: usize,
     /// W and S, for the audit.
-    pub was: (Want, bool),
+    pub was: (Join, bool),
 }
 
 /// All trees that somebody uses.
@@ -383,41 +264,19 @@ impl Trees {
         &mut self,
         root: OriginId,
         tree: Option<Arc<Tree>>,
-        mut edges: Vec<Edge>,
+        edges: Vec<Edge>,
         now: Instant,
     ) {
         let Some(state) = self.states.get_mut(&root) else {
             return;
         };
-        edges.sort_unstable_by_key(|e| e.link);
-        let place = &mut state.place;
-        let same_tree = match (&place.tree, &tree) {
-            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
-            (None, None) => true,
-            _ => false,
-        };
-        let mut edges_changed = !are_same(&place.edges, &edges);
-        if same_tree && !edges_changed {
-            return;
-        }
-        let old_edges = std::mem::replace(&mut place.edges, edges);
-        if let Some(old) = std::mem::replace(&mut place.tree, tree) {
-            if place.previous.len() == MAX_PREVIOUS {
-                place.previous.pop_front();
-                edges_changed |= place.has_former_edges;
+        let groups: Vec<_> = match state.position.set(tree, edges, now) {
+            Moved::No => return,
+            Moved::Sources => state.filtered.iter().copied().collect(),
+            Moved::Edges => {
+                self.dirty_prefixes.insert(root);
+                state.entries.sorted_keys()
             }
-            place.previous.push_back(Previous {
-                tree: old,
-                edges: old_edges,
-                until: now + PREVIOUS_TREE,
-            });
-        }
-        place.note_former_edges();
-        let groups: Vec<_> = if edges_changed {
-            self.dirty_prefixes.insert(root);
-            state.entries.sorted_keys()
-        } else {
-            state.filtered.iter().copied().collect()
         };
         for group in groups {
             self.touch(root, group);
@@ -431,20 +290,12 @@ impl Trees {
             let Some(state) = self.states.get_mut(root) else {
                 continue;
             };
-            let place = &mut state.place;
-            let before = (place.previous.len(), place.has_former_edges);
-            place.previous.retain(|p| p.until > now);
-            if place.previous.len() < before.0 {
-                place.note_former_edges();
-                if before.1 {
-                    over.push((*root, state.entries.sorted_keys()));
-                }
+            if state.position.expire(now) {
+                over.push((*root, state.entries.sorted_keys()));
             }
-            if let Some(Previous { until, .. }) = place.previous.front() {
-                next = Some(next.map_or(*until, |n: Instant| n.min(*until)));
-            }
+            next = next.into_iter().chain(state.position.next_expiry()).min();
         }
-        // what was told over edges of before is withdrawn now
+        // what was advertised over edges of before is withdrawn now
         for (root, groups) in over {
             self.dirty_prefixes.insert(root);
             for group in groups {
@@ -456,7 +307,7 @@ impl Trees {
 
     /// The tree as it was placed.
     pub fn tree(&self, root: OriginId) -> Option<Arc<Tree>> {
-        self.states.get(&root)?.place.tree.clone()
+        self.states.get(&root)?.position.tree.clone()
     }
 
     fn touch(&mut self, root: OriginId, group: Ipv6Addr) {
@@ -490,59 +341,65 @@ impl Trees {
     }
 
     /// What a neighbour keeps here of (root, group).
-    pub fn heard(&self, link: LinkId, root: OriginId, group: Ipv6Addr) -> HeardBefore {
+    pub fn received(&self, link: LinkId, root: OriginId, group: Ipv6Addr) -> ReceivedBefore {
         let entry = self.states.get(&root).and_then(|s| s.entries.get(&group));
         let Some(state) = entry.and_then(|e| e.link(link)) else {
-            return HeardBefore::default();
+            return ReceivedBefore::default();
         };
-        HeardBefore {
-            existed: state.heard_sending || state.heard.is_something(),
-            sources: state.heard.sources(),
-            was: (state.heard.clone(), state.heard_sending),
+        ReceivedBefore {
+            existed: state.received_source_active || state.received.is_some(),
+            sources: state.received.sources(),
+            was: (state.received.clone(), state.received_source_active),
         }
     }
 
     /// A neighbour says what it wants of (root, group) from now on, and whether somebody there sends.
-    pub fn hear(
+    pub fn set_received(
         &mut self,
         link: LinkId,
         root: OriginId,
         group: Ipv6Addr,
-        want: Want,
+        want: Join,
         sending: bool,
     ) {
-        if !want.is_something()
+        if !want.is_some()
             && !sending
-            && self.heard(link, root, group) == HeardBefore::default()
+            && self.received(link, root, group) == ReceivedBefore::default()
         {
             return;
         }
         let state = self.entry(root, group).link_mut(link);
-        (state.heard, state.heard_sending) = (want, sending);
+        (state.received, state.received_source_active) = (want, sending);
         self.touch(root, group);
         self.note_sources(root, group);
     }
 
-    /// Whether a neighbour said S for a prefix.
-    pub fn has_heard_prefix(&self, link: LinkId, root: OriginId, prefix: Prefix) -> bool {
+    /// Whether a neighbour known S for a prefix.
+    pub fn has_received_prefix(&self, link: LinkId, root: OriginId, prefix: Prefix) -> bool {
         let state = self.states.get(&root).and_then(|s| s.prefixes.get(&prefix));
-        state.is_some_and(|p| p.heard.contains(&link))
+        state.is_some_and(|p| p.received.contains(&link))
     }
 
     /// A neighbour says S for a prefix, or withdraws it.
-    pub fn hear_prefix(&mut self, link: LinkId, root: OriginId, prefix: Prefix, sending: bool) {
+    pub fn set_received_prefix(
+        &mut self,
+        link: LinkId,
+        root: OriginId,
+        prefix: Prefix,
+        sending: bool,
+    ) {
         if sending {
             let prefixes = &mut self.state(root).prefixes;
-            prefixes.entry(prefix).or_default().heard.insert(link);
+            prefixes.entry(prefix).or_default().received.insert(link);
         } else if let Some(state) = self.states.get_mut(&root)
-            && let Some(said) = state.prefixes.get_mut(&prefix)
+            && let Some(known) = state.prefixes.get_mut(&prefix)
         {
-            said.heard.remove(&link);
+            known.received.remove(&link);
         }
         self.touch_prefix(root, prefix);
     }
 
-    /// What lies in the prefix is told or withdrawn with the next flush.
+    /// What lies in the prefix is advertised or withdrawn with the next flush.
     fn touch_prefix(&mut self, root: OriginId, prefix: Prefix) {
         self.dirty_prefixes.insert(root);
         let Some(state) = self.states.get(&root) else {
@@ -555,8 +412,8 @@ impl Trees {
     }
 
     /// What programs on this host want of (root, group).
-    pub fn set_local(&mut self, root: OriginId, group: Ipv6Addr, want: Want) {
-        if !want.is_something() && self.lookup(root, group).is_none() {
+    pub fn set_local(&mut self, root: OriginId, group: Ipv6Addr, want: Join) {
+        if !want.is_some() && self.lookup(root, group).is_none() {
             return;
         }
         self.entry(root, group).local = want;
@@ -565,11 +422,11 @@ impl Trees {
     }
 
     /// Whether a program on this host sends to the group.
-    pub fn set_local_sending(&mut self, root: OriginId, group: Ipv6Addr, sending: bool) {
+    pub fn set_local_source_active(&mut self, root: OriginId, group: Ipv6Addr, sending: bool) {
         if !sending && self.lookup(root, group).is_none() {
             return;
         }
-        self.entry(root, group).local_sending = sending;
+        self.entry(root, group).local_source_active = sending;
         self.touch(root, group);
     }
 
@@ -579,17 +436,17 @@ impl Trees {
             let Some(state) = self.states.get_mut(&root) else {
                 continue;
             };
-            for (prefix, said) in &mut state.prefixes {
-                if said.local && !wanted.contains(&(root, *prefix)) {
-                    said.local = false;
+            for (prefix, known) in &mut state.prefixes {
+                if known.local && !wanted.contains(&(root, *prefix)) {
+                    known.local = false;
                     self.dirty_prefixes.insert(root);
                 }
             }
         }
         for (root, prefix) in wanted {
-            let said = self.state(*root).prefixes.entry(*prefix).or_default();
-            if !said.local {
-                said.local = true;
+            let known = self.state(*root).prefixes.entry(*prefix).or_default();
+            if !known.local {
+                known.local = true;
                 self.dirty_prefixes.insert(*root);
             }
         }
@@ -599,28 +456,22 @@ impl Trees {
         self.states.get(&root)?.entries.get(&group)
     }
 
-    /// A link is gone, and all that was said over it in both directions.
+    /// A link is gone, and all that was known over it in both directions.
     pub fn link_down(&mut self, link: LinkId) {
         for root in self.roots.clone() {
             let Some(state) = self.states.get_mut(&root) else {
                 continue;
             };
-            for said in state.prefixes.values_mut() {
-                if said.heard.remove(&link) || said.told == Some(link) {
+            for known in state.prefixes.values_mut() {
+                if known.received.remove(&link) || known.advertised == Some(link) {
                     self.dirty_prefixes.insert(root);
                 }
-                said.told = said.told.filter(|told| *told != link);
-                said.former = said.former.filter(|former| *former != link);
+                known.advertised = known.advertised.filter(|advertised| *advertised != link);
+                known.former = known.former.filter(|former| *former != link);
             }
-            let place = &mut state.place;
-            for previous in &mut place.previous {
-                previous.edges.retain(|e| e.link != link);
-            }
-            if place.edge(link).is_some() {
-                place.edges.retain(|e| e.link != link);
+            if state.position.remove_link(link) {
                 self.dirty_prefixes.insert(root);
             }
-            place.note_former_edges();
             for group in state.entries.sorted_keys() {
                 let Some(entry) = state.entries.get_mut(&group) else {
                     continue;
@@ -635,134 +486,142 @@ impl Trees {
         }
     }
 
-    /// All that was heard over a link in some buckets of the audit.
-    pub fn heard_in(
+    /// All that was received over a link in some buckets of the audit.
+    pub fn received_in(
         &self,
         link: LinkId,
         lies_in: &dyn Fn(OriginId, Prefix) -> bool,
     ) -> Vec<(OriginId, Prefix)> {
-        let mut heard = Vec::new();
+        let mut received = Vec::new();
         for root in &self.roots {
             let Some(state) = self.states.get(root) else {
                 continue;
             };
-            let said = |(p, s): (&Prefix, &PrefixState)| s.heard.contains(&link).then_some(*p);
-            let prefixes = state.prefixes.iter().filter_map(said);
+            let known = |(p, s): (&Prefix, &PrefixEntry)| s.received.contains(&link).then_some(*p);
+            let prefixes = state.prefixes.iter().filter_map(known);
             let groups = state.entries.sorted_keys().into_iter();
-            let groups = groups.filter(|g| self.heard(link, *root, *g).existed);
+            let groups = groups.filter(|g| self.received(link, *root, *g).existed);
             let all = prefixes.chain(groups.map(Prefix::group));
-            heard.extend(all.filter(|p| lies_in(*root, *p)).map(|p| (*root, p)));
+            received.extend(all.filter(|p| lies_in(*root, *p)).map(|p| (*root, p)));
         }
-        heard
+        received
     }
 
-    /// All that was told over a link in some buckets of the audit.
-    pub fn told_in(
+    /// All that was advertised over a link in some buckets of the audit.
+    pub fn advertised_in(
         &self,
         link: LinkId,
         lies_in: &dyn Fn(OriginId, Prefix) -> bool,
-    ) -> Vec<(OriginId, Prefix, Want, bool)> {
-        let mut told = Vec::new();
+    ) -> Vec<(OriginId, Prefix, Join, bool)> {
+        let mut advertised = Vec::new();
         for root in &self.roots {
             let Some(state) = self.states.get(root) else {
                 continue;
             };
-            for (prefix, said) in &state.prefixes {
-                let was_told = said.told == Some(link) || said.former == Some(link);
-                if was_told && lies_in(*root, *prefix) {
-                    told.push((*root, *prefix, Want::Nothing, true));
+            for (prefix, known) in &state.prefixes {
+                let advertised_for_prefix =
+                    known.advertised == Some(link) || known.former == Some(link);
+                if advertised_for_prefix && lies_in(*root, *prefix) {
+                    advertised.push((*root, *prefix, Join::None, true));
                 }
             }
             for group in state.entries.sorted_keys() {
-                let said = state.entries.get(&group).and_then(|e| e.link(link));
-                if let Some(said) = said.filter(|l| l.told_sending || l.told.is_something())
+                let known = state.entries.get(&group).and_then(|e| e.link(link));
+                if let Some(known) =
+                    known.filter(|l| l.advertised_source_active || l.advertised.is_some())
                     && lies_in(*root, Prefix::group(group))
                 {
                     let prefix = Prefix::group(group);
-                    told.push((*root, prefix, said.told.clone(), said.told_sending));
+                    advertised.push((
+                        *root,
+                        prefix,
+                        known.advertised.clone(),
+                        known.advertised_source_active,
+                    ));
                 }
             }
         }
-        told
+        advertised
     }
 
-    /// What was told over a link of a group or prefix.
-    pub fn told_prefix(
+    /// What was advertised over a link of a group or prefix.
+    pub fn advertised_to(
         &self,
         link: LinkId,
         root: OriginId,
         prefix: Prefix,
-    ) -> Option<(Want, bool)> {
+    ) -> Option<(Join, bool)> {
         let Some(group) = prefix.as_group() else {
-            let said = self.states.get(&root)?.prefixes.get(&prefix)?;
-            let was_told = said.told == Some(link) || said.former == Some(link);
-            return was_told.then_some((Want::Nothing, true));
+            let known = self.states.get(&root)?.prefixes.get(&prefix)?;
+            let advertised_for_prefix =
+                known.advertised == Some(link) || known.former == Some(link);
+            return advertised_for_prefix.then_some((Join::None, true));
         };
-        let said = self.lookup(root, group)?.link(link)?;
-        (said.told_sending || said.told.is_something())
-            .then(|| (said.told.clone(), said.told_sending))
+        let known = self.lookup(root, group)?.link(link)?;
+        (known.advertised_source_active || known.advertised.is_some())
+            .then(|| (known.advertised.clone(), known.advertised_source_active))
     }
 
     /// Says what changed since the last flush; returns the groups whose outgoing links may be others now.
-    pub fn flush(&mut self, say: &mut dyn FnMut(Statement<'_>)) -> Vec<(OriginId, Ipv6Addr)> {
+    pub fn flush(&mut self, emit: &mut dyn FnMut(JoinUpdate<'_>)) -> Vec<(OriginId, Ipv6Addr)> {
         for root in std::mem::take(&mut self.dirty_prefixes) {
-            self.flush_prefixes(root, say);
+            self.flush_prefixes(root, emit);
         }
         let mut dirty = std::mem::take(&mut self.dirty);
         dirty.sort_unstable();
         for (root, group) in &dirty {
-            self.flush_entry(*root, *group, say);
+            self.flush_entry(*root, *group, emit);
         }
         dirty
     }
 
-    /// S for prefixes, towards the root. It covers single groups, so it is said before them.
-    fn flush_prefixes(&mut self, root: OriginId, say: &mut dyn FnMut(Statement<'_>)) {
+    /// S for prefixes, towards the root. It covers single groups, so it is known before them.
+    fn flush_prefixes(&mut self, root: OriginId, emit: &mut dyn FnMut(JoinUpdate<'_>)) {
         let Some(state) = self.states.get_mut(&root) else {
             return;
         };
-        let parent = state.place.parent().map(|e| e.link);
-        let edges: Vec<LinkId> = state.place.edges.iter().map(|e| e.link).collect();
+        let parent = state.position.parent().map(|e| e.link);
+        let edges: Vec<LinkId> = state.position.edges.iter().map(|e| e.link).collect();
         let mut changed = Vec::new();
-        for (prefix, said) in &mut state.prefixes {
+        for (prefix, known) in &mut state.prefixes {
             let below = |l: &LinkId| Some(*l) != parent && edges.contains(l);
-            let sends = said.local || said.heard.iter().any(below);
-            let told = parent.filter(|_| sends);
+            let sends = known.local || known.received.iter().any(below);
+            let advertised = parent.filter(|_| sends);
             let mut withdrawn = Vec::new();
-            let stays = |link: LinkId| sends && state.place.former_edge(link).is_some();
-            let mut is_news = told != said.told;
+            let stays = |link: LinkId| sends && state.position.former_edge(link).is_some();
+            let mut is_news = advertised != known.advertised;
             if is_news {
-                let former = said.former.take();
+                let former = known.former.take();
                 // back again, and not withdrawn yet
-                is_news = former.is_none() || former != told;
+                is_news = former.is_none() || former != advertised;
                 withdrawn.extend(former.filter(|_| is_news));
-                match said.told {
-                    Some(old) if stays(old) => said.former = Some(old),
+                match known.advertised {
+                    Some(old) if stays(old) => known.former = Some(old),
                     old => withdrawn.extend(old),
                 }
-            } else if let Some(former) = said.former.filter(|former| !stays(*former)) {
-                said.former = None;
+            } else if let Some(former) = known.former.filter(|former| !stays(*former)) {
+                known.former = None;
                 withdrawn.push(former);
             } else {
                 continue;
             }
-            let news = told.filter(|_| is_news).into_iter();
+            let news = advertised.filter(|_| is_news).into_iter();
             let news = news.map(|link| (link, true));
             for (link, sending) in withdrawn.into_iter().map(|l| (l, false)).chain(news) {
-                say(Statement {
+                emit(JoinUpdate {
                     link,
                     root,
                     prefix: *prefix,
-                    before: (&Want::Nothing, !sending),
-                    after: (&Want::Nothing, sending),
+                    before: (&Join::None, !sending),
+                    after: (&Join::None, sending),
                 });
             }
-            said.told = told;
+            known.advertised = advertised;
             changed.push(*prefix);
         }
-        state.prefixes.retain(|_, said| {
-            let told = said.told.is_some() || said.former.is_some();
-            said.local || told || !said.heard.is_empty()
+        state.prefixes.retain(|_, known| {
+            let advertised = known.advertised.is_some() || known.former.is_some();
+            known.local || advertised || !known.received.is_empty()
         });
         for prefix in changed {
             // single groups may be covered now, or no longer
@@ -776,66 +635,76 @@ impl Trees {
         self.tidy(root);
     }
 
-    fn flush_entry(&mut self, root: OriginId, group: Ipv6Addr, say: &mut dyn FnMut(Statement<'_>)) {
+    fn flush_entry(
+        &mut self,
+        root: OriginId,
+        group: Ipv6Addr,
+        emit: &mut dyn FnMut(JoinUpdate<'_>),
+    ) {
         let Some(state) = self.states.get_mut(&root) else {
             return;
         };
-        let (place, prefixes) = (&state.place, &state.prefixes);
+        let (position, prefixes) = (&state.position, &state.prefixes);
         let Some(entry) = state.entries.get_mut(&group) else {
             return;
         };
         entry.dirty = false;
         let prefix = Prefix::group(group);
-        for edge in &place.edges {
-            let said = entry.link(edge.link);
+        for edge in &position.edges {
+            let known = entry.link(edge.link);
             let asks = edge.is_parent
-                || said.is_some_and(|l| l.heard_sending)
-                || has_said(prefixes, edge.link, group);
+                || known.is_some_and(|l| l.received_source_active)
+                || received_for_prefix(prefixes, edge.link, group);
             let want = if asks {
-                place.wanted_over(entry, edge)
+                entry.join_over(edge, position)
             } else {
-                Want::Nothing
+                Join::None
             };
             let sending = edge.is_parent
-                && place.is_sending_below(entry)
-                && !was_told(prefixes, edge.link, group);
-            let before = said.map_or((&Want::Nothing, false), |l| (&l.told, l.told_sending));
+                && entry.is_source_active_below(position)
+                && !advertised_for_prefix(prefixes, edge.link, group);
+            let before = known.map_or((&Join::None, false), |l| {
+                (&l.advertised, l.advertised_source_active)
+            });
             if before == (&want, sending) {
                 continue;
             }
-            say(Statement {
+            emit(JoinUpdate {
                 link: edge.link,
                 root,
                 prefix,
                 before,
                 after: (&want, sending),
             });
-            let told = entry.link_mut(edge.link);
-            (told.told, told.told_sending) = (want, sending);
+            let advertised = entry.link_mut(edge.link);
+            (advertised.advertised, advertised.advertised_source_active) = (want, sending);
         }
-        // what was told over links that are no edges any more; where they were until a moment ago, and the
+        // what was advertised over links that are no edges any more; where they were until a moment ago, and the
         // interest is still there, it stays for as long as packets may come that way
         let kept: Vec<LinkId> = entry
             .links
             .iter()
-            .filter_map(|l| place.former_edge(l.link))
+            .filter_map(|l| position.former_edge(l.link))
             .filter(|edge| {
-                let wanted = place.wanted_over(entry, edge).is_something();
-                wanted || place.is_sending_below(entry)
+                let wanted = entry.join_over(edge, position).is_some();
+                wanted || entry.is_source_active_below(position)
             })
             .map(|edge| edge.link)
             .collect();
-        for told in &mut entry.links {
-            let is_told = told.told_sending || told.told.is_something();
-            if is_told && place.edge(told.link).is_none() && !kept.contains(&told.link) {
-                say(Statement {
-                    link: told.link,
+        for advertised in &mut entry.links {
+            let is_told = advertised.advertised_source_active || advertised.advertised.is_some();
+            if is_told
+                && position.edge(advertised.link).is_none()
+                && !kept.contains(&advertised.link)
+            {
+                emit(JoinUpdate {
+                    link: advertised.link,
                     root,
                     prefix,
-                    before: (&told.told, told.told_sending),
-                    after: (&Want::Nothing, false),
+                    before: (&advertised.advertised, advertised.advertised_source_active),
+                    after: (&Join::None, false),
                 });
-                (told.told, told.told_sending) = (Want::Nothing, false);
+                (advertised.advertised, advertised.advertised_source_active) = (Join::None, false);
             }
         }
         entry.tidy();
@@ -855,15 +724,20 @@ impl Trees {
     }
 
     /// The way of a packet of `source`; `None` if nobody is interested in the group on this tree.
-    pub fn route(&mut self, root: OriginId, group: Ipv6Addr, source: Ipv6Addr) -> Option<Way<'_>> {
+    pub fn forward(
+        &mut self,
+        root: OriginId,
+        group: Ipv6Addr,
+        source: Ipv6Addr,
+    ) -> Option<Lookup<'_>> {
         let state = self.states.get_mut(&root)?;
         let entry = state.entries.get_mut(&group)?;
-        let basis = Basis {
-            place: &state.place,
+        let inputs = EntryInputs {
+            position: &state.position,
             links: &entry.links,
             lists_sources: entry.lists_sources,
         };
-        Some(entry.active.get_or_insert_default().way(basis, source))
+        Some(entry.active.get_or_insert_default().lookup(inputs, source))
     }
 
     /// What all neighbours on the tree together want of (root, group), of the sources in `present`.
@@ -872,16 +746,16 @@ impl Trees {
         root: OriginId,
         group: Ipv6Addr,
         present: &[Ipv6Addr],
-    ) -> Option<crate::filter::Filter> {
+    ) -> Option<crate::source_filter::SourceFilter> {
         let state = self.states.get(&root)?;
         let entry = state.entries.get(&group)?;
-        let mut merged = Want::Nothing;
+        let mut merged = Join::None;
         for l in entry
             .links
             .iter()
-            .filter(|l| state.place.edge(l.link).is_some())
+            .filter(|l| state.position.edge(l.link).is_some())
         {
-            merged = merged.union(&l.heard);
+            merged = merged.union(&l.received);
         }
         merged.filter()?.restricted_to(present)
     }
@@ -901,7 +775,7 @@ impl Trees {
         };
         let wanting = entry.links.iter();
         wanting
-            .filter(|l| l.heard.is_something() && state.place.edge(l.link).is_some())
+            .filter(|l| l.received.is_some() && state.position.edge(l.link).is_some())
             .map(|l| l.link)
             .collect()
     }
@@ -932,7 +806,7 @@ impl Trees {
         self.entries
     }
 
-    /// Number of S prefixes, heard or our own.
+    /// Number of S prefixes, received or our own.
     pub fn prefixes(&self) -> usize {
         let states = self.roots.iter().filter_map(|root| self.states.get(root));
         states.map(|s| s.prefixes.len()).sum()

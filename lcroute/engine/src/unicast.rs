@@ -1,76 +1,151 @@
-//! Unicast between node addresses: which of them lie in the network, and the errors that a router sends.
+//! Unicast between node addresses, and the errors that a router answers with.
 
-use std::net::Ipv6Addr;
+use bytes::Bytes;
+use librecast::id::{LinkId, OriginId};
+use librecast::time::Instant;
 
-use librecast::checksum::Sum;
+use crate::classify::{Flow, trim};
+use crate::config::{Node, NodeSources};
+use crate::drops::DropReason;
+use crate::forwarding::{Forwarding, pass_on};
+use crate::header::DataHeader;
+use crate::icmp::{IcmpError, is_same_network};
+use crate::lsdb::{Database, FLAG_UNICAST};
+use crate::origins::Origins;
+use crate::outbox::Outbox;
+use crate::output::Links;
+use crate::token_bucket::{Rate, TokenBucket};
+use crate::unicast_routes::{RouteView, UnicastRoutes};
 
-use crate::proxy::ROUTER_ADDRESS;
+/// ICMPv6 errors (RFC 4443 §2.4 f): a hundred a second, fifty at once. Chosen.
+const ICMP_RATE: Rate = Rate::per_second(100, 50);
 
-const IPV6_HEADER_LEN: usize = 40;
-const ICMPV6: u8 = 58;
-/// No error message is longer (RFC 4443 §2.4 c).
-const MIN_MTU: usize = 1_280;
-/// ICMPv6 types below are errors, which never cause another (RFC 4443 §2.4 e).
-const FIRST_INFORMATIONAL: u8 = 128;
+/// What a packet's way follows from.
+type Parts<'a> = (&'a Node, &'a Database, RouteView<'a>);
 
-/// What a router answers where it cannot pass a packet on (RFC 4443 §3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum IcmpError {
-    /// No node has this address.
-    NoRoute,
-    /// The node takes no unicast.
-    Prohibited,
-    /// The node is known and cannot be reached.
-    AddressUnreachable,
-    /// Longer than the interface at the other end takes, in bytes.
-    TooBig(u16),
+/// Routes of unicast, and the rate of its errors.
+#[derive(Debug)]
+pub struct Unicast {
+    /// Routes to routers.
+    pub routes: UnicastRoutes,
+    icmp: TokenBucket,
 }
 
-impl IcmpError {
-    fn head(self) -> (u8, u8, u32) {
-        match self {
-            Self::NoRoute => (1, 0, 0),
-            Self::Prohibited => (1, 1, 0),
-            Self::AddressUnreachable => (1, 3, 0),
-            Self::TooBig(mtu) => (2, 0, mtu.into()),
+impl Unicast {
+    /// Without routes.
+    pub fn new(seed: u64, now: Instant) -> Self {
+        Self {
+            routes: UnicastRoutes::new(seed),
+            icmp: TokenBucket::full(now),
         }
     }
 
-    /// The error in answer to `packet`, from this host's router to its sender. `None` where none may be
-    /// sent: in answer to an error, or to nobody.
-    pub fn answer(self, packet: &[u8]) -> Option<Vec<u8>> {
-        let to = address(packet, 8)?;
-        let first = *packet.get(IPV6_HEADER_LEN)?;
-        let is_error = packet[6] == ICMPV6 && first < FIRST_INFORMATIONAL;
-        if is_error || to.is_unspecified() || to.is_multicast() {
-            return None;
+    /// A packet of a local sender.
+    pub fn send(
+        &mut self,
+        flow: Flow,
+        packet: Bytes,
+        parts @ (node, ..): Parts<'_>,
+        forwarding: &mut Forwarding,
+        outbox: &mut Outbox,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        match self.route(flow, packet.len(), parts) {
+            Ok((root, next)) => {
+                forwarding.originate(root, Links::from([next]), packet, node, outbox);
+                Ok(())
+            }
+            Err((error, reason)) => {
+                let error = error.filter(|_| self.icmp.take(ICMP_RATE, now));
+                if let Some(answer) = error.and_then(|error| error.answer(&packet)) {
+                    outbox.deliver(answer.into());
+                }
+                Err(reason)
+            }
         }
-        let (kind, code, parameter) = self.head();
-        let quoted = &packet[..packet.len().min(MIN_MTU - IPV6_HEADER_LEN - 8)];
-        let mut icmp = vec![kind, code, 0, 0];
-        icmp.extend(parameter.to_be_bytes());
-        icmp.extend(quoted);
-        // at most MIN_MTU
-        let sum = Sum::pseudo_header(ICMPV6, ROUTER_ADDRESS, to, icmp.len() as u32);
-        let sum = !sum.bytes(&icmp).fold();
-        icmp[2..4].copy_from_slice(&sum.to_be_bytes());
-        let mut answer = vec![0x60, 0, 0, 0];
-        // at most MIN_MTU
-        answer.extend((icmp.len() as u16).to_be_bytes());
-        answer.extend([ICMPV6, 64]);
-        answer.extend(ROUTER_ADDRESS.octets());
-        answer.extend(to.octets());
-        answer.extend(icmp);
-        Some(answer)
     }
-}
 
-fn address(packet: &[u8], at: usize) -> Option<Ipv6Addr> {
-    let octets: [u8; 16] = packet.get(at..at + 16)?.try_into().ok()?;
-    Some(octets.into())
-}
+    /// The destination of a packet and the link to it, or the error that its sender gets.
+    fn route(
+        &mut self,
+        flow: Flow,
+        len: usize,
+        (node, database, view): Parts<'_>,
+    ) -> Result<(OriginId, LinkId), (Option<IcmpError>, DropReason)> {
+        if !node.config.unicast {
+            return Err((None, DropReason::UnicastOff));
+        }
+        let (to, own) = (flow.group, &node.config.member.addresses);
+        let is_link_local = to.is_unicast_link_local();
+        if !node.sources.allows_unicast(flow.source, is_link_local) {
+            return Err((None, DropReason::ForeignSource));
+        }
+        if to == own.address || OriginId::of(to) == node.own {
+            return Err((None, DropReason::NoRoute));
+        }
+        let no_route = (Some(IcmpError::NoRoute), DropReason::NoRoute);
+        if !is_link_local && !is_same_network(to, own.address) {
+            return Err(no_route);
+        }
+        let router = database.router(OriginId::of(to)).ok_or(no_route)?;
+        let addresses = &router.credential().member.addresses;
+        if to != addresses.address && to != addresses.link_local {
+            return Err(no_route);
+        }
+        if !router.has_flag(FLAG_UNICAST) {
+            return Err((Some(IcmpError::Prohibited), DropReason::UnicastOff));
+        }
+        let mtu = router.advertisement().map_or(u16::MAX, |a| a.mtu());
+        if len > usize::from(mtu) {
+            return Err((Some(IcmpError::TooBig(mtu)), DropReason::TooBig));
+        }
+        let root = addresses.origin;
+        let next = self.routes.get(root, view).and_then(|route| route.next);
+        let unreachable = (Some(IcmpError::AddressUnreachable), DropReason::NoRoute);
+        Ok((root, next.ok_or(unreachable)?))
+    }
 
-/// Whether both addresses begin with the same 48 bits: those of a network.
-pub fn is_same_network(a: Ipv6Addr, b: Ipv6Addr) -> bool {
-    a.segments()[..3] == b.segments()[..3]
+    /// A packet that came over a link.
+    pub fn receive(
+        &mut self,
+        (link, header): (LinkId, DataHeader),
+        flow: Flow,
+        mut packet: Bytes,
+        (node, database, view): Parts<'_>,
+        origins: &mut Origins,
+        outbox: &mut Outbox,
+    ) -> Result<(), DropReason> {
+        let to = flow.group;
+        if OriginId::of(to) != header.root {
+            return Err(DropReason::ReversePath);
+        }
+        let router = database.router(header.origin);
+        let credential = router.ok_or(DropReason::ForgedSource)?.credential();
+        let sources = NodeSources::of_node(&credential.member.addresses);
+        if !sources.allows_unicast(flow.source, to.is_unicast_link_local()) {
+            return Err(DropReason::ForgedSource);
+        }
+        let route = self.routes.get(header.root, view);
+        let route = route.ok_or(DropReason::NoRoute)?;
+        let behind = route.tree.edge(node.own, header.origin);
+        let incoming = behind.and_then(|n| view.neighbors.get(&n)).copied();
+        if incoming != Some(link) {
+            return Err(DropReason::ReversePath);
+        }
+        origins.accept(header.origin, header.incarnation, header.sequence)?;
+        trim(&mut packet);
+        if header.root != node.own {
+            let next = route.next.ok_or(DropReason::NoRoute)?;
+            return pass_on(Links::from([next]), header, packet, outbox);
+        }
+        if !node.config.unicast {
+            return Err(DropReason::UnicastOff);
+        }
+        let addresses = &node.config.member.addresses;
+        if to != addresses.address && to != addresses.link_local {
+            return Err(DropReason::NoRoute);
+        }
+        outbox.deliver(packet);
+        Ok(())
+    }
 }

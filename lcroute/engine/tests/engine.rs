@@ -12,11 +12,12 @@ use common::{
     MDNS, Rights, addresses, config, group, join, leave, neighbor, report, restricted, start, udp,
 };
 use lcroute_engine::control::{
-    self, Audit, Element, Interest, Prefix, RefusalReason, Routed, RoutedKind,
+    self, Audit, Element, JoinState, Prefix, RefusalReason, Routed, RoutedKind,
 };
 use lcroute_engine::header::DataHeader;
-use lcroute_engine::{Config, Engine, Filter, Limits, LinkId, Output, ROUTER_ADDRESS};
+use lcroute_engine::{Config, Engine, Limits, Output, ROUTER_ADDRESS, SourceFilter};
 use librecast::cert::{GroupPrefix, Member};
+use librecast::id::LinkId;
 use librecast::mld::{self, Message, Query, RecordType};
 
 const L: LinkId = LinkId(1);
@@ -119,12 +120,12 @@ impl Bench {
     }
 
     /// A program on node `n` wants this from now on.
-    fn wants(&mut self, n: u16, g: u16, wanted: impl Into<Option<Filter>>) {
+    fn wants(&mut self, n: u16, g: u16, wanted: impl Into<Option<SourceFilter>>) {
         let wanted = wanted.into();
-        let sources = wanted.as_ref().map_or(&[][..], Filter::sources);
+        let sources = wanted.as_ref().map_or(&[][..], SourceFilter::sources);
         let kind = match wanted {
-            Some(Filter::Exclude(_)) => RecordType::ChangeToExclude,
-            None | Some(Filter::Include(_)) => RecordType::ChangeToInclude,
+            Some(SourceFilter::Exclude(_)) => RecordType::ChangeToExclude,
+            None | Some(SourceFilter::Include(_)) => RecordType::ChangeToInclude,
         };
         let packet = report(kind, group(g), sources);
         let other = self.others.get_mut(&n).unwrap();
@@ -215,18 +216,18 @@ impl Bench {
 
 /// What a message says of interest.
 fn interests(message: &[u8]) -> Vec<Element> {
-    let of_interest = |e: &Element| matches!(e, Element::Interest(_) | Element::Refusal { .. });
+    let of_interest = |e: &Element| matches!(e, Element::JoinState(_) | Element::Refusal { .. });
     let elements = control::decode(message).unwrap().into_iter();
     elements.filter(of_interest).collect()
 }
 
-fn interest(root: u64, g: u16, wanted: Option<Filter>) -> Element {
+fn interest(root: u64, g: u16, wanted: Option<SourceFilter>) -> Element {
     let root = librecast::id::OriginId(root);
-    Element::Interest(Interest {
+    Element::JoinState(JoinState {
         root,
         prefix: Prefix::group(group(g)),
-        wanted,
-        sending: false,
+        join: wanted,
+        source_active: false,
     })
 }
 
@@ -268,7 +269,7 @@ fn records(kind: RecordType, g: u16) -> Vec<Message> {
     )])]
 }
 
-const ALL: fn() -> Option<Filter> = || Some(Filter::all());
+const ALL: fn() -> Option<SourceFilter> = || Some(SourceFilter::all());
 
 #[test]
 fn start_asks_for_everything_at_once() {
@@ -372,14 +373,14 @@ fn a_source_specific_join_goes_only_where_the_source_lies() {
     let root = addresses(1).origin.0;
     assert_eq!(
         b.control(),
-        [(3, vec![interest(root, 1, Filter::include([source]))])]
+        [(3, vec![interest(root, 1, SourceFilter::include([source]))])]
     );
     b.local(&report(RecordType::BlockOldSources, group(1), &[source]));
     assert_eq!(b.control(), [(3, vec![interest(root, 1, None)])]);
     // all but one: only on the way to that one it is named
     b.local(&report(RecordType::ChangeToExclude, group(1), &[source]));
     let others = (2, vec![interest(root, 1, ALL())]);
-    let but_one = interest(root, 1, Some(Filter::exclude([source])));
+    let but_one = interest(root, 1, Some(SourceFilter::exclude([source])));
     assert_eq!(b.control(), [others, (3, vec![but_one])]);
 }
 
@@ -449,7 +450,7 @@ fn packets_are_handed_on_without_a_copy() {
 fn nothing_leaves_without_a_listener() {
     let mut b = Bench::new(&[2]);
     b.wants(2, 2, ALL());
-    b.wants(2, 1, Filter::include([addresses(3).address]));
+    b.wants(2, 1, SourceFilter::include([addresses(3).address]));
     // interest in a tree that there is not
     b.says(2, &[interest(addresses(3).origin.0, 1, ALL())]);
     b.outputs();
@@ -560,11 +561,11 @@ fn remote_interest_in_what_is_not_carried_here_is_not_reported() {
         let prefix = Prefix::group(g.parse().unwrap());
         b.says(
             2,
-            &[Element::Interest(Interest {
+            &[Element::JoinState(JoinState {
                 root,
                 prefix,
-                wanted: ALL(),
-                sending: false,
+                join: ALL(),
+                source_active: false,
             })],
         );
     }
@@ -1192,10 +1193,10 @@ fn interest_that_got_lost_is_found_by_the_audit() {
     assert_eq!(b.drops("audit_differs"), 1, "and once is enough");
 }
 
-/// Interest of node 2 in many groups begins, or ends.
+/// JoinState of node 2 in many groups begins, or ends.
 fn crowd(groups: u16, wanted: bool) -> Vec<Element> {
     let root = addresses(1).origin.0;
-    let wanted = || wanted.then(Filter::all);
+    let wanted = || wanted.then(SourceFilter::all);
     (0..groups).map(|g| interest(root, g, wanted())).collect()
 }
 
@@ -1242,11 +1243,11 @@ fn prefixes_that_flap_cost_more_than_groups() {
     let mut b = Bench::new(&[2]);
     let root = addresses(1).origin;
     let says = |sending| {
-        Element::Interest(Interest {
+        Element::JoinState(JoinState {
             root,
             prefix: Prefix::ALL,
-            wanted: None,
-            sending,
+            join: None,
+            source_active: sending,
         })
     };
     for _ in 0..1_000 {

@@ -8,11 +8,11 @@ use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 
 use common::{KERNEL, addresses, config, group, join, neighbor, start, udp};
-use lcroute_engine::control::{Batch, Element, Interest, MAX_MESSAGE, Prefix, RefusalReason};
+use lcroute_engine::control::{Batch, Element, JoinState, MAX_MESSAGE, Prefix, RefusalReason};
 use lcroute_engine::header::DataHeader;
-use lcroute_engine::{Config, Engine, Filter, Limits, LinkId, Output, Tables};
+use lcroute_engine::{Config, Engine, Limits, Output, SourceFilter, Tables};
 use librecast::cert::GroupPrefix;
-use librecast::id::OriginId;
+use librecast::id::{LinkId, OriginId};
 use librecast::mld::{self, Record, RecordType};
 use proptest::prelude::*;
 
@@ -23,7 +23,7 @@ const LIMITS: Limits = Limits {
     sources_per_neighbor: 40,
     prefixes_per_neighbor: 5,
     flows: 10,
-    held_packets: 4,
+    buffered_packets: 4,
     held_bytes: 1_000,
     duplicate_window: 4_096,
     ..Limits::DEFAULT
@@ -87,23 +87,24 @@ fn any_element() -> impl Strategy<Value = Element> {
     let root = || (1u16..5).prop_map(|n| addresses(n).origin);
     let filter = prop_oneof![
         Just(None),
-        Just(Some(Filter::all())),
-        prop::collection::vec(any_source(), 1..20).prop_map(Filter::include),
-        prop::collection::vec(any_source(), 1..20).prop_map(|s| Some(Filter::exclude(s))),
+        Just(Some(SourceFilter::all())),
+        prop::collection::vec(any_source(), 1..20).prop_map(SourceFilter::include),
+        prop::collection::vec(any_source(), 1..20).prop_map(|s| Some(SourceFilter::exclude(s))),
     ];
     let prefix = || {
         (any_group(), prop_oneof![4 => Just(128u8), 1 => 8u8..=128])
             .prop_map(|(g, len)| Prefix::new(g, len).unwrap())
     };
-    let interest =
-        (root(), prefix(), filter, any::<bool>()).prop_map(|(root, prefix, wanted, sending)| {
-            Element::Interest(Interest {
+    let interest = (root(), prefix(), filter, any::<bool>()).prop_map(
+        |(root, prefix, join, source_active)| {
+            Element::JoinState(JoinState {
                 root,
                 prefix,
-                wanted,
-                sending,
+                join,
+                source_active,
             })
-        });
+        },
+    );
     let refusal = (root(), prefix()).prop_map(|(root, prefix)| Element::Refusal {
         reason: RefusalReason::TooManyGroups,
         root,
@@ -287,11 +288,11 @@ fn a_flooding_neighbour_harms_nobody_else() {
     let root = addresses(1).origin;
     let wants = |g: Ipv6Addr| {
         let prefix = Prefix::group(g);
-        Element::Interest(Interest {
+        Element::JoinState(JoinState {
             root,
             prefix,
-            wanted: Some(Filter::all()),
-            sending: false,
+            join: Some(SourceFilter::all()),
+            source_active: false,
         })
     };
     for batch in 0..100u16 {

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use common::{KERNEL, MDNS, addresses, config, group, neighbor, start, udp};
 use lcroute_engine::classify::is_source_specific;
-use lcroute_engine::{Config, Engine, Limits, LinkId, Output, Tables};
+use lcroute_engine::{Config, Engine, Limits, Output, Tables};
+use librecast::id::LinkId;
 use librecast::mld::{self, Message, Query, Record, RecordType};
 
 /// SplitMix64.

@@ -442,7 +442,7 @@ impl<C: Connections> Node<C> {
             let rtt = peer.rtt_ms.filter(|_| peer.state == PeerState::Connected);
             let rtt = rtt.and_then(|ms| Duration::try_from_secs_f64(ms / 1_000.0).ok());
             if let (Some(link), Some(rtt)) = (peer.link, rtt) {
-                self.engine.handle_link_rtt(of_engine(link), rtt, now);
+                self.engine.handle_link_rtt(link, rtt, now);
             }
         }
     }
@@ -535,23 +535,23 @@ impl<C: Connections> Node<C> {
                     member: Member::clone(&member),
                 };
                 self.links.insert(link, *member);
-                self.engine.handle_link_up(of_engine(link), neighbor, now);
+                self.engine.handle_link_up(link, neighbor, now);
             }
             Event::LinkDown { link, reason, .. } => {
                 if reason == EndReason::Silent {
                     self.outputs.push_back(Output::PathSuspect);
                 }
                 self.links.remove(&link);
-                self.engine.handle_link_down(of_engine(link), now);
+                self.engine.handle_link_down(link, now);
             }
             Event::RoundTrip { link, rtt } => {
-                self.engine.handle_link_rtt(of_engine(link), rtt, now);
+                self.engine.handle_link_rtt(link, rtt, now);
             }
             Event::Control { link, message } => {
-                self.engine.handle_control(of_engine(link), &message, now);
+                self.engine.handle_control(link, &message, now);
             }
             Event::Data { link, message } => {
-                self.engine.handle_data(of_engine(link), message, now);
+                self.engine.handle_data(link, message, now);
             }
             Event::Signal {
                 to,
@@ -597,14 +597,11 @@ impl<C: Connections> Node<C> {
                 packet,
             } => {
                 for link in links.iter() {
-                    let sent = self
-                        .overlay
-                        .send_data(LinkId(link.0), [&header, &packet], now);
+                    let sent = self.overlay.send_data(*link, [&header, &packet], now);
                     self.count_sent(sent, header.len() + packet.len());
                 }
             }
             O::Control { link, message } => {
-                let link = LinkId(link.0);
                 if let Err(e) = self.overlay.send_control(link, &message, now)
                     && e != SendError::NoSuchLink
                 {
@@ -614,27 +611,26 @@ impl<C: Connections> Node<C> {
             }
             O::RoutedControl { link, message } => {
                 // the overlay counts what a slow link drops
-                let _ = self.overlay.send_routed(LinkId(link.0), &message, now);
+                let _ = self.overlay.send_routed(link, &message, now);
             }
             O::Local { packet } => self.outputs.push_back(Output::Local { packet }),
             O::LocalMld { packet } => self.outputs.push_back(Output::LocalMld { packet }),
             O::LinkFault { link, reason } => {
-                let reason = EndReason::Fault(reason);
-                self.overlay.close_link(LinkId(link.0), reason, now);
+                let reason = EndReason::Fault(reason.as_str());
+                self.overlay.close_link(link, reason, now);
             }
             O::Wanted(origins) => {
                 let peers = origins.iter().filter_map(|origin| self.peer(*origin));
                 let peers = peers.collect();
                 self.overlay.set_wanted(peers, now);
             }
-            O::Retire { link } => self.overlay.close_gracefully(LinkId(link.0), now),
+            O::Retire { link } => self.overlay.close_gracefully(link, now),
             O::Routed {
                 via,
                 from,
                 kind,
                 payload,
             } => {
-                let via = via.map(|link| LinkId(link.0));
                 self.handle_routed(via, from, kind, payload);
             }
             O::Reachable { origin, up } => self.handle_reachable(origin, up),
@@ -782,8 +778,4 @@ fn revoked(revocation: &Revocation) -> Revoked {
         by_network: revocation.is_by_network(),
         record: Bytes::copy_from_slice(revocation.as_bytes()),
     }
-}
-
-fn of_engine(link: LinkId) -> lcroute_engine::LinkId {
-    lcroute_engine::LinkId(link.0)
 }

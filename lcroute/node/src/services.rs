@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use lcroute_engine::{Credential, Revocation, SIGNATURE_CONTEXT, Services, signed_message};
 use librecast::cert::{CLOCK_SKEW, CertError, Chain};
 use librecast::id::{NetworkId, PeerId, SecretKey, derive};
-use librecast::revocation;
+use librecast::revocation::{self, RevocationError};
 use librecast::time::WallClock;
 
 /// Chains whose signatures are remembered as good; a network has at most as many routers.
@@ -66,7 +66,7 @@ impl Services for HostServices {
             .is_ok()
     }
 
-    fn verify_chain(&self, chain: &[u8]) -> Result<Arc<Credential>, &'static str> {
+    fn verify_chain(&self, chain: &[u8]) -> Result<Arc<Credential>, CertError> {
         let (now, hash) = (self.unix_now(), derive("lcroute 2026 chain memo", &[chain]));
         // nothing is left half done by a panic elsewhere
         let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
@@ -81,13 +81,9 @@ impl Services for HostServices {
         Ok(credential)
     }
 
-    fn verify_revocation(&self, bytes: &[u8]) -> Result<Revocation, &'static str> {
-        let revocation =
-            revocation::Revocation::decode(bytes).map_err(|_| "malformed revocation")?;
-        revocation.verify(&self.network).map_err(|e| match e {
-            revocation::RevocationError::OtherNetwork => "revocation of another network",
-            _ => "revocation by nobody who may",
-        })?;
+    fn verify_revocation(&self, bytes: &[u8]) -> Result<Revocation, RevocationError> {
+        let revocation = revocation::Revocation::decode(bytes)?;
+        revocation.verify(&self.network)?;
         Ok(Revocation {
             key: revocation.key(),
             by_network: revocation.is_by_network(),
@@ -96,14 +92,9 @@ impl Services for HostServices {
     }
 }
 
-fn verify(chain: &[u8], network: &NetworkId, now: u64) -> Result<Good, &'static str> {
-    let chain = Chain::decode(chain).map_err(|_| "malformed certificate")?;
-    let member = chain.verify(network, now).map_err(|e| match e {
-        CertError::OtherNetwork => "certificate of another network",
-        CertError::Expired(_) => "expired certificate",
-        CertError::NotYetValid(_) => "certificate not valid yet",
-        _ => "forged certificate",
-    })?;
+fn verify(chain: &[u8], network: &NetworkId, now: u64) -> Result<Good, CertError> {
+    let chain = Chain::decode(chain)?;
+    let member = chain.verify(network, now)?;
     let valid = (
         chain.issued().saturating_sub(CLOCK_SKEW),
         chain.not_after().saturating_add(CLOCK_SKEW),
@@ -139,6 +130,7 @@ impl Verified {
 mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
 
+    use librecast::cert::Kind;
     use librecast::revocation::Revocation as Signed;
 
     use super::*;
@@ -165,11 +157,14 @@ mod tests {
         CLOCK.store(NOW + 1_000 + CLOCK_SKEW, Ordering::SeqCst);
         assert!(services.verify_chain(&bytes).is_ok());
         CLOCK.store(NOW + 1_001 + CLOCK_SKEW, Ordering::SeqCst);
-        assert_eq!(services.verify_chain(&bytes), Err("expired certificate"));
+        assert_eq!(
+            services.verify_chain(&bytes),
+            Err(CertError::Expired(Kind::Node))
+        );
         CLOCK.store(NOW - 1 - CLOCK_SKEW, Ordering::SeqCst);
         assert_eq!(
             services.verify_chain(&bytes),
-            Err("certificate not valid yet")
+            Err(CertError::NotYetValid(Kind::Node))
         );
     }
 
@@ -186,12 +181,14 @@ mod tests {
             services.verify_chain(&damaged),
             services.verify_chain(b"garbage"),
         ];
-        let expected = [
-            "certificate of another network",
-            "forged certificate",
-            "malformed certificate",
-        ];
-        assert_eq!(reasons, expected.map(Err));
+        assert!(matches!(
+            reasons,
+            [
+                Err(CertError::OtherNetwork),
+                Err(CertError::Forged(_)),
+                Err(CertError::Malformed(_))
+            ]
+        ));
         assert_eq!(services.verified.lock().unwrap().chains.len(), 0);
     }
 
@@ -228,7 +225,7 @@ mod tests {
         );
         let foreign = Signed::by_network(&SecretKey::generate(), node, NOW, NOW + 5).unwrap();
         let refused = services.verify_revocation(foreign.as_bytes());
-        assert_eq!(refused.err(), Some("revocation of another network"));
+        assert_eq!(refused.err(), Some(RevocationError::OtherNetwork));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
 
-use lcroute_engine::sorted::Few;
+use lcroute_engine::small_map::SmallMap;
 use librecast::mld::{Query, Record, RecordType};
 
 use crate::time::Nanos;
@@ -47,7 +47,7 @@ pub struct Membership {
 /// What a kernel and its programs know. It outlives the daemon.
 #[derive(Debug, Default)]
 pub struct Kernel {
-    memberships: Few<Ipv6Addr, Membership>,
+    memberships: SmallMap<Ipv6Addr, Membership>,
     /// What a program that watches MLD on `lc0` believes of the rest of the network.
     watched: BTreeMap<Ipv6Addr, Joined>,
 }

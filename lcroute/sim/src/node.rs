@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use lcroute_engine::LinkId;
 use lcroute_engine::header::HEADER_LEN;
-use lcroute_engine::sorted::Few;
+use lcroute_engine::small_map::SmallMap;
 use lcroute_engine::topology::{PolicyKind, TopologyConfig};
 use lcroute_engine::{Config, Engine, Limits, Links, Neighbor, Output, Tables};
 use librecast::cert::GroupPrefix;
+use librecast::id::LinkId;
 
 use crate::kernel::Kernel;
 use crate::link::Port;
@@ -31,7 +31,7 @@ pub struct Node {
     /// Neighbours that it wants.
     pub wanted: BTreeSet<u32>,
     /// Its links that are up.
-    pub links: Few<u32, Port>,
+    pub links: SmallMap<u32, Port>,
     /// What it announces; the configuration outlives the daemon.
     pub announced: Vec<GroupPrefix>,
     /// When the daemon wants to be woken.
@@ -108,6 +108,8 @@ pub struct Router {
     engine: Engine,
     services: Arc<NodeServices>,
     clock: Clock,
+    /// Names the graph that it had when it was asked last.
+    graph: u64,
 }
 
 fn link_id(link: u32) -> LinkId {
@@ -151,12 +153,14 @@ impl Router {
             engine,
             services,
             clock,
+            graph: 0,
         }
     }
 
     /// Whether it took another graph since it was asked last.
-    pub fn took_graph(&self) -> bool {
-        self.services.took_graph()
+    pub fn took_graph(&mut self) -> bool {
+        let digest = self.engine.graph_digest();
+        std::mem::replace(&mut self.graph, digest) != digest
     }
 
     /// A link is up.
@@ -273,7 +277,7 @@ impl Router {
             | Output::Renewed { .. } => return None,
             Output::LinkFault { link, reason } => Effect::Fault {
                 link: link.0,
-                reason,
+                reason: reason.as_str(),
             },
         })
     }

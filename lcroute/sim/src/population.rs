@@ -9,7 +9,6 @@ use librecast::id::{NetworkId, OriginId, SecretKey};
 
 use crate::fast;
 use crate::scenario::Scenario;
-use crate::services::Shared;
 
 /// When simulated networks begin, Unix seconds.
 pub const UNIX_START: u64 = 1_800_000_000;
@@ -24,13 +23,12 @@ pub struct Identity {
     pub chain: Bytes,
 }
 
-/// All nodes of a network, and what they have found out together.
+/// All nodes of a network.
 #[derive(Debug)]
 pub struct Population {
     identities: Vec<Identity>,
     origins: fast::Map<u64, u32>,
     pub(crate) network: NetworkId,
-    pub(crate) shared: Shared,
 }
 
 fn key(purpose: u8, number: u32) -> SecretKey {
@@ -93,7 +91,6 @@ impl Population {
             identities,
             origins,
             network,
-            shared: Shared::default(),
         }
     }
 

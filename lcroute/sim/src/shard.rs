@@ -13,15 +13,14 @@ use lcroute_engine::header::HEADER_LEN;
 use librecast::mld::{self, Message, Query, Record};
 
 use crate::calendar::Calendar;
-use crate::fast;
 use crate::ledger::Ledger;
 use crate::model::{Rule, Violation};
 use crate::node::{self, Node, Router};
-use crate::packet;
 use crate::random::mix;
 use crate::scenario::{Defect, Links};
 use crate::statistics::Statistics;
 use crate::time::{MILLISECOND, Nanos};
+use crate::{fast, packet};
 
 /// What kernels send their reports from.
 const KERNEL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xbeef);
@@ -394,7 +393,7 @@ impl Shard {
     pub fn input(&mut self, node: u32, now: Nanos, f: impl FnOnce(&mut Router, Nanos)) {
         self.pass(node, now, f);
         let n = self.node(node);
-        if n.router.as_ref().is_some_and(Router::took_graph) {
+        if n.router.as_mut().is_some_and(Router::took_graph) {
             n.changed = now;
             self.changed = self.changed.max(now);
         }

@@ -224,9 +224,7 @@ impl PacketLoop {
     }
 
     fn groups(&self) -> Vec<Group> {
-        let peer = |link: &lcroute_engine::LinkId| {
-            Some(self.parts.node.links().get(&LinkId(link.0))?.peer)
-        };
+        let peer = |link: &LinkId| Some(self.parts.node.links().get(link)?.peer);
         self.parts
             .node
             .engine()

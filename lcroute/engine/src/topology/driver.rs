@@ -1,22 +1,23 @@
-//! Feeds a [`Policy`](super::Policy) and acts on its wishes.
+//! Feeds a [`Policy`](super::policy::Policy) and acts on its wishes.
 //!
 //! A link's life, seen from one end:
 //!
 //! ```text
-//!   wanted here ──> Wanted ──> link up ──> Keep(Yes) .... Keep(No) ─────┐
+//!   wanted here ──> Wanted ──> link up ──> LinkRequest(Keep) .... LinkRequest(Release) ─────┐
 //!                                 ^                                      ├─ 30 s of both ──> Retire
-//!   wanted by the peer ───────────┘     KEEP from the peer: not wanted ─┘
+//!   wanted by the peer ───────────┘     LINK REQUEST from the peer: not wanted ─┘
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::{Duration, Instant};
 
-use librecast::id::OriginId;
+use librecast::id::{LinkId, OriginId};
+use librecast::time::{Duration, Instant};
 
-use super::{Known, LinkView, Policy, Prospect, TopologyConfig, View, Wish};
-use crate::config::LinkId;
-use crate::database::LinkStanding;
-use crate::sorted::Few;
+use super::auto::policy;
+use super::policy::{Known, LinkRequest, LinkView, Policy, Prospect, View};
+use crate::config::TopologyConfig;
+use crate::lsdb::LinkStanding;
+use crate::small_map::SmallMap;
 
 /// Members that are known at a time, and directions that fail.
 pub(super) const MAX_KNOWN: usize = 4_096;
@@ -35,14 +36,14 @@ pub enum TopologyEvent {
     /// All with whom there should be a link, from now on.
     Wanted(BTreeSet<OriginId>),
     /// Tell the peer whether this node wants the link.
-    Keep {
+    LinkRequest {
         /// The link.
         link: LinkId,
-        /// Whether it is wanted here.
-        wish: Wish,
+        /// What this node asks for.
+        request: LinkRequest,
     },
     /// Nobody wants the link, and soon it will be closed.
-    Fade {
+    Standing {
         /// The link.
         link: LinkId,
     },
@@ -59,8 +60,8 @@ struct Link {
     since: Instant,
     rtt: Option<Duration>,
     /// Until the peer says so, it is not known to be in vain.
-    peer: Option<Wish>,
-    told: Option<Wish>,
+    peer: Option<LinkRequest>,
+    told: Option<LinkRequest>,
     unwanted_since: Option<Instant>,
     faded: bool,
     retired: bool,
@@ -78,7 +79,7 @@ pub struct Topology {
     members: u64,
     /// Kept apart: it may be said of who is not known yet.
     failing: BTreeSet<OriginId>,
-    links: Few<LinkId, Link>,
+    links: SmallMap<LinkId, Link>,
     /// Some of those known are lost.
     has_lost: bool,
     wanted: BTreeSet<OriginId>,
@@ -96,11 +97,11 @@ impl Topology {
             own,
             seed,
             config,
-            policy: config.policy(seed, now),
+            policy: policy(config, seed, now),
             known: BTreeMap::new(),
             members: 0,
             failing: BTreeSet::new(),
-            links: Few::default(),
+            links: SmallMap::default(),
             has_lost: false,
             wanted: BTreeSet::new(),
             changed: None,
@@ -115,7 +116,7 @@ impl Topology {
     pub fn set_config(&mut self, config: TopologyConfig, now: Instant) {
         if self.config != config {
             self.config = config;
-            self.policy = config.policy(self.seed, now);
+            self.policy = policy(config, self.seed, now);
             self.change(now);
         }
     }
@@ -224,11 +225,11 @@ impl Topology {
         }
     }
 
-    /// The peer says whether it wants the link (KEEP).
-    pub fn set_peer_wish(&mut self, link: LinkId, wish: Wish, now: Instant) {
+    /// The peer says whether it wants the link (LINK REQUEST).
+    pub fn set_peer_request(&mut self, link: LinkId, request: LinkRequest, now: Instant) {
         let link = self.links.get_mut(&link);
-        if let Some(link) = link.filter(|link| link.peer != Some(wish)) {
-            link.peer = Some(wish);
+        if let Some(link) = link.filter(|link| link.peer != Some(request)) {
+            link.peer = Some(request);
             self.review_links(now);
             self.find_timer();
         }
@@ -237,7 +238,9 @@ impl Topology {
     /// What the ends of a link think of it.
     pub fn standing(&self, link: LinkId) -> LinkStanding {
         match self.links.get(&link) {
-            Some(link) if [link.told, link.peer].contains(&Some(Wish::Yes)) => LinkStanding::Wanted,
+            Some(link) if [link.told, link.peer].contains(&Some(LinkRequest::Keep)) => {
+                LinkStanding::Wanted
+            }
             Some(link) if link.faded => LinkStanding::Retiring,
             _ => LinkStanding::Unwanted,
         }
@@ -261,7 +264,7 @@ impl Topology {
             let over = |after| link.unwanted_since.is_some_and(|t| t + after <= now);
             if over(FADE_AFTER) && !link.faded {
                 link.faded = true;
-                self.events.push_back(TopologyEvent::Fade { link: id });
+                self.events.push_back(TopologyEvent::Standing { link: id });
             }
             if over(RETIRE_AFTER) && !link.retired {
                 link.retired = true;
@@ -369,20 +372,20 @@ impl Topology {
     fn review_links(&mut self, now: Instant) {
         let on_trial = self.policy.on_trial();
         for (id, link) in self.links.iter_mut() {
-            let wish = match link.neighbor {
-                neighbor if Some(neighbor) == on_trial => Wish::Trial,
-                neighbor if self.wanted.contains(&neighbor) => Wish::Yes,
-                _ => Wish::No,
+            let request = match link.neighbor {
+                neighbor if Some(neighbor) == on_trial => LinkRequest::Trial,
+                neighbor if self.wanted.contains(&neighbor) => LinkRequest::Keep,
+                _ => LinkRequest::Release,
             };
-            if link.told != Some(wish) {
-                link.told = Some(wish);
+            if link.told != Some(request) {
+                link.told = Some(request);
                 self.events
-                    .push_back(TopologyEvent::Keep { link: id, wish });
+                    .push_back(TopologyEvent::LinkRequest { link: id, request });
             }
-            if wish != Wish::No || link.peer != Some(Wish::No) {
+            if request != LinkRequest::Release || link.peer != Some(LinkRequest::Release) {
                 link.unwanted_since = None;
                 if std::mem::take(&mut link.faded) {
-                    self.events.push_back(TopologyEvent::Fade { link: id });
+                    self.events.push_back(TopologyEvent::Standing { link: id });
                 }
             } else {
                 link.unwanted_since.get_or_insert(now);

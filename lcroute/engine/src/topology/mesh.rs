@@ -1,11 +1,11 @@
 //! A link with everybody.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
 
 use librecast::id::OriginId;
+use librecast::time::Instant;
 
-use super::{Policy, View};
+use super::policy::{Policy, View};
 
 /// For small networks, and for who wants it.
 #[derive(Debug)]

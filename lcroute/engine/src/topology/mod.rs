@@ -8,257 +8,29 @@
 //! ```
 //!
 //! A link is there as long as one of its ends wants it. Most links are wanted by both, because both compute
-//! them from the same members; where their views differ, KEEP says so, and nothing flaps.
+//! them from the same members; where their views differ, LINK REQUEST says so, and nothing flaps.
 //!
 //! | file | what |
 //! |---|---|
 //! | `driver` | inputs, debouncing, wishes told, links retired |
+//! | `policy` | what policies decide from |
+//! | `auto` | a mesh while the network is small |
 //! | `mesh` | everybody |
 //! | `regular` | about k links: rings, and for k >= 6 two near ones |
 //! | `rings` | random rings on which everybody knows his place |
 //! | `near` | links chosen by latency |
 
+mod auto;
 mod driver;
 mod mesh;
 mod near;
+mod policy;
 mod regular;
 mod rings;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Debug;
-use std::time::{Duration, Instant};
-
-use librecast::id::OriginId;
-
-use crate::graph::Graph;
 pub use driver::{Topology, TopologyEvent};
-use mesh::Mesh;
-use regular::Regular;
+pub use policy::{Known, LinkRequest, LinkView, Policy, Prospect, View};
 
-/// Nodes, this one included, up to which `auto` is a mesh.
-const MESH_UP_TO: usize = 8;
-/// Nodes at which `auto` becomes a mesh again.
-const MESH_AGAIN_AT: usize = 6;
-/// With fewer than two links a node there is no ring.
-const DEGREES: std::ops::RangeInclusive<u8> = 2..=64;
-
-/// Which policy decides on links.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PolicyKind {
-    /// A mesh of up to 8 nodes, regular above; a mesh again at 6.
-    #[default]
-    Auto,
-    /// A link with everybody.
-    Mesh,
-    /// A random regular graph.
-    Regular,
-}
-
-/// `[topology]` of the configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TopologyConfig {
-    /// The policy.
-    pub policy: PolicyKind,
-    /// Links of a node where the policy is regular; 2 to 64, what lies outside is brought inside.
-    pub degree: u8,
-}
-
-impl Default for TopologyConfig {
-    fn default() -> Self {
-        Self {
-            policy: PolicyKind::Auto,
-            degree: 8,
-        }
-    }
-}
-
-impl TopologyConfig {
-    /// The policy. `seed` gives it jitter.
-    fn policy(self, seed: u64, now: Instant) -> Box<dyn Policy> {
-        let degree = self.degree.clamp(*DEGREES.start(), *DEGREES.end());
-        let regular = Regular::new(degree, seed, now);
-        match self.policy {
-            PolicyKind::Auto => Box::new(Auto {
-                regular,
-                is_mesh: true,
-            }),
-            PolicyKind::Mesh => Box::new(Mesh),
-            PolicyKind::Regular => Box::new(regular),
-        }
-    }
-}
-
-/// A router two links away: somebody for a link of our own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Prospect {
-    /// The router.
-    pub origin: OriginId,
-    /// Cost of both links, in units of 100 us.
-    pub cost: u32,
-    /// Links that the router has.
-    pub links: u16,
-}
-
-impl Prospect {
-    /// All of them, from the point of view of `own`.
-    pub fn all(graph: &Graph, own: OriginId) -> Vec<Self> {
-        let beyond = |(neighbor, near)| {
-            let far = graph.neighbors(neighbor);
-            far.map(move |(origin, far)| (origin, u32::from(near) + u32::from(far)))
-        };
-        let ways = graph.neighbors(own).flat_map(beyond);
-        let other = ways.filter(|(origin, _)| *origin != own);
-        let mut all: Vec<Self> = other
-            .map(|(origin, cost)| Self {
-                origin,
-                cost,
-                // bounded by what an advertisement holds
-                links: graph.neighbors(origin).count() as u16,
-            })
-            .collect();
-        all.sort_unstable();
-        all.dedup_by_key(|prospect| prospect.origin);
-        all
-    }
-}
-
-/// What is known of another member. It is reachable in the link state, present on a carrier, or linked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Known {
-    /// The link state reaches it.
-    pub reachable: bool,
-    /// A carrier of signalling says that it is online.
-    pub present: bool,
-    /// Trials to link with it directly fail.
-    pub direct_fails: bool,
-    /// The link with it has ended, and none with anybody has come up since.
-    pub lost: bool,
-}
-
-/// Whether a node wants a link.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wish {
-    /// No: it is there for the peer.
-    No,
-    /// For a trial: nothing goes over it yet, and others do not hear of it.
-    Trial,
-    /// Yes.
-    Yes,
-}
-
-/// A link that is up.
-#[derive(Debug, Clone, Copy)]
-pub struct LinkView {
-    /// Round trip.
-    pub rtt: Option<Duration>,
-    /// Up since then.
-    pub since: Instant,
-}
-
-/// What a policy decides from.
-#[derive(Debug, Clone, Copy)]
-pub struct View<'a> {
-    /// This node.
-    pub own: OriginId,
-    /// All other members that are there.
-    pub known: &'a BTreeMap<OriginId, Known>,
-    /// Another number whenever others are known than before; `None`: who knows.
-    pub members: Option<u64>,
-    /// The links that are up.
-    pub links: &'a BTreeMap<OriginId, LinkView>,
-    /// Where a policy is looking for somebody: who is two links away.
-    pub prospects: &'a [Prospect],
-}
-
-/// How much a policy may build on a member.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
-    /// It is part of the network, and a link with it is there or likely.
-    Good,
-    /// It is online, but not part of the network: it is about to come, or has just died.
-    Arriving,
-    /// No direct link has come about so far, or all links are lost, that with it among them.
-    Failing,
-}
-
-impl View<'_> {
-    fn standing(&self, origin: OriginId) -> Option<Standing> {
-        if self.links.contains_key(&origin) {
-            return Some(Standing::Good);
-        }
-        let known = self.known.get(&origin)?;
-        Some(match known {
-            Known {
-                direct_fails: true, ..
-            } => Standing::Failing,
-            // carriers still show who is dead or cut off: the way back into the network leads over others
-            Known { lost: true, .. } if self.links.is_empty() => Standing::Failing,
-            Known {
-                reachable: true, ..
-            } => Standing::Good,
-            _ => Standing::Arriving,
-        })
-    }
-}
-
-/// Decides which links this node wants. The same views at the same times give the same wishes.
-pub trait Policy: Debug + Send {
-    /// Everybody with whom there should be a link, linked already or not.
-    fn wanted(&mut self, view: &View<'_>, now: Instant) -> BTreeSet<OriginId>;
-
-    /// Who of them is only tried.
-    fn on_trial(&self) -> Option<OriginId> {
-        None
-    }
-
-    /// Whether it wants to know by now who is two links away.
-    fn is_looking(&self, _now: Instant) -> bool {
-        false
-    }
-
-    /// When to ask again even if nothing changes.
-    fn next_timeout(&self) -> Option<Instant>;
-}
-
-/// A mesh as long as that is small. Nodes may differ about it for a while: who wants more links gets them.
-#[derive(Debug)]
-struct Auto {
-    regular: Regular,
-    is_mesh: bool,
-}
-
-impl Policy for Auto {
-    fn wanted(&mut self, view: &View<'_>, now: Instant) -> BTreeSet<OriginId> {
-        let nodes = view.known.len() + 1;
-        self.is_mesh = nodes
-            <= if self.is_mesh {
-                MESH_UP_TO
-            } else {
-                MESH_AGAIN_AT
-            };
-        if self.is_mesh {
-            Mesh.wanted(view, now)
-        } else {
-            self.regular.wanted(view, now)
-        }
-    }
-
-    fn on_trial(&self) -> Option<OriginId> {
-        self.regular.on_trial().filter(|_| !self.is_mesh)
-    }
-
-    fn is_looking(&self, now: Instant) -> bool {
-        !self.is_mesh && self.regular.is_looking(now)
-    }
-
-    fn next_timeout(&self) -> Option<Instant> {
-        if self.is_mesh {
-            None
-        } else {
-            self.regular.next_timeout()
-        }
-    }
-}
+pub use crate::config::{PolicyKind, TopologyConfig};

@@ -10,14 +10,13 @@
 //! Trials become rare, links of others are looked at all the time: else a network in which nobody tries anything
 //! any more would still change links an hour later.
 
-use std::collections::BTreeSet;
-use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::collections::{BTreeSet, VecDeque};
 
 use librecast::id::OriginId;
+use librecast::random::Random;
+use librecast::time::{Duration, Instant};
 
-use super::{Prospect, Standing, View};
-use crate::random::Random;
+use super::policy::{Prospect, Standing, View};
 
 /// A link is judged by its RTT when it is this old.
 const SETTLE: Duration = Duration::from_secs(10);

@@ -5,13 +5,13 @@
 //! ring is cut into pairs. For k >= 6 two of the links are left to latency.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
 
 use librecast::id::OriginId;
+use librecast::time::Instant;
 
 use super::near::Near;
+use super::policy::{Policy, View};
 use super::rings::Rings;
-use super::{Policy, View};
 
 /// From this degree on some links are chosen by latency.
 const NEAR_FROM: u8 = 6;

@@ -17,7 +17,7 @@ use std::ops::Bound;
 
 use librecast::id::{OriginId, derive};
 
-use super::{Known, Standing, View};
+use super::policy::{Known, Standing, View};
 
 const CONTEXT: &str = "lcroute 2026 ring";
 const PAIRS: u8 = 255;

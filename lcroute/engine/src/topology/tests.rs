@@ -1,18 +1,17 @@
 //! Rings as graphs; whole networks of drivers on virtual time.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::{Duration, Instant};
 
-use librecast::id::OriginId;
+use librecast::id::{LinkId, OriginId};
+use librecast::random::Random;
+use librecast::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::driver::MAX_KNOWN;
 use super::near::Near;
 use super::rings::Rings;
 use super::*;
-use crate::config::LinkId;
-use crate::database::LinkStanding;
-use crate::random::Random;
+use crate::lsdb::LinkStanding;
 use crate::testing::start;
 
 type Graph = BTreeMap<OriginId, BTreeSet<OriginId>>;
@@ -112,10 +111,10 @@ proptest! {
         let members = origins(seed..seed + n);
         let (graph, wishes) = ring_graph(&members, links);
         prop_assert_eq!(hops(&graph, *members.first().unwrap()).len() as u64, n);
-        for wish in wishes.values() {
-            prop_assert_eq!(wish.len() as u64, u64::from(links).min(n - 1));
+        for request in wishes.values() {
+            prop_assert_eq!(request.len() as u64, u64::from(links).min(n - 1));
         }
-        // where rings coincide a wish may be one-sided
+        // where rings coincide a request may be one-sided
         let mean = edges(&graph).len() as f64 * 2.0 / n as f64;
         prop_assert!(mean <= f64::from(links) * 1.4, "{} links a node", mean);
     }
@@ -352,13 +351,13 @@ fn a_link_is_kept_until_neither_side_has_wanted_it_for_30_s() {
     let mut now = start();
     let mut topology = driver(PolicyKind::Mesh, 8, now);
     let (peer, link) = (OriginId(2), LinkId(5));
-    let keep = |wish| TopologyEvent::Keep { link, wish };
+    let keep = |request| TopologyEvent::LinkRequest { link, request };
     topology.set_present(peer, true, now);
     now += seconds(1);
     run(&mut topology, now);
     topology.link_up(link, peer, now);
-    assert_eq!(run(&mut topology, now), [keep(Wish::Yes)]);
-    topology.set_peer_wish(link, Wish::No, now);
+    assert_eq!(run(&mut topology, now), [keep(LinkRequest::Keep)]);
+    topology.set_peer_request(link, LinkRequest::Release, now);
     now += seconds(100);
     assert_eq!(run(&mut topology, now), [], "wanted here");
 
@@ -370,22 +369,22 @@ fn a_link_is_kept_until_neither_side_has_wanted_it_for_30_s() {
     run(&mut topology, now);
     let unwanted = *others.difference(topology.wanted()).next().unwrap();
     let link = LinkId(9);
-    let keep = |wish| TopologyEvent::Keep { link, wish };
+    let keep = |request| TopologyEvent::LinkRequest { link, request };
     topology.link_up(link, unwanted, now);
     now += seconds(100);
     let events = run(&mut topology, now);
-    assert!(events.contains(&keep(Wish::No)), "{events:?}");
+    assert!(events.contains(&keep(LinkRequest::Release)), "{events:?}");
     assert!(
         !events.contains(&TopologyEvent::Retire { link }),
         "the peer has not said so"
     );
-    topology.set_peer_wish(link, Wish::No, now);
-    let fade = [TopologyEvent::Fade { link }];
+    topology.set_peer_request(link, LinkRequest::Release, now);
+    let fade = [TopologyEvent::Standing { link }];
     assert_eq!(run(&mut topology, now + seconds(29)), fade);
     assert_eq!(topology.standing(link), LinkStanding::Retiring);
-    topology.set_peer_wish(link, Wish::Yes, now + seconds(29));
+    topology.set_peer_request(link, LinkRequest::Keep, now + seconds(29));
     assert_eq!(topology.standing(link), LinkStanding::Wanted);
-    topology.set_peer_wish(link, Wish::No, now + seconds(29));
+    topology.set_peer_request(link, LinkRequest::Release, now + seconds(29));
     assert_eq!(run(&mut topology, now + seconds(29)), fade, "taken back");
     assert_eq!(topology.standing(link), LinkStanding::Unwanted);
     assert_eq!(run(&mut topology, now + seconds(48)), [], "counted anew");
@@ -550,10 +549,10 @@ impl Neighborhood {
                         modest &= wanted.len() <= 9;
                         self.link(&wanted);
                     }
-                    TopologyEvent::Keep { link, wish } => {
-                        self.topology.set_peer_wish(link, wish, self.now);
+                    TopologyEvent::LinkRequest { link, request } => {
+                        self.topology.set_peer_request(link, request, self.now);
                     }
-                    TopologyEvent::Fade { .. } => {}
+                    TopologyEvent::Standing { .. } => {}
                     TopologyEvent::Retire { link } => {
                         self.links.retain(|_, l| *l != link);
                         self.topology.link_down(link, self.now);
@@ -735,12 +734,12 @@ impl World {
 
     fn obey(&mut self, own: OriginId, event: &TopologyEvent) {
         match *event {
-            TopologyEvent::Wanted(_) | TopologyEvent::Fade { .. } => {}
-            TopologyEvent::Keep { link, wish } => {
+            TopologyEvent::Wanted(_) | TopologyEvent::Standing { .. } => {}
+            TopologyEvent::LinkRequest { link, request } => {
                 if let Some((a, b)) = self.links.get(&link) {
                     let peer = if *a == own { *b } else { *a };
                     let peer = self.nodes.get_mut(&peer).unwrap();
-                    peer.set_peer_wish(link, wish, self.now);
+                    peer.set_peer_request(link, request, self.now);
                 }
             }
             TopologyEvent::Retire { link } => {
@@ -809,7 +808,7 @@ impl World {
             .is_none_or(|n| hops(&graph, *n).len() == graph.len())
     }
 
-    /// Every wish that can be met is, and every link is wanted by an end.
+    /// Every request that can be met is, and every link is wanted by an end.
     fn is_as_wanted(&self) -> bool {
         let graph = self.graph();
         let met = self.nodes.iter().all(|(own, node)| {

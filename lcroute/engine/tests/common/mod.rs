@@ -10,9 +10,9 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Instant;
 
 use lcroute_engine::topology::TopologyConfig;
-use lcroute_engine::{Config, Engine, Limits, LinkId, Neighbor, Output, Services};
+use lcroute_engine::{Config, Engine, Limits, Neighbor, Output, Services};
 use librecast::cert::Member;
-use librecast::id::{NodeAddresses, OriginId};
+use librecast::id::{LinkId, NodeAddresses, OriginId};
 use librecast::mld::{self, Record, RecordType};
 
 pub use services::*;

@@ -11,9 +11,10 @@ use std::sync::{Arc, LazyLock, Mutex};
 
 use bytes::Bytes;
 use lcroute_engine::{Credential, Revocation, SIGNATURE_CONTEXT, Services, signed_message};
-use librecast::cert::{Certificate, Chain, Grant, GroupPrefix, Kind};
+use librecast::cert::{CertError, Certificate, Chain, Grant, GroupPrefix, Kind};
 use librecast::id::{NodeAddresses, OriginId, PeerId, SecretKey, derive};
-use librecast::wire::Reader;
+use librecast::revocation::RevocationError;
+use librecast::wire::{Reader, WireError};
 
 /// When test networks begin, Unix seconds.
 pub const UNIX_START: u64 = 1_800_000_000;
@@ -21,7 +22,7 @@ pub const UNIX_START: u64 = 1_800_000_000;
 pub const NOT_AFTER: u64 = UNIX_START + 30 * 86_400;
 
 /// By chain and time.
-type Verdicts = BTreeMap<(Vec<u8>, u64), Result<Arc<Credential>, &'static str>>;
+type Verdicts = BTreeMap<(Vec<u8>, u64), Result<Arc<Credential>, CertError>>;
 
 struct Network {
     key: SecretKey,
@@ -202,7 +203,7 @@ impl Services for TestServices {
             })
     }
 
-    fn verify_chain(&self, chain: &[u8]) -> Result<Arc<Credential>, &'static str> {
+    fn verify_chain(&self, chain: &[u8]) -> Result<Arc<Credential>, CertError> {
         self.verifications.fetch_add(1, Ordering::Relaxed);
         let unix = self.unix_now();
         NETWORK
@@ -211,31 +212,31 @@ impl Services for TestServices {
             .unwrap()
             .entry((chain.to_vec(), unix))
             .or_insert_with(|| {
-                let decoded = Chain::decode(chain).map_err(|_| "not a chain")?;
-                let member = decoded
-                    .verify(&NETWORK.key.peer_id(), unix)
-                    .map_err(|_| "chain does not count")?;
+                let decoded = Chain::decode(chain)?;
+                let member = decoded.verify(&NETWORK.key.peer_id(), unix)?;
                 Ok(Arc::new(Credential {
                     member,
                     keys: vec![decoded.issuer().subject()],
-                    issued: issued(chain).ok_or("not a chain")?,
+                    issued: issued(chain).ok_or(CertError::Order)?,
                     can_issue: false,
                 }))
             })
             .clone()
     }
 
-    fn verify_revocation(&self, bytes: &[u8]) -> Result<Revocation, &'static str> {
+    fn verify_revocation(&self, bytes: &[u8]) -> Result<Revocation, RevocationError> {
         self.verifications.fetch_add(1, Ordering::Relaxed);
-        let (message, signature) = bytes.split_last_chunk::<64>().ok_or("too short")?;
-        let (key, until) = message.split_first_chunk::<32>().ok_or("too short")?;
-        let until = u64::from_be_bytes(until.try_into().map_err(|_| "wrong length")?);
-        let key = PeerId::from_public_key(*key).map_err(|_| "not a key")?;
+        let (message, signature) = bytes.split_last_chunk::<64>().ok_or(WireError::Truncated)?;
+        let (key, until) = message
+            .split_first_chunk::<32>()
+            .ok_or(WireError::Truncated)?;
+        let until = u64::from_be_bytes(until.try_into().map_err(|_| WireError::Truncated)?);
+        let key = PeerId::from_public_key(*key).map_err(|_| RevocationError::Key)?;
         let id = NETWORK.key.peer_id();
         let is_by = |by| id.verify(by, message, signature).is_ok();
         let by_network = is_by(BY_NETWORK);
         if !by_network && !is_by(BY_ISSUER) {
-            return Err("forged");
+            return Err(RevocationError::Forged);
         }
         Ok(Revocation {
             key,

@@ -1,0 +1,248 @@
+//! First packets of a flow that nobody listens to yet: discovery programs send one at their start, just
+//! while the other side is joining, and repeat it after half a minute.
+//!
+//! ```text
+//!   first packet -> HOLDING up to 1 s --- first listener ---> released, forgotten
+//!                        | time is up: no_listener
+//!                        v
+//!                    UNHEARD: further packets are dropped at once
+//!                        | idle for 60 s
+//!                        v
+//!                    forgotten
+//! ```
+
+use std::collections::BTreeSet;
+use std::net::Ipv6Addr;
+
+use bytes::Bytes;
+use librecast::time::{Duration, Instant};
+
+use crate::classify::Flow;
+use crate::config::Limits;
+use crate::table::Table;
+use crate::timers::TimerKind;
+
+/// How long the first packets of a flow wait for a listener.
+const HOLD_TIME: Duration = Duration::from_secs(1);
+/// After this time of silence a flow is a new one.
+const FLOW_IDLE: Duration = Duration::from_secs(60);
+
+type Key = (Ipv6Addr, Ipv6Addr);
+
+#[derive(Debug)]
+enum State {
+    Holding(Vec<Bytes>),
+    Unheard { last: Instant },
+}
+
+#[derive(Debug)]
+struct Held {
+    state: State,
+    /// When this flow stands in the timer list.
+    wake: Instant,
+}
+
+/// Flows without a listener.
+#[derive(Debug)]
+pub struct FirstPacketBuffer {
+    flows: Table<Key, Held>,
+    timers: BTreeSet<(Instant, Key)>,
+    bytes: usize,
+    max_flows: usize,
+    max_packets: usize,
+    max_bytes: usize,
+}
+
+impl FirstPacketBuffer {
+    /// Without flows.
+    pub fn new(limits: &Limits, seed: u64) -> Self {
+        Self {
+            flows: Table::new(seed),
+            timers: BTreeSet::new(),
+            bytes: 0,
+            max_flows: limits.flows,
+            max_packets: limits.buffered_packets,
+            max_bytes: limits.held_bytes,
+        }
+    }
+
+    /// A packet that nobody listens to. True if it waits now, false if it is to be dropped.
+    pub fn offer(&mut self, flow: Flow, packet: &[u8], now: Instant) -> bool {
+        let key = (flow.group, flow.source);
+        let fits = self.bytes + packet.len() <= self.max_bytes;
+        if self.flows.get(&key).is_none() {
+            if !fits || self.flows.len() >= self.max_flows {
+                return false;
+            }
+            let wake = now + HOLD_TIME;
+            self.flows.insert(
+                key,
+                Held {
+                    state: State::Holding(Vec::new()),
+                    wake,
+                },
+            );
+            self.timers.insert((wake, key));
+        }
+        match self.flows.get_mut(&key).map(|held| &mut held.state) {
+            Some(State::Holding(packets)) if fits && packets.len() < self.max_packets => {
+                self.bytes += packet.len();
+                // a copy: a small packet must not keep a buffer of many for a second
+                packets.push(Bytes::copy_from_slice(packet));
+                true
+            }
+            Some(State::Unheard { last }) => {
+                *last = now;
+                false
+            }
+            _ => false,
+        }
+    }
+
+    /// The flow has a listener: its packets, in order.
+    pub fn release(&mut self, flow: Flow) -> Vec<Bytes> {
+        let key = (flow.group, flow.source);
+        let Some(held) = self.flows.remove(&key) else {
+            return Vec::new();
+        };
+        self.timers.remove(&(held.wake, key));
+        match held.state {
+            State::Holding(packets) => {
+                self.bytes -= packets.iter().map(Bytes::len).sum::<usize>();
+                packets
+            }
+            State::Unheard { .. } => Vec::new(),
+        }
+    }
+
+    /// Gives up what is due; returns how many packets were dropped.
+    pub fn handle_timeout(&mut self, now: Instant) -> u64 {
+        let mut dropped = 0;
+        while let Some(&(at, key)) = self.timers.first()
+            && at <= now
+        {
+            self.timers.pop_first();
+            let Some(held) = self.flows.get_mut(&key) else {
+                continue;
+            };
+            match &mut held.state {
+                State::Holding(packets) => {
+                    dropped += packets.len() as u64;
+                    self.bytes -= packets.iter().map(Bytes::len).sum::<usize>();
+                    held.state = State::Unheard { last: now };
+                    held.wake = now + FLOW_IDLE;
+                }
+                State::Unheard { last } if *last + FLOW_IDLE > now => held.wake = *last + FLOW_IDLE,
+                State::Unheard { .. } => {
+                    self.flows.remove(&key);
+                    continue;
+                }
+            }
+            self.timers.insert((held.wake, key));
+        }
+        dropped
+    }
+
+    /// When [`Self::handle_timeout`] has something to do.
+    pub fn next_timeout(&self) -> Option<(Instant, TimerKind)> {
+        let (at, key) = self.timers.first()?;
+        let holding = matches!(self.flows.get(key)?.state, State::Holding(_));
+        Some((
+            *at,
+            if holding {
+                TimerKind::FirstPackets
+            } else {
+                TimerKind::FlowIdle
+            },
+        ))
+    }
+
+    /// Number of flows.
+    pub fn len(&self) -> usize {
+        self.flows.len()
+    }
+
+    /// Bytes of waiting packets.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::start;
+
+    fn flow(group: u16) -> Flow {
+        Flow {
+            source: Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1),
+            group: Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 0, 0, group),
+        }
+    }
+
+    fn held() -> FirstPacketBuffer {
+        FirstPacketBuffer::new(
+            &Limits {
+                flows: 3,
+                held_bytes: 1000,
+                ..Limits::default()
+            },
+            1,
+        )
+    }
+
+    fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    #[test]
+    fn eight_packets_wait_for_the_first_listener_in_order() {
+        let (mut h, t) = (held(), start());
+        for n in 0..10u8 {
+            assert_eq!(h.offer(flow(1), &[n], t), n < 8);
+        }
+        let released: Vec<_> = h.release(flow(1)).iter().map(|p| p[0]).collect();
+        assert_eq!(released, [0, 1, 2, 3, 4, 5, 6, 7]);
+        assert!(h.release(flow(1)).is_empty());
+        assert_eq!((h.len(), h.bytes(), h.next_timeout()), (0, 0, None));
+    }
+
+    #[test]
+    fn after_a_second_packets_are_dropped_until_the_flow_was_idle() {
+        let (mut h, t) = (held(), start());
+        assert!(h.offer(flow(1), b"first", t));
+        assert_eq!(
+            h.next_timeout(),
+            Some((t + ms(1000), TimerKind::FirstPackets))
+        );
+        assert_eq!(h.handle_timeout(t + ms(999)), 0);
+        assert_eq!(h.handle_timeout(t + ms(1000)), 1);
+        assert_eq!(h.bytes(), 0);
+        assert!(
+            !h.offer(flow(1), b"later", t + ms(30_000)),
+            "known to be without listener"
+        );
+        assert_eq!(h.handle_timeout(t + ms(61_000)), 0);
+        assert_eq!(h.len(), 1, "it was not idle");
+        let idle = t + ms(90_000);
+        assert_eq!(h.next_timeout(), Some((idle, TimerKind::FlowIdle)));
+        h.handle_timeout(idle);
+        assert_eq!((h.len(), h.next_timeout()), (0, None));
+        assert!(h.offer(flow(1), b"first again", idle));
+    }
+
+    #[test]
+    fn flows_and_bytes_are_bounded() {
+        let (mut h, t) = (held(), start());
+        assert!(h.offer(flow(1), &[0; 600], t));
+        assert!(!h.offer(flow(1), &[0; 600], t));
+        assert!(
+            !h.offer(flow(2), &[0; 600], t),
+            "no room for another flow's first packet"
+        );
+        assert!(h.offer(flow(2), &[0; 200], t) && h.offer(flow(3), &[0; 200], t));
+        assert!(!h.offer(flow(4), &[], t), "three flows are remembered");
+        assert_eq!(h.handle_timeout(t + ms(1000)), 3);
+        assert_eq!(h.bytes(), 0);
+    }
+}

@@ -1,0 +1,270 @@
+//! Forwarding of multicast: packets from local interfaces and from neighbours to both.
+
+use std::net::Ipv6Addr;
+
+use bytes::Bytes;
+use librecast::id::{LinkId, OriginId};
+use librecast::time::Instant;
+
+use crate::classify::{Flow, flow_of, trim};
+use crate::config::Node;
+use crate::drops::DropReason;
+use crate::first_packets::FirstPacketBuffer;
+use crate::header::{DataHeader, HOP_LIMIT, MAX_SEQUENCE};
+use crate::local_groups::LocalGroups;
+use crate::local_interface::LocalInterfaces;
+use crate::lsdb::Database;
+use crate::membership::Membership;
+use crate::origins::Origins;
+use crate::outbox::Outbox;
+use crate::output::Links;
+use crate::replay::ReplayBuffer;
+use crate::timers::{Timer, TimerKind, timer};
+use crate::trees::Trees;
+
+/// Where one packet goes: links to neighbours, and local interfaces with listeners.
+#[derive(Debug)]
+struct OutgoingInterfaces {
+    links: Links,
+    local: LocalInterfaces,
+}
+
+/// Trees, flows, and what is remembered of packets.
+#[derive(Debug)]
+pub struct Forwarding {
+    /// Join state of all trees.
+    pub trees: Trees,
+    /// On which trees local groups are joined and sent to.
+    pub groups: LocalGroups,
+    /// Packets of flows without a listener.
+    pub first_packets: FirstPacketBuffer,
+    /// Packets for listeners whose Join comes a moment later.
+    pub replay: ReplayBuffer,
+    /// Duplicate windows and rights of origins.
+    pub origins: Origins,
+    /// Of the last packet that this router sent.
+    sequence: u64,
+}
+
+/// Packets from local interfaces.
+impl Forwarding {
+    /// Without trees and flows.
+    pub fn new(node: &Node) -> Self {
+        let (limits, seed) = (&node.config.limits, node.config.seed);
+        Self {
+            trees: Trees::new(seed),
+            groups: LocalGroups::new(node.own, limits.flows, seed),
+            first_packets: FirstPacketBuffer::new(limits, seed),
+            replay: ReplayBuffer::new(limits, seed),
+            origins: Origins::new(limits.duplicate_window, seed),
+            sequence: 0,
+        }
+    }
+
+    /// The root of the tree that a local sender's flow travels on, and whether the flow is new. `root`: the root of the
+    /// group.
+    pub fn begin_flow(
+        &mut self,
+        group: Ipv6Addr,
+        root: impl FnOnce() -> OriginId,
+        node: &Node,
+        now: Instant,
+    ) -> (OriginId, bool) {
+        let (root, is_new) = self.groups.send(group, root, &mut self.trees, now);
+        if is_new && root != node.own {
+            // SourceActive goes out when this turn ends, and this packet before
+            self.replay.start((root, group), now);
+        }
+        (root, is_new)
+    }
+
+    /// A packet of a local sender on the tree of `root`.
+    pub fn send(
+        &mut self,
+        root: OriginId,
+        flow: Flow,
+        packet: Bytes,
+        node: &Node,
+        outbox: &mut Outbox,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let entry = self.trees.forward(root, flow.group, flow.source);
+        let Some(entry) = entry.filter(|entry| !entry.links().is_empty()) else {
+            let waits = self.first_packets.offer(flow, &packet, now);
+            return if waits {
+                Ok(())
+            } else {
+                Err(DropReason::NoListener)
+            };
+        };
+        entry.traffic.count(flow.source, packet.len(), now);
+        let links = entry.links().clone();
+        self.originate(root, links, packet, node, outbox);
+        Ok(())
+    }
+
+    /// A packet of this router goes out with its next sequence number.
+    pub fn originate(
+        &mut self,
+        root: OriginId,
+        links: Links,
+        packet: Bytes,
+        node: &Node,
+        outbox: &mut Outbox,
+    ) {
+        // 48 bits last for eighty years at 100,000 packets a second
+        self.sequence = (self.sequence + 1) & MAX_SEQUENCE;
+        let header = DataHeader {
+            flags: 0,
+            hop_limit: HOP_LIMIT,
+            root,
+            origin: node.own,
+            incarnation: node.config.incarnation,
+            sequence: self.sequence,
+            key_epoch: 0,
+        };
+        if !self.replay.is_idle()
+            && let Some(flow) = flow_of(&packet)
+        {
+            self.replay.keep(flow, header, &packet, &links);
+        }
+        outbox.transmit(links, header, packet);
+    }
+
+    /// Joins of a group have changed: first packets go out if a neighbour joins them now.
+    pub fn release(&mut self, group: Ipv6Addr, node: &Node, outbox: &mut Outbox, now: Instant) {
+        if self.first_packets.len() == 0 {
+            return;
+        }
+        let Some(root) = self.groups.sending_root(group, now) else {
+            return;
+        };
+        for source in node.sources.present(group) {
+            let entry = self.trees.forward(root, group, source);
+            let Some(links) = entry.map(|entry| entry.links().clone()) else {
+                continue;
+            };
+            if links.is_empty() {
+                continue;
+            }
+            for packet in self.first_packets.release(Flow { source, group }) {
+                if let Some(entry) = self.trees.forward(root, group, source) {
+                    entry.traffic.count(source, packet.len(), now);
+                }
+                self.originate(root, links.clone(), packet, node, outbox);
+            }
+        }
+    }
+
+    /// Joins of a group have changed: packets of a moment ago go out over links that join them now.
+    pub fn replay(&mut self, root: OriginId, group: Ipv6Addr, outbox: &mut Outbox) {
+        if self.replay.is_idle() {
+            return;
+        }
+        let trees = &mut self.trees;
+        let joining = |source| Some(trees.forward(root, group, source)?.links().clone());
+        for (links, header, packet) in self.replay.replay((root, group), joining) {
+            outbox.transmit(links, header, packet);
+        }
+    }
+
+    /// Does what is due. Groups that nobody here sends to any more.
+    pub fn handle_timeout(&mut self, outbox: &mut Outbox, now: Instant) -> Vec<Ipv6Addr> {
+        let dropped = self.first_packets.handle_timeout(now);
+        outbox.drops.add(DropReason::NoListener, dropped);
+        self.replay.handle_timeout(now);
+        self.origins.handle_timeout(now);
+        self.groups.handle_timeout(&mut self.trees, now)
+    }
+
+    /// The first timer of those that packets of local senders move.
+    pub fn next_timeout(&self) -> Timer {
+        let timers = [
+            self.first_packets.next_timeout(),
+            self.groups.next_timeout(),
+            timer(self.replay.next_timeout(), TimerKind::Replay),
+        ];
+        timers.into_iter().flatten().min()
+    }
+}
+
+/// Packets from neighbours.
+impl Forwarding {
+    /// A multicast packet that came over a link.
+    pub fn receive(
+        &mut self,
+        (link, header): (LinkId, DataHeader),
+        flow: Flow,
+        mut packet: Bytes,
+        own: OriginId,
+        (database, membership, outbox): (&Database, &mut Membership, &mut Outbox),
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let Flow { source, group } = flow;
+        let is_of_origin = OriginId::of(source) == header.origin && header.origin != own;
+        let entry = self.trees.forward(header.root, group, source);
+        let entry = entry.ok_or(DropReason::NotJoined)?;
+        if !is_of_origin {
+            return Err(DropReason::ForgedSource);
+        }
+        if !entry.accepts_from(link) {
+            return Err(DropReason::ReversePath);
+        }
+        self.origins.permit(header.origin, flow, database)?;
+        self.origins
+            .accept(header.origin, header.incarnation, header.sequence)?;
+        trim(&mut packet);
+        let links = if entry.links().contains(&link) {
+            // it came over an edge of a former tree
+            let others = entry.links().iter().filter(|l| **l != link);
+            others.copied().collect()
+        } else {
+            entry.links().clone()
+        };
+        if !self.replay.is_idle() && header.hop_limit > 1 {
+            self.replay.keep(flow, onward(header), &packet, &links);
+        }
+        let local = membership.count_listeners(group, source, packet.len(), now);
+        let outgoing = OutgoingInterfaces { links, local };
+        // a packet that is both passed on and delivered counts once
+        if outgoing.local.is_empty() {
+            if outgoing.links.is_empty() {
+                return Err(DropReason::NotJoined);
+            }
+            entry.traffic.count(source, packet.len(), now);
+        }
+        let passed_on = if outgoing.links.is_empty() {
+            Ok(())
+        } else {
+            pass_on(outgoing.links, header, packet.clone(), outbox)
+        };
+        for _ in 1..outgoing.local.len() {
+            outbox.deliver(packet.clone());
+        }
+        if !outgoing.local.is_empty() {
+            outbox.deliver(packet);
+        }
+        passed_on
+    }
+}
+
+fn onward(header: DataHeader) -> DataHeader {
+    DataHeader {
+        hop_limit: header.hop_limit - 1,
+        ..header
+    }
+}
+
+/// A packet goes on with one hop less.
+pub fn pass_on(
+    links: Links,
+    header: DataHeader,
+    packet: Bytes,
+    outbox: &mut Outbox,
+) -> Result<(), DropReason> {
+    if header.hop_limit == 1 {
+        return Err(DropReason::HopLimit);
+    }
+    outbox.transmit(links, onward(header), packet);
+    Ok(())
+}

@@ -1,0 +1,92 @@
+//! A source filter in little room: most of the interest of a network wants every source.
+
+use crate::source_filter::SourceFilter;
+
+/// What is wanted of a group on one side: 16 bytes for what a [`SourceFilter`] needs 24 and a heap cell.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Join {
+    /// None.
+    #[default]
+    None,
+    /// Every source: EXCLUDE{}.
+    All,
+    /// Some sources.
+    Filtered(Box<SourceFilter>),
+}
+
+impl Join {
+    /// Whether anything is wanted.
+    pub fn is_some(&self) -> bool {
+        *self != Self::None
+    }
+
+    /// Whether sources are listed.
+    pub fn lists_sources(&self) -> bool {
+        matches!(self, Self::Filtered(_))
+    }
+
+    /// Number of listed sources.
+    pub fn sources(&self) -> usize {
+        match self {
+            Self::Filtered(filter) => filter.sources().len(),
+            Self::None | Self::All => 0,
+        }
+    }
+
+    /// Whether packets of `source` are wanted.
+    pub fn allows(&self, source: std::net::Ipv6Addr) -> bool {
+        match self {
+            Self::None => false,
+            Self::All => true,
+            Self::Filtered(filter) => filter.allows(source),
+        }
+    }
+
+    /// What both together want.
+    #[must_use]
+    pub fn union(&self, other: &Self) -> Self {
+        match (self, other) {
+            (Self::All, _) | (_, Self::All) => Self::All,
+            (Self::None, want) | (want, Self::None) => want.clone(),
+            (Self::Filtered(a), Self::Filtered(b)) => Some(a.union(b)).into(),
+        }
+    }
+
+    /// The filter, as it is told.
+    pub fn filter(&self) -> Option<SourceFilter> {
+        match self {
+            Self::None => None,
+            Self::All => Some(SourceFilter::all()),
+            Self::Filtered(filter) => Some((**filter).clone()),
+        }
+    }
+}
+
+impl From<Option<SourceFilter>> for Join {
+    fn from(filter: Option<SourceFilter>) -> Self {
+        match filter {
+            None => Self::None,
+            Some(filter) if filter.is_all() => Self::All,
+            Some(filter) => Self::Filtered(Box::new(filter)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wants_are_small() {
+        assert_eq!(size_of::<Join>(), 16);
+    }
+
+    #[test]
+    fn everything_swallows_the_rest() {
+        let one = Join::from(SourceFilter::include([std::net::Ipv6Addr::LOCALHOST]));
+        assert_eq!(one.union(&Join::All), Join::All);
+        assert_eq!(one.union(&Join::None), one);
+        assert_eq!(one.sources(), 1);
+        assert_eq!(Join::from(Some(SourceFilter::all())), Join::All);
+    }
+}

@@ -1,0 +1,269 @@
+//! What programs on this host want and send, laid onto trees.
+//!
+//! A group travels on the tree of its root. When another router becomes the root, listeners ask on the
+//! new tree at once and stay on the old one for [`OLD_INTEREST`]; senders stay on the old one for
+//! [`OLD_TREE`] as long as its root can be reached. So a packet is sent on one tree only, and on either
+//! there are listeners.
+
+use std::collections::BTreeSet;
+use std::net::Ipv6Addr;
+
+use librecast::id::OriginId;
+use librecast::time::{Duration, Instant};
+
+use crate::join::Join;
+use crate::source_filter::SourceFilter;
+use crate::table::Table;
+use crate::timers::TimerKind;
+use crate::trees::Trees;
+
+/// How long listeners stay on a tree whose root is no longer the group's.
+pub const OLD_INTEREST: Duration = Duration::from_secs(5);
+/// How long senders do.
+const OLD_TREE: Duration = Duration::from_secs(1);
+/// S is withdrawn when a flow was idle for this long.
+const FLOW_IDLE: Duration = Duration::from_secs(60);
+
+#[derive(Debug)]
+struct Listening {
+    root: OriginId,
+    /// The tree is the group's no longer; it is left at this time.
+    until: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Sending {
+    root: OriginId,
+    last: Instant,
+    /// The root before, and since when it is no longer the group's.
+    before: Option<(OriginId, Instant)>,
+    /// When this flow stands in the timer list.
+    wake: Instant,
+}
+
+/// Groups that programs on this host have joined or send to.
+#[derive(Debug)]
+pub struct LocalGroups {
+    own: OriginId,
+    listening: Table<Ipv6Addr, Vec<Listening>>,
+    sending: Table<Ipv6Addr, Sending>,
+    leaving: BTreeSet<(Instant, Ipv6Addr)>,
+    timers: BTreeSet<(Instant, Ipv6Addr)>,
+    max_flows: usize,
+}
+
+impl LocalGroups {
+    /// Nobody listens or sends.
+    pub fn new(own: OriginId, max_flows: usize, seed: u64) -> Self {
+        Self {
+            own,
+            listening: Table::new(seed),
+            sending: Table::new(seed),
+            leaving: BTreeSet::new(),
+            timers: BTreeSet::new(),
+            max_flows,
+        }
+    }
+
+    /// Programs want this of a group from now on, on these trees. `rerooted`: they want what they wanted,
+    /// but the trees are others.
+    pub fn listen(
+        &mut self,
+        group: Ipv6Addr,
+        wanted: Vec<(OriginId, SourceFilter)>,
+        rerooted: bool,
+        trees: &mut Trees,
+        now: Instant,
+    ) {
+        let before = self.listening.remove(&group).unwrap_or_default();
+        let mut after: Vec<Listening> = Vec::new();
+        for (root, filter) in wanted {
+            trees.set_local(root, group, Some(filter).into());
+            after.push(Listening { root, until: None });
+        }
+        for old in before {
+            if after.iter().any(|l| l.root == old.root) {
+                continue;
+            }
+            if rerooted && !after.is_empty() {
+                let until = old.until.unwrap_or(now + OLD_INTEREST);
+                self.leaving.insert((until, group));
+                after.push(Listening {
+                    root: old.root,
+                    until: Some(until),
+                });
+            } else {
+                trees.set_local(old.root, group, Join::None);
+            }
+        }
+        if !after.is_empty() {
+            self.listening.insert(group, after);
+        }
+    }
+
+    /// A program sends to the group, whose root is `root` by now: the tree to send on. True with it: the
+    /// flow is new, and S has to be said.
+    pub fn send(
+        &mut self,
+        group: Ipv6Addr,
+        root: impl FnOnce() -> OriginId,
+        trees: &mut Trees,
+        now: Instant,
+    ) -> (OriginId, bool) {
+        if let Some(flow) = self.sending.get_mut(&group) {
+            flow.last = now;
+            return match flow.before {
+                Some((old, since)) if now < since + OLD_TREE => (old, false),
+                _ => (flow.root, false),
+            };
+        }
+        let root = root();
+        if self.sending.len() >= self.max_flows {
+            return (root, false);
+        }
+        let wake = now + FLOW_IDLE;
+        self.timers.insert((wake, group));
+        self.sending.insert(
+            group,
+            Sending {
+                root,
+                last: now,
+                before: None,
+                wake,
+            },
+        );
+        if root != self.own {
+            trees.set_local_source_active(root, group, true);
+        }
+        (root, true)
+    }
+
+    /// The tree that a flow travels on now, if there is one.
+    pub fn sending_root(&self, group: Ipv6Addr, now: Instant) -> Option<OriginId> {
+        let flow = self.sending.get(&group)?;
+        match flow.before {
+            Some((old, since)) if now < since + OLD_TREE => Some(old),
+            _ => Some(flow.root),
+        }
+    }
+
+    /// Roots have changed: flows go over to theirs. `is_reachable` says whether the old one still works.
+    pub fn reroot(
+        &mut self,
+        root_of: impl Fn(Ipv6Addr) -> OriginId,
+        is_reachable: impl Fn(OriginId) -> bool,
+        trees: &mut Trees,
+        now: Instant,
+    ) {
+        for group in self.sending.sorted_keys() {
+            let Some(flow) = self.sending.get_mut(&group) else {
+                continue;
+            };
+            if let Some((old, _)) = flow.before
+                && !is_reachable(old)
+            {
+                trees.set_local_source_active(old, group, false);
+                flow.before = None;
+            }
+            let root = root_of(group);
+            if root == flow.root {
+                continue;
+            }
+            if let Some((oldest, _)) = flow.before.take()
+                && oldest != root
+            {
+                trees.set_local_source_active(oldest, group, false);
+            }
+            let old = std::mem::replace(&mut flow.root, root);
+            if root != self.own {
+                trees.set_local_source_active(root, group, true);
+            }
+            if is_reachable(old) {
+                flow.before = Some((old, now));
+                self.timers.remove(&(flow.wake, group));
+                flow.wake = now + OLD_INTEREST;
+                self.timers.insert((flow.wake, group));
+            } else {
+                trees.set_local_source_active(old, group, false);
+            }
+        }
+    }
+
+    /// Groups that programs listen to, in order.
+    pub fn listened(&self) -> Vec<Ipv6Addr> {
+        self.listening.sorted_keys()
+    }
+
+    /// Whether a program here sends to the group, or did so a minute ago.
+    pub fn is_sending(&self, group: Ipv6Addr) -> bool {
+        self.sending.get(&group).is_some()
+    }
+
+    /// Leaves what is to be left; the groups to which nobody here sends any more.
+    pub fn handle_timeout(&mut self, trees: &mut Trees, now: Instant) -> Vec<Ipv6Addr> {
+        let mut idle_groups = Vec::new();
+        while let Some(&(at, group)) = self.leaving.first()
+            && at <= now
+        {
+            self.leaving.pop_first();
+            let Some(list) = self.listening.get_mut(&group) else {
+                continue;
+            };
+            list.retain(|l| {
+                let over = l.until.is_some_and(|until| until <= now);
+                if over {
+                    trees.set_local(l.root, group, Join::None);
+                }
+                !over
+            });
+            if list.is_empty() {
+                self.listening.remove(&group);
+            }
+        }
+        while let Some(&(at, group)) = self.timers.first()
+            && at <= now
+        {
+            self.timers.pop_first();
+            let Some(flow) = self.sending.get_mut(&group) else {
+                continue;
+            };
+            if let Some((old, since)) = flow.before
+                && since + OLD_INTEREST <= now
+            {
+                flow.before = None;
+                trees.set_local_source_active(old, group, false);
+            }
+            let idle = flow.last + FLOW_IDLE;
+            if idle > now {
+                flow.wake = flow.before.map_or(idle, |(_, since)| since + OLD_INTEREST);
+                self.timers.insert((flow.wake, group));
+                continue;
+            }
+            let roots = [Some(flow.root), flow.before.map(|(old, _)| old)];
+            for root in roots.into_iter().flatten() {
+                trees.set_local_source_active(root, group, false);
+            }
+            self.sending.remove(&group);
+            idle_groups.push(group);
+        }
+        idle_groups
+    }
+
+    /// When [`Self::handle_timeout`] has something to do.
+    pub fn next_timeout(&self) -> Option<(Instant, TimerKind)> {
+        let leaving = self
+            .leaving
+            .first()
+            .map(|(at, _)| (*at, TimerKind::TreeChange));
+        let idle = self
+            .timers
+            .first()
+            .map(|(at, _)| (*at, TimerKind::FlowIdle));
+        [leaving, idle].into_iter().flatten().min()
+    }
+
+    /// Number of flows.
+    pub fn flows(&self) -> usize {
+        self.sending.len()
+    }
+}

@@ -1,0 +1,464 @@
+//! The advertisement: a router's flags, group prefixes and links, signed by it (RFC 2328 router LSA).
+//!
+//! ```text
+//! version 8 = 1 | origin 64 | incarnation 32 | sequence 32 | flags 8 | mtu 16 | centrality 16 | candidacies 8
+//! | prefixes 8 x { flags 8 | length 8 | bytes } | links 16 x { neighbor 64 | cost 16 } | signature 512
+//! ```
+
+use std::net::Ipv6Addr;
+
+use bytes::Bytes;
+use librecast::cert::GroupPrefix;
+use librecast::id::{OriginId, PeerId};
+use librecast::wire::{Reader, WireError, Writer};
+
+use super::lsa::{KIND_ADVERTISEMENT, LsaError, Version, signed_part};
+use crate::services::Services;
+
+const VERSION: u8 = 1;
+/// Most prefixes of one router. Chosen: an advertisement stays below 8 KiB.
+pub const MAX_PREFIXES: usize = 64;
+/// Most links of one router. Chosen: an advertisement stays below 8 KiB.
+pub const MAX_LINKS: usize = 512;
+const LINK_LEN: usize = 10;
+
+/// The router may be a rendezvous point before others; counts only if its certificate says so, too.
+pub const FLAG_CORE: u8 = 0x01;
+/// The router takes unicast packets.
+pub const FLAG_UNICAST: u8 = 0x02;
+/// The router renews certificates.
+pub const FLAG_ISSUER: u8 = 0x04;
+
+/// A link was lost a moment ago: packets get lost until others have this advertisement.
+pub(super) const FLAG_URGENT: u8 = 0x08;
+
+/// Centrality that its router does not know yet.
+pub const UNKNOWN_CENTRALITY: u16 = u16::MAX;
+/// Bits of `candidacies` that mean a group range.
+const RANGE_BITS: u8 = 0x0f;
+const PREFIX_CANDIDATE: u8 = 0x01;
+
+/// A group prefix that a router announces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Announced {
+    /// The groups.
+    pub prefix: GroupPrefix,
+    /// The router is a candidate for the root of these groups: it was elected before.
+    pub candidate: bool,
+}
+
+/// The parts of an advertisement that its router chooses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Content {
+    pub flags: u8,
+    pub mtu: u16,
+    pub centrality: u16,
+    /// Bit n: the router is a candidate for group range n.
+    pub candidacies: u8,
+    /// In ascending order, at most [`MAX_PREFIXES`].
+    pub prefixes: Vec<Announced>,
+    /// In ascending order, at most [`MAX_LINKS`].
+    pub links: Vec<(OriginId, u16)>,
+}
+
+/// An advertisement whose signature has been verified.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Advertisement {
+    /// As received: what was signed is never encoded anew.
+    bytes: Bytes,
+    /// Where the links begin in `bytes`, and how many there are.
+    links: (u16, u16),
+    prefixes: Box<[Announced]>,
+    origin: OriginId,
+    version: Version,
+    mtu: u16,
+    centrality: u16,
+    flags: u8,
+    candidacies: u8,
+}
+
+impl Advertisement {
+    /// Reads an advertisement and verifies that `signer` signed it.
+    ///
+    /// # Errors
+    ///
+    /// The bytes cannot be read, or `signer` did not sign them.
+    pub fn verify<S: Services + ?Sized>(
+        record: &[u8],
+        signer: &PeerId,
+        services: &S,
+    ) -> Result<Self, LsaError> {
+        let advertisement = Self::decode(record)?;
+        let (message, signature) = signed_part(KIND_ADVERTISEMENT, record)?;
+        if services.verify(signer, &message, &signature) {
+            Ok(advertisement)
+        } else {
+            Err(LsaError::Forged)
+        }
+    }
+
+    /// Builds and signs one. `content` is within its bounds.
+    pub(super) fn sign<S: Services + ?Sized>(
+        origin: OriginId,
+        version: Version,
+        content: &Content,
+        services: &S,
+    ) -> Result<Self, WireError> {
+        let mut w = Writer::new();
+        w.u8(VERSION).u64(origin.0).u64(version.0);
+        w.u8(content.flags).u16(content.mtu).u16(content.centrality);
+        w.u8(content.candidacies).u8(content.prefixes.len() as u8);
+        for announced in &content.prefixes {
+            let flags = if announced.candidate {
+                PREFIX_CANDIDATE
+            } else {
+                0
+            };
+            let length = announced.prefix.prefix_len();
+            w.u8(flags).u8(length);
+            w.put(&announced.prefix.addr().octets()[..usize::from(length).div_ceil(8)]);
+        }
+        w.u16(content.links.len() as u16);
+        for (neighbor, cost) in &content.links {
+            w.u64(neighbor.0).u16(*cost);
+        }
+        let signature = services.sign(&[&[KIND_ADVERTISEMENT], w.as_slice()].concat());
+        w.put(&signature);
+        Self::decode(w.as_slice())
+    }
+
+    /// Name and version, which stand in front.
+    pub(super) fn peek(record: &[u8]) -> Result<(OriginId, Version), WireError> {
+        let mut r = Reader::new(record);
+        match r.u8()? {
+            VERSION => Ok((OriginId(r.u64()?), Version(r.u64()?))),
+            version => Err(WireError::Version(version)),
+        }
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        let (origin, version) = Self::peek(bytes)?;
+        let mut r = Reader::new(bytes);
+        r.take(1 + 8 + 8)?;
+        let (flags, mtu, centrality, candidacies) = (r.u8()?, r.u16()?, r.u16()?, r.u8()?);
+        let prefixes = decode_prefixes(&mut r)?;
+        let count = r.u16()?;
+        if usize::from(count) > MAX_LINKS {
+            return Err(WireError::Bad("number of links"));
+        }
+        let at = bytes.len() - r.rest().len();
+        let links = r.take(usize::from(count) * LINK_LEN)?;
+        let mut before = None;
+        for (neighbor, cost) in links_in(links) {
+            if before >= Some(neighbor) || neighbor == origin || cost == 0 {
+                return Err(WireError::Bad("link"));
+            }
+            before = Some(neighbor);
+        }
+        r.array::<64>()?;
+        r.finish()?;
+        Ok(Self {
+            // a copy: `bytes` may be a part of something far larger
+            bytes: Bytes::copy_from_slice(bytes),
+            links: (at as u16, count),
+            prefixes,
+            origin,
+            version,
+            mtu,
+            centrality,
+            flags,
+            candidacies: candidacies & RANGE_BITS,
+        })
+    }
+
+    /// The signed form.
+    #[must_use]
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// The router.
+    #[must_use]
+    pub fn origin(&self) -> OriginId {
+        self.origin
+    }
+
+    /// Raised at every start of the router.
+    #[must_use]
+    pub fn incarnation(&self) -> u32 {
+        self.version.incarnation()
+    }
+
+    /// Raised with every advertisement of one incarnation.
+    #[must_use]
+    pub fn sequence(&self) -> u32 {
+        self.version.sequence()
+    }
+
+    /// Incarnation and sequence: of two advertisements of a router the one with the higher counts.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// [`FLAG_CORE`] and others: what the router is.
+    #[must_use]
+    pub fn flags(&self) -> u8 {
+        self.flags & !FLAG_URGENT
+    }
+
+    /// Whether it is passed on at once and both ways.
+    #[must_use]
+    pub fn is_urgent(&self) -> bool {
+        self.flags & FLAG_URGENT != 0
+    }
+
+    /// Largest packet that its `lc0` takes, in bytes.
+    #[must_use]
+    pub fn mtu(&self) -> u16 {
+        self.mtu
+    }
+
+    /// Its mean distance to all others in units of 100 us, or [`UNKNOWN_CENTRALITY`].
+    #[must_use]
+    pub fn centrality(&self) -> u16 {
+        self.centrality
+    }
+
+    /// Whether the router is a candidate for the rendezvous point of this group range, 0 to 3.
+    #[must_use]
+    pub fn is_candidate(&self, range: u8) -> bool {
+        range < 4 && self.candidacies & 1 << range != 0
+    }
+
+    /// Whether RP elections see no difference between both.
+    pub(super) fn elects_as(&self, other: &Self) -> bool {
+        let own = (self.flags(), self.centrality, self.candidacies);
+        own == (other.flags(), other.centrality, other.candidacies)
+            && self.prefixes == other.prefixes
+    }
+
+    /// The group prefixes that it announces, in ascending order.
+    #[must_use]
+    pub fn prefixes(&self) -> &[Announced] {
+        &self.prefixes
+    }
+
+    /// Its links in ascending order of their far ends, and their costs in units of 100 us.
+    pub fn links(&self) -> impl ExactSizeIterator<Item = (OriginId, u16)> + '_ {
+        links_in(self.link_bytes())
+    }
+
+    /// The cost of its link to `neighbor`, if it says that it has one.
+    #[must_use]
+    pub fn cost_to(&self, neighbor: OriginId) -> Option<u16> {
+        let links = self.link_bytes();
+        let (mut low, mut high) = (0, links.len() / LINK_LEN);
+        while low < high {
+            let middle = usize::midpoint(low, high);
+            let (to, cost) = link_at(&links[middle * LINK_LEN..]);
+            match to.cmp(&neighbor) {
+                std::cmp::Ordering::Equal => return Some(cost),
+                std::cmp::Ordering::Less => low = middle + 1,
+                std::cmp::Ordering::Greater => high = middle,
+            }
+        }
+        None
+    }
+
+    fn link_bytes(&self) -> &[u8] {
+        let (at, count) = (usize::from(self.links.0), usize::from(self.links.1));
+        &self.bytes[at..at + count * LINK_LEN]
+    }
+}
+
+fn links_in(bytes: &[u8]) -> impl ExactSizeIterator<Item = (OriginId, u16)> + '_ {
+    bytes.chunks_exact(LINK_LEN).map(link_at)
+}
+
+fn link_at(bytes: &[u8]) -> (OriginId, u16) {
+    let (mut neighbor, mut cost) = ([0; 8], [0; 2]);
+    neighbor.copy_from_slice(&bytes[..8]);
+    cost.copy_from_slice(&bytes[8..LINK_LEN]);
+    (
+        OriginId(u64::from_be_bytes(neighbor)),
+        u16::from_be_bytes(cost),
+    )
+}
+
+fn decode_prefixes(r: &mut Reader<'_>) -> Result<Box<[Announced]>, WireError> {
+    let count = usize::from(r.u8()?);
+    if count > MAX_PREFIXES {
+        return Err(WireError::Bad("number of prefixes"));
+    }
+    let mut prefixes = Vec::with_capacity(count);
+    for _ in 0..count {
+        let (flags, length) = (r.u8()?, r.u8()?);
+        if length > 128 {
+            return Err(WireError::Bad("prefix length"));
+        }
+        let bytes = r.take(usize::from(length).div_ceil(8))?;
+        let mut octets = [0; 16];
+        octets[..bytes.len()].copy_from_slice(bytes);
+        let announced = Announced {
+            prefix: GroupPrefix::new(Ipv6Addr::from(octets), length)?,
+            candidate: flags & PREFIX_CANDIDATE != 0,
+        };
+        if prefixes
+            .last()
+            .is_some_and(|before: &Announced| before.prefix >= announced.prefix)
+        {
+            return Err(WireError::Bad("order of prefixes"));
+        }
+        prefixes.push(announced);
+    }
+    Ok(prefixes.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::TestServices;
+
+    fn any_content() -> impl Strategy<Value = Content> {
+        let prefix =
+            (any::<u128>(), 8u8..=128, any::<bool>()).prop_map(|(bits, length, candidate)| {
+                let mask = u128::MAX << (128 - u32::from(length));
+                let addr = Ipv6Addr::from_bits((bits | 0xff << 120) & mask);
+                Announced {
+                    prefix: GroupPrefix::new(addr, length).unwrap(),
+                    candidate,
+                }
+            });
+        let prefixes = prop::collection::vec(prefix, 0..=MAX_PREFIXES).prop_map(|mut prefixes| {
+            prefixes.sort_unstable_by_key(|p| p.prefix);
+            prefixes.dedup_by_key(|p| p.prefix);
+            prefixes
+        });
+        let links = prop::collection::btree_map(any::<u64>().prop_map(OriginId), 1u16.., 0..=40);
+        let fixed = (any::<u8>(), any::<u16>(), any::<u16>(), 0u8..16);
+        (fixed, prefixes, links).prop_map(
+            |((flags, mtu, centrality, candidacies), prefixes, links)| Content {
+                flags,
+                mtu,
+                centrality,
+                candidacies,
+                prefixes,
+                links: links.into_iter().collect(),
+            },
+        )
+    }
+
+    fn example(services: &TestServices) -> Advertisement {
+        let content = Content {
+            flags: FLAG_CORE | FLAG_UNICAST,
+            mtu: 1280,
+            centrality: 300,
+            candidacies: 0b0010,
+            prefixes: vec![Announced {
+                prefix: "ff1e:1230::/28".parse().unwrap(),
+                candidate: true,
+            }],
+            links: vec![(OriginId(7), 10), (OriginId(9), 76)],
+        };
+        Advertisement::sign(OriginId(5), Version::new(3, 4), &content, services).unwrap()
+    }
+
+    #[test]
+    fn golden_bytes() {
+        let services = TestServices::new(1);
+        let advertisement = example(&services);
+        let expected = [
+            &[1u8][..],
+            &[0, 0, 0, 0, 0, 0, 0, 5],
+            &[0, 0, 0, 3, 0, 0, 0, 4],
+            &[0x03, 0x05, 0x00, 0x01, 0x2c, 0x02],
+            &[1, 1, 28, 0xff, 0x1e, 0x12, 0x30],
+            &[0, 2, 0, 0, 0, 0, 0, 0, 0, 7, 0, 10],
+            &[0, 0, 0, 0, 0, 0, 0, 9, 0, 76],
+        ]
+        .concat();
+        assert_eq!(advertisement.bytes[..expected.len()], expected);
+        assert_eq!(advertisement.bytes.len(), expected.len() + 64);
+        assert_eq!(advertisement.cost_to(OriginId(9)), Some(76));
+        assert_eq!(advertisement.cost_to(OriginId(8)), None);
+        assert!(
+            advertisement.is_candidate(1)
+                && !advertisement.is_candidate(0)
+                && !advertisement.is_candidate(9)
+        );
+    }
+
+    #[test]
+    fn any_flipped_bit_is_noticed() {
+        let services = TestServices::new(1);
+        let bytes = example(&services).bytes;
+        let signer = services.peer();
+        assert!(Advertisement::verify(&bytes, &signer, &services).is_ok());
+        for i in 0..bytes.len() * 8 {
+            let mut bad = bytes.to_vec();
+            bad[i / 8] ^= 1 << (i % 8);
+            assert!(
+                Advertisement::verify(&bad, &signer, &services).is_err(),
+                "bit {i}"
+            );
+        }
+        let stranger = TestServices::new(2).peer();
+        let verdict = Advertisement::verify(&bytes, &stranger, &services);
+        assert_eq!(verdict, Err(LsaError::Forged));
+    }
+
+    #[test]
+    fn links_are_in_order_and_lead_elsewhere() {
+        let services = TestServices::new(1);
+        let with = |links: &[(u64, u16)]| {
+            let content = Content {
+                flags: 0,
+                mtu: 1280,
+                centrality: 0,
+                candidacies: 0,
+                prefixes: vec![],
+                links: links
+                    .iter()
+                    .map(|&(to, cost)| (OriginId(to), cost))
+                    .collect(),
+            };
+            Advertisement::sign(OriginId(5), Version::new(1, 1), &content, &services).is_ok()
+        };
+        assert!(with(&[(1, 1), (2, 1)]));
+        assert!(!with(&[(2, 1), (1, 1)]));
+        assert!(!with(&[(2, 1), (2, 1)]));
+        assert!(!with(&[(5, 1)]), "itself");
+        assert!(!with(&[(2, 0)]), "no cost");
+        assert!(!with(&vec![(2, 1); MAX_LINKS + 1]));
+    }
+
+    proptest! {
+        #[test]
+        fn advertisements_survive_the_wire(content in any_content(), origin: u64, version: u64) {
+            let services = TestServices::new(1);
+            prop_assume!(content.links.iter().all(|(to, _)| to.0 != origin));
+            let origin = OriginId(origin);
+            let one = Advertisement::sign(origin, Version(version), &content, &services).unwrap();
+            let other = Advertisement::verify(&one.bytes, &services.peer(), &services).unwrap();
+            prop_assert_eq!(&one, &other);
+            prop_assert_eq!((one.origin, one.version), (origin, Version(version)));
+            prop_assert_eq!(one.prefixes(), content.prefixes.as_slice());
+            prop_assert_eq!(one.links().collect::<Vec<_>>(), content.links.clone());
+            for (to, cost) in content.links {
+                prop_assert_eq!(one.cost_to(to), Some(cost));
+            }
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..500)) {
+            let _ = Advertisement::decode(&bytes);
+            if let Some(first) = bytes.first_mut() {
+                *first = VERSION;
+            }
+            let _ = Advertisement::decode(&bytes);
+        }
+    }
+}

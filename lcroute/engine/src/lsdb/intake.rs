@@ -1,0 +1,179 @@
+//! LSAs that cannot be verified yet: orphans without their router's credential, and those beyond their router's rate.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use librecast::id::{LinkId, OriginId};
+use librecast::time::{Duration, Instant};
+
+use super::lsa::Version;
+use super::store::{DeferredLsa, Router, Store};
+use crate::drops::DropReason;
+use crate::token_bucket::Rate;
+
+/// Advertisements of one router that are verified. Beyond it, the newest ones wait.
+pub(super) const ADVERTISEMENT_RATE: Rate = Rate {
+    burst: 16,
+    interval: Duration::from_secs(1),
+};
+/// Orphan LSAs are kept this long: credentials follow within a round trip, or after a question.
+const ORPHAN_LIFETIME: Duration = Duration::from_secs(30);
+/// Orphan LSAs that are kept.
+const MAX_ORPHANS: usize = 256;
+/// Orphan LSAs of one neighbour that are kept.
+const MAX_ORPHANS_PER_LINK: usize = 64;
+/// Deferred advertisements of one router, each from another neighbour.
+const MAX_DEFERRED: usize = 4;
+
+/// An advertisement whose router's credential has not come.
+#[derive(Debug)]
+struct OrphanLsa {
+    version: Version,
+    bytes: Bytes,
+    until: Instant,
+}
+
+/// LSAs that wait. Nobody has checked their signatures, so none displaces one of another neighbour.
+#[derive(Debug, Default)]
+pub(super) struct Intake {
+    orphans: BTreeMap<(OriginId, LinkId), OrphanLsa>,
+    /// Routers with deferred advertisements.
+    deferred: BTreeSet<OriginId>,
+}
+
+impl Intake {
+    /// Keeps an orphan LSA, if its neighbour has room for one.
+    pub fn keep_orphan(
+        &mut self,
+        link: LinkId,
+        origin: OriginId,
+        version: Version,
+        bytes: &[u8],
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let known = self.orphans.get(&(origin, link));
+        if known.is_some_and(|orphan| orphan.version >= version) {
+            return Ok(());
+        }
+        let of_link = self.orphans.keys().filter(|(_, known)| *known == link);
+        if known.is_none()
+            && (self.orphans.len() >= MAX_ORPHANS || of_link.count() >= MAX_ORPHANS_PER_LINK)
+        {
+            return Err(DropReason::UnknownRouter);
+        }
+        let orphan = OrphanLsa {
+            version,
+            bytes: Bytes::copy_from_slice(bytes),
+            until: now + ORPHAN_LIFETIME,
+        };
+        self.orphans.insert((origin, link), orphan);
+        Ok(())
+    }
+
+    /// The credential has come: the router's orphans, the newest first.
+    pub fn take_orphans(&mut self, origin: OriginId) -> Vec<DeferredLsa> {
+        let of_origin = (origin, LinkId(0))..=(origin, LinkId(u32::MAX));
+        let orphans = self.orphans.extract_if(of_origin, |_, _| true);
+        let mut orphans: Vec<_> = orphans
+            .map(
+                |((_, link), OrphanLsa { version, bytes, .. })| DeferredLsa {
+                    link,
+                    version,
+                    bytes,
+                },
+            )
+            .collect();
+        orphans.sort_by_key(|orphan| Reverse(orphan.version));
+        orphans
+    }
+
+    /// Orphans whose time is over leave.
+    pub fn expire(&mut self, now: Instant) {
+        self.orphans.retain(|_, orphan| now < orphan.until);
+    }
+
+    pub fn orphans(&self) -> usize {
+        self.orphans.len()
+    }
+
+    /// Takes an advertisement out of its router's rate, or defers it. `Err`: deferred, and whether there was room.
+    pub fn admit(
+        &mut self,
+        router: &mut Router,
+        origin: OriginId,
+        lsa: (LinkId, Version, &[u8]),
+        now: Instant,
+    ) -> Result<(), bool> {
+        if router.deferred.is_empty() && router.rate.take(ADVERTISEMENT_RATE, now) {
+            return Ok(());
+        }
+        self.deferred.insert(origin);
+        Err(defer(router, lsa))
+    }
+
+    /// An advertisement of the router was stored: older ones need not wait.
+    pub fn note_stored(&mut self, router: &mut Router, origin: OriginId, version: Version) {
+        router.deferred.retain(|w| w.version > version);
+        if router.deferred.is_empty() {
+            self.deferred.remove(&origin);
+        }
+    }
+
+    /// The router has left the store.
+    pub fn forget(&mut self, origin: OriginId) {
+        self.deferred.remove(&origin);
+    }
+
+    /// Deferred advertisements of routers whose rate permits one more, the newest first.
+    pub fn take_deferred(
+        &mut self,
+        store: &mut Store,
+        now: Instant,
+    ) -> Vec<(OriginId, Vec<DeferredLsa>)> {
+        let mut due = Vec::new();
+        for origin in Vec::from_iter(self.deferred.iter().copied()) {
+            let Some(router) = store.routers.get_mut(&origin) else {
+                continue;
+            };
+            if now < router.rate.next(ADVERTISEMENT_RATE) {
+                continue;
+            }
+            self.deferred.remove(&origin);
+            let mut deferred = std::mem::take(&mut router.deferred);
+            deferred.sort_by_key(|w| Reverse(w.version));
+            due.push((origin, deferred));
+        }
+        due
+    }
+
+    /// When something expires or is due.
+    pub fn next_timeout(&self, store: &Store) -> Option<Instant> {
+        let routers = self.deferred.iter();
+        let routers = routers.filter_map(|origin| store.routers.get(origin));
+        let deferred = routers.map(|r| r.rate.next(ADVERTISEMENT_RATE)).min();
+        let orphan = self.orphans.values().map(|orphan| orphan.until).min();
+        deferred.into_iter().chain(orphan).min()
+    }
+}
+
+/// Keeps an advertisement in place of an older one of the same neighbour. False: there is no room.
+fn defer(router: &mut Router, (link, version, bytes): (LinkId, Version, &[u8])) -> bool {
+    let deferred = DeferredLsa {
+        link,
+        version,
+        bytes: Bytes::copy_from_slice(bytes),
+    };
+    if let Some(known) = router.deferred.iter_mut().find(|w| w.link == link) {
+        if known.version < version {
+            *known = deferred;
+        }
+    } else if router.deferred.iter().any(|w| w.bytes == deferred.bytes) {
+        // most come from several neighbours
+    } else if router.deferred.len() < MAX_DEFERRED {
+        router.deferred.push(deferred);
+    } else {
+        return false;
+    }
+    true
+}

@@ -1,0 +1,381 @@
+//! The own advertisement: what it says, and when it is originated (RFC 2328 §12.4).
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use librecast::cert::GroupPrefix;
+use librecast::id::OriginId;
+use librecast::time::{Duration, Instant};
+
+use super::advertisement::{Announced, Content, MAX_PREFIXES, UNKNOWN_CENTRALITY};
+use super::election::{Eligible, GROUP_RANGES, RpElection};
+use super::lsa::Version;
+use crate::token_bucket::{Rate, TokenBucket};
+
+/// Between two advertisements with ordinary changes (RFC 2328 MinLSInterval).
+const MIN_INTERVAL: Duration = Duration::from_secs(5);
+/// New prefixes that come this close together leave in one advertisement.
+const PREFIX_INTERVAL: Duration = Duration::from_millis(50);
+/// Between two advertisements of links to routers that were unreachable: such links come in crowds.
+const REJOIN_INTERVAL: Duration = Duration::from_millis(200);
+/// Between two advertisements of other new links.
+const LINK_INTERVAL: Duration = Duration::from_secs(1);
+/// Advertisements with new prefixes or links, which do not wait for [`MIN_INTERVAL`].
+const PROMPT_RATE: Rate = Rate {
+    burst: 8,
+    interval: MIN_INTERVAL,
+};
+/// All advertisements; lost links wait for nothing else.
+const URGENT_RATE: Rate = Rate {
+    burst: 8,
+    interval: Duration::from_secs(1),
+};
+/// With half of [`URGENT_RATE`] used up, losses are gathered for this long: many neighbours have died.
+const LOSS_INTERVAL: Duration = Duration::from_millis(100);
+/// Advertisements this soon after a loss are urgent as well: they repeat it for routers that missed the first.
+const URGENT_FOR: Duration = Duration::from_secs(1);
+/// A router with new links learns who is there before it becomes a candidate.
+const SETTLE_TIME: Duration = Duration::from_secs(2);
+/// A router must have been better placed than the rendezvous point for this long to challenge it.
+const CHALLENGE_TIME: Duration = Duration::from_secs(60);
+/// Between two looks at the own centrality.
+const CENTRALITY_INTERVAL: Duration = Duration::from_secs(60);
+
+/// This router, as the engine configures it.
+#[derive(Debug, Clone)]
+pub struct LocalRouter {
+    /// Its id.
+    pub origin: OriginId,
+    /// Raised at every start of the daemon and persisted by the shell.
+    pub incarnation: u32,
+    /// Its certificates.
+    pub chain: Bytes,
+    /// MTU of `lc0` in bytes.
+    pub mtu: u16,
+    /// [`super::FLAG_CORE`] and others.
+    pub flags: u8,
+    /// Group prefixes that it announces.
+    pub announced: BTreeSet<GroupPrefix>,
+}
+
+/// What this router says of itself, and its timers.
+#[derive(Debug)]
+pub(super) struct Origination {
+    pub router: LocalRouter,
+    pub sequence: u32,
+    pub centrality: u16,
+    /// Bit n: this router is a candidate for group range n.
+    candidacies: u8,
+    prefix_candidacies: BTreeSet<GroupPrefix>,
+    linked_since: Option<Instant>,
+    /// Since when this router is better placed than the rendezvous point of each range.
+    challenges: [Option<Instant>; GROUP_RANGES as usize],
+    originated: Option<Content>,
+    originated_at: Option<Instant>,
+    urgent: TokenBucket,
+    /// When the loss of a link was last originated.
+    lost_at: Option<Instant>,
+    prompt: TokenBucket,
+    /// A new link leads to a router that was unreachable.
+    pub rejoins: bool,
+    /// A newer advertisement of this router than its last one was seen.
+    superseded: bool,
+    /// That happened before: two hosts use one key, and back off before they originate again.
+    shares_key: bool,
+    /// When the next advertisement may go out, if there is something to say.
+    due: Option<Instant>,
+    /// The graph in which the centrality was computed, and when.
+    measured: Option<(u64, Instant)>,
+    measure_at: Option<Instant>,
+}
+
+impl Origination {
+    pub fn new(router: LocalRouter, now: Instant) -> Self {
+        Self {
+            router,
+            sequence: 0,
+            centrality: UNKNOWN_CENTRALITY,
+            candidacies: 0,
+            prefix_candidacies: BTreeSet::new(),
+            linked_since: None,
+            challenges: Default::default(),
+            originated: None,
+            originated_at: None,
+            urgent: TokenBucket::full(now),
+            lost_at: None,
+            prompt: TokenBucket::full(now),
+            rejoins: false,
+            superseded: false,
+            shares_key: false,
+            due: None,
+            measured: None,
+            measure_at: None,
+        }
+    }
+
+    /// Links came or went.
+    pub fn set_linked(&mut self, linked: bool, now: Instant) {
+        if linked {
+            self.linked_since.get_or_insert(now);
+        } else {
+            // a router that comes back leaves rendezvous points as they are
+            self.linked_since = None;
+            self.candidacies = 0;
+            self.prefix_candidacies.clear();
+            self.centrality = UNKNOWN_CENTRALITY;
+            self.measured = None;
+            self.measure_at = None;
+        }
+    }
+
+    fn settled(&self, now: Instant) -> bool {
+        self.linked_since
+            .is_some_and(|since| now >= since + SETTLE_TIME)
+    }
+
+    /// Becomes a candidate for ranges that it was elected for, withdraws where another was elected, and challenges
+    /// rendezvous points that are far worse placed.
+    pub fn review_candidacies(
+        &mut self,
+        elections: &[RpElection; GROUP_RANGES as usize],
+        eligible: impl Fn(OriginId) -> Option<Eligible>,
+        now: Instant,
+    ) {
+        let own = self.router.origin;
+        let settled = self.settled(now);
+        for (range, election) in elections.iter().enumerate() {
+            let bit = 1 << range;
+            let challenge = &mut self.challenges[range];
+            if election.elected == Some(own) {
+                *challenge = None;
+                if settled {
+                    self.candidacies |= bit;
+                }
+                continue;
+            }
+            let better = election.preferred == Some(own)
+                && match (eligible(own), election.elected.and_then(&eligible)) {
+                    (Some(own), Some(rp)) => own.may_challenge(&rp),
+                    _ => false,
+                };
+            if !better || !settled {
+                self.candidacies &= !bit;
+                *challenge = None;
+            } else if self.candidacies & bit == 0 {
+                let since = *challenge.get_or_insert(now);
+                if now >= since + CHALLENGE_TIME {
+                    self.candidacies |= bit;
+                }
+            }
+        }
+    }
+
+    /// The same for the announced prefixes.
+    pub fn review_prefix_candidacies(
+        &mut self,
+        root: impl Fn(&GroupPrefix) -> Option<OriginId>,
+        now: Instant,
+    ) {
+        let settled = self.settled(now);
+        for prefix in &self.router.announced {
+            if root(prefix) != Some(self.router.origin) {
+                self.prefix_candidacies.remove(prefix);
+            } else if settled {
+                self.prefix_candidacies.insert(*prefix);
+            }
+        }
+        self.prefix_candidacies
+            .retain(|prefix| self.router.announced.contains(prefix));
+    }
+
+    /// Whether the own centrality is to be computed now, in the graph of this digest.
+    pub fn centrality_is_due(&mut self, graph: u64, now: Instant) -> bool {
+        let Some(since) = self.linked_since else {
+            return false;
+        };
+        self.measure_at = match self.measured {
+            None => Some(since + SETTLE_TIME),
+            Some((measured, _)) if measured == graph => None,
+            Some((_, at)) if self.centrality == UNKNOWN_CENTRALITY => Some(at + SETTLE_TIME),
+            Some((_, at)) => Some(at + CENTRALITY_INTERVAL),
+        };
+        self.measure_at.take_if(|at| now >= *at).is_some()
+    }
+
+    /// The own centrality in a graph. Only a change of a quarter is originated.
+    pub fn set_centrality(&mut self, graph: u64, mean: Option<u16>, now: Instant) {
+        self.measured = Some((graph, now));
+        let old = self.centrality;
+        match mean {
+            Some(mean) => {
+                if old == UNKNOWN_CENTRALITY || u32::from(mean.abs_diff(old)) * 4 >= u32::from(old)
+                {
+                    self.centrality = mean;
+                }
+            }
+            None => self.centrality = UNKNOWN_CENTRALITY,
+        }
+    }
+
+    /// The content of the next advertisement, with the prefixes that the own certificate permits.
+    pub fn content(&self, permitted: &[GroupPrefix], links: Vec<(OriginId, u16)>) -> Content {
+        let inside = |prefix: &&GroupPrefix| permitted.iter().any(|p| p.covers(prefix));
+        let prefixes = self
+            .router
+            .announced
+            .iter()
+            .filter(inside)
+            .take(MAX_PREFIXES);
+        let prefixes = prefixes.map(|prefix| Announced {
+            prefix: *prefix,
+            candidate: self.prefix_candidacies.contains(prefix),
+        });
+        Content {
+            flags: self.router.flags,
+            mtu: self.router.mtu,
+            centrality: self.centrality,
+            candidacies: self.candidacies,
+            prefixes: prefixes.collect(),
+            links,
+        }
+    }
+
+    /// Whether this is to be originated now; if so, it counts as originated. `up`: whether a link with this neighbour is
+    /// up.
+    pub fn try_originate(
+        &mut self,
+        content: &Content,
+        up: impl Fn(OriginId) -> bool,
+        now: Instant,
+    ) -> bool {
+        self.due = None;
+        let before = self.originated.as_ref();
+        if before == Some(content) && !self.superseded {
+            return false;
+        }
+        let lost = before.is_some_and(|before| has_lost(before, content, up));
+        let first = before.is_none_or(|b| b.links.is_empty() && !content.links.is_empty());
+        let urgent = self.superseded && !self.shares_key || first || lost;
+        let prefixes = |c: &Content| c.prefixes.iter().map(|p| p.prefix).collect::<Vec<_>>();
+        let interval = match before {
+            _ if lost && self.urgent.left(URGENT_RATE, now) <= URGENT_RATE.burst / 2 => {
+                LOSS_INTERVAL
+            }
+            _ if urgent => Duration::ZERO,
+            _ if self.rejoins => REJOIN_INTERVAL,
+            Some(before) if prefixes(before) != prefixes(content) => PREFIX_INTERVAL,
+            Some(before) if !has_links(before, content) => LINK_INTERVAL,
+            _ => MIN_INTERVAL,
+        };
+        let prompt = !urgent && !self.rejoins && interval < MIN_INTERVAL;
+        let mut due = self.urgent.next(URGENT_RATE);
+        if let Some(last) = self.originated_at {
+            due = due.max(last + interval);
+        }
+        if prompt {
+            due = due.max(self.prompt.next(PROMPT_RATE));
+        }
+        if now < due {
+            self.due = Some(due);
+            return false;
+        }
+        self.urgent.spend(URGENT_RATE, 1, now);
+        if lost {
+            self.lost_at = Some(now);
+        }
+        self.rejoins = false;
+        if prompt {
+            self.prompt.spend(PROMPT_RATE, 1, now);
+        }
+        self.originated_at = Some(now);
+        self.originated = Some(content.clone());
+        self.shares_key |= std::mem::take(&mut self.superseded);
+        true
+    }
+
+    /// Whether packets get lost until others have the advertisement that is originated now.
+    pub fn is_urgent(&self, now: Instant) -> bool {
+        self.lost_at.is_some_and(|lost| now < lost + URGENT_FOR)
+    }
+
+    /// The next version to sign.
+    pub fn next_version(&mut self) -> Version {
+        // 2^32 advertisements last for centuries at one in 5 s
+        self.sequence = self.sequence.saturating_add(1);
+        Version::new(self.router.incarnation, self.sequence)
+    }
+
+    /// A newer advertisement of this router was seen: of a run whose number was lost, or of another host with the same key.
+    /// The next one will be newer. True: that takes a higher incarnation.
+    pub fn supersede(&mut self, seen: Version) -> bool {
+        self.superseded = true;
+        if seen.incarnation() == self.router.incarnation && seen.sequence() < u32::MAX {
+            self.sequence = self.sequence.max(seen.sequence());
+            return false;
+        }
+        self.router.incarnation = seen.incarnation().saturating_add(1);
+        self.sequence = 0;
+        true
+    }
+
+    /// When to look again at what is to be said.
+    pub fn next_timeout(&self, now: Instant) -> Option<Instant> {
+        let settled = self.linked_since.map(|since| since + SETTLE_TIME);
+        let challenges = self.challenges.iter().flatten();
+        let challenges = challenges.map(|since| *since + CHALLENGE_TIME);
+        // a moment that has passed was looked at when it came
+        let reviews = settled.into_iter().chain(challenges).filter(|at| *at > now);
+        reviews.chain(self.due).chain(self.measure_at).min()
+    }
+}
+
+/// Whether all links of `of` are among those of `content`.
+fn has_links(content: &Content, of: &Content) -> bool {
+    let known = |origin: &OriginId| content.links.binary_search_by_key(origin, |l| l.0).is_ok();
+    of.links.iter().all(|(origin, _)| known(origin))
+}
+
+/// A link went down without having been left out before.
+fn has_lost(before: &Content, content: &Content, up: impl Fn(OriginId) -> bool) -> bool {
+    let still = |origin: OriginId| {
+        up(origin) || content.links.binary_search_by_key(&origin, |l| l.0).is_ok()
+    };
+    !before.links.iter().all(|(origin, _)| still(*origin))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::start;
+
+    fn own(now: Instant) -> Origination {
+        let router = LocalRouter {
+            origin: OriginId(9),
+            incarnation: 1,
+            chain: Bytes::new(),
+            mtu: 1280,
+            flags: 0,
+            announced: BTreeSet::new(),
+        };
+        Origination::new(router, now)
+    }
+
+    #[test]
+    fn a_lost_link_is_originated_at_once_and_a_closed_one_in_its_time() {
+        let now = start();
+        let moment = Duration::from_millis(10);
+        let mut own = own(now);
+        let links = |to: &[u64]| to.iter().map(|n| (OriginId(*n), 10)).collect();
+        let [three, two, one] = [&[1, 2, 3][..], &[1, 2], &[1]].map(links);
+        let [three, two, one] = [three, two, one].map(|links| own.content(&[], links));
+        assert!(own.try_originate(&three, |_| true, now), "the first");
+        // a retiring link is up, and left out
+        let soon = now + moment;
+        assert!(!own.try_originate(&two, |_| true, soon));
+        let due = now + MIN_INTERVAL;
+        assert_eq!(own.next_timeout(soon), Some(due));
+        assert!(own.try_originate(&two, |_| true, due));
+        // lost: packets get lost until others know
+        assert!(own.try_originate(&one, |to| to != OriginId(2), due + moment));
+    }
+}

@@ -1,0 +1,206 @@
+//! The graph of all links that both ends advertise, and which routers it reaches.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use librecast::id::OriginId;
+use librecast::time::{Duration, Instant};
+
+use super::advertisement::Advertisement;
+use super::store::Store;
+use crate::graph::{Graph, link_digest, router_digest};
+
+/// Unreachable routers are remembered this long. Chosen: a reboot or a long outage costs no new credentials.
+pub(super) const FORGET_AFTER: Duration = Duration::from_secs(3_600);
+
+/// A router that became reachable or ceased to be.
+#[derive(Debug)]
+pub(super) struct Reached {
+    pub origin: OriginId,
+    /// `Some`: it is reachable again, and was not since then; `None`: it is not reachable any more.
+    pub gone_since: Option<Instant>,
+}
+
+/// The graph and what changes it.
+#[derive(Debug)]
+pub(super) struct RouteGraph {
+    graph: Arc<Graph>,
+    /// Sum over all links that both ends advertise.
+    digest: u64,
+    /// What became of links since the graph was built, from the lower router to the higher: their cost, or that they are
+    /// gone.
+    changes: BTreeMap<(OriginId, OriginId), Option<u16>>,
+    /// Links, or the routers of the store, have changed.
+    stale: bool,
+    /// Names the set of routers that was found reachable, if none came or went since.
+    component: Option<u64>,
+    reachable: usize,
+    /// The first time at which an unreachable router may be forgotten.
+    pub forget_at: Option<Instant>,
+    version: u64,
+}
+
+impl RouteGraph {
+    /// A graph of one router.
+    pub fn new(own: OriginId) -> Self {
+        Self {
+            graph: Arc::new(Graph::new(router_digest(own), [own], &[])),
+            digest: 0,
+            changes: BTreeMap::new(),
+            stale: true,
+            component: None,
+            reachable: 0,
+            forget_at: None,
+            version: 0,
+        }
+    }
+
+    /// The graph as it was computed last. It contains this router, and others only with links.
+    pub fn graph(&self) -> &Arc<Graph> {
+        &self.graph
+    }
+
+    /// Routers that links lead to, this one included.
+    pub fn reachable(&self) -> usize {
+        self.reachable
+    }
+
+    /// Rises with every change of the graph, and of who is reachable.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    pub fn is_stale(&self) -> bool {
+        self.stale
+    }
+
+    /// A router came into the store or left it.
+    pub fn note_router(&mut self, lost_reachable: bool) {
+        self.reachable -= usize::from(lost_reachable);
+        self.component = None;
+        self.stale = true;
+    }
+
+    /// Links of an advertisement that the other end advertises, too, come into the graph; those of the one before leave it.
+    /// True: a new one leads to a router without an advertisement.
+    pub fn update_links(
+        &mut self,
+        store: &mut Store,
+        origin: OriginId,
+        old: Option<&Advertisement>,
+        new: Option<&Advertisement>,
+    ) -> bool {
+        let (mut came, mut went, mut unknown) = (0, 0, false);
+        each_change(old, new, |to, before, after| {
+            let far = store.routers.get_mut(&to);
+            let Some(far) = far.filter(|far| far.advertisement.is_some()) else {
+                unknown |= after.is_some();
+                return;
+            };
+            let Some(back) = far.advertisement.as_ref().and_then(|a| a.cost_to(origin)) else {
+                return;
+            };
+            let link = (origin.min(to), origin.max(to));
+            if let Some(cost) = before {
+                self.digest ^= link_digest(origin, to, cost.max(back));
+                self.changes.insert(link, None);
+                far.links -= 1;
+                went += 1;
+            }
+            if let Some(cost) = after {
+                let cost = cost.max(back);
+                self.digest ^= link_digest(origin, to, cost);
+                self.changes.insert(link, Some(cost));
+                far.links += 1;
+                came += 1;
+            }
+        });
+        if let Some(router) = store.routers.get_mut(&origin) {
+            router.links = router.links + came - went;
+        }
+        self.stale |= came + went > 0;
+        unknown
+    }
+
+    /// Names the content that the graph should have.
+    pub fn digest(&self, store: &Store) -> u64 {
+        let alone = store.routers.get(&store.own).is_none_or(|r| r.links == 0);
+        // the graph contains this router even without links
+        self.digest ^ if alone { router_digest(store.own) } else { 0 }
+    }
+
+    /// Builds the graph anew if need be; the routers that became reachable or unreachable.
+    pub fn refresh(&mut self, store: &mut Store, now: Instant) -> Vec<Reached> {
+        if !std::mem::take(&mut self.stale) {
+            return Vec::new();
+        }
+        let digest = self.digest(store);
+        if digest != self.graph.digest() {
+            let changes = self.changes.iter();
+            let changes = Vec::from_iter(changes.map(|(&(a, b), &cost)| (a, b, cost)));
+            self.graph = Arc::new(self.graph.after(digest, store.own, &changes));
+            self.version += 1;
+        }
+        // links that came and went again have left no trace
+        self.changes.clear();
+        self.find_reachable(store, now)
+    }
+
+    fn find_reachable(&mut self, store: &mut Store, now: Instant) -> Vec<Reached> {
+        let component = self.graph.reachable_digest(store.own);
+        if component.is_some() && component == self.component {
+            return Vec::new();
+        }
+        self.component = component;
+        let mut reachable = self.graph.reachable(store.own).peekable();
+        let (mut oldest, mut count, mut changed) = (None, 0, Vec::new());
+        for (origin, router) in store.routers.iter_mut() {
+            while reachable.next_if(|next| *next < origin).is_some() {}
+            let is = reachable.next_if_eq(&origin).is_some();
+            count += usize::from(is);
+            if is != router.reachable {
+                router.reachable = is;
+                if !is {
+                    router.gone_since = now;
+                }
+                let gone_since = is.then_some(router.gone_since);
+                changed.push(Reached { origin, gone_since });
+            }
+            if !is {
+                let gone = *oldest.get_or_insert(router.gone_since);
+                oldest = Some(router.gone_since.min(gone));
+            }
+        }
+        self.reachable = count;
+        self.version += u64::from(!changed.is_empty());
+        self.forget_at = oldest.map(|gone| gone + FORGET_AFTER);
+        changed
+    }
+}
+
+/// Calls `f` for each neighbour to whom the link is another than before, with the costs before and after.
+fn each_change(
+    old: Option<&Advertisement>,
+    new: Option<&Advertisement>,
+    mut f: impl FnMut(OriginId, Option<u16>, Option<u16>),
+) {
+    let mut before = old.into_iter().flat_map(Advertisement::links).peekable();
+    let mut after = new.into_iter().flat_map(Advertisement::links).peekable();
+    loop {
+        let (was, is) = (before.peek().copied(), after.peek().copied());
+        let Some(to) = was.iter().chain(&is).map(|(to, _)| *to).min() else {
+            return;
+        };
+        let of = |link: Option<(OriginId, u16)>| link.filter(|l| l.0 == to).map(|l| l.1);
+        let (was, is) = (of(was), of(is));
+        if was.is_some() {
+            before.next();
+        }
+        if is.is_some() {
+            after.next();
+        }
+        if was != is {
+            f(to, was, is);
+        }
+    }
+}

@@ -1,0 +1,367 @@
+//! The LSAs that a router has: credentials and advertisements by router, and revocations.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use librecast::cert::CLOCK_SKEW;
+use librecast::id::{LinkId, OriginId, PeerId};
+use librecast::time::Instant;
+
+use super::advertisement::{Advertisement, Announced, FLAG_CORE};
+use super::credential::CredentialLsa;
+use super::election::{Eligible, GROUP_RANGES};
+use super::lsa::{KIND_ADVERTISEMENT, KIND_CREDENTIAL, KIND_REVOCATION, LsaId, Version};
+use super::summary::{BUCKETS, SummaryEntry, add_to};
+use crate::config::Limits;
+use crate::router_index::RouterMap;
+use crate::services::{Credential, Revocation};
+use crate::token_bucket::TokenBucket;
+
+/// A router of the network: its certificates and its advertisement.
+#[derive(Debug)]
+pub struct Router {
+    pub(super) credential: Arc<CredentialLsa>,
+    pub(super) advertisement: Option<Arc<Advertisement>>,
+    pub(super) reachable: bool,
+    /// When it ceased to be reachable, if it is not.
+    pub(super) gone_since: Instant,
+    /// Links that both ends advertise.
+    pub(super) links: u16,
+    pub(super) rate: TokenBucket,
+    /// The newest advertisements beyond the rate, one of a neighbour.
+    pub(super) deferred: Vec<DeferredLsa>,
+}
+
+/// An advertisement beyond its router's rate; nobody has checked its signature.
+#[derive(Debug)]
+pub(super) struct DeferredLsa {
+    pub link: LinkId,
+    pub version: Version,
+    pub bytes: Bytes,
+}
+
+impl Router {
+    fn new(credential: Arc<CredentialLsa>, now: Instant) -> Self {
+        Self {
+            credential,
+            advertisement: None,
+            reachable: false,
+            gone_since: now,
+            links: 0,
+            rate: TokenBucket::full(now),
+            deferred: Vec::new(),
+        }
+    }
+
+    /// What its certificates prove.
+    #[must_use]
+    pub fn credential(&self) -> &Arc<Credential> {
+        self.credential.credential()
+    }
+
+    /// Its certificates as they are flooded.
+    #[must_use]
+    pub fn credential_lsa(&self) -> &CredentialLsa {
+        &self.credential
+    }
+
+    /// Its advertisement; `None` until it has come.
+    #[must_use]
+    pub fn advertisement(&self) -> Option<&Arc<Advertisement>> {
+        self.advertisement.as_ref()
+    }
+
+    /// Whether links lead there.
+    #[must_use]
+    pub fn is_reachable(&self) -> bool {
+        self.reachable
+    }
+
+    /// Whether it may be a rendezvous point before others: its advertisement and its certificate say so.
+    #[must_use]
+    pub fn is_core(&self) -> bool {
+        self.has_flag(FLAG_CORE) && self.credential().member.core
+    }
+
+    /// Whether its advertisement has this flag.
+    #[must_use]
+    pub fn has_flag(&self, flag: u8) -> bool {
+        let advertisement = self.advertisement.as_ref();
+        advertisement.is_some_and(|a| a.flags() & flag != 0)
+    }
+
+    /// The group prefixes that it announces and that its certificate permits.
+    pub fn announced(&self) -> impl Iterator<Item = Announced> + '_ {
+        let permitted = &self.credential().member.prefixes;
+        let prefixes = self.advertisement.iter().flat_map(|a| a.prefixes());
+        prefixes
+            .filter(|announced| permitted.iter().any(|p| p.covers(&announced.prefix)))
+            .copied()
+    }
+
+    /// What RP elections look at, if it takes part.
+    pub(super) fn eligible(&self, origin: OriginId) -> Option<Eligible> {
+        let advertisement = self.advertisement.as_ref()?;
+        let candidacies = (0..GROUP_RANGES).filter(|&range| advertisement.is_candidate(range));
+        self.reachable.then(|| Eligible {
+            origin,
+            candidacies: candidacies.map(|range| 1 << range).sum(),
+            core: self.is_core(),
+            centrality: advertisement.centrality(),
+        })
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Revoked {
+    pub revocation: Revocation,
+    pub lsa: Bytes,
+}
+
+/// All LSAs.
+#[derive(Debug)]
+pub(super) struct Store {
+    pub own: OriginId,
+    max_routers: usize,
+    max_revocations: usize,
+    pub routers: RouterMap<Router>,
+    /// When certificates expire, Unix seconds.
+    expiries: BTreeSet<(u64, OriginId)>,
+    pub revocations: BTreeMap<u64, Revoked>,
+    /// The same by key, and whether the network signed.
+    revoked: BTreeSet<(PeerId, bool)>,
+    /// Rises whenever certificates come, change or go.
+    pub credentials_version: u64,
+}
+
+impl Store {
+    pub fn new(own: OriginId, limits: &Limits) -> Self {
+        Self {
+            own,
+            max_routers: limits.routers.max(1),
+            max_revocations: limits.revocations,
+            routers: RouterMap::default(),
+            expiries: BTreeSet::new(),
+            revocations: BTreeMap::new(),
+            revoked: BTreeSet::new(),
+            credentials_version: 0,
+        }
+    }
+
+    /// Version and bytes of an LSA that is stored.
+    pub fn get(&self, id: LsaId) -> Option<(Version, &Bytes)> {
+        match id.kind {
+            KIND_REVOCATION => {
+                let revoked = self.revocations.get(&id.key)?;
+                Some((Version(revoked.revocation.until), &revoked.lsa))
+            }
+            KIND_CREDENTIAL => {
+                let lsa = &self.routers.get(&OriginId(id.key))?.credential;
+                Some((lsa.version(), lsa.bytes()))
+            }
+            KIND_ADVERTISEMENT => {
+                let router = self.routers.get(&OriginId(id.key))?;
+                let advertisement = router.advertisement.as_ref()?;
+                Some((advertisement.version(), advertisement.bytes()))
+            }
+            _ => None,
+        }
+    }
+
+    /// Keeps certificates. `None`: the router is new; else whether its chain changed.
+    pub fn put_credential(
+        &mut self,
+        origin: OriginId,
+        lsa: Arc<CredentialLsa>,
+        now: Instant,
+    ) -> Option<bool> {
+        self.credentials_version += 1;
+        let not_after = lsa.credential().member.not_after;
+        self.expiries.insert((not_after, origin));
+        let Some(router) = self.routers.get_mut(&origin) else {
+            self.routers.insert(origin, Router::new(lsa, now));
+            return None;
+        };
+        let old = std::mem::replace(&mut router.credential, lsa);
+        let old_not_after = old.credential().member.not_after;
+        if old_not_after != not_after {
+            self.expiries.remove(&(old_not_after, origin));
+        }
+        Some(old.chain() != router.credential.chain())
+    }
+
+    /// Forgets a router.
+    pub fn remove_router(&mut self, origin: OriginId) -> Option<Router> {
+        let router = self.routers.remove(&origin)?;
+        let not_after = router.credential().member.not_after;
+        self.expiries.remove(&(not_after, origin));
+        self.credentials_version += 1;
+        Some(router)
+    }
+
+    /// Whether one more router has room.
+    pub fn has_room(&self) -> bool {
+        self.routers.len() < self.max_routers
+    }
+
+    /// The router that has been unreachable for longest.
+    pub fn longest_gone(&self) -> Option<OriginId> {
+        let gone = self.routers.iter();
+        let gone = gone.filter(|(origin, router)| !router.reachable && *origin != self.own);
+        let first = gone
+            .map(|(origin, router)| (router.gone_since, origin))
+            .min();
+        first.map(|(_, origin)| origin)
+    }
+
+    /// Routers of which this holds.
+    pub fn routers_where(&self, holds: impl Fn(OriginId, &Router) -> bool) -> Vec<OriginId> {
+        let routers = self.routers.iter();
+        let routers = routers.filter(|(origin, router)| holds(*origin, router));
+        routers.map(|(origin, _)| origin).collect()
+    }
+
+    /// Keeps a revocation that is verified and new. When all room is taken, the network's own revocations stay, and those
+    /// that are needed longest, so that all routers end up with the same. `Ok`: the key of the one that left.
+    pub fn put_revocation(
+        &mut self,
+        key: u64,
+        revoked: Revoked,
+    ) -> Result<Option<u64>, DatabaseFull> {
+        let mut displaced = None;
+        if !self.revocations.contains_key(&key) && self.revocations.len() >= self.max_revocations {
+            let by_time = |(key, Revoked { revocation: r, .. }): (&u64, &Revoked)| {
+                (r.by_network, r.until, *key)
+            };
+            let Revocation {
+                by_network, until, ..
+            } = revoked.revocation;
+            match self.revocations.iter().map(by_time).min() {
+                Some(first) if first < (by_network, until, key) => {
+                    self.remove_revocation(first.2);
+                    displaced = Some(first.2);
+                }
+                _ => return Err(DatabaseFull),
+            }
+        }
+        let Revocation {
+            key: who,
+            by_network,
+            ..
+        } = revoked.revocation;
+        self.revocations.insert(key, revoked);
+        self.revoked.insert((who, by_network));
+        Ok(displaced)
+    }
+
+    pub fn remove_revocation(&mut self, key: u64) {
+        if let Some(revoked) = self.revocations.remove(&key) {
+            let Revocation {
+                key: who,
+                by_network,
+                ..
+            } = revoked.revocation;
+            self.revoked.remove(&(who, by_network));
+        }
+    }
+
+    /// Whether certificates that go by this key do not count.
+    pub fn is_revoked(&self, key: &PeerId) -> bool {
+        [true, false].map(|by| self.revoked.contains(&(*key, by))) != [false; 2]
+    }
+
+    /// Whether one of the keys above these certificates, or their own, is revoked by somebody who may.
+    pub fn goes_by_revoked(&self, credential: &Credential) -> bool {
+        let member = &credential.member;
+        let is_out = |key: &PeerId, by_network| {
+            self.revoked.contains(&(*key, by_network)) && member.is_expelled_by(key, by_network)
+        };
+        let mut keys = member.keys.iter().chain([&member.peer]);
+        keys.any(|key| is_out(key, true) || is_out(key, false))
+    }
+
+    /// Other routers whose certificates have expired by this time, Unix seconds.
+    pub fn expired_routers(&self, unix: u64) -> Vec<OriginId> {
+        let expired = self.expiries.iter();
+        expired
+            .take_while(|(not_after, _)| not_after.saturating_add(CLOCK_SKEW) < unix)
+            .map(|(_, origin)| *origin)
+            .filter(|origin| *origin != self.own)
+            .collect()
+    }
+
+    /// Revocations whose time is over, Unix seconds.
+    pub fn expired_revocations(&self, unix: u64) -> Vec<u64> {
+        let over = |(_, revoked): &(&u64, &Revoked)| revoked.revocation.until < unix;
+        let over = self.revocations.iter().filter(over);
+        over.map(|(key, _)| *key).collect()
+    }
+
+    /// The last second in which all that is stored still counts, Unix seconds.
+    pub fn next_expiry(&self) -> Option<u64> {
+        let mut others = self
+            .expiries
+            .iter()
+            .filter(|(_, origin)| *origin != self.own);
+        let credential = others
+            .next()
+            .map(|(not_after, _)| not_after.saturating_add(CLOCK_SKEW));
+        let revocations = self.revocations.values().map(|r| r.revocation.until);
+        credential.into_iter().chain(revocations).min()
+    }
+
+    /// Names and versions of all LSAs with keys in this range; of unreachable routers only if asked for. In no order.
+    fn each_entry(&self, from: u64, to: u64, unreachable: bool, mut add: impl FnMut(SummaryEntry)) {
+        let mut entry = |key, kind, version| {
+            add(SummaryEntry {
+                id: LsaId { key, kind },
+                version,
+            });
+        };
+        for (origin, router) in self.routers.range(OriginId(from)..=OriginId(to)) {
+            if !router.reachable && !unreachable && origin != self.own {
+                continue;
+            }
+            entry(origin.0, KIND_CREDENTIAL, router.credential.version());
+            if let Some(advertisement) = &router.advertisement {
+                entry(origin.0, KIND_ADVERTISEMENT, advertisement.version());
+            }
+        }
+        for (key, revoked) in self.revocations.range(from..=to) {
+            let version = Version(revoked.revocation.until);
+            entry(*key, KIND_REVOCATION, version);
+        }
+    }
+
+    /// The same in order.
+    pub fn entries(&self, from: u64, to: u64, unreachable: bool) -> Vec<SummaryEntry> {
+        let mut entries = Vec::new();
+        self.each_entry(from, to, unreachable, |entry| entries.push(entry));
+        entries.sort_unstable_by_key(|entry| entry.id);
+        entries
+    }
+
+    /// The digest: sums over all LSAs of reachable routers, by bucket.
+    pub fn sums(&self) -> [u64; BUCKETS] {
+        let mut sums = [0; BUCKETS];
+        self.each_entry(0, u64::MAX, false, |entry| add_to(&mut sums, &entry));
+        sums
+    }
+
+    /// Whether reachable routers advertise links to routers without an advertisement.
+    pub fn lacks_routers(&self) -> bool {
+        let unknown = |to: OriginId| {
+            let router = self.routers.get(&to);
+            router.is_none_or(|r| r.advertisement.is_none())
+        };
+        let reachable = self.routers.values().filter(|router| router.reachable);
+        reachable
+            .filter_map(|router| router.advertisement.as_ref())
+            .any(|advertisement| advertisement.links().any(|(to, _)| unknown(to)))
+    }
+}
+
+/// All room is taken by revocations that are needed longer.
+#[derive(Debug)]
+pub(super) struct DatabaseFull;

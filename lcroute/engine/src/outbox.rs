@@ -1,0 +1,67 @@
+//! What the engine hands out, and what it counts.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use crate::drops::{DropReason, Drops};
+use crate::header::{DataHeader, HEADER_LEN};
+use crate::output::{Links, Output};
+use crate::snapshot::Counters;
+
+/// Outputs in order, and counters of them.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    outputs: VecDeque<Output>,
+    /// Packets and bytes, without drops.
+    pub counters: Counters,
+    /// Dropped packets and messages.
+    pub drops: Drops,
+}
+
+impl Outbox {
+    /// Something for the shell to do.
+    pub fn push(&mut self, output: Output) {
+        self.outputs.push_back(output);
+    }
+
+    /// The next thing to do.
+    pub fn pop(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// Counts a drop, if it is one.
+    pub fn count(&mut self, result: Result<(), DropReason>) {
+        if let Err(reason) = result {
+            self.drops.count(reason);
+        }
+    }
+
+    /// A packet goes out over links.
+    pub fn transmit(&mut self, links: Links, header: DataHeader, packet: Bytes) {
+        self.counters.link_tx_packets += links.len() as u64;
+        self.counters.link_tx_bytes += (links.len() * (HEADER_LEN + packet.len())) as u64;
+        self.push(Output::Data {
+            links,
+            header: header.encode(),
+            packet,
+        });
+    }
+
+    /// A packet goes to programs of this host.
+    pub fn deliver(&mut self, packet: Bytes) {
+        self.count_local(packet.len());
+        self.push(Output::Local { packet });
+    }
+
+    /// A query or report goes into a local interface.
+    pub fn deliver_mld(&mut self, packet: Bytes) {
+        self.count_local(packet.len());
+        self.push(Output::LocalMld { packet });
+    }
+
+    fn count_local(&mut self, len: usize) {
+        self.counters.tun_tx_packets += 1;
+        self.counters.tun_tx_bytes += len as u64;
+    }
+}

@@ -1,0 +1,161 @@
+//! What users ask: groups, neighbours, routes, counters, sizes of tables.
+
+use std::net::Ipv6Addr;
+
+use librecast::id::{LinkId, OriginId};
+
+use crate::adjacency::Adjacency;
+use crate::control::Prefix;
+use crate::engine::Engine;
+use crate::graph::Tree;
+use crate::snapshot::{Counters, GroupSnapshot, NeighborSnapshot, RouteSnapshot, Snapshot, Tables};
+use crate::traffic::Traffic;
+
+impl Engine {
+    /// The whole state; costs time in proportion to the tables.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            groups: self.snapshot_groups(),
+            neighbors: self.snapshot_neighbors(),
+            counters: self.counters(),
+            tables: self.tables(),
+        }
+    }
+
+    /// Packets and bytes since the start: cheap, whatever the size of the tables.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        Counters {
+            drops: self.outbox.drops.by_name(),
+            ..self.outbox.counters.clone()
+        }
+    }
+
+    /// Groups that a local program has joined or a neighbour wants from this node.
+    #[must_use]
+    pub fn group_count(&self) -> usize {
+        self.groups().len()
+    }
+
+    fn groups(&self) -> Vec<Ipv6Addr> {
+        let mut groups = self.membership.groups();
+        let wanted =
+            |(root, group): &(OriginId, Ipv6Addr)| self.forwarding.trees.is_wanted(*root, *group);
+        let keys = self.forwarding.trees.keys().into_iter().filter(wanted);
+        groups.extend(keys.map(|(_, group)| group));
+        groups.sort_unstable();
+        groups.dedup();
+        groups
+    }
+
+    fn snapshot_groups(&self) -> Vec<GroupSnapshot> {
+        self.groups()
+            .into_iter()
+            .map(|group| self.snapshot_group(group))
+            .collect()
+    }
+
+    fn snapshot_group(&self, group: Ipv6Addr) -> GroupSnapshot {
+        let local_filter = self.membership.filter(group);
+        let roots = || self.forwarding.trees.roots();
+        let on_trees = roots().filter_map(|root| self.forwarding.trees.traffic(root, group));
+        let traffic: Vec<_> = on_trees.collect();
+        let local: Vec<_> = self.membership.traffic(group).collect();
+        let senders = traffic.iter().chain(&local);
+        let mut sources: Vec<_> = senders.flat_map(|t| t.senders(self.now)).collect();
+        sources.sort_unstable();
+        sources.dedup();
+        // what is both passed on and delivered is one packet
+        let carried = |of: fn(&Traffic) -> u64| {
+            let passed: u64 = traffic.iter().map(|t| of(t)).sum();
+            let delivered: u64 = local.iter().map(|t| of(t)).sum();
+            passed + delivered
+        };
+        let mut links: Vec<_> = roots()
+            .flat_map(|r| self.forwarding.trees.links(r, group))
+            .collect();
+        links.sort_unstable();
+        links.dedup();
+        let prefix = Prefix::group(group);
+        let refused = |(link, a): (LinkId, &Adjacency)| {
+            let reason = roots().find_map(|root| a.refusals.refused((root, prefix)));
+            Some((link, reason?))
+        };
+        GroupSnapshot {
+            group,
+            local: local_filter.is_some(),
+            local_filter,
+            links,
+            sources,
+            packets: carried(|t| t.packets),
+            bytes: carried(|t| t.bytes),
+            refused: self
+                .exchange
+                .adjacencies()
+                .iter()
+                .filter_map(refused)
+                .collect(),
+        }
+    }
+
+    fn snapshot_neighbors(&self) -> Vec<NeighborSnapshot> {
+        let neighbor = |(link, a): (LinkId, &Adjacency)| NeighborSnapshot {
+            link,
+            origin: a.origin(),
+            incarnation: a.incarnation,
+            interests: a.account.entries,
+            sending_prefixes: a.account.prefixes,
+        };
+        self.exchange.adjacencies().iter().map(neighbor).collect()
+    }
+
+    /// All other routers that can be reached, by origin.
+    #[must_use]
+    pub fn routes(&self) -> Vec<RouteSnapshot> {
+        let (graph, own) = (self.routing.graph(), self.node.own);
+        let Some(tree) = Tree::of(graph, own, None) else {
+            return Vec::new();
+        };
+        let route = |origin: &OriginId| {
+            let credential = self.database.router(*origin)?.credential();
+            let via = tree.edge(own, *origin)?;
+            Some(RouteSnapshot {
+                origin: *origin,
+                member: credential.member.clone(),
+                via,
+                hops: tree.depth(*origin)?,
+                cost: tree.distance(*origin)?,
+                // bounded by what an advertisement holds
+                links: graph.neighbors(*origin).count() as u16,
+            })
+        };
+        let others = graph.routers().iter().filter(|x| **x != own);
+        others.filter_map(route).collect()
+    }
+
+    /// Sizes of the tables: cheap.
+    #[must_use]
+    pub fn tables(&self) -> Tables {
+        let [listener_groups, proxied_groups, pending] = self.membership.sizes();
+        let forwarding = &self.forwarding;
+        Tables {
+            listener_groups,
+            interests: self.forwarding.trees.len(),
+            prefixes: self.forwarding.trees.prefixes(),
+            sending: forwarding.groups.flows(),
+            routers: self.database.tables().routers,
+            proxied_groups,
+            flows: forwarding.first_packets.len(),
+            held_bytes: forwarding.first_packets.bytes() + forwarding.replay.bytes(),
+            origins: forwarding.origins.len(),
+            refused: self
+                .exchange
+                .adjacencies()
+                .values()
+                .map(|a| a.refusals.refused_len())
+                .sum(),
+            pending,
+        }
+    }
+}

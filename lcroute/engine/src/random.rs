@@ -1,3 +1,0 @@
-//! Jitter from the engine's seed.
-
-pub use librecast::random::Random;

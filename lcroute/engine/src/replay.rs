@@ -1,0 +1,252 @@
+//! The first packets of a flow, for listeners who are not known yet.
+//!
+//! When S for a group is told towards the root, W may come back a round trip later: from then on packets go
+//! that way, too. Packets that went out meanwhile are kept for a moment, and follow over links that come to
+//! want them. So a program that sends one packet reaches listeners near and far alike.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv6Addr;
+
+use bytes::Bytes;
+use librecast::id::{LinkId, OriginId};
+use librecast::time::{Duration, Instant};
+
+use crate::classify::Flow;
+use crate::config::Limits;
+use crate::header::DataHeader;
+use crate::output::Links;
+use crate::table::Table;
+
+/// How long after S was told packets are kept: as long as they wait for a first listener.
+const REPLAY_TIME: Duration = Duration::from_secs(1);
+
+type Key = (OriginId, Ipv6Addr);
+
+#[derive(Debug)]
+struct Kept {
+    header: DataHeader,
+    packet: Bytes,
+    /// Where it went.
+    links: Vec<LinkId>,
+}
+
+/// Groups of which S was told a moment ago, with the packets that went out since.
+#[derive(Debug)]
+pub struct ReplayBuffer {
+    /// By source: where hundreds announce themselves at once, each has its first packets.
+    groups: Table<Key, BTreeMap<Ipv6Addr, Vec<Kept>>>,
+    timers: BTreeSet<(Instant, Key)>,
+    bytes: usize,
+    max_groups: usize,
+    max_packets: usize,
+    max_bytes: usize,
+}
+
+impl ReplayBuffer {
+    /// Nothing is kept.
+    pub fn new(limits: &Limits, seed: u64) -> Self {
+        Self {
+            groups: Table::new(seed),
+            timers: BTreeSet::new(),
+            bytes: 0,
+            max_groups: limits.flows,
+            max_packets: limits.buffered_packets,
+            max_bytes: limits.held_bytes,
+        }
+    }
+
+    /// Whether any packet has to be kept.
+    pub fn is_idle(&self) -> bool {
+        self.timers.is_empty()
+    }
+
+    /// S was told for the group.
+    pub fn start(&mut self, key: Key, now: Instant) {
+        if self.groups.len() < self.max_groups && self.groups.get(&key).is_none() {
+            self.groups.insert(key, BTreeMap::new());
+            self.timers.insert((now + REPLAY_TIME, key));
+        }
+    }
+
+    /// A packet went out over these links.
+    pub fn keep(&mut self, flow: Flow, header: DataHeader, packet: &Bytes, links: &Links) {
+        let Flow { source, group } = flow;
+        let Some(sources) = self.groups.get_mut(&(header.root, group)) else {
+            return;
+        };
+        let bytes = packet.len() + size_of::<Kept>();
+        if self.bytes + bytes > self.max_bytes {
+            return;
+        }
+        let kept = sources.entry(source).or_default();
+        if kept.len() < self.max_packets {
+            self.bytes += bytes;
+            kept.push(Kept {
+                header,
+                // a copy: a small packet must not keep a buffer of many for a second
+                packet: Bytes::copy_from_slice(packet),
+                links: links.to_vec(),
+            });
+        }
+    }
+
+    /// JoinState in the group has changed: the packets that go over further links now.
+    pub fn replay(
+        &mut self,
+        key: Key,
+        mut wanting: impl FnMut(Ipv6Addr) -> Option<Links>,
+    ) -> Vec<(Links, DataHeader, Bytes)> {
+        let mut new = Vec::new();
+        for (source, packets) in self.groups.get_mut(&key).into_iter().flatten() {
+            let Some(links) = wanting(*source) else {
+                continue;
+            };
+            for kept in packets {
+                let further: Vec<LinkId> = links
+                    .iter()
+                    .filter(|l| !kept.links.contains(l))
+                    .copied()
+                    .collect();
+                if !further.is_empty() {
+                    kept.links.extend(&further);
+                    new.push((further.into(), kept.header, kept.packet.clone()));
+                }
+            }
+        }
+        new
+    }
+
+    /// The network has changed: who comes now may have got the packets on another way before.
+    pub fn clear(&mut self) {
+        for (_, key) in std::mem::take(&mut self.timers) {
+            self.groups.remove(&key);
+        }
+        self.bytes = 0;
+    }
+
+    /// Forgets what was kept long enough.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(&(at, key)) = self.timers.first()
+            && at <= now
+        {
+            self.timers.pop_first();
+            let sources = self.groups.remove(&key).unwrap_or_default();
+            for kept in sources.into_values().flatten() {
+                self.bytes -= kept.packet.len() + size_of::<Kept>();
+            }
+        }
+    }
+
+    /// When [`Self::handle_timeout`] has something to do.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// Bytes that are kept.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::start;
+
+    const ROOT: OriginId = OriginId(1);
+    const GROUP: Ipv6Addr = Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 0, 0, 1);
+    const SOURCE: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
+
+    const FLOW: Flow = Flow {
+        source: SOURCE,
+        group: GROUP,
+    };
+
+    fn header(sequence: u64) -> DataHeader {
+        DataHeader {
+            flags: 0,
+            hop_limit: 64,
+            root: ROOT,
+            origin: OriginId::of(SOURCE),
+            incarnation: 1,
+            sequence,
+            key_epoch: 0,
+        }
+    }
+
+    fn links(list: &[u32]) -> Links {
+        list.iter().map(|n| LinkId(*n)).collect()
+    }
+
+    fn late() -> ReplayBuffer {
+        let limits = Limits {
+            held_bytes: 12 * (100 + size_of::<Kept>()),
+            ..Limits::default()
+        };
+        ReplayBuffer::new(&limits, 1)
+    }
+
+    #[test]
+    fn packets_follow_over_each_new_link_once() {
+        let (mut late, now) = (late(), start());
+        let packet = Bytes::from_static(b"x");
+        late.keep(FLOW, header(1), &packet, &links(&[1]));
+        late.start((ROOT, GROUP), now);
+        late.keep(FLOW, header(2), &packet, &links(&[1]));
+        let mut further = |all: &[u32]| {
+            let new = late.replay((ROOT, GROUP), |_| Some(links(all)));
+            let sequence_and_links = |(links, header, _): (Links, DataHeader, Bytes)| {
+                (
+                    header.sequence,
+                    links.iter().map(|l| l.0).collect::<Vec<_>>(),
+                )
+            };
+            new.into_iter().map(sequence_and_links).collect::<Vec<_>>()
+        };
+        assert_eq!(further(&[1]), []);
+        assert_eq!(
+            further(&[1, 2]),
+            [(2, vec![2])],
+            "the first went out before S was told"
+        );
+        assert_eq!(further(&[2, 3]), [(2, vec![3])]);
+        assert_eq!(further(&[1, 2, 3]), []);
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_and_forgotten() {
+        let (mut late, now) = (late(), start());
+        late.start((ROOT, GROUP), now);
+        let packet = Bytes::from(vec![0; 100]);
+        let each = 100 + size_of::<Kept>();
+        for n in 0..20 {
+            late.keep(FLOW, header(n), &packet, &links(&[1]));
+        }
+        assert_eq!(late.bytes(), 8 * each, "eight packets");
+        for n in 2..9 {
+            let source = Ipv6Addr::from_bits(n);
+            late.keep(Flow { source, ..FLOW }, header(1), &packet, &links(&[1]));
+        }
+        assert_eq!(
+            late.bytes(),
+            12 * each,
+            "of others as many as there is room"
+        );
+        assert_eq!(late.next_timeout(), Some(now + REPLAY_TIME));
+        late.handle_timeout(now + REPLAY_TIME);
+        assert_eq!((late.bytes(), late.is_idle()), (0, true));
+    }
+
+    #[test]
+    fn each_source_has_its_first_packets_kept() {
+        let (mut late, now) = (late(), start());
+        late.start((ROOT, GROUP), now);
+        for n in 1..=12 {
+            let source = Ipv6Addr::from_bits(n);
+            let packet = Bytes::from_static(b"x");
+            late.keep(Flow { source, ..FLOW }, header(1), &packet, &links(&[1]));
+        }
+        let new = late.replay((ROOT, GROUP), |_| Some(links(&[1, 2])));
+        assert_eq!(new.len(), 12);
+    }
+}

@@ -1,0 +1,72 @@
+//! The policy of the configuration; by default a mesh as long as the network is small.
+
+use std::collections::BTreeSet;
+
+use librecast::id::OriginId;
+use librecast::time::Instant;
+
+use super::mesh::Mesh;
+use super::policy::{Policy, View};
+use super::regular::Regular;
+use crate::config::{PolicyKind, TopologyConfig};
+
+/// Nodes, this one included, up to which `auto` is a mesh.
+const MESH_UP_TO: usize = 8;
+/// Nodes at which `auto` becomes a mesh again.
+const MESH_AGAIN_AT: usize = 6;
+/// With fewer than two links a node there is no ring.
+const DEGREES: std::ops::RangeInclusive<u8> = 2..=64;
+
+/// The policy of a configuration. `seed` gives it jitter.
+pub(super) fn policy(config: TopologyConfig, seed: u64, now: Instant) -> Box<dyn Policy> {
+    let degree = config.degree.clamp(*DEGREES.start(), *DEGREES.end());
+    let regular = Regular::new(degree, seed, now);
+    match config.policy {
+        PolicyKind::Auto => Box::new(Auto {
+            regular,
+            is_mesh: true,
+        }),
+        PolicyKind::Mesh => Box::new(Mesh),
+        PolicyKind::Regular => Box::new(regular),
+    }
+}
+
+/// A mesh as long as that is small. Nodes may differ about it for a while: who wants more links gets them.
+#[derive(Debug)]
+struct Auto {
+    regular: Regular,
+    is_mesh: bool,
+}
+
+impl Policy for Auto {
+    fn wanted(&mut self, view: &View<'_>, now: Instant) -> BTreeSet<OriginId> {
+        let nodes = view.known.len() + 1;
+        self.is_mesh = nodes
+            <= if self.is_mesh {
+                MESH_UP_TO
+            } else {
+                MESH_AGAIN_AT
+            };
+        if self.is_mesh {
+            Mesh.wanted(view, now)
+        } else {
+            self.regular.wanted(view, now)
+        }
+    }
+
+    fn on_trial(&self) -> Option<OriginId> {
+        self.regular.on_trial().filter(|_| !self.is_mesh)
+    }
+
+    fn is_looking(&self, now: Instant) -> bool {
+        !self.is_mesh && self.regular.is_looking(now)
+    }
+
+    fn next_timeout(&self) -> Option<Instant> {
+        if self.is_mesh {
+            None
+        } else {
+            self.regular.next_timeout()
+        }
+    }
+}

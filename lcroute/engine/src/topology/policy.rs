@@ -1,0 +1,141 @@
+//! What a policy decides from, and what it answers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+
+use librecast::id::OriginId;
+use librecast::time::{Duration, Instant};
+
+use crate::graph::Graph;
+
+/// A router two links away: somebody for a link of our own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Prospect {
+    /// The router.
+    pub origin: OriginId,
+    /// Cost of both links, in units of 100 us.
+    pub cost: u32,
+    /// Links that the router has.
+    pub links: u16,
+}
+
+impl Prospect {
+    /// All of them, from the point of view of `own`.
+    pub fn all(graph: &Graph, own: OriginId) -> Vec<Self> {
+        let beyond = |(neighbor, near)| {
+            let far = graph.neighbors(neighbor);
+            far.map(move |(origin, far)| (origin, u32::from(near) + u32::from(far)))
+        };
+        let ways = graph.neighbors(own).flat_map(beyond);
+        let other = ways.filter(|(origin, _)| *origin != own);
+        let mut all: Vec<Self> = other
+            .map(|(origin, cost)| Self {
+                origin,
+                cost,
+                // bounded by what an advertisement holds
+                links: graph.neighbors(origin).count() as u16,
+            })
+            .collect();
+        all.sort_unstable();
+        all.dedup_by_key(|prospect| prospect.origin);
+        all
+    }
+}
+
+/// What is known of another member. It is reachable in the link state, present on a carrier, or linked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Known {
+    /// The link state reaches it.
+    pub reachable: bool,
+    /// A carrier of signalling says that it is online.
+    pub present: bool,
+    /// Trials to link with it directly fail.
+    pub direct_fails: bool,
+    /// The link with it has ended, and none with anybody has come up since.
+    pub lost: bool,
+}
+
+/// What a node asks of the other end of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkRequest {
+    /// This side does not need the link.
+    Release,
+    /// The link is on trial: no traffic yet, and it is not advertised.
+    Trial,
+    /// Keep the link.
+    Keep,
+}
+
+/// A link that is up.
+#[derive(Debug, Clone, Copy)]
+pub struct LinkView {
+    /// Round trip.
+    pub rtt: Option<Duration>,
+    /// Up since then.
+    pub since: Instant,
+}
+
+/// What a policy decides from.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    /// This node.
+    pub own: OriginId,
+    /// All other members that are there.
+    pub known: &'a BTreeMap<OriginId, Known>,
+    /// Another number whenever others are known than before; `None`: who knows.
+    pub members: Option<u64>,
+    /// The links that are up.
+    pub links: &'a BTreeMap<OriginId, LinkView>,
+    /// Where a policy is looking for somebody: who is two links away.
+    pub prospects: &'a [Prospect],
+}
+
+/// How much a policy may build on a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It is part of the network, and a link with it is there or likely.
+    Good,
+    /// It is online, but not part of the network: it is about to come, or has just died.
+    Arriving,
+    /// No direct link has come about so far, or all links are lost, that with it among them.
+    Failing,
+}
+
+impl View<'_> {
+    pub(super) fn standing(&self, origin: OriginId) -> Option<Standing> {
+        if self.links.contains_key(&origin) {
+            return Some(Standing::Good);
+        }
+        let known = self.known.get(&origin)?;
+        Some(match known {
+            Known {
+                direct_fails: true, ..
+            } => Standing::Failing,
+            // carriers still show who is dead or cut off: the way back into the network leads over others
+            Known { lost: true, .. } if self.links.is_empty() => Standing::Failing,
+            Known {
+                reachable: true, ..
+            } => Standing::Good,
+            _ => Standing::Arriving,
+        })
+    }
+}
+
+/// Decides which links this node wants. The same views at the same times give the same wishes.
+pub trait Policy: Debug + Send {
+    /// Everybody with whom there should be a link, linked already or not.
+    fn wanted(&mut self, view: &View<'_>, now: Instant) -> BTreeSet<OriginId>;
+
+    /// Who of them is only tried.
+    fn on_trial(&self) -> Option<OriginId> {
+        None
+    }
+
+    /// Whether it wants to know by now who is two links away.
+    fn is_looking(&self, _now: Instant) -> bool {
+        false
+    }
+
+    /// When to ask again even if nothing changes.
+    fn next_timeout(&self) -> Option<Instant>;
+}
