@@ -20,8 +20,8 @@ WITHOUT_LC0 = lcsync_failures lcsync_hostile lcsync_keys lcsync_lan lcsync_mld t
 
 demo:
 	netns-tests/setup demo
-	cargo build --package netns-tests --bin lcroute-demo
-	cargo run --quiet --package netns-tests --bin lcroute-demo -- demo $(ARGS)
+	cargo build --package lcroute-lab --bin lcroute-lab
+	cargo run --quiet --package lcroute-lab --bin lcroute-lab -- demo $(ARGS)
 
 test:
 	netns-tests/setup test
@@ -39,7 +39,7 @@ reference:
 
 bench:
 	netns-tests/setup demo
-	cargo run --release --package netns-tests --bin lcroute-demo -- bench $(ARGS)
+	cargo run --release --package lcroute-lab --bin lcroute-lab -- bench $(ARGS)
 
 fuzz:
 	fuzz/run $(or $(SECONDS),90)
@@ -48,7 +48,7 @@ setup:
 	netns-tests/setup test
 
 install:
-	cargo build --release --package netns-tests $(PROGRAMS:%=--package %) --bin lcroute-demo $(PROGRAMS:%=--bin %)
+	cargo build --release --package lcroute-lab $(PROGRAMS:%=--package %) --bin lcroute-lab $(PROGRAMS:%=--bin %)
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/lcroute
 	install $(PROGRAMS:%=$(or $(CARGO_TARGET_DIR),target)/release/%) $(DESTDIR)$(PREFIX)/bin
-	install $(or $(CARGO_TARGET_DIR),target)/release/lcroute-demo $(DESTDIR)$(PREFIX)/lib/lcroute
+	install $(or $(CARGO_TARGET_DIR),target)/release/lcroute-lab $(DESTDIR)$(PREFIX)/lib/lcroute
