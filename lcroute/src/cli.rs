@@ -252,6 +252,7 @@ pub fn command() -> clap::Command {
 }
 
 /// Runs the program with the arguments of this process.
+#[must_use]
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

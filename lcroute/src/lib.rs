@@ -17,7 +17,6 @@ mod inbox;
 mod keeper;
 mod lone;
 mod members;
-mod memory;
 pub mod metrics;
 mod netlink;
 mod packet_loop;
@@ -34,17 +33,8 @@ mod tun;
 mod udp;
 mod waker;
 
-pub use cli::command;
+pub use cli::{command, main};
 #[doc(hidden)]
 pub use tun::bench;
 
 pub use doctor::CHECKS as DOCTOR_CHECKS;
-
-use std::process::ExitCode;
-
-/// Runs the program with the arguments of this process.
-#[must_use]
-pub fn main() -> ExitCode {
-    memory::be_small();
-    cli::main()
-}
