@@ -7,9 +7,9 @@ use std::sync::Arc;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use lcroute_sim::scenario::{MAX_NODES, Policy, Scenario, Span};
-use lcroute_sim::time::{At, Nanos, SECOND};
 use lcroute_sim::{
-    Outcome, Population, Subject, Trace, explain, library, measure, run_script, script, table,
+    At, Nanos, Outcome, Population, SECOND, Subject, Trace, explain, library, measure, run_script,
+    script, table,
 };
 use librecast::cli::{Exit, ExitError};
 

@@ -33,7 +33,7 @@ mod statistics;
 mod table;
 #[cfg(test)]
 mod tests;
-pub mod time;
+mod time;
 mod trace;
 mod workload;
 
@@ -41,5 +41,6 @@ pub use measure::{Subject, measure};
 pub use population::Population;
 pub use run::{Outcome, explain, run_script};
 pub use table::table;
+pub use time::{At, Nanos, SECOND};
 pub use trace::Trace;
 pub use workload::script;
