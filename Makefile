@@ -1,9 +1,9 @@
 # Two commands on a fresh machine:
 #   make demo    three hosts behind closed firewalls, on this one machine
-#   make test    all tests, those in network namespaces included
+#   make test    the tests, those in network namespaces included
 # Both set up what is missing first, or say what to install. And to measure:
 #   make bench   lcroute on this machine; ARGS="--through lcroute,relay" beside the limit (docs/benchmarks.md)
-# What takes too long for that, rough days, minutes of load, programs of others:
+# What takes too long for that, rough days, minutes of load, programs of others, lc0 without offloads, fuzzing:
 #   make test-all
 # And to look for inputs that nobody thought of:
 #   make fuzz    all that is read from outside, SECONDS=90 in all
@@ -13,6 +13,8 @@ export PATH := $(CARGO_HOME)/bin:$(PATH)
 
 PREFIX ?= /usr/local
 PROGRAMS = lcroute lcsync lcagent
+# tests that are ignored for their length, one at a time; others that are ignored are measurements
+LONG = chaos:: foreign:: two_hundred_nodes_hold
 # tests on plain LANs: offloads of lc0 make no difference there
 WITHOUT_LC0 = lcsync_failures lcsync_hostile lcsync_keys lcsync_lan lcsync_mld the_lab
 
@@ -26,12 +28,12 @@ demo:
 test:
 	netns-tests/setup test
 	cargo test --workspace $(ARGS)
-	NETNS_OFFLOAD=off cargo test --workspace --test netns $(ARGS) -- $(WITHOUT_LC0:%=--skip %::)
 
-# what `make test` leaves out for its length, one at a time
-test-all: test
+# what `make test` leaves out for its length
+test-all: test fuzz
 	netns-tests/setup all
-	cargo test --workspace --test netns $(ARGS) -- --ignored --nocapture --test-threads 1 chaos:: foreign::
+	NETNS_OFFLOAD=off cargo test --workspace --test netns $(ARGS) -- $(WITHOUT_LC0:%=--skip %::)
+	cargo test --workspace $(ARGS) -- --ignored --nocapture --test-threads 1 $(LONG)
 
 # what docs/reference.md says is what the programs say; a test fails while it is not
 reference:
