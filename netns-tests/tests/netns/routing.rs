@@ -120,6 +120,7 @@ fn listeners_hear_on_when_three_routers_are_killed() {
 }
 
 #[test]
+#[ignore = "long: `make test-all`"]
 fn listeners_hear_on_when_the_cables_of_three_routers_are_cut_and_mended() {
     world("cables", |lab| {
         let mut meshwork = Meshwork::new(lab)?;
@@ -217,6 +218,7 @@ const GROWN: usize = 11;
 const MOST_LINKS: usize = 6;
 
 #[test]
+#[ignore = "long: `make test-all`"]
 fn a_mesh_that_grows_gives_up_links_and_loses_no_packet() {
     world("growth", |lab| {
         let names: Vec<String> = (0..GROWN).map(|n| format!("n{n}")).collect();
