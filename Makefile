@@ -1,9 +1,9 @@
 # Two commands on a fresh machine:
 #   make demo    three hosts behind closed firewalls, on this one machine
-#   make test    all tests, those in network namespaces included
+#   make test    the tests, those in network namespaces included
 # Both set up what is missing first, or say what to install. And to measure:
 #   make bench   lcroute on this machine; ARGS="--through lcroute,relay" beside the limit (docs/benchmarks.md)
-# What takes too long for that, rough days, minutes of load, programs of others:
+# What takes too long for that, rough days, minutes of load, programs of others, lc0 without offloads, fuzzing:
 #   make test-all
 # And to look for inputs that nobody thought of:
 #   make fuzz    all that is read from outside, SECONDS=90 in all
@@ -13,6 +13,8 @@ export PATH := $(CARGO_HOME)/bin:$(PATH)
 
 PREFIX ?= /usr/local
 PROGRAMS = lcroute lcsync lcagent
+# tests that are ignored for their length, one at a time; others that are ignored are measurements
+LONG = chaos:: foreign:: two_hundred_nodes_hold got_no_time_for_a_while was_suspended a_mesh_that_grows cables_of_three_routers
 # tests on plain LANs: offloads of lc0 make no difference there
 WITHOUT_LC0 = lcsync_failures lcsync_hostile lcsync_keys lcsync_lan lcsync_mld the_lab
 
@@ -20,18 +22,18 @@ WITHOUT_LC0 = lcsync_failures lcsync_hostile lcsync_keys lcsync_lan lcsync_mld t
 
 demo:
 	netns-tests/setup demo
-	cargo build --package netns-tests --bin lcroute-demo
-	cargo run --quiet --package netns-tests --bin lcroute-demo -- demo $(ARGS)
+	cargo build --package lcroute-lab --bin lcroute-lab
+	cargo run --quiet --package lcroute-lab --bin lcroute-lab -- demo $(ARGS)
 
 test:
 	netns-tests/setup test
 	cargo test --workspace $(ARGS)
-	NETNS_OFFLOAD=off cargo test --workspace --test netns $(ARGS) -- $(WITHOUT_LC0:%=--skip %::)
 
-# what `make test` leaves out for its length, one at a time
-test-all: test
+# what `make test` leaves out for its length
+test-all: test fuzz
 	netns-tests/setup all
-	cargo test --workspace --test netns $(ARGS) -- --ignored --nocapture --test-threads 1 chaos:: foreign::
+	NETNS_OFFLOAD=off cargo test --workspace --test netns $(ARGS) -- $(WITHOUT_LC0:%=--skip %::)
+	cargo test --workspace $(ARGS) -- --ignored --nocapture --test-threads 1 $(LONG)
 
 # what docs/reference.md says is what the programs say; a test fails while it is not
 reference:
@@ -39,7 +41,7 @@ reference:
 
 bench:
 	netns-tests/setup demo
-	cargo run --release --package netns-tests --bin lcroute-demo -- bench $(ARGS)
+	cargo run --release --package lcroute-lab --bin lcroute-lab -- bench $(ARGS)
 
 fuzz:
 	fuzz/run $(or $(SECONDS),90)
@@ -48,7 +50,7 @@ setup:
 	netns-tests/setup test
 
 install:
-	cargo build --release --package netns-tests $(PROGRAMS:%=--package %) --bin lcroute-demo $(PROGRAMS:%=--bin %)
+	cargo build --release --package lcroute-lab $(PROGRAMS:%=--package %) --bin lcroute-lab $(PROGRAMS:%=--bin %)
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/lcroute
 	install $(PROGRAMS:%=$(or $(CARGO_TARGET_DIR),target)/release/%) $(DESTDIR)$(PREFIX)/bin
-	install $(or $(CARGO_TARGET_DIR),target)/release/lcroute-demo $(DESTDIR)$(PREFIX)/lib/lcroute
+	install $(or $(CARGO_TARGET_DIR),target)/release/lcroute-lab $(DESTDIR)$(PREFIX)/lib/lcroute

@@ -16,13 +16,17 @@
           version = "0.1.0";
           src = ./..;
           cargoLock.lockFile = ../Cargo.lock;
-          cargoBuildFlags = [ "--package" "lcroute" "--package" "lcsync" "--package" "lcagent" "--package" "packaging-generate" ];
+          cargoBuildFlags = [ "--package" "lcroute" "--package" "lcroute-lab" "--package" "lcsync" "--package" "lcagent" "--package" "packaging-generate" ];
           # they need network namespaces and /dev/net/tun
           doCheck = false;
           nativeBuildInputs = [ pkgs.installShellFiles ];
           postInstall = ''
             $out/bin/packaging-generate made
             rm $out/bin/packaging-generate
+            install -D -t $out/lib/lcroute $out/bin/lcroute-lab
+            rm $out/bin/lcroute-lab
+            installManPage made/lcroute-lab/man/*
+            install -Dm644 made/lcroute-lab/copyright $out/share/doc/lcroute-lab/copyright
             for program in lcroute lcsync lcagent; do
               installManPage made/$program/man/*
               installShellCompletion --bash made/$program/bash/$program --zsh made/$program/zsh/_$program \

@@ -32,6 +32,8 @@ Examples:
   lcroute doctor
   lcroute doctor --json | jq '.checks[] | select(.state == \"fail\")'";
 
+const LAB: &str = "Another program, of the package lcroute-lab, does this.";
+
 /// The WebRTC crates log every packet they do not like.
 const DAEMON_LOG: &str = "info,rtc=error,rtc_ice=error,rtc_dtls=error,rtc_sctp=error";
 
@@ -49,19 +51,11 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Three nodes behind closed firewalls on this machine: watch the whole thing work
-    #[command(after_help = "Makes network namespaces of its own and leaves nothing behind.")]
-    Demo {
-        /// How many nodes
-        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=16))]
-        nodes: u8,
-    },
-    /// Measure multicast on this machine: highest rate, CPU, latency; see bench --help
-    #[command(disable_help_flag = true)]
-    Bench {
-        /// What to measure, and how
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        args: Vec<OsString>,
-    },
+    #[command(disable_help_flag = true, after_help = LAB)]
+    Demo(OfLab),
+    /// Measure multicast on this machine: highest rate, CPU, latency
+    #[command(disable_help_flag = true, after_help = LAB)]
+    Bench(OfLab),
     /// A new identity and a new network, with this node as its first issuer
     Init {
         /// This node's name [default: the host's]
@@ -163,8 +157,16 @@ enum Command {
         text: Option<String>,
     },
     /// The network simulator: many nodes on virtual time, and the rules that must hold
-    #[command(after_help = lcroute_sim::EXAMPLES)]
-    Sim(lcroute_sim::Arguments),
+    #[command(disable_help_flag = true, after_help = LAB)]
+    Sim(OfLab),
+}
+
+/// What `lcroute-lab` reads itself.
+#[derive(Debug, Args)]
+struct OfLab {
+    /// Arguments; --help lists them
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<OsString>,
 }
 
 #[derive(Debug, Args)]
@@ -250,6 +252,7 @@ pub fn command() -> clap::Command {
 }
 
 /// Runs the program with the arguments of this process.
+#[must_use]
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -273,17 +276,15 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
         init_logging(common.log.as_deref(), "error")?;
         return crate::doctor::run(common);
     }
+    if let Command::Demo(_) | Command::Bench(_) | Command::Sim(_) = command {
+        return commands::lab::execute();
+    }
     let config = common.load_config()?;
     let daemon = matches!(command, Command::Run { .. } | Command::Signal { .. });
     let level = common.log.as_deref().or(config.log.as_deref());
     init_logging(level, if daemon { DAEMON_LOG } else { "warn" })?;
     let control = common.control_to_ask(&config);
     match command {
-        Command::Demo { nodes } => {
-            let args = ["--nodes".to_owned(), nodes.to_string()].map(OsString::from);
-            commands::demo::run("demo", args, common.json)
-        }
-        Command::Bench { args } => commands::demo::run("bench", args, common.json),
         Command::Init { name } => commands::membership::init(&common, &config, name),
         Command::Invite(i) => {
             let wish = commands::membership::Wish {
@@ -353,17 +354,12 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
         }
         Command::Reload { exec } => commands::query::reload(&control, exec),
         // above
-        Command::Doctor => Ok(Exit::Ok),
+        Command::Doctor | Command::Demo(_) | Command::Bench(_) | Command::Sim(_) => Ok(Exit::Ok),
         Command::Listen { group: g } => {
             commands::selftest::listen(&target(g, &config, control), common.json)
         }
         Command::Say { group: g, text } => {
             commands::selftest::say(&target(g, &config, control), text.as_deref())
-        }
-        Command::Sim(arguments) => {
-            crate::memory::be_fast();
-            crate::system::exit_on_signals()?;
-            lcroute_sim::run(&arguments, common.json)
         }
     }
 }

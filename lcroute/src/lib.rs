@@ -15,7 +15,6 @@ mod inbound_probe;
 mod inbox;
 mod keeper;
 mod lone;
-mod memory;
 pub mod metrics;
 mod netlink;
 mod packet_loop;
@@ -28,17 +27,8 @@ mod tun;
 mod udp;
 mod waker;
 
-pub use cli::command;
+pub use cli::{command, main};
 #[doc(hidden)]
 pub use tun::bench;
 
 pub use doctor::CHECKS as DOCTOR_CHECKS;
-
-use std::process::ExitCode;
-
-/// Runs the program with the arguments of this process.
-#[must_use]
-pub fn main() -> ExitCode {
-    memory::be_small();
-    cli::main()
-}

@@ -60,13 +60,8 @@ pub fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
     })
 }
 
-/// For commands that end by themselves: from now on SIGINT and SIGTERM end the process with their exit codes.
+/// For commands that end by themselves: from now on SIGINT and SIGTERM end the process by `end`, with their exit codes.
 /// To be called before other threads are started, as these inherit that the signals are blocked.
-pub fn exit_on_signals() -> std::io::Result<()> {
-    exit_on_signals_after(|exit| std::process::exit(exit as i32))
-}
-
-/// As [`exit_on_signals`], with something to do before.
 pub fn exit_on_signals_after(end: impl FnOnce(Exit) + Send + 'static) -> std::io::Result<()> {
     let set: SigSet = [nix::sys::signal::SIGINT, nix::sys::signal::SIGTERM]
         .into_iter()

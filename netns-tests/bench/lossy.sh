@@ -8,11 +8,11 @@ cd "$(dirname "$0")/../.."
 export PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
 
 netns-tests/setup demo
-cargo build --release --package netns-tests --bin lcroute-demo
+cargo build --release --package lcroute-lab --bin lcroute-lab
 for repair in 0 25; do
     for loss in 0 1 5 20; do
         echo "== repair within $repair ms, $loss % loss"
-        "${CARGO_TARGET_DIR:-target}/release/lcroute-demo" bench --measure rate --rate 5208 \
+        "${CARGO_TARGET_DIR:-target}/release/lcroute-lab" bench --measure rate --rate 5208 \
             --loss "$loss" --set "live.repair_ms=$repair" "$@"
     done
 done

@@ -10,6 +10,6 @@ cd "$(dirname "$0")/../.."
 export PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
 
 netns-tests/setup demo
-cargo build --release --package netns-tests --bin lcroute-demo
-exec "${CARGO_TARGET_DIR:-target}/release/lcroute-demo" bench \
+cargo build --release --package lcroute-lab --bin lcroute-lab
+exec "${CARGO_TARGET_DIR:-target}/release/lcroute-lab" bench \
     --through lcroute,relay,fastd-multitap,fastd,tinc,openvpn --measure rate,cpu,latency "$@"

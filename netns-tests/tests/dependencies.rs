@@ -129,24 +129,25 @@ fn the_simulator_knows_the_engine_only() {
 }
 
 #[test]
-fn no_packet_of_a_host_passes_the_simulator() {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let mut folders = vec![workspace.join("lcroute/src")];
-    let mut naming = Vec::new();
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if std::fs::read_to_string(&path)
-                .unwrap()
-                .contains("lcroute_sim")
-            {
-                naming.push(path.file_name().unwrap().to_owned());
-            }
-        }
+fn lcroute_executes_the_lab_and_knows_nothing_of_it() {
+    let ours = ours();
+    for laboratory in ["lcroute-sim", "lcroute-lab"] {
+        assert!(
+            !ours["lcroute"].contains(laboratory),
+            "lcroute depends on {laboratory}"
+        );
     }
-    assert_eq!(naming, ["cli.rs"], "the verb `sim` alone leads to it");
+}
+
+#[test]
+fn nobody_but_tests_and_packages_depends_on_the_lab() {
+    for (name, reached) in ours() {
+        let may = ["netns-tests", "packaging-generate"].contains(&name.as_str());
+        assert!(
+            may || !reached.contains("lcroute-lab"),
+            "{name} depends on lcroute-lab"
+        );
+    }
 }
 
 #[test]

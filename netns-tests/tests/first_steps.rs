@@ -38,7 +38,7 @@ fn as_user(
 fn homes() -> Result<(TempDir, PathBuf, [PathBuf; 2])> {
     let dir = tempfile::tempdir()?;
     let program = dir.path().join("lcroute");
-    fs::copy(env!("CARGO_BIN_EXE_lcroute-demo"), &program)?;
+    fs::copy(env!("CARGO_BIN_EXE_netns-tests"), &program)?;
     let homes = ["alice", "bob"].map(|name| dir.path().join(name));
     for (path, mode) in [(dir.path(), 0o755), (&program, 0o755)] {
         fs::set_permissions(path, fs::Permissions::from_mode(mode))?;

@@ -148,7 +148,12 @@ fn reference() -> String {
          0 done, 1 failed, 2 wrong usage or configuration, 3 timed out or not reachable, 4 not permitted, 130 and 143 interrupted.\n\n\
          ## Command lines\n\n",
     );
-    for command in [lcroute::command(), lcsync::command(), lcagent::command()] {
+    // the verbs of lcroute-lab among those of lcroute, as a user types them
+    for command in [
+        lcroute_lab::lcroute(),
+        lcsync::command(),
+        lcagent::command(),
+    ] {
         verb(&mut out, &command, "", 3);
     }
     out += "## Configuration\n\nTOML; every key is optional where nothing else is said, an unknown one is an error.\n\n";

@@ -4,17 +4,16 @@
 //! [`scenario`] says what is simulated; `workload` makes of it a script of `action`s, such as joins, packets and
 //! crashes; `simulation` runs routers (`node`), hosts (`kernel`) and `links` through it, in shards side by side
 //! (`shard`), and asks `model` and `ledger` at every step whether a rule was broken; then `minimize` makes the script as short as it can and `trace` writes it
-//! down. The same scenario gives the same run, bit for bit.
+//! down. The same scenario gives the same run, bit for bit. The command line is `lcroute-lab`'s.
 
 mod action;
 mod calendar;
 mod check;
-mod cli;
 mod crew;
 mod fast;
 mod kernel;
 mod ledger;
-mod library;
+pub mod library;
 mod link;
 mod links;
 mod measure;
@@ -38,4 +37,10 @@ mod time;
 mod trace;
 mod workload;
 
-pub use cli::{Arguments, EXAMPLES, run};
+pub use measure::{Subject, measure};
+pub use population::Population;
+pub use run::{Outcome, explain, run_script};
+pub use table::table;
+pub use time::{At, Nanos, SECOND};
+pub use trace::Trace;
+pub use workload::script;

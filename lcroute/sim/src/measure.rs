@@ -33,9 +33,13 @@ const CHURN: f64 = 2.0;
 /// What is measured.
 #[derive(Debug, Clone, Copy)]
 pub struct Subject {
+    /// How many.
     pub nodes: u32,
+    /// Which links there are.
     pub policy: Policy,
+    /// Links of a node.
     pub degree: u8,
+    /// All that is random.
     pub seed: u64,
 }
 

@@ -95,7 +95,7 @@ impl Population {
     }
 
     /// How many there are.
-    pub fn len(&self) -> u32 {
+    pub(crate) fn len(&self) -> u32 {
         self.identities.len() as u32
     }
 

@@ -82,6 +82,7 @@ fn every_scenario_holds_with_several_seeds() {
 }
 
 #[test]
+#[ignore = "long: `make test-all`"]
 fn two_hundred_nodes_hold() {
     let mut scenario = Scenario {
         starts: Span::seconds(1),

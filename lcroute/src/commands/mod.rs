@@ -1,6 +1,6 @@
 //! What the verbs do, a file for each family.
 
-pub mod demo;
+pub mod lab;
 pub mod membership;
 pub mod ping;
 pub mod query;

@@ -1,7 +1,7 @@
 //! The signalling backbone: needed to meet, not to stay together.
 
 use anyhow::ensure;
-use netns_tests::lab::{Member, eventually};
+use lcroute_lab::lab::{Member, eventually};
 
 use crate::world;
 
@@ -132,7 +132,7 @@ fn a_stopped_backbone_ends_with_0() {
         let host = lab.host("backbone")?;
         let mut server = host.spawn("lcroute", &["signal", "--listen", "[::]:7117"])?;
         eventually("the server listens", || {
-            let open = netns_tests::lab::open_sockets(server.pid())?;
+            let open = lcroute_lab::lab::open_sockets(server.pid())?;
             let protocols: Vec<&str> = open.iter().map(|socket| socket.protocol).collect();
             ensure!(protocols == ["tcp6", "udp6"], "{protocols:?}");
             Ok(())

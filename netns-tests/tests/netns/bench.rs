@@ -3,13 +3,13 @@
 use std::process::{Command, Output};
 
 use anyhow::{Context, Result, ensure};
-use netns_tests::lab::Turn;
+use lcroute_lab::lab::Turn;
 use serde_json::Value;
 
 fn bench(args: &[&str]) -> Result<Output> {
     let _turn = Turn::wait();
     Ok(Command::new(crate::PROGRAM)
-        .args(["lcroute", "bench"])
+        .arg("bench")
         .args(args)
         .output()?)
 }

@@ -10,8 +10,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use netns_tests::lab::{Host, Lab, Member, Network, Process, Receiver, UPLINK, eventually};
-use netns_tests::programs::dice::Dice;
+use lcroute_lab::lab::{Host, Lab, Member, Network, Process, Receiver, UPLINK, eventually};
+use lcroute_lab::programs::dice::Dice;
 use nix::sys::signal::Signal;
 
 use crate::world;

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use netns_tests::lab::{Disk, Host, eventually};
+use lcroute_lab::lab::{Disk, Host, eventually};
 use nix::sys::signal::Signal;
 
 use crate::world;

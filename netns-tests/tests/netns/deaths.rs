@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use netns_tests::lab::{Lab, eventually};
+use lcroute_lab::lab::{Lab, eventually};
 use nix::sys::signal::Signal;
 
 use crate::hostile_load::{PORT, besieged};
@@ -128,11 +128,13 @@ fn goes_on_after_a_while(lab: &Lab, asleep: bool) -> Result<()> {
 }
 
 #[test]
+#[ignore = "long: `make test-all`"]
 fn a_daemon_that_got_no_time_for_a_while_goes_on() {
     world("stopped", |lab| goes_on_after_a_while(lab, false));
 }
 
 #[test]
+#[ignore = "long: `make test-all`"]
 fn a_host_that_was_suspended_finds_its_links_again() {
     world("suspended", |lab| goes_on_after_a_while(lab, true));
 }

@@ -5,15 +5,17 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use netns_tests::lab::{Turn, eventually, within};
+use lcroute_lab::lab::{Turn, eventually, within};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tempfile::TempDir;
 
 #[test]
 fn it_succeeds_and_proves_it() -> Result<()> {
     let _turn = Turn::wait();
-    let done = Command::new(crate::PROGRAM)
-        .args(["lcroute", "demo", "--json"])
+    let dir = installed(true)?;
+    let done = Command::new(dir.path().join("bin/lcroute"))
+        .args(["demo", "--json"])
         .output()?;
     let (out, err) = (
         String::from_utf8(done.stdout)?,
@@ -39,6 +41,61 @@ fn it_succeeds_and_proves_it() -> Result<()> {
 }
 
 #[test]
+fn all_arguments_are_those_of_the_lab_and_so_is_the_exit_code() -> Result<()> {
+    let dir = installed(true)?;
+    for (args, code, said) in [
+        (&["demo", "--help"][..], 0, "Usage: lcroute demo"),
+        (&["bench", "-h"], 0, "Usage: lcroute bench"),
+        (&["sim", "--help"], 0, "Usage: lcroute sim"),
+        (&["--json", "demo", "--nodes", "1"], 2, "2..=16"),
+        (&["sim", "--list"], 0, "busy-hour"),
+        (&["sim", "--config", "x"], 2, "--config"),
+        (&["sim", "--replay", "nowhere.toml"], 2, "nowhere.toml"),
+    ] {
+        lcroute(&dir, args, code, said)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn without_the_lab_the_verbs_name_its_package() -> Result<()> {
+    let dir = installed(false)?;
+    lcroute(&dir, &["--help"], 0, "  demo  ")?;
+    for verb in ["demo", "bench", "sim"] {
+        lcroute(&dir, &[verb, "--help"], 1, "package lcroute-lab")?;
+    }
+    Ok(())
+}
+
+/// Programs in folders as packages install them, with the lab or without.
+fn installed(with_lab: bool) -> Result<TempDir> {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    for (program, is_there) in [("bin/lcroute", true), ("lib/lcroute/lcroute-lab", with_lab)] {
+        let path = dir.path().join(program);
+        std::fs::create_dir_all(path.parent().context("a folder")?)?;
+        if is_there {
+            // a link by name would be followed, and others found beside it
+            std::fs::hard_link(crate::PROGRAM, path)?;
+        }
+    }
+    Ok(dir)
+}
+
+/// Runs `lcroute ARGS`, which must end with `code` and say `said`.
+fn lcroute(dir: &TempDir, args: &[&str], code: i32, said: &str) -> Result<()> {
+    let done = Command::new(dir.path().join("bin/lcroute"))
+        .args(args)
+        .output()?;
+    let text = String::from_utf8([done.stdout, done.stderr].concat())?;
+    ensure!(
+        done.status.code() == Some(code) && text.contains(said),
+        "{args:?}: {:?}: {text}",
+        done.status
+    );
+    Ok(())
+}
+
+#[test]
 fn interrupted_it_ends_with_130_and_leaves_nothing() -> Result<()> {
     ends(Signal::SIGINT, Some(130))
 }
@@ -58,8 +115,9 @@ fn ends(signal: Signal, code: Option<i32>) -> Result<()> {
     let _turn = Turn::wait();
     let mark = format!("DEMO_UNDER_TEST={signal}-{}", std::process::id());
     let (key, value) = mark.split_once('=').context("the mark")?;
-    let mut demo = Command::new(crate::PROGRAM)
-        .args(["lcroute", "demo", "--json"])
+    let dir = installed(true)?;
+    let mut demo = Command::new(dir.path().join("bin/lcroute"))
+        .args(["demo", "--json"])
         .env(key, value)
         .stdout(Stdio::piped())
         .spawn()?;

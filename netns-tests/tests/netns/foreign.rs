@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use netns_tests::lab::{Host, Lab, Network, Process, eventually};
+use lcroute_lab::lab::{Host, Lab, Network, Process, eventually};
 
 use crate::world;
 

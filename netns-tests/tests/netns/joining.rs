@@ -1,7 +1,7 @@
 //! Who receives what: joins, leaves, late comers, many groups.
 
 use anyhow::{Result, ensure};
-use netns_tests::lab::{Member, Network, eventually};
+use lcroute_lab::lab::{Member, Network, eventually};
 
 use crate::world;
 

@@ -1,7 +1,7 @@
 //! Whose commands a fleet obeys: certified keys, revoked keys.
 
 use anyhow::{Result, ensure};
-use netns_tests::lab::{LAN, eventually};
+use lcroute_lab::lab::{LAN, eventually};
 
 use crate::lcagent::Fleet;
 use crate::world;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use netns_tests::lab::{Host, eventually, make_folder, noise, same_content};
+use lcroute_lab::lab::{Host, eventually, make_folder, noise, same_content};
 use nix::sys::signal::Signal;
 
 use crate::lcsync_lan::share;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use netns_tests::lab::{
+use lcroute_lab::lab::{
     Host, LAN, MldWatch, Process, eventually, make_folder, open_sockets, same_content,
 };
 use nix::sys::signal::Signal;

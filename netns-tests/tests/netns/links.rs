@@ -1,7 +1,7 @@
 //! Links: what a cut does, and what the network does about it.
 
 use anyhow::ensure;
-use netns_tests::lab::{UPLINK, eventually};
+use lcroute_lab::lab::{UPLINK, eventually};
 
 use crate::world;
 

@@ -42,12 +42,12 @@ mod the_lab;
 mod troubleshooting;
 mod watch;
 
-netns_tests::isolate_before_main!();
+lcroute_lab::isolate_before_main!();
 
 /// The multi-call binary.
-const PROGRAM: &str = env!("CARGO_BIN_EXE_lcroute-demo");
+const PROGRAM: &str = env!("CARGO_BIN_EXE_netns-tests");
 
 /// Runs a test in a world of its own.
-fn world(name: &str, test: impl FnOnce(&netns_tests::lab::Lab) -> anyhow::Result<()>) {
-    netns_tests::lab::world(name, PROGRAM, test);
+fn world(name: &str, test: impl FnOnce(&lcroute_lab::lab::Lab) -> anyhow::Result<()>) {
+    lcroute_lab::lab::world(name, PROGRAM, test);
 }

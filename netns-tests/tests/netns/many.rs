@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use netns_tests::lab::{Member, Network, Receiver, within};
+use lcroute_lab::lab::{Member, Network, Receiver, within};
 
 use crate::world;
 

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::os::unix::net::UnixStream;
 
 use anyhow::{Result, ensure};
-use netns_tests::lab::{Exposition, Member, eventually};
+use lcroute_lab::lab::{Exposition, Member, eventually};
 
 use crate::world;
 

@@ -1,7 +1,7 @@
 //! Programs from elsewhere, as Debian installs them, that never heard of lcroute.
 
 use anyhow::{Context, Result, ensure};
-use netns_tests::lab::{Lab, Network, eventually};
+use lcroute_lab::lab::{Lab, Network, eventually};
 
 use crate::world;
 

@@ -1,7 +1,7 @@
 //! What the path between two nodes does to datagrams: it marks them, or has no room for them.
 
 use anyhow::{Context, ensure};
-use netns_tests::lab::{Host, Lab, Member, eventually};
+use lcroute_lab::lab::{Host, Lab, Member, eventually};
 
 use crate::world;
 

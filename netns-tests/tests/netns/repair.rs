@@ -1,7 +1,7 @@
 //! Live traffic over a path that loses packets: what is lost comes again, unless that is switched off.
 
 use anyhow::{Context, Result, ensure};
-use netns_tests::lab::{Lab, Member, Receiver, UPLINK, eventually};
+use lcroute_lab::lab::{Lab, Member, Receiver, UPLINK, eventually};
 
 use crate::world;
 

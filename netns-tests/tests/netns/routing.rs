@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use netns_tests::lab::{
+use lcroute_lab::lab::{
     Host, Lab, Member, Network, PATIENCE, Receiver, UPLINK, eventually, make_folder, same_content,
     wait_reach, within,
 };
@@ -22,7 +22,7 @@ struct Meshwork {
     network: Network,
     /// Positions of those who listen, and their programs.
     listeners: Vec<(usize, Receiver)>,
-    _sender: netns_tests::lab::Process,
+    _sender: lcroute_lab::lab::Process,
 }
 
 /// How a router ends.
@@ -120,6 +120,7 @@ fn listeners_hear_on_when_three_routers_are_killed() {
 }
 
 #[test]
+#[ignore = "long: `make test-all`"]
 fn listeners_hear_on_when_the_cables_of_three_routers_are_cut_and_mended() {
     world("cables", |lab| {
         let mut meshwork = Meshwork::new(lab)?;
@@ -217,6 +218,7 @@ const GROWN: usize = 11;
 const MOST_LINKS: usize = 6;
 
 #[test]
+#[ignore = "long: `make test-all`"]
 fn a_mesh_that_grows_gives_up_links_and_loses_no_packet() {
     world("growth", |lab| {
         let names: Vec<String> = (0..GROWN).map(|n| format!("n{n}")).collect();
@@ -734,7 +736,7 @@ fn two_who_cannot_reach_each_other_talk_over_a_third() {
     });
 }
 
-fn ping(from: &Host, to: &str, args: &[&str]) -> Result<netns_tests::lab::Output> {
+fn ping(from: &Host, to: &str, args: &[&str]) -> Result<lcroute_lab::lab::Output> {
     let options = ["-6", "-n", "-c1", "-w3", "-M", "do"];
     from.run("ping", &[&options[..], args, &[to]].concat())
 }

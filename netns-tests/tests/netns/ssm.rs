@@ -1,7 +1,7 @@
 //! Source-specific multicast (RFC 4607): a join names the sender it wants.
 
 use anyhow::ensure;
-use netns_tests::lab::eventually;
+use lcroute_lab::lab::eventually;
 
 use crate::world;
 

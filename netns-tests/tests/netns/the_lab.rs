@@ -2,7 +2,7 @@
 //! other test worthless.
 
 use anyhow::{Result, ensure};
-use netns_tests::lab::{LAN, MldWatch, UPLINK, eventually, open_sockets};
+use lcroute_lab::lab::{LAN, MldWatch, UPLINK, eventually, open_sockets};
 
 use crate::world;
 

@@ -42,7 +42,12 @@ fn generate(program: &Program, crates: &Crates, folder: &Path) -> anyhow::Result
     for (file, page) in man::pages(program)? {
         fs::write(pages.join(file), page)?;
     }
-    for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+    // completions are of what users call
+    let shells = match program.called == program.name {
+        true => &[Shell::Bash, Shell::Zsh, Shell::Fish][..],
+        false => &[],
+    };
+    for &shell in shells {
         let folder = folder.join(shell.to_string());
         fs::create_dir_all(&folder)?;
         // bash-completion loads the file that is named like the program
@@ -80,7 +85,7 @@ fn shown(program: &Program) -> clap::Command {
         return command;
     }
     // clap has no way to take a verb out: the same command is put together anew, with those that are shown
-    let mut anew = clap::Command::new(program.name).args(command.get_arguments());
+    let mut anew = clap::Command::new(program.called).args(command.get_arguments());
     if let Some(about) = command.get_about() {
         anew = anew.about(about.clone());
     }

@@ -7,22 +7,25 @@ use clap_mangen::Man;
 
 use crate::programs::Program;
 
-/// File names and pages.
+/// File names and pages: of verbs, and of what users call.
 pub fn pages(program: &Program) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
     let mut command = crate::shown(program).disable_help_subcommand(true);
     command.build();
-    let verbs: Vec<Command> = command.get_subcommands().cloned().collect();
+    let verbs = command.get_subcommands().cloned();
     let mut pages = Vec::new();
-    for verb in verbs {
-        let name = format!("{}-{}", program.name, verb.get_name());
+    for verb in verbs.filter(|verb| program.has_page_of(verb.get_name())) {
+        let name = format!("{}-{}", program.called, verb.get_name());
         let mut page = Vec::new();
         // the names of what `build` has filled in already are for messages, not for pages
         let verb = verb.display_name(name.clone());
         head(&verb, &name, &mut page)?;
         examples(&verb, &mut page)?;
         surroundings(program, &verb, &mut page)?;
-        section("SEE ALSO", &format!("{}(1)", program.name), &mut page)?;
+        section("SEE ALSO", &format!("{}(1)", program.called), &mut page)?;
         pages.push((format!("{name}.1"), page));
+    }
+    if program.called != program.name {
+        return Ok(pages);
     }
     let mut page = Vec::new();
     head(&command, program.name, &mut page)?;
@@ -209,8 +212,8 @@ mod tests {
                 assert!(page.contains("\\fB130, 143\\fR"), "{file}");
             }
         }
-        let lcagent = PROGRAMS.iter().find(|p| p.name == "lcagent").unwrap();
-        let pages = pages(lcagent).unwrap();
+        let of = |name| pages(PROGRAMS.iter().find(|p| p.name == name).unwrap()).unwrap();
+        let pages = of("lcagent");
         let page = |name: &str| {
             let found = pages.iter().find(|(file, _)| file == name);
             String::from_utf8(found.unwrap().1.clone()).unwrap()
@@ -227,5 +230,18 @@ mod tests {
         }
         let watch = "[\\fB\\-\\-watch\\fR [\\fID\\fR]]";
         assert!(page("lcagent-nodes.1").contains(watch));
+    }
+
+    #[test]
+    fn each_page_is_in_one_package() {
+        let all = PROGRAMS.iter().flat_map(|p| pages(p).unwrap());
+        let mut names: Vec<String> = all.map(|(file, _)| file).collect();
+        for of_lab in ["lcroute-demo.1", "lcroute-bench.1", "lcroute-sim.1"] {
+            assert!(names.iter().any(|n| n == of_lab), "{names:?}");
+        }
+        names.sort();
+        let count = names.len();
+        names.dedup();
+        assert_eq!(names.len(), count);
     }
 }

@@ -4,6 +4,8 @@
 pub struct Program {
     /// Its name, and the package's.
     pub name: &'static str,
+    /// What its verbs are written behind.
+    pub called: &'static str,
     /// Its command line.
     pub command: fn() -> clap::Command,
     /// Files that it reads or makes.
@@ -16,7 +18,14 @@ pub struct Program {
     pub see_also: &'static [&'static str],
 }
 
-/// How all three end; the numbers are the same, whatever else a program says of them.
+impl Program {
+    /// Whether its package has the page of a verb.
+    pub fn has_page_of(&self, verb: &str) -> bool {
+        self.name != "lcroute" || !lcroute_lab::VERBS.contains(&verb)
+    }
+}
+
+/// How they end; the numbers are the same, whatever else a program says of them.
 const EXIT_STATUS: &[(&str, &str)] = &[
     ("0", "done"),
     ("1", "failed"),
@@ -44,7 +53,8 @@ const COMMON: &[(&str, &str)] = &[
 pub const PROGRAMS: &[Program] = &[
     Program {
         name: "lcroute",
-        command: lcroute::command,
+        called: "lcroute",
+        command: lcroute_lab::lcroute,
         files: &[
             (
                 "/etc/lcroute/lcroute.toml",
@@ -69,7 +79,25 @@ pub const PROGRAMS: &[Program] = &[
         see_also: &["lcsync(1)", "lcagent(1)", "systemctl(1)", "ip-maddress(8)"],
     },
     Program {
+        name: "lcroute-lab",
+        called: "lcroute",
+        command: lcroute_lab::command,
+        files: &[(
+            "/usr/lib/lcroute/lcroute-lab",
+            "the program that lcroute executes for this verb",
+        )],
+        exit_status: &[
+            ("0", "done"),
+            ("1", "failed; a rule was broken in a simulation"),
+            ("2", "wrong usage"),
+            ("130, 143", "interrupted by SIGINT or SIGTERM"),
+        ],
+        environment: COMMON,
+        see_also: &["lcroute(1)"],
+    },
+    Program {
         name: "lcsync",
+        called: "lcsync",
         command: lcsync::command,
         files: &[
             (
@@ -103,6 +131,7 @@ pub const PROGRAMS: &[Program] = &[
     },
     Program {
         name: "lcagent",
+        called: "lcagent",
         command: lcagent::command,
         files: &[
             (

@@ -6,17 +6,12 @@ use std::sync::Arc;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use lcroute_sim::scenario::{MAX_NODES, Policy, Scenario, Span};
+use lcroute_sim::{
+    At, Nanos, Outcome, Population, SECOND, Subject, Trace, explain, library, measure, run_script,
+    script, table,
+};
 use librecast_program::cli::{Exit, ExitError};
-
-use crate::library;
-use crate::measure::{Subject, measure};
-use crate::population::Population;
-use crate::run::{Outcome, explain, run_script};
-use crate::scenario::{MAX_NODES, Policy, Scenario, Span};
-use crate::table::table;
-use crate::time::{At, Nanos, SECOND};
-use crate::trace::Trace;
-use crate::workload;
 
 /// Examples for `--help`.
 pub const EXAMPLES: &str = "\
@@ -158,7 +153,7 @@ pub fn run(arguments: &Arguments, json: bool) -> anyhow::Result<Exit> {
             seed,
             ..scenario.clone()
         });
-        let script = workload::script(&scenario);
+        let script = script(&scenario);
         let bar = Bar::new(json);
         let mut progress = |now, end| bar.show(now, end);
         let threads = threads(arguments.threads);

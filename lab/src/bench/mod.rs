@@ -27,7 +27,7 @@ use std::path::Path as FilePath;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use clap::{Parser, ValueEnum};
+use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
 use crate::lab::{self, Lab};
@@ -50,7 +50,8 @@ const QUIET: f64 = 0.5;
 const TRAIN: u64 = 50;
 const TRAIN_BYTES: u64 = 65_000;
 
-const EXAMPLES: &str = "\
+/// Examples for `--help`.
+pub const EXAMPLES: &str = "\
 Examples:
   lcroute bench                                  rate, cost, latency, join, lcsync
   lcroute bench --through lcroute,relay,fastd    the same through other systems, with ratios
@@ -61,10 +62,9 @@ Examples:
 Everything runs in network namespaces of its own, which vanish afterwards. Figures of one run can be
 compared with one another; with those of another run only on a quiet machine.";
 
-/// Measures multicast from one host to others on this machine: highest rate, CPU, latency.
-#[derive(Debug, Parser)]
-#[command(name = "lcroute bench", bin_name = "lcroute bench", after_help = EXAMPLES)]
-struct Args {
+/// Arguments of `lcroute bench`.
+#[derive(Debug, Args)]
+pub struct Arguments {
     /// What to measure, one after the other
     #[arg(long, value_enum, value_delimiter = ',', default_value = "lcroute")]
     through: Vec<Through>,
@@ -95,9 +95,6 @@ struct Args {
     /// Which figures [default: all]
     #[arg(long, value_enum, value_delimiter = ',')]
     measure: Vec<Part>,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 }
 
 /// A figure, or a group of them.
@@ -115,12 +112,11 @@ enum Part {
     Files,
 }
 
-/// The program.
-pub fn main() -> ExitCode {
-    let args = Args::parse();
-    match measure(&args) {
+/// Measures, and prints the figures: as a table, or as `json`.
+pub fn run(arguments: &Arguments, json: bool) -> ExitCode {
+    match measure(arguments) {
         Ok(figures) => {
-            let text = if args.json {
+            let text = if json {
                 format!("{figures:#}")
             } else {
                 report::table(&figures)
@@ -135,7 +131,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn measure(args: &Args) -> Result<Value> {
+fn measure(args: &Arguments) -> Result<Value> {
     lab::isolate()?;
     lab::exit_on_signals()?;
     lab::check_requirements()?;
@@ -195,7 +191,7 @@ impl Part {
     }
 }
 
-impl Args {
+impl Arguments {
     fn wants(&self, part: Part) -> bool {
         match (self.measure.is_empty(), self.rate) {
             (false, _) => self.measure.contains(&part),
@@ -307,17 +303,23 @@ fn setting(text: &str) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use clap::{CommandFactory, Parser};
 
     use super::*;
 
-    fn args(line: &str) -> Args {
-        Args::try_parse_from(line.split(' ')).unwrap()
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    fn args(line: &str) -> Arguments {
+        Line::try_parse_from(line.split(' ')).unwrap().arguments
     }
 
     #[test]
     fn the_command_line_is_well_formed() {
-        Args::command().debug_assert();
+        Line::command().debug_assert();
         for wrong in [
             "bench --size 9000",
             "bench --seconds 0",
@@ -326,7 +328,7 @@ mod tests {
             "bench --rate 0",
             "bench --through wireguard",
         ] {
-            assert!(Args::try_parse_from(wrong.split(' ')).is_err(), "{wrong}");
+            assert!(Line::try_parse_from(wrong.split(' ')).is_err(), "{wrong}");
         }
     }
 

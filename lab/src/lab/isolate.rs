@@ -101,7 +101,7 @@ pub fn exit_on_signals() -> Result<()> {
 #[doc(hidden)]
 pub fn isolate_or_exit() {
     if let Err(error) = isolate() {
-        eprintln!("netns-tests: {error:#}");
+        eprintln!("lcroute-lab: {error:#}");
         std::process::exit(1);
     }
 }

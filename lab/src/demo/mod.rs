@@ -9,30 +9,24 @@ mod steps;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clap::Parser;
+use clap::Args;
 
 use crate::lab::{self, Lab};
 use narrator::Narrator;
 pub(crate) use narrator::grouped;
 
-/// Shows lcroute and lcsync working: nodes behind closed firewalls, one of them behind NAT, on
-/// this one machine, in network namespaces that vanish afterwards.
-#[derive(Debug, Parser)]
-#[command(name = "lcroute demo", bin_name = "lcroute demo")]
-struct Args {
-    /// How many nodes.
+/// Arguments of `lcroute demo`.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// How many nodes
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=16))]
     nodes: u8,
-    /// Print one JSON line a step, and a summary.
-    #[arg(long)]
-    json: bool,
 }
 
-/// The program.
-pub fn main() -> ExitCode {
-    let args = Args::parse();
-    let mut narrator = Narrator::new(args.json);
-    match show(&args, &mut narrator) {
+/// Shows it; with `json` a line of JSON a step, and a summary.
+pub fn run(arguments: &Arguments, json: bool) -> ExitCode {
+    let mut narrator = Narrator::new(json);
+    match show(arguments, &mut narrator) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             narrator.fail(&error);
@@ -41,12 +35,12 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn show(args: &Args, narrator: &mut Narrator) -> Result<()> {
+fn show(arguments: &Arguments, narrator: &mut Narrator) -> Result<()> {
     lab::isolate()?;
     lab::exit_on_signals()?;
     let program = std::fs::read_link("/proc/self/exe").context("/proc/self/exe")?;
     let lab = Lab::new("demo", &program)?;
-    let shown = steps::run(&lab, usize::from(args.nodes), narrator);
+    let shown = steps::run(&lab, usize::from(arguments.nodes), narrator);
     if shown.is_err() {
         eprintln!("{}", lab.logs());
     }

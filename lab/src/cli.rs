@@ -1,0 +1,141 @@
+//! The command line. All programs are in one binary, so that the demo and the tests run what was just built.
+//!
+//! The name it is called by picks the program, else the first argument: `lcroute-lab demo`,
+//! `lcroute-lab lcsync share ...`.
+
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{self, ExitCode};
+
+use clap::{CommandFactory, Parser, Subcommand};
+use librecast_program::cli::{finish, init_logging};
+
+use crate::lab::APPLETS;
+use crate::{bench, demo, lab, programs, sim};
+
+/// The verbs of `lcroute` that this program has.
+pub const VERBS: [&str; 3] = ["demo", "bench", "sim"];
+
+/// What `lcroute demo`, `lcroute bench` and `lcroute sim` execute.
+#[derive(Debug, Parser)]
+#[command(
+    name = "lcroute-lab",
+    bin_name = "lcroute",
+    version,
+    arg_required_else_help = true
+)]
+struct Cli {
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+    /// error, warn, info, debug, trace or TARGET=LEVEL with commas between [default: $RUST_LOG]
+    #[arg(long, global = true, value_name = "LEVEL")]
+    log: Option<String>,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Three nodes behind closed firewalls on this machine: watch the whole thing work
+    #[command(after_help = "Makes network namespaces of its own and leaves nothing behind.")]
+    Demo(demo::Arguments),
+    /// Measure multicast on this machine: highest rate, CPU, latency
+    #[command(after_help = bench::EXAMPLES)]
+    Bench(bench::Arguments),
+    /// The network simulator: many nodes on virtual time, and the rules that must hold
+    #[command(after_help = sim::EXAMPLES)]
+    Sim(sim::Arguments),
+}
+
+/// The command line itself, for what is made from it: man pages.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// The command line of `lcroute` with the verbs of this program in full, as users know it: completions, the reference.
+#[must_use]
+pub fn lcroute() -> clap::Command {
+    let ours = command();
+    let verbs = ours.get_subcommands();
+    verbs.fold(lcroute::command(), |lcroute, verb| {
+        lcroute.mut_subcommand(verb.get_name(), |_| verb.clone())
+    })
+}
+
+/// Runs the program with the arguments of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let mut args = std::env::args_os();
+    let called = args.next().unwrap_or_default();
+    let name = Path::new(&called).file_name();
+    if let Some(code) = name.and_then(|name| name.to_str()).and_then(applet) {
+        return code;
+    }
+    let first = args.next().unwrap_or_default();
+    if let Some(name) = first.to_str().filter(|name| APPLETS.contains(name)) {
+        // Argument parsers read the process's arguments: take the name's place and start over.
+        let itself = "/proc/self/exe";
+        let error = process::Command::new(itself).arg0(name).args(args).exec();
+        eprintln!("{itself}: {error}");
+        return ExitCode::FAILURE;
+    }
+    let Cli { json, log, verb } = Cli::parse();
+    match verb {
+        Verb::Demo(arguments) => demo::run(&arguments, json),
+        Verb::Bench(arguments) => bench::run(&arguments, json),
+        Verb::Sim(arguments) => {
+            let ready = init_logging(log.as_deref(), "warn").map_err(Into::into);
+            let ready = ready.and_then(|()| lab::exit_on_signals());
+            finish("lcroute", ready.and_then(|()| sim::run(&arguments, json)))
+        }
+    }
+}
+
+/// The program of this name, if there is one.
+fn applet(name: &str) -> Option<ExitCode> {
+    Some(match name {
+        "lcroute" => lcroute::main(),
+        "lcsync" => lcsync::main(),
+        "lcagent" => lcagent::main(),
+        "mc-send" => programs::send(),
+        "mc-recv" => programs::receive(),
+        "mc-flap" => programs::flap(),
+        "udp-flood" => programs::flood(),
+        "mld-flood" => programs::mld_flood(),
+        "lcsync-forge" => programs::forge(),
+        "mld-watch" => programs::mld_watch(),
+        "bare-relay" => bench::bare_relay(),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        command().debug_assert();
+        lcroute().debug_assert();
+    }
+
+    #[test]
+    fn lcroute_lists_the_verbs_with_the_same_words() {
+        let ours = command();
+        let names: Vec<&str> = ours
+            .get_subcommands()
+            .map(clap::Command::get_name)
+            .collect();
+        assert_eq!(names, VERBS);
+        for verb in ours.get_subcommands() {
+            let lcroute = lcroute::command();
+            let listed = lcroute.find_subcommand(verb.get_name()).unwrap();
+            assert_eq!(
+                listed.get_about().map(ToString::to_string),
+                verb.get_about().map(ToString::to_string)
+            );
+        }
+    }
+}
