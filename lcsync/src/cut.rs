@@ -10,7 +10,7 @@
 //! The hash is a gear hash: for each byte `hash = 2 * hash + GEAR[byte]` modulo 2^64, so that a byte is forgotten 64
 //! bytes later. Of equal hashes the last counts. What is left of a file and fits a block is its last block.
 //! These rules are part of the format: everybody who shares the same bytes has to name the same root hash. Why
-//! the largest and not the first that passes a threshold: docs/adr/0021.
+//! the largest and not the first that passes a threshold: docs/adr/0009.
 
 use std::fs::File;
 use std::io;

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# More real daemons than the 64 up to which news go over all links (ADR 0024): 72 with about four links each.
+# More real daemons than the 64 up to which news go over all links (ADR 0018): 72 with about four links each.
 # One comes late, four are killed one after the other and come back; a stream goes on all the time. Prints when all
 # know of it, the pauses of the listeners, and that nobody heard anything twice. Some minutes, a gigabyte of memory.
 #

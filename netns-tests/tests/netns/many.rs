@@ -1,5 +1,5 @@
 //! More daemons than the 64 up to which news go over all links: among more they go along a tree, and are
-//! offered elsewhere (ADR 0024).
+//! offered elsewhere (ADR 0018).
 
 use std::time::{Duration, Instant};
 

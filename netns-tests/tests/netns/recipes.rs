@@ -1,4 +1,4 @@
-//! docs/recipes.md, run as it stands there: its files are written, its commands typed, and what it shows must come.
+//! docs/guide/fleet.md, run as it stands there: its files are written, its commands typed, and what it shows must come.
 
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::lcagent::Fleet;
 use crate::world;
 
-const PAGE: &str = include_str!("../../../docs/recipes.md");
+const PAGE: &str = include_str!("../../../docs/guide/fleet.md");
 
 #[test]
 fn the_recipes_do_what_they_say() {
