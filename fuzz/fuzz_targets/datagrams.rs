@@ -6,16 +6,16 @@ use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use lcroute_fuzz::{TODAY, identity, key, pieces};
-use lcroute_overlay::{
-    CarrierId, Ecn, Event, Limits, LinkId, Overlay, OverlayConfig, Presence, Unreachable,
-};
+use lcroute_fuzz::{key, overlay, pieces};
+use lcroute_overlay::{CarrierId, Event, Overlay, Presence};
+use lcroute_webrtc::{Ecn, Unreachable, WebRtc};
 use libfuzzer_sys::fuzz_target;
+use librecast::id::LinkId;
 
 const CARRIER: CarrierId = CarrierId(1);
 
 struct Node {
-    overlay: Overlay,
+    overlay: Overlay<WebRtc>,
     address: SocketAddr,
     link: Option<LinkId>,
     /// What is under way to it.
@@ -23,18 +23,8 @@ struct Node {
 }
 
 fn node(n: u8, media: bool, now: Instant) -> Node {
-    let config = OverlayConfig {
-        identity: identity(n),
-        clock: || TODAY,
-        beat: now,
-        seed: 7,
-        mtu: 1_280,
-        media,
-        limits: Limits::default(),
-    };
     let address = SocketAddr::new([192, 0, 2, n].into(), 7_000);
-    let mut overlay = Overlay::new(config, now).unwrap();
-    overlay.set_local_candidates(vec![address], now);
+    let overlay = overlay(n, address, media, now);
     let (link, inbox) = (None, VecDeque::new());
     Node {
         overlay,
@@ -46,10 +36,13 @@ fn node(n: u8, media: bool, now: Instant) -> Node {
 
 /// What node `a` has to say goes to `b`.
 fn collect(nodes: &mut [Node; 2], a: usize, now: Instant) {
-    while let Some(transmit) = nodes[a].overlay.poll_transmit() {
-        nodes[1 - a].inbox.push_back(transmit.contents.to_vec());
-    }
-    while let Some(event) = nodes[a].overlay.poll_event() {
+    loop {
+        while let Some(transmit) = nodes[a].overlay.connections_mut().poll_transmit() {
+            nodes[1 - a].inbox.push_back(transmit.contents.to_vec());
+        }
+        let Some(event) = nodes[a].overlay.poll_event() else {
+            return;
+        };
         match event {
             Event::Signal { bytes, .. } => {
                 let from = nodes[a].overlay.peer_id();
@@ -72,6 +65,7 @@ fn step(nodes: &mut [Node; 2], now: Instant) {
         for datagram in inbox {
             nodes[a]
                 .overlay
+                .connections_mut()
                 .handle_datagram(from, to, &datagram, Ecn::None, now);
         }
         if nodes[a].overlay.poll_timeout().is_some_and(|at| at <= now) {
@@ -136,16 +130,16 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("datagrams"), |data: &[u8]| {
                 continue;
             }
         };
-        let overlay = &mut nodes[victim].overlay;
-        overlay.handle_datagram(from, to, &datagram, Ecn::None, now);
+        let webrtc = nodes[victim].overlay.connections_mut();
+        webrtc.handle_datagram(from, to, &datagram, Ecn::None, now);
         if how & 32 != 0 {
             let error = Unreachable { remote: from, is_refusal: true, quoted: bytes };
-            overlay.handle_unreachable(&error, now);
+            webrtc.handle_unreachable(&error, now);
         }
         collect(&mut nodes, victim, now);
     }
     for node in &nodes {
-        let panics = node.overlay.drops().get("webrtc_panic");
+        let panics = node.overlay.drops().get("webrtc_panic").copied();
         assert_eq!(panics, None, "the fence is for what nobody knows of");
     }
 });

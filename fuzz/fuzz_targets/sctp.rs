@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use lcroute_fuzz::{crc32c, pieces};
-use lcroute_overlay::sctp::Watch;
+use lcroute_webrtc::sctp::Watch;
 use libfuzzer_sys::fuzz_target;
 use rtc::sctp::{
     Association, AssociationHandle, ClientConfig, DatagramEvent, Endpoint, EndpointConfig, Event,

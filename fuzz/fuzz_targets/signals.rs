@@ -1,5 +1,5 @@
-//! Signalling: bytes of anybody, and letters that a member has signed and sealed, whose chain and payload are the
-//! input's: knocks, offers and answers go all the way into the WebRTC stack.
+//! Signalling: bytes of anybody, and envelopes that a member has signed and sealed, whose chain and payload are the
+//! input's: connection requests, offers and answers go all the way into the WebRTC stack.
 #![no_main]
 
 use std::collections::BTreeSet;
@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use crypto_box::aead::OsRng;
 use crypto_box::{PublicKey, SecretKey as BoxKey};
-use lcroute_fuzz::{TODAY, chain, identity, key, network, pieces};
-use lcroute_overlay::{CarrierId, Event, Limits, Overlay, OverlayConfig, Presence};
+use lcroute_fuzz::{TODAY, chain, key, network, overlay, pieces};
+use lcroute_overlay::{CarrierId, Event, Presence};
 use libfuzzer_sys::fuzz_target;
 use librecast::wire::Writer;
 
 const CARRIER: CarrierId = CarrierId(1);
-/// Where a letter has the session of its sender.
+/// Where a envelope has the session of its sender.
 const SESSION: std::ops::Range<usize> = 106..114;
 
 fuzz_target!(init: lcroute_fuzz::seeds::write("signals"), |data: &[u8]| {
@@ -23,17 +23,8 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("signals"), |data: &[u8]| {
     let mut now = Instant::now();
     // the one with the smaller id offers: both are tried
     let (own, peer) = if mode & 1 == 0 { (10, 11) } else { (11, 10) };
-    let config = OverlayConfig {
-        identity: identity(own),
-        clock: || TODAY,
-        beat: now,
-        seed: 7,
-        mtu: 1_280,
-        media: true,
-        limits: Limits::default(),
-    };
-    let mut overlay = Overlay::new(config, now).unwrap();
-    overlay.set_local_candidates(vec!["192.0.2.1:7000".parse().unwrap()], now);
+    let address = "192.0.2.1:7000".parse().unwrap();
+    let mut overlay = overlay(own, address, true, now);
     overlay.set_wanted(BTreeSet::from([key(peer).peer_id()]), now);
     overlay.handle_presence(CARRIER, Presence::Online(key(peer).peer_id()), now);
     let their_box = BoxKey::from(*key(peer).x25519());
@@ -41,15 +32,15 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("signals"), |data: &[u8]| {
     let mut session = [0; 8];
     let mut attempt = [0; 32];
     for (sequence, piece) in (1..).zip(pieces(data).take(16)) {
-        while overlay.poll_transmit().is_some() {}
+        while overlay.connections_mut().poll_transmit().is_some() {}
         while let Some(event) = overlay.poll_event() {
             if let Event::Signal { bytes, .. } = event
-                && let Ok(letter) = their_box.unseal(&bytes)
+                && let Ok(envelope) = their_box.unseal(&bytes)
             {
-                session.copy_from_slice(&letter[SESSION]);
+                session.copy_from_slice(&envelope[SESSION]);
                 // an offer ends with flags, attempt, description
-                let chain = usize::from(u16::from_be_bytes([letter[131], letter[132]]));
-                if letter[1] == 2 && let Some(bytes) = letter.get(136 + chain..168 + chain) {
+                let chain = usize::from(u16::from_be_bytes([envelope[131], envelope[132]]));
+                if envelope[1] == 2 && let Some(bytes) = envelope.get(136 + chain..168 + chain) {
                     attempt.copy_from_slice(bytes);
                 }
             }
@@ -88,6 +79,6 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("signals"), |data: &[u8]| {
             overlay.handle_timeout(now);
         }
     }
-    while overlay.poll_transmit().is_some() {}
+    while overlay.connections_mut().poll_transmit().is_some() {}
     assert!(!overlay.drops().contains_key("webrtc_panic"), "the fence is for what nobody knows of");
 });

@@ -16,7 +16,7 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("stun"), |data: &[u8]| {
         bytes[2..4].copy_from_slice(&length.to_be_bytes());
         bytes[4..8].copy_from_slice(&0x2112_A442_u32.to_be_bytes());
     }
-    let _ = lcroute_overlay::told_address(&bytes, [0; 12]);
+    let _ = lcroute_webrtc::mapped_address(&bytes, [0; 12]);
     if !is_stun_message(&bytes) {
         return;
     }

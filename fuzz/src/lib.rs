@@ -3,11 +3,15 @@
 pub mod seeds;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
+use std::time::Instant;
 
-use lcroute_overlay::Identity;
+use lcroute_overlay::{Identity, Overlay, OverlayConfig, SPEAKS};
+use lcroute_webrtc::{WebRtc, WebRtcConfig};
 use librecast::cert::{Certificate, Chain, Grant, GroupPrefix, Kind};
 use librecast::id::{PeerId, SecretKey};
+use librecast::time::WallClock;
 
 /// The time in the network of the targets, Unix seconds.
 pub const TODAY: u64 = 1_800_000_000;
@@ -62,6 +66,28 @@ pub fn identity(n: u8) -> Identity {
     static MADE: LazyLock<[Identity; 2]> =
         LazyLock::new(|| [10, 11].map(|n| Identity::new(Arc::new(key(n)), network(), chain(n))));
     MADE[usize::from(n - 10)].clone()
+}
+
+/// The links of member `n`, reachable at `address`; it offers the media lane or does not.
+pub fn overlay(n: u8, address: SocketAddr, media: bool, now: Instant) -> Overlay<WebRtc> {
+    let webrtc = WebRtcConfig {
+        control: SPEAKS.control,
+        epoch: now,
+        seed: [7; 32],
+        mtu: 1_280,
+        media,
+        limits: lcroute_webrtc::Limits::default(),
+    };
+    let config = OverlayConfig {
+        identity: identity(n),
+        clock: WallClock::new(|| TODAY),
+        epoch: now,
+        seed: [n; 32],
+        limits: lcroute_overlay::Limits::default(),
+    };
+    let mut webrtc = WebRtc::new(webrtc, now).unwrap();
+    webrtc.set_local_candidates(vec![address], now);
+    Overlay::new(config, webrtc, now)
 }
 
 /// CRC32c, the checksum of SCTP (RFC 9260, appendix A).

@@ -47,7 +47,7 @@ fn of(target: &str) -> Vec<Vec<u8>> {
             [&[0x80, 0xe0][..], &[7; 40]].concat(),
             [&[0x81, 204, 0, 9][..], &[7; 40]].concat(),
         ],
-        "stun" => lcroute_overlay::ask_address([7; 12]).into_iter().collect(),
+        "stun" => lcroute_webrtc::address_request([7; 12]).into_iter().collect(),
         _ => Vec::new(),
     }
 }
@@ -233,7 +233,7 @@ fn datagrams() -> Vec<Vec<u8>> {
     let cut = [2, 200, 0];
     let stun = [
         &[0, 0][..],
-        &lcroute_overlay::ask_address([7; 12]).unwrap_or_default(),
+        &lcroute_webrtc::address_request([7; 12]).unwrap_or_default(),
     ]
     .concat();
     let all = |stage: u8, mode: u8| {

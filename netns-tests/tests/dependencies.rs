@@ -89,15 +89,22 @@ fn built_from(package: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn engine_reaches_no_io() {
-    let crates = built_from("lcroute-engine");
-    let forbidden: Vec<_> = IO_CRATES
-        .iter()
-        .filter(|name| crates.contains(**name))
-        .collect();
+fn what_decides_reaches_no_io() {
+    for package in ["lcroute-engine", "lcroute-overlay", "lcroute-node"] {
+        let crates = built_from(package);
+        let forbidden: Vec<_> = IO_CRATES
+            .iter()
+            .filter(|name| crates.contains(**name))
+            .collect();
+        assert!(forbidden.is_empty(), "{package} depends on {forbidden:?}");
+    }
+    // the stack below has the crate rtc, and no runtime
+    let crates = built_from("lcroute-webrtc");
+    let forbidden = ["tokio", "mio", "quinn-udp"];
+    let forbidden: Vec<_> = forbidden.iter().filter(|c| crates.contains(**c)).collect();
     assert!(
         forbidden.is_empty(),
-        "lcroute-engine depends on {forbidden:?}"
+        "lcroute-webrtc depends on {forbidden:?}"
     );
 }
 
@@ -118,6 +125,14 @@ fn engine_and_overlay_do_not_know_each_other() {
     let only_librecast = BTreeSet::from(["librecast".to_owned()]);
     assert_eq!(ours["lcroute-engine"], only_librecast);
     assert_eq!(ours["lcroute-overlay"], only_librecast);
+    let below = |names: &[&str]| names.iter().map(ToString::to_string).collect();
+    let webrtc: BTreeSet<String> = below(&["librecast", "lcroute-overlay"]);
+    assert_eq!(ours["lcroute-webrtc"], webrtc);
+    let node: BTreeSet<String> = below(&["librecast", "lcroute-engine", "lcroute-overlay"]);
+    assert_eq!(ours["lcroute-node"], node);
+    let signalling: BTreeSet<String> =
+        below(&["librecast", "lcroute-overlay", "lcroute-webrtc"]);
+    assert_eq!(ours["lcroute-signalling"], signalling);
 }
 
 #[test]
