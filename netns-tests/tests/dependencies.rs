@@ -130,8 +130,7 @@ fn engine_and_overlay_do_not_know_each_other() {
     assert_eq!(ours["lcroute-webrtc"], webrtc);
     let node: BTreeSet<String> = below(&["librecast", "lcroute-engine", "lcroute-overlay"]);
     assert_eq!(ours["lcroute-node"], node);
-    let signalling: BTreeSet<String> =
-        below(&["librecast", "lcroute-overlay", "lcroute-webrtc"]);
+    let signalling: BTreeSet<String> = below(&["librecast", "lcroute-overlay", "lcroute-webrtc"]);
     assert_eq!(ours["lcroute-signalling"], signalling);
 }
 

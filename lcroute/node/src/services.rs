@@ -130,7 +130,6 @@ impl Verified {
 mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    use librecast::cert::Kind;
     use librecast::revocation::Revocation as Signed;
 
     use super::*;
@@ -157,15 +156,15 @@ mod tests {
         CLOCK.store(NOW + 1_000 + CLOCK_SKEW, Ordering::SeqCst);
         assert!(services.verify_chain(&bytes).is_ok());
         CLOCK.store(NOW + 1_001 + CLOCK_SKEW, Ordering::SeqCst);
-        assert_eq!(
+        assert!(matches!(
             services.verify_chain(&bytes),
-            Err(CertError::Expired(Kind::Node))
-        );
+            Err(CertError::Expired(_))
+        ));
         CLOCK.store(NOW - 1 - CLOCK_SKEW, Ordering::SeqCst);
-        assert_eq!(
+        assert!(matches!(
             services.verify_chain(&bytes),
-            Err(CertError::NotYetValid(Kind::Node))
-        );
+            Err(CertError::NotYetValid(_))
+        ));
     }
 
     #[test]
