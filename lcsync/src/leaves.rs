@@ -17,7 +17,7 @@ use crate::scan::{Files, Scan};
 /// The files, with their versions, that blocks were made of.
 pub type Key = [u8; 16];
 
-/// Blocks by what they were made of, kept from one version of a share to the next and, by [`store`](crate::store),
+/// Blocks by what they were made of, kept from one version of a share to the next and, by `store`,
 /// from one run to the next.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct HashCache {

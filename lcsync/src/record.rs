@@ -29,7 +29,7 @@ pub struct Record {
     pub total_rate: u32,
     /// Channels a receiver may hold at once.
     pub max_channels: u16,
-    /// Public key and signature of the version (see [`signature`](crate::signature)), or empty.
+    /// Public key and signature of the version (see `signature`), or empty.
     pub authentication: Vec<u8>,
     /// Channels that are being sent right now: joining them costs the server least.
     pub sending: Vec<Sending>,

@@ -13,7 +13,7 @@
 //! `trees` (who is told) -> [`control`] -> [`Output::Control`] -> [`Engine::handle_control`] -> `trees` ->
 //! `proxy` -> [`Output::LocalMld`].
 //!
-//! What the network looks like: links and their costs -> [`database`] (flooded, signed) -> [`graph`] (shortest
+//! What the network looks like: links and their costs -> `database` (flooded, signed) -> `graph` (shortest
 //! paths) -> `routing` (roots, edges) -> `trees`; and -> [`topology`] (which links there should be).
 
 #[cfg(test)]

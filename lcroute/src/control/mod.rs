@@ -17,7 +17,7 @@ pub enum Request {
     Groups,
     /// A list of [`crate::status::Route`].
     Routes,
-    /// A list of [`crate::status::KnownMember`].
+    /// A list of [`lcroute_node::KnownMember`].
     Members,
     /// One message to a node and back: [`crate::status::Pong`].
     Ping {
