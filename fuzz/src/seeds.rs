@@ -125,8 +125,8 @@ fn control() -> Vec<Vec<u8>> {
     let interest = JoinState {
         root: OriginId(1),
         prefix: Prefix::group(group(1)),
-        wanted: Some(SourceFilter::all()),
-        sending: true,
+        join: Some(SourceFilter::all()),
+        source_active: true,
     };
     let mut batch = Batch::default();
     batch.push(&hello);
