@@ -66,7 +66,7 @@ reasons! {
     MldUnspecifiedSource = "mld_unspecified_source",
     /// A local join beyond the bound of the group table.
     GroupLimit = "group_limit",
-    /// JoinState of a neighbour beyond its bounds; it was told.
+    /// Join state of a neighbour beyond its bounds; it was told.
     JoinRefused = "interest_refused",
     /// More changes of interest than a neighbour may make; it was told, and asks again.
     JoinLimited = "interest_limited",
