@@ -125,7 +125,7 @@ fn control() -> Vec<Vec<u8>> {
     let interest = JoinState {
         root: OriginId(1),
         prefix: Prefix::group(group(1)),
-        wanted: Some(SourceFilter::all()),
+        join: Some(SourceFilter::all()),
         sending: true,
     };
     let mut batch = Batch::default();
