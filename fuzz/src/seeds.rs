@@ -126,7 +126,7 @@ fn control() -> Vec<Vec<u8>> {
         root: OriginId(1),
         prefix: Prefix::group(group(1)),
         join: Some(SourceFilter::all()),
-        sending: true,
+        source_active: true,
     };
     let mut batch = Batch::default();
     batch.push(&hello);

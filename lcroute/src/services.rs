@@ -162,12 +162,12 @@ mod tests {
         CLOCK.store(NOW + 1_001 + CLOCK_SKEW, Ordering::SeqCst);
         assert_eq!(
             services.verify_chain(&bytes),
-            Err(CertError::Expired(Kind::Node))
+            Err(CertError::Expired(Kind::Issuer))
         );
         CLOCK.store(NOW - 1 - CLOCK_SKEW, Ordering::SeqCst);
         assert_eq!(
             services.verify_chain(&bytes),
-            Err(CertError::NotYetValid(Kind::Node))
+            Err(CertError::NotYetValid(Kind::Issuer))
         );
     }
 
