@@ -145,7 +145,7 @@ impl Account {
     }
 }
 
-/// JoinState of ours that the neighbour did not keep.
+/// Join state of ours that the neighbour did not keep.
 #[derive(Debug)]
 struct Refused {
     reason: RefusalReason,
@@ -154,7 +154,7 @@ struct Refused {
     asked_again: bool,
 }
 
-/// JoinState that was refused, in both directions of a link.
+/// Join state that was refused, in both directions of a link.
 #[derive(Debug, Default)]
 pub struct Refusals {
     refused: BTreeMap<RootPrefix, Refused>,
@@ -234,7 +234,7 @@ impl Refusals {
         self.timers.first().map(|(at, _)| *at)
     }
 
-    /// JoinState to be said again with the next flush.
+    /// Join state to be advertised again with the next flush.
     pub fn take_again(&mut self) -> BTreeSet<RootPrefix> {
         std::mem::take(&mut self.again)
     }

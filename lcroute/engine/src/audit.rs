@@ -1,6 +1,6 @@
 //! Digests of the interest of a link, so that both ends can see whether they hold the same.
 //!
-//! JoinState is hard state: what is lost by a mistake stays lost. Every half minute each side says one
+//! Join state is hard state: what is lost by a mistake stays lost. Every half minute each side sends one
 //! digest of all that it advertised. Where it differs from what the other received, that side answers with its
 //! digests by bucket, and the buckets that differ are advertised anew: only differences travel.
 

@@ -254,7 +254,7 @@ pub enum RefusalReason {
     TooManyGroups,
     /// The neighbour's bound for source addresses is reached.
     TooManySources,
-    /// W for a prefix instead of one group.
+    /// A Join for a prefix instead of one group.
     JoinedPrefix,
     /// A reason that this version does not know.
     Other(u8),
@@ -267,7 +267,7 @@ impl RefusalReason {
         match self {
             Self::TooManyGroups => "too_many_groups",
             Self::TooManySources => "too_many_sources",
-            Self::JoinedPrefix => "wanted_prefix",
+            Self::JoinedPrefix => "joined_prefix",
             Self::Other(_) => "other",
         }
     }
@@ -301,7 +301,7 @@ pub enum Element {
         /// Key of the digests by which this link's interest is audited.
         salt: u64,
     },
-    /// JoinState of the sender.
+    /// Join state of the sender.
     JoinState(JoinState),
     /// The sender did not keep this interest.
     Refusal {

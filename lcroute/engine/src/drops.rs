@@ -30,7 +30,7 @@ macro_rules! reasons {
 reasons! {
     /// Not an IPv6 packet, or one that ends before its headers do.
     Malformed = "malformed",
-    /// Unicast, where one of both ends does not want any.
+    /// Unicast, where one of both ends has it switched off.
     UnicastOff = "unicast_off",
     /// To a group that stays on its host or link: scopes 0 to 4, except listed ones of scope 2.
     ScopeNotCarried = "scope_not_carried",
@@ -44,7 +44,7 @@ reasons! {
     NotPermitted = "not_permitted",
     /// Nobody in the network listens.
     NoListener = "no_listener",
-    /// Arrived, but no program on this host wants it from this source.
+    /// Arrived, but no program on this host has joined it from this source.
     NotJoined = "not_joined",
     /// A sequence number seen before, or behind the duplicate window.
     Duplicate = "duplicate",
@@ -66,35 +66,35 @@ reasons! {
     MldUnspecifiedSource = "mld_unspecified_source",
     /// A local join beyond the bound of the group table.
     GroupLimit = "group_limit",
-    /// Join state of a neighbour beyond its bounds; it was told.
-    JoinRefused = "interest_refused",
-    /// More changes of interest than a neighbour may make; it was told, and asks again.
-    JoinLimited = "interest_limited",
-    /// More records or summaries of the link state than a router may send; the newest waits.
+    /// Join state of a neighbour beyond its bounds; it was refused, and is sent again later.
+    JoinRefused = "join_refused",
+    /// More changes of join state than a neighbour may make; they were refused, and are sent again later.
+    JoinLimited = "join_limited",
+    /// More LSAs or summaries than a router may send; the newest waits.
     FloodLimited = "flood_limited",
-    /// A record of the link state that cannot be read.
-    BadLsa = "bad_record",
-    /// A record of the link state that its router, or the network, did not sign.
-    ForgedLsa = "forged_record",
-    /// Certificates in the link state that do not count: forged, expired, or not valid yet.
+    /// An LSA that cannot be read.
+    BadLsa = "bad_lsa",
+    /// An LSA that its router, or the network, did not sign.
+    ForgedLsa = "forged_lsa",
+    /// Certificates in an LSA that do not count: forged, expired, or not valid yet.
     CredentialRefused = "credential_refused",
-    /// A record of, or by, a key that was revoked.
+    /// An LSA of, or by, a key that was revoked.
     Revoked = "revoked",
     /// Certificates of a second key with the origin of a router that is known.
     OriginClash = "origin_clash",
     /// An advertisement of a router whose certificates are not known.
     UnknownRouter = "unknown_router",
-    /// A router or revocation beyond the bound of the link state.
+    /// A router or revocation beyond the bound of the link state database.
     DatabaseFull = "database_full",
     /// A router announces groups outside its certificate.
     AnnouncementNotPermitted = "announcement_not_permitted",
-    /// No way leads to its destination.
+    /// No route leads to its destination.
     NoRoute = "no_route",
     /// Longer than the far side takes, or than an echo may be.
     TooBig = "too_big",
     /// More bytes of messages from router to router than a neighbour may pass on.
     RoutedLimited = "routed_limited",
-    /// A neighbour told something else than was heard: it is told anew.
+    /// A neighbour advertised other join state than was received: it is advertised again.
     AuditDiffers = "audit_differs",
 }
 

@@ -533,14 +533,12 @@ impl Engine {
         if self.unflushed {
             self.unflushed = false;
             self.flush();
-            self.exchange.find_timers();
-            let by_packets = self.forwarding.next_timeout();
-            self.timers.set(self.flush_timer(), by_packets);
         }
         self.outbox.pop()
     }
 
-    /// Neighbours first: a Join should not wait behind reports.
+    /// Neighbours first: a Join should not wait behind reports. Apart from [`Self::poll_output`], which every packet calls.
+    #[inline(never)]
     fn flush(&mut self) {
         self.flush_topology();
         self.flush_routes();
@@ -555,6 +553,9 @@ impl Engine {
         let joins = |group| routing.remote_joins(group, node, database, forwarding);
         self.membership
             .flush(&node.scopes, joins, &mut self.outbox, self.now);
+        self.exchange.find_timers();
+        let by_packets = self.forwarding.next_timeout();
+        self.timers.set(self.flush_timer(), by_packets);
     }
 
     fn flush_topology(&mut self) {

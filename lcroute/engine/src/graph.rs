@@ -1,7 +1,6 @@
 //! The network as its link state describes it, and shortest-path trees in it.
 //!
-//! Both are the same, bit for bit, on all routers with the same link state: nothing in them depends on
-//! who computes them, so a host that runs many routers can share them ([`crate::Services`]).
+//! Both are the same, bit for bit, on all routers with the same LSAs: nothing in them depends on who computes them.
 //!
 //! A [`Tree`] numbers its routers in preorder, so that the routers behind each of its edges are one
 //! interval of numbers: "behind which edge of mine does X lie" is a comparison and a binary search.

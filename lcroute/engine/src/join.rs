@@ -1,11 +1,11 @@
-//! A source filter in little room: most of the interest of a network wants every source.
+//! A Join in little room: most Joins of a network are for every source.
 
 use crate::source_filter::SourceFilter;
 
-/// What is wanted of a group on one side: 16 bytes for what a [`SourceFilter`] needs 24 and a heap cell.
+/// What one side joins of a group: 16 bytes for what a [`SourceFilter`] needs 24 and a heap cell.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Join {
-    /// None.
+    /// Nothing.
     #[default]
     None,
     /// Every source: EXCLUDE{}.
@@ -15,7 +15,7 @@ pub enum Join {
 }
 
 impl Join {
-    /// Whether anything is wanted.
+    /// Whether anything is joined.
     pub fn is_some(&self) -> bool {
         *self != Self::None
     }
@@ -33,7 +33,7 @@ impl Join {
         }
     }
 
-    /// Whether packets of `source` are wanted.
+    /// Whether packets of `source` are joined.
     pub fn allows(&self, source: std::net::Ipv6Addr) -> bool {
         match self {
             Self::None => false,
@@ -42,7 +42,7 @@ impl Join {
         }
     }
 
-    /// What both together want.
+    /// What both together join.
     #[must_use]
     pub fn union(&self, other: &Self) -> Self {
         match (self, other) {
@@ -52,7 +52,7 @@ impl Join {
         }
     }
 
-    /// The filter, as it is told.
+    /// The filter, as it is advertised.
     pub fn filter(&self) -> Option<SourceFilter> {
         match self {
             Self::None => None,
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wants_are_small() {
+    fn joins_are_small() {
         assert_eq!(size_of::<Join>(), 16);
     }
 

@@ -4,17 +4,20 @@
 //! to be done, [`Engine::poll_timeout`] when to call again and why. The same inputs in the same order
 //! always give the same outputs.
 //!
-//! A packet's way: [`Engine::handle_local_packet`] -> [`classify`] -> `local` (which tree) -> `trees`
-//! (who wants it) -> [`Output::Data`] -> [`Engine::handle_data`] -> [`header`] -> `trees` (does it come over
-//! the right edge, who else wants it) -> `origins` (may it send this, is it new) -> `querier` (did a local program join) ->
+//! The path of a packet: [`Engine::handle_local_packet`] -> [`classify`] -> `local_groups` (which tree) -> `trees` (its
+//! forwarding entry) -> [`Output::Data`] -> [`Engine::handle_data`] -> [`header`] -> `forwarding` (incoming interface,
+//! outgoing interfaces) -> `origins` (may it send this, is it new) -> `membership` (which local interfaces listen) ->
 //! [`Output::Local`].
 //!
-//! A JOIN's way: an MLD report in [`Engine::handle_local_packet`] -> `querier` -> `routing` (which tree) ->
-//! `trees` (who is told) -> [`control`] -> [`Output::Control`] -> [`Engine::handle_control`] -> `trees` ->
-//! `proxy` -> [`Output::LocalMld`].
+//! The path of a JOIN: an MLD report in [`Engine::handle_local_packet`] -> `querier` -> `routing` (which tree) -> `trees` (to
+//! which neighbours) -> `exchange` -> [`control`] -> [`Output::Control`] -> [`Engine::handle_control`] -> `trees` -> `proxy`
+//! -> [`Output::LocalMld`].
 //!
-//! What the network looks like: links and their costs -> `database` (flooded, signed) -> `graph` (shortest
-//! paths) -> `routing` (roots, edges) -> `trees`; and -> [`topology`] (which links there should be).
+//! What the network looks like: links and their costs -> [`lsdb`] (flooded, signed) -> [`graph`] (shortest paths) -> `routing`
+//! (roots, edges) -> `trees`; and -> [`topology`] (which links there should be).
+//!
+//! [`Engine`] owns the parts. Its verbs borrow the parts that they need, a part does not know its owner, and no two files
+//! import each other.
 
 #[cfg(test)]
 extern crate self as lcroute_engine;

@@ -39,7 +39,8 @@ impl Membership {
         }
     }
 
-    /// An MLD message that came in over an interface.
+    /// An MLD message that came in over an interface. Kept out of the code that packets run through.
+    #[inline(never)]
     pub fn handle_mld(
         &mut self,
         interface: LocalInterfaceId,

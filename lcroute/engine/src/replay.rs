@@ -90,7 +90,7 @@ impl ReplayBuffer {
         }
     }
 
-    /// JoinState in the group has changed: the packets that go over further links now.
+    /// Joins of the group have changed: the packets that go over further links now.
     pub fn replay(
         &mut self,
         key: Key,

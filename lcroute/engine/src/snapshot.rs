@@ -127,7 +127,7 @@ pub struct Tables {
     pub held_bytes: usize,
     /// Origins with a duplicate window.
     pub origins: usize,
-    /// JoinState of ours that neighbours refused.
+    /// Join state of ours that neighbours refused.
     pub refused: usize,
     /// Timers and changes waiting, of MLD and interest.
     pub pending: usize,

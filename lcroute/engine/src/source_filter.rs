@@ -1,4 +1,4 @@
-//! Source filters: what is wanted of a group (RFC 9777 §2 and §4.2).
+//! Source filters: filter mode and source list (RFC 9777 §2 and §4.2).
 
 use std::net::Ipv6Addr;
 

@@ -159,7 +159,7 @@ impl TreeState {
     }
 }
 
-/// Whether somebody behind `link` known S for a prefix that `group` lies in.
+/// Whether SourceActive was received over `link` for a prefix that `group` lies in.
 fn received_for_prefix(
     prefixes: &BTreeMap<Prefix, PrefixEntry>,
     link: LinkId,
@@ -169,7 +169,7 @@ fn received_for_prefix(
     all.any(|(prefix, state)| state.received.contains(&link) && prefix.contains(group))
 }
 
-/// Whether `link` was advertised S for a prefix that `group` lies in.
+/// Whether SourceActive is advertised over `link` for a prefix that `group` lies in.
 fn advertised_for_prefix(
     prefixes: &BTreeMap<Prefix, PrefixEntry>,
     link: LinkId,
@@ -374,7 +374,7 @@ impl Trees {
         self.note_sources(root, group);
     }
 
-    /// Whether a neighbour known S for a prefix.
+    /// Whether SourceActive was received from a neighbour for a prefix.
     pub fn has_received_prefix(&self, link: LinkId, root: OriginId, prefix: Prefix) -> bool {
         let state = self.states.get(&root).and_then(|s| s.prefixes.get(&prefix));
         state.is_some_and(|p| p.received.contains(&link))

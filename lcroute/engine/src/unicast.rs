@@ -40,7 +40,8 @@ impl Unicast {
         }
     }
 
-    /// A packet of a local sender.
+    /// A packet of a local sender. Kept out of the code that multicast runs through.
+    #[inline(never)]
     pub fn send(
         &mut self,
         flow: Flow,
@@ -105,7 +106,8 @@ impl Unicast {
         Ok((root, next.ok_or(unreachable)?))
     }
 
-    /// A packet that came over a link.
+    /// A packet that came over a link. Kept out of the code that multicast runs through.
+    #[inline(never)]
     pub fn receive(
         &mut self,
         (link, header): (LinkId, DataHeader),

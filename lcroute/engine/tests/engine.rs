@@ -874,7 +874,7 @@ fn a_bound_is_answered_with_a_refusal() {
             .iter()
             .any(|(n, all)| *n == 2 && all.contains(&refusal))
     );
-    assert_eq!(b.drops("interest_refused"), 1);
+    assert_eq!(b.drops("join_refused"), 1);
     b.local(&udp(addresses(1).address, group(3), b"x"));
     assert_eq!(
         data_links(&b.outputs()),
@@ -1212,7 +1212,7 @@ fn all_that_a_neighbour_may_want_comes_goes_and_comes_back_at_once() {
         b.engine.snapshot().neighbors[0].interests,
         usize::from(limit)
     );
-    assert_eq!(b.drops("interest_refused"), 0);
+    assert_eq!(b.drops("join_refused"), 0);
 }
 
 #[test]
@@ -1223,7 +1223,7 @@ fn a_neighbour_that_flaps_is_refused_until_it_rests_and_others_are_heard() {
         b.says(2, &crowd(1_000, false));
         b.exchange();
     }
-    let limited = b.drops("interest_limited");
+    let limited = b.drops("join_limited");
     assert!((30_000..40_000).contains(&limited), "{limited}");
     assert_eq!(b.engine.snapshot().neighbors[0].interests, 0);
     let wanted = |b: &mut Bench| {
@@ -1254,7 +1254,7 @@ fn prefixes_that_flap_cost_more_than_groups() {
         b.says(2, &[says(true), says(false)]);
         b.exchange();
     }
-    assert!(b.drops("interest_limited") > 450);
+    assert!(b.drops("join_limited") > 450);
 }
 
 #[test]

@@ -305,7 +305,7 @@ fn a_flooding_neighbour_harms_nobody_else() {
     let snapshot = engine.snapshot();
     assert_eq!(snapshot.neighbors[0].interests, limit);
     assert_eq!(
-        snapshot.counters.drops["interest_refused"],
+        snapshot.counters.drops["join_refused"],
         (80_000 - limit) as u64
     );
     engine.handle_control(LinkId(3), &encoded(&[wants(group(1))]), now);

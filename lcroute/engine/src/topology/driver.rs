@@ -225,7 +225,7 @@ impl Topology {
         }
     }
 
-    /// The peer says whether it wants the link (LINK REQUEST).
+    /// What the peer asks for (LINK REQUEST).
     pub fn set_peer_request(&mut self, link: LinkId, request: LinkRequest, now: Instant) {
         let link = self.links.get_mut(&link);
         if let Some(link) = link.filter(|link| link.peer != Some(request)) {

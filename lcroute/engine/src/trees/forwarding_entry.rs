@@ -67,7 +67,7 @@ impl ActiveEntry {
         }
     }
 
-    /// JoinState or edges are others.
+    /// Join state or edges have changed.
     pub fn forget_entries(&mut self) {
         self.routes.0.clear();
     }
