@@ -40,7 +40,7 @@ fn collect(nodes: &mut [Node; 2], a: usize, now: Instant) {
         while let Some(transmit) = nodes[a].overlay.connections_mut().poll_transmit() {
             nodes[1 - a].inbox.push_back(transmit.contents.to_vec());
         }
-        let Some(event) = nodes[a].overlay.poll_event() else {
+        let Some(event) = nodes[a].overlay.poll_event(now) else {
             return;
         };
         match event {

@@ -33,7 +33,7 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("signals"), |data: &[u8]| {
     let mut attempt = [0; 32];
     for (sequence, piece) in (1..).zip(pieces(data).take(16)) {
         while overlay.connections_mut().poll_transmit().is_some() {}
-        while let Some(event) = overlay.poll_event() {
+        while let Some(event) = overlay.poll_event(now) {
             if let Event::Signal { bytes, .. } = event
                 && let Ok(envelope) = their_box.unseal(&bytes)
             {

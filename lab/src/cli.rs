@@ -86,7 +86,8 @@ pub fn main() -> ExitCode {
         Verb::Demo(arguments) => demo::run(&arguments, json),
         Verb::Bench(arguments) => bench::run(&arguments, json),
         Verb::Sim(arguments) => {
-            let ready = init_logging(log.as_deref(), "warn").map_err(Into::into);
+            // what nodes of a simulation complain of is part of its story
+            let ready = init_logging(log.as_deref(), "off").map_err(Into::into);
             let ready = ready.and_then(|()| lab::exit_on_signals());
             finish("lcroute", ready.and_then(|()| sim::run(&arguments, json)))
         }

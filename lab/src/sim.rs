@@ -18,6 +18,7 @@ pub const EXAMPLES: &str = "\
 Examples:
   lcroute sim --scenario chat --nodes 200 --seed 7
   lcroute sim --scenario bad-day --seeds 20       seeds 1 to 20
+  lcroute sim --scenario bad-links --nodes 30     whole nodes: NAT, loss, one-way paths
   lcroute sim --scenario chat --print > my.toml   every key, to be changed
   lcroute sim --scenario my.toml
   lcroute sim --replay trace.toml
@@ -86,6 +87,9 @@ struct Changes {
     /// Share of data messages that links lose
     #[arg(long)]
     loss: Option<f64>,
+    /// Simulate whole nodes: certificates, signalling, ICE, DTLS and lanes as well as routers
+    #[arg(long)]
+    whole: bool,
 }
 
 impl Changes {
@@ -99,6 +103,7 @@ impl Changes {
         set(&mut scenario.topology.degree, self.degree);
         set(&mut scenario.duration, self.duration);
         set(&mut scenario.links.loss, self.loss);
+        scenario.whole |= self.whole;
     }
 }
 

@@ -261,7 +261,7 @@ impl PacketLoop {
                 }
                 if waiting >= UDP_BATCH {
                     waiting = 0;
-                    self.hand_on();
+                    self.hand_on(now);
                 }
             }
             if units < udp::UNITS {
@@ -413,7 +413,7 @@ impl PacketLoop {
     /// Ends a turn: writes everything that the node has to say, until it is silent.
     fn deliver(&mut self, now: Instant) {
         loop {
-            let mut silent = !self.hand_on();
+            let mut silent = !self.hand_on(now);
             while let Some(transmit) = self.parts.node.connections_mut().poll_transmit() {
                 silent = false;
                 let way = udp::Destination {
@@ -443,9 +443,9 @@ impl PacketLoop {
     }
 
     /// What the node has for lc0 and for the control thread. False: nothing.
-    fn hand_on(&mut self) -> bool {
+    fn hand_on(&mut self, now: Instant) -> bool {
         let mut something = false;
-        while let Some(output) = self.parts.node.poll_output() {
+        while let Some(output) = self.parts.node.poll_output(now) {
             something = true;
             self.handle_output(output);
         }

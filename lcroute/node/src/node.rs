@@ -504,12 +504,13 @@ impl<C: Connections> Node<C> {
 
     /// The next thing to do. To be called until `None` after a batch of inputs: all changes of one
     /// batch leave in one control message a link.
-    pub fn poll_output(&mut self) -> Option<Output> {
+    pub fn poll_output(&mut self, now: Instant) -> Option<Output> {
+        self.now = now;
         loop {
             if let Some(output) = self.outputs.pop_front() {
                 return Some(output);
             }
-            if let Some(event) = self.overlay.poll_event() {
+            if let Some(event) = self.overlay.poll_event(now) {
                 self.handle_event(event);
                 continue;
             }

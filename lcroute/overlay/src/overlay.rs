@@ -741,8 +741,9 @@ impl<C: Connections> Overlay<C> {
         own.into_iter().flatten().min()
     }
 
-    /// The next event.
-    pub fn poll_event(&mut self) -> Option<Event> {
+    /// The next event; of datagrams that were handed to the connections directly as well.
+    pub fn poll_event(&mut self, now: Instant) -> Option<Event> {
+        self.observe(now);
         loop {
             if let Some(event) = self.parts.events.pop_front() {
                 return Some(event);

@@ -260,7 +260,7 @@ impl Pair {
         loop {
             let mut silent = true;
             for n in [0, 1] {
-                while let Some(event) = self.overlays[n].poll_event() {
+                while let Some(event) = self.overlays[n].poll_event(self.now) {
                     silent = false;
                     self.trace.push(format!("{n} {event:?}"));
                     let from = self.overlays[n].peer_id();
@@ -385,14 +385,14 @@ fn strangers_cannot_fill_the_tables() {
         let id = SecretKey::from_seed(&seed).peer_id();
         overlay.handle_presence(SERVER, Presence::Online(id), now);
     }
-    assert!(overlay.poll_event().is_none());
+    assert!(overlay.poll_event(now).is_none());
     assert!(overlay.peers().is_empty(), "nobody wants them");
     assert_eq!(overlay.drops()["presence_full"], 500);
     // a wanted peer takes a stranger's place
     let wanted = member(2).peer_id();
     overlay.set_wanted(BTreeSet::from([wanted]), now);
     overlay.handle_presence(SERVER, Presence::Online(wanted), now);
-    assert!(matches!(overlay.poll_event(), Some(Event::Signal { to, .. }) if to == wanted));
+    assert!(matches!(overlay.poll_event(now), Some(Event::Signal { to, .. }) if to == wanted));
     assert_eq!(overlay.drops()["presence_full"], 500);
 }
 
@@ -437,8 +437,8 @@ fn presence_that_flaps_does_not_cause_a_request_each_time() {
     for _ in 0..1_000 {
         overlay.handle_presence(SERVER, Presence::Online(other), now);
     }
-    assert!(matches!(overlay.poll_event(), Some(Event::Signal { .. })));
-    assert!(overlay.poll_event().is_none());
+    assert!(matches!(overlay.poll_event(now), Some(Event::Signal { .. })));
+    assert!(overlay.poll_event(now).is_none());
 }
 
 #[test]

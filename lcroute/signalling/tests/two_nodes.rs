@@ -139,10 +139,10 @@ impl Node {
                     .await
                     .unwrap();
             }
-            let Some(event) = self.overlay.poll_event() else {
+            let now = Instant::now();
+            let Some(event) = self.overlay.poll_event(now) else {
                 break;
             };
-            let now = Instant::now();
             match &event {
                 Event::Signal { to, bytes, .. } => self.carriers.send(*to, bytes),
                 Event::LinkUp { link, .. } => {

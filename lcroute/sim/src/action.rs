@@ -43,6 +43,12 @@ pub enum Action {
     Partition(Vec<u32>),
     /// All hear each other again.
     Heal,
+    /// The operator of a node expels another one.
+    Revoke(u32, u32),
+    /// All hosts put their clocks forward by so many seconds.
+    Clocks(u64),
+    /// Whether the signalling server can be reached from now on.
+    Server(bool),
     /// From now on links lose nothing.
     Calm,
     /// Nothing has changed for a while: every listener must get every packet of every source.
@@ -61,7 +67,8 @@ impl Action {
             | Self::Join(node, ..)
             | Self::Send(node, ..)
             | Self::Announce(node, _)
-            | Self::Break(node, _) => Some(*node),
+            | Self::Break(node, _)
+            | Self::Revoke(node, _) => Some(*node),
             _ => None,
         }
     }
@@ -71,7 +78,7 @@ impl Action {
         let more: &[u32] = match self {
             Self::Join(_, _, Wish::Only(nodes) | Wish::Except(nodes)) => nodes,
             Self::Partition(nodes) => nodes,
-            Self::Break(_, other) => std::slice::from_ref(other),
+            Self::Break(_, other) | Self::Revoke(_, other) => std::slice::from_ref(other),
             _ => &[],
         };
         self.node().into_iter().chain(more.iter().copied())
@@ -118,6 +125,10 @@ impl fmt::Display for Action {
             Self::Break(a, b) => write!(f, "break {a} {b}"),
             Self::Partition(side) => write!(f, "partition{}", list(side)),
             Self::Heal => f.write_str("heal"),
+            Self::Revoke(by, node) => write!(f, "revoke {by} {node}"),
+            Self::Clocks(seconds) => write!(f, "clocks {seconds}"),
+            Self::Server(true) => f.write_str("server up"),
+            Self::Server(false) => f.write_str("server down"),
             Self::Calm => f.write_str("calm"),
             Self::Check => f.write_str("check"),
             Self::Empty => f.write_str("empty"),
@@ -151,6 +162,13 @@ impl FromStr for Action {
             "break" => Self::Break(words.parse()?, words.parse()?),
             "partition" => Self::Partition(words.rest()?),
             "heal" => Self::Heal,
+            "revoke" => Self::Revoke(words.parse()?, words.parse()?),
+            "clocks" => Self::Clocks(words.parse()?),
+            "server" => Self::Server(match words.word()? {
+                "up" => true,
+                "down" => false,
+                word => return Err(format!("`{word}` in `{text}`: up or down")),
+            }),
             "calm" => Self::Calm,
             "check" => Self::Check,
             "empty" => Self::Empty,
@@ -215,6 +233,10 @@ mod tests {
             "2.000000000 break 1 2",
             "2.000000000 partition 1 2 3",
             "2.000000000 heal",
+            "2.000000000 revoke 1 2",
+            "2.000000000 clocks 86400",
+            "2.000000000 server down",
+            "2.000000000 server up",
             "2.000000000 calm",
             "2.000000000 check",
             "2.000000000 empty",
@@ -236,6 +258,7 @@ mod tests {
             "1 start -3",
             "1 join 3 ff1e::1 some",
             "1 announce 3 fd00::/8",
+            "1 server sideways",
         ] {
             assert!(parse_line(text).is_err(), "{text}");
         }

@@ -4,8 +4,15 @@ use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
 
 use crate::model::Rule;
+use crate::node::Router;
 use crate::random::Random;
 use crate::simulation::Simulation;
+use crate::time::{Nanos, SECOND};
+
+/// So long after a revocation, every member has learnt it and closed its links.
+const EXPULSION: Nanos = 20 * SECOND;
+/// So many seconds after a certificate is over, links with its node are closed: they are looked at every 10 s.
+const EXPIRY: u64 = 15;
 
 impl Simulation {
     /// Sends probes that everybody must get, and looks at what must hold at once.
@@ -65,11 +72,15 @@ impl Simulation {
 
     fn check_whole(&mut self) {
         // where some links cannot be made, pieces may be as good as it gets
-        if self.scenario.links.no_direct > 0.0 || self.partition.is_some() {
+        let links = &self.scenario.links;
+        if links.no_direct > 0.0 || links.one_way > 0.0 || self.partition.is_some() {
             return;
         }
         let pieces = self.pieces().to_vec();
-        let mut running = self.all().filter(|n| self.runs(*n));
+        let running: Vec<u32> = self.all().filter(|n| self.runs(*n)).collect();
+        let members = running.into_iter().filter(|n| !self.is_expelled(*n));
+        let members: Vec<u32> = members.collect();
+        let mut running = members.into_iter();
         let first = running.next();
         let piece = |n: u32| pieces[n as usize];
         let other = first.and_then(|f| running.find(|n| piece(*n) != piece(f)));
@@ -77,6 +88,41 @@ impl Simulation {
             let text = "it has no path to the first node".to_owned();
             self.violate(Rule::Divided, node, text);
         }
+    }
+
+    /// Nobody keeps a link with a node that is no member any more.
+    pub(crate) fn check_expelled(&mut self) {
+        if !self.scenario.whole {
+            return;
+        }
+        let (now, unix) = (self.now, self.watch.unix());
+        let gone = |at: &Nanos| at + EXPULSION <= now;
+        for node in self.all() {
+            let own = self.revoked.contains_key(&node);
+            let linked = self.node(node).linked.iter();
+            let expelled = linked.copied().find(|peer| self.revoked.get(peer).is_some_and(gone));
+            if let (false, Some(peer)) = (own, expelled) {
+                let text = format!("node {peer}, which was expelled");
+                return self.violate(Rule::Expelled, node, text);
+            }
+            let router = self.node_mut(node).router.as_mut();
+            let whole = router.and_then(Router::whole);
+            let name = whole.and_then(|whole| whole.expired_neighbor(unix, EXPIRY));
+            if let Some(name) = name.map(str::to_owned) {
+                let text = format!("{name}, whose certificate is over");
+                return self.violate(Rule::Expelled, node, text);
+            }
+        }
+    }
+
+    /// Whether a node is no member any more.
+    fn is_expelled(&mut self, node: u32) -> bool {
+        let unix = self.watch.unix();
+        let router = self.node_mut(node).router.as_mut();
+        let over = router
+            .and_then(Router::whole)
+            .is_some_and(|whole| whole.is_expired(unix));
+        over || self.revoked.contains_key(&node)
     }
 
     fn check_bounds(&mut self) {

@@ -24,6 +24,7 @@ mod packet;
 mod population;
 mod queue;
 mod random;
+mod router;
 mod run;
 pub mod scenario;
 mod services;
@@ -35,6 +36,7 @@ mod table;
 mod tests;
 mod time;
 mod trace;
+mod whole;
 mod workload;
 
 pub use measure::{Subject, measure};

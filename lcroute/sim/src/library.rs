@@ -1,6 +1,8 @@
 //! Scenarios that have a name.
 
-use crate::scenario::{Churn, Event, Links, Scenario, Span, Workload};
+use crate::scenario::{Certificates, Churn, Event, Links, Scenario, Span, Workload};
+
+const DAY: u64 = 86_400;
 
 fn zipf(groups: u32, rate: f64) -> Workload {
     Workload::Zipf {
@@ -104,6 +106,69 @@ pub fn all() -> Vec<(&'static str, Scenario)> {
                     discovery.clone(),
                     lcsync.clone(),
                 ])
+            },
+        ),
+        // whole nodes: how links are made, and with whom
+        (
+            "bad-links",
+            Scenario {
+                whole: true,
+                churn: Churn {
+                    restarts_per_node_hour: 30.0,
+                    broken_links_per_node_hour: 30.0,
+                    ..churn.clone()
+                },
+                links: Links {
+                    loss: 0.03,
+                    jitter: Span::ms(5),
+                    one_way: 0.1,
+                    behind_nat: 0.5,
+                    ..Links::default()
+                },
+                events: vec![
+                    Event::Server {
+                        at: Span::seconds(5),
+                        lasts: Span::seconds(20),
+                    },
+                    Event::Partition {
+                        at: Span::seconds(30),
+                        share: 0.3,
+                        lasts: Span::seconds(10),
+                    },
+                ],
+                ..with(vec![chat.clone(), zipf(30, 20.0)])
+            },
+        ),
+        (
+            "certificates",
+            Scenario {
+                whole: true,
+                nodes: 8,
+                duration: Span::seconds(1_500),
+                certificates: Certificates {
+                    valid: Span::seconds(30 * DAY),
+                },
+                events: vec![
+                    Event::Absence {
+                        at: Span::seconds(10),
+                        share: 0.2,
+                        lasts: Span::seconds(1_440),
+                    },
+                    Event::Revoke {
+                        at: Span::seconds(20),
+                        share: 0.2,
+                    },
+                    // two thirds are over: all renew within ten minutes; then the first certificates are over
+                    Event::Clocks {
+                        at: Span::seconds(30),
+                        by: Span::seconds(21 * DAY),
+                    },
+                    Event::Clocks {
+                        at: Span::seconds(1_400),
+                        by: Span::seconds(11 * DAY),
+                    },
+                ],
+                ..with(vec![stream.clone(), chat.clone()])
             },
         ),
         (

@@ -126,6 +126,8 @@ fn serialization(bytes: usize, bandwidth: u64) -> Nanos {
 pub struct Map {
     latency: Latency,
     no_direct: f64,
+    one_way: f64,
+    behind_nat: f64,
     seed: u64,
     places: Vec<(f64, f64)>,
 }
@@ -140,6 +142,8 @@ impl Map {
         Self {
             latency: links.latency.clone(),
             no_direct: links.no_direct,
+            one_way: links.one_way,
+            behind_nat: links.behind_nat,
             seed,
             places: (0..nodes).map(place).collect(),
         }
@@ -176,6 +180,23 @@ impl Map {
     pub fn connects(&self, a: u32, b: u32) -> bool {
         let name = [7, a.min(b).into(), a.max(b).into()];
         !Random::stream(self.seed, &name).chance(self.no_direct)
+    }
+
+    /// Whether one node hears another: between some, datagrams pass in one direction only.
+    pub fn hears(&self, from: u32, to: u32) -> bool {
+        let name = [12, from.min(to).into(), from.max(to).into()];
+        let mut random = Random::stream(self.seed, &name);
+        !random.chance(self.one_way) || random.chance(0.5) == (from < to)
+    }
+
+    /// Whether a NAT stands before a node.
+    pub fn behind_nat(&self, node: u32) -> bool {
+        Random::stream(self.seed, &[13, node.into()]).chance(self.behind_nat)
+    }
+
+    /// The seed of the run.
+    pub fn seed(&self) -> u64 {
+        self.seed
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
+use std::sync::Arc;
 
 use crate::link::Link;
 use crate::simulation::{Event, Simulation};
@@ -18,6 +19,8 @@ const SETUP: Nanos = 50 * MILLISECOND;
 const ATTEMPT: Nanos = 5 * SECOND;
 /// So often the signalling server tells who has come and gone.
 const PRESENCE_TURN: Nanos = 50 * MILLISECOND;
+/// Between two whole nodes whose link breaks, nothing passes for so long: more than a link is given up after.
+const CUT: Nanos = 5 * SECOND;
 /// Longest time between two attempts.
 const BACKOFF: Nanos = 60 * SECOND;
 
@@ -62,16 +65,28 @@ impl Simulation {
 
     /// In which piece of the network each node is: the lowest number of a node in it.
     pub(crate) fn pieces(&mut self) -> &[u32] {
-        let links = &self.links;
-        let count = self.scenario.nodes;
-        self.pieces.get_or_insert_with(|| {
+        if self.pieces.is_none() {
+            let count = self.scenario.nodes;
             let mut above: Vec<u32> = (0..count).collect();
-            for link in links.iter().filter(|l| l.alive && l.up == [true; 2]) {
-                let [a, b] = link.ends.map(|n| find(&mut above, n));
+            for ends in self.pairs_linked() {
+                let [a, b] = ends.map(|n| find(&mut above, n));
                 above[a.max(b) as usize] = a.min(b);
             }
-            (0..count).map(|n| find(&mut above, n)).collect()
-        })
+            self.pieces = Some((0..count).map(|n| find(&mut above, n)).collect());
+        }
+        self.pieces.as_deref().unwrap_or_default()
+    }
+
+    /// Pairs of nodes both of which have the link between them.
+    fn pairs_linked(&self) -> Vec<[u32; 2]> {
+        if !self.scenario.whole {
+            let alive = |l: &&Link| l.alive && l.up == [true; 2];
+            return self.links.iter().filter(alive).map(|l| l.ends).collect();
+        }
+        let has = |a: u32, b: u32| self.node(a).linked.contains(&b);
+        let links = |a: u32| self.node(a).linked.range(a + 1..).map(move |b| [a, *b]);
+        let all = self.all().flat_map(links);
+        all.filter(|[a, b]| has(*b, *a)).collect()
     }
 
     /// Latency of the fastest path from a node to each other one.
@@ -169,7 +184,7 @@ impl Simulation {
     fn tell_failing(&mut self, a: u32, b: u32, failing: bool) {
         let population = self.population.clone();
         for (node, other) in [(a, b), (b, a)] {
-            self.input(node, |router, now| {
+            self.alone(node, |router, now| {
                 router.direct_failure(population.get(other), failing, now);
             });
         }
@@ -194,7 +209,7 @@ impl Simulation {
             let shard = self.shard(node);
             port.way = shard.ledger.new_way();
             shard.node(node).links.insert(id, port);
-            self.input(node, |router, now| router.link_up(id, other, now));
+            self.alone(node, |router, now| router.link_up(id, other, now));
             self.tell(node, |shard| shard.round_trip(node, id, now));
         }
         // an end that still believes in the earlier link gives it up
@@ -215,7 +230,7 @@ impl Simulation {
         let (node, other) = (link.ends[side], link.ends[1 - side]);
         self.changed();
         self.node_mut(node).links.remove(&id);
-        self.input(node, |router, now| router.link_down(id, now));
+        self.alone(node, |router, now| router.link_down(id, now));
         if self.node(node).wanted.contains(&other) && self.online[other as usize] {
             self.attempt(node, other);
         }
@@ -262,8 +277,21 @@ impl Simulation {
         }
     }
 
+    /// Nothing passes between two hosts for a time.
+    fn cut(&mut self, a: u32, b: u32) {
+        let until = self.now + CUT;
+        self.counts.links_broken += u64::from(self.node(a).linked.contains(&b));
+        self.changed();
+        self.set_terrain(|terrain| {
+            Arc::make_mut(&mut terrain.cuts).insert(key(a, b), until);
+        });
+    }
+
     /// The link between two nodes dies; where there is none, another link of `a`, which `b` chooses.
     pub(crate) fn break_link(&mut self, a: u32, b: u32) {
+        if self.scenario.whole {
+            return self.cut(a, b);
+        }
         let between = self.pairs.get(&key(a, b)).and_then(|p| p.link);
         let between = between.filter(|l| self.links[*l as usize].alive);
         let links = &self.node(a).links;
@@ -283,6 +311,8 @@ impl Simulation {
         }
         self.partition = partition;
         self.changed();
+        let partition = self.partition.clone().map(Arc::new);
+        self.set_terrain(|terrain| terrain.partition.clone_from(&partition));
         for id in 0..self.links.len() {
             let link = &self.links[id];
             if link.alive && self.is_divided(link.ends[0], link.ends[1]) {

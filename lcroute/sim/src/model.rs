@@ -47,6 +47,8 @@ pub enum Rule {
     Divided,
     /// A router broke the protocol between routers.
     Protocol,
+    /// A link with a node that was expelled, or whose certificate is over.
+    Expelled,
     /// A program that watches MLD sees a listener where there is none, or none where there is one.
     Watcher,
 }
@@ -63,6 +65,7 @@ impl fmt::Display for Rule {
             Self::Restless => "no rest",
             Self::Divided => "the network is in pieces",
             Self::Protocol => "the protocol was broken",
+            Self::Expelled => "a link with a node that is no member",
             Self::Watcher => "a watching program sees something else",
         })
     }

@@ -1,23 +1,25 @@
-//! One simulated node. All that knows the engine's interface is in this file.
+//! One simulated node: a host with its programs, and what runs on it while its daemon does.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use lcroute_engine::header::HEADER_LEN;
 use lcroute_engine::small_map::SmallMap;
 use lcroute_engine::topology::{PolicyKind, TopologyConfig};
-use lcroute_engine::{Config, Engine, Limits, Links, Neighbor, Output, Tables};
+use lcroute_engine::{Engine, Limits, Links, Tables};
+use lcroute_node::Keep;
+use lcroute_webrtc::Transmit;
 use librecast::cert::GroupPrefix;
-use librecast::id::LinkId;
 
 use crate::kernel::Kernel;
 use crate::link::Port;
-use crate::population::Identity;
+use crate::population::{Identity, Population};
+use crate::router::RouterAlone;
 use crate::scenario::{Policy, Scenario};
-use crate::services::NodeServices;
+use crate::services::{NodeServices, Watch};
 use crate::time::{Clock, Nanos};
+use crate::whole::{Disk, Socket, WholeNode};
 
 /// A node: the host with its programs, and the daemon while it runs.
 #[derive(Debug, Default)]
@@ -30,8 +32,14 @@ pub struct Node {
     pub started: Nanos,
     /// Neighbours that it wants.
     pub wanted: BTreeSet<u32>,
-    /// Its links that are up.
+    /// Its links that are up, where the simulator makes them.
     pub links: SmallMap<u32, Port>,
+    /// The nodes to which it has links, where it makes them itself.
+    pub linked: BTreeSet<u32>,
+    /// The firewall of the host, and the paths to other hosts.
+    pub socket: Socket,
+    /// What outlives a run of the daemon.
+    pub disk: Disk,
     /// What it announces; the configuration outlives the daemon.
     pub announced: Vec<GroupPrefix>,
     /// When the daemon wants to be woken.
@@ -65,6 +73,7 @@ impl Node {
         self.router.take()?;
         self.kernel.forget_reports();
         self.wanted.clear();
+        self.linked.clear();
         self.wake = Nanos::MAX;
         Some(std::mem::take(&mut self.links).keys().to_vec())
     }
@@ -91,205 +100,170 @@ pub enum Effect {
     Retire { link: u32 },
     /// The neighbour broke the protocol.
     Fault { link: u32, reason: &'static str },
+    /// A datagram of the one UDP socket.
+    Datagram(Transmit),
+    /// A sealed message for another node, over the signalling server.
+    Signal { to: u32, bytes: Bytes },
+    /// To be kept on disk.
+    Keep(Keep),
+    /// Links have come or gone: to these nodes there are some now.
+    Linked(BTreeSet<u32>),
 }
 
 /// How a daemon starts.
 #[derive(Debug)]
 pub struct Start<'a> {
     pub scenario: &'a Scenario,
+    pub population: &'a Arc<Population>,
+    pub node: u32,
+    pub watch: &'a Arc<Watch>,
+    pub clock: Clock,
     pub incarnation: u32,
     pub seed: u64,
     pub announced: &'a [GroupPrefix],
+    pub disk: &'a Disk,
 }
 
-/// The daemon of a node.
+/// Bounds of the router.
+pub fn limits(scenario: &Scenario) -> Limits {
+    let mut limits = Limits::default();
+    if let Some(interests) = scenario.limits.interests_per_neighbor {
+        limits.interests_per_neighbor = interests;
+    }
+    limits
+}
+
+/// Which links the router wants.
+pub fn topology(scenario: &Scenario) -> TopologyConfig {
+    TopologyConfig {
+        policy: match scenario.topology.policy {
+            Policy::Auto => PolicyKind::Auto,
+            Policy::Mesh => PolicyKind::Mesh,
+            Policy::Regular => PolicyKind::Regular,
+        },
+        degree: scenario.topology.degree,
+    }
+}
+
+/// The daemon of a node: its router, or all of it.
 #[derive(Debug)]
 pub struct Router {
-    engine: Engine,
-    services: Arc<NodeServices>,
-    clock: Clock,
+    kind: Kind,
     /// Names the graph that it had when it was asked last.
     graph: u64,
 }
 
-fn link_id(link: u32) -> LinkId {
-    LinkId(link)
+#[derive(Debug)]
+enum Kind {
+    Alone(Box<RouterAlone>),
+    Whole(Box<WholeNode>),
 }
 
 impl Router {
-    /// A daemon that has just started.
-    pub fn start(services: NodeServices, start: &Start<'_>, clock: Clock, now: Nanos) -> Self {
-        let identity = services.identity();
-        let mut limits = Limits::default();
-        if let Some(interests) = start.scenario.limits.interests_per_neighbor {
-            limits.interests_per_neighbor = interests;
-        }
-        let config = Config {
-            member: identity.member.clone(),
-            incarnation: start.incarnation,
-            mtu: 1280,
-            link_scope_groups: Vec::new(),
-            chain: identity.chain.clone(),
-            can_issue: false,
-            announce: start.announced.to_vec(),
-            watch: Vec::new(),
-            unicast: false,
-            topology: TopologyConfig {
-                policy: match start.scenario.topology.policy {
-                    Policy::Auto => PolicyKind::Auto,
-                    Policy::Mesh => PolicyKind::Mesh,
-                    Policy::Regular => PolicyKind::Regular,
-                },
-                degree: start.scenario.topology.degree,
-            },
-            seed: start.seed,
-            limits,
+    /// A daemon that has just started. None: it refuses to, as its certificates have expired.
+    pub fn start(start: &Start<'_>, now: Nanos) -> Option<Self> {
+        let kind = if start.scenario.whole {
+            Kind::Whole(Box::new(WholeNode::start(start, now)?))
+        } else {
+            let (population, watch) = (start.population.clone(), start.watch.clone());
+            let services = NodeServices::new(population, start.node, watch);
+            Kind::Alone(Box::new(RouterAlone::start(services, start, now)))
         };
-        let now = clock.instant(now);
-        let services = Arc::new(services);
-        let mut engine = Engine::new(config, services.clone(), now);
-        engine.handle_start(now);
-        Self {
-            engine,
-            services,
-            clock,
-            graph: 0,
+        Some(Self { kind, graph: 0 })
+    }
+
+    fn engine(&self) -> &Engine {
+        match &self.kind {
+            Kind::Alone(router) => router.engine(),
+            Kind::Whole(node) => node.engine(),
+        }
+    }
+
+    /// The router, if the simulator makes its links.
+    pub fn alone(&mut self) -> Option<&mut RouterAlone> {
+        match &mut self.kind {
+            Kind::Alone(router) => Some(router),
+            Kind::Whole(_) => None,
+        }
+    }
+
+    /// The whole node, if it makes its links itself.
+    pub fn whole(&mut self) -> Option<&mut WholeNode> {
+        match &mut self.kind {
+            Kind::Alone(_) => None,
+            Kind::Whole(node) => Some(node),
         }
     }
 
     /// Whether it took another graph since it was asked last.
     pub fn took_graph(&mut self) -> bool {
-        let digest = self.engine.graph_digest();
+        let digest = self.engine().graph_digest();
         std::mem::replace(&mut self.graph, digest) != digest
-    }
-
-    /// A link is up.
-    pub fn link_up(&mut self, link: u32, other: &Identity, now: Nanos) {
-        let neighbor = Neighbor {
-            member: other.member.clone(),
-        };
-        let now = self.clock.instant(now);
-        self.engine.handle_link_up(link_id(link), neighbor, now);
-    }
-
-    /// A link is gone.
-    pub fn link_down(&mut self, link: u32, now: Nanos) {
-        let now = self.clock.instant(now);
-        self.engine.handle_link_down(link_id(link), now);
-    }
-
-    /// A round trip was measured.
-    pub fn round_trip(&mut self, link: u32, round_trip: Nanos, now: Nanos) {
-        let (rtt, now) = (Duration::from_nanos(round_trip), self.clock.instant(now));
-        self.engine.handle_link_rtt(link_id(link), rtt, now);
     }
 
     /// The signalling server says that a node is there, or that it has gone.
     pub fn presence(&mut self, other: &Identity, online: bool, now: Nanos) {
-        let (origin, now) = (other.member.addresses.origin, self.clock.instant(now));
-        self.engine.handle_presence(origin, online, now);
-    }
-
-    /// A direct link to a node cannot be made, or can again.
-    pub fn direct_failure(&mut self, other: &Identity, failing: bool, now: Nanos) {
-        let (origin, now) = (other.member.addresses.origin, self.clock.instant(now));
-        self.engine.handle_direct_failure(origin, failing, now);
+        match &mut self.kind {
+            Kind::Alone(router) => router.presence(other, online, now),
+            Kind::Whole(node) => node.presence(other, online, now),
+        }
     }
 
     /// A packet that a local program or the kernel wrote into `lc0`.
     pub fn local_packet(&mut self, packet: Vec<u8>, now: Nanos) {
-        let now = self.clock.instant(now);
-        self.engine.handle_local_packet(packet.into(), now);
-    }
-
-    /// A message of a data channel.
-    pub fn data(&mut self, link: u32, header: &[u8; HEADER_LEN], packet: Bytes, now: Nanos) {
-        let now = self.clock.instant(now);
-        let link = link_id(link);
-        self.engine.handle_packet(link, header, packet, now);
-    }
-
-    /// A message of a control channel.
-    pub fn control(&mut self, link: u32, message: &[u8], now: Nanos) {
-        let now = self.clock.instant(now);
-        self.engine.handle_control(link_id(link), message, now);
+        match &mut self.kind {
+            Kind::Alone(router) => router.local_packet(packet, now),
+            Kind::Whole(node) => node.local_packet(packet, now),
+        }
     }
 
     /// Time has come.
     pub fn timeout(&mut self, now: Nanos) {
-        let now = self.clock.instant(now);
-        self.engine.handle_timeout(now);
+        match &mut self.kind {
+            Kind::Alone(router) => router.timeout(now),
+            Kind::Whole(node) => node.timeout(now),
+        }
     }
 
-    /// When time comes next.
-    pub fn next_timeout(&self) -> Option<Nanos> {
-        let (at, _) = self.engine.poll_timeout()?;
-        Some(self.clock.nanos(at))
+    /// When time comes next, `now` at the earliest.
+    pub fn next_timeout(&mut self, now: Nanos) -> Option<Nanos> {
+        match &mut self.kind {
+            Kind::Alone(router) => router.next_timeout().map(|at| at.max(now)),
+            Kind::Whole(node) => node.next_timeout(now),
+        }
     }
 
     /// What it announces from now on.
     pub fn announce(&mut self, prefixes: &[GroupPrefix], now: Nanos) {
-        let now = self.clock.instant(now);
-        self.engine.set_announced(prefixes.to_vec(), now);
-    }
-
-    /// The next thing to do.
-    pub fn poll(&mut self) -> Option<Effect> {
-        loop {
-            let output = self.engine.poll_output()?;
-            if let Some(effect) = self.effect(output) {
-                return Some(effect);
-            }
+        match &mut self.kind {
+            Kind::Alone(router) => router.announce(prefixes, now),
+            Kind::Whole(node) => node.announce(prefixes, now),
         }
     }
 
-    fn effect(&self, output: Output) -> Option<Effect> {
-        Some(match output {
-            Output::Data {
-                links,
-                header,
-                packet,
-            } => Effect::Data {
-                links,
-                header,
-                packet,
-            },
-            Output::Control { link, message } | Output::RoutedControl { link, message } => {
-                Effect::Control {
-                    link: link.0,
-                    message,
-                }
-            }
-            Output::Local { packet } => Effect::Local { packet },
-            Output::LocalMld { packet } => Effect::Mld { packet },
-            Output::Wanted(origins) => Effect::Wanted {
-                nodes: origins
-                    .into_iter()
-                    .filter_map(|origin| self.services.population().node(origin))
-                    .collect(),
-            },
-            Output::Retire { link } => Effect::Retire { link: link.0 },
-            // the link state tells its own story; identities and routed messages are for the shell
-            Output::Routed { .. }
-            | Output::Reachable { .. }
-            | Output::Incarnation(_)
-            | Output::Revoked { .. }
-            | Output::Renewed { .. } => return None,
-            Output::LinkFault { link, reason } => Effect::Fault {
-                link: link.0,
-                reason: reason.as_str(),
-            },
-        })
+    /// It says goodbye to its neighbours, if that is its own affair.
+    pub fn goodbye(&mut self, now: Nanos) {
+        if let Kind::Whole(node) = &mut self.kind {
+            node.goodbye(now);
+        }
+    }
+
+    /// The next thing to do.
+    pub fn poll(&mut self, now: Nanos) -> Option<Effect> {
+        match &mut self.kind {
+            Kind::Alone(router) => router.poll(),
+            Kind::Whole(node) => node.poll(now),
+        }
     }
 
     /// (root, group) entries that neighbours keep here.
     pub fn entries(&self) -> usize {
-        self.engine.tables().interests
+        self.engine().tables().interests
     }
 
     /// What is left of interest and flows when there should be none.
     pub fn leftovers(&self) -> Option<String> {
-        let tables = self.engine.tables();
+        let tables = self.engine().tables();
         let left = Tables {
             // as long as the routers are there
             origins: 0,
@@ -302,13 +276,12 @@ impl Router {
 
     /// The neighbour that keeps more here than it may.
     pub fn beyond_bounds(&self, scenario: &Scenario) -> Option<String> {
-        let limits = Limits::default();
-        let limit = scenario.limits.interests_per_neighbor;
-        let limit = limit.unwrap_or(limits.interests_per_neighbor);
-        let neighbors = self.engine.snapshot().neighbors;
-        let beyond = neighbors
-            .iter()
-            .find(|n| n.interests > limit || n.sending_prefixes > limits.prefixes_per_neighbor)?;
+        let limits = limits(scenario);
+        let neighbors = self.engine().snapshot().neighbors;
+        let beyond = neighbors.iter().find(|n| {
+            n.interests > limits.interests_per_neighbor
+                || n.sending_prefixes > limits.prefixes_per_neighbor
+        })?;
         Some(format!("{beyond:?}"))
     }
 }

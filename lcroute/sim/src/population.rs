@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use librecast::cert::{Certificate, Chain, Grant, GroupPrefix, Kind, Member};
-use librecast::id::{NetworkId, OriginId, SecretKey};
+use librecast::id::{NetworkId, NodeAddresses, OriginId, PeerId, SecretKey};
+use librecast::revocation::Revocation;
 
 use crate::fast;
 use crate::scenario::Scenario;
@@ -14,11 +16,14 @@ use crate::scenario::Scenario;
 pub const UNIX_START: u64 = 1_800_000_000;
 /// How long certificates are good.
 const VALID: u64 = 365 * 86_400;
+/// Whose key issues certificates: that of no node, or that of node 0.
+const NOBODY: (u8, u32) = (b'i', 0);
+const FIRST: (u8, u32) = (b'p', 0);
 
 /// One node's identity.
 #[derive(Debug)]
 pub struct Identity {
-    pub key: SecretKey,
+    pub key: Arc<SecretKey>,
     pub member: Member,
     pub chain: Bytes,
 }
@@ -29,6 +34,7 @@ pub struct Population {
     identities: Vec<Identity>,
     origins: fast::Map<u64, u32>,
     pub(crate) network: NetworkId,
+    top: SecretKey,
 }
 
 fn key(purpose: u8, number: u32) -> SecretKey {
@@ -37,10 +43,10 @@ fn key(purpose: u8, number: u32) -> SecretKey {
     SecretKey::from_seed(&seed)
 }
 
-fn grant(name: String) -> Grant {
+fn grant(name: String, valid: u64) -> Grant {
     Grant {
         not_before: UNIX_START,
-        not_after: UNIX_START + VALID,
+        not_after: UNIX_START + valid,
         renew_for: 0,
         core: true,
         name,
@@ -52,25 +58,32 @@ fn grant(name: String) -> Grant {
 impl Population {
     /// The nodes of a scenario.
     pub fn of(scenario: &Scenario) -> Self {
-        Self::new(scenario.nodes, scenario.topology.core)
+        let issuer = if scenario.whole { FIRST } else { NOBODY };
+        let valid = scenario.certificates.valid.0.as_secs();
+        Self::with(scenario.nodes, scenario.topology.core, issuer, valid)
     }
 
     /// `count` nodes, the share `core` of which may be roots of shared trees. The first ones are the same
     /// whatever the count.
     pub fn new(count: u32, core: f64) -> Self {
-        let (top, issuing) = (key(b'n', 0), key(b'i', 0));
+        Self::with(count, core, NOBODY, VALID)
+    }
+
+    /// The same; the key of the issuer, and how many seconds the certificates of nodes are valid.
+    fn with(count: u32, core: f64, (purpose, number): (u8, u32), valid: u64) -> Self {
+        let (top, issuing) = (key(b'n', 0), key(purpose, number));
         let network: NetworkId = top.peer_id();
         let sign = |kind, subject, grant, by| {
             Certificate::sign(kind, network, subject, grant, by).expect("short names fit")
         };
-        let above = grant(String::new());
+        let above = grant(String::new(), VALID);
         let issuer = sign(Kind::Issuer, issuing.peer_id(), above, &top);
         let identity = |number: u32| {
             let key = key(b'p', number);
             let grant = Grant {
                 // evenly spread: 1 in 4 are 0, 4, 8 and so on
                 core: (f64::from(number) * core).fract() + core >= 1.0 || core >= 1.0,
-                ..grant(format!("node-{number}"))
+                ..grant(format!("node-{number}"), valid)
             };
             let node = sign(Kind::Node, key.peer_id(), grant, &issuing);
             let chain = Chain::new(vec![issuer.clone(), node]).expect("an issuer, then a node");
@@ -78,7 +91,7 @@ impl Population {
             Identity {
                 member: member.expect("it was signed a moment ago"),
                 chain: chain.encode().into(),
-                key,
+                key: Arc::new(key),
             }
         };
         let identities: Vec<Identity> = (0..count).map(identity).collect();
@@ -91,6 +104,7 @@ impl Population {
             identities,
             origins,
             network,
+            top,
         }
     }
 
@@ -107,6 +121,18 @@ impl Population {
     /// The address of one of them.
     pub fn address(&self, node: u32) -> Ipv6Addr {
         self.get(node).member.addresses.address
+    }
+
+    /// Whose key it is.
+    pub fn by_key(&self, key: &PeerId) -> Option<u32> {
+        self.node(NodeAddresses::derive(&self.network, key).origin)
+    }
+
+    /// As text: the network's key expels a node.
+    pub fn revocation(&self, node: u32, unix: u64) -> String {
+        let key = self.get(node).member.peer;
+        let revocation = Revocation::by_network(&self.top, key, unix, unix + VALID);
+        lcroute_node::revocations::text(&revocation.expect("the network's key may do so"))
     }
 
     /// Whose name it is.

@@ -40,6 +40,8 @@ use crate::time::{Nanos, nanos};
 
 /// Most nodes of a simulation: the bound of a router's database.
 pub const MAX_NODES: u32 = 4_096;
+/// Most whole ones: each link costs as much as a real one.
+pub const MAX_WHOLE: u32 = 256;
 
 /// A length of time, written as `500ms` or `2m`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -121,6 +123,11 @@ pub struct Scenario {
     pub links: Links,
     /// Nodes that go and come.
     pub churn: Churn,
+    /// Whether nodes are simulated whole: they make links themselves, by sealed messages, ICE, DTLS and lanes over
+    /// datagrams. Else they are routers, and the simulator makes their links.
+    pub whole: bool,
+    /// Certificates of whole nodes.
+    pub certificates: Certificates,
     /// Bounds of the routers' tables.
     pub limits: LimitsTable,
     /// A defect that the simulated nodes get, to see the checks fail.
@@ -148,6 +155,8 @@ impl Default for Scenario {
             topology: Topology::default(),
             links: Links::default(),
             churn: Churn::default(),
+            whole: false,
+            certificates: Certificates::default(),
             limits: LimitsTable::default(),
             defect: None,
             workloads: Vec::new(),
@@ -230,6 +239,10 @@ pub struct Links {
     pub queue: Span,
     /// Share of pairs of nodes between which no link can be made.
     pub no_direct: f64,
+    /// Share of pairs of whole nodes between which datagrams pass in one direction only.
+    pub one_way: f64,
+    /// Share of whole nodes before which a NAT stands. A firewall that lets in answers only stands before all.
+    pub behind_nat: f64,
     /// Between two reports of a link's round trip time.
     pub rtt_interval: Span,
     /// Whether nodes can always find each other at a signalling server; else only at their start, and
@@ -249,6 +262,8 @@ impl Default for Links {
             bandwidth: 100_000_000,
             queue: Span::ms(100),
             no_direct: 0.0,
+            one_way: 0.0,
+            behind_nat: 0.0,
             rtt_interval: Span::seconds(10),
             backbone: true,
         }
@@ -292,6 +307,22 @@ pub enum Latency {
         /// Of every link.
         value: Span,
     },
+}
+
+/// `[certificates]`: node 0 issues and renews them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Certificates {
+    /// How long those of nodes are valid, on the hosts' clocks; a day more is allowed.
+    pub valid: Span,
+}
+
+impl Default for Certificates {
+    fn default() -> Self {
+        Self {
+            valid: Span::seconds(365 * 86_400),
+        }
+    }
 }
 
 /// `[churn]`: each node for itself, at random times.
@@ -498,6 +529,36 @@ pub enum Event {
         /// For how long.
         lasts: Span,
     },
+    /// A share of the nodes is switched off for a time, node 0 not.
+    Absence {
+        /// When.
+        at: Span,
+        /// Of all nodes.
+        share: f64,
+        /// For how long.
+        lasts: Span,
+    },
+    /// A share of the nodes is expelled by the network's key, node 0 not.
+    Revoke {
+        /// When.
+        at: Span,
+        /// Of all nodes.
+        share: f64,
+    },
+    /// The clocks of all hosts are put forward.
+    Clocks {
+        /// When.
+        at: Span,
+        /// By how much.
+        by: Span,
+    },
+    /// The signalling server cannot be reached for a time.
+    Server {
+        /// When.
+        at: Span,
+        /// For how long.
+        lasts: Span,
+    },
 }
 
 impl Scenario {
@@ -530,11 +591,28 @@ impl Scenario {
             return Err("links.loss: at most 0.9".into());
         }
         share("links.no_direct", self.links.no_direct)?;
+        share("links.one_way", self.links.one_way)?;
+        share("links.behind_nat", self.links.behind_nat)?;
+        if self.whole && self.nodes > MAX_WHOLE {
+            return Err(format!("nodes = {}: 1 to {MAX_WHOLE} whole ones", self.nodes));
+        }
         share("churn.crash_share", self.churn.crash_share)?;
         share("topology.core", self.topology.core)?;
         for event in &self.events {
-            let (Event::Kill { share: s, .. } | Event::Partition { share: s, .. }) = event;
-            share("event.share", *s)?;
+            if let Event::Kill { share: s, .. }
+            | Event::Partition { share: s, .. }
+            | Event::Absence { share: s, .. }
+            | Event::Revoke { share: s, .. } = event
+            {
+                share("event.share", *s)?;
+            }
+            let whole = matches!(
+                event,
+                Event::Revoke { .. } | Event::Clocks { .. } | Event::Server { .. }
+            );
+            if whole && !self.whole {
+                return Err("events revoke, clocks and server happen to whole nodes: whole = true".into());
+            }
         }
         for workload in &self.workloads {
             if let Workload::Stream { listeners, .. } = workload {

@@ -15,12 +15,25 @@ use crate::population::{Identity, Population, UNIX_START};
 pub struct Watch {
     /// Virtual seconds.
     seconds: AtomicU64,
+    /// By how many seconds all clocks were put forward.
+    ahead: AtomicU64,
 }
 
 impl Watch {
     /// Virtual time goes on.
     pub fn set_seconds(&self, seconds: u64) {
         self.seconds.store(seconds, Ordering::Relaxed);
+    }
+
+    /// All hosts put their clocks forward.
+    pub fn put_forward(&self, seconds: u64) {
+        self.ahead.fetch_add(seconds, Ordering::Relaxed);
+    }
+
+    /// Unix seconds.
+    pub fn unix(&self) -> u64 {
+        let [seconds, ahead] = [&self.seconds, &self.ahead].map(|s| s.load(Ordering::Relaxed));
+        UNIX_START + seconds + ahead
     }
 }
 
@@ -55,7 +68,7 @@ impl NodeServices {
 
 impl Services for NodeServices {
     fn unix_now(&self) -> u64 {
-        UNIX_START + self.watch.seconds.load(Ordering::Relaxed)
+        self.watch.unix()
     }
 
     fn sign(&self, message: &[u8]) -> [u8; 64] {

@@ -4,8 +4,9 @@
 //! each for itself: each node takes its inputs in their order, whatever the others do meanwhile, and shards can do
 //! so side by side. What concerns more than one node is left for the time between.
 
+use std::collections::BTreeSet;
 use std::hash::Hasher;
-use std::net::Ipv6Addr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,10 +17,14 @@ use crate::calendar::Calendar;
 use crate::ledger::Ledger;
 use crate::model::{Rule, Violation};
 use crate::node::{self, Node, Router};
+use crate::population::Population;
 use crate::random::mix;
+use crate::router::RouterAlone;
 use crate::scenario::{Defect, Links};
+use crate::services::Watch;
 use crate::statistics::Statistics;
 use crate::time::{MILLISECOND, Nanos};
+use crate::whole::{MAX_DATAGRAM, STUN, Terrain, node_at, public};
 use crate::{fast, packet};
 
 /// What kernels send their reports from.
@@ -40,6 +45,10 @@ pub enum Input {
     },
     /// It measures the round trip of a link.
     RoundTrip { link: u32 },
+    /// A datagram of another host arrives, or one of the STUN server.
+    Datagram { from: SocketAddr, contents: Bytes },
+    /// A sealed message of another node arrives from the signalling server.
+    Signal { from: u32, bytes: Bytes },
     /// Its router wanted to be woken about now.
     Wake,
     /// Its kernel says again what changed.
@@ -98,9 +107,11 @@ impl Mail {
 #[derive(Debug)]
 pub enum Effect {
     /// Links to these nodes from now on.
-    Wanted(std::collections::BTreeSet<u32>),
+    Wanted(BTreeSet<u32>),
     /// Its end of this link has been closed.
     Retired(u32),
+    /// Links that it makes itself have come or gone.
+    Linked,
 }
 
 /// An effect, of which node, and when.
@@ -123,6 +134,12 @@ pub struct Setting {
     /// Between two measurements of a round trip.
     pub rtt_interval: Nanos,
     pub defect: Option<Defect>,
+    /// What lies between whole nodes.
+    pub terrain: Terrain,
+    /// Who they are.
+    pub population: Arc<Population>,
+    /// The clocks of all hosts.
+    pub watch: Arc<Watch>,
     /// When the network last changed.
     pub changed: Nanos,
 }
@@ -313,7 +330,7 @@ impl Shard {
             Input::Control { link, message } => {
                 if self.arrives(node, link) {
                     self.note(node, now, 1, &message);
-                    self.input(node, now, |router, now| router.control(link, &message, now));
+                    self.alone(node, now, |router, now| router.control(link, &message, now));
                 }
             }
             Input::Data {
@@ -324,11 +341,23 @@ impl Shard {
                 if self.arrives(node, link) {
                     self.note(node, now, 2, &header);
                     self.pass(node, now, |router, now| {
-                        router.data(link, &header, packet, now);
+                        if let Some(router) = router.alone() {
+                            router.data(link, &header, packet, now);
+                        }
                     });
                 } else if let Some(number) = packet::number(&packet) {
                     self.ledger.lose(number);
                 }
+            }
+            Input::Datagram { from, contents } => self.datagram(node, from, &contents, now),
+            Input::Signal { from, bytes } => {
+                self.note(node, now, 6, &[]);
+                let population = self.setting.population.clone();
+                self.input(node, now, |router, now| {
+                    if let Some(whole) = router.whole() {
+                        whole.signal(population.get(from), &bytes, now);
+                    }
+                });
             }
             Input::RoundTrip { link } => self.round_trip(node, link, now),
             Input::Repeat { group } => {
@@ -379,7 +408,7 @@ impl Shard {
             return;
         };
         let measured = port.round_trip(&self.setting.weather);
-        self.input(node, now, |router, now| {
+        self.alone(node, now, |router, now| {
             router.round_trip(link, measured, now);
         });
         let again = now + self.setting.rtt_interval;
@@ -399,6 +428,15 @@ impl Shard {
         }
     }
 
+    /// The same for a router whose links the simulator makes.
+    pub fn alone(&mut self, node: u32, now: Nanos, f: impl FnOnce(&mut RouterAlone, Nanos)) {
+        self.input(node, now, |router, now| {
+            if let Some(router) = router.alone() {
+                f(router, now);
+            }
+        });
+    }
+
     /// The same for one that changes nothing in what the router knows of the network.
     fn pass(&mut self, node: u32, now: Nanos, f: impl FnOnce(&mut Router, Nanos)) {
         if let Some(router) = &mut self.node(node).router {
@@ -409,7 +447,9 @@ impl Shard {
 
     fn drain(&mut self, node: u32, now: Nanos) {
         let mut retired = Vec::new();
-        while let Some(effect) = self.node(node).router.as_mut().and_then(Router::poll) {
+        while let Some(router) = self.node(node).router.as_mut()
+            && let Some(effect) = router.poll(now)
+        {
             match effect {
                 node::Effect::Data {
                     links,
@@ -430,6 +470,15 @@ impl Shard {
                     self.effects.push((now, node, Effect::Wanted(nodes)));
                 }
                 node::Effect::Retire { link } => retired.push(link),
+                node::Effect::Datagram(transmit) => {
+                    self.send_datagram(node, now, transmit.to, transmit.contents);
+                }
+                node::Effect::Signal { to, bytes } => self.send_signal(node, now, to, bytes),
+                node::Effect::Keep(what) => {
+                    let unix = self.setting.watch.unix();
+                    self.node(node).disk.keep(what, unix);
+                }
+                node::Effect::Linked(peers) => self.relink(node, now, peers),
                 node::Effect::Fault { link, reason } => {
                     let text = format!("its router complains of link {link}: {reason}");
                     self.violate(Rule::Protocol, node, now, text);
@@ -441,11 +490,11 @@ impl Shard {
             self.statistics.links_retired += 1;
             self.effects.push((now, node, Effect::Retired(link)));
             self.node(node).links.remove(&link);
-            self.input(node, now, |router, now| router.link_down(link, now));
+            self.alone(node, now, |router, now| router.link_down(link, now));
         }
         let n = self.node(node);
-        let Some(router) = &n.router else { return };
-        n.wake = router.next_timeout().map_or(Nanos::MAX, |at| at.max(now));
+        let Some(router) = &mut n.router else { return };
+        n.wake = router.next_timeout(now).unwrap_or(Nanos::MAX);
     }
 
     fn send_data(
@@ -530,6 +579,85 @@ impl Shard {
                 },
             );
         }
+    }
+
+    /// A datagram arrives at a host.
+    fn datagram(&mut self, node: u32, from: SocketAddr, contents: &[u8], now: Nanos) {
+        let (map, nodes) = (self.setting.terrain.map.clone(), self.setting.population.len());
+        let sender = node_at(from, nodes, &map);
+        let admitted = sender.is_none_or(|from| self.node(node).socket.admits(from, now));
+        if !admitted {
+            return;
+        }
+        // ciphertext is another one in each run
+        self.note(node, now, 5, &[]);
+        self.input(node, now, |router, now| {
+            if let Some(whole) = router.whole() {
+                whole.datagram(from, contents, now);
+            }
+        });
+    }
+
+    fn send_datagram(&mut self, node: u32, now: Nanos, to: SocketAddr, contents: Bytes) {
+        let terrain = self.setting.terrain.clone();
+        let (map, nodes) = (&terrain.map, self.setting.population.len());
+        self.statistics.data_messages += 1;
+        self.statistics.data_bytes += contents.len() as u64;
+        let from = public(node, map);
+        if to == STUN {
+            if let Some(answer) = lcroute_webrtc::respond(&contents, from) {
+                let (from, contents) = (to, answer.into());
+                let back = now + 2 * terrain.signal_delay();
+                self.put(node, back, Input::Datagram { from, contents });
+            }
+            return;
+        }
+        let Some(peer) = node_at(to, nodes, map) else {
+            return;
+        };
+        // lengths of signatures in DTLS differ from run to run; those of media and hellos do not
+        let is_media = matches!(contents.first(), Some(128..=191));
+        let bytes = if is_media { contents.len() } else { 0 };
+        let weather = self.setting.weather.clone();
+        let port = self.node(node).socket.port(node, peer, map, now);
+        let arrival = port.send_data(bytes, now, &weather);
+        let order = (node + 1, port.messages);
+        let passes = contents.len() <= MAX_DATAGRAM && terrain.passes(node, peer, now);
+        let Some(at) = arrival.filter(|_| passes) else {
+            self.statistics.lost += 1;
+            return;
+        };
+        let input = Input::Datagram { from, contents };
+        let node = peer;
+        self.post(at, Ticket { node, order, input });
+    }
+
+    fn send_signal(&mut self, node: u32, now: Nanos, to: u32, bytes: Bytes) {
+        let terrain = &self.setting.terrain;
+        if !terrain.introduces(node, to) {
+            return;
+        }
+        let at = now + terrain.signal_delay();
+        let n = self.node(node);
+        n.inputs = n.inputs.wrapping_add(1);
+        let order = (node + 1, n.inputs);
+        let (from, node) = (node, to);
+        let input = Input::Signal { from, bytes };
+        self.post(at, Ticket { node, order, input });
+    }
+
+    /// A node has links to these others from now on.
+    fn relink(&mut self, node: u32, now: Nanos, peers: BTreeSet<u32>) {
+        let before = std::mem::replace(&mut self.node(node).linked, peers);
+        let n = &self.nodes[self.at(node)];
+        let new = n.linked.difference(&before).filter(|peer| node < **peer);
+        let gone = before.difference(&n.linked).filter(|peer| node < **peer);
+        let (new, gone) = (new.count() as u64, gone.count() as u64);
+        self.statistics.links_made += new;
+        self.statistics.links_broken += gone;
+        let linked: Vec<u8> = n.linked.iter().flat_map(|peer| peer.to_be_bytes()).collect();
+        self.note(node, now, 7, &linked);
+        self.effects.push((now, node, Effect::Linked));
     }
 
     /// A message is on its way.

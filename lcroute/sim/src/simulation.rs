@@ -9,7 +9,8 @@
 //!
 //! How many shards there are makes no difference to what happens.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::hash::Hasher;
 use std::net::Ipv6Addr;
 use std::sync::Arc;
@@ -28,10 +29,12 @@ use crate::packet;
 use crate::population::Population;
 use crate::random::{Random, mix};
 use crate::scenario::{Links, Scenario, Span};
-use crate::services::{NodeServices, Watch};
+use crate::router::RouterAlone;
+use crate::services::Watch;
 use crate::shard::{Delivery, Effect, Input, Place, Setting, Shard, Since, deal};
 use crate::statistics::Statistics;
 use crate::time::{Clock, MILLISECOND, Nanos, SECOND};
+use crate::whole::Terrain;
 
 /// Inputs of a slot that are worth the trouble to share them among threads.
 const WORTHWHILE: usize = 8;
@@ -68,7 +71,7 @@ pub struct Simulation {
     crew: Option<Crew<Shard>>,
     pub(crate) links: Vec<Link>,
     pub(crate) pairs: fast::Map<(u32, u32), Pair>,
-    pub(crate) map: Map,
+    pub(crate) map: Arc<Map>,
     pub(crate) model: Model,
     pub(crate) random: Random,
     /// Who the signalling server believes is there.
@@ -81,7 +84,9 @@ pub struct Simulation {
     pub(crate) calm: bool,
     /// What is not counted by a shard.
     pub(crate) counts: Statistics,
-    watch: Arc<Watch>,
+    pub(crate) watch: Arc<Watch>,
+    /// Nodes that were expelled, and when.
+    pub(crate) revoked: BTreeMap<u32, Nanos>,
     pub(crate) violation: Option<Violation>,
     /// In which piece of the network each node is, unless links have changed since.
     pub(crate) pieces: Option<Vec<u32>>,
@@ -100,11 +105,15 @@ impl Simulation {
         threads: usize,
     ) -> Self {
         let (count, seed) = (scenario.nodes, scenario.seed);
-        let map = Map::new(&scenario.links, count, seed);
+        let map = Arc::new(Map::new(&scenario.links, count, seed));
+        let watch: Arc<Watch> = Arc::default();
         let setting = Setting {
             weather: Arc::new(scenario.links.clone()),
             rtt_interval: scenario.links.rtt_interval.nanos(),
             defect: scenario.defect,
+            terrain: Terrain::new(Arc::clone(&map)),
+            population: population.clone(),
+            watch: watch.clone(),
             changed: 0,
         };
         let sizes: Vec<u32> = if threads > 1 {
@@ -135,7 +144,8 @@ impl Simulation {
             partition: None,
             calm: false,
             counts: Statistics::default(),
-            watch: Arc::default(),
+            watch,
+            revoked: BTreeMap::new(),
             violation: None,
             pieces: None,
             script,
@@ -191,6 +201,7 @@ impl Simulation {
             }
             if next / SECOND != self.now / SECOND {
                 self.watch.set_seconds(next / SECOND);
+                self.check_expelled();
             }
             self.now = next;
             self.expire();
@@ -260,6 +271,7 @@ impl Simulation {
             match effect {
                 Effect::Wanted(nodes) => self.want(node, nodes),
                 Effect::Retired(link) => self.retired(node, link),
+                Effect::Linked => self.changed(),
             }
         }
     }
@@ -330,6 +342,15 @@ impl Simulation {
         self.tell(node, |shard| shard.input(node, now, f));
     }
 
+    /// The same for a router whose links the simulator makes.
+    pub(crate) fn alone(&mut self, node: u32, f: impl FnOnce(&mut RouterAlone, Nanos)) {
+        self.input(node, |router, now| {
+            if let Some(router) = router.alone() {
+                f(router, now);
+            }
+        });
+    }
+
     /// Something for the shard of a node, and what comes out of it.
     pub(crate) fn tell(&mut self, node: u32, f: impl FnOnce(&mut Shard)) {
         let shard = self.shard(node);
@@ -386,6 +407,9 @@ impl Simulation {
             Action::Break(a, b) => self.break_link(a, b),
             Action::Partition(side) => self.divide(Some(side.into_iter().collect())),
             Action::Heal => self.divide(None),
+            Action::Revoke(by, node) => self.revoke(by, node),
+            Action::Clocks(seconds) => self.watch.put_forward(seconds),
+            Action::Server(up) => self.set_terrain(|terrain| terrain.server = up),
             Action::Calm => self.calm_down(),
             Action::Check => self.check(),
             Action::Empty => self.check_empty(),
@@ -396,28 +420,38 @@ impl Simulation {
         if self.runs(node) {
             return;
         }
-        self.counts.starts += 1;
-        self.changed();
         let (now, population) = (self.now, self.population.clone());
         let seed = Random::stream(self.scenario.seed, &[9, node.into()]).next();
-        let services = NodeServices::new(population, node, self.watch.clone());
-        let (scenario, clock) = (self.scenario.clone(), self.clock);
+        let (scenario, clock, watch) = (self.scenario.clone(), self.clock, self.watch.clone());
         let n = self.node_mut(node);
-        n.incarnation += 1;
+        n.incarnation = n.incarnation.max(n.disk.incarnation) + 1;
         n.started = now;
         let start = Start {
             scenario: &scenario,
+            population: &population,
+            node,
+            watch: &watch,
+            clock,
             incarnation: n.incarnation,
             seed,
             announced: &n.announced,
+            disk: &n.disk,
         };
-        n.router = Some(Router::start(services, &start, clock, now));
+        n.router = Router::start(&start, now);
         let incarnation = n.incarnation;
+        if n.router.is_none() {
+            return;
+        }
+        self.counts.starts += 1;
+        self.changed();
         self.input(node, |_, _| ());
         self.at(50 * MILLISECOND, Event::Presence { node, incarnation });
     }
 
     fn stop(&mut self, node: u32, goodbye: bool) {
+        if goodbye {
+            self.input(node, Router::goodbye);
+        }
         let n = self.node_mut(node);
         let incarnation = n.incarnation;
         let Some(links) = n.stop() else { return };
@@ -457,6 +491,31 @@ impl Simulation {
         let weather = Arc::new(weather);
         for shard in &mut self.shards {
             shard.setting.weather = weather.clone();
+        }
+    }
+
+    /// Something changes between hosts.
+    pub(crate) fn set_terrain(&mut self, change: impl Fn(&mut Terrain)) {
+        for shard in &mut self.shards {
+            change(&mut shard.setting.terrain);
+        }
+    }
+
+    fn revoke(&mut self, by: u32, node: u32) {
+        if !self.runs(by) || self.revoked.contains_key(&node) {
+            return;
+        }
+        let unix = self.watch.unix();
+        let mut result = Ok(());
+        self.input(by, |router, now| {
+            if let Some(whole) = router.whole() {
+                result = whole.revoke(node, unix, now);
+            }
+        });
+        self.changed();
+        match result {
+            Ok(()) => drop(self.revoked.insert(node, self.now)),
+            Err(text) => self.violate(Rule::Protocol, by, format!("a revocation: {text}")),
         }
     }
 
@@ -545,7 +604,9 @@ impl Simulation {
         source: Ipv6Addr,
         probe: bool,
     ) -> Vec<u32> {
-        if !probe && !self.model.is_stable(self.now) {
+        // what lossy links between whole nodes lose, nobody sees
+        let lossy = self.scenario.whole && self.scenario.links.loss > 0.0 && !self.calm;
+        if lossy || !probe && !self.model.is_stable(self.now) {
             return Vec::new();
         }
         let piece = self.pieces()[origin as usize];
@@ -588,13 +649,21 @@ impl Simulation {
         let source = self.population.address(expired.origin);
         missed.retain(|n| self.has_wanted(*n, expired.group, source, expired.sent));
         if let Some(node) = missed.first() {
-            let text = format!(
+            let mut text = format!(
                 "packet {} for {} that node {} sent at {}; it is missed by nodes {missed:?}",
                 expired.number,
                 expired.group,
                 expired.origin,
                 crate::time::At(expired.sent),
             );
+            for node in self.all() {
+                let router = self.node_mut(node).router.as_mut();
+                let drops = router.and_then(Router::whole).map(|whole| whole.drops());
+                if let Some(drops) = drops.filter(|drops| !drops.is_empty()) {
+                    // writing into a string cannot fail
+                    let _ = write!(text, "; node {node} has dropped {drops:?}");
+                }
+            }
             self.violate(Rule::Missed, *node, text);
         }
     }

@@ -332,6 +332,12 @@ impl<'a> Writer<'a> {
         }
     }
 
+    /// So many nodes, node 0 not among them.
+    fn others(&self, random: &mut Random, count: usize) -> Vec<u32> {
+        let others = random.sample(self.nodes().saturating_sub(1), count);
+        others.into_iter().map(|node| node + 1).collect()
+    }
+
     fn event(&mut self, number: u64, event: &Event) {
         let mut random = self.random(&[4, number]);
         let count = |share: f64| (share * f64::from(self.scenario.nodes)).round() as usize;
@@ -349,6 +355,28 @@ impl<'a> Writer<'a> {
                 side.sort_unstable();
                 self.put(at, Action::Partition(side));
                 self.put(at + lasts.nanos(), Action::Heal);
+            }
+            Event::Absence { at, share, lasts } => {
+                let at = self.begin + at.nanos();
+                for node in self.others(&mut random, count(share)) {
+                    self.put(at, Action::Stop(node));
+                    self.put(at + lasts.nanos(), Action::Start(node));
+                }
+            }
+            Event::Revoke { at, share } => {
+                let at = self.begin + at.nanos();
+                for node in self.others(&mut random, count(share)) {
+                    self.put(at, Action::Revoke(0, node));
+                }
+            }
+            Event::Clocks { at, by } => {
+                let at = self.begin + at.nanos();
+                self.put(at, Action::Clocks(by.0.as_secs()));
+            }
+            Event::Server { at, lasts } => {
+                let at = self.begin + at.nanos();
+                self.put(at, Action::Server(false));
+                self.put(at + lasts.nanos(), Action::Server(true));
             }
         }
     }

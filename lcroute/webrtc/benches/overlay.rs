@@ -71,7 +71,7 @@ impl Link {
                 began,
             );
         }
-        while let Some(event) = self.to.overlay.poll_event() {
+        while let Some(event) = self.to.overlay.poll_event(began) {
             took.received += usize::from(matches!(black_box(event), Event::Data { .. }));
         }
         took.receive = began.elapsed();

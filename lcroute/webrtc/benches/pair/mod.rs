@@ -93,7 +93,7 @@ pub fn shuttle(a: &mut Node, b: &mut Node) -> bool {
             .connections_mut()
             .handle_datagram(a.addr, to, datagram, transmit.ecn, now);
     }
-    while let Some(event) = a.overlay.poll_event() {
+    while let Some(event) = a.overlay.poll_event(now) {
         moved = true;
         match event {
             Event::LinkUp { link, .. } => a.link = Some(link),

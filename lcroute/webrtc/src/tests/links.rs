@@ -1,7 +1,7 @@
 //! How links come, live and go.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::net::{Net, Network, SERVER, today};
 use lcroute_overlay::{EndReason, PeerState, Presence, SendError};
@@ -493,7 +493,8 @@ fn nothing_is_sent_without_peers() {
     let mut net = Net::mesh(1);
     net.run(LONG);
     assert_eq!(net.nodes[0].sent, 0);
-    assert!(net.nodes[0].overlay.poll_event().is_none());
+    let now = net.now;
+    assert!(net.nodes[0].overlay.poll_event(now).is_none());
 }
 
 #[test]
@@ -712,8 +713,7 @@ fn who_alone_thought_a_link_dead_has_it_again_without_signalling() {
     // what it hears is as old as its own silence: the other side has noticed nothing
     let link = net.link(0, 1).unwrap();
     let now = net.now;
-    lose(&mut net.nodes[0].overlay, link);
-    let _ = now;
+    lose(&mut net.nodes[0].overlay, link, now);
     net.collect(0);
     assert!(net.link(1, 0).is_some());
     let took = net.until(LONG, "link", |net| {
@@ -739,7 +739,7 @@ fn pairs_are_tried_for_a_minute_and_take_nothing_from_elsewhere() {
                 .handle_datagram(from, host, datagram, crate::Ecn::None, now);
         }
     }
-    while overlay.poll_event().is_some() {}
+    while overlay.poll_event(now).is_some() {}
     let drops = overlay.drops();
     assert_eq!(drops["signal_unexpected"], 3, "{drops:?}");
     assert_eq!(drops["signal_too_large"], 1, "{drops:?}");
@@ -755,14 +755,18 @@ fn pairs_are_tried_for_a_minute_and_take_nothing_from_elsewhere() {
     overlay
         .connections_mut()
         .handle_datagram(from, host, &[0xc0; 100], crate::Ecn::None, now);
-    assert!(overlay.poll_event().is_none());
+    assert!(overlay.poll_event(now).is_none());
     assert_eq!(overlay.drops()["signal_unexpected"], 4);
 }
 
 /// One side of a link takes it for dead, and says no goodbye that arrives.
-fn lose(overlay: &mut lcroute_overlay::Overlay<crate::WebRtc>, link: librecast::id::LinkId) {
+fn lose(
+    overlay: &mut lcroute_overlay::Overlay<crate::WebRtc>,
+    link: librecast::id::LinkId,
+    now: Instant,
+) {
     let sent = overlay.connections_mut().lose(link);
-    let event = overlay.poll_event();
+    let event = overlay.poll_event(now);
     assert!(matches!(
         event,
         Some(lcroute_overlay::Event::Signal { .. } | lcroute_overlay::Event::LinkDown { .. })

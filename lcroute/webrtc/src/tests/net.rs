@@ -618,7 +618,7 @@ impl Net {
         }
         loop {
             self.send_all(n);
-            let Some(event) = self.nodes[n].overlay.poll_event() else {
+            let Some(event) = self.nodes[n].overlay.poll_event(self.now) else {
                 break;
             };
             self.handle_event(n, event);

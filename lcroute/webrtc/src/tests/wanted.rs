@@ -243,7 +243,7 @@ fn messages_name_the_ways_they_may_take() {
         overlay.handle_presence(carrier, Presence::Online(peer), now);
         overlay.set_wanted(BTreeSet::new(), now);
         overlay.set_wanted(BTreeSet::from([peer]), now);
-        let event = overlay.poll_event();
+        let event = overlay.poll_event(now);
         let Some(Event::Signal {
             over_links,
             over_servers,
@@ -253,7 +253,7 @@ fn messages_name_the_ways_they_may_take() {
             panic!("{event:?}");
         };
         assert_eq!((over_links, over_servers), ways);
-        while overlay.poll_event().is_some() {}
+        while overlay.poll_event(now).is_some() {}
     }
 }
 

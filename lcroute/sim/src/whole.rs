@@ -1,0 +1,428 @@
+//! A whole node: it makes its links itself, by real envelopes, ICE, DTLS and lanes, over datagrams that the simulator
+//! carries.
+//!
+//! ```text
+//!   kernel ── lc0 ── lcroute-node ── lcroute-webrtc ── socket ═══ datagrams ═══ other hosts
+//!                         └────── sealed messages ── signalling server
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use lcroute_engine::Engine;
+use lcroute_node::{Keep, Members, Node, NodeConfig, Output, Revocations, Settings};
+use lcroute_overlay::{CarrierId, Presence, SPEAKS};
+use lcroute_webrtc::{Ecn, WebRtc, WebRtcConfig};
+use librecast::cert::{CLOCK_SKEW, Chain, GroupPrefix};
+use librecast::id::LinkId;
+use librecast::time::WallClock;
+
+use crate::link::{Link, Map, Port};
+use crate::node::{Effect, Start, limits, topology};
+use crate::population::{Identity, Population};
+use crate::random::Random;
+use crate::time::{Clock, MILLISECOND, Nanos, SECOND};
+
+/// The one signalling server.
+const SERVER: CarrierId = CarrierId(1);
+/// Its STUN responder.
+pub const STUN: SocketAddr = SocketAddr::new(
+    std::net::IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+    3_478,
+);
+/// One way through it, unless links are slower.
+pub const SIGNAL_DELAY: Nanos = 30 * MILLISECOND;
+/// The UDP port of all daemons, and that of NATs in front of them.
+const PORT: u16 = 7_117;
+const NAT_PORT: u16 = 40_000;
+/// A firewall forgets what a host has sent to after so long (RFC 4787, REQ-5, has two minutes).
+const FLOW: Nanos = 60 * SECOND;
+/// Longest UDP payload on a path of 1,500 bytes.
+pub const MAX_DATAGRAM: usize = 1_452;
+/// A deadline in the past is met so much later: what is due for ever does not stop the clock.
+const TICK: Nanos = 10_000;
+/// Round trips are told to the router once in so many hellos, as by the daemon.
+const HELLOS: u32 = 3;
+
+/// What a host keeps on disk for its daemon.
+#[derive(Debug, Default)]
+pub struct Disk {
+    chain: Option<Chain>,
+    revocations: Revocations,
+    members: String,
+    /// The highest incarnation that was seen.
+    pub incarnation: u32,
+}
+
+impl Disk {
+    /// Keeps something at this Unix time.
+    pub fn keep(&mut self, what: Keep, unix: u64) {
+        match what {
+            Keep::Chain(chain) => self.chain = Some(chain),
+            Keep::Incarnation(incarnation) => {
+                self.incarnation = self.incarnation.max(incarnation);
+            }
+            Keep::Revocation(revocation) => {
+                self.revocations.add(*revocation, unix);
+            }
+            Keep::Members(text) => self.members = text,
+        }
+    }
+}
+
+/// The UDP socket of a host, behind a firewall that lets in answers only; for some hosts a NAT in addition.
+#[derive(Debug, Default)]
+pub struct Socket {
+    /// When something was last sent to each node.
+    flows: BTreeMap<u32, Nanos>,
+    /// Paths to other hosts.
+    ports: BTreeMap<u32, Port>,
+}
+
+impl Socket {
+    /// The path to a node, over which something is sent now.
+    pub fn port(&mut self, from: u32, to: u32, map: &Map, now: Nanos) -> &mut Port {
+        self.flows.insert(to, now);
+        self.ports.entry(to).or_insert_with(|| {
+            let link = Link::new([from.min(to), from.max(to)], map.latency(from, to), 0);
+            link.port(link.side(from), map.seed())
+        })
+    }
+
+    /// Whether the firewall lets in what comes from a node.
+    pub fn admits(&self, from: u32, now: Nanos) -> bool {
+        let sent = self.flows.get(&from);
+        sent.is_some_and(|at| now.saturating_sub(*at) < FLOW)
+    }
+}
+
+/// The address that a node's socket has.
+fn local(node: u32) -> SocketAddr {
+    let [_, _, high, low] = node.to_be_bytes();
+    SocketAddr::from(([10, 0, high, low], PORT))
+}
+
+/// The address under which others see it.
+pub fn public(node: u32, map: &Map) -> SocketAddr {
+    let [_, _, high, low] = node.to_be_bytes();
+    if map.behind_nat(node) {
+        SocketAddr::from(([198, 18, high, low], NAT_PORT))
+    } else {
+        local(node)
+    }
+}
+
+/// The node whose public address this is.
+pub fn node_at(address: SocketAddr, nodes: u32, map: &Map) -> Option<u32> {
+    let SocketAddr::V4(v4) = address else {
+        return None;
+    };
+    let [_, _, high, low] = v4.ip().octets();
+    let node = u32::from(u16::from_be_bytes([high, low]));
+    (node < nodes && public(node, map) == address).then_some(node)
+}
+
+/// The daemon of a node, all of it.
+#[derive(Debug)]
+pub struct WholeNode {
+    node: Node<WebRtc>,
+    number: u32,
+    population: Arc<Population>,
+    clock: Clock,
+    /// How many links there were, and the last of them: both together change with every change.
+    links: (usize, Option<LinkId>),
+    next_round_trips: Nanos,
+    effects: VecDeque<Effect>,
+}
+
+impl WholeNode {
+    /// A daemon that has just started. None: its certificates have expired.
+    pub fn start(start: &Start<'_>, now: Nanos) -> Option<Self> {
+        let (population, disk, watch) = (start.population, start.disk, start.watch.clone());
+        let identity = population.get(start.node);
+        let chain = match &disk.chain {
+            Some(chain) => chain.clone(),
+            None => Chain::decode(&identity.chain).ok()?,
+        };
+        let unix = watch.unix();
+        let member = chain.verify(&population.network, unix).ok()?;
+        let clock = start.clock;
+        let (epoch, instant) = (clock.instant(0), clock.instant(now));
+        let mut random = Random::stream(start.seed, &[start.incarnation.into()]);
+        let mut seed = || {
+            let mut seed = [0; 32];
+            for part in seed.chunks_mut(8) {
+                part.copy_from_slice(&random.next().to_be_bytes());
+            }
+            seed
+        };
+        let webrtc = WebRtcConfig {
+            control: SPEAKS.control,
+            epoch,
+            seed: seed(),
+            mtu: 1_280,
+            media: true,
+            limits: lcroute_webrtc::Limits::default(),
+        };
+        let config = NodeConfig {
+            network: population.network,
+            key: identity.key.clone(),
+            chain,
+            member,
+            incarnation: start.incarnation,
+            mtu: 1_280,
+            settings: settings(start.announced),
+            topology: topology(start.scenario),
+            revocations: disk.revocations.clone(),
+            members: Members::parse(&disk.members),
+            clock: WallClock::new(move || watch.unix()),
+            epoch,
+            seed: seed(),
+            limits: limits(start.scenario),
+            overlay_limits: lcroute_overlay::Limits::default(),
+        };
+        let mut webrtc = WebRtc::new(webrtc, instant).ok()?;
+        webrtc.set_local_candidates(vec![local(start.node)], instant);
+        webrtc.set_stun_servers(vec![STUN], instant);
+        let mut node = Node::new(config, webrtc, instant);
+        node.start(instant);
+        Some(Self {
+            node,
+            number: start.node,
+            population: population.clone(),
+            clock,
+            links: (0, None),
+            next_round_trips: now,
+            effects: VecDeque::new(),
+        })
+    }
+
+    pub fn engine(&self) -> &Engine {
+        self.node.engine()
+    }
+
+    /// What it has dropped, by reason.
+    pub fn drops(&self) -> BTreeMap<&'static str, u64> {
+        self.node.drops()
+    }
+
+    /// Whether its own certificate is over.
+    pub fn is_expired(&self, unix: u64) -> bool {
+        self.node.member().not_after + CLOCK_SKEW < unix
+    }
+
+    /// The first neighbour whose certificate is over, and has been for a while.
+    pub fn expired_neighbor(&self, unix: u64, leniency: u64) -> Option<&str> {
+        let over = |end: u64| end + CLOCK_SKEW + leniency < unix;
+        let mut members = self.node.links().values();
+        let expired = members.find(|member| over(member.not_after))?;
+        Some(&expired.name)
+    }
+
+    pub fn presence(&mut self, other: &Identity, online: bool, now: Nanos) {
+        let peer = other.member.peer;
+        let presence = if online {
+            Presence::Online(peer)
+        } else {
+            Presence::Offline(peer)
+        };
+        let now = self.clock.instant(now);
+        self.node.handle_presence(SERVER, presence, now);
+    }
+
+    /// A sealed message from another node.
+    pub fn signal(&mut self, from: &Identity, bytes: &[u8], now: Nanos) {
+        let now = self.clock.instant(now);
+        let from = from.member.peer;
+        self.node.handle_signal(SERVER, from, bytes, now);
+    }
+
+    /// A datagram from this address.
+    pub fn datagram(&mut self, from: SocketAddr, contents: &[u8], now: Nanos) {
+        let (now, to) = (self.clock.instant(now), local(self.number));
+        let webrtc = self.node.connections_mut();
+        webrtc.handle_datagram(from, to, contents, Ecn::None, now);
+    }
+
+    pub fn local_packet(&mut self, packet: Vec<u8>, now: Nanos) {
+        let now = self.clock.instant(now);
+        self.node.handle_local_packet(packet.into(), now);
+    }
+
+    pub fn announce(&mut self, prefixes: &[GroupPrefix], now: Nanos) {
+        let now = self.clock.instant(now);
+        self.node.configure(settings(prefixes), now);
+    }
+
+    /// Its operator expels a node with the network's key.
+    pub fn revoke(&mut self, target: u32, unix: u64, now: Nanos) -> Result<(), String> {
+        let text = self.population.revocation(target, unix);
+        let now = self.clock.instant(now);
+        let revoked = self.node.revoke(&text, now);
+        revoked.map(|_| ()).map_err(|e| e.to_string())
+    }
+
+    pub fn goodbye(&mut self, now: Nanos) {
+        self.node.shutdown(self.clock.instant(now));
+    }
+
+    pub fn timeout(&mut self, now: Nanos) {
+        let instant = self.clock.instant(now);
+        if self.next_round_trips <= now {
+            let next = self.node.connections().next_hello(instant, HELLOS);
+            self.next_round_trips = self.clock.nanos(next).max(now + TICK);
+            self.node.tell_round_trips(instant);
+        }
+        self.node.handle_timeout(instant);
+    }
+
+    pub fn next_timeout(&mut self, now: Nanos) -> Option<Nanos> {
+        let node = self.node.poll_timeout().map(|at| self.clock.nanos(at));
+        let next = node.unwrap_or(Nanos::MAX).min(self.next_round_trips);
+        Some(next.max(now + TICK))
+    }
+
+    pub fn poll(&mut self, now: Nanos) -> Option<Effect> {
+        let now = self.clock.instant(now);
+        loop {
+            if let Some(effect) = self.effects.pop_front() {
+                return Some(effect);
+            }
+            if let Some(output) = self.node.poll_output(now) {
+                if let Some(effect) = self.effect(output) {
+                    return Some(effect);
+                }
+                continue;
+            }
+            while let Some(transmit) = self.node.connections_mut().poll_transmit() {
+                // from an address that it does not have, nothing leaves a host
+                if transmit.from.is_none_or(|from| from == local(self.number)) {
+                    self.effects.push_back(Effect::Datagram(transmit));
+                }
+            }
+            if let Some(linked) = self.new_links() {
+                self.effects.push_back(Effect::Linked(linked));
+            }
+            if self.effects.is_empty() {
+                return None;
+            }
+        }
+    }
+
+    fn effect(&self, output: Output) -> Option<Effect> {
+        Some(match output {
+            Output::Local { packet } => Effect::Local { packet },
+            Output::LocalMld { packet } => Effect::Mld { packet },
+            Output::Signal { to, bytes } => Effect::Signal {
+                to: self.population.by_key(&to)?,
+                bytes,
+            },
+            Output::Keep(what) => Effect::Keep(what),
+            // nobody asks for pings, and the server's connection is not simulated
+            Output::Pong { .. } | Output::PathSuspect => return None,
+        })
+    }
+
+    fn new_links(&mut self) -> Option<BTreeSet<u32>> {
+        let links = self.node.links();
+        let now = (links.len(), links.keys().next_back().copied());
+        if std::mem::replace(&mut self.links, now) == now {
+            return None;
+        }
+        let peers = links.values();
+        Some(
+            peers
+                .filter_map(|member| self.population.by_key(&member.peer))
+                .collect(),
+        )
+    }
+}
+
+fn settings(announced: &[GroupPrefix]) -> Settings {
+    Settings {
+        announce: announced.to_vec(),
+        ..Settings::default()
+    }
+}
+
+/// What lies between hosts.
+#[derive(Debug, Clone)]
+pub struct Terrain {
+    pub map: Arc<Map>,
+    /// Nodes that hear only each other.
+    pub partition: Option<Arc<BTreeSet<u32>>>,
+    /// Pairs between which nothing passes until a time.
+    pub cuts: Arc<BTreeMap<(u32, u32), Nanos>>,
+    /// Whether the signalling server can be reached.
+    pub server: bool,
+}
+
+impl Terrain {
+    /// Nothing in the way but what the map has.
+    pub fn new(map: Arc<Map>) -> Self {
+        Self {
+            map,
+            partition: None,
+            cuts: Arc::default(),
+            server: true,
+        }
+    }
+
+    /// Whether a datagram gets from one host to another now.
+    pub fn passes(&self, from: u32, to: u32, now: Nanos) -> bool {
+        let cut = self.cuts.get(&(from.min(to), from.max(to)));
+        !self.is_divided(from, to)
+            && cut.is_none_or(|until| now >= *until)
+            && self.map.connects(from, to)
+            && self.map.hears(from, to)
+    }
+
+    /// Whether a sealed message gets from one node to another by the server.
+    pub fn introduces(&self, a: u32, b: u32) -> bool {
+        self.server && !self.is_divided(a, b)
+    }
+
+    fn is_divided(&self, a: u32, b: u32) -> bool {
+        let side = |n: u32| self.partition.as_ref().is_some_and(|p| p.contains(&n));
+        side(a) != side(b)
+    }
+
+    /// How long a sealed message takes; no message is faster than the fastest link.
+    pub fn signal_delay(&self) -> Nanos {
+        SIGNAL_DELAY.max(self.map.least_latency())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::Links;
+
+    #[test]
+    fn a_firewall_lets_in_answers_for_a_minute() {
+        let map = Map::new(&Links::default(), 3, 1);
+        let mut socket = Socket::default();
+        assert!(!socket.admits(1, 0));
+        socket.port(0, 1, &map, SECOND);
+        assert!(socket.admits(1, FLOW) && !socket.admits(2, FLOW));
+        assert!(!socket.admits(1, SECOND + FLOW));
+    }
+
+    #[test]
+    fn hosts_are_found_by_their_public_addresses_only() {
+        let links = Links {
+            behind_nat: 0.5,
+            ..Links::default()
+        };
+        let map = Map::new(&links, 300, 1);
+        let behind = (0..300).filter(|n| map.behind_nat(*n)).count();
+        assert!((100..200).contains(&behind), "{behind}");
+        for node in 0..300 {
+            assert_eq!(node_at(public(node, &map), 300, &map), Some(node));
+            let inner = node_at(local(node), 300, &map);
+            assert_eq!(inner.is_none(), map.behind_nat(node));
+        }
+        assert_eq!(node_at(STUN, 300, &map), None);
+    }
+}
