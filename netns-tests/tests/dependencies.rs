@@ -135,10 +135,11 @@ fn engine_and_overlay_do_not_know_each_other() {
 }
 
 #[test]
-fn the_simulator_knows_the_engine_only() {
+fn the_simulator_knows_what_decides_only() {
     let ours = ours();
-    let below = ["librecast", "librecast-program", "lcroute-engine"];
-    let below = BTreeSet::from(below.map(str::to_owned));
+    let mut below = ours["lcroute-node"].clone();
+    let more = ["librecast-program", "lcroute-node", "lcroute-webrtc"];
+    below.extend(more.map(str::to_owned));
     assert_eq!(ours["lcroute-sim"], below);
 }
 

@@ -117,6 +117,8 @@ impl Peer {
     pub(crate) fn handle_timeout<C: Connections>(&mut self, parts: &mut Parts<C>) {
         self.judge_failure(parts);
         let now = parts.now;
+        // what is over is no deadline any more, whatever else the peer is remembered for
+        self.keep_until = self.keep_until.filter(|until| now < *until);
         if let Some(link) = self.link.as_ref() {
             if link.up.is_none() && now >= link.too_late(parts.limits.attempt) {
                 let reason = if link.awaits_answer {

@@ -437,7 +437,10 @@ fn presence_that_flaps_does_not_cause_a_request_each_time() {
     for _ in 0..1_000 {
         overlay.handle_presence(SERVER, Presence::Online(other), now);
     }
-    assert!(matches!(overlay.poll_event(now), Some(Event::Signal { .. })));
+    assert!(matches!(
+        overlay.poll_event(now),
+        Some(Event::Signal { .. })
+    ));
     assert!(overlay.poll_event(now).is_none());
 }
 

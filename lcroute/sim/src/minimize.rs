@@ -13,6 +13,8 @@ use crate::time::{Nanos, SECOND};
 const RUNS: u32 = 2_000;
 /// Events of all runs together at most, in multiples of the first run's, and in any case.
 const EVENTS: (u64, u64) = (60, 2_000_000);
+/// The same where nodes are whole: an event costs ten times as much.
+const EVENTS_WHOLE: u64 = 10;
 /// A shortened script may break the rule so much later.
 pub const LATER: Nanos = 10 * SECOND;
 
@@ -42,7 +44,11 @@ pub fn minimize(
         rule: violation.rule,
         end: violation.at + LATER,
         runs: RUNS,
-        events: events * EVENTS.0 + EVENTS.1,
+        events: if scenario.whole {
+            events * EVENTS_WHOLE
+        } else {
+            events * EVENTS.0 + EVENTS.1
+        },
         script: script[..until].to_vec(),
     };
     minimizer.without_nodes();

@@ -46,7 +46,7 @@ pub struct Node {
     pub wake: Nanos,
     /// When the calendar will look after that next.
     pub called: Nanos,
-    /// How often it was woken at one moment.
+    /// How often it was woken at one moment, or within one second if it is whole.
     pub woken: (Nanos, u32),
     /// When the daemon last took another graph.
     pub changed: Nanos,

@@ -594,7 +594,10 @@ impl Scenario {
         share("links.one_way", self.links.one_way)?;
         share("links.behind_nat", self.links.behind_nat)?;
         if self.whole && self.nodes > MAX_WHOLE {
-            return Err(format!("nodes = {}: 1 to {MAX_WHOLE} whole ones", self.nodes));
+            return Err(format!(
+                "nodes = {}: 1 to {MAX_WHOLE} whole ones",
+                self.nodes
+            ));
         }
         share("churn.crash_share", self.churn.crash_share)?;
         share("topology.core", self.topology.core)?;
@@ -611,7 +614,9 @@ impl Scenario {
                 Event::Revoke { .. } | Event::Clocks { .. } | Event::Server { .. }
             );
             if whole && !self.whole {
-                return Err("events revoke, clocks and server happen to whole nodes: whole = true".into());
+                return Err(
+                    "events revoke, clocks and server happen to whole nodes: whole = true".into(),
+                );
             }
         }
         for workload in &self.workloads {

@@ -23,7 +23,7 @@ use crate::router::RouterAlone;
 use crate::scenario::{Defect, Links};
 use crate::services::Watch;
 use crate::statistics::Statistics;
-use crate::time::{MILLISECOND, Nanos};
+use crate::time::{MILLISECOND, Nanos, SECOND};
 use crate::whole::{MAX_DATAGRAM, STUN, Terrain, node_at, public};
 use crate::{fast, packet};
 
@@ -31,6 +31,8 @@ use crate::{fast, packet};
 const KERNEL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xbeef);
 /// A router whose timers fire so often at one moment will never be done.
 const WAKES_AT_ONCE: u32 = 1_000;
+/// A whole node that is woken so often in a second does nothing else; what is due for ever wakes it every 10 us.
+const WAKES_A_SECOND: u32 = 10_000;
 
 /// What happens to one node.
 #[derive(Debug)]
@@ -134,7 +136,9 @@ pub struct Setting {
     /// Between two measurements of a round trip.
     pub rtt_interval: Nanos,
     pub defect: Option<Defect>,
-    /// What lies between whole nodes.
+    /// Whether nodes are whole.
+    pub whole: bool,
+    /// What lies between them if they are.
     pub terrain: Terrain,
     /// Who they are.
     pub population: Arc<Population>,
@@ -296,20 +300,26 @@ impl Shard {
     }
 
     fn wake_until(&mut self, node: u32, until: Nanos) {
+        let whole = self.setting.whole;
         loop {
             let n = self.node(node);
             let at = n.wake;
             if at >= until || n.router.is_none() {
                 return;
             }
-            n.woken = if n.woken.0 == at {
-                (at, n.woken.1 + 1)
+            let (moment, most) = if whole {
+                (at / SECOND, WAKES_A_SECOND)
             } else {
-                (at, 0)
+                (at, WAKES_AT_ONCE)
             };
-            if n.woken.1 > WAKES_AT_ONCE {
+            n.woken = if n.woken.0 == moment {
+                (moment, n.woken.1 + 1)
+            } else {
+                (moment, 0)
+            };
+            if n.woken.1 > most {
                 n.wake = Nanos::MAX;
-                let text = "its timers fire for ever at one moment".to_owned();
+                let text = "its timers fire for ever at about one moment".to_owned();
                 return self.violate(Rule::Protocol, node, at, text);
             }
             self.statistics.events += 1;
@@ -583,7 +593,10 @@ impl Shard {
 
     /// A datagram arrives at a host.
     fn datagram(&mut self, node: u32, from: SocketAddr, contents: &[u8], now: Nanos) {
-        let (map, nodes) = (self.setting.terrain.map.clone(), self.setting.population.len());
+        let (map, nodes) = (
+            self.setting.terrain.map.clone(),
+            self.setting.population.len(),
+        );
         let sender = node_at(from, nodes, &map);
         let admitted = sender.is_none_or(|from| self.node(node).socket.admits(from, now));
         if !admitted {
@@ -655,7 +668,11 @@ impl Shard {
         let (new, gone) = (new.count() as u64, gone.count() as u64);
         self.statistics.links_made += new;
         self.statistics.links_broken += gone;
-        let linked: Vec<u8> = n.linked.iter().flat_map(|peer| peer.to_be_bytes()).collect();
+        let linked: Vec<u8> = n
+            .linked
+            .iter()
+            .flat_map(|peer| peer.to_be_bytes())
+            .collect();
         self.note(node, now, 7, &linked);
         self.effects.push((now, node, Effect::Linked));
     }

@@ -28,8 +28,8 @@ use crate::node::{Node, Router, Start};
 use crate::packet;
 use crate::population::Population;
 use crate::random::{Random, mix};
-use crate::scenario::{Links, Scenario, Span};
 use crate::router::RouterAlone;
+use crate::scenario::{Links, Scenario, Span};
 use crate::services::Watch;
 use crate::shard::{Delivery, Effect, Input, Place, Setting, Shard, Since, deal};
 use crate::statistics::Statistics;
@@ -55,6 +55,8 @@ pub enum Event {
     Presence { node: u32, incarnation: u32 },
     /// The signalling server tells what it noticed.
     PresenceTurn,
+    /// A node sends a packet that all listeners must get.
+    Probe { node: u32, group: Ipv6Addr },
 }
 
 /// A network of routers.
@@ -87,6 +89,8 @@ pub struct Simulation {
     pub(crate) watch: Arc<Watch>,
     /// Nodes that were expelled, and when.
     pub(crate) revoked: BTreeMap<u32, Nanos>,
+    /// When clocks were last put forward.
+    pub(crate) clocks_put: Nanos,
     pub(crate) violation: Option<Violation>,
     /// In which piece of the network each node is, unless links have changed since.
     pub(crate) pieces: Option<Vec<u32>>,
@@ -111,6 +115,7 @@ impl Simulation {
             weather: Arc::new(scenario.links.clone()),
             rtt_interval: scenario.links.rtt_interval.nanos(),
             defect: scenario.defect,
+            whole: scenario.whole,
             terrain: Terrain::new(Arc::clone(&map)),
             population: population.clone(),
             watch: watch.clone(),
@@ -146,6 +151,7 @@ impl Simulation {
             counts: Statistics::default(),
             watch,
             revoked: BTreeMap::new(),
+            clocks_put: 0,
             violation: None,
             pieces: None,
             script,
@@ -387,6 +393,9 @@ impl Simulation {
             Event::Retry { a, b } => self.retry(a, b),
             Event::Presence { node, incarnation } => self.presence(node, incarnation),
             Event::PresenceTurn => self.tell_presence(),
+            Event::Probe { node, group } => {
+                self.send(node, group, 64, true);
+            }
         }
     }
 
@@ -408,7 +417,10 @@ impl Simulation {
             Action::Partition(side) => self.divide(Some(side.into_iter().collect())),
             Action::Heal => self.divide(None),
             Action::Revoke(by, node) => self.revoke(by, node),
-            Action::Clocks(seconds) => self.watch.put_forward(seconds),
+            Action::Clocks(seconds) => {
+                self.watch.put_forward(seconds);
+                self.clocks_put = self.now;
+            }
             Action::Server(up) => self.set_terrain(|terrain| terrain.server = up),
             Action::Calm => self.calm_down(),
             Action::Check => self.check(),

@@ -178,3 +178,61 @@ fn lost_control_messages_are_found() {
         &[Rule::Missed, Rule::Leftover, Rule::Protocol],
     );
 }
+
+fn whole(name: &str, nodes: u32, seed: u64) -> Scenario {
+    Scenario {
+        whole: true,
+        ..named(name, nodes, seed)
+    }
+}
+
+#[test]
+fn whole_nodes_hold_as_routers_do() {
+    for name in ["zipf", "lcsync", "churn", "partition"] {
+        let s = holds(whole(name, 6, 2)).statistics;
+        assert!(s.links_made >= 15 && s.required > 100, "{name}: {s:?}");
+    }
+}
+
+#[test]
+fn whole_nodes_find_each_other_over_bad_links() {
+    for (nodes, seed) in [(6, 1), (14, 2)] {
+        let s = holds(whole("bad-links", nodes, seed)).statistics;
+        assert!(s.lost > 1_000 && s.links_broken > 5, "{s:?}");
+        assert!(s.required > 50 && s.delivered > 1_000, "{s:?}");
+    }
+}
+
+/// The certificates of those who were there are renewed; who was away too long, or was expelled, gets no link.
+#[test]
+fn certificates_are_renewed_and_their_end_counts() {
+    let scenario = whole("certificates", 8, 1);
+    let away = (scenario.nodes as f64 * 0.2).round() as u64;
+    let s = holds(scenario.clone()).statistics;
+    // two came back too late, and did not start
+    assert_eq!((s.starts, s.stops), (8, away), "{s:?}");
+    assert!(s.required > 10_000, "{s:?}");
+    // without renewal all would be out
+    let mut alone = scenario;
+    alone.events.insert(
+        0,
+        crate::scenario::Event::Clocks {
+            at: Span::seconds(5),
+            by: Span::seconds(32 * 86_400),
+        },
+    );
+    let s = run(alone);
+    assert_eq!(s.violation, None);
+    assert!(s.statistics.links_broken >= 28, "{:?}", s.statistics);
+}
+
+#[test]
+fn defects_of_whole_nodes_are_found() {
+    let scenario = Scenario {
+        defect: Some(Defect::DoubleDelivery),
+        duration: Span::seconds(30),
+        ..whole("chat", 6, 1)
+    };
+    let violation = run(scenario).violation.expect("the defect is found");
+    assert_eq!(violation.rule, Rule::DeliveredTwice);
+}

@@ -27,10 +27,8 @@ use crate::time::{Clock, MILLISECOND, Nanos, SECOND};
 /// The one signalling server.
 const SERVER: CarrierId = CarrierId(1);
 /// Its STUN responder.
-pub const STUN: SocketAddr = SocketAddr::new(
-    std::net::IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
-    3_478,
-);
+pub const STUN: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 3_478);
 /// One way through it, unless links are slower.
 pub const SIGNAL_DELAY: Nanos = 30 * MILLISECOND;
 /// The UDP port of all daemons, and that of NATs in front of them.
