@@ -4,7 +4,7 @@
 //! want it or not: the other side may. A link stays until one side closes it, wanted or not.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use librecast::time::Instant;
 
 use librecast::id::PeerId;
 
