@@ -7,6 +7,8 @@
 #   make test-all
 # And to look for inputs that nobody thought of:
 #   make fuzz    all that is read from outside, SECONDS=90 in all
+# For browsers:
+#   make wasm    the node compiles for WebAssembly
 
 CARGO_HOME ?= $(HOME)/.cargo
 export PATH := $(CARGO_HOME)/bin:$(PATH)
@@ -18,7 +20,9 @@ LONG = chaos:: foreign:: two_hundred_nodes_hold got_no_time_for_a_while was_susp
 # tests on plain LANs: offloads of lc0 make no difference there
 WITHOUT_LC0 = lcsync_failures lcsync_hostile lcsync_keys lcsync_lan lcsync_mld the_lab
 
-.PHONY: demo test test-all bench fuzz reference setup install
+WASM = wasm32-unknown-unknown
+
+.PHONY: demo test test-all bench fuzz wasm wasm-std reference setup install
 
 demo:
 	netns-tests/setup demo
@@ -45,6 +49,14 @@ bench:
 
 fuzz:
 	fuzz/run $(or $(SECONDS),90)
+
+# WASM_FLAGS=-Zbuild-std=std,panic_abort for a compiler that makes the standard library itself
+wasm: wasm-std
+	cargo build --locked --package lcroute-node --target $(WASM) $(WASM_FLAGS)
+
+wasm-std:
+	@[ -n "$(WASM_FLAGS)" ] || ls "$$($(or $(RUSTC),rustc) --print target-libdir --target $(WASM))"/libstd-*.rlib >/dev/null 2>&1 || \
+	    { echo "make wasm: Rust has no standard library for $(WASM) here: rustup target add $(WASM)" >&2; exit 1; }
 
 setup:
 	netns-tests/setup test

@@ -5,7 +5,7 @@
 //! slowly, never too fast. Time that runs backwards gives no tokens. [`Bucket`] is that state alone, for tables with one [`Rate`] for all entries; [`TokenBucket`]
 //! carries its rate along.
 
-use std::time::{Duration, Instant};
+use crate::time::{Duration, Instant};
 
 /// How fast a bucket fills, and how many tokens it holds at most. A token is what its owner counts: a message, a byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 //! `tracing::info!(target: TARGET, message_id = PEER_UP.id, lcroute_peer = %peer, "link up: {peer}")`. On a terminal
 //! the fields are not shown (`cli`), in the journal they are fields of the entry.
 
-use std::time::{Duration, Instant};
+use crate::time::{Duration, Instant};
 
 use crate::bucket::{Bucket, Rate};
 

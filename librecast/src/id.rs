@@ -158,6 +158,7 @@ pub struct SecretKey(SigningKey);
 
 impl SecretKey {
     /// A new key from the system's randomness.
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
     #[must_use]
     pub fn generate() -> Self {
         let mut seed = Zeroizing::new([0; 32]);

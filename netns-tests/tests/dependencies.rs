@@ -71,11 +71,17 @@ fn ours() -> BTreeMap<String, BTreeSet<String>> {
     reached
 }
 
-/// Names of all crates that `package` is built from, with the features it asks for itself.
+/// Names of all crates that `package` is built from here, with the features it asks for itself.
 fn built_from(package: &str) -> BTreeSet<String> {
-    let tree = cargo(&[
+    built_from_with(package, &[])
+}
+
+/// The same with further arguments of `cargo tree`.
+fn built_from_with(package: &str, arguments: &[&str]) -> BTreeSet<String> {
+    let tree = [
         "tree", "-p", package, "-e", "normal", "--prefix", "none", "--format", "{p}",
-    ]);
+    ];
+    let tree = cargo(&[&tree, arguments].concat());
     let names: BTreeSet<String> = tree
         .lines()
         .filter_map(|line| line.split_whitespace().next())
@@ -106,6 +112,13 @@ fn what_decides_reaches_no_io() {
         forbidden.is_empty(),
         "lcroute-webrtc depends on {forbidden:?}"
     );
+}
+
+#[test]
+fn a_page_hands_in_randomness() {
+    let crates = built_from_with("lcroute-node", &["--target", "wasm32-unknown-unknown"]);
+    // of any version: each wants the system's randomness by a way of its own, and no page has one
+    assert!(!crates.contains("getrandom"));
 }
 
 #[test]

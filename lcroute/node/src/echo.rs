@@ -92,13 +92,14 @@ impl<A> Echoes<A> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::start;
 
     const A: OriginId = OriginId(1);
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
     fn an_answer_finds_who_asked_once_and_only_from_the_node_asked() {
-        let now = Instant::now();
+        let now = start();
         let mut echoes = Echoes::new(7);
         let first = echoes.send(A, "first", SECOND, now).unwrap();
         let second = echoes.send(A, "second", SECOND, now).unwrap();
@@ -116,7 +117,7 @@ mod tests {
 
     #[test]
     fn what_is_not_answered_ends_in_time_and_not_too_many_wait() {
-        let now = Instant::now();
+        let now = start();
         let mut echoes = Echoes::new(7);
         assert_eq!(echoes.next_timeout(), None);
         for n in 0..MAX_WAITING {

@@ -410,6 +410,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::testing::start;
 
     const NOW: u64 = 1_800_000_000;
     const WEEK: u64 = 7 * 86_400;
@@ -445,6 +446,12 @@ mod tests {
         .unwrap()
     }
 
+    /// A token of the issuer; only the key in it is another one each time.
+    #[expect(clippy::disallowed_methods, reason = "programs invite, not nodes")]
+    fn invite(issuer: &Certificate, grant: Grant) -> Token {
+        Token::invite(issuer, &key(2), grant, vec![]).unwrap()
+    }
+
     /// A network that has one node, and another that is called `taken`.
     #[derive(Default)]
     struct Known {
@@ -472,7 +479,7 @@ mod tests {
     const ISSUER: OriginId = OriginId(5);
 
     fn world(issuer_until: u64) -> World {
-        let start = Instant::now();
+        let start = start();
         let certificate = issuer_certificate(issuer_until);
         let until = (NOW + WEEK).min(issuer_until);
         let member = Grant {
@@ -642,7 +649,7 @@ mod tests {
             renew_for: 9 * WEEK,
             ..grant(NOW + 3_600)
         };
-        let token = Token::invite(&certificate, &key(2), hour, vec![]).unwrap();
+        let token = invite(&certificate, hour);
         let joined = token.join(key(3).peer_id(), "node", NOW).unwrap();
         let mut w = world(NOW + 100 * WEEK);
         w.node = Renewal::new(key(3), network(), joined, 1, w.start);
@@ -659,7 +666,7 @@ mod tests {
     #[test]
     fn a_new_member_that_is_not_answered_asks_again_within_seconds_and_then_less_often() {
         let certificate = issuer_certificate(NOW + 100 * WEEK);
-        let token = Token::invite(&certificate, &key(2), grant(NOW + WEEK), vec![]).unwrap();
+        let token = invite(&certificate, grant(NOW + WEEK));
         let joined = token.join(key(3).peer_id(), "node", NOW).unwrap();
         let mut w = world(NOW + 100 * WEEK);
         w.node = Renewal::new(key(3), network(), joined, 1, w.start);
@@ -682,7 +689,7 @@ mod tests {
             renew_for: WEEK,
             ..grant(NOW + WEEK)
         };
-        let token = Token::invite(&certificate, &key(2), week, vec![]).unwrap();
+        let token = invite(&certificate, week);
         let joined = token.join(key(3).peer_id(), "taken", NOW).unwrap();
         let mut w = world(NOW + 100 * WEEK);
         w.node = Renewal::new(key(3), network(), joined, 1, w.start);
@@ -716,7 +723,7 @@ mod tests {
             renew_for: WEEK,
             ..grant(NOW + 3_600)
         };
-        let token = Token::invite(&certificate, &key(2), hour.clone(), vec![]).unwrap();
+        let token = invite(&certificate, hour.clone());
         // as its text gives it to whoever has it
         let text = token.encode();
         let bytes = bs58::decode(&text[4..]).into_vec().unwrap();
@@ -759,7 +766,7 @@ mod tests {
     fn chains_that_are_not_better_or_not_ours_are_not_taken() {
         let mut w = world(NOW + 100 * WEEK);
         let certificate = issuer_certificate(NOW + 100 * WEEK);
-        let token = Token::invite(&certificate, &key(2), grant(NOW + 50 * WEEK), vec![]).unwrap();
+        let token = invite(&certificate, grant(NOW + 50 * WEEK));
         let foreign = token.join(key(4).peer_id(), "x", NOW + 9).unwrap();
         let mut s = WEEK - 1_000;
         for chain in [w.joined.clone(), foreign] {

@@ -133,21 +133,22 @@ mod tests {
     use librecast::revocation::Revocation as Signed;
 
     use super::*;
+    use crate::testing::{chains, key};
 
     const NOW: u64 = 1_800_000_000;
     static CLOCK: AtomicU64 = AtomicU64::new(NOW);
 
     fn services(network: &SecretKey, clock: fn() -> u64) -> HostServices {
-        let key = Arc::new(SecretKey::generate());
+        let key = Arc::new(key(2));
         HostServices::new(key, network.peer_id(), WallClock::new(clock))
     }
 
     #[test]
     fn a_chain_that_was_good_ends_when_its_time_is_over() {
-        let network = SecretKey::generate();
+        let network = key(1);
         let services = services(&network, || CLOCK.load(Ordering::SeqCst));
         // valid for 1,000 s
-        let (chain, _) = crate::testing::chains(&network, NOW);
+        let (chain, _) = chains(&network, NOW);
         let bytes = chain.encode();
         let first = services.verify_chain(&bytes).unwrap();
         assert!(first.can_issue && first.issued == NOW);
@@ -169,10 +170,10 @@ mod tests {
 
     #[test]
     fn other_networks_and_damage_are_refused_and_not_remembered() {
-        let (network, other) = (SecretKey::generate(), SecretKey::generate());
+        let (network, other) = (key(1), key(3));
         let services = services(&network, || NOW);
-        let foreign = crate::testing::chains(&other, NOW).0.encode();
-        let mut damaged = crate::testing::chains(&network, NOW).0.encode();
+        let foreign = chains(&other, NOW).0.encode();
+        let mut damaged = chains(&network, NOW).0.encode();
         let last = damaged.len() - 1;
         damaged[last] ^= 1;
         let reasons = [
@@ -193,8 +194,8 @@ mod tests {
 
     #[test]
     fn what_is_remembered_is_bounded() {
-        let network = SecretKey::generate();
-        let (chain, _) = crate::testing::chains(&network, NOW);
+        let network = key(1);
+        let (chain, _) = chains(&network, NOW);
         let good = verify(&chain.encode(), &network.peer_id(), NOW).unwrap();
         let mut verified = Verified::default();
         for n in 0..MAX_CHAINS as u64 + 10 {
@@ -213,27 +214,27 @@ mod tests {
 
     #[test]
     fn revocations_say_who_signed_them() {
-        let network = SecretKey::generate();
+        let network = key(1);
         let services = services(&network, || NOW);
-        let node = SecretKey::generate().peer_id();
+        let node = key(4).peer_id();
         let signed = Signed::by_network(&network, node, NOW, NOW + 5).unwrap();
         let read = services.verify_revocation(signed.as_bytes()).unwrap();
         assert_eq!(
             (read.key, read.by_network, read.until),
             (node, true, NOW + 5)
         );
-        let foreign = Signed::by_network(&SecretKey::generate(), node, NOW, NOW + 5).unwrap();
+        let foreign = Signed::by_network(&key(3), node, NOW, NOW + 5).unwrap();
         let refused = services.verify_revocation(foreign.as_bytes());
         assert_eq!(refused.err(), Some(RevocationError::OtherNetwork));
     }
 
     #[test]
     fn signatures_are_of_this_node() {
-        let services = services(&SecretKey::generate(), || NOW);
+        let services = services(&key(1), || NOW);
         let signature = services.sign(b"message");
         assert!(services.verify(&services.key.peer_id(), b"message", &signature));
         assert!(!services.verify(&services.key.peer_id(), b"other", &signature));
-        let stranger = SecretKey::generate().peer_id();
+        let stranger = key(3).peer_id();
         assert!(!services.verify(&stranger, b"message", &signature));
         let clock = WallClock::new(|| NOW);
         let elsewhere = HostServices::new(services.key.clone(), stranger, clock);

@@ -1,13 +1,25 @@
-//! Certificates for tests.
+//! Keys, certificates and a clock for tests.
 
 use std::collections::BTreeMap;
 
 use librecast::cert::{Certificate, Chain, Grant, GroupPrefix, Kind};
 use librecast::id::SecretKey;
+use librecast::time::Instant;
+
+/// Any moment; the only clock that tests look at.
+#[expect(clippy::disallowed_methods, reason = "virtual time needs a beginning")]
+pub(crate) fn start() -> Instant {
+    Instant::now()
+}
+
+/// The key of this number.
+pub(crate) fn key(seed: u8) -> SecretKey {
+    SecretKey::from_seed(&[seed; 32])
+}
 
 /// A founder's chain in `network`, and the same renewed. It lasts 1,000 s.
 pub(crate) fn chains(network: &SecretKey, now: u64) -> (Chain, Chain) {
-    let (id, key) = (network.peer_id(), SecretKey::generate());
+    let (id, key) = (network.peer_id(), key(100));
     let peer = key.peer_id();
     let grant = Grant {
         not_before: now,

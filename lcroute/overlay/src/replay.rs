@@ -114,7 +114,7 @@ mod tests {
     use super::*;
     use librecast::id::SecretKey;
     use proptest::prelude::*;
-    use std::collections::HashSet;
+    use std::collections::BTreeSet;
 
     fn peer(n: u8) -> PeerId {
         SecretKey::from_seed(&[n; 32]).peer_id()
@@ -124,7 +124,7 @@ mod tests {
         #[test]
         fn nothing_is_new_twice(messages in prop::collection::vec((0_u8..3, 0_u64..3, 0_u64..200), 0..400)) {
             let mut cache = ReplayCache::new(8);
-            let mut accepted = HashSet::new();
+            let mut accepted = BTreeSet::new();
             for (sender, session, sequence) in messages {
                 if cache.is_new(&peer(sender), session, sequence) {
                     prop_assert!(accepted.insert((sender, session, sequence)));

@@ -161,6 +161,7 @@ mod tests {
     use librecast::id::SecretKey;
 
     use super::*;
+    use crate::tests::start;
 
     const SERVER: CarrierId = CarrierId(1);
 
@@ -172,7 +173,7 @@ mod tests {
 
     #[test]
     fn a_sender_uses_up_its_own_budget_only() {
-        let (mut budget, mut now) = (SignalBudget::new(), Instant::now());
+        let (mut budget, mut now) = (SignalBudget::new(), start());
         let mut admitted = |n: u32, now| budget.admits(SERVER, Some(peer(n)), false, now);
         assert_eq!((0..100).filter(|_| admitted(1, now)).count(), 40);
         assert!(admitted(2, now));
@@ -182,7 +183,7 @@ mod tests {
 
     #[test]
     fn many_strangers_leave_members_and_other_carriers_alone() {
-        let (mut budget, now) = (SignalBudget::new(), Instant::now());
+        let (mut budget, now) = (SignalBudget::new(), start());
         let strangers = (0..3_000).filter(|n| budget.admits(SERVER, Some(peer(*n)), false, now));
         assert_eq!(strangers.count(), 1_000);
         assert!(budget.admits(SERVER, Some(peer(9_999)), true, now));
@@ -192,7 +193,7 @@ mod tests {
 
     #[test]
     fn junk_silences_its_sender_but_not_a_neighbour_that_passed_it_on() {
-        let (mut budget, now) = (SignalBudget::new(), Instant::now());
+        let (mut budget, now) = (SignalBudget::new(), start());
         for carrier in [SERVER, OVERLAY_CARRIER] {
             assert!(budget.admits(carrier, Some(peer(1)), true, now));
             budget.punish(carrier, Some(peer(1)), now);
@@ -205,7 +206,7 @@ mod tests {
 
     #[test]
     fn who_is_forgotten_for_want_of_room_has_spent_least() {
-        let (mut budget, now) = (SignalBudget::new(), Instant::now());
+        let (mut budget, now) = (SignalBudget::new(), start());
         budget.admits(SERVER, Some(peer(0)), false, now);
         budget.punish(SERVER, Some(peer(0)), now);
         for n in 1..2 * MAX_SENDERS as u32 {

@@ -77,6 +77,7 @@ impl Suspensions {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tests::start;
     use librecast::id::SecretKey;
     use proptest::prelude::*;
 
@@ -88,7 +89,7 @@ mod tests {
 
     #[test]
     fn each_suspension_lasts_twice_as_long_as_the_one_before() {
-        let mut now = Instant::now();
+        let mut now = start();
         let mut suspensions = Suspensions::default();
         let mut lasted = Vec::new();
         for _ in 0..8 {
@@ -115,7 +116,7 @@ mod tests {
 
         #[test]
         fn the_list_stays_short(pauses in prop::collection::vec(0_u64..10, 1_200..1_300)) {
-            let mut now = Instant::now();
+            let mut now = start();
             let mut suspensions = Suspensions::default();
             for (n, pause) in (0_u16..).zip(pauses) {
                 now += Duration::from_millis(pause);

@@ -23,6 +23,12 @@ const TODAY: u64 = 1_800_000_000;
 const DAY: u64 = 86_400;
 const SERVER: CarrierId = CarrierId(1);
 
+/// Any moment; the only clock that tests look at.
+#[expect(clippy::disallowed_methods, reason = "virtual time needs a beginning")]
+pub(crate) fn start() -> Instant {
+    Instant::now()
+}
+
 fn key(seed: u8) -> SecretKey {
     SecretKey::from_seed(&[seed; 32])
 }
@@ -313,7 +319,7 @@ impl Pair {
 
 #[test]
 fn both_sides_prove_who_they_are_and_have_a_link() {
-    let mut pair = Pair::new(Instant::now());
+    let mut pair = Pair::new(start());
     pair.signal();
     pair.open(|_, _| {});
     assert_eq!(pair.links, [Some(LinkId(1)); 2]);
@@ -324,7 +330,7 @@ fn both_sides_prove_who_they_are_and_have_a_link() {
 
 #[test]
 fn the_same_seed_and_the_same_inputs_give_the_same_bytes() {
-    let now = Instant::now();
+    let now = start();
     let traces = [0, 1].map(|_| {
         let mut pair = Pair::new(now);
         pair.signal();
@@ -350,7 +356,7 @@ fn the_same_seed_and_the_same_inputs_give_the_same_bytes() {
 #[test]
 fn auth_over_another_dtls_session_closes_the_link() {
     for culprit in [0, 1] {
-        let mut pair = Pair::new(Instant::now());
+        let mut pair = Pair::new(start());
         pair.signal();
         // a signature over other fingerprints is another one
         pair.open(|n, message| message[10] ^= u8::from(n == culprit));
@@ -362,7 +368,7 @@ fn auth_over_another_dtls_session_closes_the_link() {
 #[test]
 fn a_dtls_peer_other_than_the_signalled_one_gets_no_auth() {
     for honest in [0, 1] {
-        let mut pair = Pair::new(Instant::now());
+        let mut pair = Pair::new(start());
         pair.signal();
         pair.overlays[honest].connections_mut().remote = [9; 32];
         pair.open(|n, _| assert_ne!(n, honest, "no Auth"));
@@ -373,7 +379,7 @@ fn a_dtls_peer_other_than_the_signalled_one_gets_no_auth() {
 
 #[test]
 fn strangers_cannot_fill_the_tables() {
-    let now = Instant::now();
+    let now = start();
     let limits = Limits {
         present: 1_000,
         ..Limits::default()
@@ -398,7 +404,7 @@ fn strangers_cannot_fill_the_tables() {
 
 #[test]
 fn refused_strangers_are_remembered_within_bounds() {
-    let now = Instant::now();
+    let now = start();
     let mut overlay = overlay(member(1), Limits::default(), now);
     let to = overlay.peer_id();
     for n in 0..200_u8 {
@@ -411,7 +417,7 @@ fn refused_strangers_are_remembered_within_bounds() {
 
 #[test]
 fn a_flood_of_messages_is_not_even_opened() {
-    let now = Instant::now();
+    let now = start();
     let mut overlay = overlay(member(1), Limits::default(), now);
     let (other, to) = (member(2), overlay.peer_id());
     // properly sealed, and never new
@@ -430,7 +436,7 @@ fn a_flood_of_messages_is_not_even_opened() {
 
 #[test]
 fn presence_that_flaps_does_not_cause_a_request_each_time() {
-    let now = Instant::now();
+    let now = start();
     let mut overlay = overlay(member(1), Limits::default(), now);
     let other = member(2).peer_id();
     overlay.set_wanted(BTreeSet::from([other]), now);
@@ -446,7 +452,7 @@ fn presence_that_flaps_does_not_cause_a_request_each_time() {
 
 #[test]
 fn a_revocation_ends_a_link_however_many_there_are() {
-    let mut pair = Pair::new(Instant::now());
+    let mut pair = Pair::new(start());
     pair.signal();
     pair.open(|_, _| {});
     let now = pair.now;

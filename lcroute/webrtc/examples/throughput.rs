@@ -3,6 +3,8 @@
 //!
 //! `cargo run --release -p lcroute-webrtc --example throughput [SECONDS [BYTES]]`
 
+#![allow(clippy::disallowed_methods, reason = "what is measured is real time")]
+
 use std::time::{Duration, Instant};
 
 use anyhow::Context;

@@ -3,6 +3,11 @@
 //! [`WebRtc`] is a state machine without sockets and clocks: datagrams go in and come out. It implements
 //! [`lcroute_overlay::Connections`]. The crate `rtc` does ICE, DTLS and SCTP; media lanes, hellos and addresses are ours.
 
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "virtual time needs a beginning")
+)]
+
 mod addresses;
 mod config;
 mod connection;

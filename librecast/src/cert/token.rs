@@ -35,6 +35,7 @@ impl Token {
     ///
     /// [`CertError::Order`] if `key` is not the issuer's, [`CertError::Widened`] if the grant exceeds the issuer's,
     /// [`TokenError::Urls`] for more or longer URLs than the format holds.
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
     pub fn invite(
         issuer: &Certificate,
         key: &SecretKey,
