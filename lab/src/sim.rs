@@ -1,5 +1,6 @@
 //! `lcroute sim`: arguments and output.
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -287,6 +288,7 @@ fn print_outcome(outcome: &Outcome, json: bool) -> anyhow::Result<()> {
             "control messages, bytes",
             format!("{}, {}", s.control.messages, s.control.bytes),
         ),
+        ("dropped by nodes", dropped(&outcome.drops)),
         ("log", format!("{:016x}", outcome.log)),
         (
             "rules",
@@ -302,10 +304,16 @@ fn print_outcome(outcome: &Outcome, json: bool) -> anyhow::Result<()> {
             },
         ),
     ];
-    for (name, value) in rows {
+    for (name, value) in rows.into_iter().filter(|(_, value)| !value.is_empty()) {
         print_line(format_args!("{name:<24} {value}"))?;
     }
     Ok(())
+}
+
+fn dropped(drops: &BTreeMap<&'static str, u64>) -> String {
+    let each = drops.iter().map(|(reason, n)| format!("{reason} {n}"));
+    let each: Vec<_> = each.collect();
+    each.join(", ")
 }
 
 /// Writes a line to standard output: a reader that has gone is an error, no panic.

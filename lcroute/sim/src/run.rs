@@ -1,5 +1,6 @@
 //! One run from beginning to end.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -28,6 +29,9 @@ pub struct Outcome {
     pub seconds: f64,
     /// Counts.
     pub statistics: Statistics,
+    /// What whole nodes dropped, by reason.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub drops: BTreeMap<&'static str, u64>,
     /// A hash of every event: two runs of one scenario have the same.
     #[serde(serialize_with = "hex")]
     pub log: u64,
@@ -64,6 +68,7 @@ pub fn run_script(
         seed: scenario.seed,
         seconds: simulation.now() as f64 / SECOND as f64,
         statistics: simulation.statistics(),
+        drops: simulation.drops(),
         log: simulation.log(),
         violation: simulation.violation.clone(),
         trace: None,

@@ -91,6 +91,8 @@ pub struct Simulation {
     pub(crate) revoked: BTreeMap<u32, Nanos>,
     /// When clocks were last put forward.
     pub(crate) clocks_put: Nanos,
+    /// What daemons that have ended had dropped.
+    dropped: Vec<BTreeMap<&'static str, u64>>,
     pub(crate) violation: Option<Violation>,
     /// In which piece of the network each node is, unless links have changed since.
     pub(crate) pieces: Option<Vec<u32>>,
@@ -152,6 +154,7 @@ impl Simulation {
             watch,
             revoked: BTreeMap::new(),
             clocks_put: 0,
+            dropped: Vec::new(),
             violation: None,
             pieces: None,
             script,
@@ -190,6 +193,23 @@ impl Simulation {
             sum += &shard.statistics;
         }
         sum
+    }
+
+    /// What whole nodes dropped so far, by reason.
+    pub fn drops(&mut self) -> BTreeMap<&'static str, u64> {
+        let running = self.all().map(|node| self.dropped_by(node));
+        let all: Vec<_> = running.collect();
+        let mut sum = BTreeMap::new();
+        for (reason, count) in all.iter().chain(&self.dropped).flatten() {
+            *sum.entry(*reason).or_default() += count;
+        }
+        sum
+    }
+
+    fn dropped_by(&mut self, node: u32) -> BTreeMap<&'static str, u64> {
+        let router = self.node_mut(node).router.as_mut();
+        let whole = router.and_then(Router::whole);
+        whole.map(|whole| whole.drops()).unwrap_or_default()
     }
 
     /// Lets time pass until `end`, or until a rule is broken.
@@ -464,6 +484,8 @@ impl Simulation {
         if goodbye {
             self.input(node, Router::goodbye);
         }
+        let dropped = self.dropped_by(node);
+        self.dropped.push(dropped);
         let n = self.node_mut(node);
         let incarnation = n.incarnation;
         let Some(links) = n.stop() else { return };
@@ -669,9 +691,8 @@ impl Simulation {
                 crate::time::At(expired.sent),
             );
             for node in self.all() {
-                let router = self.node_mut(node).router.as_mut();
-                let drops = router.and_then(Router::whole).map(|whole| whole.drops());
-                if let Some(drops) = drops.filter(|drops| !drops.is_empty()) {
+                let drops = self.dropped_by(node);
+                if !drops.is_empty() {
                     // writing into a string cannot fail
                     let _ = write!(text, "; node {node} has dropped {drops:?}");
                 }
