@@ -48,6 +48,12 @@ impl Rate {
         Self::new(bits, Duration::from_secs(8), burst)
     }
 
+    /// How many tokens a full bucket holds.
+    #[must_use]
+    pub const fn burst(self) -> u64 {
+        self.burst
+    }
+
     /// In how long so many tokens flow in, rounded up to nanoseconds; at most 584 years.
     #[must_use]
     pub fn time_of(self, tokens: u64) -> Duration {

@@ -5,93 +5,51 @@
 //! one than strangers. One message that nobody can open uses up its sender's budget. Of what travels over links of
 //! the overlay only the neighbour that passed it on is proven, which has seldom written it: it is never punished.
 
-use librecast::time::Instant;
 use std::collections::BTreeMap;
 
+use librecast::bucket::{Bucket, Rate};
 use librecast::id::PeerId;
+use librecast::time::Instant;
 
 use crate::OVERLAY_CARRIER;
 use crate::event::CarrierId;
 
-/// Messages per second, and at once.
-#[derive(Debug, Clone, Copy)]
-struct Rate {
-    per_second: f64,
-    burst: f64,
-}
-
 /// Of all members, and of all strangers, on one carrier: the first messages of a mesh of 256 nodes at once.
-const ALL: Rate = Rate {
-    per_second: 100.0,
-    burst: 1_000.0,
-};
+const ALL: Rate = Rate::per_second(100, 1_000);
 /// Of one sender: an attempt takes three messages.
-const SENDER: Rate = Rate {
-    per_second: 10.0,
-    burst: 40.0,
-};
+const SENDER: Rate = Rate::per_second(10, 40);
 /// Of one neighbour, which passes on those of many.
-const NEIGHBOR: Rate = Rate {
-    per_second: 50.0,
-    burst: 250.0,
-};
+const NEIGHBOR: Rate = Rate::per_second(50, 250);
 /// Senders that are remembered, and carriers.
 const MAX_SENDERS: usize = 1_024;
 const MAX_CARRIERS: usize = 64;
 
-/// What was spent of a budget, as of then.
-#[derive(Debug)]
-struct Spent {
-    tokens: f64,
-    at: Instant,
-}
-
-impl Spent {
-    fn refill(&mut self, rate: Rate, now: Instant) {
-        let passed = now.saturating_duration_since(self.at).as_secs_f64();
-        self.tokens = (self.tokens - passed * rate.per_second).max(0.0);
-        self.at = now;
-    }
-}
-
-/// Budgets by key. Without room, the one of which least is spent is forgotten: that does its owner no harm.
+/// Budgets by key. Without room, the fullest is forgotten: that does its owner no harm.
 #[derive(Debug)]
 struct Budgets<K> {
-    spent: BTreeMap<K, Spent>,
+    buckets: BTreeMap<K, Bucket>,
     capacity: usize,
 }
 
 impl<K: Ord + Copy> Budgets<K> {
     fn new(capacity: usize) -> Self {
         Self {
-            spent: BTreeMap::new(),
+            buckets: BTreeMap::new(),
             capacity,
         }
     }
 
-    fn of(&mut self, key: K, rate: Rate, now: Instant) -> &mut Spent {
-        if !self.spent.contains_key(&key) && self.spent.len() >= self.capacity {
-            let least = |a: &Spent, b: &Spent| a.tokens.total_cmp(&b.tokens).then(a.at.cmp(&b.at));
-            let least = self.spent.iter().min_by(|a, b| least(a.1, b.1));
-            if let Some(key) = least.map(|(key, _)| *key) {
-                self.spent.remove(&key);
+    fn of(&mut self, key: K, rate: Rate, now: Instant) -> &mut Bucket {
+        if !self.buckets.contains_key(&key) && self.buckets.len() >= self.capacity {
+            let fullest = self
+                .buckets
+                .iter()
+                .min_by_key(|(_, b)| b.next(rate, rate.burst()));
+            if let Some(key) = fullest.map(|(key, _)| *key) {
+                self.buckets.remove(&key);
             }
         }
-        let fresh = Spent {
-            tokens: 0.0,
-            at: now,
-        };
-        let spent = self.spent.entry(key).or_insert(fresh);
-        spent.refill(rate, now);
-        spent
-    }
-
-    fn has(&mut self, key: K, rate: Rate, now: Instant) -> bool {
-        self.of(key, rate, now).tokens + 1.0 <= rate.burst
-    }
-
-    fn spend(&mut self, key: K, tokens: f64, rate: Rate, now: Instant) {
-        self.of(key, rate, now).tokens += tokens;
+        self.buckets.entry(key).or_insert(Bucket::full(now))
     }
 }
 
@@ -123,16 +81,18 @@ impl SignalBudget {
         let rate = rate_of(carrier);
         let sender = sender.map(|sender| (carrier, sender));
         // its own first: who has used that up takes nothing of others
-        if sender.is_some_and(|sender| !self.senders.has(sender, rate, now)) {
+        if sender.is_some_and(|sender| self.senders.of(sender, rate, now).left(rate, now) == 0) {
             return false;
         }
-        let carrier = (carrier, is_member);
-        if !self.carriers.has(carrier, ALL, now) {
+        if !self
+            .carriers
+            .of((carrier, is_member), ALL, now)
+            .take(ALL, 1, now)
+        {
             return false;
         }
-        self.carriers.spend(carrier, 1.0, ALL, now);
         if let Some(sender) = sender {
-            self.senders.spend(sender, 1.0, rate, now);
+            self.senders.of(sender, rate, now).spend(rate, 1, now);
         }
         true
     }
@@ -141,7 +101,8 @@ impl SignalBudget {
     pub(crate) fn punish(&mut self, carrier: CarrierId, sender: Option<PeerId>, now: Instant) {
         if let Some(sender) = sender.filter(|_| carrier != OVERLAY_CARRIER) {
             let rate = rate_of(carrier);
-            self.senders.spend((carrier, sender), rate.burst, rate, now);
+            let budget = self.senders.of((carrier, sender), rate, now);
+            budget.spend(rate, rate.burst(), now);
         }
     }
 }
@@ -210,9 +171,10 @@ mod tests {
         budget.admits(SERVER, Some(peer(0)), false, now);
         budget.punish(SERVER, Some(peer(0)), now);
         for n in 1..2 * MAX_SENDERS as u32 {
-            budget.senders.spend((SERVER, peer(n)), 1.0, SENDER, now);
+            let bucket = budget.senders.of((SERVER, peer(n)), SENDER, now);
+            bucket.spend(SENDER, 1, now);
         }
-        assert_eq!(budget.senders.spent.len(), MAX_SENDERS);
+        assert_eq!(budget.senders.buckets.len(), MAX_SENDERS);
         assert!(!budget.admits(SERVER, Some(peer(0)), false, now));
     }
 }
