@@ -84,7 +84,7 @@ enum Command {
         #[arg(long, value_name = "URL", value_parser = signal_url)]
         signal: Vec<String>,
     },
-    /// The signalling backbone: WebSocket on TCP, STUN on the same UDP port
+    /// The signalling server: WebSocket on TCP, STUN on the same UDP port
     #[command(after_help = "Example: lcroute signal --listen [::]:7117")]
     Signal {
         /// Where to listen

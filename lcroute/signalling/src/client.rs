@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use lcroute_overlay::{CarrierId, MAX_SIGNAL, Presence};
-use librecast::events::Seldom;
+use librecast::events::LogLimit;
 use librecast::id::{PeerId, SecretKey};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
@@ -277,18 +277,18 @@ impl Session {
         let mut backoff = Backoff::new();
         let mut told: Option<Instant> = None;
         // a server that takes us in and throws us out again cannot fill the log
-        let mut seldom = Seldom::default();
+        let mut log_limit = LogLimit::default();
         loop {
             let connected = Instant::now();
             let mut moved = false;
             let error = match self.connect().await {
                 Ok(mut socket) => {
-                    if seldom.tell(connected.into_std()).is_some() {
+                    if log_limit.admit(connected.into_std()).is_some() {
                         tracing::info!("signalling by {}", self.url);
                         told = None;
                     }
                     let result = self.converse(&mut socket).await;
-                    if self.tell(Presence::CarrierDown).await.is_err() {
+                    if self.report(Presence::CarrierDown).await.is_err() {
                         return;
                     }
                     match result {
@@ -348,7 +348,7 @@ impl Session {
     where
         WebSocketStream<S>: Socket,
     {
-        if self.tell(Presence::CarrierUp).await.is_err() {
+        if self.report(Presence::CarrierUp).await.is_err() {
             return Ok(Ended::Closed);
         }
         let mut ping = tokio::time::interval(PING_INTERVAL);
@@ -415,7 +415,7 @@ impl Session {
         Ok(self.events.send(event).await.map_err(|_| Closed))
     }
 
-    async fn tell(&self, presence: Presence) -> Result<(), Closed> {
+    async fn report(&self, presence: Presence) -> Result<(), Closed> {
         self.events
             .send(CarrierEvent::Presence(self.carrier, presence))
             .await

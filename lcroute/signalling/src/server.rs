@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use librecast::bucket::TokenBucket;
-use librecast::events::Seldom;
+use librecast::events::LogLimit;
 use librecast::id::PeerId;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -142,7 +142,7 @@ async fn accept(
     let places = Arc::new(Semaphore::new(bounds.clients));
     let tellers = Arc::new(Semaphore::new(MAX_TOLD));
     let addresses = Arc::new(Addresses::new(bounds.per_address));
-    let (mut told, mut seldom) = (false, Seldom::default());
+    let (mut told, mut log_limit) = (false, LogLimit::default());
     let acceptor = tls.map(TlsAcceptor::from);
     // ends the clients when the server ends
     let mut clients = tokio::task::JoinSet::new();
@@ -160,7 +160,7 @@ async fn accept(
             }
         };
         let Ok(place) = places.clone().try_acquire_owned() else {
-            // once for each time that it fills up: who knocks on cannot fill the log
+            // once for each time that it fills up: clients that keep trying cannot fill the log
             if !std::mem::replace(&mut told, true) {
                 tracing::warn!(
                     "{from} turned away: {} clients are connected",
@@ -172,7 +172,7 @@ async fn accept(
         told = false;
         let acceptor = acceptor.clone();
         let Some(counted) = addresses.enter(from.ip()) else {
-            if let Some(left_out) = seldom.tell(Instant::now().into_std()) {
+            if let Some(left_out) = log_limit.admit(Instant::now().into_std()) {
                 let (address, most) = (SourceAddress::of(from.ip()), bounds.per_address);
                 tracing::warn!(
                     left_out,
@@ -469,7 +469,7 @@ impl Rooms {
             number,
             queue: sender,
         });
-        tell(places, &peer, &ToNode::Present(peer));
+        announce(places, &peer, &ToNode::Present(peer));
         Some(Seat {
             rooms: self,
             room,
@@ -481,7 +481,7 @@ impl Rooms {
 }
 
 /// Tells everybody else of the room; who cannot take more is cut off.
-fn tell(places: &mut Places, about: &PeerId, what: &ToNode) {
+fn announce(places: &mut Places, about: &PeerId, what: &ToNode) {
     let bytes = Bytes::from(what.encode());
     places.retain(|peer, seats| {
         if peer != about {
@@ -528,7 +528,7 @@ impl Drop for Seat<'_> {
             }
             places.remove(&self.peer);
         }
-        tell(places, &self.peer, &ToNode::Gone(self.peer));
+        announce(places, &self.peer, &ToNode::Gone(self.peer));
         if places.is_empty() {
             rooms.remove(&self.room);
         }

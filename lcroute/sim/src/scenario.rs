@@ -234,7 +234,7 @@ pub struct Links {
     pub rtt_interval: Span,
     /// Whether nodes can always find each other at a signalling server; else only at their start, and
     /// later links are introduced over existing ones.
-    pub backbone: bool,
+    pub signalling: bool,
 }
 
 impl Default for Links {
@@ -250,7 +250,7 @@ impl Default for Links {
             queue: Span::ms(100),
             no_direct: 0.0,
             rtt_interval: Span::seconds(10),
-            backbone: true,
+            signalling: true,
         }
     }
 }

@@ -61,7 +61,7 @@ fn what_is_broken_is_named_with_what_to_do() {
 
         let mut network = lab.closed_network(["a", "b"])?;
         network.members[1].host.close_everywhere()?;
-        network.backbone.kill()?;
+        network.signalling.kill()?;
         let b = &network.members[1];
         b.host.run("lcroute", &["reload"])?.success()?;
         // somebody else takes a group's route
