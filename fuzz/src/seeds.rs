@@ -122,7 +122,7 @@ fn control() -> Vec<Vec<u8>> {
         incarnation: 1,
         salt: 7,
     };
-    let interest = JoinState {
+    let state = JoinState {
         root: OriginId(1),
         prefix: Prefix::group(group(1)),
         join: Some(SourceFilter::all()),
@@ -130,7 +130,7 @@ fn control() -> Vec<Vec<u8>> {
     };
     let mut batch = Batch::default();
     batch.push(&hello);
-    batch.push(&Element::JoinState(interest));
+    batch.push(&Element::JoinState(state));
     batch.finish().into_iter().map(Vec::from).collect()
 }
 

@@ -121,8 +121,8 @@ impl Router {
     pub fn start(services: NodeServices, start: &Start<'_>, clock: Clock, now: Nanos) -> Self {
         let identity = services.identity();
         let mut limits = Limits::default();
-        if let Some(interests) = start.scenario.limits.interests_per_neighbor {
-            limits.interests_per_neighbor = interests;
+        if let Some(states) = start.scenario.limits.join_states_per_neighbor {
+            limits.join_states_per_neighbor = states;
         }
         let config = Config {
             member: identity.member.clone(),
@@ -284,7 +284,7 @@ impl Router {
 
     /// (root, group) entries that neighbours keep here.
     pub fn entries(&self) -> usize {
-        self.engine.tables().interests
+        self.engine.tables().join_states
     }
 
     /// What is left of interest and flows when there should be none.
@@ -303,12 +303,12 @@ impl Router {
     /// The neighbour that keeps more here than it may.
     pub fn beyond_bounds(&self, scenario: &Scenario) -> Option<String> {
         let limits = Limits::default();
-        let limit = scenario.limits.interests_per_neighbor;
-        let limit = limit.unwrap_or(limits.interests_per_neighbor);
+        let limit = scenario.limits.join_states_per_neighbor;
+        let limit = limit.unwrap_or(limits.join_states_per_neighbor);
         let neighbors = self.engine.snapshot().neighbors;
         let beyond = neighbors
             .iter()
-            .find(|n| n.interests > limit || n.sending_prefixes > limits.prefixes_per_neighbor)?;
+            .find(|n| n.join_states > limit || n.sending_prefixes > limits.prefixes_per_neighbor)?;
         Some(format!("{beyond:?}"))
     }
 }

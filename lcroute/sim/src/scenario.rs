@@ -325,7 +325,7 @@ impl Default for Churn {
 pub struct LimitsTable {
     /// (root, group) entries that one neighbour may keep at a router.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub interests_per_neighbor: Option<usize>,
+    pub join_states_per_neighbor: Option<usize>,
 }
 
 /// What is wrong with the simulated nodes.
