@@ -64,7 +64,7 @@ pub struct Inbox {
     waker: Waker,
 }
 
-/// A wish to reload: by exec or by reading the file; the answer tells how it went.
+/// A request to reload: by exec or by reading the file; the answer tells how it went.
 #[derive(Debug)]
 pub struct Reload {
     /// Execute the binary anew: the answer says whether it may, and who asked sends the [`Message::Stop`].

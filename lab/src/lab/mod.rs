@@ -44,7 +44,7 @@ pub use ports::{OpenSocket, open_sockets};
 pub use process::{Output, Process, tail};
 pub use topology::{LAN, UPLINK};
 pub use traffic::{MldWatch, Receiver, Sent};
-pub use wait::{Hopeless, PATIENCE, eventually, within};
+pub use wait::{DEADLINE, Hopeless, eventually, within};
 
 /// The programs in the multi-call binary, found by hosts under these names.
 pub const APPLETS: [&str; 11] = [

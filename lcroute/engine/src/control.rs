@@ -487,8 +487,8 @@ impl Batch {
                 w.put(&routed.payload);
             }),
             Element::Audit(audit) => self.append_whole(TYPE_AUDIT, |w| encode_audit(audit, w)),
-            Element::LinkRequest(wish) => {
-                let bits = match wish {
+            Element::LinkRequest(request) => {
+                let bits = match request {
                     LinkRequest::Release => 0,
                     LinkRequest::Keep => 1,
                     LinkRequest::Trial => 3,

@@ -24,7 +24,7 @@ use librecast::wire::{Reader, WireError, Writer};
 const CONTEXT: &str = "lcroute 2026 renewal";
 const VERSION: u8 = 1;
 /// How long an issuer has to answer before the next one is asked.
-const PATIENCE: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bounds of the pause between two rounds.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3_600));
 /// The first pause of a new member, doubled each time: the issuer may have been asked before it knew of it.
@@ -214,7 +214,7 @@ impl Renewal {
         // a chain that was decoded or made is short enough
         let request = encode_request(nonce, &self.chain, &self.key).ok()?;
         self.waiting = Some((issuer, nonce));
-        self.due = now + PATIENCE;
+        self.due = now + ANSWER_TIMEOUT;
         tracing::debug!("renewal: asking {issuer}, {left} s are left");
         Some((issuer, request))
     }
@@ -559,14 +559,14 @@ mod tests {
         let issuers = [OriginId(5), OriginId(6), OriginId(7)];
         let (start, first, _) = w.wait(0, &issuers);
         let (s, second, request) = w.wait(start, &issuers);
-        assert_eq!(s, start + PATIENCE.as_secs());
+        assert_eq!(s, start + ANSWER_TIMEOUT.as_secs());
         let refusal = w.answer(s, &request, true);
         assert!(w.hear(s, second, &refusal).is_none());
         // a refusal costs no time
         let (s, third, _) = w.wait(s, &issuers);
         assert_eq!(
             (s, [first, second, third]),
-            (start + PATIENCE.as_secs(), issuers)
+            (start + ANSWER_TIMEOUT.as_secs(), issuers)
         );
         let (next, _, _) = w.wait(s, &issuers);
         let pause = next - s;

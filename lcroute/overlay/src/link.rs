@@ -118,7 +118,7 @@ impl Peer {
         self.judge_failure(parts);
         let now = parts.now;
         if let Some(link) = self.link.as_ref() {
-            if link.up.is_none() && now >= link.too_late(parts.limits.attempt) {
+            if link.up.is_none() && now >= link.attempt_deadline(parts.limits.attempt) {
                 let reason = if link.awaits_answer {
                     EndReason::NoAnswer
                 } else {
@@ -167,7 +167,7 @@ impl Peer {
             self.count_failure(parts);
         }
         self.settle(parts);
-        if parts.suspensions.holds(&self.id, now) {
+        if parts.suspensions.is_suspended(&self.id, now) {
             self.refuse(Refusal::Panicked, parts);
         }
     }

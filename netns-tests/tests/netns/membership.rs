@@ -11,7 +11,7 @@ use crate::world;
 
 const NOT_PERMITTED: i32 = 4;
 /// Longer than a membership of 20 seconds takes to renew, twice.
-const PATIENCE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 #[test]
 fn a_stranger_on_the_same_signalling_server_gets_no_link_and_no_packet() {
@@ -131,7 +131,7 @@ fn an_expired_token_makes_no_members() {
 #[test]
 fn a_mistyped_token_is_named_as_such() {
     world("mistyped", |lab| {
-        let (host, other) = (founder(lab, "founder")?, lab.lone_host("other")?);
+        let (host, other) = (founder(lab, "founder")?, lab.detached_host("other")?);
         let token = host.run("lcroute", &["invite"])?.success()?.stdout;
         let token = token.trim();
         let last = if token.ends_with('2') { "3" } else { "2" };
@@ -213,7 +213,7 @@ fn a_membership_renews_itself_and_its_token_takes_it_away_all_the_same() {
         network.start()?;
         let [a, b, c] = network.nodes()?;
         for _ in 0..2 {
-            end = within(PATIENCE, "c has renewed its membership", || {
+            end = within(DEADLINE, "c has renewed its membership", || {
                 let new = end_of_membership(&c.host)?;
                 ensure!(new > end, "still until {end}");
                 Ok(new)
@@ -294,7 +294,7 @@ fn a_membership_with_earlier_keys_of_a_token_holders_making_is_none() {
     use librecast::cert::{Certificate, Chain, Kind, Token};
     use librecast::id::{PeerId, SecretKey};
     world("immune", |lab| {
-        let (host, evil) = (founder(lab, "founder")?, lab.lone_host("evil")?);
+        let (host, evil) = (founder(lab, "founder")?, lab.detached_host("evil")?);
         let token = host.run("lcroute", &["invite"])?.success()?.stdout;
         evil.run("lcroute", &["join", token.trim()])?.success()?;
         let path = evil.state_dir().join("membership.toml");

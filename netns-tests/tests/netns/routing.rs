@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lcroute_lab::lab::{
-    Host, Lab, Member, Network, PATIENCE, Receiver, UPLINK, eventually, make_folder, same_content,
+    DEADLINE, Host, Lab, Member, Network, Receiver, UPLINK, eventually, make_folder, same_content,
     wait_reach, within,
 };
 use nix::sys::signal::Signal;
@@ -247,7 +247,7 @@ fn a_mesh_that_grows_gives_up_links_and_loses_no_packet() {
         start(&mut network.members[SMALL..])?;
         wait_reach(&network.members.iter().collect::<Vec<_>>())?;
         // a link that nobody wants is left out after 20 s, and closed after 30
-        within(PATIENCE * 2, "nobody has more links than needed", || {
+        within(DEADLINE * 2, "nobody has more links than needed", || {
             for member in &network.members {
                 let links = member.linked_with()?.len();
                 let name = member.host.name();
