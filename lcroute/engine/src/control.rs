@@ -480,7 +480,7 @@ impl Batch {
                 });
             }
             Element::Summary(summary) => self.append_whole(TYPE_SUMMARY, |w| summary.encode(w)),
-            Element::Lsa(record) => self.append_whole(TYPE_LSA, |w| record.encode(w)),
+            Element::Lsa(lsa) => self.append_whole(TYPE_LSA, |w| lsa.encode(w)),
             Element::Routed(routed) => self.append_whole(TYPE_ROUTED, |w| {
                 w.u64(routed.destination.0).u64(routed.source.0);
                 w.u8(routed.hop_limit).u8(routed.kind.code());
@@ -792,7 +792,7 @@ mod tests {
 
     #[test]
     fn long_batches_are_split() {
-        let record = |n: u16| {
+        let lsa = |n: u16| {
             Element::Lsa(Lsa {
                 kind: 2,
                 bytes: vec![n as u8; usize::from(n) * 7].into(),
@@ -800,9 +800,9 @@ mod tests {
         };
         let longest = (MAX_MESSAGE - ELEMENT_HEADER - 1) / 7;
         let groups: Vec<_> = (0..20_000).map(joined).collect();
-        let records: Vec<_> = (0..=longest as u16).step_by(97).map(record).collect();
-        let both = (0..2_000).flat_map(|n| [joined(n), record(n)]);
-        for elements in [groups, records, both.collect()] {
+        let lsas: Vec<_> = (0..=longest as u16).step_by(97).map(lsa).collect();
+        let both = (0..2_000).flat_map(|n| [joined(n), lsa(n)]);
+        for elements in [groups, lsas, both.collect()] {
             let messages = encode(&elements);
             assert!(messages.len() > 1 && messages.iter().all(|m| m.len() <= MAX_MESSAGE));
             let read: Vec<_> = messages.iter().flat_map(|m| decode(m).unwrap()).collect();

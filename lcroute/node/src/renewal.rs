@@ -509,7 +509,7 @@ mod tests {
                 .unwrap()
         }
 
-        fn hear(&mut self, s: u64, from: OriginId, answer: &[u8]) -> Option<(Chain, Member)> {
+        fn receive(&mut self, s: u64, from: OriginId, answer: &[u8]) -> Option<(Chain, Member)> {
             let (unix, now) = self.at(s);
             self.node.handle_answer(from, answer, unix, now)
         }
@@ -536,16 +536,16 @@ mod tests {
         assert_eq!(to, ISSUER);
         let answer = w.answer(s, &request, false);
         assert!(
-            w.hear(s, OriginId(6), &answer).is_none(),
+            w.receive(s, OriginId(6), &answer).is_none(),
             "nobody asked that one"
         );
-        let (chain, member) = w.hear(s, ISSUER, &answer).unwrap();
+        let (chain, member) = w.receive(s, ISSUER, &answer).unwrap();
         assert_eq!(chain.not_after(), NOW + s + WEEK);
         assert_eq!(
             (member.peer, member.name.as_str()),
             (key(3).peer_id(), "node")
         );
-        assert!(w.hear(s, ISSUER, &answer).is_none(), "a second time");
+        assert!(w.receive(s, ISSUER, &answer).is_none(), "a second time");
         let (again, _, _) = w.wait(s, &[ISSUER]);
         assert!(
             again >= s + WEEK * 2 / 3,
@@ -561,7 +561,7 @@ mod tests {
         let (s, second, request) = w.wait(start, &issuers);
         assert_eq!(s, start + ANSWER_TIMEOUT.as_secs());
         let refusal = w.answer(s, &request, true);
-        assert!(w.hear(s, second, &refusal).is_none());
+        assert!(w.receive(s, second, &refusal).is_none());
         // a refusal costs no time
         let (s, third, _) = w.wait(s, &issuers);
         assert_eq!(
@@ -648,7 +648,7 @@ mod tests {
         w.node = Renewal::new(key(3), network(), joined, 1, w.start);
         let (_, request) = w.ask(1, &[ISSUER]).unwrap();
         let answer = w.answer(1, &request, false);
-        let (chain, member) = w.hear(1, ISSUER, &answer).unwrap();
+        let (chain, member) = w.receive(1, ISSUER, &answer).unwrap();
         assert_eq!(member.not_after, NOW + 1 + 9 * WEEK);
         assert_eq!(chain.life(), 9 * WEEK);
         // from then on it renews as all others do
@@ -688,7 +688,7 @@ mod tests {
         w.node = Renewal::new(key(3), network(), joined, 1, w.start);
         let (_, request) = w.ask(1, &[ISSUER]).unwrap();
         let answer = w.answer(1, &request, false);
-        let (_, member) = w.hear(1, ISSUER, &answer).unwrap();
+        let (_, member) = w.receive(1, ISSUER, &answer).unwrap();
         assert_eq!(member.name, "taken-2");
     }
 
@@ -750,7 +750,7 @@ mod tests {
         let (s, _, request) = w.wait(0, &[ISSUER]);
         let answer = w.answer(s, &request, false);
         assert_eq!(decode_answer(&answer).unwrap().1, Verdict::NoGain);
-        assert!(w.hear(s, ISSUER, &answer).is_none());
+        assert!(w.receive(s, ISSUER, &answer).is_none());
         let (next, _, _) = w.wait(s, &[ISSUER]);
         assert!(next > s + 2_000, "{}", next - s);
     }
@@ -766,7 +766,7 @@ mod tests {
             let (at, _, request) = w.wait(s, &[ISSUER]);
             let nonce = decode_request(&request).unwrap().nonce;
             let answer = encode_answer(nonce, Ok(&chain)).unwrap();
-            assert!(w.hear(at, ISSUER, &answer).is_none());
+            assert!(w.receive(at, ISSUER, &answer).is_none());
             s = at + 1;
         }
     }
@@ -808,7 +808,7 @@ mod tests {
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let mut w = world(NOW + 100 * WEEK);
             let (s, _, _) = w.wait(0, &[ISSUER]);
-            prop_assert!(w.hear(s, ISSUER, &bytes).is_none());
+            prop_assert!(w.receive(s, ISSUER, &bytes).is_none());
             let (unix, now) = w.at(s);
             let asker = key(3).peer_id();
             prop_assert_eq!(w.issuer.answer(&asker, &bytes, &Known::default(), unix, now), None);

@@ -187,8 +187,8 @@ impl Peer {
             parts.count(DropReason::WebrtcPanic);
             // not at once again: what has happened may happen each time
             self.failures = self.failures.max(BROKE_PROTOCOL);
-            let told = (panic.as_str(), proven);
-            parts.journal.panic(&self.id, self.name(), told, now);
+            let panic = (panic.as_str(), proven);
+            parts.journal.panic(&self.id, self.name(), panic, now);
             if proven {
                 parts.suspensions.add(self.id, now);
             }

@@ -228,10 +228,10 @@ impl Peer {
             return;
         }
         let reason = refusal.reason();
-        let told = self.state == PeerState::Refused && self.reason == Some(reason);
+        let is_shown = self.state == PeerState::Refused && self.reason == Some(reason);
         self.set_state(PeerState::Refused, Some(reason), parts.now);
         self.failures = self.failures.max(5);
-        if !told {
+        if !is_shown {
             parts.tell_refused(self.id, reason);
         }
     }

@@ -38,10 +38,10 @@ const FORM_END: u8 = 5;
 const FORM_IHAVE: u8 = 6;
 const FORM_IWANT: u8 = 7;
 
-/// Name and version of a record that the sender has.
+/// Name and version of an LSA that the sender has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SummaryEntry {
-    /// Which record.
+    /// Which LSA.
     pub id: LsaId,
     /// Which version of it.
     pub version: Version,
