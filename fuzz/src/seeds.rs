@@ -122,7 +122,7 @@ fn control() -> Vec<Vec<u8>> {
         incarnation: 1,
         salt: 7,
     };
-    let interest = JoinState {
+    let state = JoinState {
         root: OriginId(1),
         prefix: Prefix::group(group(1)),
         join: Some(SourceFilter::all()),
@@ -130,7 +130,7 @@ fn control() -> Vec<Vec<u8>> {
     };
     let mut batch = Batch::default();
     batch.push(&hello);
-    batch.push(&Element::JoinState(interest));
+    batch.push(&Element::JoinState(state));
     batch.finish().into_iter().map(Vec::from).collect()
 }
 
@@ -212,18 +212,18 @@ fn signals() -> Vec<Vec<u8>> {
     description.extend([7; 32]);
     // lanes, one candidate: host, IPv4
     description.extend([3, 1, 0, 4, 192, 0, 2, 9, 27, 88]);
-    let knock = [&[3, 1][..], &[0]].concat();
+    let request = [&[3, 1][..], &[0]].concat();
     let offer = [&[3, 2, 0][..], &[5; 32], &description].concat();
     let answer = [&[7, 3, 0][..], &[5; 32], &[6; 32], &description].concat();
     let refusal = [3, 4, 1];
-    let all = |mode: u8| input(&[mode], [&knock, &offer, &answer, &refusal]);
-    let one = |mode: u8| input(&[mode], [&knock, &answer, &offer]);
+    let all = |mode: u8| input(&[mode], [&request, &offer, &answer, &refusal]);
+    let one = |mode: u8| input(&[mode], [&request, &answer, &offer]);
     vec![
         all(0),
         all(1),
         one(0),
         one(1),
-        input(&[0], [&knock, &knock]),
+        input(&[0], [&request, &request]),
     ]
 }
 

@@ -84,7 +84,7 @@ enum Command {
         #[arg(long, value_name = "URL", value_parser = signal_url)]
         signal: Vec<String>,
     },
-    /// The signalling backbone: WebSocket on TCP, STUN on the same UDP port
+    /// The signalling server: WebSocket on TCP, STUN on the same UDP port
     #[command(after_help = "Example: lcroute signal --listen [::]:7117")]
     Signal {
         /// Where to listen
@@ -287,7 +287,7 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
     match command {
         Command::Init { name } => commands::membership::init(&common, &config, name),
         Command::Invite(i) => {
-            let wish = commands::membership::Wish {
+            let options = commands::membership::InviteOptions {
                 ttl: i.ttl,
                 member_ttl: i.member_ttl,
                 labels: i.label,
@@ -295,7 +295,7 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
                 prefixes: i.prefix,
                 core: i.core,
             };
-            commands::membership::invite(&common, &config, wish)
+            commands::membership::invite(&common, &config, options)
         }
         Command::Join { token, name } => commands::membership::join(&common, &config, &token, name),
         Command::Revoke { node, token } => {
@@ -344,13 +344,13 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
         ),
         Command::Top(w) => commands::top::run(&control, common.json, w.watch),
         Command::Ping(p) => {
-            let wish = commands::ping::Wish {
+            let options = commands::ping::PingOptions {
                 node: p.node,
                 count: p.count,
                 interval: p.interval,
                 timeout: p.timeout,
             };
-            commands::ping::run(&control, &wish, common.json)
+            commands::ping::run(&control, &options, common.json)
         }
         Command::Reload { exec } => commands::query::reload(&control, exec),
         // above

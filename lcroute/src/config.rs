@@ -153,9 +153,9 @@ pub struct Signal {
     /// `ws://HOST:PORT` or `wss://HOST:PORT`; those of the token are used as well.
     #[serde(deserialize_with = "signal_urls")]
     pub servers: Vec<String>,
-    /// Serve as a backbone oneself.
+    /// Serve as a signalling server oneself.
     pub listen: Option<SocketAddr>,
-    /// Most connections that a backbone takes from one IPv4 address or IPv6 /64.
+    /// Most connections that a signalling server takes from one IPv4 address or IPv6 /64.
     pub per_address: NonZeroU32,
 }
 

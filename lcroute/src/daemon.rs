@@ -21,17 +21,17 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use crate::commands::print_line;
 use crate::config::{Config, Policy, Topology, TunMode};
 use crate::control::server::ControlSocket;
+use crate::control_thread::{ControlThread, serve_metrics, settings};
 use crate::inbox::{End, Inbox};
 use crate::keeper::Keeper;
 use crate::packet_loop::{PacketLoop, Parts};
 use crate::settings::{Common, Overrides};
-use crate::slow_side::{SlowSide, serve_metrics, settings};
 use crate::state::{Identity, StateDir, since_1970, unix_now};
 use crate::system::{SystemSignals, room_for_clients};
 use crate::waker::Waker;
 use crate::{netlink, tun, udp};
 
-/// Sealed messages that may wait for the slow side.
+/// Sealed messages that may wait for the control thread.
 const OUTBOX: usize = 1_024;
 /// 500, the default, loses bursts of joins.
 const TX_QUEUE_LEN: u32 = 10_000;
@@ -53,24 +53,24 @@ pub fn run(common: &Common, config: Config, overrides: Overrides) -> anyhow::Res
         let _context = runtime.enter();
         SystemSignals::new()?
     };
-    let (slow, fast) = assemble(
+    let (control, packet) = assemble(
         common, &config, overrides, &state, identity, signals, &runtime,
     )?;
     let (ended, on_end) = oneshot::channel();
-    let slow = std::thread::Builder::new()
-        .name("slow side".into())
+    let control = std::thread::Builder::new()
+        .name("control".into())
         .spawn(move || {
-            runtime.block_on(slow.run(on_end));
+            runtime.block_on(control.run(on_end));
             // a name that is being looked up does not hold up the end
             runtime.shutdown_background();
         })?;
-    announce_ready(&config, &fast);
-    let result = PacketLoop::new(fast, Instant::now())?.run();
-    // the slow side may have panicked: then it has ended as well
+    announce_ready(&config, &packet);
+    let result = PacketLoop::new(packet, Instant::now())?.run();
+    // the control thread may have panicked: then it has ended as well
     let _ = ended.send(());
-    let slow_ended = slow.join();
+    let control_ended = control.join();
     let (end, device) = result?;
-    if slow_ended.is_err() {
+    if control_ended.is_err() {
         anyhow::bail!("the control thread panicked; see the log above");
     }
     match end {
@@ -122,7 +122,7 @@ fn assemble(
     identity: Identity,
     signals: SystemSignals,
     runtime: &tokio::runtime::Runtime,
-) -> anyhow::Result<(SlowSide, Parts)> {
+) -> anyhow::Result<(ControlThread, Parts)> {
     let now = Instant::now();
     // first, so that a second daemon stops here
     let control = ControlSocket::bind(&common.control(config))?;
@@ -189,7 +189,7 @@ fn assemble(
     };
     let mut metrics = None;
     serve_metrics(&mut metrics, config, &inbox)?;
-    let slow = SlowSide {
+    let control = ControlThread {
         metrics,
         inbox,
         reloads,
@@ -218,7 +218,7 @@ fn assemble(
         };
         ExitError::new(exit, e.to_string())
     })?;
-    let fast = Parts {
+    let parts = Parts {
         device,
         settings,
         socket,
@@ -232,7 +232,7 @@ fn assemble(
         keep,
         interfaces: config.ice.interfaces.clone(),
     };
-    Ok((slow, fast))
+    Ok((control, parts))
 }
 
 /// The device that the previous image of this process kept open, or a new (or adopted) one.
@@ -280,8 +280,8 @@ fn tun_settings(config: &Config, member: &Member) -> tun::Settings {
 }
 
 /// Says on stdout, and to systemd, that programs can use lc0 now.
-fn announce_ready(config: &Config, fast: &Parts) {
-    let member = fast.node.member();
+fn announce_ready(config: &Config, parts: &Parts) {
+    let member = parts.node.member();
     // whoever started us need not listen
     let _ = print_line(format_args!(
         "ready: {} has {} ({})",

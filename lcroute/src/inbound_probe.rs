@@ -16,7 +16,7 @@ use crate::status::Inbound;
 use crate::tun;
 
 /// The datagram crosses one interface of this host: longer means never.
-const PATIENCE: Duration = Duration::from_millis(700);
+const PROBE_TIMEOUT: Duration = Duration::from_millis(700);
 const UDP: u8 = 17;
 const CONTENT: [u8; 16] = *b"lcroute: let in?";
 
@@ -63,7 +63,7 @@ impl InboundProbe {
         self.verdict = None;
         self.trial = Some(Trial {
             socket,
-            until: now + PATIENCE,
+            until: now + PROBE_TIMEOUT,
         });
         Ok(())
     }

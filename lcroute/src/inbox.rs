@@ -1,4 +1,4 @@
-//! How the slow side, and through it the control socket, speaks to the packet loop.
+//! How the control thread, and through it the control socket, speaks to the packet loop.
 
 use std::net::SocketAddr;
 
@@ -12,10 +12,10 @@ use crate::control::{Answer, Request};
 use crate::metrics::Observation;
 use crate::waker::Waker;
 
-/// Messages of the slow side that may wait.
+/// Messages of the control thread that may wait.
 const INBOX: usize = 1_024;
 
-/// What the slow side tells the loop.
+/// What the control thread tells the loop.
 #[derive(Debug)]
 pub enum Message {
     /// Who can be reached over a carrier.
@@ -56,7 +56,7 @@ pub enum End {
     Exec,
 }
 
-/// Where the slow side puts its messages.
+/// Where the control thread puts its messages.
 #[derive(Debug, Clone)]
 pub struct Inbox {
     messages: mpsc::Sender<Message>,
@@ -64,7 +64,7 @@ pub struct Inbox {
     waker: Waker,
 }
 
-/// A wish to reload: by exec or by reading the file; the answer tells how it went.
+/// A request to reload: by exec or by reading the file; the answer tells how it went.
 #[derive(Debug)]
 pub struct Reload {
     /// Execute the binary anew: the answer says whether it may, and who asked sends the [`Message::Stop`].

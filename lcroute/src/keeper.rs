@@ -1,4 +1,4 @@
-//! What the daemon learns and must not forget: written to the state directory by the slow side, because a
+//! What the daemon learns and must not forget: written to the state directory by the control thread, because a
 //! disk may take its time. What a full one did not take is tried again.
 
 use std::time::Duration;

@@ -2,24 +2,24 @@
 //!
 //! A packet's way: `tun` -> the node (`lcroute-node`) -> `udp`, and back. The loop
 //! that carries it is `packet_loop`; everything that may be slow (names, WebSockets, the control
-//! socket) lives in `slow_side`, on another thread.
+//! socket) lives in `control_thread`, on another thread.
 
 mod cli;
 mod commands;
 pub mod config;
 pub mod control;
+mod control_thread;
 mod daemon;
 mod doctor;
 pub mod drops;
 mod inbound_probe;
 mod inbox;
 mod keeper;
-mod lone;
 pub mod metrics;
 mod netlink;
 mod packet_loop;
+mod read_batching;
 mod settings;
-mod slow_side;
 pub mod state;
 pub mod status;
 mod system;

@@ -29,7 +29,7 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::inbound_probe::InboundProbe;
 use crate::inbox::{End, Message, Reconfigure};
-use crate::lone::Lone;
+use crate::read_batching::ReadBatching;
 use crate::status::Inbound;
 use crate::waker::Waker;
 use crate::{netlink, tun, udp};
@@ -65,13 +65,13 @@ pub struct Parts {
     pub monitor: netlink::Monitor,
     /// Decides.
     pub node: Node<WebRtc>,
-    /// Messages of the slow side.
+    /// Messages of the control thread.
     pub inbox: mpsc::Receiver<Message>,
     /// Sealed messages for peers.
     pub outbox: mpsc::Sender<(PeerId, Bytes)>,
     /// Wakes the loop.
     pub waker: Waker,
-    /// Tells the slow side that addresses of this host have changed.
+    /// Tells the control thread that addresses of this host have changed.
     pub moved: Arc<Notify>,
     /// Fired when links fall silent, or come while no signalling server is connected.
     pub path_changed: Arc<Notify>,
@@ -89,7 +89,7 @@ pub struct PacketLoop {
     /// Who waits for the answer to a ping.
     askers: BTreeMap<PingId, Asker>,
     drops: BTreeMap<&'static str, u64>,
-    lone: Lone,
+    read_batching: ReadBatching,
     outgoing: Outgoing,
     started: Instant,
     next_tick: Instant,
@@ -109,7 +109,7 @@ impl PacketLoop {
             parts,
             askers: BTreeMap::new(),
             drops: BTreeMap::new(),
-            lone: Lone::default(),
+            read_batching: ReadBatching::default(),
             outgoing: Outgoing::default(),
             started: now,
             next_tick: now,
@@ -217,7 +217,11 @@ impl PacketLoop {
     fn read_tun(&mut self, now: Instant) -> anyhow::Result<()> {
         let Parts { device, node, .. } = &mut self.parts;
         let mut packets = 0;
-        let most = if self.lone.is_lone(now) { 1 } else { TUN_BATCH };
+        let most = if self.read_batching.is_single(now) {
+            1
+        } else {
+            TUN_BATCH
+        };
         // what is not to be carried costs as well
         for _ in 0..most {
             let read = device.read(&mut |packet| {
@@ -228,7 +232,7 @@ impl PacketLoop {
                 Ok(true) if packets < TUN_BATCH => {}
                 Ok(true) => break,
                 Ok(false) => {
-                    self.lone.drained(packets);
+                    self.read_batching.drained(packets);
                     break;
                 }
                 Err(e) => {

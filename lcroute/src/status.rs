@@ -155,7 +155,7 @@ pub struct Group {
     pub packets: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Why a neighbour refused the interest, if one did.
+    /// Why a neighbour refused our join state, if one did.
     pub refused: Option<String>,
 }
 

@@ -8,7 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::inbox::End;
 
-/// The signals that a daemon obeys.
+/// The signals that a daemon acts on.
 #[derive(Debug)]
 pub struct SystemSignals {
     interrupt: Signal,
@@ -29,26 +29,26 @@ impl SystemSignals {
     }
 
     /// The next one that comes.
-    pub async fn next(&mut self) -> Told {
+    pub async fn next(&mut self) -> SystemRequest {
         tokio::select! {
-            _ = self.interrupt.recv() => Told::End(End::Stop),
-            _ = self.terminate.recv() => Told::End(End::Stop),
-            _ = self.user2.recv() => Told::End(End::Exec),
-            _ = self.hangup.recv() => Told::Reload,
+            _ = self.interrupt.recv() => SystemRequest::End(End::Stop),
+            _ = self.terminate.recv() => SystemRequest::End(End::Stop),
+            _ = self.user2.recv() => SystemRequest::End(End::Exec),
+            _ = self.hangup.recv() => SystemRequest::Reload,
         }
     }
 }
 
-/// What a signal says.
+/// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Told {
+pub enum SystemRequest {
     /// Leave the network.
     End(End),
     /// Read the configuration again.
     Reload,
 }
 
-/// Resolves at SIGINT or SIGTERM; for programs that have nothing else to obey.
+/// Resolves at SIGINT or SIGTERM; for programs that act on no other signal.
 pub fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -79,7 +79,7 @@ pub fn exit_on_signals_after(end: impl FnOnce(Exit) + Send + 'static) -> std::io
     Ok(())
 }
 
-/// Raises the limit of open files, as a backbone holds one for each client and many systems begin with
+/// Raises the limit of open files, as a signalling server holds one for each client and many systems begin with
 /// 1,024; gives the number of clients that leave enough for everything else.
 pub fn room_for_clients() -> usize {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};

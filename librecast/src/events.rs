@@ -77,19 +77,19 @@ events! {
 
 /// A bound for log lines that others can cause: 64 at once, then one each 5 s. What is left out is counted.
 #[derive(Debug, Clone, Default)]
-pub struct Seldom {
+pub struct LogLimit {
     bucket: Option<Bucket>,
     left_out: u64,
 }
 
-impl Seldom {
+impl LogLimit {
     /// Lines at once (chosen: a page of a terminal).
     const BURST: u64 = 64;
     /// One line in this time, in the long run (chosen: 720 an hour).
     const PAUSE: Duration = Duration::from_secs(5);
 
     /// Whether to log the line now, and how many lines were left out before it.
-    pub fn tell(&mut self, now: Instant) -> Option<u64> {
+    pub fn admit(&mut self, now: Instant) -> Option<u64> {
         let bucket = self.bucket.get_or_insert(Bucket::full(now));
         if !bucket.take(Rate::every(Self::PAUSE, Self::BURST), 1, now) {
             self.left_out = self.left_out.saturating_add(1);
@@ -125,15 +125,19 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_is_told_now_and_then_and_what_is_left_out_is_counted() {
+    fn a_flood_is_logged_now_and_then_and_what_is_left_out_is_counted() {
         let start = Instant::now();
-        let mut seldom = Seldom::default();
-        let told = (0..1_000).filter(|_| seldom.tell(start).is_some()).count();
-        assert_eq!(told, Seldom::BURST as usize);
-        assert_eq!(seldom.tell(start + Seldom::PAUSE), Some(1_000 - 64));
-        assert_eq!(seldom.tell(start + Seldom::PAUSE), None);
-        let later = start + Seldom::PAUSE * 1_000;
-        let told = (0..100).filter(|_| seldom.tell(later).is_some()).count();
-        assert_eq!(told, Seldom::BURST as usize);
+        let mut log_limit = LogLimit::default();
+        let admitted = (0..1_000)
+            .filter(|_| log_limit.admit(start).is_some())
+            .count();
+        assert_eq!(admitted, LogLimit::BURST as usize);
+        assert_eq!(log_limit.admit(start + LogLimit::PAUSE), Some(1_000 - 64));
+        assert_eq!(log_limit.admit(start + LogLimit::PAUSE), None);
+        let later = start + LogLimit::PAUSE * 1_000;
+        let admitted = (0..100)
+            .filter(|_| log_limit.admit(later).is_some())
+            .count();
+        assert_eq!(admitted, LogLimit::BURST as usize);
     }
 }

@@ -377,12 +377,12 @@ const FILES: &[File] = &[
                     (
                         "listen",
                         "off",
-                        "Serve as a backbone oneself: `ADDRESS:PORT`, TCP, and UDP for STUN.",
+                        "Serve as a signalling server oneself: `ADDRESS:PORT`, TCP, and UDP for STUN.",
                     ),
                     (
                         "per_address",
                         "256",
-                        "Most connections that a backbone takes from one IPv4 address, or one /64 of IPv6; those of the host itself are not bounded.",
+                        "Most connections that a signalling server takes from one IPv4 address, or one /64 of IPv6; those of the host itself are not bounded.",
                     ),
                 ],
             },

@@ -36,7 +36,7 @@ pub fn run(lab: &Lab, nodes: usize, narrator: &mut Narrator) -> Result<()> {
         step.say(
             "Each host is a network namespace; nftables drops whatever is not an answer or ICMPv6.",
         );
-        knock(lab, &hosts, step)
+        probe(lab, &hosts, step)
     })?;
     let mut network = None;
     narrator.step("One network: a token is all it takes", |step| {
@@ -70,8 +70,8 @@ pub fn run(lab: &Lab, nodes: usize, narrator: &mut Narrator) -> Result<()> {
     narrator.step("All join, then one leaves", |step| {
         join_and_leave(&network, first, step)
     })?;
-    narrator.step("The backbone dies: links stay", |step| {
-        without_backbone(&mut network, step)
+    narrator.step("The signalling server dies: links stay", |step| {
+        without_signalling(&mut network, step)
     })?;
     let mut summary = Vec::new();
     narrator.step(
@@ -95,14 +95,14 @@ pub fn run(lab: &Lab, nodes: usize, narrator: &mut Narrator) -> Result<()> {
 /// ```text
 ///   ───┬────────────┬────────────┬─────── the Internet
 ///      │           ═╪═         [NAT]
-///   backbone      alpha        bravo
+///   signalling    alpha        bravo
 /// ```
 fn picture(names: &[&str]) -> String {
     const WIDTH: usize = 12;
     const SHOWN: usize = 5;
     let shown = &names[..names.len().min(SHOWN)];
     let hidden = names.len() - shown.len();
-    let mut columns = vec![("│", "backbone".to_owned())];
+    let mut columns = vec![("│", "signalling".to_owned())];
     for (at, name) in shown.iter().enumerate() {
         let is_last = at + 1 == names.len();
         columns.push((if is_last { "[NAT]" } else { "═╪═" }, (*name).to_owned()));
@@ -147,11 +147,11 @@ fn build(lab: &Lab, names: &[&str]) -> Result<Vec<Host>> {
 }
 
 /// Tries to get in from the Internet, and counts what the firewalls dropped.
-fn knock(lab: &Lab, hosts: &[Host], step: &mut Step) -> Result<()> {
+fn probe(lab: &Lab, hosts: &[Host], step: &mut Step) -> Result<()> {
     let outsider = lab.host("outsider")?;
     let (mut sent, mut dropped) = (0, 0);
     for host in hosts {
-        // A host behind NAT cannot even be addressed: its router is knocked at.
+        // A host behind NAT cannot even be addressed: its router is probed.
         let wall = lab
             .find(&format!("{}-nat", host.name()))
             .unwrap_or_else(|| host.clone());
@@ -169,15 +169,15 @@ fn knock(lab: &Lab, hosts: &[Host], step: &mut Step) -> Result<()> {
         })?;
         sent += 2;
         // on a busy machine they are still on their way
-        dropped += eventually("the knocks were dropped", || {
+        dropped += eventually("the probes were dropped", || {
             let dropped = wall.refused()?.packets - before;
             ensure!(dropped >= 2, "{dropped} of 2");
             Ok(dropped)
         })?;
     }
-    ensure!(dropped == sent, "{dropped} of {sent} knocks were dropped");
-    step.say(&format!("An outsider knocks at each (UDP and TCP): {sent} packets sent, {dropped} dropped, none answered."));
-    step.fact("knocks", sent);
+    ensure!(dropped == sent, "{dropped} of {sent} probes were dropped");
+    step.say(&format!("An outsider probes each (UDP and TCP): {sent} packets sent, {dropped} dropped, none answered."));
+    step.fact("probes", sent);
     step.fact("dropped", dropped);
     Ok(())
 }
@@ -189,11 +189,11 @@ fn found(lab: &Lab, hosts: Vec<Host>, step: &mut Step) -> Result<Network> {
         .map(|host| host.name().to_owned())
         .collect();
     let network = lab.network(hosts)?;
-    step.command("backbone", "lcroute signal --listen [::]:7117");
+    step.command("signalling", "lcroute signal --listen [::]:7117");
     step.command(&founder, "lcroute init");
     step.command(
         &founder,
-        &format!("lcroute invite --signal {}", network.backbone.url()?),
+        &format!("lcroute invite --signal {}", network.signalling.url()?),
     );
     step.say(&format!(
         "          {}...",
@@ -355,8 +355,8 @@ fn join_and_leave(network: &Network, first: Receiver, step: &mut Step) -> Result
     Ok(())
 }
 
-fn without_backbone(network: &mut Network, step: &mut Step) -> Result<()> {
-    network.backbone.kill()?;
+fn without_signalling(network: &mut Network, step: &mut Step) -> Result<()> {
+    network.signalling.kill()?;
     step.say("kill -9: it was needed to meet, not to stay together.");
     let (alpha, bravo) = (&network.members[0], &network.members[1]);
     let receiver = bravo.host.receive(GROUP, &[])?;
@@ -371,7 +371,7 @@ fn without_backbone(network: &mut Network, step: &mut Step) -> Result<()> {
     ));
     step.fact("received", PACKETS);
     step.fact("latency_us_p50", latency);
-    network.backbone.start()
+    network.signalling.start()
 }
 
 /// Shares a folder from alpha to all others, with a firewall that accepts no TCP and no UDP.

@@ -9,7 +9,7 @@
 //! | `firewall` | closed hosts, loss, cut links, counters |
 //! | `process`, `wait` | running programs; waiting for conditions |
 //! | `ports` | which sockets of a process can receive |
-//! | `network` | an lcroute network: backbone, members, daemons, their JSON |
+//! | `network` | an lcroute network: signalling server, members, daemons, their JSON |
 //! | `traffic` | the ordinary programs `mc-send` and `mc-recv` as handles |
 //! | `files` | folders to sync: made, compared; small disks |
 
@@ -39,12 +39,12 @@ pub use firewall::Traffic;
 pub use host::{Host, offload};
 pub use isolate::{check_requirements, exit_on_signals, find_program, isolate, isolate_or_exit};
 pub use namespace::Namespace;
-pub use network::{Backbone, Member, Network, wait_reach};
+pub use network::{Member, Network, SignallingServer, wait_reach};
 pub use ports::{OpenSocket, open_sockets};
 pub use process::{Output, Process, tail};
 pub use topology::{LAN, UPLINK};
 pub use traffic::{MldWatch, Receiver, Sent};
-pub use wait::{Hopeless, PATIENCE, eventually, within};
+pub use wait::{DEADLINE, Hopeless, eventually, within};
 
 /// The programs in the multi-call binary, found by hosts under these names.
 pub const APPLETS: [&str; 11] = [

@@ -1,4 +1,4 @@
-//! An lcroute network in a world: the backbone, the members, their daemons and what they report.
+//! An lcroute network in a world: the signalling server, the members, their daemons and what they report.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
@@ -11,7 +11,7 @@ use super::{Host, Lab, Process, eventually, within};
 
 /// The signalling server on a public host of its own.
 #[derive(Debug)]
-pub struct Backbone {
+pub struct SignallingServer {
     /// Its host.
     pub host: Host,
     process: Option<Process>,
@@ -29,11 +29,11 @@ pub struct Member {
     daemon: Option<Process>,
 }
 
-/// A backbone and members.
+/// A signalling server and members.
 #[derive(Debug)]
 pub struct Network {
     /// The signalling server.
-    pub backbone: Backbone,
+    pub signalling: SignallingServer,
     /// The nodes; the first one founded the network.
     pub members: Vec<Member>,
     /// What `lcroute invite` printed.
@@ -41,17 +41,17 @@ pub struct Network {
 }
 
 impl Lab {
-    /// A backbone on a public host.
+    /// A signalling server on a public host.
     ///
     /// # Errors
     /// It does not come up.
-    pub fn backbone(&self) -> Result<Backbone> {
-        let mut backbone = Backbone {
-            host: self.host("backbone")?,
+    pub fn signalling_server(&self) -> Result<SignallingServer> {
+        let mut server = SignallingServer {
+            host: self.host("signalling")?,
             process: None,
         };
-        backbone.start()?;
-        Ok(backbone)
+        server.start()?;
+        Ok(server)
     }
 
     /// Public hosts with closed firewalls as members of one network, all linked with each other.
@@ -59,7 +59,7 @@ impl Lab {
     /// ```text
     ///                internet
     ///     ┌─────────────┼─────────┬──────── ...
-    ///  backbone      a (closed)  b (closed)
+    ///  signalling    a (closed)  b (closed)
     /// ```
     ///
     /// # Errors
@@ -83,7 +83,7 @@ impl Lab {
         names.iter().map(closed).collect()
     }
 
-    /// Closed hosts in a row: none gets anything from or to others than its neighbours (and the backbone).
+    /// Closed hosts in a row: none gets anything from or to others than its neighbours (and the signalling server).
     ///
     /// ```text
     ///   first ── second ── third ── ...
@@ -109,7 +109,7 @@ impl Lab {
     /// # Errors
     /// `init`, `invite` or `join` fails.
     pub fn network(&self, hosts: Vec<Host>) -> Result<Network> {
-        let backbone = self.backbone()?;
+        let signalling = self.signalling_server()?;
         let founder = hosts.first().context("a network needs a host")?;
         founder
             .run("lcroute", &["init", "--name", founder.name()])?
@@ -122,7 +122,7 @@ impl Lab {
                 "--label",
                 "world=lab",
                 "--signal",
-                &backbone.url()?,
+                &signalling.url()?,
             ],
         )?;
         let token = invited
@@ -136,17 +136,17 @@ impl Lab {
             joined.success().context("lcroute join")?;
         }
         let mut members: Vec<Member> = hosts.into_iter().map(Member::new).collect();
-        // Only those who joined have the backbone's address from the token.
-        members[0].run_args = vec!["--signal".to_owned(), backbone.url()?];
+        // Only those who joined have the signalling server's address from the token.
+        members[0].run_args = vec!["--signal".to_owned(), signalling.url()?];
         Ok(Network {
-            backbone,
+            signalling,
             members,
             token,
         })
     }
 }
 
-impl Backbone {
+impl SignallingServer {
     /// Where nodes meet.
     ///
     /// # Errors
@@ -164,7 +164,7 @@ impl Backbone {
             self.host
                 .spawn("lcroute", &["signal", "--listen", "[::]:7117"])?,
         );
-        eventually("the backbone listens", || {
+        eventually("the signalling server listens", || {
             process.must_run()?;
             let open = super::open_sockets(process.pid())?;
             let listens = open.iter().any(|socket| socket.protocol.starts_with("tcp"));
@@ -180,7 +180,7 @@ impl Backbone {
     pub fn kill(&mut self) -> Result<()> {
         self.process
             .take()
-            .context("the backbone does not run")?
+            .context("the signalling server does not run")?
             .kill()
     }
 }

@@ -112,12 +112,12 @@ impl Process {
         kill(Pid::from_raw(pid), signal).with_context(|| format!("{signal} to {}", self.title))
     }
 
-    /// Waits until the process has ended, for `patience`; its exit code.
+    /// Waits until the process has ended, for `timeout`; its exit code.
     ///
     /// # Errors
     /// It still runs then.
-    pub fn wait(&mut self, patience: Duration) -> Result<i32> {
-        let deadline = Instant::now() + patience;
+    pub fn wait(&mut self, timeout: Duration) -> Result<i32> {
+        let deadline = Instant::now() + timeout;
         let mut pause = Duration::from_millis(1);
         loop {
             if let Some(status) = self.child.try_wait()? {
@@ -125,7 +125,7 @@ impl Process {
             }
             if Instant::now() >= deadline {
                 bail!(
-                    "{} still runs after {patience:?}: {}",
+                    "{} still runs after {timeout:?}: {}",
                     self.title,
                     tail(&self.stderr(), 5)
                 );
@@ -163,7 +163,7 @@ impl Process {
         if self.is_running() {
             self.signal(Signal::SIGTERM)?;
         }
-        self.wait(wait::PATIENCE)
+        self.wait(wait::DEADLINE)
     }
 
     /// SIGKILL, then waits.
@@ -174,7 +174,7 @@ impl Process {
         if self.is_running() {
             self.signal(Signal::SIGKILL)?;
         }
-        self.wait(wait::PATIENCE).map(drop)
+        self.wait(wait::DEADLINE).map(drop)
     }
 
     /// Waits for the end of a command.

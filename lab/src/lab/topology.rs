@@ -25,7 +25,7 @@ impl Lab {
     /// # Errors
     /// `ip` fails.
     pub fn host(&self, name: &str) -> Result<Host> {
-        let host = self.lone_host(name)?;
+        let host = self.detached_host(name)?;
         self.attach(&host)?;
         host.count_uplink()?;
         Ok(host)
@@ -41,11 +41,11 @@ impl Lab {
     /// # Errors
     /// `ip` or `nft` fails.
     pub fn host_behind_nat(&self, name: &str) -> Result<Host> {
-        let router = self.lone_host(&format!("{name}-nat"))?;
+        let router = self.detached_host(&format!("{name}-nat"))?;
         self.attach(&router)?;
         router.namespace().sysctl("net/ipv4/ip_forward", "1")?;
         router.masquerade(UPLINK)?;
-        let host = self.lone_host(name)?;
+        let host = self.detached_host(name)?;
         connect(&router, "lan", &host, UPLINK)?;
         router.ip("addr add 192.168.1.1/24 dev lan\nlink set lan up")?;
         host.ip(&format!(
@@ -60,7 +60,7 @@ impl Lab {
     ///
     /// # Errors
     /// No more namespaces.
-    pub fn lone_host(&self, name: &str) -> Result<Host> {
+    pub fn detached_host(&self, name: &str) -> Result<Host> {
         let host = Host::new(&self.world, name)?;
         self.hosts.borrow_mut().push(host.clone());
         Ok(host)
@@ -77,11 +77,11 @@ impl Lab {
     /// # Errors
     /// `ip` fails.
     pub fn lan(&self, names: &[&str]) -> Result<Vec<Host>> {
-        let switch = self.lone_host("switch")?;
+        let switch = self.detached_host("switch")?;
         switch.ip("link add bridge type bridge mcast_snooping 0\nlink set bridge up")?;
         let mut hosts = Vec::new();
         for (number, name) in (1_u8..).zip(names) {
-            let host = self.lone_host(name)?;
+            let host = self.detached_host(name)?;
             let port = format!("port{number}");
             connect(&host, LAN, &switch, &port)?;
             switch.ip(&format!(

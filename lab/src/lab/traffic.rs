@@ -209,11 +209,11 @@ impl Receiver {
 }
 
 impl MldWatch {
-    /// How many JOINs or PARTs of `group` it has heard.
+    /// How many JOINs or PARTs of `group` it has seen.
     ///
     /// # Errors
     /// It printed something unexpected.
-    pub fn heard(&self, change: &str, group: &str) -> Result<usize> {
+    pub fn seen(&self, change: &str, group: &str) -> Result<usize> {
         let said = self.said()?;
         let those = said
             .iter()
@@ -221,7 +221,7 @@ impl MldWatch {
         Ok(those.count())
     }
 
-    /// All groups for which it has heard JOINs (or PARTs).
+    /// All groups for which it has seen JOINs (or PARTs).
     ///
     /// # Errors
     /// It printed something unexpected.

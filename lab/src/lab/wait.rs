@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 /// The deadline of [`eventually`].
-pub const PATIENCE: Duration = Duration::from_secs(40);
+pub const DEADLINE: Duration = Duration::from_secs(40);
 
-/// Tries until `attempt` succeeds, for [`PATIENCE`].
+/// Tries until `attempt` succeeds, for [`DEADLINE`].
 ///
 /// # Errors
 /// What still was not so at the end: the last error of `attempt`.
 pub fn eventually<T>(what: &str, attempt: impl FnMut() -> Result<T>) -> Result<T> {
-    within(PATIENCE, what, attempt)
+    within(DEADLINE, what, attempt)
 }
 
 /// An error after which waiting is hopeless, e.g. because the process waited for has ended.
@@ -28,22 +28,22 @@ impl fmt::Display for Hopeless {
 
 impl std::error::Error for Hopeless {}
 
-/// Tries until `attempt` succeeds, for `patience`, or until it says that there is no hope.
+/// Tries until `attempt` succeeds, for `timeout`, or until it says that there is no hope.
 ///
 /// # Errors
 /// What still was not so at the end: the last error of `attempt`.
 pub fn within<T>(
-    patience: Duration,
+    timeout: Duration,
     what: &str,
     mut attempt: impl FnMut() -> Result<T>,
 ) -> Result<T> {
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + timeout;
     loop {
         match attempt() {
             Ok(value) => return Ok(value),
             Err(error) if error.is::<Hopeless>() || Instant::now() >= deadline => {
                 return Err(error)
-                    .with_context(|| format!("waited (up to {patience:?}) until {what}"));
+                    .with_context(|| format!("waited (up to {timeout:?}) until {what}"));
             }
             Err(_) => std::thread::sleep(Duration::from_millis(20)),
         }

@@ -25,7 +25,7 @@ const SYMBOL: u8 = 2;
 const SYMBOL_HEADER: usize = 28;
 const SYMBOL_PACKET: usize = SYMBOL_HEADER + 1024;
 /// The number in the place of the server's.
-const LIAR: [u8; 4] = *b"liar";
+const FORGED_SERVER: [u8; 4] = *b"fake";
 
 /// Forges datagrams of lcsync until it is stopped; prints how many as a JSON line, now and then.
 #[derive(Debug, Parser)]
@@ -36,7 +36,7 @@ struct Args {
     /// The interface.
     #[arg(long, default_value = "lan0")]
     interface: String,
-    /// Forgeries for each datagram heard.
+    /// Forgeries for each datagram received.
     #[arg(long, default_value_t = 2)]
     times: u32,
     /// Uses the server's own number instead of another.
@@ -82,9 +82,9 @@ fn forge(args: &Args) -> Result<()> {
             continue;
         };
         // a train of datagrams comes as one frame
-        for heard in payload.chunks(SYMBOL_PACKET) {
+        for received in payload.chunks(SYMBOL_PACKET) {
             for _ in 0..args.times {
-                let Some(forged) = forger.answer(heard) else {
+                let Some(forged) = forger.answer(received) else {
                     continue;
                 };
                 let to = SocketAddrV6::new(group, PORT, 0, index);
@@ -117,31 +117,31 @@ struct Forger<'a> {
 }
 
 impl Forger<'_> {
-    fn answer(&mut self, heard: &[u8]) -> Option<Vec<u8>> {
-        let kind = *heard.get(1)?;
+    fn answer(&mut self, received: &[u8]) -> Option<Vec<u8>> {
+        let kind = *received.get(1)?;
         match (self.args.what, kind) {
-            (What::Symbols, SYMBOL) => self.symbol(heard),
-            (What::Roots, RECORD) => self.root(heard),
-            (What::Garbage, RECORD | SYMBOL) => Some(self.garbage(heard)),
+            (What::Symbols, SYMBOL) => self.symbol(received),
+            (What::Roots, RECORD) => self.root(received),
+            (What::Garbage, RECORD | SYMBOL) => Some(self.garbage(received)),
             _ => None,
         }
     }
 
-    fn server(&mut self, heard: &[u8]) -> Option<[u8; 4]> {
+    fn server(&mut self, received: &[u8]) -> Option<[u8; 4]> {
         if self.args.imitate {
-            return heard.get(4..8)?.try_into().ok();
+            return received.get(4..8)?.try_into().ok();
         }
         Some(if self.args.many {
             (self.dice.roll() as u32).to_be_bytes()
         } else {
-            LIAR
+            FORGED_SERVER
         })
     }
 
     /// Wrong bytes under every other id that the block may have.
-    fn symbol(&mut self, heard: &[u8]) -> Option<Vec<u8>> {
-        let server = self.server(heard)?;
-        let length = u32::from_be_bytes(heard.get(20..24)?.try_into().ok()?);
+    fn symbol(&mut self, received: &[u8]) -> Option<Vec<u8>> {
+        let server = self.server(received)?;
+        let length = u32::from_be_bytes(received.get(20..24)?.try_into().ok()?);
         let symbols = length.div_ceil(1024).max(1);
         let roll = self.dice.roll() as u32;
         let id = if roll & 1 == 0 {
@@ -150,7 +150,7 @@ impl Forger<'_> {
             symbols + roll % 1_000_000
         };
         self.sequence = self.sequence.wrapping_add(1);
-        let mut forged = heard.get(..SYMBOL_HEADER)?.to_vec();
+        let mut forged = received.get(..SYMBOL_HEADER)?.to_vec();
         forged[4..8].copy_from_slice(&server);
         forged[8..12].copy_from_slice(&self.sequence.to_be_bytes());
         forged[24..28].copy_from_slice(&id.to_be_bytes());
@@ -159,9 +159,9 @@ impl Forger<'_> {
     }
 
     /// A newer generation with another root hash, the same in every record.
-    fn root(&mut self, heard: &[u8]) -> Option<Vec<u8>> {
-        let server = self.server(heard)?;
-        let mut forged = heard.to_vec();
+    fn root(&mut self, received: &[u8]) -> Option<Vec<u8>> {
+        let server = self.server(received)?;
+        let mut forged = received.to_vec();
         forged.get_mut(4..8)?.copy_from_slice(&server);
         let generation = u64::from_be_bytes(forged.get(8..16)?.try_into().ok()?) + 1_000_000;
         forged[8..16].copy_from_slice(&generation.to_be_bytes());
@@ -169,14 +169,14 @@ impl Forger<'_> {
         Some(forged)
     }
 
-    fn garbage(&mut self, heard: &[u8]) -> Vec<u8> {
+    fn garbage(&mut self, received: &[u8]) -> Vec<u8> {
         let roll = self.dice.roll() as usize;
         let at = roll >> 8;
-        let mut bytes = heard.to_vec();
+        let mut bytes = received.to_vec();
         match roll % 6 {
             // cut short, or with something behind its end
-            0 => bytes.truncate(at % heard.len()),
-            1 => self.dice.fill(&mut bytes, heard.len() + 1 + at % 64),
+            0 => bytes.truncate(at % received.len()),
+            1 => self.dice.fill(&mut bytes, received.len() + 1 + at % 64),
             // another version, another type, flags that are not known
             2 => bytes[at % 4] ^= 0x55,
             // symbols of another channel, of a block that is too long or has another length

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use librecast::durable::sync_folder_of;
-use librecast::events::{COMMAND_ENDED, COMMAND_REFUSED, COMMAND_RUN, Seldom, TARGET};
+use librecast::events::{COMMAND_ENDED, COMMAND_REFUSED, COMMAND_RUN, LogLimit, TARGET};
 use librecast::id::PeerId;
 
 use super::unix_now;
@@ -19,7 +19,7 @@ use crate::datagram::JobId;
 pub struct Audit {
     file: File,
     /// What is written here is known; the system's log gets no more than it can bear.
-    journal: Seldom,
+    journal: LogLimit,
 }
 
 impl Audit {
@@ -30,7 +30,7 @@ impl Audit {
         sync_folder_of(path)?;
         Ok(Self {
             file,
-            journal: Seldom::default(),
+            journal: LogLimit::default(),
         })
     }
 
@@ -52,8 +52,8 @@ impl Audit {
         if let Some(name) = name {
             line["name"] = name.into();
         }
-        if self.journal.tell(Instant::now()).is_some() {
-            tell((operator, name), job, event, what);
+        if self.journal.admit(Instant::now()).is_some() {
+            log((operator, name), job, event, what);
         }
         // one write, so that a line is whole or not there
         self.file.write_all(format!("{line}\n").as_bytes())?;
@@ -62,7 +62,7 @@ impl Audit {
 }
 
 /// The same for the system's log.
-fn tell((operator, name): (&PeerId, Option<&str>), job: JobId, event: &str, what: &str) {
+fn log((operator, name): (&PeerId, Option<&str>), job: JobId, event: &str, what: &str) {
     let who = match name {
         Some(name) => format!("{name} ({operator})"),
         None => operator.to_string(),

@@ -1,4 +1,4 @@
-//! A neighbour: what was said over the link to it, within bounds that are answered with a refusal, and
+//! A neighbour: what was exchanged over the link to it, within bounds that are answered with a refusal, and
 //! what it refused of ours, which is asked for again with backoff.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,21 +22,21 @@ const FIRST_RETRY: Duration = Duration::from_secs(5);
 const LONGEST_RETRY: Duration = Duration::from_secs(320);
 /// Added to a wait at random, so that refused groups do not come back all at once.
 const RETRY_JITTER: Duration = Duration::from_secs(2);
-/// Without another refusal for this long, interest counts as kept.
+/// Without another refusal for this long, join state counts as kept.
 const ACCEPTED_AFTER: Duration = Duration::from_secs(10);
 
-/// Changes of interest that one neighbour may make, per second and at once. Chosen: all that it may keep here moves to
+/// Changes of join state that one neighbour may make, per second and at once. Chosen: all that it may keep here moves to
 /// another tree twice within a second. Measured: the scenarios of lcroute-sim take 1,042 out of it at most.
 pub const JOIN_RATE: Rate = Rate::per_second(2_048, 65_536);
 /// A change of a prefix looks at all groups in it, and counts as so many.
 pub const PREFIX_CHARGE: u32 = 128;
 
-/// A neighbour, and what was said in both directions.
+/// A neighbour, and what was exchanged in both directions.
 #[derive(Debug)]
 pub struct Adjacency {
     pub neighbor: Neighbor,
     pub incarnation: Option<u32>,
-    /// Nothing was said yet: HELLO goes out with the next flush.
+    /// Nothing was sent yet: HELLO goes out with the next flush.
     pub is_new: bool,
     /// It broke the protocol; nothing more is taken from it until the link is gone.
     pub faulty: bool,
@@ -45,7 +45,7 @@ pub struct Adjacency {
     /// Of what we advertised, and of what it advertised, once its HELLO was there.
     pub advertised: Digests,
     pub received: Option<Digests>,
-    /// Goes out with the next flush, before what the flush itself has to pending.
+    /// Goes out with the next flush, before what the flush itself sends.
     pub pending: Vec<Element>,
     pub next_audit: Instant,
     /// When the neighbour was last advertised what differs,
@@ -54,7 +54,7 @@ pub struct Adjacency {
     pub awaits_reset: bool,
     /// and when it was last advertised anew what differed there.
     pub repaired: Option<Instant>,
-    /// Changes of its interest.
+    /// Changes of its join state.
     pub joins: TokenBucket,
     /// Bytes of messages from router to router.
     pub routed: TokenBucket,
@@ -94,7 +94,7 @@ pub struct Account {
     pub entries: usize,
     /// Sources in all its filters.
     pub sources: usize,
-    /// Prefixes with S.
+    /// Prefixes with SourceActive.
     pub prefixes: usize,
 }
 
@@ -112,7 +112,7 @@ impl Account {
         if !sending && !want.is_some() {
             return Ok(());
         }
-        if self.entries >= limits.interests_per_neighbor {
+        if self.entries >= limits.join_states_per_neighbor {
             return Err(RefusalReason::TooManyGroups);
         }
         if self.sources + want.sources() > limits.sources_per_neighbor {
@@ -129,7 +129,7 @@ impl Account {
         self.sources -= before.sources;
     }
 
-    /// Books S for a prefix, or its end.
+    /// Books SourceActive for a prefix, or its end.
     pub fn book_prefix(
         &mut self,
         before: bool,
@@ -201,7 +201,7 @@ impl Refusals {
         self.refused.get(&key).is_some_and(|r| !r.asked_again)
     }
 
-    /// We do not want it any more.
+    /// It is not joined here any more.
     pub fn forget(&mut self, key: RootPrefix) {
         if let Some(refused) = self.refused.remove(&key) {
             self.timers.remove(&(refused.at, key));
@@ -239,22 +239,22 @@ impl Refusals {
         std::mem::take(&mut self.again)
     }
 
-    /// Tells the neighbour that we did not keep its interest.
+    /// Tells the neighbour that we did not keep its join state.
     pub fn refuse(&mut self, key: RootPrefix, reason: RefusalReason) {
         self.refusals.insert(key, reason);
     }
 
-    /// Refusals to be said with the next flush.
+    /// Refusals to be sent with the next flush.
     pub fn take_refusals(&mut self) -> BTreeMap<RootPrefix, RefusalReason> {
         std::mem::take(&mut self.refusals)
     }
 
-    /// Why the neighbour does not keep our interest.
+    /// Why the neighbour does not keep our join state.
     pub fn refused(&self, key: RootPrefix) -> Option<RefusalReason> {
         self.refused.get(&key).map(|r| r.reason)
     }
 
-    /// Number of refused interests.
+    /// Number of refused join states.
     pub fn refused_len(&self) -> usize {
         self.refused.len()
     }
@@ -276,7 +276,7 @@ mod tests {
 
     fn limits() -> Limits {
         Limits {
-            interests_per_neighbor: 3,
+            join_states_per_neighbor: 3,
             sources_per_neighbor: 10,
             prefixes_per_neighbor: 2,
             ..Limits::default()
@@ -305,7 +305,7 @@ mod tests {
         assert_eq!(
             account.book(&entry(0), &Join::All, false, &limits()),
             Ok(()),
-            "said again"
+            "refused again"
         );
         let refused = Err(RefusalReason::TooManyGroups);
         assert_eq!(account.book(&none, &Join::All, false, &limits()), refused);
@@ -316,7 +316,7 @@ mod tests {
         assert_eq!(
             account.book(&none, &Join::None, true, &limits()),
             Ok(()),
-            "S counts too"
+            "SourceActive counts too"
         );
         assert_eq!(account.entries, 3);
     }
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_interest_is_asked_for_again_with_growing_waits() {
+    fn a_refused_join_is_advertised_again_with_growing_waits() {
         let (mut advertised, mut random, mut now) = (Refusals::default(), Random::new(1), start());
         let key = (ROOT, group(1));
         let mut waits = Vec::new();

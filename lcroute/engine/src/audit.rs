@@ -1,4 +1,4 @@
-//! Digests of the interest of a link, so that both ends can see whether they hold the same.
+//! Digests of the join state of a link, which show whether both ends hold the same.
 //!
 //! Join state is hard state: what is lost by a mistake stays lost. Every half minute each side sends one
 //! digest of all that it advertised. Where it differs from what the other received, that side answers with its
@@ -14,15 +14,15 @@ use crate::control::{AUDIT_BUCKETS, Prefix};
 use crate::join::Join;
 use crate::source_filter::SourceFilter;
 
-/// How often each side says its digest.
+/// How often each side sends its digest.
 pub const AUDIT_EVERY: Duration = Duration::from_secs(30);
-/// A digest that is due so soon is said with others, and when the neighbour says its own: idle hosts wake once for all
+/// A digest that is due so soon goes out with others, and when the neighbour sends its own: idle hosts wake once for all
 /// their links.
 pub const AUDIT_SLACK: Duration = Duration::from_secs(15);
 /// Buckets are compared, and advertised anew, at most this often, whoever asks.
 pub const REPAIR_GAP: Duration = Duration::from_secs(10);
 
-/// XOR of the hashes of all interest advertised in one direction of a link, by bucket.
+/// XOR of the hashes of all join state advertised in one direction of a link, by bucket.
 #[derive(Debug)]
 pub struct Digests {
     key: (u64, u64),
@@ -30,10 +30,10 @@ pub struct Digests {
 }
 
 impl Digests {
-    /// Nothing was advertised. The key is what the teller said in its HELLO, and its name.
-    pub fn new(salt: u64, teller: OriginId) -> Self {
+    /// Nothing was advertised. The key is the salt of the advertising router's HELLO, and its origin id.
+    pub fn new(salt: u64, advertiser: OriginId) -> Self {
         Self {
-            key: (salt, teller.0),
+            key: (salt, advertiser.0),
             buckets: Box::new([0; AUDIT_BUCKETS]),
         }
     }

@@ -84,25 +84,25 @@ pub struct Limits {
     /// Reporters tracked per group on `lc0`.
     pub reporters: usize,
     /// (root, group) entries that one neighbour may keep here.
-    pub interests_per_neighbor: usize,
+    pub join_states_per_neighbor: usize,
     /// Source addresses in all filters of one neighbour.
     pub sources_per_neighbor: usize,
-    /// S prefixes of one neighbour.
+    /// SourceActive prefixes of one neighbour.
     pub prefixes_per_neighbor: usize,
     /// Flows without a listener that are remembered.
     pub flows: usize,
-    /// Packets held for the first listener, of one flow.
+    /// Packets buffered for the first listener, of one flow.
     pub buffered_packets: usize,
-    /// Bytes held for the first listener, of all flows.
-    pub held_bytes: usize,
+    /// Bytes buffered for the first listener, of all flows.
+    pub buffered_bytes: usize,
     /// Sequence numbers that a duplicate window covers; rounded up to a multiple of 64, at least 4,096.
     pub duplicate_window: usize,
     /// Routers whose certificates are kept.
     pub routers: usize,
     /// Revocations that are kept.
     pub revocations: usize,
-    /// A router that knows of at most so many, itself included, says S for everything: every source there
-    /// knows who listens.
+    /// A router that knows of at most so many, itself included, sends SourceActive for everything:
+    /// every source there knows who listens.
     pub small_network: usize,
     /// A router that knows of at most so many sends on its own tree: the shortest ways, over nobody who is
     /// not needed.
@@ -114,12 +114,12 @@ impl Limits {
     pub const DEFAULT: Self = Self {
         groups: 16_384,
         reporters: 16,
-        interests_per_neighbor: 16_384,
+        join_states_per_neighbor: 16_384,
         sources_per_neighbor: 65_536,
         prefixes_per_neighbor: 256,
         flows: 4_096,
         buffered_packets: 8,
-        held_bytes: 4 << 20,
+        buffered_bytes: 4 << 20,
         duplicate_window: 8_192,
         routers: 4_096,
         revocations: 4_096,
@@ -136,7 +136,7 @@ impl Default for Limits {
 
 /// The source of all queries and reports that the engine writes into `lc0`: fe80:: and "lcrouter" in
 /// ASCII. It is the same on every node, for it never leaves the host; and it is not the node's own
-/// link-local address, so nobody takes remote interest for local one.
+/// link-local address, so nobody takes remote joins for local ones.
 pub const ROUTER_ADDRESS: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0x6c63, 0x726f, 0x7574, 0x6572);
 
 /// This node, as all parts see it.

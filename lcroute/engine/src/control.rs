@@ -17,7 +17,7 @@ use crate::topology::LinkRequest;
 
 /// Longest message that is sent, in bytes. Longer ones are refused as well.
 pub const MAX_MESSAGE: usize = 16 << 10;
-/// Room for this much is made at once: a record or two.
+/// Room for this much is made at once: an LSA or two.
 const USUAL_MESSAGE: usize = 512;
 
 const TYPE_HELLO: u8 = 1;
@@ -29,7 +29,7 @@ const TYPE_ROUTED: u8 = 6;
 const TYPE_AUDIT: u8 = 7;
 const TYPE_LINK_REQUEST: u8 = 8;
 const ELEMENT_HEADER: usize = 3;
-/// Buckets into which an audit sorts all interest of a link.
+/// Buckets into which an audit sorts the join state of a link.
 pub const AUDIT_BUCKETS: usize = 256;
 const AUDIT_DIGEST: u8 = 0;
 const AUDIT_BUCKET_DIGESTS: u8 = 1;
@@ -42,7 +42,7 @@ const LONGEST_PREFIX: usize = 18;
 
 const FLAG_JOIN: u8 = 0x01;
 const FLAG_SOURCE_ACTIVE: u8 = 0x02;
-/// With W: sources are listed, and these are excluded, or only these wanted. Neither: every source.
+/// With a Join: sources are listed, and these are excluded, or only these included. Neither: every source.
 const FLAG_EXCLUDE: u8 = 0x04;
 const FLAG_INCLUDE: u8 = 0x08;
 
@@ -157,16 +157,16 @@ impl Prefix {
     }
 }
 
-/// The whole interest of a neighbour in (root, prefix) from now on; it replaces what he said before.
+/// The whole join state of a neighbour for (root, prefix) from now on; it replaces what it sent before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JoinState {
     /// The tree.
     pub root: OriginId,
     /// Groups.
     pub prefix: Prefix,
-    /// W: wanted beyond the sender of this message, with the merged source filter.
+    /// Join: somebody listens beyond the sender of this message, with the merged source filter.
     pub join: Option<SourceFilter>,
-    /// S: somebody beyond the sender of this message sends, or wants to know who listens.
+    /// SourceActive: somebody beyond the sender of this message sends, or wants to know who listens.
     pub source_active: bool,
 }
 
@@ -225,7 +225,7 @@ impl RoutedKind {
 pub struct Routed {
     /// To whom.
     pub destination: OriginId,
-    /// From whom, as it says itself: nothing but the payload can prove it.
+    /// From whom, as the message claims: nothing but the payload can prove it.
     pub source: OriginId,
     /// Routers that may still pass it on.
     pub hop_limit: u8,
@@ -235,18 +235,18 @@ pub struct Routed {
     pub payload: Bytes,
 }
 
-/// Whether both ends of a link hold the same of what one of them told.
+/// Whether both ends of a link hold the same of what one of them advertised.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Audit {
-    /// The sender told all this: XOR of the digests of all its interest.
+    /// The sender advertised all this: XOR of the digests of its join state.
     Digest(u64),
-    /// It differs here: XOR by bucket of all that the sender of this message heard.
+    /// It differs here: XOR by bucket of all that the sender of this message received.
     BucketDigests(Box<[u64; AUDIT_BUCKETS]>),
-    /// What was told in these buckets is void; it is told anew behind this element. Bit n is bucket n.
+    /// What was advertised in these buckets is void; it is advertised anew behind this element. Bit n is bucket n.
     Reset([u64; AUDIT_BUCKETS / 64]),
 }
 
-/// Why interest was not kept.
+/// Why join state was not kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RefusalReason {
@@ -298,12 +298,12 @@ pub enum Element {
     Hello {
         /// Raised at every start of the daemon.
         incarnation: u32,
-        /// Key of the digests by which this link's interest is audited.
+        /// Key of the digests by which this link's join state is audited.
         salt: u64,
     },
     /// Join state of the sender.
     JoinState(JoinState),
-    /// The sender did not keep this interest.
+    /// The sender did not keep this join state.
     Refusal {
         /// Why.
         reason: RefusalReason,
@@ -318,7 +318,7 @@ pub enum Element {
     Lsa(Lsa),
     /// A message from router to router.
     Routed(Routed),
-    /// Part of the audit of this link's interest.
+    /// Part of the audit of this link's join state.
     Audit(Audit),
     /// Whether the sender wants this link.
     LinkRequest(LinkRequest),
@@ -480,15 +480,15 @@ impl Batch {
                 });
             }
             Element::Summary(summary) => self.append_whole(TYPE_SUMMARY, |w| summary.encode(w)),
-            Element::Lsa(record) => self.append_whole(TYPE_LSA, |w| record.encode(w)),
+            Element::Lsa(lsa) => self.append_whole(TYPE_LSA, |w| lsa.encode(w)),
             Element::Routed(routed) => self.append_whole(TYPE_ROUTED, |w| {
                 w.u64(routed.destination.0).u64(routed.source.0);
                 w.u8(routed.hop_limit).u8(routed.kind.code());
                 w.put(&routed.payload);
             }),
             Element::Audit(audit) => self.append_whole(TYPE_AUDIT, |w| encode_audit(audit, w)),
-            Element::LinkRequest(wish) => {
-                let bits = match wish {
+            Element::LinkRequest(request) => {
+                let bits = match request {
                     LinkRequest::Release => 0,
                     LinkRequest::Keep => 1,
                     LinkRequest::Trial => 3,
@@ -705,7 +705,7 @@ mod tests {
         batch.finish()
     }
 
-    fn wanted(group: u16) -> Element {
+    fn joined(group: u16) -> Element {
         Element::JoinState(JoinState {
             root: OriginId(1),
             prefix: Prefix::group(Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 0, 0, group)),
@@ -727,8 +727,8 @@ mod tests {
                 join: None,
                 source_active: true,
             }),
-            wanted(9),
-            wanted(10),
+            joined(9),
+            joined(10),
             Element::Refusal {
                 reason: RefusalReason::TooManyGroups,
                 root: OriginId(1),
@@ -745,10 +745,10 @@ mod tests {
             Element::LinkRequest(LinkRequest::Keep),
         ];
         let mut bytes = vec![1, 0, 12, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 9]; // HELLO
-        bytes.extend([2, 0, 32, 0, 0, 0, 0, 0, 0, 0, 1]); // INTEREST, length, root
-        bytes.extend([0x02, 0x80, 8, 0xff]); // S for ff00::/8
-        bytes.extend([0x01, 1, 0x1e, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9]); // W; the first byte as before
-        bytes.extend([0x01, 15, 10]); // W; the first fifteen as before
+        bytes.extend([2, 0, 32, 0, 0, 0, 0, 0, 0, 0, 1]); // JOIN STATE, length, root
+        bytes.extend([0x02, 0x80, 8, 0xff]); // SourceActive for ff00::/8
+        bytes.extend([0x01, 1, 0x1e, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9]); // Join; the first byte as before
+        bytes.extend([0x01, 15, 10]); // Join; the first fifteen as before
         bytes.extend([3, 0, 12, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0x80, 8, 0xff]); // REFUSAL
         bytes.extend([6, 0, 20]); // ROUTED
         bytes.extend([0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 1, 64, 2, 7, 7]);
@@ -770,9 +770,9 @@ mod tests {
     }
 
     #[test]
-    fn a_batched_interest_is_small() {
-        let two: usize = encode(&[wanted(1), wanted(2)]).iter().map(Bytes::len).sum();
-        let one: usize = encode(&[wanted(1)]).iter().map(Bytes::len).sum();
+    fn batched_join_state_is_small() {
+        let two: usize = encode(&[joined(1), joined(2)]).iter().map(Bytes::len).sum();
+        let one: usize = encode(&[joined(1)]).iter().map(Bytes::len).sum();
         assert_eq!((one, two - one), (29, 3));
         // groups that share nothing but ff1e
         let mut batch = Batch::default();
@@ -792,17 +792,17 @@ mod tests {
 
     #[test]
     fn long_batches_are_split() {
-        let record = |n: u16| {
+        let lsa = |n: u16| {
             Element::Lsa(Lsa {
                 kind: 2,
                 bytes: vec![n as u8; usize::from(n) * 7].into(),
             })
         };
         let longest = (MAX_MESSAGE - ELEMENT_HEADER - 1) / 7;
-        let groups: Vec<_> = (0..20_000).map(wanted).collect();
-        let records: Vec<_> = (0..=longest as u16).step_by(97).map(record).collect();
-        let both = (0..2_000).flat_map(|n| [wanted(n), record(n)]);
-        for elements in [groups, records, both.collect()] {
+        let groups: Vec<_> = (0..20_000).map(joined).collect();
+        let lsas: Vec<_> = (0..=longest as u16).step_by(97).map(lsa).collect();
+        let both = (0..2_000).flat_map(|n| [joined(n), lsa(n)]);
+        for elements in [groups, lsas, both.collect()] {
             let messages = encode(&elements);
             assert!(messages.len() > 1 && messages.iter().all(|m| m.len() <= MAX_MESSAGE));
             let read: Vec<_> = messages.iter().flat_map(|m| decode(m).unwrap()).collect();

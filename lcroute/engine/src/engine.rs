@@ -201,11 +201,11 @@ impl Engine {
     /// The revocation does not count, has expired, or there is no room for it.
     pub fn add_revocation(
         &mut self,
-        record: &[u8],
+        revocation: &[u8],
         now: Instant,
     ) -> Result<(), AddRevocationError> {
         self.turn(now);
-        self.database.add_revocation(record, now)
+        self.database.add_revocation(revocation, now)
     }
 
     /// `lc0` dropped packets towards us; joins may have been among them: a general query asks.
@@ -634,8 +634,8 @@ impl Engine {
                 }
                 DatabaseEvent::RouterUp(origin) => self.set_reachable(origin, true),
                 DatabaseEvent::RouterDown(origin) => self.set_reachable(origin, false),
-                DatabaseEvent::Revoked(key, record) => {
-                    self.outbox.push(Output::Revoked { key, record });
+                DatabaseEvent::Revoked(key, revocation) => {
+                    self.outbox.push(Output::Revoked { key, revocation });
                 }
                 DatabaseEvent::CredentialChanged(origin) => {
                     if let Some(router) = self.database.router(origin) {

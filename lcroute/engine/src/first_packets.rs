@@ -2,10 +2,10 @@
 //! while the other side is joining, and repeat it after half a minute.
 //!
 //! ```text
-//!   first packet -> HOLDING up to 1 s --- first listener ---> released, forgotten
+//!   first packet -> WAITING up to 1 s --- first listener ---> released, forgotten
 //!                        | time is up: no_listener
 //!                        v
-//!                    UNHEARD: further packets are dropped at once
+//!                    DROPPED: further packets are dropped at once
 //!                        | idle for 60 s
 //!                        v
 //!                    forgotten
@@ -23,7 +23,7 @@ use crate::table::Table;
 use crate::timers::TimerKind;
 
 /// How long the first packets of a flow wait for a listener.
-const HOLD_TIME: Duration = Duration::from_secs(1);
+const BUFFER_TIME: Duration = Duration::from_secs(1);
 /// After this time of silence a flow is a new one.
 const FLOW_IDLE: Duration = Duration::from_secs(60);
 
@@ -31,12 +31,12 @@ type Key = (Ipv6Addr, Ipv6Addr);
 
 #[derive(Debug)]
 enum State {
-    Holding(Vec<Bytes>),
-    Unheard { last: Instant },
+    Waiting(Vec<Bytes>),
+    Dropped { last: Instant },
 }
 
 #[derive(Debug)]
-struct Held {
+struct BufferedFlow {
     state: State,
     /// When this flow stands in the timer list.
     wake: Instant,
@@ -45,7 +45,7 @@ struct Held {
 /// Flows without a listener.
 #[derive(Debug)]
 pub struct FirstPacketBuffer {
-    flows: Table<Key, Held>,
+    flows: Table<Key, BufferedFlow>,
     timers: BTreeSet<(Instant, Key)>,
     bytes: usize,
     max_flows: usize,
@@ -62,7 +62,7 @@ impl FirstPacketBuffer {
             bytes: 0,
             max_flows: limits.flows,
             max_packets: limits.buffered_packets,
-            max_bytes: limits.held_bytes,
+            max_bytes: limits.buffered_bytes,
         }
     }
 
@@ -74,24 +74,24 @@ impl FirstPacketBuffer {
             if !fits || self.flows.len() >= self.max_flows {
                 return false;
             }
-            let wake = now + HOLD_TIME;
+            let wake = now + BUFFER_TIME;
             self.flows.insert(
                 key,
-                Held {
-                    state: State::Holding(Vec::new()),
+                BufferedFlow {
+                    state: State::Waiting(Vec::new()),
                     wake,
                 },
             );
             self.timers.insert((wake, key));
         }
-        match self.flows.get_mut(&key).map(|held| &mut held.state) {
-            Some(State::Holding(packets)) if fits && packets.len() < self.max_packets => {
+        match self.flows.get_mut(&key).map(|flow| &mut flow.state) {
+            Some(State::Waiting(packets)) if fits && packets.len() < self.max_packets => {
                 self.bytes += packet.len();
                 // a copy: a small packet must not keep a buffer of many for a second
                 packets.push(Bytes::copy_from_slice(packet));
                 true
             }
-            Some(State::Unheard { last }) => {
+            Some(State::Dropped { last }) => {
                 *last = now;
                 false
             }
@@ -102,16 +102,16 @@ impl FirstPacketBuffer {
     /// The flow has a listener: its packets, in order.
     pub fn release(&mut self, flow: Flow) -> Vec<Bytes> {
         let key = (flow.group, flow.source);
-        let Some(held) = self.flows.remove(&key) else {
+        let Some(flow) = self.flows.remove(&key) else {
             return Vec::new();
         };
-        self.timers.remove(&(held.wake, key));
-        match held.state {
-            State::Holding(packets) => {
+        self.timers.remove(&(flow.wake, key));
+        match flow.state {
+            State::Waiting(packets) => {
                 self.bytes -= packets.iter().map(Bytes::len).sum::<usize>();
                 packets
             }
-            State::Unheard { .. } => Vec::new(),
+            State::Dropped { .. } => Vec::new(),
         }
     }
 
@@ -122,23 +122,23 @@ impl FirstPacketBuffer {
             && at <= now
         {
             self.timers.pop_first();
-            let Some(held) = self.flows.get_mut(&key) else {
+            let Some(flow) = self.flows.get_mut(&key) else {
                 continue;
             };
-            match &mut held.state {
-                State::Holding(packets) => {
+            match &mut flow.state {
+                State::Waiting(packets) => {
                     dropped += packets.len() as u64;
                     self.bytes -= packets.iter().map(Bytes::len).sum::<usize>();
-                    held.state = State::Unheard { last: now };
-                    held.wake = now + FLOW_IDLE;
+                    flow.state = State::Dropped { last: now };
+                    flow.wake = now + FLOW_IDLE;
                 }
-                State::Unheard { last } if *last + FLOW_IDLE > now => held.wake = *last + FLOW_IDLE,
-                State::Unheard { .. } => {
+                State::Dropped { last } if *last + FLOW_IDLE > now => flow.wake = *last + FLOW_IDLE,
+                State::Dropped { .. } => {
                     self.flows.remove(&key);
                     continue;
                 }
             }
-            self.timers.insert((held.wake, key));
+            self.timers.insert((flow.wake, key));
         }
         dropped
     }
@@ -146,10 +146,10 @@ impl FirstPacketBuffer {
     /// When [`Self::handle_timeout`] has something to do.
     pub fn next_timeout(&self) -> Option<(Instant, TimerKind)> {
         let (at, key) = self.timers.first()?;
-        let holding = matches!(self.flows.get(key)?.state, State::Holding(_));
+        let waits = matches!(self.flows.get(key)?.state, State::Waiting(_));
         Some((
             *at,
-            if holding {
+            if waits {
                 TimerKind::FirstPackets
             } else {
                 TimerKind::FlowIdle
@@ -180,11 +180,11 @@ mod tests {
         }
     }
 
-    fn held() -> FirstPacketBuffer {
+    fn buffer() -> FirstPacketBuffer {
         FirstPacketBuffer::new(
             &Limits {
                 flows: 3,
-                held_bytes: 1000,
+                buffered_bytes: 1000,
                 ..Limits::default()
             },
             1,
@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn eight_packets_wait_for_the_first_listener_in_order() {
-        let (mut h, t) = (held(), start());
+        let (mut h, t) = (buffer(), start());
         for n in 0..10u8 {
             assert_eq!(h.offer(flow(1), &[n], t), n < 8);
         }
@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn after_a_second_packets_are_dropped_until_the_flow_was_idle() {
-        let (mut h, t) = (held(), start());
+        let (mut h, t) = (buffer(), start());
         assert!(h.offer(flow(1), b"first", t));
         assert_eq!(
             h.next_timeout(),
@@ -233,7 +233,7 @@ mod tests {
 
     #[test]
     fn flows_and_bytes_are_bounded() {
-        let (mut h, t) = (held(), start());
+        let (mut h, t) = (buffer(), start());
         assert!(h.offer(flow(1), &[0; 600], t));
         assert!(!h.offer(flow(1), &[0; 600], t));
         assert!(

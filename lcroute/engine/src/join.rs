@@ -47,7 +47,7 @@ impl Join {
     pub fn union(&self, other: &Self) -> Self {
         match (self, other) {
             (Self::All, _) | (_, Self::All) => Self::All,
-            (Self::None, want) | (want, Self::None) => want.clone(),
+            (Self::None, join) | (join, Self::None) => join.clone(),
             (Self::Filtered(a), Self::Filtered(b)) => Some(a.union(b)).into(),
         }
     }

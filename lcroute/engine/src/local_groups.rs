@@ -1,7 +1,7 @@
-//! What programs on this host want and send, laid onto trees.
+//! What programs on this host join and send, laid onto trees.
 //!
-//! A group travels on the tree of its root. When another router becomes the root, listeners ask on the
-//! new tree at once and stay on the old one for [`OLD_INTEREST`]; senders stay on the old one for
+//! A group travels on the tree of its root. When another router becomes the root, listeners join the
+//! new tree at once and stay on the old one for [`OLD_JOIN`]; senders stay on the old one for
 //! [`OLD_TREE`] as long as its root can be reached. So a packet is sent on one tree only, and on either
 //! there are listeners.
 
@@ -18,10 +18,10 @@ use crate::timers::TimerKind;
 use crate::trees::Trees;
 
 /// How long listeners stay on a tree whose root is no longer the group's.
-pub const OLD_INTEREST: Duration = Duration::from_secs(5);
+pub const OLD_JOIN: Duration = Duration::from_secs(5);
 /// How long senders do.
 const OLD_TREE: Duration = Duration::from_secs(1);
-/// S is withdrawn when a flow was idle for this long.
+/// SourceActive is withdrawn when a flow was idle for this long.
 const FLOW_IDLE: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
@@ -65,19 +65,18 @@ impl LocalGroups {
         }
     }
 
-    /// Programs want this of a group from now on, on these trees. `rerooted`: they want what they wanted,
-    /// but the trees are others.
+    /// Programs join this of a group from now on, on these trees. `rerooted`: only the trees have changed.
     pub fn listen(
         &mut self,
         group: Ipv6Addr,
-        wanted: Vec<(OriginId, SourceFilter)>,
+        joined: Vec<(OriginId, SourceFilter)>,
         rerooted: bool,
         trees: &mut Trees,
         now: Instant,
     ) {
         let before = self.listening.remove(&group).unwrap_or_default();
         let mut after: Vec<Listening> = Vec::new();
-        for (root, filter) in wanted {
+        for (root, filter) in joined {
             trees.set_local(root, group, Some(filter).into());
             after.push(Listening { root, until: None });
         }
@@ -86,7 +85,7 @@ impl LocalGroups {
                 continue;
             }
             if rerooted && !after.is_empty() {
-                let until = old.until.unwrap_or(now + OLD_INTEREST);
+                let until = old.until.unwrap_or(now + OLD_JOIN);
                 self.leaving.insert((until, group));
                 after.push(Listening {
                     root: old.root,
@@ -102,7 +101,7 @@ impl LocalGroups {
     }
 
     /// A program sends to the group, whose root is `root` by now: the tree to send on. True with it: the
-    /// flow is new, and S has to be said.
+    /// flow is new, and SourceActive goes out.
     pub fn send(
         &mut self,
         group: Ipv6Addr,
@@ -181,7 +180,7 @@ impl LocalGroups {
             if is_reachable(old) {
                 flow.before = Some((old, now));
                 self.timers.remove(&(flow.wake, group));
-                flow.wake = now + OLD_INTEREST;
+                flow.wake = now + OLD_JOIN;
                 self.timers.insert((flow.wake, group));
             } else {
                 trees.set_local_source_active(old, group, false);
@@ -228,14 +227,14 @@ impl LocalGroups {
                 continue;
             };
             if let Some((old, since)) = flow.before
-                && since + OLD_INTEREST <= now
+                && since + OLD_JOIN <= now
             {
                 flow.before = None;
                 trees.set_local_source_active(old, group, false);
             }
             let idle = flow.last + FLOW_IDLE;
             if idle > now {
-                flow.wake = flow.before.map_or(idle, |(_, since)| since + OLD_INTEREST);
+                flow.wake = flow.before.map_or(idle, |(_, since)| since + OLD_JOIN);
                 self.timers.insert((flow.wake, group));
                 continue;
             }

@@ -160,14 +160,14 @@ impl Database {
         database
     }
 
-    /// An input that may change what this router says of itself.
+    /// An input that may change what this router originates.
     fn turn(&mut self, now: Instant) {
-        self.hear(now);
+        self.receive(now);
         self.origination_stale = true;
     }
 
     /// An input of a neighbour.
-    fn hear(&mut self, now: Instant) {
+    fn receive(&mut self, now: Instant) {
         // it may come just before the timer
         let own = self.origination.next_timeout(self.now);
         self.origination_stale |= own.is_some_and(|at| at <= now);
@@ -203,7 +203,7 @@ impl Database {
 
     /// The round-trip time of a link was measured.
     pub fn set_rtt(&mut self, link: LinkId, rtt: Duration, now: Instant) {
-        self.hear(now);
+        self.receive(now);
         if let Some(link) = self.flooding.links.get_mut(&link) {
             self.origination_stale |= link.cost.set(rtt, now);
         }
@@ -221,7 +221,7 @@ impl Database {
         bytes: &[u8],
         now: Instant,
     ) -> Result<(), DropReason> {
-        self.hear(now);
+        self.receive(now);
         if !self.flooding.links.contains_key(&link) {
             return Err(DropReason::UnknownLink);
         }
@@ -266,7 +266,7 @@ impl Database {
         summary: &Summary,
         now: Instant,
     ) -> Result<(), DropReason> {
-        self.hear(now);
+        self.receive(now);
         let Some(state) = self.flooding.links.get_mut(&link) else {
             return Err(DropReason::UnknownLink);
         };
@@ -352,7 +352,7 @@ impl Database {
 
     /// To be called when the time of [`Self::next_timeout`] has come.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.hear(now);
+        self.receive(now);
         self.origination_stale |= self.flooding.handle_timeout(now);
         self.intake.expire(now);
         self.handle_deferred();
@@ -723,7 +723,7 @@ impl Database {
         }
     }
 
-    /// What this router says of itself may follow from what others say.
+    /// What this router originates may follow from what others advertise.
     fn review_origination(&mut self) {
         let (now, own) = (self.now, self.store.own);
         let graph = self.graph.graph();

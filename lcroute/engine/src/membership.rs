@@ -111,7 +111,7 @@ impl Membership {
     ) -> LocalInterfaces {
         let mut listening = LocalInterfaces::default();
         for (id, interface) in self.interfaces.iter_mut() {
-            if let Some(traffic) = interface.querier.wanted(group, source) {
+            if let Some(traffic) = interface.querier.joined_traffic(group, source) {
                 traffic.count(source, len, now);
                 listening.insert(id);
             }

@@ -77,12 +77,12 @@ pub enum Output {
     },
     /// Another run of this node was seen with a higher incarnation: this one is used and to be kept.
     Incarnation(u32),
-    /// Certificates that go by this key no longer count: end its links, and keep the record.
+    /// Certificates that go by this key no longer count: end its links, and keep the revocation.
     Revoked {
         /// A node, or an invitation.
         key: PeerId,
         /// The signed revocation.
-        record: Bytes,
+        revocation: Bytes,
     },
     /// A router has new certificates.
     Renewed {

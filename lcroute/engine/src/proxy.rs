@@ -1,4 +1,4 @@
-//! The listener proxy of `lc0`: what neighbours want is reported into the interface as if one more
+//! The listener proxy of `lc0`: what neighbours join is reported into the interface as if one more
 //! host on that link had joined (RFC 9777 §6: the listener's side), so that unmodified programs that
 //! watch MLD see JOINs and PARTs.
 //!
@@ -87,7 +87,7 @@ impl Proxy {
         self.running = true;
     }
 
-    /// What neighbours together want of `group` from now on; `None`: nothing.
+    /// What neighbours together join of `group` from now on; `None`: nothing.
     pub fn set(&mut self, group: Ipv6Addr, filter: Option<SourceFilter>, now: Instant) {
         let entry = self.groups.get_or_insert_with(group, Group::default);
         let before = std::mem::replace(&mut entry.filter, filter);

@@ -45,7 +45,7 @@ const MIN_QUERY_GAP: Duration = Duration::from_secs(1);
 /// Group-specific queries that wait for their repeat.
 const MAX_PROBES: usize = 1_024;
 
-/// What one reporter wants of one group.
+/// What one reporter joins of one group.
 #[derive(Debug)]
 enum Reporter {
     /// These sources, each until its timer runs out; never empty.
@@ -77,7 +77,7 @@ impl Reporter {
         }
     }
 
-    /// What is left when timers that ran out are obeyed.
+    /// What is left when timers that ran out are applied.
     fn at(mut self, now: Instant) -> Option<Self> {
         match &mut self {
             Self::Include(sources) => {
@@ -217,7 +217,7 @@ fn change_exclude(
 #[derive(Debug)]
 struct Group {
     reporters: BTreeMap<Ipv6Addr, Reporter>,
-    /// What all reporters together want.
+    /// What all reporters together join.
     filter: Option<SourceFilter>,
     /// When the group stands in the deadline list: not after its first timer.
     wake: Instant,
@@ -250,7 +250,7 @@ pub struct Querier {
     max_reporters: usize,
     /// One entry a group; moved only when it comes up, so that a refresh costs nothing here.
     deadlines: BTreeSet<(Instant, Ipv6Addr)>,
-    /// Groups that changed since the last [`Self::take_changes`], with what was wanted before.
+    /// Groups that changed since the last [`Self::take_changes`], with what was joined before.
     changed: BTreeMap<Ipv6Addr, Option<SourceFilter>>,
     queries: Vec<Query>,
     next_general: Option<Instant>,
@@ -263,7 +263,7 @@ pub struct Querier {
 }
 
 impl Querier {
-    /// A querier that says nothing before [`Self::start`].
+    /// A querier that sends nothing before [`Self::start`].
     pub fn new(max_groups: usize, max_reporters: usize, seed: u64) -> Self {
         Self {
             groups: Table::new(seed),
@@ -503,18 +503,18 @@ impl Querier {
         std::mem::take(&mut self.queries)
     }
 
-    /// Groups that changed since the last call, with what was wanted before.
+    /// Groups that changed since the last call, with what was joined before.
     pub fn take_changes(&mut self) -> BTreeMap<Ipv6Addr, Option<SourceFilter>> {
         std::mem::take(&mut self.changed)
     }
 
-    /// What local programs want of a group.
+    /// What local programs join of a group.
     pub fn filter(&self, group: Ipv6Addr) -> Option<&SourceFilter> {
         self.groups.get(&group)?.filter.as_ref()
     }
 
-    /// The counters of a group that a local program wants from `source`.
-    pub fn wanted(&mut self, group: Ipv6Addr, source: Ipv6Addr) -> Option<&mut Traffic> {
+    /// The counters of a group that a local program has joined from `source`.
+    pub fn joined_traffic(&mut self, group: Ipv6Addr, source: Ipv6Addr) -> Option<&mut Traffic> {
         let entry = self.groups.get_mut(&group)?;
         entry
             .filter

@@ -32,7 +32,7 @@ impl Engine {
         }
     }
 
-    /// Groups that a local program has joined or a neighbour wants from this node.
+    /// Groups that a local program has joined or a neighbour joins over this node.
     #[must_use]
     pub fn group_count(&self) -> usize {
         self.groups().len()
@@ -40,9 +40,9 @@ impl Engine {
 
     fn groups(&self) -> Vec<Ipv6Addr> {
         let mut groups = self.membership.groups();
-        let wanted =
-            |(root, group): &(OriginId, Ipv6Addr)| self.forwarding.trees.is_wanted(*root, *group);
-        let keys = self.forwarding.trees.keys().into_iter().filter(wanted);
+        let joined =
+            |(root, group): &(OriginId, Ipv6Addr)| self.forwarding.trees.is_joined(*root, *group);
+        let keys = self.forwarding.trees.keys().into_iter().filter(joined);
         groups.extend(keys.map(|(_, group)| group));
         groups.sort_unstable();
         groups.dedup();
@@ -104,7 +104,7 @@ impl Engine {
             link,
             origin: a.origin(),
             incarnation: a.incarnation,
-            interests: a.account.entries,
+            join_states: a.account.entries,
             sending_prefixes: a.account.prefixes,
         };
         self.exchange.adjacencies().iter().map(neighbor).collect()
@@ -141,13 +141,13 @@ impl Engine {
         let forwarding = &self.forwarding;
         Tables {
             listener_groups,
-            interests: self.forwarding.trees.len(),
+            join_states: self.forwarding.trees.len(),
             prefixes: self.forwarding.trees.prefixes(),
             sending: forwarding.groups.flows(),
             routers: self.database.tables().routers,
             proxied_groups,
             flows: forwarding.first_packets.len(),
-            held_bytes: forwarding.first_packets.bytes() + forwarding.replay.bytes(),
+            buffered_bytes: forwarding.first_packets.bytes() + forwarding.replay.bytes(),
             origins: forwarding.origins.len(),
             refused: self
                 .exchange

@@ -1,8 +1,8 @@
-//! The first packets of a flow, for listeners who are not known yet.
+//! The first packets of a flow, for listeners that are not known yet.
 //!
-//! When S for a group is told towards the root, W may come back a round trip later: from then on packets go
-//! that way, too. Packets that went out meanwhile are kept for a moment, and follow over links that come to
-//! want them. So a program that sends one packet reaches listeners near and far alike.
+//! A router advertises SourceActive of a group towards the root, and a Join may come back a round trip later.
+//! The buffer keeps the packets that went out meanwhile, and sends them over the
+//! links that have joined since. So a program that sends one packet reaches listeners near and far alike.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
@@ -17,7 +17,7 @@ use crate::header::DataHeader;
 use crate::output::Links;
 use crate::table::Table;
 
-/// How long after S was told packets are kept: as long as they wait for a first listener.
+/// How long after SourceActive packets are kept: as long as they wait for a first listener.
 const REPLAY_TIME: Duration = Duration::from_secs(1);
 
 type Key = (OriginId, Ipv6Addr);
@@ -30,7 +30,7 @@ struct Kept {
     links: Vec<LinkId>,
 }
 
-/// Groups of which S was told a moment ago, with the packets that went out since.
+/// Groups whose SourceActive was advertised a moment ago, with the packets that went out since.
 #[derive(Debug)]
 pub struct ReplayBuffer {
     /// By source: where hundreds announce themselves at once, each has its first packets.
@@ -51,7 +51,7 @@ impl ReplayBuffer {
             bytes: 0,
             max_groups: limits.flows,
             max_packets: limits.buffered_packets,
-            max_bytes: limits.held_bytes,
+            max_bytes: limits.buffered_bytes,
         }
     }
 
@@ -60,7 +60,7 @@ impl ReplayBuffer {
         self.timers.is_empty()
     }
 
-    /// S was told for the group.
+    /// SourceActive was advertised for the group.
     pub fn start(&mut self, key: Key, now: Instant) {
         if self.groups.len() < self.max_groups && self.groups.get(&key).is_none() {
             self.groups.insert(key, BTreeMap::new());
@@ -178,9 +178,9 @@ mod tests {
         list.iter().map(|n| LinkId(*n)).collect()
     }
 
-    fn late() -> ReplayBuffer {
+    fn buffer() -> ReplayBuffer {
         let limits = Limits {
-            held_bytes: 12 * (100 + size_of::<Kept>()),
+            buffered_bytes: 12 * (100 + size_of::<Kept>()),
             ..Limits::default()
         };
         ReplayBuffer::new(&limits, 1)
@@ -188,13 +188,13 @@ mod tests {
 
     #[test]
     fn packets_follow_over_each_new_link_once() {
-        let (mut late, now) = (late(), start());
+        let (mut buffer, now) = (buffer(), start());
         let packet = Bytes::from_static(b"x");
-        late.keep(FLOW, header(1), &packet, &links(&[1]));
-        late.start((ROOT, GROUP), now);
-        late.keep(FLOW, header(2), &packet, &links(&[1]));
+        buffer.keep(FLOW, header(1), &packet, &links(&[1]));
+        buffer.start((ROOT, GROUP), now);
+        buffer.keep(FLOW, header(2), &packet, &links(&[1]));
         let mut further = |all: &[u32]| {
-            let new = late.replay((ROOT, GROUP), |_| Some(links(all)));
+            let new = buffer.replay((ROOT, GROUP), |_| Some(links(all)));
             let sequence_and_links = |(links, header, _): (Links, DataHeader, Bytes)| {
                 (
                     header.sequence,
@@ -207,7 +207,7 @@ mod tests {
         assert_eq!(
             further(&[1, 2]),
             [(2, vec![2])],
-            "the first went out before S was told"
+            "the first went out before SourceActive"
         );
         assert_eq!(further(&[2, 3]), [(2, vec![3])]);
         assert_eq!(further(&[1, 2, 3]), []);
@@ -215,38 +215,38 @@ mod tests {
 
     #[test]
     fn what_is_kept_is_bounded_and_forgotten() {
-        let (mut late, now) = (late(), start());
-        late.start((ROOT, GROUP), now);
+        let (mut buffer, now) = (buffer(), start());
+        buffer.start((ROOT, GROUP), now);
         let packet = Bytes::from(vec![0; 100]);
         let each = 100 + size_of::<Kept>();
         for n in 0..20 {
-            late.keep(FLOW, header(n), &packet, &links(&[1]));
+            buffer.keep(FLOW, header(n), &packet, &links(&[1]));
         }
-        assert_eq!(late.bytes(), 8 * each, "eight packets");
+        assert_eq!(buffer.bytes(), 8 * each, "eight packets");
         for n in 2..9 {
             let source = Ipv6Addr::from_bits(n);
-            late.keep(Flow { source, ..FLOW }, header(1), &packet, &links(&[1]));
+            buffer.keep(Flow { source, ..FLOW }, header(1), &packet, &links(&[1]));
         }
         assert_eq!(
-            late.bytes(),
+            buffer.bytes(),
             12 * each,
             "of others as many as there is room"
         );
-        assert_eq!(late.next_timeout(), Some(now + REPLAY_TIME));
-        late.handle_timeout(now + REPLAY_TIME);
-        assert_eq!((late.bytes(), late.is_idle()), (0, true));
+        assert_eq!(buffer.next_timeout(), Some(now + REPLAY_TIME));
+        buffer.handle_timeout(now + REPLAY_TIME);
+        assert_eq!((buffer.bytes(), buffer.is_idle()), (0, true));
     }
 
     #[test]
     fn each_source_has_its_first_packets_kept() {
-        let (mut late, now) = (late(), start());
-        late.start((ROOT, GROUP), now);
+        let (mut buffer, now) = (buffer(), start());
+        buffer.start((ROOT, GROUP), now);
         for n in 1..=12 {
             let source = Ipv6Addr::from_bits(n);
             let packet = Bytes::from_static(b"x");
-            late.keep(Flow { source, ..FLOW }, header(1), &packet, &links(&[1]));
+            buffer.keep(Flow { source, ..FLOW }, header(1), &packet, &links(&[1]));
         }
-        let new = late.replay((ROOT, GROUP), |_| Some(links(&[1, 2])));
+        let new = buffer.replay((ROOT, GROUP), |_| Some(links(&[1, 2])));
         assert_eq!(new.len(), 12);
     }
 }

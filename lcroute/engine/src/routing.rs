@@ -13,7 +13,7 @@ use crate::config::{Node, NodeSources};
 use crate::control::Prefix;
 use crate::forwarding::Forwarding;
 use crate::graph::{Graph, Tree};
-use crate::local_groups::OLD_INTEREST;
+use crate::local_groups::OLD_JOIN;
 use crate::lsdb::{Database, GROUP_RANGES};
 use crate::membership::Membership;
 use crate::source_filter::{SourceFilter, merge};
@@ -54,7 +54,7 @@ pub struct Routing {
     /// The graph of the last replay buffer.
     replay_graph: Option<u64>,
     forced: bool,
-    /// The network is small: this router says SourceActive for everything.
+    /// The network is small: this router sends SourceActive for everything.
     small: bool,
     /// Local senders use this router's source tree.
     sends_on_own: bool,
@@ -233,7 +233,7 @@ impl Routing {
             .chain(old_owners.into_values())
             .filter(|root| parts.forwarding.trees.is_used(*root))
             .collect();
-        let until = parts.now + OLD_INTEREST;
+        let until = parts.now + OLD_JOIN;
         for root in old {
             self.former_roots.retain(|(r, _)| *r != root);
             self.former_roots.push((root, until));
@@ -265,7 +265,7 @@ impl Routing {
         }
     }
 
-    /// The prefixes of which this router says SourceActive: those it announces where another is the root, those that
+    /// The prefixes of which this router sends SourceActive: those it announces where another is the root, those that
     /// programs watch, and in a small network everything.
     fn compute_prefixes(&mut self, parts: &mut Computation<'_>) {
         let config = &parts.node.config;
@@ -309,7 +309,7 @@ impl Routing {
     }
 
     /// What neighbours join of a group, as local interfaces see it: on the group's tree, and on its former tree as long as
-    /// listeners may be there. `None` as well where this router does not learn who listens: what passes through says little
+    /// listeners may be there. `None` as well where this router does not learn who listens: what passes through shows little
     /// of the network.
     pub fn remote_joins(
         &self,
@@ -334,7 +334,7 @@ impl Routing {
         let former = former.map(|(root, _)| *root).filter(|r| *r != root);
         let roots = former.chain([root]);
         let parts: Vec<_> = roots
-            .filter_map(|root| forwarding.trees.wanted_of(root, group, &present))
+            .filter_map(|root| forwarding.trees.joined_of(root, group, &present))
             .collect();
         merge(&parts)
     }

@@ -12,7 +12,7 @@ use crate::source_filter::SourceFilter;
 /// The whole state at one moment, in a fixed order.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
 pub struct Snapshot {
-    /// Groups that a local program has joined or a neighbour wants, by address.
+    /// Groups that a local program has joined or a neighbour has joined, by address.
     pub groups: Vec<GroupSnapshot>,
     /// Neighbours, by link.
     pub neighbors: Vec<NeighborSnapshot>,
@@ -29,9 +29,9 @@ pub struct GroupSnapshot {
     pub group: Ipv6Addr,
     /// Whether a program on this host has joined.
     pub local: bool,
-    /// What local programs want of it.
+    /// What local programs join of it.
     pub local_filter: Option<SourceFilter>,
-    /// Links over which it is wanted from this node.
+    /// Links over which it is joined from this node.
     pub links: Vec<LinkId>,
     /// Who sent to it within the last minute, as far as this node saw.
     pub sources: Vec<Ipv6Addr>,
@@ -39,7 +39,7 @@ pub struct GroupSnapshot {
     pub packets: u64,
     /// Their bytes, without headers of the overlay.
     pub bytes: u64,
-    /// Neighbours that refused our interest in it, and why; it is asked again.
+    /// Neighbours that refused our join state of it, and why; it is advertised again.
     pub refused: Vec<(LinkId, RefusalReason)>,
 }
 
@@ -53,8 +53,8 @@ pub struct NeighborSnapshot {
     /// Its incarnation, once it said HELLO.
     pub incarnation: Option<u32>,
     /// (root, group) entries that it keeps here.
-    pub interests: usize,
-    /// Prefixes for which it says S.
+    pub join_states: usize,
+    /// Prefixes of which it sends SourceActive.
     pub sending_prefixes: usize,
 }
 
@@ -111,9 +111,9 @@ pub struct Counters {
 pub struct Tables {
     /// Groups joined on this host.
     pub listener_groups: usize,
-    /// (root, group) pairs that somebody wants or sends to.
-    pub interests: usize,
-    /// (root, prefix) pairs of which somebody says S.
+    /// (root, group) pairs that somebody joins or sends to.
+    pub join_states: usize,
+    /// (root, prefix) pairs of which somebody sends SourceActive.
     pub prefixes: usize,
     /// Groups to which programs of this host send.
     pub sending: usize,
@@ -123,12 +123,12 @@ pub struct Tables {
     pub proxied_groups: usize,
     /// Flows without a listener.
     pub flows: usize,
-    /// Bytes held for a first listener.
-    pub held_bytes: usize,
+    /// Bytes buffered for a first listener.
+    pub buffered_bytes: usize,
     /// Origins with a duplicate window.
     pub origins: usize,
     /// Join state of ours that neighbours refused.
     pub refused: usize,
-    /// Timers and changes waiting, of MLD and interest.
+    /// Timers and changes waiting, of MLD and join state.
     pub pending: usize,
 }

@@ -4,7 +4,7 @@ use std::net::Ipv6Addr;
 
 use librecast::mld::MAX_SOURCES;
 
-/// A source filter of a group that somebody wants. "Not wanted" is the absence of a filter, so an
+/// A source filter of a group that somebody has joined. "Not joined" is the absence of a filter, so an
 /// INCLUDE list is never empty. At most [`MAX_SOURCES`] sources, sorted, each once.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(tag = "mode", content = "sources", rename_all = "lowercase")]
@@ -42,7 +42,7 @@ impl SourceFilter {
         }
     }
 
-    /// Whether packets of `source` are wanted.
+    /// Whether packets of `source` pass.
     #[must_use]
     pub fn allows(&self, source: Ipv6Addr) -> bool {
         match self {
@@ -51,7 +51,7 @@ impl SourceFilter {
         }
     }
 
-    /// Whether every source is wanted.
+    /// Whether every source passes.
     #[must_use]
     pub fn is_all(&self) -> bool {
         matches!(self, Self::Exclude(list) if list.is_empty())
@@ -65,7 +65,7 @@ impl SourceFilter {
         }
     }
 
-    /// What both together want (RFC 9777 §4.2): the union of what each allows.
+    /// What both together join (RFC 9777 §4.2): the union of what each allows.
     #[must_use]
     pub fn union(&self, other: &Self) -> Self {
         match (self, other) {
@@ -81,7 +81,7 @@ impl SourceFilter {
         }
     }
 
-    /// The same with only those of its listed sources that are kept; `None` if nothing is wanted then.
+    /// The same with only those of its listed sources that are kept; `None` if nothing passes then.
     #[must_use]
     pub fn retain(&self, keep: impl Fn(Ipv6Addr) -> bool) -> Option<Self> {
         let listed = || self.sources().iter().copied().filter(|s| keep(*s));
@@ -92,7 +92,7 @@ impl SourceFilter {
     }
 
     /// What is left where only `present` can send; `None` if that is nothing. INCLUDE{S} thus goes
-    /// only where S lies, and nobody is told of sources that he has not.
+    /// only where S lies, and no router learns of sources that are not behind it.
     #[must_use]
     pub fn restricted_to(&self, present: &[Ipv6Addr]) -> Option<Self> {
         let listed = |list: &[Ipv6Addr]| -> Vec<_> {
@@ -119,7 +119,7 @@ fn sorted(sources: impl IntoIterator<Item = Ipv6Addr>) -> Box<[Ipv6Addr]> {
     list.into_boxed_slice()
 }
 
-/// What all of them together want.
+/// What all of them together join.
 pub fn merge<'a>(filters: impl IntoIterator<Item = &'a SourceFilter>) -> Option<SourceFilter> {
     let mut merged: Option<SourceFilter> = None;
     for filter in filters {

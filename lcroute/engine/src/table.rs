@@ -46,7 +46,7 @@ impl<K: Hash + Eq + Ord + Copy, V> Table<K, V> {
     /// Takes the value of `key` out.
     pub fn remove(&mut self, key: &K) -> Option<V> {
         let value = self.0.remove(key);
-        // what a crowd once filled is given back when it has left
+        // room that many entries once took is given back
         if self.0.capacity() > 1024 && self.0.len() < self.0.capacity() / 8 {
             self.0.shrink_to(self.0.len() * 2);
         }

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 /// Senders that are remembered per group.
 const MAX_SENDERS: usize = 16;
-/// Of a crowd one sender is noted in this time.
+/// Of many senders one is noted in this time.
 const CROWD_GAP: Duration = Duration::from_millis(250);
 /// A sender that was silent for this long is no longer shown.
 const SENDER_MEMORY: Duration = Duration::from_secs(60);

@@ -38,13 +38,13 @@ pub use position::Edge;
 struct Entry {
     /// Sorted by link.
     links: Vec<GroupLink>,
-    /// What programs on this host want.
+    /// What programs on this host join.
     local: Join,
     /// A program on this host sends.
     local_source_active: bool,
     /// It is in the list of what the next flush looks at.
     dirty: bool,
-    /// Somebody wants some sources only, or all but some.
+    /// A Join names some sources only, or all but some.
     lists_sources: bool,
     active: Option<Box<ActiveEntry>>,
 }
@@ -91,15 +91,15 @@ impl Entry {
             .iter()
             .filter(|l| l.link != edge.link && l.received.is_some())
             .filter(|l| position.current_or_former_edge(l.link).is_some());
-        let mut want = self.local.clone();
+        let mut join = self.local.clone();
         for other in others {
-            if want == Join::All {
+            if join == Join::All {
                 break;
             }
-            want = want.union(&other.received);
+            join = join.union(&other.received);
         }
-        let Join::Filtered(filter) = want else {
-            return want;
+        let Join::Filtered(filter) = join else {
+            return join;
         };
         let behind = |s: Ipv6Addr| position.towards(OriginId::of(s)) == Some(edge.link);
         filter.retain(behind).into()
@@ -116,7 +116,7 @@ impl Entry {
         self.local_source_active || self.links.iter().any(below)
     }
 
-    /// Looks at what is wanted anew; whether it lists sources.
+    /// Looks at all Joins anew; whether one lists sources.
     fn note_sources(&mut self) -> bool {
         let received = |l: &GroupLink| l.received.lists_sources();
         self.lists_sources = self.local.lists_sources() || self.links.iter().any(received);
@@ -124,7 +124,7 @@ impl Entry {
     }
 }
 
-/// S for many groups at once.
+/// SourceActive for many groups at once.
 #[derive(Debug, Default)]
 struct PrefixEntry {
     received: BTreeSet<LinkId>,
@@ -140,7 +140,7 @@ struct TreeState {
     position: TreePosition,
     entries: Table<Ipv6Addr, Entry>,
     prefixes: BTreeMap<Prefix, PrefixEntry>,
-    /// Groups of which not everything is wanted: what is advertised of them depends on where sources lie.
+    /// Groups of which some sources are not joined: what is advertised of them depends on where sources lie.
     filtered: BTreeSet<Ipv6Addr>,
 }
 
@@ -179,7 +179,7 @@ fn advertised_for_prefix(
     all.any(|(prefix, state)| state.advertised == Some(link) && prefix.contains(group))
 }
 
-/// Something to be known over a link, and what was known before.
+/// What is to be advertised over a link, and what was before.
 #[derive(Debug)]
 pub struct JoinUpdate<'a> {
     /// To whom.
@@ -188,13 +188,13 @@ pub struct JoinUpdate<'a> {
     pub root: OriginId,
     /// The groups.
     pub prefix: Prefix,
-    /// W and S as they were advertised so far.
+    /// Join and SourceActive as they were advertised so far.
     pub before: (&'a Join, bool),
-    /// W and S from now on.
+    /// Join and SourceActive from now on.
     pub after: (&'a Join, bool),
 }
 
-/// What a neighbour known before, for the account of what it keeps here.
+/// What a neighbour had advertised before, for the account of what it keeps here.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct ReceivedBefore {
     /// There was an entry of it.
@@ -353,23 +353,23 @@ impl Trees {
         }
     }
 
-    /// A neighbour says what it wants of (root, group) from now on, and whether somebody there sends.
+    /// The join state of a neighbour for (root, group) from now on: its Join, and whether somebody there sends.
     pub fn set_received(
         &mut self,
         link: LinkId,
         root: OriginId,
         group: Ipv6Addr,
-        want: Join,
+        join: Join,
         sending: bool,
     ) {
-        if !want.is_some()
+        if !join.is_some()
             && !sending
             && self.received(link, root, group) == ReceivedBefore::default()
         {
             return;
         }
         let state = self.entry(root, group).link_mut(link);
-        (state.received, state.received_source_active) = (want, sending);
+        (state.received, state.received_source_active) = (join, sending);
         self.touch(root, group);
         self.note_sources(root, group);
     }
@@ -380,7 +380,7 @@ impl Trees {
         state.is_some_and(|p| p.received.contains(&link))
     }
 
-    /// A neighbour says S for a prefix, or withdraws it.
+    /// A neighbour advertises SourceActive for a prefix, or withdraws it.
     pub fn set_received_prefix(
         &mut self,
         link: LinkId,
@@ -411,12 +411,12 @@ impl Trees {
         }
     }
 
-    /// What programs on this host want of (root, group).
-    pub fn set_local(&mut self, root: OriginId, group: Ipv6Addr, want: Join) {
-        if !want.is_some() && self.lookup(root, group).is_none() {
+    /// What programs on this host join of (root, group).
+    pub fn set_local(&mut self, root: OriginId, group: Ipv6Addr, join: Join) {
+        if !join.is_some() && self.lookup(root, group).is_none() {
             return;
         }
-        self.entry(root, group).local = want;
+        self.entry(root, group).local = join;
         self.touch(root, group);
         self.note_sources(root, group);
     }
@@ -430,20 +430,20 @@ impl Trees {
         self.touch(root, group);
     }
 
-    /// The prefixes of which this router itself says S, all of them.
-    pub fn set_local_prefixes(&mut self, wanted: &BTreeSet<(OriginId, Prefix)>) {
+    /// The prefixes of which this router itself sends SourceActive, all of them.
+    pub fn set_local_prefixes(&mut self, own: &BTreeSet<(OriginId, Prefix)>) {
         for root in self.roots.clone() {
             let Some(state) = self.states.get_mut(&root) else {
                 continue;
             };
             for (prefix, known) in &mut state.prefixes {
-                if known.local && !wanted.contains(&(root, *prefix)) {
+                if known.local && !own.contains(&(root, *prefix)) {
                     known.local = false;
                     self.dirty_prefixes.insert(root);
                 }
             }
         }
-        for (root, prefix) in wanted {
+        for (root, prefix) in own {
             let known = self.state(*root).prefixes.entry(*prefix).or_default();
             if !known.local {
                 known.local = true;
@@ -575,7 +575,7 @@ impl Trees {
         dirty
     }
 
-    /// S for prefixes, towards the root. It covers single groups, so it is known before them.
+    /// SourceActive for prefixes, towards the root. It covers single groups, so it is known before them.
     fn flush_prefixes(&mut self, root: OriginId, emit: &mut dyn FnMut(JoinUpdate<'_>)) {
         let Some(state) = self.states.get_mut(&root) else {
             return;
@@ -589,12 +589,12 @@ impl Trees {
             let advertised = parent.filter(|_| sends);
             let mut withdrawn = Vec::new();
             let stays = |link: LinkId| sends && state.position.former_edge(link).is_some();
-            let mut is_news = advertised != known.advertised;
-            if is_news {
+            let mut is_new = advertised != known.advertised;
+            if is_new {
                 let former = known.former.take();
                 // back again, and not withdrawn yet
-                is_news = former.is_none() || former != advertised;
-                withdrawn.extend(former.filter(|_| is_news));
+                is_new = former.is_none() || former != advertised;
+                withdrawn.extend(former.filter(|_| is_new));
                 match known.advertised {
                     Some(old) if stays(old) => known.former = Some(old),
                     old => withdrawn.extend(old),
@@ -605,9 +605,9 @@ impl Trees {
             } else {
                 continue;
             }
-            let news = advertised.filter(|_| is_news).into_iter();
-            let news = news.map(|link| (link, true));
-            for (link, sending) in withdrawn.into_iter().map(|l| (l, false)).chain(news) {
+            let new = advertised.filter(|_| is_new).into_iter();
+            let new = new.map(|link| (link, true));
+            for (link, sending) in withdrawn.into_iter().map(|l| (l, false)).chain(new) {
                 emit(JoinUpdate {
                     link,
                     root,
@@ -655,7 +655,7 @@ impl Trees {
             let asks = edge.is_parent
                 || known.is_some_and(|l| l.received_source_active)
                 || received_for_prefix(prefixes, edge.link, group);
-            let want = if asks {
+            let join = if asks {
                 entry.join_over(edge, position)
             } else {
                 Join::None
@@ -666,7 +666,7 @@ impl Trees {
             let before = known.map_or((&Join::None, false), |l| {
                 (&l.advertised, l.advertised_source_active)
             });
-            if before == (&want, sending) {
+            if before == (&join, sending) {
                 continue;
             }
             emit(JoinUpdate {
@@ -674,26 +674,27 @@ impl Trees {
                 root,
                 prefix,
                 before,
-                after: (&want, sending),
+                after: (&join, sending),
             });
             let advertised = entry.link_mut(edge.link);
-            (advertised.advertised, advertised.advertised_source_active) = (want, sending);
+            (advertised.advertised, advertised.advertised_source_active) = (join, sending);
         }
         // what was advertised over links that are no edges any more; where they were until a moment ago, and the
-        // interest is still there, it stays for as long as packets may come that way
+        // join state is still there, it stays for as long as packets may come that way
         let kept: Vec<LinkId> = entry
             .links
             .iter()
             .filter_map(|l| position.former_edge(l.link))
             .filter(|edge| {
-                let wanted = entry.join_over(edge, position).is_some();
-                wanted || entry.is_source_active_below(position)
+                let joined = entry.join_over(edge, position).is_some();
+                joined || entry.is_source_active_below(position)
             })
             .map(|edge| edge.link)
             .collect();
         for advertised in &mut entry.links {
-            let is_told = advertised.advertised_source_active || advertised.advertised.is_some();
-            if is_told
+            let is_advertised =
+                advertised.advertised_source_active || advertised.advertised.is_some();
+            if is_advertised
                 && position.edge(advertised.link).is_none()
                 && !kept.contains(&advertised.link)
             {
@@ -723,7 +724,7 @@ impl Trees {
         }
     }
 
-    /// The way of a packet of `source`; `None` if nobody is interested in the group on this tree.
+    /// The forwarding entry for packets of `source`; `None` if nobody on this tree listens or sends to the group.
     pub fn forward(
         &mut self,
         root: OriginId,
@@ -740,8 +741,8 @@ impl Trees {
         Some(entry.active.get_or_insert_default().lookup(inputs, source))
     }
 
-    /// What all neighbours on the tree together want of (root, group), of the sources in `present`.
-    pub fn wanted_of(
+    /// What all neighbours on the tree together join of (root, group), of the sources in `present`.
+    pub fn joined_of(
         &self,
         root: OriginId,
         group: Ipv6Addr,
@@ -760,12 +761,12 @@ impl Trees {
         merged.filter()?.restricted_to(present)
     }
 
-    /// Whether a neighbour on the tree wants something of (root, group).
-    pub fn is_wanted(&self, root: OriginId, group: Ipv6Addr) -> bool {
+    /// Whether a neighbour on the tree has joined something of (root, group).
+    pub fn is_joined(&self, root: OriginId, group: Ipv6Addr) -> bool {
         !self.links(root, group).is_empty()
     }
 
-    /// The links over which (root, group) is wanted, whatever its source.
+    /// The links over which (root, group) is joined, whatever its source.
     pub fn links(&self, root: OriginId, group: Ipv6Addr) -> Vec<LinkId> {
         let Some(state) = self.states.get(&root) else {
             return Vec::new();
@@ -773,8 +774,8 @@ impl Trees {
         let Some(entry) = state.entries.get(&group) else {
             return Vec::new();
         };
-        let wanting = entry.links.iter();
-        wanting
+        let links = entry.links.iter();
+        links
             .filter(|l| l.received.is_some() && state.position.edge(l.link).is_some())
             .map(|l| l.link)
             .collect()
@@ -806,7 +807,7 @@ impl Trees {
         self.entries
     }
 
-    /// Number of S prefixes, received or our own.
+    /// Number of SourceActive prefixes, received or our own.
     pub fn prefixes(&self) -> usize {
         let states = self.roots.iter().filter_map(|root| self.states.get(root));
         states.map(|s| s.prefixes.len()).sum()

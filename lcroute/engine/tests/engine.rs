@@ -25,7 +25,7 @@ const L: LinkId = LinkId(1);
 const BETWEEN: LinkId = LinkId(9);
 
 /// Node 1 with links 2, 3, ... to nodes of the same number, everything exchanged. All groups have their root
-/// at node 1. The others are engines, too: they say what routers say by themselves.
+/// at node 1. The others are engines, too: they send what routers send by themselves.
 struct Bench {
     engine: Engine,
     others: BTreeMap<u16, Engine>,
@@ -71,7 +71,7 @@ impl Bench {
         self.exchange();
     }
 
-    /// Lets the routers talk until they have nothing more to say; what else node 1 wants done.
+    /// Lets the routers talk until they have nothing more to send; what else node 1 asks for.
     fn exchange(&mut self) -> Vec<Output> {
         let (mut outputs, mut silent) = (Vec::new(), false);
         while !silent {
@@ -110,7 +110,7 @@ impl Bench {
         outputs
     }
 
-    fn says(&mut self, n: u16, elements: &[Element]) {
+    fn sends(&mut self, n: u16, elements: &[Element]) {
         let mut batch = control::Batch::default();
         elements.iter().for_each(|e| batch.push(e));
         for message in batch.finish() {
@@ -151,7 +151,7 @@ impl Bench {
     /// What node 1 wants done, besides what is of the link state and of links.
     fn outputs(&mut self) -> Vec<Output> {
         let about_packets = |o: &Output| match o {
-            Output::Control { message, .. } => !interests(message).is_empty(),
+            Output::Control { message, .. } => !join_states(message).is_empty(),
             Output::Wanted(_) | Output::Reachable { .. } | Output::Renewed { .. } => false,
             _ => true,
         };
@@ -162,7 +162,7 @@ impl Bench {
         let outputs = self.outputs().into_iter();
         outputs
             .filter_map(|o| match o {
-                Output::Control { link, message } => Some((link.0, interests(&message))),
+                Output::Control { link, message } => Some((link.0, join_states(&message))),
                 _ => None,
             })
             .collect()
@@ -214,14 +214,14 @@ impl Bench {
     }
 }
 
-/// What a message says of interest.
-fn interests(message: &[u8]) -> Vec<Element> {
-    let of_interest = |e: &Element| matches!(e, Element::JoinState(_) | Element::Refusal { .. });
+/// The join state of a message, and refusals.
+fn join_states(message: &[u8]) -> Vec<Element> {
+    let of_joins = |e: &Element| matches!(e, Element::JoinState(_) | Element::Refusal { .. });
     let elements = control::decode(message).unwrap().into_iter();
-    elements.filter(of_interest).collect()
+    elements.filter(of_joins).collect()
 }
 
-fn interest(root: u64, g: u16, wanted: Option<SourceFilter>) -> Element {
+fn join_state(root: u64, g: u16, wanted: Option<SourceFilter>) -> Element {
     let root = librecast::id::OriginId(root);
     Element::JoinState(JoinState {
         root,
@@ -311,7 +311,7 @@ fn a_report_without_address_is_ignored_and_asked_again() {
 }
 
 #[test]
-fn a_link_begins_with_hello_and_brings_all_that_is_wanted() {
+fn a_link_begins_with_hello_and_brings_all_joins() {
     let mut b = Bench::new(&[]);
     b.local(&join(group(1)));
     b.engine.handle_link_up(LinkId(2), neighbor(2), b.now);
@@ -342,7 +342,7 @@ fn joins_of_one_turn_leave_in_one_message_per_link() {
     assert_eq!((control[0].0, control[0].1.len()), (2, 99));
     assert_eq!((control[1].0, control[1].1.len()), (3, 99));
     b.local(&leave(group(8)));
-    let withdrawn = vec![interest(addresses(1).origin.0, 8, None)];
+    let withdrawn = vec![join_state(addresses(1).origin.0, 8, None)];
     assert_eq!(b.control(), [(2, withdrawn.clone()), (3, withdrawn)]);
 }
 
@@ -373,14 +373,17 @@ fn a_source_specific_join_goes_only_where_the_source_lies() {
     let root = addresses(1).origin.0;
     assert_eq!(
         b.control(),
-        [(3, vec![interest(root, 1, SourceFilter::include([source]))])]
+        [(
+            3,
+            vec![join_state(root, 1, SourceFilter::include([source]))]
+        )]
     );
     b.local(&report(RecordType::BlockOldSources, group(1), &[source]));
-    assert_eq!(b.control(), [(3, vec![interest(root, 1, None)])]);
+    assert_eq!(b.control(), [(3, vec![join_state(root, 1, None)])]);
     // all but one: only on the way to that one it is named
     b.local(&report(RecordType::ChangeToExclude, group(1), &[source]));
-    let others = (2, vec![interest(root, 1, ALL())]);
-    let but_one = interest(root, 1, Some(SourceFilter::exclude([source])));
+    let others = (2, vec![join_state(root, 1, ALL())]);
+    let but_one = join_state(root, 1, Some(SourceFilter::exclude([source])));
     assert_eq!(b.control(), [others, (3, vec![but_one])]);
 }
 
@@ -451,8 +454,8 @@ fn nothing_leaves_without_a_listener() {
     let mut b = Bench::new(&[2]);
     b.wants(2, 2, ALL());
     b.wants(2, 1, SourceFilter::include([addresses(3).address]));
-    // interest in a tree that there is not
-    b.says(2, &[interest(addresses(3).origin.0, 1, ALL())]);
+    // join state of a tree that there is not
+    b.sends(2, &[join_state(addresses(3).origin.0, 1, ALL())]);
     b.outputs();
     for _ in 0..20 {
         b.local(&udp(addresses(1).address, group(1), b"hello"));
@@ -485,7 +488,7 @@ fn first_packets_wait_for_the_first_listener_and_keep_their_order() {
 }
 
 #[test]
-fn remote_interest_is_reported_into_lc0() {
+fn remote_joins_are_reported_into_lc0() {
     let mut b = Bench::new(&[2, 3]);
     b.after(Duration::from_secs(40));
     b.wants(2, 1, ALL());
@@ -505,7 +508,7 @@ fn remote_interest_is_reported_into_lc0() {
     b.after(Duration::from_secs(15));
     let tables = b.engine.tables();
     assert_eq!(
-        (tables.interests, tables.prefixes, tables.origins),
+        (tables.join_states, tables.prefixes, tables.origins),
         (0, 0, 0)
     );
     assert_eq!(tables.pending, 0);
@@ -535,7 +538,7 @@ fn a_query_of_a_local_program_is_answered() {
 }
 
 #[test]
-fn interest_is_reported_after_each_general_query() {
+fn joins_are_reported_after_each_general_query() {
     let mut b = Bench::new(&[2]);
     b.wants(2, 1, ALL());
     b.after(Duration::from_secs(5));
@@ -554,12 +557,12 @@ fn interest_is_reported_after_each_general_query() {
 }
 
 #[test]
-fn remote_interest_in_what_is_not_carried_here_is_not_reported() {
+fn remote_joins_of_what_is_not_carried_here_are_not_reported() {
     let mut b = Bench::new(&[2]);
     let root = addresses(1).origin;
     for g in ["ff02::1", "ff02::16", "ff02::c", "ff01::5", "ff03::5"] {
         let prefix = Prefix::group(g.parse().unwrap());
-        b.says(
+        b.sends(
             2,
             &[Element::JoinState(JoinState {
                 root,
@@ -849,7 +852,7 @@ fn a_neighbour_that_breaks_the_protocol_is_closed_and_ignored() {
 #[test]
 fn a_bound_is_answered_with_a_refusal() {
     let limits = Limits {
-        interests_per_neighbor: 2,
+        join_states_per_neighbor: 2,
         ..Limits::default()
     };
     let mut b = Bench::with(
@@ -894,7 +897,7 @@ fn what_was_refused_is_shown_and_asked_for_again() {
         root,
         prefix: Prefix::group(group(g)),
     };
-    b.says(2, &[refusal(1), refusal(2)]);
+    b.sends(2, &[refusal(1), refusal(2)]);
     let snapshot = b.engine.snapshot();
     assert_eq!(
         snapshot.groups[0].refused,
@@ -915,7 +918,7 @@ fn what_was_refused_is_shown_and_asked_for_again() {
         b.engine.snapshot().groups[0].refused.is_empty(),
         "silence is consent"
     );
-    b.says(2, &[refusal(1)]);
+    b.sends(2, &[refusal(1)]);
     b.local(&leave(group(1)));
     b.outputs();
     assert_eq!(b.engine.snapshot().tables.refused, 0);
@@ -1112,7 +1115,7 @@ fn a_neighbour_passes_on_so_many_bytes_and_no_more() {
         b.after(Duration::from_secs(60));
         let mut passed = 0;
         for _ in 0..1_000 {
-            b.says(2, &[routed(3, 2, kind, 16_000)]);
+            b.sends(2, &[routed(3, 2, kind, 16_000)]);
             b.now += Duration::from_millis(10);
             passed += routed_bytes(&b.outputs(), 3);
         }
@@ -1120,9 +1123,9 @@ fn a_neighbour_passes_on_so_many_bytes_and_no_more() {
         assert!((budget - 32_000..=budget).contains(&passed), "{passed}");
     }
     assert!(b.drops("routed_limited") > 1_000);
-    // what it says itself is heard, and the other neighbour has a budget of its own
+    // what it sends itself is taken, and the other neighbour has a budget of its own
     b.wants(2, 1, ALL());
-    b.says(3, &[routed(2, 3, RoutedKind::Signal, 1_000)]);
+    b.sends(3, &[routed(2, 3, RoutedKind::Signal, 1_000)]);
     assert_eq!(routed_bytes(&b.outputs(), 2), 1_000);
     b.local(&udp(addresses(1).address, group(1), b"x"));
     assert_eq!(data_links(&b.outputs()), [[2]]);
@@ -1161,28 +1164,28 @@ fn signalling_with_a_neighbour_goes_around_the_link_to_it() {
 #[test]
 fn an_echo_is_short_and_reflects_no_more_than_half_the_budget() {
     let mut b = Bench::new(&[2, 3]);
-    b.says(2, &[routed(1, 3, RoutedKind::Echo, 1_025)]);
-    b.says(2, &[routed(3, 2, RoutedKind::EchoReply, 1_025)]);
+    b.sends(2, &[routed(1, 3, RoutedKind::Echo, 1_025)]);
+    b.sends(2, &[routed(3, 2, RoutedKind::EchoReply, 1_025)]);
     assert_eq!((b.drops("too_big"), routed_bytes(&b.outputs(), 3)), (2, 0));
     b.after(Duration::from_secs(60));
-    // node 2 says that node 3 asks
+    // node 2 sends that node 3 asks
     let mut reflected = 0;
     for _ in 0..600 {
-        b.says(2, &[routed(1, 3, RoutedKind::Echo, 1_024)]);
+        b.sends(2, &[routed(1, 3, RoutedKind::Echo, 1_024)]);
         reflected += routed_bytes(&b.outputs(), 3);
     }
     assert_eq!(reflected, 256 << 10);
 }
 
 #[test]
-fn interest_that_got_lost_is_found_by_the_audit() {
+fn join_state_that_got_lost_is_found_by_the_audit() {
     let mut b = Bench::new(&[2, 3]);
     b.wants(2, 1, ALL());
     b.wants(2, 2, ALL());
     b.outputs();
-    // node 1 hears something that node 2 never said, and something it said is taken back
+    // node 1 receives something that node 2 never advertised, and loses something that it did
     let root = addresses(1).origin.0;
-    b.says(2, &[interest(root, 3, ALL()), interest(root, 1, None)]);
+    b.sends(2, &[join_state(root, 3, ALL()), join_state(root, 1, None)]);
     let wanted = |b: &mut Bench, g| {
         b.local(&udp(addresses(1).address, group(g), b"x"));
         !data_links(&b.outputs()).is_empty()
@@ -1194,38 +1197,38 @@ fn interest_that_got_lost_is_found_by_the_audit() {
 }
 
 /// JoinState of node 2 in many groups begins, or ends.
-fn crowd(groups: u16, wanted: bool) -> Vec<Element> {
+fn many_joins(groups: u16, wanted: bool) -> Vec<Element> {
     let root = addresses(1).origin.0;
     let wanted = || wanted.then(SourceFilter::all);
-    (0..groups).map(|g| interest(root, g, wanted())).collect()
+    (0..groups).map(|g| join_state(root, g, wanted())).collect()
 }
 
 #[test]
 fn all_that_a_neighbour_may_want_comes_goes_and_comes_back_at_once() {
-    let limit = Limits::DEFAULT.interests_per_neighbor as u16;
+    let limit = Limits::DEFAULT.join_states_per_neighbor as u16;
     let mut b = Bench::new(&[2]);
     for wanted in [true, false, true, false, true] {
-        b.says(2, &crowd(limit, wanted));
+        b.sends(2, &many_joins(limit, wanted));
         b.exchange();
     }
     assert_eq!(
-        b.engine.snapshot().neighbors[0].interests,
+        b.engine.snapshot().neighbors[0].join_states,
         usize::from(limit)
     );
     assert_eq!(b.drops("join_refused"), 0);
 }
 
 #[test]
-fn a_neighbour_that_flaps_is_refused_until_it_rests_and_others_are_heard() {
+fn a_neighbour_that_flaps_is_refused_until_it_rests_and_others_are_served() {
     let mut b = Bench::new(&[2, 3]);
     for _ in 0..100 {
-        b.says(2, &crowd(1_000, true));
-        b.says(2, &crowd(1_000, false));
+        b.sends(2, &many_joins(1_000, true));
+        b.sends(2, &many_joins(1_000, false));
         b.exchange();
     }
     let limited = b.drops("join_limited");
     assert!((30_000..40_000).contains(&limited), "{limited}");
-    assert_eq!(b.engine.snapshot().neighbors[0].interests, 0);
+    assert_eq!(b.engine.snapshot().neighbors[0].join_states, 0);
     let wanted = |b: &mut Bench| {
         b.local(&udp(addresses(1).address, group(2_000), b"x"));
         data_links(&b.outputs())
@@ -1242,7 +1245,7 @@ fn a_neighbour_that_flaps_is_refused_until_it_rests_and_others_are_heard() {
 fn prefixes_that_flap_cost_more_than_groups() {
     let mut b = Bench::new(&[2]);
     let root = addresses(1).origin;
-    let says = |sending| {
+    let source_active = |sending| {
         Element::JoinState(JoinState {
             root,
             prefix: Prefix::ALL,
@@ -1251,24 +1254,24 @@ fn prefixes_that_flap_cost_more_than_groups() {
         })
     };
     for _ in 0..1_000 {
-        b.says(2, &[says(true), says(false)]);
+        b.sends(2, &[source_active(true), source_active(false)]);
         b.exchange();
     }
     assert!(b.drops("join_limited") > 450);
 }
 
 #[test]
-fn what_was_told_is_voided_only_where_that_was_asked_for() {
+fn what_was_advertised_is_voided_only_where_that_was_asked_for() {
     let mut b = Bench::new(&[2]);
     b.wants(2, 1, ALL());
     b.outputs();
-    b.says(2, &[Element::Audit(Audit::Reset([u64::MAX; 4]))]);
-    assert_eq!(b.engine.snapshot().neighbors[0].interests, 1);
+    b.sends(2, &[Element::Audit(Audit::Reset([u64::MAX; 4]))]);
+    assert_eq!(b.engine.snapshot().neighbors[0].join_states, 1);
     assert_eq!(b.drops("bad_control"), 1);
-    b.says(2, &[Element::Audit(Audit::Digest(7))]);
+    b.sends(2, &[Element::Audit(Audit::Digest(7))]);
     let reset = Element::Audit(Audit::Reset([u64::MAX; 4]));
-    b.says(2, &[reset.clone(), reset]);
-    assert_eq!(b.engine.snapshot().neighbors[0].interests, 0);
+    b.sends(2, &[reset.clone(), reset]);
+    assert_eq!(b.engine.snapshot().neighbors[0].join_states, 0);
     assert_eq!(b.drops("bad_control"), 2);
 }
 
@@ -1282,7 +1285,7 @@ fn says_audit(output: &Output) -> bool {
     }
 }
 
-/// Who is told a digest says its own, which wakes its neighbours in turn.
+/// A router that receives a digest sends its own, which wakes its neighbours in turn.
 #[test]
 fn a_neighbour_that_says_digests_all_the_time_gets_few() {
     let mut b = Bench::new(&[2, 3]);
@@ -1290,7 +1293,7 @@ fn a_neighbour_that_says_digests_all_the_time_gets_few() {
     let mut audits = 0;
     for _ in 0..3_000 {
         b.now += Duration::from_millis(100);
-        b.says(2, &[Element::Audit(Audit::Digest(7))]);
+        b.sends(2, &[Element::Audit(Audit::Digest(7))]);
         b.engine.handle_timeout(b.now);
         audits += b.exchange().iter().filter(|o| says_audit(o)).count();
     }

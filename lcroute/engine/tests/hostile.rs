@@ -19,12 +19,12 @@ use proptest::prelude::*;
 const LIMITS: Limits = Limits {
     groups: 20,
     reporters: 3,
-    interests_per_neighbor: 15,
+    join_states_per_neighbor: 15,
     sources_per_neighbor: 40,
     prefixes_per_neighbor: 5,
     flows: 10,
     buffered_packets: 4,
-    held_bytes: 1_000,
+    buffered_bytes: 1_000,
     duplicate_window: 4_096,
     ..Limits::DEFAULT
 };
@@ -95,7 +95,7 @@ fn any_element() -> impl Strategy<Value = Element> {
         (any_group(), prop_oneof![4 => Just(128u8), 1 => 8u8..=128])
             .prop_map(|(g, len)| Prefix::new(g, len).unwrap())
     };
-    let interest = (root(), prefix(), filter, any::<bool>()).prop_map(
+    let join_state = (root(), prefix(), filter, any::<bool>()).prop_map(
         |(root, prefix, join, source_active)| {
             Element::JoinState(JoinState {
                 root,
@@ -110,7 +110,7 @@ fn any_element() -> impl Strategy<Value = Element> {
         root,
         prefix,
     });
-    prop_oneof![8 => interest, 2 => refusal, 1 => Just(HELLO)]
+    prop_oneof![8 => join_state, 2 => refusal, 1 => Just(HELLO)]
 }
 
 fn encoded(elements: &[Element]) -> Vec<u8> {
@@ -229,12 +229,12 @@ fn check_bounds(engine: &Engine) {
     assert!(tables.listener_groups <= LIMITS.groups);
     // of programs here: groups, those with sources on a tree for each, and flows
     let local = LIMITS.groups * (mld::MAX_SOURCES + 1) + LIMITS.flows;
-    assert!(tables.interests <= LIMITS.interests_per_neighbor * links + local);
-    assert!(tables.flows <= LIMITS.flows && tables.held_bytes <= LIMITS.held_bytes);
+    assert!(tables.join_states <= LIMITS.join_states_per_neighbor * links + local);
+    assert!(tables.flows <= LIMITS.flows && tables.buffered_bytes <= LIMITS.buffered_bytes);
     assert!(tables.refused <= LIMITS.groups * links);
     assert!(tables.origins <= links);
     for neighbor in &snapshot.neighbors {
-        assert!(neighbor.interests <= LIMITS.interests_per_neighbor);
+        assert!(neighbor.join_states <= LIMITS.join_states_per_neighbor);
         assert!(neighbor.sending_prefixes <= LIMITS.prefixes_per_neighbor);
     }
 }
@@ -301,9 +301,9 @@ fn a_flooding_neighbour_harms_nobody_else() {
         engine.handle_control(LinkId(2), &encoded(&elements), now);
         drain(&mut engine);
     }
-    let limit = Limits::default().interests_per_neighbor;
+    let limit = Limits::default().join_states_per_neighbor;
     let snapshot = engine.snapshot();
-    assert_eq!(snapshot.neighbors[0].interests, limit);
+    assert_eq!(snapshot.neighbors[0].join_states, limit);
     assert_eq!(
         snapshot.counters.drops["join_refused"],
         (80_000 - limit) as u64

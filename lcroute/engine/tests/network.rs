@@ -588,7 +588,7 @@ impl Mesh {
         }
     }
 
-    /// A daemon that was started anew knows nothing of its earlier links, nor do we tell it of them.
+    /// A daemon that was started anew knows nothing of its earlier links, and the test does not report them.
     fn is_of_this_run(&self, n: usize, connection: usize, side: usize) -> bool {
         let link = self.connections[connection].links[side];
         let engine = self.nodes[n].engine.as_ref();
@@ -802,7 +802,7 @@ fn groups() -> Vec<Ipv6Addr> {
 
 fn run_seed(size: usize, seed: u64, steps: usize) -> Totals {
     let groups = groups();
-    // in a large network nobody says S for everything
+    // in a large network no router sends SourceActive for everything
     let small_network = if seed.is_multiple_of(3) { 0 } else { 32 };
     // in a tiny one everybody sends on a tree of his own
     let source_trees = if seed % 3 == 1 { 8 } else { 0 };
@@ -828,7 +828,7 @@ fn run_seed(size: usize, seed: u64, steps: usize) -> Totals {
 const SEEDS: u64 = 40;
 
 #[test]
-fn random_networks_deliver_exactly_what_is_wanted() {
+fn random_networks_deliver_exactly_what_is_joined() {
     let mut all = Totals::default();
     for seed in 0..SEEDS {
         let size = 2 + seed as usize % 7;
@@ -857,7 +857,7 @@ fn the_same_seed_gives_the_same_run() {
 #[test]
 fn refused_joins_get_through_when_there_is_room() {
     let limits = Limits {
-        interests_per_neighbor: 4,
+        join_states_per_neighbor: 4,
         ..Limits::default()
     };
     let mut mesh = Mesh::new(3, 7, limits);

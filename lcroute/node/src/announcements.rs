@@ -24,7 +24,7 @@ pub enum AnnounceError {
 #[derive(Debug, Default)]
 pub struct Announcements {
     configured: BTreeSet<GroupPrefix>,
-    held: BTreeMap<GroupPrefix, u32>,
+    by_programs: BTreeMap<GroupPrefix, u32>,
 }
 
 impl Announcements {
@@ -42,7 +42,7 @@ impl Announcements {
     }
 
     /// A program announces `prefix`, if the node's certificate permits it (`permitted`) and there is room.
-    pub fn hold(
+    pub fn announce(
         &mut self,
         prefix: GroupPrefix,
         permitted: &[GroupPrefix],
@@ -50,20 +50,20 @@ impl Announcements {
         if !permitted.iter().any(|p| p.covers(&prefix)) {
             return Err(AnnounceError::NotPermitted(prefix));
         }
-        let known = self.held.contains_key(&prefix) || self.configured.contains(&prefix);
+        let known = self.by_programs.contains_key(&prefix) || self.configured.contains(&prefix);
         if !known && self.all().len() >= MAX_ANNOUNCED {
             return Err(AnnounceError::Full);
         }
-        *self.held.entry(prefix).or_default() += 1;
+        *self.by_programs.entry(prefix).or_default() += 1;
         Ok(())
     }
 
     /// A program that announced `prefix` has gone.
     pub fn release(&mut self, prefix: GroupPrefix) {
-        if let Some(programs) = self.held.get_mut(&prefix) {
+        if let Some(programs) = self.by_programs.get_mut(&prefix) {
             *programs -= 1;
             if *programs == 0 {
-                self.held.remove(&prefix);
+                self.by_programs.remove(&prefix);
             }
         }
     }
@@ -71,7 +71,11 @@ impl Announcements {
     /// All of them, each once.
     #[must_use]
     pub fn all(&self) -> Vec<GroupPrefix> {
-        let all: BTreeSet<_> = self.configured.iter().chain(self.held.keys()).collect();
+        let all: BTreeSet<_> = self
+            .configured
+            .iter()
+            .chain(self.by_programs.keys())
+            .collect();
         all.into_iter().copied().collect()
     }
 }
@@ -89,8 +93,8 @@ mod tests {
         let mut a = Announcements::new(&[prefix(1)]);
         let all = [GroupPrefix::ALL];
         for _ in 0..2 {
-            a.hold(prefix(2), &all).unwrap();
-            a.hold(prefix(1), &all).unwrap();
+            a.announce(prefix(2), &all).unwrap();
+            a.announce(prefix(1), &all).unwrap();
         }
         assert_eq!(a.all(), [prefix(1), prefix(2)]);
         a.release(prefix(2));
@@ -109,7 +113,7 @@ mod tests {
     fn what_the_certificate_forbids_and_what_is_too_much_is_refused() {
         let mut a = Announcements::default();
         let permitted = ["ff1e:2::/32".parse().unwrap()];
-        let refused = a.hold(prefix(1), &permitted).unwrap_err();
+        let refused = a.announce(prefix(1), &permitted).unwrap_err();
         assert!(
             refused
                 .to_string()
@@ -117,17 +121,18 @@ mod tests {
             "{refused}"
         );
         assert!(
-            a.hold("ff1e::/16".parse().unwrap(), &permitted).is_err(),
+            a.announce("ff1e::/16".parse().unwrap(), &permitted)
+                .is_err(),
             "wider"
         );
-        a.hold("ff1e:2:3::/48".parse().unwrap(), &permitted)
+        a.announce("ff1e:2:3::/48".parse().unwrap(), &permitted)
             .unwrap();
         let all = [GroupPrefix::ALL];
         for n in 1..MAX_ANNOUNCED as u16 {
-            a.hold(prefix(n), &all).unwrap();
+            a.announce(prefix(n), &all).unwrap();
         }
-        assert!(a.hold(prefix(1_000), &all).is_err());
-        a.hold(prefix(1), &all).unwrap();
+        assert!(a.announce(prefix(1_000), &all).is_err());
+        a.announce(prefix(1), &all).unwrap();
         assert_eq!(a.all().len(), MAX_ANNOUNCED);
     }
 }

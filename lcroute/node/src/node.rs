@@ -404,7 +404,7 @@ impl<C: Connections> Node<C> {
     pub fn announce(&mut self, prefix: GroupPrefix, now: Instant) -> Result<(), AnnounceError> {
         self.now = now;
         let permitted = &self.membership.member.prefixes;
-        self.announcements.hold(prefix, permitted)?;
+        self.announcements.announce(prefix, permitted)?;
         self.push_announcements();
         Ok(())
     }
@@ -570,8 +570,8 @@ impl<C: Connections> Node<C> {
                 }
             }
             // what expels this node comes to it by those who refuse it: the engine verifies it
-            Event::Revocation { record } => {
-                if let Err(e) = self.engine.add_revocation(&record, now) {
+            Event::Revocation { revocation } => {
+                if let Err(e) = self.engine.add_revocation(&revocation, now) {
                     tracing::debug!("revocation shown by a peer: {e}");
                     self.drops.count(DropReason::RevocationUnproven);
                 }
@@ -636,7 +636,7 @@ impl<C: Connections> Node<C> {
             }
             O::Reachable { origin, up } => self.handle_reachable(origin, up),
             O::Incarnation(incarnation) => self.keep(Keep::Incarnation(incarnation)),
-            O::Revoked { record, .. } => self.learn_revocation(&record),
+            O::Revoked { revocation, .. } => self.learn_revocation(&revocation),
             O::Renewed { credential } => self.refresh(&credential.member),
         }
     }
@@ -777,6 +777,6 @@ impl<C: Connections> Node<C> {
 fn revoked(revocation: &Revocation) -> Revoked {
     Revoked {
         by_network: revocation.is_by_network(),
-        record: Bytes::copy_from_slice(revocation.as_bytes()),
+        revocation: Bytes::copy_from_slice(revocation.as_bytes()),
     }
 }

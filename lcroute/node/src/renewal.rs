@@ -24,7 +24,7 @@ use librecast::wire::{Reader, WireError, Writer};
 const CONTEXT: &str = "lcroute 2026 renewal";
 const VERSION: u8 = 1;
 /// How long an issuer has to answer before the next one is asked.
-const PATIENCE: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bounds of the pause between two rounds.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3_600));
 /// The first pause of a new member, doubled each time: the issuer may have been asked before it knew of it.
@@ -214,7 +214,7 @@ impl Renewal {
         // a chain that was decoded or made is short enough
         let request = encode_request(nonce, &self.chain, &self.key).ok()?;
         self.waiting = Some((issuer, nonce));
-        self.due = now + PATIENCE;
+        self.due = now + ANSWER_TIMEOUT;
         tracing::debug!("renewal: asking {issuer}, {left} s are left");
         Some((issuer, request))
     }
@@ -516,7 +516,7 @@ mod tests {
                 .unwrap()
         }
 
-        fn hear(&mut self, s: u64, from: OriginId, answer: &[u8]) -> Option<(Chain, Member)> {
+        fn receive(&mut self, s: u64, from: OriginId, answer: &[u8]) -> Option<(Chain, Member)> {
             let (unix, now) = self.at(s);
             self.node.handle_answer(from, answer, unix, now)
         }
@@ -543,16 +543,16 @@ mod tests {
         assert_eq!(to, ISSUER);
         let answer = w.answer(s, &request, false);
         assert!(
-            w.hear(s, OriginId(6), &answer).is_none(),
+            w.receive(s, OriginId(6), &answer).is_none(),
             "nobody asked that one"
         );
-        let (chain, member) = w.hear(s, ISSUER, &answer).unwrap();
+        let (chain, member) = w.receive(s, ISSUER, &answer).unwrap();
         assert_eq!(chain.not_after(), NOW + s + WEEK);
         assert_eq!(
             (member.peer, member.name.as_str()),
             (key(3).peer_id(), "node")
         );
-        assert!(w.hear(s, ISSUER, &answer).is_none(), "a second time");
+        assert!(w.receive(s, ISSUER, &answer).is_none(), "a second time");
         let (again, _, _) = w.wait(s, &[ISSUER]);
         assert!(
             again >= s + WEEK * 2 / 3,
@@ -566,14 +566,14 @@ mod tests {
         let issuers = [OriginId(5), OriginId(6), OriginId(7)];
         let (start, first, _) = w.wait(0, &issuers);
         let (s, second, request) = w.wait(start, &issuers);
-        assert_eq!(s, start + PATIENCE.as_secs());
+        assert_eq!(s, start + ANSWER_TIMEOUT.as_secs());
         let refusal = w.answer(s, &request, true);
-        assert!(w.hear(s, second, &refusal).is_none());
+        assert!(w.receive(s, second, &refusal).is_none());
         // a refusal costs no time
         let (s, third, _) = w.wait(s, &issuers);
         assert_eq!(
             (s, [first, second, third]),
-            (start + PATIENCE.as_secs(), issuers)
+            (start + ANSWER_TIMEOUT.as_secs(), issuers)
         );
         let (next, _, _) = w.wait(s, &issuers);
         let pause = next - s;
@@ -655,7 +655,7 @@ mod tests {
         w.node = Renewal::new(key(3), network(), joined, 1, w.start);
         let (_, request) = w.ask(1, &[ISSUER]).unwrap();
         let answer = w.answer(1, &request, false);
-        let (chain, member) = w.hear(1, ISSUER, &answer).unwrap();
+        let (chain, member) = w.receive(1, ISSUER, &answer).unwrap();
         assert_eq!(member.not_after, NOW + 1 + 9 * WEEK);
         assert_eq!(chain.life(), 9 * WEEK);
         // from then on it renews as all others do
@@ -695,7 +695,7 @@ mod tests {
         w.node = Renewal::new(key(3), network(), joined, 1, w.start);
         let (_, request) = w.ask(1, &[ISSUER]).unwrap();
         let answer = w.answer(1, &request, false);
-        let (_, member) = w.hear(1, ISSUER, &answer).unwrap();
+        let (_, member) = w.receive(1, ISSUER, &answer).unwrap();
         assert_eq!(member.name, "taken-2");
     }
 
@@ -757,7 +757,7 @@ mod tests {
         let (s, _, request) = w.wait(0, &[ISSUER]);
         let answer = w.answer(s, &request, false);
         assert_eq!(decode_answer(&answer).unwrap().1, Verdict::NoGain);
-        assert!(w.hear(s, ISSUER, &answer).is_none());
+        assert!(w.receive(s, ISSUER, &answer).is_none());
         let (next, _, _) = w.wait(s, &[ISSUER]);
         assert!(next > s + 2_000, "{}", next - s);
     }
@@ -773,7 +773,7 @@ mod tests {
             let (at, _, request) = w.wait(s, &[ISSUER]);
             let nonce = decode_request(&request).unwrap().nonce;
             let answer = encode_answer(nonce, Ok(&chain)).unwrap();
-            assert!(w.hear(at, ISSUER, &answer).is_none());
+            assert!(w.receive(at, ISSUER, &answer).is_none());
             s = at + 1;
         }
     }
@@ -815,7 +815,7 @@ mod tests {
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let mut w = world(NOW + 100 * WEEK);
             let (s, _, _) = w.wait(0, &[ISSUER]);
-            prop_assert!(w.hear(s, ISSUER, &bytes).is_none());
+            prop_assert!(w.receive(s, ISSUER, &bytes).is_none());
             let (unix, now) = w.at(s);
             let asker = key(3).peer_id();
             prop_assert_eq!(w.issuer.answer(&asker, &bytes, &Known::default(), unix, now), None);

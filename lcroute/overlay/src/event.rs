@@ -89,7 +89,7 @@ pub enum Event {
     /// A peer gives us no link because of this revocation, in its signed form. Nothing of it has been verified.
     Revocation {
         /// The revocation.
-        record: Bytes,
+        revocation: Bytes,
     },
     /// A peer was refused a link (told once per peer and reason).
     PeerRefused {

@@ -120,7 +120,7 @@ impl Peer {
         // what is over is no deadline any more, whatever else the peer is remembered for
         self.keep_until = self.keep_until.filter(|until| now < *until);
         if let Some(link) = self.link.as_ref() {
-            if link.up.is_none() && now >= link.too_late(parts.limits.attempt) {
+            if link.up.is_none() && now >= link.attempt_deadline(parts.limits.attempt) {
                 let reason = if link.awaits_answer {
                     EndReason::NoAnswer
                 } else {
@@ -169,7 +169,7 @@ impl Peer {
             self.count_failure(parts);
         }
         self.settle(parts);
-        if parts.suspensions.holds(&self.id, now) {
+        if parts.suspensions.is_suspended(&self.id, now) {
             self.refuse(Refusal::Panicked, parts);
         }
     }
@@ -189,8 +189,8 @@ impl Peer {
             parts.count(DropReason::WebrtcPanic);
             // not at once again: what has happened may happen each time
             self.failures = self.failures.max(BROKE_PROTOCOL);
-            let told = (panic.as_str(), proven);
-            parts.journal.panic(&self.id, self.name(), told, now);
+            let panic = (panic.as_str(), proven);
+            parts.journal.panic(&self.id, self.name(), panic, now);
             if proven {
                 parts.suspensions.add(self.id, now);
             }

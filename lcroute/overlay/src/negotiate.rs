@@ -56,7 +56,7 @@ impl Peer {
         } = opened;
         self.member = Some(member);
         self.session = session;
-        self.heard_over = keeps_carrier.or(self.heard_over);
+        self.received_over = keeps_carrier.or(self.received_over);
         self.keep_until = Some(parts.now + LINGER);
         if self.state == PeerState::Refused {
             self.set_state(PeerState::Connecting, None, parts.now);
@@ -460,7 +460,7 @@ impl Peer {
         };
         debug!(peer = %to, payload = payload.name(), "signal sent");
         self.send_straight(&sealed, parts);
-        let event = signal(to, sealed, self.heard_over, &parts.reachable);
+        let event = signal(to, sealed, self.received_over, &parts.reachable);
         parts.events.push_back(event);
     }
 
@@ -481,18 +481,18 @@ impl Peer {
 pub(crate) fn signal(
     to: librecast::id::PeerId,
     bytes: bytes::Bytes,
-    heard_over: Option<CarrierId>,
+    received_over: Option<CarrierId>,
     reachable: &Reachable,
 ) -> Event {
     let (links, servers) = reachable.carriers(&to);
-    let heard_over_links = heard_over == Some(OVERLAY_CARRIER);
-    let heard_over_server = heard_over.is_some() && !heard_over_links;
-    let over_links = links || heard_over_links;
+    let received_over_links = received_over == Some(OVERLAY_CARRIER);
+    let received_over_server = received_over.is_some() && !received_over_links;
+    let over_links = links || received_over_links;
     Event::Signal {
         to,
         bytes,
         over_links,
-        over_servers: servers || heard_over_server || !over_links,
+        over_servers: servers || received_over_server || !over_links,
     }
 }
 

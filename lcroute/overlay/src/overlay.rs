@@ -472,7 +472,7 @@ impl<C: Connections> Overlay<C> {
             }
             self.visit(&sender, |peer, parts| handle_refusal(peer, code, parts));
             if !proof.is_empty() {
-                let event = Event::Revocation { record: proof };
+                let event = Event::Revocation { revocation: proof };
                 self.parts.events.push_back(event);
             }
             if theirs != ours {
@@ -481,10 +481,10 @@ impl<C: Connections> Overlay<C> {
             return Ok(());
         }
         let revocation = self.parts.revocations.of(&opened.member);
-        let revocation = revocation.map(|revoked| revoked.record.clone());
+        let revocation = revocation.map(|revoked| revoked.revocation.clone());
         let result = if revocation.is_some() {
             Err(Refusal::Revoked)
-        } else if self.parts.suspensions.holds(&sender, self.parts.now) {
+        } else if self.parts.suspensions.is_suspended(&sender, self.parts.now) {
             Err(Refusal::Panicked)
         } else if theirs != ours {
             Err(Refusal::of_control(theirs, ours))

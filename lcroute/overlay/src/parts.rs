@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
 use librecast::drops::Drops;
-use librecast::events::{PEER_DOWN, PEER_REFUSED, PEER_UP, Seldom, TARGET};
+use librecast::events::{LogLimit, PEER_DOWN, PEER_REFUSED, PEER_UP, TARGET};
 use librecast::id::{LinkId, PeerId};
 use librecast::time::{Duration, Instant, WallClock};
 use tracing::{debug, info, warn};
@@ -111,8 +111,8 @@ impl<C: Connections> Parts<C> {
 /// Lines of the log that others can cause, within bounds.
 #[derive(Debug, Default)]
 pub(crate) struct Journal {
-    links: Seldom,
-    panics: Seldom,
+    links: LogLimit,
+    panics: LogLimit,
     warned_at: Option<Instant>,
 }
 
@@ -133,7 +133,7 @@ impl Journal {
     }
 
     fn refused(&mut self, id: &PeerId, reason: &'static str, now: Instant) {
-        if self.links.tell(now).is_some() {
+        if self.links.admit(now).is_some() {
             info!(
                 target: TARGET, message_id = PEER_REFUSED.id, lcroute_peer = %id, lcroute_reason = reason,
                 "no link with {id}: {reason}"
@@ -142,7 +142,7 @@ impl Journal {
     }
 
     pub(crate) fn link_up(&mut self, id: &PeerId, name: &str, now: Instant) {
-        match self.links.tell(now) {
+        match self.links.admit(now) {
             Some(left_out) => info!(
                 target: TARGET, message_id = PEER_UP.id, lcroute_peer = %id, lcroute_peer_name = name,
                 "link up: {name} ({id}){}", untold(left_out)
@@ -153,7 +153,7 @@ impl Journal {
 
     pub(crate) fn link_down(&mut self, id: &PeerId, name: &str, reason: EndReason, now: Instant) {
         let reason = reason.text();
-        match self.links.tell(now) {
+        match self.links.admit(now) {
             Some(left_out) => info!(
                 target: TARGET, message_id = PEER_DOWN.id, lcroute_peer = %id, lcroute_peer_name = name,
                 lcroute_reason = reason, "link down: {name} ({id}): {reason}{}", untold(left_out)
@@ -170,7 +170,7 @@ impl Journal {
         (panic, proven): (&str, bool),
         now: Instant,
     ) {
-        match self.panics.tell(now) {
+        match self.panics.admit(now) {
             Some(left_out) => warn!(
                 peer = %id, name, refused = proven,
                 "the WebRTC stack panicked, and the link has ended: {panic}{}", untold(left_out)

@@ -36,7 +36,7 @@ pub(crate) struct Peer {
     /// Who it is, once a message of it has been verified.
     pub(crate) member: Option<Member>,
     /// The carrier that brought its last message: answers may go that way.
-    pub(crate) heard_over: Option<CarrierId>,
+    pub(crate) received_over: Option<CarrierId>,
     /// The newest run of its process that we know of; 0: none.
     pub(crate) session: u64,
     pub(crate) state: PeerState,
@@ -111,7 +111,7 @@ impl Peer {
         Self {
             id,
             member: None,
-            heard_over: None,
+            received_over: None,
             session: 0,
             state: PeerState::Connecting,
             since: now,
@@ -208,7 +208,8 @@ impl Peer {
     /// Whether it gets no link: it is expelled, or suspended.
     pub(crate) fn is_barred<C>(&self, parts: &Parts<C>) -> bool {
         let member = self.member.as_ref();
-        parts.revocations.expel(&self.id, member) || parts.suspensions.holds(&self.id, parts.now)
+        parts.revocations.expel(&self.id, member)
+            || parts.suspensions.is_suspended(&self.id, parts.now)
     }
 
     /// Whether nobody needs to remember it: not wanted, no link, nothing to show.
@@ -227,10 +228,10 @@ impl Peer {
             return;
         }
         let reason = refusal.reason();
-        let told = self.state == PeerState::Refused && self.reason == Some(reason);
+        let is_shown = self.state == PeerState::Refused && self.reason == Some(reason);
         self.set_state(PeerState::Refused, Some(reason), parts.now);
         self.failures = self.failures.max(5);
-        if !told {
+        if !is_shown {
             parts.tell_refused(self.id, reason);
         }
     }
@@ -314,7 +315,7 @@ impl Link {
     }
 
     /// When the attempt has taken too long.
-    pub(crate) fn too_late(&self, attempt: Duration) -> Instant {
+    pub(crate) fn attempt_deadline(&self, attempt: Duration) -> Instant {
         self.began
             + if self.awaits_answer {
                 ANSWER_WITHIN
@@ -327,7 +328,7 @@ impl Link {
         match (&self.restart, self.up) {
             (Some(restart), _) => Some(restart.ends()),
             (None, Some(_)) => None,
-            (None, None) => Some(self.too_late(attempt)),
+            (None, None) => Some(self.attempt_deadline(attempt)),
         }
     }
 }

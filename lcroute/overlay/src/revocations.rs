@@ -16,7 +16,7 @@ pub struct Revoked {
     /// By the network's own key: then it may be an issuer's.
     pub by_network: bool,
     /// The revocation in its signed form: what the expelled are shown.
-    pub record: Bytes,
+    pub revocation: Bytes,
 }
 
 /// Keys of nodes, invitations and issuers that do not count any more.
@@ -90,7 +90,7 @@ mod tests {
     fn by(network: bool) -> Revoked {
         Revoked {
             by_network: network,
-            record: Bytes::new(),
+            revocation: Bytes::new(),
         }
     }
 

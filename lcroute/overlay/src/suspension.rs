@@ -52,7 +52,7 @@ impl Suspensions {
         lasted
     }
 
-    pub(crate) fn holds(&self, peer: &PeerId, now: Instant) -> bool {
+    pub(crate) fn is_suspended(&self, peer: &PeerId, now: Instant) -> bool {
         self.rows.get(peer).is_some_and(|row| now < row.until)
     }
 
@@ -94,11 +94,13 @@ mod tests {
         let mut lasted = Vec::new();
         for _ in 0..8 {
             let lasts = suspensions.add(peer(1), now);
-            assert!(suspensions.holds(&peer(1), now) && !suspensions.holds(&peer(2), now));
+            assert!(
+                suspensions.is_suspended(&peer(1), now) && !suspensions.is_suspended(&peer(2), now)
+            );
             assert_eq!(suspensions.deadline(), Some(now + lasts));
             assert!(suspensions.ended(now).is_empty());
             now += lasts;
-            assert!(!suspensions.holds(&peer(1), now));
+            assert!(!suspensions.is_suspended(&peer(1), now));
             assert_eq!(suspensions.ended(now), [peer(1)]);
             assert_eq!(
                 (suspensions.ended(now), suspensions.deadline()),
@@ -122,7 +124,7 @@ mod tests {
                 now += Duration::from_millis(pause);
                 suspensions.add(peer(n), now);
                 prop_assert!(suspensions.rows.len() <= MAX_SUSPENDED);
-                prop_assert!(suspensions.holds(&peer(n), now), "the last one is in it");
+                prop_assert!(suspensions.is_suspended(&peer(n), now), "the last one is in it");
             }
         }
     }

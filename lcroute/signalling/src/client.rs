@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use lcroute_overlay::{CarrierId, MAX_SIGNAL, Presence};
-use librecast::events::Seldom;
+use librecast::events::LogLimit;
 use librecast::id::{PeerId, SecretKey};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
@@ -275,20 +275,20 @@ impl Backoff {
 impl Session {
     async fn run(mut self) {
         let mut backoff = Backoff::new();
-        let mut told: Option<Instant> = None;
+        let mut warned_at: Option<Instant> = None;
         // a server that takes us in and throws us out again cannot fill the log
-        let mut seldom = Seldom::default();
+        let mut log_limit = LogLimit::default();
         loop {
             let connected = Instant::now();
             let mut moved = false;
             let error = match self.connect().await {
                 Ok(mut socket) => {
-                    if seldom.tell(connected.into_std()).is_some() {
+                    if log_limit.admit(connected.into_std()).is_some() {
                         tracing::info!("signalling by {}", self.url);
-                        told = None;
+                        warned_at = None;
                     }
                     let result = self.converse(&mut socket).await;
-                    if self.tell(Presence::CarrierDown).await.is_err() {
+                    if self.report(Presence::CarrierDown).await.is_err() {
                         return;
                     }
                     match result {
@@ -304,14 +304,14 @@ impl Session {
             };
             let pause = backoff.after(connected.elapsed(), moved);
             // loud at first, then once in a while: a server may be away for days
-            if told.is_some_and(|at| at.elapsed() < REMINDER) {
+            if warned_at.is_some_and(|at| at.elapsed() < REMINDER) {
                 tracing::debug!("{}: {error}; next try in {pause:?}", self.url);
             } else {
                 tracing::warn!(
                     "signalling server {} is not reached: {error}; trying again",
                     self.url
                 );
-                told = Some(Instant::now());
+                warned_at = Some(Instant::now());
             }
             // it may be the path that was missing
             match timeout(with_jitter(pause), self.path.changed()).await {
@@ -348,11 +348,11 @@ impl Session {
     where
         WebSocketStream<S>: Socket,
     {
-        if self.tell(Presence::CarrierUp).await.is_err() {
+        if self.report(Presence::CarrierUp).await.is_err() {
             return Ok(Ended::Closed);
         }
         let mut ping = tokio::time::interval(PING_INTERVAL);
-        let mut heard = Instant::now();
+        let mut received_at = Instant::now();
         let mut answer_by = None;
         loop {
             tokio::select! {
@@ -382,7 +382,7 @@ impl Session {
                 }
                 message = socket.next() => {
                     let Some(message) = message.transpose()? else { anyhow::bail!("closed by the server") };
-                    heard = Instant::now();
+                    received_at = Instant::now();
                     answer_by = None;
                     if let Message::Binary(bytes) = message
                         && self.handle(ToNode::decode(&bytes)?).await?.is_err()
@@ -391,7 +391,7 @@ impl Session {
                     }
                 }
                 _ = ping.tick() => {
-                    if heard.elapsed() > SILENCE {
+                    if received_at.elapsed() > SILENCE {
                         anyhow::bail!("silent for {SILENCE:?}");
                     }
                     timeout(CONNECT, socket.send(Message::Ping(Bytes::new()))).await??;
@@ -415,7 +415,7 @@ impl Session {
         Ok(self.events.send(event).await.map_err(|_| Closed))
     }
 
-    async fn tell(&self, presence: Presence) -> Result<(), Closed> {
+    async fn report(&self, presence: Presence) -> Result<(), Closed> {
         self.events
             .send(CarrierEvent::Presence(self.carrier, presence))
             .await

@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use librecast::bucket::TokenBucket;
-use librecast::events::Seldom;
+use librecast::events::LogLimit;
 use librecast::id::PeerId;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -31,10 +31,10 @@ use crate::wire::{MAX_MESSAGE, PROOF_CONTEXT, Room, ToNode, ToServer, proof};
 
 /// Most connections at a time.
 const MAX_CLIENTS: usize = 8_192;
-/// Connections from one address unless told otherwise: dozens of nodes behind one NAT, and those that are dying.
+/// Connections from one address unless configured otherwise: dozens of nodes behind one NAT, and those that are dying.
 pub const PER_ADDRESS: usize = 256;
-/// Connections at a time that are told why they are refused; more are closed without a word.
-const MAX_TOLD: usize = 16;
+/// Connections at a time that are refused with a reason; more are closed without a word.
+const MAX_REFUSALS: usize = 16;
 const TOO_MANY: &str = "too many connections from your address";
 /// Most nodes of one room.
 const MAX_ROOM: usize = 4_096;
@@ -140,9 +140,9 @@ async fn accept(
     rooms: Arc<Rooms>,
 ) {
     let places = Arc::new(Semaphore::new(bounds.clients));
-    let tellers = Arc::new(Semaphore::new(MAX_TOLD));
+    let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
     let addresses = Arc::new(Addresses::new(bounds.per_address));
-    let (mut told, mut seldom) = (false, Seldom::default());
+    let (mut warned, mut log_limit) = (false, LogLimit::default());
     let acceptor = tls.map(TlsAcceptor::from);
     // ends the clients when the server ends
     let mut clients = tokio::task::JoinSet::new();
@@ -152,7 +152,7 @@ async fn accept(
             Ok(accepted) => accepted,
             Err(e) => {
                 // out of descriptors, most likely: others may leave meanwhile
-                if !std::mem::replace(&mut told, true) {
+                if !std::mem::replace(&mut warned, true) {
                     tracing::warn!("accept: {e}");
                 }
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -160,8 +160,8 @@ async fn accept(
             }
         };
         let Ok(place) = places.clone().try_acquire_owned() else {
-            // once for each time that it fills up: who knocks on cannot fill the log
-            if !std::mem::replace(&mut told, true) {
+            // once for each time that it fills up: clients that keep trying cannot fill the log
+            if !std::mem::replace(&mut warned, true) {
                 tracing::warn!(
                     "{from} turned away: {} clients are connected",
                     bounds.clients
@@ -169,22 +169,22 @@ async fn accept(
             }
             continue;
         };
-        told = false;
+        warned = false;
         let acceptor = acceptor.clone();
         let Some(counted) = addresses.enter(from.ip()) else {
-            if let Some(left_out) = seldom.tell(Instant::now().into_std()) {
+            if let Some(left_out) = log_limit.admit(Instant::now().into_std()) {
                 let (address, most) = (SourceAddress::of(from.ip()), bounds.per_address);
                 tracing::warn!(
                     left_out,
                     "{address} turned away: {most} connections from there"
                 );
             }
-            if let Ok(teller) = tellers.clone().try_acquire_owned() {
+            if let Ok(refusal) = refusals.clone().try_acquire_owned() {
                 clients.spawn(async move {
                     if let Err(e) = converse(stream, acceptor, Welcome::Refuse(TOO_MANY)).await {
                         tracing::debug!("{from}: {e}");
                     }
-                    drop((place, teller));
+                    drop((place, refusal));
                 });
             }
             continue;
@@ -386,8 +386,8 @@ async fn relay<S: AsyncRead + AsyncWrite + Unpin>(
     seat: &mut Seat<'_>,
 ) -> anyhow::Result<()> {
     let mut ping = tokio::time::interval(PING_INTERVAL);
-    let mut heard = Instant::now();
-    let mut bucket = TokenBucket::new(CLIENT_RATE, CLIENT_BURST, heard.into_std());
+    let mut received_at = Instant::now();
+    let mut bucket = TokenBucket::new(CLIENT_RATE, CLIENT_BURST, received_at.into_std());
     loop {
         tokio::select! {
             waiting = seat.queue.recv() => match waiting {
@@ -397,8 +397,8 @@ async fn relay<S: AsyncRead + AsyncWrite + Unpin>(
             },
             message = socket.next() => {
                 let Some(message) = message.transpose()? else { return Ok(()) };
-                heard = Instant::now();
-                bucket.spend(message.len() as u64, heard.into_std());
+                received_at = Instant::now();
+                bucket.spend(message.len() as u64, received_at.into_std());
                 match message {
                     Message::Binary(bytes) => seat.forward(ToServer::decode(&bytes)?)?,
                     Message::Close(_) => return Ok(()),
@@ -407,7 +407,7 @@ async fn relay<S: AsyncRead + AsyncWrite + Unpin>(
                 tokio::time::sleep_until(bucket.ready_at().into()).await;
             }
             _ = ping.tick() => {
-                if heard.elapsed() > SILENCE {
+                if received_at.elapsed() > SILENCE {
                     anyhow::bail!("silent for {SILENCE:?}");
                 }
                 timeout(HANDSHAKE, socket.send(Message::Ping(Bytes::new()))).await??;
@@ -469,7 +469,7 @@ impl Rooms {
             number,
             queue: sender,
         });
-        tell(places, &peer, &ToNode::Present(peer));
+        announce(places, &peer, &ToNode::Present(peer));
         Some(Seat {
             rooms: self,
             room,
@@ -481,7 +481,7 @@ impl Rooms {
 }
 
 /// Tells everybody else of the room; who cannot take more is cut off.
-fn tell(places: &mut Places, about: &PeerId, what: &ToNode) {
+fn announce(places: &mut Places, about: &PeerId, what: &ToNode) {
     let bytes = Bytes::from(what.encode());
     places.retain(|peer, seats| {
         if peer != about {
@@ -528,7 +528,7 @@ impl Drop for Seat<'_> {
             }
             places.remove(&self.peer);
         }
-        tell(places, &self.peer, &ToNode::Gone(self.peer));
+        announce(places, &self.peer, &ToNode::Gone(self.peer));
         if places.is_empty() {
             rooms.remove(&self.room);
         }
@@ -549,7 +549,7 @@ mod tests {
         SecretKey::from_seed(&[n; 32]).peer_id()
     }
 
-    fn heard(seat: &mut Seat<'_>) -> Vec<ToNode> {
+    fn received(seat: &mut Seat<'_>) -> Vec<ToNode> {
         std::iter::from_fn(|| seat.queue.try_recv().ok())
             .map(|b| ToNode::decode(&b).unwrap())
             .collect()
@@ -588,8 +588,8 @@ mod tests {
             converse(stream, None, Welcome::Refuse(TOO_MANY)).await
         };
         let (client, server) = tokio::join!(crate::client::probe(&url), turn_away);
-        for told in [client.unwrap_err(), server.unwrap_err()] {
-            assert!(told.to_string().contains(TOO_MANY), "{told}");
+        for refused in [client.unwrap_err(), server.unwrap_err()] {
+            assert!(refused.to_string().contains(TOO_MANY), "{refused}");
         }
     }
 
@@ -598,22 +598,22 @@ mod tests {
         let rooms = Rooms::default();
         let mut a = rooms.enter(room(), peer(1)).unwrap();
         let mut b = rooms.enter(room(), peer(2)).unwrap();
-        assert_eq!(heard(&mut a), [ToNode::Present(peer(2))]);
-        assert_eq!(heard(&mut b), [ToNode::Present(peer(1))]);
+        assert_eq!(received(&mut a), [ToNode::Present(peer(2))]);
+        assert_eq!(received(&mut b), [ToNode::Present(peer(1))]);
         a.forward(ToServer::Send {
             to: peer(2),
             bytes: vec![7],
         })
         .unwrap();
         assert_eq!(
-            heard(&mut b),
+            received(&mut b),
             [ToNode::Deliver {
                 from: peer(1),
                 bytes: vec![7]
             }]
         );
         drop(b);
-        assert_eq!(heard(&mut a), [ToNode::Gone(peer(2))]);
+        assert_eq!(received(&mut a), [ToNode::Gone(peer(2))]);
         drop(a);
         assert!(rooms.locked().is_empty());
     }
@@ -628,7 +628,7 @@ mod tests {
             bytes: vec![7],
         })
         .unwrap();
-        assert!(heard(&mut a).is_empty());
+        assert!(received(&mut a).is_empty());
     }
 
     #[test]
@@ -638,23 +638,23 @@ mod tests {
         let mut old = rooms.enter(room(), peer(1)).unwrap();
         let mut new = rooms.enter(room(), peer(1)).unwrap();
         assert_eq!(
-            heard(&mut watcher),
+            received(&mut watcher),
             [ToNode::Present(peer(1)), ToNode::Present(peer(1))],
             "who comes again may have restarted"
         );
-        assert_eq!(heard(&mut old), [ToNode::Present(peer(3))]);
-        heard(&mut new);
+        assert_eq!(received(&mut old), [ToNode::Present(peer(3))]);
+        received(&mut new);
         watcher
             .forward(ToServer::Send {
                 to: peer(1),
                 bytes: vec![7],
             })
             .unwrap();
-        assert_eq!((heard(&mut old).len(), heard(&mut new).len()), (1, 1));
+        assert_eq!((received(&mut old).len(), received(&mut new).len()), (1, 1));
         drop(new);
-        assert!(heard(&mut watcher).is_empty());
+        assert!(received(&mut watcher).is_empty());
         drop(old);
-        assert_eq!(heard(&mut watcher), [ToNode::Gone(peer(1))]);
+        assert_eq!(received(&mut watcher), [ToNode::Gone(peer(1))]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use librecast::id::{PeerId, SecretKey};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(30);
 
 struct Node {
     key: Arc<SecretKey>,
@@ -56,7 +56,7 @@ impl Node {
                 }
             }
         };
-        timeout(PATIENCE, wait)
+        timeout(DEADLINE, wait)
             .await
             .unwrap_or_else(|_| panic!("waited for: {what}"))
     }

@@ -31,17 +31,17 @@ fn files(cert: &str, key: &str) -> TlsFiles {
     }
 }
 
-/// Whether a client gets through to a TLS server at `host` within `patience`.
-async fn connects(files: &TlsFiles, host: &str, patience: Duration) -> bool {
+/// Whether a client gets through to a TLS server at `host` within `timeout`.
+async fn connects(files: &TlsFiles, host: &str, timeout: Duration) -> bool {
     let server = Server::bind(([127, 0, 0, 1], 0).into(), Some(files))
         .await
         .unwrap();
     let url = format!("wss://{host}:{}", server.local_addr().unwrap().port());
     tokio::spawn(server.run(std::future::pending()));
-    reaches(url, patience).await
+    reaches(url, timeout).await
 }
 
-async fn reaches(url: String, patience: Duration) -> bool {
+async fn reaches(url: String, timeout: Duration) -> bool {
     let (sender, mut events) = mpsc::channel(8);
     let key = Arc::new(SecretKey::generate());
     let mut carriers = Carriers::new(key.clone(), key.peer_id(), sender);
@@ -53,23 +53,23 @@ async fn reaches(url: String, patience: Duration) -> bool {
             }
         }
     };
-    tokio::time::timeout(patience, up).await.is_ok()
+    tokio::time::timeout(timeout, up).await.is_ok()
 }
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(30);
 const REFUSED: Duration = Duration::from_secs(2);
 
 #[tokio::test]
 #[ignore = "run by the test below, with SSL_CERT_FILE set"]
 async fn a_trusted_server_is_used() {
-    assert!(connects(&files("cert.pem", "key.pem"), "127.0.0.1", PATIENCE).await);
+    assert!(connects(&files("cert.pem", "key.pem"), "127.0.0.1", DEADLINE).await);
 }
 
 #[tokio::test]
 #[ignore = "run by the test below, with SSL_CERT_FILE set"]
 async fn a_trusted_self_signed_authority_is_used() {
     let own = files("authority.pem", "authority-key.pem");
-    assert!(connects(&own, "127.0.0.1", PATIENCE).await);
+    assert!(connects(&own, "127.0.0.1", DEADLINE).await);
     // trusted, and yet no certificate of that name
     assert!(!connects(&own, "localhost", REFUSED).await);
     // trusting one authority is not trusting another

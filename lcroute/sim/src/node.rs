@@ -127,8 +127,8 @@ pub struct Start<'a> {
 /// Bounds of the router.
 pub fn limits(scenario: &Scenario) -> Limits {
     let mut limits = Limits::default();
-    if let Some(interests) = scenario.limits.interests_per_neighbor {
-        limits.interests_per_neighbor = interests;
+    if let Some(states) = scenario.limits.join_states_per_neighbor {
+        limits.join_states_per_neighbor = states;
     }
     limits
 }
@@ -258,7 +258,7 @@ impl Router {
 
     /// (root, group) entries that neighbours keep here.
     pub fn entries(&self) -> usize {
-        self.engine().tables().interests
+        self.engine().tables().join_states
     }
 
     /// What is left of interest and flows when there should be none.
@@ -279,7 +279,7 @@ impl Router {
         let limits = limits(scenario);
         let neighbors = self.engine().snapshot().neighbors;
         let beyond = neighbors.iter().find(|n| {
-            n.interests > limits.interests_per_neighbor
+            n.join_states > limits.join_states_per_neighbor
                 || n.sending_prefixes > limits.prefixes_per_neighbor
         })?;
         Some(format!("{beyond:?}"))

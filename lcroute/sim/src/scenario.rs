@@ -247,7 +247,7 @@ pub struct Links {
     pub rtt_interval: Span,
     /// Whether nodes can always find each other at a signalling server; else only at their start, and
     /// later links are introduced over existing ones.
-    pub backbone: bool,
+    pub signalling: bool,
 }
 
 impl Default for Links {
@@ -265,7 +265,7 @@ impl Default for Links {
             one_way: 0.0,
             behind_nat: 0.0,
             rtt_interval: Span::seconds(10),
-            backbone: true,
+            signalling: true,
         }
     }
 }
@@ -356,7 +356,7 @@ impl Default for Churn {
 pub struct LimitsTable {
     /// (root, group) entries that one neighbour may keep at a router.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub interests_per_neighbor: Option<usize>,
+    pub join_states_per_neighbor: Option<usize>,
 }
 
 /// What is wrong with the simulated nodes.

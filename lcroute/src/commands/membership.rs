@@ -80,7 +80,7 @@ pub fn init(common: &Common, config: &Config, name: Option<String>) -> anyhow::R
 
 /// What an invitation shall grant.
 #[derive(Debug)]
-pub struct Wish {
+pub struct InviteOptions {
     /// How long the token can be used.
     pub ttl: Duration,
     /// How long a renewed certificate of its nodes lasts.
@@ -96,7 +96,7 @@ pub struct Wish {
 }
 
 /// Prints a token.
-pub fn invite(common: &Common, config: &Config, wish: Wish) -> anyhow::Result<Exit> {
+pub fn invite(common: &Common, config: &Config, options: InviteOptions) -> anyhow::Result<Exit> {
     let identity = common.state_dir(config).identity(unix_now())?;
     let issuer = identity.chain.issuer();
     if issuer.subject() != identity.key.peer_id() {
@@ -104,16 +104,16 @@ pub fn invite(common: &Common, config: &Config, wish: Wish) -> anyhow::Result<Ex
         return Err(ExitError::new(Exit::NotPermitted, message).into());
     }
     let own = configured_urls(config, &identity);
-    let signal = match wish.signal.is_empty() {
+    let signal = match options.signal.is_empty() {
         true => own,
         false => {
             if own.is_empty() {
                 hint(format_args!(
                     "this node itself meets nobody yet: servers = [{:?}] under [signal] in its configuration",
-                    wish.signal[0]
+                    options.signal[0]
                 ));
             }
-            wish.signal
+            options.signal
         }
     };
     if signal.is_empty() {
@@ -122,28 +122,28 @@ pub fn invite(common: &Common, config: &Config, wish: Wish) -> anyhow::Result<Ex
         );
     }
     let now = unix_now();
-    if wish.ttl.as_secs() == 0 {
+    if options.ttl.as_secs() == 0 {
         return Err(usage("--ttl: a token that nobody can use: at least 1s").into());
     }
-    if wish.member_ttl.as_secs() == 0 {
+    if options.member_ttl.as_secs() == 0 {
         return Err(usage("--member-ttl: a membership that is over at once: at least 1s").into());
     }
     // it lies inside of the issuer's certificate in any case
     let not_before = now.max(issuer.grant().not_before);
     let not_after = now
-        .saturating_add(wish.ttl.as_secs())
+        .saturating_add(options.ttl.as_secs())
         .min(issuer.grant().not_after);
     let grant = Grant {
         not_before,
         not_after,
-        renew_for: wish.member_ttl.as_secs(),
-        core: wish.core,
+        renew_for: options.member_ttl.as_secs(),
+        core: options.core,
         name: String::new(),
-        labels: wish.labels.into_iter().collect(),
-        prefixes: if wish.prefixes.is_empty() {
+        labels: options.labels.into_iter().collect(),
+        prefixes: if options.prefixes.is_empty() {
             issuer.grant().prefixes.clone()
         } else {
-            wish.prefixes
+            options.prefixes
         },
     };
     let token = Token::invite(issuer, &identity.key, grant, signal).map_err(|e| match e {
@@ -152,7 +152,7 @@ pub fn invite(common: &Common, config: &Config, wish: Wish) -> anyhow::Result<Ex
     })?;
     let text = token.encode();
     if common.json {
-        let token = json!({ "token": text.as_str(), "not_after": not_after, "member_ttl": wish.member_ttl.as_secs(), "signal": token.signal });
+        let token = json!({ "token": text.as_str(), "not_after": not_after, "member_ttl": options.member_ttl.as_secs(), "signal": token.signal });
         print_line(token)?;
     } else {
         print_line(text.as_str())?;
@@ -315,9 +315,9 @@ fn stop(client: &Client, control: &Path) -> anyhow::Result<()> {
             format!("stop the daemon (process {pid}): {}", e.desc()),
         ),
     })?;
-    let patience = Instant::now() + STOPPING;
+    let deadline = Instant::now() + STOPPING;
     while Client::connect_if_running(control)?.is_some() {
-        if Instant::now() > patience {
+        if Instant::now() > deadline {
             let message = format!("the daemon (process {pid}) does not stop");
             return Err(ExitError::new(Exit::Unreachable, message).into());
         }

@@ -14,7 +14,7 @@ use crate::status::{NotFound, Pong, Route, find};
 
 /// What shall be sent.
 #[derive(Debug)]
-pub struct Wish {
+pub struct PingOptions {
     /// To whom: a name, PeerId or address.
     pub node: String,
     /// How many messages.
@@ -35,19 +35,19 @@ struct Answer {
 }
 
 /// Sends the messages one after the other; exit code 3 if none is answered.
-pub fn run(control: &Path, wish: &Wish, json: bool) -> anyhow::Result<Exit> {
+pub fn run(control: &Path, options: &PingOptions, json: bool) -> anyhow::Result<Exit> {
     let mut client = Client::connect(control)?;
-    let node = resolve(&mut client, &wish.node)?;
+    let node = resolve(&mut client, &options.node)?;
     let name = format!("{} ({})", node.name, node.address);
     if !json {
         print_line(format_args!("ping {name}: {}", node.peer_id))?;
     }
-    let timeout = wish.timeout.min(MAX_PING);
+    let timeout = options.timeout.min(MAX_PING);
     client.wait_for(timeout)?;
     let mut answers: Vec<Answer> = Vec::new();
     let start = Instant::now();
-    for seq in 1..=wish.count {
-        let due = start + wish.interval * (seq - 1);
+    for seq in 1..=options.count {
+        let due = start + options.interval * (seq - 1);
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
         let pong: Pong = client.ask(&Request::Ping {
             node: node.peer_id.to_string(),
@@ -72,7 +72,7 @@ pub fn run(control: &Path, wish: &Wish, json: bool) -> anyhow::Result<Exit> {
             "peer_id": node.peer_id,
             "name": node.name,
             "address": node.address,
-            "sent": wish.count,
+            "sent": options.count,
             "received": times.len(),
             "rtt_ms": rtt,
             "answers": answers,
@@ -84,7 +84,7 @@ pub fn run(control: &Path, wish: &Wish, json: bool) -> anyhow::Result<Exit> {
         let received = times.len();
         print_line(format_args!(
             "{} sent, {received} received{times_text}",
-            wish.count
+            options.count
         ))?;
     }
     Ok(if times.is_empty() {

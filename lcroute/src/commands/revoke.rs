@@ -36,8 +36,8 @@ pub fn run(common: &Common, config: &Config, whom: &Whom) -> anyhow::Result<Exit
     let revocation = signer.revoke(&identity, key)?;
     let spread = match Client::connect_if_running(&control)? {
         Some(mut client) => {
-            let record = lcroute_node::revocations::text(&revocation);
-            let _: Value = client.ask(&Request::Revoke { record })?;
+            let revocation = lcroute_node::revocations::text(&revocation);
+            let _: Value = client.ask(&Request::Revoke { revocation })?;
             true
         }
         None => {

@@ -1,4 +1,4 @@
-//! `lcroute signal`: the backbone as a program of its own.
+//! `lcroute signal`: the signalling server as a program of its own.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

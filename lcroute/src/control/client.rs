@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 use super::{Answer, Request};
 
-const PATIENCE: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A connection to the daemon.
 #[derive(Debug)]
@@ -36,8 +36,8 @@ impl Client {
             };
             ExitError::new(exit, format!("{}: {e}: {hint}", path.display()))
         })?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+        stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
         Ok(Self {
             stream: BufReader::new(stream),
         })
@@ -62,7 +62,7 @@ impl Client {
     /// Answers may take so much longer from now on.
     pub fn wait_for(&mut self, longer: Duration) -> anyhow::Result<()> {
         let stream = self.stream.get_ref();
-        Ok(stream.set_read_timeout(Some(PATIENCE + longer))?)
+        Ok(stream.set_read_timeout(Some(ANSWER_TIMEOUT + longer))?)
     }
 
     /// Asks and waits for the answer.

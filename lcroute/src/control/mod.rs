@@ -35,7 +35,7 @@ pub enum Request {
     /// Expels from the whole network.
     Revoke {
         /// The signed revocation in base58.
-        record: String,
+        revocation: String,
     },
     /// Read the configuration again; or execute the binary anew.
     Reload {

@@ -318,11 +318,11 @@ mod tests {
         let socket = ControlSocket::bind(&path).unwrap();
         let (inbox, mut messages, mut reloads) = Inbox::new(Waker::new().unwrap());
         tokio::spawn(async move { socket.serve(inbox).await });
-        let wish = b"{\"cmd\":\"reload\",\"exec\":true}\n";
+        let request = b"{\"cmd\":\"reload\",\"exec\":true}\n";
         for verdict in [Err("bad file".to_owned()), Ok(())] {
             let may = verdict.is_ok();
             let decide = async { reloads.recv().await.unwrap().done.send(verdict) };
-            let (answer, decided) = tokio::join!(ask(&path, wish), decide);
+            let (answer, decided) = tokio::join!(ask(&path, request), decide);
             decided.unwrap();
             assert_eq!(answer.unwrap().contains("ok"), may);
             if may {

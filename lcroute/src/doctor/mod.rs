@@ -221,7 +221,7 @@ const DAEMON: &str = "daemon";
 const SYSTEM_CONTROL: &str = "/run/lcroute/control.sock";
 const SYSTEM_STATE: &str = "/var/lib/lcroute";
 /// The daemon tries the firewall for a second or two.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(4);
+const PROBE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(4);
 
 fn ask_daemon(patient: &mut Patient) -> Check {
     let mut path = patient.common.control(&patient.config);
@@ -256,13 +256,13 @@ fn ask_daemon(patient: &mut Patient) -> Check {
 
 /// Its status, once it knows whether what arrives reaches programs: it has just started, or read its configuration again.
 fn settled(client: &mut Client) -> anyhow::Result<Status> {
-    let patience = std::time::Instant::now() + PATIENCE;
+    let deadline = std::time::Instant::now() + PROBE_TIMEOUT;
     loop {
         let status: Status = client.ask(&Request::Status)?;
-        if status.inbound != Inbound::Unknown || std::time::Instant::now() > patience {
+        if status.inbound != Inbound::Unknown || std::time::Instant::now() > deadline {
             return Ok(status);
         }
-        std::thread::sleep(PATIENCE / 20);
+        std::thread::sleep(PROBE_TIMEOUT / 20);
     }
 }
 

@@ -49,7 +49,7 @@ impl PacketLoop {
             Request::Members => serde_json::to_value(self.parts.node.members()),
             Request::Ping { node, timeout_ms } => return self.ping(&node, timeout_ms, to, now),
             Request::Announce { prefix } => return reply(to, self.announce(&prefix, now)),
-            Request::Revoke { record } => return reply(to, self.revoke(&record, now)),
+            Request::Revoke { revocation } => return reply(to, self.revoke(&revocation, now)),
             Request::Reload { .. } => return reply(to, Err("not a question".into())),
         };
         reply(to, value.map_err(|e| e.to_string()));
@@ -64,8 +64,8 @@ impl PacketLoop {
     }
 
     /// `{"cmd": "revoke"}`
-    fn revoke(&mut self, record: &str, now: Instant) -> Result<Value, String> {
-        let key = self.parts.node.revoke(record, now);
+    fn revoke(&mut self, revocation: &str, now: Instant) -> Result<Value, String> {
+        let key = self.parts.node.revoke(revocation, now);
         Ok(json!({ "revoked": key.map_err(|e| e.to_string())? }))
     }
 

@@ -3,7 +3,7 @@
 //! ```text
 //! app -> socket -> kernel -> lc0 -> Device::read        (packets, and MLD reports when it joins)
 //! app <- socket <- kernel <- lc0 <- Device::write       (packets of other nodes)
-//!  MLD listener    <-        lc0 <- Device::write       (interest of other nodes, as reports)
+//!  MLD listener    <-        lc0 <- Device::write       (joins of other nodes, as reports)
 //! ```
 //!
 //! The device is persistent: when the daemon dies without [`Device::close`], the interface stays

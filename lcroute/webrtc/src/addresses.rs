@@ -43,7 +43,7 @@ impl Addresses {
 
     /// Whether it is worth waiting with a description: a server has not answered yet, but may soon.
     pub(crate) fn are_awaited(&self, now: Instant) -> bool {
-        self.gatherer.is_patient(now)
+        self.gatherer.still_waits(now)
     }
 
     /// Sets the host's addresses, best first; whether they are others than before.
@@ -54,7 +54,7 @@ impl Addresses {
         }
         self.hosts = hosts;
         self.gatherer.reset(&self.hosts, &self.servers, now);
-        self.were_awaited = self.gatherer.is_patient(now);
+        self.were_awaited = self.gatherer.still_waits(now);
         true
     }
 
@@ -62,7 +62,7 @@ impl Addresses {
         if servers != self.servers {
             self.servers = servers;
             self.gatherer.reset(&self.hosts, &self.servers, now);
-            self.were_awaited = self.gatherer.is_patient(now);
+            self.were_awaited = self.gatherer.still_waits(now);
         }
     }
 
@@ -79,7 +79,7 @@ impl Addresses {
 
     /// Those who waited for addresses have been served.
     pub(crate) fn settled(&mut self, now: Instant) {
-        self.were_awaited = self.gatherer.is_patient(now);
+        self.were_awaited = self.gatherer.still_waits(now);
     }
 
     /// Asks the servers that are due.

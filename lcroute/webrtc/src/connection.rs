@@ -27,7 +27,7 @@ use crate::stun::{Binding, hello, request_id};
 const CALM: Duration = Duration::from_secs(5);
 const CALM_HELLOS: u32 = 6;
 /// How long a restart waits for STUN.
-const RESTART_PATIENCE: Duration = Duration::from_millis(250);
+const RESTART_DELAY: Duration = Duration::from_millis(250);
 
 /// What all connections share and none changes.
 #[derive(Debug)]
@@ -99,7 +99,7 @@ impl Out {
     }
 
     fn count_dropped(&mut self, dropped: Dropped) {
-        self.drops.add(DropReason::QueueDelay, dropped.late);
+        self.drops.add(DropReason::QueueDelay, dropped.expired);
         self.drops.add(DropReason::QueueCodel, dropped.standing);
         self.drops.add(DropReason::QueueFull, dropped.overflow);
     }
@@ -161,7 +161,7 @@ impl Connection {
         let patient = match &self.pending {
             None => return false,
             Some(Pending::RestartOffer(since)) => {
-                addresses.are_awaited(now) && now < *since + RESTART_PATIENCE
+                addresses.are_awaited(now) && now < *since + RESTART_DELAY
             }
             Some(Pending::RestartAnswer(_)) => false,
             Some(Pending::Offer | Pending::Answer(_)) => addresses.are_awaited(now),
@@ -237,7 +237,7 @@ impl Connection {
     /// When a description does not wait for addresses any longer, if they are known at all.
     pub(crate) fn describes_at(&self) -> Option<Instant> {
         match &self.pending {
-            Some(Pending::RestartOffer(since)) => Some(*since + RESTART_PATIENCE),
+            Some(Pending::RestartOffer(since)) => Some(*since + RESTART_DELAY),
             _ => None,
         }
     }
@@ -415,7 +415,7 @@ impl Connection {
         let result = media.handle(datagram, ecn, has_path, &mut deliver, &mut dropped, now);
         match result {
             Ok(()) => {
-                up.liveness.heard(now);
+                up.liveness.note_received(now);
                 self.traffic.received(datagram.len());
             }
             Err(reason) => out.count(reason),
@@ -447,7 +447,7 @@ impl Connection {
         if !request.is_authentic(password, crypto) {
             return false;
         }
-        up.liveness.heard(now);
+        up.liveness.note_received(now);
         if request.asks_for_hellos() {
             up.liveness.asked(now);
         }
@@ -558,7 +558,7 @@ impl Connection {
                 debug!(%link, %local, %remote, "path");
                 self.restarts = false;
                 if let Some(up) = self.up.as_mut() {
-                    up.liveness.heard(now);
+                    up.liveness.note_received(now);
                 }
                 out.events.push_back(ConnectionEvent::Path { link });
                 let mut dropped = Dropped::default();
@@ -571,7 +571,7 @@ impl Connection {
             Notice::Control(message) => self.handle_control(message, out, now),
             Notice::Data(message) => match self.up.as_mut() {
                 Some(up) => {
-                    up.liveness.heard(now);
+                    up.liveness.note_received(now);
                     deliver(link, message, &mut out.events);
                 }
                 None => out.count(DropReason::UnauthenticatedData),
@@ -591,7 +591,7 @@ impl Connection {
     /// A message of the control channel.
     fn handle_control(&mut self, message: Bytes, out: &mut Out, now: Instant) {
         if let Some(up) = self.up.as_mut() {
-            up.liveness.heard(now);
+            up.liveness.note_received(now);
             if let Some(lane) = up.media.as_deref_mut()
                 && lane.handle_channel(&message, now)
             {

@@ -10,7 +10,7 @@ use crate::datagram::Transmit;
 use crate::stun::{Binding, TxId, address_request};
 
 /// How long offers wait for the first answers.
-const PATIENCE: Duration = Duration::from_secs(1);
+const GATHER_TIMEOUT: Duration = Duration::from_secs(1);
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 /// NATs forget a mapping after 30 s or more.
 const REFRESH: Duration = Duration::from_secs(15);
@@ -33,7 +33,7 @@ struct Query {
 #[derive(Debug)]
 pub(crate) struct Gatherer {
     queries: Vec<Query>,
-    patience: Option<Instant>,
+    waits_until: Option<Instant>,
     random: Random,
 }
 
@@ -41,7 +41,7 @@ impl Gatherer {
     pub(crate) fn new(random: Random) -> Self {
         Self {
             queries: Vec::new(),
-            patience: None,
+            waits_until: None,
             random,
         }
     }
@@ -71,12 +71,12 @@ impl Gatherer {
             }
         }
         let asking = self.queries.iter().any(|q| q.mapped.is_none());
-        self.patience = asking.then(|| now + PATIENCE);
+        self.waits_until = asking.then(|| now + GATHER_TIMEOUT);
     }
 
     /// Whether it is worth waiting with an offer: somebody has not answered yet, but may soon.
-    pub(crate) fn is_patient(&self, now: Instant) -> bool {
-        self.patience.is_some_and(|until| now < until)
+    pub(crate) fn still_waits(&self, now: Instant) -> bool {
+        self.waits_until.is_some_and(|until| now < until)
             && self.queries.iter().any(|q| q.mapped.is_none())
     }
 
@@ -128,11 +128,11 @@ impl Gatherer {
         }
     }
 
-    /// When to poll next, and when patience ends.
+    /// When to poll next, and when the wait ends.
     pub(crate) fn deadline(&self, now: Instant) -> Option<Instant> {
         let next = self.queries.iter().map(|q| q.next).min();
-        let patience = self.patience.filter(|_| self.is_patient(now));
-        [next, patience].into_iter().flatten().min()
+        let timeout = self.waits_until.filter(|_| self.still_waits(now));
+        [next, timeout].into_iter().flatten().min()
     }
 }
 
@@ -161,7 +161,7 @@ mod tests {
         );
         let mut g = Gatherer::new(Random::new([1; 32]));
         g.reset(&[base, addr("[fd00::1]:7")], &[server], now);
-        assert!(g.is_patient(now));
+        assert!(g.still_waits(now));
         let sent = ask(&mut g, now);
         assert_eq!(sent.len(), 1, "no server of the other family");
         assert_eq!((sent[0].to, sent[0].from), (server, Some(base)));
@@ -178,7 +178,7 @@ mod tests {
             "each answer counts once"
         );
         assert_eq!(g.addresses(), [public]);
-        assert!(!g.is_patient(now));
+        assert!(!g.still_waits(now));
         assert!(ask(&mut g, now).is_empty());
         assert_eq!(ask(&mut g, now + REFRESH).len(), 1);
     }
@@ -194,7 +194,7 @@ mod tests {
             asked += ask(&mut g, at).len();
             at = g.deadline(at).unwrap().max(at + Duration::from_millis(1));
         }
-        assert!(!g.is_patient(now + PATIENCE));
+        assert!(!g.still_waits(now + GATHER_TIMEOUT));
         assert!((5..12).contains(&asked), "{asked}");
     }
 

@@ -22,10 +22,10 @@ use librecast::time::{Duration, Instant};
 use crate::stun::TxId;
 
 const HELLO_EVERY: Duration = Duration::from_millis(333);
-/// So many times as long apart are those of the end that answers: what it hears says as much, and consent is renewed
+/// So many times as long apart are those of the end that answers: what it receives shows as much, and consent is renewed
 /// every five seconds (RFC 7675). Not so on a new link, while more than this gets lost, or for a while after somebody
 /// was suspected.
-const SELDOM: u32 = 15;
+const ANSWERER_FACTOR: u32 = 15;
 const CLEAN: f64 = 0.02;
 const WARY: Duration = Duration::from_secs(10);
 /// How much of the round trip the last one is.
@@ -106,7 +106,7 @@ pub(crate) struct Liveness {
     /// The peer sends the hellos, which say as much of it as answers to ours.
     answers: bool,
     wary_until: Instant,
-    heard: Instant,
+    received_at: Instant,
     /// The longest gaps between signs of life, in this second and the one before, and since when this one.
     gaps: [Duration; 2],
     gaps_since: Instant,
@@ -143,7 +143,7 @@ impl Liveness {
             epoch,
             answers,
             wary_until: now + WARY,
-            heard: now,
+            received_at: now,
             gaps: [SILENCE; 2],
             gaps_since: now,
             suspected: None,
@@ -162,14 +162,14 @@ impl Liveness {
     }
 
     /// A sign of life.
-    pub(crate) fn heard(&mut self, now: Instant) {
-        let gap = now.saturating_duration_since(self.heard);
+    pub(crate) fn note_received(&mut self, now: Instant) {
+        let gap = now.saturating_duration_since(self.received_at);
         if now.saturating_duration_since(self.gaps_since) >= GAP_MEMORY {
             self.gaps = [Duration::ZERO, self.gaps[0]];
             self.gaps_since = now;
         }
         self.gaps[0] = self.gaps[0].max(gap);
-        self.heard = now;
+        self.received_at = now;
         if self.suspected.take().is_some() && self.asked_until.is_none() {
             self.next_hello = self.next_common(now);
         }
@@ -183,7 +183,7 @@ impl Liveness {
     }
 
     /// Silence of so long makes the peer suspect.
-    fn patience(&self) -> Duration {
+    fn suspicion_time(&self) -> Duration {
         let longest = self.gaps[0].max(self.gaps[1]);
         (longest * GAPS).clamp(LEAST_SILENCE, SILENCE)
     }
@@ -263,12 +263,12 @@ impl Liveness {
             self.rtt = Some(self.rtt.map_or(sample, smoothed));
         }
         self.count(false);
-        self.heard(now);
+        self.note_received(now);
         true
     }
 
     /// The hellos of the peer are enough.
-    fn speaks_seldom(&self, now: Instant) -> bool {
+    fn is_answerer_at_rest(&self, now: Instant) -> bool {
         self.answers && self.loss <= CLEAN && now >= self.wary_until
     }
 
@@ -280,8 +280,8 @@ impl Liveness {
         if self.asked_until.is_some_and(|until| until <= now) {
             self.asked_until = None;
         }
-        let silence = now.saturating_duration_since(self.heard);
-        if self.suspected.is_none() && silence >= self.patience() {
+        let silence = now.saturating_duration_since(self.received_at);
+        if self.suspected.is_none() && silence >= self.suspicion_time() {
             self.suspect(now);
         }
         if let Some(suspicion) = &mut self.suspected
@@ -303,7 +303,7 @@ impl Liveness {
         if now < self.next_hello {
             return Verdict::Wait;
         }
-        let seldom = self.speaks_seldom(now);
+        let seldom = self.is_answerer_at_rest(now);
         self.next_hello = match &mut self.suspected {
             Some(suspicion) => {
                 suspicion.hellos += 1;
@@ -311,7 +311,7 @@ impl Liveness {
             }
             None if self.new_until.is_some_and(|until| now < until) => now + HELLO_EVERY_NEW,
             None if self.asked_until.is_some() => now + HELLO_EVERY_ASKED,
-            None if seldom => self.next_common(now) + HELLO_EVERY * (SELDOM - 1),
+            None if seldom => self.next_common(now) + HELLO_EVERY * (ANSWERER_FACTOR - 1),
             None => self.next_common(now),
         };
         self.last_hello = Some(now);
@@ -335,7 +335,7 @@ impl Liveness {
                     self.next_hello
                 }
             }
-            None => self.heard + self.patience(),
+            None => self.received_at + self.suspicion_time(),
         };
         judge.min(self.next_hello)
     }
@@ -535,7 +535,7 @@ mod tests {
     fn who_slept_asks_before_it_judges() {
         let start = Instant::now();
         let mut live = Liveness::new(start, false, Random::new([1; 32]), start);
-        live.heard(start);
+        live.note_received(start);
         let woke = start + Duration::from_secs(30);
         assert!(matches!(live.poll(woke), Verdict::Hello { .. }));
         // asleep again and again: a hello now and then, and what was slept does not count
@@ -543,7 +543,7 @@ mod tests {
             let now = woke + Duration::from_millis(250) * hello;
             assert!(!matches!(live.poll(now), Verdict::Down(_)), "{hello}");
         }
-        live.heard(woke + Duration::from_secs(5));
+        live.note_received(woke + Duration::from_secs(5));
         assert_eq!(live.poll(woke + Duration::from_secs(5)), Verdict::Wait);
     }
 
@@ -622,7 +622,7 @@ mod tests {
                 hellos += 1;
                 assert!(!asks || ms > 500);
             }
-            live.heard(now);
+            live.note_received(now);
         }
         // twenty a second for 800 ms, however often it is asked
         assert!((15..=19).contains(&hellos), "{hellos}");
@@ -748,12 +748,12 @@ mod tests {
                     continue;
                 }
                 match packet {
-                    Packet::Data => self.ends[to].heard(now),
+                    Packet::Data => self.ends[to].note_received(now),
                     Packet::Answer(id) => {
                         self.ends[to].answered(id, now);
                     }
                     Packet::Hello(id, asks) => {
-                        self.ends[to].heard(now);
+                        self.ends[to].note_received(now);
                         if asks {
                             self.ends[to].asked(now);
                         }

@@ -146,16 +146,16 @@ impl Chaos {
                 let all = 0..self.network.members.len();
                 let (these, others): (Vec<_>, Vec<_>) = all.partition(|n| n % 2 == node % 2);
                 for n in &these {
-                    let backbone = [&self.network.backbone.host];
+                    let signalling = [&self.network.signalling.host];
                     let others = others.iter().map(|other| self.host(*other));
-                    self.host(*n).part_from(others.chain(backbone))?;
+                    self.host(*n).part_from(others.chain(signalling))?;
                 }
                 self.parted = these;
                 Ok(())
             }
             Action::Move => self.renumber(node),
             Action::Upgrade => self.signal(node, Signal::SIGUSR2),
-            Action::Signalling => self.network.backbone.kill(),
+            Action::Signalling => self.network.signalling.kill(),
         }
     }
 
@@ -174,7 +174,7 @@ impl Chaos {
                 parted.iter().try_for_each(|n| self.host(*n).rejoin())
             }
             Action::Move | Action::Upgrade => Ok(()),
-            Action::Signalling => self.network.backbone.start(),
+            Action::Signalling => self.network.signalling.start(),
         }
     }
 

@@ -8,7 +8,7 @@ use crate::world;
 #[test]
 fn wrong_usage_ends_with_2() {
     world("usage", |lab| {
-        let host = lab.lone_host("a")?;
+        let host = lab.detached_host("a")?;
         for args in [
             &["frobnicate"][..],
             &["run", "--frobnicate"],
@@ -27,7 +27,7 @@ fn wrong_usage_ends_with_2() {
 #[test]
 fn without_a_daemon_queries_end_with_3_and_name_the_socket() {
     world("no-daemon", |lab| {
-        let host = lab.lone_host("a")?;
+        let host = lab.detached_host("a")?;
         for verb in ["status", "peers", "groups"] {
             exits(&host, &[verb, "--json"], 3, "control.sock")?;
         }
@@ -38,7 +38,7 @@ fn without_a_daemon_queries_end_with_3_and_name_the_socket() {
 #[test]
 fn without_a_membership_run_and_invite_end_with_4_and_say_what_to_do() {
     world("no-membership", |lab| {
-        let host = lab.lone_host("a")?;
+        let host = lab.detached_host("a")?;
         exits(&host, &["run"], 4, "lcroute init")?;
         exits(&host, &["invite"], 4, "lcroute init")
     });
@@ -47,7 +47,7 @@ fn without_a_membership_run_and_invite_end_with_4_and_say_what_to_do() {
 #[test]
 fn a_configuration_error_names_file_line_and_key() {
     world("config", |lab| {
-        let host = lab.lone_host("a")?;
+        let host = lab.detached_host("a")?;
         host.run("lcroute", &["init"])?.success()?;
         for (content, line, key) in [
             ("name = \"a\"\n\n[tun]\nmood = \"tap\"\n", "4", "mood"),
@@ -69,7 +69,7 @@ fn a_configuration_error_names_file_line_and_key() {
 #[test]
 fn a_configuration_file_that_was_named_must_exist() {
     world("config-missing", |lab| {
-        let host = lab.lone_host("a")?;
+        let host = lab.detached_host("a")?;
         exits(
             &host,
             &["run", "--config", "nowhere.toml"],

@@ -48,7 +48,7 @@ fn a_healthy_host_has_nothing_that_fails() {
 #[test]
 fn what_is_broken_is_named_with_what_to_do() {
     world("doctor-broken", |lab| {
-        let host = lab.lone_host("alone")?;
+        let host = lab.detached_host("alone")?;
         let (code, checks) = examine(&host)?;
         ensure!(code == 1, "exit code {code}");
         fails(&checks, "identity", "lcroute join")?;
@@ -61,7 +61,7 @@ fn what_is_broken_is_named_with_what_to_do() {
 
         let mut network = lab.closed_network(["a", "b"])?;
         network.members[1].host.close_everywhere()?;
-        network.backbone.kill()?;
+        network.signalling.kill()?;
         let b = &network.members[1];
         b.host.run("lcroute", &["reload"])?.success()?;
         // somebody else takes a group's route

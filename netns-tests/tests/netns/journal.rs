@@ -192,7 +192,7 @@ fn what_happens_is_in_the_journal_with_numbers_and_fields() {
             let args = ["exec", "-i", LAN, "--timeout", "20s", "--"];
             operator.run("lcagent", &[&args[..], command].concat())
         };
-        eventually("the agent obeys", || {
+        eventually("the agent executes the command", || {
             ensure!(run(&["echo", "hello"])?.code == 0);
             Ok(())
         })?;

@@ -120,7 +120,7 @@ fn a_node_that_was_away_runs_the_command_when_it_comes_back() {
 }
 
 #[test]
-fn strangers_and_keys_that_may_not_are_not_obeyed() {
+fn commands_of_strangers_and_of_keys_that_may_not_are_not_executed() {
     world("agt-stranger", |lab| {
         let fleet = Fleet::new(lab, LAN)?;
         fleet
@@ -373,7 +373,7 @@ fn what_is_wrong_with_a_configuration_is_said_at_the_start() {
 }
 
 #[test]
-fn a_fleet_behind_closed_firewalls_obeys_over_lc0() {
+fn a_fleet_behind_closed_firewalls_executes_over_lc0() {
     world("agt-lc0", |lab| {
         let mut network = lab.closed_network(["operator", "first", "second", "third"])?;
         let hosts: Vec<Host> = network.members.iter().map(|m| m.host.clone()).collect();

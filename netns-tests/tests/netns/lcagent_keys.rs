@@ -1,4 +1,4 @@
-//! Whose commands a fleet obeys: certified keys, revoked keys.
+//! Whose commands a fleet executes: certified keys, revoked keys.
 
 use anyhow::{Result, ensure};
 use lcroute_lab::lab::{LAN, eventually};
@@ -50,7 +50,7 @@ fn a_certified_key_may_what_its_certificate_says() {
 }
 
 #[test]
-fn a_key_that_is_revoked_while_its_job_runs_is_obeyed_no_more() {
+fn commands_of_a_key_revoked_while_its_job_runs_are_executed_no_more() {
     world("agt-revoke", |lab| {
         let mut fleet = Fleet::new(lab, LAN)?;
         let public = certified(&fleet, "ci.key", &[])?;
@@ -82,10 +82,10 @@ fn a_key_that_is_revoked_while_its_job_runs_is_obeyed_no_more() {
             Ok(())
         })?;
         exec.kill()?;
-        let trace = fleet.agent_state(0).join("obeyed");
+        let trace = fleet.agent_state(0).join("executed");
         let path = trace.display().to_string();
         let command = ["--key", "ci.key", "--timeout", "1s", "--", "touch", &path];
-        ensure!(fleet.exec(&command)?.code == 3, "it is obeyed");
+        ensure!(fleet.exec(&command)?.code == 3, "it is executed");
         // restarted, it remembers; and it tells the one that was away, which its selector leaves out
         fleet.agents[0].stop()?;
         fleet.start_agent(0)?;
@@ -102,7 +102,7 @@ fn a_key_that_is_revoked_while_its_job_runs_is_obeyed_no_more() {
             ensure!(known.contains(&public), "{known}");
             Ok(())
         })?;
-        ensure!(!trace.exists(), "a revoked key was obeyed");
+        ensure!(!trace.exists(), "a command of a revoked key was executed");
         Ok(())
     });
 }

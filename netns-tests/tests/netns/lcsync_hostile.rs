@@ -13,13 +13,13 @@ use crate::world;
 const MEGABYTE: usize = 1_000_000;
 
 #[test]
-fn a_liar_is_named_and_the_folder_comes_from_the_server() {
-    world("hostile-liar", |lab| {
-        let lan = with_liar(lab, &["symbols"])?;
+fn a_corrupt_source_is_named_and_the_folder_comes_from_the_server() {
+    world("hostile-source", |lab| {
+        let lan = with_corrupt_source(lab, &["symbols"])?;
         let said = fetch(&lan)?;
         ensure!(
             said.contains("fd00:1::3 sends symbols that do not make the block"),
-            "the liar is not named: {said}"
+            "the corrupt source is not named: {said}"
         );
         ensure!(
             !said.contains("fd00:1::1 sends symbols"),
@@ -30,9 +30,9 @@ fn a_liar_is_named_and_the_folder_comes_from_the_server() {
 }
 
 #[test]
-fn a_liar_under_the_servers_number_is_told_from_it() {
+fn a_corrupt_source_under_the_servers_number_is_told_from_it() {
     world("hostile-number", |lab| {
-        let lan = with_liar(lab, &["symbols", "--imitate"])?;
+        let lan = with_corrupt_source(lab, &["symbols", "--imitate"])?;
         let said = fetch(&lan)?;
         ensure!(
             said.contains("fd00:1::3 sends symbols") && !said.contains("fd00:1::1 sends symbols"),
@@ -43,9 +43,9 @@ fn a_liar_under_the_servers_number_is_told_from_it() {
 }
 
 #[test]
-fn a_liar_with_a_new_number_in_each_symbol_does_not_stop_a_fetch() {
+fn a_corrupt_source_with_a_new_number_in_each_symbol_does_not_stop_a_fetch() {
     world("hostile-numbers", |lab| {
-        let lan = with_liar(lab, &["symbols", "--many"])?;
+        let lan = with_corrupt_source(lab, &["symbols", "--many"])?;
         let said = fetch(&lan)?;
         ensure!(!said.contains("fd00:1::1 sends symbols"), "{said}");
         Ok(())
@@ -55,7 +55,7 @@ fn a_liar_with_a_new_number_in_each_symbol_does_not_stop_a_fetch() {
 #[test]
 fn garbage_on_every_channel_changes_nothing() {
     world("hostile-garbage", |lab| {
-        let lan = with_liar(lab, &["garbage"])?;
+        let lan = with_corrupt_source(lab, &["garbage"])?;
         let said = fetch(&lan)?;
         ensure!(!said.contains("sends symbols"), "somebody is named: {said}");
         Ok(())
@@ -65,14 +65,14 @@ fn garbage_on_every_channel_changes_nothing() {
 #[test]
 fn a_newer_version_that_nobody_serves_does_not_stop_a_fetch() {
     world("hostile-root", |lab| {
-        fetch(&with_liar(lab, &["roots"])?).map(drop)
+        fetch(&with_corrupt_source(lab, &["roots"])?).map(drop)
     });
 }
 
 #[test]
 fn a_newer_version_under_the_servers_number_does_not_stop_a_fetch() {
     world("hostile-root-number", |lab| {
-        fetch(&with_liar(lab, &["roots", "--imitate"])?).map(drop)
+        fetch(&with_corrupt_source(lab, &["roots", "--imitate"])?).map(drop)
     });
 }
 
@@ -107,23 +107,23 @@ fn of_two_folders_under_one_name_one_comes_whole_and_the_other_is_reported() {
 #[test]
 fn a_root_hash_brings_neither_modes_nor_times_of_whoever_answers() {
     world("hostile-modes", |lab| {
-        let hosts = lab.lan(&["liar", "receiver"])?;
-        let [liar, receiver] = &hosts[..] else {
+        let hosts = lab.lan(&["forger", "receiver"])?;
+        let [forger, receiver] = &hosts[..] else {
             anyhow::bail!("two hosts were asked for")
         };
         // the same files as the owner's, made wide open
-        liar.write("folder/key", "of the owner")?;
-        liar.write("folder/sub/f", "words")?;
+        forger.write("folder/key", "of the owner")?;
+        forger.write("folder/sub/f", "words")?;
         for (name, mode) in [("key", 0o666), ("sub/f", 0o4777), ("sub", 0o777)] {
-            let path = liar.path("folder").join(name);
+            let path = forger.path("folder").join(name);
             std::fs::set_permissions(&path, Permissions::from_mode(mode))?;
         }
         let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
         let key = std::fs::File::options()
             .write(true)
-            .open(liar.path("folder/key"))?;
+            .open(forger.path("folder/key"))?;
         key.set_modified(long_ago)?;
-        let (_share, root) = share(liar, &["folder", "-i", "lan0"])?;
+        let (_share, root) = share(forger, &["folder", "-i", "lan0"])?;
         let source = format!("lc:folder#{root}");
         let fetch = ["-c", "umask 022; exec \"$@\"", "sh", "lcsync"];
         let fetch = [&fetch[..], &[&source, "copy", "-a", "-i", "lan0"]].concat();
@@ -160,10 +160,10 @@ struct Besieged {
     forger: Process,
 }
 
-fn with_liar(lab: &Lab, forge: &[&str]) -> Result<Besieged> {
+fn with_corrupt_source(lab: &Lab, forge: &[&str]) -> Result<Besieged> {
     // A rate at which all three keep up on a busy machine.
     let args = ["--bwlimit", "30M"];
-    let lan = Lan::with_args(lab, &["receiver", "liar"], 3 * MEGABYTE, &args)?;
+    let lan = Lan::with_args(lab, &["receiver", "forger"], 3 * MEGABYTE, &args)?;
     let forger = lan.receivers[1].spawn("lcsync-forge", forge)?;
     let receiver = lan.receivers[0].clone();
     Ok(Besieged {

@@ -364,7 +364,7 @@ fn reported_for_good(watch: &MldWatch) -> Result<()> {
             .iter()
             .find(|g| g.ends_with("::"))
             .context("no root channel yet")?;
-        ensure!(watch.heard("JOIN", root)? >= 2, "not yet");
+        ensure!(watch.seen("JOIN", root)? >= 2, "not yet");
         Ok(())
     })
 }

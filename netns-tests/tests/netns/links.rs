@@ -52,7 +52,7 @@ fn a_join_made_while_the_link_is_down_counts_when_it_is_back() {
 }
 
 #[test]
-fn interest_of_a_lost_neighbour_is_forgotten() {
+fn joins_of_a_lost_neighbour_are_forgotten() {
     world("cut-forget", |lab| {
         let network = lab.closed_network(["a", "b"])?;
         let [a, b] = network.nodes()?;

@@ -3,7 +3,6 @@
 //!
 //! One binary, so that the whole suite shares the two worlds; one file a theme.
 
-mod backbone;
 mod bench;
 mod chaos;
 mod cli;
@@ -37,6 +36,7 @@ mod paths;
 mod recipes;
 mod repair;
 mod routing;
+mod signalling;
 mod ssm;
 mod the_lab;
 mod troubleshooting;

@@ -11,15 +11,15 @@ use crate::world;
 
 const NOT_PERMITTED: i32 = 4;
 /// Longer than a membership of 20 seconds takes to renew, twice.
-const PATIENCE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 #[test]
-fn a_stranger_on_the_same_backbone_gets_no_link_and_no_packet() {
+fn a_stranger_on_the_same_signalling_server_gets_no_link_and_no_packet() {
     world("stranger", |lab| {
         let network = lab.closed_network(["a", "b"])?;
         let [a, b] = network.nodes()?;
         let mut stranger = Member::new(founder(lab, "stranger")?);
-        stranger.run_args = vec!["--signal".to_owned(), network.backbone.url()?];
+        stranger.run_args = vec!["--signal".to_owned(), network.signalling.url()?];
         stranger.start()?;
         let at_stranger = stranger.host.receive("ff1e::42", &[])?;
         let at_b = b.host.receive("ff1e::42", &[])?;
@@ -131,7 +131,7 @@ fn an_expired_token_makes_no_members() {
 #[test]
 fn a_mistyped_token_is_named_as_such() {
     world("mistyped", |lab| {
-        let (host, other) = (founder(lab, "founder")?, lab.lone_host("other")?);
+        let (host, other) = (founder(lab, "founder")?, lab.detached_host("other")?);
         let token = host.run("lcroute", &["invite"])?.success()?.stdout;
         let token = token.trim();
         let last = if token.ends_with('2') { "3" } else { "2" };
@@ -161,7 +161,7 @@ fn a_member_with_a_prefix_can_send_to_its_groups_only() {
     world("prefix", |lab| {
         let mut network = lab.closed_network(["a"])?;
         let host = lab.closed_hosts(&["b"])?.remove(0);
-        let url = network.backbone.url()?;
+        let url = network.signalling.url()?;
         let invite = ["invite", "--prefix", "ff1e:1::/32", "--signal", &url];
         let token = network.members[0]
             .host
@@ -195,7 +195,7 @@ fn a_member_with_a_prefix_can_send_to_its_groups_only() {
 fn a_membership_renews_itself_and_its_token_takes_it_away_all_the_same() {
     world("renewed", |lab| {
         let mut network = lab.network(lab.closed_hosts(&["a", "b", "c"])?)?;
-        let url = network.backbone.url()?;
+        let url = network.signalling.url()?;
         let invite = [
             "invite",
             "--ttl",
@@ -213,7 +213,7 @@ fn a_membership_renews_itself_and_its_token_takes_it_away_all_the_same() {
         network.start()?;
         let [a, b, c] = network.nodes()?;
         for _ in 0..2 {
-            end = within(PATIENCE, "c has renewed its membership", || {
+            end = within(DEADLINE, "c has renewed its membership", || {
                 let new = end_of_membership(&c.host)?;
                 ensure!(new > end, "still until {end}");
                 Ok(new)
@@ -241,7 +241,7 @@ fn an_issuer_expels_nodes_and_tokens_without_the_networks_key() {
         let mut network = lab.network(lab.closed_hosts(&["a", "b", "c", "d"])?)?;
         let key = network.members[0].host.state_dir().join("network.key");
         fs::rename(&key, network.members[0].host.path("network.key"))?;
-        let url = network.backbone.url()?;
+        let url = network.signalling.url()?;
         let invite = ["invite", "--ttl", "1h", "--signal", &url];
         let token = network.members[0].host.run("lcroute", &invite)?;
         let token = token.success()?.stdout.trim().to_owned();
@@ -294,7 +294,7 @@ fn a_membership_with_earlier_keys_of_a_token_holders_making_is_none() {
     use librecast::cert::{Certificate, Chain, Kind, Token};
     use librecast::id::{PeerId, SecretKey};
     world("immune", |lab| {
-        let (host, evil) = (founder(lab, "founder")?, lab.lone_host("evil")?);
+        let (host, evil) = (founder(lab, "founder")?, lab.detached_host("evil")?);
         let token = host.run("lcroute", &["invite"])?.success()?.stdout;
         evil.run("lcroute", &["join", token.trim()])?.success()?;
         let path = evil.state_dir().join("membership.toml");
@@ -365,7 +365,7 @@ fn what_was_revoked_without_a_daemon_counts_when_it_runs() {
         let checks = checks["checks"].as_array().context("no checks")?;
         ensure!(doctor.code == 1 && checks.iter().any(failed), "{checks:?}");
         // the key is burnt, and said to be; with a new one, and a new token, it is another node
-        let url = network.backbone.url()?;
+        let url = network.signalling.url()?;
         let token = a.host.run("lcroute", &["invite", "--signal", &url])?;
         let token = token.success()?.stdout.trim().to_owned();
         let again = b.host.run("lcroute", &["join", &token])?;
@@ -417,7 +417,7 @@ fn members(host: &Host) -> Result<Vec<Value>> {
 fn members_are_listed_when_they_are_away_and_two_of_one_name_are_told_apart() {
     world("twins", |lab| {
         let mut network = lab.network(lab.closed_hosts(&["a", "b", "c"])?)?;
-        let url = network.backbone.url()?;
+        let url = network.signalling.url()?;
         let token = network.members[0]
             .host
             .run("lcroute", &["invite", "--signal", &url])?;

@@ -22,14 +22,14 @@ fn two_hosts_behind_different_nats_connect_directly() {
         a.wait_wanted("ff1e::b", b)?;
         b.wait_wanted("ff1e::a", a)?;
         network.wait_probed()?;
-        let before = network.backbone.host.uplink_data()?;
+        let before = network.signalling.host.uplink_data()?;
         a.host.send("ff1e::b", 300, &[])?;
         b.host.send("ff1e::a", 300, &[])?;
         at_a.expect_exactly(300)?;
         at_b.expect_exactly(300)?;
         ensure!(
-            network.backbone.host.uplink_data()? == before,
-            "the backbone relayed data"
+            network.signalling.host.uplink_data()? == before,
+            "the signalling server relayed data"
         );
         Ok(())
     });

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lcroute_lab::lab::{
-    Host, Lab, Member, Network, PATIENCE, Receiver, UPLINK, eventually, make_folder, same_content,
+    DEADLINE, Host, Lab, Member, Network, Receiver, UPLINK, eventually, make_folder, same_content,
     wait_reach, within,
 };
 use nix::sys::signal::Signal;
@@ -247,7 +247,7 @@ fn a_mesh_that_grows_gives_up_links_and_loses_no_packet() {
         start(&mut network.members[SMALL..])?;
         wait_reach(&network.members.iter().collect::<Vec<_>>())?;
         // a link that nobody wants is left out after 20 s, and closed after 30
-        within(PATIENCE * 2, "nobody has more links than needed", || {
+        within(DEADLINE * 2, "nobody has more links than needed", || {
             for member in &network.members {
                 let links = member.linked_with()?.len();
                 let name = member.host.name();
@@ -282,10 +282,11 @@ fn two_halves_part_and_meet_again() {
         at_a2.expect_more("a2 hears a1")?;
         at_b2.expect_more("b2 hears a1")?;
 
-        // the second half is on its own, without the backbone
-        let backbone = &network.backbone.host;
+        // the second half is on its own, without the signalling server
+        let signalling = &network.signalling.host;
         for b in [b1, b2, b3] {
-            b.host.part_from([&a1.host, &a2.host, &a3.host, backbone])?;
+            b.host
+                .part_from([&a1.host, &a2.host, &a3.host, signalling])?;
         }
         wait_reach(&[a1, a2, a3])?;
         wait_reach(&[b1, b2, b3])?;
@@ -366,7 +367,7 @@ fn a_router_that_is_killed_and_comes_back_goes_on_routing_and_sending() {
 }
 
 #[test]
-fn a_network_outlives_its_backbone_and_makes_new_links_over_itself() {
+fn a_network_outlives_its_signalling_server_and_makes_new_links_over_itself() {
     world("over-itself", |lab| {
         let hosts = lab.closed_hosts(&["a", "b", "c", "d", "e", "f"])?;
         for host in &hosts {
@@ -377,7 +378,7 @@ fn a_network_outlives_its_backbone_and_makes_new_links_over_itself() {
         let receiver = network.members[1].host.receive(GROUP, &[])?;
         let _sender = network.members[0].host.send_for_ever(GROUP)?;
         receiver.expect_more("b hears a")?;
-        network.backbone.kill()?;
+        network.signalling.kill()?;
         // Each time one dies its neighbours make new links. With three links each (or all there can be)
         // no graph of so few falls apart at the next death.
         for left in (3..=6).rev() {
@@ -550,7 +551,7 @@ fn an_announcement_outside_the_certificate_is_named_and_not_made() {
     world("presumption", |lab| {
         let mut network = lab.network(lab.closed_hosts(&["a", "b"])?)?;
         let host = lab.closed_hosts(&["c"])?.remove(0);
-        let url = network.backbone.url()?;
+        let url = network.signalling.url()?;
         let invite = ["invite", "--prefix", "ff1e:1::/32", "--signal", &url];
         let token = network.members[0].host.run("lcroute", &invite)?.success()?;
         let join = ["join", token.stdout.trim(), "--name", "c"];

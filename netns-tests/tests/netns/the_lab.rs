@@ -132,7 +132,7 @@ fn an_open_socket_is_found_and_a_connected_one_is_not_counted() {
 fn hears(watchers: &[&MldWatch], change: &str, group: &str) -> Result<()> {
     eventually(&format!("watchers hear the {change} of {group}"), || {
         for watch in watchers {
-            ensure!(watch.heard(change, group)? > 0, "one has not");
+            ensure!(watch.seen(change, group)? > 0, "one has not");
         }
         Ok(())
     })

@@ -145,7 +145,7 @@ pub const PROGRAMS: &[Program] = &[
             (
                 "/var/lib/lcagent/",
                 "the agent's: agent.key; audit.log, what lcagent-log(1) shows; jobs/; replay, the commands seen; revoked, the \
-                 keys obeyed no more; of others than root $XDG_STATE_HOME/lcagent",
+                 keys whose commands are executed no more; of others than root $XDG_STATE_HOME/lcagent",
             ),
             (
                 "$XDG_CONFIG_HOME/lcagent/operator.key",

@@ -84,12 +84,12 @@ impl Advertisement {
     ///
     /// The bytes cannot be read, or `signer` did not sign them.
     pub fn verify<S: Services + ?Sized>(
-        record: &[u8],
+        lsa: &[u8],
         signer: &PeerId,
         services: &S,
     ) -> Result<Self, LsaError> {
-        let advertisement = Self::decode(record)?;
-        let (message, signature) = signed_part(KIND_ADVERTISEMENT, record)?;
+        let advertisement = Self::decode(lsa)?;
+        let (message, signature) = signed_part(KIND_ADVERTISEMENT, lsa)?;
         if services.verify(signer, &message, &signature) {
             Ok(advertisement)
         } else {
@@ -128,8 +128,8 @@ impl Advertisement {
     }
 
     /// Name and version, which stand in front.
-    pub(super) fn peek(record: &[u8]) -> Result<(OriginId, Version), WireError> {
-        let mut r = Reader::new(record);
+    pub(super) fn peek(lsa: &[u8]) -> Result<(OriginId, Version), WireError> {
+        let mut r = Reader::new(lsa);
         match r.u8()? {
             VERSION => Ok((OriginId(r.u64()?), Version(r.u64()?))),
             version => Err(WireError::Version(version)),

@@ -1,5 +1,5 @@
 //! What a link costs: its round-trip time in units of 100 us, in steps and damped, because every change
-//! is told to the whole network and may move trees.
+//! is flooded to the whole network and may move trees.
 
 use librecast::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ const FLOOR: u16 = 10;
 const CEILING: u16 = 40_000;
 /// Cost of a link whose time cannot be measured: 50 ms.
 const UNMEASURED: u16 = 500;
-/// Others hear of a link when it has been measured, or after so long: they are not told a second time soon.
+/// A link is advertised when it has been measured, or after so long: a second advertisement would follow soon.
 const MEASURED_WITHIN: Duration = Duration::from_millis(500);
 /// An eighth of a round trip may be noise.
 const MARGIN: u32 = 8;

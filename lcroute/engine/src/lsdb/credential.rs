@@ -41,9 +41,9 @@ pub struct CredentialLsa {
 }
 
 impl CredentialLsa {
-    /// Reads a record, and verifies its signature and certificates.
-    pub fn verify<S: Services + ?Sized>(record: &[u8], services: &S) -> Result<Self, LsaError> {
-        let mut r = Reader::new(record);
+    /// Reads an LSA, and verifies its signature and certificates.
+    pub fn verify<S: Services + ?Sized>(lsa: &[u8], services: &S) -> Result<Self, LsaError> {
+        let mut r = Reader::new(lsa);
         let (origin, version) = (OriginId(r.u64()?), Version(r.u64()?));
         let chain = r
             .rest()
@@ -57,20 +57,20 @@ impl CredentialLsa {
         if credential.member.addresses.origin != origin {
             return Err(WireError::Bad("origin of a credential").into());
         }
-        let (message, signature) = signed_part(KIND_CREDENTIAL, record)?;
+        let (message, signature) = signed_part(KIND_CREDENTIAL, lsa)?;
         if !services.verify(&credential.member.peer, &message, &signature) {
             return Err(LsaError::Forged);
         }
         Ok(Self {
-            // a copy: `record` may be a part of something far larger
-            bytes: Bytes::copy_from_slice(record),
+            // a copy: `lsa` may be a part of something far larger
+            bytes: Bytes::copy_from_slice(lsa),
             credential,
             version,
             election_hashes: election_hashes(origin),
         })
     }
 
-    /// Builds and signs the record of this node.
+    /// Builds and signs the LSA of this node.
     pub(super) fn sign<S: Services + ?Sized>(
         origin: OriginId,
         version: Version,
@@ -147,11 +147,11 @@ mod tests {
     #[test]
     fn a_credential_survives_the_wire() {
         let (one, two) = (TestServices::new(1), TestServices::new(2));
-        let record = example(&one);
-        assert_eq!(record.bytes[..8], one.origin().0.to_be_bytes());
-        assert_eq!(record.bytes[8..16], 9u64.to_be_bytes());
-        assert_eq!(record.chain(), one.chain());
-        assert_eq!(CredentialLsa::verify(&record.bytes, &two), Ok(record));
+        let lsa = example(&one);
+        assert_eq!(lsa.bytes[..8], one.origin().0.to_be_bytes());
+        assert_eq!(lsa.bytes[8..16], 9u64.to_be_bytes());
+        assert_eq!(lsa.chain(), one.chain());
+        assert_eq!(CredentialLsa::verify(&lsa.bytes, &two), Ok(lsa));
     }
 
     #[test]
@@ -166,9 +166,9 @@ mod tests {
     #[test]
     fn any_flipped_byte_is_noticed() {
         let services = TestServices::new(1);
-        let record = example(&services);
-        for i in 0..record.bytes.len() {
-            let mut bad = record.bytes.to_vec();
+        let lsa = example(&services);
+        for i in 0..lsa.bytes.len() {
+            let mut bad = lsa.bytes.to_vec();
             bad[i] ^= 1;
             assert!(CredentialLsa::verify(&bad, &services).is_err(), "byte {i}");
         }

@@ -1,7 +1,7 @@
 //! LSAs that went along the flood tree, until IHAVE has named them over all other links (Plumtree).
 //!
 //! One to two seconds after an LSA came, the lower router of each link names it, and a second later the higher one. A
-//! router that has heard meanwhile that the other end has it stays silent.
+//! router that has received meanwhile that the other end has it stays silent.
 
 use std::collections::{BTreeMap, VecDeque};
 

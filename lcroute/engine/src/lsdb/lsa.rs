@@ -87,10 +87,8 @@ impl Lsa {
 }
 
 /// The signed message of an LSA, and the signature at its end.
-pub(super) fn signed_part(kind: u8, record: &[u8]) -> Result<(Vec<u8>, [u8; 64]), WireError> {
-    let (message, signature) = record
-        .split_last_chunk::<64>()
-        .ok_or(WireError::Truncated)?;
+pub(super) fn signed_part(kind: u8, lsa: &[u8]) -> Result<(Vec<u8>, [u8; 64]), WireError> {
+    let (message, signature) = lsa.split_last_chunk::<64>().ok_or(WireError::Truncated)?;
     Ok(([&[kind], message].concat(), *signature))
 }
 

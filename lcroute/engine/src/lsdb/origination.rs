@@ -1,4 +1,4 @@
-//! The own advertisement: what it says, and when it is originated (RFC 2328 §12.4).
+//! The own advertisement: what it holds, and when it is originated (RFC 2328 §12.4).
 
 use std::collections::BTreeSet;
 
@@ -58,7 +58,7 @@ pub struct LocalRouter {
     pub announced: BTreeSet<GroupPrefix>,
 }
 
-/// What this router says of itself, and its timers.
+/// What this router originates, and its timers.
 #[derive(Debug)]
 pub(super) struct Origination {
     pub router: LocalRouter,
@@ -82,7 +82,7 @@ pub(super) struct Origination {
     superseded: bool,
     /// That happened before: two hosts use one key, and back off before they originate again.
     shares_key: bool,
-    /// When the next advertisement may go out, if there is something to say.
+    /// When the next advertisement may go out, if there is a change.
     due: Option<Instant>,
     /// The graph in which the centrality was computed, and when.
     measured: Option<(u64, Instant)>,
@@ -318,7 +318,7 @@ impl Origination {
         true
     }
 
-    /// When to look again at what is to be said.
+    /// When to look again at what is to be originated.
     pub fn next_timeout(&self, now: Instant) -> Option<Instant> {
         let settled = self.linked_since.map(|since| since + SETTLE_TIME);
         let challenges = self.challenges.iter().flatten();

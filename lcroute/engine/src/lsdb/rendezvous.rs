@@ -50,7 +50,7 @@ impl RendezvousPoints {
         }
     }
 
-    /// Who is reachable, or what a router says of itself, has changed.
+    /// Who is reachable, or what a router advertises, has changed.
     pub fn invalidate(&mut self) {
         self.stale = true;
     }

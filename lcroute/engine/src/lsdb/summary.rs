@@ -5,18 +5,18 @@
 //! | DIGEST (64 sums over what A has) ------------------------> |   both at link up
 //! | <---------------------------------------- DIGEST (B's)     |
 //! | HAVE (names and versions, where the sums differ) --------> |   A asks for what it lacks
-//! | <------------- RECORDs that A lacks or has older, END      |   B asks in the same way
+//! | <------------- LSAs that A lacks or has older, END         |   B asks in the same way
 //! ```
 //!
 //! A router asks one neighbour at a time: with many new links everything comes over the first, and the
 //! others are asked for what is still different.
 //!
-//! News that went along the tree are offered over the other links: names and versions, in good time.
+//! IHAVE names LSAs that went along the tree over the other links: names and versions.
 //!
 //! ```text
-//! | OFFER (names and versions of news that did not come from B) -> |
-//! | <---------------------------------------- WANT (names)         |   what B lacks or has older
-//! | RECORDs ------------------------------------------------------> |
+//! | IHAVE (names and versions of LSAs that did not come from B) -> |
+//! | <--------------------------------------- IWANT (names)         |   what B lacks or has older
+//! | LSAs ---------------------------------------------------------> |
 //! ```
 
 use librecast::wire::{Reader, WireError, Writer};
@@ -27,7 +27,7 @@ use crate::graph::mix;
 /// Parts that the keys are divided into, by their first bits.
 pub const BUCKETS: usize = 64;
 const BUCKET_SHIFT: u32 = 64 - BUCKETS.trailing_zeros();
-/// Most entries of one HAVE or OFFER: it fits into a message.
+/// Most entries of one HAVE or IHAVE: it fits into a message.
 pub(crate) const MAX_ENTRIES: usize = 900;
 
 const FORM_DIGEST: u8 = 1;
@@ -38,10 +38,10 @@ const FORM_END: u8 = 5;
 const FORM_IHAVE: u8 = 6;
 const FORM_IWANT: u8 = 7;
 
-/// Name and version of a record that the sender has.
+/// Name and version of an LSA that the sender has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SummaryEntry {
-    /// Which record.
+    /// Which LSA.
     pub id: LsaId,
     /// Which version of it.
     pub version: Version,
@@ -156,7 +156,7 @@ fn decode_ids(r: &mut Reader<'_>) -> Result<Vec<LsaId>, WireError> {
         let (key, kind) = (r.u64()?, r.u8()?);
         let id = LsaId { key, kind };
         if ids.last().is_some_and(|before| *before >= id) || ids.len() == MAX_ENTRIES {
-            return Err(WireError::Bad("wanted record"));
+            return Err(WireError::Bad("asked LSA"));
         }
         ids.push(id);
     }
@@ -263,17 +263,17 @@ mod tests {
         ];
         assert_eq!(w.as_slice(), expected.concat());
         assert_eq!(round_trip(&Summary::End), Summary::End);
-        let (offer, want) = (
+        let (ihave, iwant) = (
             Summary::IHave(vec![entry(2, 1, 7), entry(2, 2, 9)]),
             Summary::IWant(vec![entry(2, 2, 9).id]),
         );
         let mut w = Writer::new();
-        offer.encode(&mut w);
+        ihave.encode(&mut w);
         assert_eq!(w.as_slice(), [&[6][..], expected[1], expected[2]].concat());
         let mut w = Writer::new();
-        want.encode(&mut w);
+        iwant.encode(&mut w);
         assert_eq!(w.as_slice(), [7, 0, 0, 0, 0, 0, 0, 0, 2, 2]);
-        assert_eq!((round_trip(&offer), round_trip(&want)), (offer, want));
+        assert_eq!((round_trip(&ihave), round_trip(&iwant)), (ihave, iwant));
     }
 
     #[test]

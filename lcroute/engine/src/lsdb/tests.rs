@@ -38,7 +38,7 @@ struct Network {
     next_link: u32,
     sent: u64,
     sent_bytes: u64,
-    records: u64,
+    lsas: u64,
     /// Records are lost on these links; summaries are not.
     deaf: BTreeSet<LinkId>,
 }
@@ -78,7 +78,7 @@ impl Network {
             next_link: 0,
             sent: 0,
             sent_bytes: 0,
-            records: 0,
+            lsas: 0,
             deaf: BTreeSet::new(),
         }
     }
@@ -198,10 +198,9 @@ impl Network {
         let node = &mut self.nodes[to];
         let result = match message {
             Message::Lsa(_) if self.deaf.contains(&link) => Ok(()),
-            Message::Lsa(record) => {
-                self.records += 1;
-                node.database
-                    .handle_lsa(link, record.kind, &record.bytes, now)
+            Message::Lsa(lsa) => {
+                self.lsas += 1;
+                node.database.handle_lsa(link, lsa.kind, &lsa.bytes, now)
             }
             Message::Summary(summary) => node.database.handle_summary(link, &summary, now),
         };
@@ -332,8 +331,8 @@ impl Network {
 fn over_the_wire(message: &Message) -> (Message, usize) {
     let mut w = Writer::new();
     let copy = match message {
-        Message::Lsa(record) => {
-            record.encode(&mut w);
+        Message::Lsa(lsa) => {
+            lsa.encode(&mut w);
             Message::Lsa(Lsa::decode(&mut Reader::new(w.as_slice())).unwrap())
         }
         Message::Summary(summary) => {
@@ -349,7 +348,7 @@ fn over_the_wire(message: &Message) -> (Message, usize) {
 #[test]
 fn a_network_agrees_and_then_is_quiet() {
     let mut network = Network::ring(24);
-    // the first link is told at once, those that follow with the next advertisement
+    // the first link is advertised at once, those that follow with the next advertisement
     network.run(8 * SECOND);
     network.assert_agreed();
     network.run(10 * MINUTE);
@@ -377,7 +376,7 @@ fn each_lsa_goes_over_each_link_about_once() {
     let links = network.wires.len() as u64;
     network.announce(at, &["ff1e:1::/32"]);
     network.run(MINUTE);
-    // the announcement, and then the claim, over each link in one or both directions
+    // the announcement, and then the candidacy, over each link in one or both directions
     let sent = network.sent - sent;
     assert!(
         (2 * 23..=2 * 2 * links).contains(&sent),
@@ -403,14 +402,11 @@ fn a_router_with_many_new_links_gets_everything_once() {
     }
     network.run(MINUTE);
     network.assert_agreed();
-    let per_record = network.nodes[newcomer].services.verifications() - verified;
+    let per_lsa = network.nodes[newcomer].services.verifications() - verified;
     // credential: chain and signature; advertisement: signature; neighbours try_originate twice what is new
-    assert!(
-        per_record < 24 * 3 + 4 * 8 + 40,
-        "{per_record} verifications"
-    );
+    assert!(per_lsa < 24 * 3 + 4 * 8 + 40, "{per_lsa} verifications");
     let sent = network.sent - sent;
-    // 48 records to the newcomer; some changes at nine routers, flooded over 56 links
+    // 48 LSAs to the newcomer; some changes at nine routers, flooded over 56 links
     assert!(sent < 48 + 8 * 10 + 40 * 2 * 56, "{sent} messages");
 }
 
@@ -577,12 +573,12 @@ fn in_a_large_network_a_router_gets_each_lsa_about_once() {
     let mut network = Network::ring(80);
     network.run(10 * MINUTE);
     network.assert_agreed();
-    let records = network.records;
+    let lsas = network.lsas;
     network.nodes[0].database.set_flags(0, network.now);
     network.flush(0);
     network.run(MINUTE);
     network.assert_agreed();
-    let (crossed, links) = (network.records - records, network.wires.len() as u64);
+    let (crossed, links) = (network.lsas - lsas, network.wires.len() as u64);
     // the router itself tells all its neighbours
     assert!(
         links == 160 && (79..=79 + 4).contains(&crossed),
@@ -596,7 +592,7 @@ fn in_a_mesh_few_relays_flood_the_loss_of_a_router() {
     let mut network = Network::mesh(20);
     network.run(2 * MINUTE);
     network.assert_agreed();
-    let records = network.records;
+    let lsas = network.lsas;
     for link in network.links_of(19) {
         network.cut(link);
     }
@@ -608,8 +604,8 @@ fn in_a_mesh_few_relays_flood_the_loss_of_a_router() {
     }
     network.run(MINUTE);
     network.assert_agreed();
-    // each tells 18 that it lost a link, and of these each tells four; if all told all, it would be 6,000
-    let crossed = network.records - records;
+    // each floods to 18 that it lost a link, and of these each floods to four; if all flooded to all, it would be 6,000
+    let crossed = network.lsas - lsas;
     assert!((19 * 18..19 * 18 * 6).contains(&crossed), "{crossed}");
 }
 
@@ -640,11 +636,12 @@ fn an_lsa_that_does_not_come_along_the_tree_is_named_in_ihave() {
     assert!((1..4).contains(&network.deaf.len()), "{:?}", network.deaf);
     network.nodes[0].database.set_flags(0, network.now);
     network.flush(0);
-    let heard = |network: &Network, at: usize| !network.router(at, 0).unwrap().has_flag(FLAG_CORE);
+    let is_known =
+        |network: &Network, at: usize| !network.router(at, 0).unwrap().has_flag(FLAG_CORE);
     network.run(SECOND / 2);
-    assert!(heard(&network, 0) && !heard(&network, at));
+    assert!(is_known(&network, 0) && !is_known(&network, at));
     network.run(5 * SECOND);
-    assert!(heard(&network, at));
+    assert!(is_known(&network, at));
     // also behind it
     network.assert_agreed();
 }
@@ -810,8 +807,8 @@ fn false_revocations_do_not_count() {
     w.u64(revocation_key(&peer, true))
         .u64(NOT_AFTER + 1)
         .put(&good);
-    let record = w.into_vec();
-    let result = database.handle_lsa(link, KIND_REVOCATION, &record, now);
+    let lsa = w.into_vec();
+    let result = database.handle_lsa(link, KIND_REVOCATION, &lsa, now);
     assert_eq!(result, Err(DropReason::BadLsa), "another version outside");
     assert!(!database.is_revoked(&peer));
 }
@@ -868,17 +865,17 @@ fn many_advertisements_of_one_router_wait_and_the_newest_wins() {
     let services = TestServices::new(2);
     let origin = services.origin();
     let link = network.links_of(0)[0];
-    let record = |sequence| {
+    let lsa = |sequence| {
         let content = network.nodes[2].database.origination.content(&[], vec![]);
         let version = Version::new(1, sequence);
         Advertisement::sign(origin, version, &content, &services).unwrap()
     };
-    let records: Vec<Bytes> = (100..140).map(|n| record(n).bytes().clone()).collect();
+    let lsas: Vec<Bytes> = (100..140).map(|n| lsa(n).bytes().clone()).collect();
     let now = network.now;
     let node = &mut network.nodes[0];
     let verified = node.services.verifications();
     let mut results = Vec::new();
-    for bytes in &records {
+    for bytes in &lsas {
         results.push(
             node.database
                 .handle_lsa(link, KIND_ADVERTISEMENT, bytes, now),
@@ -907,7 +904,7 @@ fn what_is_not_newer_costs_no_signature() {
     let link = network.links_of(0)[0];
     let node = &mut network.nodes[0];
     let verified = node.services.verifications();
-    let records: Vec<(u8, Bytes)> = node
+    let lsas: Vec<(u8, Bytes)> = node
         .database
         .routers()
         .flat_map(|(_, router)| {
@@ -919,7 +916,7 @@ fn what_is_not_newer_costs_no_signature() {
             ]
         })
         .collect();
-    for (kind, bytes) in records {
+    for (kind, bytes) in lsas {
         assert_eq!(node.database.handle_lsa(link, kind, &bytes, now), Ok(()));
     }
     assert_eq!(node.services.verifications(), verified);
@@ -1011,10 +1008,10 @@ fn a_router_that_is_named_but_unknown_is_asked_for() {
     let content = network.nodes[2].database.origination.content(&[], links);
     let version = Version::new(1, 1_000);
     let services = TestServices::new(2);
-    let record = Advertisement::sign(origin, version, &content, &services).unwrap();
+    let lsa = Advertisement::sign(origin, version, &content, &services).unwrap();
     let database = &mut network.nodes[0].database;
     database
-        .handle_lsa(link, KIND_ADVERTISEMENT, record.bytes(), now)
+        .handle_lsa(link, KIND_ADVERTISEMENT, lsa.bytes(), now)
         .unwrap();
     database.take_messages();
     database.handle_timeout(now + 2 * SECOND);
@@ -1039,8 +1036,8 @@ fn orphans_are_bounded_and_asked_for() {
     for n in 0..200 {
         let content = database.origination.content(&[], vec![]);
         let version = Version::new(1, 1);
-        let record = Advertisement::sign(OriginId(n), version, &content, &services).unwrap();
-        let result = database.handle_lsa(LinkId(1), KIND_ADVERTISEMENT, record.bytes(), now);
+        let lsa = Advertisement::sign(OriginId(n), version, &content, &services).unwrap();
+        let result = database.handle_lsa(LinkId(1), KIND_ADVERTISEMENT, lsa.bytes(), now);
         refused += usize::from(result == Err(DropReason::UnknownRouter));
     }
     assert_eq!((database.tables().orphans, refused), (64, 136));
@@ -1105,8 +1102,8 @@ fn forged_lsas_are_refused_and_cost_their_router_nothing() {
     }
     let honest = TestServices::new(2);
     let version = Version::new(1, 1_000);
-    let record = Advertisement::sign(origin, version, &content, &honest).unwrap();
-    let result = database.handle_lsa(link, KIND_ADVERTISEMENT, record.bytes(), now);
+    let lsa = Advertisement::sign(origin, version, &content, &honest).unwrap();
+    let result = database.handle_lsa(link, KIND_ADVERTISEMENT, lsa.bytes(), now);
     assert_eq!(result, Ok(()));
 }
 
@@ -1119,8 +1116,8 @@ fn a_forged_advertisement_displaces_none_that_waits() {
     let origin = network.origin(2);
     let content = network.nodes[2].database.origination.content(&[], vec![]);
     let signed = |n, by: &TestServices| {
-        let record = Advertisement::sign(origin, Version::new(1, n), &content, by).unwrap();
-        record.bytes().clone()
+        let lsa = Advertisement::sign(origin, Version::new(1, n), &content, by).unwrap();
+        lsa.bytes().clone()
     };
     let database = &mut network.nodes[0].database;
     let mut handle =
@@ -1133,9 +1130,9 @@ fn a_forged_advertisement_displaces_none_that_waits() {
     database.handle_timeout(now + 2 * SECOND);
     let kept = database.router(origin).unwrap().advertisement().unwrap();
     assert_eq!(kept.version(), Version::new(1, waits));
-    let told = database.take_events();
-    assert!(told.contains(&DatabaseEvent::Forged(links[0])));
-    assert!(!told.contains(&DatabaseEvent::Forged(links[1])));
+    let events = database.take_events();
+    assert!(events.contains(&DatabaseEvent::Forged(links[0])));
+    assert!(!events.contains(&DatabaseEvent::Forged(links[1])));
 }
 
 #[test]
@@ -1152,13 +1149,13 @@ fn a_forged_advertisement_displaces_none_of_a_router_that_is_not_known_yet() {
     let newer = Version::new(1, 1_000);
     let forged = Advertisement::sign(origin, newer, &content, &TestServices::new(99)).unwrap();
     let database = &mut here.database;
-    for (link, record) in [
+    for (link, lsa) in [
         (LinkId(8), advertisement.bytes()),
         (LinkId(9), forged.bytes()),
     ] {
         database.link_up(link, OriginId(u64::from(link.0)), now);
         database
-            .handle_lsa(link, KIND_ADVERTISEMENT, record, now)
+            .handle_lsa(link, KIND_ADVERTISEMENT, lsa, now)
             .unwrap();
     }
     database
@@ -1322,11 +1319,11 @@ fn announcements_outside_the_certificate_are_counted() {
     }];
     let services = &network.nodes[1].services;
     let version = Version::new(1, 50);
-    let record = Advertisement::sign(network.origin(1), version, &content, &**services).unwrap();
+    let lsa = Advertisement::sign(network.origin(1), version, &content, &**services).unwrap();
     let now = network.now;
     let database = &mut network.nodes[0].database;
     database
-        .handle_lsa(link, KIND_ADVERTISEMENT, record.bytes(), now)
+        .handle_lsa(link, KIND_ADVERTISEMENT, lsa.bytes(), now)
         .unwrap();
     let dropped = DatabaseEvent::Dropped(DropReason::AnnouncementNotPermitted);
     assert!(database.take_events().contains(&dropped));
@@ -1364,21 +1361,21 @@ fn a_link_is_advertised_once_it_has_been_measured_or_cannot_be() {
         let database = &mut here.database;
         database.link_up(LinkId(9), far, now);
         database.set_standing(LinkId(9), LinkStanding::Wanted, now);
-        let told = |database: &mut Database| {
+        let advertised = |database: &mut Database| {
             database.update();
             let own = database.router(database.origination.router.origin).unwrap();
             own.advertisement().and_then(|a| a.cost_to(far))
         };
-        assert_eq!(told(database), None);
+        assert_eq!(advertised(database), None);
         if let Some(ms) = measured {
             database.set_rtt(LinkId(9), ms * MILLISECOND, now + 100 * MILLISECOND);
-            assert_eq!(told(database), Some(405));
+            assert_eq!(advertised(database), Some(405));
         } else {
             database.handle_timeout(now + 499 * MILLISECOND);
-            assert_eq!(told(database), None);
+            assert_eq!(advertised(database), None);
             assert_eq!(database.next_timeout(), Some(now + 500 * MILLISECOND));
             database.handle_timeout(now + 500 * MILLISECOND);
-            assert_eq!(told(database), Some(500));
+            assert_eq!(advertised(database), Some(500));
         }
     }
 }

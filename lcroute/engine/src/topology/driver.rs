@@ -21,7 +21,7 @@ use crate::small_map::SmallMap;
 
 /// Members that are known at a time, and directions that fail.
 pub(super) const MAX_KNOWN: usize = 4_096;
-/// Changes often come in crowds: links are decided on when nothing has changed for so long,
+/// Changes often come in groups: links are decided on when nothing has changed for so long,
 const DEBOUNCE: Duration = Duration::from_millis(100);
 /// or so long after the first change.
 const MAX_DEBOUNCE: Duration = Duration::from_secs(1);
@@ -61,7 +61,7 @@ struct Link {
     rtt: Option<Duration>,
     /// Until the peer says so, it is not known to be in vain.
     peer: Option<LinkRequest>,
-    told: Option<LinkRequest>,
+    sent: Option<LinkRequest>,
     unwanted_since: Option<Instant>,
     faded: bool,
     retired: bool,
@@ -195,7 +195,7 @@ impl Topology {
                 since: now,
                 rtt: None,
                 peer: None,
-                told: None,
+                sent: None,
                 unwanted_since: None,
                 faded: false,
                 retired: false,
@@ -238,7 +238,7 @@ impl Topology {
     /// What the ends of a link think of it.
     pub fn standing(&self, link: LinkId) -> LinkStanding {
         match self.links.get(&link) {
-            Some(link) if [link.told, link.peer].contains(&Some(LinkRequest::Keep)) => {
+            Some(link) if [link.sent, link.peer].contains(&Some(LinkRequest::Keep)) => {
                 LinkStanding::Wanted
             }
             Some(link) if link.faded => LinkStanding::Retiring,
@@ -368,7 +368,7 @@ impl Topology {
         self.review_links(now);
     }
 
-    /// Tells wishes that have changed and looks which links nobody wants.
+    /// Sends link requests that have changed and looks which links neither end wants.
     fn review_links(&mut self, now: Instant) {
         let on_trial = self.policy.on_trial();
         for (id, link) in self.links.iter_mut() {
@@ -377,8 +377,8 @@ impl Topology {
                 neighbor if self.wanted.contains(&neighbor) => LinkRequest::Keep,
                 _ => LinkRequest::Release,
             };
-            if link.told != Some(request) {
-                link.told = Some(request);
+            if link.sent != Some(request) {
+                link.sent = Some(request);
                 self.events
                     .push_back(TopologyEvent::LinkRequest { link: id, request });
             }

@@ -1,9 +1,9 @@
-//! Which links there should be: one [`Policy`] of several, and a driver that feeds it and acts on its wishes.
+//! Which links there should be: one [`Policy`] of several, and a driver that feeds it and acts on what it asks for.
 //!
 //! ```text
 //!   who is there (link state, carriers) ─┐
 //!   what cannot be reached directly     ─┼─> Topology ──> Policy: mesh, regular, auto
-//!   links, their RTT, the peers' wishes ─┘      │
+//!   links, their RTT, the peers' requests ┘      │
 //!                                               └──> Wanted (to make), Keep (to tell), Retire (to close)
 //! ```
 //!
@@ -12,7 +12,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `driver` | inputs, debouncing, wishes told, links retired |
+//! | `driver` | inputs, debouncing, link requests, links retired |
 //! | `policy` | what policies decide from |
 //! | `auto` | a mesh while the network is small |
 //! | `mesh` | everybody |

@@ -121,7 +121,7 @@ impl View<'_> {
     }
 }
 
-/// Decides which links this node wants. The same views at the same times give the same wishes.
+/// Decides which links this node wants. The same views at the same times give the same links.
 pub trait Policy: Debug + Send {
     /// Everybody with whom there should be a link, linked already or not.
     fn wanted(&mut self, view: &View<'_>, now: Instant) -> BTreeSet<OriginId>;

@@ -725,14 +725,14 @@ impl World {
                 let prospects = || Prospect::all(&crate::graph::Graph::new(0, [own], &links), own);
                 let node = self.nodes.get_mut(&own).unwrap();
                 for event in run_with(node, prospects, self.now) {
-                    self.obey(own, &event);
+                    self.apply(own, &event);
                 }
                 self.try_links(own);
             }
         }
     }
 
-    fn obey(&mut self, own: OriginId, event: &TopologyEvent) {
+    fn apply(&mut self, own: OriginId, event: &TopologyEvent) {
         match *event {
             TopologyEvent::Wanted(_) | TopologyEvent::Standing { .. } => {}
             TopologyEvent::LinkRequest { link, request } => {

@@ -25,7 +25,7 @@ pub struct Lookup<'a> {
 }
 
 impl Lookup<'_> {
-    /// The links that want them.
+    /// The links that have joined them.
     pub fn links(&self) -> &Links {
         &self.route.links
     }
@@ -37,7 +37,7 @@ impl Lookup<'_> {
     }
 }
 
-/// The way of packets through this router, as the tree and all interest stand.
+/// How packets pass through this router, as the tree and all join state stand.
 #[derive(Debug)]
 struct ForwardingEntry {
     /// The last one whose packets went this way.
@@ -112,7 +112,7 @@ impl ForwardingEntries {
 pub(super) struct EntryInputs<'a> {
     pub position: &'a TreePosition,
     pub links: &'a [GroupLink],
-    /// Somebody wants some sources only, or all but some.
+    /// A Join names some sources only, or all but some.
     pub lists_sources: bool,
 }
 

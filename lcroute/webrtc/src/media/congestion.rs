@@ -2,21 +2,21 @@
 //! live traffic.
 //!
 //! ```text
-//! start --a queue, loss--> look --done--> climb --15 ms of queue, new loss--> look ...
+//! start --a queue, loss--> drain -done-> probe up --15 ms of queue, new loss--> drain ...
 //!  doubles in a round       |              ever faster
-//!                           \--no end of the queue, again and again--> compete --every 4 s--> look
+//!                           \--no end of the queue, again and again--> compete --every 4 s--> drain
 //!                                                                      as CUBIC
 //! ```
 //!
-//! - A look holds the window for a few rounds at a bit less than the path holds by itself. It drains the
+//! - A drain holds the window for a few rounds at a bit less than the path holds by itself. It drains the
 //!   queue, shows what it was, and lets everybody in it learn the true base delay.
 //! - Flows of ours in one queue see the same delay, cut at the same time to a share of their rate and
-//!   climb by the same steps: so they come to share evenly.
-//! - If the queue does not go, somebody else fills it (TCP): we compete until it goes in a later look.
-//! - Loss that does not go in a look has other causes (radio): it is the floor that new loss is
+//!   probe up by the same steps: so they come to share evenly.
+//! - If the queue does not go, somebody else fills it (TCP): we compete until it goes in a later drain.
+//! - Loss that does not go in a drain has other causes (radio): it is the floor that new loss is
 //!   measured by. Loss that goes was a queue too short to be felt.
 //! - Pauses of the hosts look like queues and bursts: delay counts only if it stays for some time of the
-//!   receiver's, and a look costs little, because it leaves what has been seen to arrive.
+//!   receiver's, and a drain costs little, because it leaves what has been seen to arrive.
 //! - Packets are paced by the window over the path's round trip, so that short queues last.
 //!
 //! Delay is one way, arrival minus sending on two clocks, less the smallest of the last minute.
@@ -26,23 +26,23 @@ use std::collections::VecDeque;
 
 use super::feedback::{Report, micros};
 
-/// Queueing delay in microseconds that ends a climb; below which a queue counts as empty; that ends the start
+/// Queueing delay in microseconds that ends probing up; below which a queue counts as empty; that ends the start
 /// phase; and from which on we do not grow even beside TCP.
 const TARGET: i64 = 15_000;
 const EMPTY: i64 = 4_000;
 const START_TARGET: i64 = 6_000;
 const COMPETING_TARGET: i64 = 150_000;
-/// What a look leaves of the path's own content, and what is given back after it.
+/// What a drain leaves of the path's own content, and what is given back after it.
 const DRAINED: f64 = 0.85;
 const REFILLED: f64 = 0.97;
-/// What a look at loss leaves of what has been under way and was not lost.
+/// What a drain at loss leaves of what has been under way and was not lost.
 const FITS: f64 = 0.9;
 /// What TCP leaves at loss, and what we do at a mark (RFC 8511).
 const TCP_CUT: f64 = 0.75;
 const CE_CUT: f64 = 0.8;
 /// Content of a path is counted for so many microseconds at least: hosts take longer to turn round.
 const LEAST_TRIP: i64 = 4_000;
-/// Loss beyond the floor that may add up before it calls for a look, as a share; and that calls at once.
+/// Loss beyond the floor that may add up before it calls for a drain, as a share; and that calls at once.
 const NEW_LOSS: f64 = 0.02;
 const MUCH_LOSS: f64 = 0.1;
 /// A floor is never higher.
@@ -50,22 +50,22 @@ const MOST_FLOOR: f64 = 0.4;
 /// Packets that prove a sudden loss, and those that make a floor anew.
 const PROOF: u64 = 16;
 const FLOOR_PACKETS: f64 = 200.0;
-/// Rounds of a look at most, at delay and at loss.
-const LOOK_ROUNDS: u32 = 2;
+/// Rounds of a drain at most, at delay and at loss.
+const DRAIN_ROUNDS: u32 = 2;
 const LOSS_ROUNDS: u32 = 12;
 /// How long a delay must be high, in microseconds of the receiver: pauses of a host show many packets of
 /// one moment. Longer, if the window was not all used.
 const PERSISTS: u32 = 10_000;
 const PERSISTS_UNUSED: u32 = 40_000;
-/// Looks in a row that must not see the queue's end until others are to blame; those that saw a long one
+/// Drains in a row that must not see the queue's end until others are to blame; those that saw a long one
 /// count twice.
-const FAILED_LOOKS: u32 = 7;
-/// How soon after a look that failed the next one is: others of us may not have come to the end of their
-/// climb, because they do not know the base delay.
-const LOOK_AGAIN: Duration = Duration::from_millis(400);
-/// How often we look while competing.
-const LOOK_EVERY: Duration = Duration::from_secs(4);
-/// How soon after a look that failed we join one of another.
+const FAILED_DRAINS: u32 = 7;
+/// How soon after a drain that failed the next one is: others of us may not have come to the end of their
+/// probing up, because they do not know the base delay.
+const DRAIN_AGAIN: Duration = Duration::from_millis(400);
+/// How often a drain comes while competing.
+const DRAIN_EVERY: Duration = Duration::from_secs(4);
+/// How soon after a drain that failed we join one of another.
 const JOIN_AFTER: Duration = Duration::from_secs(1);
 /// The pause after loss was found to be random, and how long a window at which it was ours is heeded.
 const LOSS_PAUSE: Duration = Duration::from_millis(500);
@@ -78,13 +78,13 @@ const MOST: f64 = 67_108_864.0;
 const FIRST_RATE: f64 = 12_500_000.0;
 /// Most packets under way.
 const MAX_PACKETS: usize = 65_000;
-/// What the window grows by in a first round trip of a climb.
+/// What the window grows by in a first round trip of probing up.
 const STEP: f64 = 1_200.0;
 /// Without any feedback for so long (or four round trips) what is under way counts as lost.
 const SILENCE: Duration = Duration::from_millis(250);
 /// A round is a round trip, but at least this many microseconds.
 const LEAST_ROUND: i64 = 20_000;
-/// A climb gets steeper by a packet in a round trip in so many seconds.
+/// Probing up gets steeper by a packet in a round trip in so many seconds.
 const ROUND: f64 = 0.025;
 /// Rounds whose best rate counts.
 const RATES: usize = 4;
@@ -138,8 +138,8 @@ pub(crate) struct Controller {
     rates: [f64; RATES],
     loss: Option<f64>,
     round: Round,
-    /// Begin of this climb.
-    climbing: Instant,
+    /// Since when it probes up.
+    probing_since: Instant,
     /// Since when the delay has been high, by the receiver's clock.
     high_since: Option<u32>,
     /// Packets from this index on were sent since the last cut.
@@ -151,14 +151,14 @@ pub(crate) struct Controller {
     beyond: f64,
     /// Packets judged since that sum was nothing, and those of them that are lost.
     since_known: (u64, u64),
-    look: Option<Look>,
+    drain: Option<Drain>,
     next_loss: Instant,
-    next_look: Instant,
+    next_drain: Instant,
     next_join: Instant,
-    failed_looks: u32,
+    failed_drains: u32,
     /// Window and rate before the first of them.
     unfailed: (f64, f64),
-    /// The longest delay since the last look.
+    /// The longest delay since the last drain.
     longest: i64,
     /// The window at which a short queue overflowed, and until when that is heeded.
     ceiling: Option<(f64, Instant)>,
@@ -166,7 +166,7 @@ pub(crate) struct Controller {
 
 /// The window is held down for some rounds to see what follows.
 #[derive(Debug)]
-struct Look {
+struct Drain {
     /// Loss before, if that is the reason.
     loss: Option<f64>,
     /// We were starting; and the window before.
@@ -277,18 +277,18 @@ impl Controller {
             rates: [0.0; RATES],
             loss: None,
             round: Round::default(),
-            climbing: now,
+            probing_since: now,
             high_since: None,
             recover: 0,
             cut: None,
             floor: 0.0,
             beyond: 0.0,
             since_known: (0, 0),
-            look: None,
+            drain: None,
             next_loss: now,
-            next_look: now,
+            next_drain: now,
             next_join: now,
-            failed_looks: 0,
+            failed_drains: 0,
             unfailed: (FIRST, 0.0),
             longest: 0,
             ceiling: None,
@@ -349,7 +349,7 @@ impl Controller {
 
     /// Whether the packet that goes out next, of about `bytes`, should ask for a report: eight times in
     /// a window, so that a short one does not wait for the receiver's timer.
-    pub(crate) fn wants_report(&mut self, bytes: usize) -> bool {
+    pub(crate) fn asks_for_report(&mut self, bytes: usize) -> bool {
         self.unmarked += bytes as u64;
         let wants = self.unmarked as f64 * 8.0 * (1.0 + 4.0 * self.floor) >= self.window;
         if wants {
@@ -363,15 +363,18 @@ impl Controller {
         self.base = BaseDelay::default();
         self.least_trip = Least::default();
         self.round = Round::default();
-        (self.look, self.ceiling, self.high_since) = (None, None, None);
-        (self.starting, self.competing, self.failed_looks) = (true, false, 0);
+        (self.drain, self.ceiling, self.high_since) = (None, None, None);
+        (self.starting, self.competing, self.failed_drains) = (true, false, 0);
         (self.delay, self.longest) = (0, 0);
     }
 
     /// Whether a queue stands in the path: what gets lost now is likely lost to it, and more than the data
     /// itself would make it worse.
     pub(crate) fn is_congested(&self) -> bool {
-        let drains = self.look.as_ref().is_some_and(|look| look.loss.is_none());
+        let drains = self
+            .drain
+            .as_ref()
+            .is_some_and(|drain| drain.loss.is_none());
         drains || self.competing || self.delay > TARGET / 2
     }
 
@@ -411,7 +414,7 @@ impl Controller {
         self.progress = now;
         self.window = (self.window / 2.0).max(LEAST);
         self.starting = true;
-        self.look = None;
+        self.drain = None;
         self.round = Round::default();
         true
     }
@@ -461,17 +464,17 @@ impl Controller {
         (self.received, self.settled) = (report.received, report.settled);
         (self.lost, self.ce) = (report.lost, self.ce.max(report.ce));
         self.progress = now;
-        if limited && self.look.is_none() {
-            self.climb(passed, now);
+        if limited && self.drain.is_none() {
+            self.probe_up(passed, now);
         }
         if let Some(delay) = delay {
             self.delay = delay;
             self.watch(delay, report.time, now);
         }
         if self.judge(report, delay)
-            && let Some(look) = self.look.take()
+            && let Some(drain) = self.drain.take()
         {
-            self.conclude(&look, now);
+            self.end_drain(&drain, now);
         }
         self.end_round(report.time, now);
         true
@@ -517,8 +520,11 @@ impl Controller {
     /// Grows the window, `passed` bytes having left the path: in the start phase to the double in a round
     /// trip, as TCP while competing, else by steps that are longer the longer all has gone well, and shorter
     /// near the target.
-    fn climb(&mut self, passed: f64, now: Instant) {
-        let rounds = now.saturating_duration_since(self.climbing).as_secs_f64() / ROUND;
+    fn probe_up(&mut self, passed: f64, now: Instant) {
+        let rounds = now
+            .saturating_duration_since(self.probing_since)
+            .as_secs_f64()
+            / ROUND;
         let step = if self.starting {
             self.window
         } else if self.competing {
@@ -624,12 +630,12 @@ impl Controller {
         if round.ce > 0 {
             return self.give_way(&round, CE_CUT, now);
         }
-        if let Some(look) = &mut self.look {
-            look.rounds += u32::from(self.highest >= Some(look.first));
+        if let Some(drain) = &mut self.drain {
+            drain.rounds += u32::from(self.highest >= Some(drain.first));
             return;
         }
         if !round.limited {
-            self.climbing = now;
+            self.probing_since = now;
         }
         if self.competing {
             self.compete(&round, now);
@@ -644,7 +650,7 @@ impl Controller {
     fn give_way(&mut self, round: &Round, left: f64, now: Instant) {
         self.shrink(self.window.min(round.peak.max(FIRST.min(self.window))) * left);
         self.starting = false;
-        self.climbing = now;
+        self.probing_since = now;
         self.recover = self.next;
     }
 
@@ -673,7 +679,7 @@ impl Controller {
     fn compete(&mut self, round: &Round, now: Instant) {
         let packets = round.settled as f64;
         let known = self.floor * packets;
-        if now >= self.next_look {
+        if now >= self.next_drain {
             self.drain();
         } else if round.newly_lost as f64 > known + 3.0 * known.sqrt() {
             // fast convergence, as in RFC 9438
@@ -683,34 +689,34 @@ impl Controller {
         }
     }
 
-    /// Delay that stays high ends a climb.
+    /// Delay that stays high ends probing up.
     fn watch(&mut self, delay: i64, time: u32, now: Instant) {
-        if self.look.is_some() {
+        if self.drain.is_some() {
             return;
         }
         self.longest = self.longest.max(delay);
         let used = self.round.limited;
         if self.competing && delay < self.longest / 2 && used && now >= self.next_join {
-            // somebody else looks: together we see the end of the queue
+            // somebody else drains: together we see the end of the queue
             self.drain();
             return;
         }
         let target = if self.starting { START_TARGET } else { TARGET };
         if delay < EMPTY && !self.competing {
-            self.failed_looks = 0;
+            self.failed_drains = 0;
         }
-        if delay <= target || self.competing || now < self.next_look {
+        if delay <= target || self.competing || now < self.next_drain {
             self.high_since = None;
             return;
         }
         let high_for = time.wrapping_sub(*self.high_since.get_or_insert(time));
-        let patience = match (used, self.starting) {
+        let persists = match (used, self.starting) {
             (false, _) => PERSISTS_UNUSED,
             (true, false) => PERSISTS,
             // a first flight is a queue by itself
             (true, true) => PERSISTS.max((self.path_trip() / 4).clamp(0, 1 << 20) as u32),
         };
-        if high_for < patience {
+        if high_for < persists {
             return;
         }
         let rate = self.round.rate(time).unwrap_or(0.0);
@@ -745,7 +751,7 @@ impl Controller {
         self.high_since = None;
         self.longest = 0;
         self.beyond = 0.0;
-        self.look = Some(Look {
+        self.drain = Some(Drain {
             loss,
             starting,
             window: self.window,
@@ -762,74 +768,74 @@ impl Controller {
         self.shrink(self.window.min(left));
     }
 
-    /// A report during a look; whether that is over.
+    /// A report during a drain; whether that is over.
     fn judge(&mut self, report: &Report, delay: Option<i64>) -> bool {
-        let Some(look) = &mut self.look else {
+        let Some(drain) = &mut self.drain else {
             return false;
         };
-        if report.settled > look.first {
-            let (settled, lost) = *look.before.get_or_insert((report.settled, report.lost));
-            look.settled = report.settled.saturating_sub(settled);
-            look.lost = report.lost.saturating_sub(lost);
+        if report.settled > drain.first {
+            let (settled, lost) = *drain.before.get_or_insert((report.settled, report.lost));
+            drain.settled = report.settled.saturating_sub(settled);
+            drain.lost = report.lost.saturating_sub(lost);
         }
-        if report.highest < look.first {
+        if report.highest < drain.first {
             return false;
         }
-        look.empty |= delay.is_some_and(|delay| delay < EMPTY);
-        match look.loss {
-            Some(_) => look.settled >= look.proof || look.rounds >= LOSS_ROUNDS,
-            None => look.empty || look.rounds >= LOOK_ROUNDS,
+        drain.empty |= delay.is_some_and(|delay| delay < EMPTY);
+        match drain.loss {
+            Some(_) => drain.settled >= drain.proof || drain.rounds >= LOSS_ROUNDS,
+            None => drain.empty || drain.rounds >= DRAIN_ROUNDS,
         }
     }
 
-    /// A look is over: whose queue was it, whose loss?
-    fn conclude(&mut self, look: &Look, now: Instant) {
-        self.climbing = now;
-        match look.loss {
-            Some(before) => self.judge_loss(look, before, now),
-            None if look.empty => {
-                self.failed_looks = 0;
+    /// A drain is over: whose queue was it, whose loss?
+    fn end_drain(&mut self, drain: &Drain, now: Instant) {
+        self.probing_since = now;
+        match drain.loss {
+            Some(before) => self.judge_loss(drain, before, now),
+            None if drain.empty => {
+                self.failed_drains = 0;
                 self.competing = false;
-                self.refill(look);
+                self.refill(drain);
             }
-            None => self.fail(look, now),
+            None => self.fail(drain, now),
         }
     }
 
     /// Goes on at what arrives, and learns the floor.
-    fn refill(&mut self, look: &Look) {
-        if look.settled > 0 && look.empty {
-            let weight = (look.settled as f64 / FLOOR_PACKETS).min(1.0);
-            self.floor = (self.floor + (look.share() - self.floor) * weight).min(MOST_FLOOR);
+    fn refill(&mut self, drain: &Drain) {
+        if drain.settled > 0 && drain.empty {
+            let weight = (drain.settled as f64 / FLOOR_PACKETS).min(1.0);
+            self.floor = (self.floor + (drain.share() - self.floor) * weight).min(MOST_FLOOR);
         }
-        let refilled = look.arrived / (1.0 - self.floor) * REFILLED;
+        let refilled = drain.arrived / (1.0 - self.floor) * REFILLED;
         self.window = refilled
             .max(self.window)
-            .clamp(LEAST, look.window.max(LEAST));
+            .clamp(LEAST, drain.window.max(LEAST));
     }
 
-    fn judge_loss(&mut self, look: &Look, before: f64, now: Instant) {
-        if look.share() < self.floor + (before - self.floor) / 3.0 {
-            let fit = look.window * (1.0 - before + self.floor);
+    fn judge_loss(&mut self, drain: &Drain, before: f64, now: Instant) {
+        if drain.share() < self.floor + (before - self.floor) / 3.0 {
+            let fit = drain.window * (1.0 - before + self.floor);
             self.ceiling = Some((fit, now + HEED));
-            return self.refill(look);
+            return self.refill(drain);
         }
-        self.floor = look.share().min(MOST_FLOOR);
-        self.window = self.window.max(look.window);
+        self.floor = drain.share().min(MOST_FLOOR);
+        self.window = self.window.max(drain.window);
         self.next_loss = now + LOSS_PAUSE;
-        self.starting = look.starting;
+        self.starting = drain.starting;
     }
 
     /// The queue has not gone.
-    fn fail(&mut self, look: &Look, now: Instant) {
-        if self.failed_looks == 0 || self.competing {
-            self.unfailed = (look.window, look.rate);
+    fn fail(&mut self, drain: &Drain, now: Instant) {
+        if self.failed_drains == 0 || self.competing {
+            self.unfailed = (drain.window, drain.rate);
         }
-        // little may be one of ours that has not come to the end of its climb
-        self.failed_looks += if self.delay > TARGET { 2 } else { 1 };
-        if self.failed_looks < FAILED_LOOKS {
-            self.next_look = now + LOOK_AGAIN;
-            return self.refill(look);
+        // little may be one of ours that has not come to the end of its probing up
+        self.failed_drains += if self.delay > TARGET { 2 } else { 1 };
+        if self.failed_drains < FAILED_DRAINS {
+            self.next_drain = now + DRAIN_AGAIN;
+            return self.refill(drain);
         }
         let (window, rate) = self.unfailed;
         let mut least = window;
@@ -840,12 +846,12 @@ impl Controller {
         }
         self.competing = true;
         self.window = self.window.max(least).min(MOST);
-        self.next_look = now + LOOK_EVERY;
+        self.next_drain = now + DRAIN_EVERY;
         self.next_join = now + JOIN_AFTER;
     }
 }
 
-impl Look {
+impl Drain {
     /// Share of its packets that got lost.
     fn share(&self) -> f64 {
         self.lost as f64 / self.settled.max(1) as f64

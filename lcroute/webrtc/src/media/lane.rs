@@ -26,7 +26,7 @@ use super::payload::{
 };
 use super::queue::{Dropped, FairQueue};
 use super::recovery::Recovery;
-use super::reliable::{Reliable, Way};
+use super::reliable::{Reliable, Transport};
 use super::repair::Repair;
 use super::srtp::{Drop, MALFORMED, Opener, RTCP_HEADER, RTP_HEADER, Sealer, TAG, extend, is_rtcp};
 use super::window_code::CODE_OVERHEAD;
@@ -162,7 +162,7 @@ impl Media {
         let Some(control) = self.control.as_mut() else {
             return false;
         };
-        self.broken |= control.handle(message, Way::Channel, now).is_err();
+        self.broken |= control.handle(message, Transport::Channel, now).is_err();
         true
     }
 
@@ -198,8 +198,8 @@ impl Media {
         let loss = self.controller.loss().unwrap_or(self.hello_loss);
         let mut channel = std::mem::take(&mut self.channel);
         control.poll(loss, now, &mut |way, parts| match way {
-            Way::Lane => self.put(parts, now),
-            Way::Channel => channel.push(parts.concat().into()),
+            Transport::Lane => self.put(parts, now),
+            Transport::Channel => channel.push(parts.concat().into()),
         });
         (self.control, self.channel) = (Some(control), channel);
     }
@@ -228,7 +228,7 @@ impl Media {
     pub(crate) fn unsent(&mut self, size: usize, datagrams: u64, now: Instant) {
         self.refused = (self.refused + datagrams as f64 / REFUSED_OVER).min(1.0);
         if size > BASE {
-            self.path.doubt(now);
+            self.path.suspect_size(now);
         }
     }
 
@@ -324,7 +324,7 @@ impl Media {
     /// The turn is over: the packet being filled is finished, and all are handed out.
     pub(crate) fn finish(&mut self, now: Instant) -> impl Iterator<Item = Bytes> + '_ {
         self.put_control(now);
-        let last = !self.packet.is_empty() && self.repair.wants_report(now);
+        let last = !self.packet.is_empty() && self.repair.asks_for_report(now);
         self.flush_marked(last, now);
         self.repair(now);
         self.ready.drain(..)
@@ -349,7 +349,7 @@ impl Media {
 
     /// Seals the packet being filled; its index, and how long it is.
     fn seal(&mut self, marker: bool, now: Instant) -> Option<(u64, usize)> {
-        let marker = self.controller.wants_report(self.packet.len()) || marker;
+        let marker = self.controller.asks_for_report(self.packet.len()) || marker;
         let Some(index) = self.sealer.seal(&mut self.packet, marker) else {
             // 2^48 packets: years at a million a second
             self.packet.clear();
@@ -378,7 +378,7 @@ impl Media {
             self.flush(now);
             self.begin();
             self.repair.write(work, &mut self.packet, now);
-            let marker = self.repair.wants_report(now);
+            let marker = self.repair.asks_for_report(now);
             if let Some((index, size)) = self.seal(marker, now) {
                 self.repair.repaired(index, work, size, now);
             }
@@ -470,7 +470,7 @@ impl Media {
                 Chunk::Resent(_) | Chunk::Symbol(_) => return Err(MALFORMED),
                 Chunk::Whole(message) => match self.control.as_mut() {
                     Some(control) if Reliable::is_ours(&message) => {
-                        self.broken |= control.handle(&message, Way::Lane, now).is_err();
+                        self.broken |= control.handle(&message, Transport::Lane, now).is_err();
                     }
                     _ => deliver(message),
                 },
@@ -539,7 +539,7 @@ impl Media {
         }
         let silent = self.controller.poll(now);
         if silent {
-            self.path.doubt(now);
+            self.path.suspect_size(now);
         }
         if let Some(control) = self.control.as_mut()
             && control.is_due(now)

@@ -39,7 +39,7 @@ const FIRST: Duration = Duration::from_millis(100);
 const RETRY: Duration = Duration::from_secs(10);
 const RAISE: Duration = Duration::from_secs(600);
 /// How often loss makes us ask.
-const DOUBT: Duration = Duration::from_secs(1);
+const SUSPECT_PAUSE: Duration = Duration::from_secs(1);
 /// Most packets that are remembered until a report judges them.
 const MOST_SENT: usize = 64;
 
@@ -163,8 +163,8 @@ impl PathMtu {
     }
 
     /// Packets vanish: perhaps for their size.
-    pub(crate) fn doubt(&mut self, now: Instant) {
-        if self.limit > BASE && self.trial.is_none() && now >= self.proven + DOUBT {
+    pub(crate) fn suspect_size(&mut self, now: Instant) {
+        if self.limit > BASE && self.trial.is_none() && now >= self.proven + SUSPECT_PAUSE {
             self.trial = Some(Trial::of(self.limit));
             self.due = now;
         }
@@ -184,7 +184,7 @@ impl PathMtu {
         let others = report.lost.saturating_sub(self.lost);
         if others > self.others_lost {
             self.others_lost = others;
-            self.doubt(now);
+            self.suspect_size(now);
         }
     }
 
@@ -372,7 +372,7 @@ mod tests {
             path.mtu = 1_350;
             // without traffic nobody is hurt until it is asked anyway
             let span = if flow { SOON } else { RAISE * 2 };
-            path.search.doubt(path.now);
+            path.search.suspect_size(path.now);
             path.run(span, flow);
             assert_eq!(path.search.limit(), 1_342, "{flow}");
             path.mtu = 1_452;

@@ -69,10 +69,10 @@ struct Message {
     bytes: Vec<u8>,
 }
 
-/// What was dropped at the head: late, for a queue that stands, and to keep within the bound of bytes.
+/// What was dropped at the head: expired, for a queue that stands, and to keep within the bound of bytes.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Dropped {
-    pub(crate) late: u64,
+    pub(crate) expired: u64,
     pub(crate) standing: u64,
     pub(crate) overflow: u64,
 }
@@ -189,7 +189,7 @@ impl FairQueue {
             && now.saturating_duration_since(head.since) > self.bound
         {
             self.discard_head(at);
-            dropped.late += 1;
+            dropped.expired += 1;
         }
     }
 
@@ -324,7 +324,7 @@ mod tests {
         let next: Vec<_> = (0..6).filter_map(|_| b.pop()).collect();
         let mine = next.iter().filter(|m| group(m) == 2).count();
         assert_eq!(mine, 4, "within the first six");
-        assert_eq!(b.dropped.late, before.late);
+        assert_eq!(b.dropped.expired, before.expired);
     }
 
     #[test]
@@ -402,7 +402,7 @@ mod tests {
         // the first has waited for 15 ms of the link's, the second for none
         b.wait(6_000);
         assert_eq!(group(&b.pop().unwrap()), 2);
-        assert_eq!((b.pop(), b.dropped.late), (None, 1));
+        assert_eq!((b.pop(), b.dropped.expired), (None, 1));
     }
 
     #[test]
@@ -418,7 +418,7 @@ mod tests {
             [5, 6, 7, 8, 9]
         );
         let late = Dropped {
-            late: 5,
+            expired: 5,
             ..Dropped::default()
         };
         assert_eq!(b.dropped, late);
@@ -441,7 +441,7 @@ mod tests {
             waiting = left.sum();
         }
         assert!(b.dropped.standing > 3 && waiting < 7, "{waiting}");
-        assert_eq!((b.dropped.late, b.dropped.overflow), (0, 0));
+        assert_eq!((b.dropped.expired, b.dropped.overflow), (0, 0));
     }
 
     #[test]

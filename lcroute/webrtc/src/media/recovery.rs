@@ -78,15 +78,15 @@ impl Recovery {
         decoder.symbol(bytes, carrier, seen, now, &mut self.solved)
     }
 
-    /// The payload of the next packet that was solved for, unless it is too late or came otherwise.
+    /// The payload of the next packet that was solved for, unless it is too delay or came otherwise.
     pub(crate) fn next(&mut self, seen: &ReplayWindow) -> Option<Bytes> {
         loop {
             let Solved {
                 index,
                 payload,
-                late,
+                delay,
             } = self.solved.pop()?;
-            if late <= self.budget && self.repair(index, seen) {
+            if delay <= self.budget && self.repair(index, seen) {
                 return Some(payload);
             }
         }
@@ -105,7 +105,7 @@ mod tests {
         assert!(!recovery.repair(3, &seen), "came itself");
         assert!(recovery.repair(4, &seen));
         assert!(!recovery.repair(4, &seen), "a second copy");
-        assert!(!recovery.is_new(4), "late");
+        assert!(!recovery.is_new(4), "delay");
         assert!(recovery.is_new(5));
         assert_eq!(recovery.count, 1);
     }

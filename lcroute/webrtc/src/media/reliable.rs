@@ -2,7 +2,7 @@
 //! turn a few lost packets into long silence.
 //!
 //! ```text
-//! send --cut into segments--> queue --window--> under way --acknowledged--> gone
+//! send --cut into segments--> queue --window--> under transport --acknowledged--> gone
 //!                                               |    ^
 //!                                               \----/ again: three later ones have come, or after 1.5 round trips;
 //!                                                      where much gets lost, a copy follows at once
@@ -37,7 +37,7 @@ const LAST: u8 = 1;
 const SEGMENT_SIZE: usize = 1_024;
 /// Longest message.
 const MAX_MESSAGE: usize = 65_536;
-/// Segments under way: at first, at least, at most. The map of an acknowledgement covers the last.
+/// Segments under transport: at first, at least, at most. The map of an acknowledgement covers the last.
 const WINDOW: (f64, f64, f64) = (16.0, 8.0, 128.0);
 /// Segments that may come early: more than any window.
 const MAX_EARLY: u64 = 256;
@@ -47,13 +47,13 @@ const FIRST_TRIP: Duration = Duration::from_millis(100);
 const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 /// The window shrinks when round trips are so much longer than twice the shortest.
 const STANDING: Duration = Duration::from_millis(30);
-/// Later segments that have come when one counts as lost.
-const LATER: u64 = 3;
+/// Later segments that have come when one counts as lost (RFC 9002, 6.1.1).
+const PACKET_THRESHOLD: u64 = 3;
 /// After so many tries in a row without an answer pauses grow, and no more segments are sent again at a time.
-const PATIENT_AFTER: u32 = 4;
-const FEW: usize = 4;
-/// Loss from which on copies are sent, while no more than so many segments are under way.
-const MUCH: f64 = 0.03;
+const BACKOFF_AFTER: u32 = 4;
+const BACKOFF_SEGMENTS: usize = 4;
+/// Loss from which on copies are sent, while no more than so many segments are under transport.
+const COPY_LOSS: f64 = 0.03;
 const MOST_COPIED: usize = 16;
 const COPY_AFTER: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(15));
 /// Without any answer for so long, the lane does not get through.
@@ -61,9 +61,9 @@ const STALLED: Duration = Duration::from_secs(1);
 /// Without a path it is looked again after so long.
 const NO_PATH: Duration = Duration::from_millis(100);
 
-/// Which way a segment or acknowledgement takes.
+/// Which transport a segment or acknowledgement takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum Transport {
     /// Packets of the media lane.
     Lane,
     /// The SCTP control channel.
@@ -77,7 +77,7 @@ struct Segment {
     last: bool,
 }
 
-/// A segment that is under way.
+/// A segment that is under transport.
 #[derive(Debug)]
 struct Sent {
     segment: Segment,
@@ -104,7 +104,7 @@ pub(crate) struct Reliable {
     routed: VecDeque<Bytes>,
     routed_bytes: usize,
     under_way: VecDeque<Sent>,
-    /// Sequence of the first one under way.
+    /// Sequence of the first one under transport.
     first: u64,
     window: f64,
     /// Segments sent so far, again ones included.
@@ -129,7 +129,7 @@ pub(crate) struct Reliable {
     early: BTreeMap<u64, Segment>,
     partial: BytesMut,
     arrived: VecDeque<Bytes>,
-    /// Whether an acknowledgement is due on each way.
+    /// Whether an acknowledgement is due on each transport.
     owes: [bool; 2],
 }
 
@@ -218,12 +218,12 @@ impl Reliable {
         self.queue.pop_front()
     }
 
-    /// A segment or an acknowledgement that came by `way`. After an error the far side cannot be understood
+    /// A segment or an acknowledgement that came by `transport`. After an error the far side cannot be understood
     /// any more.
     pub(crate) fn handle(
         &mut self,
         message: &Bytes,
-        way: Way,
+        transport: Transport,
         now: Instant,
     ) -> Result<(), WireError> {
         let mut r = Reader::new(message);
@@ -234,14 +234,14 @@ impl Reliable {
                 if bytes.is_empty() || bytes.len() > SEGMENT_SIZE {
                     return Err(WireError::Bad("segment"));
                 }
-                self.owes[way as usize] = true;
+                self.owes[transport as usize] = true;
                 let last = flags & LAST != 0;
                 self.handle_segment(sequence, &Segment { bytes, last })
             }
             ACKNOWLEDGEMENT => {
                 let (next, map) = (r.u32()?, u128::from_be_bytes(r.array()?));
                 r.finish()?;
-                self.handle_acknowledgement(next, map, way, now)
+                self.handle_acknowledgement(next, map, transport, now)
             }
             _ => Err(WireError::Bad("type")),
         }
@@ -290,7 +290,7 @@ impl Reliable {
         &mut self,
         low: u32,
         map: u128,
-        way: Way,
+        transport: Transport,
         now: Instant,
     ) -> Result<(), WireError> {
         let next = extend(low, self.first);
@@ -323,7 +323,7 @@ impl Reliable {
             return Ok(());
         }
         self.tries = 0;
-        if way == Way::Lane {
+        if transport == Transport::Lane {
             (self.answered_at, self.stalled) = (now, false);
         }
         if let Some((order, at)) = latest {
@@ -354,7 +354,7 @@ impl Reliable {
     /// What was sent before a segment that has come, and has not, is lost.
     fn miss(&mut self, order: u64) {
         for sent in &mut self.under_way {
-            if !sent.acknowledged && sent.order + LATER <= order {
+            if !sent.acknowledged && sent.order + PACKET_THRESHOLD <= order {
                 sent.missed = true;
                 self.due = true;
             }
@@ -406,7 +406,12 @@ impl Reliable {
     }
 
     /// Gives out what is to be sent now, in two parts. `loss` is the share of our packets that get lost.
-    pub(crate) fn poll(&mut self, loss: f64, now: Instant, out: &mut dyn FnMut(Way, [&[u8]; 2])) {
+    pub(crate) fn poll(
+        &mut self,
+        loss: f64,
+        now: Instant,
+        out: &mut dyn FnMut(Transport, [&[u8]; 2]),
+    ) {
         (self.loss, self.due) = (loss, false);
         self.acknowledge(out);
         if !self.under_way.is_empty() && now >= self.answered_at + STALLED {
@@ -433,7 +438,7 @@ impl Reliable {
         }
     }
 
-    fn acknowledge(&mut self, out: &mut dyn FnMut(Way, [&[u8]; 2])) {
+    fn acknowledge(&mut self, out: &mut dyn FnMut(Transport, [&[u8]; 2])) {
         let owes = std::mem::take(&mut self.owes);
         if owes == [false; 2] {
             return;
@@ -446,17 +451,21 @@ impl Reliable {
         let mut message = [ACKNOWLEDGEMENT; 21];
         message[1..5].copy_from_slice(&(next as u32).to_be_bytes());
         message[5..].copy_from_slice(&map.to_be_bytes());
-        for way in [Way::Lane, Way::Channel] {
-            if owes[way as usize] {
-                out(way, [&message, &[]]);
+        for transport in [Transport::Lane, Transport::Channel] {
+            if owes[transport as usize] {
+                out(transport, [&message, &[]]);
             }
         }
     }
 
-    fn send_again(&mut self, now: Instant, out: &mut dyn FnMut(Way, [&[u8]; 2])) {
+    fn send_again(&mut self, now: Instant, out: &mut dyn FnMut(Transport, [&[u8]; 2])) {
         let (pause, copy) = (self.pause(), self.copy_after());
-        let patient = self.tries >= PATIENT_AFTER;
-        let mut most = if patient { FEW } else { usize::MAX };
+        let backs_off = self.tries >= BACKOFF_AFTER;
+        let mut most = if backs_off {
+            BACKOFF_SEGMENTS
+        } else {
+            usize::MAX
+        };
         for (n, sent) in self.under_way.iter_mut().enumerate() {
             if sent.due(pause, copy).is_none_or(|at| now < at) {
                 continue;
@@ -486,27 +495,27 @@ impl Reliable {
         let first = (self.first_trip, self.first_trip / 8);
         let (trip, spread) = self.trip.unwrap_or(first);
         let pause = (trip * 3 / 2).max(trip + spread * 4);
-        let patience = self.tries.saturating_sub(PATIENT_AFTER).min(6);
-        pause.max(PAUSE.0).min(PAUSE.1) * 3_u32.pow(patience) / 2_u32.pow(patience)
+        let doublings = self.tries.saturating_sub(BACKOFF_AFTER).min(6);
+        pause.max(PAUSE.0).min(PAUSE.1) * 3_u32.pow(doublings) / 2_u32.pow(doublings)
     }
 
     /// How long after it a segment's copy follows, if copies are worth it.
     fn copy_after(&self) -> Option<Duration> {
-        let few = self.under_way.len() <= MOST_COPIED && self.tries <= PATIENT_AFTER;
+        let few = self.under_way.len() <= MOST_COPIED && self.tries <= BACKOFF_AFTER;
         let trip = self.trip.map_or(self.first_trip, |(trip, _)| trip);
-        (few && self.loss >= MUCH).then(|| (trip / 8).clamp(COPY_AFTER.0, COPY_AFTER.1))
+        (few && self.loss >= COPY_LOSS).then(|| (trip / 8).clamp(COPY_AFTER.0, COPY_AFTER.1))
     }
 }
 
 impl Sent {
     /// Gives it out: on the channel once at most, which loses nothing.
-    fn write(&mut self, sequence: u64, stalled: bool, out: &mut dyn FnMut(Way, [&[u8]; 2])) {
+    fn write(&mut self, sequence: u64, stalled: bool, out: &mut dyn FnMut(Transport, [&[u8]; 2])) {
         let mut header = [SEGMENT, 0, 0, 0, 0, 0];
         header[1] = if self.segment.last { LAST } else { 0 };
         header[2..].copy_from_slice(&(sequence as u32).to_be_bytes());
-        out(Way::Lane, [&header, &self.segment.bytes]);
+        out(Transport::Lane, [&header, &self.segment.bytes]);
         if stalled && !std::mem::replace(&mut self.on_channel, true) {
-            out(Way::Channel, [&header, &self.segment.bytes]);
+            out(Transport::Channel, [&header, &self.segment.bytes]);
         }
     }
 
@@ -533,10 +542,10 @@ mod tests {
 
     const CAPACITY: usize = 8 << 20;
 
-    fn collect(end: &mut Reliable, now: Instant) -> Vec<(Way, Bytes)> {
+    fn collect(end: &mut Reliable, now: Instant) -> Vec<(Transport, Bytes)> {
         let mut sent = Vec::new();
-        end.poll(0.0, now, &mut |way, parts| {
-            sent.push((way, Bytes::from(parts.concat())));
+        end.poll(0.0, now, &mut |transport, parts| {
+            sent.push((transport, Bytes::from(parts.concat())));
         });
         sent
     }
@@ -553,17 +562,17 @@ mod tests {
         assert_eq!(bytes[0].len(), 6 + 1_024);
         assert_eq!(bytes[1], &b"\x01\x01\x00\x00\x00\x01\x07"[..]);
         assert_eq!(bytes[2], &b"\x01\x01\x00\x00\x00\x02xy"[..]);
-        b.handle(&bytes[2], Way::Lane, now).unwrap();
-        b.handle(&bytes[0], Way::Lane, now).unwrap();
+        b.handle(&bytes[2], Transport::Lane, now).unwrap();
+        b.handle(&bytes[0], Transport::Lane, now).unwrap();
         assert_eq!(b.take(), None);
         let mut golden = b"\x02\x00\x00\x00\x01\x80".to_vec();
         golden.resize(21, 0);
-        let acknowledgement = (Way::Lane, Bytes::from(golden));
+        let acknowledgement = (Transport::Lane, Bytes::from(golden));
         let answer = collect(&mut b, now);
         assert_eq!(answer, std::slice::from_ref(&acknowledgement));
-        a.handle(&acknowledgement.1, Way::Lane, now).unwrap();
+        a.handle(&acknowledgement.1, Transport::Lane, now).unwrap();
         assert_eq!((a.first, a.under_way.len(), a.bytes), (1, 2, 3));
-        b.handle(&bytes[1], Way::Lane, now).unwrap();
+        b.handle(&bytes[1], Transport::Lane, now).unwrap();
         assert_eq!(b.take().unwrap(), &[7; 1_025][..]);
         assert_eq!(b.take().unwrap(), &b"xy"[..]);
     }
@@ -583,7 +592,10 @@ mod tests {
             &ahead,
         ] {
             let message = Bytes::copy_from_slice(message);
-            assert!(a.handle(&message, Way::Lane, now).is_err(), "{message:?}");
+            assert!(
+                a.handle(&message, Transport::Lane, now).is_err(),
+                "{message:?}"
+            );
         }
         // a message that never ends
         let mut result = Ok(());
@@ -592,7 +604,7 @@ mod tests {
             segment.extend(sequence.to_be_bytes());
             segment.resize(6 + SEGMENT_SIZE, 9);
             assert!(result.is_ok());
-            result = a.handle(&segment.into(), Way::Lane, now);
+            result = a.handle(&segment.into(), Transport::Lane, now);
         }
         assert!(result.is_err());
     }
@@ -609,7 +621,7 @@ mod tests {
             let mut segment = vec![SEGMENT, LAST];
             segment.extend(sequence.to_be_bytes());
             segment.push(1);
-            a.handle(&segment.into(), Way::Lane, now).unwrap();
+            a.handle(&segment.into(), Transport::Lane, now).unwrap();
         }
         assert_eq!(a.early.len() as u64, MAX_EARLY - 1);
     }
@@ -628,12 +640,12 @@ mod tests {
         assert!(a.routed_bytes <= ROUTED_QUEUE && a.bytes < CAPACITY);
     }
 
-    /// Two ends, and a way between them that loses, delays and overtakes.
+    /// Two ends, and a transport between them that loses, delays and overtakes.
     struct Pair {
         start: Instant,
         now: Duration,
         ends: [Reliable; 2],
-        way: BinaryHeap<Reverse<(Duration, u64, usize, Bytes)>>,
+        transport: BinaryHeap<Reverse<(Duration, u64, usize, Bytes)>>,
         delay: Duration,
         jitter: Duration,
         /// Of a thousand.
@@ -652,7 +664,7 @@ mod tests {
                 start,
                 now: Duration::ZERO,
                 ends: [0, 1].map(|_| Reliable::new(CAPACITY, start)),
-                way: BinaryHeap::new(),
+                transport: BinaryHeap::new(),
                 delay: Duration::from_millis(delay),
                 jitter: Duration::from_millis(jitter),
                 loss,
@@ -681,8 +693,8 @@ mod tests {
                     continue;
                 }
                 let mut sent = Vec::new();
-                self.ends[end].poll(loss, now, &mut |way, parts| {
-                    if way == Way::Lane {
+                self.ends[end].poll(loss, now, &mut |transport, parts| {
+                    if transport == Transport::Lane {
                         sent.push(Bytes::from(parts.concat()));
                     }
                 });
@@ -695,37 +707,44 @@ mod tests {
                     let late = self.roll() % (self.jitter.as_micros() as u64 + 1);
                     let at = self.now + self.delay + Duration::from_micros(late);
                     self.order += 1;
-                    self.way
+                    self.transport
                         .push(Reverse((at, self.order, 1 - end, message.clone())));
                     // some come twice
                     if self.roll().is_multiple_of(50) {
                         let at = at + self.delay;
                         self.order += 1;
-                        self.way.push(Reverse((at, self.order, 1 - end, message)));
+                        self.transport
+                            .push(Reverse((at, self.order, 1 - end, message)));
                     }
                 }
             }
         }
 
-        /// Runs for `span`, or until nothing is under way.
+        /// Runs for `span`, or until nothing is under transport.
         fn run(&mut self, span: Duration) {
             let end = self.now + span;
             loop {
                 self.flush();
                 let timers = self.ends.iter().filter_map(Reliable::deadline);
                 let timers = timers.map(|at| at - self.start);
-                let parcel = self.way.peek().map(|Reverse((at, ..))| *at);
+                let parcel = self.transport.peek().map(|Reverse((at, ..))| *at);
                 let Some(next) = timers.chain(parcel).min().filter(|at| *at < end) else {
                     self.now = end;
                     return;
                 };
                 self.now = self.now.max(next);
                 let now = self.at();
-                while self.way.peek().is_some_and(|Reverse(p)| p.0 <= self.now) {
-                    let Some(Reverse((_, _, to, message))) = self.way.pop() else {
+                while self
+                    .transport
+                    .peek()
+                    .is_some_and(|Reverse(p)| p.0 <= self.now)
+                {
+                    let Some(Reverse((_, _, to, message))) = self.transport.pop() else {
                         break;
                     };
-                    self.ends[to].handle(&message, Way::Lane, now).unwrap();
+                    self.ends[to]
+                        .handle(&message, Transport::Lane, now)
+                        .unwrap();
                     while let Some(message) = self.ends[to].take() {
                         assert_eq!(to, 1, "only one end sends");
                         self.came.push((self.now, message));
@@ -792,10 +811,13 @@ mod tests {
                 println!(
                     "{delay} ms, {loss} of 1000 lost: {median:?} {p99:?} {worst:?}, {sent:.1} sent"
                 );
-                let way = Duration::from_millis(delay + 2);
-                assert!(median <= way, "{median:?}");
-                assert!(p99 <= way * 5 + Duration::from_millis(20), "{p99:?}");
-                assert!(worst <= way * 20 + Duration::from_millis(100), "{worst:?}");
+                let transport = Duration::from_millis(delay + 2);
+                assert!(median <= transport, "{median:?}");
+                assert!(p99 <= transport * 5 + Duration::from_millis(20), "{p99:?}");
+                assert!(
+                    worst <= transport * 20 + Duration::from_millis(100),
+                    "{worst:?}"
+                );
                 assert!(sent <= if loss == 0 { 2.1 } else { 5.5 }, "{sent}");
             }
         }
@@ -837,16 +859,16 @@ mod tests {
             for _ in 0..100 {
                 now += Duration::from_millis(1);
                 if a.is_due(now) || a.has_output() {
-                    for (way, message) in collect(&mut a, now) {
-                        if way == Way::Channel {
+                    for (transport, message) in collect(&mut a, now) {
+                        if transport == Transport::Channel {
                             channel += 1;
-                            b.handle(&message, way, now).unwrap();
+                            b.handle(&message, transport, now).unwrap();
                         }
                     }
                 }
-                for (way, message) in collect(&mut b, now) {
-                    if way == Way::Channel {
-                        a.handle(&message, way, now).unwrap();
+                for (transport, message) in collect(&mut b, now) {
+                    if transport == Transport::Channel {
+                        a.handle(&message, transport, now).unwrap();
                     }
                 }
                 while b.take().is_some() {
@@ -859,11 +881,11 @@ mod tests {
         assert_eq!(channel, 200, "each segment once");
         // and the lane again once it answers
         a.send(&[1; 10], now).unwrap();
-        for (way, message) in collect(&mut a, now) {
-            assert!(b.handle(&message, way, now).is_ok());
+        for (transport, message) in collect(&mut a, now) {
+            assert!(b.handle(&message, transport, now).is_ok());
         }
-        for (way, message) in collect(&mut b, now) {
-            a.handle(&message, way, now).unwrap();
+        for (transport, message) in collect(&mut b, now) {
+            a.handle(&message, transport, now).unwrap();
         }
         assert!(!a.stalled && a.bytes == 0);
     }
@@ -882,7 +904,7 @@ mod tests {
                 if kind == ACKNOWLEDGEMENT {
                     body.resize(21, 0);
                 }
-                let _ = a.handle(&body.into(), Way::Lane, now);
+                let _ = a.handle(&body.into(), Transport::Lane, now);
                 collect(&mut a, now);
                 while a.take().is_some() {}
                 let _ = (a.deadline(), a.has_output());

@@ -26,7 +26,7 @@ use super::window_code::{MAX_SOURCES, MAX_SPAN, put_symbol};
 /// Packets are kept so long after the last loss.
 const ON: Duration = Duration::from_secs(60);
 /// When a packet is lost: so many later ones came, or one sent so much later.
-const LATER: u64 = 3;
+const PACKET_THRESHOLD: u64 = 3;
 const DISTANCE: Duration = Duration::from_millis(2);
 /// Packets overtaken by more are looked for again after so long.
 const REORDER_FADE: Duration = Duration::from_secs(5);
@@ -56,7 +56,7 @@ const PROOF: u64 = 100;
 /// Loss below which a code is not worth its bytes.
 const LEAST_LOSS: f64 = 0.000_5;
 /// Loss, and packets within the budget, with which a code is better than one try.
-const MUCH: f64 = 0.08;
+const CODE_LOSS: f64 = 0.08;
 const FILLED: usize = 32;
 /// By how many standard deviations a code is stronger than the average loss.
 const MARGIN: f64 = 3.0;
@@ -209,7 +209,7 @@ impl Repair {
     }
 
     /// Whether the last packet of a turn should ask for a report.
-    pub(crate) fn wants_report(&mut self, now: Instant) -> bool {
+    pub(crate) fn asks_for_report(&mut self, now: Instant) -> bool {
         let on = self.on_until.is_some() && !self.coding;
         let wants = on && now >= self.asked + ASK_EVERY;
         if wants {
@@ -267,7 +267,11 @@ impl Repair {
     fn wants_code(&self) -> bool {
         // not to and fro
         let slack = if self.coding { 2 * FEEDBACK } else { FEEDBACK };
-        let much = if self.coding { MUCH * 0.7 } else { MUCH };
+        let much = if self.coding {
+            CODE_LOSS * 0.7
+        } else {
+            CODE_LOSS
+        };
         let round = self.rtt + slack + self.reorder;
         let lossy = self.loss.share.is_some_and(|share| share > much);
         round > self.budget || 2 * round > self.budget && lossy && self.history.len() >= FILLED
@@ -282,7 +286,7 @@ impl Repair {
     }
 
     fn is_lost(&self, index: u64, highest: u64) -> bool {
-        let later = highest - index >= LATER;
+        let later = highest - index >= PACKET_THRESHOLD;
         let times = (self.history.sent_at(index), self.history.sent_at(highest));
         let (Some(sent), Some(newest)) = times else {
             return later;
@@ -545,7 +549,7 @@ mod tests {
         repair.handle(&report(9, 1), MS, 0.0, now);
         repair.sent(10, b"a", now);
         assert_eq!((repair.history.len(), repair.next(now)), (0, None));
-        assert!(!repair.wants_report(now) && repair.deadline().is_none());
+        assert!(!repair.asks_for_report(now) && repair.deadline().is_none());
     }
 
     #[test]
@@ -578,7 +582,7 @@ mod tests {
     }
 
     #[test]
-    fn what_turns_up_late_teaches_patience() {
+    fn what_turns_up_out_of_order_raises_the_wait() {
         let (mut repair, start) = on(MS);
         for index in 5..40 {
             repair.sent(index, b"x", start + MS / 2 * index as u32);

@@ -28,7 +28,7 @@ impl Ours {
     fn send(&mut self, now: Instant, out: &mut Vec<u64>) {
         while self.debt >= SIZE as f64 && self.controller.is_open(0, now) {
             self.debt -= SIZE as f64;
-            let marker = self.controller.wants_report(SIZE);
+            let marker = self.controller.asks_for_report(SIZE);
             self.controller.sent(self.next, SIZE, now);
             out.push(self.next << 1 | u64::from(marker));
             self.next += 1;

@@ -115,7 +115,7 @@ pub(crate) struct Solved {
     pub(crate) index: u64,
     pub(crate) payload: Bytes,
     /// By how much it is later than it would have been.
-    pub(crate) late: Duration,
+    pub(crate) delay: Duration,
 }
 
 fn slot(index: u64) -> usize {
@@ -304,7 +304,7 @@ impl Decoder {
                 solved.push(Solved {
                     index: row.pivot,
                     payload,
-                    late: now.saturating_duration_since(slot.since),
+                    delay: now.saturating_duration_since(slot.since),
                 });
             }
             self.drop_row(n);
@@ -485,7 +485,7 @@ mod tests {
         let back = Solved {
             index: 2,
             payload: payload(2).into(),
-            late: Duration::from_millis(3),
+            delay: Duration::from_millis(3),
         };
         assert_eq!(solved, [back]);
     }

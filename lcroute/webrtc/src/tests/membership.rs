@@ -56,7 +56,7 @@ pub(crate) fn forged(
 fn by(network: bool) -> Revoked {
     Revoked {
         by_network: network,
-        record: Bytes::from_static(b"signed"),
+        revocation: Bytes::from_static(b"signed"),
     }
 }
 
@@ -85,7 +85,7 @@ fn a_revoked_node_loses_its_link_at_once_and_gets_no_other() {
     assert_eq!(state(&net, 2, 0), (PeerState::Refused, Some(SAYS_REVOKED)));
     assert!(net.nodes[0].overlay.drops()["certificate_revoked"] > 0);
     let proof = &net.nodes[2].proofs;
-    assert!(proof.iter().all(|p| *p == by(false).record) && !proof.is_empty());
+    assert!(proof.iter().all(|p| *p == by(false).revocation) && !proof.is_empty());
     assert_eq!((net.nodes[0].ups, net.nodes[2].ups), (2, 2));
     assert!(
         net.linked(0, 1) && net.linked(1, 2),

@@ -714,7 +714,7 @@ impl Net {
                 node.data_at.push(self.now);
             }
             Event::PeerRefused { peer, reason } => node.refusals.push((peer, reason)),
-            Event::Revocation { record } => node.proofs.push(record),
+            Event::Revocation { revocation } => node.proofs.push(revocation),
             Event::Signal {
                 to,
                 bytes,

@@ -47,7 +47,7 @@ fn one_side_that_wants_a_link_is_enough() {
 }
 
 #[test]
-fn who_is_wanted_before_it_is_there_is_knocked_at_when_it_comes() {
+fn a_peer_wanted_before_it_is_present_gets_a_connection_request_when_it_comes() {
     let mut net = Net::mesh(2);
     net.all_wanted = false;
     want(&mut net, 0, 1, true);
@@ -67,9 +67,9 @@ fn who_is_not_wanted_any_more_is_not_tried_again_and_not_shown() {
     want(&mut net, 0, 1, false);
     // an attempt under way ends as it will
     net.run(LONG);
-    let knocks = net.carried.len();
+    let requests = net.carried.len();
     net.run(LONG * 10);
-    assert_eq!(net.carried.len(), knocks);
+    assert_eq!(net.carried.len(), requests);
     for (a, b) in [(0, 1), (1, 0)] {
         assert_eq!(net.row(a, b), None, "{a}");
     }

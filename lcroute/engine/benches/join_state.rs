@@ -1,4 +1,4 @@
-//! What interest costs: changes a second, and memory for a million entries.
+//! What join state costs: changes a second, and memory for a million entries.
 
 #![allow(clippy::unwrap_used, reason = "a bench fails by panicking")]
 
@@ -42,7 +42,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// A router between two neighbours: what 3 wants is told to 2.
+/// A router between two neighbours: what 3 joins is advertised to 2.
 struct Middle {
     engine: Engine,
     others: [Engine; 2],
@@ -53,7 +53,7 @@ impl Middle {
     fn new() -> Self {
         let now = start();
         let limits = Limits {
-            interests_per_neighbor: 2_000_000,
+            join_states_per_neighbor: 2_000_000,
             small_network: 0,
             ..Limits::DEFAULT
         };
@@ -82,17 +82,17 @@ impl Middle {
         all
     }
 
-    /// Neighbour 3 says these; how long the router worked, and how many messages came out.
-    fn hear(&mut self, messages: &[Bytes]) -> (Duration, usize) {
-        let mut said = 0;
+    /// Neighbour 3 sends these; how long the router worked, and how many messages came out.
+    fn receive(&mut self, messages: &[Bytes]) -> (Duration, usize) {
+        let mut sent = 0;
         let began = clock();
         for message in messages {
             self.engine.handle_control(LinkId(3), message, self.now);
             while let Some(output) = self.engine.poll_output() {
-                said += usize::from(matches!(black_box(output), Output::Control { .. }));
+                sent += usize::from(matches!(black_box(output), Output::Control { .. }));
             }
         }
-        (began.elapsed_since(), said)
+        (began.elapsed_since(), sent)
     }
 }
 
@@ -131,8 +131,8 @@ impl Clock {
 
 const CHANGES: u32 = 1_000;
 
-fn interest(criterion: &mut Criterion) {
-    let mut bench = criterion.benchmark_group("interest");
+fn join_state(criterion: &mut Criterion) {
+    let mut bench = criterion.benchmark_group("join_state");
     bench.throughput(Throughput::Elements(u64::from(CHANGES) * 2));
     let mut middle = Middle::new();
     let joins = messages(0..CHANGES, true);
@@ -142,9 +142,9 @@ fn interest(criterion: &mut Criterion) {
             let mut took = Duration::ZERO;
             for _ in 0..iterations {
                 for messages in [&joins, &leaves] {
-                    let (time, said) = middle.hear(messages);
+                    let (time, sent) = middle.receive(messages);
                     took += time;
-                    assert!(said > 0, "it is told to the root");
+                    assert!(sent > 0, "it is advertised to the root");
                 }
             }
             took
@@ -154,18 +154,18 @@ fn interest(criterion: &mut Criterion) {
     million(&mut middle);
 }
 
-/// A million groups that one neighbour wants and another is told of.
+/// A million groups that one neighbour joins and that are advertised to another.
 fn million(middle: &mut Middle) {
     const ENTRIES: u32 = 1_000_000;
     let before = ALLOCATED.load(Ordering::Relaxed);
     for first in (0..ENTRIES).step_by(10_000) {
-        middle.hear(&messages(first..first + 10_000, true));
+        middle.receive(&messages(first..first + 10_000, true));
     }
     let grown = ALLOCATED.load(Ordering::Relaxed) - before;
-    let entries = middle.engine.tables().interests;
+    let entries = middle.engine.tables().join_states;
     assert!(entries >= ENTRIES as usize);
     println!(
-        "interest/memory         {entries} entries: {} MiB, {} bytes each",
+        "join_state/memory       {entries} entries: {} MiB, {} bytes each",
         grown >> 20,
         grown / entries
     );
@@ -177,6 +177,6 @@ criterion_group! {
         .sample_size(10)
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2));
-    targets = interest
+    targets = join_state
 }
 criterion_main!(benches);

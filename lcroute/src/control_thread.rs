@@ -22,7 +22,7 @@ use crate::control::server::ControlSocket;
 use crate::inbox::{End, Inbox, Message, Reconfigure, Reload};
 use crate::keeper::Keeper;
 use crate::settings::Overrides;
-use crate::system::{SystemSignals, Told};
+use crate::system::{SystemRequest, SystemSignals};
 
 /// Names of STUN servers are looked up this often: addresses of hosts change.
 const LOOKUP_INTERVAL: Duration = Duration::from_secs(60);
@@ -31,12 +31,12 @@ const LOOKUP_RETRY: Duration = Duration::from_secs(3);
 /// Default port of signalling and STUN.
 const SIGNAL_PORT: u16 = 7117;
 
-/// What the slow side works with.
+/// What the control thread works with.
 #[derive(Debug)]
-pub struct SlowSide {
+pub struct ControlThread {
     /// To the packet loop.
     pub inbox: Inbox,
-    /// Wishes to reload.
+    /// Requests to reload.
     pub reloads: mpsc::Receiver<Reload>,
     /// Sealed messages for peers.
     pub sealed: mpsc::Receiver<(PeerId, Bytes)>,
@@ -68,7 +68,7 @@ pub struct SlowSide {
     pub overrides: Overrides,
 }
 
-impl SlowSide {
+impl ControlThread {
     /// Works until the packet loop has ended.
     pub async fn run(mut self, mut ended: oneshot::Receiver<()>) {
         let control = {
@@ -82,34 +82,34 @@ impl SlowSide {
         if let Some(server) = self.server.take() {
             tokio::spawn(server.run(std::future::pending()));
         }
-        let (events, mut heard) = mpsc::channel(256);
+        let (events, mut carrier_events) = mpsc::channel(256);
         let mut carriers = Carriers::new(self.key.clone(), self.network, events);
         carriers.set_servers(&servers(&self.config, &self.token_servers));
         let mut lookup = Lookup::start(&self.config, &self.token_servers, &self.inbox);
         loop {
             let reload = tokio::select! {
                 _ = &mut ended => break,
-                told = self.signals.next() => match told {
-                    Told::End(End::Stop) => {
+                request = self.signals.next() => match request {
+                    SystemRequest::End(End::Stop) => {
                         self.inbox.send(Message::Stop(End::Stop)).await;
                         None
                     }
-                    Told::End(End::Exec) => {
+                    SystemRequest::End(End::Exec) => {
                         match may_exec(self.config_path.as_deref()) {
                             Ok(()) => { self.inbox.send(Message::Stop(End::Exec)).await; }
                             Err(e) => tracing::error!("going on as before: {e}"),
                         }
                         None
                     }
-                    Told::Reload => Some(None),
+                    SystemRequest::Reload => Some(None),
                 },
-                Some(wish) = self.reloads.recv() => {
-                    if wish.exec {
+                Some(request) = self.reloads.recv() => {
+                    if request.exec {
                         // the control socket goes on once its answer is out; who asked may have gone
-                        let _ = wish.done.send(may_exec(self.config_path.as_deref()));
+                        let _ = request.done.send(may_exec(self.config_path.as_deref()));
                         None
                     } else {
-                        Some(Some(wish.done))
+                        Some(Some(request.done))
                     }
                 }
                 () = self.moved.notified() => {
@@ -128,7 +128,7 @@ impl SlowSide {
                     self.keeper.write();
                     None
                 }
-                Some(event) = heard.recv() => {
+                Some(event) = carrier_events.recv() => {
                     self.inbox.send(message(event)).await;
                     None
                 }

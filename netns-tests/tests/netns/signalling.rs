@@ -1,4 +1,4 @@
-//! The signalling backbone: needed to meet, not to stay together.
+//! The signalling server: needed to meet, not to stay together.
 
 use anyhow::ensure;
 use lcroute_lab::lab::{Member, eventually};
@@ -6,17 +6,17 @@ use lcroute_lab::lab::{Member, eventually};
 use crate::world;
 
 #[test]
-fn links_outlive_the_backbone_and_new_ones_come_when_it_is_back() {
-    world("backbone", |lab| {
+fn links_outlive_the_signalling_server_and_new_ones_come_when_it_is_back() {
+    world("signalling", |lab| {
         let mut network = lab.closed_network(["a", "b"])?;
         let receiver = network.members[1].host.receive("ff1e::42", &[])?;
         let sender = network.members[0].host.send_for_ever("ff1e::42")?;
         receiver.expect_more("the receiver hears the sender")?;
-        network.backbone.kill()?;
-        receiver.expect_more("the dead backbone stops nothing")?;
+        network.signalling.kill()?;
+        receiver.expect_more("the dead signalling server stops nothing")?;
         drop(sender);
 
-        // A third one comes while there is no backbone: it starts, and waits.
+        // A third one comes while there is no signalling server: it starts, and waits.
         let third = lab.closed_hosts(&["c"])?.remove(0);
         third
             .run("lcroute", &["join", &network.token, "--name", "c"])?
@@ -30,7 +30,7 @@ fn links_outlive_the_backbone_and_new_ones_come_when_it_is_back() {
         );
         network.wait_linked()?;
 
-        network.backbone.start()?;
+        network.signalling.start()?;
         network.members.push(third);
         network.wait_linked()?;
         let [a, b, c] = network.nodes()?;
@@ -45,26 +45,26 @@ fn links_outlive_the_backbone_and_new_ones_come_when_it_is_back() {
 }
 
 #[test]
-fn the_backbone_carries_no_data() {
+fn the_signalling_server_carries_no_data() {
     world("no-data", |lab| {
         let network = lab.closed_network(["a", "b"])?;
         let [a, b] = network.nodes()?;
         let receiver = b.host.receive("ff1e::42", &[])?;
         a.wait_wanted("ff1e::42", b)?;
         network.wait_probed()?;
-        let before = network.backbone.host.uplink_data()?;
+        let before = network.signalling.host.uplink_data()?;
         a.host.send("ff1e::42", 500, &[])?;
         receiver.expect_exactly(500)?;
         ensure!(
-            network.backbone.host.uplink_data()? == before,
-            "the backbone saw data"
+            network.signalling.host.uplink_data()? == before,
+            "the signalling server saw data"
         );
         Ok(())
     });
 }
 
 #[test]
-fn a_daemon_can_be_the_backbone_itself() {
+fn a_daemon_can_be_the_signalling_server_itself() {
     world("signal-listen", |lab| {
         let alpha = lab.host("alpha")?;
         let beta = lab.closed_hosts(&["beta"])?.remove(0);
@@ -91,7 +91,7 @@ fn a_daemon_can_be_the_backbone_itself() {
 }
 
 #[test]
-fn one_address_takes_no_more_than_its_share_of_a_backbone_and_is_told_so() {
+fn one_address_takes_no_more_than_its_share_of_a_signalling_server_and_is_told_so() {
     world("per-address", |lab| {
         let alpha = lab.host("alpha")?;
         let hosts = lab.closed_hosts(&["beta", "gamma"])?;
@@ -127,9 +127,9 @@ fn one_address_takes_no_more_than_its_share_of_a_backbone_and_is_told_so() {
 }
 
 #[test]
-fn a_stopped_backbone_ends_with_0() {
-    world("backbone-stop", |lab| {
-        let host = lab.host("backbone")?;
+fn a_stopped_signalling_server_ends_with_0() {
+    world("signalling-stop", |lab| {
+        let host = lab.host("signalling")?;
         let mut server = host.spawn("lcroute", &["signal", "--listen", "[::]:7117"])?;
         eventually("the server listens", || {
             let open = lcroute_lab::lab::open_sockets(server.pid())?;
@@ -147,11 +147,11 @@ fn a_stopped_backbone_ends_with_0() {
 fn a_server_that_is_not_reached_is_named_once() {
     world("unreached", |lab| {
         let mut network = lab.network(lab.closed_hosts(&["a"])?)?;
-        network.backbone.kill()?;
+        network.signalling.kill()?;
         let a = &mut network.members[0];
         a.run_args.extend(["--log", "debug"].map(str::to_owned));
         a.start()?;
-        let url = network.backbone.url()?;
+        let url = network.signalling.url()?;
         eventually("it has been tried several times", || {
             let log = network.members[0].daemon()?.stderr();
             let quiet = log.matches(&format!("{url}: ")).count();
@@ -160,7 +160,7 @@ fn a_server_that_is_not_reached_is_named_once() {
             ensure!(log.matches(&named).count() == 1, "{log}");
             Ok(())
         })?;
-        network.backbone.start()?;
+        network.signalling.start()?;
         eventually("it is found", || {
             let log = network.members[0].daemon()?.stderr();
             ensure!(log.contains(&format!("signalling by {url}")), "{log}");
