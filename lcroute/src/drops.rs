@@ -43,8 +43,7 @@ const SHELL: &[(&str, &str)] = &[
 /// All names that can stand in `drops`, in order, with what they mean.
 #[must_use]
 pub fn reasons() -> Vec<(&'static str, &'static str)> {
-    let engine = lcroute_engine::DropReason::ALL.iter();
-    let mut all: Vec<_> = engine.map(|r| (r.name(), r.meaning())).collect();
+    let mut all = list::<lcroute_engine::DropReason>();
     all.extend(list::<lcroute_overlay::DropReason>());
     all.extend(list::<lcroute_webrtc::DropReason>());
     all.extend(list::<lcroute_node::DropReason>());

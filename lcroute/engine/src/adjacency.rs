@@ -11,8 +11,8 @@ use crate::audit::Digests;
 use crate::config::{Limits, Neighbor};
 use crate::control::{Element, Prefix, RefusalReason};
 use crate::join::Join;
-use crate::token_bucket::{Rate, TokenBucket};
 use crate::trees::ReceivedBefore;
+use librecast::bucket::{Bucket, Rate};
 
 /// Groups on a tree.
 pub type RootPrefix = (OriginId, Prefix);
@@ -55,9 +55,9 @@ pub struct Adjacency {
     /// and when it was last advertised anew what differed there.
     pub repaired: Option<Instant>,
     /// Changes of its join state.
-    pub joins: TokenBucket,
+    pub joins: Bucket,
     /// Bytes of messages from router to router.
-    pub routed: TokenBucket,
+    pub routed: Bucket,
 }
 
 impl Adjacency {
@@ -77,8 +77,8 @@ impl Adjacency {
             compared: None,
             awaits_reset: false,
             repaired: None,
-            joins: TokenBucket::full(now),
-            routed: TokenBucket::full(now),
+            joins: Bucket::full(now),
+            routed: Bucket::full(now),
         }
     }
 

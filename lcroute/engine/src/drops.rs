@@ -1,33 +1,8 @@
 //! Every reason for which a packet or message goes no further, and how often it happened.
 
-use std::collections::BTreeMap;
-
-macro_rules! reasons {
-    ($($(#[doc = $doc:literal])* $variant:ident = $name:literal,)*) => {
-        /// Why a packet or a message was dropped. Names are stable: users and tests read them.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub enum DropReason { $($(#[doc = $doc])* $variant,)* }
-
-        impl DropReason {
-            /// All reasons, in the order of their declaration.
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
-
-            /// The name shown in `status --json`.
-            #[must_use]
-            pub fn name(self) -> &'static str {
-                match self { $(Self::$variant => $name,)* }
-            }
-
-            /// What it means, in a sentence.
-            #[must_use]
-            pub fn meaning(self) -> &'static str {
-                match self { $(Self::$variant => concat!($($doc),*).trim_ascii(),)* }
-            }
-        }
-    };
-}
-
-reasons! {
+librecast::drop_reasons! {
+    /// Why a packet or a message was dropped.
+    pub enum DropReason {
     /// Not an IPv6 packet, or one that ends before its headers do.
     Malformed = "malformed",
     /// Unicast, where one of both ends has it switched off.
@@ -96,72 +71,5 @@ reasons! {
     RoutedLimited = "routed_limited",
     /// A neighbour advertised other join state than was received: it is advertised again.
     AuditDiffers = "audit_differs",
-}
-
-/// Counts of dropped packets by reason.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Drops([u64; DropReason::ALL.len()]);
-
-impl Default for Drops {
-    fn default() -> Self {
-        Self([0; DropReason::ALL.len()])
-    }
-}
-
-impl Drops {
-    /// Counts one.
-    pub fn count(&mut self, reason: DropReason) {
-        self.add(reason, 1);
-    }
-
-    /// Counts several.
-    pub fn add(&mut self, reason: DropReason, n: u64) {
-        let slot = &mut self.0[reason as usize];
-        *slot = slot.saturating_add(n);
-    }
-
-    /// How often it happened.
-    #[must_use]
-    pub fn get(&self, reason: DropReason) -> u64 {
-        self.0[reason as usize]
-    }
-
-    /// Those that happened, by name.
-    #[must_use]
-    pub fn by_name(&self) -> BTreeMap<&'static str, u64> {
-        DropReason::ALL
-            .iter()
-            .map(|&reason| (reason.name(), self.get(reason)))
-            .filter(|&(_, n)| n > 0)
-            .collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_distinct_snake_case() {
-        let mut names: Vec<_> = DropReason::ALL.iter().map(|r| r.name()).collect();
-        assert!(
-            names
-                .iter()
-                .all(|n| n.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
-        );
-        names.sort_unstable();
-        names.dedup();
-        assert_eq!(names.len(), DropReason::ALL.len());
-    }
-
-    #[test]
-    fn counts_appear_under_their_names() {
-        let mut drops = Drops::default();
-        drops.count(DropReason::NoListener);
-        drops.add(DropReason::NoListener, 7);
-        drops.add(DropReason::Duplicate, u64::MAX);
-        drops.count(DropReason::Duplicate);
-        let expected = BTreeMap::from([("duplicate", u64::MAX), ("no_listener", 8)]);
-        assert_eq!(drops.by_name(), expected);
     }
 }

@@ -157,7 +157,7 @@ impl ControlExchange {
     ) -> bool {
         let charge = charge(routed, own);
         let adjacency = self.adjacencies.get_mut(&link);
-        adjacency.is_some_and(|a| a.routed.take_many(charge, ROUTED_RATE, now))
+        adjacency.is_some_and(|a| a.routed.take(ROUTED_RATE, u64::from(charge), now))
     }
 
     /// Join state of a neighbour; what is beyond its bounds is refused.
@@ -307,7 +307,7 @@ fn receive_join(
     }
     // the end of join state is paid with its beginning
     let is_end = !source_active && !join.is_some();
-    let booked = if is_end || adjacency.joins.take(JOIN_RATE, now) {
+    let booked = if is_end || adjacency.joins.take(JOIN_RATE, 1, now) {
         adjacency
             .account
             .book(&before, &join, source_active, limits)
@@ -342,7 +342,11 @@ fn receive_prefix(
     let before = trees.has_received_prefix(link, root, prefix);
     let booked = if before == source_active {
         Ok(())
-    } else if !source_active || adjacency.joins.take_many(PREFIX_CHARGE, JOIN_RATE, now) {
+    } else if !source_active
+        || adjacency
+            .joins
+            .take(JOIN_RATE, u64::from(PREFIX_CHARGE), now)
+    {
         adjacency.account.book_prefix(before, source_active, limits)
     } else {
         outbox.drops.count(DropReason::JoinLimited);

@@ -59,7 +59,6 @@ mod table;
 #[cfg(test)]
 mod testing;
 mod timers;
-mod token_bucket;
 pub mod topology;
 mod traffic;
 mod trees;
@@ -68,7 +67,7 @@ mod unicast_routes;
 
 pub use config::{Config, Limits, Neighbor, ROUTER_ADDRESS};
 pub use control::RoutedKind;
-pub use drops::{DropReason, Drops};
+pub use drops::DropReason;
 pub use engine::Engine;
 pub use output::{LinkFault, Links, Output};
 pub use services::{Credential, Revocation, SIGNATURE_CONTEXT, Services, signed_message};

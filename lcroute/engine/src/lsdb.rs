@@ -85,7 +85,7 @@ pub use summary::{BUCKETS, Summary, SummaryEntry};
 /// The host's clock is read at least this often, in case it is set.
 const CLOCK_CHECK: Duration = Duration::from_secs(3_600);
 /// What an answer to a digest costs in [`SUMMARY_RATE`]: it may be long.
-const DIGEST_COST: u32 = 15;
+const DIGEST_COST: u64 = 15;
 
 /// How much there is, for tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -240,7 +240,7 @@ impl Database {
             }
             return Ok(());
         }
-        let rate = |state: &mut LinkQueue| state.verify_rate.take(VERIFY_RATE, now);
+        let rate = |state: &mut LinkQueue| state.verify_rate.take(VERIFY_RATE, 1, now);
         if !self.flooding.links.get_mut(&link).is_some_and(rate) {
             self.flooding.ask_later(true, now);
             return Err(DropReason::FloodLimited);
@@ -270,7 +270,7 @@ impl Database {
         let Some(state) = self.flooding.links.get_mut(&link) else {
             return Err(DropReason::UnknownLink);
         };
-        if !state.summary_rate.take(SUMMARY_RATE, now) {
+        if !state.summary_rate.take(SUMMARY_RATE, 1, now) {
             return Err(DropReason::FloodLimited);
         }
         if let Summary::Digest { buckets, .. } = summary {
@@ -465,7 +465,7 @@ impl Database {
                 Ok(())
             }
             Err(error) => {
-                router.rate.refund(ADVERTISEMENT_RATE);
+                router.rate.refund(ADVERTISEMENT_RATE, 1);
                 let reason = drop_reason(error);
                 if reason == DropReason::ForgedLsa {
                     self.events.push(DatabaseEvent::Forged(link));

@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::drops::{DropReason, Drops};
+use librecast::drops::Drops;
+
+use crate::drops::DropReason;
 use crate::header::{DataHeader, HEADER_LEN};
 use crate::output::{Links, Output};
 use crate::snapshot::Counters;
@@ -16,7 +18,7 @@ pub struct Outbox {
     /// Packets and bytes, without drops.
     pub counters: Counters,
     /// Dropped packets and messages.
-    pub drops: Drops,
+    pub drops: Drops<DropReason>,
 }
 
 impl Outbox {

@@ -12,8 +12,8 @@ use crate::header::HOP_LIMIT;
 use crate::lsdb::Database;
 use crate::outbox::Outbox;
 use crate::output::Output;
-use crate::token_bucket::Rate;
 use crate::unicast_routes::{RouteView, UnicastRoutes};
+use librecast::bucket::Rate;
 
 /// Bytes that one neighbour may send or pass on. Chosen: thirty signalling messages a second, and those of a whole network
 /// of some hundred nodes at once.

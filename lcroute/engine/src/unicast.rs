@@ -14,8 +14,8 @@ use crate::lsdb::{Database, FLAG_UNICAST};
 use crate::origins::Origins;
 use crate::outbox::Outbox;
 use crate::output::Links;
-use crate::token_bucket::{Rate, TokenBucket};
 use crate::unicast_routes::{RouteView, UnicastRoutes};
+use librecast::bucket::{Bucket, Rate};
 
 /// ICMPv6 errors (RFC 4443 §2.4 f): a hundred a second, fifty at once. Chosen.
 const ICMP_RATE: Rate = Rate::per_second(100, 50);
@@ -28,7 +28,7 @@ type Parts<'a> = (&'a Node, &'a Database, RouteView<'a>);
 pub struct Unicast {
     /// Routes to routers.
     pub routes: UnicastRoutes,
-    icmp: TokenBucket,
+    icmp: Bucket,
 }
 
 impl Unicast {
@@ -36,7 +36,7 @@ impl Unicast {
     pub fn new(seed: u64, now: Instant) -> Self {
         Self {
             routes: UnicastRoutes::new(seed),
-            icmp: TokenBucket::full(now),
+            icmp: Bucket::full(now),
         }
     }
 
@@ -57,7 +57,7 @@ impl Unicast {
                 Ok(())
             }
             Err((error, reason)) => {
-                let error = error.filter(|_| self.icmp.take(ICMP_RATE, now));
+                let error = error.filter(|_| self.icmp.take(ICMP_RATE, 1, now));
                 if let Some(answer) = error.and_then(|error| error.answer(&packet)) {
                     outbox.deliver(answer.into());
                 }

@@ -10,13 +10,10 @@ use librecast::time::{Duration, Instant};
 use super::lsa::Version;
 use super::store::{DeferredLsa, Router, Store};
 use crate::drops::DropReason;
-use crate::token_bucket::Rate;
+use librecast::bucket::Rate;
 
 /// Advertisements of one router that are verified. Beyond it, the newest ones wait.
-pub(super) const ADVERTISEMENT_RATE: Rate = Rate {
-    burst: 16,
-    interval: Duration::from_secs(1),
-};
+pub(super) const ADVERTISEMENT_RATE: Rate = Rate::every(Duration::from_secs(1), 16);
 /// Orphan LSAs are kept this long: credentials follow within a round trip, or after a question.
 const ORPHAN_LIFETIME: Duration = Duration::from_secs(30);
 /// Orphan LSAs that are kept.
@@ -105,7 +102,7 @@ impl Intake {
         lsa: (LinkId, Version, &[u8]),
         now: Instant,
     ) -> Result<(), bool> {
-        if router.deferred.is_empty() && router.rate.take(ADVERTISEMENT_RATE, now) {
+        if router.deferred.is_empty() && router.rate.take(ADVERTISEMENT_RATE, 1, now) {
             return Ok(());
         }
         self.deferred.insert(origin);
@@ -136,7 +133,7 @@ impl Intake {
             let Some(router) = store.routers.get_mut(&origin) else {
                 continue;
             };
-            if now < router.rate.next(ADVERTISEMENT_RATE) {
+            if now < router.rate.next(ADVERTISEMENT_RATE, 1) {
                 continue;
             }
             self.deferred.remove(&origin);
@@ -151,7 +148,7 @@ impl Intake {
     pub fn next_timeout(&self, store: &Store) -> Option<Instant> {
         let routers = self.deferred.iter();
         let routers = routers.filter_map(|origin| store.routers.get(origin));
-        let deferred = routers.map(|r| r.rate.next(ADVERTISEMENT_RATE)).min();
+        let deferred = routers.map(|r| r.rate.next(ADVERTISEMENT_RATE, 1)).min();
         let orphan = self.orphans.values().map(|orphan| orphan.until).min();
         deferred.into_iter().chain(orphan).min()
     }

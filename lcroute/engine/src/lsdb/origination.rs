@@ -10,7 +10,7 @@ use librecast::time::{Duration, Instant};
 use super::advertisement::{Announced, Content, MAX_PREFIXES, UNKNOWN_CENTRALITY};
 use super::election::{Eligible, GROUP_RANGES, RpElection};
 use super::lsa::Version;
-use crate::token_bucket::{Rate, TokenBucket};
+use librecast::bucket::{Bucket, Rate};
 
 /// Between two advertisements with ordinary changes (RFC 2328 MinLSInterval).
 const MIN_INTERVAL: Duration = Duration::from_secs(5);
@@ -21,15 +21,9 @@ const REJOIN_INTERVAL: Duration = Duration::from_millis(200);
 /// Between two advertisements of other new links.
 const LINK_INTERVAL: Duration = Duration::from_secs(1);
 /// Advertisements with new prefixes or links, which do not wait for [`MIN_INTERVAL`].
-const PROMPT_RATE: Rate = Rate {
-    burst: 8,
-    interval: MIN_INTERVAL,
-};
+const PROMPT_RATE: Rate = Rate::every(MIN_INTERVAL, 8);
 /// All advertisements; lost links wait for nothing else.
-const URGENT_RATE: Rate = Rate {
-    burst: 8,
-    interval: Duration::from_secs(1),
-};
+const URGENT_RATE: Rate = Rate::every(Duration::from_secs(1), 8);
 /// With half of [`URGENT_RATE`] used up, losses are gathered for this long: many neighbours have died.
 const LOSS_INTERVAL: Duration = Duration::from_millis(100);
 /// Advertisements this soon after a loss are urgent as well: they repeat it for routers that missed the first.
@@ -72,10 +66,10 @@ pub(super) struct Origination {
     challenges: [Option<Instant>; GROUP_RANGES as usize],
     originated: Option<Content>,
     originated_at: Option<Instant>,
-    urgent: TokenBucket,
+    urgent: Bucket,
     /// When the loss of a link was last originated.
     lost_at: Option<Instant>,
-    prompt: TokenBucket,
+    prompt: Bucket,
     /// A new link leads to a router that was unreachable.
     pub rejoins: bool,
     /// A newer advertisement of this router than its last one was seen.
@@ -101,9 +95,9 @@ impl Origination {
             challenges: Default::default(),
             originated: None,
             originated_at: None,
-            urgent: TokenBucket::full(now),
+            urgent: Bucket::full(now),
             lost_at: None,
-            prompt: TokenBucket::full(now),
+            prompt: Bucket::full(now),
             rejoins: false,
             superseded: false,
             shares_key: false,
@@ -258,7 +252,7 @@ impl Origination {
         let urgent = self.superseded && !self.shares_key || first || lost;
         let prefixes = |c: &Content| c.prefixes.iter().map(|p| p.prefix).collect::<Vec<_>>();
         let interval = match before {
-            _ if lost && self.urgent.left(URGENT_RATE, now) <= URGENT_RATE.burst / 2 => {
+            _ if lost && self.urgent.left(URGENT_RATE, now) <= URGENT_RATE.burst() / 2 => {
                 LOSS_INTERVAL
             }
             _ if urgent => Duration::ZERO,
@@ -268,12 +262,12 @@ impl Origination {
             _ => MIN_INTERVAL,
         };
         let prompt = !urgent && !self.rejoins && interval < MIN_INTERVAL;
-        let mut due = self.urgent.next(URGENT_RATE);
+        let mut due = self.urgent.next(URGENT_RATE, 1);
         if let Some(last) = self.originated_at {
             due = due.max(last + interval);
         }
         if prompt {
-            due = due.max(self.prompt.next(PROMPT_RATE));
+            due = due.max(self.prompt.next(PROMPT_RATE, 1));
         }
         if now < due {
             self.due = Some(due);

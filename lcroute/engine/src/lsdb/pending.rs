@@ -18,23 +18,14 @@ use super::cost::Cost;
 use super::lsa::LsaId;
 use super::summary::{BUCKETS, MAX_ENTRIES, Summary, SummaryEntry};
 use crate::small_map::SmallMap;
-use crate::token_bucket::{Rate, TokenBucket};
+use librecast::bucket::{Bucket, Rate};
 
 /// LSAs of one neighbour that are verified. Chosen: a whole network at once, then 256 a second.
-pub(super) const VERIFY_RATE: Rate = Rate {
-    burst: 16_384,
-    interval: Duration::from_micros(3_906),
-};
+pub(super) const VERIFY_RATE: Rate = Rate::every(Duration::from_micros(3_906), 16_384);
 /// Summaries that one neighbour may send. Chosen: four a second.
-pub(super) const SUMMARY_RATE: Rate = Rate {
-    burst: 192,
-    interval: Duration::from_millis(250),
-};
+pub(super) const SUMMARY_RATE: Rate = Rate::every(Duration::from_millis(250), 192);
 /// Bytes of LSAs that go over one link. Chosen: 1 MB a second.
-const SEND_RATE: Rate = Rate {
-    burst: 256_000,
-    interval: Duration::from_micros(1),
-};
+const SEND_RATE: Rate = Rate::every(Duration::from_micros(1), 256_000);
 /// Beyond [`SEND_RATE`], LSAs are gathered for this long: a message and a wake-up cost more than an LSA.
 const SEND_BATCH_GAP: Duration = Duration::from_millis(16);
 /// A neighbour gets the summary this long after a router is reachable again: others follow.
@@ -109,8 +100,8 @@ pub(super) struct LinkQueue {
     /// This end has the lower id.
     pub is_lower: bool,
     pub scope: FloodScope,
-    pub verify_rate: TokenBucket,
-    pub summary_rate: TokenBucket,
+    pub verify_rate: Bucket,
+    pub summary_rate: Bucket,
     /// The neighbour's digest, if it differs from ours.
     pub digest: Option<Box<[u64; BUCKETS]>>,
     /// When the neighbour last got a summary. Unreachable routers are no part of it.
@@ -128,7 +119,7 @@ pub(super) struct LinkQueue {
     requested: BTreeSet<LsaId>,
     /// END follows when nothing requested is left.
     end: bool,
-    send_rate: TokenBucket,
+    send_rate: Bucket,
     /// [`SEND_RATE`] is used up until then.
     paused_until: Instant,
 }
@@ -143,8 +134,8 @@ impl LinkQueue {
             cost: Cost::new(now),
             standing: LinkStanding::Unwanted,
             advertised: false,
-            verify_rate: TokenBucket::full(now),
-            summary_rate: TokenBucket::full(now),
+            verify_rate: Bucket::full(now),
+            summary_rate: Bucket::full(now),
             digest: None,
             summarized_at: now,
             resync_at: None,
@@ -155,7 +146,7 @@ impl LinkQueue {
             ihaves: Vec::new(),
             requested: BTreeSet::new(),
             end: false,
-            send_rate: TokenBucket::full(now),
+            send_rate: Bucket::full(now),
             paused_until: now,
         }
     }
@@ -269,8 +260,8 @@ impl LinkQueue {
     /// An LSA of this length was sent.
     pub fn sent(&mut self, bytes: usize, now: Instant) {
         // an LSA is far shorter than 4 GB
-        self.send_rate.spend(SEND_RATE, bytes as u32, now);
-        let next = self.send_rate.next(SEND_RATE);
+        self.send_rate.spend(SEND_RATE, bytes as u64, now);
+        let next = self.send_rate.next(SEND_RATE, 1);
         if next > now {
             self.paused_until = next + SEND_BATCH_GAP;
         }

@@ -16,7 +16,7 @@ use super::summary::{BUCKETS, SummaryEntry, add_to};
 use crate::config::Limits;
 use crate::router_index::RouterMap;
 use crate::services::{Credential, Revocation};
-use crate::token_bucket::TokenBucket;
+use librecast::bucket::Bucket;
 
 /// A router of the network: its certificates and its advertisement.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub struct Router {
     pub(super) gone_since: Instant,
     /// Links that both ends advertise.
     pub(super) links: u16,
-    pub(super) rate: TokenBucket,
+    pub(super) rate: Bucket,
     /// The newest advertisements beyond the rate, one of a neighbour.
     pub(super) deferred: Vec<DeferredLsa>,
 }
@@ -49,7 +49,7 @@ impl Router {
             reachable: false,
             gone_since: now,
             links: 0,
-            rate: TokenBucket::full(now),
+            rate: Bucket::full(now),
             deferred: Vec::new(),
         }
     }
