@@ -127,7 +127,7 @@ impl Step<'_> {
 
     /// A line of what is done, as a command.
     pub fn command(&self, host: &str, command: &str) {
-        let line = format!("{host:<9}$ {command}");
+        let line = format!("{host:<11}$ {command}");
         self.narrator
             .print(&format!("    {}", self.narrator.painted(DIM, &line)));
     }

@@ -196,7 +196,7 @@ fn found(lab: &Lab, hosts: Vec<Host>, step: &mut Step) -> Result<Network> {
         &format!("lcroute invite --signal {}", network.signalling.url()?),
     );
     step.say(&format!(
-        "          {}...",
+        "            {}...",
         network.token.chars().take(40).collect::<String>()
     ));
     for name in &others {

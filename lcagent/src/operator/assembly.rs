@@ -79,11 +79,11 @@ impl Assembly {
     /// What lies behind `received` of a segment that begins before it.
     fn append(&mut self, offset: u32, content: &[u8]) {
         let skip = (self.received - offset) as usize;
-        let Some(news) = content.get(skip..) else {
+        let Some(fresh) = content.get(skip..) else {
             return;
         };
-        self.pending.extend_from_slice(news);
-        self.received += news.len() as u32;
+        self.pending.extend_from_slice(fresh);
+        self.received += fresh.len() as u32;
     }
 
     fn records(&mut self) -> Result<Vec<Record>, WireError> {

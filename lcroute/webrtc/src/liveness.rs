@@ -233,7 +233,7 @@ impl Liveness {
         (SUSPICION + longer, LEAST_HELLOS)
     }
 
-    /// The peer has heard nothing of us for a while, and asks for hellos.
+    /// The peer has received nothing for a while, and asks for hellos.
     pub(crate) fn asked(&mut self, now: Instant) {
         self.asked_until = Some(now + ASKED);
         self.wary_until = now + WARY;

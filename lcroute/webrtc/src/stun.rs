@@ -91,7 +91,7 @@ impl Binding {
         self.message.contains(ATTR_USE_CANDIDATE)
     }
 
-    /// Whether the sender has heard nothing of us, and asks for checks.
+    /// Whether the sender has received nothing, and asks for checks.
     pub(crate) fn asks_for_hellos(&self) -> bool {
         self.message.contains(ATTR_HELLOS)
     }

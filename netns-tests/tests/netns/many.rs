@@ -1,4 +1,4 @@
-//! More daemons than the 64 up to which news go over all links: among more they go along a tree, and are
+//! More daemons than the 64 up to which LSAs go over all links: among more they go along a tree, and are
 //! offered elsewhere (ADR 0018).
 
 use std::time::{Duration, Instant};

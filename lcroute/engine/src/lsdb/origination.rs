@@ -16,7 +16,7 @@ use librecast::bucket::{Bucket, Rate};
 const MIN_INTERVAL: Duration = Duration::from_secs(5);
 /// New prefixes that come this close together leave in one advertisement.
 const PREFIX_INTERVAL: Duration = Duration::from_millis(50);
-/// Between two advertisements of links to routers that were unreachable: such links come in crowds.
+/// Between two advertisements of links to routers that were unreachable: many of them come at once.
 const REJOIN_INTERVAL: Duration = Duration::from_millis(200);
 /// Between two advertisements of other new links.
 const LINK_INTERVAL: Duration = Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! Feeds a [`Policy`](super::policy::Policy) and acts on its wishes.
+//! Feeds a [`Policy`](super::policy::Policy) and acts on the links that it asks for.
 //!
 //! A link's life, seen from one end:
 //!

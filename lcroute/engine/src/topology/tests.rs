@@ -44,7 +44,7 @@ fn ring_graph(members: &BTreeSet<OriginId>, links: u8) -> (Graph, Graph) {
     rings.set_members(*members.first().unwrap(), &known);
     let nothing = BTreeMap::new();
     let mut graph: Graph = members.iter().map(|m| (*m, BTreeSet::new())).collect();
-    let mut wishes = graph.clone();
+    let mut wanted_by = graph.clone();
     for own in members {
         let view = View {
             own: *own,
@@ -55,9 +55,9 @@ fn ring_graph(members: &BTreeSet<OriginId>, links: u8) -> (Graph, Graph) {
         };
         let wanted = rings.wanted(&view);
         wanted.iter().for_each(|peer| add(&mut graph, *own, *peer));
-        wishes.insert(*own, wanted);
+        wanted_by.insert(*own, wanted);
     }
-    (graph, wishes)
+    (graph, wanted_by)
 }
 
 /// Hops from `from` to all that it reaches.
@@ -109,9 +109,9 @@ proptest! {
         n in 1u64..60, links in 2u8..9, seed in 0u64..1 << 40,
     ) {
         let members = origins(seed..seed + n);
-        let (graph, wishes) = ring_graph(&members, links);
+        let (graph, wanted_by) = ring_graph(&members, links);
         prop_assert_eq!(hops(&graph, *members.first().unwrap()).len() as u64, n);
-        for request in wishes.values() {
+        for request in wanted_by.values() {
             prop_assert_eq!(request.len() as u64, u64::from(links).min(n - 1));
         }
         // where rings coincide a request may be one-sided
@@ -532,7 +532,7 @@ impl Neighborhood {
         }
     }
 
-    /// Makes and closes links as wished; the RTT of a link is what its path costs, and is told when it is asked for.
+    /// Makes and closes links as asked for; the RTT of a link is what its path costs, and is given when it is asked for.
     /// True if all went with at most nine links wanted at a time: rings, near ones, one on trial.
     fn run(&mut self, time: Duration) -> bool {
         let (end, mut modest) = (self.now + time, true);

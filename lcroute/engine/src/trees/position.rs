@@ -10,7 +10,7 @@ use crate::graph::Tree;
 
 /// Packets are taken over edges of a former tree for this long. Chosen: neighbours compute the new one within it.
 pub const PREVIOUS_TREE: Duration = Duration::from_secs(1);
-/// Former trees that are kept: changes come in crowds.
+/// Former trees that are kept: changes come several at once.
 const MAX_PREVIOUS: usize = 4;
 
 /// One end of a tree's edge at this router.

@@ -623,8 +623,8 @@ impl Controller {
         let loss = round.loss();
         if round.settled > 0 {
             // a few packets, such as probes, tell little
-            let told = (round.settled as f64 / PROOF as f64).min(1.0);
-            let weight = (span as f64 / 1e6).min(1.0) * told;
+            let certainty = (round.settled as f64 / PROOF as f64).min(1.0);
+            let weight = (span as f64 / 1e6).min(1.0) * certainty;
             self.loss = Some(self.loss.map_or(loss, |old| old + (loss - old) * weight));
         }
         if round.ce > 0 {

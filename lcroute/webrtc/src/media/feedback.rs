@@ -31,7 +31,7 @@ pub(crate) const MAX_WORDS: usize = 16;
 const EVERY: Duration = Duration::from_millis(20);
 /// Packets after which it is made at once.
 const MOST_PACKETS: u32 = 256;
-/// For repair, a gap is told after so many later packets, or so long; once more after a while; and not more
+/// For repair, a gap is reported after so many later packets, or so long; once more after a while; and not more
 /// often than that.
 const GAP_PACKETS: u32 = 3;
 const GAP_WAIT: Duration = Duration::from_millis(2);
@@ -146,11 +146,11 @@ pub(crate) struct Reporter {
     due: Option<Instant>,
     /// Highest indices of the last reports, the latest last.
     reported: [u64; OVERLAP],
-    /// Gaps are told soon.
+    /// Gaps are reported soon.
     gaps: bool,
-    /// Packets that came since a gap that is not told.
+    /// Packets that came since a gap that is not reported.
     gap: Option<u32>,
-    told: Instant,
+    reported_at: Instant,
     settled: u64,
     lost: u64,
     /// Highest indices of the last 30 ms.
@@ -172,7 +172,7 @@ impl Reporter {
             reported: [0; OVERLAP],
             gaps,
             gap: None,
-            told: now,
+            reported_at: now,
             settled: 0,
             lost: 0,
             marks: VecDeque::new(),
@@ -202,15 +202,15 @@ impl Reporter {
         if let Some(packets) = &mut self.gap {
             *packets += 1;
             if *packets == GAP_PACKETS {
-                self.hurry(now.max(self.told + GAP_EVERY));
+                self.due_by(now.max(self.reported_at + GAP_EVERY));
             }
         } else if index > self.newest.map_or(0, |(newest, _)| newest + 1) {
             self.gap = Some(1);
-            self.hurry(now.max(self.told) + GAP_WAIT);
+            self.due_by(now.max(self.reported_at) + GAP_WAIT);
         }
     }
 
-    fn hurry(&mut self, at: Instant) {
+    fn due_by(&mut self, at: Instant) {
         self.due = Some(self.due.map_or(at, |due| due.min(at)));
     }
 
@@ -262,7 +262,7 @@ impl Reporter {
         let fresh = highest.saturating_sub(from).div_ceil(64) + 1;
         self.reported.rotate_left(1);
         self.reported[OVERLAP - 1] = highest;
-        self.told = now;
+        self.reported_at = now;
         if gap {
             self.due = Some(now + GAP_AGAIN);
         }
@@ -412,7 +412,7 @@ mod tests {
         assert_eq!(reports, 100_000 / 256);
         assert!(
             reporter.handle(100_000, true, Ecn::None, start),
-            "who asks is told at once"
+            "a report that is asked for goes out at once"
         );
     }
 
@@ -441,7 +441,7 @@ mod tests {
         let report = come(&mut reporter, 200, ms(102)).unwrap();
         assert!(
             report.came(2) && !report.came(1),
-            "what was told is told again"
+            "what was reported is reported again"
         );
     }
 

@@ -33,7 +33,7 @@ const PROOF: u32 = 3;
 const MOST_PAIRS: u32 = 12;
 /// How long a pair may take, besides three round trips.
 const WAIT: Duration = Duration::from_millis(350);
-/// The first pair leaves the far side time to hear that the link is up.
+/// The first pair leaves the far side time to notice that the link is up.
 const FIRST: Duration = Duration::from_millis(100);
 /// Pauses until a longer size is tried again, doubling; the longest is also when the size in use is asked.
 const RETRY: Duration = Duration::from_secs(10);
@@ -63,7 +63,7 @@ pub(crate) struct PathMtu {
     lost: u64,
     others_lost: u64,
     /// Something came over this path, or so many pairs did not.
-    heard: bool,
+    received: bool,
     dead_pairs: u32,
 }
 
@@ -97,7 +97,7 @@ impl PathMtu {
             sent: Vec::new(),
             lost: 0,
             others_lost: 0,
-            heard: false,
+            received: false,
             dead_pairs: 0,
         }
     }
@@ -159,7 +159,7 @@ impl PathMtu {
         self.sent.iter_mut().for_each(|(_, size)| *size = 0);
         (self.limit, self.trial, self.pause) = (BASE, None, RETRY);
         (self.due, self.raise_at) = (now, now);
-        (self.heard, self.dead_pairs) = (false, 0);
+        (self.received, self.dead_pairs) = (false, 0);
     }
 
     /// Packets vanish: perhaps for their size.
@@ -189,7 +189,7 @@ impl PathMtu {
     }
 
     fn passed(&mut self, size: usize, now: Instant) {
-        self.heard |= size > 0;
+        self.received |= size > 0;
         if size == SHORT {
             if let Some(trial) = &mut self.trial {
                 trial.alive = true;
@@ -210,7 +210,7 @@ impl PathMtu {
             return;
         };
         trial.lost += u32::from(std::mem::take(&mut trial.alive));
-        self.dead_pairs += u32::from(!self.heard && trial.pairs > 0);
+        self.dead_pairs += u32::from(!self.received && trial.pairs > 0);
         let (size, proven) = (trial.size, trial.lost == PROOF);
         if !proven && trial.pairs < MOST_PAIRS {
             return;
@@ -393,7 +393,7 @@ mod tests {
         path.run(SOON, false);
         path.mtu = 0;
         path.run(SOON * 10, false);
-        assert!(path.search.marks(), "once heard is enough");
+        assert!(path.search.marks(), "once received is enough");
     }
 
     #[test]

@@ -78,7 +78,7 @@ impl Recovery {
         decoder.symbol(bytes, carrier, seen, now, &mut self.solved)
     }
 
-    /// The payload of the next packet that was solved for, unless it is too delay or came otherwise.
+    /// The payload of the next packet that was solved for, unless it is too old or came otherwise.
     pub(crate) fn next(&mut self, seen: &ReplayWindow) -> Option<Bytes> {
         loop {
             let Solved {

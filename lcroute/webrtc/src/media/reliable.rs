@@ -2,7 +2,7 @@
 //! turn a few lost packets into long silence.
 //!
 //! ```text
-//! send --cut into segments--> queue --window--> under transport --acknowledged--> gone
+//! send --cut into segments--> queue --window--> under way --acknowledged--> gone
 //!                                               |    ^
 //!                                               \----/ again: three later ones have come, or after 1.5 round trips;
 //!                                                      where much gets lost, a copy follows at once
@@ -37,7 +37,7 @@ const LAST: u8 = 1;
 const SEGMENT_SIZE: usize = 1_024;
 /// Longest message.
 const MAX_MESSAGE: usize = 65_536;
-/// Segments under transport: at first, at least, at most. The map of an acknowledgement covers the last.
+/// Segments under way: at first, at least, at most. The map of an acknowledgement covers the last.
 const WINDOW: (f64, f64, f64) = (16.0, 8.0, 128.0);
 /// Segments that may come early: more than any window.
 const MAX_EARLY: u64 = 256;
@@ -52,7 +52,7 @@ const PACKET_THRESHOLD: u64 = 3;
 /// After so many tries in a row without an answer pauses grow, and no more segments are sent again at a time.
 const BACKOFF_AFTER: u32 = 4;
 const BACKOFF_SEGMENTS: usize = 4;
-/// Loss from which on copies are sent, while no more than so many segments are under transport.
+/// Loss from which on copies are sent, while no more than so many segments are under way.
 const COPY_LOSS: f64 = 0.03;
 const MOST_COPIED: usize = 16;
 const COPY_AFTER: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(15));
@@ -77,7 +77,7 @@ struct Segment {
     last: bool,
 }
 
-/// A segment that is under transport.
+/// A segment that is under way.
 #[derive(Debug)]
 struct Sent {
     segment: Segment,
@@ -104,7 +104,7 @@ pub(crate) struct Reliable {
     routed: VecDeque<Bytes>,
     routed_bytes: usize,
     under_way: VecDeque<Sent>,
-    /// Sequence of the first one under transport.
+    /// Sequence of the first one under way.
     first: u64,
     window: f64,
     /// Segments sent so far, again ones included.
@@ -302,13 +302,13 @@ impl Reliable {
             let at = sequence.checked_sub(next + 1);
             sequence < next || at.is_some_and(|at| at < 128 && map & (1 << (127 - at)) != 0)
         };
-        let (mut news, mut latest) = (0, None);
+        let (mut acknowledged, mut latest) = (0, None);
         for (at, sent) in self.under_way.iter_mut().enumerate() {
             if sent.acknowledged || !came(self.first + at as u64) {
                 continue;
             }
             sent.acknowledged = true;
-            news += 1;
+            acknowledged += 1;
             if sent.count == 1 {
                 latest = latest.max(Some((sent.order, sent.at)));
             }
@@ -319,7 +319,7 @@ impl Reliable {
                 self.first += 1;
             }
         }
-        if news == 0 {
+        if acknowledged == 0 {
             return Ok(());
         }
         self.tries = 0;
@@ -327,14 +327,14 @@ impl Reliable {
             (self.answered_at, self.stalled) = (now, false);
         }
         if let Some((order, at)) = latest {
-            self.measure(now.saturating_duration_since(at), news, now);
+            self.measure(now.saturating_duration_since(at), acknowledged, now);
             self.miss(order);
         }
         Ok(())
     }
 
     /// A round trip, and how many segments it brought through.
-    fn measure(&mut self, sample: Duration, news: u32, now: Instant) {
+    fn measure(&mut self, sample: Duration, acknowledged: u32, now: Instant) {
         self.trip = Some(match self.trip {
             None => (sample, sample / 2),
             Some((trip, spread)) => (
@@ -344,7 +344,7 @@ impl Reliable {
         });
         self.shortest = self.shortest.min(sample);
         if sample <= self.shortest * 2 + STANDING {
-            self.window = (self.window + f64::from(news)).min(WINDOW.2);
+            self.window = (self.window + f64::from(acknowledged)).min(WINDOW.2);
         } else if self.shrunk_at.is_none_or(|at| now >= at + sample) {
             self.window = (self.window * 0.7).max(WINDOW.1);
             self.shrunk_at = Some(now);
@@ -640,12 +640,12 @@ mod tests {
         assert!(a.routed_bytes <= ROUTED_QUEUE && a.bytes < CAPACITY);
     }
 
-    /// Two ends, and a transport between them that loses, delays and overtakes.
+    /// Two ends, and a path between them that loses, delays and overtakes.
     struct Pair {
         start: Instant,
         now: Duration,
         ends: [Reliable; 2],
-        transport: BinaryHeap<Reverse<(Duration, u64, usize, Bytes)>>,
+        path: BinaryHeap<Reverse<(Duration, u64, usize, Bytes)>>,
         delay: Duration,
         jitter: Duration,
         /// Of a thousand.
@@ -664,7 +664,7 @@ mod tests {
                 start,
                 now: Duration::ZERO,
                 ends: [0, 1].map(|_| Reliable::new(CAPACITY, start)),
-                transport: BinaryHeap::new(),
+                path: BinaryHeap::new(),
                 delay: Duration::from_millis(delay),
                 jitter: Duration::from_millis(jitter),
                 loss,
@@ -707,39 +707,34 @@ mod tests {
                     let late = self.roll() % (self.jitter.as_micros() as u64 + 1);
                     let at = self.now + self.delay + Duration::from_micros(late);
                     self.order += 1;
-                    self.transport
+                    self.path
                         .push(Reverse((at, self.order, 1 - end, message.clone())));
                     // some come twice
                     if self.roll().is_multiple_of(50) {
                         let at = at + self.delay;
                         self.order += 1;
-                        self.transport
-                            .push(Reverse((at, self.order, 1 - end, message)));
+                        self.path.push(Reverse((at, self.order, 1 - end, message)));
                     }
                 }
             }
         }
 
-        /// Runs for `span`, or until nothing is under transport.
+        /// Runs for `span`, or until nothing is under way.
         fn run(&mut self, span: Duration) {
             let end = self.now + span;
             loop {
                 self.flush();
                 let timers = self.ends.iter().filter_map(Reliable::deadline);
                 let timers = timers.map(|at| at - self.start);
-                let parcel = self.transport.peek().map(|Reverse((at, ..))| *at);
+                let parcel = self.path.peek().map(|Reverse((at, ..))| *at);
                 let Some(next) = timers.chain(parcel).min().filter(|at| *at < end) else {
                     self.now = end;
                     return;
                 };
                 self.now = self.now.max(next);
                 let now = self.at();
-                while self
-                    .transport
-                    .peek()
-                    .is_some_and(|Reverse(p)| p.0 <= self.now)
-                {
-                    let Some(Reverse((_, _, to, message))) = self.transport.pop() else {
+                while self.path.peek().is_some_and(|Reverse(p)| p.0 <= self.now) {
+                    let Some(Reverse((_, _, to, message))) = self.path.pop() else {
                         break;
                     };
                     self.ends[to]
@@ -811,13 +806,10 @@ mod tests {
                 println!(
                     "{delay} ms, {loss} of 1000 lost: {median:?} {p99:?} {worst:?}, {sent:.1} sent"
                 );
-                let transport = Duration::from_millis(delay + 2);
-                assert!(median <= transport, "{median:?}");
-                assert!(p99 <= transport * 5 + Duration::from_millis(20), "{p99:?}");
-                assert!(
-                    worst <= transport * 20 + Duration::from_millis(100),
-                    "{worst:?}"
-                );
+                let trip = Duration::from_millis(delay + 2);
+                assert!(median <= trip, "{median:?}");
+                assert!(p99 <= trip * 5 + Duration::from_millis(20), "{p99:?}");
+                assert!(worst <= trip * 20 + Duration::from_millis(100), "{worst:?}");
                 assert!(sent <= if loss == 0 { 2.1 } else { 5.5 }, "{sent}");
             }
         }

@@ -229,7 +229,7 @@ impl Repair {
         self.coding = self.wants_code();
         self.find_overtaken(report, now);
         let oldest = (report.highest + 1).saturating_sub(report.words.len() as u64 * 64);
-        // of what lies before nothing will be heard any more
+        // of what lies before no report will come any more
         self.judged = self.judged.max(oldest);
         while self.judged <= report.highest {
             if report.came(self.judged) {

@@ -89,7 +89,7 @@ pub(crate) struct Decoder {
     spare: Vec<Row>,
     sum: Sum,
     credit: u32,
-    heard: Instant,
+    received_at: Instant,
 }
 
 #[derive(Debug, Clone)]
@@ -138,13 +138,13 @@ impl Decoder {
             spare: Vec::new(),
             sum: Sum::default(),
             credit: MAX_CREDIT,
-            heard: now,
+            received_at: now,
         }
     }
 
     /// Whether no symbol has come for long.
     pub(crate) fn is_idle(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.heard) > IDLE
+        now.saturating_duration_since(self.received_at) > IDLE
     }
 
     /// A packet came. What it makes solvable goes to `solved`.
@@ -200,7 +200,7 @@ impl Decoder {
         if !sized || span > MAX_SPAN || last >= carrier {
             return Err(());
         }
-        self.heard = now;
+        self.received_at = now;
         if self.credit == 0 {
             return Ok(());
         }
