@@ -32,7 +32,7 @@ use serde_json::{Map, Value, json};
 
 use crate::lab::{self, Lab};
 use search::{Bounds, Length};
-use system::{Plan, Through};
+use systems::{Plan, Through};
 use trial::{Load, Path};
 
 /// The highest rate is the one at which less than this part is lost.

@@ -3,7 +3,7 @@
 use clap::ValueEnum;
 use serde_json::{Map, Value, json};
 
-use super::system::Through;
+use super::systems::Through;
 
 /// A row of the table: what people read, where it is in the JSON, digits after the point.
 type Row = (&'static str, &'static str, usize);

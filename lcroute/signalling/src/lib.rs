@@ -3,9 +3,11 @@
 //! [`server`] is met by [`client`] over WebSocket, in the words of `wire`. [`Carriers`] holds those that a node has.
 
 mod carrier;
+mod carriers;
 pub mod client;
 pub mod server;
 mod tls;
 mod wire;
 
-pub use carrier::{Carrier, CarrierEvent, Carriers, Class, PathChange};
+pub use carrier::{Carrier, CarrierEvent, Class, PathChange};
+pub use carriers::Carriers;

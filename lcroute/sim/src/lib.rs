@@ -10,6 +10,7 @@ mod action;
 mod calendar;
 mod check;
 mod crew;
+mod daemon;
 mod fast;
 mod kernel;
 mod ledger;

@@ -262,3 +262,16 @@ mod tests {
         assert!((1_850..2_150).contains(&lost), "{lost}");
     }
 }
+
+/// What two nodes have with each other.
+#[derive(Debug, Default)]
+pub struct Pair {
+    /// The link that was made last.
+    pub link: Option<u32>,
+    /// An attempt goes on.
+    pub pending: bool,
+    /// Attempts that failed, one after another.
+    pub failures: u32,
+    /// Links so far.
+    pub number: u64,
+}

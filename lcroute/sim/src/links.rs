@@ -24,19 +24,6 @@ const CUT: Nanos = 5 * SECOND;
 /// Longest time between two attempts.
 const BACKOFF: Nanos = 60 * SECOND;
 
-/// What two nodes have with each other.
-#[derive(Debug, Default)]
-pub struct Pair {
-    /// The link that was made last.
-    link: Option<u32>,
-    /// An attempt goes on.
-    pending: bool,
-    /// Attempts that failed, one after another.
-    failures: u32,
-    /// Links so far.
-    number: u64,
-}
-
 /// The lowest node of a piece, in a forest of parents.
 fn find(above: &mut [u32], mut node: u32) -> u32 {
     while above[node as usize] != node {

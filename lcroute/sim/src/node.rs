@@ -1,25 +1,20 @@
 //! One simulated node: a host with its programs, and what runs on it while its daemon does.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
-use bytes::Bytes;
-use lcroute_engine::header::HEADER_LEN;
 use lcroute_engine::small_map::SmallMap;
-use lcroute_engine::topology::{PolicyKind, TopologyConfig};
-use lcroute_engine::{Engine, Limits, Links, Tables};
-use lcroute_node::Keep;
-use lcroute_webrtc::Transmit;
+use lcroute_engine::{Engine, Tables};
 use librecast::cert::GroupPrefix;
 
+use crate::daemon::{Disk, Effect, Start, limits};
 use crate::kernel::Kernel;
 use crate::link::Port;
-use crate::population::{Identity, Population};
+use crate::population::Identity;
 use crate::router::RouterAlone;
-use crate::scenario::{Policy, Scenario};
-use crate::services::{NodeServices, Watch};
-use crate::time::{Clock, Nanos};
-use crate::whole::{Disk, Socket, WholeNode};
+use crate::scenario::Scenario;
+use crate::services::NodeServices;
+use crate::time::Nanos;
+use crate::whole::{Socket, WholeNode};
 
 /// A node: the host with its programs, and the daemon while it runs.
 #[derive(Debug, Default)]
@@ -76,72 +71,6 @@ impl Node {
         self.linked.clear();
         self.wake = Nanos::MAX;
         Some(std::mem::take(&mut self.links).keys().to_vec())
-    }
-}
-
-/// Something that a router wants done.
-#[derive(Debug)]
-pub enum Effect {
-    /// Send header and packet on the data channel of each link.
-    Data {
-        links: Links,
-        header: [u8; HEADER_LEN],
-        packet: Bytes,
-    },
-    /// Send on the control channel of a link.
-    Control { link: u32, message: Bytes },
-    /// A packet for local programs.
-    Local { packet: Bytes },
-    /// MLD into `lc0`.
-    Mld { packet: Bytes },
-    /// Links to these nodes are wanted from now on.
-    Wanted { nodes: BTreeSet<u32> },
-    /// Nobody needs this link any more.
-    Retire { link: u32 },
-    /// The neighbour broke the protocol.
-    Fault { link: u32, reason: &'static str },
-    /// A datagram of the one UDP socket.
-    Datagram(Transmit),
-    /// A sealed message for another node, over the signalling server.
-    Signal { to: u32, bytes: Bytes },
-    /// To be kept on disk.
-    Keep(Keep),
-    /// Links have come or gone: to these nodes there are some now.
-    Linked(BTreeSet<u32>),
-}
-
-/// How a daemon starts.
-#[derive(Debug)]
-pub struct Start<'a> {
-    pub scenario: &'a Scenario,
-    pub population: &'a Arc<Population>,
-    pub node: u32,
-    pub watch: &'a Arc<Watch>,
-    pub clock: Clock,
-    pub incarnation: u32,
-    pub seed: u64,
-    pub announced: &'a [GroupPrefix],
-    pub disk: &'a Disk,
-}
-
-/// Bounds of the router.
-pub fn limits(scenario: &Scenario) -> Limits {
-    let mut limits = Limits::default();
-    if let Some(states) = scenario.limits.join_states_per_neighbor {
-        limits.join_states_per_neighbor = states;
-    }
-    limits
-}
-
-/// Which links the router wants.
-pub fn topology(scenario: &Scenario) -> TopologyConfig {
-    TopologyConfig {
-        policy: match scenario.topology.policy {
-            Policy::Auto => PolicyKind::Auto,
-            Policy::Mesh => PolicyKind::Mesh,
-            Policy::Regular => PolicyKind::Regular,
-        },
-        degree: scenario.topology.degree,
     }
 }
 

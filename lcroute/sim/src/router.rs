@@ -9,7 +9,7 @@ use lcroute_engine::{Config, Engine, Neighbor, Output};
 use librecast::cert::GroupPrefix;
 use librecast::id::LinkId;
 
-use crate::node::{Effect, Start, limits, topology};
+use crate::daemon::{Effect, Start, limits, topology};
 use crate::population::Identity;
 use crate::services::NodeServices;
 use crate::time::{Clock, Nanos};

@@ -14,9 +14,10 @@ use lcroute_engine::header::HEADER_LEN;
 use librecast::mld::{self, Message, Query, Record};
 
 use crate::calendar::Calendar;
+use crate::daemon;
 use crate::ledger::Ledger;
 use crate::model::{Rule, Violation};
-use crate::node::{self, Node, Router};
+use crate::node::{Node, Router};
 use crate::population::Population;
 use crate::random::mix;
 use crate::router::RouterAlone;
@@ -461,7 +462,7 @@ impl Shard {
             && let Some(effect) = router.poll(now)
         {
             match effect {
-                node::Effect::Data {
+                daemon::Effect::Data {
                     links,
                     header,
                     packet,
@@ -471,25 +472,25 @@ impl Shard {
                         self.send_data(node, now, link.0, (&header, &packet), number);
                     }
                 }
-                node::Effect::Control { link, message } => {
+                daemon::Effect::Control { link, message } => {
                     self.send_control(node, now, link, message);
                 }
-                node::Effect::Local { packet } => self.deliver(node, now, &packet),
-                node::Effect::Mld { packet } => self.write_mld(node, now, &packet),
-                node::Effect::Wanted { nodes } => {
+                daemon::Effect::Local { packet } => self.deliver(node, now, &packet),
+                daemon::Effect::Mld { packet } => self.write_mld(node, now, &packet),
+                daemon::Effect::Wanted { nodes } => {
                     self.effects.push((now, node, Effect::Wanted(nodes)));
                 }
-                node::Effect::Retire { link } => retired.push(link),
-                node::Effect::Datagram(transmit) => {
+                daemon::Effect::Retire { link } => retired.push(link),
+                daemon::Effect::Datagram(transmit) => {
                     self.send_datagram(node, now, transmit.to, transmit.contents);
                 }
-                node::Effect::Signal { to, bytes } => self.send_signal(node, now, to, bytes),
-                node::Effect::Keep(what) => {
+                daemon::Effect::Signal { to, bytes } => self.send_signal(node, now, to, bytes),
+                daemon::Effect::Keep(what) => {
                     let unix = self.setting.watch.unix();
                     self.node(node).disk.keep(what, unix);
                 }
-                node::Effect::Linked(peers) => self.relink(node, now, peers),
-                node::Effect::Fault { link, reason } => {
+                daemon::Effect::Linked(peers) => self.relink(node, now, peers),
+                daemon::Effect::Fault { link, reason } => {
                     let text = format!("its router complains of link {link}: {reason}");
                     self.violate(Rule::Protocol, node, now, text);
                 }

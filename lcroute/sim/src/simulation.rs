@@ -19,12 +19,12 @@ use librecast::cert::GroupPrefix;
 
 use crate::action::{Action, Script, Wish};
 use crate::crew::Crew;
+use crate::daemon::Start;
 use crate::fast;
 use crate::kernel::Joined;
-use crate::link::{Link, Map};
-use crate::links::Pair;
+use crate::link::{Link, Map, Pair};
 use crate::model::{Expired, LISTENER_SETTLE, Model, Rule, Sent, Violation};
-use crate::node::{Node, Router, Start};
+use crate::node::{Node, Router};
 use crate::packet;
 use crate::population::Population;
 use crate::random::{Random, mix};

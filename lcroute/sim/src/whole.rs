@@ -11,15 +11,15 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use lcroute_engine::Engine;
-use lcroute_node::{Keep, Members, Node, NodeConfig, Output, Revocations, Settings};
+use lcroute_node::{Members, Node, NodeConfig, Output, Settings};
 use lcroute_overlay::{CarrierId, Presence, SPEAKS};
 use lcroute_webrtc::{Ecn, WebRtc, WebRtcConfig};
 use librecast::cert::{CLOCK_SKEW, Chain, GroupPrefix};
 use librecast::id::LinkId;
 use librecast::time::WallClock;
 
+use crate::daemon::{Effect, Start, limits, topology};
 use crate::link::{Link, Map, Port};
-use crate::node::{Effect, Start, limits, topology};
 use crate::population::{Identity, Population};
 use crate::random::Random;
 use crate::time::{Clock, MILLISECOND, Nanos, SECOND};
@@ -42,32 +42,6 @@ pub const MAX_DATAGRAM: usize = 1_452;
 const TICK: Nanos = 10_000;
 /// Round trips are told to the router once in so many hellos, as by the daemon.
 const HELLOS: u32 = 3;
-
-/// What a host keeps on disk for its daemon.
-#[derive(Debug, Default)]
-pub struct Disk {
-    chain: Option<Chain>,
-    revocations: Revocations,
-    members: String,
-    /// The highest incarnation that was seen.
-    pub incarnation: u32,
-}
-
-impl Disk {
-    /// Keeps something at this Unix time.
-    pub fn keep(&mut self, what: Keep, unix: u64) {
-        match what {
-            Keep::Chain(chain) => self.chain = Some(chain),
-            Keep::Incarnation(incarnation) => {
-                self.incarnation = self.incarnation.max(incarnation);
-            }
-            Keep::Revocation(revocation) => {
-                self.revocations.add(*revocation, unix);
-            }
-            Keep::Members(text) => self.members = text,
-        }
-    }
-}
 
 /// The UDP socket of a host, behind a firewall that lets in answers only; for some hosts a NAT in addition.
 #[derive(Debug, Default)]

@@ -3,8 +3,7 @@
 
 use anyhow::{Context, Result};
 
-use super::super::system::System;
-use super::{QUEUE, bring_up, numbered, system, wait_interface};
+use super::super::system::{QUEUE, System, bring_up, numbered, system, wait_interface};
 use crate::lab::Host;
 
 /// How fastd gives packets to the kernel.

@@ -1,55 +1,106 @@
-//! How each system is set up, with what its own manual says.
+//! Systems under test: each gives hosts an interface on which multicast goes from host to host.
+//!
+//! ```text
+//!             internet (a router)
+//!      ┌─────────┼─────────┬───────────┐
+//!    sender   listener1 listener2 ... idle     all with public addresses, no firewall
+//! ```
+//!
+//! `idle` belongs to the system as the others do, but nobody on it listens: what comes to it is
+//! what the system wastes.
+//!
+//! Each is set up with what its own manual says.
 
-pub mod fastd;
-pub mod lcroute;
-pub mod openvpn;
-pub mod relay;
-pub mod tinc;
+mod fastd;
+mod lcroute;
+mod openvpn;
+mod relay;
+mod tinc;
 
-use std::net::Ipv4Addr;
+use anyhow::{Context, Result};
+use clap::ValueEnum;
 
-use anyhow::{Result, ensure};
+use super::system::System;
+use crate::lab::{Host, Lab, find_program};
 
-use super::system::{Node, System};
-use crate::lab::{Host, Process, eventually};
-
-/// Packets that an interface may hold: as many as `lc0` may, so that no system loses to another
-/// by a default.
-const QUEUE: u32 = 10_000;
-
-/// Waits for an interface that a program makes.
-fn wait_interface(host: &Host, interface: &str, process: &mut Process) -> Result<()> {
-    eventually(&format!("{interface} is there"), || {
-        process.must_run()?;
-        ensure!(host.has_interface(interface), "not yet");
-        Ok(())
-    })
+/// What can be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Through {
+    /// lcroute, as it was built.
+    Lcroute,
+    /// The limit: TUN, AES-GCM, UDP, TUN, and nothing else.
+    Relay,
+    /// fastd with an interface per peer in a bridge that snoops MLD.
+    FastdMultitap,
+    /// fastd with one tap interface, which floods.
+    Fastd,
+    /// tinc in switch mode, which floods.
+    Tinc,
+    /// OpenVPN with tap interfaces and its server on the sending host, which floods.
+    Openvpn,
 }
 
-/// Hosts with a daemon and an interface each.
-fn system(hosts: Vec<Host>, interface: &'static str, processes: Vec<Process>) -> System {
-    let nodes = hosts.into_iter().enumerate().map(|(at, host)| Node {
-        host,
-        interface,
-        daemon: processes.get(at).map(Process::pid),
-    });
-    System {
-        nodes: nodes.collect(),
-        network: None,
-        processes,
+/// How a system is to be.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Hosts that listen.
+    pub listeners: usize,
+    /// Lines for lcroute's configuration.
+    pub config: String,
+    /// Percent of packets lost at each listener, both ways.
+    pub loss: u8,
+}
+
+impl Through {
+    /// Its name on the command line.
+    #[must_use]
+    pub fn name(self) -> String {
+        let value = self.to_possible_value();
+        value.map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    /// The Debian package that it needs and that is not installed.
+    #[must_use]
+    pub fn missing(self) -> Option<&'static str> {
+        let needed: &[(&str, &str)] = match self {
+            Through::Lcroute | Through::Relay => &[],
+            Through::Fastd | Through::FastdMultitap => &[("fastd", "fastd")],
+            Through::Tinc => &[("tincd", "tinc")],
+            Through::Openvpn => &[("openvpn", "openvpn"), ("openssl", "openssl")],
+        };
+        let lacks = |(program, _): &&(&str, &str)| find_program(program).is_none();
+        needed.iter().find(lacks).map(|(_, package)| *package)
+    }
+
+    /// Starts it in a world of its own.
+    ///
+    /// # Errors
+    /// Its programs do not start.
+    pub fn start(self, lab: &Lab, plan: &Plan) -> Result<System> {
+        let hosts = hosts(lab, plan.listeners)?;
+        let system = match self {
+            Through::Lcroute => lcroute::start(lab, hosts, &plan.config),
+            Through::Relay => relay::start(hosts),
+            Through::Fastd => fastd::start(hosts, fastd::Mode::Tap),
+            Through::FastdMultitap => fastd::start(hosts, fastd::Mode::Multitap),
+            Through::Tinc => tinc::start(hosts),
+            Through::Openvpn => openvpn::start(hosts),
+        };
+        let system = system.with_context(|| self.name())?;
+        if plan.loss > 0 {
+            for node in system.listeners() {
+                lab.lose(&node.host, plan.loss)?;
+            }
+        }
+        Ok(system)
     }
 }
 
-/// A TAP that a program has made, with an address and up.
-fn bring_up(host: &Host, number: usize, tap: &str) -> Result<()> {
-    host.ip(&format!(
-        "link set {tap} mtu 1400 txqueuelen {QUEUE} up\n\
-         addr add fd00:5::{number}/64 dev {tap} nodad"
-    ))
-}
-
-/// The hosts with their numbers and addresses.
-fn numbered(hosts: &[Host]) -> Result<Vec<(usize, &Host, Ipv4Addr)>> {
-    let number = |(at, host): (usize, _)| Ok((at + 1, host, Host::v4(host)?));
-    hosts.iter().enumerate().map(number).collect()
+fn hosts(lab: &Lab, listeners: usize) -> Result<Vec<Host>> {
+    let listening = (1..=listeners).map(|number| format!("listener{number}"));
+    std::iter::once("sender".to_owned())
+        .chain(listening)
+        .chain(["idle".to_owned()])
+        .map(|name| lab.host(&name))
+        .collect()
 }

@@ -2,8 +2,7 @@
 
 use anyhow::Result;
 
-use super::super::system::System;
-use super::{QUEUE, numbered, system, wait_interface};
+use super::super::system::{QUEUE, System, numbered, system, wait_interface};
 use crate::lab::Host;
 
 const TUN: &str = "relay0";

@@ -4,8 +4,7 @@ use std::fs;
 
 use anyhow::{Context, Result};
 
-use super::super::system::System;
-use super::{bring_up, numbered, system, wait_interface};
+use super::super::system::{System, bring_up, numbered, system, wait_interface};
 use crate::lab::Host;
 
 const TAP: &str = "tap0";

@@ -1,0 +1,231 @@
+//! No two modules of a crate import each other, not even transitively; every file that a page names exists.
+//!
+//! Sources are read as text: paths that begin with `crate`, `super` or `self`, outside of tests. What a module takes from its
+//! own submodules, and they from it, counts as well.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const CRATES: &[&str] = &[
+    "lab",
+    "lcagent",
+    "lcroute",
+    "lcroute/engine",
+    "lcroute/node",
+    "lcroute/overlay",
+    "lcroute/signalling",
+    "lcroute/sim",
+    "lcroute/webrtc",
+    "lcsync",
+    "librecast",
+    "librecast/program",
+];
+
+/// Files that a page names and that stand in another tree, or on a user's host.
+const ELSEWHERE: &[&str] = &["membership.toml", "lcsync.toml", "chunk/mod.rs"];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Modules by path, each with its source up to its unit tests.
+fn modules(src: &Path, path: &[String], found: &mut BTreeMap<Vec<String>, String>) {
+    for entry in std::fs::read_dir(src).unwrap() {
+        let file = entry.unwrap().path();
+        let name = file.file_stem().unwrap().to_str().unwrap().to_owned();
+        let inner = [path, std::slice::from_ref(&name)].concat();
+        if file.is_dir() && name != "tests" {
+            modules(&file, &inner, found);
+        } else if file.extension().is_some_and(|extension| extension == "rs") {
+            let text = std::fs::read_to_string(&file).unwrap();
+            let own = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+            let code = own.lines().map(|line| line.split("//").next().unwrap());
+            let code = code.collect::<Vec<_>>().join(" ");
+            match name.as_str() {
+                "mod" => found.insert(path.to_vec(), code),
+                "lib" | "main" if path.is_empty() => None,
+                _ => found.insert(inner, code),
+            };
+        }
+    }
+}
+
+/// The paths of `use a::{b, c::{d}};` one by one: `prefix` and what is left of `tree`.
+fn expand(prefix: &str, tree: &str, out: &mut Vec<String>) {
+    let (mut depth, mut start) = (0_i32, 0);
+    let mut parts = Vec::new();
+    for (at, c) in tree.char_indices() {
+        depth += i32::from(c == '{') - i32::from(c == '}');
+        if c == ',' && depth == 0 {
+            parts.push(&tree[start..at]);
+            start = at + 1;
+        }
+    }
+    parts.push(&tree[start..]);
+    for part in parts.into_iter().map(str::trim).filter(|p| !p.is_empty()) {
+        match part.split_once('{') {
+            Some((before, inner)) => {
+                let inner = inner.rsplit_once('}').map_or(inner, |(inner, _)| inner);
+                expand(&format!("{prefix}{}", before.trim()), inner, out);
+            }
+            None => out.push(format!("{prefix}{}", part.split(' ').next().unwrap())),
+        }
+    }
+}
+
+/// What a module's source names, as absolute module paths with what follows.
+fn imports(module: &[String], code: &str) -> Vec<Vec<String>> {
+    let mut paths = Vec::new();
+    let starts = ["crate::", "super::", "self::"];
+    let begins = |at: usize| {
+        let before = code[..at].chars().next_back();
+        !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':')
+    };
+    for start in starts {
+        for (at, _) in code.match_indices(start).filter(|(at, _)| begins(*at)) {
+            let rest = &code[at..];
+            if code[..at].ends_with("use ") {
+                expand("", rest.split(';').next().unwrap(), &mut paths);
+            } else {
+                let in_path = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
+                let end = rest.find(|c| !in_path(c)).unwrap_or(rest.len());
+                paths.push(rest[..end].to_owned());
+            }
+        }
+    }
+    paths
+        .iter()
+        .map(|path| {
+            let mut at: Vec<String> = module.to_vec();
+            for word in path.split("::").filter(|word| !word.is_empty()) {
+                match word {
+                    "crate" => at.clear(),
+                    "super" => drop(at.pop()),
+                    "self" => {}
+                    word => at.push(word.to_owned()),
+                }
+            }
+            at
+        })
+        .collect()
+}
+
+/// Which modules each imports.
+fn graph(modules: &BTreeMap<Vec<String>, String>) -> BTreeMap<&[String], BTreeSet<&[String]>> {
+    let deepest = |path: Vec<String>| {
+        let longest = (1..=path.len()).rev();
+        longest
+            .filter_map(|length| modules.get_key_value(&path[..length]))
+            .map(|(known, _)| known.as_slice())
+            .next()
+    };
+    modules
+        .iter()
+        .map(|(module, code)| {
+            let named = imports(module, code).into_iter().filter_map(deepest);
+            let others = named.filter(|other| other != module);
+            (module.as_slice(), others.collect())
+        })
+        .collect()
+}
+
+/// Modules that reach themselves: what is left when those that import nothing any more are taken away, from both ends.
+fn circles<'a>(mut graph: BTreeMap<&'a [String], BTreeSet<&'a [String]>>) -> Vec<String> {
+    loop {
+        let before = graph.len();
+        let imported: BTreeSet<_> = graph.values().flatten().copied().collect();
+        graph.retain(|module, others| !others.is_empty() && imported.contains(module));
+        let left: BTreeSet<_> = graph.keys().copied().collect();
+        for others in graph.values_mut() {
+            others.retain(|other| left.contains(other));
+        }
+        if graph.len() == before {
+            let line = |(module, others): (&&[String], &BTreeSet<&[String]>)| {
+                let others: Vec<_> = others.iter().map(|other| other.join("::")).collect();
+                format!("{} imports {}", module.join("::"), others.join(", "))
+            };
+            return graph.iter().map(line).collect();
+        }
+    }
+}
+
+#[test]
+fn no_two_modules_import_each_other() {
+    let mut found = Vec::new();
+    for name in CRATES {
+        let mut of_crate = BTreeMap::new();
+        modules(&root().join(name).join("src"), &[], &mut of_crate);
+        let lines = circles(graph(&of_crate));
+        found.extend(lines.into_iter().map(|line| format!("{name}: {line}")));
+    }
+    assert!(found.is_empty(), "circles:\n{}", found.join("\n"));
+}
+
+#[test]
+fn a_circle_is_seen() {
+    let sources = [
+        ("a", "use crate::{b::{B, C}, d};"),
+        ("b", "fn f() { crate::c::g() }"),
+        ("c", "use super::a::A;"),
+        ("d", "use crate::b::B;"),
+        ("e", "use crate::a::A;"),
+    ];
+    let modules = sources.map(|(name, code)| (vec![name.to_owned()], code.to_owned()));
+    let found = circles(graph(&modules.into()));
+    let expected = [
+        "a imports b, d",
+        "b imports c",
+        "c imports a",
+        "d imports b",
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn files_that_pages_name_exist() {
+    let out = Command::new("git")
+        .args(["ls-files", "--cached", "--others", "--exclude-standard"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    let listed = String::from_utf8(out.stdout).unwrap();
+    let files: Vec<&str> = listed.lines().collect();
+    let exists = |name: &str| {
+        let end = format!("/{name}");
+        files
+            .iter()
+            .any(|file| *file == name || file.ends_with(&end))
+    };
+    let mut dead = Vec::new();
+    for page in files.iter().filter(|file| file.ends_with(".md")) {
+        let text = std::fs::read_to_string(root().join(page)).unwrap();
+        let named = text.split('`').skip(1).step_by(2).filter(|name| {
+            let plain = |c: char| c.is_ascii_alphanumeric() || "_-./".contains(c);
+            let (_, extension) = name.rsplit_once('.').unwrap_or_default();
+            ["rs", "toml", "py"].contains(&extension)
+                && name.chars().all(plain)
+                && !name.starts_with('/')
+                && !ELSEWHERE.contains(name)
+        });
+        dead.extend(
+            named
+                .filter(|name| !exists(name))
+                .map(|name| format!("{page}: {name}")),
+        );
+        let folder = Path::new(page).parent().unwrap();
+        let links = text
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split(')').next());
+        let local = links
+            .filter_map(|link| link.split('#').next())
+            .filter(|link| !link.is_empty() && !link.contains(':'));
+        for link in local.filter(|link| !root().join(folder).join(link).exists()) {
+            dead.push(format!("{page}: link to {link}"));
+        }
+    }
+    assert!(dead.is_empty(), "not there:\n{}", dead.join("\n"));
+}
