@@ -39,7 +39,7 @@ impl Simulation {
             let place = if all <= self.scenario.probes as usize {
                 number
             } else {
-                random.below(all)
+                random.index(all)
             };
             let group = groups[place % groups.len()];
             let node = running[place / groups.len()];

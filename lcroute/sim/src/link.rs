@@ -1,6 +1,6 @@
 //! What a link does to messages, and where nodes lie.
 
-use crate::random::Random;
+use crate::random::{Draw as _, Random};
 use crate::scenario::{Latency, Links};
 use crate::time::{MILLISECOND, Nanos, SECOND};
 
@@ -90,7 +90,7 @@ impl Port {
         if self.random.chance(links.loss) {
             return None;
         }
-        let jitter = self.random.between(0, links.jitter.nanos());
+        let jitter = self.random.time(0, links.jitter.nanos());
         Some(self.free_at + self.latency + jitter)
     }
 
@@ -99,7 +99,7 @@ impl Port {
         self.messages = self.messages.wrapping_add(1);
         let start = self.free_at.max(now);
         self.free_at = start + serialization(bytes, links.bandwidth);
-        let jitter = self.random.between(0, links.jitter.nanos());
+        let jitter = self.random.time(0, links.jitter.nanos());
         let mut arrival = self.free_at + self.latency + jitter;
         // a lost message is sent again when its acknowledgement has not come
         let mut timeout = 2 * self.latency + 200 * MILLISECOND;
@@ -113,7 +113,7 @@ impl Port {
 
     /// A round trip as the node measures it now.
     pub fn round_trip(&mut self, links: &Links) -> Nanos {
-        2 * self.latency + self.random.between(0, 2 * links.jitter.nanos())
+        2 * self.latency + self.random.time(0, 2 * links.jitter.nanos())
     }
 }
 
@@ -165,7 +165,7 @@ impl Map {
             Latency::Constant { value } => value.nanos(),
             Latency::Uniform { low, high } => {
                 let name = [6, a.min(b).into(), a.max(b).into()];
-                Random::stream(self.seed, &name).between(low.nanos(), high.nanos())
+                Random::stream(self.seed, &name).time(low.nanos(), high.nanos())
             }
             Latency::Plane { side, floor } => {
                 let (p, q) = (self.places[a as usize], self.places[b as usize]);

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
 use crate::link::Link;
+use crate::random::Draw as _;
 use crate::simulation::{Event, Simulation};
 use crate::time::{MILLISECOND, Nanos, SECOND};
 
@@ -165,7 +166,7 @@ impl Simulation {
         } else {
             pair.failures += 1;
             let backoff = (SECOND << pair.failures.min(6)).min(BACKOFF);
-            let after = self.random.between(backoff / 2, backoff);
+            let after = self.random.time(backoff / 2, backoff);
             self.tell_failing(a, b, true);
             self.at(after, Event::Retry { a, b });
         }
@@ -272,7 +273,7 @@ impl Simulation {
         let latency = self.links[id as usize].latency;
         let longer = (2 * latency).saturating_sub(EXPECTED_TRIP);
         for &side in sides {
-            let after = latency + longer + self.random.between(DETECTION.0, DETECTION.1);
+            let after = latency + longer + self.random.time(DETECTION.0, DETECTION.1);
             self.at(after, Event::LinkDown { link: id, side });
         }
     }

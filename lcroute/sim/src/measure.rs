@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::action::{Action, Wish};
 use crate::population::Population;
-use crate::random::{Random, Zipf};
+use crate::random::{Draw as _, Random, Zipf};
 use crate::scenario::{Links, Policy, Scenario, Span, Topology};
 use crate::shard::Delivery;
 use crate::simulation::Simulation;
@@ -188,7 +188,7 @@ impl Bench {
     }
 
     fn node(&mut self) -> u32 {
-        self.random.below(self.nodes as usize) as u32
+        self.random.index(self.nodes as usize) as u32
     }
 
     fn runs(&self, node: u32) -> bool {
@@ -514,7 +514,7 @@ impl Bench {
                 }
             }
         }
-        let place = self.random.below(edges.len());
+        let place = self.random.index(edges.len());
         edges.get(place).copied()
     }
 

@@ -27,7 +27,7 @@ use crate::model::{Expired, LISTENER_SETTLE, Model, Rule, Sent, Violation};
 use crate::node::{Node, Router, Start};
 use crate::packet;
 use crate::population::Population;
-use crate::random::{Random, mix};
+use crate::random::{Draw as _, Random, mix};
 use crate::router::RouterAlone;
 use crate::scenario::{Links, Scenario, Span};
 use crate::services::Watch;
@@ -592,7 +592,7 @@ impl Simulation {
             }
             records.extend(changed);
             self.counts.joins += 1;
-            let (group, again) = (*group, now + self.random.between(0, SECOND));
+            let (group, again) = (*group, now + self.random.time(0, SECOND));
             self.tell(node, |shard| {
                 shard.put(node, again, Input::Repeat { group });
             });

@@ -6,7 +6,7 @@ use std::net::Ipv6Addr;
 use librecast::cert::GroupPrefix;
 
 use crate::action::{Action, Script, Wish};
-use crate::random::{Random, Zipf};
+use crate::random::{Draw as _, Random, Zipf};
 use crate::scenario::{Event, Scenario, Span, Workload};
 use crate::time::{MILLISECOND, Nanos, SECOND};
 
@@ -93,7 +93,7 @@ impl<'a> Writer<'a> {
     fn starts(&mut self) {
         let mut random = self.random(&[1]);
         for node in 0..self.scenario.nodes {
-            let at = random.between(0, self.scenario.starts.nanos());
+            let at = random.time(0, self.scenario.starts.nanos());
             self.put(at, Action::Start(node));
         }
     }
@@ -137,7 +137,7 @@ impl<'a> Writer<'a> {
             _ => group(1, g as u32),
         };
         let wish = |g: usize, random: &mut Random| {
-            let one = vec![senders[g][random.below(senders[g].len())]];
+            let one = vec![senders[g][random.index(senders[g].len())]];
             match (g % 5, random.chance(filtered), random.chance(0.5)) {
                 (4, ..) | (_, true, true) => Wish::Only(one),
                 (_, true, false) => Wish::Except(one),
@@ -150,7 +150,7 @@ impl<'a> Writer<'a> {
             // when each slot changes next, and the group that it holds
             let ramp = (hold.nanos()).min(self.scenario.duration.nanos() / 4);
             let mut slots: Vec<(Nanos, Option<usize>)> = (0..slots)
-                .map(|_| (self.begin + random.between(0, ramp), None))
+                .map(|_| (self.begin + random.time(0, ramp), None))
                 .collect();
             while let Some(slot) = (0..slots.len()).min_by_key(|s| slots[*s].0) {
                 let (at, held) = slots[slot];
@@ -181,7 +181,7 @@ impl<'a> Writer<'a> {
                 break;
             }
             let g = law.draw(random);
-            let sender = senders[g][random.below(senders[g].len())];
+            let sender = senders[g][random.index(senders[g].len())];
             self.put(at, Action::Send(sender, name(g), 200));
         }
     }
@@ -212,7 +212,7 @@ impl<'a> Writer<'a> {
             let start = self.begin + 10 * SECOND;
             let step = (block_time.nanos() / u64::from(window.max(1))).max(MILLISECOND);
             for receiver in &nodes {
-                let late = random.between(0, block_time.nanos());
+                let late = random.time(0, block_time.nanos());
                 for b in 0..blocks {
                     let at = start + late + u64::from(b) * step;
                     let leave = at + block_time.nanos();
@@ -241,7 +241,7 @@ impl<'a> Writer<'a> {
     fn chat(&mut self, random: &mut Random, rooms: u32, members: u32, pause: Span) {
         for room in 0..rooms {
             for node in random.sample(self.nodes(), members as usize) {
-                let mut at = self.begin + random.between(0, 5 * SECOND);
+                let mut at = self.begin + random.time(0, 5 * SECOND);
                 self.join(at, node, group(2, room), Wish::All);
                 loop {
                     at += random.exponential(pause.0).max(MILLISECOND);
@@ -256,7 +256,7 @@ impl<'a> Writer<'a> {
 
     fn discovery(&mut self, random: &mut Random, interval: Span) {
         for node in 0..self.scenario.nodes {
-            let mut at = self.begin + random.between(0, interval.nanos());
+            let mut at = self.begin + random.time(0, interval.nanos());
             self.join(at, node, group(3, 0), Wish::All);
             while at < self.end {
                 self.put(at, Action::Send(node, group(3, 0), 200));
@@ -285,10 +285,10 @@ impl<'a> Writer<'a> {
                 (group(4, number), Wish::All)
             };
             for node in nodes {
-                let at = self.begin + random.between(0, SECOND);
+                let at = self.begin + random.time(0, SECOND);
                 self.join(at, node, group, wish.clone());
             }
-            let mut at = self.begin + random.between(0, period.nanos());
+            let mut at = self.begin + random.time(0, period.nanos());
             while at < self.end {
                 self.put(at, Action::Send(source, group, 500));
                 at += period.nanos().max(100_000);
@@ -326,7 +326,7 @@ impl<'a> Writer<'a> {
                 if at >= self.end {
                     break;
                 }
-                let other = random.below(self.nodes()) as u32;
+                let other = random.index(self.nodes()) as u32;
                 self.put(at, Action::Break(node, other));
             }
         }
