@@ -16,6 +16,7 @@ use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use librecast::cert::GroupPrefix;
+use librecast::simulated::Queue;
 
 use crate::action::{Action, Script, Wish};
 use crate::crew::Crew;
@@ -66,7 +67,7 @@ pub struct Simulation {
     pub(crate) scenario: Arc<Scenario>,
     pub(crate) population: Arc<Population>,
     clock: Clock,
-    queue: crate::queue::Queue<Event>,
+    queue: Queue<Nanos, Event>,
     shards: Vec<Shard>,
     places: Arc<[Place]>,
     /// Threads for all shards, if there is more than one.
@@ -136,7 +137,7 @@ impl Simulation {
         Self {
             now: 0,
             clock: Clock::new(),
-            queue: crate::queue::Queue::new(),
+            queue: Queue::default(),
             shards: (0..of).map(shard).collect(),
             places,
             // without it everything takes longer, and comes to the same
@@ -236,7 +237,7 @@ impl Simulation {
                 self.next_action += 1;
                 self.act(action);
             } else if event == Some(next) {
-                if let Some((_, event)) = self.queue.pop() {
+                if let Some((_, event)) = self.queue.pop(next) {
                     self.counts.events += 1;
                     self.happen(event);
                 }

@@ -168,11 +168,11 @@ fn a_renewed_certificate_keeps_the_link_and_makes_the_next() {
     net.run(LONG);
     assert!(net.nodes.iter().all(|n| n.ups == 1 && n.downs.is_empty()));
     assert_eq!(net.row(0, 1).unwrap().name.as_deref(), Some("renewed"));
-    net.cut.insert((0, 1));
+    net.wire.cut.insert((0, 1));
     net.until(SOON, "cut", |net| {
         net.nodes.iter().all(|n| n.links.is_empty())
     });
-    net.cut.clear();
+    net.wire.cut.clear();
     net.until(LONG, "another link", |net| net.linked(0, 1));
 }
 
