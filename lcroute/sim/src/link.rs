@@ -44,7 +44,7 @@ impl Link {
         let [low, high] = self.ends.map(u64::from);
         Port {
             peer: self.ends[1 - side],
-            way: 0,
+            direction: 0,
             alive: self.alive,
             latency: self.latency,
             packets: 0,
@@ -62,7 +62,7 @@ pub struct Port {
     /// The node at the other end.
     pub peer: u32,
     /// Its number among the ends of links in the ledger of its shard.
-    pub way: usize,
+    pub direction: usize,
     /// False: nothing arrives any more, even if the node has not noticed.
     pub alive: bool,
     latency: Nanos,
@@ -126,7 +126,7 @@ fn serialization(bytes: usize, bandwidth: u64) -> Nanos {
 pub struct Map {
     latency: Latency,
     no_direct: f64,
-    one_way: f64,
+    unidirectional: f64,
     behind_nat: f64,
     seed: u64,
     places: Vec<(f64, f64)>,
@@ -142,7 +142,7 @@ impl Map {
         Self {
             latency: links.latency.clone(),
             no_direct: links.no_direct,
-            one_way: links.one_way,
+            unidirectional: links.unidirectional,
             behind_nat: links.behind_nat,
             seed,
             places: (0..nodes).map(place).collect(),
@@ -186,7 +186,7 @@ impl Map {
     pub fn hears(&self, from: u32, to: u32) -> bool {
         let name = [12, from.min(to).into(), from.max(to).into()];
         let mut random = Random::stream(self.seed, &name);
-        !random.chance(self.one_way) || random.chance(0.5) == (from < to)
+        !random.chance(self.unidirectional) || random.chance(0.5) == (from < to)
     }
 
     /// Whether a NAT stands before a node.

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use librecast::cert::GroupPrefix;
 use librecast::simulated::Queue;
 
-use crate::action::{Action, Script, Wish};
+use crate::action::{Action, Script, SourceFilter};
 use crate::crew::Crew;
 use crate::fast;
 use crate::kernel::Joined;
@@ -80,7 +80,7 @@ pub struct Simulation {
     /// Who the signalling server believes is there.
     pub(crate) online: Vec<bool>,
     /// Nodes that have come or gone, as nobody was told yet.
-    pub(crate) news: BTreeSet<u32>,
+    pub(crate) presence_changes: BTreeSet<u32>,
     /// Nodes that hear only each other.
     pub(crate) partition: Option<BTreeSet<u32>>,
     /// Links neither come nor go any more, nor do they lose anything.
@@ -148,7 +148,7 @@ impl Simulation {
             model: Model::new(),
             random: Random::stream(seed, &[8]),
             online: vec![false; count as usize],
-            news: BTreeSet::new(),
+            presence_changes: BTreeSet::new(),
             partition: None,
             calm: false,
             counts: Statistics::default(),
@@ -296,7 +296,7 @@ impl Simulation {
         for (at, node, effect) in effects {
             self.now = at;
             match effect {
-                Effect::Wanted(nodes) => self.want(node, nodes),
+                Effect::Wanted(nodes) => self.set_wanted(node, nodes),
                 Effect::Retired(link) => self.retired(node, link),
                 Effect::Linked => self.changed(),
             }
@@ -429,7 +429,7 @@ impl Simulation {
             Action::Start(node) => self.start(node),
             Action::Stop(node) => self.stop(node, true),
             Action::Crash(node) => self.stop(node, false),
-            Action::Join(node, group, wish) => self.join(node, group, &wish),
+            Action::Join(node, group, filter) => self.join(node, group, &filter),
             Action::Send(node, group, bytes) => {
                 self.send(node, group, bytes, false);
             }
@@ -563,16 +563,16 @@ impl Simulation {
 
 /// Programs and kernels.
 impl Simulation {
-    fn join(&mut self, node: u32, group: Ipv6Addr, wish: &Wish) {
+    fn join(&mut self, node: u32, group: Ipv6Addr, filter: &SourceFilter) {
         let addresses = |sources: &[u32]| {
             let known = sources.iter().filter(|s| **s < self.population.len());
             known.map(|s| self.population.address(*s)).collect()
         };
-        let to = match wish {
-            Wish::Nothing => Joined::default(),
-            Wish::All => Joined::new(true, BTreeSet::new()),
-            Wish::Only(sources) => Joined::new(false, addresses(sources)),
-            Wish::Except(sources) => Joined::new(true, addresses(sources)),
+        let to = match filter {
+            SourceFilter::Nothing => Joined::default(),
+            SourceFilter::All => Joined::new(true, BTreeSet::new()),
+            SourceFilter::Only(sources) => Joined::new(false, addresses(sources)),
+            SourceFilter::Except(sources) => Joined::new(true, addresses(sources)),
         };
         self.change(node, &[group], &to);
     }
