@@ -2,10 +2,10 @@
 #![no_main]
 
 use lcagent::acknowledgement::Acknowledgement;
-use lcagent::pattern::Pattern;
 use lcagent::answer::Segment;
 use lcagent::certificate::Certificate;
 use lcagent::datagram::Kind;
+use lcagent::pattern::Pattern;
 use lcagent::record::Record;
 use lcagent::replay::ReplayWindow;
 use lcagent::request::Request;

@@ -2,14 +2,13 @@
 
 pub mod seeds;
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use lcroute_overlay::{Identity, Overlay, OverlayConfig, SPEAKS};
 use lcroute_webrtc::{WebRtc, WebRtcConfig};
-use librecast::cert::{Certificate, Chain, Grant, GroupPrefix, Kind};
+use librecast::cert::{Chain, Grant};
 use librecast::id::{PeerId, SecretKey};
 use librecast::time::WallClock;
 
@@ -39,26 +38,9 @@ pub fn network() -> PeerId {
 
 /// A certificate chain of node `n`.
 pub fn chain(n: u8) -> Chain {
-    let grant = |name: &str| Grant {
-        not_before: TODAY - 86_400,
-        not_after: TODAY + 86_400,
-        renew_for: 0,
-        core: false,
-        name: name.to_owned(),
-        labels: BTreeMap::new(),
-        prefixes: vec![GroupPrefix::ALL],
-    };
-    let issuer = key(2);
-    let issued = Certificate::sign(
-        Kind::Issuer,
-        network(),
-        issuer.peer_id(),
-        grant(""),
-        &key(1),
-    );
+    let grant = |name| Grant::new(name, (TODAY - 86_400, TODAY + 86_400));
     let node = key(n).peer_id();
-    let member = Certificate::sign(Kind::Node, network(), node, grant("node"), &issuer);
-    Chain::new(vec![issued.unwrap(), member.unwrap()]).unwrap()
+    Chain::sign(&key(1), (&key(2), grant("")), (node, grant("node"))).unwrap()
 }
 
 /// Member `n` of the network; nodes 10 and 11 are made once.

@@ -1,12 +1,11 @@
 //! What a corpus begins with: things as the project itself writes them, so that they cannot become stale.
 
-use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 use std::path::Path;
 use std::time::Duration;
 
 use lcroute_engine::SourceFilter;
-use lcroute_engine::control::{Batch, Element, JoinState, Prefix};
+use lcroute_engine::control::{Batch, Element, JoinState};
 use lcroute_engine::header::DataHeader;
 use lcsync::block::BlockRef;
 use lcsync::tree::{Root, RootKind, Stream};
@@ -47,7 +46,9 @@ fn of(target: &str) -> Vec<Vec<u8>> {
             [&[0x80, 0xe0][..], &[7; 40]].concat(),
             [&[0x81, 204, 0, 9][..], &[7; 40]].concat(),
         ],
-        "stun" => lcroute_webrtc::address_request([7; 12]).into_iter().collect(),
+        "stun" => lcroute_webrtc::address_request([7; 12])
+            .into_iter()
+            .collect(),
         _ => Vec::new(),
     }
 }
@@ -66,15 +67,7 @@ fn certificates() -> Vec<Vec<u8>> {
     let chain = chain(10);
     let revoked = key(12).peer_id();
     let until = TODAY + 86_400;
-    let invitation = Grant {
-        not_before: TODAY,
-        not_after: TODAY + 3_600,
-        renew_for: 0,
-        core: false,
-        name: String::new(),
-        labels: BTreeMap::new(),
-        prefixes: vec![GroupPrefix::ALL],
-    };
+    let invitation = Grant::new("", (TODAY, TODAY + 3_600));
     let urls = vec!["wss://signal.example.org".to_owned()];
     let token = Token::invite(chain.issuer(), &key(2), invitation, urls).unwrap();
     let by_issuer = Revocation::by_issuer(chain.issuer(), &key(2), revoked, TODAY, until);
@@ -124,7 +117,7 @@ fn control() -> Vec<Vec<u8>> {
     };
     let state = JoinState {
         root: OriginId(1),
-        prefix: Prefix::group(group(1)),
+        prefix: GroupPrefix::group(group(1)),
         join: Some(SourceFilter::all()),
         source_active: true,
     };

@@ -246,7 +246,7 @@ mod tests {
             let mut parts = split(JOB, &payload, &key());
             let mut random = librecast::random::Random::new(seed);
             for at in (1..parts.len()).rev() {
-                parts.swap(at, (random.next() % (at as u64 + 1)) as usize);
+                parts.swap(at, random.index(at + 1));
             }
             let mut collection = collection(&payload);
             for (at, part) in parts.iter().enumerate() {

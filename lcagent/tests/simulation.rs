@@ -19,7 +19,7 @@ use lcagent::record::{Ended, Ending, NodeInfo, Record};
 use lcagent::replay::ReplayWindow;
 use lcagent::request::{Request, Run, What};
 use librecast::id::{PeerId, SecretKey};
-use librecast::random::Random;
+use librecast::simulated::{Network, Path};
 
 const CLOCK: u64 = 1_800_000_000;
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -57,6 +57,10 @@ struct Host {
     wake: Option<Instant>,
 }
 
+/// The operator, among the hosts of the network.
+const OPERATOR: usize = usize::MAX;
+
+#[derive(Clone)]
 enum Arrival {
     AtAgent(usize, Vec<u8>),
     AtOperator(Vec<u8>),
@@ -84,9 +88,7 @@ struct Simulation {
     now: Instant,
     hosts: Vec<Host>,
     operator: Operator,
-    queue: BTreeMap<(Instant, u64), Arrival>,
-    number: u64,
-    dice: Random,
+    network: Network<Instant, usize, Arrival>,
     said: BTreeMap<PeerId, Vec<Record>>,
     operator_bytes: usize,
     over: Option<Instant>,
@@ -152,6 +154,12 @@ impl Simulation {
             spread,
             window,
         };
+        let path = Path {
+            delay: Duration::from_micros(200),
+            jitter: Duration::from_millis(5),
+            loss: world.loss as f64 / 100.0,
+            ..Path::default()
+        };
         let signed = command.sign(&operator_key()).unwrap();
         let operator = Operator::new(operator_key(), signed, settings, start);
         let mut simulation = Self {
@@ -162,9 +170,7 @@ impl Simulation {
                 .map(|n| settled(n, world.seed, start))
                 .collect(),
             operator,
-            queue: BTreeMap::new(),
-            number: 0,
-            dice: Random::new(world.seed),
+            network: Network::new(path, world.seed),
             said: BTreeMap::new(),
             operator_bytes: 0,
             over: None,
@@ -178,24 +184,13 @@ impl Simulation {
     }
 
     fn queue(&mut self, after: Duration, arrival: Arrival) {
-        self.number += 1;
-        self.queue.insert((self.now + after, self.number), arrival);
+        self.network.post(arrival, self.now + after);
     }
 
-    fn is_lost(&mut self) -> bool {
-        self.dice.next() % 100 < self.world.loss
-    }
-
-    fn delay(&mut self) -> Duration {
-        Duration::from_micros(200 + self.dice.next() % 5_000)
-    }
-
-    fn broadcast(&mut self, datagram: &[u8]) {
-        for n in 0..self.hosts.len() {
-            if self.hosts[n].up && !self.is_lost() {
-                let delay = self.delay();
-                self.queue(delay, Arrival::AtAgent(n, datagram.to_vec()));
-            }
+    fn broadcast(&mut self, from: usize, datagram: &[u8]) {
+        for (n, _) in self.hosts.iter().enumerate().filter(|(_, host)| host.up) {
+            let arrival = Arrival::AtAgent(n, datagram.to_vec());
+            self.network.send(from, n, arrival, self.now);
         }
     }
 
@@ -205,7 +200,7 @@ impl Simulation {
                 Output::Channel(datagram) => {
                     assert!(datagram.len() <= 1_200);
                     self.operator_bytes += datagram.len();
-                    self.broadcast(&datagram);
+                    self.broadcast(OPERATOR, &datagram);
                 }
                 Output::Event(Event::Said { id, record }) => {
                     self.said.entry(id).or_default().push(record);
@@ -248,19 +243,17 @@ impl Simulation {
                 AgentOutput::Answers { datagram, .. } => {
                     assert!(datagram.len() <= 1_200);
                     host.answers += 1;
-                    if !self.is_lost() {
-                        let delay = self.delay();
-                        self.queue(delay, Arrival::AtOperator(datagram));
-                    }
+                    let arrival = Arrival::AtOperator(datagram);
+                    self.network.send(n, OPERATOR, arrival, now);
                 }
-                AgentOutput::Channel { datagram, .. } => self.broadcast(&datagram),
+                AgentOutput::Channel { datagram, .. } => self.broadcast(n, &datagram),
                 AgentOutput::Start(start) => {
                     let mut stream = start.preamble.clone();
                     Record::Started(0).encode(&mut stream).unwrap();
                     host.agent
                         .handle_stream(start.job, stream.len() as u64, false, now);
                     host.streams.0.insert(start.job, stream);
-                    let (job, takes) = (start.job, self.dice.next() % 40);
+                    let (job, takes) = (start.job, self.network.random.below(40));
                     self.hosts[n].started.push(*start);
                     self.queue(Duration::from_millis(takes), Arrival::JobEnds(n, job));
                 }
@@ -290,7 +283,7 @@ impl Simulation {
 
     /// One event; false if nothing is left to happen before `until`.
     fn step(&mut self, until: Instant) -> bool {
-        let next = self.queue.first_key_value().map(|((at, _), _)| *at);
+        let next = self.network.poll_timeout();
         let timers = self.wakes.first().map(|(at, _)| *at);
         let operator = self.over.is_none().then(|| self.operator.poll_timeout());
         let Some(at) = [timers, next, operator].into_iter().flatten().min() else {
@@ -301,7 +294,7 @@ impl Simulation {
         }
         self.now = self.now.max(at);
         if next == Some(at) {
-            let (_, arrival) = self.queue.pop_first().unwrap();
+            let arrival = self.network.poll(at).unwrap();
             self.arrive(arrival);
         } else {
             self.timers();
@@ -681,9 +674,9 @@ fn what_strangers_say_changes_nothing() {
     let foreign = command(&simulation.world, 5, run(0))
         .sign(&stranger)
         .unwrap();
-    simulation.broadcast(&foreign.envelope);
+    simulation.broadcast(OPERATOR, &foreign.envelope);
     for length in [0, 1, 2, 40, 111, 1_200, 9_000] {
-        simulation.broadcast(&vec![1; length]);
+        simulation.broadcast(OPERATOR, &vec![1; length]);
         simulation.queue(
             Duration::from_millis(1),
             Arrival::AtOperator(vec![1; length]),
@@ -693,7 +686,7 @@ fn what_strangers_say_changes_nothing() {
         .sign(&operator_key())
         .unwrap();
     // the operator's own command again, and an answer that nobody signed
-    simulation.broadcast(&own.envelope);
+    simulation.broadcast(OPERATOR, &own.envelope);
     let mut forged = lcagent::answer::seal(&key(2, 0), own.job, 0, b"x");
     forged[50] ^= 1;
     simulation.queue(Duration::from_micros(10), Arrival::AtOperator(forged));

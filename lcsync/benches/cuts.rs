@@ -11,6 +11,7 @@ use std::time::Instant;
 use fastcdc::v2020::{FastCDC, Normalization};
 use lcsync::block::{BlockRef, MAX_BLOCK};
 use lcsync::cut::Cutter;
+use librecast::random::Random;
 
 const SIZE: usize = 1 << 30;
 const CHANGES: usize = 10;
@@ -19,12 +20,7 @@ type Rule = Box<dyn Fn(&[u8]) -> Vec<BlockRef>>;
 
 /// Bytes that do not repeat.
 fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut out = vec![0; length];
-    blake3::Hasher::new()
-        .update(&seed.to_be_bytes())
-        .finalize_xof()
-        .fill(&mut out);
-    out
+    Random::new(seed).bytes(length)
 }
 
 fn ours(bytes: &[u8]) -> Vec<BlockRef> {

@@ -17,6 +17,7 @@
 //! | `listener`, `listener_v1`, `socket` (feature `net`) | MLD seen from a raw socket, that of version 1 from a packet socket; multicast sockets |
 //! | `announce`, `local_node` (feature `announce`) | requests to the lcroute of this host: groups that are sent to, labels of the node |
 //! | `coding` (feature `coding`) | RaptorQ (RFC 6330) behind an interface that cannot panic |
+//! | `simulated` (feature `simulated`) | a network in memory and on virtual time, for tests |
 //!
 //! What our own programs share beyond that is in `librecast-program`.
 
@@ -49,6 +50,8 @@ pub mod pool;
 pub mod private_file;
 pub mod random;
 pub mod revocation;
+#[cfg(any(test, feature = "simulated"))]
+pub mod simulated;
 #[cfg(feature = "net")]
 pub mod socket;
 pub mod time;

@@ -7,6 +7,17 @@ use std::time::Duration;
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
+/// What one number of a sequence adds to the state.
+const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// The finalizer of SplitMix64: every bit of the result depends on every bit of `value`.
+#[must_use]
+pub fn mix(value: u64) -> u64 {
+    let z = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
 impl Random {
     /// From the seed of a state machine.
     #[must_use]
@@ -14,13 +25,18 @@ impl Random {
         Self(seed)
     }
 
+    /// The stream of a seed and a name: what one stream gives does not depend on what was drawn from others.
+    #[must_use]
+    pub fn stream(seed: u64, name: &[u64]) -> Self {
+        let fold = |sum: u64, part: &u64| mix(sum.rotate_left(17) ^ part.wrapping_add(STEP));
+        Self(name.iter().fold(mix(seed ^ STEP), fold))
+    }
+
     /// The next 64 bits.
     #[allow(clippy::should_implement_trait, reason = "it never ends")]
     pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.0 = self.0.wrapping_add(STEP);
+        mix(self.0)
     }
 
     /// A number below `bound`, which is at least 1. Its bias is `bound` / 2^64.
@@ -28,15 +44,44 @@ impl Random {
         self.next() % bound.max(1)
     }
 
-    /// True with this probability, 0 to 1.
-    pub fn chance(&mut self, probability: f64) -> bool {
+    /// An index of a list of this length; 0 if the list is empty.
+    pub fn index(&mut self, length: usize) -> usize {
+        ((u128::from(self.next()) * length as u128) >> 64) as usize
+    }
+
+    /// Evenly from 0 up to 1, without 1.
+    pub fn unit(&mut self) -> f64 {
         // 53 bits: what a double holds
-        ((self.next() >> 11) as f64) < probability * (1_u64 << 53) as f64
+        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    /// True with this probability, 0 to 1. Where it is 0, nothing is drawn.
+    pub fn chance(&mut self, probability: f64) -> bool {
+        probability > 0.0 && self.unit() < probability
     }
 
     /// A time from `low` up to `high`, in whole milliseconds.
     pub fn between(&mut self, low: Duration, high: Duration) -> Duration {
         let span = high.saturating_sub(low).as_millis() as u64;
         low + Duration::from_millis(self.below(span + 1))
+    }
+
+    /// So many bytes.
+    pub fn bytes(&mut self, length: usize) -> Vec<u8> {
+        let words = std::iter::repeat_with(|| self.next().to_le_bytes());
+        words.flatten().take(length).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_of_different_names_differ() {
+        let first = |name: &[u64]| Random::stream(7, name).next();
+        assert_ne!(first(&[1, 2]), first(&[2, 1]));
+        assert_ne!(first(&[1]), first(&[1, 0]));
+        assert_eq!(first(&[1, 2]), first(&[1, 2]));
     }
 }

@@ -245,12 +245,11 @@ impl Revocation {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
 
     use proptest::prelude::*;
 
     use super::*;
-    use crate::cert::{Grant, GroupPrefix};
+    use crate::cert::Grant;
 
     const NOW: u64 = 1_800_000_000;
     const YEAR: u64 = 365 * 86_400;
@@ -261,15 +260,7 @@ mod tests {
 
     /// Of the network whose key is `key(1)`, for the issuer `key(2)`.
     fn certificate(kind: Kind) -> Certificate {
-        let grant = Grant {
-            not_before: NOW,
-            not_after: NOW + YEAR,
-            renew_for: 0,
-            core: false,
-            name: String::new(),
-            labels: BTreeMap::new(),
-            prefixes: vec![GroupPrefix::ALL],
-        };
+        let grant = Grant::new("", (NOW, NOW + YEAR));
         Certificate::sign(kind, key(1).peer_id(), key(2).peer_id(), grant, &key(1)).unwrap()
     }
 

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use librecast::random::Random;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 /// Makes a folder as people have them: a big file, small ones, an empty one, names with spaces and
@@ -34,16 +35,7 @@ pub fn make_folder(folder: &Path, bytes: usize) -> Result<()> {
 /// `size` bytes that look random (nothing can compress them) and depend on `seed` only.
 #[must_use]
 pub fn noise(seed: u64, size: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut bytes = Vec::with_capacity(size + 8);
-    while bytes.len() < size {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&state.to_le_bytes());
-    }
-    bytes.truncate(size);
-    bytes
+    Random::new(seed).bytes(size)
 }
 
 /// Checks that two folders have the same names and the same bytes.

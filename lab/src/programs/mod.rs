@@ -1,7 +1,7 @@
 //! Ordinary multicast programs that know nothing of lcroute: a sender, a receiver, a watcher of
 //! MLD. They do what programs in the wild do and report in JSON what the kernel gave them.
 
-pub mod dice;
+mod dice;
 mod flap;
 mod flood;
 mod forge;

@@ -157,7 +157,7 @@ mod tests {
                 .collect();
             let mut dice = librecast::random::Random::new(seed);
             for at in (1..pieces.len()).rev() {
-                pieces.swap(at, (dice.next() % (at as u64 + 1)) as usize);
+                pieces.swap(at, dice.index(at + 1));
             }
             let mut a = Assembly::default();
             let mut out = Vec::new();

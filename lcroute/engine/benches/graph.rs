@@ -9,27 +9,20 @@ use std::sync::Arc;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use lcroute_engine::graph::{Graph, Tree};
 use librecast::id::OriginId;
-
-/// SplitMix64.
-fn random(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let z = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
+use librecast::random::Random;
 
 type Links = Vec<(OriginId, OriginId, u16)>;
 
 /// Four random rings: eight links for each router, of 5 to 100 ms.
 fn links(routers: usize) -> (Vec<OriginId>, Links) {
-    let mut state = 7;
-    let names: Vec<OriginId> = (0..routers).map(|_| OriginId(random(&mut state))).collect();
+    let mut random = Random::new(7);
+    let names: Vec<OriginId> = (0..routers).map(|_| OriginId(random.next())).collect();
     let mut links = Links::new();
     for _ in 0..4 {
         let mut ring = names.clone();
-        ring.sort_by_cached_key(|_| random(&mut state));
+        ring.sort_by_cached_key(|_| random.next());
         for at in 0..routers {
-            let cost = 50 + (random(&mut state) % 950) as u16;
+            let cost = 50 + (random.next() % 950) as u16;
             links.push((ring[at], ring[(at + 1) % routers], cost));
         }
     }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use common::{addresses, config, neighbor, start};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use lcroute_engine::control::{Batch, Element, JoinState, Prefix};
+use lcroute_engine::control::{Batch, Element, JoinState};
 use lcroute_engine::{Config, Engine, Limits, Output, SourceFilter};
 use librecast::cert::GroupPrefix;
 use librecast::id::LinkId;
@@ -106,7 +106,7 @@ fn messages(groups: std::ops::Range<u32>, wanted: bool) -> Vec<Bytes> {
     for n in groups {
         batch.push(&Element::JoinState(JoinState {
             root: addresses(2).origin,
-            prefix: Prefix::group(group(n)),
+            prefix: GroupPrefix::group(group(n)),
             join: wanted.then(SourceFilter::all),
             source_active: false,
         }));

@@ -3,19 +3,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use librecast::cert::GroupPrefix;
 use librecast::id::OriginId;
 use librecast::random::Random;
 use librecast::time::{Duration, Instant};
 
 use crate::audit::Digests;
 use crate::config::{Limits, Neighbor};
-use crate::control::{Element, Prefix, RefusalReason};
+use crate::control::{Element, RefusalReason};
 use crate::join::Join;
 use crate::trees::ReceivedBefore;
 use librecast::bucket::{Bucket, Rate};
 
 /// Groups on a tree.
-pub type RootPrefix = (OriginId, Prefix);
+pub type RootPrefix = (OriginId, GroupPrefix);
 
 /// First wait after a refusal; doubles with each further one.
 const FIRST_RETRY: Duration = Duration::from_secs(5);
@@ -270,8 +271,8 @@ mod tests {
 
     const ROOT: OriginId = OriginId(1);
 
-    fn group(n: u16) -> Prefix {
-        Prefix::group(Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 0, 0, n))
+    fn group(n: u16) -> GroupPrefix {
+        GroupPrefix::group(Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 0, 0, n))
     }
 
     fn limits() -> Limits {

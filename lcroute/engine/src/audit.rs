@@ -6,11 +6,12 @@
 
 use std::hash::Hasher;
 
+use librecast::cert::GroupPrefix;
 use librecast::id::OriginId;
 use librecast::time::Duration;
 use siphasher::sip::SipHasher13;
 
-use crate::control::{AUDIT_BUCKETS, Prefix};
+use crate::control::AUDIT_BUCKETS;
 use crate::join::Join;
 use crate::source_filter::SourceFilter;
 
@@ -39,13 +40,13 @@ impl Digests {
     }
 
     /// The bucket of (root, prefix).
-    pub fn bucket(&self, root: OriginId, prefix: Prefix) -> usize {
+    pub fn bucket(&self, root: OriginId, prefix: GroupPrefix) -> usize {
         let mut hasher = self.hasher(root, prefix);
         hasher.write_u8(0);
         (hasher.finish() % AUDIT_BUCKETS as u64) as usize
     }
 
-    fn hasher(&self, root: OriginId, prefix: Prefix) -> SipHasher13 {
+    fn hasher(&self, root: OriginId, prefix: GroupPrefix) -> SipHasher13 {
         let mut hasher = SipHasher13::new_with_keys(self.key.0, self.key.1);
         hasher.write(&root.0.to_be_bytes());
         hasher.write(&prefix.addr().octets());
@@ -54,7 +55,7 @@ impl Digests {
     }
 
     /// Puts in what was not there, or takes out what was. Nothing at all changes nothing.
-    pub fn toggle(&mut self, root: OriginId, prefix: Prefix, want: &Join, sending: bool) {
+    pub fn toggle(&mut self, root: OriginId, prefix: GroupPrefix, want: &Join, sending: bool) {
         if !sending && !want.is_some() {
             return;
         }
@@ -113,8 +114,8 @@ mod tests {
 
     const ROOT: OriginId = OriginId(1);
 
-    fn prefix(n: u16) -> Prefix {
-        Prefix::group(Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 0, 0, n))
+    fn prefix(n: u16) -> GroupPrefix {
+        GroupPrefix::group(Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 0, 0, n))
     }
 
     #[test]

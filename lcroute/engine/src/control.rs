@@ -49,112 +49,44 @@ const FLAG_INCLUDE: u8 = 0x08;
 /// In the first byte of a prefix: a length follows. Without, it is a single group.
 const HAS_LENGTH: u8 = 0x80;
 
-/// Group addresses that share their first bits; a single group has 128.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Prefix {
-    addr: Ipv6Addr,
-    len: u8,
+/// Without the bytes that it shares with `last`, the prefix before it in an element.
+fn encode_prefix(prefix: &GroupPrefix, w: &mut Writer, last: &mut [u8; 16]) {
+    let (octets, len) = (prefix.addr().octets(), prefix.prefix_len());
+    let bytes = &octets[..usize::from(len).div_ceil(8)];
+    let same = bytes.iter().zip(&*last).take_while(|(a, b)| a == b);
+    let shared = same.count();
+    // at most 16
+    let first = shared as u8;
+    if len == 128 {
+        w.u8(first);
+    } else {
+        w.u8(first | HAS_LENGTH).u8(len);
+    }
+    w.put(&bytes[shared..]);
+    *last = octets;
 }
 
-impl Prefix {
-    /// Every multicast group: `ff00::/8`.
-    pub const ALL: Self = Self {
-        addr: Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0),
-        len: 8,
+fn decode_prefix(r: &mut Reader<'_>, last: &mut [u8; 16]) -> Result<GroupPrefix, WireError> {
+    let first = r.u8()?;
+    let len = if first & HAS_LENGTH == 0 {
+        128
+    } else {
+        r.u8()?
     };
-
-    /// One group.
-    #[must_use]
-    pub fn group(group: Ipv6Addr) -> Self {
-        Self {
-            addr: group,
-            len: 128,
-        }
+    if len > 128 {
+        return Err(WireError::Bad("prefix length"));
     }
-
-    /// Whether `group` lies inside.
-    #[must_use]
-    pub fn contains(&self, group: Ipv6Addr) -> bool {
-        let mask = u128::MAX << (128 - u32::from(self.len));
-        group.to_bits() & mask == self.addr.to_bits()
-    }
-
-    /// Whether all of `other` lies inside.
-    #[must_use]
-    pub fn covers(&self, other: &Self) -> bool {
-        other.len >= self.len && self.contains(other.addr)
-    }
-
-    /// The first address.
-    #[must_use]
-    pub fn addr(&self) -> Ipv6Addr {
-        self.addr
-    }
-
-    /// The length in bits, 8..=128.
-    #[must_use]
-    pub fn prefix_len(&self) -> u8 {
-        self.len
-    }
-
-    /// The first `len` bits of `addr`, at least 8 of them; `None` if these are not multicast.
-    #[must_use]
-    pub fn new(addr: Ipv6Addr, len: u8) -> Option<Self> {
-        if !addr.is_multicast() || !(8..=128).contains(&len) {
-            return None;
-        }
-        let mask = u128::MAX << (128 - u32::from(len));
-        Some(Self {
-            addr: Ipv6Addr::from_bits(addr.to_bits() & mask),
-            len,
-        })
-    }
-
-    /// The one group, if it is one.
-    #[must_use]
-    pub fn as_group(&self) -> Option<Ipv6Addr> {
-        (self.len == 128).then_some(self.addr)
-    }
-
-    /// Without the bytes that it shares with `last`, the prefix before it in an element.
-    fn encode(&self, w: &mut Writer, last: &mut [u8; 16]) {
-        let octets = self.addr.octets();
-        let bytes = &octets[..usize::from(self.len).div_ceil(8)];
-        let same = bytes.iter().zip(&*last).take_while(|(a, b)| a == b);
-        let shared = same.count();
-        // at most 16
-        let first = shared as u8;
-        if self.len == 128 {
-            w.u8(first);
-        } else {
-            w.u8(first | HAS_LENGTH).u8(self.len);
-        }
-        w.put(&bytes[shared..]);
-        *last = octets;
-    }
-
-    fn decode(r: &mut Reader<'_>, last: &mut [u8; 16]) -> Result<Self, WireError> {
-        let first = r.u8()?;
-        let len = if first & HAS_LENGTH == 0 {
-            128
-        } else {
-            r.u8()?
-        };
-        if len > 128 {
-            return Err(WireError::Bad("prefix length"));
-        }
-        let bytes = usize::from(len).div_ceil(8);
-        let shared = usize::from(first & !HAS_LENGTH);
-        let more = bytes.checked_sub(shared);
-        let more = r.take(more.ok_or(WireError::Bad("shared bytes"))?)?;
-        let mut octets = [0; 16];
-        octets[..shared].copy_from_slice(&last[..shared]);
-        octets[shared..bytes].copy_from_slice(more);
-        let prefix =
-            Self::new(Ipv6Addr::from(octets), len).ok_or(WireError::Bad("group prefix"))?;
-        *last = prefix.addr.octets();
-        Ok(prefix)
-    }
+    let bytes = usize::from(len).div_ceil(8);
+    let shared = usize::from(first & !HAS_LENGTH);
+    let more = bytes.checked_sub(shared);
+    let more = r.take(more.ok_or(WireError::Bad("shared bytes"))?)?;
+    let mut octets = [0; 16];
+    octets[..shared].copy_from_slice(&last[..shared]);
+    octets[shared..bytes].copy_from_slice(more);
+    let prefix =
+        GroupPrefix::around(Ipv6Addr::from(octets), len).ok_or(WireError::Bad("group prefix"))?;
+    *last = prefix.addr().octets();
+    Ok(prefix)
 }
 
 /// The whole join state of a neighbour for (root, prefix) from now on; it replaces what it sent before.
@@ -163,20 +95,11 @@ pub struct JoinState {
     /// The tree.
     pub root: OriginId,
     /// Groups.
-    pub prefix: Prefix,
+    pub prefix: GroupPrefix,
     /// Join: somebody listens beyond the sender of this message, with the merged source filter.
     pub join: Option<SourceFilter>,
     /// SourceActive: somebody beyond the sender of this message sends, or wants to know who listens.
     pub source_active: bool,
-}
-
-impl From<GroupPrefix> for Prefix {
-    fn from(prefix: GroupPrefix) -> Self {
-        Self {
-            addr: prefix.addr(),
-            len: prefix.prefix_len(),
-        }
-    }
 }
 
 /// What a routed message carries.
@@ -310,7 +233,7 @@ pub enum Element {
         /// The tree.
         root: OriginId,
         /// The groups.
-        prefix: Prefix,
+        prefix: GroupPrefix,
     },
     /// Part of what the sender's database holds.
     Summary(Summary),
@@ -401,7 +324,7 @@ fn decode_join_state(mut r: Reader<'_>, elements: &mut Vec<Element>) -> Result<(
     let mut last = [0; 16];
     while !r.is_empty() {
         let flags = r.u8()?;
-        let prefix = Prefix::decode(&mut r, &mut last)?;
+        let prefix = decode_prefix(&mut r, &mut last)?;
         let join = if flags & FLAG_JOIN == 0 {
             None
         } else {
@@ -441,7 +364,7 @@ fn decode_refusal(mut r: Reader<'_>, elements: &mut Vec<Element>) -> Result<(), 
     let mut last = [0; 16];
     while !r.is_empty() {
         let reason = RefusalReason::from_code(r.u8()?);
-        let prefix = Prefix::decode(&mut r, &mut last)?;
+        let prefix = decode_prefix(&mut r, &mut last)?;
         elements.push(Element::Refusal {
             reason,
             root,
@@ -520,7 +443,12 @@ impl Batch {
     }
 
     /// An entry: a byte, a prefix, and what follows it.
-    fn append(&mut self, kind: u8, root: OriginId, (first, prefix, rest): (u8, &Prefix, &[u8])) {
+    fn append(
+        &mut self,
+        kind: u8,
+        root: OriginId,
+        (first, prefix, rest): (u8, &GroupPrefix, &[u8]),
+    ) {
         let longest = LONGEST_PREFIX + 1 + rest.len();
         let grows = |open: &Open| open.kind == kind && open.root == root;
         let has_room = self.current.len() + longest <= MAX_MESSAGE;
@@ -537,7 +465,7 @@ impl Batch {
                 w.u64(root.0);
             }
             w.u8(first);
-            prefix.encode(w, &mut open.last);
+            encode_prefix(prefix, w, &mut open.last);
             w.put(rest);
         });
         set_length(&mut self.current, open.start);
@@ -632,9 +560,9 @@ mod tests {
 
     use super::*;
 
-    fn any_prefix() -> impl Strategy<Value = Prefix> {
+    fn any_prefix() -> impl Strategy<Value = GroupPrefix> {
         (any::<u128>(), 8u8..=128).prop_map(|(bits, len)| {
-            Prefix::new(Ipv6Addr::from_bits(bits | 0xff << 120), len).unwrap()
+            GroupPrefix::around(Ipv6Addr::from_bits(bits | 0xff << 120), len).unwrap()
         })
     }
 
@@ -708,7 +636,7 @@ mod tests {
     fn joined(group: u16) -> Element {
         Element::JoinState(JoinState {
             root: OriginId(1),
-            prefix: Prefix::group(Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 0, 0, group)),
+            prefix: GroupPrefix::group(Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 0, 0, group)),
             join: Some(SourceFilter::all()),
             source_active: false,
         })
@@ -723,7 +651,7 @@ mod tests {
             },
             Element::JoinState(JoinState {
                 root: OriginId(1),
-                prefix: Prefix::ALL,
+                prefix: GroupPrefix::ALL,
                 join: None,
                 source_active: true,
             }),
@@ -732,7 +660,7 @@ mod tests {
             Element::Refusal {
                 reason: RefusalReason::TooManyGroups,
                 root: OriginId(1),
-                prefix: Prefix::ALL,
+                prefix: GroupPrefix::ALL,
             },
             Element::Routed(Routed {
                 destination: OriginId(2),
@@ -781,7 +709,7 @@ mod tests {
             let group = Ipv6Addr::from_bits(0xff1e << 112 | bits >> 16);
             batch.push(&Element::JoinState(JoinState {
                 root: OriginId(1),
-                prefix: Prefix::group(group),
+                prefix: GroupPrefix::group(group),
                 join: Some(SourceFilter::all()),
                 source_active: false,
             }));

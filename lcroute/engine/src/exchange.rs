@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
 
 use bytes::Bytes;
+use librecast::cert::GroupPrefix;
 use librecast::id::{LinkId, OriginId};
 use librecast::random::Random;
 use librecast::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use librecast::time::{Duration, Instant};
 use crate::adjacency::{Adjacency, JOIN_RATE, PREFIX_CHARGE};
 use crate::audit::{self, AUDIT_EVERY, AUDIT_SLACK, Digests, REPAIR_GAP};
 use crate::config::{Limits, Neighbor, Node};
-use crate::control::{Audit, Batch, Element, JoinState, Prefix, RefusalReason, Routed};
+use crate::control::{Audit, Batch, Element, JoinState, RefusalReason, Routed};
 use crate::drops::DropReason;
 use crate::join::Join;
 use crate::lsdb::Message;
@@ -195,7 +196,7 @@ impl ControlExchange {
     pub fn handle_refusal(
         &mut self,
         link: LinkId,
-        (root, prefix): (OriginId, Prefix),
+        (root, prefix): (OriginId, GroupPrefix),
         reason: RefusalReason,
         trees: &Trees,
         now: Instant,
@@ -364,7 +365,7 @@ fn receive_prefix(
     }
 }
 
-fn join_state(root: OriginId, prefix: Prefix, join: &Join, source_active: bool) -> Element {
+fn join_state(root: OriginId, prefix: GroupPrefix, join: &Join, source_active: bool) -> Element {
     Element::JoinState(JoinState {
         root,
         prefix,

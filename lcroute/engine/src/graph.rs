@@ -16,6 +16,7 @@
 mod tree;
 
 use librecast::id::OriginId;
+use librecast::random::Random;
 
 use crate::router_index::RouterIndex;
 
@@ -23,12 +24,9 @@ pub use tree::Tree;
 
 const NONE: u32 = u32::MAX;
 
-/// The finalizer of SplitMix64: every bit of the result depends on every bit of `z`.
+/// The first number of this seed: every bit of the result depends on every bit of `z`.
 pub(crate) fn mix(z: u64) -> u64 {
-    let z = z.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
+    Random::new(z).next()
 }
 
 /// Of several parents with equal distance a router takes the one with the lowest value.

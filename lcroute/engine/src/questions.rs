@@ -2,10 +2,10 @@
 
 use std::net::Ipv6Addr;
 
+use librecast::cert::GroupPrefix;
 use librecast::id::{LinkId, OriginId};
 
 use crate::adjacency::Adjacency;
-use crate::control::Prefix;
 use crate::engine::Engine;
 use crate::graph::Tree;
 use crate::snapshot::{Counters, GroupSnapshot, NeighborSnapshot, RouteSnapshot, Snapshot, Tables};
@@ -77,7 +77,7 @@ impl Engine {
             .collect();
         links.sort_unstable();
         links.dedup();
-        let prefix = Prefix::group(group);
+        let prefix = GroupPrefix::group(group);
         let refused = |(link, a): (LinkId, &Adjacency)| {
             let reason = roots().find_map(|root| a.refusals.refused((root, prefix)));
             Some((link, reason?))

@@ -10,7 +10,6 @@ use librecast::time::{Duration, Instant};
 
 use crate::classify::is_source_specific;
 use crate::config::{Node, NodeSources};
-use crate::control::Prefix;
 use crate::forwarding::Forwarding;
 use crate::graph::{Graph, Tree};
 use crate::local_groups::OLD_JOIN;
@@ -278,9 +277,9 @@ impl Routing {
             parts.membership.touch(parts.forwarding.trees.groups());
             parts.membership.touch_reported();
         }
-        let mut watch: Vec<Prefix> = config.watch.iter().map(|p| (*p).into()).collect();
+        let mut watch = config.watch.clone();
         if self.small {
-            watch = vec![Prefix::ALL];
+            watch = vec![GroupPrefix::ALL];
         }
         let own = parts.node.own;
         let mut active = BTreeSet::new();
@@ -291,8 +290,8 @@ impl Routing {
             if announced.root == own {
                 continue;
             }
-            let prefix = Prefix::from(*prefix);
-            let narrower = |w: &Prefix| {
+            let prefix = *prefix;
+            let narrower = |w: &GroupPrefix| {
                 if w.covers(&prefix) {
                     Some(prefix)
                 } else {

@@ -16,11 +16,11 @@ use std::sync::Arc;
 
 use forwarding_entry::{ActiveEntry, EntryInputs};
 use group_link::GroupLink;
+use librecast::cert::GroupPrefix;
 use librecast::id::{LinkId, OriginId};
 use librecast::time::Instant;
 use position::{Moved, TreePosition};
 
-use crate::control::Prefix;
 use crate::graph::Tree;
 use crate::join::Join;
 use crate::table::Table;
@@ -139,7 +139,7 @@ struct PrefixEntry {
 struct TreeState {
     position: TreePosition,
     entries: Table<Ipv6Addr, Entry>,
-    prefixes: BTreeMap<Prefix, PrefixEntry>,
+    prefixes: BTreeMap<GroupPrefix, PrefixEntry>,
     /// Groups of which some sources are not joined: what is advertised of them depends on where sources lie.
     filtered: BTreeSet<Ipv6Addr>,
 }
@@ -161,7 +161,7 @@ impl TreeState {
 
 /// Whether SourceActive was received over `link` for a prefix that `group` lies in.
 fn received_for_prefix(
-    prefixes: &BTreeMap<Prefix, PrefixEntry>,
+    prefixes: &BTreeMap<GroupPrefix, PrefixEntry>,
     link: LinkId,
     group: Ipv6Addr,
 ) -> bool {
@@ -171,7 +171,7 @@ fn received_for_prefix(
 
 /// Whether SourceActive is advertised over `link` for a prefix that `group` lies in.
 fn advertised_for_prefix(
-    prefixes: &BTreeMap<Prefix, PrefixEntry>,
+    prefixes: &BTreeMap<GroupPrefix, PrefixEntry>,
     link: LinkId,
     group: Ipv6Addr,
 ) -> bool {
@@ -187,7 +187,7 @@ pub struct JoinUpdate<'a> {
     /// The tree.
     pub root: OriginId,
     /// The groups.
-    pub prefix: Prefix,
+    pub prefix: GroupPrefix,
     /// Join and SourceActive as they were advertised so far.
     pub before: (&'a Join, bool),
     /// Join and SourceActive from now on.
@@ -375,7 +375,7 @@ impl Trees {
     }
 
     /// Whether SourceActive was received from a neighbour for a prefix.
-    pub fn has_received_prefix(&self, link: LinkId, root: OriginId, prefix: Prefix) -> bool {
+    pub fn has_received_prefix(&self, link: LinkId, root: OriginId, prefix: GroupPrefix) -> bool {
         let state = self.states.get(&root).and_then(|s| s.prefixes.get(&prefix));
         state.is_some_and(|p| p.received.contains(&link))
     }
@@ -385,7 +385,7 @@ impl Trees {
         &mut self,
         link: LinkId,
         root: OriginId,
-        prefix: Prefix,
+        prefix: GroupPrefix,
         sending: bool,
     ) {
         if sending {
@@ -400,7 +400,7 @@ impl Trees {
     }
 
     /// What lies in the prefix is advertised or withdrawn with the next flush.
-    fn touch_prefix(&mut self, root: OriginId, prefix: Prefix) {
+    fn touch_prefix(&mut self, root: OriginId, prefix: GroupPrefix) {
         self.dirty_prefixes.insert(root);
         let Some(state) = self.states.get(&root) else {
             return;
@@ -431,7 +431,7 @@ impl Trees {
     }
 
     /// The prefixes of which this router itself sends SourceActive, all of them.
-    pub fn set_local_prefixes(&mut self, own: &BTreeSet<(OriginId, Prefix)>) {
+    pub fn set_local_prefixes(&mut self, own: &BTreeSet<(OriginId, GroupPrefix)>) {
         for root in self.roots.clone() {
             let Some(state) = self.states.get_mut(&root) else {
                 continue;
@@ -490,18 +490,19 @@ impl Trees {
     pub fn received_in(
         &self,
         link: LinkId,
-        lies_in: &dyn Fn(OriginId, Prefix) -> bool,
-    ) -> Vec<(OriginId, Prefix)> {
+        lies_in: &dyn Fn(OriginId, GroupPrefix) -> bool,
+    ) -> Vec<(OriginId, GroupPrefix)> {
         let mut received = Vec::new();
         for root in &self.roots {
             let Some(state) = self.states.get(root) else {
                 continue;
             };
-            let known = |(p, s): (&Prefix, &PrefixEntry)| s.received.contains(&link).then_some(*p);
+            let known =
+                |(p, s): (&GroupPrefix, &PrefixEntry)| s.received.contains(&link).then_some(*p);
             let prefixes = state.prefixes.iter().filter_map(known);
             let groups = state.entries.sorted_keys().into_iter();
             let groups = groups.filter(|g| self.received(link, *root, *g).existed);
-            let all = prefixes.chain(groups.map(Prefix::group));
+            let all = prefixes.chain(groups.map(GroupPrefix::group));
             received.extend(all.filter(|p| lies_in(*root, *p)).map(|p| (*root, p)));
         }
         received
@@ -511,8 +512,8 @@ impl Trees {
     pub fn advertised_in(
         &self,
         link: LinkId,
-        lies_in: &dyn Fn(OriginId, Prefix) -> bool,
-    ) -> Vec<(OriginId, Prefix, Join, bool)> {
+        lies_in: &dyn Fn(OriginId, GroupPrefix) -> bool,
+    ) -> Vec<(OriginId, GroupPrefix, Join, bool)> {
         let mut advertised = Vec::new();
         for root in &self.roots {
             let Some(state) = self.states.get(root) else {
@@ -529,9 +530,9 @@ impl Trees {
                 let known = state.entries.get(&group).and_then(|e| e.link(link));
                 if let Some(known) =
                     known.filter(|l| l.advertised_source_active || l.advertised.is_some())
-                    && lies_in(*root, Prefix::group(group))
+                    && lies_in(*root, GroupPrefix::group(group))
                 {
-                    let prefix = Prefix::group(group);
+                    let prefix = GroupPrefix::group(group);
                     advertised.push((
                         *root,
                         prefix,
@@ -549,7 +550,7 @@ impl Trees {
         &self,
         link: LinkId,
         root: OriginId,
-        prefix: Prefix,
+        prefix: GroupPrefix,
     ) -> Option<(Join, bool)> {
         let Some(group) = prefix.as_group() else {
             let known = self.states.get(&root)?.prefixes.get(&prefix)?;
@@ -649,7 +650,7 @@ impl Trees {
             return;
         };
         entry.dirty = false;
-        let prefix = Prefix::group(group);
+        let prefix = GroupPrefix::group(group);
         for edge in &position.edges {
             let known = entry.link(edge.link);
             let asks = edge.is_parent

@@ -11,9 +11,7 @@ use bytes::Bytes;
 use common::{
     MDNS, Rights, addresses, config, group, join, leave, neighbor, report, restricted, start, udp,
 };
-use lcroute_engine::control::{
-    self, Audit, Element, JoinState, Prefix, RefusalReason, Routed, RoutedKind,
-};
+use lcroute_engine::control::{self, Audit, Element, JoinState, RefusalReason, Routed, RoutedKind};
 use lcroute_engine::header::DataHeader;
 use lcroute_engine::{Config, Engine, Limits, Output, ROUTER_ADDRESS, SourceFilter};
 use librecast::cert::{GroupPrefix, Member};
@@ -225,7 +223,7 @@ fn join_state(root: u64, g: u16, wanted: Option<SourceFilter>) -> Element {
     let root = librecast::id::OriginId(root);
     Element::JoinState(JoinState {
         root,
-        prefix: Prefix::group(group(g)),
+        prefix: GroupPrefix::group(group(g)),
         join: wanted,
         source_active: false,
     })
@@ -561,7 +559,7 @@ fn remote_joins_of_what_is_not_carried_here_are_not_reported() {
     let mut b = Bench::new(&[2]);
     let root = addresses(1).origin;
     for g in ["ff02::1", "ff02::16", "ff02::c", "ff01::5", "ff03::5"] {
-        let prefix = Prefix::group(g.parse().unwrap());
+        let prefix = GroupPrefix::group(g.parse().unwrap());
         b.sends(
             2,
             &[Element::JoinState(JoinState {
@@ -869,7 +867,7 @@ fn a_bound_is_answered_with_a_refusal() {
     let refusal = Element::Refusal {
         reason: RefusalReason::TooManyGroups,
         root: addresses(1).origin,
-        prefix: Prefix::group(group(3)),
+        prefix: GroupPrefix::group(group(3)),
     };
     let control = b.control();
     assert!(
@@ -895,7 +893,7 @@ fn what_was_refused_is_shown_and_asked_for_again() {
     let refusal = |g: u16| Element::Refusal {
         reason: RefusalReason::TooManyGroups,
         root,
-        prefix: Prefix::group(group(g)),
+        prefix: GroupPrefix::group(group(g)),
     };
     b.sends(2, &[refusal(1), refusal(2)]);
     let snapshot = b.engine.snapshot();
@@ -1248,7 +1246,7 @@ fn prefixes_that_flap_cost_more_than_groups() {
     let source_active = |sending| {
         Element::JoinState(JoinState {
             root,
-            prefix: Prefix::ALL,
+            prefix: GroupPrefix::ALL,
             join: None,
             source_active: sending,
         })

@@ -8,7 +8,7 @@ use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 
 use common::{KERNEL, addresses, config, group, join, neighbor, start, udp};
-use lcroute_engine::control::{Batch, Element, JoinState, MAX_MESSAGE, Prefix, RefusalReason};
+use lcroute_engine::control::{Batch, Element, JoinState, MAX_MESSAGE, RefusalReason};
 use lcroute_engine::header::DataHeader;
 use lcroute_engine::{Config, Engine, Limits, Output, SourceFilter, Tables};
 use librecast::cert::GroupPrefix;
@@ -93,7 +93,7 @@ fn any_element() -> impl Strategy<Value = Element> {
     ];
     let prefix = || {
         (any_group(), prop_oneof![4 => Just(128u8), 1 => 8u8..=128])
-            .prop_map(|(g, len)| Prefix::new(g, len).unwrap())
+            .prop_map(|(g, len)| GroupPrefix::around(g, len).unwrap())
     };
     let join_state = (root(), prefix(), filter, any::<bool>()).prop_map(
         |(root, prefix, join, source_active)| {
@@ -287,7 +287,7 @@ fn a_flooding_neighbour_harms_nobody_else() {
     }
     let root = addresses(1).origin;
     let wants = |g: Ipv6Addr| {
-        let prefix = Prefix::group(g);
+        let prefix = GroupPrefix::group(g);
         Element::JoinState(JoinState {
             root,
             prefix,

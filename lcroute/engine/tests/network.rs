@@ -17,29 +17,15 @@ use lcroute_engine::classify::is_source_specific;
 use lcroute_engine::{Config, Engine, Limits, Output, Tables};
 use librecast::id::LinkId;
 use librecast::mld::{self, Message, Query, Record, RecordType};
+use librecast::random::Random;
+use librecast::simulated::{self, Path};
 
-/// SplitMix64.
-struct Random(u64);
+/// How much of the data gets lost, and how much of the rest comes twice.
+const LOSS: f64 = 0.1;
 
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() % n as u64) as usize
-    }
-
-    fn percent(&mut self, p: u64) -> bool {
-        self.next() % 100 < p
-    }
-
-    fn ms(&mut self, low: u64, high: u64) -> Duration {
-        Duration::from_millis(low + self.next() % (high - low + 1))
-    }
+/// A time from `low` up to `high` milliseconds.
+fn ms(random: &mut Random, low: u64, high: u64) -> Duration {
+    random.between(Duration::from_millis(low), Duration::from_millis(high))
 }
 
 /// What the programs of a host have joined, as its kernel keeps it (RFC 9777 §4.2).
@@ -134,9 +120,9 @@ struct Connection {
     up: [bool; 2],
     /// False: nothing arrives any more, even if a side has not noticed.
     alive: bool,
-    last_control: [Instant; 2],
 }
 
+#[derive(Clone)]
 enum Event {
     Control {
         connection: usize,
@@ -184,12 +170,9 @@ struct Mesh {
     /// Who has a connection with whom when all is well.
     pairs: Vec<(usize, usize)>,
     now: Instant,
-    random: Random,
     nodes: Vec<Node>,
     connections: Vec<Connection>,
-    events: BTreeMap<(Instant, u64), Event>,
-    event_number: u64,
-    loss_percent: u64,
+    network: simulated::Network<Instant, usize, Event>,
     limits: Limits,
     totals: Totals,
 }
@@ -205,22 +188,26 @@ impl Mesh {
             watched: BTreeMap::new(),
             received: BTreeSet::new(),
         };
-        let mut random = Random(seed);
+        let path = Path {
+            delay: Duration::from_millis(1),
+            jitter: Duration::from_millis(59),
+            loss: LOSS,
+            duplicates: LOSS,
+        };
+        let mut network = simulated::Network::new(path, seed);
+        let random = &mut network.random;
         // a ring, and of the other pairs some, all or none
-        let density = [0, 20, 50, 100][random.below(4)];
+        let density = [0.0, 0.2, 0.5, 1.0][random.index(4)];
         let all = (0..size).flat_map(|b| (0..b).map(move |a| (a, b)));
         let mut kept =
-            |(a, b): &(usize, usize)| b - a == 1 || b - a == size - 1 || random.percent(density);
+            |(a, b): &(usize, usize)| b - a == 1 || b - a == size - 1 || random.chance(density);
         let pairs = all.filter(|pair| kept(pair)).collect();
         let mut mesh = Self {
             pairs,
             now,
-            random,
             nodes: (0..size).map(node).collect(),
             connections: Vec::new(),
-            events: BTreeMap::new(),
-            event_number: 0,
-            loss_percent: 10,
+            network,
             limits,
             totals: Totals::default(),
         };
@@ -232,9 +219,7 @@ impl Mesh {
     }
 
     fn at(&mut self, after: Duration, event: Event) {
-        self.event_number += 1;
-        self.events
-            .insert((self.now + after, self.event_number), event);
+        self.network.post(event, self.now + after);
     }
 
     /// Starts the daemon of a node and connects it with all that run.
@@ -253,7 +238,7 @@ impl Mesh {
         self.drain(n);
         for (a, b) in self.pairs.clone() {
             if a == n || b == n {
-                let after = self.random.ms(50, 500);
+                let after = ms(&mut self.network.random, 50, 500);
                 self.at(after, Event::Connect { a, b });
             }
         }
@@ -266,7 +251,7 @@ impl Mesh {
                 self.cut(c);
             }
         }
-        let after = self.random.ms(10, 800);
+        let after = ms(&mut self.network.random, 10, 800);
         self.at(after, Event::Start { node: n });
         self.totals.restarts += 1;
     }
@@ -275,7 +260,7 @@ impl Mesh {
     fn cut(&mut self, connection: usize) {
         self.connections[connection].alive = false;
         for side in 0..2 {
-            let after = self.random.ms(0, 900);
+            let after = ms(&mut self.network.random, 0, 900);
             self.at(after, Event::LinkDown { connection, side });
         }
     }
@@ -289,13 +274,11 @@ impl Mesh {
             self.nodes[n].next_link += 1;
             LinkId(self.nodes[n].next_link)
         });
-        let last_control = [self.now; 2];
         self.connections.push(Connection {
             ends,
             links,
             up: [true; 2],
             alive: true,
-            last_control,
         });
         for side in 0..2 {
             let other = neighbor(ends[1 - side] as u16 + 1);
@@ -360,48 +343,31 @@ impl Mesh {
 
     fn send_control(&mut self, n: usize, link: LinkId, message: Bytes) {
         let (c, side) = self.find(n, link);
-        assert!(
-            self.connections[c].up[side],
-            "control for a link that is down"
-        );
-        let arrival = self.now + self.random.ms(1, 60);
-        let last = &mut self.connections[c].last_control[side];
-        *last = arrival.max(*last);
-        let after = *last - self.now;
-        self.at(
-            after,
-            Event::Control {
-                connection: c,
-                to: 1 - side,
-                message,
-            },
-        );
+        let connection = &self.connections[c];
+        assert!(connection.up[side], "control for a link that is down");
+        let to = 1 - side;
+        let far = connection.ends[to];
+        let event = Event::Control {
+            connection: c,
+            to,
+            message,
+        };
+        self.network.send_in_order(n, far, event, self.now);
     }
 
     fn send_data(&mut self, n: usize, link: LinkId, header: &[u8], packet: &[u8]) {
         let (c, side) = self.find(n, link);
-        assert!(self.connections[c].up[side], "data for a link that is down");
-        if self.random.percent(self.loss_percent) {
-            self.totals.lost += 1;
-            return;
-        }
-        let copies = if self.random.percent(self.loss_percent) {
-            2
-        } else {
-            1
+        let connection = &self.connections[c];
+        assert!(connection.up[side], "data for a link that is down");
+        let to = 1 - side;
+        let far = connection.ends[to];
+        let event = Event::Data {
+            connection: c,
+            to,
+            message: [header, packet].concat(),
         };
-        for _ in 0..copies {
-            let after = self.random.ms(1, 60);
-            let message = [header, packet].concat();
-            self.at(
-                after,
-                Event::Data {
-                    connection: c,
-                    to: 1 - side,
-                    message,
-                },
-            );
-        }
+        let copies = self.network.send(n, far, event, self.now);
+        self.totals.lost += u64::from(copies == 0);
     }
 
     /// What arrives must have been wanted at this very moment, and must not have come before.
@@ -472,7 +438,7 @@ impl Mesh {
             self.nodes[n].joined.insert(group, to.clone());
         }
         self.report(n, &changes(group, &from, to));
-        let after = self.random.ms(0, 1000);
+        let after = ms(&mut self.network.random, 0, 1000);
         self.at(after, Event::Repeat { node: n, group });
     }
 
@@ -501,7 +467,7 @@ impl Mesh {
 
     fn source(&mut self, n: usize, group: Ipv6Addr) -> Ipv6Addr {
         let own = addresses(n as u16 + 1);
-        if group == MDNS && self.random.percent(50) {
+        if group == MDNS && self.network.random.chance(0.5) {
             own.link_local
         } else {
             own.address
@@ -524,14 +490,14 @@ impl Mesh {
     fn run(&mut self, time: Duration) {
         let end = self.now + time;
         loop {
-            let event = self.events.keys().next().copied();
+            let event = self.network.poll_timeout();
             let timer = (0..self.nodes.len())
                 .filter_map(|n| Some((self.nodes[n].engine.as_ref()?.poll_timeout()?.0, n)))
                 .min();
             match (event, timer) {
-                (Some(key), timer) if key.0 <= end && timer.is_none_or(|(at, _)| key.0 <= at) => {
-                    self.now = self.now.max(key.0);
-                    let event = self.events.remove(&key).expect("it was there");
+                (Some(due), timer) if due <= end && timer.is_none_or(|(at, _)| due <= at) => {
+                    self.now = self.now.max(due);
+                    let event = self.network.poll(due).expect("it is due");
                     self.happen(event);
                 }
                 (_, Some((at, n))) if at <= end => {
@@ -598,18 +564,18 @@ impl Mesh {
     /// One random thing.
     fn step(&mut self, groups: &[Ipv6Addr]) {
         let size = self.nodes.len();
-        let n = self.random.below(size);
-        let group = groups[self.random.below(groups.len())];
-        match self.random.below(100) {
+        let n = self.network.random.index(size);
+        let group = groups[self.network.random.index(groups.len())];
+        match self.network.random.below(100) {
             0..45 => {
                 self.send(n, group);
             }
             45..60 => self.join(n, group, &Joined::everything()),
             60..75 => self.join(n, group, &Joined::nothing()),
             75..88 => {
-                let exclude = self.random.percent(40);
+                let exclude = self.network.random.chance(0.4);
                 let sources = (0..size)
-                    .filter(|_| self.random.percent(40))
+                    .filter(|_| self.network.random.chance(0.4))
                     .map(|other| addresses(other as u16 + 1).address)
                     .collect();
                 self.join(n, group, &Joined { exclude, sources });
@@ -617,7 +583,7 @@ impl Mesh {
             88..92 => self.flap(n),
             92..93 if self.nodes[n].engine.is_some() => self.kill(n),
             _ => {
-                let time = self.random.ms(1, 400);
+                let time = ms(&mut self.network.random, 1, 400);
                 self.run(time);
             }
         }
@@ -631,12 +597,12 @@ impl Mesh {
         if live.is_empty() {
             return;
         }
-        let c = live[self.random.below(live.len())];
+        let c = live[self.network.random.index(live.len())];
         let [a, b] = self.connections[c].ends;
-        let before_break = self.random.percent(30);
+        let before_break = self.network.random.chance(0.3);
         if before_break {
             self.connect(a, b);
-            let time = self.random.ms(0, 200);
+            let time = ms(&mut self.network.random, 0, 200);
             self.run(time);
             if !self.connections[c].alive {
                 return;
@@ -644,7 +610,7 @@ impl Mesh {
         }
         self.cut(c);
         if !before_break {
-            let after = self.random.ms(0, 2000);
+            let after = ms(&mut self.network.random, 0, 2000);
             self.at(after, Event::Connect { a, b });
         }
         self.totals.flaps += 1;
@@ -664,7 +630,7 @@ impl Mesh {
 
     /// When nothing has changed for a while, everybody gets what he wants, over the fewest links.
     fn check_quiet(&mut self, groups: &[Ipv6Addr]) {
-        self.loss_percent = 0;
+        (self.network.path.loss, self.network.path.duplicates) = (0.0, 0.0);
         self.run(Duration::from_secs(12));
         for n in 0..self.nodes.len() {
             for group in groups {
@@ -694,7 +660,7 @@ impl Mesh {
                 }
             }
         }
-        self.loss_percent = 10;
+        (self.network.path.loss, self.network.path.duplicates) = (LOSS, LOSS);
     }
 
     /// Whether everybody is linked with everybody and sends on a tree of his own.
@@ -861,7 +827,7 @@ fn refused_joins_get_through_when_there_is_room() {
         ..Limits::default()
     };
     let mut mesh = Mesh::new(3, 7, limits);
-    mesh.loss_percent = 0;
+    mesh.network.path.loss = 0.0;
     for n in 1..=24 {
         mesh.join(0, group(n), &Joined::everything());
     }
@@ -908,7 +874,7 @@ fn refused_joins_get_through_when_there_is_room() {
 #[test]
 fn listeners_are_served_across_query_intervals() {
     let mut mesh = Mesh::new(3, 8, Limits::default());
-    mesh.loss_percent = 0;
+    mesh.network.path.loss = 0.0;
     mesh.join(1, group(1), &Joined::everything());
     mesh.join(2, group(1), &Joined::only(addresses(1).address));
     mesh.run(Duration::from_secs(2));
@@ -929,7 +895,7 @@ fn listeners_are_served_across_query_intervals() {
 fn a_way_that_gets_better_loses_nothing() {
     for seed in 0..20 {
         let mut mesh = Mesh::new(3, seed, Limits::default());
-        mesh.loss_percent = 0;
+        mesh.network.path.loss = 0.0;
         mesh.join(2, group(1), &Joined::everything());
         mesh.run(Duration::from_secs(15));
         for _ in 0..5 {

@@ -404,9 +404,8 @@ impl Renewer {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
 
-    use librecast::cert::{Grant, GroupPrefix, Kind, Token};
+    use librecast::cert::{Grant, Kind, Token};
     use proptest::prelude::*;
 
     use super::*;
@@ -424,15 +423,7 @@ mod tests {
     }
 
     fn grant(until: u64) -> Grant {
-        Grant {
-            not_before: NOW,
-            not_after: until,
-            renew_for: 0,
-            core: false,
-            name: String::new(),
-            labels: BTreeMap::new(),
-            prefixes: vec![GroupPrefix::ALL],
-        }
+        Grant::new("", (NOW, until))
     }
 
     fn issuer_certificate(until: u64) -> Certificate {

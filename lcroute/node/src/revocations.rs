@@ -96,7 +96,7 @@ pub fn parse(text: &str, network: &NetworkId) -> Result<Revocation, String> {
 
 #[cfg(test)]
 mod tests {
-    use librecast::cert::{Certificate, Grant, GroupPrefix, Kind};
+    use librecast::cert::{Certificate, Grant, Kind};
     use librecast::id::SecretKey;
 
     use super::*;
@@ -147,15 +147,7 @@ mod tests {
     #[test]
     fn an_issuer_pushes_out_none_of_the_networks_key() {
         let issuer_key = SecretKey::from_seed(&[2; 32]);
-        let grant = Grant {
-            not_before: NOW,
-            not_after: NOW + 1_000_000,
-            renew_for: 0,
-            core: false,
-            name: String::new(),
-            labels: BTreeMap::new(),
-            prefixes: vec![GroupPrefix::ALL],
-        };
+        let grant = Grant::new("", (NOW, NOW + 1_000_000));
         let (id, subject) = (network().peer_id(), issuer_key.peer_id());
         let issuer = Certificate::sign(Kind::Issuer, id, subject, grant, &network()).unwrap();
         let mut all = Revocations::default();

@@ -1,8 +1,6 @@
 //! Keys, certificates and a clock for tests.
 
-use std::collections::BTreeMap;
-
-use librecast::cert::{Certificate, Chain, Grant, GroupPrefix, Kind};
+use librecast::cert::{Chain, Grant};
 use librecast::id::SecretKey;
 use librecast::time::Instant;
 
@@ -19,20 +17,12 @@ pub(crate) fn key(seed: u8) -> SecretKey {
 
 /// A founder's chain in `network`, and the same renewed. It lasts 1,000 s.
 pub(crate) fn chains(network: &SecretKey, now: u64) -> (Chain, Chain) {
-    let (id, key) = (network.peer_id(), key(100));
-    let peer = key.peer_id();
+    let key = key(100);
     let grant = Grant {
-        not_before: now,
-        not_after: now + 1_000,
-        renew_for: 0,
         core: true,
-        name: String::new(),
-        labels: BTreeMap::new(),
-        prefixes: vec![GroupPrefix::ALL],
+        ..Grant::new("", (now, now + 1_000))
     };
-    let issuer = Certificate::sign(Kind::Issuer, id, peer, grant.clone(), network).unwrap();
-    let node = Certificate::sign(Kind::Node, id, peer, grant, &key).unwrap();
-    let old = Chain::new(vec![issuer.clone(), node]).unwrap();
-    let new = old.renew(&issuer, &key, now + 500, 400).unwrap();
+    let old = Chain::sign(network, (&key, grant.clone()), (key.peer_id(), grant)).unwrap();
+    let new = old.renew(old.issuer(), &key, now + 500, 400).unwrap();
     (old, new)
 }

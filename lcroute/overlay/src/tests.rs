@@ -1,10 +1,10 @@
 //! Envelopes, and overlays over connections that a test makes up.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use librecast::cert::{Certificate, Chain, Grant, GroupPrefix, Kind};
+use librecast::cert::{Chain, Grant};
 use librecast::id::{LinkId, PeerId, SecretKey};
 use librecast::time::{Duration, Instant, WallClock};
 use proptest::prelude::*;
@@ -40,22 +40,9 @@ fn random() -> Random {
 /// A member of the network of this seed.
 fn member_of(network: u8, seed: u8) -> Identity {
     let (network, issuer, node) = (key(network), key(77), key(seed));
-    let grant = Grant {
-        not_before: 0,
-        not_after: TODAY + 7 * DAY,
-        renew_for: 0,
-        core: false,
-        name: "member".to_owned(),
-        labels: BTreeMap::new(),
-        prefixes: vec![GroupPrefix::ALL],
-    };
-    let sign = |kind, subject, signer| {
-        Certificate::sign(kind, network.peer_id(), subject, grant.clone(), signer).unwrap()
-    };
-    let issued = sign(Kind::Issuer, issuer.peer_id(), &network);
-    let member = sign(Kind::Node, node.peer_id(), &issuer);
-    let chain = Chain::new(vec![issued, member]).unwrap();
-    Identity::new(Arc::new(node), network.peer_id(), chain)
+    let grant = Grant::new("member", (0, TODAY + 7 * DAY));
+    let chain = Chain::sign(&network, (&issuer, grant.clone()), (node.peer_id(), grant));
+    Identity::new(Arc::new(node), network.peer_id(), chain.unwrap())
 }
 
 fn member(seed: u8) -> Identity {

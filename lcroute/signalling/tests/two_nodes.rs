@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail as the test does")]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -12,7 +12,7 @@ use lcroute_overlay::{Event, Identity, Limits, Overlay, OverlayConfig, Presence}
 use lcroute_signalling::server::Server;
 use lcroute_signalling::{CarrierEvent, Carriers};
 use lcroute_webrtc::{Ecn, WebRtc, WebRtcConfig};
-use librecast::cert::{Certificate, Chain, Grant, GroupPrefix, Kind};
+use librecast::cert::{Chain, Grant};
 use librecast::id::{LinkId, SecretKey};
 use librecast::time::WallClock;
 use tokio::net::UdpSocket;
@@ -27,20 +27,9 @@ fn unix_now() -> u64 {
 
 fn identity(network: &SecretKey, key: &Arc<SecretKey>) -> Identity {
     let issuer = SecretKey::from_seed(&[50; 32]);
-    let grant = Grant {
-        not_before: 0,
-        not_after: u64::MAX,
-        renew_for: 0,
-        core: false,
-        name: "node".into(),
-        labels: BTreeMap::new(),
-        prefixes: vec![GroupPrefix::ALL],
-    };
-    let id = network.peer_id();
-    let sign = |kind, subject, signer| Certificate::sign(kind, id, subject, grant.clone(), signer);
-    let issued = sign(Kind::Issuer, issuer.peer_id(), network).unwrap();
-    let member = sign(Kind::Node, key.peer_id(), &issuer).unwrap();
-    Identity::new(key.clone(), id, Chain::new(vec![issued, member]).unwrap())
+    let grant = Grant::new("node", (0, u64::MAX));
+    let chain = Chain::sign(network, (&issuer, grant.clone()), (key.peer_id(), grant));
+    Identity::new(key.clone(), network.peer_id(), chain.unwrap())
 }
 
 /// A node's loop: echoes control messages, and says what it has seen.

@@ -10,7 +10,7 @@ use crate::time::{At, Nanos};
 
 /// Which sources of a group the programs of a node want; sources are nodes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum Wish {
+pub enum SourceFilter {
     /// Not joined.
     #[default]
     Nothing,
@@ -32,7 +32,7 @@ pub enum Action {
     /// It ends without a word.
     Crash(u32),
     /// What programs on a node want of a group from now on.
-    Join(u32, Ipv6Addr, Wish),
+    Join(u32, Ipv6Addr, SourceFilter),
     /// A program sends a packet of so many bytes.
     Send(u32, Ipv6Addr, u16),
     /// A node announces these prefixes and no others.
@@ -76,7 +76,7 @@ impl Action {
     /// Every node that it names.
     pub fn nodes(&self) -> impl Iterator<Item = u32> {
         let more: &[u32] = match self {
-            Self::Join(_, _, Wish::Only(nodes) | Wish::Except(nodes)) => nodes,
+            Self::Join(_, _, SourceFilter::Only(nodes) | SourceFilter::Except(nodes)) => nodes,
             Self::Partition(nodes) => nodes,
             Self::Break(_, other) | Self::Revoke(_, other) => std::slice::from_ref(other),
             _ => &[],
@@ -108,11 +108,15 @@ impl fmt::Display for Action {
             Self::Start(node) => write!(f, "start {node}"),
             Self::Stop(node) => write!(f, "stop {node}"),
             Self::Crash(node) => write!(f, "crash {node}"),
-            Self::Join(node, group, wish) => match wish {
-                Wish::Nothing => write!(f, "leave {node} {group}"),
-                Wish::All => write!(f, "join {node} {group} all"),
-                Wish::Only(sources) => write!(f, "join {node} {group} only{}", list(sources)),
-                Wish::Except(sources) => write!(f, "join {node} {group} except{}", list(sources)),
+            Self::Join(node, group, filter) => match filter {
+                SourceFilter::Nothing => write!(f, "leave {node} {group}"),
+                SourceFilter::All => write!(f, "join {node} {group} all"),
+                SourceFilter::Only(sources) => {
+                    write!(f, "join {node} {group} only{}", list(sources))
+                }
+                SourceFilter::Except(sources) => {
+                    write!(f, "join {node} {group} except{}", list(sources))
+                }
             },
             Self::Send(node, group, bytes) => write!(f, "send {node} {group} {bytes}"),
             Self::Announce(node, prefixes) => {
@@ -155,8 +159,8 @@ impl FromStr for Action {
             "start" => Self::Start(words.parse()?),
             "stop" => Self::Stop(words.parse()?),
             "crash" => Self::Crash(words.parse()?),
-            "leave" => Self::Join(words.parse()?, words.parse()?, Wish::Nothing),
-            "join" => Self::Join(words.parse()?, words.parse()?, words.wish()?),
+            "leave" => Self::Join(words.parse()?, words.parse()?, SourceFilter::Nothing),
+            "join" => Self::Join(words.parse()?, words.parse()?, words.filter()?),
             "send" => Self::Send(words.parse()?, words.parse()?, words.parse()?),
             "announce" => Self::Announce(words.parse()?, words.rest()?),
             "break" => Self::Break(words.parse()?, words.parse()?),
@@ -203,11 +207,11 @@ impl<'a> Words<'a> {
         Ok(rest)
     }
 
-    fn wish(&mut self) -> Result<Wish, String> {
+    fn filter(&mut self) -> Result<SourceFilter, String> {
         match self.word()? {
-            "all" => Ok(Wish::All),
-            "only" => Ok(Wish::Only(self.rest()?)),
-            "except" => Ok(Wish::Except(self.rest()?)),
+            "all" => Ok(SourceFilter::All),
+            "only" => Ok(SourceFilter::Only(self.rest()?)),
+            "except" => Ok(SourceFilter::Except(self.rest()?)),
             word => Err(format!("`{word}` in `{}`: all, only or except", self.0)),
         }
     }

@@ -127,7 +127,7 @@ impl<T> Calendar<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::random::Random;
+    use crate::random::{Draw as _, Random};
 
     #[test]
     fn everything_comes_in_its_slot_and_nothing_twice() {
@@ -135,10 +135,10 @@ mod tests {
         let (mut waiting, mut now) = (BTreeMap::new(), 0);
         let mut number = 0;
         for _ in 0..5_000 {
-            for _ in 0..random.below(4) {
+            for _ in 0..random.index(4) {
                 // near, and far beyond what slots are kept for
                 let reach = if random.chance(0.1) { 200_000 } else { 300 };
-                let at = now + random.between(0, reach);
+                let at = now + random.time(0, reach);
                 calendar.push(at, number);
                 waiting.insert((at, number), ());
                 number += 1;
@@ -148,7 +148,7 @@ mod tests {
             let Some(next) = first else { continue };
             // to the end of the slot, or to somewhere inside
             let end = calendar.slot_end(next);
-            let until = random.between(next + 1, end + 1).min(end);
+            let until = random.time(next + 1, end + 1).min(end);
             let mut due = Vec::new();
             calendar.take(until, &mut due);
             due.sort_unstable();

@@ -39,7 +39,7 @@ impl Simulation {
             let place = if all <= self.scenario.probes as usize {
                 number
             } else {
-                random.below(all)
+                random.index(all)
             };
             let group = groups[place % groups.len()];
             let node = running[place / groups.len()];
@@ -69,7 +69,7 @@ impl Simulation {
         let source = self.population.address(node);
         let wants = |o: u32| {
             let other = self.node(o);
-            o != node && other.router.is_some() && other.kernel.wants(group, source)
+            o != node && other.router.is_some() && other.kernel.has_joined(group, source)
         };
         let wanted = self.model.listeners(group).any(wants);
         let seen = n.kernel.sees_listener(group, source);
@@ -82,7 +82,7 @@ impl Simulation {
     fn check_whole(&mut self) {
         // where some links cannot be made, pieces may be as good as it gets
         let links = &self.scenario.links;
-        if links.no_direct > 0.0 || links.one_way > 0.0 || self.partition.is_some() {
+        if links.no_direct > 0.0 || links.unidirectional > 0.0 || self.partition.is_some() {
             return;
         }
         let pieces = self.pieces().to_vec();

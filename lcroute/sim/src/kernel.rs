@@ -59,7 +59,7 @@ impl Kernel {
     }
 
     /// Whether a packet is for a program here.
-    pub fn wants(&self, group: Ipv6Addr, source: Ipv6Addr) -> bool {
+    pub fn has_joined(&self, group: Ipv6Addr, source: Ipv6Addr) -> bool {
         let membership = self.memberships.get(&group);
         membership.is_some_and(|m| m.joined.allows(source))
     }
@@ -218,7 +218,7 @@ mod tests {
             watcher.watch(&records);
             for n in 0..5u16 {
                 let source = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, n);
-                assert_eq!(kernel.wants(GROUP, source), to.allows(source));
+                assert_eq!(kernel.has_joined(GROUP, source), to.allows(source));
                 assert_eq!(
                     watcher.sees_listener(GROUP, source),
                     to.allows(source) && !to.is_nothing()

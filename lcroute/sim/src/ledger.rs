@@ -28,7 +28,7 @@ pub struct Ledger {
     packets: VecDeque<Track>,
     first: u64,
     /// Ends of links that nodes of this shard have had.
-    ways: usize,
+    directions: usize,
 }
 
 impl Ledger {
@@ -38,7 +38,7 @@ impl Ledger {
             nodes,
             packets: VecDeque::new(),
             first: 1,
-            ways: 0,
+            directions: 0,
         }
     }
 
@@ -50,7 +50,7 @@ impl Ledger {
             group,
             lost: false,
             received: vec![0; self.nodes.div_ceil(64)].into(),
-            crossed: vec![0; self.ways],
+            crossed: vec![0; self.directions],
         });
     }
 
@@ -72,16 +72,16 @@ impl Ledger {
     }
 
     /// The number of another end of a link.
-    pub fn new_way(&mut self) -> usize {
-        self.ways += 1;
-        self.ways - 1
+    pub fn new_direction(&mut self) -> usize {
+        self.directions += 1;
+        self.directions - 1
     }
 
     /// A packet leaves by an end of a link. `changed`: since when the network is as it is.
     pub fn cross(
         &mut self,
         number: u64,
-        way: usize,
+        direction: usize,
         now: Nanos,
         changed: Nanos,
     ) -> Result<(), String> {
@@ -89,10 +89,10 @@ impl Ledger {
         let Some(packet) = self.packet(number) else {
             return Err(format!("packet {number}, long after it was sent"));
         };
-        if packet.crossed.len() <= way {
-            packet.crossed.resize(way + 1, 0);
+        if packet.crossed.len() <= direction {
+            packet.crossed.resize(direction + 1, 0);
         }
-        let times = &mut packet.crossed[way];
+        let times = &mut packet.crossed[direction];
         *times = times.saturating_add(1);
         let bound = if packet.sent >= stable_since && now >= stable_since {
             1

@@ -23,7 +23,6 @@ mod model;
 mod node;
 mod packet;
 mod population;
-mod queue;
 mod random;
 mod router;
 mod run;

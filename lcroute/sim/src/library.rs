@@ -9,7 +9,7 @@ fn zipf(groups: u32, rate: f64) -> Workload {
         groups,
         exponent: 1.0,
         memberships: 3.0,
-        hold: Span::seconds(60),
+        lasts: Span::seconds(60),
         filtered: 0.2,
         senders: 2,
         rate,
@@ -121,7 +121,7 @@ pub fn all() -> Vec<(&'static str, Scenario)> {
                 links: Links {
                     loss: 0.03,
                     jitter: Span::ms(5),
-                    one_way: 0.1,
+                    unidirectional: 0.1,
                     behind_nat: 0.5,
                     ..Links::default()
                 },

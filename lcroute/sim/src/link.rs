@@ -1,6 +1,6 @@
 //! What a link does to messages, and where nodes lie.
 
-use crate::random::Random;
+use crate::random::{Draw as _, Random};
 use crate::scenario::{Latency, Links};
 use crate::time::{MILLISECOND, Nanos, SECOND};
 
@@ -44,7 +44,7 @@ impl Link {
         let [low, high] = self.ends.map(u64::from);
         Port {
             peer: self.ends[1 - side],
-            way: 0,
+            direction: 0,
             alive: self.alive,
             latency: self.latency,
             packets: 0,
@@ -62,7 +62,7 @@ pub struct Port {
     /// The node at the other end.
     pub peer: u32,
     /// Its number among the ends of links in the ledger of its shard.
-    pub way: usize,
+    pub direction: usize,
     /// False: nothing arrives any more, even if the node has not noticed.
     pub alive: bool,
     latency: Nanos,
@@ -90,7 +90,7 @@ impl Port {
         if self.random.chance(links.loss) {
             return None;
         }
-        let jitter = self.random.between(0, links.jitter.nanos());
+        let jitter = self.random.time(0, links.jitter.nanos());
         Some(self.free_at + self.latency + jitter)
     }
 
@@ -99,7 +99,7 @@ impl Port {
         self.messages = self.messages.wrapping_add(1);
         let start = self.free_at.max(now);
         self.free_at = start + serialization(bytes, links.bandwidth);
-        let jitter = self.random.between(0, links.jitter.nanos());
+        let jitter = self.random.time(0, links.jitter.nanos());
         let mut arrival = self.free_at + self.latency + jitter;
         // a lost message is sent again when its acknowledgement has not come
         let mut timeout = 2 * self.latency + 200 * MILLISECOND;
@@ -113,7 +113,7 @@ impl Port {
 
     /// A round trip as the node measures it now.
     pub fn round_trip(&mut self, links: &Links) -> Nanos {
-        2 * self.latency + self.random.between(0, 2 * links.jitter.nanos())
+        2 * self.latency + self.random.time(0, 2 * links.jitter.nanos())
     }
 }
 
@@ -126,7 +126,7 @@ fn serialization(bytes: usize, bandwidth: u64) -> Nanos {
 pub struct Map {
     latency: Latency,
     no_direct: f64,
-    one_way: f64,
+    unidirectional: f64,
     behind_nat: f64,
     seed: u64,
     places: Vec<(f64, f64)>,
@@ -142,7 +142,7 @@ impl Map {
         Self {
             latency: links.latency.clone(),
             no_direct: links.no_direct,
-            one_way: links.one_way,
+            unidirectional: links.unidirectional,
             behind_nat: links.behind_nat,
             seed,
             places: (0..nodes).map(place).collect(),
@@ -165,7 +165,7 @@ impl Map {
             Latency::Constant { value } => value.nanos(),
             Latency::Uniform { low, high } => {
                 let name = [6, a.min(b).into(), a.max(b).into()];
-                Random::stream(self.seed, &name).between(low.nanos(), high.nanos())
+                Random::stream(self.seed, &name).time(low.nanos(), high.nanos())
             }
             Latency::Plane { side, floor } => {
                 let (p, q) = (self.places[a as usize], self.places[b as usize]);
@@ -186,7 +186,7 @@ impl Map {
     pub fn hears(&self, from: u32, to: u32) -> bool {
         let name = [12, from.min(to).into(), from.max(to).into()];
         let mut random = Random::stream(self.seed, &name);
-        !random.chance(self.one_way) || random.chance(0.5) == (from < to)
+        !random.chance(self.unidirectional) || random.chance(0.5) == (from < to)
     }
 
     /// Whether a NAT stands before a node.

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
 use crate::link::Link;
+use crate::random::Draw as _;
 use crate::simulation::{Event, Simulation};
 use crate::time::{MILLISECOND, Nanos, SECOND};
 
@@ -39,7 +40,7 @@ fn key(a: u32, b: u32) -> (u32, u32) {
 
 impl Simulation {
     /// A node wants links to these nodes from now on.
-    pub(crate) fn want(&mut self, node: u32, wanted: BTreeSet<u32>) {
+    pub(crate) fn set_wanted(&mut self, node: u32, wanted: BTreeSet<u32>) {
         let n = self.node_mut(node);
         let new: Vec<u32> = wanted.difference(&n.wanted).copied().collect();
         n.wanted = wanted;
@@ -152,7 +153,7 @@ impl Simulation {
         } else {
             pair.failures += 1;
             let backoff = (SECOND << pair.failures.min(6)).min(BACKOFF);
-            let after = self.random.between(backoff / 2, backoff);
+            let after = self.random.time(backoff / 2, backoff);
             self.tell_failing(a, b, true);
             self.at(after, Event::Retry { a, b });
         }
@@ -194,7 +195,7 @@ impl Simulation {
         for (side, mut port) in ports.into_iter().enumerate() {
             let (node, other) = (ends[side], population.get(ends[1 - side]));
             let shard = self.shard(node);
-            port.way = shard.ledger.new_way();
+            port.direction = shard.ledger.new_direction();
             shard.node(node).links.insert(id, port);
             self.alone(node, |router, now| router.link_up(id, other, now));
             self.tell(node, |shard| shard.round_trip(node, id, now));
@@ -259,7 +260,7 @@ impl Simulation {
         let latency = self.links[id as usize].latency;
         let longer = (2 * latency).saturating_sub(EXPECTED_TRIP);
         for &side in sides {
-            let after = latency + longer + self.random.between(DETECTION.0, DETECTION.1);
+            let after = latency + longer + self.random.time(DETECTION.0, DETECTION.1);
             self.at(after, Event::LinkDown { link: id, side });
         }
     }
@@ -334,25 +335,25 @@ impl Simulation {
             return;
         }
         self.online[node as usize] = runs;
-        if self.news.is_empty() {
+        if self.presence_changes.is_empty() {
             self.at(PRESENCE_TURN, Event::PresenceTurn);
         }
-        self.news.insert(node);
+        self.presence_changes.insert(node);
     }
 
     /// All hear of those who have come and gone; those who have come hear of all.
     pub(crate) fn tell_presence(&mut self) {
-        let news = std::mem::take(&mut self.news);
+        let changes = std::mem::take(&mut self.presence_changes);
         let population = self.population.clone();
         for node in self.all() {
             let all = self.all();
             let online = &self.online;
-            let subjects: Vec<(u32, bool)> = if news.contains(&node) && online[node as usize] {
-                all.filter(|o| online[*o as usize] || news.contains(o))
+            let subjects: Vec<(u32, bool)> = if changes.contains(&node) && online[node as usize] {
+                all.filter(|o| online[*o as usize] || changes.contains(o))
                     .map(|o| (o, online[o as usize]))
                     .collect()
             } else {
-                news.iter().map(|o| (*o, online[*o as usize])).collect()
+                changes.iter().map(|o| (*o, online[*o as usize])).collect()
             };
             let subjects = subjects.into_iter().filter(|(o, _)| *o != node);
             self.input(node, |router, now| {
@@ -361,7 +362,7 @@ impl Simulation {
                 }
             });
         }
-        for node in news {
+        for node in changes {
             if self.online[node as usize] {
                 self.attempt_with(node);
             }

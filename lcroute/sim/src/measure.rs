@@ -7,13 +7,13 @@ use std::sync::Arc;
 use librecast::cert::GroupPrefix;
 use serde::Serialize;
 
-use crate::action::{Action, Wish};
+use crate::action::{Action, SourceFilter};
 use crate::population::Population;
-use crate::random::{Random, Zipf};
+use crate::random::{Draw as _, Random, Zipf};
 use crate::scenario::{Links, Policy, Scenario, Span, Topology};
 use crate::shard::Delivery;
 use crate::simulation::Simulation;
-use crate::statistics::INTEREST;
+use crate::statistics::JOIN_STATE;
 use crate::time::{MILLISECOND, Nanos, SECOND};
 use crate::workload;
 
@@ -74,7 +74,7 @@ pub struct Figures {
     pub broken_rule: Option<String>,
 }
 
-/// Interest messages, on average.
+/// Messages with join state, on average.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct Cost {
     pub messages: f64,
@@ -114,7 +114,7 @@ pub fn measure(subject: Subject, threads: usize, progress: &mut dyn FnMut(&str))
     bench.simulation.act(Action::Calm);
     bench.run(15 * SECOND);
     progress("joins and flows");
-    bench.interest(&mut figures);
+    bench.joins(&mut figures);
     progress("stretch");
     figures.stretch_shared = bench.stretch(Kind::Shared);
     figures.stretch_announced = bench.stretch(Kind::Announced);
@@ -188,7 +188,7 @@ impl Bench {
     }
 
     fn node(&mut self) -> u32 {
-        self.random.below(self.nodes as usize) as u32
+        self.random.index(self.nodes as usize) as u32
     }
 
     fn runs(&self, node: u32) -> bool {
@@ -202,11 +202,12 @@ impl Bench {
     }
 
     fn join(&mut self, node: u32, group: Ipv6Addr) {
-        self.simulation.act(Action::Join(node, group, Wish::All));
+        self.simulation
+            .act(Action::Join(node, group, SourceFilter::All));
     }
 
     fn leave(&mut self, node: u32, group: Ipv6Addr) {
-        let leave = Action::Join(node, group, Wish::Nothing);
+        let leave = Action::Join(node, group, SourceFilter::Nothing);
         self.simulation.act(leave);
     }
 
@@ -225,7 +226,7 @@ impl Bench {
         bytes as f64 / f64::from(self.nodes) / (window as f64 / SECOND as f64)
     }
 
-    /// Interest messages that `f` causes, on average over `rounds`.
+    /// Messages with join state that `f` causes, on average over `rounds`.
     fn cost(&mut self, rounds: u32, mut f: impl FnMut(&mut Self)) -> Cost {
         let (mut messages, mut bytes) = (0, 0);
         for _ in 0..rounds {
@@ -233,8 +234,8 @@ impl Bench {
             f(self);
             self.run(2 * SECOND);
             let since = self.simulation.statistics().control.since(&before);
-            messages += since.interest_messages;
-            bytes += since.element_bytes[INTEREST];
+            messages += since.join_messages;
+            bytes += since.element_bytes[JOIN_STATE];
         }
         Cost {
             messages: messages as f64 / f64::from(rounds),
@@ -242,7 +243,7 @@ impl Bench {
         }
     }
 
-    fn interest(&mut self, figures: &mut Figures) {
+    fn joins(&mut self, figures: &mut Figures) {
         figures.first_join = self.cost(20, |b| {
             let (node, group) = (b.node(), b.group());
             b.join(node, group);
@@ -328,23 +329,24 @@ impl Bench {
         let mut ratios = Vec::new();
         for number in 0..8u16 {
             let source = self.node();
-            let (group, wish) = match kind {
-                Kind::Shared => (self.group(), Wish::All),
+            let (group, filter) = match kind {
+                Kind::Shared => (self.group(), SourceFilter::All),
                 Kind::Announced => {
                     let addr = Ipv6Addr::new(0xff1e, 0x2000 + number, 0, 0, 0, 0, 0, 0);
                     let prefix = GroupPrefix::new(addr, 32).into_iter().collect();
                     self.simulation.act(Action::Announce(source, prefix));
                     self.run(8 * SECOND);
-                    (Ipv6Addr::from_bits(addr.to_bits() | 1), Wish::All)
+                    (Ipv6Addr::from_bits(addr.to_bits() | 1), SourceFilter::All)
                 }
                 Kind::Source => {
                     let group = Ipv6Addr::new(0xff3e, 0, 0, 0, 0, 9, 0x8000, number);
-                    (group, Wish::Only(vec![source]))
+                    (group, SourceFilter::Only(vec![source]))
                 }
             };
             let listeners = self.random.sample(self.nodes as usize, 20);
             for node in listeners {
-                self.simulation.act(Action::Join(node, group, wish.clone()));
+                self.simulation
+                    .act(Action::Join(node, group, filter.clone()));
             }
             self.run(3 * SECOND);
             self.simulation.send(source, group, 100, false);
@@ -372,7 +374,7 @@ impl Bench {
         }
         self.run(3 * SECOND);
         let since = self.simulation.statistics().control.since(&before);
-        figures.discovery_messages = since.interest_messages as f64 / f64::from(self.nodes);
+        figures.discovery_messages = since.join_messages as f64 / f64::from(self.nodes);
         let before = self.packets();
         for node in &order {
             self.simulation.send(*node, group, 200, false);
@@ -514,7 +516,7 @@ impl Bench {
                 }
             }
         }
-        let place = self.random.below(edges.len());
+        let place = self.random.index(edges.len());
         edges.get(place).copied()
     }
 

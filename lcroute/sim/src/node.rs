@@ -190,7 +190,7 @@ impl Router {
         self.engine().tables().join_states
     }
 
-    /// What is left of interest and flows when there should be none.
+    /// What is left of join state and flows when there should be none.
     pub fn leftovers(&self) -> Option<String> {
         let tables = self.engine().tables();
         let left = Tables {

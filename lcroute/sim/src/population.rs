@@ -1,11 +1,10 @@
 //! Who the nodes are: keys, addresses and certificates, alike in every run.
 
-use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use librecast::cert::{Certificate, Chain, Grant, GroupPrefix, Kind, Member};
+use librecast::cert::{Certificate, Chain, Grant, Kind, Member};
 use librecast::id::{NetworkId, NodeAddresses, OriginId, PeerId, SecretKey};
 use librecast::revocation::Revocation;
 
@@ -45,13 +44,8 @@ fn key(purpose: u8, number: u32) -> SecretKey {
 
 fn grant(name: String, valid: u64) -> Grant {
     Grant {
-        not_before: UNIX_START,
-        not_after: UNIX_START + valid,
-        renew_for: 0,
         core: true,
-        name,
-        labels: BTreeMap::new(),
-        prefixes: vec![GroupPrefix::ALL],
+        ..Grant::new(name, (UNIX_START, UNIX_START + valid))
     }
 }
 

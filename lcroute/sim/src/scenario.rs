@@ -240,14 +240,11 @@ pub struct Links {
     /// Share of pairs of nodes between which no link can be made.
     pub no_direct: f64,
     /// Share of pairs of whole nodes between which datagrams pass in one direction only.
-    pub one_way: f64,
+    pub unidirectional: f64,
     /// Share of whole nodes before which a NAT stands. A firewall that lets in answers only stands before all.
     pub behind_nat: f64,
     /// Between two reports of a link's round trip time.
     pub rtt_interval: Span,
-    /// Whether nodes can always find each other at a signalling server; else only at their start, and
-    /// later links are introduced over existing ones.
-    pub signalling: bool,
 }
 
 impl Default for Links {
@@ -262,10 +259,9 @@ impl Default for Links {
             bandwidth: 100_000_000,
             queue: Span::ms(100),
             no_direct: 0.0,
-            one_way: 0.0,
+            unidirectional: 0.0,
             behind_nat: 0.0,
             rtt_interval: Span::seconds(10),
-            signalling: true,
         }
     }
 }
@@ -387,8 +383,8 @@ pub enum Workload {
         #[serde(default = "Workload::memberships")]
         memberships: f64,
         /// How long a membership lasts, on average.
-        #[serde(default = "Workload::hold")]
-        hold: Span,
+        #[serde(default = "Workload::lasts")]
+        lasts: Span,
         /// Share of joins that name sources.
         #[serde(default = "Workload::filtered")]
         filtered: f64,
@@ -462,7 +458,7 @@ impl Workload {
     fn memberships() -> f64 {
         3.0
     }
-    fn hold() -> Span {
+    fn lasts() -> Span {
         Span::seconds(60)
     }
     fn filtered() -> f64 {
@@ -591,7 +587,7 @@ impl Scenario {
             return Err("links.loss: at most 0.9".into());
         }
         share("links.no_direct", self.links.no_direct)?;
-        share("links.one_way", self.links.one_way)?;
+        share("links.unidirectional", self.links.unidirectional)?;
         share("links.behind_nat", self.links.behind_nat)?;
         if self.whole && self.nodes > MAX_WHOLE {
             return Err(format!(

@@ -535,14 +535,14 @@ impl Shard {
         let Some(port) = self.nodes[at].links.get_mut(&link) else {
             return self.has_no(link, node, now, "data");
         };
-        let (peer, way) = (port.peer, port.way);
+        let (peer, direction) = (port.peer, port.direction);
         let len = header.len() + packet.len();
         let arrival = port.send_data(len, now, &self.setting.weather);
         let order = (link + 1, port.messages);
         self.statistics.data_messages += 1;
         self.statistics.data_bytes += len as u64;
         if let Some(number) = number {
-            if let Err(text) = self.ledger.cross(number, way, now, changed) {
+            if let Err(text) = self.ledger.cross(number, direction, now, changed) {
                 let text = format!("{text} over link {link}");
                 return self.violate(Rule::Loop, node, now, text);
             }
@@ -697,7 +697,7 @@ impl Shard {
             return self.violate(Rule::NotWanted, node, now, text);
         };
         let (number, to, source) = (label.number, label.to, label.source);
-        if !self.node(node).kernel.wants(to, source) {
+        if !self.node(node).kernel.has_joined(to, source) {
             let text = format!("packet {number} for {to} from {source}");
             return self.violate(Rule::NotWanted, node, now, text);
         }

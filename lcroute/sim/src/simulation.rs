@@ -16,8 +16,9 @@ use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use librecast::cert::GroupPrefix;
+use librecast::simulated::Queue;
 
-use crate::action::{Action, Script, Wish};
+use crate::action::{Action, Script, SourceFilter};
 use crate::crew::Crew;
 use crate::daemon::Start;
 use crate::fast;
@@ -27,7 +28,7 @@ use crate::model::{Expired, LISTENER_SETTLE, Model, Rule, Sent, Violation};
 use crate::node::{Node, Router};
 use crate::packet;
 use crate::population::Population;
-use crate::random::{Random, mix};
+use crate::random::{Draw as _, Random, mix};
 use crate::router::RouterAlone;
 use crate::scenario::{Links, Scenario, Span};
 use crate::services::Watch;
@@ -66,7 +67,7 @@ pub struct Simulation {
     pub(crate) scenario: Arc<Scenario>,
     pub(crate) population: Arc<Population>,
     clock: Clock,
-    queue: crate::queue::Queue<Event>,
+    queue: Queue<Nanos, Event>,
     shards: Vec<Shard>,
     places: Arc<[Place]>,
     /// Threads for all shards, if there is more than one.
@@ -79,7 +80,7 @@ pub struct Simulation {
     /// Who the signalling server believes is there.
     pub(crate) online: Vec<bool>,
     /// Nodes that have come or gone, as nobody was told yet.
-    pub(crate) news: BTreeSet<u32>,
+    pub(crate) presence_changes: BTreeSet<u32>,
     /// Nodes that hear only each other.
     pub(crate) partition: Option<BTreeSet<u32>>,
     /// Links neither come nor go any more, nor do they lose anything.
@@ -136,7 +137,7 @@ impl Simulation {
         Self {
             now: 0,
             clock: Clock::new(),
-            queue: crate::queue::Queue::new(),
+            queue: Queue::default(),
             shards: (0..of).map(shard).collect(),
             places,
             // without it everything takes longer, and comes to the same
@@ -147,7 +148,7 @@ impl Simulation {
             model: Model::new(),
             random: Random::stream(seed, &[8]),
             online: vec![false; count as usize],
-            news: BTreeSet::new(),
+            presence_changes: BTreeSet::new(),
             partition: None,
             calm: false,
             counts: Statistics::default(),
@@ -236,7 +237,7 @@ impl Simulation {
                 self.next_action += 1;
                 self.act(action);
             } else if event == Some(next) {
-                if let Some((_, event)) = self.queue.pop() {
+                if let Some((_, event)) = self.queue.pop(next) {
                     self.counts.events += 1;
                     self.happen(event);
                 }
@@ -295,7 +296,7 @@ impl Simulation {
         for (at, node, effect) in effects {
             self.now = at;
             match effect {
-                Effect::Wanted(nodes) => self.want(node, nodes),
+                Effect::Wanted(nodes) => self.set_wanted(node, nodes),
                 Effect::Retired(link) => self.retired(node, link),
                 Effect::Linked => self.changed(),
             }
@@ -428,7 +429,7 @@ impl Simulation {
             Action::Start(node) => self.start(node),
             Action::Stop(node) => self.stop(node, true),
             Action::Crash(node) => self.stop(node, false),
-            Action::Join(node, group, wish) => self.join(node, group, &wish),
+            Action::Join(node, group, filter) => self.join(node, group, &filter),
             Action::Send(node, group, bytes) => {
                 self.send(node, group, bytes, false);
             }
@@ -562,16 +563,16 @@ impl Simulation {
 
 /// Programs and kernels.
 impl Simulation {
-    fn join(&mut self, node: u32, group: Ipv6Addr, wish: &Wish) {
+    fn join(&mut self, node: u32, group: Ipv6Addr, filter: &SourceFilter) {
         let addresses = |sources: &[u32]| {
             let known = sources.iter().filter(|s| **s < self.population.len());
             known.map(|s| self.population.address(*s)).collect()
         };
-        let to = match wish {
-            Wish::Nothing => Joined::default(),
-            Wish::All => Joined::new(true, BTreeSet::new()),
-            Wish::Only(sources) => Joined::new(false, addresses(sources)),
-            Wish::Except(sources) => Joined::new(true, addresses(sources)),
+        let to = match filter {
+            SourceFilter::Nothing => Joined::default(),
+            SourceFilter::All => Joined::new(true, BTreeSet::new()),
+            SourceFilter::Only(sources) => Joined::new(false, addresses(sources)),
+            SourceFilter::Except(sources) => Joined::new(true, addresses(sources)),
         };
         self.change(node, &[group], &to);
     }
@@ -592,7 +593,7 @@ impl Simulation {
             }
             records.extend(changed);
             self.counts.joins += 1;
-            let (group, again) = (*group, now + self.random.between(0, SECOND));
+            let (group, again) = (*group, now + self.random.time(0, SECOND));
             self.tell(node, |shard| {
                 shard.put(node, again, Input::Repeat { group });
             });

@@ -6,7 +6,15 @@ use serde::Serialize;
 
 /// Kinds of elements in control messages, by their type on the wire.
 const KINDS: [&str; 9] = [
-    "other", "hello", "interest", "refusal", "summary", "record", "routed", "audit", "keep",
+    "other",
+    "hello",
+    "join_state",
+    "refusal",
+    "summary",
+    "lsa",
+    "routed",
+    "audit",
+    "link_request",
 ];
 
 /// Counts of a whole run.
@@ -68,8 +76,8 @@ pub struct Control {
     pub messages: u64,
     /// Bytes of all.
     pub bytes: u64,
-    /// Those with interest in them.
-    pub interest_messages: u64,
+    /// Those with join state in them.
+    pub join_messages: u64,
     /// Elements by type.
     #[serde(serialize_with = "by_name")]
     pub elements: [u64; KINDS.len()],
@@ -86,7 +94,7 @@ impl AddAssign<&Self> for Control {
     fn add_assign(&mut self, other: &Self) {
         self.messages += other.messages;
         self.bytes += other.bytes;
-        self.interest_messages += other.interest_messages;
+        self.join_messages += other.join_messages;
         for kind in 0..KINDS.len() {
             self.elements[kind] += other.elements[kind];
             self.element_bytes[kind] += other.element_bytes[kind];
@@ -94,25 +102,25 @@ impl AddAssign<&Self> for Control {
     }
 }
 
-/// Interest in [`Control::elements`].
-pub const INTEREST: usize = 2;
+/// Join state in [`Control::elements`].
+pub const JOIN_STATE: usize = 2;
 
 impl Control {
     /// Counts a message and its elements: type (1 byte), length (2 bytes), value.
     pub fn count(&mut self, message: &[u8]) {
         self.messages += 1;
         self.bytes += message.len() as u64;
-        let (mut at, mut interest) = (0, false);
+        let (mut at, mut joins) = (0, false);
         while let Some(&[kind, high, low]) = message.get(at..at + 3) {
             let len = 3 + usize::from(u16::from_be_bytes([high, low]));
             let kind = usize::from(kind);
             let kind = if kind < KINDS.len() { kind } else { 0 };
             self.elements[kind] += 1;
             self.element_bytes[kind] += len as u64;
-            interest |= kind == INTEREST;
+            joins |= kind == JOIN_STATE;
             at += len;
         }
-        self.interest_messages += u64::from(interest);
+        self.join_messages += u64::from(joins);
     }
 
     /// What was counted since `before`.
@@ -122,7 +130,7 @@ impl Control {
         Self {
             messages: self.messages - before.messages,
             bytes: self.bytes - before.bytes,
-            interest_messages: self.interest_messages - before.interest_messages,
+            join_messages: self.join_messages - before.join_messages,
             elements: difference(&self.elements, &before.elements),
             element_bytes: difference(&self.element_bytes, &before.element_bytes),
         }
@@ -139,7 +147,7 @@ mod tests {
         control.count(&[1, 0, 4, 0, 0, 0, 1, 2, 0, 1, 9, 2, 0, 0]);
         control.count(&[200, 0, 0]);
         assert_eq!((control.messages, control.bytes), (2, 17));
-        assert_eq!(control.interest_messages, 1);
+        assert_eq!(control.join_messages, 1);
         assert_eq!(control.elements[..3], [1, 1, 2]);
         assert_eq!(control.element_bytes[..3], [3, 7, 7]);
         let before = control;
@@ -147,6 +155,6 @@ mod tests {
         assert_eq!(control.since(&before), before);
         let before = control;
         control.count(&[2, 0, 0]);
-        assert_eq!(control.since(&before).elements[INTEREST], 1);
+        assert_eq!(control.since(&before).elements[JOIN_STATE], 1);
     }
 }

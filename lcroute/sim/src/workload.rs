@@ -5,8 +5,8 @@ use std::net::Ipv6Addr;
 
 use librecast::cert::GroupPrefix;
 
-use crate::action::{Action, Script, Wish};
-use crate::random::{Random, Zipf};
+use crate::action::{Action, Script, SourceFilter};
+use crate::random::{Draw as _, Random, Zipf};
 use crate::scenario::{Event, Scenario, Span, Workload};
 use crate::time::{MILLISECOND, Nanos, SECOND};
 
@@ -81,19 +81,19 @@ impl<'a> Writer<'a> {
         self.script.push((at, action));
     }
 
-    fn join(&mut self, at: Nanos, node: u32, group: Ipv6Addr, wish: Wish) {
-        if wish == Wish::Nothing {
+    fn join(&mut self, at: Nanos, node: u32, group: Ipv6Addr, filter: SourceFilter) {
+        if filter == SourceFilter::Nothing {
             self.joined.remove(&(node, group));
         } else {
             self.joined.insert((node, group), ());
         }
-        self.put(at, Action::Join(node, group, wish));
+        self.put(at, Action::Join(node, group, filter));
     }
 
     fn starts(&mut self) {
         let mut random = self.random(&[1]);
         for node in 0..self.scenario.nodes {
-            let at = random.between(0, self.scenario.starts.nanos());
+            let at = random.time(0, self.scenario.starts.nanos());
             self.put(at, Action::Start(node));
         }
     }
@@ -118,7 +118,7 @@ impl<'a> Writer<'a> {
             groups,
             exponent,
             memberships,
-            hold,
+            lasts,
             filtered,
             senders,
             rate,
@@ -136,21 +136,21 @@ impl<'a> Writer<'a> {
             4 => source_specific(1, g as u32),
             _ => group(1, g as u32),
         };
-        let wish = |g: usize, random: &mut Random| {
-            let one = vec![senders[g][random.below(senders[g].len())]];
+        let filter = |g: usize, random: &mut Random| {
+            let one = vec![senders[g][random.index(senders[g].len())]];
             match (g % 5, random.chance(filtered), random.chance(0.5)) {
-                (4, ..) | (_, true, true) => Wish::Only(one),
-                (_, true, false) => Wish::Except(one),
-                _ => Wish::All,
+                (4, ..) | (_, true, true) => SourceFilter::Only(one),
+                (_, true, false) => SourceFilter::Except(one),
+                _ => SourceFilter::All,
             }
         };
         for node in 0..nodes as u32 {
             let whole = memberships.floor() as usize;
             let slots = whole + usize::from(random.chance(memberships.fract()));
             // when each slot changes next, and the group that it holds
-            let ramp = (hold.nanos()).min(self.scenario.duration.nanos() / 4);
+            let ramp = lasts.nanos().min(self.scenario.duration.nanos() / 4);
             let mut slots: Vec<(Nanos, Option<usize>)> = (0..slots)
-                .map(|_| (self.begin + random.between(0, ramp), None))
+                .map(|_| (self.begin + random.time(0, ramp), None))
                 .collect();
             while let Some(slot) = (0..slots.len()).min_by_key(|s| slots[*s].0) {
                 let (at, held) = slots[slot];
@@ -158,15 +158,15 @@ impl<'a> Writer<'a> {
                     break;
                 }
                 if let Some(g) = held {
-                    self.join(at, node, name(g), Wish::Nothing);
+                    self.join(at, node, name(g), SourceFilter::Nothing);
                 }
                 let g = law.draw(random);
                 let taken = slots.iter().any(|(_, held)| *held == Some(g));
-                let next = at + random.exponential(hold.0).max(10 * MILLISECOND);
+                let next = at + random.exponential(lasts.0).max(10 * MILLISECOND);
                 slots[slot] = (next, (!taken).then_some(g));
                 if !taken {
-                    let wish = wish(g, random);
-                    self.join(at, node, name(g), wish);
+                    let filter = filter(g, random);
+                    self.join(at, node, name(g), filter);
                 }
             }
         }
@@ -181,7 +181,7 @@ impl<'a> Writer<'a> {
                 break;
             }
             let g = law.draw(random);
-            let sender = senders[g][random.below(senders[g].len())];
+            let sender = senders[g][random.index(senders[g].len())];
             self.put(at, Action::Send(sender, name(g), 200));
         }
     }
@@ -212,17 +212,17 @@ impl<'a> Writer<'a> {
             let start = self.begin + 10 * SECOND;
             let step = (block_time.nanos() / u64::from(window.max(1))).max(MILLISECOND);
             for receiver in &nodes {
-                let late = random.between(0, block_time.nanos());
+                let late = random.time(0, block_time.nanos());
                 for b in 0..blocks {
                     let at = start + late + u64::from(b) * step;
                     let leave = at + block_time.nanos();
                     if leave >= self.end {
                         break;
                     }
-                    self.join(at, *receiver, block(b), Wish::All);
+                    self.join(at, *receiver, block(b), SourceFilter::All);
                     // the last ones stay for the check
                     if b + window < blocks {
-                        self.join(leave, *receiver, block(b), Wish::Nothing);
+                        self.join(leave, *receiver, block(b), SourceFilter::Nothing);
                     }
                 }
             }
@@ -241,8 +241,8 @@ impl<'a> Writer<'a> {
     fn chat(&mut self, random: &mut Random, rooms: u32, members: u32, pause: Span) {
         for room in 0..rooms {
             for node in random.sample(self.nodes(), members as usize) {
-                let mut at = self.begin + random.between(0, 5 * SECOND);
-                self.join(at, node, group(2, room), Wish::All);
+                let mut at = self.begin + random.time(0, 5 * SECOND);
+                self.join(at, node, group(2, room), SourceFilter::All);
                 loop {
                     at += random.exponential(pause.0).max(MILLISECOND);
                     if at >= self.end {
@@ -256,8 +256,8 @@ impl<'a> Writer<'a> {
 
     fn discovery(&mut self, random: &mut Random, interval: Span) {
         for node in 0..self.scenario.nodes {
-            let mut at = self.begin + random.between(0, interval.nanos());
-            self.join(at, node, group(3, 0), Wish::All);
+            let mut at = self.begin + random.time(0, interval.nanos());
+            self.join(at, node, group(3, 0), SourceFilter::All);
             while at < self.end {
                 self.put(at, Action::Send(node, group(3, 0), 200));
                 at += interval.nanos().max(MILLISECOND);
@@ -279,16 +279,16 @@ impl<'a> Writer<'a> {
         for number in 0..groups {
             let mut nodes = random.sample(self.nodes(), count + 1);
             let Some(source) = nodes.pop() else { continue };
-            let (group, wish) = if specific {
-                (source_specific(4, number), Wish::Only(vec![source]))
+            let (group, filter) = if specific {
+                (source_specific(4, number), SourceFilter::Only(vec![source]))
             } else {
-                (group(4, number), Wish::All)
+                (group(4, number), SourceFilter::All)
             };
             for node in nodes {
-                let at = self.begin + random.between(0, SECOND);
-                self.join(at, node, group, wish.clone());
+                let at = self.begin + random.time(0, SECOND);
+                self.join(at, node, group, filter.clone());
             }
-            let mut at = self.begin + random.between(0, period.nanos());
+            let mut at = self.begin + random.time(0, period.nanos());
             while at < self.end {
                 self.put(at, Action::Send(source, group, 500));
                 at += period.nanos().max(100_000);
@@ -326,7 +326,7 @@ impl<'a> Writer<'a> {
                 if at >= self.end {
                     break;
                 }
-                let other = random.below(self.nodes()) as u32;
+                let other = random.index(self.nodes()) as u32;
                 self.put(at, Action::Break(node, other));
             }
         }
@@ -396,7 +396,7 @@ impl<'a> Writer<'a> {
         if self.scenario.leave {
             let leave = check + CHECK_TIME;
             for (node, group) in std::mem::take(&mut self.joined).into_keys() {
-                self.put(leave, Action::Join(node, group, Wish::Nothing));
+                self.put(leave, Action::Join(node, group, SourceFilter::Nothing));
             }
             self.put(leave + LEAVE_TIME, Action::Empty);
         }
@@ -433,13 +433,16 @@ mod tests {
             let mut joined = BTreeMap::new();
             let mut joins = 0;
             for (_, action) in script(&scenario) {
-                if let Action::Join(node, group, wish) = action {
+                if let Action::Join(node, group, filter) = action {
                     joins += 1;
-                    joined.insert((node, group), wish);
+                    joined.insert((node, group), filter);
                 }
             }
             assert!(joins > 10, "{name}");
-            assert!(joined.values().all(|w| *w == Wish::Nothing), "{name}");
+            assert!(
+                joined.values().all(|w| *w == SourceFilter::Nothing),
+                "{name}"
+            );
         }
     }
 }

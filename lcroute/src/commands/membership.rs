@@ -1,14 +1,11 @@
 //! `init`, `invite`, `join`, `id`: verbs on the state directory, with or without a daemon.
 
-use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use librecast::cert::{
-    CertError, Certificate, Chain, Grant, GroupPrefix, Kind, MAX_NAME, MAX_TOKEN, Member, Token,
-};
+use librecast::cert::{CertError, Chain, Grant, GroupPrefix, MAX_NAME, MAX_TOKEN, Member, Token};
 use librecast::id::{NetworkId, NodeAddresses, PeerId};
 use librecast_program::cli::{Exit, ExitError};
 use nix::errno::Errno;
@@ -49,24 +46,16 @@ pub fn init(common: &Common, config: &Config, name: Option<String>) -> anyhow::R
     };
     let now = unix_now();
     let issuer = Grant {
-        not_before: now,
-        not_after: now + FOUNDER_TTL,
         renew_for: FOUNDER_TTL,
         core: true,
-        name: String::new(),
-        labels: BTreeMap::new(),
-        prefixes: vec![GroupPrefix::ALL],
+        ..Grant::new("", (now, now + FOUNDER_TTL))
     };
     let member = Grant {
         name: node_name(name, config)?,
         ..issuer.clone()
     };
-    let (id, peer) = (network.peer_id(), node.peer_id());
-    let chain = Chain::new(vec![
-        Certificate::sign(Kind::Issuer, id, peer, issuer, &network)?,
-        Certificate::sign(Kind::Node, id, peer, member, &node).map_err(usage)?,
-    ])?;
-    state.store_membership(&Membership::new(id, Vec::new(), &chain))?;
+    let chain = Chain::sign(&network, (&node, issuer), (node.peer_id(), member)).map_err(usage)?;
+    state.store_membership(&Membership::new(network.peer_id(), Vec::new(), &chain))?;
     show_identity(&state.identity(now)?, common.json)?;
     if !common.json {
         hint(format_args!(

@@ -370,8 +370,7 @@ impl Liveness {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::cmp::Reverse;
-    use std::collections::BinaryHeap;
+    use librecast::simulated::{Network, Path};
 
     /// Runs the clock for `span`; `answer` says whether the probe sent at a time is answered.
     fn run(
@@ -641,22 +640,16 @@ mod tests {
         start: Instant,
         now: Duration,
         ends: [Liveness; 2],
-        /// When, in what order, to which end, what.
-        way: BinaryHeap<Reverse<(Duration, u64, usize, Packet)>>,
-        order: u64,
-        /// One way.
-        delay: Duration,
-        /// Of a hundred, in each direction.
-        loss: u64,
+        /// To which end, what.
+        network: Network<Duration, usize, (usize, Packet)>,
         /// How often the first end sends data.
         data: Option<Duration>,
         next_data: Duration,
-        dice: u64,
         sent: u64,
         suspicions: u64,
     }
 
-    #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+    #[derive(Debug, Clone)]
     enum Packet {
         Hello(TxId, bool),
         Answer(TxId),
@@ -664,8 +657,15 @@ mod tests {
     }
 
     impl Pair {
+        /// Milliseconds one way, and loss of a hundred each way.
         fn new(dice: u64, delay: u64, loss: u64, data: Option<u64>) -> Self {
             let start = Instant::now();
+            let path = Path {
+                delay: Duration::from_millis(delay),
+                jitter: Duration::from_millis(2),
+                loss: loss as f64 / 100.0,
+                ..Path::default()
+            };
             let later = start + Duration::from_millis(dice * 37 % 333);
             Self {
                 start,
@@ -673,33 +673,17 @@ mod tests {
                 ends: [(start, false), (later, true)].map(|(epoch, answers)| {
                     Liveness::new(epoch, answers, Random::new([1; 32]), start)
                 }),
-                way: BinaryHeap::new(),
-                order: 0,
-                delay: Duration::from_millis(delay),
-                loss,
+                network: Network::new(path, dice),
                 data: data.map(Duration::from_millis),
                 next_data: Duration::ZERO,
-                dice,
                 sent: 0,
                 suspicions: 0,
             }
         }
 
-        fn roll(&mut self) -> u64 {
-            self.dice = self.dice.wrapping_mul(6_364_136_223_846_793_005);
-            self.dice = self.dice.wrapping_add(1_442_695_040_888_963_407);
-            self.dice >> 33
-        }
-
         fn send(&mut self, to: usize, packet: Packet) {
             self.sent += 1;
-            if self.roll() % 100 >= self.loss {
-                // up to 2 ms later than the others
-                let late = Duration::from_micros(self.roll() % 2_000);
-                let at = self.now + self.delay + late;
-                self.order += 1;
-                self.way.push(Reverse((at, self.order, to, packet)));
-            }
+            self.network.send(1 - to, to, (to, packet), self.now);
         }
 
         /// Runs until `end`; when an end says that the other is dead, if it does. From `death` on the
@@ -711,8 +695,8 @@ mod tests {
                 if alive(self.now) {
                     next = next.min(self.ends[1].deadline() - self.start);
                 }
-                if let Some(Reverse((at, ..))) = self.way.peek() {
-                    next = next.min(*at);
+                if let Some(at) = self.network.poll_timeout() {
+                    next = next.min(at);
                 }
                 if self.data.is_some() {
                     next = next.min(self.next_data);
@@ -737,13 +721,7 @@ mod tests {
                 }
             }
             let now = self.start + self.now;
-            while let Some(Reverse((at, ..))) = self.way.peek() {
-                if *at > self.now {
-                    break;
-                }
-                let Some(Reverse((_, _, to, packet))) = self.way.pop() else {
-                    break;
-                };
+            while let Some((to, packet)) = self.network.poll(self.now) {
                 if to == 1 && !alive {
                     continue;
                 }

@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod kernel;
-mod link;
 mod world;
 
 use lcsync::packet::WIRE_SIZE;

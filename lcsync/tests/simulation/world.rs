@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use lcsync::block::{BlockRef, MAX_BLOCK};
 use lcsync::cut::Cutter;
 use lcsync::index::{HashCache, Index};
-use lcsync::packet::{Packet, Symbol, decode};
+use lcsync::packet::{Packet, Symbol, WIRE_SIZE, decode};
 use lcsync::receive::changes::Changes;
 use lcsync::receive::collector::Source;
 use lcsync::receive::fetch::{Event, Fetch};
@@ -21,16 +21,16 @@ use librecast::channel::{ChannelId, ROOT_CHANNEL, SharePrefix, channel_of};
 use librecast::coding::{Encoder, SYMBOL_SIZE};
 use librecast::mld::{self, RecordType, report_messages};
 use librecast::random::Random;
+use librecast::simulated::{Bottleneck, Queue};
 
 use super::kernel::Kernel;
-use super::link::Link;
 
 const INTERFACE: u32 = 2;
 const RATE: u64 = 15_000_000;
 const STEP: Duration = Duration::from_millis(1);
 /// What a socket's send buffer holds, and what waits in front of a receiver's link.
-const SERVER_QUEUE: u64 = 100_000;
-const RECEIVER_QUEUE: u64 = 200_000;
+const SERVER_QUEUE: f64 = 100_000.0;
+const RECEIVER_QUEUE: f64 = 200_000.0;
 /// Between two times that a receiver tells its kernel what has changed.
 const TELL: Duration = Duration::from_millis(12);
 
@@ -42,7 +42,7 @@ pub struct Receiver {
     /// Channels that the switch forwards to it.
     forwarded: BTreeSet<ChannelId>,
     loss: f64,
-    pub link: Option<Link>,
+    pub link: Option<Bottleneck<Duration>>,
     starts: Duration,
     started: bool,
     received: BTreeMap<BlockRef, bool>,
@@ -81,11 +81,10 @@ pub struct Simulation {
     blocks: Vec<BlockRef>,
     pub report_loss: f64,
     /// The server's own: it waits until there is room in the queue.
-    link: Option<Link>,
-    /// Through the server's link at these times, and through those of these receivers.
-    at_switch: BTreeMap<(Duration, u64), Datagram>,
-    at_receiver: BTreeMap<(Duration, u64), (usize, Datagram)>,
-    order: u64,
+    link: Option<Bottleneck<Duration>>,
+    /// What is through the server's link, and through those of these receivers.
+    at_switch: Queue<Duration, Datagram>,
+    at_receiver: Queue<Duration, (usize, Datagram)>,
     encoders: HashMap<ChannelId, Encoder>,
     symbols_sent: u64,
     _dir: tempfile::TempDir,
@@ -95,11 +94,9 @@ impl Simulation {
     /// A share as long as `blocks` full blocks, and receivers that start at these times with this loss each.
     pub fn new(blocks: usize, receivers: &[(u64, f64)]) -> Self {
         let start = Instant::now();
-        let mut random = Random::new(0x2545_f491_4f6c_dd1d);
+        let mut random = Random::new(1);
         let dir = tempfile::tempdir().unwrap();
-        let data: Vec<u8> = (0..blocks * MAX_BLOCK / 8)
-            .flat_map(|_| random.next().to_le_bytes())
-            .collect();
+        let data = random.bytes(blocks * MAX_BLOCK);
         std::fs::write(dir.path().join("f"), &data).unwrap();
         let file = std::fs::File::open(dir.path().join("f")).unwrap();
         let mut cutter = Cutter::new(&file, data.len() as u64);
@@ -141,9 +138,8 @@ impl Simulation {
             blocks: std::iter::from_fn(|| cutter.next_block().unwrap()).collect(),
             report_loss: 0.0,
             link: None,
-            at_switch: BTreeMap::new(),
-            at_receiver: BTreeMap::new(),
-            order: 0,
+            at_switch: Queue::default(),
+            at_receiver: Queue::default(),
             encoders: HashMap::new(),
             symbols_sent: 0,
             _dir: dir,
@@ -152,12 +148,14 @@ impl Simulation {
 
     /// Bits per second that leave the server at most.
     pub fn limit_server(&mut self, rate: u64) {
-        self.link = Some(Link::new(rate, SERVER_QUEUE));
+        self.link = Some(Bottleneck::new(rate as f64, Duration::MAX, Duration::ZERO));
     }
 
     /// Bits per second that reach this receiver at most.
     pub fn limit_receiver(&mut self, receiver: usize, rate: u64) {
-        self.receivers[receiver].link = Some(Link::new(rate, RECEIVER_QUEUE));
+        let rate = rate as f64;
+        let full = queue(rate, RECEIVER_QUEUE);
+        self.receivers[receiver].link = Some(Bottleneck::new(rate, full, Duration::ZERO));
     }
 
     /// Bits of all packets that it takes at least.
@@ -226,7 +224,9 @@ impl Simulation {
 
     fn drive_server(&mut self, time: Duration) {
         let now = self.start + time;
-        while self.link.is_none_or(|l| l.has_room(time))
+        while self
+            .link
+            .is_none_or(|l| l.wait(time) <= queue(l.rate, SERVER_QUEUE))
             && let Some(output) = self.server.poll_output(now)
         {
             match output {
@@ -290,38 +290,36 @@ impl Simulation {
     }
 
     fn send(&mut self, time: Duration, datagram: Datagram) {
-        let at = self.link.as_mut().map_or(time, |l| l.pass(time));
-        self.order += 1;
-        self.at_switch.insert((at, self.order), datagram);
+        let at = match &mut self.link {
+            Some(link) => link.pass(WIRE_SIZE as usize, time),
+            None => Some(time),
+        };
+        if let Some(at) = at {
+            self.at_switch.push(at, datagram);
+        }
     }
 
     /// What has crossed the server's link goes to whom the switch knows as a member.
     fn switch(&mut self, time: Duration) {
-        while let Some(first) = self.at_switch.first_entry()
-            && first.key().0 <= time
-        {
-            let ((at, order), datagram) = first.remove_entry();
+        while let Some((at, datagram)) = self.at_switch.pop(time) {
             for (n, r) in self.receivers.iter_mut().enumerate() {
                 if !r.forwarded.contains(&datagram.channel()) {
                     continue;
                 }
                 let through = match &mut r.link {
-                    Some(link) if !link.has_room(at) => continue,
-                    Some(link) => link.pass(at),
-                    None => at,
+                    Some(link) => link.pass(WIRE_SIZE as usize, at),
+                    None => Some(at),
                 };
-                let key = (through, order * 1_000 + n as u64);
-                self.at_receiver.insert(key, (n, datagram.clone()));
+                if let Some(through) = through {
+                    self.at_receiver.push(through, (n, datagram.clone()));
+                }
             }
         }
     }
 
     fn deliver(&mut self, time: Duration) {
         let now = self.start + time;
-        while let Some(first) = self.at_receiver.first_entry()
-            && first.key().0 <= time
-        {
-            let (n, datagram) = first.remove();
+        while let Some((_, (n, datagram))) = self.at_receiver.pop(time) {
             let r = &mut self.receivers[n];
             if self.random.chance(r.loss) || !r.kernel.is_member(datagram.channel()) {
                 continue;
@@ -407,4 +405,9 @@ const SOURCE: Source = Source {
     interface: INTERFACE,
     server: 1,
 };
-const WIRE_BITS: f64 = (lcsync::packet::WIRE_SIZE * 8) as f64;
+const WIRE_BITS: f64 = (WIRE_SIZE * 8) as f64;
+
+/// How long so many bytes wait at a link of this rate.
+fn queue(rate: f64, bytes: f64) -> Duration {
+    Duration::from_secs_f64(bytes * 8.0 / rate)
+}

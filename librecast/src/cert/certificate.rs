@@ -46,6 +46,22 @@ pub struct Grant {
     pub prefixes: Vec<GroupPrefix>,
 }
 
+impl Grant {
+    /// To send to all groups from the first of these Unix seconds up to the second; no labels, no rendezvous point.
+    #[must_use]
+    pub fn new(name: impl Into<String>, (not_before, not_after): (u64, u64)) -> Self {
+        Self {
+            not_before,
+            not_after,
+            renew_for: 0,
+            core: false,
+            name: name.into(),
+            labels: BTreeMap::new(),
+            prefixes: vec![GroupPrefix::ALL],
+        }
+    }
+}
+
 /// One signed statement about one key.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Certificate {

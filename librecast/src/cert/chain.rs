@@ -3,7 +3,7 @@
 use super::certificate::{CLOCK_SKEW, Certificate, Grant, MAX_CERTIFICATE};
 use super::error::{CertError, Kind};
 use super::member::{KeysAbove, Member};
-use crate::id::{NetworkId, NodeAddresses, SecretKey};
+use crate::id::{NetworkId, NodeAddresses, PeerId, SecretKey};
 use crate::wire::{Reader, WireError, Writer};
 
 /// Longest chain in bytes.
@@ -14,6 +14,22 @@ pub const MAX_CHAIN: usize = 3 * (MAX_CERTIFICATE + 2) + 1;
 pub struct Chain(Vec<Certificate>);
 
 impl Chain {
+    /// The network's key signs an issuer, that one a node.
+    ///
+    /// # Errors
+    ///
+    /// [`CertError`] as of [`Certificate::sign`].
+    pub fn sign(
+        network: &SecretKey,
+        (issuer, issuers): (&SecretKey, Grant),
+        (node, nodes): (PeerId, Grant),
+    ) -> Result<Self, CertError> {
+        let id = network.peer_id();
+        let issued = Certificate::sign(Kind::Issuer, id, issuer.peer_id(), issuers, network)?;
+        let node = Certificate::sign(Kind::Node, id, node, nodes, issuer)?;
+        Self::new(vec![issued, node])
+    }
+
     /// From issuer to node, with or without an invitation between.
     ///
     /// # Errors

@@ -1,8 +1,6 @@
 //! A network for tests.
 
-use std::collections::BTreeMap;
-
-use super::{Certificate, Chain, Grant, GroupPrefix, Kind, Token};
+use super::{Certificate, Chain, Grant, Kind, Token};
 use crate::id::SecretKey;
 
 pub(super) const NOW: u64 = 1_800_000_000;
@@ -15,24 +13,14 @@ pub(super) struct Network {
 }
 
 pub(super) fn grant(name: &str) -> Grant {
-    Grant {
-        not_before: NOW,
-        not_after: NOW + 7 * DAY,
-        renew_for: 0,
-        core: false,
-        name: name.to_owned(),
-        labels: BTreeMap::new(),
-        prefixes: vec![GroupPrefix::ALL],
-    }
+    Grant::new(name, (NOW, NOW + 7 * DAY))
 }
 
 pub(super) fn network() -> Network {
     let (key, issuer_key) = (SecretKey::generate(), SecretKey::generate());
     let wide = Grant {
-        not_after: NOW + 3_650 * DAY,
-        renew_for: 0,
         core: true,
-        ..grant("")
+        ..Grant::new("", (NOW, NOW + 3_650 * DAY))
     };
     let issuer = Certificate::sign(
         Kind::Issuer,

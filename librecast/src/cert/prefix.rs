@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use crate::wire::WireError;
 
-/// A range of group addresses, such as `ff1e::/16`.
+/// Group addresses that share their first bits, such as `ff1e::/16`; a single group has 128.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct GroupPrefix {
     addr: Ipv6Addr,
@@ -35,33 +35,62 @@ impl GroupPrefix {
         }
     }
 
+    /// The first `len` bits of `addr`, at least 8 of them; `None` if these are not multicast.
+    #[must_use]
+    pub fn around(addr: Ipv6Addr, len: u8) -> Option<Self> {
+        let first = Ipv6Addr::from_bits(addr.to_bits() & mask(len));
+        Self::new(first, len).ok()
+    }
+
+    /// One group.
+    #[must_use]
+    pub fn group(group: Ipv6Addr) -> Self {
+        Self {
+            addr: group,
+            len: 128,
+        }
+    }
+
+    /// The one group, if it is one.
+    #[must_use]
+    pub fn as_group(&self) -> Option<Ipv6Addr> {
+        (self.len == 128).then_some(self.addr)
+    }
+
     /// The first address.
     #[must_use]
+    #[inline]
     pub fn addr(&self) -> Ipv6Addr {
         self.addr
     }
 
     /// Length in bits, 8..=128.
     #[must_use]
+    #[inline]
     pub fn prefix_len(&self) -> u8 {
         self.len
     }
 
     /// Whether `group` lies inside.
     #[must_use]
+    #[inline]
     pub fn contains(&self, group: Ipv6Addr) -> bool {
         group.to_bits() & mask(self.len) == self.addr.to_bits()
     }
 
     /// Whether all of `other` lies inside.
     #[must_use]
+    #[inline]
     pub fn covers(&self, other: &Self) -> bool {
         other.len >= self.len && self.contains(other.addr)
     }
 }
 
+#[inline]
 fn mask(len: u8) -> u128 {
-    u128::MAX.checked_shl(128 - u32::from(len)).unwrap_or(0)
+    u128::MAX
+        .checked_shl(128_u32.saturating_sub(len.into()))
+        .unwrap_or(0)
 }
 
 impl fmt::Display for GroupPrefix {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use lcroute_lab::lab::{Host, Lab, Member, Network, Process, Receiver, UPLINK, eventually};
-use lcroute_lab::programs::dice::Dice;
+use librecast::random::Random;
 use nix::sys::signal::Signal;
 
 use crate::world;
@@ -77,7 +77,7 @@ struct Chaos {
     receivers: Vec<(usize, usize, Receiver)>,
     _senders: Vec<Process>,
     memory: Vec<u64>,
-    dice: Dice,
+    random: Random,
     moves: u8,
     /// The nodes that are parted from the others.
     parted: Vec<usize>,
@@ -116,7 +116,7 @@ impl Chaos {
             receivers,
             _senders: senders,
             memory: Vec::new(),
-            dice: Dice::new(seed),
+            random: Random::new(seed),
             moves: 0,
             parted: Vec::new(),
         };
@@ -129,8 +129,7 @@ impl Chaos {
     }
 
     fn pick(&mut self, of: usize) -> usize {
-        // a xorshift's low bits are its worst
-        (self.dice.roll() >> 32) as usize % of
+        self.random.index(of)
     }
 
     fn host(&self, node: usize) -> &Host {

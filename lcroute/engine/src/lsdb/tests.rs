@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use librecast::cert::CLOCK_SKEW;
+use librecast::simulated::Queue;
 use librecast::wire::Reader;
 use proptest::prelude::*;
 
@@ -33,7 +34,7 @@ struct Wire {
 struct Network {
     nodes: Vec<Node>,
     wires: BTreeMap<LinkId, Wire>,
-    flying: BTreeMap<(Instant, u64), (LinkId, usize, Message)>,
+    flying: Queue<Instant, (LinkId, usize, Message)>,
     now: Instant,
     next_link: u32,
     sent: u64,
@@ -73,7 +74,7 @@ impl Network {
         Self {
             nodes: (0..nodes).map(make).collect(),
             wires: BTreeMap::new(),
-            flying: BTreeMap::new(),
+            flying: Queue::default(),
             now,
             next_link: 0,
             sent: 0,
@@ -153,7 +154,6 @@ impl Network {
         let Some(wire) = self.wires.remove(&link) else {
             return;
         };
-        self.flying.retain(|_, (on, ..)| *on != link);
         for end in wire.ends {
             self.nodes[end].database.link_down(link, self.now);
             self.flush(end);
@@ -188,8 +188,7 @@ impl Network {
             self.sent += 1;
             let (message, bytes) = over_the_wire(&message);
             self.sent_bytes += bytes as u64;
-            let when = (self.now + wire.delay, self.sent);
-            self.flying.insert(when, (link, to, message));
+            self.flying.push(self.now + wire.delay, (link, to, message));
         }
     }
 
@@ -214,12 +213,14 @@ impl Network {
             let timer = (0..self.nodes.len())
                 .filter_map(|at| Some((self.nodes[at].database.next_timeout()?, at)))
                 .min();
-            let message = self.flying.first_key_value().map(|(key, _)| *key);
-            match (timer, message) {
-                (timer, Some(key)) if key.0 <= end && timer.is_none_or(|t| key.0 <= t.0) => {
-                    self.now = self.now.max(key.0);
-                    let (link, to, message) = self.flying.remove(&key).unwrap();
-                    self.deliver(link, to, message);
+            match (timer, self.flying.next_at()) {
+                (timer, Some(due)) if due <= end && timer.is_none_or(|t| due <= t.0) => {
+                    self.now = self.now.max(due);
+                    let (_, (link, to, message)) = self.flying.pop(due).unwrap();
+                    // what was on a wire that was cut is gone; no wire has the number of another
+                    if self.wires.contains_key(&link) {
+                        self.deliver(link, to, message);
+                    }
                 }
                 (Some((when, at)), _) if when <= end => {
                     self.now = self.now.max(when);

@@ -36,13 +36,8 @@ struct Network {
 static NETWORK: LazyLock<Network> = LazyLock::new(|| {
     let (key, issuer_key) = (secret(0xffff), secret(0xfffe));
     let everything = Grant {
-        not_before: UNIX_START - 86_400,
-        not_after: UNIX_START + 3_650 * 86_400,
-        renew_for: 0,
         core: true,
-        name: String::new(),
-        labels: BTreeMap::new(),
-        prefixes: vec![GroupPrefix::ALL],
+        ..Grant::new("", (UNIX_START - 86_400, UNIX_START + 3_650 * 86_400))
     };
     let (network, subject) = (key.peer_id(), issuer_key.peer_id());
     let issuer = Certificate::sign(Kind::Issuer, network, subject, everything, &key).unwrap();
@@ -135,13 +130,9 @@ impl TestServices {
 /// The chain of node `n`.
 pub fn chain(n: u16, rights: &Rights) -> Bytes {
     let grant = Grant {
-        not_before: rights.not_before,
-        not_after: rights.not_after,
-        renew_for: 0,
         core: rights.core,
-        name: format!("node-{n}"),
-        labels: BTreeMap::new(),
         prefixes: rights.prefixes.clone(),
+        ..Grant::new(format!("node-{n}"), (rights.not_before, rights.not_after))
     };
     let (network, node) = (NETWORK.key.peer_id(), secret(n).peer_id());
     let node = Certificate::sign(Kind::Node, network, node, grant, &NETWORK.issuer_key).unwrap();

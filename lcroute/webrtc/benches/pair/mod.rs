@@ -3,14 +3,14 @@
 
 #![allow(dead_code, reason = "each program takes what it needs")]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use lcroute_overlay::{CarrierId, Event, Identity, Limits, Overlay, OverlayConfig, Presence};
 use lcroute_webrtc::{WebRtc, WebRtcConfig};
-use librecast::cert::{Certificate, Chain, Grant, GroupPrefix, Kind};
+use librecast::cert::{Chain, Grant};
 use librecast::id::{LinkId, SecretKey};
 use librecast::time::WallClock;
 
@@ -33,23 +33,9 @@ fn unix_now() -> u64 {
 
 fn identity(network: &SecretKey) -> anyhow::Result<Identity> {
     let (issuer, node) = (SecretKey::generate(), SecretKey::generate());
-    let grant = Grant {
-        not_before: 0,
-        not_after: u64::MAX,
-        renew_for: 0,
-        core: false,
-        name: String::new(),
-        labels: BTreeMap::new(),
-        prefixes: vec![GroupPrefix::ALL],
-    };
-    let id = network.peer_id();
-    let issued = Certificate::sign(Kind::Issuer, id, issuer.peer_id(), grant.clone(), network)?;
-    let member = Certificate::sign(Kind::Node, id, node.peer_id(), grant, &issuer)?;
-    Ok(Identity::new(
-        Arc::new(node),
-        id,
-        Chain::new(vec![issued, member])?,
-    ))
+    let grant = Grant::new("", (0, u64::MAX));
+    let chain = Chain::sign(network, (&issuer, grant.clone()), (node.peer_id(), grant))?;
+    Ok(Identity::new(Arc::new(node), network.peer_id(), chain))
 }
 
 fn node(network: &SecretKey, addr: &str, media: bool) -> anyhow::Result<Node> {

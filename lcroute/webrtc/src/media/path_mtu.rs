@@ -257,13 +257,14 @@ mod tests {
     use super::super::replay::ReplayWindow;
     use super::*;
     use crate::datagram::Ecn;
+    use librecast::random::Random;
 
     /// A path that loses what is too long, and some of the rest.
     struct Path {
         mtu: usize,
         /// Of a thousand.
         loss: u64,
-        dice: u64,
+        random: Random,
         now: Instant,
         next: u64,
         seen: ReplayWindow,
@@ -278,7 +279,7 @@ mod tests {
             Self {
                 mtu,
                 loss,
-                dice: 7,
+                random: Random::new(7),
                 now,
                 next: 0,
                 seen: ReplayWindow::new(16),
@@ -291,8 +292,7 @@ mod tests {
         fn pass(&mut self, size: usize) {
             let index = self.next;
             self.next += 1;
-            self.dice = self.dice.wrapping_mul(6_364_136_223_846_793_005) + 1;
-            if size <= self.mtu && (self.dice >> 33) % 1_000 >= self.loss {
+            if size <= self.mtu && self.random.below(1_000) >= self.loss {
                 self.seen.mark(index);
                 self.reporter.handle(index, true, Ecn::None, self.now);
             }

@@ -536,9 +536,8 @@ impl Sent {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use librecast::simulated::{Network, Path};
     use proptest::prelude::*;
-    use std::cmp::Reverse;
-    use std::collections::BinaryHeap;
 
     const CAPACITY: usize = 8 << 20;
 
@@ -645,41 +644,31 @@ mod tests {
         start: Instant,
         now: Duration,
         ends: [Reliable; 2],
-        path: BinaryHeap<Reverse<(Duration, u64, usize, Bytes)>>,
-        delay: Duration,
-        jitter: Duration,
-        /// Of a thousand.
-        loss: u64,
-        dice: u64,
-        order: u64,
+        network: Network<Duration, usize, (usize, Bytes)>,
         sent: u64,
         sent_bytes: u64,
         came: Vec<(Duration, Bytes)>,
     }
 
     impl Pair {
+        /// Milliseconds, and losses of a thousand.
         fn new(dice: u64, delay: u64, jitter: u64, loss: u64) -> Self {
             let start = Instant::now();
+            let path = Path {
+                delay: Duration::from_millis(delay),
+                jitter: Duration::from_millis(jitter),
+                loss: loss as f64 / 1_000.0,
+                duplicates: 0.02,
+            };
             Self {
                 start,
                 now: Duration::ZERO,
                 ends: [0, 1].map(|_| Reliable::new(CAPACITY, start)),
-                path: BinaryHeap::new(),
-                delay: Duration::from_millis(delay),
-                jitter: Duration::from_millis(jitter),
-                loss,
-                dice,
-                order: 0,
+                network: Network::new(path, dice),
                 sent: 0,
                 sent_bytes: 0,
                 came: Vec::new(),
             }
-        }
-
-        fn roll(&mut self) -> u64 {
-            self.dice = self.dice.wrapping_mul(6_364_136_223_846_793_005);
-            self.dice = self.dice.wrapping_add(1_442_695_040_888_963_407);
-            self.dice >> 33
         }
 
         fn at(&self) -> Instant {
@@ -688,7 +677,7 @@ mod tests {
 
         fn flush(&mut self) {
             for end in 0..2 {
-                let (now, loss) = (self.at(), self.loss as f64 / 1_000.0);
+                let (now, loss) = (self.at(), self.network.path.loss);
                 if !self.ends[end].is_due(now) && !self.ends[end].has_output() {
                     continue;
                 }
@@ -701,20 +690,8 @@ mod tests {
                 for message in sent {
                     self.sent += 1;
                     self.sent_bytes += message.len() as u64;
-                    if self.roll() % 1_000 < self.loss {
-                        continue;
-                    }
-                    let late = self.roll() % (self.jitter.as_micros() as u64 + 1);
-                    let at = self.now + self.delay + Duration::from_micros(late);
-                    self.order += 1;
-                    self.path
-                        .push(Reverse((at, self.order, 1 - end, message.clone())));
-                    // some come twice
-                    if self.roll().is_multiple_of(50) {
-                        let at = at + self.delay;
-                        self.order += 1;
-                        self.path.push(Reverse((at, self.order, 1 - end, message)));
-                    }
+                    let to = 1 - end;
+                    self.network.send(end, to, (to, message), self.now);
                 }
             }
         }
@@ -726,17 +703,14 @@ mod tests {
                 self.flush();
                 let timers = self.ends.iter().filter_map(Reliable::deadline);
                 let timers = timers.map(|at| at - self.start);
-                let parcel = self.path.peek().map(|Reverse((at, ..))| *at);
-                let Some(next) = timers.chain(parcel).min().filter(|at| *at < end) else {
+                let arrival = self.network.poll_timeout();
+                let Some(next) = timers.chain(arrival).min().filter(|at| *at < end) else {
                     self.now = end;
                     return;
                 };
                 self.now = self.now.max(next);
                 let now = self.at();
-                while self.path.peek().is_some_and(|Reverse(p)| p.0 <= self.now) {
-                    let Some(Reverse((_, _, to, message))) = self.path.pop() else {
-                        break;
-                    };
+                while let Some((to, message)) = self.network.poll(self.now) {
                     self.ends[to]
                         .handle(&message, Transport::Lane, now)
                         .unwrap();
@@ -755,13 +729,13 @@ mod tests {
             let mut pair = Pair::new(dice, 1 + dice * 5 % 60, dice % 30, loss);
             let mut sent = Vec::new();
             for n in 0..300_u32 {
-                let size = [1, 40, 200, 1_024, 5_000, 20_000][(pair.roll() % 6) as usize];
+                let size = [1, 40, 200, 1_024, 5_000, 20_000][pair.network.random.index(6)];
                 let mut message = n.to_be_bytes().to_vec();
                 message.resize(size + 4, n as u8);
                 let now = pair.at();
                 pair.ends[0].send(&message, now).unwrap();
                 sent.push(Bytes::from(message));
-                let pause = pair.roll() % 20;
+                let pause = pair.network.random.below(20);
                 pair.run(Duration::from_millis(pause));
             }
             pair.run(Duration::from_secs(120));
@@ -825,7 +799,7 @@ mod tests {
         pair.run(Duration::from_secs(2));
         assert_eq!(pair.came.len(), 200, "2 MB in two seconds");
         // nothing comes through for ten seconds
-        pair.loss = 1_000;
+        pair.network.path.loss = 1.0;
         let (now, before) = (pair.at(), pair.sent_bytes);
         for n in 0..200_u8 {
             pair.ends[0].send(&[n; 10_000], now).unwrap();
@@ -833,7 +807,7 @@ mod tests {
         pair.run(Duration::from_secs(10));
         let spent = pair.sent_bytes - before;
         assert!(spent < 1_000_000, "{spent} bytes into the void");
-        pair.loss = 0;
+        pair.network.path.loss = 0.0;
         pair.run(Duration::from_secs(4));
         assert_eq!(pair.came.len(), 400);
     }

@@ -370,6 +370,7 @@ fn subtract(symbol: &mut [u8], factor: u8, payload: &[u8]) -> bool {
 mod tests {
     use super::super::payload::{Chunk, take};
     use super::*;
+    use librecast::random::Random;
     use proptest::prelude::*;
 
     fn payload(index: u64) -> Vec<u8> {
@@ -445,13 +446,8 @@ mod tests {
     }
 
     fn random(percent: u64) -> impl FnMut() -> bool {
-        let mut dice = 1_u64;
-        move || {
-            dice = dice
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            (dice >> 33) % 100 < percent
-        }
+        let mut random = Random::new(1);
+        move || random.below(100) < percent
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub(super) fn connected_by(media: &[bool]) -> Net {
 /// The same on a way that takes `delay`.
 pub(super) fn connected_over(media: &[bool], delay: Duration) -> Net {
     let mut net = Net::mesh_of(media);
-    net.delay = delay;
+    net.wire.path.delay = delay;
     joined(net)
 }
 
@@ -82,7 +82,7 @@ fn two_closed_hosts_get_a_link_in_both_directions() {
 #[test]
 fn both_directions_of_the_data_channel_are_unordered_and_unretransmitted() {
     let mut net = connected_by(&[false; 2]);
-    net.loss = 200;
+    net.set_loss(200);
     for (a, b) in [(0, 1), (1, 0)] {
         let link = net.link(a, b).unwrap();
         for n in 0..200_u8 {
@@ -95,7 +95,7 @@ fn both_directions_of_the_data_channel_are_unordered_and_unretransmitted() {
         }
     }
     net.run(Duration::from_secs(5));
-    net.loss = 0;
+    net.set_loss(0);
     net.run(Duration::from_secs(10));
     for node in &net.nodes {
         let got = node.data.len();
@@ -133,7 +133,7 @@ fn the_round_trip_of_a_new_link_is_told_at_once_and_again_when_it_is_shorter() {
         "{:?}",
         told(&net)
     );
-    net.delay = Duration::from_millis(1);
+    net.wire.path.delay = Duration::from_millis(1);
     net.run(Duration::from_secs(6));
     assert!(
         (1_900..3_000).contains(&told(&net).unwrap()),
@@ -141,7 +141,7 @@ fn the_round_trip_of_a_new_link_is_told_at_once_and_again_when_it_is_shorter() {
         told(&net)
     );
     let count = net.nodes[0].trips.len();
-    net.delay = Duration::from_millis(5);
+    net.wire.path.delay = Duration::from_millis(5);
     net.run(Duration::from_secs(60));
     assert_eq!(net.nodes[0].trips.len(), count, "a longer one is not told");
 }
@@ -149,7 +149,7 @@ fn the_round_trip_of_a_new_link_is_told_at_once_and_again_when_it_is_shorter() {
 #[test]
 fn links_outlive_loss_that_stalls_sctp() {
     let mut net = connected(2);
-    net.loss = 100;
+    net.set_loss(100);
     for _ in 0..600 {
         let now = net.now;
         if let Some(link) = net.link(0, 1) {
@@ -197,12 +197,12 @@ fn a_dead_peer_is_noticed_within_a_second() {
 fn a_cut_link_comes_back_when_the_cut_heals() {
     let mut net = connected(2);
     net.run(Duration::from_secs(10));
-    net.cut.insert((0, 1));
+    net.wire.cut.insert((0, 1));
     net.until(SOON, "cut", |net| {
         net.nodes.iter().all(|n| n.links.is_empty())
     });
     net.run(Duration::from_secs(20));
-    net.cut.clear();
+    net.wire.cut.clear();
     net.until(Duration::from_secs(60), "healed", |net| net.linked(0, 1));
 }
 
@@ -335,7 +335,9 @@ fn both_addresses_may_change_at_once() {
 fn links_are_made_in_spite_of_loss_and_disorder() {
     for dice in 0..30 {
         let mut net = Net::mesh(2);
-        (net.dice, net.loss, net.jitter) = (dice * 7_919, 100, 20);
+        net.set_seed(dice * 7_919);
+        net.set_loss(100);
+        net.set_jitter(20);
         net.join_all();
         net.until(Duration::from_secs(40), "link", |net| net.linked(0, 1));
     }
@@ -345,7 +347,8 @@ fn links_are_made_in_spite_of_loss_and_disorder() {
 fn disorder_alone_costs_no_retry() {
     for dice in 0..30 {
         let mut net = Net::mesh(2);
-        (net.dice, net.jitter) = (dice * 7_919, 20);
+        net.set_seed(dice * 7_919);
+        net.set_jitter(20);
         net.join_all();
         let took = net.until(LONG, "link", |net| net.linked(0, 1));
         assert!(took < Duration::from_millis(1_000), "{dice}: {took:?}");
@@ -417,7 +420,7 @@ fn four_nodes_make_a_full_mesh_over_one_socket_each() {
 #[test]
 fn reachable_peers_retry_with_growing_pauses() {
     let mut net = Net::mesh(2);
-    net.cut.insert((0, 1));
+    net.wire.cut.insert((0, 1));
     net.join_all();
     net.run(Duration::from_secs(120));
     let early = net.carried.len();
@@ -425,15 +428,15 @@ fn reachable_peers_retry_with_growing_pauses() {
     net.run(Duration::from_secs(600));
     let late = net.carried.len() - early;
     assert!((10..200).contains(&late), "{late} signals in ten minutes");
-    net.cut.clear();
+    net.wire.cut.clear();
     net.until(LONG, "healed", |net| net.linked(0, 1));
 }
 
 #[test]
 fn why_there_is_no_link_stays_readable_while_it_is_tried_again() {
     let mut net = Net::mesh(2);
-    net.cut.insert((0, 1));
-    net.cut.insert((1, 0));
+    net.wire.cut.insert((0, 1));
+    net.wire.cut.insert((1, 0));
     net.join_all();
     let reason = |net: &Net| net.row(0, 1).and_then(|row| row.reason);
     net.until(LONG, "a failed attempt", |net| reason(net).is_some());
@@ -441,7 +444,7 @@ fn why_there_is_no_link_stays_readable_while_it_is_tried_again() {
         net.run(Duration::from_secs(1));
         assert!(reason(&net).is_some_and(|r| r.starts_with("no direct path")));
     }
-    net.cut.clear();
+    net.wire.cut.clear();
     net.until(Duration::from_secs(90), "link", |net| net.linked(0, 1));
     assert_eq!(reason(&net), None);
 }
@@ -450,7 +453,7 @@ fn why_there_is_no_link_stays_readable_while_it_is_tried_again() {
 fn a_full_channel_refuses_instead_of_growing() {
     let mut net = connected_by(&[false; 2]);
     let link = net.link(0, 1).unwrap();
-    net.cut.insert((0, 1));
+    net.wire.cut.insert((0, 1));
     let now = net.now;
     let body = [0; 1_200];
     let mut taken = 0;
@@ -529,7 +532,8 @@ fn a_node_holds_256_links() {
 fn no_link_dies_by_mistake_at_20_percent_loss_each_way() {
     // three links for an hour
     let mut net = connected_over(&[true; 3], Duration::from_millis(50));
-    (net.loss, net.jitter) = (200, 10);
+    net.set_loss(200);
+    net.set_jitter(10);
     net.run(LONG * 60);
     assert!(net.nodes.iter().all(|n| n.ups == 2 && n.downs.is_empty()));
     let loss = net.row(0, 1).unwrap().loss.unwrap();
@@ -629,7 +633,8 @@ fn who_is_refused_by_its_own_host_is_gone_at_once() {
 fn forged_errors_end_no_link_that_loses_much_and_takes_long() {
     // 300 ms there and back, a fifth lost each way
     let mut net = connected_over(&[true; 2], Duration::from_millis(150));
-    (net.loss, net.jitter) = (200, 10);
+    net.set_loss(200);
+    net.set_jitter(10);
     for _ in 0..600 {
         net.run(Duration::from_secs(1));
         for (n, other) in [(0, 1), (1, 0)] {
@@ -650,8 +655,10 @@ fn how_long_links_take_to_make() {
         let mut took: Vec<_> = (0..60)
             .map(|dice| {
                 let mut net = Net::mesh(2);
-                net.delay = Duration::from_millis(50);
-                (net.dice, net.loss, net.jitter) = (dice * 7_919, loss, 5);
+                net.wire.path.delay = Duration::from_millis(50);
+                net.set_seed(dice * 7_919);
+                net.set_loss(loss);
+                net.set_jitter(5);
                 net.join_all();
                 net.until(LONG * 5, "link", |net| net.linked(0, 1))
             })
@@ -668,10 +675,10 @@ fn how_long_links_take_to_make() {
 fn blackout(net: &mut Net, lasts: Duration) {
     let count = net.nodes.len();
     let pairs = (0..count).flat_map(|a| (0..a).map(move |b| (a, b)));
-    net.cut = pairs.collect();
+    net.wire.cut = pairs.collect();
     net.server = false;
     net.run(lasts);
-    net.cut.clear();
+    net.wire.cut.clear();
 }
 
 #[test]

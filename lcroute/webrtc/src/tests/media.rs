@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use librecast::id::SecretKey;
+use librecast::random::Random;
 
 use super::links::{connected_by, connected_over};
 use super::net::{Net, Network, Pipe};
@@ -294,7 +295,7 @@ fn marks_of_congestion_come_back_to_the_sender() {
 fn loss_takes_what_it_takes_and_no_more() {
     for loss in [50, 200] {
         let mut net = repaired_over(0, Duration::from_millis(10));
-        net.loss = loss;
+        net.set_loss(loss);
         // the start is another matter
         one(&mut net, 5_000.0, 1_200, Duration::from_secs(2));
         let outcome = one(&mut net, 5_000.0, 1_200, Duration::from_secs(4));
@@ -446,7 +447,7 @@ fn an_outage_of_ten_seconds_is_survived() {
 #[test]
 fn disorder_is_no_loss() {
     let mut net = media_over(Duration::from_millis(10));
-    net.jitter = 10;
+    net.set_jitter(10);
     one(&mut net, 5_000.0, 1_200, SOON);
     let outcome = one(&mut net, 5_000.0, 1_200, SOON);
     assert!(outcome.delivered() > 0.999, "{}", outcome.delivered());
@@ -589,22 +590,19 @@ fn arbitrary_media_bytes_change_nothing() {
     net.tapped = Some(Vec::new());
     one(&mut net, 100.0, 1_200, Duration::from_millis(100));
     let tapped = net.tapped.take().unwrap();
-    let (host, mut dice) = (net.nodes[1].host, 7_u64);
+    let (host, mut random) = (net.nodes[1].host, Random::new(7));
     let theirs: Vec<_> = tapped.iter().filter(|(_, to, _)| *to == host).collect();
     let got = net.nodes[1].data.len();
     for _ in 0..20_000 {
-        dice = dice
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        let (from, _, datagram) = theirs[(dice >> 40) as usize % theirs.len()];
+        let (from, _, datagram) = theirs[random.index(theirs.len())];
         // header and SSRC of a real packet, any length, any bytes behind
-        let length = (dice >> 20) as usize % 100;
+        let length = random.index(100);
         let mut datagram = datagram[..datagram.len().min(length)].to_vec();
-        if let Some(byte) = datagram.get_mut(1 + (dice >> 50) as usize % 60) {
-            *byte ^= (dice >> 30) as u8;
+        if let Some(byte) = datagram.get_mut(1 + random.index(60)) {
+            *byte ^= random.next() as u8;
         }
         if datagram.is_empty() {
-            datagram.push(128 + (dice >> 58) as u8);
+            datagram.push(128 + random.below(64) as u8);
         }
         let now = net.now;
         net.nodes[1].overlay.connections_mut().handle_datagram(
@@ -700,7 +698,8 @@ fn memory_of_many_links() {
 fn control_latencies(media: bool, delay: u64, loss: u64, count: usize) -> Vec<Duration> {
     let mut net = connected_over(&[media; 2], Duration::from_millis(delay));
     net.run(Duration::from_secs(2));
-    (net.loss, net.jitter) = (loss, 1);
+    net.set_loss(loss);
+    net.set_jitter(1);
     // hellos find out how much gets lost
     net.run(Duration::from_secs(5));
     let mut sent = Vec::new();
@@ -763,9 +762,11 @@ fn control_both_ways(net: &mut Net, seconds: u32) {
 fn control_messages_outlive_loss_disorder_and_moves() {
     let mut net = media_over(Duration::from_millis(10));
     net.run(Duration::from_secs(1));
-    (net.loss, net.jitter) = (200, 10);
+    net.set_loss(200);
+    net.set_jitter(10);
     control_both_ways(&mut net, 5);
-    (net.loss, net.jitter) = (0, 0);
+    net.set_loss(0);
+    net.set_jitter(0);
     net.move_to(0, "10.9.9.9:7777");
     control_both_ways(&mut net, 5);
     assert!(net.nodes.iter().all(|n| n.ups == 1 && n.downs.is_empty()));

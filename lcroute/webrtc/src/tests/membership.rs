@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use librecast::cert::{Certificate, Chain, Grant, GroupPrefix, Kind};
+use librecast::cert::{Certificate, Chain, Grant, Kind};
 use librecast::id::{PeerId, SecretKey};
 
 use super::links::joined;
@@ -30,25 +30,11 @@ pub(crate) fn forged(
     network: PeerId,
     node: PeerId,
     name: &str,
-    (from, to): (u64, u64),
+    times: (u64, u64),
 ) -> Chain {
-    let grant = |name: &str, not_before, not_after| Grant {
-        not_before,
-        not_after,
-        renew_for: 0,
-        core: false,
-        name: name.to_owned(),
-        labels: BTreeMap::new(),
-        prefixes: vec![GroupPrefix::ALL],
-    };
-    let issued = Certificate::sign(
-        Kind::Issuer,
-        network,
-        issuer.peer_id(),
-        grant("", 0, u64::MAX),
-        signer,
-    );
-    let member = Certificate::sign(Kind::Node, network, node, grant(name, from, to), issuer);
+    let grant = Grant::new("", (0, u64::MAX));
+    let issued = Certificate::sign(Kind::Issuer, network, issuer.peer_id(), grant, signer);
+    let member = Certificate::sign(Kind::Node, network, node, Grant::new(name, times), issuer);
     Chain::new(vec![issued.unwrap(), member.unwrap()]).unwrap()
 }
 
@@ -168,11 +154,11 @@ fn a_renewed_certificate_keeps_the_link_and_makes_the_next() {
     net.run(LONG);
     assert!(net.nodes.iter().all(|n| n.ups == 1 && n.downs.is_empty()));
     assert_eq!(net.row(0, 1).unwrap().name.as_deref(), Some("renewed"));
-    net.cut.insert((0, 1));
+    net.wire.cut.insert((0, 1));
     net.until(SOON, "cut", |net| {
         net.nodes.iter().all(|n| n.links.is_empty())
     });
-    net.cut.clear();
+    net.wire.cut.clear();
     net.until(LONG, "another link", |net| net.linked(0, 1));
 }
 

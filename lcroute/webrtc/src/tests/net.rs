@@ -1,7 +1,6 @@
 //! A network in memory: overlays, closed firewalls, NATs, a STUN server and a server, on virtual time.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,6 +11,8 @@ use librecast::id::{PeerId, SecretKey};
 
 use lcroute_overlay::{CarrierId, Event, Identity, Overlay, OverlayConfig, PeerInfo, Presence};
 use librecast::id::LinkId;
+use librecast::random::Random;
+use librecast::simulated::{self, Bottleneck, Path};
 use librecast::time::WallClock;
 
 use crate::stun::respond;
@@ -82,8 +83,11 @@ pub(crate) struct Node {
     pub(crate) probes: usize,
 }
 
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-enum Parcel {
+/// What is no node: servers, and addresses where nobody is.
+const ELSEWHERE: usize = usize::MAX;
+
+#[derive(Clone)]
+pub(crate) enum Parcel {
     Datagram {
         from: SocketAddr,
         to: SocketAddr,
@@ -111,14 +115,9 @@ enum Parcel {
 pub(crate) struct Net {
     pub(crate) now: Instant,
     pub(crate) nodes: Vec<Node>,
-    queue: BinaryHeap<Reverse<(Instant, u64, Parcel)>>,
-    order: u64,
-    pub(crate) delay: Duration,
+    /// What datagrams, signals and errors travel on; only datagrams get lost.
+    pub(crate) wire: simulated::Network<Instant, usize, Parcel>,
     pub(crate) signal_delay: Duration,
-    /// Datagrams lost, of a thousand.
-    pub(crate) loss: u64,
-    /// Pairs of nodes that cannot hear each other.
-    pub(crate) cut: BTreeSet<(usize, usize)>,
     /// Signals that were carried, for those who replay and tamper.
     pub(crate) carried: Vec<(PeerId, PeerId, Vec<u8>)>,
     pub(crate) server: bool,
@@ -126,9 +125,6 @@ pub(crate) struct Net {
     pub(crate) all_wanted: bool,
     /// Overlays made so far.
     runs: u16,
-    /// Milliseconds of delay more or less.
-    pub(crate) jitter: u64,
-    pub(crate) dice: u64,
     /// Whether nodes added from now on offer the media lane, and their bounds.
     pub(crate) media: bool,
     pub(crate) limits: Limits,
@@ -154,64 +150,55 @@ pub(crate) struct Net {
 /// A bottleneck: a rate, and a queue that drops what comes when it is full.
 #[derive(Debug, Clone)]
 pub(crate) struct Pipe {
-    /// Bytes a second, IP and UDP headers included.
-    pub(crate) rate: f64,
-    pub(crate) queue: Duration,
+    /// Bits a second, IP and UDP headers included.
+    rate: f64,
+    queue: Duration,
     /// What goes elsewhere does not go through it.
     pub(crate) only: Option<SocketAddr>,
-    /// When each node's pipe is empty.
-    pub(crate) free_at: BTreeMap<usize, Instant>,
+    /// Each node has its own.
+    links: BTreeMap<usize, Bottleneck<Instant>>,
     /// Waiting times.
     pub(crate) waits: Vec<Duration>,
-    pub(crate) bytes: u64,
 }
 
 impl Pipe {
-    pub(crate) fn new(bits: f64, queue: Duration) -> Self {
+    pub(crate) fn new(rate: f64, queue: Duration) -> Self {
         Self {
-            rate: bits / 8.0,
+            rate,
             queue,
             only: None,
-            free_at: BTreeMap::new(),
+            links: BTreeMap::new(),
             waits: Vec::new(),
-            bytes: 0,
         }
     }
 
-    /// How long a datagram takes through it; none if it is dropped.
-    pub(crate) fn pass(&mut self, node: usize, size: usize, now: Instant) -> Option<Duration> {
-        let free_at = self.free_at.entry(node).or_insert(now);
-        let wait = free_at.saturating_duration_since(now);
-        if wait > self.queue {
-            return None;
-        }
-        let size = size + 48;
-        let transfer = Duration::from_secs_f64(size as f64 / self.rate);
-        *free_at = (*free_at).max(now) + transfer;
+    /// When a datagram is through it; none if it is dropped.
+    fn pass(&mut self, node: usize, size: usize, now: Instant) -> Option<Instant> {
+        let idle = Bottleneck::new(self.rate, self.queue, now);
+        let link = self.links.entry(node).or_insert(idle);
+        let wait = link.wait(now);
+        let through = link.pass(size + 48, now)?;
         self.waits.push(wait);
-        self.bytes += size as u64;
-        Some(wait + transfer)
+        Some(through)
     }
 }
 
 impl Net {
     pub(crate) fn new() -> Self {
         let now = Instant::now();
+        let path = Path {
+            delay: Duration::from_millis(2),
+            ..Path::default()
+        };
         Self {
             now,
             nodes: Vec::new(),
-            queue: BinaryHeap::new(),
-            order: 0,
-            delay: Duration::from_millis(2),
+            wire: simulated::Network::new(path, 42),
             signal_delay: Duration::from_millis(10),
-            loss: 0,
-            cut: BTreeSet::new(),
             carried: Vec::new(),
             server: true,
             all_wanted: true,
             runs: 0,
-            jitter: 0,
-            dice: 42,
             media: true,
             limits: Limits::default(),
             bounds: lcroute_overlay::Limits::default(),
@@ -224,6 +211,21 @@ impl Net {
             quotes: None,
             pipe: None,
         }
+    }
+
+    /// So many datagrams of a thousand get lost.
+    pub(crate) fn set_loss(&mut self, loss: u64) {
+        self.wire.path.loss = loss as f64 / 1_000.0;
+    }
+
+    /// Each takes up to so many milliseconds longer.
+    pub(crate) fn set_jitter(&mut self, jitter: u64) {
+        self.wire.path.jitter = Duration::from_millis(jitter);
+    }
+
+    /// Another run.
+    pub(crate) fn set_seed(&mut self, seed: u64) {
+        self.wire.random = Random::new(seed);
     }
 
     /// Nodes of one network, closed and reachable, sorted by PeerId: the first one offers.
@@ -471,17 +473,15 @@ impl Net {
             .iter_mut()
             .filter(|n| n.alive)
             .filter_map(|n| n.overlay.poll_timeout());
-        let parcel = self.queue.peek().map(|Reverse((at, _, _))| *at);
-        let next = timers.chain(parcel).min().unwrap_or(end).min(end);
+        let next = timers
+            .chain(self.wire.poll_timeout())
+            .min()
+            .unwrap_or(end)
+            .min(end);
         // a deadline in the past is served a little later: an overlay that spins does not stop the clock
         self.now = next.max(self.now + Duration::from_micros(10));
-        while let Some(Reverse((at, _, _))) = self.queue.peek() {
-            if *at > self.now {
-                break;
-            }
-            if let Some(Reverse((_, _, parcel))) = self.queue.pop() {
-                self.deliver(parcel);
-            }
+        while let Some(parcel) = self.wire.poll(self.now) {
+            self.deliver(parcel);
         }
         for n in 0..self.nodes.len() {
             let now = self.now;
@@ -499,9 +499,7 @@ impl Net {
     }
 
     fn post(&mut self, delay: Duration, parcel: Parcel) {
-        self.order += 1;
-        self.queue
-            .push(Reverse((self.now + delay, self.order, parcel)));
+        self.wire.post(parcel, self.now + delay);
     }
 
     fn post_signal(&mut self, parcel: Parcel) {
@@ -562,7 +560,7 @@ impl Net {
         if to.to_string() == STUN {
             if let Some(answer) = respond(contents, from) {
                 self.post(
-                    self.delay,
+                    self.wire.path.delay,
                     Parcel::Datagram {
                         from: to,
                         to: from,
@@ -573,22 +571,9 @@ impl Net {
             }
             return;
         }
-        let sender = self
-            .nodes
-            .iter()
-            .position(|n| n.nat.unwrap_or(n.host) == from);
-        let target = self
-            .nodes
-            .iter()
-            .position(|n| n.nat.unwrap_or(n.host) == to);
-        let (Some(target), now) = (target, self.now) else {
+        let (Some(target), now) = (self.node_at(to), self.now) else {
             return;
         };
-        if sender
-            .is_some_and(|s| self.cut.contains(&(s, target)) || self.cut.contains(&(target, s)))
-        {
-            return;
-        }
         let node = &mut self.nodes[target];
         let open = !(node.closed || node.nat.is_some()) || node.flows.contains(&from);
         if node.alive && open {
@@ -599,16 +584,14 @@ impl Net {
         } else if let (false, Some(most)) = (node.alive, self.quotes) {
             let quoted = contents[..contents.len().min(most)].to_vec();
             let (by, to) = (to, from);
-            self.post(self.delay, Parcel::Refusal { by, to, quoted });
+            self.post(self.wire.path.delay, Parcel::Refusal { by, to, quoted });
         }
     }
 
-    fn roll(&mut self) -> u64 {
-        self.dice = self
-            .dice
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        self.dice >> 33
+    /// The node whose public address this is.
+    fn node_at(&self, address: SocketAddr) -> Option<usize> {
+        let public = |n: &Node| n.nat.unwrap_or(n.host);
+        self.nodes.iter().position(|n| public(n) == address)
     }
 
     /// Takes what a node has to say and to send.
@@ -653,31 +636,30 @@ impl Net {
             node.sent += 1;
             node.flows.insert(to);
             let from = node.nat.unwrap_or(node.host);
-            let dice = self.roll();
             let media = matches!(contents.first(), Some(128..=191));
             if media && let Some(tapped) = self.tapped.as_mut() {
                 tapped.push((from, to, contents.to_vec()));
             }
-            let passes = contents.len() <= self.mtu && !(media && self.media_cut);
-            if dice % 1_000 >= self.loss && passes {
-                let pipe = self.pipe.as_mut();
-                let through = match pipe.filter(|pipe| pipe.only.is_none_or(|only| only == to)) {
-                    Some(pipe) => pipe.pass(n, contents.len(), self.now),
-                    None => Some(Duration::ZERO),
-                };
-                let Some(through) = through else { continue };
-                let late = self.roll() % (1_000 * self.jitter + 1);
-                if ecn == Ecn::Capable && self.congested {
-                    ecn = Ecn::Congested;
-                }
-                let parcel = Parcel::Datagram {
-                    from,
-                    to,
-                    contents: contents.to_vec(),
-                    ecn,
-                };
-                self.post(self.delay + through + Duration::from_micros(late), parcel);
+            if contents.len() > self.mtu || media && self.media_cut {
+                continue;
             }
+            let pipe = self.pipe.as_mut();
+            let leaves = match pipe.filter(|pipe| pipe.only.is_none_or(|only| only == to)) {
+                Some(pipe) => pipe.pass(n, contents.len(), self.now),
+                None => Some(self.now),
+            };
+            let Some(leaves) = leaves else { continue };
+            if ecn == Ecn::Capable && self.congested {
+                ecn = Ecn::Congested;
+            }
+            let parcel = Parcel::Datagram {
+                from,
+                to,
+                contents: contents.to_vec(),
+                ecn,
+            };
+            let target = self.node_at(to).unwrap_or(ELSEWHERE);
+            self.wire.send(n, target, parcel, leaves);
         }
     }
 

@@ -217,7 +217,8 @@ fn a_forged_datagram_is_not_held_against_whose_data_came_before_it() {
 #[test]
 fn nothing_that_nodes_send_is_left_out() {
     let mut net = connected_by(&[false, false]);
-    (net.loss, net.jitter) = (100, 20);
+    net.set_loss(100);
+    net.set_jitter(20);
     for n in 0..300 {
         for (a, b) in [(0, 1), (1, 0)] {
             let (Some(link), now) = (net.link(a, b), net.now) else {

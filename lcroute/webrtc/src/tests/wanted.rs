@@ -60,7 +60,7 @@ fn a_peer_wanted_before_it_is_present_gets_a_connection_request_when_it_comes() 
 #[test]
 fn who_is_not_wanted_any_more_is_not_tried_again_and_not_shown() {
     let mut net = unwanted(2);
-    net.cut.insert((0, 1));
+    net.wire.cut.insert((0, 1));
     want(&mut net, 0, 1, true);
     net.run(LONG);
     assert!(net.row(0, 1).is_some());
@@ -73,7 +73,7 @@ fn who_is_not_wanted_any_more_is_not_tried_again_and_not_shown() {
     for (a, b) in [(0, 1), (1, 0)] {
         assert_eq!(net.row(a, b), None, "{a}");
     }
-    net.cut.clear();
+    net.wire.cut.clear();
     want(&mut net, 0, 1, true);
     net.until(SOON, "link", |net| net.linked(0, 1));
 }
@@ -87,11 +87,11 @@ fn a_link_outlives_the_wish_for_it() {
     net.run(LONG);
     assert!(net.nodes.iter().all(|n| n.ups == 1 && n.downs.is_empty()));
     // and is not made anew
-    net.cut.insert((0, 1));
+    net.wire.cut.insert((0, 1));
     net.until(SOON, "cut", |net| {
         net.nodes.iter().all(|n| n.links.is_empty())
     });
-    net.cut.clear();
+    net.wire.cut.clear();
     net.run(LONG);
     assert!(net.nodes.iter().all(|n| n.links.is_empty() && n.ups == 1));
     assert!(net.nodes.iter().all(|n| n.overlay.peers().is_empty()));
@@ -127,7 +127,8 @@ fn goodbye_survives_the_loss_of_a_datagram() {
         want(&mut net, 0, 1, true);
         net.until(SOON, "link", |net| net.linked(0, 1));
         want(&mut net, 0, 1, false);
-        (net.dice, net.loss) = (dice * 7_919, 200);
+        net.set_seed(dice * 7_919);
+        net.set_loss(200);
         let (link, now) = (net.link(0, 1).unwrap(), net.now);
         let overlay = &mut net.nodes[0].overlay;
         overlay.close_gracefully(link, now);
@@ -141,7 +142,7 @@ fn goodbye_survives_the_loss_of_a_datagram() {
 fn a_peer_that_cannot_be_reached_directly_is_told_of_and_still_tried() {
     let mut net = unwanted(2);
     let peer = net.nodes[1].id;
-    net.cut.insert((0, 1));
+    net.wire.cut.insert((0, 1));
     want(&mut net, 0, 1, true);
     let took = net.until(LONG, "word of it", |net| !net.nodes[0].failing.is_empty());
     assert!(took <= Duration::from_secs(11), "{took:?}");
@@ -153,7 +154,7 @@ fn a_peer_that_cannot_be_reached_directly_is_told_of_and_still_tried() {
     net.run(LONG * 5);
     let tried = net.carried.len() - before;
     assert!((5..100).contains(&tried), "{tried} signals in five minutes");
-    net.cut.clear();
+    net.wire.cut.clear();
     net.until(LONG, "link", |net| net.linked(0, 1));
     assert_eq!(net.nodes[0].failing, [(peer, true), (peer, false)]);
 }
