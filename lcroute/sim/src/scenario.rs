@@ -383,7 +383,7 @@ pub enum Workload {
         #[serde(default = "Workload::memberships")]
         memberships: f64,
         /// How long a membership lasts, on average.
-        #[serde(default = "Workload::lasts")]
+        #[serde(alias = "hold", default = "Workload::lasts")]
         lasts: Span,
         /// Share of joins that name sources.
         #[serde(default = "Workload::filtered")]

@@ -12,10 +12,7 @@ use super::replay::ReplayWindow;
 use crate::datagram::Ecn;
 
 const SIZE: usize = 1_250;
-/// Chosen: `a_bottleneck_is_filled_and_random_loss_changes_nothing` holds for 3 of the seeds 1 to 24 (15, 22, 24). At 20 % loss
-/// the others fill 20 Mbit/s over 1 ms, or 2 Mbit/s over 10 ms, to 0.77 at worst, or their queue grows beyond the bound (up to
-/// 151 ms). No other case of it failed.
-const SEED: u64 = 15;
+const SEED: u64 = 1;
 const STEP: Duration = Duration::from_micros(100);
 
 struct Ours {
@@ -313,9 +310,15 @@ fn payload(rate: f64) -> f64 {
 
 /// Alone in a pipe that is offered five times its rate, after two seconds: the share of what the pipe
 /// delivers, the 99th percentile of its queue, and what is sent as a share of the rate.
-fn alone(rate: f64, queue: u64, delay: u64, loss: f64) -> (f64, f64, f64) {
+fn alone(seed: u64, (rate, queue, delay): (f64, u64, u64), loss: f64) -> (f64, f64, f64) {
     let mut sim = Sim::new(rate, queue, delay);
-    sim.network.path.loss = loss;
+    sim.network = Network::new(
+        Path {
+            loss,
+            ..sim.network.path
+        },
+        seed,
+    );
     sim.ours(rate * 5.0);
     sim.run(2.0);
     let (rates, p99) = sim.run(8.0);
@@ -329,13 +332,23 @@ fn alone(rate: f64, queue: u64, delay: u64, loss: f64) -> (f64, f64, f64) {
     (share, p99, sent)
 }
 
+/// Of seeds 1 to 24, at 20 % loss: the worst fills 0.87 of 20 Mbit/s and more. Of 2 Mbit/s half of them fill 0.92, the worst 0.77 with
+/// a queue of 151 ms: few packets are under way, and most reports name losses.
 #[test]
-fn a_bottleneck_is_filled_and_random_loss_changes_nothing() {
+fn a_bottleneck_is_filled_and_random_loss_changes_little() {
     for (rate, delay) in [(20.0, 10), (20.0, 1), (200.0, 10), (1_000.0, 1), (2.0, 10)] {
         for loss in [0.0, 0.05, 0.2] {
-            let (share, p99, _) = alone(rate, 500, delay, loss);
-            assert!(share > 0.92, "{share}");
-            assert!(p99 < if rate < 10.0 { 35.0 } else { 25.0 }, "{p99} ms");
+            for seed in 1..=3 {
+                let (share, p99, _) = alone(seed, (rate, 500, delay), loss);
+                let (least, most) = match (rate < 10.0, loss > 0.1) {
+                    (false, false) => (0.94, 25.0),
+                    (false, true) => (0.86, 25.0),
+                    (true, false) => (0.94, 35.0),
+                    (true, true) => (0.75, 160.0),
+                };
+                assert!(share > least, "{share}");
+                assert!(p99 < most, "{p99} ms");
+            }
         }
     }
 }
@@ -344,7 +357,7 @@ fn a_bottleneck_is_filled_and_random_loss_changes_nothing() {
 fn a_short_queue_is_not_flooded() {
     for (loss, least) in [(0.0, 0.85), (0.05, 0.8), (0.2, 0.65)] {
         for rate in [20.0, 200.0] {
-            let (share, _, sent) = alone(rate, 5, 10, loss);
+            let (share, _, sent) = alone(SEED, (rate, 5, 10), loss);
             assert!(share > least, "{share}");
             assert!(sent < 1.25, "{sent}");
         }
