@@ -4,6 +4,7 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
+use lcroute_engine::topology::PolicyKind;
 use lcroute_node::MAX_ANNOUNCED;
 use lcroute_signalling::server::PER_ADDRESS;
 use librecast::cert::GroupPrefix;
@@ -372,7 +373,7 @@ fn some_prefixes<'de, D: serde::Deserializer<'de>>(
 #[serde(deny_unknown_fields, default)]
 pub struct Topology {
     /// Which links this node wants.
-    pub policy: Policy,
+    pub policy: PolicyKind,
     /// How many links a node has under `regular`.
     #[serde(deserialize_with = "degree")]
     pub degree: u8,
@@ -381,22 +382,10 @@ pub struct Topology {
 impl Default for Topology {
     fn default() -> Self {
         Self {
-            policy: Policy::Auto,
+            policy: PolicyKind::Auto,
             degree: 8,
         }
     }
-}
-
-/// Which links a node wants.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Policy {
-    /// A mesh up to 8 nodes, regular above.
-    Auto,
-    /// To everyone.
-    Mesh,
-    /// To `degree` others.
-    Regular,
 }
 
 /// With two links a network is one ring, which any two dead nodes cut in halves.
@@ -506,9 +495,9 @@ mod tests {
             1
         );
         let topology = (c.topology.policy, c.topology.degree);
-        assert_eq!(topology, (Policy::Regular, 3));
+        assert_eq!(topology, (PolicyKind::Regular, 3));
         let default = Config::parse("f", "").unwrap().topology;
-        assert_eq!((default.policy, default.degree), (Policy::Auto, 8));
+        assert_eq!((default.policy, default.degree), (PolicyKind::Auto, 8));
         let expected = Live {
             media: false,
             queue_ms: 5,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use lcroute_engine::topology::{PolicyKind, TopologyConfig};
+use lcroute_engine::topology::TopologyConfig;
 use lcroute_node::{Keep, Node, NodeConfig};
 use lcroute_signalling::server;
 use lcroute_webrtc::{WebRtc, WebRtcConfig, common_epoch};
@@ -19,7 +19,7 @@ use librecast_program::service;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::commands::print_line;
-use crate::config::{Config, Policy, Topology, TunMode};
+use crate::config::{Config, Topology, TunMode};
 use crate::control::server::ControlSocket;
 use crate::control_thread::{ControlThread, serve_metrics, settings};
 use crate::inbox::{End, Inbox};
@@ -247,11 +247,7 @@ fn open_device(settings: &tun::Settings) -> Result<tun::Device, tun::Error> {
 
 fn topology(config: &Topology) -> TopologyConfig {
     TopologyConfig {
-        policy: match config.policy {
-            Policy::Auto => PolicyKind::Auto,
-            Policy::Mesh => PolicyKind::Mesh,
-            Policy::Regular => PolicyKind::Regular,
-        },
+        policy: config.policy,
         degree: config.degree,
     }
 }

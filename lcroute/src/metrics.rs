@@ -82,6 +82,7 @@ pub fn page(seen: &Observation) -> Page {
         State::Starting,
         State::Connecting,
         State::Connected,
+        State::Expelled,
         State::Stopping,
     ];
     for each in all {

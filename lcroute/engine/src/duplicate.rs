@@ -1,4 +1,4 @@
-//! Duplicate windows: one per origin and incarnation (routing.md calls it safety 6).
+//! Duplicate windows: one per origin and incarnation.
 //!
 //! A receiver sees only those of an origin's packets that it asked for, so sequence numbers leap. A leap
 //! of more than [`MAX_JUMP`] does not move the window: it opens a second one *beyond*, and only a further

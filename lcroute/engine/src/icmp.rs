@@ -1,4 +1,4 @@
-//! Unicast between node addresses: which of them lie in the network, and the errors that a router sends.
+//! ICMPv6 errors that a router sends (RFC 4443), and which addresses lie in one network.
 
 use std::net::Ipv6Addr;
 

@@ -1,4 +1,4 @@
-//! Unicast between node addresses, and the errors that a router answers with.
+//! Unicast between node addresses: sent, passed on, delivered, or answered with an error.
 
 use bytes::Bytes;
 use librecast::id::{LinkId, OriginId};

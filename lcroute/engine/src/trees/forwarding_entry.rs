@@ -1,7 +1,7 @@
-//! The ways that packets of a group take through this router, remembered.
+//! Forwarding entries of a group: incoming link and outgoing links, remembered.
 //!
-//! A way is that of all sources behind one link, so that a group may have thousands of them. Only while somebody lists
-//! sources, or edges that the tree had a moment ago are none any more, is it that of one source.
+//! An entry holds for all sources behind one link, so that a group may have thousands of them. It holds for one source only
+//! while a Join lists sources, or the tree had other edges a moment ago.
 
 use std::net::Ipv6Addr;
 
@@ -16,7 +16,7 @@ use crate::traffic::Traffic;
 /// So many for each entry.
 const MAX_FORWARDING_ENTRIES: usize = 16;
 
-/// The way of a source's packets, and what to count them in.
+/// The forwarding entry of a source's packets, and what to count them in.
 #[derive(Debug)]
 pub struct Lookup<'a> {
     position: &'a TreePosition,
@@ -40,9 +40,9 @@ impl Lookup<'_> {
 /// How packets pass through this router, as the tree and all join state stand.
 #[derive(Debug)]
 struct ForwardingEntry {
-    /// The last one whose packets went this way.
+    /// The last one whose packets used the entry.
     source: Ipv6Addr,
-    /// It is the way of this source only.
+    /// It holds for this source only.
     source_specific: bool,
     /// The position in the tree of which this is true.
     version: u32,
@@ -73,7 +73,7 @@ impl ActiveEntry {
     }
 }
 
-/// Most groups have one sender. The way that was taken last is first.
+/// Most groups have one sender. The entry that was used last is first.
 #[derive(Debug, Default)]
 struct ForwardingEntries(SmallVec<[ForwardingEntry; 1]>);
 
@@ -107,7 +107,7 @@ impl ForwardingEntries {
     }
 }
 
-/// What ways follow from.
+/// What entries follow from.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct EntryInputs<'a> {
     pub position: &'a TreePosition,
@@ -144,7 +144,7 @@ impl EntryInputs<'_> {
         }
     }
 
-    /// Whether packets that come over one link may go different ways.
+    /// Whether packets that come over one link may go out over different links.
     fn depends_on_source(&self) -> bool {
         self.lists_sources || self.position.has_former_edges
     }
@@ -222,18 +222,18 @@ mod tests {
         trees
     }
 
-    fn ways(trees: &Trees) -> usize {
+    fn entries(trees: &Trees) -> usize {
         let entry = trees.lookup(OWN, GROUP).unwrap();
         entry.active.as_ref().unwrap().routes.0.len()
     }
 
     /// The links that packets of a router are taken from, and those that they go on over.
-    fn way(trees: &mut Trees, router: u64) -> (Vec<LinkId>, Vec<LinkId>) {
-        let way = trees.forward(OWN, GROUP, address(router)).unwrap();
+    fn entry_of(trees: &mut Trees, router: u64) -> (Vec<LinkId>, Vec<LinkId>) {
+        let entry = trees.forward(OWN, GROUP, address(router)).unwrap();
         let taken = NEIGHBORS
             .map(link_to)
-            .filter(|link| way.accepts_from(*link));
-        (taken.collect(), way.links().to_vec())
+            .filter(|link| entry.accepts_from(*link));
+        (taken.collect(), entry.links().to_vec())
     }
 
     fn others(than: u64) -> Vec<LinkId> {
@@ -241,23 +241,23 @@ mod tests {
     }
 
     #[test]
-    fn a_thousand_sources_take_as_many_ways_as_there_are_links() {
+    fn a_thousand_sources_need_as_many_entries_as_there_are_links() {
         let mut trees = all_want(start());
         for router in ROUTERS.chain(ROUTERS.rev()) {
             let behind = neighbor_of(router, ALL);
             let expected = (vec![link_to(behind)], others(behind));
-            assert_eq!(way(&mut trees, router), expected);
+            assert_eq!(entry_of(&mut trees, router), expected);
         }
-        let own = way(&mut trees, OWN.0);
+        let own = entry_of(&mut trees, OWN.0);
         assert_eq!(own, (Vec::new(), NEIGHBORS.map(link_to).collect()));
-        assert_eq!(ways(&trees), 4);
+        assert_eq!(entries(&trees), 4);
         // who is not there comes from nowhere
-        assert!(way(&mut trees, 9_999).0.is_empty());
-        assert_eq!(ways(&trees), 4);
+        assert!(entry_of(&mut trees, 9_999).0.is_empty());
+        assert_eq!(entries(&trees), 4);
     }
 
     #[test]
-    fn where_sources_are_listed_each_has_a_way() {
+    fn where_sources_are_listed_each_has_an_entry() {
         let mut trees = all_want(start());
         let (unloved, behind) = (7, neighbor_of(7, ALL));
         assert_ne!(behind, 2);
@@ -267,15 +267,18 @@ mod tests {
             for router in ROUTERS.take(50) {
                 let mut expected = others(neighbor_of(router, ALL));
                 expected.retain(|l| router != unloved || *l != link_to(2));
-                assert_eq!(way(&mut trees, router).1, expected, "{router}");
+                assert_eq!(entry_of(&mut trees, router).1, expected, "{router}");
             }
         }
-        assert_eq!(ways(&trees), MAX_FORWARDING_ENTRIES);
+        assert_eq!(entries(&trees), MAX_FORWARDING_ENTRIES);
         trees.set_received(link_to(2), OWN, GROUP, Join::All, false);
         for router in ROUTERS.take(50) {
-            assert_eq!(way(&mut trees, router).1, others(neighbor_of(router, ALL)));
+            assert_eq!(
+                entry_of(&mut trees, router).1,
+                others(neighbor_of(router, ALL))
+            );
         }
-        assert_eq!(ways(&trees), 3);
+        assert_eq!(entries(&trees), 3);
     }
 
     #[test]
@@ -288,16 +291,16 @@ mod tests {
             let mut taken = [before, behind].map(link_to).to_vec();
             taken.sort_unstable();
             taken.dedup();
-            assert_eq!(way(&mut trees, router), (taken, others(behind)));
+            assert_eq!(entry_of(&mut trees, router), (taken, others(behind)));
         }
-        assert_eq!(ways(&trees), 3, "the edges are the same");
+        assert_eq!(entries(&trees), 3, "the edges are the same");
         trees.expire(now + PREVIOUS_TREE);
         for router in ROUTERS {
             let behind = neighbor_of(router, TURNED);
             let expected = (vec![link_to(behind)], others(behind));
-            assert_eq!(way(&mut trees, router), expected);
+            assert_eq!(entry_of(&mut trees, router), expected);
         }
-        assert_eq!(ways(&trees), 3);
+        assert_eq!(entries(&trees), 3);
     }
 
     #[test]
@@ -311,7 +314,7 @@ mod tests {
                 neighbor_of(router, ALL),
                 neighbor_of(router, WITHOUT_THE_LAST),
             );
-            let (taken, mut links) = way(&mut trees, router);
+            let (taken, mut links) = entry_of(&mut trees, router);
             assert!(taken.contains(&link_to(before)) && taken.contains(&link_to(behind)));
             let mut expected = others(behind);
             // who was behind it is not sent back what it sent
@@ -319,14 +322,17 @@ mod tests {
             links.sort_unstable();
             assert_eq!(links, expected, "{router}");
         }
-        assert_eq!(ways(&trees), MAX_FORWARDING_ENTRIES);
+        assert_eq!(entries(&trees), MAX_FORWARDING_ENTRIES);
         trees.expire(now + PREVIOUS_TREE);
         for router in ROUTERS {
             let behind = neighbor_of(router, WITHOUT_THE_LAST);
             let mut expected = others(behind);
             expected.retain(|l| *l != link_to(last));
-            assert_eq!(way(&mut trees, router), (vec![link_to(behind)], expected));
+            assert_eq!(
+                entry_of(&mut trees, router),
+                (vec![link_to(behind)], expected)
+            );
         }
-        assert_eq!(ways(&trees), 2);
+        assert_eq!(entries(&trees), 2);
     }
 }
