@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use librecast::cert::GroupPrefix;
+use librecast::cert::{GroupPrefix, SourcePrefix};
 use librecast_program::cli::{Exit, finish, init_logging};
 use librecast_program::units;
 
@@ -128,6 +128,8 @@ enum Command {
     Peers(Watch),
     /// Groups that are listened to or sent to
     Groups(Watch),
+    /// LANs that this node is a gateway of: roles, listeners, sources, drops
+    Lan(Watch),
     /// All nodes that can be reached, and over whom
     Routes(Watch),
     /// Groups and peers by what they carry now
@@ -189,6 +191,9 @@ struct Invite {
     /// Its nodes may be roots of shared trees
     #[arg(long)]
     core: bool,
+    /// LAN hosts for which its nodes may be gateways, by their addresses, or any; may be repeated
+    #[arg(long, value_name = "PREFIX")]
+    gateway: Vec<SourcePrefix>,
 }
 
 #[derive(Debug, Args)]
@@ -294,6 +299,7 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
                 signal: i.signal,
                 prefixes: i.prefix,
                 core: i.core,
+                gateway: i.gateway,
             };
             commands::membership::invite(&common, &config, options)
         }
@@ -336,6 +342,9 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
             common.json,
             w.watch,
         ),
+        Command::Lan(w) => {
+            commands::query::run(&control, commands::query::What::Lan, common.json, w.watch)
+        }
         Command::Routes(w) => commands::query::run(
             &control,
             commands::query::What::Routes,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use lcroute_engine::topology::PolicyKind;
 use lcroute_node::MAX_ANNOUNCED;
 use lcroute_signalling::server::PER_ADDRESS;
-use librecast::cert::GroupPrefix;
+use librecast::cert::{GroupPrefix, SourcePrefix};
 use librecast_program::cli::ExitError;
 use serde::Deserialize;
 
@@ -37,6 +37,9 @@ pub struct Config {
     pub ice: Ice,
     /// What is carried.
     pub network: Network,
+    /// LANs that this node is a gateway of.
+    #[serde(deserialize_with = "lans")]
+    pub lan: Vec<Lan>,
     /// Which links there are.
     pub topology: Topology,
     /// How live packets travel.
@@ -366,6 +369,87 @@ fn some_prefixes<'de, D: serde::Deserializer<'de>>(
         return Err(serde::de::Error::custom(message));
     }
     Ok(list)
+}
+
+/// `[[lan]]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lan {
+    /// The interface that it is on.
+    #[serde(deserialize_with = "interface_name")]
+    pub interface: String,
+    /// Groups that are carried.
+    #[serde(default = "Lan::groups", deserialize_with = "prefixes")]
+    pub groups: Vec<GroupPrefix>,
+    /// Its hosts may send into the network.
+    #[serde(default = "Lan::yes")]
+    pub send: bool,
+    /// Its hosts hear the network.
+    #[serde(default = "Lan::yes")]
+    pub receive: bool,
+    /// Addresses of its hosts; none: the prefixes that are on link.
+    #[serde(default, deserialize_with = "sources")]
+    pub sources: Vec<SourcePrefix>,
+    /// What its hosts together may send, in bits a second.
+    #[serde(default = "Lan::rate", deserialize_with = "rate")]
+    pub rate: u64,
+    /// What is sent into it, in bits a second.
+    #[serde(default = "Lan::rate", deserialize_with = "rate")]
+    pub rate_out: u64,
+    /// Of several gateways the one with the greatest serves, all else being equal.
+    #[serde(default)]
+    pub priority: u8,
+}
+
+/// Most LANs of one node.
+const MAX_LANS: usize = 8;
+
+impl Lan {
+    fn groups() -> Vec<GroupPrefix> {
+        of_scopes(&[8, 0xe])
+    }
+
+    fn yes() -> bool {
+        true
+    }
+
+    fn rate() -> u64 {
+        100_000_000
+    }
+}
+
+fn lans<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<Lan>, D::Error> {
+    let lans = Vec::<Lan>::deserialize(d)?;
+    if lans.len() > MAX_LANS {
+        let message = format!("{} LANs: at most {MAX_LANS}", lans.len());
+        return Err(serde::de::Error::custom(message));
+    }
+    for (at, lan) in lans.iter().enumerate() {
+        if lans[..at]
+            .iter()
+            .any(|other| other.interface == lan.interface)
+        {
+            let message = format!("`{}` is given twice", lan.interface);
+            return Err(serde::de::Error::custom(message));
+        }
+    }
+    Ok(lans)
+}
+
+fn sources<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<SourcePrefix>, D::Error> {
+    let list = Vec::<String>::deserialize(d)?;
+    let parse = |s: &String| match s.parse::<SourcePrefix>() {
+        Ok(prefix) if prefix.prefix_len() >= 16 => Ok(prefix),
+        Ok(_) => Err(serde::de::Error::custom(format!("`{s}`: at least 16 bits"))),
+        Err(e) => Err(serde::de::Error::custom(format!("`{s}`: {e}"))),
+    };
+    list.iter().map(parse).collect()
+}
+
+fn rate<'de, D: serde::Deserializer<'de>>(d: D) -> Result<u64, D::Error> {
+    let text = String::deserialize(d)?;
+    librecast_program::units::parse_rate(&text)
+        .map_err(|e| serde::de::Error::custom(format!("`{text}`: {e}")))
 }
 
 /// `[topology]`

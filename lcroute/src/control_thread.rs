@@ -263,6 +263,7 @@ fn reconfigure(config: &Config) -> Reconfigure {
     Reconfigure {
         routes: config.routes(),
         interfaces: config.ice.interfaces.clone(),
+        lans: config.lan.clone(),
         node: settings(config),
     }
 }

@@ -231,6 +231,7 @@ fn assemble(
         path_changed,
         keep,
         interfaces: config.ice.interfaces.clone(),
+        lans: config.lan.clone(),
     };
     Ok((control, parts))
 }

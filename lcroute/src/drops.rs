@@ -5,6 +5,14 @@ use librecast::drops::list;
 /// What is dropped at lc0, at the UDP socket, and on the way to the control thread.
 const SHELL: &[(&str, &str)] = &[
     (
+        "lan_receive_error",
+        "The kernel gave an error instead of a frame of a LAN.",
+    ),
+    (
+        "lan_send_error",
+        "The kernel did not take a frame for a LAN.",
+    ),
+    (
         "signal_queue_full",
         "A signalling message while too many wait for a server.",
     ),

@@ -1,5 +1,6 @@
 //! How the control thread, and through it the control socket, speaks to the packet loop.
 
+use crate::config::Lan;
 use std::net::SocketAddr;
 
 use lcroute_node::Settings;
@@ -43,6 +44,8 @@ pub struct Reconfigure {
     pub routes: Vec<GroupPrefix>,
     /// Interfaces whose addresses are used.
     pub interfaces: Vec<String>,
+    /// LANs that this node is a gateway of.
+    pub lans: Vec<Lan>,
     /// What concerns the node.
     pub node: Settings,
 }

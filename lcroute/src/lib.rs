@@ -15,6 +15,7 @@ pub mod drops;
 mod inbound_probe;
 mod inbox;
 mod keeper;
+mod lan;
 pub mod metrics;
 mod netlink;
 mod packet_loop;

@@ -25,10 +25,13 @@ use librecast::id::PeerId;
 use librecast_program::service::Service;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
+use smallvec::SmallVec;
 use tokio::sync::{Notify, mpsc};
 
+use crate::config::Lan;
 use crate::inbound_probe::InboundProbe;
 use crate::inbox::{End, Message, Reconfigure};
+use crate::lan::Lans;
 use crate::read_batching::ReadBatching;
 use crate::status::Inbound;
 use crate::waker::Waker;
@@ -79,6 +82,8 @@ pub struct Parts {
     pub keep: mpsc::UnboundedSender<Keep>,
     /// Interfaces whose addresses are used; empty for all.
     pub interfaces: Vec<String>,
+    /// LANs that this node is a gateway of.
+    pub lans: Vec<Lan>,
 }
 
 /// The running daemon's fast side.
@@ -91,6 +96,7 @@ pub struct PacketLoop {
     drops: BTreeMap<&'static str, u64>,
     read_batching: ReadBatching,
     outgoing: Outgoing,
+    lans: Lans,
     started: Instant,
     next_tick: Instant,
     inbound: InboundProbe,
@@ -111,6 +117,7 @@ impl PacketLoop {
             drops: BTreeMap::new(),
             read_batching: ReadBatching::default(),
             outgoing: Outgoing::default(),
+            lans: Lans::default(),
             started: now,
             next_tick: now,
             inbound: InboundProbe::default(),
@@ -148,6 +155,8 @@ impl PacketLoop {
         self.update_candidates(now);
         self.overruns = self.parts.device.overruns().unwrap_or(0);
         self.parts.node.start(now);
+        let lans = std::mem::take(&mut self.parts.lans);
+        self.lans.configure(&lans, &mut self.parts.node, now);
         self.deliver(now);
         self.probe_inbound(now);
         loop {
@@ -161,6 +170,9 @@ impl PacketLoop {
             }
             if ready.udp {
                 self.read_udp(now);
+            }
+            if ready.lan {
+                self.lans.read(&mut self.parts.node, &mut self.drops, now);
             }
             if ready.waker {
                 // each message is followed by a wake: what is not seen now wakes again
@@ -192,12 +204,15 @@ impl PacketLoop {
         }
         // to the nanosecond: peers whose hellos go out at this moment are awake now, and not up to a millisecond later
         let wait = TimeSpec::from_duration(due.saturating_duration_since(now));
-        let mut fds = [
+        let mut fds = SmallVec::<[PollFd<'_>; 8]>::new();
+        fds.extend([
             PollFd::new(p.device.as_fd(), PollFlags::POLLIN),
             PollFd::new(p.socket.as_fd(), PollFlags::POLLIN),
             PollFd::new(p.waker.as_fd(), PollFlags::POLLIN),
             PollFd::new(p.monitor.as_fd(), PollFlags::POLLIN),
-        ];
+        ]);
+        let lans = self.lans.fds();
+        fds.extend(lans.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         match ppoll(&mut fds, Some(wait), None) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(e) => return Err(anyhow::Error::new(e).context("poll")),
@@ -211,6 +226,7 @@ impl PacketLoop {
                 .is_some_and(|r| r.contains(PollFlags::POLLERR)),
             waker: ready(2),
             monitor: ready(3),
+            lan: (4..fds.len()).any(ready),
         })
     }
 
@@ -322,6 +338,7 @@ impl PacketLoop {
         self.parts.settings.routes = new.routes.into_iter().map(tun::Prefix::from).collect();
         self.parts.interfaces = new.interfaces;
         self.parts.node.configure(new.node, now);
+        self.lans.configure(&new.lans, &mut self.parts.node, now);
         self.probe_inbound(now);
         self.host_changed = Some(now);
     }
@@ -335,6 +352,7 @@ impl PacketLoop {
             self.host_changed = None;
             self.repair(now);
             self.update_candidates(now);
+            self.lans.refresh(&mut self.parts.node, now);
         }
         if self.next_tick <= now {
             self.next_tick = self.parts.node.connections().next_hello(now, TICK);
@@ -465,6 +483,7 @@ impl PacketLoop {
                     *self.drops.entry("tun_write_error").or_default() += 1;
                 }
             }
+            Output::Lan { interface, frame } => self.lans.send(interface, &frame, &mut self.drops),
             Output::Signal { to, bytes } => {
                 if self.parts.outbox.try_send((to, bytes)).is_err() {
                     *self.drops.entry("signal_queue_full").or_default() += 1;
@@ -488,4 +507,5 @@ struct Ready {
     udp_error: bool,
     waker: bool,
     monitor: bool,
+    lan: bool,
 }

@@ -159,6 +159,53 @@ pub struct Group {
     pub refused: Option<String>,
 }
 
+/// One element of `lan --json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Lan {
+    /// The interface.
+    pub interface: String,
+    /// `forwarder`, `standby`, `listening`, or `off`.
+    pub role: String,
+    /// Why it is not served, if it is not.
+    pub problem: Option<String>,
+    /// Who asks for joins there: `self`, or an address.
+    pub querier: Option<String>,
+    /// Who carries its packets: `self`, or a PeerId.
+    pub forwarder: Option<String>,
+    /// Prefixes of its hosts.
+    pub prefixes: Vec<String>,
+    /// Groups that are reported there: somebody listens elsewhere.
+    pub groups: usize,
+    /// What its hosts have joined.
+    pub listeners: Vec<LanListener>,
+    /// Its hosts that sent within the last minute.
+    pub sources: Vec<LanSource>,
+    /// Packets from and to it, MLD messages, and drops by reason.
+    pub counters: BTreeMap<String, u64>,
+}
+
+/// A group that hosts of a LAN have joined.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LanListener {
+    /// The group.
+    pub group: Ipv6Addr,
+    /// How many hosts; in a crowd those beyond the first 64 count as one.
+    pub hosts: usize,
+}
+
+/// A host of a LAN that sends.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LanSource {
+    /// Its address.
+    pub address: Ipv6Addr,
+    /// Its Ethernet address.
+    pub mac: String,
+    /// Packets that went on.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
 /// One element of `routes --json`: a node that can be reached.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Route {

@@ -26,5 +26,5 @@ pub use certificate::{CLOCK_SKEW, Certificate, Grant, MAX_CERTIFICATE, MAX_ENTRI
 pub use chain::{Chain, MAX_CHAIN};
 pub use error::{CertError, Kind, TokenError};
 pub use member::{KeysAbove, MAX_PREVIOUS, Member};
-pub use prefix::GroupPrefix;
+pub use prefix::{GroupPrefix, SourcePrefix};
 pub use token::{MAX_TOKEN, Token};

@@ -55,6 +55,16 @@ impl fmt::Display for LinkId {
     }
 }
 
+/// A LAN behind gateways: chosen by its first forwarder, and kept by those that follow it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+pub struct LanId(pub u64);
+
+impl fmt::Display for LanId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
 /// A public identity: an ed25519 public key, shown as a libp2p PeerId (`12D3KooW...`).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PeerId([u8; 32]);

@@ -32,6 +32,7 @@ pub mod coding;
 pub mod drops;
 #[cfg(unix)]
 pub mod durable;
+pub mod ethernet;
 pub mod events;
 pub mod id;
 #[cfg(feature = "net")]
@@ -45,6 +46,8 @@ pub mod listener_v1;
 #[cfg(feature = "announce")]
 pub mod local_node;
 pub mod mld;
+#[cfg(feature = "net")]
+pub mod packet;
 pub mod pool;
 #[cfg(unix)]
 pub mod private_file;

@@ -12,10 +12,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::libc;
 use nix::sys::socket::{LinkAddr, recvfrom};
-use socket2::{Domain, Protocol, SockFilter, Socket, Type};
+use socket2::{SockFilter, Socket, Type};
 
-use crate::listener::{drops_of, lost_since, set_option};
+use crate::listener::{drops_of, lost_since};
 use crate::mld::{self, Message, MldError};
+use crate::packet;
 
 /// Offset of the next header in an IPv6 packet.
 const NEXT_HEADER: u32 = 6;
@@ -55,12 +56,8 @@ impl V1Listener {
     ///
     /// Without CAP_NET_RAW.
     pub fn open(prefix: u16) -> io::Result<Self> {
-        // no protocol: nothing comes in before the filter stands
-        let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(0)))?;
-        socket.attach_filter(&filter(prefix))?;
-        socket.set_nonblocking(true)?;
-        crate::socket::enlarge_receive_buffer(&socket, RECEIVE_BUFFER);
-        bind_ipv6(&socket)?;
+        let socket = packet::open(Type::DGRAM, &filter(prefix), RECEIVE_BUFFER)?;
+        packet::bind(&socket, None)?;
         Ok(Self {
             socket,
             watched: BTreeSet::new(),
@@ -75,7 +72,7 @@ impl V1Listener {
     /// The interface does not exist.
     pub fn watch(&mut self, interface: u32) -> io::Result<()> {
         if !self.watched.contains(&interface) {
-            self.change(libc::PACKET_ADD_MEMBERSHIP, interface)?;
+            packet::set_all_multicast(&self.socket, interface, true)?;
             self.watched.insert(interface);
         }
         Ok(())
@@ -84,18 +81,8 @@ impl V1Listener {
     /// Ends that. An interface that is gone is no error.
     pub fn unwatch(&mut self, interface: u32) {
         if self.watched.remove(&interface) {
-            let _ = self.change(libc::PACKET_DROP_MEMBERSHIP, interface);
+            let _ = packet::set_all_multicast(&self.socket, interface, false);
         }
-    }
-
-    fn change(&self, what: libc::c_int, interface: u32) -> io::Result<()> {
-        let request = libc::packet_mreq {
-            mr_ifindex: libc::c_int::try_from(interface).map_err(io::Error::other)?,
-            mr_type: libc::PACKET_MR_ALLMULTI as libc::c_ushort,
-            mr_alen: 0,
-            mr_address: [0; 8],
-        };
-        set_option(&self.socket, libc::SOL_PACKET, what, &request)
     }
 
     /// The next message of any interface, watched or not; `None` if there is none now.
@@ -129,32 +116,6 @@ impl V1Listener {
 impl AsFd for V1Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
-    }
-}
-
-/// From now on what is IPv6 comes in, of all interfaces.
-fn bind_ipv6(socket: &Socket) -> io::Result<()> {
-    let address = libc::sockaddr_ll {
-        sll_family: libc::AF_PACKET as libc::sa_family_t,
-        sll_protocol: (libc::ETH_P_IPV6 as u16).to_be(),
-        sll_ifindex: 0,
-        sll_hatype: 0,
-        sll_pkttype: 0,
-        sll_halen: 0,
-        sll_addr: [0; 8],
-    };
-    // SAFETY: the pointer and the length describe `address`, which outlives the call.
-    let result = unsafe {
-        libc::bind(
-            socket.as_raw_fd(),
-            (&raw const address).cast(),
-            size_of::<libc::sockaddr_ll>() as libc::socklen_t,
-        )
-    };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
     }
 }
 

@@ -42,6 +42,10 @@ const TYPE_QUERY: u8 = 130;
 pub(crate) const TYPE_REPORT_V1: u8 = 131;
 pub(crate) const TYPE_DONE_V1: u8 = 132;
 const TYPE_REPORT_V2: u8 = 143;
+/// Multicast Router Advertisement (RFC 4286 §3.1).
+const TYPE_ROUTER_ADVERTISEMENT: u8 = 151;
+/// All snoopers (RFC 4286 §3.2).
+const ALL_SNOOPERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x6a);
 
 /// Why bytes are not an MLD message that may be acted on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -360,6 +364,24 @@ fn parse_report(mut r: Reader<'_>) -> Result<Vec<Record>, MldError> {
 pub fn query_packet(source: Ipv6Addr, query: &Query) -> Vec<u8> {
     let destination = query.group.unwrap_or(ALL_NODES);
     packet(source, destination, &query_message(query))
+}
+
+/// A whole IPv6 packet with a Multicast Router Advertisement (RFC 4286 §3): snooping switches send all reports to where it
+/// comes from. Times are cut to what their fields can say.
+#[must_use]
+pub fn router_advertisement(
+    source: Ipv6Addr,
+    interval: Duration,
+    query_interval: Duration,
+    robustness: u8,
+) -> Vec<u8> {
+    let seconds = |time: Duration, most: u64| time.as_secs().min(most);
+    let mut w = Writer::new();
+    w.u8(TYPE_ROUTER_ADVERTISEMENT);
+    w.u8(seconds(interval, u8::MAX.into()).max(4) as u8).u16(0);
+    w.u16(seconds(query_interval, u16::MAX.into()) as u16);
+    w.u16(robustness.into());
+    packet(source, ALL_SNOOPERS, w.as_slice())
 }
 
 /// The ICMPv6 message of a version 2 query, checksum zero: a raw socket fills it in.

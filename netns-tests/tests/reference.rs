@@ -439,6 +439,48 @@ const FILES: &[File] = &[
                 ],
             },
             Table {
+                heading: "[[lan]]",
+                with: "interface = \"eth0\"\n",
+                keys: &[
+                    (
+                        "interface",
+                        "needed",
+                        "The interface; of a bridge the bridge, not a port.",
+                    ),
+                    (
+                        "groups",
+                        "the routes of `[tun]`",
+                        "Groups that are carried.",
+                    ),
+                    (
+                        "send",
+                        "`true`",
+                        "Hosts of the LAN may send into the network.",
+                    ),
+                    ("receive", "`true`", "Hosts of the LAN hear the network."),
+                    (
+                        "sources",
+                        "the prefixes that are on link",
+                        "Addresses of hosts that may send.",
+                    ),
+                    (
+                        "rate",
+                        "`\"100M\"`",
+                        "What hosts together may send, in bits a second; each has a fair part.",
+                    ),
+                    (
+                        "rate_out",
+                        "`\"100M\"`",
+                        "What is sent into the LAN, in bits a second.",
+                    ),
+                    (
+                        "priority",
+                        "`0`",
+                        "Of several gateways the one with the greatest serves, all else being equal.",
+                    ),
+                ],
+            },
+            Table {
                 heading: "[topology]",
                 with: "",
                 keys: &[

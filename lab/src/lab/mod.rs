@@ -42,7 +42,7 @@ pub use namespace::Namespace;
 pub use network::{Member, Network, SignallingServer, wait_reach};
 pub use ports::{OpenSocket, open_sockets};
 pub use process::{Output, Process, tail};
-pub use topology::{LAN, UPLINK};
+pub use topology::{LAN, Site, UPLINK};
 pub use traffic::{MldWatch, Receiver, Sent};
 pub use wait::{DEADLINE, Hopeless, eventually, within};
 

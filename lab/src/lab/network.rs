@@ -109,22 +109,23 @@ impl Lab {
     /// # Errors
     /// `init`, `invite` or `join` fails.
     pub fn network(&self, hosts: Vec<Host>) -> Result<Network> {
+        self.network_invited(hosts, &[])
+    }
+
+    /// The same, with more arguments for `lcroute invite`.
+    ///
+    /// # Errors
+    /// `init`, `invite` or `join` fails.
+    pub fn network_invited(&self, hosts: Vec<Host>, invite: &[&str]) -> Result<Network> {
         let signalling = self.signalling_server()?;
         let founder = hosts.first().context("a network needs a host")?;
         founder
             .run("lcroute", &["init", "--name", founder.name()])?
             .success()
             .context("lcroute init")?;
-        let invited = founder.run(
-            "lcroute",
-            &[
-                "invite",
-                "--label",
-                "world=lab",
-                "--signal",
-                &signalling.url()?,
-            ],
-        )?;
+        let url = signalling.url()?;
+        let args = ["invite", "--label", "world=lab", "--signal", &url];
+        let invited = founder.run("lcroute", &[&args[..], invite].concat())?;
         let token = invited
             .success()
             .context("lcroute invite")?

@@ -14,6 +14,15 @@ pub const UPLINK: &str = "eth0";
 /// The interface with which a host is attached to a LAN.
 pub const LAN: &str = "lan0";
 
+/// A LAN behind gateways.
+#[derive(Debug)]
+pub struct Site {
+    /// Has the interface `bridge`.
+    pub switch: Host,
+    /// Plain hosts.
+    pub hosts: Vec<Host>,
+}
+
 impl Lab {
     /// A host with public addresses.
     ///
@@ -95,6 +104,35 @@ impl Lab {
             hosts.push(host);
         }
         Ok(hosts)
+    }
+
+    /// A LAN with a switch that snoops MLD: gateways that exist, and plain hosts, each with `lan0` there. Of LAN n the hosts have
+    /// 2001:db8:a00n::1 and so on, gateways first.
+    ///
+    /// ```text
+    ///   internet ── eth0 ── gateway ── lan0 ── switch ─┬─ lan0 ── host
+    ///                                                  └─ lan0 ── host
+    /// ```
+    ///
+    /// # Errors
+    /// `ip` fails.
+    pub fn site(&self, n: u8, gateways: &[&Host], names: &[&str]) -> Result<Site> {
+        let switch = self.detached_host(&format!("switch{n}"))?;
+        switch.ip("link add bridge type bridge mcast_snooping 1\nlink set bridge up")?;
+        let hosts: Result<Vec<_>> = names.iter().map(|name| self.detached_host(name)).collect();
+        let hosts = hosts?;
+        let all = gateways.iter().copied().chain(&hosts);
+        for (number, host) in (1_u8..).zip(all) {
+            let port = format!("port{number}");
+            connect(host, LAN, &switch, &port)?;
+            switch.ip(&format!(
+                "link set {port} master bridge\nlink set {port} up"
+            ))?;
+            host.ip(&format!(
+                "addr add 2001:db8:a00{n}::{number}/64 dev {LAN} nodad\nlink set {LAN} up"
+            ))?;
+        }
+        Ok(Site { switch, hosts })
     }
 
     /// Drops `percent` of all packets from and to a host with public addresses.

@@ -83,6 +83,10 @@ pub struct Limits {
     pub groups: usize,
     /// Reporters tracked per group on `lc0`.
     pub reporters: usize,
+    /// Reporters tracked per group on a LAN; those beyond are not cut off before a query was not answered.
+    pub lan_reporters: usize,
+    /// Groups that are reported on a LAN: switches have small tables.
+    pub lan_reports: usize,
     /// (root, group) entries that one neighbour may keep here.
     pub join_states_per_neighbor: usize,
     /// Source addresses in all filters of one neighbour.
@@ -114,6 +118,8 @@ impl Limits {
     pub const DEFAULT: Self = Self {
         groups: 16_384,
         reporters: 16,
+        lan_reporters: 64,
+        lan_reports: 1_024,
         join_states_per_neighbor: 16_384,
         sources_per_neighbor: 65_536,
         prefixes_per_neighbor: 256,
@@ -150,6 +156,8 @@ pub(crate) struct Node {
     pub sources: NodeSources,
     /// Groups that are carried.
     pub scopes: CarriedScopes,
+    /// Groups to which hosts of this node's LANs may send: it wants to know who listens.
+    pub lan_groups: Vec<GroupPrefix>,
 }
 
 impl Node {
@@ -159,14 +167,23 @@ impl Node {
             own: addresses.origin,
             sources: NodeSources::of_node(addresses),
             scopes: CarriedScopes::new(&config.link_scope_groups),
+            lan_groups: Vec::new(),
             config,
         }
     }
 }
 
+impl Node {
+    /// Whether an address is that of a node of the network, or link-local.
+    pub(crate) fn is_of_network(&self, address: Ipv6Addr) -> bool {
+        let own = self.config.member.addresses.address;
+        own.segments()[..3] == address.segments()[..3] || address.is_unicast_link_local()
+    }
+}
+
 /// The addresses that packets of a node may come from.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct NodeSources {
+pub struct NodeSources {
     address: Ipv6Addr,
     link_local: Ipv6Addr,
 }

@@ -69,6 +69,36 @@ librecast::drop_reasons! {
     TooBig = "too_big",
     /// More bytes of messages from router to router than a neighbour may pass on.
     RoutedLimited = "routed_limited",
+    /// From a LAN of which another gateway is the forwarder, or for such a LAN.
+    LanStandby = "lan_standby",
+    /// From a LAN host whose address no prefix of the LAN contains.
+    LanForeignSource = "lan_foreign_source",
+    /// From a link-local address of a LAN, which means nothing elsewhere.
+    LanLinkLocal = "lan_link_local",
+    /// From a LAN host for which this node's certificate does not let it speak.
+    LanNotPermitted = "lan_not_permitted",
+    /// From or to a LAN, of a group or in a direction that its configuration leaves out.
+    LanNotConfigured = "lan_not_configured",
+    /// From the Ethernet address of a gateway: the packet has been in the network already.
+    LanGatewayFrame = "lan_gateway_frame",
+    /// From a second Ethernet address with the source of a host that sent a moment ago.
+    LanSourceMoved = "lan_source_moved",
+    /// From more hosts of a LAN than are kept.
+    LanSourceLimit = "lan_source_limit",
+    /// Beyond the rate that hosts of a LAN may send at, or that is sent into it.
+    LanRate = "lan_rate",
+    /// Longer than a LAN takes, or than a host of a LAN may send.
+    LanTooBig = "lan_too_big",
+    /// For a LAN on which its source lies itself.
+    LanOwnSource = "lan_own_source",
+    /// For a LAN that its source reaches on another path.
+    LanOtherPath = "lan_other_path",
+    /// A join that is not reported on a LAN: more groups than switches may have room for.
+    LanReportLimit = "lan_report_limit",
+    /// More changes of joins than one LAN host may make in a second.
+    LanJoinLimited = "lan_join_limited",
+    /// A PROBE that cannot be read, is not signed by a member, or was sent before.
+    LanBadProbe = "lan_bad_probe",
     /// A neighbour advertised other join state than was received: it is advertised again.
     AuditDiffers = "audit_differs",
     }

@@ -6,17 +6,21 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 use librecast::cert::{GroupPrefix, Member};
+use librecast::ethernet::MacAddress;
 use librecast::id::{LinkId, OriginId};
+use librecast::random::Random;
 use librecast::time::{Duration, Instant};
 
-use crate::classify::{CarriedScopes, Class, Flow, trim};
+use crate::classify::{CarriedScopes, Class, Flow, flow_of, trim};
 use crate::config::{Config, Neighbor, Node};
 use crate::control::{self, Element, MAX_ROUTED, Routed, RoutedKind};
 use crate::drops::DropReason;
 use crate::exchange::ControlExchange;
-use crate::forwarding::Forwarding;
+use crate::forwarding::{Forwarding, deliver};
 use crate::header::{DataHeader, HEADER_LEN, HOP_LIMIT};
-use crate::local_interface::LC0;
+use crate::interface_id::{LC0, LocalInterfaceId, MAX_LOCAL_INTERFACES};
+use crate::lan::{Gateway, LanEvent, LanSettings};
+use crate::local_interface::{InterfaceSettings, Senders};
 use crate::lsdb::{
     AddRevocationError, Database, DatabaseEvent, FLAG_CORE, FLAG_ISSUER, FLAG_UNICAST, LocalRouter,
     OwnChainError,
@@ -24,6 +28,7 @@ use crate::lsdb::{
 use crate::membership::Membership;
 use crate::outbox::Outbox;
 use crate::output::{LinkFault, Output};
+use crate::querier::Timing;
 use crate::routed::RoutedQueue;
 use crate::routing::{Computation, Routing};
 use crate::services::Services;
@@ -45,6 +50,8 @@ pub struct Engine {
     pub(crate) database: Database,
     pub(crate) routing: Routing,
     topology: Topology,
+    pub(crate) gateway: Gateway,
+    random: Random,
     timers: Timers,
     pub(crate) outbox: Outbox,
     pub(crate) now: Instant,
@@ -68,10 +75,14 @@ impl Engine {
             mtu: *mtu,
             flags: flags(&node.config),
             announced: node.config.announce.iter().copied().collect(),
+            lans: Vec::new(),
         };
         let mut database = Database::new(router, limits, services.clone(), now);
         Self {
-            membership: Membership::new(limits, *mtu, *seed),
+            membership: Membership::new(
+                InterfaceSettings::of_host(limits, *mtu, node.sources),
+                *seed,
+            ),
             forwarding: Forwarding::new(&node),
             unicast: Unicast::new(*seed, now),
             routed: RoutedQueue::default(),
@@ -79,6 +90,8 @@ impl Engine {
             routing: Routing::new(database.graph(), now),
             database,
             topology: Topology::new(node.own, node.config.topology, *seed, now),
+            gateway: Gateway::default(),
+            random: Random::new(*seed),
             timers: Timers::default(),
             outbox: Outbox::default(),
             now,
@@ -92,7 +105,7 @@ impl Engine {
     /// reported.
     pub fn handle_start(&mut self, now: Instant) {
         self.turn(now);
-        self.membership.start(LC0, now);
+        self.membership.start(LC0, None, now);
     }
 
     /// A link is up and its neighbour authenticated: everything is exchanged.
@@ -214,6 +227,74 @@ impl Engine {
         self.membership.query_again(now);
     }
 
+    /// One more LAN is served, or its settings have changed: [`Self::handle_lan_packet`] takes what is heard there. At most
+    /// [`MAX_LOCAL_INTERFACES`] with `lc0`; what is beyond is ignored.
+    pub fn set_lan(&mut self, interface: LocalInterfaceId, settings: LanSettings, now: Instant) {
+        self.turn(now);
+        if interface == LC0 || usize::from(interface.0) >= MAX_LOCAL_INTERFACES {
+            return;
+        }
+        let senders = lan_senders(&settings);
+        let known = self.gateway.settings(interface);
+        let is_same = known.is_some_and(|known| {
+            (known.mac, known.link_local, &known.groups, known.receive)
+                == (
+                    settings.mac,
+                    settings.link_local,
+                    &settings.groups,
+                    settings.receive,
+                )
+        });
+        if is_same {
+            self.gateway.set(interface, settings);
+            let groups = self.joinable_groups();
+            self.membership.set_senders(interface, senders, groups);
+        } else {
+            let limits = &self.node.config.limits;
+            let own = self.node.config.member.addresses;
+            let served = InterfaceSettings {
+                querier_address: settings.link_local,
+                reporter_address: own.link_local,
+                timing: Timing::LAN,
+                mtu: settings.mtu,
+                groups: settings.groups.clone(),
+                senders,
+                receives: settings.receive,
+                max_groups: limits.groups,
+                max_reporters: limits.lan_reporters,
+                max_reported: limits.lan_reports,
+            };
+            self.membership.add(interface, served);
+            let nonce = self.random.next();
+            self.gateway
+                .add(interface, settings, (self.node.own, nonce), now);
+        }
+        self.node.lan_groups = self.gateway.sending_groups();
+        self.routing.force();
+    }
+
+    /// Whether the interface of a LAN has a carrier.
+    pub fn set_lan_running(&mut self, interface: LocalInterfaceId, running: bool, now: Instant) {
+        self.turn(now);
+        self.gateway.set_running(interface, running, now);
+    }
+
+    /// A LAN is no longer served.
+    pub fn remove_lan(&mut self, interface: LocalInterfaceId, now: Instant) {
+        self.turn(now);
+        self.gateway.remove(interface);
+        self.membership.remove(interface);
+        self.node.lan_groups = self.gateway.sending_groups();
+        self.routing.force();
+    }
+
+    /// Groups that neighbours or local listeners may have joined.
+    fn joinable_groups(&self) -> Vec<Ipv6Addr> {
+        let mut groups = self.membership.groups();
+        groups.extend(self.forwarding.trees.groups());
+        groups
+    }
+
     /// An input that is more than a packet: what it changes goes out with the next flush.
     fn turn(&mut self, now: Instant) {
         self.now = now;
@@ -234,7 +315,7 @@ impl Engine {
         let result = match self.node.scopes.classify(&packet) {
             Class::Carried(flow) => {
                 trim(&mut packet);
-                self.send(flow, packet)
+                self.send_own(flow, packet)
             }
             Class::Unicast(flow) => {
                 trim(&mut packet);
@@ -257,18 +338,86 @@ impl Engine {
             Class::Mld => {
                 self.unflushed = true;
                 let (node, outbox) = (&self.node, &mut self.outbox);
-                self.membership.handle_mld(LC0, &packet, node, outbox, now)
+                let nobody = |_| false;
+                self.membership
+                    .handle_mld(LC0, &packet, (node, nobody), outbox, now)
             }
             Class::Dropped(reason) => Err(reason),
         };
         self.outbox.count(result);
     }
 
-    fn send(&mut self, flow: Flow, packet: Bytes) -> Result<(), DropReason> {
-        let (node, now) = (&self.node, self.now);
-        if !node.sources.allows(flow.source, flow.group) {
+    /// An IPv6 packet that was heard on a LAN, from a host with this Ethernet address.
+    pub fn handle_lan_packet(
+        &mut self,
+        interface: LocalInterfaceId,
+        mac: MacAddress,
+        mut packet: Bytes,
+        now: Instant,
+    ) {
+        self.now = now;
+        self.timers.touch();
+        let (node, outbox) = (&self.node, &mut self.outbox);
+        let result = match node.scopes.classify(&packet) {
+            Class::Carried(flow) => {
+                trim(&mut packet);
+                let parts = (node, &self.database);
+                self.gateway
+                    .admit(interface, (flow, mac), &packet, parts, outbox, now)
+                    .and_then(|()| self.send(interface, flow, packet))
+            }
+            Class::Mld => {
+                self.unflushed = true;
+                let source = flow_of(&packet).map(|flow| flow.source);
+                let database = &self.database;
+                let gateway = &mut self.gateway;
+                gateway.admit_mld(interface, source, now).and_then(|()| {
+                    let is_gateway = |source: Ipv6Addr| {
+                        let origin = OriginId::of(source);
+                        database.is_gateway(origin) || gateway.is_reporter(source)
+                    };
+                    self.membership
+                        .handle_mld(interface, &packet, (node, is_gateway), outbox, now)
+                })
+            }
+            // the LAN's own business
+            Class::Unicast(_) | Class::Dropped(_) => Ok(()),
+        };
+        self.outbox.count(result);
+    }
+
+    /// A PROBE that was heard on a LAN, from this Ethernet address.
+    pub fn handle_lan_probe(
+        &mut self,
+        interface: LocalInterfaceId,
+        mac: MacAddress,
+        probe: &[u8],
+        now: Instant,
+    ) {
+        self.turn(now);
+        let parts = (&self.node, &self.database);
+        let services = &*self.services;
+        let result = self
+            .gateway
+            .handle_probe(interface, (mac, probe), parts, services, now);
+        self.outbox.count(result);
+    }
+
+    fn send_own(&mut self, flow: Flow, packet: Bytes) -> Result<(), DropReason> {
+        if !self.node.sources.allows(flow.source, flow.group) {
             return Err(DropReason::ForeignSource);
         }
+        self.send(LC0, flow, packet)
+    }
+
+    /// A packet of a host for which this node may speak.
+    fn send(
+        &mut self,
+        from: LocalInterfaceId,
+        flow: Flow,
+        packet: Bytes,
+    ) -> Result<(), DropReason> {
+        let (node, now) = (&self.node, self.now);
         let permitted = &node.config.member.prefixes;
         if !permitted.iter().any(|p| p.contains(flow.group)) {
             return Err(DropReason::NotPermitted);
@@ -282,8 +431,25 @@ impl Engine {
             self.unflushed = true;
             self.membership.touch([flow.group]);
         }
+        let mut delivered = false;
+        if self.membership.has_lans() {
+            let (len, sender) = (packet.len(), (flow.source, Some(from)));
+            let local = self
+                .membership
+                .count_listeners(flow.group, sender, len, now);
+            delivered = !local.is_empty();
+            let (gateway, outbox) = (&mut self.gateway, &mut self.outbox);
+            deliver(
+                local,
+                (flow, node.own),
+                packet.clone(),
+                gateway,
+                outbox,
+                now,
+            );
+        }
         self.forwarding
-            .send(root, flow, packet, node, &mut self.outbox, now)
+            .send(root, (flow, delivered), packet, node, &mut self.outbox, now)
     }
 
     /// One message of a data channel: data header and packet. What is written is a part of it, not a copy.
@@ -339,9 +505,16 @@ impl Engine {
         let (node, database, outbox) = (&self.node, &self.database, &mut self.outbox);
         match node.scopes.classify(&packet) {
             Class::Carried(flow) => {
-                let parts = (database, &mut self.membership, outbox);
-                self.forwarding
-                    .receive(arrival, flow, packet, node.own, parts, self.now)
+                let local = (&mut self.membership, &mut self.gateway);
+                let parts = (database, local);
+                self.forwarding.receive(
+                    (link, header, flow),
+                    packet,
+                    node.own,
+                    parts,
+                    outbox,
+                    self.now,
+                )
             }
             Class::Unicast(flow) => {
                 let view = RouteView {
@@ -490,6 +663,9 @@ impl Engine {
         let idle = self.forwarding.handle_timeout(&mut self.outbox, now);
         self.membership.touch(idle);
         self.database.handle_timeout(now);
+        let services = &*self.services;
+        self.gateway
+            .handle_timeout(&self.node, services, &mut self.outbox, now);
         let prospects = || Prospect::all(self.routing.graph(), self.node.own);
         self.topology.handle_timeout(prospects, now);
         // timers of proxies and of route computation are looked at by the flush that follows
@@ -523,6 +699,7 @@ impl Engine {
             timer(self.topology.poll_timeout(), TimerKind::Topology),
             timer(self.routing.next_timeout(), TimerKind::RouteComputation),
             timer(gone, TimerKind::RouterGone),
+            timer(self.gateway.next_timeout(), TimerKind::Lan),
         ];
         timers.into_iter().flatten().min()
     }
@@ -541,6 +718,9 @@ impl Engine {
     #[inline(never)]
     fn flush(&mut self) {
         self.flush_topology();
+        if self.membership.has_lans() || !self.gateway.advertised().is_empty() {
+            self.flush_lans();
+        }
         self.flush_routes();
         self.flush_control();
         let Self {
@@ -556,6 +736,26 @@ impl Engine {
         self.exchange.find_timers();
         let by_packets = self.forwarding.next_timeout();
         self.timers.set(self.flush_timer(), by_packets);
+    }
+
+    /// Roles on LANs follow links and elections.
+    fn flush_lans(&mut self) {
+        let (node, database) = (&self.node, &self.database);
+        let linked = !self.exchange.neighbors().is_empty();
+        self.gateway.review((node, database), linked, self.now);
+        for event in self.gateway.take_events(&node.config.member, self.now) {
+            match event {
+                LanEvent::Forwarder(interface) => {
+                    let groups = self.joinable_groups();
+                    self.membership.start(interface, groups, self.now);
+                }
+                LanEvent::Standby(interface) => self.membership.stop(interface),
+                LanEvent::Advertise => {
+                    let lans = self.gateway.advertised().to_vec();
+                    self.database.set_lans(lans, self.now);
+                }
+            }
+        }
     }
 
     fn flush_topology(&mut self) {
@@ -659,6 +859,9 @@ impl Engine {
         if origin != self.node.own {
             let origins = &mut self.forwarding.origins;
             origins.set_reachable(origin, up, self.now);
+            if !up {
+                self.gateway.set_unreachable(origin, self.now);
+            }
             self.outbox.push(Output::Reachable { origin, up });
         }
     }
@@ -690,6 +893,14 @@ impl Engine {
     pub fn issuers(&self) -> Vec<OriginId> {
         self.database.issuers().collect()
     }
+}
+
+/// Hosts of a LAN that may send.
+fn lan_senders(settings: &LanSettings) -> Senders {
+    Senders::Lan(match settings.send {
+        true => settings.prefixes.clone(),
+        false => Vec::new(),
+    })
 }
 
 /// The flags of this router's advertisement.

@@ -11,7 +11,7 @@
 //!                    forgotten
 //! ```
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
 
 use bytes::Bytes;
@@ -19,7 +19,6 @@ use librecast::time::{Duration, Instant};
 
 use crate::classify::Flow;
 use crate::config::Limits;
-use crate::table::Table;
 use crate::timers::TimerKind;
 
 /// How long the first packets of a flow wait for a listener.
@@ -45,7 +44,7 @@ struct BufferedFlow {
 /// Flows without a listener.
 #[derive(Debug)]
 pub struct FirstPacketBuffer {
-    flows: Table<Key, BufferedFlow>,
+    flows: BTreeMap<Key, BufferedFlow>,
     timers: BTreeSet<(Instant, Key)>,
     bytes: usize,
     max_flows: usize,
@@ -55,9 +54,9 @@ pub struct FirstPacketBuffer {
 
 impl FirstPacketBuffer {
     /// Without flows.
-    pub fn new(limits: &Limits, seed: u64) -> Self {
+    pub fn new(limits: &Limits) -> Self {
         Self {
-            flows: Table::new(seed),
+            flows: BTreeMap::new(),
             timers: BTreeSet::new(),
             bytes: 0,
             max_flows: limits.flows,
@@ -70,7 +69,7 @@ impl FirstPacketBuffer {
     pub fn offer(&mut self, flow: Flow, packet: &[u8], now: Instant) -> bool {
         let key = (flow.group, flow.source);
         let fits = self.bytes + packet.len() <= self.max_bytes;
-        if self.flows.get(&key).is_none() {
+        if !self.flows.contains_key(&key) {
             if !fits || self.flows.len() >= self.max_flows {
                 return false;
             }
@@ -97,6 +96,15 @@ impl FirstPacketBuffer {
             }
             _ => false,
         }
+    }
+
+    /// Sources whose packets to the group wait.
+    pub fn sources_of(&self, group: Ipv6Addr) -> Vec<Ipv6Addr> {
+        let all = (group, Ipv6Addr::UNSPECIFIED)..=(group, Ipv6Addr::from_bits(u128::MAX));
+        self.flows
+            .range(all)
+            .map(|((_, source), _)| *source)
+            .collect()
     }
 
     /// The flow has a listener: its packets, in order.
@@ -181,14 +189,11 @@ mod tests {
     }
 
     fn buffer() -> FirstPacketBuffer {
-        FirstPacketBuffer::new(
-            &Limits {
-                flows: 3,
-                buffered_bytes: 1000,
-                ..Limits::default()
-            },
-            1,
-        )
+        FirstPacketBuffer::new(&Limits {
+            flows: 3,
+            buffered_bytes: 1000,
+            ..Limits::default()
+        })
     }
 
     fn ms(n: u64) -> Duration {

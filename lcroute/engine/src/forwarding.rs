@@ -11,8 +11,9 @@ use crate::config::Node;
 use crate::drops::DropReason;
 use crate::first_packets::FirstPacketBuffer;
 use crate::header::{DataHeader, HOP_LIMIT, MAX_SEQUENCE};
+use crate::interface_id::{LC0, LocalInterfaces};
+use crate::lan::Gateway;
 use crate::local_groups::LocalGroups;
-use crate::local_interface::LocalInterfaces;
 use crate::lsdb::Database;
 use crate::membership::Membership;
 use crate::origins::Origins;
@@ -54,7 +55,7 @@ impl Forwarding {
         Self {
             trees: Trees::new(seed),
             groups: LocalGroups::new(node.own, limits.flows, seed),
-            first_packets: FirstPacketBuffer::new(limits, seed),
+            first_packets: FirstPacketBuffer::new(limits),
             replay: ReplayBuffer::new(limits, seed),
             origins: Origins::new(limits.duplicate_window, seed),
             sequence: 0,
@@ -78,18 +79,22 @@ impl Forwarding {
         (root, is_new)
     }
 
-    /// A packet of a local sender on the tree of `root`.
+    /// A packet of a local sender on the tree of `root`. `delivered`: listeners of other local interfaces have it.
     pub fn send(
         &mut self,
         root: OriginId,
-        flow: Flow,
+        (flow, delivered): (Flow, bool),
         packet: Bytes,
         node: &Node,
         outbox: &mut Outbox,
         now: Instant,
     ) -> Result<(), DropReason> {
-        let entry = self.trees.forward(root, flow.group, flow.source);
+        let sender = (flow.source, node.own);
+        let entry = self.trees.forward(root, flow.group, sender);
         let Some(entry) = entry.filter(|entry| !entry.links().is_empty()) else {
+            if delivered {
+                return Ok(());
+            }
             let waits = self.first_packets.offer(flow, &packet, now);
             return if waits {
                 Ok(())
@@ -139,8 +144,9 @@ impl Forwarding {
         let Some(root) = self.groups.sending_root(group, now) else {
             return;
         };
-        for source in node.sources.present(group) {
-            let entry = self.trees.forward(root, group, source);
+        for source in self.first_packets.sources_of(group) {
+            let sender = (source, node.own);
+            let entry = self.trees.forward(root, group, sender);
             let Some(links) = entry.map(|entry| entry.links().clone()) else {
                 continue;
             };
@@ -148,7 +154,7 @@ impl Forwarding {
                 continue;
             }
             for packet in self.first_packets.release(Flow { source, group }) {
-                if let Some(entry) = self.trees.forward(root, group, source) {
+                if let Some(entry) = self.trees.forward(root, group, sender) {
                     entry.traffic.count(source, packet.len(), now);
                 }
                 self.originate(root, links.clone(), packet, node, outbox);
@@ -162,7 +168,7 @@ impl Forwarding {
             return;
         }
         let trees = &mut self.trees;
-        let joining = |source| Some(trees.forward(root, group, source)?.links().clone());
+        let joining = |sender| Some(trees.forward(root, group, sender)?.links().clone());
         for (links, header, packet) in self.replay.replay((root, group), joining) {
             outbox.transmit(links, header, packet);
         }
@@ -193,16 +199,21 @@ impl Forwarding {
     /// A multicast packet that came over a link.
     pub fn receive(
         &mut self,
-        (link, header): (LinkId, DataHeader),
-        flow: Flow,
+        (link, header, flow): (LinkId, DataHeader, Flow),
         mut packet: Bytes,
         own: OriginId,
-        (database, membership, outbox): (&Database, &mut Membership, &mut Outbox),
+        (database, local): (&Database, (&mut Membership, &mut Gateway)),
+        outbox: &mut Outbox,
         now: Instant,
     ) -> Result<(), DropReason> {
         let Flow { source, group } = flow;
-        let is_of_origin = OriginId::of(source) == header.origin && header.origin != own;
-        let entry = self.trees.forward(header.root, group, source);
+        let (membership, gateway) = local;
+        let is_of_origin = header.origin != own
+            && (OriginId::of(source) == header.origin
+                || database.lan_sources().speaks_for(header.origin, source));
+        let entry = self
+            .trees
+            .forward(header.root, group, (source, header.origin));
         let entry = entry.ok_or(DropReason::NotJoined)?;
         if !is_of_origin {
             return Err(DropReason::ForgedSource);
@@ -224,7 +235,7 @@ impl Forwarding {
         if !self.replay.is_idle() && header.hop_limit > 1 {
             self.replay.keep(flow, onward(header), &packet, &links);
         }
-        let local = membership.count_listeners(group, source, packet.len(), now);
+        let local = membership.count_listeners(group, (source, None), packet.len(), now);
         let outgoing = OutgoingInterfaces { links, local };
         // a packet that is both passed on and delivered counts once
         if outgoing.local.is_empty() {
@@ -238,13 +249,29 @@ impl Forwarding {
         } else {
             pass_on(outgoing.links, header, packet.clone(), outbox)
         };
-        for _ in 1..outgoing.local.len() {
-            outbox.deliver(packet.clone());
-        }
-        if !outgoing.local.is_empty() {
-            outbox.deliver(packet);
-        }
+        let sender = (flow, header.origin);
+        deliver(outgoing.local, sender, packet, gateway, outbox, now);
         passed_on
+    }
+}
+
+/// A packet goes to the listeners of local interfaces.
+pub fn deliver(
+    to: LocalInterfaces,
+    sender: (Flow, OriginId),
+    packet: Bytes,
+    gateway: &mut Gateway,
+    outbox: &mut Outbox,
+    now: Instant,
+) {
+    if to.has_lans() {
+        for interface in to.lans() {
+            let result = gateway.inject(interface, sender, &packet, outbox, now);
+            outbox.count(result);
+        }
+    }
+    if to.contains(LC0) {
+        outbox.deliver(packet);
     }
 }
 

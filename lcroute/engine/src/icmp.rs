@@ -39,6 +39,11 @@ impl IcmpError {
     /// The error in answer to `packet`, from this host's router to its sender. `None` where none may be
     /// sent: in answer to an error, or to nobody.
     pub fn answer(self, packet: &[u8]) -> Option<Vec<u8>> {
+        self.answer_from(ROUTER_ADDRESS, packet)
+    }
+
+    /// The same, from another address of a router.
+    pub fn answer_from(self, from: Ipv6Addr, packet: &[u8]) -> Option<Vec<u8>> {
         let to = address(packet, 8)?;
         let first = *packet.get(IPV6_HEADER_LEN)?;
         let is_error = packet[6] == ICMPV6 && first < FIRST_INFORMATIONAL;
@@ -51,14 +56,14 @@ impl IcmpError {
         icmp.extend(parameter.to_be_bytes());
         icmp.extend(quoted);
         // at most MIN_MTU
-        let sum = Sum::pseudo_header(ICMPV6, ROUTER_ADDRESS, to, icmp.len() as u32);
+        let sum = Sum::pseudo_header(ICMPV6, from, to, icmp.len() as u32);
         let sum = !sum.bytes(&icmp).fold();
         icmp[2..4].copy_from_slice(&sum.to_be_bytes());
         let mut answer = vec![0x60, 0, 0, 0];
         // at most MIN_MTU
         answer.extend((icmp.len() as u16).to_be_bytes());
         answer.extend([ICMPV6, 64]);
-        answer.extend(ROUTER_ADDRESS.octets());
+        answer.extend(from.octets());
         answer.extend(to.octets());
         answer.extend(icmp);
         Some(answer)

@@ -2,92 +2,171 @@
 //!
 //! ```text
 //!   reports of listeners ──> Querier ──> joins of the interface ──> trees
-//!   packets, reports    <── Proxy   <── what neighbours join    <── trees
+//!   packets, reports    <── Proxy   <── what others join        <── trees, other interfaces
 //! ```
 
 use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
 
+use librecast::cert::{GroupPrefix, SourcePrefix};
 use librecast::mld::{self, Message, Record, RecordType};
 use librecast::time::{Duration, Instant};
 
 use crate::classify::{CarriedScopes, is_source_specific};
-use crate::config::{Limits, ROUTER_ADDRESS};
+use crate::config::{Limits, NodeSources, ROUTER_ADDRESS};
 use crate::drops::DropReason;
+use crate::interface_id::{LC0, LocalInterfaceId};
 use crate::outbox::Outbox;
 use crate::proxy::Proxy;
-use crate::querier::Querier;
+use crate::querier::{Querier, Timing};
 use crate::source_filter::SourceFilter;
 use crate::timers::Timer;
 
 /// A report without a source address: general queries that follow are at least this far apart. Chosen.
 const UNSPECIFIED_SOURCE_GAP: Duration = Duration::from_secs(5);
 
-/// A local interface: its place in outgoing interface lists, 0 to 31.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct LocalInterfaceId(pub u8);
+/// Whose packets enter the network by an interface.
+#[derive(Debug, Clone)]
+pub enum Senders {
+    /// This node's programs.
+    Node(NodeSources),
+    /// Hosts of a LAN, by their addresses; none of them may send where there are no prefixes.
+    Lan(Vec<SourcePrefix>),
+}
 
-/// The interface of this host's own programs.
-pub const LC0: LocalInterfaceId = LocalInterfaceId(0);
+impl Senders {
+    /// What of a filter concerns them; `None`: nothing.
+    fn restrict(&self, filter: &SourceFilter, group: Ipv6Addr) -> Option<SourceFilter> {
+        match self {
+            Self::Node(sources) => filter.restricted_to(&sources.present(group)),
+            Self::Lan(prefixes) if prefixes.is_empty() => None,
+            Self::Lan(prefixes) => filter.retain(|s| prefixes.iter().any(|p| p.contains(s))),
+        }
+    }
+}
 
-/// The local part of an outgoing interface list: one bit for each interface.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct LocalInterfaces(u32);
+/// How an interface is served.
+#[derive(Debug, Clone)]
+pub struct InterfaceSettings {
+    /// The source of queries.
+    pub querier_address: Ipv6Addr,
+    /// The source of reports.
+    pub reporter_address: Ipv6Addr,
+    /// How often the querier asks.
+    pub timing: Timing,
+    /// In bytes: reports and queries are built to fit.
+    pub mtu: u16,
+    /// Groups that are carried there.
+    pub groups: Vec<GroupPrefix>,
+    /// Whose packets enter the network there.
+    pub senders: Senders,
+    /// Listeners there count.
+    pub receives: bool,
+    /// Groups that listeners may join.
+    pub max_groups: usize,
+    /// Listeners of a group that are tracked one by one.
+    pub max_reporters: usize,
+    /// Groups that are reported.
+    pub max_reported: usize,
+}
 
-impl LocalInterfaces {
-    /// Adds an interface.
-    pub fn insert(&mut self, interface: LocalInterfaceId) {
-        self.0 |= 1 << interface.0;
+impl InterfaceSettings {
+    /// Those of lc0.
+    pub fn of_host(limits: &Limits, mtu: u16, senders: NodeSources) -> Self {
+        Self {
+            querier_address: ROUTER_ADDRESS,
+            reporter_address: ROUTER_ADDRESS,
+            timing: Timing::HOST,
+            mtu,
+            groups: vec![GroupPrefix::ALL],
+            senders: Senders::Node(senders),
+            receives: true,
+            max_groups: limits.groups,
+            max_reporters: limits.reporters,
+            max_reported: usize::MAX,
+        }
     }
 
-    /// Whether there is none.
-    pub fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    /// How many there are.
-    pub fn len(self) -> u32 {
-        self.0.count_ones()
+    fn carries(&self, group: Ipv6Addr) -> bool {
+        self.groups.iter().any(|prefix| prefix.contains(group))
     }
 }
 
 /// Querier and proxy of one interface.
 #[derive(Debug)]
 pub struct LocalInterface {
+    id: LocalInterfaceId,
+    settings: InterfaceSettings,
     /// Which groups listeners have joined.
     pub querier: Querier,
-    /// What the network joins, as the interface sees it.
+    /// What others join, as the interface sees it.
     pub proxy: Proxy,
-    /// The interface is up, so queries may be sent.
-    started: bool,
-    /// In bytes.
-    mtu: u16,
+    /// The interface is up and served by this node, so queries and reports may be sent.
+    active: bool,
 }
 
 impl LocalInterface {
     /// An interface that is silent before [`Self::start`].
-    pub fn new(limits: &Limits, mtu: u16, seed: u64) -> Self {
+    pub fn new(id: LocalInterfaceId, settings: InterfaceSettings, seed: u64) -> Self {
+        let limits = (settings.max_groups, settings.max_reporters);
         Self {
-            querier: Querier::new(limits.groups, limits.reporters, seed),
-            proxy: Proxy::new(seed),
-            started: false,
-            mtu,
+            id,
+            querier: Querier::new(settings.timing, limits, seed),
+            proxy: Proxy::new(settings.max_reported, seed),
+            settings,
+            active: false,
         }
     }
 
-    /// The interface is up, for the first time or again: a general query asks what is joined, and the joins of neighbours
+    /// The interface is up, for the first time or again: a general query asks what is joined, and the joins of others
     /// are reported.
     pub fn start(&mut self, now: Instant) {
-        self.started = true;
+        self.active = true;
         self.querier.start(now);
         self.proxy.start();
     }
 
-    /// An MLD message of a listener, or a query.
+    /// The interface is down, or another gateway serves it. Listeners are followed, and nothing is joined for them.
+    pub fn stop(&mut self) {
+        self.active = false;
+        self.querier.stop();
+        self.proxy.stop();
+    }
+
+    /// Whether it is served.
+    pub fn is_active(&self) -> bool {
+        self.active
+    }
+
+    /// Whose packets enter the network here from now on.
+    pub fn set_senders(&mut self, senders: Senders) {
+        self.settings.senders = senders;
+    }
+
+    /// What listeners join of a group, as far as this node joins it for them.
+    pub fn filter(&self, group: Ipv6Addr) -> Option<&SourceFilter> {
+        let joins = self.active && self.settings.receives;
+        self.querier.filter(group).filter(|_| joins)
+    }
+
+    /// Whether listeners join packets of this source, which are counted then.
+    pub fn count(&mut self, group: Ipv6Addr, source: Ipv6Addr, len: usize, now: Instant) -> bool {
+        if !self.active || !self.settings.receives {
+            return false;
+        }
+        let traffic = self.querier.joined_traffic(group, source);
+        traffic
+            .map(|traffic| traffic.count(source, len, now))
+            .is_some()
+    }
+
+    /// An MLD message of a listener, or a query. `is_gateway`: reports from this address are a gateway's, which joins nothing
+    /// for itself.
     pub fn handle_mld(
         &mut self,
         packet: &[u8],
         scopes: &CarriedScopes,
+        is_gateway: impl Fn(Ipv6Addr) -> bool,
         outbox: &mut Outbox,
         now: Instant,
     ) -> Result<(), DropReason> {
@@ -97,16 +176,33 @@ impl LocalInterface {
             self.querier.query_again(UNSPECIFIED_SOURCE_GAP, now);
             return Err(DropReason::MldUnspecifiedSource);
         }
-        if source == ROUTER_ADDRESS {
+        let own = [
+            self.settings.querier_address,
+            self.settings.reporter_address,
+        ];
+        if own.contains(&source) {
             // our own, back from a bridge
             return Err(DropReason::BadMld);
         }
+        if let Message::Query(query) = message {
+            let querier_address = self.settings.querier_address;
+            if self.id != LC0 {
+                self.querier
+                    .handle_query(source, querier_address, &query, now);
+            }
+            self.proxy.handle_query(&query, now);
+            return Ok(());
+        }
+        if is_gateway(source) {
+            return Ok(());
+        }
+        let settings = &self.settings;
+        let carried = |group| scopes.contains(group) && settings.carries(group);
         // version 1 knows no sources, so it counts for no source-specific group (RFC 4604 §2.2.2)
-        let understands_v1 = |group| scopes.contains(group) && !is_source_specific(group);
+        let understands_v1 = |group| carried(group) && !is_source_specific(group);
         match message {
-            Message::Query(query) => self.proxy.handle_query(&query, now),
             Message::Report(records) => {
-                for record in records.iter().filter(|r| scopes.contains(r.group)) {
+                for record in records.iter().filter(|r| carried(r.group)) {
                     outbox.count(self.querier.handle_record(source, record, now));
                 }
             }
@@ -116,13 +212,13 @@ impl LocalInterface {
             Message::DoneV1 { group } if understands_v1(group) => {
                 self.querier.handle_v1_done(source, group, now);
             }
-            Message::ReportV1 { .. } | Message::DoneV1 { .. } => {}
+            Message::Query(_) | Message::ReportV1 { .. } | Message::DoneV1 { .. } => {}
         }
         Ok(())
     }
 
-    /// Queries and reports that are due leave. With the groups whose joins of neighbours have changed goes what these joins
-    /// are, as far as this interface is to see them.
+    /// Queries and reports that are due leave. With the groups whose joins have changed goes what others join of them; of that
+    /// the interface sees what concerns its senders.
     pub fn flush(
         &mut self,
         scopes: &CarriedScopes,
@@ -133,17 +229,20 @@ impl LocalInterface {
         outbox: &mut Outbox,
         now: Instant,
     ) {
-        if self.started {
+        if self.active {
             self.flush_queries(scopes, outbox, now);
         }
         for group in changed {
-            let joined = joins(*group).filter(|_| scopes.contains(*group));
-            self.proxy.set(*group, joined, now);
+            let carried = scopes.contains(*group) && self.settings.carries(*group);
+            let joined = joins(*group).filter(|_| carried);
+            let seen = joined.and_then(|filter| self.settings.senders.restrict(&filter, *group));
+            outbox.count(self.proxy.set(*group, seen, now));
         }
         self.proxy.handle_timeout(now);
         let records = self.proxy.take_records();
-        for packet in mld::report_packets(ROUTER_ADDRESS, &records, self.mtu.into()) {
-            outbox.deliver_mld(packet.into());
+        let from = self.settings.reporter_address;
+        for packet in mld::report_packets(from, &records, self.settings.mtu.into()) {
+            outbox.deliver_mld(self.id, packet.into());
         }
     }
 
@@ -151,9 +250,10 @@ impl LocalInterface {
         for query in self.querier.take_queries() {
             // the proxy is a listener like any other
             self.proxy.handle_query(&query, now);
-            outbox.deliver_mld(mld::query_packet(ROUTER_ADDRESS, &query).into());
+            let packet = mld::query_packet(self.settings.querier_address, &query);
+            outbox.deliver_mld(self.id, packet.into());
             // every host listens to all nodes, and none reports it (RFC 9777 §6)
-            if query.group.is_none() && scopes.contains(mld::ALL_NODES) {
+            if self.id == LC0 && query.group.is_none() && scopes.contains(mld::ALL_NODES) {
                 let record = Record::new(RecordType::ModeIsExclude, mld::ALL_NODES, Vec::new());
                 let result = self.querier.handle_record(ROUTER_ADDRESS, &record, now);
                 outbox.count(result);

@@ -14,6 +14,7 @@
 //! | `flooding`, `pending`, `ihave` | which LSA goes over which link; comparison of databases |
 //! | `route_graph`, `spf_delay` | the graph, and when it is computed |
 //! | `rendezvous`, `election` | rendezvous points |
+//! | `lans` | who speaks for hosts of LANs |
 //! | `origination`, `cost` | the own advertisement |
 //! | `lsa`, `credential`, `advertisement`, `summary` | formats |
 //!
@@ -28,6 +29,7 @@ mod events;
 mod flooding;
 mod ihave;
 mod intake;
+mod lans;
 mod lsa;
 mod origination;
 mod pending;
@@ -48,8 +50,10 @@ use bytes::Bytes;
 use credential::{first_version, peek, revocation_key};
 use flooding::{Flood, Flooding};
 use intake::{ADVERTISEMENT_RATE, Intake};
-use librecast::cert::GroupPrefix;
-use librecast::id::{LinkId, OriginId, PeerId};
+use lans::Lans;
+use librecast::cert::{GroupPrefix, Member, SourcePrefix};
+use librecast::ethernet::MacAddress;
+use librecast::id::{LanId, LinkId, OriginId, PeerId};
 use librecast::time::{Duration, Instant};
 use librecast::wire::Writer;
 use lsa::drop_reason;
@@ -63,11 +67,12 @@ use store::{Revoked, Store};
 use crate::config::Limits;
 use crate::drops::DropReason;
 use crate::graph::{Graph, Tree};
+use crate::lan_sources::LanSources;
 use crate::services::Services;
 
 pub use advertisement::{
-    Advertisement, Announced, FLAG_CORE, FLAG_ISSUER, FLAG_UNICAST, MAX_LINKS, MAX_PREFIXES,
-    UNKNOWN_CENTRALITY,
+    AdvertisedLan, Advertisement, Announced, FLAG_CORE, FLAG_ISSUER, FLAG_UNICAST,
+    MAX_LAN_PREFIXES, MAX_LANS, MAX_LINKS, MAX_PREFIXES, UNKNOWN_CENTRALITY,
 };
 pub use credential::CredentialLsa;
 pub use election::GROUP_RANGES;
@@ -109,6 +114,7 @@ pub struct Database {
     flooding: Flooding,
     graph: RouteGraph,
     rps: RendezvousPoints,
+    lans: Lans,
     spf: SpfDelay,
     origination: Origination,
     events: Vec<DatabaseEvent>,
@@ -140,6 +146,7 @@ impl Database {
             flooding: Flooding::new(now),
             graph: RouteGraph::new(origin),
             rps: RendezvousPoints::new(),
+            lans: Lans::default(),
             spf: SpfDelay::new(now),
             origination: Origination::new(own, now),
             events: Vec::new(),
@@ -304,6 +311,12 @@ impl Database {
         self.origination.router.announced = announced;
     }
 
+    /// This router is a gateway of these LANs from now on.
+    pub fn set_lans(&mut self, lans: Vec<AdvertisedLan>, now: Instant) {
+        self.turn(now);
+        self.origination.router.lans = lans;
+    }
+
     /// This router has these flags from now on: [`FLAG_CORE`] and others.
     pub fn set_flags(&mut self, flags: u8, now: Instant) {
         self.turn(now);
@@ -433,6 +446,7 @@ impl Database {
         }
         self.check_clock();
         self.rps.invalidate();
+        self.lans.invalidate();
         let (key, kind) = (origin.0, KIND_CREDENTIAL);
         self.flood(LsaId { key, kind }, from, false);
     }
@@ -493,6 +507,9 @@ impl Database {
         }
         if !old.is_some_and(|old| old.elects_as(new)) {
             self.rps.invalidate();
+        }
+        if old.map_or(&[][..], |old| old.lans()) != new.lans() {
+            self.lans.invalidate();
         }
         if !old.is_some_and(|old| old.links().eq(new.links()))
             && self
@@ -611,6 +628,7 @@ impl Database {
         if router.reachable {
             self.events.push(DatabaseEvent::RouterDown(origin));
             self.rps.invalidate();
+            self.lans.invalidate();
         }
         self.graph.note_router(router.reachable);
         for kind in [KIND_CREDENTIAL, KIND_ADVERTISEMENT] {
@@ -689,6 +707,7 @@ impl Database {
                 break;
             }
         }
+        self.lans.refresh(&self.store);
         self.flooding.ask_neighbor(&self.store, self.now);
     }
 
@@ -711,6 +730,7 @@ impl Database {
     fn refresh_graph(&mut self) {
         for reached in self.graph.refresh(&mut self.store, self.now) {
             self.rps.invalidate();
+            self.lans.invalidate();
             self.events.push(match reached.gone_since {
                 Some(gone_since) => {
                     for link in self.flooding.links.values_mut() {
@@ -921,6 +941,42 @@ impl Database {
     /// All announced prefixes in ascending order.
     pub fn announced(&self) -> impl Iterator<Item = (&GroupPrefix, &AnnouncedPrefix)> {
         self.rps.prefixes().iter()
+    }
+
+    /// Who speaks for hosts of LANs.
+    pub(crate) fn lan_sources(&self) -> &Arc<LanSources> {
+        self.lans.sources()
+    }
+
+    /// Whether a certificate lets its node speak for hosts of a prefix: by name, or as one of any.
+    #[must_use]
+    pub fn permits(member: &Member, prefix: SourcePrefix) -> Option<bool> {
+        lans::permits(member, prefix)
+    }
+
+    /// The highest term that other gateways advertise for a LAN.
+    #[must_use]
+    pub fn lan_term(&self, lan: LanId) -> Option<u32> {
+        self.lans.term(lan)
+    }
+
+    /// Whether a router's certificate makes it a gateway.
+    #[must_use]
+    pub fn is_gateway(&self, origin: OriginId) -> bool {
+        let router = self.router(origin);
+        router.is_some_and(|router| !router.credential().member.gateway.is_empty())
+    }
+
+    /// Whether a gateway has this address on its LAN.
+    #[must_use]
+    pub fn is_gateway_mac(&self, mac: MacAddress) -> bool {
+        self.lans.is_gateway(mac)
+    }
+
+    /// Prefixes that two LANs use.
+    #[must_use]
+    pub fn lan_clashes(&self) -> &[SourcePrefix] {
+        self.lans.clashes()
     }
 
     /// Whether certificates that go by this key do not count.

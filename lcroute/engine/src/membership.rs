@@ -1,4 +1,4 @@
-//! All local interfaces together: what their listeners join, and what they report. Today there is one, `lc0`.
+//! All local interfaces together: what their listeners join, and what is reported to them.
 
 use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
@@ -6,9 +6,10 @@ use std::net::Ipv6Addr;
 use librecast::time::{Duration, Instant};
 
 use crate::classify::CarriedScopes;
-use crate::config::{Limits, Node};
+use crate::config::Node;
 use crate::drops::DropReason;
-use crate::local_interface::{LC0, LocalInterface, LocalInterfaceId, LocalInterfaces};
+use crate::interface_id::{LC0, LocalInterfaceId, LocalInterfaces};
+use crate::local_interface::{InterfaceSettings, LocalInterface, Senders};
 use crate::outbox::Outbox;
 use crate::small_map::SmallMap;
 use crate::source_filter::{SourceFilter, merge};
@@ -19,38 +20,101 @@ use crate::traffic::Traffic;
 #[derive(Debug, Default)]
 pub struct Membership {
     interfaces: SmallMap<LocalInterfaceId, LocalInterface>,
-    /// Groups whose joins of neighbours have changed since the last flush.
+    /// Groups whose joins have changed since the last flush, of neighbours or of other interfaces.
     joins_changed: BTreeSet<Ipv6Addr>,
+    /// Groups of interfaces that came or went since [`Self::take_changes`].
+    changed: BTreeSet<Ipv6Addr>,
+    seed: u64,
 }
 
+/// Interfaces.
 impl Membership {
     /// `lc0` alone.
-    pub fn new(limits: &Limits, mtu: u16, seed: u64) -> Self {
-        let mut membership = Self::default();
-        let interface = LocalInterface::new(limits, mtu, seed);
-        membership.interfaces.insert(LC0, interface);
+    pub fn new(host: InterfaceSettings, seed: u64) -> Self {
+        let mut membership = Self {
+            seed,
+            ..Self::default()
+        };
+        membership.add(LC0, host);
         membership
     }
 
-    /// An interface is up.
-    pub fn start(&mut self, interface: LocalInterfaceId, now: Instant) {
-        if let Some(interface) = self.interfaces.get_mut(&interface) {
-            interface.start(now);
+    /// There is one more interface, which is silent before [`Self::start`]; one of that id is replaced.
+    pub fn add(&mut self, id: LocalInterfaceId, settings: InterfaceSettings) {
+        self.remove(id);
+        let seed = self.seed.wrapping_add(id.0.into());
+        let interface = LocalInterface::new(id, settings, seed);
+        self.interfaces.insert(id, interface);
+    }
+
+    /// An interface is gone, and its listeners with it.
+    pub fn remove(&mut self, id: LocalInterfaceId) {
+        if let Some(gone) = self.interfaces.remove(&id) {
+            self.changed.extend(gone.querier.groups());
         }
     }
 
+    /// An interface is up, and served by this node. `reported`: the groups that somebody may have joined.
+    pub fn start(
+        &mut self,
+        id: LocalInterfaceId,
+        reported: impl IntoIterator<Item = Ipv6Addr>,
+        now: Instant,
+    ) {
+        if let Some(interface) = self.interfaces.get_mut(&id) {
+            interface.start(now);
+            self.changed.extend(interface.querier.groups());
+            self.joins_changed.extend(reported);
+        }
+    }
+
+    /// An interface is no longer served by this node.
+    pub fn stop(&mut self, id: LocalInterfaceId) {
+        if let Some(interface) = self.interfaces.get_mut(&id)
+            && interface.is_active()
+        {
+            interface.stop();
+            self.changed.extend(interface.querier.groups());
+        }
+    }
+
+    /// Whose packets enter the network by an interface, from now on. `reported`: the groups that somebody may have joined.
+    pub fn set_senders(
+        &mut self,
+        id: LocalInterfaceId,
+        senders: Senders,
+        reported: impl IntoIterator<Item = Ipv6Addr>,
+    ) {
+        if let Some(interface) = self.interfaces.get_mut(&id) {
+            interface.set_senders(senders);
+            self.joins_changed.extend(reported);
+        }
+    }
+
+    /// An interface.
+    pub fn interface(&self, id: LocalInterfaceId) -> Option<&LocalInterface> {
+        self.interfaces.get(&id)
+    }
+
+    /// Whether there are others than `lc0`.
+    pub fn has_lans(&self) -> bool {
+        self.interfaces.len() > 1
+    }
+}
+
+impl Membership {
     /// An MLD message that came in over an interface. Kept out of the code that packets run through.
     #[inline(never)]
     pub fn handle_mld(
         &mut self,
         interface: LocalInterfaceId,
         packet: &[u8],
-        node: &Node,
+        (node, is_gateway): (&Node, impl Fn(Ipv6Addr) -> bool),
         outbox: &mut Outbox,
         now: Instant,
     ) -> Result<(), DropReason> {
         match self.interfaces.get_mut(&interface) {
-            Some(interface) => interface.handle_mld(packet, &node.scopes, outbox, now),
+            Some(interface) => interface.handle_mld(packet, &node.scopes, is_gateway, outbox, now),
             None => Ok(()),
         }
     }
@@ -79,9 +143,12 @@ impl Membership {
 
     /// Groups whose joins of listeners have changed since the last call.
     pub fn take_changes(&mut self) -> BTreeSet<Ipv6Addr> {
-        let mut changed = BTreeSet::new();
+        let mut changed = std::mem::take(&mut self.changed);
         for interface in self.interfaces.values_mut() {
             changed.extend(interface.querier.take_changes().into_keys());
+        }
+        if self.has_lans() {
+            self.joins_changed.extend(&changed);
         }
         changed
     }
@@ -89,7 +156,13 @@ impl Membership {
     /// What listeners of all interfaces together join of a group.
     pub fn filter(&self, group: Ipv6Addr) -> Option<SourceFilter> {
         let filters = self.interfaces.values();
-        merge(filters.filter_map(|interface| interface.querier.filter(group)))
+        merge(filters.filter_map(|interface| interface.filter(group)))
+    }
+
+    /// The same, but of all other interfaces than this one.
+    fn filter_beside(&self, id: LocalInterfaceId, group: Ipv6Addr) -> Option<SourceFilter> {
+        let others = self.interfaces.iter().filter(|(other, _)| *other != id);
+        merge(others.filter_map(|(_, interface)| interface.filter(group)))
     }
 
     /// Groups that listeners have joined, in order.
@@ -101,18 +174,17 @@ impl Membership {
         groups
     }
 
-    /// The interfaces whose listeners join packets of this source, which are counted there.
+    /// The interfaces whose listeners join packets of this source, which are counted there; not the one that they come from.
     pub fn count_listeners(
         &mut self,
         group: Ipv6Addr,
-        source: Ipv6Addr,
+        (source, from): (Ipv6Addr, Option<LocalInterfaceId>),
         len: usize,
         now: Instant,
     ) -> LocalInterfaces {
         let mut listening = LocalInterfaces::default();
         for (id, interface) in self.interfaces.iter_mut() {
-            if let Some(traffic) = interface.querier.joined_traffic(group, source) {
-                traffic.count(source, len, now);
+            if Some(id) != from && interface.count(group, source, len, now) {
                 listening.insert(id);
             }
         }
@@ -146,8 +218,24 @@ impl Membership {
         now: Instant,
     ) {
         let changed = std::mem::take(&mut self.joins_changed);
-        for interface in self.interfaces.values_mut() {
-            interface.flush(scopes, (&changed, &joins), outbox, now);
+        let ids = self.interfaces.keys().to_vec();
+        for id in ids {
+            // what an interface sees of the others is looked up before it is changed
+            let others: Vec<_> = match self.has_lans() {
+                true => changed
+                    .iter()
+                    .map(|g| (*g, self.filter_beside(id, *g)))
+                    .collect(),
+                false => Vec::new(),
+            };
+            let all = |group| {
+                let at = others.binary_search_by_key(&group, |(g, _)| *g);
+                let others = at.ok().and_then(|at| others[at].1.clone());
+                merge(joins(group).iter().chain(&others))
+            };
+            if let Some(interface) = self.interfaces.get_mut(&id) {
+                interface.flush(scopes, (&changed, all), outbox, now);
+            }
         }
     }
 

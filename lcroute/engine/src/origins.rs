@@ -82,11 +82,11 @@ impl Origins {
         let mut known = self.origins.get_mut(&origin);
         let kept = known.as_deref().and_then(|o| o.credential.as_ref());
         if let Some((_, credential)) = kept.filter(|(of, _)| *of == version) {
-            return may_send(credential, flow);
+            return may_send(credential, flow, origin, database);
         }
         let router = database.router(origin).ok_or(DropReason::ForgedSource)?;
         let credential = router.credential();
-        let permitted = may_send(credential, flow);
+        let permitted = may_send(credential, flow, origin, database);
         // nothing is kept of an origin before a packet of it is accepted
         if let Some(known) = &mut known {
             known.credential = Some((version, Arc::clone(credential)));
@@ -147,9 +147,15 @@ impl Origins {
     }
 }
 
-fn may_send(credential: &Credential, flow: Flow) -> Result<(), DropReason> {
+fn may_send(
+    credential: &Credential,
+    flow: Flow,
+    origin: OriginId,
+    database: &Database,
+) -> Result<(), DropReason> {
     let member = &credential.member;
-    if !NodeSources::of_node(&member.addresses).allows(flow.source, flow.group) {
+    let is_own = NodeSources::of_node(&member.addresses).allows(flow.source, flow.group);
+    if !is_own && !database.lan_sources().speaks_for(origin, flow.source) {
         return Err(DropReason::ForgedSource);
     }
     if member.prefixes.iter().any(|p| p.contains(flow.group)) {

@@ -8,7 +8,8 @@ use librecast::drops::Drops;
 
 use crate::drops::DropReason;
 use crate::header::{DataHeader, HEADER_LEN};
-use crate::output::{Links, Output};
+use crate::interface_id::{LC0, LocalInterfaceId};
+use crate::output::{LanFrame, Links, Output};
 use crate::snapshot::Counters;
 
 /// Outputs in order, and counters of them.
@@ -57,9 +58,18 @@ impl Outbox {
     }
 
     /// A query or report goes into a local interface.
-    pub fn deliver_mld(&mut self, packet: Bytes) {
-        self.count_local(packet.len());
-        self.push(Output::LocalMld { packet });
+    pub fn deliver_mld(&mut self, interface: LocalInterfaceId, packet: Bytes) {
+        if interface == LC0 {
+            self.count_local(packet.len());
+            self.push(Output::LocalMld { packet });
+        } else {
+            self.send_lan(interface, LanFrame::Mld(packet));
+        }
+    }
+
+    /// Something goes into a LAN.
+    pub fn send_lan(&mut self, interface: LocalInterfaceId, frame: LanFrame) {
+        self.push(Output::Lan { interface, frame });
     }
 
     fn count_local(&mut self, len: usize) {

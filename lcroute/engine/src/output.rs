@@ -5,10 +5,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use librecast::ethernet::MacAddress;
 use librecast::id::{LinkId, OriginId, PeerId};
 
 use crate::control::RoutedKind;
 use crate::header::HEADER_LEN;
+use crate::interface_id::LocalInterfaceId;
 use crate::services::Credential;
 
 /// Links that one packet goes out on; shared with the forwarding table, so cloning costs nothing.
@@ -49,6 +51,13 @@ pub enum Output {
     LocalMld {
         /// The IPv6 packet.
         packet: Bytes,
+    },
+    /// Send into a LAN: a packet that its hosts have joined, a query, a report or a PROBE.
+    Lan {
+        /// Which one.
+        interface: LocalInterfaceId,
+        /// What to do with it.
+        frame: LanFrame,
     },
     /// All nodes with which there should be a link, from now on.
     Wanted(BTreeSet<OriginId>),
@@ -96,6 +105,19 @@ pub enum Output {
         /// Why, for log and `peers`.
         reason: LinkFault,
     },
+}
+
+/// What goes into a LAN.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LanFrame {
+    /// A packet of a group: it leaves with hop limit 1, so that no router of the LAN passes it on.
+    Multicast(Bytes),
+    /// A packet as it is, for the Ethernet address of its group: a query or a report.
+    Mld(Bytes),
+    /// An ICMPv6 error for one host.
+    Unicast(MacAddress, Bytes),
+    /// For all gateways of the LAN.
+    Probe(Bytes),
 }
 
 /// How a neighbour broke the protocol.

@@ -1,4 +1,4 @@
-//! The listener proxy of `lc0`: what neighbours join is reported into the interface as if one more
+//! The listener proxy of an interface: what others join is reported into the interface as if one more
 //! host on that link had joined (RFC 9777 §6: the listener's side), so that unmodified programs that
 //! watch MLD see JOINs and PARTs.
 //!
@@ -15,6 +15,7 @@ use librecast::mld::{MAX_SOURCES, Query, Record, RecordType};
 use librecast::random::Random;
 use librecast::time::{Duration, Instant};
 
+use crate::drops::DropReason;
 use crate::source_filter::SourceFilter;
 use crate::table::Table;
 use crate::timers::TimerKind;
@@ -55,6 +56,7 @@ enum Asked {
 /// The proxy and what it has reported.
 #[derive(Debug)]
 pub struct Proxy {
+    max_groups: usize,
     running: bool,
     groups: Table<Ipv6Addr, Group>,
     repeats: BTreeSet<(Instant, Ipv6Addr)>,
@@ -68,8 +70,9 @@ pub struct Proxy {
 
 impl Proxy {
     /// A proxy that reports nothing before [`Self::start`].
-    pub fn new(seed: u64) -> Self {
+    pub fn new(max_groups: usize, seed: u64) -> Self {
         Self {
+            max_groups,
             running: false,
             groups: Table::new(seed),
             repeats: BTreeSet::new(),
@@ -87,8 +90,45 @@ impl Proxy {
         self.running = true;
     }
 
-    /// What neighbours together join of `group` from now on; `None`: nothing.
-    pub fn set(&mut self, group: Ipv6Addr, filter: Option<SourceFilter>, now: Instant) {
+    /// Reports nothing before [`Self::start`]; what is joined is remembered.
+    pub fn stop(&mut self) {
+        self.running = false;
+        self.asked.clear();
+        self.repeats.clear();
+        self.records.clear();
+        (self.next_turn, self.general_due) = (None, None);
+        for group in self.groups.sorted_keys() {
+            if let Some(entry) = self.groups.get_mut(&group) {
+                entry.repeat = None;
+            }
+            self.tidy(group);
+        }
+    }
+
+    /// What others together join of `group` from now on; `None`: nothing.
+    ///
+    /// # Errors
+    ///
+    /// More groups are reported than the link's switches may have room for.
+    pub fn set(
+        &mut self,
+        group: Ipv6Addr,
+        filter: Option<SourceFilter>,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        if self.groups.get(&group).is_none() {
+            if filter.is_none() {
+                return Ok(());
+            }
+            if self.groups.len() >= self.max_groups {
+                return Err(DropReason::LanReportLimit);
+            }
+        }
+        self.change(group, filter, now);
+        Ok(())
+    }
+
+    fn change(&mut self, group: Ipv6Addr, filter: Option<SourceFilter>, now: Instant) {
         let entry = self.groups.get_or_insert_with(group, Group::default);
         let before = std::mem::replace(&mut entry.filter, filter);
         if before == entry.filter || !self.running {
@@ -366,7 +406,7 @@ mod tests {
 
     impl Bench {
         fn new() -> Self {
-            let mut proxy = Proxy::new(1);
+            let mut proxy = Proxy::new(usize::MAX, 1);
             proxy.start();
             Self {
                 proxy,
@@ -385,7 +425,7 @@ mod tests {
         }
 
         fn set(&mut self, filter: Option<SourceFilter>) -> Seen {
-            self.proxy.set(G, filter, self.now);
+            self.proxy.set(G, filter, self.now).unwrap();
             self.records()
         }
 
@@ -502,7 +542,7 @@ mod tests {
         let mut b = Bench::new();
         for n in 0..5000u16 {
             let group = Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 0, 1, n);
-            b.proxy.set(group, exclude(&[]), b.now);
+            b.proxy.set(group, exclude(&[]), b.now).unwrap();
         }
         b.records();
         b.after(SECOND * 2);
@@ -529,7 +569,7 @@ mod tests {
     fn before_the_start_nothing_is_reported_and_nothing_is_lost() {
         let mut b = Bench {
             now: start(),
-            proxy: Proxy::new(1),
+            proxy: Proxy::new(usize::MAX, 1),
         };
         assert!(b.set(exclude(&[])).is_empty());
         assert_eq!(b.proxy.next_timeout(), None);

@@ -1,4 +1,4 @@
-//! The querier of `lc0`: which groups local programs have joined, and which sources of them
+//! The querier of a link: which groups its listeners have joined, and which sources of them
 //! (RFC 9777 §6 and §7, with explicit tracking of each reporter and therefore leaving at once).
 //!
 //! ```text
@@ -10,13 +10,17 @@
 //!       +----------------------------+-----------------------------------+
 //! ```
 //!
-//! As the only router of its link it never yields to another querier.
+//! On a LAN the querier with the lowest address asks (RFC 9777 §7.6.2); the others listen. On `lc0` there is no other.
+
+mod reporter;
+mod timing;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv6Addr;
 
-use librecast::mld::{MAX_SOURCES, Query, Record, RecordType};
+use librecast::mld::{Query, Record, RecordType};
 use librecast::time::{Duration, Instant};
+use reporter::{Probe, Reporter, apply, apply_untracked};
 
 use crate::drops::DropReason;
 use crate::source_filter::{SourceFilter, merge};
@@ -24,195 +28,16 @@ use crate::table::Table;
 use crate::timers::TimerKind;
 use crate::traffic::Traffic;
 
-/// Robustness Variable (RFC 9777 §9.1).
-pub const ROBUSTNESS: u8 = 2;
-/// Query Interval (§9.2).
-const QUERY_INTERVAL: Duration = Duration::from_secs(125);
-/// Query Response Interval (§9.3).
-const QUERY_RESPONSE_INTERVAL: Duration = Duration::from_secs(10);
-/// Multicast Address Listening Interval (§9.4).
-const LISTENING_INTERVAL: Duration = Duration::from_secs(2 * 125 + 10);
-/// Startup Query Interval (§9.6).
-const STARTUP_QUERY_INTERVAL: Duration = Duration::from_millis(31_250);
-/// Last Listener Query Interval (§9.8).
-const LAST_LISTENER_QUERY_INTERVAL: Duration = Duration::from_secs(1);
-/// Last Listener Query Time (§9.10).
-const LAST_LISTENER_QUERY_TIME: Duration = Duration::from_secs(2);
+pub use timing::Timing;
+
+/// Stands for all reporters of a group that are not tracked one by one.
+const UNTRACKED: Ipv6Addr = Ipv6Addr::UNSPECIFIED;
 /// Response time that makes the kernel answer at once, all groups in as few reports as possible.
 const AT_ONCE: Duration = Duration::from_millis(1);
 /// General queries out of turn are at least this far apart.
 const MIN_QUERY_GAP: Duration = Duration::from_secs(1);
 /// Group-specific queries that wait for their repeat.
 const MAX_PROBES: usize = 1_024;
-
-/// What one reporter joins of one group.
-#[derive(Debug)]
-enum Reporter {
-    /// These sources, each until its timer runs out; never empty.
-    Include(BTreeMap<Ipv6Addr, Instant>),
-    /// All but these, until the timer runs out.
-    Exclude {
-        sources: BTreeSet<Ipv6Addr>,
-        expires: Instant,
-        /// False if it stands for more sources than are kept.
-        exact: bool,
-    },
-}
-
-/// A group-specific query that a record gives cause for, or one for these sources.
-type Probe = Vec<Ipv6Addr>;
-
-impl Reporter {
-    fn filter(&self) -> Option<SourceFilter> {
-        match self {
-            Self::Include(sources) => SourceFilter::include(sources.keys().copied()),
-            Self::Exclude { sources, .. } => Some(SourceFilter::exclude(sources.iter().copied())),
-        }
-    }
-
-    fn next_expiry(&self) -> Option<Instant> {
-        match self {
-            Self::Include(sources) => sources.values().min().copied(),
-            Self::Exclude { expires, .. } => Some(*expires),
-        }
-    }
-
-    /// What is left when timers that ran out are applied.
-    fn at(mut self, now: Instant) -> Option<Self> {
-        match &mut self {
-            Self::Include(sources) => {
-                sources.retain(|_, expires| *expires > now);
-                (!sources.is_empty()).then_some(self)
-            }
-            Self::Exclude { expires, .. } => (*expires > now).then_some(self),
-        }
-    }
-
-    fn include(sources: BTreeMap<Ipv6Addr, Instant>, expires: Instant) -> Option<Self> {
-        match sources.len() {
-            0 => None,
-            n if n > MAX_SOURCES => Some(Self::everything(expires)),
-            _ => Some(Self::Include(sources)),
-        }
-    }
-
-    /// EXCLUDE{} in place of more sources than are kept.
-    fn everything(expires: Instant) -> Self {
-        Self::Exclude {
-            sources: BTreeSet::new(),
-            expires,
-            exact: false,
-        }
-    }
-
-    fn exclude(sources: BTreeSet<Ipv6Addr>, expires: Instant) -> Self {
-        if sources.len() > MAX_SOURCES {
-            return Self::everything(expires);
-        }
-        Self::Exclude {
-            sources,
-            expires,
-            exact: true,
-        }
-    }
-
-    /// Asks for an end soon, unless the reporter answers a query.
-    fn lower(&mut self, at: Instant) {
-        match self {
-            Self::Include(sources) => sources.values_mut().for_each(|e| *e = at.min(*e)),
-            Self::Exclude { expires, .. } => *expires = at.min(*expires),
-        }
-    }
-}
-
-/// The reporter's state after a record (RFC 9777 §7.4), and whether to ask back.
-fn apply(
-    state: Option<Reporter>,
-    record: &Record,
-    now: Instant,
-) -> (Option<Reporter>, Option<Probe>) {
-    use RecordType::{AllowNewSources, BlockOldSources, ChangeToInclude, ModeIsInclude};
-    let expires = now + LISTENING_INTERVAL;
-    let listed = record.sources.iter().copied();
-    if record.kind.is_exclude() {
-        if record.truncated {
-            return (Some(Reporter::everything(expires)), None);
-        }
-        return (Some(Reporter::exclude(listed.collect(), expires)), None);
-    }
-    if record.truncated && record.kind != BlockOldSources {
-        return (Some(Reporter::everything(expires)), None);
-    }
-    let timed = listed.clone().map(|s| (s, expires));
-    match (state, record.kind) {
-        (Some(Reporter::Include(mut sources)), ModeIsInclude | AllowNewSources) => {
-            sources.extend(timed);
-            (Reporter::include(sources, expires), None)
-        }
-        (Some(Reporter::Include(sources)), ChangeToInclude) => {
-            change_to_include(sources, &record.sources, now)
-        }
-        (Some(Reporter::Include(mut sources)), _) => {
-            sources.retain(|s, _| !record.sources.contains(s));
-            (Reporter::include(sources, expires), None)
-        }
-        (Some(exclude), AllowNewSources | BlockOldSources) => change_exclude(exclude, record, now),
-        (None, BlockOldSources) => (None, None),
-        (None | Some(_), _) => (Reporter::include(timed.collect(), expires), None),
-    }
-}
-
-/// TO_IN{B} in INCLUDE{A}. An empty B says "left". Otherwise it may be a part of a list that was
-/// split, so A - B is asked for before it goes.
-fn change_to_include(
-    mut sources: BTreeMap<Ipv6Addr, Instant>,
-    listed: &[Ipv6Addr],
-    now: Instant,
-) -> (Option<Reporter>, Option<Probe>) {
-    if listed.is_empty() {
-        return (None, None);
-    }
-    let mut missing = Vec::new();
-    for (source, expires) in sources.iter_mut().filter(|(s, _)| !listed.contains(s)) {
-        *expires = (now + LAST_LISTENER_QUERY_TIME).min(*expires);
-        missing.push(*source);
-    }
-    let expires = now + LISTENING_INTERVAL;
-    sources.extend(listed.iter().map(|s| (*s, expires)));
-    (
-        Reporter::include(sources, expires),
-        (!missing.is_empty()).then_some(missing),
-    )
-}
-
-/// ALLOW or BLOCK in EXCLUDE. Where more sources were named than are kept, only the reporter knows
-/// what is left.
-fn change_exclude(
-    mut state: Reporter,
-    record: &Record,
-    now: Instant,
-) -> (Option<Reporter>, Option<Probe>) {
-    let block = record.kind == RecordType::BlockOldSources;
-    match state {
-        Reporter::Exclude {
-            mut sources,
-            expires,
-            exact: true,
-        } => {
-            if block {
-                sources.extend(&record.sources);
-            } else {
-                sources.retain(|s| !record.sources.contains(s));
-            }
-            (Some(Reporter::exclude(sources, expires)), None)
-        }
-        _ if block && !record.sources.is_empty() => {
-            state.lower(now + LAST_LISTENER_QUERY_TIME);
-            (Some(state), Some(Vec::new()))
-        }
-        _ => (Some(state), None),
-    }
-}
 
 #[derive(Debug)]
 struct Group {
@@ -245,7 +70,12 @@ impl Group {
 /// The querier and its listener table.
 #[derive(Debug)]
 pub struct Querier {
+    configured: Timing,
+    /// Those of the querier that is present.
+    timing: Timing,
     groups: Table<Ipv6Addr, Group>,
+    /// Another querier with a lower address, and until when it counts as present.
+    other: Option<(Ipv6Addr, Instant)>,
     max_groups: usize,
     max_reporters: usize,
     /// One entry a group; moved only when it comes up, so that a refresh costs nothing here.
@@ -264,8 +94,11 @@ pub struct Querier {
 
 impl Querier {
     /// A querier that sends nothing before [`Self::start`].
-    pub fn new(max_groups: usize, max_reporters: usize, seed: u64) -> Self {
+    pub fn new(timing: Timing, (max_groups, max_reporters): (usize, usize), seed: u64) -> Self {
         Self {
+            configured: timing,
+            timing,
+            other: None,
             groups: Table::new(seed),
             max_groups,
             max_reporters,
@@ -282,9 +115,55 @@ impl Querier {
 
     /// The interface is up: asks for everything at once, again soon, then in the usual interval.
     pub fn start(&mut self, now: Instant) {
-        self.startup_queries = ROBUSTNESS;
+        self.startup_queries = self.timing.robustness;
         self.urgent = true;
         self.send_general(now);
+    }
+
+    /// The interface is down, or another gateway serves it: nothing is asked any more.
+    pub fn stop(&mut self) {
+        (self.next_general, self.last_general) = (None, None);
+        (self.startup_queries, self.urgent, self.other) = (0, false, None);
+        self.timing = self.configured;
+        self.queries.clear();
+        self.probes.clear();
+    }
+
+    /// The querier with a lower address, if there is one: this one is silent.
+    pub fn other_querier(&self) -> Option<Ipv6Addr> {
+        self.other.map(|(address, _)| address)
+    }
+
+    /// A query of another host on the link, where ours come from `own`.
+    pub fn handle_query(&mut self, from: Ipv6Addr, own: Ipv6Addr, query: &Query, now: Instant) {
+        if query.group.is_none() {
+            if from < own && self.other.is_none_or(|(known, _)| from <= known) {
+                self.timing = self
+                    .configured
+                    .adopt(query.robustness, query.query_interval);
+                self.other = Some((from, now + self.timing.other_querier_timeout()));
+                self.next_general = None;
+            }
+            return;
+        }
+        // the querier asks before it takes a group for left; so do those that listen (RFC 9777 §7.6.1)
+        if self.other.is_some_and(|(known, _)| known == from)
+            && !query.suppress_router_processing
+            && let Some(group) = query.group
+        {
+            self.lower(group, &query.sources, now);
+        }
+    }
+
+    fn lower(&mut self, group: Ipv6Addr, sources: &[Ipv6Addr], now: Instant) {
+        let Some(entry) = self.groups.get_mut(&group) else {
+            return;
+        };
+        let at = now + self.timing.last_listener_time();
+        for reporter in entry.reporters.values_mut() {
+            reporter.lower_sources(sources, at);
+        }
+        self.settle(group);
     }
 
     /// A general query out of turn: joins may have been missed. At most one in `gap`.
@@ -308,8 +187,26 @@ impl Querier {
         record: &Record,
         now: Instant,
     ) -> Result<(), DropReason> {
+        let timing = self.timing;
+        let group = self.groups.get(&record.group);
+        // who leaves, and was never tracked, may be one of the crowd
+        let leaves = matches!(
+            record.kind,
+            RecordType::ChangeToInclude | RecordType::BlockOldSources
+        );
+        let is_of_crowd = group.is_some_and(|group| {
+            let reporters = &group.reporters;
+            !reporters.contains_key(&reporter)
+                && (reporters.len() >= self.max_reporters
+                    || leaves && reporters.contains_key(&UNTRACKED))
+        });
+        if is_of_crowd {
+            return self.transition(UNTRACKED, record.group, now, |state| {
+                apply_untracked(state, record, &timing, now)
+            });
+        }
         self.transition(reporter, record.group, now, |state| {
-            apply(state, record, now)
+            apply(state, record, &timing, now)
         })
     }
 
@@ -326,11 +223,15 @@ impl Querier {
 
     /// A version 1 done: others of its host may have kept silent, so they are asked.
     pub fn handle_v1_done(&mut self, reporter: Ipv6Addr, group: Ipv6Addr, now: Instant) {
+        let at = now + self.timing.last_listener_time();
+        let group_known = self.groups.get(&group);
+        let is_tracked = group_known.is_some_and(|g| g.reporters.contains_key(&reporter));
+        let reporter = if is_tracked { reporter } else { UNTRACKED };
         // without a new state nothing can be refused
         let _ = self.transition(reporter, group, now, |state| {
             let mut state = state;
             let probe = state.as_mut().map(|s| {
-                s.lower(now + LAST_LISTENER_QUERY_TIME);
+                s.lower(at);
                 Vec::new()
             });
             (state, probe)
@@ -350,11 +251,7 @@ impl Querier {
         let state = known.and_then(|g| g.reporters.remove(&reporter));
         let is_new = state.is_none();
         let (state, probe) = change(state);
-        let full = if reporters == 0 {
-            self.groups.len() >= self.max_groups
-        } else {
-            reporters >= self.max_reporters
-        };
+        let full = reporters == 0 && self.groups.len() >= self.max_groups;
         if is_new && state.is_some() && full {
             return Err(DropReason::GroupLimit);
         }
@@ -374,7 +271,7 @@ impl Querier {
         state: Option<Reporter>,
         now: Instant,
     ) {
-        let never = now + LISTENING_INTERVAL + LISTENING_INTERVAL;
+        let never = now + self.timing.listening_interval() * 2;
         let entry = self.groups.get_or_insert_with(group, || Group {
             reporters: BTreeMap::new(),
             filter: None,
@@ -412,39 +309,53 @@ impl Querier {
     }
 
     fn probe(&mut self, group: Ipv6Addr, sources: Probe, now: Instant) {
-        self.queries.push(specific_query(group, sources.clone()));
-        if self.probes.len() < MAX_PROBES {
-            self.probes
-                .push_back((now + LAST_LISTENER_QUERY_INTERVAL, group, sources));
+        if self.other.is_some() {
+            return;
         }
+        self.ask(group, sources.clone());
+        if self.probes.len() < MAX_PROBES {
+            let again = now + self.timing.last_listener_interval;
+            self.probes.push_back((again, group, sources));
+        }
+    }
+
+    fn ask(&mut self, group: Ipv6Addr, sources: Probe) {
+        let response = self.timing.last_listener_interval;
+        let query = query(&self.timing, response, Some(group), sources);
+        self.queries.push(query);
     }
 
     fn send_general(&mut self, now: Instant) {
         let max_response = if self.urgent {
             AT_ONCE
         } else {
-            QUERY_RESPONSE_INTERVAL
+            self.timing.response_interval
         };
-        self.queries.push(query(max_response, None, Vec::new()));
+        let query = query(&self.timing, max_response, None, Vec::new());
+        self.queries.push(query);
         self.urgent = false;
         self.last_general = Some(now);
         self.startup_queries = self.startup_queries.saturating_sub(1);
         let interval = if self.startup_queries > 0 {
-            STARTUP_QUERY_INTERVAL
+            self.timing.startup_interval
         } else {
-            QUERY_INTERVAL
+            self.timing.query_interval
         };
         self.next_general = Some(now + interval);
     }
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
+        if self.other.take_if(|(_, until)| *until <= now).is_some() {
+            self.timing = self.configured;
+            self.send_general(now);
+        }
         if self.next_general.is_some_and(|at| at <= now) {
             self.send_general(now);
         }
         while let Some((_, group, sources)) = self.probes.pop_front_if(|(at, ..)| *at <= now) {
             if self.groups.get(&group).is_some() {
-                self.queries.push(specific_query(group, sources));
+                self.ask(group, sources);
             }
         }
         while let Some(&(at, group)) = self.deadlines.first()
@@ -465,13 +376,15 @@ impl Querier {
             .filter_map(|(r, state)| Some((r, state.at(now)?)))
             .collect();
         // its deadline was taken out: any next one is earlier than this
-        entry.wake = now + LISTENING_INTERVAL + LISTENING_INTERVAL;
+        entry.wake = now + self.timing.listening_interval() * 2;
         self.settle(group);
     }
 
     /// When [`Self::handle_timeout`] has something to do.
     pub fn next_timeout(&self) -> Option<(Instant, TimerKind)> {
-        let general = self.next_general.map(|at| (at, TimerKind::GeneralQuery));
+        let other = self.other.map(|(_, until)| until);
+        let general = self.next_general.into_iter().chain(other).min();
+        let general = general.map(|at| (at, TimerKind::GeneralQuery));
         let specific = self
             .probes
             .front()
@@ -533,6 +446,11 @@ impl Querier {
         self.groups.sorted_keys()
     }
 
+    /// How many listeners of a group are known: those that are not tracked one by one count as one.
+    pub fn reporters(&self, group: Ipv6Addr) -> usize {
+        self.groups.get(&group).map_or(0, |g| g.reporters.len())
+    }
+
     /// Number of groups.
     pub fn len(&self) -> usize {
         self.groups.len()
@@ -544,21 +462,22 @@ impl Querier {
     }
 }
 
-fn query(max_response: Duration, group: Option<Ipv6Addr>, sources: Vec<Ipv6Addr>) -> Query {
+fn query(
+    timing: &Timing,
+    max_response: Duration,
+    group: Option<Ipv6Addr>,
+    sources: Vec<Ipv6Addr>,
+) -> Query {
     Query {
         max_response,
         group,
         suppress_router_processing: false,
-        robustness: ROBUSTNESS,
-        query_interval: QUERY_INTERVAL,
+        robustness: timing.robustness,
+        query_interval: timing.query_interval,
         sources,
         truncated: false,
         version_1: false,
     }
-}
-
-fn specific_query(group: Ipv6Addr, sources: Probe) -> Query {
-    query(LAST_LISTENER_QUERY_INTERVAL, Some(group), sources)
 }
 
 #[cfg(test)]
@@ -592,7 +511,7 @@ mod tests {
     impl Bench {
         fn new() -> Self {
             let now = start();
-            let mut querier = Querier::new(4, 2, 1);
+            let mut querier = Querier::new(Timing::HOST, (4, 2), 1);
             querier.start(now);
             Self { querier, now }
         }
@@ -642,9 +561,15 @@ mod tests {
         b.after(Duration::from_millis(31_249));
         assert!(b.queries().is_empty());
         b.after(Duration::from_millis(1));
-        assert_eq!(b.queries(), [(None, vec![], QUERY_RESPONSE_INTERVAL)]);
+        assert_eq!(
+            b.queries(),
+            [(None, vec![], Timing::HOST.response_interval)]
+        );
         b.after(secs(125));
-        assert_eq!(b.queries(), [(None, vec![], QUERY_RESPONSE_INTERVAL)]);
+        assert_eq!(
+            b.queries(),
+            [(None, vec![], Timing::HOST.response_interval)]
+        );
         b.after(secs(1250));
         assert_eq!(b.queries().len(), 10);
     }
@@ -748,7 +673,7 @@ mod tests {
         let ask = (
             Some(G),
             vec![source(1), source(2)],
-            LAST_LISTENER_QUERY_INTERVAL,
+            Timing::HOST.last_listener_interval,
         );
         assert_eq!(b.queries(), std::slice::from_ref(&ask));
         b.says(HOST, IsIn, &[1]);
@@ -771,7 +696,7 @@ mod tests {
         b.says(HOST, IsIn, &more).include(&more);
         b.says(HOST, Allow, &many).exclude(&[]);
         b.says(HOST, Block, &many).says(HOST, Block, &more);
-        b.after(LAST_LISTENER_QUERY_TIME).include(&[]);
+        b.after(Timing::HOST.last_listener_time()).include(&[]);
         assert_eq!(b.querier.len(), 0, "no answer: left");
     }
 
@@ -798,7 +723,7 @@ mod tests {
         b.querier.handle_v1_done(HOST, G, b.now);
         assert_eq!(
             b.queries(),
-            [(Some(G), vec![], LAST_LISTENER_QUERY_INTERVAL)]
+            [(Some(G), vec![], Timing::HOST.last_listener_interval)]
         );
         b.after(secs(1)).exclude(&[]);
         b.querier.handle_v1_report(HOST, G, b.now).unwrap();
@@ -824,8 +749,106 @@ mod tests {
         assert_eq!(join(&mut b, 1, 4), Err(DropReason::GroupLimit));
         assert!(join(&mut b, 1, 0).is_ok(), "those inside may refresh");
         assert!(join(&mut b, 2, 0).is_ok());
-        assert_eq!(join(&mut b, 3, 0), Err(DropReason::GroupLimit));
-        assert_eq!(b.querier.len(), 4);
+        assert!(join(&mut b, 3, 0).is_ok() && join(&mut b, 4, 0).is_ok());
+        assert_eq!((b.querier.len(), b.querier.reporters(group(0))), (4, 3));
+    }
+
+    fn group(n: u16) -> Ipv6Addr {
+        Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 0, 0, n)
+    }
+
+    #[test]
+    fn of_a_crowd_nobody_is_cut_off_before_a_query_was_not_answered() {
+        let host = |n: u16| Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, n);
+        let mut b = Bench::new();
+        for n in 1..=10 {
+            b.says(host(n), ToEx, &[]);
+        }
+        b.queries();
+        // two are tracked, and leave at once
+        b.says(host(1), ToIn, &[]).says(host(2), ToIn, &[]);
+        assert_eq!(b.queries(), []);
+        b.exclude(&[]);
+        // one of the others leaves: the rest is asked, and answers
+        b.says(host(9), ToIn, &[]).exclude(&[]);
+        let asked = (Some(G), vec![], Timing::HOST.last_listener_interval);
+        assert_eq!(b.queries(), [asked]);
+        b.after(Duration::from_millis(500));
+        b.says(host(8), IsEx, &[]);
+        b.after(secs(60)).exclude(&[]);
+        // the last ones leave
+        for n in 3..=10 {
+            b.says(host(n), ToIn, &[]);
+        }
+        b.after(Timing::HOST.last_listener_time()).include(&[]);
+        assert_eq!(b.querier.len(), 0);
+    }
+
+    #[test]
+    fn sources_of_a_crowd_add_up() {
+        let host = |n: u16| Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, n);
+        let mut b = Bench::new();
+        b.says(host(1), Allow, &[1]).says(host(2), Allow, &[1]);
+        b.says(host(3), Allow, &[3]).says(host(4), Allow, &[4]);
+        b.include(&[1, 3, 4]);
+        b.says(host(3), Block, &[3]).include(&[1, 3, 4]);
+        b.says(host(4), IsIn, &[4]);
+        b.after(Timing::HOST.last_listener_time()).include(&[1, 4]);
+        b.says(host(5), ToEx, &[7]).exclude(&[]);
+    }
+
+    /// Ours is [`OTHER`]; [`HOST`] is lower.
+    fn general(from: Ipv6Addr, b: &mut Bench, robustness: u8, interval: u64) {
+        let mut query = query(&Timing::LAN, secs(1), None, Vec::new());
+        (query.robustness, query.query_interval) = (robustness, secs(interval));
+        b.querier.handle_query(from, OTHER, &query, b.now);
+    }
+
+    #[test]
+    fn the_lowest_address_asks_and_its_values_count() {
+        let now = start();
+        let mut querier = Querier::new(Timing::LAN, (4, 2), 1);
+        querier.start(now);
+        let mut b = Bench { querier, now };
+        assert_eq!(b.queries().len(), 1);
+        let higher = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 9);
+        general(higher, &mut b, 2, 125);
+        assert_eq!(b.querier.other_querier(), None, "it yields to us");
+        general(HOST, &mut b, 2, 125);
+        assert_eq!(b.querier.other_querier(), Some(HOST));
+        b.says(HOST, ToEx, &[]);
+        b.after(secs(200)).exclude(&[]);
+        assert_eq!(b.queries(), [], "listeners are refreshed by its queries");
+        // it is gone
+        b.after(secs(60));
+        assert_eq!(b.querier.other_querier(), None);
+        assert!(!b.queries().is_empty());
+        // hours are not believed
+        general(HOST, &mut b, 7, 30_000);
+        b.after(secs(7 * 600 + 5));
+        assert_eq!(b.querier.other_querier(), None);
+    }
+
+    #[test]
+    fn who_does_not_ask_lowers_timers_when_the_querier_asks() {
+        let now = start();
+        let mut querier = Querier::new(Timing::LAN, (4, 2), 1);
+        querier.start(now);
+        let mut b = Bench { querier, now };
+        general(HOST, &mut b, 2, 125);
+        b.queries();
+        b.says(OTHER, ToEx, &[]);
+        let mut specific = query(&Timing::LAN, secs(1), Some(G), Vec::new());
+        specific.suppress_router_processing = true;
+        b.querier.handle_query(HOST, OTHER, &specific, b.now);
+        b.after(secs(2)).exclude(&[]);
+        specific.suppress_router_processing = false;
+        let stranger = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 7);
+        b.querier.handle_query(stranger, OTHER, &specific, b.now);
+        b.after(secs(2)).exclude(&[]);
+        b.querier.handle_query(HOST, OTHER, &specific, b.now);
+        b.after(Timing::LAN.last_listener_time()).include(&[]);
+        assert_eq!(b.queries(), [], "a query is answered to all who listen");
     }
 
     #[test]
@@ -886,7 +909,7 @@ mod tests {
                 if next.exclude { b.exclude(&listed) } else { b.include(&listed) };
                 at = next;
             }
-            b.after(LISTENING_INTERVAL);
+            b.after(Timing::HOST.listening_interval());
             prop_assert_eq!((b.querier.len(), b.querier.pending()), (0, 0));
         }
     }

@@ -8,6 +8,7 @@ use librecast::id::{LinkId, OriginId};
 use crate::adjacency::Adjacency;
 use crate::engine::Engine;
 use crate::graph::Tree;
+use crate::lan::LanSnapshot;
 use crate::snapshot::{Counters, GroupSnapshot, NeighborSnapshot, RouteSnapshot, Snapshot, Tables};
 use crate::traffic::Traffic;
 
@@ -97,6 +98,23 @@ impl Engine {
                 .filter_map(refused)
                 .collect(),
         }
+    }
+
+    /// LANs that this node serves, or stands by for.
+    #[must_use]
+    pub fn lans(&self) -> Vec<LanSnapshot> {
+        let lans = self.gateway.snapshot(&self.database, self.now);
+        let complete = |(id, mut lan): (_, LanSnapshot)| {
+            if let Some(interface) = self.membership.interface(id) {
+                let querier = &interface.querier;
+                lan.querier = querier.other_querier();
+                let groups = querier.groups().into_iter();
+                lan.listeners = groups.map(|g| (g, querier.reporters(g))).collect();
+                lan.groups = interface.proxy.len();
+            }
+            lan
+        };
+        lans.into_iter().map(complete).collect()
     }
 
     fn snapshot_neighbors(&self) -> Vec<NeighborSnapshot> {

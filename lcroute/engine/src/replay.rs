@@ -94,14 +94,14 @@ impl ReplayBuffer {
     pub fn replay(
         &mut self,
         key: Key,
-        mut wanting: impl FnMut(Ipv6Addr) -> Option<Links>,
+        mut wanting: impl FnMut((Ipv6Addr, OriginId)) -> Option<Links>,
     ) -> Vec<(Links, DataHeader, Bytes)> {
         let mut new = Vec::new();
         for (source, packets) in self.groups.get_mut(&key).into_iter().flatten() {
-            let Some(links) = wanting(*source) else {
-                continue;
-            };
             for kept in packets {
+                let Some(links) = wanting((*source, kept.header.origin)) else {
+                    continue;
+                };
                 let further: Vec<LinkId> = links
                     .iter()
                     .filter(|l| !kept.links.contains(l))

@@ -131,6 +131,7 @@ impl Routing {
             self.seen = Some(versions);
             self.compute(parts);
         }
+        self.follow_lans(parts);
         for root in parts.forwarding.trees.take_unplaced() {
             self.place(root, true, parts);
         }
@@ -278,6 +279,7 @@ impl Routing {
             parts.membership.touch_reported();
         }
         let mut watch = config.watch.clone();
+        watch.extend(&parts.node.lan_groups);
         if self.small {
             watch = vec![GroupPrefix::ALL];
         }
@@ -322,27 +324,27 @@ impl Routing {
         let is_watched = self.small
             || !any_source
             || node.config.watch.iter().any(|p| p.contains(group))
+            || node.lan_groups.iter().any(|p| p.contains(group))
             || node.config.announce.iter().any(|p| p.contains(group))
             || forwarding.groups.is_sending(group)
             || root == node.own && database.owner(group).is_some();
         if !is_watched {
             return None;
         }
-        let present = node.sources.present(group);
         let former = self.former_roots.iter().filter(|_| any_source);
         let former = former.map(|(root, _)| *root).filter(|r| *r != root);
         let roots = former.chain([root]);
         let parts: Vec<_> = roots
-            .filter_map(|root| forwarding.trees.joined_of(root, group, &present))
+            .filter_map(|root| forwarding.trees.joined_of(root, group))
             .collect();
-        merge(&parts)
+        merge(parts)
     }
 
     /// What listeners join of a group goes onto its trees. `rerooted`: they join what they joined, but the trees are others.
     pub fn join(&self, group: Ipv6Addr, rerooted: bool, parts: &mut Computation<'_>) {
         let joins = match parts.membership.filter(group) {
             None => Vec::new(),
-            Some(filter) if is_source_specific(group) => self.join_sources(&filter, parts.node.own),
+            Some(filter) if is_source_specific(group) => self.join_sources(&filter, parts),
             Some(filter) => self.join_roots(group, &filter, parts),
         };
         let Forwarding { groups, trees, .. } = &mut *parts.forwarding;
@@ -362,9 +364,16 @@ impl Routing {
         if self.listens_on_all && database.owner(group).is_none() {
             let others = database.routers();
             let others = others.filter(|(x, r)| *x != own && *x != root && r.is_reachable());
+            let lans = database.lan_sources();
             joins.extend(others.filter_map(|(x, router)| {
                 let sources = NodeSources::of_node(&router.credential().member.addresses);
-                Some((x, filter.restricted_to(&sources.present(group))?))
+                let present = sources.present(group);
+                let seen = if lans.has_hosts(x) {
+                    filter.retain(|s| present.contains(&s) || lans.speaks_for(x, s))
+                } else {
+                    filter.restricted_to(&present)
+                };
+                Some((x, seen?))
             }));
         }
         joins
@@ -385,9 +394,25 @@ impl Routing {
         }
     }
 
+    /// Other gateways speak for hosts of LANs: Joins that name these lead elsewhere.
+    fn follow_lans(&self, parts: &mut Computation<'_>) {
+        let lans = Arc::clone(parts.database.lan_sources());
+        if !parts.forwarding.trees.set_lans(&lans) {
+            return;
+        }
+        for group in parts.membership.groups() {
+            self.join(group, true, parts);
+        }
+    }
+
     /// Each source of a source-specific group has a source tree. A Join of such a group for all sources (RFC 4604 §2.2.2
     /// lets routers ignore it) counts where the network is small.
-    fn join_sources(&self, filter: &SourceFilter, own: OriginId) -> Vec<(OriginId, SourceFilter)> {
+    fn join_sources(
+        &self,
+        filter: &SourceFilter,
+        parts: &Computation<'_>,
+    ) -> Vec<(OriginId, SourceFilter)> {
+        let (own, lans) = (parts.node.own, parts.database.lan_sources());
         let SourceFilter::Include(sources) = filter else {
             if !self.small {
                 return Vec::new();
@@ -397,8 +422,12 @@ impl Routing {
         };
         let mut by_origin: BTreeMap<OriginId, Vec<Ipv6Addr>> = BTreeMap::new();
         for source in sources {
-            let origin = OriginId::of(*source);
-            if origin != own {
+            let origins = if parts.node.is_of_network(*source) {
+                vec![OriginId::of(*source)]
+            } else {
+                lans.gateways_of(*source)
+            };
+            for origin in origins.into_iter().filter(|origin| *origin != own) {
                 by_origin.entry(origin).or_default().push(*source);
             }
         }

@@ -1,5 +1,6 @@
 //! Source filters: filter mode and source list (RFC 9777 §2 and §4.2).
 
+use std::borrow::Borrow;
 use std::net::Ipv6Addr;
 
 use librecast::mld::MAX_SOURCES;
@@ -120,9 +121,12 @@ fn sorted(sources: impl IntoIterator<Item = Ipv6Addr>) -> Box<[Ipv6Addr]> {
 }
 
 /// What all of them together join.
-pub fn merge<'a>(filters: impl IntoIterator<Item = &'a SourceFilter>) -> Option<SourceFilter> {
+pub fn merge<F: Borrow<SourceFilter>>(
+    filters: impl IntoIterator<Item = F>,
+) -> Option<SourceFilter> {
     let mut merged: Option<SourceFilter> = None;
     for filter in filters {
+        let filter = filter.borrow();
         if filter.is_all() {
             return Some(SourceFilter::all());
         }

@@ -35,6 +35,8 @@ pub enum TimerKind {
     Topology,
     /// The duplicate window of an unreachable router is forgotten.
     RouterGone,
+    /// A PROBE, or the silence of another gateway.
+    Lan,
 }
 
 /// A timer of the table: when, if it runs, and which.

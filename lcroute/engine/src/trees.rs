@@ -23,6 +23,8 @@ use position::{Moved, TreePosition};
 
 use crate::graph::Tree;
 use crate::join::Join;
+use crate::lan_sources::LanSources;
+use crate::source_filter::SourceFilter;
 use crate::table::Table;
 use crate::traffic::Traffic;
 
@@ -85,7 +87,7 @@ impl Entry {
     }
 
     /// The Join for one edge: what all others join, of the sources that lie behind it.
-    fn join_over(&self, edge: &Edge, position: &TreePosition) -> Join {
+    fn join_over(&self, edge: &Edge, position: &TreePosition, lans: &LanSources) -> Join {
         let others = self
             .links
             .iter()
@@ -101,7 +103,8 @@ impl Entry {
         let Join::Filtered(filter) = join else {
             return join;
         };
-        let behind = |s: Ipv6Addr| position.towards(OriginId::of(s)) == Some(edge.link);
+        let leads_to = |origin| position.towards(origin) == Some(edge.link);
+        let behind = |s| leads_to(OriginId::of(s)) || lans.gateways_of(s).into_iter().any(leads_to);
         filter.retain(behind).into()
     }
 
@@ -217,6 +220,7 @@ pub struct Trees {
     dirty_prefixes: BTreeSet<OriginId>,
     unplaced: Vec<OriginId>,
     entries: usize,
+    lans: Arc<LanSources>,
 }
 
 impl Trees {
@@ -230,7 +234,23 @@ impl Trees {
             dirty_prefixes: BTreeSet::new(),
             unplaced: Vec::new(),
             entries: 0,
+            lans: Arc::default(),
         }
+    }
+
+    /// Hosts of LANs lie behind these gateways from now on, so Joins that list sources may lead elsewhere. True: that is new.
+    pub fn set_lans(&mut self, lans: &Arc<LanSources>) -> bool {
+        if Arc::ptr_eq(&self.lans, lans) {
+            return false;
+        }
+        self.lans = Arc::clone(lans);
+        for root in self.roots.clone() {
+            let filtered = self.states.get(&root).map(|state| state.filtered.clone());
+            for group in filtered.into_iter().flatten() {
+                self.touch(root, group);
+            }
+        }
+        true
     }
 
     /// The tree of `root`, made if it is missing.
@@ -657,7 +677,7 @@ impl Trees {
                 || known.is_some_and(|l| l.received_source_active)
                 || received_for_prefix(prefixes, edge.link, group);
             let join = if asks {
-                entry.join_over(edge, position)
+                entry.join_over(edge, position, &self.lans)
             } else {
                 Join::None
             };
@@ -687,7 +707,7 @@ impl Trees {
             .iter()
             .filter_map(|l| position.former_edge(l.link))
             .filter(|edge| {
-                let joined = entry.join_over(edge, position).is_some();
+                let joined = entry.join_over(edge, position, &self.lans).is_some();
                 joined || entry.is_source_active_below(position)
             })
             .map(|edge| edge.link)
@@ -725,12 +745,13 @@ impl Trees {
         }
     }
 
-    /// The forwarding entry for packets of `source`; `None` if nobody on this tree listens or sends to the group.
+    /// The forwarding entry for packets of `source` that enter the network at `origin`; `None` if nobody on this tree listens
+    /// or sends to the group.
     pub fn forward(
         &mut self,
         root: OriginId,
         group: Ipv6Addr,
-        source: Ipv6Addr,
+        (source, origin): (Ipv6Addr, OriginId),
     ) -> Option<Lookup<'_>> {
         let state = self.states.get_mut(&root)?;
         let entry = state.entries.get_mut(&group)?;
@@ -739,16 +760,12 @@ impl Trees {
             links: &entry.links,
             lists_sources: entry.lists_sources,
         };
-        Some(entry.active.get_or_insert_default().lookup(inputs, source))
+        let active = entry.active.get_or_insert_default();
+        Some(active.lookup(inputs, (source, origin)))
     }
 
-    /// What all neighbours on the tree together join of (root, group), of the sources in `present`.
-    pub fn joined_of(
-        &self,
-        root: OriginId,
-        group: Ipv6Addr,
-        present: &[Ipv6Addr],
-    ) -> Option<crate::source_filter::SourceFilter> {
+    /// What all neighbours on the tree together join of (root, group).
+    pub fn joined_of(&self, root: OriginId, group: Ipv6Addr) -> Option<SourceFilter> {
         let state = self.states.get(&root)?;
         let entry = state.entries.get(&group)?;
         let mut merged = Join::None;
@@ -759,7 +776,7 @@ impl Trees {
         {
             merged = merged.union(&l.received);
         }
-        merged.filter()?.restricted_to(present)
+        merged.filter()
     }
 
     /// Whether a neighbour on the tree has joined something of (root, group).

@@ -18,6 +18,10 @@ mod services;
 #[cfg(test)]
 mod testing;
 
+pub use lcroute_engine::{
+    LanFrame, LanSettings, LanSnapshot, LocalInterfaceId, MAX_LOCAL_INTERFACES,
+};
+
 pub use announcements::{AnnounceError, MAX_ANNOUNCED};
 pub use drops::DropReason;
 pub use echo::ECHO_LEN;

@@ -223,6 +223,7 @@ mod tests {
             name: name.into(),
             labels: BTreeMap::from([("site".into(), "berlin".into())]),
             prefixes: Vec::new(),
+            gateway: Vec::new(),
             core: false,
             not_after: NOW + 1_000,
             addresses: NodeAddresses::derive(&network(), &peer),

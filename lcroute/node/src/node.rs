@@ -6,13 +6,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lcroute_engine::topology::TopologyConfig;
-use lcroute_engine::{Engine, Neighbor, RoutedKind};
+use lcroute_engine::{
+    Engine, LanFrame, LanSettings, LanSnapshot, LocalInterfaceId, Neighbor, RoutedKind,
+};
 use lcroute_overlay::{
     CarrierId, Connections, EndReason, Event, Identity, OVERLAY_CARRIER, Overlay, OverlayConfig,
     PeerState, Presence, Random, Revoked, SendError,
 };
 use librecast::cert::{Chain, GroupPrefix, Member};
 use librecast::drops::Drops;
+use librecast::ethernet::MacAddress;
 use librecast::id::{LinkId, NetworkId, OriginId, PeerId, SecretKey};
 use librecast::revocation::Revocation;
 use librecast::time::{Duration, Instant, WallClock};
@@ -88,6 +91,13 @@ pub enum Output {
     LocalMld {
         /// The IPv6 packet.
         packet: Bytes,
+    },
+    /// Send into a LAN.
+    Lan {
+        /// Which one.
+        interface: LocalInterfaceId,
+        /// What.
+        frame: LanFrame,
     },
     /// A sealed message for a peer, over every signalling server.
     Signal {
@@ -294,6 +304,12 @@ impl<C: Connections> Node<C> {
         self.membership.network
     }
 
+    /// LANs that this node serves, or stands by for.
+    #[must_use]
+    pub fn lans(&self) -> Vec<LanSnapshot> {
+        self.engine.lans()
+    }
+
     /// This node, as its certificate says.
     #[must_use]
     pub fn member(&self) -> &Member {
@@ -353,6 +369,48 @@ impl<C: Connections> Node<C> {
     pub fn handle_local_packet(&mut self, packet: Bytes, now: Instant) {
         self.now = now;
         self.engine.handle_local_packet(packet, now);
+    }
+
+    /// One more LAN is served, or its settings have changed.
+    pub fn set_lan(&mut self, interface: LocalInterfaceId, settings: LanSettings, now: Instant) {
+        self.now = now;
+        self.engine.set_lan(interface, settings, now);
+    }
+
+    /// Whether the interface of a LAN has a carrier.
+    pub fn set_lan_running(&mut self, interface: LocalInterfaceId, running: bool, now: Instant) {
+        self.now = now;
+        self.engine.set_lan_running(interface, running, now);
+    }
+
+    /// A LAN is no longer served.
+    pub fn remove_lan(&mut self, interface: LocalInterfaceId, now: Instant) {
+        self.now = now;
+        self.engine.remove_lan(interface, now);
+    }
+
+    /// An IPv6 packet that was heard on a LAN, from a host with this Ethernet address.
+    pub fn handle_lan_packet(
+        &mut self,
+        interface: LocalInterfaceId,
+        mac: MacAddress,
+        packet: Bytes,
+        now: Instant,
+    ) {
+        self.now = now;
+        self.engine.handle_lan_packet(interface, mac, packet, now);
+    }
+
+    /// A PROBE that was heard on a LAN, from this Ethernet address.
+    pub fn handle_lan_probe(
+        &mut self,
+        interface: LocalInterfaceId,
+        mac: MacAddress,
+        probe: &[u8],
+        now: Instant,
+    ) {
+        self.now = now;
+        self.engine.handle_lan_probe(interface, mac, probe, now);
     }
 
     /// `lc0` dropped packets towards us, or had no valid address for a while; joins may have been among them.
@@ -516,6 +574,9 @@ impl<C: Connections> Node<C> {
             }
             match self.engine.poll_output()? {
                 lcroute_engine::Output::Local { packet } => return Some(Output::Local { packet }),
+                lcroute_engine::Output::Lan { interface, frame } => {
+                    return Some(Output::Lan { interface, frame });
+                }
                 output => self.handle_output(output),
             }
         }
@@ -615,6 +676,9 @@ impl<C: Connections> Node<C> {
                 let _ = self.overlay.send_routed(link, &message, now);
             }
             O::Local { packet } => self.outputs.push_back(Output::Local { packet }),
+            O::Lan { interface, frame } => {
+                self.outputs.push_back(Output::Lan { interface, frame });
+            }
             O::LocalMld { packet } => self.outputs.push_back(Output::LocalMld { packet }),
             O::LinkFault { link, reason } => {
                 let reason = EndReason::Fault(reason.as_str());

@@ -170,7 +170,9 @@ impl RouterAlone {
             | Output::Reachable { .. }
             | Output::Incarnation(_)
             | Output::Revoked { .. }
-            | Output::Renewed { .. } => return None,
+            | Output::Renewed { .. }
+            // its hosts have no LANs
+            | Output::Lan { .. } => return None,
             Output::LinkFault { link, reason } => Effect::Fault {
                 link: link.0,
                 reason: reason.as_str(),

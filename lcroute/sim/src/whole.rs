@@ -291,8 +291,8 @@ impl WholeNode {
                 bytes,
             },
             Output::Keep(what) => Effect::Keep(what),
-            // nobody asks for pings, and the server's connection is not simulated
-            Output::Pong { .. } | Output::PathSuspect => return None,
+            // nobody asks for pings, the server's connection is not simulated, and there are no LANs
+            Output::Pong { .. } | Output::PathSuspect | Output::Lan { .. } => return None,
         })
     }
 

@@ -5,7 +5,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use librecast::cert::{CertError, Chain, Grant, GroupPrefix, MAX_NAME, MAX_TOKEN, Member, Token};
+use librecast::cert::{
+    CertError, Chain, Grant, GroupPrefix, MAX_NAME, MAX_TOKEN, Member, SourcePrefix, Token,
+};
 use librecast::id::{NetworkId, NodeAddresses, PeerId};
 use librecast_program::cli::{Exit, ExitError};
 use nix::errno::Errno;
@@ -52,6 +54,8 @@ pub fn init(common: &Common, config: &Config, name: Option<String>) -> anyhow::R
     };
     let member = Grant {
         name: node_name(name, config)?,
+        // it could let itself
+        gateway: vec![SourcePrefix::ANY],
         ..issuer.clone()
     };
     let chain = Chain::sign(&network, (&node, issuer), (node.peer_id(), member)).map_err(usage)?;
@@ -82,6 +86,8 @@ pub struct InviteOptions {
     pub prefixes: Vec<GroupPrefix>,
     /// Whether they may be roots.
     pub core: bool,
+    /// LAN hosts for which they may speak, by their addresses.
+    pub gateway: Vec<SourcePrefix>,
 }
 
 /// Prints a token.
@@ -134,6 +140,7 @@ pub fn invite(common: &Common, config: &Config, options: InviteOptions) -> anyho
         } else {
             options.prefixes
         },
+        gateway: options.gateway,
     };
     let token = Token::invite(issuer, &identity.key, grant, signal).map_err(|e| match e {
         CertError::Widened(_) => ExitError::new(Exit::NotPermitted, e.to_string()),
@@ -439,6 +446,7 @@ fn show(member: &Member, network: NetworkId, json: bool) -> anyhow::Result<()> {
             "network": network,
             "labels": member.labels,
             "prefixes": member.prefixes.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "gateway": member.gateway.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "core": member.core,
             "not_after": member.not_after,
         }))

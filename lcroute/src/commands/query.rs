@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::screen;
 use crate::control::Request;
 use crate::control::client::Client;
-use crate::status::{Group, Inbound, Peer, Route, State, Status};
+use crate::status::{Group, Inbound, Lan, Peer, Route, State, Status};
 
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -24,6 +24,8 @@ pub enum What {
     Peers,
     /// `groups`
     Groups,
+    /// `lan`
+    Lan,
     /// `routes`
     Routes,
 }
@@ -45,6 +47,7 @@ fn ask(control: &Path, what: What, json: bool) -> anyhow::Result<String> {
         What::Status => Request::Status,
         What::Peers => Request::Peers,
         What::Groups => Request::Groups,
+        What::Lan => Request::Lan,
         What::Routes => Request::Routes,
     };
     let answer: Value = Client::connect(control)?.ask(&request)?;
@@ -55,6 +58,7 @@ fn ask(control: &Path, what: What, json: bool) -> anyhow::Result<String> {
         What::Status => status(&serde_json::from_value(answer)?),
         What::Peers => peers(&serde_json::from_value::<Vec<Peer>>(answer)?),
         What::Groups => groups(&serde_json::from_value::<Vec<Group>>(answer)?),
+        What::Lan => lans(&serde_json::from_value::<Vec<Lan>>(answer)?),
         What::Routes => routes(&serde_json::from_value::<Vec<Route>>(answer)?),
     })
 }
@@ -200,6 +204,42 @@ fn groups(list: &[Group]) -> String {
             g.packets,
             sources.join(" ")
         );
+    }
+    text
+}
+
+fn lans(list: &[Lan]) -> String {
+    if list.is_empty() {
+        return "no LANs: [[lan]] in the configuration\n".into();
+    }
+    let mut text = String::new();
+    for lan in list {
+        text += &format!("{} ({})\n", lan.interface, lan.role);
+        let mut line = |what: &str, value: &str| {
+            if !value.is_empty() {
+                text += &format!("  {what:<10} {value}\n");
+            }
+        };
+        line("problem", lan.problem.as_deref().unwrap_or_default());
+        line("forwarder", lan.forwarder.as_deref().unwrap_or_default());
+        line("querier", lan.querier.as_deref().unwrap_or_default());
+        line("prefixes", &lan.prefixes.join(" "));
+        if lan.problem.is_none() {
+            line("reported", &count(lan.groups, "group"));
+        }
+        for l in &lan.listeners {
+            line(
+                "listeners",
+                &format!("{}: {}", l.group, count(l.hosts, "host")),
+            );
+        }
+        for s in &lan.sources {
+            let sent = format!("{} packets, {}B", s.packets, short(s.bytes as f64));
+            line("source", &format!("{} ({}): {sent}", s.address, s.mac));
+        }
+        for (name, n) in &lan.counters {
+            line("count", &format!("{name} {n}"));
+        }
     }
     text
 }

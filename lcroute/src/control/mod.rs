@@ -15,6 +15,8 @@ pub enum Request {
     Peers,
     /// A list of [`crate::status::Group`].
     Groups,
+    /// A list of [`crate::status::Lan`].
+    Lan,
     /// A list of [`crate::status::Route`].
     Routes,
     /// A list of [`lcroute_node::KnownMember`].

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use lcroute_node::ECHO_LEN;
+use lcroute_node::{ECHO_LEN, LanSnapshot};
 use librecast::cert::GroupPrefix;
 use librecast::id::{LinkId, NodeAddresses, PeerId};
 use serde_json::{Value, json};
@@ -12,7 +12,9 @@ use tokio::sync::oneshot;
 use super::PacketLoop;
 use crate::control::{Answer, MAX_PING, Request};
 use crate::metrics::Observation;
-use crate::status::{Counters, Group, Peer, Pong, Route, State, Status, find};
+use crate::status::{
+    Counters, Group, Lan, LanListener, LanSource, Peer, Pong, Route, State, Status, find,
+};
 
 /// Who waits for the answer to a ping.
 #[derive(Debug)]
@@ -45,6 +47,7 @@ impl PacketLoop {
             Request::Status => serde_json::to_value(self.status(now)),
             Request::Peers => serde_json::to_value(self.peers()),
             Request::Groups => serde_json::to_value(self.groups()),
+            Request::Lan => serde_json::to_value(self.lan_list()),
             Request::Routes => serde_json::to_value(self.routes()),
             Request::Members => serde_json::to_value(self.parts.node.members()),
             Request::Ping { node, timeout_ms } => return self.ping(&node, timeout_ms, to, now),
@@ -223,6 +226,25 @@ impl PacketLoop {
             .collect()
     }
 
+    fn lan_list(&self) -> Vec<Lan> {
+        let off = self.lans.complaints().map(|(interface, problem)| Lan {
+            interface: interface.to_owned(),
+            role: "off".into(),
+            problem: Some(problem.to_owned()),
+            querier: None,
+            forwarder: None,
+            prefixes: Vec::new(),
+            groups: 0,
+            listeners: Vec::new(),
+            sources: Vec::new(),
+            counters: BTreeMap::new(),
+        });
+        let served = self.parts.node.lans().into_iter().map(lan);
+        let mut all: Vec<_> = off.chain(served).collect();
+        all.sort_unstable_by(|a, b| a.interface.cmp(&b.interface));
+        all
+    }
+
     fn groups(&self) -> Vec<Group> {
         let peer = |link: &LinkId| Some(self.parts.node.links().get(link)?.peer);
         self.parts
@@ -254,4 +276,48 @@ pub(super) fn reply(to: oneshot::Sender<Answer>, answer: Result<serde_json::Valu
 
 fn lower(state: &impl std::fmt::Debug) -> String {
     format!("{state:?}").to_lowercase()
+}
+
+fn lan(lan: LanSnapshot) -> Lan {
+    let role = match (lan.is_permitted, lan.is_forwarder, &lan.forwarder) {
+        (false, ..) => "off",
+        (_, true, _) => "forwarder",
+        (_, _, Some(_)) => "standby",
+        _ => "listening",
+    };
+    let who = |is_own: bool, other: Option<String>| match is_own {
+        true => Some("self".into()),
+        false => other,
+    };
+    let (querier, forwarder) = (lan.querier.map(|q| q.to_string()), lan.forwarder);
+    Lan {
+        role: role.into(),
+        problem: (!lan.is_permitted)
+            .then(|| "this node's certificate does not make it a gateway".into()),
+        querier: who(lan.is_forwarder && querier.is_none(), querier),
+        forwarder: who(lan.is_forwarder, forwarder.map(|peer| peer.to_string())),
+        interface: lan.interface,
+        prefixes: lan.prefixes,
+        groups: lan.groups,
+        listeners: lan
+            .listeners
+            .into_iter()
+            .map(|(group, hosts)| LanListener { group, hosts })
+            .collect(),
+        sources: lan
+            .sources
+            .into_iter()
+            .map(|source| LanSource {
+                address: source.address,
+                mac: source.mac.to_string(),
+                packets: source.packets,
+                bytes: source.bytes,
+            })
+            .collect(),
+        counters: lan
+            .counters
+            .into_iter()
+            .map(|(name, n)| (name.to_owned(), n))
+            .collect(),
+    }
 }

@@ -10,6 +10,8 @@
 use std::net::Ipv6Addr;
 use std::ops::Range;
 
+use librecast::ethernet::{ETHERTYPE_IPV6, MacAddress};
+
 use super::Mode;
 use super::offload::{BadOffload, IPV6_LEN, OFFLOAD_LEN, Offload};
 
@@ -24,8 +26,6 @@ const TUN_LEN: usize = INFO_LEN + OFFLOAD_LEN;
 
 /// Length of what is before an IPv6 packet on a TAP.
 pub(super) const TAP_LEN: usize = TUN_LEN + ETHERNET_LEN;
-
-const ETHERTYPE_IPV6: u16 = 0x86dd;
 
 /// The driver cut the packet to the length of the buffer.
 const TUN_PKT_STRIP: u16 = 0x0001;
@@ -84,7 +84,7 @@ impl Header {
     fn with_ethernet(mut self, packet: &[u8], own: Mac) -> Option<Self> {
         let (source, destination) = addresses(packet)?;
         let destination = if destination.is_multicast() {
-            group_mac(destination)
+            MacAddress::of_group(destination).0
         } else {
             own
         };
@@ -131,12 +131,6 @@ pub(super) fn packet(mode: Mode, read: &[u8]) -> Result<(Offload, Range<usize>),
 pub(super) fn node_mac(address: Ipv6Addr) -> Mac {
     let [.., a, b, c, d, e] = address.octets();
     [0x02, a, b, c, d, e]
-}
-
-/// Ethernet address of a group (RFC 2464, section 7).
-fn group_mac(group: Ipv6Addr) -> Mac {
-    let [.., a, b, c, d] = group.octets();
-    [0x33, 0x33, a, b, c, d]
 }
 
 fn is_ipv6(packet: &[u8]) -> bool {

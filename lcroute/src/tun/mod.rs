@@ -27,7 +27,7 @@ mod device;
 mod error;
 mod frame;
 mod ioctl;
-mod offload;
+pub(crate) mod offload;
 mod sysctl;
 #[cfg(test)]
 mod testing;

@@ -11,16 +11,16 @@
 use librecast::checksum::Sum;
 
 /// Length of the header.
-pub(super) const OFFLOAD_LEN: usize = 10;
+pub(crate) const OFFLOAD_LEN: usize = 10;
 
 /// Length of the fixed IPv6 header (RFC 8200, section 3).
-pub(super) const IPV6_LEN: usize = 40;
+pub(crate) const IPV6_LEN: usize = 40;
 
 /// Length of a UDP header.
-pub(super) const UDP_LEN: usize = 8;
+pub(crate) const UDP_LEN: usize = 8;
 
 /// Where in a UDP header the checksum is.
-pub(super) const UDP_CHECKSUM: usize = 6;
+pub(crate) const UDP_CHECKSUM: usize = 6;
 
 /// Datagrams that a program can put into one system call (`UDP_MAX_SEGMENTS`).
 const MAX_SEGMENTS: usize = 128;
@@ -33,7 +33,7 @@ const KIND_UDP: u8 = 5;
 
 /// The header. `checksum_start` counts from the IPv6 header, also on a TAP.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Offload {
+pub(crate) struct Offload {
     flags: u8,
     kind: u8,
     segment: u16,
@@ -43,11 +43,11 @@ pub(super) struct Offload {
 
 /// The header does not fit the packet behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct BadOffload;
+pub(crate) struct BadOffload;
 
 impl Offload {
     /// Of a super-packet with UDP directly behind the IPv6 header and its checksum to be completed.
-    pub(super) fn of_datagrams(segment: u16) -> Self {
+    pub(crate) fn of_datagrams(segment: u16) -> Self {
         Self {
             flags: NEEDS_CHECKSUM,
             kind: KIND_UDP,
@@ -58,7 +58,7 @@ impl Offload {
     }
 
     /// The header as bytes, in front of a packet that has `link_header` bytes before its IPv6 header.
-    pub(super) fn encode(self, link_header: u16) -> [u8; OFFLOAD_LEN] {
+    pub(crate) fn encode(self, link_header: u16) -> [u8; OFFLOAD_LEN] {
         let (start, headers) = match self.flags {
             0 => (0, 0),
             _ => {
@@ -74,7 +74,7 @@ impl Offload {
     }
 
     /// Reads what [`Self::encode`] writes. The length of the headers says nothing new.
-    pub(super) fn decode(bytes: [u8; OFFLOAD_LEN], link_header: u16) -> Result<Self, BadOffload> {
+    pub(crate) fn decode(bytes: [u8; OFFLOAD_LEN], link_header: u16) -> Result<Self, BadOffload> {
         let [flags, kind, _, _, s0, s1, c0, c1, o0, o1] = bytes;
         let start = u16::from_ne_bytes([c0, c1]);
         let checksum_start = match flags & NEEDS_CHECKSUM {
@@ -92,7 +92,7 @@ impl Offload {
 
     /// Gives the packets in `packet`, one or several, to `each`: as two parts to be put together, with
     /// their checksums complete.
-    pub(super) fn unpack(
+    pub(crate) fn unpack(
         self,
         packet: &mut [u8],
         each: &mut impl FnMut([&[u8]; 2]),

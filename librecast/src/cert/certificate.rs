@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::error::{CertError, Kind};
 use super::member::{KeysAbove, MAX_PREVIOUS};
-use super::prefix::GroupPrefix;
+use super::prefix::{GroupPrefix, SourcePrefix};
 use crate::id::{NetworkId, PeerId, SecretKey};
 use crate::wire::{Reader, WireError, Writer};
 
@@ -26,6 +26,9 @@ const FLAG_CORE: u8 = 1;
 /// Keys of earlier certificates follow.
 const FLAG_RENEWED: u8 = 2;
 
+/// Source prefixes follow the group prefixes.
+const FLAG_GATEWAY: u8 = 4;
+
 /// What a certificate grants its subject.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
@@ -44,6 +47,8 @@ pub struct Grant {
     pub labels: BTreeMap<String, String>,
     /// Groups that the subject may send to.
     pub prefixes: Vec<GroupPrefix>,
+    /// Hosts without lcroute for which the subject may speak, by their addresses.
+    pub gateway: Vec<SourcePrefix>,
 }
 
 impl Grant {
@@ -58,6 +63,7 @@ impl Grant {
             name: name.into(),
             labels: BTreeMap::new(),
             prefixes: vec![GroupPrefix::ALL],
+            gateway: Vec::new(),
         }
     }
 }
@@ -114,9 +120,19 @@ impl Certificate {
         }
         let core = if grant.core { FLAG_CORE } else { 0 };
         let renewed = if previous.len() > 0 { FLAG_RENEWED } else { 0 };
-        if grant.labels.len() > MAX_ENTRIES || grant.prefixes.len() > MAX_ENTRIES {
+        let entries = [
+            grant.labels.len(),
+            grant.prefixes.len(),
+            grant.gateway.len(),
+        ];
+        if entries.iter().any(|n| *n > MAX_ENTRIES) {
             return Err(WireError::Bad("number of labels or prefixes (at most 16)"));
         }
+        let gateway = if grant.gateway.is_empty() {
+            0
+        } else {
+            FLAG_GATEWAY
+        };
         check_text(&grant.name, "name (at most 63 printable bytes)")?;
         let mut w = Writer::new();
         w.u8(VERSION)
@@ -126,7 +142,7 @@ impl Certificate {
         w.u64(grant.not_before)
             .u64(grant.not_after)
             .u64(grant.renew_for)
-            .u8(core | renewed);
+            .u8(core | renewed | gateway);
         w.text8(&grant.name)?;
         w.u8(grant.labels.len() as u8);
         for (key, value) in &grant.labels {
@@ -137,6 +153,12 @@ impl Certificate {
         w.u8(grant.prefixes.len() as u8);
         for prefix in &grant.prefixes {
             w.ipv6(prefix.addr()).u8(prefix.prefix_len());
+        }
+        if !grant.gateway.is_empty() {
+            w.u8(grant.gateway.len() as u8);
+            for prefix in &grant.gateway {
+                w.ipv6(prefix.addr()).u8(prefix.prefix_len());
+            }
         }
         if previous.len() > 0 {
             w.u8(previous.len() as u8);
@@ -257,8 +279,9 @@ impl Certificate {
         Ok(())
     }
 
-    pub(super) fn narrows(&self, above: &Grant) -> Result<(), CertError> {
-        let own = &self.grant;
+    pub(super) fn narrows(&self, above: &Self) -> Result<(), CertError> {
+        let by_issuer = above.kind == Kind::Issuer;
+        let (own, above) = (&self.grant, &above.grant);
         let in_time = above.not_before <= own.not_before
             && own.not_before <= own.not_after
             && own.not_after <= above.not_after;
@@ -268,7 +291,10 @@ impl Certificate {
             .iter()
             .all(|(k, v)| own.labels.get(k) == Some(v));
         let core = !own.core || above.core;
-        if in_time && own.prefixes.iter().all(inside) && core && labels {
+        // an issuer has no LAN, and says of whom one is
+        let covered = |p: &SourcePrefix| above.gateway.iter().any(|a| a.covers(p));
+        let gateway = by_issuer || own.gateway.iter().all(covered);
+        if in_time && own.prefixes.iter().all(inside) && core && labels && gateway {
             Ok(())
         } else {
             Err(CertError::Widened(self.kind))
@@ -315,7 +341,7 @@ fn decode_previous(r: &mut Reader<'_>) -> Result<KeysAbove, WireError> {
 fn decode_grant(r: &mut Reader<'_>) -> Result<(Grant, bool), WireError> {
     let (not_before, not_after, renew_for) = (r.u64()?, r.u64()?, r.u64()?);
     let flags = r.u8()?;
-    if flags & !(FLAG_CORE | FLAG_RENEWED) != 0 {
+    if flags & !(FLAG_CORE | FLAG_RENEWED | FLAG_GATEWAY) != 0 {
         return Err(WireError::Bad("flags"));
     }
     let (core, renewed) = (flags & FLAG_CORE != 0, flags & FLAG_RENEWED != 0);
@@ -335,6 +361,15 @@ fn decode_grant(r: &mut Reader<'_>) -> Result<(Grant, bool), WireError> {
     for _ in 0..count(r)? {
         prefixes.push(GroupPrefix::new(r.ipv6()?, r.u8()?)?);
     }
+    let mut gateway = Vec::new();
+    if flags & FLAG_GATEWAY != 0 {
+        for _ in 0..count(r)? {
+            gateway.push(SourcePrefix::new(r.ipv6()?, r.u8()?)?);
+        }
+        if gateway.is_empty() {
+            return Err(WireError::Bad("count"));
+        }
+    }
     let grant = Grant {
         not_before,
         not_after,
@@ -343,6 +378,7 @@ fn decode_grant(r: &mut Reader<'_>) -> Result<(Grant, bool), WireError> {
         name,
         labels,
         prefixes,
+        gateway,
     };
     Ok((grant, renewed))
 }
@@ -358,6 +394,8 @@ fn count(r: &mut Reader<'_>) -> Result<usize, WireError> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use super::*;
     use proptest::prelude::*;
 
@@ -397,6 +435,7 @@ mod tests {
             name: "n".into(),
             labels: BTreeMap::from([("k".into(), "v".into())]),
             prefixes: vec!["ff1e::/16".parse().unwrap()],
+            gateway: vec!["fd00::/64".parse().unwrap()],
         };
         let previous = KeysAbove {
             issuers: vec![id(3)],
@@ -409,9 +448,10 @@ mod tests {
             .u8(3)
             .put(id(1).public_key())
             .put(id(2).public_key());
-        golden.u64(1).u64(2).u64(3).u8(0b11);
+        golden.u64(1).u64(2).u64(3).u8(0b111);
         golden.put(b"\x01n\x01\x01k\x01v\x01");
         golden.ipv6("ff1e::".parse().unwrap()).u8(16);
+        golden.u8(1).ipv6("fd00::".parse().unwrap()).u8(64);
         golden
             .u8(2)
             .u8(1)
@@ -430,9 +470,13 @@ mod tests {
             labels in proptest::collection::btree_map("[a-z]{1,8}", "[a-z0-9]{0,20}", 0..5),
             core: bool,
             not_after in NOW..NOW * 2,
+            any_host: bool,
+            lan in proptest::option::of(any::<u16>()),
         ) {
             let key = SecretKey::from_seed(&[5; 32]);
-            let grant = Grant { not_before: NOW, not_after, renew_for: 0, core, name, labels, prefixes: vec![GroupPrefix::ALL] };
+            let of_lan = |n| SourcePrefix::new(Ipv6Addr::new(0xfd00, 0, 0, n, 0, 0, 0, 0), 64).unwrap();
+            let gateway = any_host.then_some(SourcePrefix::ANY).into_iter().chain(lan.map(of_lan)).collect();
+            let grant = Grant { not_before: NOW, not_after, renew_for: 0, core, name, labels, prefixes: vec![GroupPrefix::ALL], gateway };
             let cert = Certificate::sign(Kind::Node, key.peer_id(), key.peer_id(), grant, &key).unwrap();
             prop_assert_eq!(Certificate::decode(cert.as_bytes()).unwrap(), cert);
         }

@@ -204,21 +204,22 @@ impl Chain {
         if self.invitation().is_some() && self.node().previous.len() > 0 {
             return Err(CertError::Widened(Kind::Node));
         }
-        let (mut signer, mut above) = (*network, None::<&Grant>);
+        let (mut signer, mut above) = (*network, None::<&Certificate>);
         for certificate in &self.0 {
             certificate.verify_by(&signer, network, now, CLOCK_SKEW)?;
             if let Some(above) = above {
                 certificate.narrows(above)?;
             }
             signer = certificate.subject;
-            above = Some(&certificate.grant);
+            above = Some(certificate);
         }
-        let grant = above.ok_or(CertError::Order)?;
+        let grant = &above.ok_or(CertError::Order)?.grant;
         Ok(Member {
             peer: signer,
             name: grant.name.clone(),
             labels: grant.labels.clone(),
             prefixes: grant.prefixes.clone(),
+            gateway: grant.gateway.clone(),
             core: grant.core,
             not_after: grant.not_after,
             addresses: NodeAddresses::derive(network, &signer),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::error::Kind;
-use super::prefix::GroupPrefix;
+use super::prefix::{GroupPrefix, SourcePrefix};
 use crate::id::{NodeAddresses, PeerId};
 
 /// Most keys of earlier certificates that a renewed one remembers.
@@ -75,6 +75,8 @@ pub struct Member {
     pub labels: BTreeMap<String, String>,
     /// Groups it may send to.
     pub prefixes: Vec<GroupPrefix>,
+    /// Hosts without lcroute for which it may speak, by their addresses.
+    pub gateway: Vec<SourcePrefix>,
     /// May be the root of shared trees.
     pub core: bool,
     /// Unix seconds: when its certificate ends, the first of its chain to do so.

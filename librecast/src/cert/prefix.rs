@@ -1,4 +1,4 @@
-//! Ranges of group addresses.
+//! Ranges of addresses: of groups, and of senders.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -86,6 +86,65 @@ impl GroupPrefix {
     }
 }
 
+/// Sender addresses that share their first bits, such as `2001:db8:5::/64`: those of the hosts of a LAN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SourcePrefix {
+    addr: Ipv6Addr,
+    len: u8,
+}
+
+impl SourcePrefix {
+    /// All senders: `::/0`, which is written `any`.
+    pub const ANY: Self = Self {
+        addr: Ipv6Addr::UNSPECIFIED,
+        len: 0,
+    };
+
+    /// A unicast prefix of up to 128 bits; [`Self::ANY`] has none.
+    ///
+    /// # Errors
+    ///
+    /// [`WireError::Bad`] for another length, a multicast, link-local or unspecified prefix, or bits set behind the length.
+    pub fn new(addr: Ipv6Addr, len: u8) -> Result<Self, WireError> {
+        let bits = addr.to_bits();
+        let is_unicast = len >= 8 && !addr.is_unspecified() && !addr.is_multicast();
+        let ok = len <= 128 && bits & !mask(len) == 0 && !addr.is_unicast_link_local();
+        if ok && (is_unicast || addr == Self::ANY.addr && len == 0) {
+            Ok(Self { addr, len })
+        } else {
+            Err(WireError::Bad("source prefix"))
+        }
+    }
+
+    /// The first address.
+    #[must_use]
+    #[inline]
+    pub fn addr(&self) -> Ipv6Addr {
+        self.addr
+    }
+
+    /// Length in bits, 0..=128.
+    #[must_use]
+    #[inline]
+    pub fn prefix_len(&self) -> u8 {
+        self.len
+    }
+
+    /// Whether `source` lies inside.
+    #[must_use]
+    #[inline]
+    pub fn contains(&self, source: Ipv6Addr) -> bool {
+        source.to_bits() & mask(self.len) == self.addr.to_bits()
+    }
+
+    /// Whether all of `other` lies inside.
+    #[must_use]
+    #[inline]
+    pub fn covers(&self, other: &Self) -> bool {
+        other.len >= self.len && self.contains(other.addr)
+    }
+}
+
 #[inline]
 fn mask(len: u8) -> u128 {
     u128::MAX
@@ -104,6 +163,32 @@ impl FromStr for GroupPrefix {
 
     fn from_str(s: &str) -> Result<Self, WireError> {
         let bad = || WireError::Bad("group prefix: write it as ff1e::/16");
+        let (addr, len) = s.split_once('/').unwrap_or((s, "128"));
+        Self::new(
+            addr.parse().map_err(|_| bad())?,
+            len.parse().map_err(|_| bad())?,
+        )
+        .map_err(|_| bad())
+    }
+}
+
+impl fmt::Display for SourcePrefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if *self == Self::ANY {
+            return f.write_str("any");
+        }
+        write!(f, "{}/{}", self.addr, self.len)
+    }
+}
+
+impl FromStr for SourcePrefix {
+    type Err = WireError;
+
+    fn from_str(s: &str) -> Result<Self, WireError> {
+        if s == "any" {
+            return Ok(Self::ANY);
+        }
+        let bad = || WireError::Bad("source prefix: write it as 2001:db8:5::/64, or any");
         let (addr, len) = s.split_once('/').unwrap_or((s, "128"));
         Self::new(
             addr.parse().map_err(|_| bad())?,
@@ -133,6 +218,29 @@ mod tests {
             "ff00::/7",
         ] {
             assert!(bad.parse::<GroupPrefix>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn source_prefixes_are_unicast_and_clean() {
+        let p: SourcePrefix = "2001:db8:5::/64".parse().unwrap();
+        assert!(p.contains("2001:db8:5::1:9".parse().unwrap()));
+        assert!(!p.contains("2001:db8:5:1::9".parse().unwrap()));
+        assert!(SourcePrefix::ANY.covers(&p) && !p.covers(&SourcePrefix::ANY));
+        for good in ["any", "2001:db8:5::/64", "fd00::9/128"] {
+            assert_eq!(good.parse::<SourcePrefix>().unwrap().to_string(), good);
+        }
+        for bad in [
+            "::/8",
+            "::",
+            "ff1e::/16",
+            "fe80::/64",
+            "fd00::1/64",
+            "fd00::/129",
+            "2000::/3",
+            "",
+        ] {
+            assert!(bad.parse::<SourcePrefix>().is_err(), "{bad}");
         }
     }
 }

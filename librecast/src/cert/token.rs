@@ -52,7 +52,7 @@ impl Token {
         let network = issuer.network;
         let invitation =
             Certificate::sign(Kind::Invitation, network, secret.peer_id(), grant, key)?;
-        invitation.narrows(&issuer.grant)?;
+        invitation.narrows(issuer)?;
         Ok(Self {
             network,
             issuer: issuer.clone(),
@@ -242,6 +242,37 @@ mod tests {
             Token::invite(&issuer, &n.issuer_key, grant(""), vec![]),
             Err(CertError::Widened(Kind::Invitation))
         ));
+    }
+
+    #[test]
+    fn who_is_a_gateway_for_whom_is_said_by_an_issuer() {
+        let n = network();
+        let (net, node) = (n.key.peer_id(), SecretKey::generate().peer_id());
+        let [wide, narrow] = ["2001:db8::/32", "2001:db8:5::/64"].map(|p| vec![p.parse().unwrap()]);
+        let of = |gateway: &Vec<_>| Grant {
+            gateway: gateway.clone(),
+            ..grant("x")
+        };
+        let all = vec![crate::cert::SourcePrefix::ANY];
+        for (granted, taken, ok) in [
+            (&wide, &narrow, true),
+            (&narrow, &wide, false),
+            (&Vec::new(), &narrow, false),
+            (&all, &narrow, true),
+            (&narrow, &all, false),
+        ] {
+            let token = token(&n, of(granted));
+            let cert = Certificate::sign(Kind::Node, net, node, of(taken), &token.secret).unwrap();
+            let chain = signed_by_the_holder(&n, &token, &cert);
+            let member = chain.verify(&net, NOW);
+            assert_eq!(member.is_ok(), ok, "{granted:?} {taken:?}");
+            if let Ok(member) = member {
+                assert_eq!(&member.gateway, taken);
+                // renewal keeps it, and gives no more
+                let renewed = chain.renew(&n.issuer, &n.issuer_key, NOW, 60).unwrap();
+                assert_eq!(&renewed.verify(&net, NOW).unwrap().gateway, taken);
+            }
+        }
     }
 
     #[test]

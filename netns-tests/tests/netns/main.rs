@@ -15,6 +15,7 @@ mod hostile_load;
 mod interface;
 mod joining;
 mod journal;
+mod lan;
 mod lcagent;
 mod lcagent_keys;
 mod lcagent_orders;

@@ -127,6 +127,7 @@ fn what_holds_where_a_key_is_not_set_is_what_the_file_says() {
         "listen",
         "stun",
         "interfaces",
+        "sources",
     ];
     let of_network = [
         "profile",
@@ -153,5 +154,7 @@ fn what_holds_where_a_key_is_not_set_is_what_the_file_says() {
         })
         .collect();
     let set = lcroute::config::Config::parse("f", &lines.join("\n")).unwrap();
-    assert_eq!(set, lcroute::config::Config::default());
+    // a LAN is one only if its interface is named
+    let expected = lcroute::config::Config::parse("f", "[[lan]]\ninterface = \"eth0\"\n");
+    assert_eq!(set, expected.unwrap());
 }

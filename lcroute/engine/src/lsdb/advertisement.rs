@@ -1,26 +1,36 @@
 //! The advertisement: a router's flags, group prefixes and links, signed by it (RFC 2328 router LSA).
 //!
 //! ```text
-//! version 8 = 1 | origin 64 | incarnation 32 | sequence 32 | flags 8 | mtu 16 | centrality 16 | candidacies 8
-//! | prefixes 8 x { flags 8 | length 8 | bytes } | links 16 x { neighbor 64 | cost 16 } | signature 512
+//! version 8 | origin 64 | incarnation 32 | sequence 32 | flags 8 | mtu 16 | centrality 16 | candidacies 8
+//! | prefixes 8 x { flags 8 | length 8 | bytes } | links 16 x { neighbor 64 | cost 16 } | lans | signature 512
+//!
+//! lans = 8 x { flags 8 | lan 64 | term 32 | mac 48 | prefixes 8 x { length 8 | bytes } }
 //! ```
+//! Version 1 has no `lans`. Version 2, of gateways only, has at least one.
 
 use std::net::Ipv6Addr;
 
 use bytes::Bytes;
-use librecast::cert::GroupPrefix;
-use librecast::id::{OriginId, PeerId};
+use librecast::cert::{GroupPrefix, SourcePrefix};
+use librecast::ethernet::MacAddress;
+use librecast::id::{LanId, OriginId, PeerId};
 use librecast::wire::{Reader, WireError, Writer};
 
 use super::lsa::{KIND_ADVERTISEMENT, LsaError, Version, signed_part};
 use crate::services::Services;
 
 const VERSION: u8 = 1;
+/// The version with LANs.
+const VERSION_WITH_LANS: u8 = 2;
 /// Most prefixes of one router. Chosen: an advertisement stays below 8 KiB.
 pub const MAX_PREFIXES: usize = 64;
 /// Most links of one router. Chosen: an advertisement stays below 8 KiB.
 pub const MAX_LINKS: usize = 512;
 const LINK_LEN: usize = 10;
+/// Most LANs of one gateway. Chosen: more than a host has interfaces for.
+pub const MAX_LANS: usize = 8;
+/// Most source prefixes of one LAN. Chosen: a host keeps 16 addresses (RFC 8504 §5.8).
+pub const MAX_LAN_PREFIXES: usize = 16;
 
 /// The router may be a rendezvous point before others; counts only if its certificate says so, too.
 pub const FLAG_CORE: u8 = 0x01;
@@ -37,6 +47,7 @@ pub const UNKNOWN_CENTRALITY: u16 = u16::MAX;
 /// Bits of `candidacies` that mean a group range.
 const RANGE_BITS: u8 = 0x0f;
 const PREFIX_CANDIDATE: u8 = 0x01;
+const LAN_FORWARDER: u8 = 0x01;
 
 /// A group prefix that a router announces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +56,21 @@ pub struct Announced {
     pub prefix: GroupPrefix,
     /// The router is a candidate for the root of these groups: it was elected before.
     pub candidate: bool,
+}
+
+/// A LAN of which a router is a gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdvertisedLan {
+    /// Which one.
+    pub lan: LanId,
+    /// Rises with every forwarder of the LAN: the one with the highest counts.
+    pub term: u32,
+    /// The gateway's own address there.
+    pub mac: MacAddress,
+    /// It carries packets for the LAN's hosts; other gateways of the LAN stand by.
+    pub is_forwarder: bool,
+    /// Addresses of the LAN's hosts, in ascending order, at most [`MAX_LAN_PREFIXES`].
+    pub prefixes: Vec<SourcePrefix>,
 }
 
 /// The parts of an advertisement that its router chooses.
@@ -59,6 +85,8 @@ pub(super) struct Content {
     pub prefixes: Vec<Announced>,
     /// In ascending order, at most [`MAX_LINKS`].
     pub links: Vec<(OriginId, u16)>,
+    /// In ascending order, at most [`MAX_LANS`].
+    pub lans: Vec<AdvertisedLan>,
 }
 
 /// An advertisement whose signature has been verified.
@@ -69,6 +97,7 @@ pub struct Advertisement {
     /// Where the links begin in `bytes`, and how many there are.
     links: (u16, u16),
     prefixes: Box<[Announced]>,
+    lans: Box<[AdvertisedLan]>,
     origin: OriginId,
     version: Version,
     mtu: u16,
@@ -105,7 +134,12 @@ impl Advertisement {
         services: &S,
     ) -> Result<Self, WireError> {
         let mut w = Writer::new();
-        w.u8(VERSION).u64(origin.0).u64(version.0);
+        let format = if content.lans.is_empty() {
+            VERSION
+        } else {
+            VERSION_WITH_LANS
+        };
+        w.u8(format).u64(origin.0).u64(version.0);
         w.u8(content.flags).u16(content.mtu).u16(content.centrality);
         w.u8(content.candidacies).u8(content.prefixes.len() as u8);
         for announced in &content.prefixes {
@@ -122,6 +156,7 @@ impl Advertisement {
         for (neighbor, cost) in &content.links {
             w.u64(neighbor.0).u16(*cost);
         }
+        encode_lans(&content.lans, &mut w);
         let signature = services.sign(&[&[KIND_ADVERTISEMENT], w.as_slice()].concat());
         w.put(&signature);
         Self::decode(w.as_slice())
@@ -131,7 +166,7 @@ impl Advertisement {
     pub(super) fn peek(lsa: &[u8]) -> Result<(OriginId, Version), WireError> {
         let mut r = Reader::new(lsa);
         match r.u8()? {
-            VERSION => Ok((OriginId(r.u64()?), Version(r.u64()?))),
+            VERSION | VERSION_WITH_LANS => Ok((OriginId(r.u64()?), Version(r.u64()?))),
             version => Err(WireError::Version(version)),
         }
     }
@@ -139,7 +174,8 @@ impl Advertisement {
     fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let (origin, version) = Self::peek(bytes)?;
         let mut r = Reader::new(bytes);
-        r.take(1 + 8 + 8)?;
+        let has_lans = r.u8()? == VERSION_WITH_LANS;
+        r.take(8 + 8)?;
         let (flags, mtu, centrality, candidacies) = (r.u8()?, r.u16()?, r.u16()?, r.u8()?);
         let prefixes = decode_prefixes(&mut r)?;
         let count = r.u16()?;
@@ -155,6 +191,11 @@ impl Advertisement {
             }
             before = Some(neighbor);
         }
+        let lans = if has_lans {
+            decode_lans(&mut r)?
+        } else {
+            Box::default()
+        };
         r.array::<64>()?;
         r.finish()?;
         Ok(Self {
@@ -162,6 +203,7 @@ impl Advertisement {
             bytes: Bytes::copy_from_slice(bytes),
             links: (at as u16, count),
             prefixes,
+            lans,
             origin,
             version,
             mtu,
@@ -244,6 +286,12 @@ impl Advertisement {
         &self.prefixes
     }
 
+    /// The LANs of which it is a gateway, in ascending order.
+    #[must_use]
+    pub fn lans(&self) -> &[AdvertisedLan] {
+        &self.lans
+    }
+
     /// Its links in ascending order of their far ends, and their costs in units of 100 us.
     pub fn links(&self) -> impl ExactSizeIterator<Item = (OriginId, u16)> + '_ {
         links_in(self.link_bytes())
@@ -293,15 +341,9 @@ fn decode_prefixes(r: &mut Reader<'_>) -> Result<Box<[Announced]>, WireError> {
     }
     let mut prefixes = Vec::with_capacity(count);
     for _ in 0..count {
-        let (flags, length) = (r.u8()?, r.u8()?);
-        if length > 128 {
-            return Err(WireError::Bad("prefix length"));
-        }
-        let bytes = r.take(usize::from(length).div_ceil(8))?;
-        let mut octets = [0; 16];
-        octets[..bytes.len()].copy_from_slice(bytes);
+        let flags = r.u8()?;
         let announced = Announced {
-            prefix: GroupPrefix::new(Ipv6Addr::from(octets), length)?,
+            prefix: decode_prefix(r, GroupPrefix::new)?,
             candidate: flags & PREFIX_CANDIDATE != 0,
         };
         if prefixes
@@ -313,6 +355,73 @@ fn decode_prefixes(r: &mut Reader<'_>) -> Result<Box<[Announced]>, WireError> {
         prefixes.push(announced);
     }
     Ok(prefixes.into())
+}
+
+fn encode_lans(lans: &[AdvertisedLan], w: &mut Writer) {
+    if lans.is_empty() {
+        return;
+    }
+    w.u8(lans.len() as u8);
+    for lan in lans {
+        let flags = if lan.is_forwarder { LAN_FORWARDER } else { 0 };
+        w.u8(flags).u64(lan.lan.0).u32(lan.term).put(&lan.mac.0);
+        w.u8(lan.prefixes.len() as u8);
+        for prefix in &lan.prefixes {
+            let length = prefix.prefix_len();
+            w.u8(length);
+            w.put(&prefix.addr().octets()[..usize::from(length).div_ceil(8)]);
+        }
+    }
+}
+
+fn decode_lans(r: &mut Reader<'_>) -> Result<Box<[AdvertisedLan]>, WireError> {
+    let count = usize::from(r.u8()?);
+    if !(1..=MAX_LANS).contains(&count) {
+        return Err(WireError::Bad("number of LANs"));
+    }
+    let mut lans: Vec<AdvertisedLan> = Vec::with_capacity(count);
+    for _ in 0..count {
+        let (flags, lan, term) = (r.u8()?, LanId(r.u64()?), r.u32()?);
+        let mac = MacAddress(r.array()?);
+        let count = usize::from(r.u8()?);
+        if count > MAX_LAN_PREFIXES {
+            return Err(WireError::Bad("number of source prefixes"));
+        }
+        let mut prefixes = Vec::with_capacity(count);
+        for _ in 0..count {
+            let prefix = decode_prefix(r, SourcePrefix::new)?;
+            if prefixes.last().is_some_and(|before| *before >= prefix) {
+                return Err(WireError::Bad("order of source prefixes"));
+            }
+            prefixes.push(prefix);
+        }
+        if lans.last().is_some_and(|before| before.lan >= lan) || mac.is_group() {
+            return Err(WireError::Bad("LAN"));
+        }
+        lans.push(AdvertisedLan {
+            lan,
+            term,
+            mac,
+            is_forwarder: flags & LAN_FORWARDER != 0,
+            prefixes,
+        });
+    }
+    Ok(lans.into())
+}
+
+/// A prefix as its length and the bytes that it takes.
+fn decode_prefix<P>(
+    r: &mut Reader<'_>,
+    of: impl Fn(Ipv6Addr, u8) -> Result<P, WireError>,
+) -> Result<P, WireError> {
+    let length = r.u8()?;
+    if length > 128 {
+        return Err(WireError::Bad("prefix length"));
+    }
+    let bytes = r.take(usize::from(length).div_ceil(8))?;
+    let mut octets = [0; 16];
+    octets[..bytes.len()].copy_from_slice(bytes);
+    of(Ipv6Addr::from(octets), length)
 }
 
 #[cfg(test)]
@@ -339,16 +448,40 @@ mod tests {
         });
         let links = prop::collection::btree_map(any::<u64>().prop_map(OriginId), 1u16.., 0..=40);
         let fixed = (any::<u8>(), any::<u16>(), any::<u16>(), 0u8..16);
-        (fixed, prefixes, links).prop_map(
-            |((flags, mtu, centrality, candidacies), prefixes, links)| Content {
+        (fixed, prefixes, links, any_lans()).prop_map(
+            |((flags, mtu, centrality, candidacies), prefixes, links, lans)| Content {
                 flags,
                 mtu,
                 centrality,
                 candidacies,
                 prefixes,
                 links: links.into_iter().collect(),
+                lans,
             },
         )
+    }
+
+    fn any_lans() -> impl Strategy<Value = Vec<AdvertisedLan>> {
+        let prefix = (any::<u128>(), 16u8..=128).prop_map(|(bits, length)| {
+            let bits = (bits >> 16 | 0xfd00 << 112) & u128::MAX << (128 - u32::from(length));
+            SourcePrefix::new(Ipv6Addr::from_bits(bits), length).unwrap()
+        });
+        let prefixes = prop::collection::btree_set(prefix, 0..=MAX_LAN_PREFIXES);
+        let lan = (any::<u32>(), any::<[u8; 6]>(), any::<bool>(), prefixes);
+        let lans = prop::collection::btree_map(any::<u64>(), lan, 0..=MAX_LANS);
+        lans.prop_map(|lans| {
+            let lan = |(lan, (term, mut mac, is_forwarder, prefixes)): (_, (_, [u8; 6], _, _))| {
+                mac[0] &= !1;
+                AdvertisedLan {
+                    lan: LanId(lan),
+                    term,
+                    mac: MacAddress(mac),
+                    is_forwarder,
+                    prefixes: Vec::from_iter::<std::collections::BTreeSet<_>>(prefixes),
+                }
+            };
+            lans.into_iter().map(lan).collect()
+        })
     }
 
     fn example(services: &TestServices) -> Advertisement {
@@ -362,6 +495,7 @@ mod tests {
                 candidate: true,
             }],
             links: vec![(OriginId(7), 10), (OriginId(9), 76)],
+            lans: Vec::new(),
         };
         Advertisement::sign(OriginId(5), Version::new(3, 4), &content, services).unwrap()
     }
@@ -389,6 +523,46 @@ mod tests {
                 && !advertisement.is_candidate(0)
                 && !advertisement.is_candidate(9)
         );
+    }
+
+    #[test]
+    fn golden_bytes_of_a_gateway() {
+        let services = TestServices::new(1);
+        let content = Content {
+            flags: 0,
+            mtu: 1280,
+            centrality: 300,
+            candidacies: 0,
+            prefixes: Vec::new(),
+            links: Vec::new(),
+            lans: vec![AdvertisedLan {
+                lan: LanId(6),
+                term: 7,
+                mac: MacAddress([2, 0, 0, 0, 0, 8]),
+                is_forwarder: true,
+                prefixes: vec!["2001:db8:5::/64".parse().unwrap()],
+            }],
+        };
+        let version = Version::new(3, 4);
+        let advertisement = Advertisement::sign(OriginId(5), version, &content, &services).unwrap();
+        let expected = [
+            &[2u8][..],
+            &[0, 0, 0, 0, 0, 0, 0, 5],
+            &[0, 0, 0, 3, 0, 0, 0, 4],
+            &[0x00, 0x05, 0x00, 0x01, 0x2c, 0x00],
+            &[0],
+            &[0, 0],
+            &[1, 1, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 7],
+            &[2, 0, 0, 0, 0, 8],
+            &[1, 64, 0x20, 0x01, 0x0d, 0xb8, 0, 5, 0, 0],
+        ]
+        .concat();
+        assert_eq!(advertisement.bytes[..expected.len()], expected);
+        assert_eq!(advertisement.bytes.len(), expected.len() + 64);
+        let mut without = expected.clone();
+        without.truncate(24 + 2);
+        without.extend([0; 65]);
+        assert!(Advertisement::decode(&without).is_err(), "no LAN at all");
     }
 
     #[test]
@@ -424,6 +598,7 @@ mod tests {
                     .iter()
                     .map(|&(to, cost)| (OriginId(to), cost))
                     .collect(),
+                lans: vec![],
             };
             Advertisement::sign(OriginId(5), Version::new(1, 1), &content, &services).is_ok()
         };
@@ -446,6 +621,7 @@ mod tests {
             prop_assert_eq!(&one, &other);
             prop_assert_eq!((one.origin, one.version), (origin, Version(version)));
             prop_assert_eq!(one.prefixes(), content.prefixes.as_slice());
+            prop_assert_eq!(one.lans(), content.lans.as_slice());
             prop_assert_eq!(one.links().collect::<Vec<_>>(), content.links.clone());
             for (to, cost) in content.links {
                 prop_assert_eq!(one.cost_to(to), Some(cost));
@@ -455,10 +631,12 @@ mod tests {
         #[test]
         fn arbitrary_bytes_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..500)) {
             let _ = Advertisement::decode(&bytes);
-            if let Some(first) = bytes.first_mut() {
-                *first = VERSION;
+            for version in [VERSION, VERSION_WITH_LANS] {
+                if let Some(first) = bytes.first_mut() {
+                    *first = version;
+                }
+                let _ = Advertisement::decode(&bytes);
             }
-            let _ = Advertisement::decode(&bytes);
         }
     }
 }

@@ -7,7 +7,7 @@ use librecast::cert::GroupPrefix;
 use librecast::id::OriginId;
 use librecast::time::{Duration, Instant};
 
-use super::advertisement::{Announced, Content, MAX_PREFIXES, UNKNOWN_CENTRALITY};
+use super::advertisement::{AdvertisedLan, Announced, Content, MAX_PREFIXES, UNKNOWN_CENTRALITY};
 use super::election::{Eligible, GROUP_RANGES, RpElection};
 use super::lsa::Version;
 use librecast::bucket::{Bucket, Rate};
@@ -50,6 +50,8 @@ pub struct LocalRouter {
     pub flags: u8,
     /// Group prefixes that it announces.
     pub announced: BTreeSet<GroupPrefix>,
+    /// LANs of which it is a gateway.
+    pub lans: Vec<AdvertisedLan>,
 }
 
 /// What this router originates, and its timers.
@@ -231,6 +233,7 @@ impl Origination {
             candidacies: self.candidacies,
             prefixes: prefixes.collect(),
             links,
+            lans: self.router.lans.clone(),
         }
     }
 
@@ -257,7 +260,11 @@ impl Origination {
             }
             _ if urgent => Duration::ZERO,
             _ if self.rejoins => REJOIN_INTERVAL,
-            Some(before) if prefixes(before) != prefixes(content) => PREFIX_INTERVAL,
+            Some(before)
+                if prefixes(before) != prefixes(content) || before.lans != content.lans =>
+            {
+                PREFIX_INTERVAL
+            }
             Some(before) if !has_links(before, content) => LINK_INTERVAL,
             _ => MIN_INTERVAL,
         };
@@ -350,6 +357,7 @@ mod tests {
             mtu: 1280,
             flags: 0,
             announced: BTreeSet::new(),
+            lans: Vec::new(),
         };
         Origination::new(router, now)
     }

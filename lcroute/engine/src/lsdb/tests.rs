@@ -52,6 +52,7 @@ fn own(services: &TestServices, incarnation: u32) -> LocalRouter {
         mtu: 1280,
         flags: FLAG_CORE,
         announced: BTreeSet::new(),
+        lans: Vec::new(),
     }
 }
 

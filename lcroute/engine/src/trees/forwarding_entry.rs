@@ -32,16 +32,19 @@ impl Lookup<'_> {
 
     /// Whether they are taken from this link: they come over it, or did so in a tree of a moment ago.
     pub fn accepts_from(&self, link: LinkId) -> bool {
-        let origin = OriginId::of(self.route.source);
+        let (_, origin) = self.route.sender;
         self.route.incoming == Some(link) || self.position.was_towards(origin, link)
     }
 }
+
+/// Who sends: a source, and where its packets enter the network.
+pub type Sender = (Ipv6Addr, OriginId);
 
 /// How packets pass through this router, as the tree and all join state stand.
 #[derive(Debug)]
 struct ForwardingEntry {
     /// The last one whose packets used the entry.
-    source: Ipv6Addr,
+    sender: Sender,
     /// It holds for this source only.
     source_specific: bool,
     /// The position in the tree of which this is true.
@@ -59,10 +62,10 @@ pub(super) struct ActiveEntry {
 }
 
 impl ActiveEntry {
-    pub fn lookup<'a>(&'a mut self, inputs: EntryInputs<'a>, source: Ipv6Addr) -> Lookup<'a> {
+    pub fn lookup<'a>(&'a mut self, inputs: EntryInputs<'a>, sender: Sender) -> Lookup<'a> {
         Lookup {
             position: inputs.position,
-            route: self.routes.find(inputs, source),
+            route: self.routes.find(inputs, sender),
             traffic: &mut self.traffic,
         }
     }
@@ -78,19 +81,19 @@ impl ActiveEntry {
 struct ForwardingEntries(SmallVec<[ForwardingEntry; 1]>);
 
 impl ForwardingEntries {
-    fn find(&mut self, inputs: EntryInputs<'_>, source: Ipv6Addr) -> &ForwardingEntry {
+    fn find(&mut self, inputs: EntryInputs<'_>, sender: Sender) -> &ForwardingEntry {
         let routes = &mut self.0;
         let holds = |r: &ForwardingEntry| r.version == inputs.position.version;
         let at = if routes
             .first()
-            .is_some_and(|r| r.source == source && holds(r))
+            .is_some_and(|r| r.sender == sender && holds(r))
         {
             Some(0)
         } else if inputs.depends_on_source() {
-            let is_its = |r: &ForwardingEntry| r.source == source && r.source_specific && holds(r);
+            let is_its = |r: &ForwardingEntry| r.sender == sender && r.source_specific && holds(r);
             routes.iter().position(is_its)
         } else {
-            let incoming = inputs.incoming(source);
+            let incoming = inputs.incoming(sender);
             let leads_there =
                 |r: &ForwardingEntry| r.incoming == incoming && !r.source_specific && holds(r);
             routes.iter().position(leads_there)
@@ -98,11 +101,11 @@ impl ForwardingEntries {
         let at = at.unwrap_or_else(|| {
             routes.retain(|r| holds(r));
             routes.truncate(MAX_FORWARDING_ENTRIES - 1);
-            routes.push(inputs.compute(source));
+            routes.push(inputs.compute(sender));
             routes.len() - 1
         });
         routes.swap(0, at);
-        routes[0].source = source;
+        routes[0].sender = sender;
         &mut routes[0]
     }
 }
@@ -117,14 +120,14 @@ pub(super) struct EntryInputs<'a> {
 }
 
 impl EntryInputs<'_> {
-    /// The link over which packets of `source` come; `None`: it is this router, or cannot be reached.
-    fn incoming(&self, source: Ipv6Addr) -> Option<LinkId> {
-        self.position.towards(OriginId::of(source))
+    /// The link over which packets of a sender come; `None`: it is this router, or cannot be reached.
+    fn incoming(&self, (_, origin): Sender) -> Option<LinkId> {
+        self.position.towards(origin)
     }
 
-    fn compute(&self, source: Ipv6Addr) -> ForwardingEntry {
-        let origin = OriginId::of(source);
-        let incoming = self.incoming(source);
+    fn compute(&self, sender: Sender) -> ForwardingEntry {
+        let (source, origin) = sender;
+        let incoming = self.incoming(sender);
         // over edges of before as well: who is behind them may not have received of the change
         let former = |link| {
             self.position.former_edge(link).is_some() && !self.position.was_towards(origin, link)
@@ -136,7 +139,7 @@ impl EntryInputs<'_> {
         let wanting = links.filter(|l| l.received.allows(source) && leads_on(l.link));
         let links = wanting.map(|l| l.link).collect();
         ForwardingEntry {
-            source,
+            sender,
             source_specific: self.depends_on_source(),
             version: self.position.version,
             incoming,
@@ -229,7 +232,9 @@ mod tests {
 
     /// The links that packets of a router are taken from, and those that they go on over.
     fn entry_of(trees: &mut Trees, router: u64) -> (Vec<LinkId>, Vec<LinkId>) {
-        let entry = trees.forward(OWN, GROUP, address(router)).unwrap();
+        let entry = trees
+            .forward(OWN, GROUP, (address(router), OriginId(router)))
+            .unwrap();
         let taken = NEIGHBORS
             .map(link_to)
             .filter(|link| entry.accepts_from(*link));

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each test program takes what it needs")]
 
-mod services;
+pub mod services;
 
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;

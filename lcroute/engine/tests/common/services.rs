@@ -11,7 +11,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 
 use bytes::Bytes;
 use lcroute_engine::{Credential, Revocation, SIGNATURE_CONTEXT, Services, signed_message};
-use librecast::cert::{CertError, Certificate, Chain, Grant, GroupPrefix, Kind};
+use librecast::cert::{CertError, Certificate, Chain, Grant, GroupPrefix, Kind, SourcePrefix};
 use librecast::id::{NodeAddresses, OriginId, PeerId, SecretKey, derive};
 use librecast::revocation::RevocationError;
 use librecast::wire::{Reader, WireError};
@@ -63,6 +63,7 @@ pub struct Rights {
     pub not_after: u64,
     pub core: bool,
     pub prefixes: Vec<GroupPrefix>,
+    pub gateway: Vec<SourcePrefix>,
 }
 
 impl Default for Rights {
@@ -72,6 +73,7 @@ impl Default for Rights {
             not_after: NOT_AFTER,
             core: true,
             prefixes: vec![GroupPrefix::ALL],
+            gateway: Vec::new(),
         }
     }
 }
@@ -132,6 +134,7 @@ pub fn chain(n: u16, rights: &Rights) -> Bytes {
     let grant = Grant {
         core: rights.core,
         prefixes: rights.prefixes.clone(),
+        gateway: rights.gateway.clone(),
         ..Grant::new(format!("node-{n}"), (rights.not_before, rights.not_after))
     };
     let (network, node) = (NETWORK.key.peer_id(), secret(n).peer_id());

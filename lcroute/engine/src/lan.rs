@@ -1,0 +1,647 @@
+//! This node as a gateway: LANs whose hosts have no lcroute, and for which it speaks.
+//!
+//! ```text
+//! hosts ──frames──> admit ──> engine, as if sent by this node        inject <── engine
+//! gateways ──PROBE──> Election ──> role: the forwarder asks, reports and carries; a standby follows the listeners
+//! ```
+
+mod election;
+mod probe;
+mod senders;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv6Addr;
+
+use bytes::Bytes;
+use librecast::bucket::{Bucket, Rate};
+use librecast::cert::{GroupPrefix, Member, SourcePrefix};
+use librecast::drops::Reason;
+use librecast::ethernet::MacAddress;
+use librecast::id::{LanId, OriginId, PeerId};
+use librecast::mld;
+use librecast::time::{Duration, Instant};
+
+use crate::classify::Flow;
+use crate::config::Node;
+use crate::drops::DropReason;
+use crate::icmp::IcmpError;
+use crate::interface_id::LocalInterfaceId;
+use crate::lsdb::{AdvertisedLan, Database};
+use crate::outbox::Outbox;
+use crate::output::LanFrame;
+use crate::querier::Timing;
+use crate::services::Services;
+
+use election::Election;
+use probe::{Probe, Rank, network_prefix};
+use senders::Senders;
+
+pub use senders::SenderSnapshot;
+
+/// The longest packet that a LAN host may send, in bytes: larger ones are answered with Packet Too Big.
+const MAX_PACKET: usize = 1_500;
+/// How long nothing is injected for a prefix that reaches the LAN on another path.
+const OTHER_PATH: Duration = Duration::from_secs(60);
+/// PROBEs whose signatures are checked, of all gateways of a LAN.
+const PROBE_RATE: Rate = Rate::per_second(200, 200);
+/// Packet Too Big, to all hosts of a LAN.
+const ERROR_RATE: Rate = Rate::per_second(100, 20);
+/// Changes of joins by one host, and by all hosts of a LAN.
+const JOIN_RATE: Rate = Rate::per_second(200, 1_000);
+const LAN_JOIN_RATE: Rate = Rate::per_second(2_000, 5_000);
+/// Hosts whose joins are counted. Chosen.
+const MAX_JOINERS: usize = 4_096;
+/// How long an interface is left out after a PROBE of this node was heard there.
+const SAME_LAN: Duration = Duration::from_secs(5);
+/// Between two Multicast Router Advertisements (RFC 4286 §6).
+const ADVERTISEMENT_INTERVAL: Duration = Duration::from_secs(20);
+/// Bytes that are injected at once. Chosen: some 20 ms at 50 Mbit/s.
+const BURST_OUT: u64 = 125_000;
+
+/// A LAN as its gateway's configuration and its interface say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LanSettings {
+    /// The interface's name, for logs and `lcroute lan`.
+    pub name: String,
+    /// Groups that are carried.
+    pub groups: Vec<GroupPrefix>,
+    /// Hosts may send into the network.
+    pub send: bool,
+    /// Hosts hear the network.
+    pub receive: bool,
+    /// Addresses of hosts: configured, or on link.
+    pub prefixes: Vec<SourcePrefix>,
+    /// The interface's Ethernet address.
+    pub mac: MacAddress,
+    /// The interface's link-local address.
+    pub link_local: Ipv6Addr,
+    /// In bytes.
+    pub mtu: u16,
+    /// Of all hosts together into the network, in bits a second.
+    pub rate: u64,
+    /// Into the LAN, in bits a second.
+    pub rate_out: u64,
+    /// The greatest becomes the forwarder, all else being equal.
+    pub priority: u8,
+}
+
+/// One LAN, for users.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct LanSnapshot {
+    /// The interface.
+    pub interface: String,
+    /// The querier, if it is another host.
+    pub querier: Option<Ipv6Addr>,
+    /// The forwarder, if one is known.
+    pub forwarder: Option<PeerId>,
+    /// This node is the forwarder.
+    pub is_forwarder: bool,
+    /// This node's certificate makes it a gateway.
+    pub is_permitted: bool,
+    /// The LAN's name.
+    pub lan: LanId,
+    /// Groups that hosts have joined, and how many hosts each.
+    pub listeners: Vec<(Ipv6Addr, usize)>,
+    /// Groups that are reported.
+    pub groups: usize,
+    /// Hosts that sent within the last minute.
+    pub sources: Vec<SenderSnapshot>,
+    /// Prefixes of the hosts.
+    pub prefixes: Vec<String>,
+    /// Packets and drops.
+    pub counters: BTreeMap<&'static str, u64>,
+}
+
+#[derive(Debug)]
+struct Lan {
+    settings: LanSettings,
+    election: Election,
+    senders: Senders,
+    /// This node's certificate makes it a gateway.
+    is_permitted: bool,
+    was_serving: bool,
+    /// Until when another interface of this node counts as one on the same LAN.
+    same_until: Option<Instant>,
+    /// When routers are advertised to snooping switches (RFC 4286).
+    next_advertisement: Instant,
+    out: Bucket,
+    probes: Bucket,
+    errors: Bucket,
+    joins: Bucket,
+    joiners: BTreeMap<Ipv6Addr, Bucket>,
+    /// Hosts that reach this LAN without the network, and until when that is believed.
+    other_paths: BTreeMap<OriginId, Instant>,
+    counters: BTreeMap<&'static str, u64>,
+}
+
+/// What the engine has to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LanEvent {
+    /// This node serves the interface from now on.
+    Forwarder(LocalInterfaceId),
+    /// It does so no longer.
+    Standby(LocalInterfaceId),
+    /// What is advertised of LANs has changed.
+    Advertise,
+}
+
+/// All LANs of this node.
+#[derive(Debug, Default)]
+pub struct Gateway {
+    lans: BTreeMap<LocalInterfaceId, Lan>,
+    advertised: Vec<AdvertisedLan>,
+}
+
+impl Gateway {
+    /// One more LAN; `nonce` is random. One of that id is replaced.
+    pub fn add(
+        &mut self,
+        id: LocalInterfaceId,
+        settings: LanSettings,
+        (own, nonce): (OriginId, u64),
+        now: Instant,
+    ) {
+        // the same after a restart
+        let mac = settings.mac.0.map(u64::from);
+        let name = mac
+            .iter()
+            .fold(own.0, |name, byte| name.rotate_left(8) ^ byte);
+        let lan = Lan {
+            election: Election::new(own, LanId(name), nonce, now),
+            senders: Senders::new(settings.rate, now),
+            is_permitted: false,
+            was_serving: false,
+            same_until: None,
+            next_advertisement: now,
+            out: Bucket::full(now),
+            probes: Bucket::full(now),
+            errors: Bucket::full(now),
+            joins: Bucket::full(now),
+            joiners: BTreeMap::new(),
+            other_paths: BTreeMap::new(),
+            counters: BTreeMap::new(),
+            settings,
+        };
+        self.lans.insert(id, lan);
+    }
+
+    /// The LAN's addresses or settings have changed.
+    pub fn set(&mut self, id: LocalInterfaceId, settings: LanSettings) {
+        if let Some(lan) = self.lans.get_mut(&id) {
+            lan.senders.set_rate(settings.rate);
+            lan.settings = settings;
+        }
+    }
+
+    /// Whether the interface has a carrier.
+    pub fn set_running(&mut self, id: LocalInterfaceId, running: bool, now: Instant) {
+        if let Some(lan) = self.lans.get_mut(&id) {
+            lan.election.set_running(running, now);
+        }
+    }
+
+    /// A LAN is no longer served.
+    pub fn remove(&mut self, id: LocalInterfaceId) {
+        self.lans.remove(&id);
+    }
+
+    /// The settings of a LAN.
+    pub fn settings(&self, id: LocalInterfaceId) -> Option<&LanSettings> {
+        self.lans.get(&id).map(|lan| &lan.settings)
+    }
+
+    /// Groups to which hosts may send.
+    pub fn sending_groups(&self) -> Vec<GroupPrefix> {
+        let sending = self.lans.values().filter(|lan| lan.settings.send);
+        let groups: BTreeSet<_> = sending.flat_map(|lan| &lan.settings.groups).collect();
+        groups.into_iter().copied().collect()
+    }
+
+    /// Roles that have changed, and whether the advertisement has to.
+    pub fn take_events(&mut self, member: &Member, now: Instant) -> Vec<LanEvent> {
+        let mut events = Vec::new();
+        for (id, lan) in &mut self.lans {
+            let is_serving = lan.is_serving();
+            if std::mem::replace(&mut lan.was_serving, is_serving) != is_serving {
+                // switches learn at once where the listeners' reports are to go
+                lan.next_advertisement = now;
+                events.push(match is_serving {
+                    true => LanEvent::Forwarder(*id),
+                    false => LanEvent::Standby(*id),
+                });
+            }
+        }
+        let advertised = self.advertisement(member);
+        if self.advertised != advertised {
+            self.advertised = advertised;
+            events.push(LanEvent::Advertise);
+        }
+        events
+    }
+
+    /// What is advertised, as of the last event.
+    pub fn advertised(&self) -> &[AdvertisedLan] {
+        &self.advertised
+    }
+
+    fn advertisement(&self, member: &Member) -> Vec<AdvertisedLan> {
+        let mut lans = BTreeMap::new();
+        for lan in self.lans.values().filter(|lan| lan.is_permitted) {
+            let (id, term) = lan.election.lan();
+            let permitted = lan.settings.prefixes.iter().copied();
+            let permitted = permitted.filter(|p| Database::permits(member, *p).is_some());
+            let prefixes: BTreeSet<_> = permitted.filter(|_| lan.settings.send).collect();
+            let advertised = AdvertisedLan {
+                lan: id,
+                term,
+                mac: lan.settings.mac,
+                is_forwarder: lan.election.is_forwarder(),
+                prefixes: prefixes
+                    .into_iter()
+                    .take(crate::lsdb::MAX_LAN_PREFIXES)
+                    .collect(),
+            };
+            lans.entry(id).or_insert(advertised);
+        }
+        lans.into_values().take(crate::lsdb::MAX_LANS).collect()
+    }
+
+    /// Reports from this address are a gateway's.
+    pub fn is_reporter(&self, source: Ipv6Addr) -> bool {
+        let origin = OriginId::of(source);
+        self.lans.values().any(|lan| lan.election.hears(origin))
+    }
+}
+
+/// Packets.
+impl Gateway {
+    /// Whether a packet of a LAN host enters the network.
+    pub fn admit(
+        &mut self,
+        id: LocalInterfaceId,
+        (flow, mac): (Flow, MacAddress),
+        packet: &[u8],
+        (node, database): (&Node, &Database),
+        outbox: &mut Outbox,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let lan = self.lans.get_mut(&id).ok_or(DropReason::LanNotConfigured)?;
+        let result = lan.admit((flow, mac), packet, (node, database), now);
+        if result == Err(DropReason::LanTooBig)
+            && lan.errors.take(ERROR_RATE, 1, now)
+            && let Some(error) =
+                IcmpError::TooBig(MAX_PACKET as u16).answer_from(lan.settings.link_local, packet)
+        {
+            outbox.send_lan(id, LanFrame::Unicast(mac, error.into()));
+        }
+        lan.count("rx", result)
+    }
+
+    /// A packet goes into a LAN.
+    pub fn inject(
+        &mut self,
+        id: LocalInterfaceId,
+        (flow, origin): (Flow, OriginId),
+        packet: &Bytes,
+        outbox: &mut Outbox,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let lan = self.lans.get_mut(&id).ok_or(DropReason::LanNotConfigured)?;
+        let result = lan.may_inject((flow, origin), packet.len(), now);
+        if result.is_ok() {
+            outbox.send_lan(id, LanFrame::Multicast(packet.clone()));
+        }
+        lan.count("tx", result)
+    }
+
+    /// Whether an MLD message of a host is looked at.
+    pub fn admit_mld(
+        &mut self,
+        id: LocalInterfaceId,
+        source: Option<Ipv6Addr>,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let lan = self.lans.get_mut(&id).ok_or(DropReason::LanNotConfigured)?;
+        let result = lan.admit_mld(source, now);
+        lan.count("mld", result)
+    }
+}
+
+impl Lan {
+    fn is_serving(&self) -> bool {
+        self.is_permitted && self.same_until.is_none() && self.election.is_forwarder()
+    }
+
+    fn count(
+        &mut self,
+        what: &'static str,
+        result: Result<(), DropReason>,
+    ) -> Result<(), DropReason> {
+        let name = result.map_or_else(Reason::name, |()| what);
+        *self.counters.entry(name).or_default() += 1;
+        result
+    }
+
+    fn carries(&self, group: Ipv6Addr) -> bool {
+        self.settings
+            .groups
+            .iter()
+            .any(|prefix| prefix.contains(group))
+    }
+
+    fn is_on_link(&self, source: Ipv6Addr) -> bool {
+        self.settings
+            .prefixes
+            .iter()
+            .any(|prefix| prefix.contains(source))
+    }
+
+    fn admit(
+        &mut self,
+        (flow, mac): (Flow, MacAddress),
+        packet: &[u8],
+        (node, database): (&Node, &Database),
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let Flow { source, group } = flow;
+        if mac == self.settings.mac || self.election.is_gateway(mac) || database.is_gateway_mac(mac)
+        {
+            return Err(DropReason::LanGatewayFrame);
+        }
+        if !self.settings.send || !self.carries(group) || is_reserved(group) {
+            return Err(DropReason::LanNotConfigured);
+        }
+        if source.is_unicast_link_local() {
+            return Err(DropReason::LanLinkLocal);
+        }
+        if !self.is_on_link(source) {
+            self.note_other_path(source, (node, database), now);
+            return Err(DropReason::LanForeignSource);
+        }
+        if !self.is_permitted {
+            return Err(DropReason::LanNotPermitted);
+        }
+        if !self.is_serving() {
+            return Err(DropReason::LanStandby);
+        }
+        let member = &node.config.member;
+        let mut on_link = self.settings.prefixes.iter().filter(|p| p.contains(source));
+        if !on_link.any(|p| Database::permits(member, *p).is_some()) {
+            return Err(DropReason::LanNotPermitted);
+        }
+        if packet.len() > MAX_PACKET {
+            return Err(DropReason::LanTooBig);
+        }
+        self.senders.admit(source, mac, packet.len(), now)
+    }
+
+    /// A host of the network, or of another LAN, is heard here, and no gateway has sent the frame: there is another path.
+    fn note_other_path(
+        &mut self,
+        source: Ipv6Addr,
+        (node, database): (&Node, &Database),
+        now: Instant,
+    ) {
+        let mut origins = database.lan_sources().gateways_of(source);
+        if node.is_of_network(source) {
+            origins.push(OriginId::of(source));
+        }
+        for origin in origins.into_iter().filter(|origin| *origin != node.own) {
+            if database.router(origin).is_some() {
+                self.other_paths.insert(origin, now + OTHER_PATH);
+            }
+        }
+    }
+
+    fn may_inject(
+        &mut self,
+        (flow, origin): (Flow, OriginId),
+        len: usize,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        if !self.is_serving() {
+            return Err(DropReason::LanStandby);
+        }
+        if !self.settings.receive || !self.carries(flow.group) || is_reserved(flow.group) {
+            return Err(DropReason::LanNotConfigured);
+        }
+        if self.is_on_link(flow.source) {
+            return Err(DropReason::LanOwnSource);
+        }
+        if !self.other_paths.is_empty() && self.other_paths.contains_key(&origin) {
+            return Err(DropReason::LanOtherPath);
+        }
+        if len > self.settings.mtu.into() {
+            return Err(DropReason::LanTooBig);
+        }
+        let rate = Rate::bits_per_second(self.settings.rate_out, BURST_OUT);
+        if self.out.take(rate, len as u64, now) {
+            Ok(())
+        } else {
+            Err(DropReason::LanRate)
+        }
+    }
+
+    fn admit_mld(&mut self, source: Option<Ipv6Addr>, now: Instant) -> Result<(), DropReason> {
+        let source = source.ok_or(DropReason::BadMld)?;
+        if self.joiners.len() >= MAX_JOINERS && !self.joiners.contains_key(&source) {
+            self.joiners
+                .retain(|_, bucket| bucket.left(JOIN_RATE, now) < JOIN_RATE.burst());
+            if self.joiners.len() >= MAX_JOINERS {
+                return Err(DropReason::LanJoinLimited);
+            }
+        }
+        let bucket = self
+            .joiners
+            .entry(source)
+            .or_insert_with(|| Bucket::full(now));
+        if bucket.take(JOIN_RATE, 1, now) && self.joins.take(LAN_JOIN_RATE, 1, now) {
+            Ok(())
+        } else {
+            Err(DropReason::LanJoinLimited)
+        }
+    }
+}
+
+/// The election.
+impl Gateway {
+    /// A PROBE that was heard on a LAN, from this Ethernet address.
+    pub fn handle_probe(
+        &mut self,
+        id: LocalInterfaceId,
+        (mac, bytes): (MacAddress, &[u8]),
+        (node, database): (&Node, &Database),
+        services: &dyn Services,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let bad = DropReason::LanBadProbe;
+        let probe = Probe::decode(bytes).map_err(|_| bad)?;
+        if probe.network != network_prefix(node.config.member.addresses.address) {
+            // another network's gateways elect for themselves
+            return Ok(());
+        }
+        let lan = self.lans.get_mut(&id).ok_or(bad)?;
+        if probe.origin == node.own {
+            let own = &node.config.member.peer;
+            if !lan.probes.take(PROBE_RATE, 1, now) || !Probe::is_signed_by(bytes, own, services) {
+                return Err(bad);
+            }
+            self.handle_own_probe(id, &probe, now);
+            return Ok(());
+        }
+        let peer = gateway_peer(probe.origin, database).ok_or(bad)?;
+        if probe.mac != mac || !lan.election.is_new(&probe) {
+            return Err(bad);
+        }
+        let is_admitted = lan.probes.take(PROBE_RATE, 1, now);
+        if !is_admitted || !Probe::is_signed_by(bytes, &peer, services) {
+            return Err(bad);
+        }
+        lan.election.handle_probe(&probe, now);
+        Ok(())
+    }
+
+    /// An own PROBE that comes in over another interface: both are on one LAN, which the first serves.
+    fn handle_own_probe(&mut self, id: LocalInterfaceId, probe: &Probe, now: Instant) {
+        let mut lans = self.lans.iter();
+        let from = lans.find(|(_, lan)| lan.election.nonce() == probe.nonce);
+        let is_second = from.is_some_and(|(from, _)| *from < id);
+        if let Some(lan) = self.lans.get_mut(&id).filter(|_| is_second)
+            && lan.same_until.replace(now + SAME_LAN).is_none()
+        {
+            tracing::warn!(
+                interface = lan.settings.name,
+                "two interfaces are on one LAN: this one is left out"
+            );
+        }
+    }
+
+    /// How well this gateway can serve, and which terms others advertise.
+    pub fn review(&mut self, (node, database): (&Node, &Database), linked: bool, now: Instant) {
+        let is_permitted = !node.config.member.gateway.is_empty();
+        let reachable = database.reachable_count().max(1).ilog2() as u8;
+        for lan in self.lans.values_mut() {
+            let rank = Rank {
+                linked,
+                reachable,
+                priority: lan.settings.priority,
+            };
+            lan.is_permitted = is_permitted;
+            lan.election.set_rank(rank, now);
+            let (id, _) = lan.election.lan();
+            let term = database.lan_term(id).unwrap_or_default();
+            lan.election.note_term(term, now);
+        }
+    }
+
+    /// A router cannot be reached any more.
+    pub fn set_unreachable(&mut self, origin: OriginId, now: Instant) {
+        for lan in self.lans.values_mut() {
+            lan.election.set_unreachable(origin, now);
+        }
+    }
+
+    /// Does what is due: PROBEs go out.
+    pub fn handle_timeout(
+        &mut self,
+        node: &Node,
+        services: &dyn Services,
+        outbox: &mut Outbox,
+        now: Instant,
+    ) {
+        let network = network_prefix(node.config.member.addresses.address);
+        for (id, lan) in &mut self.lans {
+            lan.other_paths.retain(|_, until| *until > now);
+            let is_due = now >= lan.next_advertisement;
+            if is_due {
+                lan.next_advertisement = now + ADVERTISEMENT_INTERVAL;
+            }
+            if is_due && lan.is_permitted {
+                let (from, timing) = (lan.settings.link_local, Timing::LAN);
+                let packet = mld::router_advertisement(
+                    from,
+                    ADVERTISEMENT_INTERVAL,
+                    timing.query_interval,
+                    timing.robustness,
+                );
+                outbox.send_lan(*id, LanFrame::Mld(packet.into()));
+            }
+            lan.same_until.take_if(|until| *until <= now);
+            let is_due = lan.election.handle_timeout(now);
+            if !is_due || !lan.is_permitted || lan.same_until.is_some() {
+                continue;
+            }
+            let mac = lan.settings.mac;
+            let probe = lan.election.probe(network, node.config.incarnation, mac);
+            outbox.send_lan(*id, LanFrame::Probe(probe.sign(services).into()));
+        }
+    }
+
+    /// When [`Self::handle_timeout`] has something to do.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        let lans = self.lans.values();
+        lans.map(|lan| lan.election.next_timeout().min(lan.next_advertisement))
+            .min()
+    }
+}
+
+/// Questions.
+impl Gateway {
+    /// All LANs, without what the interfaces know of listeners.
+    pub fn snapshot(
+        &self,
+        database: &Database,
+        now: Instant,
+    ) -> Vec<(LocalInterfaceId, LanSnapshot)> {
+        let peer = |origin| {
+            let router = database.router(origin)?;
+            Some(router.credential().member.peer)
+        };
+        let lans = self.lans.iter();
+        let snapshot = lans.map(|(id, lan)| {
+            let snapshot = LanSnapshot {
+                interface: lan.settings.name.clone(),
+                querier: None,
+                forwarder: lan
+                    .election
+                    .forwarder()
+                    .filter(|_| lan.is_permitted)
+                    .and_then(peer),
+                is_forwarder: lan.is_serving(),
+                is_permitted: lan.is_permitted,
+                lan: lan.election.lan().0,
+                listeners: Vec::new(),
+                groups: 0,
+                sources: lan.senders.snapshot(now),
+                prefixes: lan
+                    .settings
+                    .prefixes
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect(),
+                counters: lan.counters.clone(),
+            };
+            (*id, snapshot)
+        });
+        snapshot.collect()
+    }
+}
+
+/// All nodes, all routers, PIM routers, MLDv2 routers, snoopers, DHCP agents and servers, of whatever scope: the business of the
+/// LAN's own routers.
+fn is_reserved(group: Ipv6Addr) -> bool {
+    let [first, low @ ..] = group.segments();
+    // those that are assigned (RFC 4291 §2.7.1)
+    let is_well_known = first & 0xfff0 == 0xff00;
+    is_well_known
+        && matches!(
+            low,
+            [0, 0, 0, 0, 0, 0, 0x1 | 0x2 | 0xd | 0x16 | 0x6a] | [0, 0, 0, 0, 0, 1, 2 | 3]
+        )
+}
+
+/// The key of a router that may be a gateway.
+fn gateway_peer(origin: OriginId, database: &Database) -> Option<PeerId> {
+    let member = &database.router(origin)?.credential().member;
+    (!member.gateway.is_empty()).then_some(member.peer)
+}

@@ -1,0 +1,264 @@
+//! Hosts of a LAN that send: where each is, and how much it may send.
+
+use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
+
+use librecast::ethernet::MacAddress;
+use librecast::time::{Duration, Instant};
+
+use crate::drops::DropReason;
+
+/// A source is that of its first Ethernet address until that was silent for this long: a loop changes the address.
+const STICKY: Duration = Duration::from_secs(10);
+/// A source that was silent for this long is forgotten.
+const MEMORY: Duration = Duration::from_secs(60);
+/// Most sources of one LAN. Chosen.
+const MAX_SOURCES: usize = 4_096;
+/// Between two looks at who is to be forgotten, if there is no room.
+const SWEEP: Duration = Duration::from_secs(1);
+/// Shares are dealt out anew in this interval.
+const ROUND: Duration = Duration::from_millis(50);
+
+/// One host that sends.
+#[derive(Debug)]
+struct Source {
+    mac: MacAddress,
+    last: Instant,
+    /// Bytes that it wanted to send in this round, and in the last one.
+    wanted: [u64; 2],
+    packets: u64,
+    bytes: u64,
+}
+
+/// A host that sent lately.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct SenderSnapshot {
+    /// Its address.
+    pub address: Ipv6Addr,
+    /// Its Ethernet address.
+    #[serde(serialize_with = "as_text")]
+    pub mac: MacAddress,
+    /// Packets that went on.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+fn as_text<S: serde::Serializer>(mac: &MacAddress, s: S) -> Result<S::Ok, S::Error> {
+    s.collect_str(mac)
+}
+
+/// All of them, who share one rate.
+#[derive(Debug)]
+pub struct Senders {
+    sources: BTreeMap<Ipv6Addr, Source>,
+    /// Bytes in a round.
+    budget: u64,
+    /// In this round, and what the last one spent too much.
+    spent: u64,
+    /// What each source may send in this round: those that want less leave theirs to the others.
+    share: u64,
+    /// What each may send even if others were faster.
+    equal_part: u64,
+    round_ends: Instant,
+    swept: Instant,
+}
+
+impl Senders {
+    /// Nobody has sent. `rate`: of all together, in bits a second.
+    pub fn new(rate: u64, now: Instant) -> Self {
+        let budget = budget(rate);
+        Self {
+            sources: BTreeMap::new(),
+            budget,
+            spent: 0,
+            share: budget,
+            equal_part: budget,
+            round_ends: now + ROUND,
+            swept: now,
+        }
+    }
+
+    /// Another rate from now on.
+    pub fn set_rate(&mut self, rate: u64) {
+        self.budget = budget(rate);
+    }
+
+    /// Whether a packet of so many bytes goes on.
+    pub fn admit(
+        &mut self,
+        source: Ipv6Addr,
+        mac: MacAddress,
+        len: usize,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        if now >= self.round_ends {
+            self.begin_round(now);
+        }
+        if !self.sources.contains_key(&source) && !self.has_room(now) {
+            return Err(DropReason::LanSourceLimit);
+        }
+        let known = self.sources.entry(source).or_insert(Source {
+            mac,
+            last: now,
+            wanted: [0; 2],
+            packets: 0,
+            bytes: 0,
+        });
+        if known.mac != mac {
+            if now < known.last + STICKY {
+                return Err(DropReason::LanSourceMoved);
+            }
+            known.mac = mac;
+        }
+        known.last = now;
+        let len = len as u64;
+        known.wanted[0] = known.wanted[0].saturating_add(len);
+        let most = if known.wanted[0] <= self.equal_part {
+            self.budget + self.budget / 4
+        } else {
+            self.budget
+        };
+        if known.wanted[0] > self.share || self.spent + len > most {
+            return Err(DropReason::LanRate);
+        }
+        self.spent += len;
+        known.packets += 1;
+        known.bytes += len;
+        Ok(())
+    }
+
+    /// What all want of the last round is dealt out so that nobody gets more than it wants, and nobody less than an equal part.
+    fn begin_round(&mut self, now: Instant) {
+        let rounds = now.saturating_duration_since(self.round_ends).as_nanos() / ROUND.as_nanos();
+        // behind by rounds in which nobody sent
+        self.round_ends += ROUND * (rounds as u32).saturating_add(1);
+        if self.round_ends <= now {
+            self.round_ends = now + ROUND;
+        }
+        let mut wanted = Vec::new();
+        for source in self.sources.values_mut().filter(|s| s.wanted != [0; 2]) {
+            source.wanted = [0, source.wanted[0]];
+            if source.wanted[1] > 0 {
+                wanted.push(source.wanted[1]);
+            }
+        }
+        self.spent = self.spent.saturating_sub(self.budget);
+        self.equal_part = self.budget / (wanted.len() as u64 + 1);
+        self.share = fair_share(self.budget - self.spent, wanted);
+    }
+
+    fn has_room(&mut self, now: Instant) -> bool {
+        if self.sources.len() >= MAX_SOURCES && now >= self.swept + SWEEP {
+            self.swept = now;
+            self.sources.retain(|_, source| now < source.last + MEMORY);
+        }
+        self.sources.len() < MAX_SOURCES
+    }
+
+    /// Who sent within the last minute, in order.
+    pub fn snapshot(&self, now: Instant) -> Vec<SenderSnapshot> {
+        let recent = self.sources.iter().filter(|(_, s)| now < s.last + MEMORY);
+        let snapshot = recent.map(|(address, source)| SenderSnapshot {
+            address: *address,
+            mac: source.mac,
+            packets: source.packets,
+            bytes: source.bytes,
+        });
+        snapshot.collect()
+    }
+}
+
+fn budget(rate: u64) -> u64 {
+    // at least one long packet a round
+    (rate / 8 * ROUND.as_millis() as u64 / 1_000).max(2_048)
+}
+
+/// The most that each may have so that all together have no more than the budget (max-min fairness). New ones may come: an
+/// equal part with one more is the least.
+fn fair_share(budget: u64, mut wanted: Vec<u64>) -> u64 {
+    wanted.sort_unstable();
+    let (mut left, mut count) = (budget, wanted.len() as u64);
+    for want in wanted {
+        if want > left / count {
+            return left / count;
+        }
+        left -= want;
+        count -= 1;
+    }
+    budget
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::start;
+
+    const MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
+    const OTHER: MacAddress = MacAddress([2, 0, 0, 0, 0, 2]);
+
+    fn source(n: u16) -> Ipv6Addr {
+        Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, n)
+    }
+
+    #[test]
+    fn a_source_sticks_to_its_first_ethernet_address() {
+        let now = start();
+        let mut senders = Senders::new(1_000_000_000, now);
+        assert_eq!(senders.admit(source(1), MAC, 100, now), Ok(()));
+        let soon = now + STICKY / 2;
+        let moved = Err(DropReason::LanSourceMoved);
+        assert_eq!(senders.admit(source(1), OTHER, 100, soon), moved);
+        assert_eq!(senders.admit(source(1), OTHER, 100, now + STICKY), Ok(()));
+        assert_eq!(senders.admit(source(1), MAC, 100, now + STICKY), moved);
+    }
+
+    #[test]
+    fn sources_are_bounded_and_forgotten() {
+        let now = start();
+        let mut senders = Senders::new(1_000_000_000, now);
+        for n in 0..MAX_SOURCES as u16 {
+            assert_eq!(senders.admit(source(n), MAC, 1, now), Ok(()));
+        }
+        let one_more = source(MAX_SOURCES as u16);
+        let full = Err(DropReason::LanSourceLimit);
+        assert_eq!(senders.admit(one_more, MAC, 1, now + SWEEP), full);
+        assert_eq!(senders.admit(one_more, MAC, 1, now + MEMORY), Ok(()));
+        assert_eq!(senders.snapshot(now + MEMORY).len(), 1);
+    }
+
+    #[test]
+    fn a_flood_leaves_the_others_their_part() {
+        let now = start();
+        // 10 Mbit/s; one source offers 100, nine offer 0.5 each
+        let mut senders = Senders::new(10_000_000, now);
+        let mut passed = [0u64; 10];
+        for step in 0..20_000u64 {
+            let at = now + Duration::from_micros(100 * step);
+            if senders.admit(source(0), MAC, 1_250, at).is_ok() {
+                passed[0] += 1_250;
+            }
+            for n in 1..10u16 {
+                let is_its_turn = (step + u64::from(n) * 20) % 200 == 0;
+                if is_its_turn && senders.admit(source(n), MAC, 1_250, at).is_ok() {
+                    passed[usize::from(n)] += 1_250;
+                }
+            }
+        }
+        // two seconds, of which the first round is learnt in
+        let all: u64 = passed.iter().sum();
+        assert!(all <= 10_000_000 / 8 * 2 + 100_000, "{passed:?}");
+        assert!(all >= 10_000_000 / 8 * 2 * 9 / 10, "{passed:?}");
+        for n in 1..10 {
+            assert!(passed[n] >= 100 * 1_250 * 9 / 10, "{passed:?}");
+        }
+    }
+
+    #[test]
+    fn shares_are_max_min_fair() {
+        assert_eq!(fair_share(90, vec![]), 90);
+        assert_eq!(fair_share(90, vec![10, 20]), 90);
+        assert_eq!(fair_share(90, vec![100, 10, 100]), 40);
+        assert_eq!(fair_share(90, vec![100, 100, 100]), 30);
+    }
+}

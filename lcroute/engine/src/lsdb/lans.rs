@@ -1,0 +1,176 @@
+//! LANs behind gateways, as reachable routers advertise them: who may send what for hosts that have no lcroute.
+//!
+//! A gateway speaks for addresses that its certificate allows and its advertisement names, while it is the forwarder of their
+//! LAN. Of several that say so of one LAN, the one with the highest term is. An address that a certificate names is that
+//! gateway's, whatever those say that may speak for any.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv6Addr;
+use std::sync::Arc;
+
+use librecast::cert::{Member, SourcePrefix};
+use librecast::ethernet::MacAddress;
+use librecast::id::{LanId, OriginId};
+
+use super::advertisement::AdvertisedLan;
+use super::store::{Router, Store};
+use crate::lan_sources::{Behind, LanSources};
+
+/// A shorter prefix would take in a good part of the Internet. Chosen.
+const MIN_PREFIX_LEN: u8 = 16;
+/// Length of a network's prefix.
+const NETWORK_LEN: u8 = 48;
+
+/// All LANs.
+#[derive(Debug, Default)]
+pub(super) struct Lans {
+    sources: Arc<LanSources>,
+    /// Of all gateways.
+    macs: BTreeSet<MacAddress>,
+    /// Of each LAN the highest, but for what this router says itself.
+    terms: BTreeMap<LanId, u32>,
+    clashes: Vec<SourcePrefix>,
+    stale: bool,
+}
+
+impl Lans {
+    /// Who is reachable, what a router advertises, or its certificate has changed.
+    pub fn invalidate(&mut self) {
+        self.stale = true;
+    }
+
+    /// Who speaks for whom.
+    pub fn sources(&self) -> &Arc<LanSources> {
+        &self.sources
+    }
+
+    /// Looks at all advertisements anew if need be.
+    pub fn refresh(&mut self, store: &Store) {
+        if !std::mem::take(&mut self.stale) {
+            return;
+        }
+        let routers = store.routers.iter();
+        let gateways: Vec<_> = routers.filter(|(_, router)| is_gateway(router)).collect();
+        let macs = gateways.iter().flat_map(|(_, router)| lans_of(router));
+        let macs = macs.map(|lan| lan.mac).collect();
+        self.terms.clear();
+        for (_, router) in gateways.iter().filter(|(origin, _)| *origin != store.own) {
+            for lan in lans_of(router).iter().filter(|lan| lan.is_forwarder) {
+                let highest = self.terms.entry(lan.lan).or_default();
+                *highest = lan.term.max(*highest);
+            }
+        }
+        let mut behind = BTreeMap::new();
+        for (origin, lan, member) in forwarders(&gateways) {
+            let prefixes = lan.prefixes.iter();
+            let permitted = prefixes.filter_map(|prefix| {
+                let by_name = permits(member, *prefix)?;
+                Some(Behind {
+                    prefix: *prefix,
+                    lan: lan.lan,
+                    by_name,
+                    except: Vec::new(),
+                })
+            });
+            behind
+                .entry(origin)
+                .or_insert_with(Vec::new)
+                .extend(permitted);
+        }
+        let all = || behind.values().flatten();
+        let named: Vec<_> = all().filter(|b| b.by_name).cloned().collect();
+        let mut clashes: Vec<_> = all()
+            .filter(|a| all().any(|b| a.prefix == b.prefix && a.lan != b.lan))
+            .map(|a| a.prefix)
+            .collect();
+        clashes.sort_unstable();
+        clashes.dedup();
+        for list in behind.values_mut() {
+            for one in list.iter_mut().filter(|b| !b.by_name) {
+                let others = named.iter().filter(|other| other.lan != one.lan);
+                let overlap =
+                    others.filter(|n| one.prefix.covers(&n.prefix) || n.prefix.covers(&one.prefix));
+                one.except = overlap.map(|n| n.prefix).collect();
+            }
+        }
+        (self.macs, self.clashes) = (macs, clashes);
+        let sources = LanSources::new(behind);
+        if *self.sources != sources {
+            self.sources = Arc::new(sources);
+        }
+    }
+
+    /// The highest term that other gateways advertise for a LAN.
+    pub fn term(&self, lan: LanId) -> Option<u32> {
+        self.terms.get(&lan).copied()
+    }
+
+    /// Whether a gateway has this address on its LAN.
+    pub fn is_gateway(&self, mac: MacAddress) -> bool {
+        self.macs.contains(&mac)
+    }
+
+    /// Prefixes that two LANs use.
+    pub fn clashes(&self) -> &[SourcePrefix] {
+        &self.clashes
+    }
+}
+
+fn is_gateway(router: &Router) -> bool {
+    router.is_reachable() && !router.credential().member.gateway.is_empty()
+}
+
+fn lans_of(router: &Router) -> &[AdvertisedLan] {
+    router.advertisement().map_or(&[], |a| a.lans())
+}
+
+/// The forwarder of each LAN: by name before any, then the highest term, then the lowest id.
+fn forwarders<'a>(
+    gateways: &[(OriginId, &'a Router)],
+) -> impl Iterator<Item = (OriginId, &'a AdvertisedLan, &'a Member)> {
+    type Best<'a> = (
+        (bool, u32, Reverse<OriginId>),
+        OriginId,
+        &'a AdvertisedLan,
+        &'a Member,
+    );
+    let mut best: BTreeMap<LanId, Best<'a>> = BTreeMap::new();
+    for (origin, router) in gateways {
+        let member = &router.credential().member;
+        for lan in lans_of(router).iter().filter(|lan| lan.is_forwarder) {
+            let named = |prefix: &SourcePrefix| permits(member, *prefix) == Some(true);
+            let by_name = lan.prefixes.iter().any(named);
+            let rank = (by_name, lan.term, Reverse(*origin));
+            let known = best.get(&lan.lan);
+            if known.is_none_or(|(before, ..)| *before < rank) {
+                best.insert(lan.lan, (rank, *origin, lan, member));
+            }
+        }
+    }
+    let best = best.into_values();
+    best.map(|(_, origin, lan, member)| (origin, lan, member))
+}
+
+/// Whether a certificate lets its node speak for the prefix: `Some(true)` by name, `Some(false)` as one of any.
+pub(crate) fn permits(member: &Member, prefix: SourcePrefix) -> Option<bool> {
+    let network = network_of(member);
+    let foreign = !network.covers(&prefix) && !prefix.covers(&network);
+    if !foreign || prefix.prefix_len() < MIN_PREFIX_LEN {
+        return None;
+    }
+    let mut permitted = member
+        .gateway
+        .iter()
+        .filter(|p| p.covers(&prefix))
+        .peekable();
+    permitted.peek()?;
+    Some(permitted.any(|p| *p != SourcePrefix::ANY))
+}
+
+/// The addresses of the network's nodes.
+pub(crate) fn network_of(member: &Member) -> SourcePrefix {
+    let bits = member.addresses.address.to_bits() & u128::MAX << (128 - u32::from(NETWORK_LEN));
+    // node addresses are unique local ones
+    SourcePrefix::new(Ipv6Addr::from_bits(bits), NETWORK_LEN).unwrap_or(SourcePrefix::ANY)
+}

@@ -1,0 +1,855 @@
+//! LANs behind gateways, under virtual time: hosts that know nothing of lcroute, one or two gateways on each LAN, links
+//! between all gateways. Gateways die, pause, lose their links or their LAN, and come back.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv6Addr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use common::services::{Rights, TestServices};
+use common::{addresses, group, join, leave, neighbor, restricted, start, udp};
+use lcroute_engine::{
+    Config, Engine, LanFrame, LanSettings, LanSnapshot, LocalInterfaceId, Output,
+};
+use librecast::cert::{GroupPrefix, SourcePrefix};
+use librecast::ethernet::MacAddress;
+use librecast::id::LinkId;
+use librecast::mld::{self, Message, Record, RecordType};
+use librecast::random::Random;
+use librecast::simulated::Queue;
+
+/// Time of a packet over a link, and over a LAN.
+const LINK: Duration = Duration::from_millis(5);
+const WIRE: Duration = Duration::from_micros(100);
+/// How long a link takes to be noticed as lost.
+const LIVENESS: Duration = Duration::from_millis(700);
+/// The LAN's interface on each gateway.
+const LAN: LocalInterfaceId = LocalInterfaceId(1);
+
+fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// Addresses of the hosts of a LAN.
+fn prefix(lan: usize) -> SourcePrefix {
+    SourcePrefix::new(Ipv6Addr::new(0x2001, 0xdb8, lan as u16, 0, 0, 0, 0, 0), 64).unwrap()
+}
+
+fn host_address(lan: usize, host: usize) -> Ipv6Addr {
+    Ipv6Addr::new(0x2001, 0xdb8, lan as u16, 0, 0, 0, 0, 0x100 + host as u16)
+}
+
+fn mac(lan: usize, n: u16) -> MacAddress {
+    let [high, low] = n.to_be_bytes();
+    MacAddress([2, 0, 0, lan as u8, high, low])
+}
+
+fn settings(lan: usize, gateway: usize) -> LanSettings {
+    LanSettings {
+        name: format!("lan{lan}"),
+        groups: vec![GroupPrefix::ALL],
+        send: true,
+        receive: true,
+        prefixes: vec![prefix(lan)],
+        mac: mac(lan, gateway as u16),
+        link_local: Ipv6Addr::new(0xfe80, 0, 0, 0, 0, lan as u16, 1, gateway as u16),
+        mtu: 1_500,
+        rate: 100_000_000,
+        rate_out: 100_000_000,
+        priority: 0,
+    }
+}
+
+#[derive(Debug)]
+enum Event {
+    Control(usize, usize, LinkId, Bytes),
+    Data(usize, LinkId, Bytes),
+    /// On a LAN, from this Ethernet address.
+    Frame(usize, MacAddress, Bytes),
+    Probe(usize, MacAddress, Bytes),
+    LinkDown(usize, usize),
+    LinkUp(usize, usize),
+    Report(usize, usize, Bytes),
+}
+
+struct Gateway {
+    engine: Option<Engine>,
+    services: Arc<TestServices>,
+    config: Config,
+    lan: usize,
+    /// Does nothing before this time.
+    paused: Instant,
+    has_uplink: bool,
+    on_lan: bool,
+    next_link: u32,
+    links: BTreeMap<usize, LinkId>,
+    generation: u32,
+}
+
+#[derive(Default)]
+struct Host {
+    joined: BTreeSet<Ipv6Addr>,
+    received: Vec<(u64, Instant)>,
+}
+
+struct World {
+    now: Instant,
+    queue: Queue<Instant, Event>,
+    gateways: Vec<Gateway>,
+    lans: Vec<Vec<Host>>,
+    /// LANs that a wire joins.
+    wired: BTreeSet<(usize, usize)>,
+    /// Data messages that left over links.
+    sent: u64,
+    frames: u64,
+    next: u64,
+}
+
+impl World {
+    /// So many gateways on each LAN, and two hosts.
+    fn new(gateways: &[usize]) -> Self {
+        let rights = Rights {
+            gateway: vec![SourcePrefix::ANY],
+            ..Rights::default()
+        };
+        Self::with(gateways, &|_| rights.clone())
+    }
+
+    fn with(gateways: &[usize], rights: &dyn Fn(usize) -> Rights) -> Self {
+        let now = start();
+        let mut world = Self {
+            now,
+            queue: Queue::default(),
+            gateways: Vec::new(),
+            lans: Vec::new(),
+            wired: BTreeSet::new(),
+            sent: 0,
+            frames: 0,
+            next: 0,
+        };
+        for (lan, count) in gateways.iter().enumerate() {
+            world.lans.push(vec![Host::default(), Host::default()]);
+            for _ in 0..*count {
+                let n = world.gateways.len();
+                let (services, config) = restricted(n as u16 + 1, &rights(n));
+                world.gateways.push(Gateway {
+                    engine: None,
+                    services,
+                    config,
+                    lan,
+                    paused: now,
+                    has_uplink: true,
+                    on_lan: true,
+                    next_link: 1,
+                    links: BTreeMap::new(),
+                    generation: 0,
+                });
+            }
+        }
+        for n in 0..world.gateways.len() {
+            world.boot(n);
+        }
+        world
+    }
+
+    fn boot(&mut self, n: usize) {
+        let now = self.now;
+        let gateway = &mut self.gateways[n];
+        gateway.generation += 1;
+        let config = Config {
+            incarnation: gateway.generation,
+            seed: (n as u64 + 1) << 32 | u64::from(gateway.generation),
+            ..gateway.config.clone()
+        };
+        let mut engine = Engine::new(config, gateway.services.clone(), now);
+        engine.handle_start(now);
+        engine.set_lan(LAN, settings(gateway.lan, n), now);
+        gateway.engine = Some(engine);
+        for other in 0..self.gateways.len() {
+            if other != n {
+                self.queue.push(now + ms(50), Event::LinkUp(n, other));
+            }
+        }
+        self.settle(n);
+    }
+
+    fn kill(&mut self, n: usize) {
+        self.gateways[n].engine = None;
+        self.gateways[n].links.clear();
+        self.lose_links(n);
+    }
+
+    fn set_uplink(&mut self, n: usize, has_uplink: bool) {
+        self.gateways[n].has_uplink = has_uplink;
+        if !has_uplink {
+            self.lose_links(n);
+            return;
+        }
+        for other in 0..self.gateways.len() {
+            if other != n {
+                self.queue.push(self.now + ms(50), Event::LinkUp(n, other));
+            }
+        }
+    }
+
+    /// The gateway's cable is pulled, or plugged in.
+    fn set_carrier(&mut self, n: usize, running: bool) {
+        self.gateways[n].on_lan = running;
+        let now = self.now;
+        if let Some(engine) = &mut self.gateways[n].engine {
+            engine.set_lan_running(LAN, running, now);
+        }
+        self.settle(n);
+    }
+
+    fn lose_links(&mut self, n: usize) {
+        let at = self.now + LIVENESS;
+        for other in 0..self.gateways.len() {
+            if other != n {
+                self.queue.push(at, Event::LinkDown(n, other));
+                self.queue.push(at, Event::LinkDown(other, n));
+            }
+        }
+    }
+
+    fn link_up(&mut self, a: usize, b: usize) {
+        let ready = |g: &Gateway| g.engine.is_some() && g.has_uplink;
+        if !ready(&self.gateways[a]) || !ready(&self.gateways[b]) {
+            return;
+        }
+        for (n, other) in [(a, b), (b, a)] {
+            self.link_down(n, other);
+            let member = self.gateways[other].config.member.clone();
+            let gateway = &mut self.gateways[n];
+            let link = LinkId(gateway.next_link);
+            gateway.next_link += 1;
+            gateway.links.insert(other, link);
+            let mut known = neighbor(other as u16 + 1);
+            known.member = member;
+            let engine = gateway.engine.as_mut().unwrap();
+            engine.handle_link_up(link, known, self.now);
+            engine.handle_link_rtt(link, LINK * 2, self.now);
+        }
+        self.settle(a);
+        self.settle(b);
+    }
+
+    fn link_down(&mut self, n: usize, other: usize) {
+        if let Some(link) = self.gateways[n].links.remove(&other)
+            && let Some(engine) = &mut self.gateways[n].engine
+        {
+            engine.handle_link_down(link, self.now);
+        }
+        self.settle(n);
+    }
+
+    /// Everything that the engine has to say.
+    fn settle(&mut self, n: usize) {
+        if self.gateways[n].paused > self.now {
+            return;
+        }
+        while let Some(output) = self.gateways[n]
+            .engine
+            .as_mut()
+            .and_then(Engine::poll_output)
+        {
+            self.handle_output(n, output);
+        }
+    }
+
+    fn handle_output(&mut self, n: usize, output: Output) {
+        let gateway = &self.gateways[n];
+        let peer = |link: LinkId| {
+            let (other, _) = gateway.links.iter().find(|(_, l)| **l == link)?;
+            gateway.has_uplink.then_some(*other)
+        };
+        let at = self.now + LINK;
+        match output {
+            Output::Data {
+                links,
+                header,
+                packet,
+            } => {
+                for other in links.iter().filter_map(|link| peer(*link)) {
+                    self.sent += 1;
+                    let message = Bytes::from([&header[..], &packet].concat());
+                    if let Some(link) = self.gateways[other].links.get(&n) {
+                        self.queue.push(at, Event::Data(other, *link, message));
+                    }
+                }
+            }
+            Output::Control { link, message } | Output::RoutedControl { link, message } => {
+                if let Some(other) = peer(link)
+                    && let Some(theirs) = self.gateways[other].links.get(&n)
+                {
+                    let event = Event::Control(n, other, *theirs, message);
+                    self.queue.push(at, event);
+                }
+            }
+            Output::Lan { frame, .. } if gateway.on_lan => {
+                let (lan, from) = (gateway.lan, mac(gateway.lan, n as u16));
+                let event = match frame {
+                    LanFrame::Multicast(packet) | LanFrame::Mld(packet) => {
+                        Event::Frame(lan, from, packet)
+                    }
+                    LanFrame::Probe(probe) => Event::Probe(lan, from, probe),
+                    LanFrame::Unicast(..) => return,
+                };
+                self.queue.push(self.now + WIRE, event);
+            }
+            _ => {}
+        }
+    }
+
+    fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        loop {
+            let ready = |g: &Gateway| {
+                let (at, _) = g.engine.as_ref()?.poll_timeout()?;
+                Some(at.max(g.paused))
+            };
+            let timer = self.gateways.iter().filter_map(ready).min();
+            let Some(at) = timer.into_iter().chain(self.queue.next_at()).min() else {
+                break;
+            };
+            if at > end {
+                break;
+            }
+            self.now = at.max(self.now);
+            while let Some((_, event)) = self.queue.pop(self.now) {
+                self.handle(event);
+            }
+            for n in 0..self.gateways.len() {
+                let now = self.now;
+                let gateway = &mut self.gateways[n];
+                if let Some(engine) = gateway.engine.as_mut().filter(|_| gateway.paused <= now)
+                    && engine.poll_timeout().is_some_and(|(at, _)| at <= now)
+                {
+                    engine.handle_timeout(now);
+                    self.settle(n);
+                }
+            }
+        }
+        self.now = end;
+    }
+
+    fn handle(&mut self, event: Event) {
+        let now = self.now;
+        let paused = |w: &Self, n: usize| w.gateways[n].paused > now;
+        match event {
+            Event::Control(from, n, link, message) => {
+                if paused(self, n) {
+                    let at = self.gateways[n].paused;
+                    self.queue.push(at, Event::Control(from, n, link, message));
+                } else if self.gateways[n].links.get(&from) == Some(&link) {
+                    if let Some(engine) = &mut self.gateways[n].engine {
+                        engine.handle_control(link, &message, now);
+                    }
+                    self.settle(n);
+                }
+            }
+            Event::Data(n, link, message) if !paused(self, n) => {
+                if let Some(engine) = &mut self.gateways[n].engine {
+                    engine.handle_data(link, message, now);
+                }
+                self.settle(n);
+            }
+            Event::Frame(lan, from, packet) => self.frame(lan, from, &packet),
+            Event::Probe(lan, from, probe) => {
+                for n in self.listeners(lan, from) {
+                    let engine = self.gateways[n].engine.as_mut().unwrap();
+                    engine.handle_lan_probe(LAN, from, &probe, now);
+                    self.settle(n);
+                }
+            }
+            Event::LinkDown(n, other) => self.link_down(n, other),
+            Event::LinkUp(a, b) => self.link_up(a, b),
+            Event::Report(lan, host, packet) => {
+                let from = mac(lan, 0x100 + host as u16);
+                self.frame(lan, from, &packet);
+            }
+            Event::Data(..) => {}
+        }
+    }
+
+    /// LANs that a frame reaches.
+    fn reached(&self, lan: usize) -> Vec<usize> {
+        let all = 0..self.lans.len();
+        let wired = |a, b| self.wired.contains(&(a, b)) || self.wired.contains(&(b, a));
+        all.filter(|other| *other == lan || wired(lan, *other))
+            .collect()
+    }
+
+    /// Gateways that hear a frame now.
+    fn listeners(&self, lan: usize, from: MacAddress) -> Vec<usize> {
+        let lans = self.reached(lan);
+        let hears = |n: &usize| {
+            let g = &self.gateways[*n];
+            let is_other = mac(g.lan, *n as u16) != from;
+            let is_up = g.engine.is_some() && g.on_lan && g.paused <= self.now;
+            lans.contains(&g.lan) && is_other && is_up
+        };
+        (0..self.gateways.len()).filter(hears).collect()
+    }
+
+    fn frame(&mut self, lan: usize, from: MacAddress, packet: &Bytes) {
+        self.frames += 1;
+        for n in self.listeners(lan, from) {
+            let engine = self.gateways[n].engine.as_mut().unwrap();
+            engine.handle_lan_packet(LAN, from, packet.clone(), self.now);
+            self.settle(n);
+        }
+        let group = Ipv6Addr::from(<[u8; 16]>::try_from(&packet[24..40]).unwrap());
+        for lan in self.reached(lan) {
+            for host in 0..self.lans[lan].len() {
+                if mac(lan, 0x100 + host as u16) == from {
+                    continue;
+                }
+                match mld::parse_packet(packet) {
+                    Ok((_, Message::Query(query))) => self.answer(lan, host, query.group),
+                    Ok(_) => {}
+                    Err(_) if self.lans[lan][host].joined.contains(&group) => {
+                        let number = packet[48..].first_chunk::<8>().unwrap();
+                        let got = (u64::from_be_bytes(*number), self.now);
+                        self.lans[lan][host].received.push(got);
+                    }
+                    Err(_) => {}
+                }
+            }
+        }
+    }
+
+    fn answer(&mut self, lan: usize, host: usize, asked: Option<Ipv6Addr>) {
+        let joined = self.lans[lan][host].joined.iter();
+        let asked: Vec<_> = joined.filter(|g| asked.is_none_or(|a| a == **g)).collect();
+        let record = |g: &&Ipv6Addr| Record::new(RecordType::ModeIsExclude, **g, Vec::new());
+        let records: Vec<_> = asked.iter().map(record).collect();
+        for packet in mld::report_packets(reporter(lan, host), &records, 1280) {
+            let event = Event::Report(lan, host, packet.into());
+            self.queue.push(self.now + ms(20), event);
+        }
+    }
+
+    fn join(&mut self, lan: usize, host: usize, group: Ipv6Addr) {
+        self.lans[lan][host].joined.insert(group);
+        self.report(
+            lan,
+            host,
+            Record::new(RecordType::ChangeToExclude, group, vec![]),
+        );
+    }
+
+    fn leave(&mut self, lan: usize, host: usize, group: Ipv6Addr) {
+        self.lans[lan][host].joined.remove(&group);
+        self.report(
+            lan,
+            host,
+            Record::new(RecordType::ChangeToInclude, group, vec![]),
+        );
+    }
+
+    fn report(&mut self, lan: usize, host: usize, record: Record) {
+        let packet: Bytes = mld::report_packets(reporter(lan, host), &[record], 1280)
+            .remove(0)
+            .into();
+        for at in [Duration::ZERO, ms(400)] {
+            let event = Event::Report(lan, host, packet.clone());
+            self.queue.push(self.now + at, event);
+        }
+    }
+
+    /// A host sends the next number.
+    fn send(&mut self, lan: usize, host: usize, group: Ipv6Addr) -> u64 {
+        self.next += 1;
+        let data = self.next.to_be_bytes();
+        let packet = udp(host_address(lan, host), group, &data);
+        let from = mac(lan, 0x100 + host as u16);
+        self.queue
+            .push(self.now, Event::Frame(lan, from, packet.into()));
+        self.next
+    }
+
+    /// A host sends for so long, 50 times a second.
+    fn stream(&mut self, lan: usize, host: usize, group: Ipv6Addr, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            self.send(lan, host, group);
+            self.run(ms(20));
+        }
+    }
+
+    fn received(&self, lan: usize, host: usize) -> Vec<u64> {
+        self.lans[lan][host]
+            .received
+            .iter()
+            .map(|(n, _)| *n)
+            .collect()
+    }
+
+    /// No host has anything twice.
+    fn check_once(&self) {
+        for (lan, hosts) in self.lans.iter().enumerate() {
+            for (host, h) in hosts.iter().enumerate() {
+                let mut seen = BTreeSet::new();
+                let twice: Vec<_> = h
+                    .received
+                    .iter()
+                    .filter(|(n, _)| !seen.insert(*n))
+                    .collect();
+                assert!(twice.is_empty(), "lan {lan} host {host}: {twice:?}");
+            }
+        }
+    }
+
+    /// A host has everything from this number on.
+    fn check_all(&self, lan: usize, host: usize, first: u64) {
+        let received: BTreeSet<_> = self.received(lan, host).into_iter().collect();
+        let missing = (first..=self.next).find(|n| !received.contains(n));
+        assert_eq!(
+            (missing, received.first()),
+            (None, Some(&first)),
+            "LAN {lan}"
+        );
+    }
+
+    fn lan(&self, n: usize) -> LanSnapshot {
+        self.gateways[n].engine.as_ref().unwrap().lans().remove(0)
+    }
+
+    fn forwarders(&self, lan: usize) -> Vec<usize> {
+        let is_forwarder = |n: &usize| {
+            let g = &self.gateways[*n];
+            g.lan == lan && g.engine.is_some() && self.lan(*n).is_forwarder
+        };
+        (0..self.gateways.len()).filter(is_forwarder).collect()
+    }
+
+    /// The longest time in which a host received nothing.
+    fn gap(&self, lan: usize, host: usize, since: Instant) -> Duration {
+        let received = &self.lans[lan][host].received;
+        let times = received.iter().map(|(_, at)| *at).filter(|at| *at >= since);
+        let times: Vec<_> = [since].into_iter().chain(times).chain([self.now]).collect();
+        times.windows(2).map(|w| w[1] - w[0]).max().unwrap()
+    }
+}
+
+fn reporter(lan: usize, host: usize) -> Ipv6Addr {
+    Ipv6Addr::new(0xfe80, 0, 0, 0, 0, lan as u16, 2, host as u16)
+}
+
+#[test]
+fn a_host_of_one_lan_hears_a_host_of_another_and_nothing_flows_before_and_after() {
+    let mut w = World::new(&[1, 1]);
+    let g = group(1);
+    w.run(secs(5));
+    w.stream(0, 0, g, secs(3));
+    assert_eq!(w.sent, 0, "nobody listens");
+    w.join(1, 0, g);
+    w.run(ms(100));
+    let first = w.next + 1;
+    w.stream(0, 0, g, secs(10));
+    w.run(ms(100));
+    w.check_all(1, 0, first);
+    assert!(w.received(1, 0).is_sorted() && w.received(1, 1).is_empty());
+    w.leave(1, 0, g);
+    w.stream(0, 0, g, secs(2));
+    let (sent, frames) = (w.sent, w.frames);
+    w.stream(0, 0, g, secs(3));
+    assert_eq!(w.sent, sent, "silence");
+    assert!(w.frames - frames < 200, "on the LANs, too");
+    w.check_once();
+}
+
+#[test]
+fn first_packets_wait_for_a_listener_of_a_lan() {
+    let mut w = World::new(&[1, 1]);
+    w.run(secs(5));
+    let number = w.send(0, 0, group(1));
+    w.run(ms(300));
+    w.join(1, 0, group(1));
+    w.run(ms(500));
+    assert_eq!(w.received(1, 0), [number]);
+}
+
+#[test]
+fn one_source_of_a_lan_is_joined() {
+    let mut w = World::new(&[1, 1, 1]);
+    let g: Ipv6Addr = "ff3e::8000:1".parse().unwrap();
+    w.run(secs(5));
+    w.lans[1][0].joined.insert(g);
+    let sources = vec![host_address(0, 1)];
+    w.report(1, 0, Record::new(RecordType::AllowNewSources, g, sources));
+    w.run(ms(100));
+    w.send(0, 0, g);
+    let wanted = w.send(0, 1, g);
+    w.send(2, 0, g);
+    w.run(ms(500));
+    assert_eq!(w.received(1, 0), [wanted]);
+}
+
+#[test]
+fn programs_of_a_gateway_and_hosts_of_its_lan_hear_each_other() {
+    let mut w = World::new(&[1, 1]);
+    let g = group(1);
+    w.run(secs(5));
+    // a program on lc0 of the first gateway
+    let now = w.now;
+    let engine = w.gateways[0].engine.as_mut().unwrap();
+    engine.handle_local_packet(join(g).into(), now);
+    w.settle(0);
+    w.join(0, 1, g);
+    w.run(ms(100));
+    let own = udp(addresses(1).address, g, &7u64.to_be_bytes());
+    let now = w.now;
+    let engine = w.gateways[0].engine.as_mut().unwrap();
+    engine.handle_local_packet(own.into(), now);
+    let mut local = 0;
+    while let Some(output) = w.gateways[0].engine.as_mut().unwrap().poll_output() {
+        local += usize::from(matches!(output, Output::Local { .. }));
+        w.handle_output(0, output);
+    }
+    assert_eq!(local, 0, "the kernel loops it back itself");
+    w.run(ms(100));
+    assert_eq!(w.received(0, 1), [7]);
+    // and back
+    let packet = udp(host_address(0, 0), g, &8u64.to_be_bytes());
+    let now = w.now;
+    let engine = w.gateways[0].engine.as_mut().unwrap();
+    engine.handle_lan_packet(LAN, mac(0, 0x100), packet.into(), now);
+    let mut outputs = std::iter::from_fn(|| engine.poll_output());
+    assert!(outputs.any(|o| matches!(o, Output::Local { .. })));
+    let engine = w.gateways[0].engine.as_mut().unwrap();
+    engine.handle_local_packet(leave(g).into(), now);
+    w.settle(0);
+}
+
+#[test]
+fn groups_of_routers_stay_on_their_lan_at_any_scope() {
+    let mut w = World::new(&[1, 1]);
+    w.run(secs(5));
+    for (group, carried) in [("ff0e::2", false), ("ff05::1:3", false), ("ff1e::2", true)] {
+        let group = group.parse().unwrap();
+        w.join(1, 0, group);
+        w.run(ms(200));
+        let number = w.send(0, 0, group);
+        w.run(ms(200));
+        assert_eq!(w.received(1, 0).contains(&number), carried, "{group}");
+    }
+}
+
+#[test]
+fn two_gateways_on_both_lans_carry_each_packet_once() {
+    let mut w = World::new(&[2, 2]);
+    let g = group(1);
+    w.run(secs(5));
+    for lan in 0..2 {
+        assert_eq!(w.forwarders(lan).len(), 1);
+        w.join(lan, 0, g);
+    }
+    let names = |w: &World| [0, 1, 2, 3].map(|n| w.lan(n).lan);
+    let before = names(&w);
+    assert!(before[0] == before[1] && before[2] == before[3] && before[0] != before[2]);
+    w.run(ms(200));
+    let first = w.next + 1;
+    for _ in 0..1_500 {
+        w.send(0, 1, g);
+        w.send(1, 1, g);
+        w.run(ms(40));
+    }
+    w.run(ms(200));
+    assert_eq!(names(&w), before, "a LAN keeps its name");
+    w.check_once();
+    for lan in 0..2 {
+        w.check_all(lan, 0, first);
+    }
+}
+
+#[test]
+fn a_forwarder_that_fails_is_replaced_within_three_seconds() {
+    for fault in 0..4 {
+        let mut w = World::new(&[2, 2]);
+        let g = group(1);
+        w.run(secs(5));
+        w.join(1, 0, g);
+        w.run(ms(500));
+        w.stream(0, 0, g, secs(2));
+        for lan in [1, 0] {
+            let forwarder = w.forwarders(lan)[0];
+            let since = w.now;
+            match fault {
+                0 => w.kill(forwarder),
+                1 => {
+                    w.gateways[forwarder].paused = w.now + secs(6);
+                    w.lose_links(forwarder);
+                }
+                2 => w.set_uplink(forwarder, false),
+                _ => w.set_carrier(forwarder, false),
+            }
+            w.stream(0, 0, g, secs(8));
+            let gap = w.gap(1, 0, since);
+            assert!(gap < secs(3), "fault {fault} on LAN {lan}: {gap:?}");
+            let others: Vec<_> = w
+                .forwarders(lan)
+                .into_iter()
+                .filter(|n| *n != forwarder)
+                .collect();
+            assert_eq!(others.len(), 1, "fault {fault}");
+            match fault {
+                0 => w.boot(forwarder),
+                1 | 2 => w.set_uplink(forwarder, true),
+                _ => w.set_carrier(forwarder, true),
+            }
+            w.stream(0, 0, g, secs(8));
+            assert_eq!(w.forwarders(lan).len(), 1, "fault {fault}");
+            w.check_once();
+        }
+    }
+}
+
+#[test]
+fn whatever_fails_no_packet_comes_twice_and_all_ends_well() {
+    for seed in 0..12 {
+        let mut random = Random::new(seed);
+        let mut w = World::new(&[2, 2]);
+        let g = group(1);
+        w.run(secs(5));
+        w.join(0, 0, g);
+        w.join(1, 0, g);
+        w.run(ms(500));
+        for _ in 0..12 {
+            let n = random.below(4) as usize;
+            match random.below(4) {
+                0 if w.gateways[n].engine.is_some() => w.kill(n),
+                0 => w.boot(n),
+                1 => {
+                    let has = w.gateways[n].has_uplink;
+                    w.set_uplink(n, !has);
+                }
+                2 => w.gateways[n].on_lan ^= true,
+                _ => w.gateways[n].paused = w.now + ms(random.below(5_000)),
+            }
+            let time = ms(random.below(6_000));
+            w.stream(random.below(2) as usize, 1, g, time);
+        }
+        for n in 0..4 {
+            w.gateways[n].on_lan = true;
+            w.gateways[n].paused = w.now;
+            w.gateways[n].has_uplink = true;
+            w.boot(n);
+        }
+        w.run(secs(15));
+        let frames = w.frames;
+        w.run(secs(1));
+        assert!(w.frames - frames < 100, "seed {seed}: a storm");
+        for lan in 0..2 {
+            assert_eq!(w.forwarders(lan).len(), 1, "seed {seed}");
+            let number = w.send(lan, 1, g);
+            w.run(ms(500));
+            for listening in 0..2 {
+                let got = w
+                    .received(listening, 0)
+                    .iter()
+                    .filter(|n| **n == number)
+                    .count();
+                assert_eq!(got, 1, "seed {seed}, LAN {lan} to {listening}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_lan_that_is_split_is_two_and_one_again() {
+    let mut w = World::new(&[2, 1]);
+    let g = group(1);
+    w.run(secs(5));
+    w.join(1, 0, g);
+    w.run(ms(500));
+    let forwarder = w.forwarders(0)[0];
+    let other = 1 - forwarder;
+    // a switch between them fails: the forwarder is with nobody else
+    w.gateways[forwarder].on_lan = false;
+    w.stream(0, 0, g, secs(6));
+    assert_eq!(w.forwarders(0), [0, 1]);
+    assert_ne!(w.lan(forwarder).lan, w.lan(other).lan);
+    let since = w.now;
+    w.gateways[forwarder].on_lan = true;
+    w.stream(0, 0, g, secs(4));
+    assert_eq!(w.forwarders(0).len(), 1);
+    assert_eq!(w.lan(forwarder).lan, w.lan(other).lan);
+    assert!(w.gap(1, 0, since) < secs(1));
+    // for a second at most both carry, as they do not know of each other yet
+    let settled = w.now - secs(3);
+    let late = w.lans[1][0]
+        .received
+        .iter()
+        .filter(|(_, at)| *at >= settled);
+    let late: Vec<u64> = late.map(|(n, _)| *n).collect();
+    assert_eq!(late.len(), late.iter().collect::<BTreeSet<_>>().len());
+}
+
+#[test]
+fn lans_that_a_wire_joins_make_no_storm() {
+    let mut w = World::new(&[1, 1]);
+    let g = group(1);
+    w.run(secs(5));
+    w.join(0, 0, g);
+    w.join(1, 0, g);
+    w.run(secs(1));
+    w.wired.insert((0, 1));
+    w.run(secs(5));
+    let frames = w.frames;
+    let first = w.next + 1;
+    w.stream(0, 1, g, secs(5));
+    assert!(w.frames - frames < 600, "{}", w.frames - frames);
+    w.run(secs(1));
+    w.check_once();
+    // over the wire
+    w.check_all(1, 0, first);
+    w.wired.clear();
+    w.run(secs(5));
+    let number = w.send(0, 1, g);
+    w.run(secs(1));
+    assert_eq!(
+        w.received(1, 0).last(),
+        Some(&number),
+        "over the network again"
+    );
+}
+
+#[test]
+fn a_node_without_the_permission_carries_nothing_for_hosts() {
+    let rights = |n| Rights {
+        gateway: match n {
+            0 => Vec::new(),
+            1 => vec![prefix(1)],
+            _ => vec![prefix(7)],
+        },
+        ..Rights::default()
+    };
+    let mut w = World::with(&[1, 1, 1], &rights);
+    let g = group(1);
+    w.run(secs(5));
+    for lan in 0..3 {
+        w.join(lan, 0, g);
+    }
+    w.run(ms(500));
+    w.stream(0, 1, g, ms(200));
+    w.stream(2, 1, g, ms(200));
+    w.run(ms(500));
+    assert_eq!(w.sent, 0);
+    assert!(w.lan(0).counters["lan_not_permitted"] > 0);
+    assert!(w.lan(2).counters["lan_not_permitted"] > 0);
+    let number = w.send(1, 1, g);
+    w.run(ms(500));
+    assert_eq!(w.received(0, 0).len(), 10, "its own LAN's");
+    assert_eq!(w.received(2, 0).last(), Some(&number), "it may listen");
+}

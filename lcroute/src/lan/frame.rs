@@ -1,0 +1,323 @@
+//! Ethernet frames on LANs: what is let in, and what goes out.
+
+use std::net::Ipv6Addr;
+
+use librecast::checksum::Sum;
+use librecast::ethernet::{ETHERTYPE_IPV6, MacAddress};
+use nix::libc;
+use socket2::SockFilter;
+
+/// Length of an Ethernet header.
+pub const ETHERNET_LEN: usize = 14;
+/// The UDP port that gateways send PROBEs to.
+pub const PROBE_PORT: u16 = 7118;
+
+const IPV6_LEN: usize = 40;
+const UDP_LEN: usize = 8;
+const UDP: u8 = 17;
+const ICMPV6: u8 = 58;
+/// Offsets in a frame.
+const SOURCE_MAC: u32 = 6;
+const ETHERTYPE: u32 = 12;
+const NEXT_HEADER: u32 = ETHERNET_LEN as u32 + 6;
+const HOP_LIMIT: usize = 7;
+const GROUP: u32 = ETHERNET_LEN as u32 + 24;
+const PAYLOAD: u32 = (ETHERNET_LEN + IPV6_LEN) as u32;
+/// Instructions of the filters that hold for all: multicast to this host's link, untagged, not of this interface.
+const COMMON: usize = 10;
+
+/// What a filter lets in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// Multicast of scope 5 and wider.
+    Packets,
+    /// MLD, and PROBEs.
+    Control,
+}
+
+/// A filter for one interface with this address.
+pub fn filter(wanted: Wanted, own: MacAddress) -> Vec<SockFilter> {
+    const BYTE: u32 = libc::BPF_LD | libc::BPF_ABS | libc::BPF_B;
+    const HALF: u32 = libc::BPF_LD | libc::BPF_ABS | libc::BPF_H;
+    const WORD: u32 = libc::BPF_LD | libc::BPF_ABS | libc::BPF_W;
+    const AND: u32 = libc::BPF_ALU | libc::BPF_AND | libc::BPF_K;
+    const EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+    const ABOVE: u32 = libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K;
+    let ancillary = |what: libc::c_int| (libc::SKF_AD_OFF + what) as u32;
+    let MacAddress([a, b, c, d, e, f]) = own;
+    // each with where to go on if it holds, and if not: the next instruction, or the end that refuses
+    let mut program = vec![
+        (BYTE, Go::On, Go::On, ancillary(libc::SKF_AD_PKTTYPE)),
+        (EQUAL, Go::On, Go::Refuse, libc::PACKET_MULTICAST.into()),
+        (
+            BYTE,
+            Go::On,
+            Go::On,
+            ancillary(libc::SKF_AD_VLAN_TAG_PRESENT),
+        ),
+        (EQUAL, Go::On, Go::Refuse, 0),
+        (HALF, Go::On, Go::On, ETHERTYPE),
+        (EQUAL, Go::On, Go::Refuse, ETHERTYPE_IPV6.into()),
+        (WORD, Go::On, Go::On, SOURCE_MAC),
+        (EQUAL, Go::On, Go::Skip(2), u32::from_be_bytes([a, b, c, d])),
+        (HALF, Go::On, Go::On, SOURCE_MAC + 4),
+        (EQUAL, Go::Refuse, Go::On, u16::from_be_bytes([e, f]).into()),
+    ];
+    debug_assert_eq!(program.len(), COMMON);
+    program.extend(match wanted {
+        Wanted::Packets => vec![
+            (BYTE, Go::On, Go::On, GROUP),
+            (EQUAL, Go::On, Go::Refuse, 0xff),
+            (BYTE, Go::On, Go::On, GROUP + 1),
+            (AND, Go::On, Go::On, 0x0f),
+            (ABOVE, Go::On, Go::Refuse, 4),
+            // MLD comes in by the other socket
+            (BYTE, Go::On, Go::On, NEXT_HEADER),
+            (EQUAL, Go::On, Go::Accept, 0),
+            (BYTE, Go::On, Go::On, PAYLOAD),
+            (EQUAL, Go::Refuse, Go::Accept, ICMPV6.into()),
+        ],
+        Wanted::Control => vec![
+            (BYTE, Go::On, Go::On, NEXT_HEADER),
+            (EQUAL, Go::On, Go::Skip(2), UDP.into()),
+            (HALF, Go::On, Go::On, PAYLOAD + 2),
+            (EQUAL, Go::Accept, Go::Refuse, PROBE_PORT.into()),
+            (EQUAL, Go::On, Go::Refuse, 0),
+            (BYTE, Go::On, Go::On, PAYLOAD),
+            (EQUAL, Go::Accept, Go::Refuse, ICMPV6.into()),
+        ],
+    });
+    assemble(&program)
+}
+
+/// Where a filter goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Go {
+    On,
+    Skip(u8),
+    Accept,
+    Refuse,
+}
+
+/// Behind the program stand two ends: accept, refuse.
+fn assemble(program: &[(u32, Go, Go, u32)]) -> Vec<SockFilter> {
+    let end = program.len();
+    let jump = |at: usize, go: Go| match go {
+        Go::On => 0,
+        Go::Skip(instructions) => instructions,
+        // a filter is a few dozen instructions long
+        Go::Accept => (end - at - 1) as u8,
+        Go::Refuse => (end - at) as u8,
+    };
+    let instruction = |(at, (code, holds, fails, k)): (usize, &(u32, Go, Go, u32))| {
+        SockFilter::new(*code as u16, jump(at, *holds), jump(at, *fails), *k)
+    };
+    let mut filter: Vec<_> = program.iter().enumerate().map(instruction).collect();
+    let give = (libc::BPF_RET | libc::BPF_K) as u16;
+    filter.push(SockFilter::new(give, 0, 0, u32::MAX));
+    filter.push(SockFilter::new(give, 0, 0, 0));
+    filter
+}
+
+/// An Ethernet header.
+pub fn ethernet(to: MacAddress, from: MacAddress) -> [u8; ETHERNET_LEN] {
+    let mut header = [0; ETHERNET_LEN];
+    header[..6].copy_from_slice(&to.0);
+    header[6..12].copy_from_slice(&from.0);
+    header[12..].copy_from_slice(&ETHERTYPE_IPV6.to_be_bytes());
+    header
+}
+
+/// Who sent a frame.
+pub fn sender(frame: &[u8]) -> Option<MacAddress> {
+    Some(MacAddress(*frame.get(6..12)?.first_chunk()?))
+}
+
+/// The group that a packet is sent to.
+pub fn group(packet: &[u8]) -> Option<Ipv6Addr> {
+    Some(Ipv6Addr::from(*packet.get(24..40)?.first_chunk::<16>()?))
+}
+
+/// A packet leaves with this hop limit.
+pub fn set_hop_limit(packet: &mut [u8], hop_limit: u8) {
+    if let Some(field) = packet.get_mut(HOP_LIMIT) {
+        *field = hop_limit;
+    }
+}
+
+/// An IPv6 packet to all nodes with a PROBE.
+pub fn probe_packet(from: Ipv6Addr, probe: &[u8]) -> Vec<u8> {
+    let to = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+    // a PROBE is some hundred bytes long
+    let length = (UDP_LEN + probe.len()) as u16;
+    let mut udp = Vec::with_capacity(length.into());
+    udp.extend(PROBE_PORT.to_be_bytes());
+    udp.extend(PROBE_PORT.to_be_bytes());
+    udp.extend(length.to_be_bytes());
+    udp.extend([0; 2]);
+    udp.extend(probe);
+    let sum = Sum::pseudo_header(UDP, from, to, length.into());
+    let checksum = match !sum.bytes(&udp).fold() {
+        0 => 0xffff,
+        checksum => checksum,
+    };
+    udp[6..8].copy_from_slice(&checksum.to_be_bytes());
+    let mut packet = vec![0x60, 0, 0, 0];
+    packet.extend(length.to_be_bytes());
+    packet.extend([UDP, 255]);
+    packet.extend(from.octets());
+    packet.extend(to.octets());
+    packet.extend(udp);
+    packet
+}
+
+/// The PROBE in an IPv6 packet, if it is one: from a neighbour on the link.
+pub fn probe_in(packet: &[u8]) -> Option<&[u8]> {
+    let (header, udp) = packet.split_first_chunk::<IPV6_LEN>()?;
+    let length = usize::from(u16::from_be_bytes([header[4], header[5]]));
+    let udp = udp.get(..length)?;
+    let port = u16::from_be_bytes([*udp.get(2)?, *udp.get(3)?]);
+    let is_probe = header[6] == UDP && header[HOP_LIMIT] == 255 && port == PROBE_PORT;
+    udp.get(UDP_LEN..).filter(|_| is_probe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use librecast::mld;
+
+    const OWN: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
+    const HOST: MacAddress = MacAddress([2, 0, 0, 0, 0, 2]);
+
+    /// What the kernel does with these filters: packet type, VLAN tag, frame.
+    fn passes(wanted: Wanted, kind: u8, tagged: bool, frame: &[u8]) -> bool {
+        let filter = filter(wanted, OWN);
+        // SAFETY: a SockFilter is a transparent sock_filter, as its documentation says.
+        let steps: Vec<libc::sock_filter> = filter
+            .iter()
+            .map(|f| unsafe { *std::ptr::from_ref(f).cast() })
+            .collect();
+        let load = |at: u32, size: usize| -> Option<u32> {
+            let special = at.wrapping_sub(libc::SKF_AD_OFF as u32);
+            if special == libc::SKF_AD_PKTTYPE as u32 {
+                return Some(kind.into());
+            }
+            if special == libc::SKF_AD_VLAN_TAG_PRESENT as u32 {
+                return Some(tagged.into());
+            }
+            let bytes = frame.get(at as usize..at as usize + size)?;
+            Some(bytes.iter().fold(0, |n, b| n << 8 | u32::from(*b)))
+        };
+        let (mut at, mut value) = (0, 0u32);
+        loop {
+            let step = &steps[at];
+            at += 1;
+            let size = match step.code {
+                0x20 => 4,
+                0x28 => 2,
+                0x30 => 1,
+                0x54 => {
+                    value &= step.k;
+                    continue;
+                }
+                0x15 | 0x25 => {
+                    let holds = match step.code {
+                        0x15 => value == step.k,
+                        _ => value > step.k,
+                    };
+                    at += usize::from(if holds { step.jt } else { step.jf });
+                    continue;
+                }
+                0x06 => return step.k > 0,
+                other => panic!("{other:#x}"),
+            };
+            match load(step.k, size) {
+                Some(loaded) => value = loaded,
+                // the kernel refuses what is read beyond the end
+                None => return false,
+            }
+        }
+    }
+
+    fn frame(from: MacAddress, packet: &[u8]) -> Vec<u8> {
+        let to = MacAddress::of_group(group(packet).unwrap());
+        [&ethernet(to, from)[..], packet].concat()
+    }
+
+    fn udp_to(group: &str) -> Vec<u8> {
+        let mut packet = vec![0x60, 0, 0, 0, 0, 8, UDP, 1];
+        packet.extend([0x20; 16]);
+        packet.extend(group.parse::<Ipv6Addr>().unwrap().octets());
+        packet.extend([1, 2, 3, 4, 0, 8, 0, 0]);
+        packet
+    }
+
+    #[test]
+    fn packets_of_wide_scopes_and_nothing_else_come_in() {
+        let multicast = libc::PACKET_MULTICAST;
+        for (group, ok) in [
+            ("ff1e::1", true),
+            ("ff05::2", true),
+            ("ff3e::8000:1", true),
+            ("ff02::fb", false),
+            ("ff01::1", false),
+            ("ff04::1", false),
+        ] {
+            let frame = frame(HOST, &udp_to(group));
+            assert_eq!(
+                passes(Wanted::Packets, multicast, false, &frame),
+                ok,
+                "{group}"
+            );
+            assert!(!passes(
+                Wanted::Packets,
+                libc::PACKET_OTHERHOST,
+                false,
+                &frame
+            ));
+            assert!(!passes(Wanted::Packets, multicast, true, &frame), "a VLAN");
+            assert!(!passes(Wanted::Control, multicast, false, &frame));
+        }
+        let own = frame(OWN, &udp_to("ff1e::1"));
+        assert!(!passes(Wanted::Packets, multicast, false, &own));
+        let similar = frame(MacAddress([2, 0, 0, 0, 9, 1]), &udp_to("ff1e::1"));
+        assert!(passes(Wanted::Packets, multicast, false, &similar));
+        let mut ipv4 = frame(HOST, &udp_to("ff1e::1"));
+        ipv4[12..14].copy_from_slice(&[8, 0]);
+        assert!(!passes(Wanted::Packets, multicast, false, &ipv4));
+        for length in 0..38 {
+            let short = &frame(HOST, &udp_to("ff1e::1"))[..length];
+            assert!(!passes(Wanted::Packets, multicast, false, short));
+        }
+    }
+
+    #[test]
+    fn mld_and_probes_come_in_by_the_other_socket() {
+        let multicast = libc::PACKET_MULTICAST;
+        let group: Ipv6Addr = "ff1e::1".parse().unwrap();
+        let record = mld::Record::new(mld::RecordType::ChangeToExclude, group, vec![]);
+        let from: Ipv6Addr = "fe80::9".parse().unwrap();
+        let report = mld::report_packets(from, &[record], 1280).remove(0);
+        let report = frame(HOST, &report);
+        assert!(passes(Wanted::Control, multicast, false, &report));
+        assert!(!passes(Wanted::Packets, multicast, false, &report));
+        let probe = probe_packet(from, b"probe");
+        assert_eq!(probe_in(&probe), Some(&b"probe"[..]));
+        let probe = frame(HOST, &probe);
+        assert!(passes(Wanted::Control, multicast, false, &probe));
+        assert!(!passes(Wanted::Packets, multicast, false, &probe));
+        let other = frame(HOST, &udp_to("ff02::1"));
+        assert!(!passes(Wanted::Control, multicast, false, &other));
+    }
+
+    #[test]
+    fn a_probe_comes_from_the_link() {
+        let from = "fe80::9".parse().unwrap();
+        let mut packet = probe_packet(from, b"probe");
+        set_hop_limit(&mut packet, 254);
+        assert_eq!(probe_in(&packet), None);
+        for length in 0..48 {
+            assert_eq!(probe_in(&probe_packet(from, b"probe")[..length]), None);
+        }
+    }
+}

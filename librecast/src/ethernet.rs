@@ -1,0 +1,45 @@
+//! Ethernet addresses.
+
+use std::fmt;
+use std::net::Ipv6Addr;
+
+/// The EtherType of IPv6.
+pub const ETHERTYPE_IPV6: u16 = 0x86dd;
+
+/// An Ethernet address.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MacAddress(pub [u8; 6]);
+
+impl MacAddress {
+    /// That of an IPv6 group (RFC 2464 §7).
+    #[must_use]
+    pub fn of_group(group: Ipv6Addr) -> Self {
+        let [.., a, b, c, d] = group.octets();
+        Self([0x33, 0x33, a, b, c, d])
+    }
+
+    /// Whether it stands for several hosts.
+    #[must_use]
+    pub fn is_group(&self) -> bool {
+        self.0[0] & 1 != 0
+    }
+}
+
+impl fmt::Display for MacAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_have_addresses_of_their_own() {
+        let mac = MacAddress::of_group("ff1e::1234:5678".parse().unwrap());
+        assert_eq!(mac.to_string(), "33:33:12:34:56:78");
+        assert!(mac.is_group() && !MacAddress([2, 0, 0, 0, 0, 1]).is_group());
+    }
+}
