@@ -55,8 +55,10 @@ const MAX_JOINERS: usize = 4_096;
 const SAME_LAN: Duration = Duration::from_secs(5);
 /// Between two Multicast Router Advertisements (RFC 4286 §6).
 const ADVERTISEMENT_INTERVAL: Duration = Duration::from_secs(20);
-/// Bytes that are injected at once. Chosen: some 20 ms at 50 Mbit/s.
-const BURST_OUT: u64 = 125_000;
+/// What may be injected at once is what flows in during this time, and [`MIN_BURST_OUT`] at least. Chosen: batches of links come whole.
+const BURST_OUT: Duration = Duration::from_millis(20);
+/// In bytes: one batch.
+const MIN_BURST_OUT: u64 = 200_000;
 
 /// A LAN as its gateway's configuration and its interface say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -434,7 +436,10 @@ impl Lan {
         if len > self.settings.mtu.into() {
             return Err(DropReason::LanTooBig);
         }
-        let rate = Rate::bits_per_second(self.settings.rate_out, BURST_OUT);
+        let bits = self.settings.rate_out;
+        // a rate is below 2^53
+        let burst = bits / 8 * BURST_OUT.as_millis() as u64 / 1_000;
+        let rate = Rate::bits_per_second(bits, burst.max(MIN_BURST_OUT));
         if self.out.take(rate, len as u64, now) {
             Ok(())
         } else {
