@@ -34,6 +34,7 @@
               install -Dm644 made/$program/copyright $out/share/doc/$program/copyright
             done
             install -Dm644 -t $out/lib/systemd/system systemd/*.service systemd/*.socket systemd/*.path
+            install -Dm644 systemd/lcroute-lan.conf $out/share/lcroute/lan.conf
             substituteInPlace $out/lib/systemd/system/* --replace-quiet /usr/bin/ $out/bin/
           '';
           meta = {

@@ -399,12 +399,32 @@ pub struct Lan {
     /// Of several gateways the one with the greatest serves, all else being equal.
     #[serde(default)]
     pub priority: u8,
+    /// What its hosts say to their link alone and gateways say on other links as well.
+    #[serde(default)]
+    pub reflect: Vec<Reflected>,
+    /// Its hosts are given a prefix to make addresses of.
+    #[serde(default)]
+    pub advertise: bool,
+}
+
+/// `reflect = ["mdns"]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reflected {
+    /// Multicast DNS: services are found.
+    Mdns,
 }
 
 /// Most LANs of one node.
 const MAX_LANS: usize = 8;
 
 impl Lan {
+    /// Whether multicast DNS goes from and to other links.
+    #[must_use]
+    pub fn reflects_mdns(&self) -> bool {
+        self.reflect.contains(&Reflected::Mdns)
+    }
+
     fn groups() -> Vec<GroupPrefix> {
         of_scopes(&[8, 0xe])
     }

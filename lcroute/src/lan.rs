@@ -8,24 +8,29 @@
 //! Nothing is done to an interface but that it takes in all multicast.
 
 mod frame;
-mod interface;
 mod socket;
 
 use std::collections::BTreeMap;
+use std::io;
+use std::net::Ipv6Addr;
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
 use bytes::Bytes;
-use lcroute_node::{LanFrame, LanSettings, LocalInterfaceId, MAX_LOCAL_INTERFACES, Node};
+use lcroute_node::{LanFrame, LanRole, LanSettings, LocalInterfaceId, MAX_LOCAL_INTERFACES, Node};
 use lcroute_webrtc::WebRtc;
+use librecast::cert::SourcePrefix;
 use librecast::ethernet::MacAddress;
+use librecast::events;
+use nix::libc;
 
 use crate::config::Lan;
-use interface::LanInterface;
+use crate::netlink::{self, Interface};
+use frame::Extra;
 use socket::LanSocket;
 
-/// Frames read in one turn from one socket.
-const BATCH: usize = 128;
+/// System calls in one turn that read from one socket: links get their turn.
+const CALLS: usize = 8;
 
 /// A LAN of the configuration.
 #[derive(Debug)]
@@ -34,20 +39,42 @@ struct Served {
     config: Lan,
     /// As the node knows it; none: the interface is not there, or of no use.
     open: Option<Open>,
-    /// What was said of it last.
-    complaint: Option<String>,
+    /// Why it is not open.
+    complaint: Option<Complaint>,
+}
+
+/// Why a LAN is not served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Complaint {
+    /// What is wrong.
+    pub problem: String,
+    /// What to do about it.
+    pub remedy: &'static str,
 }
 
 #[derive(Debug)]
 struct Open {
-    interface: LanInterface,
+    interface: Usable,
+    extra: Extra,
     socket: LanSocket,
+}
+
+/// What is used of an interface.
+#[derive(Debug, Clone)]
+struct Usable {
+    index: u32,
+    mac: MacAddress,
+    mtu: u32,
+    running: bool,
+    link_local: Ipv6Addr,
 }
 
 /// All LANs of the configuration.
 #[derive(Debug, Default)]
 pub struct Lans {
     served: Vec<Served>,
+    /// Role and problem of each interface, as the journal has them.
+    told: BTreeMap<String, (LanRole, Option<String>)>,
 }
 
 /// Drops by reason.
@@ -93,20 +120,17 @@ impl Lans {
         if self.served.is_empty() {
             return;
         }
-        let names = self
-            .served
-            .iter()
-            .map(|served| served.config.interface.as_str());
-        let found = match interface::look(&names.collect::<Vec<_>>()) {
-            Ok(found) => found,
+        let looked =
+            netlink::interfaces().and_then(|found| Ok((found, netlink::on_link_prefixes()?)));
+        let (found, on_link) = match looked {
+            Ok(looked) => looked,
             Err(e) => {
                 tracing::warn!("interfaces of LANs: {e}");
                 return;
             }
         };
         for served in &mut self.served {
-            let interface = found.iter().find(|i| i.name == served.config.interface);
-            served.refresh(interface, node, now);
+            served.refresh(&found, &on_link, node, now);
         }
     }
 
@@ -129,7 +153,7 @@ impl Lans {
             };
             // control first: a flood of packets must not hold up joins
             let mut result = Ok(true);
-            for _ in 0..BATCH {
+            for _ in 0..CALLS {
                 result = open.socket.read_control(&mut packet);
                 if !matches!(result, Ok(true)) {
                     break;
@@ -138,7 +162,7 @@ impl Lans {
             let mut packets = |mac: MacAddress, packet: Bytes| {
                 node.handle_lan_packet(id, mac, packet, now);
             };
-            for _ in 0..BATCH {
+            for _ in 0..CALLS {
                 let read = open.socket.read_packets(&mut packets);
                 if !matches!(read, Ok(true)) {
                     result = result.and(read);
@@ -153,122 +177,263 @@ impl Lans {
         }
     }
 
-    /// Sends into a LAN.
-    pub fn send(&mut self, interface: LocalInterfaceId, frame: &LanFrame, drops: &mut Drops) {
-        let mut served = self
-            .served
-            .iter_mut()
-            .filter(|served| served.id == interface);
-        let Some(open) = served.next().and_then(|served| served.open.as_mut()) else {
+    /// Counts what was lost before it was read. Reports that were are asked for again.
+    pub fn check_overruns(&self, node: &mut Node<WebRtc>, drops: &mut Drops, now: Instant) {
+        for served in &self.served {
+            let lost = served.open.as_ref().map(|open| open.socket.take_overruns());
+            // an interface that is going says an error
+            let Some(Ok((packets, control))) = lost else {
+                continue;
+            };
+            if packets > 0 || control > 0 {
+                *drops.entry("lan_overrun").or_default() += u64::from(packets) + u64::from(control);
+            }
+            if control > 0 {
+                node.handle_lost_reports(served.id, now);
+            }
+        }
+    }
+
+    /// Sends into a LAN; packets of groups with the next [`Self::flush`].
+    pub fn send(&mut self, interface: LocalInterfaceId, frame: LanFrame, drops: &mut Drops) {
+        let mut served = self.served.iter_mut();
+        let Some(served) = served.find(|served| served.id == interface) else {
+            return;
+        };
+        let Some(open) = &mut served.open else {
             return;
         };
         let socket = &mut open.socket;
         let result = match frame {
-            LanFrame::Multicast(packet) => socket.inject(packet),
-            LanFrame::Mld(packet) => socket.send_to_group(packet),
-            LanFrame::Unicast(to, packet) => socket.send(*to, packet),
+            LanFrame::Multicast(packet) => return socket.inject(packet),
+            LanFrame::Link(packet) => socket.send_to_group(&packet),
+            LanFrame::Unicast(to, packet) => socket.send(to, &packet),
             LanFrame::Probe(probe) => {
                 let from = open.interface.link_local;
-                from.map_or(Ok(()), |from| {
-                    socket.send_to_group(&frame::probe_packet(from, probe))
-                })
+                socket.send_to_group(&frame::probe_packet(from, &probe))
             }
         };
         if let Err(e) = result {
-            tracing::debug!("{}: {e}", open.interface.name);
+            tracing::debug!("{}: {e}", served.config.interface);
             *drops.entry("lan_send_error").or_default() += 1;
         }
     }
 
+    /// Packets of groups leave that were held back.
+    pub fn flush(&mut self, drops: &mut Drops) {
+        let open = self.served.iter_mut().filter_map(|s| s.open.as_mut());
+        let failed: u64 = open.map(|open| open.socket.flush()).sum();
+        if failed > 0 {
+            *drops.entry("lan_send_error").or_default() += failed;
+        }
+    }
+
     /// LANs that are not served, and why.
-    pub fn complaints(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub fn complaints(&self) -> impl Iterator<Item = (&str, &Complaint)> {
         self.served.iter().filter_map(|served| {
-            let complaint = served.complaint.as_deref()?;
+            let complaint = served.complaint.as_ref()?;
             Some((served.config.interface.as_str(), complaint))
         })
     }
+
+    /// The journal has how things stand on each LAN, whenever that has changed.
+    pub fn tell(&mut self, node: &Node<WebRtc>) {
+        if self.served.is_empty() && self.told.is_empty() {
+            return;
+        }
+        let off = self.complaints().map(|(interface, complaint)| {
+            let problem = Some(complaint.problem.clone());
+            (interface.to_owned(), (LanRole::Off, problem))
+        });
+        let open = node.lan_standings().into_iter().map(|lan| {
+            let problem = lan.problem.map(|problem| problem.to_string());
+            (lan.interface, (lan.role, problem))
+        });
+        let now: BTreeMap<_, _> = off.chain(open).collect();
+        for (interface, (role, problem)) in &now {
+            if self.told.get(interface) != Some(&(*role, problem.clone())) {
+                tell(interface, *role, problem.as_deref());
+            }
+        }
+        self.told = now;
+    }
+}
+
+fn tell(interface: &str, role: LanRole, problem: Option<&str>) {
+    let (role, reason) = (role.name(), problem.unwrap_or_default());
+    let text = match problem {
+        Some(problem) => format!("LAN {interface}: {role}: {problem}"),
+        None => format!("LAN {interface}: {role}"),
+    };
+    tracing::info!(
+        target: events::TARGET,
+        message_id = events::LAN.id,
+        lcroute_interface = interface,
+        lcroute_role = role,
+        lcroute_reason = reason,
+        "{text}"
+    );
 }
 
 impl Served {
-    fn refresh(&mut self, interface: Option<&LanInterface>, node: &mut Node<WebRtc>, now: Instant) {
-        let usable = usable(interface);
-        let (interface, link_local) = match usable {
+    fn refresh(
+        &mut self,
+        found: &[Interface],
+        on_link: &[(u32, SourcePrefix)],
+        node: &mut Node<WebRtc>,
+        now: Instant,
+    ) {
+        let usable = match usable(&self.config.interface, found) {
             Ok(usable) => usable,
             Err(complaint) => return self.close(complaint, node, now),
         };
-        let is_same = |open: &Open| {
-            (open.interface.index, open.interface.mac) == (interface.index, interface.mac)
-        };
         let was_running = self.open.as_ref().map(|open| open.interface.running);
+        let extra = Extra {
+            mdns: self.config.reflects_mdns(),
+            solicitations: self.config.advertise,
+        };
+        let key = (usable.index, usable.mac, extra);
+        let is_same = |open: &Open| (open.interface.index, open.interface.mac, open.extra) == key;
         match &mut self.open {
-            Some(open) if is_same(open) => open.interface = interface.clone(),
-            _ => match LanSocket::open(interface.index, interface.mac) {
+            Some(open) if is_same(open) => open.interface = usable.clone(),
+            _ => match LanSocket::open(usable.index, usable.mac, extra) {
                 Ok(socket) => {
-                    let interface = interface.clone();
-                    self.open = Some(Open { interface, socket });
+                    let interface = usable.clone();
+                    self.open = Some(Open {
+                        interface,
+                        extra,
+                        socket,
+                    });
                 }
-                Err(e) => {
-                    let complaint = match e.kind() {
-                        std::io::ErrorKind::PermissionDenied => {
-                            "no CAP_NET_RAW: the service needs a drop-in (docs/guide/lan.md)"
-                                .to_owned()
-                        }
-                        _ => e.to_string(),
-                    };
-                    return self.close(complaint, node, now);
-                }
+                Err(e) => return self.close(refusal(&e), node, now),
             },
         }
-        if self.complaint.take().is_some() {
-            tracing::info!("{}: served as a LAN", self.config.interface);
-        }
-        let settings = settings(&self.config, interface, link_local);
-        node.set_lan(self.id, settings, now);
-        if was_running != Some(interface.running) {
-            node.set_lan_running(self.id, interface.running, now);
+        self.complaint = None;
+        node.set_lan(self.id, settings(&self.config, &usable, on_link), now);
+        if was_running != Some(usable.running) {
+            node.set_lan_running(self.id, usable.running, now);
         }
     }
 
-    fn close(&mut self, complaint: String, node: &mut Node<WebRtc>, now: Instant) {
+    fn close(&mut self, complaint: Complaint, node: &mut Node<WebRtc>, now: Instant) {
         if self.open.take().is_some() {
             node.remove_lan(self.id, now);
         }
-        if self.complaint.as_ref() != Some(&complaint) {
-            tracing::warn!(
-                "{}: not served as a LAN: {complaint}",
-                self.config.interface
-            );
-            self.complaint = Some(complaint);
-        }
+        self.complaint = Some(complaint);
     }
 }
 
-/// An interface that can be served, with its link-local address; or why it cannot.
-fn usable(interface: Option<&LanInterface>) -> Result<(&LanInterface, std::net::Ipv6Addr), String> {
-    let interface = interface.ok_or("there is no such interface")?;
-    if interface.enslaved {
-        return Err("it is a part of a bridge: name the bridge".into());
+/// What is used of an interface; or why it cannot be served.
+fn usable(name: &str, found: &[Interface]) -> Result<Usable, Complaint> {
+    let complain = |problem: &str, remedy| Complaint {
+        problem: problem.into(),
+        remedy,
+    };
+    let interface = found.iter().find(|interface| interface.name == name);
+    let interface = interface.ok_or_else(|| {
+        let remedy = "correct `interface` in [[lan]]: `ip link` shows all; one that comes later is served then";
+        complain("there is no such interface", remedy)
+    })?;
+    if let Some(index) = interface.part_of {
+        let whole = found.iter().find(|interface| interface.index == index);
+        let whole = whole.map_or("a bridge", |whole| &whole.name);
+        let problem = format!("it is a part of {whole}: name that");
+        return Err(complain(
+            &problem,
+            "name the bridge in [[lan]], not its port",
+        ));
     }
-    let link_local = interface.link_local;
-    let link_local = link_local.ok_or("it has no link-local IPv6 address")?;
-    Ok((interface, link_local))
+    let link_local = interface.addresses.iter();
+    // the lowest: that of queries stays the same
+    let link_local = link_local.filter(|a| a.is_unicast_link_local()).min();
+    Ok(Usable {
+        index: interface.index,
+        mac: interface.mac.ok_or_else(|| {
+            complain("it has no Ethernet address", "name an Ethernet interface in [[lan]]")
+        })?,
+        mtu: interface.mtu,
+        running: interface.running,
+        link_local: *link_local.ok_or_else(|| {
+            let remedy = "bring it up, with IPv6: `ip link set INTERFACE up`, sysctl net.ipv6.conf.INTERFACE.disable_ipv6=0";
+            complain("it has no link-local IPv6 address", remedy)
+        })?,
+    })
 }
 
-fn settings(config: &Lan, interface: &LanInterface, link_local: std::net::Ipv6Addr) -> LanSettings {
+/// What can be said of an interface without opening it.
+pub fn look(name: &str) -> io::Result<Result<(), Complaint>> {
+    Ok(usable(name, &netlink::interfaces()?).map(drop))
+}
+
+/// Why packet sockets are refused.
+fn refusal(error: &io::Error) -> Complaint {
+    let remedy = match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES | libc::EAFNOSUPPORT) => NEEDS_DROP_IN,
+        _ => "`lcroute reload` tries again",
+    };
+    Complaint {
+        problem: format!("no packet socket: {error}"),
+        remedy,
+    }
+}
+
+/// A service may open packet sockets by a drop-in only.
+const NEEDS_DROP_IN: &str = "the service needs a drop-in: mkdir -p /etc/systemd/system/lcroute.service.d; ln -s /usr/share/lcroute/lan.conf /etc/systemd/system/lcroute.service.d; systemctl daemon-reload; systemctl restart lcroute";
+
+fn settings(config: &Lan, interface: &Usable, on_link: &[(u32, SourcePrefix)]) -> LanSettings {
+    let on_link = on_link
+        .iter()
+        .filter(|(index, _)| *index == interface.index);
     LanSettings {
-        name: interface.name.clone(),
+        name: config.interface.clone(),
         groups: config.groups.clone(),
         send: config.send,
         receive: config.receive,
         prefixes: match config.sources.is_empty() {
-            true => interface.on_link.clone(),
+            true => on_link.map(|(_, prefix)| *prefix).collect(),
             false => config.sources.clone(),
         },
         mac: interface.mac,
-        link_local,
+        link_local: interface.link_local,
         mtu: u16::try_from(interface.mtu).unwrap_or(u16::MAX),
         rate: config.rate,
         rate_out: config.rate_out,
         priority: config.priority,
+        reflect_mdns: config.reflects_mdns(),
+        advertise: config.advertise,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn interface(index: u32, name: &str) -> Interface {
+        Interface {
+            index,
+            name: name.into(),
+            mac: Some(MacAddress([2, 0, 0, 0, 0, index as u8])),
+            up: true,
+            running: true,
+            part_of: None,
+            mtu: 1_500,
+            tx_queue_len: 1_000,
+            addresses: vec!["fe80::2".parse().unwrap(), "fe80::1".parse().unwrap()],
+        }
+    }
+
+    #[test]
+    fn who_names_what_cannot_be_served_hears_why() {
+        let mut port = interface(2, "eth0");
+        port.part_of = Some(3);
+        let mut bare = interface(4, "eth1");
+        bare.addresses.clear();
+        let found = [port, interface(3, "br0"), bare];
+        let problem = |name| usable(name, &found).unwrap_err().problem;
+        assert_eq!(problem("eth0"), "it is a part of br0: name that");
+        assert_eq!(problem("eth1"), "it has no link-local IPv6 address");
+        assert_eq!(problem("eth7"), "there is no such interface");
+        let bridge = usable("br0", &found).unwrap();
+        assert_eq!(bridge.link_local, "fe80::1".parse::<Ipv6Addr>().unwrap());
     }
 }

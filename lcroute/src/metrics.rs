@@ -1,10 +1,11 @@
 //! What `[metrics] listen` shows: read from the packet loop when somebody asks, nothing is counted for it.
 
+use lcroute_node::LanRole;
 use librecast_program::metrics::Page;
 use librecast_program::metrics_table;
 
 use crate::drops;
-use crate::status::{Inbound, Peer, State, Status};
+use crate::status::{Inbound, Lan, Peer, State, Status};
 
 /// What the packet loop says of itself at one moment.
 #[derive(Debug)]
@@ -21,11 +22,14 @@ pub struct Observation {
     pub nodes: usize,
     /// Unix seconds: when the membership ends.
     pub not_after: u64,
+    /// As `lan` shows them.
+    pub lans: Vec<Lan>,
 }
 
 /// States of a peer, as `peers` names them.
 const PEER_STATES: [&str; 4] = ["connecting", "connected", "lost", "refused"];
 const PEER: &[&str] = &["peer", "name"];
+const LAN: &[&str] = &["interface"];
 
 metrics_table! {
     BUILD = gauge("lcroute_build_info", &["version"], "Always 1; the label tells the version");
@@ -48,6 +52,14 @@ metrics_table! {
     LINK_TX_PACKETS = counter("lcroute_link_tx_packets_total", &[], "Multicast packets sent over links, one for each link");
     LINK_TX_BYTES = counter("lcroute_link_tx_bytes_total", &[], "Bytes of multicast packets sent over links, with their data header, without what WebRTC, UDP and IP add");
     DROPS = counter("lcroute_drops_total", &["reason"], "Packets and messages that went no further, by reason");
+    LAN_ROLE = gauge("lcroute_lan_role", &["interface", "role"], "1 for what this gateway does on the LAN, 0 for the other roles");
+    LAN_PROBLEM = gauge("lcroute_lan_problem", LAN, "1 if something is wrong on the LAN: `lcroute lan` says what");
+    LAN_GROUPS = gauge("lcroute_lan_groups_joined", LAN, "Groups that hosts of the LAN have joined");
+    LAN_REPORTED = gauge("lcroute_lan_groups_reported", LAN, "Groups that this gateway reports on the LAN, as somebody listens elsewhere");
+    LAN_SOURCES = gauge("lcroute_lan_sources", LAN, "Hosts of the LAN that sent within the last minute");
+    LAN_RX = counter("lcroute_lan_rx_packets_total", LAN, "Packets of hosts of the LAN that went on");
+    LAN_TX = counter("lcroute_lan_tx_packets_total", LAN, "Packets sent into the LAN");
+    LAN_DROPS = counter("lcroute_lan_drops_total", &["interface", "reason"], "Packets and MLD messages from and for the LAN that went no further, by reason");
     PEERS = gauge("lcroute_peers", &["state"], "Nodes with which there is a link, or is tried, by state");
     PEER_UP = gauge("lcroute_peer_up", PEER, "1 if there is a link with this peer");
     PEER_SINCE = gauge("lcroute_peer_state_seconds", PEER, "For how long the peer has been in its state");
@@ -120,7 +132,34 @@ pub fn page(seen: &Observation) -> Page {
     for peer in &seen.peers {
         put_peer(&mut page, peer);
     }
+    for lan in &seen.lans {
+        put_lan(&mut page, lan);
+    }
     page
+}
+
+fn put_lan(page: &mut Page, lan: &Lan) {
+    let interface = lan.interface.as_str();
+    for role in LanRole::ALL.map(LanRole::name) {
+        page.put_with(&LAN_ROLE, &[interface, role], u64::from(lan.role == role));
+    }
+    for (description, value) in [
+        (&LAN_PROBLEM, lan.problem.iter().count()),
+        (&LAN_GROUPS, lan.listeners.len()),
+        (&LAN_REPORTED, lan.groups),
+        (&LAN_SOURCES, lan.sources.len()),
+    ] {
+        page.put_with(description, &[interface], value as u64);
+    }
+    for (description, name) in [(&LAN_RX, "rx"), (&LAN_TX, "tx")] {
+        let n = lan.counters.get(name).copied().unwrap_or(0);
+        page.put_with(description, &[interface], n);
+    }
+    // beside packets and MLD messages that went on
+    let is_drop = |name: &str| !["rx", "tx", "mld"].contains(&name);
+    for (reason, n) in lan.counters.iter().filter(|(name, _)| is_drop(name)) {
+        page.put_with(&LAN_DROPS, &[interface, reason], *n);
+    }
 }
 
 fn put_peer(page: &mut Page, p: &Peer) {
@@ -200,6 +239,21 @@ mod tests {
             groups_remote: 2,
             nodes: 4,
             not_after: 1_800_000_000,
+            lans: vec![Lan {
+                interface: "eth0".into(),
+                role: "standby".into(),
+                problem: None,
+                remedy: None,
+                querier: None,
+                forwarder: None,
+                prefixes: Vec::new(),
+                groups: 2,
+                listeners: Vec::new(),
+                sources: Vec::new(),
+                counters: ["rx", "tx", "mld", "lan_rate"]
+                    .map(|name| (name.to_owned(), 5))
+                    .into(),
+            }],
         }
     }
 

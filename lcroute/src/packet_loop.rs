@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use lcroute_node::{Keep, Node, Output, PingId};
+use lcroute_node::{Keep, LC0, Node, Output, PingId};
 use lcroute_webrtc::WebRtc;
 use librecast::events;
 use librecast::id::PeerId;
@@ -357,6 +357,9 @@ impl PacketLoop {
         if self.next_tick <= now {
             self.next_tick = self.parts.node.connections().next_hello(now, TICK);
             self.check_overruns(now);
+            let (lans, drops) = (&self.lans, &mut self.drops);
+            lans.check_overruns(&mut self.parts.node, drops, now);
+            self.lans.tell(&self.parts.node);
             self.parts.socket.count_overflow();
             self.parts.node.tell_round_trips(now);
             self.tell_manager();
@@ -398,7 +401,7 @@ impl PacketLoop {
                     self.parts.settings.name
                 );
                 // reports sent meanwhile had no valid source
-                self.parts.node.handle_tx_queue_overflow(now);
+                self.parts.node.handle_lost_reports(LC0, now);
             }
             Err(e) => tracing::warn!("{}: {e}", self.parts.settings.name),
         }
@@ -427,7 +430,7 @@ impl PacketLoop {
         let overruns = self.parts.device.overruns().unwrap_or(self.overruns);
         if overruns > self.overruns {
             *self.drops.entry("tun_overrun").or_default() += overruns - self.overruns;
-            self.parts.node.handle_tx_queue_overflow(now);
+            self.parts.node.handle_lost_reports(LC0, now);
         }
         self.overruns = overruns;
     }
@@ -452,6 +455,7 @@ impl PacketLoop {
             }
         }
         self.parts.device.flush();
+        self.lans.flush(&mut self.drops);
         self.outgoing.flush(&mut self.parts.socket, &mut self.drops);
         for udp::Refused {
             to,
@@ -483,7 +487,7 @@ impl PacketLoop {
                     *self.drops.entry("tun_write_error").or_default() += 1;
                 }
             }
-            Output::Lan { interface, frame } => self.lans.send(interface, &frame, &mut self.drops),
+            Output::Lan { interface, frame } => self.lans.send(interface, frame, &mut self.drops),
             Output::Signal { to, bytes } => {
                 if self.parts.outbox.try_send((to, bytes)).is_err() {
                     *self.drops.entry("signal_queue_full").or_default() += 1;

@@ -166,8 +166,11 @@ pub struct Lan {
     pub interface: String,
     /// `forwarder`, `standby`, `listening`, or `off`.
     pub role: String,
-    /// Why it is not served, if it is not.
+    /// What is wrong, if anything.
     pub problem: Option<String>,
+    /// What to do about it.
+    #[serde(default)]
+    pub remedy: Option<String>,
     /// Who asks for joins there: `self`, or an address.
     pub querier: Option<String>,
     /// Who carries its packets: `self`, or a PeerId.

@@ -58,6 +58,9 @@ events! {
     EXPELLED_HERE = "cf75b6f54365edfb99c733626359ac93", "lcroute: this node is expelled",
         &["LCROUTE_PEER"],
         "This host's own node was revoked. `lcroute leave` and `lcroute join` with a new token bring it back, with a new key.";
+    LAN = "cfdab1d018e54ec59c67f76186293846", "lcroute: LAN",
+        &["LCROUTE_INTERFACE", "LCROUTE_ROLE", "LCROUTE_REASON"],
+        "What this gateway does on a LAN has changed (`forwarder`, `standby`, `listening`, `off`), or what is wrong there. `lcroute lan` says what to do.";
     SHARE_READY = "e1c9a0ae7eab205a28e6387a639e1871", "lcsync: share ready",
         &["LCSYNC_SHARE", "LCSYNC_ROOT", "LCSYNC_GENERATION", "LCSYNC_BYTES"],
         "This share is served from now on.";

@@ -7,7 +7,7 @@
 //! | [`cert`] | certificates, chains, invitation tokens, renewal |
 //! | [`revocation`] | signed statements that a key is not to be trusted any more |
 //! | [`mld`] | MLDv2 and MLDv1 messages (RFC 9777, RFC 2710) as bytes |
-//! | [`checksum`] | the Internet checksum |
+//! | [`checksum`], [`ipv6`] | the Internet checksum; packets that carry one message |
 //! | [`channel`] | group addresses and ports of lcsync and lcagent |
 //! | [`pool`] | buffers that packets are cut from |
 //! | [`bucket`] | token buckets without a clock of their own |
@@ -39,6 +39,7 @@ pub mod id;
 mod inet6;
 #[cfg(feature = "net")]
 mod interface;
+pub mod ipv6;
 #[cfg(feature = "net")]
 pub mod listener;
 #[cfg(feature = "net")]

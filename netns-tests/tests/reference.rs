@@ -478,6 +478,16 @@ const FILES: &[File] = &[
                         "`0`",
                         "Of several gateways the one with the greatest serves, all else being equal.",
                     ),
+                    (
+                        "reflect",
+                        "none",
+                        "`[\"mdns\"]`: multicast DNS goes from and to other links.",
+                    ),
+                    (
+                        "advertise",
+                        "`false`",
+                        "Hosts of a LAN without a router are given a prefix to make addresses of.",
+                    ),
                 ],
             },
             Table {

@@ -19,7 +19,7 @@ mod search;
 mod system;
 mod systems;
 mod trial;
-mod usage;
+pub(crate) mod usage;
 
 pub use relay::main as bare_relay;
 

@@ -91,6 +91,14 @@ impl Process {
         Ok(kib.context("no VmHWM")?.parse::<u64>()? * 1024)
     }
 
+    /// Processor time that it has used so far, in seconds.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn processor_time(&self) -> Result<f64> {
+        crate::bench::usage::cpu_seconds(self.pid())
+    }
+
     /// Standard output so far.
     #[must_use]
     pub fn stdout(&self) -> String {

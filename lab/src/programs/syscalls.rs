@@ -4,6 +4,7 @@ use std::io;
 use std::net::{Ipv6Addr, SocketAddrV6};
 use std::os::fd::AsRawFd;
 
+use librecast::packet;
 use nix::libc;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
@@ -48,33 +49,8 @@ fn storage(address: Ipv6Addr) -> libc::sockaddr_storage {
 pub fn sniffer(interface: u32, protocol: libc::c_int) -> io::Result<Socket> {
     let wanted = Protocol::from(i32::from((protocol as u16).to_be()));
     let socket = Socket::new(Domain::PACKET, Type::RAW, Some(wanted))?;
-    bind_packet(&socket, interface, protocol)?;
+    packet::bind_protocol(&socket, Some(interface), protocol)?;
     Ok(socket)
-}
-
-fn bind_packet(socket: &Socket, interface: u32, protocol: libc::c_int) -> io::Result<()> {
-    let address = libc::sockaddr_ll {
-        sll_family: libc::AF_PACKET as libc::sa_family_t,
-        sll_protocol: (protocol as u16).to_be(),
-        sll_ifindex: libc::c_int::try_from(interface).map_err(io::Error::other)?,
-        sll_hatype: 0,
-        sll_pkttype: 0,
-        sll_halen: 0,
-        sll_addr: [0; 8],
-    };
-    // SAFETY: the pointer and the length describe `address`, which outlives the call.
-    let result = unsafe {
-        libc::bind(
-            socket.as_raw_fd(),
-            (&raw const address).cast(),
-            size_of::<libc::sockaddr_ll>() as libc::socklen_t,
-        )
-    };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
 }
 
 /// The machine's monotonic clock in nanoseconds: the same in every namespace.

@@ -47,12 +47,20 @@ pub enum Class {
 }
 
 /// Groups of this form are carried: scope 5 and wider; of scope 2 those listed.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CarriedScopes {
     link_scope_groups: Vec<Ipv6Addr>,
+    /// Those that are not listed as well.
+    all_link_scope: bool,
 }
 
 impl CarriedScopes {
+    /// Between nodes: what others join goes on, listed here or not.
+    pub const ON_LINKS: &Self = &Self {
+        link_scope_groups: Vec::new(),
+        all_link_scope: true,
+    };
+
     /// With these groups of scope 2. Those that are never carried are left out.
     #[must_use]
     pub fn new(link_scope_groups: &[Ipv6Addr]) -> Self {
@@ -65,6 +73,7 @@ impl CarriedScopes {
         listed.dedup();
         Self {
             link_scope_groups: listed,
+            all_link_scope: false,
         }
     }
 
@@ -72,6 +81,7 @@ impl CarriedScopes {
     #[must_use]
     pub fn contains(&self, group: Ipv6Addr) -> bool {
         match scope(group) {
+            0x2 if self.all_link_scope => group.is_multicast() && !NEVER_CARRIED.contains(&group),
             0x2 => self.link_scope_groups.binary_search(&group).is_ok(),
             0x5..=0xe => group.is_multicast(),
             _ => false,

@@ -97,6 +97,10 @@ librecast::drop_reasons! {
     LanReportLimit = "lan_report_limit",
     /// More changes of joins than one LAN host may make in a second.
     LanJoinLimited = "lan_join_limited",
+    /// From or to a LAN: multicast DNS that cannot be read, or that wants an answer by unicast.
+    LanBadMdns = "lan_bad_mdns",
+    /// From or to a LAN: multicast DNS that was said there within the last second.
+    LanMdnsRepeated = "lan_mdns_repeated",
     /// A PROBE that cannot be read, is not signed by a member, or was sent before.
     LanBadProbe = "lan_bad_probe",
     /// A neighbour advertised other join state than was received: it is advertised again.

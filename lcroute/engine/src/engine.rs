@@ -1,6 +1,7 @@
 //! The engine: owner of all parts. An input goes to the parts that it concerns; a flush at the end of a turn brings all
 //! into accord, and sends what has changed.
 
+use std::hash::Hasher;
 use std::net::Ipv6Addr;
 use std::sync::Arc;
 
@@ -10,8 +11,9 @@ use librecast::ethernet::MacAddress;
 use librecast::id::{LinkId, OriginId};
 use librecast::random::Random;
 use librecast::time::{Duration, Instant};
+use siphasher::sip::SipHasher13;
 
-use crate::classify::{CarriedScopes, Class, Flow, flow_of, trim};
+use crate::classify::{CarriedScopes, Class, Flow, flow_of, is_link_scope, trim};
 use crate::config::{Config, Neighbor, Node};
 use crate::control::{self, Element, MAX_ROUTED, Routed, RoutedKind};
 use crate::drops::DropReason;
@@ -19,7 +21,7 @@ use crate::exchange::ControlExchange;
 use crate::forwarding::{Forwarding, deliver};
 use crate::header::{DataHeader, HEADER_LEN, HOP_LIMIT};
 use crate::interface_id::{LC0, LocalInterfaceId, MAX_LOCAL_INTERFACES};
-use crate::lan::{Gateway, LanEvent, LanSettings};
+use crate::lan::{Gateway, LanEvent, LanSettings, mdns};
 use crate::local_interface::{InterfaceSettings, Senders};
 use crate::lsdb::{
     AddRevocationError, Database, DatabaseEvent, FLAG_CORE, FLAG_ISSUER, FLAG_UNICAST, LocalRouter,
@@ -156,9 +158,20 @@ impl Engine {
     /// The configuration changed: other groups of scope 2 are carried from now on.
     pub fn set_link_scope_groups(&mut self, groups: &[Ipv6Addr], now: Instant) {
         self.turn(now);
-        self.node.scopes = CarriedScopes::new(groups);
-        self.membership.touch(self.forwarding.trees.groups());
-        self.membership.set_scopes(&self.node.scopes, now);
+        self.node.config.link_scope_groups = groups.to_vec();
+        self.review_scopes(now);
+    }
+
+    /// Groups of scope 2 are those of the configuration, and that of multicast DNS if a LAN says it elsewhere.
+    fn review_scopes(&mut self, now: Instant) {
+        let mut groups = self.node.config.link_scope_groups.clone();
+        groups.extend(self.gateway.reflects_mdns().then_some(mdns::GROUP));
+        let scopes = CarriedScopes::new(&groups);
+        if self.node.scopes != scopes {
+            self.node.scopes = scopes;
+            self.membership.touch(self.forwarding.trees.groups());
+            self.membership.set_scopes(&self.node.scopes, now);
+        }
     }
 
     /// Groups whose tree has its root here from now on. Those that the certificate does not permit are
@@ -221,10 +234,10 @@ impl Engine {
         self.database.add_revocation(revocation, now)
     }
 
-    /// `lc0` dropped packets towards us; joins may have been among them: a general query asks.
-    pub fn handle_tx_queue_overflow(&mut self, now: Instant) {
+    /// Packets of an interface were lost before they were read; joins may have been among them: a general query asks.
+    pub fn handle_lost_reports(&mut self, interface: LocalInterfaceId, now: Instant) {
         self.turn(now);
-        self.membership.query_again(now);
+        self.membership.query_again(interface, now);
     }
 
     /// One more LAN is served, or its settings have changed: [`Self::handle_lan_packet`] takes what is heard there. At most
@@ -234,21 +247,13 @@ impl Engine {
         if interface == LC0 || usize::from(interface.0) >= MAX_LOCAL_INTERFACES {
             return;
         }
-        let senders = lan_senders(&settings);
         let known = self.gateway.settings(interface);
         let is_same = known.is_some_and(|known| {
-            (known.mac, known.link_local, &known.groups, known.receive)
-                == (
-                    settings.mac,
-                    settings.link_local,
-                    &settings.groups,
-                    settings.receive,
-                )
+            let key = |s: &LanSettings| (s.mac, s.link_local, s.carried(), s.receive);
+            key(known) == key(&settings)
         });
         if is_same {
             self.gateway.set(interface, settings);
-            let groups = self.joinable_groups();
-            self.membership.set_senders(interface, senders, groups);
         } else {
             let limits = &self.node.config.limits;
             let own = self.node.config.member.addresses;
@@ -257,18 +262,22 @@ impl Engine {
                 reporter_address: own.link_local,
                 timing: Timing::LAN,
                 mtu: settings.mtu,
-                groups: settings.groups.clone(),
-                senders,
+                groups: settings.carried(),
+                senders: Senders::Lan(Vec::new()),
                 receives: settings.receive,
                 max_groups: limits.groups,
                 max_reporters: limits.lan_reporters,
                 max_reported: limits.lan_reports,
             };
             self.membership.add(interface, served);
-            let nonce = self.random.next();
-            self.gateway
-                .add(interface, settings, (self.node.own, nonce), now);
+            let seed = self.node.config.seed;
+            let mut nonce = SipHasher13::new_with_keys(seed, self.random.next());
+            nonce.write_u8(interface.0);
+            let random = (self.node.own, nonce.finish(), seed);
+            self.gateway.add(interface, settings, random, now);
         }
+        self.review_senders(interface);
+        self.review_scopes(now);
         self.node.lan_groups = self.gateway.sending_groups();
         self.routing.force();
     }
@@ -284,8 +293,16 @@ impl Engine {
         self.turn(now);
         self.gateway.remove(interface);
         self.membership.remove(interface);
+        self.review_scopes(now);
         self.node.lan_groups = self.gateway.sending_groups();
         self.routing.force();
+    }
+
+    /// The interface reports what concerns its senders.
+    fn review_senders(&mut self, interface: LocalInterfaceId) {
+        let senders = Senders::Lan(self.gateway.senders(interface));
+        let groups = self.joinable_groups();
+        self.membership.set_senders(interface, senders, groups);
     }
 
     /// Groups that neighbours or local listeners may have joined.
@@ -359,6 +376,9 @@ impl Engine {
         self.timers.touch();
         let (node, outbox) = (&self.node, &mut self.outbox);
         let result = match node.scopes.classify(&packet) {
+            Class::Carried(flow) if is_link_scope(flow.group) => {
+                self.reflect(interface, (flow, mac), &packet)
+            }
             Class::Carried(flow) => {
                 trim(&mut packet);
                 let parts = (node, &self.database);
@@ -380,10 +400,30 @@ impl Engine {
                         .handle_mld(interface, &packet, (node, is_gateway), outbox, now)
                 })
             }
+            Class::Dropped(DropReason::LinkControl) => {
+                self.unflushed = true;
+                self.gateway.handle_link_control(interface, &packet, now);
+                Ok(())
+            }
             // the LAN's own business
             Class::Unicast(_) | Class::Dropped(_) => Ok(()),
         };
         self.outbox.count(result);
+    }
+
+    /// What a host says to its link is said to other links by this node.
+    fn reflect(
+        &mut self,
+        interface: LocalInterfaceId,
+        (flow, mac): (Flow, MacAddress),
+        packet: &[u8],
+    ) -> Result<(), DropReason> {
+        let parts = (&self.node, &self.database);
+        let packet = self
+            .gateway
+            .admit_mdns(interface, (flow, mac), packet, parts, self.now)?;
+        let source = self.node.config.member.addresses.link_local;
+        self.send(interface, Flow { source, ..flow }, packet)
     }
 
     /// A PROBE that was heard on a LAN, from this Ethernet address.
@@ -426,7 +466,9 @@ impl Engine {
             self.routing
                 .sending_root(&self.database, node.own, flow.group)
         };
-        let (root, is_new) = self.forwarding.begin_flow(flow.group, root, node, now);
+        let (root, is_new) = self
+            .forwarding
+            .begin_flow((from, flow.group), root, node, now);
         if is_new {
             self.unflushed = true;
             self.membership.touch([flow.group]);
@@ -438,18 +480,22 @@ impl Engine {
                 .membership
                 .count_listeners(flow.group, sender, len, now);
             delivered = !local.is_empty();
+            // programs take what comes from their own address for their own
+            let for_programs = match from != LC0 && is_link_scope(flow.group) {
+                true => mdns::from_router(&packet),
+                false => packet.clone(),
+            };
             let (gateway, outbox) = (&mut self.gateway, &mut self.outbox);
-            deliver(
-                local,
-                (flow, node.own),
-                packet.clone(),
-                gateway,
-                outbox,
-                now,
-            );
+            deliver(local, (flow, node.own), for_programs, gateway, outbox, now);
         }
-        self.forwarding
-            .send(root, (flow, delivered), packet, node, &mut self.outbox, now)
+        self.forwarding.send(
+            root,
+            (from, flow, delivered),
+            packet,
+            node,
+            &mut self.outbox,
+            now,
+        )
     }
 
     /// One message of a data channel: data header and packet. What is written is a part of it, not a copy.
@@ -503,7 +549,7 @@ impl Engine {
         }
         let arrival = (link, header);
         let (node, database, outbox) = (&self.node, &self.database, &mut self.outbox);
-        match node.scopes.classify(&packet) {
+        match CarriedScopes::ON_LINKS.classify(&packet) {
             Class::Carried(flow) => {
                 let local = (&mut self.membership, &mut self.gateway);
                 let parts = (database, local);
@@ -750,6 +796,7 @@ impl Engine {
                     self.membership.start(interface, groups, self.now);
                 }
                 LanEvent::Standby(interface) => self.membership.stop(interface),
+                LanEvent::Senders(interface) => self.review_senders(interface),
                 LanEvent::Advertise => {
                     let lans = self.gateway.advertised().to_vec();
                     self.database.set_lans(lans, self.now);
@@ -893,14 +940,6 @@ impl Engine {
     pub fn issuers(&self) -> Vec<OriginId> {
         self.database.issuers().collect()
     }
-}
-
-/// Hosts of a LAN that may send.
-fn lan_senders(settings: &LanSettings) -> Senders {
-    Senders::Lan(match settings.send {
-        true => settings.prefixes.clone(),
-        false => Vec::new(),
-    })
 }
 
 /// The flags of this router's advertisement.

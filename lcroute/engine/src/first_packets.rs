@@ -19,6 +19,7 @@ use librecast::time::{Duration, Instant};
 
 use crate::classify::Flow;
 use crate::config::Limits;
+use crate::interface_id::LocalInterfaceId;
 use crate::timers::TimerKind;
 
 /// How long the first packets of a flow wait for a listener.
@@ -66,11 +67,16 @@ impl FirstPacketBuffer {
     }
 
     /// A packet that nobody listens to. True if it waits now, false if it is to be dropped.
-    pub fn offer(&mut self, flow: Flow, packet: &[u8], now: Instant) -> bool {
+    pub fn offer(
+        &mut self,
+        (from, flow): (LocalInterfaceId, Flow),
+        packet: &[u8],
+        now: Instant,
+    ) -> bool {
         let key = (flow.group, flow.source);
-        let fits = self.bytes + packet.len() <= self.max_bytes;
+        let fits = self.bytes + packet.len() <= from.part_of(self.max_bytes);
         if !self.flows.contains_key(&key) {
-            if !fits || self.flows.len() >= self.max_flows {
+            if !fits || self.flows.len() >= from.part_of(self.max_flows) {
                 return false;
             }
             let wake = now + BUFFER_TIME;
@@ -179,6 +185,7 @@ impl FirstPacketBuffer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::interface_id::LC0;
     use crate::testing::start;
 
     fn flow(group: u16) -> Flow {
@@ -204,7 +211,7 @@ mod tests {
     fn eight_packets_wait_for_the_first_listener_in_order() {
         let (mut h, t) = (buffer(), start());
         for n in 0..10u8 {
-            assert_eq!(h.offer(flow(1), &[n], t), n < 8);
+            assert_eq!(h.offer((LC0, flow(1)), &[n], t), n < 8);
         }
         let released: Vec<_> = h.release(flow(1)).iter().map(|p| p[0]).collect();
         assert_eq!(released, [0, 1, 2, 3, 4, 5, 6, 7]);
@@ -215,7 +222,7 @@ mod tests {
     #[test]
     fn after_a_second_packets_are_dropped_until_the_flow_was_idle() {
         let (mut h, t) = (buffer(), start());
-        assert!(h.offer(flow(1), b"first", t));
+        assert!(h.offer((LC0, flow(1)), b"first", t));
         assert_eq!(
             h.next_timeout(),
             Some((t + ms(1000), TimerKind::FirstPackets))
@@ -224,7 +231,7 @@ mod tests {
         assert_eq!(h.handle_timeout(t + ms(1000)), 1);
         assert_eq!(h.bytes(), 0);
         assert!(
-            !h.offer(flow(1), b"later", t + ms(30_000)),
+            !h.offer((LC0, flow(1)), b"later", t + ms(30_000)),
             "known to be without listener"
         );
         assert_eq!(h.handle_timeout(t + ms(61_000)), 0);
@@ -233,21 +240,34 @@ mod tests {
         assert_eq!(h.next_timeout(), Some((idle, TimerKind::FlowIdle)));
         h.handle_timeout(idle);
         assert_eq!((h.len(), h.next_timeout()), (0, None));
-        assert!(h.offer(flow(1), b"first again", idle));
+        assert!(h.offer((LC0, flow(1)), b"first again", idle));
     }
 
     #[test]
     fn flows_and_bytes_are_bounded() {
         let (mut h, t) = (buffer(), start());
-        assert!(h.offer(flow(1), &[0; 600], t));
-        assert!(!h.offer(flow(1), &[0; 600], t));
+        assert!(h.offer((LC0, flow(1)), &[0; 600], t));
+        assert!(!h.offer((LC0, flow(1)), &[0; 600], t));
         assert!(
-            !h.offer(flow(2), &[0; 600], t),
+            !h.offer((LC0, flow(2)), &[0; 600], t),
             "no room for another flow's first packet"
         );
-        assert!(h.offer(flow(2), &[0; 200], t) && h.offer(flow(3), &[0; 200], t));
-        assert!(!h.offer(flow(4), &[], t), "three flows are remembered");
+        assert!(h.offer((LC0, flow(2)), &[0; 200], t) && h.offer((LC0, flow(3)), &[0; 200], t));
+        assert!(
+            !h.offer((LC0, flow(4)), &[], t),
+            "three flows are remembered"
+        );
         assert_eq!(h.handle_timeout(t + ms(1000)), 3);
         assert_eq!(h.bytes(), 0);
+    }
+
+    #[test]
+    fn hosts_of_lans_leave_half_to_programs() {
+        let (mut h, t) = (buffer(), start());
+        let lan = LocalInterfaceId(1);
+        assert!(!h.offer((lan, flow(1)), &[0; 600], t), "half of the bytes");
+        assert!(h.offer((lan, flow(1)), &[0; 100], t));
+        assert!(!h.offer((lan, flow(2)), &[0; 100], t), "half of the flows");
+        assert!(h.offer((LC0, flow(2)), &[0; 600], t));
     }
 }

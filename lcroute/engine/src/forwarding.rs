@@ -11,7 +11,7 @@ use crate::config::Node;
 use crate::drops::DropReason;
 use crate::first_packets::FirstPacketBuffer;
 use crate::header::{DataHeader, HOP_LIMIT, MAX_SEQUENCE};
-use crate::interface_id::{LC0, LocalInterfaces};
+use crate::interface_id::{LC0, LocalInterfaceId, LocalInterfaces};
 use crate::lan::Gateway;
 use crate::local_groups::LocalGroups;
 use crate::lsdb::Database;
@@ -66,12 +66,12 @@ impl Forwarding {
     /// group.
     pub fn begin_flow(
         &mut self,
-        group: Ipv6Addr,
+        (from, group): (LocalInterfaceId, Ipv6Addr),
         root: impl FnOnce() -> OriginId,
         node: &Node,
         now: Instant,
     ) -> (OriginId, bool) {
-        let (root, is_new) = self.groups.send(group, root, &mut self.trees, now);
+        let (root, is_new) = self.groups.send((from, group), root, &mut self.trees, now);
         if is_new && root != node.own {
             // SourceActive goes out when this turn ends, and this packet before
             self.replay.start((root, group), now);
@@ -83,7 +83,7 @@ impl Forwarding {
     pub fn send(
         &mut self,
         root: OriginId,
-        (flow, delivered): (Flow, bool),
+        (from, flow, delivered): (LocalInterfaceId, Flow, bool),
         packet: Bytes,
         node: &Node,
         outbox: &mut Outbox,
@@ -95,7 +95,7 @@ impl Forwarding {
             if delivered {
                 return Ok(());
             }
-            let waits = self.first_packets.offer(flow, &packet, now);
+            let waits = self.first_packets.offer((from, flow), &packet, now);
             return if waits {
                 Ok(())
             } else {

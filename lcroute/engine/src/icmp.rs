@@ -2,12 +2,11 @@
 
 use std::net::Ipv6Addr;
 
-use librecast::checksum::Sum;
+use librecast::ipv6::{HEADER_LEN, ICMPV6, icmpv6_packet};
 
 use crate::config::ROUTER_ADDRESS;
 
-const IPV6_HEADER_LEN: usize = 40;
-const ICMPV6: u8 = 58;
+const HOP_LIMIT: u8 = 64;
 /// No error message is longer (RFC 4443 §2.4 c).
 const MIN_MTU: usize = 1_280;
 /// ICMPv6 types below are errors, which never cause another (RFC 4443 §2.4 e).
@@ -45,28 +44,17 @@ impl IcmpError {
     /// The same, from another address of a router.
     pub fn answer_from(self, from: Ipv6Addr, packet: &[u8]) -> Option<Vec<u8>> {
         let to = address(packet, 8)?;
-        let first = *packet.get(IPV6_HEADER_LEN)?;
+        let first = *packet.get(HEADER_LEN)?;
         let is_error = packet[6] == ICMPV6 && first < FIRST_INFORMATIONAL;
         if is_error || to.is_unspecified() || to.is_multicast() {
             return None;
         }
         let (kind, code, parameter) = self.head();
-        let quoted = &packet[..packet.len().min(MIN_MTU - IPV6_HEADER_LEN - 8)];
+        let quoted = &packet[..packet.len().min(MIN_MTU - HEADER_LEN - 8)];
         let mut icmp = vec![kind, code, 0, 0];
         icmp.extend(parameter.to_be_bytes());
         icmp.extend(quoted);
-        // at most MIN_MTU
-        let sum = Sum::pseudo_header(ICMPV6, from, to, icmp.len() as u32);
-        let sum = !sum.bytes(&icmp).fold();
-        icmp[2..4].copy_from_slice(&sum.to_be_bytes());
-        let mut answer = vec![0x60, 0, 0, 0];
-        // at most MIN_MTU
-        answer.extend((icmp.len() as u16).to_be_bytes());
-        answer.extend([ICMPV6, 64]);
-        answer.extend(from.octets());
-        answer.extend(to.octets());
-        answer.extend(icmp);
-        Some(answer)
+        Some(icmpv6_packet(from, to, HOP_LIMIT, &icmp))
     }
 }
 

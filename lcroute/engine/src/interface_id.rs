@@ -4,6 +4,16 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 pub struct LocalInterfaceId(pub u8);
 
+impl LocalInterfaceId {
+    /// How far senders of this interface may fill a table of so many: hosts of LANs leave half to this host's programs.
+    pub fn part_of(self, max: usize) -> usize {
+        match self {
+            LC0 => max,
+            _ => max / 2,
+        }
+    }
+}
+
 /// The interface of this host's own programs.
 pub const LC0: LocalInterfaceId = LocalInterfaceId(0);
 

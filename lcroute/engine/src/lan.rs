@@ -5,9 +5,12 @@
 //! gateways ──PROBE──> Election ──> role: the forwarder asks, reports and carries; a standby follows the listeners
 //! ```
 
+mod advertiser;
 mod election;
+pub mod mdns;
 mod probe;
 mod senders;
+mod standing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
@@ -21,7 +24,7 @@ use librecast::id::{LanId, OriginId, PeerId};
 use librecast::mld;
 use librecast::time::{Duration, Instant};
 
-use crate::classify::Flow;
+use crate::classify::{Flow, is_link_scope};
 use crate::config::Node;
 use crate::drops::DropReason;
 use crate::icmp::IcmpError;
@@ -32,11 +35,13 @@ use crate::output::LanFrame;
 use crate::querier::Timing;
 use crate::services::Services;
 
+use advertiser::Advertiser;
 use election::Election;
 use probe::{Probe, Rank, network_prefix};
 use senders::Senders;
 
 pub use senders::SenderSnapshot;
+pub use standing::{LanProblem, LanRole, LanStanding};
 
 /// The longest packet that a LAN host may send, in bytes: larger ones are answered with Packet Too Big.
 const MAX_PACKET: usize = 1_500;
@@ -53,6 +58,8 @@ const LAN_JOIN_RATE: Rate = Rate::per_second(2_000, 5_000);
 const MAX_JOINERS: usize = 4_096;
 /// How long an interface is left out after a PROBE of this node was heard there.
 const SAME_LAN: Duration = Duration::from_secs(5);
+/// Multicast DNS of all hosts of a LAN, and into it. Chosen: a reflector that leads back here costs no more.
+const MDNS_RATE: Rate = Rate::per_second(200, 400);
 /// Between two Multicast Router Advertisements (RFC 4286 §6).
 const ADVERTISEMENT_INTERVAL: Duration = Duration::from_secs(20);
 /// What may be injected at once is what flows in during this time, and [`MIN_BURST_OUT`] at least. Chosen: batches of links come whole.
@@ -85,21 +92,29 @@ pub struct LanSettings {
     pub rate_out: u64,
     /// The greatest becomes the forwarder, all else being equal.
     pub priority: u8,
+    /// Multicast DNS goes from and to other links.
+    pub reflect_mdns: bool,
+    /// Hosts are given a prefix to make addresses of.
+    pub advertise: bool,
+}
+
+impl LanSettings {
+    /// All groups that are carried.
+    pub fn carried(&self) -> Vec<GroupPrefix> {
+        let mdns = self.reflect_mdns.then(|| GroupPrefix::group(mdns::GROUP));
+        self.groups.iter().copied().chain(mdns).collect()
+    }
 }
 
 /// One LAN, for users.
-#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct LanSnapshot {
-    /// The interface.
-    pub interface: String,
+    /// The interface, this node's role, and what is wrong.
+    pub standing: LanStanding,
     /// The querier, if it is another host.
     pub querier: Option<Ipv6Addr>,
     /// The forwarder, if one is known.
     pub forwarder: Option<PeerId>,
-    /// This node is the forwarder.
-    pub is_forwarder: bool,
-    /// This node's certificate makes it a gateway.
-    pub is_permitted: bool,
     /// The LAN's name.
     pub lan: LanId,
     /// Groups that hosts have joined, and how many hosts each.
@@ -124,12 +139,17 @@ struct Lan {
     was_serving: bool,
     /// Until when another interface of this node counts as one on the same LAN.
     same_until: Option<Instant>,
+    advertiser: Advertiser,
+    /// The prefix that is advertised has changed.
+    has_new_prefix: bool,
+    recent_mdns: mdns::Recent,
     /// When routers are advertised to snooping switches (RFC 4286).
     next_advertisement: Instant,
     out: Bucket,
     probes: Bucket,
     errors: Bucket,
     joins: Bucket,
+    mdns: Bucket,
     joiners: BTreeMap<Ipv6Addr, Bucket>,
     /// Hosts that reach this LAN without the network, and until when that is believed.
     other_paths: BTreeMap<OriginId, Instant>,
@@ -143,6 +163,8 @@ pub enum LanEvent {
     Forwarder(LocalInterfaceId),
     /// It does so no longer.
     Standby(LocalInterfaceId),
+    /// Hosts of the interface have other addresses.
+    Senders(LocalInterfaceId),
     /// What is advertised of LANs has changed.
     Advertise,
 }
@@ -155,12 +177,12 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// One more LAN; `nonce` is random. One of that id is replaced.
+    /// One more LAN; `nonce` is random and says nothing of the seed. One of that id is replaced.
     pub fn add(
         &mut self,
         id: LocalInterfaceId,
         settings: LanSettings,
-        (own, nonce): (OriginId, u64),
+        (own, nonce, seed): (OriginId, u64, u64),
         now: Instant,
     ) {
         // the same after a restart
@@ -174,11 +196,15 @@ impl Gateway {
             is_permitted: false,
             was_serving: false,
             same_until: None,
+            advertiser: Advertiser::new(nonce),
+            has_new_prefix: false,
+            recent_mdns: mdns::Recent::new((seed, id.0.into())),
             next_advertisement: now,
             out: Bucket::full(now),
             probes: Bucket::full(now),
             errors: Bucket::full(now),
             joins: Bucket::full(now),
+            mdns: Bucket::full(now),
             joiners: BTreeMap::new(),
             other_paths: BTreeMap::new(),
             counters: BTreeMap::new(),
@@ -215,8 +241,19 @@ impl Gateway {
     /// Groups to which hosts may send.
     pub fn sending_groups(&self) -> Vec<GroupPrefix> {
         let sending = self.lans.values().filter(|lan| lan.settings.send);
-        let groups: BTreeSet<_> = sending.flat_map(|lan| &lan.settings.groups).collect();
-        groups.into_iter().copied().collect()
+        let groups: BTreeSet<_> = sending.flat_map(|lan| lan.settings.carried()).collect();
+        groups.into_iter().collect()
+    }
+
+    /// Whether multicast DNS of a LAN goes to other links.
+    pub fn reflects_mdns(&self) -> bool {
+        self.lans.values().any(|lan| lan.settings.reflect_mdns)
+    }
+
+    /// Whose packets enter the network from a LAN.
+    pub fn senders(&self, id: LocalInterfaceId) -> Vec<SourcePrefix> {
+        let lan = self.lans.get(&id).filter(|lan| lan.settings.send);
+        lan.map(|lan| lan.prefixes().collect()).unwrap_or_default()
     }
 
     /// Roles that have changed, and whether the advertisement has to.
@@ -227,10 +264,17 @@ impl Gateway {
             if std::mem::replace(&mut lan.was_serving, is_serving) != is_serving {
                 // switches learn at once where the listeners' reports are to go
                 lan.next_advertisement = now;
+                match is_serving {
+                    true => lan.advertiser.start(now),
+                    false => lan.advertiser.stop(),
+                }
                 events.push(match is_serving {
                     true => LanEvent::Forwarder(*id),
                     false => LanEvent::Standby(*id),
                 });
+            }
+            if std::mem::take(&mut lan.has_new_prefix) {
+                events.push(LanEvent::Senders(*id));
             }
         }
         let advertised = self.advertisement(member);
@@ -250,14 +294,15 @@ impl Gateway {
         let mut lans = BTreeMap::new();
         for lan in self.lans.values().filter(|lan| lan.is_permitted) {
             let (id, term) = lan.election.lan();
-            let permitted = lan.settings.prefixes.iter().copied();
-            let permitted = permitted.filter(|p| Database::permits(member, *p).is_some());
+            let permitted = lan
+                .prefixes()
+                .filter(|p| Database::permits(member, *p).is_some());
             let prefixes: BTreeSet<_> = permitted.filter(|_| lan.settings.send).collect();
             let advertised = AdvertisedLan {
                 lan: id,
                 term,
                 mac: lan.settings.mac,
-                is_forwarder: lan.election.is_forwarder(),
+                is_forwarder: lan.is_serving(),
                 prefixes: prefixes
                     .into_iter()
                     .take(crate::lsdb::MAX_LAN_PREFIXES)
@@ -310,10 +355,35 @@ impl Gateway {
     ) -> Result<(), DropReason> {
         let lan = self.lans.get_mut(&id).ok_or(DropReason::LanNotConfigured)?;
         let result = lan.may_inject((flow, origin), packet.len(), now);
-        if result.is_ok() {
-            outbox.send_lan(id, LanFrame::Multicast(packet.clone()));
+        let frame = result.and_then(|()| match is_link_scope(flow.group) {
+            true => lan.mdns_frame(packet, now),
+            false => Ok(LanFrame::Multicast(packet.clone())),
+        });
+        lan.count("tx", frame.map(|frame| outbox.send_lan(id, frame)))
+    }
+
+    /// Multicast DNS of a LAN host, as this node says it elsewhere.
+    pub fn admit_mdns(
+        &mut self,
+        id: LocalInterfaceId,
+        (flow, mac): (Flow, MacAddress),
+        packet: &[u8],
+        (node, database): (&Node, &Database),
+        now: Instant,
+    ) -> Result<Bytes, DropReason> {
+        let lan = self.lans.get_mut(&id).ok_or(DropReason::LanNotConfigured)?;
+        let message = lan.admit_mdns((flow, mac), packet, database, now);
+        let result = message.as_ref().map(drop).map_err(|reason| *reason);
+        lan.count("rx", result)?;
+        let own = node.config.member.addresses.link_local;
+        Ok(mdns::packet(own, &message?).into())
+    }
+
+    /// What may be neither multicast nor MLD: a host asks for a router.
+    pub fn handle_link_control(&mut self, id: LocalInterfaceId, packet: &[u8], now: Instant) {
+        if let Some(lan) = self.lans.get_mut(&id) {
+            lan.advertiser.handle_packet(packet, now);
         }
-        lan.count("tx", result)
     }
 
     /// Whether an MLD message of a host is looked at.
@@ -330,6 +400,52 @@ impl Gateway {
 }
 
 impl Lan {
+    fn next_timeout(&self) -> Instant {
+        let next = self.election.next_timeout().min(self.next_advertisement);
+        let advertiser = self.advertiser.next_timeout();
+        advertiser.map_or(next, |at| at.min(next))
+    }
+
+    fn standing(&self, member: &Member, clashes: &[SourcePrefix]) -> LanStanding {
+        let problem = self.problem(member, clashes);
+        let role = match problem {
+            Some(LanProblem::NotPermitted | LanProblem::SecondInterface) => LanRole::Off,
+            _ if self.is_serving() => LanRole::Forwarder,
+            _ if self.election.forwarder().is_some() => LanRole::Standby,
+            _ => LanRole::Listening,
+        };
+        LanStanding {
+            interface: self.settings.name.clone(),
+            role,
+            problem,
+        }
+    }
+
+    fn problem(&self, member: &Member, clashes: &[SourcePrefix]) -> Option<LanProblem> {
+        let those = |which: &dyn Fn(&SourcePrefix) -> bool| {
+            let those: Vec<_> = self.prefixes().filter(which).collect();
+            (!those.is_empty()).then_some(those)
+        };
+        let sends = self.settings.send;
+        if !self.is_permitted {
+            return Some(LanProblem::NotPermitted);
+        }
+        if self.same_until.is_some() {
+            return Some(LanProblem::SecondInterface);
+        }
+        if sends && self.prefixes().next().is_none() {
+            return Some(LanProblem::NoPrefix);
+        }
+        let refused = those(&|prefix| sends && Database::permits(member, *prefix).is_none());
+        refused
+            .map(LanProblem::PrefixesNotPermitted)
+            .or_else(|| those(&|prefix| clashes.contains(prefix)).map(LanProblem::Clash))
+            .or_else(|| {
+                let paths = self.other_paths.len();
+                (paths > 0).then_some(LanProblem::OtherPath(paths))
+            })
+    }
+
     fn is_serving(&self) -> bool {
         self.is_permitted && self.same_until.is_none() && self.election.is_forwarder()
     }
@@ -345,17 +461,22 @@ impl Lan {
     }
 
     fn carries(&self, group: Ipv6Addr) -> bool {
-        self.settings
-            .groups
-            .iter()
-            .any(|prefix| prefix.contains(group))
+        match is_link_scope(group) {
+            true => self.settings.reflect_mdns && group == mdns::GROUP,
+            false => self.settings.groups.iter().any(|p| p.contains(group)),
+        }
+    }
+
+    /// Addresses of hosts.
+    fn prefixes(&self) -> impl Iterator<Item = SourcePrefix> {
+        let advertised = self.advertiser.prefix();
+        // the kernel of a standby takes it as well
+        let advertised = advertised.filter(|prefix| !self.settings.prefixes.contains(prefix));
+        self.settings.prefixes.iter().copied().chain(advertised)
     }
 
     fn is_on_link(&self, source: Ipv6Addr) -> bool {
-        self.settings
-            .prefixes
-            .iter()
-            .any(|prefix| prefix.contains(source))
+        self.prefixes().any(|prefix| prefix.contains(source))
     }
 
     fn admit(
@@ -366,8 +487,7 @@ impl Lan {
         now: Instant,
     ) -> Result<(), DropReason> {
         let Flow { source, group } = flow;
-        if mac == self.settings.mac || self.election.is_gateway(mac) || database.is_gateway_mac(mac)
-        {
+        if self.is_gateway(mac, database) {
             return Err(DropReason::LanGatewayFrame);
         }
         if !self.settings.send || !self.carries(group) || is_reserved(group) {
@@ -387,14 +507,59 @@ impl Lan {
             return Err(DropReason::LanStandby);
         }
         let member = &node.config.member;
-        let mut on_link = self.settings.prefixes.iter().filter(|p| p.contains(source));
-        if !on_link.any(|p| Database::permits(member, *p).is_some()) {
+        let permits = |p: SourcePrefix| Database::permits(member, p).is_some();
+        if !self.prefixes().any(|p| p.contains(source) && permits(p)) {
             return Err(DropReason::LanNotPermitted);
         }
         if packet.len() > MAX_PACKET {
             return Err(DropReason::LanTooBig);
         }
         self.senders.admit(source, mac, packet.len(), now)
+    }
+
+    fn is_gateway(&self, mac: MacAddress, database: &Database) -> bool {
+        mac == self.settings.mac || self.election.is_gateway(mac) || database.is_gateway_mac(mac)
+    }
+
+    fn admit_mdns(
+        &mut self,
+        (flow, mac): (Flow, MacAddress),
+        packet: &[u8],
+        database: &Database,
+        now: Instant,
+    ) -> Result<Vec<u8>, DropReason> {
+        if self.is_gateway(mac, database) {
+            return Err(DropReason::LanGatewayFrame);
+        }
+        if !self.settings.send || !self.carries(flow.group) {
+            return Err(DropReason::LanNotConfigured);
+        }
+        if !self.is_permitted {
+            return Err(DropReason::LanNotPermitted);
+        }
+        if !self.is_serving() {
+            return Err(DropReason::LanStandby);
+        }
+        let message = mdns::message(packet).ok_or(DropReason::LanBadMdns)?;
+        if self.recent_mdns.is_repeated(&message, now) {
+            return Err(DropReason::LanMdnsRepeated);
+        }
+        self.senders.admit(flow.source, mac, packet.len(), now)?;
+        if self.mdns.take(MDNS_RATE, 1, now) {
+            Ok(message)
+        } else {
+            Err(DropReason::LanRate)
+        }
+    }
+
+    /// A message of multicast DNS, as this gateway says it on the LAN.
+    fn mdns_frame(&mut self, packet: &[u8], now: Instant) -> Result<LanFrame, DropReason> {
+        let message = mdns::message(packet).ok_or(DropReason::LanBadMdns)?;
+        if self.recent_mdns.is_repeated(&message, now) {
+            return Err(DropReason::LanMdnsRepeated);
+        }
+        let packet = mdns::packet(self.settings.link_local, &message);
+        Ok(LanFrame::Link(packet.into()))
     }
 
     /// A host of the network, or of another LAN, is heard here, and no gateway has sent the frame: there is another path.
@@ -511,13 +676,8 @@ impl Gateway {
         let mut lans = self.lans.iter();
         let from = lans.find(|(_, lan)| lan.election.nonce() == probe.nonce);
         let is_second = from.is_some_and(|(from, _)| *from < id);
-        if let Some(lan) = self.lans.get_mut(&id).filter(|_| is_second)
-            && lan.same_until.replace(now + SAME_LAN).is_none()
-        {
-            tracing::warn!(
-                interface = lan.settings.name,
-                "two interfaces are on one LAN: this one is left out"
-            );
+        if let Some(lan) = self.lans.get_mut(&id).filter(|_| is_second) {
+            lan.same_until = Some(now + SAME_LAN);
         }
     }
 
@@ -525,6 +685,7 @@ impl Gateway {
     pub fn review(&mut self, (node, database): (&Node, &Database), linked: bool, now: Instant) {
         let is_permitted = !node.config.member.gateway.is_empty();
         let reachable = database.reachable_count().max(1).ilog2() as u8;
+        let network = network_prefix(node.config.member.addresses.address);
         for lan in self.lans.values_mut() {
             let rank = Rank {
                 linked,
@@ -536,6 +697,10 @@ impl Gateway {
             let (id, _) = lan.election.lan();
             let term = database.lan_term(id).unwrap_or_default();
             lan.election.note_term(term, now);
+            let prefix = advertiser::prefix_of(network, lan.election.lan().0);
+            let prefix = prefix.filter(|_| lan.settings.advertise && is_permitted);
+            lan.has_new_prefix |= lan.advertiser.prefix() != prefix;
+            lan.advertiser.set(prefix, now);
         }
     }
 
@@ -569,9 +734,13 @@ impl Gateway {
                     timing.query_interval,
                     timing.robustness,
                 );
-                outbox.send_lan(*id, LanFrame::Mld(packet.into()));
+                outbox.send_lan(*id, LanFrame::Link(packet.into()));
             }
             lan.same_until.take_if(|until| *until <= now);
+            let gateway = (lan.settings.link_local, lan.settings.mac);
+            if let Some(packet) = lan.advertiser.handle_timeout(gateway, now) {
+                outbox.send_lan(*id, LanFrame::Link(packet.into()));
+            }
             let is_due = lan.election.handle_timeout(now);
             if !is_due || !lan.is_permitted || lan.same_until.is_some() {
                 continue;
@@ -584,46 +753,45 @@ impl Gateway {
 
     /// When [`Self::handle_timeout`] has something to do.
     pub fn next_timeout(&self) -> Option<Instant> {
-        let lans = self.lans.values();
-        lans.map(|lan| lan.election.next_timeout().min(lan.next_advertisement))
-            .min()
+        self.lans.values().map(Lan::next_timeout).min()
     }
 }
 
 /// Questions.
 impl Gateway {
+    /// How things stand on all LANs.
+    pub fn standings(&self, member: &Member, database: &Database) -> Vec<LanStanding> {
+        let clashes = database.lan_clashes();
+        let lans = self.lans.values();
+        lans.map(|lan| lan.standing(member, clashes)).collect()
+    }
+
     /// All LANs, without what the interfaces know of listeners.
     pub fn snapshot(
         &self,
-        database: &Database,
+        (member, database): (&Member, &Database),
         now: Instant,
     ) -> Vec<(LocalInterfaceId, LanSnapshot)> {
         let peer = |origin| {
             let router = database.router(origin)?;
             Some(router.credential().member.peer)
         };
+        let clashes = database.lan_clashes();
         let lans = self.lans.iter();
         let snapshot = lans.map(|(id, lan)| {
             let snapshot = LanSnapshot {
-                interface: lan.settings.name.clone(),
+                standing: lan.standing(member, clashes),
                 querier: None,
                 forwarder: lan
                     .election
                     .forwarder()
                     .filter(|_| lan.is_permitted)
                     .and_then(peer),
-                is_forwarder: lan.is_serving(),
-                is_permitted: lan.is_permitted,
                 lan: lan.election.lan().0,
                 listeners: Vec::new(),
                 groups: 0,
                 sources: lan.senders.snapshot(now),
-                prefixes: lan
-                    .settings
-                    .prefixes
-                    .iter()
-                    .map(ToString::to_string)
-                    .collect(),
+                prefixes: lan.prefixes().map(|prefix| prefix.to_string()).collect(),
                 counters: lan.counters.clone(),
             };
             (*id, snapshot)

@@ -73,7 +73,7 @@ pub use control::RoutedKind;
 pub use drops::DropReason;
 pub use engine::Engine;
 pub use interface_id::{LC0, LocalInterfaceId, MAX_LOCAL_INTERFACES};
-pub use lan::{LanSettings, LanSnapshot};
+pub use lan::{LanProblem, LanRole, LanSettings, LanSnapshot, LanStanding};
 pub use output::{LanFrame, LinkFault, Links, Output};
 pub use services::{Credential, Revocation, SIGNATURE_CONTEXT, Services, signed_message};
 pub use snapshot::{Counters, GroupSnapshot, NeighborSnapshot, RouteSnapshot, Snapshot, Tables};

@@ -11,6 +11,7 @@ use std::net::Ipv6Addr;
 use librecast::id::OriginId;
 use librecast::time::{Duration, Instant};
 
+use crate::interface_id::LocalInterfaceId;
 use crate::join::Join;
 use crate::source_filter::SourceFilter;
 use crate::table::Table;
@@ -104,7 +105,7 @@ impl LocalGroups {
     /// flow is new, and SourceActive goes out.
     pub fn send(
         &mut self,
-        group: Ipv6Addr,
+        (from, group): (LocalInterfaceId, Ipv6Addr),
         root: impl FnOnce() -> OriginId,
         trees: &mut Trees,
         now: Instant,
@@ -117,7 +118,7 @@ impl LocalGroups {
             };
         }
         let root = root();
-        if self.sending.len() >= self.max_flows {
+        if self.sending.len() >= from.part_of(self.max_flows) {
             return (root, false);
         }
         let wake = now + FLOW_IDLE;

@@ -12,7 +12,7 @@ use librecast::cert::{GroupPrefix, SourcePrefix};
 use librecast::mld::{self, Message, Record, RecordType};
 use librecast::time::{Duration, Instant};
 
-use crate::classify::{CarriedScopes, is_source_specific};
+use crate::classify::{CarriedScopes, is_link_scope, is_source_specific};
 use crate::config::{Limits, NodeSources, ROUTER_ADDRESS};
 use crate::drops::DropReason;
 use crate::interface_id::{LC0, LocalInterfaceId};
@@ -39,6 +39,8 @@ impl Senders {
     fn restrict(&self, filter: &SourceFilter, group: Ipv6Addr) -> Option<SourceFilter> {
         match self {
             Self::Node(sources) => filter.restricted_to(&sources.present(group)),
+            // whoever sends it, the gateway speaks for the host
+            Self::Lan(_) if is_link_scope(group) => Some(filter.clone()),
             Self::Lan(prefixes) if prefixes.is_empty() => None,
             Self::Lan(prefixes) => filter.retain(|s| prefixes.iter().any(|p| p.contains(s))),
         }

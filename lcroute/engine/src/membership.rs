@@ -16,6 +16,9 @@ use crate::source_filter::{SourceFilter, merge};
 use crate::timers::Timer;
 use crate::traffic::Traffic;
 
+/// Between two general queries out of turn on a LAN. Chosen.
+const LAN_GAP: Duration = Duration::from_secs(5);
+
 /// Listeners and senders of all local interfaces.
 #[derive(Debug, Default)]
 pub struct Membership {
@@ -119,19 +122,23 @@ impl Membership {
         }
     }
 
-    /// Joins may have been missed, on any interface.
-    pub fn query_again(&mut self, now: Instant) {
-        for interface in self.interfaces.values_mut() {
-            interface.querier.query_again(Duration::ZERO, now);
+    /// Joins may have been missed on an interface.
+    pub fn query_again(&mut self, id: LocalInterfaceId, now: Instant) {
+        // all hosts of a LAN answer, and a flood of theirs may be the reason
+        let gap = if id == LC0 { Duration::ZERO } else { LAN_GAP };
+        if let Some(interface) = self.interfaces.get_mut(&id) {
+            interface.querier.query_again(gap, now);
         }
     }
 
     /// Other groups are carried.
     pub fn set_scopes(&mut self, scopes: &CarriedScopes, now: Instant) {
-        for interface in self.interfaces.values_mut() {
-            interface.querier.retain(|group| scopes.contains(group));
+        for id in self.interfaces.keys().to_vec() {
+            if let Some(interface) = self.interfaces.get_mut(&id) {
+                interface.querier.retain(|group| scopes.contains(group));
+            }
+            self.query_again(id, now);
         }
-        self.query_again(now);
     }
 
     /// Does what is due at queriers.

@@ -63,7 +63,7 @@ impl Outbox {
             self.count_local(packet.len());
             self.push(Output::LocalMld { packet });
         } else {
-            self.send_lan(interface, LanFrame::Mld(packet));
+            self.send_lan(interface, LanFrame::Link(packet));
         }
     }
 

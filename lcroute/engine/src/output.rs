@@ -112,8 +112,8 @@ pub enum Output {
 pub enum LanFrame {
     /// A packet of a group: it leaves with hop limit 1, so that no router of the LAN passes it on.
     Multicast(Bytes),
-    /// A packet as it is, for the Ethernet address of its group: a query or a report.
-    Mld(Bytes),
+    /// A packet as it is, for the Ethernet address of its group: of this link alone.
+    Link(Bytes),
     /// An ICMPv6 error for one host.
     Unicast(MacAddress, Bytes),
     /// For all gateways of the LAN.

@@ -8,7 +8,7 @@ use librecast::id::{LinkId, OriginId};
 use crate::adjacency::Adjacency;
 use crate::engine::Engine;
 use crate::graph::Tree;
-use crate::lan::LanSnapshot;
+use crate::lan::{LanSnapshot, LanStanding};
 use crate::snapshot::{Counters, GroupSnapshot, NeighborSnapshot, RouteSnapshot, Snapshot, Tables};
 use crate::traffic::Traffic;
 
@@ -100,10 +100,18 @@ impl Engine {
         }
     }
 
+    /// How things stand on each LAN.
+    #[must_use]
+    pub fn lan_standings(&self) -> Vec<LanStanding> {
+        self.gateway
+            .standings(&self.node.config.member, &self.database)
+    }
+
     /// LANs that this node serves, or stands by for.
     #[must_use]
     pub fn lans(&self) -> Vec<LanSnapshot> {
-        let lans = self.gateway.snapshot(&self.database, self.now);
+        let parts = (&self.node.config.member, &self.database);
+        let lans = self.gateway.snapshot(parts, self.now);
         let complete = |(id, mut lan): (_, LanSnapshot)| {
             if let Some(interface) = self.membership.interface(id) {
                 let querier = &interface.querier;

@@ -13,7 +13,7 @@ use common::{
 };
 use lcroute_engine::control::{self, Audit, Element, JoinState, RefusalReason, Routed, RoutedKind};
 use lcroute_engine::header::DataHeader;
-use lcroute_engine::{Config, Engine, Limits, Output, ROUTER_ADDRESS, SourceFilter};
+use lcroute_engine::{Config, Engine, LC0, Limits, Output, ROUTER_ADDRESS, SourceFilter};
 use librecast::cert::{GroupPrefix, Member};
 use librecast::id::LinkId;
 use librecast::mld::{self, Message, Query, RecordType};
@@ -289,7 +289,7 @@ fn start_asks_for_everything_at_once() {
 fn an_overflow_of_lc0_is_answered_with_a_query() {
     let mut b = Bench::new(&[]);
     b.after(Duration::from_secs(2));
-    b.engine.handle_tx_queue_overflow(b.now);
+    b.engine.handle_lost_reports(LC0, b.now);
     assert!(matches!(
         &b.mld()[..],
         [Message::Query(Query { group: None, .. })]
@@ -578,6 +578,33 @@ fn remote_joins_of_what_is_not_carried_here_are_not_reported() {
     };
     let ssdp: std::net::Ipv6Addr = "ff02::c".parse().unwrap();
     assert!(records.iter().all(|r| r.group == ssdp), "{records:?}");
+}
+
+#[test]
+fn what_others_join_of_scope_2_is_passed_on_listed_here_or_not() {
+    let mut b = Bench::new(&[2, 3]);
+    let ssdp: std::net::Ipv6Addr = "ff02::c".parse().unwrap();
+    let routers: std::net::Ipv6Addr = "ff02::2".parse().unwrap();
+    for group in [ssdp, routers] {
+        b.sends(
+            3,
+            &[Element::JoinState(JoinState {
+                root: header_of(2, 1).root,
+                prefix: GroupPrefix::group(group),
+                join: ALL(),
+                source_active: false,
+            })],
+        );
+    }
+    b.outputs();
+    b.local(&join(ssdp));
+    let from = addresses(2).link_local;
+    b.data(2, header_of(2, 1), &udp(from, routers, b"x"));
+    assert!(b.outputs().is_empty(), "never carried");
+    b.data(2, header_of(2, 2), &udp(from, ssdp, b"x"));
+    let outputs = b.outputs();
+    assert_eq!(data_links(&outputs).len(), 1);
+    assert!(local_packets(outputs).is_empty(), "not listed here");
 }
 
 #[test]

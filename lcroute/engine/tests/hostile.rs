@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use common::{KERNEL, addresses, config, group, join, neighbor, start, udp};
 use lcroute_engine::control::{Batch, Element, JoinState, MAX_MESSAGE, RefusalReason};
 use lcroute_engine::header::DataHeader;
-use lcroute_engine::{Config, Engine, Limits, Output, SourceFilter, Tables};
+use lcroute_engine::{Config, Engine, LC0, Limits, Output, SourceFilter, Tables};
 use librecast::cert::GroupPrefix;
 use librecast::id::{LinkId, OriginId};
 use librecast::mld::{self, Record, RecordType};
@@ -185,7 +185,7 @@ fn apply(engine: &mut Engine, input: &Input, now: &mut Instant) {
             engine.handle_control(LinkId(*link), &hello, *now);
         }
         Input::Down(link) => engine.handle_link_down(LinkId(*link), *now),
-        Input::Overflow => engine.handle_tx_queue_overflow(*now),
+        Input::Overflow => engine.handle_lost_reports(LC0, *now),
         Input::Start => engine.handle_start(*now),
         Input::Listed(groups) => engine.set_link_scope_groups(groups, *now),
         Input::Wait(ms) => wait(engine, Duration::from_millis(*ms), now),

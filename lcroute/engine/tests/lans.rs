@@ -14,11 +14,13 @@ use bytes::Bytes;
 use common::services::{Rights, TestServices};
 use common::{addresses, group, join, leave, neighbor, restricted, start, udp};
 use lcroute_engine::{
-    Config, Engine, LanFrame, LanSettings, LanSnapshot, LocalInterfaceId, Output,
+    Config, Engine, LanFrame, LanProblem, LanRole, LanSettings, LanSnapshot, LocalInterfaceId,
+    Output,
 };
 use librecast::cert::{GroupPrefix, SourcePrefix};
 use librecast::ethernet::MacAddress;
 use librecast::id::LinkId;
+use librecast::ipv6::{Datagram, udp_packet};
 use librecast::mld::{self, Message, Record, RecordType};
 use librecast::random::Random;
 use librecast::simulated::Queue;
@@ -66,6 +68,8 @@ fn settings(lan: usize, gateway: usize) -> LanSettings {
         rate: 100_000_000,
         rate_out: 100_000_000,
         priority: 0,
+        reflect_mdns: false,
+        advertise: false,
     }
 }
 
@@ -108,9 +112,13 @@ struct World {
     lans: Vec<Vec<Host>>,
     /// LANs that a wire joins.
     wired: BTreeSet<(usize, usize)>,
+    /// LANs between which a host that is no gateway says again what multicast DNS says.
+    reflected: Option<(usize, usize)>,
     /// Data messages that left over links.
     sent: u64,
     frames: u64,
+    /// What gateways said to the hosts of a LAN and its links alone, but MLD.
+    said: Vec<(usize, Bytes)>,
     next: u64,
 }
 
@@ -132,8 +140,10 @@ impl World {
             gateways: Vec::new(),
             lans: Vec::new(),
             wired: BTreeSet::new(),
+            reflected: None,
             sent: 0,
             frames: 0,
+            said: Vec::new(),
             next: 0,
         };
         for (lan, count) in gateways.iter().enumerate() {
@@ -180,6 +190,17 @@ impl World {
             }
         }
         self.settle(n);
+    }
+
+    /// Other settings for all gateways.
+    fn set_all(&mut self, change: &dyn Fn(&mut LanSettings)) {
+        for n in 0..self.gateways.len() {
+            let mut settings = settings(self.gateways[n].lan, n);
+            change(&mut settings);
+            let engine = self.gateways[n].engine.as_mut().unwrap();
+            engine.set_lan(LAN, settings, self.now);
+            self.settle(n);
+        }
     }
 
     fn kill(&mut self, n: usize) {
@@ -298,7 +319,7 @@ impl World {
             Output::Lan { frame, .. } if gateway.on_lan => {
                 let (lan, from) = (gateway.lan, mac(gateway.lan, n as u16));
                 let event = match frame {
-                    LanFrame::Multicast(packet) | LanFrame::Mld(packet) => {
+                    LanFrame::Multicast(packet) | LanFrame::Link(packet) => {
                         Event::Frame(lan, from, packet)
                     }
                     LanFrame::Probe(probe) => Event::Probe(lan, from, probe),
@@ -409,6 +430,20 @@ impl World {
             self.settle(n);
         }
         let group = Ipv6Addr::from(<[u8; 16]>::try_from(&packet[24..40]).unwrap());
+        if group.segments()[0] == 0xff02 {
+            let is_gateway = |n| from == mac(lan, n as u16);
+            if mld::parse_packet(packet).is_err() && (0..self.gateways.len()).any(is_gateway) {
+                self.said.push((lan, packet.clone()));
+            }
+        }
+        if let Some((a, b)) = self.reflected.filter(|_| group == MDNS) {
+            let reflector = |lan| mac(lan, 0x1ff);
+            let to = if lan == a { b } else { a };
+            if [a, b].contains(&lan) && from != reflector(lan) {
+                let event = Event::Frame(to, reflector(to), packet.clone());
+                self.queue.push(self.now + ms(1), event);
+            }
+        }
         for lan in self.reached(lan) {
             for host in 0..self.lans[lan].len() {
                 if mac(lan, 0x100 + host as u16) == from {
@@ -528,7 +563,7 @@ impl World {
     fn forwarders(&self, lan: usize) -> Vec<usize> {
         let is_forwarder = |n: &usize| {
             let g = &self.gateways[*n];
-            g.lan == lan && g.engine.is_some() && self.lan(*n).is_forwarder
+            g.lan == lan && g.engine.is_some() && self.lan(*n).standing.role == LanRole::Forwarder
         };
         (0..self.gateways.len()).filter(is_forwarder).collect()
     }
@@ -716,7 +751,7 @@ fn a_forwarder_that_fails_is_replaced_within_three_seconds() {
 }
 
 #[test]
-fn whatever_fails_no_packet_comes_twice_and_all_ends_well() {
+fn whatever_fails_all_ends_well() {
     for seed in 0..12 {
         let mut random = Random::new(seed);
         let mut w = World::new(&[2, 2]);
@@ -823,6 +858,138 @@ fn lans_that_a_wire_joins_make_no_storm() {
         Some(&number),
         "over the network again"
     );
+}
+
+/// A host asks by multicast DNS who has a name.
+fn question(lan: usize, host: usize, name: u8) -> (MacAddress, Bytes) {
+    let mut message = vec![0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    // one label; an address; asked for by unicast
+    message.extend([1, name, 0, 0, 28, 0x80, 1]);
+    let packet = udp_packet(reporter(lan, host), MDNS, (5_353, 255), &message);
+    (mac(lan, 0x100 + host as u16), packet.into())
+}
+
+const MDNS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xfb);
+
+#[test]
+fn multicast_dns_goes_to_lans_that_reflect_it_once_and_from_their_gateways() {
+    let mut w = World::new(&[2, 2, 1, 1]);
+    w.set_all(&|s| s.reflect_mdns = s.name != "lan3");
+    w.run(secs(5));
+    for lan in [0, 1, 3] {
+        w.join(lan, 0, MDNS);
+    }
+    w.run(secs(1));
+    w.said.retain(|(_, packet)| packet[24..40] == MDNS.octets());
+    assert!(w.said.is_empty());
+    let (from, packet) = question(0, 1, b'a');
+    let again = (from, packet.clone());
+    w.queue.push(w.now, Event::Frame(0, from, packet));
+    w.run(ms(100));
+    w.queue.push(w.now, Event::Frame(0, again.0, again.1));
+    w.run(ms(100));
+    let [(1, said)] = &w.said[..] else {
+        panic!(
+            "nobody has joined on LAN 2, LAN 3 does not reflect: {:?}",
+            w.said
+        );
+    };
+    let gateway = settings(1, w.forwarders(1)[0]).link_local;
+    let (_, class) = said.split_last_chunk::<2>().unwrap();
+    assert_eq!((said[7], class), (255, &[0, 1]));
+    assert_eq!(said[8..24], gateway.octets());
+    assert!(Datagram::of_packet(said).is_some());
+    // and back
+    let (from, packet) = question(1, 1, b'b');
+    w.queue.push(w.now, Event::Frame(1, from, packet));
+    w.run(ms(100));
+    assert_eq!((w.said.len(), w.said[1].0), (2, 0));
+}
+
+#[test]
+fn multicast_dns_that_another_reflector_brings_back_ends() {
+    let mut w = World::new(&[1, 1]);
+    w.set_all(&|s| s.reflect_mdns = true);
+    w.run(secs(5));
+    for lan in 0..2 {
+        w.join(lan, 0, MDNS);
+    }
+    w.run(secs(1));
+    w.reflected = Some((0, 1));
+    w.said.clear();
+    for name in 0..10 {
+        let (from, packet) = question(0, 1, name);
+        w.queue.push(w.now, Event::Frame(0, from, packet));
+        w.run(ms(200));
+    }
+    w.run(secs(10));
+    assert!(w.said.len() < 30, "{}", w.said.len());
+}
+
+#[test]
+fn hosts_without_a_router_are_given_addresses_that_are_heard_elsewhere() {
+    let mut w = World::new(&[2, 1]);
+    w.set_all(&|s| {
+        if s.name == "lan0" {
+            (s.prefixes, s.advertise) = (Vec::new(), true);
+        }
+    });
+    w.run(secs(5));
+    let [first, second] = [0, 1].map(|n| w.lan(n).prefixes);
+    assert_eq!((first.len(), &first), (1, &second));
+    let prefix: SourcePrefix = first[0].parse().unwrap();
+    let told = |w: &World| {
+        let to_all = |p: &Bytes| p[24..40] == mld::ALL_NODES.octets();
+        let said = w.said.iter().filter(|(lan, p)| *lan == 0 && to_all(p));
+        said.map(|(_, p)| p.clone()).collect::<Vec<_>>()
+    };
+    let advertisement = told(&w).remove(0);
+    let gateway = settings(0, w.forwarders(0)[0]).link_local;
+    assert_eq!(advertisement[8..24], gateway.octets());
+    assert_eq!(advertisement[80..96], prefix.addr().octets());
+    // by the forwarder alone: at once, 16 s later, 32 s later
+    w.run(secs(60));
+    assert_eq!(told(&w).len(), 3);
+    let g = group(1);
+    w.join(1, 0, g);
+    w.run(ms(200));
+    let address = Ipv6Addr::from_bits(prefix.addr().to_bits() | 0x99);
+    let packet = udp(address, g, &7u64.to_be_bytes());
+    let from = mac(0, 0x100);
+    w.queue.push(w.now, Event::Frame(0, from, packet.into()));
+    w.run(ms(200));
+    assert_eq!(w.received(1, 0), [7]);
+    // who takes over goes on with the same
+    w.kill(w.forwarders(0)[0]);
+    w.run(secs(5));
+    assert_eq!(told(&w).len(), 4);
+    assert_eq!(w.lan(w.forwarders(0)[0]).prefixes, first);
+}
+
+#[test]
+fn two_lans_with_one_prefix_are_named_and_hear_others() {
+    let mut w = World::new(&[1, 1, 1]);
+    let g = group(1);
+    let now = w.now;
+    let same = LanSettings {
+        prefixes: vec![prefix(0)],
+        ..settings(1, 1)
+    };
+    let engine = w.gateways[1].engine.as_mut().unwrap();
+    engine.set_lan(LAN, same, now);
+    w.run(secs(5));
+    for n in 0..2 {
+        let clash = LanProblem::Clash(vec![prefix(0)]);
+        assert_eq!(w.lan(n).standing.problem, Some(clash));
+    }
+    assert_eq!(w.lan(2).standing.problem, None);
+    for lan in 1..3 {
+        w.join(lan, 0, g);
+    }
+    w.run(ms(200));
+    let number = w.send(0, 1, g);
+    w.run(ms(200));
+    assert_eq!((w.received(1, 0), w.received(2, 0)), (vec![], vec![number]));
 }
 
 #[test]

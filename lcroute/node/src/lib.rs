@@ -19,7 +19,8 @@ mod services;
 mod testing;
 
 pub use lcroute_engine::{
-    LanFrame, LanSettings, LanSnapshot, LocalInterfaceId, MAX_LOCAL_INTERFACES,
+    LC0, LanFrame, LanRole, LanSettings, LanSnapshot, LanStanding, LocalInterfaceId,
+    MAX_LOCAL_INTERFACES,
 };
 
 pub use announcements::{AnnounceError, MAX_ANNOUNCED};

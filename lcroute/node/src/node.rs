@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use lcroute_engine::topology::TopologyConfig;
 use lcroute_engine::{
-    Engine, LanFrame, LanSettings, LanSnapshot, LocalInterfaceId, Neighbor, RoutedKind,
+    Engine, LanFrame, LanSettings, LanSnapshot, LanStanding, LocalInterfaceId, Neighbor, RoutedKind,
 };
 use lcroute_overlay::{
     CarrierId, Connections, EndReason, Event, Identity, OVERLAY_CARRIER, Overlay, OverlayConfig,
@@ -310,6 +310,12 @@ impl<C: Connections> Node<C> {
         self.engine.lans()
     }
 
+    /// How things stand on each LAN.
+    #[must_use]
+    pub fn lan_standings(&self) -> Vec<LanStanding> {
+        self.engine.lan_standings()
+    }
+
     /// This node, as its certificate says.
     #[must_use]
     pub fn member(&self) -> &Member {
@@ -413,10 +419,11 @@ impl<C: Connections> Node<C> {
         self.engine.handle_lan_probe(interface, mac, probe, now);
     }
 
-    /// `lc0` dropped packets towards us, or had no valid address for a while; joins may have been among them.
-    pub fn handle_tx_queue_overflow(&mut self, now: Instant) {
+    /// Packets of an interface were lost before they were read, or it had no valid address for a while; joins may have been
+    /// among them.
+    pub fn handle_lost_reports(&mut self, interface: LocalInterfaceId, now: Instant) {
         self.now = now;
-        self.engine.handle_tx_queue_overflow(now);
+        self.engine.handle_lost_reports(interface, now);
     }
 
     /// A server tells who is there.

@@ -22,17 +22,6 @@ pub enum CarrierEvent {
     },
 }
 
-/// How a carrier takes messages to a peer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Class {
-    /// Within a second, while the peer is present.
-    Live,
-    /// Within minutes to hours; the peer need not be present.
-    Slow,
-    /// A person carries it.
-    ByHand,
-}
-
 /// What may have changed about the paths from this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PathChange {
@@ -45,9 +34,6 @@ pub enum PathChange {
 /// One way for sealed messages between nodes. A carrier works by itself, as a task, and ends when it is dropped; what it
 /// has to say goes into the channel that it was made with.
 pub trait Carrier: Debug + Send {
-    /// How it takes messages to a peer.
-    fn class(&self) -> Class;
-
     /// The longest sealed message in bytes that it takes.
     fn longest(&self) -> usize;
 

@@ -9,5 +9,5 @@ pub mod server;
 mod tls;
 mod wire;
 
-pub use carrier::{Carrier, CarrierEvent, Class, PathChange};
+pub use carrier::{Carrier, CarrierEvent, PathChange};
 pub use carriers::Carriers;

@@ -10,6 +10,8 @@ use serde_json::Value;
 use super::screen;
 use crate::control::Request;
 use crate::control::client::Client;
+use lcroute_node::LanRole;
+
 use crate::status::{Group, Inbound, Lan, Peer, Route, State, Status};
 
 /// Between two looks.
@@ -221,10 +223,11 @@ fn lans(list: &[Lan]) -> String {
             }
         };
         line("problem", lan.problem.as_deref().unwrap_or_default());
+        line("remedy", lan.remedy.as_deref().unwrap_or_default());
         line("forwarder", lan.forwarder.as_deref().unwrap_or_default());
         line("querier", lan.querier.as_deref().unwrap_or_default());
         line("prefixes", &lan.prefixes.join(" "));
-        if lan.problem.is_none() {
+        if lan.role != LanRole::Off.name() {
             line("reported", &count(lan.groups, "group"));
         }
         for l in &lan.listeners {

@@ -6,6 +6,7 @@
 mod clock;
 mod host;
 mod interface;
+mod lan;
 mod membership;
 mod network;
 
@@ -20,7 +21,7 @@ use crate::control::Request;
 use crate::control::client::Client;
 use crate::settings::Common;
 use crate::state::{Identity, unix_now};
-use crate::status::{Inbound, Peer, Status};
+use crate::status::{Inbound, Lan, Peer, Status};
 
 /// The names of all checks, and what each looks at.
 pub const CHECKS: &[(&str, &str)] = &[
@@ -73,6 +74,10 @@ pub const CHECKS: &[(&str, &str)] = &[
     (
         "network managers",
         "Whether systemd-networkd and NetworkManager leave lc0 alone.",
+    ),
+    (
+        "lans",
+        "Whether each [[lan]] is served, and what is wrong there.",
     ),
     (
         "signalling",
@@ -157,6 +162,7 @@ struct Patient {
 struct Daemon {
     status: Status,
     peers: Vec<Peer>,
+    lans: Vec<Lan>,
     /// Its process, as far as the kernel tells.
     pid: Option<i32>,
 }
@@ -207,6 +213,7 @@ fn examine(common: Common) -> Vec<Check> {
     checks.extend(host::checks(&patient));
     checks.extend(membership::checks(&mut patient));
     checks.extend(interface::checks(&patient));
+    checks.push(lan::check(&patient));
     checks.extend(network::checks(&patient));
     debug_assert!(
         checks
@@ -239,12 +246,19 @@ fn ask_daemon(patient: &mut Patient) -> Check {
         Err(e) => return Check::skipped(DAEMON, format!("{e:#}")),
     };
     let pid = client.pid();
-    let answers =
-        settled(&mut client).and_then(|status: Status| Ok((status, client.ask(&Request::Peers)?)));
-    match answers {
-        Ok((status, peers)) => {
+    let mut answers = || -> anyhow::Result<Daemon> {
+        Ok(Daemon {
+            status: settled(&mut client)?,
+            peers: client.ask(&Request::Peers)?,
+            lans: client.ask(&Request::Lan)?,
+            pid,
+        })
+    };
+    match answers() {
+        Ok(daemon) => {
+            let status = &daemon.status;
             let detail = format!("{} runs, {}", status.name, status.state.name());
-            patient.daemon = Some(Daemon { status, peers, pid });
+            patient.daemon = Some(daemon);
             Check::ok(DAEMON, detail)
         }
         Err(e) => {

@@ -2,8 +2,9 @@
 
 use std::net::Ipv6Addr;
 
-use librecast::checksum::Sum;
 use librecast::ethernet::{ETHERTYPE_IPV6, MacAddress};
+use librecast::ipv6::{self, Datagram, HOP_LIMIT_AT, ICMPV6, UDP};
+use librecast::mld::ALL_NODES;
 use nix::libc;
 use socket2::SockFilter;
 
@@ -12,27 +13,31 @@ pub const ETHERNET_LEN: usize = 14;
 /// The UDP port that gateways send PROBEs to.
 pub const PROBE_PORT: u16 = 7118;
 
-const IPV6_LEN: usize = 40;
-const UDP_LEN: usize = 8;
-const UDP: u8 = 17;
-const ICMPV6: u8 = 58;
+const MDNS_PORT: u16 = 5_353;
+const ROUTER_SOLICITATION: u32 = 133;
 /// Offsets in a frame.
 const SOURCE_MAC: u32 = 6;
 const ETHERTYPE: u32 = 12;
 const NEXT_HEADER: u32 = ETHERNET_LEN as u32 + 6;
-const HOP_LIMIT: usize = 7;
 const GROUP: u32 = ETHERNET_LEN as u32 + 24;
-const PAYLOAD: u32 = (ETHERNET_LEN + IPV6_LEN) as u32;
-/// Instructions of the filters that hold for all: multicast to this host's link, untagged, not of this interface.
-const COMMON: usize = 10;
+const PAYLOAD: u32 = (ETHERNET_LEN + ipv6::HEADER_LEN) as u32;
 
 /// What a filter lets in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wanted {
-    /// Multicast of scope 5 and wider.
-    Packets,
+    /// Multicast of scope 5 and wider; and more.
+    Packets(Extra),
     /// MLD, and PROBEs.
     Control,
+}
+
+/// What of the link's own packets is looked at. Not with MLD and PROBEs: a flood of these must not hold up joins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Extra {
+    /// Multicast DNS.
+    pub mdns: bool,
+    /// Router solicitations.
+    pub solicitations: bool,
 }
 
 /// A filter for one interface with this address.
@@ -40,12 +45,13 @@ pub fn filter(wanted: Wanted, own: MacAddress) -> Vec<SockFilter> {
     const BYTE: u32 = libc::BPF_LD | libc::BPF_ABS | libc::BPF_B;
     const HALF: u32 = libc::BPF_LD | libc::BPF_ABS | libc::BPF_H;
     const WORD: u32 = libc::BPF_LD | libc::BPF_ABS | libc::BPF_W;
+    const CONSTANT: u32 = libc::BPF_LD | libc::BPF_IMM;
     const AND: u32 = libc::BPF_ALU | libc::BPF_AND | libc::BPF_K;
     const EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
     const ABOVE: u32 = libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K;
     let ancillary = |what: libc::c_int| (libc::SKF_AD_OFF + what) as u32;
     let MacAddress([a, b, c, d, e, f]) = own;
-    // each with where to go on if it holds, and if not: the next instruction, or the end that refuses
+    // each with where to go on if it holds, and if not
     let mut program = vec![
         (BYTE, Go::On, Go::On, ancillary(libc::SKF_AD_PKTTYPE)),
         (EQUAL, Go::On, Go::Refuse, libc::PACKET_MULTICAST.into()),
@@ -63,20 +69,33 @@ pub fn filter(wanted: Wanted, own: MacAddress) -> Vec<SockFilter> {
         (HALF, Go::On, Go::On, SOURCE_MAC + 4),
         (EQUAL, Go::Refuse, Go::On, u16::from_be_bytes([e, f]).into()),
     ];
-    debug_assert_eq!(program.len(), COMMON);
     program.extend(match wanted {
-        Wanted::Packets => vec![
-            (BYTE, Go::On, Go::On, GROUP),
-            (EQUAL, Go::On, Go::Refuse, 0xff),
-            (BYTE, Go::On, Go::On, GROUP + 1),
-            (AND, Go::On, Go::On, 0x0f),
-            (ABOVE, Go::On, Go::Refuse, 4),
-            // MLD comes in by the other socket
-            (BYTE, Go::On, Go::On, NEXT_HEADER),
-            (EQUAL, Go::On, Go::Accept, 0),
-            (BYTE, Go::On, Go::On, PAYLOAD),
-            (EQUAL, Go::Refuse, Go::Accept, ICMPV6.into()),
-        ],
+        Wanted::Packets(extra) => {
+            let (mdns, solicitations) = (extra.mdns.into(), extra.solicitations.into());
+            vec![
+                (BYTE, Go::On, Go::On, GROUP),
+                (EQUAL, Go::On, Go::Refuse, 0xff),
+                (BYTE, Go::On, Go::On, GROUP + 1),
+                (AND, Go::On, Go::On, 0x0f),
+                (ABOVE, Go::On, Go::Skip(4), 4),
+                // MLD comes in by the other socket
+                (BYTE, Go::On, Go::On, NEXT_HEADER),
+                (EQUAL, Go::On, Go::Accept, 0),
+                (BYTE, Go::On, Go::On, PAYLOAD),
+                (EQUAL, Go::Refuse, Go::Accept, ICMPV6.into()),
+                (BYTE, Go::On, Go::On, NEXT_HEADER),
+                (EQUAL, Go::On, Go::Skip(4), UDP.into()),
+                (HALF, Go::On, Go::On, PAYLOAD + 2),
+                (EQUAL, Go::On, Go::Refuse, MDNS_PORT.into()),
+                (CONSTANT, Go::On, Go::On, mdns),
+                (EQUAL, Go::Accept, Go::Refuse, 1),
+                (EQUAL, Go::On, Go::Refuse, ICMPV6.into()),
+                (BYTE, Go::On, Go::On, PAYLOAD),
+                (EQUAL, Go::On, Go::Refuse, ROUTER_SOLICITATION),
+                (CONSTANT, Go::On, Go::On, solicitations),
+                (EQUAL, Go::Accept, Go::Refuse, 1),
+            ]
+        }
         Wanted::Control => vec![
             (BYTE, Go::On, Go::On, NEXT_HEADER),
             (EQUAL, Go::On, Go::Skip(2), UDP.into()),
@@ -140,45 +159,21 @@ pub fn group(packet: &[u8]) -> Option<Ipv6Addr> {
 
 /// A packet leaves with this hop limit.
 pub fn set_hop_limit(packet: &mut [u8], hop_limit: u8) {
-    if let Some(field) = packet.get_mut(HOP_LIMIT) {
+    if let Some(field) = packet.get_mut(HOP_LIMIT_AT) {
         *field = hop_limit;
     }
 }
 
 /// An IPv6 packet to all nodes with a PROBE.
 pub fn probe_packet(from: Ipv6Addr, probe: &[u8]) -> Vec<u8> {
-    let to = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
-    // a PROBE is some hundred bytes long
-    let length = (UDP_LEN + probe.len()) as u16;
-    let mut udp = Vec::with_capacity(length.into());
-    udp.extend(PROBE_PORT.to_be_bytes());
-    udp.extend(PROBE_PORT.to_be_bytes());
-    udp.extend(length.to_be_bytes());
-    udp.extend([0; 2]);
-    udp.extend(probe);
-    let sum = Sum::pseudo_header(UDP, from, to, length.into());
-    let checksum = match !sum.bytes(&udp).fold() {
-        0 => 0xffff,
-        checksum => checksum,
-    };
-    udp[6..8].copy_from_slice(&checksum.to_be_bytes());
-    let mut packet = vec![0x60, 0, 0, 0];
-    packet.extend(length.to_be_bytes());
-    packet.extend([UDP, 255]);
-    packet.extend(from.octets());
-    packet.extend(to.octets());
-    packet.extend(udp);
-    packet
+    ipv6::udp_packet(from, ALL_NODES, (PROBE_PORT, u8::MAX), probe)
 }
 
 /// The PROBE in an IPv6 packet, if it is one: from a neighbour on the link.
 pub fn probe_in(packet: &[u8]) -> Option<&[u8]> {
-    let (header, udp) = packet.split_first_chunk::<IPV6_LEN>()?;
-    let length = usize::from(u16::from_be_bytes([header[4], header[5]]));
-    let udp = udp.get(..length)?;
-    let port = u16::from_be_bytes([*udp.get(2)?, *udp.get(3)?]);
-    let is_probe = header[6] == UDP && header[HOP_LIMIT] == 255 && port == PROBE_PORT;
-    udp.get(UDP_LEN..).filter(|_| is_probe)
+    let datagram = Datagram::of_packet(packet)?;
+    let is_probe = datagram.hop_limit == u8::MAX && datagram.destination_port == PROBE_PORT;
+    is_probe.then_some(datagram.data)
 }
 
 #[cfg(test)]
@@ -188,6 +183,11 @@ mod tests {
 
     const OWN: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
     const HOST: MacAddress = MacAddress([2, 0, 0, 0, 0, 2]);
+
+    const PACKETS: Wanted = Wanted::Packets(Extra {
+        mdns: false,
+        solicitations: false,
+    });
 
     /// What the kernel does with these filters: packet type, VLAN tag, frame.
     fn passes(wanted: Wanted, kind: u8, tagged: bool, frame: &[u8]) -> bool {
@@ -216,6 +216,10 @@ mod tests {
                 0x20 => 4,
                 0x28 => 2,
                 0x30 => 1,
+                0x00 => {
+                    value = step.k;
+                    continue;
+                }
                 0x54 => {
                     value &= step.k;
                     continue;
@@ -264,30 +268,21 @@ mod tests {
             ("ff04::1", false),
         ] {
             let frame = frame(HOST, &udp_to(group));
-            assert_eq!(
-                passes(Wanted::Packets, multicast, false, &frame),
-                ok,
-                "{group}"
-            );
-            assert!(!passes(
-                Wanted::Packets,
-                libc::PACKET_OTHERHOST,
-                false,
-                &frame
-            ));
-            assert!(!passes(Wanted::Packets, multicast, true, &frame), "a VLAN");
+            assert_eq!(passes(PACKETS, multicast, false, &frame), ok, "{group}");
+            assert!(!passes(PACKETS, libc::PACKET_OTHERHOST, false, &frame));
+            assert!(!passes(PACKETS, multicast, true, &frame), "a VLAN");
             assert!(!passes(Wanted::Control, multicast, false, &frame));
         }
         let own = frame(OWN, &udp_to("ff1e::1"));
-        assert!(!passes(Wanted::Packets, multicast, false, &own));
+        assert!(!passes(PACKETS, multicast, false, &own));
         let similar = frame(MacAddress([2, 0, 0, 0, 9, 1]), &udp_to("ff1e::1"));
-        assert!(passes(Wanted::Packets, multicast, false, &similar));
+        assert!(passes(PACKETS, multicast, false, &similar));
         let mut ipv4 = frame(HOST, &udp_to("ff1e::1"));
         ipv4[12..14].copy_from_slice(&[8, 0]);
-        assert!(!passes(Wanted::Packets, multicast, false, &ipv4));
+        assert!(!passes(PACKETS, multicast, false, &ipv4));
         for length in 0..38 {
             let short = &frame(HOST, &udp_to("ff1e::1"))[..length];
-            assert!(!passes(Wanted::Packets, multicast, false, short));
+            assert!(!passes(PACKETS, multicast, false, short));
         }
     }
 
@@ -300,14 +295,39 @@ mod tests {
         let report = mld::report_packets(from, &[record], 1280).remove(0);
         let report = frame(HOST, &report);
         assert!(passes(Wanted::Control, multicast, false, &report));
-        assert!(!passes(Wanted::Packets, multicast, false, &report));
+        assert!(!passes(PACKETS, multicast, false, &report));
         let probe = probe_packet(from, b"probe");
         assert_eq!(probe_in(&probe), Some(&b"probe"[..]));
         let probe = frame(HOST, &probe);
         assert!(passes(Wanted::Control, multicast, false, &probe));
-        assert!(!passes(Wanted::Packets, multicast, false, &probe));
+        assert!(!passes(PACKETS, multicast, false, &probe));
         let other = frame(HOST, &udp_to("ff02::1"));
         assert!(!passes(Wanted::Control, multicast, false, &other));
+    }
+
+    #[test]
+    fn what_stays_on_the_link_comes_in_where_it_is_wanted() {
+        let multicast = libc::PACKET_MULTICAST;
+        let from: Ipv6Addr = "fe80::9".parse().unwrap();
+        let group = |text: &str| text.parse::<Ipv6Addr>().unwrap();
+        let udp = |port| ipv6::udp_packet(from, group("ff02::fb"), (port, 255), b"question");
+        let icmp = |kind| ipv6::icmpv6_packet(from, group("ff02::2"), 255, &[kind, 0, 0, 0]);
+        for (mdns, solicitations) in [(false, false), (true, false), (false, true)] {
+            let extra = Extra {
+                mdns,
+                solicitations,
+            };
+            let comes_in = |packet: &[u8]| {
+                let frame = frame(HOST, packet);
+                assert!(!passes(Wanted::Control, multicast, false, &frame));
+                passes(Wanted::Packets(extra), multicast, false, &frame)
+            };
+            assert_eq!(comes_in(&udp(5_353)), mdns);
+            assert!(!comes_in(&udp(5_354)));
+            assert_eq!(comes_in(&icmp(133)), solicitations);
+            assert!(!comes_in(&icmp(134)));
+            assert!(comes_in(&udp_to("ff1e::1")));
+        }
     }
 
     #[test]

@@ -1,20 +1,27 @@
 //! The packet sockets of one LAN.
 
-use std::io::{self, IoSlice, Read};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use bytes::Bytes;
 use librecast::ethernet::MacAddress;
 use librecast::packet;
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, MultiHeaders, recvmmsg};
+use smallvec::SmallVec;
 use socket2::{Socket, Type};
 
-use super::frame::{self, ETHERNET_LEN, Wanted};
-use crate::tun::offload::{OFFLOAD_LEN, Offload};
+use super::frame::{self, ETHERNET_LEN, Extra, Wanted};
+use crate::tun::coalesce::{self, HEADERS_LEN, MAX_PACKETS, Runs};
+use crate::tun::offload::{IPV6_LEN, OFFLOAD_LEN, Offload};
+use crate::tun::packets::Packets;
 
 /// What stands before a packet.
 const HEAD: usize = OFFLOAD_LEN + ETHERNET_LEN;
 /// The kernel gives datagrams of a flow as one of up to 64 KiB.
 const LONGEST: usize = HEAD + 65_575;
+/// Frames that are read in one system call.
+const FRAMES: usize = 16;
 /// Some 20 ms at 1 Gbit/s.
 const PACKETS_BUFFER: usize = 4 << 20;
 /// Reports of some 10,000 joins at once.
@@ -25,27 +32,53 @@ const CONTROL_BUFFER: usize = 4 << 20;
 pub struct LanSocket {
     packets: Socket,
     control: Socket,
+    inbox: Inbox,
+    outlet: Outlet,
+    runs: Runs,
+}
+
+/// Where frames are read.
+#[derive(Debug)]
+struct Inbox {
+    frames: [Vec<u8>; FRAMES],
+    packets: Packets,
+}
+
+/// How frames are written.
+#[derive(Debug)]
+struct Outlet {
     own: MacAddress,
-    buffer: Vec<u8>,
+    /// Whether the kernel takes datagrams of a flow as one.
+    super_packets: bool,
+    /// Packets that the kernel did not take.
+    failed: u64,
 }
 
 impl LanSocket {
     /// Opens both on an interface with this Ethernet address; needs CAP_NET_RAW.
-    pub fn open(interface: u32, own: MacAddress) -> io::Result<Self> {
+    pub fn open(interface: u32, own: MacAddress, extra: Extra) -> io::Result<Self> {
         let open = |wanted, buffer| -> io::Result<Socket> {
             let socket = packet::open(Type::RAW, &frame::filter(wanted, own), buffer)?;
             packet::set_offload_header(&socket)?;
             packet::bind(&socket, Some(interface))?;
             Ok(socket)
         };
-        let packets = open(Wanted::Packets, PACKETS_BUFFER)?;
+        let packets = open(Wanted::Packets(extra), PACKETS_BUFFER)?;
         let control = open(Wanted::Control, CONTROL_BUFFER)?;
         packet::set_all_multicast(&packets, interface, true)?;
         Ok(Self {
             packets,
             control,
-            own,
-            buffer: vec![0; LONGEST],
+            inbox: Inbox {
+                frames: std::array::from_fn(|_| vec![0; LONGEST]),
+                packets: Packets::default(),
+            },
+            outlet: Outlet {
+                own,
+                super_packets: true,
+                failed: 0,
+            },
+            runs: Runs::default(),
         })
     }
 
@@ -54,72 +87,169 @@ impl LanSocket {
         [self.packets.as_fd(), self.control.as_fd()]
     }
 
-    /// One frame of packets, with its sender; false: there is none now. A frame may hold several packets.
+    /// Frames that were lost before they were read, since the last call: of packets, and of the rest.
+    pub fn take_overruns(&self) -> io::Result<(u32, u32)> {
+        let control = packet::take_overruns(&self.control)?;
+        Ok((packet::take_overruns(&self.packets)?, control))
+    }
+
+    /// Some frames of packets, each with its sender; false: there are no more now. A frame may hold several packets.
     pub fn read_packets(&mut self, each: &mut dyn FnMut(MacAddress, Bytes)) -> io::Result<bool> {
-        read(&self.packets, &mut self.buffer, each)
+        self.inbox.read(&self.packets, each)
     }
 
     /// The same for MLD and PROBEs.
     pub fn read_control(&mut self, each: &mut dyn FnMut(MacAddress, Bytes)) -> io::Result<bool> {
-        read(&self.control, &mut self.buffer, each)
+        self.inbox.read(&self.control, each)
     }
 
-    /// A packet for a group leaves with hop limit 1.
-    pub fn inject(&mut self, packet: &Bytes) -> io::Result<()> {
-        let mut packet = packet.to_vec();
-        frame::set_hop_limit(&mut packet, 1);
-        self.send_to_group(&packet)
+    /// A packet for a group leaves with hop limit 1 at the next [`Self::flush`], with others of its flow.
+    pub fn inject(&mut self, packet: Bytes) {
+        let Self {
+            outlet,
+            runs,
+            packets,
+            ..
+        } = self;
+        match outlet.super_packets {
+            true => runs.push(packet, &mut |run| outlet.write_run(packets, run)),
+            false => outlet.write_run(packets, &[packet]),
+        }
+    }
+
+    /// Writes what [`Self::inject`] holds back; the number of packets that failed since the last call.
+    pub fn flush(&mut self) -> u64 {
+        let Self {
+            outlet,
+            runs,
+            packets,
+            ..
+        } = self;
+        runs.flush(&mut |run| outlet.write_run(packets, run));
+        std::mem::take(&mut outlet.failed)
     }
 
     /// A packet for a group leaves as it is.
     pub fn send_to_group(&self, packet: &[u8]) -> io::Result<()> {
-        let group = frame::group(packet).filter(std::net::Ipv6Addr::is_multicast);
-        let group = group.ok_or(io::ErrorKind::InvalidInput)?;
-        self.send(MacAddress::of_group(group), packet)
+        let parts = [IoSlice::new(packet)];
+        self.outlet.write_to_group(&self.packets, packet, &parts)
     }
 
     /// A packet for one host leaves as it is.
     pub fn send(&self, to: MacAddress, packet: &[u8]) -> io::Result<()> {
-        let ethernet = frame::ethernet(to, self.own);
-        let parts = [
-            IoSlice::new(&[0; OFFLOAD_LEN]),
-            IoSlice::new(&ethernet),
-            IoSlice::new(packet),
-        ];
-        self.packets.send_vectored(&parts).map(drop)
+        let (offload, parts) = (Offload::default(), [IoSlice::new(packet)]);
+        self.outlet.write(&self.packets, (offload, to), &parts)
     }
 }
 
-fn read(
-    mut socket: &Socket,
-    buffer: &mut [u8],
-    each: &mut dyn FnMut(MacAddress, Bytes),
-) -> io::Result<bool> {
-    let length = match socket.read(buffer) {
-        Ok(length) => length,
-        Err(e)
-            if matches!(
-                e.kind(),
-                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-            ) =>
-        {
-            return Ok(false);
+impl Inbox {
+    fn read(
+        &mut self,
+        socket: &Socket,
+        each: &mut dyn FnMut(MacAddress, Bytes),
+    ) -> io::Result<bool> {
+        let lengths = match receive(socket, &mut self.frames) {
+            Ok(lengths) => lengths,
+            Err(Errno::EAGAIN | Errno::EINTR) => return Ok(false),
+            Err(e) => return Err(e.into()),
+        };
+        for (frame, length) in self.frames.iter_mut().zip(&lengths) {
+            let frame = frame.get_mut(..*length).unwrap_or_default();
+            let Some((head, packet)) = frame.split_at_mut_checked(HEAD) else {
+                continue;
+            };
+            let offload = head.first_chunk().copied().unwrap_or_default();
+            let offload = Offload::decode(offload, ETHERNET_LEN as u16);
+            if let (Ok(offload), Some(from)) = (offload, frame::sender(&head[OFFLOAD_LEN..])) {
+                let each = &mut |parts: [&[u8]; 2]| each(from, self.packets.put(parts));
+                // what does not fit its header is dropped
+                let _ = offload.unpack(packet, each);
+            }
         }
-        Err(e) => return Err(e),
-    };
-    let frame = buffer.get_mut(..length).unwrap_or_default();
-    let Some((head, packet)) = frame.split_at_mut_checked(HEAD) else {
-        return Ok(true);
-    };
-    let (Some(offload), Some(from)) = (
-        head.first_chunk::<OFFLOAD_LEN>(),
-        frame::sender(&head[OFFLOAD_LEN..]),
-    ) else {
-        return Ok(true);
-    };
-    if let Ok(offload) = Offload::decode(*offload, ETHERNET_LEN as u16) {
-        // what does not fit its header is dropped
-        let _ = offload.unpack(packet, &mut |parts| each(from, parts.concat().into()));
+        Ok(lengths.len() == FRAMES)
     }
-    Ok(true)
+}
+
+/// The lengths of frames that have come, one in each buffer.
+fn receive(
+    socket: &Socket,
+    frames: &mut [Vec<u8>; FRAMES],
+) -> nix::Result<SmallVec<[usize; FRAMES]>> {
+    let mut headers = MultiHeaders::<()>::preallocate(FRAMES, None);
+    let mut slices = frames.each_mut().map(|frame| [IoSliceMut::new(frame)]);
+    let flags = MsgFlags::MSG_DONTWAIT;
+    let received = recvmmsg(socket.as_raw_fd(), &mut headers, &mut slices, flags, None)?;
+    Ok(received.map(|message| message.bytes).collect())
+}
+
+impl Outlet {
+    /// Packets of one flow leave with hop limit 1: in one call if the kernel takes them so.
+    fn write_run(&mut self, socket: &Socket, run: &[Bytes]) {
+        if run.len() > 1 && self.super_packets {
+            match self.write_super_packet(socket, run) {
+                Ok(()) => return,
+                // before Linux 6.2
+                Err(e) if e.kind() == io::ErrorKind::InvalidInput => self.super_packets = false,
+                Err(e) => return self.fail(&e, run.len()),
+            }
+        }
+        for packet in run {
+            let mut header = [0; IPV6_LEN];
+            let Some((first, rest)) = packet.split_first_chunk::<IPV6_LEN>() else {
+                continue;
+            };
+            header.copy_from_slice(first);
+            frame::set_hop_limit(&mut header, 1);
+            let parts = [IoSlice::new(&header), IoSlice::new(rest)];
+            if let Err(e) = self.write_to_group(socket, packet, &parts) {
+                self.fail(&e, 1);
+            }
+        }
+    }
+
+    fn fail(&mut self, error: &io::Error, packets: usize) {
+        tracing::debug!("into a LAN: {error}");
+        self.failed += packets as u64;
+    }
+
+    fn write_super_packet(&self, socket: &Socket, run: &[Bytes]) -> io::Result<()> {
+        let mut headers = coalesce::headers(run);
+        frame::set_hop_limit(&mut headers, 1);
+        let mut parts: SmallVec<[_; 1 + MAX_PACKETS]> = SmallVec::new();
+        parts.push(IoSlice::new(&headers));
+        parts.extend(
+            run.iter()
+                .map(|packet| IoSlice::new(&packet[HEADERS_LEN..])),
+        );
+        let to = frame::group(&headers).map(MacAddress::of_group);
+        // the size of a run is bounded
+        let offload = Offload::of_datagrams((run[0].len() - HEADERS_LEN) as u16);
+        let to = to.ok_or(io::ErrorKind::InvalidInput)?;
+        self.write(socket, (offload, to), &parts)
+    }
+
+    fn write_to_group(
+        &self,
+        socket: &Socket,
+        packet: &[u8],
+        parts: &[IoSlice<'_>],
+    ) -> io::Result<()> {
+        let group = frame::group(packet).filter(std::net::Ipv6Addr::is_multicast);
+        let to = MacAddress::of_group(group.ok_or(io::ErrorKind::InvalidInput)?);
+        self.write(socket, (Offload::default(), to), parts)
+    }
+
+    fn write(
+        &self,
+        socket: &Socket,
+        (offload, to): (Offload, MacAddress),
+        packet: &[IoSlice<'_>],
+    ) -> io::Result<()> {
+        let offload = offload.encode(ETHERNET_LEN as u16);
+        let ethernet = frame::ethernet(to, self.own);
+        let mut parts: SmallVec<[_; 3 + MAX_PACKETS]> = SmallVec::new();
+        parts.extend([IoSlice::new(&offload), IoSlice::new(&ethernet)]);
+        parts.extend_from_slice(packet);
+        socket.send_vectored(&parts).map(drop)
+    }
 }

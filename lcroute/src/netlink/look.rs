@@ -3,12 +3,19 @@
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 
+use librecast::cert::SourcePrefix;
+use librecast::ethernet::MacAddress;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType,
+};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::Connection;
+
+/// Shorter prefixes are no LAN's.
+const MIN_PREFIX_LEN: u8 = 16;
 
 /// An interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,8 +24,14 @@ pub struct Interface {
     pub index: u32,
     /// Its name.
     pub name: String,
+    /// Its Ethernet address, if it has one.
+    pub mac: Option<MacAddress>,
     /// It is up.
     pub up: bool,
+    /// It is up and has a carrier.
+    pub running: bool,
+    /// The number of the bridge, the bond or the like that it is a part of.
+    pub part_of: Option<u32>,
     /// Its MTU in bytes.
     pub mtu: u32,
     /// Packets that wait for its reader at most.
@@ -46,7 +59,13 @@ fn interface(message: &RouteNetlinkMessage, addresses: &[(u32, Ipv6Addr)]) -> Op
     let mut found = Interface {
         index: link.header.index,
         name: String::new(),
+        mac: None,
         up: link.header.flags.contains(LinkFlags::Up),
+        running: link
+            .header
+            .flags
+            .contains(LinkFlags::Up | LinkFlags::Running),
+        part_of: None,
         mtu: 0,
         tx_queue_len: 0,
         addresses: Vec::new(),
@@ -55,6 +74,11 @@ fn interface(message: &RouteNetlinkMessage, addresses: &[(u32, Ipv6Addr)]) -> Op
         match attribute {
             LinkAttribute::IfName(name) => found.name.clone_from(name),
             LinkAttribute::Mtu(mtu) => found.mtu = *mtu,
+            LinkAttribute::Controller(index) => found.part_of = Some(*index),
+            LinkAttribute::Address(address) => {
+                let mac = <[u8; 6]>::try_from(address.as_slice());
+                found.mac = mac.ok().map(MacAddress);
+            }
             LinkAttribute::TxQueueLen(length) => found.tx_queue_len = *length,
             _ => {}
         }
@@ -74,6 +98,42 @@ fn address(message: &RouteNetlinkMessage) -> Option<(u32, Ipv6Addr)> {
     };
     let address = message.attributes.iter().find_map(value)?;
     Some((message.header.index, address))
+}
+
+/// Prefixes whose hosts are reached without a router, each with the number of its interface, in order.
+pub fn on_link_prefixes() -> io::Result<Vec<(u32, SourcePrefix)>> {
+    let mut question = RouteMessage::default();
+    question.header.address_family = AddressFamily::Inet6;
+    let routes = Connection::open()?.dump(RouteNetlinkMessage::GetRoute(question))?;
+    let mut found: Vec<_> = routes.iter().filter_map(on_link).collect();
+    found.sort_unstable();
+    found.dedup();
+    Ok(found)
+}
+
+/// A route of the main table that leads to hosts without a router between.
+fn on_link(message: &RouteNetlinkMessage) -> Option<(u32, SourcePrefix)> {
+    let RouteNetlinkMessage::NewRoute(route) = message else {
+        return None;
+    };
+    let header = &route.header;
+    let length = header.destination_prefix_length;
+    if header.kind != RouteType::Unicast
+        || header.table != RouteHeader::RT_TABLE_MAIN
+        || !(MIN_PREFIX_LEN..128).contains(&length)
+    {
+        return None;
+    }
+    let (mut index, mut to) = (None, None);
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Oif(oif) => index = Some(*oif),
+            RouteAttribute::Destination(RouteAddress::Inet6(address)) => to = Some(*address),
+            RouteAttribute::Gateway(_) | RouteAttribute::MultiPath(_) => return None,
+            _ => {}
+        }
+    }
+    Some((index?, SourcePrefix::new(to?, length).ok()?))
 }
 
 /// The interface over which the kernel sends to this address when a program names none; `None`: no route.

@@ -9,6 +9,6 @@ mod monitor;
 mod request;
 
 pub use host::host_addresses;
-pub use look::{Interface, interfaces, route_to};
+pub use look::{Interface, interfaces, on_link_prefixes, route_to};
 pub use monitor::Monitor;
 pub(crate) use request::Connection;

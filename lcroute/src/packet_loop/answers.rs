@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use lcroute_node::{ECHO_LEN, LanSnapshot};
+use lcroute_node::{ECHO_LEN, LanRole, LanSnapshot, LanStanding};
 use librecast::cert::GroupPrefix;
 use librecast::id::{LinkId, NodeAddresses, PeerId};
 use serde_json::{Value, json};
@@ -195,6 +195,7 @@ impl PacketLoop {
             groups_remote: groups.iter().filter(|g| !g.links.is_empty()).count(),
             nodes: p.node.engine().routes().len(),
             not_after: p.node.member().not_after,
+            lans: self.lan_list(),
         }
     }
 
@@ -227,10 +228,11 @@ impl PacketLoop {
     }
 
     fn lan_list(&self) -> Vec<Lan> {
-        let off = self.lans.complaints().map(|(interface, problem)| Lan {
+        let off = self.lans.complaints().map(|(interface, complaint)| Lan {
             interface: interface.to_owned(),
-            role: "off".into(),
-            problem: Some(problem.to_owned()),
+            role: LanRole::Off.name().into(),
+            problem: Some(complaint.problem.clone()),
+            remedy: Some(complaint.remedy.into()),
             querier: None,
             forwarder: None,
             prefixes: Vec::new(),
@@ -279,24 +281,24 @@ fn lower(state: &impl std::fmt::Debug) -> String {
 }
 
 fn lan(lan: LanSnapshot) -> Lan {
-    let role = match (lan.is_permitted, lan.is_forwarder, &lan.forwarder) {
-        (false, ..) => "off",
-        (_, true, _) => "forwarder",
-        (_, _, Some(_)) => "standby",
-        _ => "listening",
-    };
+    let LanStanding {
+        interface,
+        role,
+        problem,
+    } = lan.standing;
+    let is_forwarder = role == LanRole::Forwarder;
     let who = |is_own: bool, other: Option<String>| match is_own {
         true => Some("self".into()),
         false => other,
     };
     let (querier, forwarder) = (lan.querier.map(|q| q.to_string()), lan.forwarder);
     Lan {
-        role: role.into(),
-        problem: (!lan.is_permitted)
-            .then(|| "this node's certificate does not make it a gateway".into()),
-        querier: who(lan.is_forwarder && querier.is_none(), querier),
-        forwarder: who(lan.is_forwarder, forwarder.map(|peer| peer.to_string())),
-        interface: lan.interface,
+        interface,
+        role: role.name().into(),
+        remedy: problem.as_ref().map(|problem| problem.remedy().into()),
+        problem: problem.map(|problem| problem.to_string()),
+        querier: who(is_forwarder && querier.is_none(), querier),
+        forwarder: who(is_forwarder, forwarder.map(|peer| peer.to_string())),
         prefixes: lan.prefixes,
         groups: lan.groups,
         listeners: lan

@@ -13,19 +13,19 @@ use super::offload::{IPV6_LEN, UDP_CHECKSUM, UDP_LEN};
 const MAX_RUNS: usize = 8;
 
 /// Datagrams of a run.
-pub(super) const MAX_PACKETS: usize = 64;
+pub(crate) const MAX_PACKETS: usize = 64;
 
 /// Bytes of a run, with the headers of the super-packet.
 const MAX_BYTES: usize = 65_000;
 
 /// Length of the headers that a run has once.
-pub(super) const HEADERS_LEN: usize = IPV6_LEN + UDP_LEN;
+pub(crate) const HEADERS_LEN: usize = IPV6_LEN + UDP_LEN;
 
 const UDP: u8 = 17;
 
 /// The runs that are being gathered, oldest first.
 #[derive(Debug, Default)]
-pub(super) struct Runs {
+pub(crate) struct Runs {
     open: Vec<Run>,
     /// Lists to be used again.
     spare: Vec<Vec<Bytes>>,
@@ -44,7 +44,7 @@ struct Run {
 impl Runs {
     /// Takes a packet, and gives what is to be written before it, or at once, to `write`: the packets
     /// of a run. The order within a flow is kept.
-    pub(super) fn push(&mut self, packet: Bytes, write: &mut impl FnMut(&[Bytes])) {
+    pub(crate) fn push(&mut self, packet: Bytes, write: &mut impl FnMut(&[Bytes])) {
         if !is_datagram(&packet) {
             // it may belong to any of the flows, as fragments do
             self.flush(write);
@@ -70,7 +70,7 @@ impl Runs {
     }
 
     /// Writes all runs.
-    pub(super) fn flush(&mut self, write: &mut impl FnMut(&[Bytes])) {
+    pub(crate) fn flush(&mut self, write: &mut impl FnMut(&[Bytes])) {
         while !self.open.is_empty() {
             self.close(0, write);
         }
@@ -118,7 +118,7 @@ impl Run {
 }
 
 /// The headers of a run's super-packet, with the sum of the pseudo-header as its checksum.
-pub(super) fn headers(run: &[Bytes]) -> [u8; HEADERS_LEN] {
+pub(crate) fn headers(run: &[Bytes]) -> [u8; HEADERS_LEN] {
     let mut headers = [0; HEADERS_LEN];
     headers.copy_from_slice(&run[0][..HEADERS_LEN]);
     let payloads: usize = run.iter().map(|packet| packet.len() - HEADERS_LEN).sum();

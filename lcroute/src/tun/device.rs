@@ -5,8 +5,7 @@ use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 
-use bytes::{Bytes, BytesMut};
-use librecast::pool::Pool;
+use bytes::Bytes;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::libc;
@@ -16,6 +15,7 @@ use super::configure::{self, Link};
 use super::frame::{self, Header, Mac, Skip, TAP_LEN};
 use super::ioctl::Offloads;
 use super::offload::Offload;
+use super::packets::Packets;
 use super::{Error, Mode, Settings, ioctl};
 use crate::netlink::Connection;
 
@@ -23,12 +23,6 @@ const CLONE_DEVICE: &str = "/dev/net/tun";
 
 /// Bytes that hold whatever can be read: the largest IPv6 packet and its headers.
 const LONGEST: usize = 40 + 65_535 + TAP_LEN;
-
-/// Packets that are read share buffers of this size.
-const BUFFER: usize = 64 << 10;
-
-/// So many of them hold the packets of a turn.
-const BUFFERS: usize = 8;
 
 /// What went no further at the device.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -54,13 +48,6 @@ pub struct Device {
     packets: Packets,
     runs: Runs,
     counters: Counters,
-}
-
-/// Where packets go that were read.
-#[derive(Debug)]
-struct Packets {
-    pool: Pool,
-    room: BytesMut,
 }
 
 /// The descriptor, and how to speak to it.
@@ -148,10 +135,7 @@ impl Device {
             netlink,
             index: link.index,
             buffer: vec![0; LONGEST],
-            packets: Packets {
-                pool: Pool::new(BUFFER, BUFFERS),
-                room: BytesMut::new(),
-            },
+            packets: Packets::default(),
             runs: Runs::default(),
             counters: Counters::default(),
         })
@@ -261,17 +245,6 @@ impl Device {
         ioctl::set_offloads(&file, Offloads::None)?;
         set_flags(&file, false)?;
         Ok(file.into())
-    }
-}
-
-impl Packets {
-    /// A packet of two parts.
-    fn put(&mut self, parts: [&[u8]; 2]) -> Bytes {
-        let length = parts[0].len() + parts[1].len();
-        self.pool.make_room(&mut self.room, length);
-        self.room.extend_from_slice(parts[0]);
-        self.room.extend_from_slice(parts[1]);
-        self.room.split().freeze()
     }
 }
 

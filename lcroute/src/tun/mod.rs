@@ -17,17 +17,18 @@
 //!
 //! Files: `device` (life and packets), `configure` (what netlink sets), `sysctl` (what only /proc
 //! sets), `frame` (the bytes around a packet), `offload` (super-packets that are read), `coalesce`
-//! (super-packets that are written), `ioctl` (the only `unsafe`), `error`.
+//! (super-packets that are written), `packets` (buffers of what was read), `ioctl` (the only `unsafe`), `error`.
 
 #[doc(hidden)]
 pub mod bench;
-mod coalesce;
+pub(crate) mod coalesce;
 mod configure;
 mod device;
 mod error;
 mod frame;
 mod ioctl;
 pub(crate) mod offload;
+pub(crate) mod packets;
 mod sysctl;
 #[cfg(test)]
 mod testing;

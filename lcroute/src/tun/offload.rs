@@ -28,6 +28,11 @@ const MAX_SEGMENTS: usize = 128;
 /// The checksum field holds the sum of the pseudo-header; the rest is to be added from its start on.
 const NEEDS_CHECKSUM: u8 = 1;
 
+/// The checksums were right when a card put the datagrams together.
+const CHECKSUM_WAS_RIGHT: u8 = 2;
+
+const UDP: u8 = 17;
+
 const KIND_NONE: u8 = 0;
 const KIND_UDP: u8 = 5;
 
@@ -123,13 +128,19 @@ impl Offload {
     }
 
     fn split(self, packet: &mut [u8], each: &mut impl FnMut([&[u8]; 2])) -> Result<(), BadOffload> {
-        let udp = usize::from(self.checksum_start);
-        let segment = usize::from(self.segment);
-        let whole = packet.len();
-        let partial = self.flags & NEEDS_CHECKSUM != 0;
-        if !partial || usize::from(self.checksum_offset) != UDP_CHECKSUM || udp < IPV6_LEN {
+        let udp = match self.flags & (NEEDS_CHECKSUM | CHECKSUM_WAS_RIGHT) {
+            0 => return Err(BadOffload),
+            // nothing says where UDP is
+            CHECKSUM_WAS_RIGHT if packet.get(6) == Some(&UDP) => IPV6_LEN,
+            CHECKSUM_WAS_RIGHT => return Err(BadOffload),
+            _ if usize::from(self.checksum_offset) != UDP_CHECKSUM => return Err(BadOffload),
+            _ => usize::from(self.checksum_start),
+        };
+        if udp < IPV6_LEN {
             return Err(BadOffload);
         }
+        let segment = usize::from(self.segment);
+        let whole = packet.len();
         let (headers, payload) = packet
             .split_at_mut_checked(udp + UDP_LEN)
             .ok_or(BadOffload)?;
@@ -141,12 +152,12 @@ impl Offload {
         if usize::from(length) != whole - udp || usize::from(word(4)) != whole - IPV6_LEN {
             return Err(BadOffload);
         }
-        // ports, and the pseudo-header without the length of all
+        // pseudo-header and ports; the field may hold the partial sum of all, or that of the first, or its checksum
         let fixed = Sum::default()
+            .bytes(&headers[8..IPV6_LEN])
+            .word(UDP.into())
             .word(word(udp))
-            .word(word(udp + 2))
-            .word(word(udp + UDP_CHECKSUM))
-            .word(!length);
+            .word(word(udp + 2));
         for chunk in payload.chunks(segment) {
             // no longer than the whole, whose lengths fit
             let length = (UDP_LEN + chunk.len()) as u16;
@@ -221,6 +232,29 @@ mod tests {
             Ok(vec![whole.clone()])
         );
         assert_eq!(unpack(offload, &partial), Ok(vec![whole]));
+    }
+
+    #[test]
+    fn datagrams_that_a_card_has_put_together_come_apart() {
+        let datagrams = [1_000, 1_000, 333].map(|length| udp_packet(&vec![length as u8; length]));
+        let (offload, mut packet) = super_packet(&datagrams.each_ref().map(Vec::as_slice));
+        let expected = Ok(datagrams.to_vec());
+        assert_eq!(unpack(offload, &packet), expected);
+        // from a program of this machine: what was the first one's partial sum
+        let (_, first) = super_packet(&[&datagrams[0]]);
+        packet[46..48].copy_from_slice(&first[46..48]);
+        assert_eq!(unpack(offload, &packet), expected);
+        // from a wire: the first one's checksum
+        packet[46..48].copy_from_slice(&datagrams[0][46..48]);
+        let card = Offload {
+            flags: CHECKSUM_WAS_RIGHT,
+            checksum_start: 0,
+            checksum_offset: 0,
+            ..offload
+        };
+        assert_eq!(unpack(card, &packet), expected);
+        packet[6] = 60;
+        assert_eq!(unpack(card, &packet), Err(BadOffload));
     }
 
     #[test]
@@ -350,7 +384,9 @@ mod tests {
                 flags, kind, segment, checksum_start: start, checksum_offset: offset,
             };
             if let Ok(packets) = unpack(offload, &packet) && kind == KIND_UDP {
-                prop_assert_eq!((start, offset), (40, 6));
+                if flags != CHECKSUM_WAS_RIGHT {
+                    prop_assert_eq!((start, offset), (40, 6));
+                }
                 prop_assert!(packets.iter().all(|p| is_right(p)));
             }
         }

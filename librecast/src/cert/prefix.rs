@@ -6,6 +6,50 @@ use std::str::FromStr;
 
 use crate::wire::WireError;
 
+/// What all prefixes can do.
+macro_rules! prefix {
+    ($name:ident) => {
+        impl $name {
+            /// The first address.
+            #[must_use]
+            #[inline]
+            pub fn addr(&self) -> Ipv6Addr {
+                self.addr
+            }
+
+            /// Length in bits, at most 128.
+            #[must_use]
+            #[inline]
+            pub fn prefix_len(&self) -> u8 {
+                self.len
+            }
+
+            /// Whether `address` lies inside.
+            #[must_use]
+            #[inline]
+            pub fn contains(&self, address: Ipv6Addr) -> bool {
+                address.to_bits() & mask(self.len) == self.addr.to_bits()
+            }
+
+            /// Whether all of `other` lies inside.
+            #[must_use]
+            #[inline]
+            pub fn covers(&self, other: &Self) -> bool {
+                other.len >= self.len && self.contains(other.addr)
+            }
+
+            /// `ADDRESS/LENGTH`, or one address.
+            fn parse(text: &str) -> Option<Self> {
+                let (addr, len) = text.split_once('/').unwrap_or((text, "128"));
+                Self::new(addr.parse().ok()?, len.parse().ok()?).ok()
+            }
+        }
+    };
+}
+
+prefix!(GroupPrefix);
+prefix!(SourcePrefix);
+
 /// Group addresses that share their first bits, such as `ff1e::/16`; a single group has 128.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct GroupPrefix {
@@ -56,34 +100,6 @@ impl GroupPrefix {
     pub fn as_group(&self) -> Option<Ipv6Addr> {
         (self.len == 128).then_some(self.addr)
     }
-
-    /// The first address.
-    #[must_use]
-    #[inline]
-    pub fn addr(&self) -> Ipv6Addr {
-        self.addr
-    }
-
-    /// Length in bits, 8..=128.
-    #[must_use]
-    #[inline]
-    pub fn prefix_len(&self) -> u8 {
-        self.len
-    }
-
-    /// Whether `group` lies inside.
-    #[must_use]
-    #[inline]
-    pub fn contains(&self, group: Ipv6Addr) -> bool {
-        group.to_bits() & mask(self.len) == self.addr.to_bits()
-    }
-
-    /// Whether all of `other` lies inside.
-    #[must_use]
-    #[inline]
-    pub fn covers(&self, other: &Self) -> bool {
-        other.len >= self.len && self.contains(other.addr)
-    }
 }
 
 /// Sender addresses that share their first bits, such as `2001:db8:5::/64`: those of the hosts of a LAN.
@@ -115,34 +131,6 @@ impl SourcePrefix {
             Err(WireError::Bad("source prefix"))
         }
     }
-
-    /// The first address.
-    #[must_use]
-    #[inline]
-    pub fn addr(&self) -> Ipv6Addr {
-        self.addr
-    }
-
-    /// Length in bits, 0..=128.
-    #[must_use]
-    #[inline]
-    pub fn prefix_len(&self) -> u8 {
-        self.len
-    }
-
-    /// Whether `source` lies inside.
-    #[must_use]
-    #[inline]
-    pub fn contains(&self, source: Ipv6Addr) -> bool {
-        source.to_bits() & mask(self.len) == self.addr.to_bits()
-    }
-
-    /// Whether all of `other` lies inside.
-    #[must_use]
-    #[inline]
-    pub fn covers(&self, other: &Self) -> bool {
-        other.len >= self.len && self.contains(other.addr)
-    }
 }
 
 #[inline]
@@ -162,13 +150,7 @@ impl FromStr for GroupPrefix {
     type Err = WireError;
 
     fn from_str(s: &str) -> Result<Self, WireError> {
-        let bad = || WireError::Bad("group prefix: write it as ff1e::/16");
-        let (addr, len) = s.split_once('/').unwrap_or((s, "128"));
-        Self::new(
-            addr.parse().map_err(|_| bad())?,
-            len.parse().map_err(|_| bad())?,
-        )
-        .map_err(|_| bad())
+        Self::parse(s).ok_or(WireError::Bad("group prefix: write it as ff1e::/16"))
     }
 }
 
@@ -188,13 +170,8 @@ impl FromStr for SourcePrefix {
         if s == "any" {
             return Ok(Self::ANY);
         }
-        let bad = || WireError::Bad("source prefix: write it as 2001:db8:5::/64, or any");
-        let (addr, len) = s.split_once('/').unwrap_or((s, "128"));
-        Self::new(
-            addr.parse().map_err(|_| bad())?,
-            len.parse().map_err(|_| bad())?,
-        )
-        .map_err(|_| bad())
+        let bad = WireError::Bad("source prefix: write it as 2001:db8:5::/64, or any");
+        Self::parse(s).ok_or(bad)
     }
 }
 

@@ -3,10 +3,13 @@
 //! `netns-tests/setup all` fetches them; nothing is installed.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lcroute_lab::lab::{Host, Lab, Network, Process, eventually};
 
+use crate::lan::{ASK, Sites};
+use crate::lan_programs::ddsperf;
 use crate::world;
 
 /// Where `netns-tests/setup all` puts what is in the packages.
@@ -19,22 +22,31 @@ fn root() -> Result<PathBuf> {
 }
 
 /// A program of theirs, with its libraries, as arguments of `env`.
-fn foreign<'a>(program: &'a str, args: &[&'a str]) -> Result<Vec<String>> {
+pub(crate) fn foreign<'a>(program: &'a str, args: &[&'a str]) -> Result<Vec<String>> {
     let root = root()?;
     let folder = ["usr/sbin", "usr/bin"];
     let paths = folder.map(|folder| root.join(folder).join(program));
     let path = paths.iter().find(|path| path.exists());
     let path = path.with_context(|| format!("{program}: netns-tests/setup all"))?;
-    let libraries = ["usr/lib", "lib"].map(|folder| root.join(folder).join("x86_64-linux-gnu"));
-    let [usr, own] = libraries.map(|folder| folder.display().to_string());
-    let set = format!("LD_LIBRARY_PATH={usr}:{own}");
-    let all = [set, path.display().to_string()].into_iter();
+    let all = [libraries()?, path.display().to_string()].into_iter();
     Ok(all
         .chain(args.iter().map(|arg| (*arg).to_owned()))
         .collect())
 }
 
-fn start(host: &Host, program: &str, args: &[&str]) -> Result<Process> {
+/// Where their libraries are, for `env`.
+pub(crate) fn libraries() -> Result<String> {
+    let root = root()?;
+    let usr = "usr/lib/x86_64-linux-gnu";
+    let folders = [usr, "lib/x86_64-linux-gnu"].map(|folder| root.join(folder));
+    // libraries that have a folder of their own
+    let own = ["blas", "lapack", "pulseaudio"].map(|folder| root.join(usr).join(folder));
+    let all = folders.iter().chain(&own);
+    let all: Vec<_> = all.map(|folder| folder.display().to_string()).collect();
+    Ok(format!("LD_LIBRARY_PATH={}", all.join(":")))
+}
+
+pub(crate) fn start(host: &Host, program: &str, args: &[&str]) -> Result<Process> {
     let args = foreign(program, args)?;
     host.spawn("env", &args.iter().map(String::as_str).collect::<Vec<_>>())
 }
@@ -46,7 +58,7 @@ fn ask(host: &Host, program: &str, args: &[&str]) -> Result<String> {
     Ok(done.stdout + &done.stderr)
 }
 
-fn said(process: &Process) -> String {
+pub(crate) fn said(process: &Process) -> String {
     process.stdout() + &process.stderr()
 }
 
@@ -61,58 +73,58 @@ fn friends(lab: &Lab) -> Result<Network> {
     Ok(network)
 }
 
+/// Avahi on one interface, as "printer".
+fn avahi(host: &Host, interface: &str) -> Result<Process> {
+    let server = "[server]\nhost-name=printer\nuse-ipv4=no\nuse-ipv6=yes\nenable-dbus=no";
+    let config = format!("{server}\nallow-interfaces={interface}\n");
+    let config = host.write("avahi.conf", config)?.display().to_string();
+    // the package would have made the user
+    let user = "root:x:0:0::/:/bin/sh\navahi:x:0:0::/:/bin/sh\n";
+    let user = host.write("passwd", user)?;
+    let group = host.write("group", "root:x:0:\navahi:x:0:\n")?;
+    let args = "--no-drop-root --no-chroot --no-rlimits -f";
+    let avahi = foreign("avahi-daemon", &[args, &config])?.join(" ");
+    let (user, group) = (user.display(), group.display());
+    let script = format!(
+        "mount --bind {user} /etc/passwd && mount --bind {group} /etc/group && exec env {avahi}"
+    );
+    let avahi = host.spawn("unshare", &["-m", "sh", "-c", &script])?;
+    eventually("avahi uses the interface", || {
+        let said = said(&avahi);
+        ensure!(said.contains(&format!("{interface}.IPv6")), "{said}");
+        Ok(())
+    })?;
+    Ok(avahi)
+}
+
 #[test]
 #[ignore = "`make test-all`: programs of others"]
 fn avahi_answers_over_lc0() {
-    const ASK: &str = r#"
-import socket, struct, sys
-index = socket.if_nametoindex("lc0")
-s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-s.bind(("ff02::fb", 5353, 0, index))
-s.setsockopt(41, socket.IPV6_JOIN_GROUP, socket.inet_pton(10, "ff02::fb") + struct.pack("@I", index))
-s.setsockopt(41, socket.IPV6_MULTICAST_IF, index)
-s.settimeout(1)
-name = b"".join(bytes([len(l)]) + l for l in [sys.argv[1].encode(), b"local", b""])
-address = socket.inet_pton(10, sys.argv[2])
-for _ in range(20):
-    s.sendto(struct.pack(">6H", 0, 0, 1, 0, 0, 0) + name + struct.pack(">2H", 28, 1), ("ff02::fb", 5353, 0, index))
-    try:
-        while True:
-            answer, source = s.recvfrom(9000)
-            if answer[2] & 0x80 and address in answer:
-                print("answered"); sys.exit(0)
-    except socket.timeout:
-        pass
-sys.exit(1)
-"#;
     world("avahi", |lab| {
         let network = friends(lab)?;
         let [a, b] = network.nodes()?;
-        let config = a.host.write(
-            "avahi.conf",
-            "[server]\nhost-name=printer\nuse-ipv4=no\nuse-ipv6=yes\nallow-interfaces=lc0\nenable-dbus=no\n",
-        )?;
-        let config = config.display().to_string();
-        // the package would have made the user
-        let user = "root:x:0:0::/:/bin/sh\navahi:x:0:0::/:/bin/sh\n";
-        let user = a.host.write("passwd", user)?;
-        let group = a.host.write("group", "root:x:0:\navahi:x:0:\n")?;
-        let args = "--no-drop-root --no-chroot --no-rlimits -f";
-        let avahi = foreign("avahi-daemon", &[args, &config])?.join(" ");
-        let (user, group) = (user.display(), group.display());
-        let script = format!(
-            "mount --bind {user} /etc/passwd && mount --bind {group} /etc/group && exec env {avahi}"
-        );
-        let avahi = a.host.spawn("unshare", &["-m", "sh", "-c", &script])?;
-        eventually("avahi uses lc0", || {
-            let said = said(&avahi);
-            ensure!(said.contains("lc0.IPv6"), "{said}");
-            Ok(())
-        })?;
+        let avahi = avahi(&a.host, "lc0")?;
         let address = a.address()?.to_string();
-        let done = b.host.run("python3", &["-c", ASK, "printer", &address])?;
-        ensure!(done.stdout == "answered\n", "{done:?}: {}", said(&avahi));
+        let args = ["-c", ASK, "lc0", "printer", &address];
+        let done = b.host.run("python3", &args)?;
+        ensure!(done.code == 0, "{done:?}: {}", said(&avahi));
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "`make test-all`: programs of others"]
+fn avahi_of_a_lan_host_is_found_on_another_lan_and_over_lc0() {
+    world("avahi-lan", |lab| {
+        let sites = Sites::with(lab, 1, "reflect = [\"mdns\"]\n")?;
+        let [a, b] = &sites.sites;
+        let avahi = avahi(&b.hosts[0], "lan0")?;
+        let near = &sites.network.members[0].host;
+        for (host, interface) in [(&a.hosts[0], "lan0"), (near, "lc0")] {
+            let args = ["-c", ASK, interface, "printer", "2001:db8:a002::2"];
+            let done = host.run("python3", &args)?;
+            ensure!(done.code == 0, "{done:?}: {}", said(&avahi));
+        }
         Ok(())
     });
 }
@@ -351,5 +363,23 @@ while True:
             );
             Ok(())
         })
+    });
+}
+
+#[test]
+#[ignore = "`make test-all`: programs of others"]
+fn cyclonedds_works_over_lc0() {
+    world("dds", |lab| {
+        let network = friends(lab)?;
+        let [a, b] = network.nodes()?;
+        let mut peers = [
+            ddsperf(&b.host, "lc0", "-D 10 -Q minmatch:1 -Q samples:150 sub")?,
+            ddsperf(&a.host, "lc0", "-D 10 -Q minmatch:1 pub 50Hz size 1000")?,
+        ];
+        for process in &mut peers {
+            let code = process.wait(Duration::from_secs(40))?;
+            ensure!(code == 0, "{code}: {}", said(process));
+        }
+        Ok(())
     });
 }

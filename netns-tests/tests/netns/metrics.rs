@@ -16,7 +16,8 @@ fn lcroute_tells_its_figures_and_changes_where_it_listens() {
         let hosts = lab.closed_hosts(&["a", "b"])?;
         let socket = hosts[0].path("run/metrics.sock");
         let listen = |at: &str| format!("[metrics]\nlisten = \"{at}\"\n");
-        hosts[0].configure(&listen(&socket.display().to_string()))?;
+        let lan = "[[lan]]\ninterface = \"nowhere\"\n";
+        hosts[0].configure(&(listen(&socket.display().to_string()) + lan))?;
         let mut network = lab.network(hosts)?;
         network.start()?;
         let [a, b] = network.nodes()?;
@@ -50,7 +51,12 @@ fn lcroute_tells_its_figures_and_changes_where_it_listens() {
             let seen = Exposition::at_socket(&socket)?;
             ensure!(seen.value("lcroute_groups_remote", &[])? == 1.0);
             ensure!(seen.value("lcroute_link_tx_packets_total", &[])? >= 20.0);
-            for metric in lcroute::metrics::TABLE {
+            let role = [("interface", "nowhere"), ("role", "off")];
+            ensure!(seen.value("lcroute_lan_role", &role)? == 1.0);
+            ensure!(seen.value("lcroute_lan_problem", &role[..1])? == 1.0);
+            // nothing was dropped on a LAN that is not there
+            let is_there = |name: &str| seen.has(name) || name == "lcroute_lan_drops_total";
+            for metric in lcroute::metrics::TABLE.iter().filter(|m| !is_there(m.name)) {
                 ensure!(seen.has(metric.name), "no {}", metric.name);
             }
             Ok(())

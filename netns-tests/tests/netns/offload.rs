@@ -14,7 +14,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::world;
 
 const GROUP: Ipv6Addr = Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 0, 0, 0x42);
-const PORT: u16 = 5001;
+pub(crate) const PORT: u16 = 5001;
 
 #[test]
 fn trains_of_datagrams_arrive_whole_at_ordinary_and_at_coalescing_receivers() {
@@ -186,7 +186,7 @@ fn programs(network: &Network) -> Result<(Socket, [Socket; 2])> {
     Ok((sender, receivers))
 }
 
-fn receiver(host: &Host, coalescing: bool) -> Result<Socket> {
+pub(crate) fn receiver(host: &Host, coalescing: bool) -> Result<Socket> {
     host.namespace().run(|| {
         let socket = Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP))?;
         socket.set_reuse_address(true)?;
@@ -201,26 +201,26 @@ fn receiver(host: &Host, coalescing: bool) -> Result<Socket> {
 }
 
 /// Forty datagrams of 1,000 bytes and a shorter one.
-fn equal_sizes(number: u64) -> Vec<Vec<u8>> {
+pub(crate) fn equal_sizes(number: u64) -> Vec<Vec<u8>> {
     let content = noise(number, 40_777);
     content.chunks(1_000).map(<[u8]>::to_vec).collect()
 }
 
 /// Sends datagrams, all but the last as long as the first, with one call.
-fn send_train(socket: &Socket, datagrams: &[Vec<u8>]) -> Result<()> {
+pub(crate) fn send_train(socket: &Socket, datagrams: &[Vec<u8>]) -> Result<()> {
     let size = i32::try_from(datagrams[0].len())?;
     setsockopt(socket, sockopt::UdpGsoSegment, &size)?;
     socket.send(&datagrams.concat()).context("a train")?;
     Ok(())
 }
 
-struct Received {
-    datagrams: Vec<Vec<u8>>,
+pub(crate) struct Received {
+    pub(crate) datagrams: Vec<Vec<u8>>,
     /// How many came with one call, at most.
     longest: usize,
 }
 
-fn receive(socket: &Socket, count: usize) -> Result<Received> {
+pub(crate) fn receive(socket: &Socket, count: usize) -> Result<Received> {
     let (mut datagrams, mut longest) = (Vec::new(), 0);
     let mut buffer = vec![0; 65_536];
     let mut control = nix::cmsg_space!(i32);
@@ -247,7 +247,7 @@ fn receive(socket: &Socket, count: usize) -> Result<Received> {
 }
 
 /// A UDP header with a right or a wrong checksum, and its payload.
-fn udp(source: Ipv6Addr, payload: &[u8], is_right: bool) -> Vec<u8> {
+pub(crate) fn udp(source: Ipv6Addr, payload: &[u8], is_right: bool) -> Vec<u8> {
     let length = 8 + payload.len() as u16;
     let mut datagram: Vec<u8> = [PORT, PORT, length, 0]
         .into_iter()

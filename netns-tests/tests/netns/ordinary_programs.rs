@@ -1,11 +1,11 @@
 //! Programs from elsewhere, as Debian installs them, that never heard of lcroute.
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{Lab, Network, eventually};
+use lcroute_lab::lab::{Lab, Network, Process, eventually};
 
 use crate::world;
 
-const PYTHON_RECEIVER: &str = "
+pub(crate) const PYTHON_RECEIVER: &str = "
 import socket, struct
 s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
 s.bind(('', 5007))
@@ -16,7 +16,7 @@ while True:
     print(data.decode(), 'from', sender[0], flush=True)
 ";
 
-const PYTHON_SENDER: &str = "
+pub(crate) const PYTHON_SENDER: &str = "
 import socket
 s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
 s.sendto(b'hello from python', ('ff1e::7', 5007))
@@ -72,24 +72,30 @@ fn iperf() {
     world("iperf", |lab| {
         let network = pair(lab)?;
         let [a, b] = network.nodes()?;
-        let server = ["-s", "-u", "-V", "-B", "ff1e::9", "-y", "C"];
-        let server = b.host.spawn("iperf", &server)?;
+        let server = b.host.spawn("iperf", &IPERF_SERVER)?;
         a.wait_wanted("ff1e::9", b)?;
-        let client = [
-            "-c", "ff1e::9", "-u", "-V", "-b", "2M", "-l", "1000", "-n", "250000",
-        ];
-        a.host.run("iperf", &client)?.success()?;
-        eventually("the iperf server reports", || {
-            // date,address,port,address,port,id,interval,bytes,bits/s,jitter,lost,total,...
-            let report = server.stdout();
-            let line = report.lines().next_back().context("no report yet")?;
-            let fields: Vec<&str> = line.split(',').collect();
-            let bytes: u64 = fields.get(7).context("no bytes")?.parse()?;
-            ensure!(bytes >= 250_000, "{line}");
-            ensure!(fields.get(10) == Some(&"0"), "packets were lost: {line}");
-            Ok(())
-        })
+        a.host.run("iperf", &IPERF_CLIENT)?.success()?;
+        iperf_got_all(&server)
     });
+}
+
+pub(crate) const IPERF_SERVER: [&str; 7] = ["-s", "-u", "-V", "-B", "ff1e::9", "-y", "C"];
+pub(crate) const IPERF_CLIENT: [&str; 10] = [
+    "-c", "ff1e::9", "-u", "-V", "-b", "2M", "-l", "1000", "-n", "250000",
+];
+
+/// Waits until the server of iperf says that it has all that its client sent.
+pub(crate) fn iperf_got_all(server: &Process) -> Result<()> {
+    eventually("the iperf server reports", || {
+        // date,address,port,address,port,id,interval,bytes,bits/s,jitter,lost,total,...
+        let report = server.stdout();
+        let line = report.lines().next_back().context("no report yet")?;
+        let fields: Vec<&str> = line.split(',').collect();
+        let bytes: u64 = fields.get(7).context("no bytes")?.parse()?;
+        ensure!(bytes >= 250_000, "{line}");
+        ensure!(fields.get(10) == Some(&"0"), "packets were lost: {line}");
+        Ok(())
+    })
 }
 
 fn pair(lab: &Lab) -> Result<Network> {

@@ -242,7 +242,7 @@ impl Page {
 }
 
 pub(crate) fn is_command(line: &str) -> bool {
-    ["operator$ ", "alpha# ", "beta# ", "gamma# "]
+    ["operator$ ", "alpha# ", "beta# ", "gamma# ", "gate-a# "]
         .iter()
         .any(|prompt| line.starts_with(prompt))
 }

@@ -128,6 +128,7 @@ fn what_holds_where_a_key_is_not_set_is_what_the_file_says() {
         "stun",
         "interfaces",
         "sources",
+        "reflect",
     ];
     let of_network = [
         "profile",

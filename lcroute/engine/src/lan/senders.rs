@@ -24,8 +24,8 @@ const ROUND: Duration = Duration::from_millis(50);
 struct Source {
     mac: MacAddress,
     last: Instant,
-    /// Bytes that it wanted to send in this round, and in the last one.
-    wanted: [u64; 2],
+    /// Bytes that it wanted to send in this round.
+    wanted: u64,
     packets: u64,
     bytes: u64,
 }
@@ -82,6 +82,8 @@ impl Senders {
     /// Another rate from now on.
     pub fn set_rate(&mut self, rate: u64) {
         self.budget = budget(rate);
+        // what was spent at another rate is no debt
+        self.spent = self.spent.min(self.budget);
     }
 
     /// Whether a packet of so many bytes goes on.
@@ -101,7 +103,7 @@ impl Senders {
         let known = self.sources.entry(source).or_insert(Source {
             mac,
             last: now,
-            wanted: [0; 2],
+            wanted: 0,
             packets: 0,
             bytes: 0,
         });
@@ -113,13 +115,13 @@ impl Senders {
         }
         known.last = now;
         let len = len as u64;
-        known.wanted[0] = known.wanted[0].saturating_add(len);
-        let most = if known.wanted[0] <= self.equal_part {
+        known.wanted = known.wanted.saturating_add(len);
+        let most = if known.wanted <= self.equal_part {
             self.budget + self.budget / 4
         } else {
             self.budget
         };
-        if known.wanted[0] > self.share || self.spent + len > most {
+        if known.wanted > self.share || self.spent + len > most {
             return Err(DropReason::LanRate);
         }
         self.spent += len;
@@ -130,22 +132,19 @@ impl Senders {
 
     /// What all want of the last round is dealt out so that nobody gets more than it wants, and nobody less than an equal part.
     fn begin_round(&mut self, now: Instant) {
-        let rounds = now.saturating_duration_since(self.round_ends).as_nanos() / ROUND.as_nanos();
-        // behind by rounds in which nobody sent
-        self.round_ends += ROUND * (rounds as u32).saturating_add(1);
-        if self.round_ends <= now {
-            self.round_ends = now + ROUND;
-        }
-        let mut wanted = Vec::new();
-        for source in self.sources.values_mut().filter(|s| s.wanted != [0; 2]) {
-            source.wanted = [0, source.wanted[0]];
-            if source.wanted[1] > 0 {
-                wanted.push(source.wanted[1]);
-            }
-        }
-        self.spent = self.spent.saturating_sub(self.budget);
+        let late = now.saturating_duration_since(self.round_ends);
+        // one has ended, and those in which nobody sent
+        let rounds = 1 + (late.as_nanos() / ROUND.as_nanos()) as u64;
+        self.round_ends =
+            now + ROUND - Duration::from_nanos((late.as_nanos() % ROUND.as_nanos()) as u64);
+        let sources = self.sources.values_mut();
+        let wanted = sources.map(|source| std::mem::take(&mut source.wanted));
+        let wanted: Vec<_> = wanted.filter(|wanted| *wanted > 0).collect();
+        self.spent = self
+            .spent
+            .saturating_sub(self.budget.saturating_mul(rounds));
         self.equal_part = self.budget / (wanted.len() as u64 + 1);
-        self.share = fair_share(self.budget - self.spent, wanted);
+        self.share = fair_share(self.budget.saturating_sub(self.spent), wanted);
     }
 
     fn has_room(&mut self, now: Instant) -> bool {
@@ -252,6 +251,23 @@ mod tests {
         for n in 1..10 {
             assert!(passed[n] >= 100 * 1_250 * 9 / 10, "{passed:?}");
         }
+    }
+
+    #[test]
+    fn a_rate_that_is_lowered_under_load_counts_from_then_on() {
+        let now = start();
+        let mut senders = Senders::new(1_000_000_000, now);
+        let pass = |senders: &mut Senders, from: Duration, packets: u32| {
+            let at = |n| now + from + Duration::from_micros(100) * n;
+            let admitted = |n: &u32| senders.admit(source(1), MAC, 1_250, at(*n)).is_ok();
+            (0..packets).filter(admitted).count()
+        };
+        assert_eq!(pass(&mut senders, Duration::ZERO, 400), 400);
+        senders.set_rate(1_000_000);
+        pass(&mut senders, ROUND, 10_000);
+        // a second at 100 packets a second
+        let passed = pass(&mut senders, Duration::from_secs(2), 10_000);
+        assert!((80..=110).contains(&passed), "{passed}");
     }
 
     #[test]

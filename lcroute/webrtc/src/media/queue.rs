@@ -1,7 +1,7 @@
 //! Messages that wait for the window: fair between flows, short, and fresh (FQ-CoDel, RFC 8290).
 //!
 //! ```text
-//! push --> flow (hash of origin and group) --idle before--> new --its turn is over--> old --empty--> idle
+//! push --> flow (hash of origin, source, group) --idle before--> new --its turn is over--> old --empty--> idle
 //! pop: new before old, a quantum of bytes each; CoDel and the time bound drop from the head
 //! ```
 //!
@@ -32,9 +32,9 @@ const SPARE_BYTES: usize = 2_048;
 const IDLE_ROOM: usize = 16;
 /// A process that is woken later than this got no time: no link is that slow. Chosen: twice the pacer's tick.
 const STALL: Duration = Duration::from_millis(2);
-/// Where origin and group are: data header (docs/protocol.md), IPv6 header.
+/// Where origin, source and group are: data header (docs/protocol.md), IPv6 header. Hosts of a LAN have one origin.
 const ORIGIN: std::ops::Range<usize> = 12..20;
-const GROUP: std::ops::Range<usize> = 32 + 24..32 + 40;
+const ADDRESSES: std::ops::Range<usize> = 32 + 8..32 + 40;
 
 /// The queue of one link.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ pub(crate) struct FairQueue {
 
 #[derive(Debug, Default)]
 struct Flow {
-    /// Hash of origin and group of the first message, while listed.
+    /// Hash of origin, source and group of the first message, while listed.
     key: u64,
     messages: VecDeque<Message>,
     bytes: usize,
@@ -242,15 +242,15 @@ impl FairQueue {
     }
 
     fn key_of(&self, parts: [&[u8]; 2]) -> u64 {
-        let mut head = [0; GROUP.end];
-        let (first, second) = head.split_at_mut(parts[0].len().min(GROUP.end));
+        let mut head = [0; ADDRESSES.end];
+        let (first, second) = head.split_at_mut(parts[0].len().min(ADDRESSES.end));
         first.copy_from_slice(&parts[0][..first.len()]);
         let rest = second.len().min(parts[1].len());
         second[..rest].copy_from_slice(&parts[1][..rest]);
         let mut hasher = std::hash::DefaultHasher::new();
         hasher.write_u64(self.seed);
         hasher.write(&head[ORIGIN]);
-        hasher.write(&head[GROUP]);
+        hasher.write(&head[ADDRESSES]);
         hasher.finish()
     }
 }
@@ -268,14 +268,14 @@ mod tests {
     use super::*;
 
     fn message(group: u8, size: usize) -> Vec<u8> {
-        let mut message = vec![0; size.max(GROUP.end)];
-        message[GROUP.start] = 0xff;
-        message[GROUP.end - 1] = group;
+        let mut message = vec![0; size.max(ADDRESSES.end)];
+        message[ADDRESSES.start + 16] = 0xff;
+        message[ADDRESSES.end - 1] = group;
         message
     }
 
     fn group(message: &[u8]) -> u8 {
-        message[GROUP.end - 1]
+        message[ADDRESSES.end - 1]
     }
 
     struct Bench {

@@ -1,0 +1,182 @@
+//! Multicast DNS (RFC 6762) between links: its group stays on a link, so gateways say again what was said elsewhere.
+//!
+//! ```text
+//! host ──ff02::fb──> gateway ──ff02::fb, from the gateway's node──> gateways ──ff02::fb, from each gateway──> hosts
+//! ```
+//!
+//! Hosts believe what comes from their own link only (RFC 6762 §11), so each gateway puts its own address for that of the sender.
+
+use std::collections::BTreeMap;
+use std::hash::Hasher;
+use std::net::Ipv6Addr;
+
+use bytes::Bytes;
+use librecast::ipv6::{self, Datagram};
+use librecast::time::{Duration, Instant};
+use librecast::wire::{Reader, WireError};
+use siphasher::sip::SipHasher13;
+
+use crate::config::ROUTER_ADDRESS;
+
+/// The group (RFC 6762 §3).
+pub const GROUP: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xfb);
+const PORT: u16 = 5_353;
+const HOP_LIMIT: u8 = 255;
+/// The top bit of a question's class asks for an answer by unicast, which would end at the gateway (RFC 6762 §5.4).
+const WANTS_UNICAST: u8 = 0x80;
+/// Nothing is said twice within this time (RFC 6762 §6). What is comes from another gateway or reflector.
+const REPEATED: Duration = Duration::from_secs(1);
+/// Messages that are remembered for so long. Chosen: more than pass.
+const MAX_RECENT: usize = 1_024;
+
+/// A message that can be said on another link. Whoever asks from another port wants an answer that only its own link can give
+/// (RFC 6762 §6.7).
+pub fn message(packet: &[u8]) -> Option<Vec<u8>> {
+    let datagram = Datagram::of_packet(packet)?;
+    if (datagram.source_port, datagram.destination_port) != (PORT, PORT) {
+        return None;
+    }
+    let mut message = datagram.data.to_vec();
+    for class in question_classes(datagram.data).ok()? {
+        message[class] &= !WANTS_UNICAST;
+    }
+    Some(message)
+}
+
+/// Where the classes of the questions are.
+fn question_classes(message: &[u8]) -> Result<Vec<usize>, WireError> {
+    let mut r = Reader::new(message);
+    let (_id, _flags) = (r.u16()?, r.u16()?);
+    let questions = r.u16()?;
+    r.take(6)?;
+    let mut classes = Vec::new();
+    for _ in 0..questions {
+        skip_name(&mut r)?;
+        let _kind = r.u16()?;
+        classes.push(message.len() - r.rest().len());
+        let _class = r.u16()?;
+    }
+    Ok(classes)
+}
+
+/// Labels end with an empty one, or with a pointer to others (RFC 1035 §4.1.4).
+fn skip_name(r: &mut Reader<'_>) -> Result<(), WireError> {
+    loop {
+        match r.u8()? {
+            0 => return Ok(()),
+            length @ 1..64 => drop(r.take(length.into())?),
+            0xc0.. => return r.u8().map(drop),
+            _ => return Err(WireError::Bad("label")),
+        }
+    }
+}
+
+/// A message for a link, from a host there.
+pub fn packet(from: Ipv6Addr, message: &[u8]) -> Vec<u8> {
+    ipv6::udp_packet(from, GROUP, (PORT, HOP_LIMIT), message)
+}
+
+/// A packet of this node, for programs of this host.
+pub fn from_router(own: &[u8]) -> Bytes {
+    let message = message(own).unwrap_or_default();
+    packet(ROUTER_ADDRESS, &message).into()
+}
+
+/// What was said on a link a moment ago.
+#[derive(Debug)]
+pub struct Recent {
+    /// So that nobody can find two messages of one sum.
+    key: (u64, u64),
+    messages: BTreeMap<u64, Instant>,
+}
+
+impl Recent {
+    /// Nothing; `key` is random.
+    pub fn new(key: (u64, u64)) -> Self {
+        Self {
+            key,
+            messages: BTreeMap::new(),
+        }
+    }
+
+    /// Whether a message was said a moment ago. If not, it is now.
+    pub fn is_repeated(&mut self, message: &[u8], now: Instant) -> bool {
+        self.messages.retain(|_, at| now < *at + REPEATED);
+        let mut hasher = SipHasher13::new_with_keys(self.key.0, self.key.1);
+        hasher.write(message);
+        let sum = hasher.finish();
+        if self.messages.contains_key(&sum) || self.messages.len() >= MAX_RECENT {
+            return true;
+        }
+        self.messages.insert(sum, now);
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::start;
+
+    const HOST: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+
+    /// "Who has _ipp._tcp.local? PTR", and for the same name once more, by a pointer; the first wants unicast.
+    fn question() -> Vec<u8> {
+        let mut message = vec![0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0];
+        message.extend(b"\x04_ipp\x04_tcp\x05local\x00\x00\x0c\x80\x01");
+        message.extend(b"\xc0\x0c\x00\x0c\x00\x01");
+        message
+    }
+
+    #[test]
+    fn questions_ask_for_multicast_on_the_other_link() {
+        let asked = question();
+        let said = message(&packet(HOST, &asked)).unwrap();
+        let expected: Vec<_> = asked
+            .iter()
+            .map(|byte| if *byte == 0x80 { 0 } else { *byte })
+            .collect();
+        assert_eq!(said, expected);
+        assert_eq!(message(&packet(HOST, &said)), Some(expected));
+    }
+
+    #[test]
+    fn what_is_no_mdns_is_left_out() {
+        let packet = packet(HOST, &question());
+        let other = ipv6::udp_packet(HOST, GROUP, (5_354, HOP_LIMIT), &question());
+        assert_eq!(message(&other), None);
+        for length in 0..packet.len() {
+            assert_eq!(message(&packet[..length]), None);
+        }
+        let asked = question();
+        for length in 0..asked.len() {
+            assert_eq!(message(&super::packet(HOST, &asked[..length])), None);
+        }
+    }
+
+    #[test]
+    fn nothing_is_said_twice_in_a_second() {
+        let now = start();
+        let mut recent = Recent::new((1, 2));
+        assert!(!recent.is_repeated(b"a", now));
+        assert!(!recent.is_repeated(b"b", now));
+        assert!(recent.is_repeated(b"a", now + REPEATED / 2));
+        assert!(!recent.is_repeated(b"a", now + REPEATED));
+        for n in 0..2 * MAX_RECENT {
+            recent.is_repeated(&n.to_be_bytes(), now + REPEATED);
+        }
+        assert_eq!(recent.messages.len(), MAX_RECENT);
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let said = message(&packet(HOST, &bytes));
+            if let Some(said) = said {
+                prop_assert_eq!(said.len(), bytes.len());
+            }
+        }
+    }
+}

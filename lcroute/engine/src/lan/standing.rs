@@ -1,0 +1,116 @@
+//! What a gateway does on a LAN, and what keeps it from doing all that it should.
+
+use std::fmt;
+
+use librecast::cert::SourcePrefix;
+
+/// What a gateway does on a LAN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LanRole {
+    /// Nothing, see the problem.
+    Off,
+    /// It does not know yet who else is there.
+    Listening,
+    /// It follows the listeners, and replaces the forwarder.
+    Standby,
+    /// It carries packets, asks and reports.
+    Forwarder,
+}
+
+impl LanRole {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Off, Self::Listening, Self::Standby, Self::Forwarder];
+
+    /// As users read it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Listening => "listening",
+            Self::Standby => "standby",
+            Self::Forwarder => "forwarder",
+        }
+    }
+}
+
+/// What is wrong on a LAN, the worst first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LanProblem {
+    /// The certificate does not make this node a gateway.
+    NotPermitted,
+    /// Another interface of this node is on the same LAN.
+    SecondInterface,
+    /// The certificate allows no packets of these prefixes.
+    PrefixesNotPermitted(Vec<SourcePrefix>),
+    /// Hosts have no addresses that mean anything elsewhere.
+    NoPrefix,
+    /// Another LAN uses these prefixes as well.
+    Clash(Vec<SourcePrefix>),
+    /// Hosts of so many nodes are heard on the LAN without the network.
+    OtherPath(usize),
+}
+
+impl LanProblem {
+    /// What to do about it.
+    #[must_use]
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::NotPermitted => {
+                "an issuer makes a token with `lcroute invite --gateway any`; `lcroute leave`, then `lcroute join` with it"
+            }
+            Self::PrefixesNotPermitted(_) => {
+                "an issuer makes a token with `lcroute invite --gateway` for them; `lcroute leave`, then `lcroute join` with it"
+            }
+            Self::SecondInterface => "name one of both in [[lan]]",
+            Self::NoPrefix => {
+                "`advertise = true` in [[lan]] where no router gives addresses; else name theirs in `sources`"
+            }
+            Self::Clash(_) => "give the hosts of one LAN another prefix",
+            Self::OtherPath(_) => {
+                "find the bridge, VPN or multicast router between both LANs; one path is enough"
+            }
+        }
+    }
+}
+
+impl fmt::Display for LanProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |prefixes: &[SourcePrefix]| {
+            let prefixes: Vec<_> = prefixes.iter().map(ToString::to_string).collect();
+            prefixes.join(" ")
+        };
+        match self {
+            Self::NotPermitted => f.write_str("this node's certificate does not make it a gateway"),
+            Self::SecondInterface => {
+                f.write_str("another interface of this host is on the same LAN")
+            }
+            Self::PrefixesNotPermitted(prefixes) => write!(
+                f,
+                "this node's certificate does not allow {}: what hosts send is not carried",
+                list(prefixes)
+            ),
+            Self::NoPrefix => f.write_str("no prefix is on link: what hosts send is not carried"),
+            Self::Clash(prefixes) => write!(
+                f,
+                "another LAN uses {} as well: their hosts do not hear each other",
+                list(prefixes)
+            ),
+            Self::OtherPath(nodes) => write!(
+                f,
+                "hosts of {nodes} nodes are heard here on another path than the network: nothing of theirs is sent into the LAN"
+            ),
+        }
+    }
+}
+
+/// How things stand on a LAN.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LanStanding {
+    /// The interface.
+    pub interface: String,
+    /// What this node does.
+    pub role: LanRole,
+    /// What is wrong, if anything.
+    pub problem: Option<LanProblem>,
+}
