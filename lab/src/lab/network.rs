@@ -1,13 +1,14 @@
 //! An lcroute network in a world: the signalling server, the members, their daemons and what they report.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use super::{Host, Lab, Process, eventually, within};
+use super::{Host, Lab, Process, eventually, wait, within};
 
 /// The signalling server on a public host of its own.
 #[derive(Debug)]
@@ -525,6 +526,26 @@ fn wanted_over(groups: &[Value], group: Ipv6Addr) -> Vec<String> {
 }
 
 /// What the daemon on the host called `name` says.
+impl Drop for Member {
+    /// A test that fails shows what this node counted, and its kernel.
+    fn drop(&mut self) {
+        if !wait::has_given_up() || self.daemon.is_none() {
+            return;
+        }
+        let counted = self.status();
+        let counted = counted.map(|status| format!("{:#}", status["counters"]));
+        let of_sockets = r"grep -hE '^Udp6?(:|InErrors|RcvbufErrors)' /proc/net/snmp /proc/net/snmp6";
+        let kernel = self.host.ask("sh", &["-c", of_sockets]);
+        let said = format!(
+            "{}\n{}",
+            counted.unwrap_or_else(|error| format!("{error:#}")),
+            kernel.map_or_else(|error| format!("{error:#}"), |said| said.stdout),
+        );
+        // nobody is left to hear of an error
+        let _ = fs::write(self.host.path("logs/last-counters"), said);
+    }
+}
+
 fn ask_named(host: &Host, name: &str, verb: &str) -> Result<Value> {
     let socket = host.path("..").join(name).join("run/control.sock");
     let socket = socket.to_string_lossy();

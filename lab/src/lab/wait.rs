@@ -1,5 +1,6 @@
 //! Waiting for conditions. Deadlines are generous: they end a broken test, they measure nothing.
 
+use std::cell::Cell;
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -7,6 +8,16 @@ use anyhow::{Context, Result};
 
 /// The deadline of [`eventually`].
 pub const DEADLINE: Duration = Duration::from_secs(40);
+
+thread_local! {
+    static GAVE_UP: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether something that this thread waited for did not come: its test fails.
+#[must_use]
+pub fn has_given_up() -> bool {
+    GAVE_UP.get()
+}
 
 /// Tries until `attempt` succeeds, for [`DEADLINE`].
 ///
@@ -42,6 +53,7 @@ pub fn within<T>(
         match attempt() {
             Ok(value) => return Ok(value),
             Err(error) if error.is::<Hopeless>() || Instant::now() >= deadline => {
+                GAVE_UP.set(true);
                 return Err(error)
                     .with_context(|| format!("waited (up to {timeout:?}) until {what}"));
             }

@@ -13,7 +13,7 @@ use librecast::random::Random;
 use librecast::time::{Duration, Instant};
 use siphasher::sip::SipHasher13;
 
-use crate::classify::{CarriedScopes, Class, Flow, flow_of, is_link_scope, trim};
+use crate::classify::{CarriedScopes, Class, Flow, is_link_scope, trim};
 use crate::config::{Config, Neighbor, Node};
 use crate::control::{self, Element, MAX_ROUTED, Routed, RoutedKind};
 use crate::drops::DropReason;
@@ -388,10 +388,9 @@ impl Engine {
             }
             Class::Mld => {
                 self.unflushed = true;
-                let source = flow_of(&packet).map(|flow| flow.source);
                 let database = &self.database;
                 let gateway = &mut self.gateway;
-                gateway.admit_mld(interface, source, now).and_then(|()| {
+                gateway.admit_mld(interface, mac, now).and_then(|()| {
                     let is_gateway = |source: Ipv6Addr| {
                         let origin = OriginId::of(source);
                         database.is_gateway(origin) || gateway.is_reporter(source)

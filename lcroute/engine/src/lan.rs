@@ -150,7 +150,7 @@ struct Lan {
     errors: Bucket,
     joins: Bucket,
     mdns: Bucket,
-    joiners: BTreeMap<Ipv6Addr, Bucket>,
+    joiners: BTreeMap<MacAddress, Bucket>,
     /// Hosts that reach this LAN without the network, and until when that is believed.
     other_paths: BTreeMap<OriginId, Instant>,
     counters: BTreeMap<&'static str, u64>,
@@ -386,15 +386,15 @@ impl Gateway {
         }
     }
 
-    /// Whether an MLD message of a host is looked at.
+    /// Whether an MLD message of the host with this Ethernet address is looked at.
     pub fn admit_mld(
         &mut self,
         id: LocalInterfaceId,
-        source: Option<Ipv6Addr>,
+        mac: MacAddress,
         now: Instant,
     ) -> Result<(), DropReason> {
         let lan = self.lans.get_mut(&id).ok_or(DropReason::LanNotConfigured)?;
-        let result = lan.admit_mld(source, now);
+        let result = lan.admit_mld(mac, now);
         lan.count("mld", result)
     }
 }
@@ -612,9 +612,9 @@ impl Lan {
         }
     }
 
-    fn admit_mld(&mut self, source: Option<Ipv6Addr>, now: Instant) -> Result<(), DropReason> {
-        let source = source.ok_or(DropReason::BadMld)?;
-        if self.joiners.len() >= MAX_JOINERS && !self.joiners.contains_key(&source) {
+    /// A host is known by its Ethernet address: forging IPv6 sources gains it nothing.
+    fn admit_mld(&mut self, mac: MacAddress, now: Instant) -> Result<(), DropReason> {
+        if self.joiners.len() >= MAX_JOINERS && !self.joiners.contains_key(&mac) {
             self.joiners
                 .retain(|_, bucket| bucket.left(JOIN_RATE, now) < JOIN_RATE.burst());
             if self.joiners.len() >= MAX_JOINERS {
@@ -623,7 +623,7 @@ impl Lan {
         }
         let bucket = self
             .joiners
-            .entry(source)
+            .entry(mac)
             .or_insert_with(|| Bucket::full(now));
         if bucket.take(JOIN_RATE, 1, now) && self.joins.take(LAN_JOIN_RATE, 1, now) {
             Ok(())

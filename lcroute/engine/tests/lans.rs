@@ -632,6 +632,30 @@ fn one_source_of_a_lan_is_joined() {
 }
 
 #[test]
+fn a_flood_of_joins_from_forged_addresses_is_held_back_and_joins_of_others_are_not() {
+    let mut w = World::new(&[1, 1]);
+    w.run(secs(5));
+    let g = group(1);
+    let flooder = mac(1, 0x101);
+    for n in 0..10_000_u16 {
+        let forged = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 9, 9, n);
+        let record = Record::new(RecordType::ChangeToExclude, group(100 + n), vec![]);
+        let report = mld::report_packets(forged, &[record], 1280).remove(0);
+        w.queue
+            .push(w.now, Event::Frame(1, flooder, report.into()));
+        w.run(Duration::from_micros(200));
+    }
+    w.join(1, 0, g);
+    w.run(ms(100));
+    let first = w.next + 1;
+    w.stream(0, 0, g, secs(2));
+    w.run(ms(100));
+    w.check_all(1, 0, first);
+    let drops = w.lan(1).counters;
+    assert!(drops["lan_join_limited"] > 8_000, "{drops:?}");
+}
+
+#[test]
 fn programs_of_a_gateway_and_hosts_of_its_lan_hear_each_other() {
     let mut w = World::new(&[1, 1]);
     let g = group(1);
