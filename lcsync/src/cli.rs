@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -17,6 +17,8 @@ use librecast_program::units::{parse_duration, parse_rate};
 
 use crate::block::BlockHash;
 use crate::index::{HashCache, Index};
+use crate::local::changes::{Check, Keep};
+use crate::local::filter::Filter;
 use crate::name::check_name;
 use crate::server::config::ShareOptions;
 use crate::server::shell::Shares;
@@ -106,14 +108,18 @@ struct Share {
 }
 
 #[derive(Debug, Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "they are the flags of a command line"
+)]
 struct Sync {
-    /// lc:NAME, lc:NAME#ROOTHASH, or a local path
-    #[arg(value_name = "SRC", required = true)]
-    source: Option<OsString>,
+    /// lc:NAME, lc:NAME#ROOTHASH, or local paths
+    #[arg(value_name = "SRC", required = true, num_args = 1..)]
+    source: Vec<OsString>,
     /// Where to
     #[arg(value_name = "DEST", required = true)]
     dest: Option<PathBuf>,
-    /// Archive: modes and times as well (locally also folders, links and, if permitted, owners)
+    /// Archive: modes and times as well; locally -r and -l, -p, -t, -g, -o
     #[arg(short, long)]
     archive: bool,
     /// Recurse into folders (a share comes whole anyway)
@@ -129,8 +135,24 @@ struct Sync {
     #[arg(short, long)]
     quiet: bool,
     /// Delete from DEST what is not in SRC
-    #[arg(long)]
+    #[arg(long, alias = "del")]
     delete: bool,
+    /// Print what it has cost
+    #[arg(long)]
+    stats: bool,
+    /// Receive, or write, no faster than this on average, in bits per second
+    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
+    bwlimit: Option<u64>,
+    #[command(flatten)]
+    share: OfShares,
+    #[command(flatten)]
+    local: Local,
+}
+
+/// Options for `lc:NAME` alone.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Options for lc:NAME")]
+struct OfShares {
     /// Use this interface only (may be repeated); all multicast-capable ones by default
     #[arg(short, value_name = "IFACE")]
     interface: Vec<String>,
@@ -140,21 +162,93 @@ struct Sync {
     /// Serve what has come, while it comes and afterwards, until told to stop
     #[arg(long, conflicts_with = "dry_run")]
     seed: bool,
-    /// Print what the transfer has cost
-    #[arg(long)]
-    stats: bool,
     /// The shared key that the share is sealed with
     #[arg(long, value_name = "FILE")]
     keyfile: Option<PathBuf>,
     /// Give up after so long without a single packet
     #[arg(long, value_name = "D", default_value = "30s", value_parser = parse_duration)]
     timeout: Duration,
-    /// Receive no faster than this on average, in bits per second
-    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
-    bwlimit: Option<u64>,
     /// Progress and result as JSON, one document a line
     #[arg(long)]
     json: bool,
+}
+
+/// Options for local copies alone.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Options for local copies, as rsync has them")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "they are the flags of a command line"
+)]
+struct Local {
+    /// Compare every byte of files that have the same size, whatever their times
+    #[arg(short, long)]
+    checksum: bool,
+    /// Compare sizes only
+    #[arg(long, conflicts_with = "checksum")]
+    size_only: bool,
+    /// Take all files for changed
+    #[arg(short = 'I', long, conflicts_with_all = ["checksum", "size_only"])]
+    ignore_times: bool,
+    /// Print what changes about each entry (-i)
+    #[arg(long)]
+    itemize_changes: bool,
+    /// Leave out what matches (may be repeated; with --include the first match decides)
+    #[arg(long, value_name = "PATTERN")]
+    exclude: Vec<OsString>,
+    /// Take what matches, whatever a later pattern says
+    #[arg(long, value_name = "PATTERN")]
+    include: Vec<OsString>,
+    /// Leave out what the patterns in this file match
+    #[arg(long, value_name = "FILE")]
+    exclude_from: Vec<PathBuf>,
+    /// Take what the patterns in this file match
+    #[arg(long, value_name = "FILE")]
+    include_from: Vec<PathBuf>,
+    /// Delete from DEST what patterns leave out as well
+    #[arg(long, requires = "delete")]
+    delete_excluded: bool,
+    /// Write into files that are there, only what is different
+    #[arg(long)]
+    inplace: bool,
+    /// Make holes of zeroes
+    #[arg(short = 'S', long)]
+    sparse: bool,
+    /// Keep what was copied of a file when interrupted, and go on from it
+    #[arg(long)]
+    partial: bool,
+    /// Leave files alone that are newer in DEST
+    #[arg(short, long)]
+    update: bool,
+    /// Nothing new: only what is in DEST already
+    #[arg(long)]
+    existing: bool,
+    /// Only what is not in DEST yet
+    #[arg(long)]
+    ignore_existing: bool,
+    /// Do not enter what is mounted in SRC
+    #[arg(short = 'x', long)]
+    one_file_system: bool,
+    /// Copy symbolic links
+    #[arg(short, long)]
+    links: bool,
+    /// Keep modes
+    #[arg(short, long)]
+    perms: bool,
+    /// Keep modification times
+    #[arg(short, long)]
+    times: bool,
+    /// Keep groups: those that this user is in
+    #[arg(short, long)]
+    group: bool,
+    /// Keep owners: as root only
+    #[arg(short, long)]
+    owner: bool,
+    /// End when all is on disk
+    #[arg(long)]
+    fsync: bool,
+    #[arg(skip)]
+    filter: Filter,
 }
 
 /// The command line itself, for what is made from it: man pages, completions.
@@ -174,41 +268,117 @@ pub fn main() -> ExitCode {
 /// takes `--log debug share PATH` for a SRC called "share".) Nor have those of a share where SRC is a path.
 fn parse(args: impl IntoIterator<Item = OsString>) -> clap::error::Result<Cli> {
     let mut command = Cli::command();
+    let args = itemize(args.into_iter().collect(), &command);
     let matches = command
         .try_get_matches_from_mut(args)
         .map_err(|e| explain(e, &mut command))?;
-    let given = |id: &&str| matches.value_source(id) == Some(ValueSource::CommandLine);
+    let given = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
     let mut conflict = |message| Err(command.error(ErrorKind::ArgumentConflict, message));
     if let Some((verb, _)) = matches.subcommand() {
-        let mut ids = matches.ids().map(clap::Id::as_str).filter(given);
-        if let Some(id) = ids.find(|id| !["log", "Sync"].contains(id)) {
+        let groups = ["log", "Sync", "OfShares", "Local"];
+        let mut ids = matches.ids().map(clap::Id::as_str).filter(|id| given(id));
+        if let Some(id) = ids.find(|id| !groups.contains(id)) {
             return conflict(format!("`{id}` must follow `{verb}`, if `{verb}` knows it"));
         }
-    } else if !matches
-        .get_one::<OsString>("source")
-        .is_some_and(|s| s.as_bytes().starts_with(b"lc:"))
-    {
-        let ids = SHARES_ONLY.iter().map(|(id, shown)| (*id, *shown));
-        if let Some((_, shown)) = ids.into_iter().find(|(id, _)| given(id)) {
-            return conflict(format!(
-                "{shown} is for shares: SRC would have to be lc:NAME"
-            ));
+    } else {
+        let sources = matches.get_many::<OsString>("source").into_iter().flatten();
+        let shares = sources.filter(|s| s.as_bytes().starts_with(b"lc:")).count();
+        let all = matches
+            .get_many::<OsString>("source")
+            .map_or(0, Iterator::count);
+        let (others, meant) = match shares {
+            0 => (
+                options_of::<OfShares>(),
+                "shares: SRC would have to be lc:NAME",
+            ),
+            _ if all > 1 => {
+                return conflict("lc:NAME is fetched alone: it has one DEST".to_owned());
+            }
+            _ => (
+                options_of::<Local>(),
+                "local copies: SRC would have to be a path",
+            ),
+        };
+        if let Some(option) = others.iter().find(|option| given(option.get_id().as_str())) {
+            return conflict(format!("{} is for {meant}", option_name(option)));
         }
     }
-    Cli::from_arg_matches(&matches)
+    let mut cli = Cli::from_arg_matches(&matches)?;
+    match filter_of(&matches) {
+        Ok(filter) => cli.sync.local.filter = filter,
+        Err(error) => return Err(command.error(ErrorKind::ValueValidation, error)),
+    }
+    Ok(cli)
 }
 
-/// Options that mean nothing where SRC is a path.
-const SHARES_ONLY: [(&str, &str); 8] = [
-    ("interface", "-i"),
-    ("trust", "--trust"),
-    ("seed", "--seed"),
-    ("stats", "--stats"),
-    ("keyfile", "--keyfile"),
-    ("timeout", "--timeout"),
-    ("bwlimit", "--bwlimit"),
-    ("json", "--json"),
-];
+/// In local copies `-i` is what rsync's users mean by it; elsewhere it names an interface.
+fn itemize(args: Vec<OsString>, command: &clap::Command) -> Vec<OsString> {
+    let is_share = |arg: &OsString| arg.as_bytes().starts_with(b"lc:");
+    let option = |arg: &&OsString| arg.as_bytes().starts_with(b"-");
+    let first = args.iter().skip(1).find(|arg| !option(arg));
+    let verb = first.and_then(|arg| command.find_subcommand(arg)).is_some();
+    if verb || args.iter().any(is_share) {
+        return args;
+    }
+    let mut out = Vec::new();
+    let mut given = false;
+    for arg in args {
+        match arg.as_bytes() {
+            [b'-', letters @ ..] if !letters.starts_with(b"-") && letters.contains(&b'i') => {
+                let others: Vec<u8> = letters.iter().copied().filter(|c| *c != b'i').collect();
+                if !others.is_empty() {
+                    out.push(OsString::from_vec([b"-", &others[..]].concat()));
+                }
+                given = true;
+            }
+            _ => out.push(arg),
+        }
+    }
+    // before what may end the options
+    if given {
+        out.insert(1.min(out.len()), "--itemize-changes".into());
+    }
+    out
+}
+
+fn options_of<A: Args>() -> Vec<clap::Arg> {
+    let command = A::augment_args(clap::Command::new(""));
+    command.get_arguments().cloned().collect()
+}
+
+fn option_name(option: &clap::Arg) -> String {
+    match (option.get_long(), option.get_short()) {
+        (Some(long), _) => format!("--{long}"),
+        (None, short) => short.map(|c| format!("-{c}")).unwrap_or_default(),
+    }
+}
+
+/// Patterns in the order of the command line.
+fn filter_of(matches: &clap::ArgMatches) -> Result<Filter, String> {
+    let mut rules = Vec::new();
+    for (id, takes) in [("exclude", false), ("include", true)] {
+        let patterns = matches.get_many::<OsString>(id).into_iter().flatten();
+        let places = matches.indices_of(id).into_iter().flatten();
+        rules.extend(places.zip(patterns.map(|p| (takes, p.as_bytes().to_vec(), false))));
+    }
+    for (id, takes) in [("exclude_from", false), ("include_from", true)] {
+        let files = matches.get_many::<PathBuf>(id).into_iter().flatten();
+        let places = matches.indices_of(id).into_iter().flatten();
+        for (place, file) in places.zip(files) {
+            let text = std::fs::read(file).map_err(|e| format!("{}: {e}", file.display()))?;
+            rules.push((place, (takes, text, true)));
+        }
+    }
+    rules.sort_by_key(|(place, _)| *place);
+    let mut filter = Filter::default();
+    for (_, (takes, text, is_file)) in rules {
+        match is_file {
+            true => filter.add_lines(&text, takes)?,
+            false => filter.add(&text, takes)?,
+        }
+    }
+    Ok(filter)
+}
 
 /// What who is used to rsync may try is told what to do instead.
 fn explain(error: clap::Error, command: &mut clap::Command) -> clap::Error {
@@ -229,24 +399,29 @@ fn explain(error: clap::Error, command: &mut clap::Command) -> clap::Error {
 fn instead_of(argument: &str) -> Option<&'static str> {
     Some(match argument {
         "-z" | "--compress" => "nothing is compressed on the way; leave it out",
-        "-P" | "--progress" | "--partial" => {
-            "progress is shown on a terminal (else use --json), and what has come is always kept; leave it out"
+        "-P" | "--progress" => {
+            "progress is shown on a terminal; leave it out, or use --partial or --json"
         }
-        "--exclude" | "--exclude-from" | "--include" | "--include-from" | "--filter" | "-f" => {
-            "nothing can be left out; name the folders that are wanted one by one"
+        "--filter" | "-f" => "use --exclude and --include",
+        "-D" | "--devices" | "--specials" => {
+            "devices, sockets and pipes are never copied; leave it out"
         }
-        "-c" | "--checksum" => {
-            "shares are always compared by their content; local files by size and time"
-        }
-        "-l" | "--links" | "-p" | "--perms" | "-t" | "--times" | "-o" | "--owner" | "-g"
-        | "--group" | "-D" => "use -a, which has this and more",
-        "-H" | "--hard-links" | "-A" | "--acls" | "-X" | "--xattrs" | "-S" | "--sparse" => {
-            "hard links, ACLs, extended attributes and holes are not kept; leave it out"
+        "-L" | "--copy-links" => "links are copied as links, with -l; leave it out",
+        "-H" | "--hard-links" | "-A" | "--acls" | "-X" | "--xattrs" => {
+            "hard links, ACLs and extended attributes are not kept; leave it out"
         }
         "-e" | "--rsh" => "nothing connects to a host; serve with `lcsync share`, fetch lc:NAME",
-        "--inplace" | "--append" => "a file is always replaced as a whole; leave it out",
-        "--delete-after" | "--delete-before" | "--delete-during" | "--del" => {
+        "-W" | "--whole-file" | "--no-whole-file" | "--append" | "--append-verify" => {
+            "files are compared where that is less work than copying; leave it out"
+        }
+        "--delete-after" | "--delete-before" | "--delete-during" | "--delete-delay" => {
             "use --delete, which deletes at the end"
+        }
+        "-b" | "--backup" | "--backup-dir" | "--link-dest" | "--compare-dest" | "--copy-dest" => {
+            "one version is kept; leave it out"
+        }
+        "--files-from" | "-R" | "--relative" => {
+            "name the folders that are wanted, or use --include"
         }
         _ => return None,
     })
@@ -314,26 +489,31 @@ fn hash(path: &Path) -> anyhow::Result<Exit> {
 
 fn sync(sync: Sync) -> anyhow::Result<Exit> {
     // clap has seen to it that both are there
-    let (Some(source), Some(dest)) = (sync.source, sync.dest) else {
+    let (Some(source), Some(dest)) = (sync.source.first(), sync.dest) else {
         return Err(ExitError::new(Exit::Usage, "SRC and DEST are needed").into());
     };
+    let (share, local) = (sync.share, sync.local);
     if let Some(remote) = source.to_str().and_then(|s| s.strip_prefix("lc:")) {
         let (name, pinned) = parse_remote(remote).map_err(|e| ExitError::new(Exit::Usage, e))?;
         return receive::transfer::receive(&receive::transfer::Options {
             name,
             pinned,
-            seed: sync.seed,
+            seed: share.seed,
             stats: sync.stats,
-            keyfile: sync.keyfile,
-            trust: sync.trust.as_deref().map(keyfile::public_key).transpose()?,
+            keyfile: share.keyfile,
+            trust: share
+                .trust
+                .as_deref()
+                .map(keyfile::public_key)
+                .transpose()?,
             dest,
-            interfaces: sync.interface,
-            timeout: sync.timeout,
+            interfaces: share.interface,
+            timeout: share.timeout,
             dry_run: sync.dry_run,
             archive: sync.archive,
             delete: sync.delete,
             limit: sync.bwlimit,
-            json: sync.json,
+            json: share.json,
             verbose: sync.verbose,
             quiet: sync.quiet,
         });
@@ -342,15 +522,41 @@ fn sync(sync: Sync) -> anyhow::Result<Exit> {
         let message = "DEST is a local path; to serve files, use `lcsync share`";
         return Err(ExitError::new(Exit::Usage, message).into());
     }
-    local::copy(&local::Options {
-        source: source.into(),
+    let archive = sync.archive;
+    local::copy(&local::options::Options {
+        sources: sync.source.into_iter().map(PathBuf::from).collect(),
         dest,
-        archive: sync.archive,
-        recursive: sync.recursive || sync.archive,
-        dry_run: sync.dry_run,
-        verbose: sync.verbose && !sync.quiet,
-        quiet: sync.quiet,
+        recursive: sync.recursive || archive,
+        keep: Keep {
+            links: local.links || archive,
+            modes: local.perms || archive,
+            times: local.times || archive,
+            owner: local.owner || archive,
+            group: local.group || archive,
+        },
+        check: match () {
+            () if local.checksum => Check::Content,
+            () if local.size_only => Check::SizeOnly,
+            () if local.ignore_times => Check::IgnoreTimes,
+            () => Check::Quick,
+        },
+        filter: local.filter,
+        one_file_system: local.one_file_system,
+        update: local.update,
+        existing: local.existing,
+        ignore_existing: local.ignore_existing,
+        inplace: local.inplace,
+        sparse: local.sparse,
+        partial: local.partial,
+        fsync: local.fsync,
         delete: sync.delete,
+        delete_excluded: local.delete_excluded,
+        limit: sync.bwlimit,
+        dry_run: sync.dry_run,
+        verbose: sync.verbose,
+        itemize: local.itemize_changes,
+        stats: sync.stats,
+        quiet: sync.quiet,
     })
 }
 
@@ -424,6 +630,9 @@ mod tests {
         assert!(parse(&["lc:x", "dest", "--trust", "k"]).is_ok());
         assert!(parse(&["lc:x", "dest", "--seed", "--stats"]).is_ok());
         assert!(parse(&["lc:x", "dest", "-i", "a", "-i", "b", "--timeout", "2s"]).is_ok());
+        let itemized = parse(&["-ani", "src", "more", "dest", "-i"]).unwrap();
+        assert!(itemized.sync.local.itemize_changes && itemized.sync.dry_run);
+        assert_eq!(itemized.sync.source.len(), 2);
         for bad in [
             &["src"][..],
             &[],
@@ -438,7 +647,10 @@ mod tests {
             &["-a", "share", "x"],
             &["--timeout", "3s", "hash", "x"],
             &["src", "dest", "--timeout", "30s"],
-            &["src", "dest", "-i", "lo"],
+            &["src", "lc:x", "dest"],
+            &["lc:x", "dest", "-c"],
+            &["src", "dest", "--exclude", "[a"],
+            &["src", "dest", "--delete-excluded"],
         ] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }

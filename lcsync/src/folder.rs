@@ -17,7 +17,7 @@ use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, readlinkat};
 use nix::libc;
 use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
 
-use crate::listing::{is_plain_name, parent_of};
+use crate::listing::{Metadata, is_plain_name, parent_of};
 
 /// A folder in a folder.
 pub const FOLDER: OFlag = OFlag::O_DIRECTORY
@@ -142,6 +142,33 @@ pub fn regular(file: impl AsFd) -> io::Result<FileStat> {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
     }
     Ok(stat)
+}
+
+/// Mode and modification time.
+#[must_use]
+pub fn metadata_of(stat: &FileStat) -> Metadata {
+    Metadata {
+        mode: (stat.st_mode & 0o7777) as u16,
+        mtime: stat.st_mtime,
+        nanos: stat.st_mtime_nsec.clamp(0, 999_999_999) as u32,
+    }
+}
+
+/// Numbers of a user and a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    pub user: u32,
+    pub group: u32,
+}
+
+impl Owner {
+    #[must_use]
+    pub fn of(stat: &FileStat) -> Self {
+        Self {
+            user: stat.st_uid,
+            group: stat.st_gid,
+        }
+    }
 }
 
 fn walk(root: &OwnedFd, folder: &[u8]) -> Result<OwnedFd, Errno> {

@@ -26,9 +26,8 @@ use nix::unistd::{
     AccessFlags, Gid, Uid, UnlinkatFlags, faccessat, fchownat, geteuid, symlinkat, syncfs, unlinkat,
 };
 
-use crate::folder::{FOLDER, Folder, READ};
+use crate::folder::{FOLDER, Folder, Owner, READ, metadata_of, regular};
 use crate::listing::{Entry, Kind, Metadata, PARTIAL_PREFIX};
-use crate::scan::metadata_of;
 
 /// What is at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,11 +51,12 @@ pub struct Place {
     mode_mask: u32,
 }
 
-/// Numbers of a user and a group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Owner {
-    pub user: u32,
-    pub group: u32,
+/// All that is known of what is at a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    pub found: Found,
+    pub metadata: Metadata,
+    pub owner: Owner,
 }
 
 /// Where files are made before they are whole; locked against a second receiver.
@@ -158,8 +158,17 @@ impl Place {
 
     /// What is at `path`; `None` if nothing, or if the way there leads through something that is no folder.
     pub fn look(&mut self, path: &[u8]) -> io::Result<Option<Found>> {
+        Ok(self.standing(path)?.map(|there| there.found))
+    }
+
+    /// The same with modes, times and owner.
+    pub fn standing(&mut self, path: &[u8]) -> io::Result<Option<Standing>> {
         match self.folder.stat(path) {
-            Ok(stat) => self.describe(path, &stat).map(Some),
+            Ok(stat) => Ok(Some(Standing {
+                found: self.describe(path, &stat)?,
+                metadata: metadata_of(&stat),
+                owner: Owner::of(&stat),
+            })),
             Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => Ok(None),
             Err(e) => Err(e.into()),
         }
@@ -173,6 +182,15 @@ impl Place {
     /// Opens the regular file at `path` for reading.
     pub fn open_file(&mut self, path: &[u8]) -> io::Result<File> {
         self.folder.open_file(path)
+    }
+
+    /// Opens the regular file at `path` for reading and writing.
+    pub fn open_to_write(&mut self, path: &[u8]) -> io::Result<File> {
+        let (folder, name) = self.folder.parent(path)?;
+        let flags = READ | OFlag::O_RDWR;
+        let file = File::from(openat(folder, name, flags, Mode::empty())?);
+        regular(&file)?;
+        Ok(file)
     }
 
     /// Makes a folder with these permission bits and those that its owner needs to fill it, as far as the umask allows. One
@@ -283,17 +301,10 @@ impl Place {
 
     /// Sets the modification time, and unless it is a link the permission bits.
     pub fn set_metadata(&mut self, path: &[u8], metadata: &Metadata, link: bool) -> io::Result<()> {
-        let mode = Mode::from_bits_truncate(u32::from(metadata.mode) & self.mode_mask);
-        if path.is_empty() {
-            fchmod(self.folder.fd(), mode)?;
-            return set_time(self.folder.fd(), OsStr::new("."), metadata);
-        }
-        let (folder, name) = self.folder.parent(path)?;
         if !link {
-            let opened = openat(folder, name, READ, Mode::empty())?;
-            fchmod(&opened, mode)?;
+            self.set_mode(path, metadata.mode)?;
         }
-        set_time(folder, name, metadata)
+        self.set_time(path, metadata)
     }
 
     /// Takes permission bits away that are not among `bits`; special ones stay.
@@ -312,17 +323,43 @@ impl Place {
         Ok((stat.blocks() > 0).then_some(free))
     }
 
-    /// Gives what is at `path` to another owner.
-    pub fn set_owner(&mut self, path: &[u8], owner: Owner) -> io::Result<()> {
+    /// Sets the modification time of what is at `path`, a link itself included.
+    pub fn set_time(&mut self, path: &[u8], metadata: &Metadata) -> io::Result<()> {
+        if path.is_empty() {
+            return set_time(self.folder.fd(), OsStr::new("."), metadata);
+        }
         let (folder, name) = self.folder.parent(path)?;
-        let (user, group) = (Uid::from_raw(owner.user), Gid::from_raw(owner.group));
-        Ok(fchownat(
-            folder,
-            name,
-            Some(user),
-            Some(group),
-            AtFlags::AT_SYMLINK_NOFOLLOW,
-        )?)
+        set_time(folder, name, metadata)
+    }
+
+    /// Sets the permission bits of the file or folder at `path`.
+    pub fn set_mode(&mut self, path: &[u8], bits: u16) -> io::Result<()> {
+        let mode = Mode::from_bits_truncate(u32::from(bits) & self.mode_mask);
+        if path.is_empty() {
+            return Ok(fchmod(self.folder.fd(), mode)?);
+        }
+        let (folder, name) = self.folder.parent(path)?;
+        let opened = openat(folder, name, READ, Mode::empty())?;
+        Ok(fchmod(&opened, mode)?)
+    }
+
+    /// Gives what is at `path` to another user or group.
+    pub fn set_owner(
+        &mut self,
+        path: &[u8],
+        (user, group): (Option<u32>, Option<u32>),
+    ) -> io::Result<()> {
+        let (folder, name) = self.folder.parent(path)?;
+        let (user, group) = (user.map(Uid::from_raw), group.map(Gid::from_raw));
+        let no_follow = AtFlags::AT_SYMLINK_NOFOLLOW;
+        Ok(fchownat(folder, name, user, group, no_follow)?)
+    }
+
+    /// Removes the partial file of `path`.
+    pub fn unstage(&mut self, path: &[u8]) -> io::Result<()> {
+        let name = Self::staged_name(path);
+        let name = OsStr::from_bytes(&name);
+        Ok(unlinkat(self.staging()?, name, UnlinkatFlags::NoRemoveDir)?)
     }
 
     /// Names in the folder at `path` (empty: the top), without lcsync's own.

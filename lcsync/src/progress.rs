@@ -113,6 +113,30 @@ impl Progress {
         (self.shown, self.shown_done) = (now, snapshot.done);
     }
 
+    /// Shows how far a local copy is, if it is time to: bytes done and in all, files copied.
+    pub fn show_copying(&mut self, (done, total): (u64, u64), files: usize, now: Instant) {
+        if self.bar.is_none() || !self.is_time(now) {
+            return;
+        }
+        self.set_message(format!("{files} files copied"));
+        if let Some(bar) = &self.bar {
+            bar.set_length(total);
+        }
+        self.set_template(BAR);
+        if let Some(bar) = &self.bar {
+            bar.set_position(done);
+        }
+        self.shown = now;
+    }
+
+    /// Prints a line on stdout, past the bar.
+    pub fn print(&self, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| print_line(line)),
+            None => print_line(line),
+        }
+    }
+
     fn is_time(&self, now: Instant) -> bool {
         let interval = if self.json {
             JSON_INTERVAL

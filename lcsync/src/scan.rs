@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use nix::libc;
 use nix::sys::stat::{FileStat, stat};
 
-use crate::folder::{Folder, open_named, regular};
+use crate::folder::{Folder, Owner, metadata_of, open_named, regular};
 use crate::listing::{Entry, Kind, Metadata, shown};
 use crate::tree::RootKind;
 
@@ -85,19 +85,43 @@ pub struct Scan {
     pub stamps: Vec<Stamp>,
     /// Of the root, then of each entry.
     pub metadata: Vec<Metadata>,
+    /// Of the root, then of each entry; none where the entries are not from a disk.
+    pub owners: Vec<Owner>,
     /// How many entries are left out because they could not be read.
     pub unread: usize,
     /// Paths that are left out because they are FIFOs, sockets or devices.
     pub special: Vec<Vec<u8>>,
 }
 
+/// What of a folder is looked at.
+#[expect(missing_debug_implementations, reason = "it has a closure in it")]
+pub struct Choice<'a> {
+    /// Whether the entry at a path, a folder or not, is left out with all below it.
+    pub leaves_out: &'a dyn Fn(&[u8], bool) -> bool,
+    /// Not what is mounted in it.
+    pub one_file_system: bool,
+}
+
+impl Choice<'_> {
+    /// Everything.
+    pub const ALL: Choice<'static> = Choice {
+        leaves_out: &|_, _| false,
+        one_file_system: false,
+    };
+}
+
 impl Scan {
     /// Looks at `root`. What cannot be read or shared is left out with a warning; `root` itself must be readable.
     pub fn of(root: &Path) -> io::Result<Self> {
+        Self::chosen(root, &Choice::ALL)
+    }
+
+    /// Looks at what is chosen of `root`.
+    pub fn chosen(root: &Path, choice: &Choice<'_>) -> io::Result<Self> {
         let found = stat(root)?;
         let mut scan = Self::empty(root, &found);
         match found.st_mode & libc::S_IFMT {
-            libc::S_IFDIR => scan.walk()?,
+            libc::S_IFDIR => scan.walk(choice)?,
             libc::S_IFREG => {
                 let executable = executable(&found);
                 scan.kind = RootKind::File { executable };
@@ -118,7 +142,7 @@ impl Scan {
         let root = parent.unwrap_or(Path::new("."));
         let mut folder = Folder::open(root)?;
         let mut scan = Self::empty(root, &folder.stat(b"")?);
-        scan.take(&mut folder, name.as_bytes().to_vec())?;
+        scan.take(&mut folder, name.as_bytes().to_vec(), (&Choice::ALL, 0))?;
         Ok(scan)
     }
 
@@ -129,6 +153,7 @@ impl Scan {
             entries: Vec::new(),
             stamps: Vec::new(),
             metadata: vec![metadata_of(found)],
+            owners: vec![Owner::of(found)],
             unread: 0,
             special: Vec::new(),
         }
@@ -180,6 +205,7 @@ impl Scan {
         self.entries[n].kind = file_of(&found);
         self.stamps[n] = stamp;
         self.metadata[n + 1] = metadata_of(&found);
+        self.owners[n + 1] = Owner::of(&found);
         if let RootKind::File {
             executable: of_root,
         } = &mut self.kind
@@ -202,24 +228,30 @@ impl Scan {
         }
         keep(&mut self.entries, 0, those);
         keep(&mut self.stamps, 0, those);
+
         // the root's comes first
         keep(&mut self.metadata, 1, those);
+        keep(&mut self.owners, 1, those);
     }
 
     fn push(&mut self, path: Vec<u8>, kind: Kind, found: &FileStat) {
         self.entries.push(Entry { path, kind });
         self.stamps.push(Stamp::of(found));
         self.metadata.push(metadata_of(found));
+        self.owners.push(Owner::of(found));
     }
 
     /// Depth first, names in order: with a stack of its own, so that no depth exhausts the thread's.
-    fn walk(&mut self) -> io::Result<()> {
+    fn walk(&mut self, choice: &Choice<'_>) -> io::Result<()> {
         let mut folder = Folder::open(&self.root)?;
-        self.metadata = vec![metadata_of(&folder.stat(b"")?)];
+        let root = folder.stat(b"")?;
+        self.metadata = vec![metadata_of(&root)];
+        self.owners = vec![Owner::of(&root)];
+        let device = root.st_dev;
         let mut waiting = paths_in(&mut folder, b"")?;
         while let Some(path) = waiting.pop() {
             let at = shown(&path);
-            match self.take(&mut folder, path) {
+            match self.take(&mut folder, path, (choice, device)) {
                 Ok(below) => waiting.extend(below),
                 Err(error) => {
                     tracing::warn!("left out: {}/{at}: {error}", self.root.display());
@@ -231,10 +263,22 @@ impl Scan {
     }
 
     /// Takes an entry in; gives the paths below it.
-    fn take(&mut self, folder: &mut Folder, path: Vec<u8>) -> io::Result<Vec<Vec<u8>>> {
+    fn take(
+        &mut self,
+        folder: &mut Folder,
+        path: Vec<u8>,
+        (choice, device): (&Choice<'_>, u64),
+    ) -> io::Result<Vec<Vec<u8>>> {
         let found = folder.stat(&path)?;
-        let (kind, below) = match found.st_mode & libc::S_IFMT {
+        let kind = found.st_mode & libc::S_IFMT;
+        if (choice.leaves_out)(&path, kind == libc::S_IFDIR) {
+            return Ok(Vec::new());
+        }
+        let (kind, below) = match kind {
             libc::S_IFREG => (file_of(&found), Vec::new()),
+            libc::S_IFDIR if choice.one_file_system && found.st_dev != device => {
+                (Kind::Folder, Vec::new())
+            }
             libc::S_IFDIR => (Kind::Folder, paths_in(folder, &path)?),
             libc::S_IFLNK => {
                 let target = folder.read_link(&path)?;
@@ -270,18 +314,6 @@ impl Files {
         let (file, now) = self.open_any(scan, n)?;
         check(scan, n, |found| found.is_begin_of(&now))?;
         Ok(file)
-    }
-
-    /// Looks at entry number `n`: a file or link in the version that was found, or the folder.
-    pub fn look(&mut self, scan: &Scan, n: usize) -> io::Result<FileStat> {
-        let stat = self.stat(scan, n)?;
-        let now = Stamp::of(&stat);
-        let folder = scan.entries[n].kind == Kind::Folder;
-        check(scan, n, |found| {
-            let same = (found.device, found.inode) == (now.device, now.inode);
-            *found == now || folder && same
-        })?;
-        Ok(stat)
     }
 
     fn open_any(&mut self, scan: &Scan, n: usize) -> io::Result<(File, Stamp)> {
@@ -347,16 +379,6 @@ fn size_of(stat: &FileStat) -> u64 {
 
 fn executable(stat: &FileStat) -> bool {
     stat.st_mode & 0o100 != 0
-}
-
-/// Mode and modification time.
-#[must_use]
-pub fn metadata_of(stat: &FileStat) -> Metadata {
-    Metadata {
-        mode: (stat.st_mode & 0o7777) as u16,
-        mtime: stat.st_mtime,
-        nanos: stat.st_mtime_nsec.clamp(0, 999_999_999) as u32,
-    }
 }
 
 #[cfg(test)]
@@ -451,13 +473,11 @@ mod tests {
         ];
         for (n, swap) in swaps.into_iter().enumerate() {
             let (dir, scan) = raced();
-            assert!((0..3).all(|n| Files::default().look(&scan, n).is_ok()));
             swap(&dir.path().join("up"));
             let swapped = if n == 3 { 2 } else { 0 };
             let mut files = Files::default();
             assert!(files.open(&scan, swapped).is_err(), "swap {n}");
             assert!(files.open_begin(&scan, swapped).is_err(), "swap {n}");
-            assert!(files.look(&scan, swapped).is_err(), "swap {n}");
         }
     }
 

@@ -621,10 +621,7 @@ impl Lan {
                 return Err(DropReason::LanJoinLimited);
             }
         }
-        let bucket = self
-            .joiners
-            .entry(mac)
-            .or_insert_with(|| Bucket::full(now));
+        let bucket = self.joiners.entry(mac).or_insert_with(|| Bucket::full(now));
         if bucket.take(JOIN_RATE, 1, now) && self.joins.take(LAN_JOIN_RATE, 1, now) {
             Ok(())
         } else {

@@ -641,8 +641,7 @@ fn a_flood_of_joins_from_forged_addresses_is_held_back_and_joins_of_others_are_n
         let forged = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 9, 9, n);
         let record = Record::new(RecordType::ChangeToExclude, group(100 + n), vec![]);
         let report = mld::report_packets(forged, &[record], 1280).remove(0);
-        w.queue
-            .push(w.now, Event::Frame(1, flooder, report.into()));
+        w.queue.push(w.now, Event::Frame(1, flooder, report.into()));
         w.run(Duration::from_micros(200));
     }
     w.join(1, 0, g);

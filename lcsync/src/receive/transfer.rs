@@ -498,6 +498,7 @@ impl<'a> Transfer<'a> {
             entries: tree.entries.clone(),
             stamps: Vec::new(),
             metadata: tree.metadata.clone(),
+            owners: Vec::new(),
             unread: usize::from(tree.root.incomplete),
             special: Vec::new(),
         };

@@ -1,0 +1,151 @@
+//! What a copy has to change about an entry, and how rsync's users read it.
+
+use crate::folder::Owner;
+use crate::listing::{Kind, Metadata};
+use crate::place::{Found, Standing};
+
+/// What is kept of an entry beside its content.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Keep {
+    pub links: bool,
+    pub modes: bool,
+    pub times: bool,
+    pub owner: bool,
+    pub group: bool,
+}
+
+/// How a file that may differ is told from one that does not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Check {
+    /// By size and time.
+    #[default]
+    Quick,
+    SizeOnly,
+    /// All are taken for different.
+    IgnoreTimes,
+    /// Every byte.
+    Content,
+}
+
+/// One side: SRC's.
+#[derive(Debug, Clone, Copy)]
+pub struct Source<'a> {
+    pub kind: &'a Kind,
+    pub metadata: &'a Metadata,
+    pub owner: Owner,
+}
+
+/// What is different.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Changes {
+    /// There is none, or one of another kind.
+    pub new: bool,
+    /// Bytes of a file, target of a link; a folder has none.
+    pub content: bool,
+    pub size: bool,
+    pub time: bool,
+    pub mode: bool,
+    pub owner: bool,
+    pub group: bool,
+}
+
+impl Changes {
+    /// Compares. Whether equal sizes hide other bytes is for the caller to find out where `check` wants it.
+    #[must_use]
+    pub fn between(source: Source<'_>, there: Option<&Standing>, keep: Keep, check: Check) -> Self {
+        let Some(there) = there.filter(|there| is_same_kind(source.kind, &there.found)) else {
+            return Self {
+                new: true,
+                content: *source.kind != Kind::Folder,
+                ..Self::default()
+            };
+        };
+        let time = !is_same_time(source.metadata, &there.metadata);
+        let mut changes = Self {
+            time: time && keep.times,
+            owner: keep.owner && source.owner.user != there.owner.user,
+            group: keep.group && source.owner.group != there.owner.group,
+            ..Self::default()
+        };
+        match (source.kind, &there.found) {
+            (Kind::File { size, .. }, Found::File(size_there)) => {
+                changes.size = size != size_there;
+                changes.content = changes.size
+                    || match check {
+                        Check::Quick => time,
+                        Check::SizeOnly | Check::Content => false,
+                        Check::IgnoreTimes => true,
+                    };
+            }
+            (Kind::Link { target }, Found::Link(target_there)) => {
+                changes.content = target != target_there;
+            }
+            _ => {}
+        }
+        let link = matches!(source.kind, Kind::Link { .. });
+        changes.mode = keep.modes && !link && source.metadata.mode != there.metadata.mode;
+        changes
+    }
+
+    /// Whether there is anything to do.
+    #[must_use]
+    pub fn any(self) -> bool {
+        self != Self::default()
+    }
+
+    /// The eleven letters of rsync's `-i`.
+    #[must_use]
+    pub fn letters(self, kind: &Kind, keep: Keep, check: Check) -> String {
+        let (update, letter) = match kind {
+            Kind::File { .. } => ('>', 'f'),
+            Kind::Folder => ('c', 'd'),
+            Kind::Link { .. } => ('c', 'L'),
+        };
+        let update = match self.new || self.content {
+            true => update,
+            false => '.',
+        };
+        if self.new {
+            return format!("{update}{letter}+++++++++");
+        }
+        let is = |flag: bool, letter: char| if flag { letter } else { '.' };
+        let checked = match kind {
+            Kind::File { .. } => self.content && check == Check::Content,
+            _ => self.content,
+        };
+        let time = match keep.times {
+            true => is(self.time, 't'),
+            // it becomes that of the copying
+            false => is(self.content, 'T'),
+        };
+        [
+            update,
+            letter,
+            is(checked, 'c'),
+            is(self.size, 's'),
+            time,
+            is(self.mode, 'p'),
+            is(self.owner, 'o'),
+            is(self.group, 'g'),
+            '.',
+            '.',
+            '.',
+        ]
+        .iter()
+        .collect()
+    }
+}
+
+fn is_same_kind(kind: &Kind, found: &Found) -> bool {
+    matches!(
+        (kind, found),
+        (Kind::File { .. }, Found::File(_))
+            | (Kind::Folder, Found::Folder)
+            | (Kind::Link { .. }, Found::Link(_))
+    )
+}
+
+/// A file system that keeps whole seconds only leaves no nanoseconds.
+fn is_same_time(source: &Metadata, there: &Metadata) -> bool {
+    source.mtime == there.mtime && (there.nanos == 0 || source.nanos == there.nanos)
+}

@@ -1,0 +1,82 @@
+//! What the command line says about a local copy.
+
+use std::path::PathBuf;
+
+use super::changes::{Check, Keep, Source};
+use super::filter::Filter;
+use crate::listing::Kind;
+use crate::place::{Found, Standing};
+
+/// What the command line says.
+#[derive(Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "they are the flags of a command line"
+)]
+pub struct Options {
+    /// SRC; with a slash at its end its content is meant.
+    pub sources: Vec<PathBuf>,
+    pub dest: PathBuf,
+    /// Copies folders as well.
+    pub recursive: bool,
+    pub keep: Keep,
+    pub check: Check,
+    /// What is left out, and where deletions stop.
+    pub filter: Filter,
+    /// Not what is mounted below SRC.
+    pub one_file_system: bool,
+    /// Nothing that is newer in DEST.
+    pub update: bool,
+    /// Nothing that is not in DEST yet.
+    pub existing: bool,
+    /// Nothing that is in DEST already.
+    pub ignore_existing: bool,
+    /// Write into files that are there.
+    pub inplace: bool,
+    /// Make holes of zeroes.
+    pub sparse: bool,
+    /// Keep what was copied of a file when interrupted, and go on with it.
+    pub partial: bool,
+    /// End when all is on disk.
+    pub fsync: bool,
+    /// Delete from DEST what is not in SRC.
+    pub delete: bool,
+    /// What is left out is deleted as well.
+    pub delete_excluded: bool,
+    /// Bits per second.
+    pub limit: Option<u64>,
+    /// Say what would be done.
+    pub dry_run: bool,
+    /// Print names.
+    pub verbose: bool,
+    /// Print names with what changes about them.
+    pub itemize: bool,
+    /// Print what it came to.
+    pub stats: bool,
+    /// Print nothing but errors.
+    pub quiet: bool,
+}
+
+impl Options {
+    pub fn say(&self, line: &str) {
+        if !self.quiet {
+            eprintln!("{line}");
+        }
+    }
+
+    /// Whether names are printed.
+    pub fn names(&self) -> bool {
+        !self.quiet && (self.verbose || self.dry_run)
+    }
+
+    /// Whether an entry is left as it is, whatever differs.
+    pub fn passes_over(&self, source: Source<'_>, there: Option<&Standing>) -> bool {
+        let Some(there) = there else {
+            return self.existing;
+        };
+        let file =
+            matches!(source.kind, Kind::File { .. }) && matches!(there.found, Found::File(_));
+        let newer = there.metadata.mtime > source.metadata.mtime;
+        *source.kind != Kind::Folder && self.ignore_existing || file && self.update && newer
+    }
+}

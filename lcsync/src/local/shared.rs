@@ -1,0 +1,217 @@
+//! What all parts of a local copy have in common: pace, progress, sums, and who copies.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use nix::unistd::{Gid, Uid, fchown, getegid, geteuid, getgroups};
+
+use super::changes::{Keep, Source};
+use super::content::{self, Writing};
+use super::job::Job;
+use super::options::Options;
+use crate::listing::Kind;
+use crate::place::{current_umask, system_time};
+use crate::progress::{Progress, print_line};
+
+/// Copied between two looks at the progress.
+const AT_ONCE: u64 = 64 << 20;
+/// What it came to.
+#[derive(Debug, Default)]
+pub struct Tally {
+    files: usize,
+    folders: usize,
+    links: usize,
+    pub created: usize,
+    pub deleted: usize,
+    pub transferred: usize,
+    total_bytes: u64,
+    pub transferred_bytes: u64,
+    written: u64,
+    pub failed: usize,
+}
+
+impl Tally {
+    pub fn print(&self) {
+        let all = self.files + self.folders + self.links;
+        let Self {
+            files,
+            folders,
+            links,
+            ..
+        } = self;
+        print_line(&format!(
+            "Number of files: {all} (reg: {files}, dir: {folders}, link: {links})"
+        ));
+        print_line(&format!("Number of created files: {}", self.created));
+        print_line(&format!("Number of deleted files: {}", self.deleted));
+        let transferred = self.transferred;
+        print_line(&format!(
+            "Number of regular files transferred: {transferred}"
+        ));
+        print_line(&format!("Total file size: {} bytes", self.total_bytes));
+        let bytes = self.transferred_bytes;
+        print_line(&format!("Total transferred file size: {bytes} bytes"));
+        print_line(&format!("Literal data: {} bytes", self.written));
+        let matched = bytes.saturating_sub(self.written);
+        print_line(&format!("Matched data: {matched} bytes"));
+    }
+}
+
+/// What all jobs have in common.
+pub struct Shared {
+    pub tally: Tally,
+    pub progress: Progress,
+    /// When the next byte may be written.
+    next_byte: Instant,
+    /// Bytes of files that are done with.
+    pub done: u64,
+    umask: u16,
+    pub keep: Keep,
+    is_root: bool,
+    /// That this user is in.
+    groups: HashSet<u32>,
+}
+
+impl Shared {
+    pub fn new(options: &Options, jobs: &[Job]) -> Self {
+        let mut tally = Tally::default();
+        for job in jobs {
+            tally.failed += job.scan.unread;
+            tally.folders += usize::from(job.whole_folder());
+            for entry in &job.scan.entries {
+                match &entry.kind {
+                    Kind::File { size, .. } => {
+                        tally.files += 1;
+                        tally.total_bytes += size;
+                    }
+                    Kind::Folder => tally.folders += 1,
+                    Kind::Link { .. } => tally.links += 1,
+                }
+            }
+        }
+        let quiet = options.quiet || options.dry_run;
+        let groups = getgroups().unwrap_or_default().into_iter();
+        let now = Instant::now();
+        Self {
+            tally,
+            progress: Progress::new(false, quiet, now),
+            next_byte: now,
+            done: 0,
+            umask: current_umask(),
+            keep: options.keep,
+            is_root: geteuid().is_root(),
+            groups: groups.chain([getegid()]).map(Gid::as_raw).collect(),
+        }
+    }
+
+    /// What is kept of an entry: who is not root gives a file to the groups that this user is in, and to no user.
+    pub fn keep_of(&self, source: Source<'_>) -> Keep {
+        let group = source.owner.group;
+        let may = self.is_root || self.groups.contains(&group);
+        Keep {
+            owner: self.keep.owner && self.is_root,
+            group: self.keep.group && may,
+            ..self.keep
+        }
+    }
+
+    pub fn is_same(&mut self, a: &File, b: &File, size: u64) -> io::Result<bool> {
+        content::is_same(a, b, size, &mut |done| self.show_progress(done))
+    }
+
+    /// Makes `to` what `from` is.
+    pub fn update(
+        &mut self,
+        (from, to): (&File, &File),
+        size: u64,
+        options: &Options,
+    ) -> io::Result<()> {
+        let pace = Mutex::new(self.next_byte);
+        let how = Writing {
+            sparse: options.sparse,
+            meter: &|bytes| {
+                if let Some(limit) = options.limit {
+                    wait(&pace, limit, bytes);
+                }
+            },
+        };
+        let report = &mut |done| self.show_progress(done);
+        let written = content::update(from, to, size, &how, report)?;
+        self.next_byte = pace.into_inner().unwrap_or_else(PoisonError::into_inner);
+        self.tally.written += written;
+        Ok(())
+    }
+
+    /// The same where `to` is empty: in the kernel, unless something is to be seen to meanwhile.
+    pub fn fill(
+        &mut self,
+        (from, to): (&File, &File),
+        size: u64,
+        options: &Options,
+    ) -> io::Result<()> {
+        if options.sparse || options.limit.is_some() {
+            return self.update((from, to), size, options);
+        }
+        let mut to = to;
+        let mut done = 0;
+        while done < size {
+            let copied = io::copy(&mut from.take(AT_ONCE.min(size - done)), &mut to)?;
+            if copied == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            done += copied;
+            self.show_progress(done);
+        }
+        self.tally.written += done;
+        Ok(())
+    }
+
+    /// Owner before mode: changing the owner takes special bits away. Time last: writing changes it.
+    pub fn finish_file(
+        &self,
+        file: &File,
+        source: Source<'_>,
+        mode_there: Option<u16>,
+    ) -> io::Result<()> {
+        let keep = self.keep_of(source);
+        let user = keep.owner.then_some(Uid::from_raw(source.owner.user));
+        let group = keep.group.then_some(Gid::from_raw(source.owner.group));
+        if user.is_some() || group.is_some() {
+            fchown(file, user, group)?;
+        }
+        let mode = match (keep.modes, mode_there) {
+            (true, _) => source.metadata.mode,
+            (false, Some(mode)) => mode,
+            (false, None) => source.metadata.mode & 0o777 & !self.umask,
+        };
+        file.set_permissions(fs::Permissions::from_mode(mode.into()))?;
+        if keep.times {
+            file.set_modified(system_time(source.metadata))?;
+        }
+        Ok(())
+    }
+
+    pub fn show_progress(&mut self, of_this: u64) {
+        let (done, total) = (self.done + of_this, self.tally.total_bytes);
+        let files = self.tally.transferred;
+        self.progress
+            .show_copying((done, total), files, Instant::now());
+    }
+}
+
+/// Waits until so many bytes may be written.
+pub fn wait(pace: &Mutex<Instant>, limit: u64, bytes: u64) {
+    let takes = Duration::from_secs_f64(bytes as f64 * 8.0 / limit.max(1) as f64);
+    let now = Instant::now();
+    let start = {
+        let mut next = pace.lock().unwrap_or_else(PoisonError::into_inner);
+        let start = (*next).max(now);
+        *next = start + takes;
+        start
+    };
+    std::thread::sleep(start.saturating_duration_since(now));
+}

@@ -1,0 +1,195 @@
+//! Copies, in folders of their own.
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+
+use super::changes::Keep;
+use super::*;
+
+const ALL: Keep = Keep {
+    links: true,
+    modes: true,
+    times: true,
+    owner: true,
+    group: true,
+};
+
+fn options(source: PathBuf, dest: PathBuf) -> Options {
+    Options {
+        sources: vec![source],
+        dest,
+        quiet: true,
+        ..Options::default()
+    }
+}
+
+/// A copy without the process around it: tests have no signals of their own.
+fn copied(options: &Options) -> anyhow::Result<()> {
+    run(options, &mut jobs(options)?).map(drop)
+}
+
+fn sample() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("src");
+    fs::create_dir_all(source.join("sub")).unwrap();
+    fs::write(source.join("sub/f"), b"content").unwrap();
+    fs::write(source.join("run"), b"#!").unwrap();
+    fs::set_permissions(source.join("run"), fs::Permissions::from_mode(0o750)).unwrap();
+    symlink("sub/f", source.join("link")).unwrap();
+    dir
+}
+
+#[test]
+fn a_slash_means_the_content() {
+    let dir = sample();
+    let at = |p: &str| dir.path().join(p);
+    let recursive = |source: &str, dest: &str| Options {
+        recursive: true,
+        ..options(at(source), at(dest))
+    };
+    copied(&recursive("src/", "a")).unwrap();
+    assert_eq!(fs::read(at("a/sub/f")).unwrap(), b"content");
+    assert!(!at("a/link").exists(), "-r alone copies no links");
+    copied(&recursive("src", "b")).unwrap();
+    assert_eq!(fs::read(at("b/src/sub/f")).unwrap(), b"content");
+    let left: Vec<_> = fs::read_dir(at("a"))
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .collect();
+    assert_eq!(left.len(), 2, "{left:?}");
+}
+
+#[test]
+fn archive_keeps_links_modes_and_times_and_a_second_run_changes_nothing() {
+    let dir = sample();
+    let archive = Options {
+        keep: ALL,
+        recursive: true,
+        ..options(dir.path().join("src/"), dir.path().join("dest"))
+    };
+    copied(&archive).unwrap();
+    let (from, to) = (dir.path().join("src"), dir.path().join("dest"));
+    assert_eq!(fs::read_link(to.join("link")).unwrap(), Path::new("sub/f"));
+    for path in ["run", "sub", "sub/f"] {
+        let (a, b) = (
+            fs::metadata(from.join(path)).unwrap(),
+            fs::metadata(to.join(path)).unwrap(),
+        );
+        assert_eq!(
+            (a.mode(), a.mtime(), a.mtime_nsec()),
+            (b.mode(), b.mtime(), b.mtime_nsec())
+        );
+    }
+    let inode = fs::metadata(to.join("sub/f")).unwrap().ino();
+    copied(&archive).unwrap();
+    assert_eq!(fs::metadata(to.join("sub/f")).unwrap().ino(), inode);
+}
+
+#[test]
+fn what_comes_into_the_place_of_a_file_while_others_are_copied_is_not_copied() {
+    let dir = sample();
+    let at = |p: &str| dir.path().join(p);
+    fs::create_dir(at("private")).unwrap();
+    fs::write(at("private/f"), b"secret!").unwrap();
+    let recursive = Options {
+        recursive: true,
+        keep: ALL,
+        ..options(at("src/"), at("dest"))
+    };
+    let mut found = jobs(&recursive).unwrap();
+    fs::remove_file(at("src/run")).unwrap();
+    nix::unistd::mkfifo(&at("src/run"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    fs::rename(at("src/sub"), at("old")).unwrap();
+    symlink("../private", at("src/sub")).unwrap();
+    let error = run(&recursive, &mut found).unwrap_err();
+    assert_eq!(error.to_string(), "2 entries could not be copied");
+    assert!(!at("dest/run").exists() && !at("dest/sub/f").exists());
+}
+
+#[test]
+fn a_file_that_changes_after_the_scan_arrives_with_the_times_it_has_then() {
+    let dir = sample();
+    let at = |p: &str| dir.path().join(p);
+    let archive = Options {
+        keep: ALL,
+        ..options(at("src/run"), at("copy"))
+    };
+    let mut found = jobs(&archive).unwrap();
+    fs::write(at("src/run"), b"!#").unwrap();
+    run(&archive, &mut found).unwrap();
+    assert_eq!(fs::read(at("copy")).unwrap(), b"!#");
+    let modified = |path| fs::metadata(path).unwrap().modified().unwrap();
+    assert_eq!(modified(at("copy")), modified(at("src/run")));
+}
+
+#[test]
+fn nobody_may_enter_a_copy_who_may_not_enter_the_folder() {
+    let dir = sample();
+    let at = |p: &str| dir.path().join(p);
+    for folder in ["src", "src/sub"] {
+        fs::set_permissions(at(folder), fs::Permissions::from_mode(0o700)).unwrap();
+    }
+    let recursive = Options {
+        recursive: true,
+        ..options(at("src"), at("dest"))
+    };
+    copied(&recursive).unwrap();
+    for folder in ["dest/src", "dest/src/sub"] {
+        assert_eq!(fs::metadata(at(folder)).unwrap().mode() & 0o777, 0o700);
+    }
+}
+
+#[test]
+fn a_file_goes_to_a_name_or_into_a_folder() {
+    let dir = sample();
+    let at = |p: &str| dir.path().join(p);
+    copied(&options(at("src/run"), at("copy"))).unwrap();
+    assert_eq!(fs::read(at("copy")).unwrap(), b"#!");
+    fs::create_dir(at("folder")).unwrap();
+    copied(&options(at("src/run"), at("folder"))).unwrap();
+    assert_eq!(fs::read(at("folder/run")).unwrap(), b"#!");
+    assert!(copied(&options(at("src/run"), at("missing/copy"))).is_err());
+}
+
+#[test]
+fn delete_removes_what_is_not_in_src_and_a_dry_run_nothing() {
+    let dir = sample();
+    let delete = Options {
+        recursive: true,
+        delete: true,
+        ..options(dir.path().join("src/"), dir.path().join("dest"))
+    };
+    fs::create_dir_all(dir.path().join("dest/old/deep")).unwrap();
+    fs::write(dir.path().join("dest/old/deep/f"), b"x").unwrap();
+    copied(&Options {
+        dry_run: true,
+        ..options(dir.path().join("src/"), dir.path().join("dest"))
+    })
+    .unwrap();
+    assert!(dir.path().join("dest/old/deep/f").exists() && !dir.path().join("dest/run").exists());
+    copied(&delete).unwrap();
+    assert!(!dir.path().join("dest/old").exists() && dir.path().join("dest/run").exists());
+}
+
+#[test]
+fn a_folder_in_the_way_of_a_file_stays_unless_it_is_to_be_deleted() {
+    let dir = sample();
+    fs::create_dir_all(dir.path().join("dest/run/precious")).unwrap();
+    let plain = Options {
+        recursive: true,
+        ..options(dir.path().join("src/"), dir.path().join("dest"))
+    };
+    assert!(copied(&plain).is_err());
+    assert!(dir.path().join("dest/run/precious").exists());
+    assert_eq!(
+        fs::read(dir.path().join("dest/sub/f")).unwrap(),
+        b"content",
+        "the rest is copied"
+    );
+    copied(&Options {
+        delete: true,
+        ..plain
+    })
+    .unwrap();
+    assert_eq!(fs::read(dir.path().join("dest/run")).unwrap(), b"#!");
+}

@@ -1,0 +1,565 @@
+//! Local copies beside rsync's: the same trees, the same words. Each row of the table in docs/guide/rsync.md has its test.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant, SystemTime};
+
+/// SRC, and twice the same old DEST: one for each program.
+struct World {
+    folder: tempfile::TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        let world = Self {
+            folder: tempfile::tempdir().unwrap(),
+        };
+        fs::create_dir(world.at("src")).unwrap();
+        world
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.folder.path().join(path)
+    }
+
+    /// A file with a time of so many seconds.
+    fn write(&self, path: &str, content: impl AsRef<[u8]>, time: u64) {
+        let path = self.at(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, content).unwrap();
+        set_time(&path, time);
+    }
+
+    fn run(&self, program: &str, args: &[&str]) -> Output {
+        let run = Command::new(program)
+            .current_dir(self.folder.path())
+            .args(args)
+            .stdin(Stdio::null())
+            .output();
+        run.unwrap_or_else(|e| panic!("{program}: {e}: netns-tests/setup installs it"))
+    }
+
+    fn lcsync(&self, args: &[&str]) -> String {
+        said(&self.run(env!("CARGO_BIN_EXE_lcsync"), args))
+    }
+
+    fn rsync(&self, args: &[&str]) -> String {
+        said(&self.run("rsync", args))
+    }
+
+    /// Copies `old` to the targets of both, then runs both with these options: what they say about entries and what is
+    /// there afterwards must be the same.
+    fn compare(&self, options: &[&str]) {
+        let targets = ["ours", "theirs"];
+        for target in targets {
+            // what an earlier comparison has left
+            let _ = fs::remove_dir_all(self.at(target));
+            if self.at("old").exists() {
+                let copied = self.run("cp", &["-a", "old", target]);
+                assert!(copied.status.success());
+            }
+        }
+        for dry in [true, false] {
+            let [ours, theirs] = targets.map(|target| {
+                let mut args = vec!["-i"];
+                args.extend(dry.then_some("-n"));
+                args.extend(options);
+                args.extend(["src/", target]);
+                match target {
+                    "ours" => entries(&self.lcsync(&args)),
+                    _ => entries(&self.rsync(&args)),
+                }
+            });
+            assert_eq!(ours, theirs, "{options:?}, dry run: {dry}");
+        }
+        self.compare_trees(options);
+    }
+
+    fn compare_trees(&self, options: &[&str]) {
+        let with_times = options
+            .iter()
+            .any(|o| !o.starts_with("--") && o.contains(['a', 't']));
+        let [ours, theirs] = ["ours", "theirs"].map(|target| {
+            let mut list = Vec::new();
+            list_tree(&self.at(target), Path::new(""), with_times, &mut list);
+            list
+        });
+        assert_eq!(ours, theirs, "{options:?}");
+    }
+}
+
+fn said(output: &Output) -> String {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// Lines about entries, in any order.
+fn entries(said: &str) -> BTreeSet<String> {
+    let is_entry = |line: &&str| line.starts_with(['.', '>', 'c', '*', 'h']);
+    let is_remark =
+        |line: &&str| line.starts_with("created directory") || line.starts_with("cannot");
+    let entries = said.lines().filter(is_entry);
+    entries
+        .filter(|l| !is_remark(l))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Every path with all that is kept of it.
+fn list_tree(root: &Path, below: &Path, with_times: bool, list: &mut Vec<String>) {
+    let mut names: Vec<_> = fs::read_dir(root.join(below))
+        .unwrap()
+        .map(|entry| below.join(entry.unwrap().file_name()))
+        .collect();
+    names.sort();
+    for path in names {
+        let meta = root.join(&path).symlink_metadata().unwrap();
+        let content = match meta.file_type() {
+            t if t.is_symlink() => format!("{:?}", fs::read_link(root.join(&path)).unwrap()),
+            t if t.is_file() => format!("{:?}", blake3::hash(&fs::read(root.join(&path)).unwrap())),
+            _ => String::new(),
+        };
+        let time = if with_times { meta.mtime() } else { 0 };
+        let (mode, user, group) = (meta.mode(), meta.uid(), meta.gid());
+        list.push(format!(
+            "{} {mode:o} {user} {group} {time} {content}",
+            path.display()
+        ));
+        if meta.is_dir() {
+            list_tree(root, &path, with_times, list);
+        }
+    }
+}
+
+fn set_time(path: &Path, seconds: u64) {
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    File::open(path).unwrap().set_modified(time).unwrap();
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// Trees that differ in every way that there is.
+fn sample() -> World {
+    let world = World::new();
+    for (name, old, new) in [
+        ("same", Some(("same", 1_000)), Some(("same", 1_000))),
+        ("touched", Some(("same", 1_000)), Some(("same", 2_000))),
+        ("longer", Some(("some", 1_000)), Some(("some more", 2_000))),
+        (
+            "longer-same-time",
+            Some(("some", 1_000)),
+            Some(("some more", 1_000)),
+        ),
+        ("hidden", Some(("left", 1_000)), Some(("righ", 1_000))),
+        ("newer-there", Some(("newer", 9_000)), Some(("old", 1_000))),
+        ("gone", Some(("x", 1_000)), None),
+        ("new", None, Some(("x", 1_000))),
+        ("mode", Some(("x", 1_000)), Some(("x", 1_000))),
+        ("sub/deep/f", Some(("x", 1_000)), Some(("yy", 1_500))),
+        ("sub/a.o", None, Some(("object", 1_000))),
+        ("sub/b.o", Some(("object", 1_000)), None),
+        ("gone-folder/f", Some(("x", 1_000)), None),
+        ("gone-folder/c.o", Some(("x", 1_000)), None),
+        ("new-folder/f", None, Some(("x", 1_000))),
+    ] {
+        for (tree, content) in [("old", old), ("src", new)] {
+            if let Some((content, time)) = content {
+                world.write(&format!("{tree}/{name}"), content, time);
+            }
+        }
+    }
+    set_mode(&world.at("src/mode"), 0o755);
+    set_mode(&world.at("old/mode"), 0o600);
+    for (tree, target) in [("old", "same"), ("src", "new")] {
+        symlink(target, world.at(tree).join("link")).unwrap();
+        symlink("same", world.at(tree).join("same-link")).unwrap();
+    }
+    symlink("same", world.at("src/new-link")).unwrap();
+    for tree in ["old", "src"] {
+        for link in ["link", "same-link", "new-link"] {
+            let path = world.at(tree).join(link);
+            let touch = ["-h", "-d", "@1000", path.to_str().unwrap()];
+            if path.symlink_metadata().is_ok() {
+                assert!(world.run("touch", &touch).status.success());
+            }
+        }
+    }
+    for (path, time) in [
+        ("old/sub", 1_000),
+        ("src/sub", 1_000),
+        ("old/sub/deep", 1_000),
+        ("src/sub/deep", 3_000),
+        ("src/new-folder", 5_000),
+        ("src", 4_000),
+        ("old", 3_000),
+    ] {
+        set_time(&world.at(path), time);
+    }
+    world
+}
+
+#[test]
+fn the_quick_check_takes_what_rsync_takes() {
+    let world = sample();
+    for options in [
+        &["-r"][..],
+        &["-a"],
+        &["-rlt"],
+        &["-rp"],
+        &["-rtp"],
+        &["-rtpl", "--size-only"],
+        &["-aI"],
+    ] {
+        world.compare(options);
+    }
+    assert_eq!(
+        fs::read(world.at("ours/hidden")).unwrap(),
+        b"righ",
+        "-I sees it"
+    );
+}
+
+#[test]
+fn checksum_finds_a_byte_under_equal_size_and_time() {
+    let world = sample();
+    world.compare(&["-a"]);
+    assert_eq!(fs::read(world.at("ours/hidden")).unwrap(), b"left");
+    world.compare(&["-ac"]);
+    assert_eq!(fs::read(world.at("ours/hidden")).unwrap(), b"righ");
+    world.compare(&["-rc"]);
+}
+
+#[test]
+fn delete_takes_away_what_is_not_in_src_but_what_patterns_protect() {
+    let world = sample();
+    world.compare(&["-a", "--delete"]);
+    world.compare(&["-a", "--del", "-c"]);
+    world.compare(&["-a", "--delete", "--exclude=*.o"]);
+    assert!(world.at("ours/gone-folder/c.o").exists() && !world.at("ours/gone-folder/f").exists());
+    world.compare(&["-a", "--delete", "--delete-excluded", "--exclude=*.o"]);
+    assert!(!world.at("ours/gone-folder").exists());
+}
+
+#[test]
+fn patterns_choose_as_those_of_rsync() {
+    let world = sample();
+    fs::write(world.at("patterns"), "# objects\n- *.o\n+ /sub/\n").unwrap();
+    for options in [
+        &["--exclude=sub"][..],
+        &["--exclude=/deep", "--exclude=new*"],
+        &["--exclude=deep/"],
+        &["--include=*/", "--include=f", "--exclude=*"],
+        &["--exclude=*", "--include=f"],
+        &["--include=sub/***", "--exclude=*"],
+        &["--exclude=sub/**", "--exclude=[n-z]ew"],
+        &["--exclude=sub/*/f"],
+        &["--exclude=**/f"],
+        &["--exclude=s**f"],
+        &["--exclude-from=patterns", "--exclude=/mode"],
+        &["--include-from=patterns", "--exclude=*"],
+        &["--exclude=- *.o", "--exclude=+ new"],
+    ] {
+        world.compare(&[&["-a"], options].concat());
+    }
+}
+
+#[test]
+fn what_is_there_or_newer_or_not_there_can_be_left_alone() {
+    let world = sample();
+    for option in ["-u", "--existing", "--ignore-existing"] {
+        world.compare(&["-a", option]);
+    }
+    assert_eq!(fs::read(world.at("ours/longer")).unwrap(), b"some");
+}
+
+#[test]
+fn owners_and_groups_are_kept_by_root() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("left out: only root may give files away");
+        return;
+    }
+    let world = sample();
+    chown(world.at("src/same"), Some(1_234), Some(5_678)).unwrap();
+    chown(world.at("src/new"), Some(1_234), None).unwrap();
+    set_mode(&world.at("src/new"), 0o4755);
+    for options in ["-a", "-rtpog", "-rto", "-rtg"] {
+        world.compare(&[options]);
+    }
+}
+
+#[test]
+fn files_links_and_several_sources_go_where_those_of_rsync_go() {
+    let world = sample();
+    for (args, dest) in [
+        (&["-a", "src/same", "src/new"][..], ""),
+        (&["-a", "src/sub", "src/new-folder/", "src/link"], ""),
+        (&["-a", "src/sub"], "/"),
+        (&["-a", "src/same"], "/name"),
+        (&["-r", "src/link", "src/same"], ""),
+        (&["src/sub", "src/same"], "/"),
+    ] {
+        for target in ["ours", "theirs"] {
+            let _ = fs::remove_dir_all(world.at(target));
+            fs::create_dir(world.at(target)).unwrap();
+        }
+        world.lcsync(&[args, &[&format!("ours{dest}")]].concat());
+        world.rsync(&[args, &[&format!("theirs{dest}")]].concat());
+        world.compare_trees(args);
+    }
+}
+
+#[test]
+fn inplace_writes_into_the_file_that_is_there_and_only_what_differs() {
+    let world = World::new();
+    let mut bytes: Vec<u8> = (0..3 << 20).map(|n: u32| (n % 251) as u8).collect();
+    world.write("old/f", &bytes, 1_000);
+    bytes[1 << 20] ^= 1;
+    bytes.truncate((3 << 20) - 5_000);
+    world.write("src/f", &bytes, 2_000);
+    fs::hard_link(world.at("old/f"), world.at("linked")).unwrap();
+    let inode = world.at("old/f").metadata().unwrap().ino();
+    let stats = world.lcsync(&["-a", "--inplace", "--stats", "src/", "old"]);
+    assert!(stats.contains("Literal data: 4096 bytes\n"), "{stats}");
+    assert_eq!(world.at("old/f").metadata().unwrap().ino(), inode);
+    assert_eq!(
+        fs::read(world.at("linked")).unwrap(),
+        bytes,
+        "of all names of the file"
+    );
+    assert_eq!(world.at("old/f").metadata().unwrap().mtime(), 2_000);
+    let stats = world.lcsync(&["-a", "--stats", "src/", "other"]);
+    assert_ne!(world.at("other/f").metadata().unwrap().ino(), inode);
+    assert!(
+        stats.contains("Number of files: 2 (reg: 1, dir: 1, link: 0)\n"),
+        "{stats}"
+    );
+}
+
+#[test]
+fn zeroes_become_holes_with_sparse() {
+    let world = World::new();
+    let mut bytes = vec![0; 4 << 20];
+    bytes[2 << 20] = 1;
+    world.write("src/f", &bytes, 1_000);
+    world.lcsync(&["-a", "src/", "plain"]);
+    world.lcsync(&["-aS", "src/", "sparse"]);
+    let blocks = |path: &str| world.at(path).metadata().unwrap().blocks() * 512;
+    assert!(blocks("sparse/f") < 1 << 20 && blocks("plain/f") >= 4 << 20);
+    assert_eq!(fs::read(world.at("sparse/f")).unwrap(), bytes);
+}
+
+#[test]
+fn a_limit_holds_on_average() {
+    let world = World::new();
+    world.write("src/f", vec![7; 1 << 20], 1_000);
+    let began = Instant::now();
+    // a quarter of a second of it
+    world.lcsync(&["-a", "--bwlimit", "32M", "src/", "dest"]);
+    assert!(
+        began.elapsed() > Duration::from_millis(200),
+        "a limit, not a speed"
+    );
+    assert_eq!(fs::read(world.at("dest/f")).unwrap().len(), 1 << 20);
+}
+
+#[test]
+fn who_is_interrupted_keeps_with_partial_what_was_copied() {
+    let world = World::new();
+    world.write("src/f", vec![7; 4 << 20], 1_000);
+    world.write("dest/f", "old", 1_000);
+    for partial in [false, true] {
+        let mut args = vec!["-a", "--bwlimit", "16M", "src/", "dest"];
+        args.extend(partial.then_some("--partial"));
+        let mut copying = Command::new(env!("CARGO_BIN_EXE_lcsync"))
+            .current_dir(world.folder.path())
+            .args(&args)
+            .spawn()
+            .unwrap();
+        let is_begun = || {
+            let hidden = fs::read_dir(world.at("dest")).unwrap().map(Result::unwrap);
+            let hidden = hidden.filter(|e| e.file_type().unwrap().is_dir());
+            let inner = hidden.flat_map(|e| fs::read_dir(e.path()).into_iter().flatten().flatten());
+            inner
+                .map(|e| e.metadata().map_or(0, |m| m.blocks()))
+                .sum::<u64>()
+                > 1_024
+        };
+        while !is_begun() {
+            assert!(copying.try_wait().unwrap().is_none(), "it was too fast");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let kill = ["-INT", &copying.id().to_string()];
+        assert!(world.run("kill", &kill).status.success());
+        assert_eq!(copying.wait().unwrap().code(), Some(130));
+        assert_eq!(fs::read(world.at("dest/f")).unwrap(), b"old", "never half");
+        assert_eq!(is_begun(), partial);
+    }
+    let stats = world.lcsync(&["-a", "--partial", "--stats", "src/", "dest"]);
+    let literal: u64 = stats
+        .lines()
+        .find_map(|l| l.strip_prefix("Literal data: ")?.strip_suffix(" bytes"))
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!(literal < (4 << 20) - 512 * 1_024, "{stats}");
+    assert_eq!(fs::read(world.at("dest/f")).unwrap().len(), 4 << 20);
+    assert_eq!(fs::read_dir(world.at("dest")).unwrap().count(), 1);
+}
+
+#[test]
+fn a_copy_that_is_killed_leaves_old_or_new_and_the_next_one_ends_it() {
+    let world = World::new();
+    world.write("src/f", vec![7; 8 << 20], 2_000);
+    world.write("dest/f", vec![1; 8 << 20], 1_000);
+    for _ in 0..5 {
+        let mut copying = Command::new(env!("CARGO_BIN_EXE_lcsync"))
+            .current_dir(world.folder.path())
+            .args(["-a", "--bwlimit", "400M", "src/", "dest"])
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+        copying.kill().unwrap();
+        copying.wait().unwrap();
+        let bytes = fs::read(world.at("dest/f")).unwrap();
+        assert!(bytes == [1; 8 << 20] || bytes == [7; 8 << 20]);
+    }
+    world.lcsync(&["-a", "src/", "dest"]);
+    assert_eq!(fs::read(world.at("dest/f")).unwrap(), vec![7; 8 << 20]);
+    assert_eq!(fs::read_dir(world.at("dest")).unwrap().count(), 1);
+}
+
+#[test]
+fn what_is_on_disk_is_said_with_fsync_and_nothing_with_quiet() {
+    let world = sample();
+    assert_eq!(
+        world.lcsync(&["-aq", "--fsync", "--stats", "-i", "src/", "dest"]),
+        ""
+    );
+    assert_eq!(world.lcsync(&["-ain", "src/", "dest"]), "");
+}
+
+#[test]
+fn mounts_are_not_entered_with_one_file_system() {
+    let world = World::new();
+    world.write("src/f", "x", 1_000);
+    fs::create_dir(world.at("src/mounted")).unwrap();
+    let script = format!(
+        "mount -t tmpfs none src/mounted && echo y >src/mounted/g && {0} -ax src/ ours && rsync -ax src/ theirs",
+        env!("CARGO_BIN_EXE_lcsync")
+    );
+    let user = if nix::unistd::geteuid().is_root() {
+        "-m"
+    } else {
+        "-rm"
+    };
+    said(&world.run("unshare", &[user, "sh", "-ec", &script]));
+    world.compare_trees(&["-r"]);
+    assert!(world.at("ours/mounted").exists() && !world.at("ours/mounted/g").exists());
+}
+
+#[test]
+fn a_full_disk_is_said_and_nothing_is_lost() {
+    let world = World::new();
+    world.write("src/a", vec![7; 3 << 20], 2_000);
+    world.write("src/b", "new", 2_000);
+    fs::create_dir(world.at("dest")).unwrap();
+    let script = format!(
+        "mount -t tmpfs -o size=1m none dest && echo old >dest/a && echo old >dest/b
+         if {0} -a src/ dest 2>said; then exit 1; fi
+         grep -q 'nothing more fits into dest' said || {{ cat said >&2; exit 1; }}
+         test \"$(cat dest/a)\" = old && test \"$(ls -A dest)\" = \"$(printf 'a\\nb')\"",
+        env!("CARGO_BIN_EXE_lcsync")
+    );
+    let user = if nix::unistd::geteuid().is_root() {
+        "-m"
+    } else {
+        "-rm"
+    };
+    said(&world.run("unshare", &[user, "sh", "-ec", &script]));
+}
+
+#[test]
+fn a_file_that_shrinks_under_the_copy_is_an_error_of_its_own() {
+    let world = World::new();
+    world.write("src/f", vec![7; 4 << 20], 1_000);
+    world.write("src/g", "x", 1_000);
+    let mut copying = Command::new(env!("CARGO_BIN_EXE_lcsync"))
+        .current_dir(world.folder.path())
+        .args(["-a", "--bwlimit", "32M", "src/", "dest"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    while !world.at("dest").exists() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    std::thread::sleep(Duration::from_millis(100));
+    File::options()
+        .write(true)
+        .open(world.at("src/f"))
+        .unwrap()
+        .set_len(10)
+        .unwrap();
+    assert_eq!(copying.wait().unwrap().code(), Some(1));
+    assert!(world.at("dest/g").exists() && !world.at("dest/f").exists());
+    let again = world.lcsync(&["-a", "src/", "dest"]);
+    assert_eq!(again, "");
+    let mut byte = [0];
+    File::open(world.at("dest/f"))
+        .unwrap()
+        .read_exact_at(&mut byte, 9)
+        .unwrap();
+    assert_eq!(byte, [7]);
+}
+
+/// The first column of a row, and whether lcsync has what stands there.
+fn rows() -> Vec<(Vec<String>, bool)> {
+    let page = include_str!("../../docs/guide/rsync.md");
+    let table = page.split("| rsync | lcsync | |").nth(1).unwrap();
+    let rows = table
+        .lines()
+        .skip(2)
+        .take_while(|line| line.starts_with('|'));
+    let rows = rows.map(|row| {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let options = cells[1].split('`').filter(|o| o.starts_with('-'));
+        (options.map(str::to_owned).collect(), cells[2] != "no")
+    });
+    rows.collect()
+}
+
+#[test]
+fn the_table_of_the_guide_is_true() {
+    let world = World::new();
+    let help = world.lcsync(&["--help"]);
+    assert!(rows().len() > 40);
+    for (options, has) in rows() {
+        for option in options {
+            if has {
+                let known = ["-i", "--archive"].contains(&option.as_str())
+                    || help.lines().any(|l| {
+                        l.trim_start().starts_with(&option) || l.contains(&format!(", {option}"))
+                    });
+                assert!(known, "{option} is not in --help");
+                continue;
+            }
+            let refused = world.run(
+                env!("CARGO_BIN_EXE_lcsync"),
+                &["-a", &option, "src/", "dest"],
+            );
+            let said = String::from_utf8_lossy(&refused.stderr);
+            assert_eq!(refused.status.code(), Some(2), "{option}: {said}");
+            assert!(
+                said.contains(&format!("error: {option}: ")),
+                "{option}: {said}"
+            );
+        }
+    }
+}
