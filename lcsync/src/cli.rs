@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -17,6 +17,7 @@ use librecast_program::units::{parse_duration, parse_rate};
 
 use crate::block::BlockHash;
 use crate::index::{HashCache, Index};
+use crate::listing::is_plain_name;
 use crate::local::changes::{Check, Keep};
 use crate::local::filter::Filter;
 use crate::name::check_name;
@@ -70,6 +71,22 @@ enum Command {
         /// Where the secret goes, readable by you alone; nothing is overwritten
         file: PathBuf,
     },
+    /// Fetch one file or folder of a share
+    #[command(after_help = "Examples:\n  \
+        lcsync get lc:photos/2026/june.jpg .  into this folder\n  \
+        lcsync get lc:photos/2026 /backup     what is in this folder of the share\n  \
+        lcsync get lc:team/plans//draft .     where the share's name has a slash")]
+    Get {
+        /// lc:NAME/PATH, or lc:NAME//PATH
+        #[arg(value_name = "lc:NAME/PATH")]
+        what: OsString,
+        /// Where to
+        dest: PathBuf,
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        share: OfShares,
+    },
     /// Print the root hash of a file or folder
     #[command(after_help = "Example:\n  \
         lcsync hash /backup/photos            what `lcsync share` prints of it, whatever modes and times are")]
@@ -108,10 +125,6 @@ struct Share {
 }
 
 #[derive(Debug, Args)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "they are the flags of a command line"
-)]
 struct Sync {
     /// lc:NAME, lc:NAME#ROOTHASH, or local paths
     #[arg(value_name = "SRC", required = true, num_args = 1..)]
@@ -119,6 +132,21 @@ struct Sync {
     /// Where to
     #[arg(value_name = "DEST", required = true)]
     dest: Option<PathBuf>,
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    share: OfShares,
+    #[command(flatten)]
+    local: Local,
+}
+
+/// Options of all copies.
+#[derive(Debug, Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "they are the flags of a command line"
+)]
+struct Common {
     /// Archive: modes and times as well; locally -r and -l, -p, -t, -g, -o
     #[arg(short, long)]
     archive: bool,
@@ -143,10 +171,6 @@ struct Sync {
     /// Receive, or write, no faster than this on average, in bits per second
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
     bwlimit: Option<u64>,
-    #[command(flatten)]
-    share: OfShares,
-    #[command(flatten)]
-    local: Local,
 }
 
 /// Options for `lc:NAME` alone.
@@ -162,6 +186,9 @@ struct OfShares {
     /// Serve what has come, while it comes and afterwards, until told to stop
     #[arg(long, conflicts_with = "dry_run")]
     seed: bool,
+    /// Mirror: wait for changes and fetch them, until told to stop
+    #[arg(long, conflicts_with = "dry_run")]
+    watch: bool,
     /// The shared key that the share is sealed with
     #[arg(long, value_name = "FILE")]
     keyfile: Option<PathBuf>,
@@ -275,7 +302,7 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> clap::error::Result<Cli> {
     let given = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
     let mut conflict = |message| Err(command.error(ErrorKind::ArgumentConflict, message));
     if let Some((verb, _)) = matches.subcommand() {
-        let groups = ["log", "Sync", "OfShares", "Local"];
+        let groups = ["log", "Sync", "Common", "OfShares", "Local"];
         let mut ids = matches.ids().map(clap::Id::as_str).filter(|id| given(id));
         if let Some(id) = ids.find(|id| !groups.contains(id)) {
             return conflict(format!("`{id}` must follow `{verb}`, if `{verb}` knows it"));
@@ -432,6 +459,12 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
     match cli.command {
         Some(Command::Share(share)) => serve(share),
         Some(Command::Keygen { sign, file }) => keygen(sign, &file),
+        Some(Command::Get {
+            what,
+            dest,
+            common,
+            share,
+        }) => get(&what, dest, &common, share),
         Some(Command::Hash { path }) => hash(&path),
         None => sync(cli.sync),
     }
@@ -487,46 +520,67 @@ fn hash(path: &Path) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
+fn get(what: &OsStr, dest: PathBuf, common: &Common, share: OfShares) -> anyhow::Result<Exit> {
+    let usage = |e: String| ExitError::new(Exit::Usage, e);
+    let (name, path) = parse_part(what.as_bytes()).map_err(usage)?;
+    if share.seed {
+        return Err(usage("--seed is for whole shares".to_owned()).into());
+    }
+    fetch((name, Some(path)), None, dest, common, share)
+}
+
+fn fetch(
+    (name, part): (String, Option<Vec<u8>>),
+    pinned: Option<BlockHash>,
+    dest: PathBuf,
+    common: &Common,
+    share: OfShares,
+) -> anyhow::Result<Exit> {
+    receive::transfer::receive(&receive::transfer::Options {
+        name,
+        part,
+        pinned,
+        seed: share.seed,
+        watch: share.watch,
+        stats: common.stats,
+        keyfile: share.keyfile,
+        trust: share
+            .trust
+            .as_deref()
+            .map(keyfile::public_key)
+            .transpose()?,
+        dest,
+        interfaces: share.interface,
+        timeout: share.timeout,
+        dry_run: common.dry_run,
+        archive: common.archive,
+        delete: common.delete,
+        limit: common.bwlimit,
+        json: share.json,
+        verbose: common.verbose,
+        quiet: common.quiet,
+    })
+}
+
 fn sync(sync: Sync) -> anyhow::Result<Exit> {
     // clap has seen to it that both are there
     let (Some(source), Some(dest)) = (sync.source.first(), sync.dest) else {
         return Err(ExitError::new(Exit::Usage, "SRC and DEST are needed").into());
     };
-    let (share, local) = (sync.share, sync.local);
-    if let Some(remote) = source.to_str().and_then(|s| s.strip_prefix("lc:")) {
+    let (common, local) = (sync.common, sync.local);
+    if let Some(remote) = source.as_bytes().strip_prefix(b"lc:") {
         let (name, pinned) = parse_remote(remote).map_err(|e| ExitError::new(Exit::Usage, e))?;
-        return receive::transfer::receive(&receive::transfer::Options {
-            name,
-            pinned,
-            seed: share.seed,
-            stats: sync.stats,
-            keyfile: share.keyfile,
-            trust: share
-                .trust
-                .as_deref()
-                .map(keyfile::public_key)
-                .transpose()?,
-            dest,
-            interfaces: share.interface,
-            timeout: share.timeout,
-            dry_run: sync.dry_run,
-            archive: sync.archive,
-            delete: sync.delete,
-            limit: sync.bwlimit,
-            json: share.json,
-            verbose: sync.verbose,
-            quiet: sync.quiet,
-        });
+        return fetch((name, None), pinned, dest, &common, sync.share);
     }
     if dest.to_str().is_some_and(|d| d.starts_with("lc:")) {
         let message = "DEST is a local path; to serve files, use `lcsync share`";
         return Err(ExitError::new(Exit::Usage, message).into());
     }
-    let archive = sync.archive;
+    let archive = common.archive;
     local::copy(&local::options::Options {
         sources: sync.source.into_iter().map(PathBuf::from).collect(),
         dest,
-        recursive: sync.recursive || archive,
+        recursive: common.recursive || archive,
         keep: Keep {
             links: local.links || archive,
             modes: local.perms || archive,
@@ -549,19 +603,20 @@ fn sync(sync: Sync) -> anyhow::Result<Exit> {
         sparse: local.sparse,
         partial: local.partial,
         fsync: local.fsync,
-        delete: sync.delete,
+        delete: common.delete,
         delete_excluded: local.delete_excluded,
-        limit: sync.bwlimit,
-        dry_run: sync.dry_run,
-        verbose: sync.verbose,
+        limit: common.bwlimit,
+        dry_run: common.dry_run,
+        verbose: common.verbose,
         itemize: local.itemize_changes,
-        stats: sync.stats,
-        quiet: sync.quiet,
+        stats: common.stats,
+        quiet: common.quiet,
     })
 }
 
 /// NAME, or NAME#ROOTHASH.
-fn parse_remote(text: &str) -> Result<(String, Option<BlockHash>), String> {
+fn parse_remote(bytes: &[u8]) -> Result<(String, Option<BlockHash>), String> {
+    let text = str::from_utf8(bytes).map_err(|_| "a share's name is UTF-8".to_owned())?;
     let (name, pinned) = match text.split_once('#') {
         Some((name, hash)) => {
             let hash = BlockHash::from_hex(hash)
@@ -572,6 +627,25 @@ fn parse_remote(text: &str) -> Result<(String, Option<BlockHash>), String> {
     };
     check_name(name).map_err(|e| format!("{name:?}: {e}"))?;
     Ok((name.to_owned(), pinned))
+}
+
+/// `lc:NAME/PATH`; where NAME has slashes itself, two begin PATH.
+fn parse_part(what: &[u8]) -> Result<(String, Vec<u8>), String> {
+    let shown = String::from_utf8_lossy(what);
+    let wrong = || format!("{shown}: a file or folder of a share is lc:NAME/PATH");
+    let bytes = what.strip_prefix(b"lc:").ok_or_else(wrong)?;
+    let two = bytes.windows(2).position(|pair| pair == b"//");
+    let one = bytes.iter().position(|c| *c == b'/');
+    let (end, begin) = two
+        .map(|n| (n, n + 2))
+        .or(one.map(|n| (n, n + 1)))
+        .ok_or_else(wrong)?;
+    let path = bytes[begin..].strip_suffix(b"/").unwrap_or(&bytes[begin..]);
+    if !path.split(|c| *c == b'/').all(is_plain_name) {
+        return Err(wrong());
+    }
+    let (name, _) = parse_remote(&bytes[..end])?;
+    Ok((name, path.to_vec()))
 }
 
 #[cfg(test)]
@@ -586,11 +660,30 @@ mod tests {
     #[test]
     fn sources_are_told_apart() {
         let hash = "ab".repeat(32);
-        assert_eq!(parse_remote("photos").unwrap(), ("photos".into(), None));
-        let pinned = parse_remote(&format!("photos#{hash}")).unwrap().1.unwrap();
+        assert_eq!(parse_remote(b"photos").unwrap(), ("photos".into(), None));
+        let pinned = format!("photos#{hash}");
+        let pinned = parse_remote(pinned.as_bytes()).unwrap().1.unwrap();
         assert_eq!(pinned.to_string(), hash);
         for bad in ["", "#", "photos#", "photos#12", "a#b#c", "a\nb"] {
-            assert!(parse_remote(bad).is_err(), "{bad:?}");
+            assert!(parse_remote(bad.as_bytes()).is_err(), "{bad:?}");
+        }
+        for (what, name, path) in [
+            ("lc:photos/a/b.jpg", "photos", "a/b.jpg"),
+            ("lc:photos/a/", "photos", "a"),
+            ("lc:team/plans//a", "team/plans", "a"),
+        ] {
+            let parsed = parse_part(what.as_bytes()).unwrap();
+            assert_eq!(parsed, (name.into(), path.into()));
+        }
+        for bad in [
+            "photos/a",
+            "lc:photos",
+            "lc:photos/",
+            "lc:/a",
+            "lc:a/../b",
+            "lc:a/b//c/./d",
+        ] {
+            assert!(parse_part(bad.as_bytes()).is_err(), "{bad}");
         }
     }
 
@@ -631,7 +724,7 @@ mod tests {
         assert!(parse(&["lc:x", "dest", "--seed", "--stats"]).is_ok());
         assert!(parse(&["lc:x", "dest", "-i", "a", "-i", "b", "--timeout", "2s"]).is_ok());
         let itemized = parse(&["-ani", "src", "more", "dest", "-i"]).unwrap();
-        assert!(itemized.sync.local.itemize_changes && itemized.sync.dry_run);
+        assert!(itemized.sync.local.itemize_changes && itemized.sync.common.dry_run);
         assert_eq!(itemized.sync.source.len(), 2);
         for bad in [
             &["src"][..],

@@ -1,5 +1,7 @@
 //! Which bytes of which files the content stream of a share consists of, and how it is divided into packs and large files.
 
+use std::ops::Range;
+
 use crate::block::MAX_BLOCK;
 use crate::listing::{Entry, Kind};
 
@@ -30,6 +32,8 @@ pub struct Piece {
     pub offset: u64,
     /// How many bytes; never 0.
     pub length: usize,
+    /// Where in the stream.
+    pub at: u64,
 }
 
 /// A stretch of the content stream that is cut into blocks for itself.
@@ -64,6 +68,16 @@ impl Layout {
         Some(layout)
     }
 
+    /// The same stream, of which only these entries' bytes count; they are numbered from 0.
+    #[must_use]
+    pub fn of(mut self, chosen: &Range<usize>) -> Self {
+        self.files.retain(|span| chosen.contains(&span.file));
+        for span in &mut self.files {
+            span.file -= chosen.start;
+        }
+        self
+    }
+
     /// Bytes of the content stream.
     #[must_use]
     pub fn length(&self) -> u64 {
@@ -84,6 +98,7 @@ impl Layout {
                     file: f.file,
                     offset: from - f.start,
                     length: (to - from) as usize,
+                    at: from,
                 }
             })
     }
@@ -189,6 +204,20 @@ mod tests {
         for sizes in [[u64::MAX, 1], [1 << 62, 1 << 62]] {
             assert!(Layout::new(&entries(&sizes)).is_none());
         }
+    }
+
+    #[test]
+    fn of_a_part_only_its_files_have_pieces() {
+        let all = Layout::new(&entries(&[10, 0, 20, 30, 5])).unwrap();
+        let part = all.clone().of(&(2..4));
+        let pieces: Vec<_> = part
+            .pieces(0, 65)
+            .map(|p| (p.file, p.at, p.length))
+            .collect();
+        assert_eq!(pieces, [(0, 10, 20), (1, 30, 30)]);
+        assert_eq!(part.pieces(0, 10).count(), 0);
+        assert_eq!(part.length(), all.length());
+        assert_eq!(all.clone().of(&(0..5)), all);
     }
 
     proptest! {

@@ -93,18 +93,16 @@ struct Readers {
 }
 
 impl<'a> Plan<'a> {
-    /// Compares DEST with the share. `leaves` are the blocks of the content stream in order. Without a `place`
-    /// there is nothing at DEST.
+    /// Compares DEST with what is wanted of the share. `layout` and `leaves` are those of the whole content stream.
+    /// Without a `place` there is nothing at DEST.
     pub fn compare(
         entries: &'a [Entry],
         modes: Modes<'a>,
-        leaves: &[BlockRef],
+        (layout, leaves): (Layout, &[BlockRef]),
         place: Option<&mut Place>,
     ) -> anyhow::Result<Self> {
-        let layout =
-            Layout::new(entries).ok_or_else(|| anyhow::anyhow!("sizes beyond all numbers"))?;
         let mut start = 0;
-        let leaves: Vec<Leaf> = leaves
+        let mut leaves: Vec<Leaf> = leaves
             .iter()
             .map(|block| {
                 let leaf = Leaf {
@@ -117,6 +115,10 @@ impl<'a> Plan<'a> {
             })
             .collect();
         anyhow::ensure!(start == layout.length(), "listing and content do not agree");
+        leaves.retain(|leaf| {
+            let mut pieces = layout.pieces(leaf.start, leaf.block.length.into());
+            pieces.next().is_some()
+        });
         let mut plan = Self {
             entries,
             modes,
@@ -420,6 +422,11 @@ impl<'a> Plan<'a> {
     }
 
     fn worth_trying(&self, leaf: Leaf, preference: Preference) -> bool {
+        let pieces = self.layout.pieces(leaf.start, leaf.block.length.into());
+        if pieces.map(|p| p.length as u64).sum::<u64>() < leaf.block.length.into() {
+            // others in the pack are not wanted, so they are not at DEST
+            return false;
+        }
         let mut pieces = self.layout.pieces(leaf.start, leaf.block.length.into());
         match preference {
             Preference::Dest => pieces.all(|p| {
@@ -580,13 +587,13 @@ impl<'a> Plan<'a> {
     }
 
     /// The bytes of leaf `n`, piece by piece.
-    fn parts<'b>(&self, n: usize, mut bytes: &'b [u8]) -> Vec<(Piece, &'b [u8])> {
+    fn parts<'b>(&self, n: usize, bytes: &'b [u8]) -> Vec<(Piece, &'b [u8])> {
+        let start = self.leaves[n].start;
         self.layout
-            .pieces(self.leaves[n].start, bytes.len() as u64)
-            .map(|piece| {
-                let (part, rest) = bytes.split_at_checked(piece.length).unwrap_or((bytes, &[]));
-                bytes = rest;
-                (piece, part)
+            .pieces(start, bytes.len() as u64)
+            .filter_map(|piece| {
+                let from = (piece.at - start) as usize;
+                Some((piece, bytes.get(from..from + piece.length)?))
             })
             .collect()
     }
@@ -739,7 +746,8 @@ mod tests {
 
         fn plan(&self, place: &mut Place) -> Plan<'_> {
             let modes = Modes::new(&self.metadata, false, 0o022);
-            Plan::compare(&self.entries, modes, &self.leaves, Some(place)).unwrap()
+            let layout = Layout::new(&self.entries).unwrap();
+            Plan::compare(&self.entries, modes, (layout, &self.leaves), Some(place)).unwrap()
         }
 
         /// Transfers at most `most` blocks; gives how many were wanted.

@@ -39,6 +39,7 @@ use super::stats::Stats;
 use super::window::Window;
 use crate::block::{BlockHash, BlockRef};
 use crate::index::Index;
+use crate::layout::Layout;
 use crate::listing::{self, Entry, Kind, ListingError, METADATA_SIZE, Metadata, shown};
 use crate::packet::Packet;
 use crate::place::{Place, check_writable, current_umask};
@@ -75,12 +76,16 @@ const VERSION_TIMEOUT: Duration = Duration::from_secs(3);
 pub struct Options {
     /// NAME of `lc:NAME`.
     pub name: String,
+    /// What of the share is wanted: a path in it, or all.
+    pub part: Option<Vec<u8>>,
     /// No other root hash will do.
     pub pinned: Option<BlockHash>,
     /// File of the key that the share is sealed with.
     pub keyfile: Option<PathBuf>,
     /// Serve what has come.
     pub seed: bool,
+    /// Wait for changes and fetch them.
+    pub watch: bool,
     /// Print what it has cost.
     pub stats: bool,
     /// No version will do that this key has not signed.
@@ -120,6 +125,17 @@ impl Options {
 #[error("the share has changed")]
 struct Changed;
 
+/// Why a part of a share cannot be fetched.
+#[derive(Debug, Error)]
+enum NoPart {
+    #[error("the share has no {0}")]
+    Missing(String),
+    #[error("{0} is a link: fetch what it leads to")]
+    Link(String),
+    #[error("the share is a single file")]
+    File,
+}
+
 /// What a server says of a share contradicts itself.
 #[derive(Debug, Error)]
 enum Contradiction {
@@ -154,7 +170,7 @@ pub fn receive(options: &Options) -> anyhow::Result<Exit> {
         match transfer.sync() {
             Err(e) if e.is::<Changed>() => tracing::info!("the share has changed: starting over"),
             Err(e) if is_nonsense(&e) => transfer.wait_for_another(e)?,
-            Ok(Exit::Ok) if options.seed => {
+            Ok(Exit::Ok) if options.seed || options.watch => {
                 complete.store(true, Ordering::SeqCst);
                 transfer.serve_on()?;
             }
@@ -198,16 +214,59 @@ struct Transfer<'a> {
     queued: Arc<AtomicUsize>,
 }
 
-/// A share's tree, without the data.
+/// A share's tree, or what is wanted of it, without the data.
 struct Tree {
     root: Root,
     entries: Vec<Entry>,
     /// Of the root, then of each entry.
     metadata: Vec<Metadata>,
     leaves: Vec<BlockRef>,
+    layout: Layout,
 }
 
 impl Tree {
+    /// Of a folder, only what is at `path` in it, as if that were shared.
+    fn choose(&mut self, path: &[u8]) -> Result<(), NoPart> {
+        let name = || shown(path);
+        let of_path = |entry: &Entry| entry.path == path;
+        let at = self.entries.iter().position(of_path);
+        let at = at.ok_or_else(|| NoPart::Missing(name()))?;
+        let (chosen, cut) = match &self.entries[at].kind {
+            Kind::Folder => {
+                let below = [path, b"/"].concat();
+                let inside = |entry: &&Entry| entry.path.starts_with(&below);
+                let count = self.entries[at + 1..].iter().take_while(inside).count();
+                (at + 1..at + 1 + count, below.len())
+            }
+            Kind::File { executable, .. } => {
+                let kind = RootKind::File {
+                    executable: *executable,
+                };
+                self.root.kind = kind;
+                (at..at + 1, 0)
+            }
+            Kind::Link { .. } => return Err(NoPart::Link(name())),
+        };
+        let layout = std::mem::take(&mut self.layout);
+        self.layout = layout.of(&chosen);
+        // the first stands for the root
+        self.metadata = self.metadata[at + 1..=chosen.end].to_vec();
+        self.entries = self.entries[chosen].to_vec();
+        for entry in &mut self.entries {
+            entry.path.drain(..cut);
+        }
+        Ok(())
+    }
+
+    /// Bytes of all files.
+    fn bytes(&self) -> u64 {
+        let sizes = self.entries.iter().map(|entry| match entry.kind {
+            Kind::File { size, .. } => size,
+            _ => 0,
+        });
+        sizes.sum()
+    }
+
     /// What is not in the listing is not in the share.
     fn is_whole_folder(&self) -> bool {
         self.root.kind == RootKind::Folder && !self.root.incomplete
@@ -305,8 +364,18 @@ impl<'a> Transfer<'a> {
             record.server
         );
         let root = self.fetch_root(&record)?;
-        let (folder, file_name) = self.target(&root)?;
-        let tree = self.fetch_tree(&record, root, file_name.as_deref())?;
+        let mut tree = self.fetch_tree(&record, root)?;
+        let mut name = self.options.name.as_bytes();
+        if let Some(part) = &self.options.part {
+            let folder = tree.root.kind == RootKind::Folder;
+            ensure!(folder, NoPart::File);
+            tree.choose(part)?;
+            name = part.rsplit(|c| *c == b'/').next().unwrap_or(part);
+        }
+        let (folder, file_name) = self.target(tree.root.kind, name)?;
+        if let (Some(name), [file]) = (&file_name, &mut tree.entries[..]) {
+            file.path.clone_from(name);
+        }
         if file_name.is_none() && !self.options.dry_run {
             make_folder(&folder, tree.metadata[0].mode)?;
         }
@@ -327,8 +396,9 @@ impl<'a> Transfer<'a> {
             RootKind::File { .. } => &tree.metadata[..1],
         };
         let modes = Modes::new(of_entries, self.options.keeps_metadata(), current_umask());
-        let mut plan = Plan::compare(&tree.entries, modes, &tree.leaves, place.as_mut())?;
-        let bytes = tree.root.content.length;
+        let stream = (tree.layout.clone(), &tree.leaves[..]);
+        let mut plan = Plan::compare(&tree.entries, modes, stream, place.as_mut())?;
+        let bytes = tree.bytes();
         let missing: u64 = plan.wanted().map(|b| u64::from(b.length)).sum();
         let wanted = plan.wanted().count() as u64;
         self.stats.blocks_found = (tree.leaves.len() as u64).saturating_sub(wanted);
@@ -460,7 +530,7 @@ impl<'a> Transfer<'a> {
         let stats = self.stats();
         let (seconds, counters) = (stats.seconds, stats.symbols);
         self.progress.event(&json!({
-            "event": "done", "root": record.root.hash.to_string(), "bytes": tree.root.content.length,
+            "event": "done", "root": record.root.hash.to_string(), "bytes": tree.bytes(),
             "fetched_bytes": stats.bytes, "received_bytes": stats.received_bytes(), "lost_packets": counters.lost,
             "duplicate_packets": counters.duplicate, "files_changed": plan.installed.len(),
             "files_deleted": removed.len(), "seconds": (seconds * 1e3).round() / 1e3,
@@ -520,9 +590,13 @@ impl<'a> Transfer<'a> {
     /// Everything has come: waits for a new version, while the seed serves this one.
     fn serve_on(&mut self) -> anyhow::Result<()> {
         self.progress.finish();
+        let what = match self.options.seed {
+            true => "serving it on",
+            false => "waiting for changes",
+        };
+        let name = &self.options.name;
         self.say(&format!(
-            "everything has come; serving lc:{} on until stopped",
-            self.options.name
+            "everything of lc:{name} has come; {what} until stopped"
         ));
         self.fetch.clear();
         self.resting = true;
@@ -545,10 +619,10 @@ impl<'a> Transfer<'a> {
     }
 
     /// The folder to write in, and for a shared file its name there.
-    fn target(&self, root: &Root) -> anyhow::Result<(PathBuf, Option<Vec<u8>>)> {
+    fn target(&self, kind: RootKind, name: &[u8]) -> anyhow::Result<(PathBuf, Option<Vec<u8>>)> {
         let dest = &self.options.dest;
         let usage = |message: String| ExitError::new(Exit::Usage, message);
-        match root.kind {
+        match kind {
             RootKind::Folder => {
                 ensure!(
                     dest.is_dir() || !dest.exists(),
@@ -562,7 +636,7 @@ impl<'a> Transfer<'a> {
                 use std::os::unix::ffi::OsStrExt;
                 let into = dest.is_dir() || dest.as_os_str().as_bytes().ends_with(b"/");
                 let (folder, name) = if into {
-                    (dest.as_path(), self.options.name.as_bytes())
+                    (dest.as_path(), name)
                 } else {
                     let parent = dest.parent().filter(|p| !p.as_os_str().is_empty());
                     let name = dest.file_name().context("DEST has no name")?;
@@ -588,38 +662,36 @@ impl<'a> Transfer<'a> {
         Root::decode(bytes).context("root node")
     }
 
-    fn fetch_tree(
-        &mut self,
-        record: &Record,
-        root: Root,
-        file: Option<&[u8]>,
-    ) -> anyhow::Result<Tree> {
+    /// The tree; a shared file has no name yet.
+    fn fetch_tree(&mut self, record: &Record, root: Root) -> anyhow::Result<Tree> {
         ensure!(
             root.entries <= MAX_ENTRIES,
             "a listing of {} entries is too long",
             root.entries
         );
-        let entries = match (root.kind, file) {
-            (RootKind::File { executable }, Some(name)) => {
+        let entries = match root.kind {
+            RootKind::File { executable } => {
                 vec![Entry {
-                    path: name.to_vec(),
+                    path: Vec::new(),
                     kind: Kind::File {
                         size: root.content.length,
                         executable,
                     },
                 }]
             }
-            _ => listing::decode(&self.fetch_listing(root.listing)?, root.entries)?,
+            RootKind::Folder => listing::decode(&self.fetch_listing(root.listing)?, root.entries)?,
         };
         self.due = Some(Instant::now() + VERSION_TIMEOUT);
         let metadata = self.fetch_metadata(record.metadata, root.entries + 1)?;
         self.due = None;
         let leaves = self.fetch_leaves(root.content, root.entries)?;
+        let layout = Layout::new(&entries).context("sizes beyond all numbers")?;
         Ok(Tree {
             root,
             entries,
             metadata,
             leaves,
+            layout,
         })
     }
 

@@ -1,6 +1,6 @@
 //! lcsync on a plain LAN, without lcroute.
 
-use std::fs::Permissions;
+use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -143,6 +143,94 @@ fn a_change_on_the_server_is_what_the_next_receiver_gets() {
             ensure!(done.code == 0, "exit code {}: {}", done.code, done.stderr);
             same_content(&lan.folder, &lan.receivers[0].path("copy"))
         })
+    });
+}
+
+#[test]
+fn a_file_or_folder_of_a_share_is_fetched_without_the_rest() {
+    world("lan-part", |lab| {
+        let lan = Lan::new(lab, &["first"], 2 * MEGABYTE)?;
+        for n in 0..200 {
+            fs::create_dir_all(lan.folder.join("small/deep"))?;
+            fs::write(lan.folder.join(format!("small/{n}")), noise(n, 900))?;
+        }
+        fs::write(lan.folder.join("small/deep/words"), "some words")?;
+        eventually("the server tells of the new version", || {
+            let told = lan.share.stderr();
+            ensure!(told.contains("lc:folder has a new version: "), "{told}");
+            Ok(())
+        })?;
+        let receiver = &lan.receivers[0];
+        let get = |what: &str, dest: &str| {
+            let args = ["get", what, dest, "-i", "lan0"];
+            receiver.run("lcsync", &args)
+        };
+        let sent = || -> Result<u64> { Ok(lan.server.interface_traffic("lan0")?.1.bytes) };
+        let before = sent()?;
+        eventually("the folder in the share has come", || {
+            let done = get("lc:folder/small", "part")?;
+            ensure!(done.code == 0, "{}", done.stderr);
+            same_content(&lan.folder.join("small"), &receiver.path("part"))
+        })?;
+        let done = get("lc:folder/small/deep/words", "words")?;
+        ensure!(done.code == 0, "{}", done.stderr);
+        ensure!(fs::read(receiver.path("words"))? == b"some words");
+        let done = get("lc:folder/small/deep/words", "part")?;
+        ensure!(done.code == 0, "{}", done.stderr);
+        ensure!(fs::read(receiver.path("part/words"))? == b"some words");
+        let bytes = sent()? - before;
+        ensure!(
+            bytes < MEGABYTE as u64,
+            "{bytes} bytes were sent for 180,000"
+        );
+        let missing = get("lc:folder/nothing", "part")?;
+        let said = "the share has no nothing";
+        ensure!(
+            missing.code == 1 && missing.stderr.contains(said),
+            "{}",
+            missing.stderr
+        );
+        // what is there is not fetched again, and what is not wanted goes
+        fs::write(receiver.path("part/extra"), "x")?;
+        let args = [
+            "get",
+            "lc:folder/small",
+            "part",
+            "-i",
+            "lan0",
+            "--delete",
+            "--stats",
+        ];
+        let again = receiver.run("lcsync", &args)?;
+        ensure!(again.code == 0, "{}", again.stderr);
+        same_content(&lan.folder.join("small"), &receiver.path("part"))
+    });
+}
+
+#[test]
+fn who_watches_has_each_change_until_stopped() {
+    world("lan-watch", |lab| {
+        let lan = Lan::new(lab, &["first"], MEGABYTE)?;
+        let args = [
+            "lc:folder",
+            "copy",
+            "--delete",
+            "--watch",
+            "--timeout",
+            "2s",
+        ];
+        let mut watching = lan.fetch_all(&args)?.remove(0);
+        let copy = lan.receivers[0].path("copy");
+        let followed = |what: &str| eventually(what, || same_content(&lan.folder, &copy));
+        followed("the share has come")?;
+        fs::write(lan.folder.join("notes.txt"), "new words")?;
+        followed("a changed file has come")?;
+        fs::remove_file(lan.folder.join("one byte"))?;
+        fs::write(lan.folder.join("new file"), noise(99, 70_000))?;
+        followed("a new file has come and another is gone")?;
+        let code = watching.stop()?;
+        ensure!(code == 0, "exit code {code}: {}", watching.stderr());
+        Ok(())
     });
 }
 
