@@ -71,6 +71,24 @@ enum Command {
         /// Where the secret goes, readable by you alone; nothing is overwritten
         file: PathBuf,
     },
+    /// List what is shared here, of what wants to be listed
+    #[command(after_help = "Examples:\n  \
+        lcsync ls                             names, sizes, who serves them, root hashes\n  \
+        lcsync ls -i lc0 --keyfile team.key   shares sealed with this key")]
+    Ls {
+        /// Use this interface only (may be repeated); all multicast-capable ones by default
+        #[arg(short, value_name = "IFACE")]
+        interface: Vec<String>,
+        /// The shared key that the shares are sealed with
+        #[arg(long, value_name = "FILE")]
+        keyfile: Option<PathBuf>,
+        /// Listen no longer than this
+        #[arg(long, value_name = "D", default_value = "3s", value_parser = parse_duration)]
+        timeout: Duration,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
     /// Fetch one file or folder of a share
     #[command(after_help = "Examples:\n  \
         lcsync get lc:photos/2026/june.jpg .  into this folder\n  \
@@ -119,6 +137,9 @@ struct Share {
     /// Sign each version with this key, as `keygen --sign` makes it
     #[arg(long, value_name = "KEY")]
     sign: Option<PathBuf>,
+    /// Name it to everybody here who asks what is shared (lcsync ls)
+    #[arg(long, conflicts_with = "config")]
+    listed: bool,
     /// Seal everything, names included, with this shared key, as `keygen` makes it
     #[arg(long, value_name = "FILE")]
     keyfile: Option<PathBuf>,
@@ -459,6 +480,17 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
     match cli.command {
         Some(Command::Share(share)) => serve(share),
         Some(Command::Keygen { sign, file }) => keygen(sign, &file),
+        Some(Command::Ls {
+            interface,
+            keyfile,
+            timeout,
+            json,
+        }) => receive::browse::browse(&receive::browse::Options {
+            interfaces: interface,
+            keyfile,
+            timeout,
+            json,
+        }),
         Some(Command::Get {
             what,
             dest,
@@ -485,6 +517,7 @@ fn serve(share: Share) -> anyhow::Result<Exit> {
                 // that of the command line holds for all together
                 interfaces: Vec::new(),
                 bwlimit: None,
+                listed: share.listed,
             });
             Shares::Given(shares.collect())
         }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `cli` | the command line |
 //! | [`block`], [`tree`], [`listing`], `layout`, [`cut`] | the format: blocks, the tree of hashes above them, names, where files lie, where they are cut |
-//! | [`packet`], [`record`] | the datagrams |
+//! | [`packet`], [`record`], `catalogue` | the datagrams |
 //! | [`sealing`], `signature` | datagrams of shares with a key; who may say what a share is |
 //! | `remembered` | the highest generation of each signed or sealed share, on disk |
 //! | `scan`, `leaves`, [`index`], [`groups`], `store` | what a server knows of its files, in memory and on disk |
@@ -16,6 +16,7 @@
 //! | `progress` | bars and JSON lines |
 
 pub mod block;
+mod catalogue;
 mod cli;
 pub mod cut;
 mod folder;

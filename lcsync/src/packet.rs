@@ -3,6 +3,7 @@
 use librecast::coding::{MAX_ESI, SYMBOL_SIZE, symbols_of};
 use librecast::wire::{Reader, WireError, Writer};
 
+use crate::catalogue::{self, Listed};
 use crate::record::Record;
 
 /// Version of all datagrams.
@@ -12,6 +13,8 @@ const SYMBOL: u8 = 2;
 /// Of shares with a key: see [`sealing`](crate::sealing).
 pub(crate) const SEALED_RECORD: u8 = 3;
 pub(crate) const SEALED_SYMBOL: u8 = 4;
+const CATALOGUE: u8 = 5;
+pub(crate) const SEALED_CATALOGUE: u8 = 6;
 /// What all datagrams begin with: version, type, flags.
 pub(crate) const HEADER: usize = 4;
 /// Header of a symbol.
@@ -32,6 +35,8 @@ pub enum Packet<'a> {
     Record(Box<Record>),
     /// A piece of a block.
     Symbol(Symbol<'a>),
+    /// What is shared.
+    Catalogue(Vec<Listed>),
 }
 
 /// A symbol of a block.
@@ -84,6 +89,23 @@ pub fn encode_record(record: &Record) -> Result<Vec<u8>, WireError> {
     Ok(w.into_vec())
 }
 
+/// The datagram of a part of a catalogue.
+#[must_use]
+pub fn encode_catalogue(part: &[u8]) -> Vec<u8> {
+    let mut w = Writer::new();
+    w.u8(VERSION).u8(CATALOGUE).u16(0).put(part);
+    w.into_vec()
+}
+
+/// The type that a datagram has when it is sealed.
+pub(crate) fn sealed_type(datagram: &[u8]) -> Option<u8> {
+    match *datagram.get(1)? {
+        RECORD => Some(SEALED_RECORD),
+        CATALOGUE => Some(SEALED_CATALOGUE),
+        _ => None,
+    }
+}
+
 /// Takes a datagram apart. What comes out has been checked field by field.
 pub fn decode(datagram: &[u8]) -> Result<Packet<'_>, WireError> {
     let mut r = Reader::new(datagram);
@@ -91,6 +113,7 @@ pub fn decode(datagram: &[u8]) -> Result<Packet<'_>, WireError> {
     let packet = match kind {
         RECORD => Packet::Record(Box::new(Record::read(&mut r)?)),
         SYMBOL => Packet::Symbol(read_symbol(&mut r)?),
+        CATALOGUE => Packet::Catalogue(catalogue::read(&mut r)?),
         _ => return Err(WireError::Bad("packet type")),
     };
     r.finish()?;
@@ -158,6 +181,23 @@ mod tests {
             .collect();
         assert_eq!(hex, expected);
         assert_eq!(bytes.len(), SYMBOL_PACKET);
+    }
+
+    #[test]
+    fn catalogue_bytes_are_frozen() {
+        let listed = Listed {
+            name: "ab".to_owned(),
+            root: crate::block::BlockHash([0xcc; 32]),
+            generation: 1,
+            bytes: 2,
+            files: 3,
+        };
+        let parts = catalogue::parts(std::slice::from_ref(&listed)).unwrap();
+        let bytes = encode_catalogue(&parts[0]);
+        let numbers = [1_u64, 2, 3].map(u64::to_be_bytes).concat();
+        let expected = [&[1, 5, 0, 0, 2, b'a', b'b'][..], &[0xcc; 32], &numbers].concat();
+        assert_eq!(bytes, expected);
+        assert_eq!(decode(&bytes), Ok(Packet::Catalogue(vec![listed])));
     }
 
     proptest! {

@@ -22,7 +22,10 @@ use librecast_program::keyfile::SharedKey;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use crate::packet::{self, Packet, SEALED_RECORD, SEALED_SYMBOL, Symbol, VERSION};
+use crate::catalogue;
+use crate::packet::{
+    self, Packet, SEALED_CATALOGUE, SEALED_RECORD, SEALED_SYMBOL, Symbol, VERSION,
+};
 use crate::record::Record;
 
 /// Length of a salt.
@@ -85,6 +88,12 @@ impl ShareKey {
             derived: Zeroizing::new(derive("lcsync 2026 share key", &parts)),
             shared,
         }
+    }
+
+    /// For another share of the same key file.
+    #[must_use]
+    pub fn of_name(&self, name: &str) -> Self {
+        Self::new(Arc::clone(&self.shared), name)
     }
 
     fn record_key(&self, salt: &[u8; SALT]) -> Cipher {
@@ -185,12 +194,12 @@ impl Sealer {
         }
     }
 
-    /// The sealed form of a record's datagram.
+    /// The sealed form of a record's datagram, or of one of a catalogue.
     pub fn seal_record(&mut self, datagram: &[u8]) -> Option<Vec<u8>> {
         let body = datagram.get(packet::HEADER..)?;
         let number = self.next()?;
         let mut w = Writer::new();
-        w.u8(VERSION).u8(SEALED_RECORD).u16(0);
+        w.u8(VERSION).u8(packet::sealed_type(datagram)?).u16(0);
         w.put(&self.salt).u64(number).put(body);
         let mut out = w.into_vec();
         let aad = out[..RECORD_HEADER].to_vec();
@@ -336,8 +345,16 @@ fn open_sealed<'a>(
     let mut r = Reader::new(datagram);
     match packet::read_header(&mut r)? {
         SEALED_RECORD => {
-            let record = open_record(key, servers, plain, datagram, r, now)?;
+            let salt = open_body(key, servers, plain, datagram, r)?;
+            let mut r = Reader::new(plain);
+            let record = Record::read(&mut r)?;
+            r.finish()?;
+            remember(key, servers, &record, salt, now);
             Ok(Packet::Record(Box::new(record)))
+        }
+        SEALED_CATALOGUE => {
+            open_body(key, servers, plain, datagram, r)?;
+            Ok(Packet::Catalogue(catalogue::read(&mut Reader::new(plain))?))
         }
         SEALED_SYMBOL => {
             let (server, number) = (r.u32()?, r.u64()?);
@@ -369,14 +386,14 @@ fn read_symbol(server: u32, channel: ChannelId, plain: &[u8]) -> Result<Packet<'
     Ok(Packet::Symbol(symbol))
 }
 
-fn open_record(
+/// Opens what has a salt of its own; gives that.
+fn open_body(
     key: &ShareKey,
-    servers: &mut BTreeMap<u32, ServerKeys>,
+    servers: &BTreeMap<u32, ServerKeys>,
     plain: &mut Vec<u8>,
     datagram: &[u8],
     mut r: Reader<'_>,
-    now: Instant,
-) -> Result<Record, OpenError> {
+) -> Result<[u8; SALT], OpenError> {
     let (salt, number) = (r.array::<SALT>()?, r.u64()?);
     let aad = &datagram[..RECORD_HEADER];
     let known = servers.values().find(|s| s.salt == salt);
@@ -386,11 +403,7 @@ fn open_record(
     cipher
         .ok_or(OpenError::Forged)?
         .open(number, aad, r.rest(), plain)?;
-    let mut r = Reader::new(plain);
-    let record = Record::read(&mut r)?;
-    r.finish()?;
-    remember(key, servers, &record, salt, now);
-    Ok(record)
+    Ok(salt)
 }
 
 /// Holds the keys of the record's server ready. An old record, late or sent again by somebody, changes nothing.

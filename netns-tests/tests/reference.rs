@@ -569,6 +569,11 @@ const FILES: &[File] = &[
                         "none",
                         "Send no faster than this, in bits per second.",
                     ),
+                    (
+                        "listed",
+                        "false",
+                        "Name the share to who asks what is shared, with `lcsync ls`.",
+                    ),
                 ],
             },
             METRICS,

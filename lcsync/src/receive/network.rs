@@ -49,6 +49,12 @@ impl Network {
         })
     }
 
+    /// Names of the interfaces in use, by index.
+    #[must_use]
+    pub fn interfaces(&self) -> &BTreeMap<u32, String> {
+        &self.interfaces
+    }
+
     /// The interfaces in use, for messages.
     #[must_use]
     pub fn interface_names(&self) -> String {

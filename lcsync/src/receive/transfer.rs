@@ -304,6 +304,7 @@ impl<'a> Transfer<'a> {
                 key: key.clone(),
                 interfaces: Vec::new(),
                 limit: None,
+                listed: false,
             };
             let interfaces = options.interfaces.clone();
             Some(Seed::start(watched, interfaces, options.limit)?)
@@ -866,7 +867,9 @@ impl<'a> Transfer<'a> {
                     *last_packet = now;
                     records.push((record, datagram.source, datagram.interface));
                 }
-                Ok(Packet::Record(_)) => tracing::debug!("a record on a block's channel"),
+                Ok(Packet::Record(_) | Packet::Catalogue(_)) => {
+                    tracing::debug!("a datagram of another channel");
+                }
                 Err(e) => tracing::debug!("packet from {}: {e}", datagram.source),
             }
         })?;

@@ -39,6 +39,9 @@ pub struct ShareOptions {
     /// Send no faster than this, in bits per second.
     #[serde(default, deserialize_with = "rate")]
     pub bwlimit: Option<u64>,
+    /// Name it to who asks what is shared.
+    #[serde(default)]
+    pub listed: bool,
 }
 
 /// The whole file.
@@ -142,6 +145,7 @@ pub fn named(shares: &[ShareOptions]) -> anyhow::Result<Vec<Watched>> {
             signer: signer.map(Arc::new),
             interfaces: share.interfaces.clone(),
             limit: share.bwlimit,
+            listed: share.listed,
         });
     }
     Ok(named)
@@ -168,6 +172,7 @@ mod tests {
             sign = "/s"
             interface = "eth0"
             bwlimit = "20M"
+            listed = true
             [[share]]
             path = "/b"
             interface = ["eth0", "lc0"]
@@ -185,6 +190,7 @@ mod tests {
             sign: Some("/s".into()),
             interfaces: vec!["eth0".into()],
             bwlimit: Some(20_000_000),
+            listed: true,
         };
         let second = ShareOptions {
             path: "/b".into(),

@@ -22,6 +22,8 @@ const RECORD_INTERVAL: Duration = Duration::from_millis(200);
 const BUSY_INTERVAL: Duration = Duration::from_millis(40);
 /// The same when a block is joined that others may want as well.
 const LEAST_INTERVAL: Duration = Duration::from_millis(20);
+/// Between two times that all of a catalogue is said.
+const CATALOGUE_INTERVAL: Duration = Duration::from_secs(1);
 /// So many come close to each other for a new receiver: it may lose some, and others who started with it begin without it.
 const WELCOME: u8 = 5;
 /// Records take one part in so many of what is sent.
@@ -124,6 +126,8 @@ struct Root {
     ask_at: Instant,
     /// Records left that somebody new waits for.
     welcome: u8,
+    /// Of a catalogue, the part that comes next.
+    part: usize,
 }
 
 impl Root {
@@ -147,6 +151,7 @@ pub struct Server {
     id: u32,
     rates: Rates,
     shares: BTreeMap<SharePrefix, Share>,
+    catalogues: BTreeMap<(SharePrefix, u32), Vec<Vec<u8>>>,
     /// Shares that are not served everywhere.
     only: BTreeMap<SharePrefix, BTreeSet<u32>>,
     queriers: BTreeMap<u32, Querier>,
@@ -164,6 +169,7 @@ impl Server {
             id,
             rates,
             shares: BTreeMap::new(),
+            catalogues: BTreeMap::new(),
             only: BTreeMap::new(),
             queriers: BTreeMap::new(),
             roots: BTreeMap::new(),
@@ -197,6 +203,24 @@ impl Server {
         let gone = |c: &Channel| SharePrefix::of_group(c.group) == Some(prefix);
         self.schedule.stop_all(gone, now);
         self.roots.retain(|c, _| !gone(c));
+    }
+
+    /// What to say on an interface to who asks what is shared: the datagrams, at the prefix where they are asked for.
+    pub fn set_catalogues(&mut self, catalogues: BTreeMap<(SharePrefix, u32), Vec<Vec<u8>>>) {
+        self.catalogues = catalogues;
+        self.catalogues.retain(|_, parts| !parts.is_empty());
+        let (shares, catalogues) = (&self.shares, &self.catalogues);
+        self.roots.retain(|c, _| {
+            SharePrefix::of_group(c.group).is_some_and(|p| {
+                shares.contains_key(&p) || catalogues.contains_key(&(p, c.interface))
+            })
+        });
+    }
+
+    fn catalogue(&self, channel: Channel) -> Option<&[Vec<u8>]> {
+        let prefix = SharePrefix::of_group(channel.group)?;
+        let parts = self.catalogues.get(&(prefix, channel.interface))?;
+        Some(parts)
     }
 
     /// What holds for all channels of a share.
@@ -404,9 +428,9 @@ impl Server {
             self.drops.elsewhere += 1;
             return;
         }
-        let Some(share) = self.share_of(channel.group) else {
+        if self.share_of(channel.group).is_none() && self.catalogue(channel).is_none() {
             return;
-        };
+        }
         if channel_of(channel.group) == ROOT_CHANNEL {
             let root = self.roots.entry(channel).or_insert_with(|| Root {
                 reporters: Reporters::default(),
@@ -417,6 +441,7 @@ impl Server {
                 asked: 0,
                 ask_at: now,
                 welcome: 0,
+                part: 0,
             });
             // a new receiver need not wait, but no number of reporters makes this a flood
             if root.reporters.add(source, evidence) {
@@ -427,7 +452,9 @@ impl Server {
             (root.evidence_at, root.asked) = (now, 0);
             return;
         }
-        let Some(Found { block, layer }) = share.index.find(channel_of(channel.group)) else {
+        let share = self.share_of(channel.group);
+        let found = share.and_then(|s| Some((s, s.index.find(channel_of(channel.group))?)));
+        let Some((share, Found { block, layer })) = found else {
             self.drops.unknown_channel += 1;
             return;
         };
@@ -571,12 +598,32 @@ impl Server {
                 return Some(output);
             }
         }
+        if let Some(datagram) = self.next_of_catalogue(channel, now) {
+            return Some(Output::Record { channel, datagram });
+        }
         let record = self.record(channel)?;
         let datagram = encode_record(&record).ok()?;
         if let Some(root) = self.roots.get_mut(&channel) {
             (root.sent_at, root.bytes) = (Some(now), datagram.len());
         }
         Some(Output::Record { channel, datagram })
+    }
+
+    /// One part after the other; the whole again as long as somebody listens.
+    fn next_of_catalogue(&mut self, channel: Channel, now: Instant) -> Option<Vec<u8>> {
+        let parts = self.catalogue(channel)?;
+        let count = parts.len();
+        let part = self.roots.get(&channel)?.part % count;
+        let datagram = parts[part].clone();
+        let root = self.roots.get_mut(&channel)?;
+        root.part = (part + 1) % count;
+        root.sent_at = Some(now);
+        root.next = now
+            + match root.part {
+                0 => CATALOGUE_INTERVAL,
+                _ => LEAST_INTERVAL,
+            };
+        Some(datagram)
     }
 
     /// What comes next of the share that this root channel belongs to.
@@ -732,6 +779,42 @@ mod tests {
         run(&mut server, now, Duration::from_secs(20));
         let later = now + Duration::from_secs(20);
         assert_eq!(run(&mut server, later, Duration::from_secs(10)).0, 0);
+    }
+
+    #[test]
+    fn who_asks_what_is_shared_is_told_each_second_until_it_leaves() {
+        let now = Instant::now();
+        let (mut server, _, _, _dir) = server(now);
+        let prefix = crate::catalogue::prefix(b"");
+        let asked = prefix.group(ROOT_CHANNEL);
+        report(&mut server, RecordType::ChangeToExclude, asked, 1, now);
+        assert_eq!(
+            run(&mut server, now, Duration::from_secs(2)).0,
+            0,
+            "nothing is listed"
+        );
+        let parts = vec![vec![1], vec![2], vec![3]];
+        server.set_catalogues(BTreeMap::from([
+            ((prefix, 3), parts),
+            ((prefix, 4), vec![]),
+        ]));
+        let mut at = now + Duration::from_secs(2);
+        for from in 1..6 {
+            report(&mut server, RecordType::ChangeToExclude, asked, from, at);
+        }
+        let said = run(&mut server, at, Duration::from_millis(2_500)).0;
+        assert!(
+            (9..12).contains(&said),
+            "{said} in 2.5 s, of 3 for each second"
+        );
+        at += Duration::from_millis(2_500);
+        for from in 1..6 {
+            report(&mut server, RecordType::ChangeToInclude, asked, from, at);
+        }
+        assert_eq!(run(&mut server, at, Duration::from_secs(3)).0, 0, "silence");
+        let block = prefix.group(99);
+        report(&mut server, RecordType::ChangeToExclude, block, 1, at);
+        assert_eq!(server.drops().unknown_channel, 1);
     }
 
     #[test]

@@ -49,6 +49,8 @@ pub struct Watched {
     pub interfaces: Vec<String>,
     /// Bits per second over all its channels.
     pub limit: Option<u64>,
+    /// Named to who asks what is shared and has the same key.
+    pub listed: bool,
 }
 
 impl Watched {
@@ -378,6 +380,7 @@ mod tests {
             key: None,
             interfaces: Vec::new(),
             limit: None,
+            listed: false,
         };
         Watch::new(watched, None)
     }

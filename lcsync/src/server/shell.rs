@@ -34,9 +34,11 @@ use super::metrics;
 use super::rescan::{self, Update, Watched};
 use super::schedule::{Channel, Rates, Terms};
 use crate::block::BlockHash;
+use crate::catalogue::{self, Listed};
 use crate::groups::Found;
-use crate::packet::{SYMBOL_PACKET, Symbol};
-use crate::sealing::{SALT, SEALED_PACKET, Sealer};
+use crate::listing::Kind;
+use crate::packet::{SYMBOL_PACKET, Symbol, encode_catalogue};
+use crate::sealing::{SALT, SEALED_PACKET, Sealer, ShareKey, group_key};
 use crate::store::Store;
 
 /// Default rate of a channel: a window of 128 fills more than a gigabit. A block then takes a seventh of a second, long
@@ -363,8 +365,12 @@ impl Shell {
             self.server.set_terms(*prefix, terms, now);
         }
         self.restrict();
-        let prefixes = self.shares.keys().map(|p| (p.address(), 64));
-        self.announcer.set(prefixes.collect());
+        self.list_shares();
+        let listed = self.shares.values().filter(|w| w.listed);
+        let asked = listed.map(|w| catalogue::prefix(group_key(w.key.as_deref())));
+        let prefixes = self.shares.keys().copied().chain(asked);
+        let prefixes: BTreeSet<_> = prefixes.map(|p| (p.address(), 64)).collect();
+        self.announcer.set(prefixes.into_iter().collect());
         // the thread ends with the process
         let _ = self.lists.send(watched);
     }
@@ -377,6 +383,38 @@ impl Shell {
             let indices = (!only.is_empty()).then(|| indices.map(|i| i.index).collect());
             self.server.restrict(*prefix, indices);
         }
+    }
+
+    /// Says of each share that wants it what it is, where it is served, to who has its key.
+    fn list_shares(&mut self) {
+        let mut lists: BTreeMap<(SharePrefix, u32), Vec<Listed>> = BTreeMap::new();
+        for (prefix, share) in self.server.shares() {
+            let Some(watched) = self.shares.get(prefix).filter(|w| w.listed) else {
+                continue;
+            };
+            let is_file = |e: &&crate::listing::Entry| matches!(e.kind, Kind::File { .. });
+            let listed = Listed {
+                name: watched.name.clone(),
+                root: share.index.root.hash,
+                generation: share.generation,
+                bytes: share.index.bytes(),
+                files: share.index.scan.entries.iter().filter(is_file).count() as u64,
+            };
+            let at = catalogue::prefix(group_key(watched.key.as_deref()));
+            let only = &watched.interfaces;
+            for interface in self.interfaces.values() {
+                if only.is_empty() || only.contains(&interface.name) {
+                    let list = lists.entry((at, interface.index)).or_default();
+                    list.push(listed.clone());
+                }
+            }
+        }
+        let datagrams = |list: Vec<Listed>| {
+            let parts = catalogue::parts(&list).unwrap_or_default();
+            parts.iter().map(|part| encode_catalogue(part)).collect()
+        };
+        let lists = lists.into_iter().map(|(at, list)| (at, datagrams(list)));
+        self.server.set_catalogues(lists.collect());
     }
 
     fn take_updates(&mut self, updates: &Receiver<Update>, now: Instant) -> anyhow::Result<()> {
@@ -408,15 +446,15 @@ impl Shell {
                         share.index.bytes(),
                         share.index.blocks()
                     );
-                    if let Some(key) = &watched.key
-                        && let Entry::Vacant(place) = self.sealers.entry(watched.prefix)
-                    {
-                        let mut salt = [0; SALT];
-                        getrandom::fill(&mut salt)
-                            .map_err(|e| anyhow::anyhow!("random numbers: {e}"))?;
-                        place.insert(Sealer::new(Arc::clone(key), self.id, salt));
+                    if let Some(key) = &watched.key {
+                        self.seal(watched.prefix, key)?;
+                        if watched.listed {
+                            let of_list = Arc::new(key.of_name(catalogue::NAME));
+                            self.seal(catalogue::prefix(group_key(Some(key))), &of_list)?;
+                        }
                     }
                     self.server.set_share(watched.prefix, share, now);
+                    self.list_shares();
                     if first {
                         let mut out = std::io::stdout().lock();
                         writeln!(out, "lc:{} {root}", watched.name)?;
@@ -429,6 +467,16 @@ impl Shell {
                 }
                 Update::Failed(error) => return Err(error),
             }
+        }
+        Ok(())
+    }
+
+    /// What is sent there is sealed from now on.
+    fn seal(&mut self, prefix: SharePrefix, key: &Arc<ShareKey>) -> anyhow::Result<()> {
+        if let Entry::Vacant(place) = self.sealers.entry(prefix) {
+            let mut salt = [0; SALT];
+            getrandom::fill(&mut salt).map_err(|e| anyhow::anyhow!("random numbers: {e}"))?;
+            place.insert(Sealer::new(Arc::clone(key), self.id, salt));
         }
         Ok(())
     }
@@ -488,9 +536,13 @@ impl Shell {
         let old = &self.interfaces;
         self.sockets
             .retain(|index, _| found.contains_key(index) && old.get(index) == found.get(index));
+        let is_other = self.interfaces != found;
         self.interfaces = found;
         self.server.set_interfaces(&watched, now);
         self.restrict();
+        if is_other {
+            self.list_shares();
+        }
         // nothing may come any more that would tell of it
         let mut lost = self.listener.take_lost()?;
         if let Some(v1) = &mut self.v1 {

@@ -235,6 +235,51 @@ fn who_watches_has_each_change_until_stopped() {
 }
 
 #[test]
+fn shares_that_want_it_are_listed_to_who_asks_and_has_their_key() {
+    world("lan-ls", |lab| {
+        let lan = Lan::with_args(lab, &["first"], MEGABYTE, &["--listed"])?;
+        let (receiver, server) = (&lan.receivers[0], &lan.server);
+        ensure!(server.run("lcsync", &["keygen", "team.key"])?.code == 0);
+        fs::copy(server.path("team.key"), receiver.path("team.key"))?;
+        server.write("hidden/f", "x")?;
+        server.write("sealed/f", "secret")?;
+        let _hidden = share(server, &["hidden", "-i", "lan0"])?;
+        let sealed = ["sealed", "--listed", "--keyfile", "team.key", "-i", "lan0"];
+        let _sealed = share(server, &sealed)?;
+        let ls = |args: &[&str]| -> Result<serde_json::Value> {
+            let said = receiver.run("lcsync", &[&["ls", "--json", "-i", "lan0"], args].concat())?;
+            ensure!(said.code == 0, "{}", said.stderr);
+            Ok(serde_json::from_str(&said.stdout)?)
+        };
+        let names = |list: &serde_json::Value| -> Vec<String> {
+            let names = list.as_array().into_iter().flatten();
+            names.map(|share| share["name"].to_string()).collect()
+        };
+        let open = ls(&[])?;
+        ensure!(names(&open) == ["\"folder\""], "{open}");
+        ensure!(open[0]["servers"][0]["interface"] == "lan0", "{open}");
+        ensure!(open[0]["bytes"].as_u64() > Some(MEGABYTE as u64), "{open}");
+        let with_key = ls(&["--keyfile", "team.key"])?;
+        ensure!(names(&with_key) == ["\"sealed\""], "{with_key}");
+        let said = receiver.run("lcsync", &["ls", "-i", "lan0"])?;
+        let root = open[0]["root"].as_str().unwrap_or_default();
+        let line = &said.stdout;
+        ensure!(
+            line.starts_with("lc:folder ") && line.trim_end().ends_with(root),
+            "{line}"
+        );
+        // nobody asks any more: not a byte leaves the server
+        eventually("the server has heard it", || {
+            let before = lan.server.interface_traffic("lan0")?.1.bytes;
+            std::thread::sleep(Duration::from_millis(1_500));
+            let after = lan.server.interface_traffic("lan0")?.1.bytes;
+            ensure!(after - before < 300, "{} bytes", after - before);
+            Ok(())
+        })
+    });
+}
+
+#[test]
 fn what_is_private_at_the_source_is_private_at_the_destination() {
     world("lan-private", |lab| {
         let hosts = lab.lan(&["server", "receiver"])?;
