@@ -36,6 +36,7 @@ fn of(target: &str) -> Vec<Vec<u8>> {
         "dtls" => dtls(),
         "engine" => engine(),
         "engine_codecs" => [control(), vec![header()], vec![udp()]].concat(),
+        "lan" => lan(),
         "lcagent" => lcagent_datagrams(),
         "lcsync" => lcsync_blocks(),
         "mld" => mld_packets(),
@@ -153,6 +154,25 @@ fn engine() -> Vec<Vec<u8>> {
     let (control, data, own) = (with(0, &control()[0]), with(1, &header()), with(2, &udp()));
     let report = with(2, &mld_packets()[0]);
     vec![input(&[], [&control, &report, &own, &data, &with(3, &[])])]
+}
+
+fn lan() -> Vec<Vec<u8>> {
+    let of_host = |what: u8, bytes: &[u8]| [&[what, 9, 1][..], bytes].concat();
+    let question = [
+        &[0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0][..],
+        b"\x01a\x05local\0",
+        &[0, 28, 0x80, 1],
+    ]
+    .concat();
+    let reports = mld_packets();
+    vec![
+        input(&[], [&of_host(0, &udp()), &of_host(0, &reports[0])]),
+        input(&[], [&of_host(1, &question), &of_host(1, &question)]),
+        // recorded by a host, and from the gateway's own address; a flag changed
+        input(&[], [&[3, 9, 50], &[3, 2, 50], &[7, 2, 0]]),
+        input(&[], [&[&[3, 2, 0][..], &[0; 45], &[1]].concat()]),
+        input(&[], [&of_host(2, &[1; 72])]),
+    ]
 }
 
 fn dtls() -> Vec<Vec<u8>> {

@@ -5,6 +5,10 @@ use librecast::drops::list;
 /// What is dropped at lc0, at the UDP socket, and on the way to the control thread.
 const SHELL: &[(&str, &str)] = &[
     (
+        "lan_bad_offload",
+        "A super-packet from a LAN that cannot be cut.",
+    ),
+    (
         "lan_overrun",
         "Lost by the kernel before a frame of a LAN was read: lcroute was too slow, or did not run.",
     ),

@@ -169,6 +169,10 @@ impl Lans {
                     break;
                 }
             }
+            let bad_offload = open.socket.take_bad_offload();
+            if bad_offload > 0 {
+                *drops.entry("lan_bad_offload").or_default() += bad_offload;
+            }
             if let Err(e) = result {
                 // the interface went down: netlink tells of it
                 tracing::debug!("{}: {e}", served.config.interface);

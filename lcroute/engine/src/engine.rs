@@ -796,6 +796,7 @@ impl Engine {
                 }
                 LanEvent::Standby(interface) => self.membership.stop(interface),
                 LanEvent::Senders(interface) => self.review_senders(interface),
+                LanEvent::Ask(interface) => self.membership.query_again(interface, self.now),
                 LanEvent::Advertise => {
                     let lans = self.gateway.advertised().to_vec();
                     self.database.set_lans(lans, self.now);

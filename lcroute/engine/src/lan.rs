@@ -145,6 +145,8 @@ struct Lan {
     recent_mdns: mdns::Recent,
     /// When routers are advertised to snooping switches (RFC 4286).
     next_advertisement: Instant,
+    /// Another gateway came, maybe with hosts of its own: they are to be asked.
+    has_company: bool,
     out: Bucket,
     probes: Bucket,
     errors: Bucket,
@@ -165,6 +167,8 @@ pub enum LanEvent {
     Standby(LocalInterfaceId),
     /// Hosts of the interface have other addresses.
     Senders(LocalInterfaceId),
+    /// There may be hosts on the interface that were not asked.
+    Ask(LocalInterfaceId),
     /// What is advertised of LANs has changed.
     Advertise,
 }
@@ -200,6 +204,7 @@ impl Gateway {
             has_new_prefix: false,
             recent_mdns: mdns::Recent::new((seed, id.0.into())),
             next_advertisement: now,
+            has_company: false,
             out: Bucket::full(now),
             probes: Bucket::full(now),
             errors: Bucket::full(now),
@@ -275,6 +280,9 @@ impl Gateway {
             }
             if std::mem::take(&mut lan.has_new_prefix) {
                 events.push(LanEvent::Senders(*id));
+            }
+            if std::mem::take(&mut lan.has_company) {
+                events.push(LanEvent::Ask(*id));
             }
         }
         let advertised = self.advertisement(member);
@@ -664,6 +672,7 @@ impl Gateway {
         if !is_admitted || !Probe::is_signed_by(bytes, &peer, services) {
             return Err(bad);
         }
+        lan.has_company |= !lan.election.hears(probe.origin);
         lan.election.handle_probe(&probe, now);
         Ok(())
     }
@@ -671,7 +680,7 @@ impl Gateway {
     /// An own PROBE that comes in over another interface: both are on one LAN, which the first serves.
     fn handle_own_probe(&mut self, id: LocalInterfaceId, probe: &Probe, now: Instant) {
         let mut lans = self.lans.iter();
-        let from = lans.find(|(_, lan)| lan.election.nonce() == probe.nonce);
+        let from = lans.find(|(_, lan)| lan.election.is_last_sent(probe));
         let is_second = from.is_some_and(|(from, _)| *from < id);
         if let Some(lan) = self.lans.get_mut(&id).filter(|_| is_second) {
             lan.same_until = Some(now + SAME_LAN);
@@ -718,7 +727,10 @@ impl Gateway {
     ) {
         let network = network_prefix(node.config.member.addresses.address);
         for (id, lan) in &mut self.lans {
-            lan.other_paths.retain(|_, until| *until > now);
+            // two LANs that a wire joined are two again: their gateways tell it first
+            let election = &lan.election;
+            lan.other_paths
+                .retain(|origin, until| *until > now && !election.has_lost(*origin, now));
             let is_due = now >= lan.next_advertisement;
             if is_due {
                 lan.next_advertisement = now + ADVERTISEMENT_INTERVAL;

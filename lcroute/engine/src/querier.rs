@@ -348,6 +348,8 @@ impl Querier {
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.other.take_if(|(_, until)| *until <= now).is_some() {
             self.timing = self.configured;
+            // its listeners answered early: a late answer to us would come after their time
+            self.urgent = true;
             self.send_general(now);
         }
         if self.next_general.is_some_and(|at| at <= now) {
@@ -827,6 +829,23 @@ mod tests {
         general(HOST, &mut b, 7, 30_000);
         b.after(secs(7 * 600 + 5));
         assert_eq!(b.querier.other_querier(), None);
+    }
+
+    #[test]
+    fn nobody_is_lost_when_the_querier_is_gone() {
+        let now = start();
+        let mut querier = Querier::new(Timing::LAN, (4, 2), 1);
+        querier.start(now);
+        let mut b = Bench { querier, now };
+        b.queries();
+        general(HOST, &mut b, 2, 1);
+        b.says(HOST, ToEx, &[]);
+        b.after(secs(5)).exclude(&[]);
+        let [(None, _, response)] = b.queries()[..] else {
+            panic!("it asks once");
+        };
+        b.after(response).exclude(&[]).says(HOST, IsEx, &[]);
+        b.after(Timing::LAN.query_interval).exclude(&[]);
     }
 
     #[test]

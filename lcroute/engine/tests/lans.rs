@@ -331,6 +331,27 @@ impl World {
         }
     }
 
+    /// The next PROBE that the first gateway sends on an interface.
+    fn probe_of_the_first(&mut self, interface: LocalInterfaceId) -> Bytes {
+        loop {
+            let engine = self.gateways[0].engine.as_mut().unwrap();
+            while let Some(output) = engine.poll_output() {
+                if let Output::Lan {
+                    interface: at,
+                    frame: LanFrame::Probe(probe),
+                    ..
+                } = output
+                    && at == interface
+                {
+                    return probe;
+                }
+            }
+            let (at, _) = engine.poll_timeout().unwrap();
+            self.now = at.max(self.now);
+            engine.handle_timeout(self.now);
+        }
+    }
+
     fn run(&mut self, time: Duration) {
         let end = self.now + time;
         loop {
@@ -881,6 +902,77 @@ fn lans_that_a_wire_joins_make_no_storm() {
         Some(&number),
         "over the network again"
     );
+}
+
+#[test]
+fn lans_whose_wire_is_cut_hear_each_other_again() {
+    let mut w = World::new(&[1, 1]);
+    let g = group(1);
+    w.run(secs(5));
+    for lan in 0..2 {
+        w.join(lan, 0, g);
+    }
+    w.run(secs(1));
+    w.wired.insert((0, 1));
+    for _ in 0..100 {
+        w.send(0, 1, g);
+        w.send(1, 1, g);
+        w.run(ms(20));
+    }
+    w.wired.clear();
+    w.run(secs(3));
+    for lan in 0..2 {
+        let number = w.send(lan, 1, g);
+        w.run(secs(1));
+        assert_eq!(w.received(1 - lan, 0).last(), Some(&number));
+    }
+}
+
+#[test]
+fn listeners_of_two_lans_that_a_wire_joins_are_all_known_to_the_one_forwarder() {
+    let mut w = World::new(&[1, 1, 1]);
+    w.run(secs(5));
+    for lan in 0..2 {
+        w.join(lan, 0, group(2 + lan as u16));
+    }
+    w.run(secs(50));
+    w.wired.insert((0, 1));
+    w.run(secs(3));
+    for lan in 0..2 {
+        let number = w.send(2, 0, group(2 + lan as u16));
+        w.run(secs(1));
+        assert_eq!(w.received(lan, 0), [number]);
+    }
+}
+
+#[test]
+fn a_second_interface_on_one_lan_is_left_out_and_a_recorded_probe_does_that_to_none() {
+    let mut w = World::new(&[1]);
+    let second = LocalInterfaceId(2);
+    let other = LanSettings {
+        mac: mac(1, 0),
+        ..settings(1, 0)
+    };
+    let engine = w.gateways[0].engine.as_mut().unwrap();
+    engine.set_lan(second, other, w.now);
+    w.run(secs(5));
+    let roles = |w: &World| -> Vec<_> {
+        let lans = w.gateways[0].engine.as_ref().unwrap().lans();
+        lans.into_iter().map(|lan| lan.standing.role).collect()
+    };
+    assert_eq!(roles(&w), [LanRole::Forwarder; 2]);
+    let hear = |w: &mut World, probe: &Bytes| {
+        let engine = w.gateways[0].engine.as_mut().unwrap();
+        engine.handle_lan_probe(second, mac(0, 0), probe, w.now);
+        w.run(ms(10));
+    };
+    let recorded = w.probe_of_the_first(LAN);
+    w.run(secs(2));
+    hear(&mut w, &recorded);
+    assert_eq!(roles(&w), [LanRole::Forwarder; 2]);
+    let fresh = w.probe_of_the_first(LAN);
+    hear(&mut w, &fresh);
+    assert_eq!(roles(&w), [LanRole::Forwarder, LanRole::Off]);
 }
 
 /// A host asks by multicast DNS who has a name.

@@ -42,6 +42,8 @@ pub struct LanSocket {
 struct Inbox {
     frames: [Vec<u8>; FRAMES],
     packets: Packets,
+    /// Frames that do not fit their offload header.
+    bad_offload: u64,
 }
 
 /// How frames are written.
@@ -72,6 +74,7 @@ impl LanSocket {
             inbox: Inbox {
                 frames: std::array::from_fn(|_| vec![0; LONGEST]),
                 packets: Packets::default(),
+                bad_offload: 0,
             },
             outlet: Outlet {
                 own,
@@ -91,6 +94,11 @@ impl LanSocket {
     pub fn take_overruns(&self) -> io::Result<(u32, u32)> {
         let control = packet::take_overruns(&self.control)?;
         Ok((packet::take_overruns(&self.packets)?, control))
+    }
+
+    /// Frames that could not be cut or completed since the last call.
+    pub fn take_bad_offload(&mut self) -> u64 {
+        std::mem::take(&mut self.inbox.bad_offload)
     }
 
     /// Some frames of packets, each with its sender; false: there are no more now. A frame may hold several packets.
@@ -160,11 +168,12 @@ impl Inbox {
             };
             let offload = head.first_chunk().copied().unwrap_or_default();
             let offload = Offload::decode(offload, ETHERNET_LEN as u16);
-            if let (Ok(offload), Some(from)) = (offload, frame::sender(&head[OFFLOAD_LEN..])) {
-                let each = &mut |parts: [&[u8]; 2]| each(from, self.packets.put(parts));
-                // what does not fit its header is dropped
-                let _ = offload.unpack(packet, each);
-            }
+            let Some(from) = frame::sender(&head[OFFLOAD_LEN..]) else {
+                continue;
+            };
+            let each = &mut |parts: [&[u8]; 2]| each(from, self.packets.put(parts));
+            let unpacked = offload.and_then(|offload| offload.unpack(packet, each));
+            self.bad_offload += u64::from(unpacked.is_err());
         }
         Ok(lengths.len() == FRAMES)
     }

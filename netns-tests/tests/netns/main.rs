@@ -16,6 +16,7 @@ mod interface;
 mod joining;
 mod journal;
 mod lan;
+mod lan_hosts;
 mod lan_interfaces;
 mod lan_programs;
 mod lan_recipe;

@@ -126,9 +126,9 @@ impl Election {
         (self.lan, self.term)
     }
 
-    /// To be named by others.
-    pub fn nonce(&self) -> u64 {
-        self.nonce
+    /// Whether this PROBE is the last that was sent here: a recorded one is not.
+    pub fn is_last_sent(&self, probe: &Probe) -> bool {
+        (probe.nonce, probe.number.1) == (self.nonce, self.counter)
     }
 
     /// Whether a gateway on this LAN that was heard lately has this address.
@@ -139,6 +139,12 @@ impl Election {
     /// Whether the gateway was heard lately.
     pub fn hears(&self, origin: OriginId) -> bool {
         self.gateways.contains_key(&origin)
+    }
+
+    /// Whether the gateway was on this LAN a moment ago, and is no more.
+    pub fn has_lost(&self, origin: OriginId, now: Instant) -> bool {
+        let other = self.gateways.get(&origin);
+        other.is_some_and(|other| other.named_at.is_some() && !other.is_present(now))
     }
 
     fn other_forwarder(&self) -> Option<(OriginId, &OtherGateway)> {
