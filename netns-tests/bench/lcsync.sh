@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # lcsync beside uftp and rsync, each ratio within one run. Rows can be named; without names all of them run (15 min).
 #
-#   netns-tests/bench/lcsync.sh [one receivers staggered tbf loss slow second small lc0 memory]
+#   netns-tests/bench/lcsync.sh [one receivers staggered tbf loss slow second small lc0 memory copies]
 #
 # "server bytes" are bytes of symbols that the server has sent, per byte shared; "wire" is what its interface has sent,
 # headers and all, per byte. Files are random, in a tmpfs; `small`, `second` and `memory` are on disk (TMPDIR).
+# `copies` are local ones, beside rsync's: five pairs each, one after the other, and the median of their ratios.
 # Needs root (for rsync's daemon) or user namespaces, nft, tc, and for the peers: apt install uftp rsync. What is missing is left out.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -380,8 +381,59 @@ memory() {
     rm -f "$dir/disk/sparse" "$dir/disk/copy"
 }
 
+compare() { # TITLE OPTIONS-OF-LCSYNC OPTIONS-OF-RSYNC PREPARE: both copy $ram/src to a DEST of their own
+    local ratios=() begin ours theirs ram=$dir/ram n
+    for n in 1 2 3 4 5; do
+        $4 "$n"
+        begin=$(now)
+        # shellcheck disable=SC2086 # options
+        "$programs/lcsync" $2 --stats "$ram/src/" "$ram/ours" > "$dir/stats"
+        ours=$(calc "$(now) - $begin")
+        begin=$(now)
+        # shellcheck disable=SC2086
+        rsync $3 "$ram/src/" "$ram/theirs"
+        theirs=$(calc "$(now) - $begin")
+        ratios+=("$(calc "$ours / $theirs") $ours $theirs")
+        diff -r "$ram/src" "$ram/ours"
+    done
+    printf '%s\n' "${ratios[@]}" | sort -n | sed -n 3p |
+        while read -r ratio ours theirs; do
+            echo "  $1: $ours s, rsync $theirs s: $ratio; $(sed -n 's/Literal data/written/p' "$dir/stats")"
+        done
+}
+scatter() { # N: writes 64 bytes into one page in 100 of a GiB
+    python3 - "$dir/ram/src/f" "$1" << 'EOF'
+import os, random, sys
+random.seed(sys.argv[2])
+file = os.open(sys.argv[1], os.O_RDWR)
+for page in random.sample(range(1 << 18), (1 << 18) // 100):
+    os.pwrite(file, os.urandom(64), page * 4096 + random.randrange(4000))
+EOF
+}
+insert() { { echo "$1 $(head -c 60 /dev/zero | tr '\0' x)"; cat "$dir/ram/src/f"; } > "$dir/ram/f" && mv "$dir/ram/f" "$dir/ram/src/f"; }
+fresh() { rm -rf "$dir/ram/ours" "$dir/ram/theirs"; }
+touched() { touch -d "@$((1000000000 + $1))" "$dir/ram/src/f"; }
+copies() {
+    echo "== copies: local, 1 GiB or 100,000 files of 1 KiB, in memory (goals: 0.6, 0.2, -, -, 1)"
+    has rsync || return 0
+    local ram=$dir/ram d
+    mkdir "$ram/src"
+    random "$ram/src/f" $((1024 * MiB))
+    cp -a "$ram/src" "$ram/ours" && cp -a "$ram/src" "$ram/theirs"
+    compare "equal, -c" -ac -ac :
+    compare "1 % of the pages changed, --inplace" "-a --inplace" "-a --inplace" scatter
+    compare "1 % of the pages changed" -a -a scatter
+    compare "64 bytes in front" -a -a insert
+    compare "other time, same bytes" -a -a touched
+    rm -rf "$ram"/{src,ours,theirs}
+    for d in $(seq 100); do mkdir -p "$ram/src/$d" && head -c 1024000 /dev/urandom | split -b 1024 -a 3 - "$ram/src/$d/f"; done
+    compare "100,000 files, new" -a -a fresh
+    compare "100,000 files, unchanged" -a -a :
+    compare "100,000 files, unchanged, -c" -ac -ac :
+}
+
 if [ $# = 0 ]; then
-    set -- one receivers staggered tbf loss slow second small lc0 memory
+    set -- one receivers staggered tbf loss slow second small lc0 memory copies
 fi
 for row in "$@"; do
     declare -F "$row" > /dev/null || { echo "no row $row"; exit 2; }
