@@ -534,8 +534,8 @@ impl Drop for Member {
         }
         let counted = self.status();
         let counted = counted.map(|status| format!("{:#}", status["counters"]));
-        let of_sockets =
-            r"grep -hE '^Udp6?(:|InErrors|RcvbufErrors)' /proc/net/snmp /proc/net/snmp6";
+        let of_sockets = r"grep -hE '^Udp6?(:|InErrors|RcvbufErrors)' /proc/net/snmp /proc/net/snmp6
+            echo 'packets, lost, late of each processor:'; cut -d' ' -f1-3 /proc/net/softnet_stat";
         let kernel = self.host.ask("sh", &["-c", of_sockets]);
         let said = format!(
             "{}\n{}",
