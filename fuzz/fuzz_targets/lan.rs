@@ -135,7 +135,8 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("lan"), |data: &[u8]| {
         let Some(([what, from, wait], bytes)) = piece.split_first_chunk() else {
             continue;
         };
-        gateways.pass(Duration::from_millis(u64::from(*wait) * 4));
+        // after a second's pause a gateway listens first
+        gateways.pass(Duration::from_millis(u64::from(*wait) * 3));
         let (now, from) = (gateways.now, mac(*from));
         let engine = &mut gateways.engines[0];
         match what % 4 {

@@ -449,7 +449,7 @@ fn forged(probe: &[u8], number: u64) -> Vec<u8> {
 #[test]
 fn forged_and_recorded_probes_change_no_forwarder() {
     world("lan-probes", |lab| {
-        let mut sites = Sites::new(lab, 2)?;
+        let sites = Sites::new(lab, 2)?;
         let raws = [
             Raw::of(&sites.sites[0].hosts[1])?,
             Raw::of(&sites.sites[1].hosts[1])?,
@@ -461,15 +461,6 @@ fn forged_and_recorded_probes_change_no_forwarder() {
         let forwarders = [sites.wait_forwarder(0)?, sites.wait_forwarder(1)?];
         // all of them know of each other
         let recorded = [raws[0].probes(2)?, raws[1].probes(2)?];
-        let roles = |sites: &mut Sites| -> Result<usize> {
-            let mut told = 0;
-            for member in &mut sites.network.members {
-                told += member.daemon()?.stderr().matches("LAN lan0: ").count();
-            }
-            Ok(told)
-        };
-        let told = roles(&mut sites)?;
-        ensure!(told > 0, "the journal has no role");
         let bad = |sites: &Sites, site: usize| -> Result<u64> {
             let members = sites.members(site).iter();
             members.map(|m| m.counter("drops/lan_bad_probe")).sum()
@@ -511,7 +502,6 @@ fn forged_and_recorded_probes_change_no_forwarder() {
         }
         let still = [sites.wait_forwarder(0)?, sites.wait_forwarder(1)?];
         ensure!(still == forwarders, "{forwarders:?} {still:?}");
-        ensure!(roles(&mut sites)? == told, "roles have changed");
         listener.expect_no_duplicates()
     });
 }
