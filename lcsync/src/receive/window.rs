@@ -62,6 +62,54 @@ const FAST_ABOVE: f64 = 6.0;
 /// Channels held at once, of either layer (kernels pay for each on every packet).
 const MAX_CHANNELS: usize = 128;
 
+/// Losses within this time may have one reason, as a train of packets (chosen: longer than a channel's turn).
+const BATCH: Duration = Duration::from_millis(10);
+
+/// How uneven loss is: by how much that of an interval may differ from what it is on average. Losses come in trains, so
+/// they are counted by batches of time, whose variance says it (method of batch means).
+#[derive(Debug, Clone, Copy)]
+struct Unevenness {
+    batch: Instant,
+    lost: u64,
+    batches: f64,
+    sum: f64,
+    squares: f64,
+}
+
+impl Unevenness {
+    fn new(now: Instant) -> Self {
+        Self {
+            batch: now,
+            lost: 0,
+            batches: 0.0,
+            sum: 0.0,
+            squares: 0.0,
+        }
+    }
+
+    /// `lost` packets were missed now.
+    fn count(&mut self, lost: u64, now: Instant) {
+        // a silence begins an interval anew, so these are few
+        while now.saturating_duration_since(self.batch) >= BATCH {
+            let lost = std::mem::take(&mut self.lost) as f64;
+            self.batches += 1.0;
+            self.sum += lost;
+            self.squares += lost * lost;
+            self.batch += BATCH;
+        }
+        self.lost += lost;
+    }
+
+    /// The standard error of the number of packets lost so far.
+    fn error(&self) -> f64 {
+        if self.batches < 2.0 {
+            return 0.0;
+        }
+        let spread = self.squares - self.sum * self.sum / self.batches;
+        (spread.max(0.0) * self.batches / (self.batches - 1.0)).sqrt()
+    }
+}
+
 /// How many channels a receiver holds, by what loss and rate have shown.
 #[derive(Debug, Clone)]
 pub struct Window {
@@ -82,6 +130,7 @@ pub struct Window {
     falling: bool,
     received: u64,
     lost: u64,
+    unevenness: Unevenness,
     since: Instant,
     last: Instant,
     granted: f64,
@@ -121,6 +170,7 @@ impl Window {
             falling: false,
             received: 0,
             lost: 0,
+            unevenness: Unevenness::new(now),
             since: now,
             last: now,
             granted: 0.0,
@@ -196,6 +246,7 @@ impl Window {
         self.last = now;
         self.received += 1;
         self.lost += lost;
+        self.unevenness.count(lost, now);
         self.is_flood(now)
     }
 
@@ -244,6 +295,7 @@ impl Window {
         }
         let rate = self.received as f64 / elapsed.as_secs_f64();
         let loss = self.lost as f64 / total as f64;
+        let error = self.unevenness.error() / total as f64;
         self.loss = loss;
         self.restart(now);
         if self.settle > 0 {
@@ -251,7 +303,7 @@ impl Window {
             return;
         }
         match self.trial.take() {
-            Some(trial) => self.judge(trial, rate, loss),
+            Some(trial) => self.judge(trial, rate, (loss, error)),
             None if flood => {
                 // far too much at once: what arrives is what the link carries
                 (self.starting, self.falling) = (false, true);
@@ -314,15 +366,15 @@ impl Window {
         );
     }
 
-    fn judge(&mut self, trial: Trial, rate: f64, loss: f64) {
+    fn judge(&mut self, trial: Trial, rate: f64, (loss, error): (f64, f64)) {
         let (kept, shrunk) = (rate / trial.rate.max(1.0), self.size / trial.size);
         let excess = |loss: f64| (loss - self.granted).max(0.0);
-        let gone = excess(loss) < 0.3 * excess(trial.loss);
+        let gone = excess(loss + error) < 0.3 * excess(trial.loss);
         // a full link loses less of less; one that loses on its own the same, even where what arrives stays the same
         // because the server sends no faster than either window allows
         let if_full = (1.0 - (1.0 - trial.loss) / shrunk).max(0.0);
         let telling = if_full == 0.0 || trial.loss - if_full > LOSS_DIFFERENCE;
-        let same = telling && loss > f64::midpoint(if_full, trial.loss);
+        let same = telling && loss + error > f64::midpoint(if_full, trial.loss);
         let as_much = kept >= 1.0 - (1.0 - shrunk) * FULL_SHARE;
         let full = gone || loss > MAX_GRANTED || (as_much && !same && kept < MIN_GAIN);
         if full {
@@ -360,6 +412,7 @@ impl Window {
 
     fn restart(&mut self, now: Instant) {
         (self.received, self.lost, self.since) = (0, 0, now);
+        self.unevenness = Unevenness::new(now);
     }
 }
 

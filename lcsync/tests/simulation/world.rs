@@ -16,7 +16,7 @@ use lcsync::receive::fetch::{Event, Fetch};
 use lcsync::receive::window::Window;
 use lcsync::record::Record;
 use lcsync::server::core::{Output, Server, Share};
-use lcsync::server::schedule::{Channel, Rates};
+use lcsync::server::schedule::{Channel, Rates, Sent};
 use librecast::channel::{ChannelId, ROOT_CHANNEL, SharePrefix, channel_of};
 use librecast::coding::{Encoder, SYMBOL_SIZE};
 use librecast::mld::{self, RecordType, report_messages};
@@ -42,11 +42,30 @@ pub struct Receiver {
     /// Channels that the switch forwards to it.
     forwarded: BTreeSet<ChannelId>,
     loss: f64,
+    /// Datagrams that are lost together.
+    pub train: u32,
+    /// Of a train that is being lost, those to come.
+    losing: u32,
     pub link: Option<Bottleneck<Duration>>,
     starts: Duration,
     started: bool,
     received: BTreeMap<BlockRef, bool>,
     pub finished: Option<Duration>,
+}
+
+impl Receiver {
+    /// Whether the next datagram is lost, alone or in a train.
+    fn loses(&mut self, random: &mut Random) -> bool {
+        if self.losing == 0 {
+            let begins = self.loss / (self.loss + f64::from(self.train) * (1.0 - self.loss));
+            if !random.chance(begins) {
+                return false;
+            }
+            self.losing = self.train;
+        }
+        self.losing -= 1;
+        true
+    }
 }
 
 /// What a datagram of the server carries.
@@ -93,8 +112,12 @@ pub struct Simulation {
 impl Simulation {
     /// A share as long as `blocks` full blocks, and receivers that start at these times with this loss each.
     pub fn new(blocks: usize, receivers: &[(u64, f64)]) -> Self {
+        Self::seeded(1, blocks, receivers)
+    }
+
+    pub fn seeded(seed: u64, blocks: usize, receivers: &[(u64, f64)]) -> Self {
         let start = Instant::now();
-        let mut random = Random::new(1);
+        let mut random = Random::new(seed);
         let dir = tempfile::tempdir().unwrap();
         let data = random.bytes(blocks * MAX_BLOCK);
         std::fs::write(dir.path().join("f"), &data).unwrap();
@@ -122,6 +145,8 @@ impl Simulation {
                 kernel: Kernel::default(),
                 forwarded: BTreeSet::new(),
                 loss: *loss,
+                train: 1,
+                losing: 0,
                 link: None,
                 starts: Duration::from_millis(*starts),
                 started: false,
@@ -321,7 +346,7 @@ impl Simulation {
         let now = self.start + time;
         while let Some((_, (n, datagram))) = self.at_receiver.pop(time) {
             let r = &mut self.receivers[n];
-            if self.random.chance(r.loss) || !r.kernel.is_member(datagram.channel()) {
+            if r.loses(&mut self.random) || !r.kernel.is_member(datagram.channel()) {
                 continue;
             }
             match datagram {
@@ -389,6 +414,11 @@ impl Simulation {
             self.drive_server(end + Duration::from_secs(n));
         }
         self.symbols_sent - before
+    }
+
+    /// What symbols were sent for.
+    pub fn sent(&self) -> Sent {
+        self.server.symbols_sent()
     }
 
     pub fn slowest(&self) -> Duration {
