@@ -362,9 +362,16 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> clap::error::Result<Cli> {
 /// In local copies `-i` is what rsync's users mean by it; elsewhere it names an interface.
 fn itemize(args: Vec<OsString>, command: &clap::Command) -> Vec<OsString> {
     let is_share = |arg: &OsString| arg.as_bytes().starts_with(b"lc:");
-    let option = |arg: &&OsString| arg.as_bytes().starts_with(b"-");
-    let first = args.iter().skip(1).find(|arg| !option(arg));
-    let verb = first.and_then(|arg| command.find_subcommand(arg)).is_some();
+    let mut words = args.iter().skip(1);
+    // not the level of `--log LEVEL`
+    let mut first = || loop {
+        match words.next()? {
+            log if log == "--log" => drop(words.next()),
+            option if option.as_bytes().starts_with(b"-") => {}
+            word => return Some(word),
+        }
+    };
+    let verb = first().is_some_and(|word| command.find_subcommand(word).is_some());
     if verb || args.iter().any(is_share) {
         return args;
     }
@@ -725,6 +732,7 @@ mod tests {
         let parse = |args: &[&str]| parse([&["lcsync"], args].concat().iter().map(OsString::from));
         for log_first in [
             &["--log", "debug", "share", "x"][..],
+            &["--log", "debug", "share", "x", "-i", "lo"],
             &["share", "--log=debug", "x"],
         ] {
             let cli = parse(log_first).unwrap();

@@ -591,14 +591,11 @@ impl<'a> Transfer<'a> {
     /// Everything has come: waits for a new version, while the seed serves this one.
     fn serve_on(&mut self) -> anyhow::Result<()> {
         self.progress.finish();
-        let what = match self.options.seed {
-            true => "serving it on",
-            false => "waiting for changes",
-        };
         let name = &self.options.name;
-        self.say(&format!(
-            "everything of lc:{name} has come; {what} until stopped"
-        ));
+        self.say(&match self.options.seed {
+            true => format!("everything has come; serving lc:{name} on until stopped"),
+            false => format!("everything has come; following lc:{name} until stopped"),
+        });
         self.fetch.clear();
         self.resting = true;
         while !self.changed {
