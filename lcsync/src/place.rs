@@ -23,7 +23,8 @@ use nix::sys::stat::{
 use nix::sys::statvfs::fstatvfs;
 use nix::sys::time::TimeSpec;
 use nix::unistd::{
-    AccessFlags, Gid, Uid, UnlinkatFlags, faccessat, fchownat, geteuid, symlinkat, syncfs, unlinkat,
+    AccessFlags, Gid, Uid, UnlinkatFlags, faccessat, fchown, fchownat, geteuid, symlinkat, syncfs,
+    unlinkat,
 };
 
 use crate::folder::{FOLDER, Folder, Owner, READ, metadata_of, regular};
@@ -349,8 +350,11 @@ impl Place {
         path: &[u8],
         (user, group): (Option<u32>, Option<u32>),
     ) -> io::Result<()> {
-        let (folder, name) = self.folder.parent(path)?;
         let (user, group) = (user.map(Uid::from_raw), group.map(Gid::from_raw));
+        if path.is_empty() {
+            return Ok(fchown(self.folder.fd(), user, group)?);
+        }
+        let (folder, name) = self.folder.parent(path)?;
         let no_follow = AtFlags::AT_SYMLINK_NOFOLLOW;
         Ok(fchownat(folder, name, user, group, no_follow)?)
     }

@@ -85,7 +85,8 @@ impl World {
             .iter()
             .any(|o| !o.starts_with("--") && o.contains(['a', 't']));
         let [ours, theirs] = ["ours", "theirs"].map(|target| {
-            let mut list = Vec::new();
+            let root = self.at(target).metadata().unwrap();
+            let mut list = vec![format!("{:o} {} {}", root.mode(), root.uid(), root.gid())];
             list_tree(&self.at(target), Path::new(""), with_times, &mut list);
             list
         });
@@ -289,6 +290,7 @@ fn owners_and_groups_are_kept_by_root() {
     let world = sample();
     chown(world.at("src/same"), Some(1_234), Some(5_678)).unwrap();
     chown(world.at("src/new"), Some(1_234), None).unwrap();
+    chown(world.at("src"), Some(1_234), Some(5_678)).unwrap();
     set_mode(&world.at("src/new"), 0o4755);
     for options in ["-a", "-rtpog", "-rto", "-rtg"] {
         world.compare(&[options]);

@@ -42,11 +42,7 @@ impl<'a> Copier<'a> {
                 false => Ok(None),
             };
             let there = there.with_context(name)?;
-            let source = Source {
-                kind: &Kind::Folder,
-                metadata: &job.scan.metadata[0],
-                owner: job.scan.owners[0],
-            };
+            let source = job.root();
             let keep = copier.shared.keep_of(source);
             let changes = Changes::between(source, there.as_ref(), keep, options.check);
             copier.shared.tally.created += usize::from(changes.new);
@@ -118,15 +114,9 @@ impl<'a> Copier<'a> {
             place.remove_partial()?;
         }
         if job.whole_folder() {
-            let metadata = &job.scan.metadata[0];
-            if self.shared.keep.modes {
-                place.set_mode(b"", metadata.mode)?;
-            }
-            if self.shared.keep.times {
-                place.set_time(b"", metadata)?;
-            }
+            self.finish_folder(b"", job.root())?;
         }
-        if self.options.fsync {
+        if let Some(place) = self.place.as_ref().filter(|_| self.options.fsync) {
             place.sync()?;
         }
         Ok(())
@@ -168,10 +158,11 @@ impl<'a> Copier<'a> {
             && !(changes.new || changes.size)
         {
             let there = self.place.as_mut().map(|place| place.open_file(path));
-            let from = self.files.open(&job.scan, n)?;
-            let there = there.transpose()?;
-            let same = there.map(|there| self.shared.is_same(&from, &there, size));
-            changes.content = !same.transpose()?.unwrap_or(false);
+            // what has changed since the scan, or cannot be read, is different
+            changes.content = match (self.files.open(&job.scan, n), there) {
+                (Ok(from), Some(Ok(there))) => !self.shared.is_same(&from, &there, size)?,
+                _ => true,
+            };
         }
         if !changes.any() {
             return Ok(());
@@ -271,11 +262,13 @@ impl<'a> Copier<'a> {
             self.shared.update((&from, &to), size, options)?;
             return Ok(self.shared.finish_file(&to, source, mode_there)?);
         }
-        if mode_there.is_some() && !changes.size && options.check != Check::Content {
-            let old = place.open_file(path)?;
-            if self.shared.is_same(&from, &old, size)? {
-                return self.set_metadata(path, source, changes);
-            }
+        if mode_there.is_some()
+            && !changes.size
+            && options.check != Check::Content
+            && let Ok(old) = place.open_file(path)
+            && self.shared.is_same(&from, &old, size)?
+        {
+            return self.set_metadata(path, source, changes);
         }
         if options.partial {
             let to = place.stage(path, None)?;

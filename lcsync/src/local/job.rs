@@ -13,7 +13,7 @@ use librecast_program::cli::{Exit, ExitError};
 
 use super::changes::Source;
 use super::options::Options;
-use crate::listing::{Entry, is_plain_name, shown};
+use crate::listing::{Entry, Kind, is_plain_name, shown};
 use crate::name::check_name;
 use crate::scan::{Choice, Scan};
 
@@ -100,6 +100,15 @@ impl Job {
             owner: self.scan.owners[n + 1],
         };
         (self.name.as_deref().unwrap_or(path), source)
+    }
+
+    /// The folder itself.
+    pub fn root(&self) -> Source<'_> {
+        Source {
+            kind: &Kind::Folder,
+            metadata: &self.scan.metadata[0],
+            owner: self.scan.owners[0],
+        }
     }
 
     pub fn whole_folder(&self) -> bool {
