@@ -19,7 +19,7 @@ use tokio_tungstenite::tungstenite::http::Uri;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
 
-use crate::carrier::{Carrier, CarrierEvent, PathChange};
+use crate::carrier::{Carrier, CarrierEvent, Pace, PathChange};
 use crate::wire::{MAX_MESSAGE, PROOF_CONTEXT, Room, ToNode, ToServer, proof};
 
 const CONNECT: Duration = Duration::from_secs(10);
@@ -92,6 +92,10 @@ impl WebSocket {
 }
 
 impl Carrier for WebSocket {
+    fn pace(&self) -> Pace {
+        Pace::Live
+    }
+
     fn longest(&self) -> usize {
         MAX_SIGNAL
     }

@@ -114,6 +114,7 @@ impl Node {
                     CarrierEvent::Signal { carrier, from, bytes } => {
                         self.overlay.handle_signal(carrier, from, &bytes, Instant::now());
                     }
+                    CarrierEvent::Record { .. } | CarrierEvent::RecordGone { .. } => {}
                 },
                 () = tokio::time::sleep_until(at.into()) => self.overlay.handle_timeout(Instant::now()),
             }

@@ -113,7 +113,7 @@ pub fn invite(common: &Common, config: &Config, options: InviteOptions) -> anyho
     };
     if signal.is_empty() {
         hint(
-            "the token names no signalling server: give --signal URL here, or to `run` on the other side",
+            "the token names no signalling server: nodes meet on a LAN, and by `lcroute meet`; elsewhere --signal URL is needed",
         );
     }
     let now = unix_now();

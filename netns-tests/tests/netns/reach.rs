@@ -1,0 +1,172 @@
+//! Nodes that find each other without a signalling server: on a LAN, by a folder, by pasted text.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use lcroute_lab::lab::{Host, LAN, Lab, Member, eventually, open_sockets};
+
+use crate::world;
+
+/// What a host firewall lets in that is closed but for multicast DNS: as Debian's ufw and the zones home and internal of
+/// firewalld do it.
+const MDNS_ONLY: &str = "table inet closed {
+  counter refused { }
+  chain input {
+    type filter hook input priority 0; policy drop;
+    iifname \"lo\" accept
+    iifname \"lc0\" accept
+    ct state established,related accept
+    meta l4proto ipv6-icmp accept
+    ip daddr 224.0.0.251 udp dport 5353 accept
+    ip6 daddr ff02::fb udp dport 5353 accept
+    counter name refused drop
+  }
+}";
+
+/// Founds a network on the first host; the others join by a token that names no server.
+fn members_without_server(hosts: Vec<Host>) -> Result<Vec<Member>> {
+    let (founder, others) = hosts.split_first().context("hosts")?;
+    let init = founder.run("lcroute", &["init", "--name", founder.name()])?;
+    init.success()?;
+    let token = founder.run("lcroute", &["invite"])?.success()?.stdout;
+    for host in others {
+        let joined = host.run("lcroute", &["join", token.trim(), "--name", host.name()])?;
+        joined.success()?;
+    }
+    Ok(hosts.into_iter().map(Member::new).collect())
+}
+
+/// By what kind of carrier they met.
+fn met_by(member: &Member) -> Result<Vec<String>> {
+    let peers = member.peers()?.into_iter();
+    let connected = peers.filter(|peer| peer["state"] == "connected");
+    Ok(connected
+        .map(|peer| peer["carrier"].as_str().unwrap_or("none").to_owned())
+        .collect())
+}
+
+/// Whether it listens for multicast DNS.
+fn looks_on_lans(member: &mut Member) -> Result<bool> {
+    let sockets = open_sockets(member.daemon()?.pid())?;
+    let port = format!(":{:04X}", 5_353);
+    Ok(sockets.iter().any(|socket| socket.local.ends_with(&port)))
+}
+
+fn closed_lan(lab: &Lab, names: &[&str]) -> Result<Vec<Host>> {
+    let hosts = lab.lan(names)?;
+    hosts.iter().try_for_each(|host| host.nft(MDNS_ONLY))?;
+    Ok(hosts)
+}
+
+#[test]
+fn closed_hosts_of_a_lan_link_without_server_and_without_route() {
+    world("reach-lan", |lab| {
+        let mut hosts = closed_lan(lab, &["a", "b", "c", "stranger"])?;
+        let stranger = hosts.split_off(3);
+        let mut members = members_without_server(hosts)?;
+        let mut strangers = members_without_server(stranger)?;
+        for member in members.iter_mut().chain(&mut strangers) {
+            member.start()?;
+        }
+        let began = Instant::now();
+        for member in &members {
+            member.wait_links(2)?;
+        }
+        println!(
+            "linked {} ms after the last was ready",
+            began.elapsed().as_millis()
+        );
+        for member in &members {
+            ensure!(
+                met_by(member)?.iter().any(|by| by == "lan"),
+                "{:?}",
+                member.peers()?
+            );
+        }
+        let receiver = members[1].host.receive("ff1e::42", &[])?;
+        members[0].wait_wanted("ff1e::42", &members[1])?;
+        members[0].host.send("ff1e::42", 100, &[])?;
+        receiver.expect_exactly(100)?;
+        // who is killed and comes back is found again; who leaves is gone for the others
+        members[2].daemon()?.kill()?;
+        members[0].wait_links(1)?;
+        members[2].start()?;
+        members[0].wait_links(2)?;
+        members[2].stop()?;
+        members[0].wait_links(1)?;
+        strangers[0].wait_links(0)?;
+        // another network's records cost nothing but a look
+        eventually("the stranger has heard records", || {
+            let drops = &strangers[0].status()?["counters"]["drops"];
+            ensure!(drops["presence_not_opened"].as_u64() > Some(0), "{drops}");
+            Ok(())
+        })
+    });
+}
+
+#[test]
+fn a_lan_that_comes_later_is_used_and_one_that_goes_is_left() {
+    world("reach-lan-later", |lab| {
+        let hosts = closed_lan(lab, &["a", "b"])?;
+        let mut members = members_without_server(hosts)?;
+        members[1].host.ip(&format!("link set {LAN} down"))?;
+        members.iter_mut().try_for_each(Member::start)?;
+        members[0].wait_links(0)?;
+        let up = format!("link set {LAN} up\naddr replace fd00:1::2/64 dev {LAN} nodad");
+        members[1].host.ip(&up)?;
+        members[0].wait_links(1)?;
+        members[1].host.ip(&format!("link set {LAN} down"))?;
+        members[0].wait_links(0)?;
+        members[1].host.ip(&up)?;
+        members[0].wait_links(1)
+    });
+}
+
+#[test]
+fn without_lan_nobody_is_looked_for_there() {
+    world("reach-no-lan", |lab| {
+        let hosts = closed_lan(lab, &["a", "b"])?;
+        hosts[0].configure("[signal]\nlan = false\n")?;
+        let mut members = members_without_server(hosts)?;
+        members.iter_mut().try_for_each(Member::start)?;
+        ensure!(!looks_on_lans(&mut members[0])?, "mDNS though it is off");
+        eventually("the other one looks", || {
+            ensure!(looks_on_lans(&mut members[1])?, "not yet");
+            Ok(())
+        })?;
+        members[0].host.configure("")?;
+        members[0].host.run("lcroute", &["reload"])?.success()?;
+        members[0].wait_links(1)?;
+        members[0].host.configure("[signal]\nlan = false\n")?;
+        members[0].host.run("lcroute", &["reload"])?.success()?;
+        eventually("it is off again", || {
+            ensure!(!looks_on_lans(&mut members[0])?, "not yet");
+            Ok(())
+        })?;
+        members[0].wait_links(1)
+    });
+}
+
+#[test]
+fn hosts_that_share_a_folder_link_without_server() {
+    world("reach-spool", |lab| {
+        let hosts = lab.closed_hosts(&["a", "b"])?;
+        let folder = hosts[0].path("spool");
+        for host in &hosts {
+            let folder = folder.display();
+            host.configure(&format!("[signal]\nspool = \"{folder}\"\nlan = false\n"))?;
+        }
+        let mut members = members_without_server(hosts)?;
+        members.iter_mut().try_for_each(Member::start)?;
+        // the folder comes later, as a stick does
+        std::fs::create_dir(&folder)?;
+        members[0].wait_links(1)?;
+        for member in &members {
+            ensure!(met_by(member)? == ["spool"], "{:?}", member.peers()?);
+        }
+        members[1].daemon()?.kill()?;
+        members[0].wait_links(0)?;
+        members[1].start()?;
+        members[0].wait_links(1)
+    });
+}
