@@ -32,6 +32,13 @@ Examples:
   lcroute doctor
   lcroute doctor --json | jq '.checks[] | select(.state == \"fail\")'";
 
+const UP: &str = "\
+With the package it starts the service, now and with each boot; without systemd it is the daemon, in the foreground.
+
+Examples:
+  sudo lcroute up                 found a network, or be in again
+  sudo lcroute up lct1...         join one";
+
 const LAB: &str = "Another program, of the package lcroute-lab, does this.";
 
 /// The WebRTC crates log every packet they do not like.
@@ -62,6 +69,23 @@ enum Command {
         #[arg(long)]
         name: Option<String>,
     },
+    /// Be in: init, or join by TOKEN; start the daemon, wait for the first link
+    #[command(after_help = UP)]
+    Up {
+        /// The token of an invitation, or - to read it from standard input [default: found a network, if there is none]
+        token: Option<String>,
+        /// This node's name [default: the host's]
+        #[arg(long)]
+        name: Option<String>,
+        /// lc0 is as open as a LAN card: writes [network] profile = "lan"
+        #[arg(long)]
+        lan: bool,
+        /// How long to wait for the first link
+        #[arg(long, default_value = "20s", value_parser = units::parse_duration)]
+        timeout: Duration,
+    },
+    /// Be out: stop the daemon; the host stays a member
+    Down,
     /// Print a token that makes other hosts members
     #[command(
         after_help = "Example: lcroute invite --ttl 24h --label site=berlin --signal ws://meet.example:7117"
@@ -285,12 +309,31 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
         return commands::lab::execute();
     }
     let config = common.load_config()?;
-    let daemon = matches!(command, Command::Run { .. } | Command::Signal { .. });
+    // without systemd `up` is the daemon
+    let daemon = matches!(
+        command,
+        Command::Run { .. } | Command::Up { .. } | Command::Signal { .. }
+    );
     let level = common.log.as_deref().or(config.log.as_deref());
     init_logging(level, if daemon { DAEMON_LOG } else { "warn" })?;
     let control = common.control_to_ask(&config);
     match command {
         Command::Init { name } => commands::membership::init(&common, &config, name),
+        Command::Up {
+            token,
+            name,
+            lan,
+            timeout,
+        } => {
+            let options = commands::up::UpOptions {
+                token,
+                name,
+                lan,
+                timeout,
+            };
+            commands::up::up(&common, config, &options)
+        }
+        Command::Down => commands::up::down(&common, &config),
         Command::Invite(i) => {
             let options = commands::membership::InviteOptions {
                 ttl: i.ttl,

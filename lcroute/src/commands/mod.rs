@@ -9,6 +9,7 @@ pub mod screen;
 pub mod selftest;
 pub mod signal;
 pub mod top;
+pub mod up;
 
 /// Writes a line to standard output: a reader that has gone is an error, no panic.
 pub fn print_line(line: impl std::fmt::Display) -> std::io::Result<()> {

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{Host, LAN, Lab, Member, eventually, open_sockets};
+use lcroute_lab::lab::{DEADLINE, Host, LAN, Lab, Member, Process, eventually, open_sockets};
 
 use crate::world;
 
@@ -168,5 +168,48 @@ fn hosts_that_share_a_folder_link_without_server() {
         members[0].wait_links(0)?;
         members[1].start()?;
         members[0].wait_links(1)
+    });
+}
+
+/// What `lcroute up` printed behind a word, once it has.
+fn said(process: &Process, word: &str) -> Result<String> {
+    let mut found = String::new();
+    eventually(&format!("`up` says {word}"), || {
+        let stdout = process.stdout();
+        let line = stdout.lines().find_map(|line| line.strip_prefix(word));
+        found = line.context("not yet")?.trim().to_owned();
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+#[test]
+fn one_command_is_enough_on_each_host() {
+    world("reach-up", |lab| {
+        let hosts = closed_lan(lab, &["a", "b"])?;
+        let mut a = hosts[0].spawn("lcroute", &["up", "--name", "a"])?;
+        let token = said(&a, "token ")?;
+        let mut b = hosts[1].spawn("lcroute", &["up", &token, "--name", "b"])?;
+        ensure!(said(&b, "linked ")?.starts_with("a ("), "{}", b.stdout());
+        ensure!(!b.stdout().contains("token "), "b may not invite");
+        let again = hosts[0].run("lcroute", &["up", "--json"])?.success()?;
+        let again: serde_json::Value = serde_json::from_str(&again.stdout)?;
+        ensure!(again["linked"] == serde_json::json!(["b"]), "{again}");
+        let down = hosts[1].run("lcroute", &["down"])?.success()?;
+        ensure!(down.stderr.contains("still a member"), "{}", down.stderr);
+        ensure!(b.wait(DEADLINE)? == 0, "{}", b.stderr());
+        hosts[1].run("lcroute", &["down"])?.success()?;
+        // a member of a network without anybody to reach
+        a.stop()?;
+        let lonely = hosts[1].spawn("lcroute", &["up", "--timeout", "2s"])?;
+        eventually("it says what is missing", || {
+            let stderr = lonely.stderr();
+            let names = ["no signalling server answers", "on a LAN", "lcroute meet"];
+            ensure!(names.iter().all(|name| stderr.contains(name)), "{stderr}");
+            Ok(())
+        })?;
+        // and finds it as soon as it is there
+        let _again = hosts[0].spawn("lcroute", &["up"])?;
+        Member::new(hosts[1].clone()).wait_links(1)
     });
 }
