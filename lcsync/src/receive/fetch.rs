@@ -58,7 +58,7 @@ pub enum Event {
     CorruptSource(Source),
 }
 
-/// Packets of blocks, by what came of them.
+/// Packets of blocks, by what came of them, and the blocks.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Counters {
     /// Symbols received on joined channels.
@@ -73,6 +73,10 @@ pub struct Counters {
     pub refused: u64,
     /// Blocks that decoded to something else than what they should be.
     pub forged: u64,
+    /// Blocks that came whole.
+    pub blocks: u64,
+    /// Their bytes.
+    pub bytes: u64,
 }
 
 /// Wanted blocks, and the channels joined for them.
@@ -200,6 +204,7 @@ impl Fetch {
 
     /// Wants nothing any more, and leaves all channels.
     pub fn clear(&mut self) {
+        self.events.retain(|e| !matches!(e, Event::Block { .. }));
         self.wanted.clear();
         self.order_of.clear();
         self.parked.clear();
@@ -233,6 +238,11 @@ impl Fetch {
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.counters
+    }
+
+    /// Counts from 0 again.
+    pub fn reset_counters(&mut self) {
+        self.counters = Counters::default();
     }
 
     /// What the record says: channels that are being sent anyway. No more than `max` channels of the normal rate
@@ -372,6 +382,8 @@ impl Fetch {
 
     fn complete(&mut self, channel: ChannelId, bytes: Vec<u8>, now: Instant) {
         if let Some(active) = self.take(channel) {
+            self.counters.blocks += 1;
+            self.counters.bytes += u64::from(active.block.length);
             self.events.push_back(Event::Leave(channel));
             self.events.push_back(Event::Block {
                 block: active.block,
