@@ -114,6 +114,8 @@ pub struct Fetch {
     next_tick: Instant,
     /// Blocks that whoever takes them has room for.
     room: usize,
+    /// Blocks that are still to be handed over.
+    complete: usize,
 }
 
 /// A channel that somebody else has joined already.
@@ -181,6 +183,7 @@ impl Fetch {
             counters: Counters::default(),
             next_tick: now,
             room: usize::MAX,
+            complete: 0,
         }
     }
 
@@ -205,6 +208,7 @@ impl Fetch {
     /// Wants nothing any more, and leaves all channels.
     pub fn clear(&mut self) {
         self.events.retain(|e| !matches!(e, Event::Block { .. }));
+        self.complete = 0;
         self.wanted.clear();
         self.order_of.clear();
         self.parked.clear();
@@ -289,7 +293,7 @@ impl Fetch {
             .set_bounds(max, packet_rate(record.channel_rate), slow);
     }
 
-    /// No more blocks than these are fetched at once, whatever the window allows.
+    /// No more blocks than these are under way or still to be handed over, whatever the window allows.
     pub fn set_room(&mut self, room: usize) {
         self.room = room;
     }
@@ -314,17 +318,26 @@ impl Fetch {
         self.counters.symbols += 1;
         active.last_activity = now;
         active.silences = 0;
-        let lost = u64::from(active.follow(source, symbol.sequence));
-        self.counters.lost += lost;
-        if self.window.on_packet(lost, now) {
-            self.next_tick = now;
-        }
         let trusted = self.trusted.contains(&source);
         // length and id have been checked when the packet was parsed
-        match active
+        let outcome = active
             .collector
-            .receive(source, trusted, symbol.esi, symbol.data)
-        {
+            .receive(source, trusted, symbol.esi, symbol.data);
+        let is_new = outcome != Ok(Outcome::Duplicate);
+        match active.follow(source, symbol.sequence) {
+            None if is_new => {
+                self.counters.lost = self.counters.lost.saturating_sub(1);
+                self.window.on_overtaken(now);
+            }
+            gap => {
+                let lost = u64::from(gap.unwrap_or(0));
+                self.counters.lost += lost;
+                if self.window.on_packet(lost, now) {
+                    self.next_tick = now;
+                }
+            }
+        }
+        match outcome {
             Ok(Outcome::Kept) => {
                 if !active.ending && active.collector.is_ending(self.lead) {
                     active.ending = true;
@@ -377,11 +390,14 @@ impl Fetch {
         if self.events.is_empty() {
             self.fill(now);
         }
-        self.events.pop_front()
+        let event = self.events.pop_front();
+        self.complete -= usize::from(matches!(event, Some(Event::Block { .. })));
+        event
     }
 
     fn complete(&mut self, channel: ChannelId, bytes: Vec<u8>, now: Instant) {
         if let Some(active) = self.take(channel) {
+            self.complete += 1;
             self.counters.blocks += 1;
             self.counters.bytes += u64::from(active.block.length);
             self.events.push_back(Event::Leave(channel));
@@ -429,7 +445,7 @@ impl Fetch {
     /// Joins channels while the window and the limit have room.
     fn fill(&mut self, now: Instant) {
         while self.busy() < self.window.size_of_shared()
-            && self.active.len() < self.room
+            && self.active.len() + self.complete < self.room
             && !self.wanted.is_empty()
         {
             if self.limit.as_mut().is_some_and(|l| !l.ready(now)) {
@@ -569,23 +585,21 @@ impl Fetch {
 }
 
 impl Active {
-    /// How many packets are missing before this one.
-    fn follow(&mut self, source: Source, sequence: u32) -> u32 {
+    /// How many packets are missing before this one; `None` if others have overtaken it, which counted it as lost.
+    fn follow(&mut self, source: Source, sequence: u32) -> Option<u32> {
         let next = sequence.wrapping_add(1);
         if let Some(expected) = self.streams.get_mut(&source) {
             let gap = sequence.wrapping_sub(*expected);
-            // a negative gap is a late packet: it has been counted as lost already, and is rare
-            if gap < MAX_GAP {
-                *expected = next;
-                return gap;
+            if gap > u32::MAX - MAX_GAP {
+                return None;
             }
-            if gap < u32::MAX - MAX_GAP {
-                *expected = next;
-            }
-        } else if self.streams.len() < MAX_STREAMS {
+            *expected = next;
+            return Some(if gap < MAX_GAP { gap } else { 0 });
+        }
+        if self.streams.len() < MAX_STREAMS {
             self.streams.insert(source, next);
         }
-        0
+        Some(0)
     }
 }
 
@@ -705,24 +719,27 @@ mod tests {
     }
 
     #[test]
-    fn losses_are_seen_in_the_sequence_of_each_server() {
+    fn losses_are_seen_in_the_sequence_of_each_server_and_what_was_overtaken_is_not_lost() {
         let now = Instant::now();
         let mut feeder = Feeder::new(&[3; 50 * SYMBOL_SIZE]);
         let mut fetch = fetch(8, now);
         fetch.want(feeder.block);
         events(&mut fetch, now);
-        for (n, server) in [
-            (0, 1),
-            (1, 1),
-            (4, 1),
-            (1_000_000, 2),
-            (1_000_003, 2),
-            (3, 1),
-        ] {
+        let mut lost_after = |n, server, esi| {
             feeder.sequence = n;
-            feeder.send(&mut fetch, source(server), n % 50, now);
-        }
-        assert_eq!(fetch.counters().lost, 2 + 2);
+            feeder.send(&mut fetch, source(server), esi, now);
+            fetch.counters().lost
+        };
+        assert_eq!(
+            [(0, 1), (1, 1), (4, 1)].map(|(n, s)| lost_after(n, s, n)),
+            [0, 0, 2]
+        );
+        assert_eq!(
+            [(u32::MAX - 1, 2), (1, 2)].map(|(n, s)| lost_after(n, s, n % 40)),
+            [2, 4]
+        );
+        // the second time it is no more than twice the same
+        assert_eq!([3, 3].map(|n| lost_after(n, 1, n)), [3, 3]);
     }
 
     #[test]
