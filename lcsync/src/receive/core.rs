@@ -430,3 +430,261 @@ fn window_limit(record: &Record, limit: Option<u64>) -> f64 {
     let wanted = limit.map(|l| l as f64 / 1e3 / f64::from(record.channel_rate.max(1)));
     wanted.map_or(channels, |w| w.min(channels))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::{HashCache, Index};
+    use crate::packet::{Symbol, encode_record};
+    use crate::tree::{ROOT_SIZE, Stream};
+    use librecast::channel::block_channel;
+    use librecast::coding::{Encoder, symbols_of};
+
+    const TIMEOUT: Duration = Duration::from_secs(10);
+
+    /// Blocks by channel, and the record of them.
+    struct Served {
+        record: Record,
+        index: Option<Index>,
+        _dir: tempfile::TempDir,
+    }
+
+    impl Served {
+        /// A file with these bytes.
+        fn file(server: u32, generation: u64, bytes: &[u8]) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::write(dir.path().join("f"), bytes).unwrap();
+            let index = Index::build(&dir.path().join("f"), b"", &mut HashCache::default());
+            let index = index.unwrap();
+            let record = Record {
+                root: index.root,
+                metadata: index.metadata,
+                ..crate::record::tests::record(server, generation)
+            };
+            Self {
+                record,
+                index: Some(index),
+                _dir: dir,
+            }
+        }
+
+        /// The root node is none.
+        fn nonsense() -> Self {
+            let record = Record {
+                root: BlockRef::of(&[7; ROOT_SIZE]),
+                metadata: Stream::default(),
+                ..crate::record::tests::record(1, 1)
+            };
+            Self {
+                record,
+                index: None,
+                _dir: tempfile::tempdir().unwrap(),
+            }
+        }
+
+        fn read(&self, channel: ChannelId) -> Option<Vec<u8>> {
+            match &self.index {
+                Some(index) => index.read(channel).ok(),
+                None => (channel == block_channel(b"", &self.record.root.hash.0, 0))
+                    .then(|| vec![7; ROOT_SIZE]),
+            }
+        }
+
+        fn announce(&self, receiver: &mut Receiver, now: Instant) {
+            let datagram = encode_record(&self.record).unwrap();
+            receiver.handle_datagram(ROOT_CHANNEL, &datagram, Ipv6Addr::LOCALHOST, 1, now);
+        }
+
+        fn send(&self, receiver: &mut Receiver, channel: ChannelId, now: Instant) {
+            let Some(block) = self.read(channel) else {
+                return;
+            };
+            let mut encoder = Encoder::new(block.clone()).unwrap();
+            for esi in 0..symbols_of(block.len()).unwrap() {
+                let mut data = Vec::new();
+                encoder.symbol(esi, &mut data).unwrap();
+                let symbol = Symbol {
+                    server: self.record.server,
+                    sequence: esi,
+                    channel,
+                    block_length: block.len() as u32,
+                    esi,
+                    data: &data,
+                };
+                let mut datagram = Vec::new();
+                symbol.write_header(&mut datagram);
+                datagram.extend_from_slice(&data);
+                receiver.handle_datagram(channel, &datagram, Ipv6Addr::LOCALHOST, 1, now);
+            }
+        }
+
+        /// Sends what is joined until nothing is; gives what the shell is told about versions.
+        fn serve(&self, receiver: &mut Receiver, now: Instant) -> Vec<Event> {
+            let mut told = Vec::new();
+            while let Some(event) = receiver.poll_event(now) {
+                match event {
+                    Event::Join(channel) => self.send(receiver, channel, now),
+                    Event::Leave(_) | Event::Record { .. } => {}
+                    other => told.push(other),
+                }
+            }
+            told
+        }
+
+        /// The same from its announcement to its tree, whose leaves it gives.
+        fn serve_tree(&self, receiver: &mut Receiver, now: Instant) -> Vec<BlockRef> {
+            self.announce(receiver, now);
+            match &self.serve(receiver, now)[..] {
+                [Event::Version(record), Event::Tree(version)] => {
+                    assert_eq!((&**record, &version.0), (&self.record, &self.record));
+                    version.1.leaves.clone()
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    fn receiver(pinned: Option<BlockHash>, now: Instant) -> Receiver {
+        let settings = Settings {
+            pinned,
+            proof: Proof::None,
+            floor: 0,
+            key: None,
+            limit: None,
+            timeout: TIMEOUT,
+            own_server: Some(99),
+        };
+        Receiver::new(settings, now)
+    }
+
+    /// What it has failed of, if it has.
+    fn failure(receiver: &mut Receiver, now: Instant) -> Option<Failure> {
+        receiver.handle_timeout(now);
+        std::iter::from_fn(|| receiver.poll_event(now)).find_map(|event| match event {
+            Event::Failed(failure) => Some(failure),
+            _ => None,
+        })
+    }
+
+    #[test]
+    fn a_version_comes_as_a_whole_and_the_next_one_counts_for_itself() {
+        let now = Instant::now();
+        let mut receiver = receiver(None, now);
+        let first = Served::file(1, 1, &[1; 300_000]);
+        let leaves = first.serve_tree(&mut receiver, now);
+        receiver.fetch(&leaves, now);
+        let told = first.serve(&mut receiver, now);
+        let blocks = told.iter().filter(|e| matches!(e, Event::Block { .. }));
+        let different = std::collections::BTreeSet::from_iter(&leaves).len();
+        assert_eq!(blocks.count(), different);
+        assert!(matches!(told.last(), Some(Event::Fetched)));
+        receiver.rest();
+        assert!(receiver.is_resting());
+        assert_eq!(failure(&mut receiver, now + TIMEOUT * 2), None);
+
+        let before = receiver.counters().bytes;
+        let own = Served::file(99, 2, b"said by the seed");
+        own.announce(&mut receiver, now);
+        assert!(receiver.is_resting() && own.serve(&mut receiver, now).is_empty());
+        let second = Served::file(1, 2, b"short");
+        let leaves = second.serve_tree(&mut receiver, now);
+        receiver.fetch(&leaves, now);
+        second.serve(&mut receiver, now);
+        assert!(before > 200_000 && receiver.counters().bytes < 1_000);
+    }
+
+    #[test]
+    fn a_change_is_said_once_and_not_lost_on_who_has_failed_meanwhile() {
+        let now = Instant::now();
+        let mut receiver = receiver(None, now);
+        let leaves = Served::file(1, 1, b"first").serve_tree(&mut receiver, now);
+        receiver.fetch(&leaves, now);
+        let second = Served::file(1, 2, b"second");
+        second.announce(&mut receiver, now);
+        let told = std::iter::from_fn(|| receiver.poll_event(now));
+        let relevant =
+            |e: &Event| !matches!(e, Event::Join(_) | Event::Leave(_) | Event::Record { .. });
+        assert!(matches!(
+            told.into_iter().find(relevant),
+            Some(Event::Changed)
+        ));
+        // the disk is full: what comes is another version all the same
+        receiver.rest();
+        let told = second.serve(&mut receiver, now);
+        assert!(
+            matches!(&told[..], [Event::Version(_), Event::Tree(_)]),
+            "{told:?}"
+        );
+    }
+
+    #[test]
+    fn what_makes_no_sense_gives_way_to_another_version_and_is_an_error_without_one() {
+        let now = Instant::now();
+        let mut receiver = receiver(None, now);
+        let nonsense = Served::nonsense();
+        nonsense.announce(&mut receiver, now);
+        let told = nonsense.serve(&mut receiver, now);
+        assert!(matches!(&told[..], [Event::Version(_)]), "{told:?}");
+        nonsense.announce(&mut receiver, now + VERSION_TIMEOUT / 2);
+        assert_eq!(failure(&mut receiver, now + VERSION_TIMEOUT / 2), None);
+        let later = now + VERSION_TIMEOUT;
+        let why = failure(&mut receiver, later);
+        assert!(
+            matches!(why, Some(Failure::Tree(BadTree::Root(_)))),
+            "{why:?}"
+        );
+        // a seed that has another version as a whole waits on
+        receiver.rest();
+        Served::file(2, 1, b"sense").serve_tree(&mut receiver, later);
+    }
+
+    #[test]
+    fn a_tree_whose_root_does_not_come_gives_way_to_another() {
+        let now = Instant::now();
+        let mut receiver = receiver(None, now);
+        Served::file(1, 1, b"nowhere").announce(&mut receiver, now);
+        let other = Served::file(2, 1, b"here");
+        while receiver.poll_event(now).is_some() {}
+        other.announce(&mut receiver, now);
+        assert!(matches!(
+            receiver.poll_event(now),
+            Some(Event::Conflict { server: 2, .. })
+        ));
+        let later = now + VERSION_TIMEOUT;
+        receiver.handle_timeout(later);
+        other.announce(&mut receiver, later);
+        let told = other.serve(&mut receiver, later);
+        assert!(
+            matches!(
+                &told[..],
+                [Event::Changed, Event::Version(_), Event::Tree(_)]
+            ),
+            "{told:?}"
+        );
+    }
+
+    #[test]
+    fn it_gives_up_for_the_reason_that_there_is() {
+        let now = Instant::now();
+        let later = now + TIMEOUT;
+        assert_eq!(
+            failure(&mut receiver(None, now), later),
+            Some(Failure::Silence)
+        );
+
+        let served = Served::file(1, 1, b"file");
+        let mut other = receiver(Some(BlockHash::of(b"another")), now);
+        served.announce(&mut other, later);
+        assert_eq!(failure(&mut other, later), Some(Failure::NoVersion));
+
+        let mut receiver = receiver(None, now);
+        served.announce(&mut receiver, now);
+        assert_eq!(failure(&mut receiver, now), None);
+        served.announce(&mut receiver, later);
+        receiver.set_room(0, now + TIMEOUT / 2);
+        assert_eq!(failure(&mut receiver, later), None, "the disk is slow");
+        let last = now + TIMEOUT * 3 / 2;
+        served.announce(&mut receiver, last);
+        assert_eq!(failure(&mut receiver, last), Some(Failure::NoBlocks));
+    }
+}
