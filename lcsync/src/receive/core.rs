@@ -642,7 +642,8 @@ mod tests {
     fn a_tree_whose_root_does_not_come_gives_way_to_another() {
         let now = Instant::now();
         let mut receiver = receiver(None, now);
-        Served::file(1, 1, b"nowhere").announce(&mut receiver, now);
+        let first = Served::file(1, 1, b"nowhere");
+        first.announce(&mut receiver, now);
         let other = Served::file(2, 1, b"here");
         while receiver.poll_event(now).is_some() {}
         other.announce(&mut receiver, now);
@@ -650,6 +651,8 @@ mod tests {
             receiver.poll_event(now),
             Some(Event::Conflict { server: 2, .. })
         ));
+        // its server is there all the time
+        first.announce(&mut receiver, now + VERSION_TIMEOUT / 2);
         let later = now + VERSION_TIMEOUT;
         receiver.handle_timeout(later);
         other.announce(&mut receiver, later);
