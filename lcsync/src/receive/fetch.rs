@@ -330,7 +330,9 @@ impl Fetch {
                 self.window.on_overtaken(now);
             }
             gap => {
-                let lost = u64::from(gap.unwrap_or(0));
+                // where somebody lies, he does not say how full the link is either
+                let counts = trusted || !self.apart || self.trusted.is_empty();
+                let lost = gap.filter(|_| counts).map_or(0, u64::from);
                 self.counters.lost += lost;
                 if self.window.on_packet(lost, now) {
                     self.next_tick = now;
@@ -740,6 +742,29 @@ mod tests {
         );
         // the second time it is no more than twice the same
         assert_eq!([3, 3].map(|n| lost_after(n, 1, n)), [3, 3]);
+    }
+
+    #[test]
+    fn once_somebody_has_lied_only_who_brought_a_block_says_what_is_lost() {
+        let now = Instant::now();
+        let mut fetch = fetch(8, now);
+        let mut feeders = [3, 4].map(|n| Feeder::new(&[n; 4 * SYMBOL_SIZE]));
+        feeders.iter().for_each(|f| fetch.want(f.block));
+        events(&mut fetch, now);
+        let [first, second] = &mut feeders;
+        for esi in 0..4 {
+            let (from, data) = (source(esi as u16 % 2), [esi as u8; SYMBOL_SIZE]);
+            first.deliver(&mut fetch, from, esi, &data, now);
+        }
+        assert!(fetch.apart);
+        (0..4).for_each(|esi| first.send(&mut fetch, source(1), esi, now));
+        let before = fetch.counters().lost;
+        for (from, gap) in [(0, 0), (1, 0), (0, 1_000), (1, 5)] {
+            second.sequence += gap;
+            second.send(&mut fetch, source(from), gap % 50, now);
+        }
+        // the gaps that the server itself left; the liar would have added as many
+        assert_eq!(fetch.counters().lost, before + 1_000 + 1 + 5);
     }
 
     #[test]

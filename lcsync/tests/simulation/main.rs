@@ -347,6 +347,8 @@ fn adversity(seed: u64) -> Simulation {
     sim.incidents.push(MS * 1_500, Incident::Kill(0));
     let cost = sim.run();
     println!("{seed}: {cost:.3} in {:?}", sim.slowest());
+    // with two of these seeds a liar's gaps once counted as loss, and held a receiver to one channel for a minute
+    assert!(sim.slowest() < Duration::from_secs(20), "{seed}");
     let honest = |r: &Host| r.corrupt.iter().all(|address| *address == LIAR);
     assert!(sim.receivers.iter().all(honest));
     sim
@@ -354,7 +356,7 @@ fn adversity(seed: u64) -> Simulation {
 
 #[test]
 fn whatever_happens_everybody_gets_everything_and_one_seed_is_one_course_of_events() {
-    let traces = [1, 2, 3, 1].map(|seed| adversity(seed).trace());
+    let traces = [1, 30, 49, 1].map(|seed| adversity(seed).trace());
     assert_eq!(traces[0], traces[3]);
     assert_ne!(traces[0], traces[1]);
 }
