@@ -39,6 +39,14 @@ Examples:
   sudo lcroute up                 found a network, or be in again
   sudo lcroute up lct1...         join one";
 
+const MEET: &str = "\
+For nodes without a signalling server in common. Each takes the other's text; which comes first does not matter.
+
+Examples:
+  lcroute meet | mail -s lcroute friend@example.org
+  lcroute meet --with mail.txt
+  lcroute meet --qr code.png";
+
 const LAB: &str = "Another program, of the package lcroute-lab, does this.";
 
 /// The WebRTC crates log every packet they do not like.
@@ -86,6 +94,16 @@ enum Command {
     },
     /// Be out: stop the daemon; the host stays a member
     Down,
+    /// Link two hosts by texts that people carry: print this node's, or take the other's
+    #[command(after_help = MEET)]
+    Meet {
+        /// Print a QR code, or write it to FILE.png
+        #[arg(long, value_name = "FILE.png", num_args = 0..=1, conflicts_with = "with")]
+        qr: Option<Option<PathBuf>>,
+        /// Take another node's text from FILE, or - from standard input, in whatever a mail or chat made of it
+        #[arg(long, value_name = "FILE")]
+        with: Option<String>,
+    },
     /// Print a token that makes other hosts members
     #[command(
         after_help = "Example: lcroute invite --ttl 24h --label site=berlin --signal ws://meet.example:7117"
@@ -333,6 +351,10 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
             };
             commands::up::up(&common, config, &options)
         }
+        Command::Meet { qr, with } => match with {
+            Some(file) => commands::meet::take(&control, &file, common.json),
+            None => commands::meet::give(&control, qr, common.json),
+        },
         Command::Down => commands::up::down(&common, &config),
         Command::Invite(i) => {
             let options = commands::membership::InviteOptions {

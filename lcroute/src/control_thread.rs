@@ -90,7 +90,7 @@ impl ControlThread {
         }
         let (events, mut carrier_events) = mpsc::channel(256);
         let mut carriers = Carriers::new(self.key.clone(), self.network, events);
-        carriers.set_servers(&servers(&self.config, &self.token_servers));
+        set_servers(&mut carriers, &self.config, &self.token_servers);
         set_slow_carriers(&mut carriers, self.port, &self.config, &self.inbox).await;
         let mut lookup = Lookup::start(&self.config, &self.token_servers, &self.inbox);
         loop {
@@ -156,7 +156,7 @@ impl ControlThread {
                 if let Err(e) = &result {
                     tracing::error!("configuration kept as it was: {e}");
                 } else {
-                    carriers.set_servers(&servers(&self.config, &self.token_servers));
+                    set_servers(&mut carriers, &self.config, &self.token_servers);
                     set_slow_carriers(&mut carriers, self.port, &self.config, &self.inbox).await;
                     if let Err(e) = serve_metrics(&mut self.metrics, &self.config, &self.inbox) {
                         tracing::error!("{e:#}");
@@ -182,6 +182,10 @@ impl ControlThread {
         // its socket file goes when the task is dropped
         let _ = control.await;
     }
+}
+
+fn set_servers(carriers: &mut Carriers, config: &Config, token: &[String]) {
+    carriers.set_servers(&servers(config, token), config.signal.socks);
 }
 
 /// Carriers of presence records, as the configuration says, and the LANs that there are now.
@@ -318,11 +322,11 @@ struct Lookup(tokio::task::JoinHandle<()>);
 impl Lookup {
     fn start(config: &Config, token: &[String], inbox: &Inbox) -> Self {
         let mut names: Vec<String> = config.ice.stun.clone();
-        names.extend(
-            servers(config, token)
-                .iter()
-                .filter_map(|url| stun_name(url)),
-        );
+        // a proxy hides this host from signalling servers: datagrams to them would show it
+        if config.signal.socks.is_none() {
+            let servers = servers(config, token);
+            names.extend(servers.iter().filter_map(|url| stun_name(url)));
+        }
         let inbox = inbox.clone();
         Self(tokio::spawn(async move {
             let mut known = None;

@@ -119,7 +119,15 @@ fn open_socket(port: u16, state: &StateDir) -> anyhow::Result<udp::Socket> {
     if port != 0 {
         return udp::Socket::open(port).with_context(|| format!("[ice] port = {port}"));
     }
-    let last = state.port().and_then(|port| udp::Socket::open(port).ok());
+    let last = state.port().and_then(|port| match udp::Socket::open(port) {
+        Ok(socket) => Some(socket),
+        Err(e) => {
+            tracing::warn!(
+                "UDP port {port} of the last run: {e}; texts of this node are good no more"
+            );
+            None
+        }
+    });
     let socket = last.map_or_else(|| udp::Socket::open(0), Ok)?;
     state.store_port(socket.port()?);
     Ok(socket)

@@ -35,7 +35,7 @@ use crate::inbox::{End, Message, Reconfigure};
 use crate::keeper::Kept;
 use crate::lan::Lans;
 use crate::read_batching::ReadBatching;
-use crate::state::Texts;
+use crate::state::{Texts, unix_now};
 use crate::status::Inbound;
 use crate::waker::Waker;
 use crate::{netlink, tun, udp};
@@ -523,12 +523,14 @@ impl PacketLoop {
     }
 }
 
-/// A presence record that was pasted: whose it is.
-fn take_text(node: &mut Node<WebRtc>, sealed: &[u8], now: Instant) -> Option<PeerId> {
+/// A presence record that was pasted: whose it is, and until when it is good, in unix seconds.
+fn take_text(node: &mut Node<WebRtc>, sealed: &[u8], now: Instant) -> Option<(PeerId, u64)> {
     // the newest of a node counts, whatever it is called
     let name = bs58::encode(sealed).into_string();
     let by = (TEXT_CARRIER, CarrierKind::Text);
-    node.handle_record(by, name, sealed, now)
+    let (peer, until) = node.handle_record(by, name, sealed, now)?;
+    let left = until.saturating_duration_since(now).as_secs();
+    Some((peer, unix_now() + left))
 }
 
 struct Ready {

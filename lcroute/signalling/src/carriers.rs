@@ -1,6 +1,7 @@
 //! The carriers that a node has.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,6 +24,7 @@ pub struct Carriers {
     events: mpsc::Sender<CarrierEvent>,
     /// Signalling servers, by the URL that names each.
     servers: BTreeMap<String, WebSocket>,
+    socks: Option<SocketAddr>,
     lan: Option<(CarrierId, Lan)>,
     spool: Option<(CarrierId, PathBuf, Spool)>,
     /// What each carrier of records holds for us.
@@ -43,6 +45,7 @@ impl Carriers {
             room: Room::of(&network),
             events,
             servers: BTreeMap::new(),
+            socks: None,
             lan: None,
             spool: None,
             record: None,
@@ -50,13 +53,17 @@ impl Carriers {
         }
     }
 
-    /// Uses the servers at these URLs (`ws://` or `wss://`) and leaves others; known ones stay as they are.
-    pub fn set_servers(&mut self, urls: &[String]) {
-        self.servers.retain(|url, _| urls.contains(url));
+    /// Uses the servers at these URLs (`ws://` or `wss://`), through a SOCKS5 proxy if there is one, and leaves others; known
+    /// ones stay as they are.
+    pub fn set_servers(&mut self, urls: &[String], socks: Option<SocketAddr>) {
+        let same_way = self.socks == socks;
+        self.socks = socks;
+        self.servers.retain(|url, _| same_way && urls.contains(url));
         for url in urls {
             if !self.servers.contains_key(url) {
                 let (id, events) = (self.new_id(), self.events.clone());
-                let carrier = WebSocket::start(url, id, self.key.clone(), self.room, events);
+                let carrier =
+                    WebSocket::start((url, socks), id, self.key.clone(), self.room, events);
                 self.servers.insert(url.clone(), carrier);
             }
         }

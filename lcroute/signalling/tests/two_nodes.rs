@@ -76,7 +76,7 @@ impl Node {
         let overlay = Overlay::new(config, webrtc, now);
         let (sender, events) = mpsc::channel(64);
         let mut carriers = Carriers::new(key, network.peer_id(), sender);
-        carriers.set_servers(&[format!("ws://{server}")]);
+        carriers.set_servers(&[format!("ws://{server}")], None);
         Self {
             overlay,
             socket,

@@ -1,6 +1,7 @@
 //! What the verbs do, a file for each family.
 
 pub mod lab;
+pub mod meet;
 pub mod membership;
 pub mod ping;
 pub mod query;

@@ -17,6 +17,9 @@ use crate::status::{
     Counters, Group, Lan, LanListener, LanSource, Peer, Pong, Route, State, Status, find,
 };
 
+/// Names of STUN servers are found within so long.
+const LOOKUP: Duration = Duration::from_secs(1);
+
 /// Why a pasted record is refused, by what was counted for it.
 const TEXT_REFUSALS: [(&str, &str); 6] = [
     (
@@ -71,7 +74,7 @@ impl PacketLoop {
             Request::Routes => serde_json::to_value(self.routes()),
             Request::Members => serde_json::to_value(self.parts.node.members()),
             Request::Ping { node, timeout_ms } => return self.ping(&node, timeout_ms, to, now),
-            Request::Meet => return reply(to, self.meet(now)),
+            Request::Meet => return reply(to, Ok(self.meet(now))),
             Request::Take { record } => return self.take_record(&record, to, now),
             Request::Announce { prefix } => return reply(to, self.announce(&prefix, now)),
             Request::Revoke { revocation } => return reply(to, self.revoke(&revocation, now)),
@@ -88,12 +91,16 @@ impl PacketLoop {
         Ok(json!({ "prefix": prefix }))
     }
 
-    /// `{"cmd": "meet"}`
-    fn meet(&mut self, now: Instant) -> Result<Value, String> {
-        let record = self.parts.node.record(now);
-        let record = record.ok_or("this host has no address that another could reach")?;
-        let sealed = bs58::encode(&record.sealed).into_string();
-        Ok(json!({ "record": sealed, "until": record.until }))
+    /// `{"cmd": "meet"}`: none yet while the network comes up, and more addresses may follow until it is settled.
+    fn meet(&mut self, now: Instant) -> Value {
+        let node = &mut self.parts.node;
+        let names_are_looked_up = now < self.started + LOOKUP;
+        let settled = !names_are_looked_up && !node.connections_mut().awaits_addresses(now);
+        let record = node.record(now);
+        let sealed = record
+            .as_ref()
+            .map(|r| bs58::encode(&r.sealed).into_string());
+        json!({ "record": sealed, "until": record.map(|r| r.until), "settled": settled })
     }
 
     /// `{"cmd": "take"}`: answered once the record is on disk.
@@ -103,7 +110,7 @@ impl PacketLoop {
         };
         let own = self.parts.node.member().peer;
         let before = self.parts.node.drops();
-        let Some(peer) = take_text(&mut self.parts.node, &sealed, now) else {
+        let Some((peer, until)) = take_text(&mut self.parts.node, &sealed, now) else {
             let drops = self.parts.node.drops();
             let grown = |reason: &&str| drops.get(*reason) > before.get(*reason);
             let why = TEXT_REFUSALS.iter().find(|(reason, _)| grown(reason));
@@ -119,7 +126,7 @@ impl PacketLoop {
             .filter(|member| member.peer_id == peer)
             .map(|member| member.name)
             .next();
-        let taken = json!({ "peer_id": peer, "name": name });
+        let taken = json!({ "peer_id": peer, "name": name, "until": until });
         // the control thread ends after this one
         drop(
             self.parts

@@ -160,6 +160,12 @@ impl WebRtc {
         })
     }
 
+    /// Whether more addresses may be found soon: a STUN server has not answered yet.
+    #[must_use]
+    pub fn awaits_addresses(&self, now: Instant) -> bool {
+        self.addresses.are_awaited(now)
+    }
+
     /// The addresses at which the UDP socket can be reached, best first; at most eight count.
     /// Connections whose address has gone need a restart, those under way begin anew.
     pub fn set_local_candidates(&mut self, hosts: Vec<SocketAddr>, now: Instant) {
