@@ -129,7 +129,9 @@ impl ControlThread {
                     None
                 }
                 Some(event) = carrier_events.recv() => {
-                    self.inbox.send(message(event)).await;
+                    if let Some(message) = message(event) {
+                        self.inbox.send(message).await;
+                    }
                     None
                 }
             };
@@ -187,15 +189,16 @@ pub fn serve_metrics(
     })
 }
 
-fn message(event: CarrierEvent) -> Message {
-    match event {
+fn message(event: CarrierEvent) -> Option<Message> {
+    Some(match event {
         CarrierEvent::Presence(carrier, presence) => Message::Presence(carrier, presence),
         CarrierEvent::Signal {
             carrier,
             from,
             bytes,
         } => Message::Signal(carrier, from, bytes),
-    }
+        CarrierEvent::Relay(..) => return None,
+    })
 }
 
 /// Servers of file or flags, and of the token, each once.

@@ -183,7 +183,8 @@ fn assemble(
                     format!("[signal] listen = \"{listen}\" ({other})")
                 })?
                 .with_max_clients(room_for_clients())
-                .with_per_address(config.signal.per_address(None)),
+                .with_per_address(config.signal.per_address(None))
+                .with_relay(config.relay.served()),
         ),
         None => None,
     };

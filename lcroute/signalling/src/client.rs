@@ -148,7 +148,7 @@ async fn open(url: &str) -> anyhow::Result<WebSocketStream<MaybeTlsStream<TcpStr
 }
 
 /// Connects to the first address of the server's that answers.
-async fn dial(uri: &Uri) -> anyhow::Result<TcpStream> {
+pub(crate) async fn dial(uri: &Uri) -> anyhow::Result<TcpStream> {
     let host = uri.host().unwrap_or_default();
     let default_port = if uri.scheme_str() == Some("wss") {
         443
@@ -405,6 +405,8 @@ impl Session {
                 from,
                 bytes,
             },
+            // it sends others before they end
+            ToNode::Relay { credentials, .. } => CarrierEvent::Relay(self.url.clone(), credentials),
             ToNode::Refused(reason) => return Err(refused(&reason)),
             ToNode::Challenge(_) => anyhow::bail!("challenged twice"),
         };

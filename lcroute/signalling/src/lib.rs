@@ -5,6 +5,7 @@
 mod carrier;
 mod carriers;
 pub mod client;
+mod relay;
 pub mod server;
 mod tls;
 mod wire;
