@@ -32,7 +32,8 @@ pub use description::{
 };
 pub use drops::DropReason;
 pub use event::{
-    CarrierId, EndReason, Event, Lane, PeerInfo, PeerState, Presence, RepairInfo, SendError,
+    CarrierId, EndReason, Event, Lane, PathKind, PeerInfo, PeerState, Presence, RepairInfo,
+    SendError,
 };
 pub use overlay::Overlay;
 pub use random::Random;

@@ -3,7 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use rtc::stun::attributes::{ATTR_XOR_PEER_ADDRESS, AttrType, Attributes};
-use rtc::stun::message::{Message, Setter, is_stun_message};
+use rtc::stun::error_code::ErrorCodeAttribute;
+use rtc::stun::message::{Getter, Message, Setter, is_stun_message};
 use rtc::stun::xoraddr::XorMappedAddress;
 
 use super::framing::MAX_FRAME;
@@ -30,6 +31,12 @@ pub(super) fn text(message: &Message, attribute: AttrType) -> Option<String> {
 pub(super) fn word(message: &Message, attribute: AttrType) -> Option<u32> {
     let value = guarded(|| message.get(attribute).ok())?;
     Some(u32::from_be_bytes(value.try_into().ok()?))
+}
+
+pub(super) fn error_code(message: &Message) -> Option<u16> {
+    let mut code = ErrorCodeAttribute::default();
+    guarded(|| code.get_from(message).ok())?;
+    Some(code.code.0)
 }
 
 /// All peers that a message names; none if one of them cannot be read.

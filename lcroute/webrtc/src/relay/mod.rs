@@ -5,11 +5,14 @@
 //! ```
 //! The server and the client of it are state machines without sockets. What passes is DTLS and SRTP of the link.
 
+mod client;
 mod credentials;
 mod framing;
 mod message;
 mod server;
 
+pub(crate) use client::{Change, Relays};
+pub use client::{RelayOffer, RelayStatus, StreamCommand, StreamEvent};
 pub use credentials::Credentials;
 pub use framing::{BadFrame, Framer, is_relay_stream};
 pub use server::{AllocationId, Client, IsOwn, RelayConfig, RelayDrop, RelayOutput, RelayServer};

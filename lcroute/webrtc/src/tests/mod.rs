@@ -5,6 +5,7 @@ mod media;
 mod membership;
 mod net;
 mod panics;
+mod relay;
 mod repair;
 mod security;
 mod versions;
