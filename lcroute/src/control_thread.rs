@@ -12,6 +12,7 @@ use anyhow::Context;
 use bytes::Bytes;
 use lcroute_node::Settings;
 use lcroute_signalling::{CarrierEvent, Carriers, PathChange, server};
+use lcroute_webrtc::relay::StreamCommand;
 use librecast::id::{NetworkId, PeerId, SecretKey};
 use librecast_program::metrics;
 use librecast_program::service;
@@ -21,6 +22,8 @@ use crate::config::Config;
 use crate::control::server::ControlSocket;
 use crate::inbox::{End, Inbox, Message, Reconfigure, Reload};
 use crate::keeper::Keeper;
+use crate::relays::{Input, Relays};
+use crate::servers::{servers, stun_name};
 use crate::settings::Overrides;
 use crate::system::{SystemRequest, SystemSignals};
 
@@ -28,8 +31,6 @@ use crate::system::{SystemRequest, SystemSignals};
 const LOOKUP_INTERVAL: Duration = Duration::from_secs(60);
 /// While a name does not resolve, it is tried more often.
 const LOOKUP_RETRY: Duration = Duration::from_secs(3);
-/// Default port of signalling and STUN.
-const SIGNAL_PORT: u16 = 7117;
 
 /// What the control thread works with.
 #[derive(Debug)]
@@ -40,6 +41,8 @@ pub struct ControlThread {
     pub reloads: mpsc::Receiver<Reload>,
     /// Sealed messages for peers.
     pub sealed: mpsc::Receiver<(PeerId, Bytes)>,
+    /// What is to be done with streams to relays.
+    pub relay_commands: mpsc::Receiver<StreamCommand>,
     /// Fires when addresses of this host have changed.
     pub moved: Arc<Notify>,
     /// Fires when signalling servers may have come within reach, or gone.
@@ -86,6 +89,11 @@ impl ControlThread {
         let mut carriers = Carriers::new(self.key.clone(), self.network, events);
         carriers.set_servers(&servers(&self.config, &self.token_servers));
         let mut lookup = Lookup::start(&self.config, &self.token_servers, &self.inbox);
+        let relays = Relays::start(self.inbox.clone(), self.relay_commands);
+        let in_use = |config: &Config| {
+            Input::Configure(servers(config, &self.token_servers), config.relay.clone())
+        };
+        relays.tell(in_use(&self.config)).await;
         loop {
             let reload = tokio::select! {
                 _ = &mut ended => break,
@@ -129,8 +137,14 @@ impl ControlThread {
                     None
                 }
                 Some(event) = carrier_events.recv() => {
-                    if let Some(message) = message(event) {
-                        self.inbox.send(message).await;
+                    match event {
+                        CarrierEvent::Relay(url, credentials) => relays.tell(Input::Offered(url, credentials)).await,
+                        CarrierEvent::Presence(carrier, presence) => {
+                            self.inbox.send(Message::Presence(carrier, presence)).await;
+                        }
+                        CarrierEvent::Signal { carrier, from, bytes } => {
+                            self.inbox.send(Message::Signal(carrier, from, bytes)).await;
+                        }
                     }
                     None
                 }
@@ -150,6 +164,7 @@ impl ControlThread {
                         tracing::error!("{e:#}");
                     }
                     lookup = Lookup::start(&self.config, &self.token_servers, &self.inbox);
+                    relays.tell(in_use(&self.config)).await;
                     self.inbox
                         .send(Message::Reconfigure(reconfigure(&self.config)))
                         .await;
@@ -187,37 +202,6 @@ pub fn serve_metrics(
         let shown = listen.map(ToString::to_string).unwrap_or_default();
         format!("[metrics] listen = {shown:?}")
     })
-}
-
-fn message(event: CarrierEvent) -> Option<Message> {
-    Some(match event {
-        CarrierEvent::Presence(carrier, presence) => Message::Presence(carrier, presence),
-        CarrierEvent::Signal {
-            carrier,
-            from,
-            bytes,
-        } => Message::Signal(carrier, from, bytes),
-        CarrierEvent::Relay(..) => return None,
-    })
-}
-
-/// Servers of file or flags, and of the token, each once.
-pub fn servers(config: &Config, token: &[String]) -> Vec<String> {
-    let mut seen = BTreeSet::new();
-    let own = config.signal.listen.map(|listen| {
-        // ourselves, by loopback where we listen everywhere
-        let ip = match listen.ip() {
-            ip if !ip.is_unspecified() => ip,
-            std::net::IpAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
-            std::net::IpAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
-        };
-        format!("ws://{}", SocketAddr::new(ip, listen.port()))
-    });
-    let all = own
-        .into_iter()
-        .chain(config.signal.servers.iter().cloned())
-        .chain(token.iter().cloned());
-    all.filter(|url| seen.insert(url.clone())).collect()
 }
 
 fn reread(
@@ -324,40 +308,4 @@ async fn resolve(names: &[String]) -> (BTreeSet<SocketAddr>, bool) {
         }
     }
     (addresses, complete)
-}
-
-/// `ws://HOST:PORT/path` -> `HOST:PORT`: a signalling server answers STUN on the same UDP port.
-pub fn stun_name(url: &str) -> Option<String> {
-    let rest = url
-        .strip_prefix("ws://")
-        .or_else(|| url.strip_prefix("wss://"))?;
-    let host = rest.split('/').next()?;
-    let has_port = host.rsplit_once(':').is_some_and(|(before, port)| {
-        port.parse::<u16>().is_ok() && (!before.contains(':') || before.ends_with(']'))
-    });
-    Some(if has_port {
-        host.to_owned()
-    } else {
-        format!("{host}:{SIGNAL_PORT}")
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_signalling_url_names_a_stun_server() {
-        let cases = [
-            ("ws://meet.example:7000", "meet.example:7000"),
-            ("wss://meet.example/path", "meet.example:7117"),
-            ("ws://[fd00::1]:7117", "[fd00::1]:7117"),
-            ("ws://[fd00::1]", "[fd00::1]:7117"),
-            ("ws://10.0.0.1:7117/", "10.0.0.1:7117"),
-        ];
-        for (url, name) in cases {
-            assert_eq!(stun_name(url).as_deref(), Some(name));
-        }
-        assert_eq!(stun_name("http://x"), None);
-    }
 }

@@ -131,6 +131,7 @@ fn assemble(
     let path_changed = Arc::new(Notify::new());
     let (inbox, messages, reloads) = Inbox::new(waker.clone());
     let (outbox, sealed) = mpsc::channel(OUTBOX);
+    let (relay_commands, streams) = mpsc::channel(OUTBOX);
     let socket = udp::Socket::open(config.ice.port)
         .with_context(|| format!("[ice] port = {}", config.ice.port))?;
     let key = Arc::new(identity.key);
@@ -195,6 +196,7 @@ fn assemble(
         inbox,
         reloads,
         sealed,
+        relay_commands: streams,
         moved: moved.clone(),
         path_changed: path_changed.clone(),
         control,
@@ -227,6 +229,7 @@ fn assemble(
         node,
         inbox: messages,
         outbox,
+        relay_commands,
         waker,
         moved,
         path_changed,

@@ -197,6 +197,20 @@ pub enum PathKind {
     Tcp,
 }
 
+impl PathKind {
+    /// As users read it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::Mapped => "mapped",
+            Self::Reflexive => "reflexive",
+            Self::Relay => "relay",
+            Self::Tcp => "tcp",
+        }
+    }
+}
+
 impl fmt::Display for EndReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.text())

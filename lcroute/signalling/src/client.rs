@@ -15,7 +15,6 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::tungstenite::http::Uri;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
 
@@ -139,7 +138,14 @@ async fn open(url: &str) -> anyhow::Result<WebSocketStream<MaybeTlsStream<TcpStr
         false => Connector::Plain,
     };
     let request = url.into_client_request()?;
-    let tcp = dial(request.uri()).await?;
+    let uri = request.uri();
+    let default_port = if uri.scheme_str() == Some("wss") {
+        443
+    } else {
+        80
+    };
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+    let tcp = dial(host, uri.port_u16().unwrap_or(default_port)).await?;
     let connecting = client_async_tls_with_config(request, tcp, Some(config), Some(connector));
     let (socket, _) = timeout(CONNECT, connecting)
         .await
@@ -148,18 +154,8 @@ async fn open(url: &str) -> anyhow::Result<WebSocketStream<MaybeTlsStream<TcpStr
 }
 
 /// Connects to the first address of the server's that answers.
-pub(crate) async fn dial(uri: &Uri) -> anyhow::Result<TcpStream> {
-    let host = uri.host().unwrap_or_default();
-    let default_port = if uri.scheme_str() == Some("wss") {
-        443
-    } else {
-        80
-    };
-    let name = (
-        host.trim_matches(['[', ']']),
-        uri.port_u16().unwrap_or(default_port),
-    );
-    let addresses = timeout(CONNECT, tokio::net::lookup_host(name));
+pub(crate) async fn dial(host: &str, port: u16) -> anyhow::Result<TcpStream> {
+    let addresses = timeout(CONNECT, tokio::net::lookup_host((host, port)));
     let mut error = anyhow::anyhow!("{host} has no address");
     for address in addresses.await.map_err(|_| no_answer())?? {
         error = match timeout(DIAL, TcpStream::connect(address)).await {

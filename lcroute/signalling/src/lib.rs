@@ -6,6 +6,7 @@ mod carrier;
 mod carriers;
 pub mod client;
 mod relay;
+pub mod relay_stream;
 pub mod server;
 mod tls;
 mod wire;

@@ -9,6 +9,7 @@ mod interface;
 mod lan;
 mod membership;
 mod network;
+mod relay;
 
 use std::io::{IsTerminal, Write};
 use std::path::Path;
@@ -88,6 +89,10 @@ pub const CHECKS: &[(&str, &str)] = &[
         "How STUN servers see this host over IPv4: no NAT, one that keeps the port, or one that does not.",
     ),
     ("links", "How many are up, and why nodes were refused."),
+    (
+        "relay",
+        "Whether relays answer, and by what: UDP, TCP or TLS.",
+    ),
 ];
 
 /// How a check ends.
@@ -215,6 +220,7 @@ fn examine(common: Common) -> Vec<Check> {
     checks.extend(interface::checks(&patient));
     checks.push(lan::check(&patient));
     checks.extend(network::checks(&patient));
+    checks.push(relay::check(&patient));
     debug_assert!(
         checks
             .iter()

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use lcroute_node::{ECHO_LEN, LanRole, LanSnapshot, LanStanding};
+use lcroute_webrtc::relay::RelayStatus;
 use librecast::cert::GroupPrefix;
 use librecast::id::{LinkId, NodeAddresses, PeerId};
 use serde_json::{Value, json};
@@ -13,8 +14,18 @@ use super::PacketLoop;
 use crate::control::{Answer, MAX_PING, Request};
 use crate::metrics::Observation;
 use crate::status::{
-    Counters, Group, Lan, LanListener, LanSource, Peer, Pong, Route, State, Status, find,
+    Counters, Group, Lan, LanListener, LanSource, Peer, Pong, Relay, Route, State, Status, find,
 };
+
+fn relay(status: RelayStatus) -> Relay {
+    Relay {
+        offered: status.offered,
+        url: status.url,
+        address: status.relayed,
+        stream: status.stream,
+        failure: status.failure,
+    }
+}
 
 /// Who waits for the answer to a ping.
 #[derive(Debug)]
@@ -178,6 +189,7 @@ impl PacketLoop {
             },
             uptime_s: now.duration_since(self.started).as_secs(),
             signal_servers: p.node.servers(),
+            relay: relay(p.node.connections().relay_status()),
             peers: self.parts.node.links().len(),
             groups: p.node.engine().group_count(),
             counters: self.counters(),
@@ -216,6 +228,7 @@ impl PacketLoop {
                 rtt_ms: p.rtt_ms,
                 loss: p.loss,
                 lane: lower(&p.lane),
+                path: p.path,
                 path_mtu: p.path_mtu,
                 congested_packets: p.congested_packets,
                 repair: p.repair,

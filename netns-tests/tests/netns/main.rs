@@ -39,6 +39,7 @@ mod ordinary_programs;
 mod packets;
 mod paths;
 mod recipes;
+mod relay;
 mod repair;
 mod routing;
 mod signalling;

@@ -2,13 +2,19 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use rtc::stun::attributes::{ATTR_XOR_PEER_ADDRESS, AttrType, Attributes};
+use rtc::stun::attributes::{
+    ATTR_REQUESTED_TRANSPORT, ATTR_XOR_PEER_ADDRESS, AttrType, Attributes,
+};
 use rtc::stun::error_code::ErrorCodeAttribute;
-use rtc::stun::message::{Getter, Message, Setter, is_stun_message};
+use rtc::stun::fingerprint::FINGERPRINT;
+use rtc::stun::message::{
+    CLASS_ERROR_RESPONSE, CLASS_REQUEST, Getter, METHOD_ALLOCATE, Message, MessageType, Setter,
+    TransactionId, is_stun_message,
+};
 use rtc::stun::xoraddr::XorMappedAddress;
 
 use super::framing::MAX_FRAME;
-use crate::stun::guarded;
+use crate::stun::{build, guarded};
 
 /// A message, if it is one.
 pub(super) fn parse(datagram: &[u8]) -> Option<Message> {
@@ -74,4 +80,22 @@ impl Setter for Raw<'_> {
         message.add(self.0, self.1);
         Ok(())
     }
+}
+
+/// Asks for an allocation without credentials: a relay refuses it.
+#[must_use]
+pub fn relay_probe(id: [u8; 12]) -> Option<Vec<u8>> {
+    build(&[
+        Box::new(TransactionId(id)),
+        Box::new(MessageType::new(METHOD_ALLOCATE, CLASS_REQUEST)),
+        Box::new(Raw(ATTR_REQUESTED_TRANSPORT, &[17, 0, 0, 0])),
+        Box::new(FINGERPRINT),
+    ])
+}
+
+/// Whether this is how a relay refuses it.
+#[must_use]
+pub fn is_relay_answer(datagram: &[u8], id: [u8; 12]) -> bool {
+    let refused = MessageType::new(METHOD_ALLOCATE, CLASS_ERROR_RESPONSE);
+    parse(datagram).is_some_and(|m| m.typ == refused && m.transaction_id.0 == id)
 }
