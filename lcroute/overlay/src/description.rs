@@ -6,7 +6,7 @@
 //! ```text
 //! ufrag (u8 length, text) | pwd (u8 length, text) | SHA-256 of the DTLS certificate 32
 //! | lanes u8 (bit 0: /lcroute/media/1, bit 1: control messages in it; the others are ignored)
-//! | count u8 | count x { kind u8 (0 host, 1 srflx, 2 relay) | family u8 (4, 6) | address 4 or 16 | port 16 }
+//! | count u8 | count x { kind u8 (0 host, 1 srflx, 2 relay, 3 mapped) | family u8 (4, 6) | address 4 or 16 | port 16 }
 //! ```
 
 use std::fmt::Write as _;
@@ -33,6 +33,8 @@ pub enum CandidateKind {
     ServerReflexive = 1,
     /// An address of a relay (TURN) that passes on to the host.
     Relayed = 2,
+    /// An address that the host's router maps to it because it was asked to.
+    Mapped = 3,
 }
 
 /// An address at which a node may be reached.
@@ -77,6 +79,8 @@ impl Candidate {
         let (name, preference) = match self.kind {
             CandidateKind::Host => ("host", 126_u32),
             CandidateKind::ServerReflexive => ("srflx", 100),
+            // to ICE it is what a STUN server would have seen, but open to everybody
+            CandidateKind::Mapped => ("srflx", 110),
             CandidateKind::Relayed => ("relay", 0),
         };
         let rank = u32::try_from(rank).unwrap_or(u32::MAX).min(65_535);
@@ -104,6 +108,7 @@ impl Candidate {
             0 => CandidateKind::Host,
             1 => CandidateKind::ServerReflexive,
             2 => CandidateKind::Relayed,
+            3 => CandidateKind::Mapped,
             _ => return Err(WireError::Bad("candidate kind")),
         };
         let ip = match r.u8()? {
@@ -224,7 +229,7 @@ pub(crate) mod tests {
 
     pub(crate) fn description() -> impl Strategy<Value = Description> {
         let candidate = (
-            0..3_usize,
+            0..4_usize,
             any::<std::net::Ipv6Addr>(),
             any::<Ipv4Addr>(),
             1_u16..,
@@ -237,6 +242,7 @@ pub(crate) mod tests {
                     CandidateKind::Host,
                     CandidateKind::ServerReflexive,
                     CandidateKind::Relayed,
+                    CandidateKind::Mapped,
                 ][kind];
                 (!mapped && !ip.is_multicast() && !ip.is_unspecified() && v4 != Ipv4Addr::BROADCAST)
                     .then(|| Candidate {
@@ -276,6 +282,42 @@ pub(crate) mod tests {
         fn arbitrary_bytes_are_refused_or_read(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
             let _ = Description::read(&mut Reader::new(&bytes));
         }
+    }
+
+    #[test]
+    fn kinds_have_these_bytes_and_ranks() {
+        for (kind, byte, says) in [
+            (CandidateKind::Host, 0, "2130706175 192.0.2.7 9 typ host"),
+            (
+                CandidateKind::ServerReflexive,
+                1,
+                "1694498559 192.0.2.7 9 typ srflx raddr 0.0.0.0 rport 0",
+            ),
+            (
+                CandidateKind::Relayed,
+                2,
+                "16776959 192.0.2.7 9 typ relay raddr 0.0.0.0 rport 0",
+            ),
+            (
+                CandidateKind::Mapped,
+                3,
+                "1862270719 192.0.2.7 9 typ srflx raddr 0.0.0.0 rport 0",
+            ),
+        ] {
+            let addr = "192.0.2.7:9".parse().unwrap();
+            let candidate = Candidate { kind, addr };
+            let mut w = Writer::new();
+            candidate.write(&mut w);
+            assert_eq!(w.as_slice(), [byte, 4, 192, 0, 2, 7, 0, 9]);
+            assert_eq!(
+                Candidate::read(&mut Reader::new(w.as_slice())),
+                Ok(candidate)
+            );
+            let attribute = candidate.to_attribute(1);
+            assert_eq!(attribute, format!("candidate:1 1 udp {says}"));
+        }
+        let unknown = [4, 4, 192, 0, 2, 7, 0, 9];
+        assert!(Candidate::read(&mut Reader::new(&unknown)).is_err());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Addresses of this node: those of its host, and those that STUN servers see.
+//! Addresses of this node: those of its host, those that STUN servers see, and the one that its router maps.
 
 use std::net::SocketAddr;
 
@@ -18,6 +18,7 @@ pub(crate) struct Addresses {
     hosts: Vec<SocketAddr>,
     servers: Vec<SocketAddr>,
     gatherer: Gatherer,
+    mapped: Option<SocketAddr>,
     /// Descriptions waited for STUN when the servers were asked last.
     were_awaited: bool,
 }
@@ -28,6 +29,7 @@ impl Addresses {
             hosts: Vec::new(),
             servers: Vec::new(),
             gatherer: Gatherer::new(random),
+            mapped: None,
             were_awaited: false,
         }
     }
@@ -36,9 +38,22 @@ impl Addresses {
         &self.hosts
     }
 
-    /// Addresses that servers see and that are not the host's.
+    /// Addresses that servers see and that are not the host's, nor mapped.
     pub(crate) fn reflexive(&self) -> Vec<SocketAddr> {
-        self.gatherer.addresses()
+        let mut seen = self.gatherer.addresses();
+        seen.retain(|address| self.mapped != Some(*address));
+        seen
+    }
+
+    /// The address that the router maps to the socket.
+    pub(crate) fn mapped(&self) -> Option<SocketAddr> {
+        self.mapped
+    }
+
+    /// Whether it is another one than before.
+    pub(crate) fn set_mapped(&mut self, mapped: Option<SocketAddr>) -> bool {
+        let mapped = mapped.filter(|mapped| !self.hosts.contains(mapped));
+        std::mem::replace(&mut self.mapped, mapped) != mapped
     }
 
     /// All of them.
@@ -46,9 +61,10 @@ impl Addresses {
         let of_kind = |kind| move |addr| Candidate { kind, addr };
         let hosts = self.hosts.iter().copied();
         let hosts = hosts.map(of_kind(CandidateKind::Host));
+        let mapped = self.mapped.into_iter().map(of_kind(CandidateKind::Mapped));
         let reflexive = self.reflexive().into_iter();
         let reflexive = reflexive.map(of_kind(CandidateKind::ServerReflexive));
-        hosts.chain(reflexive).collect()
+        hosts.chain(mapped).chain(reflexive).collect()
     }
 
     /// Whether no server answers: UDP does not get through.

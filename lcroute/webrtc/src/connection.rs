@@ -195,6 +195,7 @@ impl Connection {
         let reflexive = addresses.reflexive();
         let own = Own {
             hosts: addresses.hosts(),
+            mapped: addresses.mapped(),
             reflexive: &reflexive,
             relayed: relays.relayed(),
         };
@@ -274,6 +275,11 @@ impl Connection {
     /// Our address at a relay, if the peer knows it.
     pub(crate) fn relayed(&self) -> Option<SocketAddr> {
         self.pc.as_ref()?.relayed()
+    }
+
+    /// The address that our router maps, if the peer knows it.
+    pub(crate) fn mapped(&self) -> Option<SocketAddr> {
+        self.pc.as_ref()?.mapped()
     }
 
     /// A path over a relay is left for a better one, if there is: from time to time, and when addresses change.

@@ -101,6 +101,7 @@ pub(crate) struct Factory {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Own<'a> {
     pub(crate) hosts: &'a [SocketAddr],
+    pub(crate) mapped: Option<SocketAddr>,
     pub(crate) reflexive: &'a [SocketAddr],
     pub(crate) relayed: Option<SocketAddr>,
 }
@@ -160,6 +161,8 @@ pub(crate) struct PeerConnection {
     hosts: Vec<SocketAddr>,
     /// Our address at a relay, if the description has one.
     relayed: Option<SocketAddr>,
+    /// The address that our router maps, if the description has one.
+    mapped: Option<SocketAddr>,
     /// The far side's candidates.
     remote: Vec<Candidate>,
     path: Option<(SocketAddr, SocketAddr)>,
@@ -279,6 +282,7 @@ impl Factory {
             credentials: Credentials::default(),
             hosts: own.hosts.to_vec(),
             relayed: own.relayed,
+            mapped: own.mapped,
             remote: Vec::new(),
             path: None,
             data_queue: self.data_queue,
@@ -295,7 +299,7 @@ impl Factory {
     ) -> Result<(PeerConnection, Description)> {
         let mut connection = self.connection(Role::Offerer, own, now)?;
         connection.describe_offer(now)?;
-        let description = connection.description(self.fingerprint, own.reflexive);
+        let description = connection.description(self.fingerprint, own);
         Ok((connection, description))
     }
 
@@ -308,7 +312,7 @@ impl Factory {
     ) -> Result<(PeerConnection, Description)> {
         let mut connection = self.connection(Role::Answerer, own, now)?;
         connection.describe_answer(offer, now)?;
-        let description = connection.description(self.fingerprint, own.reflexive);
+        let description = connection.description(self.fingerprint, own);
         Ok((connection, description))
     }
 
@@ -325,7 +329,7 @@ impl Factory {
             Ok(())
         })?;
         connection.describe_offer(now)?;
-        Ok(connection.description(self.fingerprint, own.reflexive))
+        Ok(connection.description(self.fingerprint, own))
     }
 
     /// The far side of [`Self::restart_offer`].
@@ -338,7 +342,7 @@ impl Factory {
     ) -> Result<Description> {
         connection.begin_restart(own);
         connection.describe_answer(offer, now)?;
-        Ok(connection.description(self.fingerprint, own.reflexive))
+        Ok(connection.description(self.fingerprint, own))
     }
 }
 
@@ -371,6 +375,7 @@ impl PeerConnection {
             _ if self.relayed == Some(local) => PathKind::Relay,
             Some(CandidateKind::Relayed) => PathKind::Relay,
             Some(CandidateKind::Host) => PathKind::Host,
+            Some(CandidateKind::Mapped) => PathKind::Mapped,
             Some(CandidateKind::ServerReflexive) | None => PathKind::Reflexive,
         })
     }
@@ -378,6 +383,11 @@ impl PeerConnection {
     /// Our address at a relay, if the far side knows it.
     pub(crate) fn relayed(&self) -> Option<SocketAddr> {
         self.relayed
+    }
+
+    /// The address that our router maps, if the far side knows it.
+    pub(crate) fn mapped(&self) -> Option<SocketAddr> {
+        self.mapped
     }
 
     /// Where the far side may be, as far as it says.
@@ -391,7 +401,7 @@ impl PeerConnection {
             self.path = None;
         }
         self.hosts = own.hosts.to_vec();
-        self.relayed = own.relayed;
+        (self.relayed, self.mapped) = (own.relayed, own.mapped);
     }
 
     /// The keys of the media lane, if both sides offer it and DTLS has made some.
@@ -746,7 +756,7 @@ impl PeerConnection {
         Ok(())
     }
 
-    /// Server-reflexive candidates are told to the far side only: their base is a host candidate,
+    /// Server-reflexive and mapped candidates are told to the far side only: their base is a host candidate,
     /// from which the checks go out anyway. What goes out from a relayed one goes by the relay.
     fn add_locals(&mut self) -> Result<()> {
         for (rank, candidate) in self.locals().into_iter().enumerate() {
@@ -782,18 +792,23 @@ impl PeerConnection {
         self.remote.clone_from(&description.candidates);
     }
 
-    fn description(&self, fingerprint: Fingerprint, reflexive: &[SocketAddr]) -> Description {
-        let reflexive = reflexive.iter().map(|a| Candidate {
-            kind: CandidateKind::ServerReflexive,
-            addr: *a,
-        });
+    fn description(&self, fingerprint: Fingerprint, own: &Own<'_>) -> Description {
+        let of = |kind| move |addr: SocketAddr| Candidate { kind, addr };
+        let mapped = own.mapped.into_iter().map(of(CandidateKind::Mapped));
+        let reflexive = own.reflexive.iter().copied();
+        let reflexive = reflexive.map(of(CandidateKind::ServerReflexive));
         Description {
             ufrag: self.credentials.local_ufrag.clone(),
             pwd: self.credentials.local_pwd.clone(),
             fingerprint,
             media: self.media[0],
             lane_control: self.media[0],
-            candidates: self.locals().into_iter().chain(reflexive).collect(),
+            candidates: self
+                .locals()
+                .into_iter()
+                .chain(mapped)
+                .chain(reflexive)
+                .collect(),
         }
     }
 }

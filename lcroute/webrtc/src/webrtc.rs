@@ -237,6 +237,29 @@ impl WebRtc {
         self.poll_addresses();
     }
 
+    /// The address at the router that it maps to the UDP socket, if it does.
+    pub fn set_mapped(&mut self, mapped: Option<SocketAddr>, now: Instant) {
+        self.observe(now);
+        if !self.addresses.set_mapped(mapped) {
+            return;
+        }
+        debug!(?mapped, "mapped address");
+        let event = ConnectionEvent::CandidatesChanged;
+        self.out.events.push_back(event);
+        if mapped.is_none() {
+            return;
+        }
+        // those who find no path are told of this one; those who have just begun may well find another
+        for connection in self.connections.iter().flatten() {
+            if connection.path().is_none() && connection.has_waited(now) {
+                let link = connection.id;
+                let outdated = ConnectionEvent::Outdated { link };
+                self.out.events.push_back(outdated);
+            }
+        }
+        self.seek_better_paths();
+    }
+
     /// A datagram from the one UDP socket, `to_local` being the local address it came in at.
     pub fn handle_datagram(
         &mut self,
@@ -556,11 +579,17 @@ impl WebRtc {
         }
     }
 
-    /// No path, and there should be one: the peer hears of our address at a relay, or a relay is asked for one.
+    /// No path, and there should be one: the peer hears of our mapped address, or of that at a relay, or a relay is asked for one.
     fn handle_stuck(&mut self, index: usize) {
         let Some(connection) = self.connection(index) else {
             return;
         };
+        let mapped = self.addresses.mapped();
+        if mapped.is_some() && connection.mapped() != mapped {
+            let link = connection.id;
+            let outdated = ConnectionEvent::Outdated { link };
+            return self.out.events.push_back(outdated);
+        }
         match (self.relays.relayed(), connection.relayed()) {
             (Some(relayed), known) if known != Some(relayed) => {
                 let link = connection.id;

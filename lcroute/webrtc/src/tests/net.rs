@@ -65,6 +65,8 @@ pub(crate) struct Node {
     pub(crate) closed: bool,
     /// A NAT with another port for each destination: what it has given out.
     pub(crate) symmetric: Option<Vec<SocketAddr>>,
+    /// What the NAT maps to it for everybody.
+    pub(crate) mapped: Option<SocketAddr>,
     /// No datagram passes.
     pub(crate) udp_dead: bool,
     pub(crate) flows: HashSet<SocketAddr>,
@@ -291,6 +293,7 @@ impl Net {
             nat: nat.map(|a| a.parse().unwrap()),
             closed: true,
             symmetric: None,
+            mapped: None,
             udp_dead: false,
             flows: HashSet::new(),
             alive: true,
@@ -633,8 +636,10 @@ impl Net {
             return;
         };
         let node = &mut self.nodes[target];
-        let open = !(node.closed || node.nat.is_some()) || node.flows.contains(&from);
+        let forwarded = node.mapped == Some(to);
+        let open = forwarded || !(node.closed || node.nat.is_some()) || node.flows.contains(&from);
         let mapped = match &node.symmetric {
+            _ if forwarded => true,
             Some(given) => given.get(usize::from(to.port() - 10_000)) == Some(&from),
             None => true,
         };
@@ -653,6 +658,7 @@ impl Net {
     /// The node whose public address this is.
     fn node_at(&self, address: SocketAddr) -> Option<usize> {
         let is_at = |n: &Node| match (&n.symmetric, n.nat) {
+            _ if n.mapped == Some(address) => true,
             (Some(_), Some(nat)) => nat.ip() == address.ip() && address.port() >= 10_000,
             _ => n.nat.unwrap_or(n.host) == address,
         };
@@ -810,7 +816,10 @@ impl Net {
                 continue;
             }
             let mut from = node.nat.unwrap_or(node.host);
-            if let Some(given) = &mut node.symmetric {
+            if let Some(mapped) = node.mapped {
+                // RFC 6887, section 11: what goes out has the mapped address, too
+                from = mapped;
+            } else if let Some(given) = &mut node.symmetric {
                 let at = given.iter().position(|known| *known == to);
                 let at = at.unwrap_or_else(|| {
                     given.push(to);

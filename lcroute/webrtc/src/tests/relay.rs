@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use librecast::id::SecretKey;
 
-use lcroute_overlay::PathKind;
+use lcroute_overlay::{CandidateKind, ConnectionEvent, Connections, PathKind};
+
+use crate::WebRtc;
 
 use super::net::{Net, Network, today};
 
@@ -137,4 +139,87 @@ fn a_relay_that_forgets_everything_is_asked_again() {
     let linked = |net: &Net| net.linked(0, 1) && net.nodes.iter().all(|node| node.ups == 2);
     net.until(Duration::from_secs(60), "another link", linked);
     assert_carries(&mut net);
+}
+
+const MAPPED: &str = "198.51.100.1:9000";
+
+fn map(net: &mut Net, n: usize) {
+    let mapped = MAPPED.parse().unwrap();
+    let now = net.now;
+    net.nodes[n].mapped = Some(mapped);
+    let connections = net.nodes[n].overlay.connections_mut();
+    connections.set_mapped(Some(mapped), now);
+}
+
+#[test]
+fn a_mapped_address_leads_through_a_symmetric_nat() {
+    let mut net = behind_nats(symmetric);
+    map(&mut net, 0);
+    let took = link(&mut net, 3);
+    assert_eq!(paths(&net)[1], Some(PathKind::Mapped), "{took:?}");
+    assert_eq!(paths(&net)[0], Some(PathKind::Reflexive));
+    net.run(Duration::from_secs(60));
+    let (relay, _) = net.relay.as_ref().unwrap();
+    assert_eq!(relay.usage(), (0, 0));
+}
+
+#[test]
+fn a_link_moves_from_a_relay_to_an_address_that_is_mapped_later() {
+    let mut net = behind_nats(symmetric);
+    link(&mut net, 8);
+    assert_eq!(paths(&net), [Some(PathKind::Relay); 2]);
+    map(&mut net, 0);
+    let direct = |net: &Net| paths(net)[1] == Some(PathKind::Mapped);
+    net.until(Duration::from_secs(40), "direct", direct);
+    assert_eq!([0, 1].map(|n| net.nodes[n].downs.len()), [0; 2]);
+    assert_carries(&mut net);
+}
+
+#[test]
+fn an_attempt_under_way_hears_of_a_mapping() {
+    for late in [500, 2_000] {
+        let mut net = behind_nats(symmetric);
+        net.relay = None;
+        net.join_all();
+        net.run(Duration::from_millis(late));
+        map(&mut net, 1);
+        let linked = |net: &Net| net.linked(0, 1);
+        let took = net.until(Duration::from_secs(5), "link", linked);
+        assert_eq!(paths(&net)[0], Some(PathKind::Mapped), "{took:?}");
+    }
+}
+
+#[test]
+fn a_mapped_address_is_offered_once_and_told_of() {
+    let mut net = behind_nats(|_, _| {});
+    net.join_all();
+    net.run(Duration::from_secs(1));
+    let (now, nat) = (net.now, NATS[0].parse().unwrap());
+    let connections = net.nodes[0].overlay.connections_mut();
+    let kinds = |connections: &WebRtc| -> Vec<_> {
+        let all = connections.candidates().into_iter();
+        all.map(|candidate| candidate.kind).collect()
+    };
+    let [host, seen, mapped] = [
+        CandidateKind::Host,
+        CandidateKind::ServerReflexive,
+        CandidateKind::Mapped,
+    ];
+    assert_eq!(kinds(connections), [host, seen]);
+    let tells = |connections: &mut WebRtc| {
+        let mut events = std::iter::from_fn(|| connections.poll_event());
+        events.any(|event| matches!(event, ConnectionEvent::CandidatesChanged))
+    };
+    while connections.poll_event().is_some() {}
+    for (address, expected) in [
+        (Some(nat), vec![host, mapped]),
+        (Some(MAPPED.parse().unwrap()), vec![host, mapped, seen]),
+        (None, vec![host, seen]),
+    ] {
+        connections.set_mapped(address, now);
+        assert!(tells(connections));
+        assert_eq!(kinds(connections), expected);
+        connections.set_mapped(address, now);
+        assert!(!tells(connections), "nothing is new");
+    }
 }
