@@ -243,7 +243,7 @@ fn stun_servers<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<String>, D
 }
 
 /// `[ice]`
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Ice {
     /// More STUN servers, `HOST:PORT`; every signalling server is one already.
@@ -253,6 +253,19 @@ pub struct Ice {
     pub port: u16,
     /// Use the addresses of these interfaces only.
     pub interfaces: Vec<String>,
+    /// Ask the router to map the port.
+    pub map_port: bool,
+}
+
+impl Default for Ice {
+    fn default() -> Self {
+        Self {
+            stun: Vec::new(),
+            port: 0,
+            interfaces: Vec::new(),
+            map_port: true,
+        }
+    }
 }
 
 /// `[live]`

@@ -24,6 +24,7 @@ use crate::control::server::ControlSocket;
 use crate::inbox::{End, Inbox, Message, Reconfigure, Reload};
 use crate::keeper::Keeper;
 use crate::netlink;
+use crate::port_mapping::PortMapping;
 use crate::relays::{Input, Relays};
 use crate::servers::{servers, stun_name};
 use crate::settings::Overrides;
@@ -79,7 +80,7 @@ pub struct ControlThread {
 
 impl ControlThread {
     /// Works until the packet loop has ended.
-    pub async fn run(mut self, mut ended: oneshot::Receiver<()>) {
+    pub async fn run(mut self, mut ended: oneshot::Receiver<End>) {
         let control = {
             let (control, inbox) = (self.control, self.inbox.clone());
             tokio::spawn(async move {
@@ -103,9 +104,10 @@ impl ControlThread {
             relay: config.relay.clone(),
         };
         relays.tell(in_use(&self.config)).await;
-        loop {
+        let ports = PortMapping::start(self.inbox.clone(), self.port, &self.key, &self.config);
+        let end = loop {
             let reload = tokio::select! {
-                _ = &mut ended => break,
+                end = &mut ended => break end.unwrap_or(End::Stop),
                 request = self.signals.next() => match request {
                     SystemRequest::End(End::Stop) => {
                         self.inbox.send(Message::Stop(End::Stop)).await;
@@ -131,6 +133,7 @@ impl ControlThread {
                 }
                 () = self.moved.notified() => {
                     carriers.path_changed(PathChange::Addresses);
+                    ports.moved().await;
                     set_slow_carriers(&mut carriers, self.port, &self.config, &self.inbox).await;
                     None
                 }
@@ -173,6 +176,7 @@ impl ControlThread {
                     }
                     lookup = Lookup::start(&self.config, &self.token_servers, &self.inbox);
                     relays.tell(in_use(&self.config)).await;
+                    ports.configure(&self.config).await;
                     self.inbox
                         .send(Message::Reconfigure(reconfigure(&self.config)))
                         .await;
@@ -184,10 +188,17 @@ impl ControlThread {
                     let _ = done.send(result);
                 }
             }
-        }
+        };
         // what the loop said last
         self.keeper.write();
-        carriers.end().await;
+        // the next image has the same port
+        let keeps = end == End::Exec;
+        let give_back = async {
+            if !keeps {
+                ports.end().await;
+            }
+        };
+        tokio::join!(carriers.end(), give_back);
         drop(lookup);
         control.abort();
         // its socket file goes when the task is dropped

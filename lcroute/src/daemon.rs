@@ -67,7 +67,8 @@ pub fn run(common: &Common, config: Config, overrides: Overrides) -> anyhow::Res
     announce_ready(&config, &packet);
     let result = PacketLoop::new(packet, Instant::now())?.run();
     // the control thread may have panicked: then it has ended as well
-    let _ = ended.send(());
+    let end = result.as_ref().map_or(End::Stop, |(end, _)| *end);
+    let _ = ended.send(end);
     let control_ended = control.join();
     let (end, device) = result?;
     if control_ended.is_err() {

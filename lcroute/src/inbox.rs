@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::control::{Answer, Request};
 use crate::metrics::Observation;
+use crate::status::Mapping;
 use crate::waker::Waker;
 
 /// Messages of the control thread that may wait.
@@ -34,6 +35,8 @@ pub enum Message {
     Relays(Vec<RelayOffer>),
     /// What becomes of a stream to a relay.
     RelayStream(u64, StreamEvent),
+    /// What the router maps to our UDP port.
+    Mapping(Mapping),
     /// A question of the control socket.
     Ask(Request, oneshot::Sender<Answer>),
     /// All that metrics are made of.

@@ -19,6 +19,7 @@ mod lan;
 pub mod metrics;
 mod netlink;
 mod packet_loop;
+mod port_mapping;
 mod read_batching;
 mod relays;
 mod servers;

@@ -229,6 +229,7 @@ mod tests {
                 state: State::Connected,
                 uptime_s: 60,
                 relay: crate::status::Relay::default(),
+                mapping: crate::status::Mapping::default(),
                 signal_servers: 1,
                 peers: 1,
                 groups: 3,

@@ -37,7 +37,7 @@ use crate::keeper::Kept;
 use crate::lan::Lans;
 use crate::read_batching::ReadBatching;
 use crate::state::{Texts, unix_now};
-use crate::status::Inbound;
+use crate::status::{Inbound, Mapping};
 use crate::waker::Waker;
 use crate::{netlink, tun, udp};
 
@@ -112,6 +112,7 @@ pub struct PacketLoop {
     inbound: InboundProbe,
     host_changed: Option<Instant>,
     hosts: Vec<SocketAddr>,
+    mapping: Mapping,
     overruns: u64,
     service: Service,
     end: Option<End>,
@@ -133,6 +134,7 @@ impl PacketLoop {
             inbound: InboundProbe::default(),
             host_changed: None,
             hosts: Vec::new(),
+            mapping: Mapping::default(),
             overruns: 0,
             service: Service::of_environment(),
             end: None,
@@ -347,6 +349,11 @@ impl PacketLoop {
                 Message::RelayStream(stream, event) => {
                     let webrtc = self.parts.node.connections_mut();
                     webrtc.handle_relay_stream(stream, event, now);
+                }
+                Message::Mapping(mapping) => {
+                    let webrtc = self.parts.node.connections_mut();
+                    webrtc.set_mapped(mapping.address, now);
+                    self.mapping = mapping;
                 }
                 Message::Ask(request, answer) => self.answer(request, answer, now),
                 Message::Observe(to) => {

@@ -7,6 +7,8 @@ use lcroute_overlay::{PathKind, RepairInfo};
 use librecast::id::PeerId;
 use serde::{Deserialize, Serialize};
 
+pub use crate::port_mapping::Protocol;
+
 /// What a daemon is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -77,6 +79,9 @@ pub struct Status {
     /// Relays that are known, and the one in use.
     #[serde(default)]
     pub relay: Relay,
+    /// The port that the router maps.
+    #[serde(default)]
+    pub mapping: Mapping,
     /// Links that are up.
     pub peers: usize,
     /// Groups known, those of remote listeners included.
@@ -97,6 +102,17 @@ pub struct Relay {
     /// Whether a stream leads to it (TCP, TLS), and no UDP.
     pub stream: bool,
     /// Why the last attempt came to nothing.
+    pub failure: Option<String>,
+}
+
+/// What the router maps to this node's UDP port.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mapping {
+    /// The router's address and port.
+    pub address: Option<SocketAddr>,
+    /// By which protocol.
+    pub by: Option<Protocol>,
+    /// Why there is none.
     pub failure: Option<String>,
 }
 

@@ -93,6 +93,9 @@ fn status(s: &Status) -> String {
         let stream = if s.relay.stream { ", by TCP" } else { "" };
         text += &format!("  relay     {url} as {address}{stream}\n");
     }
+    if let Some((address, by)) = s.mapping.address.zip(s.mapping.by) {
+        text += &format!("  ports     the router maps {address}, by {}\n", by.name());
+    }
     if s.inbound == Inbound::Blocked {
         text += &format!("  firewall  {}\n", firewall(&s.tun));
     }
@@ -327,6 +330,11 @@ mod tests {
             state: State::Connected,
             uptime_s: 3_700,
             relay: crate::status::Relay::default(),
+            mapping: crate::status::Mapping {
+                address: "203.0.113.5:7000".parse().ok(),
+                by: Some(crate::status::Protocol::NatPmp),
+                failure: None,
+            },
             signal_servers: 1,
             peers: 1,
             groups: 2,
@@ -337,6 +345,7 @@ mod tests {
             "on lc7",
             "iifname \"lc7\" ip6 daddr ff00::/8 accept",
             "state     connected, up 1 h 1 min, 1 peer, 2 groups",
+            "ports     the router maps 203.0.113.5:7000, by NAT-PMP",
             "from lc7  7 packets, 0 B",
             "dropped   3 no_listener: ",
         ] {

@@ -211,6 +211,7 @@ mod tests {
                 state: crate::status::State::Connected,
                 uptime_s: 61,
                 relay: crate::status::Relay::default(),
+                mapping: crate::status::Mapping::default(),
                 signal_servers: 1,
                 peers: 1,
                 groups: 3,

@@ -9,6 +9,7 @@ mod interface;
 mod lan;
 mod membership;
 mod network;
+mod ports;
 mod reach;
 mod relay;
 
@@ -101,6 +102,10 @@ pub const CHECKS: &[(&str, &str)] = &[
     (
         "relay",
         "Whether relays answer, and by what: UDP, TCP or TLS.",
+    ),
+    (
+        "ports",
+        "Whether the router maps the UDP port of the links, by what and to which address, or why not.",
     ),
 ];
 
@@ -231,6 +236,7 @@ fn examine(common: Common) -> Vec<Check> {
     checks.extend(network::checks(&patient));
     checks.extend(reach::checks(&patient));
     checks.push(relay::check(&patient));
+    checks.push(ports::check(&patient));
     debug_assert!(
         checks
             .iter()

@@ -54,7 +54,8 @@ pub fn lan_interfaces(exclude: &[&str], only: Option<&[String]>) -> io::Result<B
         .collect())
 }
 
-fn is_lan(message: &RouteNetlinkMessage) -> bool {
+/// Whether there may be other hosts on a LAN behind this interface.
+pub(super) fn is_lan(message: &RouteNetlinkMessage) -> bool {
     let RouteNetlinkMessage::NewLink(link) = message else {
         return false;
     };
@@ -85,7 +86,7 @@ fn is_lan(message: &RouteNetlinkMessage) -> bool {
     crowd && link.header.link_layer_type == LinkLayerType::Ether && !is_tunnel
 }
 
-fn is_chosen(name: &str, exclude: &[&str], only: Option<&[String]>) -> bool {
+pub(super) fn is_chosen(name: &str, exclude: &[&str], only: Option<&[String]>) -> bool {
     !exclude.contains(&name) && only.is_none_or(|only| only.iter().any(|listed| listed == name))
 }
 

@@ -3,11 +3,14 @@
 //! Everything here is synchronous. The kernel answers a netlink request before `send` returns, so
 //! there is nothing to wait for, and [`Monitor`] is a descriptor that the packet loop polls.
 
+mod gateway;
 mod host;
 mod look;
 mod monitor;
 mod request;
 
+pub(crate) use gateway::is_behind_nat;
+pub use gateway::{Gateway, NoGateway, gateway};
 pub use host::{host_addresses, lan_interfaces};
 pub use look::{Interface, interfaces, on_link_prefixes, route_to};
 pub use monitor::Monitor;

@@ -259,6 +259,7 @@ impl PacketLoop {
             uptime_s: now.duration_since(self.started).as_secs(),
             signal_servers: p.node.servers(),
             relay: relay(p.node.connections().relay_status()),
+            mapping: self.mapping.clone(),
             peers: self.parts.node.links().len(),
             groups: p.node.engine().group_count(),
             counters: self.counters(),

@@ -1,0 +1,431 @@
+//! Port mappings by UPnP IGD: the router is found by SSDP, described and asked by HTTP.
+//!
+//! ```text
+//! we ── M-SEARCH (UDP 1900) ──▶ router       where is your description?
+//! we ── GET, HTTP ────────────▶ router       which service maps ports, and where?
+//! we ── POST, SOAP ───────────▶ router       GetExternalIPAddress, AddPortMapping, DeletePortMapping
+//! ```
+//!
+//! Nobody but the router's own address is asked or listened to, whatever it answers.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail, ensure};
+use socket2::SockRef;
+use tokio::net::UdpSocket;
+use tokio::time::{Instant, timeout_at};
+
+use super::http;
+use super::offerable;
+use crate::netlink::Gateway;
+
+const SSDP_PORT: u16 = 1900;
+const SSDP_GROUP: Ipv4Addr = Ipv4Addr::new(239, 255, 255, 250);
+/// Routers of version 2 answer to version 1.
+const SEARCH: &str = "urn:schemas-upnp-org:device:InternetGatewayDevice:1";
+const SEARCH_TRY: Duration = Duration::from_millis(700);
+const SEARCH_TRIES: usize = 3;
+/// Services that map ports, without their versions.
+const KINDS: [&str; 2] = [
+    "urn:schemas-upnp-org:service:WANIPConnection:",
+    "urn:schemas-upnp-org:service:WANPPPConnection:",
+];
+/// Services of one router that are tried: mostly one of two is connected.
+const MAX_SERVICES: usize = 4;
+/// Ports that are tried where others are taken.
+const PORT_TRIES: usize = 4;
+
+/// ConflictInMappingEntry, OnlyPermanentLeasesSupported.
+const CONFLICT: u16 = 718;
+const ONLY_PERMANENT: u16 = 725;
+
+/// What a router has mapped.
+#[derive(Debug, Clone)]
+pub(super) struct Mapping {
+    service: Service,
+    /// The address that it maps.
+    pub(super) external: SocketAddrV4,
+}
+
+/// Where a router is asked, and as what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Service {
+    at: SocketAddrV4,
+    path: String,
+    kind: String,
+}
+
+/// Has a UDP port of this host mapped for so many seconds.
+pub(super) async fn map(gateway: Gateway, port: u16, seconds: u32) -> anyhow::Result<Mapping> {
+    let location = search(gateway).await?;
+    let answer = http::ask(location.at.into(), &location.path, None).await?;
+    let services = services(&answer.body, &location);
+    ensure!(!services.is_empty(), "it has no service that maps ports");
+    let mut failure = None;
+    for service in services {
+        match service.map(gateway.local, port, seconds).await {
+            Ok(external) => return Ok(Mapping { service, external }),
+            Err(e) => failure = Some(e),
+        }
+    }
+    Err(failure.unwrap_or_else(|| anyhow!("no service")))
+}
+
+impl Mapping {
+    /// Maps it once more.
+    pub(super) async fn renew(
+        &mut self,
+        local: Ipv4Addr,
+        port: u16,
+        secs: u32,
+    ) -> anyhow::Result<()> {
+        let suggested = self.external.port();
+        self.external = self.service.map_at(suggested, local, port, secs).await?;
+        Ok(())
+    }
+
+    /// Gives it back.
+    pub(super) async fn end(&self) -> anyhow::Result<()> {
+        let args = remote(self.external.port());
+        self.service.ask("DeletePortMapping", &args).await?;
+        Ok(())
+    }
+}
+
+/// An HTTP URL of the router.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Location {
+    at: SocketAddrV4,
+    path: String,
+}
+
+impl Location {
+    /// A URL with the router's own address in it.
+    fn parse(url: &str, router: Ipv4Addr) -> Option<Self> {
+        let rest = url.get(..7).filter(|s| s.eq_ignore_ascii_case("http://"));
+        let rest = rest.and(url.get(7..))?;
+        let (authority, path) = match rest.find('/') {
+            Some(at) => rest.split_at(at),
+            None => (rest, "/"),
+        };
+        let (ip, port) = authority.split_once(':').unwrap_or((authority, "80"));
+        let ip: Ipv4Addr = ip.parse().ok()?;
+        let port: u16 = port.parse().ok().filter(|port| *port != 0)?;
+        let at = SocketAddrV4::new(ip, port);
+        (ip == router && is_path(path)).then(|| Self {
+            at,
+            path: path.to_owned(),
+        })
+    }
+
+    /// What a URL, or a path from here, means.
+    fn join(&self, url: &str) -> Option<Self> {
+        if url.contains("://") {
+            return Self::parse(url, *self.at.ip());
+        }
+        let folder = self.path.rfind('/').map_or("", |at| &self.path[..at]);
+        let path = match url.starts_with('/') {
+            true => url.to_owned(),
+            false => format!("{folder}/{url}"),
+        };
+        is_path(&path).then_some(Self { at: self.at, path })
+    }
+}
+
+/// Nothing in it ends a line of a request.
+fn is_path(path: &str) -> bool {
+    path.starts_with('/') && path.len() <= 1_024 && path.bytes().all(|b| b.is_ascii_graphic())
+}
+
+/// Where the router has its description.
+async fn search(gateway: Gateway) -> anyhow::Result<Location> {
+    let socket = UdpSocket::bind((gateway.local, 0)).await?;
+    SockRef::from(&socket).set_multicast_if_v4(&gateway.local)?;
+    SockRef::from(&socket).set_multicast_ttl_v4(2)?;
+    let router = SocketAddr::from((gateway.address, SSDP_PORT));
+    let group = SocketAddr::from((SSDP_GROUP, SSDP_PORT));
+    let mut buffer = [0; 2_048];
+    let mut elsewhere = false;
+    for attempt in 0..SEARCH_TRIES {
+        // straight first: that opens a closed firewall to the answer, and asks nobody else
+        for to in [Some(router), (attempt > 0).then_some(group)] {
+            if let Some(to) = to {
+                socket.send_to(request(to).as_bytes(), to).await?;
+            }
+        }
+        let until = Instant::now() + SEARCH_TRY;
+        while let Ok(received) = timeout_at(until, socket.recv_from(&mut buffer)).await {
+            // an ICMP error: nobody listens there
+            let Ok((length, from)) = received else { break };
+            if from.ip() != IpAddr::V4(gateway.address) {
+                continue;
+            }
+            match location(&buffer[..length], gateway.address) {
+                Some(location) => return Ok(location),
+                None => elsewhere = true,
+            }
+        }
+    }
+    match elsewhere {
+        true => bail!("it answers, and names no place of its own"),
+        false => bail!("no answer"),
+    }
+}
+
+fn request(to: SocketAddr) -> String {
+    format!(
+        "M-SEARCH * HTTP/1.1\r\nHOST: {to}\r\nMAN: \"ssdp:discover\"\r\nMX: 1\r\nST: {SEARCH}\r\n\r\n"
+    )
+}
+
+/// `LOCATION:` of an answer, where it leads to the router itself.
+fn location(answer: &[u8], router: Ipv4Addr) -> Option<Location> {
+    let text = std::str::from_utf8(answer).ok()?;
+    let headers = text.lines().filter_map(|line| line.split_once(':'));
+    let mut locations = headers.filter(|(name, _)| name.trim().eq_ignore_ascii_case("location"));
+    locations.find_map(|(_, url)| Location::parse(url.trim(), router))
+}
+
+/// The services of a description that map ports.
+fn services(description: &str, location: &Location) -> Vec<Service> {
+    let base = element(description, "URLBase").and_then(|url| location.join(url));
+    let base = base.unwrap_or_else(|| location.clone());
+    let mut found = Vec::new();
+    let mut rest = description;
+    while let Some((service, after)) = split(rest, "service") {
+        rest = after;
+        let kind = element(service, "serviceType").filter(|kind| is_kind(kind));
+        let control = element(service, "controlURL").filter(|url| !url.is_empty());
+        let Some((kind, control)) = kind.zip(control) else {
+            continue;
+        };
+        if let Some(Location { at, path }) = base.join(&control.replace("&amp;", "&")) {
+            let kind = kind.to_owned();
+            found.push(Service { at, path, kind });
+        }
+        if found.len() == MAX_SERVICES {
+            break;
+        }
+    }
+    found
+}
+
+/// It is repeated in headers and XML.
+fn is_kind(kind: &str) -> bool {
+    KINDS.iter().any(|known| {
+        let version = kind.strip_prefix(known);
+        version.is_some_and(|v| (1..=2).contains(&v.len()) && v.bytes().all(|b| b.is_ascii_digit()))
+    })
+}
+
+impl Service {
+    async fn map(&self, local: Ipv4Addr, port: u16, seconds: u32) -> anyhow::Result<SocketAddrV4> {
+        self.map_at(port, local, port, seconds).await
+    }
+
+    async fn map_at(
+        &self,
+        suggested: u16,
+        local: Ipv4Addr,
+        port: u16,
+        seconds: u32,
+    ) -> anyhow::Result<SocketAddrV4> {
+        let answer = self.ask("GetExternalIPAddress", "").await?;
+        let external = element(&answer, "NewExternalIPAddress").unwrap_or_default();
+        // before anything is mapped that leads nowhere
+        let ip: Ipv4Addr = external.parse().context("it has no address itself")?;
+        ensure!(offerable(ip), "its own address is {ip}");
+        let (mut external, mut lease) = (suggested, seconds);
+        let mut tries = 0;
+        loop {
+            let args = format!(
+                "{}<NewInternalPort>{port}</NewInternalPort><NewInternalClient>{local}</NewInternalClient>\
+                 <NewEnabled>1</NewEnabled><NewPortMappingDescription>lcroute</NewPortMappingDescription>\
+                 <NewLeaseDuration>{lease}</NewLeaseDuration>",
+                remote(external)
+            );
+            let Err(e) = self.ask("AddPortMapping", &args).await else {
+                return Ok(SocketAddrV4::new(ip, external));
+            };
+            tries += 1;
+            match e.downcast_ref::<Refusal>() {
+                _ if tries == PORT_TRIES => return Err(e),
+                Some(Refusal(CONFLICT, _)) => external = some_port(),
+                // it is given back at the end, and after a crash taken again with the same port
+                Some(Refusal(ONLY_PERMANENT, _)) if lease != 0 => lease = 0,
+                _ => return Err(e),
+            }
+        }
+    }
+
+    async fn ask(&self, action: &str, args: &str) -> anyhow::Result<String> {
+        let kind = &self.kind;
+        let headers = format!(
+            "Content-Type: text/xml; charset=\"utf-8\"\r\nSOAPAction: \"{kind}#{action}\"\r\n"
+        );
+        let body = format!(
+            "<?xml version=\"1.0\"?>\r\n<s:Envelope xmlns:s=\"http://schemas.xmlsoap.org/soap/envelope/\" \
+             s:encodingStyle=\"http://schemas.xmlsoap.org/soap/encoding/\"><s:Body><u:{action} xmlns:u=\"{kind}\">\
+             {args}</u:{action}></s:Body></s:Envelope>\r\n"
+        );
+        let answer = http::ask(self.at.into(), &self.path, Some((&headers, &body))).await?;
+        if answer.status == 200 {
+            return Ok(answer.body);
+        }
+        let code = element(&answer.body, "errorCode").and_then(|code| code.parse().ok());
+        let says = element(&answer.body, "errorDescription").unwrap_or_default();
+        match code {
+            Some(code) => Err(Refusal(code, printable(says)).into()),
+            None => Err(anyhow!("{action}: HTTP {}", answer.status)),
+        }
+    }
+}
+
+/// A router's error code, and its words.
+#[derive(Debug, thiserror::Error)]
+#[error("it refuses: {1} ({0})")]
+struct Refusal(u16, String);
+
+/// What may stand in a log.
+fn printable(text: &str) -> String {
+    let fine = |c: &char| c.is_ascii_graphic() || *c == ' ';
+    text.chars().filter(fine).take(80).collect()
+}
+
+/// What names a mapping.
+fn remote(port: u16) -> String {
+    format!(
+        "<NewRemoteHost></NewRemoteHost><NewExternalPort>{port}</NewExternalPort><NewProtocol>UDP</NewProtocol>"
+    )
+}
+
+fn some_port() -> u16 {
+    let mut bytes = [0; 2];
+    // whichever it is, the router says whether it is free
+    let _ = getrandom::fill(&mut bytes);
+    u16::from_be_bytes(bytes) | 0x8000
+}
+
+/// The text of the first element of this name. This is no parser: it nests nothing, keeps nothing, and finds in a hostile
+/// text at worst the wrong words.
+fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
+    Some(split(xml, name)?.0.trim())
+}
+
+/// The content of the first element of this name, with any prefix, and what comes after it.
+fn split<'a>(xml: &'a str, name: &str) -> Option<(&'a str, &'a str)> {
+    let mut rest = xml;
+    loop {
+        let at = rest.find('<')?;
+        rest = &rest[at + 1..];
+        let end = rest.find('>')?;
+        let (tag, after) = (&rest[..end], &rest[end + 1..]);
+        let tag = tag.split_ascii_whitespace().next().unwrap_or_default();
+        if !local_name(tag).eq_ignore_ascii_case(name) || tag.starts_with('/') {
+            continue;
+        }
+        let close = format!("</{tag}");
+        let until = after.find(&close)?;
+        return Some((&after[..until], &after[until + close.len()..]));
+    }
+}
+
+fn local_name(tag: &str) -> &str {
+    tag.rsplit(':').next().unwrap_or(tag)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const ROUTER: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 1);
+
+    fn at(url: &str) -> Option<Location> {
+        Location::parse(url, ROUTER)
+    }
+
+    #[test]
+    fn nobody_but_the_router_is_asked() {
+        let found = at("http://192.168.1.1:5000/rootDesc.xml").unwrap();
+        assert_eq!(found.at.port(), 5_000);
+        assert_eq!(found.path, "/rootDesc.xml");
+        assert_eq!(at("HTTP://192.168.1.1").unwrap().path, "/");
+        for url in [
+            "http://192.168.1.2/",
+            "http://127.0.0.1/",
+            "http://router/",
+            "http://192.168.1.1@evil/",
+            "http://192.168.1.1:0/",
+            "http://192.168.1.1:99999/",
+            "https://192.168.1.1/",
+            "http://192.168.1.1/a b",
+            "http://192.168.1.1/a\r\nX: y",
+            "é",
+            "",
+        ] {
+            assert_eq!(at(url), None, "{url}");
+        }
+        for (url, path) in [
+            ("/ctl", Some("/ctl")),
+            ("ctl?x", Some("/a/ctl?x")),
+            ("http://192.168.1.1:80/x", Some("/x")),
+            ("http://192.168.1.9/x", None),
+            ("ftp://192.168.1.1/x", None),
+            ("a b", None),
+        ] {
+            let joined = at("http://192.168.1.1/a/b").unwrap().join(url);
+            assert_eq!(joined.map(|l| l.path).as_deref(), path, "{url}");
+        }
+        let says = |url| format!("HTTP/1.1 200 OK\r\nST: x\r\nLocation: {url}\r\n\r\n");
+        assert!(location(says("http://192.168.1.1:1/d").as_bytes(), ROUTER).is_some());
+        assert!(location(says("http://192.168.1.7:1/d").as_bytes(), ROUTER).is_none());
+    }
+
+    #[test]
+    fn services_are_found_as_routers_write_them() {
+        let description = "<?xml version=\"1.0\"?><root xmlns=\"urn:x\"><serviceList>\
+            <service><serviceType>urn:schemas-upnp-org:service:Layer3Forwarding:1</serviceType>\
+            <controlURL>/l3</controlURL></service>\
+            <service>\n<serviceType> urn:schemas-upnp-org:service:WANPPPConnection:1\n</serviceType>\
+            <SCPDURL>/x</SCPDURL><controlURL>ppp?a=1&amp;b=2</controlURL></service>\
+            <service><serviceType>urn:schemas-upnp-org:service:WANIPConnection:2</serviceType>\
+            <controlURL>http://192.168.1.1:81/ip</controlURL></service>\
+            <service><serviceType>urn:schemas-upnp-org:service:WANIPConnection:1</serviceType>\
+            <controlURL>http://192.0.2.1/ip</controlURL></service>\
+            <service><serviceType>urn:schemas-upnp-org:service:WANIPConnection:1\"</serviceType>\
+            <controlURL>/bad</controlURL></service>\
+            </serviceList></root>";
+        let found = services(description, &at("http://192.168.1.1:5000/d/r.xml").unwrap());
+        let shown: Vec<_> = found
+            .iter()
+            .map(|s| (s.at.port(), s.path.as_str(), s.kind.rsplit(':').nth(1)))
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                (5_000, "/d/ppp?a=1&b=2", Some("WANPPPConnection")),
+                (81, "/ip", Some("WANIPConnection")),
+            ]
+        );
+    }
+
+    #[test]
+    fn elements_are_found_with_any_prefix() {
+        let fault = "<s:Fault><detail><u:UPnPError xmlns:u=\"x\"><u:errorCode>718</u:errorCode></u:UPnPError></s:Fault>";
+        assert_eq!(element(fault, "errorCode"), Some("718"));
+        assert_eq!(element("<a/><b>x", "b"), None);
+        assert_eq!(element("<é>x</é>", "b"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_descriptions_do_not_panic(text in "(<[/a-z: ]{0,9}>|service|controlURL|.){0,60}") {
+            let base = at("http://192.168.1.1/").unwrap();
+            let _ = services(&text, &base);
+            let _ = base.join(&text);
+            let _ = location(text.as_bytes(), ROUTER);
+        }
+    }
+}
