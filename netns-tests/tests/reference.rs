@@ -463,6 +463,11 @@ const FILES: &[File] = &[
                         "all",
                         "Use the addresses of these interfaces only.",
                     ),
+                    (
+                        "map_port",
+                        "true",
+                        "Ask the router to map the port to this host: by PCP, else NAT-PMP, else UPnP. Other hosts then reach it directly, whatever NAT they are behind. Only a router on a LAN is asked, where this host has a private IPv4 address.",
+                    ),
                 ],
             },
             Table {

@@ -149,10 +149,9 @@ async fn search(gateway: Gateway) -> anyhow::Result<Location> {
     let mut elsewhere = false;
     for attempt in 0..SEARCH_TRIES {
         // straight first: that opens a closed firewall to the answer, and asks nobody else
-        for to in [Some(router), (attempt > 0).then_some(group)] {
-            if let Some(to) = to {
-                socket.send_to(request(to).as_bytes(), to).await?;
-            }
+        socket.send_to(request(router).as_bytes(), router).await?;
+        if attempt > 0 {
+            socket.send_to(request(group).as_bytes(), group).await?;
         }
         let until = Instant::now() + SEARCH_TRY;
         while let Ok(received) = timeout_at(until, socket.recv_from(&mut buffer)).await {
