@@ -16,7 +16,7 @@ export PATH := $(CARGO_HOME)/bin:$(PATH)
 PREFIX ?= /usr/local
 PROGRAMS = lcroute lcsync lcagent
 # tests that are ignored for their length, one at a time; others that are ignored are measurements
-LONG = chaos:: foreign:: lan_programs:: two_hundred_nodes_hold got_no_time_for_a_while was_suspended a_mesh_that_grows cables_of_three_routers
+LONG = chaos:: foreign:: lan_programs:: ports:: relay:: two_hundred_nodes_hold got_no_time_for_a_while was_suspended a_mesh_that_grows cables_of_three_routers
 # tests on plain LANs: offloads of lc0 make no difference there
 WITHOUT_LC0 = lcsync_failures lcsync_hostile lcsync_keys lcsync_lan lcsync_mld the_lab
 

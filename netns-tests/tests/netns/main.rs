@@ -38,6 +38,7 @@ mod offload;
 mod ordinary_programs;
 mod packets;
 mod paths;
+mod ports;
 mod reach;
 mod recipes;
 mod relay;
