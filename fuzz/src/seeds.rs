@@ -50,6 +50,7 @@ fn of(target: &str) -> Vec<Vec<u8>> {
         "stun" => lcroute_webrtc::address_request([7; 12])
             .into_iter()
             .collect(),
+        "text" => texts(),
         _ => Vec::new(),
     }
 }
@@ -310,4 +311,11 @@ fn settings() -> Vec<Vec<u8>> {
         "1h 30min",
     ];
     texts.map(Vec::from).to_vec()
+}
+
+fn texts() -> Vec<Vec<u8>> {
+    let block = lcroute::text::write(&[7; 20], &[("Good-Until", "2026-11-24 10:00 UTC")]);
+    let html = block.replace('\n', "<br>=\n").replace(' ', "&nbsp;");
+    let line = lcroute::text::line(&[8; 20]);
+    [block, html, line].map(String::into_bytes).into()
 }

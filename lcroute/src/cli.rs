@@ -32,6 +32,21 @@ Examples:
   lcroute doctor
   lcroute doctor --json | jq '.checks[] | select(.state == \"fail\")'";
 
+const UP: &str = "\
+With the package it starts the service, now and with each boot; without systemd it is the daemon, in the foreground.
+
+Examples:
+  sudo lcroute up                 found a network, or be in again
+  sudo lcroute up lct1...         join one";
+
+const MEET: &str = "\
+For nodes without a signalling server in common. Each takes the other's text; which comes first does not matter.
+
+Examples:
+  lcroute meet | mail -s lcroute friend@example.org
+  lcroute meet --with mail.txt
+  lcroute meet --qr code.png";
+
 const LAB: &str = "Another program, of the package lcroute-lab, does this.";
 
 /// The WebRTC crates log every packet they do not like.
@@ -61,6 +76,33 @@ enum Command {
         /// This node's name [default: the host's]
         #[arg(long)]
         name: Option<String>,
+    },
+    /// Be in: init, or join by TOKEN; start the daemon, wait for the first link
+    #[command(after_help = UP)]
+    Up {
+        /// The token of an invitation, or - to read it from standard input [default: found a network, if there is none]
+        token: Option<String>,
+        /// This node's name [default: the host's]
+        #[arg(long)]
+        name: Option<String>,
+        /// lc0 is as open as a LAN card: writes [network] profile = "lan"
+        #[arg(long)]
+        lan: bool,
+        /// How long to wait for the first link
+        #[arg(long, default_value = "20s", value_parser = units::parse_duration)]
+        timeout: Duration,
+    },
+    /// Be out: stop the daemon; the host stays a member
+    Down,
+    /// Link two hosts by texts that people carry: print this node's, or take the other's
+    #[command(after_help = MEET)]
+    Meet {
+        /// Print a QR code, or write it to FILE.png
+        #[arg(long, value_name = "FILE.png", num_args = 0..=1, conflicts_with = "with")]
+        qr: Option<Option<PathBuf>>,
+        /// Take another node's text from FILE, or - from standard input, in whatever a mail or chat made of it
+        #[arg(long, value_name = "FILE")]
+        with: Option<String>,
     },
     /// Print a token that makes other hosts members
     #[command(
@@ -285,12 +327,35 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
         return commands::lab::execute();
     }
     let config = common.load_config()?;
-    let daemon = matches!(command, Command::Run { .. } | Command::Signal { .. });
+    // without systemd `up` is the daemon
+    let daemon = matches!(
+        command,
+        Command::Run { .. } | Command::Up { .. } | Command::Signal { .. }
+    );
     let level = common.log.as_deref().or(config.log.as_deref());
     init_logging(level, if daemon { DAEMON_LOG } else { "warn" })?;
     let control = common.control_to_ask(&config);
     match command {
         Command::Init { name } => commands::membership::init(&common, &config, name),
+        Command::Up {
+            token,
+            name,
+            lan,
+            timeout,
+        } => {
+            let options = commands::up::UpOptions {
+                token,
+                name,
+                lan,
+                timeout,
+            };
+            commands::up::up(&common, config, &options)
+        }
+        Command::Meet { qr, with } => match with {
+            Some(file) => commands::meet::take(&control, &file, common.json),
+            None => commands::meet::give(&control, qr, common.json),
+        },
+        Command::Down => commands::up::down(&common, &config),
         Command::Invite(i) => {
             let options = commands::membership::InviteOptions {
                 ttl: i.ttl,

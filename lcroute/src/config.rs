@@ -159,6 +159,12 @@ pub struct Signal {
     pub servers: Vec<String>,
     /// Serve as a signalling server oneself.
     pub listen: Option<SocketAddr>,
+    /// Find nodes on the LANs of this host by multicast DNS.
+    pub lan: bool,
+    /// A folder that other nodes reach, too: they find each other by files in it.
+    pub spool: Option<PathBuf>,
+    /// A SOCKS5 proxy, such as that of Tor, through which signalling servers are reached.
+    pub socks: Option<SocketAddr>,
     /// Most connections that a signalling server takes from one IPv4 address or IPv6 /64.
     pub per_address: NonZeroU32,
 }
@@ -168,6 +174,9 @@ impl Default for Signal {
         Self {
             servers: Vec::new(),
             listen: None,
+            lan: true,
+            spool: None,
+            socks: None,
             per_address: NonZeroU32::MIN.saturating_add(PER_ADDRESS as u32 - 1),
         }
     }

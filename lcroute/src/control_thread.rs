@@ -11,16 +11,18 @@ use std::time::Duration;
 use anyhow::Context;
 use bytes::Bytes;
 use lcroute_node::Settings;
+use lcroute_overlay::{Presence, Published};
 use lcroute_signalling::{CarrierEvent, Carriers, PathChange, server};
 use librecast::id::{NetworkId, PeerId, SecretKey};
 use librecast_program::metrics;
 use librecast_program::service;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::config::Config;
 use crate::control::server::ControlSocket;
 use crate::inbox::{End, Inbox, Message, Reconfigure, Reload};
 use crate::keeper::Keeper;
+use crate::netlink;
 use crate::settings::Overrides;
 use crate::system::{SystemRequest, SystemSignals};
 
@@ -40,6 +42,10 @@ pub struct ControlThread {
     pub reloads: mpsc::Receiver<Reload>,
     /// Sealed messages for peers.
     pub sealed: mpsc::Receiver<(PeerId, Bytes)>,
+    /// This node's presence record.
+    pub record: watch::Receiver<Option<Published>>,
+    /// The UDP port of all links.
+    pub port: u16,
     /// Fires when addresses of this host have changed.
     pub moved: Arc<Notify>,
     /// Fires when signalling servers may have come within reach, or gone.
@@ -84,7 +90,8 @@ impl ControlThread {
         }
         let (events, mut carrier_events) = mpsc::channel(256);
         let mut carriers = Carriers::new(self.key.clone(), self.network, events);
-        carriers.set_servers(&servers(&self.config, &self.token_servers));
+        set_servers(&mut carriers, &self.config, &self.token_servers);
+        set_slow_carriers(&mut carriers, self.port, &self.config, &self.inbox).await;
         let mut lookup = Lookup::start(&self.config, &self.token_servers, &self.inbox);
         loop {
             let reload = tokio::select! {
@@ -114,6 +121,12 @@ impl ControlThread {
                 }
                 () = self.moved.notified() => {
                     carriers.path_changed(PathChange::Addresses);
+                    set_slow_carriers(&mut carriers, self.port, &self.config, &self.inbox).await;
+                    None
+                }
+                Ok(()) = self.record.changed() => {
+                    let record = self.record.borrow_and_update().clone();
+                    record.into_iter().for_each(|record| carriers.publish(record));
                     None
                 }
                 () = self.path_changed.notified() => {
@@ -143,7 +156,8 @@ impl ControlThread {
                 if let Err(e) = &result {
                     tracing::error!("configuration kept as it was: {e}");
                 } else {
-                    carriers.set_servers(&servers(&self.config, &self.token_servers));
+                    set_servers(&mut carriers, &self.config, &self.token_servers);
+                    set_slow_carriers(&mut carriers, self.port, &self.config, &self.inbox).await;
                     if let Err(e) = serve_metrics(&mut self.metrics, &self.config, &self.inbox) {
                         tracing::error!("{e:#}");
                     }
@@ -162,10 +176,37 @@ impl ControlThread {
         }
         // what the loop said last
         self.keeper.write();
+        carriers.end().await;
         drop(lookup);
         control.abort();
         // its socket file goes when the task is dropped
         let _ = control.await;
+    }
+}
+
+fn set_servers(carriers: &mut Carriers, config: &Config, token: &[String]) {
+    carriers.set_servers(&servers(config, token), config.signal.socks);
+}
+
+/// Carriers of presence records, as the configuration says, and the LANs that there are now.
+async fn set_slow_carriers(carriers: &mut Carriers, port: u16, config: &Config, inbox: &Inbox) {
+    let (signal, tun) = (&config.signal, &config.tun.name);
+    let only = &config.ice.interfaces;
+    let only = (!only.is_empty()).then_some(only.as_slice());
+    let lans = signal.lan.then(|| {
+        let found = netlink::lan_interfaces(&[tun], only);
+        found.unwrap_or_else(|e| {
+            tracing::warn!("interfaces of this host: {e}");
+            BTreeSet::new()
+        })
+    });
+    let gone = [
+        carriers.set_lan(lans, port),
+        carriers.set_spool(signal.spool.as_deref()),
+    ];
+    for carrier in gone.into_iter().flatten() {
+        let down = Message::Presence(carrier, Presence::CarrierDown);
+        inbox.send(down).await;
     }
 }
 
@@ -190,6 +231,13 @@ pub fn serve_metrics(
 fn message(event: CarrierEvent) -> Message {
     match event {
         CarrierEvent::Presence(carrier, presence) => Message::Presence(carrier, presence),
+        CarrierEvent::Record {
+            carrier,
+            kind,
+            name,
+            sealed,
+        } => Message::Record((carrier, kind), name, sealed),
+        CarrierEvent::RecordGone { carrier, name } => Message::RecordGone(carrier, name),
         CarrierEvent::Signal {
             carrier,
             from,
@@ -274,11 +322,11 @@ struct Lookup(tokio::task::JoinHandle<()>);
 impl Lookup {
     fn start(config: &Config, token: &[String], inbox: &Inbox) -> Self {
         let mut names: Vec<String> = config.ice.stun.clone();
-        names.extend(
-            servers(config, token)
-                .iter()
-                .filter_map(|url| stun_name(url)),
-        );
+        // a proxy hides this host from signalling servers: datagrams to them would show it
+        if config.signal.socks.is_none() {
+            let servers = servers(config, token);
+            names.extend(servers.iter().filter_map(|url| stun_name(url)));
+        }
         let inbox = inbox.clone();
         Self(tokio::spawn(async move {
             let mut known = None;

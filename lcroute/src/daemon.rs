@@ -16,14 +16,14 @@ use librecast::events;
 use librecast::time::WallClock;
 use librecast_program::cli::{Exit, ExitError};
 use librecast_program::service;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::commands::print_line;
 use crate::config::{Config, Topology, TunMode};
 use crate::control::server::ControlSocket;
 use crate::control_thread::{ControlThread, serve_metrics, settings};
 use crate::inbox::{End, Inbox};
-use crate::keeper::Keeper;
+use crate::keeper::{Keeper, Kept};
 use crate::packet_loop::{PacketLoop, Parts};
 use crate::settings::{Common, Overrides};
 use crate::state::{Identity, StateDir, since_1970, unix_now};
@@ -114,6 +114,25 @@ fn hello_epoch() -> Instant {
     quickest.map_or_else(Instant::now, |(_, epoch)| epoch)
 }
 
+/// Without a port of the configuration it is the one of the last run, if that is free.
+fn open_socket(port: u16, state: &StateDir) -> anyhow::Result<udp::Socket> {
+    if port != 0 {
+        return udp::Socket::open(port).with_context(|| format!("[ice] port = {port}"));
+    }
+    let last = state.port().and_then(|port| match udp::Socket::open(port) {
+        Ok(socket) => Some(socket),
+        Err(e) => {
+            tracing::warn!(
+                "UDP port {port} of the last run: {e}; texts of this node are good no more"
+            );
+            None
+        }
+    });
+    let socket = last.map_or_else(|| udp::Socket::open(0), Ok)?;
+    state.store_port(socket.port()?);
+    Ok(socket)
+}
+
 fn assemble(
     common: &Common,
     config: &Config,
@@ -131,8 +150,8 @@ fn assemble(
     let path_changed = Arc::new(Notify::new());
     let (inbox, messages, reloads) = Inbox::new(waker.clone());
     let (outbox, sealed) = mpsc::channel(OUTBOX);
-    let socket = udp::Socket::open(config.ice.port)
-        .with_context(|| format!("[ice] port = {}", config.ice.port))?;
+    let socket = open_socket(config.ice.port, state)?;
+    let (record, records) = watch::channel(None);
     let key = Arc::new(identity.key);
     let network = identity.membership.network;
     let revocations = state.revocations(&network, unix_now())?;
@@ -141,8 +160,10 @@ fn assemble(
     let (keep, kept) = mpsc::unbounded_channel();
     let incarnation = state.next_incarnation()?;
     if !incarnation.is_stored {
-        keep.send(Keep::Incarnation(incarnation.number))?;
+        let used = Keep::Incarnation(incarnation.number);
+        keep.send(Kept::Node(used))?;
     }
+    let texts = state.texts();
     let epoch = hello_epoch();
     let webrtc = WebRtcConfig {
         control: lcroute_overlay::SPEAKS.control,
@@ -194,6 +215,8 @@ fn assemble(
         inbox,
         reloads,
         sealed,
+        record: records,
+        port: socket.port()?,
         moved: moved.clone(),
         path_changed: path_changed.clone(),
         control,
@@ -202,7 +225,13 @@ fn assemble(
         key,
         network,
         token_servers: identity.membership.signal.clone(),
-        keeper: Keeper::new(state.clone(), identity.membership, revocations, kept),
+        keeper: Keeper::new(
+            state.clone(),
+            identity.membership,
+            revocations,
+            texts.clone(),
+            kept,
+        ),
         config: config.clone(),
         config_path: common.config_path().map(Path::to_owned),
         overrides,
@@ -230,6 +259,8 @@ fn assemble(
         moved,
         path_changed,
         keep,
+        record,
+        texts,
         interfaces: config.ice.interfaces.clone(),
         lans: config.lan.clone(),
     };

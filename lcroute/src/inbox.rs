@@ -4,7 +4,7 @@ use crate::config::Lan;
 use std::net::SocketAddr;
 
 use lcroute_node::Settings;
-use lcroute_overlay::{CarrierId, Presence};
+use lcroute_overlay::{CarrierId, CarrierKind, Presence};
 use librecast::cert::GroupPrefix;
 use librecast::id::PeerId;
 use tokio::sync::{mpsc, oneshot};
@@ -23,6 +23,10 @@ pub enum Message {
     Presence(CarrierId, Presence),
     /// A sealed signalling message.
     Signal(CarrierId, PeerId, Vec<u8>),
+    /// A carrier has a presence record, under a name of its own.
+    Record((CarrierId, CarrierKind), String, Vec<u8>),
+    /// A carrier has a presence record no more.
+    RecordGone(CarrierId, String),
     /// Addresses of STUN servers.
     StunServers(Vec<SocketAddr>),
     /// A question of the control socket.

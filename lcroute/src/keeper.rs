@@ -4,10 +4,11 @@
 use std::time::Duration;
 
 use lcroute_node::{Keep, Revocations};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-use crate::state::{Membership, StateDir, unix_now};
+use crate::control::Answer;
+use crate::state::{Membership, StateDir, Texts, unix_now};
 
 /// What could not be written is tried again after so long. Chosen: once a minute fills no journal.
 const RETRY: Duration = Duration::from_secs(60);
@@ -18,7 +19,10 @@ pub struct Keeper {
     state: StateDir,
     membership: Membership,
     revocations: Revocations,
-    queue: mpsc::UnboundedReceiver<Keep>,
+    queue: mpsc::UnboundedReceiver<Kept>,
+    texts: Texts,
+    /// Who waits until a text is on disk, and for what.
+    asked: Vec<(oneshot::Sender<Answer>, Answer)>,
     unwritten: Unwritten,
     retry_at: Instant,
 }
@@ -30,11 +34,21 @@ struct Unwritten {
     incarnation: Option<u32>,
     revocations: bool,
     members: Option<String>,
+    texts: bool,
+}
+
+/// Something to keep.
+#[derive(Debug)]
+pub enum Kept {
+    /// What the node has learnt.
+    Node(Keep),
+    /// A pasted presence record; who pasted it gets this answer once the record is on disk.
+    Text(Vec<u8>, oneshot::Sender<Answer>, Answer),
 }
 
 impl Unwritten {
     fn is_empty(&self) -> bool {
-        let files = self.membership || self.revocations;
+        let files = self.membership || self.revocations || self.texts;
         !files && self.incarnation.is_none() && self.members.is_none()
     }
 }
@@ -46,13 +60,16 @@ impl Keeper {
         state: StateDir,
         membership: Membership,
         revocations: Revocations,
-        queue: mpsc::UnboundedReceiver<Keep>,
+        texts: Texts,
+        queue: mpsc::UnboundedReceiver<Kept>,
     ) -> Self {
         Self {
             state,
             membership,
             revocations,
             queue,
+            texts,
+            asked: Vec::new(),
             unwritten: Unwritten::default(),
             retry_at: Instant::now(),
         }
@@ -70,11 +87,22 @@ impl Keeper {
             }
         };
         let there_is_more = next.is_some();
-        next.into_iter().for_each(|keep| self.note(keep));
+        next.into_iter().for_each(|kept| self.note(kept));
         there_is_more
     }
 
-    fn note(&mut self, keep: Keep) {
+    fn note(&mut self, kept: Kept) {
+        match kept {
+            Kept::Node(keep) => self.note_of_node(keep),
+            Kept::Text(sealed, asker, answer) => {
+                self.texts.add(sealed);
+                self.asked.push((asker, answer));
+                self.unwritten.texts = true;
+            }
+        }
+    }
+
+    fn note_of_node(&mut self, keep: Keep) {
         match keep {
             Keep::Chain(chain) => {
                 self.membership = self.membership.renewed(&chain);
@@ -90,8 +118,8 @@ impl Keeper {
 
     /// Writes what has come, each file once, and what could not be written before.
     pub fn write(&mut self) {
-        while let Ok(keep) = self.queue.try_recv() {
-            self.note(keep);
+        while let Ok(kept) = self.queue.try_recv() {
+            self.note(kept);
         }
         self.retry_at = Instant::now() + RETRY;
         let (state, unwritten) = (&self.state, &mut self.unwritten);
@@ -100,6 +128,18 @@ impl Keeper {
         }
         if unwritten.revocations {
             unwritten.revocations = !is_kept(state.store_revocations(&self.revocations));
+        }
+        if unwritten.texts {
+            let stored = state.store_texts(&self.texts);
+            let why = stored.as_ref().err().map(|e| format!("{e:#}"));
+            for (asker, answer) in self.asked.drain(..) {
+                let told = why.clone().map(|why| {
+                    Answer::Error(format!("it is used, and forgotten with a restart: {why}"))
+                });
+                // who asked may have gone
+                let _ = asker.send(told.unwrap_or(answer));
+            }
+            unwritten.texts = !is_kept(stored);
         }
         unwritten
             .incarnation
@@ -133,7 +173,13 @@ mod tests {
         let (old, new) = crate::state::testing::chains(&network, now);
         let membership = Membership::new(id, vec!["ws://a:1".into()], &old);
         let state = || StateDir::new(dir.path().into());
-        let mut keeper = Keeper::new(state(), membership, Revocations::default(), queue);
+        let mut keeper = Keeper::new(
+            state(),
+            membership,
+            Revocations::default(),
+            Texts::default(),
+            queue,
+        );
         keeper.write();
         assert!(
             state().membership().unwrap().is_none(),
@@ -142,10 +188,12 @@ mod tests {
         for _ in 0..3 {
             let node = SecretKey::generate().peer_id();
             let revocation = Revocation::by_network(&network, node, now, now + 9).unwrap();
-            keep.send(Keep::Revocation(Box::new(revocation))).unwrap();
+            let learnt = Keep::Revocation(Box::new(revocation));
+            keep.send(Kept::Node(learnt)).unwrap();
         }
-        keep.send(Keep::Chain(new.clone())).unwrap();
-        keep.send(Keep::Incarnation(41)).unwrap();
+        for learnt in [Keep::Chain(new.clone()), Keep::Incarnation(41)] {
+            keep.send(Kept::Node(learnt)).unwrap();
+        }
         let membership_file = dir.path().join("membership.toml");
         std::fs::create_dir_all(membership_file.join("in the way")).unwrap();
         keeper.write();

@@ -24,6 +24,7 @@ mod settings;
 pub mod state;
 pub mod status;
 mod system;
+pub mod text;
 mod tun;
 mod udp;
 mod waker;

@@ -212,6 +212,7 @@ mod tests {
             repair: RepairInfo::default(),
             tx_bytes: 1,
             rx_bytes: 2,
+            carrier: None,
             since_s: 3,
             reason: None,
         };

@@ -18,7 +18,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use lcroute_node::{Keep, LC0, Node, Output, PingId};
+use lcroute_node::{LC0, Node, Output, PingId};
+use lcroute_overlay::{CarrierKind, Published, TEXT_CARRIER};
 use lcroute_webrtc::WebRtc;
 use librecast::events;
 use librecast::id::PeerId;
@@ -26,13 +27,15 @@ use librecast_program::service::Service;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 use smallvec::SmallVec;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::config::Lan;
 use crate::inbound_probe::InboundProbe;
 use crate::inbox::{End, Message, Reconfigure};
+use crate::keeper::Kept;
 use crate::lan::Lans;
 use crate::read_batching::ReadBatching;
+use crate::state::{Texts, unix_now};
 use crate::status::Inbound;
 use crate::waker::Waker;
 use crate::{netlink, tun, udp};
@@ -79,7 +82,11 @@ pub struct Parts {
     /// Fired when links fall silent, or come while no signalling server is connected.
     pub path_changed: Arc<Notify>,
     /// Where what must outlive the daemon goes.
-    pub keep: mpsc::UnboundedSender<Keep>,
+    pub keep: mpsc::UnboundedSender<Kept>,
+    /// This node's presence record.
+    pub record: watch::Sender<Option<Published>>,
+    /// Presence records that were pasted into earlier runs.
+    pub texts: Texts,
     /// Interfaces whose addresses are used; empty for all.
     pub interfaces: Vec<String>,
     /// LANs that this node is a gateway of.
@@ -155,6 +162,9 @@ impl PacketLoop {
         self.update_candidates(now);
         self.overruns = self.parts.device.overruns().unwrap_or(0);
         self.parts.node.start(now);
+        for sealed in std::mem::take(&mut self.parts.texts).iter() {
+            take_text(&mut self.parts.node, sealed, now);
+        }
         let lans = std::mem::take(&mut self.parts.lans);
         self.lans.configure(&lans, &mut self.parts.node, now);
         self.deliver(now);
@@ -315,6 +325,13 @@ impl PacketLoop {
                 }
                 Message::Signal(carrier, from, bytes) => {
                     self.parts.node.handle_signal(carrier, from, &bytes, now);
+                }
+                Message::Record(carrier, name, sealed) => {
+                    let node = &mut self.parts.node;
+                    node.handle_record(carrier, name, &sealed, now);
+                }
+                Message::RecordGone(carrier, name) => {
+                    self.parts.node.handle_record_gone(carrier, name, now);
                 }
                 Message::StunServers(servers) => {
                     let webrtc = self.parts.node.connections_mut();
@@ -493,8 +510,9 @@ impl PacketLoop {
                     *self.drops.entry("signal_queue_full").or_default() += 1;
                 }
             }
+            Output::Publish(record) => drop(self.parts.record.send_replace(Some(record))),
             // the control thread ends after this one
-            Output::Keep(what) => drop(self.parts.keep.send(what)),
+            Output::Keep(what) => drop(self.parts.keep.send(Kept::Node(what))),
             Output::Pong { ping, rtt } => {
                 if let Some(asker) = self.askers.remove(&ping) {
                     asker.tell(rtt);
@@ -503,6 +521,16 @@ impl PacketLoop {
             Output::PathSuspect => self.parts.path_changed.notify_one(),
         }
     }
+}
+
+/// A presence record that was pasted: whose it is, and until when it is good, in unix seconds.
+fn take_text(node: &mut Node<WebRtc>, sealed: &[u8], now: Instant) -> Option<(PeerId, u64)> {
+    // the newest of a node counts, whatever it is called
+    let name = bs58::encode(sealed).into_string();
+    let by = (TEXT_CARRIER, CarrierKind::Text);
+    let (peer, until) = node.handle_record(by, name, sealed, now)?;
+    let left = until.saturating_duration_since(now).as_secs();
+    Some((peer, unix_now() + left))
 }
 
 struct Ready {

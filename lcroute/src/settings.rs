@@ -11,7 +11,7 @@ use crate::state::StateDir;
 const SYSTEM_CONTROL: &str = "/run/lcroute/control.sock";
 
 /// Settings of every verb; flags win over environment, environment over file.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct Common {
     /// Keys and membership [default: /var/lib/lcroute, or $XDG_STATE_HOME/lcroute]
     #[arg(long, global = true, env = "LCROUTE_STATE_DIR", value_name = "DIR")]
@@ -39,6 +39,11 @@ impl Common {
     /// Whether the state directory is a user's own because nobody named another, while services use the system's.
     pub fn is_users_own_state(&self, config: &Config) -> bool {
         !is_root() && self.state_dir.is_none() && config.state_dir.is_none()
+    }
+
+    /// Whether this is about the node of the host, which is a service, and not about another one.
+    pub fn is_hosts_state(&self, config: &Config) -> bool {
+        self.state_dir.is_none() && config.state_dir.is_none()
     }
 
     /// The configuration file that was named, if one was.
@@ -98,7 +103,7 @@ fn is_root() -> bool {
 }
 
 /// Flags of `run` that win over the file.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Overrides {
     /// Interface name.
     pub tun: Option<String>,

@@ -25,6 +25,12 @@ const MEMBERSHIP: &str = "membership.toml";
 const INCARNATION: &str = "incarnation";
 const REVOCATIONS: &str = "revocations";
 const MEMBERS: &str = "members";
+/// Presence records that were pasted.
+const TEXTS: &str = "texts";
+/// The UDP port of all links: addresses that others were told stay good over a restart.
+const PORT: &str = "port";
+/// Most pasted records that are kept.
+const MAX_TEXTS: usize = 64;
 /// More than as many members as are kept take, with all labels.
 const MAX_MEMBERS_FILE: u64 = 32 << 20;
 /// More than [`MAX_REVOCATIONS`] of the longest take in base58.
@@ -50,6 +56,37 @@ pub struct Incarnation {
     pub number: u32,
     /// Whether it is on disk; if not, the next start may take the same.
     pub is_stored: bool,
+}
+
+/// Presence records that were pasted, the newest last.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Texts(Vec<Vec<u8>>);
+
+impl Texts {
+    /// Keeps one more, in place of the oldest if there are many.
+    pub fn add(&mut self, sealed: Vec<u8>) {
+        self.0.retain(|known| *known != sealed);
+        if self.0.len() == MAX_TEXTS {
+            self.0.remove(0);
+        }
+        self.0.push(sealed);
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.iter().map(Vec::as_slice)
+    }
+
+    fn parse(text: &str) -> Self {
+        let lines = text.lines().take(MAX_TEXTS);
+        let records = lines.filter_map(|line| bs58::decode(line.trim()).into_vec().ok());
+        Self(records.collect())
+    }
+
+    fn text(&self) -> String {
+        let lines = self.iter().map(|sealed| bs58::encode(sealed).into_string());
+        lines.map(|line| line + "\n").collect()
+    }
 }
 
 /// An opened state directory.
@@ -351,6 +388,44 @@ impl StateDir {
         self.write(MEMBERS, text.as_bytes())
     }
 
+    /// Records that were pasted; none where they cannot be read, as they are good for a day only.
+    #[must_use]
+    pub fn texts(&self) -> Texts {
+        let mut text = String::new();
+        let file = File::open(self.path.join(TEXTS));
+        // the longest, in base58
+        let longest = (MAX_TEXTS * 1_024) as u64;
+        let read = file.and_then(|file| file.take(longest).read_to_string(&mut text));
+        match read {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!("{}/{TEXTS}: {e}", self.path.display());
+                Texts::default()
+            }
+            _ => Texts::parse(&text),
+        }
+    }
+
+    /// Replaces the records that were pasted.
+    pub fn store_texts(&self, texts: &Texts) -> anyhow::Result<()> {
+        self.write(TEXTS, texts.text().as_bytes())
+    }
+
+    /// The port that the last run had, if the system chose it.
+    #[must_use]
+    pub fn port(&self) -> Option<u16> {
+        let text = std::fs::read_to_string(self.path.join(PORT)).ok()?;
+        text.trim().parse().ok()
+    }
+
+    /// Keeps the port for the next run. Where that fails the next run has another one.
+    pub fn store_port(&self, port: u16) {
+        if self.port() != Some(port)
+            && let Err(e) = self.write(PORT, format!("{port}\n").as_bytes())
+        {
+            tracing::warn!("{e:#}");
+        }
+    }
+
     /// Forgets the network; the key stays.
     pub fn forget_membership(&self) -> anyhow::Result<()> {
         self.remove(MEMBERSHIP)
@@ -367,7 +442,15 @@ impl StateDir {
     /// Forgets network and key. The network's own key, if it lies here, stays.
     pub fn forget(&self) -> anyhow::Result<()> {
         // the membership first: without it the key is of no use
-        let all = [MEMBERSHIP, NODE_KEY, REVOCATIONS, MEMBERS, INCARNATION];
+        let all = [
+            MEMBERSHIP,
+            NODE_KEY,
+            REVOCATIONS,
+            MEMBERS,
+            INCARNATION,
+            TEXTS,
+            PORT,
+        ];
         all.into_iter().try_for_each(|name| self.remove(name))
     }
 
@@ -506,6 +589,25 @@ mod tests {
         );
         std::fs::write(dir.path().join(REVOCATIONS), b"\xff\xfe\n\0").unwrap();
         assert_eq!(state.revocations(&id, now).unwrap().iter().count(), 0);
+    }
+
+    #[test]
+    fn pasted_records_are_kept_and_the_oldest_make_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::new(dir.path().into());
+        assert_eq!(state.texts(), Texts::default());
+        let mut texts = Texts::default();
+        for n in 0..=MAX_TEXTS {
+            texts.add(vec![n as u8; 256]);
+        }
+        texts.add(vec![5; 256]);
+        state.store_texts(&texts).unwrap();
+        let read = state.texts();
+        assert_eq!(read, texts);
+        assert_eq!(read.iter().count(), MAX_TEXTS);
+        assert_eq!(read.iter().last(), Some(&[5; 256][..]));
+        std::fs::write(dir.path().join(TEXTS), b"0OIl\n\xff").unwrap();
+        assert_eq!(state.texts(), Texts::default());
     }
 
     #[test]

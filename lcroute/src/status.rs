@@ -134,6 +134,9 @@ pub struct Peer {
     pub tx_bytes: u64,
     /// UDP payload bytes received from it.
     pub rx_bytes: u64,
+    /// How both met for the present link: `server`, `overlay`, `lan`, `spool`, `text`, or `straight`, where it was heard
+    /// last.
+    pub carrier: Option<String>,
     /// Seconds in this state.
     pub since_s: u64,
     /// Why it is lost or refused.

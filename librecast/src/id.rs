@@ -5,6 +5,8 @@ use std::io;
 use std::net::Ipv6Addr;
 use std::str::FromStr;
 
+use curve25519_dalek::edwards::CompressedEdwardsY;
+use curve25519_dalek::scalar::Scalar;
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -97,6 +99,25 @@ impl PeerId {
     pub fn x25519(&self) -> Result<[u8; 32], IdError> {
         let point = VerifyingKey::from_bytes(&self.0).map_err(|_| IdError::BadKey)?;
         Ok(point.to_montgomery().to_bytes())
+    }
+
+    /// This key blinded by `secret`, as Tor's v3 onion services do it: who has key and secret computes it, for others nothing
+    /// connects the two. The owner of the key can sign under it.
+    ///
+    /// # Errors
+    ///
+    /// [`IdError::BadKey`].
+    pub fn blinded(&self, secret: &[u8; 32]) -> Result<[u8; 32], IdError> {
+        let point = CompressedEdwardsY(self.0)
+            .decompress()
+            .ok_or(IdError::BadKey)?;
+        let low = derive("lcroute 2026 blinding, low", &[&self.0, secret]);
+        let high = derive("lcroute 2026 blinding, high", &[&self.0, secret]);
+        let mut wide = [0; 64];
+        wide[..32].copy_from_slice(&low);
+        wide[32..].copy_from_slice(&high);
+        let factor = Scalar::from_bytes_mod_order_wide(&wide);
+        Ok((point * factor).compress().to_bytes())
     }
 
     /// Verifies `signature` over `context || 0x00 || message` (strictly: RFC 8032 without malleability).

@@ -380,6 +380,21 @@ const FILES: &[File] = &[
                         "Serve as a signalling server oneself: `ADDRESS:PORT`, TCP, and UDP for STUN.",
                     ),
                     (
+                        "lan",
+                        "true",
+                        "Find nodes on the LANs of this host by multicast DNS, without a server: never on lc0 or tunnels.",
+                    ),
+                    (
+                        "spool",
+                        "off",
+                        "A folder that other nodes reach, too (Syncthing, NFS, a USB stick): they find each other by files in it.",
+                    ),
+                    (
+                        "socks",
+                        "off",
+                        "A SOCKS5 proxy, `ADDRESS:PORT`, such as Tor's, through which signalling servers are reached; it looks up their names, `.onion` too. They are not asked by STUN then.",
+                    ),
+                    (
                         "per_address",
                         "256",
                         "Most connections that a signalling server takes from one IPv4 address, or one /64 of IPv6; those of the host itself are not bounded.",

@@ -7,6 +7,8 @@ drop_reasons! {
     pub enum DropReason {
         /// For a link that has just gone down.
         NoSuchLink = "no_such_link",
+        /// There is no room for more presence records of carriers.
+        PresenceNamesFull = "presence_names_full",
         /// The queue of a link was full.
         QueueFull = "queue_full",
         /// A request to renew a certificate that its node has not signed, or to a node that is no issuer.

@@ -12,6 +12,7 @@ mod members;
 mod membership;
 mod node;
 mod presence;
+mod records;
 mod renewal;
 pub mod revocations;
 mod services;

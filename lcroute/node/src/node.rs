@@ -10,8 +10,8 @@ use lcroute_engine::{
     Engine, LanFrame, LanSettings, LanSnapshot, LanStanding, LocalInterfaceId, Neighbor, RoutedKind,
 };
 use lcroute_overlay::{
-    CarrierId, Connections, EndReason, Event, Identity, OVERLAY_CARRIER, Overlay, OverlayConfig,
-    PeerState, Presence, Random, Revoked, SendError,
+    CarrierId, CarrierKind, Connections, EndReason, Event, Identity, OVERLAY_CARRIER, Overlay,
+    OverlayConfig, PeerState, Presence, Published, Random, Revoked, SendError,
 };
 use librecast::cert::{Chain, GroupPrefix, Member};
 use librecast::drops::Drops;
@@ -28,6 +28,7 @@ use crate::keep::Keep;
 use crate::members::{KnownMember, Members};
 use crate::membership::{Membership, Start, tell_expelled};
 use crate::presence::Present;
+use crate::records::{KnownRecord, Records};
 use crate::revocations::{self, Revocations};
 use crate::services::HostServices;
 
@@ -106,6 +107,8 @@ pub enum Output {
         /// The message.
         bytes: Bytes,
     },
+    /// This node's presence record, for every carrier that holds one.
+    Publish(Published),
     /// What must outlive this run.
     Keep(Keep),
     /// A ping was answered, or not in time.
@@ -165,6 +168,7 @@ pub struct Node<C> {
     links: BTreeMap<LinkId, Member>,
     membership: Membership,
     present: Present,
+    records: Records,
     announcements: Announcements,
     /// Those of the configuration that the certificate does not permit: told once.
     not_permitted: Vec<GroupPrefix>,
@@ -222,6 +226,7 @@ impl<C: Connections> Node<C> {
             links: BTreeMap::new(),
             membership: Membership::new(membership, now),
             present: Present::new(config.network),
+            records: Records::new(now),
             announcements: Announcements::new(&settings.announce),
             not_permitted: Vec::new(),
             echoes: Echoes::new(u64::from_be_bytes(random.array())),
@@ -429,6 +434,11 @@ impl<C: Connections> Node<C> {
     /// A server tells who is there.
     pub fn handle_presence(&mut self, carrier: CarrierId, presence: Presence, now: Instant) {
         self.now = now;
+        if presence == Presence::CarrierDown {
+            for known in self.records.remove_all(carrier) {
+                self.overlay.forget_record(known.kind, &known.peer, now);
+            }
+        }
         // first: the engine may want a link at once
         self.overlay.handle_presence(carrier, presence, now);
         for (origin, online) in self.present.note(carrier, presence) {
@@ -440,6 +450,49 @@ impl<C: Connections> Node<C> {
     pub fn handle_signal(&mut self, carrier: CarrierId, from: PeerId, bytes: &[u8], now: Instant) {
         self.now = now;
         self.overlay.handle_signal(carrier, from, bytes, now);
+    }
+
+    /// A presence record that a carrier has, under a name of its own. Whose it is, and until when it is good, unless it is
+    /// dropped, or our own.
+    pub fn handle_record(
+        &mut self,
+        (carrier, kind): (CarrierId, CarrierKind),
+        name: String,
+        sealed: &[u8],
+        now: Instant,
+    ) -> Option<(PeerId, Instant)> {
+        self.now = now;
+        let (peer, until) = self.overlay.handle_record(kind, sealed, now)?;
+        match self.records.insert((carrier, name), (kind, peer), until) {
+            None => self.drops.count(DropReason::PresenceNamesFull),
+            Some(before) => {
+                if let Some(before) = before {
+                    self.forget_record(carrier, &before);
+                }
+                self.handle_presence(carrier, Presence::Online(peer), now);
+            }
+        }
+        Some((peer, until))
+    }
+
+    /// A carrier has the presence record of this name no more.
+    pub fn handle_record_gone(&mut self, carrier: CarrierId, name: String, now: Instant) {
+        self.now = now;
+        if let Some(known) = self.records.remove(&(carrier, name)) {
+            self.forget_record(carrier, &known);
+        }
+    }
+
+    fn forget_record(&mut self, carrier: CarrierId, known: &KnownRecord) {
+        let now = self.now;
+        self.overlay.forget_record(known.kind, &known.peer, now);
+        self.handle_presence(carrier, Presence::Offline(known.peer), now);
+    }
+
+    /// This node's presence record as of now. None where it has no address.
+    pub fn record(&mut self, now: Instant) -> Option<Published> {
+        self.now = now;
+        self.overlay.record(now)
     }
 
     /// Sends an echo to a node over the overlay; [`Output::Pong`] follows.
@@ -540,7 +593,8 @@ impl<C: Connections> Node<C> {
 
     fn next_own_timeout(&self) -> Option<Instant> {
         let renewal = Some(self.membership.next_renewal());
-        [renewal, self.echoes.next_timeout()]
+        let records = Some(self.records.next_timeout());
+        [renewal, records, self.echoes.next_timeout()]
             .into_iter()
             .flatten()
             .min()
@@ -550,6 +604,14 @@ impl<C: Connections> Node<C> {
         let now = self.now;
         if let Some(text) = self.membership.poll_members(now) {
             self.keep(Keep::Members(text));
+        }
+        for (carrier, known) in self.records.expired(now) {
+            self.forget_record(carrier, &known);
+        }
+        if self.records.publish(self.membership.unix_now(), now)
+            && let Some(record) = self.overlay.record(now)
+        {
+            self.outputs.push_back(Output::Publish(record));
         }
         for (_, ping) in self.echoes.expired(now) {
             self.outputs.push_back(Output::Pong { ping, rtt: None });
@@ -648,6 +710,7 @@ impl<C: Connections> Node<C> {
                 let origin = self.present.origin(&peer);
                 self.engine.handle_direct_failure(origin, failing, now);
             }
+            Event::AddressesChanged => self.records.addresses_changed(now),
             // the overlay has logged it, and `peers` shows it
             Event::PeerRefused { .. } => {}
         }

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use librecast::id::LinkId;
 use librecast::time::{Duration, Instant};
 
-use crate::description::{Description, Fingerprint};
+use crate::description::{Candidate, Description, Fingerprint};
 use crate::event::{EndReason, Lane, RepairInfo, SendError};
 
 /// Connections to peers, each known by the number of the link that it may become.
@@ -74,8 +74,12 @@ pub trait Connections: fmt::Debug {
     /// The path in use; none before there is one, while ICE restarts, or where the stack does not tell.
     fn path(&self, link: LinkId) -> Option<Path>;
 
-    /// Sends a sealed message to where a peer was last, without any connection. It is lost where the stack cannot.
-    fn send_straight(&mut self, path: Path, sealed: &Bytes);
+    /// Sends a datagram without any connection, from one of our addresses if that matters. It is lost where the stack
+    /// cannot.
+    fn send_straight(&mut self, from: Option<SocketAddr>, to: SocketAddr, datagram: &Bytes);
+
+    /// Addresses at which this node may be reached.
+    fn candidates(&self) -> Vec<Candidate>;
 
     /// How a connection does.
     fn info(&self, link: LinkId) -> ConnectionInfo;
@@ -163,6 +167,8 @@ pub enum ConnectionEvent {
     },
     /// The addresses of this node changed: attempts that failed before may succeed.
     AddressesChanged,
+    /// [`Connections::candidates`] are others than before.
+    CandidatesChanged,
     /// The connection has ended; [`Connections::close`] forgets it.
     Closed {
         /// Of which connection.
@@ -170,14 +176,12 @@ pub enum ConnectionEvent {
         /// Why.
         reason: EndReason,
     },
-    /// A sealed message straight from an address.
+    /// A datagram without any connection, as [`Connections::send_straight`] sends it.
     Straight {
-        /// The address.
-        from: SocketAddr,
-        /// The connection whose path leads there, if one's does.
-        link: Option<LinkId>,
-        /// The message.
-        sealed: Bytes,
+        /// Where it came in, and from.
+        path: Path,
+        /// What came.
+        datagram: Bytes,
     },
 }
 

@@ -87,7 +87,7 @@ impl Candidate {
         format!("candidate:{rank} 1 udp {priority} {ip} {port} typ {name}{related}")
     }
 
-    fn write(self, w: &mut Writer) {
+    pub(crate) fn write(self, w: &mut Writer) {
         w.u8(self.kind as u8);
         match self.addr.ip() {
             IpAddr::V4(ip) => w.u8(4).put(&ip.octets()),
@@ -96,7 +96,7 @@ impl Candidate {
         w.u16(self.addr.port());
     }
 
-    fn read(r: &mut Reader<'_>) -> Result<Self, WireError> {
+    pub(crate) fn read(r: &mut Reader<'_>) -> Result<Self, WireError> {
         let kind = match r.u8()? {
             0 => CandidateKind::Host,
             1 => CandidateKind::ServerReflexive,

@@ -25,8 +25,16 @@ drop_reasons! {
         ControlVersion = "control_version",
         /// There is no room for more peers or links.
         PeersFull = "peers_full",
-        /// A signalling server named more peers than there is room for.
+        /// A presence record with a forged signature.
+        PresenceForged = "presence_forged",
+        /// Carriers named more peers than there is room for.
         PresenceFull = "presence_full",
+        /// A presence record that cannot be read.
+        PresenceMalformed = "presence_malformed",
+        /// A presence record of another network, or one that was tampered with.
+        PresenceNotOpened = "presence_not_opened",
+        /// A presence record that is good no more, or older than one that is known.
+        PresenceStale = "presence_stale",
         /// There is no room for more revocations.
         RevocationsFull = "revocations_full",
         /// A signalling message whose sender's clock differs by more than a day.
@@ -51,7 +59,7 @@ drop_reasons! {
         SignalSession = "signal_session",
         /// A signalling message longer than any may be.
         SignalTooLarge = "signal_too_large",
-        /// A signalling message straight from an address with which there is no link, and was none lately.
+        /// A signalling message straight from an address, by nobody who knows the network.
         SignalUnexpected = "signal_unexpected",
         /// A signalling message of another version of lcroute.
         SignalVersion = "signal_version",

@@ -14,6 +14,35 @@ use thiserror::Error;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CarrierId(pub u32);
 
+/// What kind of carrier two nodes met by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CarrierKind {
+    /// A signalling server.
+    Server,
+    /// Links of the network.
+    Overlay,
+    /// A presence record on a LAN.
+    Lan,
+    /// A presence record in a folder that both can reach.
+    Spool,
+    /// A presence record that was pasted.
+    Text,
+    /// Datagrams from an address, without any of these.
+    Straight,
+}
+
+/// A presence record to be put where others find it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// What it is called: another name each day.
+    pub name: [u8; 32],
+    /// The record.
+    pub sealed: Bytes,
+    /// Until when it is good, in unix seconds.
+    pub until: u64,
+}
+
 /// Who can be reached over a carrier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presence {
@@ -86,6 +115,8 @@ pub enum Event {
         /// False: there is a link now.
         failing: bool,
     },
+    /// Where this node can be reached has changed.
+    AddressesChanged,
     /// A peer gives us no link because of this revocation, in its signed form. Nothing of it has been verified.
     Revocation {
         /// The revocation.
@@ -269,6 +300,8 @@ pub struct PeerInfo {
     /// What repair has done on its link.
     #[serde(flatten)]
     pub repair: RepairInfo,
+    /// How the peers of the present link met.
+    pub carrier: Option<CarrierKind>,
     /// Seconds in this state.
     pub since_s: u64,
     /// Why it is refused or lost.

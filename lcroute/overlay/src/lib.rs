@@ -10,18 +10,20 @@ mod description;
 mod drops;
 mod envelope;
 mod event;
-mod last_path;
 mod link;
 mod negotiate;
 mod overlay;
 mod parts;
 mod peer;
+mod places;
 mod presence;
 mod random;
+mod record;
 mod replay;
 mod revocations;
 mod session;
 mod signal_budget;
+mod straight;
 mod suspension;
 
 pub use auth::Role;
@@ -32,14 +34,20 @@ pub use description::{
 };
 pub use drops::DropReason;
 pub use event::{
-    CarrierId, EndReason, Event, Lane, PeerInfo, PeerState, Presence, RepairInfo, SendError,
+    CarrierId, CarrierKind, EndReason, Event, Lane, PeerInfo, PeerState, Presence, Published,
+    RepairInfo, SendError,
 };
 pub use overlay::Overlay;
 pub use random::Random;
+pub use record::{MAX_RECORD, PresenceRecord, RECORD_LIFETIME, Rendezvous};
 pub use revocations::Revoked;
 
 /// The carrier that is the overlay itself: messages travel over links, from node to node.
 pub const OVERLAY_CARRIER: CarrierId = CarrierId(u32::MAX);
+/// The carrier that is the user, who pastes presence records.
+pub const TEXT_CARRIER: CarrierId = CarrierId(u32::MAX - 2);
+/// The carrier of sealed messages that came straight from the peer.
+const STRAIGHT_CARRIER: CarrierId = CarrierId(u32::MAX - 1);
 /// Longest sealed message in bytes.
 pub const MAX_SIGNAL: usize = 32 * 1024;
 

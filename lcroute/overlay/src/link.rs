@@ -8,7 +8,6 @@ use crate::connections::Connections;
 use crate::drops::DropReason;
 use crate::envelope::Refusal;
 use crate::event::{EndReason, Event, PeerState};
-use crate::last_path::LastPath;
 use crate::negotiate::is_stuck;
 use crate::parts::Parts;
 use crate::peer::Peer;
@@ -76,7 +75,7 @@ impl Peer {
             link: id,
             member: Box::new(member),
         });
-        self.forget_path(parts);
+        parts.places.found(&self.id);
         self.count_success(parts);
     }
 
@@ -143,8 +142,11 @@ impl Peer {
         let path = self.up().and_then(|link| parts.connections.path(link.id));
         let lived = self.take_link(reason, parts);
         if let Some(path) = path.filter(|_| reason == EndReason::Silent) {
-            let wanted = parts.wanted.contains(&self.id);
-            self.remember_path(LastPath::new(path, wanted, now), parts);
+            parts.places.hear(self.id, path, now);
+        }
+        if lived.is_some() {
+            let insist = reason == EndReason::Silent && parts.wanted.contains(&self.id);
+            parts.places.ask_again(&self.id, insist, now);
         }
         if parts.stopped {
             return;

@@ -14,16 +14,15 @@
 use librecast::time::{Duration, Instant};
 use tracing::debug;
 
-use crate::OVERLAY_CARRIER;
 use crate::auth::{Binding, Role};
 use crate::connections::Connections;
 use crate::description::Description;
 use crate::envelope::{Opened, Payload, Refusal};
-use crate::event::{CarrierId, EndReason, Event, PeerState};
-use crate::last_path::{LastPath, MAX_SIZE};
+use crate::event::{CarrierId, CarrierKind, EndReason, Event, PeerState};
 use crate::parts::Parts;
 use crate::peer::{LINGER, Link, Offered, Peer, Restart, Waiting};
 use crate::presence::Reachable;
+use crate::{OVERLAY_CARRIER, STRAIGHT_CARRIER};
 
 /// A request within this time after our own offer or request has crossed it. Chosen: longer than most messages take.
 const CROSSING: Duration = Duration::from_secs(1);
@@ -43,7 +42,7 @@ impl Peer {
     pub(crate) fn handle_opened<C: Connections>(
         &mut self,
         opened: Opened,
-        keeps_carrier: Option<CarrierId>,
+        carrier: CarrierId,
         parts: &mut Parts<C>,
     ) -> Result<(), Refusal> {
         let Opened {
@@ -56,7 +55,13 @@ impl Peer {
         } = opened;
         self.member = Some(member);
         self.session = session;
-        self.received_over = keeps_carrier.or(self.received_over);
+        if self.up().is_none() {
+            self.carrier = Some(self.kind_of(carrier, parts));
+        }
+        // a straight message says nothing of carriers
+        if carrier != STRAIGHT_CARRIER {
+            self.received_over = Some(carrier);
+        }
         self.keep_until = Some(parts.now + LINGER);
         if self.state == PeerState::Refused {
             self.set_state(PeerState::Connecting, None, parts.now);
@@ -106,6 +111,17 @@ impl Peer {
             }
         }
         Ok(())
+    }
+
+    fn kind_of<C>(&self, carrier: CarrierId, parts: &Parts<C>) -> CarrierKind {
+        match carrier {
+            OVERLAY_CARRIER => CarrierKind::Overlay,
+            STRAIGHT_CARRIER => {
+                let recorded = parts.places.kind(&self.id);
+                recorded.or(self.carrier).unwrap_or(CarrierKind::Straight)
+            }
+            _ => CarrierKind::Server,
+        }
     }
 
     fn handle_request<C: Connections>(
@@ -207,7 +223,7 @@ impl Peer {
             self.set_state(PeerState::Lost, Some(reason.text()), parts.now);
             // there may be no other way to answer
             if let Some(path) = path {
-                self.remember_path(LastPath::new(path, false, parts.now), parts);
+                parts.places.hear(self.id, path, parts.now);
             }
         }
     }
@@ -301,20 +317,13 @@ impl Peer {
         }
     }
 
-    /// The last path is tried again.
+    /// Asks where the peer may be, without any server.
     pub(crate) fn request_straight<C: Connections>(&mut self, parts: &mut Parts<C>) {
         let now = parts.now;
-        let due = |last: &LastPath| now >= last.deadline();
-        if !self.last_path.as_ref().is_some_and(due) {
+        let wanted = parts.wanted.contains(&self.id);
+        let idle = self.up().is_some() || !parts.places.take_due(&self.id, wanted, now);
+        if idle || self.is_barred(parts) {
             return;
-        }
-        let barred = self.is_barred(parts);
-        let Some(last) = self.last_path.as_mut() else {
-            return;
-        };
-        last.requested(now);
-        if last.has_ended(now) || barred {
-            return self.forget_path(parts);
         }
         // ICE's checks find the path themselves; an offer may have got lost
         let young = |link: &Link| !link.awaits_answer || now < link.began + CROSSING;
@@ -464,15 +473,22 @@ impl Peer {
         parts.events.push_back(event);
     }
 
-    /// Sends a sealed message to where the peer was last, if a link fell silent there.
+    /// Sends a sealed message to where the peer may be, if anything is known of that.
     pub(crate) fn send_straight<C: Connections>(
         &mut self,
         sealed: &bytes::Bytes,
         parts: &mut Parts<C>,
     ) {
-        if let Some(last) = self.last_path.filter(|_| sealed.len() < MAX_SIZE) {
-            self.traffic.sent(sealed.len() + 1);
-            parts.connections.send_straight(last.path, sealed);
+        let places = parts.places.of(&self.id, parts.now);
+        if places.is_empty() {
+            return;
+        }
+        let datagrams = parts.straight.datagrams(sealed, &mut parts.random);
+        for (from, to) in places {
+            for datagram in &datagrams {
+                self.traffic.sent(datagram.len() + 1);
+                parts.connections.send_straight(from, to, datagram);
+            }
         }
     }
 }

@@ -4,7 +4,6 @@
 //! the peer that an input is about, and keeps the table of peers and their timers.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::SocketAddr;
 
 use bytes::Bytes;
 use librecast::cert::{Chain, Member};
@@ -13,28 +12,30 @@ use librecast::id::{LinkId, PeerId};
 use librecast::time::{Duration, Instant};
 use tracing::debug;
 
-use crate::OVERLAY_CARRIER;
 use crate::config::OverlayConfig;
-use crate::connections::{ConnectionEvent, Connections};
+use crate::connections::{ConnectionEvent, Connections, Path};
 use crate::drops::DropReason;
 use crate::envelope::{Opened, Payload, Refusal, RefusalCode};
-use crate::event::{CarrierId, EndReason, Event, PeerInfo, PeerState, Presence, SendError};
-use crate::last_path::MAX_SIZE;
+use crate::event::{
+    CarrierId, CarrierKind, EndReason, Event, PeerInfo, PeerState, Presence, Published, SendError,
+};
 use crate::negotiate::signal;
 use crate::parts::{Journal, Parts};
 use crate::peer::Peer;
+use crate::places::{Learned, Places};
 use crate::presence::{Noted, Reachable};
 use crate::random::Random;
+use crate::record::{PresenceRecord, RECORD_LIFETIME, Rendezvous};
 use crate::revocations::{Revocations, Revoked, expels};
 use crate::session::{Arrived, Session};
+use crate::straight::{Received, Straight};
 use crate::suspension::Suspensions;
+use crate::{OVERLAY_CARRIER, STRAIGHT_CARRIER};
 
 /// Most refused strangers that `peers` shows.
 const MAX_STRANGERS: usize = 64;
 /// How often certificates of linked peers are looked at. Chosen: they live for months.
 const EXPIRY_EVERY: Duration = Duration::from_secs(10);
-/// The carrier of sealed messages that came straight from the peer.
-const STRAIGHT_CARRIER: CarrierId = CarrierId(u32::MAX - 1);
 
 /// A node's links to all its peers, made and ended over `C`.
 ///
@@ -86,7 +87,7 @@ impl<C: Connections> Overlay<C> {
     /// A node without links.
     pub fn new(config: OverlayConfig, connections: C, now: Instant) -> Self {
         let mut random = Random::new(config.seed);
-        let own = config.identity.peer_id();
+        let (own, network) = (config.identity.peer_id(), config.identity.network());
         let session = Session::new(config.identity, config.clock.clone(), &mut random);
         Self {
             peers: BTreeMap::new(),
@@ -108,7 +109,9 @@ impl<C: Connections> Overlay<C> {
                 revocations: Revocations::default(),
                 suspensions: Suspensions::default(),
                 links: BTreeMap::new(),
-                last_paths: BTreeMap::new(),
+                places: Places::new(now),
+                straight: Straight::new(network),
+                rendezvous: Rendezvous::new(network),
                 next_link: 1,
                 events: VecDeque::new(),
                 drops: Drops::default(),
@@ -189,7 +192,7 @@ impl<C: Connections> Overlay<C> {
         if peer.is_idle(&self.parts) {
             self.forget(*id);
         } else {
-            let at = peer.deadline(self.parts.limits.attempt);
+            let at = peer.deadline(&self.parts);
             self.timers.set(*id, at);
         }
         Some(result)
@@ -205,7 +208,6 @@ impl<C: Connections> Overlay<C> {
     fn forget(&mut self, id: PeerId) {
         if let Some(mut peer) = self.peers.remove(&id) {
             peer.take_link(EndReason::Forgotten, &mut self.parts);
-            peer.forget_path(&mut self.parts);
         }
         self.timers.set(id, None);
     }
@@ -389,6 +391,84 @@ impl<C: Connections> Overlay<C> {
     }
 }
 
+/// Presence records.
+impl<C: Connections> Overlay<C> {
+    /// Where this node can be reached now, for carriers of records. None where it has no address.
+    pub fn record(&mut self, now: Instant) -> Option<Published> {
+        self.observe(now);
+        let parts = &mut self.parts;
+        let made = parts.clock.unix_now();
+        let mut candidates = parts.connections.candidates();
+        // a host has nothing else while its network comes up
+        candidates.retain(|candidate| !candidate.addr.ip().is_loopback());
+        if candidates.is_empty() {
+            return None;
+        }
+        let record = PresenceRecord {
+            node: parts.own,
+            made,
+            until: made + RECORD_LIFETIME,
+            candidates,
+        };
+        let key = parts.session.identity().key.clone();
+        let sealed = parts.rendezvous.seal(&record, &key, &mut parts.random);
+        Some(Published {
+            name: parts.rendezvous.name(&parts.own, made),
+            sealed: sealed.into(),
+            until: record.until,
+        })
+    }
+
+    /// A record that a carrier has brought: whose it is, and until when it is good. Its owner is asked for a link there as
+    /// soon as one is wanted. None: it is dropped, or our own.
+    pub fn handle_record(
+        &mut self,
+        kind: CarrierKind,
+        sealed: &[u8],
+        now: Instant,
+    ) -> Option<(PeerId, Instant)> {
+        self.observe(now);
+        let parts = &mut self.parts;
+        let unix = parts.clock.unix_now();
+        let record = match parts.rendezvous.open(sealed, unix) {
+            Ok(record) => record,
+            Err(reason) => {
+                parts.count(reason);
+                return None;
+            }
+        };
+        let node = record.node;
+        if node == parts.own || self.is_expelled(&node) {
+            return None;
+        }
+        // a clock that is ahead of ours makes it good for no longer
+        let left = record.until.saturating_sub(unix).min(RECORD_LIFETIME);
+        let until = now + Duration::from_secs(left);
+        let parts = &mut self.parts;
+        match parts.places.learn(kind, &record, until, now) {
+            Learned::Taken => {}
+            Learned::Older => {
+                parts.count(DropReason::PresenceStale);
+                return None;
+            }
+            Learned::Full => {
+                parts.count(DropReason::PresenceFull);
+                return None;
+            }
+        }
+        // its timer follows the new places
+        self.visit(&node, |_, _| ());
+        Some((node, until))
+    }
+
+    /// The carrier of this kind has the record of `peer` no more.
+    pub fn forget_record(&mut self, kind: CarrierKind, peer: &PeerId, now: Instant) {
+        self.observe(now);
+        self.parts.places.unlearn(peer, kind);
+        self.visit(peer, |_, _| ());
+    }
+}
+
 /// Signalling.
 impl<C: Connections> Overlay<C> {
     /// A sealed message from a server, in whose room `from` is.
@@ -397,7 +477,7 @@ impl<C: Connections> Overlay<C> {
     /// kept of the sender; what fails is counted, and shown in [`Overlay::peers`] with its reason.
     pub fn handle_signal(&mut self, carrier: CarrierId, from: PeerId, bytes: &[u8], now: Instant) {
         if self.observe(now)
-            && let Err((refusal, sender)) = self.handle_message(carrier, Some(from), bytes)
+            && let Err((refusal, sender)) = self.handle_message(carrier, None, Some(from), bytes)
         {
             self.refuse(refusal, sender.or(Some(from)));
         }
@@ -409,30 +489,32 @@ impl<C: Connections> Overlay<C> {
             return;
         }
         let neighbor = via.and_then(|link| self.parts.links.get(&link)).copied();
-        if let Err((refusal, sender)) = self.handle_message(OVERLAY_CARRIER, neighbor, bytes) {
+        if let Err((refusal, sender)) = self.handle_message(OVERLAY_CARRIER, None, neighbor, bytes)
+        {
             self.refuse(refusal, sender);
         }
     }
 
-    /// A sealed message straight from an address; `link` is the connection whose path it is, if it is one's.
-    fn handle_straight(&mut self, from: SocketAddr, link: Option<LinkId>, sealed: &[u8]) {
-        let parts = &self.parts;
-        let last = parts.last_paths.get(&from).copied();
-        let linked = || link.and_then(|link| parts.links.get(&link).copied());
-        let Some(id) = last.or_else(linked) else {
-            return self.parts.count(DropReason::SignalUnexpected);
+    /// A datagram without any connection.
+    fn handle_straight(&mut self, path: Path, datagram: &Bytes) {
+        let parts = &mut self.parts;
+        let sealed = match parts.straight.receive(path.remote, datagram) {
+            Received::Message(sealed) => sealed,
+            Received::Part => return,
+            Received::Foreign => return parts.count(DropReason::SignalUnexpected),
         };
-        if sealed.len() >= MAX_SIZE {
-            return self.parts.count(DropReason::SignalTooLarge);
-        }
-        if let Err((refusal, sender)) = self.handle_message(STRAIGHT_CARRIER, Some(id), sealed) {
-            self.refuse(refusal, sender);
+        // who was heard there before has a budget of its own
+        let from = parts.places.at(path.remote, parts.now);
+        match self.handle_message(STRAIGHT_CARRIER, Some(path), from, &sealed) {
+            Ok(()) => {}
+            Err((refusal, sender)) => self.refuse(refusal, sender),
         }
     }
 
     fn handle_message(
         &mut self,
         carrier: CarrierId,
+        path: Option<Path>,
         from: Option<PeerId>,
         sealed: &[u8],
     ) -> Result<(), (Refusal, Option<PeerId>)> {
@@ -449,6 +531,9 @@ impl<C: Connections> Overlay<C> {
             }
             Some(opened) => {
                 let sender = opened.member.peer;
+                // the answer goes there
+                let now = self.parts.now;
+                path.inspect(|path| self.parts.places.hear(sender, *path, now));
                 let result = self.handle_new(carrier, opened);
                 result.map_err(|refusal| (refusal, Some(sender)))
             }
@@ -511,10 +596,8 @@ impl<C: Connections> Overlay<C> {
         self.strangers.remove(&sender);
         let payload = opened.payload.name();
         debug!(peer = %sender, carrier = carrier.0, payload, "signal");
-        // a straight message says nothing of carriers
-        let keeps = Some(carrier).filter(|carrier| *carrier != STRAIGHT_CARRIER);
         let result = self.visit(&sender, |peer, parts| {
-            peer.handle_opened(opened, keeps, parts)
+            peer.handle_opened(opened, carrier, parts)
         });
         result.unwrap_or(Ok(()))
     }
@@ -773,9 +856,10 @@ impl<C: Connections> Overlay<C> {
         use ConnectionEvent as E;
         let (link, event) = match event {
             E::AddressesChanged => return self.visit_all(Peer::addresses_changed),
-            E::Straight { from, link, sealed } => {
-                return self.handle_straight(from, link, &sealed);
+            E::CandidatesChanged => {
+                return self.parts.events.push_back(Event::AddressesChanged);
             }
+            E::Straight { path, datagram } => return self.handle_straight(path, &datagram),
             E::Data { .. } => return,
             E::Described { link, .. }
             | E::Open { link }
@@ -809,7 +893,7 @@ impl<C: Connections> Overlay<C> {
             E::PathLost { .. } => peer.ask_restart(parts),
             E::Outdated { .. } => peer.begin_anew(parts),
             E::Closed { reason, .. } => peer.end_link(reason, parts),
-            E::Data { .. } | E::AddressesChanged | E::Straight { .. } => {}
+            E::Data { .. } | E::AddressesChanged | E::CandidatesChanged | E::Straight { .. } => {}
         });
     }
 }

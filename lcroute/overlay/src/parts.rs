@@ -1,7 +1,6 @@
 //! What all peers share, handed to each when something happens to it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::SocketAddr;
 
 use librecast::drops::Drops;
 use librecast::events::{LogLimit, PEER_DOWN, PEER_REFUSED, PEER_UP, TARGET};
@@ -14,10 +13,13 @@ use crate::connections::Connections;
 use crate::drops::DropReason;
 use crate::envelope::Refusal;
 use crate::event::{EndReason, Event};
+use crate::places::Places;
 use crate::presence::Reachable;
 use crate::random::Random;
+use crate::record::Rendezvous;
 use crate::revocations::Revocations;
 use crate::session::Session;
+use crate::straight::Straight;
 use crate::suspension::Suspensions;
 
 /// One refusal is logged in this time: a refused peer can try again as often as it likes.
@@ -42,8 +44,9 @@ pub(crate) struct Parts<C> {
     pub(crate) suspensions: Suspensions,
     /// To whom each connection leads, authenticated or not.
     pub(crate) links: BTreeMap<LinkId, PeerId>,
-    /// Where links fell silent.
-    pub(crate) last_paths: BTreeMap<SocketAddr, PeerId>,
+    pub(crate) places: Places,
+    pub(crate) straight: Straight,
+    pub(crate) rendezvous: Rendezvous,
     pub(crate) next_link: u32,
     pub(crate) events: VecDeque<Event>,
     pub(crate) drops: Drops<DropReason>,

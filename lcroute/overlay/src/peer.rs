@@ -14,8 +14,7 @@ use crate::auth::{Binding, Role};
 use crate::connections::{ConnectionInfo, Connections, Traffic};
 use crate::description::{Description, Fingerprint};
 use crate::envelope::Refusal;
-use crate::event::{CarrierId, PeerInfo, PeerState};
-use crate::last_path::LastPath;
+use crate::event::{CarrierId, CarrierKind, PeerInfo, PeerState};
 use crate::parts::Parts;
 
 /// How long a link is kept while ICE restarts.
@@ -37,6 +36,8 @@ pub(crate) struct Peer {
     pub(crate) member: Option<Member>,
     /// The carrier that brought its last message: answers may go that way.
     pub(crate) received_over: Option<CarrierId>,
+    /// What kind of carrier that was.
+    pub(crate) carrier: Option<CarrierKind>,
     /// The newest run of its process that we know of; 0: none.
     pub(crate) session: u64,
     pub(crate) state: PeerState,
@@ -52,8 +53,6 @@ pub(crate) struct Peer {
     pub(crate) attempts: u32,
     pub(crate) link: Option<Link>,
     pub(crate) waiting: Option<Waiting>,
-    /// Where its last link fell silent, while there is none.
-    pub(crate) last_path: Option<LastPath>,
     /// Of links that have ended, and straight messages.
     pub(crate) traffic: Traffic,
 }
@@ -112,6 +111,7 @@ impl Peer {
             id,
             member: None,
             received_over: None,
+            carrier: None,
             session: 0,
             state: PeerState::Connecting,
             since: now,
@@ -124,7 +124,6 @@ impl Peer {
             attempts: 0,
             link: None,
             waiting: None,
-            last_path: None,
             traffic: Traffic::default(),
         }
     }
@@ -158,12 +157,14 @@ impl Peer {
     }
 
     /// When something must be done for this peer.
-    pub(crate) fn deadline(&self, attempt: Duration) -> Option<Instant> {
+    pub(crate) fn deadline<C>(&self, parts: &Parts<C>) -> Option<Instant> {
         let next = match self.link.as_ref() {
-            Some(link) => link.deadline(attempt),
+            Some(link) => link.deadline(parts.limits.attempt),
             None => [self.retry_at, self.keep_until].into_iter().flatten().min(),
         };
-        let straight = self.last_path.as_ref().map(LastPath::deadline);
+        let wanted = parts.wanted.contains(&self.id);
+        let straight = parts.places.deadline(&self.id, wanted, parts.now);
+        let straight = straight.filter(|_| self.up().is_none());
         [next, self.fails_at, straight].into_iter().flatten().min()
     }
 
@@ -194,6 +195,7 @@ impl Peer {
             tx_packets: traffic.tx_packets,
             rx_packets: traffic.rx_packets,
             repair: connection.repair,
+            carrier: self.carrier.filter(|_| up.is_some()),
             since_s: now.saturating_duration_since(self.since).as_secs(),
             reason: self.reason,
             link: up.map(|link| link.id),
@@ -214,7 +216,8 @@ impl Peer {
 
     /// Whether nobody needs to remember it: not wanted, no link, nothing to show.
     pub(crate) fn is_idle<C>(&self, parts: &Parts<C>) -> bool {
-        let busy = self.link.is_some() || self.waiting.is_some() || self.last_path.is_some();
+        let asked = || parts.places.deadline(&self.id, false, parts.now).is_some();
+        let busy = self.link.is_some() || self.waiting.is_some() || asked();
         let shown = self.state == PeerState::Refused;
         let expected = self.keep_until.is_some_and(|until| parts.now < until);
         !(busy || shown || expected || parts.wanted.contains(&self.id))
@@ -271,21 +274,6 @@ impl Peer {
     pub(crate) fn stop_trying(&mut self) {
         (self.retry_at, self.keep_until) = (None, None);
         (self.fails_at, self.attempts) = (None, 0);
-    }
-
-    /// The last link fell silent there.
-    pub(crate) fn remember_path<C>(&mut self, last: LastPath, parts: &mut Parts<C>) {
-        self.forget_path(parts);
-        parts.last_paths.insert(last.path.remote, self.id);
-        self.last_path = Some(last);
-    }
-
-    pub(crate) fn forget_path<C>(&mut self, parts: &mut Parts<C>) {
-        if let Some(last) = self.last_path.take()
-            && parts.last_paths.get(&last.path.remote) == Some(&self.id)
-        {
-            parts.last_paths.remove(&last.path.remote);
-        }
     }
 }
 

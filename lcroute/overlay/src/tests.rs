@@ -181,7 +181,16 @@ impl Connections for Scripted {
         None
     }
 
-    fn send_straight(&mut self, _: Path, _: &Bytes) {}
+    fn send_straight(
+        &mut self,
+        _: Option<std::net::SocketAddr>,
+        _: std::net::SocketAddr,
+        _: &Bytes,
+    ) {
+    }
+    fn candidates(&self) -> Vec<crate::Candidate> {
+        Vec::new()
+    }
 
     fn info(&self, _: LinkId) -> ConnectionInfo {
         ConnectionInfo::default()

@@ -1,24 +1,34 @@
 //! The carriers that a node has.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use lcroute_overlay::CarrierId;
+use lcroute_overlay::{CarrierId, Published};
 use librecast::id::{NetworkId, PeerId, SecretKey};
 use tokio::sync::mpsc;
 
-use crate::carrier::{Carrier, CarrierEvent, PathChange};
+use crate::carrier::{Carrier, CarrierEvent, Pace, PathChange};
 use crate::client::WebSocket;
+use crate::lan::Lan;
+use crate::spool::Spool;
 use crate::wire::Room;
 
-/// The carriers of a node, by the URL that names each. Dropping it ends them.
+/// The carriers of a node. Dropping it ends them.
 #[derive(Debug)]
 pub struct Carriers {
     key: Arc<SecretKey>,
     room: Room,
     events: mpsc::Sender<CarrierEvent>,
-    carriers: BTreeMap<String, Box<dyn Carrier>>,
+    /// Signalling servers, by the URL that names each.
+    servers: BTreeMap<String, WebSocket>,
+    socks: Option<SocketAddr>,
+    lan: Option<(CarrierId, Lan)>,
+    spool: Option<(CarrierId, PathBuf, Spool)>,
+    /// What each carrier of records holds for us.
+    record: Option<Published>,
     next: u32,
 }
 
@@ -34,35 +44,106 @@ impl Carriers {
             key,
             room: Room::of(&network),
             events,
-            carriers: BTreeMap::new(),
+            servers: BTreeMap::new(),
+            socks: None,
+            lan: None,
+            spool: None,
+            record: None,
             next: 0,
         }
     }
 
-    /// Uses the servers at these URLs (`ws://` or `wss://`) and leaves others; known ones stay as they are.
-    pub fn set_servers(&mut self, urls: &[String]) {
-        self.carriers.retain(|url, _| urls.contains(url));
+    /// Uses the servers at these URLs (`ws://` or `wss://`), through a SOCKS5 proxy if there is one, and leaves others; known
+    /// ones stay as they are.
+    pub fn set_servers(&mut self, urls: &[String], socks: Option<SocketAddr>) {
+        let same_way = self.socks == socks;
+        self.socks = socks;
+        self.servers.retain(|url, _| same_way && urls.contains(url));
         for url in urls {
-            if !self.carriers.contains_key(url) {
-                let id = CarrierId(self.next);
-                self.next += 1;
-                let (key, events) = (self.key.clone(), self.events.clone());
-                let carrier = WebSocket::start(url, id, key, self.room, events);
-                self.carriers.insert(url.clone(), Box::new(carrier));
+            if !self.servers.contains_key(url) {
+                let (id, events) = (self.new_id(), self.events.clone());
+                let carrier =
+                    WebSocket::start((url, socks), id, self.key.clone(), self.room, events);
+                self.servers.insert(url.clone(), carrier);
             }
         }
     }
 
+    /// Uses the LANs behind these interfaces, or none. `port` is the one of all links. Tells whose records are gone
+    /// with it.
+    pub fn set_lan(
+        &mut self,
+        interfaces: Option<BTreeSet<String>>,
+        port: u16,
+    ) -> Option<CarrierId> {
+        let Some(interfaces) = interfaces else {
+            return self.lan.take().map(|(id, _)| id);
+        };
+        if self.lan.is_none() {
+            let (id, events) = (self.new_id(), self.events.clone());
+            let lan = Lan::start(id, port, events);
+            self.record.iter().for_each(|record| lan.publish(record));
+            self.lan = Some((id, lan));
+        }
+        if let Some((_, lan)) = &self.lan {
+            lan.set_interfaces(interfaces);
+        }
+        None
+    }
+
+    /// Uses this folder, or none. Tells whose records are gone with the one before.
+    pub fn set_spool(&mut self, folder: Option<&Path>) -> Option<CarrierId> {
+        if self.spool.as_ref().map(|(_, folder, _)| &**folder) == folder {
+            return None;
+        }
+        let before = self.spool.take().map(|(id, ..)| id);
+        if let Some(folder) = folder {
+            let (id, events) = (self.new_id(), self.events.clone());
+            let spool = Spool::start(id, folder, events);
+            self.record.iter().for_each(|record| spool.publish(record));
+            self.spool = Some((id, folder.to_owned(), spool));
+        }
+        before
+    }
+
+    /// Our presence record, for each carrier that holds one.
+    pub fn publish(&mut self, record: Published) {
+        for carrier in self.all().filter(|carrier| carrier.pace() == Pace::Slow) {
+            carrier.publish(&record);
+        }
+        self.record = Some(record);
+    }
+
+    /// Says goodbye where that matters.
+    pub async fn end(mut self) {
+        if let Some((_, lan)) = self.lan.take() {
+            lan.end().await;
+        }
+    }
+
+    fn new_id(&mut self) -> CarrierId {
+        self.next += 1;
+        CarrierId(self.next - 1)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &dyn Carrier> {
+        let servers = self.servers.values().map(|carrier| carrier as &dyn Carrier);
+        let lan = self.lan.iter().map(|(_, carrier)| carrier as &dyn Carrier);
+        let spool = self.spool.iter();
+        let spool = spool.map(|(.., carrier)| carrier as &dyn Carrier);
+        servers.chain(lan).chain(spool)
+    }
+
     /// Paths from this host may have changed.
     pub fn path_changed(&self, change: PathChange) {
-        self.carriers.values().for_each(|c| c.path_changed(change));
+        self.all().for_each(|carrier| carrier.path_changed(change));
     }
 
     /// Sends a sealed message over every carrier that takes it; the far side ignores copies.
     pub fn send(&self, to: PeerId, sealed: &Bytes) {
-        for (url, carrier) in &self.carriers {
+        for carrier in self.all() {
             if sealed.len() <= carrier.longest() && !carrier.send(to, sealed) {
-                tracing::debug!("{url}: queue full, message dropped");
+                tracing::debug!("{carrier:?}: queue full, message dropped");
             }
         }
     }

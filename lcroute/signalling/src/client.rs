@@ -1,9 +1,11 @@
 //! The node's side of signalling servers: a task for each, which connects for ever.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use lcroute_overlay::{CarrierId, MAX_SIGNAL, Presence};
@@ -13,13 +15,14 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
+use tokio_socks::tcp::Socks5Stream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::Uri;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
 
-use crate::carrier::{Carrier, CarrierEvent, PathChange};
+use crate::carrier::{Carrier, CarrierEvent, Pace, PathChange};
 use crate::wire::{MAX_MESSAGE, PROOF_CONTEXT, Room, ToNode, ToServer, proof};
 
 const CONNECT: Duration = Duration::from_secs(10);
@@ -68,9 +71,9 @@ impl Drop for WebSocket {
 }
 
 impl WebSocket {
-    /// Connects to a server, over and over; to be called within a tokio runtime.
+    /// Connects to a server, through a SOCKS5 proxy if there is one, over and over; to be called within a tokio runtime.
     pub(crate) fn start(
-        url: &str,
+        (url, socks): (&str, Option<SocketAddr>),
         carrier: CarrierId,
         key: Arc<SecretKey>,
         room: Room,
@@ -80,6 +83,7 @@ impl WebSocket {
         let path = watch::Sender::default();
         let session = Session {
             url: url.to_owned(),
+            socks,
             carrier,
             me: Me { key, room },
             events,
@@ -92,6 +96,10 @@ impl WebSocket {
 }
 
 impl Carrier for WebSocket {
+    fn pace(&self) -> Pace {
+        Pace::Live
+    }
+
     fn longest(&self) -> usize {
         MAX_SIGNAL
     }
@@ -110,10 +118,10 @@ impl Carrier for WebSocket {
     }
 }
 
-/// Connects to a server and waits for its first words, without becoming a client of it; how long that took.
-pub async fn probe(url: &str) -> anyhow::Result<Duration> {
+/// Connects to a server, through a SOCKS5 proxy if there is one, and waits for its first words, without becoming a client of it; how long that took.
+pub async fn probe(url: &str, socks: Option<SocketAddr>) -> anyhow::Result<Duration> {
     let begun = Instant::now();
-    let mut socket = open(url).await?;
+    let mut socket = open(url, socks).await?;
     let first = async {
         while let Some(message) = socket.next().await {
             let Message::Binary(bytes) = message? else {
@@ -130,7 +138,10 @@ pub async fn probe(url: &str) -> anyhow::Result<Duration> {
     timeout(CONNECT, first).await.map_err(|_| no_answer())?
 }
 
-async fn open(url: &str) -> anyhow::Result<WebSocketStream<MaybeTlsStream<TcpStream>>> {
+async fn open(
+    url: &str,
+    socks: Option<SocketAddr>,
+) -> anyhow::Result<WebSocketStream<MaybeTlsStream<TcpStream>>> {
     let config = WebSocketConfig::default()
         .max_message_size(Some(MAX_MESSAGE))
         .max_frame_size(Some(MAX_MESSAGE));
@@ -139,7 +150,7 @@ async fn open(url: &str) -> anyhow::Result<WebSocketStream<MaybeTlsStream<TcpStr
         false => Connector::Plain,
     };
     let request = url.into_client_request()?;
-    let tcp = dial(request.uri()).await?;
+    let tcp = dial(request.uri(), socks).await?;
     let connecting = client_async_tls_with_config(request, tcp, Some(config), Some(connector));
     let (socket, _) = timeout(CONNECT, connecting)
         .await
@@ -147,8 +158,8 @@ async fn open(url: &str) -> anyhow::Result<WebSocketStream<MaybeTlsStream<TcpStr
     Ok(socket)
 }
 
-/// Connects to the first address of the server's that answers.
-async fn dial(uri: &Uri) -> anyhow::Result<TcpStream> {
+/// Connects to the first address of the server's that answers; or through a SOCKS5 proxy, which looks the name up itself.
+async fn dial(uri: &Uri, socks: Option<SocketAddr>) -> anyhow::Result<TcpStream> {
     let host = uri.host().unwrap_or_default();
     let default_port = if uri.scheme_str() == Some("wss") {
         443
@@ -159,6 +170,14 @@ async fn dial(uri: &Uri) -> anyhow::Result<TcpStream> {
         host.trim_matches(['[', ']']),
         uri.port_u16().unwrap_or(default_port),
     );
+    if let Some(proxy) = socks {
+        let connecting = timeout(CONNECT, Socks5Stream::connect(proxy, name));
+        let connected = connecting.await.map_err(|_| no_answer())?;
+        let stream = connected.with_context(|| format!("[signal] socks = \"{proxy}\""))?;
+        let tcp = stream.into_inner();
+        tcp.set_nodelay(true)?;
+        return Ok(tcp);
+    }
     let addresses = timeout(CONNECT, tokio::net::lookup_host(name));
     let mut error = anyhow::anyhow!("{host} has no address");
     for address in addresses.await.map_err(|_| no_answer())?? {
@@ -177,9 +196,10 @@ async fn dial(uri: &Uri) -> anyhow::Result<TcpStream> {
 /// A connection of which the server knows whose it is.
 async fn registered(
     url: &str,
+    socks: Option<SocketAddr>,
     me: &Me,
 ) -> anyhow::Result<WebSocketStream<MaybeTlsStream<TcpStream>>> {
-    let mut socket = open(url).await?;
+    let mut socket = open(url, socks).await?;
     let silent = |_| no_answer();
     timeout(CONNECT, register(&mut socket, me))
         .await
@@ -222,6 +242,7 @@ fn no_answer() -> anyhow::Error {
 
 struct Session {
     url: String,
+    socks: Option<SocketAddr>,
     carrier: CarrierId,
     me: Me,
     events: mpsc::Sender<CarrierEvent>,
@@ -319,7 +340,7 @@ impl Session {
     }
 
     async fn connect(&mut self) -> anyhow::Result<WebSocketStream<MaybeTlsStream<TcpStream>>> {
-        let mut attempt = Box::pin(registered(&self.url, &self.me));
+        let mut attempt = Box::pin(registered(&self.url, self.socks, &self.me));
         let mut begun = (Instant::now(), self.path.borrow().addresses);
         let socket = loop {
             tokio::select! {
@@ -331,7 +352,7 @@ impl Session {
             let now = (Instant::now(), self.path.borrow_and_update().addresses);
             if now.1 != begun.1 || now.0 > begun.0 + STALE {
                 begun = now;
-                attempt.set(registered(&self.url, &self.me));
+                attempt.set(registered(&self.url, self.socks, &self.me));
             }
         };
         drop(attempt);

@@ -1,13 +1,19 @@
-//! Carriers of signalling: each says who is present, delivers sealed messages, and takes sealed messages.
+//! Carriers of signalling: live ones say who is present and deliver sealed messages; slow ones hold one presence record a
+//! node.
 //!
-//! [`server`] is met by [`client`] over WebSocket, in the words of `wire`. [`Carriers`] holds those that a node has.
+//! [`server`] is met by [`client`] over WebSocket, in the words of `wire`. On a LAN ([`Lan`]) and in a folder ([`Spool`])
+//! nodes find each other's records without a server. [`Carriers`] holds those that a node has.
 
 mod carrier;
 mod carriers;
 pub mod client;
+mod lan;
 pub mod server;
+mod spool;
 mod tls;
 mod wire;
 
-pub use carrier::{Carrier, CarrierEvent, PathChange};
+pub use carrier::{Carrier, CarrierEvent, Pace, PathChange};
 pub use carriers::Carriers;
+pub use lan::Lan;
+pub use spool::Spool;

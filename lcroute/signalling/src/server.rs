@@ -587,7 +587,7 @@ mod tests {
             let (stream, _) = tcp.accept().await.unwrap();
             converse(stream, None, Welcome::Refuse(TOO_MANY)).await
         };
-        let (client, server) = tokio::join!(crate::client::probe(&url), turn_away);
+        let (client, server) = tokio::join!(crate::client::probe(&url, None), turn_away);
         for refused in [client.unwrap_err(), server.unwrap_err()] {
             assert!(refused.to_string().contains(TOO_MANY), "{refused}");
         }

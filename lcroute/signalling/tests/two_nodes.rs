@@ -76,7 +76,7 @@ impl Node {
         let overlay = Overlay::new(config, webrtc, now);
         let (sender, events) = mpsc::channel(64);
         let mut carriers = Carriers::new(key, network.peer_id(), sender);
-        carriers.set_servers(&[format!("ws://{server}")]);
+        carriers.set_servers(&[format!("ws://{server}")], None);
         Self {
             overlay,
             socket,
@@ -114,6 +114,7 @@ impl Node {
                     CarrierEvent::Signal { carrier, from, bytes } => {
                         self.overlay.handle_signal(carrier, from, &bytes, Instant::now());
                     }
+                    CarrierEvent::Record { .. } | CarrierEvent::RecordGone { .. } => {}
                 },
                 () = tokio::time::sleep_until(at.into()) => self.overlay.handle_timeout(Instant::now()),
             }

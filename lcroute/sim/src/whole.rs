@@ -292,7 +292,9 @@ impl WholeNode {
             },
             Output::Keep(what) => Effect::Keep(what),
             // nobody asks for pings, the server's connection is not simulated, and there are no LANs
-            Output::Pong { .. } | Output::PathSuspect | Output::Lan { .. } => return None,
+            Output::Pong { .. } | Output::Publish(_) | Output::PathSuspect | Output::Lan { .. } => {
+                return None;
+            }
         })
     }
 

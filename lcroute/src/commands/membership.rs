@@ -34,6 +34,15 @@ const STOPPING: Duration = Duration::from_secs(10);
 /// Founds a network.
 pub fn init(common: &Common, config: &Config, name: Option<String>) -> anyhow::Result<Exit> {
     let state = common.state_dir(config);
+    show_identity(&found(&state, config, name)?, common.json)?;
+    if !common.json {
+        tell_next_step(common, config, &state, "init");
+    }
+    Ok(Exit::Ok)
+}
+
+/// Founds a network, and says where its key is.
+pub fn found(state: &StateDir, config: &Config, name: Option<String>) -> anyhow::Result<Identity> {
     if state.membership()?.is_some() {
         anyhow::bail!(
             "{} belongs to a network already; use another --state-dir",
@@ -60,15 +69,11 @@ pub fn init(common: &Common, config: &Config, name: Option<String>) -> anyhow::R
     };
     let chain = Chain::sign(&network, (&node, issuer), (node.peer_id(), member)).map_err(usage)?;
     state.store_membership(&Membership::new(network.peer_id(), Vec::new(), &chain))?;
-    show_identity(&state.identity(now)?, common.json)?;
-    if !common.json {
-        hint(format_args!(
-            "the network's key is {}: keep a copy offline; whoever has it owns the network",
-            state.path().join("network.key").display()
-        ));
-        tell_next_step(common, config, &state, "init");
-    }
-    Ok(Exit::Ok)
+    hint(format_args!(
+        "the network's key is {}: keep a copy offline; whoever has it owns the network",
+        state.path().join("network.key").display()
+    ));
+    state.identity(now)
 }
 
 /// What an invitation shall grant.
@@ -90,15 +95,59 @@ pub struct InviteOptions {
     pub gateway: Vec<SourcePrefix>,
 }
 
+/// How long a token of [`token_for_all`] can be used: as long as one of `invite` by default.
+pub const TOKEN_TTL: Duration = Duration::from_secs(7 * 86_400);
+/// How long its nodes stay members without hearing from an issuer, likewise.
+pub const MEMBER_TTL: Duration = Duration::from_secs(365 * 86_400);
+
 /// Prints a token.
 pub fn invite(common: &Common, config: &Config, options: InviteOptions) -> anyhow::Result<Exit> {
     let identity = common.state_dir(config).identity(unix_now())?;
+    let member_ttl = options.member_ttl.as_secs();
+    let (token, not_after) = sign_token(config, &identity, options)?;
+    let text = token.encode();
+    if common.json {
+        let token = json!({ "token": text.as_str(), "not_after": not_after, "member_ttl": member_ttl, "signal": token.signal });
+        print_line(token)?;
+    } else {
+        print_line(text.as_str())?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// A token as `invite` prints it without any options; none where this node may not invite.
+pub fn plain_token(
+    config: &Config,
+    identity: &Identity,
+) -> anyhow::Result<Option<Zeroizing<String>>> {
+    if identity.chain.issuer().subject() != identity.key.peer_id() {
+        return Ok(None);
+    }
+    let options = InviteOptions {
+        ttl: TOKEN_TTL,
+        member_ttl: MEMBER_TTL,
+        labels: Vec::new(),
+        signal: configured_urls(config, identity),
+        prefixes: Vec::new(),
+        core: false,
+        gateway: Vec::new(),
+    };
+    let (token, _) = sign_token(config, identity, options)?;
+    Ok(Some(token.encode()))
+}
+
+/// A token, and until when hosts can join by it.
+fn sign_token(
+    config: &Config,
+    identity: &Identity,
+    options: InviteOptions,
+) -> anyhow::Result<(Token, u64)> {
     let issuer = identity.chain.issuer();
     if issuer.subject() != identity.key.peer_id() {
         let message = "this node may not invite: only a node that holds an issuer certificate can (the one that ran `lcroute init`)";
         return Err(ExitError::new(Exit::NotPermitted, message).into());
     }
-    let own = configured_urls(config, &identity);
+    let own = configured_urls(config, identity);
     let signal = match options.signal.is_empty() {
         true => own,
         false => {
@@ -113,7 +162,7 @@ pub fn invite(common: &Common, config: &Config, options: InviteOptions) -> anyho
     };
     if signal.is_empty() {
         hint(
-            "the token names no signalling server: give --signal URL here, or to `run` on the other side",
+            "the token names no signalling server: nodes meet on a LAN, and by `lcroute meet`; elsewhere --signal URL is needed",
         );
     }
     let now = unix_now();
@@ -146,14 +195,7 @@ pub fn invite(common: &Common, config: &Config, options: InviteOptions) -> anyho
         CertError::Widened(_) => ExitError::new(Exit::NotPermitted, e.to_string()),
         e => ExitError::new(Exit::Usage, e.to_string()),
     })?;
-    let text = token.encode();
-    if common.json {
-        let token = json!({ "token": text.as_str(), "not_after": not_after, "member_ttl": options.member_ttl.as_secs(), "signal": token.signal });
-        print_line(token)?;
-    } else {
-        print_line(text.as_str())?;
-    }
-    Ok(Exit::Ok)
+    Ok((token, not_after))
 }
 
 /// Signalling servers of file and membership, and this daemon itself if it serves.
@@ -188,6 +230,20 @@ pub fn join(
     name: Option<String>,
 ) -> anyhow::Result<Exit> {
     let state = common.state_dir(config);
+    show_identity(&accept(&state, config, token, name)?, common.json)?;
+    if !common.json {
+        tell_next_step(common, config, &state, "join TOKEN");
+    }
+    Ok(Exit::Ok)
+}
+
+/// Becomes a member by a token.
+pub fn accept(
+    state: &StateDir,
+    config: &Config,
+    token: &str,
+    name: Option<String>,
+) -> anyhow::Result<Identity> {
     let text = read_token(token)?;
     let token: Token = text.parse().map_err(usage)?;
     let now = unix_now();
@@ -206,11 +262,11 @@ pub fn join(
         );
     }
     let name = match (name, &old) {
-        (None, Some(old)) => known_name(&state, old, config)?,
+        (None, Some(old)) => known_name(state, old, config)?,
         (name, _) => node_name(name, config)?,
     };
     let key = state.node_key_or_new()?;
-    if is_expelled(&state, &token, &key.peer_id(), now)? {
+    if is_expelled(state, &token, &key.peer_id(), now)? {
         let message = "this node, or the token, has been expelled from the network: `lcroute leave`, then join with a new token";
         return Err(ExitError::new(Exit::NotPermitted, message).into());
     }
@@ -230,11 +286,7 @@ pub fn join(
         token.signal.clone(),
         &chain,
     ))?;
-    show_identity(&state.identity(now)?, common.json)?;
-    if !common.json {
-        tell_next_step(common, config, &state, "join TOKEN");
-    }
-    Ok(Exit::Ok)
+    state.identity(now)
 }
 
 /// Whether a revocation that this node knows is about its key, or about the token.
@@ -297,7 +349,7 @@ pub fn leave(common: &Common, config: &Config, force: bool) -> anyhow::Result<Ex
 }
 
 /// Ends the daemon and waits until it has gone.
-fn stop(client: &Client, control: &Path) -> anyhow::Result<()> {
+pub fn stop(client: &Client, control: &Path) -> anyhow::Result<()> {
     let pid = client
         .pid()
         .context("the daemon runs where its process is not seen: stop it first")?;

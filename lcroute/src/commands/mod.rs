@@ -1,6 +1,7 @@
 //! What the verbs do, a file for each family.
 
 pub mod lab;
+pub mod meet;
 pub mod membership;
 pub mod ping;
 pub mod query;
@@ -8,6 +9,7 @@ pub mod revoke;
 pub mod selftest;
 pub mod signal;
 pub mod top;
+pub mod up;
 
 /// Writes a line to standard output: a reader that has gone is an error, no panic.
 pub fn print_line(line: impl std::fmt::Display) -> std::io::Result<()> {

@@ -122,8 +122,8 @@ fn peers(list: &[Peer]) -> String {
         return "no peers\n".into();
     }
     let mut text = format!(
-        "{:<16} {:<11} {:>9} {:>6}  {}\n",
-        "NAME", "STATE", "RTT", "LOSS", "PEER"
+        "{:<16} {:<11} {:>9} {:>6}  {:<8} {}\n",
+        "NAME", "STATE", "RTT", "LOSS", "MET BY", "PEER"
     );
     for p in list {
         let rtt = p.rtt_ms.map_or("-".into(), |ms| format!("{ms:.1} ms"));
@@ -131,12 +131,13 @@ fn peers(list: &[Peer]) -> String {
             .loss
             .map_or("-".into(), |loss| format!("{:.1}%", loss * 100.0));
         let name = p.name.as_deref().unwrap_or("?");
+        let met_by = p.carrier.as_deref().unwrap_or("-");
         let reason = p
             .reason
             .as_ref()
             .map_or(String::new(), |r| format!("  {r}"));
         text += &format!(
-            "{name:<16} {:<11} {rtt:>9} {loss:>6}  {}{reason}\n",
+            "{name:<16} {:<11} {rtt:>9} {loss:>6}  {met_by:<8} {}{reason}\n",
             p.state, p.peer_id
         );
     }

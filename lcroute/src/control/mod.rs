@@ -34,6 +34,13 @@ pub enum Request {
         /// Such as `ff1e:1::/32`.
         prefix: String,
     },
+    /// This node's presence record, to be passed on by hand.
+    Meet,
+    /// Takes the presence record of another node.
+    Take {
+        /// The sealed record in base58.
+        record: String,
+    },
     /// Expels from the whole network.
     Revoke {
         /// The signed revocation in base58.

@@ -1,12 +1,14 @@
 //! The addresses at which this host may be reached.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::link::{
+    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+};
 
 use super::Connection;
 
@@ -38,6 +40,49 @@ pub fn host_addresses(exclude: &[&str], only: Option<&[String]>) -> io::Result<V
         .filter_map(|(index, address)| Some((interfaces.get(&index)?.loopback, address)))
         .collect();
     Ok(select(&addresses))
+}
+
+/// Names of interfaces behind which there may be other hosts on a LAN: up, Ethernet, with multicast, and no tunnel.
+pub fn lan_interfaces(exclude: &[&str], only: Option<&[String]>) -> io::Result<BTreeSet<String>> {
+    let mut netlink = Connection::open()?;
+    let links = netlink.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
+    let links = links.iter().filter(|message| is_lan(message));
+    let interfaces = links.filter_map(interface_up);
+    let names = interfaces.map(|(_, interface)| interface.name);
+    Ok(names
+        .filter(|name| is_chosen(name, exclude, only))
+        .collect())
+}
+
+fn is_lan(message: &RouteNetlinkMessage) -> bool {
+    let RouteNetlinkMessage::NewLink(link) = message else {
+        return false;
+    };
+    let flags = link.header.flags;
+    let crowd = flags.contains(LinkFlags::Multicast) && !flags.contains(LinkFlags::Pointopoint);
+    let kind = link
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::LinkInfo(infos) => infos.iter().find_map(|info| match info {
+                LinkInfo::Kind(kind) => Some(kind),
+                _ => None,
+            }),
+            _ => None,
+        });
+    // hosts at the far end of a tunnel are met by its own means, or over lc0 itself
+    let is_tunnel = matches!(
+        kind,
+        Some(
+            InfoKind::Tun
+                | InfoKind::Wireguard
+                | InfoKind::Vxlan
+                | InfoKind::Geneve
+                | InfoKind::GreTap
+                | InfoKind::GreTap6
+        )
+    );
+    crowd && link.header.link_layer_type == LinkLayerType::Ether && !is_tunnel
 }
 
 fn is_chosen(name: &str, exclude: &[&str], only: Option<&[String]>) -> bool {

@@ -8,7 +8,7 @@ mod look;
 mod monitor;
 mod request;
 
-pub use host::host_addresses;
+pub use host::{host_addresses, lan_interfaces};
 pub use look::{Interface, interfaces, on_link_prefixes, route_to};
 pub use monitor::Monitor;
 pub(crate) use request::Connection;

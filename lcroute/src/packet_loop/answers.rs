@@ -9,12 +9,35 @@ use librecast::id::{LinkId, NodeAddresses, PeerId};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-use super::PacketLoop;
+use super::{PacketLoop, take_text};
 use crate::control::{Answer, MAX_PING, Request};
+use crate::keeper::Kept;
 use crate::metrics::Observation;
 use crate::status::{
     Counters, Group, Lan, LanListener, LanSource, Peer, Pong, Route, State, Status, find,
 };
+
+/// Names of STUN servers are found within so long.
+const LOOKUP: Duration = Duration::from_secs(1);
+
+/// Why a pasted record is refused, by what was counted for it.
+const TEXT_REFUSALS: [(&str, &str); 6] = [
+    (
+        "presence_not_opened",
+        "it is of another network, or older than two days",
+    ),
+    (
+        "presence_stale",
+        "it is good no more, or a newer one of its node is known: ask for a new one",
+    ),
+    ("presence_forged", "its signature is forged"),
+    (
+        "presence_malformed",
+        "it cannot be read: it may be of another version",
+    ),
+    ("presence_full", "there is no room for more"),
+    ("presence_names_full", "there is no room for more"),
+];
 
 /// Who waits for the answer to a ping.
 #[derive(Debug)]
@@ -51,6 +74,8 @@ impl PacketLoop {
             Request::Routes => serde_json::to_value(self.routes()),
             Request::Members => serde_json::to_value(self.parts.node.members()),
             Request::Ping { node, timeout_ms } => return self.ping(&node, timeout_ms, to, now),
+            Request::Meet => return reply(to, Ok(self.meet(now))),
+            Request::Take { record } => return self.take_record(&record, to, now),
             Request::Announce { prefix } => return reply(to, self.announce(&prefix, now)),
             Request::Revoke { revocation } => return reply(to, self.revoke(&revocation, now)),
             Request::Reload { .. } => return reply(to, Err("not a question".into())),
@@ -64,6 +89,50 @@ impl PacketLoop {
         let announced = self.parts.node.announce(parsed, now);
         announced.map_err(|e| e.to_string())?;
         Ok(json!({ "prefix": prefix }))
+    }
+
+    /// `{"cmd": "meet"}`: none yet while the network comes up, and more addresses may follow until it is settled.
+    fn meet(&mut self, now: Instant) -> Value {
+        let node = &mut self.parts.node;
+        let names_are_looked_up = now < self.started + LOOKUP;
+        let settled = !names_are_looked_up && !node.connections_mut().awaits_addresses(now);
+        let record = node.record(now);
+        let sealed = record
+            .as_ref()
+            .map(|r| bs58::encode(&r.sealed).into_string());
+        json!({ "record": sealed, "until": record.map(|r| r.until), "settled": settled })
+    }
+
+    /// `{"cmd": "take"}`: answered once the record is on disk.
+    fn take_record(&mut self, record: &str, to: oneshot::Sender<Answer>, now: Instant) {
+        let Ok(sealed) = bs58::decode(record).into_vec() else {
+            return reply(to, Err("not in base58".into()));
+        };
+        let own = self.parts.node.member().peer;
+        let before = self.parts.node.drops();
+        let Some((peer, until)) = take_text(&mut self.parts.node, &sealed, now) else {
+            let drops = self.parts.node.drops();
+            let grown = |reason: &&str| drops.get(*reason) > before.get(*reason);
+            let why = TEXT_REFUSALS.iter().find(|(reason, _)| grown(reason));
+            let why = why.map_or(
+                "it is this node's own, or an expelled node's",
+                |(_, why)| why,
+            );
+            return reply(to, Err(why.into()));
+        };
+        debug_assert!(peer != own);
+        let name = self.parts.node.members().into_iter();
+        let name = name
+            .filter(|member| member.peer_id == peer)
+            .map(|member| member.name)
+            .next();
+        let taken = json!({ "peer_id": peer, "name": name, "until": until });
+        // the control thread ends after this one
+        drop(
+            self.parts
+                .keep
+                .send(Kept::Text(sealed, to, Answer::Ok(taken))),
+        );
     }
 
     /// `{"cmd": "revoke"}`
@@ -221,6 +290,7 @@ impl PacketLoop {
                 repair: p.repair,
                 tx_bytes: p.tx_bytes,
                 rx_bytes: p.rx_bytes,
+                carrier: p.carrier.as_ref().map(lower),
                 since_s: p.since_s,
                 reason: p.reason.map(str::to_owned),
             })

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use lcroute_overlay::Random;
+use lcroute_overlay::{Candidate, CandidateKind, Random};
 use librecast::time::Instant;
 
 use crate::datagram::Transmit;
@@ -39,6 +39,16 @@ impl Addresses {
     /// Addresses that servers see and that are not the host's.
     pub(crate) fn reflexive(&self) -> Vec<SocketAddr> {
         self.gatherer.addresses()
+    }
+
+    /// All of them.
+    pub(crate) fn candidates(&self) -> Vec<Candidate> {
+        let of_kind = |kind| move |addr| Candidate { kind, addr };
+        let hosts = self.hosts.iter().copied();
+        let hosts = hosts.map(of_kind(CandidateKind::Host));
+        let reflexive = self.reflexive().into_iter();
+        let reflexive = reflexive.map(of_kind(CandidateKind::ServerReflexive));
+        hosts.chain(reflexive).collect()
     }
 
     /// Whether it is worth waiting with a description: a server has not answered yet, but may soon.

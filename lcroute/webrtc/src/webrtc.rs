@@ -11,8 +11,8 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use lcroute_overlay::{
-    Closing, ConnectionEvent, ConnectionInfo, Connections, Description, Fingerprint, Path, Random,
-    SendError,
+    Candidate, Closing, ConnectionEvent, ConnectionInfo, Connections, Description, Fingerprint,
+    Path, Random, SendError,
 };
 use librecast::id::LinkId;
 use librecast::time::{Duration, Instant};
@@ -160,6 +160,12 @@ impl WebRtc {
         })
     }
 
+    /// Whether more addresses may be found soon: a STUN server has not answered yet.
+    #[must_use]
+    pub fn awaits_addresses(&self, now: Instant) -> bool {
+        self.addresses.are_awaited(now)
+    }
+
     /// The addresses at which the UDP socket can be reached, best first; at most eight count.
     /// Connections whose address has gone need a restart, those under way begin anew.
     pub fn set_local_candidates(&mut self, hosts: Vec<SocketAddr>, now: Instant) {
@@ -184,7 +190,11 @@ impl WebRtc {
                     .push_back(ConnectionEvent::PathLost { link });
             }
         }
-        self.out.events.push_back(ConnectionEvent::AddressesChanged);
+        let changed = [
+            ConnectionEvent::AddressesChanged,
+            ConnectionEvent::CandidatesChanged,
+        ];
+        self.out.events.extend(changed);
         self.describe_pending();
     }
 
@@ -213,10 +223,12 @@ impl WebRtc {
                 None => self.keep_early(from, to_local, datagram),
             },
             Some(&STRAIGHT) => {
-                let index = self.index.addresses.get(&from).copied();
-                let link = index.and_then(|index| Some(self.connection(index)?.id));
-                let sealed = Bytes::copy_from_slice(&datagram[1..]);
-                let event = ConnectionEvent::Straight { from, link, sealed };
+                let path = Path {
+                    local: to_local,
+                    remote: from,
+                };
+                let datagram = Bytes::copy_from_slice(&datagram[1..]);
+                let event = ConnectionEvent::Straight { path, datagram };
                 self.out.events.push_back(event);
             }
             Some(128..=191) => self.handle_media(from, datagram, ecn),
@@ -374,6 +386,7 @@ impl WebRtc {
     }
 
     fn handle_mapping(&mut self, response: &Binding, from: SocketAddr) {
+        let before = self.addresses.reflexive();
         match self.addresses.handle_response(response, from, self.now) {
             None => self.out.count(DropReason::StunUnasked),
             Some(false) => {}
@@ -384,6 +397,10 @@ impl WebRtc {
                 let outdated = young.map(|c| ConnectionEvent::Outdated { link: c.id });
                 self.out.events.extend(outdated);
             }
+        }
+        if self.addresses.reflexive() != before {
+            let event = ConnectionEvent::CandidatesChanged;
+            self.out.events.push_back(event);
         }
         self.describe_pending();
     }
@@ -746,10 +763,14 @@ impl Connections for WebRtc {
         self.connection(index)?.path()
     }
 
-    fn send_straight(&mut self, path: Path, sealed: &Bytes) {
-        let contents = [&[STRAIGHT], sealed.as_ref()].concat();
-        let transmit = Transmit::plain(path.remote, Some(path.local), contents.into());
+    fn send_straight(&mut self, from: Option<SocketAddr>, to: SocketAddr, datagram: &Bytes) {
+        let contents = [&[STRAIGHT], datagram.as_ref()].concat();
+        let transmit = Transmit::plain(to, from, contents.into());
         self.out.transmits.push_back(transmit);
+    }
+
+    fn candidates(&self) -> Vec<Candidate> {
+        self.addresses.candidates()
     }
 
     fn info(&self, link: LinkId) -> ConnectionInfo {

@@ -58,7 +58,7 @@ pub enum Event {
     CorruptSource(Source),
 }
 
-/// Packets of blocks, by what came of them.
+/// Packets of blocks, by what came of them, and the blocks.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Counters {
     /// Symbols received on joined channels.
@@ -73,6 +73,10 @@ pub struct Counters {
     pub refused: u64,
     /// Blocks that decoded to something else than what they should be.
     pub forged: u64,
+    /// Blocks that came whole.
+    pub blocks: u64,
+    /// Their bytes.
+    pub bytes: u64,
 }
 
 /// Wanted blocks, and the channels joined for them.
@@ -110,6 +114,8 @@ pub struct Fetch {
     next_tick: Instant,
     /// Blocks that whoever takes them has room for.
     room: usize,
+    /// Blocks that are still to be handed over.
+    complete: usize,
 }
 
 /// A channel that somebody else has joined already.
@@ -177,6 +183,7 @@ impl Fetch {
             counters: Counters::default(),
             next_tick: now,
             room: usize::MAX,
+            complete: 0,
         }
     }
 
@@ -200,6 +207,8 @@ impl Fetch {
 
     /// Wants nothing any more, and leaves all channels.
     pub fn clear(&mut self) {
+        self.events.retain(|e| !matches!(e, Event::Block { .. }));
+        self.complete = 0;
         self.wanted.clear();
         self.order_of.clear();
         self.parked.clear();
@@ -233,6 +242,11 @@ impl Fetch {
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.counters
+    }
+
+    /// Counts from 0 again.
+    pub fn reset_counters(&mut self) {
+        self.counters = Counters::default();
     }
 
     /// What the record says: channels that are being sent anyway. No more than `max` channels of the normal rate
@@ -279,7 +293,7 @@ impl Fetch {
             .set_bounds(max, packet_rate(record.channel_rate), slow);
     }
 
-    /// No more blocks than these are fetched at once, whatever the window allows.
+    /// No more blocks than these are under way or still to be handed over, whatever the window allows.
     pub fn set_room(&mut self, room: usize) {
         self.room = room;
     }
@@ -304,17 +318,28 @@ impl Fetch {
         self.counters.symbols += 1;
         active.last_activity = now;
         active.silences = 0;
-        let lost = u64::from(active.follow(source, symbol.sequence));
-        self.counters.lost += lost;
-        if self.window.on_packet(lost, now) {
-            self.next_tick = now;
-        }
         let trusted = self.trusted.contains(&source);
         // length and id have been checked when the packet was parsed
-        match active
+        let outcome = active
             .collector
-            .receive(source, trusted, symbol.esi, symbol.data)
-        {
+            .receive(source, trusted, symbol.esi, symbol.data);
+        let is_new = outcome != Ok(Outcome::Duplicate);
+        match active.follow(source, symbol.sequence) {
+            None if is_new => {
+                self.counters.lost = self.counters.lost.saturating_sub(1);
+                self.window.on_overtaken(now);
+            }
+            gap => {
+                // where somebody lies, he does not say how full the link is either
+                let counts = trusted || !self.apart || self.trusted.is_empty();
+                let lost = gap.filter(|_| counts).map_or(0, u64::from);
+                self.counters.lost += lost;
+                if self.window.on_packet(lost, now) {
+                    self.next_tick = now;
+                }
+            }
+        }
+        match outcome {
             Ok(Outcome::Kept) => {
                 if !active.ending && active.collector.is_ending(self.lead) {
                     active.ending = true;
@@ -367,11 +392,16 @@ impl Fetch {
         if self.events.is_empty() {
             self.fill(now);
         }
-        self.events.pop_front()
+        let event = self.events.pop_front();
+        self.complete -= usize::from(matches!(event, Some(Event::Block { .. })));
+        event
     }
 
     fn complete(&mut self, channel: ChannelId, bytes: Vec<u8>, now: Instant) {
         if let Some(active) = self.take(channel) {
+            self.complete += 1;
+            self.counters.blocks += 1;
+            self.counters.bytes += u64::from(active.block.length);
             self.events.push_back(Event::Leave(channel));
             self.events.push_back(Event::Block {
                 block: active.block,
@@ -417,7 +447,7 @@ impl Fetch {
     /// Joins channels while the window and the limit have room.
     fn fill(&mut self, now: Instant) {
         while self.busy() < self.window.size_of_shared()
-            && self.active.len() < self.room
+            && self.active.len() + self.complete < self.room
             && !self.wanted.is_empty()
         {
             if self.limit.as_mut().is_some_and(|l| !l.ready(now)) {
@@ -557,23 +587,21 @@ impl Fetch {
 }
 
 impl Active {
-    /// How many packets are missing before this one.
-    fn follow(&mut self, source: Source, sequence: u32) -> u32 {
+    /// How many packets are missing before this one; `None` if others have overtaken it, which counted it as lost.
+    fn follow(&mut self, source: Source, sequence: u32) -> Option<u32> {
         let next = sequence.wrapping_add(1);
         if let Some(expected) = self.streams.get_mut(&source) {
             let gap = sequence.wrapping_sub(*expected);
-            // a negative gap is a late packet: it has been counted as lost already, and is rare
-            if gap < MAX_GAP {
-                *expected = next;
-                return gap;
+            if gap > u32::MAX - MAX_GAP {
+                return None;
             }
-            if gap < u32::MAX - MAX_GAP {
-                *expected = next;
-            }
-        } else if self.streams.len() < MAX_STREAMS {
+            *expected = next;
+            return Some(if gap < MAX_GAP { gap } else { 0 });
+        }
+        if self.streams.len() < MAX_STREAMS {
             self.streams.insert(source, next);
         }
-        0
+        Some(0)
     }
 }
 
@@ -693,24 +721,50 @@ mod tests {
     }
 
     #[test]
-    fn losses_are_seen_in_the_sequence_of_each_server() {
+    fn losses_are_seen_in_the_sequence_of_each_server_and_what_was_overtaken_is_not_lost() {
         let now = Instant::now();
         let mut feeder = Feeder::new(&[3; 50 * SYMBOL_SIZE]);
         let mut fetch = fetch(8, now);
         fetch.want(feeder.block);
         events(&mut fetch, now);
-        for (n, server) in [
-            (0, 1),
-            (1, 1),
-            (4, 1),
-            (1_000_000, 2),
-            (1_000_003, 2),
-            (3, 1),
-        ] {
+        let mut lost_after = |n, server, esi| {
             feeder.sequence = n;
-            feeder.send(&mut fetch, source(server), n % 50, now);
+            feeder.send(&mut fetch, source(server), esi, now);
+            fetch.counters().lost
+        };
+        assert_eq!(
+            [(0, 1), (1, 1), (4, 1)].map(|(n, s)| lost_after(n, s, n)),
+            [0, 0, 2]
+        );
+        assert_eq!(
+            [(u32::MAX - 1, 2), (1, 2)].map(|(n, s)| lost_after(n, s, n % 40)),
+            [2, 4]
+        );
+        // the second time it is no more than twice the same
+        assert_eq!([3, 3].map(|n| lost_after(n, 1, n)), [3, 3]);
+    }
+
+    #[test]
+    fn once_somebody_has_lied_only_who_brought_a_block_says_what_is_lost() {
+        let now = Instant::now();
+        let mut fetch = fetch(8, now);
+        let mut feeders = [3, 4].map(|n| Feeder::new(&[n; 4 * SYMBOL_SIZE]));
+        feeders.iter().for_each(|f| fetch.want(f.block));
+        events(&mut fetch, now);
+        let [first, second] = &mut feeders;
+        for esi in 0..4 {
+            let (from, data) = (source(esi as u16 % 2), [esi as u8; SYMBOL_SIZE]);
+            first.deliver(&mut fetch, from, esi, &data, now);
         }
-        assert_eq!(fetch.counters().lost, 2 + 2);
+        assert!(fetch.apart);
+        (0..4).for_each(|esi| first.send(&mut fetch, source(1), esi, now));
+        let before = fetch.counters().lost;
+        for (from, gap) in [(0, 0), (1, 0), (0, 1_000), (1, 5)] {
+            second.sequence += gap;
+            second.send(&mut fetch, source(from), gap % 50, now);
+        }
+        // the gaps that the server itself left; the liar would have added as many
+        assert_eq!(fetch.counters().lost, before + 1_000 + 1 + 5);
     }
 
     #[test]

@@ -1,13 +1,16 @@
 //! Receiving shares.
 //!
-//! [`fetch`] (channels), [`collector`] (symbols), [`window`] (how many channels), [`changes`] (when they are told) and `choice` (which version) decide; `network` and
-//! `transfer` are the process around them; `stats` is what it has cost; `plan` and `finish` put everything in place,
-//! with the permissions that `modes` gives. `browse` asks what is shared.
+//! [`core`] decides, with [`choice`] (which version), [`assembly`] ([`tree`]: what there is in it), [`fetch`] (channels),
+//! [`collector`] (symbols), [`window`] (how many channels) and [`changes`] (when they are told). `network` and `transfer` are
+//! the process around it; `stats` is what it has cost; `plan` and `finish` put everything in place, with the permissions
+//! that `modes` gives. `browse` asks what is shared.
 
+pub mod assembly;
 pub(crate) mod browse;
 pub mod changes;
-mod choice;
+pub mod choice;
 pub mod collector;
+pub mod core;
 pub mod fetch;
 mod finish;
 pub(crate) mod modes;
@@ -16,4 +19,5 @@ mod network;
 pub(crate) mod plan;
 pub(crate) mod stats;
 pub(crate) mod transfer;
+pub mod tree;
 pub mod window;

@@ -10,18 +10,14 @@ use crate::sealing::OpenDrops;
 /// Counted from the first record to the last rename.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Stats {
-    /// Packets of blocks, by what came of them.
+    /// Packets of blocks, by what came of them, and the blocks.
     pub symbols: Counters,
     /// Datagrams that were not opened.
     pub unopened: OpenDrops,
     /// Records refused because the trusted key has not signed them.
     pub untrusted: u64,
-    /// Blocks that came over the network.
-    pub blocks_fetched: u64,
     /// Blocks of files that were there already.
     pub blocks_found: u64,
-    /// Bytes of the blocks fetched.
-    pub bytes: u64,
     /// The most channels that were held at once.
     pub channels: usize,
     /// How long it took.
@@ -38,7 +34,7 @@ impl Stats {
     /// Bits per second of blocks.
     #[must_use]
     pub fn rate(&self) -> f64 {
-        self.bytes as f64 * 8.0 / self.seconds.max(1e-6)
+        self.symbols.bytes as f64 * 8.0 / self.seconds.max(1e-6)
     }
 
     /// Datagrams that somebody sent who should not have.
@@ -53,8 +49,8 @@ impl Stats {
             "symbols": self.symbols.symbols, "lost": self.symbols.lost, "duplicate": self.symbols.duplicate,
             "unwanted": self.symbols.unwanted, "refused": self.symbols.refused, "forged": self.forged(),
             "malformed": self.unopened.malformed, "unknown_server": self.unopened.unknown_server,
-            "untrusted_records": self.untrusted, "blocks_fetched": self.blocks_fetched,
-            "blocks_found": self.blocks_found, "bytes": self.bytes, "received_bytes": self.received_bytes(),
+            "untrusted_records": self.untrusted, "blocks_fetched": self.symbols.blocks,
+            "blocks_found": self.blocks_found, "bytes": self.symbols.bytes, "received_bytes": self.received_bytes(),
             "channels": self.channels, "seconds": (self.seconds * 1e3).round() / 1e3,
             "rate_bps": self.rate() as u64,
         })
@@ -75,7 +71,7 @@ impl Stats {
         vec![
             format!(
                 "blocks:   {} fetched, {} found at DEST",
-                self.blocks_fetched, self.blocks_found
+                self.symbols.blocks, self.blocks_found
             ),
             format!(
                 "symbols:  {symbols} received, {lost} lost ({of_all:.1} %), {duplicate} twice, {unwanted} too late"
@@ -87,7 +83,7 @@ impl Stats {
             ),
             format!(
                 "bytes:    {} of blocks, {} of symbols",
-                human_bytes(self.bytes),
+                human_bytes(self.symbols.bytes),
                 human_bytes(self.received_bytes())
             ),
             format!(

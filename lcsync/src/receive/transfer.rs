@@ -1,26 +1,24 @@
-//! `lcsync lc:NAME DEST`: one transfer from the first record to the last rename.
+//! `lcsync lc:NAME DEST`: what the receiver's core decides is done here, from the first join to the last rename.
 //!
 //! ```text
-//! record -> root node -> listing, hash nodes -> compare with DEST -> missing blocks -> rename into place
-//!    ^                                                                  |
-//!    +------------------- the share has changed ------------------------+
+//! version -> tree -> compare with DEST -> missing blocks -> rename into place
+//!    ^                                         |
+//!    +---------- the share has changed --------+
 //! ```
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder};
-use std::net::Ipv6Addr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver as Blocks, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail, ensure};
 use librecast::channel::{ROOT_CHANNEL, SharePrefix};
 use librecast::id::PeerId;
-use librecast::wire::WireError;
 use librecast_program::cli::{Exit, ExitError};
 use librecast_program::interrupt;
 use librecast_program::keyfile::SharedKey;
@@ -28,49 +26,36 @@ use librecast_program::units::count;
 use serde_json::json;
 use thiserror::Error;
 
-use super::choice::{Choice, Decision, Proof};
+use super::choice::Proof;
 use super::collector::Source;
-use super::fetch::{Event, Fetch};
+use super::core::{Event, Failure, Receiver, Settings};
 use super::finish;
 use super::modes::Modes;
 use super::network::Network;
 use super::plan::Plan;
 use super::stats::Stats;
-use super::window::Window;
+use super::tree::Tree;
 use crate::block::{BlockHash, BlockRef};
 use crate::index::Index;
-use crate::layout::Layout;
-use crate::listing::{self, Entry, Kind, ListingError, METADATA_SIZE, Metadata, shown};
-use crate::packet::Packet;
+use crate::listing::{self, shown};
 use crate::place::{Place, check_writable, current_umask};
 use crate::progress::{Progress, Snapshot, human_bytes, print_line};
 use crate::record::Record;
 use crate::remembered::Remembered;
 use crate::scan::Scan;
-use crate::sealing::{Opener, ShareKey, group_key};
+use crate::sealing::{ShareKey, group_key};
 use crate::server::core::Share;
 use crate::server::rescan::Watched;
 use crate::server::seed::Seed;
 use crate::signature::Trust;
-use crate::tree::{Descent, Root, RootKind, Stream, TreeError};
+use crate::tree::RootKind;
 
-/// Channels held until loss was judged first.
-const START_WINDOW: usize = 16;
-/// Channels held before a record says otherwise.
-const MAX_WINDOW: usize = 128;
 /// Blocks that may wait to be written.
 const WRITE_QUEUE: usize = 192;
-/// Longest listing in bytes; a longer one is refused, not held in memory.
-const MAX_LISTING: u64 = 256 << 20;
-/// Most entries of a listing.
-const MAX_ENTRIES: u64 = 1 << 24;
 /// In place of the number of blocks that wait to be written: nobody takes them any more.
 const WRITER_GONE: usize = usize::MAX;
 /// Corrupt sources that are named in warnings.
 const MAX_NAMED: u32 = 8;
-/// A version gives way to any other if its root node and metadata do not come for so long, or make no sense.
-const VERSION_TIMEOUT: Duration = Duration::from_secs(3);
-
 /// What the command line says.
 #[derive(Debug)]
 pub struct Options {
@@ -125,26 +110,6 @@ impl Options {
 #[error("the share has changed")]
 struct Changed;
 
-/// Why a part of a share cannot be fetched.
-#[derive(Debug, Error)]
-enum NoPart {
-    #[error("the share has no {0}")]
-    Missing(String),
-    #[error("{0} is a link: fetch what it leads to")]
-    Link(String),
-    #[error("the share is a single file")]
-    File,
-}
-
-/// What a server says of a share contradicts itself.
-#[derive(Debug, Error)]
-enum Contradiction {
-    #[error("the listing repeats itself")]
-    Repetition,
-    #[error("metadata and listing do not agree")]
-    Metadata,
-}
-
 /// Blocks cannot be written any more; the writer's own error says why.
 #[derive(Debug, Error)]
 #[error("writing has failed")]
@@ -168,113 +133,29 @@ pub fn receive(options: &Options) -> anyhow::Result<Exit> {
         check_writable(&options.dest)
             .map_err(|(folder, e)| anyhow!("{}: cannot be written to: {e}", folder.display()))?;
     }
-    let mut transfer = Transfer::open(options)?;
-    loop {
-        transfer.wait_for_record()?;
-        match transfer.sync() {
-            Err(e) if e.is::<Changed>() => tracing::info!("the share has changed: starting over"),
-            Err(e) if is_nonsense(&e) => transfer.wait_for_another(e)?,
-            Ok(Exit::Ok) if options.seed || options.watch => {
-                complete.store(true, Ordering::SeqCst);
-                transfer.serve_on()?;
-            }
-            // the version before has come as a whole: what can be served of both is
-            Err(e) if complete.load(Ordering::SeqCst) => {
-                tracing::error!("{e:#}; serving on");
-                transfer.serve_on()?;
-            }
-            result => {
-                transfer.progress.finish();
-                return result;
-            }
-        }
-    }
+    Transfer::open(options)?.run(&complete)
 }
 
 struct Transfer<'a> {
     options: &'a Options,
     network: Network,
-    opener: Opener,
-    choice: Choice,
+    core: Receiver,
+    key: Option<Arc<ShareKey>>,
     /// Of earlier runs, where records prove anything.
     remembered: Option<Remembered>,
-    fetch: Fetch,
     progress: Progress,
     started: Instant,
     /// When the first record was taken: waiting for it is not fetching.
     began: Option<Instant>,
-    last_packet: Instant,
-    symbol: Instant,
-    changed: bool,
-    /// Until then the next block of root node or metadata should come.
-    due: Option<Instant>,
     corrupt_sources: u32,
     seed: Option<Seed>,
-    /// Everything has come: nothing is waited for but a new version.
-    resting: bool,
+    /// Of the version, as far as the core does not count.
     stats: Stats,
+    /// Bytes of the tree, which are no progress.
+    shown_from: u64,
     shown: Snapshot,
     /// Blocks that wait to be written.
     queued: Arc<AtomicUsize>,
-}
-
-/// A share's tree, or what is wanted of it, without the data.
-struct Tree {
-    root: Root,
-    entries: Vec<Entry>,
-    /// Of the root, then of each entry.
-    metadata: Vec<Metadata>,
-    leaves: Vec<BlockRef>,
-    layout: Layout,
-}
-
-impl Tree {
-    /// Of a folder, only what is at `path` in it, as if that were shared.
-    fn choose(&mut self, path: &[u8]) -> Result<(), NoPart> {
-        let name = || shown(path);
-        let of_path = |entry: &Entry| entry.path == path;
-        let at = self.entries.iter().position(of_path);
-        let at = at.ok_or_else(|| NoPart::Missing(name()))?;
-        let (chosen, cut) = match &self.entries[at].kind {
-            Kind::Folder => {
-                let below = [path, b"/"].concat();
-                let inside = |entry: &&Entry| entry.path.starts_with(&below);
-                let count = self.entries[at + 1..].iter().take_while(inside).count();
-                (at + 1..at + 1 + count, below.len())
-            }
-            Kind::File { executable, .. } => {
-                let kind = RootKind::File {
-                    executable: *executable,
-                };
-                self.root.kind = kind;
-                (at..at + 1, 0)
-            }
-            Kind::Link { .. } => return Err(NoPart::Link(name())),
-        };
-        let layout = std::mem::take(&mut self.layout);
-        self.layout = layout.of(&chosen);
-        // the first stands for the root
-        self.metadata = self.metadata[at + 1..=chosen.end].to_vec();
-        self.entries = self.entries[chosen].to_vec();
-        for entry in &mut self.entries {
-            entry.path.drain(..cut);
-        }
-        Ok(())
-    }
-
-    /// Bytes of all files.
-    fn bytes(&self) -> u64 {
-        let sizes = self.entries.iter().map(|entry| match entry.kind {
-            Kind::File { size, .. } => size,
-            _ => 0,
-        });
-        sizes.sum()
-    }
-
-    /// What is not in the listing is not in the share.
-    fn is_whole_folder(&self) -> bool {
-        self.root.kind == RootKind::Folder && !self.root.incomplete
-    }
 }
 
 impl<'a> Transfer<'a> {
@@ -321,59 +202,72 @@ impl<'a> Transfer<'a> {
                 "a root hash covers neither modes nor times: they are not taken (with --trust or --keyfile they are)"
             );
         }
+        let settings = Settings {
+            pinned: options.pinned,
+            proof,
+            floor,
+            key: key.clone(),
+            limit: options.limit,
+            timeout: options.timeout,
+            own_server: seed.as_ref().map(Seed::id),
+        };
         Ok(Self {
             options,
             network,
-            choice: Choice::new(options.pinned, proof, floor, now),
+            core: Receiver::new(settings, now),
+            key,
             remembered,
-            fetch: Fetch::new(
-                Window::new(START_WINDOW, MAX_WINDOW, now),
-                options.limit,
-                now,
-            )
-            .with_key(group_key),
-            opener: Opener::new(key.clone()),
             progress: Progress::new(options.json, options.quiet, now),
             started: now,
             began: None,
-            last_packet: now,
-            symbol: now,
-            changed: false,
-            due: None,
             corrupt_sources: 0,
             seed,
-            resting: false,
             stats: Stats::default(),
+            shown_from: 0,
             shown: Snapshot::default(),
             queued: Arc::default(),
         })
     }
 
-    fn wait_for_record(&mut self) -> anyhow::Result<()> {
-        self.fetch.clear();
-        self.changed = false;
-        while self.choice.record().is_none() {
-            self.step()?;
+    /// Sets `complete` once a version has come as a whole.
+    fn run(mut self, complete: &AtomicBool) -> anyhow::Result<Exit> {
+        loop {
+            let result = match self.next()? {
+                Event::Version(record) => {
+                    let (name, root) = (&self.options.name, record.root.hash);
+                    tracing::info!("lc:{name} {root} from server {:08x}", record.server);
+                    self.began.get_or_insert_with(Instant::now);
+                    continue;
+                }
+                Event::Tree(version) => self.sync(&version.0, version.1),
+                Event::Changed => Err(Changed.into()),
+                Event::Failed(failure) => Err(self.explain(failure)),
+                _ => continue,
+            };
+            match result {
+                Err(e) if e.is::<Changed>() => {
+                    tracing::info!("the share has changed: starting over");
+                }
+                Ok(Exit::Ok) if self.options.seed || self.options.watch => {
+                    complete.store(true, Ordering::SeqCst);
+                    self.serve_on();
+                }
+                // the version before has come as a whole: what can be served of both is
+                Err(e) if complete.load(Ordering::SeqCst) => {
+                    tracing::error!("{e:#}; serving on");
+                    self.serve_on();
+                }
+                result => {
+                    self.progress.finish();
+                    return result;
+                }
+            }
         }
-        self.changed = false;
-        self.began.get_or_insert_with(Instant::now);
-        Ok(())
     }
 
-    fn sync(&mut self) -> anyhow::Result<Exit> {
-        let record = self.choice.record().context("no record")?.clone();
-        let name = &self.options.name;
-        tracing::info!(
-            "lc:{name} {} from server {:08x}",
-            record.root.hash,
-            record.server
-        );
-        let root = self.fetch_root(&record)?;
-        let mut tree = self.fetch_tree(&record, root)?;
+    fn sync(&mut self, record: &Record, mut tree: Tree) -> anyhow::Result<Exit> {
         let mut name = self.options.name.as_bytes();
         if let Some(part) = &self.options.part {
-            let folder = tree.root.kind == RootKind::Folder;
-            ensure!(folder, NoPart::File);
             tree.choose(part)?;
             name = part.rsplit(|c| *c == b'/').next().unwrap_or(part);
         }
@@ -394,7 +288,7 @@ impl<'a> Transfer<'a> {
             place
                 .open_partial(label)
                 .with_context(|| folder.display().to_string())?;
-            self.seed_version(&record, &tree, &folder, Place::partial_name(label));
+            self.seed_version(record, &tree, &folder, Place::partial_name(label));
         }
         let of_entries = match tree.root.kind {
             RootKind::Folder => &tree.metadata[1..],
@@ -409,21 +303,21 @@ impl<'a> Transfer<'a> {
         self.stats.blocks_found = (tree.leaves.len() as u64).saturating_sub(wanted);
         self.progress.event(&json!({
             "event": "start", "root": record.root.hash.to_string(), "generation": record.generation,
-            "files": tree.entries.iter().filter(|e| matches!(e.kind, Kind::File { .. })).count(),
-            "bytes": bytes, "missing_bytes": missing,
+            "files": tree.files(), "bytes": bytes, "missing_bytes": missing,
         }));
+        self.shown_from = self.core.counters().bytes;
         self.shown = Snapshot {
             total: missing,
             ..Snapshot::default()
         };
         match place {
             Some(mut place) if !self.options.dry_run => {
-                self.transfer(&record, &tree, plan, &mut place)
+                self.transfer(record, &tree, plan, &mut place)
             }
             mut place => {
                 if let Some(place) = &mut place {
                     let uncertain = plan.uncertain();
-                    self.fetch_blocks(&uncertain, |block, bytes| {
+                    self.fetch(&uncertain, |block, bytes| {
                         plan.settle(block, &bytes, place);
                         Ok(())
                     })?;
@@ -509,7 +403,7 @@ impl<'a> Transfer<'a> {
                 }
                 result
             });
-            let fetched = self.fetch_blocks(wanted, |block, bytes| {
+            let fetched = self.fetch(wanted, |block, bytes| {
                 queued.fetch_add(1, Ordering::SeqCst);
                 // the writer has failed: its error says why
                 sender.send((block, bytes)).map_err(|_| WriterGone.into())
@@ -536,13 +430,13 @@ impl<'a> Transfer<'a> {
         let (seconds, counters) = (stats.seconds, stats.symbols);
         self.progress.event(&json!({
             "event": "done", "root": record.root.hash.to_string(), "bytes": tree.bytes(),
-            "fetched_bytes": stats.bytes, "received_bytes": stats.received_bytes(), "lost_packets": counters.lost,
+            "fetched_bytes": counters.bytes, "received_bytes": stats.received_bytes(), "lost_packets": counters.lost,
             "duplicate_packets": counters.duplicate, "files_changed": plan.installed.len(),
             "files_deleted": removed.len(), "seconds": (seconds * 1e3).round() / 1e3,
             "stats": stats.json(),
         }));
         let rate = stats.rate() / 1e6;
-        let fetched = human_bytes(stats.bytes);
+        let fetched = human_bytes(counters.bytes);
         self.say(&format!(
             "{} changed, {fetched} fetched in {seconds:.1} s ({rate:.0} Mbit/s)",
             count(plan.installed.len(), "file")
@@ -554,9 +448,9 @@ impl<'a> Transfer<'a> {
 
     fn stats(&self) -> Stats {
         Stats {
-            symbols: self.fetch.counters(),
-            unopened: self.opener.drops(),
-            untrusted: self.choice.trust().map_or(0, |(_, refused)| refused),
+            symbols: self.core.counters(),
+            unopened: self.core.unopened(),
+            untrusted: self.core.choice().trust().map_or(0, |(_, refused)| refused),
             seconds: self.began.map_or(0.0, |at| at.elapsed().as_secs_f64()),
             ..self.stats
         }
@@ -577,7 +471,7 @@ impl<'a> Transfer<'a> {
             unread: usize::from(tree.root.incomplete),
             special: Vec::new(),
         };
-        match Index::known(scan, &tree.leaves, partial, self.opener.group_key()) {
+        match Index::known(scan, &tree.leaves, partial, group_key(self.key.as_deref())) {
             Ok(index) if index.root == record.root && index.metadata == record.metadata => {
                 seed.serve(Share {
                     index: Arc::new(index),
@@ -592,25 +486,17 @@ impl<'a> Transfer<'a> {
         }
     }
 
-    /// Everything has come: waits for a new version, while the seed serves this one.
-    fn serve_on(&mut self) -> anyhow::Result<()> {
+    /// Everything has come: a new version is waited for, while the seed serves this one.
+    fn serve_on(&mut self) {
         self.progress.finish();
         let name = &self.options.name;
         self.say(&match self.options.seed {
             true => format!("everything has come; serving lc:{name} on until stopped"),
             false => format!("everything has come; following lc:{name} until stopped"),
         });
-        self.fetch.clear();
-        self.resting = true;
-        while !self.changed {
-            self.step()?;
-        }
-        let now = Instant::now();
-        self.resting = false;
-        (self.started, self.last_packet, self.symbol) = (now, now, now);
+        self.core.rest();
         self.began = None;
-        self.stats = Stats::default();
-        Ok(())
+        (self.stats, self.shown, self.shown_from) = (Stats::default(), Snapshot::default(), 0);
     }
 
     /// A line for people.
@@ -656,155 +542,57 @@ impl<'a> Transfer<'a> {
         }
     }
 
-    fn fetch_root(&mut self, record: &Record) -> anyhow::Result<Root> {
-        self.due = Some(Instant::now() + VERSION_TIMEOUT);
-        let bytes = self.fetch_all(&[record.root])?;
-        self.due = None;
-        let bytes = bytes.get(&record.root.hash).context("root node")?;
-        Root::decode(bytes).context("root node")
-    }
-
-    /// The tree; a shared file has no name yet.
-    fn fetch_tree(&mut self, record: &Record, root: Root) -> anyhow::Result<Tree> {
-        ensure!(
-            root.entries <= MAX_ENTRIES,
-            "a listing of {} entries is too long",
-            root.entries
-        );
-        let entries = match root.kind {
-            RootKind::File { executable } => {
-                vec![Entry {
-                    path: Vec::new(),
-                    kind: Kind::File {
-                        size: root.content.length,
-                        executable,
-                    },
-                }]
-            }
-            RootKind::Folder => listing::decode(&self.fetch_listing(root.listing)?, root.entries)?,
-        };
-        self.due = Some(Instant::now() + VERSION_TIMEOUT);
-        let metadata = self.fetch_metadata(record.metadata, root.entries + 1)?;
-        self.due = None;
-        let leaves = self.fetch_leaves(root.content, root.entries)?;
-        let layout = Layout::new(&entries).context("sizes beyond all numbers")?;
-        Ok(Tree {
-            root,
-            entries,
-            metadata,
-            leaves,
-            layout,
-        })
-    }
-
-    fn fetch_listing(&mut self, stream: Stream) -> anyhow::Result<Vec<u8>> {
-        ensure!(
-            stream.length <= MAX_LISTING,
-            "a listing of {} bytes is too large",
-            stream.length
-        );
-        let leaves = self.fetch_leaves(stream, 0)?;
-        // no path comes twice, so no block does
-        let different: HashSet<BlockHash> = leaves.iter().map(|l| l.hash).collect();
-        ensure!(different.len() == leaves.len(), Contradiction::Repetition);
-        self.fetch_bytes(&leaves)
-    }
-
-    fn fetch_metadata(&mut self, stream: Stream, expected: u64) -> anyhow::Result<Vec<Metadata>> {
-        ensure!(
-            stream.length == expected * METADATA_SIZE as u64,
-            Contradiction::Metadata
-        );
-        let leaves = self.fetch_leaves(stream, 0)?;
-        let bytes = self.fetch_bytes(&leaves)?;
-        Ok(listing::decode_metadata(&bytes, expected)?)
-    }
-
-    fn fetch_bytes(&mut self, leaves: &[BlockRef]) -> anyhow::Result<Vec<u8>> {
-        let blocks = self.fetch_all(leaves)?;
-        let mut bytes = Vec::new();
-        for leaf in leaves {
-            bytes.extend_from_slice(blocks.get(&leaf.hash).context("block of a listing")?);
-        }
-        Ok(bytes)
-    }
-
-    /// The leaf blocks of a stream of so many files, in order.
-    fn fetch_leaves(&mut self, stream: Stream, files: u64) -> anyhow::Result<Vec<BlockRef>> {
-        let mut descent = Descent::new(&stream, files);
-        while let Some(blocks) = descent.wanted()? {
-            let nodes = self.fetch_all(&blocks)?;
-            descent.take(|hash| nodes.get(hash).map(Vec::as_slice))?;
-        }
-        Ok(descent.leaves()?)
-    }
-
-    /// What was fetched makes no sense: waits for somebody who says something else.
-    fn wait_for_another(&mut self, why: anyhow::Error) -> anyhow::Result<()> {
-        self.choice.mark_unreachable();
-        self.due = None;
-        self.fetch.clear();
-        let until = Instant::now() + VERSION_TIMEOUT;
-        while !self.changed {
-            if Instant::now() >= until {
-                return Err(why);
-            }
-            self.step()?;
-        }
-        Ok(())
-    }
-
-    fn fetch_all(&mut self, blocks: &[BlockRef]) -> anyhow::Result<HashMap<BlockHash, Vec<u8>>> {
-        let mut found = HashMap::new();
-        self.fetch_blocks(blocks, |block, bytes| {
-            found.insert(block.hash, bytes);
-            Ok(())
-        })?;
-        Ok(found)
-    }
-
     /// Fetches blocks; gives each to `take` as it comes.
-    fn fetch_blocks(
+    fn fetch(
         &mut self,
         blocks: &[BlockRef],
         mut take: impl FnMut(BlockRef, Vec<u8>) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        for block in blocks {
-            self.fetch.want(*block);
+        self.core.fetch(blocks, Instant::now());
+        loop {
+            match self.next()? {
+                Event::Block { block, bytes } => take(block, bytes)?,
+                Event::Fetched => return Ok(()),
+                Event::Changed => return Err(Changed.into()),
+                Event::Failed(failure) => return Err(self.explain(failure)),
+                _ => {}
+            }
         }
-        self.symbol = Instant::now();
+    }
+
+    /// The next event that has to do with the version; what the others ask for is done.
+    fn next(&mut self) -> anyhow::Result<Event> {
         loop {
             let queued = self.queued.load(Ordering::SeqCst);
-            if queued == WRITER_GONE {
-                return Err(WriterGone.into());
-            }
+            ensure!(queued != WRITER_GONE, WriterGone);
             let room = WRITE_QUEUE.saturating_sub(queued);
-            self.fetch.set_room(room);
-            if room == 0 {
-                // the disk is slow, not the network
-                self.symbol = Instant::now();
-            }
-            while let Some(event) = self.fetch.poll_event(Instant::now()) {
+            self.core.set_room(room, Instant::now());
+            while let Some(event) = self.core.poll_event(Instant::now()) {
                 match event {
                     Event::Join(channel) => self.network.join(channel),
                     Event::Leave(channel) => self.network.leave(channel),
-                    Event::CorruptSource(source) => self.report_corrupt_source(source),
-                    Event::Block { block, bytes } => {
-                        self.due = self.due.map(|_| Instant::now() + VERSION_TIMEOUT);
-                        self.stats.blocks_fetched += 1;
-                        self.stats.bytes += u64::from(block.length);
-                        self.shown.done += u64::from(block.length);
-                        take(block, bytes)?;
+                    Event::Record {
+                        server,
+                        interface,
+                        proven,
+                    } => {
+                        self.remember(proven);
+                        self.network.note_server(server, interface, Instant::now());
                     }
+                    Event::Conflict { server, root } => tracing::warn!(
+                        "server {server:08x} shares something else under this name, {root}: ignored"
+                    ),
+                    Event::Untrusted(source) => tracing::warn!(
+                        "{source} shares something under this name that the trusted key has not signed: ignored"
+                    ),
+                    Event::RolledBack(source) => tracing::warn!(
+                        "{source} shares an older version than this host has had: ignored"
+                    ),
+                    Event::CorruptSource(source) => self.report_corrupt_source(source),
+                    other => return Ok(other),
                 }
             }
-            if self.fetch.missing() == 0 {
-                return Ok(());
-            }
             self.step()?;
-            if self.changed {
-                return Err(Changed.into());
-            }
         }
     }
 
@@ -821,100 +609,26 @@ impl<'a> Transfer<'a> {
         }
     }
 
-    /// Waits for packets and takes them.
+    /// Waits for packets and hands them over.
     fn step(&mut self) -> anyhow::Result<()> {
         let now = Instant::now();
         self.network.refresh_interfaces(now)?;
-        self.fetch.handle_timeout(now);
         self.network.apply_changes(now);
-        self.network.wait(self.fetch.poll_timeout())?;
-        self.take_packets()?;
-        let now = Instant::now();
-        if self.due.is_some_and(|due| now >= due) {
-            self.choice.mark_unreachable();
-        }
-        self.show(now);
-        self.check_timeout(now)
-    }
-
-    fn take_packets(&mut self) -> anyhow::Result<()> {
-        let mut records = Vec::new();
-        let own = self.seed.as_ref().map(Seed::id);
-        let Self {
-            network,
-            opener,
-            fetch,
-            last_packet,
-            symbol: last_symbol,
-            ..
-        } = self;
-        network.receive(|channel, datagram| {
+        self.network.wait(self.core.poll_timeout())?;
+        self.network.receive(|channel, datagram| {
+            let (source, interface) = (datagram.source, datagram.interface);
             let now = Instant::now();
-            match opener.open(channel, datagram.payload, now) {
-                Ok(Packet::Symbol(symbol)) => {
-                    let source = Source {
-                        address: datagram.source,
-                        interface: datagram.interface,
-                        server: symbol.server,
-                    };
-                    *last_packet = now;
-                    if fetch.handle_symbol(channel, source, &symbol, now) {
-                        *last_symbol = now;
-                    }
-                }
-                // our own seed says what it was told
-                Ok(Packet::Record(record)) if own == Some(record.server) => {}
-                Ok(Packet::Record(record)) if channel == ROOT_CHANNEL => {
-                    *last_packet = now;
-                    records.push((record, datagram.source, datagram.interface));
-                }
-                Ok(Packet::Record(_) | Packet::Catalogue(_)) => {
-                    tracing::debug!("a datagram of another channel");
-                }
-                Err(e) => tracing::debug!("packet from {}: {e}", datagram.source),
-            }
+            self.core
+                .handle_datagram(channel, datagram.payload, source, interface, now);
         })?;
-        for (record, source, interface) in records {
-            self.take_record(&record, source, interface);
-        }
+        let now = Instant::now();
+        self.core.handle_timeout(now);
+        self.show(now);
         Ok(())
     }
 
-    fn take_record(&mut self, record: &Record, source: Ipv6Addr, interface: u32) {
-        let now = Instant::now();
-        let (server, root) = (record.server, record.root.hash);
-        match self.choice.handle(record, source, now) {
-            Decision::Current => {}
-            Decision::Changed => self.changed = true,
-            Decision::Conflict => {
-                tracing::warn!(
-                    "server {server:08x} shares something else under this name, {root}: ignored"
-                );
-                return;
-            }
-            Decision::Untrusted => {
-                tracing::warn!(
-                    "{source} shares something under this name that the trusted key has not signed: ignored"
-                );
-                return;
-            }
-            Decision::RolledBack => {
-                tracing::warn!("{source} shares an older version than this host has had: ignored");
-                return;
-            }
-            Decision::Ignored => return,
-        }
-        self.remember();
-        self.network.note_server(server, interface, now);
-        if let Some(followed) = self.choice.record() {
-            let limit = window_limit(followed, self.options.limit);
-            self.fetch.set_record(record, limit, now);
-        }
-    }
-
     /// Behind what is proven nobody leads this host back, in later runs either.
-    fn remember(&mut self) {
-        let proven = self.choice.proven();
+    fn remember(&mut self, proven: u64) {
         let Some(remembered) = self.remembered.as_mut().filter(|_| !self.options.dry_run) else {
             return;
         };
@@ -926,18 +640,20 @@ impl<'a> Transfer<'a> {
     }
 
     fn show(&mut self, now: Instant) {
-        if self.resting {
+        if self.core.is_resting() {
             return;
         }
-        if self.choice.record().is_none() {
+        if self.core.choice().record().is_none() {
             let share = format!("lc:{}", self.options.name);
             let left = (self.started + self.options.timeout).saturating_duration_since(now);
             self.progress
                 .wait(&share, &self.network.interface_names(), left, now);
             return;
         }
-        self.shown.loss = self.fetch.window().loss();
-        self.shown.channels = self.fetch.channels();
+        let done = self.core.counters().bytes;
+        self.shown.done = done.saturating_sub(self.shown_from);
+        self.shown.loss = self.core.loss();
+        self.shown.channels = self.core.channels();
         self.stats.channels = self.stats.channels.max(self.shown.channels);
         self.progress.show(&self.shown, now);
     }
@@ -945,14 +661,14 @@ impl<'a> Transfer<'a> {
     /// Servers have been heard, and none of them has the version that is wanted.
     fn nothing_acceptable(&self) -> String {
         let name = &self.options.name;
-        if let (Some(remembered), 1..) = (&self.remembered, self.choice.rolled_back()) {
+        if let (Some(remembered), 1..) = (&self.remembered, self.core.choice().rolled_back()) {
             let file = remembered.file().display();
             return format!(
                 "lc:{name} is served in older versions only than this host has had: somebody sends again what he has \
                  recorded, or the server's clock is behind. If an older one is right, remove {file}"
             );
         }
-        match self.choice.trust() {
+        match self.core.choice().trust() {
             Some((key, refused)) if refused > 0 => {
                 format!(
                     "lc:{name} is served, but nothing of it is signed by {key} ({refused} records refused)"
@@ -962,44 +678,31 @@ impl<'a> Transfer<'a> {
         }
     }
 
-    fn check_timeout(&self, now: Instant) -> anyhow::Result<()> {
-        if self.resting {
-            return Ok(());
-        }
-        let timeout = self.options.timeout;
-        let message = if now.saturating_duration_since(self.last_packet) >= timeout {
-            let on = self.network.interface_names();
-            let name = &self.options.name;
-            // a wrong key has other groups: nobody can tell the one from the other
-            let or_key = match self.options.keyfile {
-                Some(_) => ": the name or the key may be wrong",
-                None => "",
-            };
-            format!("nothing heard of lc:{name} for {timeout:?} on {on}{or_key}")
-        } else if self.choice.record().is_none()
-            && now.saturating_duration_since(self.started) >= timeout
-        {
-            self.nothing_acceptable()
-        } else if self.fetch.missing() > 0 && now.saturating_duration_since(self.symbol) >= timeout
-        {
-            format!(
-                "the server of lc:{} answers, but sends none of the blocks asked for",
-                self.options.name
-            )
-        } else {
-            return Ok(());
+    fn explain(&self, failure: Failure) -> anyhow::Error {
+        let name = &self.options.name;
+        let message = match failure {
+            Failure::Tree(why) => return why.into(),
+            Failure::Silence => {
+                let on = self.network.interface_names();
+                let timeout = self.options.timeout;
+                // a wrong key has other groups: nobody can tell the one from the other
+                let or_key = match self.options.keyfile {
+                    Some(_) => ": the name or the key may be wrong",
+                    None => "",
+                };
+                format!("nothing heard of lc:{name} for {timeout:?} on {on}{or_key}")
+            }
+            Failure::NoVersion => self.nothing_acceptable(),
+            Failure::NoBlocks => {
+                format!("the server of lc:{name} answers, but sends none of the blocks asked for")
+            }
         };
-        Err(ExitError::new(Exit::Unreachable, message).into())
+        ExitError::new(Exit::Unreachable, message).into()
     }
 }
 
 const NOTHING_DELETED: &str =
     "the server could not read all of the share, so nothing is deleted here";
-
-/// Whether a server has said something that nobody can follow.
-fn is_nonsense(e: &anyhow::Error) -> bool {
-    e.is::<WireError>() || e.is::<ListingError>() || e.is::<TreeError>() || e.is::<Contradiction>()
-}
 
 /// Makes DEST, which nobody may enter who may not enter what is shared.
 fn make_folder(path: &Path, mode: u16) -> anyhow::Result<()> {
@@ -1016,7 +719,7 @@ fn make_folder(path: &Path, mode: u16) -> anyhow::Result<()> {
 
 /// Writes blocks as they come.
 fn write_all(
-    blocks: Receiver<(BlockRef, Vec<u8>)>,
+    blocks: Blocks<(BlockRef, Vec<u8>)>,
     plan: &mut Plan<'_>,
     place: &mut Place,
     queued: &AtomicUsize,
@@ -1042,13 +745,6 @@ fn remembered(
     let folder = Remembered::folder_of_user();
     let load = |folder: PathBuf| Remembered::load(&folder, &options.name, key);
     Ok(folder.map(load).transpose()?)
-}
-
-/// Channels of the normal rate that make sense: what the server allows, what this side wants.
-fn window_limit(record: &Record, limit: Option<u64>) -> f64 {
-    let channels = f64::from(record.max_channels);
-    let wanted = limit.map(|l| l as f64 / 1e3 / f64::from(record.channel_rate.max(1)));
-    wanted.map_or(channels, |w| w.min(channels))
 }
 
 fn check_interfaces(names: &[String]) -> anyhow::Result<()> {

@@ -250,6 +250,13 @@ impl Window {
         self.is_flood(now)
     }
 
+    /// A packet came behind others that had made it count as lost.
+    pub fn on_overtaken(&mut self, now: Instant) {
+        self.on_packet(0, now);
+        self.lost = self.lost.saturating_sub(1);
+        self.unevenness.lost = self.unevenness.lost.saturating_sub(1);
+    }
+
     fn is_flood(&self, now: Instant) -> bool {
         (self.starting || self.falling)
             && self.settle == 0

@@ -47,6 +47,13 @@ impl Kernel {
         self.report_at = Some(time + TICK * 2 + below(TICK, random));
     }
 
+    /// The program is gone, and with it its sockets.
+    pub fn leave_all(&mut self, time: Duration, random: &mut Random) {
+        for channel in self.members.clone() {
+            self.set(channel, false, time, random);
+        }
+    }
+
     /// A query came, about one group or all.
     pub fn query(
         &mut self,

@@ -1,13 +1,28 @@
-//! A server and its receivers under simulated time: what crosses the server's link, and that everybody finishes.
+//! A server and its receivers, as whole as the shells drive them, under simulated time. Everybody ends with the share's bytes;
+//! what crosses the server's link for it is measured.
+//!
+//! Unless a test says otherwise, receivers ask for blocks a second after their start: so they begin together, or as far apart
+//! as the test wants.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+mod content;
+mod host;
 mod kernel;
 mod world;
 
-use lcsync::packet::WIRE_SIZE;
+use std::time::Duration;
 
-use world::Simulation;
+use lcsync::block::MAX_BLOCK;
+use lcsync::packet::WIRE_SIZE;
+use librecast::simulated::{Bottleneck, Path};
+
+use host::{Host, MOST_BLOCKS};
+use world::{Incident, LIAR, Simulation};
+
+fn mean(all: &[f64]) -> f64 {
+    all.iter().sum::<f64>() / all.len() as f64
+}
 
 #[test]
 fn one_receiver_without_loss_costs_hardly_more_than_the_data() {
@@ -79,7 +94,7 @@ fn a_link_is_filled_and_nothing_is_sent_in_vain() {
 #[test]
 fn links_that_are_full_elsewhere_are_filled_too() {
     // without any loss of their own the four would do the same to the millisecond
-    let mut sim = Simulation::new(400, &[(0, 0.002); 4]);
+    let mut sim = Simulation::new(200, &[(0, 0.002); 4]);
     for r in 0..4 {
         sim.limit_receiver(r, 100_000_000);
     }
@@ -92,46 +107,45 @@ fn links_that_are_full_elsewhere_are_filled_too() {
 
 #[test]
 fn a_slow_receiver_slows_down_nobody_and_fills_its_own_link() {
-    let fast = |sim: &Simulation| {
-        let times = sim.receivers[..3].iter().filter_map(|r| r.finished);
-        times.max().unwrap().as_secs_f64()
-    };
-    let mut sim = Simulation::new(100, &[(0, 0.0); 3]);
-    for r in 0..3 {
-        sim.limit_receiver(r, 200_000_000);
-    }
-    sim.run();
-    let without = fast(&sim);
-    let mut sim = Simulation::new(100, &[(0, 0.0); 4]);
-    for r in 0..3 {
-        sim.limit_receiver(r, 200_000_000);
-    }
-    sim.limit_receiver(3, 10_000_000);
-    let cost = sim.run();
-    let bits = sim.bits();
-    let used = bits / sim.slowest().as_secs_f64() / 10e6;
-    println!(
-        "fast {without} and {} s, slow {used:.3} of its link, {cost:.3}",
-        fast(&sim)
-    );
-    assert!(fast(&sim) < without * 1.15);
-    assert!(used > 0.8, "{used}");
+    // how soon a full link is known varies
+    let all = [1, 2, 3].map(|seed| {
+        let run = |receivers: usize| {
+            let mut sim = Simulation::seeded(seed, 100, &vec![(0, 0.0); receivers]);
+            for r in 0..3 {
+                sim.limit_receiver(r, 200_000_000);
+            }
+            if receivers > 3 {
+                sim.limit_receiver(3, 10_000_000);
+            }
+            let cost = sim.run();
+            let fast = sim.receivers[..3].iter().filter_map(Host::took).max();
+            (sim, cost, fast.unwrap().as_secs_f64())
+        };
+        let (_, _, alone) = run(3);
+        let (sim, cost, fast) = run(4);
+        let used = sim.bits() / sim.slowest().as_secs_f64() / 10e6;
+        println!("fast {alone} and {fast} s, slow {used:.3} of its link, {cost:.3}");
+        assert!(used > 0.8, "{used}");
+        [alone, fast, cost]
+    });
+    let [alone, fast, cost] = [0, 1, 2].map(|n| mean(&all.map(|one| one[n])));
+    assert!(fast < alone * 1.15, "{all:?}");
     // one copy for the fast ones, one for the slow one, and what that one joined before it knew
-    assert!(cost < 2.3, "{cost}");
+    assert!(cost < 2.35, "{all:?}");
 }
 
 #[test]
 fn loss_costs_what_was_lost() {
     // four receivers, each losing on its own: the floor is 1.025, 1.077, 1.296
     let measured = [0.01, 0.05, 0.2].map(|loss| {
-        let mut sim = Simulation::new(200, &[(0, loss); 4]);
+        let mut sim = Simulation::new(120, &[(0, loss); 4]);
         sim.limit_server(200_000_000);
         let cost = sim.run();
         println!("{loss}: {cost:.3} in {:?}", sim.slowest());
         assert_eq!(sim.sent_afterwards(), 0);
         cost
     });
-    for (cost, most) in measured.into_iter().zip([1.03, 1.09, 1.37]) {
+    for (cost, most) in measured.into_iter().zip([1.03, 1.1, 1.4]) {
         assert!(cost < most, "{measured:?}");
     }
 }
@@ -140,8 +154,8 @@ fn loss_costs_what_was_lost() {
 fn receivers_that_lose_a_lot_stay_together_where_nothing_holds_them_back() {
     let mut all = Vec::new();
     for limit in [None, Some(800_000_000)] {
-        for starts in [[0, 0, 0, 0], [0, 10, 30, 60], [0, 0, 0, 100]] {
-            let mut sim = Simulation::new(400, &starts.map(|start| (start, 0.2)));
+        for starts in [[0, 0, 0, 0], [0, 10, 30, 60]] {
+            let mut sim = Simulation::new(160, &starts.map(|start| (start, 0.2)));
             if let Some(limit) = limit {
                 sim.limit_server(limit);
             }
@@ -150,7 +164,7 @@ fn receivers_that_lose_a_lot_stay_together_where_nothing_holds_them_back() {
             all.push(cost);
         }
     }
-    let mean = all.iter().sum::<f64>() / all.len() as f64;
+    let mean = mean(&all);
     println!("{mean:.3}");
     // the floor is 1.296
     assert!(mean < 1.45, "{mean:.3} of {all:.3?}");
@@ -161,14 +175,14 @@ fn trains_that_are_lost_whole_cost_little_more_than_single_datagrams() {
     // what a train takes from a block varies more than single losses do: the floor is about 1.11
     let mut all = Vec::new();
     for seed in 1..5 {
-        let mut sim = Simulation::seeded(seed, 400, &[(0, 0.05); 4]);
+        let mut sim = Simulation::seeded(seed, 120, &[(0, 0.05); 4]);
         sim.receivers.iter_mut().for_each(|r| r.train = 44);
         sim.limit_server(200_000_000);
         let cost = sim.run();
         println!("{seed}: {cost:.3} in {:?} {:?}", sim.slowest(), sim.sent());
         all.push(cost);
     }
-    let mean = all.iter().sum::<f64>() / all.len() as f64;
+    let mean = mean(&all);
     println!("{mean:.3}");
     assert!(mean < 1.25, "{all:.3?}");
 }
@@ -189,4 +203,160 @@ fn lost_reports_delay_but_do_not_stop() {
     let cost = sim.run();
     println!("{cost:.3} in {:?}", sim.slowest());
     assert!(cost < 2.5, "{cost}");
+}
+
+const MS: Duration = Duration::from_millis(1);
+
+#[test]
+fn what_is_far_away_in_disorder_or_twice_comes_all_the_same() {
+    let path = |delay: u32, jitter: u32, duplicates| Path {
+        delay: MS * delay,
+        jitter: MS * jitter,
+        loss: 0.0,
+        duplicates,
+    };
+    // symbols sent and received for each that is needed
+    for (name, path, most) in [
+        ("near", path(0, 0, 0.0), (1.01, 1.01)),
+        ("300 ms there and back", path(150, 0, 0.0), (1.6, 1.05)),
+        ("up to 20 ms late", path(0, 20, 0.0), (1.05, 1.01)),
+        ("5 % twice", path(0, 0, 0.05), (1.01, 1.06)),
+        ("all of it", path(150, 20, 0.05), (2.3, 1.1)),
+    ] {
+        let mut sim = Simulation::new(60, &[(0, 0.0); 4]);
+        sim.receivers.iter_mut().for_each(|r| r.path = path);
+        let cost = sim.run();
+        let (received, slowest) = (sim.received(), sim.slowest());
+        println!("{name}: {cost:.3} sent, {received:.3} received, in {slowest:?}");
+        assert!(cost < most.0 && received < most.1, "{name}");
+        assert_eq!(sim.sent_afterwards(), 0, "{name}");
+    }
+}
+
+#[test]
+fn joins_that_only_a_query_brings_to_light_come_late_but_come() {
+    for (name, loss, only_answers, most) in [
+        ("30 % lost", 0.3, false, 1),
+        ("70 % lost", 0.7, false, 10),
+        ("changes lost", 0.0, true, 30),
+    ] {
+        let mut sim = Simulation::new(40, &[(0, 0.0); 3]);
+        sim.report_loss = loss;
+        sim.receivers[1].only_answers = only_answers;
+        let cost = sim.run();
+        let (received, slowest) = (sim.received(), sim.slowest());
+        println!("{name}: {cost:.3} sent, {received:.3} received, in {slowest:?}");
+        assert!(slowest < Duration::from_secs(most) && received < 1.05);
+    }
+}
+
+#[test]
+fn another_server_goes_on_where_the_first_one_was() {
+    let mut sim = Simulation::new(60, &[(0, 0.05); 3]);
+    sim.limit_server(100_000_000);
+    sim.incidents.push(MS * 1_800, Incident::NewServer);
+    let cost = sim.run();
+    println!("{cost:.3} in {:?}", sim.slowest());
+    assert!(sim.receivers.iter().all(|r| r.finished > Some(MS * 1_800)));
+    assert!(cost < 1.5, "{cost}");
+    assert_eq!(sim.sent_afterwards(), 0);
+}
+
+#[test]
+fn who_follows_a_share_gets_what_has_changed_and_no_more() {
+    let mut sim = Simulation::new(60, &[(0, 0.0), (0, 0.0), (400, 0.05)]);
+    sim.limit_server(200_000_000);
+    sim.receivers.iter_mut().for_each(|r| r.follows = true);
+    let came = |sim: &Simulation| -> u64 { sim.receivers.iter().map(|r| r.came).sum() };
+    sim.incidents.push(MS * 1_500, Incident::NewVersion);
+    sim.run();
+    let first = came(&sim);
+    assert!(
+        sim.receivers.iter().all(|r| r.changed == 1),
+        "in the middle"
+    );
+    sim.incidents.push(MS * 10_000, Incident::NewVersion);
+    sim.run();
+    let second = came(&sim) - first;
+    println!("{first} blocks, then {second}");
+    assert!(sim.receivers.iter().all(|r| r.changed == 1), "at rest");
+    assert!((1..first / 3).contains(&second), "{second} after {first}");
+    assert_eq!(sim.sent_afterwards(), 0);
+}
+
+#[test]
+fn who_lies_is_named_and_nobody_else() {
+    let mut sim = Simulation::new(60, &[(0, 0.05); 3]);
+    sim.limit_server(200_000_000);
+    sim.lies = 0.5;
+    let cost = sim.run();
+    println!("{cost:.3} in {:?}", sim.slowest());
+    for r in &sim.receivers {
+        assert_eq!(Vec::from_iter(&r.corrupt), [&LIAR]);
+        assert_eq!(r.conflicts, 1, "is said once");
+    }
+}
+
+#[test]
+fn who_is_killed_fetches_the_rest_only() {
+    let mut sim = Simulation::new(60, &[(0, 0.0), (0, 0.0)]);
+    sim.limit_server(200_000_000);
+    sim.incidents.push(MS * 1_400, Incident::Kill(1));
+    let cost = sim.run();
+    println!("{cost:.3} in {:?}", sim.slowest());
+    let [other, killed] = &sim.receivers[..] else {
+        panic!("two")
+    };
+    assert!(killed.finished > Some(MS * 1_900));
+    assert_eq!(killed.came, other.came);
+    assert!(cost < 1.9, "{cost}");
+}
+
+#[test]
+fn a_slow_disk_is_waited_for_and_bounds_what_is_under_way() {
+    let mut sim = Simulation::new(300, &[(0, 0.0)]);
+    let rate = 200e6;
+    sim.receivers[0].disk = Some(Bottleneck::new(rate, Duration::MAX, Duration::ZERO));
+    let cost = sim.run();
+    println!("{cost:.3} in {:?}", sim.slowest());
+    // but for the last blocks, which are still to be written
+    let written = (300 - MOST_BLOCKS) * MAX_BLOCK * 8;
+    assert!(sim.slowest().as_secs_f64() > written as f64 / rate);
+    assert!(cost < 1.05, "{cost}");
+}
+
+/// A bit of everything.
+fn adversity(seed: u64) -> Simulation {
+    let mut sim = Simulation::seeded(seed, 40, &[(0, 0.05), (30, 0.2), (200, 0.0), (0, 0.05)]);
+    sim.limit_server(200_000_000);
+    sim.limit_receiver(3, 30_000_000);
+    (sim.report_loss, sim.lies) = (0.2, 0.1);
+    for r in &mut sim.receivers {
+        (r.follows, r.compares) = (true, Duration::ZERO);
+    }
+    sim.receivers[0].path.delay = MS * 150;
+    sim.receivers[1].train = 44;
+    (
+        sim.receivers[2].path.jitter,
+        sim.receivers[2].path.duplicates,
+    ) = (MS * 20, 0.05);
+    sim.receivers[3].disk = Some(Bottleneck::new(100e6, Duration::MAX, Duration::ZERO));
+    sim.incidents.push(MS * 300, Incident::Kill(2));
+    sim.incidents.push(MS * 600, Incident::NewServer);
+    sim.incidents.push(MS * 1_000, Incident::NewVersion);
+    sim.incidents.push(MS * 1_500, Incident::Kill(0));
+    let cost = sim.run();
+    println!("{seed}: {cost:.3} in {:?}", sim.slowest());
+    // with two of these seeds a liar's gaps once counted as loss, and held a receiver to one channel for a minute
+    assert!(sim.slowest() < Duration::from_secs(20), "{seed}");
+    let honest = |r: &Host| r.corrupt.iter().all(|address| *address == LIAR);
+    assert!(sim.receivers.iter().all(honest));
+    sim
+}
+
+#[test]
+fn whatever_happens_everybody_gets_everything_and_one_seed_is_one_course_of_events() {
+    let traces = [1, 30, 49, 1].map(|seed| adversity(seed).trace());
+    assert_eq!(traces[0], traces[3]);
+    assert_ne!(traces[0], traces[1]);
 }

@@ -1,19 +1,14 @@
 //! A server, a switch, receivers and what is on its way between them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{Hash, Hasher};
 use std::net::Ipv6Addr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lcsync::block::{BlockRef, MAX_BLOCK};
-use lcsync::cut::Cutter;
-use lcsync::index::{HashCache, Index};
-use lcsync::packet::{Packet, Symbol, WIRE_SIZE, decode};
-use lcsync::receive::changes::Changes;
-use lcsync::receive::collector::Source;
-use lcsync::receive::fetch::{Event, Fetch};
-use lcsync::receive::window::Window;
+use lcsync::block::BlockRef;
+use lcsync::packet::{Packet, Symbol, WIRE_SIZE, decode, encode_record};
 use lcsync::record::Record;
 use lcsync::server::core::{Output, Server, Share};
 use lcsync::server::schedule::{Channel, Rates, Sent};
@@ -21,92 +16,84 @@ use librecast::channel::{ChannelId, ROOT_CHANNEL, SharePrefix, channel_of};
 use librecast::coding::{Encoder, SYMBOL_SIZE};
 use librecast::mld::{self, RecordType, report_messages};
 use librecast::random::Random;
-use librecast::simulated::{Bottleneck, Queue};
+use librecast::simulated::{Bottleneck, Network, Path, Queue};
 
-use super::kernel::Kernel;
+use super::content::Content;
+use super::host::Host;
 
 const INTERFACE: u32 = 2;
 const RATE: u64 = 15_000_000;
 const STEP: Duration = Duration::from_millis(1);
+/// By then everybody has everything.
+const END: Duration = Duration::from_secs(300);
 /// What a socket's send buffer holds, and what waits in front of a receiver's link.
 const SERVER_QUEUE: f64 = 100_000.0;
 const RECEIVER_QUEUE: f64 = 200_000.0;
-/// Between two times that a receiver tells its kernel what has changed.
-const TELL: Duration = Duration::from_millis(12);
+const SERVER: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xff);
+pub const LIAR: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x66);
+/// The switch, as a host of the network.
+const SWITCH: usize = usize::MAX;
 
-pub struct Receiver {
-    address: Ipv6Addr,
-    fetch: Fetch,
-    changes: Changes,
-    kernel: Kernel,
-    /// Channels that the switch forwards to it.
-    forwarded: BTreeSet<ChannelId>,
-    loss: f64,
-    /// Datagrams that are lost together.
-    pub train: u32,
-    /// Of a train that is being lost, those to come.
-    losing: u32,
-    pub link: Option<Bottleneck<Duration>>,
-    starts: Duration,
-    started: bool,
-    received: BTreeMap<BlockRef, bool>,
-    pub finished: Option<Duration>,
+/// What happens at a moment.
+#[derive(Debug, Clone, Copy)]
+pub enum Incident {
+    /// Another server takes the place of the first one and knows nothing of it.
+    NewServer,
+    /// The next version is shared.
+    NewVersion,
+    /// A receiver is killed, and started again after half a second.
+    Kill(usize),
 }
 
-impl Receiver {
-    /// Whether the next datagram is lost, alone or in a train.
-    fn loses(&mut self, random: &mut Random) -> bool {
-        if self.losing == 0 {
-            let begins = self.loss / (self.loss + f64::from(self.train) * (1.0 - self.loss));
-            if !random.chance(begins) {
-                return false;
-            }
-            self.losing = self.train;
-        }
-        self.losing -= 1;
-        true
-    }
-}
-
-/// What a datagram of the server carries.
 #[derive(Clone)]
-enum Datagram {
-    Record(Rc<Record>),
-    Symbol {
-        channel: ChannelId,
-        sequence: u32,
-        esi: u32,
-        length: u32,
-        data: Rc<[u8]>,
-    },
+struct Datagram {
+    channel: ChannelId,
+    from: Ipv6Addr,
+    payload: Rc<[u8]>,
 }
 
-impl Datagram {
-    fn channel(&self) -> ChannelId {
-        match self {
-            Self::Record(_) => ROOT_CHANNEL,
-            Self::Symbol { channel, .. } => *channel,
-        }
-    }
+/// What is on its way between the switch and a receiver.
+#[derive(Clone)]
+enum Message {
+    Datagram(Datagram),
+    /// About one channel or all, to be answered within this time.
+    Query(Option<ChannelId>, Duration),
+    Report(Vec<(RecordType, ChannelId)>),
 }
 
 pub struct Simulation {
     start: Instant,
+    time: Duration,
+    seed: u64,
     random: Random,
     server: Server,
-    index: Arc<Index>,
+    server_id: u32,
+    /// Versions; the last one is shared.
+    contents: Vec<Content>,
     prefix: SharePrefix,
-    pub receivers: Vec<Receiver>,
-    blocks: Vec<BlockRef>,
+    pub receivers: Vec<Host>,
     pub report_loss: f64,
+    /// How often somebody sends a corrupt symbol behind one of the server's.
+    pub lies: f64,
+    pub incidents: Queue<Duration, Incident>,
     /// The server's own: it waits until there is room in the queue.
     link: Option<Bottleneck<Duration>>,
-    /// What is through the server's link, and through those of these receivers.
+    /// What is through the server's link, and what is on its way to and from receivers.
     at_switch: Queue<Duration, Datagram>,
-    at_receiver: Queue<Duration, (usize, Datagram)>,
+    network: Network<Duration, usize, (usize, Message)>,
     encoders: HashMap<ChannelId, Encoder>,
     symbols_sent: u64,
-    _dir: tempfile::TempDir,
+}
+
+fn server(id: u32, now: Instant) -> Server {
+    let rates = Rates {
+        channel: RATE,
+        slow: RATE / 10,
+        total: None,
+    };
+    let mut server = Server::new(id, rates, 1, now);
+    server.set_interfaces(&BTreeMap::from([(INTERFACE, SERVER)]), now);
+    server
 }
 
 impl Simulation {
@@ -117,58 +104,42 @@ impl Simulation {
 
     pub fn seeded(seed: u64, blocks: usize, receivers: &[(u64, f64)]) -> Self {
         let start = Instant::now();
-        let mut random = Random::new(seed);
-        let dir = tempfile::tempdir().unwrap();
-        let data = random.bytes(blocks * MAX_BLOCK);
-        std::fs::write(dir.path().join("f"), &data).unwrap();
-        let file = std::fs::File::open(dir.path().join("f")).unwrap();
-        let mut cutter = Cutter::new(&file, data.len() as u64);
-        let index = Index::build(&dir.path().join("f"), b"", &mut HashCache::default()).unwrap();
-        let index = Arc::new(index);
-        let prefix = SharePrefix::of_name(b"", "simulated");
-        let rates = Rates {
-            channel: RATE,
-            slow: RATE / 10,
-            total: None,
-        };
-        let mut server = Server::new(1, rates, 1, start);
-        server.set_share(prefix, Share::unsigned(Arc::clone(&index), 1), start);
-        let own = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xff);
-        server.set_interfaces(&BTreeMap::from([(INTERFACE, own)]), start);
-        let receivers = receivers
-            .iter()
-            .enumerate()
-            .map(|(n, (starts, loss))| Receiver {
-                address: Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 1, n as u16),
-                fetch: Fetch::new(Window::new(16, 128, start), None, start),
-                changes: Changes::new(TELL),
-                kernel: Kernel::default(),
-                forwarded: BTreeSet::new(),
-                loss: *loss,
-                train: 1,
-                losing: 0,
-                link: None,
-                starts: Duration::from_millis(*starts),
-                started: false,
-                received: BTreeMap::new(),
-                finished: None,
-            });
-        Self {
+        let receivers = receivers.iter().enumerate().map(|(n, (starts, loss))| {
+            let address = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 1, n as u16);
+            Host::new(address, Duration::from_millis(*starts), *loss)
+        });
+        let mut sim = Self {
             start,
-            random,
-            server,
-            index,
-            prefix,
+            time: Duration::ZERO,
+            seed,
+            random: Random::new(seed),
+            server: server(1, start),
+            server_id: 1,
+            contents: vec![Content::new(seed, blocks, 1)],
+            prefix: SharePrefix::of_name(b"", "simulated"),
             receivers: receivers.collect(),
-            blocks: std::iter::from_fn(|| cutter.next_block().unwrap()).collect(),
             report_loss: 0.0,
+            lies: 0.0,
+            incidents: Queue::default(),
             link: None,
             at_switch: Queue::default(),
-            at_receiver: Queue::default(),
+            network: Network::new(Path::default(), seed),
             encoders: HashMap::new(),
             symbols_sent: 0,
-            _dir: dir,
-        }
+        };
+        sim.share(start);
+        sim
+    }
+
+    /// The server serves the last version.
+    fn share(&mut self, now: Instant) {
+        let index = Arc::clone(&self.content().index);
+        let share = Share::unsigned(index, self.contents.len() as u64);
+        self.server.set_share(self.prefix, share, now);
+    }
+
+    fn content(&self) -> &Content {
+        self.contents.last().unwrap()
     }
 
     /// Bits per second that leave the server at most.
@@ -183,66 +154,111 @@ impl Simulation {
         self.receivers[receiver].link = Some(Bottleneck::new(rate, full, Duration::ZERO));
     }
 
-    /// Bits of all packets that it takes at least.
+    /// Bits of all packets that the content takes at least.
     pub fn bits(&self) -> f64 {
-        let symbols = |b: &BlockRef| b.length.div_ceil(SYMBOL_SIZE as u32);
-        f64::from(self.blocks.iter().map(symbols).sum::<u32>()) * WIRE_BITS
+        f64::from(self.receivers[0].symbols_needed()) * WIRE_BITS
     }
 
     /// Runs until everybody has everything; gives symbols sent per source symbol.
     pub fn run(&mut self) -> f64 {
-        let mut time = Duration::ZERO;
-        while self.receivers.iter().any(|r| r.finished.is_none()) {
-            time += STEP;
-            assert!(time < Duration::from_secs(300), "somebody never finishes");
-            self.start_receivers(time);
-            self.deliver_reports(time);
-            self.drive_server(time);
-            self.switch(time);
-            self.deliver(time);
-            self.drive_receivers(time);
+        let newest = |sim: &Self| sim.contents.len() - 1;
+        while self.incidents.next_at().is_some()
+            || !self.receivers.iter().all(|r| r.is_done(newest(self)))
+        {
+            self.time += STEP;
+            assert!(self.time < END, "somebody never finishes");
+            self.step(self.time);
         }
         self.symbols_sent as f64 * WIRE_BITS / self.bits()
     }
 
-    fn start_receivers(&mut self, time: Duration) {
-        for r in self
-            .receivers
-            .iter_mut()
-            .filter(|r| !r.started && r.starts <= time)
-        {
-            r.started = true;
-            for block in &self.blocks {
-                r.fetch.want(*block);
-            }
-            r.changes.set(ROOT_CHANNEL, true);
+    fn step(&mut self, time: Duration) {
+        let now = self.start + time;
+        while let Some((_, incident)) = self.incidents.pop(time) {
+            self.happen(incident, time);
+        }
+        for r in &mut self.receivers {
+            r.start(time, now);
+        }
+        self.report(time);
+        self.carry(time);
+        self.drive_server(time);
+        self.switch(time);
+        self.carry(time);
+        for r in &mut self.receivers {
+            r.drive(&self.contents, time, now, &mut self.random);
         }
     }
 
-    /// Reports of all kernels reach the switch and the server.
-    fn deliver_reports(&mut self, time: Duration) {
-        for r in &mut self.receivers {
-            let reported = r.kernel.poll(time, &mut self.random);
-            if reported.is_empty() || self.random.chance(self.report_loss) {
+    fn happen(&mut self, incident: Incident, time: Duration) {
+        let now = self.start + time;
+        match incident {
+            Incident::NewServer => {
+                self.server_id += 1;
+                self.server = server(self.server_id, now);
+                self.share(now);
+            }
+            Incident::NewVersion => {
+                let (blocks, version) = (self.content().length(), self.contents.len());
+                let content = Content::new(self.seed, blocks, version as u64 + 1);
+                self.contents.push(content);
+                self.share(now);
+            }
+            Incident::Kill(n) => {
+                let again_at = time + Duration::from_millis(500);
+                self.receivers[n].kill(time, again_at, &mut self.random);
+            }
+        }
+    }
+
+    /// Reports of all kernels leave for the switch.
+    fn report(&mut self, time: Duration) {
+        for (n, r) in self.receivers.iter_mut().enumerate() {
+            let mut records = r.kernel.poll(time, &mut self.random);
+            if r.only_answers {
+                records.retain(|(kind, _)| *kind == RecordType::ModeIsExclude);
+            }
+            if records.is_empty() || self.random.chance(self.report_loss) {
                 continue;
             }
-            let mut records = Vec::new();
-            for (kind, channel) in reported {
-                if kind == RecordType::ChangeToInclude {
-                    r.forwarded.remove(&channel);
-                } else {
-                    r.forwarded.insert(channel);
+            self.network.path = r.path;
+            let report = Message::Report(records);
+            self.network.send(n, SWITCH, (n, report), time);
+        }
+    }
+
+    /// What has crossed the network arrives.
+    fn carry(&mut self, time: Duration) {
+        let now = self.start + time;
+        while let Some((n, message)) = self.network.poll(time) {
+            let r = &mut self.receivers[n];
+            match message {
+                Message::Datagram(datagram) => {
+                    let channel = datagram.channel;
+                    if !r.loses(&mut self.random) && r.kernel.is_member(channel) {
+                        let from = (datagram.from, INTERFACE);
+                        r.take(channel, &datagram.payload, from, now);
+                    }
                 }
-                records.push(mld::Record::new(
-                    kind,
-                    self.prefix.group(channel),
-                    Vec::new(),
-                ));
-            }
-            for message in report_messages(&records, 1280) {
-                let now = self.start + time;
-                self.server
-                    .handle_mld(INTERFACE, r.address, 1, &message, now);
+                Message::Query(channel, within) => {
+                    r.kernel.query(channel, within, time, &mut self.random);
+                }
+                Message::Report(changes) => {
+                    let mut records = Vec::new();
+                    for (kind, channel) in changes {
+                        if kind == RecordType::ChangeToInclude {
+                            r.forwarded.remove(&channel);
+                        } else {
+                            r.forwarded.insert(channel);
+                        }
+                        let group = self.prefix.group(channel);
+                        records.push(mld::Record::new(kind, group, Vec::new()));
+                    }
+                    for message in report_messages(&records, 1280) {
+                        self.server
+                            .handle_mld(INTERFACE, r.address, 1, &message, now);
+                    }
+                }
             }
         }
     }
@@ -261,10 +277,10 @@ impl Simulation {
                     ..
                 } => self.query(time, destination, &message),
                 Output::Record { datagram, .. } => {
-                    let Ok(Packet::Record(record)) = decode(&datagram) else {
-                        panic!("our own record")
-                    };
-                    self.send(time, Datagram::Record(record.into()));
+                    self.send(time, ROOT_CHANNEL, &datagram);
+                    if self.random.chance(self.lies) {
+                        self.lie(time, ROOT_CHANNEL, &forged(&datagram));
+                    }
                 }
                 Output::Symbols {
                     channel,
@@ -276,59 +292,81 @@ impl Simulation {
     }
 
     fn query(&mut self, time: Duration, group: Ipv6Addr, message: &[u8]) {
-        let own = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xff);
-        let Ok(mld::Message::Query(query)) = mld::parse_message(own, message) else {
+        let Ok(mld::Message::Query(query)) = mld::parse_message(SERVER, message) else {
             panic!("our own query")
         };
         let channel =
             (SharePrefix::of_group(group) == Some(self.prefix)).then(|| channel_of(group));
-        for r in &mut self.receivers {
-            r.kernel
-                .query(channel, query.max_response, time, &mut self.random);
+        for (n, r) in self.receivers.iter().enumerate() {
+            self.network.path = r.path;
+            let query = Message::Query(channel, query.max_response);
+            self.network.send(SWITCH, n, (n, query), time);
         }
     }
 
     fn symbols(&mut self, time: Duration, channel: Channel, sequence: u32, ids: &[u32]) {
         let id = channel_of(channel.group);
-        let block = self.index.find(id).unwrap().block;
-        let index = &self.index;
-        let encoder = self
-            .encoders
-            .entry(id)
-            .or_insert_with(|| Encoder::new(index.read(id).unwrap()).unwrap());
-        let mut datagrams = Vec::new();
+        let index = Arc::clone(&self.content().index);
+        let block_length = index.find(id).unwrap().block.length;
+        let encoder = self.encoders.remove(&id);
+        let mut encoder = encoder.unwrap_or_else(|| Encoder::new(index.read(id).unwrap()).unwrap());
         for (n, esi) in ids.iter().enumerate() {
             let mut data = Vec::new();
             encoder.symbol(*esi, &mut data).unwrap();
-            datagrams.push(Datagram::Symbol {
-                channel: id,
+            let symbol = Symbol {
+                server: self.server_id,
                 sequence: sequence + n as u32,
+                channel: id,
+                block_length,
                 esi: *esi,
-                length: block.length,
-                data: data.into(),
-            });
+                data: &data,
+            };
+            self.send(time, id, &encode(&symbol));
+            if self.random.chance(self.lies) {
+                let data = &[9; SYMBOL_SIZE];
+                let server = 66;
+                let lie = Symbol {
+                    server,
+                    data,
+                    ..symbol
+                };
+                self.lie(time, id, &encode(&lie));
+            }
         }
+        self.encoders.insert(id, encoder);
         self.symbols_sent += ids.len() as u64;
-        for datagram in datagrams {
-            self.send(time, datagram);
-        }
     }
 
-    fn send(&mut self, time: Duration, datagram: Datagram) {
+    fn send(&mut self, time: Duration, channel: ChannelId, payload: &[u8]) {
         let at = match &mut self.link {
             Some(link) => link.pass(WIRE_SIZE as usize, time),
             None => Some(time),
         };
         if let Some(at) = at {
+            let datagram = Datagram {
+                channel,
+                from: SERVER,
+                payload: payload.into(),
+            };
             self.at_switch.push(at, datagram);
         }
+    }
+
+    /// The liar has another link than the server.
+    fn lie(&mut self, time: Duration, channel: ChannelId, payload: &[u8]) {
+        let datagram = Datagram {
+            channel,
+            from: LIAR,
+            payload: payload.into(),
+        };
+        self.at_switch.push(time, datagram);
     }
 
     /// What has crossed the server's link goes to whom the switch knows as a member.
     fn switch(&mut self, time: Duration) {
         while let Some((at, datagram)) = self.at_switch.pop(time) {
             for (n, r) in self.receivers.iter_mut().enumerate() {
-                if !r.forwarded.contains(&datagram.channel()) {
+                if !r.forwarded.contains(&datagram.channel) {
                     continue;
                 }
                 let through = match &mut r.link {
@@ -336,78 +374,21 @@ impl Simulation {
                     None => Some(at),
                 };
                 if let Some(through) = through {
-                    self.at_receiver.push(through, (n, datagram.clone()));
+                    self.network.path = r.path;
+                    let datagram = Message::Datagram(datagram.clone());
+                    self.network.send(SWITCH, n, (n, datagram), through);
                 }
-            }
-        }
-    }
-
-    fn deliver(&mut self, time: Duration) {
-        let now = self.start + time;
-        while let Some((_, (n, datagram))) = self.at_receiver.pop(time) {
-            let r = &mut self.receivers[n];
-            if r.loses(&mut self.random) || !r.kernel.is_member(datagram.channel()) {
-                continue;
-            }
-            match datagram {
-                Datagram::Record(record) => r.fetch.set_record(&record, 128.0, now),
-                Datagram::Symbol {
-                    channel,
-                    sequence,
-                    esi,
-                    length,
-                    data,
-                } => {
-                    let symbol = Symbol {
-                        server: 1,
-                        sequence,
-                        channel,
-                        block_length: length,
-                        esi,
-                        data: &data,
-                    };
-                    r.fetch.handle_symbol(channel, SOURCE, &symbol, now);
-                }
-            }
-        }
-    }
-
-    fn drive_receivers(&mut self, time: Duration) {
-        let now = self.start + time;
-        for r in self.receivers.iter_mut().filter(|r| r.started) {
-            r.fetch.handle_timeout(now);
-            while let Some(event) = r.fetch.poll_event(now) {
-                match event {
-                    Event::Join(channel) => r.changes.set(channel, true),
-                    Event::Leave(channel) => r.changes.set(channel, false),
-                    Event::Block { block, bytes } => {
-                        assert_eq!(BlockRef::of(&bytes), block);
-                        assert!(r.received.insert(block, true).is_none(), "a block twice");
-                    }
-                    Event::CorruptSource(source) => panic!("{source:?} is honest"),
-                }
-            }
-            if r.fetch.missing() == 0 && r.finished.is_none() {
-                assert_eq!(r.received.len(), self.blocks.len());
-                r.finished = Some(time - r.starts);
-                r.changes.set(ROOT_CHANNEL, false);
-            }
-            for (channel, join) in r.changes.poll(now).unwrap_or_default() {
-                r.kernel.set(channel, join, time, &mut self.random);
             }
         }
     }
 
     /// What the server sends in the seconds after the last PART can have come.
     pub fn sent_afterwards(&mut self) -> u64 {
-        let ends = self
-            .receivers
-            .iter()
-            .filter_map(|r| Some(r.starts + r.finished?));
-        let end = ends.max().unwrap();
-        for n in 1..=50 {
-            self.drive_receivers(end + STEP * n);
-            self.deliver_reports(end + STEP * n);
+        let mut end = self.time;
+        let quiet = end + Duration::from_millis(50) + self.longest_path() * 2;
+        while end < quiet {
+            end += STEP;
+            self.step(end);
         }
         let before = self.symbols_sent;
         for n in 1..=10 {
@@ -416,25 +397,60 @@ impl Simulation {
         self.symbols_sent - before
     }
 
+    fn longest_path(&self) -> Duration {
+        let path = |r: &Host| r.path.delay + r.path.jitter;
+        self.receivers.iter().map(path).max().unwrap()
+    }
+
     /// What symbols were sent for.
     pub fn sent(&self) -> Sent {
         self.server.symbols_sent()
     }
 
     pub fn slowest(&self) -> Duration {
-        self.receivers
-            .iter()
-            .filter_map(|r| r.finished)
-            .max()
-            .unwrap()
+        self.receivers.iter().filter_map(Host::took).max().unwrap()
+    }
+
+    /// Symbols that came for each that was needed, of all receivers.
+    pub fn received(&self) -> f64 {
+        let all = self.receivers.iter().map(Host::received);
+        all.sum::<f64>() / self.receivers.len() as f64
+    }
+
+    /// What all receivers have done, and when.
+    pub fn trace(&self) -> u64 {
+        let mut all = std::hash::DefaultHasher::new();
+        let each = self.receivers.iter().map(|r| r.trace.finish());
+        each.for_each(|trace| trace.hash(&mut all));
+        all.finish()
     }
 }
 
-const SOURCE: Source = Source {
-    address: Ipv6Addr::LOCALHOST,
-    interface: INTERFACE,
-    server: 1,
-};
+fn encode(symbol: &Symbol<'_>) -> Vec<u8> {
+    let mut datagram = Vec::new();
+    symbol.write_header(&mut datagram);
+    datagram.extend_from_slice(symbol.data);
+    datagram
+}
+
+/// The same record with another root, by somebody else.
+fn forged(datagram: &[u8]) -> Vec<u8> {
+    let Ok(Packet::Record(record)) = decode(datagram) else {
+        panic!("our own record")
+    };
+    let hash = BlockRef::of(b"forged").hash;
+    let forged = Record {
+        server: 66,
+        generation: record.generation + 9,
+        root: BlockRef {
+            hash,
+            ..record.root
+        },
+        ..*record
+    };
+    encode_record(&forged).unwrap()
+}
+
 const WIRE_BITS: f64 = (WIRE_SIZE * 8) as f64;
 
 /// How long so many bytes wait at a link of this rate.

@@ -38,6 +38,7 @@ mod offload;
 mod ordinary_programs;
 mod packets;
 mod paths;
+mod reach;
 mod recipes;
 mod repair;
 mod routing;

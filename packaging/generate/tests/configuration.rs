@@ -125,6 +125,8 @@ fn what_holds_where_a_key_is_not_set_is_what_the_file_says() {
         "log",
         "servers",
         "listen",
+        "spool",
+        "socks",
         "stun",
         "interfaces",
         "sources",

@@ -93,6 +93,7 @@ pub fn shuttle(a: &mut Node, b: &mut Node) -> bool {
             | Event::PeerRefused { .. }
             | Event::Revocation { .. }
             | Event::DirectFailure { .. }
+            | Event::AddressesChanged
             | Event::RoundTrip { .. } => {}
         }
     }

@@ -5,6 +5,7 @@ mod media;
 mod membership;
 mod net;
 mod panics;
+mod records;
 mod repair;
 mod security;
 mod versions;

@@ -381,6 +381,14 @@ impl Net {
         }
     }
 
+    /// Every node wants links to all others.
+    pub(crate) fn want_all(&mut self) {
+        let all: Vec<_> = self.nodes.iter().map(|node| node.id).collect();
+        for n in 0..all.len() {
+            all.iter().for_each(|peer| self.want(n, *peer, true));
+        }
+    }
+
     pub(crate) fn join_all(&mut self) {
         (0..self.nodes.len()).for_each(|n| self.join(n));
     }
@@ -695,6 +703,7 @@ impl Net {
                 node.data.push((node.links[&link], message));
                 node.data_at.push(self.now);
             }
+            Event::AddressesChanged => {}
             Event::PeerRefused { peer, reason } => node.refusals.push((peer, reason)),
             Event::Revocation { revocation } => node.proofs.push(revocation),
             Event::Signal {

@@ -1,0 +1,386 @@
+//! Where peers may be reached straight, without any server: what their presence records say, and where they were heard last.
+//!
+//! A peer whose link fell silent is asked twice a second for a minute at the pair of the last path, which NATs and firewalls
+//! keep open for about as long. The addresses of a record are asked as often at first, which finds a peer on a LAN or
+//! behind firewalls and NATs that both sides open by asking; then four times a minute, so that these stay open for a peer
+//! that gets our record later, for as long as the record is good. No attempt of ICE is under way meanwhile.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use librecast::bucket::{Bucket, Rate};
+use librecast::id::PeerId;
+use librecast::time::{Duration, Instant};
+
+use crate::connections::Path;
+use crate::event::CarrierKind;
+use crate::record::PresenceRecord;
+
+/// Most peers whose places are known.
+const MAX_PEERS: usize = 1_024;
+/// Pause between the first requests. Chosen: a path that is back is used within a second.
+const QUICK: Duration = Duration::from_millis(500);
+/// So many requests are quick where nobody answers.
+const QUICK_REQUESTS: u32 = 20;
+/// Pause between later ones. The kernel's firewall keeps a pair open for 30 s.
+const SLOW: Duration = Duration::from_secs(15);
+/// How long a peer is looked for where it was heard last. Chosen: twice the lifetime of consent (RFC 7675), which is the
+/// least that NATs keep a pair open.
+const HEARD_FOR: Duration = Duration::from_secs(60);
+/// Who was heard so lately is there and nowhere else.
+const IS_THERE: Duration = Duration::from_secs(5);
+/// Datagrams to addresses where nobody was heard: a record may name anybody's.
+const UNPROVEN: Rate = Rate::per_second(100, 400);
+
+/// Places of all peers.
+#[derive(Debug)]
+pub(crate) struct Places {
+    peers: BTreeMap<PeerId, Place>,
+    /// Who was heard where.
+    heard: BTreeMap<SocketAddr, PeerId>,
+    unproven: Bucket,
+}
+
+#[derive(Debug)]
+struct Place {
+    record: Option<Known>,
+    /// Where it was heard last, and when.
+    heard: Option<(Path, Instant)>,
+    /// It is asked there although it may not be wanted any more: as soon as nobody can be reached, nobody is.
+    insists: bool,
+    requests: u32,
+    next_request: Instant,
+}
+
+/// What its record says.
+#[derive(Debug)]
+struct Known {
+    kind: CarrierKind,
+    addresses: Vec<SocketAddr>,
+    made: u64,
+    until: Instant,
+}
+
+/// What became of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Learned {
+    Taken,
+    /// A newer one is known.
+    Older,
+    Full,
+}
+
+impl Places {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self {
+            peers: BTreeMap::new(),
+            heard: BTreeMap::new(),
+            unproven: Bucket::full(now),
+        }
+    }
+
+    /// Takes a record that is good until then.
+    pub(crate) fn learn(
+        &mut self,
+        kind: CarrierKind,
+        record: &PresenceRecord,
+        until: Instant,
+        now: Instant,
+    ) -> Learned {
+        let Some(place) = self.place(record.node, now) else {
+            return Learned::Full;
+        };
+        let known = place.record.as_ref().filter(|known| now < known.until);
+        if known.is_some_and(|known| known.made > record.made) {
+            return Learned::Older;
+        }
+        let addresses: Vec<_> = record.candidates.iter().map(|c| c.addr).collect();
+        if known.is_none_or(|known| known.addresses != addresses) {
+            (place.requests, place.next_request) = (0, now);
+        }
+        place.record = Some(Known {
+            kind,
+            addresses,
+            made: record.made,
+            until,
+        });
+        Learned::Taken
+    }
+
+    /// The carrier says that its record is there no more.
+    pub(crate) fn unlearn(&mut self, peer: &PeerId, kind: CarrierKind) {
+        if let Some(place) = self.peers.get_mut(peer)
+            && place
+                .record
+                .as_ref()
+                .is_some_and(|known| known.kind == kind)
+        {
+            place.record = None;
+        }
+    }
+
+    /// A verified message came over this path, or a link fell silent there.
+    pub(crate) fn hear(&mut self, peer: PeerId, path: Path, now: Instant) {
+        let Some(place) = self.place(peer, now) else {
+            return;
+        };
+        let before = place.heard.replace((path, now));
+        if let Some((before, _)) = before
+            && self.heard.get(&before.remote) == Some(&peer)
+        {
+            self.heard.remove(&before.remote);
+        }
+        self.heard.insert(path.remote, peer);
+    }
+
+    /// The link is gone: the peer is asked quickly again, there too where it was heard if we `insist`.
+    pub(crate) fn ask_again(&mut self, peer: &PeerId, insist: bool, now: Instant) {
+        if let Some(place) = self.peers.get_mut(peer) {
+            place.insists = insist;
+            // the end of the link has caused one request already
+            (place.requests, place.next_request) = (0, now + QUICK);
+        }
+    }
+
+    /// There is a link.
+    pub(crate) fn found(&mut self, peer: &PeerId) {
+        if let Some(place) = self.peers.get_mut(peer) {
+            place.insists = false;
+        }
+    }
+
+    /// Who was heard at this address last, within a minute.
+    pub(crate) fn at(&self, address: SocketAddr, now: Instant) -> Option<PeerId> {
+        let peer = self.heard.get(&address)?;
+        let heard = self.peers.get(peer)?.heard_within(HEARD_FOR, now);
+        heard.map(|_| *peer)
+    }
+
+    /// Which kind of carrier brought its record.
+    pub(crate) fn kind(&self, peer: &PeerId) -> Option<CarrierKind> {
+        Some(self.peers.get(peer)?.record.as_ref()?.kind)
+    }
+
+    /// Where a message to `peer` goes, and from which of our addresses, if that matters.
+    pub(crate) fn of(
+        &mut self,
+        peer: &PeerId,
+        now: Instant,
+    ) -> Vec<(Option<SocketAddr>, SocketAddr)> {
+        let Some(place) = self.peers.get(peer) else {
+            return Vec::new();
+        };
+        let heard = place.heard_within(HEARD_FOR, now);
+        let mut all: Vec<_> = heard
+            .map(|path| (Some(path.local), path.remote))
+            .into_iter()
+            .collect();
+        let known = place.record.as_ref().filter(|known| now < known.until);
+        if let Some(known) = known
+            && place.heard_within(IS_THERE, now).is_none()
+        {
+            let others = known.addresses.iter();
+            let others = others.filter(|address| heard.is_none_or(|path| path.remote != **address));
+            let unproven = &mut self.unproven;
+            let admitted = others.filter(|_| unproven.take(UNPROVEN, 1, now));
+            all.extend(admitted.map(|address| (None, *address)));
+        }
+        all
+    }
+
+    /// When `peer` is to be asked next.
+    pub(crate) fn deadline(&self, peer: &PeerId, wanted: bool, now: Instant) -> Option<Instant> {
+        let place = self.peers.get(peer)?;
+        let at = place.next_request.max(now);
+        place.is_asked(wanted, at).then_some(place.next_request)
+    }
+
+    /// Whether `peer` is to be asked now; then a pause begins.
+    pub(crate) fn take_due(&mut self, peer: &PeerId, wanted: bool, now: Instant) -> bool {
+        let Some(place) = self.peers.get_mut(peer) else {
+            return false;
+        };
+        if now < place.next_request || !place.is_asked(wanted, now) {
+            return false;
+        }
+        place.requests = place.requests.saturating_add(1);
+        let heard = place.heard_within(HEARD_FOR, now).is_some();
+        let quick = heard || place.requests < QUICK_REQUESTS;
+        place.next_request = now + if quick { QUICK } else { SLOW };
+        true
+    }
+
+    fn place(&mut self, peer: PeerId, now: Instant) -> Option<&mut Place> {
+        if !self.peers.contains_key(&peer) && self.peers.len() >= MAX_PEERS {
+            self.peers.retain(|_, place| place.is_known(now));
+            let peers = &self.peers;
+            self.heard.retain(|_, peer| peers.contains_key(peer));
+        }
+        if !self.peers.contains_key(&peer) && self.peers.len() >= MAX_PEERS {
+            return None;
+        }
+        Some(self.peers.entry(peer).or_insert(Place {
+            record: None,
+            heard: None,
+            insists: false,
+            requests: 0,
+            next_request: now,
+        }))
+    }
+}
+
+impl Place {
+    fn heard_within(&self, time: Duration, now: Instant) -> Option<Path> {
+        let (path, at) = self.heard?;
+        (now < at + time).then_some(path)
+    }
+
+    fn is_known(&self, now: Instant) -> bool {
+        let recorded = self.record.as_ref().is_some_and(|known| now < known.until);
+        recorded || self.heard_within(HEARD_FOR, now).is_some()
+    }
+
+    fn is_asked(&self, wanted: bool, now: Instant) -> bool {
+        let insists = self.insists && self.heard_within(HEARD_FOR, now).is_some();
+        insists || (wanted && self.is_known(now))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use librecast::id::SecretKey;
+
+    use super::*;
+    use crate::description::{Candidate, CandidateKind};
+    use crate::tests::start;
+
+    fn peer(n: u32) -> PeerId {
+        let mut seed = [7; 32];
+        seed[..4].copy_from_slice(&n.to_be_bytes());
+        SecretKey::from_seed(&seed).peer_id()
+    }
+
+    fn address(n: u32) -> SocketAddr {
+        SocketAddr::new(std::net::Ipv4Addr::from(0xc612_0000 + n).into(), 7)
+    }
+
+    fn record(node: PeerId, made: u64, addresses: impl Iterator<Item = u32>) -> PresenceRecord {
+        let candidate = |n| Candidate {
+            kind: CandidateKind::Host,
+            addr: address(n),
+        };
+        PresenceRecord {
+            node,
+            made,
+            until: made + 60,
+            candidates: addresses.map(candidate).collect(),
+        }
+    }
+
+    fn learn(places: &mut Places, record: &PresenceRecord, now: Instant) -> Learned {
+        places.learn(
+            CarrierKind::Lan,
+            record,
+            now + Duration::from_secs(3_600),
+            now,
+        )
+    }
+
+    #[test]
+    fn a_recorded_peer_is_asked_quickly_at_first_and_as_long_as_the_record_is_good() {
+        let (mut places, begin) = (Places::new(start()), start());
+        learn(&mut places, &record(peer(1), 1, 1..2), begin);
+        assert_eq!(places.deadline(&peer(1), false, begin), None);
+        let (mut now, mut asked) = (begin, Vec::new());
+        while let Some(at) = places.deadline(&peer(1), true, now) {
+            now = at;
+            assert!(places.take_due(&peer(1), true, now));
+            assert!(!places.take_due(&peer(1), true, now));
+            asked.push(now.saturating_duration_since(begin).as_secs());
+        }
+        assert_eq!(asked.iter().filter(|s| **s < 10).count(), 20);
+        let pauses = asked.windows(2).skip(20).all(|w| w[1] - w[0] <= 15);
+        assert!(pauses && *asked.last().unwrap() >= 3_600 - 15, "{asked:?}");
+    }
+
+    #[test]
+    fn messages_go_to_all_addresses_until_the_peer_is_heard_at_one() {
+        let (mut places, now) = (Places::new(start()), start());
+        learn(&mut places, &record(peer(1), 1, 1..4), now);
+        let all: Vec<_> = (1..4).map(|n| (None, address(n))).collect();
+        assert_eq!(places.of(&peer(1), now), all);
+        let path = Path {
+            local: address(9),
+            remote: address(7),
+        };
+        places.hear(peer(1), path, now);
+        assert_eq!(places.at(address(7), now), Some(peer(1)));
+        assert_eq!(places.of(&peer(1), now), [(Some(address(9)), address(7))]);
+        // it does not answer there any more: it may have moved
+        let later = now + IS_THERE;
+        assert_eq!(places.of(&peer(1), later).len(), 4);
+        let later = now + HEARD_FOR;
+        assert_eq!(places.of(&peer(1), later), all);
+        assert_eq!(places.at(address(7), later), None);
+    }
+
+    #[test]
+    fn who_knows_of_no_record_is_asked_for_a_minute_where_its_link_fell_silent() {
+        let (mut places, now) = (Places::new(start()), start());
+        let path = Path {
+            local: address(9),
+            remote: address(7),
+        };
+        places.hear(peer(1), path, now);
+        places.ask_again(&peer(1), true, now);
+        let mut at = now;
+        let mut asked = 0;
+        while let Some(next) = places.deadline(&peer(1), false, at) {
+            at = next;
+            asked += u32::from(places.take_due(&peer(1), false, at));
+        }
+        assert_eq!(asked, 119);
+        places.ask_again(&peer(1), false, now);
+        assert_eq!(places.deadline(&peer(1), false, now), None);
+    }
+
+    #[test]
+    fn an_older_record_changes_nothing_and_room_is_bounded() {
+        let (mut places, now) = (Places::new(start()), start());
+        assert_eq!(
+            learn(&mut places, &record(peer(0), 5, 1..2), now),
+            Learned::Taken
+        );
+        assert_eq!(
+            learn(&mut places, &record(peer(0), 4, 2..3), now),
+            Learned::Older
+        );
+        assert_eq!(places.of(&peer(0), now), [(None, address(1))]);
+        for n in 1..MAX_PEERS as u32 {
+            assert_eq!(
+                learn(&mut places, &record(peer(n), 5, 1..2), now),
+                Learned::Taken
+            );
+        }
+        let other = || record(peer(9_999), 5, 1..2);
+        assert_eq!(learn(&mut places, &other(), now), Learned::Full);
+        let later = now + Duration::from_secs(3_600);
+        assert_eq!(learn(&mut places, &other(), later), Learned::Taken);
+        assert_eq!(places.peers.len(), 1);
+    }
+
+    #[test]
+    fn records_that_name_strangers_make_few_datagrams() {
+        let (mut places, now) = (Places::new(start()), start());
+        let mut sent = 0;
+        for n in 0..1_000 {
+            learn(&mut places, &record(peer(n), 1, 0..16), now);
+            sent += places.of(&peer(n), now).len();
+        }
+        assert_eq!(sent, 400);
+        assert_eq!(
+            places.of(&peer(1), now + Duration::from_millis(20)).len(),
+            2
+        );
+    }
+}

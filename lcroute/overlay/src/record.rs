@@ -1,0 +1,293 @@
+//! Presence records: where a node may be reached, for carriers that hold one value and have no reply: a LAN, a folder, a
+//! pasted text.
+//!
+//! ```text
+//! nonce 192 | secret box (XSalsa20-Poly1305) under the day's key:
+//!   version 8 = 1 | node 256 | made 64 (unix seconds) | good until 64
+//!   | count 8 | count x candidate (as in a description)
+//!   | ed25519 signature 512 over the network's key and all of the above | zeros, up to 216 or 472 bytes
+//! ```
+//!
+//! Two nodes that have each other's record send connection requests straight to these addresses, which opens firewalls and
+//! NATs on both sides. A record is a claim of whoever knows the network's public key: members, those who were, and who
+//! has a token. It is worth as much as a server's word that somebody is present, and links are authenticated as ever.
+//!
+//! The key comes from the network's public key and the day of `made`. The carrier sees sealed bytes of two lengths, and a
+//! name that changes daily ([`Rendezvous::name`]).
+
+use crypto_secretbox::aead::AeadInPlace;
+use crypto_secretbox::{KeyInit, Nonce, Tag, XSalsa20Poly1305};
+use librecast::id::{NetworkId, PeerId, SecretKey, derive};
+use librecast::wire::{Reader, WireError, Writer};
+
+use crate::description::{Candidate, MAX_CANDIDATES};
+use crate::drops::DropReason;
+use crate::random::Random;
+
+const CONTEXT: &str = "lcroute 2026 presence record";
+const VERSION: u8 = 1;
+const NONCE: usize = 24;
+const TAG: usize = 16;
+/// Lengths of what is sealed: few addresses, and many.
+const LENGTHS: [usize; 2] = [256 - NONCE - TAG, 512 - NONCE - TAG];
+/// Seconds of a day.
+const DAY: u64 = 86_400;
+/// Longest time in seconds that a record is good for.
+pub const RECORD_LIFETIME: u64 = DAY;
+
+/// Longest sealed record in bytes.
+pub const MAX_RECORD: usize = 512;
+
+/// Where a node may be reached, as it says itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PresenceRecord {
+    /// The node.
+    pub node: PeerId,
+    /// When it was made, in unix seconds.
+    pub made: u64,
+    /// Until when it is good, in unix seconds: at most [`RECORD_LIFETIME`] later.
+    pub until: u64,
+    /// Its addresses.
+    pub candidates: Vec<Candidate>,
+}
+
+/// What the nodes of a network derive from its key to find one another.
+#[derive(Debug, Clone)]
+pub struct Rendezvous {
+    network: NetworkId,
+}
+
+impl Rendezvous {
+    /// Of this network.
+    #[must_use]
+    pub fn new(network: NetworkId) -> Self {
+        Self { network }
+    }
+
+    /// What a node's record is called on the day of `unix`. Who does not know the network cannot tell whose it is, nor what
+    /// it is called on another day.
+    #[must_use]
+    pub fn name(&self, node: &PeerId, unix: u64) -> [u8; 32] {
+        let secret = self.secret("lcroute 2026 record names", unix / DAY);
+        // a PeerId is a point of the curve
+        node.blinded(&secret).unwrap_or(secret)
+    }
+
+    /// Signs and seals a record. Addresses that do not fit are left out.
+    pub fn seal(&self, record: &PresenceRecord, key: &SecretKey, random: &mut Random) -> Vec<u8> {
+        let mut w = Writer::new();
+        w.u8(VERSION)
+            .put(record.node.public_key())
+            .u64(record.made)
+            .u64(record.until);
+        let candidates = &record.candidates[..record.candidates.len().min(MAX_CANDIDATES)];
+        w.u8(candidates.len() as u8);
+        candidates.iter().for_each(|c| c.write(&mut w));
+        let signature = key.sign(CONTEXT, &self.signed(w.as_slice()));
+        w.put(&signature);
+        let mut bytes = w.into_vec();
+        let fits = LENGTHS.into_iter().find(|length| bytes.len() <= *length);
+        bytes.resize(fits.unwrap_or(bytes.len()), 0);
+        let nonce: [u8; NONCE] = random.array();
+        let cipher = self.cipher(record.made / DAY);
+        let mut sealed = nonce.to_vec();
+        // it fails for messages longer than memory
+        let tag = cipher.encrypt_in_place_detached(Nonce::from_slice(&nonce), b"", &mut bytes);
+        sealed.extend_from_slice(&tag.unwrap_or_default());
+        sealed.extend_from_slice(&bytes);
+        sealed
+    }
+
+    /// Opens and checks a record at the time `unix`.
+    ///
+    /// # Errors
+    /// Why it is dropped.
+    pub fn open(&self, sealed: &[u8], unix: u64) -> Result<PresenceRecord, DropReason> {
+        if !LENGTHS.contains(&sealed.len().saturating_sub(NONCE + TAG)) {
+            return Err(DropReason::PresenceMalformed);
+        }
+        let (nonce, rest) = sealed.split_at(NONCE);
+        let (tag, body) = rest.split_at(TAG);
+        let today = unix / DAY;
+        // made yesterday, by a clock that differs by up to a day
+        let days = [
+            today,
+            today.wrapping_sub(1),
+            today + 1,
+            today.wrapping_sub(2),
+        ];
+        let opened = days.into_iter().find_map(|day| {
+            let mut bytes = body.to_vec();
+            let (nonce, tag) = (Nonce::from_slice(nonce), Tag::from_slice(tag));
+            let cipher = self.cipher(day);
+            let opened = cipher.decrypt_in_place_detached(nonce, b"", &mut bytes, tag);
+            opened.ok().map(|()| (day, bytes))
+        });
+        let (day, bytes) = opened.ok_or(DropReason::PresenceNotOpened)?;
+        let (record, signature, signed) =
+            read(&bytes).map_err(|_| DropReason::PresenceMalformed)?;
+        let lifetime = record.until.checked_sub(record.made);
+        if lifetime.is_none_or(|lifetime| lifetime > RECORD_LIFETIME) || record.made / DAY != day {
+            return Err(DropReason::PresenceMalformed);
+        }
+        // by a clock that may be a day ahead of ours, or behind
+        if record.until.saturating_add(DAY) < unix {
+            return Err(DropReason::PresenceStale);
+        }
+        let verified = record
+            .node
+            .verify(CONTEXT, &self.signed(signed), &signature);
+        verified.map_err(|_| DropReason::PresenceForged)?;
+        Ok(record)
+    }
+
+    fn signed(&self, bytes: &[u8]) -> Vec<u8> {
+        [self.network.public_key(), bytes].concat()
+    }
+
+    fn secret(&self, purpose: &str, day: u64) -> [u8; 32] {
+        derive(purpose, &[self.network.public_key(), &day.to_be_bytes()])
+    }
+
+    fn cipher(&self, day: u64) -> XSalsa20Poly1305 {
+        XSalsa20Poly1305::new(&self.secret("lcroute 2026 record seal", day).into())
+    }
+}
+
+/// A record, its signature, and what that is over.
+fn read(bytes: &[u8]) -> Result<(PresenceRecord, [u8; 64], &[u8]), WireError> {
+    let mut r = Reader::new(bytes);
+    match r.u8()? {
+        VERSION => {}
+        other => return Err(WireError::Version(other)),
+    }
+    let node = PeerId::from_public_key(r.array()?).map_err(|_| WireError::Bad("node"))?;
+    let (made, until) = (r.u64()?, r.u64()?);
+    let count = usize::from(r.u8()?);
+    if count > MAX_CANDIDATES {
+        return Err(WireError::Bad("candidate count"));
+    }
+    let candidates = (0..count).map(|_| Candidate::read(&mut r));
+    let candidates = candidates.collect::<Result<_, _>>()?;
+    let signed = &bytes[..bytes.len() - r.rest().len()];
+    let signature = r.array()?;
+    if r.rest().iter().any(|byte| *byte != 0) {
+        return Err(WireError::Bad("padding"));
+    }
+    let record = PresenceRecord {
+        node,
+        made,
+        until,
+        candidates,
+    };
+    Ok((record, signature, signed))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::description::tests::description;
+
+    const NOW: u64 = 1_800_000_000;
+
+    fn key(n: u8) -> SecretKey {
+        SecretKey::from_seed(&[n; 32])
+    }
+
+    fn rendezvous(n: u8) -> Rendezvous {
+        Rendezvous::new(key(n).peer_id())
+    }
+
+    fn record(candidates: Vec<Candidate>) -> PresenceRecord {
+        PresenceRecord {
+            node: key(1).peer_id(),
+            made: NOW,
+            until: NOW + RECORD_LIFETIME,
+            candidates,
+        }
+    }
+
+    fn sealed(record: &PresenceRecord) -> Vec<u8> {
+        rendezvous(9).seal(record, &key(1), &mut Random::new([3; 32]))
+    }
+
+    proptest! {
+        #[test]
+        fn a_record_comes_back_and_shows_two_lengths_only(d in description()) {
+            let record = record(d.candidates);
+            let sealed = sealed(&record);
+            prop_assert!([256, 512].contains(&sealed.len()));
+            for unix in [NOW - DAY, NOW, NOW + DAY, NOW + 2 * DAY] {
+                let opened = rendezvous(9).open(&sealed, unix);
+                prop_assert_eq!(opened.as_ref(), Ok(&record));
+            }
+            let late = rendezvous(9).open(&sealed, NOW + 2 * DAY + 1);
+            prop_assert!(late.is_err());
+            let other = rendezvous(8).open(&sealed, NOW);
+            prop_assert_eq!(other, Err(DropReason::PresenceNotOpened));
+        }
+
+        #[test]
+        fn a_changed_byte_is_noticed(at in 0_usize..256, by in 1_u8..) {
+            let mut sealed = sealed(&record(Vec::new()));
+            sealed[at] ^= by;
+            let opened = rendezvous(9).open(&sealed, NOW);
+            prop_assert_eq!(opened, Err(DropReason::PresenceNotOpened));
+        }
+
+        #[test]
+        fn arbitrary_bytes_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+            prop_assert!(rendezvous(9).open(&bytes, NOW).is_err());
+        }
+    }
+
+    #[test]
+    fn a_member_cannot_speak_for_another() {
+        let forged = rendezvous(9).seal(&record(Vec::new()), &key(2), &mut Random::new([3; 32]));
+        let opened = rendezvous(9).open(&forged, NOW);
+        assert_eq!(opened, Err(DropReason::PresenceForged));
+    }
+
+    #[test]
+    fn a_record_is_good_for_a_day_at_most() {
+        let mut long = record(Vec::new());
+        long.until += 1;
+        let opened = rendezvous(9).open(&sealed(&long), NOW);
+        assert_eq!(opened, Err(DropReason::PresenceMalformed));
+        long.until = long.made - 1;
+        let opened = rendezvous(9).open(&sealed(&long), NOW);
+        assert_eq!(opened, Err(DropReason::PresenceMalformed));
+    }
+
+    #[test]
+    fn names_of_a_node_change_daily_and_differ_between_networks() {
+        let node = key(1).peer_id();
+        let names = [
+            rendezvous(9).name(&node, NOW),
+            rendezvous(9).name(&node, NOW + DAY),
+            rendezvous(8).name(&node, NOW),
+            rendezvous(9).name(&key(2).peer_id(), NOW),
+        ];
+        let different: std::collections::BTreeSet<_> = names.iter().collect();
+        assert_eq!(different.len(), names.len());
+        let later = NOW - NOW % DAY + DAY - 1;
+        assert_eq!(rendezvous(9).name(&node, later), names[0]);
+    }
+
+    #[test]
+    fn the_bytes_stay_as_they_are() {
+        let candidate = Candidate {
+            kind: crate::CandidateKind::Host,
+            addr: "192.0.2.7:7000".parse().unwrap(),
+        };
+        let sealed = sealed(&record(vec![candidate]));
+        let hash = librecast::id::derive("golden", &[&sealed]);
+        let shown: String = hash[..8].iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(shown, "550e476bd24d45ca");
+        let name = rendezvous(9).name(&key(1).peer_id(), NOW);
+        let shown: String = name[..8].iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(shown, "2d49ac0bbfb7dd5f");
+    }
+}

@@ -1,0 +1,275 @@
+//! Nodes on one LAN find each other without a server, by multicast DNS (RFC 6762) and service discovery (RFC 6763).
+//!
+//! A host firewall that lets mDNS in, as those of Debian and Fedora can be set, is enough: both sides learn each other's
+//! presence record, and what they then send to each other opens both firewalls. The record travels in TXT, sealed; its
+//! name changes daily. The host's own name is not claimed, so avahi and systemd-resolved have nothing to complain about.
+//!
+//! The crate `mdns-sd` does it, in a thread of its own. It remembers whatever hosts of the LAN announce, without a bound: where
+//! that becomes more than a LAN has, it is ended and begun anew after a pause.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use lcroute_overlay::{CarrierId, CarrierKind, MAX_RECORD, Published};
+use mdns_sd::{
+    IfKind, IfPredicate, ResolvedService, ServiceDaemon, ServiceEvent, ServiceInfo, TxtProperty,
+};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, interval, sleep, timeout};
+
+use crate::carrier::{Carrier, CarrierEvent, Pace};
+
+const SERVICE: &str = "_lcroute._udp.local.";
+/// Bytes of a record in one string of TXT, which holds 255 with its key.
+const STRING: usize = 240;
+/// Keys of these strings.
+const KEYS: [&str; 3] = ["r0", "r1", "r2"];
+/// How often interfaces and memory are looked at.
+const LOOK: u32 = 2;
+/// More records of the LAN than this are a flood (chosen: a thousand nodes have some five each).
+const MOST_CACHED: i64 = 10_000;
+/// Pause before mDNS is begun anew.
+const PAUSE: Duration = Duration::from_secs(60);
+/// How long the goodbye may take.
+const GOODBYE: Duration = Duration::from_secs(1);
+/// It has ended by itself so soon only where something is wrong.
+const SOON: Duration = Duration::from_secs(10);
+
+/// The LANs of this host, as a carrier.
+#[derive(Debug)]
+pub struct Lan {
+    record: watch::Sender<Option<Published>>,
+    interfaces: Arc<Mutex<BTreeSet<String>>>,
+    task: JoinHandle<()>,
+}
+
+impl Lan {
+    /// Announces and looks on the interfaces that [`Self::set_interfaces`] names; to be called within a tokio runtime.
+    pub(crate) fn start(carrier: CarrierId, port: u16, events: mpsc::Sender<CarrierEvent>) -> Self {
+        let (record, records) = watch::channel(None);
+        let interfaces = Arc::default();
+        let session = Session {
+            carrier,
+            port,
+            interfaces: Arc::clone(&interfaces),
+            records,
+            events,
+        };
+        Self {
+            record,
+            interfaces,
+            task: tokio::spawn(session.run()),
+        }
+    }
+
+    /// Says goodbye.
+    pub(crate) async fn end(self) {
+        let Self { record, task, .. } = self;
+        // the task ends with it
+        drop(record);
+        let _ = timeout(GOODBYE, task).await;
+    }
+
+    /// These interfaces are LANs. It takes some seconds to take effect.
+    pub(crate) fn set_interfaces(&self, names: BTreeSet<String>) {
+        *self
+            .interfaces
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = names;
+    }
+}
+
+impl Carrier for Lan {
+    fn pace(&self) -> Pace {
+        Pace::Slow
+    }
+
+    fn publish(&self, record: &Published) {
+        self.record.send_replace(Some(record.clone()));
+    }
+}
+
+struct Session {
+    carrier: CarrierId,
+    port: u16,
+    interfaces: Arc<Mutex<BTreeSet<String>>>,
+    records: watch::Receiver<Option<Published>>,
+    events: mpsc::Sender<CarrierEvent>,
+}
+
+/// Why a run of mDNS has ended.
+enum Ended {
+    /// This carrier is no longer wanted.
+    Dropped,
+    /// Its thread has gone, or does not follow.
+    Failed(String),
+    Flooded,
+}
+
+impl Session {
+    async fn run(mut self) {
+        loop {
+            let begun = Instant::now();
+            let why = match self.daemon() {
+                Ok(daemon) => {
+                    let why = self.work(&daemon).await;
+                    // it says goodbye for what was registered
+                    if let Ok(ended) = daemon.shutdown() {
+                        let _ = timeout(GOODBYE, ended.recv_async()).await;
+                    }
+                    why
+                }
+                Err(e) => Ended::Failed(e.to_string()),
+            };
+            match why {
+                Ended::Dropped => return,
+                Ended::Flooded => {
+                    tracing::warn!(
+                        "mDNS: more is announced on the LAN than is remembered; not looking there for {PAUSE:?}"
+                    );
+                    sleep(PAUSE).await;
+                }
+                Ended::Failed(why) => {
+                    tracing::warn!("mDNS: {why}; beginning anew");
+                    if begun.elapsed() < SOON {
+                        sleep(PAUSE).await;
+                    }
+                }
+            }
+        }
+    }
+
+    fn daemon(&self) -> mdns_sd::Result<ServiceDaemon> {
+        let daemon = ServiceDaemon::new()?;
+        daemon.set_ip_check_interval(LOOK)?;
+        daemon.disable_interface(IfKind::All)?;
+        let interfaces = Arc::clone(&self.interfaces);
+        let is_lan = IfPredicate::new(move |interface| {
+            let names = interfaces.lock().unwrap_or_else(PoisonError::into_inner);
+            names.contains(&interface.name)
+        });
+        daemon.enable_interface(IfKind::Predicate(is_lan))?;
+        Ok(daemon)
+    }
+
+    async fn work(&mut self, daemon: &ServiceDaemon) -> Ended {
+        let found = match daemon.browse(SERVICE) {
+            Ok(found) => found,
+            Err(e) => return Ended::Failed(e.to_string()),
+        };
+        let mut look = interval(Duration::from_secs(LOOK.into()));
+        let mut registered: Option<String> = None;
+        self.records.mark_changed();
+        loop {
+            tokio::select! {
+                changed = self.records.changed() => {
+                    let record = self.records.borrow_and_update().clone();
+                    let registered_now = match (changed, record) {
+                        (Err(_), _) => return Ended::Dropped,
+                        (Ok(()), None) => continue,
+                        (Ok(()), Some(record)) => self.register(daemon, &record),
+                    };
+                    match registered_now {
+                        Err(e) => return Ended::Failed(e.to_string()),
+                        Ok(name) => {
+                            let before = registered.replace(name.clone());
+                            // yesterday's name
+                            if let Some(before) = before.filter(|before| *before != name) {
+                                let _ = daemon.unregister(&before);
+                            }
+                        }
+                    }
+                }
+                event = found.recv_async() => match event {
+                    Ok(event) => self.tell(event).await,
+                    Err(_) => return Ended::Failed("it has ended".into()),
+                },
+                _ = look.tick() => {
+                    let Ok(metrics) = daemon.get_metrics() else { continue };
+                    let Ok(metrics) = metrics.recv_async().await else { continue };
+                    let cached = metrics.iter().filter(|(name, _)| name.starts_with("cached-"));
+                    if cached.map(|(_, count)| *count).sum::<i64>() > MOST_CACHED {
+                        return Ended::Flooded;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Announces our record; under which name.
+    fn register(&self, daemon: &ServiceDaemon, record: &Published) -> mdns_sd::Result<String> {
+        let instance = instance_name(&record.name);
+        let host = format!("{instance}.local.");
+        let strings = strings_of(&record.sealed);
+        let mut info =
+            ServiceInfo::new(SERVICE, &instance, &host, "", self.port, strings)?.enable_addr_auto();
+        // it comes from a key: nobody else has it
+        info.set_requires_probe(false);
+        let name = info.get_fullname().to_owned();
+        daemon.register(info)?;
+        Ok(name)
+    }
+
+    async fn tell(&self, event: ServiceEvent) {
+        let carrier = self.carrier;
+        let event = match event {
+            ServiceEvent::ServiceResolved(service) => {
+                let Some(sealed) = record_of(&service) else {
+                    tracing::debug!("mDNS: no record in {:?}", service.get_fullname());
+                    return;
+                };
+                CarrierEvent::Record {
+                    carrier,
+                    kind: CarrierKind::Lan,
+                    name: service.get_fullname().to_owned(),
+                    sealed,
+                }
+            }
+            ServiceEvent::ServiceRemoved(_, name) => CarrierEvent::RecordGone { carrier, name },
+            _ => return,
+        };
+        // the daemon is ending
+        let _ = self.events.send(event).await;
+    }
+}
+
+/// Sixteen letters and digits of a record's name.
+fn instance_name(name: &[u8; 32]) -> String {
+    const DIGITS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+    let digits = name[..16].iter().map(|byte| DIGITS[usize::from(byte & 31)]);
+    digits.map(char::from).collect()
+}
+
+fn strings_of(sealed: &[u8]) -> Vec<TxtProperty> {
+    let strings = KEYS.into_iter().zip(sealed.chunks(STRING));
+    strings.map(TxtProperty::from).collect()
+}
+
+fn record_of(service: &ResolvedService) -> Option<Vec<u8>> {
+    let strings = KEYS.iter();
+    let strings = strings.map_while(|key| service.get_property_val(key).flatten());
+    let sealed = strings.collect::<Vec<_>>().concat();
+    (!sealed.is_empty() && sealed.len() <= MAX_RECORD).then_some(sealed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_fits_into_the_strings_of_txt() {
+        assert!(STRING * KEYS.len() >= MAX_RECORD);
+        let sealed: Vec<u8> = (0..MAX_RECORD).map(|n| n as u8).collect();
+        let strings = strings_of(&sealed);
+        let info = ServiceInfo::new(SERVICE, "a", "a.local.", "192.0.2.1", 7, strings).unwrap();
+        assert_eq!(record_of(&info.as_resolved_service()), Some(sealed));
+    }
+
+    #[test]
+    fn an_instance_is_a_label_of_dns() {
+        let name = instance_name(&[0xff; 32]);
+        assert_eq!(name, "7".repeat(16));
+    }
+}

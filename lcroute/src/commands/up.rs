@@ -1,0 +1,287 @@
+//! `up` and `down`: one command to be in, and one to be out.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use librecast_program::cli::{Exit, ExitError};
+use serde_json::json;
+
+use super::membership;
+use super::{hint, print_line};
+use crate::config::Config;
+use crate::control::Request;
+use crate::control::client::Client;
+use crate::settings::{Common, Overrides};
+use crate::state::{StateDir, unix_now};
+use crate::status::{Peer, State, Status};
+
+const UNIT: &str = "lcroute.service";
+/// Starts the unit once there is a membership; it would start it again at once.
+const PATH_UNIT: &str = "lcroute.path";
+/// How long the daemon may take to answer.
+const START: Duration = Duration::from_secs(20);
+const LOOK: Duration = Duration::from_millis(100);
+
+/// What `up` is to do.
+#[derive(Debug)]
+pub struct UpOptions {
+    /// The token, if the node is to join by one.
+    pub token: Option<String>,
+    /// This node's name.
+    pub name: Option<String>,
+    /// lc0 is to be as open as a LAN card.
+    pub lan: bool,
+    /// How long to wait for the first link.
+    pub timeout: Duration,
+}
+
+/// Init or join, start the daemon, wait for the first link.
+pub fn up(common: &Common, mut config: Config, options: &UpOptions) -> anyhow::Result<Exit> {
+    let state = common.state_dir(&config);
+    let service = Service::find(common, &config);
+    if service.is_some() && !nix::unistd::geteuid().is_root() {
+        let message = "lcroute is a service of this host: sudo lcroute up (or use --state-dir for a node of your own)";
+        return Err(ExitError::new(Exit::NotPermitted, message).into());
+    }
+    if options.lan {
+        use_lan_profile(common, &mut config)?;
+    }
+    let founded = become_member(&config, &state, options)?;
+    let control = common.control_to_ask(&config);
+    if Client::connect_if_running(&control)?.is_some() {
+        hint("the daemon runs already");
+        return tell(common, &config, &control, founded, options.timeout);
+    }
+    match service {
+        Some(service) => {
+            service.start()?;
+            tell(common, &config, &control, founded, options.timeout)
+        }
+        None => {
+            hint("no systemd here: the daemon runs in the foreground; Ctrl-C ends it");
+            let (teller, conf, timeout) = (common.clone(), config.clone(), options.timeout);
+            std::thread::spawn(move || {
+                if let Err(e) = tell(&teller, &conf, &control, founded, timeout) {
+                    hint(format_args!("{e:#}"));
+                }
+            });
+            crate::daemon::run(common, config, Overrides::default())
+        }
+    }
+}
+
+/// Ends the daemon; the host stays a member, and is not in after a restart either.
+pub fn down(common: &Common, config: &Config) -> anyhow::Result<Exit> {
+    if let Some(service) = Service::find(common, config) {
+        if !nix::unistd::geteuid().is_root() {
+            let message = "lcroute is a service of this host: sudo lcroute down";
+            return Err(ExitError::new(Exit::NotPermitted, message).into());
+        }
+        service.stop()?;
+    }
+    let control = common.control_to_ask(config);
+    let was_running = match Client::connect_if_running(&control)? {
+        Some(client) => {
+            membership::stop(&client, &control)?;
+            true
+        }
+        None => false,
+    };
+    let said = match was_running {
+        true => {
+            "down; still a member: `lcroute up` brings it back, `lcroute leave` forgets the network"
+        }
+        false => "nothing runs; still a member, if it was one",
+    };
+    hint(said);
+    Ok(Exit::Ok)
+}
+
+/// The unit of a systemd that runs this host.
+#[derive(Debug)]
+struct Service;
+
+impl Service {
+    /// None where there is no systemd, no unit, or the command is about another node than the host's.
+    fn find(common: &Common, config: &Config) -> Option<Self> {
+        let systemd = Path::new("/run/systemd/system").is_dir();
+        if !systemd || !common.is_hosts_state(config) {
+            return None;
+        }
+        let known = Command::new("systemctl")
+            .args(["cat", UNIT])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        known.is_ok_and(|status| status.success()).then_some(Self)
+    }
+
+    fn start(&self) -> anyhow::Result<()> {
+        // enabled by the package, unless somebody said `down`
+        self.systemctl(&["enable", "--quiet", PATH_UNIT, UNIT])?;
+        self.systemctl(&["start", PATH_UNIT, UNIT])
+    }
+
+    fn stop(&self) -> anyhow::Result<()> {
+        self.systemctl(&["disable", "--now", "--quiet", PATH_UNIT, UNIT])
+    }
+
+    fn systemctl(&self, args: &[&str]) -> anyhow::Result<()> {
+        let shown = || format!("systemctl {}", args.join(" "));
+        let status = Command::new("systemctl").args(args).status();
+        let status = status.with_context(shown)?;
+        anyhow::ensure!(
+            status.success(),
+            "{} failed; see `journalctl -u {UNIT}`",
+            shown()
+        );
+        Ok(())
+    }
+}
+
+/// Whether this node has just founded its network.
+fn become_member(config: &Config, state: &StateDir, options: &UpOptions) -> anyhow::Result<bool> {
+    match &options.token {
+        Some(token) => {
+            membership::accept(state, config, token, options.name.clone())?;
+            Ok(false)
+        }
+        None if state.membership()?.is_some() => Ok(false),
+        None => {
+            membership::found(state, config, options.name.clone())?;
+            Ok(true)
+        }
+    }
+}
+
+/// Waits for the first link, and says what a user wants to know now.
+fn tell(
+    common: &Common,
+    config: &Config,
+    control: &Path,
+    founded: bool,
+    timeout: Duration,
+) -> anyhow::Result<Exit> {
+    let identity = common.state_dir(config).identity(unix_now())?;
+    let mut status = ask_daemon(control)?;
+    let begun = Instant::now();
+    let alone = founded || is_alone(control)? && identity.member.is_issuer();
+    let mut linked = linked_with(control)?;
+    while linked.is_empty() && !alone && begun.elapsed() < timeout {
+        std::thread::sleep(LOOK);
+        linked = linked_with(control)?;
+        status = ask_daemon(control)?;
+    }
+    let took = begun.elapsed();
+    let token = membership::plain_token(config, &identity)?;
+    if common.json {
+        print_line(json!({
+            "name": identity.member.name, "address": identity.member.addresses.address,
+            "network": identity.membership.network, "linked": linked,
+            "token": token.as_ref().map(|token| token.as_str()),
+        }))?;
+    } else {
+        print_line(format_args!("name     {}", identity.member.name))?;
+        print_line(format_args!(
+            "address  {}",
+            identity.member.addresses.address
+        ))?;
+        if !linked.is_empty() {
+            let seconds = took.as_secs_f64();
+            print_line(format_args!(
+                "linked   {} ({seconds:.1} s)",
+                linked.join(", ")
+            ))?;
+        }
+        if let Some(token) = &token {
+            print_line(format_args!("token    {}", token.as_str()))?;
+            hint(
+                "whoever has the token becomes a member within a week: on another host, lcroute up TOKEN",
+            );
+        }
+    }
+    if !linked.is_empty() || alone {
+        return Ok(Exit::Ok);
+    }
+    let missing = missing(&status, config);
+    Err(ExitError::new(
+        Exit::Unreachable,
+        format!("no link within {timeout:?}: {missing}"),
+    )
+    .into())
+}
+
+/// Why there may be no link.
+fn missing(status: &Status, config: &Config) -> String {
+    let mut doors = Vec::new();
+    match (status.state, status.signal_servers) {
+        (State::Expelled, _) => return "this node has been expelled from the network".into(),
+        (_, 0) => doors.push("no signalling server answers"),
+        (_, _) => doors.push("a signalling server answers, and no other node can be reached"),
+    }
+    doors.push(match config.signal.lan {
+        true => "no node of the network is on a LAN of this host",
+        false => "LANs are not looked at ([signal] lan = false)",
+    });
+    format!(
+        "{}. `lcroute doctor` looks closer; `lcroute meet` links two hosts by pasted text",
+        doors.join("; ")
+    )
+}
+
+fn ask_daemon(control: &Path) -> anyhow::Result<Status> {
+    let begun = Instant::now();
+    loop {
+        let asked = Client::connect(control).and_then(|mut client| client.ask(&Request::Status));
+        match asked {
+            Err(e) if begun.elapsed() < START && !is_refused(&e) => std::thread::sleep(LOOK),
+            asked => return asked,
+        }
+    }
+}
+
+fn is_refused(e: &anyhow::Error) -> bool {
+    let exit = e.downcast_ref::<ExitError>().map(|e| e.exit);
+    exit == Some(Exit::NotPermitted)
+}
+
+/// Whether no other member was ever seen.
+fn is_alone(control: &Path) -> anyhow::Result<bool> {
+    let members: Vec<lcroute_node::KnownMember> =
+        Client::connect(control)?.ask(&Request::Members)?;
+    Ok(members.len() <= 1)
+}
+
+fn linked_with(control: &Path) -> anyhow::Result<Vec<String>> {
+    let peers: Vec<Peer> = Client::connect(control)?.ask(&Request::Peers)?;
+    let connected = peers.into_iter().filter(|peer| peer.state == "connected");
+    let name = |peer: Peer| peer.name.unwrap_or_else(|| peer.peer_id.to_string());
+    Ok(connected.map(name).collect())
+}
+
+/// Writes `profile = "lan"` into the configuration.
+fn use_lan_profile(common: &Common, config: &mut Config) -> anyhow::Result<()> {
+    use crate::config::{DEFAULT_PATH, Profile};
+    if config.network.profile == Some(Profile::Lan) {
+        return Ok(());
+    }
+    let path = common.config_path().unwrap_or(Path::new(DEFAULT_PATH));
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(e) => return Err(e).with_context(|| path.display().to_string()),
+    };
+    let mut document: toml_edit::DocumentMut =
+        text.parse().with_context(|| path.display().to_string())?;
+    document["network"]["profile"] = toml_edit::value("lan");
+    librecast::durable::replace(path, document.to_string().as_bytes())
+        .with_context(|| path.display().to_string())?;
+    hint(format_args!(
+        "{}: [network] profile = \"lan\"",
+        path.display()
+    ));
+    *config = Config::load(Some(path))?;
+    Ok(())
+}

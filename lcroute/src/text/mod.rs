@@ -1,0 +1,83 @@
+//! A record as text that people carry: by mail, by chat, on paper, as a QR code. No I/O.
+//!
+//! ```text
+//! -----BEGIN LCROUTE TEXT-----
+//! Good-Until: 2026-11-24 10:00 UTC
+//!
+//! LCR1:ABAAAAICAMCAKBQHBAEQUCYMBUHA...
+//! -----END LCROUTE TEXT-----
+//! ```
+//!
+//! The line `LCR1:...` is a whole text by itself: for chats and QR codes; only people need what stands around it.
+//! It is base32 (RFC 4648) without padding of: length of the record (16 bits), the record, checksum (32 bits).
+//! Case, spaces and line breaks mean nothing in it, no two of its characters look alike, and QR codes have a short
+//! form for them. Base45 is 7 % shorter, but has spaces and `*`, which chats change.
+
+mod qr;
+mod read;
+
+use data_encoding::BASE32_NOPAD;
+use librecast::id::derive;
+
+pub use qr::{TooSmall, qr, qr_png};
+pub use read::{MAX_RECORDS, MAX_TEXT, TextError, read};
+
+/// Longest record in bytes.
+pub const MAX_RECORD: usize = 1_024;
+
+/// A text begins with `LCR`, the version, and a colon.
+const PREFIX: &str = "LCR";
+const VERSION: char = '1';
+/// Bytes of the length, and of the checksum.
+const LENGTH: usize = 2;
+const CHECKSUM: usize = 4;
+/// Characters on a line of a block.
+const COLUMNS: usize = 64;
+
+/// The record as a block of lines, below `headers` that tell people about it.
+///
+/// # Panics
+///
+/// For a record of more than [`MAX_RECORD`] bytes.
+#[must_use]
+pub fn write(record: &[u8], headers: &[(&str, &str)]) -> String {
+    let mut text = String::from("-----BEGIN LCROUTE TEXT-----\n");
+    for (name, value) in headers {
+        text += &format!("{name}: {value}\n");
+    }
+    text += "\n";
+    let mut rest = line(record);
+    while !rest.is_empty() {
+        let next = rest.split_off(COLUMNS.min(rest.len()));
+        text += &format!("{rest}\n");
+        rest = next;
+    }
+    text + "-----END LCROUTE TEXT-----\n"
+}
+
+/// The record as one line.
+///
+/// # Panics
+///
+/// For a record of more than [`MAX_RECORD`] bytes.
+#[must_use]
+pub fn line(record: &[u8]) -> String {
+    assert!(
+        record.len() <= MAX_RECORD,
+        "a record of {} bytes",
+        record.len()
+    );
+    let mut bytes = (record.len() as u16).to_be_bytes().to_vec();
+    bytes.extend(record);
+    bytes.extend(checksum(&bytes));
+    format!("{PREFIX}{VERSION}:{}", BASE32_NOPAD.encode(&bytes))
+}
+
+fn checksum(bytes: &[u8]) -> [u8; CHECKSUM] {
+    let mut checksum = [0; CHECKSUM];
+    checksum.copy_from_slice(&derive("lcroute 2026 text", &[bytes])[..CHECKSUM]);
+    checksum
+}
+
+#[cfg(test)]
+mod tests;

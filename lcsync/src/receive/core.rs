@@ -1,0 +1,693 @@
+//! The receiver as a state machine: datagrams in; memberships, the tree of a version and its blocks out.
+//!
+//! ```text
+//! Waiting -> Tree -> Compared -> Blocks -> Compared -> Resting
+//!             |                                           |
+//!             +-> Nonsense -> Failed                      |
+//!   Tree <- the version in hand changes <- any of them <--+
+//! ```
+
+use std::collections::VecDeque;
+use std::net::Ipv6Addr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use librecast::channel::{ChannelId, ROOT_CHANNEL};
+
+use super::assembly::{Assembly, BadTree, Next};
+use super::choice::{Choice, Decision, Proof};
+use super::collector::Source;
+use super::fetch::{self, Counters, Fetch};
+use super::tree::Tree;
+use super::window::Window;
+use crate::block::{BlockHash, BlockRef};
+use crate::packet::Packet;
+use crate::record::Record;
+use crate::sealing::{OpenDrops, Opener, ShareKey, group_key};
+
+/// Channels held until loss was judged first.
+const START_WINDOW: usize = 16;
+/// Channels held before a record says otherwise.
+const MAX_WINDOW: usize = 128;
+/// A version gives way to any other if its root node and metadata do not come for so long, or make no sense.
+const VERSION_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What is received, and how.
+#[derive(Debug)]
+pub struct Settings {
+    /// No other root hash will do.
+    pub pinned: Option<BlockHash>,
+    /// What proves that records are genuine.
+    pub proof: Proof,
+    /// The highest generation of earlier runs.
+    pub floor: u64,
+    /// What the share is sealed with.
+    pub key: Option<Arc<ShareKey>>,
+    /// Bits per second to receive.
+    pub limit: Option<u64>,
+    /// How long nothing may come.
+    pub timeout: Duration,
+    /// The server that this process itself runs: it says what it was told.
+    pub own_server: Option<u32>,
+}
+
+/// What the shell is to do, or may want to know.
+#[derive(Debug)]
+pub enum Event {
+    /// Join a channel.
+    Join(ChannelId),
+    /// Leave a channel.
+    Leave(ChannelId),
+    /// A record of the version in hand has come.
+    Record {
+        /// Who sent it.
+        server: u32,
+        /// Interface it came in by.
+        interface: u32,
+        /// The highest generation that was proven: this host does not go back behind it. 0 if nothing proves any.
+        proven: u64,
+    },
+    /// Another server has another version under the same name. Said once.
+    Conflict {
+        /// Who sent it.
+        server: u32,
+        /// Its root hash.
+        root: BlockHash,
+    },
+    /// This address has sent a record that the trusted key has not signed. Said once.
+    Untrusted(Ipv6Addr),
+    /// This address has sent a record that is older than what this host has had. Said once.
+    RolledBack(Ipv6Addr),
+    /// This source sends symbols that do not make the block; it is not listened to for a while.
+    CorruptSource(Source),
+    /// What was being fetched is no longer what is shared.
+    Changed,
+    /// This version is fetched from now on.
+    Version(Box<Record>),
+    /// The tree of the version: [`Receiver::fetch`] takes what DEST does not have of it.
+    Tree(Box<(Record, Tree)>),
+    /// A block that was to be fetched, verified.
+    Block {
+        /// Hash and length, which the bytes were checked against.
+        block: BlockRef,
+        /// At most 256 KiB.
+        bytes: Vec<u8>,
+    },
+    /// All of them have come.
+    Fetched,
+    /// Nothing more comes of this version.
+    Failed(Failure),
+}
+
+/// Why nothing more comes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure {
+    /// Not one datagram, for as long as that may be.
+    Silence,
+    /// Records come, and none of the version that is wanted.
+    NoVersion,
+    /// Records come, and none of the blocks.
+    NoBlocks,
+    /// The tree makes no sense, and nobody has another one; or it is too large.
+    Tree(BadTree),
+}
+
+#[derive(Debug)]
+enum Phase {
+    Waiting,
+    Tree(Box<Assembly>),
+    /// The shell compares the tree with DEST, or puts everything into place.
+    Compared,
+    Blocks,
+    /// Nothing is waited for but another version.
+    Resting,
+    /// The same, but not for ever.
+    Nonsense {
+        why: BadTree,
+        until: Instant,
+    },
+    Failed,
+}
+
+/// One share on its way to this host.
+#[derive(Debug)]
+pub struct Receiver {
+    opener: Opener,
+    choice: Choice,
+    fetch: Fetch,
+    limit: Option<u64>,
+    timeout: Duration,
+    own_server: Option<u32>,
+    phase: Phase,
+    started: Instant,
+    last_packet: Instant,
+    last_symbol: Instant,
+    /// The version in hand is another than that which is being fetched.
+    changed: bool,
+    /// Until then the next block of root node or metadata should come.
+    due: Option<Instant>,
+    events: VecDeque<Event>,
+}
+
+impl Receiver {
+    /// Nothing has come yet. The shell joins the root channel, for good.
+    #[must_use]
+    pub fn new(settings: Settings, now: Instant) -> Self {
+        let Settings {
+            pinned,
+            proof,
+            floor,
+            key,
+            limit,
+            timeout,
+            own_server,
+        } = settings;
+        let window = Window::new(START_WINDOW, MAX_WINDOW, now);
+        Self {
+            choice: Choice::new(pinned, proof, floor, now),
+            fetch: Fetch::new(window, limit, now).with_key(group_key(key.as_deref())),
+            opener: Opener::new(key),
+            limit,
+            timeout,
+            own_server,
+            phase: Phase::Waiting,
+            started: now,
+            last_packet: now,
+            last_symbol: now,
+            changed: false,
+            due: None,
+            events: VecDeque::new(),
+        }
+    }
+
+    /// A datagram came on a channel of the share, from this address by this interface.
+    pub fn handle_datagram(
+        &mut self,
+        channel: ChannelId,
+        payload: &[u8],
+        address: Ipv6Addr,
+        interface: u32,
+        now: Instant,
+    ) {
+        match self.opener.open(channel, payload, now) {
+            Ok(Packet::Symbol(symbol)) => {
+                let source = Source {
+                    address,
+                    interface,
+                    server: symbol.server,
+                };
+                self.last_packet = now;
+                if self.fetch.handle_symbol(channel, source, &symbol, now) {
+                    self.last_symbol = now;
+                }
+            }
+            Ok(Packet::Record(record)) if self.own_server == Some(record.server) => {}
+            Ok(Packet::Record(record)) if channel == ROOT_CHANNEL => {
+                self.last_packet = now;
+                self.take_record(&record, address, interface, now);
+            }
+            Ok(Packet::Record(_) | Packet::Catalogue(_)) => {
+                tracing::debug!("a datagram of another channel");
+            }
+            Err(e) => tracing::debug!("packet from {address}: {e}"),
+        }
+    }
+
+    fn take_record(&mut self, record: &Record, from: Ipv6Addr, interface: u32, now: Instant) {
+        let server = record.server;
+        match self.choice.handle(record, from, now) {
+            Decision::Current => self.changed |= matches!(self.phase, Phase::Waiting),
+            Decision::Changed => self.changed = true,
+            Decision::Conflict => {
+                let root = record.root.hash;
+                self.events.push_back(Event::Conflict { server, root });
+                return;
+            }
+            Decision::Untrusted => {
+                self.events.push_back(Event::Untrusted(from));
+                return;
+            }
+            Decision::RolledBack => {
+                self.events.push_back(Event::RolledBack(from));
+                return;
+            }
+            Decision::Ignored => return,
+        }
+        self.events.push_back(Event::Record {
+            server,
+            interface,
+            proven: self.choice.proven(),
+        });
+        if let Some(followed) = self.choice.record() {
+            let limit = window_limit(followed, self.limit);
+            self.fetch.set_record(record, limit, now);
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is to be called.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Instant {
+        self.fetch.poll_timeout()
+    }
+
+    /// Time has passed, and what has come by now was handed over.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.fetch.handle_timeout(now);
+        if self.due.is_some_and(|due| now >= due) {
+            self.choice.mark_unreachable();
+        }
+        if self.changed {
+            return;
+        }
+        if let Some(failure) = self.overdue(now) {
+            self.fail(failure);
+        }
+    }
+
+    /// What has been waited for too long.
+    fn overdue(&self, now: Instant) -> Option<Failure> {
+        if matches!(self.phase, Phase::Resting | Phase::Failed) {
+            return None;
+        }
+        let is_over = |since| now.saturating_duration_since(since) >= self.timeout;
+        if is_over(self.last_packet) {
+            return Some(Failure::Silence);
+        }
+        match &self.phase {
+            Phase::Waiting if is_over(self.started) => Some(Failure::NoVersion),
+            Phase::Nonsense { why, until } if now >= *until => Some(Failure::Tree(why.clone())),
+            _ if self.fetch.missing() > 0 && is_over(self.last_symbol) => Some(Failure::NoBlocks),
+            _ => None,
+        }
+    }
+
+    fn fail(&mut self, failure: Failure) {
+        self.due = None;
+        self.phase = Phase::Failed;
+        self.events.push_back(Event::Failed(failure));
+    }
+
+    /// So many blocks can be taken at once. Without any room it is not the network that is slow.
+    pub fn set_room(&mut self, blocks: usize, now: Instant) {
+        self.fetch.set_room(blocks);
+        if blocks == 0 {
+            self.last_symbol = now;
+        }
+    }
+
+    /// Fetches blocks of the version whose tree was given last.
+    pub fn fetch(&mut self, blocks: &[BlockRef], now: Instant) {
+        self.phase = Phase::Blocks;
+        self.want(blocks, now);
+    }
+
+    /// Everything has come, or cannot be taken: waits for another version.
+    pub fn rest(&mut self) {
+        self.fetch.clear();
+        self.due = None;
+        self.phase = Phase::Resting;
+    }
+
+    /// The next thing to do.
+    pub fn poll_event(&mut self, now: Instant) -> Option<Event> {
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return Some(event);
+            }
+            if std::mem::take(&mut self.changed) {
+                return self.start_over(now);
+            }
+            match self.fetch.poll_event(now) {
+                Some(fetch::Event::Join(channel)) => return Some(Event::Join(channel)),
+                Some(fetch::Event::Leave(channel)) => return Some(Event::Leave(channel)),
+                Some(fetch::Event::CorruptSource(source)) => {
+                    return Some(Event::CorruptSource(source));
+                }
+                Some(fetch::Event::Block { block, bytes }) => {
+                    self.due = self.due.map(|_| now + VERSION_TIMEOUT);
+                    match &mut self.phase {
+                        Phase::Tree(assembly) => assembly.take(block, bytes),
+                        _ => return Some(Event::Block { block, bytes }),
+                    }
+                }
+                None if self.fetch.missing() > 0 => return None,
+                None => match std::mem::replace(&mut self.phase, Phase::Compared) {
+                    Phase::Tree(assembly) => self.go_on(assembly.advance(), now),
+                    Phase::Blocks => return Some(Event::Fetched),
+                    other => {
+                        self.phase = other;
+                        return None;
+                    }
+                },
+            }
+        }
+    }
+
+    /// Fetches the version in hand from the beginning, once the shell knows that the one before it is over.
+    fn start_over(&mut self, now: Instant) -> Option<Event> {
+        let record = self.choice.record()?.clone();
+        self.fetch.clear();
+        match std::mem::replace(&mut self.phase, Phase::Waiting) {
+            Phase::Tree(_) | Phase::Compared | Phase::Blocks => {
+                self.changed = true;
+                return Some(Event::Changed);
+            }
+            Phase::Resting => self.fetch.reset_counters(),
+            _ => {}
+        }
+        self.go_on(Ok(Assembly::begin(record.clone())), now);
+        Some(Event::Version(record.into()))
+    }
+
+    fn go_on(&mut self, next: Result<Next, BadTree>, now: Instant) {
+        self.due = None;
+        match next {
+            Ok(Next::Blocks(assembly, blocks)) => {
+                self.due = assembly.is_unproven().then(|| now + VERSION_TIMEOUT);
+                self.phase = Phase::Tree(assembly.into());
+                self.want(&blocks, now);
+            }
+            Ok(Next::Tree(record, tree)) => {
+                self.phase = Phase::Compared;
+                self.events.push_back(Event::Tree((record, tree).into()));
+            }
+            Err(why) if why.is_nonsense() => {
+                self.choice.mark_unreachable();
+                let until = now + VERSION_TIMEOUT;
+                self.phase = Phase::Nonsense { why, until };
+            }
+            Err(why) => self.fail(Failure::Tree(why)),
+        }
+    }
+
+    fn want(&mut self, blocks: &[BlockRef], now: Instant) {
+        for block in blocks {
+            self.fetch.want(*block);
+        }
+        self.last_symbol = now;
+    }
+
+    /// Which version is in hand, and why others are not.
+    #[must_use]
+    pub fn choice(&self) -> &Choice {
+        &self.choice
+    }
+
+    /// Whether nothing is waited for but another version.
+    #[must_use]
+    pub fn is_resting(&self) -> bool {
+        matches!(self.phase, Phase::Resting)
+    }
+
+    /// Channels that are joined for blocks.
+    #[must_use]
+    pub fn channels(&self) -> usize {
+        self.fetch.channels()
+    }
+
+    /// Loss of late, 0 to 1.
+    #[must_use]
+    pub fn loss(&self) -> f64 {
+        self.fetch.window().loss()
+    }
+
+    /// What has come since the first record, or since the last rest.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.fetch.counters()
+    }
+
+    /// Datagrams that were not opened.
+    #[must_use]
+    pub fn unopened(&self) -> OpenDrops {
+        self.opener.drops()
+    }
+}
+
+/// Channels of the normal rate that make sense: what the server allows, what this side wants.
+fn window_limit(record: &Record, limit: Option<u64>) -> f64 {
+    let channels = f64::from(record.max_channels);
+    let wanted = limit.map(|l| l as f64 / 1e3 / f64::from(record.channel_rate.max(1)));
+    wanted.map_or(channels, |w| w.min(channels))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::{HashCache, Index};
+    use crate::packet::{Symbol, encode_record};
+    use crate::tree::{ROOT_SIZE, Stream};
+    use librecast::channel::block_channel;
+    use librecast::coding::{Encoder, symbols_of};
+
+    const TIMEOUT: Duration = Duration::from_secs(10);
+
+    /// Blocks by channel, and the record of them.
+    struct Served {
+        record: Record,
+        index: Option<Index>,
+        _dir: tempfile::TempDir,
+    }
+
+    impl Served {
+        /// A file with these bytes.
+        fn file(server: u32, generation: u64, bytes: &[u8]) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::write(dir.path().join("f"), bytes).unwrap();
+            let index = Index::build(&dir.path().join("f"), b"", &mut HashCache::default());
+            let index = index.unwrap();
+            let record = Record {
+                root: index.root,
+                metadata: index.metadata,
+                ..crate::record::tests::record(server, generation)
+            };
+            Self {
+                record,
+                index: Some(index),
+                _dir: dir,
+            }
+        }
+
+        /// The root node is none.
+        fn nonsense() -> Self {
+            let record = Record {
+                root: BlockRef::of(&[7; ROOT_SIZE]),
+                metadata: Stream::default(),
+                ..crate::record::tests::record(1, 1)
+            };
+            Self {
+                record,
+                index: None,
+                _dir: tempfile::tempdir().unwrap(),
+            }
+        }
+
+        fn read(&self, channel: ChannelId) -> Option<Vec<u8>> {
+            match &self.index {
+                Some(index) => index.read(channel).ok(),
+                None => (channel == block_channel(b"", &self.record.root.hash.0, 0))
+                    .then(|| vec![7; ROOT_SIZE]),
+            }
+        }
+
+        fn announce(&self, receiver: &mut Receiver, now: Instant) {
+            let datagram = encode_record(&self.record).unwrap();
+            receiver.handle_datagram(ROOT_CHANNEL, &datagram, Ipv6Addr::LOCALHOST, 1, now);
+        }
+
+        fn send(&self, receiver: &mut Receiver, channel: ChannelId, now: Instant) {
+            let Some(block) = self.read(channel) else {
+                return;
+            };
+            let mut encoder = Encoder::new(block.clone()).unwrap();
+            for esi in 0..symbols_of(block.len()).unwrap() {
+                let mut data = Vec::new();
+                encoder.symbol(esi, &mut data).unwrap();
+                let symbol = Symbol {
+                    server: self.record.server,
+                    sequence: esi,
+                    channel,
+                    block_length: block.len() as u32,
+                    esi,
+                    data: &data,
+                };
+                let mut datagram = Vec::new();
+                symbol.write_header(&mut datagram);
+                datagram.extend_from_slice(&data);
+                receiver.handle_datagram(channel, &datagram, Ipv6Addr::LOCALHOST, 1, now);
+            }
+        }
+
+        /// Sends what is joined until nothing is; gives what the shell is told about versions.
+        fn serve(&self, receiver: &mut Receiver, now: Instant) -> Vec<Event> {
+            let mut told = Vec::new();
+            while let Some(event) = receiver.poll_event(now) {
+                match event {
+                    Event::Join(channel) => self.send(receiver, channel, now),
+                    Event::Leave(_) | Event::Record { .. } => {}
+                    other => told.push(other),
+                }
+            }
+            told
+        }
+
+        /// The same from its announcement to its tree, whose leaves it gives.
+        fn serve_tree(&self, receiver: &mut Receiver, now: Instant) -> Vec<BlockRef> {
+            self.announce(receiver, now);
+            match &self.serve(receiver, now)[..] {
+                [Event::Version(record), Event::Tree(version)] => {
+                    assert_eq!((&**record, &version.0), (&self.record, &self.record));
+                    version.1.leaves.clone()
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    fn receiver(pinned: Option<BlockHash>, now: Instant) -> Receiver {
+        let settings = Settings {
+            pinned,
+            proof: Proof::None,
+            floor: 0,
+            key: None,
+            limit: None,
+            timeout: TIMEOUT,
+            own_server: Some(99),
+        };
+        Receiver::new(settings, now)
+    }
+
+    /// What it has failed of, if it has.
+    fn failure(receiver: &mut Receiver, now: Instant) -> Option<Failure> {
+        receiver.handle_timeout(now);
+        std::iter::from_fn(|| receiver.poll_event(now)).find_map(|event| match event {
+            Event::Failed(failure) => Some(failure),
+            _ => None,
+        })
+    }
+
+    #[test]
+    fn a_version_comes_as_a_whole_and_the_next_one_counts_for_itself() {
+        let now = Instant::now();
+        let mut receiver = receiver(None, now);
+        let first = Served::file(1, 1, &[1; 300_000]);
+        let leaves = first.serve_tree(&mut receiver, now);
+        receiver.fetch(&leaves, now);
+        let told = first.serve(&mut receiver, now);
+        let blocks = told.iter().filter(|e| matches!(e, Event::Block { .. }));
+        let different = std::collections::BTreeSet::from_iter(&leaves).len();
+        assert_eq!(blocks.count(), different);
+        assert!(matches!(told.last(), Some(Event::Fetched)));
+        receiver.rest();
+        assert!(receiver.is_resting());
+        assert_eq!(failure(&mut receiver, now + TIMEOUT * 2), None);
+
+        let before = receiver.counters().bytes;
+        let own = Served::file(99, 2, b"said by the seed");
+        own.announce(&mut receiver, now);
+        assert!(receiver.is_resting() && own.serve(&mut receiver, now).is_empty());
+        let second = Served::file(1, 2, b"short");
+        let leaves = second.serve_tree(&mut receiver, now);
+        receiver.fetch(&leaves, now);
+        second.serve(&mut receiver, now);
+        assert!(before > 200_000 && receiver.counters().bytes < 1_000);
+    }
+
+    #[test]
+    fn a_change_is_said_once_and_not_lost_on_who_has_failed_meanwhile() {
+        let now = Instant::now();
+        let mut receiver = receiver(None, now);
+        let leaves = Served::file(1, 1, b"first").serve_tree(&mut receiver, now);
+        receiver.fetch(&leaves, now);
+        let second = Served::file(1, 2, b"second");
+        second.announce(&mut receiver, now);
+        let told = std::iter::from_fn(|| receiver.poll_event(now));
+        let relevant =
+            |e: &Event| !matches!(e, Event::Join(_) | Event::Leave(_) | Event::Record { .. });
+        assert!(matches!(
+            told.into_iter().find(relevant),
+            Some(Event::Changed)
+        ));
+        // the disk is full: what comes is another version all the same
+        receiver.rest();
+        let told = second.serve(&mut receiver, now);
+        assert!(
+            matches!(&told[..], [Event::Version(_), Event::Tree(_)]),
+            "{told:?}"
+        );
+    }
+
+    #[test]
+    fn what_makes_no_sense_gives_way_to_another_version_and_is_an_error_without_one() {
+        let now = Instant::now();
+        let mut receiver = receiver(None, now);
+        let nonsense = Served::nonsense();
+        nonsense.announce(&mut receiver, now);
+        let told = nonsense.serve(&mut receiver, now);
+        assert!(matches!(&told[..], [Event::Version(_)]), "{told:?}");
+        nonsense.announce(&mut receiver, now + VERSION_TIMEOUT / 2);
+        assert_eq!(failure(&mut receiver, now + VERSION_TIMEOUT / 2), None);
+        let later = now + VERSION_TIMEOUT;
+        let why = failure(&mut receiver, later);
+        assert!(
+            matches!(why, Some(Failure::Tree(BadTree::Root(_)))),
+            "{why:?}"
+        );
+        // a seed that has another version as a whole waits on
+        receiver.rest();
+        Served::file(2, 1, b"sense").serve_tree(&mut receiver, later);
+    }
+
+    #[test]
+    fn a_tree_whose_root_does_not_come_gives_way_to_another() {
+        let now = Instant::now();
+        let mut receiver = receiver(None, now);
+        let first = Served::file(1, 1, b"nowhere");
+        first.announce(&mut receiver, now);
+        let other = Served::file(2, 1, b"here");
+        while receiver.poll_event(now).is_some() {}
+        other.announce(&mut receiver, now);
+        assert!(matches!(
+            receiver.poll_event(now),
+            Some(Event::Conflict { server: 2, .. })
+        ));
+        // its server is there all the time
+        first.announce(&mut receiver, now + VERSION_TIMEOUT / 2);
+        let later = now + VERSION_TIMEOUT;
+        receiver.handle_timeout(later);
+        other.announce(&mut receiver, later);
+        let told = other.serve(&mut receiver, later);
+        assert!(
+            matches!(
+                &told[..],
+                [Event::Changed, Event::Version(_), Event::Tree(_)]
+            ),
+            "{told:?}"
+        );
+    }
+
+    #[test]
+    fn it_gives_up_for_the_reason_that_there_is() {
+        let now = Instant::now();
+        let later = now + TIMEOUT;
+        assert_eq!(
+            failure(&mut receiver(None, now), later),
+            Some(Failure::Silence)
+        );
+
+        let served = Served::file(1, 1, b"file");
+        let mut other = receiver(Some(BlockHash::of(b"another")), now);
+        served.announce(&mut other, later);
+        assert_eq!(failure(&mut other, later), Some(Failure::NoVersion));
+
+        let mut receiver = receiver(None, now);
+        served.announce(&mut receiver, now);
+        assert_eq!(failure(&mut receiver, now), None);
+        served.announce(&mut receiver, later);
+        receiver.set_room(0, now + TIMEOUT / 2);
+        assert_eq!(failure(&mut receiver, later), None, "the disk is slow");
+        let last = now + TIMEOUT * 3 / 2;
+        served.announce(&mut receiver, last);
+        assert_eq!(failure(&mut receiver, last), Some(Failure::NoBlocks));
+    }
+}

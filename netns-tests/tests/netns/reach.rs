@@ -1,0 +1,294 @@
+//! Nodes that find each other without a signalling server: on a LAN, by a folder, by pasted text.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use lcroute_lab::lab::{DEADLINE, Host, LAN, Lab, Member, Process, eventually, open_sockets};
+
+use crate::world;
+
+/// What a host firewall lets in that is closed but for multicast DNS: as Debian's ufw and the zones home and internal of
+/// firewalld do it.
+const MDNS_ONLY: &str = "table inet closed {
+  counter refused { }
+  chain input {
+    type filter hook input priority 0; policy drop;
+    iifname \"lo\" accept
+    iifname \"lc0\" accept
+    ct state established,related accept
+    meta l4proto ipv6-icmp accept
+    ip daddr 224.0.0.251 udp dport 5353 accept
+    ip6 daddr ff02::fb udp dport 5353 accept
+    counter name refused drop
+  }
+}";
+
+/// Founds a network on the first host; the others join by a token that names no server.
+fn members_without_server(hosts: Vec<Host>) -> Result<Vec<Member>> {
+    let (founder, others) = hosts.split_first().context("hosts")?;
+    let init = founder.run("lcroute", &["init", "--name", founder.name()])?;
+    init.success()?;
+    let token = founder.run("lcroute", &["invite"])?.success()?.stdout;
+    for host in others {
+        let joined = host.run("lcroute", &["join", token.trim(), "--name", host.name()])?;
+        joined.success()?;
+    }
+    Ok(hosts.into_iter().map(Member::new).collect())
+}
+
+/// By what kind of carrier they met.
+fn met_by(member: &Member) -> Result<Vec<String>> {
+    let peers = member.peers()?.into_iter();
+    let connected = peers.filter(|peer| peer["state"] == "connected");
+    Ok(connected
+        .map(|peer| peer["carrier"].as_str().unwrap_or("none").to_owned())
+        .collect())
+}
+
+/// Whether it listens for multicast DNS.
+fn looks_on_lans(member: &mut Member) -> Result<bool> {
+    let sockets = open_sockets(member.daemon()?.pid())?;
+    let port = format!(":{:04X}", 5_353);
+    Ok(sockets.iter().any(|socket| socket.local.ends_with(&port)))
+}
+
+fn closed_lan(lab: &Lab, names: &[&str]) -> Result<Vec<Host>> {
+    let hosts = lab.lan(names)?;
+    hosts.iter().try_for_each(|host| host.nft(MDNS_ONLY))?;
+    Ok(hosts)
+}
+
+#[test]
+fn closed_hosts_of_a_lan_link_without_server_and_without_route() {
+    world("reach-lan", |lab| {
+        let mut hosts = closed_lan(lab, &["a", "b", "c", "stranger"])?;
+        let stranger = hosts.split_off(3);
+        let mut members = members_without_server(hosts)?;
+        let mut strangers = members_without_server(stranger)?;
+        for member in members.iter_mut().chain(&mut strangers) {
+            member.start()?;
+        }
+        let began = Instant::now();
+        for member in &members {
+            member.wait_links(2)?;
+        }
+        println!(
+            "linked {} ms after the last was ready",
+            began.elapsed().as_millis()
+        );
+        for member in &members {
+            ensure!(
+                met_by(member)?.iter().any(|by| by == "lan"),
+                "{:?}",
+                member.peers()?
+            );
+        }
+        let receiver = members[1].host.receive("ff1e::42", &[])?;
+        members[0].wait_wanted("ff1e::42", &members[1])?;
+        members[0].host.send("ff1e::42", 100, &[])?;
+        receiver.expect_exactly(100)?;
+        // who is killed and comes back is found again; who leaves is gone for the others
+        members[2].daemon()?.kill()?;
+        members[0].wait_links(1)?;
+        members[2].start()?;
+        members[0].wait_links(2)?;
+        members[2].stop()?;
+        members[0].wait_links(1)?;
+        strangers[0].wait_links(0)?;
+        // another network's records cost nothing but a look
+        eventually("the stranger has heard records", || {
+            let drops = &strangers[0].status()?["counters"]["drops"];
+            ensure!(drops["presence_not_opened"].as_u64() > Some(0), "{drops}");
+            Ok(())
+        })
+    });
+}
+
+#[test]
+fn a_lan_that_comes_later_is_used_and_one_that_goes_is_left() {
+    world("reach-lan-later", |lab| {
+        let hosts = closed_lan(lab, &["a", "b"])?;
+        let mut members = members_without_server(hosts)?;
+        members[1].host.ip(&format!("link set {LAN} down"))?;
+        members.iter_mut().try_for_each(Member::start)?;
+        members[0].wait_links(0)?;
+        let up = format!("link set {LAN} up\naddr replace fd00:1::2/64 dev {LAN} nodad");
+        members[1].host.ip(&up)?;
+        members[0].wait_links(1)?;
+        members[1].host.ip(&format!("link set {LAN} down"))?;
+        members[0].wait_links(0)?;
+        members[1].host.ip(&up)?;
+        members[0].wait_links(1)
+    });
+}
+
+#[test]
+fn without_lan_nobody_is_looked_for_there() {
+    world("reach-no-lan", |lab| {
+        let hosts = closed_lan(lab, &["a", "b"])?;
+        hosts[0].configure("[signal]\nlan = false\n")?;
+        let mut members = members_without_server(hosts)?;
+        members.iter_mut().try_for_each(Member::start)?;
+        ensure!(!looks_on_lans(&mut members[0])?, "mDNS though it is off");
+        eventually("the other one looks", || {
+            ensure!(looks_on_lans(&mut members[1])?, "not yet");
+            Ok(())
+        })?;
+        members[0].host.configure("")?;
+        members[0].host.run("lcroute", &["reload"])?.success()?;
+        members[0].wait_links(1)?;
+        members[0].host.configure("[signal]\nlan = false\n")?;
+        members[0].host.run("lcroute", &["reload"])?.success()?;
+        eventually("it is off again", || {
+            ensure!(!looks_on_lans(&mut members[0])?, "not yet");
+            Ok(())
+        })?;
+        members[0].wait_links(1)
+    });
+}
+
+#[test]
+fn hosts_that_share_a_folder_link_without_server() {
+    world("reach-spool", |lab| {
+        let hosts = lab.closed_hosts(&["a", "b"])?;
+        let folder = hosts[0].path("spool");
+        for host in &hosts {
+            let folder = folder.display();
+            host.configure(&format!("[signal]\nspool = \"{folder}\"\nlan = false\n"))?;
+        }
+        let mut members = members_without_server(hosts)?;
+        members.iter_mut().try_for_each(Member::start)?;
+        // the folder comes later, as a stick does
+        std::fs::create_dir(&folder)?;
+        members[0].wait_links(1)?;
+        for member in &members {
+            ensure!(met_by(member)? == ["spool"], "{:?}", member.peers()?);
+        }
+        members[1].daemon()?.kill()?;
+        members[0].wait_links(0)?;
+        members[1].start()?;
+        members[0].wait_links(1)
+    });
+}
+
+/// What `lcroute up` printed behind a word, once it has.
+fn said(process: &Process, word: &str) -> Result<String> {
+    let mut found = String::new();
+    eventually(&format!("`up` says {word}"), || {
+        let stdout = process.stdout();
+        let line = stdout.lines().find_map(|line| line.strip_prefix(word));
+        found = line.context("not yet")?.trim().to_owned();
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+#[test]
+fn one_command_is_enough_on_each_host() {
+    world("reach-up", |lab| {
+        let hosts = closed_lan(lab, &["a", "b"])?;
+        let mut a = hosts[0].spawn("lcroute", &["up", "--name", "a"])?;
+        let token = said(&a, "token ")?;
+        let mut b = hosts[1].spawn("lcroute", &["up", &token, "--name", "b"])?;
+        ensure!(said(&b, "linked ")?.starts_with("a ("), "{}", b.stdout());
+        ensure!(!b.stdout().contains("token "), "b may not invite");
+        let again = hosts[0].run("lcroute", &["up", "--json"])?.success()?;
+        let again: serde_json::Value = serde_json::from_str(&again.stdout)?;
+        ensure!(again["linked"] == serde_json::json!(["b"]), "{again}");
+        let down = hosts[1].run("lcroute", &["down"])?.success()?;
+        ensure!(down.stderr.contains("still a member"), "{}", down.stderr);
+        ensure!(b.wait(DEADLINE)? == 0, "{}", b.stderr());
+        hosts[1].run("lcroute", &["down"])?.success()?;
+        // a member of a network without anybody to reach
+        a.stop()?;
+        let lonely = hosts[1].spawn("lcroute", &["up", "--timeout", "2s"])?;
+        eventually("it says what is missing", || {
+            let stderr = lonely.stderr();
+            let names = ["no signalling server answers", "on a LAN", "lcroute meet"];
+            ensure!(names.iter().all(|name| stderr.contains(name)), "{stderr}");
+            Ok(())
+        })?;
+        // and finds it as soon as it is there
+        let _again = hosts[0].spawn("lcroute", &["up"])?;
+        Member::new(hosts[1].clone()).wait_links(1)
+    });
+}
+
+/// What a mail makes of a text: quoted, with words around it, and lines with other ends.
+fn mangled(text: &str) -> String {
+    let quoted: String = text
+        .lines()
+        .map(|line| format!("> > {line} \r\n"))
+        .collect();
+    format!("From: b\r\n\r\nHi,\r\nyou wrote:\r\n{quoted}\r\n-- \r\nb\r\n")
+}
+
+#[test]
+fn two_closed_hosts_link_by_pasted_texts() {
+    world("reach-text", |lab| {
+        let mut members = members_without_server(lab.closed_hosts(&["a", "b"])?)?;
+        members.iter_mut().try_for_each(Member::start)?;
+        let text = |host: &Host| -> Result<String> {
+            Ok(host.run("lcroute", &["meet"])?.success()?.stdout)
+        };
+        let (of_a, of_b) = (text(&members[0].host)?, text(&members[1].host)?);
+        let take = |host: &Host, text: &str| {
+            let file = host.write("text", text)?;
+            host.run("lcroute", &["meet", "--with", &file.to_string_lossy()])
+        };
+        // one character less, and a node's own
+        let at = of_a.find("LCR1:").context("a line")? + 40;
+        let refused = take(&members[1].host, &[&of_a[..at], &of_a[at + 1..]].concat())?;
+        ensure!(refused.code == 2, "{refused:?}");
+        let refused = take(&members[0].host, &of_a)?;
+        let own = refused.stderr.contains("own");
+        ensure!(refused.code == 1 && own, "{refused:?}");
+
+        let taken = take(&members[1].host, &mangled(&of_a))?.success()?.stdout;
+        ensure!(taken.contains("is looked for until"), "{taken}");
+        members[0].wait_links(0)?;
+        // the daemons are restarted before the other text comes: both keep what they have
+        for member in &mut members {
+            member.daemon()?.kill()?;
+            member.start()?;
+        }
+        take(&members[0].host, &mangled(&of_b))?.success()?;
+        members[0].wait_links(1)?;
+        for member in &members {
+            ensure!(met_by(member)? == ["text"], "{:?}", member.peers()?);
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_proxy_leads_to_the_signalling_server_and_looks_up_its_name() {
+    world("reach-socks", |lab| {
+        let mut network = lab.network(lab.closed_hosts(&["a", "b"])?)?;
+        let proxy = lab.host("proxy")?;
+        let url = network.signalling.url()?;
+        // nobody but the proxy knows this name
+        let server = url.trim_start_matches("ws://").trim_end_matches(":7117");
+        let hosts = proxy.write("hosts", format!("{server} meet.onion\n"))?;
+        let mount = format!(
+            "mount --bind {} /etc/hosts && exec microsocks",
+            hosts.display()
+        );
+        let _proxy = proxy.spawn("unshare", &["-m", "sh", "-c", &mount])?;
+        for member in &mut network.members {
+            let address = proxy.v4()?;
+            member.host.configure(&format!(
+                "[signal]\nsocks = \"{address}:1080\"\nservers = [\"ws://meet.onion:7117\"]\n"
+            ))?;
+            member.run_args.clear();
+            // it speaks to the proxy, and to the other member, and to nobody else
+            member.host.cut_towards(server.parse()?)?;
+            member.start()?;
+        }
+        network.members[0].wait_links(1)?;
+        for member in &network.members {
+            ensure!(met_by(member)? == ["server"], "{:?}", member.peers()?);
+        }
+        Ok(())
+    });
+}
