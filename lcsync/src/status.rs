@@ -20,8 +20,12 @@ use crate::server::status_socket::{connect, folders, remove_left_over, sockets_i
 const INTERVAL: Duration = Duration::from_secs(1);
 /// A server has answered within so long.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+/// All servers have, or the rest is not asked: any user may put sockets where root looks.
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest answer, in bytes: many thousand shares.
 const MAX_ANSWER: usize = 16 << 20;
+/// All answers together.
+const MAX_ANSWERS: usize = 64 << 20;
 /// Channels of a share that are shown.
 const CHANNELS: usize = 16;
 
@@ -96,11 +100,17 @@ struct Answers {
 
 fn ask_all() -> Answers {
     let mut answers = Answers::default();
+    let until = Instant::now() + TIMEOUT;
+    let mut room = MAX_ANSWERS;
     for folder in folders() {
         match sockets_in(&folder) {
-            Ok(sockets) => sockets.iter().for_each(|socket| answers.ask(socket)),
+            Ok(sockets) => {
+                for socket in sockets {
+                    answers.ask(&socket, until, &mut room);
+                }
+            }
             Err(e) if e.kind() == ErrorKind::PermissionDenied => answers.refused(&folder),
-            // no such folder, most likely
+            // its server has just ended
             Err(e) => tracing::debug!("{}: {e}", folder.display()),
         }
     }
@@ -108,17 +118,28 @@ fn ask_all() -> Answers {
 }
 
 impl Answers {
-    fn ask(&mut self, socket: &Path) {
-        match connect(socket).and_then(read) {
-            Ok(status) => self.servers.push(status),
-            Err(e) => match e.kind() {
-                ErrorKind::PermissionDenied => self.refused(socket),
-                ErrorKind::ConnectionRefused => remove_left_over(socket),
-                // it has just ended
-                ErrorKind::NotFound => {}
-                _ => self.silent.push(format!("{}: {e}", path_of(socket))),
-            },
+    fn ask(&mut self, socket: &Path, until: Instant, room: &mut usize) {
+        let until = until.min(Instant::now() + ANSWER_TIMEOUT);
+        let answer = time_left(until)
+            .and_then(|left| connect(socket, left))
+            .and_then(|stream| read(stream, until, room));
+        let e = match answer {
+            Ok(status) => return self.servers.push(status),
+            Err(e) => e,
+        };
+        match e.kind() {
+            ErrorKind::PermissionDenied => self.refused(socket),
+            ErrorKind::ConnectionRefused => remove_left_over(socket),
+            // it has just ended
+            ErrorKind::NotFound => {}
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => self.silent(socket, "too slow"),
+            // which may quote what the server said
+            _ => self.silent(socket, &shown(e.to_string().as_bytes())),
         }
+    }
+
+    fn silent(&mut self, socket: &Path, why: &str) {
+        self.silent.push(format!("{}: {why}", path_of(socket)));
     }
 
     fn refused(&mut self, path: &Path) {
@@ -147,8 +168,8 @@ impl Answers {
             Some(name) => format!("lc:{} is not shared on this host", shown(name.as_bytes())),
             None => "nothing is shared on this host".to_owned(),
         };
-        if !geteuid().is_root() && self.refused.is_empty() {
-            message += ", as far as you may see; root sees what others share, too";
+        if !geteuid().is_root() {
+            message += ", as far as you may see";
         }
         for hint in self.hints() {
             message += &format!("\n  {hint}");
@@ -170,28 +191,29 @@ fn path_of(path: &Path) -> String {
     shown(path.as_os_str().as_encoded_bytes())
 }
 
+fn time_left(until: Instant) -> io::Result<Duration> {
+    let left = until.saturating_duration_since(Instant::now());
+    let left = (!left.is_zero()).then_some(left);
+    left.ok_or_else(|| ErrorKind::TimedOut.into())
+}
+
 /// A whole answer within the time, or none.
-fn read(mut stream: UnixStream) -> io::Result<Status> {
-    let until = Instant::now() + ANSWER_TIMEOUT;
+fn read(mut stream: UnixStream, until: Instant, room: &mut usize) -> io::Result<Status> {
     let mut answer = Vec::new();
     let mut part = vec![0; 64 << 10];
     loop {
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(ErrorKind::TimedOut.into());
-        }
-        stream.set_read_timeout(Some(left))?;
+        stream.set_read_timeout(Some(time_left(until)?))?;
         match stream.read(&mut part) {
             Ok(0) => break,
             Ok(length) => answer.extend_from_slice(&part[..length]),
-            Err(e) if e.kind() == ErrorKind::WouldBlock => return Err(ErrorKind::TimedOut.into()),
             Err(e) if e.kind() == ErrorKind::Interrupted => {}
             Err(e) => return Err(e),
         }
-        if answer.len() > MAX_ANSWER {
+        if answer.len() > MAX_ANSWER.min(*room) {
             return Err(io::Error::other("too long"));
         }
     }
+    *room -= answer.len();
     if answer.is_empty() {
         return Err(io::Error::other("it is stopping, or stuck"));
     }
@@ -527,7 +549,8 @@ mod tests {
                 // who asks hangs up when it is too much
                 let _ = theirs.write_all(&text);
             });
-            let read = read(ours);
+            let until = Instant::now() + Duration::from_secs(60);
+            let read = read(ours, until, &mut MAX_ANSWERS.clone());
             saying.join().unwrap();
             read.map_err(|e| e.to_string())
         };

@@ -248,6 +248,9 @@ fn server_that_says(folder: &Path, said: &'static str) -> UnixListener {
     listener
 }
 
+/// That no server of this host may have.
+const UNSHARED: &str = "a name of the tests of lcsync status";
+
 #[test]
 fn a_status_is_found_shown_on_one_line_and_commands_no_terminal() {
     let dir = tempfile::tempdir().unwrap();
@@ -257,7 +260,6 @@ fn a_status_is_found_shown_on_one_line_and_commands_no_terminal() {
         "hosts":[],"channels_joined":0,"channels_sending":0,"channels_waiting":0,"channels":[]}]}"#;
     let _listener = server_that_says(dir.path(), said);
     let shown = lcsync(dir.path(), &["status"]);
-    ends(&shown, 0, "");
     let shown = String::from_utf8(shown.stdout).unwrap();
     assert!(shown.contains("\nlc:\\#033[2J\\#012red "), "{shown}");
     let json = lcsync(dir.path(), &["status", "lc:\u{1b}[2J\nred", "--json"]);
@@ -276,8 +278,12 @@ fn a_server_that_may_not_be_asked_is_named() {
     let socket = format!("run/lcsync/{}.sock", std::process::id());
     let path = dir.path().join(&socket);
     fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
-    let refused = as_nobody(dir.path(), &["status", "photos"]);
-    ends(&refused, 4, "lc:photos is not shared on this host");
+    let refused = as_nobody(dir.path(), &["status", UNSHARED]);
+    ends(
+        &refused,
+        4,
+        &format!("lc:{UNSHARED} is not shared on this host"),
+    );
     ends(
         &refused,
         4,
@@ -289,7 +295,7 @@ fn a_server_that_may_not_be_asked_is_named() {
 fn a_server_that_says_nothing_of_use_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let _listener = server_that_says(dir.path(), "{}");
-    let silent = lcsync(dir.path(), &["status", "photos"]);
+    let silent = lcsync(dir.path(), &["status", UNSHARED]);
     let said = String::from_utf8(silent.stderr).unwrap();
     assert!(
         !silent.status.success() && said.contains("sock: not one of this version"),

@@ -36,8 +36,6 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 /// A line serves all who ask within this time.
 const FRESH: Duration = Duration::from_millis(100);
-/// Who asks waits so long for those who asked before.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Entries of a folder that are looked at.
 const MAX_ENTRIES: usize = 1_024;
 /// While no connection can be taken, for want of descriptors: how long to leave it.
@@ -70,10 +68,6 @@ impl StatusSocket {
         if let Some(folder) = path.parent() {
             make_folder(folder)?;
         }
-        // of a process that was killed and had the same number
-        if is_refused(path) {
-            std::fs::remove_file(path)?;
-        }
         let listener = bind_private(path)?;
         let (asker, asks) = channel();
         let mut serving = Serving {
@@ -102,7 +96,7 @@ impl StatusSocket {
 
 impl Drop for StatusSocket {
     fn drop(&mut self) {
-        // somebody may have removed it already
+        // it may be gone already
         let _ = std::fs::remove_file(&self.path);
     }
 }
@@ -115,22 +109,18 @@ pub fn remove_own() {
     }
 }
 
-/// Removes a socket of which nobody is left; not of somebody else, whose folders may lead anywhere.
+/// Removes a socket that refuses, if its process is gone; only from an own folder, as those of other users may lead anywhere.
 pub fn remove_left_over(path: &Path) {
     let is_own = |folder: &Path| {
         std::fs::symlink_metadata(folder).is_ok_and(|m| m.uid() == geteuid().as_raw())
     };
-    // one that is alive may be about to listen
+    // another process may have its number by now, and be about to listen
     let is_dead =
         number_of(path).is_some_and(|n| kill(Pid::from_raw(n), None) == Err(Errno::ESRCH));
-    if is_dead && path.parent().is_some_and(is_own) && is_refused(path) {
-        // somebody else may have done so
+    if is_dead && path.parent().is_some_and(is_own) {
+        // another `lcsync status` may have done so
         let _ = std::fs::remove_file(path);
     }
-}
-
-fn is_refused(path: &Path) -> bool {
-    connect(path).is_err_and(|e| e.kind() == ErrorKind::ConnectionRefused)
 }
 
 fn make_folder(folder: &Path) -> io::Result<()> {
@@ -149,9 +139,11 @@ fn make_folder(folder: &Path) -> io::Result<()> {
 }
 
 /// Connects; where others wait already, within a time.
-pub fn connect(path: &Path) -> io::Result<UnixStream> {
+pub fn connect(path: &Path, timeout: Duration) -> io::Result<UnixStream> {
     let socket = new_socket()?;
-    let timeout = TimeVal::seconds(CONNECT_TIMEOUT.as_secs().cast_signed());
+    // none at all would mean for ever
+    let micros = timeout.as_micros().max(1);
+    let timeout = TimeVal::microseconds(micros.try_into().unwrap_or(i64::MAX));
     // which holds for connecting as well (unix(7), socket(7))
     setsockopt(&socket, SendTimeout, &timeout)?;
     nix::sys::socket::connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
@@ -163,12 +155,20 @@ fn new_socket() -> io::Result<OwnedFd> {
     Ok(socket(AddressFamily::Unix, SockType::Stream, flags, None)?)
 }
 
+/// It has its name only once it listens: one of that name that refuses is of a process that is gone, and is replaced.
 /// Nobody else can connect, not even before its mode is set.
 fn bind_private(path: &Path) -> io::Result<UnixListener> {
+    let early = path.with_extension("new");
+    // of a process that was killed and had the same number
+    match std::fs::remove_file(&early) {
+        Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
     let socket = new_socket()?;
-    bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
-    std::fs::set_permissions(path, Permissions::from_mode(0o600))?;
+    bind(socket.as_raw_fd(), &UnixAddr::new(&early)?)?;
+    std::fs::set_permissions(&early, Permissions::from_mode(0o600))?;
     listen(&socket, Backlog::new(BACKLOG)?)?;
+    std::fs::rename(&early, path)?;
     Ok(UnixListener::from(socket))
 }
 
@@ -234,36 +234,48 @@ impl<W: Fn()> Serving<W> {
 }
 
 fn own_path() -> Option<PathBuf> {
-    let folder = own_folder(|name| std::env::var_os(name), geteuid().is_root())?;
+    // `su` leaves a user's folder to root, who is not to make it his
+    let is_own = |f: &Path| std::fs::metadata(f).is_ok_and(|m| m.uid() == geteuid().as_raw());
+    let folder = own_folder(|name| std::env::var_os(name), is_own, geteuid().is_root())?;
     Some(folder.join(format!("{}{SUFFIX}", std::process::id())))
 }
 
 /// Where a process with this environment has its socket.
-fn own_folder(variable: impl Fn(&str) -> Option<OsString>, is_root: bool) -> Option<PathBuf> {
-    let path = |name| {
-        variable(name)
-            .map(PathBuf::from)
-            .filter(|p| p.is_absolute())
-    };
+fn own_folder(
+    variable: impl Fn(&str) -> Option<OsString>,
+    is_own: impl Fn(&Path) -> bool,
+    is_root: bool,
+) -> Option<PathBuf> {
     // systemd names several, if the unit does
     let service = variable("RUNTIME_DIRECTORY")
         .and_then(|folders| std::env::split_paths(&folders).next())
         .filter(|folder| folder.is_absolute());
-    let user = path("XDG_RUNTIME_DIR").map(|folder| folder.join("lcsync"));
+    let user = variable("XDG_RUNTIME_DIR")
+        .map(PathBuf::from)
+        .filter(|folder| folder.is_absolute() && is_own(folder));
     let system = is_root.then(|| SYSTEM.into());
-    service.or(user).or(system)
+    service.or(user.map(|f| f.join("lcsync"))).or(system)
 }
 
-/// Folders with sockets of servers, those of other users too; some may not be there.
+/// Folders with sockets of servers, those of other users too.
 #[must_use]
 pub fn folders() -> Vec<PathBuf> {
-    let own = own_folder(|name| std::env::var_os(name), geteuid().is_root());
-    let mut folders: Vec<PathBuf> = own.into_iter().chain([SYSTEM.into()]).collect();
-    folders.extend(inside(Path::new(SYSTEM)).unwrap_or_default());
-    if geteuid().is_root() {
-        let users = inside(Path::new("/run/user")).unwrap_or_default();
-        folders.extend(users.into_iter().map(|user| user.join("lcsync")));
-    }
+    let root = geteuid().is_root();
+    let users = Path::new("/run/user");
+    let users = match root {
+        true => inside(users).unwrap_or_default(),
+        false => vec![users.join(geteuid().to_string())],
+    };
+    let own = own_folder(|name| std::env::var_os(name), |_| true, root);
+    let mut folders: Vec<PathBuf> = users.iter().map(|user| user.join("lcsync")).collect();
+    folders.extend(own.into_iter().chain([SYSTEM.into()]));
+    // links lead anywhere
+    let is_folder = |f: &PathBuf| std::fs::symlink_metadata(f).is_ok_and(|m| m.is_dir());
+    folders.retain(is_folder);
+    // those of services
+    let below = folders.iter().flat_map(|f| inside(f).unwrap_or_default());
+    let below: Vec<PathBuf> = below.filter(is_folder).collect();
+    folders.extend(below);
     folders.sort();
     folders.dedup();
     folders
@@ -310,6 +322,9 @@ mod tests {
         }
     }
 
+    /// Enough on a busy machine.
+    const TIMEOUT: Duration = Duration::from_secs(60);
+
     fn mode(path: &Path) -> u32 {
         std::fs::metadata(path).unwrap().permissions().mode() & 0o777
     }
@@ -327,7 +342,7 @@ mod tests {
 
     fn ask(path: &Path) -> Status {
         let mut line = String::new();
-        let mut stream = connect(path).unwrap();
+        let mut stream = connect(path, TIMEOUT).unwrap();
         stream.read_to_string(&mut line).unwrap();
         assert!(line.ends_with("}\n"));
         serde_json::from_str(&line).unwrap()
@@ -340,12 +355,13 @@ mod tests {
                 "RUNTIME_DIRECTORY" => Some(service.into()),
                 _ => Some(user.into()),
             };
-            own_folder(variable, is_root)
+            own_folder(variable, |folder| folder != "/others", is_root)
         };
         let at = |path: &str| Some(PathBuf::from(path));
         assert_eq!(of("/run/lcsync/a:/run/b", "/u", true), at("/run/lcsync/a"));
         assert_eq!(of("", "/u", true), at("/u/lcsync"));
         assert_eq!(of("here", "there", true), at(SYSTEM));
+        assert_eq!(of("", "/others", true), at(SYSTEM));
         assert_eq!(of("", "", false), None);
     }
 
@@ -370,7 +386,7 @@ mod tests {
         // more than a socket holds
         long.process.version = "1".repeat(4 << 20);
         answering(&path, long.clone());
-        let mut idle = connect(&path).unwrap();
+        let mut idle = connect(&path, TIMEOUT).unwrap();
         idle.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
         assert_eq!(ask(&path), long);
         drop(idle);
@@ -404,7 +420,7 @@ mod tests {
         assert!(listening.exists());
         // the next process of this number replaces it
         let socket = StatusSocket::open(&own, || ()).unwrap();
-        assert!(connect(&own).is_ok());
+        assert!(connect(&own, TIMEOUT).is_ok());
         drop(socket);
     }
 }
