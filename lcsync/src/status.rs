@@ -168,8 +168,8 @@ impl Answers {
             Some(name) => format!("lc:{} is not shared on this host", shown(name.as_bytes())),
             None => "nothing is shared on this host".to_owned(),
         };
-        if !geteuid().is_root() {
-            message += ", as far as you may see";
+        if !geteuid().is_root() || !self.silent.is_empty() {
+            message += ", as far as can be seen";
         }
         for hint in self.hints() {
             message += &format!("\n  {hint}");
@@ -227,39 +227,22 @@ fn table(found: &[Line<'_>]) -> String {
     let width = found.iter().map(|line| name(line).chars().count()).max();
     let width = width.unwrap_or(0);
     let mut text = format!(
-        "{:<width$}  {:>11} {:>7} {:>9} {:>8} {:>12} {:>12} {:>11}  {:<13} {:>7}  {}\n",
-        "NAME",
-        "SIZE",
-        "FILES",
-        "LISTENERS",
-        "CHANNELS",
-        "RATE",
-        "LIMIT",
-        "SENT",
-        "UP",
-        "PID",
-        "ROOT"
+        "{:<width$}  {:>11} {:>9} {:>12} {:>12} {:>11}  {:<11}  {}\n",
+        "NAME", "SIZE", "LISTENERS", "RATE", "LIMIT", "SENT", "UP", "PATH"
     );
     for line in found {
         let Line { share, process } = line;
-        let (size, files, root) = match &share.content {
-            Some(content) => (
-                human_bytes(content.bytes),
-                content.files.to_string(),
-                shown(content.root.as_bytes()),
-            ),
-            None => ("-".into(), "-".into(), "not ready yet".into()),
-        };
+        let size = share.content.as_ref().map(|c| human_bytes(c.bytes));
         text += &format!(
-            "{:<width$}  {size:>11} {files:>7} {:>9} {:>8} {:>12} {:>12} {:>11}  {:<13} {:>7}  {root}\n",
+            "{:<width$}  {:>11} {:>9} {:>12} {:>12} {:>11}  {:<11}  {}\n",
             name(line),
+            size.unwrap_or("not ready".into()),
             listeners(share.listeners, share.more_listeners),
-            share.channels_joined,
             rate(share.rate_bps),
             limit(line).map_or("-".into(), rate),
             human_bytes(share.sent_bytes),
             duration(process.uptime_s),
-            process.pid,
+            shown(share.path.as_bytes()),
         );
     }
     text
@@ -469,12 +452,12 @@ mod tests {
         let text = table(&answers.of(None).unwrap());
         let lines: Vec<&str> = text.lines().collect();
         let words = |n: usize| lines[n].split_whitespace().collect::<Vec<_>>();
-        assert_eq!(words(0)[..4], ["NAME", "SIZE", "FILES", "LISTENERS"]);
+        assert_eq!(words(0)[..4], ["NAME", "SIZE", "LISTENERS", "RATE"]);
         assert!(lines[1].starts_with("lc:a much longer name  "), "{text}");
         assert_eq!(words(2)[0], "lc:later");
-        assert!(lines[2].ends_with("  not ready yet"), "{text}");
+        assert_eq!(words(2)[1..3], ["not", "ready"]);
         let photos =
-            "lc:photos 1.20 GiB 120 1+ 128 18.9 Mbit/s 20.0 Mbit/s 1.00 MiB 1 h 1 min 70 3d5e";
+            "lc:photos 1.20 GiB 1+ 18.9 Mbit/s 20.0 Mbit/s 1.00 MiB 1 h 1 min /srv/\\#033[2Jphotos";
         assert_eq!(words(3).join(" "), photos);
         let end = |line: usize, word: &str| lines[line].find(word).map(|at| at + word.len());
         assert_eq!(end(0, "RATE"), end(3, "18.9 Mbit/s"));
