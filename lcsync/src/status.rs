@@ -550,4 +550,20 @@ mod tests {
             assert!(error.contains(why), "{error}");
         }
     }
+
+    #[test]
+    fn what_a_server_has_said_wrong_is_quoted_safely_and_after_the_time_none_is_asked() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("1.sock");
+        let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let said = br#"{"shares":[{"state":"\u001b[2J"}]}"#;
+        let saying = std::thread::spawn(move || listener.accept().unwrap().0.write_all(said));
+        let (mut answers, mut room) = (Answers::default(), MAX_ANSWERS);
+        answers.ask(&socket, Instant::now(), &mut room);
+        assert!(answers.silent[0].ends_with("1.sock: too slow"));
+        answers.ask(&socket, Instant::now() + TIMEOUT, &mut room);
+        saying.join().unwrap().unwrap();
+        assert!(answers.silent[1].contains("`\\#033[2J`"), "{answers:?}");
+        assert_eq!(room, MAX_ANSWERS - said.len());
+    }
 }
