@@ -115,7 +115,7 @@ pub const PROGRAMS: &[Program] = &[
             ),
             (
                 "/run/lcsync/",
-                "sockets where servers answer `lcsync status` of their user and of root; of others than root and of services \
+                "sockets where servers answer `lcsync status`, those of services in /run/lcsync/NAME/; of who has one in \
                  $XDG_RUNTIME_DIR/lcsync",
             ),
             (
