@@ -126,7 +126,7 @@ enum Command {
         #[arg(long, value_name = "URL", value_parser = signal_url)]
         signal: Vec<String>,
     },
-    /// The signalling server: WebSocket on TCP, STUN on the same UDP port
+    /// The signalling server: WebSocket on TCP, STUN on the same UDP port, a relay on both
     #[command(after_help = "Example: lcroute signal --listen [::]:7117")]
     Signal {
         /// Where to listen
@@ -141,6 +141,9 @@ enum Command {
         /// Most connections from one IPv4 address or IPv6 /64; default 256
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
         per_address: Option<u32>,
+        /// Do not relay (TURN) for nodes between which no direct path leads
+        #[arg(long)]
+        no_relay: bool,
     },
     /// Expel a node, or all that came by a token, from the whole network
     #[command(
@@ -388,9 +391,11 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
             tls_cert,
             tls_key,
             per_address,
+            no_relay,
         } => {
             let per_address = config.signal.per_address(per_address);
-            commands::signal::run(listen, tls_cert.zip(tls_key), per_address)
+            let relay = config.relay.served().filter(|_| !no_relay);
+            commands::signal::run(listen, tls_cert.zip(tls_key), per_address, relay)
         }
         Command::Status(w) => commands::query::run(
             &control,

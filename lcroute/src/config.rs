@@ -11,6 +11,10 @@ use librecast::cert::{GroupPrefix, SourcePrefix};
 use librecast_program::cli::ExitError;
 use serde::Deserialize;
 
+mod relay;
+
+pub use relay::{Leg, Relay, TurnUrl};
+
 /// Where the configuration is looked for when nobody names it.
 pub const DEFAULT_PATH: &str = "/etc/lcroute/lcroute.toml";
 /// The interface that programs see.
@@ -35,6 +39,8 @@ pub struct Config {
     pub signal: Signal,
     /// How links are made.
     pub ice: Ice,
+    /// Relays for links that come about in no other way.
+    pub relay: Relay,
     /// What is carried.
     pub network: Network,
     /// LANs that this node is a gateway of.
@@ -566,6 +572,16 @@ mod tests {
             stun = ["b:3478"]
             port = 7000
             interfaces = ["eth0"]
+            [relay]
+            serve = false
+            private = true
+            rate = "1M"
+            rate_total = "2M"
+            addresses = ["198.51.100.1"]
+            turn = ["turn:relay.example:3478"]
+            user = "u"
+            password_file = "/p"
+            secret_file = "/s"
             [network]
             link_scope_groups = ["ff02::fb"]
             unicast = true

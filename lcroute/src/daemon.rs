@@ -150,6 +150,7 @@ fn assemble(
     let path_changed = Arc::new(Notify::new());
     let (inbox, messages, reloads) = Inbox::new(waker.clone());
     let (outbox, sealed) = mpsc::channel(OUTBOX);
+    let (relay_commands, streams) = mpsc::channel(OUTBOX);
     let socket = open_socket(config.ice.port, state)?;
     let (record, records) = watch::channel(None);
     let key = Arc::new(identity.key);
@@ -204,7 +205,8 @@ fn assemble(
                     format!("[signal] listen = \"{listen}\" ({other})")
                 })?
                 .with_max_clients(room_for_clients())
-                .with_per_address(config.signal.per_address(None)),
+                .with_per_address(config.signal.per_address(None))
+                .with_relay(config.relay.served()),
         ),
         None => None,
     };
@@ -217,6 +219,7 @@ fn assemble(
         sealed,
         record: records,
         port: socket.port()?,
+        relay_commands: streams,
         moved: moved.clone(),
         path_changed: path_changed.clone(),
         control,
@@ -255,6 +258,7 @@ fn assemble(
         node,
         inbox: messages,
         outbox,
+        relay_commands,
         waker,
         moved,
         path_changed,

@@ -21,6 +21,7 @@ use bytes::Bytes;
 use lcroute_node::{LC0, Node, Output, PingId};
 use lcroute_overlay::{CarrierKind, Published, TEXT_CARRIER};
 use lcroute_webrtc::WebRtc;
+use lcroute_webrtc::relay::StreamCommand;
 use librecast::events;
 use librecast::id::PeerId;
 use librecast_program::service::Service;
@@ -75,6 +76,8 @@ pub struct Parts {
     pub inbox: mpsc::Receiver<Message>,
     /// Sealed messages for peers.
     pub outbox: mpsc::Sender<(PeerId, Bytes)>,
+    /// What is to be done with streams to relays.
+    pub relay_commands: mpsc::Sender<StreamCommand>,
     /// Wakes the loop.
     pub waker: Waker,
     /// Tells the control thread that addresses of this host have changed.
@@ -337,6 +340,14 @@ impl PacketLoop {
                     let webrtc = self.parts.node.connections_mut();
                     webrtc.set_stun_servers(servers, now);
                 }
+                Message::Relays(offers) => {
+                    let webrtc = self.parts.node.connections_mut();
+                    webrtc.set_relays(offers, now);
+                }
+                Message::RelayStream(stream, event) => {
+                    let webrtc = self.parts.node.connections_mut();
+                    webrtc.handle_relay_stream(stream, event, now);
+                }
                 Message::Ask(request, answer) => self.answer(request, answer, now),
                 Message::Observe(to) => {
                     // who asked may have gone
@@ -466,6 +477,11 @@ impl PacketLoop {
                 };
                 let (socket, drops) = (&mut self.parts.socket, &mut self.drops);
                 self.outgoing.push(way, &transmit.contents, socket, drops);
+            }
+            while let Some(command) = self.parts.node.connections_mut().poll_relay_stream() {
+                if self.parts.relay_commands.try_send(command).is_err() {
+                    *self.drops.entry("relay_queue_full").or_default() += 1;
+                }
             }
             if silent {
                 break;

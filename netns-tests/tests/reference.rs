@@ -402,6 +402,45 @@ const FILES: &[File] = &[
                 ],
             },
             Table {
+                heading: "[relay]",
+                with: "",
+                keys: &[
+                    (
+                        "serve",
+                        "`true`",
+                        "Whether a signalling server (`[signal] listen`, `lcroute signal`) relays by TURN, too.",
+                    ),
+                    (
+                        "private",
+                        "`false`",
+                        "Whether it relays to private addresses (RFC 1918, unique local, shared).",
+                    ),
+                    (
+                        "rate",
+                        "`\"20M\"`",
+                        "Bits a second that one node may send and get over it.",
+                    ),
+                    ("rate_total", "`\"200M\"`", "The same for all nodes together."),
+                    (
+                        "addresses",
+                        "those of the host",
+                        "Its public addresses, where a NAT stands before it: one of each family counts.",
+                    ),
+                    (
+                        "turn",
+                        "none",
+                        "Relays to use beside those of the signalling servers: `turn:HOST[:PORT]` (UDP, else TCP; `?transport=udp` or `tcp` for one of them), `turns:HOST[:PORT]` (TLS).",
+                    ),
+                    ("user", "none", "The user's name there."),
+                    ("password_file", "none", "A file with the password."),
+                    (
+                        "secret_file",
+                        "none",
+                        "Instead: a file with the secret of which name and password are made (coturn's `use-auth-secret`).",
+                    ),
+                ],
+            },
+            Table {
                 heading: "[ice]",
                 with: "",
                 keys: &[

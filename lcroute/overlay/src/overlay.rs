@@ -868,6 +868,7 @@ impl<C: Connections> Overlay<C> {
             | E::OtherControl { link, .. }
             | E::Path { link }
             | E::PathLost { link }
+            | E::BetterPath { link }
             | E::Outdated { link }
             | E::Closed { link, .. } => (link, event),
         };
@@ -891,6 +892,7 @@ impl<C: Connections> Overlay<C> {
                 }
             }
             E::PathLost { .. } => peer.ask_restart(parts),
+            E::BetterPath { .. } => peer.seek_better_path(parts),
             E::Outdated { .. } => peer.begin_anew(parts),
             E::Closed { reason, .. } => peer.end_link(reason, parts),
             E::Data { .. } | E::AddressesChanged | E::CandidatesChanged | E::Straight { .. } => {}

@@ -18,7 +18,6 @@ use tokio::time::{Instant, timeout};
 use tokio_socks::tcp::Socks5Stream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::tungstenite::http::Uri;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
 
@@ -150,7 +149,14 @@ async fn open(
         false => Connector::Plain,
     };
     let request = url.into_client_request()?;
-    let tcp = dial(request.uri(), socks).await?;
+    let uri = request.uri();
+    let default_port = if uri.scheme_str() == Some("wss") {
+        443
+    } else {
+        80
+    };
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+    let tcp = dial(host, uri.port_u16().unwrap_or(default_port), socks).await?;
     let connecting = client_async_tls_with_config(request, tcp, Some(config), Some(connector));
     let (socket, _) = timeout(CONNECT, connecting)
         .await
@@ -159,26 +165,20 @@ async fn open(
 }
 
 /// Connects to the first address of the server's that answers; or through a SOCKS5 proxy, which looks the name up itself.
-async fn dial(uri: &Uri, socks: Option<SocketAddr>) -> anyhow::Result<TcpStream> {
-    let host = uri.host().unwrap_or_default();
-    let default_port = if uri.scheme_str() == Some("wss") {
-        443
-    } else {
-        80
-    };
-    let name = (
-        host.trim_matches(['[', ']']),
-        uri.port_u16().unwrap_or(default_port),
-    );
+pub(crate) async fn dial(
+    host: &str,
+    port: u16,
+    socks: Option<SocketAddr>,
+) -> anyhow::Result<TcpStream> {
     if let Some(proxy) = socks {
-        let connecting = timeout(CONNECT, Socks5Stream::connect(proxy, name));
+        let connecting = timeout(CONNECT, Socks5Stream::connect(proxy, (host, port)));
         let connected = connecting.await.map_err(|_| no_answer())?;
         let stream = connected.with_context(|| format!("[signal] socks = \"{proxy}\""))?;
         let tcp = stream.into_inner();
         tcp.set_nodelay(true)?;
         return Ok(tcp);
     }
-    let addresses = timeout(CONNECT, tokio::net::lookup_host(name));
+    let addresses = timeout(CONNECT, tokio::net::lookup_host((host, port)));
     let mut error = anyhow::anyhow!("{host} has no address");
     for address in addresses.await.map_err(|_| no_answer())?? {
         error = match timeout(DIAL, TcpStream::connect(address)).await {
@@ -426,6 +426,8 @@ impl Session {
                 from,
                 bytes,
             },
+            // it sends others before they end
+            ToNode::Relay { credentials, .. } => CarrierEvent::Relay(self.url.clone(), credentials),
             ToNode::Refused(reason) => return Err(refused(&reason)),
             ToNode::Challenge(_) => anyhow::bail!("challenged twice"),
         };

@@ -8,6 +8,8 @@ mod carrier;
 mod carriers;
 pub mod client;
 mod lan;
+mod relay;
+pub mod relay_stream;
 pub mod server;
 mod spool;
 mod tls;

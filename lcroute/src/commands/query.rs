@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::control::Request;
 use crate::control::client::Client;
 use lcroute_node::LanRole;
+use lcroute_overlay::PathKind;
 
 use crate::status::{Group, Inbound, Lan, Peer, Route, State, Status};
 
@@ -89,6 +90,10 @@ fn status(s: &Status) -> String {
     if s.state == State::Expelled {
         text += "  expelled  nobody makes links with this node any more: `lcroute leave`, then `lcroute join` with a new token\n";
     }
+    if let Some((url, address)) = s.relay.url.as_ref().zip(s.relay.address) {
+        let stream = if s.relay.stream { ", by TCP" } else { "" };
+        text += &format!("  relay     {url} as {address}{stream}\n");
+    }
     if s.inbound == Inbound::Blocked {
         text += &format!("  firewall  {}\n", firewall(&s.tun));
     }
@@ -122,10 +127,11 @@ fn peers(list: &[Peer]) -> String {
         return "no peers\n".into();
     }
     let mut text = format!(
-        "{:<16} {:<11} {:>9} {:>6}  {:<8} {}\n",
-        "NAME", "STATE", "RTT", "LOSS", "MET BY", "PEER"
+        "{:<16} {:<11} {:<9} {:>9} {:>6}  {:<8} {}\n",
+        "NAME", "STATE", "PATH", "RTT", "LOSS", "MET BY", "PEER"
     );
     for p in list {
+        let path = p.path.map_or("-", PathKind::name);
         let rtt = p.rtt_ms.map_or("-".into(), |ms| format!("{ms:.1} ms"));
         let loss = p
             .loss
@@ -137,7 +143,7 @@ fn peers(list: &[Peer]) -> String {
             .as_ref()
             .map_or(String::new(), |r| format!("  {r}"));
         text += &format!(
-            "{name:<16} {:<11} {rtt:>9} {loss:>6}  {met_by:<8} {}{reason}\n",
+            "{name:<16} {:<11} {path:<9} {rtt:>9} {loss:>6}  {met_by:<8} {}{reason}\n",
             p.state, p.peer_id
         );
     }
@@ -282,6 +288,7 @@ mod tests {
             inbound: Inbound::Blocked,
             state: State::Connected,
             uptime_s: 3_700,
+            relay: crate::status::Relay::default(),
             signal_servers: 1,
             peers: 1,
             groups: 2,

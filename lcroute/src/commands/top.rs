@@ -210,6 +210,7 @@ mod tests {
                 inbound: crate::status::Inbound::Open,
                 state: crate::status::State::Connected,
                 uptime_s: 61,
+                relay: crate::status::Relay::default(),
                 signal_servers: 1,
                 peers: 1,
                 groups: 3,

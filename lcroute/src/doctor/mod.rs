@@ -10,6 +10,7 @@ mod lan;
 mod membership;
 mod network;
 mod reach;
+mod relay;
 
 use std::io::{IsTerminal, Write};
 use std::path::Path;
@@ -96,6 +97,10 @@ pub const CHECKS: &[(&str, &str)] = &[
     (
         "spool",
         "Whether the folder that nodes share can be read, and how many were found by it.",
+    ),
+    (
+        "relay",
+        "Whether relays answer, and by what: UDP, TCP or TLS.",
     ),
 ];
 
@@ -225,6 +230,7 @@ fn examine(common: Common) -> Vec<Check> {
     checks.push(lan::check(&patient));
     checks.extend(network::checks(&patient));
     checks.extend(reach::checks(&patient));
+    checks.push(relay::check(&patient));
     debug_assert!(
         checks
             .iter()

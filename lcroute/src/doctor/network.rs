@@ -8,7 +8,7 @@ use lcroute_signalling::client;
 use lcroute_webrtc::{address_request, mapped_address};
 
 use super::{Check, Patient};
-use crate::control_thread::{servers, stun_name};
+use crate::servers::{servers, stun_name};
 
 /// A request and its answer; lost ones are repeated.
 const TRY: Duration = Duration::from_millis(500);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use lcroute_node::{ECHO_LEN, LanRole, LanSnapshot, LanStanding};
+use lcroute_webrtc::relay::RelayStatus;
 use librecast::cert::GroupPrefix;
 use librecast::id::{LinkId, NodeAddresses, PeerId};
 use serde_json::{Value, json};
@@ -14,7 +15,7 @@ use crate::control::{Answer, MAX_PING, Request};
 use crate::keeper::Kept;
 use crate::metrics::Observation;
 use crate::status::{
-    Counters, Group, Lan, LanListener, LanSource, Peer, Pong, Route, State, Status, find,
+    Counters, Group, Lan, LanListener, LanSource, Peer, Pong, Relay, Route, State, Status, find,
 };
 
 /// Names of STUN servers are found within so long.
@@ -38,6 +39,16 @@ const TEXT_REFUSALS: [(&str, &str); 6] = [
     ("presence_full", "there is no room for more"),
     ("presence_names_full", "there is no room for more"),
 ];
+
+fn relay(status: RelayStatus) -> Relay {
+    Relay {
+        offered: status.offered,
+        url: status.url,
+        address: status.relayed,
+        stream: status.stream,
+        failure: status.failure,
+    }
+}
 
 /// Who waits for the answer to a ping.
 #[derive(Debug)]
@@ -247,6 +258,7 @@ impl PacketLoop {
             },
             uptime_s: now.duration_since(self.started).as_secs(),
             signal_servers: p.node.servers(),
+            relay: relay(p.node.connections().relay_status()),
             peers: self.parts.node.links().len(),
             groups: p.node.engine().group_count(),
             counters: self.counters(),
@@ -285,6 +297,7 @@ impl PacketLoop {
                 rtt_ms: p.rtt_ms,
                 loss: p.loss,
                 lane: lower(&p.lane),
+                path: p.path,
                 path_mtu: p.path_mtu,
                 congested_packets: p.congested_packets,
                 repair: p.repair,
