@@ -420,7 +420,11 @@ const FILES: &[File] = &[
                         "`\"20M\"`",
                         "Bits a second that one node may send and get over it.",
                     ),
-                    ("rate_total", "`\"200M\"`", "The same for all nodes together."),
+                    (
+                        "rate_total",
+                        "`\"200M\"`",
+                        "The same for all nodes together.",
+                    ),
                     (
                         "addresses",
                         "those of the host",

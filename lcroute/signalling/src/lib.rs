@@ -13,6 +13,7 @@ pub mod relay_stream;
 pub mod server;
 mod spool;
 mod tls;
+mod turns;
 mod wire;
 
 pub use carrier::{Carrier, CarrierEvent, Pace, PathChange};
