@@ -14,8 +14,8 @@ use tokio_tungstenite::tungstenite::http::Uri;
 use crate::carrier::{Carrier, CarrierEvent, Pace, PathChange};
 use crate::client::WebSocket;
 use crate::lan::Lan;
+use crate::ranking::Ranking;
 use crate::spool::Spool;
-use crate::turns::Turns;
 use crate::wire::Room;
 
 /// The carriers of a node. Dropping it ends them.
@@ -27,7 +27,7 @@ pub struct Carriers {
     /// Signalling servers, by the URL that names each.
     servers: BTreeMap<String, WebSocket>,
     socks: Option<SocketAddr>,
-    turns: Turns,
+    ranking: Ranking,
     lan: Option<(CarrierId, Lan)>,
     spool: Option<(CarrierId, PathBuf, Spool)>,
     /// What each carrier of records holds for us.
@@ -49,7 +49,7 @@ impl Carriers {
             events,
             servers: BTreeMap::new(),
             socks: None,
-            turns: Turns::default(),
+            ranking: Ranking::default(),
             lan: None,
             spool: None,
             record: None,
@@ -66,9 +66,9 @@ impl Carriers {
         for url in urls {
             if !self.servers.contains_key(url) {
                 let (id, events) = (self.new_id(), self.events.clone());
-                let turn = self.turns.add(&self.room, url, is_on_this_host(url));
+                let rank = self.ranking.add(&self.room, url, is_on_this_host(url));
                 let (key, room) = (self.key.clone(), self.room);
-                let carrier = WebSocket::start((url, socks), id, turn, (key, room), events);
+                let carrier = WebSocket::start((url, socks), id, rank, (key, room), events);
                 self.servers.insert(url.clone(), carrier);
             }
         }

@@ -23,7 +23,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
 
 use crate::carrier::{Carrier, CarrierEvent, Pace, PathChange};
-use crate::turns::Turn;
+use crate::ranking::Rank;
 use crate::wire::{MAX_MESSAGE, PROOF_CONTEXT, Room, ToNode, ToServer, proof};
 
 const CONNECT: Duration = Duration::from_secs(10);
@@ -76,7 +76,7 @@ impl WebSocket {
     pub(crate) fn start(
         (url, socks): (&str, Option<SocketAddr>),
         carrier: CarrierId,
-        turn: Turn,
+        rank: Rank,
         (key, room): (Arc<SecretKey>, Room),
         events: mpsc::Sender<CarrierEvent>,
     ) -> Self {
@@ -91,7 +91,7 @@ impl WebSocket {
             messages,
             path: path.subscribe(),
         };
-        let task = tokio::spawn(session.run(turn));
+        let task = tokio::spawn(session.run(rank));
         Self { queue, path, task }
     }
 }
@@ -294,13 +294,13 @@ impl Backoff {
 }
 
 impl Session {
-    async fn run(mut self, mut turn: Turn) {
+    async fn run(mut self, mut rank: Rank) {
         let mut backoff = Backoff::new();
         let mut warned_at: Option<Instant> = None;
         // a server that takes us in and throws us out again cannot fill the log
         let mut log_limit = LogLimit::default();
         loop {
-            turn.come().await;
+            rank.come().await;
             let connected = Instant::now();
             let mut moved = false;
             let error = match self.connect().await {
@@ -309,8 +309,8 @@ impl Session {
                         tracing::info!("signalling by {}", self.url);
                         warned_at = None;
                     }
-                    turn.answers(true);
-                    let result = self.converse(&mut socket, &mut turn).await;
+                    rank.answers(true);
+                    let result = self.converse(&mut socket, &mut rank).await;
                     if self.report(Presence::CarrierDown).await.is_err() {
                         return;
                     }
@@ -328,7 +328,7 @@ impl Session {
                     }
                 }
                 Err(e) => {
-                    turn.answers(false);
+                    rank.answers(false);
                     e
                 }
             };
@@ -377,12 +377,12 @@ impl Session {
     async fn converse<S>(
         &mut self,
         socket: &mut WebSocketStream<S>,
-        turn: &mut Turn,
+        rank: &mut Rank,
     ) -> anyhow::Result<Ended>
     where
         WebSocketStream<S>: Socket,
     {
-        let mut over = pin!(turn.over());
+        let mut over = pin!(rank.over());
         if self.report(Presence::CarrierUp).await.is_err() {
             return Ok(Ended::Closed);
         }

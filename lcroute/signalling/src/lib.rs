@@ -8,12 +8,12 @@ mod carrier;
 mod carriers;
 pub mod client;
 mod lan;
+mod ranking;
 mod relay;
 pub mod relay_stream;
 pub mod server;
 mod spool;
 mod tls;
-mod turns;
 mod wire;
 
 pub use carrier::{Carrier, CarrierEvent, Pace, PathChange};

@@ -24,18 +24,18 @@ fn place(room: &Room, url: &str) -> Place {
 
 /// All servers that are known, and whether each answers as far as we know.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Turns(watch::Sender<BTreeMap<Place, bool>>);
+pub(crate) struct Ranking(watch::Sender<BTreeMap<Place, bool>>);
 
-impl Turns {
+impl Ranking {
     /// Adds a server; it is out again when the result is dropped. One on this host is used whatever others there are.
-    pub(crate) fn add(&self, room: &Room, url: &str, on_this_host: bool) -> Turn {
+    pub(crate) fn add(&self, room: &Room, url: &str, on_this_host: bool) -> Rank {
         let place = (!on_this_host).then(|| place(room, url));
         if let Some(place) = place {
             self.0.send_modify(|servers| {
                 servers.insert(place, true);
             });
         }
-        Turn {
+        Rank {
             place,
             servers: self.0.clone(),
             changes: self.0.subscribe(),
@@ -45,13 +45,13 @@ impl Turns {
 
 /// One server's place among all.
 #[derive(Debug)]
-pub(crate) struct Turn {
+pub(crate) struct Rank {
     place: Option<Place>,
     servers: watch::Sender<BTreeMap<Place, bool>>,
     changes: watch::Receiver<BTreeMap<Place, bool>>,
 }
 
-impl Drop for Turn {
+impl Drop for Rank {
     fn drop(&mut self) {
         if let Some(place) = &self.place {
             self.servers.send_modify(|servers| {
@@ -61,7 +61,7 @@ impl Drop for Turn {
     }
 }
 
-impl Turn {
+impl Rank {
     /// Waits until this server is to be used.
     pub(crate) async fn come(&mut self) {
         self.wait(true).await;
@@ -121,14 +121,14 @@ mod tests {
         (0..count).map(|n| format!("wss://s{n}.example")).collect()
     }
 
-    async fn is_on(turn: &mut Turn) -> bool {
-        timeout(Duration::ZERO, turn.come()).await.is_ok()
+    async fn is_on(rank: &mut Rank) -> bool {
+        timeout(Duration::ZERO, rank.come()).await.is_ok()
     }
 
-    async fn used(turns: &mut [Turn]) -> Vec<usize> {
+    async fn used(ranking: &mut [Rank]) -> Vec<usize> {
         let mut used = Vec::new();
-        for (n, turn) in turns.iter_mut().enumerate() {
-            if is_on(turn).await {
+        for (n, rank) in ranking.iter_mut().enumerate() {
+            if is_on(rank).await {
                 used.push(n);
             }
         }
@@ -137,7 +137,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn nodes_that_know_the_servers_in_any_order_use_the_same() {
-        let (a, b) = (Turns::default(), Turns::default());
+        let (a, b) = (Ranking::default(), Ranking::default());
         let mut of_a: Vec<_> = urls(8).iter().map(|u| a.add(&room(1), u, false)).collect();
         let mut of_b: Vec<_> = urls(8)
             .iter()
@@ -163,10 +163,10 @@ mod tests {
     async fn networks_spread_over_the_servers() {
         let mut uses = [0; 8];
         for network in 0..64 {
-            let turns = Turns::default();
+            let ranking = Ranking::default();
             let mut all: Vec<_> = urls(8)
                 .iter()
-                .map(|u| turns.add(&room(network), u, false))
+                .map(|u| ranking.add(&room(network), u, false))
                 .collect();
             used(&mut all).await.into_iter().for_each(|n| uses[n] += 1);
         }
@@ -176,23 +176,23 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn few_servers_and_those_of_this_host_are_all_used() {
-        let turns = Turns::default();
+        let ranking = Ranking::default();
         let mut all: Vec<_> = urls(3)
             .iter()
-            .map(|u| turns.add(&room(1), u, false))
+            .map(|u| ranking.add(&room(1), u, false))
             .collect();
         assert_eq!(used(&mut all).await, [0, 1, 2]);
-        let mut own = turns.add(&room(1), "ws://127.0.0.1:7117", true);
+        let mut own = ranking.add(&room(1), "ws://127.0.0.1:7117", true);
         assert!(is_on(&mut own).await);
         assert!(timeout(2 * GRACE, own.over()).await.is_err());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_server_is_left_when_better_ones_have_been_back_for_a_while() {
-        let turns = Turns::default();
+        let ranking = Ranking::default();
         let mut all: Vec<_> = urls(4)
             .iter()
-            .map(|u| turns.add(&room(1), u, false))
+            .map(|u| ranking.add(&room(1), u, false))
             .collect();
         let before = used(&mut all).await;
         let best = before[0];
