@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
 
 use crate::carrier::{Carrier, CarrierEvent, Pace, PathChange};
+use crate::ranking::Rank;
 use crate::wire::{MAX_MESSAGE, PROOF_CONTEXT, Room, ToNode, ToServer, proof};
 
 const CONNECT: Duration = Duration::from_secs(10);
@@ -74,8 +76,8 @@ impl WebSocket {
     pub(crate) fn start(
         (url, socks): (&str, Option<SocketAddr>),
         carrier: CarrierId,
-        key: Arc<SecretKey>,
-        room: Room,
+        rank: Rank,
+        (key, room): (Arc<SecretKey>, Room),
         events: mpsc::Sender<CarrierEvent>,
     ) -> Self {
         let (queue, messages) = mpsc::channel(QUEUE);
@@ -89,7 +91,7 @@ impl WebSocket {
             messages,
             path: path.subscribe(),
         };
-        let task = tokio::spawn(session.run());
+        let task = tokio::spawn(session.run(rank));
         Self { queue, path, task }
     }
 }
@@ -256,6 +258,8 @@ struct Closed;
 /// How a conversation ends, errors apart.
 enum Ended {
     Closed,
+    /// Enough better servers answer.
+    NotNeeded,
     /// The connection did not survive a change of the path.
     Moved(&'static str),
 }
@@ -290,12 +294,13 @@ impl Backoff {
 }
 
 impl Session {
-    async fn run(mut self) {
+    async fn run(mut self, mut rank: Rank) {
         let mut backoff = Backoff::new();
         let mut warned_at: Option<Instant> = None;
         // a server that takes us in and throws us out again cannot fill the log
         let mut log_limit = LogLimit::default();
         loop {
+            rank.come().await;
             let connected = Instant::now();
             let mut moved = false;
             let error = match self.connect().await {
@@ -304,12 +309,17 @@ impl Session {
                         tracing::info!("signalling by {}", self.url);
                         warned_at = None;
                     }
-                    let result = self.converse(&mut socket).await;
+                    rank.answers(true);
+                    let result = self.converse(&mut socket, &mut rank).await;
                     if self.report(Presence::CarrierDown).await.is_err() {
                         return;
                     }
                     match result {
                         Ok(Ended::Closed) => return,
+                        Ok(Ended::NotNeeded) => {
+                            tracing::info!("{}: better servers answer again", self.url);
+                            continue;
+                        }
                         Ok(Ended::Moved(why)) => {
                             moved = true;
                             anyhow::anyhow!(why)
@@ -317,7 +327,10 @@ impl Session {
                         Err(e) => e,
                     }
                 }
-                Err(e) => e,
+                Err(e) => {
+                    rank.answers(false);
+                    e
+                }
             };
             let pause = backoff.after(connected.elapsed(), moved);
             // loud at first, then once in a while: a server may be away for days
@@ -361,10 +374,15 @@ impl Session {
         Ok(socket)
     }
 
-    async fn converse<S>(&mut self, socket: &mut WebSocketStream<S>) -> anyhow::Result<Ended>
+    async fn converse<S>(
+        &mut self,
+        socket: &mut WebSocketStream<S>,
+        rank: &mut Rank,
+    ) -> anyhow::Result<Ended>
     where
         WebSocketStream<S>: Socket,
     {
+        let mut over = pin!(rank.over());
         if self.report(Presence::CarrierUp).await.is_err() {
             return Ok(Ended::Closed);
         }
@@ -389,6 +407,7 @@ impl Session {
                         return Ok(Ended::Moved("cut by a change of the path"));
                     }
                 }
+                () = &mut over => return Ok(Ended::NotNeeded),
                 () = until(answer_by) => {
                     return Ok(Ended::Moved("no answer after a change of the path"));
                 }

@@ -6,7 +6,6 @@ pub mod membership;
 pub mod ping;
 pub mod query;
 pub mod revoke;
-pub mod screen;
 pub mod selftest;
 pub mod signal;
 pub mod top;

@@ -5,9 +5,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use librecast_program::cli::Exit;
+use librecast_program::screen;
+use librecast_program::units::{count, duration, short};
 use serde_json::Value;
 
-use super::screen;
 use crate::control::Request;
 use crate::control::client::Client;
 use lcroute_node::LanRole;
@@ -36,7 +37,7 @@ pub enum What {
 /// Asks once, or once a second for ever.
 pub fn run(control: &Path, what: What, json: bool, watch: bool) -> anyhow::Result<Exit> {
     if watch {
-        return screen::watch(!json, INTERVAL, || ask(control, what, json));
+        return screen::watch("lcroute", !json, INTERVAL, || ask(control, what, json));
     }
     let text = ask(control, what, json)?;
     let mut out = std::io::stdout().lock();
@@ -122,21 +123,6 @@ pub(super) fn firewall(tun: &str) -> String {
          nft insert rule inet filter input iifname \"{tun}\" ip6 daddr ff00::/8 accept\n            \
          then: lcroute reload"
     )
-}
-
-/// A number with three digits and its unit.
-pub(super) fn short(value: f64) -> String {
-    let (value, unit) = match value {
-        b if b >= 1e9 => (b / 1e9, "G"),
-        b if b >= 1e6 => (b / 1e6, "M"),
-        b if b >= 1e3 => (b / 1e3, "k"),
-        b => return format!("{b:.0} "),
-    };
-    if value < 10.0 {
-        format!("{value:.2} {unit}")
-    } else {
-        format!("{value:.1} {unit}")
-    }
 }
 
 fn peers(list: &[Peer]) -> String {
@@ -257,21 +243,6 @@ fn lans(list: &[Lan]) -> String {
     text
 }
 
-/// How many, and of what.
-pub(super) fn count(n: usize, what: &str) -> String {
-    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
-}
-
-/// A span of time for people.
-pub(super) fn duration(s: u64) -> String {
-    match (s / 86_400, s / 3_600 % 24, s / 60 % 60, s % 60) {
-        (0, 0, 0, s) => format!("{s} s"),
-        (0, 0, m, s) => format!("{m} min {s} s"),
-        (0, h, m, _) => format!("{h} h {m} min"),
-        (d, h, ..) => format!("{d} d {h} h"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use librecast::id::SecretKey;
@@ -300,15 +271,6 @@ mod tests {
         assert_eq!(lines[1][..5], ["near", "1", "10", "-", "::1"]);
         assert_eq!(lines[2], ["far", "2", "20", "near", "::1", far.as_str()]);
         assert_eq!(routes(&[]), "no routes\n");
-    }
-
-    #[test]
-    fn numbers_are_short() {
-        let shown = [0.0, 999.0, 1_000.0, 12_340.0, 5e6, 2.5e9].map(short);
-        assert_eq!(
-            shown,
-            ["0 ", "999 ", "1.00 k", "12.3 k", "5.00 M", "2.50 G"]
-        );
     }
 
     #[test]

@@ -292,3 +292,61 @@ fn a_proxy_leads_to_the_signalling_server_and_looks_up_its_name() {
         Ok(())
     });
 }
+
+#[test]
+fn of_many_signalling_servers_members_use_the_same_three_and_others_when_those_go() {
+    world("reach-servers", |lab| {
+        let meeting = lab.host("meeting")?;
+        let at = meeting.v4()?;
+        let ports = 7001..7006;
+        let serve = |port| -> Result<(u16, Process)> {
+            let listen = format!("0.0.0.0:{port}");
+            Ok((
+                port,
+                meeting.spawn("lcroute", &["signal", "--no-relay", "--listen", &listen])?,
+            ))
+        };
+        let mut servers = ports.clone().map(serve).collect::<Result<Vec<_>>>()?;
+        let hosts = lab.closed_hosts(&["a", "b", "c"])?;
+        for (n, host) in hosts.iter().enumerate() {
+            let mut urls: Vec<_> = ports
+                .clone()
+                .map(|port| format!("ws://{at}:{port}"))
+                .collect();
+            // each knows them in another order
+            urls.rotate_left(n);
+            host.configure(&format!("[signal]\nlan = false\nservers = {urls:?}\n"))?;
+        }
+        let mut members = members_without_server(hosts)?;
+        let used = |member: &Member| -> Result<Vec<u16>> {
+            let args = ["-Htn", "state", "established", "dst", &at.to_string()];
+            let shown = member.host.run("ss", &args)?.success()?.stdout;
+            let peer = shown
+                .lines()
+                .filter_map(|line| line.split_whitespace().nth(3));
+            let mut ports: Vec<u16> = peer
+                .filter_map(|p| p.rsplit_once(':')?.1.parse().ok())
+                .collect();
+            ports.sort_unstable();
+            Ok(ports)
+        };
+        members[..2].iter_mut().try_for_each(Member::start)?;
+        members[0].wait_links(1)?;
+        let mut first = Vec::new();
+        eventually("both use three", || {
+            first = used(&members[0])?;
+            ensure!(first.len() == 3 && used(&members[1])? == first, "{first:?}");
+            Ok(())
+        })?;
+        for (_, server) in servers.iter_mut().filter(|(port, _)| first.contains(port)) {
+            server.kill()?;
+        }
+        eventually("the other two are used", || {
+            let now = used(&members[0])?;
+            ensure!(now.len() == 2 && used(&members[1])? == now, "{now:?}");
+            Ok(())
+        })?;
+        members[2].start()?;
+        members[2].wait_links(2)
+    });
+}
