@@ -325,7 +325,10 @@ fn split<'a>(xml: &'a str, name: &str) -> Option<(&'a str, &'a str)> {
             continue;
         }
         let close = format!("</{tag}");
-        let until = after.find(&close)?;
+        // `</service` begins `</serviceType>` as well
+        let ends = |at: &usize| after[at + close.len()..].trim_start().starts_with('>');
+        let mut closes = after.match_indices(&close).map(|(at, _)| at);
+        let until = closes.find(ends)?;
         return Some((&after[..until], &after[until + close.len()..]));
     }
 }

@@ -12,7 +12,7 @@ use crate::world;
 /// miniupnpd maps no address of the ranges for tests and documentation: this one is routed in the world alone.
 const PUBLIC: &str = "44.1.2.3";
 
-/// The router of a host behind a symmetric NAT, which has [`PUBLIC`].
+/// The router of a host behind a symmetric NAT, which has [`PUBLIC`]; miniupnpd decides what it lets in.
 fn router(lab: &Lab, host: &Host) -> Result<Host> {
     let router = lab.find(&format!("{}-nat", host.name()));
     let router = router.context("the router")?;
@@ -23,6 +23,7 @@ fn router(lab: &Lab, host: &Host) -> Result<Host> {
     router.nft(&format!(
         "flush chain ip nat postrouting
          add rule ip nat postrouting oifname \"eth0\" snat to {PUBLIC} fully-random
+         flush chain inet closed forward
          table inet filter {{
            chain miniupnpd {{ }}
            chain prerouting_miniupnpd {{ }}
@@ -82,7 +83,10 @@ fn path(from: &Member) -> Result<String> {
 }
 
 fn rules(router: &Host) -> Result<String> {
-    let listed = router.run("nft", &["list", "chain", "inet", "filter", "prerouting_miniupnpd"])?;
+    let listed = router.run(
+        "nft",
+        &["list", "chain", "inet", "filter", "prerouting_miniupnpd"],
+    )?;
     Ok(listed.success()?.stdout)
 }
 
@@ -95,17 +99,28 @@ fn a_router_maps_the_port_by_each_protocol_and_gets_it_back() {
             if protocol == "nat-pmp" {
                 // the first byte says which of both it is: 2 is PCP
                 router.nft(
-                    "table inet old { chain input { type filter hook input priority 0;
-                     udp dport 5351 @th,64,8 2 drop; } }",
+                    "table inet old {
+                       chain input {
+                         type filter hook input priority 0;
+                         udp dport 5351 @th,64,8 2 drop;
+                       }
+                     }",
                 )?;
             }
             let upnpd = miniupnpd(&router, protocol)?;
-            // before it asks: the router listens
-            std::thread::sleep(Duration::from_secs(1));
+            eventually("the router listens", || {
+                let said = foreign::said(&upnpd);
+                ensure!(said.contains("istening"), "{said}");
+                Ok(())
+            })?;
             network.members[0].start()?;
             within(Duration::from_secs(20), "the port is mapped", || {
                 let mapping = mapping(&network.members[0])?;
-                ensure!(mapping["by"] == protocol, "{mapping}: {}", foreign::said(&upnpd));
+                ensure!(
+                    mapping["by"] == protocol,
+                    "{mapping}: {}",
+                    foreign::said(&upnpd)
+                );
                 let address = mapping["address"].as_str().unwrap_or_default();
                 ensure!(address.starts_with(PUBLIC), "{mapping}");
                 Ok(())
@@ -120,7 +135,10 @@ fn a_router_maps_the_port_by_each_protocol_and_gets_it_back() {
                 Ok(())
             })?;
             let doctor = a.host.ask("lcroute", &["doctor"])?;
-            ensure!(doctor.stdout.contains("the router maps 44.1.2.3:"), "{doctor:?}");
+            ensure!(
+                doctor.stdout.contains("the router maps 44.1.2.3:"),
+                "{doctor:?}"
+            );
             network.members[0].stop()?;
             ensure!(!rules(&router)?.contains("dnat"), "{}", rules(&router)?);
             Ok(())
@@ -183,9 +201,17 @@ fn a_router_that_answers_nonsense_costs_nothing() {
         let [a, _] = network.nodes()?;
         within(Duration::from_secs(30), "the router was asked", || {
             let said = garbage.stdout();
-            ensure!(said.contains("asked 5351") && said.contains("http"), "{said}");
+            ensure!(
+                said.contains("asked 5351") && said.contains("http"),
+                "{said}"
+            );
             let mapping = mapping(a)?;
-            ensure!(mapping["failure"].as_str().is_some_and(|why| why.contains("UPnP")), "{mapping}");
+            ensure!(
+                mapping["failure"]
+                    .as_str()
+                    .is_some_and(|why| why.contains("UPnP")),
+                "{mapping}"
+            );
             ensure!(mapping["address"].is_null(), "{mapping}");
             Ok(())
         })?;
@@ -193,7 +219,11 @@ fn a_router_that_answers_nonsense_costs_nothing() {
         // and it is left alone for a minute
         let asked = garbage.stdout().lines().count();
         std::thread::sleep(Duration::from_secs(5));
-        ensure!(garbage.stdout().lines().count() == asked, "{}", garbage.stdout());
+        ensure!(
+            garbage.stdout().lines().count() == asked,
+            "{}",
+            garbage.stdout()
+        );
         network.members[0].stop()
     });
 }
@@ -205,9 +235,13 @@ fn without_a_router_or_when_switched_off_nobody_is_asked() {
         natted.configure("[ice]\nmap_port = false\n")?;
         let router = lab.find("a-nat").context("the router")?;
         router.nft(
-            "table inet ask { counter asked { }
-             chain input { type filter hook input priority 0;
-               udp dport { 1900, 5351 } counter name asked; } }",
+            "table inet ask {
+               counter asked { }
+               chain input {
+                 type filter hook input priority 0;
+                 udp dport { 1900, 5351 } counter name asked;
+               }
+             }",
         )?;
         let asked = || -> Result<bool> {
             let counter = router.run("nft", &["list", "counter", "inet", "ask", "asked"])?;
