@@ -151,7 +151,7 @@ fn engine_and_overlay_do_not_know_each_other() {
 fn the_simulator_knows_what_decides_only() {
     let ours = ours();
     let mut below = ours["lcroute-node"].clone();
-    let more = ["librecast-program", "lcroute-node", "lcroute-webrtc"];
+    let more = ["lcroute-node", "lcroute-webrtc"];
     below.extend(more.map(str::to_owned));
     assert_eq!(ours["lcroute-sim"], below);
 }

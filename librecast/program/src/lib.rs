@@ -8,7 +8,6 @@
 //! | [`keyfile`] | key files as users make and name them |
 //! | [`metrics`] | figures of a daemon as OpenMetrics text, over HTTP |
 //! | [`service`] | notifications to the service manager, and its credentials |
-//! | [`units`] | sizes, rates and durations as users write them |
 
 pub mod cli;
 pub mod config;
@@ -16,4 +15,5 @@ pub mod interrupt;
 pub mod keyfile;
 pub mod metrics;
 pub mod service;
-pub mod units;
+
+pub use librecast::units;

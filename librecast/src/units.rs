@@ -22,7 +22,7 @@ pub fn count(number: usize, thing: &str) -> String {
     format!("{number} {thing}{ending}")
 }
 
-pub use librecast::time::utc;
+pub use crate::time::utc;
 
 fn split(value: &str) -> Option<(f64, &str)> {
     let text = value.trim();
