@@ -9,6 +9,7 @@
 #   make fuzz    all that is read from outside, SECONDS=90 in all
 # For browsers:
 #   make wasm    the node compiles for WebAssembly
+#   make web     the pages, in target/web; target/web/playground.html opens as it is
 
 CARGO_HOME ?= $(HOME)/.cargo
 export PATH := $(CARGO_HOME)/bin:$(PATH)
@@ -22,7 +23,7 @@ WITHOUT_LC0 = lcsync_failures lcsync_hostile lcsync_keys lcsync_lan lcsync_mld t
 
 WASM = wasm32-unknown-unknown
 
-.PHONY: demo test test-all bench fuzz wasm wasm-std reference setup install
+.PHONY: demo test test-all bench fuzz wasm wasm-std web reference setup install
 
 demo:
 	netns-tests/setup demo
@@ -54,9 +55,13 @@ fuzz:
 wasm: wasm-std
 	cargo build --locked --package lcroute-node --target $(WASM) $(WASM_FLAGS)
 
+web: wasm-std
+	cargo rustc --locked --package lcroute-playground --lib --crate-type cdylib --profile web --target $(WASM) $(WASM_FLAGS)
+	web/assemble $(or $(CARGO_TARGET_DIR),target)
+
 wasm-std:
 	@[ -n "$(WASM_FLAGS)" ] || ls "$$($(or $(RUSTC),rustc) --print target-libdir --target $(WASM))"/libstd-*.rlib >/dev/null 2>&1 || \
-	    { echo "make wasm: Rust has no standard library for $(WASM) here: rustup target add $(WASM)" >&2; exit 1; }
+	    { echo "make $(MAKECMDGOALS): Rust has no standard library for $(WASM) here: rustup target add $(WASM)" >&2; exit 1; }
 
 setup:
 	netns-tests/setup test
