@@ -17,7 +17,7 @@ export PATH := $(CARGO_HOME)/bin:$(PATH)
 PREFIX ?= /usr/local
 PROGRAMS = lcroute lcsync lcagent
 # tests that are ignored for their length, one at a time; others that are ignored are measurements
-LONG = chaos:: foreign:: lan_programs:: two_hundred_nodes_hold got_no_time_for_a_while was_suspended a_mesh_that_grows cables_of_three_routers
+LONG = chaos:: foreign:: lan_programs:: two_hundred_nodes_hold got_no_time_for_a_while was_suspended a_mesh_that_grows cables_of_three_routers the_module_does
 # tests on plain LANs: offloads of lc0 make no difference there
 WITHOUT_LC0 = lcsync_failures lcsync_hostile lcsync_keys lcsync_lan lcsync_mld the_lab
 
@@ -38,6 +38,7 @@ test:
 test-all: test fuzz
 	netns-tests/setup all
 	NETNS_OFFLOAD=off cargo test --workspace --test netns $(ARGS) -- $(WITHOUT_LC0:%=--skip %::)
+	$(MAKE) web
 	cargo test --workspace $(ARGS) -- --ignored --nocapture --test-threads 1 $(LONG)
 
 # what docs/reference.md says is what the programs say; a test fails while it is not

@@ -16,7 +16,7 @@ export const cities = [
     { name: "Zürich", x: 0.4366, y: 0.7086, side: "w" },
     { name: "Rome", x: 0.5291, y: 0.8813, side: "w" },
     { name: "Palermo", x: 0.5560, y: 1.0000, side: "s" },
-    { name: "Berlin", x: 0.5333, y: 0.5451, side: "e" },
+    { name: "Berlin", x: 0.5333, y: 0.5451, side: "w" },
     { name: "Prague", x: 0.5576, y: 0.6199, side: "e" },
     { name: "Copenhagen", x: 0.5135, y: 0.4445, side: "e" },
     { name: "Oslo", x: 0.4788, y: 0.3126, side: "w" },

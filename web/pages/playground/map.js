@@ -45,7 +45,7 @@ export class NetworkMap {
         this.pixel = 1;
         const size = [1000 + MARGIN.left + MARGIN.right, 1000 + MARGIN.top + MARGIN.bottom];
         this.layer = Object.fromEntries(
-            ["ground", "links", "hits", "trees", "flights", "nodes"].map((name) => [name, element("g", { class: name })]),
+            ["ground", "links", "hits", "trees", "nodes", "flights"].map((name) => [name, element("g", { class: name })]),
         );
         this.layer.ground.append(element("path", { d: land, class: "land" }));
         this.svg = element(
@@ -58,13 +58,14 @@ export class NetworkMap {
         this.nodes = cities.map((city, node) => this.makeNode(city, node));
         this.svg.addEventListener("keydown", (event) => this.walk(event));
         this.nodes[0].setAttribute("tabindex", 0);
-        new ResizeObserver(() => this.resize(size[0])).observe(this.svg);
+        new ResizeObserver(() => this.resize(size)).observe(this.svg);
     }
 
-    resize(width) {
-        this.pixel = width / (this.svg.clientWidth || width);
+    resize([width, height]) {
+        const box = this.svg.getBoundingClientRect();
+        this.pixel = Math.max(width / (box.width || width), height / (box.height || height));
         this.svg.style.setProperty("--pixel", this.pixel);
-        this.svg.classList.toggle("small", this.svg.clientWidth < 560);
+        this.svg.classList.toggle("small", this.pixel > 2.4);
         this.nodes.forEach((node, n) => node.setAttribute("transform", this.place(...at(n))));
     }
 
@@ -84,7 +85,7 @@ export class NetworkMap {
             element("path", { class: "ear", d: "M-3.4 1.2v-2a3.4 3.4 0 0 1 6.8 0v2M-3.4 .6v2.6M3.4 .6v2.6" }),
             element("path", { class: "cross", d: "M-6 -6L6 6M6 -6L-6 6" }),
             element("text", { class: "name" }, city.name),
-            element("text", { class: "badge", y: -24 }, "root"),
+            element("text", { class: "badge", y: -24, "aria-hidden": "true" }, "root"),
         );
         made.addEventListener("click", () => {
             this.focus(node, false);
@@ -128,7 +129,7 @@ export class NetworkMap {
     }
 
     /** Draws routers and links as they are now. */
-    draw({ network, group, color, describe }) {
+    draw({ network, group, color, sender, describe }) {
         this.svg.style.setProperty("--group", color);
         const carries = new Set(group.edges.flat());
         this.nodes.forEach((made, node) => {
@@ -139,6 +140,7 @@ export class NetworkMap {
                 sends: group.sends[node] && runs,
                 root: runs && group.roots[node] === node,
                 carries: carries.has(node),
+                sent: node === sender,
             };
             for (const [name, on] of Object.entries(is)) {
                 made.classList.toggle(name, on);
@@ -231,7 +233,7 @@ export class NetworkMap {
             const lost = !this.alive(flight.node, flight.to);
             const { x, y, angle } = point(curve(flight.node, flight.to), still ? 0.5 : lost ? Math.min(progress, 0.5) : progress);
             made.setAttribute("transform", this.place(x, y));
-            made.firstChild.setAttribute("transform", `rotate(${angle})`);
+            made.firstChild.setAttribute("transform", `rotate(${flight.word ? angle : 0})`);
             made.classList.toggle("lost", lost && progress > 0.45);
             made.classList.toggle("wordless", !words);
         }

@@ -80,9 +80,9 @@ class Scene {
     }
 
     /** Figures of the last packet. */
-    count({ kind, number, at }) {
+    count({ kind, number, at, node }) {
         if (kind === "send") {
-            this.figures = { number, at, copies: 0, heard: 0 };
+            this.figures = { number, at, sender: node, copies: 0, heard: 0 };
         } else if (number === this.figures.number) {
             this.figures.copies += kind === "forward";
             this.figures.heard += kind === "deliver";
@@ -103,7 +103,7 @@ class Scene {
     }
 
     draw(group, describe) {
-        this.map.draw({ network: this.network, group: this.group, color: group.color, describe });
+        this.map.draw({ network: this.network, group: this.group, color: group.color, sender: this.figures.sender, describe });
         const tree = new Set(this.group.edges.map(([a, b]) => (a < b ? `${a} ${b}` : `${b} ${a}`))).size;
         const { copies, heard, last, at } = this.figures;
         const packet = heard ? `, last packet: ${copies} ${copies === 1 ? "copy" : "copies"} to ${heard}, ${(last - at).toFixed(0)} ms` : "";
@@ -183,6 +183,7 @@ class Playground {
             group.roots[node] === node && `root of ${this.group.name}`,
             group.joined[node] && "listens",
             group.sends[node] && "streams",
+            !group.joined[node] && group.edges.some(([from]) => from === node) && "passes on",
         ].filter(Boolean);
         return `${cities[node].name}: ${facts.join(", ") || "idle"}`;
     }
@@ -242,7 +243,7 @@ Object.assign(Playground.prototype, {
     run(until) {
         this.now = until;
         this.scenes.forEach((scene, n) => scene.run(until, (event) => this.see(event, scene, n === 0)));
-        this.story.tick(until, this.group.name, this.first.root());
+        this.story.tick(until, this.group.name, this.first.root(), this.first.group.joined);
     },
 
     see(event, scene, isFirst) {
@@ -393,7 +394,7 @@ Object.assign(Playground.prototype, {
                 return;
             }
             this.told.set(wave.from, outcome);
-            if (!wave.heard.length) {
+            if (!wave.hops.length && !wave.heard.length) {
                 this.scenes.forEach((scene) => scene.map.bubble(wave.from, "nobody listens"));
             }
         }

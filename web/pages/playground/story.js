@@ -3,7 +3,7 @@
 import { cities } from "./europe.js";
 
 /** Ends of links notice that they are dead within so many milliseconds. */
-const NOTICING = 500;
+const NOTICING = 250;
 /** So long a router keeps the first packets of a sender until it knows who listens. */
 const PATIENCE = 1000;
 
@@ -22,7 +22,7 @@ export function list(nodes, most = 5) {
 function chains(hops) {
     const found = [];
     for (const { node, to } of hops) {
-        const before = found.find((chain) => chain.at(-1) === node);
+        const before = found.find((chain) => chain.at(-1) === node && !chain.includes(to));
         if (before) {
             before.push(to);
         } else {
@@ -78,29 +78,35 @@ export class Story {
         return wave;
     }
 
-    /** Time has come to `now`: tells what is over. `group` and `root` are those in view. */
-    tick(now, group, root) {
+    /** Time has come to `now`: tells what is over. Of the group in view: its name, root, and who listens. */
+    tick(now, ...view) {
         for (const [key, wave] of this.waves) {
             if (wave.until < now) {
                 this.waves.delete(key);
                 const [kind] = key.split(" ");
-                this.tell(this[kind](wave, group, root), kind, wave);
+                this.tell(this[kind](wave, ...view), kind, wave);
             }
         }
     }
 
-    join({ hops }, group, root) {
+    join({ hops }, group, root, listens) {
         const all = chains(hops);
         if (all.length > 4) {
             return `JOINs go over ${hops.length} links.`;
         }
         const sentence = (chain) => {
-            const [first, last] = [chain[0], chain.at(-1)];
-            if (first === root) {
-                return `${name(root)}, the root, passes the JOIN on ${way(chain)}, where somebody sends.`;
+            const [first, last, middle] = [chain[0], chain.at(-1), chain.indexOf(root)];
+            if (middle > 0 && last !== root) {
+                const [up, down] = [chain.slice(0, middle + 1), chain.slice(middle)];
+                return `The JOIN of ${name(first)} goes ${way(up)}, the root of ${group}, and on ${way(down)}, where somebody sends.`;
             }
-            const end = last === root ? `the root of ${group}` : "which is on the tree already";
-            return `The JOIN of ${name(first)} goes ${way(chain)}, ${end}.`;
+            if (last === root) {
+                return `The JOIN of ${name(first)} goes ${way(chain)}, the root of ${group}.`;
+            }
+            if (listens[first]) {
+                return `The JOIN of ${name(first)} goes ${way(chain)}, which is on the tree already.`;
+            }
+            return `${name(first)} knows of listeners, and says JOIN ${way(chain)}.`;
         };
         return all.map(sentence).join(" ");
     }
