@@ -157,6 +157,19 @@ fn the_simulator_knows_what_decides_only() {
 }
 
 #[test]
+fn the_playground_is_the_simulator_without_what_a_page_lacks() {
+    let ours = ours();
+    let mut below = ours["lcroute-sim"].clone();
+    below.insert("lcroute-sim".to_owned());
+    assert_eq!(ours["lcroute-playground"], below);
+    let target = ["--target", "wasm32-unknown-unknown"];
+    let crates = built_from_with("lcroute-playground", &target);
+    let forbidden = ["getrandom", "rtc", "aws-lc-rs", "nix"];
+    let forbidden: Vec<_> = forbidden.iter().filter(|c| crates.contains(**c)).collect();
+    assert!(forbidden.is_empty(), "in a page: {forbidden:?}");
+}
+
+#[test]
 fn lcroute_executes_the_lab_and_knows_nothing_of_it() {
     let ours = ours();
     for laboratory in ["lcroute-sim", "lcroute-lab"] {
