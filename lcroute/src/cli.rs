@@ -39,6 +39,14 @@ Examples:
   sudo lcroute up                 found a network, or be in again
   sudo lcroute up lct1...         join one";
 
+const MEET: &str = "\
+For nodes without a signalling server in common. Each takes the other's text; which comes first does not matter.
+
+Examples:
+  lcroute meet | mail -s lcroute friend@example.org
+  lcroute meet --with mail.txt
+  lcroute meet --qr code.png";
+
 const LAB: &str = "Another program, of the package lcroute-lab, does this.";
 
 /// The WebRTC crates log every packet they do not like.
@@ -86,6 +94,16 @@ enum Command {
     },
     /// Be out: stop the daemon; the host stays a member
     Down,
+    /// Link two hosts by texts that people carry: print this node's, or take the other's
+    #[command(after_help = MEET)]
+    Meet {
+        /// Print a QR code, or write it to FILE.png
+        #[arg(long, value_name = "FILE.png", num_args = 0..=1, conflicts_with = "with")]
+        qr: Option<Option<PathBuf>>,
+        /// Take another node's text from FILE, or - from standard input, in whatever a mail or chat made of it
+        #[arg(long, value_name = "FILE")]
+        with: Option<String>,
+    },
     /// Print a token that makes other hosts members
     #[command(
         after_help = "Example: lcroute invite --ttl 24h --label site=berlin --signal ws://meet.example:7117"
@@ -108,7 +126,7 @@ enum Command {
         #[arg(long, value_name = "URL", value_parser = signal_url)]
         signal: Vec<String>,
     },
-    /// The signalling server: WebSocket on TCP, STUN on the same UDP port
+    /// The signalling server: WebSocket on TCP, STUN on the same UDP port, a relay on both
     #[command(after_help = "Example: lcroute signal --listen [::]:7117")]
     Signal {
         /// Where to listen
@@ -123,6 +141,9 @@ enum Command {
         /// Most connections from one IPv4 address or IPv6 /64; default 256
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
         per_address: Option<u32>,
+        /// Do not relay (TURN) for nodes between which no direct path leads
+        #[arg(long)]
+        no_relay: bool,
     },
     /// Expel a node, or all that came by a token, from the whole network
     #[command(
@@ -333,6 +354,10 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
             };
             commands::up::up(&common, config, &options)
         }
+        Command::Meet { qr, with } => match with {
+            Some(file) => commands::meet::take(&control, &file, common.json),
+            None => commands::meet::give(&control, qr, common.json),
+        },
         Command::Down => commands::up::down(&common, &config),
         Command::Invite(i) => {
             let options = commands::membership::InviteOptions {
@@ -366,9 +391,11 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
             tls_cert,
             tls_key,
             per_address,
+            no_relay,
         } => {
             let per_address = config.signal.per_address(per_address);
-            commands::signal::run(listen, tls_cert.zip(tls_key), per_address)
+            let relay = config.relay.served().filter(|_| !no_relay);
+            commands::signal::run(listen, tls_cert.zip(tls_key), per_address, relay)
         }
         Command::Status(w) => commands::query::run(
             &control,

@@ -11,6 +11,10 @@ use librecast::cert::{GroupPrefix, SourcePrefix};
 use librecast_program::cli::ExitError;
 use serde::Deserialize;
 
+mod relay;
+
+pub use relay::{Leg, Relay, TurnUrl};
+
 /// Where the configuration is looked for when nobody names it.
 pub const DEFAULT_PATH: &str = "/etc/lcroute/lcroute.toml";
 /// The interface that programs see.
@@ -35,6 +39,8 @@ pub struct Config {
     pub signal: Signal,
     /// How links are made.
     pub ice: Ice,
+    /// Relays for links that come about in no other way.
+    pub relay: Relay,
     /// What is carried.
     pub network: Network,
     /// LANs that this node is a gateway of.
@@ -163,6 +169,8 @@ pub struct Signal {
     pub lan: bool,
     /// A folder that other nodes reach, too: they find each other by files in it.
     pub spool: Option<PathBuf>,
+    /// A SOCKS5 proxy, such as that of Tor, through which signalling servers are reached.
+    pub socks: Option<SocketAddr>,
     /// Most connections that a signalling server takes from one IPv4 address or IPv6 /64.
     pub per_address: NonZeroU32,
 }
@@ -174,6 +182,7 @@ impl Default for Signal {
             listen: None,
             lan: true,
             spool: None,
+            socks: None,
             per_address: NonZeroU32::MIN.saturating_add(PER_ADDRESS as u32 - 1),
         }
     }
@@ -563,6 +572,16 @@ mod tests {
             stun = ["b:3478"]
             port = 7000
             interfaces = ["eth0"]
+            [relay]
+            serve = false
+            private = true
+            rate = "1M"
+            rate_total = "2M"
+            addresses = ["198.51.100.1"]
+            turn = ["turn:relay.example:3478"]
+            user = "u"
+            password_file = "/p"
+            secret_file = "/s"
             [network]
             link_scope_groups = ["ff02::fb"]
             unicast = true

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use lcroute_node::Settings;
 use lcroute_overlay::{Presence, Published};
 use lcroute_signalling::{CarrierEvent, Carriers, PathChange, server};
+use lcroute_webrtc::relay::StreamCommand;
 use librecast::id::{NetworkId, PeerId, SecretKey};
 use librecast_program::metrics;
 use librecast_program::service;
@@ -23,6 +24,8 @@ use crate::control::server::ControlSocket;
 use crate::inbox::{End, Inbox, Message, Reconfigure, Reload};
 use crate::keeper::Keeper;
 use crate::netlink;
+use crate::relays::{Input, Relays};
+use crate::servers::{servers, stun_name};
 use crate::settings::Overrides;
 use crate::system::{SystemRequest, SystemSignals};
 
@@ -30,8 +33,6 @@ use crate::system::{SystemRequest, SystemSignals};
 const LOOKUP_INTERVAL: Duration = Duration::from_secs(60);
 /// While a name does not resolve, it is tried more often.
 const LOOKUP_RETRY: Duration = Duration::from_secs(3);
-/// Default port of signalling and STUN.
-const SIGNAL_PORT: u16 = 7117;
 
 /// What the control thread works with.
 #[derive(Debug)]
@@ -46,6 +47,8 @@ pub struct ControlThread {
     pub record: watch::Receiver<Option<Published>>,
     /// The UDP port of all links.
     pub port: u16,
+    /// What is to be done with streams to relays.
+    pub relay_commands: mpsc::Receiver<StreamCommand>,
     /// Fires when addresses of this host have changed.
     pub moved: Arc<Notify>,
     /// Fires when signalling servers may have come within reach, or gone.
@@ -90,9 +93,16 @@ impl ControlThread {
         }
         let (events, mut carrier_events) = mpsc::channel(256);
         let mut carriers = Carriers::new(self.key.clone(), self.network, events);
-        carriers.set_servers(&servers(&self.config, &self.token_servers));
+        set_servers(&mut carriers, &self.config, &self.token_servers);
         set_slow_carriers(&mut carriers, self.port, &self.config, &self.inbox).await;
         let mut lookup = Lookup::start(&self.config, &self.token_servers, &self.inbox);
+        let relays = Relays::start(self.inbox.clone(), self.relay_commands);
+        let in_use = |config: &Config| Input::Configure {
+            servers: servers(config, &self.token_servers),
+            socks: config.signal.socks,
+            relay: config.relay.clone(),
+        };
+        relays.tell(in_use(&self.config)).await;
         loop {
             let reload = tokio::select! {
                 _ = &mut ended => break,
@@ -142,7 +152,7 @@ impl ControlThread {
                     None
                 }
                 Some(event) = carrier_events.recv() => {
-                    self.inbox.send(message(event)).await;
+                    pass_on(event, &self.inbox, &relays).await;
                     None
                 }
             };
@@ -156,12 +166,13 @@ impl ControlThread {
                 if let Err(e) = &result {
                     tracing::error!("configuration kept as it was: {e}");
                 } else {
-                    carriers.set_servers(&servers(&self.config, &self.token_servers));
+                    set_servers(&mut carriers, &self.config, &self.token_servers);
                     set_slow_carriers(&mut carriers, self.port, &self.config, &self.inbox).await;
                     if let Err(e) = serve_metrics(&mut self.metrics, &self.config, &self.inbox) {
                         tracing::error!("{e:#}");
                     }
                     lookup = Lookup::start(&self.config, &self.token_servers, &self.inbox);
+                    relays.tell(in_use(&self.config)).await;
                     self.inbox
                         .send(Message::Reconfigure(reconfigure(&self.config)))
                         .await;
@@ -182,6 +193,10 @@ impl ControlThread {
         // its socket file goes when the task is dropped
         let _ = control.await;
     }
+}
+
+fn set_servers(carriers: &mut Carriers, config: &Config, token: &[String]) {
+    carriers.set_servers(&servers(config, token), config.signal.socks);
 }
 
 /// Carriers of presence records, as the configuration says, and the LANs that there are now.
@@ -224,8 +239,11 @@ pub fn serve_metrics(
     })
 }
 
-fn message(event: CarrierEvent) -> Message {
-    match event {
+async fn pass_on(event: CarrierEvent, inbox: &Inbox, relays: &Relays) {
+    let message = match event {
+        CarrierEvent::Relay(url, credentials) => {
+            return relays.tell(Input::Offered(url, credentials)).await;
+        }
         CarrierEvent::Presence(carrier, presence) => Message::Presence(carrier, presence),
         CarrierEvent::Record {
             carrier,
@@ -239,26 +257,8 @@ fn message(event: CarrierEvent) -> Message {
             from,
             bytes,
         } => Message::Signal(carrier, from, bytes),
-    }
-}
-
-/// Servers of file or flags, and of the token, each once.
-pub fn servers(config: &Config, token: &[String]) -> Vec<String> {
-    let mut seen = BTreeSet::new();
-    let own = config.signal.listen.map(|listen| {
-        // ourselves, by loopback where we listen everywhere
-        let ip = match listen.ip() {
-            ip if !ip.is_unspecified() => ip,
-            std::net::IpAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
-            std::net::IpAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
-        };
-        format!("ws://{}", SocketAddr::new(ip, listen.port()))
-    });
-    let all = own
-        .into_iter()
-        .chain(config.signal.servers.iter().cloned())
-        .chain(token.iter().cloned());
-    all.filter(|url| seen.insert(url.clone())).collect()
+    };
+    inbox.send(message).await;
 }
 
 fn reread(
@@ -318,11 +318,11 @@ struct Lookup(tokio::task::JoinHandle<()>);
 impl Lookup {
     fn start(config: &Config, token: &[String], inbox: &Inbox) -> Self {
         let mut names: Vec<String> = config.ice.stun.clone();
-        names.extend(
-            servers(config, token)
-                .iter()
-                .filter_map(|url| stun_name(url)),
-        );
+        // a proxy hides this host from signalling servers: datagrams to them would show it
+        if config.signal.socks.is_none() {
+            let servers = servers(config, token);
+            names.extend(servers.iter().filter_map(|url| stun_name(url)));
+        }
         let inbox = inbox.clone();
         Self(tokio::spawn(async move {
             let mut known = None;
@@ -365,40 +365,4 @@ async fn resolve(names: &[String]) -> (BTreeSet<SocketAddr>, bool) {
         }
     }
     (addresses, complete)
-}
-
-/// `ws://HOST:PORT/path` -> `HOST:PORT`: a signalling server answers STUN on the same UDP port.
-pub fn stun_name(url: &str) -> Option<String> {
-    let rest = url
-        .strip_prefix("ws://")
-        .or_else(|| url.strip_prefix("wss://"))?;
-    let host = rest.split('/').next()?;
-    let has_port = host.rsplit_once(':').is_some_and(|(before, port)| {
-        port.parse::<u16>().is_ok() && (!before.contains(':') || before.ends_with(']'))
-    });
-    Some(if has_port {
-        host.to_owned()
-    } else {
-        format!("{host}:{SIGNAL_PORT}")
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_signalling_url_names_a_stun_server() {
-        let cases = [
-            ("ws://meet.example:7000", "meet.example:7000"),
-            ("wss://meet.example/path", "meet.example:7117"),
-            ("ws://[fd00::1]:7117", "[fd00::1]:7117"),
-            ("ws://[fd00::1]", "[fd00::1]:7117"),
-            ("ws://10.0.0.1:7117/", "10.0.0.1:7117"),
-        ];
-        for (url, name) in cases {
-            assert_eq!(stun_name(url).as_deref(), Some(name));
-        }
-        assert_eq!(stun_name("http://x"), None);
-    }
 }

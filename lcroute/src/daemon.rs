@@ -119,7 +119,15 @@ fn open_socket(port: u16, state: &StateDir) -> anyhow::Result<udp::Socket> {
     if port != 0 {
         return udp::Socket::open(port).with_context(|| format!("[ice] port = {port}"));
     }
-    let last = state.port().and_then(|port| udp::Socket::open(port).ok());
+    let last = state.port().and_then(|port| match udp::Socket::open(port) {
+        Ok(socket) => Some(socket),
+        Err(e) => {
+            tracing::warn!(
+                "UDP port {port} of the last run: {e}; texts of this node are good no more"
+            );
+            None
+        }
+    });
     let socket = last.map_or_else(|| udp::Socket::open(0), Ok)?;
     state.store_port(socket.port()?);
     Ok(socket)
@@ -142,6 +150,7 @@ fn assemble(
     let path_changed = Arc::new(Notify::new());
     let (inbox, messages, reloads) = Inbox::new(waker.clone());
     let (outbox, sealed) = mpsc::channel(OUTBOX);
+    let (relay_commands, streams) = mpsc::channel(OUTBOX);
     let socket = open_socket(config.ice.port, state)?;
     let (record, records) = watch::channel(None);
     let key = Arc::new(identity.key);
@@ -196,7 +205,8 @@ fn assemble(
                     format!("[signal] listen = \"{listen}\" ({other})")
                 })?
                 .with_max_clients(room_for_clients())
-                .with_per_address(config.signal.per_address(None)),
+                .with_per_address(config.signal.per_address(None))
+                .with_relay(config.relay.served()),
         ),
         None => None,
     };
@@ -209,6 +219,7 @@ fn assemble(
         sealed,
         record: records,
         port: socket.port()?,
+        relay_commands: streams,
         moved: moved.clone(),
         path_changed: path_changed.clone(),
         control,
@@ -247,6 +258,7 @@ fn assemble(
         node,
         inbox: messages,
         outbox,
+        relay_commands,
         waker,
         moved,
         path_changed,

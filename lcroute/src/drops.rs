@@ -21,6 +21,10 @@ const SHELL: &[(&str, &str)] = &[
         "The kernel did not take a frame for a LAN.",
     ),
     (
+        "relay_queue_full",
+        "For a relay whose stream takes less than is sent.",
+    ),
+    (
         "signal_queue_full",
         "A signalling message while too many wait for a server.",
     ),

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use lcroute_node::Settings;
 use lcroute_overlay::{CarrierId, CarrierKind, Presence};
+use lcroute_webrtc::relay::{RelayOffer, StreamEvent};
 use librecast::cert::GroupPrefix;
 use librecast::id::PeerId;
 use tokio::sync::{mpsc, oneshot};
@@ -29,6 +30,10 @@ pub enum Message {
     RecordGone(CarrierId, String),
     /// Addresses of STUN servers.
     StunServers(Vec<SocketAddr>),
+    /// Relays that may be used.
+    Relays(Vec<RelayOffer>),
+    /// What becomes of a stream to a relay.
+    RelayStream(u64, StreamEvent),
     /// A question of the control socket.
     Ask(Request, oneshot::Sender<Answer>),
     /// All that metrics are made of.

@@ -20,6 +20,8 @@ pub mod metrics;
 mod netlink;
 mod packet_loop;
 mod read_batching;
+mod relays;
+mod servers;
 mod settings;
 pub mod state;
 pub mod status;

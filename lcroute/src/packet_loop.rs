@@ -21,6 +21,7 @@ use bytes::Bytes;
 use lcroute_node::{LC0, Node, Output, PingId};
 use lcroute_overlay::{CarrierKind, Published, TEXT_CARRIER};
 use lcroute_webrtc::WebRtc;
+use lcroute_webrtc::relay::StreamCommand;
 use librecast::events;
 use librecast::id::PeerId;
 use librecast_program::service::Service;
@@ -35,7 +36,7 @@ use crate::inbox::{End, Message, Reconfigure};
 use crate::keeper::Kept;
 use crate::lan::Lans;
 use crate::read_batching::ReadBatching;
-use crate::state::Texts;
+use crate::state::{Texts, unix_now};
 use crate::status::Inbound;
 use crate::waker::Waker;
 use crate::{netlink, tun, udp};
@@ -75,6 +76,8 @@ pub struct Parts {
     pub inbox: mpsc::Receiver<Message>,
     /// Sealed messages for peers.
     pub outbox: mpsc::Sender<(PeerId, Bytes)>,
+    /// What is to be done with streams to relays.
+    pub relay_commands: mpsc::Sender<StreamCommand>,
     /// Wakes the loop.
     pub waker: Waker,
     /// Tells the control thread that addresses of this host have changed.
@@ -337,6 +340,14 @@ impl PacketLoop {
                     let webrtc = self.parts.node.connections_mut();
                     webrtc.set_stun_servers(servers, now);
                 }
+                Message::Relays(offers) => {
+                    let webrtc = self.parts.node.connections_mut();
+                    webrtc.set_relays(offers, now);
+                }
+                Message::RelayStream(stream, event) => {
+                    let webrtc = self.parts.node.connections_mut();
+                    webrtc.handle_relay_stream(stream, event, now);
+                }
                 Message::Ask(request, answer) => self.answer(request, answer, now),
                 Message::Observe(to) => {
                     // who asked may have gone
@@ -467,6 +478,11 @@ impl PacketLoop {
                 let (socket, drops) = (&mut self.parts.socket, &mut self.drops);
                 self.outgoing.push(way, &transmit.contents, socket, drops);
             }
+            while let Some(command) = self.parts.node.connections_mut().poll_relay_stream() {
+                if self.parts.relay_commands.try_send(command).is_err() {
+                    *self.drops.entry("relay_queue_full").or_default() += 1;
+                }
+            }
             if silent {
                 break;
             }
@@ -523,12 +539,14 @@ impl PacketLoop {
     }
 }
 
-/// A presence record that was pasted: whose it is.
-fn take_text(node: &mut Node<WebRtc>, sealed: &[u8], now: Instant) -> Option<PeerId> {
+/// A presence record that was pasted: whose it is, and until when it is good, in unix seconds.
+fn take_text(node: &mut Node<WebRtc>, sealed: &[u8], now: Instant) -> Option<(PeerId, u64)> {
     // the newest of a node counts, whatever it is called
     let name = bs58::encode(sealed).into_string();
     let by = (TEXT_CARRIER, CarrierKind::Text);
-    node.handle_record(by, name, sealed, now)
+    let (peer, until) = node.handle_record(by, name, sealed, now)?;
+    let left = until.saturating_duration_since(now).as_secs();
+    Some((peer, unix_now() + left))
 }
 
 struct Ready {

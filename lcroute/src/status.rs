@@ -1,9 +1,9 @@
 //! The shapes of `status --json`, `peers --json`, `groups --json`, `routes --json` and `members --json`.
 
 use std::collections::BTreeMap;
-use std::net::Ipv6Addr;
+use std::net::{Ipv6Addr, SocketAddr};
 
-use lcroute_overlay::RepairInfo;
+use lcroute_overlay::{PathKind, RepairInfo};
 use librecast::id::PeerId;
 use serde::{Deserialize, Serialize};
 
@@ -74,12 +74,30 @@ pub struct Status {
     /// Signalling servers that are connected.
     #[serde(default)]
     pub signal_servers: usize,
+    /// Relays that are known, and the one in use.
+    #[serde(default)]
+    pub relay: Relay,
     /// Links that are up.
     pub peers: usize,
     /// Groups known, those of remote listeners included.
     pub groups: usize,
     /// Counters since the start.
     pub counters: Counters,
+}
+
+/// How it stands with relays.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Relay {
+    /// Relays that are known.
+    pub offered: usize,
+    /// The one in use.
+    pub url: Option<String>,
+    /// The address that it has given this node.
+    pub address: Option<SocketAddr>,
+    /// Whether a stream leads to it (TCP, TLS), and no UDP.
+    pub stream: bool,
+    /// Why the last attempt came to nothing.
+    pub failure: Option<String>,
 }
 
 /// Packets and bytes since the start; bytes on links are the multicast packets with their data header,
@@ -123,6 +141,9 @@ pub struct Peer {
     pub loss: Option<f64>,
     /// `media` (SRTP) or `data` (the SCTP data channel).
     pub lane: String,
+    /// What kind of path leads to it: `host`, `mapped`, `reflexive`, `relay`, or `tcp`: a relay, and a stream to that.
+    #[serde(default)]
+    pub path: Option<PathKind>,
     /// Longest UDP payload that is known to reach it; absent in the data channel.
     pub path_mtu: Option<usize>,
     /// Packets sent to it over the present link that met a filling queue (ECN).

@@ -2,8 +2,6 @@
 
 use std::future::Future;
 
-use librecast_program::cli::Exit;
-use nix::sys::signal::SigSet;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::inbox::End;
@@ -58,25 +56,6 @@ pub fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
             _ = terminate.recv() => {}
         }
     })
-}
-
-/// For commands that end by themselves: from now on SIGINT and SIGTERM end the process by `end`, with their exit codes.
-/// To be called before other threads are started, as these inherit that the signals are blocked.
-pub fn exit_on_signals_after(end: impl FnOnce(Exit) + Send + 'static) -> std::io::Result<()> {
-    let set: SigSet = [nix::sys::signal::SIGINT, nix::sys::signal::SIGTERM]
-        .into_iter()
-        .collect();
-    set.thread_block()?;
-    let wait = move || {
-        end(match set.wait() {
-            Ok(nix::sys::signal::SIGINT) => Exit::Interrupted,
-            _ => Exit::Terminated,
-        });
-    };
-    std::thread::Builder::new()
-        .name("signals".into())
-        .spawn(wait)?;
-    Ok(())
 }
 
 /// Raises the limit of open files, as a signalling server holds one for each client and many systems begin with

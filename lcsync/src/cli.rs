@@ -23,7 +23,7 @@ use crate::local::filter::Filter;
 use crate::name::check_name;
 use crate::server::config::ShareOptions;
 use crate::server::shell::Shares;
-use crate::{local, receive, server};
+use crate::{local, receive, server, status};
 
 /// File sync over multicast, to any number of receivers at the cost of one, and locally.
 #[derive(Debug, Parser)]
@@ -104,6 +104,22 @@ enum Command {
         common: Common,
         #[command(flatten)]
         share: OfShares,
+    },
+    /// Show what is shared on this host, who asks for it and how fast it is sent
+    #[command(after_help = "Examples:\n  \
+        lcsync status                         a line for each share: listeners, rates, what was sent\n  \
+        lcsync status photos                  all about one: its listeners, and the blocks they ask for\n  \
+        lcsync status --watch                 the same once a second; q ends it\n  \
+        lcsync status --json                  for programs: an object for each share")]
+    Status {
+        /// Only the share of this name, with its listeners and channels
+        name: Option<String>,
+        /// Print a JSON object for each share
+        #[arg(long)]
+        json: bool,
+        /// Show it again each second, until told to stop
+        #[arg(long)]
+        watch: bool,
     },
     /// Print the root hash of a file or folder
     #[command(after_help = "Example:\n  \
@@ -504,6 +520,11 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             common,
             share,
         }) => get(&what, dest, &common, share),
+        Some(Command::Status { name, json, watch }) => status::show(&status::Options {
+            name: name.map(|n| n.strip_prefix("lc:").unwrap_or(&n).to_owned()),
+            json,
+            watch,
+        }),
         Some(Command::Hash { path }) => hash(&path),
         None => sync(cli.sync),
     }

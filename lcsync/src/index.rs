@@ -13,7 +13,7 @@ use crate::groups::{Found, Groups, Located};
 use crate::layout::Layout;
 pub use crate::leaves::HashCache;
 use crate::leaves::{PieceReader, leaves_of, read_piece};
-use crate::listing;
+use crate::listing::{self, Entry, Kind};
 use crate::place::Place;
 use crate::scan::Scan;
 use crate::tree::{Root, RootKind, Stream};
@@ -188,6 +188,13 @@ impl Index {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.layout.length()
+    }
+
+    /// How many files there are.
+    #[must_use]
+    pub fn files(&self) -> u64 {
+        let is_file = |e: &&Entry| matches!(e.kind, Kind::File { .. });
+        self.scan.entries.iter().filter(is_file).count() as u64
     }
 
     /// The bytes of a channel's block, verified: a file may have changed since.

@@ -12,6 +12,7 @@
 //! | [`receive`] | receiving: the window of channels, decoding, comparing |
 //! | `folder`, `place` | opening below a folder and nowhere else; writing below DEST |
 //! | `name` | what a share may be called |
+//! | `status` | asking the servers of this host what they do |
 //! | `local` | copies without a network |
 //! | `progress` | bars and JSON lines |
 
@@ -37,6 +38,7 @@ mod scan;
 pub mod sealing;
 pub mod server;
 mod signature;
+mod status;
 mod store;
 pub mod tree;
 

@@ -4,6 +4,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
@@ -22,6 +23,8 @@ static PROGRAM: RwLock<()> = RwLock::new(());
 
 fn output(mut command: Command, folder: &Path, args: &[&str]) -> Output {
     command.current_dir(folder).args(args);
+    command.env("XDG_RUNTIME_DIR", folder.join("run"));
+    command.env_remove("RUNTIME_DIRECTORY");
     command.stdin(Stdio::null());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = {
@@ -226,5 +229,76 @@ fn without_the_right_to_write_a_fetch_ends_before_it_asks() {
         &as_nobody(dir.path(), &args),
         1,
         "closed: cannot be written to",
+    );
+}
+
+/// Where a server of this user would listen, and what it would say.
+fn server_that_says(folder: &Path, said: &'static str) -> UnixListener {
+    let sockets = folder.join("run/lcsync");
+    fs::create_dir_all(&sockets).unwrap();
+    let socket = sockets.join(format!("{}.sock", std::process::id()));
+    let listener = UnixListener::bind(socket).unwrap();
+    let serving = listener.try_clone().unwrap();
+    std::thread::spawn(move || {
+        for stream in serving.incoming() {
+            // who asks may have hung up
+            let _ = stream.unwrap().write_all(said.as_bytes());
+        }
+    });
+    listener
+}
+
+/// That no server of this host may have.
+const UNSHARED: &str = "a name of the tests of lcsync status";
+
+#[test]
+fn a_status_is_found_shown_on_one_line_and_commands_no_terminal() {
+    let dir = tempfile::tempdir().unwrap();
+    let said = r#"{"process":{"pid":7,"version":"1","uptime_s":1,"seed":false},"shares":[{"name":"\u001b[2J\nred",
+        "path":"/p","state":"pending","sealed":false,"signed":false,"listed":false,"interfaces":[],"rate_bps":0,
+        "average_bps":0,"sent_bytes":0,"sent_symbols":0,"sent_blocks":0,"listeners":0,"more_listeners":false,
+        "hosts":[],"channels_joined":0,"channels_sending":0,"channels_waiting":0,"channels":[]}]}"#;
+    let _listener = server_that_says(dir.path(), said);
+    let shown = lcsync(dir.path(), &["status"]);
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert!(shown.contains("\nlc:\\#033[2J\\#012red "), "{shown}");
+    let json = lcsync(dir.path(), &["status", "lc:\u{1b}[2J\nred", "--json"]);
+    ends(&json, 0, "");
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(
+        (&json["state"], &json["process"]["pid"]),
+        (&"pending".into(), &7.into())
+    );
+}
+
+#[test]
+fn a_server_that_may_not_be_asked_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let _listener = server_that_says(dir.path(), "");
+    let socket = format!("run/lcsync/{}.sock", std::process::id());
+    let path = dir.path().join(&socket);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
+    let refused = as_nobody(dir.path(), &["status", UNSHARED]);
+    ends(
+        &refused,
+        4,
+        &format!("lc:{UNSHARED} is not shared on this host"),
+    );
+    ends(
+        &refused,
+        4,
+        &format!("{socket}: permission denied: be root"),
+    );
+}
+
+#[test]
+fn a_server_that_says_nothing_of_use_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let _listener = server_that_says(dir.path(), "{}");
+    let silent = lcsync(dir.path(), &["status", UNSHARED]);
+    let said = String::from_utf8(silent.stderr).unwrap();
+    assert!(
+        !silent.status.success() && said.contains("sock: not one of this version"),
+        "{said}"
     );
 }

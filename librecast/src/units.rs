@@ -22,6 +22,33 @@ pub fn count(number: usize, thing: &str) -> String {
     format!("{number} {thing}{ending}")
 }
 
+/// A number with three digits and its unit.
+#[must_use]
+pub fn short(value: f64) -> String {
+    let (value, unit) = match value {
+        b if b >= 1e9 => (b / 1e9, "G"),
+        b if b >= 1e6 => (b / 1e6, "M"),
+        b if b >= 1e3 => (b / 1e3, "k"),
+        b => return format!("{b:.0} "),
+    };
+    if value < 10.0 {
+        format!("{value:.2} {unit}")
+    } else {
+        format!("{value:.1} {unit}")
+    }
+}
+
+/// A span of time for people.
+#[must_use]
+pub fn duration(s: u64) -> String {
+    match (s / 86_400, s / 3_600 % 24, s / 60 % 60, s % 60) {
+        (0, 0, 0, s) => format!("{s} s"),
+        (0, 0, m, s) => format!("{m} min {s} s"),
+        (0, h, m, _) => format!("{h} h {m} min"),
+        (d, h, ..) => format!("{d} d {h} h"),
+    }
+}
+
 pub use crate::time::utc;
 
 fn split(value: &str) -> Option<(f64, &str)> {
@@ -171,6 +198,21 @@ mod tests {
     fn one_thing_has_no_plural() {
         assert_eq!(count(1, "node"), "1 node");
         assert_eq!(count(0, "node") + &count(2, "job"), "0 nodes2 jobs");
+    }
+
+    #[test]
+    fn numbers_are_short() {
+        let shown = [0.0, 999.0, 1_000.0, 12_340.0, 5e6, 2.5e9].map(short);
+        assert_eq!(
+            shown,
+            ["0 ", "999 ", "1.00 k", "12.3 k", "5.00 M", "2.50 G"]
+        );
+    }
+
+    #[test]
+    fn spans_of_time_have_two_units() {
+        let shown = [59, 61, 3_700, 90_000].map(duration);
+        assert_eq!(shown, ["59 s", "1 min 1 s", "1 h 1 min", "1 d 1 h"]);
     }
 
     #[test]

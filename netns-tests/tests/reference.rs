@@ -390,9 +390,57 @@ const FILES: &[File] = &[
                         "A folder that other nodes reach, too (Syncthing, NFS, a USB stick): they find each other by files in it.",
                     ),
                     (
+                        "socks",
+                        "off",
+                        "A SOCKS5 proxy, `ADDRESS:PORT`, such as Tor's, through which signalling servers are reached; it looks up their names, `.onion` too. They are not asked by STUN then.",
+                    ),
+                    (
                         "per_address",
                         "256",
                         "Most connections that a signalling server takes from one IPv4 address, or one /64 of IPv6; those of the host itself are not bounded.",
+                    ),
+                ],
+            },
+            Table {
+                heading: "[relay]",
+                with: "",
+                keys: &[
+                    (
+                        "serve",
+                        "`true`",
+                        "Whether a signalling server (`[signal] listen`, `lcroute signal`) relays by TURN, too.",
+                    ),
+                    (
+                        "private",
+                        "`false`",
+                        "Whether it relays to private addresses (RFC 1918, unique local, shared).",
+                    ),
+                    (
+                        "rate",
+                        "`\"20M\"`",
+                        "Bits a second that one node may send and get over it.",
+                    ),
+                    (
+                        "rate_total",
+                        "`\"200M\"`",
+                        "The same for all nodes together.",
+                    ),
+                    (
+                        "addresses",
+                        "those of the host",
+                        "Its public addresses, where a NAT stands before it: one of each family counts.",
+                    ),
+                    (
+                        "turn",
+                        "none",
+                        "Relays to use beside those of the signalling servers: `turn:HOST[:PORT]` (UDP, else TCP; `?transport=udp` or `tcp` for one of them), `turns:HOST[:PORT]` (TLS).",
+                    ),
+                    ("user", "none", "The user's name there."),
+                    ("password_file", "none", "A file with the password."),
+                    (
+                        "secret_file",
+                        "none",
+                        "Instead: a file with the secret of which name and password are made (coturn's `use-auth-secret`).",
                     ),
                 ],
             },

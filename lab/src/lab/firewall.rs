@@ -76,6 +76,33 @@ impl Host {
         )
     }
 
+    /// No UDP passes the uplink, either way.
+    ///
+    /// # Errors
+    /// `nft` fails.
+    pub fn drop_udp(&self) -> Result<()> {
+        self.nft(&format!(
+            "table inet no_udp {{
+               chain input {{
+                 type filter hook input priority -10; policy accept;
+                 iifname \"{UPLINK}\" meta l4proto udp drop
+               }}
+               chain output {{
+                 type filter hook output priority -10; policy accept;
+                 oifname \"{UPLINK}\" meta l4proto udp drop
+               }}
+             }}"
+        ))
+    }
+
+    /// UDP passes again.
+    ///
+    /// # Errors
+    /// `nft` fails.
+    pub fn pass_udp(&self) -> Result<()> {
+        self.nft("delete table inet no_udp")
+    }
+
     /// A home router: source NAT, and nothing comes in but answers.
     pub(super) fn masquerade(&self, outside: &str) -> Result<()> {
         self.nft(&format!(

@@ -16,6 +16,8 @@ use super::{World, find_program};
 
 /// The configuration of a host's daemon, if it has one.
 const CONFIG: &str = "lcroute.toml";
+/// Whom it trusts for TLS, where there is this file.
+const AUTHORITIES: &str = "authorities.pem";
 
 /// Whether daemons leave work to the kernel at `lc0`, as they do by default: not with `NETNS_OFFLOAD=off`
 /// in the environment of the tests.
@@ -144,9 +146,11 @@ impl Host {
             // logs have the time in them even if the tests run under systemd
             .env_remove("JOURNAL_STREAM")
             .env_remove("LCROUTE_CONFIG");
-        let config = self.path(CONFIG);
-        if config.exists() {
-            command.env("LCROUTE_CONFIG", config);
+        for (variable, file) in [("LCROUTE_CONFIG", CONFIG), ("SSL_CERT_FILE", AUTHORITIES)] {
+            let file = self.path(file);
+            if file.exists() {
+                command.env(variable, file);
+            }
         }
         Ok(command)
     }

@@ -15,6 +15,8 @@ use super::{Host, Lab, Process, eventually, wait, within};
 pub struct SignallingServer {
     /// Its host.
     pub host: Host,
+    /// More arguments for `lcroute signal`; by default it does not relay, so that what is cut off stays cut off.
+    pub args: Vec<String>,
     process: Option<Process>,
 }
 
@@ -49,6 +51,7 @@ impl Lab {
     pub fn signalling_server(&self) -> Result<SignallingServer> {
         let mut server = SignallingServer {
             host: self.host("signalling")?,
+            args: vec!["--no-relay".to_owned()],
             process: None,
         };
         server.start()?;
@@ -162,10 +165,12 @@ impl SignallingServer {
     /// # Errors
     /// It ends instead.
     pub fn start(&mut self) -> Result<()> {
-        let process = self.process.insert(
-            self.host
-                .spawn("lcroute", &["signal", "--listen", "[::]:7117"])?,
-        );
+        let more = self.args.iter().map(String::as_str);
+        let args: Vec<&str> = ["signal", "--listen", "[::]:7117"]
+            .into_iter()
+            .chain(more)
+            .collect();
+        let process = self.process.insert(self.host.spawn("lcroute", &args)?);
         eventually("the signalling server listens", || {
             process.must_run()?;
             let open = super::open_sockets(process.pid())?;

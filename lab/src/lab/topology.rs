@@ -65,6 +65,21 @@ impl Lab {
         Ok(host)
     }
 
+    /// The same; the router takes another port for each destination.
+    ///
+    /// # Errors
+    /// `ip` or `nft` fails.
+    pub fn host_behind_symmetric_nat(&self, name: &str) -> Result<Host> {
+        let host = self.host_behind_nat(name)?;
+        let router = self.find(&format!("{name}-nat"));
+        let router = router.context("the router")?;
+        router.nft(&format!(
+            "flush chain ip nat postrouting
+             add rule ip nat postrouting oifname \"{UPLINK}\" masquerade fully-random"
+        ))?;
+        Ok(host)
+    }
+
     /// A host attached to nothing yet.
     ///
     /// # Errors

@@ -452,14 +452,15 @@ impl<C: Connections> Node<C> {
         self.overlay.handle_signal(carrier, from, bytes, now);
     }
 
-    /// A presence record that a carrier has, under a name of its own. Whose it is, unless it is dropped, or our own.
+    /// A presence record that a carrier has, under a name of its own. Whose it is, and until when it is good, unless it is
+    /// dropped, or our own.
     pub fn handle_record(
         &mut self,
         (carrier, kind): (CarrierId, CarrierKind),
         name: String,
         sealed: &[u8],
         now: Instant,
-    ) -> Option<PeerId> {
+    ) -> Option<(PeerId, Instant)> {
         self.now = now;
         let (peer, until) = self.overlay.handle_record(kind, sealed, now)?;
         match self.records.insert((carrier, name), (kind, peer), until) {
@@ -471,7 +472,7 @@ impl<C: Connections> Node<C> {
                 self.handle_presence(carrier, Presence::Online(peer), now);
             }
         }
-        Some(peer)
+        Some((peer, until))
     }
 
     /// A carrier has the presence record of this name no more.

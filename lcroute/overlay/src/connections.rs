@@ -16,7 +16,7 @@ use librecast::id::LinkId;
 use librecast::time::{Duration, Instant};
 
 use crate::description::{Candidate, Description, Fingerprint};
-use crate::event::{EndReason, Lane, RepairInfo, SendError};
+use crate::event::{EndReason, Lane, PathKind, RepairInfo, SendError};
 
 /// Connections to peers, each known by the number of the link that it may become.
 ///
@@ -159,6 +159,11 @@ pub enum ConnectionEvent {
         /// Of which connection.
         link: LinkId,
     },
+    /// The path leads over a relay, and there may be a better one now.
+    BetterPath {
+        /// Of which connection.
+        link: LinkId,
+    },
     /// An address of this node came to be known after the description was made: a connection that is not authenticated
     /// yet had better begin anew.
     Outdated {
@@ -203,6 +208,8 @@ pub struct ConnectionInfo {
     pub loss: Option<f64>,
     /// The lane in use.
     pub lane: Lane,
+    /// What kind of path it has.
+    pub path: Option<PathKind>,
     /// Longest UDP payload in bytes that is sent in the media lane.
     pub path_mtu: Option<usize>,
     /// Packets that met a filling queue (ECN).

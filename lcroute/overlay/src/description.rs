@@ -6,7 +6,7 @@
 //! ```text
 //! ufrag (u8 length, text) | pwd (u8 length, text) | SHA-256 of the DTLS certificate 32
 //! | lanes u8 (bit 0: /lcroute/media/1, bit 1: control messages in it; the others are ignored)
-//! | count u8 | count x { kind u8 (0 host, 1 srflx) | family u8 (4, 6) | address 4 or 16 | port 16 }
+//! | count u8 | count x { kind u8 (0 host, 1 srflx, 2 relay) | family u8 (4, 6) | address 4 or 16 | port 16 }
 //! ```
 
 use std::fmt::Write as _;
@@ -31,6 +31,8 @@ pub enum CandidateKind {
     Host = 0,
     /// The address that a STUN server saw.
     ServerReflexive = 1,
+    /// An address of a relay (TURN) that passes on to the host.
+    Relayed = 2,
 }
 
 /// An address at which a node may be reached.
@@ -75,14 +77,15 @@ impl Candidate {
         let (name, preference) = match self.kind {
             CandidateKind::Host => ("host", 126_u32),
             CandidateKind::ServerReflexive => ("srflx", 100),
+            CandidateKind::Relayed => ("relay", 0),
         };
         let rank = u32::try_from(rank).unwrap_or(u32::MAX).min(65_535);
         let priority = (preference << 24) | ((65_535 - rank) << 8) | 255;
         let (ip, port) = (self.addr.ip(), self.addr.port());
         let related = match (self.kind, ip) {
             (CandidateKind::Host, _) => "",
-            (CandidateKind::ServerReflexive, IpAddr::V4(_)) => " raddr 0.0.0.0 rport 0",
-            (CandidateKind::ServerReflexive, IpAddr::V6(_)) => " raddr :: rport 0",
+            (_, IpAddr::V4(_)) => " raddr 0.0.0.0 rport 0",
+            (_, IpAddr::V6(_)) => " raddr :: rport 0",
         };
         format!("candidate:{rank} 1 udp {priority} {ip} {port} typ {name}{related}")
     }
@@ -100,6 +103,7 @@ impl Candidate {
         let kind = match r.u8()? {
             0 => CandidateKind::Host,
             1 => CandidateKind::ServerReflexive,
+            2 => CandidateKind::Relayed,
             _ => return Err(WireError::Bad("candidate kind")),
         };
         let ip = match r.u8()? {
@@ -220,20 +224,20 @@ pub(crate) mod tests {
 
     pub(crate) fn description() -> impl Strategy<Value = Description> {
         let candidate = (
-            any::<bool>(),
+            0..3_usize,
             any::<std::net::Ipv6Addr>(),
             any::<Ipv4Addr>(),
             1_u16..,
             any::<bool>(),
         )
-            .prop_filter_map("never sent", |(host, v6, v4, port, six)| {
+            .prop_filter_map("never sent", |(kind, v6, v4, port, six)| {
                 let ip = if six { IpAddr::V6(v6) } else { IpAddr::V4(v4) };
                 let mapped = matches!(ip, IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some());
-                let kind = if host {
-                    CandidateKind::Host
-                } else {
-                    CandidateKind::ServerReflexive
-                };
+                let kind = [
+                    CandidateKind::Host,
+                    CandidateKind::ServerReflexive,
+                    CandidateKind::Relayed,
+                ][kind];
                 (!mapped && !ip.is_multicast() && !ip.is_unspecified() && v4 != Ipv4Addr::BROADCAST)
                     .then(|| Candidate {
                         kind,

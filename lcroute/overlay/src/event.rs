@@ -212,6 +212,36 @@ impl EndReason {
     }
 }
 
+/// By which kind of address a peer is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PathKind {
+    /// One of its host.
+    Host,
+    /// One that its router maps to it because it was asked to.
+    Mapped,
+    /// One that a NAT maps to it.
+    Reflexive,
+    /// One of a relay, this node's or the peer's.
+    Relay,
+    /// One of a relay to which a stream leads from this node.
+    Tcp,
+}
+
+impl PathKind {
+    /// As users read it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::Mapped => "mapped",
+            Self::Reflexive => "reflexive",
+            Self::Relay => "relay",
+            Self::Tcp => "tcp",
+        }
+    }
+}
+
 impl fmt::Display for EndReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.text())
@@ -285,6 +315,8 @@ pub struct PeerInfo {
     pub loss: Option<f64>,
     /// The lane in use.
     pub lane: Lane,
+    /// What kind of path its link has.
+    pub path: Option<PathKind>,
     /// Longest UDP payload that is sent in the media lane.
     pub path_mtu: Option<usize>,
     /// Packets sent to it over the present link that met a filling queue (ECN).

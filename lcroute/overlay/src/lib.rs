@@ -34,8 +34,8 @@ pub use description::{
 };
 pub use drops::DropReason;
 pub use event::{
-    CarrierId, CarrierKind, EndReason, Event, Lane, PeerInfo, PeerState, Presence, Published,
-    RepairInfo, SendError,
+    CarrierId, CarrierKind, EndReason, Event, Lane, PathKind, PeerInfo, PeerState, Presence,
+    Published, RepairInfo, SendError,
 };
 pub use overlay::Overlay;
 pub use random::Random;

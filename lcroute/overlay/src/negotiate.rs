@@ -357,6 +357,18 @@ impl Peer {
         }
     }
 
+    /// Restarts ICE although there is a path, which serves meanwhile. The answerer only asks for it: nothing is lost
+    /// if that gets lost.
+    pub(crate) fn seek_better_path<C: Connections>(&mut self, parts: &mut Parts<C>) {
+        let idle = self.up().filter(|link| link.restart.is_none());
+        match idle.map(|link| link.role) {
+            _ if !parts.reachable.knows(&self.id) => {}
+            Some(Role::Offerer) => self.begin_restart(parts),
+            Some(Role::Answerer) => self.send(&Payload::Request { restart: true }, parts),
+            None => {}
+        }
+    }
+
     fn begin_restart<C: Connections>(&mut self, parts: &mut Parts<C>) {
         if let Some(link) = self.link.as_mut()
             && link.role == Role::Offerer

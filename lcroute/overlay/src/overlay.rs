@@ -398,15 +398,18 @@ impl<C: Connections> Overlay<C> {
         self.observe(now);
         let parts = &mut self.parts;
         let made = parts.clock.unix_now();
+        let mut candidates = parts.connections.candidates();
+        // a host has nothing else while its network comes up
+        candidates.retain(|candidate| !candidate.addr.ip().is_loopback());
+        if candidates.is_empty() {
+            return None;
+        }
         let record = PresenceRecord {
             node: parts.own,
             made,
             until: made + RECORD_LIFETIME,
-            candidates: parts.connections.candidates(),
+            candidates,
         };
-        if record.candidates.is_empty() {
-            return None;
-        }
         let key = parts.session.identity().key.clone();
         let sealed = parts.rendezvous.seal(&record, &key, &mut parts.random);
         Some(Published {
@@ -865,6 +868,7 @@ impl<C: Connections> Overlay<C> {
             | E::OtherControl { link, .. }
             | E::Path { link }
             | E::PathLost { link }
+            | E::BetterPath { link }
             | E::Outdated { link }
             | E::Closed { link, .. } => (link, event),
         };
@@ -888,6 +892,7 @@ impl<C: Connections> Overlay<C> {
                 }
             }
             E::PathLost { .. } => peer.ask_restart(parts),
+            E::BetterPath { .. } => peer.seek_better_path(parts),
             E::Outdated { .. } => peer.begin_anew(parts),
             E::Closed { reason, .. } => peer.end_link(reason, parts),
             E::Data { .. } | E::AddressesChanged | E::CandidatesChanged | E::Straight { .. } => {}

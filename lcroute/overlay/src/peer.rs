@@ -188,6 +188,7 @@ impl Peer {
             rtt_ms: connection.rtt.map(|rtt| rtt.as_secs_f64() * 1_000.0),
             loss: connection.loss,
             lane: connection.lane,
+            path: connection.path,
             path_mtu: connection.path_mtu,
             congested_packets: connection.congested,
             tx_bytes: traffic.tx_bytes,

@@ -4,6 +4,7 @@ use std::fmt::Debug;
 
 use bytes::Bytes;
 use lcroute_overlay::{CarrierId, CarrierKind, Presence, Published};
+use lcroute_webrtc::relay::Credentials;
 use librecast::id::PeerId;
 
 /// What comes from carriers.
@@ -38,6 +39,8 @@ pub enum CarrierEvent {
         /// The message.
         bytes: Vec<u8>,
     },
+    /// The server at this URL relays for us, with these credentials.
+    Relay(String, Credentials),
 }
 
 /// What may have changed about the paths from this host.

@@ -1,6 +1,7 @@
 //! The carriers that a node has.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,10 +9,12 @@ use bytes::Bytes;
 use lcroute_overlay::{CarrierId, Published};
 use librecast::id::{NetworkId, PeerId, SecretKey};
 use tokio::sync::mpsc;
+use tokio_tungstenite::tungstenite::http::Uri;
 
 use crate::carrier::{Carrier, CarrierEvent, Pace, PathChange};
 use crate::client::WebSocket;
 use crate::lan::Lan;
+use crate::ranking::Ranking;
 use crate::spool::Spool;
 use crate::wire::Room;
 
@@ -23,6 +26,8 @@ pub struct Carriers {
     events: mpsc::Sender<CarrierEvent>,
     /// Signalling servers, by the URL that names each.
     servers: BTreeMap<String, WebSocket>,
+    socks: Option<SocketAddr>,
+    ranking: Ranking,
     lan: Option<(CarrierId, Lan)>,
     spool: Option<(CarrierId, PathBuf, Spool)>,
     /// What each carrier of records holds for us.
@@ -43,6 +48,8 @@ impl Carriers {
             room: Room::of(&network),
             events,
             servers: BTreeMap::new(),
+            socks: None,
+            ranking: Ranking::default(),
             lan: None,
             spool: None,
             record: None,
@@ -50,13 +57,18 @@ impl Carriers {
         }
     }
 
-    /// Uses the servers at these URLs (`ws://` or `wss://`) and leaves others; known ones stay as they are.
-    pub fn set_servers(&mut self, urls: &[String]) {
-        self.servers.retain(|url, _| urls.contains(url));
+    /// Uses the servers at these URLs (`ws://` or `wss://`), or of many those that all members of the network use, through a
+    /// SOCKS5 proxy if there is one, and leaves others; known ones stay as they are.
+    pub fn set_servers(&mut self, urls: &[String], socks: Option<SocketAddr>) {
+        let same_way = self.socks == socks;
+        self.socks = socks;
+        self.servers.retain(|url, _| same_way && urls.contains(url));
         for url in urls {
             if !self.servers.contains_key(url) {
                 let (id, events) = (self.new_id(), self.events.clone());
-                let carrier = WebSocket::start(url, id, self.key.clone(), self.room, events);
+                let rank = self.ranking.add(&self.room, url, is_on_this_host(url));
+                let (key, room) = (self.key.clone(), self.room);
+                let carrier = WebSocket::start((url, socks), id, rank, (key, room), events);
                 self.servers.insert(url.clone(), carrier);
             }
         }
@@ -140,4 +152,12 @@ impl Carriers {
             }
         }
     }
+}
+
+/// Others know a server on this host by another name.
+fn is_on_this_host(url: &str) -> bool {
+    let uri: Option<Uri> = url.parse().ok();
+    let host = uri.as_ref().and_then(Uri::host).unwrap_or_default();
+    let ip = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    ip.is_ok_and(|ip| ip.is_loopback())
 }

@@ -1,9 +1,12 @@
 //! The node's side of signalling servers: a task for each, which connects for ever.
 
 use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use lcroute_overlay::{CarrierId, MAX_SIGNAL, Presence};
@@ -13,13 +16,14 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
+use tokio_socks::tcp::Socks5Stream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::tungstenite::http::Uri;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
 
 use crate::carrier::{Carrier, CarrierEvent, Pace, PathChange};
+use crate::ranking::Rank;
 use crate::wire::{MAX_MESSAGE, PROOF_CONTEXT, Room, ToNode, ToServer, proof};
 
 const CONNECT: Duration = Duration::from_secs(10);
@@ -68,25 +72,26 @@ impl Drop for WebSocket {
 }
 
 impl WebSocket {
-    /// Connects to a server, over and over; to be called within a tokio runtime.
+    /// Connects to a server, through a SOCKS5 proxy if there is one, over and over; to be called within a tokio runtime.
     pub(crate) fn start(
-        url: &str,
+        (url, socks): (&str, Option<SocketAddr>),
         carrier: CarrierId,
-        key: Arc<SecretKey>,
-        room: Room,
+        rank: Rank,
+        (key, room): (Arc<SecretKey>, Room),
         events: mpsc::Sender<CarrierEvent>,
     ) -> Self {
         let (queue, messages) = mpsc::channel(QUEUE);
         let path = watch::Sender::default();
         let session = Session {
             url: url.to_owned(),
+            socks,
             carrier,
             me: Me { key, room },
             events,
             messages,
             path: path.subscribe(),
         };
-        let task = tokio::spawn(session.run());
+        let task = tokio::spawn(session.run(rank));
         Self { queue, path, task }
     }
 }
@@ -114,10 +119,10 @@ impl Carrier for WebSocket {
     }
 }
 
-/// Connects to a server and waits for its first words, without becoming a client of it; how long that took.
-pub async fn probe(url: &str) -> anyhow::Result<Duration> {
+/// Connects to a server, through a SOCKS5 proxy if there is one, and waits for its first words, without becoming a client of it; how long that took.
+pub async fn probe(url: &str, socks: Option<SocketAddr>) -> anyhow::Result<Duration> {
     let begun = Instant::now();
-    let mut socket = open(url).await?;
+    let mut socket = open(url, socks).await?;
     let first = async {
         while let Some(message) = socket.next().await {
             let Message::Binary(bytes) = message? else {
@@ -134,7 +139,10 @@ pub async fn probe(url: &str) -> anyhow::Result<Duration> {
     timeout(CONNECT, first).await.map_err(|_| no_answer())?
 }
 
-async fn open(url: &str) -> anyhow::Result<WebSocketStream<MaybeTlsStream<TcpStream>>> {
+async fn open(
+    url: &str,
+    socks: Option<SocketAddr>,
+) -> anyhow::Result<WebSocketStream<MaybeTlsStream<TcpStream>>> {
     let config = WebSocketConfig::default()
         .max_message_size(Some(MAX_MESSAGE))
         .max_frame_size(Some(MAX_MESSAGE));
@@ -143,7 +151,14 @@ async fn open(url: &str) -> anyhow::Result<WebSocketStream<MaybeTlsStream<TcpStr
         false => Connector::Plain,
     };
     let request = url.into_client_request()?;
-    let tcp = dial(request.uri()).await?;
+    let uri = request.uri();
+    let default_port = if uri.scheme_str() == Some("wss") {
+        443
+    } else {
+        80
+    };
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+    let tcp = dial(host, uri.port_u16().unwrap_or(default_port), socks).await?;
     let connecting = client_async_tls_with_config(request, tcp, Some(config), Some(connector));
     let (socket, _) = timeout(CONNECT, connecting)
         .await
@@ -151,19 +166,21 @@ async fn open(url: &str) -> anyhow::Result<WebSocketStream<MaybeTlsStream<TcpStr
     Ok(socket)
 }
 
-/// Connects to the first address of the server's that answers.
-async fn dial(uri: &Uri) -> anyhow::Result<TcpStream> {
-    let host = uri.host().unwrap_or_default();
-    let default_port = if uri.scheme_str() == Some("wss") {
-        443
-    } else {
-        80
-    };
-    let name = (
-        host.trim_matches(['[', ']']),
-        uri.port_u16().unwrap_or(default_port),
-    );
-    let addresses = timeout(CONNECT, tokio::net::lookup_host(name));
+/// Connects to the first address of the server's that answers; or through a SOCKS5 proxy, which looks the name up itself.
+pub(crate) async fn dial(
+    host: &str,
+    port: u16,
+    socks: Option<SocketAddr>,
+) -> anyhow::Result<TcpStream> {
+    if let Some(proxy) = socks {
+        let connecting = timeout(CONNECT, Socks5Stream::connect(proxy, (host, port)));
+        let connected = connecting.await.map_err(|_| no_answer())?;
+        let stream = connected.with_context(|| format!("[signal] socks = \"{proxy}\""))?;
+        let tcp = stream.into_inner();
+        tcp.set_nodelay(true)?;
+        return Ok(tcp);
+    }
+    let addresses = timeout(CONNECT, tokio::net::lookup_host((host, port)));
     let mut error = anyhow::anyhow!("{host} has no address");
     for address in addresses.await.map_err(|_| no_answer())?? {
         error = match timeout(DIAL, TcpStream::connect(address)).await {
@@ -181,9 +198,10 @@ async fn dial(uri: &Uri) -> anyhow::Result<TcpStream> {
 /// A connection of which the server knows whose it is.
 async fn registered(
     url: &str,
+    socks: Option<SocketAddr>,
     me: &Me,
 ) -> anyhow::Result<WebSocketStream<MaybeTlsStream<TcpStream>>> {
-    let mut socket = open(url).await?;
+    let mut socket = open(url, socks).await?;
     let silent = |_| no_answer();
     timeout(CONNECT, register(&mut socket, me))
         .await
@@ -226,6 +244,7 @@ fn no_answer() -> anyhow::Error {
 
 struct Session {
     url: String,
+    socks: Option<SocketAddr>,
     carrier: CarrierId,
     me: Me,
     events: mpsc::Sender<CarrierEvent>,
@@ -239,6 +258,8 @@ struct Closed;
 /// How a conversation ends, errors apart.
 enum Ended {
     Closed,
+    /// Enough better servers answer.
+    NotNeeded,
     /// The connection did not survive a change of the path.
     Moved(&'static str),
 }
@@ -273,12 +294,13 @@ impl Backoff {
 }
 
 impl Session {
-    async fn run(mut self) {
+    async fn run(mut self, mut rank: Rank) {
         let mut backoff = Backoff::new();
         let mut warned_at: Option<Instant> = None;
         // a server that takes us in and throws us out again cannot fill the log
         let mut log_limit = LogLimit::default();
         loop {
+            rank.come().await;
             let connected = Instant::now();
             let mut moved = false;
             let error = match self.connect().await {
@@ -287,12 +309,17 @@ impl Session {
                         tracing::info!("signalling by {}", self.url);
                         warned_at = None;
                     }
-                    let result = self.converse(&mut socket).await;
+                    rank.answers(true);
+                    let result = self.converse(&mut socket, &mut rank).await;
                     if self.report(Presence::CarrierDown).await.is_err() {
                         return;
                     }
                     match result {
                         Ok(Ended::Closed) => return,
+                        Ok(Ended::NotNeeded) => {
+                            tracing::info!("{}: better servers answer again", self.url);
+                            continue;
+                        }
                         Ok(Ended::Moved(why)) => {
                             moved = true;
                             anyhow::anyhow!(why)
@@ -300,7 +327,10 @@ impl Session {
                         Err(e) => e,
                     }
                 }
-                Err(e) => e,
+                Err(e) => {
+                    rank.answers(false);
+                    e
+                }
             };
             let pause = backoff.after(connected.elapsed(), moved);
             // loud at first, then once in a while: a server may be away for days
@@ -323,7 +353,7 @@ impl Session {
     }
 
     async fn connect(&mut self) -> anyhow::Result<WebSocketStream<MaybeTlsStream<TcpStream>>> {
-        let mut attempt = Box::pin(registered(&self.url, &self.me));
+        let mut attempt = Box::pin(registered(&self.url, self.socks, &self.me));
         let mut begun = (Instant::now(), self.path.borrow().addresses);
         let socket = loop {
             tokio::select! {
@@ -335,7 +365,7 @@ impl Session {
             let now = (Instant::now(), self.path.borrow_and_update().addresses);
             if now.1 != begun.1 || now.0 > begun.0 + STALE {
                 begun = now;
-                attempt.set(registered(&self.url, &self.me));
+                attempt.set(registered(&self.url, self.socks, &self.me));
             }
         };
         drop(attempt);
@@ -344,10 +374,15 @@ impl Session {
         Ok(socket)
     }
 
-    async fn converse<S>(&mut self, socket: &mut WebSocketStream<S>) -> anyhow::Result<Ended>
+    async fn converse<S>(
+        &mut self,
+        socket: &mut WebSocketStream<S>,
+        rank: &mut Rank,
+    ) -> anyhow::Result<Ended>
     where
         WebSocketStream<S>: Socket,
     {
+        let mut over = pin!(rank.over());
         if self.report(Presence::CarrierUp).await.is_err() {
             return Ok(Ended::Closed);
         }
@@ -372,6 +407,7 @@ impl Session {
                         return Ok(Ended::Moved("cut by a change of the path"));
                     }
                 }
+                () = &mut over => return Ok(Ended::NotNeeded),
                 () = until(answer_by) => {
                     return Ok(Ended::Moved("no answer after a change of the path"));
                 }
@@ -409,6 +445,8 @@ impl Session {
                 from,
                 bytes,
             },
+            // it sends others before they end
+            ToNode::Relay { credentials, .. } => CarrierEvent::Relay(self.url.clone(), credentials),
             ToNode::Refused(reason) => return Err(refused(&reason)),
             ToNode::Challenge(_) => anyhow::bail!("challenged twice"),
         };

@@ -14,10 +14,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
+use lcroute_webrtc::relay::is_relay_stream;
 use librecast::bucket::TokenBucket;
 use librecast::events::LogLimit;
 use librecast::id::PeerId;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, BufReader};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout};
@@ -26,6 +27,8 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
+pub use crate::relay::RelaySettings;
+use crate::relay::{Relay, serve_udp};
 pub use crate::tls::{Certificate, TlsFiles};
 use crate::wire::{MAX_MESSAGE, PROOF_CONTEXT, Room, ToNode, ToServer, proof};
 
@@ -58,6 +61,7 @@ const CLIENT_BURST: u64 = 8 << 20;
 pub struct Server {
     tcp: TcpListener,
     udp: UdpSocket,
+    relay: Option<RelaySettings>,
     tls: Option<(Arc<rustls::ServerConfig>, Arc<Certificate>)>,
     max_clients: usize,
     per_address: usize,
@@ -72,6 +76,7 @@ impl Server {
         Ok(Self {
             tcp,
             udp,
+            relay: None,
             tls,
             max_clients: MAX_CLIENTS,
             per_address: PER_ADDRESS,
@@ -86,6 +91,12 @@ impl Server {
             per_address: n,
             ..self
         }
+    }
+
+    /// Relays for registered nodes, too.
+    #[must_use]
+    pub fn with_relay(self, relay: Option<RelaySettings>) -> Self {
+        Self { relay, ..self }
     }
 
     /// Serves at most `n` clients at a time: each costs a descriptor, and whatever else lives in this process
@@ -114,14 +125,22 @@ impl Server {
     /// Serves until `shutdown` resolves.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let rooms = Arc::new(Rooms::default());
+        let udp = Arc::new(self.udp);
+        // allocations cost descriptors as well
+        let most = self.max_clients / 4;
+        let relay = self.relay.map(|r| Relay::new(r, udp.clone(), most));
+        let relay = relay.and_then(|relay| {
+            let relay = relay.inspect_err(|e| tracing::error!("no relay: {e}"));
+            relay.ok()
+        });
         let bounds = Bounds {
             clients: self.max_clients,
             per_address: self.per_address,
         };
         tokio::select! {
             () = shutdown => {}
-            () = accept(self.tcp, self.tls.map(|(config, _)| config), bounds, rooms) => {}
-            () = answer_stun(self.udp) => {}
+            () = accept(self.tcp, self.tls.map(|(config, _)| config), bounds, rooms, relay.clone()) => {}
+            () = serve_udp(udp, relay) => {}
         }
     }
 }
@@ -138,6 +157,7 @@ async fn accept(
     tls: Option<Arc<rustls::ServerConfig>>,
     bounds: Bounds,
     rooms: Arc<Rooms>,
+    relay: Option<Arc<Relay>>,
 ) {
     let places = Arc::new(Semaphore::new(bounds.clients));
     let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
@@ -189,9 +209,10 @@ async fn accept(
             }
             continue;
         };
-        let rooms = rooms.clone();
+        let (rooms, relay) = (rooms.clone(), relay.clone());
         clients.spawn(async move {
-            if let Err(e) = converse(stream, acceptor, Welcome::Serve(&rooms)).await {
+            let welcome = Welcome::Serve(&rooms, relay.as_ref());
+            if let Err(e) = converse(stream, acceptor, welcome).await {
                 tracing::debug!("{from}: {e}");
             }
             drop((place, counted));
@@ -276,44 +297,42 @@ impl Drop for Counted {
     }
 }
 
-async fn answer_stun(udp: UdpSocket) {
-    let mut buffer = [0; 1_500];
-    loop {
-        match udp.recv_from(&mut buffer).await {
-            Ok((n, from)) => {
-                let plain = SocketAddr::new(from.ip().to_canonical(), from.port());
-                if let Some(response) = lcroute_webrtc::respond(&buffer[..n], plain) {
-                    // STUN asks again
-                    let _ = udp.try_send_to(&response, from);
-                }
-            }
-            Err(e) => {
-                tracing::debug!("stun: {e}");
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        }
-    }
-}
-
 async fn converse(
     stream: TcpStream,
     acceptor: Option<TlsAcceptor>,
     welcome: Welcome<'_>,
 ) -> anyhow::Result<()> {
     stream.set_nodelay(true)?;
+    let from = stream.peer_addr()?;
+    let from = SocketAddr::new(from.ip().to_canonical(), from.port());
     match acceptor {
-        None => serve_client(stream, welcome).await,
+        None => serve_stream(stream, from, welcome).await,
         Some(acceptor) => {
             let stream = timeout(HANDSHAKE, acceptor.accept(stream)).await??;
-            serve_client(stream, welcome).await
+            serve_stream(stream, from, welcome).await
         }
+    }
+}
+
+/// The first byte tells: STUN begins with one that no HTTP begins with.
+async fn serve_stream<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    from: SocketAddr,
+    welcome: Welcome<'_>,
+) -> anyhow::Result<()> {
+    let mut stream = BufReader::new(stream);
+    let first = timeout(HANDSHAKE, stream.fill_buf()).await??.first();
+    match (first.copied().is_some_and(is_relay_stream), welcome) {
+        (true, Welcome::Serve(_, Some(relay))) => relay.serve(stream, from).await,
+        (true, _) => anyhow::bail!("TURN, and no relay"),
+        (false, welcome) => serve_client(stream, welcome).await,
     }
 }
 
 /// What a client gets.
 #[derive(Debug, Clone, Copy)]
 enum Welcome<'a> {
-    Serve(&'a Rooms),
+    Serve(&'a Rooms, Option<&'a Arc<Relay>>),
     /// A reason, and no more.
     Refuse(&'static str),
 }
@@ -327,8 +346,8 @@ async fn serve_client<S: AsyncRead + AsyncWrite + Unpin>(
         .max_frame_size(Some(MAX_MESSAGE));
     let accepted = tokio_tungstenite::accept_async_with_config(stream, Some(config));
     let mut socket = timeout(HANDSHAKE, accepted).await??;
-    let rooms = match welcome {
-        Welcome::Serve(rooms) => rooms,
+    let (rooms, relay) = match welcome {
+        Welcome::Serve(rooms, relay) => (rooms, relay),
         Welcome::Refuse(reason) => return refuse(&mut socket, reason).await,
     };
     let (peer, room) = timeout(HANDSHAKE, register(&mut socket)).await??;
@@ -336,7 +355,7 @@ async fn serve_client<S: AsyncRead + AsyncWrite + Unpin>(
         return refuse(&mut socket, "the room is full").await;
     };
     tracing::debug!("{peer} is here");
-    relay(&mut socket, &mut seat).await
+    pass_on(&mut socket, &mut seat, relay).await
 }
 
 /// Tells a client why it is not served; what it says meanwhile is not read.
@@ -381,10 +400,12 @@ async fn register<S: AsyncRead + AsyncWrite + Unpin>(
     anyhow::bail!("closed before it registered")
 }
 
-async fn relay<S: AsyncRead + AsyncWrite + Unpin>(
+async fn pass_on<S: AsyncRead + AsyncWrite + Unpin>(
     socket: &mut WebSocketStream<S>,
     seat: &mut Seat<'_>,
+    relay: Option<&Arc<Relay>>,
 ) -> anyhow::Result<()> {
+    let mut offer_at = relay.map(|_| Instant::now());
     let mut ping = tokio::time::interval(PING_INTERVAL);
     let mut received_at = Instant::now();
     let mut bucket = TokenBucket::new(CLIENT_RATE, CLIENT_BURST, received_at.into_std());
@@ -409,6 +430,11 @@ async fn relay<S: AsyncRead + AsyncWrite + Unpin>(
             _ = ping.tick() => {
                 if received_at.elapsed() > SILENCE {
                     anyhow::bail!("silent for {SILENCE:?}");
+                }
+                if let (Some(relay), true) = (relay, offer_at.is_some_and(|at| at <= Instant::now())) {
+                    let (offer, lifetime) = relay.offer(&seat.peer);
+                    offer_at = Some(Instant::now() + lifetime / 2);
+                    timeout(HANDSHAKE, socket.send(Message::binary(offer.encode()))).await??;
                 }
                 timeout(HANDSHAKE, socket.send(Message::Ping(Bytes::new()))).await??;
             }
@@ -587,7 +613,7 @@ mod tests {
             let (stream, _) = tcp.accept().await.unwrap();
             converse(stream, None, Welcome::Refuse(TOO_MANY)).await
         };
-        let (client, server) = tokio::join!(crate::client::probe(&url), turn_away);
+        let (client, server) = tokio::join!(crate::client::probe(&url, None), turn_away);
         for refused in [client.unwrap_err(), server.unwrap_err()] {
             assert!(refused.to_string().contains(TOO_MANY), "{refused}");
         }

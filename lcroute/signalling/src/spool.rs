@@ -4,12 +4,14 @@
 //! or serves the folder sees sealed bytes and names that change daily.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use lcroute_overlay::{CarrierId, CarrierKind, MAX_RECORD, Published};
+use rustix::fs::OFlags;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::interval;
@@ -141,8 +143,15 @@ impl Reader {
             return Ok(());
         }
         let temporary = self.folder.join(format!(".{name}.new"));
-        let mut file = File::create(&temporary)?;
+        // others may write here, too: a link in its place must not lead us elsewhere
+        match fs::remove_file(&temporary) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let mut file = File::create_new(&temporary)?;
         file.write_all(&record.sealed)?;
+        // a program of another user may carry it; some sticks know no permissions
+        let _ = file.set_permissions(fs::Permissions::from_mode(0o644));
         file.sync_all()?;
         fs::rename(&temporary, self.folder.join(&name))?;
         let before = self.own.replace((name.clone(), record.clone()));
@@ -194,7 +203,12 @@ impl Reader {
 
 /// A record in a file; none if it is longer than any, or so old that it is removed.
 fn read_record(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    let status = fs::symlink_metadata(path)?;
+    // neither through a link nor waiting for who writes to a pipe
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(flags.cast_signed());
+    let file = options.open(path)?;
+    let status = file.metadata()?;
     if !status.is_file() || status.len() > MAX_RECORD as u64 {
         return Ok(None);
     }
@@ -204,9 +218,7 @@ fn read_record(path: &Path) -> io::Result<Option<Vec<u8>>> {
         return Ok(None);
     }
     let mut sealed = Vec::new();
-    File::open(path)?
-        .take(MAX_RECORD as u64 + 1)
-        .read_to_end(&mut sealed)?;
+    file.take(MAX_RECORD as u64 + 1).read_to_end(&mut sealed)?;
     Ok((sealed.len() <= MAX_RECORD).then_some(sealed))
 }
 
@@ -217,6 +229,8 @@ fn file_name(name: &[u8; 32]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
 
     fn reader(folder: &Path) -> Reader {
@@ -285,8 +299,27 @@ mod tests {
         fs::write(folder.path().join(".new.lcroute"), "x").unwrap();
         fs::create_dir(folder.path().join("dir.lcroute")).unwrap();
         std::os::unix::fs::symlink("/dev/zero", folder.path().join("link.lcroute")).unwrap();
+        let pipe = folder.path().join("pipe.lcroute");
+        let made = Command::new("mkfifo").arg(pipe).status().unwrap();
+        assert!(made.success());
         assert!(reader(folder.path()).work(None).is_empty());
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 5);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 6);
+    }
+
+    #[test]
+    fn a_link_where_we_write_leads_nowhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = folder.path().join("node.key");
+        fs::write(&key, "secret").unwrap();
+        let name = file_name(&[1; 32]);
+        let planted = folder.path().join(format!(".{name}.new"));
+        std::os::unix::fs::symlink(&key, planted).unwrap();
+        let mut reader = reader(folder.path());
+        reader.work(Some(&record(1, 1)));
+        assert_eq!(reader.problem, None);
+        assert_eq!(fs::read(&key).unwrap(), b"secret");
+        let written = fs::metadata(folder.path().join(name)).unwrap();
+        assert_eq!(written.permissions().mode() & 0o777, 0o644);
     }
 
     #[test]

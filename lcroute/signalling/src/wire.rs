@@ -7,12 +7,14 @@
 //!   | <-------- PRESENT ---------- |   for each other node of the room, now and later
 //!   | -------- SEND(to) ---------> |
 //!   | <------ DELIVER(from) ------ |
+//!   | <--------- RELAY ----------- |   credentials for the relay on the same port, again before they end
 //! ```
 
 use librecast::id::{NetworkId, PeerId, derive};
 use librecast::wire::{Reader, WireError, Writer};
 
 use lcroute_overlay::MAX_SIGNAL;
+use lcroute_webrtc::relay::Credentials;
 
 const VERSION: u8 = 1;
 const CONTEXT: &str = "lcroute 2026 register";
@@ -36,8 +38,16 @@ pub(super) enum ToNode {
     Challenge([u8; 32]),
     Present(PeerId),
     Gone(PeerId),
-    Deliver { from: PeerId, bytes: Vec<u8> },
+    Deliver {
+        from: PeerId,
+        bytes: Vec<u8>,
+    },
     Refused(String),
+    /// For so many seconds.
+    Relay {
+        lifetime: u32,
+        credentials: Credentials,
+    },
 }
 
 /// To the server.
@@ -73,6 +83,15 @@ impl ToNode {
             Self::Gone(peer) => w.u8(4).put(peer.public_key()),
             Self::Deliver { from, bytes } => w.u8(6).put(from.public_key()).put(bytes),
             Self::Refused(reason) => w.u8(7).put(reason.as_bytes()),
+            Self::Relay {
+                lifetime,
+                credentials: Credentials { user, password },
+            } => {
+                let lengths = [user, password].map(|text| text.len() as u8);
+                w.u8(8).u32(*lifetime);
+                w.u8(lengths[0]).put(user.as_bytes());
+                w.u8(lengths[1]).put(password.as_bytes())
+            }
         };
         w.into_vec()
     }
@@ -101,6 +120,13 @@ impl ToNode {
                 let shown = reason.chars().filter(|c| !c.is_control()).take(200);
                 return Ok(Self::Refused(shown.collect()));
             }
+            8 => Self::Relay {
+                lifetime: r.u32()?,
+                credentials: Credentials {
+                    user: r.text8()?.to_owned(),
+                    password: r.text8()?.to_owned(),
+                },
+            },
             _ => return Err(WireError::Bad("message type")),
         };
         r.finish()?;
@@ -181,6 +207,7 @@ mod tests {
                 ToNode::Gone(peer),
                 ToNode::Deliver { from: peer, bytes: bytes.clone() },
                 ToNode::Refused("no".into()),
+                ToNode::Relay { lifetime: 7, credentials: Credentials::mint(&seed, "n", 9) },
             ] {
                 prop_assert_eq!(ToNode::decode(&m.encode()).unwrap(), m);
             }
@@ -197,6 +224,20 @@ mod tests {
             let _ = ToNode::decode(&bytes);
             let _ = ToServer::decode(&bytes);
         }
+    }
+
+    #[test]
+    fn credentials_look_like_this() {
+        let credentials = Credentials {
+            user: "1:a".into(),
+            password: "b=".into(),
+        };
+        let message = ToNode::Relay {
+            lifetime: 3_600,
+            credentials,
+        };
+        let golden = [8, 0, 0, 14, 16, 3, b'1', b':', b'a', 2, b'b', b'='];
+        assert_eq!(message.encode(), golden);
     }
 
     #[test]

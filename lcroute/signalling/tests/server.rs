@@ -31,7 +31,7 @@ impl Node {
         let key = Arc::new(SecretKey::generate());
         let (sender, events) = mpsc::channel(64);
         let mut carriers = Carriers::new(key.clone(), network, sender);
-        carriers.set_servers(urls);
+        carriers.set_servers(urls, None);
         Self {
             key,
             carriers,

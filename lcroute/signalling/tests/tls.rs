@@ -45,7 +45,7 @@ async fn reaches(url: String, timeout: Duration) -> bool {
     let (sender, mut events) = mpsc::channel(8);
     let key = Arc::new(SecretKey::generate());
     let mut carriers = Carriers::new(key.clone(), key.peer_id(), sender);
-    carriers.set_servers(&[url]);
+    carriers.set_servers(&[url], None);
     let up = async {
         while let Some(event) = events.recv().await {
             if matches!(event, CarrierEvent::Presence(_, Presence::CarrierUp)) {

@@ -76,7 +76,7 @@ impl Node {
         let overlay = Overlay::new(config, webrtc, now);
         let (sender, events) = mpsc::channel(64);
         let mut carriers = Carriers::new(key, network.peer_id(), sender);
-        carriers.set_servers(&[format!("ws://{server}")]);
+        carriers.set_servers(&[format!("ws://{server}")], None);
         Self {
             overlay,
             socket,
@@ -104,6 +104,7 @@ impl Node {
                     self.overlay.connections_mut().handle_datagram(from, self.addr, datagram, Ecn::None, now);
                 }
                 Some(event) = self.events.recv() => match event {
+                    CarrierEvent::Relay(..) => {}
                     CarrierEvent::Presence(carrier, presence) => {
                         let now = Instant::now();
                         if let Presence::Online(peer) = presence {

@@ -10,13 +10,13 @@ use librecast::cert::{
 };
 use librecast::id::{NetworkId, NodeAddresses, PeerId};
 use librecast_program::cli::{Exit, ExitError};
+use librecast_program::units::duration;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::query::duration;
 use super::{hint, print_line};
 use crate::config::Config;
 use crate::control::Request;

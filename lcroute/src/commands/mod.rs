@@ -1,11 +1,11 @@
 //! What the verbs do, a file for each family.
 
 pub mod lab;
+pub mod meet;
 pub mod membership;
 pub mod ping;
 pub mod query;
 pub mod revoke;
-pub mod screen;
 pub mod selftest;
 pub mod signal;
 pub mod top;

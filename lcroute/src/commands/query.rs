@@ -5,12 +5,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use librecast_program::cli::Exit;
+use librecast_program::screen;
+use librecast_program::units::{count, duration, short};
 use serde_json::Value;
 
-use super::screen;
 use crate::control::Request;
 use crate::control::client::Client;
 use lcroute_node::LanRole;
+use lcroute_overlay::PathKind;
 
 use crate::status::{Group, Inbound, Lan, Peer, Route, State, Status};
 
@@ -35,7 +37,7 @@ pub enum What {
 /// Asks once, or once a second for ever.
 pub fn run(control: &Path, what: What, json: bool, watch: bool) -> anyhow::Result<Exit> {
     if watch {
-        return screen::watch(!json, INTERVAL, || ask(control, what, json));
+        return screen::watch("lcroute", !json, INTERVAL, || ask(control, what, json));
     }
     let text = ask(control, what, json)?;
     let mut out = std::io::stdout().lock();
@@ -88,6 +90,10 @@ fn status(s: &Status) -> String {
     if s.state == State::Expelled {
         text += "  expelled  nobody makes links with this node any more: `lcroute leave`, then `lcroute join` with a new token\n";
     }
+    if let Some((url, address)) = s.relay.url.as_ref().zip(s.relay.address) {
+        let stream = if s.relay.stream { ", by TCP" } else { "" };
+        text += &format!("  relay     {url} as {address}{stream}\n");
+    }
     if s.inbound == Inbound::Blocked {
         text += &format!("  firewall  {}\n", firewall(&s.tun));
     }
@@ -116,30 +122,16 @@ pub(super) fn firewall(tun: &str) -> String {
     )
 }
 
-/// A number with three digits and its unit.
-pub(super) fn short(value: f64) -> String {
-    let (value, unit) = match value {
-        b if b >= 1e9 => (b / 1e9, "G"),
-        b if b >= 1e6 => (b / 1e6, "M"),
-        b if b >= 1e3 => (b / 1e3, "k"),
-        b => return format!("{b:.0} "),
-    };
-    if value < 10.0 {
-        format!("{value:.2} {unit}")
-    } else {
-        format!("{value:.1} {unit}")
-    }
-}
-
 fn peers(list: &[Peer]) -> String {
     if list.is_empty() {
         return "no peers\n".into();
     }
     let mut text = format!(
-        "{:<16} {:<11} {:>9} {:>6}  {:<8} {}\n",
-        "NAME", "STATE", "RTT", "LOSS", "MET BY", "PEER"
+        "{:<16} {:<11} {:<9} {:>9} {:>6}  {:<8} {}\n",
+        "NAME", "STATE", "PATH", "RTT", "LOSS", "MET BY", "PEER"
     );
     for p in list {
+        let path = p.path.map_or("-", PathKind::name);
         let rtt = p.rtt_ms.map_or("-".into(), |ms| format!("{ms:.1} ms"));
         let loss = p
             .loss
@@ -151,7 +143,7 @@ fn peers(list: &[Peer]) -> String {
             .as_ref()
             .map_or(String::new(), |r| format!("  {r}"));
         text += &format!(
-            "{name:<16} {:<11} {rtt:>9} {loss:>6}  {met_by:<8} {}{reason}\n",
+            "{name:<16} {:<11} {path:<9} {rtt:>9} {loss:>6}  {met_by:<8} {}{reason}\n",
             p.state, p.peer_id
         );
     }
@@ -248,21 +240,6 @@ fn lans(list: &[Lan]) -> String {
     text
 }
 
-/// How many, and of what.
-pub(super) fn count(n: usize, what: &str) -> String {
-    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
-}
-
-/// A span of time for people.
-pub(super) fn duration(s: u64) -> String {
-    match (s / 86_400, s / 3_600 % 24, s / 60 % 60, s % 60) {
-        (0, 0, 0, s) => format!("{s} s"),
-        (0, 0, m, s) => format!("{m} min {s} s"),
-        (0, h, m, _) => format!("{h} h {m} min"),
-        (d, h, ..) => format!("{d} d {h} h"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use librecast::id::SecretKey;
@@ -294,15 +271,6 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_short() {
-        let shown = [0.0, 999.0, 1_000.0, 12_340.0, 5e6, 2.5e9].map(short);
-        assert_eq!(
-            shown,
-            ["0 ", "999 ", "1.00 k", "12.3 k", "5.00 M", "2.50 G"]
-        );
-    }
-
-    #[test]
     fn status_is_readable() {
         let id = SecretKey::from_seed(&[1; 32]).peer_id();
         let mut counters = Counters {
@@ -320,6 +288,7 @@ mod tests {
             inbound: Inbound::Blocked,
             state: State::Connected,
             uptime_s: 3_700,
+            relay: crate::status::Relay::default(),
             signal_servers: 1,
             peers: 1,
             groups: 2,

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use lcroute_signalling::server::{Server, TlsFiles};
+use lcroute_signalling::server::{RelaySettings, Server, TlsFiles};
 use librecast_program::cli::{Exit, ExitError};
 use librecast_program::service;
 use tokio::signal::unix::{SignalKind, signal};
@@ -15,6 +15,7 @@ pub fn run(
     listen: SocketAddr,
     tls: Option<(PathBuf, PathBuf)>,
     per_address: usize,
+    relay: Option<RelaySettings>,
 ) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -34,7 +35,8 @@ pub fn run(
                 _ => ExitError::new(Exit::Failed, format!("{listen}: {e}")),
             })?
             .with_max_clients(max_clients)
-            .with_per_address(per_address);
+            .with_per_address(per_address)
+            .with_relay(relay);
         let scheme = if tls.is_some() { "wss" } else { "ws" };
         let ready = format!("ready: {scheme}://{}", server.local_addr()?);
         // whoever started us need not listen

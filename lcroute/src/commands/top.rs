@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use librecast::id::PeerId;
 use librecast_program::cli::Exit;
+use librecast_program::screen;
+use librecast_program::units::{count, duration, short};
 use serde::Serialize;
 
-use super::query::{count, duration, short};
-use super::screen;
 use crate::control::Request;
 use crate::control::client::Client;
 use crate::status::{Group, Peer, Status};
@@ -85,7 +85,7 @@ pub fn run(control: &Path, json: bool, watch: bool) -> anyhow::Result<Exit> {
     };
     std::thread::sleep(INTERVAL);
     if watch || (!json && std::io::stdout().is_terminal()) {
-        return screen::watch(!json, INTERVAL, show);
+        return screen::watch("lcroute", !json, INTERVAL, show);
     }
     let text = show()?;
     let mut out = std::io::stdout().lock();
@@ -210,6 +210,7 @@ mod tests {
                 inbound: crate::status::Inbound::Open,
                 state: crate::status::State::Connected,
                 uptime_s: 61,
+                relay: crate::status::Relay::default(),
                 signal_servers: 1,
                 peers: 1,
                 groups: 3,

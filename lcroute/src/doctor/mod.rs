@@ -9,6 +9,8 @@ mod interface;
 mod lan;
 mod membership;
 mod network;
+mod reach;
+mod relay;
 
 use std::io::{IsTerminal, Write};
 use std::path::Path;
@@ -88,6 +90,18 @@ pub const CHECKS: &[(&str, &str)] = &[
         "How STUN servers see this host over IPv4: no NAT, one that keeps the port, or one that does not.",
     ),
     ("links", "How many are up, and why nodes were refused."),
+    (
+        "discovery",
+        "On which LANs nodes are looked for without a server, and how many were found there.",
+    ),
+    (
+        "spool",
+        "Whether the folder that nodes share can be read, and how many were found by it.",
+    ),
+    (
+        "relay",
+        "Whether relays answer, and by what: UDP, TCP or TLS.",
+    ),
 ];
 
 /// How a check ends.
@@ -215,6 +229,8 @@ fn examine(common: Common) -> Vec<Check> {
     checks.extend(interface::checks(&patient));
     checks.push(lan::check(&patient));
     checks.extend(network::checks(&patient));
+    checks.extend(reach::checks(&patient));
+    checks.push(relay::check(&patient));
     debug_assert!(
         checks
             .iter()

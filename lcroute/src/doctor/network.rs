@@ -8,7 +8,7 @@ use lcroute_signalling::client;
 use lcroute_webrtc::{address_request, mapped_address};
 
 use super::{Check, Patient};
-use crate::control_thread::{servers, stun_name};
+use crate::servers::{servers, stun_name};
 
 /// A request and its answer; lost ones are repeated.
 const TRY: Duration = Duration::from_millis(500);
@@ -50,11 +50,8 @@ fn signalling(patient: &Patient, urls: &[String]) -> Check {
             );
         }
         let remedy = "[signal] servers = [\"ws://HOST:7117\"] in the configuration, or a token made with --signal";
-        return Check::fail(
-            NAME,
-            "no server is known: nodes cannot find each other",
-            remedy,
-        );
+        let detail = "no server is known: nodes find each other on LANs and by texts only";
+        return Check::warn(NAME, detail, remedy);
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -63,7 +60,9 @@ fn signalling(patient: &Patient, urls: &[String]) -> Check {
         return Check::skipped(NAME, "no runtime");
     };
     let results: Vec<_> = runtime.block_on(async {
-        let asked = urls.iter().map(|url| client::probe(url));
+        let asked = urls
+            .iter()
+            .map(|url| client::probe(url, patient.config.signal.socks));
         futures_util::future::join_all(asked).await
     });
     // a name that is still being looked up does not hold up the end
@@ -84,7 +83,10 @@ fn signalling(patient: &Patient, urls: &[String]) -> Check {
 fn nat(patient: &Patient, urls: &[String]) -> Check {
     const NAME: &str = "nat";
     let names = patient.config.ice.stun.iter().cloned();
-    let names = names.chain(urls.iter().filter_map(|url| stun_name(url)));
+    // a proxy hides this host from them
+    let hidden = patient.config.signal.socks.is_some();
+    let urls = urls.iter().filter(|_| !hidden);
+    let names = names.chain(urls.filter_map(|url| stun_name(url)));
     let resolved = names.filter_map(|name| name.to_socket_addrs().ok());
     let servers: BTreeSet<SocketAddr> = resolved
         .flatten()

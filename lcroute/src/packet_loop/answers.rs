@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use lcroute_node::{ECHO_LEN, LanRole, LanSnapshot, LanStanding};
+use lcroute_webrtc::relay::RelayStatus;
 use librecast::cert::GroupPrefix;
 use librecast::id::{LinkId, NodeAddresses, PeerId};
 use serde_json::{Value, json};
@@ -14,8 +15,11 @@ use crate::control::{Answer, MAX_PING, Request};
 use crate::keeper::Kept;
 use crate::metrics::Observation;
 use crate::status::{
-    Counters, Group, Lan, LanListener, LanSource, Peer, Pong, Route, State, Status, find,
+    Counters, Group, Lan, LanListener, LanSource, Peer, Pong, Relay, Route, State, Status, find,
 };
+
+/// Names of STUN servers are found within so long.
+const LOOKUP: Duration = Duration::from_secs(1);
 
 /// Why a pasted record is refused, by what was counted for it.
 const TEXT_REFUSALS: [(&str, &str); 6] = [
@@ -35,6 +39,16 @@ const TEXT_REFUSALS: [(&str, &str); 6] = [
     ("presence_full", "there is no room for more"),
     ("presence_names_full", "there is no room for more"),
 ];
+
+fn relay(status: RelayStatus) -> Relay {
+    Relay {
+        offered: status.offered,
+        url: status.url,
+        address: status.relayed,
+        stream: status.stream,
+        failure: status.failure,
+    }
+}
 
 /// Who waits for the answer to a ping.
 #[derive(Debug)]
@@ -71,7 +85,7 @@ impl PacketLoop {
             Request::Routes => serde_json::to_value(self.routes()),
             Request::Members => serde_json::to_value(self.parts.node.members()),
             Request::Ping { node, timeout_ms } => return self.ping(&node, timeout_ms, to, now),
-            Request::Meet => return reply(to, self.meet(now)),
+            Request::Meet => return reply(to, Ok(self.meet(now))),
             Request::Take { record } => return self.take_record(&record, to, now),
             Request::Announce { prefix } => return reply(to, self.announce(&prefix, now)),
             Request::Revoke { revocation } => return reply(to, self.revoke(&revocation, now)),
@@ -88,12 +102,16 @@ impl PacketLoop {
         Ok(json!({ "prefix": prefix }))
     }
 
-    /// `{"cmd": "meet"}`
-    fn meet(&mut self, now: Instant) -> Result<Value, String> {
-        let record = self.parts.node.record(now);
-        let record = record.ok_or("this host has no address that another could reach")?;
-        let sealed = bs58::encode(&record.sealed).into_string();
-        Ok(json!({ "record": sealed, "until": record.until }))
+    /// `{"cmd": "meet"}`: none yet while the network comes up, and more addresses may follow until it is settled.
+    fn meet(&mut self, now: Instant) -> Value {
+        let node = &mut self.parts.node;
+        let names_are_looked_up = now < self.started + LOOKUP;
+        let settled = !names_are_looked_up && !node.connections_mut().awaits_addresses(now);
+        let record = node.record(now);
+        let sealed = record
+            .as_ref()
+            .map(|r| bs58::encode(&r.sealed).into_string());
+        json!({ "record": sealed, "until": record.map(|r| r.until), "settled": settled })
     }
 
     /// `{"cmd": "take"}`: answered once the record is on disk.
@@ -103,7 +121,7 @@ impl PacketLoop {
         };
         let own = self.parts.node.member().peer;
         let before = self.parts.node.drops();
-        let Some(peer) = take_text(&mut self.parts.node, &sealed, now) else {
+        let Some((peer, until)) = take_text(&mut self.parts.node, &sealed, now) else {
             let drops = self.parts.node.drops();
             let grown = |reason: &&str| drops.get(*reason) > before.get(*reason);
             let why = TEXT_REFUSALS.iter().find(|(reason, _)| grown(reason));
@@ -119,7 +137,7 @@ impl PacketLoop {
             .filter(|member| member.peer_id == peer)
             .map(|member| member.name)
             .next();
-        let taken = json!({ "peer_id": peer, "name": name });
+        let taken = json!({ "peer_id": peer, "name": name, "until": until });
         // the control thread ends after this one
         drop(
             self.parts
@@ -240,6 +258,7 @@ impl PacketLoop {
             },
             uptime_s: now.duration_since(self.started).as_secs(),
             signal_servers: p.node.servers(),
+            relay: relay(p.node.connections().relay_status()),
             peers: self.parts.node.links().len(),
             groups: p.node.engine().group_count(),
             counters: self.counters(),
@@ -278,6 +297,7 @@ impl PacketLoop {
                 rtt_ms: p.rtt_ms,
                 loss: p.loss,
                 lane: lower(&p.lane),
+                path: p.path,
                 path_mtu: p.path_mtu,
                 congested_packets: p.congested_packets,
                 repair: p.repair,

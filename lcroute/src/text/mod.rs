@@ -13,11 +13,13 @@
 //! Case, spaces and line breaks mean nothing in it, no two of its characters look alike, and QR codes have a short
 //! form for them. Base45 is 7 % shorter, but has spaces and `*`, which chats change.
 
+mod qr;
 mod read;
 
 use data_encoding::BASE32_NOPAD;
 use librecast::id::derive;
 
+pub use qr::{TooSmall, qr, qr_png};
 pub use read::{MAX_RECORDS, MAX_TEXT, TextError, read};
 
 /// Longest record in bytes.

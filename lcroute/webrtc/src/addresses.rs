@@ -51,6 +51,11 @@ impl Addresses {
         hosts.chain(reflexive).collect()
     }
 
+    /// Whether no server answers: UDP does not get through.
+    pub(crate) fn are_dead(&self, now: Instant) -> bool {
+        self.gatherer.is_dead(now)
+    }
+
     /// Whether it is worth waiting with a description: a server has not answered yet, but may soon.
     pub(crate) fn are_awaited(&self, now: Instant) -> bool {
         self.gatherer.still_waits(now)

@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use lcroute_overlay::{
-    ConnectionEvent, ConnectionInfo, Description, EndReason, Lane, Path, Random, Role, SendError,
-    Traffic,
+    CandidateKind, ConnectionEvent, ConnectionInfo, Description, EndReason, Lane, Path, PathKind,
+    Random, Role, SendError, Traffic,
 };
 use librecast::drops::Drops;
 use librecast::id::LinkId;
@@ -20,7 +20,8 @@ use crate::datagram::{Ecn, Transmit, Unreachable};
 use crate::drops::DropReason;
 use crate::liveness::{Liveness, Verdict, next_hello_at};
 use crate::media::{Dropped, Media, is_rtcp};
-use crate::peer_connection::{Error, Factory, Notice, PeerConnection};
+use crate::peer_connection::{Error, Factory, Notice, Own, PeerConnection};
+use crate::relay::Relays;
 use crate::stun::{Binding, hello, request_id};
 
 /// After so long without a message the timers of a peer connection are looked at once in so many hellos.
@@ -28,6 +29,12 @@ const CALM: Duration = Duration::from_secs(5);
 const CALM_HELLOS: u32 = 6;
 /// How long a restart waits for STUN.
 const RESTART_DELAY: Duration = Duration::from_millis(250);
+
+/// A description without a relay that brings no path within this time is followed by one with a relay. Chosen: closed
+/// firewalls open within one round trip and 100 ms.
+const STUCK: Duration = Duration::from_secs(3);
+/// First and longest pause between looks for a better path than that over a relay.
+const SEEK: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(1_800));
 
 /// What all connections share and none changes.
 #[derive(Debug)]
@@ -74,6 +81,12 @@ pub(crate) struct Connection {
     /// The entry in the timer heap that counts.
     pub(crate) scheduled: Option<Instant>,
     pub(crate) dirty: bool,
+    described_at: Option<Instant>,
+    /// When there should be a path.
+    stuck_at: Option<Instant>,
+    /// When a better path than that over a relay is looked for again, and the pause before that.
+    seek_at: Option<Instant>,
+    seek_after: Duration,
     closed: bool,
 }
 
@@ -118,6 +131,10 @@ impl Connection {
             due: None,
             scheduled: None,
             dirty: false,
+            described_at: None,
+            stuck_at: None,
+            seek_at: None,
+            seek_after: SEEK.0,
             closed: false,
         }
     }
@@ -154,45 +171,58 @@ impl Connection {
     pub(crate) fn describe(
         &mut self,
         addresses: &Addresses,
+        relays: &mut Relays,
         context: &Context,
         out: &mut Out,
         now: Instant,
     ) -> bool {
+        if addresses.are_dead(now) || self.needs_relay() {
+            relays.need(addresses.are_dead(now), now);
+        }
         let patient = match &self.pending {
             None => return false,
             Some(Pending::RestartOffer(since)) => {
                 addresses.are_awaited(now) && now < *since + RESTART_DELAY
             }
             Some(Pending::RestartAnswer(_)) => false,
-            Some(Pending::Offer | Pending::Answer(_)) => addresses.are_awaited(now),
+            Some(Pending::Offer | Pending::Answer(_)) => {
+                addresses.are_awaited(now) || relays.are_awaited(now)
+            }
         };
         if patient || addresses.hosts().is_empty() {
             return false;
         }
-        let (hosts, reflexive) = (addresses.hosts(), addresses.reflexive());
+        let reflexive = addresses.reflexive();
+        let own = Own {
+            hosts: addresses.hosts(),
+            reflexive: &reflexive,
+            relayed: relays.relayed(),
+        };
         let (factory, pc) = (&context.factory, self.pc.as_mut());
         let made = match (self.pending.take(), pc) {
-            (Some(Pending::Offer), _) => factory.offer(hosts, &reflexive, now).map(|(pc, d)| {
+            (Some(Pending::Offer), _) => factory.offer(&own, now).map(|(pc, d)| {
                 self.pc = Some(pc);
                 d
             }),
             (Some(Pending::Answer(offer)), _) => {
-                let made = factory.answer(&offer, hosts, &reflexive, now);
+                let made = factory.answer(&offer, &own, now);
                 made.map(|(pc, d)| {
                     self.pc = Some(pc);
                     d
                 })
             }
-            (Some(Pending::RestartOffer(_)), Some(pc)) => {
-                factory.restart_offer(pc, hosts, &reflexive, now)
-            }
+            (Some(Pending::RestartOffer(_)), Some(pc)) => factory.restart_offer(pc, &own, now),
             (Some(Pending::RestartAnswer(offer)), Some(pc)) => {
-                factory.restart_answer(pc, &offer, hosts, &reflexive, now)
+                factory.restart_answer(pc, &offer, &own, now)
             }
             _ => return false,
         };
         match made {
             Ok(description) => {
+                self.described_at = Some(now);
+                // an offerer's time runs from the answer on
+                let answers = self.pc.as_ref().is_some_and(|pc| !pc.awaits_answer());
+                self.stuck_at = answers.then(|| now + STUCK);
                 let link = self.id;
                 let described = ConnectionEvent::Described { link, description };
                 out.events.push_back(described);
@@ -216,6 +246,57 @@ impl Connection {
             debug!(%error, "answer not accepted");
             self.end(EndReason::AnswerNotAccepted, out);
         }
+        self.stuck_at = Some(now + STUCK);
+    }
+
+    /// The peer is nowhere but at a relay: UDP is dead there, and may not reach the relay from here.
+    fn needs_relay(&self) -> bool {
+        let (Some(Pending::Answer(offer)) | Some(Pending::RestartAnswer(offer))) = &self.pending
+        else {
+            return false;
+        };
+        let mut kinds = offer.candidates.iter().map(|candidate| candidate.kind);
+        kinds.all(|kind| kind == CandidateKind::Relayed)
+    }
+
+    /// There should be a path by now, and is none.
+    pub(crate) fn is_stuck(&mut self, now: Instant) -> bool {
+        let stuck = self.stuck_at.take_if(|at| *at <= now).is_some();
+        stuck && self.up.is_none() && self.path().is_none()
+    }
+
+    /// A path that shows at all mostly shows sooner.
+    pub(crate) fn has_waited(&self, now: Instant) -> bool {
+        let began = self.described_at.filter(|_| self.up.is_none());
+        began.is_some_and(|at| now >= at + STUCK / 2)
+    }
+
+    /// Our address at a relay, if the peer knows it.
+    pub(crate) fn relayed(&self) -> Option<SocketAddr> {
+        self.pc.as_ref()?.relayed()
+    }
+
+    /// A path over a relay is left for a better one, if there is: from time to time, and when addresses change.
+    pub(crate) fn seek_better_path(&mut self, out: &mut Out, now: Instant) {
+        if self.up.is_some() && !self.restarts && self.kind() == Some(PathKind::Relay) {
+            let link = self.id;
+            out.events.push_back(ConnectionEvent::BetterPath { link });
+        }
+        self.seek_after = (self.seek_after * 2).min(SEEK.1);
+        self.plan_seek(now);
+    }
+
+    fn plan_seek(&mut self, now: Instant) {
+        let offers = self
+            .pc
+            .as_ref()
+            .is_some_and(|pc| pc.role() == Role::Offerer);
+        let relayed = self.kind() == Some(PathKind::Relay);
+        self.seek_at = (offers && relayed).then(|| now + self.seek_after);
+    }
+
+    fn kind(&self) -> Option<PathKind> {
+        self.pc.as_ref()?.path_kind()
     }
 
     /// The path is lost; the peer will restart ICE.
@@ -276,6 +357,7 @@ impl Connection {
                 Some(_) => Lane::Media,
                 None => Lane::Data,
             },
+            path: self.kind(),
             path_mtu: media.map(Media::path_mtu),
             congested: media.map_or(0, Media::congested),
             repair: media.map(Media::repaired).unwrap_or_default(),
@@ -557,6 +639,8 @@ impl Connection {
             Notice::Path { local, remote } => {
                 debug!(%link, %local, %remote, "path");
                 self.restarts = false;
+                self.stuck_at = None;
+                self.plan_seek(now);
                 if let Some(up) = self.up.as_mut() {
                     up.liveness.note_received(now);
                 }
@@ -646,7 +730,8 @@ impl Connection {
         }
         let up = self.up.as_ref().filter(|_| !self.restarts);
         let hello = up.map(|up| up.liveness.deadline());
-        let all = [hello, self.lane_deadline(), self.due];
+        let own = [self.due, self.stuck_at, self.seek_at];
+        let all = own.into_iter().chain([hello, self.lane_deadline()]);
         all.into_iter().flatten().min()
     }
 
@@ -666,6 +751,9 @@ impl Connection {
             lane.poll(has_path, &mut dropped, now);
         }
         out.count_dropped(dropped);
+        if self.seek_at.is_some_and(|at| at <= now) {
+            self.seek_better_path(out, now);
+        }
         self.say_hello(context, out, now);
         !quiet
     }

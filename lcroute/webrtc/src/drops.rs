@@ -25,6 +25,8 @@ drop_reasons! {
         QueueDelay = "queue_delay",
         /// The queue of a link was full.
         QueueFull = "queue_full",
+        /// For a peer that the relay does not send to, or not yet.
+        RelayNotReady = "relay_not_ready",
         /// A message from router to router that found the queue before a slow link full; it is sent again.
         RoutedQueueFull = "routed_queue_full",
         /// A peer's SCTP packet that the WebRTC stack would not deal well with, and that no node sends.

@@ -80,6 +80,13 @@ impl Gatherer {
             && self.queries.iter().any(|q| q.mapped.is_none())
     }
 
+    /// Whether servers were asked, have had time to answer, and none has.
+    pub(crate) fn is_dead(&self, now: Instant) -> bool {
+        let waits = self.waits_until.is_some_and(|until| now < until);
+        let answered = self.queries.iter().any(|q| q.mapped.is_some());
+        !self.queries.is_empty() && !waits && !answered
+    }
+
     /// Addresses that servers see and that are not our own.
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
         let mut seen: Vec<_> = self.queries.iter().filter_map(|q| q.mapped).collect();

@@ -19,6 +19,7 @@ mod gather;
 mod liveness;
 mod media;
 mod peer_connection;
+pub mod relay;
 pub mod sctp;
 mod stun;
 mod webrtc;

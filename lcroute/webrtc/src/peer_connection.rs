@@ -16,8 +16,8 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use lcroute_overlay::{
-    Candidate, CandidateKind, Description, EndReason, Fingerprint, Role, SdpKind, SendError,
-    credentials_of,
+    Candidate, CandidateKind, Description, EndReason, Fingerprint, PathKind, Role, SdpKind,
+    SendError, credentials_of,
 };
 use librecast::time::{Duration, Instant};
 use rtc::crypto::{HashAlgorithm, RTCCryptoProvider, SignatureScheme};
@@ -57,6 +57,8 @@ const SCTP_MTU: u32 = 1_188;
 /// sides have sent, which may take until the slower one has got the answer.
 const CHECK_EVERY: Duration = Duration::from_millis(100);
 const MAX_CHECKS: u16 = 200;
+/// How long a direct path has to show before one over a relay is taken. Chosen: three checks, and a long round trip.
+const RELAY_WAIT: Duration = Duration::from_millis(700);
 /// SCTP's receive window: 4 MiB carry 1.6 Gbit/s over 20 ms.
 const RECEIVE_BUFFER: u32 = 4 << 20;
 
@@ -93,6 +95,14 @@ pub(crate) struct Factory {
     media: bool,
     data_queue: usize,
     control_queue: usize,
+}
+
+/// Addresses of this end.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Own<'a> {
+    pub(crate) hosts: &'a [SocketAddr],
+    pub(crate) reflexive: &'a [SocketAddr],
+    pub(crate) relayed: Option<SocketAddr>,
 }
 
 /// What a connection tells its owner.
@@ -148,6 +158,10 @@ pub(crate) struct PeerConnection {
     used: Instant,
     credentials: Credentials,
     hosts: Vec<SocketAddr>,
+    /// Our address at a relay, if the description has one.
+    relayed: Option<SocketAddr>,
+    /// The far side's candidates.
+    remote: Vec<Candidate>,
     path: Option<(SocketAddr, SocketAddr)>,
     data_queue: usize,
     control_queue: usize,
@@ -206,6 +220,7 @@ impl Factory {
             .with_host_acceptance_min_wait(Some(Duration::ZERO))
             .with_srflx_acceptance_min_wait(Some(Duration::from_millis(200)))
             .with_prflx_acceptance_min_wait(Some(Duration::from_millis(300)))
+            .with_relay_acceptance_min_wait(Some(RELAY_WAIT))
             .with_discard_local_candidates_during_ice_restart(true)
             .with_sctp_max_receive_buffer_size(RECEIVE_BUFFER)
             .with_sctp_mtu(SCTP_MTU)
@@ -214,7 +229,7 @@ impl Factory {
             .build()
     }
 
-    fn connection(&self, role: Role, hosts: &[SocketAddr], now: Instant) -> Result<PeerConnection> {
+    fn connection(&self, role: Role, own: &Own<'_>, now: Instant) -> Result<PeerConnection> {
         let configuration = RTCConfigurationBuilder::new()
             .with_certificates(vec![self.certificate.clone()])
             .build();
@@ -262,7 +277,9 @@ impl Factory {
             repeated: Vec::new(),
             used: now,
             credentials: Credentials::default(),
-            hosts: hosts.to_vec(),
+            hosts: own.hosts.to_vec(),
+            relayed: own.relayed,
+            remote: Vec::new(),
             path: None,
             data_queue: self.data_queue,
             control_queue: self.control_queue,
@@ -273,13 +290,12 @@ impl Factory {
     /// A new connection, and the offer that makes it.
     pub(crate) fn offer(
         &self,
-        hosts: &[SocketAddr],
-        reflexive: &[SocketAddr],
+        own: &Own<'_>,
         now: Instant,
     ) -> Result<(PeerConnection, Description)> {
-        let mut connection = self.connection(Role::Offerer, hosts, now)?;
+        let mut connection = self.connection(Role::Offerer, own, now)?;
         connection.describe_offer(now)?;
-        let description = connection.description(self.fingerprint, reflexive);
+        let description = connection.description(self.fingerprint, own.reflexive);
         Ok((connection, description))
     }
 
@@ -287,13 +303,12 @@ impl Factory {
     pub(crate) fn answer(
         &self,
         offer: &Description,
-        hosts: &[SocketAddr],
-        reflexive: &[SocketAddr],
+        own: &Own<'_>,
         now: Instant,
     ) -> Result<(PeerConnection, Description)> {
-        let mut connection = self.connection(Role::Answerer, hosts, now)?;
+        let mut connection = self.connection(Role::Answerer, own, now)?;
         connection.describe_answer(offer, now)?;
-        let description = connection.description(self.fingerprint, reflexive);
+        let description = connection.description(self.fingerprint, own.reflexive);
         Ok((connection, description))
     }
 
@@ -301,18 +316,16 @@ impl Factory {
     pub(crate) fn restart_offer(
         &self,
         connection: &mut PeerConnection,
-        hosts: &[SocketAddr],
-        reflexive: &[SocketAddr],
+        own: &Own<'_>,
         now: Instant,
     ) -> Result<Description> {
-        connection.hosts = hosts.to_vec();
-        connection.path = None;
+        connection.begin_restart(own);
         connection.stack(|pc| {
             pc.restart_ice();
             Ok(())
         })?;
         connection.describe_offer(now)?;
-        Ok(connection.description(self.fingerprint, reflexive))
+        Ok(connection.description(self.fingerprint, own.reflexive))
     }
 
     /// The far side of [`Self::restart_offer`].
@@ -320,14 +333,12 @@ impl Factory {
         &self,
         connection: &mut PeerConnection,
         offer: &Description,
-        hosts: &[SocketAddr],
-        reflexive: &[SocketAddr],
+        own: &Own<'_>,
         now: Instant,
     ) -> Result<Description> {
-        connection.hosts = hosts.to_vec();
-        connection.path = None;
+        connection.begin_restart(own);
         connection.describe_answer(offer, now)?;
-        Ok(connection.description(self.fingerprint, reflexive))
+        Ok(connection.description(self.fingerprint, own.reflexive))
     }
 }
 
@@ -350,6 +361,37 @@ impl PeerConnection {
 
     pub(crate) fn path(&self) -> Option<(SocketAddr, SocketAddr)> {
         self.path
+    }
+
+    /// By which kind of address the far side is reached; over a relay if either end is at one.
+    pub(crate) fn path_kind(&self) -> Option<PathKind> {
+        let (local, remote) = self.path?;
+        let told = self.remote.iter().find(|c| c.addr == remote);
+        Some(match told.map(|candidate| candidate.kind) {
+            _ if self.relayed == Some(local) => PathKind::Relay,
+            Some(CandidateKind::Relayed) => PathKind::Relay,
+            Some(CandidateKind::Host) => PathKind::Host,
+            Some(CandidateKind::ServerReflexive) | None => PathKind::Reflexive,
+        })
+    }
+
+    /// Our address at a relay, if the far side knows it.
+    pub(crate) fn relayed(&self) -> Option<SocketAddr> {
+        self.relayed
+    }
+
+    /// Where the far side may be, as far as it says.
+    pub(crate) fn remote_addresses(&self) -> impl Iterator<Item = SocketAddr> + use<'_> {
+        self.remote.iter().map(|candidate| candidate.addr)
+    }
+
+    /// A path over a relay serves until there is another; any other is lost already.
+    fn begin_restart(&mut self, own: &Own<'_>) {
+        if self.path_kind() != Some(PathKind::Relay) {
+            self.path = None;
+        }
+        self.hosts = own.hosts.to_vec();
+        self.relayed = own.relayed;
     }
 
     /// The keys of the media lane, if both sides offer it and DTLS has made some.
@@ -677,7 +719,7 @@ impl PeerConnection {
     /// The local candidate that a datagram came in at: `rtc` takes no other address. Where the
     /// system did not say which it was, any of the family is as good.
     fn local_candidate(&self, to: SocketAddr, from: SocketAddr) -> Option<SocketAddr> {
-        let exact = self.hosts.iter().find(|h| **h == to);
+        let exact = self.hosts.iter().chain(&self.relayed).find(|h| **h == to);
         let family = || self.hosts.iter().find(|h| h.is_ipv4() == from.is_ipv4());
         exact.or_else(family).copied()
     }
@@ -687,7 +729,7 @@ impl PeerConnection {
         self.set_local(&offer.sdp)?;
         self.credentials.remote_ufrag.clear();
         self.stack(|pc| pc.set_local_description(now, offer))?;
-        self.add_hosts()
+        self.add_locals()
     }
 
     fn describe_answer(&mut self, offer: &Description, now: Instant) -> Result<()> {
@@ -699,19 +741,15 @@ impl PeerConnection {
         self.set_remote(offer);
         (self.media[1], self.lane_control) = (offer.media, offer.lane_control);
         self.stack(|pc| pc.set_local_description(now, answer))?;
-        self.add_hosts()?;
+        self.add_locals()?;
         self.describing = false;
         Ok(())
     }
 
     /// Server-reflexive candidates are told to the far side only: their base is a host candidate,
-    /// from which the checks go out anyway.
-    fn add_hosts(&mut self) -> Result<()> {
-        for (rank, addr) in self.hosts.clone().into_iter().enumerate() {
-            let candidate = Candidate {
-                kind: CandidateKind::Host,
-                addr,
-            };
+    /// from which the checks go out anyway. What goes out from a relayed one goes by the relay.
+    fn add_locals(&mut self) -> Result<()> {
+        for (rank, candidate) in self.locals().into_iter().enumerate() {
             let candidate = RTCIceCandidateInit {
                 candidate: candidate.to_attribute(rank),
                 ..Default::default()
@@ -719,6 +757,15 @@ impl PeerConnection {
             self.stack(|pc| pc.add_local_candidate(candidate))?;
         }
         Ok(())
+    }
+
+    fn locals(&self) -> Vec<Candidate> {
+        let of = |kind| move |addr: SocketAddr| Candidate { kind, addr };
+        let hosts = self.hosts.iter().copied().map(of(CandidateKind::Host));
+        let relayed = self.relayed.into_iter();
+        hosts
+            .chain(relayed.map(of(CandidateKind::Relayed)))
+            .collect()
     }
 
     fn set_local(&mut self, sdp: &str) -> Result<()> {
@@ -732,13 +779,10 @@ impl PeerConnection {
     fn set_remote(&mut self, description: &Description) {
         self.credentials.remote_ufrag.clone_from(&description.ufrag);
         self.credentials.remote_pwd.clone_from(&description.pwd);
+        self.remote.clone_from(&description.candidates);
     }
 
     fn description(&self, fingerprint: Fingerprint, reflexive: &[SocketAddr]) -> Description {
-        let host = self.hosts.iter().map(|a| Candidate {
-            kind: CandidateKind::Host,
-            addr: *a,
-        });
         let reflexive = reflexive.iter().map(|a| Candidate {
             kind: CandidateKind::ServerReflexive,
             addr: *a,
@@ -749,7 +793,7 @@ impl PeerConnection {
             fingerprint,
             media: self.media[0],
             lane_control: self.media[0],
-            candidates: host.chain(reflexive).collect(),
+            candidates: self.locals().into_iter().chain(reflexive).collect(),
         }
     }
 }

@@ -205,7 +205,7 @@ pub(crate) fn request_id(datagram: &[u8]) -> Option<TxId> {
 }
 
 /// What the stack makes of bytes of anybody; none as well if it panics.
-fn guarded<R>(call: impl FnOnce() -> Option<R>) -> Option<R> {
+pub(crate) fn guarded<R>(call: impl FnOnce() -> Option<R>) -> Option<R> {
     static TOLD: Once = Once::new();
     fenced(call).unwrap_or_else(|panic| {
         // once: anybody may cause it as often as he likes
@@ -214,7 +214,7 @@ fn guarded<R>(call: impl FnOnce() -> Option<R>) -> Option<R> {
     })
 }
 
-fn build(setters: &[Box<dyn Setter + '_>]) -> Option<Vec<u8>> {
+pub(crate) fn build(setters: &[Box<dyn Setter + '_>]) -> Option<Vec<u8>> {
     let mut message = Message::new();
     guarded(|| message.build(setters).ok())?;
     Some(message.raw)

@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use lcroute_overlay::{
     Candidate, Closing, ConnectionEvent, ConnectionInfo, Connections, Description, Fingerprint,
-    Path, Random, SendError,
+    Path, PathKind, Random, SendError,
 };
 use librecast::id::LinkId;
 use librecast::time::{Duration, Instant};
@@ -27,6 +27,7 @@ use crate::drops::DropReason;
 use crate::liveness::next_hello_at;
 use crate::media::ssrc_of;
 use crate::peer_connection::Factory;
+use crate::relay::{Change, RelayOffer, RelayStatus, Relays, StreamCommand, StreamEvent};
 use crate::stun::{Binding, Class, TxId, request_id};
 
 /// ICE forgets its checks after 4 s.
@@ -57,6 +58,7 @@ pub enum WebRtcError {
 pub struct WebRtc {
     context: Context,
     addresses: Addresses,
+    relays: Relays,
     random: Random,
     now: Instant,
     connections: Vec<Option<Connection>>,
@@ -146,6 +148,7 @@ impl WebRtc {
         Ok(Self {
             context: Context { config, factory },
             addresses: Addresses::new(Random::new(random.array())),
+            relays: Relays::new(now),
             random,
             now,
             connections: Vec::new(),
@@ -160,6 +163,12 @@ impl WebRtc {
         })
     }
 
+    /// Whether more addresses may be found soon: a STUN server has not answered yet.
+    #[must_use]
+    pub fn awaits_addresses(&self, now: Instant) -> bool {
+        self.addresses.are_awaited(now)
+    }
+
     /// The addresses at which the UDP socket can be reached, best first; at most eight count.
     /// Connections whose address has gone need a restart, those under way begin anew.
     pub fn set_local_candidates(&mut self, hosts: Vec<SocketAddr>, now: Instant) {
@@ -169,9 +178,11 @@ impl WebRtc {
         }
         let hosts = self.addresses.hosts();
         debug!(addresses = ?hosts, "local addresses");
+        let relayed = self.relays.relayed();
+        self.relays.set_hosts(hosts, now);
         for connection in self.connections.iter().flatten() {
             let link = connection.id;
-            let kept = |path: Path| hosts.contains(&path.local);
+            let kept = |path: Path| hosts.contains(&path.local) || relayed == Some(path.local);
             if connection.up.is_none() {
                 if connection.pc.is_some() {
                     self.out
@@ -189,7 +200,34 @@ impl WebRtc {
             ConnectionEvent::CandidatesChanged,
         ];
         self.out.events.extend(changed);
+        self.seek_better_paths();
+        self.handle_relay_changes();
         self.describe_pending();
+    }
+
+    /// The relays that may be used, best first; one is, where no direct path leads to a peer.
+    pub fn set_relays(&mut self, offers: Vec<RelayOffer>, now: Instant) {
+        self.observe(now);
+        self.relays.offer(offers, now);
+        self.handle_relay_changes();
+    }
+
+    /// What becomes of a stream to a relay.
+    pub fn handle_relay_stream(&mut self, stream: u64, event: StreamEvent, now: Instant) {
+        self.observe(now);
+        self.relays.handle_stream(stream, event, now);
+        self.take_relayed();
+    }
+
+    /// What is to be done with streams to relays; after [`Self::poll_transmit`] has given everything.
+    pub fn poll_relay_stream(&mut self) -> Option<StreamCommand> {
+        self.relays.poll_command()
+    }
+
+    /// How it stands with relays.
+    #[must_use]
+    pub fn relay_status(&self) -> RelayStatus {
+        self.relays.status()
     }
 
     /// The STUN servers to ask for our address as others see it, over and over.
@@ -209,6 +247,25 @@ impl WebRtc {
         now: Instant,
     ) {
         self.observe(now);
+        if self.relays.takes(from, datagram) {
+            self.relays.handle_message(datagram, now);
+            self.take_relayed();
+        } else {
+            self.sort(from, to_local, datagram, ecn);
+        }
+    }
+
+    /// What peers have sent to our address at the relay.
+    fn take_relayed(&mut self) {
+        while let (Some((from, contents)), Some(relayed)) =
+            (self.relays.poll_received(), self.relays.relayed())
+        {
+            self.sort(from, relayed, &contents, Ecn::None);
+        }
+        self.handle_relay_changes();
+    }
+
+    fn sort(&mut self, from: SocketAddr, to_local: SocketAddr, datagram: &[u8], ecn: Ecn) {
         // RFC 7983
         match datagram.first() {
             Some(0..=3) => self.handle_stun(from, to_local, datagram),
@@ -261,7 +318,19 @@ impl WebRtc {
             // what a lane cannot bring through goes on the channel
             self.drain_dirty();
         }
-        self.out.transmits.pop_front()
+        loop {
+            if let Some(transmit) = self.relays.poll_transmit() {
+                return Some(transmit);
+            }
+            let transmit = self.out.transmits.pop_front()?;
+            if transmit.from.is_none() || transmit.from != self.relays.relayed() {
+                return Some(transmit);
+            }
+            let contents = &transmit.contents;
+            if !self.relays.send(transmit.to, contents, self.now) {
+                self.out.count(DropReason::RelayNotReady);
+            }
+        }
     }
 
     /// The first moment after `now` at which hellos go out anyway, of those that are `hellos` of them apart.
@@ -390,6 +459,7 @@ impl WebRtc {
                 let young = young.filter(|c| c.up.is_none() && c.pc.is_some());
                 let outdated = young.map(|c| ConnectionEvent::Outdated { link: c.id });
                 self.out.events.extend(outdated);
+                self.seek_better_paths();
             }
         }
         if self.addresses.reflexive() != before {
@@ -454,6 +524,68 @@ impl WebRtc {
         self.describe(index);
     }
 
+    /// Links over a relay look for a better path now.
+    fn seek_better_paths(&mut self) {
+        for connection in self.connections.iter_mut().flatten() {
+            connection.seek_better_path(&mut self.out, self.now);
+        }
+    }
+
+    /// An allocation came or went: links that lived by it need another path, and those that wait for one begin anew.
+    fn handle_relay_changes(&mut self) {
+        let mut changed = false;
+        while let Some(change) = self.relays.poll_change() {
+            changed = true;
+            for connection in self.connections.iter().flatten() {
+                let link = connection.id;
+                match (change, connection.path()) {
+                    (Change::Lost(relayed), Some(path)) if path.local == relayed => {
+                        let lost = ConnectionEvent::PathLost { link };
+                        self.out.events.push_back(lost);
+                    }
+                    (Change::Allocated, None) if connection.has_waited(self.now) => {
+                        let outdated = ConnectionEvent::Outdated { link };
+                        self.out.events.push_back(outdated);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        if changed {
+            self.describe_pending();
+        }
+    }
+
+    /// No path, and there should be one: the peer hears of our address at a relay, or a relay is asked for one.
+    fn handle_stuck(&mut self, index: usize) {
+        let Some(connection) = self.connection(index) else {
+            return;
+        };
+        match (self.relays.relayed(), connection.relayed()) {
+            (Some(relayed), known) if known != Some(relayed) => {
+                let link = connection.id;
+                let outdated = ConnectionEvent::Outdated { link };
+                self.out.events.push_back(outdated);
+            }
+            (None, _) => self
+                .relays
+                .need(self.addresses.are_dead(self.now), self.now),
+            _ => {}
+        }
+        self.handle_relay_changes();
+    }
+
+    /// The peer may send to our address at the relay from where it says that it is.
+    fn permit(&mut self, index: usize) {
+        let connection = self.connections.get(index).and_then(Option::as_ref);
+        if let Some(connection) = connection
+            && connection.relayed().is_some()
+            && let Some(pc) = &connection.pc
+        {
+            self.relays.permit(pc.remote_addresses(), self.now);
+        }
+    }
+
     /// Makes the descriptions that waited for addresses.
     fn describe_pending(&mut self) {
         if std::mem::take(&mut self.awaiting) {
@@ -471,7 +603,13 @@ impl WebRtc {
         }
         // a restart has other credentials, and will have another path
         let before = (connection.ufrag().map(str::to_owned), connection.path());
-        if connection.describe(&self.addresses, &self.context, &mut self.out, self.now) {
+        if connection.describe(
+            &self.addresses,
+            &mut self.relays,
+            &self.context,
+            &mut self.out,
+            self.now,
+        ) {
             if let Some(ufrag) = before.0 {
                 self.index.ufrags.remove(&ufrag);
             }
@@ -481,6 +619,7 @@ impl WebRtc {
             if let Some(ufrag) = connection.ufrag() {
                 self.index.ufrags.insert(ufrag.to_owned(), index);
             }
+            self.permit(index);
             self.mark_dirty(index);
         } else {
             self.awaiting = true;
@@ -494,6 +633,18 @@ impl WebRtc {
         }
         let connections = self.connections.iter().flatten();
         connections.filter_map(Connection::describes_at).min()
+    }
+
+    /// Whether a link, or an attempt at one, lives by our address at the relay.
+    fn relay_is_used(&self) -> bool {
+        let Some(relayed) = self.relays.relayed() else {
+            return false;
+        };
+        let mut all = self.connections.iter().flatten();
+        all.any(|c| match c.path() {
+            Some(path) => path.local == relayed,
+            None => c.relayed() == Some(relayed),
+        })
     }
 
     fn poll_addresses(&mut self) {
@@ -652,6 +803,7 @@ impl Connections for WebRtc {
         {
             connection.accept(answer, &mut self.out, now);
             self.mark_dirty(index);
+            self.permit(index);
         }
     }
 
@@ -747,6 +899,17 @@ impl Connections for WebRtc {
             return Closing::default();
         };
         self.index.forget(&connection, index);
+        // it did not bring us together: the relay may have forgotten us
+        if connection.up.is_none()
+            && connection.has_waited(now)
+            && connection.path().is_none()
+            && connection.relayed().is_some()
+            && connection.relayed() == self.relays.relayed()
+            && !self.relay_is_used()
+        {
+            self.relays.give_back(now);
+            self.handle_relay_changes();
+        }
         let panic = connection.close(&mut self.out, now);
         let traffic = connection.traffic;
         Closing { panic, traffic }
@@ -770,12 +933,21 @@ impl Connections for WebRtc {
     fn info(&self, link: LinkId) -> ConnectionInfo {
         let index = self.index.links.get(&link);
         let connection = index.and_then(|index| self.connection(*index));
-        connection.map(Connection::info).unwrap_or_default()
+        let mut info = connection.map(Connection::info).unwrap_or_default();
+        let over_stream = connection.and_then(Connection::path).is_some_and(|path| {
+            self.relays.is_stream() && self.relays.relayed() == Some(path.local)
+        });
+        if over_stream {
+            info.path = Some(PathKind::Tcp);
+        }
+        info
     }
 
     fn handle_timeout(&mut self, now: Instant) {
         self.observe(now);
         self.poll_addresses();
+        self.relays.poll(self.relay_is_used(), now);
+        self.take_relayed();
         self.describe_pending();
         while let Some(Reverse((at, index))) = self.timers.peek().copied() {
             if at > now {
@@ -789,10 +961,14 @@ impl Connections for WebRtc {
                 continue;
             }
             connection.scheduled = None;
+            let connection_is_stuck = connection.is_stuck(now);
             if connection.handle_timeout(&self.context, &mut self.out, now) {
                 self.mark_dirty(index);
             } else {
                 self.schedule(index);
+            }
+            if connection_is_stuck {
+                self.handle_stuck(index);
             }
             self.list(index);
         }
@@ -801,7 +977,8 @@ impl Connections for WebRtc {
 
     fn poll_timeout(&mut self) -> Option<Instant> {
         let addresses = self.addresses.deadline(self.now);
-        let all = [addresses, self.describes_at(), self.next_timer()];
+        let relays = self.relays.deadline(self.now);
+        let all = [addresses, relays, self.describes_at(), self.next_timer()];
         all.into_iter().flatten().min()
     }
 

@@ -119,7 +119,11 @@ struct WriterGone;
 pub fn receive(options: &Options) -> anyhow::Result<Exit> {
     let complete = Arc::new(AtomicBool::new(false));
     let done = Arc::clone(&complete);
+    let seeds = options.seed;
     interrupt::exit_on_interrupt(move || {
+        if seeds {
+            Seed::clean_up();
+        }
         // who serves on has not been interrupted in anything
         if done.load(Ordering::SeqCst) {
             std::process::exit(Exit::Ok as i32);

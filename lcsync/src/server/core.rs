@@ -10,7 +10,8 @@ use librecast::mld::{self, ALL_NODES, Message, Query, RecordType};
 
 use super::querier::{Querier, group_query};
 use super::reporters::{Evidence, Reporters};
-use super::schedule::{Action, Channel, Rates, Schedule, Sent, Terms, Upcoming, Wanted};
+use super::schedule::{Action, Channel, Joined, Rates, Schedule, Sent, Terms, Upcoming, Wanted};
+use super::traffic::Traffic;
 use crate::groups::Found;
 use crate::index::Index;
 use crate::packet::encode_record;
@@ -62,6 +63,19 @@ impl Share {
             authentication: Vec::new(),
         }
     }
+}
+
+/// What has become of a share since it is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct History {
+    /// Versions of it.
+    pub versions: u64,
+    /// When the last one came.
+    pub changed_at: Instant,
+    /// Files in that one.
+    pub files: u64,
+    /// How often its files were looked at for changes.
+    pub rescans: u64,
 }
 
 /// Why reports had no effect, and how often.
@@ -150,7 +164,9 @@ impl Root {
 pub struct Server {
     id: u32,
     rates: Rates,
+    started: Instant,
     shares: BTreeMap<SharePrefix, Share>,
+    histories: BTreeMap<SharePrefix, History>,
     catalogues: BTreeMap<(SharePrefix, u32), Vec<Vec<u8>>>,
     /// Shares that are not served everywhere.
     only: BTreeMap<SharePrefix, BTreeSet<u32>>,
@@ -168,7 +184,9 @@ impl Server {
         Self {
             id,
             rates,
+            started: now,
             shares: BTreeMap::new(),
+            histories: BTreeMap::new(),
             catalogues: BTreeMap::new(),
             only: BTreeMap::new(),
             queriers: BTreeMap::new(),
@@ -187,6 +205,14 @@ impl Server {
                 && index.find(channel_of(c.group)).is_none()
         };
         self.schedule.stop_all(gone, now);
+        let before = self.histories.get(&prefix);
+        let history = History {
+            versions: before.map_or(0, |h| h.versions) + 1,
+            changed_at: now,
+            files: share.index.files(),
+            rescans: before.map_or(0, |h| h.rescans),
+        };
+        self.histories.insert(prefix, history);
         self.shares.insert(prefix, share);
         for (channel, root) in &mut self.roots {
             if SharePrefix::of_group(channel.group) == Some(prefix) {
@@ -195,14 +221,23 @@ impl Server {
         }
     }
 
+    /// The files of a share were looked at for changes.
+    pub fn handle_rescan(&mut self, prefix: SharePrefix) {
+        if let Some(history) = self.histories.get_mut(&prefix) {
+            history.rescans += 1;
+        }
+    }
+
     /// Serves a share no longer.
     pub fn remove_share(&mut self, prefix: SharePrefix, now: Instant) {
         self.shares.remove(&prefix);
+        self.histories.remove(&prefix);
         self.only.remove(&prefix);
         self.schedule.set_terms(prefix, Terms::default(), now);
         let gone = |c: &Channel| SharePrefix::of_group(c.group) == Some(prefix);
         self.schedule.stop_all(gone, now);
         self.roots.retain(|c, _| !gone(c));
+        self.schedule.forget(prefix);
     }
 
     /// What to say on an interface to who asks what is shared: the datagrams, at the prefix where they are asked for.
@@ -403,6 +438,46 @@ impl Server {
     /// What is served, by prefix.
     pub fn shares(&self) -> impl Iterator<Item = (&SharePrefix, &Share)> {
         self.shares.iter()
+    }
+
+    /// What has become of a share.
+    #[must_use]
+    pub fn history(&self, share: SharePrefix) -> Option<&History> {
+        self.histories.get(&share)
+    }
+
+    /// What was sent of a share, if anything was.
+    #[must_use]
+    pub fn traffic(&self, share: SharePrefix) -> Option<&Traffic> {
+        self.schedule.traffic(share)
+    }
+
+    /// Who has joined the root channel of a share, by the index of the interface.
+    pub fn followers(&self, share: SharePrefix) -> impl Iterator<Item = (u32, &Reporters)> {
+        let group = share.group(ROOT_CHANNEL);
+        self.queriers.keys().filter_map(move |interface| {
+            let interface = *interface;
+            let root = self.roots.get(&Channel { interface, group })?;
+            Some((interface, &root.reporters))
+        })
+    }
+
+    /// Other channels of a share that have been joined.
+    pub fn joined_of(&self, share: SharePrefix) -> impl Iterator<Item = Joined<'_>> {
+        let interfaces = self.queriers.keys();
+        interfaces.flat_map(move |interface| self.schedule.joined_of(share, *interface))
+    }
+
+    /// For how long this server has been running.
+    #[must_use]
+    pub fn uptime(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.started)
+    }
+
+    /// Bits per second over all shares: the limit, and what can be sent if more is asked for, where that is known.
+    #[must_use]
+    pub fn limits(&self) -> (Option<u64>, Option<u64>) {
+        (self.rates.total, self.schedule.capacity())
     }
 
     /// Root channels joined: one for each share and interface on which somebody follows it.

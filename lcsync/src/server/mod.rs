@@ -1,8 +1,10 @@
 //! Serving shares.
 //!
-//! [`core`] decides, with [`schedule`] (what is sent when; `queue`: whose turn it is), `reporters` (who has joined) and `querier` (MLD's election); `shell` is the
+//! [`core`] decides, with [`schedule`] (what is sent when; `queue`: whose turn it is; `traffic`: what was sent), `reporters` (who has joined)
+//! and `querier` (MLD's election); `shell` is the
 //! process around it, [`config`] what it is told to share, `rescan` the thread that publishes changed files (`notices`
-//! of the kernel and `pace` say when to look); [`metrics`] what it tells of itself; `seed` puts a server into a receiver.
+//! of the kernel and `pace` say when to look); [`metrics`] and [`status`] what it tells of itself, the latter at
+//! `status_socket`; `seed` puts a server into a receiver.
 
 pub mod config;
 pub mod core;
@@ -16,3 +18,6 @@ pub(crate) mod rescan;
 pub mod schedule;
 pub(crate) mod seed;
 pub(crate) mod shell;
+pub mod status;
+pub(crate) mod status_socket;
+mod traffic;

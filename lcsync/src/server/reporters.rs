@@ -52,16 +52,27 @@ impl Reporters {
         self.known.len()
     }
 
+    /// Those that are known.
+    pub fn known(&self) -> impl Iterator<Item = Ipv6Addr> + '_ {
+        self.known.iter().copied()
+    }
+
+    /// Whether there may be others.
+    #[must_use]
+    pub fn may_be_more(&self) -> bool {
+        self.more || self.version_1
+    }
+
     /// Whether these are not so many, as far as can be told.
     #[must_use]
     pub fn are_fewer_than(&self, receivers: usize) -> bool {
-        !self.more && !self.version_1 && self.known.len() < receivers
+        !self.may_be_more() && self.known.len() < receivers
     }
 
     /// Takes one out; whether nobody is left, `None` if that is not known.
     pub fn remove(&mut self, reporter: Ipv6Addr) -> Option<bool> {
         self.known.remove(&reporter);
-        match (self.known.is_empty(), self.more || self.version_1) {
+        match (self.known.is_empty(), self.may_be_more()) {
             (false, _) => Some(false),
             (true, false) => Some(true),
             (true, true) => None,

@@ -91,6 +91,8 @@ pub enum Update {
         /// Whether it is the first one.
         first: bool,
     },
+    /// The files of a share were looked at for changes.
+    Rescanned(SharePrefix),
     /// A path cannot be shared at all.
     Failed(anyhow::Error),
 }
@@ -165,7 +167,10 @@ fn run(
         }
         for watch in &mut watches {
             if let Some(update) = watch.poll(urgent) {
-                publish(update)?;
+                // nobody need wake for that alone
+                let rescanned = Update::Rescanned(watch.watched.prefix);
+                updates.send(rescanned).ok()?;
+                update.map_or(Some(()), publish)?;
             }
             watch.save(Instant::now());
         }
@@ -223,8 +228,8 @@ impl Watch {
         Ok(self.publish(index, true))
     }
 
-    /// Looks if it is time to, or told to `urgent`.
-    fn poll(&mut self, urgent: bool) -> Option<Update> {
+    /// Looks if it is time to, or told to `urgent`; what has changed.
+    fn poll(&mut self, urgent: bool) -> Option<Option<Update>> {
         let now = Instant::now();
         if self.notices.as_ref().is_some_and(Notices::take) {
             self.pace.notice(now);
@@ -243,7 +248,7 @@ impl Watch {
         let settling = self.pending.is_some();
         self.pace
             .looked(Instant::now(), now.elapsed(), watching, settling);
-        update
+        Some(update)
     }
 
     /// Has changes in what was found noticed.
@@ -386,10 +391,10 @@ mod tests {
     }
 
     fn generation(update: Update) -> u64 {
-        match update {
-            Update::Share { share, .. } => share.generation,
-            Update::Failed(e) => panic!("{e}"),
-        }
+        let Update::Share { share, .. } = update else {
+            panic!("{update:?}");
+        };
+        share.generation
     }
 
     #[test]

@@ -27,8 +27,9 @@ use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 
 use librecast::bucket::TokenBucket;
-use librecast::channel::SharePrefix;
+use librecast::channel::{ChannelId, SharePrefix};
 use librecast::coding::SYMBOL_SIZE;
+use serde::{Deserialize, Serialize};
 
 mod capacity;
 mod need;
@@ -41,6 +42,7 @@ use self::need::Need;
 use self::symbols::{Position, Positions};
 use super::queue::{FairQueue, Ticket};
 use super::reporters::{Evidence, Reporters};
+use super::traffic::Traffic;
 use crate::packet::WIRE_SIZE;
 use crate::sealing::SEALED_WIRE_SIZE;
 
@@ -116,6 +118,49 @@ pub struct Upcoming {
     pub missed: bool,
 }
 
+/// How far a joined channel is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Progress {
+    /// Others may still join before it begins.
+    Gathering,
+    /// In the queue.
+    Waiting,
+    /// At full rate.
+    Sending,
+    /// All was sent; a little more, for who lost some.
+    Trickling,
+    /// Is anybody still there?
+    Asked,
+}
+
+impl Progress {
+    /// As users read it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Gathering => "gathering",
+            Self::Waiting => "waiting",
+            Self::Sending => "sending",
+            Self::Trickling => "trickling",
+            Self::Asked => "asked",
+        }
+    }
+}
+
+/// A channel that has been joined.
+#[derive(Debug)]
+pub struct Joined<'a> {
+    /// Where.
+    pub channel: Channel,
+    /// How far it is.
+    pub progress: Progress,
+    /// Symbols of its block.
+    pub symbols: u32,
+    /// Who has joined.
+    pub reporters: &'a Reporters,
+}
+
 /// Symbols sent since the start, by what for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Sent {
@@ -184,6 +229,8 @@ pub struct Schedule {
     positions: Positions,
     refused: u64,
     sent: Sent,
+    /// Of shares that something was sent of.
+    traffic: BTreeMap<SharePrefix, Traffic>,
     joins: u64,
 }
 
@@ -318,6 +365,7 @@ impl Schedule {
             positions: Positions::new(seed),
             refused: 0,
             sent: Sent::default(),
+            traffic: BTreeMap::new(),
             joins: 0,
         }
     }
@@ -479,6 +527,48 @@ impl Schedule {
                     missed: sending.reporters.are_fewer_than(sending.receivers),
                 })
             })
+    }
+
+    /// The joined channels of a share on an interface.
+    pub fn joined_of(
+        &self,
+        share: SharePrefix,
+        interface: u32,
+    ) -> impl Iterator<Item = Joined<'_>> {
+        let of = |channel| Channel {
+            interface,
+            group: share.group(channel),
+        };
+        let all = self.channels.range(of(ChannelId::MIN)..=of(ChannelId::MAX));
+        all.map(|(channel, sending)| Joined {
+            channel: *channel,
+            progress: match sending.stage {
+                Stage::Gathering { .. } => Progress::Gathering,
+                Stage::Waiting { .. } => Progress::Waiting,
+                Stage::Burst { .. } => Progress::Sending,
+                Stage::Trickle { .. } => Progress::Trickling,
+                Stage::Asked { .. } => Progress::Asked,
+            },
+            symbols: sending.symbols,
+            reporters: &sending.reporters,
+        })
+    }
+
+    /// What was sent of a share, if anything was.
+    #[must_use]
+    pub fn traffic(&self, share: SharePrefix) -> Option<&Traffic> {
+        self.traffic.get(&share)
+    }
+
+    /// What was sent of a share is of no interest any more.
+    pub fn forget(&mut self, share: SharePrefix) {
+        self.traffic.remove(&share);
+    }
+
+    fn traffic_of(&mut self, channel: Channel, now: Instant) -> Option<&mut Traffic> {
+        let share = SharePrefix::of_group(channel.group)?;
+        let traffic = self.traffic.entry(share);
+        Some(traffic.or_insert_with(|| Traffic::new(now)))
     }
 
     /// Bits per second of all bursts, as far as there is room for them.
@@ -665,7 +755,8 @@ impl Schedule {
                 continue;
             };
             sending.next_turn = ticket.end();
-            let left = match std::mem::take(&mut sending.owed) {
+            let owed = std::mem::take(&mut sending.owed);
+            let left = match owed {
                 0 => {
                     (sending.sent_in_burst, sending.answers) = (0, 0);
                     sending.extra = sending.extra_of(need);
@@ -679,6 +770,11 @@ impl Schedule {
             // not before the pace of its last burst allows
             sending.due = sending.due.max(now);
             self.enter_burst(channel, left);
+            if owed == 0
+                && let Some(traffic) = self.traffic_of(channel, now)
+            {
+                traffic.begin_block();
+            }
         }
     }
 
@@ -951,6 +1047,9 @@ impl Schedule {
         }
         if let Some(bucket) = self.kept(channel).and_then(|k| k.bucket.as_mut()) {
             bucket.spend(bytes, now);
+        }
+        if let Some(traffic) = self.traffic_of(channel, now) {
+            traffic.add(count, wire, now);
         }
         Some(Action::Symbols {
             channel,

@@ -12,6 +12,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use super::core::Share;
 use super::rescan::{Update, Watched};
 use super::shell::{Asked, Options, Shares, Shell, explain_socket};
+use super::status_socket;
 
 /// A running server of one share; it ends with the process.
 #[derive(Debug)]
@@ -42,6 +43,7 @@ impl Seed {
         let (lists, _) = channel();
         let mut shell = Shell::new(options, listener, lists, Announcer::start()?)?;
         shell.ignore_own_host();
+        shell.answer_status(&wake);
         shell.set_shares(vec![watched.clone()], Instant::now());
         let (updates, receiver) = channel();
         let (id, woken) = (shell.id(), Arc::clone(&wake));
@@ -64,6 +66,11 @@ impl Seed {
         self.id
     }
 
+    /// To be called where the process ends without more ado: nothing of it is to stay behind.
+    pub fn clean_up() {
+        status_socket::remove_own();
+    }
+
     /// Serves this version from now on, as far as it is there.
     pub fn serve(&self, share: Share) {
         let update = Update::Share {
@@ -74,5 +81,12 @@ impl Seed {
         // if its thread has failed, that has been said; a counter that is full wakes as well
         let _ = self.updates.send(update);
         let _ = self.wake.write(1);
+    }
+}
+
+impl Drop for Seed {
+    fn drop(&mut self) {
+        // its thread ends with the process
+        Self::clean_up();
     }
 }

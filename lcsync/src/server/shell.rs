@@ -33,10 +33,11 @@ use super::core::{Drops, Output, Server};
 use super::metrics;
 use super::rescan::{self, Update, Watched};
 use super::schedule::{Channel, Rates, Terms};
+use super::status::{self, Status};
+use super::status_socket::StatusSocket;
 use crate::block::BlockHash;
 use crate::catalogue::{self, Listed};
 use crate::groups::Found;
-use crate::listing::Kind;
 use crate::packet::{SYMBOL_PACKET, Symbol, encode_catalogue};
 use crate::sealing::{SALT, SEALED_PACKET, Sealer, ShareKey, group_key};
 use crate::store::Store;
@@ -130,15 +131,21 @@ pub fn share(options: Options) -> anyhow::Result<Exit> {
     let mut shell = Shell::new(options, listener, lists, announcer)?;
     shell.service = Service::of_environment();
     shell.awaited = Some(watched.iter().map(|w| w.prefix).collect());
-    let woken = Arc::clone(&wake);
-    shell.metrics = Some(Served::new("lcsync", move || {
-        // a counter that is full wakes as well
-        let _ = woken.write(1);
-    }));
+    shell.metrics = Some(Served::new("lcsync", waker(&wake)));
+    shell.answer_status(&wake);
     shell.serve_metrics(metrics)?;
     shell.set_shares(watched, Instant::now());
     shell.run(&updates, &wake, &asked)?;
     Ok(Exit::Ok)
+}
+
+/// Ends the loop's wait.
+fn waker(wake: &Arc<EventFd>) -> impl Fn() + Send + Sync + 'static {
+    let wake = Arc::clone(wake);
+    move || {
+        // a counter that is full wakes as well
+        let _ = wake.write(1);
+    }
 }
 
 /// An interface may come later, as `lc0` does; or its name is misspelt.
@@ -208,6 +215,7 @@ pub(super) struct Shell {
     awaited: Option<BTreeSet<SharePrefix>>,
     /// `None` in a receiver that serves on.
     metrics: Option<Served>,
+    status: Option<StatusSocket>,
 }
 
 impl Shell {
@@ -255,12 +263,18 @@ impl Shell {
             service: Service::default(),
             awaited: None,
             metrics: None,
+            status: None,
         })
     }
 
     /// The number in its packets.
     pub(super) fn id(&self) -> u32 {
         self.id
+    }
+
+    /// `lcsync status` sees this process from now on, if there is a place for that.
+    pub(super) fn answer_status(&mut self, wake: &Arc<EventFd>) {
+        self.status = StatusSocket::of_this_process(waker(wake));
     }
 
     /// From now on, who joins on this host is not served.
@@ -292,6 +306,9 @@ impl Shell {
             self.take_updates(updates, now)?;
             if let Some(metrics) = &self.metrics {
                 metrics.answer(|| self.page());
+            }
+            if let Some(socket) = &self.status {
+                socket.answer(|| self.status());
             }
             self.receive(&mut message)?;
             if self.send_due() {
@@ -331,6 +348,13 @@ impl Shell {
         served
             .listen(listen.as_ref())
             .with_context(|| format!("[metrics] listen = {:?}", shown()))
+    }
+
+    fn status(&self) -> Status {
+        let interfaces = self.interfaces.iter();
+        let names = interfaces.map(|(index, interface)| (*index, interface.name.as_str()));
+        let (shares, seed) = (self.shares.values(), self.ignores_own);
+        status::status(&self.server, shares, &names.collect(), seed, Instant::now())
     }
 
     fn page(&self) -> Page {
@@ -392,13 +416,12 @@ impl Shell {
             let Some(watched) = self.shares.get(prefix).filter(|w| w.listed) else {
                 continue;
             };
-            let is_file = |e: &&crate::listing::Entry| matches!(e.kind, Kind::File { .. });
             let listed = Listed {
                 name: watched.name.clone(),
                 root: share.index.root.hash,
                 generation: share.generation,
                 bytes: share.index.bytes(),
-                files: share.index.scan.entries.iter().filter(is_file).count() as u64,
+                files: share.index.files(),
             };
             let at = catalogue::prefix(group_key(watched.key.as_deref()));
             let only = &watched.interfaces;
@@ -465,6 +488,7 @@ impl Shell {
                     }
                     self.is_there(watched.prefix);
                 }
+                Update::Rescanned(prefix) => self.server.handle_rescan(prefix),
                 Update::Failed(error) => return Err(error),
             }
         }

@@ -34,14 +34,27 @@ pub fn on_signals(
 /// # Errors
 ///
 /// Those of [`on_signals`].
-pub fn exit_on_interrupt(clean_up: impl Fn() + Send + 'static) -> io::Result<()> {
-    on_signals(&[Signal::SIGINT, Signal::SIGTERM], move |signal| {
+pub fn exit_on_interrupt(clean_up: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    end_on_interrupt(|exit| {
         clean_up();
-        let exit = if signal == Signal::SIGINT {
-            Exit::Interrupted
-        } else {
-            Exit::Terminated
-        };
         std::process::exit(exit as i32);
+    })
+}
+
+/// The same where `end` is to end the process itself, with the exit code that it is given.
+///
+/// # Errors
+///
+/// Those of [`on_signals`].
+pub fn end_on_interrupt(end: impl FnOnce(Exit) + Send + 'static) -> io::Result<()> {
+    let mut end = Some(end);
+    on_signals(&[Signal::SIGINT, Signal::SIGTERM], move |signal| {
+        let exit = match signal {
+            Signal::SIGINT => Exit::Interrupted,
+            _ => Exit::Terminated,
+        };
+        if let Some(end) = end.take() {
+            end(exit);
+        }
     })
 }

@@ -7,6 +7,7 @@
 //! | [`interrupt`] | SIGINT, SIGTERM and SIGHUP as events |
 //! | [`keyfile`] | key files as users make and name them |
 //! | [`metrics`] | figures of a daemon as OpenMetrics text, over HTTP |
+//! | [`screen`] | `--watch`: frames on a terminal |
 //! | [`service`] | notifications to the service manager, and its credentials |
 
 pub mod cli;
@@ -14,6 +15,7 @@ pub mod config;
 pub mod interrupt;
 pub mod keyfile;
 pub mod metrics;
+pub mod screen;
 pub mod service;
 
 pub use librecast::units;

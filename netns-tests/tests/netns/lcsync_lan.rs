@@ -280,6 +280,140 @@ fn shares_that_want_it_are_listed_to_who_asks_and_has_their_key() {
 }
 
 #[test]
+fn a_server_says_who_fetches_what_from_it_and_how_fast() {
+    world("lan-status", |lab| {
+        let lan = Lan::with_args(lab, &["first"], 2 * MEGABYTE, &["--listed"])?;
+        let server = &lan.server;
+        let status = |name: &str| -> Result<serde_json::Value> {
+            let said = server.ask("lcsync", &["status", "--json", name])?;
+            ensure!(said.code == 0, "{}", said.stderr);
+            Ok(serde_json::from_str(&said.stdout)?)
+        };
+        let seen = status("folder")?;
+        let (name, path) = (&seen["name"], &seen["path"]);
+        ensure!(name == "folder" && *path == *lan.folder.to_string_lossy());
+        ensure!(
+            lan.share
+                .stdout()
+                .contains(seen["root"].as_str().context("root")?)
+        );
+        ensure!(seen["process"]["pid"] == lan.share.pid(), "{seen}");
+        ensure!(seen["listeners"] == 0 && seen["sent_bytes"] == 0, "{seen}");
+        ensure!(seen["interfaces"] == serde_json::json!(["lan0"]) && seen["listed"] == true);
+
+        let mut watch = server.spawn("lcsync", &["status", "--watch", "--json", "folder"])?;
+        let slow = lan.fetch_all(&["lc:folder", "copy", "--bwlimit", "2M"])?;
+        let seen = eventually("the slow receiver is seen", || {
+            let seen = status("lc:folder")?;
+            ensure!(seen["listeners"] == 1, "{seen}");
+            ensure!(seen["channels_joined"].as_u64() > Some(0), "{seen}");
+            ensure!(seen["rate_bps"].as_u64() > Some(0), "{seen}");
+            ensure!(seen["sent_bytes"].as_u64() > Some(0), "{seen}");
+            Ok(seen)
+        })?;
+        ensure!(seen["hosts"][0]["interface"] == "lan0", "{seen}");
+        ensure!(seen["channels"][0]["listeners"] == 1, "{seen}");
+        let shown = server.ask("lcsync", &["status"])?.success()?.stdout;
+        ensure!(
+            shown.lines().any(|l| l.starts_with("lc:folder ")),
+            "{shown}"
+        );
+        let whole = server
+            .ask("lcsync", &["status", "folder"])?
+            .success()?
+            .stdout;
+        ensure!(whole.contains(" on lan0: "), "{whole}");
+        eventually("who watches has seen it", || {
+            watch.must_run()?;
+            ensure!(watch.stdout().contains("\"listeners\":1,"));
+            Ok(())
+        })?;
+        drop(slow);
+        eventually("nobody listens any more", || {
+            let seen = status("folder")?;
+            ensure!(
+                seen["listeners"] == 0 && seen["channels_joined"] == 0,
+                "{seen}"
+            );
+            ensure!(seen["rate_bps"] == 0, "{seen}");
+            Ok(())
+        })
+    });
+}
+
+#[test]
+fn a_server_is_found_until_it_ends_however_it_ends() {
+    world("lan-status-end", |lab| {
+        let mut lan = Lan::new(lab, &["seed"], MEGABYTE)?;
+        let server = lan.server.clone();
+        let says = |host: &Host, args: &[&str], code: i32, part: &str| -> Result<()> {
+            let said = host.ask("lcsync", &[&["status"], args].concat())?;
+            let text = said.stdout + &said.stderr;
+            ensure!(
+                said.code == code && text.contains(part),
+                "{}: {text}",
+                said.code
+            );
+            Ok(())
+        };
+        let sockets =
+            |host: &Host| -> Result<usize> { Ok(fs::read_dir(host.path("run/lcsync"))?.count()) };
+        says(
+            &server,
+            &["other"],
+            3,
+            "lc:other is not shared on this host",
+        )?;
+        // a receiver that serves on has one as well
+        let args = ["lc:folder", "copy", "--seed"];
+        let mut seed = lan.fetch_all(&args)?.remove(0);
+        let receiver = &lan.receivers[0];
+        eventually("the seed is seen", || {
+            seed.must_run()?;
+            says(receiver, &["folder"], 0, "a receiver that serves on")?;
+            says(receiver, &["folder"], 0, "1 version since the start")?;
+            ensure!(seed.stderr().contains("serving lc:folder on"));
+            Ok(())
+        })?;
+        ensure!(seed.stop()? == 0, "{}", seed.stderr());
+        ensure!(sockets(receiver)? == 0, "the seed's socket stays behind");
+        says(receiver, &["folder"], 3, "lc:folder is not shared")?;
+
+        // those of services, and what root makes, stand here
+        let mode =
+            |path: &str| -> Result<u32> { Ok(fs::metadata(path)?.permissions().mode() & 0o777) };
+        let unset = "umask 077; unset XDG_RUNTIME_DIR; exec lcsync share notes.txt -i lan0";
+        server.write("notes.txt", "words")?;
+        let mut by_root = server.spawn("sh", &["-c", unset])?;
+        eventually("root's is seen", || {
+            says(&server, &["notes.txt"], 0, "notes.txt")
+        })?;
+        ensure!(mode("/run/lcsync")? == 0o755);
+        let socket = format!("/run/lcsync/{}.sock", by_root.pid());
+        ensure!(mode(&socket)? == 0o600);
+        ensure!(by_root.stop()? == 0 && !PathBuf::from(socket).exists());
+        let folder = format!("/run/lcsync/test-{}", std::process::id());
+        let unit =
+            format!("export RUNTIME_DIRECTORY={folder}; exec lcsync share notes.txt -i lan0");
+        let mut service = server.spawn("sh", &["-c", &unit])?;
+        eventually("a service's is seen", || {
+            says(&server, &["notes.txt"], 0, "notes.txt")
+        })?;
+        ensure!(mode(&folder)? == 0o700);
+        ensure!(service.stop()? == 0);
+        fs::remove_dir(folder)?;
+
+        says(&server, &[], 0, "lc:folder ")?;
+        lan.share.kill()?;
+        ensure!(sockets(&server)? == 1, "a killed process cleans nothing up");
+        says(&server, &["folder"], 3, "lc:folder is not shared")?;
+        ensure!(sockets(&server)? == 0, "who asks does");
+        let (_share, _) = share(&server, &["folder", "-i", "lan0"])?;
+        says(&server, &[], 0, "lc:folder ")
+    });
+}
+
+#[test]
 fn what_is_private_at_the_source_is_private_at_the_destination() {
     world("lan-private", |lab| {
         let hosts = lab.lan(&["server", "receiver"])?;

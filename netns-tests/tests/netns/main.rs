@@ -40,6 +40,7 @@ mod packets;
 mod paths;
 mod reach;
 mod recipes;
+mod relay;
 mod repair;
 mod routing;
 mod signalling;

@@ -213,3 +213,140 @@ fn one_command_is_enough_on_each_host() {
         Member::new(hosts[1].clone()).wait_links(1)
     });
 }
+
+/// What a mail makes of a text: quoted, with words around it, and lines with other ends.
+fn mangled(text: &str) -> String {
+    let quoted: String = text
+        .lines()
+        .map(|line| format!("> > {line} \r\n"))
+        .collect();
+    format!("From: b\r\n\r\nHi,\r\nyou wrote:\r\n{quoted}\r\n-- \r\nb\r\n")
+}
+
+#[test]
+fn two_closed_hosts_link_by_pasted_texts() {
+    world("reach-text", |lab| {
+        let mut members = members_without_server(lab.closed_hosts(&["a", "b"])?)?;
+        members.iter_mut().try_for_each(Member::start)?;
+        let text = |host: &Host| -> Result<String> {
+            Ok(host.run("lcroute", &["meet"])?.success()?.stdout)
+        };
+        let (of_a, of_b) = (text(&members[0].host)?, text(&members[1].host)?);
+        let take = |host: &Host, text: &str| {
+            let file = host.write("text", text)?;
+            host.run("lcroute", &["meet", "--with", &file.to_string_lossy()])
+        };
+        // one character less, and a node's own
+        let at = of_a.find("LCR1:").context("a line")? + 40;
+        let refused = take(&members[1].host, &[&of_a[..at], &of_a[at + 1..]].concat())?;
+        ensure!(refused.code == 2, "{refused:?}");
+        let refused = take(&members[0].host, &of_a)?;
+        let own = refused.stderr.contains("own");
+        ensure!(refused.code == 1 && own, "{refused:?}");
+
+        let taken = take(&members[1].host, &mangled(&of_a))?.success()?.stdout;
+        ensure!(taken.contains("is looked for until"), "{taken}");
+        members[0].wait_links(0)?;
+        // the daemons are restarted before the other text comes: both keep what they have
+        for member in &mut members {
+            member.daemon()?.kill()?;
+            member.start()?;
+        }
+        take(&members[0].host, &mangled(&of_b))?.success()?;
+        members[0].wait_links(1)?;
+        for member in &members {
+            ensure!(met_by(member)? == ["text"], "{:?}", member.peers()?);
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_proxy_leads_to_the_signalling_server_and_looks_up_its_name() {
+    world("reach-socks", |lab| {
+        let mut network = lab.network(lab.closed_hosts(&["a", "b"])?)?;
+        let proxy = lab.host("proxy")?;
+        let url = network.signalling.url()?;
+        // nobody but the proxy knows this name
+        let server = url.trim_start_matches("ws://").trim_end_matches(":7117");
+        let hosts = proxy.write("hosts", format!("{server} meet.onion\n"))?;
+        let mount = format!(
+            "mount --bind {} /etc/hosts && exec microsocks",
+            hosts.display()
+        );
+        let _proxy = proxy.spawn("unshare", &["-m", "sh", "-c", &mount])?;
+        for member in &mut network.members {
+            let address = proxy.v4()?;
+            member.host.configure(&format!(
+                "[signal]\nsocks = \"{address}:1080\"\nservers = [\"ws://meet.onion:7117\"]\n"
+            ))?;
+            member.run_args.clear();
+            // it speaks to the proxy, and to the other member, and to nobody else
+            member.host.cut_towards(server.parse()?)?;
+            member.start()?;
+        }
+        network.members[0].wait_links(1)?;
+        for member in &network.members {
+            ensure!(met_by(member)? == ["server"], "{:?}", member.peers()?);
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn of_many_signalling_servers_members_use_the_same_three_and_others_when_those_go() {
+    world("reach-servers", |lab| {
+        let meeting = lab.host("meeting")?;
+        let at = meeting.v4()?;
+        let ports = 7001..7006;
+        let serve = |port| -> Result<(u16, Process)> {
+            let listen = format!("0.0.0.0:{port}");
+            Ok((
+                port,
+                meeting.spawn("lcroute", &["signal", "--no-relay", "--listen", &listen])?,
+            ))
+        };
+        let mut servers = ports.clone().map(serve).collect::<Result<Vec<_>>>()?;
+        let hosts = lab.closed_hosts(&["a", "b", "c"])?;
+        for (n, host) in hosts.iter().enumerate() {
+            let mut urls: Vec<_> = ports
+                .clone()
+                .map(|port| format!("ws://{at}:{port}"))
+                .collect();
+            // each knows them in another order
+            urls.rotate_left(n);
+            host.configure(&format!("[signal]\nlan = false\nservers = {urls:?}\n"))?;
+        }
+        let mut members = members_without_server(hosts)?;
+        let used = |member: &Member| -> Result<Vec<u16>> {
+            let args = ["-Htn", "state", "established", "dst", &at.to_string()];
+            let shown = member.host.run("ss", &args)?.success()?.stdout;
+            let peer = shown
+                .lines()
+                .filter_map(|line| line.split_whitespace().nth(3));
+            let mut ports: Vec<u16> = peer
+                .filter_map(|p| p.rsplit_once(':')?.1.parse().ok())
+                .collect();
+            ports.sort_unstable();
+            Ok(ports)
+        };
+        members[..2].iter_mut().try_for_each(Member::start)?;
+        members[0].wait_links(1)?;
+        let mut first = Vec::new();
+        eventually("both use three", || {
+            first = used(&members[0])?;
+            ensure!(first.len() == 3 && used(&members[1])? == first, "{first:?}");
+            Ok(())
+        })?;
+        for (_, server) in servers.iter_mut().filter(|(port, _)| first.contains(port)) {
+            server.kill()?;
+        }
+        eventually("the other two are used", || {
+            let now = used(&members[0])?;
+            ensure!(now.len() == 2 && used(&members[1])? == now, "{now:?}");
+            Ok(())
+        })?;
+        members[2].start()?;
+        members[2].wait_links(2)
+    });
+}

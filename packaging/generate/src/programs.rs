@@ -114,6 +114,11 @@ pub const PROGRAMS: &[Program] = &[
                  $XDG_STATE_HOME/lcsync or ~/.local/state/lcsync",
             ),
             (
+                "/run/lcsync/",
+                "sockets where servers answer `lcsync status`, those of services in /run/lcsync/NAME/; of who has one in \
+                 $XDG_RUNTIME_DIR/lcsync",
+            ),
+            (
                 "DEST/.lcsync-partial*",
                 "what has come of files that are not whole yet: a fetch that was interrupted goes on from there",
             ),
@@ -121,8 +126,8 @@ pub const PROGRAMS: &[Program] = &[
         exit_status: EXIT_STATUS,
         environment: &[
             (
-                "XDG_CACHE_HOME, XDG_STATE_HOME",
-                "where folders of lcsync are made, see FILES; in a service CACHE_DIRECTORY and STATE_DIRECTORY name them themselves",
+                "XDG_CACHE_HOME, XDG_STATE_HOME, XDG_RUNTIME_DIR",
+                "where folders of lcsync are made, see FILES; in a service CACHE_DIRECTORY, STATE_DIRECTORY and RUNTIME_DIRECTORY name them themselves",
             ),
             COMMON[0],
             COMMON[1],

@@ -6,6 +6,7 @@ mod membership;
 mod net;
 mod panics;
 mod records;
+mod relay;
 mod repair;
 mod security;
 mod versions;

@@ -15,6 +15,10 @@ use librecast::random::Random;
 use librecast::simulated::{self, Bottleneck, Path};
 use librecast::time::WallClock;
 
+use crate::relay::{
+    AllocationId, Client, Framer, RelayConfig, RelayOffer, RelayOutput, RelayServer, StreamCommand,
+    StreamEvent,
+};
 use crate::stun::respond;
 use crate::{Ecn, Limits, Transmit, Unreachable, WebRtc, WebRtcConfig};
 
@@ -59,6 +63,10 @@ pub(crate) struct Node {
     /// Public address of the NAT in front.
     pub(crate) nat: Option<SocketAddr>,
     pub(crate) closed: bool,
+    /// A NAT with another port for each destination: what it has given out.
+    pub(crate) symmetric: Option<Vec<SocketAddr>>,
+    /// No datagram passes.
+    pub(crate) udp_dead: bool,
     pub(crate) flows: HashSet<SocketAddr>,
     pub(crate) alive: bool,
     pub(crate) present: bool,
@@ -104,6 +112,13 @@ pub(crate) enum Parcel {
         about: PeerId,
         online: bool,
     },
+    /// Between a node and the relay, in a stream.
+    ToRelay { node: usize, command: StreamCommand },
+    FromRelay {
+        node: usize,
+        stream: u64,
+        event: StreamEvent,
+    },
     /// ICMP: the host `by` has nobody for a datagram of `to`, which began so.
     Refusal {
         by: SocketAddr,
@@ -145,6 +160,8 @@ pub(crate) struct Net {
     pub(crate) quotes: Option<usize>,
     /// What each node sends goes through such a pipe.
     pub(crate) pipe: Option<Pipe>,
+    /// At [`STUN`], with the addresses of its sockets.
+    pub(crate) relay: Option<(RelayServer, BTreeMap<AllocationId, SocketAddr>)>,
 }
 
 /// A bottleneck: a rate, and a queue that drops what comes when it is full.
@@ -210,6 +227,7 @@ impl Net {
             congested: false,
             quotes: None,
             pipe: None,
+            relay: None,
         }
     }
 
@@ -272,6 +290,8 @@ impl Net {
             host,
             nat: nat.map(|a| a.parse().unwrap()),
             closed: true,
+            symmetric: None,
+            udp_dead: false,
             flows: HashSet::new(),
             alive: true,
             present: false,
@@ -476,6 +496,7 @@ impl Net {
 
     /// To the next thing that happens, `end` at the latest.
     fn step(&mut self, end: Instant) {
+        let relay = self.relay.as_ref().map(|(relay, _)| relay.poll_timeout());
         let timers = self
             .nodes
             .iter_mut()
@@ -483,6 +504,7 @@ impl Net {
             .filter_map(|n| n.overlay.poll_timeout());
         let next = timers
             .chain(self.wire.poll_timeout())
+            .chain(relay)
             .min()
             .unwrap_or(end)
             .min(end);
@@ -491,6 +513,8 @@ impl Net {
         while let Some(parcel) = self.wire.poll(self.now) {
             self.deliver(parcel);
         }
+        let now = self.now;
+        self.with_relay(|relay| relay.handle_timeout(now));
         for n in 0..self.nodes.len() {
             let now = self.now;
             let node = &mut self.nodes[n];
@@ -548,6 +572,15 @@ impl Net {
                 contents,
                 ecn,
             } => self.deliver_datagram(from, to, &contents, ecn),
+            Parcel::ToRelay { node, command } => self.stream_to_relay(node, command),
+            Parcel::FromRelay {
+                node,
+                stream,
+                event,
+            } => {
+                let connections = self.nodes[node].overlay.connections_mut();
+                connections.handle_relay_stream(stream, event, now);
+            }
             Parcel::Refusal { by, to, quoted } => {
                 let mut nodes = self.nodes.iter_mut();
                 if let Some(node) = nodes.find(|n| n.alive && n.nat.unwrap_or(n.host) == to) {
@@ -576,15 +609,36 @@ impl Net {
                         ecn: Ecn::None,
                     },
                 );
+            } else {
+                let (address, now) = (from, self.now);
+                let client = Client {
+                    address,
+                    stream: None,
+                };
+                self.with_relay(|relay| relay.handle_client(client, contents, now));
             }
             return;
+        }
+        let socket = self.relay.as_ref().and_then(|(_, sockets)| {
+            let mut sockets = sockets.iter();
+            sockets
+                .find(|(_, address)| **address == to)
+                .map(|(id, _)| *id)
+        });
+        if let Some(id) = socket {
+            let now = self.now;
+            return self.with_relay(|relay| relay.handle_peer(id, from, contents, now));
         }
         let (Some(target), now) = (self.node_at(to), self.now) else {
             return;
         };
         let node = &mut self.nodes[target];
         let open = !(node.closed || node.nat.is_some()) || node.flows.contains(&from);
-        if node.alive && open {
+        let mapped = match &node.symmetric {
+            Some(given) => given.get(usize::from(to.port() - 10_000)) == Some(&from),
+            None => true,
+        };
+        if node.alive && open && mapped && !node.udp_dead {
             let host = node.host;
             node.overlay
                 .connections_mut()
@@ -598,8 +652,11 @@ impl Net {
 
     /// The node whose public address this is.
     fn node_at(&self, address: SocketAddr) -> Option<usize> {
-        let public = |n: &Node| n.nat.unwrap_or(n.host);
-        self.nodes.iter().position(|n| public(n) == address)
+        let is_at = |n: &Node| match (&n.symmetric, n.nat) {
+            (Some(_), Some(nat)) => nat.ip() == address.ip() && address.port() >= 10_000,
+            _ => n.nat.unwrap_or(n.host) == address,
+        };
+        self.nodes.iter().position(is_at)
     }
 
     /// Takes what a node has to say and to send.
@@ -616,7 +673,113 @@ impl Net {
         }
     }
 
+    /// A relay at [`STUN`], which all nodes so far may use; over UDP, too, or not.
+    pub(crate) fn add_relay(&mut self) {
+        let own: SocketAddr = STUN.parse().unwrap();
+        let config = RelayConfig::new([7; 32], Arc::new(move |ip| ip == own.ip()));
+        let relay = RelayServer::new(config, self.now, TODAY).unwrap();
+        for node in &mut self.nodes {
+            let (credentials, _) = relay.mint(node.id.public_key(), self.now);
+            let offer = RelayOffer {
+                url: "the relay".to_owned(),
+                udp: vec![own],
+                stream: true,
+                credentials,
+                renews: true,
+            };
+            let connections = node.overlay.connections_mut();
+            connections.set_relays(vec![offer], self.now);
+        }
+        self.relay = Some((relay, BTreeMap::new()));
+    }
+
+    fn with_relay(&mut self, change: impl FnOnce(&mut RelayServer)) {
+        let Some((mut relay, mut sockets)) = self.relay.take() else {
+            return;
+        };
+        change(&mut relay);
+        let server: SocketAddr = STUN.parse().unwrap();
+        let datagram = |from, to, contents: Bytes| Parcel::Datagram {
+            from,
+            to,
+            contents: contents.to_vec(),
+            ecn: Ecn::None,
+        };
+        while let Some(output) = relay.poll_output() {
+            let delay = self.wire.path.delay;
+            match output {
+                RelayOutput::Open { allocation, .. } => {
+                    let port = 20_000 + u16::try_from(allocation).unwrap();
+                    let address = SocketAddr::new(server.ip(), port);
+                    sockets.insert(allocation, address);
+                    relay.handle_opened(allocation, Some(address));
+                }
+                RelayOutput::Close(allocation) => drop(sockets.remove(&allocation)),
+                RelayOutput::ToPeer {
+                    allocation,
+                    to,
+                    contents,
+                } => self.post(delay, datagram(sockets[&allocation], to, contents)),
+                RelayOutput::ToClient(to, contents) => match to.stream {
+                    None => self.post(delay, datagram(server, to.address, contents)),
+                    Some(number) => {
+                        let node = usize::try_from(number >> 32).unwrap();
+                        let mut framer = Framer::default();
+                        framer.push(&contents);
+                        let message = framer.poll_frame().unwrap().unwrap();
+                        let event = StreamEvent::Received(message);
+                        let stream = number & 0xffff_ffff;
+                        self.post(
+                            delay,
+                            Parcel::FromRelay {
+                                node,
+                                stream,
+                                event,
+                            },
+                        );
+                    }
+                },
+            }
+        }
+        self.relay = Some((relay, sockets));
+    }
+
+    fn stream_to_relay(&mut self, node: usize, command: StreamCommand) {
+        let client = |stream| Client {
+            address: self.nodes[node].host,
+            stream: Some((node as u64) << 32 | stream),
+        };
+        let now = self.now;
+        match command {
+            StreamCommand::Open { stream, .. } => {
+                let event = StreamEvent::Opened;
+                let opened = Parcel::FromRelay {
+                    node,
+                    stream,
+                    event,
+                };
+                self.post(self.wire.path.delay, opened);
+            }
+            StreamCommand::Send { stream, contents } => {
+                let client = client(stream);
+                self.with_relay(|relay| relay.handle_client(client, &contents, now));
+            }
+            StreamCommand::Close { stream } => {
+                let client = client(stream);
+                self.with_relay(|relay| relay.handle_closed(client));
+            }
+        }
+    }
+
     fn send_all(&mut self, n: usize) {
+        self.send_datagrams(n);
+        while let Some(command) = self.nodes[n].overlay.connections_mut().poll_relay_stream() {
+            let parcel = Parcel::ToRelay { node: n, command };
+            self.post(self.wire.path.delay, parcel);
+        }
+    }
+
+    fn send_datagrams(&mut self, n: usize) {
         while let Some(transmit) = self.nodes[n].overlay.connections_mut().poll_transmit() {
             let Transmit {
                 to,
@@ -643,7 +806,18 @@ impl Net {
             }
             node.sent += 1;
             node.flows.insert(to);
-            let from = node.nat.unwrap_or(node.host);
+            if node.udp_dead {
+                continue;
+            }
+            let mut from = node.nat.unwrap_or(node.host);
+            if let Some(given) = &mut node.symmetric {
+                let at = given.iter().position(|known| *known == to);
+                let at = at.unwrap_or_else(|| {
+                    given.push(to);
+                    given.len() - 1
+                });
+                from.set_port(10_000 + u16::try_from(at).unwrap());
+            }
             let media = matches!(contents.first(), Some(128..=191));
             if media && let Some(tapped) = self.tapped.as_mut() {
                 tapped.push((from, to, contents.to_vec()));

@@ -5,12 +5,12 @@ use std::io::{IsTerminal, Read, Write};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use librecast_program::cli::Exit;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use terminal_size::{Height, Width, terminal_size};
 
-use crate::system::exit_on_signals_after;
+use crate::cli::Exit;
+use crate::interrupt;
 
 /// The other screen, as `watch` and editors use it; no cursor.
 const ENTER: &str = "\x1b[?1049h\x1b[?25l";
@@ -31,7 +31,7 @@ impl Screen {
         let is_terminal = frames && std::io::stdout().is_terminal();
         let keyboard = is_terminal.then(keys_one_by_one).flatten();
         let before = keyboard.clone();
-        exit_on_signals_after(move |exit| {
+        interrupt::end_on_interrupt(move |exit| {
             restore(before.as_ref());
             let mut out = std::io::stdout().lock();
             if is_terminal {
@@ -140,6 +140,7 @@ fn cut(line: &str, width: usize) -> String {
 /// Asks again and again with `ask`, and shows what it says; `Err` of the first time ends it, later ones are shown until
 /// there is an answer again. On a terminal `q` ends it.
 pub fn watch(
+    program: &str,
     frames: bool,
     pause: Duration,
     mut ask: impl FnMut() -> anyhow::Result<String>,
@@ -162,7 +163,8 @@ pub fn watch(
             }
             Err(e) => {
                 if !std::mem::replace(&mut away, true) {
-                    super::hint(format_args!("{e:#}; trying again"));
+                    // a result stays good when nobody reads this
+                    let _ = writeln!(std::io::stderr(), "{program}: {e:#}; trying again");
                 }
             }
         }

@@ -1,0 +1,209 @@
+//! Which of many signalling servers a node uses: the best by rendezvous hashing, an order that all members of its network
+//! have without talking about it. Where one does not answer the next is used, too, until it does.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use librecast::id::derive;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::wire::Room;
+
+/// So many servers that answer are used. Two nodes of which one does not reach the best still have two in common.
+const USED: usize = 3;
+/// A server is left when better ones have answered for so long: others may not have come back to them yet.
+const GRACE: Duration = Duration::from_secs(60);
+
+/// Place of a server in the order of its room; the smallest is the best.
+type Place = [u8; 32];
+
+fn place(room: &Room, url: &str) -> Place {
+    derive("lcroute 2026 server place", &[&room.0, url.as_bytes()])
+}
+
+/// All servers that are known, and whether each answers as far as we know.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Ranking(watch::Sender<BTreeMap<Place, bool>>);
+
+impl Ranking {
+    /// Adds a server; it is out again when the result is dropped. One on this host is used whatever others there are.
+    pub(crate) fn add(&self, room: &Room, url: &str, on_this_host: bool) -> Rank {
+        let place = (!on_this_host).then(|| place(room, url));
+        if let Some(place) = place {
+            self.0.send_modify(|servers| {
+                servers.insert(place, true);
+            });
+        }
+        Rank {
+            place,
+            servers: self.0.clone(),
+            changes: self.0.subscribe(),
+        }
+    }
+}
+
+/// One server's place among all.
+#[derive(Debug)]
+pub(crate) struct Rank {
+    place: Option<Place>,
+    servers: watch::Sender<BTreeMap<Place, bool>>,
+    changes: watch::Receiver<BTreeMap<Place, bool>>,
+}
+
+impl Drop for Rank {
+    fn drop(&mut self) {
+        if let Some(place) = &self.place {
+            self.servers.send_modify(|servers| {
+                servers.remove(place);
+            });
+        }
+    }
+}
+
+impl Rank {
+    /// Waits until this server is to be used.
+    pub(crate) async fn come(&mut self) {
+        self.wait(true).await;
+    }
+
+    /// Waits until it is not needed any more.
+    pub(crate) async fn over(&mut self) {
+        loop {
+            self.wait(false).await;
+            if timeout(GRACE, self.wait(true)).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn wait(&mut self, used: bool) {
+        let Some(place) = self.place else {
+            if !used {
+                std::future::pending::<()>().await;
+            }
+            return;
+        };
+        let is_used = |servers: &BTreeMap<Place, bool>| {
+            servers
+                .range(..place)
+                .filter(|(_, answers)| **answers)
+                .count()
+                < USED
+        };
+        // the sender is here, too: it does not end
+        let _ = self
+            .changes
+            .wait_for(|servers| is_used(servers) == used)
+            .await;
+    }
+
+    /// Whether it answers.
+    pub(crate) fn answers(&self, answers: bool) {
+        let Some(place) = self.place else { return };
+        self.servers.send_if_modified(|servers| {
+            let known = servers.insert(place, answers);
+            known != Some(answers)
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use librecast::id::SecretKey;
+
+    fn room(seed: u8) -> Room {
+        Room::of(&SecretKey::from_seed(&[seed; 32]).peer_id())
+    }
+
+    fn urls(count: usize) -> Vec<String> {
+        (0..count).map(|n| format!("wss://s{n}.example")).collect()
+    }
+
+    async fn is_on(rank: &mut Rank) -> bool {
+        timeout(Duration::ZERO, rank.come()).await.is_ok()
+    }
+
+    async fn used(ranking: &mut [Rank]) -> Vec<usize> {
+        let mut used = Vec::new();
+        for (n, rank) in ranking.iter_mut().enumerate() {
+            if is_on(rank).await {
+                used.push(n);
+            }
+        }
+        used
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nodes_that_know_the_servers_in_any_order_use_the_same() {
+        let (a, b) = (Ranking::default(), Ranking::default());
+        let mut of_a: Vec<_> = urls(8).iter().map(|u| a.add(&room(1), u, false)).collect();
+        let mut of_b: Vec<_> = urls(8)
+            .iter()
+            .rev()
+            .map(|u| b.add(&room(1), u, false))
+            .collect();
+        of_b.reverse();
+        let first = used(&mut of_a).await;
+        assert_eq!((first.len(), &first), (USED, &used(&mut of_b).await));
+        // one of them has gone for a: two are in common still
+        of_a[first[0]].answers(false);
+        let now = used(&mut of_a).await;
+        assert_eq!(now.len(), USED + 1);
+        assert!(
+            first.iter().all(|n| now.contains(n)),
+            "it is tried again: {now:?}"
+        );
+        of_a[first[0]].answers(true);
+        assert_eq!(used(&mut of_a).await, first);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn networks_spread_over_the_servers() {
+        let mut uses = [0; 8];
+        for network in 0..64 {
+            let ranking = Ranking::default();
+            let mut all: Vec<_> = urls(8)
+                .iter()
+                .map(|u| ranking.add(&room(network), u, false))
+                .collect();
+            used(&mut all).await.into_iter().for_each(|n| uses[n] += 1);
+        }
+        // 24 each on average
+        assert!(uses.iter().all(|uses| (12..=36).contains(uses)), "{uses:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn few_servers_and_those_of_this_host_are_all_used() {
+        let ranking = Ranking::default();
+        let mut all: Vec<_> = urls(3)
+            .iter()
+            .map(|u| ranking.add(&room(1), u, false))
+            .collect();
+        assert_eq!(used(&mut all).await, [0, 1, 2]);
+        let mut own = ranking.add(&room(1), "ws://127.0.0.1:7117", true);
+        assert!(is_on(&mut own).await);
+        assert!(timeout(2 * GRACE, own.over()).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_is_left_when_better_ones_have_been_back_for_a_while() {
+        let ranking = Ranking::default();
+        let mut all: Vec<_> = urls(4)
+            .iter()
+            .map(|u| ranking.add(&room(1), u, false))
+            .collect();
+        let before = used(&mut all).await;
+        let best = before[0];
+        let last = (0..4).find(|n| !before.contains(n)).unwrap();
+        all[best].answers(false);
+        assert!(is_on(&mut all[last]).await);
+        all[best].answers(true);
+        assert!(timeout(GRACE / 2, all[last].over()).await.is_err());
+        assert!(timeout(2 * GRACE, all[last].over()).await.is_ok());
+        // a server that is configured no more does not count
+        drop(all.remove(best));
+        assert_eq!(used(&mut all).await.len(), 3);
+    }
+}

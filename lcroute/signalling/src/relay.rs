@@ -1,0 +1,365 @@
+//! The relay on the signalling server's port: sockets for the state machine of `lcroute-webrtc`.
+//!
+//! ```text
+//! UDP port, streams that begin with STUN --> RelayServer --> a UDP socket for each allocation
+//! ```
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::{Bytes, BytesMut};
+use lcroute_webrtc::relay::{
+    AllocationId, Client, Framer, IsOwn, RelayConfig, RelayOutput, RelayServer,
+};
+use librecast::id::PeerId;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::UdpSocket;
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, interval, timeout};
+
+use crate::wire::ToNode;
+
+/// Longest datagram in bytes.
+const MAX_DATAGRAM: usize = 10_000;
+/// Messages that may wait for a stream.
+const STREAM_QUEUE: usize = 256;
+/// Messages that leave in one write.
+const WRITE_BATCH: usize = 64;
+/// A stream has an allocation within this time, and takes what it is sent.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often a busy relay tells what it does.
+const REPORT: Duration = Duration::from_secs(300);
+
+/// How a server relays.
+#[derive(Debug, Clone)]
+pub struct RelaySettings {
+    /// Whether peers may have private addresses.
+    pub private: bool,
+    /// Bits a second of one node, both directions together.
+    pub rate: u64,
+    /// Bits a second of all.
+    pub rate_total: u64,
+    /// Public addresses of this host, where a NAT stands before it: one of each family counts.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// The relay of a running server.
+#[derive(Debug)]
+pub(crate) struct Relay {
+    udp: Arc<UdpSocket>,
+    dual: bool,
+    addresses: Vec<IpAddr>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    core: RelayServer,
+    sockets: HashMap<AllocationId, Opened>,
+    streams: HashMap<u64, mpsc::Sender<Bytes>>,
+    next_stream: u64,
+    told: (Instant, u64),
+}
+
+#[derive(Debug)]
+struct Opened {
+    socket: Arc<UdpSocket>,
+    reader: AbortHandle,
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+impl Relay {
+    /// `most`: sockets that it may open.
+    pub(crate) fn new(
+        settings: RelaySettings,
+        udp: Arc<UdpSocket>,
+        most: usize,
+    ) -> io::Result<Arc<Self>> {
+        let mut secret = [0; 32];
+        getrandom::fill(&mut secret).map_err(io::Error::other)?;
+        let addresses = settings.addresses;
+        let mut config = RelayConfig::new(secret, is_own(addresses.clone()));
+        config.private = settings.private;
+        config.rate = settings.rate;
+        config.rate_total = settings.rate_total;
+        config.allocations = config.allocations.min(most);
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = Instant::now();
+        let unix = unix.unwrap_or_default().as_secs();
+        let core = RelayServer::new(config, now.into_std(), unix);
+        let core = core.ok_or_else(|| io::Error::other("no cryptography"))?;
+        Ok(Arc::new(Self {
+            dual: udp.local_addr()?.is_ipv6(),
+            udp,
+            addresses,
+            state: Mutex::new(State {
+                core,
+                sockets: HashMap::new(),
+                streams: HashMap::new(),
+                next_stream: 0,
+                told: (now, 0),
+            }),
+        }))
+    }
+
+    /// What a registered node gets: always under the same name, so that its bounds stay one node's.
+    pub(crate) fn offer(&self, peer: &PeerId) -> (ToNode, Duration) {
+        let now = Instant::now().into_std();
+        let (credentials, lifetime) = self.locked().core.mint(peer.public_key(), now);
+        let message = ToNode::Relay {
+            lifetime,
+            credentials,
+        };
+        (message, Duration::from_secs(lifetime.into()))
+    }
+
+    /// Looks after times.
+    pub(crate) async fn run(self: Arc<Self>) {
+        let mut tick = interval(Duration::from_secs(1));
+        loop {
+            let now = tick.tick().await;
+            self.with_core(|core| core.handle_timeout(now.into_std()));
+            self.report(now);
+        }
+    }
+
+    fn report(&self, now: Instant) {
+        let mut state = self.locked();
+        let (allocations, bytes) = state.core.usage();
+        if now >= state.told.0 + REPORT && bytes != state.told.1 {
+            let drops = state.core.drops();
+            let dropped: Vec<_> = drops.iter().filter(|(_, count)| **count > 0).collect();
+            tracing::info!(allocations, bytes, ?dropped, "relay");
+            state.told = (now, bytes);
+        }
+    }
+
+    /// A datagram that came at the server's port and is no binding request.
+    pub(crate) fn handle_datagram(self: &Arc<Self>, from: SocketAddr, datagram: &[u8]) {
+        let client = Client {
+            address: from,
+            stream: None,
+        };
+        self.handle(client, datagram);
+    }
+
+    fn handle(self: &Arc<Self>, client: Client, datagram: &[u8]) {
+        let now = Instant::now().into_std();
+        self.with_core(|core| core.handle_client(client, datagram, now));
+    }
+
+    fn locked(&self) -> MutexGuard<'_, State> {
+        // panics of the STUN parser stay behind its fence; a table may lack an entry, no more
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets something happen, and does what follows; nothing of it waits.
+    fn with_core(self: &Arc<Self>, change: impl FnOnce(&mut RelayServer)) {
+        let mut state = self.locked();
+        change(&mut state.core);
+        while let Some(output) = state.core.poll_output() {
+            self.obey(output, &mut state);
+        }
+    }
+
+    fn obey(self: &Arc<Self>, output: RelayOutput, state: &mut State) {
+        match output {
+            RelayOutput::ToClient(client, message) => match client.stream {
+                Some(stream) => {
+                    let queue = state.streams.get(&stream);
+                    if queue.is_some_and(|queue| queue.try_send(message).is_err()) {
+                        state.core.note_stream_full();
+                    }
+                }
+                // what does not fit is lost, as datagrams are
+                None => drop(self.udp.try_send_to(&message, self.mapped(client.address))),
+            },
+            RelayOutput::Open {
+                allocation,
+                client,
+                ipv6,
+            } => {
+                let opened = self.open(client.address, ipv6);
+                let told = opened.as_ref().ok().map(|(_, told)| *told);
+                match opened {
+                    Ok((socket, _)) => {
+                        let relay = Arc::downgrade(self);
+                        let reading = Arc::clone(&socket);
+                        let reader = tokio::spawn(async move {
+                            let mut buffer = vec![0; MAX_DATAGRAM];
+                            loop {
+                                let received = reading.recv_from(&mut buffer).await;
+                                let Some(relay) = relay.upgrade() else { return };
+                                // errors are those of single datagrams
+                                if let Ok((n, from)) = received {
+                                    let now = Instant::now().into_std();
+                                    relay.with_core(|core| {
+                                        core.handle_peer(allocation, from, &buffer[..n], now);
+                                    });
+                                }
+                            }
+                        });
+                        let reader = reader.abort_handle();
+                        state.sockets.insert(allocation, Opened { socket, reader });
+                    }
+                    Err(e) => tracing::debug!("no socket for an allocation: {e}"),
+                }
+                state.core.handle_opened(allocation, told);
+            }
+            RelayOutput::ToPeer {
+                allocation,
+                to,
+                contents,
+            } => {
+                if let Some(opened) = state.sockets.get(&allocation) {
+                    let _ = opened.socket.try_send_to(&contents, to);
+                }
+            }
+            RelayOutput::Close(allocation) => drop(state.sockets.remove(&allocation)),
+        }
+    }
+
+    fn mapped(&self, to: SocketAddr) -> SocketAddr {
+        match to.ip() {
+            IpAddr::V4(v4) if self.dual => SocketAddr::new(v4.to_ipv6_mapped().into(), to.port()),
+            _ => to,
+        }
+    }
+
+    /// A socket at the address from which this host speaks to the client, and what peers are told.
+    fn open(&self, client: SocketAddr, ipv6: bool) -> io::Result<(Arc<UdpSocket>, SocketAddr)> {
+        let somewhere: (IpAddr, IpAddr) = if ipv6 {
+            let documentation = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+            (Ipv6Addr::UNSPECIFIED.into(), documentation.into())
+        } else {
+            let documentation = Ipv4Addr::new(192, 0, 2, 1);
+            (Ipv4Addr::UNSPECIFIED.into(), documentation.into())
+        };
+        let there = if client.is_ipv6() == ipv6 {
+            client
+        } else {
+            SocketAddr::new(somewhere.1, 9)
+        };
+        // nothing is sent: only the kernel's choice of a source is asked for
+        let probe = std::net::UdpSocket::bind((somewhere.0, 0))?;
+        probe.connect(there)?;
+        let socket = std::net::UdpSocket::bind((probe.local_addr()?.ip(), 0))?;
+        socket.set_nonblocking(true)?;
+        let mut told = socket.local_addr()?;
+        if let Some(ip) = self.addresses.iter().find(|ip| ip.is_ipv6() == ipv6) {
+            told.set_ip(*ip);
+        }
+        Ok((Arc::new(UdpSocket::from_std(socket)?), told))
+    }
+
+    /// Serves a stream whose first byte says that it speaks TURN, until it ends.
+    pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+        self: &Arc<Self>,
+        stream: S,
+        address: SocketAddr,
+    ) -> anyhow::Result<()> {
+        let (entered, mut queue) = self.enter(address);
+        let (mut read, mut write) = tokio::io::split(stream);
+        let (mut framer, mut received) = (Framer::default(), BytesMut::with_capacity(16 << 10));
+        let mut waiting = Vec::with_capacity(WRITE_BATCH);
+        let mut tick = interval(PATIENCE);
+        tick.reset();
+        loop {
+            tokio::select! {
+                n = read.read_buf(&mut received) => {
+                    if n? == 0 {
+                        return Ok(());
+                    }
+                    framer.push(&received);
+                    received.clear();
+                    while let Some(frame) = framer.poll_frame()? {
+                        match lcroute_webrtc::respond(&frame, address) {
+                            Some(answer) => timeout(PATIENCE, write.write_all(&answer)).await??,
+                            None => self.handle(entered.client, &frame),
+                        }
+                    }
+                }
+                n = queue.recv_many(&mut waiting, WRITE_BATCH) => {
+                    anyhow::ensure!(n > 0, "the server ends");
+                    let all = waiting.concat();
+                    waiting.clear();
+                    timeout(PATIENCE, write.write_all(&all)).await??;
+                    timeout(PATIENCE, write.flush()).await??;
+                }
+                _ = tick.tick() => {
+                    let serves = self.locked().core.serves(entered.client);
+                    anyhow::ensure!(serves, "no allocation on this stream");
+                }
+            }
+        }
+    }
+
+    fn enter(self: &Arc<Self>, address: SocketAddr) -> (Entered, mpsc::Receiver<Bytes>) {
+        let (sender, queue) = mpsc::channel(STREAM_QUEUE);
+        let mut state = self.locked();
+        let number = state.next_stream;
+        state.next_stream += 1;
+        state.streams.insert(number, sender);
+        let client = Client {
+            address,
+            stream: Some(number),
+        };
+        let relay = Arc::clone(self);
+        (Entered { relay, client }, queue)
+    }
+}
+
+/// A stream that is served; dropping it ends its allocation.
+struct Entered {
+    relay: Arc<Relay>,
+    client: Client,
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.relay.with_core(|core| core.handle_closed(self.client));
+        if let Some(stream) = self.client.stream {
+            self.relay.locked().streams.remove(&stream);
+        }
+    }
+}
+
+/// Only an address of this host can be bound.
+fn is_own(addresses: Vec<IpAddr>) -> IsOwn {
+    Arc::new(move |ip| addresses.contains(&ip) || std::net::UdpSocket::bind((ip, 0)).is_ok())
+}
+
+/// The server's UDP port: STUN, and what is the relay's.
+pub(crate) async fn serve_udp(udp: Arc<UdpSocket>, relay: Option<Arc<Relay>>) {
+    let mut tasks = JoinSet::new();
+    if let Some(relay) = &relay {
+        tasks.spawn(Arc::clone(relay).run());
+    }
+    let mut buffer = vec![0; MAX_DATAGRAM];
+    loop {
+        match udp.recv_from(&mut buffer).await {
+            Ok((n, from)) => {
+                let plain = SocketAddr::new(from.ip().to_canonical(), from.port());
+                if let Some(response) = lcroute_webrtc::respond(&buffer[..n], plain) {
+                    // STUN asks again
+                    let _ = udp.try_send_to(&response, from);
+                } else if let Some(relay) = &relay {
+                    relay.handle_datagram(plain, &buffer[..n]);
+                }
+            }
+            Err(e) => {
+                tracing::debug!("udp: {e}");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+    }
+}

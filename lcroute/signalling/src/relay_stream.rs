@@ -1,0 +1,133 @@
+//! A stream to a relay: TCP or TLS, and the messages in it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use lcroute_webrtc::relay::{Framer, StreamEvent, is_relay_answer, relay_probe};
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use crate::client::dial;
+
+/// Messages that leave in one write.
+const WRITE_BATCH: usize = 64;
+/// TLS is there within this time, and the relay takes what it is sent.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Where a stream leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RelayTarget {
+    /// Name or address; IPv6 addresses in brackets or without.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// TLS, with the same trust as for signalling servers.
+    pub tls: bool,
+    /// The SOCKS5 proxy that leads there.
+    pub socks: Option<SocketAddr>,
+}
+
+impl RelayTarget {
+    /// That of a signalling server: its relay listens where it listens.
+    #[must_use]
+    pub fn of_signalling(url: &str, socks: Option<SocketAddr>) -> Option<Self> {
+        let uri: tokio_tungstenite::tungstenite::http::Uri = url.parse().ok()?;
+        let tls = uri.scheme_str() == Some("wss");
+        Some(Self {
+            host: uri.host()?.to_owned(),
+            port: uri.port_u16().unwrap_or(if tls { 443 } else { 80 }),
+            tls,
+            socks,
+        })
+    }
+}
+
+/// Carries messages until either end has enough. `events` hears that it is open, then each message of the relay's.
+///
+/// # Errors
+/// Why it could not be opened, or ended.
+pub async fn carry(
+    target: &RelayTarget,
+    messages: &mut mpsc::Receiver<Bytes>,
+    events: &mpsc::Sender<StreamEvent>,
+) -> anyhow::Result<()> {
+    let host = target.host.trim_matches(['[', ']']);
+    let tcp = dial(host, target.port, target.socks).await?;
+    if !target.tls {
+        return exchange(tcp, messages, events).await;
+    }
+    let name = ServerName::try_from(host.to_owned())?;
+    let connector = TlsConnector::from(Arc::clone(&crate::tls::client()?));
+    let tls = timeout(PATIENCE, connector.connect(name, tcp)).await??;
+    exchange(tls, messages, events).await
+}
+
+async fn exchange<S: AsyncRead + AsyncWrite>(
+    stream: S,
+    messages: &mut mpsc::Receiver<Bytes>,
+    events: &mpsc::Sender<StreamEvent>,
+) -> anyhow::Result<()> {
+    events.send(StreamEvent::Opened).await?;
+    let (mut read, mut write) = tokio::io::split(stream);
+    let (mut framer, mut received) = (Framer::default(), BytesMut::with_capacity(16 << 10));
+    let mut waiting = Vec::with_capacity(WRITE_BATCH);
+    loop {
+        tokio::select! {
+            n = read.read_buf(&mut received) => {
+                anyhow::ensure!(n? > 0, "closed by the relay");
+                framer.push(&received);
+                received.clear();
+                while let Some(frame) = framer.poll_frame()? {
+                    events.send(StreamEvent::Received(frame)).await?;
+                }
+            }
+            n = messages.recv_many(&mut waiting, WRITE_BATCH) => {
+                if n == 0 {
+                    return Ok(());
+                }
+                let all = waiting.concat();
+                waiting.clear();
+                timeout(PATIENCE, write.write_all(&all)).await??;
+                timeout(PATIENCE, write.flush()).await??;
+            }
+        }
+    }
+}
+
+/// Whether a relay answers there, and how soon.
+///
+/// # Errors
+/// What is missing.
+pub async fn probe(target: &RelayTarget) -> anyhow::Result<Duration> {
+    let begun = tokio::time::Instant::now();
+    let mut id = [0; 12];
+    getrandom::fill(&mut id).map_err(|e| anyhow::anyhow!("random numbers: {e}"))?;
+    let (messages, mut waiting) = mpsc::channel(1);
+    let (events, mut happened) = mpsc::channel(4);
+    let request = relay_probe(id).ok_or_else(|| anyhow::anyhow!("no request"))?;
+    messages.send(request.into()).await?;
+    let answered = async {
+        while let Some(event) = happened.recv().await {
+            match event {
+                StreamEvent::Received(m) if is_relay_answer(&m, id) => return Ok(begun.elapsed()),
+                _ => {}
+            }
+        }
+        anyhow::bail!("no relay answers")
+    };
+    let asked = async {
+        tokio::select! {
+            answered = answered => answered,
+            ended = carry(target, &mut waiting, &events) => {
+                ended?;
+                anyhow::bail!("no relay answers")
+            }
+        }
+    };
+    timeout(PATIENCE, asked).await?
+}

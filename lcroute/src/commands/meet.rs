@@ -1,0 +1,142 @@
+//! `meet`: two hosts link by texts that people carry.
+
+use std::io::{IsTerminal, Read};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use librecast::id::PeerId;
+use librecast_program::cli::{Exit, ExitError};
+use librecast_program::units::utc;
+use serde::Deserialize;
+use serde_json::json;
+use terminal_size::{Height, Width};
+
+use super::{hint, print_line};
+use crate::control::Request;
+use crate::control::client::Client;
+use crate::text;
+
+/// A terminal that does not tell its size.
+const USUAL_SIZE: (usize, usize) = (80, 24);
+/// A network that is up has addresses within so long, and its STUN servers have answered.
+const ADDRESSES_WITHIN: Duration = Duration::from_secs(5);
+const AGAIN: Duration = Duration::from_millis(200);
+
+/// What the daemon says of its own record.
+#[derive(Debug, Deserialize)]
+struct Own {
+    record: Option<String>,
+    until: Option<u64>,
+    settled: bool,
+}
+
+/// Whose record the daemon has taken.
+#[derive(Debug, Deserialize)]
+struct Taken {
+    peer_id: PeerId,
+    name: Option<String>,
+    until: u64,
+}
+
+/// Prints this node's text: as a block, as a QR code, or as a picture of one.
+pub fn give(control: &Path, qr: Option<Option<PathBuf>>, json: bool) -> anyhow::Result<Exit> {
+    let (record, good_until) = own_record(control)?;
+    let until = utc(good_until);
+    if json {
+        print_line(json!({ "text": text::line(&record), "good_until": good_until }))?;
+        return Ok(Exit::Ok);
+    }
+    match qr {
+        None => {
+            let block = text::write(&record, &[("Good-Until", &until)]);
+            print_line(block.trim_end())?;
+            hint(format_args!(
+                "give this text to another node of the network, which takes it by `lcroute meet --with FILE`, and take its text; good until {until}"
+            ));
+        }
+        Some(None) => {
+            let (columns, rows) = terminal_size();
+            let colours = std::io::stdout().is_terminal();
+            print_line(text::qr(&record, columns, rows, colours)?.trim_end_matches('\n'))?;
+            hint(format_args!("good until {until}"));
+        }
+        Some(Some(file)) => {
+            std::fs::write(&file, text::qr_png(&record))
+                .with_context(|| file.display().to_string())?;
+            hint(format_args!("{}: good until {until}", file.display()));
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+/// This node's record, and until when it is good. A daemon that has just started may not know all its addresses yet.
+fn own_record(control: &Path) -> anyhow::Result<(Vec<u8>, u64)> {
+    let mut client = Client::connect(control)?;
+    let begin = Instant::now();
+    loop {
+        let own: Own = client.ask(&Request::Meet)?;
+        let (late, found) = (
+            begin.elapsed() > ADDRESSES_WITHIN,
+            own.record.zip(own.until),
+        );
+        match found {
+            Some((record, until)) if own.settled || late => {
+                return Ok((bs58::decode(record).into_vec()?, until));
+            }
+            None if late => {
+                let why = "this host has no address that another could reach";
+                return Err(ExitError::new(Exit::Unreachable, why).into());
+            }
+            _ => thread::sleep(AGAIN),
+        }
+    }
+}
+
+/// Takes the texts of other nodes from a file, or from standard input (`-`).
+pub fn take(control: &Path, from: &str, json: bool) -> anyhow::Result<Exit> {
+    let mut input = Vec::new();
+    let most = text::MAX_TEXT as u64 + 1;
+    match from {
+        "-" => {
+            if std::io::stdin().is_terminal() {
+                hint("paste the other node's text, then Ctrl-D");
+            }
+            std::io::stdin().lock().take(most).read_to_end(&mut input)?;
+        }
+        file => {
+            let opened = std::fs::File::open(file).with_context(|| file.to_owned())?;
+            opened.take(most).read_to_end(&mut input)?;
+        }
+    }
+    let records = text::read(&input).map_err(|e| ExitError::new(Exit::Usage, e.to_string()))?;
+    let mut client = Client::connect(control)?;
+    for record in records {
+        let record = bs58::encode(record).into_string();
+        let taken: Taken = client.ask(&Request::Take { record })?;
+        let until = utc(taken.until);
+        if json {
+            print_line(json!({
+                "peer_id": taken.peer_id, "name": taken.name, "good_until": taken.until,
+            }))?;
+        } else {
+            let name = taken.name.unwrap_or_else(|| taken.peer_id.to_string());
+            print_line(format_args!("{name} is looked for until {until}"))?;
+            hint(
+                "it must take this node's text, too, unless its firewall lets UDP in; `lcroute peers` shows the link",
+            );
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+/// Columns and rows for a picture: the last row is the prompt's.
+fn terminal_size() -> (usize, usize) {
+    match terminal_size::terminal_size() {
+        Some((Width(columns), Height(rows))) => {
+            (columns.into(), usize::from(rows).saturating_sub(1))
+        }
+        None => USUAL_SIZE,
+    }
+}

@@ -1,0 +1,65 @@
+//! By which doors nodes find each other without a signalling server.
+
+use super::{Check, Patient};
+use crate::netlink;
+
+pub(super) fn checks(patient: &Patient) -> Vec<Check> {
+    vec![discovery(patient), spool(patient)]
+}
+
+/// Links of the daemon that came by this kind of carrier.
+fn met_by(patient: &Patient, kind: &str) -> usize {
+    let peers = patient.daemon.iter().flat_map(|daemon| &daemon.peers);
+    let of_kind = peers.filter(|peer| peer.carrier.as_deref() == Some(kind));
+    of_kind.count()
+}
+
+/// Nodes on LANs of this host.
+fn discovery(patient: &Patient) -> Check {
+    const NAME: &str = "discovery";
+    let config = &patient.config;
+    if !config.signal.lan {
+        return Check::skipped(NAME, "LANs are not looked at: [signal] lan = false");
+    }
+    let only = &config.ice.interfaces;
+    let only = (!only.is_empty()).then_some(only.as_slice());
+    let lans = match netlink::lan_interfaces(&[&config.tun.name], only) {
+        Ok(lans) => lans,
+        Err(e) => return Check::skipped(NAME, format!("interfaces of this host: {e}")),
+    };
+    if lans.is_empty() {
+        return Check::skipped(NAME, "this host is on no LAN");
+    }
+    let names: Vec<_> = lans.into_iter().collect();
+    let names = names.join(", ");
+    match met_by(patient, "lan") {
+        0 => Check::ok(
+            NAME,
+            format!(
+                "nodes are looked for on {names} by multicast DNS; a host firewall must let in UDP 5353 to ff02::fb and 224.0.0.251 \
+                 (ufw does; firewalld: zones home and internal, or --add-service=mdns)"
+            ),
+        ),
+        linked => Check::ok(NAME, format!("linked with {linked} on {names}")),
+    }
+}
+
+/// The folder that nodes share.
+fn spool(patient: &Patient) -> Check {
+    const NAME: &str = "spool";
+    let Some(folder) = &patient.config.signal.spool else {
+        return Check::skipped(NAME, "no folder is shared ([signal] spool)");
+    };
+    let shown = folder.display();
+    let remedy = "make the folder, and let the daemon's user (lcroute) write in it";
+    match std::fs::read_dir(folder) {
+        Err(e) => Check::fail(NAME, format!("{shown}: {e}"), remedy),
+        Ok(entries) => {
+            let names = entries.flatten().map(|entry| entry.path());
+            let records = names.filter(|path| path.extension().is_some_and(|e| e == "lcroute"));
+            let (records, linked) = (records.count(), met_by(patient, "spool"));
+            let detail = format!("{shown}: {records} nodes have a file there, {linked} are linked");
+            Check::ok(NAME, detail)
+        }
+    }
+}

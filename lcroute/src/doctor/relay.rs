@@ -1,0 +1,125 @@
+//! Whether relays answer, for links where no direct path leads.
+
+use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
+use std::time::Duration;
+
+use lcroute_signalling::relay_stream::{RelayTarget, probe};
+use lcroute_webrtc::relay::{is_relay_answer, relay_probe};
+
+use super::{Check, Patient};
+use crate::config::Leg;
+use crate::servers::{servers, stun_name};
+
+const TRY: Duration = Duration::from_millis(500);
+const TRIES: usize = 3;
+
+/// A relay and what may lead to it.
+struct Candidate {
+    url: String,
+    udp: Option<String>,
+    stream: Option<RelayTarget>,
+}
+
+pub(super) fn check(patient: &Patient) -> Check {
+    const NAME: &str = "relay";
+    let known = candidates(patient);
+    if known.is_empty() {
+        return Check::skipped(NAME, "no signalling server, and no [relay] turn");
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let Ok(runtime) = runtime else {
+        return Check::skipped(NAME, "no runtime");
+    };
+    let mut works = false;
+    let mut told = Vec::new();
+    for relay in known {
+        let udp = relay.udp.map(|name| ("UDP", ask(&name)));
+        let stream = relay.stream.map(|target| {
+            let kind = if target.tls { "TLS" } else { "TCP" };
+            (kind, runtime.block_on(probe(&target)).is_ok())
+        });
+        let legs: Vec<_> = udp.into_iter().chain(stream).collect();
+        works |= legs.iter().any(|(_, answers)| *answers);
+        let says = |(leg, answers): &(&str, bool)| match answers {
+            true => format!("{leg} works"),
+            false => format!("no answer by {leg}"),
+        };
+        let legs: Vec<_> = legs.iter().map(says).collect();
+        told.push(format!("{}: {}", relay.url, legs.join(", ")));
+    }
+    // a name that is still being looked up does not hold up the end
+    runtime.shutdown_background();
+    if let Some(daemon) = &patient.daemon {
+        let relay = &daemon.status.relay;
+        match (&relay.url, relay.address) {
+            (Some(url), Some(address)) => told.push(format!("in use: {url}, as {address}")),
+            _ if relay.offered > 0 => told.push("not needed now".into()),
+            _ => {}
+        }
+        told.extend(relay.failure.clone());
+    }
+    let detail = told.join("; ");
+    if works {
+        Check::ok(NAME, detail)
+    } else {
+        let remedy = "links that no direct path leads to do not come about: have a server relay (lcroute signal does unless --no-relay), or name one in [relay] turn";
+        Check::warn(NAME, detail, remedy)
+    }
+}
+
+fn candidates(patient: &Patient) -> Vec<Candidate> {
+    let identity = patient.identity.as_ref();
+    let token = identity.map(|i| i.membership.signal.clone());
+    let urls = servers(&patient.config, &token.unwrap_or_default());
+    let socks = patient.config.signal.socks;
+    let of_servers = urls.into_iter().map(|url| Candidate {
+        // a proxy hides this host from servers
+        udp: stun_name(&url).filter(|_| socks.is_none()),
+        stream: RelayTarget::of_signalling(&url, socks),
+        url,
+    });
+    let configured = patient.config.relay.turn.iter().map(|turn| Candidate {
+        url: turn.to_string(),
+        udp: matches!(turn.leg, Leg::Any | Leg::Udp).then(|| turn.authority()),
+        stream: (turn.leg != Leg::Udp).then(|| RelayTarget {
+            host: turn.host.clone(),
+            port: turn.port,
+            tls: turn.leg == Leg::Tls,
+            socks: None,
+        }),
+    });
+    configured.chain(of_servers).collect()
+}
+
+fn ask(name: &str) -> bool {
+    let addresses = name.to_socket_addrs().into_iter().flatten();
+    addresses
+        .take(2)
+        .any(|server| ask_one(server).unwrap_or(false))
+}
+
+fn ask_one(server: SocketAddr) -> std::io::Result<bool> {
+    let any: SocketAddr = match server {
+        SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
+        SocketAddr::V6(_) => (std::net::Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let socket = UdpSocket::bind(any)?;
+    socket.connect(server)?;
+    socket.set_read_timeout(Some(TRY))?;
+    let mut id = [0; 12];
+    // who guesses it could only spoil a diagnosis
+    let _ = getrandom::fill(&mut id);
+    let request = relay_probe(id).unwrap_or_default();
+    let mut buffer = [0; 1_500];
+    for _ in 0..TRIES {
+        socket.send(&request)?;
+        if let Ok(length) = socket.recv(&mut buffer)
+            && is_relay_answer(&buffer[..length], id)
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

@@ -1,0 +1,269 @@
+//! Relays on the control thread: which there are, under what addresses, and the stream to the one in use.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use lcroute_signalling::relay_stream::{RelayTarget, carry};
+use lcroute_webrtc::relay::{Credentials, RelayOffer, StreamCommand, StreamEvent};
+use librecast::private_file;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::config::{Leg, Relay, TurnUrl};
+use crate::inbox::{Inbox, Message};
+use crate::servers::stun_name;
+use crate::state::unix_now;
+
+/// Messages that may wait for the stream.
+const STREAM_QUEUE: usize = 128;
+/// Addresses are looked up this often.
+const LOOKUP: Duration = Duration::from_secs(60);
+/// For how long credentials are made of a secret, and how long they serve.
+const MINTED: Duration = Duration::from_secs(86_400);
+const USED: Duration = Duration::from_secs(43_200);
+/// Most bytes of a file with a password or a secret.
+const MAX_SECRET: u64 = 1_024;
+
+/// What the task is told.
+#[derive(Debug)]
+pub enum Input {
+    /// A signalling server relays for us.
+    Offered(String, Credentials),
+    /// What is in use.
+    Configure {
+        /// Signalling servers.
+        servers: Vec<String>,
+        /// The proxy through which they are reached.
+        socks: Option<SocketAddr>,
+        /// `[relay]`
+        relay: Relay,
+    },
+}
+
+/// Ends when dropped.
+#[derive(Debug)]
+pub struct Relays {
+    inputs: mpsc::Sender<Input>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Relays {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Relays {
+    /// Begins, without any relay.
+    pub fn start(inbox: Inbox, commands: mpsc::Receiver<StreamCommand>) -> Self {
+        let (inputs, received) = mpsc::channel(16);
+        let task = Task {
+            inbox,
+            offered: BTreeMap::new(),
+            servers: Vec::new(),
+            socks: None,
+            config: Relay::default(),
+            minted: None,
+            told: Vec::new(),
+            targets: BTreeMap::new(),
+            stream: None,
+        };
+        let task = tokio::spawn(task.run(received, commands));
+        Self { inputs, task }
+    }
+
+    /// Something is new.
+    pub async fn tell(&self, input: Input) {
+        // the task lives as long as this
+        let _ = self.inputs.send(input).await;
+    }
+}
+
+struct Task {
+    inbox: Inbox,
+    offered: BTreeMap<String, Credentials>,
+    servers: Vec<String>,
+    socks: Option<SocketAddr>,
+    config: Relay,
+    /// Made of the secret, and when.
+    minted: Option<(Instant, Credentials)>,
+    told: Vec<RelayOffer>,
+    /// Where streams lead, by the offer's URL.
+    targets: BTreeMap<String, RelayTarget>,
+    stream: Option<Stream>,
+}
+
+struct Stream {
+    number: u64,
+    messages: mpsc::Sender<Bytes>,
+}
+
+impl Task {
+    async fn run(
+        mut self,
+        mut inputs: mpsc::Receiver<Input>,
+        mut commands: mpsc::Receiver<StreamCommand>,
+    ) {
+        let mut lookup = tokio::time::interval(LOOKUP);
+        loop {
+            tokio::select! {
+                Some(input) = inputs.recv() => {
+                    match input {
+                        Input::Offered(url, credentials) => drop(self.offered.insert(url, credentials)),
+                        Input::Configure { servers, socks, relay } => {
+                            self.offered.retain(|url, _| servers.contains(url));
+                            self.minted = None;
+                            (self.servers, self.socks, self.config) = (servers, socks, relay);
+                        }
+                    }
+                    self.offer().await;
+                }
+                _ = lookup.tick() => self.offer().await,
+                Some(command) = commands.recv() => self.obey(command).await,
+                else => return,
+            }
+        }
+    }
+
+    async fn obey(&mut self, command: StreamCommand) {
+        match command {
+            StreamCommand::Open { stream, url } => self.open(stream, &url),
+            // waiting here fills the channel of commands, which drops and counts
+            StreamCommand::Send { stream, contents } => {
+                if let Some(open) = self.stream.as_ref().filter(|open| open.number == stream) {
+                    let _ = open.messages.send(contents).await;
+                }
+            }
+            StreamCommand::Close { stream } => {
+                self.stream.take_if(|open| open.number == stream);
+            }
+        }
+    }
+
+    /// There is one at a time.
+    fn open(&mut self, number: u64, url: &str) {
+        self.stream = None;
+        let Some(target) = self.targets.get(url).cloned() else {
+            return;
+        };
+        let (messages, mut waiting) = mpsc::channel(STREAM_QUEUE);
+        let (events, mut happened) = mpsc::channel(STREAM_QUEUE);
+        let inbox = self.inbox.clone();
+        tokio::spawn(async move {
+            while let Some(event) = happened.recv().await {
+                inbox.send(Message::RelayStream(number, event)).await;
+            }
+        });
+        tokio::spawn(async move {
+            if let Err(e) = carry(&target, &mut waiting, &events).await {
+                tracing::debug!("relay {}:{}: {e}", target.host, target.port);
+            }
+            // the loop may have ended
+            let _ = events.send(StreamEvent::Closed).await;
+        });
+        self.stream = Some(Stream { number, messages });
+    }
+
+    /// Tells the packet loop which relays there are, where that has changed.
+    async fn offer(&mut self) {
+        let mut offers = Vec::new();
+        self.targets.clear();
+        for turn in self.config.turn.clone() {
+            match self.configured(&turn).await {
+                Ok(offer) => offers.push(offer),
+                Err(e) => tracing::warn!("[relay] {turn}: {e:#}"),
+            }
+        }
+        for url in &self.servers {
+            let Some((credentials, name)) = self.offered.get(url).zip(stun_name(url)) else {
+                continue;
+            };
+            // a proxy hides this host from servers, and looks up their names
+            let udp = match self.socks {
+                Some(_) => Vec::new(),
+                None => look_up(&name).await.unwrap_or_default(),
+            };
+            // a relay on this host's loopback gives addresses that nobody reaches
+            if udp.is_empty() && self.socks.is_none() {
+                continue;
+            }
+            let target = RelayTarget::of_signalling(url, self.socks);
+            offers.push(RelayOffer {
+                url: url.clone(),
+                udp,
+                stream: target.is_some(),
+                credentials: credentials.clone(),
+                renews: true,
+            });
+            self.targets
+                .extend(target.map(|target| (url.clone(), target)));
+        }
+        if offers != self.told {
+            self.told.clone_from(&offers);
+            self.inbox.send(Message::Relays(offers)).await;
+        }
+    }
+
+    async fn configured(&mut self, turn: &TurnUrl) -> anyhow::Result<RelayOffer> {
+        let credentials = self.credentials()?;
+        let url = turn.to_string();
+        let udp = match turn.leg {
+            Leg::Any | Leg::Udp => look_up(&turn.authority()).await?,
+            Leg::Tcp | Leg::Tls => Vec::new(),
+        };
+        let target = RelayTarget {
+            host: turn.host.clone(),
+            port: turn.port,
+            tls: turn.leg == Leg::Tls,
+            socks: None,
+        };
+        self.targets.insert(url.clone(), target);
+        Ok(RelayOffer {
+            url,
+            udp,
+            stream: turn.leg != Leg::Udp,
+            credentials,
+            renews: false,
+        })
+    }
+
+    fn credentials(&mut self) -> anyhow::Result<Credentials> {
+        if let Some(secret) = self.config.secret_file.as_deref() {
+            let fresh = self.minted.as_ref().filter(|(at, _)| at.elapsed() < USED);
+            if let Some((_, credentials)) = fresh {
+                return Ok(credentials.clone());
+            }
+            let user = self.config.user.as_deref().unwrap_or("lcroute");
+            let minted = Credentials::mint(
+                read(secret)?.as_bytes(),
+                user,
+                unix_now() + MINTED.as_secs(),
+            );
+            self.minted = Some((Instant::now(), minted.clone()));
+            return Ok(minted);
+        }
+        match (&self.config.user, self.config.password_file.as_deref()) {
+            (Some(user), Some(password)) => Ok(Credentials {
+                user: user.clone(),
+                password: read(password)?,
+            }),
+            _ => anyhow::bail!("set user and password_file, or secret_file"),
+        }
+    }
+}
+
+/// The first line of a file that nobody else may read.
+fn read(path: &Path) -> anyhow::Result<String> {
+    let bytes = private_file::read(path, MAX_SECRET)
+        .map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))?;
+    let text = std::str::from_utf8(&bytes)?;
+    Ok(text.lines().next().unwrap_or_default().to_owned())
+}
+
+async fn look_up(name: &str) -> std::io::Result<Vec<SocketAddr>> {
+    let found = tokio::net::lookup_host(name).await?;
+    Ok(found.filter(|a| !a.ip().is_loopback()).collect())
+}

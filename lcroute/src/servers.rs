@@ -1,0 +1,64 @@
+//! Signalling servers that a node uses, and where they answer STUN.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use crate::config::Config;
+
+/// Default port of signalling and STUN.
+const SIGNAL_PORT: u16 = 7117;
+
+/// Servers of file or flags, and of the token, each once.
+pub fn servers(config: &Config, token: &[String]) -> Vec<String> {
+    let mut seen = BTreeSet::new();
+    let own = config.signal.listen.map(|listen| {
+        // ourselves, by loopback where we listen everywhere
+        let ip = match listen.ip() {
+            ip if !ip.is_unspecified() => ip,
+            std::net::IpAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+            std::net::IpAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+        };
+        format!("ws://{}", SocketAddr::new(ip, listen.port()))
+    });
+    let all = own
+        .into_iter()
+        .chain(config.signal.servers.iter().cloned())
+        .chain(token.iter().cloned());
+    all.filter(|url| seen.insert(url.clone())).collect()
+}
+
+/// `ws://HOST:PORT/path` -> `HOST:PORT`: a signalling server answers STUN on the same UDP port.
+pub fn stun_name(url: &str) -> Option<String> {
+    let rest = url
+        .strip_prefix("ws://")
+        .or_else(|| url.strip_prefix("wss://"))?;
+    let host = rest.split('/').next()?;
+    let has_port = host.rsplit_once(':').is_some_and(|(before, port)| {
+        port.parse::<u16>().is_ok() && (!before.contains(':') || before.ends_with(']'))
+    });
+    Some(if has_port {
+        host.to_owned()
+    } else {
+        format!("{host}:{SIGNAL_PORT}")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signalling_url_names_a_stun_server() {
+        let cases = [
+            ("ws://meet.example:7000", "meet.example:7000"),
+            ("wss://meet.example/path", "meet.example:7117"),
+            ("ws://[fd00::1]:7117", "[fd00::1]:7117"),
+            ("ws://[fd00::1]", "[fd00::1]:7117"),
+            ("ws://10.0.0.1:7117/", "10.0.0.1:7117"),
+        ];
+        for (url, name) in cases {
+            assert_eq!(stun_name(url).as_deref(), Some(name));
+        }
+        assert_eq!(stun_name("http://x"), None);
+    }
+}

@@ -1,0 +1,106 @@
+//! Credentials for a while, of which a relay keeps nothing (coturn's `use-auth-secret`).
+//!
+//! ```text
+//! user = EXPIRY:NAME                               EXPIRY: seconds since 1970
+//! password = base64(HMAC-SHA1(secret, user))
+//! ```
+
+use std::fmt;
+
+use aws_lc_rs::hmac::{HMAC_SHA1_FOR_LEGACY_USE_ONLY, HMAC_SHA256, Key, sign};
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+
+/// Longest name in bytes.
+const MAX_NAME: usize = 64;
+/// Bytes of the hash that name a node: enough that no two are the same.
+const NAME: usize = 12;
+
+/// What a relay asks for.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// The user's name.
+    pub user: String,
+    /// What proves it.
+    pub password: String,
+}
+
+impl Credentials {
+    /// Credentials under a name that are good until `expires`, in seconds since 1970.
+    #[must_use]
+    pub fn mint(secret: &[u8], name: &str, expires: u64) -> Self {
+        let user = format!("{expires}:{name}");
+        let password = password(secret, &user);
+        Self { user, password }
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials")
+            .field("user", &self.user)
+            .finish_non_exhaustive()
+    }
+}
+
+pub(super) fn password(secret: &[u8], user: &str) -> String {
+    let key = Key::new(HMAC_SHA1_FOR_LEGACY_USE_ONLY, secret);
+    STANDARD.encode(sign(&key, user.as_bytes()))
+}
+
+/// The name of a user whose time has not passed.
+pub(super) fn name_of(user: &str, unix: u64) -> Option<&str> {
+    let (expires, name) = user.split_once(':')?;
+    let fits = !name.is_empty() && name.len() <= MAX_NAME;
+    (fits && unix < expires.parse().ok()?).then_some(name)
+}
+
+/// The name that a server gives to whom it knows by these bytes: always the same, and to nobody else a hint.
+pub(super) fn pseudonym(secret: &[u8], known_by: &[u8]) -> String {
+    let hash = sign(&Key::new(HMAC_SHA256, secret), known_by);
+    URL_SAFE_NO_PAD.encode(&hash.as_ref()[..NAME])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// By `printf 1800000000:alpha | openssl dgst -sha1 -hmac north -binary | base64`, which coturn expects.
+    #[test]
+    fn the_password_is_coturns() {
+        let minted = Credentials::mint(b"north", "alpha", 1_800_000_000);
+        assert_eq!(minted.user, "1800000000:alpha");
+        assert_eq!(minted.password, "3lOH10XVRPRpx1NnqqDPfZu+buE=");
+    }
+
+    #[test]
+    fn a_password_is_not_shown() {
+        let minted = Credentials::mint(b"north", "alpha", 1_800_000_000);
+        assert!(!format!("{minted:?}").contains(&minted.password));
+    }
+
+    #[test]
+    fn who_is_late_or_has_no_name_is_nobody() {
+        assert_eq!(name_of("100:a", 99), Some("a"));
+        for user in ["100:a", "a", "100:", ":a", "-1:a", "100a:b", ""] {
+            assert_eq!(name_of(user, 100), None, "{user}");
+        }
+        assert_eq!(name_of(&format!("100:{}", "a".repeat(65)), 1), None);
+    }
+
+    proptest! {
+        #[test]
+        fn each_secret_and_user_has_another_password(secrets in any::<[[u8; 8]; 2]>(), expires in 1_u64.., name in "[a-z]{1,20}") {
+            let minted = secrets.map(|secret| Credentials::mint(&secret, &name, expires));
+            prop_assert_eq!(secrets[0] == secrets[1], minted[0].password == minted[1].password);
+            prop_assert_eq!(name_of(&minted[0].user, expires - 1), Some(&name[..]));
+            prop_assert_ne!(pseudonym(&secrets[0], b"a"), pseudonym(&secrets[0], b"b"));
+        }
+
+        #[test]
+        fn arbitrary_users_never_panic(user: String, unix: u64) {
+            let _ = name_of(&user, unix);
+        }
+    }
+}

@@ -1,0 +1,966 @@
+//! The relay itself: allocations, permissions, channels, and who may use how much (RFC 8656).
+//!
+//! ```text
+//! Allocate without credentials --> 401 with realm and nonce; nothing is kept
+//! Allocate --> RelayOutput::Open --> handle_opened --> success, with the relayed address
+//! CreatePermission, ChannelBind --> a peer may send, and be sent to
+//! Refresh --> lives on; with lifetime 0, or silence --> RelayOutput::Close
+//! ```
+//! What goes from one relayed address to another never leaves: it goes from client to client, through no firewall. Nothing
+//! is sent to any other port of the relay's own addresses.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use aws_lc_rs::hmac::{HMAC_SHA256, Key, sign};
+use bytes::Bytes;
+use librecast::bucket::TokenBucket;
+use librecast::drop_reasons;
+use librecast::drops::Drops;
+use librecast::time::{Duration, Instant};
+use rtc::crypto::RTCCryptoProvider;
+use rtc::stun::attributes::{
+    ATTR_CHANNEL_NUMBER, ATTR_DATA, ATTR_ERROR_CODE, ATTR_FINGERPRINT, ATTR_LIFETIME,
+    ATTR_MESSAGE_INTEGRITY, ATTR_NONCE, ATTR_REALM, ATTR_REQUESTED_ADDRESS_FAMILY,
+    ATTR_REQUESTED_TRANSPORT, ATTR_UNKNOWN_ATTRIBUTES, ATTR_USERNAME, ATTR_XOR_PEER_ADDRESS,
+    ATTR_XOR_RELAYED_ADDRESS, ATTR_XORMAPPED_ADDRESS, AttrType,
+};
+use rtc::stun::fingerprint::FINGERPRINT;
+use rtc::stun::integrity::MessageIntegrity;
+use rtc::stun::message::{
+    CLASS_ERROR_RESPONSE, CLASS_INDICATION, CLASS_REQUEST, CLASS_SUCCESS_RESPONSE, METHOD_ALLOCATE,
+    METHOD_CHANNEL_BIND, METHOD_CREATE_PERMISSION, METHOD_DATA, METHOD_REFRESH, METHOD_SEND,
+    Message, MessageType, Setter, TransactionId,
+};
+
+use super::credentials::{Credentials, name_of, password, pseudonym};
+use super::framing::CHANNELS;
+use super::message::{Address, Raw, parse, peers, text, word};
+use crate::stun::{build, guarded};
+
+const REALM: &str = "lcroute";
+/// How long credentials are good, in seconds.
+const CREDENTIALS: u64 = 3_600;
+/// Times of RFC 8656: an allocation that is not refreshed, a permission, a channel.
+const LIFETIME: Duration = Duration::from_secs(600);
+const LONGEST_LIFETIME: Duration = Duration::from_secs(3_600);
+const PERMISSION: Duration = Duration::from_secs(300);
+const CHANNEL: Duration = Duration::from_secs(600);
+/// A nonce is good for so many seconds, and twice that at most.
+const NONCE: u64 = 3_600;
+const NONCE_TAG: usize = 8;
+/// How often what has ended is looked for.
+const SWEEP: Duration = Duration::from_secs(1);
+/// What one user may send at once beyond its rate: so much time of it.
+const BURST: Duration = Duration::from_millis(250);
+/// An address may send as much as so many users.
+const ADDRESS_SHARE: u64 = 4;
+
+drop_reasons! {
+    /// Why a relay did not relay.
+    pub enum RelayDrop {
+        /// A request to the relay with credentials that are wrong, or whose time has passed.
+        Credentials = "relay_credentials",
+        /// A peer that a relay does not send to: an address of its own, of a host, of a group, or a private one.
+        Forbidden = "relay_forbidden",
+        /// A message to the relay that cannot be read, or of no allocation.
+        Malformed = "relay_malformed",
+        /// From or to a peer for which a client has asked no permission.
+        NoPermission = "relay_no_permission",
+        /// More allocations, peers or channels than one user, or one address, may have.
+        Quota = "relay_quota",
+        /// Faster than a user, an address or all together may be.
+        Rate = "relay_rate",
+        /// Behind a stream to a client that takes less than comes for it.
+        StreamFull = "relay_stream_full",
+    }
+}
+
+/// How a relay is set up.
+#[derive(Clone)]
+pub struct RelayConfig {
+    /// What credentials are made with.
+    pub secret: [u8; 32],
+    /// Whether peers may have private addresses (RFC 1918, unique local, shared).
+    pub private: bool,
+    /// Bits a second of one user, both directions together.
+    pub rate: u64,
+    /// Bits a second of all.
+    pub rate_total: u64,
+    /// Most allocations; each is a socket.
+    pub allocations: usize,
+    /// Most allocations of one user.
+    pub per_user: usize,
+    /// Most allocations from one IPv4 address, or IPv6 /64.
+    pub per_address: usize,
+    /// Most peers of one allocation.
+    pub peers: usize,
+    /// Whether an address is one of the relay's host.
+    pub is_own: IsOwn,
+}
+
+/// Says whether an address is one of this host.
+pub type IsOwn = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
+
+impl RelayConfig {
+    /// The defaults.
+    #[must_use]
+    pub fn new(secret: [u8; 32], is_own: IsOwn) -> Self {
+        Self {
+            secret,
+            private: false,
+            rate: 20_000_000,
+            rate_total: 200_000_000,
+            allocations: 1_024,
+            per_user: 4,
+            per_address: 64,
+            peers: 256,
+            is_own,
+        }
+    }
+}
+
+impl fmt::Debug for RelayConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RelayConfig").finish_non_exhaustive()
+    }
+}
+
+/// Who speaks to the relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Client {
+    /// Its address; IPv4 as plain IPv4.
+    pub address: SocketAddr,
+    /// The number of its stream; none over UDP.
+    pub stream: Option<u64>,
+}
+
+/// An allocation; a number is never used twice.
+pub type AllocationId = u64;
+
+/// What the shell is to do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum RelayOutput {
+    /// Send to a client; in a stream as it is.
+    ToClient(Client, Bytes),
+    /// Open a UDP socket that a peer can reach, of this family, and call [`RelayServer::handle_opened`].
+    Open {
+        /// For this allocation.
+        allocation: AllocationId,
+        /// Of this client.
+        client: Client,
+        /// IPv6, or IPv4.
+        ipv6: bool,
+    },
+    /// Send from the allocation's socket.
+    ToPeer {
+        /// Of this allocation.
+        allocation: AllocationId,
+        /// To this peer.
+        to: SocketAddr,
+        /// This.
+        contents: Bytes,
+    },
+    /// Close the allocation's socket, if it is open.
+    Close(AllocationId),
+}
+
+/// Relays for whoever has credentials of its own.
+pub struct RelayServer {
+    config: RelayConfig,
+    nonces: Key,
+    provider: Arc<dyn RTCCryptoProvider>,
+    now: Instant,
+    /// A moment, and the same in seconds since 1970.
+    clock: (Instant, u64),
+    allocations: BTreeMap<AllocationId, Allocation>,
+    clients: BTreeMap<Client, AllocationId>,
+    relayed: BTreeMap<SocketAddr, AllocationId>,
+    used: BTreeMap<Payer, Use>,
+    all: TokenBucket,
+    next: AllocationId,
+    next_sweep: Instant,
+    out: VecDeque<RelayOutput>,
+    drops: Drops<RelayDrop>,
+    bytes: u64,
+}
+
+#[derive(Debug)]
+struct Allocation {
+    client: Client,
+    payers: [Payer; 2],
+    key: Vec<u8>,
+    relayed: Option<SocketAddr>,
+    /// Of the request that made it: it may come again.
+    transaction: TransactionId,
+    lifetime: Duration,
+    ends: Instant,
+    permissions: BTreeMap<IpAddr, Permission>,
+    channels: BTreeMap<u16, SocketAddr>,
+    by_peer: BTreeMap<SocketAddr, (u16, Instant)>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Permission {
+    ends: Instant,
+    /// An address of the relay's host: nothing there but other allocations.
+    own: bool,
+}
+
+/// Whose bounds count.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Payer {
+    User(String),
+    Address(IpAddr),
+}
+
+#[derive(Debug)]
+struct Use {
+    allocations: usize,
+    bucket: TokenBucket,
+    full_at: Instant,
+}
+
+/// A request whose credentials were right.
+struct Request {
+    client: Client,
+    message: Message,
+    name: String,
+    key: Vec<u8>,
+}
+
+/// The codes of RFC 8489 and 8656 with which requests are refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Code {
+    BadRequest = 400,
+    Unauthorized = 401,
+    Forbidden = 403,
+    UnknownAttribute = 420,
+    Mismatch = 437,
+    StaleNonce = 438,
+    Family = 440,
+    WrongCredentials = 441,
+    Transport = 442,
+    PeerFamily = 443,
+    Quota = 486,
+    Capacity = 508,
+}
+
+impl RelayServer {
+    /// A relay without clients; `unix` is now in seconds since 1970. None if there is no cryptography.
+    #[must_use]
+    pub fn new(config: RelayConfig, now: Instant, unix: u64) -> Option<Self> {
+        let nonces = sign(&Key::new(HMAC_SHA256, &config.secret), b"nonces");
+        Some(Self {
+            nonces: Key::new(HMAC_SHA256, nonces.as_ref()),
+            provider: rtc::crypto::default_provider().ok()?,
+            now,
+            clock: (now, unix),
+            allocations: BTreeMap::new(),
+            clients: BTreeMap::new(),
+            relayed: BTreeMap::new(),
+            used: BTreeMap::new(),
+            all: bucket(config.rate_total, now),
+            next: 0,
+            next_sweep: now + SWEEP,
+            out: VecDeque::new(),
+            drops: Drops::default(),
+            bytes: 0,
+            config,
+        })
+    }
+
+    /// Credentials for whom the server knows by `known_by`, and for how many seconds they are good.
+    #[must_use]
+    pub fn mint(&self, known_by: &[u8], now: Instant) -> (Credentials, u32) {
+        let name = pseudonym(&self.config.secret, known_by);
+        let expires = self.unix(now) + CREDENTIALS;
+        let minted = Credentials::mint(&self.config.secret, &name, expires);
+        (minted, CREDENTIALS as u32)
+    }
+
+    /// A datagram, or a message of a stream, from a client.
+    pub fn handle_client(&mut self, client: Client, datagram: &[u8], now: Instant) {
+        self.now = self.now.max(now);
+        if datagram
+            .first()
+            .is_some_and(|first| CHANNELS.contains(first))
+        {
+            return self.handle_channel_data(client, datagram);
+        }
+        let Some(message) = parse(datagram) else {
+            return self.count(RelayDrop::Malformed);
+        };
+        match (message.typ.class, message.typ.method) {
+            (CLASS_INDICATION, METHOD_SEND) => self.handle_send(client, &message),
+            (
+                CLASS_REQUEST,
+                METHOD_ALLOCATE | METHOD_REFRESH | METHOD_CREATE_PERMISSION | METHOD_CHANNEL_BIND,
+            ) => self.handle_request(client, message),
+            _ => self.count(RelayDrop::Malformed),
+        }
+    }
+
+    /// The client's stream has ended.
+    pub fn handle_closed(&mut self, client: Client) {
+        if let Some(id) = self.clients.get(&client).copied() {
+            self.end(id);
+        }
+    }
+
+    /// The socket of an allocation is open at this address, or cannot be opened.
+    pub fn handle_opened(&mut self, id: AllocationId, relayed: Option<SocketAddr>) {
+        let Some(allocation) = self.allocations.get_mut(&id) else {
+            return;
+        };
+        match relayed {
+            Some(relayed) => {
+                allocation.relayed = Some(relayed);
+                self.relayed.insert(relayed, id);
+                self.tell_allocation(id);
+            }
+            None => {
+                let (client, key) = (allocation.client, allocation.key.clone());
+                let to = (METHOD_ALLOCATE, allocation.transaction);
+                self.refuse(client, to, Code::Capacity, Some(&key));
+                self.end(id);
+            }
+        }
+    }
+
+    /// A datagram that came in at an allocation's socket.
+    pub fn handle_peer(
+        &mut self,
+        id: AllocationId,
+        from: SocketAddr,
+        contents: &[u8],
+        now: Instant,
+    ) {
+        self.now = self.now.max(now);
+        if self.pays(id, contents.len()) {
+            self.send_to_client(id, from, contents);
+        }
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+        if now < self.next_sweep {
+            return;
+        }
+        self.next_sweep = now + SWEEP;
+        let ended = self.allocations.iter().filter(|(_, a)| a.ends <= now);
+        let ended: Vec<_> = ended.map(|(id, _)| *id).collect();
+        ended.into_iter().for_each(|id| self.end(id));
+        for allocation in self.allocations.values_mut() {
+            allocation.permissions.retain(|_, p| p.ends > now);
+            let channels = &mut allocation.channels;
+            allocation.by_peer.retain(|_, (number, ends)| {
+                if *ends <= now {
+                    channels.remove(number);
+                }
+                *ends > now
+            });
+        }
+        // who leaves and comes again does not get its burst anew
+        let used = |usage: &Use| usage.allocations > 0 || usage.full_at > now;
+        self.used.retain(|_, usage| used(usage));
+    }
+
+    /// When [`Self::handle_timeout`] is to be called.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Instant {
+        self.next_sweep
+    }
+
+    /// What the shell is to do next.
+    pub fn poll_output(&mut self) -> Option<RelayOutput> {
+        self.out.pop_front()
+    }
+
+    /// A message for a client found its stream full.
+    pub fn note_stream_full(&mut self) {
+        self.count(RelayDrop::StreamFull);
+    }
+
+    /// Whether this client has an allocation.
+    #[must_use]
+    pub fn serves(&self, client: Client) -> bool {
+        self.clients.contains_key(&client)
+    }
+
+    /// Allocations now, bytes relayed so far.
+    #[must_use]
+    pub fn usage(&self) -> (usize, u64) {
+        (self.allocations.len(), self.bytes)
+    }
+
+    /// What was dropped so far, by reason.
+    #[must_use]
+    pub fn drops(&self) -> BTreeMap<&'static str, u64> {
+        self.drops.by_name()
+    }
+}
+
+/// Requests.
+impl RelayServer {
+    fn handle_request(&mut self, client: Client, mut message: Message) {
+        let (method, transaction) = (message.typ.method, message.transaction_id);
+        let (name, key) = match self.authenticate(client, &mut message) {
+            Ok(known) => known,
+            Err(code) => return self.refuse(client, (method, transaction), code, None),
+        };
+        let request = Request {
+            client,
+            message,
+            name,
+            key,
+        };
+        let result = match request.unknown_attributes() {
+            true => Err(Code::UnknownAttribute),
+            false if method == METHOD_ALLOCATE => self.allocate(&request),
+            false => self.with_allocation(&request),
+        };
+        if let Err(code) = result {
+            if code == Code::Quota {
+                self.count(RelayDrop::Quota);
+            }
+            if code == Code::Forbidden {
+                self.count(RelayDrop::Forbidden);
+            }
+            self.refuse(client, (method, transaction), code, Some(&request.key));
+        }
+    }
+
+    /// The user's name, and the key of its messages (RFC 8489, section 9.2.4).
+    fn authenticate(
+        &mut self,
+        client: Client,
+        message: &mut Message,
+    ) -> Result<(String, Vec<u8>), Code> {
+        if !message.contains(ATTR_MESSAGE_INTEGRITY) {
+            return Err(Code::Unauthorized);
+        }
+        let attributes = [ATTR_USERNAME, ATTR_REALM, ATTR_NONCE].map(|a| text(message, a));
+        let [Some(user), Some(realm), Some(nonce)] = attributes else {
+            return Err(Code::BadRequest);
+        };
+        if !self.is_fresh(&nonce, client) {
+            return Err(Code::StaleNonce);
+        }
+        let crypto = self.provider.crypto();
+        let known = name_of(&user, self.unix(self.now)).filter(|_| realm == REALM);
+        let known = known.map(str::to_owned).and_then(|name| {
+            let password = password(&self.config.secret, &user);
+            let key = MessageIntegrity::long_term_integrity_key(user, realm, password, crypto);
+            let key = key.ok()?;
+            guarded(|| MessageIntegrity::check(message, &key, crypto).ok())?;
+            Some((name, key))
+        });
+        if known.is_none() {
+            self.count(RelayDrop::Credentials);
+        }
+        known.ok_or(Code::Unauthorized)
+    }
+
+    fn allocate(&mut self, request: &Request) -> Result<(), Code> {
+        let client = request.client;
+        if let Some(id) = self.clients.get(&client).copied() {
+            let allocation = &self.allocations[&id];
+            if allocation.transaction != request.message.transaction_id {
+                return Err(Code::Mismatch);
+            }
+            // the answer got lost
+            if allocation.relayed.is_some() {
+                self.tell_allocation(id);
+            }
+            return Ok(());
+        }
+        match word(&request.message, ATTR_REQUESTED_TRANSPORT).map(|word| word >> 24) {
+            Some(17) => {}
+            Some(_) => return Err(Code::Transport),
+            None => return Err(Code::BadRequest),
+        }
+        let family = word(&request.message, ATTR_REQUESTED_ADDRESS_FAMILY).map(|word| word >> 24);
+        let ipv6 = match family {
+            None => client.address.is_ipv6(),
+            Some(1) => false,
+            Some(2) => true,
+            Some(_) => return Err(Code::Family),
+        };
+        let payers = [
+            Payer::User(request.name.clone()),
+            Payer::Address(site(client.address.ip())),
+        ];
+        let full = self.allocations.len() >= self.config.allocations;
+        let most = [self.config.per_user, self.config.per_address];
+        let used = |payer| self.used.get(payer).map_or(0, |used| used.allocations);
+        if full || payers.iter().zip(most).any(|(p, most)| used(p) >= most) {
+            return Err(Code::Quota);
+        }
+        for (payer, rate) in payers.iter().zip([1, ADDRESS_SHARE]) {
+            let rate = (self.config.rate * rate).min(self.config.rate_total);
+            let fresh = || Use {
+                allocations: 0,
+                bucket: bucket(rate, self.now),
+                full_at: self.now,
+            };
+            let used = self.used.entry(payer.clone()).or_insert_with(fresh);
+            used.allocations += 1;
+        }
+        let id = self.next;
+        self.next += 1;
+        let lifetime = request.lifetime();
+        let allocation = Allocation {
+            client,
+            payers,
+            key: request.key.clone(),
+            relayed: None,
+            transaction: request.message.transaction_id,
+            lifetime,
+            ends: self.now + lifetime,
+            permissions: BTreeMap::new(),
+            channels: BTreeMap::new(),
+            by_peer: BTreeMap::new(),
+        };
+        self.allocations.insert(id, allocation);
+        self.clients.insert(client, id);
+        self.out.push_back(RelayOutput::Open {
+            allocation: id,
+            client,
+            ipv6,
+        });
+        Ok(())
+    }
+
+    fn tell_allocation(&mut self, id: AllocationId) {
+        let allocation = &self.allocations[&id];
+        let (client, key) = (allocation.client, allocation.key.clone());
+        let Some(relayed) = allocation.relayed else {
+            return;
+        };
+        let lifetime = (allocation.lifetime.as_secs() as u32).to_be_bytes();
+        let to = (METHOD_ALLOCATE, allocation.transaction);
+        let attributes: Vec<Box<dyn Setter>> = vec![
+            Box::new(Address(ATTR_XOR_RELAYED_ADDRESS, relayed)),
+            Box::new(Address(ATTR_XORMAPPED_ADDRESS, client.address)),
+            Box::new(Lifetime(lifetime)),
+        ];
+        self.succeed(client, to, attributes, &key);
+    }
+
+    /// Requests that need an allocation, of the same user.
+    fn with_allocation(&mut self, request: &Request) -> Result<(), Code> {
+        let id = self.clients.get(&request.client).copied();
+        let id = id.ok_or(Code::Mismatch)?;
+        let allocation = &self.allocations[&id];
+        if allocation.payers[0] != Payer::User(request.name.clone()) {
+            return Err(Code::WrongCredentials);
+        }
+        let attributes = match request.message.typ.method {
+            METHOD_REFRESH => self.refresh(id, request)?,
+            METHOD_CREATE_PERMISSION => self.permit(id, request)?,
+            _ => self.bind(id, request)?,
+        };
+        let to = (request.message.typ.method, request.message.transaction_id);
+        self.succeed(request.client, to, attributes, &request.key);
+        Ok(())
+    }
+
+    fn refresh(
+        &mut self,
+        id: AllocationId,
+        request: &Request,
+    ) -> Result<Vec<Box<dyn Setter>>, Code> {
+        let asked = word(&request.message, ATTR_LIFETIME);
+        let lifetime = match asked {
+            Some(0) => Duration::ZERO,
+            _ => request.lifetime(),
+        };
+        let allocation = self.allocations.get_mut(&id).ok_or(Code::Mismatch)?;
+        allocation.ends = self.now + lifetime;
+        if lifetime.is_zero() {
+            self.end(id);
+        }
+        let lifetime = (lifetime.as_secs() as u32).to_be_bytes();
+        Ok(vec![Box::new(Lifetime(lifetime))])
+    }
+
+    fn permit(
+        &mut self,
+        id: AllocationId,
+        request: &Request,
+    ) -> Result<Vec<Box<dyn Setter>>, Code> {
+        let peers = peers(&request.message).filter(|peers| !peers.is_empty());
+        self.permit_all(id, &peers.ok_or(Code::BadRequest)?)?;
+        Ok(Vec::new())
+    }
+
+    /// All of them, or none (RFC 8656, section 9.2).
+    fn permit_all(&mut self, id: AllocationId, peers: &[SocketAddr]) -> Result<(), Code> {
+        let allocation = self.allocations.get_mut(&id).ok_or(Code::Mismatch)?;
+        let ipv6 = allocation.relayed.map(|relayed| relayed.is_ipv6());
+        if peers.iter().any(|peer| Some(peer.is_ipv6()) != ipv6) {
+            return Err(Code::PeerFamily);
+        }
+        let config = &self.config;
+        let known = peers.iter().map(|peer| {
+            let ip = peer.ip();
+            let own = (config.is_own)(ip);
+            (own || may_relay(ip, config.private)).then_some((ip, own))
+        });
+        let known: Option<BTreeMap<_, _>> = known.collect();
+        let known = known.ok_or(Code::Forbidden)?;
+        let permissions = &mut allocation.permissions;
+        let new = known.keys().filter(|ip| !permissions.contains_key(ip));
+        if permissions.len() + new.count() > config.peers {
+            return Err(Code::Quota);
+        }
+        let ends = self.now + PERMISSION;
+        let known = known.into_iter();
+        permissions.extend(known.map(|(ip, own)| (ip, Permission { ends, own })));
+        Ok(())
+    }
+
+    fn bind(&mut self, id: AllocationId, request: &Request) -> Result<Vec<Box<dyn Setter>>, Code> {
+        let number = word(&request.message, ATTR_CHANNEL_NUMBER).map(|word| (word >> 16) as u16);
+        let number = number.filter(|n| CHANNELS.contains(&n.to_be_bytes()[0]));
+        let number = number.ok_or(Code::BadRequest)?;
+        let peers = peers(&request.message).unwrap_or_default();
+        let [peer] = peers[..] else {
+            return Err(Code::BadRequest);
+        };
+        let most = self.config.peers;
+        let allocation = self.allocations.get(&id).ok_or(Code::Mismatch)?;
+        let bound = allocation.by_peer.get(&peer).map(|(number, _)| *number);
+        let other = allocation.channels.get(&number).is_some_and(|p| *p != peer);
+        if other || bound.is_some_and(|bound| bound != number) {
+            return Err(Code::BadRequest);
+        }
+        if bound.is_none() && allocation.channels.len() >= most {
+            return Err(Code::Quota);
+        }
+        self.permit_all(id, &[peer])?;
+        let allocation = self.allocations.get_mut(&id).ok_or(Code::Mismatch)?;
+        allocation.channels.insert(number, peer);
+        let ends = self.now + CHANNEL;
+        allocation.by_peer.insert(peer, (number, ends));
+        Ok(Vec::new())
+    }
+
+    fn end(&mut self, id: AllocationId) {
+        let Some(allocation) = self.allocations.remove(&id) else {
+            return;
+        };
+        self.clients.remove(&allocation.client);
+        if let Some(relayed) = allocation.relayed {
+            self.relayed.remove(&relayed);
+        }
+        for payer in &allocation.payers {
+            if let Some(used) = self.used.get_mut(payer) {
+                used.allocations = used.allocations.saturating_sub(1);
+            }
+        }
+        self.out.push_back(RelayOutput::Close(id));
+    }
+}
+
+/// Data.
+impl RelayServer {
+    fn handle_channel_data(&mut self, client: Client, datagram: &[u8]) {
+        let parsed = datagram.split_first_chunk::<4>().and_then(|(head, rest)| {
+            let number = u16::from_be_bytes([head[0], head[1]]);
+            let length = usize::from(u16::from_be_bytes([head[2], head[3]]));
+            Some((number, rest.get(..length)?))
+        });
+        let id = self.clients.get(&client).copied();
+        let (Some((number, contents)), Some(id)) = (parsed, id) else {
+            return self.count(RelayDrop::Malformed);
+        };
+        match self.allocations[&id].channels.get(&number).copied() {
+            Some(peer) => self.send_to_peer(id, peer, contents),
+            None => self.count(RelayDrop::NoPermission),
+        }
+    }
+
+    fn handle_send(&mut self, client: Client, message: &Message) {
+        let id = self.clients.get(&client).copied();
+        let peers = peers(message).unwrap_or_default();
+        let contents = guarded(|| message.get(ATTR_DATA).ok());
+        match (id, &peers[..], contents) {
+            (Some(id), [peer], Some(contents)) => self.send_to_peer(id, *peer, &contents),
+            _ => self.count(RelayDrop::Malformed),
+        }
+    }
+
+    fn send_to_peer(&mut self, id: AllocationId, to: SocketAddr, contents: &[u8]) {
+        let allocation = &self.allocations[&id];
+        let permission = allocation.permissions.get(&to.ip());
+        let Some(permission) = permission.filter(|p| p.ends > self.now).copied() else {
+            return self.count(RelayDrop::NoPermission);
+        };
+        let (Some(relayed), other) = (allocation.relayed, self.relayed.get(&to).copied()) else {
+            return;
+        };
+        if to.port() == 0 || (permission.own && other.is_none()) {
+            return self.count(RelayDrop::Forbidden);
+        }
+        if !self.pays(id, contents.len()) {
+            return;
+        }
+        match other {
+            Some(other) => {
+                if self.pays(other, contents.len()) {
+                    self.send_to_client(other, relayed, contents);
+                }
+            }
+            None => self.out.push_back(RelayOutput::ToPeer {
+                allocation: id,
+                to,
+                contents: Bytes::copy_from_slice(contents),
+            }),
+        }
+    }
+
+    fn send_to_client(&mut self, id: AllocationId, from: SocketAddr, contents: &[u8]) {
+        let Some(allocation) = self.allocations.get(&id) else {
+            return;
+        };
+        let permission = allocation.permissions.get(&from.ip());
+        if permission.is_none_or(|p| p.ends <= self.now) {
+            return self.count(RelayDrop::NoPermission);
+        }
+        let client = allocation.client;
+        let message = match allocation.by_peer.get(&from) {
+            Some((number, ends)) if *ends > self.now => {
+                Some(channel_data(*number, contents, client.stream.is_some()))
+            }
+            _ => build(&[
+                Box::new(random_transaction(&self.nonces, self.bytes)),
+                Box::new(MessageType::new(METHOD_DATA, CLASS_INDICATION)),
+                Box::new(Address(ATTR_XOR_PEER_ADDRESS, from)),
+                Box::new(Raw(ATTR_DATA, contents)),
+            ]),
+        };
+        if let Some(message) = message {
+            let output = RelayOutput::ToClient(client, message.into());
+            self.out.push_back(output);
+        }
+    }
+
+    /// Charges so many bytes; false if somebody has used up what there is.
+    fn pays(&mut self, id: AllocationId, bytes: usize) -> bool {
+        let Some(allocation) = self.allocations.get(&id) else {
+            return false;
+        };
+        let (bytes, now) = (bytes as u64, self.now);
+        let ready = |payer| {
+            let used: Option<&Use> = self.used.get(payer);
+            used.is_some_and(|used| used.bucket.ready(now))
+        };
+        if !self.all.ready(now) || !allocation.payers.iter().all(ready) {
+            self.count(RelayDrop::Rate);
+            return false;
+        }
+        self.all.spend(bytes, now);
+        for payer in &allocation.payers {
+            if let Some(used) = self.used.get_mut(payer) {
+                used.bucket.spend(bytes, now);
+                used.full_at = now + BURST * 2;
+            }
+        }
+        self.bytes += bytes;
+        true
+    }
+}
+
+/// Answers.
+impl RelayServer {
+    fn succeed(
+        &mut self,
+        client: Client,
+        (method, transaction): (rtc::stun::message::Method, TransactionId),
+        attributes: Vec<Box<dyn Setter>>,
+        key: &[u8],
+    ) {
+        let mut setters: Vec<Box<dyn Setter>> = vec![
+            Box::new(transaction),
+            Box::new(MessageType::new(method, CLASS_SUCCESS_RESPONSE)),
+        ];
+        setters.extend(attributes);
+        self.answer(client, &setters, Some(key));
+    }
+
+    fn refuse(
+        &mut self,
+        client: Client,
+        (method, transaction): (rtc::stun::message::Method, TransactionId),
+        code: Code,
+        key: Option<&[u8]>,
+    ) {
+        let number = code as u16;
+        let error = [0, 0, (number / 100) as u8, (number % 100) as u8];
+        let nonce = self.nonce(client);
+        let mut setters: Vec<Box<dyn Setter + '_>> = vec![
+            Box::new(transaction),
+            Box::new(MessageType::new(method, CLASS_ERROR_RESPONSE)),
+            Box::new(Raw(ATTR_ERROR_CODE, &error)),
+        ];
+        if matches!(code, Code::Unauthorized | Code::StaleNonce) {
+            setters.push(Box::new(Raw(ATTR_REALM, REALM.as_bytes())));
+            setters.push(Box::new(Raw(ATTR_NONCE, nonce.as_bytes())));
+        }
+        if code == Code::UnknownAttribute {
+            setters.push(Box::new(Raw(ATTR_UNKNOWN_ATTRIBUTES, &[])));
+        }
+        self.answer(client, &setters, key);
+    }
+
+    fn answer(&mut self, client: Client, setters: &[Box<dyn Setter + '_>], key: Option<&[u8]>) {
+        let mut answer = Message::new();
+        let crypto = self.provider.crypto();
+        let built = guarded(|| {
+            answer.build(setters).ok()?;
+            if let Some(key) = key {
+                let key = MessageIntegrity::new_raw_integrity_with_provider(key, crypto);
+                key.add_to(&mut answer).ok()?;
+            }
+            FINGERPRINT.add_to(&mut answer).ok()
+        });
+        if built.is_some() {
+            let output = RelayOutput::ToClient(client, answer.raw.into());
+            self.out.push_back(output);
+        }
+    }
+
+    /// Good for this address and a while; nothing is kept of it.
+    fn nonce(&self, client: Client) -> String {
+        let period = self.unix(self.now) / NONCE;
+        let tag = sign(&self.nonces, &nonce_words(period, client));
+        format!("{period:x}-{}", hex(&tag.as_ref()[..NONCE_TAG]))
+    }
+
+    fn is_fresh(&self, nonce: &str, client: Client) -> bool {
+        let now = self.unix(self.now) / NONCE;
+        [now, now.saturating_sub(1)].into_iter().any(|period| {
+            let tag = sign(&self.nonces, &nonce_words(period, client));
+            nonce == format!("{period:x}-{}", hex(&tag.as_ref()[..NONCE_TAG]))
+        })
+    }
+
+    fn unix(&self, now: Instant) -> u64 {
+        let (at, unix) = self.clock;
+        unix + now.saturating_duration_since(at).as_secs()
+    }
+
+    fn count(&mut self, reason: RelayDrop) {
+        self.drops.count(reason);
+    }
+}
+
+impl fmt::Debug for RelayServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RelayServer")
+            .field("allocations", &self.allocations.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Request {
+    fn lifetime(&self) -> Duration {
+        let asked = word(&self.message, ATTR_LIFETIME).unwrap_or(0);
+        Duration::from_secs(asked.into()).clamp(LIFETIME, LONGEST_LIFETIME)
+    }
+
+    /// Whether something must be understood that is not (RFC 8489, section 14).
+    fn unknown_attributes(&self) -> bool {
+        const KNOWN: [AttrType; 10] = [
+            ATTR_USERNAME,
+            ATTR_MESSAGE_INTEGRITY,
+            ATTR_REALM,
+            ATTR_NONCE,
+            ATTR_LIFETIME,
+            ATTR_XOR_PEER_ADDRESS,
+            ATTR_CHANNEL_NUMBER,
+            ATTR_REQUESTED_TRANSPORT,
+            ATTR_REQUESTED_ADDRESS_FAMILY,
+            ATTR_FINGERPRINT,
+        ];
+        let attributes = self.message.attributes.0.iter().map(|a| a.typ);
+        let needed = attributes.filter(|typ| typ.0 < 0x8000);
+        needed.into_iter().any(|typ| !KNOWN.contains(&typ))
+    }
+}
+
+struct Lifetime([u8; 4]);
+
+impl Setter for Lifetime {
+    fn add_to(&self, message: &mut Message) -> rtc::shared::error::Result<()> {
+        message.add(ATTR_LIFETIME, &self.0);
+        Ok(())
+    }
+}
+
+fn channel_data(number: u16, contents: &[u8], in_stream: bool) -> Vec<u8> {
+    let length = u16::try_from(contents.len()).unwrap_or(u16::MAX);
+    let mut message = [&number.to_be_bytes()[..], &length.to_be_bytes(), contents].concat();
+    if in_stream {
+        message.resize(message.len().next_multiple_of(4), 0);
+    }
+    message
+}
+
+/// Indications need no secret number, but each another one.
+fn random_transaction(key: &Key, count: u64) -> TransactionId {
+    let tag = sign(key, &count.to_be_bytes());
+    let mut id = [0; 12];
+    id.copy_from_slice(&tag.as_ref()[..12]);
+    TransactionId(id)
+}
+
+fn nonce_words(period: u64, client: Client) -> Vec<u8> {
+    format!("{period} {}", client.address).into_bytes()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn bucket(rate: u64, now: Instant) -> TokenBucket {
+    let burst = rate / 8 * BURST.as_millis() as u64 / 1_000;
+    TokenBucket::new(rate, burst.max(16 << 10), now)
+}
+
+/// An address of IPv4, or 64 bits of IPv6.
+fn site(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+/// Whether a relay may send to a peer with this address, that of another host.
+fn may_relay(ip: IpAddr, private: bool) -> bool {
+    let never = ip.is_unspecified() || ip.is_loopback() || ip.is_multicast();
+    !never
+        && match ip {
+            IpAddr::V4(v4) => {
+                let [a, b, ..] = v4.octets();
+                let shared = a == 100 && b & 0xc0 == 64;
+                let never = v4.is_link_local() || v4.is_broadcast() || a == 0 || a >= 240;
+                !never && (private || !(v4.is_private() || shared))
+            }
+            IpAddr::V6(v6) => {
+                let high = v6.segments()[0];
+                // mapped, compatible and translated addresses lead to IPv4, past these rules
+                let embeds = high == 0 || high == 0x2002 || v6.segments()[..2] == [0x64, 0xff9b];
+                let never = high & 0xffc0 == 0xfe80 || high & 0xffc0 == 0xfec0 || embeds;
+                !never && (private || high & 0xfe00 != 0xfc00)
+            }
+        }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,478 @@
+//! The relay against the client of the crate `rtc`, in memory.
+
+use super::*;
+use bytes::BytesMut;
+use proptest::prelude::*;
+use rtc::sansio::Protocol as _;
+use rtc::shared::{TaggedBytesMut, TransportContext, TransportProtocol};
+use rtc::turn::client::{Client as TurnClient, ClientConfig, Event};
+
+const SERVER: &str = "198.51.100.1:7117";
+const UNIX: u64 = 1_800_000_000;
+
+fn addr(s: &str) -> SocketAddr {
+    s.parse().unwrap()
+}
+
+struct World {
+    server: RelayServer,
+    now: Instant,
+    sockets: BTreeMap<AllocationId, SocketAddr>,
+    clients: Vec<(Client, TurnClient)>,
+    /// What peers got: from where, to where, what.
+    out: Vec<(SocketAddr, SocketAddr, Bytes)>,
+    events: Vec<(usize, Event)>,
+    ports: u16,
+}
+
+fn world(change: impl FnOnce(&mut RelayConfig)) -> World {
+    let now = Instant::now();
+    let mut config = RelayConfig::new([7; 32], Arc::new(|ip| ip == addr(SERVER).ip()));
+    change(&mut config);
+    World {
+        server: RelayServer::new(config, now, UNIX).unwrap(),
+        now,
+        sockets: BTreeMap::new(),
+        clients: Vec::new(),
+        out: Vec::new(),
+        events: Vec::new(),
+        ports: 50_000,
+    }
+}
+
+impl World {
+    fn mint(&self, who: u8) -> Credentials {
+        self.server.mint(&[who; 32], self.now).0
+    }
+
+    fn add(&mut self, address: &str, stream: Option<u64>, credentials: Credentials) -> usize {
+        let address = addr(address);
+        let config = ClientConfig {
+            turn_serv_addr: match address {
+                SocketAddr::V4(_) => SERVER.to_owned(),
+                SocketAddr::V6(_) => "[2001:db8::ff]:7117".to_owned(),
+            },
+            local_addr: address,
+            username: credentials.user,
+            password: credentials.password,
+            ..ClientConfig::default()
+        };
+        let provider = rtc::crypto::default_provider().unwrap();
+        let client = TurnClient::new(config, provider).unwrap();
+        self.clients.push((Client { address, stream }, client));
+        self.clients.len() - 1
+    }
+
+    /// Until nobody has anything to say.
+    fn run(&mut self) {
+        loop {
+            let mut silent = true;
+            for n in 0..self.clients.len() {
+                while let Some(sent) = self.clients[n].1.poll_write() {
+                    silent = false;
+                    let client = self.clients[n].0;
+                    self.server.handle_client(client, &sent.message, self.now);
+                }
+                while let Some(event) = self.clients[n].1.poll_event() {
+                    self.events.push((n, event));
+                }
+            }
+            while let Some(output) = self.server.poll_output() {
+                silent = false;
+                self.take(output);
+            }
+            if silent {
+                return;
+            }
+        }
+    }
+
+    fn take(&mut self, output: RelayOutput) {
+        match output {
+            RelayOutput::ToClient(to, message) => {
+                let client = self.clients.iter_mut().find(|(client, _)| *client == to);
+                let Some((_, client)) = client else { return };
+                let transport = TransportContext {
+                    local_addr: to.address,
+                    peer_addr: addr(SERVER),
+                    ecn: None,
+                    transport_protocol: TransportProtocol::UDP,
+                };
+                let message = BytesMut::from(&message[..]);
+                let now = self.now;
+                // errors are events as well
+                let _ = client.handle_read(TaggedBytesMut {
+                    now,
+                    transport,
+                    message,
+                });
+            }
+            RelayOutput::Open {
+                allocation, ipv6, ..
+            } => {
+                self.ports += 1;
+                let ip = if ipv6 {
+                    "2001:db8::1".parse().unwrap()
+                } else {
+                    addr(SERVER).ip()
+                };
+                let relayed = SocketAddr::new(ip, self.ports);
+                self.sockets.insert(allocation, relayed);
+                self.server.handle_opened(allocation, Some(relayed));
+            }
+            RelayOutput::ToPeer {
+                allocation,
+                to,
+                contents,
+            } => self.out.push((self.sockets[&allocation], to, contents)),
+            RelayOutput::Close(allocation) => {
+                self.sockets.remove(&allocation);
+            }
+        }
+    }
+
+    fn allocate(&mut self, n: usize) -> Option<SocketAddr> {
+        self.clients[n].1.allocate(self.now).unwrap();
+        self.run();
+        self.events.drain(..).find_map(|(_, event)| match event {
+            Event::AllocateResponse(_, relayed) => Some(relayed),
+            _ => None,
+        })
+    }
+
+    fn permit(&mut self, n: usize, relayed: SocketAddr, peer: SocketAddr) -> bool {
+        let client = &mut self.clients[n].1;
+        let mut relay = client.relay(relayed).unwrap();
+        relay.create_permission(self.now, peer).unwrap();
+        self.run();
+        let granted = |(_, event)| matches!(event, Event::CreatePermissionResponse(..));
+        self.events.drain(..).any(granted)
+    }
+
+    fn send(&mut self, n: usize, relayed: SocketAddr, peer: SocketAddr, contents: &[u8]) {
+        let client = &mut self.clients[n].1;
+        let mut relay = client.relay(relayed).unwrap();
+        relay.send_to(self.now, contents, peer).unwrap();
+        self.run();
+    }
+
+    fn received(&mut self) -> Vec<(usize, SocketAddr, Vec<u8>, bool)> {
+        let events = self.events.drain(..);
+        let data = events.filter_map(|(n, event)| match event {
+            Event::DataIndicationOrChannelData(channel, from, data) => {
+                Some((n, from, data.to_vec(), channel.is_some()))
+            }
+            _ => None,
+        });
+        data.collect()
+    }
+
+    fn dropped(&self, reason: &str) -> u64 {
+        self.server.drops().get(reason).copied().unwrap_or(0)
+    }
+}
+
+#[test]
+fn what_a_client_sends_comes_from_its_relayed_address_and_back() {
+    for stream in [None, Some(1)] {
+        let mut w = world(|_| {});
+        let credentials = w.mint(1);
+        let n = w.add("203.0.113.5:4000", stream, credentials);
+        let relayed = w.allocate(n).unwrap();
+        let peer = addr("203.0.113.9:5000");
+        assert!(w.permit(n, relayed, peer));
+        w.send(n, relayed, peer, b"as indication");
+        // the channel is bound by now
+        w.send(n, relayed, peer, b"on a channel");
+        let out: Vec<_> = w.out.drain(..).map(|(_, _, bytes)| bytes).collect();
+        assert_eq!(out, [&b"as indication"[..], b"on a channel"]);
+        w.server.handle_peer(0, peer, b"hello", w.now);
+        let other_port = addr("203.0.113.9:5001");
+        w.server.handle_peer(0, other_port, b"same host", w.now);
+        w.server
+            .handle_peer(0, addr("203.0.113.8:5000"), b"stranger", w.now);
+        w.run();
+        let expected = [
+            (n, peer, b"hello".to_vec(), true),
+            (n, other_port, b"same host".to_vec(), false),
+        ];
+        assert_eq!(w.received(), expected);
+        assert_eq!(w.dropped("relay_no_permission"), 1);
+    }
+}
+
+#[test]
+fn two_clients_of_one_relay_meet_inside_it() {
+    let mut w = world(|_| {});
+    let (one, two) = (w.mint(1), w.mint(2));
+    let a = w.add("203.0.113.5:4000", None, one);
+    let b = w.add("203.0.113.6:4000", Some(3), two);
+    let (at_a, at_b) = (w.allocate(a).unwrap(), w.allocate(b).unwrap());
+    assert!(w.permit(a, at_a, at_b));
+    w.send(a, at_a, at_b, b"early");
+    assert!(w.received().is_empty(), "b permits nobody yet");
+    assert!(w.permit(b, at_b, at_a));
+    w.send(a, at_a, at_b, b"hello");
+    assert_eq!(w.received(), [(b, at_a, b"hello".to_vec(), false)]);
+    assert!(w.out.is_empty(), "nothing leaves the relay");
+}
+
+#[test]
+fn nothing_else_of_the_relays_own_host_is_reached() {
+    let mut w = world(|config| config.private = true);
+    let credentials = w.mint(1);
+    let n = w.add("203.0.113.5:4000", None, credentials);
+    let relayed = w.allocate(n).unwrap();
+    for port in [7117, 53] {
+        let own = SocketAddr::new(addr(SERVER).ip(), port);
+        assert!(w.permit(n, relayed, own));
+        w.send(n, relayed, own, b"anybody there?");
+    }
+    assert!(w.out.is_empty());
+    assert_eq!(w.dropped("relay_forbidden"), 2);
+}
+
+#[test]
+fn peers_that_are_no_public_hosts_are_refused() {
+    for (private, refused, granted) in [
+        (
+            false,
+            vec![
+                "127.0.0.1:9",
+                "169.254.1.1:9",
+                "224.0.0.1:9",
+                "255.255.255.255:9",
+                "0.0.0.0:9",
+                "10.1.2.3:9",
+                "172.16.0.1:9",
+                "192.168.1.1:9",
+                "100.64.0.1:9",
+                "240.0.0.1:9",
+            ],
+            vec!["203.0.113.9:9", "198.18.0.1:9", "100.128.0.1:9"],
+        ),
+        (
+            true,
+            vec!["127.0.0.1:9", "169.254.1.1:9", "224.0.0.1:9"],
+            vec!["10.1.2.3:9", "192.168.1.1:9", "100.64.0.1:9"],
+        ),
+    ] {
+        let mut w = world(|config| config.private = private);
+        let credentials = w.mint(1);
+        let n = w.add("203.0.113.5:4000", None, credentials);
+        let relayed = w.allocate(n).unwrap();
+        for peer in refused {
+            assert!(!w.permit(n, relayed, addr(peer)), "{peer}");
+        }
+        for peer in granted {
+            assert!(w.permit(n, relayed, addr(peer)), "{peer}");
+        }
+    }
+    for ip in [
+        "::",
+        "::1",
+        "fe80::1",
+        "ff02::1",
+        "::ffff:10.0.0.1",
+        "64:ff9b::a00:1",
+        "2002:a00:1::",
+        "fd00::1",
+        "fec0::1",
+    ] {
+        assert!(!may_relay(ip.parse().unwrap(), false), "{ip}");
+        assert_eq!(
+            may_relay(ip.parse().unwrap(), true),
+            ip == "fd00::1",
+            "{ip}"
+        );
+    }
+    assert!(may_relay("2001:db8::1".parse().unwrap(), false));
+}
+
+#[test]
+fn strangers_the_late_and_the_wrong_get_nothing() {
+    let mut w = world(|_| {});
+    let minted = w.mint(1);
+    let stranger = Credentials::mint(b"another secret", "x", UNIX + 100);
+    let late = Credentials::mint(&[7; 32], "x", UNIX);
+    let wrong = Credentials {
+        password: format!("{}x", minted.password),
+        ..minted.clone()
+    };
+    for (port, credentials) in (4_000..).zip([stranger, late, wrong]) {
+        let n = w.add(&format!("203.0.113.5:{port}"), None, credentials);
+        assert_eq!(w.allocate(n), None);
+    }
+    assert_eq!(w.dropped("relay_credentials"), 3);
+    assert_eq!(w.server.usage().0, 0);
+    assert!(w.server.used.is_empty(), "nothing is kept of them");
+    // the right ones, once their hour has passed
+    let n = w.add("203.0.113.5:5000", None, minted);
+    w.now += Duration::from_secs(CREDENTIALS);
+    assert_eq!(w.allocate(n), None);
+}
+
+#[test]
+fn an_allocation_is_its_users_alone() {
+    let mut w = world(|_| {});
+    let (one, two) = (w.mint(1), w.mint(2));
+    let a = w.add("203.0.113.5:4000", None, one);
+    let relayed = w.allocate(a).unwrap();
+    let (user, password) = (two.user, two.password);
+    w.clients[a].1.update_credentials(user, password).unwrap();
+    assert!(!w.permit(a, relayed, addr("203.0.113.9:9")));
+}
+
+#[test]
+fn a_user_keeps_its_allocation_with_newer_credentials() {
+    let mut w = world(|_| {});
+    let first = w.mint(1);
+    let n = w.add("203.0.113.5:4000", None, first.clone());
+    let relayed = w.allocate(n).unwrap();
+    w.now += Duration::from_secs(500);
+    let later = w.mint(1);
+    assert_ne!(first.user, later.user);
+    let client = &mut w.clients[n].1;
+    client
+        .update_credentials(later.user, later.password)
+        .unwrap();
+    assert!(w.permit(n, relayed, addr("203.0.113.9:9")));
+}
+
+#[test]
+fn allocations_are_bounded_for_users_addresses_and_all() {
+    let mut w = world(|config| {
+        (config.per_user, config.per_address, config.allocations) = (2, 3, 5);
+    });
+    let mut allocated = |who: u8, from: &str| {
+        let credentials = w.mint(who);
+        let n = w.add(from, None, credentials);
+        w.allocate(n).is_some()
+    };
+    assert!(allocated(1, "203.0.113.5:1") && allocated(1, "203.0.113.6:1"));
+    assert!(!allocated(1, "203.0.113.7:1"), "a third of one user");
+    assert!(allocated(2, "[2001:db8::1]:1") && allocated(2, "[2001:db8::2]:1"));
+    assert!(allocated(3, "[2001:db8::3]:1"));
+    assert!(!allocated(4, "[2001:db8::4]:1"), "a fourth of one site");
+    assert!(!allocated(4, "203.0.113.9:1"), "a sixth in all");
+    assert_eq!(w.dropped("relay_quota"), 3);
+    // silence ends them, and nothing is left
+    w.now += LIFETIME;
+    w.server.handle_timeout(w.now);
+    w.run();
+    assert!(w.sockets.is_empty() && w.server.used.is_empty() && w.server.clients.is_empty());
+}
+
+#[test]
+fn peers_of_an_allocation_are_bounded() {
+    let mut w = world(|config| config.peers = 2);
+    let credentials = w.mint(1);
+    let n = w.add("203.0.113.5:4000", None, credentials);
+    let relayed = w.allocate(n).unwrap();
+    let mut granted = |peer: &str| w.permit(n, relayed, addr(peer));
+    assert!(granted("203.0.113.1:1") && granted("203.0.113.2:1") && granted("203.0.113.2:2"));
+    assert!(!granted("203.0.113.3:1"));
+}
+
+#[test]
+fn a_user_sends_no_faster_than_it_may() {
+    let mut w = world(|config| config.rate = 1_000_000);
+    let credentials = w.mint(1);
+    let n = w.add("203.0.113.5:4000", None, credentials);
+    let relayed = w.allocate(n).unwrap();
+    let peer = addr("203.0.113.9:5000");
+    assert!(w.permit(n, relayed, peer));
+    for _ in 0..2_000 {
+        w.now += Duration::from_millis(1);
+        w.send(n, relayed, peer, &[0; 1_000]);
+    }
+    // 2 s of 1 Mbit/s, and a burst
+    let bytes: usize = w.out.iter().map(|(_, _, bytes)| bytes.len()).sum();
+    assert!((250_000..300_000).contains(&bytes), "{bytes}");
+    assert!(w.dropped("relay_rate") > 1_000);
+}
+
+#[test]
+fn the_end_of_a_stream_ends_its_allocation() {
+    let mut w = world(|_| {});
+    let credentials = w.mint(1);
+    let n = w.add("203.0.113.5:4000", Some(9), credentials);
+    w.allocate(n).unwrap();
+    let client = w.clients[n].0;
+    assert!(w.server.serves(client));
+    w.server.handle_closed(client);
+    w.run();
+    assert!(!w.server.serves(client) && w.sockets.is_empty());
+}
+
+#[test]
+fn no_socket_no_allocation() {
+    let mut w = world(|_| {});
+    let credentials = w.mint(1);
+    let n = w.add("203.0.113.5:4000", None, credentials);
+    w.clients[n].1.allocate(w.now).unwrap();
+    while let Some(sent) = w.clients[n].1.poll_write() {
+        w.server.handle_client(w.clients[n].0, &sent.message, w.now);
+        while let Some(output) = w.server.poll_output() {
+            match output {
+                RelayOutput::Open { allocation, .. } => w.server.handle_opened(allocation, None),
+                other => w.take(other),
+            }
+        }
+    }
+    w.run();
+    assert!(matches!(w.events[..], [(_, Event::AllocateError(..))]));
+    assert_eq!(w.server.usage().0, 0);
+}
+
+#[test]
+fn an_answer_without_credentials_is_short() {
+    let mut w = world(|_| {});
+    let request = build(&[
+        Box::new(TransactionId([1; 12])),
+        Box::new(MessageType::new(METHOD_ALLOCATE, CLASS_REQUEST)),
+    ]);
+    let client = Client {
+        address: addr("203.0.113.5:4000"),
+        stream: None,
+    };
+    w.server.handle_client(client, &request.unwrap(), w.now);
+    let Some(RelayOutput::ToClient(_, answer)) = w.server.poll_output() else {
+        panic!("no answer");
+    };
+    assert!(answer.len() <= 90, "{}", answer.len());
+}
+
+proptest! {
+    /// STUN of any method and attributes, and bytes of any kind.
+    #[test]
+    fn arbitrary_messages_never_panic(
+        messages in prop::collection::vec((0_u16..0x200, prop::collection::vec((0_usize..12, prop::collection::vec(any::<u8>(), 0..30)), 0..6), any::<bool>()), 0..20),
+    ) {
+        let mut w = world(|_| {});
+        let credentials = w.mint(1);
+        let n = w.add("203.0.113.5:4000", None, credentials);
+        w.allocate(n).unwrap();
+        let client = w.clients[n].0;
+        for (kind, attributes, stun) in messages {
+            let mut bytes = Vec::new();
+            for (typ, value) in attributes {
+                let typ = [0x6, 0x8, 0x14, 0x15, 0xd, 0x12, 0xc, 0x19, 0x17, 0x13, 0x8028, 0x20][typ];
+                bytes.extend(u16::to_be_bytes(typ));
+                bytes.extend(u16::try_from(value.len()).unwrap().to_be_bytes());
+                bytes.extend(&value);
+                bytes.resize(bytes.len().next_multiple_of(4), 0);
+            }
+            if stun {
+                let mut head = kind.to_be_bytes().to_vec();
+                head.extend(u16::try_from(bytes.len()).unwrap().to_be_bytes());
+                head.extend([0x21, 0x12, 0xa4, 0x42]);
+                head.extend([5; 12]);
+                bytes.splice(0..0, head);
+            }
+            w.server.handle_client(client, &bytes, w.now);
+        }
+        w.run();
+        prop_assert_eq!(w.server.usage().0, 1);
+    }
+}

@@ -1,0 +1,140 @@
+//! Links where only a relay leads from one node to the other.
+
+use std::time::Duration;
+
+use librecast::id::SecretKey;
+
+use lcroute_overlay::PathKind;
+
+use super::net::{Net, Network, today};
+
+const NATS: [&str; 2] = ["198.51.100.1:7000", "198.51.100.2:7001"];
+
+/// Two nodes behind NATs, which may use a relay, and how they are cut off.
+fn behind_nats(cut_off: impl Fn(&mut Net, usize)) -> Net {
+    let network = Network::new(1);
+    let mut net = Net::new();
+    for (seed, nat) in [1, 2].into_iter().zip(NATS) {
+        let identity = network.identity(SecretKey::from_seed(&[seed; 32]), "natted");
+        let n = net.add(&identity, today, Some(nat));
+        cut_off(&mut net, n);
+    }
+    net.add_relay();
+    net
+}
+
+fn symmetric(net: &mut Net, n: usize) {
+    net.nodes[n].symmetric = Some(Vec::new());
+}
+
+fn udp_dead(net: &mut Net, n: usize) {
+    net.nodes[n].udp_dead = true;
+}
+
+fn paths(net: &Net) -> [Option<PathKind>; 2] {
+    [(0, 1), (1, 0)].map(|(a, b)| net.row(a, b).and_then(|row| row.path))
+}
+
+/// Until both have a link; it carries data both ways.
+fn link(net: &mut Net, most: u64) -> Duration {
+    net.join_all();
+    let most = Duration::from_secs(most);
+    let took = net.until(most, "link", |net| net.linked(0, 1));
+    assert_carries(net);
+    took
+}
+
+fn assert_carries(net: &mut Net) {
+    for (a, b) in [(0, 1), (1, 0)] {
+        let (link, now) = (net.link(a, b).unwrap(), net.now);
+        let overlay = &mut net.nodes[a].overlay;
+        overlay
+            .send_data(link, [&[0x10], &[7; 1_200]], now)
+            .unwrap();
+        let before = net.nodes[b].data.len();
+        let arrived = move |net: &Net| net.nodes[b].data.len() > before;
+        net.until(Duration::from_secs(1), "data", arrived);
+    }
+}
+
+#[test]
+fn two_symmetric_nats_meet_at_the_relay() {
+    let mut net = behind_nats(symmetric);
+    let took = link(&mut net, 8);
+    assert_eq!(paths(&net), [Some(PathKind::Relay); 2], "{took:?}");
+}
+
+#[test]
+fn where_no_datagram_passes_the_relay_is_reached_in_a_stream() {
+    let mut net = behind_nats(udp_dead);
+    let took = link(&mut net, 5);
+    assert_eq!(paths(&net), [Some(PathKind::Tcp); 2], "{took:?}");
+}
+
+#[test]
+fn one_end_without_udp_is_enough_for_a_relay() {
+    for dead in [0, 1] {
+        let mut net = behind_nats(|net, n| net.nodes[n].udp_dead = n == dead);
+        link(&mut net, 8);
+        assert_eq!(paths(&net)[dead], Some(PathKind::Tcp));
+        assert_eq!(paths(&net)[1 - dead], Some(PathKind::Relay));
+    }
+}
+
+#[test]
+fn a_link_that_needs_no_relay_asks_for_none() {
+    let mut net = behind_nats(|_, _| {});
+    link(&mut net, 2);
+    net.run(Duration::from_secs(60));
+    assert_eq!(paths(&net), [Some(PathKind::Reflexive); 2]);
+    let (relay, _) = net.relay.as_ref().unwrap();
+    assert_eq!(relay.usage(), (0, 0));
+}
+
+#[test]
+fn a_relayed_link_moves_to_a_direct_path_without_a_break_and_gives_the_relay_back() {
+    let mut net = behind_nats(udp_dead);
+    link(&mut net, 8);
+    net.run(Duration::from_secs(20));
+    for node in &mut net.nodes {
+        node.udp_dead = false;
+    }
+    let direct = |net: &Net| paths(net) == [Some(PathKind::Reflexive); 2];
+    // what is sent meanwhile arrives
+    let mut sent = 0;
+    while !direct(&net) {
+        assert!(sent < 1_000, "it stays at the relay");
+        let (link, now) = (net.link(0, 1).unwrap(), net.now);
+        let overlay = &mut net.nodes[0].overlay;
+        overlay.send_data(link, [&[0x10], &[8; 500]], now).unwrap();
+        sent += 1;
+        net.run(Duration::from_millis(100));
+    }
+    let arrived = net.nodes[1].data.iter().filter(|(_, d)| d.len() == 501);
+    assert!(arrived.count() + 1 >= sent);
+    assert_carries(&mut net);
+    assert_eq!([0, 1].map(|n| net.nodes[n].downs.len()), [0; 2]);
+    net.run(Duration::from_secs(150));
+    let (relay, _) = net.relay.as_ref().unwrap();
+    assert_eq!(relay.usage().0, 0, "allocations");
+}
+
+#[test]
+fn a_relayed_link_lives_on_for_hours() {
+    let mut net = behind_nats(symmetric);
+    link(&mut net, 8);
+    net.run(Duration::from_secs(3_000));
+    assert_carries(&mut net);
+    assert_eq!([0, 1].map(|n| net.nodes[n].downs.len()), [0; 2]);
+    assert_eq!(paths(&net), [Some(PathKind::Relay); 2]);
+}
+
+#[test]
+fn a_relay_that_forgets_everything_is_asked_again() {
+    let mut net = behind_nats(udp_dead);
+    link(&mut net, 8);
+    net.add_relay();
+    let linked = |net: &Net| net.linked(0, 1) && net.nodes.iter().all(|node| node.ups == 2);
+    net.until(Duration::from_secs(60), "another link", linked);
+    assert_carries(&mut net);
+}

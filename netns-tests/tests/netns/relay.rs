@@ -1,0 +1,221 @@
+//! Links between which only a relay leads: that of the signalling server, and coturn.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use lcroute_lab::lab::{Host, Lab, Member, Network, Process, eventually, within};
+
+use crate::foreign;
+use crate::world;
+
+/// Two members of a network whose signalling server relays; not started.
+fn relayed(lab: &Lab, hosts: Vec<Host>) -> Result<Network> {
+    let mut network = lab.network(hosts)?;
+    let server = &mut network.signalling;
+    server.kill()?;
+    server.args.clear();
+    server.start()?;
+    Ok(network)
+}
+
+/// Starts both, and says how long they took to be linked.
+fn start(network: &mut Network) -> Result<Duration> {
+    for member in &mut network.members {
+        member.start()?;
+    }
+    let begun = Instant::now();
+    network.wait_linked()?;
+    let took = begun.elapsed();
+    println!("linked {took:?} after both were ready");
+    Ok(took)
+}
+
+fn path(from: &Member) -> Result<String> {
+    let peers = from.peers()?;
+    let path = peers.first().context("no peer")?["path"].as_str();
+    Ok(path.unwrap_or("none").to_owned())
+}
+
+fn expect_paths(network: &Network, paths: [&str; 2]) -> Result<()> {
+    let [a, b] = network.nodes()?;
+    let found = [path(a)?, path(b)?];
+    ensure!(found == paths, "{found:?}, not {paths:?}");
+    Ok(())
+}
+
+/// Packets of up to lc0's MTU go both ways.
+fn expect_carries(network: &Network) -> Result<()> {
+    let [a, b] = network.nodes()?;
+    let at_b = b.host.receive("ff1e::b", &[])?;
+    let at_a = a.host.receive("ff1e::a", &[])?;
+    a.wait_wanted("ff1e::b", b)?;
+    b.wait_wanted("ff1e::a", a)?;
+    a.host.send("ff1e::b", 300, &["--size", "1200"])?;
+    b.host.send("ff1e::a", 300, &["--size", "1200"])?;
+    at_b.expect_exactly(300)?;
+    at_a.expect_exactly(300)
+}
+
+/// Hosts whose UDP is dropped, both ways; of the signalling server's ports only TCP 7117 is reached.
+fn without_udp(lab: &Lab) -> Result<Vec<Host>> {
+    let hosts = lab.closed_hosts(&["a", "b"])?;
+    hosts.iter().try_for_each(Host::drop_udp)?;
+    Ok(hosts)
+}
+
+fn symmetric(lab: &Lab) -> Result<Vec<Host>> {
+    let names = ["a", "b"].into_iter();
+    names
+        .map(|name| lab.host_behind_symmetric_nat(name))
+        .collect()
+}
+
+#[test]
+fn two_symmetric_nats_are_linked_by_a_relay_that_sees_nothing_in_the_clear() {
+    world("relay-symmetric", |lab| {
+        let mut network = relayed(lab, symmetric(lab)?)?;
+        let pcap = network.signalling.host.path("relay.pcap");
+        let pcap = pcap.display().to_string();
+        let host = &network.signalling.host;
+        let mut dump = host.spawn("tcpdump", &["-i", "any", "-U", "-w", &pcap, "udp"])?;
+        eventually("tcpdump listens", || {
+            ensure!(dump.stderr().contains("listening on"), "not yet");
+            Ok(())
+        })?;
+        start(&mut network)?;
+        expect_paths(&network, ["relay", "relay"])?;
+        expect_carries(&network)?;
+        dump.stop()?;
+        let seen = std::fs::read(&pcap)?;
+        ensure!(seen.len() > 600 * 1_200, "{} bytes passed", seen.len());
+        // every packet of the lab has its sender's name in it; a PeerId stands for itself or as 32 bytes
+        let holds = |what: &[u8]| seen.windows(what.len()).any(|w| w == what);
+        ensure!(!holds(&[0xff, 0x1e, 0, 0, 0, 0, 0, 0]), "a group's address");
+        for member in network.nodes::<2>()? {
+            let id = member.peer_id()?;
+            let key: librecast::id::PeerId = id.parse()?;
+            ensure!(!holds(id.as_bytes()) && !holds(key.public_key()), "{id}");
+        }
+        let [a, _] = network.nodes()?;
+        let status = a.status()?;
+        ensure!(status["relay"]["offered"] == 1, "{status}");
+        Ok(())
+    });
+}
+
+#[test]
+fn where_all_udp_is_dropped_a_relay_is_reached_by_tcp_until_udp_passes() {
+    world("relay-tcp", |lab| {
+        let mut network = relayed(lab, without_udp(lab)?)?;
+        start(&mut network)?;
+        expect_paths(&network, ["tcp", "tcp"])?;
+        expect_carries(&network)?;
+        let [a, b] = network.nodes()?;
+        let since = || Ok::<_, anyhow::Error>(b.peers()?[0]["since_s"].as_u64());
+        eventually("the link is some seconds old", || {
+            ensure!(since()? >= Some(2), "not yet");
+            Ok(())
+        })?;
+        a.host.pass_udp()?;
+        b.host.pass_udp()?;
+        let begun = Instant::now();
+        within(Duration::from_secs(60), "the path is direct", || {
+            expect_paths(&network, ["host", "host"])
+        })?;
+        println!("direct {:?} after UDP passed", begun.elapsed());
+        ensure!(since()? >= Some(2), "the link was made anew");
+        expect_carries(&network)
+    });
+}
+
+#[test]
+fn a_doctor_says_what_leads_to_a_relay() {
+    world("relay-doctor", |lab| {
+        let network = relayed(lab, without_udp(lab)?)?;
+        let [_, b] = network.nodes()?;
+        let ask = |member: &Member| -> Result<String> {
+            let done = member.host.ask("lcroute", &["doctor", "--json"])?;
+            let answer: serde_json::Value = serde_json::from_str(&done.stdout)?;
+            let mut checks = answer["checks"].as_array().into_iter().flatten();
+            let relay = checks.find(|check| check["name"] == "relay");
+            Ok(relay.context("no such check")?.to_string())
+        };
+        let cut = ask(b)?;
+        ensure!(cut.contains("no answer by UDP, TCP works"), "{cut}");
+        b.host.pass_udp()?;
+        let open = ask(b)?;
+        ensure!(open.contains("UDP works, TCP works"), "{open}");
+        Ok(())
+    });
+}
+
+/// coturn with the secret `north`, on UDP, TCP and TLS of its host.
+fn coturn(host: &Host) -> Result<Process> {
+    let data = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../lcroute/signalling/tests/data"
+    );
+    let config = format!(
+        "listening-port=3478\ntls-listening-port=5349\nlistening-ip={ip}\nrelay-ip={ip}\nuse-auth-secret\n\
+         static-auth-secret=north\nrealm=lab\ncert={data}/cert.pem\npkey={data}/key.pem\nno-cli\nno-multicast-peers\n\
+         no-tcp-relay\nlog-file=stdout\nsimple-log\nverbose\nuserdb={db}\npidfile={pid}\n",
+        ip = host.v4()?,
+        db = host.path("turndb").display(),
+        pid = host.path("turn.pid").display(),
+    );
+    let config = host.write("turn.conf", config)?.display().to_string();
+    let turn = foreign::start(host, "turnserver", &["-c", &config])?;
+    eventually("coturn listens", || {
+        let said = foreign::said(&turn);
+        ensure!(said.contains("listener opened on"), "{said}");
+        Ok(())
+    })?;
+    Ok(turn)
+}
+
+#[test]
+#[ignore = "`make test-all`: programs of others"]
+fn coturn_relays_over_udp_tcp_and_tls() {
+    for (url, udp, expected) in [
+        ("turn:HOST:3478", true, "relay"),
+        ("turn:HOST:3478", false, "tcp"),
+        ("turn:HOST:3478?transport=tcp", false, "tcp"),
+        ("turns:localhost:5349?transport=tcp", false, "tcp"),
+    ] {
+        world("relay-coturn", |lab| {
+            let hosts = if udp {
+                symmetric(lab)?
+            } else {
+                without_udp(lab)?
+            };
+            let relay = lab.host("relay")?;
+            let turn = coturn(&relay)?;
+            let at = relay.v4()?.to_string();
+            let url = url.replace("HOST", &at);
+            let mut ways = Vec::new();
+            for host in &hosts {
+                // the certificate is for this name
+                host.write(
+                    "authorities.pem",
+                    include_str!("../../../lcroute/signalling/tests/data/cert.pem"),
+                )?;
+                let args = [
+                    "TCP-LISTEN:5349,bind=127.0.0.1,fork",
+                    &format!("TCP:{at}:5349"),
+                ];
+                ways.push(host.spawn("socat", &args)?);
+                let secret = host.write("secret", "north\n")?;
+                let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+                std::fs::set_permissions(&secret, mode)?;
+                let secret = secret.display();
+                host.configure(&format!(
+                    "[relay]\nturn = [\"{url}\"]\nsecret_file = \"{secret}\"\n"
+                ))?;
+            }
+            let mut network = lab.network(hosts)?;
+            start(&mut network)?;
+            expect_paths(&network, [expected, expected]).with_context(|| foreign::said(&turn))?;
+            expect_carries(&network)
+        });
+    }
+}
