@@ -9,6 +9,7 @@
 #   make fuzz    all that is read from outside, SECONDS=90 in all
 # For browsers:
 #   make wasm    the node compiles for WebAssembly
+#   make web     the pages, in target/web; target/web/playground.html opens as it is
 
 CARGO_HOME ?= $(HOME)/.cargo
 export PATH := $(CARGO_HOME)/bin:$(PATH)
@@ -16,13 +17,13 @@ export PATH := $(CARGO_HOME)/bin:$(PATH)
 PREFIX ?= /usr/local
 PROGRAMS = lcroute lcsync lcagent
 # tests that are ignored for their length, one at a time; others that are ignored are measurements
-LONG = chaos:: foreign:: lan_programs:: ports:: relay:: two_hundred_nodes_hold got_no_time_for_a_while was_suspended a_mesh_that_grows cables_of_three_routers
+LONG = chaos:: foreign:: lan_programs:: ports:: relay:: two_hundred_nodes_hold got_no_time_for_a_while was_suspended a_mesh_that_grows cables_of_three_routers the_module_does
 # tests on plain LANs: offloads of lc0 make no difference there
 WITHOUT_LC0 = lcsync_failures lcsync_hostile lcsync_keys lcsync_lan lcsync_mld the_lab
 
 WASM = wasm32-unknown-unknown
 
-.PHONY: demo test test-all bench fuzz wasm wasm-std reference setup install
+.PHONY: demo test test-all bench fuzz wasm wasm-std web reference setup install
 
 demo:
 	netns-tests/setup demo
@@ -37,6 +38,7 @@ test:
 test-all: test fuzz
 	netns-tests/setup all
 	NETNS_OFFLOAD=off cargo test --workspace --test netns $(ARGS) -- $(WITHOUT_LC0:%=--skip %::)
+	$(MAKE) web
 	cargo test --workspace $(ARGS) -- --ignored --nocapture --test-threads 1 $(LONG)
 
 # what docs/reference.md says is what the programs say; a test fails while it is not
@@ -54,9 +56,13 @@ fuzz:
 wasm: wasm-std
 	cargo build --locked --package lcroute-node --target $(WASM) $(WASM_FLAGS)
 
+web: wasm-std
+	cargo rustc --locked --package lcroute-playground --lib --crate-type cdylib --profile web --target $(WASM) $(WASM_FLAGS)
+	web/assemble $(or $(CARGO_TARGET_DIR),target)
+
 wasm-std:
 	@[ -n "$(WASM_FLAGS)" ] || ls "$$($(or $(RUSTC),rustc) --print target-libdir --target $(WASM))"/libstd-*.rlib >/dev/null 2>&1 || \
-	    { echo "make wasm: Rust has no standard library for $(WASM) here: rustup target add $(WASM)" >&2; exit 1; }
+	    { echo "make $(MAKECMDGOALS): Rust has no standard library for $(WASM) here: rustup target add $(WASM)" >&2; exit 1; }
 
 setup:
 	netns-tests/setup test

@@ -111,9 +111,12 @@ impl Changes {
 impl Arguments {
     fn load(&self) -> Result<Scenario, ExitError> {
         let name = &self.scenario;
+        let usage = |e| ExitError::new(Exit::Usage, e);
         let mut scenario = match library::find(name) {
             Some(scenario) => scenario,
-            None if Path::new(name).exists() => Scenario::parse(name, &read(Path::new(name))?)?,
+            None if Path::new(name).exists() => {
+                Scenario::parse(name, &read(Path::new(name))?).map_err(usage)?
+            }
             None => {
                 let message =
                     format!("{name}: no such file, and no scenario of this name (--list)");
@@ -121,7 +124,6 @@ impl Arguments {
             }
         };
         self.changes.apply(&mut scenario);
-        let usage = |e| ExitError::new(Exit::Usage, e);
         scenario.validate().map_err(usage)?;
         Ok(scenario)
     }
@@ -141,7 +143,8 @@ pub fn run(arguments: &Arguments, json: bool) -> anyhow::Result<Exit> {
         return Ok(Exit::Ok);
     }
     if let Some(path) = &arguments.replay {
-        let trace = Trace::parse(&path.display().to_string(), &read(path)?)?;
+        let usage = |e| ExitError::new(Exit::Usage, e);
+        let trace = Trace::parse(&path.display().to_string(), &read(path)?).map_err(usage)?;
         return replay(&trace, threads(arguments.threads), json);
     }
     if !arguments.measure.is_empty() {

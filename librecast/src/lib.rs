@@ -13,6 +13,7 @@
 //! | [`bucket`] | token buckets without a clock of their own |
 //! | [`random`] | numbers from a seed |
 //! | [`events`] | entries of the journal: numbers and fields |
+//! | [`units`] | sizes, rates and durations as users write them |
 //! | `durable`, `private_file` (unix) | files that survive a power cut; files of secrets |
 //! | `listener`, `listener_v1`, `socket` (feature `net`) | MLD seen from a raw socket, that of version 1 from a packet socket; multicast sockets |
 //! | `announce`, `local_node` (feature `announce`) | requests to the lcroute of this host: groups that are sent to, labels of the node |
@@ -59,4 +60,5 @@ pub mod simulated;
 #[cfg(feature = "net")]
 pub mod socket;
 pub mod time;
+pub mod units;
 pub mod wire;

@@ -60,7 +60,11 @@ mod page {
     use std::ops::{Add, AddAssign, Sub, SubAssign};
     use std::time::Duration;
 
-    /// A moment, as the time since the page began. Arithmetic and panics are those of [`std::time::Instant`].
+    /// So long before the page began there are moments, as on a host that has been up for a day: a full token bucket, for
+    /// one, was filled before.
+    const BEFORE: Duration = Duration::from_secs(86_400);
+
+    /// A moment. Arithmetic and panics are those of [`std::time::Instant`].
     #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
     pub struct Instant(Duration);
 
@@ -68,7 +72,7 @@ mod page {
         /// From `performance.now()`: milliseconds since the page began. What is not a time counts as 0.
         #[must_use]
         pub fn from_millis(millis: f64) -> Self {
-            Self(Duration::try_from_secs_f64(millis / 1_000.0).unwrap_or_default())
+            Self(BEFORE + Duration::try_from_secs_f64(millis / 1_000.0).unwrap_or_default())
         }
 
         /// The time from `earlier` to this moment, zero if that is later.
@@ -95,7 +99,7 @@ mod page {
             self.0.checked_add(duration).map(Self)
         }
 
-        /// An earlier moment, if it is not before the page began.
+        /// An earlier moment, if it is not a day before the page began.
         #[must_use]
         pub fn checked_sub(&self, duration: Duration) -> Option<Self> {
             self.0.checked_sub(duration).map(Self)
@@ -146,7 +150,9 @@ mod tests {
 
     #[test]
     fn a_pages_clock_counts_as_the_systems_does() {
+        const DAY: Duration = Duration::from_secs(86_400);
         let (early, late) = (Instant::from_millis(0.25), Instant::from_millis(1_500.75));
+        let (beginning, quarter) = (Instant::from_millis(0.0), Duration::from_micros(250));
         let apart = Duration::from_micros(1_500_500);
         assert_eq!((late - early, early - late), (apart, Duration::ZERO));
         assert_eq!((early + apart, late - apart), (late, early));
@@ -155,9 +161,10 @@ mod tests {
             (Some(late), Some(early))
         );
         assert_eq!(
-            (early.checked_sub(apart), early.checked_duration_since(late)),
-            (None, None)
+            (early.checked_sub(DAY), early.checked_duration_since(late)),
+            (Some(beginning - DAY + quarter), None)
         );
+        assert_eq!(early.checked_sub(DAY + Duration::from_millis(1)), None);
         assert_eq!(
             late.duration_since(early),
             late.saturating_duration_since(early)

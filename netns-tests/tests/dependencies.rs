@@ -151,9 +151,22 @@ fn engine_and_overlay_do_not_know_each_other() {
 fn the_simulator_knows_what_decides_only() {
     let ours = ours();
     let mut below = ours["lcroute-node"].clone();
-    let more = ["librecast-program", "lcroute-node", "lcroute-webrtc"];
+    let more = ["lcroute-node", "lcroute-webrtc"];
     below.extend(more.map(str::to_owned));
     assert_eq!(ours["lcroute-sim"], below);
+}
+
+#[test]
+fn the_playground_is_the_simulator_without_what_a_page_lacks() {
+    let ours = ours();
+    let mut below = ours["lcroute-sim"].clone();
+    below.insert("lcroute-sim".to_owned());
+    assert_eq!(ours["lcroute-playground"], below);
+    let target = ["--target", "wasm32-unknown-unknown"];
+    let crates = built_from_with("lcroute-playground", &target);
+    let forbidden = ["getrandom", "rtc", "aws-lc-rs", "nix"];
+    let forbidden: Vec<_> = forbidden.iter().filter(|c| crates.contains(**c)).collect();
+    assert!(forbidden.is_empty(), "in a page: {forbidden:?}");
 }
 
 #[test]

@@ -22,6 +22,7 @@ const CRATES: &[&str] = &[
     "lcsync",
     "librecast",
     "librecast/program",
+    "web/playground",
 ];
 
 /// Files that a page names and that stand in another tree, or on a user's host.

@@ -39,6 +39,10 @@ pub enum Action {
     Announce(u32, Vec<GroupPrefix>),
     /// The link between two nodes dies without a word; where there is none, another link of the first.
     Break(u32, u32),
+    /// Nothing passes between two nodes any more.
+    Cut(u32, u32),
+    /// It does again.
+    Mend(u32, u32),
     /// These nodes and all others no longer hear each other.
     Partition(Vec<u32>),
     /// All hear each other again.
@@ -68,6 +72,8 @@ impl Action {
             | Self::Send(node, ..)
             | Self::Announce(node, _)
             | Self::Break(node, _)
+            | Self::Cut(node, _)
+            | Self::Mend(node, _)
             | Self::Revoke(node, _) => Some(*node),
             _ => None,
         }
@@ -78,7 +84,10 @@ impl Action {
         let more: &[u32] = match self {
             Self::Join(_, _, SourceFilter::Only(nodes) | SourceFilter::Except(nodes)) => nodes,
             Self::Partition(nodes) => nodes,
-            Self::Break(_, other) | Self::Revoke(_, other) => std::slice::from_ref(other),
+            Self::Break(_, other)
+            | Self::Cut(_, other)
+            | Self::Mend(_, other)
+            | Self::Revoke(_, other) => std::slice::from_ref(other),
             _ => &[],
         };
         self.node().into_iter().chain(more.iter().copied())
@@ -127,6 +136,8 @@ impl fmt::Display for Action {
                 Ok(())
             }
             Self::Break(a, b) => write!(f, "break {a} {b}"),
+            Self::Cut(a, b) => write!(f, "cut {a} {b}"),
+            Self::Mend(a, b) => write!(f, "mend {a} {b}"),
             Self::Partition(side) => write!(f, "partition{}", list(side)),
             Self::Heal => f.write_str("heal"),
             Self::Revoke(by, node) => write!(f, "revoke {by} {node}"),
@@ -164,6 +175,8 @@ impl FromStr for Action {
             "send" => Self::Send(words.parse()?, words.parse()?, words.parse()?),
             "announce" => Self::Announce(words.parse()?, words.rest()?),
             "break" => Self::Break(words.parse()?, words.parse()?),
+            "cut" => Self::Cut(words.parse()?, words.parse()?),
+            "mend" => Self::Mend(words.parse()?, words.parse()?),
             "partition" => Self::Partition(words.rest()?),
             "heal" => Self::Heal,
             "revoke" => Self::Revoke(words.parse()?, words.parse()?),
@@ -235,6 +248,8 @@ mod tests {
             "2.000000000 announce 1 ff1e:0:1::/48 ff1e:0:2::/48",
             "2.000000000 announce 1",
             "2.000000000 break 1 2",
+            "2.000000000 cut 1 2",
+            "2.000000000 mend 1 2",
             "2.000000000 partition 1 2 3",
             "2.000000000 heal",
             "2.000000000 revoke 1 2",

@@ -1,6 +1,7 @@
 //! A host's daemon, whichever it is: what it is started with, what it keeps, and what it has its host do.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,7 +9,6 @@ use lcroute_engine::header::HEADER_LEN;
 use lcroute_engine::topology::{PolicyKind, TopologyConfig};
 use lcroute_engine::{Limits, Links};
 use lcroute_node::{Keep, Revocations};
-use lcroute_webrtc::Transmit;
 use librecast::cert::{Chain, GroupPrefix};
 
 use crate::population::Population;
@@ -64,7 +64,7 @@ pub enum Effect {
     /// The neighbour broke the protocol.
     Fault { link: u32, reason: &'static str },
     /// A datagram of the one UDP socket.
-    Datagram(Transmit),
+    Datagram { to: SocketAddr, contents: Bytes },
     /// A sealed message for another node, over the signalling server.
     Signal { to: u32, bytes: Bytes },
     /// To be kept on disk.
@@ -92,6 +92,12 @@ pub fn limits(scenario: &Scenario) -> Limits {
     let mut limits = Limits::default();
     if let Some(states) = scenario.limits.join_states_per_neighbor {
         limits.join_states_per_neighbor = states;
+    }
+    if let Some(routers) = scenario.limits.small_network {
+        limits.small_network = routers;
+    }
+    if let Some(routers) = scenario.limits.source_trees {
+        limits.source_trees = routers;
     }
     limits
 }

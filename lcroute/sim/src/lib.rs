@@ -5,6 +5,15 @@
 //! crashes; `simulation` runs routers (`node`), hosts (`kernel`) and `links` through it, in shards side by side
 //! (`shard`), and asks `model` and `ledger` at every step whether a rule was broken; then `minimize` makes the script as short as it can and `trace` writes it
 //! down. The same scenario gives the same run, bit for bit. The command line is `lcroute-lab`'s.
+//! `live` is a run that somebody plays with, and sees by `sight`: the playground of web pages.
+
+#![cfg_attr(
+    target_family = "wasm",
+    allow(
+        dead_code,
+        reason = "whole nodes are missing there, and what leads to them leads nowhere"
+    )
+)]
 
 mod action;
 mod calendar;
@@ -17,6 +26,7 @@ mod ledger;
 pub mod library;
 mod link;
 mod links;
+mod live;
 mod measure;
 mod minimize;
 mod model;
@@ -29,19 +39,27 @@ mod run;
 pub mod scenario;
 mod services;
 mod shard;
+mod sight;
 mod simulation;
 mod statistics;
 mod table;
+mod terrain;
 #[cfg(test)]
 mod tests;
 mod time;
 mod trace;
+// a page has no stack for whole nodes: there are none
+#[cfg_attr(target_family = "wasm", path = "no_whole.rs")]
 mod whole;
 mod workload;
 
+pub use action::{Action, SourceFilter};
+pub use live::{GroupView, LinkView, Live};
 pub use measure::{Subject, measure};
+pub use model::{Rule, Violation};
 pub use population::Population;
 pub use run::{Outcome, explain, run_script};
+pub use sight::{Sight, What};
 pub use table::table;
 pub use time::{At, Nanos, SECOND};
 pub use trace::Trace;

@@ -154,7 +154,7 @@ impl Map {
         let least = match &self.latency {
             Latency::Constant { value } => value.nanos(),
             Latency::Uniform { low, .. } => low.nanos(),
-            Latency::Plane { floor, .. } => floor.nanos(),
+            Latency::Plane { floor, .. } | Latency::Places { floor, .. } => floor.nanos(),
         };
         least.max(LEAST_LATENCY)
     }
@@ -170,6 +170,16 @@ impl Map {
             Latency::Plane { side, floor } => {
                 let (p, q) = (self.places[a as usize], self.places[b as usize]);
                 let distance = (p.0 - q.0).hypot(p.1 - q.1);
+                floor.nanos() + (distance * side.nanos() as f64) as Nanos
+            }
+            Latency::Places {
+                side,
+                floor,
+                places,
+            } => {
+                let (p, q) = (places[a as usize], places[b as usize]);
+                // a root is the same number on every machine, a hypot is not
+                let distance = ((p.0 - q.0).powi(2) + (p.1 - q.1).powi(2)).sqrt();
                 floor.nanos() + (distance * side.nanos() as f64) as Nanos
             }
         };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::link::Link;
 use crate::random::Draw as _;
+use crate::sight::What;
 use crate::simulation::{Event, Simulation};
 use crate::time::{MILLISECOND, Nanos, SECOND};
 
@@ -128,7 +129,8 @@ impl Simulation {
 
     /// Whether packets get from one node to another, and an introduction does.
     fn reaches(&self, a: u32, b: u32) -> bool {
-        self.runs(a) && self.runs(b) && !self.is_divided(a, b)
+        let cut = self.cuts.contains(&key(a, b));
+        self.runs(a) && self.runs(b) && !cut && !self.is_divided(a, b)
     }
 
     fn is_divided(&self, a: u32, b: u32) -> bool {
@@ -193,6 +195,7 @@ impl Simulation {
         self.tell_failing(a, b, false);
         let (now, population) = (self.now, self.population.clone());
         for (side, mut port) in ports.into_iter().enumerate() {
+            self.see(ends[side], What::LinkUp(ends[1 - side]));
             let (node, other) = (ends[side], population.get(ends[1 - side]));
             let shard = self.shard(node);
             port.direction = shard.ledger.new_direction();
@@ -216,6 +219,7 @@ impl Simulation {
             return;
         }
         let (node, other) = (link.ends[side], link.ends[1 - side]);
+        self.see(node, What::LinkDown(other));
         self.changed();
         self.node_mut(node).links.remove(&id);
         self.alone(node, |router, now| router.link_down(id, now));
@@ -244,7 +248,10 @@ impl Simulation {
     pub(crate) fn end_link(&mut self, id: u32, node: u32, goodbye: bool) {
         let link = &mut self.links[id as usize];
         let (side, latency) = (link.side(node), link.latency);
-        link.up[side] = false;
+        if std::mem::take(&mut link.up[side]) {
+            let other = link.ends[1 - side];
+            self.see(node, What::LinkDown(other));
+        }
         if goodbye {
             // what is on its way still arrives before the goodbye
             let side = 1 - side;
@@ -265,9 +272,8 @@ impl Simulation {
         }
     }
 
-    /// Nothing passes between two hosts for a time.
-    fn cut(&mut self, a: u32, b: u32) {
-        let until = self.now + CUT;
+    /// Nothing passes between two hosts until a time.
+    fn cut_until(&mut self, a: u32, b: u32, until: Nanos) {
         self.counts.links_broken += u64::from(self.node(a).linked.contains(&b));
         self.changed();
         self.set_terrain(|terrain| {
@@ -275,10 +281,45 @@ impl Simulation {
         });
     }
 
+    /// Nothing passes between two nodes any more.
+    pub(crate) fn cut(&mut self, a: u32, b: u32) {
+        if !self.cuts.insert(key(a, b)) {
+            return;
+        }
+        if self.scenario.whole {
+            return self.cut_until(a, b, Nanos::MAX);
+        }
+        let link = self.pairs.get(&key(a, b)).and_then(|p| p.link);
+        if let Some(link) = link.filter(|l| self.links[*l as usize].alive) {
+            self.break_by_number(link);
+        }
+    }
+
+    /// It does again.
+    pub(crate) fn mend(&mut self, a: u32, b: u32) {
+        if !self.cuts.remove(&key(a, b)) {
+            return;
+        }
+        if self.scenario.whole {
+            return self.cut_until(a, b, self.now);
+        }
+        // else it might be a minute until somebody tries again
+        if let Some(pair) = self.pairs.get_mut(&key(a, b)) {
+            pair.failures = 0;
+        }
+        self.retry(a, b);
+    }
+
+    fn break_by_number(&mut self, link: u32) {
+        self.counts.links_broken += 1;
+        self.changed();
+        self.die(link, &[0, 1]);
+    }
+
     /// The link between two nodes dies; where there is none, another link of `a`, which `b` chooses.
     pub(crate) fn break_link(&mut self, a: u32, b: u32) {
         if self.scenario.whole {
-            return self.cut(a, b);
+            return self.cut_until(a, b, self.now + CUT);
         }
         let between = self.pairs.get(&key(a, b)).and_then(|p| p.link);
         let between = between.filter(|l| self.links[*l as usize].alive);
@@ -286,9 +327,7 @@ impl Simulation {
         let other = links.keys().get(b as usize % links.len().max(1)).copied();
         let other = other.filter(|l| self.links[*l as usize].alive);
         if let Some(link) = between.or(other) {
-            self.counts.links_broken += 1;
-            self.changed();
-            self.die(link, &[0, 1]);
+            self.break_by_number(link);
         }
     }
 

@@ -1,10 +1,12 @@
 //! One simulated node: a host with its programs, and what runs on it while its daemon does.
 
 use std::collections::BTreeSet;
+use std::net::Ipv6Addr;
 
 use lcroute_engine::small_map::SmallMap;
 use lcroute_engine::{Engine, Tables};
 use librecast::cert::GroupPrefix;
+use librecast::id::{LinkId, OriginId};
 
 use crate::daemon::{Disk, Effect, Start, limits};
 use crate::kernel::Kernel;
@@ -13,8 +15,9 @@ use crate::population::Identity;
 use crate::router::RouterAlone;
 use crate::scenario::Scenario;
 use crate::services::NodeServices;
+use crate::terrain::Socket;
 use crate::time::Nanos;
-use crate::whole::{Socket, WholeNode};
+use crate::whole::WholeNode;
 
 /// A node: the host with its programs, and the daemon while it runs.
 #[derive(Debug, Default)]
@@ -183,6 +186,18 @@ impl Router {
             Kind::Alone(router) => router.poll(),
             Kind::Whole(node) => node.poll(now),
         }
+    }
+
+    /// The root of a group's tree, as it sees it.
+    pub fn root(&self, group: Ipv6Addr) -> OriginId {
+        self.engine().root(group)
+    }
+
+    /// The links over which a group is joined from here.
+    pub fn joined_over(&self, group: Ipv6Addr) -> Vec<LinkId> {
+        let groups = self.engine().snapshot().groups.into_iter();
+        let mut group = groups.filter(|g| g.group == group);
+        group.next().map(|g| g.links).unwrap_or_default()
     }
 
     /// (root, group) entries that neighbours keep here.

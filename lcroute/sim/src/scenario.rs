@@ -32,8 +32,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use librecast_program::cli::{Exit, ExitError};
-use librecast_program::units;
+use librecast::units;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::time::{Nanos, nanos};
@@ -291,6 +290,15 @@ pub enum Latency {
         /// Of every link.
         floor: Span,
     },
+    /// Nodes lie where it says, in units of the side: the same for these places.
+    Places {
+        /// Of the square.
+        side: Span,
+        /// Of every link.
+        floor: Span,
+        /// Of each node, east and south of the corner.
+        places: Vec<(f64, f64)>,
+    },
     /// Each link for itself.
     Uniform {
         /// At least.
@@ -353,6 +361,12 @@ pub struct LimitsTable {
     /// (root, group) entries that one neighbour may keep at a router.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub join_states_per_neighbor: Option<usize>,
+    /// Routers of a network in which every source knows who listens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub small_network: Option<usize>,
+    /// Routers of a network in which every source has a tree of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_trees: Option<usize>,
 }
 
 /// What is wrong with the simulated nodes.
@@ -559,11 +573,9 @@ pub enum Event {
 
 impl Scenario {
     /// Parses the text of a file called `file`; errors name file, line and key.
-    pub fn parse(file: &str, text: &str) -> Result<Self, ExitError> {
+    pub fn parse(file: &str, text: &str) -> Result<Self, String> {
         let scenario: Self = toml::from_str(text).map_err(|e| at_line(file, text, &e))?;
-        scenario
-            .validate()
-            .map_err(|e| ExitError::new(Exit::Usage, format!("{file}: {e}")))?;
+        scenario.validate().map_err(|e| format!("{file}: {e}"))?;
         Ok(scenario)
     }
 
@@ -585,6 +597,19 @@ impl Scenario {
         share("links.loss", self.links.loss)?;
         if self.links.loss > 0.9 {
             return Err("links.loss: at most 0.9".into());
+        }
+        if let Latency::Places { places, .. } = &self.links.latency {
+            if places.len() != self.nodes as usize {
+                return Err(format!(
+                    "links.latency.places: {} for {} nodes",
+                    places.len(),
+                    self.nodes
+                ));
+            }
+            for (x, y) in places {
+                share("links.latency.places: east", *x)?;
+                share("links.latency.places: south", *y)?;
+            }
         }
         share("links.no_direct", self.links.no_direct)?;
         share("links.unidirectional", self.links.unidirectional)?;
@@ -633,14 +658,13 @@ impl Scenario {
 }
 
 /// An error of a TOML file with its line and key.
-pub(crate) fn at_line(file: &str, text: &str, error: &toml::de::Error) -> ExitError {
+pub(crate) fn at_line(file: &str, text: &str, error: &toml::de::Error) -> String {
     let start = error.span().map_or(0, |span| span.start.min(text.len()));
     let line = text[..start].matches('\n').count() + 1;
     let source = text.lines().nth(line - 1).unwrap_or_default();
     let key = source.split('=').next().unwrap_or_default().trim();
     let key = key.trim_matches(['[', ']']);
-    let message = error.message();
-    ExitError::new(Exit::Usage, format!("{file}:{line}: {key}: {message}"))
+    format!("{file}:{line}: {key}: {}", error.message())
 }
 
 #[cfg(test)]
@@ -659,7 +683,7 @@ mod tests {
 
     #[test]
     fn unknown_keys_are_errors_that_name_file_line_and_key() {
-        let error = |text: &str| Scenario::parse("s.toml", text).unwrap_err().to_string();
+        let error = |text: &str| Scenario::parse("s.toml", text).unwrap_err();
         assert!(error("nodes = 3\nsede = 7\n").starts_with("s.toml:2: sede: unknown field"));
         let nested = [
             "[topology]\ndegre = 3\n",

@@ -23,9 +23,11 @@ use crate::random::mix;
 use crate::router::RouterAlone;
 use crate::scenario::{Defect, Links};
 use crate::services::Watch;
+use crate::sight::{Sights, What};
 use crate::statistics::Statistics;
+use crate::terrain::{MAX_DATAGRAM, STUN, Terrain, node_at, public};
 use crate::time::{MILLISECOND, Nanos, SECOND};
-use crate::whole::{MAX_DATAGRAM, STUN, Terrain, node_at, public};
+use crate::whole::stun_answer;
 use crate::{fast, packet};
 
 /// What kernels send their reports from.
@@ -188,6 +190,7 @@ pub struct Shard {
     pub violations: Vec<Violation>,
     /// Every delivery, if somebody wants them.
     pub deliveries: Option<Vec<Delivery>>,
+    pub sights: Sights,
     pub statistics: Statistics,
     due: Vec<(Nanos, Ticket)>,
 }
@@ -211,6 +214,7 @@ impl Shard {
             changed: 0,
             violations: Vec::new(),
             deliveries: None,
+            sights: Sights::default(),
             statistics: Statistics::default(),
             due: Vec::new(),
         }
@@ -481,8 +485,8 @@ impl Shard {
                     self.effects.push((now, node, Effect::Wanted(nodes)));
                 }
                 daemon::Effect::Retire { link } => retired.push(link),
-                daemon::Effect::Datagram(transmit) => {
-                    self.send_datagram(node, now, transmit.to, transmit.contents);
+                daemon::Effect::Datagram { to, contents } => {
+                    self.send_datagram(node, now, to, contents);
                 }
                 daemon::Effect::Signal { to, bytes } => self.send_signal(node, now, to, bytes),
                 daemon::Effect::Keep(what) => {
@@ -539,6 +543,7 @@ impl Shard {
         let len = header.len() + packet.len();
         let arrival = port.send_data(len, now, &self.setting.weather);
         let order = (link + 1, port.messages);
+        self.sights.forward((now, node), peer, arrival, packet);
         self.statistics.data_messages += 1;
         self.statistics.data_bytes += len as u64;
         if let Some(number) = number {
@@ -580,6 +585,9 @@ impl Shard {
         let order = (link + 1, port.messages);
         self.statistics.control.count(&message);
         if !lost {
+            let population = &self.setting.population;
+            self.sights
+                .control((now, node), (peer, at), &message, population);
             let input = Input::Control { link, message };
             self.post(
                 at,
@@ -619,8 +627,8 @@ impl Shard {
         self.statistics.data_bytes += contents.len() as u64;
         let from = public(node, map);
         if to == STUN {
-            if let Some(answer) = lcroute_webrtc::respond(&contents, from) {
-                let (from, contents) = (to, answer.into());
+            if let Some(contents) = stun_answer(&contents, from) {
+                let from = to;
                 let back = now + 2 * terrain.signal_delay();
                 self.put(node, back, Input::Datagram { from, contents });
             }
@@ -702,6 +710,8 @@ impl Shard {
             return self.violate(Rule::NotWanted, node, now, text);
         }
         self.statistics.delivered += 1;
+        let what = What::Deliver { number, group: to };
+        self.sights.see(now, node, what);
         if let (Some(deliveries), Some(sent)) = (&mut self.deliveries, self.ledger.sent(number)) {
             deliveries.push(Delivery {
                 number,

@@ -33,9 +33,10 @@ use crate::router::RouterAlone;
 use crate::scenario::{Links, Scenario, Span};
 use crate::services::Watch;
 use crate::shard::{Delivery, Effect, Input, Place, Setting, Shard, Since, deal};
+use crate::sight::{Sight, Sights, What};
 use crate::statistics::Statistics;
+use crate::terrain::Terrain;
 use crate::time::{Clock, MILLISECOND, Nanos, SECOND};
-use crate::whole::Terrain;
 
 /// Inputs of a slot that are worth the trouble to share them among threads.
 const WORTHWHILE: usize = 8;
@@ -83,6 +84,8 @@ pub struct Simulation {
     pub(crate) presence_changes: BTreeSet<u32>,
     /// Nodes that hear only each other.
     pub(crate) partition: Option<BTreeSet<u32>>,
+    /// Pairs, the lower first, between which nothing passes.
+    pub(crate) cuts: BTreeSet<(u32, u32)>,
     /// Links neither come nor go any more, nor do they lose anything.
     pub(crate) calm: bool,
     /// What is not counted by a shard.
@@ -100,6 +103,8 @@ pub struct Simulation {
     script: Script,
     next_action: usize,
     log: u64,
+    /// Those that no shard has.
+    pub(crate) sights: Sights,
 }
 
 impl Simulation {
@@ -150,6 +155,7 @@ impl Simulation {
             online: vec![false; count as usize],
             presence_changes: BTreeSet::new(),
             partition: None,
+            cuts: BTreeSet::new(),
             calm: false,
             counts: Statistics::default(),
             watch,
@@ -161,6 +167,7 @@ impl Simulation {
             script,
             next_action: 0,
             log: 0,
+            sights: Sights::default(),
             scenario,
             population,
         }
@@ -396,6 +403,36 @@ impl Simulation {
         }
     }
 
+    /// From now on somebody looks.
+    pub(crate) fn open_sights(&mut self) {
+        let shards = self.shards.iter_mut().map(|shard| &mut shard.sights);
+        shards.chain([&mut self.sights]).for_each(Sights::open);
+    }
+
+    /// What was seen since the last time, in order of time.
+    pub(crate) fn take_sights(&mut self) -> Vec<Sight> {
+        let shards = self.shards.iter_mut().map(|shard| &mut shard.sights);
+        let all = [&mut self.sights].into_iter().chain(shards);
+        let mut all: Vec<Sight> = all.flat_map(Sights::take).collect();
+        all.sort_by_key(|sight| (sight.at, sight.node));
+        all
+    }
+
+    pub(crate) fn see(&mut self, node: u32, what: What) {
+        self.sights.see(self.now, node, what);
+    }
+
+    /// One more action, no earlier than all others and what has happened.
+    pub(crate) fn append(&mut self, at: Nanos, action: Action) {
+        let at = at.max(self.now + 1).max(self.end());
+        self.script.push((at, action));
+    }
+
+    /// What was done, and will be.
+    pub(crate) fn script(&self) -> &Script {
+        &self.script
+    }
+
     /// What was written down, in order of time. That is all.
     pub(crate) fn take_deliveries(&mut self) -> Vec<Delivery> {
         let taken = self.shards.iter_mut().filter_map(|s| s.deliveries.take());
@@ -435,6 +472,8 @@ impl Simulation {
             }
             Action::Announce(node, prefixes) => self.announce(node, &prefixes),
             Action::Break(a, b) => self.break_link(a, b),
+            Action::Cut(a, b) => self.cut(a, b),
+            Action::Mend(a, b) => self.mend(a, b),
             Action::Partition(side) => self.divide(Some(side.into_iter().collect())),
             Action::Heal => self.divide(None),
             Action::Revoke(by, node) => self.revoke(by, node),
@@ -476,6 +515,7 @@ impl Simulation {
             return;
         }
         self.counts.starts += 1;
+        self.see(node, What::Start);
         self.changed();
         self.input(node, |_, _| ());
         self.at(50 * MILLISECOND, Event::Presence { node, incarnation });
@@ -491,6 +531,7 @@ impl Simulation {
         let incarnation = n.incarnation;
         let Some(links) = n.stop() else { return };
         self.counts.stops += 1;
+        self.see(node, What::End);
         self.changed();
         self.model.forget_flows(node);
         for link in links {
@@ -621,6 +662,7 @@ impl Simulation {
             shard.ledger.send(node, group, self.now);
         }
         self.counts.sent += 1;
+        self.see(node, What::Send { number, group });
         let packet = packet::datagram(source, group, number, bytes);
         self.input(node, |router, now| router.local_packet(packet, now));
         number

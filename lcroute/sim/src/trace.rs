@@ -1,6 +1,5 @@
 //! A run as a file: its scenario and its script, to be replayed.
 
-use librecast_program::cli::{Exit, ExitError};
 use serde::{Deserialize, Serialize};
 
 use crate::action::{Script, line, parse_line};
@@ -34,16 +33,24 @@ impl Trace {
         } = violation;
         Self {
             violation: format!("{} node {node}: {rule}: {text}", At(*at)),
-            until: At(at.saturating_add(SECOND)).to_string(),
+            ..Self::of(scenario, script, at.saturating_add(SECOND))
+        }
+    }
+
+    /// Of a script that was run until a time, and broke nothing.
+    pub fn of(scenario: &Scenario, script: &Script, until: Nanos) -> Self {
+        Self {
+            violation: String::new(),
+            until: At(until).to_string(),
             script: script.iter().map(line).collect(),
             scenario: scenario.clone(),
         }
     }
 
     /// Reads the text of a file called `file`.
-    pub fn parse(file: &str, text: &str) -> Result<Self, ExitError> {
+    pub fn parse(file: &str, text: &str) -> Result<Self, String> {
         let trace: Self = toml::from_str(text).map_err(|e| at_line(file, text, &e))?;
-        let usage = |e: String| ExitError::new(Exit::Usage, format!("{file}: {e}"));
+        let usage = |e: String| format!("{file}: {e}");
         trace.scenario.validate().map_err(usage)?;
         trace.until().map_err(usage)?;
         let script = trace.script().map_err(usage)?;

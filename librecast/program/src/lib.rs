@@ -9,7 +9,6 @@
 //! | [`metrics`] | figures of a daemon as OpenMetrics text, over HTTP |
 //! | [`screen`] | `--watch`: frames on a terminal |
 //! | [`service`] | notifications to the service manager, and its credentials |
-//! | [`units`] | sizes, rates and durations as users write them |
 
 pub mod cli;
 pub mod config;
@@ -18,4 +17,5 @@ pub mod keyfile;
 pub mod metrics;
 pub mod screen;
 pub mod service;
-pub mod units;
+
+pub use librecast::units;

@@ -49,7 +49,7 @@ pub fn duration(s: u64) -> String {
     }
 }
 
-pub use librecast::time::utc;
+pub use crate::time::utc;
 
 fn split(value: &str) -> Option<(f64, &str)> {
     let text = value.trim();
