@@ -25,7 +25,6 @@ use crab_nat::{
     natpmp,
 };
 use librecast::id::{SecretKey, derive};
-use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -33,7 +32,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::config::Config;
 use crate::inbox::{Inbox, Message};
 use crate::netlink::{self, Gateway};
-use crate::status::Mapping as Status;
+use crate::status::{Mapping as Status, Protocol};
 
 /// How long a mapping is asked for: RFC 6886 recommends it.
 const LIFETIME: u32 = 7_200;
@@ -57,33 +56,6 @@ const UDP_TRIES: TimeoutConfig = TimeoutConfig {
     max_retries: 2,
     max_retry_timeout: None,
 };
-
-/// By what a router maps a port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Protocol {
-    /// RFC 6887.
-    #[serde(rename = "pcp")]
-    Pcp,
-    /// RFC 6886.
-    #[serde(rename = "nat-pmp")]
-    NatPmp,
-    /// UPnP Internet Gateway Device.
-    #[serde(rename = "upnp")]
-    Upnp,
-}
-
-impl Protocol {
-    const ALL: [Self; 3] = [Self::Pcp, Self::NatPmp, Self::Upnp];
-
-    /// As users read it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Pcp => "PCP",
-            Self::NatPmp => "NAT-PMP",
-            Self::Upnp => "UPnP",
-        }
-    }
-}
 
 /// The router that may be asked, as the configuration says.
 pub fn router(config: &Config) -> Result<Gateway, netlink::NoGateway> {

@@ -7,8 +7,6 @@ use lcroute_overlay::{PathKind, RepairInfo};
 use librecast::id::PeerId;
 use serde::{Deserialize, Serialize};
 
-pub use crate::port_mapping::Protocol;
-
 /// What a daemon is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -114,6 +112,33 @@ pub struct Mapping {
     pub by: Option<Protocol>,
     /// Why there is none.
     pub failure: Option<String>,
+}
+
+/// By what a router maps a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Protocol {
+    /// RFC 6887.
+    #[serde(rename = "pcp")]
+    Pcp,
+    /// RFC 6886.
+    #[serde(rename = "nat-pmp")]
+    NatPmp,
+    /// UPnP Internet Gateway Device.
+    #[serde(rename = "upnp")]
+    Upnp,
+}
+
+impl Protocol {
+    pub(crate) const ALL: [Self; 3] = [Self::Pcp, Self::NatPmp, Self::Upnp];
+
+    /// As users read it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pcp => "PCP",
+            Self::NatPmp => "NAT-PMP",
+            Self::Upnp => "UPnP",
+        }
+    }
 }
 
 /// Packets and bytes since the start; bytes on links are the multicast packets with their data header,
