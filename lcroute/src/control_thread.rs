@@ -226,6 +226,7 @@ async fn set_slow_carriers(carriers: &mut Carriers, port: u16, config: &Config, 
         carriers.set_lan(lans, port),
         carriers.set_spool(signal.spool.as_deref()),
     ];
+    inbox.send(Message::Doors(carriers.doors())).await;
     for carrier in gone.into_iter().flatten() {
         let down = Message::Presence(carrier, Presence::CarrierDown);
         inbox.send(down).await;

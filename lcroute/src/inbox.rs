@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use lcroute_node::Settings;
 use lcroute_overlay::{CarrierId, CarrierKind, Presence};
+use lcroute_signalling::Door;
 use lcroute_webrtc::relay::{RelayOffer, StreamEvent};
 use librecast::cert::GroupPrefix;
 use librecast::id::PeerId;
@@ -35,6 +36,8 @@ pub enum Message {
     Relays(Vec<RelayOffer>),
     /// What becomes of a stream to a relay.
     RelayStream(u64, StreamEvent),
+    /// By which doors others find this node.
+    Doors(Vec<Door>),
     /// What the router maps to our UDP port.
     Mapping(Mapping),
     /// A question of the control socket.

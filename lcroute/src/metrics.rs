@@ -228,6 +228,7 @@ mod tests {
                 inbound: Inbound::Blocked,
                 state: State::Connected,
                 uptime_s: 60,
+                doors: Vec::new(),
                 relay: crate::status::Relay::default(),
                 mapping: crate::status::Mapping::default(),
                 signal_servers: 1,

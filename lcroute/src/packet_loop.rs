@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use lcroute_node::{LC0, Node, Output, PingId};
 use lcroute_overlay::{CarrierKind, Published, TEXT_CARRIER};
+use lcroute_signalling::Door;
 use lcroute_webrtc::WebRtc;
 use lcroute_webrtc::relay::StreamCommand;
 use librecast::events;
@@ -112,6 +113,8 @@ pub struct PacketLoop {
     inbound: InboundProbe,
     host_changed: Option<Instant>,
     hosts: Vec<SocketAddr>,
+    /// Where others find this node.
+    doors: Vec<Door>,
     mapping: Mapping,
     overruns: u64,
     service: Service,
@@ -134,6 +137,7 @@ impl PacketLoop {
             inbound: InboundProbe::default(),
             host_changed: None,
             hosts: Vec::new(),
+            doors: Vec::new(),
             mapping: Mapping::default(),
             overruns: 0,
             service: Service::of_environment(),
@@ -350,6 +354,7 @@ impl PacketLoop {
                     let webrtc = self.parts.node.connections_mut();
                     webrtc.handle_relay_stream(stream, event, now);
                 }
+                Message::Doors(doors) => self.doors = doors,
                 Message::Mapping(mapping) => {
                     let webrtc = self.parts.node.connections_mut();
                     webrtc.set_mapped(mapping.address, now);

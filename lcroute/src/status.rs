@@ -74,6 +74,9 @@ pub struct Status {
     /// Signalling servers that are connected.
     #[serde(default)]
     pub signal_servers: usize,
+    /// By which doors others find this node.
+    #[serde(default)]
+    pub doors: Vec<Door>,
     /// Relays that are known, and the one in use.
     #[serde(default)]
     pub relay: Relay,
@@ -86,6 +89,17 @@ pub struct Status {
     pub groups: usize,
     /// Counters since the start.
     pub counters: Counters,
+}
+
+/// Where others find this node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Door {
+    /// `server`, `lan` or `spool`.
+    pub kind: String,
+    /// The URL of a signalling server, the interface of a LAN, or a folder.
+    pub at: String,
+    /// Whether it can be used now: a server is connected.
+    pub open: bool,
 }
 
 /// How it stands with relays.

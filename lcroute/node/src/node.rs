@@ -345,6 +345,12 @@ impl<C: Connections> Node<C> {
         self.present.servers()
     }
 
+    /// Whether this signalling server is connected.
+    #[must_use]
+    pub fn is_connected(&self, server: CarrierId) -> bool {
+        self.present.is_connected(server)
+    }
+
     /// All members that were seen, absent ones too.
     #[must_use]
     pub fn members(&self) -> Vec<KnownMember> {

@@ -37,6 +37,11 @@ impl Present {
         self.carriers.len()
     }
 
+    /// Whether this server is connected.
+    pub(crate) fn is_connected(&self, server: CarrierId) -> bool {
+        self.carriers.contains(&server)
+    }
+
     pub(crate) fn origin(&self, peer: &PeerId) -> OriginId {
         NodeAddresses::derive(&self.network, peer).origin
     }

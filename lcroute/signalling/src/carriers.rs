@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use lcroute_overlay::{CarrierId, Published};
+use lcroute_overlay::{CarrierId, CarrierKind, Published};
 use librecast::id::{NetworkId, PeerId, SecretKey};
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::http::Uri;
@@ -18,6 +18,17 @@ use crate::ranking::Ranking;
 use crate::spool::Spool;
 use crate::wire::Room;
 
+/// Where others find a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Door {
+    /// By which carrier.
+    pub carrier: CarrierId,
+    /// What kind of carrier.
+    pub kind: CarrierKind,
+    /// The URL of a server, a LAN's interface, or a folder.
+    pub at: String,
+}
+
 /// The carriers of a node. Dropping it ends them.
 #[derive(Debug)]
 pub struct Carriers {
@@ -25,7 +36,7 @@ pub struct Carriers {
     room: Room,
     events: mpsc::Sender<CarrierEvent>,
     /// Signalling servers, by the URL that names each.
-    servers: BTreeMap<String, WebSocket>,
+    servers: BTreeMap<String, (CarrierId, WebSocket)>,
     socks: Option<SocketAddr>,
     ranking: Ranking,
     lan: Option<(CarrierId, Lan)>,
@@ -69,7 +80,7 @@ impl Carriers {
                 let rank = self.ranking.add(&self.room, url, is_on_this_host(url));
                 let (key, room) = (self.key.clone(), self.room);
                 let carrier = WebSocket::start((url, socks), id, rank, (key, room), events);
-                self.servers.insert(url.clone(), carrier);
+                self.servers.insert(url.clone(), (id, carrier));
             }
         }
     }
@@ -111,6 +122,30 @@ impl Carriers {
         before
     }
 
+    /// By which doors others find this node.
+    #[must_use]
+    pub fn doors(&self) -> Vec<Door> {
+        let servers = self.servers.iter().map(|(url, carrier)| Door {
+            carrier: carrier.0,
+            kind: CarrierKind::Server,
+            at: url.clone(),
+        });
+        let lan = self.lan.iter().flat_map(|(id, lan)| {
+            let interfaces = lan.interfaces().into_iter();
+            interfaces.map(|at| Door {
+                carrier: *id,
+                kind: CarrierKind::Lan,
+                at,
+            })
+        });
+        let spool = self.spool.iter().map(|(id, folder, _)| Door {
+            carrier: *id,
+            kind: CarrierKind::Spool,
+            at: folder.display().to_string(),
+        });
+        servers.chain(lan).chain(spool).collect()
+    }
+
     /// Our presence record, for each carrier that holds one.
     pub fn publish(&mut self, record: Published) {
         for carrier in self.all().filter(|carrier| carrier.pace() == Pace::Slow) {
@@ -132,7 +167,8 @@ impl Carriers {
     }
 
     fn all(&self) -> impl Iterator<Item = &dyn Carrier> {
-        let servers = self.servers.values().map(|carrier| carrier as &dyn Carrier);
+        let servers = self.servers.values();
+        let servers = servers.map(|(_, carrier)| carrier as &dyn Carrier);
         let lan = self.lan.iter().map(|(_, carrier)| carrier as &dyn Carrier);
         let spool = self.spool.iter();
         let spool = spool.map(|(.., carrier)| carrier as &dyn Carrier);

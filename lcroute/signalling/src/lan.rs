@@ -72,6 +72,12 @@ impl Lan {
         let _ = timeout(GOODBYE, task).await;
     }
 
+    /// Interfaces that are LANs.
+    pub(crate) fn interfaces(&self) -> BTreeSet<String> {
+        let known = self.interfaces.lock();
+        known.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// These interfaces are LANs. It takes some seconds to take effect.
     pub(crate) fn set_interfaces(&self, names: BTreeSet<String>) {
         *self

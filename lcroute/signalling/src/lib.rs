@@ -17,6 +17,6 @@ mod tls;
 mod wire;
 
 pub use carrier::{Carrier, CarrierEvent, Pace, PathChange};
-pub use carriers::Carriers;
+pub use carriers::{Carriers, Door};
 pub use lan::Lan;
 pub use spool::Spool;

@@ -14,7 +14,7 @@ use crate::control::client::Client;
 use lcroute_node::LanRole;
 use lcroute_overlay::PathKind;
 
-use crate::status::{Group, Inbound, Lan, Peer, Route, State, Status};
+use crate::status::{Door, Group, Inbound, Lan, Peer, Route, State, Status};
 
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -90,6 +90,7 @@ fn status(s: &Status) -> String {
     if s.state == State::Expelled {
         text += "  expelled  nobody makes links with this node any more: `lcroute leave`, then `lcroute join` with a new token\n";
     }
+    text += &found_by(&s.doors);
     if let Some((url, address)) = s.relay.url.as_ref().zip(s.relay.address) {
         let stream = if s.relay.stream { ", by TCP" } else { "" };
         text += &format!("  relay     {url} as {address}{stream}\n");
@@ -114,6 +115,20 @@ fn status(s: &Status) -> String {
         text += &format!("  dropped   {n} {reason}: {meaning}\n");
     }
     text
+}
+
+/// By which doors others find this node; a text always does.
+fn found_by(doors: &[Door]) -> String {
+    let door = |door: &Door| match door.kind.as_str() {
+        "server" if !door.open => format!("{} (not connected)", door.at),
+        "server" => door.at.clone(),
+        kind => format!("{kind} {}", door.at),
+    };
+    let doors: Vec<_> = doors.iter().map(door).collect();
+    match doors.is_empty() {
+        true => "  found by  nothing but a text: lcroute meet\n".into(),
+        false => format!("  found by  {}\n", doors.join(", ")),
+    }
 }
 
 /// What a host does whose firewall drops what arrives on `tun`.
@@ -291,6 +306,17 @@ mod tests {
             inbound: Inbound::Blocked,
             state: State::Connected,
             uptime_s: 3_700,
+            doors: [
+                ("server", "ws://one", true),
+                ("server", "ws://two", false),
+                ("lan", "eth0", true),
+            ]
+            .map(|(kind, at, open)| Door {
+                kind: kind.into(),
+                at: at.into(),
+                open,
+            })
+            .into(),
             relay: crate::status::Relay::default(),
             mapping: crate::status::Mapping {
                 address: "203.0.113.5:7000".parse().ok(),
@@ -308,6 +334,7 @@ mod tests {
             "iifname \"lc7\" ip6 daddr ff00::/8 accept",
             "state     connected, up 1 h 1 min, 1 peer, 2 groups",
             "ports     the router maps 203.0.113.5:7000, by NAT-PMP",
+            "found by  ws://one, ws://two (not connected), lan eth0\n",
             "from lc7  7 packets, 0 B",
             "dropped   3 no_listener: ",
         ] {

@@ -210,6 +210,7 @@ mod tests {
                 inbound: crate::status::Inbound::Open,
                 state: crate::status::State::Connected,
                 uptime_s: 61,
+                doors: Vec::new(),
                 relay: crate::status::Relay::default(),
                 mapping: crate::status::Mapping::default(),
                 signal_servers: 1,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use lcroute_node::{ECHO_LEN, LanRole, LanSnapshot, LanStanding};
+use lcroute_overlay::CarrierKind;
 use lcroute_webrtc::relay::RelayStatus;
 use librecast::cert::GroupPrefix;
 use librecast::id::{LinkId, NodeAddresses, PeerId};
@@ -15,7 +16,8 @@ use crate::control::{Answer, MAX_PING, Request};
 use crate::keeper::Kept;
 use crate::metrics::Observation;
 use crate::status::{
-    Counters, Group, Lan, LanListener, LanSource, Peer, Pong, Relay, Route, State, Status, find,
+    Counters, Door, Group, Lan, LanListener, LanSource, Peer, Pong, Relay, Route, State, Status,
+    find,
 };
 
 /// Names of STUN servers are found within so long.
@@ -258,12 +260,24 @@ impl PacketLoop {
             },
             uptime_s: now.duration_since(self.started).as_secs(),
             signal_servers: p.node.servers(),
+            doors: self.doors(),
             relay: relay(p.node.connections().relay_status()),
             mapping: self.mapping.clone(),
             peers: self.parts.node.links().len(),
             groups: p.node.engine().group_count(),
             counters: self.counters(),
         }
+    }
+
+    /// Where others find this node; a server counts while it is connected.
+    fn doors(&self) -> Vec<Door> {
+        let node = &self.parts.node;
+        let doors = self.doors.iter().map(|door| Door {
+            kind: lower(&door.kind),
+            at: door.at.clone(),
+            open: door.kind != CarrierKind::Server || node.is_connected(door.carrier),
+        });
+        doors.collect()
     }
 
     /// What metrics are made of.
