@@ -5,6 +5,8 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use lcroute_lab::lab::{DEADLINE, Host, LAN, Lab, Member, Process, eventually, open_sockets};
 
+use serde_json::json;
+
 use crate::world;
 
 /// What a host firewall lets in that is closed but for multicast DNS: as Debian's ufw and the zones home and internal of
@@ -83,6 +85,8 @@ fn closed_hosts_of_a_lan_link_without_server_and_without_route() {
                 member.peers()?
             );
         }
+        let lan = json!([{ "kind": "lan", "at": LAN, "open": true }]);
+        ensure!(members[0].status()?["doors"] == lan, "{lan}");
         let receiver = members[1].host.receive("ff1e::42", &[])?;
         members[0].wait_wanted("ff1e::42", &members[1])?;
         members[0].host.send("ff1e::42", 100, &[])?;
@@ -164,6 +168,13 @@ fn hosts_that_share_a_folder_link_without_server() {
         for member in &members {
             ensure!(met_by(member)? == ["spool"], "{:?}", member.peers()?);
         }
+        let shown = members[0]
+            .host
+            .ask("lcroute", &["status"])?
+            .success()?
+            .stdout;
+        let line = format!("  found by  spool {}\n", folder.display());
+        ensure!(shown.contains(&line), "{line} in {shown}");
         members[1].daemon()?.kill()?;
         members[0].wait_links(0)?;
         members[1].start()?;

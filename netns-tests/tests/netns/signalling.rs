@@ -83,6 +83,9 @@ fn a_daemon_can_be_the_signalling_server_itself() {
         alpha.start()?;
         beta.start()?;
         alpha.wait_links(1)?;
+        let server = serde_json::json!({ "kind": "server", "at": url, "open": true });
+        let doors = &beta.status()?["doors"];
+        ensure!(doors[0] == server, "{doors}");
         let receiver = beta.host.receive("ff1e::42", &[])?;
         alpha.wait_wanted("ff1e::42", &beta)?;
         alpha.host.send("ff1e::42", 100, &[])?;
